@@ -1,0 +1,49 @@
+// The request a CGI script is started for, read from its environment (RFC 3875, section 4.1). Pure: touches nothing.
+
+/** Variables by name: `process.env`, or what a FastCGI server sends with each request. */
+export type CgiEnvironment = Readonly<Record<string, string | undefined>>;
+
+export interface CgiRequest {
+  /** REQUEST_METHOD, verbatim: servers pass on methods that nobody registered, and `get` beside `GET`. */
+  method: string;
+  /** QUERY_STRING, still encoded; empty when there is none. */
+  query: string;
+  /** SERVER_PROTOCOL: `HTTP/1.1`. */
+  protocol: string;
+  /** SERVER_SOFTWARE, the value of a Server header. */
+  serverSoftware: string;
+  /** CONTENT_LENGTH in bytes; undefined when it is absent (a chunked body) or no decimal number. */
+  contentLength: number | undefined;
+  remoteAddress: string | undefined;
+  /** REMOTE_USER; undefined when the server authenticated nobody. */
+  remoteUser: string | undefined;
+  /** True when the request came over TLS (HTTPS=on). */
+  secure: boolean;
+  /** Everything the server said, for what has no field here. */
+  env: CgiEnvironment;
+}
+
+/** Reads the request out of an environment. Absent variables become undefined or empty; nothing throws. */
+export function requestFromEnv(env: CgiEnvironment): CgiRequest {
+  return {
+    method: env.REQUEST_METHOD ?? '',
+    query: env.QUERY_STRING ?? '',
+    protocol: env.SERVER_PROTOCOL ?? '',
+    serverSoftware: env.SERVER_SOFTWARE ?? '',
+    contentLength: findContentLength(env),
+    remoteAddress: env.REMOTE_ADDR || undefined,
+    remoteUser: env.REMOTE_USER || undefined,
+    secure: env.HTTPS?.toLowerCase() === 'on',
+    env,
+  };
+}
+
+/** The value of a request header by its HTTP name (RFC 3875, section 4.1.18); repeats arrive joined by `, `. */
+export function findHeader(request: CgiRequest, name: string): string | undefined {
+  return request.env[`HTTP_${name.toUpperCase().replaceAll('-', '_')}`];
+}
+
+function findContentLength(env: CgiEnvironment): number | undefined {
+  const text = env.CONTENT_LENGTH ?? '';
+  return /^[0-9]{1,20}$/.test(text) ? Number(text) : undefined;
+}

@@ -1,0 +1,62 @@
+// The answer of a CGI script and its two spellings: a parsed header (RFC 3875, section 6.2) for ordinary scripts and FastCGI,
+// a whole HTTP response (section 5) for nph scripts, whose bytes the server passes on verbatim.
+import { closeSync, readSync } from 'node:fs';
+import { BODY_CHUNK_BYTES } from './body.ts';
+import { writeAll } from './descriptors.ts';
+
+export interface CgiResponse {
+  status: number;
+  reason: string;
+  headers: (readonly [name: string, value: string])[];
+  /** Content-Length in bytes. */
+  contentLength: number;
+  /** The bytes, or an open file that holds at least so many and is closed once they are sent. */
+  content?: Uint8Array | { fd: number };
+}
+
+/** How the header is spelled: `nph` for a script that answers the client itself, `parsed` for one the server reads. */
+export type HeaderStyle = 'nph' | 'parsed';
+
+/**
+ * The header with its blank line. Throws RangeError for a reason, name or value that would break out of its line: a
+ * script that lets a client's bytes through must fail, not answer with a header the client wrote.
+ */
+export function formatHead(response: CgiResponse, style: HeaderStyle): string {
+  const { status, reason } = response;
+  const first = style === 'nph' ? `HTTP/1.1 ${status} ${reason}` : `Status: ${status} ${reason}`;
+  const lines = [
+    first,
+    ...response.headers.map(([name, value]) => `${name}: ${value}`),
+    `Content-Length: ${response.contentLength}`,
+  ];
+  for (const line of lines) {
+    if (!/^[\t\x20-\x7e]*$/.test(line))
+      throw new RangeError('a response header holds a control or non-ASCII character');
+  }
+  return `${lines.join('\r\n')}\r\n\r\n`;
+}
+
+/** Writes header and content to `fd` and closes the content's file. A peer that left (EPIPE) is no error. */
+export function writeResponse(fd: number, response: CgiResponse, style: HeaderStyle): void {
+  try {
+    writeAll(fd, Buffer.from(formatHead(response, style), 'latin1'));
+    if (response.content instanceof Uint8Array) writeAll(fd, response.content.subarray(0, response.contentLength));
+    else if (response.content) copyFile(response.content.fd, fd, response.contentLength);
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code !== 'EPIPE' && code !== 'ECONNRESET') throw error;
+  } finally {
+    if (response.content && !(response.content instanceof Uint8Array)) closeSync(response.content.fd);
+  }
+}
+
+/** Copies exactly `length` bytes, fewer only when the file shrank meanwhile: the client then sees a short body. */
+function copyFile(from: number, to: number, length: number): void {
+  const buffer = Buffer.allocUnsafe(Math.min(BODY_CHUNK_BYTES, length));
+  for (let left = length; left > 0; ) {
+    const count = readSync(from, buffer, 0, Math.min(buffer.length, left), null);
+    if (count === 0) return;
+    writeAll(to, buffer.subarray(0, count));
+    left -= count;
+  }
+}

@@ -1,0 +1,27 @@
+// The shell of a plain CGI script: one process, one request (RFC 3875). Reads the environment and descriptor 0, hands both to
+// a synchronous handler, and writes its answer to descriptor 1. Never touches process.stdin or process.stdout.
+import { type Body, drainBody, openBody } from './body.ts';
+import { type CgiEnvironment, type CgiRequest, requestFromEnv } from './request.ts';
+import { type CgiResponse, type HeaderStyle, writeResponse } from './response.ts';
+
+/** Answers a request. Must not throw: what it throws ends the process with an empty answer. */
+export type CgiHandler = (request: CgiRequest, body: Body) => CgiResponse;
+
+export interface ScriptOptions {
+  env: CgiEnvironment;
+  style: HeaderStyle;
+  stdin?: number;
+  stdout?: number;
+}
+
+/**
+ * Serves the one request this process was started for. The body is read to its end before the first byte of the answer
+ * goes out: a web server hands a script the whole body before it listens, and an exit with unread input loses the answer.
+ */
+export function serveScript(handler: CgiHandler, options: ScriptOptions): void {
+  const request = requestFromEnv(options.env);
+  const body = openBody(options.stdin ?? 0, request.contentLength);
+  const response = handler(request, body);
+  drainBody(body);
+  writeResponse(options.stdout ?? 1, response, options.style);
+}

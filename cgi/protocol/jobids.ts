@@ -1,0 +1,21 @@
+// Job ids as this server issues them: `<ServerId>_<epoch seconds>_<sequence>` (docs/protocol.md, section 5). A CGI's
+// sequence is its pid, as the original's; a process that serves many requests counts on from there.
+
+export interface JobId {
+  serverId: string;
+  /** Seconds since 1970-01-01 UTC. */
+  epochSeconds: number;
+  sequence: number;
+}
+
+/** Ten digits of time and at least five of sequence: `server_1_1085355126_00723`. */
+export function formatJobId(id: JobId): string {
+  return `${id.serverId}_${String(id.epochSeconds).padStart(10, '0')}_${String(id.sequence).padStart(5, '0')}`;
+}
+
+/** Takes a job id of our form apart; undefined for one that another server made in another form. */
+export function findJobIdParts(text: string): JobId | undefined {
+  const match = /^([A-Za-z0-9_.-]{1,64})_([0-9]{10})_([0-9]{5,10})$/.exec(text);
+  if (!match?.[1]) return undefined;
+  return { serverId: match[1], epochSeconds: Number(match[2]), sequence: Number(match[3]) };
+}

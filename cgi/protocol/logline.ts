@@ -1,0 +1,79 @@
+// The one line a request leaves in nph-webjob.log (docs/protocol.md, section 6): fields with one space between them, a
+// `-` for an empty one, then `--` and a message. Nothing a client sends may break a line or forge one.
+
+export interface LogLine {
+  /** `2004-05-23 16:32:06`, when the request was done. */
+  time: string;
+  jobId: string | undefined;
+  remoteUser: string | undefined;
+  remoteAddress: string | undefined;
+  method: string | undefined;
+  clientId: string | undefined;
+  fileName: string | undefined;
+  /** Content-Length as the client announced it. */
+  bytesReceived: number | undefined;
+  bytesSent: number;
+  seconds: number;
+  status: number;
+  message: string;
+}
+
+const MAX_FIELD_LENGTH = 1024;
+
+/** The line without its newline. Fields longer than 1024 characters are cut. */
+export function formatLogLine(line: LogLine): string {
+  const fields = [
+    line.jobId,
+    line.remoteUser,
+    line.remoteAddress,
+    line.method,
+    line.clientId,
+    line.fileName,
+    line.bytesReceived,
+    line.bytesSent,
+    line.seconds,
+    line.status,
+  ];
+  return `${line.time} ${fields.map(escapeField).join(' ')} -- ${escapeMessage(line.message)}`;
+}
+
+/** Parses a line, ours or the original's. Throws SyntaxError. Fields stay encoded as they stand. */
+export function parseLogLine(text: string): LogLine {
+  const match = /^(\S+ \S+)((?: \S+){10}) -- (.*)$/.exec(text);
+  if (!match) throw new SyntaxError('not a line of nph-webjob.log');
+  const [jobId, remoteUser, remoteAddress, method, clientId, fileName, received, sent, seconds, status] = (
+    match[2] ?? ''
+  )
+    .slice(1)
+    .split(' ')
+    .map((field) => (field === '-' ? undefined : field));
+  return {
+    ...{ time: match[1] ?? '', jobId, remoteUser, remoteAddress, method, clientId, fileName },
+    bytesReceived: received === undefined ? undefined : parseCount(received),
+    bytesSent: parseCount(sent),
+    seconds: parseCount(seconds),
+    status: parseCount(status),
+    message: match[3] ?? '',
+  };
+}
+
+function parseCount(field: string | undefined): number {
+  if (field === undefined || !/^[0-9]{1,20}$/.test(field))
+    throw new SyntaxError('a count in nph-webjob.log is no number');
+  return Number(field);
+}
+
+function escapeField(value: string | number | undefined): string {
+  const text = String(value ?? '').slice(0, MAX_FIELD_LENGTH);
+  if (text === '') return '-';
+  return text === '-' ? '%2d' : text.replace(/[^\x21-\x24\x26-\x7e]/gu, percentEncode);
+}
+
+function escapeMessage(text: string): string {
+  return text.slice(0, MAX_FIELD_LENGTH).replace(/[^\x20-\x7e]/gu, percentEncode);
+}
+
+/** The UTF-8 bytes of a character, each as `%hh`; a lone surrogate counts as U+FFFD. */
+function percentEncode(character: string): string {
+  return Array.from(Buffer.from(character), (byte) => `%${byte.toString(16).padStart(2, '0')}`).join('');
+}

@@ -1,0 +1,113 @@
+// The query strings of GET and PUT (docs/protocol.md, section 1): parsed by the server, formatted by the client.
+// The whole query is decoded first and then matched once; nothing is ever looked up by name in a half-parsed one.
+import { isFileName, NAME_PATTERNS } from './names.ts';
+
+export type RunType = 'snapshot' | 'linktest';
+
+export interface GetQuery {
+  version: string;
+  system: string;
+  clientId: string;
+  fileName: string;
+}
+
+export interface PutQuery extends GetQuery {
+  runType: RunType;
+  /** Bytes of each stream. May exceed Number.MAX_SAFE_INTEGER (20 digits pass); such a sum never equals a length. */
+  outLength: number;
+  errLength: number;
+  envLength: number;
+}
+
+/** A query that does not match; `field` is the first name at which it differs. Never holds the query's own bytes. */
+export class QueryError extends Error {
+  readonly field: string;
+  constructor(field: string) {
+    super(`${field} is missing, out of order or not allowed`);
+    this.field = field;
+  }
+}
+
+/** Name and pattern of every field, in the order they must stand in. */
+const GET_FIELDS: readonly (readonly [string, string])[] = [
+  ['VERSION', 'webjob[A-Za-z0-9 ().,_-]{0,64}'],
+  ['SYSTEM', '[A-Za-z0-9 .,()_:+/~#-]{1,255}'],
+  ['CLIENTID', NAME_PATTERNS.clientId],
+  ['FILENAME', NAME_PATTERNS.fileName],
+];
+const PUT_FIELDS: readonly (readonly [string, string])[] = [
+  ...GET_FIELDS,
+  ['RUNTYPE', 'snapshot|linktest'],
+  ['STDOUT_LENGTH', '[0-9]{1,20}'],
+  ['STDERR_LENGTH', '[0-9]{1,20}'],
+  ['STDENV_LENGTH', '[0-9]{1,20}'],
+];
+
+/** Parses a raw GET query. Throws QueryError. */
+export function parseGetQuery(raw: string): GetQuery {
+  const [version = '', system = '', clientId = '', fileName = ''] = matchFields(raw, GET_FIELDS);
+  return { version, system, clientId, fileName };
+}
+
+/** Parses a raw PUT query. Throws QueryError. */
+export function parsePutQuery(raw: string): PutQuery {
+  const [version = '', system = '', clientId = '', fileName = '', runType, out, err, env] = matchFields(
+    raw,
+    PUT_FIELDS,
+  );
+  return {
+    ...{ version, system, clientId, fileName },
+    runType: runType === 'linktest' ? 'linktest' : 'snapshot',
+    outLength: Number(out),
+    errLength: Number(err),
+    envLength: Number(env),
+  };
+}
+
+/** The query of a GET, escaped as C clients escape it. The fields must match their patterns. */
+export function formatGetQuery(query: GetQuery): string {
+  return (
+    `VERSION=${escapeValue(query.version)}&SYSTEM=${escapeValue(query.system)}` +
+    `&CLIENTID=${escapeValue(query.clientId)}&FILENAME=${escapeValue(query.fileName)}`
+  );
+}
+
+/** The query of a PUT. Lengths are whole numbers of bytes. */
+export function formatPutQuery(query: PutQuery): string {
+  return (
+    `${formatGetQuery(query)}&RUNTYPE=${query.runType}&STDOUT_LENGTH=${query.outLength}` +
+    `&STDERR_LENGTH=${query.errLength}&STDENV_LENGTH=${query.envLength}`
+  );
+}
+
+/** `+` is a space and `%HH` a byte; a byte becomes the character of its number, so no sequence decodes twice. */
+function decodeQuery(raw: string): string {
+  return raw
+    .replaceAll('+', ' ')
+    .replace(/%([0-9A-Fa-f]{2})/g, (_, hex: string) => String.fromCharCode(Number.parseInt(hex, 16)));
+}
+
+/** Letters, digits and `_ . - / \` stay, space becomes `+`, all else `%` and two lower-case hex digits. */
+function escapeValue(value: string): string {
+  return value.replace(/[^A-Za-z0-9_.\-/\\]/g, (character) =>
+    character === ' ' ? '+' : `%${character.charCodeAt(0).toString(16).padStart(2, '0')}`,
+  );
+}
+
+function matchFields(raw: string, fields: readonly (readonly [string, string])[]): string[] {
+  const decoded = decodeQuery(raw);
+  const match = new RegExp(`^${fields.map(([name, pattern]) => `${name}=(${pattern})`).join('&')}$`).exec(decoded);
+  if (!match || !isFileName(match[4] ?? '')) throw new QueryError(findBadField(decoded, fields));
+  return match.slice(1);
+}
+
+/** The first field up to which `decoded` does not match: for the message only. */
+function findBadField(decoded: string, fields: readonly (readonly [string, string])[]): string {
+  let prefix = '^';
+  for (const [name, pattern] of fields) {
+    prefix += `${name}=(?:${pattern})`;
+    if (!new RegExp(`${prefix}(?:&|$)`).test(decoded)) return name;
+    prefix += '&';
+  }
+  return fields.at(-1)?.[0] ?? 'query';
+}

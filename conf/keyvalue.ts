@@ -1,0 +1,49 @@
+// The key=value dialect that nph-webjob.cfg and webjob.conf share (docs/protocol.md, sections 4 and 7), on top of `ini`. Knows
+// lines, not controls: what a key means, and whether a repeat or a stray line is an error, is for its callers to say.
+import ini from 'ini';
+
+export interface Entry {
+  key: string;
+  value: string;
+  /** Line in the file, from 1. */
+  line: number;
+}
+
+export interface KeyValueFile {
+  /** Every `key=value`, repeats included, in the order of the file. */
+  entries: Entry[];
+  /** Numbers of the lines that are neither blank nor a comment nor `key=value`. */
+  strayLines: number[];
+}
+
+/**
+ * Parses a file. `#` starts a comment anywhere; CR and blanks round key and value go; quotes, `;`, `[`, `=` and
+ * backslashes in a value are ordinary characters. Never throws.
+ */
+export function parseKeyValue(text: string): KeyValueFile {
+  const strayLines: number[] = [];
+  let escaped = '';
+  for (const [index, rawLine] of text.split('\n').entries()) {
+    const statement = rawLine.replace(/#.*$/s, '').trim();
+    if (statement === '') continue;
+    const match = /^([A-Za-z][A-Za-z0-9]*)\s*=\s*(.*)$/s.exec(statement);
+    if (match) escaped += escapeStatement(index + 1, match[1] ?? '', match[2] ?? '');
+    else strayLines.push(index + 1);
+  }
+  return { entries: readEntries(ini.parse(escaped)), strayLines };
+}
+
+/**
+ * `ini` cuts values at `;`, strips quotes, nests sections and folds repeats. So each statement goes in as a section of its
+ * own, named by its line number, its value as a JSON string: the one form that `ini` hands back as it was.
+ */
+function escapeStatement(line: number, key: string, value: string): string {
+  return `[${line}]\n${key}=${JSON.stringify(value)}\n`;
+}
+
+function readEntries(sections: { [line: string]: { [key: string]: unknown } }): Entry[] {
+  return Object.entries(sections).flatMap(([line, statement]) =>
+    // `ini` turns the words true, false and null into values; String turns them back.
+    Object.entries(statement).map(([key, value]) => ({ key, value: String(value), line: Number(line) })),
+  );
+}
