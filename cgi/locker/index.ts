@@ -1,1 +1,3 @@
-export {};
+export * from './deposit.ts';
+export * from './failure.ts';
+export * from './layout.ts';

@@ -1,0 +1,129 @@
+// handleRequest: every check in the contract's order (docs/protocol.md, section 3), the only try/catch, one log line. Knows neither
+// stdin nor sockets: three shells wrap the same function.
+import { accessSync, constants } from 'node:fs';
+import { type Body, type CgiRequest, type CgiResponse, findHeader } from 'node-cgi-compat';
+import { formatJobId, isJobId, parseGetQuery, parsePutQuery, QueryError, REASONS } from 'webjob-protocol';
+import { checkCaller } from './authorize.ts';
+import type { Answer, Exchange } from './exchange.ts';
+import { serveCommand } from './get.ts';
+import { complain, logRequest } from './log.ts';
+import { receiveUpload } from './put.ts';
+import { Refusal } from './refusal.ts';
+import { readSettings, type ServerSettings } from './settings.ts';
+
+/** Serves one request: never throws, and what it did is on disk and in the log when it returns. */
+export function handleRequest(request: CgiRequest, body: Body): CgiResponse {
+  const receivedAt = new Date();
+  const { settings, problems } = readSettings(request.env.WEBJOB_PROPERTIES_FILE || undefined);
+  const exchange: Exchange = { request, body, settings, receivedAt };
+  const answer = answerRequest(exchange, problems);
+  logRequest(exchange, answer);
+  return formatAnswer(exchange, answer);
+}
+
+function answerRequest(exchange: Exchange, problems: string[]): Answer {
+  try {
+    if (problems.length > 0) throw new Refusal(550, problems.join('; '));
+    checkDirectories(exchange.settings);
+    return serve(exchange);
+  } catch (error) {
+    if (error instanceof Refusal) return { status: error.status, detail: error.message };
+    complain(error instanceof Error ? (error.stack ?? error.message) : String(error));
+    return { status: 500, detail: 'unexpected error, see the error log of httpd' };
+  }
+}
+
+function serve(exchange: Exchange): Answer {
+  const { request, settings } = exchange;
+  switch (request.method) {
+    case 'GET': {
+      if (settings.enableJobIds) exchange.jobId = issueJobId(exchange);
+      if (!settings.enableGetService) throw new Refusal(553, 'EnableGetService=N');
+      const query = parse(parseGetQuery, exchange);
+      checkCaller(exchange, query.clientId);
+      checkContentLength(exchange);
+      return serveCommand(exchange, query);
+    }
+    case 'PUT': {
+      if (!settings.enablePutService) throw new Refusal(553, 'EnablePutService=N');
+      const query = parse(parsePutQuery, exchange);
+      takeJobId(exchange);
+      checkCaller(exchange, query.clientId);
+      checkContentLength(exchange);
+      return receiveUpload(exchange, query);
+    }
+    default:
+      throw new Refusal(405, 'only GET and PUT');
+  }
+}
+
+/** The query by its parser; what it names is from then on known to the log. */
+function parse<Query extends { clientId: string; fileName: string }>(
+  parser: (raw: string) => Query,
+  exchange: Exchange,
+): Query {
+  try {
+    const query = parser(exchange.request.query);
+    exchange.clientId = query.clientId;
+    exchange.fileName = query.fileName;
+    return query;
+  } catch (error) {
+    if (error instanceof QueryError) throw new Refusal(450, error.message);
+    throw error;
+  }
+}
+
+/** The id under which the client runs its job. One without an id (clients up to 1.3) is given a fresh one. */
+function takeJobId(exchange: Exchange): void {
+  const given = findHeader(exchange.request, 'Job-Id');
+  if (given === undefined) {
+    if (exchange.settings.enableJobIds) exchange.jobId = issueJobId(exchange);
+  } else if (isJobId(given)) {
+    exchange.jobId = given;
+  } else {
+    throw new Refusal(450, 'Job-Id is not 1 to 255 printable characters without blanks');
+  }
+}
+
+function issueJobId({ settings, receivedAt }: Exchange): string {
+  const epochSeconds = Math.floor(receivedAt.getTime() / 1000);
+  return formatJobId({ serverId: settings.serverId, epochSeconds, sequence: process.pid });
+}
+
+function checkContentLength({ request, settings }: Exchange): void {
+  if (request.contentLength === undefined) throw new Refusal(454, 'no Content-Length, or no number');
+  if (settings.maxContentBytes !== undefined && request.contentLength > settings.maxContentBytes) {
+    throw new Refusal(455, 'over MaxContentLength');
+  }
+}
+
+/** Throws Refusal 550 for a directory that an enabled service needs and cannot use. */
+function checkDirectories(settings: ServerSettings): void {
+  const { R_OK, W_OK, X_OK } = constants;
+  if (settings.enableLogging) checkAccess('LogfilesDirectory', settings.logfilesDirectory, X_OK);
+  if (settings.enableGetService) checkAccess('ProfilesDirectory', settings.profilesDirectory, R_OK | X_OK);
+  if (settings.enablePutService) checkAccess('IncomingDirectory', settings.incomingDirectory, W_OK | X_OK);
+}
+
+function checkAccess(control: string, path: string, mode: number): void {
+  try {
+    // The dot at the end makes it a directory or an error.
+    accessSync(`${path}/.`, mode);
+  } catch (error) {
+    throw new Refusal(550, `${control} is missing or has wrong access: ${(error as NodeJS.ErrnoException).code}`);
+  }
+}
+
+function formatAnswer({ request, jobId }: Exchange, answer: Answer): CgiResponse {
+  const headers: [string, string][] = [];
+  if (request.serverSoftware) headers.push(['Server', request.serverSoftware]);
+  headers.push(['Content-Type', 'application/octet-stream']);
+  if (request.method === 'GET' && jobId !== undefined) headers.push(['Job-Id', jobId]);
+  return {
+    status: answer.status,
+    reason: REASONS[answer.status],
+    headers,
+    contentLength: answer.file?.size ?? 0,
+    ...(answer.file && { content: { fd: answer.file.fd } }),
+  };
+}

@@ -1,0 +1,30 @@
+// What can go wrong with the locker that is nobody's bug. The caller turns the kind into a status.
+
+export type LockerFailureKind =
+  /** The name is taken, or another upload is writing it. */
+  | 'exists'
+  /** No room left: bytes, inodes or quota. */
+  | 'full'
+  /** The body ended before its announced length. */
+  | 'short'
+  /** A system call failed: the stored bytes cannot be vouched for. */
+  | 'failed';
+
+export class LockerFailure extends Error {
+  readonly kind: LockerFailureKind;
+  constructor(kind: LockerFailureKind, message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.kind = kind;
+  }
+}
+
+const FULL_CODES = new Set(['ENOSPC', 'EDQUOT', 'EFBIG']);
+
+/** The failure that a system call's error means. Throws what is neither: a bug, or a caller's own error on its way out. */
+export function failureOf(error: unknown): LockerFailure {
+  if (error instanceof LockerFailure) return error;
+  const { code, syscall } = error as NodeJS.ErrnoException;
+  if (code === undefined || syscall === undefined) throw error;
+  const kind = FULL_CODES.has(code) ? 'full' : code === 'EEXIST' ? 'exists' : 'failed';
+  return new LockerFailure(kind, `${syscall} failed: ${code}`, { cause: error });
+}

@@ -1,0 +1,40 @@
+// Where things lie in a locker and what a group of files is called (docs/protocol.md, section 5). Knows names, opens nothing.
+
+/** The three streams of an upload in the order in which they are sent. */
+export const STREAMS = ['out', 'err', 'env'] as const;
+
+export type StreamName = (typeof STREAMS)[number];
+
+/** The paths of one upload's files, all beginning with `base`. */
+export interface GroupPaths {
+  out: string;
+  err: string;
+  env: string;
+  /** Stands while the group is being written. */
+  lck: string;
+  /** Appears last: the other three are complete and on disk. */
+  rdy: string;
+}
+
+/** The files of the group whose path without extension is `base`. */
+export function groupPaths(base: string): GroupPaths {
+  return {
+    out: `${base}.out`,
+    err: `${base}.err`,
+    env: `${base}.env`,
+    lck: `${base}.lck`,
+    rdy: `${base}.rdy`,
+  };
+}
+
+/** What a `.rdy` file holds: `Jid=server_1_1085355126_00723` and a newline. */
+export function formatReady(jobId: string): string {
+  return `Jid=${jobId}\n`;
+}
+
+/** The job id in a `.rdy` file. Throws SyntaxError. */
+export function parseReady(text: string): string {
+  const match = /^Jid=([\x21-\x7e]{1,255})\r?\n$/.exec(text);
+  if (!match?.[1]) throw new SyntaxError('a .rdy file holds one line Jid=<job id>');
+  return match[1];
+}

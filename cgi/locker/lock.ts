@@ -1,0 +1,75 @@
+// The `.lck` file that stands while a group is written. It already holds the ready line, so that renaming it to `.rdy` ends
+// the lock and announces the group in one step. Its holder may be killed at any moment: an old one is told by age alone,
+// which also works for a holder on another machine and for one that is not ours.
+import { closeSync, fstatSync, lstatSync, renameSync, unlinkSync } from 'node:fs';
+import { openNew, writeAll } from './durable.ts';
+import { LockerFailure } from './failure.ts';
+import type { GroupPaths } from './layout.ts';
+
+/**
+ * A group in which no file changed for so long has no living writer: a web server ends a request that makes no progress
+ * after its Timeout (60 s unless configured), many times sooner.
+ */
+export const ABANDONED_AFTER_SECONDS = 3600;
+
+export interface Lock {
+  path: string;
+  fd: number;
+}
+
+/** Takes the lock of a group and writes `readyLine` into it. Throws LockerFailure `exists` when somebody holds it. */
+export function takeLock(paths: GroupPaths, readyLine: string): Lock {
+  const fd = createLock(paths);
+  const lock = { path: paths.lck, fd };
+  try {
+    writeAll(fd, Buffer.from(readyLine));
+    return lock;
+  } catch (error) {
+    releaseLock(lock);
+    throw error;
+  }
+}
+
+/** True while the file at the lock's path is the one that was taken. */
+export function isHeld(lock: Lock): boolean {
+  const found = lstatSync(lock.path, { throwIfNoEntry: false });
+  return found?.ino === fstatSync(lock.fd).ino;
+}
+
+/** Ends the lock, also after it became the `.rdy` file. Never throws: it runs on every way out. */
+export function releaseLock(lock: Lock): void {
+  try {
+    if (isHeld(lock)) unlinkSync(lock.path);
+  } catch {
+    // The file system no longer answers; the age of what stays tells the next writer.
+  } finally {
+    closeSync(lock.fd);
+  }
+}
+
+function createLock(paths: GroupPaths): number {
+  try {
+    return openNew(paths.lck);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
+  }
+  if (!isAbandoned(paths)) throw new LockerFailure('exists', 'another upload is writing this name');
+  removeAbandoned(paths.lck);
+  return openNew(paths.lck);
+}
+
+function isAbandoned(paths: GroupPaths): boolean {
+  const newest = Math.max(...[paths.lck, paths.out, paths.err, paths.env].map(modifiedAt));
+  return Date.now() - newest > ABANDONED_AFTER_SECONDS * 1000;
+}
+
+function modifiedAt(path: string): number {
+  return lstatSync(path, { throwIfNoEntry: false })?.mtimeMs ?? 0;
+}
+
+/** Two writers may find the same old lock; the one that renames it aside removes it, the other one finds it gone. */
+function removeAbandoned(path: string): void {
+  const aside = `${path}.${process.pid}`;
+  renameSync(path, aside);
+  unlinkSync(aside);
+}

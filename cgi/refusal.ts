@@ -1,0 +1,11 @@
+// An expected failure: a status of the contract and what the log says about it. Anything else that is thrown is a bug.
+import type { Status } from 'webjob-protocol';
+
+export class Refusal extends Error {
+  readonly status: Status;
+  /** `detail` names the field or file at fault and never echoes bytes of the request. */
+  constructor(status: Status, detail: string, options?: ErrorOptions) {
+    super(detail, options);
+    this.status = status;
+  }
+}
