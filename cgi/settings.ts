@@ -109,6 +109,8 @@ export function parseSettings(text: string, problems: string[]): ServerSettings 
   const flag = (key: ControlKey): boolean => value(key).toUpperCase() === 'Y';
   const base = value('BaseDirectory').replace(/\/+$/, '');
   const directory = (key: ControlKey): string => value(key).replace('<Base>', base);
+  // Read apart from CapContentLength: a bad value is a problem also while there is no cap.
+  const maxContentBytes = Number(value('MaxContentLength'));
   return {
     configDirectory: directory('ConfigDirectory'),
     dynamicDirectory: directory('DynamicDirectory'),
@@ -116,7 +118,7 @@ export function parseSettings(text: string, problems: string[]): ServerSettings 
     logfilesDirectory: directory('LogfilesDirectory'),
     profilesDirectory: directory('ProfilesDirectory'),
     spoolDirectory: directory('SpoolDirectory'),
-    maxContentBytes: flag('CapContentLength') ? Number(value('MaxContentLength')) : undefined,
+    maxContentBytes: flag('CapContentLength') ? maxContentBytes : undefined,
     enableGetService: flag('EnableGetService'),
     enablePutService: flag('EnablePutService'),
     enableJobIds: flag('EnableJobIds'),
