@@ -1,6 +1,6 @@
 // findCommand: which file a GET means (docs/protocol.md, section 5). Never opens for good what lies outside ProfilesDirectory,
 // whatever links lead there.
-import { closeSync, constants, fstatSync, lstatSync, openSync, realpathSync } from 'node:fs';
+import { closeSync, constants, fstatSync, lstatSync, openSync, readlinkSync, realpathSync } from 'node:fs';
 import { join, sep } from 'node:path';
 import { Refusal } from './refusal.ts';
 import type { ServerSettings } from './settings.ts';
@@ -33,16 +33,27 @@ function openInside(root: string, relativePath: string): CommandFile | undefined
   try {
     const opened = fstatSync(fd);
     if (!opened.isFile()) throw new Refusal(457, 'no regular file');
-    // The path may be changed between two looks at it. So the file is opened first, and served only when it is the very one that
-    // stands, without any link, at a place inside the root.
-    const place = realpathSync.native(path);
-    const found = lstatSync(place);
-    const inside = place.startsWith(realpathSync.native(root) + sep);
-    if (!inside || found.ino !== opened.ino || found.dev !== opened.dev) throw new Refusal(457, 'a link leads outside');
+    if (!placeOf(fd, path).startsWith(realpathSync.native(root) + sep)) throw new Refusal(457, 'a link leads outside');
     return { fd, size: opened.size };
   } catch (error) {
     closeSync(fd);
     throw error instanceof Refusal ? error : new Refusal(457, 'gone while it was opened', { cause: error });
+  }
+}
+
+/**
+ * Where an open file lies, without any link. Its path may be changed between two looks at it, a folder on the way as well as the
+ * file, so the descriptor itself is asked. Where there is no /proc, the path is followed once more and must lead to this very
+ * file: that stops a link that stands, but not somebody who can write in the folders and swaps one in at the right moments.
+ */
+function placeOf(fd: number, path: string): string {
+  try {
+    return readlinkSync(`/proc/self/fd/${fd}`);
+  } catch {
+    const place = realpathSync.native(path);
+    const [opened, found] = [fstatSync(fd, { bigint: true }), lstatSync(place, { bigint: true })];
+    if (found.ino !== opened.ino || found.dev !== opened.dev) throw new Refusal(457, 'changed while it was opened');
+    return place;
   }
 }
 
