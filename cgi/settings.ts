@@ -108,7 +108,8 @@ export function parseSettings(text: string, problems: string[]): ServerSettings 
   };
   const flag = (key: ControlKey): boolean => value(key).toUpperCase() === 'Y';
   const base = value('BaseDirectory').replace(/\/+$/, '');
-  const directory = (key: ControlKey): string => value(key).replace('<Base>', base);
+  // Only a default begins so; a function, because a `$` in a path is no replacement pattern.
+  const directory = (key: ControlKey): string => value(key).replace(/^<Base>/, () => base);
   // Read apart from CapContentLength: a bad value is a problem also while there is no cap.
   const maxContentBytes = Number(value('MaxContentLength'));
   return {
