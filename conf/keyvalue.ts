@@ -35,10 +35,12 @@ export function parseKeyValue(text: string): KeyValueFile {
 
 /**
  * `ini` cuts values at `;`, strips quotes, nests sections and folds repeats. So each statement goes in as a section of its
- * own, named by its line number, its value as a JSON string: the one form that `ini` hands back as it was.
+ * own, named by its line number, its value as a JSON string: the one form that `ini` hands back as it was, once it holds
+ * none of the two line separators of Unicode, at which `ini` loses the whole line.
  */
 function escapeStatement(line: number, key: string, value: string): string {
-  return `[${line}]\n${key}=${JSON.stringify(value)}\n`;
+  const text = JSON.stringify(value).replaceAll('\u2028', '\\u2028').replaceAll('\u2029', '\\u2029');
+  return `[${line}]\n${key}=${text}\n`;
 }
 
 function readEntries(sections: { [line: string]: { [key: string]: unknown } }): Entry[] {
