@@ -58,7 +58,8 @@ export function parseLogLine(text: string): LogLine {
 }
 
 function parseCount(field: string | undefined): number {
-  if (field === undefined || !/^[0-9]{1,20}$/.test(field))
+  // The largest announced length, twenty nines, is written as a number: 1 and twenty zeros.
+  if (field === undefined || !/^[0-9]{1,21}$/.test(field))
     throw new SyntaxError('a count in nph-webjob.log is no number');
   return Number(field);
 }
