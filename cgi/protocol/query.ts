@@ -97,7 +97,8 @@ function escapeValue(value: string): string {
 function matchFields(raw: string, fields: readonly (readonly [string, string])[]): string[] {
   const decoded = decodeQuery(raw);
   const match = new RegExp(`^${fields.map(([name, pattern]) => `${name}=(${pattern})`).join('&')}$`).exec(decoded);
-  if (!match || !isFileName(match[4] ?? '')) throw new QueryError(findBadField(decoded, fields));
+  if (!match) throw new QueryError(findBadField(decoded, fields));
+  if (!isFileName(match[4] ?? '')) throw new QueryError('FILENAME');
   return match.slice(1);
 }
 
