@@ -1,0 +1,106 @@
+// Finds the machine's httpd, or gets one for the tests. Never starts a service and never changes the machine's own configuration.
+import { execFileSync, spawnSync } from 'node:child_process';
+import { existsSync, mkdirSync, readdirSync, readFileSync } from 'node:fs';
+import { delimiter, join } from 'node:path';
+
+export interface HttpdProgram {
+  binary: string;
+  modulesDirectory: string;
+  /** Folders of shared libraries the binary needs and the system does not have, for LD_LIBRARY_PATH. */
+  libraryPath?: string;
+}
+
+const PLACES = [
+  { binary: '/usr/sbin/apache2', modules: '/usr/lib/apache2/modules' }, // Debian
+  { binary: '/usr/sbin/httpd', modules: '/usr/lib64/httpd/modules' }, // Red Hat
+  { binary: '/usr/sbin/httpd', modules: '/usr/libexec/apache2' }, // macOS
+  { binary: '/usr/local/sbin/httpd', modules: '/usr/local/libexec/apache24' }, // FreeBSD
+  { binary: '/usr/local/apache/bin/httpd', modules: '/usr/local/apache/modules' }, // from source
+  { binary: '/usr/local/apache2/bin/httpd', modules: '/usr/local/apache2/modules' },
+];
+const cache = join(import.meta.dirname, '..', '.cache', 'httpd');
+
+/** The machine's httpd, or the one unpacked earlier; undefined when there is none. */
+export function findHttpd(): HttpdProgram | undefined {
+  const installed = PLACES.find(
+    ({ binary, modules }) => existsSync(binary) && existsSync(join(modules, 'mod_alias.so')),
+  );
+  if (installed) return { binary: installed.binary, modulesDirectory: installed.modules };
+  return findUnpacked();
+}
+
+/**
+ * The machine's httpd, or Debian's: installed when we are root, else unpacked into .cache/httpd. Throws Error with one
+ * sentence and a hint when neither can be.
+ */
+export function obtainHttpd(): HttpdProgram {
+  const found = findHttpd();
+  if (found) return found;
+  if (spawnSync('apt-get', ['--version']).status !== 0) {
+    throw new Error(
+      'no httpd on this machine, and no apt-get to get one; install Apache 2.4 with mod_cgi and mod_cgid',
+    );
+  }
+  process.stderr.write('webjob: getting httpd from the Debian packages (once)\n');
+  if (process.getuid?.() === 0) installPackage();
+  else unpackPackages();
+  const obtained = findHttpd();
+  if (!obtained) throw new Error('the Debian package apache2-bin came without an httpd; install Apache 2.4 by hand');
+  return obtained;
+}
+
+function installPackage(): void {
+  const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive' };
+  const run = (...args: string[]) => execFileSync('apt-get', args, { env, stdio: ['ignore', 'ignore', 'inherit'] });
+  run('update', '-q');
+  run('install', '-y', '-q', '--no-install-recommends', 'apache2-bin');
+}
+
+/** Without root: the package and what it depends on, laid out below .cache/httpd. */
+function unpackPackages(): void {
+  mkdirSync(cache, { recursive: true });
+  const listing = execFileSync(
+    'apt-cache',
+    [
+      'depends',
+      '--recurse',
+      '--no-recommends',
+      '--no-suggests',
+      '--no-conflicts',
+      '--no-breaks',
+      '--no-replaces',
+      '--no-enhances',
+      'apache2-bin',
+    ],
+    { encoding: 'utf8' },
+  );
+  const packages = listing.split('\n').filter((line) => /^(?:apache2-bin|lib[a-z0-9.+-]+)$/.test(line));
+  execFileSync('apt-get', ['download', '-q', ...packages], { cwd: cache, stdio: ['ignore', 'ignore', 'inherit'] });
+  for (const file of readdirSync(cache).filter((name) => name.endsWith('.deb'))) {
+    execFileSync('dpkg', ['-x', file, 'root'], { cwd: cache });
+  }
+}
+
+function findUnpacked(): HttpdProgram | undefined {
+  const root = join(cache, 'root');
+  const binary = join(root, 'usr/sbin/apache2');
+  if (!existsSync(binary)) return undefined;
+  const libraries = readdirSync(join(root, 'usr/lib')).filter((name) => name.endsWith('-linux-gnu'));
+  return {
+    binary,
+    modulesDirectory: join(root, 'usr/lib/apache2/modules'),
+    libraryPath: libraries.map((name) => join(root, 'usr/lib', name)).join(delimiter),
+  };
+}
+
+/** The user an httpd started by root turns into; undefined when no usual one exists. */
+export function findWebUser(): { name: string; uid: number; gid: number } | undefined {
+  for (const name of ['www-data', 'apache', '_www', 'www', 'nobody']) {
+    const entry = readFileSync('/etc/passwd', 'utf8')
+      .split('\n')
+      .find((line) => line.startsWith(`${name}:`));
+    const [, , uid, gid] = entry?.split(':') ?? [];
+    if (uid && gid) return { name, uid: Number(uid), gid: Number(gid) };
+  }
+  return undefined;
+}

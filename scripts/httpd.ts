@@ -1,0 +1,195 @@
+// A private httpd for one site, in a process group of its own, listening on 127.0.0.1 only. Includes the shipped apache/webjob.conf.
+import { type ChildProcess, spawn } from 'node:child_process';
+import {
+  copyFileSync,
+  existsSync,
+  linkSync,
+  mkdirSync,
+  readFileSync,
+  realpathSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
+import { connect, createServer } from 'node:net';
+import { dirname, join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { findWebUser, type HttpdProgram, obtainHttpd } from './httpd-package.ts';
+import type { Site } from './site.ts';
+
+export interface HttpdOptions {
+  site: Site;
+  /** event runs scripts through mod_cgid (one socket), prefork through mod_cgi (pipes). */
+  mpm: 'event' | 'prefork';
+  /** The Node that `#!/usr/bin/env node` finds; the running one unless given. */
+  node?: string;
+  /** Key and certificate for a TLS-only server. */
+  tls?: { keyFile: string; certificateFile: string };
+  /** Modules beside the usual, without `mod_` and `.so`. */
+  modules?: string[];
+  /** Lines before and after the Include of the shipped file. */
+  before?: string;
+  after?: string;
+  program?: HttpdProgram;
+}
+
+export interface Server {
+  /** Scheme, host and port: `http://127.0.0.1:34567`. */
+  url: string;
+  port: number;
+  pid: number;
+  errorLog: string;
+  stop(): Promise<void>;
+}
+
+const MODULES = 'authn_core authn_file authz_core authz_user auth_basic alias env reqtimeout'.split(' ');
+const START_LIMIT_MS = 10_000;
+const STOP_LIMIT_MS = 5_000;
+
+/** Starts httpd and waits until it answers. Throws Error with the end of the error log when it does not. */
+export async function startHttpd(options: HttpdOptions): Promise<Server> {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await startOnce(options, await findFreePort());
+    } catch (error) {
+      // Another process may have taken the port between its choice and the start.
+      if (attempt === 3 || !String(error).includes('could not bind')) throw error;
+    }
+  }
+}
+
+async function startOnce(options: HttpdOptions, port: number): Promise<Server> {
+  const program = options.program ?? obtainHttpd();
+  const run = join(options.site.root, `httpd-${options.mpm}`);
+  mkdirSync(run, { recursive: true, mode: 0o755 });
+  const errorLog = join(run, 'error.log');
+  const configuration = join(run, 'httpd.conf');
+  writeFileSync(configuration, formatConfiguration(options, program, run, port));
+  const child = spawn(program.binary, ['-d', run, '-f', configuration, '-DFOREGROUND'], {
+    detached: true,
+    stdio: ['ignore', 'ignore', 'pipe'],
+    env: {
+      PATH: `${nodeFolder(options.node ?? process.execPath, run)}:/usr/bin:/bin`,
+      ...(program.libraryPath && { LD_LIBRARY_PATH: program.libraryPath }),
+    },
+  });
+  let complaints = '';
+  child.stderr?.on('data', (chunk: Buffer) => {
+    complaints += chunk;
+  });
+  try {
+    await untilListening(child, port);
+  } catch (error) {
+    await stopGroup(child);
+    const log = existsSync(errorLog) ? readFileSync(errorLog, 'utf8').slice(-2000) : '';
+    throw new Error(`httpd did not start: ${complaints}${log}`, { cause: error });
+  }
+  const url = `${options.tls ? 'https' : 'http'}://127.0.0.1:${port}`;
+  return { url, port, pid: child.pid ?? 0, errorLog, stop: () => stopGroup(child) };
+}
+
+function formatConfiguration(options: HttpdOptions, program: HttpdProgram, run: string, port: number): string {
+  const { site, mpm, tls } = options;
+  const wanted = [
+    `mpm_${mpm}`,
+    mpm === 'event' ? 'cgid' : 'cgi',
+    ...MODULES,
+    ...(tls ? ['ssl'] : []),
+    ...(options.modules ?? []),
+  ];
+  const loadable = wanted.filter((name) => existsSync(join(program.modulesDirectory, `mod_${name}.so`)));
+  const user = process.getuid?.() === 0 ? findWebUser() : undefined;
+  return `
+${loadable.map((name) => `LoadModule ${name}_module "${join(program.modulesDirectory, `mod_${name}.so`)}"`).join('\n')}
+ServerName 127.0.0.1
+Listen 127.0.0.1:${port}
+PidFile "${run}/pid"
+DefaultRuntimeDir "${run}"
+Mutex "file:${run}" default
+ErrorLog "${run}/error.log"
+LogFormat "%h %u \\"%r\\" %>s" short
+CustomLog "${run}/access.log" short
+${mpm === 'event' ? `ScriptSock "${run}/cgid"` : ''}
+${user ? `User ${user.name}\nGroup #${user.gid}` : ''}
+<Directory />
+  AllowOverride None
+  Require all denied
+</Directory>
+${tls ? `SSLEngine on\nSSLCertificateFile "${tls.certificateFile}"\nSSLCertificateKeyFile "${tls.keyFile}"\nSSLSessionCache none` : ''}
+Define WEBJOB_CGI_DIRECTORY "${site.cgiDirectory}"
+Define WEBJOB_PROPERTIES_FILE "${site.propertiesFile}"
+${options.before ?? ''}
+Include "${join(import.meta.dirname, '..', 'apache', 'webjob.conf')}"
+${options.after ?? ''}
+`;
+}
+
+/** A folder in which the web user may run `node`: the binary's own, or a copy when a folder above it is closed to others. */
+function nodeFolder(node: string, run: string): string {
+  const binary = realpathSync(node);
+  if (process.getuid?.() !== 0 || isOpenToAll(dirname(binary))) return dirname(binary);
+  const copy = join(run, 'node');
+  if (!existsSync(copy)) {
+    try {
+      linkSync(binary, copy);
+    } catch {
+      copyFileSync(binary, copy);
+    }
+  }
+  return run;
+}
+
+function isOpenToAll(folder: string): boolean {
+  if ((statSync(folder).mode & 0o001) === 0) return false;
+  return folder === '/' || isOpenToAll(dirname(folder));
+}
+
+async function untilListening(child: ChildProcess, port: number): Promise<void> {
+  for (const deadline = Date.now() + START_LIMIT_MS; Date.now() < deadline; await sleep(10)) {
+    if (child.exitCode !== null || child.signalCode !== null) throw new Error('it ended');
+    if (await canConnect(port)) return;
+  }
+  throw new Error('it does not listen');
+}
+
+function canConnect(port: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = connect(port, '127.0.0.1', () => {
+      socket.destroy();
+      resolve(true);
+    }).on('error', () => resolve(false));
+  });
+}
+
+/** Ends the whole group: SIGTERM, and SIGKILL for what is left after five seconds. */
+async function stopGroup(child: ChildProcess): Promise<void> {
+  if (child.pid === undefined) return;
+  for (const [signal, limitMs] of [
+    ['SIGTERM', STOP_LIMIT_MS],
+    ['SIGKILL', STOP_LIMIT_MS],
+  ] as const) {
+    if (!signalGroup(child.pid, signal)) return;
+    for (const deadline = Date.now() + limitMs; Date.now() < deadline; await sleep(10)) {
+      if (!signalGroup(child.pid, 0)) return;
+    }
+  }
+}
+
+function signalGroup(pid: number, signal: NodeJS.Signals | 0): boolean {
+  try {
+    return process.kill(-pid, signal);
+  } catch {
+    return false;
+  }
+}
+
+function findFreePort(): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const probe = createServer().on('error', reject);
+    probe.listen(0, '127.0.0.1', () => {
+      const address = probe.address();
+      probe.close(() =>
+        address && typeof address === 'object' ? resolve(address.port) : reject(new Error('no port')),
+      );
+    });
+  });
+}
