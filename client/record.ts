@@ -1,0 +1,77 @@
+// Who this client is, and the record of a run as it goes to the server (docs/protocol.md, section 7).
+import os from 'node:os';
+import { formatEpoch, formatRecord, NOT_APPLICABLE } from 'webjob-protocol';
+import type { Ending } from './run.ts';
+import type { ClientSettings } from './settings.ts';
+import { zoneAbbreviation } from './zone.ts';
+
+declare const WEBJOB_VERSION: string;
+
+export interface Identity {
+  version: string;
+  system: string;
+  /** The same, within what the narrowest legacy server takes. */
+  onWire: { version: string; system: string };
+}
+
+/** One job on its way: what the record will say of it. Times are microseconds since 1970-01-01 UTC. */
+export interface Job {
+  settings: ClientSettings;
+  identity: Identity;
+  program: string;
+  args: string[];
+  jobId: string | undefined;
+  startedAt: number;
+  getAt: number;
+  runAt: number;
+  ending: Ending;
+  outHash: string;
+  errHash: string;
+}
+
+/** This client and this machine: `webjob 1.4.0 ssl 32 bit` and `sparc OpenBSD 3.5` in the article. */
+export function describeClient(): Identity {
+  const version = `webjob ${WEBJOB_VERSION} ssl ${/64|s390x/.test(os.arch()) ? 64 : 32} bit`;
+  const system = `${os.machine()} ${os.type()} ${os.release()}`;
+  const narrow = (text: string): string => text.replace(/[^\w ().-]/g, '_').slice(0, 64);
+  return { version, system, onWire: { version: narrow(version), system: narrow(system) } };
+}
+
+/** The clock in microseconds since 1970-01-01 UTC. */
+export function nowMicros(): number {
+  return Math.round((performance.timeOrigin + performance.now()) * 1000);
+}
+
+/** The record of a job that is about to be uploaded, as the `.env` stream. */
+export function formatJob(job: Job, putAt: number): string {
+  const { settings, identity, ending } = job;
+  const epoch = (micros: number): string => formatEpoch(micros, zoneAbbreviation(new Date(micros / 1000)));
+  const orNone = (value: string | number | undefined): string => String(value ?? NOT_APPLICABLE);
+  return formatRecord({
+    fields: {
+      Version: identity.version,
+      Hostname: os.hostname(),
+      SystemOS: identity.system,
+      ClientId: settings.clientId,
+      GetRequest: job.program,
+      Command: job.program,
+      CommandLine: [job.program, ...job.args].join(' '),
+      Jid: orNone(job.jobId),
+      Pid: String(process.pid),
+      KidPid: orNone(ending.pid),
+      KidStatus: orNone(ending.status),
+      KidSignal: orNone(ending.signal),
+      KidReason: ending.reason,
+      JobEpoch: epoch(job.startedAt),
+      GetEpoch: epoch(job.getAt),
+      RunEpoch: epoch(job.runAt),
+      PutEpoch: epoch(putAt),
+      HashType: settings.hashType,
+      StdOutHash: job.outHash,
+      StdErrHash: job.errHash,
+      GetError: NOT_APPLICABLE,
+      RunError: orNone(ending.error),
+    },
+    extra: [],
+  });
+}
