@@ -1,0 +1,126 @@
+// npm start: the main job shown from end to end on a private site, then everything is put away. With --keep the server stays.
+import { execFileSync, spawn } from 'node:child_process';
+import { readdirSync, readFileSync, statSync } from 'node:fs';
+import { basename, join } from 'node:path';
+import { parseArgs, styleText } from 'node:util';
+import { startEmbedded } from './embedded.ts';
+import { type Server, startHttpd } from './httpd.ts';
+import { findHttpd } from './httpd-package.ts';
+import { makeSite, type Site, writeClientConf } from './site.ts';
+
+const HELP = `Usage: npm start [-- --keep] [--embedded]
+
+Shows a WebJob run from end to end: makes a private site in a temporary folder, serves it with this machine's httpd
+(or, where there is none, with the embedded host), and lets client1 get, run and put host.sh.
+
+  --keep      leave the server up until Ctrl-C, and say how to use it
+  --embedded  use the embedded host even where there is an httpd
+  --help      print this help
+
+Exit codes: 0 the run is on the server; 1 it is not, or the command line is wrong; 130 and 143 ended by a signal.
+`;
+
+const root = join(import.meta.dirname, '..');
+const webjob = join(root, 'dist', 'webjob');
+const talk = (text: string): unknown => process.stderr.write(`${text}\n`);
+const heading = (text: string): string =>
+  process.stdout.isTTY && !process.env.NO_COLOR ? styleText('bold', text) : text;
+
+async function main(): Promise<number> {
+  const options = readOptions();
+  if (options === undefined) return 1;
+  if (options.help) {
+    process.stdout.write(HELP);
+    return 0;
+  }
+  execFileSync(process.execPath, [join(root, 'scripts', 'build.ts')], { stdio: ['ignore', 'inherit', 'inherit'] });
+  const site = makeSite();
+  const interrupted = waitForSignal();
+  let server: Server | undefined;
+  try {
+    server = await serve(site, options.embedded);
+    const conf = writeClientConf(site, server.url);
+    const code = await showRun(site, conf);
+    if (!options.keep || code !== 0) return code;
+    explain(site, server, conf);
+    return await interrupted;
+  } finally {
+    await server?.stop();
+    site.remove();
+  }
+}
+
+function readOptions(): { keep: boolean; embedded: boolean; help: boolean } | undefined {
+  try {
+    const flag = { type: 'boolean', default: false } as const;
+    return parseArgs({ options: { keep: flag, embedded: flag, help: flag } }).values;
+  } catch (error) {
+    talk(`webjob: error: ${(error as Error).message}`);
+    talk('webjob: hint: npm start -- --help');
+    return undefined;
+  }
+}
+
+async function serve(site: Site, embedded: boolean): Promise<Server> {
+  const program = embedded ? undefined : findHttpd();
+  if (program) {
+    talk(`webjob: serving ${site.root} with ${program.binary}`);
+    return await startHttpd({ site, mpm: 'event', program });
+  }
+  talk(`webjob: serving ${site.root} with the embedded host${embedded ? '' : ': this machine has no httpd'}`);
+  return await startEmbedded(site);
+}
+
+/** Runs the client as the article does and prints what there is to see of it afterwards. */
+async function showRun(site: Site, conf: string): Promise<number> {
+  const args = ['--execute', '--file', conf, 'host.sh'];
+  print(`$ webjob ${args.join(' ')}`);
+  const code = await runClient(args);
+  if (code !== 0) return 1;
+  print(`\n${heading(basename(site.logFile))}`);
+  print(readFileSync(site.logFile, 'utf8').trimEnd());
+  print(`\n${heading('incoming')}`);
+  const files = readdirSync(site.incoming).sort();
+  for (const name of files) print(`${String(statSync(join(site.incoming, name)).size).padStart(5)}  ${name}`);
+  for (const name of files.filter((file) => /\.(?:out|rdy|env)$/.test(file))) {
+    print(`\n${heading(name)}`);
+    print(readFileSync(join(site.incoming, name), 'utf8').trimEnd());
+  }
+  return 0;
+}
+
+/** Asynchronous: the embedded host serves the client from this very process. */
+async function runClient(args: string[]): Promise<number> {
+  return await new Promise((resolve) => {
+    spawn(process.execPath, [webjob, ...args], { stdio: ['ignore', 'inherit', 'inherit'] })
+      .on('error', () => resolve(1))
+      .on('exit', (code) => resolve(code ?? 1));
+  });
+}
+
+function explain(site: Site, server: Server, conf: string): void {
+  print(`
+${heading('The server stays up until Ctrl-C')}
+  client    ${webjob} --execute --file ${conf} host.sh
+  by hand   curl -u client1:foo -H 'Content-Length: 0' '${server.url}/webjob/nph-webjob.cgi?VERSION=webjob+1.4.0&SYSTEM=any&CLIENTID=client1&FILENAME=host.sh'
+  programs  ${join(site.profiles, 'client1', 'commands')}
+  uploads   ${site.incoming}
+  log       ${site.logFile}
+  settings  ${site.propertiesFile}`);
+}
+
+/** Resolves with the exit code of the first signal; until then a signal no longer ends the process in the middle of things. */
+function waitForSignal(): Promise<number> {
+  return new Promise((resolve) => {
+    process
+      .once('SIGINT', () => resolve(130))
+      .once('SIGTERM', () => resolve(143))
+      .once('SIGHUP', () => resolve(129));
+  });
+}
+
+function print(text: string): void {
+  process.stdout.write(`${text}\n`);
+}
+
+process.exitCode = await main();
