@@ -77,10 +77,10 @@ export function makeSite(options: SiteOptions = {}): Site {
   return site;
 }
 
-/** Writes nph-webjob.cfg anew: BaseDirectory and the controls given. */
-export function configure(site: Site, settings: Record<string, string>): void {
+/** Writes nph-webjob.cfg anew: BaseDirectory, the controls given, then `more` as it stands. */
+export function configure(site: Site, settings: Record<string, string>, more = ''): void {
   const lines = Object.entries({ BaseDirectory: site.base, ...settings }).map(([key, value]) => `${key}=${value}\n`);
-  writeFileSync(site.propertiesFile, lines.join(''), { mode: 0o644 });
+  writeFileSync(site.propertiesFile, `${lines.join('')}${more}\n`, { mode: 0o644 });
 }
 
 /** Lets a user in. `{SHA}` is enough for a password that is printed on the screen; a real site uses `htpasswd -B`. */

@@ -1,0 +1,158 @@
+// The CGI as a bare process, without any web server: a raw request becomes the environment that RFC 3875 (and httpd) would make of
+// it. Kept apart from every server so that a difference shows whose habit a byte is.
+import { type ChildProcess, spawn } from 'node:child_process';
+import { delimiter, dirname, join } from 'node:path';
+import type { WebUser } from './tree.ts';
+
+export const CGI = join(import.meta.dirname, '..', 'dist', 'nph-webjob.cgi');
+
+/** A raw request, taken apart. Names and values are latin1: one character a byte. */
+export interface RawRequest {
+  method: string;
+  target: string;
+  protocol: string;
+  headers: [name: string, value: string][];
+  body: Buffer;
+}
+
+export interface BareOptions {
+  settingsFile: string;
+  user: WebUser | undefined;
+  /** Over what the request says; undefined takes a variable away. */
+  environment?: readonly (readonly [name: string, value: string | undefined])[];
+  script?: string;
+  /** The Node that runs it, for the PATH that the script's first line is looked up in. */
+  node?: string;
+  timeLimitSeconds?: number;
+}
+
+export interface BareResult {
+  stdout: Buffer;
+  stderr: string;
+  exitCode: number | null;
+}
+
+/** Takes raw bytes apart as a lenient server does: a bare LF ends a line too. */
+export function parseRawRequest(raw: Buffer): RawRequest {
+  const text = raw.toString('latin1');
+  const end = /\r?\n\r?\n/.exec(text) ?? { index: text.length, 0: '' };
+  const [first = '', ...lines] = text.slice(0, end.index).split(/\r?\n/);
+  const [, method = '', target = '', protocol = ''] = /^(\S+) (.*?)(?: (HTTP\/\d\.\d))?$/s.exec(first) ?? [];
+  const headers = lines.map((line): [string, string] => {
+    const at = line.indexOf(':');
+    return [line.slice(0, at), line.slice(at + 1).replace(/^[\t ]+|[\t ]+$/g, '')];
+  });
+  return { method, target, protocol, headers, body: raw.subarray(end.index + end[0].length) };
+}
+
+/** The value of a header; repeats are joined as RFC 3875, section 4.1.18 and httpd do. */
+function findHeader(request: RawRequest, name: string): string | undefined {
+  const values = request.headers.filter(([other]) => other.toLowerCase() === name).map(([, value]) => value);
+  return values.length > 0 ? values.join(', ') : undefined;
+}
+
+/** Paths under `/open/` need no user; elsewhere httpd has checked the password before a script runs. */
+function userOf(request: RawRequest): string | undefined {
+  const encoded = /^Basic (.*)$/.exec(findHeader(request, 'authorization') ?? '')?.[1];
+  if (encoded === undefined || request.target.startsWith('/open/')) return undefined;
+  return Buffer.from(encoded, 'base64').toString('latin1').split(':')[0];
+}
+
+/** RFC 3875, section 4.1, with httpd's habits: no Authorization, no header whose name holds an underscore. */
+export function environmentOf(request: RawRequest): Map<string, string> {
+  const at = request.target.indexOf('?');
+  const path = at < 0 ? request.target : request.target.slice(0, at);
+  const environment = new Map([
+    ['GATEWAY_INTERFACE', 'CGI/1.1'],
+    ['SERVER_SOFTWARE', 'Bare/1.0'],
+    ['SERVER_NAME', '127.0.0.1'],
+    ['SERVER_PORT', '80'],
+    ['SERVER_PROTOCOL', request.protocol],
+    ['REQUEST_METHOD', request.method],
+    ['QUERY_STRING', at < 0 ? '' : request.target.slice(at + 1)],
+    ['SCRIPT_NAME', path],
+    ['SCRIPT_FILENAME', CGI],
+    ['REMOTE_ADDR', '127.0.0.1'],
+  ]);
+  const user = userOf(request);
+  if (user !== undefined) environment.set('AUTH_TYPE', 'Basic').set('REMOTE_USER', user);
+  const isChunked = findHeader(request, 'transfer-encoding') !== undefined;
+  for (const [name] of request.headers) {
+    const key = name.toLowerCase();
+    const value = findHeader(request, key) ?? '';
+    if (key === 'content-length') {
+      if (!isChunked) environment.set('CONTENT_LENGTH', value);
+    } else if (key === 'content-type') environment.set('CONTENT_TYPE', value);
+    else if (key !== 'authorization' && /^[a-z0-9-]+$/.test(key)) {
+      environment.set(`HTTP_${key.toUpperCase().replaceAll('-', '_')}`, value);
+    }
+  }
+  return environment;
+}
+
+/** RFC 3875, section 4.4: a query without `=` also arrives as arguments, unless it holds what cannot be one. */
+function argumentsOf(query: string): string[] {
+  if (query === '' || query.includes('=')) return [];
+  const words = query
+    .split('+')
+    .map((word) => word.replace(/%([0-9A-Fa-f]{2})/g, (_, hex) => String.fromCharCode(Number.parseInt(hex, 16))));
+  return words.every((word) => /^[\x01-\x7f]*$/.test(word)) ? words : [];
+}
+
+/** Runs the script for one raw request. Rejects when it does not end in time. */
+export async function runBare(raw: Buffer, options: BareOptions): Promise<BareResult> {
+  const request = parseRawRequest(raw);
+  const environment = environmentOf(request).set('WEBJOB_PROPERTIES_FILE', options.settingsFile);
+  environment.set('PATH', `${dirname(options.node ?? process.execPath)}${delimiter}${process.env.PATH}`);
+  for (const [name, value] of options.environment ?? []) {
+    if (value === undefined) environment.delete(name);
+    else environment.set(name, value);
+  }
+  const child = startScript(options.script ?? CGI, argumentsOf(environment.get('QUERY_STRING') ?? ''), {
+    environment,
+    user: options.user,
+  });
+  // A script that ends without reading its input is for the test to judge by the answer, not by this error.
+  child.stdin?.on('error', () => {});
+  child.stdin?.end(request.body);
+  return collect(child, options.timeLimitSeconds ?? 20);
+}
+
+function startScript(
+  script: string,
+  args: string[],
+  { environment, user }: { environment: Map<string, string>; user: WebUser | undefined },
+): ChildProcess {
+  const values = [...environment];
+  const ascii = values.filter(([, value]) => /^[\x01-\x7f]*$/.test(value));
+  const identity = user ? { uid: user.uid, gid: user.gid } : {};
+  const options = { env: Object.fromEntries(ascii), cwd: dirname(script), ...identity };
+  if (ascii.length === values.length) return spawn(script, args, options);
+  // Node encodes an environment as UTF-8; only a shell's printf can hand on other bytes.
+  const raw = values
+    .filter((pair) => !ascii.includes(pair))
+    .map(([name, value]) => `${name}="$(printf '${octal(value)}')"`);
+  return spawn('/bin/sh', ['-c', `export ${raw.join(' ')}; exec "$0" "$@"`, script, ...args], options);
+}
+
+function octal(value: string): string {
+  return Array.from(value, (c) => `\\${c.charCodeAt(0).toString(8).padStart(3, '0')}`).join('');
+}
+
+function collect(child: ChildProcess, timeLimitSeconds: number): Promise<BareResult> {
+  return new Promise((resolve, reject) => {
+    const out: Buffer[] = [];
+    const err: Buffer[] = [];
+    const timer = setTimeout(() => {
+      child.kill('SIGKILL');
+      reject(new Error(`the script did not end within ${timeLimitSeconds} s`));
+    }, timeLimitSeconds * 1000);
+    child.stdout?.on('data', (chunk) => out.push(chunk));
+    child.stderr?.on('data', (chunk) => err.push(chunk));
+    child.on('error', reject);
+    child.on('close', (exitCode) => {
+      clearTimeout(timer);
+      resolve({ stdout: Buffer.concat(out), stderr: Buffer.concat(err).toString('latin1'), exitCode });
+    });
+  });
+}
