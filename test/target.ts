@@ -61,6 +61,8 @@ ScriptAlias /open/ "${site.cgiDirectory}/"
 }
 
 const TIME_LIMIT_MS = 30_000;
+/** A script that httpd gives up before its Node has started dies without a trace. */
+const START_MS = 1_000;
 
 /** Sends bytes, ends its half of the connection when they are fewer than announced, and reads to the end. */
 export function sendRaw(port: number, request: Buffer): Promise<string> {
@@ -75,7 +77,7 @@ export function sendRaw(port: number, request: Buffer): Promise<string> {
       resolve(Buffer.concat(chunks).toString('latin1'));
     });
     socket.write(request, () => {
-      if (isCut(request)) socket.end();
+      if (isCut(request)) setTimeout(() => socket.end(), START_MS);
     });
   });
 }
