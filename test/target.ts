@@ -1,7 +1,7 @@
 // What a raw request can be sent to: the script as a bare process, or a real httpd. Each target owns one site; what is sent to it comes
 // out as bytes, and nothing here knows what should.
 import { connect } from 'node:net';
-import { startHttpd } from '../scripts/httpd.ts';
+import { type Server, startHttpd } from '../scripts/httpd.ts';
 import { addUser, makeSite, type Site } from '../scripts/site.ts';
 import { runBare } from './bare.ts';
 import { findWebUser } from './tree.ts';
@@ -17,8 +17,8 @@ export interface Target {
 
 export const TARGETS = {
   'bare process': startBare,
-  'prefork and mod_cgi': () => startServer('prefork'),
-  'event and mod_cgid': () => startServer('event'),
+  'prefork and mod_cgi': () => startTarget('prefork'),
+  'event and mod_cgid': () => startTarget('event'),
 } as const;
 
 async function startBare(): Promise<Target> {
@@ -38,26 +38,28 @@ async function startBare(): Promise<Target> {
   };
 }
 
-/** `/webjob/` asks for a password as the shipped files have it; `/open/` is the same script without. */
-async function startServer(mpm: 'prefork' | 'event'): Promise<Target> {
+async function startTarget(mpm: 'prefork' | 'event'): Promise<Target> {
+  const { site, server, close } = await startServer(mpm);
+  return { kind: 'httpd', site, ask: (request) => sendRaw(server.port, request), close };
+}
+
+/** A site under httpd. `/webjob/` asks for a password as the shipped files have it; `/open/` is the same script without. */
+export async function startServer(
+  mpm: 'prefork' | 'event',
+): Promise<{ site: Site; server: Server; close(): Promise<void> }> {
   const site = makeSite();
   addUser(site, 'client2', 'bar');
   const after = `
-KeepAlive Off
 ScriptAlias /open/ "${site.cgiDirectory}/"
 <Location "/open/">
   Require all granted
 </Location>`;
   const server = await startHttpd({ site, mpm, after });
-  return {
-    kind: 'httpd',
-    site,
-    ask: (request) => sendRaw(server.port, request),
-    close: async () => {
-      await server.stop();
-      site.remove();
-    },
+  const close = async (): Promise<void> => {
+    await server.stop();
+    site.remove();
   };
+  return { site, server, close };
 }
 
 const TIME_LIMIT_MS = 30_000;
