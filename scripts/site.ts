@@ -6,6 +6,7 @@ import {
   chmodSync,
   chownSync,
   copyFileSync,
+  cpSync,
   mkdirSync,
   mkdtempSync,
   readFileSync,
@@ -35,7 +36,7 @@ export interface Site {
 export interface SiteOptions {
   /** Controls beside BaseDirectory. */
   settings?: Record<string, string>;
-  /** Link to the launcher in bin/ in place of a copy of the built file. */
+  /** A link to the launcher of an installation elsewhere, in place of a copy of the built file. */
   linkLauncher?: boolean;
 }
 
@@ -122,8 +123,11 @@ export function writeClientConf(site: Site, url: string, name = 'webjob.conf'): 
 
 function installScript(site: Site, linkLauncher: boolean): void {
   const script = join(site.cgiDirectory, 'nph-webjob.cgi');
-  if (linkLauncher) symlinkSync(join(project, 'bin', 'nph-webjob'), script);
-  else copyFileSync(join(project, 'dist', 'nph-webjob.cgi'), script);
+  if (linkLauncher) {
+    // The checkout itself may lie where the web user cannot go.
+    for (const room of ['bin', 'dist']) cpSync(join(project, room), join(site.root, 'opt', room), { recursive: true });
+    symlinkSync(join(site.root, 'opt', 'bin', 'nph-webjob'), script);
+  } else copyFileSync(join(project, 'dist', 'nph-webjob.cgi'), script);
   const sample = readFileSync(join(project, 'apache', 'htaccess'), 'utf8');
   writeFileSync(
     join(site.cgiDirectory, '.htaccess'),
