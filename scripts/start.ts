@@ -40,7 +40,7 @@ async function main(): Promise<number> {
   try {
     server = await serve(site, options.embedded);
     const conf = writeClientConf(site, server.url);
-    const code = await showRun(site, conf);
+    const code = await Promise.race([showRun(site, conf), interrupted]);
     if (!options.keep || code !== 0) return code;
     explain(site, server, conf);
     return await interrupted;

@@ -1,0 +1,130 @@
+// npm start, as it comes out of a fresh clone: what it shows, and that it leaves nothing behind, whichever way it ends.
+import assert from 'node:assert/strict';
+import { type ChildProcess, spawn } from 'node:child_process';
+import { chmodSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { hostname, tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, describe, it } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+
+const script = join(import.meta.dirname, '..', 'scripts', 'start.ts');
+const temporary = mkdtempSync(join(tmpdir(), 'webjob-start-test-'));
+// The web user must be able to go through it, as through /tmp.
+chmodSync(temporary, 0o755);
+after(() => rmSync(temporary, { recursive: true, force: true }));
+
+interface Run {
+  child: ChildProcess;
+  stdout: () => string;
+  ended: Promise<number | null>;
+}
+
+/** A run whose temporary files all lie in a folder of this test. */
+function start(...args: string[]): Run {
+  const child = spawn(process.execPath, [script, ...args], {
+    env: { ...process.env, TMPDIR: temporary, NO_COLOR: '' },
+  });
+  const limit = setTimeout(() => child.kill('SIGKILL'), 60_000);
+  let stdout = '';
+  child.stdout.on('data', (chunk) => {
+    stdout += chunk;
+  });
+  child.stderr.resume();
+  const ended = new Promise<number | null>((resolve) => {
+    child.on('close', (code) => {
+      clearTimeout(limit);
+      resolve(code);
+    });
+  });
+  return { child, stdout: () => stdout, ended };
+}
+
+async function until(what: string, isSo: () => boolean): Promise<void> {
+  for (const deadline = Date.now() + 30_000; Date.now() < deadline; await sleep(20)) if (isSo()) return;
+  assert.fail(`never: ${what}`);
+}
+
+/** Processes whose command line names the temporary folder. */
+function processesLeft(): string[] {
+  return readdirSync('/proc')
+    .filter((name) => /^\d+$/.test(name))
+    .map((pid) => readCommandLine(pid))
+    .filter((line) => line.includes(temporary));
+}
+
+function readCommandLine(pid: string): string {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, 'latin1').replaceAll('\0', ' ');
+  } catch {
+    return '';
+  }
+}
+
+async function checkNothingLeft(): Promise<void> {
+  assert.deepEqual(readdirSync(temporary), []);
+  await until('every process has ended', () => processesLeft().length === 0);
+}
+
+function checkTranscript(text: string): void {
+  const pattern = new RegExp(
+    [
+      String.raw`^\$ webjob --execute --file \S+/webjob\.conf host\.sh`,
+      '',
+      String.raw`nph-webjob\.log`,
+      String.raw`\S+ \S+ (\S+) client1 127\.0\.0\.1 GET client1 host\.sh 0 19 \d+ 200 -- Success`,
+      String.raw`\S+ \S+ \1 client1 127\.0\.0\.1 PUT client1 host\.sh \d+ 0 \d+ 200 -- Success`,
+      '',
+      'incoming',
+      ...['env', 'err', 'out', 'rdy'].map((extension) => String.raw` +\d+  client1_\d{14}_\d+_host\.sh\.${extension}`),
+    ].join('\n'),
+  );
+  assert.match(text, pattern);
+  assert.match(text, /\nVersion=webjob [^\n]+\nHostname=/);
+  assert.match(text, /\nJid=server_1_\d{10}_\d+\n/);
+  assert.ok(text.includes(`.out\n${hostname()}\n`));
+}
+
+describe('npm start', () => {
+  for (const args of [[], ['--embedded']]) {
+    it(`${['shows the whole run', ...args].join(' ')}, twice, and leaves nothing`, async () => {
+      for (let run = 1; run <= 2; run++) {
+        const { ended, stdout } = start(...args);
+        assert.equal(await ended, 0);
+        checkTranscript(stdout());
+        await checkNothingLeft();
+      }
+    });
+  }
+
+  for (const [signal, code] of [
+    ['SIGINT', 130],
+    ['SIGTERM', 143],
+  ] as const) {
+    it(`--keep serves what it prints until ${signal}`, async () => {
+      const { child, ended, stdout } = start('--keep');
+      await until('the explanation', () => /settings {2}\S+\n/.test(stdout()));
+      const url = /curl -u client1:foo -H 'Content-Length: 0' '(\S+)'/.exec(stdout())?.[1] ?? '';
+      // fetch sends no Content-Length with a GET, which the protocol asks for.
+      const answer = await fetch(url, { headers: { Authorization: `Basic ${btoa('client1:foo')}` } });
+      assert.equal(answer.status, 454);
+      child.kill(signal);
+      assert.equal(await ended, code);
+      await checkNothingLeft();
+    });
+  }
+
+  it('a signal before the run is over ends it and leaves nothing', async () => {
+    const { child, ended } = start();
+    await until('a site', () => readdirSync(temporary).length > 0);
+    child.kill('SIGTERM');
+    assert.equal(await ended, 143);
+    await checkNothingLeft();
+  });
+
+  it('--help explains, a wrong option is an error', async () => {
+    const help = start('--help');
+    assert.equal(await help.ended, 0);
+    assert.match(help.stdout(), /^Usage: npm start/);
+    assert.equal(await start('--kep').ended, 1);
+  });
+});
