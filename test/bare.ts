@@ -1,6 +1,6 @@
 // The CGI as a bare process, without any web server: a raw request becomes the environment that RFC 3875 (and httpd) would make of
 // it. Kept apart from every server so that a difference shows whose habit a byte is.
-import { type ChildProcess, spawn } from 'node:child_process';
+import { type ChildProcess, type StdioOptions, spawn } from 'node:child_process';
 import { delimiter, dirname, join } from 'node:path';
 import type { WebUser } from './tree.ts';
 
@@ -21,6 +21,10 @@ export interface BareOptions {
   /** Over what the request says; undefined takes a variable away. */
   environment?: readonly (readonly [name: string, value: string | undefined])[];
   script?: string;
+  /** Words in front of the script: a program that runs it. */
+  wrapper?: readonly string[];
+  /** Where the answer goes in place of a pipe. */
+  stdout?: number;
   /** The Node that runs it, for the PATH that the script's first line is looked up in. */
   node?: string;
   timeLimitSeconds?: number;
@@ -102,44 +106,59 @@ function argumentsOf(query: string): string[] {
 /** Runs the script for one raw request. Rejects when it does not end in time. */
 export async function runBare(raw: Buffer, options: BareOptions): Promise<BareResult> {
   const request = parseRawRequest(raw);
+  const child = spawnBare(request, options);
+  child.stdin?.end(request.body);
+  return collect(child, options.timeLimitSeconds ?? 20);
+}
+
+/** Starts the script for a request and leaves its body to the caller. */
+export function spawnBare(request: RawRequest, options: BareOptions): ChildProcess {
   const environment = environmentOf(request).set('WEBJOB_PROPERTIES_FILE', options.settingsFile);
   environment.set('PATH', `${dirname(options.node ?? process.execPath)}${delimiter}${process.env.PATH}`);
   for (const [name, value] of options.environment ?? []) {
     if (value === undefined) environment.delete(name);
     else environment.set(name, value);
   }
-  const child = startScript(options.script ?? CGI, argumentsOf(environment.get('QUERY_STRING') ?? ''), {
-    environment,
+  const script = options.script ?? CGI;
+  const words = [...(options.wrapper ?? []), script, ...argumentsOf(environment.get('QUERY_STRING') ?? '')];
+  const child = startScript(words, {
+    env: environment,
+    cwd: dirname(script),
+    stdout: options.stdout ?? 'pipe',
     user: options.user,
   });
   // A script that ends without reading its input is for the test to judge by the answer, not by this error.
   child.stdin?.on('error', () => {});
-  child.stdin?.end(request.body);
-  return collect(child, options.timeLimitSeconds ?? 20);
+  return child;
 }
 
-function startScript(
-  script: string,
-  args: string[],
-  { environment, user }: { environment: Map<string, string>; user: WebUser | undefined },
-): ChildProcess {
-  const values = [...environment];
+interface Start {
+  env: Map<string, string>;
+  cwd: string;
+  stdout: number | 'pipe';
+  user: WebUser | undefined;
+}
+
+function startScript([program = '', ...args]: string[], { env, cwd, stdout, user }: Start): ChildProcess {
+  const values = [...env];
   const ascii = values.filter(([, value]) => /^[\x01-\x7f]*$/.test(value));
   const identity = user ? { uid: user.uid, gid: user.gid } : {};
-  const options = { env: Object.fromEntries(ascii), cwd: dirname(script), ...identity };
-  if (ascii.length === values.length) return spawn(script, args, options);
+  const stdio: StdioOptions = ['pipe', stdout, 'pipe'];
+  const options = { env: Object.fromEntries(ascii), cwd, stdio, ...identity };
+  if (ascii.length === values.length) return spawn(program, args, options);
   // Node encodes an environment as UTF-8; only a shell's printf can hand on other bytes.
   const raw = values
     .filter((pair) => !ascii.includes(pair))
     .map(([name, value]) => `${name}="$(printf '${octal(value)}')"`);
-  return spawn('/bin/sh', ['-c', `export ${raw.join(' ')}; exec "$0" "$@"`, script, ...args], options);
+  return spawn('/bin/sh', ['-c', `export ${raw.join(' ')}; exec "$0" "$@"`, program, ...args], options);
 }
 
 function octal(value: string): string {
   return Array.from(value, (c) => `\\${c.charCodeAt(0).toString(8).padStart(3, '0')}`).join('');
 }
 
-function collect(child: ChildProcess, timeLimitSeconds: number): Promise<BareResult> {
+/** What the script says until it ends. Rejects when it does not end in time. */
+export function collect(child: ChildProcess, timeLimitSeconds: number): Promise<BareResult> {
   return new Promise((resolve, reject) => {
     const out: Buffer[] = [];
     const err: Buffer[] = [];

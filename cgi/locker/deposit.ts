@@ -4,7 +4,7 @@ import { closeSync, lstatSync, renameSync, rmSync, statfsSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { makeFolder, openNew, syncFile, syncFolder, writeAll } from './durable.ts';
 import { failureOf, LockerFailure } from './failure.ts';
-import { formatReady, type GroupPaths, groupPaths, STREAMS, type StreamName } from './layout.ts';
+import { formatReady, type GroupPaths, groupPaths, STREAMS, type StreamName, successorPath } from './layout.ts';
 import { isHeld, type Lock, releaseLock, takeLock } from './lock.ts';
 
 export interface DepositPlan {
@@ -29,7 +29,7 @@ interface Deposit {
   lock: Lock;
   /** A group of that name stands already: the new streams lie beside it until they are complete. */
   replaces: boolean;
-  /** Streams created so far, by this deposit. */
+  /** Streams to remove when the disk is full: those created so far, until the group that they replace is given up for them. */
   created: string[];
 }
 
@@ -122,6 +122,7 @@ function placeStreams(deposit: Deposit): void {
   const { paths, folder } = deposit;
   if (deposit.replaces) {
     rmSync(paths.rdy, { force: true });
+    deposit.created = [];
     syncFolder(folder);
     for (const name of STREAMS) renameSync(streamPath(deposit, name), paths[name]);
   }
@@ -144,7 +145,7 @@ function announce(deposit: Deposit): void {
 }
 
 function streamPath(deposit: Deposit, name: StreamName): string {
-  return deposit.replaces ? `${deposit.paths[name]}.new` : deposit.paths[name];
+  return deposit.replaces ? successorPath(deposit.paths[name]) : deposit.paths[name];
 }
 
 function removeStreams(deposit: Deposit): void {

@@ -27,6 +27,11 @@ export function groupPaths(base: string): GroupPaths {
   };
 }
 
+/** Where a stream lies while the group that it is to replace still stands. */
+export function successorPath(path: string): string {
+  return `${path}.new`;
+}
+
 /** What a `.rdy` file holds: `Jid=server_1_1085355126_00723` and a newline. */
 export function formatReady(jobId: string): string {
   return `Jid=${jobId}\n`;

@@ -1,10 +1,10 @@
 // The `.lck` file that stands while a group is written. It already holds the ready line, so that renaming it to `.rdy` ends
 // the lock and announces the group in one step. Its holder may be killed at any moment: an old one is told by age alone,
 // which also works for a holder on another machine and for one that is not ours.
-import { closeSync, fstatSync, lstatSync, renameSync, unlinkSync } from 'node:fs';
+import { closeSync, fstatSync, linkSync, lstatSync, renameSync, unlinkSync } from 'node:fs';
 import { openNew, writeAll } from './durable.ts';
 import { LockerFailure } from './failure.ts';
-import type { GroupPaths } from './layout.ts';
+import { type GroupPaths, STREAMS, successorPath } from './layout.ts';
 
 /**
  * A group in which no file changed for so long has no living writer: a web server ends a request that makes no progress
@@ -55,21 +55,39 @@ function createLock(paths: GroupPaths): number {
   }
   if (!isAbandoned(paths)) throw new LockerFailure('exists', 'another upload is writing this name');
   removeAbandoned(paths.lck);
+  // Whoever was faster holds it now: EEXIST.
   return openNew(paths.lck);
 }
 
 function isAbandoned(paths: GroupPaths): boolean {
-  const newest = Math.max(...[paths.lck, paths.out, paths.err, paths.env].map(modifiedAt));
-  return Date.now() - newest > ABANDONED_AFTER_SECONDS * 1000;
+  const streams = STREAMS.flatMap((name) => [paths[name], successorPath(paths[name])]);
+  return [paths.lck, ...streams].every(isOld);
+}
+
+/** True also for a file that is not there. */
+function isOld(path: string): boolean {
+  return Date.now() - modifiedAt(path) > ABANDONED_AFTER_SECONDS * 1000;
 }
 
 function modifiedAt(path: string): number {
   return lstatSync(path, { throwIfNoEntry: false })?.mtimeMs ?? 0;
 }
 
-/** Two writers may find the same old lock; the one that renames it aside removes it, the other one finds it gone. */
+/**
+ * Two writers may judge the same old lock. The late one finds it gone, or has caught the lock of the one that was faster:
+ * that one it gives back.
+ */
 function removeAbandoned(path: string): void {
   const aside = `${path}.${process.pid}`;
-  renameSync(path, aside);
-  unlinkSync(aside);
+  try {
+    renameSync(path, aside);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+    return;
+  }
+  try {
+    if (!isOld(aside)) linkSync(aside, path);
+  } finally {
+    unlinkSync(aside);
+  }
 }
