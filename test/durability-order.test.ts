@@ -1,0 +1,123 @@
+// What rule 4 of docs/architecture.md says about the order of system calls, read off the real process with strace.
+import assert from 'node:assert/strict';
+import { join, relative } from 'node:path';
+import { after, before, describe, it } from 'node:test';
+import { configure, type Site } from '../scripts/site.ts';
+import { runBare } from './bare.ts';
+import { type Call, NO_STRACE, readTrace, traceTo } from './locker-strace.ts';
+import {
+  bareOptions,
+  baseOf,
+  isWhole,
+  makeLockerSite,
+  makeScratch,
+  makeUpload,
+  rawPut,
+  statusOf,
+  type Upload,
+} from './locker-upload.ts';
+
+const SIZES = { out: 300_000, err: 5_000, env: 400 };
+
+/** From the first byte of the body to the complete group, for streams that lie under `suffix` until then. */
+function received(suffix: string): string[] {
+  return ['.out', '.err', '.env'].flatMap((stream) => {
+    const name = `${stream}${suffix}`;
+    return [`create ${name}`, `write ${name}`, `fsync ${name}`];
+  });
+}
+
+function locked(folder: string): string[] {
+  return ['create .lck', 'write .lck', `statfs ${folder}`];
+}
+
+/** From the named streams to the end. */
+function announced(folder: string): string[] {
+  return [
+    `fsync ${folder}`,
+    'fsync .lck',
+    'rename .lck .rdy',
+    `fsync ${folder}`,
+    'open log',
+    'write log',
+    'write answer',
+  ];
+}
+
+describe('order of system calls', { skip: NO_STRACE }, () => {
+  let site: Site;
+  before(() => {
+    site = makeLockerSite();
+  });
+  after(() => site.remove());
+
+  it('of an upload: streams, folder, lock, .rdy, folder, log, answer', async () => {
+    const upload = makeUpload('plain', SIZES);
+    const steps = await traceUpload(site, upload, baseOf(site, 'plain'));
+    assert.deepEqual(steps, [...locked('incoming'), ...received(''), ...announced('incoming')]);
+  });
+
+  it('of a replacement: the old group loses its .rdy, on disk, only when the new streams are on disk', async () => {
+    configure(site, { PutNameFormat: '%cid_%cmd', OverwriteExistingFiles: 'Y' });
+    const base = baseOf(site, 'again');
+    await traceUpload(site, makeUpload('again', SIZES), base);
+    const steps = await traceUpload(site, makeUpload('again', SIZES), base);
+    const placed = ['.out', '.err', '.env'].map((stream) => `rename ${stream}.new ${stream}`);
+    assert.deepEqual(steps, [
+      ...locked('incoming'),
+      ...received('.new'),
+      ...['unlink .rdy', 'fsync incoming', ...placed],
+      ...announced('incoming'),
+    ]);
+  });
+
+  it('of an upload into new folders: the name of each is on disk before the next is made', async () => {
+    configure(site, { PutNameFormat: '%cid/%cmd/all/upload' });
+    const upload = makeUpload('nested', SIZES);
+    const folder = 'incoming/client1/nested/all';
+    const steps = await traceUpload(site, upload, join(site.base, folder, 'upload'));
+    assert.deepEqual(steps, [
+      ...['mkdir incoming/client1', 'fsync incoming'],
+      ...['mkdir incoming/client1/nested', 'fsync incoming/client1'],
+      ...[`mkdir ${folder}`, 'fsync incoming/client1/nested'],
+      ...[...locked(folder), ...received(''), ...announced(folder)],
+    ]);
+  });
+});
+
+/** Uploads under strace; the steps that touched the group, its folders, the log or the answer, repeats of one as one. */
+async function traceUpload(site: Site, upload: Upload, base: string): Promise<string[]> {
+  const file = join(makeScratch(site, 'scratch'), `${upload.name}.trace`);
+  const result = await runBare(rawPut(upload), bareOptions(site, { wrapper: traceTo(file), timeLimitSeconds: 60 }));
+  assert.equal(statusOf(result.stdout), 200, result.stderr);
+  assert.ok(isWhole(base, upload));
+  const steps = readTrace(file).flatMap((call) => describeCall(call, site, base) ?? []);
+  return steps.filter((step, index) => step !== steps[index - 1]);
+}
+
+/** One call as a step: `create .out`, `fsync incoming`; undefined for one that touches nothing of interest or nothing at all. */
+function describeCall({ name, text }: Call, site: Site, base: string): string | undefined {
+  if (/ = -1 \w+/.test(text)) return undefined;
+  if (/^write\(1</.test(text)) return 'write answer';
+  const quoted = [...text.matchAll(/"([^"]*)"/g)].map((match) => match[1] ?? '');
+  const onDescriptor = /^\w+\(\d+<([^>]*)>/.exec(text)?.[1];
+  const labels = (onDescriptor === undefined ? quoted : [onDescriptor]).map((path) => labelOf(path, site, base));
+  if (labels.length === 0 || labels.includes(undefined)) return undefined;
+  const verb = verbOf(name, text);
+  return verb && [verb, ...labels].join(' ');
+}
+
+/** `.out` of the group, `log`, or a folder by its path below BaseDirectory. */
+function labelOf(path: string, site: Site, base: string): string | undefined {
+  if (path === site.logFile) return 'log';
+  if (path.startsWith(`${base}.`)) return path.slice(base.length);
+  return path === site.incoming || path.startsWith(`${site.incoming}/`) ? relative(site.base, path) : undefined;
+}
+
+/** What a call does to its file; undefined for what leaves no mark on the disk. */
+function verbOf(name: string, text: string): string | undefined {
+  if (name === 'close') return undefined;
+  if (name !== 'openat') return name.replace(/^p?(write|rename|unlink|mkdir|link).*/, '$1');
+  if (text.includes('O_CREAT')) return text.includes('O_EXCL') ? 'create' : 'open';
+  return undefined;
+}

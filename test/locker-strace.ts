@@ -1,0 +1,57 @@
+// strace as the tests use it: to read which system calls the script made in which order, and to fail or kill it at one of them.
+import { spawnSync } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+
+/** Why strace cannot be used here; undefined when it can. For node:test's `skip`. */
+export const NO_STRACE = findObstacle();
+
+function findObstacle(): string | undefined {
+  const tried = spawnSync('strace', ['-f', '-o', '/dev/null', process.execPath, '-e', '0'], { encoding: 'utf8' });
+  if (tried.error) return 'strace is not installed';
+  return tried.status === 0 ? undefined : `strace may not trace here: ${tried.stderr.trim().split('\n').at(-1)}`;
+}
+
+/** The calls by which an upload reaches the disk, whatever name the machine's C library has for them. */
+const CALLS = [
+  ...['openat', 'write', 'pwrite64', 'fsync', 'fdatasync', 'close', 'statfs'],
+  ...['rename', 'renameat', 'renameat2', 'link', 'linkat', 'unlink', 'unlinkat', 'mkdir', 'mkdirat'],
+];
+
+/** One system call of a trace. */
+export interface Call {
+  name: string;
+  /** With paths for descriptors: `openat(AT_FDCWD</>, "/a.lck", O_WRONLY|O_CREAT|O_EXCL, 0644) = 3</a.lck>` */
+  text: string;
+}
+
+/** Words in front of a program that write its calls to `file`. */
+export function traceTo(file: string): string[] {
+  // The question mark: not every machine has every call.
+  const calls = CALLS.map((name) => `?${name}`).join(',');
+  return ['strace', '-f', '-y', '-s', '16', '-e', `trace=${calls}`, '-o', file];
+}
+
+/**
+ * Words in front of a program that inject something into its calls: `fsync:error=EIO:when=2`. Only calls on one of the paths
+ * count, and a path is matched as a whole.
+ */
+export function inject(file: string, injection: string, paths: readonly string[]): string[] {
+  return [...traceTo(file), '-e', `inject=${injection}`, ...paths.flatMap((path) => ['-P', path])];
+}
+
+/** The finished calls of a trace in the order in which they ended. */
+export function readTrace(file: string): Call[] {
+  const begun = new Map<string, string>();
+  return readFileSync(file, 'latin1')
+    .split('\n')
+    .flatMap((line) => {
+      const [, thread = '', said = ''] = /^(\d+) +(.*)$/.exec(line) ?? [];
+      // Another thread came in between: the call stands in two halves.
+      const resumed = /^<\.\.\. \w+ resumed>(.*)$/.exec(said);
+      const text = resumed ? `${begun.get(thread) ?? ''}${resumed[1]}` : said;
+      const unfinished = / ?<unfinished \.\.\.>$/.exec(text);
+      if (unfinished) begun.set(thread, text.slice(0, unfinished.index));
+      const name = /^(\w+)\(/.exec(text)?.[1];
+      return name === undefined || unfinished ? [] : [{ name, text }];
+    });
+}
