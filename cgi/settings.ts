@@ -83,15 +83,18 @@ export interface ServerSettings {
 }
 
 /** Where the original looked, in order, when WEBJOB_PROPERTIES_FILE does not say. */
-const DEFAULT_FILES = ['/usr/local/apache/etc/nph-webjob.cfg', '/var/webjob/config/nph-webjob/nph-webjob.cfg'];
+export const DEFAULT_FILES = ['/usr/local/apache/etc/nph-webjob.cfg', '/var/webjob/config/nph-webjob/nph-webjob.cfg'];
 
 /**
  * Reads the settings a request runs under. Never throws: every problem is named in `problems` and its control stands at its
  * default, so that the refusal can still be logged where the rest of the file says.
  */
-export function readSettings(propertiesFile: string | undefined): { settings: ServerSettings; problems: string[] } {
+export function readSettings(
+  propertiesFile: string | undefined,
+  defaultFiles = DEFAULT_FILES,
+): { settings: ServerSettings; problems: string[] } {
   const problems: string[] = [];
-  const text = readFirstFile(propertiesFile === undefined ? DEFAULT_FILES : [propertiesFile], problems);
+  const text = readFirstFile(propertiesFile === undefined ? defaultFiles : [propertiesFile], problems);
   return { settings: parseSettings(text, problems), problems };
 }
 

@@ -39,7 +39,7 @@ export function formatLogLine(line: LogLine): string {
 
 /** Parses a line, ours or the original's. Throws SyntaxError. Fields stay encoded as they stand. */
 export function parseLogLine(text: string): LogLine {
-  const match = /^(\S+ \S+)((?: \S+){10}) -- (.*)$/.exec(text);
+  const match = /^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)((?: \S+){10}) -- (.*)$/.exec(text);
   if (!match) throw new SyntaxError('not a line of nph-webjob.log');
   const [jobId, remoteUser, remoteAddress, method, clientId, fileName, received, sent, seconds, status] = (
     match[2] ?? ''
