@@ -11,10 +11,21 @@ function findObstacle(): string | undefined {
   return tried.status === 0 ? undefined : `strace may not trace here: ${tried.stderr.trim().split('\n').at(-1)}`;
 }
 
-/** The calls by which an upload reaches the disk, whatever name the machine's C library has for them. */
+/** The calls by which an upload reaches the disk. The question mark: not every machine has every one of them. */
 const CALLS = [
-  ...['openat', 'write', 'pwrite64', 'fsync', 'fdatasync', 'close', 'statfs'],
-  ...['rename', 'renameat', 'renameat2', 'link', 'linkat', 'unlink', 'unlinkat', 'mkdir', 'mkdirat'],
+  ...[
+    '?openat',
+    '?write',
+    '?pwrite64',
+    '?fsync',
+    '?fdatasync',
+    '?close',
+    '?statfs',
+    '?rename',
+    '?renameat',
+    '?renameat2',
+  ],
+  ...['?link', '?linkat', '?unlink', '?unlinkat', '?mkdir', '?mkdirat'],
 ];
 
 /** One system call of a trace. */
@@ -26,9 +37,11 @@ export interface Call {
 
 /** Words in front of a program that write its calls to `file`. */
 export function traceTo(file: string): string[] {
-  // The question mark: not every machine has every call.
-  const calls = CALLS.map((name) => `?${name}`).join(',');
-  return ['strace', '-f', '-y', '-s', '16', '-e', `trace=${calls}`, '-o', file];
+  return trace(file, CALLS);
+}
+
+function trace(file: string, calls: readonly string[]): string[] {
+  return ['strace', '-f', '-y', '-s', '16', '-e', `trace=${calls.join(',')}`, '-o', file];
 }
 
 /**
@@ -36,7 +49,8 @@ export function traceTo(file: string): string[] {
  * count, and a path is matched as a whole.
  */
 export function inject(file: string, injection: string, paths: readonly string[]): string[] {
-  return [...traceTo(file), '-e', `inject=${injection}`, ...paths.flatMap((path) => ['-P', path])];
+  const injected = injection.slice(0, injection.indexOf(':'));
+  return [...trace(file, [...CALLS, injected]), '-e', `inject=${injection}`, ...paths.flatMap((path) => ['-P', path])];
 }
 
 /** The finished calls of a trace in the order in which they ended. */
