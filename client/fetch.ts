@@ -32,7 +32,6 @@ export async function fetchProgram(
       },
       async (answer, contentLength) => {
         if (settings.downloadLimitBytes > 0 && contentLength > settings.downloadLimitBytes) {
-          answer.destroy();
           throw new WireError('the program is larger than URLDownloadLimit');
         }
         await pipeline(answer, createWriteStream(path, { flags: 'wx', mode: 0o600 }));

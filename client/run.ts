@@ -1,6 +1,6 @@
 // RUN: puts the program into TempDirectory, runs it in a process group of its own, and says how it ended. Its output goes straight
 // into files: it may be larger than memory.
-import { spawn } from 'node:child_process';
+import { type ChildProcess, type StdioOptions, spawn } from 'node:child_process';
 import { closeSync, linkSync, renameSync, unlinkSync } from 'node:fs';
 import { constants } from 'node:os';
 import { Failure } from './failure.ts';
@@ -16,7 +16,7 @@ export interface Ending {
   error: string | undefined;
 }
 
-/** Where the kid's stdout and stderr go: descriptors the caller owns, or ours. */
+/** Where the kid's stdout and stderr go: descriptors, which runProgram closes, or ours. */
 export type Output = readonly [out: number, err: number] | 'inherit';
 
 const KILL_AFTER_MS = 5_000;
@@ -48,31 +48,42 @@ export async function runProgram(
   output: Output,
 ): Promise<Ending> {
   const stdio = output === 'inherit' ? (['inherit', 'inherit', 'inherit'] as const) : (['inherit', ...output] as const);
-  const kid = spawn(program, args, { detached: true, stdio: [...stdio] });
+  const kid = startKid(program, args, [...stdio]);
+  const pid = kid instanceof Error ? undefined : kid.pid;
   let timedOut = false;
-  const passOn = (signal: NodeJS.Signals): void => signalGroup(kid.pid, signal);
+  const passOn = (signal: NodeJS.Signals): void => signalGroup(pid, signal);
   process.on('SIGINT', passOn).on('SIGTERM', passOn).on('SIGHUP', passOn);
   const timers: NodeJS.Timeout[] = [];
   if (settings.runLimitSeconds > 0) {
     timers.push(
       setTimeout(() => {
         timedOut = true;
-        signalGroup(kid.pid, settings.timeoutSignal);
-        timers.push(setTimeout(() => signalGroup(kid.pid, 'SIGKILL'), KILL_AFTER_MS));
+        signalGroup(pid, settings.timeoutSignal);
+        timers.push(setTimeout(() => signalGroup(pid, 'SIGKILL'), KILL_AFTER_MS));
       }, settings.runLimitSeconds * 1000),
     );
   }
   try {
+    if (kid instanceof Error) return neverStarted(kid);
     return await new Promise<Ending>((resolve) => {
       kid.on('error', (error: NodeJS.ErrnoException) => resolve(neverStarted(error)));
       kid.on('exit', (code, signal) =>
-        resolve(describeEnding(kid.pid, code, signal, timedOut ? settings.runLimitSeconds : undefined)),
+        resolve(describeEnding(pid, code, signal, timedOut ? settings.runLimitSeconds : undefined)),
       );
     });
   } finally {
     for (const timer of timers) clearTimeout(timer);
     process.off('SIGINT', passOn).off('SIGTERM', passOn).off('SIGHUP', passOn);
     if (output !== 'inherit') for (const fd of output) closeSync(fd);
+  }
+}
+
+/** Some errors spawn reports by an event, some it throws. */
+function startKid(program: string, args: string[], stdio: StdioOptions): ChildProcess | Error {
+  try {
+    return spawn(program, args, { detached: true, stdio });
+  } catch (error) {
+    return error as Error;
   }
 }
 

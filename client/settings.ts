@@ -2,6 +2,7 @@
 // Nothing is ignored: a control this client does not obey is an error, for it may be one that guards the user.
 import { readFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
+import { resolve } from 'node:path';
 import { type Entry, parseKeyValue } from 'webjob-conf';
 import { NAME_PATTERNS, type RunType } from 'webjob-protocol';
 import { Failure } from './failure.ts';
@@ -70,6 +71,7 @@ export interface ClientSettings {
   get: Target;
   put: Target | undefined;
   runType: RunType;
+  /** Absolute: a bare name would be looked up in PATH and another program of that name run. */
   tempDirectory: string;
   overwriteExecutable: boolean;
   unlinkExecutable: boolean;
@@ -139,7 +141,7 @@ function buildSettings(value: (key: ControlKey) => string): ClientSettings {
     get: parseTarget('URLGetURL', value('URLGetURL'), own),
     put: value('URLPutURL') === '' ? undefined : parseTarget('URLPutURL', value('URLPutURL'), own),
     runType: value('RunType') === 'linktest' ? 'linktest' : 'snapshot',
-    tempDirectory: value('TempDirectory') || tmpdir(),
+    tempDirectory: resolve(value('TempDirectory') || tmpdir()),
     overwriteExecutable: flag('OverwriteExecutable'),
     unlinkExecutable: flag('UnlinkExecutable'),
     unlinkOutput: flag('UnlinkOutput'),

@@ -1,14 +1,13 @@
 // One job from end to end: GET, RUN, PUT, in a private folder that is gone afterwards.
-import { createHash } from 'node:crypto';
-import { chmodSync, createReadStream, mkdtempSync, openSync, rmSync } from 'node:fs';
+import { chmodSync, mkdtempSync, openSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { pipeline } from 'node:stream/promises';
-import { isFileName, NOT_APPLICABLE } from 'webjob-protocol';
+import { isFileName } from 'webjob-protocol';
+import { hashCaptured, takeLength } from './captured.ts';
 import { EXIT_CODES, Failure } from './failure.ts';
 import { fetchProgram } from './fetch.ts';
 import { describeClient, type Job, nowMicros } from './record.ts';
 import { type Ending, placeProgram, runProgram } from './run.ts';
-import type { ClientSettings } from './settings.ts';
+import type { ClientSettings, Target } from './settings.ts';
 import { uploadJob } from './upload.ts';
 
 /**
@@ -41,9 +40,12 @@ export async function executeJob(settings: ClientSettings, program: string, args
     placeProgram(join(folder, 'program'), path, settings.overwriteExecutable);
     placed = true;
     const job = { settings, identity, program, args, jobId, startedAt, getAt };
-    return settings.put === undefined
-      ? exitCodeOf(await runProgram(settings, path, args, 'inherit'))
-      : await runAndUpload(job, path, folder);
+    const ending =
+      settings.put === undefined
+        ? await runProgram(settings, path, args, 'inherit')
+        : await runAndUpload(job, settings.put, path, folder);
+    if (ending.error !== undefined) throw new Failure('run', `${program} ${ending.error}`);
+    return settings.put === undefined ? exitCodeOf(ending) : EXIT_CODES.ok;
   } finally {
     stopListening();
     cleanUp();
@@ -52,31 +54,32 @@ export async function executeJob(settings: ClientSettings, program: string, args
 
 async function runAndUpload(
   known: Omit<Job, 'runAt' | 'ending' | 'outHash' | 'errHash'>,
+  target: Target,
   path: string,
   folder: string,
-): Promise<number> {
+): Promise<Ending> {
   const { settings, program, args } = known;
   const outFile = join(folder, `${program.slice(0, 200)}.out`);
   const errFile = join(folder, `${program.slice(0, 200)}.err`);
+  const writers = [openSync(outFile, 'wx', 0o600), openSync(errFile, 'wx', 0o600)] as const;
+  // Opened before the program runs, which may remove or replace what it finds in TempDirectory.
+  const readers = [openSync(outFile, 'r'), openSync(errFile, 'r')] as const;
   const runAt = nowMicros();
-  const ending = await runProgram(settings, path, args, [
-    openSync(outFile, 'wx', 0o600),
-    openSync(errFile, 'wx', 0o600),
-  ]);
+  const ending = await runProgram(settings, path, args, writers);
+  const out = takeLength(readers[0]);
+  const err = takeLength(readers[1]);
   const job = {
     ...{ ...known, runAt, ending },
-    outHash: await hashFile(settings.hashType, outFile),
-    errHash: await hashFile(settings.hashType, errFile),
+    outHash: await hashCaptured(settings.hashType, out),
+    errHash: await hashCaptured(settings.hashType, err),
   };
-  if (settings.put) await uploadJob(job, settings.put, outFile, errFile);
-  if (ending.error !== undefined) throw new Failure('run', `${program} ${ending.error}`);
-  return EXIT_CODES.ok;
+  await uploadJob(job, target, out, err);
+  return ending;
 }
 
-/** As a shell reports it: the program's status, 128 and the number of the signal, or 126 when it never started. */
-function exitCodeOf(ending: Ending): number {
-  if (ending.signal) return 128 + ending.signal;
-  return ending.status ?? 126;
+/** As a shell reports it: the program's status, or 128 and the number of the signal. */
+function exitCodeOf({ signal, status }: Ending): number {
+  return signal ? 128 + signal : (status ?? 0);
 }
 
 /** Mode 0700, a name nobody can foresee. */
@@ -90,12 +93,6 @@ function makePrivateFolder(tempDirectory: string): string {
       'it must exist and be writable',
     );
   }
-}
-
-async function hashFile(type: ClientSettings['hashType'], path: string): Promise<string> {
-  const hash = createHash(type.toLowerCase());
-  await pipeline(createReadStream(path, { highWaterMark: 256 * 1024 }), hash);
-  return hash.digest('hex') || NOT_APPLICABLE;
 }
 
 /** Outside RUN a signal ends webjob, but not before it has cleaned up. Returns what takes the listeners away. */

@@ -1,17 +1,15 @@
 // PUT: sends stdout, stderr and the record one after the other, with the lengths they have on disk.
-import { createReadStream, fstatSync, openSync } from 'node:fs';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { formatPutQuery } from 'webjob-protocol';
+import { type Captured, readCaptured } from './captured.ts';
 import { Failure } from './failure.ts';
 import { formatJob, type Job, nowMicros } from './record.ts';
 import type { Target } from './settings.ts';
 import { exchange } from './wire.ts';
 
 /** Uploads a finished job. Throws Failure `put`. */
-export async function uploadJob(job: Job, target: Target, outFile: string, errFile: string): Promise<void> {
-  const out = openStream(outFile);
-  const err = openStream(errFile);
+export async function uploadJob(job: Job, target: Target, out: Captured, err: Captured): Promise<void> {
   const env = Buffer.from(formatJob(job, nowMicros()));
   const query = formatPutQuery({
     ...{
@@ -41,21 +39,8 @@ export async function uploadJob(job: Job, target: Target, outFile: string, errFi
   }
 }
 
-interface OpenStream {
-  fd: number;
-  length: number;
-}
-
-/** A background process of the program may still be writing: the length is taken once and kept. */
-function openStream(path: string): OpenStream {
-  const fd = openSync(path, 'r');
-  return { fd, length: fstatSync(fd).size };
-}
-
-async function* joinStreams(out: OpenStream, err: OpenStream, env: Buffer): AsyncGenerator<Buffer> {
-  for (const { fd, length } of [out, err]) {
-    if (length > 0)
-      yield* createReadStream('', { fd, autoClose: false, start: 0, end: length - 1, highWaterMark: 256 * 1024 });
-  }
+async function* joinStreams(out: Captured, err: Captured, env: Buffer): AsyncGenerator<Buffer> {
+  yield* readCaptured(out);
+  yield* readCaptured(err);
   yield env;
 }

@@ -1,6 +1,7 @@
 // One HTTP exchange with a WebJob server, with the headers a C client sends and the strictness it has (docs/protocol.md, sections
 // 1 and 2). Never follows a redirect and never takes an answer that may be incomplete.
 import http, { type ClientRequest, type IncomingMessage } from 'node:http';
+import type { Socket } from 'node:net';
 import type { Target } from './settings.ts';
 
 export interface WireRequest {
@@ -16,6 +17,8 @@ export interface WireRequest {
 }
 
 const MAX_HEADER_BYTES = 16_383;
+const ANSWER_AFTER_MS = 1_000;
+const NOT_ONE_LENGTH = 'the answer has not exactly one Content-Length';
 
 /** What went wrong on the way; the stages say in which one. */
 export class WireError extends Error {}
@@ -29,17 +32,29 @@ export async function exchange<Result>(
   receive: (answer: IncomingMessage, contentLength: number) => Promise<Result>,
 ): Promise<Result> {
   const limit = wire.limitSeconds > 0 ? AbortSignal.timeout(wire.limitSeconds * 1000) : undefined;
+  const request = await prepareRequest(wire, limit);
   try {
-    const answer = await sendRequest(wire, limit);
-    const contentLength = checkAnswer(answer);
-    return await receive(answer, contentLength);
+    // Bytes behind the end of an answer make an error of the request: a program that is longer than announced is cut off.
+    let surplus = false;
+    const answer = await new Promise<IncomingMessage>((resolve, reject) => {
+      request.on('response', resolve).on('error', (error: NodeJS.ErrnoException) => {
+        surplus ||= error.code?.startsWith('HPE_') ?? false;
+        reject(error);
+      });
+      wire.send(request);
+    });
+    const result = await receive(answer, checkAnswer(answer));
+    if (surplus) throw new WireError('the answer is longer than its Content-Length');
+    return result;
   } catch (error) {
     if (limit?.aborted) throw new WireError(`no complete answer within ${wire.limitSeconds} seconds`);
     throw error instanceof WireError ? error : new WireError(describe(error as NodeJS.ErrnoException));
+  } finally {
+    request.destroy();
   }
 }
 
-async function sendRequest(wire: WireRequest, signal: AbortSignal | undefined): Promise<IncomingMessage> {
+async function prepareRequest(wire: WireRequest, signal: AbortSignal | undefined): Promise<ClientRequest> {
   const { url } = wire.target;
   const secure = url.protocol === 'https:';
   const request = (secure ? await import('node:https') : http).request({
@@ -54,11 +69,28 @@ async function sendRequest(wire: WireRequest, signal: AbortSignal | undefined): 
     // SSLVerifyPeerCert=N is the protocol's default; a client that checks is asked to.
     ...(secure && { rejectUnauthorized: false }),
   });
-  return await new Promise((resolve, reject) => {
-    request.on('response', resolve).on('error', reject);
-    wire.send(request);
+  return request.once('socket', readBehindBrokenPipe);
+}
+
+/**
+ * A server may refuse an upload that is still being sent, and close. Its answer then waits behind the broken pipe, and Node would
+ * throw both away: so a failed write is told a moment later, when the answer has been read.
+ */
+function readBehindBrokenPipe(socket: Socket): void {
+  const timers: NodeJS.Timeout[] = [];
+  const hold = (tell: Tell): Tell => {
+    return (error) => (error ? timers.push(setTimeout(tell, ANSWER_AFTER_MS, error)) : tell());
+  };
+  const write = socket._write.bind(socket);
+  const writeMany = socket._writev?.bind(socket);
+  socket._write = (chunk, encoding, tell) => write(chunk, encoding, hold(tell));
+  if (writeMany) socket._writev = (chunks, tell) => writeMany(chunks, hold(tell));
+  socket.once('close', () => {
+    for (const timer of timers) clearTimeout(timer);
   });
 }
+
+type Tell = (error?: Error | null) => void;
 
 /** The headers of a C client, in its order. */
 function formatHeaders({ target, contentLength, jobId }: WireRequest): Record<string, string> {
@@ -80,7 +112,6 @@ function portOf(url: URL): string {
 function checkAnswer(answer: IncomingMessage): number {
   const status = answer.statusCode ?? 0;
   if (status < 200 || status > 299) {
-    answer.destroy();
     throw new WireError(`Status = [${status}], Reason = [${printable(answer.statusMessage ?? '')}]`);
   }
   const lengths = answer.rawHeaders.filter(
@@ -91,17 +122,19 @@ function checkAnswer(answer: IncomingMessage): number {
     lengths.length !== 1 ||
     !/^[0-9]{1,15}$/.test(lengths[0] ?? '')
   ) {
-    answer.destroy();
-    throw new WireError('the answer has not exactly one Content-Length');
+    throw new WireError(NOT_ONE_LENGTH);
   }
   return Number(lengths[0]);
 }
 
 function describe(error: NodeJS.ErrnoException): string {
   if (error.code === 'HPE_HEADER_OVERFLOW') return `the header of the answer is longer than ${MAX_HEADER_BYTES} bytes`;
+  if (error.code?.endsWith('_CONTENT_LENGTH')) return NOT_ONE_LENGTH;
   if (error.code?.startsWith('HPE_')) return `the answer is not HTTP (${error.code})`;
-  if (error.code === 'ECONNRESET') return 'the connection broke off before the answer was complete';
-  return printable(error.message);
+  if (error.code === 'ECONNRESET' || error.code === 'EPIPE')
+    return 'the connection broke off before the answer was complete';
+  // A host with several addresses that all refuse makes an error without a message.
+  return printable(error.message || (error.code ?? 'unknown error'));
 }
 
 function printable(text: string): string {

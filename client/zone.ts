@@ -18,14 +18,17 @@ function zoneFile(tz: string | undefined): string {
   return name.startsWith('/') ? name : `/usr/share/zoneinfo/${name === '' ? 'UTC' : name}`;
 }
 
-/** The name in a POSIX TZ string such as `EST5EDT,M3.2.0,M11.1.0` or `<+03>-3` (RFC 8536, section 3.3). */
+/**
+ * The name in a POSIX TZ string such as `EST5EDT,M3.2.0,M11.1.0` or `<+03>-3` (RFC 8536, section 3.3); undefined when it is not
+ * that name's time that JavaScript tells, for it understands few such strings and takes the others for UTC.
+ */
 function findPosixName(tz: string, date: Date): string | undefined {
   const name = '([A-Za-z]{3,}|<[A-Za-z0-9+-]{3,}>)';
-  const match = new RegExp(`^:?${name}[+-]?(\\d{1,2})(?::\\d\\d){0,2}(?:${name}.*)?$`).exec(tz);
-  if (!match) return undefined;
-  const sign = /^:?(?:[A-Za-z]+|<[^>]*>)-/.test(tz) ? 1 : -1;
-  const isStandard = -date.getTimezoneOffset() === sign * Number(match[2]) * 60;
-  return ((isStandard ? match[1] : match[3]) ?? match[1])?.replace(/[<>]/g, '');
+  const [, standard, sign, hours, minutes = '0', summer] =
+    new RegExp(`^:?${name}([+-]?)(\\d{1,2})(?::(\\d\\d))?(?::\\d\\d)?(?:${name}.*)?$`).exec(tz) ?? [];
+  const standardMinutes = (sign === '-' ? 1 : -1) * (Number(hours) * 60 + Number(minutes));
+  const ahead = -date.getTimezoneOffset() - standardMinutes;
+  return (ahead === 0 ? standard : ahead === 60 ? summer : undefined)?.replace(/[<>]/g, '');
 }
 
 /**

@@ -1,0 +1,99 @@
+// The built client as a user runs it: a process of its own, with a webjob.conf and a TempDirectory that can be looked at afterwards.
+import { type ChildProcess, spawn } from 'node:child_process';
+import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+
+export const WEBJOB = join(import.meta.dirname, '..', 'dist', 'webjob');
+
+export interface Ended {
+  code: number | null;
+  signal: NodeJS.Signals | null;
+  stdout: string;
+  stderr: string;
+}
+
+export interface Running {
+  child: ChildProcess;
+  ended: Promise<Ended>;
+}
+
+export interface RunOptions {
+  /** Over the environment of this process; undefined takes a variable away. */
+  environment?: Record<string, string | undefined>;
+  /** The folder it is started in. */
+  cwd?: string;
+}
+
+const TIME_LIMIT_MS = 60_000;
+
+/** Starts the client without waiting for it: a server it talks to may live in this very process. */
+export function startWebjob(args: readonly string[], options: RunOptions = {}): Running {
+  const child = spawn(process.execPath, [WEBJOB, ...args], {
+    env: { ...process.env, ...options.environment },
+    ...(options.cwd !== undefined && { cwd: options.cwd }),
+    stdio: ['ignore', 'pipe', 'pipe'],
+    timeout: TIME_LIMIT_MS,
+    killSignal: 'SIGKILL',
+  });
+  const chunks: { out: Buffer[]; err: Buffer[] } = { out: [], err: [] };
+  child.stdout.on('data', (chunk: Buffer) => chunks.out.push(chunk));
+  child.stderr.on('data', (chunk: Buffer) => chunks.err.push(chunk));
+  const ended = new Promise<Ended>((resolve, reject) => {
+    child.on('error', reject);
+    child.on('close', (code, signal) => {
+      const text = (parts: Buffer[]): string => Buffer.concat(parts).toString('latin1');
+      resolve({ code, signal, stdout: text(chunks.out), stderr: text(chunks.err) });
+    });
+  });
+  return { child, ended };
+}
+
+export async function runWebjob(args: readonly string[], options: RunOptions = {}): Promise<Ended> {
+  return await startWebjob(args, options).ended;
+}
+
+export interface Client {
+  /** Holds everything below; removed by remove(). */
+  root: string;
+  temp: string;
+  conf: string;
+  /** Writes webjob.conf anew: ClientId, TempDirectory and the controls given. */
+  configure(controls: Record<string, string>): void;
+  /** Gets, runs and puts a program. */
+  execute(command: readonly string[], options?: RunOptions): Promise<Ended>;
+  start(command: readonly string[], options?: RunOptions): Running;
+  /** What lies in TempDirectory. */
+  left(): string[];
+  remove(): void;
+}
+
+export function makeClient(controls: Record<string, string> = {}): Client {
+  const root = mkdtempSync(join(tmpdir(), 'webjob-client-'));
+  const temp = join(root, 'temp');
+  const conf = join(root, 'webjob.conf');
+  mkdirSync(temp, { mode: 0o755 });
+  const start = (command: readonly string[], options?: RunOptions): Running =>
+    startWebjob(['--execute', '--file', conf, ...command], options);
+  const client: Client = {
+    ...{ root, temp, conf, start },
+    configure: (next) => {
+      const lines = Object.entries({ ClientId: 'client1', TempDirectory: temp, ...next });
+      writeFileSync(conf, lines.map(([key, value]) => `${key}=${value}\n`).join(''), { mode: 0o600 });
+    },
+    execute: async (command, options) => await start(command, options).ended,
+    left: () => readdirSync(temp, { recursive: true }).map(String).sort(),
+    remove: () => rmSync(root, { recursive: true, force: true }),
+  };
+  client.configure(controls);
+  return client;
+}
+
+/** Polls until `condition` holds. Throws Error when it does not within the time limit. */
+export async function until(condition: () => boolean, what: string): Promise<void> {
+  for (const deadline = Date.now() + TIME_LIMIT_MS / 2; Date.now() < deadline; await sleep(10)) {
+    if (condition()) return;
+  }
+  throw new Error(`it never came to pass: ${what}`);
+}
