@@ -1,0 +1,247 @@
+// The tables of code against what people read: the two configuration files as they ship, and the tables of docs/protocol.md. Whoever
+// adds a control, a status or a token adds it in all places or sees this fail.
+import assert from 'node:assert/strict';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, describe, it } from 'node:test';
+import { parseKeyValue } from 'webjob-conf';
+import { REASONS } from 'webjob-protocol';
+import { parseSettings, readSettings, CONTROLS as SERVER_CONTROLS } from '../cgi/settings.ts';
+import { TOKENS } from '../cgi/tokens.ts';
+import { CONTROLS as CLIENT_CONTROLS, readSettings as readClientSettings } from '../client/settings.ts';
+
+interface Control {
+  key: string;
+  allowed: string;
+  default: string;
+  about: string;
+}
+
+/** A line of a shipped file that sets a control or, commented out, shows how to. */
+interface ShippedLine {
+  key: string;
+  value: string;
+  isCommentedOut: boolean;
+  /** The line before it, without its number sign. */
+  comment: string;
+}
+
+const project = join(import.meta.dirname, '..');
+const SERVER_FILE = join(project, 'conf', 'nph-webjob.cfg');
+const CLIENT_FILE = join(project, 'conf', 'webjob.conf');
+const MAX_LINE_LENGTH = 120;
+
+function readShipped(path: string): ShippedLine[] {
+  const lines = readFileSync(path, 'utf8').split('\n');
+  return lines.flatMap((line, index) => {
+    const match = /^(#?)([A-Za-z][A-Za-z0-9]*)=(.*)$/.exec(line);
+    if (!match) return [];
+    const [, sign = '', key = '', value = ''] = match;
+    const comment = /^# (.*)$/.exec(lines[index - 1] ?? '')?.[1] ?? '';
+    return [{ key, value, isCommentedOut: sign === '#', comment }];
+  });
+}
+
+/** Its default follows from another control, or there is none. */
+function hasNoOwnDefault(control: Control): boolean {
+  return control.default === '' || control.default.startsWith('<Base>');
+}
+
+/** The file with the number sign taken from every control that is commented out. */
+function uncommented(path: string): string {
+  return readFileSync(path, 'utf8').replace(/^#(?=[A-Za-z][A-Za-z0-9]*=)/gm, '');
+}
+
+function describeShippedFile(name: string, path: string, controls: readonly Control[]): void {
+  describe(name, () => {
+    const shipped = readShipped(path);
+    const find = (key: string): ShippedLine => {
+      const line = shipped.find((candidate) => candidate.key === key);
+      assert.ok(line, `${name} does not show ${key}`);
+      return line;
+    };
+
+    it('shows every control of the table once, and no other', () => {
+      assert.deepEqual(shipped.map(({ key }) => key).sort(), controls.map(({ key }) => key).sort());
+    });
+
+    it('sets each to its default; what has none of its own is commented out', () => {
+      for (const control of controls) {
+        const line = find(control.key);
+        assert.equal(line.isCommentedOut, hasNoOwnDefault(control), `${control.key} is commented out`);
+        if (!line.isCommentedOut) assert.equal(line.value, control.default, control.key);
+      }
+    });
+
+    it('gives examples that the table allows', () => {
+      for (const control of controls) {
+        const { value } = find(control.key);
+        assert.notEqual(value, '', control.key);
+        assert.match(value, new RegExp(`^(?:${control.allowed})$`), control.key);
+      }
+    });
+
+    it('explains each in the line before it, in the words of the table', () => {
+      for (const { key, about } of controls) {
+        const { comment } = find(key);
+        const addsValues = comment.startsWith(`${about} (`) && comment.endsWith(')');
+        assert.ok(comment === about || addsValues, `${key}: ${comment}`);
+      }
+    });
+
+    it('holds only blank lines, comments and controls, none longer than a screen is wide', () => {
+      const { strayLines } = parseKeyValue(readFileSync(path, 'utf8'));
+      assert.deepEqual(strayLines, []);
+      for (const line of readFileSync(path, 'latin1').split('\n')) {
+        assert.match(line, /^(?:|#.*|[A-Za-z][A-Za-z0-9]*=\S+)$/);
+        assert.match(line, /^[\x20-\x7e]*$/);
+        assert.ok(line.length <= MAX_LINE_LENGTH, line);
+      }
+    });
+  });
+}
+
+describeShippedFile('conf/nph-webjob.cfg', SERVER_FILE, SERVER_CONTROLS);
+describeShippedFile('conf/webjob.conf', CLIENT_FILE, CLIENT_CONTROLS);
+
+describe('conf/nph-webjob.cfg as it ships', () => {
+  const defaults = parseSettings('', []);
+
+  it('reads as the built-in defaults', () => {
+    assert.deepEqual(readSettings(SERVER_FILE), { settings: defaults, problems: [] });
+  });
+
+  it('reads the same with the derived directories uncommented', () => {
+    const directories = uncommented(SERVER_FILE)
+      .split('\n')
+      .filter((line) => /^[A-Za-z]*Directory=/.test(line));
+    const problems: string[] = [];
+    assert.deepEqual(parseSettings(directories.join('\n'), problems), defaults);
+    assert.deepEqual(problems, []);
+    assert.ok(directories.length >= 7, 'there are directories to uncomment');
+  });
+});
+
+describe('conf/webjob.conf as it ships', () => {
+  const shipped = readFileSync(CLIENT_FILE, 'utf8');
+  const folder = mkdtempSync(join(tmpdir(), 'webjob-shipped-'));
+  after(() => rmSync(folder, { recursive: true }));
+  const write = (text: string): string => {
+    const path = join(folder, 'webjob.conf');
+    writeFileSync(path, text);
+    return path;
+  };
+
+  it('lacks only what is required', () => {
+    assert.throws(() => readClientSettings(CLIENT_FILE), /ClientId is required/);
+    assert.throws(() => readClientSettings(write(`${shipped}ClientId=client1\n`)), /URLGetURL is required/);
+  });
+
+  it('with that reads as the built-in defaults', () => {
+    const required = 'ClientId=client1\nURLGetURL=http://127.0.0.1/webjob/nph-webjob.cgi\n';
+    const read = readClientSettings(write(shipped + required));
+    assert.deepEqual(read, readClientSettings(write(required)));
+  });
+
+  it('can be used with every line uncommented', () => {
+    const settings = readClientSettings(write(uncommented(CLIENT_FILE)));
+    assert.equal(settings.clientId, 'client1');
+    assert.equal(settings.put?.url.href, settings.get.url.href);
+  });
+});
+
+/** The text of one section of docs/protocol.md. */
+function readSection(number: number): string {
+  const text = readFileSync(join(project, 'docs', 'protocol.md'), 'utf8');
+  const section = text.split(/^(?=## )/m).find((candidate) => candidate.startsWith(`## ${number}. `));
+  assert.ok(section, `docs/protocol.md has a section ${number}`);
+  return section;
+}
+
+/** The cells of the rows of a section's table, without backticks; not its head. */
+function readTable(number: number): string[][] {
+  const rows = readSection(number)
+    .split('\n')
+    .filter((line) => line.startsWith('| '));
+  return rows.slice(1).map((row) =>
+    row
+      .slice(2, -2)
+      .split(' | ')
+      .map((cell) => cell.replaceAll('`', '')),
+  );
+}
+
+/** Controls by key, with the default where the table gives one; undefined where it gives prose. */
+function readDocumentedControls(number: number): Map<string, string | undefined> {
+  const documented = new Map<string, string | undefined>();
+  let before = '';
+  for (const [keys = '', , cell = ''] of readTable(number)) {
+    const text = cell === 'the same' ? before : cell.replace(/ \(.*\)$/, '').replace(/ below BaseDirectory$/, '');
+    before = text;
+    const words = text.split(', ');
+    const isList = words.every((word) => /^\S*$/.test(word));
+    // Pairs of one kind share one pair of defaults: `N, none`.
+    for (const [index, key] of keys.split(', ').entries()) {
+      assert.ok(!documented.has(key), `${key} is documented twice`);
+      documented.set(key, isList ? words[index % words.length] : undefined);
+    }
+  }
+  return documented;
+}
+
+function checkDocumentedDefaults(controls: readonly Control[], documented: Map<string, string | undefined>): number {
+  let compared = 0;
+  for (const control of controls) {
+    assert.ok(documented.has(control.key), `${control.key} is not in the table`);
+    const words = documented.get(control.key);
+    if (words === undefined) continue;
+    const expected = words === 'required' || (words === 'none' && control.default === '') ? '' : words;
+    assert.equal(control.default.replace(/^<Base>\//, ''), expected, control.key);
+    compared++;
+  }
+  return compared;
+}
+
+/** What the contract already promises and the code does not know yet. */
+const PLANNED_CONTROL = /^(?:(?:Get|Put)(?:Hook|Trigger)|Ssl|Dsv|Enable(?:ConfigOverrides|HostAccess|RequestTracking))/;
+const COMMAND_TOKENS = ['rdy', 'out', 'err', 'env', 'file'];
+
+describe('docs/protocol.md', () => {
+  it('lists every status with its reason, and no other', () => {
+    const rows = readTable(3).map(([code, reason]) => [code, reason]);
+    assert.deepEqual(Object.fromEntries(rows), { ...REASONS });
+    assert.equal(rows.length, Object.keys(REASONS).length, 'no code twice');
+  });
+
+  it('lists every control of the server with its default', () => {
+    const documented = readDocumentedControls(4);
+    const compared = checkDocumentedDefaults(SERVER_CONTROLS, documented);
+    assert.ok(compared >= 15, `${compared} defaults compared`);
+    const known: readonly string[] = SERVER_CONTROLS.map(({ key }) => key);
+    const unknown = [...documented.keys()].filter((key) => !known.includes(key) && !PLANNED_CONTROL.test(key));
+    assert.deepEqual(unknown, []);
+  });
+
+  it('lists every control of the client with its default, and no other', () => {
+    const documented = readDocumentedControls(7);
+    const compared = checkDocumentedDefaults(CLIENT_CONTROLS, documented);
+    assert.ok(compared >= 10, `${compared} defaults compared`);
+    assert.deepEqual([...documented.keys()].sort(), CLIENT_CONTROLS.map(({ key }) => key).sort());
+  });
+
+  it('lists every token, and no other', () => {
+    const paragraph = /^Tokens in PutNameFormat.*?\n\n/ms.exec(readSection(4))?.[0] ?? '';
+    const ticked = [...paragraph.matchAll(/`([^`]+)`/g)].flatMap(([, code = '']) => code.split(/\s+/));
+    const tokens = ticked.filter((word) => /^%(?:%|[A-Za-z0-9]+)$/.test(word)).map((word) => word.slice(1));
+    const names = tokens.filter((token) => token !== 'hh');
+    const isOfCommands = (token: string): boolean => COMMAND_TOKENS.includes(token);
+    assert.deepEqual(names.filter(isOfCommands).sort(), [...COMMAND_TOKENS].sort());
+    assert.deepEqual(
+      names.filter((token) => !isOfCommands(token)).sort(),
+      Object.keys(TOKENS)
+        .filter((token) => !isOfCommands(token))
+        .sort(),
+    );
+  });
+});
