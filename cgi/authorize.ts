@@ -1,12 +1,28 @@
-// May this caller act for this client id? Authentication is httpd's work; this only compares what httpd says.
+// May this caller act for this client id? Authentication is httpd's work; this only judges what httpd says.
+import type { CgiRequest } from 'node-cgi-compat';
 import type { Exchange } from './exchange.ts';
+import { checkAddress } from './hosts.ts';
 import { Refusal } from './refusal.ts';
 
-/** Throws Refusal 452 or 453. RequireMatch acts only together with RequireUser. */
+/** Throws Refusal 458, 472, 452, 453, 470 or 471, in this order. */
 export function checkCaller({ request, settings }: Exchange, clientId: string): void {
-  if (!settings.requireUser) return;
-  if (request.remoteUser === undefined) throw new Refusal(452, 'httpd authenticated nobody');
-  if (settings.requireMatch && request.remoteUser !== clientId) {
-    throw new Refusal(453, 'the user is not the client id');
+  if (settings.sslRequireSsl && !request.secure) throw new Refusal(458, 'the request did not come over TLS');
+  if (settings.enableHostAccessList) checkAddress(settings, clientId, request.remoteAddress);
+  if (settings.requireUser) {
+    if (request.remoteUser === undefined) throw new Refusal(452, 'httpd authenticated nobody');
+    // RequireMatch acts only together with RequireUser.
+    if (settings.requireMatch && request.remoteUser !== clientId)
+      throw new Refusal(453, 'the user is not the client id');
   }
+  const name = findCommonName(request);
+  if (settings.sslRequireCn && name === undefined) throw new Refusal(470, 'no verified certificate with a CN');
+  if (settings.sslRequireMatch && name !== clientId) throw new Refusal(471, 'the CN is not the client id');
+}
+
+/**
+ * The subject's CN of the client's certificate, which mod_ssl passes on with StdEnvVars. With `SSLVerifyClient optional_no_ca` a
+ * certificate of anybody's making arrives here too: only the verdict SUCCESS makes it worth more than any other header.
+ */
+function findCommonName({ secure, env }: CgiRequest): string | undefined {
+  return secure && env.SSL_CLIENT_VERIFY === 'SUCCESS' ? env.SSL_CLIENT_S_DN_CN || undefined : undefined;
 }

@@ -1,11 +1,14 @@
 // One request on its way through the server and what has been learned of it so far: what get, put, checks and log share.
 import type { Body, CgiRequest } from 'node-cgi-compat';
-import type { Status } from 'webjob-protocol';
-import type { ServerSettings } from './settings.ts';
+import type { GroupPaths } from 'webjob-locker';
+import { NOT_APPLICABLE, type PutQuery, type Status } from 'webjob-protocol';
+import type { ServerSettings } from './controls.ts';
+import type { TokenFacts } from './tokens.ts';
 
 export interface Exchange {
   request: CgiRequest;
   body: Body;
+  /** The main file's, and once the query has matched, those of this client and command. */
   settings: ServerSettings;
   receivedAt: Date;
   /** Known once issued (GET) or read from the request (PUT). */
@@ -13,6 +16,8 @@ export interface Exchange {
   /** Known once the query has matched. */
   clientId?: string;
   fileName?: string;
+  /** The same query as a whole, for request tracking. */
+  query?: Partial<PutQuery>;
 }
 
 /** How the request ended. */
@@ -22,4 +27,24 @@ export interface Answer {
   detail?: string;
   /** What a GET serves: an open file and its size in bytes. */
   file?: { fd: number; size: number };
+  /** The value of WebJob-Payload-Signature. */
+  signature?: string | undefined;
+  /** Where a PUT was stored. */
+  upload?: GroupPaths;
+  /** SHA-256 of what was served or stored, while requests are tracked. */
+  digests?: Record<string, string>;
+}
+
+/** What the tokens of this request stand for. */
+export function tokenFacts({ request, settings, clientId, fileName, jobId, receivedAt }: Exchange): TokenFacts {
+  return {
+    clientId: clientId ?? NOT_APPLICABLE,
+    command: fileName ?? NOT_APPLICABLE,
+    jobId: jobId ?? NOT_APPLICABLE,
+    pid: process.pid,
+    serverId: settings.serverId,
+    remoteAddress: request.remoteAddress ?? NOT_APPLICABLE,
+    at: receivedAt,
+    useGmt: settings.useGMT,
+  };
 }

@@ -2,30 +2,43 @@
 // stdin nor sockets: three shells wrap the same function.
 import { accessSync, constants } from 'node:fs';
 import { type Body, type CgiRequest, type CgiResponse, findHeader } from 'node-cgi-compat';
-import { formatJobId, isJobId, parseGetQuery, parsePutQuery, QueryError, REASONS } from 'webjob-protocol';
+import {
+  formatJobId,
+  type GetQuery,
+  isJobId,
+  parseGetQuery,
+  parsePutQuery,
+  QueryError,
+  REASONS,
+} from 'webjob-protocol';
 import { checkCaller } from './authorize.ts';
+import type { ServerSettings } from './controls.ts';
 import type { Answer, Exchange } from './exchange.ts';
 import { serveCommand } from './get.ts';
 import { complain, logRequest } from './log.ts';
+import { overrideSettings } from './overrides.ts';
 import { receiveUpload } from './put.ts';
 import { Refusal } from './refusal.ts';
-import { readSettings, type ServerSettings } from './settings.ts';
+import { type Configuration, readSettings } from './settings.ts';
+import { trackRequest } from './tracking.ts';
+import { startTrigger } from './triggers.ts';
 
 /** Serves one request: never throws, and what it did is on disk and in the log when it returns. */
 export function handleRequest(request: CgiRequest, body: Body): CgiResponse {
   const receivedAt = new Date();
-  const { settings, problems } = readSettings(request.env.WEBJOB_PROPERTIES_FILE || undefined);
-  const exchange: Exchange = { request, body, settings, receivedAt };
-  const answer = answerRequest(exchange, problems);
+  const configuration = readSettings(request.env.WEBJOB_PROPERTIES_FILE || undefined);
+  const exchange: Exchange = { request, body, settings: configuration.settings, receivedAt };
+  const answer = answerRequest(exchange, configuration);
   logRequest(exchange, answer);
+  if (exchange.settings.enableRequestTracking) trackRequest(exchange, answer);
   return formatAnswer(exchange, answer);
 }
 
-function answerRequest(exchange: Exchange, problems: string[]): Answer {
+function answerRequest(exchange: Exchange, configuration: Configuration): Answer {
   try {
-    if (problems.length > 0) throw new Refusal(550, problems.join('; '));
+    if (configuration.problems.length > 0) throw new Refusal(550, configuration.problems.join('; '));
     checkDirectories(exchange.settings);
-    return serve(exchange);
+    return serve(exchange, configuration);
   } catch (error) {
     if (error instanceof Refusal) return { status: error.status, detail: error.message };
     complain(error instanceof Error ? (error.stack ?? error.message) : String(error));
@@ -33,23 +46,21 @@ function answerRequest(exchange: Exchange, problems: string[]): Answer {
   }
 }
 
-function serve(exchange: Exchange): Answer {
-  const { request, settings } = exchange;
-  switch (request.method) {
+function serve(exchange: Exchange, configuration: Configuration): Answer {
+  const { method } = exchange.request;
+  switch (method) {
     case 'GET': {
-      if (settings.enableJobIds) exchange.jobId = issueJobId(exchange);
-      if (!settings.enableGetService) throw new Refusal(553, 'EnableGetService=N');
+      if (exchange.settings.enableJobIds) exchange.jobId = issueJobId(exchange);
+      checkService(exchange);
       const query = parse(parseGetQuery, exchange);
-      checkCaller(exchange, query.clientId);
-      checkContentLength(exchange);
+      prepare(exchange, configuration, query);
       return serveCommand(exchange, query);
     }
     case 'PUT': {
-      if (!settings.enablePutService) throw new Refusal(553, 'EnablePutService=N');
+      checkService(exchange);
       const query = parse(parsePutQuery, exchange);
       takeJobId(exchange);
-      checkCaller(exchange, query.clientId);
-      checkContentLength(exchange);
+      prepare(exchange, configuration, query);
       return receiveUpload(exchange, query);
     }
     default:
@@ -57,15 +68,30 @@ function serve(exchange: Exchange): Answer {
   }
 }
 
+function checkService({ request, settings }: Exchange): void {
+  const [control, isEnabled] =
+    request.method === 'GET'
+      ? ['EnableGetService', settings.enableGetService]
+      : ['EnablePutService', settings.enablePutService];
+  if (!isEnabled) throw new Refusal(553, `${control}=N`);
+}
+
+/** The checks that GET and PUT share, under the settings of this client and command. */
+function prepare(exchange: Exchange, { given }: Configuration, { clientId, fileName }: GetQuery): void {
+  const { settings } = exchange;
+  if (settings.enableConfigOverrides) exchange.settings = overrideSettings(settings, given, clientId, fileName);
+  checkService(exchange);
+  checkCaller(exchange, clientId);
+  checkContentLength(exchange);
+}
+
 /** The query by its parser; what it names is from then on known to the log. */
-function parse<Query extends { clientId: string; fileName: string }>(
-  parser: (raw: string) => Query,
-  exchange: Exchange,
-): Query {
+function parse<Query extends GetQuery>(parser: (raw: string) => Query, exchange: Exchange): Query {
   try {
     const query = parser(exchange.request.query);
     exchange.clientId = query.clientId;
     exchange.fileName = query.fileName;
+    exchange.query = query;
     return query;
   } catch (error) {
     if (error instanceof QueryError) throw new Refusal(450, error.message);
@@ -92,7 +118,7 @@ function issueJobId({ settings, receivedAt }: Exchange): string {
 
 function checkContentLength({ request, settings }: Exchange): void {
   if (request.contentLength === undefined) throw new Refusal(454, 'no Content-Length, or no number');
-  if (settings.maxContentBytes !== undefined && request.contentLength > settings.maxContentBytes) {
+  if (settings.capContentLength && request.contentLength > settings.maxContentLength) {
     throw new Refusal(455, 'over MaxContentLength');
   }
 }
@@ -114,16 +140,29 @@ function checkAccess(control: string, path: string, mode: number): void {
   }
 }
 
-function formatAnswer({ request, jobId }: Exchange, answer: Answer): CgiResponse {
+function formatAnswer(exchange: Exchange, answer: Answer): CgiResponse {
+  const { request, jobId } = exchange;
   const headers: [string, string][] = [];
   if (request.serverSoftware) headers.push(['Server', request.serverSoftware]);
   headers.push(['Content-Type', 'application/octet-stream']);
   if (request.method === 'GET' && jobId !== undefined) headers.push(['Job-Id', jobId]);
+  if (answer.signature !== undefined) headers.push(['WebJob-Payload-Signature', answer.signature]);
+  const afterwards = findTrigger(exchange, answer);
   return {
     status: answer.status,
     reason: REASONS[answer.status],
     headers,
     contentLength: answer.file?.size ?? 0,
     ...(answer.file && { content: { fd: answer.file.fd } }),
+    ...(afterwards && { afterwards }),
   };
+}
+
+/** What runs after a request that was served, if anything does. A link test served nothing. */
+function findTrigger(exchange: Exchange, { status, upload }: Answer): (() => void) | undefined {
+  const { settings } = exchange;
+  const name = upload ? 'putTrigger' : 'getTrigger';
+  if (status !== 200 || !settings[`${name}Enable`]) return undefined;
+  const { out = '', err = '', env = '', rdy = '' } = upload ?? {};
+  return () => startTrigger(exchange, upload ? 'PutTrigger' : 'GetTrigger', { out, err, env, rdy });
 }

@@ -1,23 +1,43 @@
-// The one line a request in nph-webjob.log. Logging never changes an answer: what cannot be written goes to stderr.
+// What a request leaves in the logs: the one line in nph-webjob.log, and one for whatever a hook did or said. Logging never changes
+// an answer: what cannot be written goes to stderr.
 import { closeSync, openSync } from 'node:fs';
 import { join } from 'node:path';
 import { writeAll } from 'node-cgi-compat';
-import { formatLogLine, formatTime, REASONS } from 'webjob-protocol';
+import { type CommandName, formatCommandLogLine, formatLogLine, formatTime, REASONS } from 'webjob-protocol';
+import type { ServerSettings } from './controls.ts';
 import type { Answer, Exchange } from './exchange.ts';
 
-/** Appends the line of a finished request with one write, so that writers of other makes can share the file. */
+/** Appends the line of a finished request. */
 export function logRequest(exchange: Exchange, answer: Answer): void {
-  if (!exchange.settings.enableLogging) return;
-  const line = Buffer.from(`${describeRequest(exchange, answer)}\n`);
+  if (exchange.settings.enableLogging)
+    appendLine(exchange.settings, 'nph-webjob.log', describeRequest(exchange, answer));
+}
+
+/** Appends a line about a hook to nph-webjob-hook.log. */
+export function logHook(
+  exchange: Exchange,
+  name: CommandName,
+  pid: number,
+  event: string | undefined,
+  message: string,
+): void {
+  const { settings, jobId, clientId, fileName } = exchange;
+  const time = formatTime(new Date(), settings.useGMT);
+  const line = formatCommandLogLine({ time, jobId, clientId, fileName, name, pid, event, message });
+  appendLine(settings, 'nph-webjob-hook.log', line);
+}
+
+/** Appends a line with one write, so that writers of other makes can share the file. */
+export function appendLine(settings: ServerSettings, file: string, line: string): void {
   try {
-    const fd = openSync(join(exchange.settings.logfilesDirectory, 'nph-webjob.log'), 'a', 0o644);
+    const fd = openSync(join(settings.logfilesDirectory, file), 'a', 0o644);
     try {
-      writeAll(fd, line);
+      writeAll(fd, Buffer.from(`${line}\n`));
     } finally {
       closeSync(fd);
     }
   } catch (error) {
-    complain(`nph-webjob.log: ${(error as NodeJS.ErrnoException).code}: ${line.toString().trimEnd()}`);
+    complain(`${file}: ${(error as NodeJS.ErrnoException).code}: ${line}`);
   }
 }
 
@@ -31,12 +51,17 @@ export function complain(message: string): void {
   }
 }
 
+/** What the log says of an answer: `Success`, or the reason and what was wrong. */
+export function describeAnswer({ status, detail }: Answer): string {
+  const reason = REASONS[status];
+  return status === 200 ? 'Success' : detail ? `${reason}: ${detail}` : reason;
+}
+
 function describeRequest(exchange: Exchange, answer: Answer): string {
   const { request, settings, receivedAt } = exchange;
   const now = new Date();
-  const reason = REASONS[answer.status];
   return formatLogLine({
-    time: formatTime(now, settings.useGmt),
+    time: formatTime(now, settings.useGMT),
     jobId: exchange.jobId,
     remoteUser: request.remoteUser,
     remoteAddress: request.remoteAddress,
@@ -47,6 +72,6 @@ function describeRequest(exchange: Exchange, answer: Answer): string {
     bytesSent: answer.file?.size ?? 0,
     seconds: Math.max(0, Math.floor((now.getTime() - receivedAt.getTime()) / 1000)),
     status: answer.status,
-    message: answer.status === 200 ? 'Success' : answer.detail ? `${reason}: ${answer.detail}` : reason,
+    message: describeAnswer(answer),
   });
 }

@@ -1,15 +1,17 @@
 // receiveUpload: lengths, then the deposit. The bytes themselves are the locker's business.
 import { join } from 'node:path';
 import { drainBody } from 'node-cgi-compat';
-import { LockerFailure, type LockerFailureKind, storeUpload } from 'webjob-locker';
+import { groupPaths, LockerFailure, type LockerFailureKind, storeUpload } from 'webjob-locker';
 import { NOT_APPLICABLE, type PutQuery, type Status } from 'webjob-protocol';
-import type { Answer, Exchange } from './exchange.ts';
+import { type Answer, type Exchange, tokenFacts } from './exchange.ts';
+import { inspectUpload } from './hooks.ts';
 import { Refusal } from './refusal.ts';
 import { expandTokens } from './tokens.ts';
+import { digestStreams } from './tracking.ts';
 
 const STATUS_OF_FAILURE: Record<LockerFailureKind, Status> = { exists: 451, full: 507, short: 456, failed: 500 };
 
-/** Throws Refusal 451, 456, 500 or 507. When it returns 200, the upload is on disk. */
+/** Throws Refusal 451, 456, 500, 507 or 551. When it returns 200, the upload is on disk. */
 export function receiveUpload(exchange: Exchange, query: PutQuery): Answer {
   const { request, body, settings } = exchange;
   const total = query.outLength + query.errLength + query.envLength;
@@ -20,35 +22,25 @@ export function receiveUpload(exchange: Exchange, query: PutQuery): Answer {
     if (drainBody(body) !== total) throw new Refusal(456, 'the body ended before its announced length');
     return { status: 251 };
   }
+  const base = join(settings.incomingDirectory, uploadName(exchange));
+  const lengths = { out: query.outLength, err: query.errLength, env: query.envLength };
+  const tracked = settings.enableRequestTracking ? digestStreams(body, lengths) : undefined;
   try {
     storeUpload(
-      {
-        base: join(settings.incomingDirectory, uploadName(exchange, query)),
-        jobId: exchange.jobId ?? NOT_APPLICABLE,
-        lengths: { out: query.outLength, err: query.errLength, env: query.envLength },
-        overwrite: settings.overwriteExistingFiles,
-      },
-      body,
+      { base, lengths, jobId: exchange.jobId ?? NOT_APPLICABLE, overwrite: settings.overwriteExistingFiles },
+      tracked ?? body,
+      (paths) => settings.putHookEnable && inspectUpload(exchange, paths),
     );
   } catch (error) {
     if (!(error instanceof LockerFailure)) throw error;
     throw new Refusal(STATUS_OF_FAILURE[error.kind], error.message, { cause: error });
   }
-  return { status: 200 };
+  return { status: 200, upload: groupPaths(base), ...(tracked && { digests: tracked.digests() }) };
 }
 
 /** The upload's path below IncomingDirectory. Throws Refusal 450 when a job id would make a segment of dots alone. */
-function uploadName({ request, settings, receivedAt, jobId }: Exchange, query: PutQuery): string {
-  const name = expandTokens(settings.putNameFormat, {
-    clientId: query.clientId,
-    command: query.fileName,
-    jobId: jobId ?? NOT_APPLICABLE,
-    pid: process.pid,
-    serverId: settings.serverId,
-    remoteAddress: request.remoteAddress ?? NOT_APPLICABLE,
-    at: receivedAt,
-    useGmt: settings.useGmt,
-  });
+function uploadName(exchange: Exchange): string {
+  const name = expandTokens(exchange.settings.putNameFormat, tokenFacts(exchange));
   if (/(?:^|\/)\.{1,2}(?:\/|$)/.test(name)) throw new Refusal(450, 'Job-Id makes no name for a file');
   return name;
 }

@@ -23,7 +23,14 @@ export const TOKENS = {
   '%': 'a percent sign',
 } as const;
 
-type Token = keyof typeof TOKENS;
+/** Tokens that stand for the path of a file, and the commands that have such a file. */
+export const PATH_TOKENS = {
+  file: 'the command that was found, empty when there is none (GetHook)',
+  out: 'stdout of an upload (PutHook, PutTrigger)',
+  err: 'stderr of an upload (PutHook, PutTrigger)',
+  env: 'record of an upload (PutHook, PutTrigger)',
+  rdy: 'ready file of an upload, which a PutHook does not see yet (PutHook, PutTrigger)',
+} as const;
 
 /** What the tokens of one request stand for; times are given as the instant and the zone to write it in. */
 export interface TokenFacts {
@@ -37,30 +44,64 @@ export interface TokenFacts {
   useGmt: boolean;
 }
 
-// Longest first: `%sid` is a ServerId, not seconds followed by "id".
-const tokenPattern = `%(?:${Object.keys(TOKENS)
-  .sort((a, b) => b.length - a.length)
-  .join('|')})`;
+type Token = keyof typeof TOKENS;
+type PathToken = keyof typeof PATH_TOKENS;
+
+/** The alternatives, longest first: `%sid` is a ServerId, not seconds followed by "id". */
+function anyOf(tokens: readonly string[]): string {
+  return `%(?:${tokens.toSorted((a, b) => b.length - a.length).join('|')})`;
+}
+
+const names = Object.keys(TOKENS);
+const NAME_TOKEN = anyOf(names);
+const NAME_PART = `(?:${NAME_TOKEN}|[A-Za-z0-9_.:+@=,-])+`;
 
 /** What a PutNameFormat may be: a relative path of tokens and harmless characters, no segment of dots alone. */
-export const NAME_FORMAT_PATTERN = `(?!(?:.*/)?\\.{1,2}(?:/|$))(?:${tokenPattern}|[A-Za-z0-9_.:+@=,-])+(?:/(?:${tokenPattern}|[A-Za-z0-9_.:+@=,-])+)*`;
+export const NAME_FORMAT_PATTERN = `(?!(?:.*/)?\\.{1,2}(?:/|$))${NAME_PART}(?:/${NAME_PART})*`;
 
-/** Puts the facts of a request in place of the tokens of a checked format. */
+const commandPattern = (...paths: PathToken[]): string => `(?:${anyOf([...names, ...paths])}|[^%\\x00-\\x1f\\x7f])+`;
+
+/** What the command lines may be: anything printable, with the tokens that the moment knows. */
+export const COMMAND_PATTERNS = {
+  getHook: commandPattern('file'),
+  getTrigger: commandPattern(),
+  put: commandPattern('out', 'err', 'env', 'rdy'),
+} as const;
+
+/** Puts the facts of a request in place of the tokens of a checked name format. */
 export function expandTokens(format: string, facts: TokenFacts): string {
-  const values = tokenValues(facts);
-  return format.replace(new RegExp(tokenPattern, 'g'), (token) => values[token.slice(1) as Token]);
+  return expand(format, NAME_TOKEN, tokenValues(facts));
+}
+
+/**
+ * The same for a checked command line, which may name files too: their paths hold nothing a shell takes apart, as the settings
+ * have seen to. A value that begins with `-` could be taken for an option, so it does not.
+ */
+export function expandCommand(
+  commandLine: string,
+  facts: TokenFacts,
+  paths: Partial<Record<PathToken, string>> = {},
+): string {
+  const values = Object.entries(tokenValues(facts)).map(([token, value]) => [token, value.replace(/^-/, '%2d')]);
+  const tokens = anyOf([...names, ...Object.keys(PATH_TOKENS)]);
+  return expand(commandLine, tokens, { ...Object.fromEntries(values), ...paths });
+}
+
+function expand(text: string, pattern: string, values: Record<string, string>): string {
+  return text.replace(new RegExp(pattern, 'g'), (token) => values[token.slice(1)] ?? '');
 }
 
 function tokenValues(facts: TokenFacts): Record<Token, string> {
   const time = timeFields(facts.at, facts.useGmt);
+  const address = encodeValue(facts.remoteAddress);
   return {
     cid: encodeValue(facts.clientId),
     cmd: encodeValue(facts.command),
     jid: encodeValue(facts.jobId),
     pid: String(facts.pid).padStart(5, '0'),
     sid: encodeValue(facts.serverId),
-    ip: encodeValue(facts.remoteAddress),
-    ipv4: encodeValue(facts.remoteAddress),
+    ip: address,
+    ipv4: address,
     Y: time.year,
     y: time.year.slice(-2),
     m: time.month,

@@ -1,17 +1,12 @@
 // Builds dist/: one self-contained, readable CommonJS file for every program. A `.cgi` is copied alone into a cgi-bin, so
 // nothing may be left beside it, and an ES module would cost every request 8 ms more.
-import { chmodSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { chmodSync, globSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { build, type Plugin } from 'esbuild';
 
 const root = join(import.meta.dirname, '..');
 const dist = join(root, 'dist');
 const { version } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as { version: string };
-
-const PROGRAMS = [
-  { source: 'cgi/main.ts', target: 'nph-webjob.cgi' },
-  { source: 'client/main.ts', target: 'webjob' },
-];
 
 /** `ini` exports one object, so esbuild would keep its writer, of which no program here calls a line. */
 const withoutIniWriter: Plugin = {
@@ -26,25 +21,63 @@ const withoutIniWriter: Plugin = {
   },
 };
 
+/**
+ * esbuild requires a built-in module once for every file that imports from it, and spells each use `(0, import_node_fs7.openSync)(…)`. One
+ * require and `openSync(…)` are a tenth less to parse for every request, and can be read.
+ */
+const sharedBuiltins: Plugin = {
+  name: 'shared-builtins',
+  setup({ onResolve, onLoad }) {
+    onResolve({ filter: /^node:(?:fs|path)$/ }, ({ path, namespace }) =>
+      namespace === 'shared' ? { path, external: true } : { path, namespace: 'shared' },
+    );
+    onLoad({ filter: /^/, namespace: 'shared' }, ({ path }) => {
+      const names = importedNames(path).join(', ');
+      return { contents: `export const { ${names} } = require('${path}');\n` };
+    });
+  },
+};
+
+/** What the files of the server import from a module. */
+function importedNames(module: string): string[] {
+  const names = globSync('{cgi,conf}/**/*.ts', { cwd: root }).flatMap((file) => {
+    const imports = readFileSync(join(root, file), 'utf8').matchAll(/^import \{([^}]*)\} from '([^']+)';$/gm);
+    return [...imports].filter((found) => found[2] === module).flatMap((found) => found[1]?.split(',') ?? []);
+  });
+  return [...new Set(names.map((name) => name.trim()).filter((name) => /^\w+$/.test(name)))].sort();
+}
+
+/** Half the bytes that stand in front of a line; none stands inside a string. */
+function indentByTabs(code: string): string {
+  return code.replace(/^(?: {2})+/gm, (blanks) => '\t'.repeat(blanks.length / 2));
+}
+
+const PROGRAMS = [
+  { source: 'cgi/main.ts', target: 'nph-webjob.cgi', plugins: [withoutIniWriter, sharedBuiltins] },
+  { source: 'client/main.ts', target: 'webjob', plugins: [withoutIniWriter] },
+];
+
 mkdirSync(dist, { recursive: true });
 // Without it the package.json above would make Node read these files as ES modules.
 writeFileSync(join(dist, 'package.json'), '{ "type": "commonjs" }\n');
-for (const { source, target } of PROGRAMS) {
-  const outfile = join(dist, target);
-  await build({
+for (const { source, target, plugins } of PROGRAMS) {
+  const built = await build({
     entryPoints: [join(root, source)],
-    outfile,
+    write: false,
     bundle: true,
     platform: 'node',
     format: 'cjs',
     target: 'node20',
-    banner: {
-      js: `#!/usr/bin/env node\n'use strict'; // ${target} ${version}, built from TypeScript: change ${source}`,
-    },
+    // Shorter, but still to be read: names and lines stay. A script's size is start-up time, and so part of every request.
+    minifySyntax: true,
+    plugins,
     define: { WEBJOB_VERSION: JSON.stringify(version) },
-    plugins: [withoutIniWriter],
     legalComments: 'none',
     logLevel: 'warning',
   });
+  const code = built.outputFiles[0]?.text.replace('"use strict";\n', '') ?? '';
+  const banner = `#!/usr/bin/env node\n'use strict'; // ${target} ${version}, built from TypeScript: change ${source}\n`;
+  const outfile = join(dist, target);
+  writeFileSync(outfile, banner + indentByTabs(code));
   chmodSync(outfile, 0o755);
 }

@@ -12,6 +12,8 @@ export interface CgiResponse {
   contentLength: number;
   /** The bytes, or an open file that holds at least so many and is closed once they are sent. */
   content?: Uint8Array | { fd: number };
+  /** What is left to do once the answer is on its way. Must not throw. */
+  afterwards?: () => void;
 }
 
 /** How the header is spelled: `nph` for a script that answers the client itself, `parsed` for one the server reads. */

@@ -24,4 +24,5 @@ export function serveScript(handler: CgiHandler, options: ScriptOptions): void {
   const response = handler(request, body);
   drainBody(body);
   writeResponse(options.stdout ?? 1, response, options.style);
+  response.afterwards?.();
 }

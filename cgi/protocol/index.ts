@@ -1,3 +1,4 @@
+export * from './commandlog.ts';
 export * from './jobids.ts';
 export * from './logline.ts';
 export * from './names.ts';

@@ -34,7 +34,7 @@ export function formatLogLine(line: LogLine): string {
     line.seconds,
     line.status,
   ];
-  return `${line.time} ${fields.map(escapeField).join(' ')} -- ${escapeMessage(line.message)}`;
+  return `${line.time} ${fields.map(encodeField).join(' ')} -- ${encodeMessage(line.message)}`;
 }
 
 /** Parses a line, ours or the original's. Throws SyntaxError. Fields stay encoded as they stand. */
@@ -64,13 +64,15 @@ function parseCount(field: string | undefined): number {
   return Number(field);
 }
 
-function escapeField(value: string | number | undefined): string {
+/** A field as it stands in a log: `-` when empty, cut after 1024 characters, nothing that could end it. */
+export function encodeField(value: string | number | undefined): string {
   const text = String(value ?? '').slice(0, MAX_FIELD_LENGTH);
   if (text === '') return '-';
   return text === '-' ? '%2d' : text.replace(/[^\x21-\x24\x26-\x7e]/gu, percentEncode);
 }
 
-function escapeMessage(text: string): string {
+/** A message as it stands in a log: blanks stay, nothing that could end the line. */
+export function encodeMessage(text: string): string {
   return text.slice(0, MAX_FIELD_LENGTH).replace(/[^\x20-\x7e]/gu, percentEncode);
 }
 

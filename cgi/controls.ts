@@ -1,0 +1,93 @@
+// THE table of nph-webjob.cfg: every control, what it may be, its default and what it becomes in ServerSettings. What each one means is
+// said beside it in conf/nph-webjob.cfg. The shipped file, the man page and the tests are checked against this table, and no other file
+// knows a pattern or a default (docs/protocol.md, section 4).
+import { NAME_PATTERNS } from 'webjob-protocol';
+import { COMMAND_PATTERNS, NAME_FORMAT_PATTERN } from './tokens.ts';
+
+export interface Control<Key extends string = string, Type = unknown> {
+  key: Key;
+  default: string;
+  /** A pattern, anchored at both ends. */
+  allowed: string;
+  /** The value of an allowed text; undefined for a control that gives text. */
+  parse: ((text: string) => Type) | undefined;
+}
+
+const FOLDER = '(?!\\.{1,2}(?::|$))[A-Za-z0-9_.-]+';
+const BYTES = '[0-9]{1,15}';
+/** Fewer than a lock stands before it counts as abandoned. */
+const SECONDS = '[1-9][0-9]{0,2}';
+const EXIT_STATUS = '[01]?[0-9]{1,2}|2[0-4][0-9]|25[0-5]';
+const orNothing = (pattern: string): string => `(?:${pattern})?`;
+
+const text = <Key extends string>(key: Key, value: string, allowed: string): Control<Key, string> => {
+  return { key, default: value, allowed, parse: undefined };
+};
+const directory = <Key extends string>(key: Key, value: string) => text(key, value, '/[^\\x00-\\x1f\\x7f]*');
+const flag = <Key extends string>(key: Key, value: 'Y' | 'N'): Control<Key, boolean> => {
+  return { key, default: value, allowed: '[YNyn]', parse: (given) => /y/i.test(given) };
+};
+const number = <Key extends string>(key: Key, value: string, allowed: string): Control<Key, number> => {
+  return { key, default: value, allowed, parse: Number };
+};
+
+/** What decides who may enter and where things lie: for the main file alone. */
+export const SITE_CONTROLS = [
+  directory('BaseDirectory', '/var/webjob'),
+  directory('ConfigDirectory', '<Base>/config'),
+  directory('DynamicDirectory', '<Base>/dynamic'),
+  directory('IncomingDirectory', '<Base>/incoming'),
+  directory('LogfilesDirectory', '<Base>/logfiles'),
+  directory('ProfilesDirectory', '<Base>/profiles'),
+  directory('SpoolDirectory', '<Base>/spool'),
+  flag('EnableConfigOverrides', 'Y'),
+  flag('EnableHostAccessList', 'N'),
+  flag('EnableJobIds', 'Y'),
+  flag('EnableLogging', 'Y'),
+  flag('EnableRequestTracking', 'N'),
+  flag('RequireMatch', 'Y'),
+  flag('RequireUser', 'Y'),
+  text('ServerId', 'server_1', NAME_PATTERNS.serverId),
+  flag('SslRequireCn', 'N'),
+  flag('SslRequireMatch', 'N'),
+  flag('SslRequireSsl', 'N'),
+  flag('UseGMT', 'N'),
+] as const;
+
+/** What an override for one client or command may set, too. */
+export const JOB_CONTROLS = [
+  flag('CapContentLength', 'N'),
+  flag('DsvRequireSignatures', 'N'),
+  text('DsvSignatureSuffix', '.sig', '\\.[A-Za-z0-9_.-]{1,32}'),
+  flag('EnableGetService', 'Y'),
+  flag('EnablePutService', 'Y'),
+  text('FolderList', 'common', orNothing(`${FOLDER}(?::${FOLDER})*`)),
+  flag('GetHookEnable', 'N'),
+  text('GetHookCommandLine', '', orNothing(COMMAND_PATTERNS.getHook)),
+  flag('GetHookLogDivertedOutput', 'N'),
+  number('GetHookOutputLimit', '100000000', BYTES),
+  number('GetHookStatus', '0', EXIT_STATUS),
+  number('GetHookTimeLimit', '30', SECONDS),
+  flag('GetTriggerEnable', 'N'),
+  text('GetTriggerCommandLine', '', orNothing(COMMAND_PATTERNS.getTrigger)),
+  number('MaxContentLength', '100000000', BYTES),
+  flag('OverwriteExistingFiles', 'N'),
+  flag('PutHookEnable', 'N'),
+  text('PutHookCommandLine', '', orNothing(COMMAND_PATTERNS.put)),
+  flag('PutHookLogDivertedOutput', 'N'),
+  number('PutHookStatus', '0', EXIT_STATUS),
+  number('PutHookTimeLimit', '30', SECONDS),
+  text('PutNameFormat', '%cid_%Y%m%d%H%M%S_%pid_%cmd', NAME_FORMAT_PATTERN),
+  flag('PutTriggerEnable', 'N'),
+  text('PutTriggerCommandLine', '', orNothing(COMMAND_PATTERNS.put)),
+] as const;
+
+export const CONTROLS = [...SITE_CONTROLS, ...JOB_CONTROLS] as const;
+
+type AnyControl = (typeof CONTROLS)[number];
+export type ControlKey = AnyControl['key'];
+
+/** A property for every control, named as it is, beginning in lower case: RequireUser is `requireUser: boolean`. */
+export type ServerSettings = {
+  [Row in AnyControl as Uncapitalize<Row['key']>]: Row extends Control<string, infer Type> ? Type : never;
+};

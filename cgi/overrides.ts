@@ -1,0 +1,55 @@
+// Settings for one command, one client, or one command of one client, over those of the main file (docs/protocol.md, section 4).
+import { closeSync, existsSync, readFileSync } from 'node:fs';
+import { type Entry, parseKeyValue } from 'webjob-conf';
+import { openContained, UnusableFile } from './contained.ts';
+import { JOB_CONTROLS, type ServerSettings, SITE_CONTROLS } from './controls.ts';
+import { complain } from './log.ts';
+import { Refusal } from './refusal.ts';
+import { buildSettings, collectControls, type GivenControls } from './settings.ts';
+
+/**
+ * The settings for a client and a command; `given` is what the main file says. An attempt to override what is the main file's alone is
+ * logged and has no effect. Throws Refusal 550 for a file that cannot be read or a value that is not allowed.
+ */
+export function overrideSettings(
+  settings: ServerSettings,
+  given: GivenControls,
+  clientId: string,
+  fileName: string,
+): ServerSettings {
+  const root = `${settings.configDirectory}/nph-webjob`;
+  if (!existsSync(root)) return settings;
+  const client = `clients/${clientId}`;
+  const overrides = [`commands/${fileName}`, client, `${client}/commands/${fileName}`].flatMap((folder) =>
+    readOverrides(root, `${folder}/nph-webjob.cfg`),
+  );
+  if (overrides.length === 0) return settings;
+  const problems: string[] = [];
+  const overridden = buildSettings(new Map([...given, ...overrides]), problems);
+  if (problems.length > 0) throw new Refusal(550, problems.join('; '));
+  return overridden;
+}
+
+function readOverrides(root: string, file: string): [string, { value: string; place: string }][] {
+  const entries = readEntries(root, file).filter(({ key, line }) => {
+    const isNamed = (control: { key: string }): boolean => control.key.toLowerCase() === key.toLowerCase();
+    if (SITE_CONTROLS.some(isNamed)) complain(`${file} line ${line}: ${key} cannot be overridden`);
+    return JOB_CONTROLS.some(isNamed);
+  });
+  return [...collectControls(entries, `${file} `)];
+}
+
+function readEntries(root: string, file: string): Entry[] {
+  try {
+    const opened = openContained(root, file);
+    if (!opened) return [];
+    try {
+      return parseKeyValue(readFileSync(opened.fd, 'utf8')).entries;
+    } finally {
+      closeSync(opened.fd);
+    }
+  } catch (error) {
+    if (error instanceof UnusableFile) throw new Refusal(550, `${file}: ${error.message}`, { cause: error });
+    throw error;
+  }
+}

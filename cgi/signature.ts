@@ -1,0 +1,35 @@
+// The signature that travels with a command: one line in a file beside it, made elsewhere. The server carries it, the client checks it.
+import { closeSync } from 'node:fs';
+import { readSome } from 'node-cgi-compat';
+import { openContained, UnusableFile } from './contained.ts';
+import { complain } from './log.ts';
+
+/** What a client takes as the value of a header (docs/protocol.md, section 2). */
+const MAX_LENGTH = 255;
+
+/** The signature in `relativePath` below `root`; undefined, with a word in the error log, for a file that holds none. */
+export function findSignature(root: string, relativePath: string): string | undefined {
+  try {
+    const file = openContained(root, relativePath);
+    if (!file) return undefined;
+    const buffer = Buffer.alloc(MAX_LENGTH + 3);
+    const text = buffer.toString('latin1', 0, readFull(file.fd, buffer)).replace(/\r?\n$/, '');
+    // What is no single printable line could become a second header.
+    if (text.length <= MAX_LENGTH && /^[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?$/.test(text)) return text;
+    throw new UnusableFile(`not one line of 1 to ${MAX_LENGTH} printable characters`);
+  } catch (error) {
+    if (!(error instanceof UnusableFile)) throw error;
+    complain(`signature ${relativePath}: ${error.message}`);
+    return undefined;
+  }
+}
+
+function readFull(fd: number, buffer: Buffer): number {
+  try {
+    let length = 0;
+    for (let count = 1; count > 0; length += count) count = readSome(fd, buffer.subarray(length));
+    return length;
+  } finally {
+    closeSync(fd);
+  }
+}
