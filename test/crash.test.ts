@@ -1,19 +1,24 @@
 // kill -9 at any moment: 200 at random moments of real uploads, then one at every system call. Whatever is left, a .rdy never stands
 // beside streams that are not whole, a 200 was never said of a group that is not, and the locker goes on.
 import assert from 'node:assert/strict';
-import { existsSync } from 'node:fs';
-import { after, before, describe, it, type TestContext } from 'node:test';
-import { groupPaths, STREAMS, successorPath } from '../cgi/locker/index.ts';
+import { closeSync, existsSync, openSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { after, afterEach, before, beforeEach, describe, it, type TestContext } from 'node:test';
+import { formatReady, groupPaths, STREAMS, type StreamName, successorPath } from '../cgi/locker/index.ts';
 import { configure, type Site } from '../scripts/site.ts';
 import { runBare } from './bare.ts';
 import { inParallel, type KillMoment, type Life, randomNumbers, uploadInPieces } from './locker-kills.ts';
+import { inject, NO_STRACE, readTrace, traceTo } from './locker-strace.ts';
 import {
   age,
   bareOptions,
   baseOf,
+  holds,
+  isAnnounced,
   isWhole,
   judgeGroup,
   makeLockerSite,
+  makeScratch,
   makeUpload,
   type Progress,
   rawPut,
@@ -29,6 +34,7 @@ const WIDTH = 4;
 const SEED = Number(process.env.WEBJOB_TEST_SEED ?? 20040523);
 
 const NAMING = { PutNameFormat: '%cid_%cmd' };
+const REPLACING = { ...NAMING, OverwriteExistingFiles: 'Y' };
 
 async function put(site: Site, upload: Upload): Promise<number | undefined> {
   return statusOf((await runBare(rawPut(upload), bareOptions(site, { timeLimitSeconds: 60 }))).stdout);
@@ -45,7 +51,7 @@ async function assertNameRecovers(site: Site, name: string): Promise<void> {
   }
   const isTaken = [...STREAMS.map((stream) => paths[stream]), paths.rdy].some((path) => existsSync(path));
   if (isTaken) assert.equal(await put(site, upload), 451, `${name}: evidence is not replaced`);
-  if (isTaken) configure(site, { ...NAMING, OverwriteExistingFiles: 'Y' });
+  if (isTaken) configure(site, REPLACING);
   assert.equal(await put(site, upload), 200, name);
   configure(site, NAMING);
   assert.ok(isWhole(base, upload), name);
@@ -155,4 +161,121 @@ function report(t: TestContext, kills: number, counts: Partial<Record<Progress |
   for (const [phase, count] of Object.entries({ before: nothing, during: inside, after: complete + answered })) {
     assert.ok(count > 0, `no kill hit the phase ${phase}`);
   }
+}
+
+describe('a kill at every system call', { skip: NO_STRACE }, () => {
+  let site: Site;
+  beforeEach(() => {
+    site = makeLockerSite();
+  });
+  afterEach(() => site.remove());
+
+  it('of an upload: the group is announced exactly from the rename on', async (t) => {
+    const points = await findPoints(site, 'plain', false);
+    const announcing = points.findIndex((point) => point.call.startsWith('rename'));
+    t.diagnostic(`${points.length} system calls`);
+    assert.ok(points.length >= 25 && announcing > 15, `${points.length} ${announcing}`);
+    await inParallel([...points.entries()], WIDTH, async ([index, point]) => {
+      const upload = makeUpload(`point${index}`, EXACT_SIZES);
+      const status = await putKilled(site, upload, point);
+      const progress = judgeGroup(baseOf(site, upload.name), upload);
+      assert.equal(status, undefined, `${point.call}: answered`);
+      assert.equal(progress === 'complete', index > announcing, `${point.call} ${point.nth}: ${progress}`);
+      assert.notEqual(progress, 'broken', point.call);
+      const next = makeUpload(`next${index}`, EXACT_SIZES);
+      assert.equal(await put(site, next), 200, `after ${point.call} ${point.nth}`);
+    });
+    for (const index of points.keys()) await assertNameRecovers(site, `point${index}`);
+  });
+
+  it('of a replacement: what is announced is the old whole or the new whole, and no new stream is lost', async (t) => {
+    configure(site, REPLACING);
+    const points = await findPoints(site, 'again', true);
+    const withdrawing = points.findIndex((point) => point.call.startsWith('unlink'));
+    const announcing = points.findLastIndex((point) => point.call.startsWith('rename'));
+    t.diagnostic(`${points.length} system calls`);
+    assert.ok(withdrawing > 15 && announcing > withdrawing, `${points.length} ${withdrawing} ${announcing}`);
+    await inParallel([...points.entries()], WIDTH, async ([index, point]) => {
+      const base = baseOf(site, `point${index}`);
+      const old = makeUpload(`point${index}`, { out: 3000, err: 0, env: 10 });
+      plant(base, old);
+      const upload = { ...makeUpload(`point${index}`, EXACT_SIZES), jobId: 'server_1_1085355127_00724' };
+      assert.equal(await putKilled(site, upload, point), undefined, `${point.call}: answered`);
+      const where = `${point.call} ${point.nth}`;
+      assert.equal(isAnnounced(base, old), index <= withdrawing, where);
+      assert.equal(isWhole(base, upload), index > announcing, where);
+      assert.equal(existsSync(`${base}.rdy`), index <= withdrawing || index > announcing, where);
+      if (index > withdrawing) for (const stream of STREAMS) assert.ok(standsSomewhere(base, stream, upload), where);
+      age([`${base}.lck`, ...STREAMS.flatMap((stream) => [`${base}.${stream}`, successorPath(`${base}.${stream}`)])]);
+      assert.equal(await put(site, upload), 200, `after ${where}`);
+      assert.ok(isWhole(base, upload), where);
+    });
+  });
+});
+
+/** So small that a stream arrives at once: every upload makes the same calls. */
+const EXACT_SIZES = { out: 20_000, err: 3000, env: 400 };
+
+/** One system call of an upload: the nth of its kind on one of the upload's paths. */
+interface Point {
+  call: string;
+  nth: number;
+}
+
+/** Every file that an upload touches, with its answer, which goes to a file so that strace can tell it from other writes. */
+function touchedBy(site: Site, name: string): string[] {
+  const { out, err, env, lck, rdy } = groupPaths(baseOf(site, name));
+  const successors = [out, err, env].map(successorPath);
+  return [site.incoming, out, err, env, lck, rdy, ...successors, site.logFile, answerOf(site, name)];
+}
+
+function answerOf(site: Site, name: string): string {
+  return join(makeScratch(site, 'scratch'), `${name}.answer`);
+}
+
+/** Runs an upload under strace; resolves with the status of its answer. */
+async function putTraced(site: Site, upload: Upload, wrapper: readonly string[]): Promise<number | undefined> {
+  const answer = answerOf(site, upload.name);
+  const stdout = openSync(answer, 'w');
+  try {
+    await runBare(rawPut(upload), bareOptions(site, { wrapper, stdout, timeLimitSeconds: 60 }));
+  } finally {
+    closeSync(stdout);
+  }
+  return statusOf(readFileSync(answer));
+}
+
+/** The system calls of an upload that lives, in order. */
+async function findPoints(site: Site, name: string, replaces: boolean): Promise<Point[]> {
+  const trace = join(makeScratch(site, 'scratch'), 'points.trace');
+  if (replaces) plant(baseOf(site, name), makeUpload(name, { out: 3000, err: 0, env: 10 }));
+  const upload = makeUpload(name, EXACT_SIZES);
+  assert.equal(await putTraced(site, upload, traceTo(trace, touchedBy(site, name))), 200);
+  assert.ok(isWhole(baseOf(site, name), upload));
+  const seen = new Map<string, number>();
+  return readTrace(trace).map(({ name: call }) => {
+    const nth = (seen.get(call) ?? 0) + 1;
+    seen.set(call, nth);
+    return { call, nth };
+  });
+}
+
+/** Kills an upload as it enters a system call, which is then not made. */
+async function putKilled(site: Site, upload: Upload, { call, nth }: Point): Promise<number | undefined> {
+  const trace = join(makeScratch(site, 'scratch'), `${upload.name}.trace`);
+  const wrapper = inject(trace, `${call}:signal=SIGKILL:when=${nth}`, touchedBy(site, upload.name));
+  const status = await putTraced(site, upload, wrapper);
+  assert.match(readFileSync(trace, 'latin1'), /killed by SIGKILL/, `${call} ${nth} was not met`);
+  return status;
+}
+
+/** Puts a complete group there. */
+function plant(base: string, { streams, jobId }: Upload): void {
+  for (const stream of STREAMS) writeFileSync(`${base}.${stream}`, streams[stream]);
+  writeFileSync(`${base}.rdy`, formatReady(jobId));
+}
+
+function standsSomewhere(base: string, stream: StreamName, { streams }: Upload): boolean {
+  const path = groupPaths(base)[stream];
+  return [path, successorPath(path)].some((candidate) => holds(candidate, streams[stream]));
 }
