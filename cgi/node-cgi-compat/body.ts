@@ -17,7 +17,7 @@ export function openBody(fd: number, contentLength: number | undefined): Body {
   let left = contentLength ?? Number.POSITIVE_INFINITY;
   return {
     read(buffer) {
-      if (left === 0) return 0;
+      if (left === 0 || buffer.length === 0) return 0;
       const count = readSome(fd, left < buffer.length ? buffer.subarray(0, left) : buffer);
       left = count === 0 ? 0 : left - count;
       return count;
