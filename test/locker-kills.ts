@@ -2,9 +2,12 @@
 import type { ChildProcess } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { groupPaths } from '../cgi/locker/index.ts';
 import type { Site } from '../scripts/site.ts';
 import { spawnBare } from './bare.ts';
 import { bareOptions, baseOf, parsePut, statusOf, type Upload } from './locker-upload.ts';
+
+const TIME_LIMIT_MS = 60_000;
 
 /** When to kill: so many milliseconds after the start (0), or after so many pieces of the body were handed over. */
 export interface KillMoment {
@@ -44,8 +47,15 @@ export async function uploadInPieces(
   const child = spawnBare(request, bareOptions(site));
   const life = watch(child);
   if (moment?.afterPiece === 0) scheduleKill(child, moment.milliseconds);
-  const lock = `${baseOf(site, upload.name)}.lck`;
-  while (!hasEnded(child) && !existsSync(lock)) await sleep(1);
+  const { lck, rdy } = groupPaths(baseOf(site, upload.name));
+  while (!hasEnded(child) && !existsSync(lck)) {
+    if (existsSync(rdy)) {
+      child.kill('SIGKILL');
+      await life;
+      throw new Error(`${upload.name}: announced before its body was sent`);
+    }
+    await sleep(1);
+  }
   const named = performance.now();
   const size = Math.ceil(request.body.length / pieces);
   for (let piece = 1; piece <= pieces && !hasEnded(child); piece += 1) {
@@ -84,8 +94,13 @@ function watch(child: ChildProcess): Promise<Omit<Life, 'start' | 'tail'> & { en
     stderr += chunk;
   });
   return new Promise((resolve, reject) => {
+    const timer = setTimeout(() => {
+      child.kill('SIGKILL');
+      reject(new Error(`the script did not end within ${TIME_LIMIT_MS / 1000} s`));
+    }, TIME_LIMIT_MS);
     child.on('error', reject);
     child.on('close', (_, signal) => {
+      clearTimeout(timer);
       resolve({ status: statusOf(Buffer.concat(out)), killed: signal === 'SIGKILL', stderr, ended: performance.now() });
     });
   });
