@@ -9,14 +9,15 @@ import { environmentFor } from './environment.ts';
 import { parseHead } from './head.ts';
 import type { CgiEnvironment } from './request.ts';
 
+/** Which script the host runs, and how. */
 export interface CgiHostOptions {
   /** URL path of the script; paths below it arrive as PATH_INFO. Everything else is 404. */
   scriptName: string;
   /** The script, an executable file. A name that begins with `nph-` makes its output the whole answer. */
   scriptFilename: string;
-  /** Variables beside those of RFC 3875. Of the host's own environment a script gets PATH alone. */
+  /** Variables beside those of RFC 3875, which win. Of the host's own environment a script gets PATH alone. */
   env?: CgiEnvironment;
-  /** The user's name for a `user:password` pair that is right. Without this function everybody may enter. */
+  /** True for a name and password of Basic authentication that are right. Without this function everybody may enter. */
   authenticate?: (user: string, password: string) => boolean;
   /** What SERVER_SOFTWARE says. */
   serverSoftware?: string;
