@@ -16,7 +16,7 @@ export function takeLength(fd: number): Captured {
 /** The bytes up to the length taken. Throws Error when the file has become shorter than that. */
 export async function* readCaptured({ fd, length }: Captured): AsyncGenerator<Buffer> {
   if (length === 0) return;
-  const range = { start: 0, end: length - 1, highWaterMark: 256 * 1024 };
+  const range = { start: 0, end: length - 1, highWaterMark: 64 * 1024 };
   let left = length;
   for await (const chunk of createReadStream('', { fd, autoClose: false, ...range })) {
     left -= chunk.length;

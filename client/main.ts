@@ -48,6 +48,8 @@ function report(error: unknown): number {
   return EXIT_CODES[error.stage];
 }
 
+// What ends before it knows its code has failed.
+process.exitCode = EXIT_CODES.usage;
 main(process.argv.slice(2))
   .catch(report)
   .then((code) => {

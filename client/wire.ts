@@ -18,6 +18,7 @@ export interface WireRequest {
 
 const MAX_HEADER_BYTES = 16_383;
 const ANSWER_AFTER_MS = 1_000;
+const HEADER_TOO_LONG = `the header of the answer is longer than ${MAX_HEADER_BYTES} bytes`;
 const NOT_ONE_LENGTH = 'the answer has not exactly one Content-Length';
 
 /** What went wrong on the way; the stages say in which one. */
@@ -37,10 +38,13 @@ export async function exchange<Result>(
     // Bytes behind the end of an answer make an error of the request: a program that is longer than announced is cut off.
     let surplus = false;
     const answer = await new Promise<IncomingMessage>((resolve, reject) => {
-      request.on('response', resolve).on('error', (error: NodeJS.ErrnoException) => {
-        surplus ||= error.code?.startsWith('HPE_') ?? false;
-        reject(error);
-      });
+      request
+        .on('response', resolve)
+        .on('upgrade', resolve)
+        .on('error', (error: NodeJS.ErrnoException) => {
+          surplus ||= error.code?.startsWith('HPE_') ?? false;
+          reject(error);
+        });
       wire.send(request);
     });
     const result = await receive(answer, checkAnswer(answer));
@@ -79,7 +83,8 @@ async function prepareRequest(wire: WireRequest, signal: AbortSignal | undefined
 function readBehindBrokenPipe(socket: Socket): void {
   const timers: NodeJS.Timeout[] = [];
   const hold = (tell: Tell): Tell => {
-    return (error) => (error ? timers.push(setTimeout(tell, ANSWER_AFTER_MS, error)) : tell());
+    return (error) =>
+      error && !socket.destroyed ? timers.push(setTimeout(tell, ANSWER_AFTER_MS, error)) : tell(error);
   };
   const write = socket._write.bind(socket);
   const writeMany = socket._writev?.bind(socket);
@@ -114,6 +119,7 @@ function checkAnswer(answer: IncomingMessage): number {
   if (status < 200 || status > 299) {
     throw new WireError(`Status = [${status}], Reason = [${printable(answer.statusMessage ?? '')}]`);
   }
+  if (headerBytes(answer) > MAX_HEADER_BYTES) throw new WireError(HEADER_TOO_LONG);
   const lengths = answer.rawHeaders.filter(
     (_, index) => index % 2 === 1 && answer.rawHeaders[index - 1]?.toLowerCase() === 'content-length',
   );
@@ -127,14 +133,22 @@ function checkAnswer(answer: IncomingMessage): number {
   return Number(lengths[0]);
 }
 
-function describe(error: NodeJS.ErrnoException): string {
-  if (error.code === 'HPE_HEADER_OVERFLOW') return `the header of the answer is longer than ${MAX_HEADER_BYTES} bytes`;
+function describe(error: NodeJS.ErrnoException & { reason?: string }): string {
+  if (error.code === 'HPE_HEADER_OVERFLOW') return HEADER_TOO_LONG;
   if (error.code?.endsWith('_CONTENT_LENGTH')) return NOT_ONE_LENGTH;
   if (error.code?.startsWith('HPE_')) return `the answer is not HTTP (${error.code})`;
   if (error.code === 'ECONNRESET' || error.code === 'EPIPE')
     return 'the connection broke off before the answer was complete';
+  if (error.code?.startsWith('ERR_SSL_') || error.code === 'EPROTO')
+    return `TLS failed: ${printable(error.reason ?? error.code)}`;
   // A host with several addresses that all refuse makes an error without a message.
   return printable(error.message || (error.code ?? 'unknown error'));
+}
+
+/** At least so many bytes had the header: blanks round a value are not kept. */
+function headerBytes({ statusMessage, rawHeaders }: IncomingMessage): number {
+  const lines = rawHeaders.length / 2;
+  return `HTTP/1.1 200 ${statusMessage}\r\n\r\n`.length + rawHeaders.join('').length + lines * ': \r\n'.length;
 }
 
 function printable(text: string): string {

@@ -35,13 +35,14 @@ export interface Call {
   text: string;
 }
 
-/** Words in front of a program that write its calls to `file`. */
-export function traceTo(file: string): string[] {
-  return trace(file, CALLS);
+/** Words in front of a program that write its calls to `file`: all, or those on one of the paths. */
+export function traceTo(file: string, paths: readonly string[] = []): string[] {
+  return trace(file, CALLS, paths);
 }
 
-function trace(file: string, calls: readonly string[]): string[] {
-  return ['strace', '-f', '-y', '-s', '16', '-e', `trace=${calls.join(',')}`, '-o', file];
+function trace(file: string, calls: readonly string[], paths: readonly string[]): string[] {
+  const filter = paths.flatMap((path) => ['-P', path]);
+  return ['strace', '-f', '-y', '-s', '16', '-e', `trace=${calls.join(',')}`, '-o', file, ...filter];
 }
 
 /**
@@ -50,7 +51,7 @@ function trace(file: string, calls: readonly string[]): string[] {
  */
 export function inject(file: string, injection: string, paths: readonly string[]): string[] {
   const injected = injection.slice(0, injection.indexOf(':'));
-  return [...trace(file, [...CALLS, injected]), '-e', `inject=${injection}`, ...paths.flatMap((path) => ['-P', path])];
+  return [...trace(file, [...CALLS, injected], paths), '-e', `inject=${injection}`];
 }
 
 /** The finished calls of a trace in the order in which they ended. */

@@ -94,17 +94,22 @@ export function judgeGroup(base: string, upload: Upload): Progress {
     : `in ${partial}`;
 }
 
-/** True when the group is announced under the upload's job id and every stream holds what was sent. */
+/** True when the group is announced under the upload's job id, every stream holds what was sent, and no lock stands. */
 export function isWhole(base: string, upload: Upload): boolean {
+  return isAnnounced(base, upload) && !existsSync(groupPaths(base).lck);
+}
+
+/** The same, whether somebody is at work to replace it or not. */
+export function isAnnounced(base: string, upload: Upload): boolean {
   const paths = groupPaths(base);
   return (
     STREAMS.every((name) => holds(paths[name], upload.streams[name])) &&
-    holds(paths.rdy, Buffer.from(formatReady(upload.jobId))) &&
-    !existsSync(paths.lck)
+    holds(paths.rdy, Buffer.from(formatReady(upload.jobId)))
   );
 }
 
-function holds(path: string, bytes: Uint8Array): boolean {
+/** True when a regular file of exactly these bytes stands there. */
+export function holds(path: string, bytes: Uint8Array): boolean {
   if (!lstatSync(path, { throwIfNoEntry: false })?.isFile()) return false;
   return digest(readFileSync(path)) === digest(bytes);
 }

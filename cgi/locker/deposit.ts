@@ -44,7 +44,8 @@ const CHUNK_BYTES = 256 * 1024;
  * through. Throws LockerFailure:
  * - `exists`: nothing was touched;
  * - `short`, `failed`: what arrived stays under its name, without `.rdy`;
- * - `full`: nothing of this upload is left, so that the room it took is free again.
+ * - `full`: nothing of this upload is left, so that the room it took is free again. Only when a group that it replaces has lost its
+ *   `.rdy` already, the streams of both stay.
  */
 export function storeUpload(plan: DepositPlan, source: ByteSource, beforeReady?: (paths: GroupPaths) => void): void {
   const deposit = openDeposit(plan);

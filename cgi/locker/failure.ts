@@ -20,11 +20,15 @@ export class LockerFailure extends Error {
 
 const FULL_CODES = new Set(['ENOSPC', 'EDQUOT', 'EFBIG']);
 
+/** libuv has no name for EDQUOT, a quota that is used up: `Unknown system error -122` on Linux, -69 on the BSDs. */
+const QUOTA_ERRNOS = new Set<number | undefined>([-122, -69]);
+
 /** The failure that a system call's error means. Throws what is neither: a bug, or a caller's own error on its way out. */
 export function failureOf(error: unknown): LockerFailure {
   if (error instanceof LockerFailure) return error;
-  const { code, syscall } = error as NodeJS.ErrnoException;
-  if (code === undefined || syscall === undefined) throw error;
+  const { syscall, errno, code: given } = error as NodeJS.ErrnoException;
+  if (given === undefined || syscall === undefined) throw error;
+  const code = QUOTA_ERRNOS.has(errno) ? 'EDQUOT' : given;
   const kind = FULL_CODES.has(code) ? 'full' : code === 'EEXIST' ? 'exists' : 'failed';
   return new LockerFailure(kind, `${syscall} failed: ${code}`, { cause: error });
 }

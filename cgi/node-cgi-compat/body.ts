@@ -1,6 +1,7 @@
 // The body of a request: bytes from a descriptor, never more than the request announced (RFC 3875, section 4.2).
 import { readSome } from './descriptors.ts';
 
+/** Bytes to be read one after the other; what a handler is given. */
 export interface Body {
   /** Fills the start of `buffer` and returns how many bytes it put there; 0 is the end, early or not. */
   read(buffer: Uint8Array): number;
@@ -17,7 +18,7 @@ export function openBody(fd: number, contentLength: number | undefined): Body {
   let left = contentLength ?? Number.POSITIVE_INFINITY;
   return {
     read(buffer) {
-      if (left === 0) return 0;
+      if (left === 0 || buffer.length === 0) return 0;
       const count = readSome(fd, left < buffer.length ? buffer.subarray(0, left) : buffer);
       left = count === 0 ? 0 : left - count;
       return count;

@@ -36,7 +36,7 @@ export function environmentFor(served: ServedRequest): CgiEnvironment {
     GATEWAY_INTERFACE: 'CGI/1.1',
     SERVER_PROTOCOL: served.protocol,
     SERVER_SOFTWARE: served.serverSoftware,
-    SERVER_NAME: headers.get('host')?.replace(/:\d*$/, '') || served.localAddress,
+    SERVER_NAME: headers.get('host')?.replace(/:\d*$/, '') || hostOf(served.localAddress),
     SERVER_ADDR: served.localAddress,
     SERVER_PORT: String(served.localPort),
     REQUEST_METHOD: served.method,
@@ -83,9 +83,16 @@ function joinHeaders(rawHeaders: readonly string[]): Map<string, string> {
   return headers;
 }
 
+/** An address as SERVER_NAME has it (section 4.1.14). */
+function hostOf(address: string): string {
+  return address.includes(':') ? `[${address}]` : address;
+}
+
+/** A path that is not UTF-8, or that no variable could hold because of a NUL, stays encoded. */
 function decodePath(path: string): string {
   try {
-    return decodeURIComponent(path);
+    const decoded = decodeURIComponent(path);
+    return decoded.includes('\0') ? path : decoded;
   } catch {
     return path;
   }

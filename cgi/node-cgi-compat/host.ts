@@ -1,19 +1,23 @@
 // A host that runs one CGI script under node:http: for development, for tests, and for machines without a web server. One process a
 // request, as a web server does it; bodies stream both ways and are never held in memory.
 import { type ChildProcess, spawn } from 'node:child_process';
-import type { IncomingMessage, RequestListener, ServerResponse } from 'node:http';
-import { basename } from 'node:path';
+import type { IncomingMessage, OutgoingHttpHeaders, RequestListener, ServerResponse } from 'node:http';
+import type { Socket } from 'node:net';
+import { basename, dirname, resolve } from 'node:path';
+import type { Readable } from 'node:stream';
 import { environmentFor } from './environment.ts';
+import { parseHead } from './head.ts';
 import type { CgiEnvironment } from './request.ts';
 
+/** Which script the host runs, and how. */
 export interface CgiHostOptions {
   /** URL path of the script; paths below it arrive as PATH_INFO. Everything else is 404. */
   scriptName: string;
   /** The script, an executable file. A name that begins with `nph-` makes its output the whole answer. */
   scriptFilename: string;
-  /** Variables beside those of RFC 3875. Of the host's own environment a script gets PATH alone. */
+  /** Variables beside those of RFC 3875, which win. Of the host's own environment a script gets PATH alone. */
   env?: CgiEnvironment;
-  /** The user's name for a `user:password` pair that is right. Without this function everybody may enter. */
+  /** True for a name and password of Basic authentication that are right. Without this function everybody may enter. */
   authenticate?: (user: string, password: string) => boolean;
   /** What SERVER_SOFTWARE says. */
   serverSoftware?: string;
@@ -23,43 +27,80 @@ export interface CgiHostOptions {
   onStderr?: (line: string) => void;
 }
 
+/** One request and whether its answer has begun; nothing of the host's own may follow what a script has said. */
+interface Exchange {
+  request: IncomingMessage;
+  response: ServerResponse;
+  begun: boolean;
+}
+
 const KILL_AFTER_MS = 3_000;
 const MAX_HEAD_BYTES = 64 * 1024;
 
 /** The listener to give to `http.createServer` or `https.createServer`. */
 export function createCgiHost(options: CgiHostOptions): RequestListener {
+  const absolute = { ...options, scriptFilename: resolve(options.scriptFilename) };
+  // Connections that end with the answer of an nph script. What a client sent behind its request goes unanswered.
+  const taken = new WeakSet<Socket>();
   return (request, response) => {
-    const path = request.url?.split('?')[0] ?? '';
-    if (path !== options.scriptName && !path.startsWith(`${options.scriptName}/`))
-      return refuse(request, response, 404);
-    const user = findUser(request);
-    if (options.authenticate && (user === undefined || !options.authenticate(user.name, user.password))) {
-      response.setHeader('WWW-Authenticate', 'Basic realm="CGI"');
-      return refuse(request, response, 401);
+    const exchange: Exchange = { request, response, begun: false };
+    const { socket } = request;
+    if (taken.has(socket)) {
+      request.resume();
+      return;
     }
-    runScript(options, request, response, options.authenticate ? user?.name : undefined);
+    const path = request.url?.split('?')[0] ?? '';
+    if (path !== options.scriptName && !path.startsWith(`${options.scriptName}/`)) return refuse(exchange, 404);
+    const user = findUser(request);
+    if (options.authenticate && !(user && options.authenticate(user.name, user.password) === true)) {
+      return refuse(exchange, 401, { 'WWW-Authenticate': 'Basic realm="CGI"' });
+    }
+    if (isNph(absolute)) taken.add(socket);
+    runScript(absolute, exchange, options.authenticate ? user?.name : undefined);
   };
 }
 
-function runScript(
-  options: CgiHostOptions,
-  request: IncomingMessage,
-  response: ServerResponse,
-  remoteUser: string | undefined,
-): void {
-  const child = spawn(options.scriptFilename, [], {
-    env: { PATH: process.env.PATH, ...options.env, ...describe(options, request, remoteUser) },
-    stdio: ['pipe', 'pipe', 'pipe'],
-  });
-  const end = limitScript(child, options.timeLimitSeconds ?? 0, () => refuse(request, response, 504));
-  child.on('error', () => refuse(request, response, 500));
+function isNph(options: CgiHostOptions): boolean {
+  return basename(options.scriptFilename).startsWith('nph-');
+}
+
+function runScript(options: CgiHostOptions, exchange: Exchange, remoteUser: string | undefined): void {
+  const { request, response } = exchange;
+  const child = startScript(options, describe(options, request, remoteUser));
+  if (!child) {
+    refuse(exchange, 500);
+    return;
+  }
+  child.on('error', () => refuse(exchange, 500));
+  // Without pipes (no descriptors are left) the error above is on its way.
+  if (!child.stdin || !child.stdout || !child.stderr) return;
+  const end = limitScript(child, options.timeLimitSeconds ?? 0, () => giveUp(exchange));
   child.stdin.on('error', () => request.resume());
   request.pipe(child.stdin);
+  passStderr(child.stderr, options.onStderr ?? ((line) => process.stderr.write(`${line}\n`)));
   // A client that leaves closes the script's input and, after a while, its life.
-  response.on('close', () => response.writableFinished || end());
-  passStderr(child, options.onStderr ?? ((line) => process.stderr.write(`${line}\n`)));
-  if (basename(options.scriptFilename).startsWith('nph-')) passVerbatim(child, request, response);
-  else passParsed(child, request, response);
+  if (isNph(options)) {
+    request.socket.on('close', end);
+    passVerbatim(child.stdout, exchange);
+  } else {
+    response.on('close', () => response.writableFinished || end());
+    passParsed(child.stdout, exchange, end);
+  }
+}
+
+/** Undefined for what spawn throws at once (ENOTDIR, E2BIG); other failures arrive as the child's error. */
+function startScript(options: CgiHostOptions, variables: CgiEnvironment): ChildProcess | undefined {
+  const { scriptFilename } = options;
+  try {
+    return spawn(scriptFilename, [], {
+      // RFC 3875, section 7.2.
+      cwd: dirname(scriptFilename),
+      env: { PATH: process.env.PATH, ...options.env, ...variables },
+      stdio: ['pipe', 'pipe', 'pipe'],
+    });
+  } catch {
+    return undefined;
+  }
 }
 
 function describe(options: CgiHostOptions, request: IncomingMessage, remoteUser: string | undefined): CgiEnvironment {
@@ -69,9 +110,9 @@ function describe(options: CgiHostOptions, request: IncomingMessage, remoteUser:
     target: request.url ?? '',
     protocol: `HTTP/${request.httpVersion}`,
     rawHeaders: request.rawHeaders,
-    remoteAddress: socket.remoteAddress?.replace(/^::ffff:/, '') ?? '',
+    remoteAddress: plainAddress(socket.remoteAddress),
     remotePort: socket.remotePort ?? 0,
-    localAddress: socket.localAddress ?? '',
+    localAddress: plainAddress(socket.localAddress),
     localPort: socket.localPort ?? 0,
     secure: 'encrypted' in socket,
     scriptName: options.scriptName,
@@ -81,68 +122,60 @@ function describe(options: CgiHostOptions, request: IncomingMessage, remoteUser:
   });
 }
 
+/** An IPv4 address also where the server listens on IPv6 for both. */
+function plainAddress(address: string | undefined): string {
+  return address?.replace(/^::ffff:(?=\d+\.)/, '') ?? '';
+}
+
 /** An nph script writes the HTTP answer itself (RFC 3875, section 5): its bytes go to the socket as they are, and the connection closes. */
-function passVerbatim(child: ChildProcess, request: IncomingMessage, response: ServerResponse): void {
-  const { socket } = request;
-  let answered = false;
-  response.detachSocket(socket);
-  child.stdout?.on('data', () => {
-    answered = true;
+function passVerbatim(stdout: Readable, exchange: Exchange): void {
+  const { request, response } = exchange;
+  stdout.once('data', (first: Buffer) => {
+    // The socket is no longer the response's when the connection ends with an earlier answer.
+    if (exchange.begun || response.socket !== request.socket) {
+      stdout.resume();
+      return;
+    }
+    exchange.begun = true;
+    response.detachSocket(request.socket);
+    request.socket.write(first);
+    stdout.pipe(request.socket);
   });
-  child.stdout?.pipe(socket);
-  child.on('error', () => socket.end('HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n'));
-  child.on('close', () => answered || socket.end());
-  socket.on('close', () => response.emit('close'));
+  stdout.on('end', () => refuse(exchange, 502));
 }
 
 /** Any other script writes a header the host reads (section 6), then the content. */
-function passParsed(child: ChildProcess, request: IncomingMessage, response: ServerResponse): void {
+function passParsed(stdout: Readable, exchange: Exchange, end: () => void): void {
+  const { response } = exchange;
   let head = Buffer.alloc(0);
   const onData = (chunk: Buffer): void => {
     head = Buffer.concat([head, chunk]);
-    const end = /\r?\n\r?\n/.exec(head.toString('latin1'));
-    if (!end && head.length < MAX_HEAD_BYTES) return;
-    child.stdout?.off('data', onData).pause();
-    const parsed = end ? parseHead(head.toString('latin1', 0, end.index)) : undefined;
-    if (!end || !parsed) {
-      child.kill('SIGTERM');
-      refuse(request, response, 502);
+    const text = head.toString('latin1');
+    const blank = /\r?\n\r?\n/.exec(text);
+    if (!blank && head.length < MAX_HEAD_BYTES) return;
+    stdout.off('data', onData);
+    const parsed = blank ? parseHead(text.slice(0, blank.index)) : undefined;
+    if (exchange.begun || !blank || !parsed) {
+      refuse(exchange, 502);
+      end();
+      stdout.resume();
       return;
     }
+    exchange.begun = true;
     response.writeHead(parsed.status, parsed.reason, parsed.headers);
-    response.write(head.subarray(end.index + end[0].length));
-    child.stdout?.pipe(response);
+    response.write(head.subarray(blank.index + blank[0].length));
+    stdout.pipe(response);
   };
-  child.stdout?.on('data', onData).on('end', () => refuse(request, response, 502));
-}
-
-/** The header of a script's answer (section 6.3); undefined for one that is malformed. */
-export function parseHead(text: string): { status: number; reason: string; headers: [string, string][] } | undefined {
-  let status = 200;
-  let reason = 'OK';
-  const headers: [string, string][] = [];
-  for (const line of text.split(/\r?\n/)) {
-    const match = /^([!#$%&'*+.^_`|~0-9A-Za-z-]+):[\t ]*([\t\x20-\x7e]*)$/.exec(line);
-    if (!match) return undefined;
-    const [, name = '', value = ''] = match;
-    if (name.toLowerCase() !== 'status') {
-      headers.push([name, value]);
-      continue;
-    }
-    const given = /^([1-9]\d\d)(?: (.*))?$/.exec(value);
-    if (!given) return undefined;
-    status = Number(given[1]);
-    reason = given[2] ?? '';
-  }
-  if (headers.some(([name]) => name.toLowerCase() === 'location') && status === 200) [status, reason] = [302, 'Found'];
-  return headers.length > 0 ? { status, reason, headers } : undefined;
+  stdout.on('data', onData).on('end', () => refuse(exchange, 502));
 }
 
 /** Ends a script that is over its time, or whose client left: SIGTERM, three seconds later SIGKILL. Returns what ends it. */
 function limitScript(child: ChildProcess, limitSeconds: number, onLimit: () => void): () => void {
   const timers: NodeJS.Timeout[] = [];
+  let ending = false;
   const end = (): void => {
-    if (child.exitCode !== null || child.signalCode !== null) return;
+    if (ending || child.exitCode !== null || child.signalCode !== null) return;
+    ending = true;
     child.stdin?.destroy();
     child.kill('SIGTERM');
     timers.push(setTimeout(() => child.kill('SIGKILL'), KILL_AFTER_MS));
@@ -161,11 +194,24 @@ function limitScript(child: ChildProcess, limitSeconds: number, onLimit: () => v
   return end;
 }
 
-/** An answer of the host's own. Does nothing once an answer has begun. */
-function refuse(request: IncomingMessage, response: ServerResponse, status: number): void {
-  if (response.headersSent || !response.socket) return;
+/** Over the time limit: 504, or a broken connection when half of an answer is out, which must not look like a whole one. */
+function giveUp(exchange: Exchange): void {
+  if (!exchange.begun) refuse(exchange, 504);
+  else if (!exchange.response.writableFinished) exchange.request.socket.destroy();
+}
+
+/** An answer of the host's own, once the body is in: an earlier one would be lost with the connection. Nothing once one has begun. */
+function refuse(exchange: Exchange, status: number, headers: OutgoingHttpHeaders = {}): void {
+  const { request, response } = exchange;
+  if (exchange.begun) return;
+  exchange.begun = true;
+  const answer = (): void => {
+    response.writeHead(status, { ...headers, 'Content-Length': 0, Connection: 'close' }).end();
+  };
+  request.unpipe();
+  if (request.complete) answer();
+  else request.on('end', answer);
   request.resume();
-  response.writeHead(status, { 'Content-Length': 0, Connection: 'close' }).end();
 }
 
 function findUser(request: IncomingMessage): { name: string; password: string } | undefined {
@@ -174,12 +220,12 @@ function findUser(request: IncomingMessage): { name: string; password: string } 
   return match?.[1] === undefined ? undefined : { name: match[1], password: match[2] ?? '' };
 }
 
-function passStderr(child: ChildProcess, onStderr: (line: string) => void): void {
+function passStderr(stderr: Readable, onStderr: (line: string) => void): void {
   let rest = '';
-  child.stderr?.on('data', (chunk: Buffer) => {
+  stderr.on('data', (chunk: Buffer) => {
     const lines = (rest + chunk.toString('latin1')).split('\n');
     rest = (lines.pop() ?? '').slice(0, 4096);
     for (const line of lines) onStderr(line.slice(0, 4096).replace(/[^\x20-\x7e]/g, '?'));
   });
-  child.stderr?.on('end', () => rest === '' || onStderr(rest.replace(/[^\x20-\x7e]/g, '?')));
+  stderr.on('end', () => rest === '' || onStderr(rest.replace(/[^\x20-\x7e]/g, '?')));
 }

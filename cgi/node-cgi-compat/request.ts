@@ -3,6 +3,7 @@
 /** Variables by name: `process.env`, or what a FastCGI server sends with each request. */
 export type CgiEnvironment = Readonly<Record<string, string | undefined>>;
 
+/** What a script is asked; what a handler is given. */
 export interface CgiRequest {
   /** REQUEST_METHOD, verbatim: servers pass on methods that nobody registered, and `get` beside `GET`. */
   method: string;

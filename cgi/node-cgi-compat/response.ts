@@ -4,6 +4,7 @@ import { closeSync, readSync } from 'node:fs';
 import { BODY_CHUNK_BYTES } from './body.ts';
 import { writeAll } from './descriptors.ts';
 
+/** What a handler returns. */
 export interface CgiResponse {
   status: number;
   reason: string;

@@ -7,6 +7,7 @@ import { type CgiResponse, type HeaderStyle, writeResponse } from './response.ts
 /** Answers a request. Must not throw: what it throws ends the process with an empty answer. */
 export type CgiHandler = (request: CgiRequest, body: Body) => CgiResponse;
 
+/** Where the request comes from and the answer goes: descriptors 0 and 1 unless told otherwise. */
 export interface ScriptOptions {
   env: CgiEnvironment;
   style: HeaderStyle;

@@ -1,0 +1,281 @@
+// kill -9 at any moment: 200 at random moments of real uploads, then one at every system call. Whatever is left, a .rdy never stands
+// beside streams that are not whole, a 200 was never said of a group that is not, and the locker goes on.
+import assert from 'node:assert/strict';
+import { closeSync, existsSync, openSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { after, afterEach, before, beforeEach, describe, it, type TestContext } from 'node:test';
+import { formatReady, groupPaths, STREAMS, type StreamName, successorPath } from '../cgi/locker/index.ts';
+import { configure, type Site } from '../scripts/site.ts';
+import { runBare } from './bare.ts';
+import { inParallel, type KillMoment, type Life, randomNumbers, uploadInPieces } from './locker-kills.ts';
+import { inject, NO_STRACE, readTrace, traceTo } from './locker-strace.ts';
+import {
+  age,
+  bareOptions,
+  baseOf,
+  holds,
+  isAnnounced,
+  isWhole,
+  judgeGroup,
+  makeLockerSite,
+  makeScratch,
+  makeUpload,
+  type Progress,
+  rawPut,
+  statusOf,
+  type Upload,
+} from './locker-upload.ts';
+import { readLog } from './tree.ts';
+
+const KILLS = 200;
+/** Lives at most; one whose kill comes after its end counts for nothing. */
+const LIVES = 400;
+const WIDTH = 4;
+const SEED = Number(process.env.WEBJOB_TEST_SEED ?? 20040523);
+
+const NAMING = { PutNameFormat: '%cid_%cmd' };
+const REPLACING = { ...NAMING, OverwriteExistingFiles: 'Y' };
+
+async function put(site: Site, upload: Upload): Promise<number | undefined> {
+  return statusOf((await runBare(rawPut(upload), bareOptions(site, { timeLimitSeconds: 60 }))).stdout);
+}
+
+/** The name of a killed upload: refused while its lock is fresh, usable after an hour; streams that arrived wait for a replacement. */
+async function assertNameRecovers(site: Site, name: string): Promise<void> {
+  const base = baseOf(site, name);
+  const paths = groupPaths(base);
+  const upload = makeUpload(name, { out: 3000, err: 200, env: 100 });
+  if (existsSync(paths.lck)) {
+    assert.equal(await put(site, upload), 451, `${name}: the lock is fresh`);
+    age([paths.lck, ...STREAMS.flatMap((stream) => [paths[stream], successorPath(paths[stream])])]);
+  }
+  const isTaken = [...STREAMS.map((stream) => paths[stream]), paths.rdy].some((path) => existsSync(path));
+  if (isTaken) assert.equal(await put(site, upload), 451, `${name}: evidence is not replaced`);
+  if (isTaken) configure(site, REPLACING);
+  assert.equal(await put(site, upload), 200, name);
+  configure(site, NAMING);
+  assert.ok(isWhole(base, upload), name);
+}
+
+describe(`${KILLS} kills at random moments (seed ${SEED})`, () => {
+  let site: Site;
+  before(() => {
+    site = makeLockerSite();
+  });
+  after(() => site.remove());
+
+  it('leave no .rdy beside streams that are not whole, and no 200 for a group that is not', async (t) => {
+    const random = randomNumbers(SEED);
+    const usual = await measure(site);
+    const counts: Partial<Record<Progress | 'answered', number>> = {};
+    const examples = new Map<Progress, string>();
+    let kills = 0;
+    await inParallel(
+      Array.from({ length: LIVES }, (_, index) => index),
+      WIDTH,
+      async (index) => {
+        // Decided before anything is awaited: the seed determines the life.
+        const { upload, pieces, pauseMilliseconds, moment } = drawLife(index, random, usual);
+        if (kills >= KILLS) return;
+        const life = await uploadInPieces(site, upload, { pieces, pauseMilliseconds }, moment);
+        const progress = judgeGroup(baseOf(site, upload.name), upload);
+        assertHonest(life, progress, upload.name);
+        if (!life.killed) return;
+        kills += 1;
+        const reached = life.status === 200 ? 'answered' : progress;
+        counts[reached] = (counts[reached] ?? 0) + 1;
+        examples.set(progress, upload.name);
+      },
+    );
+    report(t, kills, counts);
+    assertLogHonest(site);
+    for (const [progress, name] of examples) if (progress !== 'complete') await assertNameRecovers(site, name);
+    const next = makeUpload('next', { out: 100_000, err: 1000, env: 400 });
+    assert.equal(await put(site, next), 200);
+    assert.ok(isWhole(baseOf(site, 'next'), next));
+  });
+});
+
+interface Usual {
+  /** Milliseconds of lives that were left alone. */
+  start: number;
+  tail: number;
+}
+
+/** What start and end of a life take on this machine, with as many at work as later. */
+async function measure(site: Site): Promise<Usual> {
+  const lives: Life[] = [];
+  await inParallel([0, 1, 2, 3, 4, 5, 6, 7], WIDTH, async (index) => {
+    const upload = makeUpload(`alive${index}`, { out: 1_000_000, err: 50_000, env: 500 });
+    const life = await uploadInPieces(site, upload, { pieces: 5, pauseMilliseconds: 1 }, undefined);
+    assertHonest(life, judgeGroup(baseOf(site, upload.name), upload), upload.name);
+    lives.push(life);
+  });
+  const middle = (values: number[]): number => values.sort((a, b) => a - b)[Math.floor(values.length / 2)] ?? 0;
+  return { start: middle(lives.map((life) => life.start)), tail: middle(lives.map((life) => life.tail)) };
+}
+
+/** Bodies grow from about 1 kB to 2 MB; a fourth of the kills come from the start on, the others from some piece on, often the last. */
+function drawLife(index: number, random: () => number, usual: Usual) {
+  const total = Math.round(1000 * 2000 ** Math.min(1, index / KILLS));
+  const [a, b] = [random(), random()].sort((x, y) => x - y) as [number, number];
+  const cuts = [0, Math.round(a * total), Math.round(b * total), total] as const;
+  const sizes = { out: cuts[1], err: cuts[2] - cuts[1], env: cuts[3] - cuts[2] };
+  const pieces = 2 + Math.floor(random() * 8);
+  const kind = random();
+  const where = random();
+  const when = random();
+  const moment: KillMoment =
+    kind < 0.25
+      ? { afterPiece: 0, milliseconds: when * usual.start * 1.2 }
+      : kind < 0.55
+        ? { afterPiece: 1 + Math.floor(where * (pieces - 1)), milliseconds: when * 5 }
+        : { afterPiece: pieces, milliseconds: when * usual.tail };
+  return { upload: makeUpload(`kill${index}`, sizes), pieces, pauseMilliseconds: random() * 4, moment };
+}
+
+function assertHonest({ status, killed, stderr }: Life, progress: Progress, name: string): void {
+  assert.notEqual(progress, 'broken', `${name}: .rdy beside streams that are not what was sent`);
+  assert.ok(status === undefined || status === 200, `${name}: ${status} ${stderr}`);
+  if (status === 200) assert.equal(progress, 'complete', `${name}: 200 for a group that is not complete`);
+  if (!killed) assert.equal(status, 200, `${name}: ${stderr}`);
+}
+
+/** Nothing but successes is logged, and each of them stands whole: a .rdy was judged above. */
+function assertLogHonest(site: Site): void {
+  for (const line of readLog(site.base)) {
+    const name = / PUT client1 (\S+) .* 200 -- Success$/.exec(line)?.[1];
+    assert.ok(name, line);
+    assert.ok(existsSync(`${baseOf(site, name)}.rdy`), line);
+  }
+}
+
+function report(t: TestContext, kills: number, counts: Partial<Record<Progress | 'answered', number>>): void {
+  const { nothing = 0, complete = 0, answered = 0, ...during } = counts;
+  const inside = Object.values(during).reduce((sum, count) => sum + count, 0);
+  t.diagnostic(
+    `${kills} killed: ${nothing} before, ${inside} during, ${complete + answered} after the group was complete`,
+  );
+  t.diagnostic(JSON.stringify(counts));
+  assert.ok(kills >= KILLS, `only ${kills} kills in ${LIVES} lives`);
+  for (const [phase, count] of Object.entries({ before: nothing, during: inside, after: complete + answered })) {
+    assert.ok(count > 0, `no kill hit the phase ${phase}`);
+  }
+}
+
+describe('a kill at every system call', { skip: NO_STRACE }, () => {
+  let site: Site;
+  beforeEach(() => {
+    site = makeLockerSite();
+  });
+  afterEach(() => site.remove());
+
+  it('of an upload: the group is announced exactly from the rename on', async (t) => {
+    const points = await findPoints(site, 'plain', false);
+    const announcing = points.findIndex((point) => point.call.startsWith('rename'));
+    t.diagnostic(`${points.length} system calls`);
+    assert.ok(points.length >= 25 && announcing > 15, `${points.length} ${announcing}`);
+    await inParallel([...points.entries()], WIDTH, async ([index, point]) => {
+      const upload = makeUpload(`point${index}`, EXACT_SIZES);
+      const status = await putKilled(site, upload, point);
+      const progress = judgeGroup(baseOf(site, upload.name), upload);
+      assert.equal(status, undefined, `${point.call}: answered`);
+      assert.equal(progress === 'complete', index > announcing, `${point.call} ${point.nth}: ${progress}`);
+      assert.notEqual(progress, 'broken', point.call);
+      const next = makeUpload(`next${index}`, EXACT_SIZES);
+      assert.equal(await put(site, next), 200, `after ${point.call} ${point.nth}`);
+    });
+    for (const index of points.keys()) await assertNameRecovers(site, `point${index}`);
+  });
+
+  it('of a replacement: what is announced is the old whole or the new whole, and no new stream is lost', async (t) => {
+    configure(site, REPLACING);
+    const points = await findPoints(site, 'again', true);
+    const withdrawing = points.findIndex((point) => point.call.startsWith('unlink'));
+    const announcing = points.findLastIndex((point) => point.call.startsWith('rename'));
+    t.diagnostic(`${points.length} system calls`);
+    assert.ok(withdrawing > 15 && announcing > withdrawing, `${points.length} ${withdrawing} ${announcing}`);
+    await inParallel([...points.entries()], WIDTH, async ([index, point]) => {
+      const base = baseOf(site, `point${index}`);
+      const old = makeUpload(`point${index}`, { out: 3000, err: 0, env: 10 });
+      plant(base, old);
+      const upload = { ...makeUpload(`point${index}`, EXACT_SIZES), jobId: 'server_1_1085355127_00724' };
+      assert.equal(await putKilled(site, upload, point), undefined, `${point.call}: answered`);
+      const where = `${point.call} ${point.nth}`;
+      assert.equal(isAnnounced(base, old), index <= withdrawing, where);
+      assert.equal(isWhole(base, upload), index > announcing, where);
+      assert.equal(existsSync(`${base}.rdy`), index <= withdrawing || index > announcing, where);
+      if (index > withdrawing) for (const stream of STREAMS) assert.ok(standsSomewhere(base, stream, upload), where);
+      age([`${base}.lck`, ...STREAMS.flatMap((stream) => [`${base}.${stream}`, successorPath(`${base}.${stream}`)])]);
+      assert.equal(await put(site, upload), 200, `after ${where}`);
+      assert.ok(isWhole(base, upload), where);
+    });
+  });
+});
+
+/** So small that a stream arrives at once: every upload makes the same calls. */
+const EXACT_SIZES = { out: 20_000, err: 3000, env: 400 };
+
+/** One system call of an upload: the nth of its kind on one of the upload's paths. */
+interface Point {
+  call: string;
+  nth: number;
+}
+
+/** Every file that an upload touches, with its answer, which goes to a file so that strace can tell it from other writes. */
+function touchedBy(site: Site, name: string): string[] {
+  const { out, err, env, lck, rdy } = groupPaths(baseOf(site, name));
+  const successors = [out, err, env].map(successorPath);
+  return [site.incoming, out, err, env, lck, rdy, ...successors, site.logFile, answerOf(site, name)];
+}
+
+function answerOf(site: Site, name: string): string {
+  return join(makeScratch(site, 'scratch'), `${name}.answer`);
+}
+
+/** Runs an upload under strace; resolves with the status of its answer. */
+async function putTraced(site: Site, upload: Upload, wrapper: readonly string[]): Promise<number | undefined> {
+  const answer = answerOf(site, upload.name);
+  const stdout = openSync(answer, 'w');
+  try {
+    await runBare(rawPut(upload), bareOptions(site, { wrapper, stdout, timeLimitSeconds: 60 }));
+  } finally {
+    closeSync(stdout);
+  }
+  return statusOf(readFileSync(answer));
+}
+
+/** The system calls of an upload that lives, in order. */
+async function findPoints(site: Site, name: string, replaces: boolean): Promise<Point[]> {
+  const trace = join(makeScratch(site, 'scratch'), 'points.trace');
+  if (replaces) plant(baseOf(site, name), makeUpload(name, { out: 3000, err: 0, env: 10 }));
+  const upload = makeUpload(name, EXACT_SIZES);
+  assert.equal(await putTraced(site, upload, traceTo(trace, touchedBy(site, name))), 200);
+  assert.ok(isWhole(baseOf(site, name), upload));
+  const seen = new Map<string, number>();
+  return readTrace(trace).map(({ name: call }) => {
+    const nth = (seen.get(call) ?? 0) + 1;
+    seen.set(call, nth);
+    return { call, nth };
+  });
+}
+
+/** Kills an upload as it enters a system call, which is then not made. */
+async function putKilled(site: Site, upload: Upload, { call, nth }: Point): Promise<number | undefined> {
+  const trace = join(makeScratch(site, 'scratch'), `${upload.name}.trace`);
+  const wrapper = inject(trace, `${call}:signal=SIGKILL:when=${nth}`, touchedBy(site, upload.name));
+  const status = await putTraced(site, upload, wrapper);
+  assert.match(readFileSync(trace, 'latin1'), /killed by SIGKILL/, `${call} ${nth} was not met`);
+  return status;
+}
+
+/** Puts a complete group there. */
+function plant(base: string, { streams, jobId }: Upload): void {
+  for (const stream of STREAMS) writeFileSync(`${base}.${stream}`, streams[stream]);
+  writeFileSync(`${base}.rdy`, formatReady(jobId));
+}
+
+function standsSomewhere(base: string, stream: StreamName, { streams }: Upload): boolean {
+  const path = groupPaths(base)[stream];
+  return [path, successorPath(path)].some((candidate) => holds(candidate, streams[stream]));
+}

@@ -1,0 +1,68 @@
+// A small disk of its own for a test: a tmpfs, where this machine lets us mount one.
+import { spawnSync } from 'node:child_process';
+import { closeSync, mkdirSync, mkdtempSync, openSync, rmdirSync, rmSync, writeFileSync, writeSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { findWebUser } from './tree.ts';
+
+/** Mounts a tmpfs at a folder that the web user owns from then on. Throws when this is not allowed. */
+export function mountTmpfs(path: string, limits: string): void {
+  const user = findWebUser();
+  const owner = user ? `,uid=${user.uid},gid=${user.gid}` : '';
+  const mounted = spawnSync('mount', ['-t', 'tmpfs', '-o', `mode=755,${limits}${owner}`, 'tmpfs', path], {
+    encoding: 'utf8',
+  });
+  if (mounted.status !== 0) throw new Error((mounted.error?.message ?? mounted.stderr).trim());
+}
+
+export function unmountTmpfs(path: string): void {
+  const unmounted = spawnSync('umount', [path], { encoding: 'utf8' });
+  if (unmounted.status !== 0) throw new Error(unmounted.stderr);
+}
+
+/** Why no tmpfs can be mounted here; undefined when one can. */
+export function findMountObstacle(): string | undefined {
+  if (process.getuid?.() !== 0) return 'not root';
+  const folder = mkdtempSync(join(tmpdir(), 'webjob-mount-'));
+  try {
+    mountTmpfs(folder, 'size=64k');
+    unmountTmpfs(folder);
+    return undefined;
+  } catch (error) {
+    return (error as Error).message;
+  } finally {
+    rmdirSync(folder);
+  }
+}
+
+/** Writes a file until the disk has no byte left. */
+export function fillBytes(path: string): void {
+  const fd = openSync(path, 'a');
+  try {
+    for (let size = 256 * 1024; size >= 1; ) {
+      try {
+        writeSync(fd, Buffer.alloc(size));
+      } catch (error) {
+        if ((error as NodeJS.ErrnoException).code !== 'ENOSPC') throw error;
+        size = Math.floor(size / 2);
+      }
+    }
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** Makes empty files in a new folder until so many inodes are left. */
+export function fillInodes(folder: string, left: number): void {
+  mkdirSync(folder);
+  let made = 0;
+  try {
+    for (;;) {
+      writeFileSync(join(folder, String(made)), '');
+      made += 1;
+    }
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOSPC') throw error;
+  }
+  for (let count = 1; count <= left; count += 1) rmSync(join(folder, String(made - count)));
+}

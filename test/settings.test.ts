@@ -1,0 +1,293 @@
+// nph-webjob.cfg as the server reads it: every control of the table with good and bad values, repeats, spellings, and which file it is.
+import assert from 'node:assert/strict';
+import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, describe, it } from 'node:test';
+import { CONTROLS, DEFAULT_FILES, parseSettings, readSettings, type ServerSettings } from '../cgi/settings.ts';
+
+interface Samples {
+  /** A value that is allowed and differs from the default, and what it changes. */
+  good: [value: string, changes: Partial<ServerSettings>][];
+  bad: string[];
+  /** Controls without which this one does nothing. */
+  with?: string;
+}
+
+const BAD_FLAGS = ['', 'yes', 'no', '1', '0', 'true', 'YN', 'Y N', 'Y;', '"Y"', 'on', '\u{ff39}'];
+const GOOD_PATHS = ['/srv/web job', '/a;b"c"=[d]\\$&', '/ä'];
+const BAD_PATHS = ['', 'incoming', './incoming', '../incoming', '~/incoming', '<Base>/x', 'C:\\x', '/a\x07', '/a\x7fb'];
+
+/** Samples of the controls that are more than a flag or a directory. */
+const SAMPLES: Record<string, Samples> = {
+  BaseDirectory: {
+    good: ['/var/integrity', '/var/integrity/', '/var/integrity//'].map((value) => [
+      value,
+      treeBelow('/var/integrity'),
+    ]),
+    bad: BAD_PATHS,
+  },
+  CapContentLength: { good: [['Y', { maxContentBytes: 100_000_000 }]], bad: BAD_FLAGS },
+  MaxContentLength: {
+    with: 'CapContentLength=Y',
+    good: [
+      ['0', { maxContentBytes: 0 }],
+      ['7', { maxContentBytes: 7 }],
+      ['007', { maxContentBytes: 7 }],
+      ['999999999999999', { maxContentBytes: 999_999_999_999_999 }],
+    ],
+    bad: ['', '-1', '+1', '1.5', '1e6', '0x10', '10 MB', '1_000', '9'.repeat(16), 'unlimited'],
+  },
+  FolderList: {
+    good: [
+      ['', { folders: [] }],
+      ['a', { folders: ['a'] }],
+      ['a:b.c:D-_9', { folders: ['a', 'b.c', 'D-_9'] }],
+      ['...:.a', { folders: ['...', '.a'] }],
+    ],
+    bad: [
+      '.',
+      '..',
+      'a:..',
+      '..:a',
+      'a:.:b',
+      '../a',
+      'a/b',
+      '/a',
+      ':',
+      'a:',
+      ':a',
+      'a::b',
+      'a b',
+      'a,b',
+      'a\0b',
+      '%cid',
+    ],
+  },
+  PutNameFormat: {
+    good: [
+      ['%cid/%Y/%m/%d/%jid', { putNameFormat: '%cid/%Y/%m/%d/%jid' }],
+      ['a', { putNameFormat: 'a' }],
+    ],
+    bad: ['', '/%cid', '../%cid', '%cid/..', '%cid/', 'a//b', '%x', '%', '%cid %cmd', '$(id)', '`id`', 'a;b', 'a\\b'],
+  },
+  ServerId: {
+    good: [
+      ['a', { serverId: 'a' }],
+      ['A.b_c-9', { serverId: 'A.b_c-9' }],
+      ['x'.repeat(64), { serverId: 'x'.repeat(64) }],
+    ],
+    bad: ['', 'x'.repeat(65), 'a b', 'a/b', 'a%cid', 'a:b', 'ä', 'a\tb'],
+  },
+};
+
+function treeBelow(base: string): Partial<ServerSettings> {
+  const parts = ['config', 'dynamic', 'incoming', 'logfiles', 'profiles', 'spool'] as const;
+  return Object.fromEntries(parts.map((part) => [`${part}Directory`, `${base}/${part}`]));
+}
+
+/** The field a flag or a directory is read into: `UseGMT` is `useGmt`. */
+function fieldOf(key: string): string {
+  return key
+    .replace(/^[A-Z]/, (first) => first.toLowerCase())
+    .replace(/[A-Z]{2,}$/, (last) => `${last[0]}${last.slice(1).toLowerCase()}`);
+}
+
+function samplesOf(control: (typeof CONTROLS)[number]): Samples {
+  const { key, allowed } = control;
+  const own = SAMPLES[key];
+  if (own) return own;
+  if (allowed === '[YNyn]') {
+    const isOff = control.default === 'N';
+    return {
+      good: (isOff ? ['Y', 'y'] : ['N', 'n']).map((value) => [value, { [fieldOf(key)]: isOff }]),
+      bad: BAD_FLAGS,
+    };
+  }
+  assert.match(key, /Directory$/, `${key} needs a row in SAMPLES`);
+  return { good: GOOD_PATHS.map((path) => [path, { [fieldOf(key)]: path }]), bad: BAD_PATHS };
+}
+
+function parse(...lines: (string | undefined)[]): { settings: ServerSettings; problems: string[] } {
+  const problems: string[] = [];
+  return { settings: parseSettings(lines.filter((line) => line !== undefined).join('\n'), problems), problems };
+}
+
+const DEFAULTS = parse().settings;
+
+describe('without any line', () => {
+  it('every control has its documented default', () => {
+    assert.deepEqual(parse(), { settings: DEFAULTS, problems: [] });
+    const { folders, maxContentBytes, putNameFormat, serverId, useGmt, requireUser, requireMatch } = DEFAULTS;
+    assert.deepEqual(
+      { folders, maxContentBytes, putNameFormat, serverId, useGmt, requireUser, requireMatch },
+      {
+        ...{ folders: ['common'], maxContentBytes: undefined, putNameFormat: '%cid_%Y%m%d%H%M%S_%pid_%cmd' },
+        ...{ serverId: 'server_1', useGmt: false, requireUser: true, requireMatch: true },
+      },
+    );
+    assert.deepEqual({ ...DEFAULTS, ...treeBelow('/var/webjob') }, DEFAULTS);
+  });
+
+  it('every default may be written down', () => {
+    const written = CONTROLS.filter((control) => !control.default.startsWith('<Base>'));
+    const lines = written.map((control) => `${control.key}=${control.default}`);
+    assert.deepEqual(parse(...lines), { settings: DEFAULTS, problems: [] });
+  });
+});
+
+for (const control of CONTROLS) {
+  describe(control.key, () => {
+    const { key } = control;
+    const samples = samplesOf(control);
+    const unchanged = parse(samples.with).settings;
+
+    it('takes what is allowed', () => {
+      for (const [value, changes] of samples.good) {
+        assert.deepEqual(parse(samples.with, `${key}=${value}`), {
+          settings: { ...unchanged, ...changes },
+          problems: [],
+        });
+        assert.notDeepEqual({ ...unchanged, ...changes }, unchanged, `${value} is no default`);
+      }
+    });
+
+    it('is the same in any case, with blanks, comments and CR', () => {
+      const [value, changes] = samples.good[0] ?? assert.fail('no good value');
+      const expected = { settings: { ...unchanged, ...changes }, problems: [] };
+      for (const spelling of [key.toLowerCase(), key.toUpperCase(), `  ${key}  `]) {
+        assert.deepEqual(parse(samples.with, `${spelling}=\t${value} # ${key}=`, ''), expected, spelling);
+      }
+      assert.deepEqual(parse(`${samples.with ?? ''}\r`, `${key}=${value}\r`, '\r'), expected);
+      assert.deepEqual(parse(samples.with, `${key}s=${value}`, `X${key}=${value}`), {
+        settings: unchanged,
+        problems: [],
+      });
+    });
+
+    it('refuses what is not, names itself and keeps the value to itself', () => {
+      for (const value of samples.bad) {
+        const { settings, problems } = parse(samples.with, '# a comment', `${key.toLowerCase()}=${value}`);
+        const line = samples.with === undefined ? 2 : 3;
+        assert.deepEqual(problems, [`${key} in line ${line} has a value that is not allowed`], JSON.stringify(value));
+        assert.deepEqual(settings, unchanged);
+      }
+    });
+
+    it('counts as it was said last', () => {
+      const [good, changes] = samples.good[0] ?? assert.fail('no good value');
+      const bad = samples.bad.at(-1) ?? assert.fail('no bad value');
+      const changed = { settings: { ...unchanged, ...changes }, problems: [] };
+      assert.deepEqual(parse(samples.with, `${key}=${bad}`, `${key.toUpperCase()}=${good}`), changed);
+      assert.equal(parse(samples.with, `${key.toUpperCase()}=${good}`, `${key}=${bad}`).problems.length, 1);
+      if (control.default.startsWith('<Base>')) return;
+      const back = parse(samples.with, `${key}=${good}`, `${key}=${control.default}`);
+      assert.deepEqual(back, { settings: unchanged, problems: [] });
+    });
+  });
+}
+
+describe('several controls', () => {
+  it('name every problem', () => {
+    const { problems } = parse('RequireUser=1', 'UseGmt=2', 'ServerId=a/b');
+    assert.deepEqual(problems.map((problem) => problem.split(' ')[0]).sort(), ['RequireUser', 'ServerId', 'UseGMT']);
+  });
+
+  it('keep MaxContentLength checked while there is no cap', () => {
+    assert.deepEqual(parse('MaxContentLength=7'), { settings: DEFAULTS, problems: [] });
+    assert.equal(parse('CapContentLength=N', 'MaxContentLength=x').problems.length, 1);
+  });
+
+  it('move one part of the tree and leave the rest below BaseDirectory', () => {
+    const { settings } = parse('IncomingDirectory=/elsewhere', 'BaseDirectory=/a$&b');
+    assert.deepEqual(settings, { ...DEFAULTS, ...treeBelow('/a$&b'), incomingDirectory: '/elsewhere' });
+    assert.deepEqual(parse('BaseDirectory=/').settings, { ...DEFAULTS, ...treeBelow('') });
+  });
+
+  it('are read past lines that mean nothing', () => {
+    const noise = [
+      '[section]',
+      'stray',
+      '=x',
+      '__proto__=x',
+      'constructor=x',
+      'toString=x',
+      'NoSuchControl=x',
+      ';ServerId=x',
+    ];
+    assert.deepEqual(parse(...noise, 'ServerId=a', ...noise), {
+      settings: { ...DEFAULTS, serverId: 'a' },
+      problems: [],
+    });
+  });
+
+  it('spell UseGMT as they like', () => {
+    for (const key of ['UseGMT', 'UseGmt', 'usegmt', 'USEGMT'])
+      assert.equal(parse(`${key}=Y`).settings.useGmt, true, key);
+  });
+});
+
+describe('the file', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'webjob-settings-'));
+  after(() => rmSync(folder, { recursive: true }));
+  const write = (name: string, text: string): string => {
+    const path = join(folder, name);
+    writeFileSync(path, text);
+    return path;
+  };
+  const missing = join(folder, 'missing', 'nph-webjob.cfg');
+  const first = write('first.cfg', 'ServerId=first\n');
+  const second = write('second.cfg', 'ServerId=second\n');
+  const serverId = (file: string | undefined, defaults?: string[]): string => {
+    const { settings, problems } = readSettings(file, defaults);
+    assert.deepEqual(problems, []);
+    return settings.serverId;
+  };
+
+  it('is the one that is named, or none', () => {
+    assert.equal(serverId(second, [first]), 'second');
+    assert.equal(serverId(missing, [first, second]), 'server_1');
+    assert.deepEqual(readSettings(missing), { settings: DEFAULTS, problems: [] });
+  });
+
+  it('is else the first of the default ones that exists, or none', () => {
+    assert.equal(serverId(undefined, [first, second]), 'first');
+    assert.equal(serverId(undefined, [second, first]), 'second');
+    assert.equal(serverId(undefined, [missing, second]), 'second');
+    assert.equal(serverId(undefined, [missing]), 'server_1');
+  });
+
+  it('lies by default where the contract says, in that order', () => {
+    const contract = readFileSync(join(import.meta.dirname, '..', 'docs', 'protocol.md'), 'utf8');
+    const documented = [...contract.matchAll(/`(\/[^`]*\/nph-webjob\.cfg)`/g)].map(([, path]) => path);
+    assert.deepEqual(DEFAULT_FILES, documented);
+  });
+
+  it('is a problem when it is there and cannot be read: no other is read in its place', () => {
+    mkdirSync(join(folder, 'folder.cfg'));
+    symlinkSync('loop.cfg', join(folder, 'loop.cfg'));
+    const unreadable: [name: string, code: string][] = [
+      ['folder.cfg', 'EISDIR'],
+      ['loop.cfg', 'ELOOP'],
+      ['first.cfg/nph-webjob.cfg', 'ENOTDIR'],
+    ];
+    if (process.getuid?.() !== 0) {
+      chmodSync(write('secret.cfg', 'ServerId=secret\n'), 0);
+      unreadable.push(['secret.cfg', 'EACCES']);
+    }
+    for (const [name, code] of unreadable) {
+      const expected = { settings: DEFAULTS, problems: [`the settings file cannot be read: ${code}`] };
+      assert.deepEqual(readSettings(join(folder, name)), expected, name);
+      assert.deepEqual(readSettings(undefined, [join(folder, name), second]), expected, name);
+    }
+  });
+
+  it('may hold any bytes', () => {
+    const path = join(folder, 'bytes.cfg');
+    writeFileSync(
+      path,
+      Buffer.concat([Buffer.from([0xff, 0xfe, 0, 0x80, 10]), Buffer.from('ServerId=a\n'), Buffer.alloc(9)]),
+    );
+    assert.equal(serverId(path), 'a');
+  });
+});
