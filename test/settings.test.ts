@@ -4,7 +4,8 @@ import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, w
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, it } from 'node:test';
-import { CONTROLS, DEFAULT_FILES, parseSettings, readSettings, type ServerSettings } from '../cgi/settings.ts';
+import { CONTROLS, type ServerSettings } from '../cgi/controls.ts';
+import { DEFAULT_FILES, parseSettings, readSettings } from '../cgi/settings.ts';
 
 interface Samples {
   /** A value that is allowed and differs from the default, and what it changes. */
@@ -27,23 +28,33 @@ const SAMPLES: Record<string, Samples> = {
     ]),
     bad: BAD_PATHS,
   },
-  CapContentLength: { good: [['Y', { maxContentBytes: 100_000_000 }]], bad: BAD_FLAGS },
-  MaxContentLength: {
-    with: 'CapContentLength=Y',
+  ...Object.fromEntries(['MaxContentLength', 'GetHookOutputLimit'].map((key) => [key, bytes(fieldOf(key))])),
+  ...Object.fromEntries(['GetHookTimeLimit', 'PutHookTimeLimit'].map((key) => [key, seconds(fieldOf(key))])),
+  ...Object.fromEntries(['GetHookStatus', 'PutHookStatus'].map((key) => [key, exitStatus(fieldOf(key))])),
+  GetHookCommandLine: command('getHookCommandLine', 'GetHookEnable=N', ['%file'], ['%out', '%rdy']),
+  GetTriggerCommandLine: command('getTriggerCommandLine', 'GetTriggerEnable=N', [], ['%file', '%env']),
+  PutHookCommandLine: command('putHookCommandLine', 'PutHookEnable=N', ['%out %err %env %rdy'], ['%file']),
+  PutTriggerCommandLine: command('putTriggerCommandLine', 'PutTriggerEnable=N', ['%out %err %env %rdy'], ['%file']),
+  // One that is enabled needs its command line.
+  ...Object.fromEntries(
+    ['GetHook', 'GetTrigger', 'PutHook', 'PutTrigger'].map((name) => [
+      `${name}Enable`,
+      { with: `${name}CommandLine=true`, good: [['Y', { [fieldOf(`${name}Enable`)]: true }]], bad: BAD_FLAGS },
+    ]),
+  ),
+  DsvSignatureSuffix: {
     good: [
-      ['0', { maxContentBytes: 0 }],
-      ['7', { maxContentBytes: 7 }],
-      ['007', { maxContentBytes: 7 }],
-      ['999999999999999', { maxContentBytes: 999_999_999_999_999 }],
+      ['.asc', { dsvSignatureSuffix: '.asc' }],
+      ['..x', { dsvSignatureSuffix: '..x' }],
     ],
-    bad: ['', '-1', '+1', '1.5', '1e6', '0x10', '10 MB', '1_000', '9'.repeat(16), 'unlimited'],
+    bad: ['', '.', 'sig', '/sig', './sig', '.a/b', '.a b', `.${'x'.repeat(33)}`, '.%cid'],
   },
   FolderList: {
     good: [
-      ['', { folders: [] }],
-      ['a', { folders: ['a'] }],
-      ['a:b.c:D-_9', { folders: ['a', 'b.c', 'D-_9'] }],
-      ['...:.a', { folders: ['...', '.a'] }],
+      ['', { folderList: '' }],
+      ['a', { folderList: 'a' }],
+      ['a:b.c:D-_9', { folderList: 'a:b.c:D-_9' }],
+      ['...:.a', { folderList: '...:.a' }],
     ],
     bad: [
       '.',
@@ -81,16 +92,44 @@ const SAMPLES: Record<string, Samples> = {
   },
 };
 
+function bytes(field: string): Samples {
+  return {
+    good: ['0', '7', '007', '999999999999999'].map((value) => [value, { [field]: Number(value) }]),
+    bad: ['', '-1', '+1', '1.5', '1e6', '0x10', '10 MB', '1_000', '9'.repeat(16), 'unlimited'],
+  };
+}
+
+function seconds(field: string): Samples {
+  return {
+    good: ['1', '999'].map((value) => [value, { [field]: Number(value) }]),
+    bad: ['', '0', '-1', '1000', '1.5', '30s', '030'],
+  };
+}
+
+function exitStatus(field: string): Samples {
+  return {
+    good: ['1', '99', '100', '199', '249', '255'].map((value) => [value, { [field]: Number(value) }]),
+    bad: ['', '256', '300', '1000', '-1', '1.0', 'zero'],
+  };
+}
+
+function command(field: string, off: string, tokens: string[], strangers: string[]): Samples {
+  const good = ['/bin/x -a \'b c\' "$HOME" | y; z `w` %cid %cmd %jid %pid %sid %ip %ipv4 %s %%', ...tokens];
+  return {
+    with: off,
+    good: good.map((value) => [value, { [field]: value }]),
+    bad: ['%', '%x', 'a%', '%Cid', 'a\x07b', 'a\x7fb', 'a\tb', ...strangers],
+  };
+}
+
 function treeBelow(base: string): Partial<ServerSettings> {
   const parts = ['config', 'dynamic', 'incoming', 'logfiles', 'profiles', 'spool'] as const;
   return Object.fromEntries(parts.map((part) => [`${part}Directory`, `${base}/${part}`]));
 }
 
-/** The field a flag or a directory is read into: `UseGMT` is `useGmt`. */
+/** `RequireUser` is `requireUser`. */
 function fieldOf(key: string): string {
-  return key
-    .replace(/^[A-Z]/, (first) => first.toLowerCase())
-    .replace(/[A-Z]{2,}$/, (last) => `${last[0]}${last.slice(1).toLowerCase()}`);
+  return key.replace(/^[A-Z]/, (first) => first.toLowerCase());
 }
 
 function samplesOf(control: (typeof CONTROLS)[number]): Samples {
@@ -118,12 +157,12 @@ const DEFAULTS = parse().settings;
 describe('without any line', () => {
   it('every control has its documented default', () => {
     assert.deepEqual(parse(), { settings: DEFAULTS, problems: [] });
-    const { folders, maxContentBytes, putNameFormat, serverId, useGmt, requireUser, requireMatch } = DEFAULTS;
+    const { folderList, capContentLength, putNameFormat, serverId, useGMT, requireUser, requireMatch } = DEFAULTS;
     assert.deepEqual(
-      { folders, maxContentBytes, putNameFormat, serverId, useGmt, requireUser, requireMatch },
+      { folderList, capContentLength, putNameFormat, serverId, useGMT, requireUser, requireMatch },
       {
-        ...{ folders: ['common'], maxContentBytes: undefined, putNameFormat: '%cid_%Y%m%d%H%M%S_%pid_%cmd' },
-        ...{ serverId: 'server_1', useGmt: false, requireUser: true, requireMatch: true },
+        ...{ folderList: 'common', capContentLength: false, putNameFormat: '%cid_%Y%m%d%H%M%S_%pid_%cmd' },
+        ...{ serverId: 'server_1', useGMT: false, requireUser: true, requireMatch: true },
       },
     );
     assert.deepEqual({ ...DEFAULTS, ...treeBelow('/var/webjob') }, DEFAULTS);
@@ -194,7 +233,7 @@ describe('several controls', () => {
   });
 
   it('keep MaxContentLength checked while there is no cap', () => {
-    assert.deepEqual(parse('MaxContentLength=7'), { settings: DEFAULTS, problems: [] });
+    assert.deepEqual(parse('MaxContentLength=7'), { settings: { ...DEFAULTS, maxContentLength: 7 }, problems: [] });
     assert.equal(parse('CapContentLength=N', 'MaxContentLength=x').problems.length, 1);
   });
 
@@ -223,7 +262,31 @@ describe('several controls', () => {
 
   it('spell UseGMT as they like', () => {
     for (const key of ['UseGMT', 'UseGmt', 'usegmt', 'USEGMT'])
-      assert.equal(parse(`${key}=Y`).settings.useGmt, true, key);
+      assert.equal(parse(`${key}=Y`).settings.useGMT, true, key);
+  });
+});
+
+describe('a hook or trigger', () => {
+  it('that is enabled needs a command line', () => {
+    for (const name of ['GetHook', 'PutHook', 'GetTrigger', 'PutTrigger']) {
+      assert.deepEqual(parse(`${name}Enable=Y`).problems, [`${name}CommandLine is missing, and ${name}Enable=Y`]);
+    }
+  });
+
+  it('sees no path that a shell would take apart', () => {
+    for (const path of ['/a b', '/a;b', '/$(id)', "/a'b", '/a%b', '/a\\b', '/*']) {
+      for (const [name, directory] of [
+        ['GetHook', 'ProfilesDirectory'],
+        ['PutHook', 'IncomingDirectory'],
+        ['PutTrigger', 'IncomingDirectory'],
+      ] as const) {
+        const lines = [`${directory}=${path}`, `${name}CommandLine=true`];
+        assert.deepEqual(parse(...lines).problems, [], 'harmless while it is off');
+        assert.deepEqual(parse(...lines, `${name}Enable=Y`).problems, [
+          `${directory} holds a character that ${name}CommandLine may not see`,
+        ]);
+      }
+    }
   });
 });
 
@@ -238,8 +301,12 @@ describe('the file', () => {
   const missing = join(folder, 'missing', 'nph-webjob.cfg');
   const first = write('first.cfg', 'ServerId=first\n');
   const second = write('second.cfg', 'ServerId=second\n');
+  const read = (...args: Parameters<typeof readSettings>) => {
+    const { settings, problems } = readSettings(...args);
+    return { settings, problems };
+  };
   const serverId = (file: string | undefined, defaults?: string[]): string => {
-    const { settings, problems } = readSettings(file, defaults);
+    const { settings, problems } = read(file, defaults);
     assert.deepEqual(problems, []);
     return settings.serverId;
   };
@@ -247,7 +314,7 @@ describe('the file', () => {
   it('is the one that is named, or none', () => {
     assert.equal(serverId(second, [first]), 'second');
     assert.equal(serverId(missing, [first, second]), 'server_1');
-    assert.deepEqual(readSettings(missing), { settings: DEFAULTS, problems: [] });
+    assert.deepEqual(read(missing), { settings: DEFAULTS, problems: [] });
   });
 
   it('is else the first of the default ones that exists, or none', () => {
@@ -277,8 +344,8 @@ describe('the file', () => {
     }
     for (const [name, code] of unreadable) {
       const expected = { settings: DEFAULTS, problems: [`the settings file cannot be read: ${code}`] };
-      assert.deepEqual(readSettings(join(folder, name)), expected, name);
-      assert.deepEqual(readSettings(undefined, [join(folder, name), second]), expected, name);
+      assert.deepEqual(read(join(folder, name)), expected, name);
+      assert.deepEqual(read(undefined, [join(folder, name), second]), expected, name);
     }
   });
 
