@@ -128,7 +128,7 @@ function checkDirectories(settings: ServerSettings): void {
   const { R_OK, W_OK, X_OK } = constants;
   if (settings.enableLogging) checkAccess('LogfilesDirectory', settings.logfilesDirectory, X_OK);
   if (settings.enableGetService) checkAccess('ProfilesDirectory', settings.profilesDirectory, R_OK | X_OK);
-  if (settings.enablePutService) checkAccess('IncomingDirectory', settings.incomingDirectory, W_OK | X_OK);
+  if (settings.enablePutService) checkAccess('IncomingDirectory', settings.incomingDirectory, R_OK | W_OK | X_OK);
 }
 
 function checkAccess(control: string, path: string, mode: number): void {

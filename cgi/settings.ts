@@ -41,15 +41,17 @@ export function collectControls(entries: Entry[], prefix = ''): GivenControls {
 export function buildSettings(given: GivenControls, problems: string[]): ServerSettings {
   const pairs = CONTROLS.map((control) => {
     const value = readValue(control, given, problems);
-    return [
-      control.key.replace(/^./, (initial) => initial.toLowerCase()),
-      control.parse ? control.parse(value) : value,
-    ];
+    return [propertyOf(control.key), control.parse ? control.parse(value) : value];
   });
   const settings = Object.fromEntries(pairs) as ServerSettings;
   placeDirectories(settings);
   checkCommands(settings, problems);
   return settings;
+}
+
+/** `RequireUser` is `requireUser`. */
+function propertyOf<Key extends string>(key: Key): Uncapitalize<Key> {
+  return key.replace(/^./, (initial) => initial.toLowerCase()) as Uncapitalize<Key>;
 }
 
 function readValue({ key, default: value, allowed }: Control, given: GivenControls, problems: string[]): string {
@@ -60,25 +62,31 @@ function readValue({ key, default: value, allowed }: Control, given: GivenContro
   return value;
 }
 
-const DIRECTORIES = ['config', 'dynamic', 'incoming', 'logfiles', 'profiles', 'spool'] as const;
-
 /** Only a default begins with `<Base>`; a function puts it in, because a `$` in a path is no replacement pattern. */
 function placeDirectories(settings: ServerSettings): void {
   const base = settings.baseDirectory.replace(/\/+$/, '');
-  for (const name of DIRECTORIES) {
+  settings.baseDirectory = base;
+  for (const name of ['config', 'dynamic', 'incoming', 'logfiles', 'profiles', 'spool'] as const) {
     settings[`${name}Directory`] = settings[`${name}Directory`].replace(/^<Base>/, () => base);
   }
 }
 
+/** Every command that may be run, and the directory of the files it gets. */
+const COMMANDS = [
+  ['GetHook', 'ProfilesDirectory'],
+  ['PutHook', 'IncomingDirectory'],
+  ['GetTrigger', undefined],
+  ['PutTrigger', 'IncomingDirectory'],
+] as const;
+
 /** A command that is enabled is there, and the paths it gets hold nothing that a shell would take apart. */
 function checkCommands(settings: ServerSettings, problems: string[]): void {
-  for (const name of ['getHook', 'putHook', 'getTrigger', 'putTrigger'] as const) {
-    if (!settings[`${name}Enable`]) continue;
-    const key = name.replace(/^./, (initial) => initial.toUpperCase());
-    if (settings[`${name}CommandLine`] === '') problems.push(`${key}CommandLine is missing, and ${key}Enable=Y`);
-    const directory = name.startsWith('get') ? 'profilesDirectory' : 'incomingDirectory';
-    if (!/^[A-Za-z0-9_./:+@=,-]+$/.test(settings[directory]))
-      problems.push(`${directory} holds a character that ${key}CommandLine may not see`);
+  for (const [name, directory] of COMMANDS) {
+    if (!settings[propertyOf(`${name}Enable`)]) continue;
+    if (settings[propertyOf(`${name}CommandLine`)] === '')
+      problems.push(`${name}CommandLine is missing, and ${name}Enable=Y`);
+    if (directory && !/^[A-Za-z0-9_./:+@=,-]+$/.test(settings[propertyOf(directory)]))
+      problems.push(`${directory} holds a character that ${name}CommandLine may not see`);
   }
 }
 

@@ -124,7 +124,7 @@ function command(field: string, off: string, tokens: string[], strangers: string
 
 function treeBelow(base: string): Partial<ServerSettings> {
   const parts = ['config', 'dynamic', 'incoming', 'logfiles', 'profiles', 'spool'] as const;
-  return Object.fromEntries(parts.map((part) => [`${part}Directory`, `${base}/${part}`]));
+  return { baseDirectory: base, ...Object.fromEntries(parts.map((part) => [`${part}Directory`, `${base}/${part}`])) };
 }
 
 /** `RequireUser` is `requireUser`. */
