@@ -8,7 +8,7 @@ import { arch, machine, release, type as systemType } from 'node:os';
 import { join } from 'node:path';
 import { after, before, beforeEach, describe, it } from 'node:test';
 import { parseRecord } from 'webjob-protocol';
-import { type Ended, makeClient } from './client-job.ts';
+import { type Ended, makeClient, until } from './client-job.ts';
 import {
   afterBody,
   type Behaviour,
@@ -267,6 +267,32 @@ describe('a PUT to a server that', () => {
     configure({ URLPutURL: gone.url });
     assertFailure(await client.execute(['host.sh']), 5, `connect ECONNREFUSED 127.0.0.1:${gone.port}`);
   });
+});
+
+describe('a signal to webjob', () => {
+  const SIGNALS: [signal: NodeJS.Signals, code: number][] = [
+    ['SIGINT', 130],
+    ['SIGTERM', 143],
+    ['SIGHUP', 129],
+  ];
+  for (const [signal, code] of SIGNALS) {
+    it(`${signal} in GET or PUT ends it, cleaned up, with exit code ${code}`, async () => {
+      for (const stage of ['get', 'put'] as const) {
+        configure();
+        let isAsked = false;
+        fake.get = serve(PROGRAM);
+        fake[stage] = () => {
+          isAsked = true;
+        };
+        const { child, ended } = client.start(['host.sh']);
+        await until(() => isAsked, 'the request has come');
+        child.kill(signal);
+        assert.deepEqual(await ended, { code, signal: null, stdout: '', stderr: '' });
+        assert.deepEqual(client.left(), []);
+        assert.equal(existsSync(marker), stage === 'put');
+      }
+    });
+  }
 });
 
 describe('to a good server the client', () => {

@@ -1,0 +1,60 @@
+// A site under httpd with one client of its own, and what that client's uploads leave in the locker.
+import { readdirSync, readFileSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { type HttpdOptions, type Server, startHttpd } from '../scripts/httpd.ts';
+import { addCommand, makeSite, type Site } from '../scripts/site.ts';
+import { type Client, makeClient } from './client-job.ts';
+
+export interface Upload {
+  out: Buffer;
+  err: Buffer;
+  env: string;
+  rdy: string;
+}
+
+export interface ClientSite {
+  site: Site;
+  server: Server;
+  client: Client;
+  /** Writes webjob.conf for client1 at this site; an empty value takes a control's line away. */
+  configure(more?: Record<string, string>): void;
+  add(name: string, program: string | Buffer): void;
+  /** The one upload there is; removes it. Throws Error when there is not exactly one. */
+  takeUpload(): Upload;
+  close(): Promise<void>;
+}
+
+export async function startClientSite(options: Partial<HttpdOptions> = {}): Promise<ClientSite> {
+  const site = makeSite();
+  const server = await startHttpd({ site, mpm: 'event', ...options });
+  const client = makeClient();
+  const url = `${server.url}/webjob/nph-webjob.cgi`;
+  return {
+    ...{ site, server, client },
+    configure: (more = {}) => {
+      const controls = {
+        ...{ URLGetURL: url, URLPutURL: url, URLAuthType: 'basic', URLUsername: 'client1', URLPassword: 'foo' },
+        ...more,
+      };
+      client.configure(Object.fromEntries(Object.entries(controls).filter(([, value]) => value !== '')));
+    },
+    add: (name, program) => addCommand(site, 'client1', name, program),
+    takeUpload: () => takeUpload(site.incoming),
+    close: async () => {
+      await server.stop();
+      client.remove();
+      site.remove();
+    },
+  };
+}
+
+function takeUpload(incoming: string): Upload {
+  const names = readdirSync(incoming).sort();
+  const extensions = names.map((name) => name.slice(-4));
+  if (extensions.join() !== '.env,.err,.out,.rdy') throw new Error(`not one upload: ${names.join(' ')}`);
+  const [env = '', err = '', out = '', rdy = ''] = names.map((name) => join(incoming, name));
+  const text = (path: string): string => readFileSync(path, 'utf8');
+  const upload = { out: readFileSync(out), err: readFileSync(err), env: text(env), rdy: text(rdy) };
+  for (const path of [env, err, out, rdy]) rmSync(path);
+  return upload;
+}
