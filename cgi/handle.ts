@@ -161,8 +161,6 @@ function formatAnswer(exchange: Exchange, answer: Answer): CgiResponse {
 /** What runs after a request that was served, if anything does. A link test served nothing. */
 function findTrigger(exchange: Exchange, { status, upload }: Answer): (() => void) | undefined {
   const { settings } = exchange;
-  const name = upload ? 'putTrigger' : 'getTrigger';
-  if (status !== 200 || !settings[`${name}Enable`]) return undefined;
-  const { out = '', err = '', env = '', rdy = '' } = upload ?? {};
-  return () => startTrigger(exchange, upload ? 'PutTrigger' : 'GetTrigger', { out, err, env, rdy });
+  if (status !== 200 || !settings[upload ? 'putTriggerEnable' : 'getTriggerEnable']) return undefined;
+  return () => startTrigger(exchange, upload);
 }

@@ -54,9 +54,8 @@ function openSpool(folder: string): { reader: number; writer: number } {
 
 /** Runs the PutHook on the complete files of an upload. Throws Refusal 551. */
 export function inspectUpload(exchange: Exchange, paths: GroupPaths): void {
-  const { out, err, env, rdy } = paths;
   const { putHookCommandLine, putHookLogDivertedOutput } = exchange.settings;
-  const command = expandCommand(putHookCommandLine, tokenFacts(exchange), { out, err, env, rdy });
+  const command = expandCommand(putHookCommandLine, tokenFacts(exchange), paths);
   runHook(exchange, 'PutHook', command, putHookLogDivertedOutput ? 'pipe' : 'ignore');
 }
 

@@ -2,35 +2,35 @@
 // (docs/protocol.md, section 4). A value is encoded before it is put in, so that no client can add a path or a command.
 import { timeFields } from 'webjob-protocol';
 
-/** Every token, without its `%`, and what it stands for. */
-export const TOKENS = {
-  cid: 'client id',
-  cmd: 'name of the command',
-  jid: 'job id',
-  pid: 'process id of the server script, at least five digits',
-  sid: 'ServerId',
-  ip: 'address of the client',
-  ipv4: 'address of the client',
-  Y: 'year',
-  y: 'year without its century',
-  m: 'month',
-  d: 'day of the month',
-  H: 'hour',
-  M: 'minute',
-  S: 'second',
-  s: 'seconds since 1970-01-01 UTC',
-  j: 'day of the year',
-  '%': 'a percent sign',
-} as const;
+/** Every token, without its `%`. Comments, not strings, say what they mean: each request parses this file. */
+export const TOKENS = [
+  'cid', // client id
+  'cmd', // name of the command
+  'jid', // job id
+  'pid', // process id of the server script, at least five digits
+  'sid', // ServerId
+  'ip', // address of the client
+  'ipv4', // the same
+  'Y', // year
+  'y', // year without its century
+  'm', // month
+  'd', // day of the month
+  'H', // hour
+  'M', // minute
+  'S', // second
+  's', // seconds since 1970-01-01 UTC
+  'j', // day of the year
+  '%', // a percent sign
+] as const;
 
-/** Tokens that stand for the path of a file, and the commands that have such a file. */
-export const PATH_TOKENS = {
-  file: 'the command that was found, empty when there is none (GetHook)',
-  out: 'stdout of an upload (PutHook, PutTrigger)',
-  err: 'stderr of an upload (PutHook, PutTrigger)',
-  env: 'record of an upload (PutHook, PutTrigger)',
-  rdy: 'ready file of an upload, which a PutHook does not see yet (PutHook, PutTrigger)',
-} as const;
+/** Tokens that stand for the path of a file, in the commands that have such a file. */
+export const PATH_TOKENS = [
+  'file', // the command that was found, empty when there is none (GetHook)
+  'out', // stdout of an upload (PutHook, PutTrigger)
+  'err', // its stderr (the same)
+  'env', // its record (the same)
+  'rdy', // its ready file, which a PutHook does not see yet (the same)
+] as const;
 
 /** What the tokens of one request stand for; times are given as the instant and the zone to write it in. */
 export interface TokenFacts {
@@ -44,22 +44,21 @@ export interface TokenFacts {
   useGmt: boolean;
 }
 
-type Token = keyof typeof TOKENS;
-type PathToken = keyof typeof PATH_TOKENS;
+type Token = (typeof TOKENS)[number];
+type PathToken = (typeof PATH_TOKENS)[number];
 
 /** The alternatives, longest first: `%sid` is a ServerId, not seconds followed by "id". */
 function anyOf(tokens: readonly string[]): string {
   return `%(?:${tokens.toSorted((a, b) => b.length - a.length).join('|')})`;
 }
 
-const names = Object.keys(TOKENS);
-const NAME_TOKEN = anyOf(names);
+const NAME_TOKEN = anyOf(TOKENS);
 const NAME_PART = `(?:${NAME_TOKEN}|[A-Za-z0-9_.:+@=,-])+`;
 
 /** What a PutNameFormat may be: a relative path of tokens and harmless characters, no segment of dots alone. */
 export const NAME_FORMAT_PATTERN = `(?!(?:.*/)?\\.{1,2}(?:/|$))${NAME_PART}(?:/${NAME_PART})*`;
 
-const commandPattern = (...paths: PathToken[]): string => `(?:${anyOf([...names, ...paths])}|[^%\\x00-\\x1f\\x7f])+`;
+const commandPattern = (...paths: PathToken[]): string => `(?:${anyOf([...TOKENS, ...paths])}|[^%\\x00-\\x1f\\x7f])+`;
 
 /** What the command lines may be: anything printable, with the tokens that the moment knows. */
 export const COMMAND_PATTERNS = {
@@ -83,7 +82,7 @@ export function expandCommand(
   paths: Partial<Record<PathToken, string>> = {},
 ): string {
   const values = Object.entries(tokenValues(facts)).map(([token, value]) => [token, value.replace(/^-/, '%2d')]);
-  const tokens = anyOf([...names, ...Object.keys(PATH_TOKENS)]);
+  const tokens = anyOf([...TOKENS, ...PATH_TOKENS]);
   return expand(commandLine, tokens, { ...Object.fromEntries(values), ...paths });
 }
 

@@ -3,7 +3,6 @@
 import { basename } from 'node:path';
 import { BODY_CHUNK_BYTES, type Body, type CgiEnvironment } from 'node-cgi-compat';
 import { type ByteSource, STREAMS, type StreamName } from 'webjob-locker';
-import { REASONS } from 'webjob-protocol';
 import type { Answer, Exchange } from './exchange.ts';
 import { appendLine, describeAnswer } from './log.ts';
 
@@ -70,7 +69,6 @@ export function trackRequest(exchange: Exchange, answer: Answer): void {
     bytesSent: file?.size ?? 0,
     milliseconds: done.getTime() - receivedAt.getTime(),
     status: answer.status,
-    reason: REASONS[answer.status],
     message: describeAnswer(answer),
     upload: upload && basename(upload.out, '.out'),
     sha256: answer.digests ?? (file && { payload: digestFile(file) }),

@@ -1,6 +1,7 @@
 // Triggers: commands that run after the answer, whatever becomes of this process (docs/protocol.md, section 4).
 import { closeSync, openSync } from 'node:fs';
 import { join } from 'node:path';
+import type { GroupPaths } from 'webjob-locker';
 import { formatCommandFacts } from 'webjob-protocol';
 import { type Exchange, tokenFacts } from './exchange.ts';
 import { COMMAND_ENVIRONMENT } from './hooks.ts';
@@ -19,24 +20,20 @@ say - started
 wait "$kid"
 say $? ended`;
 
-/** Starts a trigger and leaves it to itself. Never throws: its request is answered already. */
-export function startTrigger(
-  exchange: Exchange,
-  name: 'GetTrigger' | 'PutTrigger',
-  paths: Parameters<typeof expandCommand>[2],
-): void {
-  const commandLine = exchange.settings[name === 'GetTrigger' ? 'getTriggerCommandLine' : 'putTriggerCommandLine'];
+/** Starts the trigger of a GET or, with the files of an upload, of a PUT, and leaves it to itself. Never throws: all is answered. */
+export function startTrigger(exchange: Exchange, upload: GroupPaths | undefined): void {
   const { settings, jobId, clientId, fileName } = exchange;
+  const name = upload ? 'PutTrigger' : 'GetTrigger';
+  const commandLine = upload ? settings.putTriggerCommandLine : settings.getTriggerCommandLine;
   const log = join(settings.logfilesDirectory, 'nph-webjob-trigger.log');
   try {
     const { spawn } = process.getBuiltinModule('node:child_process');
     const facts = formatCommandFacts({ jobId, clientId, fileName, name });
-    const args = [expandCommand(commandLine, tokenFacts(exchange), paths), log, facts, settings.useGMT ? '-u' : ''];
+    const args = [expandCommand(commandLine, tokenFacts(exchange), upload), log, facts, settings.useGMT ? '-u' : ''];
     // A session of its own and none of our descriptors: httpd ends what holds one of those.
-    spawn('/bin/sh', ['-c', SUPERVISOR, name, ...args], {
-      ...{ detached: true, stdio: 'ignore', cwd: '/', env: COMMAND_ENVIRONMENT },
-    })
-      .on('error', (error) => complain(`${name}: ${(error as NodeJS.ErrnoException).code}`))
+    const options = { detached: true, stdio: 'ignore', cwd: '/', env: COMMAND_ENVIRONMENT } as const;
+    spawn('/bin/sh', ['-c', SUPERVISOR, name, ...args], options)
+      .on('error', (error) => complain(`${name}: ${error.message}`))
       .unref();
     // The supervisor would have nobody to tell.
     closeSync(openSync(log, 'a', 0o644));

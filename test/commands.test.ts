@@ -21,8 +21,9 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { after, beforeEach, describe, it } from 'node:test';
 import { findCommand } from '../cgi/commands.ts';
+import type { ServerSettings } from '../cgi/controls.ts';
 import { Refusal } from '../cgi/refusal.ts';
-import { parseSettings, type ServerSettings } from '../cgi/settings.ts';
+import { parseSettings } from '../cgi/settings.ts';
 
 const base = mkdtempSync(join(tmpdir(), 'webjob-commands-'));
 const profiles = join(base, 'profiles');

@@ -16,7 +16,9 @@ describe('raw vectors', () => {
   it('are at least 60 and cover every status of this server', () => {
     assert.ok(vectors.length >= 60, `${vectors.length} vectors`);
     const seen = new Set(vectors.map((vector) => /^HTTP\/1\.1 (\d{3})/.exec(vector.response)?.[1]));
-    for (const status of [200, 251, 404, 405, 450, 451, 452, 453, 454, 455, 456, 457, 458, 459, 470, 471, 472, 500, 507, 550, 551, 553]) {
+    for (const status of [
+      200, 251, 404, 405, 450, 451, 452, 453, 454, 455, 456, 457, 458, 459, 470, 471, 472, 500, 507, 550, 551, 553,
+    ]) {
       assert.ok(seen.has(String(status)), `no vector answers ${status}`);
     }
   });
