@@ -37,8 +37,14 @@ interface World {
 /** Deeper than any request climbs. */
 const DEPTH = 8;
 
+const outers: string[] = [];
+after(() => {
+  for (const outer of outers) rmSync(outer, { recursive: true });
+});
+
 function makeWorld(): World {
   const outer = mkdtempSync(join(tmpdir(), 'webjob-traversal-'));
+  outers.push(outer);
   const inner = join(outer, ...Array.from({ length: DEPTH }, (_, step) => `step${step}`));
   mkdirSync(inner, { recursive: true });
   chmodSync(outer, 0o755);
@@ -181,13 +187,8 @@ function checkLocker(site: Site): number {
 const POSSIBLE = [200, 404, 405, 450, 454, 456, 457, 500];
 
 describe('hostile requests', () => {
-  const worlds: World[] = [];
-  after(() => {
-    for (const { outer } of worlds) rmSync(outer, { recursive: true });
-  });
   const start = (): { world: World; before: Map<string, string> } => {
     const world = makeWorld();
-    worlds.push(world);
     return { world, before: readSurroundings(world) };
   };
 
