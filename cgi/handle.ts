@@ -42,7 +42,7 @@ function answerRequest(exchange: Exchange, configuration: Configuration): Answer
   } catch (error) {
     if (error instanceof Refusal) return { status: error.status, detail: error.message };
     complain(error instanceof Error ? (error.stack ?? error.message) : String(error));
-    return { status: 500, detail: 'unexpected error, see the error log of httpd' };
+    return { status: 500, detail: 'unexpected, see the error log of httpd' };
   }
 }
 

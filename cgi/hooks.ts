@@ -97,7 +97,7 @@ function describeFailure(
 ): string | undefined {
   const { code } = ended.error ?? {};
   if (code === 'ETIMEDOUT') return `took longer than ${seconds} seconds`;
-  if (code === 'ENOBUFS') return `wrote more than ${MAX_DIVERTED_BYTES} bytes besides its payload`;
+  if (code === 'ENOBUFS') return `said more than ${MAX_DIVERTED_BYTES} bytes`;
   if (code !== undefined) return `could not be started: ${code}`;
   if (ended.signal !== null) return `was ended by ${ended.signal}`;
   return ended.status === expected ? undefined : `exited with ${ended.status} in place of ${expected}`;

@@ -19,7 +19,7 @@ export function receiveUpload(exchange: Exchange, query: PutQuery): Answer {
     throw new Refusal(456, 'Content-Length is not the sum of the three lengths');
   }
   if (query.runType === 'linktest') {
-    if (drainBody(body) !== total) throw new Refusal(456, 'the body ended before its announced length');
+    if (drainBody(body) !== total) throw new Refusal(456, 'the body ended early');
     return { status: 251 };
   }
   const base = join(settings.incomingDirectory, uploadName(exchange));

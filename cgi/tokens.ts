@@ -94,6 +94,7 @@ function tokenValues(facts: TokenFacts): Record<Token, string> {
   const time = timeFields(facts.at, facts.useGmt);
   const address = encodeValue(facts.remoteAddress);
   return {
+    ...time,
     cid: encodeValue(facts.clientId),
     cmd: encodeValue(facts.command),
     jid: encodeValue(facts.jobId),
@@ -101,15 +102,8 @@ function tokenValues(facts: TokenFacts): Record<Token, string> {
     sid: encodeValue(facts.serverId),
     ip: address,
     ipv4: address,
-    Y: time.year,
-    y: time.year.slice(-2),
-    m: time.month,
-    d: time.day,
-    H: time.hour,
-    M: time.minute,
-    S: time.second,
+    y: time.Y.slice(-2),
     s: String(Math.floor(facts.at.getTime() / 1000)),
-    j: time.dayOfYear,
     '%': '%',
   };
 }

@@ -92,6 +92,5 @@ function tlsFacts(env: CgiEnvironment): Record<string, string | undefined> {
     commonName: env.SSL_CLIENT_S_DN_CN,
     subject: env.SSL_CLIENT_S_DN,
     issuer: env.SSL_CLIENT_I_DN,
-    serial: env.SSL_CLIENT_M_SERIAL,
   };
 }

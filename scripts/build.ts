@@ -47,9 +47,9 @@ function importedNames(module: string): string[] {
   return [...new Set(names.map((name) => name.trim()).filter((name) => /^\w+$/.test(name)))].sort();
 }
 
-/** Half the bytes that stand in front of a line; none stands inside a string. */
-function indentByTabs(code: string): string {
-  return code.replace(/^(?: {2})+/gm, (blanks) => '\t'.repeat(blanks.length / 2));
+/** Half the bytes in front of every line, and no notes from one bundler to the next; neither stands inside a string. */
+function tidy(code: string): string {
+  return code.replace(/^(?: {2})+/gm, (blanks) => '\t'.repeat(blanks.length / 2)).replaceAll('/* @__PURE__ */ ', '');
 }
 
 const PROGRAMS = [
@@ -78,6 +78,6 @@ for (const { source, target, plugins } of PROGRAMS) {
   const code = built.outputFiles[0]?.text.replace('"use strict";\n', '') ?? '';
   const banner = `#!/usr/bin/env node\n'use strict'; // ${target} ${version}, built from TypeScript: change ${source}\n`;
   const outfile = join(dist, target);
-  writeFileSync(outfile, banner + indentByTabs(code));
+  writeFileSync(outfile, banner + tidy(code));
   chmodSync(outfile, 0o755);
 }
