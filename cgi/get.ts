@@ -15,8 +15,7 @@ export function serveCommand(exchange: Exchange, query: GetQuery): Answer {
   if (!command && !settings.getHookEnable) throw new Refusal(404, 'in no folder of this client');
   try {
     const signature = command && findSignature(settings.profilesDirectory, command.place + settings.dsvSignatureSuffix);
-    if (settings.dsvRequireSignatures && signature === undefined)
-      throw new Refusal(459, 'no signature beside the file');
+    if (settings.dsvRequireSignatures && signature === undefined) throw new Refusal(459, 'no signature');
     if (!settings.getHookEnable) return { status: 200, ...(command && { file: command }), signature };
     const path = command ? join(settings.profilesDirectory, command.place) : '';
     const file = makePayload(exchange, path);

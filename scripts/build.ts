@@ -2,7 +2,7 @@
 // nothing may be left beside it, and an ES module would cost every request 8 ms more.
 import { chmodSync, globSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { build, type Plugin } from 'esbuild';
+import { build, type Plugin, transformSync } from 'esbuild';
 
 const root = join(import.meta.dirname, '..');
 const dist = join(root, 'dist');
@@ -47,20 +47,26 @@ function importedNames(module: string): string[] {
   return [...new Set(names.map((name) => name.trim()).filter((name) => /^\w+$/.test(name)))].sort();
 }
 
-/** Half the bytes in front of every line, and no notes from one bundler to the next; neither stands inside a string. */
+/** Half the bytes in front of every line, and no notes from one bundler to the next. */
 function tidy(code: string): string {
-  return code.replace(/^(?: {2})+/gm, (blanks) => '\t'.repeat(blanks.length / 2)).replaceAll('/* @__PURE__ */ ', '');
+  const tidied = code
+    .replace(/^(?: {2})+/gm, (blanks) => '\t'.repeat(blanks.length / 2))
+    .replaceAll('/* @__PURE__ */ ', '');
+  const compact = (text: string): string => transformSync(text, { minifyWhitespace: true }).code;
+  if (compact(tidied) !== compact(code).replaceAll('/* @__PURE__ */', ''))
+    throw new Error('a string of several lines would be changed with the indentation');
+  return tidied;
 }
 
 const PROGRAMS = [
-  { source: 'cgi/main.ts', target: 'nph-webjob.cgi', plugins: [withoutIniWriter, sharedBuiltins] },
-  { source: 'client/main.ts', target: 'webjob', plugins: [withoutIniWriter] },
+  { source: 'cgi/main.ts', target: 'nph-webjob.cgi', plugins: [withoutIniWriter, sharedBuiltins], finish: tidy },
+  { source: 'client/main.ts', target: 'webjob', plugins: [withoutIniWriter], finish: String },
 ];
 
 mkdirSync(dist, { recursive: true });
 // Without it the package.json above would make Node read these files as ES modules.
 writeFileSync(join(dist, 'package.json'), '{ "type": "commonjs" }\n');
-for (const { source, target, plugins } of PROGRAMS) {
+for (const { source, target, plugins, finish } of PROGRAMS) {
   const built = await build({
     entryPoints: [join(root, source)],
     write: false,
@@ -78,6 +84,6 @@ for (const { source, target, plugins } of PROGRAMS) {
   const code = built.outputFiles[0]?.text.replace('"use strict";\n', '') ?? '';
   const banner = `#!/usr/bin/env node\n'use strict'; // ${target} ${version}, built from TypeScript: change ${source}\n`;
   const outfile = join(dist, target);
-  writeFileSync(outfile, banner + tidy(code));
+  writeFileSync(outfile, banner + finish(code));
   chmodSync(outfile, 0o755);
 }

@@ -34,8 +34,8 @@ async function main(): Promise<number> {
     return 0;
   }
   execFileSync(process.execPath, [join(root, 'scripts', 'build.ts')], { stdio: ['ignore', 'inherit', 'inherit'] });
-  const site = makeSite();
   const interrupted = waitForSignal();
+  const site = makeSite();
   let server: Server | undefined;
   try {
     server = await serve(site, options.embedded);
