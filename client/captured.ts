@@ -1,7 +1,7 @@
 // What a program printed, on its way to the server. Its length is taken once, so that the hash in the record, the announced length and
 // the bytes sent agree even while a background process of the program still writes.
 import { createHash } from 'node:crypto';
-import { createReadStream, fstatSync } from 'node:fs';
+import { fstatSync, readSync } from 'node:fs';
 
 export interface Captured {
   fd: number;
@@ -13,21 +13,25 @@ export function takeLength(fd: number): Captured {
   return { fd, length: fstatSync(fd).size };
 }
 
-/** The bytes up to the length taken. Throws Error when the file has become shorter than that. */
-export async function* readCaptured({ fd, length }: Captured): AsyncGenerator<Buffer> {
-  if (length === 0) return;
-  const range = { start: 0, end: length - 1, highWaterMark: 64 * 1024 };
-  let left = length;
-  for await (const chunk of createReadStream('', { fd, autoClose: false, ...range })) {
-    left -= chunk.length;
-    yield chunk;
+const CHUNK_BYTES = 64 * 1024;
+
+/**
+ * The bytes up to the length taken, piece by piece in one buffer that is used again: whoever gets a piece is done with it before asking
+ * for the next, so that gigabytes need no more memory than one piece. Throws Error when the file has become shorter than that.
+ */
+export function* readCaptured({ fd, length }: Captured): Generator<Buffer> {
+  const buffer = Buffer.allocUnsafe(Math.min(CHUNK_BYTES, length));
+  for (let at = 0; at < length; ) {
+    const count = readSync(fd, buffer, 0, Math.min(buffer.length, length - at), at);
+    if (count === 0) throw new Error('the output became shorter while it was read');
+    at += count;
+    yield buffer.subarray(0, count);
   }
-  if (left > 0) throw new Error('the output became shorter while it was read');
 }
 
 /** The digest in lower-case hex. */
-export async function hashCaptured(type: string, captured: Captured): Promise<string> {
+export function hashCaptured(type: string, captured: Captured): string {
   const hash = createHash(type.toLowerCase());
-  for await (const chunk of readCaptured(captured)) hash.update(chunk);
+  for (const piece of readCaptured(captured)) hash.update(piece);
   return hash.digest('hex');
 }

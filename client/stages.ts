@@ -70,8 +70,8 @@ async function runAndUpload(
   const err = takeLength(readers[1]);
   const job = {
     ...{ ...known, runAt, ending },
-    outHash: await hashCaptured(settings.hashType, out),
-    errHash: await hashCaptured(settings.hashType, err),
+    outHash: hashCaptured(settings.hashType, out),
+    errHash: hashCaptured(settings.hashType, err),
   };
   await uploadJob(job, target, out, err);
   return ending;

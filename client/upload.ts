@@ -1,6 +1,5 @@
 // PUT: sends stdout, stderr and the record one after the other, with the lengths they have on disk.
-import { Readable } from 'node:stream';
-import { pipeline } from 'node:stream/promises';
+import type { ClientRequest } from 'node:http';
 import { formatPutQuery } from 'webjob-protocol';
 import { type Captured, readCaptured } from './captured.ts';
 import { Failure } from './failure.ts';
@@ -26,8 +25,7 @@ export async function uploadJob(job: Job, target: Target, out: Captured, err: Ca
         ...{ method: 'PUT', target, query, contentLength: out.length + err.length + env.length, jobId: job.jobId },
         limitSeconds: job.settings.putLimitSeconds,
         send: (request) => {
-          // A server may refuse and close early; its answer then says more than the broken pipe, which also ends the request.
-          pipeline(Readable.from(joinStreams(out, err, env)), request).catch(() => {});
+          sendStreams(request, out, err, env).catch((error) => request.destroy(error));
         },
       },
       async (answer) => {
@@ -39,8 +37,17 @@ export async function uploadJob(job: Job, target: Target, out: Captured, err: Ca
   }
 }
 
-async function* joinStreams(out: Captured, err: Captured, env: Buffer): AsyncGenerator<Buffer> {
-  yield* readCaptured(out);
-  yield* readCaptured(err);
-  yield env;
+/** Sends piece by piece, each when the one before has left. A server that refuses and closes ends it: what it answered says more. */
+async function sendStreams(request: ClientRequest, out: Captured, err: Captured, env: Buffer): Promise<void> {
+  for (const stream of [readCaptured(out), readCaptured(err), [env]]) {
+    for (const piece of stream) if (!(await write(request, piece))) return;
+  }
+  request.end();
+}
+
+/** False when the connection took no more. */
+function write(request: ClientRequest, piece: Buffer): Promise<boolean> {
+  return new Promise((resolve) => {
+    request.write(piece, (error) => resolve(!error));
+  });
 }
