@@ -20,8 +20,8 @@ export type Entry = { name: string; path: string; mode: number } & (
   | { kind: 'link'; target: string }
 );
 
-/** A number of whole lines of base64: 57 bytes make one of 76 characters. */
-export const PIECE_BYTES = 57 * 16_384;
+/** So many that none is left over of a line of base64. */
+const PIECE_BYTES = 57 * 4096;
 
 /** A payload named on the command line, and all that is in it when it is a folder. A link named there is followed, one inside is kept. */
 export function listEntries(path: string, name: string): Entry[] {
@@ -59,14 +59,14 @@ function refuseOutput(path: string, { dev, ino }: Stats): void {
   }
 }
 
-/** The bytes of a file, exactly as many as it had when it was listed. Throws PadFailure `payload` when it has not. */
+/** The bytes of a file, exactly as many as it had when it was listed; a piece is overwritten by the next. Throws PadFailure `payload` when it has not. */
 export function* readPieces(path: string, size: number): Generator<Buffer> {
   // A fifo that has taken the file's place must not be waited for.
   const fd = attempt(path, () => openSync(path, constants.O_RDONLY | (constants.O_NONBLOCK ?? 0)));
   try {
+    const piece = Buffer.allocUnsafe(PIECE_BYTES);
     let total = 0;
     for (;;) {
-      const piece = Buffer.allocUnsafe(PIECE_BYTES);
       const length = attempt(path, () => readSync(fd, piece));
       total += length;
       if (total > size || (length === 0 && total < size)) throw changed(path);

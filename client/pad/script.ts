@@ -1,8 +1,10 @@
 // The PaD file itself: pad.sh with what there is to know of the payload put in, then the payload as uudecode reads base64.
 import { createHash } from 'node:crypto';
-import { changed, PIECE_BYTES } from './files.ts';
+import { changed } from './files.ts';
 import unpacker from './pad.sh';
 import type { Payload } from './payload.ts';
+
+const LINE_BYTES = 57;
 
 interface Digest {
   bytes: number;
@@ -41,21 +43,17 @@ function quote(text: string): string {
   return `'${text.replaceAll("'", "'\\''")}'`;
 }
 
-/** Base64 in lines of 76 characters, whatever the pieces are cut into. */
+/** Base64 in lines of 76 characters, 57 bytes each, whatever the pieces are cut into. */
 function* encode(pieces: Iterable<Buffer>, see: (piece: Buffer) => void): Generator<string> {
-  let waiting: Buffer[] = [];
-  let length = 0;
+  let rest = Buffer.alloc(0);
   for (const piece of pieces) {
     see(piece);
-    waiting.push(piece);
-    length += piece.length;
-    if (length < PIECE_BYTES) continue;
-    const whole = Buffer.concat(waiting);
-    yield lines(whole.subarray(0, PIECE_BYTES));
-    waiting = [whole.subarray(PIECE_BYTES)];
-    length -= PIECE_BYTES;
+    const bytes = rest.length === 0 ? piece : Buffer.concat([rest, piece]);
+    const whole = bytes.length - (bytes.length % LINE_BYTES);
+    yield lines(bytes.subarray(0, whole));
+    rest = Buffer.from(bytes.subarray(whole));
   }
-  yield lines(Buffer.concat(waiting));
+  yield lines(rest);
 }
 
 function lines(bytes: Buffer): string {
