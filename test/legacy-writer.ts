@@ -1,6 +1,6 @@
 // The other side of a locker that is shared with original servers: legacy-writer.pl as a process, one per writer.
 import { type ChildProcess, spawn } from 'node:child_process';
-import { copyFileSync } from 'node:fs';
+import { copyFileSync, existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import type { Site } from '../scripts/site.ts';
@@ -31,7 +31,7 @@ export function contentOf(jobId: string, stream: keyof Lengths, length: number):
 export function startLegacyWriter(site: Site, perl: string): LegacyWriter {
   // The checkout of the tests may lie where the web user cannot go.
   const script = join(site.root, 'legacy-writer.pl');
-  copyFileSync(join(import.meta.dirname, 'legacy-writer.pl'), script);
+  if (!existsSync(script)) copyFileSync(join(import.meta.dirname, 'legacy-writer.pl'), script);
   const child = spawn(perl, [script, site.incoming, site.logFile], {
     stdio: ['pipe', 'pipe', 'inherit'],
     cwd: '/',
