@@ -53,12 +53,15 @@ pad_main() {
     esac
     shift
   done
+  if [ $# -eq 0 ] && [ ! "$pad_keep" ]; then pad_own_failure=1; fi
   if [ ! -f "$pad_self" ] || [ ! -r "$pad_self" ]; then
     pad_fail "cannot read itself as $pad_self" 'run it by its path; it cannot be piped into a shell'
   fi
+  # Of its last line the last byte: whatever is missing of a download, that is.
+  [ "$(tail -c 5 "$pad_self" && echo .)" = '====
+.' ] || pad_fail 'cut short: its end is missing'
   pad_catch_signals
-  if [ $# -eq 0 ] && [ ! "$pad_keep" ]; then
-    pad_own_failure=1
+  if [ "$pad_own_failure" -eq 1 ]; then
     pad_list
   else
     pad_deliver "$@"
@@ -68,7 +71,8 @@ pad_main() {
 pad_list() {
   pad_find_decoder
   pad_find_digester || pad_fail 'no tool here can compute a SHA-256' "tried: $pad_digesters"
-  pad_check "$(pad_frame | pad_decode "$pad_decoder" | pad_digest "$pad_digester")"
+  pad_check_size "$(pad_frame | pad_decode "$pad_decoder" | wc -c)"
+  pad_check_digest "$(pad_frame | pad_decode "$pad_decoder" | pad_digest "$pad_digester")"
   if [ "$pad_kind" = folder ]; then
     pad_frame | pad_decode "$pad_decoder" | tar tf - || pad_fail 'its tar cannot be listed'
   fi
@@ -90,7 +94,7 @@ pad_deliver() {
       set -- "$@" "$pad_filled"
       pad_count=$((pad_count - 1))
     done
-    # exec in a subshell: only programs are run, no builtin or function of this shell.
+    # No builtin is to end this shell before it has tidied up.
     (umask "$pad_umask" && exec "$@")
     pad_status=$?
     # ksh and yash count signals from 256 and 384.
@@ -131,9 +135,8 @@ pad_unpack() {
   done
   pad_unpacked=$pad_work/$pad_name
   pad_frame | pad_decode "$pad_decoder" >"$pad_unpacked" || pad_fail 'cannot be unpacked: damaged, or no space left'
-  pad_found=$(wc -c <"$pad_unpacked" | sed 's/[^0-9]//g')
-  [ "$pad_found" = "$pad_bytes" ] || pad_fail "damaged or cut short: unpacks to $pad_found bytes of $pad_bytes"
-  [ ! "$pad_digester" ] || pad_check "$(pad_digest "$pad_digester" <"$pad_unpacked")"
+  pad_check_size "$(wc -c <"$pad_unpacked")"
+  [ ! "$pad_digester" ] || pad_check_digest "$(pad_digest "$pad_digester" <"$pad_unpacked")"
 }
 
 # Gives the checked payload its name. Never through a link: ln and mv into a folder and mkdir do not follow one.
@@ -219,7 +222,15 @@ pad_find_digester() {
   return 1
 }
 
-pad_check() {
+# Some wc print blanks in front.
+pad_check_size() {
+  case " $1" in
+    *" $pad_bytes") ;;
+    *) pad_fail "damaged: unpacks to $1 bytes and not to $pad_bytes" ;;
+  esac
+}
+
+pad_check_digest() {
   case $1 in
     *"$pad_sha256"*) ;;
     *) pad_fail 'damaged: its SHA-256 is not the one it was made with' ;;

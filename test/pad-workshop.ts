@@ -1,0 +1,140 @@
+// PaD files made by the built pad-make-script and run by every shell of this machine, each in a folder of its own.
+import { execFileSync, type SpawnSyncOptions, spawnSync } from 'node:child_process';
+import {
+  closeSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  realpathSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+
+export const MAKER = join(import.meta.dirname, '..', 'dist', 'pad-make-script');
+
+const TIME_LIMIT_MS = 60_000;
+
+export interface Shell {
+  name: string;
+  /** Its absolute path and the words that make it read like sh. */
+  words: readonly [string, ...string[]];
+}
+
+export interface Ended {
+  code: number | null;
+  signal: NodeJS.Signals | null;
+  /** latin1: one character a byte. */
+  stdout: string;
+  stderr: string;
+}
+
+export type RunOptions = Pick<SpawnSyncOptions, 'cwd' | 'env' | 'input' | 'uid' | 'gid'>;
+
+export interface Workshop {
+  path: string;
+  /** Writes a file, of a string each character a byte, and returns its path. */
+  add(name: string, content: string | Uint8Array, mode?: number): string;
+  /** Makes a PaD file of these payloads, executable. */
+  make(pad: string, payloads: readonly string[], options?: readonly string[]): string;
+  folder(name: string): string;
+  /** What lies in it, or in a folder of it. */
+  left(folder?: string): string[];
+  remove(): void;
+}
+
+export function openWorkshop(): Workshop {
+  const path = realpathSync(mkdtempSync(join(tmpdir(), 'webjob-pad-')));
+  return {
+    path,
+    add: (name, content, mode = 0o644) => {
+      writeFileSync(join(path, name), content, { mode, encoding: 'latin1' });
+      return join(path, name);
+    },
+    make: (pad, payloads, options = []) => makePad(join(path, pad), payloads, options),
+    folder: (name) => {
+      mkdirSync(join(path, name), { recursive: true });
+      return join(path, name);
+    },
+    left: (folder = '.') => readdirSync(join(path, folder)).sort(),
+    remove: () => rmSync(path, { recursive: true, force: true }),
+  };
+}
+
+function makePad(path: string, payloads: readonly string[], options: readonly string[]): string {
+  const out = openSync(path, 'w', 0o755);
+  try {
+    execFileSync(process.execPath, [MAKER, ...options, '--', ...payloads], { stdio: ['ignore', out, 'inherit'] });
+  } finally {
+    closeSync(out);
+  }
+  return path;
+}
+
+/** Where a program lies in PATH. */
+export function findProgram(name: string): string | undefined {
+  const folders = [...(process.env.PATH ?? '').split(':'), '/usr/sbin', '/sbin'];
+  return folders.map((folder) => join(folder, name)).find((path) => existsSync(path));
+}
+
+/** Those of this machine. Throws Error where dash or bash is missing: with one shell alone nothing is shown. */
+export function findShells(): Shell[] {
+  const candidates: [program: string, ...words: string[]][] = [
+    ['dash'],
+    ['bash'],
+    ['bash', '--posix'],
+    ['busybox', 'sh'],
+    ['mksh'],
+    ['ksh93'],
+    ['yash'],
+    ['posh'],
+    ['zsh', '--emulate', 'sh'],
+  ];
+  const shells = candidates.flatMap(([program, ...words]): Shell[] => {
+    const path = findProgram(program);
+    return path === undefined ? [] : [{ name: [program, ...words].join(' '), words: [path, ...words] }];
+  });
+  for (const needed of ['dash', 'bash']) {
+    if (!shells.some(({ name }) => name === needed)) throw new Error(`the tests of PaD files need ${needed}`);
+  }
+  return shells;
+}
+
+export function run(words: readonly string[], options: RunOptions = {}): Ended {
+  const [program = '', ...args] = words;
+  const { status, signal, stdout, stderr, error } = spawnSync(program, args, {
+    ...options,
+    timeout: TIME_LIMIT_MS,
+    killSignal: 'SIGKILL',
+    maxBuffer: 64 * 1024 * 1024,
+  });
+  if (error) throw error;
+  return { code: status, signal, stdout: stdout.toString('latin1'), stderr: stderr.toString('latin1') };
+}
+
+/** What a PaD file needs on every machine, whatever it decodes and checks with. */
+const COMMON_TOOLS = ['sed', 'tail', 'wc', 'mkdir', 'chmod', 'ln', 'mv', 'rm', 'cat', 'tar', 'printf', 'sh'];
+
+/** A folder for PATH with nothing but these tools in it and the common ones. Others are scripts: their text by their name. */
+export function makeFarm(
+  workshop: Workshop,
+  name: string,
+  tools: readonly string[],
+  others: Record<string, string> = {},
+) {
+  const farm = workshop.folder(name);
+  for (const tool of [...COMMON_TOOLS, ...tools]) {
+    const path = findProgram(tool);
+    if (path === undefined) throw new Error(`${tool} is not on this machine`);
+    symlinkSync(path, join(farm, tool));
+  }
+  for (const [tool, text] of Object.entries(others)) writeFileSync(join(farm, tool), text, { mode: 0o755 });
+  return farm;
+}
+
+/** A PATH for one program of a test, in the environment of this process. */
+export const withPath = (path: string): NodeJS.ProcessEnv => ({ ...process.env, PATH: path });
