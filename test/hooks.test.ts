@@ -148,11 +148,11 @@ describe('hooks', { concurrency: true }, () => {
       }
 
       it('ends what a hook has left before it answers', async () => {
-        useGetHook('$SLEEP 1000 &\nhead -c 20000000 /dev/zero');
+        useGetHook(`$SLEEP 1000 &\n: > ${its.scratch}/begun\nhead -c 20000000 /dev/zero`);
         // A client that does not read keeps the script that ran the hook alive.
         const socket = connect(its.server.port, '127.0.0.1').pause();
         socket.write(formatHead('GET', {}));
-        await until(() => its.running().length > 0, 'the start of the hook');
+        await until(() => readdirSync(its.scratch).includes('begun'), 'the start of the hook');
         await its.settled();
         assert.equal(findProcesses(join(its.site.cgiDirectory, 'nph-')).length, 1);
         socket.destroy();
