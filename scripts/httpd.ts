@@ -158,7 +158,7 @@ function isOpenToAll(folder: string): boolean {
 
 async function untilListening(child: ChildProcess, port: number): Promise<void> {
   for (const deadline = Date.now() + START_LIMIT_MS; Date.now() < deadline; await sleep(10)) {
-    if (child.exitCode !== null || child.signalCode !== null) throw new Error('it ended');
+    if (hasEnded(child)) throw new Error('it ended');
     if (await canConnect(port)) return;
   }
   throw new Error('it does not listen');
@@ -173,18 +173,31 @@ function canConnect(port: number): Promise<boolean> {
   });
 }
 
-/** Ends the whole group: SIGTERM, and SIGKILL for what is left after five seconds. */
+/**
+ * Ends httpd, and then what is left of its group: SIGTERM, and SIGKILL after five seconds. Not the group at once: httpd would start a
+ * mod_cgid that ended before it anew, and take two seconds.
+ */
 async function stopGroup(child: ChildProcess): Promise<void> {
-  if (child.pid === undefined) return;
-  for (const [signal, limitMs] of [
-    ['SIGTERM', STOP_LIMIT_MS],
-    ['SIGKILL', STOP_LIMIT_MS],
-  ] as const) {
-    if (!signalGroup(child.pid, signal)) return;
-    for (const deadline = Date.now() + limitMs; Date.now() < deadline; await sleep(10)) {
-      if (!signalGroup(child.pid, 0)) return;
-    }
+  const { pid } = child;
+  if (pid === undefined) return;
+  child.kill('SIGTERM');
+  await until(() => hasEnded(child), STOP_LIMIT_MS);
+  for (const signal of ['SIGTERM', 'SIGKILL'] as const) {
+    if (!signalGroup(pid, signal)) return;
+    if (await until(() => !signalGroup(pid, 0), STOP_LIMIT_MS)) return;
   }
+}
+
+/** False when the limit passes first. */
+async function until(isTrue: () => boolean, limitMs: number): Promise<boolean> {
+  for (const deadline = Date.now() + limitMs; Date.now() < deadline; await sleep(10)) {
+    if (isTrue()) return true;
+  }
+  return false;
+}
+
+function hasEnded({ exitCode, signalCode }: ChildProcess): boolean {
+  return exitCode !== null || signalCode !== null;
 }
 
 function signalGroup(pid: number, signal: NodeJS.Signals | 0): boolean {
