@@ -136,5 +136,14 @@ export function makeFarm(
   return farm;
 }
 
+/** A folder for PATH in which every tool is busybox; undefined where there is none. */
+export function makeBusyboxFarm(workshop: Workshop): string | undefined {
+  const busybox = findProgram('busybox');
+  if (busybox === undefined) return undefined;
+  const farm = workshop.folder('busybox');
+  for (const applet of run([busybox, '--list']).stdout.trim().split('\n')) symlinkSync(busybox, join(farm, applet));
+  return farm;
+}
+
 /** A PATH for one program of a test, in the environment of this process. */
 export const withPath = (path: string): NodeJS.ProcessEnv => ({ ...process.env, PATH: path });

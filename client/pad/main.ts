@@ -38,7 +38,7 @@ async function main(argv: string[]): Promise<void> {
     .helpOption('--help', 'print this help')
     .argument('<payload...>', 'a file, a folder, or several')
     .addHelpText('after', EXPLANATION)
-    .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, 'pad-make-script: error: ')) })
+    .configureOutput({ outputError: (text, write) => write(inOurWords(text)) })
     .exitOverride();
   command.parse(argv, { from: 'user' });
   if (process.stdout.isTTY) {
@@ -47,6 +47,10 @@ async function main(argv: string[]): Promise<void> {
   const payload = openPayload(command.args, command.opts<{ name?: string }>().name);
   const pieces = scriptPieces(payload, `pad-make-script ${WEBJOB_VERSION}`);
   await pipeline(Readable.from(pieces, { objectMode: true, highWaterMark: 1 }), process.stdout).catch(failedOutput);
+}
+
+function inOurWords(text: string): string {
+  return text.replace(/^error: /, 'pad-make-script: error: ').replace(/^\((.*)\)$/m, 'pad-make-script: hint: $1');
 }
 
 function failedOutput(error: NodeJS.ErrnoException): never {
