@@ -21,7 +21,8 @@ export function checkCaller({ request, settings }: Exchange, clientId: string): 
 
 /**
  * The subject's CN of the client's certificate, which mod_ssl passes on with StdEnvVars. With `SSLVerifyClient optional_no_ca` a
- * certificate of anybody's making arrives here too: only the verdict SUCCESS makes it worth more than any other header.
+ * certificate of anybody's making arrives here too: only the verdict SUCCESS makes it worth more than any other header. (httpd 2.4 gives
+ * that verdict to such a certificate as well, once its TLS session is resumed; so the shipped files never say optional_no_ca.)
  */
 function findCommonName({ secure, env }: CgiRequest): string | undefined {
   return secure && env.SSL_CLIENT_VERIFY === 'SUCCESS' ? env.SSL_CLIENT_S_DN_CN || undefined : undefined;

@@ -1,6 +1,6 @@
 // One upload on its way into the locker. The process may be killed between any two lines, and the disk may be full at any
 // of them: a `.rdy` file never stands beside streams that are not complete and on disk (docs/protocol.md, section 5).
-import { closeSync, lstatSync, renameSync, rmSync, statfsSync } from 'node:fs';
+import { closeSync, fstatSync, lstatSync, renameSync, rmSync, statfsSync, writeSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { makeFolder, openNew, syncFile, syncFolder, writeAll } from './durable.ts';
 import { failureOf, LockerFailure } from './failure.ts';
@@ -87,10 +87,9 @@ function openDeposit(plan: DepositPlan): Deposit {
 function checkRoom(folder: string, lengths: DepositPlan['lengths']): void {
   const disk = statfsSync(folder);
   const needed = lengths.out + lengths.err + lengths.env + RESERVE_BYTES;
-  if (disk.bavail * disk.bsize < needed) throw new LockerFailure('full', 'not enough room on the file system');
+  if (disk.bavail * disk.bsize < needed) throw new LockerFailure('full', 'not enough room');
   // File systems that make inodes as they go report none at all.
-  if (disk.files > 0 && disk.ffree < RESERVE_INODES)
-    throw new LockerFailure('full', 'no inodes left on the file system');
+  if (disk.files > 0 && disk.ffree < RESERVE_INODES) throw new LockerFailure('full', 'no inodes left');
 }
 
 function receiveStreams(deposit: Deposit, source: ByteSource): void {
@@ -112,7 +111,7 @@ function receiveStreams(deposit: Deposit, source: ByteSource): void {
 function copyExactly(source: ByteSource, fd: number, length: number, buffer: Buffer): void {
   for (let left = length; left > 0; ) {
     const count = source.read(left < buffer.length ? buffer.subarray(0, left) : buffer);
-    if (count === 0) throw new LockerFailure('short', 'the body ended before its announced length');
+    if (count === 0) throw new LockerFailure('short', 'the body ended early');
     writeAll(fd, buffer.subarray(0, count));
     left -= count;
   }
@@ -133,6 +132,8 @@ function placeStreams(deposit: Deposit): void {
 /** Turns the lock into the `.rdy` file: both hold the same line, so one rename ends the one and makes the other. */
 function announce(deposit: Deposit): void {
   const { lock, paths, folder } = deposit;
+  // An original server that comes for this name empties the lock before it sees that the name is taken.
+  if (fstatSync(lock.fd).size === 0) writeSync(lock.fd, formatReady(deposit.plan.jobId), 0);
   syncFile(lock.fd);
   if (!isHeld(lock)) throw new LockerFailure('failed', 'the lock was taken away');
   renameSync(lock.path, paths.rdy);
