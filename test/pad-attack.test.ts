@@ -1,7 +1,7 @@
 // A PaD file in a folder where somebody else may write, as /var/tmp is: what is planted there is never followed, never run and never destroyed
 // unasked; and whatever ends a delivery, the payload goes.
 import assert from 'node:assert/strict';
-import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import {
   chmodSync,
@@ -150,29 +150,37 @@ const umask = (): string => run(['sh', '-c', 'umask']).stdout.trim();
 
 describe('somebody who plants all the time', () => {
   const user = process.getuid?.() === 0 ? findWebUser() : undefined;
-  let planter: ChildProcess | undefined;
-  after(() => planter?.kill('SIGKILL'));
+
+  /** Attacks for as long as `use` takes. */
+  async function planting(use: () => void): Promise<void> {
+    const program = shop.add('planter.ts', readFileSync(join(import.meta.dirname, 'pad-planter.ts')));
+    const planter = spawn(process.execPath, [program, target, victim.file, victim.folder], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+      ...(user && { uid: user.uid, gid: user.gid }),
+    });
+    try {
+      await once(planter.stdout, 'data');
+      use();
+    } finally {
+      planter.kill('SIGKILL');
+      await once(planter, 'exit');
+    }
+  }
 
   for (const kind of ['file', 'folder'] as const) {
     it(`gains nothing: ${kind}`, { skip: !user && 'only root can be two users' }, async () => {
       const pad = place(kind);
-      const program = shop.add('planter.ts', readFileSync(join(import.meta.dirname, 'pad-planter.ts')));
-      planter = spawn(process.execPath, [program, target, victim.file, victim.folder], {
-        stdio: ['ignore', 'pipe', 'inherit'],
-        ...(user && { uid: user.uid, gid: user.gid }),
-      });
-      await once(planter.stdout ?? planter, 'data');
       const codes = new Set<number | null>();
-      for (let round = 0; round < 30 || (round < 1000 && codes.size < 2); round++) {
-        const options = round % 2 === 0 ? ['--overwrite'] : [];
-        const { words, env } = systems[(round >> 1) % systems.length] ?? { words: ['sh'], env: process.env };
-        const { code, stdout } = run([...words, pad, ...options, 'sh', '-c', LOOK[kind], 'sh', target], { env });
-        codes.add(code);
-        assert.ok(code === 0 ? stdout === SEEN[kind] : stdout === '', `${code}: ${stdout}`);
-        assertVictimsUntouched();
-      }
-      planter.kill('SIGKILL');
-      await once(planter, 'exit');
+      await planting(() => {
+        for (let round = 0; round < 30 || (round < 1000 && codes.size < 2); round++) {
+          const options = round % 2 === 0 ? ['--overwrite'] : [];
+          const { words, env } = systems[(round >> 1) % systems.length] ?? { words: ['sh'], env: process.env };
+          const { code, stdout } = run([...words, pad, ...options, 'sh', '-c', LOOK[kind], 'sh', target], { env });
+          codes.add(code);
+          assert.ok(code === 0 ? stdout === SEEN[kind] : stdout === '', `${code}: ${stdout}`);
+          assertVictimsUntouched();
+        }
+      });
       assert.deepEqual([...codes].sort(), [0, 125], 'each came first at least once');
       const strays = shop.left('here').filter((name) => !/^box(\.pad|\.next|\.other)?$/.test(name));
       assert.deepEqual(strays, []);
@@ -180,55 +188,74 @@ describe('somebody who plants all the time', () => {
   }
 });
 
-describe('a signal to the group while the command runs', () => {
+describe('a signal to the group', () => {
+  const mark = (): string => join(shop.path, 'here', 'mark');
+
+  /** Starts a PaD file, sends its group a signal as soon as there is a mark, and returns how it ended. */
+  async function interrupt(words: readonly string[], signal: NodeJS.Signals, env = process.env): Promise<unknown[]> {
+    const [program = '', ...args] = words;
+    const child = spawn(program, args, { detached: true, stdio: 'ignore', env });
+    const group = -(child.pid ?? Number.NaN);
+    const ended = once(child, 'exit', { signal: AbortSignal.timeout(30_000) });
+    try {
+      await until(() => existsSync(mark()), 'the mark is set');
+      process.kill(group, signal);
+      return await ended;
+    } finally {
+      if (child.exitCode === null && child.signalCode === null) process.kill(group, 'SIGKILL');
+      rmSync(mark(), { force: true });
+    }
+  }
+
   for (const shell of SHELLS) {
-    it(`removes the payload: ${shell.name}`, async () => {
+    it(`removes the payload while the command runs: ${shell.name}`, async () => {
+      const pad = place('folder');
+      const script = `[ -f "$1"/data ] && echo > '${mark()}'; exec sleep 300`;
       for (const [signal, number] of [
         ['SIGTERM', 15],
         ['SIGINT', 2],
         ['SIGHUP', 1],
       ] as const) {
-        const pad = place('folder');
-        const [program, ...words] = shell.words;
-        const mark = join(shop.path, 'here', 'mark');
-        const command = ['sh', '-c', `echo > '${mark}'; exec sleep 300`];
-        const child = spawn(program, [...words, pad, ...command], { detached: true, stdio: 'ignore' });
-        await until(() => existsSync(mark), `${signal}: the command runs`);
-        assert.deepEqual(shop.left('here'), ['box', 'box.pad', 'mark']);
-        process.kill(-(child.pid ?? Number.NaN), signal);
-        const [code] = await once(child, 'exit');
-        assert.equal(code, 128 + number, signal);
-        assert.deepEqual(shop.left('here'), ['box.pad', 'mark']);
-        rmSync(mark);
+        const words = [...shell.words, pad, 'sh', '-c', script, 'sh', target];
+        assert.deepEqual(await interrupt(words, signal), [128 + number, null], signal);
+        assert.deepEqual(shop.left('here'), ['box.pad']);
       }
     });
 
     it(`leaves the status to a command that has an answer of its own: ${shell.name}`, async () => {
-      const pad = place('file');
-      const [program, ...words] = shell.words;
-      const mark = join(shop.path, 'here', 'mark');
-      const script = `trap 'exit 5' TERM; echo > '${mark}'; while :; do sleep 0.05; done`;
-      const child = spawn(program, [...words, pad, 'sh', '-c', script], { detached: true, stdio: 'ignore' });
-      await until(() => existsSync(mark), 'the command runs');
-      process.kill(-(child.pid ?? Number.NaN), 'SIGTERM');
-      assert.deepEqual(await once(child, 'exit'), [5, null]);
-      assert.deepEqual(shop.left('here'), ['box.pad', 'mark']);
+      const script = `trap 'exit 5' TERM; echo > '${mark()}'; while :; do sleep 0.05; done`;
+      const words = [...shell.words, place('file'), 'sh', '-c', script];
+      assert.deepEqual(await interrupt(words, 'SIGTERM'), [5, null]);
+      assert.deepEqual(shop.left('here'), ['box.pad']);
     });
 
     it(`while it unpacks: nothing is run, nothing stays: ${shell.name}`, async () => {
-      const pad = place('file');
-      const [program, ...words] = shell.words;
-      const mark = join(shop.path, 'here', 'mark');
-      // A decoder that never ends.
-      const tools = shop.folder('slow');
-      const slow = `#!/bin/sh\nread line; [ "$line" = YWJjCg== ] && exec echo abc; echo > '${mark}'; exec sleep 300\n`;
-      writeFileSync(join(tools, 'base64'), slow, { mode: 0o755 });
-      const env = { ...process.env, PATH: `${tools}:${process.env.PATH}` };
-      const child = spawn(program, [...words, pad, 'touch', `${mark}.ran`], { detached: true, stdio: 'ignore', env });
-      await until(() => existsSync(mark), 'it unpacks');
-      process.kill(-(child.pid ?? Number.NaN), 'SIGTERM');
-      assert.deepEqual(await once(child, 'exit'), [143, null]);
-      assert.deepEqual(shop.left('here'), ['box.pad', 'mark']);
+      const ran = `${shop.path}/ran`;
+      const env = { ...process.env, PATH: `${slowTools()}:${process.env.PATH}` };
+      assert.deepEqual(await interrupt([...shell.words, place('file'), 'touch', ran], 'SIGTERM', env), [143, null]);
+      assert.deepEqual([shop.left('here'), existsSync(ran)], [['box.pad'], false]);
     });
   }
+
+  /** A decoder that knows the sample and never ends with anything else. */
+  function slowTools(): string {
+    const folder = shop.folder('slow');
+    const script = `read line; [ "$line" = YWJjCg== ] && exec echo abc; echo > '${mark()}'; exec sleep 300`;
+    writeFileSync(join(folder, 'base64'), `#!/bin/sh\n${script}\n`, { mode: 0o755 });
+    return folder;
+  }
+
+  it('between two steps is not lost either', async () => {
+    const pad = place('file');
+    // mkdir is done when the signal comes, and nobody but the script itself is there to hear it.
+    const folder = shop.folder('telling');
+    const script = `PATH=/usr/bin:/bin; mkdir "$@" && kill -TERM $PPID`;
+    writeFileSync(join(folder, 'mkdir'), `#!/bin/sh\n${script}\n`, { mode: 0o755 });
+    const env = { ...process.env, PATH: `${folder}:${process.env.PATH}` };
+    for (const { name, words } of SHELLS) {
+      const ran = `${shop.path}/ran`;
+      assert.equal(run([...words, pad, 'touch', ran], { env }).code, 143, name);
+      assert.deepEqual([shop.left('here'), existsSync(ran)], [['box.pad'], false], name);
+    }
+  });
 });
