@@ -126,6 +126,32 @@ for (const kind of ['file', 'folder'] as const) {
   });
 }
 
+describe('what is planted at the last moment', () => {
+  const moments: [kind: 'file' | 'folder', tool: string, options: string[], code: number][] = [
+    ['file', 'ln', [], 125],
+    ['file', 'mv', ['--overwrite'], 0],
+    ['folder', 'mkdir', [], 125],
+    ['folder', 'mkdir', ['--overwrite'], 125],
+  ];
+  for (const [kind, tool, options, expected] of moments) {
+    for (const [what, plant] of ['file', 'folder'].map((name) => [name, `ln -s '${name}' "$TARGET"`] as const)) {
+      it(`a link to a ${what} before ${[tool, ...options].join(' with ')}: is not followed, ${kind}`, () => {
+        const pad = place(kind);
+        const folder = shop.folder('late');
+        // Not yet when the private folder is made.
+        const script = `PATH=/usr/bin:/bin\ncase $* in *.pad.[0-9]*[0-9]) ;; *) ${plant} ;; esac\nexec ${tool} "$@"\n`;
+        writeFileSync(join(folder, tool), `#!/bin/sh\n${script}`, { mode: 0o755 });
+        symlinkSync(what === 'file' ? victim.file : victim.folder, join(shop.path, 'here', what));
+        const env = { ...process.env, PATH: `${folder}:${process.env.PATH}`, TARGET: target };
+        const { code, stdout } = run(['sh', pad, ...options, 'sh', '-c', LOOK[kind], 'sh', target], { env });
+        assert.deepEqual([code, stdout], [expected, expected === 0 ? SEEN[kind] : '']);
+        assertVictimsUntouched();
+        rmSync(folder, { recursive: true });
+      });
+    }
+  }
+});
+
 describe('the folder it unpacks into', () => {
   it('is taken under another name when somebody was there first', () => {
     const pad = place('file');
