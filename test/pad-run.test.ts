@@ -118,7 +118,9 @@ for (const [index, shell] of SHELLS.entries()) {
 
     it('tidies up whatever builtin or function of its own it is told to run', () => {
       for (const word of ['exit', 'exec', 'pad_name=x']) {
-        run([...shell.words, pad, word, '7']);
+        const { code } = run([...shell.words, pad, word, '7']);
+        // The shells of the pdksh family let exec run a builtin.
+        if (!/^(?:mksh|posh)$/.test(shell.name)) assert.equal(code, 127, word);
         assert.deepEqual(shop.left('here'), NOTHING_ELSE, word);
       }
     });
@@ -176,8 +178,10 @@ for (const [index, shell] of SHELLS.entries()) {
       const folder = shop.folder('in a "folder"\n');
       for (const [file, payload] of names) {
         copyFileSync(pad, join(folder, file));
-        const { code, stdout, stderr } = run([...shell.words, `./${file}`, 'echo', '%payload'], { cwd: folder });
-        assert.deepEqual([code, stdout, stderr], [0, `${payload}\n`, '']);
+        const { code, stdout, stderr } = run([...shell.words, `./${file}`, 'printf', '%s', '%payload'], {
+          cwd: folder,
+        });
+        assert.deepEqual([code, stdout, stderr], [0, payload, '']);
         const elsewhere = run([...shell.words, join(folder, file), '--keep', 'true']);
         assert.deepEqual(elsewhere, { code: 0, signal: null, stdout: '', stderr: '' });
         assert.deepEqual(readFileSync(join(folder, payload)), BYTES);
