@@ -2,12 +2,16 @@
 // 1 and 2). Never follows a redirect and never takes an answer that may be incomplete.
 import http, { type ClientRequest, type IncomingMessage } from 'node:http';
 import type { Socket } from 'node:net';
-import type { Target } from './settings.ts';
+import { isForwarded, openConnection, portOf, proxyAuthorization } from './connection.ts';
+import { Failure, WireError } from './failure.ts';
+import type { ClientSettings, Target } from './settings.ts';
 
 export interface WireRequest {
+  settings: ClientSettings;
   method: 'GET' | 'PUT';
   target: Target;
-  query: string;
+  /** Behind the `?` of the URL; the URL's own when undefined. */
+  query: string | undefined;
   contentLength: number;
   jobId?: string | undefined;
   /** Seconds the whole exchange may take; 0 for no limit. */
@@ -21,59 +25,57 @@ const ANSWER_AFTER_MS = 1_000;
 const HEADER_TOO_LONG = `the header of the answer is longer than ${MAX_HEADER_BYTES} bytes`;
 const NOT_ONE_LENGTH = 'the answer has not exactly one Content-Length';
 
-/** What went wrong on the way; the stages say in which one. */
-export class WireError extends Error {}
-
 /**
  * Sends a request and hands the answer to `receive`, whose result it returns. Throws WireError for an answer that is not HTTP,
- * breaks off, comes too late, has not exactly one Content-Length, or is no success: `Status = [404], Reason = [Not Found]`.
+ * breaks off, comes too late, has not exactly one Content-Length, or is no success: `Status = [404], Reason = [Not Found]`. Throws Failure
+ * `settings` for files of TLS that cannot be used.
  */
 export async function exchange<Result>(
   wire: WireRequest,
   receive: (answer: IncomingMessage, contentLength: number) => Promise<Result>,
 ): Promise<Result> {
   const limit = wire.limitSeconds > 0 ? AbortSignal.timeout(wire.limitSeconds * 1000) : undefined;
-  const request = await prepareRequest(wire, limit);
+  let request: ClientRequest | undefined;
   try {
+    const prepared = prepareRequest(wire, await openConnection(wire.settings, wire.target.url, limit), limit);
+    request = prepared;
     // Bytes behind the end of an answer make an error of the request: a program that is longer than announced is cut off.
     let surplus = false;
     const answer = await new Promise<IncomingMessage>((resolve, reject) => {
-      request
+      prepared
         .on('response', resolve)
         .on('upgrade', resolve)
         .on('error', (error: NodeJS.ErrnoException) => {
           surplus ||= error.code?.startsWith('HPE_') ?? false;
           reject(error);
         });
-      wire.send(request);
+      wire.send(prepared);
     });
     const result = await receive(answer, checkAnswer(answer));
     if (surplus) throw new WireError('the answer is longer than its Content-Length');
     return result;
   } catch (error) {
-    if (limit?.aborted) throw new WireError(`no complete answer within ${wire.limitSeconds} seconds`);
-    throw error instanceof WireError ? error : new WireError(describe(error as NodeJS.ErrnoException));
+    if (error instanceof Failure) throw error;
+    if (limit?.aborted) throw new WireError(`no complete answer within ${wire.limitSeconds} seconds`, 0);
+    throw error instanceof WireError ? error : new WireError(describe(error as NodeJS.ErrnoException), 0);
   } finally {
-    request.destroy();
+    request?.destroy();
   }
 }
 
-async function prepareRequest(wire: WireRequest, signal: AbortSignal | undefined): Promise<ClientRequest> {
+function prepareRequest(wire: WireRequest, socket: Socket, signal: AbortSignal | undefined): ClientRequest {
   const { url } = wire.target;
-  const secure = url.protocol === 'https:';
-  const request = (secure ? await import('node:https') : http).request({
+  const path = `${url.pathname}${wire.query === undefined ? url.search : `?${wire.query}`}`;
+  readBehindBrokenPipe(socket);
+  return http.request({
     method: wire.method,
-    hostname: url.hostname.replace(/^\[|\]$/g, ''),
-    port: portOf(url),
-    path: `${url.pathname}?${wire.query}`,
+    path: isForwarded(wire.settings, url) ? `${url.origin}${path}` : path,
     headers: formatHeaders(wire),
     maxHeaderSize: MAX_HEADER_BYTES,
     agent: false,
+    createConnection: () => socket,
     ...(signal && { signal }),
-    // SSLVerifyPeerCert=N is the protocol's default; a client that checks is asked to.
-    ...(secure && { rejectUnauthorized: false }),
   });
-  return request.once('socket', readBehindBrokenPipe);
 }
 
 /**
@@ -98,26 +100,26 @@ function readBehindBrokenPipe(socket: Socket): void {
 type Tell = (error?: Error | null) => void;
 
 /** The headers of a C client, in its order. */
-function formatHeaders({ target, contentLength, jobId }: WireRequest): Record<string, string> {
+function formatHeaders({ settings, target, contentLength, jobId }: WireRequest): Record<string, string> {
+  const { url, credentials } = target;
+  const forProxy = isForwarded(settings, url) ? proxyAuthorization(settings) : undefined;
   return {
-    Host: `${target.url.hostname}:${portOf(target.url)}`,
+    Host: `${url.hostname}:${portOf(url)}`,
     'Content-Type': 'application/octet-stream',
     'Content-Length': String(contentLength),
-    ...(target.credentials && { Authorization: `Basic ${Buffer.from(target.credentials).toString('base64')}` }),
+    ...(credentials && { Authorization: `Basic ${Buffer.from(credentials).toString('base64')}` }),
+    ...(forProxy && { 'Proxy-Authorization': forProxy }),
     ...(jobId && { 'Job-Id': jobId }),
     Connection: 'close',
   };
-}
-
-function portOf(url: URL): string {
-  return url.port || (url.protocol === 'https:' ? '443' : '80');
 }
 
 /** The Content-Length of an answer that is a success and that a C client would take. */
 function checkAnswer(answer: IncomingMessage): number {
   const status = answer.statusCode ?? 0;
   if (status < 200 || status > 299) {
-    throw new WireError(`Status = [${status}], Reason = [${printable(answer.statusMessage ?? '')}]`);
+    const message = `Status = [${status}], Reason = [${printable(answer.statusMessage ?? '')}]`;
+    throw new WireError(message, RETRIED.has(status) ? parseRetryAfter(answer.headers['retry-after']) : undefined);
   }
   if (headerBytes(answer) > MAX_HEADER_BYTES) throw new WireError(HEADER_TOO_LONG);
   const lengths = answer.rawHeaders.filter(
@@ -131,6 +133,16 @@ function checkAnswer(answer: IncomingMessage): number {
     throw new WireError(NOT_ONE_LENGTH);
   }
   return Number(lengths[0]);
+}
+
+/** Statuses of a server, or of a proxy before it, that may be other ones the next time (RFC 9110, section 15.6; RFC 6585, section 4). */
+const RETRIED = new Set([408, 429, 500, 502, 503, 504, 507]);
+
+/** Seconds, from the number or the date that the header gives (RFC 9110, section 10.2.3); 0 without one. */
+function parseRetryAfter(text: string | undefined): number {
+  if (text === undefined) return 0;
+  const seconds = /^[0-9]{1,9}$/.test(text) ? Number(text) : (Date.parse(text) - Date.now()) / 1000;
+  return Number.isFinite(seconds) ? Math.max(0, Math.ceil(seconds)) : 0;
 }
 
 function describe(error: NodeJS.ErrnoException & { reason?: string }): string {
