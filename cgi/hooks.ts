@@ -17,6 +17,12 @@ const MAX_DIVERTED_BYTES = 64 * 1024;
 const BLOCK_BYTES = 512;
 
 /**
+ * Before every command line: ends the group when this process is gone, because httpd kills a script that lets it wait too long, and nobody
+ * would be left to keep the time limit. The outer parentheses hide it from a `wait` in the command line.
+ */
+const WATCH = '( (while kill -0 $PPID; do sleep 1; done; kill -9 0) >&- 2>&- & )\n';
+
+/**
  * Runs the GetHook and returns its stdout, an open file without a name. `file` is the path of the command it may transform, empty when
  * there is none. Throws Refusal 551, and 550 when SpoolDirectory cannot be used.
  */
@@ -59,6 +65,7 @@ export function inspectUpload(exchange: Exchange, paths: GroupPaths): void {
   runHook(exchange, 'PutHook', command, putHookLogDivertedOutput ? 'pipe' : 'ignore');
 }
 
+/** Runs in a group of its own, so that nothing it started is left when it ends or is ended. */
 function runHook(
   exchange: Exchange,
   name: 'GetHook' | 'PutHook',
@@ -72,14 +79,13 @@ function runHook(
   const options = {
     env: COMMAND_ENVIRONMENT,
     cwd: '/',
-    // A group of its own, so that nothing it started is left when it ends or is ended.
     detached: true,
     timeout: seconds * 1000,
     killSignal: 'SIGKILL',
     maxBuffer: MAX_DIVERTED_BYTES,
   } as const;
   const stderr = settings[`${key}LogDivertedOutput`] ? 'pipe' : 'ignore';
-  const ended = spawnSync('/bin/sh', ['-c', commandLine], { ...options, stdio: ['ignore', stdout, stderr] });
+  const ended = spawnSync('/bin/sh', ['-c', WATCH + commandLine], { ...options, stdio: ['ignore', stdout, stderr] });
   endGroup(ended.pid);
   for (const [event, said] of Object.entries({ out: ended.stdout, err: ended.stderr })) {
     for (const line of said?.toString().split('\n').filter(Boolean) ?? [])

@@ -1,5 +1,5 @@
 // Settings for one command, one client, or one command of one client, over those of the main file (docs/protocol.md, section 4).
-import { closeSync, existsSync, readFileSync } from 'node:fs';
+import { closeSync, readFileSync } from 'node:fs';
 import { type Entry, parseKeyValue } from 'webjob-conf';
 import { openContained, UnusableFile } from './contained.ts';
 import { JOB_CONTROLS, type ServerSettings, SITE_CONTROLS } from './controls.ts';
@@ -18,7 +18,6 @@ export function overrideSettings(
   fileName: string,
 ): ServerSettings {
   const root = `${settings.configDirectory}/nph-webjob`;
-  if (!existsSync(root)) return settings;
   const client = `clients/${clientId}`;
   const overrides = [`commands/${fileName}`, client, `${client}/commands/${fileName}`].flatMap((folder) =>
     readOverrides(root, `${folder}/nph-webjob.cfg`),

@@ -61,6 +61,7 @@ function tidy(code: string): string {
 const PROGRAMS = [
   { source: 'cgi/main.ts', target: 'nph-webjob.cgi', plugins: [withoutIniWriter, sharedBuiltins], finish: tidy },
   { source: 'client/main.ts', target: 'webjob', plugins: [withoutIniWriter], finish: String },
+  { source: 'client/pad/main.ts', target: 'pad-make-script', plugins: [], finish: String },
 ];
 
 mkdirSync(dist, { recursive: true });
@@ -77,6 +78,7 @@ for (const { source, target, plugins, finish } of PROGRAMS) {
     // Shorter, but still to be read: names and lines stay. A script's size is start-up time, and so part of every request.
     minifySyntax: true,
     plugins,
+    loader: { '.sh': 'text' },
     define: { WEBJOB_VERSION: JSON.stringify(version) },
     legalComments: 'none',
     logLevel: 'warning',

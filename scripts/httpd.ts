@@ -10,7 +10,7 @@ import {
   statSync,
   writeFileSync,
 } from 'node:fs';
-import { connect, createServer } from 'node:net';
+import { connect, createServer, type Server as NetServer } from 'node:net';
 import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { findWebUser, type HttpdProgram, obtainHttpd } from './httpd-package.ts';
@@ -29,6 +29,8 @@ export interface HttpdOptions {
   /** Lines before and after the Include of the shipped file. */
   before?: string;
   after?: string;
+  /** Another port beside the first, and the lines about it: a virtual host that differs from the rest. */
+  second?: (port: number) => string;
   program?: HttpdProgram;
 }
 
@@ -41,15 +43,22 @@ export interface Server {
   stop(): Promise<void>;
 }
 
+export interface HttpdServer extends Server {
+  /** Where `second` listens; nobody without it. */
+  secondPort: number;
+}
+
+type Ports = readonly [first: number, second: number];
+
 const MODULES = 'authn_core authn_file authz_core authz_user auth_basic alias env reqtimeout'.split(' ');
 const START_LIMIT_MS = 10_000;
 const STOP_LIMIT_MS = 5_000;
 
 /** Starts httpd and waits until it answers. Throws Error with the end of the error log when it does not. */
-export async function startHttpd(options: HttpdOptions): Promise<Server> {
+export async function startHttpd(options: HttpdOptions): Promise<HttpdServer> {
   for (let attempt = 1; ; attempt++) {
     try {
-      return await startOnce(options, await findFreePort());
+      return await startOnce(options, await findFreePorts());
     } catch (error) {
       // Another process may have taken the port between its choice and the start.
       if (attempt === 3 || !String(error).includes('could not bind')) throw error;
@@ -57,13 +66,14 @@ export async function startHttpd(options: HttpdOptions): Promise<Server> {
   }
 }
 
-async function startOnce(options: HttpdOptions, port: number): Promise<Server> {
+async function startOnce(options: HttpdOptions, ports: Ports): Promise<HttpdServer> {
+  const [port, secondPort] = ports;
   const program = options.program ?? obtainHttpd();
   const run = join(options.site.root, `httpd-${options.mpm}`);
   mkdirSync(run, { recursive: true, mode: 0o755 });
   const errorLog = join(run, 'error.log');
   const configuration = join(run, 'httpd.conf');
-  writeFileSync(configuration, formatConfiguration(options, program, run, port));
+  writeFileSync(configuration, formatConfiguration(options, program, run, ports));
   const child = spawn(program.binary, ['-d', run, '-f', configuration, '-DFOREGROUND'], {
     detached: true,
     stdio: ['ignore', 'ignore', 'pipe'],
@@ -84,11 +94,13 @@ async function startOnce(options: HttpdOptions, port: number): Promise<Server> {
     throw new Error(`httpd did not start: ${complaints}${log}`, { cause: error });
   }
   const url = `${options.tls ? 'https' : 'http'}://127.0.0.1:${port}`;
-  return { url, port, pid: child.pid ?? 0, errorLog, stop: () => stopGroup(child) };
+  const pid = child.pid ?? 0;
+  return { url, port, secondPort, pid, errorLog, stop: () => stopGroup(child) };
 }
 
-function formatConfiguration(options: HttpdOptions, program: HttpdProgram, run: string, port: number): string {
+function formatConfiguration(options: HttpdOptions, program: HttpdProgram, run: string, ports: Ports): string {
   const { site, mpm, tls } = options;
+  const [port, secondPort] = ports;
   const wanted = [
     `mpm_${mpm}`,
     mpm === 'event' ? 'cgid' : 'cgi',
@@ -120,6 +132,7 @@ Define WEBJOB_PROPERTIES_FILE "${site.propertiesFile}"
 ${options.before ?? ''}
 Include "${join(import.meta.dirname, '..', 'apache', 'webjob.conf')}"
 ${options.after ?? ''}
+${options.second ? `Listen 127.0.0.1:${secondPort}\n${options.second(secondPort)}` : ''}
 `;
 }
 
@@ -182,14 +195,22 @@ function signalGroup(pid: number, signal: NodeJS.Signals | 0): boolean {
   }
 }
 
-function findFreePort(): Promise<number> {
+/** Both are held until both are known, or they could be the same. */
+async function findFreePorts(): Promise<Ports> {
+  const probes = [createServer(), createServer()] as const;
+  try {
+    return [await listen(probes[0]), await listen(probes[1])];
+  } finally {
+    for (const probe of probes) probe.close();
+  }
+}
+
+function listen(probe: NetServer): Promise<number> {
   return new Promise((resolve, reject) => {
-    const probe = createServer().on('error', reject);
-    probe.listen(0, '127.0.0.1', () => {
+    probe.on('error', reject).listen(0, '127.0.0.1', () => {
       const address = probe.address();
-      probe.close(() =>
-        address && typeof address === 'object' ? resolve(address.port) : reject(new Error('no port')),
-      );
+      if (address && typeof address === 'object') resolve(address.port);
+      else reject(new Error('no port'));
     });
   });
 }

@@ -1,0 +1,93 @@
+// The files a payload is made of. Everything is read in pieces: a payload may be larger than memory.
+import {
+  closeSync,
+  constants,
+  fstatSync,
+  lstatSync,
+  openSync,
+  readdirSync,
+  readlinkSync,
+  readSync,
+  type Stats,
+  statSync,
+} from 'node:fs';
+import { join } from 'node:path';
+import { PadFailure } from './failure.ts';
+
+export type Entry = { name: string; path: string; mode: number } & (
+  | { kind: 'file'; size: number }
+  | { kind: 'folder' }
+  | { kind: 'link'; target: string }
+);
+
+/** So many that none is left over of a line of base64. */
+const PIECE_BYTES = 57 * 4096;
+
+/** A payload named on the command line, and all that is in it when it is a folder. A link named there is followed, one inside is kept. */
+export function listEntries(path: string, name: string): Entry[] {
+  const stats = attempt(path, () => statSync(path));
+  return [...walk(path, name, stats)];
+}
+
+function* walk(path: string, name: string, stats: Stats): Generator<Entry> {
+  if (stats.isFile()) {
+    refuseOutput(path, stats);
+    // The owner can always read, and remove, what he unpacked.
+    yield { kind: 'file', name, path, size: stats.size, mode: (stats.mode & 0o777) | 0o600 };
+  } else if (stats.isSymbolicLink()) {
+    yield { kind: 'link', name, path, mode: 0o777, target: attempt(path, () => readlinkSync(path)) };
+  } else if (stats.isDirectory()) {
+    yield { kind: 'folder', name, path, mode: (stats.mode & 0o777) | 0o700 };
+    for (const child of attempt(path, () => readdirSync(path)).sort()) {
+      const childPath = join(path, child);
+      yield* walk(
+        childPath,
+        `${name}/${child}`,
+        attempt(childPath, () => lstatSync(childPath)),
+      );
+    }
+  } else {
+    throw new PadFailure('payload', `${path} is no file, folder or link`);
+  }
+}
+
+/** `pad-make-script folder > folder/x.pad` would read what it writes. */
+function refuseOutput(path: string, { dev, ino }: Stats): void {
+  const output = fstatSync(1);
+  if (output.isFile() && output.dev === dev && output.ino === ino) {
+    throw new PadFailure('payload', `${path} is where the script goes`, 'write it to another file or folder');
+  }
+}
+
+/** The bytes of a file, exactly as many as it had when it was listed; a piece is overwritten by the next. Throws PadFailure `payload` when it has not. */
+export function* readPieces(path: string, size: number): Generator<Buffer> {
+  // A fifo that has taken the file's place must not be waited for.
+  const fd = attempt(path, () => openSync(path, constants.O_RDONLY | (constants.O_NONBLOCK ?? 0)));
+  try {
+    const piece = Buffer.allocUnsafe(PIECE_BYTES);
+    let total = 0;
+    for (;;) {
+      const length = attempt(path, () => readSync(fd, piece));
+      total += length;
+      if (total > size || (length === 0 && total < size)) throw changed(path);
+      if (length === 0) return;
+      yield piece.subarray(0, length);
+    }
+  } finally {
+    closeSync(fd);
+  }
+}
+
+export function changed(path: string): PadFailure {
+  return new PadFailure('payload', `${path} changed while it was read`, 'what was written is of no use; run it again');
+}
+
+function attempt<T>(path: string, action: () => T): T {
+  try {
+    return action();
+  } catch (error) {
+    if (error instanceof PadFailure) throw error;
+    const { code } = error as NodeJS.ErrnoException;
+    throw new PadFailure('payload', `${path} cannot be read: ${code}`, undefined, { cause: error });
+  }
+}

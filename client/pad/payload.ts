@@ -1,0 +1,57 @@
+// What a PaD file carries: one file as it is, or a folder as a tar.
+import { basename, resolve } from 'node:path';
+import { PadFailure } from './failure.ts';
+import { type Entry, listEntries, readPieces } from './files.ts';
+import { tarPieces } from './tar.ts';
+
+export interface Payload {
+  kind: 'file' | 'folder';
+  /** What it is called where the PaD file has lost its own name. */
+  name: string;
+  /** Of a file: whoever unpacks it alone can read it, or run it. */
+  mode: '600' | '700';
+  /** Its bytes, the same every time. Throws PadFailure `payload` when a file has changed its size. */
+  pieces(): Generator<Buffer>;
+}
+
+const SEVERAL = 'payload';
+
+/**
+ * One file is itself. One folder is that folder, and several files and folders are a new folder that holds them.
+ * Throws PadFailure: `usage` for a name that cannot be one, `payload` for what cannot be read.
+ */
+export function openPayload(paths: readonly string[], givenName: string | undefined): Payload {
+  const names = paths.map((path) => basename(resolve(path)));
+  const [path = '', ...more] = paths;
+  const name = checkName(givenName ?? (more.length > 0 ? SEVERAL : (names[0] ?? '')));
+  if (more.length > 0) return folderOf(name, listSeveral(paths, names));
+  const entries = listEntries(path, '.');
+  const [first] = entries;
+  if (first?.kind === 'file') {
+    const { size, mode } = first;
+    return { kind: 'file', name, mode: mode & 0o111 ? '700' : '600', pieces: () => readPieces(path, size) };
+  }
+  return folderOf(
+    name,
+    entries.slice(1).map((entry) => ({ ...entry, name: entry.name.slice('./'.length) })),
+  );
+}
+
+function folderOf(name: string, entries: readonly Entry[]): Payload {
+  return { kind: 'folder', name, mode: '700', pieces: () => tarPieces(entries) };
+}
+
+function listSeveral(paths: readonly string[], names: readonly string[]): Entry[] {
+  const repeated = names.find((name, index) => names.indexOf(name) !== index);
+  if (repeated !== undefined) {
+    throw new PadFailure('usage', `two payloads are called ${repeated}`, 'put them into folders of one folder');
+  }
+  return paths.flatMap((path, index) => listEntries(path, checkName(names[index] ?? '')));
+}
+
+function checkName(name: string): string {
+  if (name === '' || name === '.' || name === '..' || name.includes('/') || Buffer.byteLength(name) > 255) {
+    throw new PadFailure('usage', `'${name}' cannot be the name of a file`, 'give one with --name');
+  }
+  return name;
+}

@@ -1,0 +1,168 @@
+// A site under httpd for the controls that run commands or write logs of their own: clients that ask, scripts to be run, what the logs
+// say, and which of the scripts' processes are left.
+import { chmodSync, chownSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { type CommandLogLine, parseCommandLogLine } from 'webjob-protocol';
+import { type HttpdOptions, type Server, startHttpd } from '../scripts/httpd.ts';
+import { addUser, configure, makeSite, type Site } from '../scripts/site.ts';
+import { until } from './cgi-scripts.ts';
+import { askStrictly, type StrictAnswer } from './strict-client.ts';
+import { findWebUser } from './tree.ts';
+
+export interface Ask {
+  clientId?: string;
+  fileName?: string;
+  version?: string;
+  system?: string;
+  user?: string;
+  jobId?: string;
+  /** More lines of the header. */
+  headers?: string[];
+}
+
+export interface Put extends Ask {
+  runType?: string;
+  out?: string;
+  err?: string;
+  env?: string;
+}
+
+export interface CommandSite {
+  site: Site;
+  server: Server;
+  spool: string;
+  /** A folder of the web user, for files that scripts make. */
+  scratch: string;
+  configure(settings: Record<string, string>, more?: string): void;
+  get(ask?: Ask): Promise<StrictAnswer>;
+  put(ask?: Put): Promise<StrictAnswer>;
+  /** Writes a program to be run and returns its path, which no other site's scripts have. */
+  script(name: string, text: string): string;
+  /** The lines of one of the logs of hooks and triggers. Throws for a line that is none. */
+  commandLines(log: 'hook' | 'trigger'): CommandLogLine[];
+  /** Process ids of everything that has a path of this site's scripts in its command line. */
+  running(): number[];
+  /** Waits until none is left. */
+  settled(): Promise<void>;
+  /** Empties the locker, the scratch folder and every log; ends every script that is left. */
+  reset(): void;
+  errors(): string;
+  close(): Promise<void>;
+}
+
+const LOGS = ['nph-webjob.log', 'nph-webjob-hook.log', 'nph-webjob-trigger.log', 'nph-webjob.json.log'];
+
+/** Passwords of the users there are. */
+const PASSWORDS: Record<string, string> = { client1: 'foo', client2: 'bar' };
+
+/** The head of a request as a C client sends it. */
+export function formatHead(method: 'GET' | 'PUT', ask: Put): string {
+  const { clientId = 'client1', fileName = 'host.sh', version = 'webjob+1.4.0', system = 'any' } = ask;
+  const { out = '', err = '', env = '', user = 'client1', runType = 'snapshot', jobId, headers = [] } = ask;
+  const query = `VERSION=${version}&SYSTEM=${system}&CLIENTID=${clientId}&FILENAME=${fileName}`;
+  const lengths = `&RUNTYPE=${runType}&STDOUT_LENGTH=${out.length}&STDERR_LENGTH=${err.length}&STDENV_LENGTH=${env.length}`;
+  const path = `/webjob/nph-webjob.cgi?${query}${method === 'PUT' ? lengths : ''}`;
+  const lines = [
+    `${method} ${path} HTTP/1.1`,
+    'Host: 127.0.0.1',
+    `Content-Length: ${out.length + err.length + env.length}`,
+    `Authorization: Basic ${Buffer.from(`${user}:${PASSWORDS[user]}`).toString('base64')}`,
+    ...(jobId === undefined ? [] : [`Job-Id: ${jobId}`]),
+    ...headers,
+  ];
+  return `${lines.join('\r\n')}\r\n\r\n`;
+}
+
+/** Makes the folders and logs that belong to the web user, and what a web user's script may be asked to run. */
+export function prepareSite(site: Site): { spool: string; scratch: string; scripts: string } {
+  const [spool, scratch, scripts] = [join(site.base, 'spool'), join(site.root, 'scratch'), join(site.root, 'scripts')];
+  for (const folder of [spool, scratch, scripts]) mkdirSync(folder, { recursive: true, mode: 0o755 });
+  for (const name of LOGS) writeFileSync(join(site.base, 'logfiles', name), '', { mode: 0o644 });
+  for (const path of [spool, scratch, ...LOGS.map((name) => join(site.base, 'logfiles', name))]) giveAway(path);
+  return { spool, scratch, scripts };
+}
+
+/** Gives a file to the user that scripts run as. */
+export function giveAway(path: string): void {
+  const user = findWebUser();
+  if (user) chownSync(path, user.uid, user.gid);
+}
+
+export async function startCommandSite(options: Partial<HttpdOptions> = {}): Promise<CommandSite> {
+  const site = makeSite();
+  addUser(site, 'client2', 'bar');
+  const { spool, scratch, scripts } = prepareSite(site);
+  const server = await startHttpd({ site, mpm: 'event', ...options });
+  const running = (): number[] => findProcesses(`${scripts}/`);
+  const endAll = (): void => {
+    for (const pid of running()) endProcess(pid);
+  };
+  return {
+    ...{ site, server, spool, scratch, running },
+    configure: (settings, more) => configure(site, settings, more),
+    get: (ask = {}) => askStrictly({ port: server.port, head: formatHead('GET', ask) }),
+    put: (ask = {}) => {
+      const body = [ask.out, ask.err, ask.env].map((stream) => Buffer.from(stream ?? '', 'latin1'));
+      return askStrictly({
+        port: server.port,
+        head: formatHead('PUT', ask),
+        body: body.filter(({ length }) => length),
+      });
+    },
+    script: (name, text) => {
+      const path = join(scripts, name);
+      writeFileSync(path, text, 'latin1');
+      chmodSync(path, 0o755);
+      return path;
+    },
+    commandLines: (log) => readLines(join(site.base, `logfiles/nph-webjob-${log}.log`)).map(parseCommandLogLine),
+    settled: async () => {
+      await until(() => running().length === 0, 'the end of every process of a script');
+    },
+    reset: () => {
+      endAll();
+      for (const folder of [site.incoming, scratch]) {
+        for (const name of readdirSync(folder)) rmSync(join(folder, name), { recursive: true });
+      }
+      for (const name of LOGS) writeFileSync(join(site.base, 'logfiles', name), '');
+      writeFileSync(server.errorLog, '');
+    },
+    errors: () => readFileSync(server.errorLog, 'latin1'),
+    close: async () => {
+      endAll();
+      await server.stop();
+      site.remove();
+    },
+  };
+}
+
+/** Lines of a log. Throws when the last one is not ended. */
+export function readLines(path: string): string[] {
+  const lines = existsSync(path) ? readFileSync(path, 'latin1').split('\n') : [''];
+  if (lines.pop() !== '') throw new Error(`the last line of ${path} has no newline`);
+  return lines;
+}
+
+/** Process ids of everything with this text in its command line, but for what has ended and was not waited for. */
+export function findProcesses(text: string): number[] {
+  return readdirSync('/proc')
+    .filter((name) => /^\d+$/.test(name))
+    .filter((pid) => readCommandLine(pid).includes(text))
+    .map(Number);
+}
+
+function readCommandLine(pid: string): string {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, 'latin1');
+  } catch {
+    return '';
+  }
+}
+
+function endProcess(pid: number): void {
+  try {
+    process.kill(pid, 'SIGKILL');
+  } catch {
+    // It has ended meanwhile.
+  }
+}
