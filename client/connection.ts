@@ -71,7 +71,7 @@ function openTunnel(
     };
     http
       .request({
-        ...{ method: 'CONNECT', path: authority, agent: false, createConnection: () => proxy },
+        ...{ method: 'CONNECT', path: authority, createConnection: () => proxy },
         headers: { Host: authority, ...(authorization && { 'Proxy-Authorization': authorization }) },
         ...(signal && { signal }),
       })

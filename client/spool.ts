@@ -20,7 +20,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { isClientId, isFileName, isJobId } from 'webjob-protocol';
-import { takeLength } from './captured.ts';
+import { type Captured, takeLength } from './captured.ts';
 import { Failure, warn } from './failure.ts';
 import { isAlive } from './processes.ts';
 import type { ClientSettings } from './settings.ts';
@@ -39,21 +39,37 @@ export function makeRunFolder(spool: string): string {
   }
 }
 
-/** Keeps a run whose upload failed. The files out and err lie in its folder already. Throws Failure `put`. */
-export function keepParcel(settings: ClientSettings, folder: string, parcel: Parcel, env: Buffer): void {
+/**
+ * Keeps a run, whose files out and err lie in its folder already, and then sends it: a client that is killed while it sends loses nothing.
+ * Returns the folder of the delivered job. Throws Failure; the job then waits in the spool, or the hint says where it is.
+ */
+export async function sendThroughSpool(
+  settings: ClientSettings,
+  folder: string,
+  parcel: Parcel,
+  streams: { out: Captured; err: Captured; env: Buffer },
+): Promise<string> {
   const { spoolDirectory, spoolLimit } = settings;
-  writeFileSync(join(folder, 'env'), env, { mode: 0o600 });
+  writeFileSync(join(folder, 'env'), streams.env, { mode: 0o600 });
   writeFileSync(join(folder, 'parcel.json'), `${JSON.stringify(parcel)}\n`, { mode: 0o600 });
-  const bytes = findJobs(spoolDirectory).reduce((sum, name) => sum + folderBytes(join(spoolDirectory, name)), 0);
-  if (bytes + folderBytes(folder) > spoolLimit)
-    throw new Failure(
-      'put',
-      `the spool is over SpoolLimit; the output stays in ${folder}`,
-      'webjob --flush delivers what waits',
-    );
+  const others = findJobs(spoolDirectory).reduce((sum, name) => sum + folderBytes(join(spoolDirectory, name)), 0);
+  const isOver = others + folderBytes(folder) > spoolLimit;
   for (const name of ['out', 'err', 'env', 'parcel.json', '']) sync(join(folder, name));
-  renameSync(folder, join(spoolDirectory, `job-${Date.now()}-${process.pid}`));
+  const job = `job-${Date.now()}-${process.pid}`;
+  const sending = isOver ? folder : join(spoolDirectory, `sending-${process.pid}-${job}`);
+  if (!isOver) renameSync(folder, sending);
   sync(spoolDirectory);
+  try {
+    await uploadParcel(settings, parcel, streams);
+    return sending;
+  } catch (error) {
+    if (!(error instanceof Failure)) throw error;
+    if (!isOver) renameSync(sending, join(spoolDirectory, job));
+    const hint = isOver
+      ? `the spool is over SpoolLimit: the result stays in ${folder} and is not sent again`
+      : 'the result waits in SpoolDirectory: webjob --flush delivers it';
+    throw new Failure(error.stage, error.message, hint, { cause: error });
+  }
 }
 
 /**

@@ -1,6 +1,6 @@
 // One job from end to end: GET, RUN, PUT. Everything of ours lies in private folders that are gone afterwards, unless they hold a result
 // that is nowhere else.
-import { chmodSync, lstatSync, mkdtempSync, openSync, renameSync, rmSync } from 'node:fs';
+import { chmodSync, copyFileSync, lstatSync, mkdtempSync, openSync, renameSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { isFileName } from 'webjob-protocol';
 import { type Captured, hashCaptured, takeLength } from './captured.ts';
@@ -13,10 +13,16 @@ import { describeClient, type Ending, formatJob, type Job, nowMicros, OUTER_JOB_
 import { waitSplay } from './retry.ts';
 import { placeProgram, runProgram } from './run.ts';
 import type { ClientSettings } from './settings.ts';
-import { flushAfterRun, keepParcel, makeRunFolder } from './spool.ts';
+import { flushAfterRun, makeRunFolder, sendThroughSpool } from './spool.ts';
 import { type Parcel, uploadParcel } from './upload.ts';
 
 type Cleanup = ReturnType<typeof openCleanup>;
+
+/** The private folder of a job, and whether it holds what must not be lost. */
+interface Workplace {
+  folder: string;
+  keep: boolean;
+}
 
 /**
  * Gets a program, runs it with `args` and uploads what came out; returns the exit code of webjob. Without URLPutURL that is the
@@ -53,22 +59,22 @@ function newJob(settings: ClientSettings, program: string, args: string[]): Job 
 async function runJob(job: Job, cleanup: Cleanup): Promise<number> {
   const { settings, program, args } = job;
   const path = join(settings.tempDirectory, program);
-  await getProgram(job, path, cleanup);
+  const work: Workplace = { folder: makePrivateFolder(settings.tempDirectory), keep: false };
+  cleanup.add(() => work.keep || rmSync(work.folder, { recursive: true, force: true }));
+  await getProgram(job, work.folder, path, cleanup);
   if (settings.put === undefined) {
     job.ending = await runProgram(settings, path, args, 'inherit', job.jobId);
     return exitCodeOf(program, job.ending);
   }
-  await runAndUpload(job, path, cleanup);
+  await runAndUpload(job, work, path);
   await flushAfterRun(settings);
   if (job.ending?.error !== undefined) throw new Failure('run', `${program} ${job.ending.error}`);
   return EXIT_CODES.ok;
 }
 
 /** GET, the hook, and the program at its place, executable. A failure is reported to the server when that is wanted. */
-async function getProgram(job: Job, path: string, cleanup: Cleanup): Promise<void> {
+async function getProgram(job: Job, folder: string, path: string, cleanup: Cleanup): Promise<void> {
   const { settings, identity, program, request } = job;
-  const folder = makePrivateFolder(settings.tempDirectory);
-  cleanup.add(() => rmSync(folder, { recursive: true, force: true }));
   try {
     job.jobId = await fetchProgram(settings, identity, request, join(folder, request));
     if (settings.getHookEnable) await runGetHook(settings, folder, request, program);
@@ -103,32 +109,41 @@ async function reportGetFailure(job: Job, failure: Failure): Promise<void> {
   }
 }
 
-async function runAndUpload(job: Job, path: string, cleanup: Cleanup): Promise<void> {
-  const { settings, args } = job;
-  const folder =
-    settings.spoolDirectory === '' ? makePrivateFolder(settings.tempDirectory) : makeRunFolder(settings.spoolDirectory);
-  let keep = !settings.unlinkOutput;
-  cleanup.add(() => keep || rmSync(folder, { recursive: true, force: true }));
-  const writers = openBoth(folder, 'wx');
+/** RUN and PUT. With a spool the output is written there at once: until the server has it, it is nowhere else. */
+async function runAndUpload(job: Job, work: Workplace, path: string): Promise<void> {
+  const { settings, program, args } = job;
+  const spooled = settings.spoolDirectory !== '';
+  const folder = spooled ? makeRunFolder(settings.spoolDirectory) : work.folder;
+  const writers = openOutput(folder, 'wx');
   // Opened before the program runs, which may remove or replace what it finds.
-  const readers = openBoth(folder, 'r');
+  const readers = openOutput(folder, 'r');
   job.runAt = nowMicros();
   job.ending = await runProgram(settings, path, args, writers, job.jobId);
   const [out, err] = [takeLength(readers[0]), takeLength(readers[1])];
   job.outHash = hashCaptured(settings.hashType, out);
   job.errHash = hashCaptured(settings.hashType, err);
-  const env = Buffer.from(formatJob(job, nowMicros()));
-  keep = true;
+  const streams = { out, err, env: Buffer.from(formatJob(job, nowMicros())) };
+  work.keep = !spooled || !settings.unlinkOutput;
+  const place = spooled
+    ? await sendThroughSpool(settings, folder, parcelOf(job), streams)
+    : await sendFrom(folder, () => uploadParcel(settings, parcelOf(job), streams));
+  if (!settings.unlinkOutput) nameOutput(place, work.folder, program);
+  if (spooled) rmSync(place, { recursive: true });
+  else work.keep = !settings.unlinkOutput;
+}
+
+/** The folder in which the output lies. Throws Failure with the folder in its hint when it could not be sent. */
+async function sendFrom(folder: string, send: () => Promise<void>): Promise<string> {
   try {
-    await uploadParcel(settings, parcelOf(job), { out, err, env });
-    keep = !settings.unlinkOutput;
-    if (keep) nameOutput(folder, job.program);
+    await send();
+    return folder;
   } catch (error) {
-    keepResult(job, folder, env, error);
+    if (!(error instanceof Failure)) throw error;
+    throw new Failure(error.stage, error.message, `the output stays in ${folder}`, { cause: error });
   }
 }
 
-function openBoth(folder: string, flags: 'wx' | 'r'): readonly [number, number] {
+function openOutput(folder: string, flags: 'wx' | 'r'): readonly [number, number] {
   try {
     return [openSync(join(folder, 'out'), flags, 0o600), openSync(join(folder, 'err'), flags, 0o600)];
   } catch (error) {
@@ -136,21 +151,18 @@ function openBoth(folder: string, flags: 'wx' | 'r'): readonly [number, number] 
   }
 }
 
-/** What stays because of UnlinkOutput=N is named after its program. */
-function nameOutput(folder: string, program: string): void {
-  for (const stream of ['out', 'err'])
-    renameSync(join(folder, stream), join(folder, `${program.slice(0, 200)}.${stream}`));
-}
-
-/** The result is nowhere but here. Always throws Failure `put`. */
-function keepResult(job: Job, folder: string, env: Buffer, error: unknown): never {
-  if (!(error instanceof Failure)) throw error;
-  if (job.settings.spoolDirectory === '')
-    throw new Failure('put', error.message, `the output stays in ${folder}`, { cause: error });
-  keepParcel(job.settings, folder, parcelOf(job), env);
-  throw new Failure('put', error.message, 'the result waits in SpoolDirectory: webjob --flush delivers it', {
-    cause: error,
-  });
+/** What stays because of UnlinkOutput=N lies in TempDirectory and is named after its program. */
+function nameOutput(from: string, to: string, program: string): void {
+  for (const stream of ['out', 'err']) {
+    const name = `${program.slice(0, 200)}.${stream}`;
+    try {
+      renameSync(join(from, stream), join(to, name));
+    } catch (error) {
+      // The spool may lie on another file system.
+      if ((error as NodeJS.ErrnoException).code !== 'EXDEV') throw error;
+      copyFileSync(join(from, stream), join(to, name));
+    }
+  }
 }
 
 function parcelOf({ settings, identity, program, jobId }: Job): Parcel {

@@ -35,21 +35,21 @@ export async function exchange<Result>(
   receive: (answer: IncomingMessage, contentLength: number) => Promise<Result>,
 ): Promise<Result> {
   const limit = wire.limitSeconds > 0 ? AbortSignal.timeout(wire.limitSeconds * 1000) : undefined;
-  let request: ClientRequest | undefined;
+  let socket: Socket | undefined;
   try {
-    const prepared = prepareRequest(wire, await openConnection(wire.settings, wire.target.url, limit), limit);
-    request = prepared;
+    socket = await openConnection(wire.settings, wire.target.url, limit);
+    const request = prepareRequest(wire, socket, limit);
     // Bytes behind the end of an answer make an error of the request: a program that is longer than announced is cut off.
     let surplus = false;
     const answer = await new Promise<IncomingMessage>((resolve, reject) => {
-      prepared
+      request
         .on('response', resolve)
         .on('upgrade', resolve)
         .on('error', (error: NodeJS.ErrnoException) => {
           surplus ||= error.code?.startsWith('HPE_') ?? false;
           reject(error);
         });
-      wire.send(prepared);
+      wire.send(request);
     });
     const result = await receive(answer, checkAnswer(answer));
     if (surplus) throw new WireError('the answer is longer than its Content-Length');
@@ -59,7 +59,7 @@ export async function exchange<Result>(
     if (limit?.aborted) throw new WireError(`no complete answer within ${wire.limitSeconds} seconds`, 0);
     throw error instanceof WireError ? error : new WireError(describe(error as NodeJS.ErrnoException), 0);
   } finally {
-    request?.destroy();
+    socket?.destroy();
   }
 }
 
@@ -72,7 +72,6 @@ function prepareRequest(wire: WireRequest, socket: Socket, signal: AbortSignal |
     path: isForwarded(wire.settings, url) ? `${url.origin}${path}` : path,
     headers: formatHeaders(wire),
     maxHeaderSize: MAX_HEADER_BYTES,
-    agent: false,
     createConnection: () => socket,
     ...(signal && { signal }),
   });

@@ -6,7 +6,8 @@ import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import fc from 'fast-check';
 import { EXIT_CODES, Failure } from '../client/failure.ts';
-import { CONTROLS, type ControlKey, readSettings } from '../client/settings.ts';
+import { CONTROLS, type ControlKey } from '../client/controls.ts';
+import { readSettings } from '../client/settings.ts';
 import { makeClient, runWebjob } from './client-job.ts';
 import { type FakeServer, startFake } from './client-server.ts';
 

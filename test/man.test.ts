@@ -18,7 +18,8 @@ import { DEFAULT_FILES, parseSettings } from '../cgi/settings.ts';
 import { PATH_TOKENS, TOKENS } from '../cgi/tokens.ts';
 import { trackRequest } from '../cgi/tracking.ts';
 import { EXIT_CODES } from '../client/failure.ts';
-import { CONTROLS as CLIENT_CONTROLS, readSettings as readClientSettings } from '../client/settings.ts';
+import { CONTROLS as CLIENT_CONTROLS } from '../client/controls.ts';
+import { readSettings as readClientSettings } from '../client/settings.ts';
 import { runWebjob } from './client-job.ts';
 import {
   MAN_FOLDER,

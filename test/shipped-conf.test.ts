@@ -10,7 +10,8 @@ import { REASONS } from 'webjob-protocol';
 import { CONTROLS as SERVER_CONTROLS } from '../cgi/controls.ts';
 import { parseSettings, readSettings } from '../cgi/settings.ts';
 import { PATH_TOKENS, TOKENS } from '../cgi/tokens.ts';
-import { CONTROLS as CLIENT_CONTROLS, readSettings as readClientSettings } from '../client/settings.ts';
+import { CONTROLS as CLIENT_CONTROLS } from '../client/controls.ts';
+import { readSettings as readClientSettings } from '../client/settings.ts';
 
 interface Control {
   key: string;
