@@ -10,7 +10,6 @@ import { makeSite, type Site } from '../scripts/site.ts';
 import { type Apache, formatBasics, makeRoot, startApache } from './deployment-httpd.ts';
 import { ask, getHead, putHead } from './deployment-wire.ts';
 import { askStrictly, zeros } from './strict-client.ts';
-import { sendRaw } from './target.ts';
 
 const shipped = join(import.meta.dirname, '..', 'apache');
 /** What the balancer's own requests come from; clients come from 127.0.0.1 and 127.0.0.3. */
@@ -142,12 +141,6 @@ describe('two servers behind a balancer', async () => {
     const signed = await askStrictly({ port, head: getHead() });
     assert.equal(signed.headers.get('webjob-payload-signature'), signature);
     rmSync(join(site.profiles, 'client1/host.sh.sig'));
-  });
-
-  it('has no cap of its own on the size of a request', async () => {
-    // Announced only: a cap of httpd's would answer 413 before it has read a byte.
-    const answer = await sendRaw(port, Buffer.from(putHead(2_000_000_000_000)));
-    assert.doesNotMatch(answer, /^HTTP\/1\.1 413 /);
   });
 
   describe('the address of a client', () => {

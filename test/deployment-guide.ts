@@ -97,7 +97,7 @@ export function runCommands(blocks: string[], run: Run): string {
     cwd: run.checkout,
     encoding: 'utf8',
     env: {
-      PATH: SEARCH_PATH,
+      PATH: `${dirname(process.execPath)}${delimiter}${SEARCH_PATH}`,
       NODE: process.execPath,
       HTTPD: binary,
       SERVER_ROOT: run.serverRoot,

@@ -15,6 +15,8 @@ export interface Ask {
   version?: string;
   system?: string;
   user?: string;
+  /** `/open/` asks for no password. */
+  folder?: '/webjob/' | '/open/';
   jobId?: string;
   /** More lines of the header. */
   headers?: string[];
@@ -50,6 +52,13 @@ export interface CommandSite {
   close(): Promise<void>;
 }
 
+/** The same script without a password. */
+const OPEN_FOLDER = `
+ScriptAlias /open/ "$\{WEBJOB_CGI_DIRECTORY}/"
+<Location "/open/">
+  Require all granted
+</Location>`;
+
 const LOGS = ['nph-webjob.log', 'nph-webjob-hook.log', 'nph-webjob-trigger.log', 'nph-webjob.json.log'];
 
 /** Passwords of the users there are. */
@@ -58,19 +67,24 @@ const PASSWORDS: Record<string, string> = { client1: 'foo', client2: 'bar' };
 /** The head of a request as a C client sends it. */
 export function formatHead(method: 'GET' | 'PUT', ask: Put): string {
   const { clientId = 'client1', fileName = 'host.sh', version = 'webjob+1.4.0', system = 'any' } = ask;
-  const { out = '', err = '', env = '', user = 'client1', runType = 'snapshot', jobId, headers = [] } = ask;
+  const { user = 'client1', folder = '/webjob/', runType = 'snapshot', jobId, headers = [] } = ask;
+  const { out = '', err = '', env = '' } = method === 'PUT' ? ask : {};
   const query = `VERSION=${version}&SYSTEM=${system}&CLIENTID=${clientId}&FILENAME=${fileName}`;
   const lengths = `&RUNTYPE=${runType}&STDOUT_LENGTH=${out.length}&STDERR_LENGTH=${err.length}&STDENV_LENGTH=${env.length}`;
-  const path = `/webjob/nph-webjob.cgi?${query}${method === 'PUT' ? lengths : ''}`;
+  const path = `${folder}nph-webjob.cgi?${query}${method === 'PUT' ? lengths : ''}`;
   const lines = [
     `${method} ${path} HTTP/1.1`,
     'Host: 127.0.0.1',
     `Content-Length: ${out.length + err.length + env.length}`,
-    `Authorization: Basic ${Buffer.from(`${user}:${PASSWORDS[user]}`).toString('base64')}`,
+    ...(folder === '/open/' ? [] : [formatAuthorization(user)]),
     ...(jobId === undefined ? [] : [`Job-Id: ${jobId}`]),
     ...headers,
   ];
   return `${lines.join('\r\n')}\r\n\r\n`;
+}
+
+function formatAuthorization(user: string): string {
+  return `Authorization: Basic ${Buffer.from(`${user}:${PASSWORDS[user]}`).toString('base64')}`;
 }
 
 /** Makes the folders and logs that belong to the web user, and what a web user's script may be asked to run. */
@@ -92,7 +106,7 @@ export async function startCommandSite(options: Partial<HttpdOptions> = {}): Pro
   const site = makeSite();
   addUser(site, 'client2', 'bar');
   const { spool, scratch, scripts } = prepareSite(site);
-  const server = await startHttpd({ site, mpm: 'event', ...options });
+  const server = await startHttpd({ site, mpm: 'event', after: OPEN_FOLDER, ...options });
   const running = (): number[] => findProcesses(`${scripts}/`);
   const endAll = (): void => {
     for (const pid of running()) endProcess(pid);

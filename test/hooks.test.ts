@@ -7,7 +7,7 @@ import { connect } from 'node:net';
 import { join } from 'node:path';
 import { after, afterEach, beforeEach, describe, it } from 'node:test';
 import { until } from './cgi-scripts.ts';
-import { type CommandSite, formatHead, readLines, startCommandSite } from './hooks-site.ts';
+import { type CommandSite, findProcesses, formatHead, readLines, startCommandSite } from './hooks-site.ts';
 import { readFiles } from './tree.ts';
 
 /** Tells what a command is given, one fact a line. */
@@ -146,6 +146,17 @@ describe('hooks', { concurrency: true }, () => {
           await its.settled();
         });
       }
+
+      it('ends what a hook has left before it answers', async () => {
+        useGetHook('$SLEEP 1000 &\nhead -c 20000000 /dev/zero');
+        // A client that does not read keeps the script that ran the hook alive.
+        const socket = connect(its.server.port, '127.0.0.1').pause();
+        socket.write(formatHead('GET', {}));
+        await until(() => its.running().length > 0, 'the start of the hook');
+        await its.settled();
+        assert.equal(findProcesses(join(its.site.cgiDirectory, 'nph-')).length, 1);
+        socket.destroy();
+      });
 
       it('ends a hook at its limit, with all it has started', async () => {
         const started = Date.now();

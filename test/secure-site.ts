@@ -8,6 +8,7 @@ import { request as secureRequest } from 'node:https';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before } from 'node:test';
+import { TLSSocket } from 'node:tls';
 import { type LogLine, parseLogLine } from 'webjob-protocol';
 import { startHttpd } from '../scripts/httpd.ts';
 import { addCommand, addUser, configure, makeSite, type Site } from '../scripts/site.ts';
@@ -55,6 +56,8 @@ export interface SecureOptions {
   virtualHost: 'password' | 'certificate';
   /** Lines before it: the guide's Defines. */
   before?: string;
+  /** Lines at its end. */
+  inside?: string;
   modules?: string[];
   /** More virtual hosts on the port of TLS. */
   more?: (port: number) => string;
@@ -73,12 +76,21 @@ export interface Call {
   maxVersion?: 'TLSv1.2' | 'TLSv1.3';
   /** The name in the TLS handshake; empty for a client that sends none. */
   servername?: string;
+  /** An earlier connection's, to resume. */
+  session?: Buffer;
+  /** The Host header. */
+  host?: string;
+  /** Another page than the script. */
+  page?: string;
 }
 
 export interface Answer {
   status: number;
   reason: string;
   body: Buffer;
+  /** What resumes this TLS connection. */
+  session: Buffer | undefined;
+  isResumed: boolean;
 }
 
 export interface SecureSite {
@@ -101,7 +113,7 @@ export interface SecureSite {
 
 /** client1 with the password foo and client2 with bar, each with a host.sh. */
 export async function startSecureSite(options: SecureOptions): Promise<SecureSite> {
-  const { certificates, mpm = 'event', modules = [] } = options;
+  const { certificates, mpm = 'event', modules = [], inside = '' } = options;
   const site = makeSite();
   addUser(site, 'client2', 'bar');
   addCommand(site, 'client2', 'host.sh', HOST_SH);
@@ -110,7 +122,10 @@ export async function startSecureSite(options: SecureOptions): Promise<SecureSit
   const server = await startHttpd({
     ...{ site, mpm, modules: ['ssl', ...modules] },
     after: `LogLevel ssl:info\nDefine WEBJOB_CA_FILE "${certificates.site.folder}/ca.crt"\n${own(options.before ?? '')}`,
-    second: (port) => own(readBlock(`apache ${options.virtualHost}`), port) + (options.more?.(port) ?? ''),
+    second: (port) => {
+      const virtualHost = own(readBlock(`apache ${options.virtualHost}`), port);
+      return virtualHost.replace('</VirtualHost>', `${inside}\n$&`) + (options.more?.(port) ?? '');
+    },
   });
   let linesSeen = 0;
   const { port: plainPort, secondPort: port, errorLog } = server;
@@ -188,24 +203,34 @@ function askOnce(port: number, { folder }: Certificates, call: Call): Promise<An
   return new Promise((resolve, reject) => {
     const request = (plain ? plainRequest : secureRequest)({
       ...{ host: '127.0.0.1', port, method: upload ? 'PUT' : 'GET', agent: false, timeout: TIME_LIMIT_MS },
-      path: `/webjob/nph-webjob.cgi?${query}${upload ? lengths : ''}`,
-      headers: { Host: SERVER_NAME, 'Content-Length': upload?.length ?? 0, ...call.headers },
+      path: call.page ?? `/webjob/nph-webjob.cgi?${query}${upload ? lengths : ''}`,
+      headers: { Host: call.host ?? SERVER_NAME, 'Content-Length': upload?.length ?? 0, ...call.headers },
       ...(user && { auth: user }),
       ...(!plain && {
         ca: readFileSync(join(folder, 'webjob-server.crt')),
         servername: call.servername ?? SERVER_NAME,
         checkServerIdentity: () => undefined,
+        ...(call.session && { session: call.session }),
         ...(call.maxVersion && { maxVersion: call.maxVersion }),
         ...identity,
       }),
     });
+    let session: Buffer | undefined;
+    request.on('socket', (socket) =>
+      socket.on('session', (ticket: Buffer) => {
+        session = ticket;
+      }),
+    );
     request.on('timeout', () => request.destroy(new Error('no answer in time')));
-    request.on('error', reject).on('response', (answer) => collect(answer).then(resolve, reject));
+    request.on('error', reject).on('response', (answer) => {
+      const isResumed = answer.socket instanceof TLSSocket && answer.socket.isSessionReused();
+      collect(answer).then((head) => resolve({ ...head, session, isResumed }), reject);
+    });
     request.end(upload);
   });
 }
 
-async function collect(answer: IncomingMessage): Promise<Answer> {
+async function collect(answer: IncomingMessage): Promise<Pick<Answer, 'status' | 'reason' | 'body'>> {
   const body = Buffer.concat(await answer.toArray());
   return { status: answer.statusCode ?? 0, reason: answer.statusMessage ?? '', body };
 }

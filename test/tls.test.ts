@@ -5,6 +5,7 @@ import { randomBytes } from 'node:crypto';
 import { readdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
+import { readBlock } from './authentication-guide.ts';
 import type { Identity } from './certificates.ts';
 import {
   assertNoHandshake,
@@ -105,6 +106,17 @@ for (const mpm of ['prefork', 'event'] as const) {
       await assertStored(use(), { identity: client1 });
       // SSLVerifyClient of one folder would answer 413 here.
       await assertStored(use(), { identity: client1, maxVersion: 'TLSv1.2' });
+    });
+
+    it('may resume its session', async () => {
+      for (const maxVersion of ['TLSv1.2', 'TLSv1.3'] as const) {
+        const { session } = await use().ask({ identity: client1, maxVersion });
+        assert.ok(session);
+        const { status, isResumed } = await use().ask({ session, maxVersion });
+        assert.deepEqual([status, isResumed], [200, true]);
+        assert.equal(await use().status({ session, maxVersion, clientId: 'client2' }), 453);
+      }
+      use().newLines();
     });
 
     it('lets nobody through the handshake without a certificate', async () => {
@@ -210,7 +222,7 @@ for (const mpm of ['prefork', 'event'] as const) {
 }
 
 describe('SSLVerifyClient optional', () => {
-  const use = useSite({ certificates, virtualHost: 'certificate', before: 'Define WEBJOB_VERIFY_CLIENT optional' });
+  const use = useSite({ certificates, virtualHost: 'certificate', before: readBlock('apache optional') });
   const LIES = { 'Ssl-Client-Verify': 'SUCCESS', 'Ssl-Client-S-Dn-Cn': 'client1', 'Remote-User': 'client1' };
 
   it('has the script refuse who has no certificate, when a password is asked for too', async () => {
@@ -240,13 +252,12 @@ describe('SSLVerifyClient optional', () => {
 
 describe('SSLVerifyClient optional_no_ca, which nobody should set', () => {
   const use = useSite({
-    certificates,
-    virtualHost: 'certificate',
-    before: 'Define WEBJOB_VERIFY_CLIENT optional_no_ca',
+    ...{ certificates, virtualHost: 'certificate', before: readBlock('apache optional') },
+    inside: 'SSLVerifyClient optional_no_ca',
   });
   const withoutVerification = { text: 'SSLUserName SSL_CLIENT_S_DN_CN\nRequire method GET PUT\n' };
 
-  it('makes a user of a certificate that nobody verified, when Require ssl-verify-client is missing', async () => {
+  it('makes a user of a certificate that nobody verified, when no Require looks at the verdict', async () => {
     use().permit(withoutVerification);
     use().configure('certificate', { SslRequireMatch: 'N' });
     assert.equal(await use().status({ identity: rogue.client1 }), 200);
@@ -280,4 +291,37 @@ describe('SSLVerifyClient optional_no_ca, which nobody should set', () => {
     await assertStatus(use(), 470, { identity: rogue.client1, user: 'client1:foo' });
     await assertStatus(use(), 401, { identity: rogue.client1 });
   });
+});
+
+describe('SSLVerifyClient optional_no_ca beside the shipped file', () => {
+  const use = useSite({ certificates, virtualHost: 'certificate', inside: 'SSLVerifyClient optional_no_ca' });
+  before(() => use().configure('certificate'));
+
+  for (const htaccess of [
+    'htaccess-certificates',
+    { text: 'SSLUserName SSL_CLIENT_S_DN_CN\nRequire method GET PUT\n' },
+  ] as const) {
+    const name = typeof htaccess === 'string' ? htaccess : 'an .htaccess that does not look at the verdict';
+
+    it(`lets nobody in whom httpd has not verified, on a resumed session neither, with ${name}`, async () => {
+      use().permit(htaccess);
+      for (const maxVersion of ['TLSv1.2', 'TLSv1.3'] as const) {
+        // Nothing is asked of who looks at a page that is not WebJob's, and the session is his.
+        const call = { identity: rogue.client1, maxVersion };
+        const { session, isResumed } = await use().ask({ ...call, page: '/' });
+        assert.ok(session && !isResumed);
+        assert.equal((await use().ask({ ...call, page: '/', session })).isResumed, true);
+        for (const attempt of [call, { ...call, session }]) {
+          assert.equal(
+            await use()
+              .status(attempt)
+              .catch(() => 403),
+            403,
+          );
+        }
+        assert.deepEqual(use().newLines(), []);
+      }
+      await assertStatus(use(), 200, { identity: client1, maxVersion: 'TLSv1.2' });
+    });
+  }
 });
