@@ -7,16 +7,19 @@ const SIGNALS = [
   ['SIGHUP', 1],
 ] as const;
 
+/** What is done at the end; it is told of the signal that brought it. */
+export type CleanupStep = (signal?: NodeJS.Signals) => unknown;
+
 /** Begins to listen for signals. `add` says what to do at the end, `run` does it once, the last first, and stops listening. */
-export function openCleanup(): { add(step: () => unknown): void; run(): void } {
-  const steps: (() => unknown)[] = [];
-  const run = (): void => {
-    for (const [signal] of SIGNALS) process.off(signal, end);
-    for (let step = steps.pop(); step; step = steps.pop()) attempt(step);
+export function openCleanup(): { add(step: CleanupStep): void; run(signal?: NodeJS.Signals): void } {
+  const steps: CleanupStep[] = [];
+  const run = (signal?: NodeJS.Signals): void => {
+    for (const [name] of SIGNALS) process.off(name, end);
+    for (let step = steps.pop(); step; step = steps.pop()) attempt(() => step?.(signal));
   };
   const end = (signal: NodeJS.Signals): void => {
     if (process.listenerCount(signal) > 1) return;
-    run();
+    run(signal);
     process.exit(128 + (SIGNALS.find(([name]) => name === signal)?.[1] ?? 0));
   };
   for (const [signal] of SIGNALS) process.on(signal, end);

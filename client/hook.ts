@@ -2,23 +2,29 @@
 import { spawn } from 'node:child_process';
 import { lstatSync } from 'node:fs';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { Failure } from './failure.ts';
 import { signalGroup } from './processes.ts';
 import type { ClientSettings } from './settings.ts';
 
 const MAX_COMPLAINT_LENGTH = 200;
+const LAST_WORDS_MS = 500;
 
-/** Runs the hook in the folder where `fetched` lies; what it left there as `program` is the program. Throws Failure `get`. */
+/**
+ * Runs the hook in the folder where `fetched` lies; what it left there as `program` is the program. `onStart` is given what ends the hook
+ * when webjob ends before it. Throws Failure `get`.
+ */
 export async function runGetHook(
   settings: ClientSettings,
   folder: string,
   fetched: string,
   program: string,
+  onStart: (end: () => void) => void,
 ): Promise<void> {
   // Names of programs hold nothing a shell takes apart; one that begins with a dash would be taken for an option.
   const values: Record<string, string> = { '%file': `./${fetched}`, '%cmd': `./${program}`, '%%': '%' };
   const command = settings.getHookCommandLine.replace(/%(?:%|cmd|file)/g, (token) => values[token] ?? '');
-  const { ending, complaint } = await run(command, folder, settings.getHookTimeLimit);
+  const { ending, complaint } = await run(command, folder, settings.getHookTimeLimit, onStart);
   if (ending !== settings.getHookStatus) {
     const expected = typeof ending === 'number' ? ` in place of ${settings.getHookStatus}` : '';
     throw new Failure('get', `the GetHook ended with ${ending}${expected}${complaint && `: ${complaint}`}`);
@@ -32,9 +38,12 @@ async function run(
   command: string,
   cwd: string,
   limitSeconds: number,
+  onStart: (end: () => void) => void,
 ): Promise<{ ending: number | string; complaint: string }> {
   const [shell, option] = process.platform === 'win32' ? ['cmd.exe', '/c'] : ['/bin/sh', '-c'];
   const hook = spawn(shell, [option, command], { cwd, detached: true, stdio: ['ignore', 'ignore', 'pipe'] });
+  let isOver = false;
+  onStart(() => isOver || signalGroup(hook.pid, 'SIGKILL'));
   let said = '';
   hook.stderr.on('data', (chunk: Buffer) => {
     said = (said + chunk.toString('latin1')).slice(-4096);
@@ -56,6 +65,12 @@ async function run(
   clearTimeout(timer);
   // Nothing that it started may change the program afterwards.
   signalGroup(hook.pid, 'SIGKILL');
+  isOver = true;
+  // Its last words may still be in the pipe; somebody who left the group would keep that open for ever.
+  await Promise.race([
+    new Promise((resolve) => hook.stderr.once('close', resolve)),
+    sleep(LAST_WORDS_MS, undefined, { ref: false }),
+  ]);
   hook.stderr.destroy();
   const lastLine = said.trimEnd().split('\n').at(-1) ?? '';
   return { ending, complaint: lastLine.replace(/[^\x20-\x7e]/g, '?').slice(0, MAX_COMPLAINT_LENGTH) };

@@ -1,5 +1,5 @@
 // LockFile: one run at a time. The file holds the process id of its run; one whose process is gone is nobody's.
-import { closeSync, openSync, readFileSync, renameSync, rmSync, writeSync } from 'node:fs';
+import { linkSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { Failure } from './failure.ts';
 import { isAlive } from './processes.ts';
@@ -12,43 +12,67 @@ export function takeLock(lockFile: string): () => void {
   if (lockFile === '') return () => {};
   const path = resolve(lockFile);
   if (process.env[LOCK_VARIABLE] === path) return () => {};
-  const isOurs = (): boolean => readHolder(path) === process.pid;
-  for (let attempt = 1; ; attempt++) {
-    try {
-      const fd = openSync(path, 'wx', 0o600);
-      writeSync(fd, `${process.pid}\n`);
-      closeSync(fd);
-      return () => {
-        if (isOurs()) rmSync(path, { force: true });
-      };
-    } catch (error) {
-      const { code } = error as NodeJS.ErrnoException;
-      if (code !== 'EEXIST') throw new Failure('settings', `LockFile: ${path} cannot be made: ${code}`);
-      const holder = readHolder(path);
-      if (attempt > 2 || (holder !== undefined && isAlive(holder)))
-        throw new Failure('lock', `another run holds LockFile ${path}${holder ? ` (process ${holder})` : ''}`);
-      removeAbandoned(path);
-    }
+  try {
+    acquire(path);
+  } catch (error) {
+    if (error instanceof Failure) throw error;
+    throw new Failure('settings', `LockFile: ${path} cannot be made: ${(error as NodeJS.ErrnoException).code}`);
+  }
+  return () => {
+    if (readHolder(path) === process.pid) rmSync(path, { force: true });
+  };
+}
+
+/** Makes the file, after removing one that is nobody's. Throws Failure `lock`, or the error of the system call that failed. */
+function acquire(path: string): void {
+  if (create(path)) return;
+  if (isHeldBy(readHolder(path))) throw busy(path);
+  // Of runs that find the same abandoned lock only one may remove it: the next one would remove the lock of the first.
+  const guard = `${path}.next`;
+  acquire(guard);
+  try {
+    const holder = readHolder(path);
+    if (isHeldBy(holder)) throw busy(path);
+    // One that was given back meanwhile may be somebody's again in this moment.
+    if (holder !== undefined) rmSync(path, { force: true });
+    if (!create(path)) throw busy(path);
+  } finally {
+    rmSync(guard, { force: true });
   }
 }
 
-/** Undefined for a file that is gone or, for a moment, still empty. */
+/** The file appears with the process id in it, never empty: an empty one would look abandoned. False when there is one already. */
+function create(path: string): boolean {
+  const own = `${path}.${process.pid}`;
+  rmSync(own, { force: true });
+  writeFileSync(own, `${process.pid}\n`, { mode: 0o600, flag: 'wx' });
+  try {
+    linkSync(own, path);
+    return true;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
+    return false;
+  } finally {
+    rmSync(own, { force: true });
+  }
+}
+
+/** Our own process id in it is that of an earlier process, which had the same: this one holds nothing yet. */
+function isHeldBy(holder = 0): boolean {
+  return holder !== 0 && holder !== process.pid && isAlive(holder);
+}
+
+function busy(path: string): Failure {
+  const holder = readHolder(path);
+  return new Failure('lock', `another run holds LockFile ${path}${holder ? ` (process ${holder})` : ''}`);
+}
+
+/** Undefined for a file that is gone or not ours to read, 0 for one that holds no process id. */
 function readHolder(path: string): number | undefined {
   try {
     const text = readFileSync(path, 'latin1');
-    return /^[0-9]+\n$/.test(text) ? Number(text) : undefined;
+    return /^[1-9][0-9]{0,9}\n$/.test(text) ? Number(text) : 0;
   } catch {
     return undefined;
-  }
-}
-
-/** Of two runs that find the same abandoned lock, one renames it aside; the other finds it gone, or the first one's. */
-function removeAbandoned(path: string): void {
-  const aside = `${path}.${process.pid}`;
-  try {
-    renameSync(path, aside);
-    rmSync(aside);
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
   }
 }

@@ -17,13 +17,18 @@ export async function withRetries<Result>(
     try {
       return await action();
     } catch (error) {
-      if (!(error instanceof WireError) || error.retryAfter === undefined || attempt >= settings.retryLimit)
+      if (!(error instanceof WireError) || !isWorthWaiting(error.retryAfter) || attempt >= settings.retryLimit)
         throw error;
       const seconds = delaySeconds(settings.retryDelay, attempt, error.retryAfter, Math.random());
       warn(`${what} failed: ${error.message}; trying again in ${seconds.toFixed(1)} seconds`);
       await sleep(seconds * 1000);
     }
   }
+}
+
+/** A server that is away for longer than an hour is for the next run: this one would hold its lock all the time. */
+function isWorthWaiting(retryAfter: number | undefined): retryAfter is number {
+  return retryAfter !== undefined && retryAfter <= LONGEST_SECONDS;
 }
 
 /** RetryDelay, doubled with every attempt, then up to half of it more by chance; never less than the server asked for. */

@@ -1,6 +1,6 @@
 // One job from end to end: GET, RUN, PUT. Everything of ours lies in private folders that are gone afterwards, unless they hold a result
 // that is nowhere else.
-import { chmodSync, copyFileSync, lstatSync, mkdtempSync, openSync, renameSync, rmSync } from 'node:fs';
+import { chmodSync, copyFileSync, lstatSync, mkdtempSync, openSync, renameSync, rmSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { isFileName } from 'webjob-protocol';
 import { type Captured, hashCaptured, takeLength } from './captured.ts';
@@ -13,15 +13,16 @@ import { describeClient, type Ending, formatJob, type Job, nowMicros, OUTER_JOB_
 import { waitSplay } from './retry.ts';
 import { placeProgram, runProgram } from './run.ts';
 import type { ClientSettings } from './settings.ts';
-import { flushAfterRun, makeRunFolder, sendThroughSpool } from './spool.ts';
+import { flushAfterRun, makeRunFolder, sendThroughSpool, WAITS_IN_SPOOL } from './spool.ts';
 import { type Parcel, uploadParcel } from './upload.ts';
 
 type Cleanup = ReturnType<typeof openCleanup>;
 
-/** The private folder of a job, and whether it holds what must not be lost. */
+/** The private folder of a job, whether it holds what must not be lost, and what to say when a signal ends the upload. */
 interface Workplace {
   folder: string;
   keep: boolean;
+  waiting: string | undefined;
 }
 
 /**
@@ -59,8 +60,11 @@ function newJob(settings: ClientSettings, program: string, args: string[]): Job 
 async function runJob(job: Job, cleanup: Cleanup): Promise<number> {
   const { settings, program, args } = job;
   const path = join(settings.tempDirectory, program);
-  const work: Workplace = { folder: makePrivateFolder(settings.tempDirectory), keep: false };
+  const work: Workplace = { folder: makePrivateFolder(settings.tempDirectory), keep: false, waiting: undefined };
   cleanup.add(() => work.keep || rmSync(work.folder, { recursive: true, force: true }));
+  cleanup.add(
+    (signal) => signal && work.waiting && warn(`ended by ${signal} before the upload was done; ${work.waiting}`),
+  );
   await getProgram(job, work.folder, path, cleanup);
   if (settings.put === undefined) {
     job.ending = await runProgram(settings, path, args, 'inherit', job.jobId);
@@ -77,7 +81,7 @@ async function getProgram(job: Job, folder: string, path: string, cleanup: Clean
   const { settings, identity, program, request } = job;
   try {
     job.jobId = await fetchProgram(settings, identity, request, join(folder, request));
-    if (settings.getHookEnable) await runGetHook(settings, folder, request, program);
+    if (settings.getHookEnable) await runGetHook(settings, folder, request, program, (end) => cleanup.add(end));
   } catch (error) {
     if (settings.uploadOnGetFailure && settings.put && error instanceof Failure && error.stage === 'get')
       await reportGetFailure(job, error);
@@ -124,9 +128,11 @@ async function runAndUpload(job: Job, work: Workplace, path: string): Promise<vo
   job.errHash = hashCaptured(settings.hashType, err);
   const streams = { out, err, env: Buffer.from(formatJob(job, nowMicros())) };
   work.keep = !spooled || !settings.unlinkOutput;
+  work.waiting = spooled ? WAITS_IN_SPOOL : staysIn(folder);
   const place = spooled
     ? await sendThroughSpool(settings, folder, parcelOf(job), streams)
     : await sendFrom(folder, () => uploadParcel(settings, parcelOf(job), streams));
+  work.waiting = undefined;
   if (!settings.unlinkOutput) nameOutput(place, work.folder, program);
   if (spooled) rmSync(place, { recursive: true });
   else work.keep = !settings.unlinkOutput;
@@ -139,8 +145,12 @@ async function sendFrom(folder: string, send: () => Promise<void>): Promise<stri
     return folder;
   } catch (error) {
     if (!(error instanceof Failure)) throw error;
-    throw new Failure(error.stage, error.message, `the output stays in ${folder}`, { cause: error });
+    throw new Failure(error.stage, error.message, staysIn(folder), { cause: error });
   }
+}
+
+function staysIn(folder: string): string {
+  return `the output stays in ${folder}`;
 }
 
 function openOutput(folder: string, flags: 'wx' | 'r'): readonly [number, number] {
@@ -178,12 +188,20 @@ function exitCodeOf(program: string, { error, signal, status }: Ending): number 
 /** Mode 0700, a name nobody can foresee. */
 function makePrivateFolder(tempDirectory: string): string {
   try {
+    if (isOpenToReplacement(statSync(tempDirectory).mode))
+      throw new Failure('run', `TempDirectory: others may replace files in ${tempDirectory}`, 'chmod o-w or chmod +t');
     return mkdtempSync(join(tempDirectory, 'webjob-'));
   } catch (error) {
+    if (error instanceof Failure) throw error;
     throw new Failure(
       'run',
       `TempDirectory cannot be used: ${(error as NodeJS.ErrnoException).code}`,
       'it must exist and be writable',
     );
   }
+}
+
+/** Everybody may write in it and it has no sticky bit: the program could become another one before it is started. */
+function isOpenToReplacement(mode: number): boolean {
+  return process.platform !== 'win32' && (mode & 0o1002) === 0o002;
 }

@@ -57,7 +57,11 @@ export async function exchange<Result>(
   } catch (error) {
     if (error instanceof Failure) throw error;
     if (limit?.aborted) throw new WireError(`no complete answer within ${wire.limitSeconds} seconds`, 0);
-    throw error instanceof WireError ? error : new WireError(describe(error as NodeJS.ErrnoException), 0);
+    if (error instanceof WireError) throw error;
+    throw new WireError(
+      describe(error as NodeJS.ErrnoException),
+      isOfTls(error as NodeJS.ErrnoException) ? undefined : 0,
+    );
   } finally {
     socket?.destroy();
   }
@@ -150,10 +154,14 @@ function describe(error: NodeJS.ErrnoException & { reason?: string }): string {
   if (error.code?.startsWith('HPE_')) return `the answer is not HTTP (${error.code})`;
   if (error.code === 'ECONNRESET' || error.code === 'EPIPE')
     return 'the connection broke off before the answer was complete';
-  if (error.code?.startsWith('ERR_SSL_') || error.code === 'EPROTO')
-    return `TLS failed: ${printable(error.reason ?? error.code)}`;
+  if (isOfTls(error)) return `TLS failed: ${printable(error.reason ?? error.code ?? '')}`;
   // A host with several addresses that all refuse makes an error without a message.
   return printable(error.message || (error.code ?? 'unknown error'));
+}
+
+/** Two sides that do not agree on TLS will not the next time. */
+function isOfTls({ code }: NodeJS.ErrnoException): boolean {
+  return code === 'EPROTO' || (code?.startsWith('ERR_SSL_') ?? false);
 }
 
 /** At least so many bytes had the header: blanks round a value are not kept. */
