@@ -23,7 +23,7 @@ const choice = <Key extends string, Word extends string>(key: Key, ...words: rea
   const control: Control<Key, Word> = {
     key,
     default: words[0],
-    allowed: words.join('|'),
+    allowed: words.join('|').replaceAll('.', '\\.'),
     parse: (given) => given as Word,
   };
   return control;
