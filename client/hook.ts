@@ -42,6 +42,7 @@ async function run(
 ): Promise<{ ending: number | string; complaint: string }> {
   const [shell, option] = process.platform === 'win32' ? ['cmd.exe', '/c'] : ['/bin/sh', '-c'];
   const hook = spawn(shell, [option, command], { cwd, detached: true, stdio: ['ignore', 'ignore', 'pipe'] });
+  const silence = new Promise((resolve) => hook.stderr.once('close', resolve));
   let isOver = false;
   onStart(() => isOver || signalGroup(hook.pid, 'SIGKILL'));
   let said = '';
@@ -67,10 +68,7 @@ async function run(
   signalGroup(hook.pid, 'SIGKILL');
   isOver = true;
   // Its last words may still be in the pipe; somebody who left the group would keep that open for ever.
-  await Promise.race([
-    new Promise((resolve) => hook.stderr.once('close', resolve)),
-    sleep(LAST_WORDS_MS, undefined, { ref: false }),
-  ]);
+  await Promise.race([silence, sleep(LAST_WORDS_MS, undefined, { ref: false })]);
   hook.stderr.destroy();
   const lastLine = said.trimEnd().split('\n').at(-1) ?? '';
   return { ending, complaint: lastLine.replace(/[^\x20-\x7e]/g, '?').slice(0, MAX_COMPLAINT_LENGTH) };
