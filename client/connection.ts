@@ -1,25 +1,28 @@
 // The connection to a server, directly or through a proxy, with everything checked that the settings ask for before the first byte of a
 // request leaves: a password must not reach a server that is not the one it seems to be.
-import http from 'node:http';
+import http, { type IncomingMessage } from 'node:http';
 import { connect as connectPlain, isIP, type Socket } from 'node:net';
 import { WireError } from './failure.ts';
 import type { ClientSettings } from './settings.ts';
+import { formatStatus, isSuccess, retryAfterOf } from './status.ts';
 
-/** A connection on which a request can be written. Throws WireError, or the error of the system call that failed. */
-export async function openConnection(
-  settings: ClientSettings,
-  url: URL,
-  signal: AbortSignal | undefined,
-): Promise<Socket> {
-  const plain = await openPlain(settings, url, signal);
-  if (url.protocol !== 'https:') return plain;
-  try {
-    const { openSecure } = await import('./tls.ts');
-    return await openSecure(settings, hostOf(url), plain, signal);
-  } catch (error) {
-    plain.destroy();
-    throw error;
-  }
+/** Opens a connection on which a request can be written. Throws WireError, or the error of the system call that failed. */
+export type Connect = (signal: AbortSignal | undefined) => Promise<Socket>;
+
+/** Reads the files of TLS and asks for a pass phrase, while no server waits and no limit runs. Throws Failure `settings`. */
+export async function prepareConnection(settings: ClientSettings, url: URL): Promise<Connect> {
+  if (url.protocol !== 'https:') return async (signal) => await openPlain(settings, url, signal);
+  const { prepareSecurity } = await import('./tls.ts');
+  const secure = await prepareSecurity(settings);
+  return async (signal) => {
+    const plain = await openPlain(settings, url, signal);
+    try {
+      return await secure(hostOf(url), plain, signal);
+    } catch (error) {
+      plain.destroy();
+      throw error;
+    }
+  };
 }
 
 /** True when requests of this URL go to the proxy with their whole URL; those of https go through a tunnel. */
@@ -65,9 +68,9 @@ function openTunnel(
   const authority = `${isIP(hostOf(url)) === 6 ? `[${hostOf(url)}]` : hostOf(url)}:${portOf(url)}`;
   const authorization = proxyAuthorization(settings);
   return new Promise((resolve, reject) => {
-    const refuse = (status: number | undefined): void => {
+    const refuse = (answer: IncomingMessage): void => {
       proxy.destroy();
-      reject(new WireError(`the proxy answered ${status} to CONNECT ${authority}`));
+      reject(new WireError(`the proxy refused ${authority}: ${formatStatus(answer)}`, retryAfterOf(answer)));
     };
     http
       .request({
@@ -76,11 +79,11 @@ function openTunnel(
         ...(signal && { signal }),
       })
       .on('connect', (answer, socket, head) => {
-        if (answer.statusCode !== 200) return refuse(answer.statusCode);
+        if (!isSuccess(answer)) return refuse(answer);
         if (head.length > 0) socket.unshift(head);
         resolve(socket as Socket);
       })
-      .on('response', (answer) => refuse(answer.statusCode))
+      .on('response', refuse)
       .on('error', reject)
       .end();
   });

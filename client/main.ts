@@ -68,8 +68,8 @@ async function runMode(options: Options, [first, ...rest]: string[]): Promise<nu
     rest.length === 0 ? argument : fail(`too many arguments: ${rest.length + 1}`);
   switch (modes[0]) {
     case 'execute': {
-      const file = conf();
-      return await executeJob(readSettings(file), first ?? fail("missing required argument 'program'"), rest);
+      const [file, program] = [conf(), first ?? fail("missing required argument 'program'")];
+      return await executeJob(readSettings(file), program, rest);
     }
     case 'getUrl':
       return await getUrl(readConnection(options.file), only(first) ?? fail("missing required argument 'url'"));

@@ -15,7 +15,7 @@ export async function askPassPhrase(settings: ClientSettings, key: Buffer): Prom
       'SSLPrivateKeyFile needs a pass phrase',
       'set SSLPassPhraseFile, or run webjob on a terminal',
     );
-  return await prompt(`Pass phrase for ${settings.sslPrivateKeyFile}: `);
+  return await promptOnce(settings.sslPrivateKeyFile);
 }
 
 function readPassPhrase(path: string): string {
@@ -38,24 +38,35 @@ function needsPassPhrase(key: Buffer): boolean {
   }
 }
 
-/** Reads a line from the terminal without showing it. */
+/** What was typed, by key: PUT needs what GET was told. */
+const answers = new Map<string, string>();
+
+async function promptOnce(file: string): Promise<string> {
+  const answer = answers.get(file) ?? (await prompt(`Pass phrase for ${file}: `));
+  answers.set(file, answer);
+  return answer;
+}
+
+/** Reads a line from the terminal without showing it. The terminal stays open: the program may read from it next. */
 async function prompt(question: string): Promise<string> {
   const { stdin, stderr } = process;
   stderr.write(question);
-  stdin.setRawMode(true);
+  stdin.setRawMode(true).setEncoding('utf8');
+  let line = '';
   try {
-    let line = '';
-    for await (const chunk of stdin as AsyncIterable<Buffer>) {
-      for (const character of chunk.toString()) {
-        if (character === '\r' || character === '\n') return line;
-        if (character === '\x03' || character === '\x04') throw new Failure('settings', 'no pass phrase was given');
-        line = character === '\x7f' || character === '\b' ? line.slice(0, -1) : line + character;
-      }
-    }
-    throw new Failure('settings', 'no pass phrase was given');
+    return await new Promise<string>((resolve, reject) => {
+      const giveUp = (): void => reject(new Failure('settings', 'no pass phrase was given'));
+      stdin.on('end', giveUp).on('data', (text: string) => {
+        for (const character of text) {
+          if (character === '\r' || character === '\n') return resolve(line);
+          if (character === '\x03' || character === '\x04') return giveUp();
+          line = /[\x7f\b]/.test(character) ? line.slice(0, -1) : line + character;
+        }
+      });
+    });
   } finally {
-    stdin.setRawMode(false);
-    stdin.pause();
+    stdin.removeAllListeners('data').removeAllListeners('end');
+    stdin.setRawMode(false).pause();
     stderr.write('\n');
   }
 }

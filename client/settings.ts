@@ -88,12 +88,12 @@ function fault(file: string, line: number, message: string): Failure {
 }
 
 /** What a control that is on cannot do without. */
-const NEEDS: readonly [on: keyof Controls, control: string, needed: ControlKey][] = [
-  ['getHookEnable', 'GetHookEnable=Y', 'GetHookCommandLine'],
-  ['getHookEnable', 'GetHookEnable=Y', 'GetHookSuffix'],
-  ['dsvVerifySignature', 'DsvVerifySignature=Y', 'DsvPublicKeyFile'],
-  ['sslUseCertificate', 'SSLUseCertificate=Y', 'SSLPublicCertFile'],
-  ['sslUseCertificate', 'SSLUseCertificate=Y', 'SSLPrivateKeyFile'],
+const NEEDS: readonly [on: keyof Controls, control: ControlKey, needed: ControlKey][] = [
+  ['getHookEnable', 'GetHookEnable', 'GetHookCommandLine'],
+  ['getHookEnable', 'GetHookEnable', 'GetHookSuffix'],
+  ['dsvVerifySignature', 'DsvVerifySignature', 'DsvPublicKeyFile'],
+  ['sslUseCertificate', 'SSLUseCertificate', 'SSLPublicCertFile'],
+  ['sslUseCertificate', 'SSLUseCertificate', 'SSLPrivateKeyFile'],
 ];
 
 function checkSettings(given: Given, required: ControlKey[]): ClientSettings {
@@ -104,30 +104,36 @@ function checkSettings(given: Given, required: ControlKey[]): ClientSettings {
   }
   const pairs = CONTROLS.map(({ key, parse }) => [propertyOf(key), parse(value(key))]);
   const controls = Object.fromEntries(pairs) as Controls;
-  for (const [on, control, needed] of NEEDS) {
-    if (controls[on] && value(needed) === '') throw new Failure('settings', `${control} needs ${needed}`);
+  for (const [on, key, needed] of NEEDS) {
+    if (controls[on] && value(needed) === '')
+      throw new Failure('settings', `${place(given, key)}=Y needs ${needed}`, `add a line ${needed}=...`);
   }
   if (controls.sslPassPhrase !== '' && controls.sslPassPhraseFile !== '')
-    throw new Failure('settings', 'SSLPassPhrase and SSLPassPhraseFile exclude each other');
-  if (controls.urlProxyPort > 65_535) throw new Failure('settings', 'URLProxyPort is over 65535');
-  const { urlAuthType, urlUsername, urlPassword, urlProxyAuthType, urlProxyUsername, urlProxyPassword } = controls;
-  const own = urlAuthType === 'basic' ? formatCredentials('URLUsername', urlUsername, urlPassword) : undefined;
+    throw new Failure('settings', `${place(given, 'SSLPassPhraseFile')} and SSLPassPhrase exclude each other`);
+  const own = credentialsOf(given, controls.urlAuthType, 'URLUsername', controls.urlPassword);
+  const target = (key: ControlKey, text: string): Target => parseTarget(place(given, key), text, own);
   return {
     ...controls,
     // Absolute: a bare name would be looked up in PATH and another program of that name run.
     tempDirectory: resolve(controls.tempDirectory || tmpdir()),
-    get: parseTarget('URLGetURL', controls.urlGetURL || 'http://localhost/', own),
-    put: controls.urlPutURL === '' ? undefined : parseTarget('URLPutURL', controls.urlPutURL, own),
-    proxyCredentials:
-      urlProxyAuthType === 'basic'
-        ? formatCredentials('URLProxyUsername', urlProxyUsername, urlProxyPassword)
-        : undefined,
+    get: target('URLGetURL', controls.urlGetURL || 'http://localhost/'),
+    put: controls.urlPutURL === '' ? undefined : target('URLPutURL', controls.urlPutURL),
+    proxyCredentials: credentialsOf(given, controls.urlProxyAuthType, 'URLProxyUsername', controls.urlProxyPassword),
   };
 }
 
-function formatCredentials(key: ControlKey, user: string, password: string): string {
+/** A control that was given, with its file and line. */
+function place(given: Given, key: ControlKey): string {
+  const entry = given.get(key.toLowerCase());
+  return entry ? `${entry.file} line ${entry.line}: ${key}` : key;
+}
+
+/** `user:password` when that is how to authenticate. */
+function credentialsOf(given: Given, type: string, key: ControlKey, password: string): string | undefined {
+  if (type !== 'basic') return undefined;
+  const user = given.get(key.toLowerCase())?.value ?? '';
   if (user.includes(':'))
-    throw new Failure('settings', `${key} holds a colon, which basic authentication cannot carry`);
+    throw new Failure('settings', `${place(given, key)} holds a colon, which basic authentication cannot carry`);
   return `${user}:${password}`;
 }
 

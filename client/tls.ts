@@ -1,44 +1,56 @@
 // TLS: a handshake, and then every check that the settings ask for, each with an error of its own (docs/protocol.md, section 7).
 import { readFileSync } from 'node:fs';
 import { isIP, type Socket } from 'node:net';
-import { checkServerIdentity, connect, type DetailedPeerCertificate, type TLSSocket } from 'node:tls';
+import {
+  type ConnectionOptions,
+  checkServerIdentity,
+  connect,
+  createSecureContext,
+  type DetailedPeerCertificate,
+  type TLSSocket,
+} from 'node:tls';
 import { Failure, WireError } from './failure.ts';
 import { askPassPhrase } from './passphrase.ts';
 import type { ClientSettings } from './settings.ts';
 
-/** Makes a connection secure. Nothing but the handshake is sent on it before it is returned. Throws Failure `settings`, WireError. */
-export async function openSecure(
-  settings: ClientSettings,
-  host: string,
-  plain: Socket,
-  signal: AbortSignal | undefined,
-): Promise<TLSSocket> {
-  const secure = connect({
-    socket: plain,
-    ...(isIP(host) === 0 && { servername: host }),
+/** Makes a connection to a host secure. Nothing but the handshake is sent on it before it is returned. Throws WireError. */
+export type Secure = (host: string, plain: Socket, signal: AbortSignal | undefined) => Promise<TLSSocket>;
+
+/** Throws Failure `settings` for a file or a pass phrase that cannot be used. */
+export async function prepareSecurity(settings: ClientSettings): Promise<Secure> {
+  const ca = settings.sslBundledCAsFile === '' ? undefined : readBundle(settings.sslBundledCAsFile);
+  const options: ConnectionOptions = {
     ...(await credentialsOf(settings)),
-    ...(settings.sslBundledCAsFile !== '' && { ca: readPem('SSLBundledCAsFile', settings.sslBundledCAsFile) }),
+    ...(ca && { ca }),
     minVersion: settings.sslMinVersion,
     // What old servers speak is below the level that OpenSSL holds for safe.
     ...(/1(?:\.1)?$/.test(settings.sslMinVersion) && { ciphers: 'DEFAULT@SECLEVEL=0' }),
-    // Judged below, where the reason can be told.
+    // Judged below, where the reason can be told; whose name it is only when SSLVerifyHost asks.
     rejectUnauthorized: false,
+    checkServerIdentity: () => undefined,
+  };
+  return async (host, plain, signal) => {
+    const secure = connect({ ...options, socket: plain, ...(isIP(host) === 0 && { servername: host }) });
+    const stop = (): unknown => secure.destroy(signal?.reason);
+    signal?.addEventListener('abort', stop);
+    try {
+      await untilSecure(secure);
+      checkPeer(settings, host, secure);
+      return secure;
+    } catch (error) {
+      secure.destroy();
+      throw error;
+    } finally {
+      signal?.removeEventListener('abort', stop);
+    }
+  };
+}
+
+function untilSecure(secure: TLSSocket): Promise<void> {
+  return new Promise((resolve, reject) => {
+    secure.once('secureConnect', resolve).once('error', reject);
+    secure.once('close', () => reject(new WireError('TLS failed: the server closed the connection', 0)));
   });
-  const stop = (): unknown => secure.destroy(signal?.reason);
-  signal?.addEventListener('abort', stop);
-  try {
-    await new Promise<void>((resolve, reject) => {
-      secure.once('secureConnect', resolve).once('error', reject);
-      secure.once('close', () => reject(new WireError('TLS failed: the server closed the connection')));
-    });
-    checkPeer(settings, host, secure);
-    return secure;
-  } catch (error) {
-    secure.destroy();
-    throw error;
-  } finally {
-    signal?.removeEventListener('abort', stop);
-  }
 }
 
 async function credentialsOf(settings: ClientSettings): Promise<{ cert?: Buffer; key?: Buffer; passphrase?: string }> {
@@ -46,9 +58,9 @@ async function credentialsOf(settings: ClientSettings): Promise<{ cert?: Buffer;
   const cert = readPem('SSLPublicCertFile', settings.sslPublicCertFile);
   const key = readPem('SSLPrivateKeyFile', settings.sslPrivateKeyFile);
   const passphrase = await askPassPhrase(settings, key);
-  const { createSecureContext } = await import('node:tls');
+  const credentials = { cert, key, ...(passphrase !== undefined && { passphrase }) };
   try {
-    createSecureContext({ cert, key, ...(passphrase !== undefined && { passphrase }) });
+    createSecureContext(credentials);
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
     throw new Failure(
@@ -57,7 +69,15 @@ async function credentialsOf(settings: ClientSettings): Promise<{ cert?: Buffer;
       'is the pass phrase right, and the certificate that of the key',
     );
   }
-  return { cert, key, ...(passphrase !== undefined && { passphrase }) };
+  return credentials;
+}
+
+/** OpenSSL takes any file for a bundle, which then holds no CA. */
+function readBundle(path: string): Buffer {
+  const bundle = readPem('SSLBundledCAsFile', path);
+  if (!bundle.includes('-----BEGIN CERTIFICATE-----'))
+    throw new Failure('settings', `SSLBundledCAsFile: ${path} holds no certificate in PEM`);
+  return bundle;
 }
 
 function readPem(control: string, path: string): Buffer {
@@ -70,20 +90,17 @@ function readPem(control: string, path: string): Buffer {
 
 function checkPeer(settings: ClientSettings, host: string, secure: TLSSocket): void {
   const certificate = secure.getPeerCertificate(true);
+  if ((settings.sslVerifyPeerCert || settings.sslVerifyHost) && !secure.authorized)
+    throw new WireError(`the server's certificate is not trusted: ${secure.authorizationError}`);
   if (settings.sslVerifyPeerCert) {
-    if (!secure.authorized)
-      throw new WireError(`the server's certificate is not trusted: ${secure.authorizationError}`);
     const length = chainLength(certificate);
     if (length > settings.sslMaxChainLength)
       throw new WireError(`the server's certificate has a chain of ${length}, over SSLMaxChainLength`);
     if (settings.sslExpectedPeerCN !== '' && certificate.subject?.CN !== settings.sslExpectedPeerCN)
       throw new WireError("the CN of the server's certificate is not SSLExpectedPeerCN");
   }
-  if (settings.sslVerifyHost) {
-    if (!secure.authorized)
-      throw new WireError(`the server's certificate is not trusted: ${secure.authorizationError}`);
-    if (checkServerIdentity(host, certificate)) throw new WireError(`the server's certificate is not for ${host}`);
-  }
+  if (settings.sslVerifyHost && checkServerIdentity(host, certificate))
+    throw new WireError(`the server's certificate is not for ${host}`);
 }
 
 /** Certificates above the server's own, up to the one that signed itself: 1 when the CA of the bundle issued it. */

@@ -2,9 +2,10 @@
 // 1 and 2). Never follows a redirect and never takes an answer that may be incomplete.
 import http, { type ClientRequest, type IncomingMessage } from 'node:http';
 import type { Socket } from 'node:net';
-import { isForwarded, openConnection, portOf, proxyAuthorization } from './connection.ts';
+import { isForwarded, portOf, prepareConnection, proxyAuthorization } from './connection.ts';
 import { Failure, WireError } from './failure.ts';
 import type { ClientSettings, Target } from './settings.ts';
+import { formatStatus, isSuccess, printable, retryAfterOf } from './status.ts';
 
 export interface WireRequest {
   settings: ClientSettings;
@@ -34,10 +35,11 @@ export async function exchange<Result>(
   wire: WireRequest,
   receive: (answer: IncomingMessage, contentLength: number) => Promise<Result>,
 ): Promise<Result> {
+  const connect = await prepareConnection(wire.settings, wire.target.url);
   const limit = wire.limitSeconds > 0 ? AbortSignal.timeout(wire.limitSeconds * 1000) : undefined;
   let socket: Socket | undefined;
   try {
-    socket = await openConnection(wire.settings, wire.target.url, limit);
+    socket = await connect(limit);
     const request = prepareRequest(wire, socket, limit);
     // Bytes behind the end of an answer make an error of the request: a program that is longer than announced is cut off.
     let surplus = false;
@@ -119,11 +121,7 @@ function formatHeaders({ settings, target, contentLength, jobId }: WireRequest):
 
 /** The Content-Length of an answer that is a success and that a C client would take. */
 function checkAnswer(answer: IncomingMessage): number {
-  const status = answer.statusCode ?? 0;
-  if (status < 200 || status > 299) {
-    const message = `Status = [${status}], Reason = [${printable(answer.statusMessage ?? '')}]`;
-    throw new WireError(message, RETRIED.has(status) ? parseRetryAfter(answer.headers['retry-after']) : undefined);
-  }
+  if (!isSuccess(answer)) throw new WireError(formatStatus(answer), retryAfterOf(answer));
   if (headerBytes(answer) > MAX_HEADER_BYTES) throw new WireError(HEADER_TOO_LONG);
   const lengths = answer.rawHeaders.filter(
     (_, index) => index % 2 === 1 && answer.rawHeaders[index - 1]?.toLowerCase() === 'content-length',
@@ -136,16 +134,6 @@ function checkAnswer(answer: IncomingMessage): number {
     throw new WireError(NOT_ONE_LENGTH);
   }
   return Number(lengths[0]);
-}
-
-/** Statuses of a server, or of a proxy before it, that may be other ones the next time (RFC 9110, section 15.6; RFC 6585, section 4). */
-const RETRIED = new Set([408, 429, 500, 502, 503, 504, 507]);
-
-/** Seconds, from the number or the date that the header gives (RFC 9110, section 10.2.3); 0 without one. */
-function parseRetryAfter(text: string | undefined): number {
-  if (text === undefined) return 0;
-  const seconds = /^[0-9]{1,9}$/.test(text) ? Number(text) : (Date.parse(text) - Date.now()) / 1000;
-  return Number.isFinite(seconds) ? Math.max(0, Math.ceil(seconds)) : 0;
 }
 
 function describe(error: NodeJS.ErrnoException & { reason?: string }): string {
@@ -168,8 +156,4 @@ function isOfTls({ code }: NodeJS.ErrnoException): boolean {
 function headerBytes({ statusMessage, rawHeaders }: IncomingMessage): number {
   const lines = rawHeaders.length / 2;
   return `HTTP/1.1 200 ${statusMessage}\r\n\r\n`.length + rawHeaders.join('').length + lines * ': \r\n'.length;
-}
-
-function printable(text: string): string {
-  return text.slice(0, 255).replace(/[^\x20-\x7e]/g, '?');
 }
