@@ -1,5 +1,4 @@
 // The pass phrase of a private key: from webjob.conf, from a file, or from the terminal. Never from the command line, where ps shows it.
-import { createPrivateKey } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { Failure } from './failure.ts';
 import type { ClientSettings } from './settings.ts';
@@ -29,13 +28,9 @@ function readPassPhrase(path: string): string {
   }
 }
 
+/** Both forms of PEM say so: PKCS#8 and the older one of OpenSSL. */
 function needsPassPhrase(key: Buffer): boolean {
-  try {
-    createPrivateKey(key);
-    return false;
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code === 'ERR_MISSING_PASSPHRASE';
-  }
+  return /^(?:-----BEGIN ENCRYPTED |Proc-Type: 4,ENCRYPTED)/m.test(key.toString('latin1'));
 }
 
 /** What was typed, by key: PUT needs what GET was told. */

@@ -48,7 +48,8 @@ export async function prepareSecurity(settings: ClientSettings): Promise<Secure>
 
 function untilSecure(secure: TLSSocket): Promise<void> {
   return new Promise((resolve, reject) => {
-    secure.once('secureConnect', resolve).once('error', reject);
+    // A time limit ends both sockets, and each of them tells of it.
+    secure.once('secureConnect', resolve).on('error', reject);
     secure.once('close', () => reject(new WireError('TLS failed: the server closed the connection', 0)));
   });
 }
