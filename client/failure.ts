@@ -8,7 +8,13 @@ export const EXIT_CODES = {
   get: 3,
   run: 4,
   put: 5,
+  lock: 6,
 } as const;
+
+/** What the user should know although the job goes on. */
+export function warn(message: string): void {
+  process.stderr.write(`webjob: warning: ${message}\n`);
+}
 
 export class Failure extends Error {
   readonly stage: keyof typeof EXIT_CODES;
@@ -17,5 +23,15 @@ export class Failure extends Error {
     super(message, options);
     this.stage = stage;
     this.hint = hint;
+  }
+}
+
+/** What went wrong on the way; the stages say in which one. */
+export class WireError extends Error {
+  /** Seconds after which it may go better; undefined when trying again makes no sense. */
+  readonly retryAfter: number | undefined;
+  constructor(message: string, retryAfter?: number) {
+    super(message);
+    this.retryAfter = retryAfter;
   }
 }

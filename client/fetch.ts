@@ -1,48 +1,59 @@
-// GET: brings a program into a private file, whole or not at all.
-import { closeSync, openSync, writeSync } from 'node:fs';
+// GET: brings a program into a private file, whole or not at all, again when the network asks for it, and verified.
+import { closeSync, openSync, rmSync, writeSync } from 'node:fs';
 import type { IncomingMessage } from 'node:http';
 import { formatGetQuery, isJobId } from 'webjob-protocol';
-import { Failure } from './failure.ts';
+import { Failure, WireError } from './failure.ts';
 import { openGarbage } from './garbage.ts';
 import type { Identity } from './record.ts';
+import { withRetries } from './retry.ts';
 import type { ClientSettings } from './settings.ts';
-import { exchange, WireError } from './wire.ts';
+import { checkSignature } from './signature.ts';
+import { exchange } from './wire.ts';
 
-export interface Fetched {
-  /** The server's name for this job; undefined when it gave none (servers up to 1.3). */
-  jobId: string | undefined;
-}
-
-/** Fetches `fileName` into `path`, which must not exist. Throws Failure `get`. */
+/** Fetches `fileName` into `path`. Returns the server's name for this job, undefined when it gave none. Throws Failure. */
 export async function fetchProgram(
   settings: ClientSettings,
   identity: Identity,
   fileName: string,
   path: string,
-): Promise<Fetched> {
-  const query = formatGetQuery({ ...identity.onWire, clientId: settings.clientId, fileName });
+): Promise<string | undefined> {
   try {
-    return await exchange(
-      {
-        method: 'GET',
-        target: settings.get,
-        query,
-        contentLength: 0,
-        limitSeconds: settings.getLimitSeconds,
-        send: (request) => request.end(),
-      },
-      async (answer, contentLength) => {
-        if (settings.downloadLimitBytes > 0 && contentLength > settings.downloadLimitBytes) {
-          throw new WireError('the program is larger than URLDownloadLimit');
-        }
-        await save(answer, path);
-        const jobId = answer.headers['job-id'];
-        return { jobId: typeof jobId === 'string' && isJobId(jobId) ? jobId : undefined };
-      },
-    );
+    const answer = await withRetries(settings, `GET of ${fileName}`, async () => {
+      rmSync(path, { force: true });
+      return await fetchOnce(settings, identity, fileName, path);
+    });
+    if (settings.dsvVerifySignature) checkSignature(settings.dsvPublicKeyFile, path, answer.signature);
+    return answer.jobId;
   } catch (error) {
+    if (error instanceof Failure) throw error;
     throw new Failure('get', `GET of ${fileName} failed: ${(error as Error).message}`, undefined, { cause: error });
   }
+}
+
+async function fetchOnce(
+  settings: ClientSettings,
+  identity: Identity,
+  fileName: string,
+  path: string,
+): Promise<{ jobId: string | undefined; signature: string | undefined }> {
+  return await exchange(
+    {
+      ...{ settings, method: 'GET', target: settings.get, contentLength: 0, limitSeconds: settings.getTimeLimit },
+      query: formatGetQuery({ ...identity.onWire, clientId: settings.clientId, fileName }),
+      send: (request) => request.end(),
+    },
+    async (answer, contentLength) => {
+      if (settings.urlDownloadLimit > 0 && contentLength > settings.urlDownloadLimit) {
+        throw new WireError('the program is larger than URLDownloadLimit');
+      }
+      await save(answer, path);
+      const { 'job-id': jobId, 'webjob-payload-signature': signature } = answer.headers;
+      return {
+        jobId: typeof jobId === 'string' && isJobId(jobId) ? jobId : undefined,
+        signature: typeof signature === 'string' ? signature : undefined,
+      };
+    },
+  );
 }
 
 /** Writes as it comes, at the pace of the disk. */

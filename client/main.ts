@@ -1,43 +1,95 @@
 // The webjob command line: what the original understands, and nothing is done here but to read it.
-import { Command, CommanderError } from 'commander';
+import { Command, CommanderError, Option } from 'commander';
 import { EXIT_CODES, Failure } from './failure.ts';
+import { DIGESTS, flush, getUrl, printDigest } from './modes.ts';
 import { describeClient } from './record.ts';
-import { readSettings } from './settings.ts';
+import { readConnection, readSettings } from './settings.ts';
 import { executeJob } from './stages.ts';
 
+const USAGE = `{-e|--execute} {-f|--file} config[,config..] program [options]
+       webjob {-g|--get-url} [{-f|--file} config[,config..]] url
+       webjob {-h|--hashsum} {-t|--type} digest [file]
+       webjob --flush {-f|--file} config[,config..]
+       webjob {-v|--version}`;
+
 const EXPLANATION = `
-The program is fetched from URLGetURL, run with the options that follow its name, and its stdout, stderr and a
-record of the run are put to URLPutURL. On success nothing is printed.
+--execute fetches the program from URLGetURL, runs it with the options that follow its name, and puts its stdout, its
+stderr and a record of the run to URLPutURL. On success nothing is printed.
 
 Example:
   webjob --execute --file /usr/local/etc/webjob.conf host.sh
 
 Exit codes:
-  0  the output is on the server (or, without URLPutURL, the program's own code)
+  0  done: the output is on the server (without URLPutURL, the program's own code)
   1  wrong command line
   2  wrong settings
-  3  the program could not be fetched
+  3  the program could not be fetched, verified, or made by its hook; nothing was run
   4  the program could not be run, or ran over RunTimeLimit; what there is was uploaded
-  5  the output could not be uploaded
+  5  the output could not be uploaded; it is kept, the message says where
+  6  another run holds LockFile
   128 + n  ended by signal n`;
+
+interface Options {
+  execute?: true;
+  getUrl?: true;
+  hashsum?: true;
+  flush?: true;
+  file?: string;
+  type?: string;
+}
 
 async function main(argv: string[]): Promise<number> {
   const command = new Command('webjob')
-    .usage('{-e|--execute} {-f|--file} config[,config..] program [options]')
+    .usage(USAGE)
     .description('Get a program from a WebJob server, run it, and put what it prints back on the server.')
-    .requiredOption('-e, --execute', 'get, run and put a program')
-    .requiredOption('-f, --file <config>', 'settings, one file or several separated by commas')
+    .option('-e, --execute', 'get, run and put a program')
+    .option('-g, --get-url', 'write what a URL gives to stdout')
+    .option('-h, --hashsum', 'print the digest of a file, or of stdin')
+    .option('--flush', 'deliver what waits in SpoolDirectory')
+    .option('-f, --file <config>', 'settings, one file or several separated by commas')
+    .addOption(new Option('-t, --type <digest>', `for --hashsum: ${DIGESTS.join(', ')}`))
     .version(describeClient().version, '-v, --version', 'print the version')
     .helpOption('--help', 'print this help')
-    .argument('<program>', 'its name in the profile on the server')
+    .argument('[program]', 'its name in the profile on the server')
     .argument('[options...]', 'passed on to the program untouched')
     .addHelpText('after', EXPLANATION)
     .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, 'webjob: error: ')) })
     .passThroughOptions()
     .exitOverride();
   command.parse(argv, { from: 'user' });
-  const [program = '', ...args] = command.args;
-  return await executeJob(readSettings(command.opts<{ file: string }>().file), program, args);
+  return await runMode(command.opts<Options>(), command.args);
+}
+
+async function runMode(options: Options, [first, ...rest]: string[]): Promise<number> {
+  const modes = (['execute', 'getUrl', 'hashsum', 'flush'] as const).filter((name) => options[name]);
+  if (modes.length !== 1) throw usage('say one of --execute, --get-url, --hashsum and --flush');
+  const conf = (): string => options.file ?? fail("required option '-f, --file <config>' not specified");
+  const only = (argument: string | undefined): string | undefined =>
+    rest.length === 0 ? argument : fail(`too many arguments: ${rest.length + 1}`);
+  switch (modes[0]) {
+    case 'execute': {
+      const [file, program] = [conf(), first ?? fail("missing required argument 'program'")];
+      return await executeJob(readSettings(file), program, rest);
+    }
+    case 'getUrl':
+      return await getUrl(readConnection(options.file), only(first) ?? fail("missing required argument 'url'"));
+    case 'hashsum':
+      return await printDigest(
+        options.type ?? fail("required option '-t, --type <digest>' not specified"),
+        only(first),
+      );
+    default:
+      if (first !== undefined) throw usage('--flush takes no arguments');
+      return await flush(readSettings(conf()));
+  }
+}
+
+function fail(message: string): never {
+  throw usage(message);
+}
+
+function usage(message: string): Failure {
+  return new Failure('usage', message, 'webjob --help');
 }
 
 function report(error: unknown): number {

@@ -1,7 +1,6 @@
 // Who this client is, and the record of a run as it goes to the server (docs/protocol.md, section 7).
 import os from 'node:os';
-import { formatEpoch, formatRecord, NOT_APPLICABLE } from 'webjob-protocol';
-import type { Ending } from './run.ts';
+import { formatEpoch, formatRecord, isJobId, NOT_APPLICABLE } from 'webjob-protocol';
 import type { ClientSettings } from './settings.ts';
 import { zoneAbbreviation } from './zone.ts';
 
@@ -14,17 +13,33 @@ export interface Identity {
   onWire: { version: string; system: string };
 }
 
-/** One job on its way: what the record will say of it. Times are microseconds since 1970-01-01 UTC. */
+/** Names the job whose program runs us, so that a batch of jobs can be put together again. */
+export const OUTER_JOB_VARIABLE = 'WEBJOB_JID';
+
+/** How the kid ended, in the record's words. Undefined stands for what does not apply. */
+export interface Ending {
+  pid: number | undefined;
+  status: number | undefined;
+  signal: number | undefined;
+  reason: string;
+  /** Why it could not be started, or was ended by us. */
+  error: string | undefined;
+}
+
+/** One job on its way: what the record will say of it. Times are microseconds since 1970-01-01 UTC; undefined: it came not so far. */
 export interface Job {
   settings: ClientSettings;
   identity: Identity;
   program: string;
+  /** What the server was asked for: the program, or with GetHookSuffix what it is made of. */
+  request: string;
   args: string[];
   jobId: string | undefined;
   startedAt: number;
   getAt: number;
-  runAt: number;
-  ending: Ending;
+  getError: string | undefined;
+  runAt: number | undefined;
+  ending: Ending | undefined;
   outHash: string;
   errHash: string;
 }
@@ -45,7 +60,9 @@ export function nowMicros(): number {
 /** The record of a job that is about to be uploaded, as the `.env` stream. */
 export function formatJob(job: Job, putAt: number): string {
   const { settings, identity, ending } = job;
-  const epoch = (micros: number): string => formatEpoch(micros, zoneAbbreviation(new Date(micros / 1000)));
+  const epoch = (micros: number | undefined): string =>
+    micros === undefined ? NOT_APPLICABLE : formatEpoch(micros, zoneAbbreviation(new Date(micros / 1000)));
+  const outer = process.env[OUTER_JOB_VARIABLE] ?? '';
   const orNone = (value: string | number | undefined): string => String(value ?? NOT_APPLICABLE);
   return formatRecord({
     fields: {
@@ -53,15 +70,15 @@ export function formatJob(job: Job, putAt: number): string {
       Hostname: os.hostname(),
       SystemOS: identity.system,
       ClientId: settings.clientId,
-      GetRequest: job.program,
+      GetRequest: job.request,
       Command: job.program,
       CommandLine: [job.program, ...job.args].join(' '),
       Jid: orNone(job.jobId),
       Pid: String(process.pid),
-      KidPid: orNone(ending.pid),
-      KidStatus: orNone(ending.status),
-      KidSignal: orNone(ending.signal),
-      KidReason: ending.reason,
+      KidPid: orNone(ending?.pid),
+      KidStatus: orNone(ending?.status),
+      KidSignal: orNone(ending?.signal),
+      KidReason: orNone(ending?.reason),
       JobEpoch: epoch(job.startedAt),
       GetEpoch: epoch(job.getAt),
       RunEpoch: epoch(job.runAt),
@@ -69,9 +86,9 @@ export function formatJob(job: Job, putAt: number): string {
       HashType: settings.hashType,
       StdOutHash: job.outHash,
       StdErrHash: job.errHash,
-      GetError: NOT_APPLICABLE,
-      RunError: orNone(ending.error),
+      GetError: orNone(job.getError),
+      RunError: orNone(ending?.error),
     },
-    extra: [],
+    extra: isJobId(outer) ? [['OuterJid', outer]] : [],
   });
 }

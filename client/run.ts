@@ -3,18 +3,12 @@
 import { type ChildProcess, type StdioOptions, spawn } from 'node:child_process';
 import { closeSync, linkSync, renameSync, unlinkSync } from 'node:fs';
 import { constants } from 'node:os';
+import { resolve } from 'node:path';
 import { Failure } from './failure.ts';
+import { LOCK_VARIABLE } from './lock.ts';
+import { signalGroup } from './processes.ts';
+import { type Ending, OUTER_JOB_VARIABLE } from './record.ts';
 import type { ClientSettings } from './settings.ts';
-
-/** How the kid ended, in the record's words. Undefined stands for what does not apply. */
-export interface Ending {
-  pid: number | undefined;
-  status: number | undefined;
-  signal: number | undefined;
-  reason: string;
-  /** Why it could not be started, or was ended by us. */
-  error: string | undefined;
-}
 
 /** Where the kid's stdout and stderr go: descriptors, which runProgram closes, or ours. */
 export type Output = readonly [out: number, err: number] | 'inherit';
@@ -40,27 +34,28 @@ export function placeProgram(fetched: string, program: string, overwrite: boolea
   }
 }
 
-/** Runs a program to its end. Signals sent to us meanwhile are passed on to its whole group. Never throws. */
+/** Runs a program to its end, in the folder that webjob was started in. Signals sent to us meanwhile are passed on to its whole group. Never throws. */
 export async function runProgram(
   settings: ClientSettings,
   program: string,
   args: string[],
   output: Output,
+  jobId: string | undefined,
 ): Promise<Ending> {
   const stdio = output === 'inherit' ? (['inherit', 'inherit', 'inherit'] as const) : (['inherit', ...output] as const);
-  const kid = startKid(program, args, [...stdio]);
+  const kid = startKid(program, args, [...stdio], kidEnvironment(settings, jobId));
   const pid = kid instanceof Error ? undefined : kid.pid;
   let timedOut = false;
   const passOn = (signal: NodeJS.Signals): void => signalGroup(pid, signal);
   process.on('SIGINT', passOn).on('SIGTERM', passOn).on('SIGHUP', passOn);
   const timers: NodeJS.Timeout[] = [];
-  if (settings.runLimitSeconds > 0) {
+  if (settings.runTimeLimit > 0) {
     timers.push(
       setTimeout(() => {
         timedOut = true;
         signalGroup(pid, settings.timeoutSignal);
         timers.push(setTimeout(() => signalGroup(pid, 'SIGKILL'), KILL_AFTER_MS));
-      }, settings.runLimitSeconds * 1000),
+      }, settings.runTimeLimit * 1000),
     );
   }
   try {
@@ -68,7 +63,7 @@ export async function runProgram(
     return await new Promise<Ending>((resolve) => {
       kid.on('error', (error: NodeJS.ErrnoException) => resolve(neverStarted(error)));
       kid.on('exit', (code, signal) =>
-        resolve(describeEnding(pid, code, signal, timedOut ? settings.runLimitSeconds : undefined)),
+        resolve(describeEnding(pid, code, signal, timedOut ? settings.runTimeLimit : undefined)),
       );
     });
   } finally {
@@ -78,10 +73,20 @@ export async function runProgram(
   }
 }
 
+/** A program that runs webjob itself: the inner job knows the outer one, and runs under its lock. */
+function kidEnvironment(settings: ClientSettings, jobId: string | undefined): NodeJS.ProcessEnv {
+  return {
+    ...process.env,
+    ...(jobId !== undefined && { [OUTER_JOB_VARIABLE]: jobId }),
+    ...(settings.lockFile !== '' && { [LOCK_VARIABLE]: resolve(settings.lockFile) }),
+  };
+}
+
 /** Some errors spawn reports by an event, some it throws. */
-function startKid(program: string, args: string[], stdio: StdioOptions): ChildProcess | Error {
+function startKid(program: string, args: string[], stdio: StdioOptions, env: NodeJS.ProcessEnv): ChildProcess | Error {
   try {
-    return spawn(program, args, { detached: true, stdio });
+    // Windows gives a detached program a window of its own.
+    return spawn(program, args, { detached: process.platform !== 'win32', stdio, env });
   } catch (error) {
     return error as Error;
   }
@@ -111,14 +116,4 @@ function describeEnding(
   }
   const reason = code === 0 ? 'The kid exited cleanly.' : `The kid exited with a status of ${code}.`;
   return { pid, status: code ?? 0, signal: 0, reason, error };
-}
-
-/** A detached kid leads a group that has its pid. */
-function signalGroup(pid: number | undefined, signal: NodeJS.Signals | number): void {
-  if (pid === undefined) return;
-  try {
-    process.kill(-pid, signal);
-  } catch {
-    // Already gone.
-  }
 }

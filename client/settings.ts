@@ -1,64 +1,11 @@
-// webjob.conf: THE table of the client's controls, and ClientSettings read from one or more files (docs/protocol.md, section 7).
-// Nothing is ignored: a control this client does not obey is an error, for it may be one that guards the user.
-import { readFileSync } from 'node:fs';
+// ClientSettings, read from one or more webjob.conf files (docs/protocol.md, section 7). Nothing is ignored: a control this client does not
+// know is an error, for it may be one that guards the user.
+import { readFileSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { resolve } from 'node:path';
+import { dirname, resolve } from 'node:path';
 import { type Entry, parseKeyValue } from 'webjob-conf';
-import { NAME_PATTERNS, type RunType } from 'webjob-protocol';
-import { Failure } from './failure.ts';
-
-const YES_NO = '[YNyn]';
-const SECONDS = '[0-9]{1,6}';
-const TEXT = '[^\\x00-\\x1f\\x7f]*';
-const URL_PATTERN = 'https?://[^\\x00-\\x20\\x7f?]+';
-
-/** Every control: its name, the values it takes (a pattern, anchored at both ends), its default and what it means. */
-export const CONTROLS = [
-  {
-    key: 'ClientId',
-    allowed: NAME_PATTERNS.clientId,
-    default: '',
-    about: 'name of this client at the server; required',
-  },
-  { key: 'GetTimeLimit', allowed: SECONDS, default: '0', about: 'seconds the GET may take; 0 for no limit' },
-  { key: 'HashType', allowed: 'MD5|SHA1|SHA256', default: 'MD5', about: 'digest of stdout and stderr in the record' },
-  {
-    key: 'OverwriteExecutable',
-    allowed: YES_NO,
-    default: 'Y',
-    about: 'replace a file that has the name of the program',
-  },
-  { key: 'PutTimeLimit', allowed: SECONDS, default: '0', about: 'seconds the PUT may take; 0 for no limit' },
-  { key: 'RunTimeLimit', allowed: SECONDS, default: '0', about: 'seconds the program may run; 0 for no limit' },
-  {
-    key: 'RunType',
-    allowed: 'snapshot|linktest',
-    default: 'snapshot',
-    about: 'linktest: the server throws the upload away',
-  },
-  {
-    key: 'TempDirectory',
-    allowed: TEXT,
-    default: '',
-    about: "where the program lies and runs; the system's when empty",
-  },
-  {
-    key: 'TimeoutSignal',
-    allowed: '[1-9]|[12][0-9]|3[01]',
-    default: '9',
-    about: 'signal for a program over RunTimeLimit',
-  },
-  { key: 'UnlinkExecutable', allowed: YES_NO, default: 'Y', about: 'remove the program when it has run' },
-  { key: 'UnlinkOutput', allowed: YES_NO, default: 'Y', about: 'remove the output when it has been uploaded' },
-  { key: 'URLAuthType', allowed: 'basic|none', default: 'none', about: 'basic: send URLUsername and URLPassword' },
-  { key: 'URLDownloadLimit', allowed: '[0-9]{1,15}', default: '0', about: 'most bytes of a program; 0 for no limit' },
-  { key: 'URLGetURL', allowed: URL_PATTERN, default: '', about: 'where programs come from; required' },
-  { key: 'URLPassword', allowed: TEXT, default: '', about: 'password for basic authentication' },
-  { key: 'URLPutURL', allowed: URL_PATTERN, default: '', about: 'where output goes; without it to stdout and stderr' },
-  { key: 'URLUsername', allowed: TEXT, default: '', about: 'user for basic authentication' },
-] as const;
-
-export type ControlKey = (typeof CONTROLS)[number]['key'];
+import { CONTROLS, type ControlKey, type Controls, findControl, propertyOf } from './controls.ts';
+import { Failure, warn } from './failure.ts';
 
 export interface Target {
   url: URL;
@@ -66,108 +13,144 @@ export interface Target {
   credentials: string | undefined;
 }
 
-export interface ClientSettings {
-  clientId: string;
+export interface ClientSettings extends Controls {
   get: Target;
   put: Target | undefined;
-  runType: RunType;
-  /** Absolute: a bare name would be looked up in PATH and another program of that name run. */
-  tempDirectory: string;
-  overwriteExecutable: boolean;
-  unlinkExecutable: boolean;
-  unlinkOutput: boolean;
-  /** Limits of the three stages in seconds; 0 for none. */
-  getLimitSeconds: number;
-  runLimitSeconds: number;
-  putLimitSeconds: number;
-  timeoutSignal: number;
-  hashType: 'MD5' | 'SHA1' | 'SHA256';
-  /** Bytes; 0 for none. */
-  downloadLimitBytes: number;
+  /** `user:password` for the proxy. */
+  proxyCredentials: string | undefined;
 }
+
+const IMPORT_DEPTH = 3;
+const SECRETS = /^(?:URLPassword|URLProxyPassword|SSLPassPhrase)$/i;
 
 /** Reads settings from files separated by commas, as one. Throws Failure naming file, line and control. */
 export function readSettings(files: string): ClientSettings {
-  const given = new Map<string, Entry>();
-  for (const file of files.split(',')) {
-    for (const entry of readEntries(file)) {
-      const key = entry.key.toLowerCase();
-      if (given.has(key)) throw fault(file, entry.line, `${entry.key} is given twice`);
-      checkEntry(file, entry);
-      given.set(key, entry);
+  return checkSettings(readControls(files), ['ClientId', 'URLGetURL']);
+}
+
+/** The settings of a mode that talks to no WebJob server: no control is required. */
+export function readConnection(files: string | undefined): ClientSettings {
+  return checkSettings(files === undefined ? new Map() : readControls(files), []);
+}
+
+type Given = Map<string, Entry & { file: string }>;
+
+function readControls(files: string): Given {
+  const given: Given = new Map();
+  for (const file of files.split(',')) readFile(given, file, 0);
+  return given;
+}
+
+/** Import is replaced by the controls of the file it names, which is looked for beside the file it stands in. */
+function readFile(given: Given, file: string, depth: number): void {
+  for (const entry of readEntries(file)) {
+    if (entry.key.toLowerCase() === 'import') {
+      if (depth === IMPORT_DEPTH) throw fault(file, entry.line, `Import goes deeper than ${IMPORT_DEPTH} files`);
+      if (entry.value === '') throw fault(file, entry.line, 'Import names no file');
+      readFile(given, resolve(dirname(file), entry.value), depth + 1);
+      continue;
     }
+    const key = entry.key.toLowerCase();
+    if (given.has(key)) throw fault(file, entry.line, `${entry.key} is given twice`);
+    checkEntry(file, entry);
+    given.set(key, { ...entry, file });
   }
-  return buildSettings((key) => given.get(key.toLowerCase())?.value ?? findControl(key)?.default ?? '');
 }
 
 function readEntries(file: string): Entry[] {
   let text: string;
+  let mode: number;
   try {
     text = readFileSync(file, 'utf8');
+    mode = statSync(file).mode;
   } catch (error) {
     throw new Failure('settings', `${file} cannot be read: ${(error as NodeJS.ErrnoException).code}`);
   }
   const { entries, strayLines } = parseKeyValue(text);
   if (strayLines[0] !== undefined) throw fault(file, strayLines[0], 'not control=value');
+  const isSecret = ({ key, value }: Entry): boolean =>
+    (SECRETS.test(key) && value !== '') || /^https?:\/\/[^/]*@/.test(value);
+  if ((mode & 0o004) !== 0 && process.platform !== 'win32' && entries.some(isSecret))
+    warn(`${file} holds a password, and everybody on this machine may read it`);
   return entries;
 }
 
 function checkEntry(file: string, { key, value, line }: Entry): void {
   const control = findControl(key);
   if (!control) throw fault(file, line, `${key} is not a control that this client obeys`);
-  // A value of its own may be empty wherever the default is.
   if (value === '' && control.default === '') return;
   if (!new RegExp(`^(?:${control.allowed})$`).test(value))
     throw fault(file, line, `${control.key} has a value that is not allowed`);
-}
-
-function findControl(key: string): (typeof CONTROLS)[number] | undefined {
-  return CONTROLS.find((control) => control.key.toLowerCase() === key.toLowerCase());
 }
 
 function fault(file: string, line: number, message: string): Failure {
   return new Failure('settings', `${file} line ${line}: ${message}`);
 }
 
-function buildSettings(value: (key: ControlKey) => string): ClientSettings {
-  const flag = (key: ControlKey): boolean => value(key).toUpperCase() === 'Y';
-  for (const key of ['ClientId', 'URLGetURL'] as const) {
+/** What a control that is on cannot do without. */
+const NEEDS: readonly [on: keyof Controls, control: ControlKey, needed: ControlKey][] = [
+  ['getHookEnable', 'GetHookEnable', 'GetHookCommandLine'],
+  ['getHookEnable', 'GetHookEnable', 'GetHookSuffix'],
+  ['dsvVerifySignature', 'DsvVerifySignature', 'DsvPublicKeyFile'],
+  ['sslUseCertificate', 'SSLUseCertificate', 'SSLPublicCertFile'],
+  ['sslUseCertificate', 'SSLUseCertificate', 'SSLPrivateKeyFile'],
+];
+
+function checkSettings(given: Given, required: ControlKey[]): ClientSettings {
+  const value = (key: string): string => given.get(key.toLowerCase())?.value || (findControl(key)?.default ?? '');
+  for (const key of required) {
     if (value(key) === '')
       throw new Failure('settings', `${key} is required`, `add a line ${key}=... to the file given with --file`);
   }
-  const own = value('URLAuthType') === 'basic' ? `${value('URLUsername')}:${value('URLPassword')}` : undefined;
+  const pairs = CONTROLS.map(({ key, parse }) => [propertyOf(key), parse(value(key))]);
+  const controls = Object.fromEntries(pairs) as Controls;
+  for (const [on, key, needed] of NEEDS) {
+    if (controls[on] && value(needed) === '')
+      throw new Failure('settings', `${place(given, key)}=Y needs ${needed}`, `add a line ${needed}=...`);
+  }
+  if (controls.sslPassPhrase !== '' && controls.sslPassPhraseFile !== '')
+    throw new Failure('settings', `${place(given, 'SSLPassPhraseFile')} and SSLPassPhrase exclude each other`);
+  const own = credentialsOf(given, controls.urlAuthType, 'URLUsername', controls.urlPassword);
+  const target = (key: ControlKey, text: string): Target => parseTarget(place(given, key), text, own);
   return {
-    clientId: value('ClientId'),
-    get: parseTarget('URLGetURL', value('URLGetURL'), own),
-    put: value('URLPutURL') === '' ? undefined : parseTarget('URLPutURL', value('URLPutURL'), own),
-    runType: value('RunType') === 'linktest' ? 'linktest' : 'snapshot',
-    tempDirectory: resolve(value('TempDirectory') || tmpdir()),
-    overwriteExecutable: flag('OverwriteExecutable'),
-    unlinkExecutable: flag('UnlinkExecutable'),
-    unlinkOutput: flag('UnlinkOutput'),
-    getLimitSeconds: Number(value('GetTimeLimit')),
-    runLimitSeconds: Number(value('RunTimeLimit')),
-    putLimitSeconds: Number(value('PutTimeLimit')),
-    timeoutSignal: Number(value('TimeoutSignal')),
-    hashType: value('HashType') as ClientSettings['hashType'],
-    downloadLimitBytes: Number(value('URLDownloadLimit')),
+    ...controls,
+    // Absolute: a bare name would be looked up in PATH and another program of that name run.
+    tempDirectory: resolve(controls.tempDirectory || tmpdir()),
+    get: target('URLGetURL', controls.urlGetURL || 'http://localhost/'),
+    put: controls.urlPutURL === '' ? undefined : target('URLPutURL', controls.urlPutURL),
+    proxyCredentials: credentialsOf(given, controls.urlProxyAuthType, 'URLProxyUsername', controls.urlProxyPassword),
   };
 }
 
-/** A user and password in the URL win over the controls, and leave the URL before anybody can print it. */
-function parseTarget(key: ControlKey, text: string, ownCredentials: string | undefined): Target {
-  if (!URL.canParse(text)) throw new Failure('settings', `${key} is no URL`);
+/** A control that was given, with its file and line. */
+function place(given: Given, key: ControlKey): string {
+  const entry = given.get(key.toLowerCase());
+  return entry ? `${entry.file} line ${entry.line}: ${key}` : key;
+}
+
+/** `user:password` when that is how to authenticate. */
+function credentialsOf(given: Given, type: string, key: ControlKey, password: string): string | undefined {
+  if (type !== 'basic') return undefined;
+  const user = given.get(key.toLowerCase())?.value ?? '';
+  if (user.includes(':'))
+    throw new Failure('settings', `${place(given, key)} holds a colon, which basic authentication cannot carry`);
+  return `${user}:${password}`;
+}
+
+/** A user and password in the URL win over the controls, and leave the URL before anybody can print it. Throws Failure. */
+export function parseTarget(name: string, text: string, ownCredentials: string | undefined): Target {
+  if (!URL.canParse(text)) throw new Failure('settings', `${name} is no URL`);
   const url = new URL(text);
-  const inUrl = url.username === '' ? undefined : `${decode(key, url.username)}:${decode(key, url.password)}`;
+  const inUrl = url.username === '' ? undefined : `${decode(name, url.username)}:${decode(name, url.password)}`;
   url.username = '';
   url.password = '';
   return { url, credentials: inUrl ?? ownCredentials };
 }
 
-function decode(key: ControlKey, text: string): string {
+function decode(name: string, text: string): string {
   try {
     return decodeURIComponent(text);
   } catch {
-    throw new Failure('settings', `${key} holds a user or password with a bad %`);
+    throw new Failure('settings', `${name} holds a user or password with a bad %`);
   }
 }

@@ -1,29 +1,36 @@
 // PUT: sends stdout, stderr and the record one after the other, with the lengths they have on disk.
 import type { ClientRequest } from 'node:http';
-import { formatPutQuery } from 'webjob-protocol';
+import { formatPutQuery, type RunType } from 'webjob-protocol';
 import { type Captured, readCaptured } from './captured.ts';
 import { Failure } from './failure.ts';
-import { formatJob, type Job, nowMicros } from './record.ts';
-import type { Target } from './settings.ts';
+import type { ClientSettings } from './settings.ts';
 import { exchange } from './wire.ts';
 
-/** Uploads a finished job. Throws Failure `put`. */
-export async function uploadJob(job: Job, target: Target, out: Captured, err: Captured): Promise<void> {
-  const env = Buffer.from(formatJob(job, nowMicros()));
-  const query = formatPutQuery({
-    ...{
-      ...job.identity.onWire,
-      clientId: job.settings.clientId,
-      fileName: job.program,
-      runType: job.settings.runType,
-    },
-    ...{ outLength: out.length, errLength: err.length, envLength: env.length },
-  });
+/** A finished job as it goes to the server, now or at a later --flush. */
+export interface Parcel {
+  version: string;
+  system: string;
+  clientId: string;
+  fileName: string;
+  runType: RunType;
+  jobId: string | undefined;
+}
+
+/** Uploads a job to URLPutURL. Throws Failure `put`. */
+export async function uploadParcel(
+  settings: ClientSettings,
+  parcel: Parcel,
+  streams: { out: Captured; err: Captured; env: Buffer },
+): Promise<void> {
+  const { out, err, env } = streams;
+  if (settings.put === undefined) throw new Failure('settings', 'URLPutURL is required');
+  const lengths = { outLength: out.length, errLength: err.length, envLength: env.length };
   try {
     await exchange(
       {
-        ...{ method: 'PUT', target, query, contentLength: out.length + err.length + env.length, jobId: job.jobId },
-        limitSeconds: job.settings.putLimitSeconds,
+        ...{ settings, method: 'PUT', target: settings.put, limitSeconds: settings.putTimeLimit, jobId: parcel.jobId },
+        query: formatPutQuery({ ...parcel, ...lengths }),
+        contentLength: out.length + err.length + env.length,
         send: (request) => {
           sendStreams(request, out, err, env).catch((error) => request.destroy(error));
         },
@@ -33,7 +40,10 @@ export async function uploadJob(job: Job, target: Target, out: Captured, err: Ca
       },
     );
   } catch (error) {
-    throw new Failure('put', `PUT of ${job.program} failed: ${(error as Error).message}`, undefined, { cause: error });
+    if (error instanceof Failure) throw error;
+    throw new Failure('put', `PUT of ${parcel.fileName} failed: ${(error as Error).message}`, undefined, {
+      cause: error,
+    });
   }
 }
 

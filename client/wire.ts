@@ -2,12 +2,17 @@
 // 1 and 2). Never follows a redirect and never takes an answer that may be incomplete.
 import http, { type ClientRequest, type IncomingMessage } from 'node:http';
 import type { Socket } from 'node:net';
-import type { Target } from './settings.ts';
+import { isForwarded, portOf, prepareConnection, proxyAuthorization } from './connection.ts';
+import { Failure, WireError } from './failure.ts';
+import type { ClientSettings, Target } from './settings.ts';
+import { formatStatus, isSuccess, printable, retryAfterOf } from './status.ts';
 
 export interface WireRequest {
+  settings: ClientSettings;
   method: 'GET' | 'PUT';
   target: Target;
-  query: string;
+  /** Behind the `?` of the URL; the URL's own when undefined. */
+  query: string | undefined;
   contentLength: number;
   jobId?: string | undefined;
   /** Seconds the whole exchange may take; 0 for no limit. */
@@ -21,20 +26,21 @@ const ANSWER_AFTER_MS = 1_000;
 const HEADER_TOO_LONG = `the header of the answer is longer than ${MAX_HEADER_BYTES} bytes`;
 const NOT_ONE_LENGTH = 'the answer has not exactly one Content-Length';
 
-/** What went wrong on the way; the stages say in which one. */
-export class WireError extends Error {}
-
 /**
  * Sends a request and hands the answer to `receive`, whose result it returns. Throws WireError for an answer that is not HTTP,
- * breaks off, comes too late, has not exactly one Content-Length, or is no success: `Status = [404], Reason = [Not Found]`.
+ * breaks off, comes too late, has not exactly one Content-Length, or is no success: `Status = [404], Reason = [Not Found]`. Throws Failure
+ * `settings` for files of TLS that cannot be used.
  */
 export async function exchange<Result>(
   wire: WireRequest,
   receive: (answer: IncomingMessage, contentLength: number) => Promise<Result>,
 ): Promise<Result> {
+  const connect = await prepareConnection(wire.settings, wire.target.url);
   const limit = wire.limitSeconds > 0 ? AbortSignal.timeout(wire.limitSeconds * 1000) : undefined;
-  const request = await prepareRequest(wire, limit);
+  let socket: Socket | undefined;
   try {
+    socket = await connect(limit);
+    const request = prepareRequest(wire, socket, limit);
     // Bytes behind the end of an answer make an error of the request: a program that is longer than announced is cut off.
     let surplus = false;
     const answer = await new Promise<IncomingMessage>((resolve, reject) => {
@@ -51,29 +57,30 @@ export async function exchange<Result>(
     if (surplus) throw new WireError('the answer is longer than its Content-Length');
     return result;
   } catch (error) {
-    if (limit?.aborted) throw new WireError(`no complete answer within ${wire.limitSeconds} seconds`);
-    throw error instanceof WireError ? error : new WireError(describe(error as NodeJS.ErrnoException));
+    if (error instanceof Failure) throw error;
+    if (limit?.aborted) throw new WireError(`no complete answer within ${wire.limitSeconds} seconds`, 0);
+    if (error instanceof WireError) throw error;
+    throw new WireError(
+      describe(error as NodeJS.ErrnoException),
+      isOfTls(error as NodeJS.ErrnoException) ? undefined : 0,
+    );
   } finally {
-    request.destroy();
+    socket?.destroy();
   }
 }
 
-async function prepareRequest(wire: WireRequest, signal: AbortSignal | undefined): Promise<ClientRequest> {
+function prepareRequest(wire: WireRequest, socket: Socket, signal: AbortSignal | undefined): ClientRequest {
   const { url } = wire.target;
-  const secure = url.protocol === 'https:';
-  const request = (secure ? await import('node:https') : http).request({
+  const path = `${url.pathname}${wire.query === undefined ? url.search : `?${wire.query}`}`;
+  readBehindBrokenPipe(socket);
+  return http.request({
     method: wire.method,
-    hostname: url.hostname.replace(/^\[|\]$/g, ''),
-    port: portOf(url),
-    path: `${url.pathname}?${wire.query}`,
+    path: isForwarded(wire.settings, url) ? `${url.origin}${path}` : path,
     headers: formatHeaders(wire),
     maxHeaderSize: MAX_HEADER_BYTES,
-    agent: false,
+    createConnection: () => socket,
     ...(signal && { signal }),
-    // SSLVerifyPeerCert=N is the protocol's default; a client that checks is asked to.
-    ...(secure && { rejectUnauthorized: false }),
   });
-  return request.once('socket', readBehindBrokenPipe);
 }
 
 /**
@@ -98,27 +105,23 @@ function readBehindBrokenPipe(socket: Socket): void {
 type Tell = (error?: Error | null) => void;
 
 /** The headers of a C client, in its order. */
-function formatHeaders({ target, contentLength, jobId }: WireRequest): Record<string, string> {
+function formatHeaders({ settings, target, contentLength, jobId }: WireRequest): Record<string, string> {
+  const { url, credentials } = target;
+  const forProxy = isForwarded(settings, url) ? proxyAuthorization(settings) : undefined;
   return {
-    Host: `${target.url.hostname}:${portOf(target.url)}`,
+    Host: `${url.hostname}:${portOf(url)}`,
     'Content-Type': 'application/octet-stream',
     'Content-Length': String(contentLength),
-    ...(target.credentials && { Authorization: `Basic ${Buffer.from(target.credentials).toString('base64')}` }),
+    ...(credentials && { Authorization: `Basic ${Buffer.from(credentials).toString('base64')}` }),
+    ...(forProxy && { 'Proxy-Authorization': forProxy }),
     ...(jobId && { 'Job-Id': jobId }),
     Connection: 'close',
   };
 }
 
-function portOf(url: URL): string {
-  return url.port || (url.protocol === 'https:' ? '443' : '80');
-}
-
 /** The Content-Length of an answer that is a success and that a C client would take. */
 function checkAnswer(answer: IncomingMessage): number {
-  const status = answer.statusCode ?? 0;
-  if (status < 200 || status > 299) {
-    throw new WireError(`Status = [${status}], Reason = [${printable(answer.statusMessage ?? '')}]`);
-  }
+  if (!isSuccess(answer)) throw new WireError(formatStatus(answer), retryAfterOf(answer));
   if (headerBytes(answer) > MAX_HEADER_BYTES) throw new WireError(HEADER_TOO_LONG);
   const lengths = answer.rawHeaders.filter(
     (_, index) => index % 2 === 1 && answer.rawHeaders[index - 1]?.toLowerCase() === 'content-length',
@@ -139,18 +142,18 @@ function describe(error: NodeJS.ErrnoException & { reason?: string }): string {
   if (error.code?.startsWith('HPE_')) return `the answer is not HTTP (${error.code})`;
   if (error.code === 'ECONNRESET' || error.code === 'EPIPE')
     return 'the connection broke off before the answer was complete';
-  if (error.code?.startsWith('ERR_SSL_') || error.code === 'EPROTO')
-    return `TLS failed: ${printable(error.reason ?? error.code)}`;
+  if (isOfTls(error)) return `TLS failed: ${printable(error.reason ?? error.code ?? '')}`;
   // A host with several addresses that all refuse makes an error without a message.
   return printable(error.message || (error.code ?? 'unknown error'));
+}
+
+/** Two sides that do not agree on TLS will not the next time. */
+function isOfTls({ code }: NodeJS.ErrnoException): boolean {
+  return code === 'EPROTO' || (code?.startsWith('ERR_SSL_') ?? false);
 }
 
 /** At least so many bytes had the header: blanks round a value are not kept. */
 function headerBytes({ statusMessage, rawHeaders }: IncomingMessage): number {
   const lines = rawHeaders.length / 2;
   return `HTTP/1.1 200 ${statusMessage}\r\n\r\n`.length + rawHeaders.join('').length + lines * ': \r\n'.length;
-}
-
-function printable(text: string): string {
-  return text.slice(0, 255).replace(/[^\x20-\x7e]/g, '?');
 }

@@ -62,6 +62,7 @@ const PROGRAMS = [
   { source: 'cgi/main.ts', target: 'nph-webjob.cgi', plugins: [withoutIniWriter, sharedBuiltins], finish: tidy },
   { source: 'client/main.ts', target: 'webjob', plugins: [withoutIniWriter], finish: String },
   { source: 'client/pad/main.ts', target: 'pad-make-script', plugins: [], finish: String },
+  { source: 'client/sign/main.ts', target: 'webjob-sign', plugins: [], finish: String },
 ];
 
 mkdirSync(dist, { recursive: true });

@@ -32,6 +32,8 @@ export interface HttpdOptions {
   /** Another port beside the first, and the lines about it: a virtual host that differs from the rest. */
   second?: (port: number) => string;
   program?: HttpdProgram;
+  /** Where to listen in place of a free port: that of a server that was killed and comes back. */
+  port?: number;
 }
 
 export interface Server {
@@ -58,7 +60,8 @@ const STOP_LIMIT_MS = 5_000;
 export async function startHttpd(options: HttpdOptions): Promise<HttpdServer> {
   for (let attempt = 1; ; attempt++) {
     try {
-      return await startOnce(options, await findFreePorts());
+      const [first, second] = await findFreePorts();
+      return await startOnce(options, [options.port ?? first, second]);
     } catch (error) {
       // Another process may have taken the port between its choice and the start.
       if (attempt === 3 || !String(error).includes('could not bind')) throw error;

@@ -272,7 +272,7 @@ describe('TempDirectory', () => {
         .replace(/webjob-[A-Za-z0-9]{6}/g, 'FOLDER')
         .trimEnd()
         .split('\n'),
-      ['-rwx------ job.sh', 'drwx------ FOLDER/', '-rw------- FOLDER/job.sh.err', '-rw------- FOLDER/job.sh.out'],
+      ['-rwx------ job.sh', 'drwx------ FOLDER/', '-rw------- FOLDER/err', '-rw------- FOLDER/out'],
     );
   });
 

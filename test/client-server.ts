@@ -1,5 +1,7 @@
 // A server that behaves as badly as a test wants: one raw connection a request, and every byte that came is kept.
 import { createServer, type Socket } from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { createServer as createTlsServer, type TlsOptions } from 'node:tls';
 
 /** Answers a request whose header has arrived; `received` is everything so far. */
 export type Behaviour = (socket: Socket, received: () => Buffer) => void;
@@ -7,10 +9,14 @@ export type Behaviour = (socket: Socket, received: () => Buffer) => void;
 export interface FakeServer {
   url: string;
   port: number;
+  /** What it does with a new connection before anything has come. */
+  greet: (socket: Socket) => void;
   get: Behaviour;
   put: Behaviour;
   /** What came over each connection so far, in their order. */
   requests(): Buffer[];
+  /** Waits until no client is connected: nothing more will come. */
+  idle(): Promise<void>;
   /** Ends open connections and takes no more. */
   close(): Promise<void>;
 }
@@ -43,15 +49,16 @@ export function afterBody(bytes: Buffer): Behaviour {
 }
 
 /** A server that gives the program and takes the upload, until a test changes its mind. */
-export async function startFake(program = '#!/bin/sh\n'): Promise<FakeServer> {
+export async function startFake(program = '#!/bin/sh\n', tls?: TlsOptions): Promise<FakeServer> {
   const conversations: Buffer[][] = [];
   const sockets = new Set<Socket>();
-  const server = createServer({ allowHalfOpen: true }, (socket) => {
+  const converse = (socket: Socket): void => {
     const chunks: Buffer[] = [];
     let isAnswered = false;
     conversations.push(chunks);
     sockets.add(socket);
     socket.on('close', () => sockets.delete(socket)).on('error', () => {});
+    fake.greet(socket);
     socket.on('data', (chunk: Buffer) => {
       chunks.push(chunk);
       if (isAnswered) return;
@@ -60,16 +67,26 @@ export async function startFake(program = '#!/bin/sh\n'): Promise<FakeServer> {
       isAnswered = true;
       (received().toString('latin1', 0, 3) === 'PUT' ? fake.put : fake.get)(socket, received);
     });
-  });
+  };
+  const server = tls ? createTlsServer(tls, converse) : createServer({ allowHalfOpen: true }, converse);
   await new Promise<void>((resolve, reject) => server.on('error', reject).listen(0, '127.0.0.1', resolve));
   const address = server.address();
   const port = typeof address === 'object' && address ? address.port : 0;
   const fake: FakeServer = {
-    url: `http://127.0.0.1:${port}/cgi/nph-webjob.cgi`,
+    url: `${tls ? 'https' : 'http'}://127.0.0.1:${port}/cgi/nph-webjob.cgi`,
     port,
+    greet: () => {},
     get: serve(program),
     put: afterBody(formatAnswer()),
     requests: () => conversations.map((chunks) => Buffer.concat(chunks)),
+    idle: async () => {
+      const count = (): Promise<number> =>
+        new Promise((resolve, reject) =>
+          server.getConnections((error, open) => (error ? reject(error) : resolve(open))),
+        );
+      for (const deadline = Date.now() + 10_000; (await count()) > 0; await sleep(5))
+        if (Date.now() > deadline) throw new Error('clients stay connected');
+    },
     close: async () => {
       for (const socket of sockets) socket.destroy();
       await new Promise<void>((resolve) => server.close(() => resolve()));

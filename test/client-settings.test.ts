@@ -1,14 +1,13 @@
-// The command line and webjob.conf: what is understood, what is refused and how, and that no message ever holds a password.
+// webjob.conf: what is understood, what is refused and how, and that no message ever holds a password.
 import assert from 'node:assert/strict';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { after, before, describe, it } from 'node:test';
+import { dirname, join } from 'node:path';
+import { after, describe, it } from 'node:test';
 import fc from 'fast-check';
-import { EXIT_CODES, Failure } from '../client/failure.ts';
-import { CONTROLS, type ControlKey, readSettings } from '../client/settings.ts';
-import { makeClient, runWebjob } from './client-job.ts';
-import { type FakeServer, startFake } from './client-server.ts';
+import { CONTROLS, type ControlKey } from '../client/controls.ts';
+import { Failure } from '../client/failure.ts';
+import { readSettings } from '../client/settings.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'webjob-settings-'));
 after(() => rmSync(folder, { recursive: true, force: true }));
@@ -17,7 +16,7 @@ let count = 0;
 function writeConf(text: string): string {
   count += 1;
   const path = join(folder, `${count}.conf`);
-  writeFileSync(path, text);
+  writeFileSync(path, text, { mode: 0o600 });
   return path;
 }
 
@@ -35,35 +34,79 @@ function failureOf(files: string): Failure {
   return assert.fail('the settings were taken');
 }
 
+interface Values {
+  good: string[];
+  bad: string[];
+}
+
+const FLAG: Values = { good: ['Y', 'N', 'y', 'n'], bad: ['', 'yes', '1', 'true', 'YN'] };
+const SECONDS: Values = { good: ['0', '1', '999999'], bad: ['', '-1', '1.5', '1000000', '1s', '0x1'] };
+const BYTES: Values = { good: ['0', '1', '999999999999999'], bad: ['', '1k', '-1', '1000000000000000'] };
+const TEXT: Values = {
+  good: ['', 'a b;c="d"=[e]\\', '/etc/ssl/x.pem', 'ä'],
+  bad: ['a\u0007b', '\u001bx', 'a\tb', '\u007f'],
+};
+const AUTHENTICATION: Values = { good: ['basic', 'none'], bad: ['', 'digest', 'Basic'] };
+
 /** Values at the edges of what each control takes. */
-const VALUES: Record<ControlKey, { good: string[]; bad: string[] }> = {
+const VALUES: Record<ControlKey, Values> = {
   ClientId: { good: ['a', 'A-z_09', 'x'.repeat(64)], bad: ['x'.repeat(65), 'a b', 'a.b', '../a', 'ä'] },
-  GetTimeLimit: { good: ['0', '1', '999999'], bad: ['', '-1', '1.5', '1000000', '1s', '0x1'] },
+  ...{ DsvPublicKeyFile: TEXT, DsvVerifySignature: FLAG },
+  GetHookCommandLine: {
+    good: ['', 'gpg -d -o %cmd %file', 'a %% b', '%%cmd', 'x | y && z; "q"'],
+    bad: ['%', '%x', '%file2 %', '%%%', 'a %payload', 'a\u0000b'],
+  },
+  GetHookEnable: FLAG,
+  GetHookStatus: { good: ['0', '1', '99', '100', '255'], bad: ['', '256', '300', '-1', '1000', 'x'] },
+  GetHookSuffix: {
+    good: ['', '.gpg', '.tar.gz', '._-x'],
+    bad: ['gpg', '.', './x', '.a b', '.$x', `.${'x'.repeat(33)}`],
+  },
+  ...{ GetHookTimeLimit: SECONDS, GetTimeLimit: SECONDS },
   HashType: { good: ['MD5', 'SHA1', 'SHA256'], bad: ['', 'md5', 'SHA512', 'MD5 SHA1'] },
-  OverwriteExecutable: { good: ['Y', 'N', 'y', 'n'], bad: ['', 'yes', '1', 'true'] },
-  PutTimeLimit: { good: ['0', '30', '999999'], bad: ['', '-1', '1000000'] },
-  RunTimeLimit: { good: ['0', '30', '999999'], bad: ['', '-1', '1000000'] },
+  ...{ LockFile: TEXT, OverwriteExecutable: FLAG, PutTimeLimit: SECONDS, RetryDelay: SECONDS },
+  RetryLimit: { good: ['0', '3', '999'], bad: ['', '-1', '1000', 'always'] },
+  RunTimeLimit: SECONDS,
   RunType: { good: ['snapshot', 'linktest'], bad: ['', 'Snapshot', 'portrait'] },
+  ...{ Splay: SECONDS, SpoolDirectory: TEXT, SpoolLimit: BYTES, SSLBundledCAsFile: TEXT, SSLExpectedPeerCN: TEXT },
+  SSLMaxChainLength: { good: ['1', '9', '10'], bad: ['', '0', '11', '-1', '01'] },
+  SSLMinVersion: {
+    good: ['TLSv1', 'TLSv1.1', 'TLSv1.2', 'TLSv1.3'],
+    bad: ['', '1.2', 'SSLv3', 'tlsv1.2', 'TLSv1.4', 'TLSv1x2'],
+  },
+  ...{ SSLPassPhrase: TEXT, SSLPassPhraseFile: TEXT, SSLPrivateKeyFile: TEXT, SSLPublicCertFile: TEXT },
+  ...{ SSLUseCertificate: FLAG, SSLVerifyHost: FLAG, SSLVerifyPeerCert: FLAG },
   TempDirectory: { good: ['', '/tmp', 'relative/folder', 'C:\\temp'], bad: ['/tmp\u0007', 'a\tb'] },
   TimeoutSignal: { good: ['1', '9', '15', '31'], bad: ['', '0', '32', '-9', 'KILL'] },
-  UnlinkExecutable: { good: ['Y', 'n'], bad: ['', 'no'] },
-  UnlinkOutput: { good: ['y', 'N'], bad: ['', 'no'] },
-  URLAuthType: { good: ['basic', 'none'], bad: ['', 'digest', 'Basic'] },
-  URLDownloadLimit: { good: ['0', '1', '999999999999999'], bad: ['', '1k', '-1', '1000000000000000'] },
+  ...{ UnlinkExecutable: FLAG, UnlinkOutput: FLAG, UploadOnGetFailure: FLAG },
+  ...{ URLAuthType: AUTHENTICATION, URLDownloadLimit: BYTES },
   URLGetURL: {
     good: ['http://h/x', 'https://u:p@h:8443/a/b', 'http://[::1]:8080/'],
     bad: ['h/x', 'ftp://h/x', 'http://h/x?y=z', 'http://h/a b', 'file:///etc/passwd'],
   },
-  URLPassword: { good: ['', 'a b;c="d"=[e]\\'], bad: ['a\u0007b'] },
+  ...{ URLPassword: TEXT, URLProxyAuthType: AUTHENTICATION, URLProxyPassword: TEXT, URLProxyUsername: TEXT },
+  URLProxyHost: {
+    good: ['', 'proxy.example.com', '::1', '10.0.0.1'],
+    bad: ['http://proxy', 'a b', '[::1]', 'a/b', 'u@h'],
+  },
+  URLProxyPort: {
+    good: ['1', '8080', '9999', '59999', '64999', '65499', '65529', '65535'],
+    bad: ['', '0', '080', '65536', '65540', '65600', '66000', '70000', '100000', '-1'],
+  },
   URLPutURL: { good: ['', 'http://h/x'], bad: ['h/x', 'http://h/x?y'] },
-  URLUsername: { good: ['', 'client 1'], bad: ['\u001bx'] },
+  URLUsername: TEXT,
+};
+
+/** What a control that is on cannot do without. */
+const NEEDED: Partial<Record<ControlKey, string>> = {
+  DsvVerifySignature: 'DsvPublicKeyFile=k\n',
+  GetHookEnable: 'GetHookCommandLine=x\nGetHookSuffix=.x\n',
+  SSLUseCertificate: 'SSLPublicCertFile=c\nSSLPrivateKeyFile=k\n',
 };
 
 describe('every control of webjob.conf', () => {
   for (const { key, default: standard } of CONTROLS) {
-    const others = REQUIRED.split('\n')
-      .filter((line) => !line.startsWith(`${key}=`))
-      .join('\n');
+    const others = `${NEEDED[key] ?? ''}${REQUIRED}`.replace(new RegExp(`^${key}=.*\\n`, 'm'), '');
 
     it(`${key} takes what it should, in any case of its name`, () => {
       for (const value of [...VALUES[key].good, ...(standard === '' ? [] : [standard])]) {
@@ -83,17 +126,112 @@ describe('every control of webjob.conf', () => {
     });
   }
 
-  it('keeps a default that the table allows', () => {
-    const settings = readSettings(writeConf(REQUIRED));
-    assert.deepEqual(
-      { ...settings, get: settings.get.url.href },
-      {
-        ...{ clientId: 'client1', get: 'http://127.0.0.1:9/get', put: undefined, runType: 'snapshot' },
-        ...{ tempDirectory: tmpdir(), overwriteExecutable: true, unlinkExecutable: true, unlinkOutput: true },
-        ...{ getLimitSeconds: 0, runLimitSeconds: 0, putLimitSeconds: 0, timeoutSignal: 9, hashType: 'MD5' },
-        ...{ downloadLimitBytes: 0 },
-      },
+  it('is what it always was when it is not given', () => {
+    const { get, ...settings } = readSettings(writeConf(REQUIRED));
+    assert.equal(get.url.href, 'http://127.0.0.1:9/get');
+    const given = {
+      clientId: 'client1',
+      urlGetURL: 'http://127.0.0.1:9/get',
+      put: undefined,
+      proxyCredentials: undefined,
+    };
+    const texts =
+      'dsvPublicKeyFile getHookCommandLine getHookSuffix lockFile spoolDirectory sslBundledCAsFile sslExpectedPeerCN';
+    const more = 'sslPassPhrase sslPassPhraseFile sslPrivateKeyFile sslPublicCertFile urlPassword urlProxyHost';
+    const empty = `${texts} ${more} urlProxyPassword urlProxyUsername urlPutURL urlUsername`.split(' ');
+    assert.deepEqual(settings, {
+      ...given,
+      ...Object.fromEntries(empty.map((name) => [name, ''])),
+      ...{ dsvVerifySignature: false, getHookEnable: false, getHookStatus: 0, getHookTimeLimit: 60, hashType: 'MD5' },
+      ...{ getTimeLimit: 0, putTimeLimit: 0, runTimeLimit: 0, timeoutSignal: 9, urlDownloadLimit: 0, splay: 0 },
+      ...{ overwriteExecutable: true, unlinkExecutable: true, unlinkOutput: true, uploadOnGetFailure: false },
+      ...{ retryDelay: 10, retryLimit: 0, runType: 'snapshot', spoolLimit: 2 ** 30, tempDirectory: tmpdir() },
+      ...{ sslMaxChainLength: 1, sslMinVersion: 'TLSv1.2', sslUseCertificate: false, sslVerifyHost: false },
+      ...{ sslVerifyPeerCert: false, urlAuthType: 'none', urlProxyAuthType: 'none', urlProxyPort: 8080 },
+    });
+  });
+
+  const COMBINATIONS: [lines: string, complaint: string][] = [
+    ['GetHookEnable=Y\nGetHookSuffix=.x', 'GetHookEnable=Y needs GetHookCommandLine'],
+    ['GetHookEnable=y\nGetHookCommandLine=x', 'GetHookEnable=Y needs GetHookSuffix'],
+    ['DsvVerifySignature=Y\nDsvPublicKeyFile=', 'DsvVerifySignature=Y needs DsvPublicKeyFile'],
+    ['SSLUseCertificate=Y\nSSLPrivateKeyFile=k', 'SSLUseCertificate=Y needs SSLPublicCertFile'],
+    ['SSLUseCertificate=Y\nSSLPublicCertFile=c', 'SSLUseCertificate=Y needs SSLPrivateKeyFile'],
+    ['SSLPassPhraseFile=f\nSSLPassPhrase=p', 'SSLPassPhraseFile and SSLPassPhrase exclude each other'],
+    ['URLUsername=a:b\nURLAuthType=basic', 'URLUsername holds a colon, which basic authentication cannot carry'],
+    [
+      'URLProxyUsername=a:b\nURLProxyAuthType=basic',
+      'URLProxyUsername holds a colon, which basic authentication cannot carry',
+    ],
+    ['URLPutURL=http://h:65536/', 'URLPutURL is no URL'],
+    ['URLPutURL=http://u:%zz@h/', 'URLPutURL holds a user or password with a bad %'],
+  ];
+  for (const [lines, complaint] of COMBINATIONS) {
+    it(`goes with the others, or is named with its line: ${complaint}`, () => {
+      const file = writeConf(`\n${lines}\n${REQUIRED}`);
+      assert.equal(failureOf(file).message, `${file} line 2: ${complaint}`);
+    });
+  }
+
+  it('is not missed by one that is off', () => {
+    const off = 'GetHookEnable=N\nDsvVerifySignature=N\nSSLUseCertificate=n\nURLProxyUsername=a:b\n';
+    assert.equal(readSettings(writeConf(off + REQUIRED)).proxyCredentials, undefined);
+    const on = 'URLProxyUsername=a\nURLProxyPassword=b:c\nURLProxyAuthType=basic\n';
+    assert.equal(readSettings(writeConf(on + REQUIRED)).proxyCredentials, 'a:b:c');
+  });
+});
+
+describe('Import', () => {
+  /** Files by name in a folder of their own; returns the path of the first. */
+  function writeTree(files: Record<string, string>): string {
+    const root = mkdtempSync(join(folder, 'tree-'));
+    for (const [name, text] of Object.entries(files)) {
+      mkdirSync(dirname(join(root, name)), { recursive: true });
+      writeFileSync(join(root, name), text, { mode: 0o600 });
+    }
+    return join(root, Object.keys(files)[0] ?? '');
+  }
+
+  it('takes the controls of files beside the file it stands in, three deep', () => {
+    const first = writeTree({
+      'a.conf': `${REQUIRED}import = sub/b.conf # beside\nHashType=SHA1\n`,
+      'sub/b.conf': 'RunTimeLimit=1\nImport=deeper/c.conf\nImport=../e.conf\n',
+      'sub/deeper/c.conf': 'GetTimeLimit=2\nImport=../../d.conf',
+      'd.conf': 'PutTimeLimit=3\n',
+      'e.conf': 'TimeoutSignal=15\n',
+    });
+    const { runTimeLimit, getTimeLimit, putTimeLimit, timeoutSignal, hashType } = readSettings(first);
+    assert.deepEqual([runTimeLimit, getTimeLimit, putTimeLimit, timeoutSignal, hashType], [1, 2, 3, 15, 'SHA1']);
+    const absolute = writeConf(`Import=${first}\n`);
+    assert.equal(
+      failureOf(absolute).message,
+      `${join(first, '..', 'sub/deeper/c.conf')} line 2: Import goes deeper than 3 files`,
     );
+  });
+
+  it('that goes round in a circle ends, with file and line', () => {
+    const circle = writeTree({ 'a.conf': 'Import=b.conf\n', 'b.conf': '\nImport=a.conf\n' });
+    assert.equal(failureOf(circle).message, `${join(circle, '..', 'b.conf')} line 2: Import goes deeper than 3 files`);
+    const itself = writeTree({ 'a.conf': `${REQUIRED}Import=a.conf\n` });
+    assert.equal(failureOf(itself).message, `${itself} line 1: ClientId is given twice`);
+  });
+
+  it('names the imported file in every error', () => {
+    const bad = writeTree({ 'a.conf': `${REQUIRED}Import=b.conf\n`, 'b.conf': 'ClientId=other\n' });
+    const inner = join(bad, '..', 'b.conf');
+    assert.equal(failureOf(bad).message, `${inner} line 1: ClientId is given twice`);
+    for (const [text, complaint] of [
+      ['\nHashType=MD4', 'line 2: HashType has a value that is not allowed'],
+      ['nonsense', 'line 1: not control=value'],
+      ['GetHookEnable=Y', 'line 1: GetHookEnable=Y needs GetHookCommandLine'],
+    ] as const) {
+      writeFileSync(inner, text);
+      assert.equal(failureOf(bad).message, `${inner} ${complaint}`);
+    }
+    rmSync(inner);
+    assert.equal(failureOf(bad).message, `${inner} cannot be read: ENOENT`);
+    const nothing = writeConf(`${REQUIRED}Import=\n`);
+    assert.equal(failureOf(nothing).message, `${nothing} line 3: Import names no file`);
   });
 });
 
@@ -116,7 +254,7 @@ describe('webjob.conf', () => {
   it('refuses a stray line and an unknown control, naming file and line', () => {
     const stray = writeConf(`${REQUIRED}\n\nHashType MD5\n`);
     assert.equal(failureOf(stray).message, `${stray} line 5: not control=value`);
-    for (const key of ['SSLVerifyPeerCert', 'Import', 'GetHookEnable', 'constructor', 'toString']) {
+    for (const key of ['SSLVerifyPeer', 'GetHook', 'Imports', 'constructor', 'toString']) {
       const unknown = writeConf(`${key}=Y\n${REQUIRED}`);
       assert.equal(failureOf(unknown).message, `${unknown} line 1: ${key} is not a control that this client obeys`);
     }
@@ -162,121 +300,5 @@ describe('webjob.conf', () => {
       { numRuns: 200 },
     );
     assert.equal(refused, 200);
-  });
-});
-
-describe('the command line', async () => {
-  const PROGRAM = '#!/bin/sh\nprintf "[%s]" "$@"\n';
-  let fake: FakeServer;
-  const client = makeClient();
-  before(async () => {
-    fake = await startFake(PROGRAM);
-  });
-  after(async () => {
-    await fake.close();
-    client.remove();
-  });
-
-  const { version } = JSON.parse(readFileSync(join(import.meta.dirname, '..', 'package.json'), 'utf8'));
-
-  it('prints help and version on stdout and exits with 0', async () => {
-    const help = await runWebjob(['--help']);
-    assert.deepEqual([help.code, help.stderr], [0, '']);
-    assert.match(
-      help.stdout,
-      /^Usage: webjob \{-e\|--execute\} \{-f\|--file\} config\[,config\.\.\] program \[options\]\n/,
-    );
-    for (const option of ['-v', '--version']) {
-      const bits = /64|s390x/.test(process.arch) ? 64 : 32;
-      const expected = { code: 0, signal: null, stdout: `webjob ${version} ssl ${bits} bit\n`, stderr: '' };
-      assert.deepEqual(await runWebjob([option]), expected);
-    }
-  });
-
-  it('explains in its help every exit code there is', async () => {
-    const { stdout } = await runWebjob(['--help']);
-    const documented = [...stdout.matchAll(/^ {2}(\d) {2}\S/gm)].map(([, code]) => Number(code));
-    assert.deepEqual(documented, Object.values(EXIT_CODES));
-  });
-
-  const WRONG: [args: string[], complaint: RegExp][] = [
-    [[], /^webjob: error: required option '-e, --execute' not specified\n/],
-    [['-e', 'host.sh'], /^webjob: error: required option '-f, --file <config>' not specified\n/],
-    [['-f', 'none.conf', 'host.sh'], /^webjob: error: required option '-e, --execute' not specified\n/],
-    [['-e', '-f'], /^webjob: error: option '-f, --file <config>' argument missing\n/],
-    [['-e', '-f', 'none.conf'], /^webjob: error: missing required argument 'program'\n/],
-    [['-e', '-f', 'none.conf', '--sideways', 'host.sh'], /^webjob: error: unknown option '--sideways'\n/],
-    [['-e', '-f', 'none.conf', '-x', 'host.sh'], /^webjob: error: unknown option '-x'\n/],
-  ];
-  for (const [args, complaint] of WRONG) {
-    it(`refuses: webjob ${args.join(' ')}`, async () => {
-      const { code, stdout, stderr } = await runWebjob(args);
-      assert.match(stderr, complaint);
-      assert.deepEqual([code, stdout], [1, '']);
-    });
-  }
-
-  it('refuses a program that is no name, before it asks the server', async () => {
-    client.configure({ URLGetURL: fake.url });
-    for (const name of ['../host.sh', '/bin/sh', 'a b', '..', '', 'x'.repeat(1025)]) {
-      const { code, stdout, stderr } = await client.execute([name]);
-      assert.deepEqual([code, stdout], [1, ''], name);
-      assert.match(stderr, /^webjob: error: the program is not [^\n]*\nwebjob: hint: name it as [^\n]*\n$/);
-    }
-    assert.equal(fake.requests().length, 0);
-  });
-
-  it('says on stderr what is wrong with the settings and how to go on', async () => {
-    const file = writeConf('URLGetURL=http://h/\n');
-    assert.deepEqual(await runWebjob(['-e', '-f', file, 'host.sh']), {
-      ...{ code: 2, signal: null, stdout: '' },
-      stderr:
-        'webjob: error: ClientId is required\nwebjob: hint: add a line ClientId=... to the file given with --file\n',
-    });
-  });
-
-  it('hands every option after the program on, untouched', async () => {
-    client.configure({ URLGetURL: fake.url });
-    const options = [
-      '-x',
-      '--help',
-      '-e',
-      '--version',
-      '-f',
-      'x',
-      '--',
-      '--',
-      'a',
-      'b c',
-      '',
-      '*',
-      "'",
-      '$HOME',
-      'a=b',
-    ];
-    for (const own of [
-      ['-e', '-f', client.conf],
-      ['--file', client.conf, '--execute'],
-      ['-ef', client.conf],
-      [`--file=${client.conf}`, '-e', '--'],
-    ]) {
-      const { code, stdout, stderr } = await runWebjob([...own, 'prog', ...options]);
-      assert.deepEqual([code, stdout, stderr], [0, options.map((option) => `[${option}]`).join(''), '']);
-    }
-  });
-
-  it('takes several files separated by commas', async () => {
-    const target = writeConf(`URLGetURL=${fake.url}\n`);
-    const rest = writeConf(`ClientId=client9\nTempDirectory=${client.temp}\n`);
-    const { code, stdout } = await runWebjob(['-e', '-f', `${target},${rest}`, 'prog', 'one']);
-    assert.deepEqual([code, stdout], [0, '[one]']);
-    assert.match(fake.requests().at(-1)?.toString() ?? '', /&CLIENTID=client9&/);
-  });
-
-  it('runs what it fetched, not a program of that name in PATH, when TempDirectory is the current folder', async () => {
-    client.configure({ URLGetURL: fake.url, TempDirectory: '.' });
-    const { code, stdout } = await client.execute(['ls', 'fetched'], { cwd: client.temp });
-    assert.deepEqual([code, stdout], [0, '[fetched]']);
-    assert.deepEqual(client.left(), []);
   });
 });

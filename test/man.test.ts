@@ -17,10 +17,13 @@ import { isListed } from '../cgi/hosts.ts';
 import { DEFAULT_FILES, parseSettings } from '../cgi/settings.ts';
 import { PATH_TOKENS, TOKENS } from '../cgi/tokens.ts';
 import { trackRequest } from '../cgi/tracking.ts';
+import { CONTROLS as CLIENT_CONTROLS } from '../client/controls.ts';
 import { EXIT_CODES } from '../client/failure.ts';
-import { CONTROLS as CLIENT_CONTROLS, readSettings as readClientSettings } from '../client/settings.ts';
+import { DIGESTS } from '../client/modes.ts';
+import { readSettings as readClientSettings } from '../client/settings.ts';
 import { runWebjob } from './client-job.ts';
 import {
+  findLinter,
   MAN_FOLDER,
   MAN_PAGES,
   readDisplays,
@@ -76,6 +79,9 @@ function sampleValues(words: string): { good: string[]; bad: string[] } {
     command: { good: ['', 'a "b" | c; d', '%cid%%'], bad: ['%q', '100%', 'a\u0001'] },
     URL: { good: ['http://h/', 'https://u:p@h:1/a'], bad: ['ftp://h/', 'http://h/?a', 'http://h/ a', 'h'] },
     text: { good: ['', 'a b', '%'], bad: ['\u0001'] },
+    'command with %file and %cmd': { good: ['%cmd', 'a "b" | c; d', '%file%%'], bad: ['', '%q', '100%', 'a\u0001'] },
+    host: { good: ['proxy.example.com', '10.0.0.1', '::1'], bad: ['', 'a b', 'a/b', 'a@b'] },
+    port: { good: ['1', '65535'], bad: ['', '0', '123456', 'a'] },
     path: { good: ['', '/a b', 'C:\\temp'], bad: ['\u0001'] },
   };
   if (fixed[words]) return fixed[words];
@@ -89,8 +95,8 @@ function sampleValues(words: string): { good: string[]; bad: string[] } {
     return { good, bad: [start, `${start}${'a'.repeat(+high + 1)}`, `${start}a b`, `${start}a/b`, `${start}a~`] };
   }
   const good = words.split(/ or | , /);
-  assert.ok(good.length > 1 && good.every((word) => /^\w+$/.test(word)), `no samples for: ${words}`);
-  return { good, bad: ['', 'other', `${good[0]}${good[1]}`] };
+  assert.ok(good.length > 1 && good.every((word) => /^[\w.]+$/.test(word)), `no samples for: ${words}`);
+  return { good, bad: ['', 'other', `${good[0]}${good[1]}`, `${good[0]}`.replace(/\.|$/, 'x')] };
 }
 
 const NONE = { refused: [], allowed: [] };
@@ -251,6 +257,43 @@ describe('webjob(1)', () => {
     assert.deepEqual(codes, [...Object.values(EXIT_CODES).map(String), '128 + n']);
   });
 
+  it('has every mode of webjob --help in its synopsis, in that order', async () => {
+    const { stdout } = await runWebjob(['--help']);
+    const [usage = ''] = /^Usage: .*?\n\n/s.exec(stdout) ?? [];
+    const modes = usage
+      .trimEnd()
+      .split('\n')
+      .map((line) => /-\w\|(--[a-z-]+)|(--flush)/.exec(line)?.slice(1).join(''));
+    assert.ok(modes.length >= 5 && modes.every(Boolean), usage);
+    const synopsis = readSection(clientPage, 'SYNOPSIS')
+      .join('\n')
+      .split(/^\.Nm$/m)
+      .slice(1);
+    const listed = synopsis.map((form) => /^\n(?:\.Brq Fl \w \| Fl|\.Fl) (-[a-z-]+)/.exec(form)?.[1]);
+    assert.deepEqual(listed, [...modes.map((mode) => mode?.slice(1)), '-help']);
+  });
+
+  it('has every variable that the sources read, and no other', () => {
+    const sources = readdirSync(join(project, 'client'))
+      .filter((name) => name.endsWith('.ts'))
+      .map((name) => read(`client/${name}`))
+      .join('\n');
+    const variables = [...sources.matchAll(/\b[A-Z_]+_VARIABLE = '([A-Z_]+)'/g)].map(([, name]) => name);
+    const direct = [...sources.matchAll(/\benv(?:\.|\[')([A-Z]\w+)/g)].map(([, name]) => name ?? '');
+    const named = direct.filter((name) => !name.endsWith('_VARIABLE'));
+    assert.ok(variables.length >= 2);
+    // os.tmpdir() asks for one, and the C library for the other.
+    const listed = readItems(readSection(clientPage, 'ENVIRONMENT'), 'Ev');
+    assert.deepEqual(listed.sort(), [...new Set([...variables, ...named, 'TMPDIR', 'TZ'])].sort());
+  });
+
+  it('names the field of an inner record, and every digest', () => {
+    assert.ok(read('client/record.ts').includes("'OuterJid'"));
+    assert.ok(readWords(readSection(clientPage, 'DESCRIPTION'), 'Ic').includes('OuterJid'));
+    const section = readSection(clientPage, 'DESCRIPTION').join('\n');
+    for (const digest of DIGESTS) assert.match(section, new RegExp(`\\b${digest}\\b`));
+  });
+
   it('has the options of webjob --help, and no other', async () => {
     const { stdout } = await runWebjob(['--help']);
     const offered = [...stdout.matchAll(/^ {2}(?:(-[a-z]), )?(--[a-z-]+) /gm)].map(([, short, long]) =>
@@ -271,7 +314,13 @@ describe('the examples in the man pages', () => {
     'hosts.access': (text) => assert.ok(isListed(text, 'client1', '192.168.1.120') && isListed(text, 'client2', '::1')),
     'webjob.conf': (text) => {
       const path = join(folder, 'webjob.conf');
-      writeFileSync(path, text);
+      // What others import is the first example, the article's client.
+      const first = readDisplays(confPage).find(({ kind }) => kind === 'webjob.conf')?.text ?? '';
+      for (const [file, content] of [
+        [join(folder, 'server.conf'), first],
+        [path, text],
+      ] as const)
+        writeFileSync(file, content, { mode: 0o600 });
       assert.match(readClientSettings(path).get.url.href, /\/nph-webjob\.cgi$/);
     },
     log: (text) => forEachLine(text, parseLogLine),
@@ -312,7 +361,15 @@ describe('the man pages', () => {
   });
 
   it('name no control, and refer to no page, that does not exist', () => {
-    const keys = [...keysOf(SERVER_CONTROLS), ...keysOf(CLIENT_CONTROLS), ...RECORD_FIELDS, 'Key', 'Name'];
+    const keys = [
+      ...keysOf(SERVER_CONTROLS),
+      ...keysOf(CLIENT_CONTROLS),
+      ...RECORD_FIELDS,
+      'OuterJid',
+      'Key',
+      'Name',
+      'Import',
+    ];
     for (const name of MAN_PAGES) {
       const page = readPage(name);
       // A history names controls of others.
@@ -337,13 +394,3 @@ describe('the man pages', () => {
     }
   });
 });
-
-/** The strictest formatter there is, with what makes it complain. */
-function findLinter(): string[] | undefined {
-  const linters = [
-    ['mandoc', '-T', 'lint', '-W', 'warning'],
-    ['groff', '-mandoc', '-Tutf8', '-ww'],
-    ['man', '-l', '--warnings'],
-  ];
-  return linters.find(([command = '']) => spawnSync(command, ['--version']).error === undefined);
-}

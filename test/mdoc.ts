@@ -1,5 +1,6 @@
 // Reads the man pages in docs/man as far as the tests need it: their sections, lists and displays, as plain text. Knows the macros that
 // those pages use and no more of mdoc(7).
+import { spawnSync } from 'node:child_process';
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 
@@ -73,4 +74,14 @@ export function readDisplays(lines: readonly string[]): Display[] {
 
 function plain(text: string): string {
   return text.replace(/\\([-e&])/g, (_, code: string) => ({ '-': '-', e: '\\', '&': '' })[code] ?? '');
+}
+
+/** The strictest formatter there is, with what makes it complain. */
+export function findLinter(): string[] | undefined {
+  const linters = [
+    ['mandoc', '-T', 'lint', '-W', 'warning'],
+    ['groff', '-mandoc', '-Tutf8', '-ww'],
+    ['man', '-l', '--warnings'],
+  ];
+  return linters.find(([command = '']) => spawnSync(command, ['--version']).error === undefined);
 }

@@ -1,0 +1,90 @@
+// The connection to a server, directly or through a proxy, with everything checked that the settings ask for before the first byte of a
+// request leaves: a password must not reach a server that is not the one it seems to be.
+import http, { type IncomingMessage } from 'node:http';
+import { connect as connectPlain, isIP, type Socket } from 'node:net';
+import { WireError } from './failure.ts';
+import type { ClientSettings } from './settings.ts';
+import { formatStatus, isSuccess, retryAfterOf } from './status.ts';
+
+/** Opens a connection on which a request can be written. Throws WireError, or the error of the system call that failed. */
+export type Connect = (signal: AbortSignal | undefined) => Promise<Socket>;
+
+/** Reads the files of TLS and asks for a pass phrase, while no server waits and no limit runs. Throws Failure `settings`. */
+export async function prepareConnection(settings: ClientSettings, url: URL): Promise<Connect> {
+  if (url.protocol !== 'https:') return async (signal) => await openPlain(settings, url, signal);
+  const { prepareSecurity } = await import('./tls.ts');
+  const secure = await prepareSecurity(settings);
+  return async (signal) => {
+    const plain = await openPlain(settings, url, signal);
+    try {
+      return await secure(hostOf(url), plain, signal);
+    } catch (error) {
+      plain.destroy();
+      throw error;
+    }
+  };
+}
+
+/** True when requests of this URL go to the proxy with their whole URL; those of https go through a tunnel. */
+export function isForwarded(settings: ClientSettings, url: URL): boolean {
+  return settings.urlProxyHost !== '' && url.protocol === 'http:';
+}
+
+/** The value of Proxy-Authorization. */
+export function proxyAuthorization({ proxyCredentials }: ClientSettings): string | undefined {
+  return proxyCredentials === undefined ? undefined : `Basic ${Buffer.from(proxyCredentials).toString('base64')}`;
+}
+
+/** The host without the brackets of IPv6. */
+export function hostOf(url: URL): string {
+  return url.hostname.replace(/^\[|\]$/g, '');
+}
+
+export function portOf(url: URL): number {
+  return Number(url.port || (url.protocol === 'https:' ? '443' : '80'));
+}
+
+async function openPlain(settings: ClientSettings, url: URL, signal: AbortSignal | undefined): Promise<Socket> {
+  const { urlProxyHost, urlProxyPort } = settings;
+  if (urlProxyHost === '') return await untilConnected(hostOf(url), portOf(url), signal);
+  const proxy = await untilConnected(urlProxyHost, urlProxyPort, signal);
+  return isForwarded(settings, url) ? proxy : await openTunnel(settings, url, proxy, signal);
+}
+
+function untilConnected(host: string, port: number, signal: AbortSignal | undefined): Promise<Socket> {
+  return new Promise((resolve, reject) => {
+    const socket = connectPlain({ host, port, ...(signal && { signal }) });
+    socket.once('connect', () => resolve(socket.off('error', reject))).once('error', reject);
+  });
+}
+
+/** CONNECT (RFC 9110, section 9.3.6). */
+function openTunnel(
+  settings: ClientSettings,
+  url: URL,
+  proxy: Socket,
+  signal: AbortSignal | undefined,
+): Promise<Socket> {
+  const authority = `${isIP(hostOf(url)) === 6 ? `[${hostOf(url)}]` : hostOf(url)}:${portOf(url)}`;
+  const authorization = proxyAuthorization(settings);
+  return new Promise((resolve, reject) => {
+    const refuse = (answer: IncomingMessage): void => {
+      proxy.destroy();
+      reject(new WireError(`the proxy refused ${authority}: ${formatStatus(answer)}`, retryAfterOf(answer)));
+    };
+    http
+      .request({
+        ...{ method: 'CONNECT', path: authority, createConnection: () => proxy },
+        headers: { Host: authority, ...(authorization && { 'Proxy-Authorization': authorization }) },
+        ...(signal && { signal }),
+      })
+      .on('connect', (answer, socket, head) => {
+        if (!isSuccess(answer)) return refuse(answer);
+        if (head.length > 0) socket.unshift(head);
+        resolve(socket as Socket);
+      })
+      .on('response', refuse)
+      .on('error', reject)
+      .end();
+  });
+}

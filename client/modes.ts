@@ -1,0 +1,65 @@
+// The small modes beside --execute: --get-url, --hashsum, --flush.
+import { createHash } from 'node:crypto';
+import { createReadStream } from 'node:fs';
+import { EXIT_CODES, Failure } from './failure.ts';
+import { type ClientSettings, parseTarget } from './settings.ts';
+import { flushSpool } from './spool.ts';
+import { exchange } from './wire.ts';
+
+/** Writes what a URL gives to stdout, with the credentials, TLS and proxy of the settings. Throws Failure. */
+export async function getUrl(settings: ClientSettings, text: string): Promise<number> {
+  if (!/^https?:\/\//.test(text)) throw new Failure('usage', 'the URL is not http://... or https://...');
+  const { credentials } = settings.get;
+  const request = {
+    settings,
+    method: 'GET',
+    query: undefined,
+    contentLength: 0,
+    limitSeconds: settings.getTimeLimit,
+  } as const;
+  try {
+    await exchange(
+      { ...request, target: parseTarget('the URL', text, credentials), send: (asked) => asked.end() },
+      async (answer) => {
+        for await (const piece of answer) await write(piece);
+      },
+    );
+    return EXIT_CODES.ok;
+  } catch (error) {
+    if (error instanceof Failure) throw error;
+    throw new Failure('get', `GET failed: ${(error as Error).message}`, undefined, { cause: error });
+  }
+}
+
+/** Waits until stdout took it, so that a slow reader costs no memory. */
+function write(piece: Buffer): Promise<void> {
+  return new Promise((resolve, reject) => {
+    process.stdout.write(piece, (error) => (error ? reject(error) : resolve()));
+  });
+}
+
+export const DIGESTS = ['MD5', 'SHA1', 'SHA256', 'SHA512'] as const;
+
+/** Prints the digest of a file, or of stdin, in lower-case hex. Throws Failure. */
+export async function printDigest(type: string, file: string | undefined): Promise<number> {
+  const name = DIGESTS.find((digest) => digest === type.toUpperCase());
+  if (!name) throw new Failure('usage', `the digest is none of ${DIGESTS.join(', ')}`);
+  const hash = createHash(name.toLowerCase());
+  try {
+    const source = file === undefined ? process.stdin : createReadStream(file, { highWaterMark: 256 * 1024 });
+    for await (const piece of source) hash.update(piece);
+  } catch (error) {
+    throw new Failure('usage', `${file ?? 'stdin'} cannot be read: ${(error as NodeJS.ErrnoException).code}`);
+  }
+  process.stdout.write(`${hash.digest('hex')}\n`);
+  return EXIT_CODES.ok;
+}
+
+/** Delivers what waits in SpoolDirectory. Throws Failure `put` when something is left. */
+export async function flush(settings: ClientSettings): Promise<number> {
+  if (settings.spoolDirectory === '') throw new Failure('settings', 'SpoolDirectory is required for --flush');
+  const { delivered, left, failure } = await flushSpool(settings);
+  if (delivered > 0) process.stderr.write(`webjob: delivered ${delivered} of ${delivered + left} jobs\n`);
+  if (failure) throw new Failure('put', `${left} jobs wait in the spool: ${failure.message}`, failure.hint);
+  return EXIT_CODES.ok;
+}

@@ -1,0 +1,67 @@
+// The pass phrase of a private key: from webjob.conf, from a file, or from the terminal. Never from the command line, where ps shows it.
+import { readFileSync } from 'node:fs';
+import { Failure } from './failure.ts';
+import type { ClientSettings } from './settings.ts';
+
+/** The pass phrase for a PEM key; undefined for a key that needs none. Throws Failure `settings`. */
+export async function askPassPhrase(settings: ClientSettings, key: Buffer): Promise<string | undefined> {
+  if (settings.sslPassPhrase !== '') return settings.sslPassPhrase;
+  if (settings.sslPassPhraseFile !== '') return readPassPhrase(settings.sslPassPhraseFile);
+  if (!needsPassPhrase(key)) return undefined;
+  if (!process.stdin.isTTY)
+    throw new Failure(
+      'settings',
+      'SSLPrivateKeyFile needs a pass phrase',
+      'set SSLPassPhraseFile, or run webjob on a terminal',
+    );
+  return await promptOnce(settings.sslPrivateKeyFile);
+}
+
+function readPassPhrase(path: string): string {
+  try {
+    return readFileSync(path, 'utf8').replace(/\r?\n$/, '');
+  } catch (error) {
+    throw new Failure(
+      'settings',
+      `SSLPassPhraseFile: ${path} cannot be read: ${(error as NodeJS.ErrnoException).code}`,
+    );
+  }
+}
+
+/** Both forms of PEM say so: PKCS#8 and the older one of OpenSSL. */
+function needsPassPhrase(key: Buffer): boolean {
+  return /^(?:-----BEGIN ENCRYPTED |Proc-Type: 4,ENCRYPTED)/m.test(key.toString('latin1'));
+}
+
+/** What was typed, by key: PUT needs what GET was told. */
+const answers = new Map<string, string>();
+
+async function promptOnce(file: string): Promise<string> {
+  const answer = answers.get(file) ?? (await prompt(`Pass phrase for ${file}: `));
+  answers.set(file, answer);
+  return answer;
+}
+
+/** Reads a line from the terminal without showing it. The terminal stays open: the program may read from it next. */
+async function prompt(question: string): Promise<string> {
+  const { stdin, stderr } = process;
+  stderr.write(question);
+  stdin.setRawMode(true).setEncoding('utf8');
+  let line = '';
+  try {
+    return await new Promise<string>((resolve, reject) => {
+      const giveUp = (): void => reject(new Failure('settings', 'no pass phrase was given'));
+      stdin.on('end', giveUp).on('data', (text: string) => {
+        for (const character of text) {
+          if (character === '\r' || character === '\n') return resolve(line);
+          if (character === '\x03' || character === '\x04') return giveUp();
+          line = /[\x7f\b]/.test(character) ? line.slice(0, -1) : line + character;
+        }
+      });
+    });
+  } finally {
+    stdin.removeAllListeners('data').removeAllListeners('end');
+    stdin.setRawMode(false).pause();
+    stderr.write('\n');
+  }
+}

@@ -1,0 +1,25 @@
+// Other processes: is one alive, and end one with all that it started.
+import { spawnSync } from 'node:child_process';
+
+/** True for a process that exists, whoever's it is. */
+export function isAlive(pid: number): boolean {
+  try {
+    return process.kill(pid, 0);
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === 'EPERM';
+  }
+}
+
+/** Sends a signal to a process that was started detached and to its group. On Windows (untested) it ends the whole tree instead. */
+export function signalGroup(pid: number | undefined, signal: NodeJS.Signals | number): void {
+  if (pid === undefined) return;
+  if (process.platform === 'win32') {
+    spawnSync('taskkill', ['/pid', String(pid), '/T', '/F'], { stdio: 'ignore' });
+    return;
+  }
+  try {
+    process.kill(-pid, signal);
+  } catch {
+    // Nothing is left of it.
+  }
+}

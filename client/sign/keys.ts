@@ -1,0 +1,58 @@
+// Keys for signing programs, and signatures beside them: what client/signature.ts checks (docs/protocol.md, section 7).
+import { createPrivateKey, generateKeyPairSync, type KeyObject, sign } from 'node:crypto';
+import { readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { KEY_KINDS, signatureDigest } from '../signature.ts';
+import { SignFailure } from './failure.ts';
+
+export const KEY_TYPES = ['ed25519', 'p256'] as const;
+
+/** Makes NAME.key, which only its owner can read, and NAME.pub for the clients. Throws SignFailure `key` before it would overwrite one. */
+export function makeKey(name: string, type: (typeof KEY_TYPES)[number]): void {
+  const { privateKey, publicKey } =
+    type === 'ed25519' ? generateKeyPairSync('ed25519') : generateKeyPairSync('ec', { namedCurve: 'P-256' });
+  writeKey(`${name}.key`, privateKey.export({ type: 'pkcs8', format: 'pem' }), 0o600);
+  try {
+    writeKey(`${name}.pub`, publicKey.export({ type: 'spki', format: 'pem' }), 0o644);
+  } catch (error) {
+    rmSync(`${name}.key`);
+    throw error;
+  }
+}
+
+function writeKey(path: string, pem: string | Buffer, mode: number): void {
+  try {
+    writeFileSync(path, pem, { mode, flag: 'wx' });
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    const hint = code === 'EEXIST' ? 'a key is never overwritten: choose another name' : undefined;
+    throw new SignFailure('key', `${path} cannot be written: ${code}`, hint);
+  }
+}
+
+/** Throws SignFailure `key` for what is no private key, or one of a kind that clients do not take. */
+export function readPrivateKey(path: string): KeyObject {
+  let key: KeyObject;
+  try {
+    key = createPrivateKey(readFileSync(path));
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    throw new SignFailure('key', `${path} is no private key in PEM: ${code}`);
+  }
+  if (signatureDigest(key) === undefined)
+    throw new SignFailure('key', `${path} is neither ${KEY_KINDS}`, 'webjob-sign --make-key makes one');
+  return key;
+}
+
+/** Writes FILE.sig, one line, in the place of an older one: a server that reads it meanwhile finds one or the other. Throws SignFailure `file`. */
+export function signFile(path: string, key: KeyObject): void {
+  const target = `${path}.sig`;
+  const unfinished = `${target}.${process.pid}`;
+  try {
+    const signature = sign(signatureDigest(key), readFileSync(path), key);
+    writeFileSync(unfinished, `${signature.toString('base64')}\n`, { mode: 0o644, flag: 'wx' });
+    renameSync(unfinished, target);
+  } catch (error) {
+    rmSync(unfinished, { force: true });
+    throw new SignFailure('file', `${path} cannot be signed: ${(error as NodeJS.ErrnoException).code}`);
+  }
+}

@@ -1,0 +1,65 @@
+// Builds dist/webjob-<platform>-<arch>: the client and the Node that runs this script in one file, for machines without Node (Node's
+// single executable application). What dist/webjob is made of must be built before.
+import { execFileSync } from 'node:child_process';
+import { chmodSync, copyFileSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+
+const root = join(import.meta.dirname, '..');
+const dist = join(root, 'dist');
+
+// Node gives the blob this name and looks for the fuse before it looks for the blob.
+const BLOB = 'NODE_SEA_BLOB';
+const FUSE = 'NODE_SEA_FUSE_fce680ab2cc467b6e072b8b5df1996b2';
+
+/** Writes the executable and returns its path. Throws Error with the words of the tool that failed. */
+export function buildExecutable(): string {
+  const suffix = process.platform === 'win32' ? '.exe' : '';
+  const target = join(dist, `webjob-${process.platform}-${process.arch}${suffix}`);
+  const folder = mkdtempSync(join(tmpdir(), 'webjob-executable-'));
+  try {
+    const blob = makeBlob(folder);
+    // Made aside: a target that is there is whole, and one that runs at this moment may be replaced.
+    const made = join(folder, 'webjob');
+    copyFileSync(process.execPath, made);
+    chmodSync(made, 0o755);
+    if (process.platform === 'darwin') run('codesign', ['--remove-signature', made]);
+    inject(made, blob);
+    if (process.platform === 'darwin') run('codesign', ['--sign', '-', made]);
+    rmSync(target, { force: true });
+    copyFileSync(made, target);
+    return target;
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+}
+
+function makeBlob(folder: string): string {
+  const output = join(folder, 'webjob.blob');
+  const config = join(folder, 'sea.json');
+  const main = join(dist, 'webjob');
+  writeFileSync(config, JSON.stringify({ main, output, disableExperimentalSEAWarning: true }));
+  run(process.execPath, ['--experimental-sea-config', config]);
+  return output;
+}
+
+function inject(executable: string, blob: string): void {
+  const postject = join(root, 'node_modules', 'postject', 'dist', 'cli.js');
+  const segment = process.platform === 'darwin' ? ['--macho-segment-name', 'NODE_SEA'] : [];
+  run(process.execPath, [postject, executable, BLOB, blob, '--sentinel-fuse', FUSE, ...segment]);
+}
+
+/** Says what the tool said only when it failed: what they say of success is noise. */
+function run(command: string, args: string[]): void {
+  try {
+    execFileSync(command, args, { stdio: 'pipe' });
+  } catch (error) {
+    const { stdout, stderr } = error as { stdout?: Buffer; stderr?: Buffer };
+    throw new Error(`${command} ${args[0]} failed: ${stdout ?? ''}${stderr ?? ''}`, { cause: error });
+  }
+}
+
+if (import.meta.main) {
+  const path = buildExecutable();
+  process.stdout.write(`${path}  ${(statSync(path).size / 1024 ** 2).toFixed(0)} MB\n`);
+}

@@ -1,0 +1,224 @@
+// LockFile, jobs that run webjob themselves, and what somebody else on the machine may put in the way in TempDirectory.
+import assert from 'node:assert/strict';
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
+import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { after, before, beforeEach, describe, it } from 'node:test';
+import { parseRecord } from 'webjob-protocol';
+import { type Ended, makeClient, until, WEBJOB } from './client-job.ts';
+import { type FakeServer, serve, splitRequest, startFake } from './client-server.ts';
+import { endSwapper } from './hooks-link-race.ts';
+import { findWebUser } from './tree.ts';
+
+const DONE: Ended = { code: 0, signal: null, stdout: '', stderr: '' };
+const client = makeClient();
+const lock = join(client.root, 'lock');
+let fake: FakeServer;
+
+before(async () => {
+  fake = await startFake();
+});
+after(async () => {
+  await fake.close();
+  client.remove();
+});
+beforeEach(() => {
+  for (const name of readdirSync(client.root).filter((name) => name.startsWith('lock')))
+    rmSync(join(client.root, name), { recursive: true });
+  rmSync(client.temp, { recursive: true });
+  mkdirSync(client.temp, { mode: 0o755 });
+  fake.get = serve('#!/bin/sh\n');
+  configure();
+});
+
+function configure(more: Record<string, string> = {}): void {
+  client.configure({ URLGetURL: fake.url, URLPutURL: fake.url, LockFile: lock, ...more });
+}
+
+const locks = (): string[] => readdirSync(client.root).filter((name) => name.startsWith('lock'));
+
+/** A process id that was somebody's and is nobody's. */
+function deadPid(): number {
+  return spawnSync('/bin/true').pid;
+}
+
+describe('LockFile', () => {
+  it('lets the second of two runs end with 6, and a third run when the first is over', async () => {
+    const mayEnd = join(client.root, 'lock-may-end');
+    fake.get = serve(`#!/bin/sh\nwhile [ ! -e '${mayEnd}' ]; do sleep 0.05; done\n`);
+    const first = client.start(['host.sh']);
+    await until(() => existsSync(join(client.temp, 'host.sh')), 'the first runs');
+    const asked = fake.requests().length;
+    const { code, stdout, stderr } = await client.execute(['host.sh']);
+    const why = `webjob: error: another run holds LockFile ${lock} (process ${first.child.pid})\n`;
+    assert.deepEqual([code, stdout, stderr], [6, '', why]);
+    assert.equal(fake.requests().length, asked, 'it does not even ask');
+    assert.equal(readFileSync(lock, 'utf8'), `${first.child.pid}\n`);
+    writeFileSync(mayEnd, '');
+    assert.deepEqual(await first.ended, DONE);
+    assert.deepEqual(await client.execute(['host.sh']), DONE);
+    assert.deepEqual(locks(), ['lock-may-end']);
+  });
+
+  it('that a dead process left, or that holds nothing of a process, is taken over', async () => {
+    for (const content of [`${deadPid()}\n`, '', 'x\n', '0\n', '99999999999\n']) {
+      writeFileSync(lock, content);
+      assert.deepEqual(await client.execute(['host.sh']), DONE, content);
+      assert.deepEqual(locks(), []);
+    }
+  });
+
+  it('is taken over although somebody died while taking it over', async () => {
+    writeFileSync(lock, `${deadPid()}\n`);
+    writeFileSync(`${lock}.next`, `${deadPid()}\n`);
+    assert.deepEqual(await client.execute(['host.sh']), DONE);
+    assert.deepEqual(locks(), []);
+  });
+
+  it('is given back after a failure and a signal, and left by SIGKILL for the next run to take', async () => {
+    fake.get = (socket) => socket.destroy();
+    assert.equal((await client.execute(['host.sh'])).code, 3);
+    assert.deepEqual(locks(), []);
+    for (const signal of ['SIGTERM', 'SIGKILL'] as const) {
+      let isAsked = false;
+      fake.get = () => {
+        isAsked = true;
+      };
+      const { child, ended } = client.start(['host.sh']);
+      await until(() => isAsked, 'it asks');
+      child.kill(signal);
+      await ended;
+      assert.deepEqual(locks(), signal === 'SIGTERM' ? [] : ['lock']);
+    }
+    fake.get = serve('#!/bin/sh\n');
+    assert.deepEqual(await client.execute(['host.sh']), DONE);
+  });
+
+  it('that cannot be made is an error of the settings', async () => {
+    configure({ LockFile: join(client.root, 'none', 'lock') });
+    const { code, stderr } = await client.execute(['host.sh']);
+    assert.match(stderr, /^webjob: error: LockFile: \S+ cannot be made: ENOENT\n$/);
+    assert.equal(code, 2);
+  });
+
+  it('is held by one of eight that find it abandoned at the same moment', async () => {
+    const [inside, overlaps] = [join(client.root, 'lock-inside'), join(client.root, 'lock-overlaps')];
+    const source = `
+      const { takeLock } = await import('${join(import.meta.dirname, '..', 'client', 'lock.ts')}');
+      const { mkdirSync, rmdirSync, appendFileSync, writeFileSync } = await import('node:fs');
+      let taken = 0;
+      for (const deadline = Date.now() + 1500; Date.now() < deadline; ) {
+        let release;
+        try { release = takeLock('${lock}'); } catch (error) { if (error.stage !== 'lock') throw error; continue; }
+        taken += 1;
+        try { mkdirSync('${inside}'); rmdirSync('${inside}'); }
+        catch (error) { appendFileSync('${overlaps}', error.code + '\\n'); }
+        // As one that was killed leaves it, or as one that ended.
+        if (Math.random() < 0.5) writeFileSync('${lock}', '${deadPid()}\\n'); else release();
+      }
+      console.log(taken);`;
+    const racers = Array.from({ length: 8 }, () =>
+      spawn(process.execPath, ['--input-type=module', '-e', source], { stdio: ['ignore', 'pipe', 'inherit'] }),
+    );
+    const taken = await Promise.all(
+      racers.map(async (racer) => {
+        let said = '';
+        racer.stdout.on('data', (chunk) => {
+          said += chunk;
+        });
+        const [code] = await once(racer, 'close');
+        assert.equal(code, 0);
+        return Number(said);
+      }),
+    );
+    assert.ok(!existsSync(overlaps), 'never two at once');
+    assert.ok(taken.filter((count) => count > 0).length > 1, `took it: ${taken}`);
+  });
+});
+
+describe('a job that runs webjob itself', () => {
+  it('does so under its own lock, without Splay, and the inner record names the outer job', async () => {
+    configure({ RunTimeLimit: '50', GetTimeLimit: '20', PutTimeLimit: '20' });
+    const inner = join(client.root, 'inner.conf');
+    writeFileSync(inner, `${readFileSync(client.conf, 'utf8')}Splay=99999\n`, { mode: 0o600 });
+    const call = `'${process.execPath}' '${WEBJOB}' --execute --file '${inner}' inner.sh`;
+    let asked = 0;
+    fake.get = (socket, received) =>
+      serve(asked++ === 0 ? `#!/bin/sh\n${call} && echo nested\n` : '#!/bin/sh\necho inside\n')(socket, received);
+    const earlier = fake.requests().length;
+    assert.deepEqual(await client.execute(['outer.sh']), DONE);
+    const puts = fake
+      .requests()
+      .slice(earlier)
+      .map(splitRequest)
+      .filter(({ head }) => head.startsWith('PUT'));
+    const [first = '', second = ''] = puts.map(({ body }) => body.toString());
+    assert.ok(first.startsWith('inside\n') && second.startsWith('nested\n'));
+    const [innerRecord, outerRecord] = [parseRecord(first.slice(7)), parseRecord(second.slice(7))];
+    assert.deepEqual([innerRecord.extra, outerRecord.extra], [[['OuterJid', outerRecord.fields.Jid]], []]);
+    assert.deepEqual([locks(), client.left()], [[], []]);
+  });
+});
+
+describe('somebody else in TempDirectory', () => {
+  const user = findWebUser();
+  const needsRoot = { skip: user === undefined && 'only root can start processes of somebody else' };
+  const VICTIM = 'untouched';
+
+  /** Keeps planting a link at a name until it is ended. */
+  async function startPlanter(name: string, target: string): Promise<ChildProcess> {
+    const source = `
+      const { rmSync, symlinkSync, renameSync, writeFileSync } = require('node:fs');
+      process.stdout.write('planting\\n');
+      for (let n = 0; ; n++) {
+        const next = process.argv[1] + '.' + process.pid;
+        try { rmSync(next, { force: true }); n % 2 ? symlinkSync(process.argv[2], next) : writeFileSync(next, '#!/bin/sh\\necho attacked\\n', { mode: 0o755 }); renameSync(next, process.argv[1]); } catch {}
+      }`;
+    const planter = spawn(process.execPath, ['-e', source, name, target], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+      cwd: '/',
+      ...user,
+    });
+    await once(planter.stdout, 'data');
+    return planter;
+  }
+
+  it(
+    'gains nothing by swapping files and links at the name of the program while it is placed and run',
+    needsRoot,
+    async () => {
+      chmodSync(client.root, 0o755);
+      chmodSync(client.temp, 0o1777);
+      const victim = join(client.root, 'victim');
+      writeFileSync(victim, VICTIM, { mode: 0o600 });
+      const planter = await startPlanter(join(client.temp, 'host.sh'), victim);
+      try {
+        fake.get = serve('#!/bin/sh\necho genuine\n');
+        for (let run = 0; run < 12; run++) {
+          const earlier = fake.requests().length;
+          const ended = await client.execute(['host.sh']);
+          assert.deepEqual(ended, DONE);
+          const put = splitRequest(fake.requests()[earlier + 1] ?? Buffer.of()).body.toString();
+          assert.ok(put.startsWith('genuine\n'), put.slice(0, 40));
+          assert.equal(readFileSync(victim, 'utf8'), VICTIM);
+        }
+        const names = (): string[] => readdirSync(client.temp).filter((name) => name.startsWith('webjob-'));
+        assert.deepEqual(names(), []);
+      } finally {
+        await endSwapper(planter);
+        chmodSync(client.root, 0o700);
+      }
+    },
+  );
+
+  it('cannot replace the program where nothing would hinder it: such a folder is refused', async () => {
+    chmodSync(client.temp, 0o777);
+    const earlier = fake.requests().length;
+    const { code, stderr } = await client.execute(['host.sh']);
+    assert.match(stderr, /^webjob: error: TempDirectory: others may replace files in \S+\nwebjob: hint: [^\n]+\n$/);
+    assert.deepEqual([code, fake.requests().length - earlier, client.left()], [4, 0, []]);
+    chmodSync(client.temp, 0o1777);
+    assert.deepEqual(await client.execute(['host.sh']), DONE);
+  });
+});

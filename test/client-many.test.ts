@@ -1,0 +1,128 @@
+// Many runs against a server that is killed at random moments, whole and without warning: every result ends on the server or in the spool,
+// and after --flush it is on the server exactly once.
+import assert from 'node:assert/strict';
+import { readdirSync, readFileSync, utimesSync } from 'node:fs';
+import { createConnection } from 'node:net';
+import { join } from 'node:path';
+import { after, before, it } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { parseRecord } from 'webjob-protocol';
+import { type HttpdServer, startHttpd } from '../scripts/httpd.ts';
+import { configure } from '../scripts/site.ts';
+import { runWebjob } from './client-job.ts';
+import { type ClientSite, startClientSite } from './client-site.ts';
+
+const WANTED = Number(process.env.WEBJOB_TEST_RUNS ?? Number.NaN);
+const DEFAULT_MS = 20_000;
+const AT_ONCE = 4;
+/** Long enough that an upload takes several writes. */
+const PADDING = 200_000;
+let home: ClientSite;
+let server: HttpdServer | undefined;
+
+before(async () => {
+  home = await startClientSite({ mpm: 'prefork' });
+  await home.server.stop();
+  configure(home.site, { PutNameFormat: '%cid_%jid_%cmd', OverwriteExistingFiles: 'Y' });
+  home.add('job.sh', `#!/bin/sh\necho "$1"\nhead -c ${PADDING} /dev/zero\necho "err of $1" >&2\n`);
+  home.configure({
+    ...{ SpoolDirectory: join(home.client.root, 'spool'), PutTimeLimit: '10', GetTimeLimit: '10' },
+    ...{ RetryLimit: '999', RetryDelay: '0' },
+  });
+});
+after(async () => {
+  await server?.stop();
+  await home.close();
+});
+
+const start = async (): Promise<void> => {
+  server = await startHttpd({ site: home.site, mpm: 'prefork', port: home.server.port });
+};
+
+/** Kills the server with everything it runs; what it was writing stays as it is. */
+async function killServer({ pid, port }: HttpdServer): Promise<void> {
+  process.kill(-pid, 'SIGKILL');
+  while (await isListening(port)) await sleep(5);
+}
+
+function isListening(port: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = createConnection(port, '127.0.0.1', () => resolve(true)).on('error', () => resolve(false));
+    socket.on('close', () => socket.destroy()).on('connect', () => socket.destroy());
+  });
+}
+
+/** Kills and starts until `isOver`; leaves the server running. Returns how often. */
+async function killAtRandom(isOver: () => boolean): Promise<number> {
+  for (let kills = 0; ; kills++) {
+    await sleep(50 + Math.random() * 1500);
+    if (isOver()) return kills;
+    if (server) await killServer(server);
+    await sleep(Math.random() * 100);
+    await start();
+  }
+}
+
+/** Runs until it is enough; returns the exit code of each run by its number. */
+async function runMany(isEnough: (started: number) => boolean): Promise<Map<number, number | null>> {
+  const codes = new Map<number, number | null>();
+  let started = 0;
+  const worker = async (): Promise<void> => {
+    while (!isEnough(started)) {
+      const number = started++;
+      codes.set(number, (await home.client.execute(['job.sh', `run-${number}`])).code);
+    }
+  };
+  await Promise.all(Array.from({ length: AT_ONCE }, worker));
+  return codes;
+}
+
+/** The number of each run that has arrived complete; every one as often as it is there. */
+function arrivals(): number[] {
+  const names = readdirSync(home.site.incoming).filter((name) => name.endsWith('.rdy'));
+  return names.map((name) => {
+    const read = (extension: string): string =>
+      readFileSync(join(home.site.incoming, name.replace(/rdy$/, extension)), 'latin1');
+    const [, number] = /^run-(\d+)\n\0+$/.exec(read('out')) ?? [];
+    assert.equal(read('out').length, `run-${number}\n`.length + PADDING, name);
+    assert.equal(read('err'), `err of run-${number}\n`);
+    const { Jid, CommandLine } = parseRecord(read('env')).fields;
+    assert.deepEqual([CommandLine, name], [`job.sh run-${number}`, `client1_${Jid}_job.sh.rdy`]);
+    return Number(number);
+  });
+}
+
+/** The locker takes a name that a killed upload holds for abandoned when nothing was written there for an hour. */
+function letAnHourPass(): void {
+  const earlier = Date.now() / 1000 - 3700;
+  for (const name of readdirSync(home.site.incoming)) utimesSync(join(home.site.incoming, name), earlier, earlier);
+}
+
+it('every result is on the server or in the spool, and exactly once on the server after --flush', async () => {
+  await start();
+  const deadline = Date.now() + DEFAULT_MS;
+  let isOver = false;
+  const killing = killAtRandom(() => isOver);
+  const codes = await runMany((started) => (WANTED ? started >= WANTED : Date.now() > deadline)).finally(() => {
+    isOver = true;
+  });
+  const kills = await killing;
+  const tally = [0, 5].map((code) => [...codes.values()].filter((found) => found === code).length);
+  const spool = join(home.client.root, 'spool');
+  const waiting = readdirSync(spool);
+  process.stderr.write(
+    `${codes.size} runs, ${kills} kills: ${tally[0]} delivered, ${tally[1]} kept, ${waiting.length} wait\n`,
+  );
+  const others = [...codes].filter(([, code]) => code !== 0 && code !== 5);
+  assert.deepEqual(others, [], 'every run either delivered or kept its result');
+  assert.ok(kills > 0 && codes.size >= AT_ONCE);
+  letAnHourPass();
+  const flushed = await runWebjob(['--flush', '--file', home.client.conf]);
+  assert.equal(flushed.code, 0, flushed.stderr);
+  const numbers = arrivals().sort((a, b) => a - b);
+  assert.deepEqual(
+    numbers,
+    Array.from({ length: codes.size }, (_, number) => number),
+  );
+  assert.deepEqual([readdirSync(spool), home.client.left()], [[], []]);
+});
