@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { startHttpd } from '../scripts/httpd.ts';
 import { addCommand, configure, makeSite, type Site } from '../scripts/site.ts';
+import { quantile } from './quantile.ts';
 
 const HELP = `Usage: node bench/request.ts [--rounds N]
 
@@ -117,11 +118,6 @@ function print(mpm: string, peers: Peer[]): void {
     .map((text) => text.padStart(10))
     .join('')}`;
   process.stdout.write(`${[heading, ...rows].join('\n')}\n\n`);
-}
-
-function quantile(values: number[], part: number): number {
-  const sorted = values.toSorted((a, b) => a - b);
-  return sorted[Math.min(sorted.length - 1, Math.floor(part * sorted.length))] ?? Number.NaN;
 }
 
 await main();

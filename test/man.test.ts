@@ -81,7 +81,6 @@ function sampleValues(words: string): { good: string[]; bad: string[] } {
     text: { good: ['', 'a b', '%'], bad: ['\u0001'] },
     'command with %file and %cmd': { good: ['%cmd', 'a "b" | c; d', '%file%%'], bad: ['', '%q', '100%', 'a\u0001'] },
     host: { good: ['proxy.example.com', '10.0.0.1', '::1'], bad: ['', 'a b', 'a/b', 'a@b'] },
-    port: { good: ['1', '65535'], bad: ['', '0', '123456', 'a'] },
     path: { good: ['', '/a b', 'C:\\temp'], bad: ['\u0001'] },
   };
   if (fixed[words]) return fixed[words];

@@ -150,6 +150,33 @@ describe('conf/webjob.conf as it ships', () => {
   });
 });
 
+describe('docs/guide/client.md', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'webjob-guide-'));
+  after(() => rmSync(folder, { recursive: true }));
+  const guide = readFileSync(join(project, 'docs', 'guide', 'client.md'), 'utf8');
+  const blocks = [...guide.matchAll(/^```ini (\S+\.conf)\n(.*?)^```$/gms)];
+  for (const [, name = '', text = ''] of blocks) writeFileSync(join(folder, name), text, { mode: 0o600 });
+
+  it('shows configurations that can be used', () => {
+    assert.ok(blocks.length >= 10);
+    for (const [, name = ''] of blocks) assert.equal(readClientSettings(join(folder, name)).clientId, 'client1', name);
+  });
+
+  it('checks the server in each of its recipes for TLS', () => {
+    for (const name of [
+      'webjob.conf',
+      'public.conf',
+      'own-ca.conf',
+      'original.conf',
+      'certificate.conf',
+      'proxy.conf',
+    ]) {
+      const { sslVerifyHost, sslVerifyPeerCert } = readClientSettings(join(folder, name));
+      assert.ok(sslVerifyHost || sslVerifyPeerCert, name);
+    }
+  });
+});
+
 /** The text of one section of docs/protocol.md. */
 function readSection(number: number): string {
   const text = readFileSync(join(project, 'docs', 'protocol.md'), 'utf8');
