@@ -45,8 +45,9 @@ async function promptOnce(file: string): Promise<string> {
 /** Reads a line from the terminal without showing it. The terminal stays open: the program may read from it next. */
 async function prompt(question: string): Promise<string> {
   const { stdin, stderr } = process;
-  stderr.write(question);
+  // First, or what is typed at once would show.
   stdin.setRawMode(true).setEncoding('utf8');
+  stderr.write(question);
   let line = '';
   try {
     return await new Promise<string>((resolve, reject) => {
