@@ -97,7 +97,10 @@ describe('the password', { skip: !existsSync('/proc/self/cmdline') && 'no /proc 
       const url = `${home.server.url}/webjob/nph-webjob.cgi`.replace('//', `//client1:${SECRET}@`);
       home.configure(way === 'URL' ? { URLGetURL: url, URLPutURL: url, URLPassword: '' } : { URLPassword: SECRET });
       const go = join(home.client.root, `go-${way}`);
-      home.add('wait.sh', `#!/bin/sh\nenv\nwhile [ ! -e ${go} ]; do sleep 0.05; done\nenv >&2\ncat "$0"\n`);
+      home.add(
+        'wait.sh',
+        `#!/bin/sh\nenv\nwhile [ ! -e ${go} -a -d ${home.client.root} ]; do sleep 0.05; done\nenv >&2\ncat "$0"\n`,
+      );
       const { child, ended } = home.client.start(['wait.sh', 'argument-of-the-program']);
       await until(() => home.client.left().some((name) => name.endsWith('/err')), 'the program runs');
       await until(() => readProcesses('cmdline').includes('wait.sh\0argument-of-the-program'), 'it shows in /proc');

@@ -126,20 +126,32 @@ describe('an old server gets the right error when it', () => {
   };
   for (const [what, [behaviour, why]] of Object.entries(WAYS)) {
     it(what, async () => {
-      configure({ GetTimeLimit: '1', PutTimeLimit: '1' });
-      fake.get = behaviour;
-      assertError(await client.execute(['host.sh']), `webjob: error: GET of host.sh failed: ${why}\n`, 3);
-      assert.ok(!existsSync(marker), 'nothing was executed');
-      assert.deepEqual(client.left(), []);
-      fake.get = serve(PROGRAM);
-      fake.put = behaviour;
-      const putting = await client.execute(['host.sh']);
-      const folder =
-        /\nwebjob: hint: the output stays in (.+)\n$/.exec(putting.stderr)?.[1] ?? assert.fail(putting.stderr);
-      const hint = `webjob: hint: the output stays in ${folder}\n`;
-      assertError(putting, `webjob: error: PUT of host.sh failed: ${why}\n${hint}`, 5);
-      assert.deepEqual(readdirSync(folder).sort(), ['err', 'out']);
+      await Promise.all([assertGetFails(behaviour, why), assertPutFails(behaviour, why)]);
     });
+  }
+
+  async function assertGetFails(behaviour: Behaviour, why: string): Promise<void> {
+    configure({ GetTimeLimit: '1' });
+    fake.get = behaviour;
+    assertError(await client.execute(['host.sh']), `webjob: error: GET of host.sh failed: ${why}\n`, 3);
+    assert.ok(!existsSync(marker), 'nothing was executed');
+    assert.deepEqual(client.left(), []);
+  }
+
+  /** With a server and a client of its own, at the same time. */
+  async function assertPutFails(behaviour: Behaviour, why: string): Promise<void> {
+    const server = await startFake();
+    const putting = makeClient({ URLGetURL: server.url, URLPutURL: server.url, PutTimeLimit: '1' });
+    server.put = behaviour;
+    try {
+      const ended = await putting.execute(['host.sh']);
+      const [hint, folder = ''] = /webjob: hint: the output stays in (.+)\n$/.exec(ended.stderr) ?? [];
+      assertError(ended, `webjob: error: PUT of host.sh failed: ${why}\n${hint}`, 5);
+      assert.deepEqual(readdirSync(folder).sort(), ['err', 'out']);
+    } finally {
+      await server.close();
+      putting.remove();
+    }
   }
 
   it('sends a program that never comes to its end', async () => {
