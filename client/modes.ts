@@ -9,7 +9,9 @@ import { exchange } from './wire.ts';
 /** Writes what a URL gives to stdout, with the credentials, TLS and proxy of the settings. Throws Failure. */
 export async function getUrl(settings: ClientSettings, text: string): Promise<number> {
   if (!/^https?:\/\//.test(text)) throw new Failure('usage', 'the URL is not http://... or https://...');
-  const { credentials } = settings.get;
+  // The user and password of a WebJob server are for that server alone.
+  const bare = parseTarget('the URL', text, undefined);
+  const known = [settings.get, settings.put].find((target) => target?.url.origin === bare.url.origin);
   const request = {
     settings,
     method: 'GET',
@@ -19,7 +21,11 @@ export async function getUrl(settings: ClientSettings, text: string): Promise<nu
   } as const;
   try {
     await exchange(
-      { ...request, target: parseTarget('the URL', text, credentials), send: (asked) => asked.end() },
+      {
+        ...request,
+        target: { ...bare, credentials: bare.credentials ?? known?.credentials },
+        send: (asked) => asked.end(),
+      },
       async (answer) => {
         for await (const piece of answer) await write(piece);
       },

@@ -187,16 +187,19 @@ describe('--get-url', () => {
   it('writes what the URL gives, byte for byte, with or without settings', async () => {
     fake.get = reply(formatAnswer(PAGE));
     const url = `http://127.0.0.1:${fake.port}/some/page?a=b&c`;
-    const file = writeConf(`URLAuthType=basic\nURLUsername=u\nURLPassword=${SECRET}\n`);
-    for (const args of [
-      ['-g', url],
-      ['--get-url', '-f', file, url],
-    ]) {
+    const login = `URLAuthType=basic\nURLUsername=u\nURLPassword=${SECRET}\n`;
+    const ofThisServer = writeConf(`${login}URLGetURL=http://127.0.0.1:${fake.port}/webjob\n`);
+    const ofAnother = writeConf(`${login}URLGetURL=http://127.0.0.2:${fake.port}/webjob\n`);
+    for (const [args, isKnown] of [
+      [['-g', url], false],
+      [['--get-url', '-f', ofThisServer, url], true],
+      [['--get-url', '-f', ofAnother, url], false],
+    ] as const) {
       const { code, stdout, stderr } = await runWebjob(args);
       assert.deepEqual([code, stdout, stderr], [0, PAGE.toString('latin1'), '']);
       const request = fake.requests().at(-1)?.toString() ?? '';
       assert.match(request, /^GET \/some\/page\?a=b&c HTTP\/1\.1\r\n/);
-      assert.equal(/^Authorization: Basic /m.test(request), args.length > 2);
+      assert.equal(/^Authorization: Basic /m.test(request), isKnown, 'the password goes to its own server alone');
     }
   });
 
