@@ -25,7 +25,7 @@ const text = <Key extends string>(key: Key, value: string, allowed: string): Con
 };
 const directory = <Key extends string>(key: Key, value: string) => text(key, value, '/[^\\x00-\\x1f\\x7f]*');
 const flag = <Key extends string>(key: Key, value: 'Y' | 'N'): Control<Key, boolean> => {
-  return { key, default: value, allowed: '[YNyn]', parse: (given) => /y/i.test(given) };
+  return { key, default: value, allowed: '[YNyn]', parse: (given) => given === 'Y' || given === 'y' };
 };
 const number = <Key extends string>(key: Key, value: string, allowed: string): Control<Key, number> => {
   return { key, default: value, allowed, parse: Number };

@@ -51,7 +51,7 @@ export function buildSettings(given: GivenControls, problems: string[]): ServerS
 
 /** `RequireUser` is `requireUser`. */
 function propertyOf<Key extends string>(key: Key): Uncapitalize<Key> {
-  return key.replace(/^./, (initial) => initial.toLowerCase()) as Uncapitalize<Key>;
+  return (key.charAt(0).toLowerCase() + key.slice(1)) as Uncapitalize<Key>;
 }
 
 function readValue({ key, default: value, allowed }: Control, given: GivenControls, problems: string[]): string {
@@ -62,12 +62,13 @@ function readValue({ key, default: value, allowed }: Control, given: GivenContro
   return value;
 }
 
-/** Only a default begins with `<Base>`; a function puts it in, because a `$` in a path is no replacement pattern. */
+/** Only a default begins with `<Base>`. */
 function placeDirectories(settings: ServerSettings): void {
   const base = settings.baseDirectory.replace(/\/+$/, '');
   settings.baseDirectory = base;
   for (const name of ['config', 'dynamic', 'incoming', 'logfiles', 'profiles', 'spool'] as const) {
-    settings[`${name}Directory`] = settings[`${name}Directory`].replace(/^<Base>/, () => base);
+    const path = settings[`${name}Directory`];
+    if (path.startsWith('<')) settings[`${name}Directory`] = base + path.slice('<Base>'.length);
   }
 }
 
