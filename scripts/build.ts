@@ -63,6 +63,7 @@ const PROGRAMS = [
   { source: 'client/main.ts', target: 'webjob', plugins: [withoutIniWriter], finish: String },
   { source: 'client/pad/main.ts', target: 'pad-make-script', plugins: [], finish: String },
   { source: 'client/sign/main.ts', target: 'webjob-sign', plugins: [], finish: String },
+  { source: 'admin/main.ts', target: 'webjobctl', plugins: [withoutIniWriter], finish: String },
 ];
 
 mkdirSync(dist, { recursive: true });

@@ -9,7 +9,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { parseRecord } from 'webjob-protocol';
 import { type HttpdServer, startHttpd } from '../scripts/httpd.ts';
 import { configure } from '../scripts/site.ts';
-import { runWebjob } from './client-job.ts';
+import { type Ended, runWebjob } from './client-job.ts';
 import { type ClientSite, startClientSite } from './client-site.ts';
 
 const WANTED = Number(process.env.WEBJOB_TEST_RUNS ?? Number.NaN);
@@ -63,18 +63,18 @@ async function killAtRandom(isOver: () => boolean): Promise<number> {
   }
 }
 
-/** Runs until it is enough; returns the exit code of each run by its number. */
-async function runMany(isEnough: (started: number) => boolean): Promise<Map<number, number | null>> {
-  const codes = new Map<number, number | null>();
+/** Runs until it is enough; returns how each run ended, by its number. */
+async function runMany(isEnough: (started: number) => boolean): Promise<Map<number, Ended>> {
+  const runs = new Map<number, Ended>();
   let started = 0;
   const worker = async (): Promise<void> => {
     while (!isEnough(started)) {
       const number = started++;
-      codes.set(number, (await home.client.execute(['job.sh', `run-${number}`])).code);
+      runs.set(number, await home.client.execute(['job.sh', `run-${number}`]));
     }
   };
   await Promise.all(Array.from({ length: AT_ONCE }, worker));
-  return codes;
+  return runs;
 }
 
 /** The number of each run that has arrived complete; every one as often as it is there. */
@@ -103,26 +103,26 @@ it('every result is on the server or in the spool, and exactly once on the serve
   const deadline = Date.now() + DEFAULT_MS;
   let isOver = false;
   const killing = killAtRandom(() => isOver);
-  const codes = await runMany((started) => (WANTED ? started >= WANTED : Date.now() > deadline)).finally(() => {
+  const runs = await runMany((started) => (WANTED ? started >= WANTED : Date.now() > deadline)).finally(() => {
     isOver = true;
   });
   const kills = await killing;
-  const tally = [0, 5].map((code) => [...codes.values()].filter((found) => found === code).length);
+  const tally = [0, 5].map((code) => [...runs.values()].filter((run) => run.code === code).length);
   const spool = join(home.client.root, 'spool');
   const waiting = readdirSync(spool);
   process.stderr.write(
-    `${codes.size} runs, ${kills} kills: ${tally[0]} delivered, ${tally[1]} kept, ${waiting.length} wait\n`,
+    `${runs.size} runs, ${kills} kills: ${tally[0]} delivered, ${tally[1]} kept, ${waiting.length} wait\n`,
   );
-  const others = [...codes].filter(([, code]) => code !== 0 && code !== 5);
+  const others = [...runs].filter(([, { code }]) => code !== 0 && code !== 5);
   assert.deepEqual(others, [], 'every run either delivered or kept its result');
-  assert.ok(kills > 0 && codes.size >= AT_ONCE);
+  assert.ok(kills > 0 && runs.size >= AT_ONCE);
   letAnHourPass();
   const flushed = await runWebjob(['--flush', '--file', home.client.conf]);
   assert.equal(flushed.code, 0, flushed.stderr);
   const numbers = arrivals().sort((a, b) => a - b);
   assert.deepEqual(
     numbers,
-    Array.from({ length: codes.size }, (_, number) => number),
+    Array.from({ length: runs.size }, (_, number) => number),
   );
   assert.deepEqual([readdirSync(spool), home.client.left()], [[], []]);
 });
