@@ -1,0 +1,42 @@
+// The webjobctl command line: one file a command, put together here and nothing else.
+import { Command } from 'commander';
+
+declare const WEBJOB_VERSION: string;
+
+/** Every command, in the order in which an operator meets them. */
+const COMMANDS: (() => Command)[] = [];
+
+const EXPLANATION = `
+The files are the truth: webjobctl reads the same nph-webjob.cfg, locker and logs as the server, and needs no daemon.
+
+Exit codes:
+  0  done, and all is well
+  1  done, and there are findings (nothing found, something differs, something is wrong)
+  2  wrong command line
+  3  nph-webjob.cfg cannot be used
+  4  a file, a program or the network failed
+
+man webjobctl tells the rest.`;
+
+/** All of it, ready to parse. Its commands set process.exitCode, or throw Failure or CommanderError. */
+export function makeProgram(): Command {
+  const program = new Command('webjobctl')
+    .description('Set up and check a WebJob site, and find, check and keep what its clients sent.')
+    .option('-c, --config <file>', 'nph-webjob.cfg (else WEBJOB_PROPERTIES_FILE, else where the server looks)')
+    .option('--json', 'one JSON value a line in place of text')
+    .version(WEBJOB_VERSION, '-v, --version', 'print the version')
+    .helpOption('-h, --help', 'print this help')
+    .addHelpText('after', EXPLANATION)
+    .showSuggestionAfterError();
+  for (const make of COMMANDS) program.addCommand(make());
+  return prepare(program);
+}
+
+/** Errors in our voice, and every command knows the global options in whatever place they stand. */
+function prepare(command: Command): Command {
+  command
+    .exitOverride()
+    .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, 'webjobctl: error: ')) });
+  for (const child of command.commands) prepare(child);
+  return command;
+}
