@@ -1,6 +1,17 @@
 // One job from end to end: GET, RUN, PUT. Everything of ours lies in private folders that are gone afterwards, unless they hold a result
 // that is nowhere else.
-import { chmodSync, copyFileSync, lstatSync, mkdtempSync, openSync, renameSync, rmSync, statSync } from 'node:fs';
+import {
+  chmodSync,
+  closeSync,
+  copyFileSync,
+  fstatSync,
+  lstatSync,
+  mkdtempSync,
+  openSync,
+  renameSync,
+  rmSync,
+  statSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { isFileName } from 'webjob-protocol';
 import { type Captured, hashCaptured, takeLength } from './captured.ts';
@@ -87,16 +98,23 @@ async function getProgram(job: Job, folder: string, path: string, cleanup: Clean
       await reportGetFailure(job, error);
     throw error;
   }
-  chmodSync(join(folder, program), 0o700);
-  placeProgram(join(folder, program), path, settings.overwriteExecutable);
-  if (settings.unlinkExecutable) cleanup.add(unlinker(path));
+  const made = join(folder, program);
+  chmodSync(made, 0o700);
+  if (settings.unlinkExecutable) cleanup.add(unlinker(made, path));
+  placeProgram(made, path, settings.overwriteExecutable);
 }
 
-/** What removes the program, if it is still the one that was placed there. */
-function unlinker(path: string): () => void {
-  const { ino, dev } = lstatSync(path);
+/**
+ * What removes the program from `path`, if it is still the one that `made` is now. Held open until then: another run may replace it there,
+ * and the number of a file that is gone for good may become that of the other run's program.
+ */
+function unlinker(made: string, path: string): () => void {
+  const fd = openSync(made, 'r');
+  const { ino, dev } = fstatSync(fd);
   return () => {
     const found = lstatSync(path, { throwIfNoEntry: false });
+    // Windows removes no file that is open.
+    if (process.platform === 'win32') closeSync(fd);
     if (found?.ino === ino && found.dev === dev) rmSync(path, { force: true });
   };
 }

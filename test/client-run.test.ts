@@ -7,6 +7,7 @@ import {
   mkdirSync,
   readdirSync,
   readFileSync,
+  renameSync,
   rmSync,
   statSync,
   symlinkSync,
@@ -264,6 +265,25 @@ describe('TempDirectory', () => {
       for (const name of readdirSync(home.client.temp)) rmSync(join(home.client.temp, name), { recursive: true });
       home.takeUpload();
     }
+  });
+
+  it("keeps another run's program, also under the number that the own one had", async () => {
+    const path = join(home.client.temp, 'job.sh');
+    home.add('job.sh', '#!/bin/sh\ntouch "$1"\nexec sleep 2\n');
+    const started = join(home.client.temp, 'started');
+    const running = home.client.start(['job.sh', started]);
+    await until(() => existsSync(started), 'the program runs');
+    const { ino } = statSync(path);
+    rmSync(path);
+    // A file system gives the number of a file that is gone to one of the next.
+    for (let i = 0; i < 200; i++) {
+      writeFileSync(join(home.client.temp, `next-${i}`), 'another program');
+      if (i === 0 || statSync(join(home.client.temp, `next-${i}`)).ino === ino)
+        renameSync(join(home.client.temp, `next-${i}`), path);
+    }
+    assert.deepEqual(await running.ended, SILENT_SUCCESS);
+    assert.equal(readFileSync(path, 'utf8'), 'another program');
+    home.takeUpload();
   });
 
   it('is private to the client while a program runs in it', async () => {
