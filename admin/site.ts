@@ -1,4 +1,5 @@
 // The site that a command works on: what nph-webjob.cfg says, and the global options.
+import { existsSync } from 'node:fs';
 import type { Command } from 'commander';
 import type { ServerSettings } from '../cgi/controls.ts';
 import { DEFAULT_FILES, readSettings } from '../cgi/settings.ts';
@@ -11,7 +12,7 @@ export interface GlobalOptions {
 }
 
 export interface Site {
-  /** The file that was asked for, undefined for the first of the usual places. */
+  /** The file that was asked for or found; undefined when there is none, and all is at its default. */
   propertiesFile: string | undefined;
   settings: ServerSettings;
 }
@@ -21,16 +22,24 @@ export function globalOptions(command: Command): GlobalOptions {
   return command.optsWithGlobals<GlobalOptions>();
 }
 
-/** Where the server would look: --config, WEBJOB_PROPERTIES_FILE, the usual places. */
+/** Where webjobctl init --prefix debian puts it; the server is told by a SetEnv. */
+const DEBIAN_FILE = '/etc/webjob/nph-webjob.cfg';
+
+/** Where the server would look: --config, WEBJOB_PROPERTIES_FILE, the usual places and Debian's. */
 export function propertiesFiles({ config }: GlobalOptions): string[] {
   const named = config ?? process.env.WEBJOB_PROPERTIES_FILE;
-  return named ? [named] : DEFAULT_FILES;
+  return named ? [named] : [...DEFAULT_FILES, DEBIAN_FILE];
+}
+
+/** The first of them that is there. */
+export function findPropertiesFile(options: GlobalOptions): string | undefined {
+  const files = propertiesFiles(options);
+  return files.length === 1 ? files[0] : files.find((file) => existsSync(file));
 }
 
 /** The site of a command. Throws Failure `settings`. */
 export function openSite(command: Command): Site {
-  const [file, ...others] = propertiesFiles(globalOptions(command));
-  const propertiesFile = others.length === 0 ? file : undefined;
+  const propertiesFile = findPropertiesFile(globalOptions(command));
   const { settings, problems } = readSettings(propertiesFile);
   const [first] = problems;
   if (first !== undefined)

@@ -66,6 +66,14 @@ const PROGRAMS = [
   { source: 'admin/main.ts', target: 'webjobctl', plugins: [withoutIniWriter], finish: String },
 ];
 
+/** The texts that webjobctl installs, of the files that admin/shipped.ts names. */
+const shipped = Object.fromEntries(
+  [...readFileSync(join(root, 'admin', 'shipped.ts'), 'utf8').matchAll(/^ {2}\| '(.+)'/gm)].map(([, file = '']) => [
+    file,
+    readFileSync(join(root, file), 'utf8'),
+  ]),
+);
+
 mkdirSync(dist, { recursive: true });
 // Without it the package.json above would make Node read these files as ES modules.
 writeFileSync(join(dist, 'package.json'), '{ "type": "commonjs" }\n');
@@ -81,7 +89,7 @@ for (const { source, target, plugins, finish } of PROGRAMS) {
     minifySyntax: true,
     plugins,
     loader: { '.sh': 'text' },
-    define: { WEBJOB_VERSION: JSON.stringify(version) },
+    define: { WEBJOB_VERSION: JSON.stringify(version), WEBJOB_SHIPPED: JSON.stringify(shipped) },
     legalComments: 'none',
     logLevel: 'warning',
   });

@@ -1,0 +1,54 @@
+// Carries the plan out, one step at a time and each whole: whoever is interrupted runs init again, and what is done is kept.
+import { chmodSync, chownSync, mkdirSync, renameSync } from 'node:fs';
+import { dirname } from 'node:path';
+import { makeFolder, syncFolder } from 'webjob-locker/durable';
+import { Failure } from '../failure.ts';
+import { createFile, errorCode } from '../files.ts';
+import type { Step } from './compare.ts';
+import type { Wish } from './plan.ts';
+
+export type Makers = Record<NonNullable<Wish['maker']>, (folder: string) => void>;
+
+/** Makes what is missing and, with --force, what differs; says each as it is done. Throws Failure `failed`. */
+export function applySteps(steps: readonly Step[], makers: Makers, done: (step: Step, backup?: string) => void): void {
+  for (const step of steps) {
+    if (step.state === 'keep') continue;
+    try {
+      done(step, applyStep(step, makers));
+    } catch (error) {
+      if (error instanceof Failure) throw error;
+      throw new Failure('failed', `${step.place} cannot be made: ${errorCode(error)}`, 'mend that, and run init again');
+    }
+  }
+}
+
+/** Returns where what was there is now. */
+function applyStep(step: Step, makers: Makers): string | undefined {
+  const { place, kind, mode, ownership, why, state } = step;
+  if (state === 'differs' && !why.includes('kind') && !why.includes('content')) {
+    setAccess(step);
+    return undefined;
+  }
+  const backup = state === 'differs' ? putAside(place) : undefined;
+  makeFolder(dirname(place));
+  if (kind === 'folder') {
+    mkdirSync(place, 0o755);
+    setAccess(step);
+    syncFolder(dirname(place));
+  } else if (step.maker === undefined) createFile(place, step.content ?? '', { mode, owner: ownership });
+  // Two files come from one call; the second step finds its file there.
+  else makers[step.maker](dirname(place));
+  return backup;
+}
+
+/** Its owner before its mode, for a change of owner may take bits of the mode away. */
+function setAccess({ place, ownership, mode }: Step): void {
+  if (ownership) chownSync(place, ownership.uid, ownership.gid);
+  chmodSync(place, mode);
+}
+
+function putAside(place: string): string {
+  const backup = `${place}.${new Date().toISOString().replace(/[-:]|\..*/g, '')}.bak`;
+  renameSync(place, backup);
+  return backup;
+}

@@ -1,0 +1,62 @@
+// How what is wanted compares with what is there: a list of wishes in, each with its state out. Changes nothing.
+import { lstatSync, readFileSync, type Stats } from 'node:fs';
+import { join } from 'node:path';
+import { Failure } from '../failure.ts';
+import { errorCode } from '../files.ts';
+import { isRoot, type User } from '../users.ts';
+import type { Wish } from './plan.ts';
+
+export type State = 'make' | 'keep' | 'differs';
+
+export interface Step extends Wish {
+  /** Where it is on this machine: below --root, when that is given. */
+  place: string;
+  state: State;
+  /** What differs: `content`, `mode`, `owner`, `kind`. */
+  why: ('content' | 'mode' | 'owner' | 'kind')[];
+  /** Undefined: whoever runs this. */
+  ownership: { uid: number; gid: number } | undefined;
+}
+
+export interface Ground {
+  /** A folder that stands for `/`. */
+  root: string;
+  webUser: User | undefined;
+}
+
+/** Throws Failure `failed` for what cannot be looked at. */
+export function compareWishes(wishes: readonly Wish[], { root, webUser }: Ground): Step[] {
+  return wishes.map((wish) => {
+    const place = join(root, wish.path);
+    const ownership =
+      isRoot() && webUser
+        ? { uid: wish.owner === 'web' ? webUser.uid : 0, gid: wish.group === 'web' ? webUser.gid : 0 }
+        : undefined;
+    const stats = findStats(place);
+    if (stats === undefined) return { ...wish, place, ownership, state: 'make', why: [] };
+    const why = findDifferences(wish, place, stats, ownership);
+    return { ...wish, place, ownership, state: why.length === 0 ? 'keep' : 'differs', why };
+  });
+}
+
+function findDifferences(wish: Wish, place: string, stats: Stats, ownership: Step['ownership']): Step['why'] {
+  // A link is somebody's own arrangement, and never followed.
+  if (wish.kind === 'folder' ? !stats.isDirectory() : !stats.isFile()) return ['kind'];
+  const isSame = wish.content === undefined || readFileSync(place, 'utf8') === wish.content;
+  const isOwners = ownership === undefined || (stats.uid === ownership.uid && stats.gid === ownership.gid);
+  return [
+    ...(isSame ? [] : (['content'] as const)),
+    ...((stats.mode & 0o7777) === wish.mode ? [] : (['mode'] as const)),
+    ...(isOwners ? [] : (['owner'] as const)),
+  ];
+}
+
+function findStats(place: string): Stats | undefined {
+  try {
+    return lstatSync(place);
+  } catch (error) {
+    const code = errorCode(error);
+    if (code === 'ENOENT') return undefined;
+    throw new Failure('failed', `${place} cannot be looked at: ${code}`);
+  }
+}

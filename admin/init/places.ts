@@ -1,0 +1,43 @@
+// Where a site's files lie: the article's layout, Debian's, or everything in one folder.
+import { join } from 'node:path';
+
+export interface Places {
+  layout: 'article' | 'debian' | 'folder';
+  /** ScriptAlias leads here: nph-webjob.cgi and .htaccess. */
+  cgiDirectory: string;
+  /** nph-webjob.cfg, the snippets, the user file, the certificates. */
+  etcDirectory: string;
+  /** BaseDirectory. */
+  base: string;
+  /** What httpd includes. */
+  siteFile: string;
+}
+
+/** `--prefix`, and `--base` where it differs. */
+export function findPlaces(prefix: string, base: string | undefined): Places {
+  const places = PLACES[prefix] ?? {
+    layout: 'folder',
+    cgiDirectory: join(prefix, 'webjob'),
+    etcDirectory: join(prefix, 'etc'),
+    base: join(prefix, 'integrity'),
+    siteFile: join(prefix, 'etc', 'webjob-site.conf'),
+  };
+  return base === undefined ? places : { ...places, base };
+}
+
+const PLACES: Record<string, Places> = {
+  article: {
+    layout: 'article',
+    cgiDirectory: '/usr/local/apache/webjob',
+    etcDirectory: '/usr/local/apache/etc',
+    base: '/var/integrity',
+    siteFile: '/usr/local/apache/etc/webjob-site.conf',
+  },
+  debian: {
+    layout: 'debian',
+    cgiDirectory: '/usr/lib/cgi-bin/webjob',
+    etcDirectory: '/etc/webjob',
+    base: '/var/lib/webjob',
+    siteFile: '/etc/apache2/conf-available/webjob.conf',
+  },
+};

@@ -1,0 +1,127 @@
+// What a site is made of, as data: every folder and file with its owner and mode. Dry run, apply and --json are three views of this list.
+import { join } from 'node:path';
+import { type ShippedFile, shippedText } from '../shipped.ts';
+import type { Places } from './places.ts';
+
+export interface Wish {
+  kind: 'folder' | 'file';
+  path: string;
+  mode: number;
+  owner: 'root' | 'web';
+  group: 'root' | 'web';
+  /** Of a file. Undefined where what is in it is the site's own: a log, the user file. */
+  content?: string;
+  /** Of files that openssl makes together, what makes those that are missing. */
+  maker?: 'server certificate' | 'client authority';
+}
+
+export interface Wanted {
+  places: Places;
+  serverId: string;
+  /** Name of the TLS virtual host; undefined: no TLS. */
+  serverName: string | undefined;
+  tlsPort: number;
+  /** Clients prove themselves by a certificate alone. */
+  certificates: boolean;
+  /** Text of nph-webjob.cgi, and the Node for its first line. */
+  script: string;
+  node: string;
+}
+
+export function planSite(wanted: Wanted): Wish[] {
+  const { places } = wanted;
+  const { cgiDirectory, etcDirectory, base } = places;
+  const folder = (path: string, owner: Wish['owner'] = 'root', mode = 0o755): Wish => {
+    return { kind: 'folder', path, mode, owner, group: 'root' };
+  };
+  const file = (path: string, content: string, mode = 0o644): Wish => {
+    return { kind: 'file', path, mode, owner: 'root', group: 'root', content };
+  };
+  const log = (name: string): Wish => {
+    return { kind: 'file', path: join(base, 'logfiles', name), mode: 0o644, owner: 'web', group: 'root' };
+  };
+  const snippet = (name: ShippedFile): Wish => file(join(etcDirectory, name.replace('apache/', '')), shippedText(name));
+  return [
+    folder(cgiDirectory),
+    file(join(cgiDirectory, 'nph-webjob.cgi'), setInterpreter(wanted.script, wanted.node), 0o755),
+    file(join(cgiDirectory, '.htaccess'), formatHtaccess(wanted)),
+    folder(etcDirectory),
+    file(join(etcDirectory, 'nph-webjob.cfg'), formatSettings(wanted)),
+    snippet('apache/webjob.conf'),
+    ...(wanted.serverName === undefined ? [] : [snippet('apache/webjob-tls.conf')]),
+    ...(wanted.certificates ? [snippet('apache/webjob-certificates.conf')] : []),
+    file(places.siteFile, formatSiteFile(wanted)),
+    { kind: 'file', path: join(etcDirectory, 'webjob.htpasswd'), mode: 0o640, owner: 'root', group: 'web' },
+    ...planIdentities(wanted),
+    folder(base),
+    folder(join(base, 'incoming'), 'web'),
+    folder(join(base, 'logfiles')),
+    log('nph-webjob.log'),
+    log(`nph-webjob-custody.${wanted.serverId}.jsonl`),
+    folder(join(base, 'profiles')),
+  ];
+}
+
+function planIdentities({ places, serverName, certificates }: Wanted): Wish[] {
+  const made = (maker: NonNullable<Wish['maker']>, name: string, mode: number): Wish => {
+    return { kind: 'file', path: join(places.etcDirectory, name), mode, owner: 'root', group: 'root', maker };
+  };
+  return [
+    ...(serverName === undefined
+      ? []
+      : [
+          made('server certificate', 'webjob-server.key', 0o600),
+          made('server certificate', 'webjob-server.crt', 0o644),
+        ]),
+    ...(certificates
+      ? [made('client authority', 'webjob-ca.crt', 0o644), made('client authority', 'webjob-ca.crl', 0o644)]
+      : []),
+  ];
+}
+
+/** An interpreter by its absolute path: httpd's PATH then does not matter. */
+function setInterpreter(script: string, node: string): string {
+  return script.replace(/^#!.*/, () => `#!${node}`);
+}
+
+function formatHtaccess({ places, certificates }: Wanted): string {
+  if (certificates) return shippedText('apache/htaccess-certificates');
+  const userFile = join(places.etcDirectory, 'webjob.htpasswd');
+  return shippedText('apache/htaccess').replace(/^AuthUserFile .*$/m, () => `AuthUserFile ${userFile}`);
+}
+
+function formatSettings({ places, serverId, serverName, certificates }: Wanted): string {
+  const controls = {
+    BaseDirectory: places.base,
+    ServerId: serverId,
+    ...(serverName !== undefined && { SslRequireSsl: 'Y' }),
+    ...(certificates && { SslRequireMatch: 'Y' }),
+  };
+  return Object.entries(controls).reduce(
+    (text, [key, value]) => text.replace(new RegExp(`^${key}=.*$`, 'm'), () => `${key}=${value}`),
+    shippedText('conf/nph-webjob.cfg'),
+  );
+}
+
+/** What httpd includes: this site's places, then the snippet. Debian's own, where nothing differs from it. */
+function formatSiteFile({ places, serverName, tlsPort, certificates }: Wanted): string {
+  const { cgiDirectory, etcDirectory } = places;
+  const own = (name: string): string => join(etcDirectory, name);
+  if (places.layout === 'debian' && serverName === undefined) return shippedText('apache/debian/webjob.conf');
+  const defines = Object.entries({
+    WEBJOB_CGI_DIRECTORY: cgiDirectory,
+    WEBJOB_PROPERTIES_FILE: own('nph-webjob.cfg'),
+    ...(serverName !== undefined && {
+      WEBJOB_SERVER_NAME: serverName,
+      WEBJOB_SERVER_CERTIFICATE: own('webjob-server.crt'),
+      WEBJOB_SERVER_KEY: own('webjob-server.key'),
+      WEBJOB_SNIPPETS: etcDirectory,
+      ...(tlsPort !== 443 && { WEBJOB_TLS_PORT: String(tlsPort) }),
+    }),
+    ...(certificates && { WEBJOB_CA_FILE: own('webjob-ca.crt'), WEBJOB_CRL_FILE: own('webjob-ca.crl') }),
+  }).map(([name, value]) => `Define ${name} ${value}\n`);
+  const includes = own(serverName === undefined ? 'webjob.conf' : 'webjob-tls.conf');
+  return `# This site's places, as webjobctl init laid them out. Include it in httpd.conf behind the last ScriptAlias.
+${defines.join('')}${certificates ? 'Define WEBJOB_CERTIFICATES\n' : ''}Include ${includes}
+`;
+}
