@@ -6,8 +6,8 @@ import type { LogLine } from 'webjob-protocol';
 /** The states a job can be in. */
 export const JOB_STATES = [
   'got', // a program was served, no answer yet
-  'done', // the upload is complete and the program exited with 0
-  'failed', // the upload is complete and its record tells of an error, a signal, or another exit status
+  'done', // the upload was taken, and no record tells of a failure: the program exited with 0, or its files are gone
+  'failed', // the upload is complete and its record tells of an error, a signal, another exit status, or nothing at all
   'refused', // the server refused the GET or the PUT
   'incomplete', // streams without .rdy
   'orphan', // a complete upload of which the log knows nothing
@@ -16,7 +16,7 @@ export const JOB_STATES = [
 export type JobState = (typeof JOB_STATES)[number];
 
 export interface Job {
-  /** Undefined when the server that refused it gave none. */
+  /** As the log writes it. Undefined when the server that refused it gave none. */
   jobId: string | undefined;
   clientId: string | undefined;
   command: string | undefined;
@@ -24,10 +24,14 @@ export interface Job {
   /** The latest that is known of it. */
   at: Date;
   get: LogLine | undefined;
+  /** Of several the last that was answered with success, else the last. */
   put: LogLine | undefined;
-  /** The upload, when there is one. */
+  /** The upload, when there is one; of several the last. */
   group: Group | undefined;
+  /** Every complete upload under this job id, the oldest first. */
+  uploads: Group[];
   /** KidStatus of the record, once it was read. */
   exitCode: number | undefined;
+  /** KidSignal of the record, undefined for none. */
   signal: number | undefined;
 }

@@ -52,7 +52,8 @@ function anyOf(tokens: readonly string[]): string {
   return `%(?:${tokens.toSorted((a, b) => b.length - a.length).join('|')})`;
 }
 
-const NAME_TOKEN = anyOf(TOKENS);
+/** Matches any of them, unanchored. */
+export const NAME_TOKEN = anyOf(TOKENS);
 const NAME_PART = `(?:${NAME_TOKEN}|[A-Za-z0-9_.:+@=,-])+`;
 
 /** What a PutNameFormat may be: a relative path of tokens and harmless characters, no segment of dots alone. */
@@ -90,7 +91,8 @@ function expand(text: string, pattern: string, values: Record<string, string>): 
   return text.replace(new RegExp(pattern, 'g'), (token) => values[token.slice(1)] ?? '');
 }
 
-function tokenValues(facts: TokenFacts): Record<Token, string> {
+/** What every token stands for. */
+export function tokenValues(facts: TokenFacts): Record<Token, string> {
   const time = timeFields(facts.at, facts.useGmt);
   const address = encodeValue(facts.remoteAddress);
   return {

@@ -1,0 +1,75 @@
+// What is known of a job, made of the lines of the log and the files of the locker: its state, when, and how the run ended.
+import { EXTENSIONS, type Group, statGroupFile } from 'webjob-locker';
+import { isSuccess, type LogLine } from 'webjob-protocol';
+import type { Job } from '../job.ts';
+import type { Site } from '../site.ts';
+import { readEnding } from './ending.ts';
+import { instantOf } from './log.ts';
+import type { NameFacts } from './names.ts';
+import type { Uploads } from './uploads.ts';
+
+/** A job that has ended, as the log tells of it. */
+export interface Ended {
+  get: LogLine | undefined;
+  puts: LogLine[];
+}
+
+/** A group that no PUT of the log was found to have made. */
+export interface Stray extends NameFacts {
+  group: Group;
+  at: Date;
+  jobId: string | undefined;
+  /** The GET without an answer that its job id belongs to. */
+  get: LogLine | undefined;
+  /** The log tells of a PUT under its job id. */
+  isKnown: boolean;
+}
+
+/** 456, 500 and 551 leave what arrived under its name. */
+const BREAKS_OFF = new Set([456, 500, 551]);
+
+export function describeEnded(site: Site, uploads: Uploads, { get, puts }: Ended): Job {
+  const put = puts.findLast(({ status }) => isSuccess(status)) ?? puts.at(-1);
+  const found = uploads.findComplete(puts.filter(({ status }) => status === 200));
+  if (found.length > 1) found.sort((a, b) => Number(lastChange(site, a)) - Number(lastChange(site, b)));
+  const broken = put && found.length === 0 && BREAKS_OFF.has(put.status) ? uploads.findBroken(put) : undefined;
+  const job = { ...describeLines(site, get, put), group: found.at(-1) ?? broken, uploads: found };
+  if (broken) return { ...job, state: 'incomplete' };
+  return job.group ? addEnding(site, job) : job;
+}
+
+/** What the log alone says. */
+export function describeLines(site: Site, get: LogLine | undefined, put: LogLine | undefined): Job {
+  const last = put ?? get;
+  return {
+    ...{ jobId: last?.jobId, clientId: last?.clientId, command: last?.fileName },
+    state: last && !isSuccess(last.status) ? 'refused' : put ? 'done' : 'got',
+    at: last ? instantOf(last, site) : new Date(0),
+    ...{ get, put, group: undefined, uploads: [], exitCode: undefined, signal: undefined },
+  };
+}
+
+export function describeStray(site: Site, { group, at, jobId, clientId, command, get, isKnown }: Stray): Job {
+  const isComplete = group.has.has('rdy');
+  const job: Job = {
+    ...{ jobId, clientId, command, at, get, put: undefined, group, uploads: isComplete ? [group] : [] },
+    ...{ state: 'incomplete', exitCode: undefined, signal: undefined },
+  };
+  if (!isComplete) return job;
+  return get || isKnown ? addEnding(site, job) : { ...addEnding(site, job), state: 'orphan' };
+}
+
+/** When a group was announced, or while it is not, when it changed last; undefined when it is gone. */
+export function lastChange(site: Site, group: Group): Date | undefined {
+  const extensions = group.has.has('rdy') ? (['rdy'] as const) : EXTENSIONS;
+  const times = extensions.flatMap(
+    (extension) => statGroupFile(site.settings.incomingDirectory, group.name, extension)?.mtimeMs ?? [],
+  );
+  return times.length > 0 ? new Date(Math.max(...times)) : undefined;
+}
+
+function addEnding(site: Site, job: Job): Job {
+  const ending = job.group && readEnding(site, job.group);
+  if (!ending) return { ...job, state: 'done' };
+  return { ...job, state: ending.isGood ? 'done' : 'failed', exitCode: ending.exitCode, signal: ending.signal };
+}

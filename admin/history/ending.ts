@@ -1,0 +1,59 @@
+// How a run ended, as the record of its upload says. A record is what a client sent: it may be of any size, and need not be one.
+import { closeSync, openSync, readSync } from 'node:fs';
+import { join } from 'node:path';
+import type { Group } from 'webjob-locker';
+import { NOT_APPLICABLE } from 'webjob-protocol';
+import type { Site } from '../site.ts';
+
+export interface Ending {
+  /** True when the program ran and exited with 0, and nothing else went wrong. */
+  isGood: boolean;
+  exitCode: number | undefined;
+  signal: number | undefined;
+}
+
+const MAX_RECORD_BYTES = 64 * 1024;
+
+/** Undefined when the record is not there (any more). */
+export function readEnding(site: Site, group: Group): Ending | undefined {
+  const fields = readRecordFields(site, group);
+  return fields && describeEnding(fields);
+}
+
+/** Clients of other versions write other fields in other orders, but these names. What is no `Key=value` is passed over. */
+export function readRecordFields(site: Site, group: Group): Map<string, string> | undefined {
+  const text = readHead(join(site.settings.incomingDirectory, `${group.name}.env`));
+  if (text === undefined) return undefined;
+  const fields = new Map<string, string>();
+  for (const [, name = '', value = ''] of text.matchAll(/^([A-Za-z]{1,64})=([^\r\n]*)/gm))
+    if (!fields.has(name)) fields.set(name, value);
+  return fields;
+}
+
+/** What tells of no exit status is no good ending. */
+function describeEnding(fields: Map<string, string>): Ending {
+  const number = (name: string): number | undefined => {
+    const value = fields.get(name) ?? '';
+    return /^[0-9]{1,10}$/.test(value) ? Number(value) : undefined;
+  };
+  const isClean = ['GetError', 'RunError'].every((name) => (fields.get(name) ?? NOT_APPLICABLE) === NOT_APPLICABLE);
+  const exitCode = number('KidStatus');
+  const signal = number('KidSignal');
+  return { isGood: isClean && exitCode === 0 && (signal ?? 0) === 0, exitCode, signal: signal || undefined };
+}
+
+function readHead(path: string): string | undefined {
+  let fd: number;
+  try {
+    fd = openSync(path, 'r');
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+    throw error;
+  }
+  try {
+    const buffer = Buffer.allocUnsafe(MAX_RECORD_BYTES);
+    return buffer.toString('latin1', 0, readSync(fd, buffer, 0, MAX_RECORD_BYTES, 0));
+  } finally {
+    closeSync(fd);
+  }
+}

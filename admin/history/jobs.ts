@@ -1,0 +1,158 @@
+// The jobs of a site: GET and PUT of the log put together by job id, client and command, with the files of the upload. Streams: what is kept
+// in memory is the GETs without an answer, and the last of the jobs that ended, as a PUT may be repeated.
+import { isSuccess, type LogLine } from 'webjob-protocol';
+import type { Job, JobState } from '../job.ts';
+import type { Site } from '../site.ts';
+import { describeEnded, describeLines, describeStray, type Ended, lastChange } from './describe.ts';
+import { instantOf, readLogLines } from './log.ts';
+import { type NameFacts, readNameFacts } from './names.ts';
+import { openUploads, readJobId, type Uploads } from './uploads.ts';
+
+export interface JobFilter {
+  since?: Date | undefined;
+  until?: Date | undefined;
+  /** Ids with `*` and `?`. */
+  client?: string | undefined;
+  command?: string | undefined;
+  states?: readonly JobState[] | undefined;
+  /** Only jobs of which this text is in the log. */
+  contains?: string | undefined;
+}
+
+/** What the log left open, by key. */
+interface Open {
+  /** GETs without an answer, packed. */
+  gets: Map<string, string>;
+  /** Jobs of which no upload was found. */
+  missing: Set<string>;
+}
+
+/** A PUT that is repeated more jobs later, or later in time, is a job of its own. */
+const MAX_ENDED = 2000;
+const REPEAT_SECONDS = 86_400;
+
+/**
+ * The jobs, in the order in which they ended; behind them what lies in the locker and no PUT of the log made, then the jobs that have not
+ * ended (`got`). One for each job id, client and command: of several PUTs the last that went well counts, unless they are a day or 2000 jobs
+ * apart. The GET of a job may be older than `since`; then the job comes without it. Throws Failure `failed`.
+ */
+export async function* readJobs(site: Site, filter: JobFilter = {}): AsyncGenerator<Job> {
+  const uploads = openUploads(site);
+  const isWanted = makeFilter(filter);
+  const open: Open = { gets: new Map(), missing: new Set() };
+  for await (const ended of readEnded(site, filter, open.gets)) {
+    const job = describeEnded(site, uploads, ended);
+    if (job.put && isSuccess(job.put.status) && !job.group) open.missing.add(keyOf(job.put));
+    if (isWanted(job)) yield job;
+  }
+  for (const job of describeStrays(site, uploads, open, filter.since)) if (isWanted(job)) yield job;
+  for (const get of open.gets.values()) {
+    const job = describeLines(site, unpack(get), undefined);
+    if (isWanted(job)) yield job;
+  }
+}
+
+/** The jobs of the log that have ended; the GETs of those that have not are left in `gets`. */
+async function* readEnded(site: Site, filter: JobFilter, gets: Map<string, string>): AsyncGenerator<Ended> {
+  const ended = new Map<string, Ended>();
+  const isWanted = makeNameFilter(filter);
+  for await (const line of readLogLines(site, filter)) {
+    if (!isWanted({ clientId: line.clientId, command: line.fileName })) continue;
+    addLine(line, ended, gets);
+    for (const [oldest, job] of ended) {
+      if (ended.size <= MAX_ENDED && !isLongAgo(site, job, line)) break;
+      ended.delete(oldest);
+      yield job;
+    }
+  }
+  yield* ended.values();
+}
+
+let anonymous = 0;
+
+function addLine(line: LogLine, ended: Map<string, Ended>, gets: Map<string, string>): void {
+  // What has no job id belongs to nothing else.
+  const key = line.jobId === undefined ? String(anonymous++) : keyOf(line);
+  if (line.method !== 'PUT') {
+    if (line.method === 'GET' && isSuccess(line.status)) gets.set(key, pack(line));
+    else ended.set(key, { get: line, puts: [] });
+    return;
+  }
+  const known = ended.get(key);
+  const get = gets.get(key);
+  gets.delete(key);
+  if (known) known.puts.push(line);
+  else ended.set(key, { get: get === undefined ? undefined : unpack(get), puts: [line] });
+}
+
+function isLongAgo(site: Site, { get, puts }: Ended, now: LogLine): boolean {
+  const last = puts.at(-1) ?? get;
+  // Most are of the same day, which is told without making dates.
+  if (!last || last.time.slice(0, 10) === now.time.slice(0, 10)) return false;
+  return instantOf(now, site).getTime() - instantOf(last, site).getTime() > REPEAT_SECONDS * 1000;
+}
+
+function* describeStrays(site: Site, uploads: Uploads, open: Open, since: Date | undefined): Generator<Job> {
+  for (const group of uploads.others()) {
+    const at = lastChange(site, group);
+    if (!at || (since && at < since)) continue;
+    const jobId = readJobId(site.settings.incomingDirectory, group.name, group.has.has('rdy') ? 'rdy' : 'lck');
+    const facts = readNameFacts(site, group);
+    const key = keyOf({ jobId, clientId: facts.clientId, fileName: facts.command });
+    const get = open.gets.get(key);
+    open.gets.delete(key);
+    const isKnown = open.missing.has(key);
+    yield describeStray(site, {
+      ...facts,
+      group,
+      at,
+      jobId,
+      isKnown,
+      get: get === undefined ? undefined : unpack(get),
+    });
+  }
+}
+
+function makeFilter(filter: JobFilter): (job: Job) => boolean {
+  const { since, until, states, contains } = filter;
+  const isNamed = makeNameFilter(filter);
+  return (job) =>
+    (!since || job.at >= since) &&
+    (!until || job.at <= until) &&
+    (!states || states.includes(job.state)) &&
+    (contains === undefined || job.get !== undefined || job.put !== undefined || !!job.jobId?.includes(contains)) &&
+    isNamed(job);
+}
+
+function makeNameFilter({ client, command }: JobFilter): (facts: NameFacts) => boolean {
+  const clients = client === undefined ? undefined : compileGlob(client);
+  const commands = command === undefined ? undefined : compileGlob(command);
+  return ({ clientId, command: name }) =>
+    (!clients || clients.test(clientId ?? '-')) && (!commands || commands.test(name ?? '-'));
+}
+
+/** `*` is any text and `?` any character. */
+export function compileGlob(glob: string): RegExp {
+  const source = glob.replace(/[^A-Za-z0-9_]/g, (c) => (c === '*' ? '.*' : c === '?' ? '.' : `\\${c}`));
+  return new RegExp(`^${source}$`);
+}
+
+/** The name that tells a job from all others: a string of its own, as below. */
+function keyOf({ jobId, clientId, fileName }: Pick<LogLine, 'jobId' | 'clientId' | 'fileName'>): string {
+  return JSON.stringify([jobId, clientId, fileName]);
+}
+
+const FIELDS = [
+  ...(['time', 'jobId', 'remoteUser', 'remoteAddress', 'method', 'clientId', 'fileName'] as const),
+  ...(['bytesReceived', 'bytesSent', 'seconds', 'status', 'message'] as const),
+];
+
+/** A line as one short string: the fields of a parsed line keep the whole block of the file in memory that they were cut from. */
+function pack(line: LogLine): string {
+  return JSON.stringify(FIELDS.map((name) => line[name]));
+}
+
+function unpack(text: string): LogLine {
+  const values = JSON.parse(text) as (string | number | null)[];
+  return Object.fromEntries(FIELDS.map((name, index) => [name, values[index] ?? undefined])) as unknown as LogLine;
+}

@@ -1,0 +1,58 @@
+// Where in a log a time is: by bisection over byte offsets, as its lines are nearly in order. Reads a few blocks of a file of any size.
+import { readSync } from 'node:fs';
+
+const BLOCK_BYTES = 64 * 1024;
+const TIME = /^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d /;
+
+/** The time that begins a line of nph-webjob.log, undefined for any other line. */
+export function findLineTime(line: string): string | undefined {
+  return TIME.test(line) ? line.slice(0, 19) : undefined;
+}
+
+/** The time of the first line of a text that has one. */
+export function findFirstTime(text: string): string | undefined {
+  for (const line of text.split('\n')) {
+    const time = findLineTime(line);
+    if (time !== undefined) return time;
+  }
+  return undefined;
+}
+
+/** The time of the last line that has one, looked for in the last block; undefined when none does. */
+export function findLastTime(fd: number, size: number): string | undefined {
+  const lines = readBlock(fd, Math.max(0, size - BLOCK_BYTES)).split('\n');
+  return lines.map(findLineTime).findLast((time) => time !== undefined);
+}
+
+/** At most one block from an offset, one character a byte. */
+export function readBlock(fd: number, offset: number): string {
+  const buffer = Buffer.allocUnsafe(BLOCK_BYTES);
+  return buffer.toString('latin1', 0, readSync(fd, buffer, 0, BLOCK_BYTES, offset));
+}
+
+/**
+ * An offset where a line begins, such that every line before it is older than `time` in a log that is in order. At most about one block of
+ * older lines follows it; more where a stretch of the log holds no lines at all.
+ */
+export function seekTime(fd: number, size: number, time: string): number {
+  let low = 0;
+  let high = size;
+  while (high - low > BLOCK_BYTES) {
+    const middle = low + Math.floor((high - low) / 2);
+    const found = findLineAfter(fd, middle);
+    if (found === undefined) return low;
+    if (found.time < time && found.offset < high) low = found.offset;
+    else high = middle;
+  }
+  return low;
+}
+
+/** The first whole line with a time behind an offset. */
+function findLineAfter(fd: number, from: number): { offset: number; time: string } | undefined {
+  const block = readBlock(fd, from);
+  for (let end = block.indexOf('\n'); end >= 0; end = block.indexOf('\n', end + 1)) {
+    const time = findLineTime(block.slice(end + 1, end + 21));
+    if (time !== undefined) return { offset: from + end + 1, time };
+  }
+  return undefined;
+}

@@ -1,0 +1,141 @@
+// A site whose locker and log were made by real CGI processes: several clients and commands, every state that a job can be in, and output that
+// a terminal must not see as it is. For the tests of webjobctl, and how they run it.
+import { spawn } from 'node:child_process';
+import { join } from 'node:path';
+import { formatRecord, RECORD_FIELDS, type RecordField } from 'webjob-protocol';
+import { addCommand, configure, makeSite, type Site } from '../scripts/site.ts';
+import { type BareResult, collect, runBare } from './bare.ts';
+import { formatHead, type Put } from './hooks-site.ts';
+import { parseAnswer, type StrictAnswer } from './strict-client.ts';
+import { findWebUser } from './tree.ts';
+
+const WEBJOBCTL = join(import.meta.dirname, '..', 'dist', 'webjobctl');
+
+export interface LockerSite {
+  site: Site;
+  /** One GET by one process of the CGI; the job id is that of the answer. */
+  get(clientId: string, fileName: string): Promise<{ answer: StrictAnswer; jobId: string }>;
+  put(put: Put): Promise<StrictAnswer>;
+  /** GET and PUT as a client does them; returns the job id. */
+  run(job: { clientId: string; fileName: string; out?: string; err?: string; record?: Facts }): Promise<string>;
+  /** Runs webjobctl; the site's nph-webjob.cfg is named for it. */
+  webjobctl(...args: string[]): Promise<Ran>;
+  /** The values of `--json`, one a line. */
+  readJson<Value>(...args: string[]): Promise<Value[]>;
+  close(): void;
+}
+
+export interface Ran extends BareResult {
+  /** Its stdout as text. */
+  text: string;
+}
+
+type Facts = Partial<Record<RecordField, string>>;
+
+/** The record of a run that went well, but for what is given. */
+export function makeRecord(given: Facts): string {
+  const good: Facts = { KidStatus: '0', KidSignal: '0', KidReason: 'The kid exited cleanly.', HashType: 'MD5' };
+  const fields = Object.fromEntries(RECORD_FIELDS.map((name) => [name, given[name] ?? good[name] ?? 'NA']));
+  return formatRecord({ fields: fields as Record<RecordField, string>, extra: [] });
+}
+
+/** A site with an empty locker. */
+export function makeLockerSite(settings: Record<string, string> = {}): LockerSite {
+  const site = makeSite({ settings });
+  const ask = async (method: 'GET' | 'PUT', given: Put): Promise<StrictAnswer> => {
+    const put = { user: given.clientId ?? 'client1', ...given };
+    const body = method === 'PUT' ? [put.out, put.err, put.env].map((text) => text ?? '').join('') : '';
+    const options = { settingsFile: site.propertiesFile, user: findWebUser(), timeLimitSeconds: 60 };
+    const { stdout } = await runBare(Buffer.from(formatHead(method, put) + body, 'latin1'), options);
+    return parseAnswer(stdout);
+  };
+  const get: LockerSite['get'] = async (clientId, fileName) => {
+    const answer = await ask('GET', { clientId, fileName });
+    return { answer, jobId: answer.headers.get('job-id') ?? '' };
+  };
+  const webjobctl: LockerSite['webjobctl'] = (...args) => runWebjobctl(['--config', site.propertiesFile, ...args]);
+  return {
+    ...{ site, get, webjobctl, put: (put) => ask('PUT', put) },
+    async run({ clientId, fileName, out = '', err = '', record = {} }) {
+      const { jobId } = await get(clientId, fileName);
+      const facts = { ClientId: clientId, GetRequest: fileName, Command: fileName, Jid: jobId };
+      const { status } = await ask('PUT', {
+        clientId,
+        fileName,
+        jobId,
+        out,
+        err,
+        env: makeRecord({ ...facts, ...record }),
+      });
+      if (status !== 200) throw new Error(`the PUT of ${jobId} was answered with ${status}`);
+      return jobId;
+    },
+    async readJson<Value>(...args: string[]) {
+      const { text } = await webjobctl('--json', ...args);
+      return text.split('\n').flatMap((line) => (line === '' ? [] : [JSON.parse(line) as Value]));
+    },
+    close: () => site.remove(),
+  };
+}
+
+/** Runs the built webjobctl to its end. */
+export async function runWebjobctl(args: string[], env: NodeJS.ProcessEnv = process.env): Promise<Ran> {
+  const child = spawn(process.execPath, [WEBJOBCTL, ...args], { env, stdio: ['ignore', 'pipe', 'pipe'] });
+  const ran = await collect(child, 60);
+  return { ...ran, text: ran.stdout.toString('utf8') };
+}
+
+/** The job ids of the jobs that fillLocker makes, by what they are. */
+export interface FilledLocker {
+  /** client1 host.sh, the older of two good ones. */
+  first: string;
+  /** client1 host.sh, the younger. */
+  second: string;
+  /** client1 host.sh, exit status 3. */
+  failed: string;
+  /** client2 ps.sh, ended by signal 9, with output that is no text. */
+  killed: string;
+  /** client2 ps.sh, of which nothing came back. */
+  got: string;
+  /** client1 nothing.sh, which is not there. */
+  refusedGet: string;
+  /** client2 ps.sh, the PUT by another user. */
+  refusedPut: string;
+  /** client1 host.sh, of which the PUT broke off. */
+  incomplete: string;
+  /** client2 ps.sh, stored while nothing was logged. */
+  orphan: string;
+}
+
+/** Escape sequences, what no UTF-8 holds, and a NUL. */
+export const HOSTILE_OUTPUT = '\x1b]0;owned\x07\x1b[2Jplain\n\xff\xfe\0\x9b31m\n';
+
+/** A job of every kind, by one CGI process a request. */
+export async function fillLocker({ site, get, put, run }: LockerSite): Promise<FilledLocker> {
+  addCommand(site, 'client2', 'ps.sh', '#!/bin/sh\nps\n');
+  const host = { clientId: 'client1', fileName: 'host.sh' };
+  const ps = { clientId: 'client2', fileName: 'ps.sh' };
+  const first = await run({ ...host, out: 'kept\nbefore\n' });
+  const failed = await run({ ...host, err: 'host.sh: not found\n', record: { KidStatus: '3' } });
+  const second = await run({ ...host, out: 'kept\nafter\n' });
+  const killed = await run({ ...ps, out: HOSTILE_OUTPUT, record: { KidSignal: '9' } });
+  const { jobId: got } = await get('client2', 'ps.sh');
+  const { jobId: refusedGet } = await get('client1', 'nothing.sh');
+  const { jobId: refusedPut } = await get('client2', 'ps.sh');
+  await put({ ...ps, jobId: refusedPut, user: 'client1', out: 'never stored\n' });
+  const { jobId: incomplete } = await get('client1', 'host.sh');
+  // The length of the record is announced, but it does not come.
+  const head = formatHead('PUT', { ...host, jobId: incomplete, out: 'arrived\n', env: 'Version=webjob\n' });
+  const options = { settingsFile: site.propertiesFile, user: findWebUser(), timeLimitSeconds: 60 };
+  await runBare(Buffer.from(`${head}arrived\n`, 'latin1'), options);
+  const orphan = 'server_1_1085355126_00723';
+  await putUnlogged(site, () => put({ ...ps, jobId: orphan, out: 'unlogged\n', env: makeRecord({}) }));
+  return { first, second, failed, killed, got, refusedGet, refusedPut, incomplete, orphan: orphan };
+}
+
+async function putUnlogged(site: Site, put: () => Promise<StrictAnswer>): Promise<void> {
+  configure(site, { EnableLogging: 'N' });
+  const { status } = await put();
+  configure(site, {});
+  if (status !== 200) throw new Error(`the PUT was answered with ${status}`);
+}
