@@ -1,11 +1,12 @@
 // The webjobctl command line: one file a command, put together here and nothing else.
 import { Command } from 'commander';
+import { clientCommand } from './clients/command.ts';
 import { initCommand } from './init/command.ts';
 
 declare const WEBJOB_VERSION: string;
 
 /** Every command, in the order in which an operator meets them. */
-const COMMANDS: (() => Command)[] = [initCommand];
+const COMMANDS: (() => Command)[] = [initCommand, clientCommand];
 
 const EXPLANATION = `
 The files are the truth: webjobctl reads the same nph-webjob.cfg, locker and logs as the server, and needs no daemon.

@@ -49,11 +49,29 @@ export function obtainHttpd(): HttpdProgram {
   return obtained;
 }
 
-function installPackage(): void {
+function installPackage(name = 'apache2-bin'): void {
   const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive' };
   const run = (...args: string[]) => execFileSync('apt-get', args, { env, stdio: ['ignore', 'ignore', 'inherit'] });
   run('update', '-q');
-  run('install', '-y', '-q', '--no-install-recommends', 'apache2-bin');
+  run('install', '-y', '-q', '--no-install-recommends', name);
+}
+
+/** Apache's htpasswd in PATH: the machine's, or Debian's as obtainHttpd gets httpd. Throws Error when it cannot be had. */
+export function obtainHtpasswd(): void {
+  const isThere = (): boolean => spawnSync('htpasswd', ['-nbB', 'a', 'a']).status === 0;
+  if (isThere()) return;
+  if (process.getuid?.() === 0) installPackage('apache2-utils');
+  else {
+    mkdirSync(cache, { recursive: true });
+    execFileSync('apt-get', ['download', '-q', 'apache2-utils'], {
+      cwd: cache,
+      stdio: ['ignore', 'ignore', 'inherit'],
+    });
+    const file = readdirSync(cache).find((name) => name.startsWith('apache2-utils_'));
+    execFileSync('dpkg', ['-x', file ?? '', 'root'], { cwd: cache });
+    process.env.PATH += `${delimiter}${join(cache, 'root', 'usr', 'bin')}`;
+  }
+  if (!isThere()) throw new Error('the Debian package apache2-utils came without htpasswd; install it by hand');
 }
 
 /** Without root: the package and what it depends on, laid out below .cache/httpd. */

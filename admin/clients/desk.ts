@@ -1,0 +1,104 @@
+// What every `webjobctl client` command works on: the site's user file, its CA, its profiles, and what the server is called.
+import { X509Certificate } from 'node:crypto';
+import { existsSync, readFileSync } from 'node:fs';
+import { hostname } from 'node:os';
+import { dirname, join, resolve } from 'node:path';
+import { type Command, InvalidArgumentError } from 'commander';
+import { isClientId } from 'webjob-protocol';
+import type { ServerSettings } from '../../cgi/controls.ts';
+import { Failure } from '../failure.ts';
+import { errorCode } from '../files.ts';
+import { globalOptions, openSite } from '../site.ts';
+
+export interface Desk {
+  settings: ServerSettings;
+  isJson: boolean;
+  etcDirectory: string;
+  userFile: string;
+}
+
+export interface DeskOptions {
+  userFile?: string;
+}
+
+/** Throws Failure `settings` when there is no nph-webjob.cfg. */
+export function openDesk(command: Command): Desk {
+  const { propertiesFile, settings } = openSite(command);
+  if (propertiesFile === undefined || !existsSync(propertiesFile))
+    throw new Failure('settings', `there is no ${propertiesFile ?? 'nph-webjob.cfg'}`, 'webjobctl init makes a site');
+  const etcDirectory = dirname(resolve(propertiesFile));
+  const { userFile = join(etcDirectory, 'webjob.htpasswd') } = command.opts<DeskOptions>();
+  return { settings, etcDirectory, userFile, isJson: globalOptions(command).json === true };
+}
+
+/** For the argument of a command. */
+export function parseClientId(text: string): string {
+  if (isClientId(text)) return text;
+  throw new InvalidArgumentError('a client id is 1 to 64 letters, digits, _ and -.');
+}
+
+export function parseDays(text: string): number {
+  if (/^[1-9][0-9]{0,3}$/.test(text)) return Number(text);
+  throw new InvalidArgumentError('days are 1 to 9999.');
+}
+
+/** The first line of a file, or of stdin for `-`. Throws Failure `failed`. */
+export function readPassword(file: string): string {
+  try {
+    return readFileSync(file === '-' ? 0 : file, 'utf8').split(/\r?\n/)[0] ?? '';
+  } catch (error) {
+    throw new Failure('failed', `--password-file: ${file} cannot be read: ${errorCode(error)}`);
+  }
+}
+
+export interface ServerFacts {
+  url: string;
+  /** PEM of what issued the server's certificate, or is it; undefined without TLS, or when nobody here knows. */
+  bundle: string | undefined;
+  commonName: string | undefined;
+}
+
+const SCRIPT = '/webjob/nph-webjob.cgi';
+
+/** How clients reach the server: --url and --ca, else as init has set it up. Throws Failure. */
+export function findServer(desk: Desk, url: string | undefined, caFile: string | undefined): ServerFacts {
+  const own = join(desk.etcDirectory, 'webjob-server.crt');
+  const ownCertificate = existsSync(own) ? readFileSync(own, 'utf8') : undefined;
+  const ownName = ownCertificate === undefined ? undefined : findCommonName(ownCertificate);
+  const found = parseServerUrl(url ?? `${desk.settings.sslRequireSsl ? 'https' : 'http'}://${ownName ?? hostname()}`);
+  if (found.protocol === 'http:') return { url: found.href, bundle: undefined, commonName: undefined };
+  if (caFile !== undefined) return { url: found.href, bundle: readBundle(caFile), commonName: found.hostname };
+  const isSelfSigned = ownCertificate !== undefined && isIssuedByItself(ownCertificate);
+  return {
+    url: found.href,
+    bundle: isSelfSigned ? ownCertificate : undefined,
+    commonName: ownName ?? found.hostname,
+  };
+}
+
+function parseServerUrl(text: string): URL {
+  const url = URL.parse(text);
+  if (!url || !/^https?:$/.test(url.protocol) || /[?#@\s]/.test(text))
+    throw new Failure('usage', '--url is no http or https URL, or has more than host, port and path');
+  if (url.pathname === '/') url.pathname = SCRIPT;
+  return url;
+}
+
+function readBundle(file: string): string {
+  try {
+    const text = readFileSync(file, 'utf8');
+    new X509Certificate(text);
+    return text;
+  } catch (error) {
+    throw new Failure('failed', `--ca: ${file} is no certificate in PEM: ${errorCode(error)}`);
+  }
+}
+
+function findCommonName(pem: string): string | undefined {
+  return /^CN=(.+)$/m.exec(new X509Certificate(pem).subject)?.[1];
+}
+
+function isIssuedByItself(pem: string): boolean {
+  const certificate = new X509Certificate(pem);
+  return certificate.verify(certificate.publicKey);
+}

@@ -1,0 +1,49 @@
+// webjobctl client remove: nobody enters by that name any more. What it was given and what it sent stays.
+import { Command } from 'commander';
+import { EXIT_CODES } from '../failure.ts';
+import { printJson, printLine, say } from '../output.ts';
+import { profileOf } from './add.ts';
+import { listCertificates, revokeCertificates } from './certificates.ts';
+import { type Desk, type DeskOptions, openDesk, parseClientId } from './desk.ts';
+import { removeUser } from './userfile.ts';
+
+const EXPLANATION = `
+Takes the client out of the user file and revokes its certificates. Its programs below profiles, its uploads and its
+lines in the log stay: they are evidence.
+
+Example:
+  webjobctl client remove client1 && apachectl graceful
+
+Exit codes:
+  0  removed
+  1  there was no such client
+  2  wrong command line
+  3  nph-webjob.cfg cannot be used
+  4  the user file or the CA cannot be changed`;
+
+export function removeCommand(): Command {
+  return new Command('remove')
+    .description('let a client in no more')
+    .argument('<name>', 'the client id', parseClientId)
+    .option('--user-file <file>', 'the user file (else webjob.htpasswd beside nph-webjob.cfg)')
+    .helpOption('-h, --help', 'print this help')
+    .addHelpText('after', EXPLANATION)
+    .action((name: string, _options: DeskOptions, command: Command) => remove(openDesk(command), name));
+}
+
+function remove(desk: Desk, client: string): void {
+  const serials = listCertificates(desk.etcDirectory)
+    .filter((certificate) => certificate.client === client && certificate.state === 'valid')
+    .map(({ serial }) => serial);
+  const hadPassword = removeUser(desk.userFile, client);
+  if (serials.length > 0) {
+    revokeCertificates(desk.etcDirectory, serials);
+    say('httpd reads the list of revoked certificates when it starts: apachectl graceful');
+  }
+  if (desk.isJson) printJson({ client, password: hadPassword, revoked: serials });
+  else if (hadPassword || serials.length > 0) printLine(`${client} is removed; ${profileOf(desk, client)} stays`);
+  if (!hadPassword && serials.length === 0) {
+    say(`there is no client ${client}`);
+    process.exitCode = EXIT_CODES.findings;
+  }
+}
