@@ -11,6 +11,8 @@ export interface Exchange {
   /** The main file's, and once the query has matched, those of this client and command. */
   settings: ServerSettings;
   receivedAt: Date;
+  /** The number of this request: of all that came in this second to this machine, no other has it. */
+  sequence: number;
   /** Known once issued (GET) or read from the request (PUT). */
   jobId?: string;
   /** Known once the query has matched. */
@@ -36,12 +38,20 @@ export interface Answer {
 }
 
 /** What the tokens of this request stand for. */
-export function tokenFacts({ request, settings, clientId, fileName, jobId, receivedAt }: Exchange): TokenFacts {
+export function tokenFacts({
+  request,
+  settings,
+  clientId,
+  fileName,
+  jobId,
+  receivedAt,
+  sequence,
+}: Exchange): TokenFacts {
   return {
     clientId: clientId ?? NOT_APPLICABLE,
     command: fileName ?? NOT_APPLICABLE,
     jobId: jobId ?? NOT_APPLICABLE,
-    pid: process.pid,
+    pid: sequence,
     serverId: settings.serverId,
     remoteAddress: request.remoteAddress ?? NOT_APPLICABLE,
     at: receivedAt,

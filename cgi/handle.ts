@@ -23,11 +23,20 @@ import { type Configuration, readSettings } from './settings.ts';
 import { trackRequest } from './tracking.ts';
 import { startTrigger } from './triggers.ts';
 
-/** Serves one request: never throws, and what it did is on disk and in the log when it returns. */
-export function handleRequest(request: CgiRequest, body: Body): CgiResponse {
+/**
+ * Serves one request: never throws, and what it did is on disk and in the log when it returns. A process that stays reads its settings in
+ * another way, and numbers its requests: `nextSequence` gives a number for the second it is given.
+ */
+export function handleRequest(
+  request: CgiRequest,
+  body: Body,
+  read = readSettings,
+  nextSequence: (epochSeconds: number) => number = () => process.pid,
+): CgiResponse {
   const receivedAt = new Date();
-  const configuration = readSettings(request.env.WEBJOB_PROPERTIES_FILE || undefined);
-  const exchange: Exchange = { request, body, settings: configuration.settings, receivedAt };
+  const configuration = read(request.env.WEBJOB_PROPERTIES_FILE || undefined);
+  const sequence = nextSequence(epochSeconds(receivedAt));
+  const exchange: Exchange = { request, body, settings: configuration.settings, receivedAt, sequence };
   const answer = answerRequest(exchange, configuration);
   logRequest(exchange, answer);
   if (exchange.settings.enableRequestTracking) trackRequest(exchange, answer);
@@ -111,9 +120,12 @@ function takeJobId(exchange: Exchange): void {
   }
 }
 
-function issueJobId({ settings, receivedAt }: Exchange): string {
-  const epochSeconds = Math.floor(receivedAt.getTime() / 1000);
-  return formatJobId({ serverId: settings.serverId, epochSeconds, sequence: process.pid });
+function issueJobId({ settings, receivedAt, sequence }: Exchange): string {
+  return formatJobId({ serverId: settings.serverId, epochSeconds: epochSeconds(receivedAt), sequence });
+}
+
+function epochSeconds(date: Date): number {
+  return Math.floor(date.getTime() / 1000);
 }
 
 function checkContentLength({ request, settings }: Exchange): void {

@@ -1,15 +1,21 @@
 // What httpd starts: picks the shell and hands it handleRequest, nothing else.
 import { type HeaderStyle, serveScript } from 'node-cgi-compat';
+import { parsePutQuery } from 'webjob-protocol';
 import { handleRequest } from './handle.ts';
 import { complain } from './log.ts';
+import { overrideSettings } from './overrides.ts';
+import type { serveResident } from './resident.ts';
+import { DEFAULT_FILES, readSettings } from './settings.ts';
+
+/** Built as a file of its own, found beside the real path of this one. */
+const RESIDENT = './nph-webjob-resident.cjs';
 
 // Without a handler Node dies at once when httpd gives the client up, and leaves neither log line nor a clean locker.
 process.on('SIGTERM', () => {});
 process.umask(0o022);
 
 if (process.env.GATEWAY_INTERFACE === undefined) {
-  complain('error: this is a CGI script; httpd starts it (see apache/README.md)');
-  process.exitCode = 1;
+  stay();
 } else {
   serveScript(handleRequest, { env: process.env, style: headerStyle(process.env.SCRIPT_FILENAME) });
 }
@@ -17,4 +23,16 @@ if (process.env.GATEWAY_INTERFACE === undefined) {
 /** httpd passes a script's bytes on verbatim when the name of its file, or of the link to it, begins with `nph-`. */
 function headerStyle(scriptFilename: string | undefined): HeaderStyle {
   return scriptFilename === undefined || /(?:^|\/)nph-[^/]*$/.test(scriptFilename) ? 'nph' : 'parsed';
+}
+
+/** Whoever serves by CGI alone needs no second file. */
+function stay(): void {
+  try {
+    const resident: { serveResident: typeof serveResident } = require(RESIDENT);
+    resident.serveResident({ handleRequest, readSettings, overrideSettings, parsePutQuery, complain, DEFAULT_FILES });
+  } catch (error) {
+    const { code, message } = error as NodeJS.ErrnoException;
+    complain(`error: httpd starts this script; to stay it needs ${RESIDENT} beside it: ${code ?? message}`);
+    process.exitCode = 1;
+  }
 }

@@ -7,7 +7,7 @@ export const TOKENS = [
   'cid', // client id
   'cmd', // name of the command
   'jid', // job id
-  'pid', // process id of the server script, at least five digits
+  'pid', // process id of the server script, in a resident one the number of the request; at least five digits
   'sid', // ServerId
   'ip', // address of the client
   'ipv4', // the same

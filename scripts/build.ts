@@ -47,9 +47,10 @@ function importedNames(module: string): string[] {
   return [...new Set(names.map((name) => name.trim()).filter((name) => /^\w+$/.test(name)))].sort();
 }
 
-/** Half the bytes in front of every line, and no notes from one bundler to the next. */
+/** Half the bytes in front of every line, no comments inside of anything, and no notes from one bundler to the next. */
 function tidy(code: string): string {
   const tidied = code
+    .replace(/^(?: {2})+\/\/ .*\n/gm, '')
     .replace(/^(?: {2})+/gm, (blanks) => '\t'.repeat(blanks.length / 2))
     .replaceAll('/* @__PURE__ */ ', '');
   const compact = (text: string): string => transformSync(text, { minifyWhitespace: true }).code;
@@ -60,6 +61,7 @@ function tidy(code: string): string {
 
 const PROGRAMS = [
   { source: 'cgi/main.ts', target: 'nph-webjob.cgi', plugins: [withoutIniWriter, sharedBuiltins], finish: tidy },
+  { source: 'cgi/resident.ts', target: 'nph-webjob-resident.cjs', plugins: [], finish: String },
   { source: 'client/main.ts', target: 'webjob', plugins: [withoutIniWriter], finish: String },
   { source: 'client/pad/main.ts', target: 'pad-make-script', plugins: [], finish: String },
   { source: 'client/sign/main.ts', target: 'webjob-sign', plugins: [], finish: String },
@@ -94,8 +96,9 @@ for (const { source, target, plugins, finish } of PROGRAMS) {
     logLevel: 'warning',
   });
   const code = built.outputFiles[0]?.text.replace('"use strict";\n', '') ?? '';
-  const banner = `#!/usr/bin/env node\n'use strict'; // ${target} ${version}, built from TypeScript: change ${source}\n`;
+  const isProgram = !target.endsWith('.cjs');
+  const banner = `'use strict'; // ${target} ${version}, built from TypeScript: change ${source}\n`;
   const outfile = join(dist, target);
-  writeFileSync(outfile, banner + finish(code));
-  chmodSync(outfile, 0o755);
+  writeFileSync(outfile, (isProgram ? '#!/usr/bin/env node\n' : '') + banner + finish(code));
+  chmodSync(outfile, isProgram ? 0o755 : 0o644);
 }

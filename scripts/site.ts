@@ -12,6 +12,7 @@ import {
   readFileSync,
   rmSync,
   symlinkSync,
+  utimesSync,
   writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -38,6 +39,8 @@ export interface SiteOptions {
   settings?: Record<string, string>;
   /** A link to the launcher of an installation elsewhere, in place of a copy of the built file. */
   linkLauncher?: boolean;
+  /** Beside a copy what it needs to stay. */
+  resident?: boolean;
 }
 
 const project = join(import.meta.dirname, '..');
@@ -71,17 +74,21 @@ export function makeSite(options: SiteOptions = {}): Site {
   writeFileSync(site.logFile, '', { mode: 0o644 });
   giveToWebUser(site.incoming);
   giveToWebUser(site.logFile);
-  installScript(site, options.linkLauncher ?? false);
+  installScript(site, options);
   configure(site, options.settings ?? {});
   addUser(site, 'client1', 'foo');
   addCommand(site, 'client1', 'host.sh', '#!/bin/sh\nhostname\n');
   return site;
 }
 
+const SETTLED = new Date('2004-05-23');
+
 /** Writes nph-webjob.cfg anew: BaseDirectory, the controls given, then `more` as it stands. */
 export function configure(site: Site, settings: Record<string, string>, more = ''): void {
   const lines = Object.entries({ BaseDirectory: site.base, ...settings }).map(([key, value]) => `${key}=${value}\n`);
   writeFileSync(site.propertiesFile, `${lines.join('')}${more}\n`, { mode: 0o644 });
+  // A process that stays does not read a file that may still be being written.
+  utimesSync(site.propertiesFile, SETTLED, SETTLED);
 }
 
 /** Lets a user in. `{SHA}` is enough for a password that is printed on the screen; a real site uses `htpasswd -B`. */
@@ -121,13 +128,17 @@ export function writeClientConf(site: Site, url: string, name = 'webjob.conf'): 
   return path;
 }
 
-function installScript(site: Site, linkLauncher: boolean): void {
+function installScript(site: Site, options: SiteOptions): void {
   const script = join(site.cgiDirectory, 'nph-webjob.cgi');
-  if (linkLauncher) {
+  if (options.linkLauncher) {
     // The checkout itself may lie where the web user cannot go.
     for (const room of ['bin', 'dist']) cpSync(join(project, room), join(site.root, 'opt', room), { recursive: true });
     symlinkSync(join(site.root, 'opt', 'bin', 'nph-webjob'), script);
   } else copyFileSync(join(project, 'dist', 'nph-webjob.cgi'), script);
+  if (options.resident) {
+    const name = 'nph-webjob-resident.cjs';
+    copyFileSync(join(project, 'dist', name), join(site.cgiDirectory, name));
+  }
   const sample = readFileSync(join(project, 'apache', 'htaccess'), 'utf8');
   writeFileSync(
     join(site.cgiDirectory, '.htaccess'),

@@ -241,7 +241,7 @@ function trackExample(payload: string): Record<string, unknown> {
   const fd = openSync(join(folder, 'payload'), 'r');
   try {
     trackRequest(
-      { ...{ request, settings, body: openBody(fd, 0), receivedAt: new Date() }, ...known },
+      { ...{ request, settings, body: openBody(fd, 0), receivedAt: new Date(), sequence: 723 }, ...known },
       { status: 200, file: { fd, size: payload.length } },
     );
   } finally {

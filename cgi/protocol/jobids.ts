@@ -15,7 +15,7 @@ export function formatJobId(id: JobId): string {
 
 /** Takes a job id of our form apart; undefined for one that another server made in another form. */
 export function findJobIdParts(text: string): JobId | undefined {
-  const match = /^([A-Za-z0-9_.-]{1,64})_([0-9]{10})_([0-9]{5}|[1-9][0-9]{5,9})$/.exec(text);
+  const match = /^([A-Za-z0-9_.-]{1,64})_([0-9]{10})_([0-9]{5}|[1-9][0-9]{5,14})$/.exec(text);
   if (!match?.[1]) return undefined;
   return { serverId: match[1], epochSeconds: Number(match[2]), sequence: Number(match[3]) };
 }

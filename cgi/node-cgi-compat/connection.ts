@@ -1,0 +1,256 @@
+// One connection of a web server to a FastCGI responder: one request at a time, whatever else is sent. Everything that comes may be late,
+// cut off or nonsense: it costs this connection and no other.
+import { closeSync, readSync } from 'node:fs';
+import type { Socket } from 'node:net';
+import {
+  type FastCgiRecord,
+  formatEnding,
+  formatPairs,
+  formatRecord,
+  formatStream,
+  PROTOCOL_STATUSES,
+  parseBeginning,
+  parsePairs,
+  RECORD_TYPES,
+  RESPONDER_ROLE,
+  RecordParser,
+} from './fastcgi.ts';
+import { type CgiRequest, requestFromEnv } from './request.ts';
+import { type CgiResponse, formatHead } from './response.ts';
+import type { CgiHandler } from './script.ts';
+import { Spool } from './spool.ts';
+
+/** What a connection needs of the responder. */
+export interface ConnectionOptions {
+  handler: CgiHandler;
+  /** Where the body of a request may be kept when it is large; undefined throws the rest of it away. Must not throw. */
+  findSpoolFolder: (request: CgiRequest) => string | undefined;
+  /** Hears of what a peer did wrong, and of what a handler threw. */
+  onError: (error: Error) => void;
+  maxConnections: number;
+}
+
+/** The variables of a request, with names and lengths: what httpd lets a client send is well below. */
+const MAX_PARAMS_BYTES = 1024 * 1024;
+/** What is read of an answer's file at once. */
+const PIECE_BYTES = 65_528;
+
+interface Exchange {
+  requestId: number;
+  keepConnection: boolean;
+  /** What has come of the variables; undefined once they are whole. */
+  params: Buffer[] | undefined;
+  paramsBytes: number;
+  request: CgiRequest | undefined;
+  spool: Spool | undefined;
+  /** What has not been sent yet of an answer that is on its way. */
+  file: { fd: number; left: number } | undefined;
+  afterwards: (() => void) | undefined;
+  isAnswered: boolean;
+}
+
+export class Connection {
+  readonly socket: Socket;
+  readonly #options: ConnectionOptions;
+  readonly #parser = new RecordParser();
+  #exchange: Exchange | undefined;
+  #isLast = false;
+  /** Requests that have ended. */
+  served = 0;
+
+  constructor(socket: Socket, options: ConnectionOptions) {
+    this.socket = socket;
+    this.#options = options;
+    socket.on('data', (bytes: Buffer) => this.#receive(bytes));
+    socket.on('end', () => this.#hangUp());
+    socket.on('close', () => this.#hangUp());
+    // What follows is 'close'.
+    socket.on('error', () => {});
+  }
+
+  /** True while a request has begun and its answer has not been sent. */
+  get isBusy(): boolean {
+    return this.#exchange !== undefined;
+  }
+
+  /** Ends with the request that is being served, or with the first one, which must be on its way. */
+  end(): void {
+    this.#isLast = true;
+    if (!this.#exchange && this.served > 0) this.socket.end();
+  }
+
+  #receive(bytes: Buffer): void {
+    this.socket.cork();
+    try {
+      for (const record of this.#parser.push(bytes)) this.#takeRecord(record);
+    } catch (error) {
+      this.#options.onError(error as Error);
+      this.socket.destroy();
+    } finally {
+      this.socket.uncork();
+    }
+    // A peer that asks and does not read what it is answered.
+    if (this.socket.writableNeedDrain) {
+      this.socket.pause();
+      this.socket.once('drain', () => this.socket.resume());
+    }
+  }
+
+  #takeRecord(record: FastCgiRecord): void {
+    const { type, requestId, content } = record;
+    if (this.socket.destroyed) return;
+    if (requestId === 0) this.#manage(record);
+    else if (type === RECORD_TYPES.beginRequest) this.#begin(requestId, content);
+    else if (this.#exchange?.requestId === requestId && !this.#exchange.isAnswered)
+      this.#continue(this.#exchange, record);
+    // The peer wants no more of an answer that is on its way.
+    else if (this.#exchange?.requestId === requestId && type === RECORD_TYPES.abortRequest)
+      this.#finish(this.#exchange);
+    // Anything else concerns a request that has ended.
+  }
+
+  #manage({ type, content }: FastCgiRecord): void {
+    if (type === RECORD_TYPES.getValues) {
+      const known = new Map([
+        ['FCGI_MAX_CONNS', String(this.#options.maxConnections)],
+        ['FCGI_MAX_REQS', String(this.#options.maxConnections)],
+        ['FCGI_MPXS_CONNS', '0'],
+      ]);
+      const names = new Set(parsePairs(content).map(([name]) => name));
+      const values = formatPairs([...known].filter(([name]) => names.has(name)));
+      this.socket.write(formatRecord({ type: RECORD_TYPES.getValuesResult, requestId: 0, content: values }));
+      return;
+    }
+    const unknown = Buffer.from([type, 0, 0, 0, 0, 0, 0, 0]);
+    this.socket.write(formatRecord({ type: RECORD_TYPES.unknownType, requestId: 0, content: unknown }));
+  }
+
+  #begin(requestId: number, content: Buffer): void {
+    const { role, keepConnection } = parseBeginning(content);
+    if (this.#exchange) {
+      if (this.#exchange.requestId === requestId) throw new SyntaxError('a request that began twice');
+      this.socket.write(formatEnding(requestId, PROTOCOL_STATUSES.cannotMultiplex));
+    } else if (role !== RESPONDER_ROLE) {
+      this.socket.write(formatEnding(requestId, PROTOCOL_STATUSES.unknownRole));
+      if (!keepConnection || this.#isLast) this.socket.end();
+    } else if (this.socket.writable) {
+      const nothingYet = { request: undefined, spool: undefined, file: undefined, afterwards: undefined };
+      this.#exchange = { requestId, keepConnection, params: [], paramsBytes: 0, ...nothingYet, isAnswered: false };
+    }
+  }
+
+  #continue(exchange: Exchange, { type, content }: FastCgiRecord): void {
+    if (type === RECORD_TYPES.abortRequest) {
+      if (exchange.request) this.#serve(exchange);
+      else this.#finish(exchange);
+    } else if (type === RECORD_TYPES.params) {
+      this.#takeParams(exchange, content);
+    } else if (type === RECORD_TYPES.stdin) {
+      if (!exchange.spool) throw new SyntaxError('a body before the variables are whole');
+      if (content.length > 0) exchange.spool.append(content);
+      else this.#serve(exchange);
+    }
+  }
+
+  #takeParams(exchange: Exchange, content: Buffer): void {
+    if (!exchange.params) return;
+    if (content.length > 0) {
+      exchange.paramsBytes += content.length;
+      if (exchange.paramsBytes > MAX_PARAMS_BYTES) throw new RangeError('more variables than a request may have');
+      exchange.params.push(Buffer.from(content));
+      // A peer that sends them byte by byte shall not cost more than another.
+      if (exchange.params.length > 64) exchange.params = [Buffer.concat(exchange.params)];
+      return;
+    }
+    const request = requestFromEnv(Object.fromEntries(parsePairs(Buffer.concat(exchange.params))));
+    exchange.params = undefined;
+    exchange.request = request;
+    exchange.spool = new Spool(request.contentLength, () => this.#options.findSpoolFolder(request));
+  }
+
+  /** The body is whole, or will never be: the handler tells by its length. */
+  #serve(exchange: Exchange): void {
+    const { request, spool } = exchange;
+    if (!request || !spool) return;
+    exchange.isAnswered = true;
+    let response: CgiResponse | undefined;
+    try {
+      response = this.#options.handler(request, spool);
+      this.#sendStdout(exchange, Buffer.from(formatHead(response, 'parsed'), 'latin1'));
+    } catch (error) {
+      this.#options.onError(error as Error);
+      if (response?.content && 'fd' in response.content) closeSync(response.content.fd);
+      response = { status: 500, reason: 'Internal Server Error', headers: [], contentLength: 0 };
+      this.#sendStdout(exchange, Buffer.from(formatHead(response, 'parsed'), 'latin1'));
+    } finally {
+      spool.close();
+      exchange.spool = undefined;
+    }
+    exchange.afterwards = response.afterwards;
+    const { content, contentLength } = response;
+    if (content instanceof Uint8Array) this.#sendStdout(exchange, Buffer.from(content.subarray(0, contentLength)));
+    else if (content) exchange.file = { fd: content.fd, left: contentLength };
+    this.#sendFile(exchange);
+  }
+
+  #sendStdout(exchange: Exchange, bytes: Buffer): void {
+    for (const record of formatStream(RECORD_TYPES.stdout, exchange.requestId, bytes)) this.socket.write(record);
+  }
+
+  /** Goes on as fast as the peer reads. */
+  #sendFile(exchange: Exchange): void {
+    const { file } = exchange;
+    while (file && file.left > 0 && exchange === this.#exchange) {
+      const piece = readPiece(file.fd, Math.min(file.left, PIECE_BYTES));
+      if (!piece || this.socket.destroyed) {
+        // The file shrank, or the peer is gone: the connection breaks, because an end would call the answer whole.
+        this.socket.destroy();
+        this.#finish(exchange);
+        return;
+      }
+      file.left -= piece.length;
+      this.#sendStdout(exchange, piece);
+      if (this.socket.writableNeedDrain) {
+        this.socket.once('drain', () => this.#sendFile(exchange));
+        return;
+      }
+    }
+    if (exchange === this.#exchange) this.#finish(exchange);
+  }
+
+  #finish(exchange: Exchange): void {
+    if (exchange !== this.#exchange) return;
+    this.#exchange = undefined;
+    this.served += 1;
+    exchange.spool?.close();
+    if (exchange.file) closeSync(exchange.file.fd);
+    if (this.socket.writable) {
+      const end = formatRecord({ type: RECORD_TYPES.stdout, requestId: exchange.requestId, content: Buffer.alloc(0) });
+      this.socket.write(Buffer.concat([end, formatEnding(exchange.requestId, PROTOCOL_STATUSES.complete)]));
+      if (!exchange.keepConnection || this.#isLast) this.socket.end();
+    }
+    exchange.afterwards?.();
+  }
+
+  /** The peer sends no more. A request whose body broke off is served: what arrived is the handler's to judge, as a CGI script's. */
+  #hangUp(): void {
+    const exchange = this.#exchange;
+    this.#isLast = true;
+    if (exchange && !exchange.isAnswered) {
+      if (exchange.request) this.#serve(exchange);
+      else this.#finish(exchange);
+    } else if (exchange && this.socket.destroyed) this.#finish(exchange);
+    if (!this.#exchange) this.socket.end();
+  }
+}
+
+/** Undefined at the end of the file, and when it cannot be read. */
+function readPiece(fd: number, length: number): Buffer | undefined {
+  try {
+    const buffer = Buffer.allocUnsafe(length);
+    const count = readSync(fd, buffer, 0, length, null);
+    return count === 0 ? undefined : buffer.subarray(0, count);
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,187 @@
+// The records of FastCGI 1.0 as a web server and a responder exchange them: taken apart and put together. Pure: touches no socket.
+
+/** The types of a record (specification, section 8). */
+export const RECORD_TYPES = {
+  beginRequest: 1,
+  abortRequest: 2,
+  endRequest: 3,
+  params: 4,
+  stdin: 5,
+  stdout: 6,
+  stderr: 7,
+  data: 8,
+  getValues: 9,
+  getValuesResult: 10,
+  unknownType: 11,
+} as const;
+
+/** How a request ended for the protocol, in an END_REQUEST. */
+export const PROTOCOL_STATUSES = { complete: 0, cannotMultiplex: 1, overloaded: 2, unknownRole: 3 } as const;
+
+/** The role of a program that answers requests; the others (authorizer, filter) are not ours. */
+export const RESPONDER_ROLE = 1;
+
+/** One record without its header and padding. */
+export interface FastCgiRecord {
+  /** One of RECORD_TYPES, or any other byte. */
+  type: number;
+  /** 0 for what concerns the connection as a whole. */
+  requestId: number;
+  /** May lie in the bytes that were pushed: who keeps it copies it. */
+  content: Buffer;
+}
+
+const VERSION = 1;
+const HEADER_BYTES = 8;
+/** The most that fits into a record without padding. */
+const MAX_CONTENT_BYTES = 65_528;
+const KEEP_CONNECTION = 1;
+const NOTHING = Buffer.alloc(0);
+
+/** Cuts the bytes of one connection into records, however they arrive. Holds one unfinished record at most. */
+export class RecordParser {
+  readonly #header = Buffer.alloc(HEADER_BYTES);
+  #headerBytes = 0;
+  /** Of the record whose header is complete; undefined between records. */
+  #content: Buffer | undefined;
+  #contentBytes = 0;
+  #paddingBytes = 0;
+
+  /** The records that these bytes complete. Throws SyntaxError for what is no FastCGI 1; the parser is of no use then. */
+  push(bytes: Buffer): FastCgiRecord[] {
+    const records: FastCgiRecord[] = [];
+    for (let at = 0; at < bytes.length; ) {
+      at += this.#takeHeader(bytes, at);
+      if (this.#headerBytes < HEADER_BYTES) break;
+      at += this.#takeContent(bytes, at, records);
+      const skipped = Math.min(this.#paddingBytes, bytes.length - at);
+      at += skipped;
+      this.#paddingBytes -= skipped;
+      if (this.#content === undefined && this.#paddingBytes === 0) this.#headerBytes = 0;
+    }
+    return records;
+  }
+
+  #takeHeader(bytes: Buffer, at: number): number {
+    if (this.#headerBytes === HEADER_BYTES) return 0;
+    const taken = bytes.copy(this.#header, this.#headerBytes, at);
+    this.#headerBytes += taken;
+    if (this.#header[0] !== VERSION) throw new SyntaxError('no record of FastCGI 1');
+    if (this.#headerBytes === HEADER_BYTES) {
+      this.#content = NOTHING;
+      this.#contentBytes = 0;
+      this.#paddingBytes = this.#header.readUInt8(6);
+    }
+    return taken;
+  }
+
+  /** A content that is whole in these bytes is not copied; one that is not gets room of its own. */
+  #takeContent(bytes: Buffer, at: number, records: FastCgiRecord[]): number {
+    if (this.#content === undefined) return 0;
+    const length = this.#header.readUInt16BE(4);
+    const taken = Math.min(length - this.#contentBytes, bytes.length - at);
+    if (taken === length) this.#content = bytes.subarray(at, at + length);
+    else {
+      if (this.#contentBytes === 0) this.#content = taken === 0 ? NOTHING : Buffer.alloc(length);
+      bytes.copy(this.#content, this.#contentBytes, at, at + taken);
+    }
+    this.#contentBytes += taken;
+    if (this.#contentBytes === length) {
+      records.push({
+        type: this.#header.readUInt8(1),
+        requestId: this.#header.readUInt16BE(2),
+        content: this.#content,
+      });
+      this.#content = undefined;
+    }
+    return taken;
+  }
+}
+
+/** One record, padded to a multiple of eight bytes. Throws RangeError for a content that is longer than a record's. */
+export function formatRecord({ type, requestId, content }: FastCgiRecord): Buffer {
+  const paddingBytes = -content.length & 7;
+  const record = Buffer.alloc(HEADER_BYTES + content.length + paddingBytes);
+  record.writeUInt8(VERSION, 0);
+  record.writeUInt8(type, 1);
+  record.writeUInt16BE(requestId, 2);
+  record.writeUInt16BE(content.length, 4);
+  record.writeUInt8(paddingBytes, 6);
+  content.copy(record, HEADER_BYTES);
+  return record;
+}
+
+/** The bytes of a stream as records. Not its end: that is a record without content. */
+export function formatStream(type: number, requestId: number, bytes: Buffer): Buffer[] {
+  const records: Buffer[] = [];
+  for (let at = 0; at < bytes.length; at += MAX_CONTENT_BYTES)
+    records.push(formatRecord({ type, requestId, content: bytes.subarray(at, at + MAX_CONTENT_BYTES) }));
+  return records;
+}
+
+/** What a BEGIN_REQUEST says. */
+export interface Beginning {
+  role: number;
+  /** The connection stays open for another request. */
+  keepConnection: boolean;
+}
+
+/** Throws SyntaxError. */
+export function parseBeginning(content: Buffer): Beginning {
+  if (content.length !== 8) throw new SyntaxError('a BEGIN_REQUEST that has not 8 bytes');
+  return { role: content.readUInt16BE(0), keepConnection: (content.readUInt8(2) & KEEP_CONNECTION) !== 0 };
+}
+
+/** The content of a BEGIN_REQUEST. */
+export function formatBeginning({ role, keepConnection }: Beginning): Buffer {
+  const content = Buffer.alloc(8);
+  content.writeUInt16BE(role, 0);
+  content.writeUInt8(keepConnection ? KEEP_CONNECTION : 0, 2);
+  return content;
+}
+
+/** A whole END_REQUEST; `protocolStatus` is one of PROTOCOL_STATUSES. */
+export function formatEnding(requestId: number, protocolStatus: number): Buffer {
+  const content = Buffer.alloc(8);
+  content.writeUInt8(protocolStatus, 4);
+  return formatRecord({ type: RECORD_TYPES.endRequest, requestId, content });
+}
+
+/** Names and values (section 3.4), as Node reads an environment: as UTF-8. Throws SyntaxError when a length leads beyond the end. */
+export function parsePairs(bytes: Buffer): [name: string, value: string][] {
+  const pairs: [string, string][] = [];
+  for (let at = 0; at < bytes.length; ) {
+    const [nameLength, nameAt] = readLength(bytes, at);
+    const [valueLength, textAt] = readLength(bytes, nameAt);
+    const valueAt = textAt + nameLength;
+    at = valueAt + valueLength;
+    if (at > bytes.length) throw new SyntaxError('a name or value that is longer than its stream');
+    pairs.push([bytes.toString('utf8', textAt, valueAt), bytes.toString('utf8', valueAt, at)]);
+  }
+  return pairs;
+}
+
+export function formatPairs(pairs: Iterable<readonly [name: string, value: string]>): Buffer {
+  const parts: Buffer[] = [];
+  for (const [name, value] of pairs) {
+    const texts = [Buffer.from(name), Buffer.from(value)];
+    parts.push(...texts.map(({ length }) => formatLength(length)), ...texts);
+  }
+  return Buffer.concat(parts);
+}
+
+/** One byte, or four with the highest bit set; and where the next thing begins. */
+function readLength(bytes: Buffer, at: number): [length: number, next: number] {
+  const first = bytes[at];
+  if (first === undefined) throw new SyntaxError('names and values that break off');
+  if (first < 0x80) return [first, at + 1];
+  if (at + 4 > bytes.length) throw new SyntaxError('names and values that break off');
+  return [bytes.readUInt32BE(at) & 0x7fffffff, at + 4];
+}
+
+function formatLength(length: number): Buffer {
+  if (length < 0x80) return Buffer.from([length]);
+  const bytes = Buffer.alloc(4);
+  bytes.writeUInt32BE((length | 0x80000000) >>> 0);
+  return bytes;
+}

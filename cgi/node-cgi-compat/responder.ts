@@ -1,0 +1,90 @@
+// A FastCGI responder: a handler of CGI requests that stays (FastCGI 1.0). Holds the connections and knows how to end without losing one;
+// where it listens is said by whoever starts it.
+import { createServer, type Server, type Socket } from 'node:net';
+import { Connection, type ConnectionOptions } from './connection.ts';
+
+export type { ConnectionOptions } from './connection.ts';
+export * from './fastcgi.ts';
+export * from './listener.ts';
+
+/** How a responder serves. */
+export interface ResponderOptions extends Omit<ConnectionOptions, 'maxConnections'> {
+  /** More are closed at once. Each costs one descriptor, and two more while its request has large bodies. */
+  maxConnections?: number;
+  /** A connection on which nothing moves for so long is closed. */
+  silenceSeconds?: number;
+}
+
+/** A responder, for `listenAt`. */
+export interface Responder {
+  server: Server;
+  /** True while a request is being received, served or answered. */
+  isBusy(): boolean;
+  /** Grows with every connection and every request. */
+  activity(): number;
+  /**
+   * Takes no more connections once `quietMilliseconds` passed without one, and ends each with the request that it is for. Those who come
+   * later are another process's, when somebody else holds the listening socket too.
+   */
+  end(quietMilliseconds: number): void;
+}
+
+const MAX_CONNECTIONS = 1000;
+const SILENCE_SECONDS = 600;
+/** While it ends, a peer that is silent is not waited for any longer. */
+const ENDING_SILENCE_MS = 5_000;
+
+/** Every request goes to `handler`, one after the other; their bodies come and their answers go side by side. */
+export function createResponder(options: ResponderOptions): Responder {
+  const { maxConnections = MAX_CONNECTIONS, silenceSeconds = SILENCE_SECONDS } = options;
+  const connections = new Set<Connection>();
+  let activity = 0;
+  let isEnding = false;
+  let cameAt = 0;
+
+  const endConnection = (connection: Connection): void => {
+    limitSilence(connection.socket, ENDING_SILENCE_MS);
+    connection.end();
+  };
+  const server = createServer({ allowHalfOpen: true }, (socket) => {
+    cameAt = performance.now();
+    activity += 1;
+    const connection = new Connection(socket, { ...options, maxConnections });
+    connections.add(connection);
+    if (isEnding) endConnection(connection);
+    else limitSilence(socket, silenceSeconds * 1000);
+    socket.on('close', () => {
+      activity += connection.served;
+      connections.delete(connection);
+    });
+  });
+  server.maxConnections = maxConnections;
+
+  const closeWhenQuiet = (quietMilliseconds: number): void => {
+    const left = quietMilliseconds - (performance.now() - cameAt);
+    if (left > 0) setTimeout(closeWhenQuiet, left, quietMilliseconds);
+    else server.close();
+  };
+  return {
+    server,
+    isBusy: () => [...connections].some((connection) => connection.isBusy),
+    activity: () => [...connections].reduce((sum, connection) => sum + connection.served, activity),
+    end: (quietMilliseconds) => {
+      if (isEnding) return;
+      isEnding = true;
+      cameAt = performance.now();
+      for (const connection of connections) endConnection(connection);
+      closeWhenQuiet(quietMilliseconds);
+    },
+  };
+}
+
+/** A handler may have held the process for long: what came meanwhile is read first, and counts. */
+function limitSilence(socket: Socket, milliseconds: number): void {
+  const moved = (): number => socket.bytesRead + socket.bytesWritten;
+  socket.removeAllListeners('timeout');
+  socket.setTimeout(milliseconds, () => {
+    const before = moved();
+    setImmediate(() => moved() === before && socket.destroy());
+  });
+}

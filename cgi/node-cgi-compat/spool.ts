@@ -1,0 +1,111 @@
+// The body of a request on its way from an asynchronous peer to a synchronous handler: in memory while it is small, beyond that in a file
+// without a name. Whatever ends the process, nothing of it stays.
+import { closeSync, constants, openSync, readSync, statfsSync, unlinkSync } from 'node:fs';
+import { join } from 'node:path';
+import type { Body } from './body.ts';
+import { writeAll } from './descriptors.ts';
+
+/** A body of more bytes goes to a file. */
+export const MEMORY_BODY_BYTES = 64 * 1024;
+
+/** What must stay free on the file system beside the body. */
+const RESERVE_BYTES = 1024 * 1024;
+const FIRST_BYTES = 4096;
+/** Linux has it on every architecture that Node runs on; Node does not name it. */
+const O_TMPFILE = 0o20000000 | constants.O_DIRECTORY;
+
+/** Takes a body piece by piece, then gives it. */
+export class Spool implements Body {
+  readonly #length: number;
+  readonly #folder: () => string | undefined;
+  #memory = Buffer.alloc(0);
+  #fd: number | undefined;
+  /** Bytes that are kept. */
+  #size = 0;
+  #at = 0;
+  /** Nothing more is kept: nobody wants it, or there is no room. */
+  #isShut = false;
+  #failure: Error | undefined;
+
+  /**
+   * Keeps `length` bytes at most. `folder` says, once memory does not do, where the file may be; undefined for a body that nobody
+   * wants: the rest of it is thrown away, and a reader sees it end early.
+   */
+  constructor(length: number | undefined, folder: () => string | undefined) {
+    this.#length = length ?? Number.POSITIVE_INFINITY;
+    this.#folder = folder;
+  }
+
+  /** Never throws: what goes wrong is for the reader to hear, as if it were his own file. */
+  append(piece: Buffer): void {
+    const bytes = piece.subarray(0, Math.min(piece.length, this.#length - this.#size));
+    if (this.#isShut || bytes.length === 0) return;
+    try {
+      if (this.#fd === undefined && this.#size + bytes.length > MEMORY_BODY_BYTES) this.#moveToFile();
+      if (this.#fd !== undefined) writeAll(this.#fd, bytes);
+      else if (!this.#isShut) this.#remember(bytes);
+      if (!this.#isShut) this.#size += bytes.length;
+    } catch (error) {
+      this.#isShut = true;
+      this.#failure = error as Error;
+    }
+  }
+
+  read(buffer: Uint8Array): number {
+    if (this.#failure) throw this.#failure;
+    const wanted = Math.min(buffer.length, this.#size - this.#at);
+    if (wanted === 0) return 0;
+    if (this.#fd === undefined) buffer.set(this.#memory.subarray(this.#at, this.#at + wanted));
+    const count = this.#fd === undefined ? wanted : readSync(this.#fd, buffer, 0, wanted, this.#at);
+    this.#at += count;
+    return count;
+  }
+
+  close(): void {
+    if (this.#fd !== undefined) closeSync(this.#fd);
+    this.#fd = undefined;
+    this.#isShut = true;
+    this.#size = 0;
+    this.#at = 0;
+  }
+
+  /** The room doubles, so that a peer that sends single bytes costs no more than one that does not. */
+  #remember(bytes: Buffer): void {
+    if (this.#size + bytes.length > this.#memory.length) {
+      const larger = Buffer.alloc(Math.max(FIRST_BYTES, 2 * this.#memory.length, bytes.length));
+      this.#memory.copy(larger, 0, 0, this.#size);
+      this.#memory = larger;
+    }
+    bytes.copy(this.#memory, this.#size);
+  }
+
+  #moveToFile(): void {
+    const folder = this.#folder();
+    if (folder === undefined) {
+      this.#isShut = true;
+      return;
+    }
+    const { bavail, bsize } = statfsSync(folder);
+    if (Number.isFinite(this.#length) && bavail * bsize < this.#length + RESERVE_BYTES)
+      throw Object.assign(new Error('no room for the body'), { code: 'ENOSPC', syscall: 'statfs' });
+    this.#fd = openNameless(folder);
+    writeAll(this.#fd, this.#memory.subarray(0, this.#size));
+    this.#memory = Buffer.alloc(0);
+  }
+}
+
+/** A new private file to write and read. Where there is none without a name, it loses its name at once. */
+function openNameless(folder: string): number {
+  if (process.platform === 'linux') {
+    try {
+      return openSync(folder, constants.O_RDWR | O_TMPFILE, 0o600);
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException;
+      if (code !== 'EOPNOTSUPP' && code !== 'EISDIR' && code !== 'EINVAL') throw error;
+    }
+  }
+  const path = join(folder, `.body-${process.pid}-${process.hrtime.bigint()}`);
+  const fd = openSync(path, 'wx+', 0o600);
+  unlinkSync(path);
+  return fd;
+}
