@@ -1,0 +1,144 @@
+// Puts a new file or a new folder in the place of an old one, so that whoever reads sees the old or the new and never half of one. What a
+// run leaves that was killed is put away by the next: names hold the pid, and a pid that is gone needs nothing any more.
+import {
+  chmodSync,
+  chownSync,
+  closeSync,
+  existsSync,
+  fsyncSync,
+  lstatSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  type Stats,
+  writeFileSync,
+} from 'node:fs';
+import { basename, dirname, join } from 'node:path';
+import { Failure } from './failure.ts';
+
+/** Stands in a folder that replaceFolder made: only such a one is ever replaced. */
+const MARK = '.webjobctl';
+const MAX_SWAPS = 5;
+
+/** Writes a file for good, mode 0644: a new one is filled and synced, then takes the name. Throws Failure `failed`. */
+export function replaceFile(path: string, text: string): void {
+  try {
+    removeLeftovers(path);
+    const fresh = ownName(path, 'new');
+    rmSync(fresh, { force: true });
+    const fd = openSync(fresh, 'wx', 0o644);
+    try {
+      writeFileSync(fd, text);
+      chmodSync(fresh, 0o644);
+      fsyncSync(fd);
+    } catch (error) {
+      rmSync(fresh, { force: true });
+      throw error;
+    } finally {
+      closeSync(fd);
+    }
+    renameSync(fresh, path);
+    syncFolder(dirname(path));
+  } catch (error) {
+    throw failureOf(path, error);
+  }
+}
+
+/**
+ * Has `fill` fill an empty folder beside `path`, then gives it that name, and the mode and the owner of the folder that it replaces, which
+ * is removed. That one must be empty or have been made here. Throws Failure `failed`, and what `fill` throws; then all is as it was.
+ */
+export async function replaceFolder(path: string, fill: (folder: string) => Promise<void>): Promise<void> {
+  const fresh = ownName(path, 'new');
+  try {
+    removeLeftovers(path);
+    const old = checkReplaceable(path);
+    rmSync(fresh, { recursive: true, force: true });
+    mkdirSync(fresh, 0o700);
+    writeFileSync(join(fresh, MARK), 'made by webjobctl, which will replace this folder\n', { flag: 'wx' });
+    await fill(fresh);
+    chmodSync(fresh, old ? old.mode & 0o7777 : 0o755);
+    if (old && (old.uid !== process.getuid?.() || old.gid !== process.getgid?.())) chownSync(fresh, old.uid, old.gid);
+    swap(path, fresh);
+  } catch (error) {
+    rmSync(fresh, { recursive: true, force: true });
+    throw failureOf(path, error);
+  }
+}
+
+/** Two renames, as no system call that Node knows swaps folders: for a moment there is none. */
+function swap(path: string, fresh: string): void {
+  const old = ownName(path, 'old');
+  for (let attempt = 1; ; attempt++) {
+    rmSync(old, { recursive: true, force: true });
+    if (checkReplaceable(path)) renameSync(path, old);
+    try {
+      renameSync(fresh, path);
+      break;
+    } catch (error) {
+      // Another run was quicker.
+      if (!['ENOTEMPTY', 'EEXIST'].includes((error as NodeJS.ErrnoException).code ?? '') || attempt === MAX_SWAPS)
+        throw error;
+    }
+  }
+  syncFolder(dirname(path));
+  rmSync(old, { recursive: true, force: true });
+}
+
+/** What stands there, undefined for nothing. Throws Failure for what is not ours to remove. */
+function checkReplaceable(path: string): Stats | undefined {
+  const found = lstatSync(path, { throwIfNoEntry: false });
+  if (!found) return undefined;
+  if (!found.isDirectory()) throw new Failure('failed', `${path} is there and no folder`);
+  if (!existsSync(join(path, MARK)) && readdirSync(path).length > 0)
+    throw new Failure(
+      'failed',
+      `${path} holds something else`,
+      'name a folder that is new, empty, or made by this command',
+    );
+  return found;
+}
+
+function ownName(path: string, kind: 'new' | 'old'): string {
+  return join(dirname(path), `.${basename(path)}.${process.pid}.${kind}`);
+}
+
+/** What runs left that are gone. A folder that was on its way out when its successor did not come is put back first. */
+function removeLeftovers(path: string): void {
+  const prefix = `.${basename(path)}.`;
+  for (const name of readdirSync(dirname(path)).sort().reverse()) {
+    const [, pid, kind] =
+      /^([0-9]{1,10})\.(new|old)$/.exec(name.startsWith(prefix) ? name.slice(prefix.length) : '') ?? [];
+    if (pid === undefined || isAlive(Number(pid))) continue;
+    const leftover = join(dirname(path), name);
+    if (kind === 'old' && !existsSync(path)) renameSync(leftover, path);
+    else rmSync(leftover, { recursive: true, force: true });
+  }
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    return process.kill(pid, 0);
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code !== 'ESRCH';
+  }
+}
+
+function syncFolder(path: string): void {
+  const fd = openSync(path, 'r');
+  try {
+    fsyncSync(fd);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EINVAL') throw error;
+  } finally {
+    closeSync(fd);
+  }
+}
+
+function failureOf(path: string, error: unknown): unknown {
+  const { code, message } = error as NodeJS.ErrnoException;
+  if (error instanceof Failure || code === undefined) return error;
+  return new Failure('failed', `${path}: ${message}`, undefined, { cause: error });
+}

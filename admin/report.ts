@@ -1,0 +1,104 @@
+// webjobctl report: the locker as a folder of static pages.
+import { realpathSync } from 'node:fs';
+import { basename, dirname, join, resolve, sep } from 'node:path';
+import { Command, InvalidArgumentError } from 'commander';
+import { formatTime } from 'webjob-protocol';
+import { parseDuration, parseInstant } from './durations.ts';
+import { Failure } from './failure.ts';
+import { readJobs } from './history/jobs.ts';
+import { printJson, say, startProgress } from './output.ts';
+import { replaceFolder } from './replace.ts';
+import { summarize } from './report/summary.ts';
+import { writeReport } from './report/write.ts';
+import { globalOptions, openSite, type Site } from './site.ts';
+
+declare const WEBJOB_VERSION: string;
+
+const MAX_JOBS = 10_000;
+
+const EXPLANATION = `
+Writes an overview with charts, and a page for each client, command and job, with its output, its record and
+whether the files are what the record says. The pages need no server and no script: open index.html. DIR is
+replaced as a whole when all pages are there; a folder that holds anything else is left alone.
+
+Example, every hour from cron:
+  webjobctl report --html /var/webjob/report --since 14d
+
+Exit codes: 0 written, 2 wrong command line, 3 nph-webjob.cfg cannot be used, 4 the log, the locker or DIR failed.`;
+
+interface ReportOptions {
+  html: string;
+  since: Date;
+  limit: number;
+  silent: number;
+}
+
+export function reportCommand(): Command {
+  return new Command('report')
+    .description('write a static site of the locker')
+    .requiredOption('--html <dir>', 'the folder to make or to replace')
+    .option(
+      '--since <when>',
+      'count jobs from then on: 2026-11-01, or 30d for the last 30 days',
+      parseInstant,
+      undefined,
+    )
+    .option('--limit <jobs>', `how many jobs have a page, the newest; at most ${MAX_JOBS}`, parseLimit, 1000)
+    .option('--silent <span>', 'a client not seen for so long is silent', parseDuration, 2 * 86_400)
+    .addHelpText('after', EXPLANATION)
+    .action(async (_, command: Command) => await run(command));
+}
+
+function parseLimit(text: string): number {
+  const limit = /^[0-9]{1,6}$/.test(text) ? Number(text) : 0;
+  if (limit < 1 || limit > MAX_JOBS) throw new InvalidArgumentError(`a number from 1 to ${MAX_JOBS}.`);
+  return limit;
+}
+
+async function run(command: Command): Promise<void> {
+  const site = openSite(command);
+  const { html, limit, silent, since = parseInstant('30d') } = command.opts<Partial<ReportOptions> & ReportOptions>();
+  const path = checkPlace(html, site);
+  // What the web server is to read must not depend on who runs this.
+  process.umask(0o022);
+  const now = new Date();
+  const { useGMT: useGmt, incomingDirectory: locker, serverId } = site.settings;
+  const reading = startProgress('jobs read');
+  const summary = await summarize(counted(readJobs(site), reading.advance), { since, now, useGmt, limit });
+  reading.end();
+  const writing = startProgress('pages', 4 + summary.jobs.length);
+  let pages = 0;
+  await replaceFolder(path, async (folder) => {
+    pages = writeReport(folder, {
+      ...{ summary, now, useGmt, locker, advance: writing.advance },
+      scope: { since, silentSeconds: silent, clock: useGmt ? 'GMT' : "the server's time" },
+      frame: { siteName: serverId, madeAt: formatTime(now, useGmt), version: WEBJOB_VERSION },
+    });
+  });
+  writing.end();
+  if (globalOptions(command).json)
+    printJson({ report: path, pages, jobs: summary.total.jobs, jobPages: summary.jobs.length, since });
+  else say(`${pages} pages in ${path}, ${summary.jobs.length} of them jobs out of ${summary.total.jobs}`);
+}
+
+async function* counted<T>(values: AsyncIterable<T>, advance: () => void): AsyncGenerator<T> {
+  for await (const value of values) {
+    advance();
+    yield value;
+  }
+}
+
+/** The folder as an absolute path. Throws Failure for one whose parent is not there, or inside the locker. */
+function checkPlace(given: string, { settings }: Site): string {
+  const path = resolve(given);
+  try {
+    const real = join(realpathSync(dirname(path)), basename(path));
+    const locker = realpathSync(settings.incomingDirectory);
+    if (`${real}${sep}`.startsWith(`${locker}${sep}`))
+      throw new Failure('usage', `--html ${given} lies in the locker`, 'a report beside uploads would be one of them');
+    return real;
+  } catch (error) {
+    if (error instanceof Failure) throw error;
+    throw new Failure('failed', `${(error as Error).message}`, undefined, { cause: error });
+  }
+}

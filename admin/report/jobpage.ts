@@ -1,0 +1,134 @@
+// The page of one job: what happened, whether the files are what the record of the run says, what the program printed, the record itself.
+import { type LogLine, RECORD_FIELDS } from 'webjob-protocol';
+import type { Job } from '../job.ts';
+import { formatBytes } from '../output.ts';
+import { type Evidence, MAX_HASHED_BYTES, type StreamEvidence } from './evidence.ts';
+import { html, type Markup } from './html.ts';
+import type { Page } from './page.ts';
+import { formatStream } from './stream.ts';
+import { type Book, formatClient, formatCommand, formatEnd, formatInstant, formatState } from './tables.ts';
+
+const ROOT = '../';
+
+export function jobPage(job: Job, evidence: Evidence, book: Book): Page {
+  const name = `${job.command ?? 'unknown command'} on ${job.clientId ?? 'unknown client'}`;
+  return {
+    ...{ title: `${name}, ${job.jobId ?? 'no job id'}`, root: ROOT, place: 'jobs.html' },
+    content: html`<h1>${name}</h1>
+<p class="lead">${formatState(job.state)} · ${formatInstant(job.at, book)}${formatVerdict(evidence)}</p>
+<h2>Job</h2>
+${formatFacts(job, evidence, book)}
+<h2 id="verification">Verification</h2>
+${formatVerification(job, evidence)}
+<h2 id="output">Output</h2>
+${formatOutput(job, evidence)}
+<h2 id="record">Record</h2>
+${formatRecordTable(evidence)}
+<h2 id="log">Log</h2>
+${formatLog(job)}`,
+  };
+}
+
+function formatTable(caption: string, rows: readonly [name: string, value: Markup | string | undefined][]): Markup {
+  return html`<div class="scroll" role="region" aria-label="${caption}" tabindex="0"><table class="facts"><caption><span>${caption}</span></caption><tbody>
+${rows.map(([name, value]) => html`<tr><th scope="row">${name}</th><td>${value}</td></tr>\n`)}</tbody></table></div>`;
+}
+
+function formatFacts(job: Job, { record }: Evidence, book: Book): Markup {
+  const reason = record?.fields.KidReason;
+  return formatTable('What is known of it', [
+    ['Job id', html`<span class="path">${job.jobId ?? 'none'}</span>`],
+    ['Client', formatClient(job.clientId, ROOT, book)],
+    ['Command', formatCommand(job.command, ROOT, book)],
+    ['End', formatEnd(job)],
+    ...(reason ? [['Reason', reason] as [string, string]] : []),
+    ['Fetched', describeLine(job.get)],
+    ['Uploaded', describeLine(job.put)],
+    ['Files', job.group ? html`<span class="path">${job.group.name}</span>` : 'none'],
+  ]);
+}
+
+function describeLine(line: LogLine | undefined): string {
+  if (!line) return 'not in the log';
+  return `${line.time}, ${line.status} ${line.message}`;
+}
+
+function formatVerification(job: Job, evidence: Evidence): Markup {
+  const { streams, record, recordProblem } = evidence;
+  if (!job.group) return html`<p class="note">There are no files to verify.</p>`;
+  const rows = (['out', 'err', 'env'] as const).map((name) => formatCheck(name, streams[name]));
+  const problem = recordProblem ? html`<p class="bad">The record cannot be read: ${recordProblem}.</p>` : undefined;
+  const complete = job.group.has.has('rdy')
+    ? undefined
+    : html`<p class="bad">The upload was not announced: it has no .rdy file.</p>`;
+  return html`${complete}${problem}<div class="scroll" role="region" aria-label="Verification" tabindex="0"><table>
+<caption><span>Each stream as it lay in the locker when this page was made${record ? html`, and the ${record.fields.HashType} hash in its record` : undefined}</span></caption>
+<thead><tr><th scope="col">Stream</th><th scope="col">Verdict</th><th scope="col" class="number">Bytes</th><th scope="col">SHA-256</th></tr></thead>
+<tbody>
+${rows}</tbody>
+</table></div>`;
+}
+
+function formatCheck(name: string, stream: StreamEvidence | undefined): Markup {
+  const { look, words } = judge(stream);
+  return html`<tr><th scope="row" class="path">.${name}</th><td><span class="state ${look}">${words}</span>${
+    look === 'bad' && stream?.claim
+      ? html`<br><span class="hash">said ${stream.claim.said}, is ${stream.claim.found}</span>`
+      : undefined
+  }</td><td class="number">${stream?.size ?? ''}</td><td class="hash">${stream?.sha256 ?? ''}</td></tr>
+`;
+}
+
+function judge(stream: StreamEvidence | undefined): { look: string; words: string } {
+  if (!stream) return { look: 'bad', words: 'missing' };
+  if (stream.sha256 === undefined) return { look: 'plain', words: `not read, above ${formatBytes(MAX_HASHED_BYTES)}` };
+  if (!stream.claim) return { look: 'plain', words: 'nothing to compare with' };
+  return stream.claim.said === stream.claim.found
+    ? { look: 'good', words: 'as the record says' }
+    : { look: 'bad', words: 'differs from the record' };
+}
+
+/** The worst of the verdicts, where a reader looks first; nothing where nothing could be compared. */
+function formatVerdict({ streams }: Evidence): Markup | undefined {
+  const looks = Object.values(streams).map((stream) => judge(stream).look);
+  if (looks.includes('bad')) return html` · <a class="state bad" href="#verification">does not verify</a>`;
+  return looks.includes('good') ? html` · <a class="state good" href="#verification">verified</a>` : undefined;
+}
+
+function formatOutput({ group }: Job, { streams }: Evidence): Markup {
+  if (!group) return html`<p class="note">There is none.</p>`;
+  const titles = [
+    ['out', 'Standard output'],
+    ['err', 'Standard error'],
+  ] as const;
+  return html`${titles.map(([name, title]) => {
+    const stream = streams[name];
+    return html`<section aria-labelledby="${name}"><h3 id="${name}">${title}</h3>
+${stream ? formatStream(title, stream) : html`<p class="note">The file is missing.</p>`}</section>
+`;
+  })}`;
+}
+
+function formatRecordTable({ record, streams }: Evidence): Markup {
+  if (record) {
+    const rows = [...RECORD_FIELDS.map((name): [string, string] => [name, record.fields[name]]), ...record.extra];
+    return formatTable('The record of the run, as the client wrote it', rows);
+  }
+  return streams.env ? formatStream('The record as it is', streams.env) : html`<p class="note">There is none.</p>`;
+}
+
+function formatLog({ get, put }: Job): Markup {
+  const lines = [get, put].filter((line) => line !== undefined);
+  if (lines.length === 0) return html`<p class="note">Nothing is in the log.</p>`;
+  return html`<div class="scroll" role="region" aria-label="Lines of the log" tabindex="0"><table>
+<caption><span>Requests of this job in nph-webjob.log</span></caption>
+<thead><tr><th scope="col">Time</th><th scope="col">Method</th><th scope="col">From</th><th scope="col">User</th><th scope="col" class="number">Received</th><th scope="col" class="number">Sent</th><th scope="col" class="number">Seconds</th><th scope="col" class="number">Status</th><th scope="col">Message</th></tr></thead>
+<tbody>
+${lines.map(
+  (
+    line,
+  ) => html`<tr><td class="time">${line.time}</td><td>${line.method}</td><td>${line.remoteAddress}</td><td>${line.remoteUser}</td><td class="number">${line.bytesReceived}</td><td class="number">${line.bytesSent}</td><td class="number">${line.seconds}</td><td class="number">${line.status}</td><td class="name">${line.message}</td></tr>
+`,
+)}</tbody>
+</table></div>`;
+}

@@ -1,0 +1,80 @@
+// What a client sent, as a page may show it: the beginning of a stream as text in which every control character is seen, or as a hex dump.
+import { isUtf8 } from 'node:buffer';
+import { html, type Markup } from './html.ts';
+
+/** Of each stream, this many bytes are shown as text, */
+export const MAX_TEXT_BYTES = 64 * 1024;
+/** or this many as a hex dump. */
+export const MAX_DUMP_BYTES = 2048;
+
+/** Out of 100 bytes of text, at most so many are control characters. */
+const MAX_CONTROL_SHARE = 10;
+
+export interface StreamHead {
+  /** The first bytes, up to MAX_TEXT_BYTES. */
+  head: Buffer;
+  /** All bytes that there are. */
+  size: number;
+}
+
+/** True for what is better shown as numbers: NUL bytes, or more control characters than a terminal's colours account for. */
+export function isBinary(bytes: Uint8Array): boolean {
+  let controls = 0;
+  for (const byte of bytes) {
+    if (byte < 9 || (byte > 13 && byte < 32) || byte === 127) controls++;
+  }
+  return bytes.includes(0) || controls * 100 > bytes.length * MAX_CONTROL_SHARE;
+}
+
+/** A stream, or what there is to say in place of it. `label` names it to a screen reader. */
+export function formatStream(label: string, { head, size }: StreamHead): Markup {
+  if (size === 0) return html`<p class="note">Nothing.</p>`;
+  const binary = isBinary(head);
+  const shown = binary ? head.subarray(0, MAX_DUMP_BYTES) : wholeCharacters(head, size);
+  const note = size > shown.length ? `, the first ${shown.length} of ${size} bytes` : `, ${size} bytes`;
+  return html`<p class="note">${binary ? 'Binary' : 'Text'}${note}.</p>
+<pre class="${binary ? 'dump' : 'text'}" role="region" aria-label="${label}" tabindex="0">${binary ? formatDump(shown) : formatText(shown)}</pre>`;
+}
+
+const HIDDEN_CHARACTERS = /[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]+/g;
+const HIDDEN_BYTES = /[\x00-\x08\x0b-\x1f\x7f-\xff]+/g;
+
+/** Text with what a terminal or a reader would obey written out and marked. Bytes that are no UTF-8 are written as `\xhh`. */
+export function formatText(bytes: Buffer): Markup {
+  const isText = isUtf8(bytes);
+  const text = bytes.toString(isText ? 'utf8' : 'latin1').replaceAll('\r\n', '\n');
+  const parts: Markup[] = [];
+  let done = 0;
+  for (const { 0: run, index } of text.matchAll(isText ? HIDDEN_CHARACTERS : HIDDEN_BYTES)) {
+    parts.push(html`${text.slice(done, index)}<span class="shown">${Array.from(run, writeOut)}</span>`);
+    done = index + run.length;
+  }
+  return html`${parts}${text.slice(done)}`;
+}
+
+function writeOut(character: string): string {
+  const code = character.charCodeAt(0);
+  return code > 0xff ? `\\u${code.toString(16).padStart(4, '0')}` : `\\x${code.toString(16).padStart(2, '0')}`;
+}
+
+/** `00000000  68 6f 73 74 ...  |host...|` */
+export function formatDump(bytes: Uint8Array): string {
+  const lines: string[] = [];
+  for (let at = 0; at < bytes.length; at += 16) {
+    const row = Array.from(bytes.subarray(at, at + 16));
+    const hex = row.map((byte) => byte.toString(16).padStart(2, '0')).join(' ');
+    const text = row.map((byte) => (byte >= 32 && byte < 127 ? String.fromCharCode(byte) : '.')).join('');
+    lines.push(`${at.toString(16).padStart(8, '0')}  ${hex.padEnd(47)}  |${text}|`);
+  }
+  return lines.join('\n');
+}
+
+/** A head that was cut in the middle of a character loses what is left of it. */
+function wholeCharacters(head: Buffer, size: number): Buffer {
+  if (head.length === size || isUtf8(head)) return head;
+  for (let cut = 1; cut <= 3; cut++) {
+    const shorter = head.subarray(0, head.length - cut);
+    if (isUtf8(shorter)) return shorter;
+  }
+  return head;
+}

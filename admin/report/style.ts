@@ -1,0 +1,118 @@
+// The style of every page of the report. Stands in the page itself, so that a page works wherever it is copied, and is allowed by its hash.
+
+export const STYLE = `
+:root {
+  color-scheme: light dark;
+  --ground: #fafaf8; --paper: #ffffff; --text: #1c2226; --muted: #57606a; --line: #dcdfdd; --link: #0a5685;
+  --good: #1b6636; --bad: #a3231c; --warn: #7a4f00; --bar: #3f7399; --bar-bad: #b8493f; --code: #f3f4f1; --mark: #e9ecea;
+}
+@media (prefers-color-scheme: dark) {
+  :root {
+    --ground: #13171a; --paper: #1a1f23; --text: #e3e7e9; --muted: #a3acb4; --line: #333b41; --link: #85c4f0;
+    --good: #7fcb9a; --bad: #f29a91; --warn: #e2b968; --bar: #5c9ac7; --bar-bad: #d9776d; --code: #101417; --mark: #272e33;
+  }
+}
+*, ::before, ::after { box-sizing: border-box; }
+html { -webkit-text-size-adjust: 100%; text-size-adjust: 100%; }
+body { margin: 0; background: var(--ground); color: var(--text); line-height: 1.5;
+  font-family: system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", "Liberation Sans", sans-serif; font-size: 1rem; }
+a { color: var(--link); text-underline-offset: 0.15em; text-decoration-thickness: 1px; }
+:focus-visible { outline: 3px solid var(--link); outline-offset: 2px; border-radius: 2px; }
+.skip { position: absolute; left: -99rem; top: 0; padding: 0.5rem 1rem; background: var(--paper); z-index: 1; }
+.skip:focus { left: 0; }
+.wide { max-width: 78rem; margin: 0 auto; padding-left: 1.25rem; padding-right: 1.25rem; }
+.top { background: var(--paper); border-bottom: 1px solid var(--line); }
+.top .wide { display: flex; flex-wrap: wrap; align-items: baseline; gap: 0.25rem 2rem; padding-top: 0.75rem; padding-bottom: 0.75rem; }
+.brand { font-weight: 650; letter-spacing: -0.01em; }
+.brand span { color: var(--muted); font-weight: 400; }
+nav ul { display: flex; flex-wrap: wrap; gap: 0.25rem 1.25rem; margin: 0; padding: 0; list-style: none; }
+nav a { display: inline-block; padding: 0.2rem 0; color: var(--text); text-decoration: none; border-bottom: 2px solid transparent; }
+nav a:hover { border-color: var(--line); }
+nav a[aria-current] { border-color: var(--link); }
+main { padding-top: 2rem; padding-bottom: 3rem; }
+h1 { margin: 0 0 0.25rem; font-size: 1.75rem; line-height: 1.2; letter-spacing: -0.02em; font-weight: 650; overflow-wrap: anywhere; }
+h2 { margin: 2.5rem 0 0.75rem; font-size: 1.2rem; line-height: 1.3; letter-spacing: -0.01em; font-weight: 650; }
+h3 { margin: 0; font-size: 1rem; font-weight: 600; }
+p { margin: 0 0 1rem; max-width: 46rem; }
+.lead, .note, figcaption, caption, .foot { color: var(--muted); }
+.note { font-size: 0.9rem; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(8rem, 1fr)); margin: 1.5rem 0 0; padding: 0;
+  background: var(--paper); border: 1px solid var(--line); border-radius: 6px; overflow: hidden; }
+.tiles div { display: flex; flex-direction: column-reverse; justify-content: flex-end; margin: 0 -1px -1px 0; padding: 0.9rem 1rem;
+  border-right: 1px solid var(--line); border-bottom: 1px solid var(--line); }
+.tiles dt { color: var(--muted); font-size: 0.9rem; }
+.tiles dd { margin: 0; font-size: 1.6rem; line-height: 1.2; letter-spacing: -0.02em; font-variant-numeric: tabular-nums; }
+.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); gap: 1.25rem; }
+.chart { margin: 0; min-width: 0; padding: 1rem 1.1rem 0.75rem; background: var(--paper); border: 1px solid var(--line); border-radius: 6px; }
+.chart figcaption { display: flex; flex-wrap: wrap; justify-content: space-between; gap: 0 1rem; font-size: 0.9rem; }
+.chart h3 { color: var(--text); }
+.plot { position: relative; height: 9rem; margin-top: 1.6rem; }
+.plot svg { display: block; width: 100%; height: 100%; overflow: visible; }
+.plot .most { position: absolute; left: 0; top: -1.35rem; color: var(--muted); font-size: 0.8rem; font-variant-numeric: tabular-nums; }
+.grid { stroke: var(--line); stroke-width: 1; vector-effect: non-scaling-stroke; }
+.bar { fill: var(--bar); }
+.bar-bad { fill: var(--bar-bad); }
+.slot { fill: transparent; }
+.slot:hover { fill: var(--mark); fill-opacity: 0.6; }
+.axis { display: flex; justify-content: space-between; margin-top: 0.3rem; color: var(--muted); font-size: 0.8rem; font-variant-numeric: tabular-nums; }
+details { margin-top: 0.5rem; font-size: 0.9rem; }
+summary { width: fit-content; color: var(--link); cursor: pointer; }
+.chart table { font-size: 0.875rem; }
+.chart > .scroll { border: 0; border-radius: 0; max-height: none; margin-top: 0.9rem; }
+.chart > .scroll th, .chart > .scroll td { padding-left: 0; padding-right: 0.9rem; }
+section + section { margin-top: 1.5rem; }
+section .note { margin-bottom: 0.5rem; }
+.wide-cell { width: 40%; }
+.meter { display: block; width: 100%; min-width: 4rem; height: 0.55rem; margin-top: 0.45rem; }
+.scroll { overflow-x: auto; border: 1px solid var(--line); border-radius: 6px; background: var(--paper); }
+.chart .scroll { margin-top: 0.5rem; max-height: 20rem; overflow-y: auto; }
+table { width: 100%; border-collapse: collapse; font-size: 0.925rem; font-variant-numeric: tabular-nums; }
+caption { padding: 0.6rem 0.9rem; text-align: left; font-size: 0.9rem; border-bottom: 1px solid var(--line); }
+caption span { position: sticky; left: 0.9rem; display: inline-block; max-width: calc(100vw - 5rem); }
+th, td { padding: 0.45rem 0.9rem; text-align: left; vertical-align: top; border-top: 1px solid var(--line); }
+thead th { color: var(--muted); font-weight: 500; font-size: 0.85rem; white-space: nowrap; border-top: 0; }
+tbody th { font-weight: 400; }
+.number { text-align: right; white-space: nowrap; }
+.time, .client { white-space: nowrap; }
+.job { max-width: 20rem; overflow: hidden; white-space: nowrap; text-overflow: ellipsis; }
+.quiet { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap; }
+.name { overflow-wrap: anywhere; min-width: 8rem; }
+.hash, .path, code, pre { font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, "Liberation Mono", monospace; font-size: 0.85rem; }
+.hash, .path { overflow-wrap: anywhere; }
+.hash { min-width: 14rem; }
+.facts th { width: 12rem; color: var(--muted); white-space: nowrap; }
+.facts td { overflow-wrap: anywhere; }
+.facts tr:first-child > * { border-top: 0; }
+.state { white-space: nowrap; }
+.state::before { content: ""; display: inline-block; width: 0.55rem; height: 0.55rem; margin-right: 0.45rem; border-radius: 50%; background: currentColor; }
+.good { color: var(--good); }
+.bad { color: var(--bad); }
+.warn { color: var(--warn); }
+.plain { color: var(--muted); }
+pre { margin: 0; padding: 0.9rem 1rem; overflow: auto; max-height: 36rem; line-height: 1.45; tab-size: 8;
+  background: var(--code); border: 1px solid var(--line); border-radius: 6px; }
+pre.text { white-space: pre; }
+.shown { color: var(--warn); }
+.search { display: flex; flex-wrap: wrap; align-items: baseline; gap: 0.5rem 0.75rem; margin: 1.25rem 0 0.75rem; }
+.search[hidden] { display: none; }
+.search input { flex: 0 1 22rem; min-width: 0; padding: 0.45rem 0.7rem; font: inherit; color: var(--text); background: var(--paper);
+  border: 1px solid var(--muted); border-radius: 6px; }
+.search output { color: var(--muted); font-size: 0.9rem; }
+.foot { border-top: 1px solid var(--line); font-size: 0.85rem; }
+.foot .wide { padding-top: 1rem; padding-bottom: 2rem; }
+@media (max-width: 40rem) {
+  .wide { padding-left: 1rem; padding-right: 1rem; }
+  main { padding-top: 1.4rem; }
+  h1 { font-size: 1.45rem; }
+  .tiles { grid-template-columns: repeat(2, 1fr); }
+  th, td { padding-left: 0.7rem; padding-right: 0.7rem; }
+  .facts th { width: auto; white-space: normal; min-width: 6.5rem; }
+}
+@media print {
+  :root { --ground: #fff; --paper: #fff; --code: #fff; --text: #000; --muted: #444; --line: #bbb; --link: #000; --good: #000; --bad: #000; --warn: #000; }
+  nav, .skip, .search, details { display: none; }
+  pre, .scroll { overflow: visible; max-height: none; }
+  pre.text { white-space: pre-wrap; overflow-wrap: anywhere; }
+  .chart, tr { break-inside: avoid; }
+}
+`;

@@ -1,0 +1,136 @@
+// What the report says of all jobs together, gathered as they pass by: numbers only, and of the jobs themselves no more than the newest.
+import { timeFields } from 'webjob-protocol';
+import type { Job } from '../job.ts';
+
+const DAY_SECONDS = 86_400;
+/** More bars than this cannot be told apart on a page. */
+const MAX_BARS = 92;
+
+export interface Tally {
+  jobs: number;
+  /** Jobs that failed, were refused, or broke off. */
+  failures: number;
+  /** Bytes that uploads announced. */
+  bytes: number;
+}
+
+/** A client or a command, and what is known of it. */
+export interface Actor extends Tally {
+  name: string;
+  /** Of the last request that the server granted: one that it refused proves nothing of who sent it. */
+  seenAt: Date | undefined;
+  /** The last job, granted or not. */
+  last: Pick<Job, 'state' | 'at'> | undefined;
+}
+
+export interface Period extends Tally {
+  /** Its first day: `2026-11-01`. */
+  label: string;
+}
+
+export interface SummaryOptions {
+  since: Date;
+  now: Date;
+  useGmt: boolean;
+  /** How many jobs are kept whole. */
+  limit: number;
+}
+
+export interface Summary {
+  total: Tally;
+  states: Map<Job['state'], number>;
+  /** Equal spans from the first day to this one, each of `periodDays` days. */
+  periods: Period[];
+  periodDays: number;
+  clients: Map<string, Actor>;
+  commands: Map<string, Actor>;
+  /** The newest jobs, newest first. */
+  jobs: Job[];
+}
+
+export function isFailure({ state }: Pick<Job, 'state'>): boolean {
+  return state === 'failed' || state === 'refused' || state === 'incomplete';
+}
+
+/** Bytes of the upload as it was announced and accepted. */
+export function uploadBytes({ put }: Job): number {
+  return put && put.status >= 200 && put.status <= 299 ? (put.bytesReceived ?? 0) : 0;
+}
+
+/** Reads every job once. Clients and commands are known from all of them, the numbers are those since `since`. */
+export async function summarize(jobs: AsyncIterable<Job> | Iterable<Job>, options: SummaryOptions): Promise<Summary> {
+  const summary: Summary = {
+    total: emptyTally(),
+    states: new Map(),
+    ...makePeriods(options),
+    clients: new Map(),
+    commands: new Map(),
+    jobs: [],
+  };
+  for await (const job of jobs) addJob(summary, job, options);
+  keepNewest(summary, options.limit);
+  return summary;
+}
+
+function addJob(summary: Summary, job: Job, options: SummaryOptions): void {
+  const isCounted = job.at >= options.since;
+  const actors = [
+    job.clientId === undefined ? undefined : actorOf(summary.clients, job.clientId),
+    job.command === undefined ? undefined : actorOf(summary.commands, job.command),
+  ].filter((actor) => actor !== undefined);
+  // A log may hold any digits where a time should stand.
+  if (Number.isNaN(job.at.getTime())) return;
+  for (const actor of actors) {
+    if (!actor.last || job.at > actor.last.at) actor.last = { state: job.state, at: job.at };
+    if (job.state !== 'refused' && (!actor.seenAt || job.at > actor.seenAt)) actor.seenAt = job.at;
+  }
+  if (!isCounted) return;
+  const day = dayNumber(job.at, options.useGmt) - dayNumber(options.since, options.useGmt);
+  // A clock that went ahead must not lose a job.
+  const period = summary.periods[Math.min(summary.periods.length - 1, Math.floor(day / summary.periodDays))];
+  for (const tally of [summary.total, period, ...actors]) if (tally) count(tally, job);
+  summary.states.set(job.state, (summary.states.get(job.state) ?? 0) + 1);
+  // A copy: the strings of a line would keep the whole block of the log in memory that they were cut from.
+  summary.jobs.push(structuredClone(job));
+  if (summary.jobs.length >= 2 * options.limit + 100) keepNewest(summary, options.limit);
+}
+
+function count(tally: Tally, job: Job): void {
+  tally.jobs++;
+  if (isFailure(job)) tally.failures++;
+  tally.bytes += uploadBytes(job);
+}
+
+function keepNewest(summary: Summary, limit: number): void {
+  summary.jobs.sort((a, b) => b.at.getTime() - a.at.getTime());
+  summary.jobs.length = Math.min(summary.jobs.length, limit);
+}
+
+function actorOf(actors: Map<string, Actor>, name: string): Actor {
+  const known = actors.get(name);
+  if (known) return known;
+  const actor = { name: structuredClone(name), ...emptyTally(), seenAt: undefined, last: undefined };
+  actors.set(actor.name, actor);
+  return actor;
+}
+
+function makePeriods({ since, now, useGmt }: SummaryOptions): Pick<Summary, 'periods' | 'periodDays'> {
+  const first = dayNumber(since, useGmt);
+  const days = Math.max(1, dayNumber(now, useGmt) - first + 1);
+  const periodDays = Math.ceil(days / MAX_BARS);
+  const periods = Array.from({ length: Math.ceil(days / periodDays) }, (_, index) => {
+    const day = new Date((first + index * periodDays) * DAY_SECONDS * 1000);
+    return { label: day.toISOString().slice(0, 10), ...emptyTally() };
+  });
+  return { periods, periodDays };
+}
+
+/** Days since 1970 of the date that the site's clock shows at an instant. */
+function dayNumber(date: Date, useGmt: boolean): number {
+  const { Y, m, d } = timeFields(date, useGmt);
+  return Date.UTC(Number(Y), Number(m) - 1, Number(d)) / (DAY_SECONDS * 1000);
+}
+
+function emptyTally(): Tally {
+  return { jobs: 0, failures: 0, bytes: 0 };
+}

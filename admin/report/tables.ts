@@ -1,0 +1,120 @@
+// The tables that several pages share: jobs, clients and commands; and how states, times and sizes are written.
+import { formatTime } from 'webjob-protocol';
+import type { Job } from '../job.ts';
+import { formatBytes } from '../output.ts';
+import { html, type Markup } from './html.ts';
+import { clientPath, commandPath, jobPath } from './links.ts';
+import { type Actor, uploadBytes } from './summary.ts';
+
+/** What the pages need to know to point at each other. */
+export interface Book {
+  useGmt: boolean;
+  now: Date;
+  /** Clients, commands and jobs that have a page. */
+  clients: ReadonlySet<string>;
+  commands: ReadonlySet<string>;
+  jobs: ReadonlySet<Job>;
+}
+
+const STATES: Record<Job['state'], { look: string; words: string }> = {
+  got: { look: 'warn', words: 'no answer yet' },
+  done: { look: 'good', words: 'done' },
+  failed: { look: 'bad', words: 'failed' },
+  refused: { look: 'bad', words: 'refused' },
+  incomplete: { look: 'bad', words: 'incomplete' },
+  orphan: { look: 'warn', words: 'not in the log' },
+};
+
+export function describeState(state: Job['state']): string {
+  return STATES[state].words;
+}
+
+export function formatState(state: Job['state']): Markup {
+  const { look, words } = STATES[state];
+  return html`<span class="state ${look}">${words}</span>`;
+}
+
+export function formatInstant(date: Date | undefined, { useGmt }: Pick<Book, 'useGmt'>): Markup {
+  if (!date || Number.isNaN(date.getTime())) return html`<span class="plain">never</span>`;
+  return html`<time datetime="${date.toISOString()}">${formatTime(date, useGmt)}</time>`;
+}
+
+/** `3 days`, the largest unit that fits. */
+export function formatSpan(seconds: number): string {
+  const units = [
+    ['day', 86_400],
+    ['hour', 3600],
+    ['minute', 60],
+  ] as const;
+  for (const [name, size] of units) {
+    const count = Math.floor(seconds / size);
+    if (count >= 1) return `${count} ${name}${count === 1 ? '' : 's'}`;
+  }
+  return 'less than a minute';
+}
+
+export function formatClient(clientId: string | undefined, root: string, { clients }: Book): Markup {
+  if (clientId === undefined) return html`<span class="plain">unknown</span>`;
+  return clients.has(clientId) ? html`<a href="${root}${clientPath(clientId)}">${clientId}</a>` : html`${clientId}`;
+}
+
+export function formatCommand(command: string | undefined, root: string, { commands }: Book): Markup {
+  if (command === undefined) return html`<span class="plain">unknown</span>`;
+  return commands.has(command) ? html`<a href="${root}${commandPath(command)}">${command}</a>` : html`${command}`;
+}
+
+/** How a run ended, in a word or two. */
+export function formatEnd(job: Job): string {
+  if (job.signal !== undefined && job.signal !== 0) return `signal ${job.signal}`;
+  if (job.exitCode !== undefined) return `exit ${job.exitCode}`;
+  const { status } = job.put ?? job.get ?? {};
+  return job.state === 'refused' && status !== undefined ? `status ${status}` : '';
+}
+
+export function formatJobTable(id: string, caption: string, jobs: readonly Job[], root: string, book: Book): Markup {
+  if (jobs.length === 0) return html`<p class="note">None.</p>`;
+  return html`<div class="scroll" role="region" aria-label="${caption}" tabindex="0"><table id="${id}">
+<caption><span>${caption}</span></caption>
+<thead><tr><th scope="col">Time</th><th scope="col">Client</th><th scope="col">Command</th><th scope="col">State</th><th scope="col">End</th><th scope="col" class="number">Bytes</th><th scope="col">Job</th></tr></thead>
+<tbody>
+${jobs.map((job) => formatJobRow(job, root, book))}</tbody>
+</table></div>`;
+}
+
+function formatJobRow(job: Job, root: string, book: Book): Markup {
+  const name = job.jobId ?? 'no job id';
+  const link = book.jobs.has(job) ? html`<a href="${root}${jobPath(job)}">${name}</a>` : html`${name}`;
+  return html`<tr><td class="time">${formatInstant(job.at, book)}</td><td class="client">${formatClient(job.clientId, root, book)}</td><td class="name">${formatCommand(job.command, root, book)}</td><td>${formatState(job.state)}</td><td class="time">${formatEnd(job)}</td><td class="number">${formatBytes(uploadBytes(job))}</td><th scope="row" class="job">${link}</th></tr>
+`;
+}
+
+export function formatActorTable(
+  kind: 'client' | 'command',
+  actors: readonly Actor[],
+  root: string,
+  book: Book,
+): Markup {
+  const title = kind === 'client' ? 'Client' : 'Command';
+  const formatName = kind === 'client' ? formatClient : formatCommand;
+  if (actors.length === 0) return html`<p class="note">None.</p>`;
+  return html`<div class="scroll" role="region" aria-label="${title}s" tabindex="0"><table id="rows">
+<caption><span>${title}s, by name</span></caption>
+<thead><tr><th scope="col">${title}</th><th scope="col">Last seen</th><th scope="col">Last job</th><th scope="col" class="number">Jobs</th><th scope="col" class="number">Failures</th><th scope="col" class="number">Bytes</th></tr></thead>
+<tbody>
+${actors.map(
+  (
+    actor,
+  ) => html`<tr><th scope="row" class="name">${formatName(actor.name, root, book)}</th><td class="time">${formatInstant(actor.seenAt, book)}</td><td>${actor.last ? formatState(actor.last.state) : undefined}</td><td class="number">${actor.jobs}</td><td class="number">${actor.failures > 0 ? html`<span class="bad">${actor.failures}</span>` : 0}</td><td class="number">${formatBytes(actor.bytes)}</td></tr>
+`,
+)}</tbody>
+</table></div>`;
+}
+
+/** Where to type what rows to see. Stays hidden without script. */
+export function formatSearch(table: string, what: string): Markup {
+  return html`<form role="search" class="search" data-table="${table}" hidden>
+<label for="${table}-words">Search ${what}</label>
+<input id="${table}-words" type="search" autocomplete="off" spellcheck="false">
+<output for="${table}-words"></output>
+</form>`;
+}
