@@ -3,11 +3,11 @@ import { realpathSync } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
 import { Command } from 'commander';
 import { Failure } from './failure.ts';
+import { errorCode, replaceFile } from './files.ts';
 import { readJobs } from './history/jobs.ts';
 import { type Family, formatFamilies } from './metrics/exposition.ts';
 import { gauge, measureJobs, measureLocker, measureLog } from './metrics/measure.ts';
 import { printJson } from './output.ts';
-import { replaceFile } from './replace.ts';
 import { globalOptions, openSite, type Site } from './site.ts';
 
 declare const WEBJOB_VERSION: string;
@@ -37,15 +37,23 @@ async function run(command: Command): Promise<void> {
   const path = textfile === '-' ? undefined : checkPlace(textfile);
   const families = await measure(site);
   const text = formatFamilies(families);
-  if (path !== undefined) replaceFile(path, text);
+  if (path !== undefined) write(path, text);
   if (isJson) for (const { name, samples } of families) for (const sample of samples) printJson({ name, ...sample });
   else if (path === undefined) process.stdout.write(text);
+}
+
+function write(path: string, text: string): void {
+  try {
+    replaceFile(path, text, { mode: 0o644 });
+  } catch (error) {
+    throw new Failure('failed', `${path}: ${errorCode(error)}`, undefined, { cause: error });
+  }
 }
 
 async function measure(site: Site): Promise<Family[]> {
   const startedAt = Date.now();
   try {
-    const families = [...(await measureJobs(readJobs(site))), ...measureLocker(site), ...measureLog(site)];
+    const families = [...(await measureJobs(readJobs(site), site)), ...measureLocker(site), ...measureLog(site)];
     return [
       ...families,
       gauge('webjob_info', 'Always 1; its label says which webjobctl measured.', [

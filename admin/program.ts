@@ -2,11 +2,13 @@
 import { Command } from 'commander';
 import { clientCommand } from './clients/command.ts';
 import { initCommand } from './init/command.ts';
+import { metricsCommand } from './metrics.ts';
+import { reportCommand } from './report.ts';
 
 declare const WEBJOB_VERSION: string;
 
 /** Every command, in the order in which an operator meets them. */
-const COMMANDS: (() => Command)[] = [initCommand, clientCommand];
+const COMMANDS: (() => Command)[] = [initCommand, clientCommand, reportCommand, metricsCommand];
 
 const EXPLANATION = `
 The files are the truth: webjobctl reads the same nph-webjob.cfg, locker and logs as the server, and needs no daemon.

@@ -1,13 +1,13 @@
 // webjobctl report: the locker as a folder of static pages.
 import { realpathSync } from 'node:fs';
 import { basename, dirname, join, resolve, sep } from 'node:path';
-import { Command, InvalidArgumentError } from 'commander';
+import { Command, InvalidArgumentError, Option } from 'commander';
 import { formatTime } from 'webjob-protocol';
 import { parseDuration, parseInstant } from './durations.ts';
 import { Failure } from './failure.ts';
 import { readJobs } from './history/jobs.ts';
 import { printJson, say, startProgress } from './output.ts';
-import { replaceFolder } from './replace.ts';
+import { replaceFolder } from './report/folder.ts';
 import { summarize } from './report/summary.ts';
 import { writeReport } from './report/write.ts';
 import { globalOptions, openSite, type Site } from './site.ts';
@@ -37,14 +37,17 @@ export function reportCommand(): Command {
   return new Command('report')
     .description('write a static site of the locker')
     .requiredOption('--html <dir>', 'the folder to make or to replace')
-    .option(
-      '--since <when>',
-      'count jobs from then on: 2026-11-01, or 30d for the last 30 days',
-      parseInstant,
-      undefined,
+    .addOption(
+      new Option('--since <when>', 'count jobs from then on: 2026-11-01, or 14d for two weeks')
+        .argParser(parseInstant)
+        .default(parseInstant('30d'), '30d'),
     )
     .option('--limit <jobs>', `how many jobs have a page, the newest; at most ${MAX_JOBS}`, parseLimit, 1000)
-    .option('--silent <span>', 'a client not seen for so long is silent', parseDuration, 2 * 86_400)
+    .addOption(
+      new Option('--silent <span>', 'a client not seen for so long is silent')
+        .argParser(parseDuration)
+        .default(parseDuration('2d'), '2d'),
+    )
     .addHelpText('after', EXPLANATION)
     .action(async (_, command: Command) => await run(command));
 }
@@ -57,14 +60,14 @@ function parseLimit(text: string): number {
 
 async function run(command: Command): Promise<void> {
   const site = openSite(command);
-  const { html, limit, silent, since = parseInstant('30d') } = command.opts<Partial<ReportOptions> & ReportOptions>();
+  const { html, limit, silent, since } = command.opts<ReportOptions>();
   const path = checkPlace(html, site);
   // What the web server is to read must not depend on who runs this.
   process.umask(0o022);
   const now = new Date();
   const { useGMT: useGmt, incomingDirectory: locker, serverId } = site.settings;
   const reading = startProgress('jobs read');
-  const summary = await summarize(counted(readJobs(site), reading.advance), { since, now, useGmt, limit });
+  const summary = await summarize(counted(readJobs(site), reading.advance), { since, now, site, limit });
   reading.end();
   const writing = startProgress('pages', 4 + summary.jobs.length);
   let pages = 0;

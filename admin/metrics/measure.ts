@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { EXTENSIONS, statGroupFile, walkLocker } from 'webjob-locker';
 import { type LogLine, REASONS } from 'webjob-protocol';
 import { JOB_STATES, type Job } from '../job.ts';
-import { uploadBytes } from '../report/summary.ts';
+import { grantedAt, uploadBytes } from '../report/summary.ts';
 import type { Site } from '../site.ts';
 import type { Family, Sample } from './exposition.ts';
 
@@ -13,7 +13,7 @@ import type { Family, Sample } from './exposition.ts';
 export const MAX_CLIENTS = 10_000;
 
 /** Metrics of the jobs, read once and one at a time. */
-export async function measureJobs(jobs: AsyncIterable<Job>): Promise<Family[]> {
+export async function measureJobs(jobs: AsyncIterable<Job>, site: Site): Promise<Family[]> {
   const states = new Map<string, number>(JOB_STATES.map((state) => [state, 0]));
   const requests = new Map<string, { labels: Record<string, string>; value: number }>();
   const seen = new Map<string, number>();
@@ -23,9 +23,8 @@ export async function measureJobs(jobs: AsyncIterable<Job>): Promise<Family[]> {
     for (const line of [job.get, job.put]) if (line) countRequest(requests, line);
     bytes.in += uploadBytes(job);
     bytes.out += job.get?.bytesSent ?? 0;
-    const at = job.at.getTime() / 1000;
-    // A request that was refused proves nothing of who sent it.
-    if (job.clientId === undefined || job.state === 'refused' || Number.isNaN(at)) continue;
+    const at = (grantedAt(job, site)?.getTime() ?? Number.NaN) / 1000;
+    if (job.clientId === undefined || Number.isNaN(at)) continue;
     const known = seen.get(job.clientId);
     if (known === undefined) seen.set(structuredClone(job.clientId), at);
     else if (at > known) seen.set(job.clientId, at);

@@ -44,6 +44,9 @@ function formatFacts(job: Job, { record }: Evidence, book: Book): Markup {
     ...(reason ? [['Reason', reason] as [string, string]] : []),
     ['Fetched', describeLine(job.get)],
     ['Uploaded', describeLine(job.put)],
+    ...job.uploads
+      .filter(({ name }) => name !== job.group?.name)
+      .map(({ name }): [string, Markup] => ['Uploaded before', html`<span class="path">${name}</span>`]),
     ['Files', job.group ? html`<span class="path">${job.group.name}</span>` : 'none'],
   ]);
 }

@@ -1,6 +1,8 @@
 // What the report says of all jobs together, gathered as they pass by: numbers only, and of the jobs themselves no more than the newest.
-import { timeFields } from 'webjob-protocol';
+import { isSuccess, timeFields } from 'webjob-protocol';
+import { instantOf } from '../history/log.ts';
 import type { Job } from '../job.ts';
+import type { Site } from '../site.ts';
 
 const DAY_SECONDS = 86_400;
 /** More bars than this cannot be told apart on a page. */
@@ -31,7 +33,7 @@ export interface Period extends Tally {
 export interface SummaryOptions {
   since: Date;
   now: Date;
-  useGmt: boolean;
+  site: Site;
   /** How many jobs are kept whole. */
   limit: number;
 }
@@ -54,7 +56,13 @@ export function isFailure({ state }: Pick<Job, 'state'>): boolean {
 
 /** Bytes of the upload as it was announced and accepted. */
 export function uploadBytes({ put }: Job): number {
-  return put && put.status >= 200 && put.status <= 299 ? (put.bytesReceived ?? 0) : 0;
+  return put && isSuccess(put.status) ? (put.bytesReceived ?? 0) : 0;
+}
+
+/** When the server last granted something to the client of a job. What it refused proves nothing of who sent it. */
+export function grantedAt({ state, at, get, put }: Job, site: Site): Date | undefined {
+  if (state !== 'refused') return at;
+  return put && get && isSuccess(get.status) ? instantOf(get, site) : undefined;
 }
 
 /** Reads every job once. Clients and commands are known from all of them, the numbers are those since `since`. */
@@ -80,12 +88,13 @@ function addJob(summary: Summary, job: Job, options: SummaryOptions): void {
   ].filter((actor) => actor !== undefined);
   // A log may hold any digits where a time should stand.
   if (Number.isNaN(job.at.getTime())) return;
+  const seenAt = grantedAt(job, options.site);
   for (const actor of actors) {
     if (!actor.last || job.at > actor.last.at) actor.last = { state: job.state, at: job.at };
-    if (job.state !== 'refused' && (!actor.seenAt || job.at > actor.seenAt)) actor.seenAt = job.at;
+    if (seenAt && (!actor.seenAt || seenAt > actor.seenAt)) actor.seenAt = seenAt;
   }
   if (!isCounted) return;
-  const day = dayNumber(job.at, options.useGmt) - dayNumber(options.since, options.useGmt);
+  const day = dayNumber(job.at, options.site.settings.useGMT) - dayNumber(options.since, options.site.settings.useGMT);
   // A clock that went ahead must not lose a job.
   const period = summary.periods[Math.min(summary.periods.length - 1, Math.floor(day / summary.periodDays))];
   for (const tally of [summary.total, period, ...actors]) if (tally) count(tally, job);
@@ -114,7 +123,8 @@ function actorOf(actors: Map<string, Actor>, name: string): Actor {
   return actor;
 }
 
-function makePeriods({ since, now, useGmt }: SummaryOptions): Pick<Summary, 'periods' | 'periodDays'> {
+function makePeriods({ since, now, site }: SummaryOptions): Pick<Summary, 'periods' | 'periodDays'> {
+  const { useGMT: useGmt } = site.settings;
   const first = dayNumber(since, useGmt);
   const days = Math.max(1, dayNumber(now, useGmt) - first + 1);
   const periodDays = Math.ceil(days / MAX_BARS);

@@ -1,14 +1,11 @@
-// Puts a new file or a new folder in the place of an old one, so that whoever reads sees the old or the new and never half of one. What a
-// run leaves that was killed is put away by the next: names hold the pid, and a pid that is gone needs nothing any more.
+// Puts a new folder in the place of an old one, so that whoever reads sees the old or the new and never half of one. What a run leaves
+// that was killed is put away by the next: names hold the pid, and a pid that is gone needs nothing any more.
 import {
   chmodSync,
   chownSync,
-  closeSync,
   existsSync,
-  fsyncSync,
   lstatSync,
   mkdirSync,
-  openSync,
   readdirSync,
   renameSync,
   rmSync,
@@ -16,35 +13,12 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
-import { Failure } from './failure.ts';
+import { syncFolder } from 'webjob-locker/durable';
+import { Failure } from '../failure.ts';
 
 /** Stands in a folder that replaceFolder made: only such a one is ever replaced. */
 const MARK = '.webjobctl';
 const MAX_SWAPS = 5;
-
-/** Writes a file for good, mode 0644: a new one is filled and synced, then takes the name. Throws Failure `failed`. */
-export function replaceFile(path: string, text: string): void {
-  try {
-    removeLeftovers(path);
-    const fresh = ownName(path, 'new');
-    rmSync(fresh, { force: true });
-    const fd = openSync(fresh, 'wx', 0o644);
-    try {
-      writeFileSync(fd, text);
-      chmodSync(fresh, 0o644);
-      fsyncSync(fd);
-    } catch (error) {
-      rmSync(fresh, { force: true });
-      throw error;
-    } finally {
-      closeSync(fd);
-    }
-    renameSync(fresh, path);
-    syncFolder(dirname(path));
-  } catch (error) {
-    throw failureOf(path, error);
-  }
-}
 
 /**
  * Has `fill` fill an empty folder beside `path`, then gives it that name, and the mode and the owner of the folder that it replaces, which
@@ -123,17 +97,6 @@ function isAlive(pid: number): boolean {
     return process.kill(pid, 0);
   } catch (error) {
     return (error as NodeJS.ErrnoException).code !== 'ESRCH';
-  }
-}
-
-function syncFolder(path: string): void {
-  const fd = openSync(path, 'r');
-  try {
-    fsyncSync(fd);
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'EINVAL') throw error;
-  } finally {
-    closeSync(fd);
   }
 }
 
