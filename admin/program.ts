@@ -1,14 +1,23 @@
 // The webjobctl command line: one file a command, put together here and nothing else.
 import { Command } from 'commander';
 import { clientCommand } from './clients/command.ts';
+import { completionCommand } from './completion/command.ts';
 import { initCommand } from './init/command.ts';
 import { metricsCommand } from './metrics.ts';
 import { reportCommand } from './report.ts';
+import { signCommand } from './sign/command.ts';
 
 declare const WEBJOB_VERSION: string;
 
 /** Every command, in the order in which an operator meets them. */
-const COMMANDS: (() => Command)[] = [initCommand, clientCommand, reportCommand, metricsCommand];
+const COMMANDS: (() => Command)[] = [
+  initCommand,
+  clientCommand,
+  signCommand,
+  reportCommand,
+  metricsCommand,
+  completionCommand,
+];
 
 const EXPLANATION = `
 The files are the truth: webjobctl reads the same nph-webjob.cfg, locker and logs as the server, and needs no daemon.

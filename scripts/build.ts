@@ -64,7 +64,7 @@ const PROGRAMS = [
   { source: 'cgi/resident.ts', target: 'nph-webjob-resident.cjs', plugins: [], finish: String },
   { source: 'client/main.ts', target: 'webjob', plugins: [withoutIniWriter], finish: String },
   { source: 'client/pad/main.ts', target: 'pad-make-script', plugins: [], finish: String },
-  { source: 'client/sign/main.ts', target: 'webjob-sign', plugins: [], finish: String },
+  { source: 'admin/sign/main.ts', target: 'webjob-sign', plugins: [], finish: String },
   { source: 'admin/main.ts', target: 'webjobctl', plugins: [withoutIniWriter], finish: String },
 ];
 

@@ -4,5 +4,6 @@ export * from './logline.ts';
 export * from './names.ts';
 export * from './query.ts';
 export * from './record.ts';
+export * from './signatures.ts';
 export * from './statuses.ts';
 export * from './time.ts';

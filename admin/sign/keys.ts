@@ -1,7 +1,7 @@
-// Keys for signing programs, and signatures beside them: what client/signature.ts checks (docs/protocol.md, section 7).
-import { createPrivateKey, generateKeyPairSync, type KeyObject, sign } from 'node:crypto';
+// Keys for signing programs, and signatures beside them: what client/signature.ts checks, too (docs/protocol.md, section 7).
+import { createPrivateKey, createPublicKey, generateKeyPairSync, type KeyObject, sign, verify } from 'node:crypto';
 import { readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
-import { KEY_KINDS, signatureDigest } from '../signature.ts';
+import { isSignature, KEY_KINDS, signatureDigest } from 'webjob-protocol';
 import { SignFailure } from './failure.ts';
 
 export const KEY_TYPES = ['ed25519', 'p256'] as const;
@@ -31,15 +31,24 @@ function writeKey(path: string, pem: string | Buffer, mode: number): void {
 
 /** Throws SignFailure `key` for what is no private key, or one of a kind that clients do not take. */
 export function readPrivateKey(path: string): KeyObject {
+  return readKey(path, 'private', createPrivateKey);
+}
+
+/** The same for a public one. */
+export function readPublicKey(path: string): KeyObject {
+  return readKey(path, 'public', createPublicKey);
+}
+
+function readKey(path: string, half: string, create: (pem: Buffer) => KeyObject): KeyObject {
   let key: KeyObject;
   try {
-    key = createPrivateKey(readFileSync(path));
+    key = create(readFileSync(path));
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
-    throw new SignFailure('key', `${path} is no private key in PEM: ${code}`);
+    throw new SignFailure('key', `${path} is no ${half} key in PEM: ${code}`);
   }
   if (signatureDigest(key) === undefined)
-    throw new SignFailure('key', `${path} is neither ${KEY_KINDS}`, 'webjob-sign --make-key makes one');
+    throw new SignFailure('key', `${path} is neither ${KEY_KINDS}`, 'make one of either kind, as ed25519');
   return key;
 }
 
@@ -54,5 +63,30 @@ export function signFile(path: string, key: KeyObject): void {
   } catch (error) {
     rmSync(unfinished, { force: true });
     throw new SignFailure('file', `${path} cannot be signed: ${(error as NodeJS.ErrnoException).code}`);
+  }
+}
+
+/** What a client would find: the signature beside FILE. Throws SignFailure `file` when FILE cannot be read. */
+export function checkFile(path: string, key: KeyObject): 'good' | 'wrong' | 'missing' {
+  let bytes: Buffer;
+  try {
+    bytes = readFileSync(path);
+  } catch (error) {
+    throw new SignFailure('file', `${path} cannot be read: ${(error as NodeJS.ErrnoException).code}`);
+  }
+  const line = readSignature(`${path}.sig`);
+  if (line === undefined) return 'missing';
+  if (!isSignature(line)) return 'wrong';
+  return verify(signatureDigest(key), bytes, key, Buffer.from(line, 'base64')) ? 'good' : 'wrong';
+}
+
+/** Without its line end, as the server sends it. */
+function readSignature(path: string): string | undefined {
+  try {
+    return readFileSync(path, 'latin1').replace(/\r?\n$/, '');
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === 'ENOENT') return undefined;
+    throw new SignFailure('file', `${path} cannot be read: ${code}`);
   }
 }

@@ -1,0 +1,50 @@
+// The command line of webjobctl as data, read from commander itself: what completions offer, and what the manual is checked against.
+import type { Command, Option } from 'commander';
+
+export interface OptionRow {
+  /** `-c` and `--config`. */
+  flags: string[];
+  /** What its value is called; null for an option without one. */
+  value: string | null;
+  choices: readonly string[];
+  description: string;
+}
+
+export interface CommandRow {
+  /** `client add`; empty for webjobctl itself. */
+  name: string;
+  description: string;
+  arguments: { name: string; choices: readonly string[] }[];
+  /** Its own, then those that stand before any command. */
+  options: OptionRow[];
+  /** Names of what may follow: `add`, `list`. */
+  commands: string[];
+}
+
+/** webjobctl itself, then every command with those below it behind it. */
+export function describeCommands(program: Command): CommandRow[] {
+  const globals = program.options.map(describeOption).filter(({ flags }) => !flags.includes('--version'));
+  const walk = (command: Command, name: string): CommandRow[] => {
+    const help = command.createHelp();
+    const children = command.commands.filter((child) => child.name() !== 'help');
+    const own = help.visibleOptions(command).map(describeOption);
+    const taken = own.flatMap(({ flags }) => flags);
+    const row = {
+      ...{ name, description: command.description() },
+      arguments: command.registeredArguments.map((one) => ({ name: one.name(), choices: one.argChoices ?? [] })),
+      options: [...own, ...globals.filter(({ flags }) => !flags.some((flag) => taken.includes(flag)))],
+      commands: children.map((child) => child.name()),
+    };
+    return [row, ...children.flatMap((child) => walk(child, `${name} ${child.name()}`.trim()))];
+  };
+  return walk(program, '');
+}
+
+function describeOption(option: Option): OptionRow {
+  return {
+    flags: [option.short, option.long].filter((flag) => flag !== undefined),
+    value: option.required || option.optional ? (/[<[](.+)[>\]]/.exec(option.flags)?.[1] ?? 'value') : null,
+    choices: option.argChoices ?? [],
+    description: option.description,
+  };
+}

@@ -1,0 +1,72 @@
+// webjobctl sign with real keys and openssl beside it: what it signs verifies elsewhere, what others signed verifies here, and nothing
+// that was changed does.
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { readFileSync, statSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { after, describe, it } from 'node:test';
+import { makeGround, parseLines, runWebjobctl } from './operator.ts';
+
+const ground = makeGround();
+after(() => ground.remove());
+const at = (name: string): string => join(ground.root, name);
+const sign = (code: number, ...args: string[]): Promise<string> => ground.run(code, 'sign', ...args);
+
+describe('webjobctl sign', () => {
+  for (const type of ['ed25519', 'p256']) {
+    it(`signs with ${type} what openssl and verify take`, async () => {
+      const program = at(`${type}.sh`);
+      writeFileSync(program, '#!/bin/sh\nhostname\n');
+      assert.equal(await sign(0, 'keygen', type, '--type', type), `${type}.key\n${type}.pub\n`);
+      assert.equal(statSync(at(`${type}.key`)).mode & 0o777, 0o600);
+      assert.equal(await sign(0, 'payload', '--key', `${type}.key`, program), `${program}.sig\n`);
+      writeFileSync(at('raw'), Buffer.from(readFileSync(`${program}.sig`, 'latin1'), 'base64'));
+      const words =
+        type === 'ed25519'
+          ? ['pkeyutl', '-verify', '-rawin', '-pubin', '-inkey', `${type}.pub`, '-in', program, '-sigfile', 'raw']
+          : ['dgst', '-sha256', '-verify', `${type}.pub`, '-signature', 'raw', program];
+      assert.equal(spawnSync('openssl', words, { cwd: ground.root }).status, 0);
+      assert.equal(await sign(0, 'verify', '--key', `${type}.pub`, program), `good     ${program}\n`);
+    });
+  }
+
+  it('finds what was changed, is not signed, or was signed by another', async () => {
+    const [good, changed, bare, other] = ['good', 'changed', 'bare', 'other'].map((name) => {
+      writeFileSync(at(name), name);
+      return name;
+    });
+    await sign(0, 'payload', '--key', 'ed25519.key', 'good', 'changed');
+    await sign(0, 'payload', '--key', 'p256.key', 'other');
+    writeFileSync(at('changed'), 'changed a bit');
+    const found = parseLines(
+      await sign(1, 'verify', '--key', 'ed25519.pub', '--json', 'good', 'changed', 'bare', 'other'),
+    );
+    assert.deepEqual(found, [
+      { file: good, signature: 'good' },
+      { file: changed, signature: 'wrong' },
+      { file: bare, signature: 'missing' },
+      { file: other, signature: 'wrong' },
+    ]);
+    for (const line of ['', 'no base64!', `${'A'.repeat(88)}\nmore`]) {
+      writeFileSync(at('good.sig'), `${line}\n`);
+      await sign(1, 'verify', '--key', 'ed25519.pub', 'good');
+    }
+  });
+
+  it('never overwrites a key, and says which file is no key', async () => {
+    const key = readFileSync(at('ed25519.key'), 'utf8');
+    await sign(4, 'keygen', 'ed25519');
+    assert.equal(readFileSync(at('ed25519.key'), 'utf8'), key);
+    const refused = async (code: number, why: RegExp, ...args: string[]): Promise<void> => {
+      const ended = await runWebjobctl(['sign', ...args], { cwd: ground.root });
+      assert.match(ended.stderr, why);
+      assert.deepEqual([ended.code, ended.stdout], [code, '']);
+    };
+    await refused(4, /good is no private key in PEM/, 'payload', '--key', 'good', 'good');
+    await refused(4, /good is no public key in PEM/, 'verify', '--key', 'good', 'good');
+    await refused(4, /none cannot be signed: ENOENT/, 'payload', '--key', 'ed25519.key', 'none');
+    await refused(4, /none cannot be read: ENOENT/, 'verify', '--key', 'ed25519.pub', 'none');
+    await refused(2, /required option '--key <file>' not specified/, 'verify', 'good');
+    await refused(2, /argument 'rsa' is invalid/, 'keygen', 'x', '--type', 'rsa');
+  });
+});
