@@ -41,6 +41,7 @@ export const SITE_CONTROLS = [
   directory('ProfilesDirectory', '<Base>/profiles'),
   directory('SpoolDirectory', '<Base>/spool'),
   flag('EnableConfigOverrides', 'Y'),
+  flag('EnableCustody', 'Y'),
   flag('EnableHostAccessList', 'N'),
   flag('EnableJobIds', 'Y'),
   flag('EnableLogging', 'Y'),

@@ -3,7 +3,14 @@
 import { closeSync, openSync } from 'node:fs';
 import { join } from 'node:path';
 import { writeAll } from 'node-cgi-compat';
-import { type CommandName, formatCommandLogLine, formatLogLine, formatTime, REASONS } from 'webjob-protocol';
+import {
+  type CommandName,
+  escapeAscii,
+  formatCommandLogLine,
+  formatLogLine,
+  formatTime,
+  REASONS,
+} from 'webjob-protocol';
 import type { ServerSettings } from './controls.ts';
 import type { Answer, Exchange } from './exchange.ts';
 
@@ -43,9 +50,8 @@ export function appendLine(settings: ServerSettings, file: string, line: string)
 
 /** One line on stderr, httpd's error log. Control and non-ASCII characters are escaped: it may land there raw. */
 export function complain(message: string): void {
-  const safe = message.replace(/[^\x20-\x7e]/g, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, '0')}`);
   try {
-    writeAll(2, Buffer.from(`nph-webjob: ${safe}\n`));
+    writeAll(2, Buffer.from(`nph-webjob: ${escapeAscii(message)}\n`));
   } catch {
     // Nobody is left to tell.
   }

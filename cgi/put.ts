@@ -1,13 +1,20 @@
 // receiveUpload: lengths, then the deposit. The bytes themselves are the locker's business.
 import { join } from 'node:path';
 import { drainBody } from 'node-cgi-compat';
-import { groupPaths, LockerFailure, type LockerFailureKind, storeUpload } from 'webjob-locker';
+import {
+  type Digests,
+  digestStreams,
+  groupPaths,
+  LockerFailure,
+  type LockerFailureKind,
+  storeUpload,
+} from 'webjob-locker';
 import { NOT_APPLICABLE, type PutQuery, type Status } from 'webjob-protocol';
+import { readContent, recordDeposit } from './custody.ts';
 import { type Answer, type Exchange, tokenFacts } from './exchange.ts';
 import { inspectUpload } from './hooks.ts';
 import { Refusal } from './refusal.ts';
 import { expandTokens } from './tokens.ts';
-import { digestStreams } from './tracking.ts';
 
 const STATUS_OF_FAILURE: Record<LockerFailureKind, Status> = { exists: 451, full: 507, short: 456, failed: 500 };
 
@@ -22,20 +29,29 @@ export function receiveUpload(exchange: Exchange, query: PutQuery): Answer {
     if (drainBody(body) !== total) throw new Refusal(456, 'the body ended early');
     return { status: 251 };
   }
-  const base = join(settings.incomingDirectory, uploadName(exchange));
+  const name = uploadName(exchange);
+  const base = join(settings.incomingDirectory, name);
   const lengths = { out: query.outLength, err: query.errLength, env: query.envLength };
-  const tracked = settings.enableRequestTracking ? digestStreams(body, lengths) : undefined;
+  const { enableCustody, enableRequestTracking, putHookEnable } = settings;
+  const digested = enableCustody || enableRequestTracking ? digestStreams(body, lengths) : undefined;
+  let sha256: Digests | undefined;
   try {
     storeUpload(
       { base, lengths, jobId: exchange.jobId ?? NOT_APPLICABLE, overwrite: settings.overwriteExistingFiles },
-      tracked ?? body,
-      (paths) => settings.putHookEnable && inspectUpload(exchange, paths),
+      digested ?? body,
+      (paths) => {
+        sha256 = digested?.digests();
+        if (putHookEnable) inspectUpload(exchange, paths);
+        // A hook may have changed the files.
+        if (sha256 && enableCustody)
+          recordDeposit(exchange, name, putHookEnable ? readContent(paths) : { bytes: lengths, sha256 });
+      },
     );
   } catch (error) {
     if (!(error instanceof LockerFailure)) throw error;
     throw new Refusal(STATUS_OF_FAILURE[error.kind], error.message, { cause: error });
   }
-  return { status: 200, upload: groupPaths(base), ...(tracked && { digests: tracked.digests() }) };
+  return { status: 200, upload: groupPaths(base), ...(sha256 && { digests: sha256 }) };
 }
 
 /** The upload's path below IncomingDirectory. Throws Refusal 450 when a job id would make a segment of dots alone. */

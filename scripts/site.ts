@@ -17,6 +17,7 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { custodyPath } from '../cgi/locker/index.ts';
 import { findWebUser } from './httpd-package.ts';
 
 export interface Site {
@@ -41,6 +42,8 @@ export interface SiteOptions {
   linkLauncher?: boolean;
   /** Beside a copy what it needs to stay. */
   resident?: boolean;
+  /** Nothing in logfiles/ but the log, as the article has it: the web user can then make no custody record. */
+  withoutCustody?: boolean;
 }
 
 const project = join(import.meta.dirname, '..');
@@ -74,6 +77,11 @@ export function makeSite(options: SiteOptions = {}): Site {
   writeFileSync(site.logFile, '', { mode: 0o644 });
   giveToWebUser(site.incoming);
   giveToWebUser(site.logFile);
+  if (!options.withoutCustody) {
+    const custody = custodyPath(join(base, 'logfiles'), options.settings?.ServerId ?? 'server_1');
+    writeFileSync(custody, '', { mode: 0o644 });
+    giveToWebUser(custody);
+  }
   installScript(site, options);
   configure(site, options.settings ?? {});
   addUser(site, 'client1', 'foo');

@@ -1,7 +1,8 @@
 // What rule 4 of docs/architecture.md says about the order of system calls, read off the real process with strace.
 import assert from 'node:assert/strict';
-import { join, relative } from 'node:path';
+import { dirname, join, relative } from 'node:path';
 import { after, before, describe, it } from 'node:test';
+import { custodyPath } from '../cgi/locker/index.ts';
 import { configure, type Site } from '../scripts/site.ts';
 import { runBare } from './bare.ts';
 import { type Call, NO_STRACE, readTrace, traceTo } from './locker-strace.ts';
@@ -35,6 +36,8 @@ function locked(folder: string): string[] {
 function announced(folder: string): string[] {
   return [
     `fsync ${folder}`,
+    'write custody',
+    'fsync custody',
     'fsync .lck',
     'rename .lck .rdy',
     `fsync ${folder}`,
@@ -51,7 +54,7 @@ describe('order of system calls', { skip: NO_STRACE }, () => {
   });
   after(() => site.remove());
 
-  it('of an upload: streams, folder, lock, .rdy, folder, log, answer', async () => {
+  it('of an upload: streams, folder, custody record, lock, .rdy, folder, log, answer', async () => {
     const upload = makeUpload('plain', SIZES);
     const steps = await traceUpload(site, upload, baseOf(site, 'plain'));
     assert.deepEqual(steps, [...locked('incoming'), ...received(''), ...announced('incoming')]);
@@ -107,9 +110,10 @@ function describeCall({ name, text }: Call, site: Site, base: string): string | 
   return verb && [verb, ...labels].join(' ');
 }
 
-/** `.out` of the group, `log`, or a folder by its path below BaseDirectory. */
+/** `.out` of the group, `log`, `custody`, or a folder by its path below BaseDirectory. */
 function labelOf(path: string, site: Site, base: string): string | undefined {
   if (path === site.logFile) return 'log';
+  if (path === custodyPath(dirname(site.logFile), 'server_1')) return 'custody';
   if (path.startsWith(`${base}.`)) return path.slice(base.length);
   return path === site.incoming || path.startsWith(`${site.incoming}/`) ? relative(site.base, path) : undefined;
 }

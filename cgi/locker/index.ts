@@ -1,4 +1,7 @@
+export * from './chain.ts';
+export * from './custody.ts';
 export * from './deposit.ts';
+export * from './digest.ts';
 export * from './failure.ts';
 export * from './inventory.ts';
 export * from './layout.ts';

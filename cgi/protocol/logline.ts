@@ -80,3 +80,8 @@ export function encodeMessage(text: string): string {
 function percentEncode(character: string): string {
   return Array.from(Buffer.from(character), (byte) => `%${byte.toString(16).padStart(2, '0')}`).join('');
 }
+
+/** Text or JSON with nothing but printable ASCII, for lines that a terminal may show: the rest becomes `\uhhhh`, which JSON reads back. */
+export function escapeAscii(text: string): string {
+  return text.replace(/[^\x20-\x7e]/g, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, '0')}`);
+}

@@ -1,0 +1,121 @@
+// Walks a custody record and tells what in it is no longer as it was written. Reads it piece by piece and remembers a few bytes of each
+// record, and goes on where it stopped when more was appended. The server never loads it.
+import { fstatSync, readSync } from 'node:fs';
+import { type CustodyRecord, MAX_RECORD_BYTES, parseCustody } from './custody.ts';
+import { digestRange, newHash } from './digest.ts';
+
+/** What can be wrong with a line. */
+export type ChainFault =
+  /** The record is not what its own sum says. */
+  | 'edited'
+  /** What it is bound to is not what stands before it: something was changed, taken out, put in or moved. */
+  | 'broken'
+  /** No record, and no later record covers it: the last one was cut off or spoilt, or is being written at this moment. */
+  | 'torn';
+
+export interface Link {
+  /** Undefined for a line without one. */
+  record?: CustodyRecord;
+  /** The bytes of the record, or of the line without one: first, and behind the last. */
+  from: number;
+  to: number;
+  fault?: ChainFault;
+}
+
+const BLOCK_BYTES = 1024 * 1024;
+
+/** A custody record that is open for reading; the descriptor stays the caller's. */
+export class Chain {
+  readonly #fd: number;
+  /** Where each record ended and up to where it covered, in the offsets that the records themselves use. */
+  readonly #ends: number[] = [];
+  readonly #covered: number[] = [];
+  /** What the offsets in the records are ahead of those in the file: bytes that were taken out. Not 0 only behind a fault. */
+  #shift = 0;
+  #coveredTo = 0;
+  /** Lines without a record that nothing covers so far. */
+  #loose: Link[] = [];
+  /** Up to where it was read, in whole lines. */
+  #at = 0;
+
+  constructor(fd: number) {
+    this.#fd = fd;
+  }
+
+  /** Behind the last record. */
+  get size(): number {
+    return (this.#ends.at(-1) ?? 0) - this.#shift;
+  }
+
+  /** Every record that was not walked yet, in order, with what is wrong with it. A last line without an end is left for the next time. */
+  *walk(): Generator<Link> {
+    for (const { text, from, to } of readLines(this.#fd, this.#at)) {
+      this.#at = to;
+      const record = parseCustody(text);
+      if (record) yield this.#judge(record, to - 1 - record.text.length, to);
+      else this.#loose.push({ from, to, fault: 'torn' });
+    }
+  }
+
+  /** What no record covers, and is none, when a walk is over. */
+  findTorn(): Link[] {
+    const { size } = fstatSync(this.#fd);
+    const tail: Link[] = size > this.#at ? [{ from: this.#at, to: size, fault: 'torn' }] : [];
+    return [...this.#loose, ...tail];
+  }
+
+  #judge(record: CustodyRecord, from: number, to: number): Link {
+    const fault = this.#findFault(record, from);
+    if (fault === 'broken') this.#shift = record.covers[1] - from;
+    this.#ends.push(to + this.#shift);
+    this.#covered.push(record.covers[1]);
+    if (!fault && record.covers[1] > this.#coveredTo) {
+      this.#coveredTo = record.covers[1];
+      this.#loose = this.#loose.filter((line) => line.to + this.#shift > this.#coveredTo);
+    }
+    return { record, from, to, ...(fault && { fault }) };
+  }
+
+  #findFault({ covers, prev, sum, text }: CustodyRecord, at: number): ChainFault | undefined {
+    if (
+      newHash()
+        .update(text.slice(0, text.lastIndexOf(',"sum":')))
+        .digest('hex') !== sum
+    )
+      return 'edited';
+    const [from, to] = covers;
+    const isInPlace = this.#shift <= from && from <= to && to <= at + this.#shift && from === this.#coveredBy(to);
+    return isInPlace && digestRange(this.#fd, from - this.#shift, to - this.#shift) === prev ? undefined : 'broken';
+  }
+
+  /** Up to where the last record that ended at `offset` or before it covers. */
+  #coveredBy(offset: number): number {
+    let [low, high] = [0, this.#ends.length];
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if ((this.#ends[middle] ?? 0) <= offset) low = middle + 1;
+      else high = middle;
+    }
+    return this.#covered[low - 1] ?? 0;
+  }
+}
+
+/** Every line from an offset on, without its newline. Of one that is longer than any record only the end is kept. */
+function* readLines(fd: number, start: number): Generator<{ text: string; from: number; to: number }> {
+  const block = Buffer.allocUnsafe(BLOCK_BYTES);
+  let [text, from, at] = ['', start, start];
+  for (;;) {
+    const count = readSync(fd, block, 0, block.length, at);
+    if (count === 0) return;
+    const parts = block.toString('latin1', 0, count).split('\n');
+    const last = parts.pop() ?? '';
+    for (const part of parts) {
+      at += part.length + 1;
+      yield { text: (text + part).slice(-MAX_RECORD_BYTES), from, to: at };
+      text = '';
+      from = at;
+    }
+    at += last.length;
+    text = (text + last).slice(-MAX_RECORD_BYTES);
+  }
+}

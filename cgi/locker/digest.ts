@@ -1,0 +1,48 @@
+// SHA-256 of what passes or lies on disk. Costs what it costs: node:crypto is loaded with the first digest and not before.
+import { readSync } from 'node:fs';
+import type { ByteSource } from './deposit.ts';
+import { STREAMS, type StreamName } from './layout.ts';
+
+/** SHA-256 of each stream, in lower-case hex. */
+export type Digests = Record<StreamName, string>;
+
+const CHUNK_BYTES = 256 * 1024;
+
+export function newHash() {
+  return process.getBuiltinModule('node:crypto').createHash('sha256');
+}
+
+/** Passes an upload on and takes the SHA-256 of each of its streams. `digests` is for one call, at the end. */
+export function digestStreams(
+  source: ByteSource,
+  lengths: Readonly<Record<StreamName, number>>,
+): ByteSource & { digests(): Digests } {
+  const streams = STREAMS.map((name) => ({ name, left: lengths[name], hash: newHash() }));
+  return {
+    read(buffer) {
+      const count = source.read(buffer);
+      let at = 0;
+      for (const stream of streams) {
+        const length = Math.min(stream.left, count - at);
+        stream.hash.update(buffer.subarray(at, at + length));
+        stream.left -= length;
+        at += length;
+      }
+      return count;
+    },
+    digests: () => Object.fromEntries(streams.map(({ name, hash }) => [name, hash.digest('hex')])) as Digests,
+  };
+}
+
+/** The SHA-256 of the bytes from `start` to `end` of an open file, as far as it has them; leaves its offset alone. */
+export function digestRange(fd: number, start: number, end: number): string {
+  const hash = newHash();
+  const buffer = Buffer.allocUnsafe(Math.min(CHUNK_BYTES, end - start));
+  for (let at = start; at < end; ) {
+    const count = readSync(fd, buffer, 0, Math.min(buffer.length, end - at), at);
+    if (count === 0) break;
+    hash.update(buffer.subarray(0, count));
+    at += count;
+  }
+  return hash.digest('hex');
+}
