@@ -1,18 +1,20 @@
 // kill -9 at any moment: 200 at random moments of real uploads, then one at every system call. Whatever is left, a .rdy never stands
 // beside streams that are not whole, a 200 was never said of a group that is not, and the locker goes on.
 import assert from 'node:assert/strict';
-import { closeSync, existsSync, openSync, readFileSync, writeFileSync } from 'node:fs';
+import { closeSync, existsSync, openSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, afterEach, before, beforeEach, describe, it, type TestContext } from 'node:test';
 import { formatReady, groupPaths, STREAMS, type StreamName, successorPath } from '../cgi/locker/index.ts';
 import { configure, type Site } from '../scripts/site.ts';
 import { runBare } from './bare.ts';
+import { custodyOf, readRecords } from './custody-record.ts';
 import { inParallel, type KillMoment, type Life, randomNumbers, uploadInPieces } from './locker-kills.ts';
 import { inject, NO_STRACE, readTrace, traceTo } from './locker-strace.ts';
 import {
   age,
   bareOptions,
   baseOf,
+  digest,
   holds,
   isAnnounced,
   isWhole,
@@ -89,6 +91,7 @@ describe(`${KILLS} kills at random moments (seed ${SEED})`, () => {
     );
     report(t, kills, counts);
     assertLogHonest(site);
+    assertRecorded(site);
     for (const [progress, name] of examples) if (progress !== 'complete') await assertNameRecovers(site, name);
     const next = makeUpload('next', { out: 100_000, err: 1000, env: 400 });
     assert.equal(await put(site, next), 200);
@@ -150,6 +153,16 @@ function assertLogHonest(site: Site): void {
   }
 }
 
+/** Whatever is announced stands in the custody record, and the kills left nothing in it that the next record does not cover. */
+function assertRecorded(site: Site): void {
+  const digests = new Map(readRecords(custodyOf(site)).map(({ name, sha256 }) => [name, sha256]));
+  const announced = readdirSync(site.incoming).filter((name) => name.endsWith('.rdy'));
+  for (const name of announced.map((file) => file.slice(0, -4))) {
+    const streams = STREAMS.map((stream) => [stream, digest(readFileSync(join(site.incoming, `${name}.${stream}`)))]);
+    assert.deepEqual(digests.get(name), Object.fromEntries(streams), name);
+  }
+}
+
 function report(t: TestContext, kills: number, counts: Partial<Record<Progress | 'answered', number>>): void {
   const { nothing = 0, complete = 0, answered = 0, ...during } = counts;
   const inside = Object.values(during).reduce((sum, count) => sum + count, 0);
@@ -185,6 +198,7 @@ describe('a kill at every system call', { skip: NO_STRACE }, () => {
       const next = makeUpload(`next${index}`, EXACT_SIZES);
       assert.equal(await put(site, next), 200, `after ${point.call} ${point.nth}`);
     });
+    assertRecorded(site);
     for (const index of points.keys()) await assertNameRecovers(site, `point${index}`);
   });
 
@@ -226,7 +240,7 @@ interface Point {
 function touchedBy(site: Site, name: string): string[] {
   const { out, err, env, lck, rdy } = groupPaths(baseOf(site, name));
   const successors = [out, err, env].map(successorPath);
-  return [site.incoming, out, err, env, lck, rdy, ...successors, site.logFile, answerOf(site, name)];
+  return [site.incoming, out, err, env, lck, rdy, ...successors, custodyOf(site), site.logFile, answerOf(site, name)];
 }
 
 function answerOf(site: Site, name: string): string {

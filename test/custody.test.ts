@@ -43,7 +43,6 @@ for (const mpm of ['prefork', 'event'] as const) {
     after(its.close);
     beforeEach(() => {
       its.reset();
-      writeFileSync(custody, '');
       its.configure({ PutNameFormat: 'f/%jid' });
     });
 

@@ -59,7 +59,10 @@ ScriptAlias /open/ "$\{WEBJOB_CGI_DIRECTORY}/"
   Require all granted
 </Location>`;
 
-const LOGS = ['nph-webjob.log', 'nph-webjob-hook.log', 'nph-webjob-trigger.log', 'nph-webjob.json.log'];
+const LOGS = [
+  ...['nph-webjob.log', 'nph-webjob-hook.log', 'nph-webjob-trigger.log', 'nph-webjob.json.log'],
+  'nph-webjob-custody.server_1.jsonl',
+];
 
 /** Passwords of the users there are. */
 const PASSWORDS: Record<string, string> = { client1: 'foo', client2: 'bar' };

@@ -114,7 +114,7 @@ export function holds(path: string, bytes: Uint8Array): boolean {
   return digest(readFileSync(path)) === digest(bytes);
 }
 
-function digest(bytes: Uint8Array): string {
+export function digest(bytes: Uint8Array): string {
   return createHash('sha256').update(bytes).digest('hex');
 }
 

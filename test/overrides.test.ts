@@ -51,6 +51,7 @@ async function observe(method: 'get' | 'put', ask: Put): Promise<Record<string, 
       .map(({ event }) => event)
       .join(' '),
     tracked: readLines(join(site.base, 'logfiles/nph-webjob.json.log')).length,
+    recorded: readLines(join(site.base, 'logfiles/nph-webjob-custody.server_1.jsonl')).length,
   };
 }
 
@@ -67,6 +68,7 @@ const LOCKED: Record<string, { value: string; main?: Record<string, string>; ask
   EnableHostAccessList: { value: 'N', main: { EnableHostAccessList: 'Y' } },
   EnableJobIds: { value: 'N' },
   EnableLogging: { value: 'N' },
+  EnableCustody: { value: 'N', method: 'put', main: { PutNameFormat: '%jid' } },
   EnableRequestTracking: { value: 'Y' },
   RequireMatch: { value: 'N', ask: { user: 'client2' } },
   RequireUser: { value: 'N', ask: { folder: '/open/' } },
