@@ -3,7 +3,11 @@ import { Command } from 'commander';
 import { clientCommand } from './clients/command.ts';
 import { completionCommand } from './completion/command.ts';
 import { initCommand } from './init/command.ts';
+import { holdCommand } from './keep/hold.ts';
+import { pruneCommand } from './keep/prune.ts';
 import { metricsCommand } from './metrics.ts';
+import { packCommand } from './packs/pack.ts';
+import { unpackCommand } from './packs/unpack.ts';
 import { reportCommand } from './report.ts';
 import { signCommand } from './sign/command.ts';
 
@@ -16,6 +20,10 @@ const COMMANDS: (() => Command)[] = [
   signCommand,
   reportCommand,
   metricsCommand,
+  pruneCommand,
+  holdCommand,
+  packCommand,
+  unpackCommand,
   completionCommand,
 ];
 

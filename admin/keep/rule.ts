@@ -1,0 +1,76 @@
+// What prune lets go: the rule of an operator, applied to what a locker holds. Touches nothing.
+import type { Surveyed } from './survey.ts';
+
+export interface Rule {
+  olderThanSeconds?: number;
+  /** The newest so many of every client and command stay. */
+  keep?: number;
+  /** What the locker may hold. */
+  maxBytes?: number;
+  /** Incomplete groups go too, not only complete ones. */
+  incomplete?: boolean;
+}
+
+export interface Selection {
+  /** The oldest first. */
+  selected: Surveyed[];
+  /** The rule lets it go, and it stays: somebody is writing it. */
+  locked: Surveyed[];
+  /** The rule lets it go, and it stays: it is on hold. */
+  held: Surveyed[];
+  /** Bytes over maxBytes that nothing is left to make room for. */
+  excessBytes: number;
+}
+
+/** A group goes when every part of the rule lets it go. */
+export function selectGroups(
+  groups: readonly Surveyed[],
+  rule: Rule,
+  now: number,
+  isHeld: (group: Surveyed) => boolean,
+): Selection {
+  const kept = rule.keep === undefined ? undefined : findNewest(groups, rule.keep);
+  const candidates = groups
+    .filter((group) => group.isComplete || rule.incomplete)
+    .filter(({ at }) => rule.olderThanSeconds === undefined || at < now - rule.olderThanSeconds * 1000)
+    .filter((group) => kept === undefined || (group.owner !== undefined && !kept.has(group)))
+    .sort((a, b) => a.at - b.at || (a.name < b.name ? -1 : 1));
+  const all = groups.reduce((sum, { bytes }) => sum + bytes, 0);
+  let excessBytes = rule.maxBytes === undefined ? Number.POSITIVE_INFINITY : all - rule.maxBytes;
+  const selection: Selection = { selected: [], locked: [], held: [], excessBytes: 0 };
+  for (const group of candidates) {
+    if (excessBytes <= 0) break;
+    if (isHeld(group)) selection.held.push(group);
+    else if (group.isLocked) selection.locked.push(group);
+    else {
+      selection.selected.push(group);
+      excessBytes -= group.bytes;
+    }
+  }
+  selection.excessBytes = Number.isFinite(excessBytes) ? Math.max(0, excessBytes) : 0;
+  return selection;
+}
+
+function findNewest(groups: readonly Surveyed[], count: number): Set<Surveyed> {
+  const byOwner = new Map<string, Surveyed[]>();
+  for (const group of groups) {
+    if (!group.owner || !group.isComplete) continue;
+    const key = `${group.owner.clientId} ${group.owner.command}`;
+    const same = byOwner.get(key);
+    if (same) same.push(group);
+    else byOwner.set(key, [group]);
+  }
+  return new Set([...byOwner.values()].flatMap((same) => same.sort((a, b) => b.at - a.at).slice(0, count)));
+}
+
+/** `--older-than 90d --keep 5`, for the custody record. */
+export function formatRule({ olderThanSeconds, keep, maxBytes, incomplete }: Rule): string {
+  return [
+    olderThanSeconds === undefined ? [] : `--older-than ${olderThanSeconds}s`,
+    keep === undefined ? [] : `--keep ${keep}`,
+    maxBytes === undefined ? [] : `--max-bytes ${maxBytes}`,
+    incomplete ? '--incomplete' : [],
+  ]
+    .flat()
+    .join(' ');
+}

@@ -1,0 +1,19 @@
+// Sizes as an operator types them: `500M`, `20G`; a kilobyte is a thousand bytes, as it is where webjobctl prints them.
+import { InvalidArgumentError } from 'commander';
+
+const UNITS = ['', 'k', 'm', 'g', 't'];
+
+/** Bytes in `500M`. Throws InvalidArgumentError, for commander to name the option. */
+export function parseSize(text: string): number {
+  const [, count, unit = ''] = /^([0-9]{1,12})([kmgt]?)b?$/.exec(text.toLowerCase()) ?? [];
+  const bytes = Number(count) * 1000 ** UNITS.indexOf(unit);
+  if (count === undefined || !Number.isSafeInteger(bytes))
+    throw new InvalidArgumentError('a size is a number of bytes, or one with k, M, G or T, as in 20G.');
+  return bytes;
+}
+
+/** A count from 1. Throws InvalidArgumentError. */
+export function parseCount(text: string): number {
+  if (!/^[1-9][0-9]{0,8}$/.test(text)) throw new InvalidArgumentError('it is a number from 1.');
+  return Number(text);
+}

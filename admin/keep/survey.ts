@@ -1,0 +1,128 @@
+// What a locker holds, as those see it who remove or pack: every group with its age and size, and whose it is. Small for each group, for
+// there may be hundreds of thousands.
+import { open, readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { EXTENSIONS, parseReady, statGroupFile, walkLocker } from 'webjob-locker';
+import { encodeField, formatTime } from 'webjob-protocol';
+import type { ServerSettings } from '../../cgi/controls.ts';
+import { readLogLines } from '../history/log.ts';
+import type { Site } from '../site.ts';
+import { isNamed } from './holds.ts';
+import { isDeadLock, removeDeadLock } from './turn.ts';
+
+export interface Surveyed {
+  name: string;
+  /** Its .rdy stands. */
+  isComplete: boolean;
+  /** Somebody is writing it, or was until an hour ago. */
+  isLocked: boolean;
+  /** Milliseconds: when it was announced; of an incomplete group, when it last changed. */
+  at: number;
+  bytes: number;
+  jobId: string | undefined;
+  /** Every client id that the log or the record gives it. */
+  clients: readonly string[];
+  /** Whose it is, and of what command, where that can be told for sure. */
+  owner: { clientId: string; command: string } | undefined;
+}
+
+/** How much of a record is looked at. */
+const RECORD_BYTES = 16_384;
+
+/** The day of an instant, as the site counts them: `2026-11-01`. */
+export function dayOf(at: number, settings: ServerSettings): string {
+  return formatTime(new Date(at), settings.useGMT).slice(0, 10);
+}
+
+/** Takes away the locks that a killed webjobctl left; whoever calls has the turn. */
+export function removeDeadLocks(locker: string): void {
+  for (const { group } of walkLocker(locker))
+    if (group?.has.has('lck')) removeDeadLock(join(locker, `${group.name}.lck`));
+}
+
+/** Walks the locker. A lock that a killed webjobctl left counts as none. */
+export function* surveyLocker(locker: string): Generator<Surveyed> {
+  for (const { group } of walkLocker(locker)) {
+    if (!group) continue;
+    const { name, has } = group;
+    const isLocked = has.has('lck') && !isDeadLock(join(locker, `${name}.lck`));
+    let [at, bytes, announced] = [0, 0, 0];
+    for (const extension of EXTENSIONS) {
+      const found = has.has(extension) ? statGroupFile(locker, name, extension) : undefined;
+      if (!found || (extension === 'lck' && !isLocked)) continue;
+      bytes += found.size;
+      at = Math.max(at, found.mtimeMs);
+      if (extension === 'rdy') announced = found.mtimeMs;
+    }
+    const isComplete = has.has('rdy');
+    const facts = { name, isComplete, isLocked, at: isComplete ? announced : at, bytes };
+    yield { ...facts, jobId: undefined, clients: [], owner: undefined };
+  }
+}
+
+/**
+ * Adds job ids, clients and owners. Only the log tells whose a group is, for httpd vouched for what stands there; where clients gave the
+ * same job id, the name decides between them, and where it cannot, the group has no owner.
+ */
+export async function learnOwners(site: Site, groups: readonly Surveyed[]): Promise<void> {
+  const locker = site.settings.incomingDirectory;
+  const byJob = new Map<string, Surveyed[]>();
+  for (const group of groups) {
+    group.jobId = await readJobId(locker, group);
+    group.clients = await readClaims(locker, group);
+    if (group.jobId === undefined) continue;
+    const key = encodeField(group.jobId);
+    const same = byJob.get(key);
+    if (same) same.push(group);
+    else byJob.set(key, [group]);
+  }
+  // A log that should be there and is not must not pass for one that knows nothing.
+  if (!site.settings.enableLogging) return;
+  const logged = new Map<Surveyed, Map<string, string>>();
+  for await (const { method, status, jobId, clientId, fileName } of readLogLines(site, { contains: ' PUT ' })) {
+    if (method !== 'PUT' || status !== 200 || !clientId || !fileName) continue;
+    for (const group of byJob.get(jobId ?? '') ?? []) {
+      const commands = logged.get(group) ?? new Map<string, string>();
+      logged.set(group, commands.set(clientId, fileName));
+    }
+  }
+  for (const [group, commands] of logged) {
+    group.clients = [...new Set([...group.clients, ...commands.keys()])];
+    const named = [...commands].filter(([clientId]) => commands.size === 1 || isNamed(group.name, clientId));
+    const [first] = named;
+    if (first && named.length === 1) group.owner = { clientId: first[0], command: first[1] };
+  }
+}
+
+/** A group without .rdy may still say it in its lock. */
+export async function readJobId(locker: string, { name, isComplete }: Surveyed): Promise<string | undefined> {
+  const text = await readFile(join(locker, `${name}.${isComplete ? 'rdy' : 'lck'}`), 'latin1').catch(() => '');
+  return tryParse(() => parseReady(text));
+}
+
+async function readClaims(locker: string, { name }: Surveyed): Promise<string[]> {
+  const text = await readStart(join(locker, `${name}.env`));
+  return [...text.matchAll(/^ClientId=([A-Za-z0-9_-]{1,64})\r?$/gm)].map(([, clientId = '']) => clientId);
+}
+
+async function readStart(path: string): Promise<string> {
+  try {
+    const file = await open(path);
+    try {
+      const { bytesRead, buffer } = await file.read(Buffer.alloc(RECORD_BYTES), 0, RECORD_BYTES, 0);
+      return buffer.toString('latin1', 0, bytesRead);
+    } finally {
+      await file.close();
+    }
+  } catch {
+    return '';
+  }
+}
+
+function tryParse<Value>(parse: () => Value): Value | undefined {
+  try {
+    return parse();
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,93 @@
+// The manifest beside a pack: one JSON value a line. The first says which pack it is, then one line a group with where its bytes lie and
+// the SHA-256 of each of its files, and a last one that counts them and holds the SHA-256 of the archive. Without the last it is cut off.
+import { createReadStream } from 'node:fs';
+import split2 from 'split2';
+import { Failure } from '../failure.ts';
+
+/** The files of a group in the order in which they lie in a pack: what is looked at most comes first, and `.rdy` last. */
+export const PACKED_EXTENSIONS = ['env', 'err', 'out', 'rdy'] as const;
+
+export type PackedExtension = (typeof PACKED_EXTENSIONS)[number];
+
+export interface PackedFile {
+  bytes: number;
+  sha256: string;
+  /** Milliseconds. */
+  mtime: number;
+}
+
+export interface PackedGroup {
+  name: string;
+  jobId: string;
+  /** ISO 8601: when it was announced. */
+  at: string;
+  clientId: string | undefined;
+  command: string | undefined;
+  /** Every client id that the log or the record gave it. */
+  clients: readonly string[];
+  /** Where its gzip member begins in the archive, and how long it is. */
+  offset: number;
+  length: number;
+  files: Record<PackedExtension, PackedFile>;
+}
+
+export interface ManifestHead {
+  format: 1;
+  day: string;
+  archive: string;
+}
+
+export interface ManifestEnd {
+  groups: number;
+  archiveBytes: number;
+  archiveSha256: string;
+}
+
+const MAX_LINE_LENGTH = 1 << 20;
+const SHA256 = /^[0-9a-f]{64}$/;
+
+const isCount = (value: unknown): value is number => Number.isSafeInteger(value) && (value as number) >= 0;
+
+/** Every group of a manifest, and what ends it at last. Throws Failure `failed` when it is not whole. */
+export async function* readManifest(path: string): AsyncGenerator<PackedGroup, ManifestEnd> {
+  const input = createReadStream(path, 'utf8');
+  const lines = input.pipe(split2({ maxLength: MAX_LINE_LENGTH }));
+  input.on('error', (error) => lines.destroy(error));
+  let count = 0;
+  let end: ManifestEnd | undefined;
+  try {
+    for await (const line of lines) {
+      const value = JSON.parse(line);
+      if (count++ === 0) {
+        if (value.format !== 1) throw new SyntaxError('it is of another format');
+      } else if (value.archiveSha256 !== undefined) end = checkEnd(value, count - 2);
+      else yield checkGroup(value);
+    }
+  } catch (error) {
+    const { code, message } = error as NodeJS.ErrnoException;
+    throw new Failure('failed', `${path}: line ${count}: ${code ?? message}`, undefined, { cause: error });
+  }
+  if (!end) throw new Failure('failed', `${path}: the manifest is cut off`);
+  return end;
+}
+
+function checkEnd(value: ManifestEnd, groups: number): ManifestEnd {
+  const { archiveBytes, archiveSha256 } = value;
+  if (value.groups !== groups || !isCount(archiveBytes) || !SHA256.test(archiveSha256))
+    throw new SyntaxError('the end does not fit');
+  return { groups, archiveBytes, archiveSha256 };
+}
+
+/** A manifest can come from anywhere: no name in it leads out of the locker. */
+function checkGroup(value: PackedGroup): PackedGroup {
+  const { name, jobId, at, clients, offset, length, files } = value;
+  const isText = [name, jobId, at].every((field) => typeof field === 'string') && !Number.isNaN(Date.parse(at));
+  const isInside = isText && name.split('/').every((part) => !['', '.', '..'].includes(part)) && !name.includes('\0');
+  const isPlaced = isCount(offset) && isCount(length) && Array.isArray(clients);
+  const areFiles = PACKED_EXTENSIONS.every((extension) => {
+    const file = files?.[extension];
+    return isCount(file?.bytes) && SHA256.test(file.sha256) && Number.isFinite(file.mtime);
+  });
+  if (!isInside || !isPlaced || !areFiles) throw new SyntaxError('it is no group of a manifest');
+  return value;
+}

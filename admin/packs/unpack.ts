@@ -1,0 +1,125 @@
+// webjobctl unpack: puts the groups of a pack back into the locker, each announced by its `.rdy` when its streams are on disk, with the
+// times it had. The pack goes when all of them are back.
+import { createHash } from 'node:crypto';
+import { closeSync, linkSync, openSync, rmSync, utimesSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { Command } from 'commander';
+import { groupPaths } from 'webjob-locker';
+import { makeFolder, syncFile, syncFolder, writeAll } from 'webjob-locker/durable';
+import { releaseLock, takeLock } from 'webjob-locker/lock';
+import { Failure } from '../failure.ts';
+import { recordEvent } from '../keep/custody.ts';
+import { digestFile, markOf } from '../keep/removal.ts';
+import { holderLine, inTurn, removeDeadLock } from '../keep/turn.ts';
+import { printJson, say, startProgress, warn } from '../output.ts';
+import { globalOptions, openSite, type Site } from '../site.ts';
+import { readGroup, type Unpacked } from './archive.ts';
+import { describePack } from './making.ts';
+import type { PackedExtension, PackedGroup } from './manifest.ts';
+import { listPacks, type Pack, readEnd, readGroups } from './packs.ts';
+import { removePack } from './removing.ts';
+
+const EXPLANATION = `
+PACK is the name of a pack: its day, as in 2026-10-01, or that and a number. A group whose name is taken by another stays in the pack.
+
+Example:
+  webjobctl unpack 2026-10-01
+
+Exit codes: 0 done, 1 done but some groups stay in the pack, 2 wrong command line, 3 wrong settings,
+4 there is no such pack, it is damaged, or a file could not be written`;
+
+export function unpackCommand(): Command {
+  return new Command('unpack')
+    .description('put the groups of a pack back into the locker')
+    .argument('<pack>', 'the name of a pack, as in 2026-10-01')
+    .addHelpText('after', EXPLANATION)
+    .action(async (name: string, _: unknown, command: Command) =>
+      unpack(openSite(command), name, globalOptions(command).json),
+    );
+}
+
+async function unpack({ settings }: Site, name: string, json: true | undefined): Promise<void> {
+  await inTurn(settings, 'keep', async () => {
+    const pack = listPacks(settings).find((found) => found.name === name);
+    if (!pack)
+      throw new Failure('failed', 'there is no pack of that name', 'a pack is named for its day, as in 2026-10-01');
+    const end = await readEnd(pack.manifest);
+    const progress = startProgress(name, end.groups);
+    const taken: string[] = [];
+    for await (const group of readGroups(pack)) {
+      if (!(await restoreGroup(settings.incomingDirectory, pack, group))) taken.push(group.name);
+      progress.advance();
+    }
+    progress.end();
+    if (taken.length === 0) {
+      recordEvent(settings, { event: 'unpack', ...(await describePack(pack, end)) });
+      removePack(settings, pack);
+    } else {
+      warn(`the name is taken, and so the pack stays: ${taken.length} groups, first ${taken[0]}`);
+      process.exitCode = 1;
+    }
+    const groups = end.groups - taken.length;
+    if (json) printJson({ pack: name, groups, taken: taken.length });
+    else say(`${name}: ${groups} groups are back in the locker`);
+  });
+}
+
+/** False when another group has the name. A kill leaves the group packed, and at most streams without `.rdy` that the next run takes. */
+async function restoreGroup(locker: string, pack: Pack, group: PackedGroup): Promise<boolean> {
+  const paths = groupPaths(join(locker, group.name));
+  const folder = dirname(paths.rdy);
+  makeFolder(folder);
+  removeDeadLock(paths.lck);
+  const lock = takeLock(paths, holderLine());
+  try {
+    const written: PackedExtension[] = [];
+    for await (const unpacked of readGroup(pack.archive, group)) {
+      const path = paths[unpacked.extension];
+      if (markOf(path) === undefined) await writeAside(path, unpacked);
+      else if ((await digestFile(path)).sha256 !== unpacked.file.sha256) return false;
+      else {
+        rmSync(asideOf(path), { force: true });
+        continue;
+      }
+      written.push(unpacked.extension);
+    }
+    // `.rdy` is the last of them.
+    const isAnnouncing = written.includes('rdy');
+    for (const extension of written.filter((name) => name !== 'rdy')) putInPlace(paths[extension]);
+    syncFolder(folder);
+    if (isAnnouncing) putInPlace(paths.rdy);
+    syncFolder(folder);
+    return true;
+  } finally {
+    releaseLock(lock);
+  }
+}
+
+function asideOf(path: string): string {
+  return `${path}.unpack`;
+}
+
+async function writeAside(path: string, { file, chunks }: Unpacked): Promise<void> {
+  const aside = asideOf(path);
+  rmSync(aside, { force: true });
+  const hash = createHash('sha256');
+  const fd = openSync(aside, 'wx', 0o644);
+  try {
+    for await (const chunk of chunks) {
+      hash.update(chunk);
+      writeAll(fd, chunk);
+    }
+    if (hash.digest('hex') !== file.sha256)
+      throw new Failure('failed', `${path}: the pack does not hold what its manifest says`);
+    utimesSync(aside, file.mtime / 1000, file.mtime / 1000);
+    syncFile(fd);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** A link takes a name only when it is free. */
+function putInPlace(path: string): void {
+  linkSync(asideOf(path), path);
+  rmSync(asideOf(path));
+}

@@ -1,0 +1,199 @@
+// pack and unpack, on lockers that real CGI processes made: every byte and every time comes back, other programs can read an archive, and
+// what is damaged is told and not taken for whole.
+import assert from 'node:assert/strict';
+import { existsSync, openSync, readdirSync, readFileSync, rmSync, writeFileSync, writeSync } from 'node:fs';
+import { join } from 'node:path';
+import { after, before, describe, it } from 'node:test';
+import { readGroup } from '../admin/packs/archive.ts';
+import { readManifest } from '../admin/packs/manifest.ts';
+import {
+  filesOf,
+  groupNames,
+  makeOldLocker,
+  type OldLocker,
+  readCustody,
+  readTimes,
+  unpackByTar,
+} from './keep-site.ts';
+import { readFiles } from './tree.ts';
+
+const LONG = `${'long-name'.repeat(12)}.sh`;
+const BINARY = String.fromCharCode(...Array.from({ length: 256 }, (_, byte) => byte)).repeat(4000);
+
+function packed(locker: OldLocker): string[] {
+  const folder = join(locker.site.base, 'packed');
+  return existsSync(folder) ? readdirSync(folder).sort() : [];
+}
+
+function dayOf(days: number): string {
+  const then = new Date(Date.now() - days * 86_400_000);
+  const local = new Date(then.getTime() - then.getTimezoneOffset() * 60_000);
+  return local.toISOString().slice(0, 10);
+}
+
+describe('webjobctl pack', () => {
+  let locker: OldLocker;
+  let files: Map<string, string>;
+  let times: Record<string, number>;
+  before(async () => {
+    const settings = { PutNameFormat: '%cid/%s_%pid_%cmd' };
+    locker = await makeOldLocker(
+      [
+        { days: 40, out: BINARY },
+        { days: 40, command: LONG },
+        { days: 35, clientId: 'client2', out: '' },
+        { days: 35, clientId: 'held' },
+        { days: 1 },
+      ],
+      settings,
+    );
+    files = readFiles(locker.site.incoming);
+    times = readTimes(locker.site);
+    await locker.webjobctl('hold', 'add', '--client', 'held', '--reason', 'case 4711');
+  });
+  after(() => locker.close());
+
+  it('with --dry-run lists days and touches nothing', async () => {
+    const lines = await locker.readJson<{ day: string; groups: number }>('pack', '--older-than', '30d', '--dry-run');
+    assert.deepEqual(
+      lines.map(({ day, groups }) => [day, groups]),
+      [
+        [dayOf(40), 2],
+        [dayOf(35), 1],
+      ],
+    );
+    assert.deepEqual(readFiles(locker.site.incoming), files);
+    assert.deepEqual(packed(locker), []);
+  });
+
+  it('puts each day into an archive that every tar reads, and takes the originals away', async () => {
+    const lines = await locker.readJson<{ pack: string; archiveSha256: string }>('pack', '--older-than', '30d');
+    assert.deepEqual(
+      lines.map(({ pack }) => pack),
+      [dayOf(40), dayOf(35)],
+    );
+    assert.deepEqual(
+      packed(locker),
+      [dayOf(40), dayOf(35)].flatMap((day) => [`${day}.jsonl`, `${day}.tar.gz`]),
+    );
+    const [, , , held = '', young = ''] = locker.names;
+    assert.deepEqual(groupNames(locker.site), [young, held].sort());
+    const unpacked = unpackByTar(locker.site);
+    assert.equal(unpacked.size, 12);
+    for (const name of locker.names.slice(0, 3)) assert.deepEqual(filesOf(unpacked, name), filesOf(files, name));
+    const records = readCustody(locker.site).filter(({ event }) => event === 'pack');
+    assert.deepEqual(
+      records.map(({ pack, archiveSha256 }) => [pack, archiveSha256]),
+      lines.map(({ pack, archiveSha256 }) => [pack, archiveSha256]),
+    );
+  });
+
+  it('lets one group be read without the others', async () => {
+    const base = join(locker.site.base, 'packed', dayOf(40));
+    for await (const group of readManifest(`${base}.jsonl`)) {
+      const found: Record<string, string> = {};
+      for await (const { extension, chunks } of readGroup(`${base}.tar.gz`, group)) {
+        const parts: Buffer[] = [];
+        for await (const chunk of chunks) parts.push(chunk);
+        found[`${group.name}.${extension}`] = Buffer.concat(parts).toString('latin1');
+      }
+      assert.deepEqual(found, filesOf(files, group.name));
+    }
+  });
+
+  it('does nothing when there is nothing to do', async () => {
+    const { exitCode, text } = await locker.webjobctl('pack', '--older-than', '30d');
+    assert.deepEqual([exitCode, text], [0, '']);
+  });
+
+  it('is undone by unpack, which brings back every byte and every time', async () => {
+    for (const day of [dayOf(40), dayOf(35)]) {
+      const { exitCode, stderr } = await locker.webjobctl('unpack', day);
+      assert.equal(exitCode, 0, stderr);
+    }
+    assert.deepEqual(readFiles(locker.site.incoming), files);
+    assert.deepEqual(readTimes(locker.site), times);
+    assert.deepEqual(packed(locker), []);
+    assert.deepEqual(
+      readCustody(locker.site).map(({ event }) => event),
+      ['hold', 'pack', 'pack', 'unpack', 'unpack'],
+    );
+  });
+});
+
+describe('webjobctl pack and what is not as it should be', () => {
+  let locker: OldLocker;
+  before(async () => {
+    locker = await makeOldLocker([{ days: 40 }, { days: 40 }, { days: 40 }]);
+  });
+  after(() => locker.close());
+
+  it('leaves a group that is not whole, and says so', async () => {
+    const [first = '', second = ''] = locker.names;
+    rmSync(join(locker.site.incoming, `${first}.err`));
+    writeFileSync(join(locker.site.incoming, `${second}.lck`), 'Jid=writing\n');
+    const { exitCode, stderr } = await locker.webjobctl('pack', '--older-than', '30d');
+    assert.equal(exitCode, 1);
+    assert.match(stderr, /not whole, or that somebody changes, and stay: 1, first client1_/);
+    assert.deepEqual(groupNames(locker.site), [first, second].sort());
+    assert.equal(unpackByTar(locker.site).size, 4);
+  });
+
+  it('packs what is left of a day into one more archive', async () => {
+    const [first = '', second = ''] = locker.names;
+    writeFileSync(join(locker.site.incoming, `${first}.err`), '');
+    rmSync(join(locker.site.incoming, `${second}.lck`));
+    const lines = await locker.readJson<{ pack: string }>('pack', '--older-than', '30d');
+    assert.deepEqual(
+      lines.map(({ pack }) => pack),
+      [`${dayOf(40)}.2`],
+    );
+    assert.equal(unpackByTar(locker.site).size, 12);
+    assert.deepEqual(groupNames(locker.site), []);
+  });
+
+  it('does not put back what would overwrite another group', async () => {
+    const [, second = ''] = locker.names;
+    writeFileSync(join(locker.site.incoming, `${second}.out`), 'another\n');
+    const { exitCode, stderr } = await locker.webjobctl('unpack', `${dayOf(40)}.2`);
+    assert.equal(exitCode, 1);
+    assert.match(stderr, /the name is taken, and so the pack stays: 1 groups/);
+    assert.equal(readFileSync(join(locker.site.incoming, `${second}.out`), 'utf8'), 'another\n');
+    assert.ok(packed(locker).includes(`${dayOf(40)}.2.tar.gz`));
+  });
+
+  it('tells of a damaged archive and a manifest that is cut off', async () => {
+    const base = join(locker.site.base, 'packed', dayOf(40));
+    const archive = readFileSync(`${base}.tar.gz`);
+    writeSync(openSync(`${base}.tar.gz`, 'r+'), Buffer.from([(archive[60] ?? 0) ^ 1]), 0, 1, 60);
+    const damaged = await locker.webjobctl('unpack', dayOf(40));
+    assert.equal(damaged.exitCode, 4);
+    assert.match(damaged.stderr, /\.tar\.gz: /);
+    writeFileSync(`${base}.tar.gz`, archive);
+    const manifest = readFileSync(`${base}.jsonl`, 'utf8');
+    writeFileSync(`${base}.jsonl`, manifest.replace(/[^\n]*\n$/, ''));
+    const cut = await locker.webjobctl('unpack', dayOf(40));
+    assert.equal(cut.exitCode, 4);
+    assert.match(cut.stderr, /the manifest is cut off/);
+    const evil = manifest.replace(/"name":"[^"]*"/, '"name":"../../../evil"');
+    writeFileSync(`${base}.jsonl`, evil);
+    const outside = await locker.webjobctl('unpack', dayOf(40));
+    assert.equal(outside.exitCode, 4);
+    assert.match(outside.stderr, /it is no group of a manifest/);
+    assert.deepEqual(packed(locker).filter((file) => file.startsWith(`${dayOf(40)}.tar`)).length, 1);
+    writeFileSync(`${base}.jsonl`, manifest);
+  });
+
+  it('is pruned as a whole, and not while something in it is on hold', async () => {
+    const prune = async (): Promise<string> => (await locker.webjobctl('prune', '--older-than', '30d', '--yes')).text;
+    await locker.webjobctl('hold', 'add', '--client', 'client1', '--reason', 'case 4711');
+    assert.equal(await prune(), '');
+    await locker.webjobctl('hold', 'remove', '--client', 'client1', '--reason', 'closed');
+    assert.match(await prune(), new RegExp(`^pack ${dayOf(40)}\npack ${dayOf(40)}\\.2\n`));
+    assert.deepEqual(packed(locker), []);
+    const names = readCustody(locker.site).flatMap(({ event, groups }) =>
+      event === 'prune' ? (groups ?? []).map(({ name }) => name) : [],
+    );
+    for (const name of locker.names) assert.ok(names.includes(name), 'every group of a pack is on record');
+  });
+});
