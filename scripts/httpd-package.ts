@@ -18,6 +18,7 @@ const PLACES = [
   { binary: '/usr/local/apache/bin/httpd', modules: '/usr/local/apache/modules' }, // from source
   { binary: '/usr/local/apache2/bin/httpd', modules: '/usr/local/apache2/modules' },
 ];
+const FCGID = 'libapache2-mod-fcgid';
 const cache = join(import.meta.dirname, '..', '.cache', 'httpd');
 
 /** The machine's httpd, or the one unpacked earlier; undefined when there is none. */
@@ -47,6 +48,15 @@ export function obtainHttpd(): HttpdProgram {
   const obtained = findHttpd();
   if (!obtained) throw new Error('the Debian package apache2-bin came without an httpd; install Apache 2.4 by hand');
   return obtained;
+}
+
+/** The same with mod_fcgid, which is a package of its own; undefined where it cannot be had. */
+export function obtainFcgid(): HttpdProgram | undefined {
+  const program = obtainHttpd();
+  const module = join(program.modulesDirectory, 'mod_fcgid.so');
+  if (!existsSync(module) && process.getuid?.() === 0 && spawnSync('apt-get', ['--version']).status === 0)
+    installPackage(FCGID);
+  return existsSync(module) ? program : undefined;
 }
 
 function installPackage(name = 'apache2-bin'): void {
@@ -89,6 +99,7 @@ function unpackPackages(): void {
       '--no-replaces',
       '--no-enhances',
       'apache2-bin',
+      FCGID,
     ],
     { encoding: 'utf8' },
   );

@@ -60,7 +60,9 @@ export class FastCgiClient {
     this.socket = connect(typeof place === 'string' ? { path: place } : { port: place, host: '127.0.0.1' });
     this.socket.setTimeout(TIME_LIMIT_MS, () => this.socket.destroy());
     this.socket.on('data', (bytes: Buffer) => {
-      this.#records.push(...this.#parser.push(bytes).map((it) => ({ ...it, content: Buffer.from(it.content) })));
+      this.#records.push(
+        ...Array.from(this.#parser.push(bytes), (it) => ({ ...it, content: Buffer.from(it.content) })),
+      );
       this.#wake();
     });
     this.socket.on('error', () => {});
@@ -106,7 +108,7 @@ export class FastCgiClient {
 export async function askFastCgi(
   place: Place,
   variables: Readonly<Record<string, string>>,
-  body = Buffer.alloc(0),
+  body: Buffer = Buffer.alloc(0),
 ): Promise<FastCgiAnswer> {
   const client = new FastCgiClient(place);
   try {

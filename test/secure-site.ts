@@ -59,6 +59,8 @@ export interface SecureOptions {
   /** Lines at its end. */
   inside?: string;
   modules?: string[];
+  /** The script stays: lines before the virtual host, and at its end. */
+  resident?: (site: Site) => { before: string; after: string };
   /** More virtual hosts on the port of TLS. */
   more?: (port: number) => string;
 }
@@ -114,17 +116,19 @@ export interface SecureSite {
 /** client1 with the password foo and client2 with bar, each with a host.sh. */
 export async function startSecureSite(options: SecureOptions): Promise<SecureSite> {
   const { certificates, mpm = 'event', modules = [], inside = '' } = options;
-  const site = makeSite();
+  const site = makeSite({ resident: options.resident !== undefined });
+  const resident = options.resident?.(site) ?? { before: '', after: '' };
   addUser(site, 'client2', 'bar');
   addCommand(site, 'client2', 'host.sh', HOST_SH);
   copyFileSync(join(site.cgiDirectory, '.htaccess'), join(site.root, 'htaccess'));
   const own = (text: string, port = 0): string => localize(text, certificates, port);
   const server = await startHttpd({
     ...{ site, mpm, modules: ['ssl', ...modules] },
+    before: resident.before,
     after: `LogLevel ssl:info\nDefine WEBJOB_CA_FILE "${certificates.site.folder}/ca.crt"\n${own(options.before ?? '')}`,
     second: (port) => {
       const virtualHost = own(readBlock(`apache ${options.virtualHost}`), port);
-      return virtualHost.replace('</VirtualHost>', `${inside}\n$&`) + (options.more?.(port) ?? '');
+      return virtualHost.replace('</VirtualHost>', `${inside}\n${resident.after}\n$&`) + (options.more?.(port) ?? '');
     },
   });
   let linesSeen = 0;

@@ -157,11 +157,11 @@ const ESCAPES: Record<string, string> = { r: '\r', n: '\n', t: '\t', 0: '\0', '\
 /** What placeholders stand for. One that was met before stands for the same bytes again, `{any}` excepted. */
 const PLACEHOLDERS: Record<string, string> = {
   server: '[ -~]+',
-  jobid: '[A-Za-z0-9_.-]{1,64}_[0-9]{10}_[0-9]{5,10}',
+  jobid: '[A-Za-z0-9_.-]{1,64}_[0-9]{10}_[0-9]{5,15}',
   time: '[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}',
   stamp: '[0-9]{14}',
   epoch: '[0-9]{10}',
-  pid: '[0-9]{5,10}',
+  pid: '[0-9]{5,15}',
   seconds: '[0-9]{1,3}',
   digits: '[0-9]+',
   any: '[ -~]*',
@@ -229,8 +229,14 @@ export function findDifferences(vector: Vector, outcome: Outcome, kind: 'bare' |
   return [
     ...(isRight ? [] : [`response: ${quote(outcome.response)}`]),
     ...compareLog(ran ? vector.log : [], outcome.log, bindings),
-    ...compareLocker(ran ? vector.locker : [], outcome.locker, bindings),
+    ...compareLocker(ran ? vector.locker : findStored(vector), outcome.locker, bindings),
   ];
+}
+
+/** What lay in the locker before the request. */
+function findStored({ setup }: Vector): Vector['locker'] {
+  const stored = setup.filter(({ kind, path }) => kind === 'file' && path.startsWith('incoming/'));
+  return stored.map(({ path, content }) => ({ path: path.slice('incoming/'.length), content }));
 }
 
 function compareLog(templates: string[], lines: string[], bindings: Bindings): string[] {

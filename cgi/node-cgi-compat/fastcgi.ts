@@ -47,19 +47,18 @@ export class RecordParser {
   #contentBytes = 0;
   #paddingBytes = 0;
 
-  /** The records that these bytes complete. Throws SyntaxError for what is no FastCGI 1; the parser is of no use then. */
-  push(bytes: Buffer): FastCgiRecord[] {
-    const records: FastCgiRecord[] = [];
+  /** The records that these bytes complete. Throws SyntaxError where FastCGI 1 ends; the parser is of no use then. */
+  *push(bytes: Buffer): Generator<FastCgiRecord> {
     for (let at = 0; at < bytes.length; ) {
       at += this.#takeHeader(bytes, at);
       if (this.#headerBytes < HEADER_BYTES) break;
-      at += this.#takeContent(bytes, at, records);
+      at += this.#takeContent(bytes, at);
+      if (this.#content && this.#contentBytes === this.#header.readUInt16BE(4)) yield this.#release(this.#content);
       const skipped = Math.min(this.#paddingBytes, bytes.length - at);
       at += skipped;
       this.#paddingBytes -= skipped;
       if (this.#content === undefined && this.#paddingBytes === 0) this.#headerBytes = 0;
     }
-    return records;
   }
 
   #takeHeader(bytes: Buffer, at: number): number {
@@ -76,7 +75,7 @@ export class RecordParser {
   }
 
   /** A content that is whole in these bytes is not copied; one that is not gets room of its own. */
-  #takeContent(bytes: Buffer, at: number, records: FastCgiRecord[]): number {
+  #takeContent(bytes: Buffer, at: number): number {
     if (this.#content === undefined) return 0;
     const length = this.#header.readUInt16BE(4);
     const taken = Math.min(length - this.#contentBytes, bytes.length - at);
@@ -86,15 +85,12 @@ export class RecordParser {
       bytes.copy(this.#content, this.#contentBytes, at, at + taken);
     }
     this.#contentBytes += taken;
-    if (this.#contentBytes === length) {
-      records.push({
-        type: this.#header.readUInt8(1),
-        requestId: this.#header.readUInt16BE(2),
-        content: this.#content,
-      });
-      this.#content = undefined;
-    }
     return taken;
+  }
+
+  #release(content: Buffer): FastCgiRecord {
+    this.#content = undefined;
+    return { type: this.#header.readUInt8(1), requestId: this.#header.readUInt16BE(2), content };
   }
 }
 

@@ -1,0 +1,91 @@
+// Every raw vector against the script that stays, behind httpd in both ways. httpd writes the head anew: its own Server, Date and
+// Connection, and headers in an order of its own. All else is to the last byte what the vector says.
+import assert from 'node:assert/strict';
+import { after, describe, it } from 'node:test';
+import { obtainFcgid } from '../scripts/httpd-package.ts';
+import { addUser, makeSite } from '../scripts/site.ts';
+import { startWay, WAYS, type Way } from './resident-server.ts';
+import { sendRaw, type Target } from './target.ts';
+import { askVector, runVector } from './vector-run.ts';
+import { readVectors, type Vector } from './vectors.ts';
+
+/** Where httpd knows the length of a body better than the client said it: it has read the whole body before the script hears of it. */
+const KNOWN_LENGTHS: Record<Way, Record<string, number>> = {
+  mod_fcgid: {
+    'headers.txt GET without Content-Length': 200,
+    'headers.txt PUT without Content-Length': 456,
+    'headers.txt a chunked body has no length that could be checked': 200,
+    'headers.txt 21 digits': 200,
+    'order.txt 454 before 404': 404,
+    'order.txt 454 before 457': 457,
+    'order.txt 454 before 456': 456,
+    'order.txt 454 before 251': 251,
+  },
+  mod_proxy_fcgi: {
+    'headers.txt a chunked body has no length that could be checked': 200,
+    'headers.txt 21 digits': 200,
+  },
+};
+
+/** What a vector says of a script that stays. */
+function adapt(vector: Vector, way: Way): Vector {
+  const adapted = { ...vector, response: orderHead(vector.response, '\\r\\n') };
+  // httpd leaves a length of nothing out of its answer to HEAD.
+  if (vector.request.toString('latin1').startsWith('HEAD '))
+    adapted.response = adapted.response.replace(/Content-Length: 0\\r\\n/, '');
+  if (way === 'mod_proxy_fcgi') return adapted;
+  // mod_fcgid reads a body to its end before it asks for a process; for one that breaks off it asks for none.
+  if (vector.httpdAnswers?.script === 'after') adapted.httpdAnswers = { status: 500, script: 'before' };
+  // It says 0 where the client said nothing.
+  adapted.log = vector.log.map((line) => line.replace(/ - (\d+ \{seconds\} )/, ' 0 $1'));
+  return adapted;
+}
+
+const OPEN = `
+KeepAlive Off
+ScriptAlias /open/ "\${WEBJOB_CGI_DIRECTORY}/"
+<Location "/open/">
+  Require all granted
+</Location>`;
+
+for (const way of WAYS) {
+  const isHere = way !== 'mod_fcgid' || obtainFcgid() !== undefined;
+  describe(`raw vectors against ${way}`, { skip: !isHere && 'no mod_fcgid on this machine' }, async () => {
+    if (!isHere) return;
+    const target = await startTarget(way);
+    after(() => target.close());
+    for (const vector of readVectors()) {
+      if (vector.only?.kind === 'bare') continue;
+      const status = KNOWN_LENGTHS[way][`${vector.place.replace(/:.*/, '')} ${vector.name}`];
+      it(`${vector.place} ${vector.name}`, async () => {
+        if (status === undefined) await runVector(target, adapt(vector, way));
+        else assert.match(await askVector(target, vector), new RegExp(`^HTTP/1.1 ${status} `));
+      });
+    }
+  });
+}
+
+async function startTarget(way: Way): Promise<Target> {
+  const site = makeSite({ resident: true });
+  addUser(site, 'client2', 'bar');
+  const { server, close } = await startWay(way, site, { after: OPEN });
+  return {
+    kind: 'httpd',
+    site,
+    ask: async (request) => orderHead(await sendRaw(server.port, request), '\r\n'),
+    close: async () => {
+      await close();
+      site.remove();
+    },
+  };
+}
+
+/** The head in one order, without what httpd alone says. */
+function orderHead(response: string, lineEnd: string): string {
+  const end = response.indexOf(lineEnd + lineEnd);
+  if (end < 0) return response;
+  const [first = '', ...headers] = response.slice(0, end).split(lineEnd);
+  const kept = headers.filter((line) => !/^(?:Date|Connection): /.test(line));
+  assert.equal(new Set(kept.map((line) => line.replace(/:.*/, ''))).size, kept.length, 'no header comes twice');
+  return [first, ...kept.sort(), '', response.slice(end + 2 * lineEnd.length)].join(lineEnd);
+}
