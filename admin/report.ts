@@ -7,7 +7,7 @@ import { parseDuration, parseInstant } from './durations.ts';
 import { Failure } from './failure.ts';
 import { readJobs } from './history/jobs.ts';
 import { printJson, say, startProgress } from './output.ts';
-import { replaceFolder } from './report/folder.ts';
+import { replaceFolder, tidyFolder } from './report/folder.ts';
 import { summarize } from './report/summary.ts';
 import { writeReport } from './report/write.ts';
 import { globalOptions, openSite, type Site } from './site.ts';
@@ -64,6 +64,7 @@ async function run(command: Command): Promise<void> {
   const path = checkPlace(html, site);
   // What the web server is to read must not depend on who runs this.
   process.umask(0o022);
+  tidyFolder(path);
   const now = new Date();
   const { useGMT: useGmt, incomingDirectory: locker, serverId } = site.settings;
   const reading = startProgress('jobs read');

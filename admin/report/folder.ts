@@ -20,6 +20,32 @@ import { Failure } from '../failure.ts';
 const MARK = '.webjobctl';
 const MAX_SWAPS = 5;
 
+/** Puts away what runs left that are gone. A folder that was on its way out when its successor did not come is put back. Throws Failure. */
+export function tidyFolder(path: string): void {
+  try {
+    for (const name of readdirSync(dirname(path)).sort().reverse()) {
+      const kind = kindOfLeftover(path, name);
+      const leftover = join(dirname(path), name);
+      if (kind === 'old' && !existsSync(path) && isOurs(leftover)) renameSync(leftover, path);
+      else if (kind) rmSync(leftover, { recursive: true, force: true });
+    }
+  } catch (error) {
+    throw failureOf(path, error);
+  }
+}
+
+function kindOfLeftover(path: string, name: string): string | undefined {
+  const prefix = `.${basename(path)}.`;
+  if (!name.startsWith(prefix)) return undefined;
+  const [, pid, kind] = /^([0-9]{1,10})\.(new|old)$/.exec(name.slice(prefix.length)) ?? [];
+  return pid === undefined || isAlive(Number(pid)) ? undefined : kind;
+}
+
+/** A folder that was made here; no link to one. */
+function isOurs(path: string): boolean {
+  return lstatSync(path).isDirectory() && existsSync(join(path, MARK));
+}
+
 /**
  * Has `fill` fill an empty folder beside `path`, then gives it that name, and the mode and the owner of the folder that it replaces, which
  * is removed. That one must be empty or have been made here. Throws Failure `failed`, and what `fill` throws; then all is as it was.
@@ -27,7 +53,7 @@ const MAX_SWAPS = 5;
 export async function replaceFolder(path: string, fill: (folder: string) => Promise<void>): Promise<void> {
   const fresh = ownName(path, 'new');
   try {
-    removeLeftovers(path);
+    tidyFolder(path);
     const old = checkReplaceable(path);
     rmSync(fresh, { recursive: true, force: true });
     mkdirSync(fresh, 0o700);
@@ -66,7 +92,7 @@ function checkReplaceable(path: string): Stats | undefined {
   const found = lstatSync(path, { throwIfNoEntry: false });
   if (!found) return undefined;
   if (!found.isDirectory()) throw new Failure('failed', `${path} is there and no folder`);
-  if (!existsSync(join(path, MARK)) && readdirSync(path).length > 0)
+  if (!isOurs(path) && readdirSync(path).length > 0)
     throw new Failure(
       'failed',
       `${path} holds something else`,
@@ -77,19 +103,6 @@ function checkReplaceable(path: string): Stats | undefined {
 
 function ownName(path: string, kind: 'new' | 'old'): string {
   return join(dirname(path), `.${basename(path)}.${process.pid}.${kind}`);
-}
-
-/** What runs left that are gone. A folder that was on its way out when its successor did not come is put back first. */
-function removeLeftovers(path: string): void {
-  const prefix = `.${basename(path)}.`;
-  for (const name of readdirSync(dirname(path)).sort().reverse()) {
-    const [, pid, kind] =
-      /^([0-9]{1,10})\.(new|old)$/.exec(name.startsWith(prefix) ? name.slice(prefix.length) : '') ?? [];
-    if (pid === undefined || isAlive(Number(pid))) continue;
-    const leftover = join(dirname(path), name);
-    if (kind === 'old' && !existsSync(path)) renameSync(leftover, path);
-    else rmSync(leftover, { recursive: true, force: true });
-  }
 }
 
 function isAlive(pid: number): boolean {
