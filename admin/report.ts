@@ -18,7 +18,7 @@ const MAX_JOBS = 10_000;
 
 const EXPLANATION = `
 Writes an overview with charts, and a page for each client, command and job, with its output, its record and
-whether the files are what the record says. The pages need no server and no script: open index.html. DIR is
+whether the files are what was received. The pages need no server and no script: open index.html. DIR is
 replaced as a whole when all pages are there; a folder that holds anything else is left alone.
 
 Example, every hour from cron:
@@ -66,7 +66,7 @@ async function run(command: Command): Promise<void> {
   process.umask(0o022);
   tidyFolder(path);
   const now = new Date();
-  const { useGMT: useGmt, incomingDirectory: locker, serverId } = site.settings;
+  const { useGMT: useGmt, serverId } = site.settings;
   const reading = startProgress('jobs read');
   const summary = await summarize(counted(readJobs(site), reading.advance), { since, now, site, limit });
   reading.end();
@@ -74,7 +74,7 @@ async function run(command: Command): Promise<void> {
   let pages = 0;
   await replaceFolder(path, async (folder) => {
     pages = writeReport(folder, {
-      ...{ summary, now, useGmt, locker, advance: writing.advance },
+      ...{ summary, now, site, advance: writing.advance },
       scope: { since, silentSeconds: silent, clock: useGmt ? 'GMT' : "the server's time" },
       frame: { siteName: serverId, madeAt: formatTime(now, useGmt), version: WEBJOB_VERSION },
     });

@@ -97,10 +97,13 @@ describe('a report', () => {
   it('has the verdict, the output and the record on the page of a job', () => {
     const good = read(findPage(ids.first, 'kept\nbefore'));
     assert.match(good, /KidReason<\/th><td>The kid exited cleanly\./);
-    assert.match(good, /nothing to compare with/);
+    assert.match(good, /verified<\/a>/);
+    assert.equal(good.match(/>as received</g)?.length, 3);
     const wrong = listPages().filter((name) => read(name).includes('differs from the record'));
     assert.equal(wrong.length, 3);
     for (const name of wrong) assert.match(read(name), /does not verify/);
+    assert.match(read('index.html'), /<dt>do not verify<\/dt><dd>3<\/dd>/);
+    assert.match(read('index.html'), /The custody record is whole, \d+ entries/);
     const broken = read(findPage(ids.incomplete, 'arrived'));
     assert.match(broken, /it has no \.rdy file/);
     const binary = read(findPage(ids.killed, '<pre class="dump"'));

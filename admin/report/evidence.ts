@@ -7,7 +7,7 @@ import { type Group, STREAMS, type StreamName } from 'webjob-locker';
 import { parseRecord, type RunRecord } from 'webjob-protocol';
 import { MAX_TEXT_BYTES, type StreamHead } from './stream.ts';
 
-/** A stream above this is shown but not read to its end: a report is made every hour, `webjobctl verify` when it must be known. */
+/** A stream above this is shown but not read to its end: a report is made every hour. */
 export const MAX_HASHED_BYTES = 256 * 1024 * 1024;
 const CHUNK_BYTES = 256 * 1024;
 

@@ -1,25 +1,36 @@
 // The page of one job: what happened, whether the files are what the record of the run says, what the program printed, the record itself.
 import { type LogLine, RECORD_FIELDS } from 'webjob-protocol';
 import type { Job } from '../job.ts';
-import { formatBytes } from '../output.ts';
-import { type Evidence, MAX_HASHED_BYTES, type StreamEvidence } from './evidence.ts';
+import type { Deposit } from './custody.ts';
+import type { Evidence, StreamEvidence } from './evidence.ts';
 import { html, type Markup } from './html.ts';
 import type { Page } from './page.ts';
 import { formatStream } from './stream.ts';
 import { type Book, formatClient, formatCommand, formatEnd, formatInstant, formatState } from './tables.ts';
+import type { JobVerdict, Verdict } from './verdict.ts';
 
 const ROOT = '../';
 
-export function jobPage(job: Job, evidence: Evidence, book: Book): Page {
+/** All that there is to say of one job. */
+export interface Case {
+  job: Job;
+  evidence: Evidence;
+  /** What the custody record says of it. */
+  deposit: Deposit | undefined;
+  verdict: JobVerdict;
+}
+
+export function jobPage(shown: Case, book: Book): Page {
+  const { job, evidence, verdict } = shown;
   const name = `${job.command ?? 'unknown command'} on ${job.clientId ?? 'unknown client'}`;
   return {
     ...{ title: `${name}, ${job.jobId ?? 'no job id'}`, root: ROOT, place: 'jobs.html' },
     content: html`<h1>${name}</h1>
-<p class="lead">${formatState(job.state)} · ${formatInstant(job.at, book)}${formatVerdict(evidence)}</p>
+<p class="lead">${formatState(job.state)} · ${formatInstant(job.at, book)}${formatVerdict(verdict)}</p>
 <h2>Job</h2>
 ${formatFacts(job, evidence, book)}
 <h2 id="verification">Verification</h2>
-${formatVerification(job, evidence)}
+${formatVerification(shown)}
 <h2 id="output">Output</h2>
 ${formatOutput(job, evidence)}
 <h2 id="record">Record</h2>
@@ -56,46 +67,38 @@ function describeLine(line: LogLine | undefined): string {
   return `${line.time}, ${line.status} ${line.message}`;
 }
 
-function formatVerification(job: Job, evidence: Evidence): Markup {
+/** Where a reader looks first; nothing where nothing could be compared. */
+function formatVerdict({ look }: JobVerdict): Markup | undefined {
+  if (look === 'bad') return html` · <a class="state bad" href="#verification">does not verify</a>`;
+  return look === 'good' ? html` · <a class="state good" href="#verification">verified</a>` : undefined;
+}
+
+function formatVerification({ job, evidence, deposit, verdict }: Case): Markup {
   const { streams, record, recordProblem } = evidence;
   if (!job.group) return html`<p class="note">There are no files to verify.</p>`;
-  const rows = (['out', 'err', 'env'] as const).map((name) => formatCheck(name, streams[name]));
-  const problem = recordProblem ? html`<p class="bad">The record cannot be read: ${recordProblem}.</p>` : undefined;
-  const complete = job.group.has.has('rdy')
-    ? undefined
-    : html`<p class="bad">The upload was not announced: it has no .rdy file.</p>`;
-  return html`${complete}${problem}<div class="scroll" role="region" aria-label="Verification" tabindex="0"><table>
-<caption><span>Each stream as it lay in the locker when this page was made${record ? html`, and the ${record.fields.HashType} hash in its record` : undefined}</span></caption>
+  const problems = [
+    job.group.has.has('rdy') ? undefined : 'The upload was not announced: it has no .rdy file.',
+    recordProblem && `The record cannot be read: ${recordProblem}.`,
+    verdict.custody,
+  ].filter((problem) => problem !== undefined);
+  const sources = [
+    deposit ? 'the custody record of the server' : undefined,
+    record ? `the ${record.fields.HashType} hashes in the record of the client` : undefined,
+  ].filter((source) => source !== undefined);
+  const caption = `Each stream as it lay in the locker when this page was made${sources.length > 0 ? `, beside ${sources.join(' and ')}` : ''}`;
+  return html`${problems.map((problem) => html`<p class="bad">${problem}</p>`)}<div class="scroll" role="region" aria-label="Verification" tabindex="0"><table>
+<caption><span>${caption}</span></caption>
 <thead><tr><th scope="col">Stream</th><th scope="col">Verdict</th><th scope="col" class="number">Bytes</th><th scope="col">SHA-256</th></tr></thead>
 <tbody>
-${rows}</tbody>
-</table></div>`;
+${(['out', 'err', 'env'] as const).map((name) => formatCheck(name, verdict.streams[name], streams[name]))}</tbody>
+</table></div>${deposit?.receivedAt === undefined ? undefined : html`<p class="note">Received ${deposit.receivedAt}, as the custody record says.</p>`}`;
 }
 
-function formatCheck(name: string, stream: StreamEvidence | undefined): Markup {
-  const { look, words } = judge(stream);
+function formatCheck(name: string, { look, words, proof }: Verdict, stream: StreamEvidence | undefined): Markup {
   return html`<tr><th scope="row" class="path">.${name}</th><td><span class="state ${look}">${words}</span>${
-    look === 'bad' && stream?.claim
-      ? html`<br><span class="hash">said ${stream.claim.said}, is ${stream.claim.found}</span>`
-      : undefined
-  }</td><td class="number">${stream?.size ?? ''}</td><td class="hash">${stream?.sha256 ?? ''}</td></tr>
+    proof === undefined ? undefined : html`<br><span class="hash">${proof}</span>`
+  }</td><td class="number">${stream?.size}</td><td class="hash">${stream?.sha256}</td></tr>
 `;
-}
-
-function judge(stream: StreamEvidence | undefined): { look: string; words: string } {
-  if (!stream) return { look: 'bad', words: 'missing' };
-  if (stream.sha256 === undefined) return { look: 'plain', words: `not read, above ${formatBytes(MAX_HASHED_BYTES)}` };
-  if (!stream.claim) return { look: 'plain', words: 'nothing to compare with' };
-  return stream.claim.said === stream.claim.found
-    ? { look: 'good', words: 'as the record says' }
-    : { look: 'bad', words: 'differs from the record' };
-}
-
-/** The worst of the verdicts, where a reader looks first; nothing where nothing could be compared. */
-function formatVerdict({ streams }: Evidence): Markup | undefined {
-  const looks = Object.values(streams).map((stream) => judge(stream).look);
-  if (looks.includes('bad')) return html` · <a class="state bad" href="#verification">does not verify</a>`;
-  return looks.includes('good') ? html` · <a class="state good" href="#verification">verified</a>` : undefined;
 }
 
 function formatOutput({ group }: Job, { streams }: Evidence): Markup {

@@ -2,6 +2,7 @@
 import type { Job } from '../job.ts';
 import { formatBytes } from '../output.ts';
 import { type Bar, formatChart, formatMeter } from './charts.ts';
+import type { Custody } from './custody.ts';
 import { html, type Markup } from './html.ts';
 import type { Page } from './page.ts';
 import { type Actor, isFailure, type Period, type Summary } from './summary.ts';
@@ -29,16 +30,31 @@ export interface Scope {
   clock: string;
 }
 
-export function overviewPage(summary: Summary, scope: Scope, book: Book): Page {
+/** All that the overview tells of. */
+export interface Overview {
+  summary: Summary;
+  scope: Scope;
+  custody: Custody;
+  /** Jobs of which the files are not what was received, or not what the client sent. */
+  unverified: readonly Job[];
+}
+
+export function overviewPage({ summary, scope, custody, unverified }: Overview, book: Book): Page {
   const failures = summary.jobs.filter(isFailure).slice(0, MAX_OVERVIEW_ROWS);
   const silent = findSilent(summary, scope, book.now);
   return {
     ...{ title: 'Overview', root: '', place: 'index.html' },
     content: html`<h1>Overview</h1>
 <p class="lead">Jobs since ${formatInstant(scope.since, book)}, in ${scope.clock}.</p>
-${formatTiles(summary, silent.length)}
+${formatTiles(summary, [
+  ['clients silent', silent.length],
+  ['do not verify', unverified.length],
+])}
 <h2>At a glance</h2>
 <div class="charts">${formatCharts(summary)}${formatSilent(silent, scope, book)}</div>
+<h2>Verification</h2>
+<p>${describeCustody(custody)}</p>
+${unverified.length > 0 ? formatJobTable('unverified', 'The newest jobs of which the files do not verify', unverified.slice(0, MAX_OVERVIEW_ROWS), '', book) : html`<p class="note">${summary.jobs.length > 0 ? 'No file of the jobs that have a page differs from what it is compared with.' : 'There are no jobs.'}</p>`}
 <h2>Newest failures</h2>
 ${formatJobTable('failures', 'The newest jobs that failed, were refused, or broke off', failures, '', book)}
 <h2>Newest jobs</h2>
@@ -46,7 +62,13 @@ ${formatJobTable('newest', 'The newest jobs', summary.jobs.slice(0, MAX_OVERVIEW
   };
 }
 
-function formatTiles({ total, states, clients }: Summary, silent: number): Markup {
+function describeCustody({ files, records, faults }: Custody): Markup {
+  if (files === 0) return html`<span class="plain">There is no custody record: what was received is not known.</span>`;
+  if (faults === 0) return html`<span class="state good">The custody record is whole, ${records} entries.</span>`;
+  return html`<span class="state bad">The custody record is not as it was written: ${faults} ${faults === 1 ? 'fault' : 'faults'} in ${records} entries.</span>`;
+}
+
+function formatTiles({ total, states, clients }: Summary, more: [string, number][]): Markup {
   const tiles: [string, string | number][] = [
     ['jobs', total.jobs],
     ...(['done', 'failed', 'refused', 'incomplete', 'got', 'orphan'] as const)
@@ -54,7 +76,7 @@ function formatTiles({ total, states, clients }: Summary, silent: number): Marku
       .map((state): [string, number] => [describeState(state), states.get(state) ?? 0]),
     ['bytes received', formatBytes(total.bytes)],
     ['clients ever', clients.size],
-    ['clients silent', silent],
+    ...more,
   ];
   return html`<dl class="tiles">${tiles.map(([name, value]) => html`<div><dt>${name}</dt><dd>${value}</dd></div>`)}</dl>`;
 }

@@ -3,13 +3,16 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Job } from '../job.ts';
 import { warn } from '../output.ts';
-import { readEvidence } from './evidence.ts';
-import { jobPage } from './jobpage.ts';
+import type { Site } from '../site.ts';
+import { type Custody, readCustody } from './custody.ts';
+import { type Evidence, readEvidence } from './evidence.ts';
+import { type Case, jobPage } from './jobpage.ts';
 import { clientPath, commandPath, jobPath } from './links.ts';
 import { actorPage, actorsPage, jobsPage, overviewPage, type Scope } from './overview.ts';
 import { type Frame, formatPage, type Page } from './page.ts';
 import type { Actor, Summary } from './summary.ts';
 import type { Book } from './tables.ts';
+import { judgeJob } from './verdict.ts';
 
 /** Clients, and commands, with a page of their own: whoever has more finds them with `webjobctl jobs`. */
 export const MAX_ACTORS = 5000;
@@ -19,9 +22,7 @@ export interface ReportPlan {
   scope: Scope;
   frame: Frame;
   now: Date;
-  useGmt: boolean;
-  /** IncomingDirectory. */
-  locker: string;
+  site: Site;
   /** Called after every page. */
   advance(): void;
 }
@@ -32,7 +33,7 @@ export function writeReport(folder: string, plan: ReportPlan): number {
   const clients = choose(summary.clients);
   const commands = choose(summary.commands);
   const book: Book = {
-    ...{ useGmt: plan.useGmt, now: plan.now },
+    ...{ useGmt: plan.site.settings.useGMT, now: plan.now },
     clients: new Set(clients.map(({ name }) => name)),
     commands: new Set(commands.map(({ name }) => name)),
     jobs: new Set(summary.jobs),
@@ -44,7 +45,6 @@ export function writeReport(folder: string, plan: ReportPlan): number {
     plan.advance();
   };
   for (const name of ['client', 'command', 'job']) mkdirSync(join(folder, name), 0o755);
-  write('index.html', overviewPage(summary, scope, book));
   write('jobs.html', jobsPage(summary, book));
   write('clients.html', actorsPage('client', clients, summary.clients.size - clients.length, book));
   write('commands.html', actorsPage('command', commands, summary.commands.size - commands.length, book));
@@ -54,7 +54,14 @@ export function writeReport(folder: string, plan: ReportPlan): number {
   const byCommand = groupBy(summary.jobs, ({ command }) => command);
   for (const actor of commands)
     write(commandPath(actor.name), actorPage('command', actor, byCommand.get(actor.name) ?? [], book));
-  for (const job of summary.jobs) write(jobPath(job), makeJobPage(job, plan.locker, book));
+  const custody = readCustody(plan.site, new Set(summary.jobs.flatMap(({ group }) => group?.name ?? [])));
+  const unverified: Job[] = [];
+  for (const job of summary.jobs) {
+    const shown = openCase(job, plan.site, custody);
+    if (shown.verdict.look === 'bad') unverified.push(job);
+    write(jobPath(job), jobPage(shown, book));
+  }
+  write('index.html', overviewPage({ summary, scope, custody, unverified }, book));
   return pages;
 }
 
@@ -69,14 +76,20 @@ function groupBy(jobs: readonly Job[], nameOf: (job: Job) => string | undefined)
   return groups;
 }
 
-function makeJobPage(job: Job, locker: string, book: Book): Page {
+function openCase(job: Job, site: Site, custody: Custody): Case {
+  const deposit = job.group && custody.deposits.get(job.group.name);
+  const evidence = tryEvidence(job, site);
+  return { job, evidence, deposit, verdict: judgeJob(job, evidence, deposit) };
+}
+
+function tryEvidence(job: Job, { settings }: Site): Evidence {
   try {
-    return jobPage(job, readEvidence(locker, job.group), book);
+    return readEvidence(settings.incomingDirectory, job.group);
   } catch (error) {
     const { code, message } = error as NodeJS.ErrnoException;
     if (code === undefined) throw error;
     warn(`${job.group?.name}: ${message}`);
-    return jobPage(job, { streams: {}, record: undefined, recordProblem: `the files: ${code}` }, book);
+    return { streams: {}, record: undefined, recordProblem: code };
   }
 }
 
