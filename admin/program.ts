@@ -2,6 +2,7 @@
 import { Command } from 'commander';
 import { clientCommand } from './clients/command.ts';
 import { completionCommand } from './completion/command.ts';
+import { configtestCommand } from './configtest/command.ts';
 import { initCommand } from './init/command.ts';
 import { holdCommand } from './keep/hold.ts';
 import { pruneCommand } from './keep/prune.ts';
@@ -17,6 +18,7 @@ declare const WEBJOB_VERSION: string;
 const COMMANDS: (() => Command)[] = [
   initCommand,
   clientCommand,
+  configtestCommand,
   signCommand,
   reportCommand,
   metricsCommand,

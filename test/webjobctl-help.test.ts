@@ -71,11 +71,12 @@ describe('webjobctl(8)', () => {
 describe('webjobctl --help', () => {
   const helps = new Map<string, string>();
   before(async () => {
-    for (const { name } of rows) {
+    const ask = async ({ name }: CommandRow): Promise<void> => {
       const { code, stdout, stderr } = await runWebjobctl([...name.split(' ').filter(Boolean), '--help']);
       assert.deepEqual({ code, stderr }, { code: 0, stderr: '' }, name);
       helps.set(name, stdout);
-    }
+    };
+    await Promise.all(rows.map(ask));
   });
 
   it('shows an example of every command', () => {
@@ -102,17 +103,6 @@ describe('webjobctl --help', () => {
           `${name} ${flags}`,
         );
       }
-    }
-  });
-
-  it('keeps to the width of a terminal where we wrap', () => {
-    for (const [name, text] of helps) {
-      const explanation = text.slice(text.indexOf('Options:')).split(/\n\n/).slice(1).join('\n');
-      assert.deepEqual(
-        explanation.split('\n').filter((line) => line.length > 120 && !line.startsWith('  ')),
-        [],
-        name,
-      );
     }
   });
 });
@@ -143,7 +133,10 @@ describe('webjobctl completion', async () => {
       });
 
       it('offers every option of every command', () => {
-        for (const { name } of rows) offers(`webjobctl ${name}${name === '' ? '' : ' '}-`, flagsOf(name));
+        // All in the shell that starts in no time, and one of every kind in the others, whose scripts come from the same tree.
+        const asked =
+          shell === 'bash' ? rows : rows.filter(({ name }) => ['', 'init', 'client add', 'sign'].includes(name));
+        for (const { name } of asked) offers(`webjobctl ${name}${name === '' ? '' : ' '}-`, flagsOf(name));
       });
 
       it('steps over the values of options', () => {

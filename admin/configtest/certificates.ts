@@ -1,0 +1,72 @@
+// What has a date: the server's certificate, the CA, the list of revoked certificates, the clients' certificates.
+import { X509Certificate } from 'node:crypto';
+import { existsSync, readFileSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import { findLatest, listCertificates } from '../clients/certificates.ts';
+import { daysLeft } from '../clients/list.ts';
+import { errorCode } from '../files.ts';
+import { askProgram } from '../programs.ts';
+import { error, type Finding, note, warning } from './finding.ts';
+import { type Directive, splitArguments } from './httpd.ts';
+
+/** Days before its end at which something is to be renewed. */
+const SOON = 30;
+
+export function checkCertificates(etcDirectory: string, directives: readonly Directive[] | undefined): Finding[] {
+  const placed = (name: string, usual: string): string[] => {
+    const named = directives?.filter((one) => one.name === name).map(({ value }) => splitArguments(value)[0] ?? '');
+    return [...new Set(named?.length ? named : [join(etcDirectory, usual)])].filter((path) => existsSync(path));
+  };
+  return [
+    ...placed('SSLCertificateFile', 'webjob-server.crt').flatMap((path) => checkDate("the server's certificate", path)),
+    ...placed('SSLCACertificateFile', 'webjob-ca.crt').flatMap((path) => checkDate('the CA of the clients', path)),
+    ...placed('SSLCARevocationFile', 'webjob-ca.crl').flatMap(checkRevocationList),
+    ...placed('SSLCertificateKeyFile', 'webjob-server.key').flatMap(checkKey),
+    ...checkClients(etcDirectory),
+  ];
+}
+
+function checkDate(what: string, path: string): Finding[] {
+  try {
+    const certificate = new X509Certificate(readFileSync(path));
+    if (certificate.validFromDate.getTime() > Date.now())
+      return [error(`${what} is not good yet`, path, "is this machine's clock right?")];
+    return judge(what, certificate.validToDate, path, 'renew it, then apachectl graceful');
+  } catch (failure) {
+    return [error(`${what} cannot be read: ${errorCode(failure)}`, path, 'it must be a certificate in PEM')];
+  }
+}
+
+function judge(what: string, until: Date, path: string, remedy: string): Finding[] {
+  const days = daysLeft(until);
+  if (until.getTime() <= Date.now()) return [error(`${what} ended ${until.toISOString().slice(0, 10)}`, path, remedy)];
+  if (days < SOON) return [warning(`${what} ends in ${days} days`, path, remedy)];
+  return [note(`${what} is good for ${days} days`, path)];
+}
+
+/** Past its date httpd refuses everybody. */
+function checkRevocationList(path: string): Finding[] {
+  const { stdout } = askProgram('openssl', ['crl', '-in', path, '-noout', '-nextupdate']);
+  const until = new Date(/^nextUpdate=(.*)$/m.exec(stdout)?.[1] ?? '');
+  if (Number.isNaN(until.getTime())) return [error('it is no list of revoked certificates', path, 'make it anew')];
+  const remedy = `openssl ca -config ca.cnf -gencrl -out ${path} in the folder of the CA, then apachectl graceful`;
+  return judge('the list of revoked certificates', until, path, remedy);
+}
+
+function checkKey(path: string): Finding[] {
+  if ((statSync(path).mode & 0o077) === 0) return [];
+  return [
+    error('others may read the private key', path, `chmod 600 ${path}; and make another one, with its certificate`),
+  ];
+}
+
+function checkClients(etcDirectory: string): Finding[] {
+  const certificates = listCertificates(etcDirectory);
+  const ending = [...new Set(certificates.map(({ client }) => client))].filter((client) => {
+    const latest = findLatest(certificates, client);
+    return latest !== undefined && daysLeft(latest.until) < SOON;
+  });
+  if (ending.length === 0) return [];
+  const what = `certificates of clients end within ${SOON} days or have ended: ${ending.slice(0, 5).join(', ')}`;
+  return [warning(what, etcDirectory, `webjobctl client list --expiring ${SOON}d, then client renew`)];
+}

@@ -1,0 +1,106 @@
+// httpd as it is configured: asked by its own -t and what it dumps, so that what counts is what it makes of its files.
+import { existsSync } from 'node:fs';
+import { delimiter, dirname, join } from 'node:path';
+import { askProgram } from '../programs.ts';
+import { error, type Finding, note } from './finding.ts';
+
+export interface Directive {
+  name: string;
+  /** As httpd has it, Defines replaced; without quotes round the whole. */
+  value: string;
+  /** `Directory "/usr/lib/cgi-bin/webjob"`, from the outermost to the innermost. */
+  sections: string[];
+  where: string;
+}
+
+export interface Httpd {
+  modules: string[];
+  /** Undefined where mod_info is not there to tell. */
+  directives: Directive[] | undefined;
+  /** User and group that it turns into. */
+  userName: string | undefined;
+}
+
+const NAMES = ['apachectl', 'apache2', 'httpd'];
+const FOLDERS = ['/usr/sbin', '/usr/local/sbin', '/usr/local/apache/bin', '/usr/local/apache2/bin'];
+const INFO_MODULES = [
+  '/usr/lib/apache2/modules/mod_info.so',
+  '/usr/lib64/httpd/modules/mod_info.so',
+  '/usr/libexec/apache2/mod_info.so',
+  '/usr/local/libexec/apache24/mod_info.so',
+  '/usr/local/apache/modules/mod_info.so',
+  '/usr/local/apache2/modules/mod_info.so',
+];
+
+/** Asks httpd. Without one, or one that does not like its configuration, the findings say so. */
+export function askHttpd(
+  given: string | undefined,
+  conf: string | undefined,
+): { httpd: Httpd | undefined; findings: Finding[] } {
+  const program = given ?? findProgram();
+  if (program === undefined)
+    return { httpd: undefined, findings: [note('no httpd was found, so none was asked', 'PATH', '--httpd PROGRAM')] };
+  const file = conf === undefined ? [] : ['-f', conf];
+  const ask = (...args: string[]) => askProgram(program, [...file, ...args]);
+  const test = ask('-t', '-D', 'DUMP_MODULES', '-D', 'DUMP_RUN_CFG');
+  if (test.status !== 0) {
+    const said = test.stderr.trim().split('\n').slice(-3).join(' ');
+    const remedy = conf === undefined ? 'mend it; --httpd-conf FILE when httpd reads another file' : 'mend it';
+    return {
+      httpd: undefined,
+      findings: [error(`httpd does not take its configuration: ${said}`, conf ?? program, remedy)],
+    };
+  }
+  const modules = [...test.stdout.matchAll(/^ (\w+)_module /gm)].map(([, name = '']) => name);
+  const userName = /^User: name="([^"]+)"/m.exec(test.stdout)?.[1];
+  const directives = findDirectives(ask, modules, program);
+  const findings =
+    directives === undefined
+      ? [note('without mod_info httpd does not tell which directives hold, so they were not checked', program)]
+      : [];
+  return { httpd: { modules, directives, userName }, findings };
+}
+
+function findProgram(): string | undefined {
+  const folders = [...(process.env.PATH ?? '').split(delimiter), ...FOLDERS];
+  return NAMES.flatMap((name) => folders.map((folder) => join(folder, name))).find((path) => existsSync(path));
+}
+
+type Ask = (...args: string[]) => { status: number | null; stdout: string };
+
+/** mod_info is loaded for this one question when it is not loaded anyway. */
+function findDirectives(ask: Ask, modules: readonly string[], program: string): Directive[] | undefined {
+  const places = [...INFO_MODULES, join(dirname(program), '..', 'modules', 'mod_info.so')];
+  const info = places.find((path) => existsSync(path));
+  if (!modules.includes('info') && info === undefined) return undefined;
+  const load = modules.includes('info') ? [] : ['-C', `LoadModule info_module ${info}`];
+  const { status, stdout } = ask(...load, '-t', '-D', 'DUMP_CONFIG');
+  return status === 0 && stdout.includes('# In file:') ? parseDump(stdout) : undefined;
+}
+
+/** `# In file: F`, `# N:` for the line, then a directive; a section opens and closes as in httpd.conf. */
+export function parseDump(text: string): Directive[] {
+  const directives: Directive[] = [];
+  const sections: string[] = [];
+  let [file, line] = ['', ''];
+  for (const raw of text.split('\n')) {
+    const statement = raw.trim();
+    const [, place] = /^# In file: (.*)$/.exec(statement) ?? [];
+    const [, number] = /^# +(\d+):$/.exec(statement) ?? [];
+    const [, opened] = /^<([^/].*)>$/.exec(statement) ?? [];
+    if (place !== undefined) file = place;
+    else if (number !== undefined) line = number;
+    else if (opened !== undefined) sections.push(opened);
+    else if (statement.startsWith('</')) sections.pop();
+    else if (statement !== '' && !statement.startsWith('#')) {
+      const [, name = '', value = ''] = /^(\S+)\s*(.*)$/.exec(statement) ?? [];
+      directives.push({ name, value, sections: [...sections], where: `${file}:${line}` });
+    }
+  }
+  return directives;
+}
+
+/** `/webjob/ "/usr/local/apache/webjob/"` in its parts, without quotes. */
+export function splitArguments(value: string): string[] {
+  return [...value.matchAll(/"([^"]*)"|(\S+)/g)].map(([, quoted, bare]) => quoted ?? bare ?? '');
+}

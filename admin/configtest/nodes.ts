@@ -1,0 +1,110 @@
+// What can be known of the other servers of a site, and of the clock: job ids that were issued twice, times that lie ahead.
+import { closeSync, fstatSync, openSync, readdirSync, readSync } from 'node:fs';
+import { join } from 'node:path';
+import { findJobIdParts, parseLogLine } from 'webjob-protocol';
+import type { ServerSettings } from '../../cgi/controls.ts';
+import { askProgram } from '../programs.ts';
+import { error, type Finding, note, warning } from './finding.ts';
+
+/** How much of the log is read, from its end. */
+const TAIL_BYTES = 8_000_000;
+const AHEAD_MS = 120_000;
+
+export function checkNodes(settings: ServerSettings): Finding[] {
+  const log = join(settings.logfilesDirectory, 'nph-webjob.log');
+  const issued = readIssued(log);
+  const twice = [...issued].filter(([, count]) => count > 1).map(([jobId]) => jobId);
+  const ids = new Set(
+    [...issued.keys()].map((jobId) => findJobIdParts(jobId)?.serverId).filter((id) => id !== undefined),
+  );
+  const others = [...new Set([...ids, ...readNodes(settings)])].filter((id) => id !== settings.serverId).sort();
+  return [
+    ...twice
+      .slice(0, 1)
+      .map((jobId) =>
+        error(
+          `${twice.length} job ids were issued twice, ${jobId} for one: two servers have one ServerId`,
+          log,
+          'give every server that shares the locker a ServerId of its own',
+        ),
+      ),
+    ...(others.length === 0
+      ? [
+          note(
+            `nothing tells of another server; should one share the locker, it needs another ServerId than ${settings.serverId}`,
+            log,
+          ),
+        ]
+      : [note(`servers with other ids have written here: ${others.join(', ')}`, log)]),
+    ...checkClock(issued, log),
+  ];
+}
+
+/** How often each job id went out with a GET. A process issues one, so that twice means two machines. */
+function readIssued(log: string): Map<string, number> {
+  const counts = new Map<string, number>();
+  for (const text of readTail(log)) {
+    try {
+      const { method, jobId } = parseLogLine(text);
+      if (method === 'GET' && jobId !== undefined) counts.set(jobId, (counts.get(jobId) ?? 0) + 1);
+    } catch {
+      // Not a line of the log: for verify to judge.
+    }
+  }
+  return counts;
+}
+
+function readTail(path: string): string[] {
+  let fd: number;
+  try {
+    fd = openSync(path, 'r');
+  } catch {
+    return [];
+  }
+  try {
+    const { size } = fstatSync(fd);
+    const buffer = Buffer.alloc(Math.min(size, TAIL_BYTES));
+    const length = readSync(fd, buffer, 0, buffer.length, size - buffer.length);
+    return buffer.toString('latin1', 0, length).split('\n');
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** Every server keeps a custody record under its own id. */
+function readNodes({ logfilesDirectory }: ServerSettings): string[] {
+  try {
+    return readdirSync(logfilesDirectory).flatMap((name) => /^nph-webjob-custody\.(.+)\.jsonl$/.exec(name)?.[1] ?? []);
+  } catch {
+    return [];
+  }
+}
+
+function checkClock(issued: ReadonlyMap<string, number>, log: string): Finding[] {
+  const latest = [...issued.keys()].reduce((max, jobId) => Math.max(max, findJobIdParts(jobId)?.epochSeconds ?? 0), 0);
+  const ahead = latest * 1000 - Date.now();
+  const synchronized = askSynchronized();
+  return [
+    ...(ahead > AHEAD_MS
+      ? [
+          error(
+            `the log has a job of ${Math.round(ahead / 1000)} s from now: this clock or another server's is wrong`,
+            log,
+            'set the clock',
+          ),
+        ]
+      : []),
+    ...(synchronized === 'no'
+      ? [warning('the clock follows no other', 'timedatectl', 'timedatectl set-ntp true')]
+      : []),
+  ];
+}
+
+/** systemd's word; undefined where there is none to be had. */
+function askSynchronized(): string | undefined {
+  try {
+    return /^NTPSynchronized=(yes|no)$/m.exec(askProgram('timedatectl', ['show', '-p', 'NTPSynchronized']).stdout)?.[1];
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,187 @@
+// configtest --probe: the real requests of a client, and one of somebody who is none. Says what the server answered.
+import { createHash } from 'node:crypto';
+import { readFileSync } from 'node:fs';
+import { request as plainRequest, type RequestOptions } from 'node:http';
+import { request as secureRequest } from 'node:https';
+import { parseKeyValue } from 'webjob-conf';
+import {
+  formatGetQuery,
+  formatPutQuery,
+  formatRecord,
+  isClientId,
+  NOT_APPLICABLE,
+  RECORD_FIELDS,
+  type RecordField,
+} from 'webjob-protocol';
+import { Failure } from '../failure.ts';
+import { errorCode } from '../files.ts';
+import { error, type Finding, note, warning } from './finding.ts';
+
+const TIME_LIMIT_MS = 30_000;
+const SKEW_MS = 60_000;
+const FILE_NAME = 'webjobctl-probe';
+const NAMES = { version: 'webjob probe', system: 'webjobctl', fileName: FILE_NAME };
+
+interface Caller {
+  clientId: string;
+  auth: string | undefined;
+  tls: RequestOptions;
+}
+
+interface Answer {
+  status: number;
+  reason: string;
+  jobId: string | undefined;
+  date: string | undefined;
+}
+
+/** Throws Failure for a webjob.conf that cannot be used. */
+export async function probe(url: string, conf: string): Promise<Finding[]> {
+  const caller = readCaller(conf);
+  const target = URL.parse(url);
+  if (!target || !/^https?:$/.test(target.protocol)) throw new Failure('usage', '--probe is no http or https URL');
+  if (target.pathname === '/') target.pathname = '/webjob/nph-webjob.cgi';
+  return [
+    ...(await probeStranger(target, caller)),
+    ...(await probePut(target, caller, 'linktest')),
+    ...(await probeGet(target, caller)),
+    ...(await probePut(target, caller, 'snapshot')),
+  ];
+}
+
+/** The same client without a word of who it is. */
+async function probeStranger(url: URL, caller: Caller): Promise<Finding[]> {
+  const query = formatGetQuery({ ...NAMES, clientId: caller.clientId });
+  const { cert: _cert, key: _key, ...bare } = caller.tls as Record<string, unknown>;
+  const answer = await ask(url, 'GET', query, { ...caller, auth: undefined, tls: bare }, Buffer.alloc(0));
+  if (answer instanceof Error) {
+    // A server that wants a certificate ends the handshake.
+    if (/alert|certificate required|socket hang up|ECONNRESET|EPIPE/i.test(`${answer.message} ${errorCode(answer)}`))
+      return [];
+    return [error(`it cannot be reached: ${answer.message}`, url.href, 'is httpd up, and the URL right?')];
+  }
+  const skew = answer.date === undefined ? 0 : Math.abs(Date.now() - new Date(answer.date).getTime());
+  const clock =
+    skew > SKEW_MS ? [warning(`its clock is ${Math.round(skew / 1000)} s off ours`, url.href, 'set the clocks')] : [];
+  if (answer.status === 401 || answer.status === 403) return clock;
+  if (answer.status >= 452 && answer.status <= 472)
+    return [
+      ...clock,
+      warning(`httpd lets in anybody; only the script refuses: ${describe(answer)}`, url.href, 'apache/htaccess'),
+    ];
+  return [
+    ...clock,
+    error(`who says nothing gets in: ${describe(answer)}`, url.href, 'apache/htaccess, and RequireUser=Y'),
+  ];
+}
+
+async function probeGet(url: URL, caller: Caller): Promise<Finding[]> {
+  const answer = await ask(
+    url,
+    'GET',
+    formatGetQuery({ ...NAMES, clientId: caller.clientId }),
+    caller,
+    Buffer.alloc(0),
+  );
+  if (answer instanceof Error) return [error(`the GET failed: ${answer.message}`, url.href, '')];
+  // Nobody has a program of that name, and only who is let in is told.
+  if (answer.status === 404 || answer.status === 200) return [note(`GET ${FILE_NAME}: ${describe(answer)}`, url.href)];
+  return [
+    error(`GET ${FILE_NAME}: ${describe(answer)}`, url.href, 'nph-webjob.log says why: docs/protocol.md, section 3'),
+  ];
+}
+
+async function probePut(url: URL, caller: Caller, runType: 'linktest' | 'snapshot'): Promise<Finding[]> {
+  const out = Buffer.from('webjobctl configtest --probe\n');
+  const jobId = `probe_${Math.floor(Date.now() / 1000)}_${String(process.pid).padStart(5, '0')}`;
+  const env = Buffer.from(formatRecord({ fields: describeProbe(caller.clientId, jobId, out), extra: [] }));
+  const lengths = { outLength: out.length, errLength: 0, envLength: env.length };
+  const query = formatPutQuery({ ...NAMES, clientId: caller.clientId, runType, ...lengths });
+  const answer = await ask(url, 'PUT', query, caller, Buffer.concat([out, env]), jobId);
+  const what = runType === 'linktest' ? 'link test' : 'PUT';
+  if (answer instanceof Error) return [error(`the ${what} failed: ${answer.message}`, url.href, '')];
+  if (answer.status !== (runType === 'linktest' ? 251 : 200))
+    return [error(`${what}: ${describe(answer)}`, url.href, 'nph-webjob.log says why: docs/protocol.md, section 3')];
+  const left = runType === 'snapshot' ? `; job ${jobId} is in the locker now` : '';
+  return [note(`${what}: ${describe(answer)}${left}`, url.href)];
+}
+
+function describeProbe(clientId: string, jobId: string, out: Buffer): Record<RecordField, string> {
+  const md5 = (bytes: Buffer): string => createHash('md5').update(bytes).digest('hex');
+  const fields = Object.fromEntries(RECORD_FIELDS.map((name) => [name, NOT_APPLICABLE])) as Record<RecordField, string>;
+  return {
+    ...{ ...fields, Version: NAMES.version, SystemOS: NAMES.system, ClientId: clientId, Jid: jobId },
+    ...{ GetRequest: FILE_NAME, Command: FILE_NAME, CommandLine: FILE_NAME, KidStatus: '0', KidSignal: '0' },
+    ...{ HashType: 'MD5', StdOutHash: md5(out), StdErrHash: md5(Buffer.alloc(0)) },
+  };
+}
+
+const describe = ({ status, reason }: Answer): string => `${status} ${reason}`;
+
+/** An Error when there is no answer. */
+function ask(
+  url: URL,
+  method: string,
+  query: string,
+  caller: Caller,
+  body: Buffer,
+  jobId?: string,
+): Promise<Answer | Error> {
+  return new Promise((resolve) => {
+    const request = (url.protocol === 'https:' ? secureRequest : plainRequest)(
+      {
+        ...caller.tls,
+        ...{ method, host: url.hostname.replace(/^\[|\]$/g, ''), port: url.port, path: `${url.pathname}?${query}` },
+        headers: { 'Content-Length': body.length, ...(jobId !== undefined && { 'Job-Id': jobId }) },
+        ...{
+          agent: false,
+          signal: AbortSignal.timeout(TIME_LIMIT_MS),
+          ...(caller.auth !== undefined && { auth: caller.auth }),
+        },
+      },
+      (response) => {
+        response.resume();
+        const { 'job-id': issued, date } = response.headers;
+        const answer = { status: response.statusCode ?? 0, reason: response.statusMessage ?? '' };
+        response.on('end', () => resolve({ ...answer, jobId: typeof issued === 'string' ? issued : undefined, date }));
+        response.on('error', resolve);
+      },
+    );
+    request.on('error', resolve);
+    request.end(body);
+  });
+}
+
+function readCaller(conf: string): Caller {
+  const controls = new Map(
+    parseKeyValue(readPem('--as', conf)).entries.map(({ key, value }) => [key.toLowerCase(), value]),
+  );
+  const get = (key: string): string => controls.get(key.toLowerCase()) ?? '';
+  const isOn = (key: string): boolean => /^y$/i.test(get(key));
+  const clientId = get('ClientId');
+  if (!isClientId(clientId)) throw new Failure('failed', `--as: ${conf} has no ClientId`);
+  const auth = /^basic$/i.test(get('URLAuthType')) ? `${get('URLUsername')}:${get('URLPassword')}` : undefined;
+  const bundle = get('SSLBundledCAsFile');
+  const name = get('SSLExpectedPeerCN');
+  return {
+    ...{ clientId, auth },
+    tls: {
+      rejectUnauthorized: isOn('SSLVerifyPeerCert') || isOn('SSLVerifyHost'),
+      ...(bundle !== '' && { ca: readPem('SSLBundledCAsFile', bundle) }),
+      ...(isOn('SSLUseCertificate') && {
+        cert: readPem('SSLPublicCertFile', get('SSLPublicCertFile')),
+        key: readPem('SSLPrivateKeyFile', get('SSLPrivateKeyFile')),
+      }),
+      checkServerIdentity: (_host: string, { subject }: { subject: { CN: string } }) =>
+        name === '' || subject.CN === name ? undefined : new Error('the CN of the server is not SSLExpectedPeerCN'),
+    } as RequestOptions,
+  };
+}
+
+function readPem(control: string, path: string): string {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch (failure) {
+    throw new Failure('failed', `${control}: ${path} cannot be read: ${errorCode(failure)}`);
+  }
+}

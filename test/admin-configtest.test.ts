@@ -1,0 +1,382 @@
+// webjobctl configtest on a real site under a real httpd: nothing is found where nothing is wrong, and everything that is broken here is
+// found, with what mends it.
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import {
+  chmodSync,
+  chownSync,
+  copyFileSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
+import { join } from 'node:path';
+import { after, before, describe, it } from 'node:test';
+import { findNearest } from '../admin/configtest/spelling.ts';
+import { findWebUser, obtainHtpasswd, obtainHttpd } from '../scripts/httpd-package.ts';
+import { isRoot, write } from './deployment-guide.ts';
+import { type Apache, formatBasics, startApache } from './deployment-httpd.ts';
+import { type Ground, makeGround, parseLines, runWebjobctl } from './operator.ts';
+
+interface Finding {
+  severity: string;
+  what: string;
+  where: string;
+  remedy: string;
+}
+
+const MODULES =
+  'mpm_event cgid alias env auth_basic authn_core authn_file authz_core authz_user reqtimeout ssl socache_shmcb';
+const needsRoot = { skip: !isRoot && 'owners need root' };
+
+obtainHtpasswd();
+const ground: Ground = makeGround();
+const at = (...names: string[]): string => join(ground.root, ...names);
+const site = (name: string): string => at('site', name);
+const conf = at('httpd', 'httpd.conf');
+let httpd: Apache;
+let url = '';
+
+before(async () => {
+  mkdirSync(at('httpd'));
+  httpd = await startApache({
+    ...{ serverRoot: at('httpd'), configurationFile: conf, errorLog: at('httpd', 'error.log'), portCount: 1 },
+    configure: (ports) => write(conf, `ServerRoot "${at('httpd')}"\n${formatBasics(at('httpd'), ports, MODULES)}`),
+  });
+  url = `http://127.0.0.1:${httpd.ports[0]}/`;
+  const apply = ['--apply', '--httpd', obtainHttpd().binary, '--httpd-conf', conf];
+  await ground.run(0, 'init', '--prefix', at('site'), '--node', ground.node, ...apply);
+  await ground.run(0, '-c', site('etc/nph-webjob.cfg'), 'client', 'add', 'client1', '--generate', '--url', url);
+});
+after(async () => {
+  await httpd?.stop();
+  ground.remove();
+});
+
+/** Errors and warnings, but for those of the machine that the test runs on: its disk and its clock. */
+async function test(...more: string[]): Promise<{ serious: Finding[]; notes: Finding[] }> {
+  const { binary } = obtainHttpd();
+  const args = [
+    '-c',
+    site('etc/nph-webjob.cfg'),
+    'configtest',
+    '--json',
+    '--httpd',
+    binary,
+    '--httpd-conf',
+    conf,
+    ...more,
+  ];
+  const { code, stdout, stderr } = await runWebjobctl(args, { cwd: ground.root });
+  const findings = parseLines<Finding>(stdout);
+  const all = findings.filter(({ severity }) => severity !== 'note');
+  assert.equal(code, all.length > 0 ? 1 : 0, stdout + stderr);
+  return {
+    serious: all.filter(({ what, where }) => where !== 'timedatectl' && !/room is left|inodes are left/.test(what)),
+    notes: findings.filter(({ severity }) => severity === 'note'),
+  };
+}
+
+/** Every one of them and no other. */
+async function expectFindings(
+  expected: [severity: string, what: RegExp, remedy: RegExp][],
+  ...more: string[]
+): Promise<void> {
+  const { serious } = await test(...more);
+  for (const [severity, what, remedy] of expected) {
+    const found = serious.find((finding) => what.test(finding.what));
+    assert.ok(found, `not found: ${what} in ${JSON.stringify(serious, undefined, 1)}`);
+    assert.equal(found.severity, severity, found.what);
+    assert.match(found.remedy, remedy);
+    assert.notEqual(found.where, '');
+  }
+  const others = serious.filter(({ what }) => !expected.some(([, pattern]) => pattern.test(what)));
+  assert.deepEqual(others, []);
+}
+
+/** What is changed in `files` is put back afterwards. */
+async function withCopies(files: string[], work: () => Promise<void>): Promise<void> {
+  for (const [index, file] of files.entries()) copyFileSync(file, at(`copy-${index}`));
+  try {
+    await work();
+  } finally {
+    for (const [index, file] of files.entries()) copyFileSync(at(`copy-${index}`), file);
+  }
+}
+
+describe('webjobctl configtest', () => {
+  it('finds nothing on a site that init made, and asks the server itself', async () => {
+    const probe = ['--probe', url, '--as', at('client1/webjob.conf')];
+    let { serious, notes } = await test(...probe);
+    // A graceful restart takes effect a moment after the command.
+    for (let i = 0; serious.length > 0 && i < 20; i++) ({ serious, notes } = await test(...probe));
+    assert.deepEqual(serious, []);
+    const said = notes.map(({ what }) => what).join('\n');
+    for (const what of [
+      /link test: 251 Link Test OK/,
+      /GET webjobctl-probe: 404/,
+      /PUT: 200 OK; job probe_\d+_\d+ is in the locker/,
+      /^Node v[\d.]+ answers with it in \d+ ms, and runs an empty script in \d+ ms$/m,
+    ])
+      assert.match(said, what);
+    const jobId = /job (probe_\S+)/.exec(said)?.[1];
+    const ready = readdirSync(site('integrity/incoming')).filter((name) => name.endsWith('.rdy'));
+    const ids = ready.map((name) => readFileSync(site(`integrity/incoming/${name}`), 'utf8'));
+    assert.ok(ids.includes(`Jid=${jobId}\n`), `${ids}`);
+  });
+
+  it('says Syntax OK behind its notes', async () => {
+    const { serious } = await test();
+    assert.deepEqual(serious, []);
+    const args = [
+      '-c',
+      site('etc/nph-webjob.cfg'),
+      'configtest',
+      '--httpd',
+      obtainHttpd().binary,
+      '--httpd-conf',
+      conf,
+    ];
+    const { code, stdout } = await runWebjobctl(args);
+    assert.equal(/\nSyntax OK\n$/.test(stdout), code === 0, stdout);
+  });
+
+  it('finds what is wrong with controls, and knows what was meant', async () => {
+    const cfg = site('etc/nph-webjob.cfg');
+    await withCopies([cfg], async () => {
+      const more =
+        'RequireUsr=Y\nthis is no control\nServerId=a b\nUseGMT=Y\nColour=blue\nRequireMatch=N\nEnableHostAccessList=Y\n';
+      writeFileSync(cfg, `BaseDirectory=${site('integrity')}\nUseGMT=N\n${more}`);
+      write(
+        site('integrity/config/nph-webjob/clients/client1/nph-webjob.cfg'),
+        'RequireUser=N\nMaxContentLenth=5\nGetHookStatus=999\n',
+      );
+      await expectFindings([
+        ['warning', /^RequireUsr is no control/, /^write RequireUser$/],
+        ['warning', /^a line that is no Key=Value/, /begin it with #/],
+        ['error', /^ServerId in line 5 has a value that is not allowed/, /550/],
+        ['warning', /^UseGMT is in line 2 too/, /keep one/],
+        ['warning', /^Colour is no control/, /^remove it/],
+        ['warning', /RequireMatch=N/, /^RequireMatch=Y$/],
+        ['error', /EnableHostAccessList=Y, and there is no list/, /550/],
+        ['warning', /^RequireUser cannot be overridden/, /main file/],
+        ['warning', /^MaxContentLenth is no control/, /^write MaxContentLength$/],
+        ['error', /^GetHookStatus in line 3 has a value/, /550/],
+      ]);
+      rmSync(site('integrity/config'), { recursive: true });
+    });
+  });
+
+  it('finds folders and logs that are missing', async () => {
+    for (const name of ['incoming', 'profiles', 'logfiles/nph-webjob.log'])
+      renameSync(site(`integrity/${name}`), at(`aside-${name.replace('/', '-')}`));
+    await expectFindings([
+      ['error', /^IncomingDirectory is not there/, /^mkdir -p .*incoming && chown /],
+      ['error', /^ProfilesDirectory is not there/, /^mkdir -p /],
+      ['error', /^the log is not there/, /^touch .* && chown /],
+    ]);
+    for (const name of ['incoming', 'profiles', 'logfiles/nph-webjob.log'])
+      renameSync(at(`aside-${name.replace('/', '-')}`), site(`integrity/${name}`));
+  });
+
+  it('finds owners and modes that are wrong', needsRoot, async () => {
+    const web = findWebUser();
+    assert.ok(web);
+    const places = [
+      'integrity/incoming',
+      'integrity/logfiles/nph-webjob.log',
+      'integrity/profiles',
+      'etc/nph-webjob.cfg',
+      'webjob/nph-webjob.cgi',
+    ];
+    const give = (uids: number[]): void => {
+      for (const [index, name] of places.entries()) chownSync(site(name), uids[index] ?? 0, 0);
+    };
+    give([0, 0, web.uid, web.uid, web.uid]);
+    await expectFindings([
+      ['error', new RegExp(`^${web.name} cannot write in IncomingDirectory`), new RegExp(`^chown ${web.name}:0`)],
+      ['error', new RegExp(`^${web.name} cannot write the log, which is root's`), /^chown/],
+      ['warning', /may write in ProfilesDirectory: a script that is taken over/, /^chown 0:0/],
+      ['warning', /may write it: a script/, /^chown 0:0/],
+      ['error', /may change what httpd runs/, /^chown 0:0/],
+    ]);
+    give([web.uid, web.uid, 0, 0, 0]);
+    chmodSync(site('webjob/nph-webjob.cgi'), 0o644);
+    chmodSync(site('integrity/profiles'), 0o777);
+    await expectFindings([
+      ['error', /cannot run it/, /^chmod 755/],
+      ['error', /^everybody may write in ProfilesDirectory/, /^chmod 755/],
+    ]);
+    chmodSync(site('webjob/nph-webjob.cgi'), 0o755);
+    chmodSync(site('integrity/profiles'), 0o755);
+  });
+
+  it('finds what is wrong with the script, and with who may enter', async () => {
+    const [script, access, users] = [
+      site('webjob/nph-webjob.cgi'),
+      site('webjob/.htaccess'),
+      site('etc/webjob.htpasswd'),
+    ];
+    await withCopies([script, access, users], async () => {
+      writeFileSync(script, readFileSync(script, 'utf8').replace(/^#!.*/, '#!/bin/sh'));
+      writeFileSync(site('webjob/webjob.cgi'), readFileSync(at('copy-0')), { mode: 0o755 });
+      writeFileSync(users, 'client1:{SHA}C+7Hteo/D9vJXQ3UfzxbwnXaijM=\n');
+      chmodSync(users, 0o644);
+      await expectFindings([
+        ['error', /^its interpreter is no Node: #!\/bin\/sh/, /webjobctl init/],
+        ['error', /does not begin with nph-/, /rename it/],
+        ['warning', /^the hash of 1 passwords is weak/, /client passwd client1/],
+        ['warning', /^everybody on this machine may read the hashes/, /chmod 640/],
+      ]);
+      rmSync(site('webjob/webjob.cgi'));
+      copyFileSync(at('copy-0'), script);
+      chmodSync(users, 0o640);
+      copyFileSync(at('copy-2'), users);
+      writeFileSync(access, 'Require all granted\n');
+      await expectFindings([
+        ['error', /asks nobody who he is/, /apache\/htaccess/],
+        ['error', /lets in some without a word/, /apache\/htaccess/],
+      ]);
+      // The script still refuses, so this is no more than a warning; without RequireUser everybody is served.
+      const probe = ['--probe', url, '--as', at('client1/webjob.conf')];
+      const { serious } = await test(...probe);
+      assert.ok(
+        serious.some(({ severity, what }) => severity === 'warning' && /only the script refuses: 452/.test(what)),
+        JSON.stringify(serious),
+      );
+      await withServerOpen(async () => {
+        const { serious: open } = await test(...probe);
+        assert.ok(
+          open.some(({ severity, what }) => severity === 'error' && /^who says nothing gets in: 404/.test(what)),
+          JSON.stringify(open),
+        );
+      });
+      rmSync(access);
+      await expectFindings([['error', /^nobody may enter/, /copy apache\/htaccess/]]);
+    });
+  });
+
+  async function withServerOpen(work: () => Promise<void>): Promise<void> {
+    const cfg = site('etc/nph-webjob.cfg');
+    const text = readFileSync(cfg, 'utf8');
+    writeFileSync(cfg, text.replace('RequireUser=Y', 'RequireUser=N'));
+    try {
+      await work();
+    } finally {
+      writeFileSync(cfg, text);
+    }
+  }
+
+  it('finds what httpd makes of its files', async () => {
+    await withCopies([conf], async () => {
+      const text = readFileSync(conf, 'utf8')
+        .replace(/^LoadModule authz_user_module.*\n/m, '')
+        .replace(/^LoadModule cgid_module.*\n|^ScriptSock.*\n/gm, '');
+      writeFileSync(
+        conf,
+        `${text}\n<Location "/webjob/">\nRequire all granted\n</Location>\nSSLVerifyClient optional_no_ca\n`,
+      );
+      await expectFindings([
+        ['error', /has not loaded mod_authz_user/, /a2enmod authz_user/],
+        ['error', /neither mod_cgid nor mod_cgi/, /a2enmod cgid/],
+        ['error', /<Location "\/webjob\/"> lets in everybody/, /remove it/],
+        ['error', /optional_no_ca/, /SSLVerifyClient require/],
+      ]);
+      writeFileSync(conf, `${readFileSync(at('copy-0'), 'utf8').replace(/^Include .*$/m, '')}`);
+      await expectFindings([['error', /^no ScriptAlias leads to the script/, /Include/]]);
+      writeFileSync(conf, `${readFileSync(at('copy-0'), 'utf8')}\nNoSuchDirective on\n`);
+      await expectFindings([['error', /does not take its configuration: .*NoSuchDirective/, /mend it/]]);
+    });
+  });
+
+  it('finds what ends soon, or has ended', async () => {
+    const client = (...args: string[]): Promise<string> =>
+      ground.run(0, '-c', site('etc/nph-webjob.cfg'), 'client', ...args);
+    await client('add', 'client2', '--cert', '--days', '5', '--url', url);
+    const openssl = (command: string, cwd: string): void => {
+      const ended = spawnSync('openssl', command.split(' '), { cwd, encoding: 'utf8' });
+      assert.equal(ended.status, 0, ended.stderr);
+    };
+    openssl(
+      'req -x509 -newkey rsa:2048 -nodes -days 9 -subj /CN=x -keyout webjob-server.key -out webjob-server.crt',
+      site('etc'),
+    );
+    chmodSync(site('etc/webjob-server.key'), 0o644);
+    openssl(
+      'ca -config ca.cnf -gencrl -crl_lastupdate 20200101000000Z -crl_nextupdate 20200102000000Z -out ../webjob-ca.crl',
+      site('etc/webjob-ca'),
+    );
+    await expectFindings([
+      ['warning', /certificates of clients end within 30 days or have ended: client2/, /client list --expiring 30d/],
+      ['warning', /^the server's certificate ends in [89] days/, /renew it/],
+      ['error', /others may read the private key/, /chmod 600/],
+      ['error', /^the list of revoked certificates ended 2020-01-02/, /gencrl/],
+    ]);
+    for (const name of ['webjob-ca', 'webjob-ca.crt', 'webjob-ca.crl', 'webjob-server.key', 'webjob-server.crt'])
+      rmSync(site(`etc/${name}`), { recursive: true });
+  });
+
+  it('finds job ids that two servers issued, and a clock that is ahead', async () => {
+    const log = site('integrity/logfiles/nph-webjob.log');
+    await withCopies([log], async () => {
+      const line = (jobId: string): string =>
+        `2026-11-24 06:00:00 ${jobId} client1 127.0.0.1 GET client1 host.sh 0 19 0 200 -- Success\n`;
+      const ahead = Math.floor(Date.now() / 1000) + 3600;
+      writeFileSync(
+        log,
+        line('server_1_1085355126_00723') + line('server_1_1085355126_00723') + line(`east_${ahead}_00001`),
+      );
+      await expectFindings([
+        ['error', /^1 job ids were issued twice, server_1_1085355126_00723/, /ServerId of its own/],
+        ['error', /a job of 3[56]\d\d s from now/, /set the clock/],
+      ]);
+      const { notes } = await test();
+      assert.ok(notes.some(({ what }) => /servers with other ids have written here: east/.test(what)));
+    });
+  });
+
+  it('reports a wrong password, a server that is not there, and a webjob.conf that is none', async () => {
+    writeFileSync(
+      at('wrong.conf'),
+      readFileSync(at('client1/webjob.conf'), 'utf8').replace(/^URLPassword=.*$/m, 'URLPassword=wrong'),
+      { mode: 0o600 },
+    );
+    await expectFindings(
+      [
+        ['error', /^link test: 401/, /nph-webjob\.log/],
+        ['error', /^GET webjobctl-probe: 401/, /nph-webjob\.log/],
+        ['error', /^PUT: 401/, /nph-webjob\.log/],
+      ],
+      ...['--probe', url, '--as', at('wrong.conf')],
+    );
+    const { serious } = await test('--probe', 'http://127.0.0.1:1/', '--as', at('client1/webjob.conf'));
+    assert.match(serious[0]?.what ?? '', /^it cannot be reached: .*ECONNREFUSED/);
+    const configtest = async (code: number, why: RegExp, ...args: string[]): Promise<void> => {
+      const ended = await runWebjobctl(['-c', site('etc/nph-webjob.cfg'), 'configtest', ...args]);
+      assert.match(ended.stderr, why);
+      assert.equal(ended.code, code);
+    };
+    await configtest(2, /--probe and --as go together/, '--probe', url);
+    await configtest(4, /--as: \/nowhere cannot be read: ENOENT/, '--probe', url, '--as', '/nowhere');
+    await configtest(2, /--probe is no http or https URL/, '--probe', 'ftp://h', '--as', at('client1/webjob.conf'));
+  });
+});
+
+describe('the control that was meant', () => {
+  it('is the nearest, by letters changed, added, taken away or swapped', () => {
+    const words = ['RequireUser', 'RequireMatch', 'UseGMT', 'ServerId', 'FolderList'];
+    for (const [given, nearest] of [
+      ['RequierUser', 'RequireUser'],
+      ['usegtm', 'UseGMT'],
+      ['ServerID', 'ServerId'],
+      ['FoldersList', 'FolderList'],
+      ['Requiremach', 'RequireMatch'],
+      ['Colour', undefined],
+      ['x', undefined],
+    ] as const)
+      assert.equal(findNearest(given, words), nearest, given);
+  });
+});
