@@ -6,6 +6,7 @@ import { chmodSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from '
 import { delimiter, dirname, join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { type Folder, makeFolder } from './cgi-scripts.ts';
+import { askFastCgi } from './fastcgi-client.ts';
 
 const root = join(import.meta.dirname, '..');
 const library = join(root, 'cgi', 'node-cgi-compat');
@@ -39,7 +40,7 @@ const environment = { PATH: [dirname(process.execPath), process.env.PATH].join(d
 
 describe('the code in the README of node-cgi-compat', () => {
   it('is of kinds that the tests below run', () => {
-    assert.deepEqual([...files.keys()], ['nph-hello.mjs', 'count.mjs', 'host.mjs', 'count.test.mjs']);
+    assert.deepEqual([...files.keys()], ['nph-hello.mjs', 'count.mjs', 'responder.mjs', 'host.mjs', 'count.test.mjs']);
     const others = blocks.filter(({ language }) => language !== 'js').map(({ language }) => language);
     assert.deepEqual(others, ['sh', 'text']);
   });
@@ -49,6 +50,21 @@ describe('the code in the README of node-cgi-compat', () => {
     const shell = spawnSync('/bin/sh', ['-c', command?.text ?? ''], { cwd: project.path, env: environment });
     assert.equal(shell.stderr.toString(), '');
     assert.equal(shell.stdout.toString().replaceAll('\r\n', '\n'), output?.text);
+  });
+
+  it('is a responder that serves until it is told to end', async () => {
+    const socket = join(project.path, 'socket');
+    const child = spawn(process.execPath, ['responder.mjs', socket], { cwd: project.path, env: environment });
+    const ended = new Promise((resolve) => child.on('exit', resolve));
+    try {
+      assert.equal(await firstLine(child.stdout), 'listening');
+      const { status, body } = await askFastCgi(socket, { REQUEST_METHOD: 'GET', QUERY_STRING: 'a=b' });
+      assert.deepEqual([status, body.toString()], [200, `${child.pid} serves a=b\n`]);
+      child.kill('SIGTERM');
+      assert.equal(await ended, 0);
+    } finally {
+      child.kill('SIGKILL');
+    }
   });
 
   it('is a host that serves the other script', async () => {
@@ -112,7 +128,7 @@ function exportRows(file: string): string[] {
 
 /** A row for every field of an exported interface. */
 function fieldRows(file: string, name: string): string[] {
-  const body = new RegExp(`^export interface ${name} \\{\\n(.*?)^\\}`, 'ms').exec(read(file))?.[1] ?? '';
+  const body = new RegExp(`^export interface ${name}[^{]*\\{\\n(.*?)^\\}`, 'ms').exec(read(file))?.[1] ?? '';
   return [...body.matchAll(/(?: {2}\/\*\* (.*) \*\/\n)? {2}(\w+\??): (.*);\n/g)].map(
     ([, comment, field = '', type = '']) => {
       assert.ok(comment, `${file}: ${field} has no comment`);
@@ -125,6 +141,15 @@ describe('the tables in the README of node-cgi-compat', () => {
   for (const [what, header, rows] of [
     ['exports of node-cgi-compat', '| node-cgi-compat | | |', () => exportRows('index.ts')],
     ['exports of node-cgi-compat/host', '| node-cgi-compat/host | | |', () => exportRows('host.ts')],
+    ['exports of node-cgi-compat/responder', '| node-cgi-compat/responder | | |', () => exportRows('responder.ts')],
+    [
+      'options of a responder',
+      '| option of a responder | |',
+      () => [
+        ...fieldRows('connection.ts', 'ConnectionOptions').filter((row) => !row.includes('maxConnections')),
+        ...fieldRows('responder.ts', 'ResponderOptions'),
+      ],
+    ],
     ['options of the host', '| option of the host | |', () => fieldRows('host.ts', 'CgiHostOptions')],
   ] as const) {
     it(`list the ${what} as the sources have them`, () => {

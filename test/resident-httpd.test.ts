@@ -7,7 +7,6 @@ import { join } from 'node:path';
 import { after, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { obtainFcgid } from '../scripts/httpd-package.ts';
-import { addUser, configure, makeSite } from '../scripts/site.ts';
 import {
   findProcesses,
   linesOfWay,
@@ -16,7 +15,8 @@ import {
   startResident,
   startWay,
   WAYS,
-} from './resident-server.ts';
+} from '../scripts/resident.ts';
+import { addUser, configure, makeSite } from '../scripts/site.ts';
 import { makeCertificates, startSecureSite } from './secure-site.ts';
 import { askStrictly, type StrictAnswer, zeros } from './strict-client.ts';
 import { readLog } from './tree.ts';

@@ -17,11 +17,11 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { findJobIdParts, formatJobId } from 'webjob-protocol';
 import { groupPaths } from '../cgi/locker/index.ts';
 import { createSequence } from '../cgi/sequence.ts';
+import { type Resident, startResident } from '../scripts/resident.ts';
 import { configure, makeSite, type Site } from '../scripts/site.ts';
 import { runBare } from './bare.ts';
 import { FastCgiClient, formatRequest } from './fastcgi-client.ts';
 import { get, getVariables, put, putVariables } from './resident-requests.ts';
-import { type Resident, startResident } from './resident-server.ts';
 import { findWebUser, readLog } from './tree.ts';
 
 const NOTHING = Buffer.alloc(0);

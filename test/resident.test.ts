@@ -13,11 +13,11 @@ import {
   parsePairs,
   RECORD_TYPES,
 } from 'node-cgi-compat/responder';
+import { type Resident, startResident } from '../scripts/resident.ts';
 import { addCommand, configure, makeSite, type Site } from '../scripts/site.ts';
 import { FastCgiClient, formatRequest } from './fastcgi-client.ts';
 import { randomNumbers } from './locker-kills.ts';
 import { get, getVariables, put, putVariables } from './resident-requests.ts';
-import { type Resident, startResident } from './resident-server.ts';
 import { HOST_SH, readLog } from './tree.ts';
 
 const SEED = Number(process.env.WEBJOB_TEST_SEED ?? 20040523);

@@ -3,8 +3,8 @@
 import assert from 'node:assert/strict';
 import { after, describe, it } from 'node:test';
 import { obtainFcgid } from '../scripts/httpd-package.ts';
+import { startWay, WAYS, type Way } from '../scripts/resident.ts';
 import { addUser, makeSite } from '../scripts/site.ts';
-import { startWay, WAYS, type Way } from './resident-server.ts';
 import { sendRaw, type Target } from './target.ts';
 import { askVector, runVector } from './vector-run.ts';
 import { readVectors, type Vector } from './vectors.ts';

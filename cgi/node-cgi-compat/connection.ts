@@ -22,11 +22,13 @@ import { Spool } from './spool.ts';
 
 /** What a connection needs of the responder. */
 export interface ConnectionOptions {
+  /** Answers a request, as that of `serveScript` does. */
   handler: CgiHandler;
   /** Where the body of a request may be kept when it is large; undefined throws the rest of it away. Must not throw. */
   findSpoolFolder: (request: CgiRequest) => string | undefined;
   /** Hears of what a peer did wrong, and of what a handler threw. */
   onError: (error: Error) => void;
+  /** What a server that asks is told. */
   maxConnections: number;
 }
 

@@ -3,9 +3,9 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { chownSync, lstatSync, mkdirSync, readdirSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { type HttpdOptions, type HttpdServer, startHttpd } from '../scripts/httpd.ts';
-import type { Site } from '../scripts/site.ts';
-import { findWebUser } from './tree.ts';
+import { type HttpdOptions, type HttpdServer, startHttpd } from './httpd.ts';
+import { findWebUser } from './httpd-package.ts';
+import type { Site } from './site.ts';
 
 const SHIPPED = join(import.meta.dirname, '..', 'apache');
 const START_LIMIT_MS = 20_000;
@@ -25,7 +25,7 @@ export interface Resident {
 /** Starts the script so that it listens on a socket in a folder of the web user. */
 export async function startResident(site: Site, args: string[] = []): Promise<Resident> {
   const folder = join(site.root, 'run');
-  const user = findWebUser();
+  const user = process.getuid?.() === 0 ? findWebUser() : undefined;
   mkdirSync(folder, { recursive: true });
   if (user) chownSync(folder, user.uid, user.gid);
   const socket = join(folder, 'socket');

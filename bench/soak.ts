@@ -1,0 +1,197 @@
+// A long life in a short time: so many requests through one process that stays, over its socket, as httpd sends them. Memory and
+// descriptors must not grow, and no job id and no name of an upload may come twice. Exits with 1 when one of these is so.
+import { chownSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { connect, type Socket } from 'node:net';
+import { parseArgs } from 'node:util';
+import {
+  formatBeginning,
+  formatPairs,
+  formatRecord,
+  formatStream,
+  RECORD_TYPES,
+  RESPONDER_ROLE,
+  RecordParser,
+} from 'node-cgi-compat/responder';
+import { startResident } from '../scripts/resident.ts';
+import { makeSite, type Site } from '../scripts/site.ts';
+
+const HELP = `Usage: node bench/soak.ts [--requests N] [--puts N]
+
+Sends requests through one resident process, eight at once: half over connections that are kept, half over new ones.
+
+  --requests N  how many (default 1000000; the first 10000 are what growth is measured from)
+  --puts N      one of so many is a PUT (default 50)
+`;
+const LANES = 8;
+const WARM_UP = 10_000;
+const MAX_GROWTH = 0.2;
+const BODY = Buffer.alloc(1024, 'x');
+
+interface Use {
+  megabytes: number;
+  descriptors: number;
+}
+
+interface Tally {
+  asked: number;
+  puts: number;
+  ids: Set<string>;
+  repeated: number;
+  failed: string[];
+}
+
+async function main(): Promise<void> {
+  const number = (value: string) => ({ type: 'string', default: value }) as const;
+  const flags = { requests: number('1000000'), puts: number('50'), help: { type: 'boolean', default: false } } as const;
+  const { requests, puts, help } = parseArgs({ options: flags }).values;
+  if (help) {
+    process.stdout.write(HELP);
+    return;
+  }
+  for (const value of [requests, puts])
+    if (!/^[1-9][0-9]{0,8}$/.test(value)) throw new RangeError('--requests and --puts are whole numbers from 1');
+  const site = makeSite({ resident: true });
+  const resident = await startResident(site);
+  try {
+    process.exitCode = (await soak(site, resident.pid, resident.socket, Number(requests), Number(puts))) ? 0 : 1;
+  } finally {
+    await resident.stop();
+    site.remove();
+  }
+}
+
+async function soak(site: Site, pid: number, socket: string, requests: number, puts: number): Promise<boolean> {
+  const tally: Tally = { asked: 0, puts: 0, ids: new Set(), repeated: 0, failed: [] };
+  const startedAt = performance.now();
+  const uses: Use[] = [];
+  let stored = 0;
+  // Steps of a tenth, and the first after the warm-up.
+  const stops = [WARM_UP, ...Array.from({ length: 10 }, (_, i) => Math.ceil((requests * (i + 1)) / 10))];
+  for (const stop of stops.filter((it) => it === WARM_UP || it > WARM_UP)) {
+    await Promise.all(
+      Array.from({ length: LANES }, (_, lane) => askInTurn(site, socket, tally, stop, puts, lane % 2 === 0)),
+    );
+    stored += clear(site);
+    const use = measure(pid);
+    uses.push(use);
+    const seconds = (performance.now() - startedAt) / 1000;
+    print([
+      tally.asked,
+      `${use.megabytes.toFixed(1)} MB`,
+      `${use.descriptors} descriptors`,
+      `${Math.round(tally.asked / seconds)}/s`,
+    ]);
+    if (tally.failed.length > 0) break;
+  }
+  const [first, last] = [uses[0], uses.at(-1)];
+  const growth = first && last ? last.megabytes / first.megabytes - 1 : Number.NaN;
+  const more = first && last ? last.descriptors - first.descriptors : Number.NaN;
+  print([
+    `growth ${(growth * 100).toFixed(1)} %`,
+    `descriptors ${more >= 0 ? '+' : ''}${more}`,
+    `${tally.repeated} ids repeated`,
+  ]);
+  print([`${tally.puts} uploads answered 200, ${stored} stored under names of their own`, ...tally.failed.slice(0, 3)]);
+  return (
+    growth <= MAX_GROWTH && more <= LANES && tally.repeated === 0 && stored === tally.puts && tally.failed.length === 0
+  );
+}
+
+/** One lane: asks until all lanes together have asked so often. */
+async function askInTurn(
+  site: Site,
+  path: string,
+  tally: Tally,
+  stop: number,
+  puts: number,
+  isKept: boolean,
+): Promise<void> {
+  let client: Client | undefined;
+  while (tally.asked < stop && tally.failed.length === 0) {
+    tally.asked += 1;
+    const isPut = tally.asked % puts === 0;
+    client ??= new Client(path);
+    const output = await client.ask(formatRequest(site, isPut, isKept));
+    const [, status = '', id] = /^Status: (\d+) (?:.*\r\nJob-Id: (\S+)\r\n)?/s.exec(output) ?? [];
+    if (status !== '200') tally.failed.push(output.slice(0, 80) || 'the connection ended');
+    if (isPut) tally.puts += 1;
+    else if (id === undefined || tally.ids.has(id)) tally.repeated += 1;
+    else tally.ids.add(id);
+    if (!isKept) {
+      client.close();
+      client = undefined;
+    }
+  }
+  client?.close();
+}
+
+function formatRequest(site: Site, isPut: boolean, keepConnection: boolean): Buffer {
+  const query = 'VERSION=webjob+1.4.0&SYSTEM=soak&CLIENTID=client1&FILENAME=host.sh';
+  const put = `&RUNTYPE=snapshot&STDOUT_LENGTH=${BODY.length}&STDERR_LENGTH=0&STDENV_LENGTH=0`;
+  const variables = {
+    ...{ WEBJOB_PROPERTIES_FILE: site.propertiesFile, REMOTE_USER: 'client1', REMOTE_ADDR: '127.0.0.1' },
+    ...{ REQUEST_METHOD: isPut ? 'PUT' : 'GET', QUERY_STRING: isPut ? query + put : query },
+    ...{ CONTENT_LENGTH: String(isPut ? BODY.length : 0), SERVER_PROTOCOL: 'HTTP/1.1' },
+  };
+  const record = (type: number, content: Buffer): Buffer => formatRecord({ type, requestId: 1, content });
+  return Buffer.concat([
+    record(RECORD_TYPES.beginRequest, formatBeginning({ role: RESPONDER_ROLE, keepConnection })),
+    record(RECORD_TYPES.params, formatPairs(Object.entries(variables))),
+    record(RECORD_TYPES.params, Buffer.alloc(0)),
+    ...(isPut ? formatStream(RECORD_TYPES.stdin, 1, BODY) : []),
+    record(RECORD_TYPES.stdin, Buffer.alloc(0)),
+  ]);
+}
+
+class Client {
+  readonly #socket: Socket;
+  readonly #parser = new RecordParser();
+  #output: Buffer[] = [];
+  #answered = (_output: string): void => {};
+
+  constructor(path: string) {
+    this.#socket = connect(path);
+    this.#socket.on('error', () => {});
+    this.#socket.on('close', () => this.#answered(''));
+    this.#socket.on('data', (bytes: Buffer) => {
+      for (const { type, content } of this.#parser.push(bytes)) {
+        if (type === RECORD_TYPES.stdout) this.#output.push(Buffer.from(content));
+        else if (type === RECORD_TYPES.endRequest) this.#answered(Buffer.concat(this.#output).toString('latin1'));
+      }
+    });
+  }
+
+  ask(request: Buffer): Promise<string> {
+    this.#output = [];
+    return new Promise((resolve) => {
+      this.#answered = resolve;
+      this.#socket.write(request);
+    });
+  }
+
+  close(): void {
+    this.#socket.destroy();
+  }
+}
+
+function measure(pid: number): Use {
+  const kilobytes = Number(/^VmRSS:\s+(\d+) kB/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]);
+  return { megabytes: kilobytes / 1024, descriptors: readdirSync(`/proc/${pid}/fd`).length };
+}
+
+/** Takes the uploads away and the log, as an administrator and logrotate do; returns how many uploads were whole. */
+function clear(site: Site): number {
+  const names = readdirSync(site.incoming);
+  for (const name of names) rmSync(`${site.incoming}/${name}`);
+  const { uid, gid } = statSync(site.logFile);
+  renameSync(site.logFile, `${site.logFile}.1`);
+  writeFileSync(site.logFile, '');
+  chownSync(site.logFile, uid, gid);
+  return names.filter((name) => name.endsWith('.rdy')).length;
+}
+
+function print(words: (string | number)[]): void {
+  process.stdout.write(`${words.join(', ')}\n`);
+}
+
+await main();
