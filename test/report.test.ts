@@ -162,6 +162,19 @@ for (const { colorScheme, width, ground } of [
   });
 }
 
+it('is looked at by checks that see what is wrong', async () => {
+  const view = await openView(browser);
+  await view.page.setContent(
+    `<a href="#x">x</a><h1>one</h1><h3 style="color:#949494">faint</h3><table><tr><td onclick="1">a</td></tr></table><img src="data:,">`,
+  );
+  const { barriers, contrast, strangers } = await view.page.evaluate<Looked>(LOOK);
+  assert.deepEqual(contrast.faint, ['3.03 faint']);
+  assert.equal(strangers, 1);
+  for (const what of ['no language', '0 main', 'after h1 an h3', 'a table without a caption', 'an attribute onclick'])
+    assert.ok(barriers.includes(what), `${what}: ${barriers}`);
+  await view.close();
+});
+
 it('searches in the page', async () => {
   const view = await openView(browser);
   await view.page.goto(address('jobs.html'));
