@@ -3,6 +3,8 @@ import { Command } from 'commander';
 import { clientCommand } from './clients/command.ts';
 import { completionCommand } from './completion/command.ts';
 import { configtestCommand } from './configtest/command.ts';
+import { exportCommand } from './database/export.ts';
+import { indexCommand } from './database/indexing.ts';
 import { initCommand } from './init/command.ts';
 import { holdCommand } from './keep/hold.ts';
 import { pruneCommand } from './keep/prune.ts';
@@ -22,6 +24,8 @@ const COMMANDS: (() => Command)[] = [
   signCommand,
   reportCommand,
   metricsCommand,
+  indexCommand,
+  exportCommand,
   pruneCommand,
   holdCommand,
   packCommand,

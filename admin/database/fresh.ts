@@ -1,0 +1,54 @@
+// The index as others ask it: only while it is fresh, so that its answer is the one of the files.
+import type { Job } from '../job.ts';
+import { warn } from '../output.ts';
+import type { Site } from '../site.ts';
+import { parseJob, type Value } from './columns.ts';
+import { isFresh, type Stamp } from './freshness.ts';
+import { indexFile, openToRead } from './schema.ts';
+import { type Database, hasSqlite } from './sqlite.ts';
+
+/** Undefined when there is none, or when the log or the locker changed since, or on a Node without SQLite. The caller closes it. */
+export function openFreshIndex(site: Site): Database | undefined {
+  if (!hasSqlite()) return undefined;
+  try {
+    const database = openToRead(indexFile(site.settings));
+    if (!database) return undefined;
+    const stamp = database.prepare("SELECT value FROM facts WHERE name = 'stamp'").get()?.value;
+    if (typeof stamp === 'string' && isFresh(site, JSON.parse(stamp) as Stamp)) return database;
+    database.close();
+  } catch (error) {
+    // The files hold all that it could tell.
+    warn(`the index is not used: ${(error as Error).message}`);
+  }
+  return undefined;
+}
+
+/** More tell no more. */
+const MAX_TRIGRAMS = 48;
+
+/** The names of the groups in which a text can stand; undefined for one that is too short to be looked up. */
+export function findCandidates(database: Database, text: string): Set<string> | undefined {
+  const match = formatMatch(text);
+  if (match === undefined) return undefined;
+  const rows = database
+    .prepare('SELECT name FROM groups WHERE id IN (SELECT rowid FROM texts WHERE texts MATCH ?) OR NOT whole')
+    .all(match);
+  return new Set(rows.map(({ name }) => name as string));
+}
+
+/** All trigrams of a text, each quoted: nothing in it is an operator. */
+function formatMatch(text: string): string | undefined {
+  // The index has U+FFFD for a NUL and for what is no UTF-8.
+  const characters = [...text.replaceAll('\0', '\ufffd')];
+  const trigrams = new Set<string>();
+  for (let at = 0; at + 3 <= characters.length && trigrams.size < MAX_TRIGRAMS; at++)
+    trigrams.add(characters.slice(at, at + 3).join(''));
+  if (trigrams.size === 0) return undefined;
+  return [...trigrams].map((trigram) => `"${trigram.replaceAll('"', '""')}"`).join(' AND ');
+}
+
+/** All jobs, in the order in which readJobs had them. */
+export function* readIndexedJobs(database: Database, site: Site): Generator<Job> {
+  for (const row of database.prepare('SELECT * FROM jobs ORDER BY id').iterate())
+    yield parseJob(row as Record<string, Value>, site);
+}

@@ -1,0 +1,71 @@
+// What an index was made of: the log's files and the locker's folders at that moment. It is fresh while they are the same; looking costs a
+// stat for each of them.
+import { lstatSync, readdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { LOG } from '../history/log-files.ts';
+import type { Site } from '../site.ts';
+
+/** A folder that changed so lately may change again without another time. */
+const SETTLED_MS = 50;
+
+export interface Stamp {
+  /** What readJobs goes by, too. */
+  settings: string;
+  logs: string[];
+  /** Every folder of the locker, below IncomingDirectory, with its time. */
+  folders: [path: string, mtime: string][];
+}
+
+/** Walks the folders of the locker. Taken before what it vouches for is read. */
+export async function takeStamp(site: Site): Promise<Stamp> {
+  const folders: Stamp['folders'] = [];
+  for (const path of findFolders(site.settings.incomingDirectory, '')) {
+    let mtime = mtimeOf(site, path);
+    for (let tries = 0; tries < 20 && isUnsettled(mtime); tries++) {
+      await sleep(SETTLED_MS);
+      mtime = mtimeOf(site, path);
+    }
+    // One that never rests makes an index that is not fresh.
+    folders.push([path, isUnsettled(mtime) ? '' : String(mtime)]);
+  }
+  return { settings: settingsOf(site), logs: stampLogs(site), folders };
+}
+
+/** True while the site is what the stamp was taken of. */
+export function isFresh(site: Site, { settings, logs, folders }: Stamp): boolean {
+  return (
+    settings === settingsOf(site) &&
+    JSON.stringify(logs) === JSON.stringify(stampLogs(site)) &&
+    folders.every(([path, mtime]) => String(mtimeOf(site, path)) === mtime)
+  );
+}
+
+function settingsOf({ settings }: Site): string {
+  const { incomingDirectory, logfilesDirectory, putNameFormat, useGMT } = settings;
+  return JSON.stringify([incomingDirectory, logfilesDirectory, putNameFormat, useGMT]);
+}
+
+function stampLogs({ settings: { logfilesDirectory } }: Site): string[] {
+  return readdirSync(logfilesDirectory)
+    .filter((name) => name.startsWith(LOG))
+    .sort()
+    .flatMap((name) => {
+      const found = lstatSync(join(logfilesDirectory, name), { throwIfNoEntry: false, bigint: true });
+      return found ? [`${name} ${found.ino} ${found.size} ${found.mtimeNs}`] : [];
+    });
+}
+
+function* findFolders(locker: string, folder: string): Generator<string> {
+  yield folder;
+  const entries = readdirSync(join(locker, folder), { withFileTypes: true });
+  for (const entry of entries) if (entry.isDirectory()) yield* findFolders(locker, join(folder, entry.name));
+}
+
+function mtimeOf({ settings }: Site, path: string): bigint | undefined {
+  return lstatSync(join(settings.incomingDirectory, path), { throwIfNoEntry: false, bigint: true })?.mtimeNs;
+}
+
+function isUnsettled(mtime: bigint | undefined): boolean {
+  return mtime !== undefined && Number(mtime / 1_000_000n) > Date.now() - SETTLED_MS;
+}

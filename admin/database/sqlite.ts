@@ -1,0 +1,41 @@
+// Opens SQLite databases with what Node has built in. Everything else in webjobctl runs on a Node without it.
+import type { DatabaseSync } from 'node:sqlite';
+import { Failure } from '../failure.ts';
+
+export type Database = DatabaseSync;
+
+/** `webj`: what tells our databases from those of others. */
+export const APPLICATION_ID = 0x7765626a;
+
+/** Throws Failure `failed` on a Node that has none, and for a file that is no database. */
+export function openDatabase(path: string, readOnly: boolean): Database {
+  const { DatabaseSync } = loadSqlite();
+  try {
+    return new DatabaseSync(path, { readOnly, timeout: 5000 });
+  } catch (error) {
+    throw new Failure('failed', `${path}: ${(error as Error).message}`, undefined, { cause: error });
+  }
+}
+
+export function hasSqlite(): boolean {
+  return findSqlite() !== undefined;
+}
+
+function loadSqlite(): typeof import('node:sqlite') {
+  const found = findSqlite();
+  if (!found) throw new Failure('failed', `this needs Node 22.13 or later, and here runs ${process.version}`);
+  return found;
+}
+
+/** Node warns that its SQLite is an experiment; of this one thing, and of nothing else, the operator need not hear. */
+function findSqlite(): typeof import('node:sqlite') | undefined {
+  const { emitWarning } = process;
+  process.emitWarning = ((warning: string | Error, ...rest: never[]) => {
+    if (!String(warning).includes('SQLite')) emitWarning.call(process, warning, ...rest);
+  }) as typeof emitWarning;
+  try {
+    return process.getBuiltinModule('node:sqlite');
+  } finally {
+    process.emitWarning = emitWarning;
+  }
+}

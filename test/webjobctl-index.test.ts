@@ -1,0 +1,274 @@
+// index and export, on a locker that real CGI processes made: what the index says is what the files say, it is used only while it is fresh,
+// a kill costs nothing, and what clients sent is text wherever it is loaded.
+import assert from 'node:assert/strict';
+import { appendFileSync, existsSync, mkdirSync, statSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { DatabaseSync } from 'node:sqlite';
+import { after, before, describe, it } from 'node:test';
+import { JOB_COLUMNS } from '../admin/database/columns.ts';
+import { findCandidates, openFreshIndex, readIndexedJobs } from '../admin/database/fresh.ts';
+import { readJobs } from '../admin/history/jobs.ts';
+import type { Job } from '../admin/job.ts';
+import { readSettings } from '../cgi/settings.ts';
+import { runKilled } from './keep-site.ts';
+import { fillLocker, type LockerSite, makeLockerSite } from './locker-site.ts';
+import { readPage, readSection } from './mdoc.ts';
+
+const EVIL = `=HYPERLINK("http://evil/","x")'); DROP TABLE jobs; --`;
+
+let locker: LockerSite;
+const site = () => {
+  const { propertiesFile } = locker.site;
+  return { propertiesFile, settings: readSettings(propertiesFile).settings };
+};
+const database = (): string => join(locker.site.base, 'index', 'webjob.sqlite');
+
+before(async () => {
+  locker = makeLockerSite();
+  await fillLocker(locker);
+  // A refused PUT whose message and user hold what formats quote.
+  const line = `2026-11-01 00:00:00 server_1_1085355126_99999 "a",'b' 127.0.0.1 PUT client1 host.sh 99999999999999999999 0 0 456 -- ${EVIL}\n`;
+  appendFileSync(locker.site.logFile, line);
+});
+after(() => locker.close());
+
+async function index(...args: string[]): Promise<{ jobs: number; groups: number; read: number; removed: number }> {
+  const { exitCode, text, stderr } = await locker.webjobctl('--json', 'index', ...args);
+  assert.equal(exitCode, 0, stderr);
+  assert.equal(stderr, '', 'not a word about experiments');
+  return JSON.parse(text);
+}
+
+async function collect(jobs: AsyncIterable<Job> | Iterable<Job>): Promise<Job[]> {
+  const all: Job[] = [];
+  for await (const job of jobs) all.push(job);
+  return all;
+}
+
+/** What the index finds; undefined when it is not fresh. */
+function ask<Answer>(question: (index: DatabaseSync) => Answer): Answer | undefined {
+  const fresh = openFreshIndex(site());
+  if (!fresh) return undefined;
+  try {
+    return question(fresh);
+  } finally {
+    fresh.close();
+  }
+}
+
+describe('webjobctl index', () => {
+  it('holds every job as the files tell of it', async () => {
+    const done = await index();
+    const expected = await collect(readJobs(site()));
+    assert.equal(done.jobs, expected.length);
+    assert.deepEqual(await collect(ask((fresh) => [...readIndexedJobs(fresh, site())]) ?? []), expected);
+    assert.equal(statSync(database()).mode & 0o777, 0o600);
+  });
+
+  it('reads again only what changed', async () => {
+    const before = await index();
+    assert.equal(before.read, 0);
+    await locker.run({ clientId: 'client1', fileName: 'host.sh', out: `one more ${EVIL}\n` });
+    assert.equal(
+      ask(() => true),
+      undefined,
+      'it is not fresh any more',
+    );
+    const after = await index();
+    assert.deepEqual([after.groups - before.groups, after.read, after.removed], [1, 1, 0]);
+    assert.equal(
+      ask(() => true),
+      true,
+    );
+  });
+
+  it('finds where a text can stand, whatever it holds', () => {
+    const find = (text: string): number | undefined => ask((fresh) => findCandidates(fresh, text)?.size);
+    const incomplete = 1;
+    assert.equal(find('kept'), 2 + incomplete);
+    assert.equal(find('nowhere at all'), incomplete);
+    assert.equal(find(EVIL), 1 + incomplete);
+    assert.equal(find('" OR "a'), incomplete);
+    assert.equal(find("'; DROP TABLE jobs"), incomplete);
+    assert.equal(find(`\x1b[2Jplain`), 1 + incomplete);
+    assert.equal(find('\ufffd31m'), 1 + incomplete, 'what is no UTF-8 is U+FFFD, as it is shown');
+    assert.equal(find('ke'), undefined, 'too short to be looked up');
+  });
+
+  it('takes no part of a stream for the whole', async () => {
+    await locker.run({ clientId: 'client1', fileName: 'host.sh', out: `${'x'.repeat(5000)}needle\n` });
+    await index('--max-text', '4000');
+    const found = ask((fresh) => findCandidates(fresh, 'needle'));
+    const names = (await collect(readJobs(site()))).filter(
+      ({ put }) => put?.status === 200 && (put.bytesReceived ?? 0) > 5000,
+    );
+    assert.ok(found?.has(names[0]?.group?.name ?? ''));
+    await index('--rebuild');
+  });
+
+  it('is made anew when it is of another version, and is left alone when it is of somebody else', async () => {
+    const edit = new DatabaseSync(database());
+    edit.exec('PRAGMA user_version = 99');
+    edit.close();
+    assert.equal(
+      ask(() => true),
+      undefined,
+    );
+    assert.ok((await index()).read > 0);
+    const other = join(locker.site.root, 'other.sqlite');
+    const theirs = new DatabaseSync(other);
+    theirs.exec('CREATE TABLE precious (a)');
+    theirs.close();
+    for (const file of [other, locker.site.logFile]) {
+      const { exitCode, stderr } = await locker.webjobctl('index', '--database', file, '--rebuild');
+      assert.equal(exitCode, 4);
+      assert.match(stderr, /is no index of webjobctl/);
+      assert.ok(existsSync(file));
+    }
+  });
+
+  it('that is damaged is not asked, and says so', async () => {
+    const bytes = Buffer.alloc(statSync(database()).size - 4096, 0x55);
+    const { openSync, writeSync, closeSync } = await import('node:fs');
+    const fd = openSync(database(), 'r+');
+    writeSync(fd, bytes, 0, bytes.length, 4096);
+    closeSync(fd);
+    const { exitCode, stderr } = await locker.webjobctl('index');
+    assert.equal(exitCode, 4);
+    assert.match(stderr, /error: .*malformed/);
+    assert.ok((await index('--rebuild')).jobs > 0);
+  });
+
+  it('can be killed at any moment', async () => {
+    const expected = await collect(readJobs(site()));
+    const started = performance.now();
+    await index('--rebuild');
+    const life = performance.now() - started;
+    for (let count = 0; count < 5; count++) {
+      await runKilled(locker.site, ['index', '--rebuild'], life * (0.3 + 0.7 * Math.random()));
+      const jobs = ask((fresh) => [...readIndexedJobs(fresh, site())]);
+      if (jobs) assert.deepEqual(jobs, expected, 'what calls itself fresh is whole');
+    }
+    await index();
+    assert.deepEqual(
+      ask((fresh) => [...readIndexedJobs(fresh, site())]),
+      expected,
+    );
+    assert.equal(
+      ask((fresh) => findCandidates(fresh, 'kept')?.size),
+      3,
+    );
+  });
+
+  it('has the columns that webjobctl(8) lists', () => {
+    const section = readSection(readPage('webjobctl.8'), 'index', 'Ss').join('\n');
+    for (const { name } of JOB_COLUMNS) {
+      const words = [name, name.replace(/^(?:get|put)_/, '_')];
+      assert.ok(
+        words.some((word) => section.split(/[\s,]+/).includes(word)),
+        `${name} is not in the manual`,
+      );
+    }
+  });
+});
+
+/** A reader of RFC 4180 that knows nothing of the writer. */
+function parseCsv(text: string): string[][] {
+  const rows: string[][] = [];
+  const pattern = /("(?:[^"]|"")*"|[^,\r\n"]*)(,|\r\n)/gy;
+  let row: string[] = [];
+  let end = 0;
+  for (const found of text.matchAll(pattern)) {
+    const [all, cell = '', separator] = found;
+    row.push(cell.startsWith('"') ? cell.slice(1, -1).replaceAll('""', '"') : cell);
+    if (separator === '\r\n') {
+      rows.push(row);
+      row = [];
+    }
+    end = found.index + all.length;
+  }
+  assert.equal(end, text.length, 'all of it is CSV');
+  return rows;
+}
+
+describe('webjobctl export', () => {
+  type Row = Record<string, string | number | null>;
+  let rows: Row[];
+  before(async () => {
+    rows = await locker.readJson<Row>('export');
+  });
+
+  it('--json writes a line for every job, with every column', async () => {
+    const jobs = await collect(readJobs(site()));
+    assert.deepEqual(
+      rows.map((row) => [row.job_id, row.client, row.state]),
+      jobs.map(({ jobId, clientId, state }) => [jobId ?? null, clientId ?? null, state]),
+    );
+    assert.deepEqual(
+      Object.keys(rows[0] ?? {}),
+      JOB_COLUMNS.map(({ name }) => name),
+    );
+    assert.equal(rows.find(({ put_message: message }) => message === EVIL)?.put_user, `"a",'b'`);
+    const { exitCode, text } = await locker.webjobctl('export', '--json', '--client', 'client2');
+    assert.equal(exitCode, 0);
+    assert.equal(text.trim().split('\n').length, rows.filter(({ client }) => client === 'client2').length);
+  });
+
+  it('--csv writes what RFC 4180 says', async () => {
+    const { text } = await locker.webjobctl('export', '--csv');
+    const [head = [], ...lines] = parseCsv(text);
+    assert.deepEqual(
+      head,
+      JOB_COLUMNS.map(({ name }) => name),
+    );
+    assert.deepEqual(
+      lines,
+      rows.map((row) =>
+        head.map((name) => (typeof row[name] === 'number' ? String(BigInt(row[name])) : (row[name] ?? ''))),
+      ),
+    );
+  });
+
+  it('--csv --spreadsheet disarms formulas, and nothing else', async () => {
+    const { text } = await locker.webjobctl('export', '--csv', '--spreadsheet');
+    const cells = parseCsv(text).flat();
+    assert.ok(cells.includes(`'${EVIL}`));
+    assert.deepEqual(
+      cells.filter((cell) => /^[=+\-@\t\r]/.test(cell)),
+      [],
+    );
+  });
+
+  it('--sql writes statements that load every value as it is', async () => {
+    const { text } = await locker.webjobctl('export', '--sql', '--table', 'my_jobs');
+    assert.match(text, /^SET standard_conforming_strings = on;\nSET client_encoding = 'UTF8';\nBEGIN;\n/);
+    const sqlite = new DatabaseSync(':memory:');
+    sqlite.exec(text.replace(/^SET .*\n/gm, ''));
+    const loaded = sqlite.prepare('SELECT * FROM my_jobs').all();
+    assert.deepEqual(
+      loaded.map((row) => ({ ...row })),
+      rows,
+    );
+    sqlite.close();
+  });
+
+  for (const args of [[], ['--csv', '--sql'], ['--sql', '--spreadsheet'], ['--sql', '--table', 'a"b']]) {
+    it(`refuses ${args.join(' ') || 'to guess a format'}`, async () => {
+      const { exitCode, stderr } = await locker.webjobctl('export', ...args);
+      assert.equal(exitCode, 2, stderr);
+    });
+  }
+
+  it('ends with 4 where there is no log', async () => {
+    const empty = makeLockerSite();
+    try {
+      mkdirSync(join(empty.site.root, 'none'));
+      writeFileSync(empty.site.propertiesFile, `BaseDirectory=${join(empty.site.root, 'none')}\n`);
+      const { exitCode, stderr } = await empty.webjobctl('export', '--csv');
+      assert.equal(exitCode, 4);
+      assert.match(stderr, /^webjobctl: error: /);
+    } finally {
+      empty.close();
+    }
+  });
+});
