@@ -4,10 +4,9 @@
 import { createHash } from 'node:crypto';
 import { constants, createReadStream, lstatSync, rmSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { EXTENSIONS, type Extension, groupPaths, LockerFailure } from 'webjob-locker';
+import { EXTENSIONS, type Extension } from 'webjob-locker';
 import { syncFolder } from 'webjob-locker/durable';
-import { type Lock, releaseLock, takeLock } from 'webjob-locker/lock';
-import { holderLine, removeDeadLock } from './turn.ts';
+import { lockSource, openLocks } from './turn.ts';
 
 /** One file as it is when it is described. */
 export interface FileFacts {
@@ -57,33 +56,20 @@ export function markOf(path: string): string | undefined {
 
 /** Removes groups that a custody record names already. Returns those that stay because somebody writes them or they are others by now. */
 export function removeDescribed(locker: string, groups: readonly Described[]): string[] {
-  const locks: Lock[] = [];
+  const locks = openLocks(lockSource(locker));
   const stay: string[] = [];
   const going: Described[] = [];
   try {
     for (const group of groups) {
-      const lock = tryLock(locker, group.name);
-      if (lock) locks.push(lock);
-      if (lock && isSame(locker, group)) going.push(group);
+      if (locks.take(join(locker, `${group.name}.lck`)) && isSame(locker, group)) going.push(group);
       else stay.push(group.name);
     }
     removeFiles(locker, going, ['rdy']);
     removeFiles(locker, going, ['out', 'err', 'env']);
   } finally {
-    for (const lock of locks) releaseLock(lock);
+    locks.release();
   }
   return stay;
-}
-
-function tryLock(locker: string, name: string): Lock | undefined {
-  const paths = groupPaths(join(locker, name));
-  removeDeadLock(paths.lck);
-  try {
-    return takeLock(paths, holderLine());
-  } catch (error) {
-    if (error instanceof LockerFailure && error.kind === 'exists') return undefined;
-    throw error;
-  }
 }
 
 function isSame(locker: string, { name, marks }: Described): boolean {

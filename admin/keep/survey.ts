@@ -1,5 +1,6 @@
 // What a locker holds, as those see it who remove or pack: every group with its age and size, and whose it is. Small for each group, for
 // there may be hundreds of thousands.
+import { rmSync } from 'node:fs';
 import { open, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { EXTENSIONS, parseReady, statGroupFile, walkLocker } from 'webjob-locker';
@@ -8,7 +9,7 @@ import type { ServerSettings } from '../../cgi/controls.ts';
 import { readLogLines } from '../history/log.ts';
 import type { Site } from '../site.ts';
 import { isNamed } from './holds.ts';
-import { isDeadLock, removeDeadLock } from './turn.ts';
+import { isDeadLock, lockSource, removeDeadLock } from './turn.ts';
 
 export interface Surveyed {
   name: string;
@@ -36,6 +37,7 @@ export function dayOf(at: number, settings: ServerSettings): string {
 
 /** Takes away the locks that a killed webjobctl left; whoever calls has the turn. */
 export function removeDeadLocks(locker: string): void {
+  rmSync(lockSource(locker), { force: true });
   for (const { group } of walkLocker(locker))
     if (group?.has.has('lck')) removeDeadLock(join(locker, `${group.name}.lck`));
 }

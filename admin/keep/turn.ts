@@ -1,11 +1,10 @@
 // Whose turn it is: one webjobctl at a time changes what is kept. Its locks name the process that holds them, so that those of a process
 // that was killed are known for what they are and taken away.
-import { linkSync, lstatSync, readFileSync, renameSync, unlinkSync } from 'node:fs';
+import { closeSync, linkSync, lstatSync, readFileSync, renameSync, rmSync, unlinkSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { LockerFailure } from 'webjob-locker';
 import { makeFolder, openNew, writeAll } from 'webjob-locker/durable';
-import { releaseLock } from 'webjob-locker/lock';
 import type { ServerSettings } from '../../cgi/controls.ts';
 import { Failure } from '../failure.ts';
 
@@ -18,7 +17,7 @@ export function keepFolder(settings: ServerSettings): string {
 }
 
 /** The line of this process. */
-export function holderLine(): string {
+function holderLine(): string {
   return `webjobctl ${process.pid} ${hostname()} ${startTicks(process.pid)}\n`;
 }
 
@@ -50,15 +49,56 @@ function takeTurn(settings: ServerSettings, thing: string): () => void {
   const folder = keepFolder(settings);
   makeFolder(folder);
   const path = join(folder, `${thing}.lck`);
-  removeDeadLock(path);
+  const locks = openLocks(`${path}.${process.pid}`);
+  if (locks.take(path)) return locks.release;
+  locks.release();
+  throw new Failure('failed', `another webjobctl is at work on this site (${path})`, 'try again when it has ended');
+}
+
+export interface Locks {
+  /** False when somebody else holds it. */
+  take(path: string): boolean;
+  /** Ends all that were taken. */
+  release(): void;
+}
+
+/**
+ * Locks that never stand without the line that says whose they are, as one would between its creation and the first write: a file is written,
+ * and each lock is a link to it, which takes a name only when it is free.
+ */
+export function openLocks(source: string): Locks {
+  rmSync(source, { force: true });
+  const fd = openNew(source);
   try {
-    const lock = { path, fd: openNew(path) };
-    writeAll(lock.fd, Buffer.from(holderLine()));
-    return () => releaseLock(lock);
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
-    throw new Failure('failed', `another webjobctl is at work on this site (${path})`, 'try again when it has ended');
+    writeAll(fd, Buffer.from(holderLine()));
+  } finally {
+    closeSync(fd);
   }
+  const { ino } = lstatSync(source);
+  const held: string[] = [];
+  return {
+    take(path) {
+      removeDeadLock(path);
+      try {
+        linkSync(source, path);
+      } catch (error) {
+        if ((error as NodeJS.ErrnoException).code === 'EEXIST') return false;
+        throw error;
+      }
+      held.push(path);
+      return true;
+    },
+    release() {
+      for (const path of held)
+        if (lstatSync(path, { throwIfNoEntry: false })?.ino === ino) rmSync(path, { force: true });
+      rmSync(source, { force: true });
+    },
+  };
+}
+
+/** What the locks of groups are links to; a killed webjobctl leaves it to the next. */
+export function lockSource(locker: string): string {
+  return join(locker, '.webjobctl.lock');
 }
 
 /** True for a lock of ours whose process is gone. */

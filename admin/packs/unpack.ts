@@ -6,11 +6,10 @@ import { dirname, join } from 'node:path';
 import { Command } from 'commander';
 import { groupPaths } from 'webjob-locker';
 import { makeFolder, syncFile, syncFolder, writeAll } from 'webjob-locker/durable';
-import { releaseLock, takeLock } from 'webjob-locker/lock';
 import { Failure } from '../failure.ts';
 import { recordEvent } from '../keep/custody.ts';
 import { digestFile, markOf } from '../keep/removal.ts';
-import { holderLine, inTurn, removeDeadLock } from '../keep/turn.ts';
+import { inTurn, lockSource, openLocks } from '../keep/turn.ts';
 import { printJson, say, startProgress, warn } from '../output.ts';
 import { globalOptions, openSite, type Site } from '../site.ts';
 import { readGroup, type Unpacked } from './archive.ts';
@@ -69,9 +68,9 @@ async function restoreGroup(locker: string, pack: Pack, group: PackedGroup): Pro
   const paths = groupPaths(join(locker, group.name));
   const folder = dirname(paths.rdy);
   makeFolder(folder);
-  removeDeadLock(paths.lck);
-  const lock = takeLock(paths, holderLine());
+  const locks = openLocks(lockSource(locker));
   try {
+    if (!locks.take(paths.lck)) return false;
     const written: PackedExtension[] = [];
     for await (const unpacked of readGroup(pack.archive, group)) {
       const path = paths[unpacked.extension];
@@ -91,7 +90,7 @@ async function restoreGroup(locker: string, pack: Pack, group: PackedGroup): Pro
     syncFolder(folder);
     return true;
   } finally {
-    releaseLock(lock);
+    locks.release();
   }
 }
 
