@@ -5,6 +5,7 @@ import { completionCommand } from './completion/command.ts';
 import { configtestCommand } from './configtest/command.ts';
 import { exportCommand } from './database/export.ts';
 import { indexCommand } from './database/indexing.ts';
+import { FIND_COMMANDS } from './find/commands.ts';
 import { initCommand } from './init/command.ts';
 import { holdCommand } from './keep/hold.ts';
 import { pruneCommand } from './keep/prune.ts';
@@ -22,6 +23,7 @@ const COMMANDS: (() => Command)[] = [
   clientCommand,
   configtestCommand,
   signCommand,
+  ...FIND_COMMANDS,
   reportCommand,
   metricsCommand,
   indexCommand,

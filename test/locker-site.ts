@@ -9,7 +9,7 @@ import { formatHead, type Put } from './hooks-site.ts';
 import { parseAnswer, type StrictAnswer } from './strict-client.ts';
 import { findWebUser } from './tree.ts';
 
-const WEBJOBCTL = join(import.meta.dirname, '..', 'dist', 'webjobctl');
+export const WEBJOBCTL = join(import.meta.dirname, '..', 'dist', 'webjobctl');
 
 export interface LockerSite {
   site: Site;

@@ -140,7 +140,7 @@ describe('webjobctl completion', async () => {
       });
 
       it('steps over the values of options', () => {
-        offers('webjobctl --config init cli', ['client']);
+        offers('webjobctl --config init cli', ['client', 'clients']);
         offers('webjobctl -c alpha.cfg client li', ['list']);
       });
 

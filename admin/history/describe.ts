@@ -21,8 +21,6 @@ export interface Stray extends NameFacts {
   jobId: string | undefined;
   /** The GET without an answer that its job id belongs to. */
   get: LogLine | undefined;
-  /** The log tells of a PUT under its job id. */
-  isKnown: boolean;
 }
 
 /** 456, 500 and 551 leave what arrived under its name. */
@@ -49,14 +47,14 @@ export function describeLines(site: Site, get: LogLine | undefined, put: LogLine
   };
 }
 
-export function describeStray(site: Site, { group, at, jobId, clientId, command, get, isKnown }: Stray): Job {
+export function describeStray(site: Site, { group, at, jobId, clientId, command, get }: Stray): Job {
   const isComplete = group.has.has('rdy');
   const job: Job = {
     ...{ jobId, clientId, command, at, get, put: undefined, group, uploads: isComplete ? [group] : [] },
     ...{ state: 'incomplete', exitCode: undefined, signal: undefined },
   };
   if (!isComplete) return job;
-  return get || isKnown ? addEnding(site, job) : { ...addEnding(site, job), state: 'orphan' };
+  return get ? addEnding(site, job) : { ...addEnding(site, job), state: 'orphan' };
 }
 
 /** When a group was announced, or while it is not, when it changed last; undefined when it is gone. */

@@ -1,9 +1,9 @@
 // How a run ended, as the record of its upload says. A record is what a client sent: it may be of any size, and need not be one.
-import { closeSync, openSync, readSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Group } from 'webjob-locker';
 import { NOT_APPLICABLE } from 'webjob-protocol';
 import type { Site } from '../site.ts';
+import { readHead } from './head.ts';
 
 export interface Ending {
   /** True when the program ran and exited with 0, and nothing else went wrong. */
@@ -11,8 +11,6 @@ export interface Ending {
   exitCode: number | undefined;
   signal: number | undefined;
 }
-
-const MAX_RECORD_BYTES = 64 * 1024;
 
 /** Undefined when the record is not there (any more). */
 export function readEnding(site: Site, group: Group): Ending | undefined {
@@ -40,20 +38,4 @@ function describeEnding(fields: Map<string, string>): Ending {
   const exitCode = number('KidStatus');
   const signal = number('KidSignal');
   return { isGood: isClean && exitCode === 0 && (signal ?? 0) === 0, exitCode, signal: signal || undefined };
-}
-
-function readHead(path: string): string | undefined {
-  let fd: number;
-  try {
-    fd = openSync(path, 'r');
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
-    throw error;
-  }
-  try {
-    const buffer = Buffer.allocUnsafe(MAX_RECORD_BYTES);
-    return buffer.toString('latin1', 0, readSync(fd, buffer, 0, MAX_RECORD_BYTES, 0));
-  } finally {
-    closeSync(fd);
-  }
 }

@@ -17,14 +17,12 @@ export interface JobFilter {
   states?: readonly JobState[] | undefined;
   /** Only jobs of which this text is in the log. */
   contains?: string | undefined;
-}
-
-/** What the log left open, by key. */
-interface Open {
-  /** GETs without an answer, packed. */
-  gets: Map<string, string>;
-  /** Jobs of which no upload was found. */
-  missing: Set<string>;
+  /** Only what the log tells of: the locker is not walked for the rest. */
+  logOnly?: boolean | undefined;
+  /** Goes on with the jobs that end from now on, without end. */
+  follow?: boolean | undefined;
+  /** Called when what was there has been told. */
+  onFollow?: (() => void) | undefined;
 }
 
 /** A PUT that is repeated more jobs later, or later in time, is a job of its own. */
@@ -39,14 +37,15 @@ const REPEAT_SECONDS = 86_400;
 export async function* readJobs(site: Site, filter: JobFilter = {}): AsyncGenerator<Job> {
   const uploads = openUploads(site);
   const isWanted = makeFilter(filter);
-  const open: Open = { gets: new Map(), missing: new Set() };
-  for await (const ended of readEnded(site, filter, open.gets)) {
+  // Without an answer so far, by key, packed.
+  const gets = new Map<string, string>();
+  for await (const ended of readEnded(site, filter, gets)) {
+    if (filter.follow) uploads.forget();
     const job = describeEnded(site, uploads, ended);
-    if (job.put && isSuccess(job.put.status) && !job.group) open.missing.add(keyOf(job.put));
     if (isWanted(job)) yield job;
   }
-  for (const job of describeStrays(site, uploads, open, filter.since)) if (isWanted(job)) yield job;
-  for (const get of open.gets.values()) {
+  if (!filter.logOnly) for (const job of describeStrays(site, uploads, gets, filter)) if (isWanted(job)) yield job;
+  for (const get of gets.values()) {
     const job = describeLines(site, unpack(get), undefined);
     if (isWanted(job)) yield job;
   }
@@ -60,7 +59,7 @@ async function* readEnded(site: Site, filter: JobFilter, gets: Map<string, strin
     if (!isWanted({ clientId: line.clientId, command: line.fileName })) continue;
     addLine(line, ended, gets);
     for (const [oldest, job] of ended) {
-      if (ended.size <= MAX_ENDED && !isLongAgo(site, job, line)) break;
+      if (!filter.follow && ended.size <= MAX_ENDED && !isLongAgo(site, job, line)) break;
       ended.delete(oldest);
       yield job;
     }
@@ -92,35 +91,32 @@ function isLongAgo(site: Site, { get, puts }: Ended, now: LogLine): boolean {
   return instantOf(now, site).getTime() - instantOf(last, site).getTime() > REPEAT_SECONDS * 1000;
 }
 
-function* describeStrays(site: Site, uploads: Uploads, open: Open, since: Date | undefined): Generator<Job> {
+function* describeStrays(
+  site: Site,
+  uploads: Uploads,
+  gets: Map<string, string>,
+  { since, contains }: JobFilter,
+): Generator<Job> {
   for (const group of uploads.others()) {
     const at = lastChange(site, group);
     if (!at || (since && at < since)) continue;
     const jobId = readJobId(site.settings.incomingDirectory, group.name, group.has.has('rdy') ? 'rdy' : 'lck');
+    if (contains !== undefined && !jobId?.includes(contains)) continue;
     const facts = readNameFacts(site, group);
     const key = keyOf({ jobId, clientId: facts.clientId, fileName: facts.command });
-    const get = open.gets.get(key);
-    open.gets.delete(key);
-    const isKnown = open.missing.has(key);
-    yield describeStray(site, {
-      ...facts,
-      group,
-      at,
-      jobId,
-      isKnown,
-      get: get === undefined ? undefined : unpack(get),
-    });
+    const get = gets.get(key);
+    gets.delete(key);
+    yield describeStray(site, { ...facts, group, at, jobId, get: get === undefined ? undefined : unpack(get) });
   }
 }
 
 function makeFilter(filter: JobFilter): (job: Job) => boolean {
-  const { since, until, states, contains } = filter;
+  const { since, until, states } = filter;
   const isNamed = makeNameFilter(filter);
   return (job) =>
     (!since || job.at >= since) &&
     (!until || job.at <= until) &&
     (!states || states.includes(job.state)) &&
-    (contains === undefined || job.get !== undefined || job.put !== undefined || !!job.jobId?.includes(contains)) &&
     isNamed(job);
 }
 

@@ -1,12 +1,12 @@
 // nph-webjob.log and what rotation made of it: which files there are, the oldest first, and which of them can hold lines of a time.
 import { closeSync, constants, fstatSync, openSync, readdirSync, readSync } from 'node:fs';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { gunzipSync, constants as zlib } from 'node:zlib';
 import { formatTime } from 'webjob-protocol';
 import { Failure } from '../failure.ts';
 import { warn } from '../output.ts';
 import type { Site } from '../site.ts';
-import { findFirstTime, findLastTime, readBlock, seekTime } from './seek.ts';
+import { BLOCK_BYTES, findFirstTime, findLastTime, readBlock, seekTime } from './seek.ts';
 
 export const LOG = 'nph-webjob.log';
 
@@ -26,26 +26,38 @@ const OTHER_PACKERS = /\.(?:xz|bz2|zst)$/;
 /** Enough for the first line, and for a bomb of 4 MB at most. */
 const ZIPPED_HEAD_BYTES = 4096;
 
+interface Span {
+  since: string | undefined;
+  until: string | undefined;
+  /** The log that is written now is among them however old it is, and only its whole lines count. */
+  follow?: boolean | undefined;
+}
+
 /**
  * Opens the files that can hold lines from `since` to `until`, both as the log writes times; the caller closes them. Throws Failure
  * `failed`, for a site without a log too.
  */
-export function openLogFiles(site: Site, since: string | undefined, until: string | undefined): LogFile[] {
+export function openLogFiles(site: Site, { since, until, follow }: Span): LogFile[] {
   const files = openAll(site.settings.logfilesDirectory).map((file) => {
     const first = file.isZipped ? findFirstTime(readZippedHead(file.fd)) : findFirstTime(readBlock(file.fd, 0));
     const lastChange = formatTime(fstatSync(file.fd).mtime, site.settings.useGMT);
     return { file, first: first ?? lastChange, lastChange };
   });
+  const isLive = ({ path }: LogFile): boolean => follow === true && basename(path) === LOG;
+  for (const { file } of files.filter(({ file }) => isLive(file))) file.size = endOfLines(file);
   const isWanted = ({ file, first, lastChange }: (typeof files)[number]): boolean => {
     if (until !== undefined && first > until) return false;
     if (since === undefined) return true;
     // gzip keeps the time of the last change, so what is packed is as old as it says.
     if (file.isZipped) return lastChange >= since;
-    if ((findLastTime(file.fd, file.size) ?? lastChange) < since) return false;
+    if (!isLive(file) && (findLastTime(file.fd, file.size) ?? lastChange) < since) return false;
     file.start = seekTime(file.fd, file.size, since);
     return true;
   };
-  files.sort((a, b) => (a.first < b.first ? -1 : Number(a.first > b.first)));
+  // The log that is followed must be the last.
+  files.sort(
+    (a, b) => Number(isLive(a.file)) - Number(isLive(b.file)) || (a.first < b.first ? -1 : Number(a.first > b.first)),
+  );
   return files.flatMap((found) => {
     if (isWanted(found)) return [found.file];
     closeSync(found.file.fd);
@@ -91,6 +103,13 @@ function openLog(path: string): number | undefined {
     if (code === 'ENOENT') return undefined;
     throw new Failure('failed', `${path}: ${code}`, undefined, { cause: error });
   }
+}
+
+/** Where the last whole line ends. */
+function endOfLines({ fd, size }: LogFile): number {
+  const start = Math.max(0, size - BLOCK_BYTES);
+  const end = readBlock(fd, start).lastIndexOf('\n', size - start - 1);
+  return end < 0 ? size : start + end + 1;
 }
 
 function readZippedHead(fd: number): string {

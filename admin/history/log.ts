@@ -7,6 +7,7 @@ import split2 from 'split2';
 import { formatTime, type LogLine, parseLogLine } from 'webjob-protocol';
 import { warn } from '../output.ts';
 import type { Site } from '../site.ts';
+import { followLines } from './follow.ts';
 import { type LogFile, openLogFiles } from './log-files.ts';
 
 export interface LogRange {
@@ -14,6 +15,10 @@ export interface LogRange {
   until?: Date | undefined;
   /** Only lines that hold this text. */
   contains?: string | undefined;
+  /** Goes on with what is written from now on, without end. */
+  follow?: boolean | undefined;
+  /** Called when everything that was there has been read, and what follows is new. */
+  onFollow?: (() => void) | undefined;
 }
 
 /** So much later than a line that stands behind it another may say it was done. */
@@ -35,9 +40,9 @@ export function instantOf(line: LogLine, site: Site): Date {
 export async function* readLogLines(site: Site, range: LogRange = {}): AsyncGenerator<LogLine> {
   const since = range.since && shift(site, range.since, -1);
   const until = range.until && shift(site, range.until, 1);
-  const files = openLogFiles(site, since, until);
+  const files = openLogFiles(site, { since, until, follow: range.follow });
   let broken = 0;
-  const parse = (text: string): LogLine | undefined => {
+  const parse: Parse = (text) => {
     if (range.contains !== undefined && !text.includes(range.contains)) return undefined;
     if (since !== undefined && text.slice(0, 19) < since) return undefined;
     try {
@@ -49,7 +54,12 @@ export async function* readLogLines(site: Site, range: LogRange = {}): AsyncGene
   };
   try {
     for (let file = files.shift(); file; file = files.shift()) {
-      for await (const line of readFile(file, parse)) {
+      const isLast = files.length === 0;
+      for await (const line of readFile(
+        file,
+        parse,
+        range.follow && isLast ? (range.onFollow ?? (() => {})) : undefined,
+      )) {
         if (until !== undefined && line.time > until) break;
         yield line;
       }
@@ -66,8 +76,23 @@ function shift({ settings }: Site, at: Date, sign: -1 | 1): string {
   return formatTime(new Date(at.getTime() + sign * seconds * 1000), settings.useGMT);
 }
 
-async function* readFile(file: LogFile, parse: (text: string) => LogLine | undefined): AsyncGenerator<LogLine> {
-  const source = createReadStream('', { fd: file.fd, start: file.start });
+type Parse = (text: string) => LogLine | undefined;
+
+async function* readFile(file: LogFile, parse: Parse, onFollow: (() => void) | undefined): AsyncGenerator<LogLine> {
+  const { fd, start, size } = file;
+  if (size > start) yield* readOnce(file, parse, !onFollow);
+  else if (!onFollow) closeSync(fd);
+  if (!onFollow) return;
+  onFollow();
+  for await (const text of followLines(file.path, fd, size)) {
+    const line = parse(text);
+    if (line) yield line;
+  }
+}
+
+async function* readOnce(file: LogFile, parse: Parse, autoClose: boolean): AsyncGenerator<LogLine> {
+  const { fd, start, size } = file;
+  const source = createReadStream('', { fd, start, end: size - 1, autoClose });
   const options = { maxLength: MAX_LINE_LENGTH, skipOverflow: true };
   const lines = split2('\n', parse, options);
   const stages: Transform[] = file.isZipped ? [createGunzip(), lines] : [lines];

@@ -18,7 +18,7 @@ export interface Guess {
   folder: string;
   /** What they all begin with. */
   prefix: string;
-  pattern: RegExp;
+  pattern(): RegExp;
 }
 
 const VALUE = '[A-Za-z0-9_.:+%-]+';
@@ -29,6 +29,8 @@ const TOKEN_PATTERNS: Record<string, string> = {
   ...{ '%Y': '[0-9]{4}', '%j': '[0-9]{3}', '%s': '[0-9]{1,11}', '%%': '%' },
   ...Object.fromEntries(['%y', '%m', '%d', '%H', '%M', '%S'].map((token) => [token, '[0-9]{2}'])),
 };
+
+const TIME_TOKENS = new Set(['%Y', '%y', '%m', '%d', '%H', '%M', '%S', '%s', '%j']);
 
 /** Reads names of the form that PutNameFormat has now: undefined for a name of another form. */
 export function compileNames(format: string): (name: string) => NameFacts | undefined {
@@ -63,40 +65,37 @@ export function readNameFacts(
 }
 
 /**
- * The names an upload of this PUT may have. The log says when a request was done and how many whole seconds it took, so that one of three
- * seconds is the one that stands in the name. Empty when the folder itself depends on a process id.
+ * Tells what names the upload of a PUT may have. The log says when a request was done and how many whole seconds it took, so that one of
+ * three seconds is the one that stands in the name. No names when the folder itself depends on a process id.
  */
-export function guessNames(site: Site, put: LogLine): Guess[] {
-  const done = instantOf(put, site).getTime() - put.seconds * 1000;
-  const guesses = [0, -1000, 1000].map((offset) => guessName(site, put, new Date(done + offset)));
-  const all = new Map(guesses.flatMap((guess) => (guess ? [[`${guess.folder}/${guess.pattern}`, guess]] : [])));
-  return [...all.values()];
+export function makeGuesser(site: Site): (put: LogLine) => Guess[] {
+  const { settings } = site;
+  const parts = splitFormat(settings.putNameFormat);
+  const hasTime = parts.some((part) => TIME_TOKENS.has(part));
+  return (put) => {
+    const facts = {
+      ...{ clientId: put.clientId ?? '', command: put.fileName ?? '', jobId: decodeField(put.jobId ?? 'NA'), pid: 0 },
+      ...{ serverId: settings.serverId, remoteAddress: put.remoteAddress ?? 'NA', useGmt: settings.useGMT },
+    };
+    const received = instantOf(put, site).getTime() - put.seconds * 1000;
+    return (hasTime ? [0, -1000, 1000] : [0]).flatMap((offset) => {
+      const values: Record<string, string> = tokenValues({ ...facts, at: new Date(received + offset) });
+      return guessName(
+        parts.map((part) => (part.startsWith('%') ? (part === '%pid' ? part : (values[part.slice(1)] ?? '')) : part)),
+      );
+    });
+  };
 }
 
-function guessName({ settings }: Site, put: LogLine, at: Date): Guess | undefined {
-  const values: Record<string, string> = tokenValues({
-    clientId: put.clientId ?? '',
-    command: put.fileName ?? '',
-    jobId: decodeField(put.jobId ?? 'NA'),
-    pid: 0,
-    serverId: settings.serverId,
-    remoteAddress: put.remoteAddress ?? 'NA',
-    at,
-    useGmt: settings.useGMT,
-  });
-  const parts = splitFormat(settings.putNameFormat).map((part) =>
-    part === '%pid' || !part.startsWith('%') ? part : (values[part.slice(1)] ?? ''),
-  );
-  const [prefix = ''] = splitAtPid(parts.join('\0'));
-  const folder = posix.dirname(parts.join('').replaceAll('\0', ''));
-  if (folder.includes('%pid')) return undefined;
-  const source = parts.map((part) => (part === '%pid' ? '[0-9]{1,10}' : escapePattern(part))).join('');
-  return { folder, prefix: prefix.replaceAll('\0', ''), pattern: new RegExp(`^${source}$`) };
-}
-
-/** What stands before the process id; no value holds a NUL. */
-function splitAtPid(text: string): string[] {
-  return `\0${text}\0`.split('\0%pid\0');
+/** The parts of a name; what is not known of it is `%pid`, and no value is that. */
+function guessName(parts: string[]): Guess | [] {
+  const unknown = parts.indexOf('%pid');
+  const prefix = parts.slice(0, unknown < 0 ? undefined : unknown).join('');
+  const folder = posix.dirname(parts.join(''));
+  if (folder.includes('%pid')) return [];
+  const pattern = (): RegExp =>
+    new RegExp(`^${parts.map((part) => (part === '%pid' ? '[0-9]{1,10}' : escapePattern(part))).join('')}$`);
+  return { folder, prefix, pattern };
 }
 
 /** A field of the log as the client sent it. */

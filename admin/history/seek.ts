@@ -1,7 +1,7 @@
 // Where in a log a time is: by bisection over byte offsets, as its lines are nearly in order. Reads a few blocks of a file of any size.
 import { readSync } from 'node:fs';
 
-const BLOCK_BYTES = 64 * 1024;
+export const BLOCK_BYTES = 64 * 1024;
 const TIME = /^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d /;
 
 /** The time that begins a line of nph-webjob.log, undefined for any other line. */

@@ -1,18 +1,21 @@
 // Which files belong to a PUT. Their names give hints, the job id in the .rdy file decides; only where no hint helps are the .rdy files of
 // all the groups read that PutNameFormat as it is now could not have named.
-import { readdirSync, readFileSync } from 'node:fs';
+import { opendirSync } from 'node:fs';
 import { join } from 'node:path';
 import { findGroup, type Group, parseReady, walkLocker } from 'webjob-locker';
 import { encodeField, type LogLine } from 'webjob-protocol';
 import { Failure } from '../failure.ts';
 import type { Site } from '../site.ts';
-import { compileNames, type Guess, guessNames } from './names.ts';
+import { readHead } from './head.ts';
+import { compileNames, type Guess, makeGuesser } from './names.ts';
 
 export interface Uploads {
   /** The complete groups of the PUTs under one job id that were answered with 200. */
   findComplete(puts: readonly LogLine[]): Group[];
   /** What a PUT left that broke off, if one can be told to be its. */
   findBroken(put: LogLine): Group | undefined;
+  /** Looks anew, for a locker that has changed. */
+  forget(): void;
   /** Every group that none of these calls has found. */
   others(): Generator<Group>;
 }
@@ -23,10 +26,12 @@ const MAX_LISTINGS = 64;
 export function openUploads(site: Site): Uploads {
   const locker = site.settings.incomingDirectory;
   const claimed = new Set<string>();
-  const list = makeLister(locker);
+  const listings = new Map<string, string[]>();
+  const list = makeLister(locker, listings);
   let strangers: Map<string, string[]> | undefined;
+  const guessNames = makeGuesser(site);
   const guess = (put: LogLine, extension: 'rdy' | 'out'): string[] =>
-    guessNames(site, put).flatMap((one) => select(list(one.folder, extension), one));
+    guessNames(put).flatMap((one) => select(list(one.folder, extension), one));
   const findStrangers = (jobId: string): string[] => {
     strangers ??= indexStrangers(site);
     return strangers.get(jobId) ?? [];
@@ -49,6 +54,10 @@ export function openUploads(site: Site): Uploads {
       claimed.add(group.name);
       return group;
     },
+    forget() {
+      listings.clear();
+      strangers = undefined;
+    },
     *others() {
       for (const { group } of walk(locker)) if (group && !claimed.has(group.name)) yield group;
     },
@@ -57,11 +66,11 @@ export function openUploads(site: Site): Uploads {
 
 /** The job id in the .rdy file, or with `lck` in the lock, of a group, as the log writes it; undefined when there is none. */
 export function readJobId(locker: string, name: string, extension: 'rdy' | 'lck' = 'rdy'): string | undefined {
+  const text = readHead(join(locker, `${name}.${extension}`));
   try {
-    return encodeField(parseReady(readFileSync(join(locker, `${name}.${extension}`), 'latin1')));
-  } catch (error) {
-    if (error instanceof SyntaxError || (error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
-    throw error;
+    return text === undefined ? undefined : encodeField(parseReady(text));
+  } catch {
+    return undefined;
   }
 }
 
@@ -87,15 +96,16 @@ function indexStrangers(site: Site): Map<string, string[]> {
 }
 
 /** Lists names, without their extension, of the files of a folder that have it, in order. */
-function makeLister(locker: string): (folder: string, extension: 'rdy' | 'out') => string[] {
-  const listings = new Map<string, string[]>();
+function makeLister(
+  locker: string,
+  listings: Map<string, string[]>,
+): (folder: string, extension: 'rdy' | 'out') => string[] {
   return (folder, extension) => {
     const key = `${extension}:${folder}`;
     const known = listings.get(key);
     if (known) return known;
     const suffix = `.${extension}`;
-    const names = readNames(join(locker, folder))
-      .filter((name) => name.endsWith(suffix))
+    const names = readNames(join(locker, folder), suffix)
       .map((name) => (folder === '.' ? name : `${folder}/${name}`).slice(0, -suffix.length))
       .sort();
     if (listings.size >= MAX_LISTINGS) listings.delete(listings.keys().next().value ?? '');
@@ -104,14 +114,23 @@ function makeLister(locker: string): (folder: string, extension: 'rdy' | 'out') 
   };
 }
 
-function readNames(path: string): string[] {
+/** Entry by entry: of the names of a large folder all at once, most of the memory and half of the time is wasted. */
+function readNames(path: string, suffix: string): string[] {
+  const names: string[] = [];
   try {
-    return readdirSync(path);
+    const folder = opendirSync(path, { bufferSize: 1024 });
+    try {
+      for (let entry = folder.readSync(); entry; entry = folder.readSync())
+        if (entry.name.endsWith(suffix)) names.push(entry.name);
+    } finally {
+      folder.closeSync();
+    }
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
-    if (code === 'ENOENT' || code === 'ENOTDIR') return [];
-    throw new Failure('failed', `${path}: ${code}`, undefined, { cause: error });
+    if (code !== 'ENOENT' && code !== 'ENOTDIR')
+      throw new Failure('failed', `${path}: ${code}`, undefined, { cause: error });
   }
+  return names;
 }
 
 /** The names of an ordered list that a guess fits. */
@@ -122,7 +141,7 @@ function select(names: string[], { prefix, pattern }: Guess): string[] {
     if ((names[middle] ?? '') < prefix) low = middle + 1;
     else high = middle;
   }
-  const found: string[] = [];
-  for (let name = names[low]; name?.startsWith(prefix); name = names[++low]) if (pattern.test(name)) found.push(name);
-  return found;
+  let end = low;
+  while (names[end]?.startsWith(prefix)) end++;
+  return end === low ? [] : names.slice(low, end).filter((name) => pattern().test(name));
 }

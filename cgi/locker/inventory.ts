@@ -1,6 +1,6 @@
 // What lies in a locker: every group of files below IncomingDirectory with what each file is, and what belongs to no group. Reads names and
 // inodes, opens nothing; the server never loads it.
-import { type Dirent, lstatSync, readdirSync, type Stats } from 'node:fs';
+import { type Dir, type Dirent, lstatSync, opendirSync, type Stats } from 'node:fs';
 import { join } from 'node:path';
 
 export const EXTENSIONS = ['out', 'err', 'env', 'rdy', 'lck'] as const;
@@ -18,39 +18,52 @@ export interface Group {
 /** What one walk finds: a group, or the path below the locker of something that belongs to none. */
 export type Found = { group: Group; stray?: undefined } | { stray: string; group?: undefined };
 
-const FILE = new RegExp(`^(.+)\\.(${EXTENSIONS.join('|')})$`);
+/** One bit for each extension, so that hundreds of thousands of groups fit in memory. */
+const BITS: ReadonlyMap<string, number> = new Map(EXTENSIONS.map((extension, index) => [extension, 1 << index]));
+
+/** Every set of extensions there can be, by its bits. */
+const SETS: readonly ReadonlySet<Extension>[] = Array.from(
+  { length: 1 << EXTENSIONS.length },
+  (_, bits) => new Set(EXTENSIONS.filter((_, index) => bits & (1 << index))),
+);
 
 /**
  * Walks a locker, folder by folder, names in order. Follows no link. What disappears meanwhile is passed over. Throws the error of the
  * system call for the locker itself.
  */
 export function* walkLocker(locker: string, folder = ''): Generator<Found> {
-  const groups = new Map<string, Set<Extension>>();
+  const groups = new Map<string, number>();
   const folders: string[] = [];
   const strays: string[] = [];
   for (const entry of readFolder(join(locker, folder), folder === '')) {
-    const place = join(folder, entry.name);
-    const [, name, extension] = FILE.exec(entry.name) ?? [];
-    if (entry.isDirectory()) folders.push(place);
-    else if (!entry.isFile() || name === undefined) strays.push(place);
+    const dot = entry.name.lastIndexOf('.');
+    const bit = dot > 0 ? BITS.get(entry.name.slice(dot + 1)) : undefined;
+    if (entry.isDirectory()) folders.push(join(folder, entry.name));
+    else if (!entry.isFile() || bit === undefined) strays.push(join(folder, entry.name));
     else {
-      const has = groups.get(name);
-      if (has) has.add(extension as Extension);
-      else groups.set(name, new Set([extension as Extension]));
+      const name = entry.name.slice(0, dot);
+      groups.set(name, (groups.get(name) ?? 0) | bit);
     }
   }
   for (const name of [...groups.keys()].sort())
-    yield { group: { name: join(folder, name), has: groups.get(name) ?? new Set() } };
+    yield { group: { name: join(folder, name), has: SETS[groups.get(name) ?? 0] ?? new Set() } };
   for (const stray of strays.sort()) yield { stray };
   for (const child of folders.sort()) yield* walkLocker(locker, child);
 }
 
-function readFolder(path: string, isRoot: boolean): Dirent[] {
+/** Entry by entry: of a large folder, all of them at once would take most of the memory, and twice the time. */
+function* readFolder(path: string, isRoot: boolean): Generator<Dirent> {
+  let folder: Dir;
   try {
-    return readdirSync(path, { withFileTypes: true });
+    folder = opendirSync(path, { bufferSize: 1024 });
   } catch (error) {
     if (isRoot || (error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
-    return [];
+    return;
+  }
+  try {
+    for (let entry = folder.readSync(); entry; entry = folder.readSync()) yield entry;
+  } finally {
+    folder.closeSync();
   }
 }
 

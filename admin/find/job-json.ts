@@ -1,0 +1,36 @@
+// A job as `--json` prints it: documented in webjobctl(8), and stable.
+import type { LogLine } from 'webjob-protocol';
+import { instantOf } from '../history/log.ts';
+import type { Job } from '../job.ts';
+import type { Site } from '../site.ts';
+
+/** What is not known is null, times are ISO 8601 in UTC, `group` is a path below IncomingDirectory without an extension. */
+export function jobJson(site: Site, job: Job): Record<string, unknown> {
+  return {
+    jobId: job.jobId ?? null,
+    client: job.clientId ?? null,
+    command: job.command ?? null,
+    state: job.state,
+    at: job.at.toISOString(),
+    exitCode: job.exitCode ?? null,
+    signal: job.signal ?? null,
+    group: job.group?.name ?? null,
+    uploads: job.uploads.map(({ name }) => name),
+    get: requestJson(site, job.get),
+    put: requestJson(site, job.put),
+  };
+}
+
+function requestJson(site: Site, line: LogLine | undefined): Record<string, unknown> | null {
+  if (!line) return null;
+  return {
+    at: instantOf(line, site).toISOString(),
+    user: line.remoteUser ?? null,
+    address: line.remoteAddress ?? null,
+    bytesReceived: line.bytesReceived ?? null,
+    bytesSent: line.bytesSent,
+    seconds: line.seconds,
+    status: line.status,
+    message: line.message,
+  };
+}

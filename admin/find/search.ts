@@ -1,0 +1,159 @@
+// webjobctl search: where in what clients sent a text stands.
+import { Command, InvalidArgumentError } from 'commander';
+import { type Group, STREAMS, type StreamName, walkLocker } from 'webjob-locker';
+import { parseInstant } from '../durations.ts';
+import { EXIT_CODES, Failure } from '../failure.ts';
+import { lastChange } from '../history/describe.ts';
+import { compileGlob } from '../history/jobs.ts';
+import { compileNames, readNameFacts } from '../history/names.ts';
+import { findStreams } from '../history/streams.ts';
+import { readJobId } from '../history/uploads.ts';
+import { paint, printJson, printLine, safeLine, startProgress } from '../output.ts';
+import { globalOptions, openSite, type Site } from '../site.ts';
+import { drained } from './drained.ts';
+import { parseLimit } from './job-options.ts';
+import { compileSearch, type Hit, searchLines } from './lines.ts';
+
+interface Options {
+  in?: readonly StreamName[];
+  client?: string;
+  command?: string;
+  since?: Date;
+  until?: Date;
+  limit?: number;
+}
+
+const EXPLANATION = `
+Looks at the streams of every upload in the locker, complete or not. Between slashes stands a regular expression of
+JavaScript, /error: \\d+/ or without regard to case /error/i. Lines of more than 65536 characters are cut.
+
+Examples:
+  webjobctl search 'Permission denied' --in err --since 24h
+  webjobctl search '/^root:[^*!x]/' --command passwd.sh
+  webjobctl --json search segfault | jq -r .jobId | sort -u
+
+Exit codes:
+  0  found
+  1  not found
+  2  wrong command line
+  3  nph-webjob.cfg cannot be used
+  4  the locker cannot be read`;
+
+export function searchCommand(): Command {
+  return new Command('search')
+    .description('find a text in what clients sent')
+    .argument('<text>', 'a text, /re/ or /re/i')
+    .option('--in <streams>', 'out, err, env: one, or several with commas (else all)', parseStreams)
+    .option('--client <glob>', 'of these clients: * is any text, ? any character')
+    .option('--command <glob>', 'of these commands, likewise')
+    .option(
+      '--since <time>',
+      'announced not earlier: 2026-11-01, "2026-11-01 12:00", or a span as in 24h',
+      parseInstant,
+    )
+    .option('--until <time>', 'announced not later, likewise', parseInstant)
+    .option('--limit <n>', 'stop after so many lines', parseLimit)
+    .helpOption('-h, --help', 'print this help')
+    .addHelpText('after', EXPLANATION)
+    .action((text: string, options: Options, command: Command) =>
+      search(openSite(command), text, options, globalOptions(command).json === true),
+    );
+}
+
+async function search(site: Site, text: string, options: Options, isJson: boolean): Promise<void> {
+  const matches = makeMatcher(text);
+  const progress = startProgress('groups searched');
+  let count = 0;
+  for (const { group, facts } of pickGroups(site, options)) {
+    if (count === 0) progress.advance();
+    for await (const { stream, hit } of searchGroup(site, group, options.in ?? STREAMS, matches)) {
+      if (count++ === 0) progress.end();
+      const jobId = readJobId(site.settings.incomingDirectory, group.name, group.has.has('rdy') ? 'rdy' : 'lck');
+      printHit({ ...{ ...facts, jobId, group: group.name, stream }, ...hit }, isJson);
+      await drained();
+      if (count === options.limit) return;
+    }
+  }
+  if (count > 0) return;
+  progress.end();
+  process.exitCode = EXIT_CODES.findings;
+}
+
+function makeMatcher(text: string): (line: string) => boolean {
+  if (text === '') throw new Failure('usage', 'the text is empty');
+  try {
+    return compileSearch(text);
+  } catch (error) {
+    throw new Failure('usage', (error as SyntaxError).message);
+  }
+}
+
+interface Picked {
+  group: Group;
+  facts: { clientId?: string | undefined; command?: string | undefined };
+}
+
+function* pickGroups(site: Site, { client, command, since, until }: Options): Generator<Picked> {
+  const parseName = compileNames(site.settings.putNameFormat);
+  const [clients, commands] = [compileGlob(client ?? '*'), compileGlob(command ?? '*')];
+  for (const { group } of walk(site)) {
+    if (!group) continue;
+    const facts = readNameFacts(site, group, parseName);
+    if (!clients.test(facts.clientId ?? '-') || !commands.test(facts.command ?? '-')) continue;
+    const at = since || until ? lastChange(site, group) : undefined;
+    if ((since && (!at || at < since)) || (until && (!at || at > until))) continue;
+    yield { group, facts };
+  }
+}
+
+function* walk({ settings }: Site): ReturnType<typeof walkLocker> {
+  try {
+    yield* walkLocker(settings.incomingDirectory);
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    throw new Failure('failed', `${settings.incomingDirectory}: ${code}`, undefined, { cause: error });
+  }
+}
+
+async function* searchGroup(
+  site: Site,
+  group: Group,
+  names: readonly StreamName[],
+  matches: (line: string) => boolean,
+): AsyncGenerator<{ stream: StreamName; hit: Hit }> {
+  const stored = findStreams(site, group);
+  for (const stream of names) {
+    const found = stored[stream];
+    if (!found || found.bytes === 0) continue;
+    for await (const hit of searchLines(found.read(), matches)) yield { stream, hit };
+  }
+}
+
+interface Found extends Hit {
+  clientId?: string | undefined;
+  command?: string | undefined;
+  jobId: string | undefined;
+  group: string;
+  stream: StreamName;
+}
+
+/** What is shown of a line on a terminal or in a pipe; JSON has all of it. */
+const MAX_SHOWN_LENGTH = 1000;
+
+function printHit({ clientId, command, jobId, group, stream, line, text }: Found, isJson: boolean): void {
+  if (isJson) {
+    const facts = { jobId: jobId ?? null, client: clientId ?? null, command: command ?? null };
+    printJson({ ...facts, group, stream, line, text });
+    return;
+  }
+  const place = `${clientId ?? '-'} ${command ?? '-'} ${jobId ?? '-'} ${stream}:${line}:`;
+  const shown = text.length > MAX_SHOWN_LENGTH ? `${text.slice(0, MAX_SHOWN_LENGTH)}…` : text;
+  printLine(`${paint(safeLine(place), 'dim')} ${safeLine(shown)}`);
+}
+
+function parseStreams(text: string): StreamName[] {
+  const names = text.split(',');
+  const isStream = (name: string): name is StreamName => (STREAMS as readonly string[]).includes(name);
+  if (!names.every(isStream)) throw new InvalidArgumentError('streams are out, err and env.');
+  return names;
+}

@@ -1,0 +1,49 @@
+// A log as it grows: looked at again and again, across its rotation. Reads what is there, waits, never ends by itself.
+import { closeSync, fstatSync, openSync, readSync, statSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
+
+const POLL_MILLISECONDS = 300;
+const PIECE_BYTES = 64 * 1024;
+/** What is longer is no line of a log. */
+const MAX_LINE_LENGTH = 64 * 1024;
+
+/** Lines behind an offset of an open file, which this closes, and of every file that takes its place. */
+export async function* followLines(path: string, fd: number, offset: number): AsyncGenerator<string> {
+  const buffer = Buffer.allocUnsafe(PIECE_BYTES);
+  let rest = '';
+  try {
+    for (;;) {
+      // Asked before we read: what is written into the old file until then is still read.
+      const next = findSuccessor(path, fd);
+      // Emptied in place, as copytruncate does.
+      if (fstatSync(fd).size < offset) [offset, rest] = [0, ''];
+      for (;;) {
+        const count = readSync(fd, buffer, 0, PIECE_BYTES, offset);
+        if (count === 0) break;
+        offset += count;
+        const lines = (rest + buffer.toString('latin1', 0, count)).split('\n');
+        rest = lines.pop()?.slice(0, MAX_LINE_LENGTH) ?? '';
+        yield* lines;
+      }
+      if (next !== undefined) {
+        closeSync(fd);
+        [fd, offset, rest] = [next, 0, ''];
+      } else await sleep(POLL_MILLISECONDS);
+    }
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** The file that has the name now, when it is another one. */
+function findSuccessor(path: string, fd: number): number | undefined {
+  const old = fstatSync(fd);
+  const now = statSync(path, { throwIfNoEntry: false });
+  if (!now || (now.dev === old.dev && now.ino === old.ino)) return undefined;
+  try {
+    return openSync(path, 'r');
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+    throw error;
+  }
+}
