@@ -73,7 +73,7 @@ async function run(command: Command): Promise<void> {
   const writing = startProgress('pages', 4 + summary.jobs.length);
   let pages = 0;
   await replaceFolder(path, async (folder) => {
-    pages = writeReport(folder, {
+    pages = await writeReport(folder, {
       ...{ summary, now, site, advance: writing.advance },
       scope: { since, silentSeconds: silent, clock: useGmt ? 'GMT' : "the server's time" },
       frame: { siteName: serverId, madeAt: formatTime(now, useGmt), version: WEBJOB_VERSION },

@@ -1,15 +1,14 @@
 // What the locker holds of one job, read once while its page is made: the beginning of each stream, its SHA-256, and whether it is what
 // the record of the run says. Never holds a stream whole.
 import { createHash, type Hash } from 'node:crypto';
-import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
-import { join } from 'node:path';
-import { type Group, STREAMS, type StreamName } from 'webjob-locker';
+import type { Group, StreamName } from 'webjob-locker';
 import { parseRecord, type RunRecord } from 'webjob-protocol';
+import { findStreams, type StoredStream } from '../history/streams.ts';
+import type { Site } from '../site.ts';
 import { MAX_TEXT_BYTES, type StreamHead } from './stream.ts';
 
 /** A stream above this is shown but not read to its end: a report is made every hour. */
 export const MAX_HASHED_BYTES = 256 * 1024 * 1024;
-const CHUNK_BYTES = 256 * 1024;
 
 export interface StreamEvidence extends StreamHead {
   /** Lower-case hex; undefined for a stream above MAX_HASHED_BYTES. */
@@ -26,19 +25,17 @@ export interface Evidence {
 }
 
 /** Throws the error of the system call for what is there and cannot be read. */
-export function readEvidence(locker: string, group: Group | undefined): Evidence {
+export async function readEvidence(site: Site, group: Group | undefined): Promise<Evidence> {
   const evidence: Evidence = { streams: {}, record: undefined, recordProblem: undefined };
   if (!group) return evidence;
-  const path = (name: StreamName): string => join(locker, `${group.name}.${name}`);
-  const env = readStream(path('env'), undefined);
-  if (env) {
-    evidence.streams.env = env;
-    readRecord(evidence, env);
+  const stored = findStreams(site, group);
+  if (stored.env) {
+    evidence.streams.env = await readStream(stored.env, undefined);
+    readRecord(evidence, evidence.streams.env);
   }
-  for (const name of STREAMS) {
-    if (name === 'env') continue;
-    const stream = readStream(path(name), findClaim(evidence.record, name));
-    if (stream) evidence.streams[name] = stream;
+  for (const name of ['out', 'err'] as const) {
+    const stream = stored[name];
+    if (stream) evidence.streams[name] = await readStream(stream, findClaim(evidence.record, name));
   }
   return evidence;
 }
@@ -67,41 +64,27 @@ function findClaim(record: RunRecord | undefined, name: 'out' | 'err'): Said | u
   return said && type && /^[0-9a-f]{32,64}$/.test(said) ? { type, said } : undefined;
 }
 
-/** Follows no link. Undefined for what is not there, or no regular file. */
-function readStream(path: string, said: Said | undefined): StreamEvidence | undefined {
-  let fd: number;
-  try {
-    fd = openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
-  } catch (error) {
-    if (['ENOENT', 'ELOOP'].includes((error as NodeJS.ErrnoException).code ?? '')) return undefined;
-    throw error;
-  }
-  try {
-    const stat = fstatSync(fd);
-    if (!stat.isFile()) return undefined;
-    const isHashed = stat.size <= MAX_HASHED_BYTES;
-    const sha256 = createHash('sha256');
-    const other = said && said.type !== 'SHA256' ? createHash(said.type.toLowerCase()) : undefined;
-    const head = readAll(fd, isHashed ? [sha256, ...(other ? [other] : [])] : []);
-    const digest = isHashed ? sha256.digest('hex') : undefined;
-    const found = digest && (other ? other.digest('hex') : digest);
-    return { head, size: stat.size, sha256: digest, claim: said && found ? { ...said, found } : undefined };
-  } finally {
-    closeSync(fd);
-  }
+async function readStream(stored: StoredStream, said: Said | undefined): Promise<StreamEvidence> {
+  const isHashed = stored.bytes <= MAX_HASHED_BYTES;
+  const sha256 = createHash('sha256');
+  const other = said && said.type !== 'SHA256' ? createHash(said.type.toLowerCase()) : undefined;
+  const { head, size } = await readAll(stored, isHashed ? [sha256, ...(other ? [other] : [])] : []);
+  if (!isHashed) return { head, size: stored.bytes, sha256: undefined, claim: undefined };
+  const digest = sha256.digest('hex');
+  const claim = said && { ...said, found: other ? other.digest('hex') : digest };
+  return { head, size, sha256: digest, claim };
 }
 
-/** Gives what there is to the hashes, if any, and returns its beginning. */
-function readAll(fd: number, hashes: Hash[]): Buffer {
-  const head = Buffer.alloc(MAX_TEXT_BYTES);
+/** Gives what there is to the hashes, and returns its beginning; without hashes it stops there. */
+async function readAll(stored: StoredStream, hashes: readonly Hash[]): Promise<StreamHead> {
+  const head = Buffer.alloc(Math.min(MAX_TEXT_BYTES, stored.bytes));
   let headLength = 0;
-  const chunk = Buffer.allocUnsafe(CHUNK_BYTES);
-  for (;;) {
-    const count = readSync(fd, chunk);
-    if (count === 0) break;
-    headLength += chunk.copy(head, headLength, 0, Math.min(count, MAX_TEXT_BYTES - headLength));
-    for (const hash of hashes) hash.update(chunk.subarray(0, count));
-    if (hashes.length === 0 && headLength === MAX_TEXT_BYTES) break;
+  let size = 0;
+  for await (const chunk of stored.read()) {
+    headLength += chunk.copy(head, headLength);
+    size += chunk.length;
+    for (const hash of hashes) hash.update(chunk);
+    if (hashes.length === 0 && headLength === head.length) break;
   }
-  return head.subarray(0, headLength);
+  return { head: head.subarray(0, headLength), size };
 }

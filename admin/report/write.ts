@@ -28,7 +28,7 @@ export interface ReportPlan {
 }
 
 /** Returns how many pages there are. Throws the errors of system calls for the folder; a job that cannot be read is warned of. */
-export function writeReport(folder: string, plan: ReportPlan): number {
+export async function writeReport(folder: string, plan: ReportPlan): Promise<number> {
   const { summary, scope } = plan;
   const clients = choose(summary.clients);
   const commands = choose(summary.commands);
@@ -57,7 +57,7 @@ export function writeReport(folder: string, plan: ReportPlan): number {
   const custody = readCustody(plan.site, new Set(summary.jobs.flatMap(({ group }) => group?.name ?? [])));
   const unverified: Job[] = [];
   for (const job of summary.jobs) {
-    const shown = openCase(job, plan.site, custody);
+    const shown = await openCase(job, plan.site, custody);
     if (shown.verdict.look === 'bad') unverified.push(job);
     write(jobPath(job), jobPage(shown, book));
   }
@@ -76,15 +76,15 @@ function groupBy(jobs: readonly Job[], nameOf: (job: Job) => string | undefined)
   return groups;
 }
 
-function openCase(job: Job, site: Site, custody: Custody): Case {
+async function openCase(job: Job, site: Site, custody: Custody): Promise<Case> {
   const deposit = job.group && custody.deposits.get(job.group.name);
-  const evidence = tryEvidence(job, site);
+  const evidence = await tryEvidence(job, site);
   return { job, evidence, deposit, verdict: judgeJob(job, evidence, deposit) };
 }
 
-function tryEvidence(job: Job, { settings }: Site): Evidence {
+async function tryEvidence(job: Job, site: Site): Promise<Evidence> {
   try {
-    return readEvidence(settings.incomingDirectory, job.group);
+    return await readEvidence(site, job.group);
   } catch (error) {
     const { code, message } = error as NodeJS.ErrnoException;
     if (code === undefined) throw error;
