@@ -129,7 +129,8 @@ function checkOptions(options: Options): void {
 const STATES = { make: 'make', keep: 'keep', differs: 'differs' } as const;
 
 function show(step: Step, isJson: boolean, state: string, backup?: string): void {
-  const { kind, path, place, mode, owner, group, why } = step;
+  const { kind, path, place, mode, why } = step;
+  const [owner, group] = step.ownership ? [step.owner, step.group] : ['self', 'self'];
   const octal = mode.toString(8).padStart(4, '0');
   if (isJson) printJson({ path: place, kind, mode: octal, owner, group, state, why, ...(backup && { backup }) });
   else {
