@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -84,6 +85,8 @@ describe('docs/guide/setup.md', () => {
       if (isTest) assert.doesNotMatch(ended.stdout, /^error: /m);
     }
     assert.match(said.join(''), /link test: 251 Link Test OK/);
+    // The last block shows the job with the name of this machine, which host.sh wrote.
+    assert.match(said.at(-1) ?? '', new RegExp(`client1[\\s\\S]*\\b${hostname()}\\b`));
     const log = readFileSync(at('site/integrity/logfiles/nph-webjob.log'), 'utf8').trimEnd().split('\n');
     assert.match(log.at(-1) ?? '', / client1 127\.0\.0\.1 PUT client1 host\.sh .* 200 -- Success$/);
     assert.equal(readdirSync(at('site/integrity/incoming')).filter((name) => name.includes('_host.sh.')).length, 4);
