@@ -35,7 +35,8 @@ export async function startResident(site: Site, args: string[] = []): Promise<Re
     stdio: ['ignore', 'ignore', 'pipe'],
     // What the folders above the binary let the web user do is not the question here: it is root who starts it.
     ...(user && { uid: user.uid, gid: user.gid }),
-    env: {},
+    // As the shipped files have it.
+    env: { NODE_OPTIONS: '--max-old-space-size=64' },
     cwd: '/',
   });
   const resident = watch(child, socket);

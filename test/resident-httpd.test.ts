@@ -113,15 +113,20 @@ for (const way of WAYS) {
         }
       };
       const asking = [ask(), ask(), ask(), ask()];
+      const untilAsked = async (more: number): Promise<void> => {
+        const enough = asked + more;
+        for (const deadline = Date.now() + 60_000; asked < enough && Date.now() < deadline; ) await sleep(20);
+      };
       for (let turn = 0; turn < 3; turn += 1) {
-        await sleep(500);
+        await untilAsked(12);
         process.kill(serving.server.pid, 'SIGUSR1');
+        await sleep(500);
       }
-      await sleep(2500);
+      await untilAsked(12);
       isOver = true;
       await Promise.all(asking);
       assert.deepEqual(problems, [], `of ${asked}`);
-      assert.ok(asked > 20, `${asked} requests`);
+      assert.ok(asked > 40, `${asked} requests`);
     });
 
     it(`${SLOW_CLIENTS} clients that never finish do not stop one that does`, async () => {
