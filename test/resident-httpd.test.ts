@@ -16,7 +16,7 @@ import {
   startWay,
   WAYS,
 } from '../scripts/resident.ts';
-import { addUser, configure, makeSite } from '../scripts/site.ts';
+import { addCommand, addUser, configure, makeSite } from '../scripts/site.ts';
 import { makeCertificates, startSecureSite } from './secure-site.ts';
 import { askStrictly, type StrictAnswer, zeros } from './strict-client.ts';
 import { readLog } from './tree.ts';
@@ -56,6 +56,7 @@ for (const way of WAYS) {
     const site = makeSite({ resident: true });
     addUser(site, 'client2', 'bar');
     configure(site, { PutNameFormat: '%jid' });
+    addCommand(site, 'client1', 'none.sh', 'none');
     const serving = await startWay(way, site);
     after(async () => {
       await serving.close();
