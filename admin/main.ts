@@ -1,8 +1,12 @@
 // What bin/webjobctl starts: reads the command line, says what went wrong, sets the exit code.
+import { setFlagsFromString } from 'node:v8';
 import { CommanderError } from 'commander';
 import { EXIT_CODES, Failure } from './failure.ts';
 import { safeText } from './output.ts';
 import { makeProgram } from './program.ts';
+
+// A locker of a hundred thousand groups fits in less memory when the heap is cleaned before it has doubled, and takes no longer.
+setFlagsFromString('--heap-growing-percent=20');
 
 function report(error: unknown): number {
   if (error instanceof CommanderError) return error.exitCode === 0 ? EXIT_CODES.ok : EXIT_CODES.usage;
