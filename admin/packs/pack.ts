@@ -1,4 +1,4 @@
-// webjobctl pack: old days into one compressed archive each, still readable by show, search and verify.
+// webjobctl pack: old days into one compressed archive each, of which every group can still be read alone.
 import { Command } from 'commander';
 import { makeFolder } from 'webjob-locker/durable';
 import { parseDuration } from '../durations.ts';
