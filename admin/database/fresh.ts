@@ -1,4 +1,6 @@
 // The index as others ask it: only while it is fresh, so that its answer is the one of the files.
+import { dirname } from 'node:path';
+import { findGroup, type Group } from 'webjob-locker';
 import type { Job } from '../job.ts';
 import { warn } from '../output.ts';
 import type { Site } from '../site.ts';
@@ -47,8 +49,24 @@ function formatMatch(text: string): string | undefined {
   return [...trigrams].map((trigram) => `"${trigram.replaceAll('"', '""')}"`).join(' AND ');
 }
 
-/** All jobs, in the order in which readJobs had them. */
-export function* readIndexedJobs(database: Database, site: Site): Generator<Job> {
-  for (const row of database.prepare('SELECT * FROM jobs ORDER BY id').iterate())
-    yield parseJob(row as Record<string, Value>, site);
+/** The groups in which a text can stand, in the order of walkLocker; undefined when no index can tell. */
+export function findGroupsWith(site: Site, text: string): Group[] | undefined {
+  const index = openFreshIndex(site);
+  if (!index) return undefined;
+  try {
+    const names = findCandidates(index, text);
+    if (!names) return undefined;
+    const keys = new Map([...names].map((name) => [name, `${dirname(name).replaceAll('/', '\0')}\0\0${name}`]));
+    const sorted = [...names].sort((a, b) => ((keys.get(a) ?? '') < (keys.get(b) ?? '') ? -1 : 1));
+    return sorted.flatMap((name) => findGroup(site.settings.incomingDirectory, name) ?? []);
+  } finally {
+    index.close();
+  }
+}
+
+/** The jobs of a time, in the order in which readJobs had them. */
+export function* readIndexedJobs(database: Database, site: Site, since?: Date, until?: Date): Generator<Job> {
+  const rows = database.prepare('SELECT * FROM jobs WHERE at >= ? AND at <= ? ORDER BY id');
+  const [from, to] = [since?.toISOString() ?? '', until?.toISOString() ?? '~'];
+  for (const row of rows.iterate(from, to)) yield parseJob(row as Record<string, Value>, site);
 }

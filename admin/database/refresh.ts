@@ -3,7 +3,7 @@
 import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Extension, type Group, STREAMS, statGroupFile, walkLocker } from 'webjob-locker';
-import { readJobs } from '../history/jobs.ts';
+import { readFromFiles } from '../history/jobs.ts';
 import type { Site } from '../site.ts';
 import { JOB_COLUMNS } from './columns.ts';
 import { takeStamp } from './freshness.ts';
@@ -141,7 +141,7 @@ async function refillJobs(database: Database, site: Site): Promise<number> {
   const names = JOB_COLUMNS.map(({ name }) => name);
   const insert = database.prepare(`INSERT INTO jobs (${names.join(', ')}) VALUES (${names.map(() => '?').join(', ')})`);
   let count = 0;
-  for await (const job of readJobs(site)) {
+  for await (const job of readFromFiles(site)) {
     insert.run(...JOB_COLUMNS.map(({ value }) => value(job, site)));
     count++;
   }

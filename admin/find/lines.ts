@@ -10,9 +10,16 @@ export interface Hit {
 /** A longer line is cut into several, of which each counts as one of its own for the search, and none in the number of lines. */
 export const MAX_LINE_LENGTH = 64 * 1024;
 
+const PATTERN = /^\/(.+)\/(i?)$/s;
+
+/** True for /re/ and /re/i, false for a text. */
+export function isPattern(text: string): boolean {
+  return PATTERN.test(text);
+}
+
 /** Tells whether a line matches: a text, or /re/ or /re/i. Throws SyntaxError. */
 export function compileSearch(text: string): (line: string) => boolean {
-  const [, source, flags] = /^\/(.+)\/(i?)$/s.exec(text) ?? [];
+  const [, source, flags] = PATTERN.exec(text) ?? [];
   if (source === undefined) return (line) => line.includes(text);
   const pattern = new RegExp(source, flags);
   return (line) => pattern.test(line);

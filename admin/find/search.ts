@@ -1,6 +1,7 @@
 // webjobctl search: where in what clients sent a text stands.
 import { Command, InvalidArgumentError } from 'commander';
 import { type Group, STREAMS, type StreamName, walkLocker } from 'webjob-locker';
+import { findGroupsWith } from '../database/fresh.ts';
 import { parseInstant } from '../durations.ts';
 import { EXIT_CODES, Failure } from '../failure.ts';
 import { lastChange } from '../history/describe.ts';
@@ -12,7 +13,7 @@ import { paint, printJson, printLine, safeLine, startProgress } from '../output.
 import { globalOptions, openSite, type Site } from '../site.ts';
 import { drained } from './drained.ts';
 import { parseLimit } from './job-options.ts';
-import { compileSearch, type Hit, searchLines } from './lines.ts';
+import { compileSearch, type Hit, isPattern, searchLines } from './lines.ts';
 
 interface Options {
   in?: readonly StreamName[];
@@ -64,7 +65,7 @@ async function search(site: Site, text: string, options: Options, isJson: boolea
   const matches = makeMatcher(text);
   const progress = startProgress('groups searched');
   let count = 0;
-  for (const { group, facts } of pickGroups(site, options)) {
+  for (const { group, facts } of pickGroups(site, text, options)) {
     if (count === 0) progress.advance();
     for await (const { stream, hit } of searchGroup(site, group, options.in ?? STREAMS, matches)) {
       if (count++ === 0) progress.end();
@@ -93,17 +94,23 @@ interface Picked {
   facts: { clientId?: string | undefined; command?: string | undefined };
 }
 
-function* pickGroups(site: Site, { client, command, since, until }: Options): Generator<Picked> {
+function* pickGroups(site: Site, text: string, { client, command, since, until }: Options): Generator<Picked> {
   const parseName = compileNames(site.settings.putNameFormat);
   const [clients, commands] = [compileGlob(client ?? '*'), compileGlob(command ?? '*')];
-  for (const { group } of walk(site)) {
-    if (!group) continue;
+  for (const group of listGroups(site, text)) {
     const facts = readNameFacts(site, group, parseName);
     if (!clients.test(facts.clientId ?? '-') || !commands.test(facts.command ?? '-')) continue;
     const at = since || until ? lastChange(site, group) : undefined;
     if ((since && (!at || at < since)) || (until && (!at || at > until))) continue;
     yield { group, facts };
   }
+}
+
+/** Only those in which the text can stand, where a fresh index tells. */
+function* listGroups(site: Site, text: string): Generator<Group> {
+  const found = isPattern(text) ? undefined : findGroupsWith(site, text);
+  if (found) yield* found;
+  else for (const { group } of walk(site)) if (group) yield group;
 }
 
 function* walk({ settings }: Site): ReturnType<typeof walkLocker> {

@@ -1,6 +1,8 @@
 // The jobs of a site: GET and PUT of the log put together by job id, client and command, with the files of the upload. Streams: what is kept
 // in memory is the GETs without an answer, and the last of the jobs that ended, as a PUT may be repeated.
 import { isSuccess, type LogLine } from 'webjob-protocol';
+import { openFreshIndex, readIndexedJobs } from '../database/fresh.ts';
+import type { Database } from '../database/sqlite.ts';
 import type { Job, JobState } from '../job.ts';
 import type { Site } from '../site.ts';
 import { describeEnded, describeLines, describeStray, type Ended, lastChange } from './describe.ts';
@@ -35,6 +37,22 @@ const REPEAT_SECONDS = 86_400;
  * apart. The GET of a job may be older than `since`; then the job comes without it. Throws Failure `failed`.
  */
 export async function* readJobs(site: Site, filter: JobFilter = {}): AsyncGenerator<Job> {
+  const index = filter.contains || filter.logOnly || filter.follow ? undefined : openFreshIndex(site);
+  if (index) yield* readFromIndex(index, site, filter);
+  else yield* readFromFiles(site, filter);
+}
+
+function* readFromIndex(index: Database, site: Site, filter: JobFilter): Generator<Job> {
+  const isWanted = makeFilter(filter);
+  try {
+    for (const job of readIndexedJobs(index, site, filter.since, filter.until)) if (isWanted(job)) yield job;
+  } finally {
+    index.close();
+  }
+}
+
+/** The same whatever an index says. */
+export async function* readFromFiles(site: Site, filter: JobFilter = {}): AsyncGenerator<Job> {
   const uploads = openUploads(site);
   const isWanted = makeFilter(filter);
   // Without an answer so far, by key, packed.

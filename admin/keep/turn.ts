@@ -49,7 +49,7 @@ function takeTurn(settings: ServerSettings, thing: string): () => void {
   const folder = keepFolder(settings);
   makeFolder(folder);
   const path = join(folder, `${thing}.lck`);
-  const locks = openLocks(`${path}.${process.pid}`);
+  const locks = openLocks(`${path}.${process.pid}.new`);
   if (locks.take(path)) return locks.release;
   locks.release();
   throw new Failure('failed', `another webjobctl is at work on this site (${path})`, 'try again when it has ended');
