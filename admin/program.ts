@@ -6,6 +6,7 @@ import { configtestCommand } from './configtest/command.ts';
 import { exportCommand } from './database/export.ts';
 import { indexCommand } from './database/indexing.ts';
 import { FIND_COMMANDS } from './find/commands.ts';
+import { custodyCommand } from './custody/command.ts';
 import { initCommand } from './init/command.ts';
 import { holdCommand } from './keep/hold.ts';
 import { pruneCommand } from './keep/prune.ts';
@@ -14,6 +15,7 @@ import { packCommand } from './packs/pack.ts';
 import { unpackCommand } from './packs/unpack.ts';
 import { reportCommand } from './report.ts';
 import { signCommand } from './sign/command.ts';
+import { verifyCommand } from './verify/command.ts';
 
 declare const WEBJOB_VERSION: string;
 
@@ -32,6 +34,8 @@ const COMMANDS: (() => Command)[] = [
   holdCommand,
   packCommand,
   unpackCommand,
+  verifyCommand,
+  custodyCommand,
   completionCommand,
 ];
 

@@ -35,6 +35,8 @@ export class Chain {
   #coveredTo = 0;
   /** Lines without a record that nothing covers so far. */
   #loose: Link[] = [];
+  /** Where the records stand whose writers were slow, by the offset up to which they cover. */
+  readonly #late = new Map<number, number[]>();
   /** Up to where it was read, in whole lines. */
   #at = 0;
 
@@ -85,7 +87,23 @@ export class Chain {
       return 'edited';
     const [from, to] = covers;
     const isInPlace = this.#shift <= from && from <= to && to <= at + this.#shift && from === this.#coveredBy(to);
-    return isInPlace && digestRange(this.#fd, from - this.#shift, to - this.#shift) === prev ? undefined : 'broken';
+    if (!isInPlace || digestRange(this.#fd, from - this.#shift, to - this.#shift) !== prev) return 'broken';
+    return to < at + this.#shift && this.#isRepeated(to, text, at) ? 'broken' : undefined;
+  }
+
+  /**
+   * True for a record that stands there already: put behind others, a copy looks like one whose writer was slow. Of the records that cover
+   * up to an offset one may stand right there, or behind the newline that ends a torn line; all others were slow themselves.
+   */
+  #isRepeated(to: number, text: string, at: number): boolean {
+    const late = this.#late.get(to) ?? [];
+    const places = [to - this.#shift, to - this.#shift + 1, ...late].filter((place) => place < at);
+    this.#late.set(to, [...late, at]);
+    const buffer = Buffer.allocUnsafe(text.length);
+    return places.some((place) => {
+      const count = readSync(this.#fd, buffer, 0, buffer.length, place);
+      return buffer.toString('latin1', 0, count) === text;
+    });
   }
 
   /** Up to where the last record that ended at `offset` or before it covers. */
@@ -102,7 +120,9 @@ export class Chain {
 
 /** Every line from an offset on, without its newline. Of one that is longer than any record only the end is kept. */
 function* readLines(fd: number, start: number): Generator<{ text: string; from: number; to: number }> {
-  const block = Buffer.allocUnsafe(BLOCK_BYTES);
+  const left = fstatSync(fd).size - start;
+  if (left <= 0) return;
+  const block = Buffer.allocUnsafe(Math.min(BLOCK_BYTES, left));
   let [text, from, at] = ['', start, start];
   for (;;) {
     const count = readSync(fd, block, 0, block.length, at);

@@ -59,7 +59,8 @@ function createLock(paths: GroupPaths): number {
   return openNew(paths.lck);
 }
 
-function isAbandoned(paths: GroupPaths): boolean {
+/** True when nobody can be at work on the group any more. */
+export function isAbandoned(paths: GroupPaths): boolean {
   const streams = STREAMS.flatMap((name) => [paths[name], successorPath(paths[name])]);
   return [paths.lck, ...streams].every(isOld);
 }

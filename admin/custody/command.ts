@@ -1,0 +1,86 @@
+// webjobctl custody checkpoint: what is to be kept elsewhere of the custody records.
+import { closeSync, openSync } from 'node:fs';
+import { join } from 'node:path';
+import { Command } from 'commander';
+import { Chain, digestRange } from 'webjob-locker';
+import { EXIT_CODES, Failure } from '../failure.ts';
+import { errorCode } from '../files.ts';
+import { printLine, warn } from '../output.ts';
+import { openSite } from '../site.ts';
+import { listCustodyFiles } from '../verify/records.ts';
+import { formatCheckpoint, readSigningKey } from './checkpoint.ts';
+
+export function custodyCommand(): Command {
+  return new Command('custody')
+    .description('what is to be kept elsewhere of the record of every deposit')
+    .helpOption('-h, --help', 'print this help')
+    .helpCommand(false)
+    .addCommand(checkpointCommand())
+    .addHelpText(
+      'after',
+      `
+Example:
+  webjobctl custody checkpoint --key /root/custody.key >> /mnt/elsewhere/checkpoints
+
+Exit codes: those of webjobctl; each command's own are in its help.`,
+    );
+}
+
+function checkpointCommand(): Command {
+  return new Command('checkpoint')
+    .description('sign how long each custody record is, and the SHA-256 of all of it')
+    .requiredOption('--key <file>', 'a private Ed25519 key in PEM, which is no business of the server')
+    .helpOption('-h, --help', 'print this help')
+    .addHelpText(
+      'after',
+      `
+Prints one line of JSON for each custody record in LogfilesDirectory. Keep the lines where the server cannot write: on
+paper, in the mail, on another machine. With one of them, webjobctl verify --checkpoint finds any change to what the
+record held then, and any record that was cut off behind it.
+
+Examples:
+  webjobctl sign keygen /root/custody
+  webjobctl custody checkpoint --key /root/custody.key >> /mnt/elsewhere/checkpoints
+
+Exit codes:
+  0  signed
+  1  signed, and something in a record is not as it was written: webjobctl verify says what
+  2  wrong command line
+  3  nph-webjob.cfg cannot be used
+  4  there is no custody record, or the key or a file cannot be read`,
+    )
+    .action((_, command: Command) => run(command));
+}
+
+function run(command: Command): void {
+  const { logfilesDirectory } = openSite(command).settings;
+  const key = readSigningKey(command.opts<{ key: string }>().key);
+  try {
+    const files = listCustodyFiles(logfilesDirectory);
+    if (files.length === 0) throw new Failure('failed', `there is no custody record in ${logfilesDirectory}`);
+    for (const file of files) {
+      const { size, head, isSound } = measure(join(logfilesDirectory, file));
+      printLine(formatCheckpoint({ file, size, head, time: new Date().toISOString() }, key));
+      if (isSound) continue;
+      warn(`${file} is not as it was written: webjobctl verify --custody`);
+      process.exitCode = EXIT_CODES.findings;
+    }
+  } catch (error) {
+    if (error instanceof Failure) throw error;
+    throw new Failure('failed', `${logfilesDirectory}: ${errorCode(error)}`, undefined, { cause: error });
+  }
+}
+
+/** Up to the end of the last record: what is behind it may be one that is being written. */
+function measure(path: string): { size: number; head: string; isSound: boolean } {
+  const fd = openSync(path, 'r');
+  try {
+    const chain = new Chain(fd);
+    let isSound = true;
+    for (const { fault } of chain.walk()) if (fault) isSound = false;
+    const { size } = chain;
+    return { size, head: digestRange(fd, 0, size), isSound };
+  } finally {
+    closeSync(fd);
+  }
+}

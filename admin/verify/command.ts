@@ -1,0 +1,128 @@
+// webjobctl verify: whether what is kept is what was deposited.
+import { Command, InvalidArgumentError } from 'commander';
+import { walkLocker } from 'webjob-locker';
+import type { ServerSettings } from '../../cgi/controls.ts';
+import { compareCheckpoints, readCheckingKey } from '../custody/checkpoint.ts';
+import { parseInstant } from '../durations.ts';
+import { EXIT_CODES, Failure } from '../failure.ts';
+import { formatBytes, printJson, printLine, safeLine, say, startProgress } from '../output.ts';
+import { globalOptions, openSite } from '../site.ts';
+import type { Finding } from './finding.ts';
+import { type Scope, type Summary, verifySite } from './locker.ts';
+
+interface Options {
+  since?: Date;
+  sample?: number;
+  seed: string;
+  custody?: true;
+  checkpoint?: string;
+  key?: string;
+}
+
+const EXPLANATION = `
+Every group is held against the record of the run in its .env and against the custody record: sizes, digests, job ids,
+files that are missing or too many, who may write to them. The custody record itself is walked from its first line.
+Nothing is changed. The server may go on meanwhile: what looks wrong is looked at again before it is told.
+
+A kind, a place and what is wrong is a line on standard output; man webjobctl explains the kinds.
+
+Examples:
+  webjobctl verify
+  webjobctl verify --since 24h
+  webjobctl verify --sample 5% --seed "$(date +%F)"
+  webjobctl verify --custody --checkpoint /mnt/elsewhere/checkpoints --key custody.pub
+
+Exit codes:
+  0  all is as it was deposited
+  1  it is not
+  2  wrong command line
+  3  nph-webjob.cfg cannot be used
+  4  the locker, a custody record, the checkpoints or the key cannot be read`;
+
+export function verifyCommand(): Command {
+  return new Command('verify')
+    .description('hold the locker against what was deposited')
+    .option(
+      '--since <instant>',
+      'only groups in which a file was written or changed since, as 24h or 2026-11-01',
+      parseInstant,
+    )
+    .option('--sample <percent>', 'only a part of the groups, as 5%, the same at every run', parsePercent)
+    .option('--seed <text>', 'picks another sample', '')
+    .option('--custody', 'the custody record, names and job ids alone: read no streams')
+    .option('--checkpoint <file>', 'what webjobctl custody checkpoint printed, to be held against the custody record')
+    .option('--key <file>', 'the public key of the checkpoints')
+    .helpOption('-h, --help', 'print this help')
+    .addHelpText('after', EXPLANATION)
+    .action((_, command: Command) => run(command));
+}
+
+function parsePercent(text: string): number {
+  const percent = /^(?:\d{1,3}|\d{0,2}\.\d{1,6})%$/.test(text) ? Number(text.slice(0, -1)) : 0;
+  if (percent <= 0 || percent > 100) throw new InvalidArgumentError('a part is more than 0% and up to 100%.');
+  return percent / 100;
+}
+
+function run(command: Command): void {
+  const { settings } = openSite(command);
+  const options = command.opts<Options>();
+  if ((options.checkpoint === undefined) !== (options.key === undefined))
+    throw new Failure('usage', '--checkpoint and --key belong together');
+  const isJson = globalOptions(command).json === true;
+  const report = ({ kind, place, detail }: Finding): void => {
+    process.exitCode = EXIT_CODES.findings;
+    if (isJson) printJson({ kind, place, detail });
+    else printLine(safeLine(`${kind.padEnd(20)} ${place}: ${detail}`));
+  };
+  if (options.checkpoint !== undefined && options.key !== undefined) {
+    const key = readCheckingKey(options.key);
+    for (const finding of compareCheckpoints(options.checkpoint, key, settings.logfilesDirectory)) report(finding);
+  }
+  const startedAt = performance.now();
+  const summary = verify(settings, options, report);
+  const seconds = (performance.now() - startedAt) / 1000;
+  if (isJson) printJson({ kind: 'summary', ...summary, seconds });
+  else describe(summary, seconds);
+}
+
+function verify(settings: ServerSettings, options: Options, report: (finding: Finding) => void): Summary {
+  const { incomingDirectory, logfilesDirectory, serverId, enableCustody } = settings;
+  const { since, sample: fraction, seed, custody } = options;
+  const isWatched = process.stderr.isTTY === true;
+  try {
+    const isWhole = since === undefined && fraction === undefined;
+    const progress = startProgress('groups', isWatched && isWhole ? countGroups(incomingDirectory) : undefined);
+    const scope: Scope = {
+      ...{ incomingDirectory, logfilesDirectory, since, contents: custody !== true },
+      serverId: enableCustody ? serverId : undefined,
+      sample: fraction === undefined ? undefined : { fraction, seed },
+      advance: () => progress.advance(),
+    };
+    const findings = verifySite(scope);
+    let step = findings.next();
+    for (; !step.done; step = findings.next()) {
+      progress.end();
+      report(step.value);
+    }
+    progress.end();
+    return step.value;
+  } catch (error) {
+    const { code, message } = error as NodeJS.ErrnoException;
+    if (error instanceof Failure || code === undefined) throw error;
+    throw new Failure('failed', message, undefined, { cause: error });
+  }
+}
+
+function countGroups(locker: string): number {
+  let count = 0;
+  for (const { group } of walkLocker(locker)) if (group) count++;
+  return count;
+}
+
+function describe({ groups, bytes, findings, inProgress, older }: Summary, seconds: number): void {
+  const rate = formatBytes(bytes / Math.max(seconds, 0.001));
+  say(`${groups} groups, ${formatBytes(bytes)} in ${seconds.toFixed(1)} s (${rate}/s): ${findings} findings`);
+  if (inProgress > 0) say(`${inProgress} groups are being written`);
+  if (older > 0)
+    say(`${older} groups are older than the custody record: nothing but the record of the run vouches for them`);
+}

@@ -1,0 +1,45 @@
+// What webjobctl verify can find. The names are stable: scripts ask for them.
+
+export type FindingKind =
+  /** A `.rdy` stands, and a stream of the group does not. */
+  | 'stream-missing'
+  /** Streams without `.rdy`, and nobody at work on them. */
+  | 'incomplete'
+  /** A lock that nobody holds any more. */
+  | 'lock-abandoned'
+  /** The `.rdy` is no line with a job id, or not with the one that it was announced under. */
+  | 'ready-wrong'
+  /** A stream is not what the record of the run says of it. */
+  | 'hash-wrong'
+  /** A stream has not the size, or the SHA-256, of the custody record. */
+  | 'size-changed'
+  | 'digest-changed'
+  /** A group that came after the custody record began and is not in it. */
+  | 'unrecorded'
+  /** The custody record has it, nobody pruned or packed it, and it is not there. */
+  | 'group-missing'
+  /** Something that belongs to no group; a link, or what is neither file nor folder. */
+  | 'unexpected'
+  | 'link'
+  /** Others than its owner may write to it; it belongs to neither the locker's owner nor root. */
+  | 'mode'
+  | 'owner'
+  | 'unreadable'
+  /** EnableCustody=Y, and there is no custody record. */
+  | 'custody-missing'
+  /** What is wrong with a line of it: ChainFault of webjob-locker. */
+  | 'custody-edited'
+  | 'custody-broken'
+  | 'custody-torn'
+  /** The line of a checkpoint is none, or its signature is not the key's. */
+  | 'checkpoint-invalid'
+  /** The custody record is shorter than it was at a checkpoint; in what it held then something was changed. */
+  | 'checkpoint-truncated'
+  | 'checkpoint-changed';
+
+export interface Finding {
+  kind: FindingKind;
+  /** The group or file, below the locker; the name of a custody record. */
+  place: string;
+  detail: string;
+}

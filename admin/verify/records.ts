@@ -1,0 +1,172 @@
+// Every custody record of a site, walked and indexed: what each group was when it was deposited, and which were taken away on purpose.
+// Holds a name and a number for each deposit, so that millions fit.
+import { closeSync, fstatSync, openSync, readdirSync, readSync, type Stats } from 'node:fs';
+import { join } from 'node:path';
+import { Chain, type Link, MAX_RECORD_BYTES, parseCustody, STREAMS, type StreamName } from 'webjob-locker';
+import type { Finding } from './finding.ts';
+
+/** What a custody record says of a group. */
+export interface Deposit {
+  time: Date;
+  jobId: string;
+  bytes: Record<StreamName, number>;
+  sha256: Record<StreamName, string>;
+}
+
+interface Book {
+  /** Its name in LogfilesDirectory. */
+  file: string;
+  fd: number;
+  stats: Stats;
+  chain: Chain;
+  /** Where the last record of a deposit begins, plus one; negative when the group was pruned or packed afterwards. */
+  places: Map<string, number>;
+}
+
+const FILE = /^nph-webjob-custody\.[A-Za-z0-9_.-]{1,64}\.jsonl$/;
+/** Events after which a group is no longer in the locker. */
+const DEPARTURES = ['prune', 'pack'];
+const USUAL_RECORD_BYTES = 2048;
+
+export class CustodyRecords {
+  readonly #books: Book[];
+  readonly #faults: Finding[] = [];
+  #departures: { name: string; places: Book['places']; from: number; time: number }[] = [];
+  /** Since when there are records: the first of them, or a file that waits for one. */
+  #since = Number.POSITIVE_INFINITY;
+
+  /** Opens those that are there; refresh() reads them. Throws the error of the system call. */
+  constructor(logfilesDirectory: string) {
+    this.#books = listCustodyFiles(logfilesDirectory).map((file) => {
+      const fd = openSync(join(logfilesDirectory, file), 'r');
+      return { file, fd, stats: fstatSync(fd), chain: new Chain(fd), places: new Map() };
+    });
+  }
+
+  get files(): readonly Pick<Book, 'file' | 'fd' | 'stats' | 'chain'>[] {
+    return this.#books;
+  }
+
+  /** A group that came at `time` must have a record. */
+  covers(time: number): boolean {
+    return time >= this.#since;
+  }
+
+  /** Reads what is new; `advance` is told of each record. */
+  refresh(advance?: () => void): void {
+    for (const book of this.#books) {
+      for (const link of book.chain.walk()) {
+        this.#take(book, link);
+        advance?.();
+      }
+      if (book.chain.size === 0) this.#since = Math.min(this.#since, book.stats.birthtimeMs);
+    }
+    this.#depart();
+  }
+
+  /** What is wrong with the records themselves, as far as they were read. */
+  findFaults(): Finding[] {
+    return [
+      ...this.#faults,
+      ...this.#books.flatMap(({ file, chain }) =>
+        chain.findTorn().map(({ from, to }) => describeFault(file, { from, to, fault: 'torn' })),
+      ),
+    ];
+  }
+
+  /** The last deposit of a name; undefined when there is none, or when the group was pruned or packed after it. */
+  find(name: string): Deposit | undefined {
+    let last: Deposit | undefined;
+    for (const { fd, places } of this.#books) {
+      const place = places.get(name) ?? 0;
+      const deposit = place > 0 ? readDeposit(fd, place - 1) : undefined;
+      if (deposit && !(last && last.time > deposit.time)) last = deposit;
+    }
+    return last;
+  }
+
+  /** True for a group that was pruned or packed after each of its deposits. */
+  isGone(name: string): boolean {
+    const places = this.#books.flatMap((book) => book.places.get(name) ?? []);
+    return places.length > 0 && places.every((place) => place < 0);
+  }
+
+  /** The names of all groups that ought to be there. */
+  *names(): Generator<string> {
+    for (const [index, { places }] of this.#books.entries()) {
+      const others = this.#books.slice(0, index);
+      for (const [name, place] of places)
+        if (place > 0 && !others.some((other) => (other.places.get(name) ?? 0) > 0)) yield name;
+    }
+  }
+
+  close(): void {
+    for (const { fd } of this.#books) closeSync(fd);
+  }
+
+  #take({ file, places }: Book, link: Link): void {
+    if (link.fault) this.#faults.push(describeFault(file, link));
+    if (!link.record || link.fault === 'edited') return;
+    const facts = JSON.parse(link.record.text) as Record<string, unknown>;
+    const time = Date.parse(String(facts.time));
+    if (time < this.#since) this.#since = time;
+    if (facts.event === 'deposit' && isName(facts.name)) places.set(facts.name, link.from + 1);
+    if (!DEPARTURES.includes(String(facts.event)) || !Array.isArray(facts.names)) return;
+    for (const name of facts.names.filter(isName)) this.#departures.push({ name, places, from: link.from, time });
+  }
+
+  /** Groups that left, once every book is read: another server may have deposited what this one pruned. */
+  #depart(): void {
+    for (const { name, places, from, time } of this.#departures) {
+      for (const book of this.#books) {
+        const place = book.places.get(name) ?? 0;
+        if (place <= 0) continue;
+        const isBefore =
+          book.places === places ? place - 1 < from : Number(readDeposit(book.fd, place - 1)?.time) <= time;
+        if (isBefore) book.places.set(name, -place);
+      }
+    }
+    this.#departures = [];
+  }
+}
+
+/** The custody records in a folder, by name. */
+export function listCustodyFiles(logfilesDirectory: string): string[] {
+  return readdirSync(logfilesDirectory)
+    .filter((file) => FILE.test(file))
+    .sort();
+}
+
+function describeFault(place: string, { from, to, fault }: Link): Finding {
+  const where = `bytes ${from} to ${to}`;
+  const details = {
+    edited: `the record in ${where} is not what its sum says`,
+    broken: `what stands before the record in ${where} is not what it was bound to: changed, taken out, put in or moved`,
+    torn: `${where} are no record, and no later record vouches for them`,
+  };
+  const kind = fault ?? 'torn';
+  return { kind: `custody-${kind}`, place, detail: details[kind] };
+}
+
+/** A relative path without a segment that leads elsewhere. */
+function isName(name: unknown): name is string {
+  return typeof name === 'string' && !/(?:^|\/)\.{0,2}(?:\/|$)|\0/.test(name);
+}
+
+function readDeposit(fd: number, from: number): Deposit | undefined {
+  const record = parseCustody(readLine(fd, from));
+  const facts = record && (JSON.parse(record.text) as Omit<Deposit, 'time'> & { time: string });
+  const isWhole = STREAMS.every(
+    (stream) => typeof facts?.sha256?.[stream] === 'string' && typeof facts.bytes?.[stream] === 'number',
+  );
+  return facts && isWhole ? { ...facts, time: new Date(facts.time) } : undefined;
+}
+
+function readLine(fd: number, from: number): string {
+  for (let length = USUAL_RECORD_BYTES; ; length = MAX_RECORD_BYTES) {
+    const buffer = Buffer.allocUnsafe(length);
+    const text = buffer.toString('latin1', 0, readSync(fd, buffer, 0, length, from));
+    const end = text.indexOf('\n');
+    if (end >= 0 || length === MAX_RECORD_BYTES) return text.slice(0, Math.max(0, end));
+  }
+}
