@@ -109,7 +109,9 @@ export class CustodyRecords {
     if (!link.record || link.fault === 'edited') return;
     const facts = JSON.parse(link.record.text) as Record<string, unknown>;
     const time = Date.parse(String(facts.time));
-    if (time < this.#since) this.#since = time;
+    // A lock stands, with the time that the .rdy will have, before the record is written.
+    const begun = Date.parse(String(facts.receivedAt ?? facts.time));
+    if (begun < this.#since) this.#since = begun;
     if (facts.event === 'deposit' && isName(facts.name)) places.set(facts.name, link.from + 1);
     if (!DEPARTURES.includes(String(facts.event)) || !Array.isArray(facts.names)) return;
     for (const name of facts.names.filter(isName)) this.#departures.push({ name, places, from: link.from, time });

@@ -1,0 +1,128 @@
+// docs/guide/custody.md does what it says: its own commands, run as they stand, pass over a site that is well and tell of each change.
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { chmodSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { delimiter, join } from 'node:path';
+import { after, before, describe, it } from 'node:test';
+import { makeSite, type Site } from '../scripts/site.ts';
+import { runBare } from './bare.ts';
+import { custodyOf } from './custody-record.ts';
+import { bareOptions, makeUpload, rawPut, statusOf } from './locker-upload.ts';
+
+const project = join(import.meta.dirname, '..');
+const page = readFileSync(join(project, 'docs/guide/custody.md'), 'utf8');
+const BLOCKS = [...page.matchAll(/^```sh\n(.*?)^```$/gms)].map(([, block = '']) => block);
+const NAMES = ['keys', 'verify', 'signature', 'beginning', 'chain', 'last', 'locker'] as const;
+
+describe('docs/guide/custody.md', () => {
+  let site: Site;
+  let folder: string;
+  before(async () => {
+    site = makeSite({ settings: { PutNameFormat: '%cid_%cmd' } });
+    folder = join(site.root, 'elsewhere');
+    mkdirSync(join(folder, 'bin'), { recursive: true });
+    // The built program stands for the installed one.
+    writeFileSync(
+      join(folder, 'bin', 'webjobctl'),
+      `#!/bin/sh\nexec "${process.execPath}" "${join(project, 'dist', 'webjobctl')}" "$@"\n`,
+    );
+    chmodSync(join(folder, 'bin', 'webjobctl'), 0o755);
+    for (const name of ['a', 'b', 'c', 'd']) {
+      const { stdout } = await runBare(rawPut(makeUpload(name, { out: 3000, err: 10, env: 100 })), bareOptions(site));
+      assert.equal(statusOf(stdout), 200);
+    }
+  });
+  after(() => site.remove());
+
+  /** Runs a block of the page. */
+  function run(name: (typeof NAMES)[number]): { status: number | null; said: string } {
+    const block = (BLOCKS[NAMES.indexOf(name)] ?? '').replaceAll('/var/webjob', site.base);
+    const env = {
+      ...process.env,
+      PATH: `${join(folder, 'bin')}${delimiter}${process.env.PATH}`,
+      WEBJOB_PROPERTIES_FILE: site.propertiesFile,
+    };
+    const { status, stdout, stderr } = spawnSync('/bin/sh', ['-ec', block], { cwd: folder, env, encoding: 'utf8' });
+    return { status, said: `${stdout}${stderr}` };
+  }
+
+  it('has the commands that are tried here, of which the first makes keys and a checkpoint', () => {
+    assert.equal(BLOCKS.length, NAMES.length);
+    assert.deepEqual(run('keys'), { status: 0, said: '' });
+    assert.match(readFileSync(join(folder, 'checkpoints'), 'utf8'), /^\{"file":"[^"]+","size":\d+,[^\n]+\}\n$/);
+  });
+
+  const changeRecord = (pattern: RegExp | string, by: string): (() => void) => {
+    return () => {
+      const text = readFileSync(custodyOf(site), 'latin1');
+      writeFileSync(custodyOf(site), text.replace(pattern, by), 'latin1');
+      assert.notEqual(readFileSync(custodyOf(site), 'latin1'), text);
+    };
+  };
+
+  const steps: { name: (typeof NAMES)[number]; good: RegExp; bad: RegExp; change: () => void }[] = [
+    {
+      ...{ name: 'verify', good: /^webjobctl: 4 groups.* 0 findings\n$/, bad: /^checkpoint-changed/m },
+      change: changeRecord('"fileName":"b"', '"fileName":"x"'),
+    },
+    {
+      ...{ name: 'signature', good: /Signature Verified Successfully/, bad: /Signature Verification Failure/ },
+      change: () => {
+        const path = join(folder, 'checkpoints');
+        writeFileSync(path, readFileSync(path, 'utf8').replace(/"size":\d/, '"size":9'));
+      },
+    },
+    {
+      name: 'beginning',
+      good: /^beginning: OK\n$/,
+      bad: /FAILED/,
+      change: changeRecord('"fileName":"b"', '"fileName":"x"'),
+    },
+    {
+      name: 'chain',
+      good: /^$/,
+      bad: /^what stands before byte \d+ is not what it was\n$/,
+      change: changeRecord('"fileName":"b"', '"fileName":"x"'),
+    },
+    { name: 'last', good: /^last: OK\n$/, bad: /FAILED/, change: changeRecord('"fileName":"d"', '"fileName":"x"') },
+    {
+      name: 'locker',
+      good: /^$/,
+      bad: /client1_c\.out: FAILED/,
+      change: () => writeFileSync(join(site.incoming, 'client1_c.out'), 'changed'),
+    },
+  ];
+  for (const { name, good, bad, change } of steps) {
+    it(`${name}: passes over what is well, and tells what was changed`, () => {
+      const first = run(name);
+      assert.deepEqual([first.status, good.test(first.said)], [0, true], first.said);
+      const paths = [custodyOf(site), join(site.incoming, 'client1_c.out'), join(folder, 'checkpoints')];
+      const kept = paths.map((path) => [path, readFileSync(path)] as const);
+      change();
+      const second = run(name);
+      for (const [path, bytes] of kept) writeFileSync(path, bytes);
+      assert.match(second.said, bad);
+      assert.doesNotMatch(second.said, good);
+    });
+  }
+
+  it('finds records that were moved, and a file that was cut short', () => {
+    const path = custodyOf(site);
+    const whole = readFileSync(path, 'latin1');
+    const [a, b, c, d] = whole.split('\n');
+    for (const lines of [
+      [a, c, b, d],
+      [a, c, d],
+      [b, c, d],
+      [a, b, b, c, d],
+    ]) {
+      writeFileSync(path, lines.map((line) => `${line}\n`).join(''), 'latin1');
+      assert.match(run('chain').said, /byte/);
+    }
+    writeFileSync(path, `${[a, b, c].join('\n')}\n`, 'latin1');
+    assert.equal(run('chain').said, '');
+    assert.match(run('beginning').said, /FAILED/);
+    writeFileSync(path, whole, 'latin1');
+    assert.match(run('beginning').said, /OK/);
+  });
+});

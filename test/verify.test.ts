@@ -1,0 +1,284 @@
+// webjobctl verify at a real site: every kind of finding is found and told as it should be, nothing is told of a site that is well or at
+// work, and a terminal sees nothing that it obeys.
+import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
+import {
+  appendFileSync,
+  chmodSync,
+  chownSync,
+  mkdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  truncateSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs';
+import { join } from 'node:path';
+import { after, afterEach, beforeEach, describe, it } from 'node:test';
+import type { Finding } from '../admin/verify/finding.ts';
+import { type Scope, verifySite } from '../admin/verify/locker.ts';
+import { appendCustody } from '../cgi/locker/index.ts';
+import { configure, makeSite, type Site } from '../scripts/site.ts';
+import { runBare } from './bare.ts';
+import { custodyOf } from './custody-record.ts';
+import { startCommandSite } from './hooks-site.ts';
+import { age, bareOptions, makeUpload, rawPut, statusOf } from './locker-upload.ts';
+import { parseLines, runWebjobctl } from './operator.ts';
+import { findWebUser } from './tree.ts';
+import { type Planted, plantGroup } from './verify-site.ts';
+
+type Line = Finding & { groups: number; bytes: number; findings: number; inProgress: number; older: number };
+
+let site: Site;
+beforeEach(() => {
+  site = makeSite({ settings: { PutNameFormat: '%cid_%cmd' } });
+});
+afterEach(() => site.remove());
+const at = (name: string): string => join(site.incoming, name);
+
+function plant(name: string, more: Partial<Planted> = {}): void {
+  const places = { incomingDirectory: site.incoming, logfilesDirectory: join(site.base, 'logfiles') };
+  plantGroup({ ...places, name, out: `out of ${name}`, err: `err of ${name}`, ...more });
+}
+
+/** What is wrong, in the process of the test. */
+function found(more: Partial<Scope> = {}): string[] {
+  return [...verifySite(scope(more))].map(({ kind, place }) => `${kind} ${place}`).sort();
+}
+
+function scope(more: Partial<Scope>): Scope {
+  const { incoming: incomingDirectory, base } = site;
+  return {
+    incomingDirectory,
+    logfilesDirectory: join(base, 'logfiles'),
+    serverId: 'server_1',
+    contents: true,
+    ...more,
+  };
+}
+
+/** The same by the command. */
+async function verify(...args: string[]): Promise<{ findings: string[]; summary: Line }> {
+  const { code, stdout, stderr } = await runWebjobctl(['--json', '--config', site.propertiesFile, 'verify', ...args]);
+  assert.equal(stderr, '');
+  const lines = parseLines<Line>(stdout);
+  const summary = lines.pop();
+  assert.equal(summary?.kind, 'summary');
+  const findings = lines.map(({ kind, place }) => `${kind} ${place}`).sort();
+  assert.equal(summary?.findings, findings.length);
+  assert.equal(code, findings.length > 0 ? 1 : 0);
+  return { findings, summary: summary as Line };
+}
+
+const CUSTODY = 'nph-webjob-custody.server_1.jsonl';
+
+describe('webjobctl verify', () => {
+  it('finds nothing in what the server stored, whatever hash the client took', async () => {
+    for (const name of ['a', 'b']) {
+      const put = await runBare(rawPut(makeUpload(name, { out: 300_000, err: 10, env: 50 })), bareOptions(site));
+      assert.equal(statusOf(put.stdout), 200);
+    }
+    for (const hashType of ['MD5', 'SHA1', 'SHA256', 'SHA512']) plant(`deep/${hashType}`, { hashType });
+    plant('none', { fields: { HashType: 'NA', StdOutHash: 'NA', StdErrHash: 'NA' } });
+    plant('empty', { out: '', err: '' });
+    const { findings, summary } = await verify();
+    assert.deepEqual(findings, []);
+    assert.deepEqual([summary.groups, summary.inProgress, summary.older], [8, 0, 0]);
+    assert.ok(summary.bytes > 600_000);
+  });
+
+  it('finds every stream and .rdy that is not what it was', async () => {
+    for (const name of ['bit', 'end', 'env', 'ready', 'gone', 'lost', 'halves', 'one', 'other']) plant(name);
+    writeFileSync(at('bit.out'), 'Out of bit');
+    truncateSync(at('end.err'), 3);
+    appendFileSync(at('env.env'), 'More=1\n');
+    writeFileSync(at('ready.rdy'), 'Jid=another\n');
+    rmSync(at('gone.out'));
+    rmSync(at('halves.rdy'));
+    for (const extension of ['out', 'err', 'env', 'rdy']) rmSync(at(`lost.${extension}`));
+    renameSync(at('one.err'), at('aside'));
+    renameSync(at('other.err'), at('one.err'));
+    renameSync(at('aside'), at('other.err'));
+    const expected = ['digest-changed bit.out', 'hash-wrong bit.out', 'hash-wrong end.err', 'size-changed end.err'];
+    const more = ['size-changed env.env', 'ready-wrong ready.rdy', 'stream-missing gone.out', 'group-missing lost'];
+    const swapped = [
+      'incomplete halves',
+      ...['one', 'other'].flatMap((name) => [`hash-wrong ${name}.err`, `size-changed ${name}.err`]),
+    ];
+    assert.deepEqual(found(), [...expected, ...more, ...swapped].sort());
+    const shallow = ['ready-wrong ready.rdy', 'stream-missing gone.out', 'group-missing lost', 'incomplete halves'];
+    assert.deepEqual(found({ contents: false }), shallow.sort());
+  });
+
+  it('holds groups without a custody record against the record of the run', async () => {
+    for (const name of ['well', 'hash', 'ready']) plant(name, { custody: false });
+    plant('lies', { custody: false, hashType: 'SHA256', fields: { StdErrHash: 'a'.repeat(64) } });
+    for (const name of ['well', 'hash', 'ready', 'lies']) age([at(`${name}.rdy`)], 7200);
+    writeFileSync(at('hash.out'), 'changed');
+    writeFileSync(at('ready.rdy'), 'Jid=another\n');
+    age([at('ready.rdy')], 7200);
+    plant('first');
+    const { findings, summary } = await verify();
+    assert.deepEqual(findings, ['hash-wrong hash.out', 'hash-wrong lies.err', 'ready-wrong ready.rdy']);
+    assert.equal(summary.older, 4);
+    writeFileSync(at('ready.rdy'), 'no job id\n');
+    age([at('ready.rdy')], 7200);
+    assert.ok(found().includes('ready-wrong ready.rdy'));
+  });
+
+  it('finds groups that nobody recorded, and knows those that were pruned or packed', async () => {
+    for (const name of ['kept', 'pruned', 'packed', 'back', 'again']) plant(name);
+    plant('slipped', { custody: false });
+    for (const [event, name] of [
+      ['prune', 'pruned'],
+      ['pack', 'packed'],
+      ['prune', 'back'],
+      ['prune', 'again'],
+    ] as const) {
+      appendCustody(custodyOf(site), { time: new Date(), event, by: 'root', names: [name] });
+      if (name !== 'back') for (const extension of ['out', 'err', 'env', 'rdy']) rmSync(at(`${name}.${extension}`));
+    }
+    plant('again', { out: 'new' });
+    plant('theirs', { serverId: 'server_2' });
+    assert.deepEqual(found(), ['unrecorded back', 'unrecorded slipped']);
+    // What another server deposited may be pruned here.
+    rmSync(at('theirs.rdy'));
+    for (const extension of ['out', 'err', 'env']) rmSync(at(`theirs.${extension}`));
+    assert.deepEqual(found(), ['group-missing theirs', 'unrecorded back', 'unrecorded slipped']);
+    appendCustody(custodyOf(site), { time: new Date(), event: 'prune', names: ['theirs', '../../etc/passwd', 7] });
+    assert.deepEqual(found(), ['unrecorded back', 'unrecorded slipped']);
+  });
+
+  it('finds what does not belong there, and who may write to it', async () => {
+    plant('well');
+    plant('deep/down');
+    writeFileSync(at('notes.txt'), '');
+    writeFileSync(at('deep/well.out.new'), '');
+    symlinkSync('/etc/passwd', at('link.out'));
+    chmodSync(at('well.out'), 0o646);
+    chmodSync(at('deep'), 0o775);
+    chmodSync(custodyOf(site), 0o666);
+    const expected = ['unexpected notes.txt', 'unexpected deep/well.out.new', 'link link.out'];
+    const modes = ['mode well.out', 'mode deep/', `mode ${CUSTODY}`];
+    const owners: string[] = [];
+    if (findWebUser()) {
+      chownSync(at('well.err'), 54321, 0);
+      owners.push('owner well.err');
+    }
+    assert.deepEqual(found(), [...expected, ...modes, ...owners].sort());
+  });
+
+  it('tells a writer at work from one that was killed', async () => {
+    plant('replaced');
+    for (const name of ['fresh', 'replaced']) writeFileSync(at(`${name}.lck`), 'Jid=a\n');
+    for (const name of ['fresh.out', 'replaced.out.new']) writeFileSync(at(name), 'part');
+    const { findings, summary } = await verify();
+    assert.deepEqual([findings, summary.inProgress], [[], 2]);
+    age([
+      at('fresh.lck'),
+      at('fresh.out'),
+      at('replaced.lck'),
+      at('replaced.out.new'),
+      at('replaced.out'),
+      at('replaced.err'),
+      at('replaced.env'),
+    ]);
+    assert.deepEqual(found(), [
+      ...['incomplete fresh', 'lock-abandoned fresh.lck', 'lock-abandoned replaced.lck', 'unexpected replaced.out.new'],
+    ]);
+  });
+
+  it('walks the custody record, and says when there is none', async () => {
+    for (const name of ['a', 'b', 'c']) plant(name);
+    const whole = readFileSync(custodyOf(site), 'latin1');
+    const lines = whole.split('\n');
+    const write = (text: string): void => writeFileSync(custodyOf(site), text, 'latin1');
+    write(whole.replace('"clientId":"client1"', '"clientId":"client2"'));
+    assert.deepEqual(found({ contents: false }), [`custody-broken ${CUSTODY}`, `custody-edited ${CUSTODY}`]);
+    write([lines[0], lines[2], ''].join('\n'));
+    assert.deepEqual(found({ contents: false }), [`custody-broken ${CUSTODY}`, 'unrecorded b']);
+    write([lines[0], lines[1], ''].join('\n'));
+    assert.deepEqual(found({ contents: false }), ['unrecorded c']);
+    write(whole.slice(0, -9));
+    assert.deepEqual(found({ contents: false }), [`custody-torn ${CUSTODY}`, 'unrecorded c']);
+    write('');
+    assert.deepEqual(found({ contents: false }), ['unrecorded a', 'unrecorded b', 'unrecorded c']);
+    rmSync(custodyOf(site));
+    assert.deepEqual(found(), [`custody-missing ${CUSTODY}`]);
+    configure(site, { EnableCustody: 'N' });
+    assert.deepEqual((await verify()).findings, []);
+  });
+
+  it('takes what came or was touched since, and the same part of the rest each time', async () => {
+    const names = Array.from({ length: 40 }, (_, index) => `group${index}`);
+    for (const name of names) plant(name, { out: name });
+    assert.equal((await verify('--since', '1h')).summary.groups, 40);
+    assert.equal((await verify('--since', '2099-01-01')).summary.groups, 0);
+    // A modification time is soon set back; the change itself is not.
+    for (const name of names) writeFileSync(at(`${name}.out`), 'changed');
+    for (const name of names) utimesSync(at(`${name}.out`), 0, 0);
+    assert.equal(found({ since: new Date(Date.now() - 3_600_000) }).length, 80);
+    const sample = await verify('--sample', '25%', '--seed', 'a');
+    assert.ok(sample.summary.groups > 0 && sample.summary.groups < 40, `${sample.summary.groups}`);
+    const pick = (fraction: number, seed: string): string[] => found({ sample: { fraction, seed } });
+    assert.deepEqual(pick(0.25, 'a'), sample.findings);
+    assert.equal(pick(1, '').length, 80);
+    const seeds = ['1', '2', '3', '4'].map((seed) => JSON.stringify(pick(0.25, seed)));
+    assert.ok(new Set(seeds).size > 1, 'another seed, another sample');
+  });
+
+  it('says what is wrong with its command line and its files', async () => {
+    for (const [code, args] of [
+      [2, ['--sample', '0%']],
+
+      [2, ['--since', 'once']],
+      [2, ['--checkpoint', 'file']],
+
+      [2, ['surplus']],
+      [4, ['--checkpoint', '/nonexistent', '--key', '/nonexistent']],
+    ] as const) {
+      const ended = await runWebjobctl(['--config', site.propertiesFile, 'verify', ...args]);
+      assert.deepEqual([ended.code, ended.stdout], [code, ''], args.join(' '));
+      assert.match(ended.stderr, /^webjobctl: error: /);
+    }
+    rmSync(site.incoming, { recursive: true });
+    const gone = await runWebjobctl(['--config', site.propertiesFile, 'verify']);
+    assert.deepEqual([gone.code, gone.stderr.includes('ENOENT')], [4, true]);
+  });
+
+  it('shows a person a line a finding, and no terminal what it obeys', async () => {
+    plant('well');
+    mkdirSync(at('\x1b[2J'));
+    writeFileSync(at('\x1b[2J/a\nb'), '');
+    const { code, stdout, stderr } = await runWebjobctl(['--config', site.propertiesFile, 'verify']);
+    assert.equal(code, 1);
+    assert.match(stdout, /^unexpected {11}\\x1b\[2J\/a\\nb: a file that belongs to no group\n$/);
+    assert.match(stderr, /^webjobctl: 1 groups, \d+ B in .* 1 findings\n$/);
+  });
+});
+
+describe('verify while clients come', () => {
+  it('finds nothing, again and again', async () => {
+    const its = await startCommandSite({ mpm: 'event' });
+    after(its.close);
+    its.configure({ PutNameFormat: '%cid_%cmd', OverwriteExistingFiles: 'Y' });
+    let isOver = false;
+    const client = async (number: number): Promise<void> => {
+      for (let turn = 0; turn < 5; turn++) {
+        const out = randomBytes(50_000).toString('latin1');
+        const put = { fileName: `job${number}_${turn % 3}`, jobId: `j_${number}_${turn}`, out };
+        assert.equal((await its.put(put)).status, 200);
+      }
+    };
+    const clients = Promise.all([0, 1].map(client)).finally(() => {
+      isOver = true;
+    });
+    for (let round = 0; round < 100 && !isOver; round++) {
+      const { code, stdout, stderr } = await runWebjobctl(['--config', its.site.propertiesFile, 'verify']);
+      assert.deepEqual([code, stdout], [0, ''], stderr);
+    }
+    await clients;
+  });
+});
