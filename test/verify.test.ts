@@ -142,13 +142,17 @@ describe('webjobctl verify', () => {
     }
     plant('again', { out: 'new' });
     plant('theirs', { serverId: 'server_2' });
-    assert.deepEqual(found(), ['unrecorded back', 'unrecorded slipped']);
+    assert.deepEqual(found(), ['unrecorded slipped']);
+    // One that is back must be what it was.
+    writeFileSync(at('back.err'), 'changed');
+    assert.deepEqual(found(), ['hash-wrong back.err', 'size-changed back.err', 'unrecorded slipped']);
+    for (const extension of ['out', 'err', 'env', 'rdy']) rmSync(at(`back.${extension}`));
     // What another server deposited may be pruned here.
     rmSync(at('theirs.rdy'));
     for (const extension of ['out', 'err', 'env']) rmSync(at(`theirs.${extension}`));
-    assert.deepEqual(found(), ['group-missing theirs', 'unrecorded back', 'unrecorded slipped']);
+    assert.deepEqual(found(), ['group-missing theirs', 'unrecorded slipped']);
     appendCustody(custodyOf(site), { time: new Date(), event: 'prune', names: ['theirs', '../../etc/passwd', 7] });
-    assert.deepEqual(found(), ['unrecorded back', 'unrecorded slipped']);
+    assert.deepEqual(found(), ['unrecorded slipped']);
   });
 
   it('finds what does not belong there, and who may write to it', async () => {

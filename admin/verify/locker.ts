@@ -98,9 +98,9 @@ function* checkStray(locker: string, place: string): Generator<Finding> {
   else yield { kind: 'link', place, detail: stats.isSymbolicLink() ? 'a link' : 'neither a file nor a folder' };
 }
 
-/** A stream that waits beside the group which it is to replace. */
+/** A stream that waits beside the group which it is to replace, or is being unpacked. */
 function isSuccessor(locker: string, place: string): boolean {
-  const [, name] = /^(.+)\.(?:out|err|env)\.new$/.exec(place) ?? [];
+  const [, name] = /^(.+)\.(?:out|err|env|rdy)\.(?:new|unpack)$/.exec(place) ?? [];
   if (name === undefined) return false;
   const paths = groupPaths(join(locker, name));
   return lstatSync(paths.lck, { throwIfNoEntry: false }) !== undefined && !isAbandoned(paths);
@@ -148,9 +148,7 @@ function lookAt(
   const { announcedAt, findings } = report;
   const isUnrecorded = announcedAt !== undefined && deposit === undefined;
   const isDue = announcedAt !== undefined && records.covers(announcedAt);
-  if (isUnrecorded && records.isGone(name))
-    findings.push({ kind: 'unrecorded', place: name, detail: 'the custody record says that it was pruned or packed' });
-  else if (isUnrecorded && isDue)
+  if (isUnrecorded && isDue)
     findings.push({ kind: 'unrecorded', place: name, detail: 'the custody record does not have it' });
   return { ...report, isOlder: isUnrecorded && !isDue };
 }
@@ -161,7 +159,7 @@ function* findMissing(scope: Scope, records: CustodyRecords): Generator<Finding>
     if (statGroupFile(locker, name, 'rdy') || (sample && !isPicked(name, sample))) continue;
     records.refresh();
     const deposit = records.find(name);
-    if (!deposit || findGroup(locker, name) || (since && deposit.time < since)) continue;
+    if (!deposit || !records.isExpected(name) || findGroup(locker, name) || (since && deposit.time < since)) continue;
     yield { kind: 'group-missing', place: name, detail: 'the custody record has it, and it is not there' };
   }
 }

@@ -24,6 +24,8 @@ interface Book {
 }
 
 const FILE = /^nph-webjob-custody\.[A-Za-z0-9_.-]{1,64}\.jsonl$/;
+/** What webjobctl writes tells nothing of when a server began. */
+const OPERATOR_FILE = 'nph-webjob-custody.webjobctl.jsonl';
 /** Events after which a group is no longer in the locker. */
 const DEPARTURES = ['prune', 'pack'];
 const USUAL_RECORD_BYTES = 2048;
@@ -32,7 +34,7 @@ export class CustodyRecords {
   readonly #books: Book[];
   readonly #faults: Finding[] = [];
   #departures: { name: string; places: Book['places']; from: number; time: number }[] = [];
-  /** Since when there are records: the first of them, or a file that waits for one. */
+  /** Since when a server records: its first record, or a file that waits for one. */
   #since = Number.POSITIVE_INFINITY;
 
   /** Opens those that are there; refresh() reads them. Throws the error of the system call. */
@@ -74,21 +76,20 @@ export class CustodyRecords {
     ];
   }
 
-  /** The last deposit of a name; undefined when there is none, or when the group was pruned or packed after it. */
+  /** The last deposit of a name, also of one that was taken away since: it may be back. */
   find(name: string): Deposit | undefined {
     let last: Deposit | undefined;
     for (const { fd, places } of this.#books) {
-      const place = places.get(name) ?? 0;
-      const deposit = place > 0 ? readDeposit(fd, place - 1) : undefined;
+      const place = places.get(name);
+      const deposit = place === undefined ? undefined : readDeposit(fd, Math.abs(place) - 1);
       if (deposit && !(last && last.time > deposit.time)) last = deposit;
     }
     return last;
   }
 
-  /** True for a group that was pruned or packed after each of its deposits. */
-  isGone(name: string): boolean {
-    const places = this.#books.flatMap((book) => book.places.get(name) ?? []);
-    return places.length > 0 && places.every((place) => place < 0);
+  /** True for a group that ought to be there. */
+  isExpected(name: string): boolean {
+    return this.#books.some(({ places }) => (places.get(name) ?? 0) > 0);
   }
 
   /** The names of all groups that ought to be there. */
@@ -109,10 +110,10 @@ export class CustodyRecords {
     if (!link.record || link.fault === 'edited') return;
     const facts = JSON.parse(link.record.text) as Record<string, unknown>;
     const time = Date.parse(String(facts.time));
+    if (facts.event === 'deposit' && isName(facts.name)) places.set(facts.name, link.from + 1);
     // A lock stands, with the time that the .rdy will have, before the record is written.
     const begun = Date.parse(String(facts.receivedAt ?? facts.time));
-    if (begun < this.#since) this.#since = begun;
-    if (facts.event === 'deposit' && isName(facts.name)) places.set(facts.name, link.from + 1);
+    if (file !== OPERATOR_FILE && begun < this.#since) this.#since = begun;
     if (!DEPARTURES.includes(String(facts.event)) || !Array.isArray(facts.names)) return;
     for (const name of facts.names.filter(isName)) this.#departures.push({ name, places, from: link.from, time });
   }
