@@ -90,6 +90,8 @@ const MAX_DIFF_BYTES = 64 * 1024 * 1024;
 
 /** What `diff -u` says; empty when they are the same. */
 async function compare(from: StoredStream, to: StoredStream, labels: [string, string]): Promise<Buffer> {
+  if (from.path === undefined || to.path === undefined)
+    throw new Failure('failed', 'packed uploads are not compared', 'webjobctl unpack');
   const args = ['-u', '-L', labels[0], '-L', labels[1], '--', from.path, to.path];
   const child = spawn('diff', args, { stdio: ['ignore', 'pipe', 'pipe'] });
   const read = async (stream: AsyncIterable<Buffer>): Promise<Buffer> => {

@@ -1,15 +1,17 @@
 // webjobctl search: where in what clients sent a text stands.
 import { Command, InvalidArgumentError } from 'commander';
 import { type Group, STREAMS, type StreamName, walkLocker } from 'webjob-locker';
+import { encodeField } from 'webjob-protocol';
 import { findGroupsWith } from '../database/fresh.ts';
 import { parseInstant } from '../durations.ts';
 import { EXIT_CODES, Failure } from '../failure.ts';
 import { lastChange } from '../history/describe.ts';
 import { compileGlob } from '../history/jobs.ts';
 import { compileNames, readNameFacts } from '../history/names.ts';
-import { findStreams } from '../history/streams.ts';
+import { findStreams, packedStreams, type Stored } from '../history/streams.ts';
 import { readJobId } from '../history/uploads.ts';
 import { paint, printJson, printLine, safeLine, startProgress } from '../output.ts';
+import { listPacks, readGroups } from '../packs/packs.ts';
 import { globalOptions, openSite, type Site } from '../site.ts';
 import { drained } from './drained.ts';
 import { parseLimit } from './job-options.ts';
@@ -25,7 +27,7 @@ interface Options {
 }
 
 const EXPLANATION = `
-Looks at the streams of every upload in the locker, complete or not. Between slashes stands a regular expression of
+Looks at the streams of every upload in the locker, complete or not, and in packs. Between slashes stands a regular expression of
 JavaScript, /error: \\d+/ or without regard to case /error/i. Lines of more than 65536 characters are cut.
 
 Examples:
@@ -61,16 +63,23 @@ export function searchCommand(): Command {
     );
 }
 
+/** A group to be searched, in the locker or in a pack. */
+interface Picked {
+  name: string;
+  facts: { clientId?: string | undefined; command?: string | undefined };
+  jobId(): string | undefined;
+  stored(): Stored;
+}
+
 async function search(site: Site, text: string, options: Options, isJson: boolean): Promise<void> {
   const matches = makeMatcher(text);
   const progress = startProgress('groups searched');
   let count = 0;
-  for (const { group, facts } of pickGroups(site, text, options)) {
+  for await (const { name, facts, jobId, stored } of pickAll(site, text, options)) {
     if (count === 0) progress.advance();
-    for await (const { stream, hit } of searchGroup(site, group, options.in ?? STREAMS, matches)) {
+    for await (const { stream, hit } of searchStreams(stored(), options.in ?? STREAMS, matches)) {
       if (count++ === 0) progress.end();
-      const jobId = readJobId(site.settings.incomingDirectory, group.name, group.has.has('rdy') ? 'rdy' : 'lck');
-      printHit({ ...{ ...facts, jobId, group: group.name, stream }, ...hit }, isJson);
+      printHit({ ...{ ...facts, jobId: jobId(), group: name, stream }, ...hit }, isJson);
       await drained();
       if (count === options.limit) return;
     }
@@ -89,20 +98,33 @@ function makeMatcher(text: string): (line: string) => boolean {
   }
 }
 
-interface Picked {
-  group: Group;
-  facts: { clientId?: string | undefined; command?: string | undefined };
+/** The groups that the options ask for: those of the locker, then those in packs. */
+async function* pickAll(site: Site, text: string, options: Options): AsyncGenerator<Picked> {
+  yield* pickGroups(site, text, options);
+  const isWanted = makeFilter(options);
+  for (const pack of listPacks(site.settings)) {
+    for await (const group of readGroups(pack)) {
+      const { name, jobId, clientId, command } = group;
+      if (!isWanted({ clientId, command }, () => new Date(group.at))) continue;
+      yield {
+        name,
+        facts: { clientId, command },
+        jobId: () => encodeField(jobId),
+        stored: () => packedStreams(pack, group),
+      };
+    }
+  }
 }
 
-function* pickGroups(site: Site, text: string, { client, command, since, until }: Options): Generator<Picked> {
+function* pickGroups(site: Site, text: string, options: Options): Generator<Picked> {
   const parseName = compileNames(site.settings.putNameFormat);
-  const [clients, commands] = [compileGlob(client ?? '*'), compileGlob(command ?? '*')];
+  const isWanted = makeFilter(options);
   for (const group of listGroups(site, text)) {
     const facts = readNameFacts(site, group, parseName);
-    if (!clients.test(facts.clientId ?? '-') || !commands.test(facts.command ?? '-')) continue;
-    const at = since || until ? lastChange(site, group) : undefined;
-    if ((since && (!at || at < since)) || (until && (!at || at > until))) continue;
-    yield { group, facts };
+    if (!isWanted(facts, () => lastChange(site, group))) continue;
+    const extension = group.has.has('rdy') ? 'rdy' : 'lck';
+    const jobId = (): string | undefined => readJobId(site.settings.incomingDirectory, group.name, extension);
+    yield { name: group.name, facts, jobId, stored: () => findStreams(site, group) };
   }
 }
 
@@ -111,6 +133,21 @@ function* listGroups(site: Site, text: string): Generator<Group> {
   const found = isPattern(text) ? undefined : findGroupsWith(site, text);
   if (found) yield* found;
   else for (const { group } of walk(site)) if (group) yield group;
+}
+
+function makeFilter({
+  client,
+  command,
+  since,
+  until,
+}: Options): (facts: Picked['facts'], at: () => Date | undefined) => boolean {
+  const [clients, commands] = [compileGlob(client ?? '*'), compileGlob(command ?? '*')];
+  return (facts, findTime) => {
+    if (!clients.test(facts.clientId ?? '-') || !commands.test(facts.command ?? '-')) return false;
+    if (!since && !until) return true;
+    const at = findTime();
+    return at !== undefined && (!since || at >= since) && (!until || at <= until);
+  };
 }
 
 function* walk({ settings }: Site): ReturnType<typeof walkLocker> {
@@ -122,13 +159,11 @@ function* walk({ settings }: Site): ReturnType<typeof walkLocker> {
   }
 }
 
-async function* searchGroup(
-  site: Site,
-  group: Group,
+async function* searchStreams(
+  stored: Stored,
   names: readonly StreamName[],
   matches: (line: string) => boolean,
 ): AsyncGenerator<{ stream: StreamName; hit: Hit }> {
-  const stored = findStreams(site, group);
   for (const stream of names) {
     const found = stored[stream];
     if (!found || found.bytes === 0) continue;

@@ -5,8 +5,8 @@ import { Command } from 'commander';
 import { STREAMS, type StreamName } from 'webjob-locker';
 import { formatTime } from 'webjob-protocol';
 import { Failure } from '../failure.ts';
-import { readRecordFields } from '../history/ending.ts';
-import { findStreams, type Stored, type StoredStream } from '../history/streams.ts';
+import { describeEnding, parseRecordFields, readRecordFields } from '../history/ending.ts';
+import { findPacked, findStreams, type Stored, type StoredStream } from '../history/streams.ts';
 import type { Job } from '../job.ts';
 import { formatBytes, paint, printJson, safeLine, safeText } from '../output.ts';
 import { formatDump, isBinary } from '../report/stream.ts';
@@ -63,13 +63,14 @@ async function show(site: Site, jid: string, options: Options, isJson: boolean):
   if (isJson && asked.length > 0)
     throw new Failure('usage', '--json shows no stream', 'show JID --out > file gives it byte for byte');
   const job = await findJob(site, jid, options.client);
-  const stored = job.group ? findStreams(site, job.group) : {};
-  if (isJson) printJson(showJson(site, job, stored));
+  const { stored, record, place } = await openJob(site, job);
+  if (isJson) printJson({ ...jobJson(site, job), ...showJson(stored, record, place) });
   else if (asked.length === 1 && !process.stdout.isTTY && !options.all)
     await copyStream(stored, asked[0] ?? 'out', jid);
   else {
     const output = await openOutput();
-    if (asked.length === 0 || options.all) await output.write(`${describeJob(site, job, stored).join('\n')}\n`);
+    if (asked.length === 0 || options.all)
+      await output.write(`${describeJob(site, job, { stored, record, place }).join('\n')}\n`);
     const names = options.all ? STREAMS : asked.length > 0 ? asked : (['out', 'err'] as const);
     for (const name of names) await showStream(output, name, stored[name], names.length > 1 || asked.length === 0);
     await output.end();
@@ -83,14 +84,40 @@ async function copyStream(stored: Stored, name: StreamName, jid: string): Promis
   for await (const piece of stream.read()) if (!process.stdout.write(piece)) await once(process.stdout, 'drain');
 }
 
-function showJson(site: Site, job: Job, stored: Stored): Record<string, unknown> {
-  const record = job.group && readRecordFields(site, job.group);
-  const streams = STREAMS.map((name) => [name, stored[name]?.bytes ?? null]);
-  return {
-    ...jobJson(site, job),
-    bytes: Object.fromEntries(streams),
-    record: record ? Object.fromEntries(record) : null,
-  };
+/** A job's files, in the locker or in a pack. */
+interface Opened {
+  stored: Stored;
+  record: ReadonlyMap<string, string> | undefined;
+  /** The pack they are in. */
+  place: string | undefined;
+}
+
+/** What the log took for done says in its record how it ended, in a pack too. */
+async function openJob(site: Site, job: Job): Promise<Opened> {
+  if (job.group)
+    return { stored: findStreams(site, job.group), record: readRecordFields(site, job.group), place: undefined };
+  const packed = job.put ? await findPacked(site, job) : undefined;
+  if (!packed) return { stored: {}, record: undefined, place: undefined };
+  const record = parseRecordFields(await readBeginning(packed.stored.env));
+  const { isGood, exitCode, signal } = describeEnding(record);
+  Object.assign(job, { exitCode, signal, ...(job.state === 'done' && !isGood && { state: 'failed' }) });
+  return { stored: packed.stored, record, place: `${packed.pack.name}: ${packed.group.name}` };
+}
+
+const MAX_RECORD_BYTES = 64 * 1024;
+
+async function readBeginning(stream: StoredStream | undefined): Promise<string> {
+  let text = '';
+  for await (const piece of stream?.read() ?? []) {
+    text += piece.toString('latin1');
+    if (text.length >= MAX_RECORD_BYTES) break;
+  }
+  return text.slice(0, MAX_RECORD_BYTES);
+}
+
+function showJson(stored: Stored, record: Opened['record'], place: string | undefined): Record<string, unknown> {
+  const bytes = Object.fromEntries(STREAMS.map((name) => [name, stored[name]?.bytes ?? null]));
+  return { bytes, record: record ? Object.fromEntries(record) : null, pack: place ?? null };
 }
 
 /** Facts of the record worth a line of their own. */
@@ -99,9 +126,8 @@ const RECORD_FACTS = [
   ...(['RunEpoch', 'PutEpoch'] as const),
 ];
 
-function describeJob(site: Site, job: Job, stored: Stored): string[] {
+function describeJob(site: Site, job: Job, { stored, record, place }: Opened): string[] {
   const { settings } = site;
-  const record = job.group && readRecordFields(site, job.group);
   const request = (line: Job['get']): string | undefined =>
     line &&
     `${line.time}  ${line.status} ${line.message}  from ${line.remoteUser ?? '-'} at ${line.remoteAddress ?? '-'}`;
@@ -118,6 +144,7 @@ function describeJob(site: Site, job: Job, stored: Stored): string[] {
       ['GET', request(job.get)],
       ['PUT', request(job.put)],
       ['Files', job.group?.name],
+      ['Packed in', place],
     ] as const),
     [
       'Other uploads',

@@ -18,10 +18,14 @@ export function readEnding(site: Site, group: Group): Ending | undefined {
   return fields && describeEnding(fields);
 }
 
-/** Clients of other versions write other fields in other orders, but these names. What is no `Key=value` is passed over. */
+/** The fields of the record of a group; undefined when it is not there. */
 export function readRecordFields(site: Site, group: Group): Map<string, string> | undefined {
   const text = readHead(join(site.settings.incomingDirectory, `${group.name}.env`));
-  if (text === undefined) return undefined;
+  return text === undefined ? undefined : parseRecordFields(text);
+}
+
+/** Clients of other versions write other fields in other orders, but these names. What is no `Key=value` is passed over. */
+export function parseRecordFields(text: string): Map<string, string> {
   const fields = new Map<string, string>();
   for (const [, name = '', value = ''] of text.matchAll(/^([A-Za-z]{1,64})=([^\r\n]*)/gm))
     if (!fields.has(name)) fields.set(name, value);
@@ -29,7 +33,7 @@ export function readRecordFields(site: Site, group: Group): Map<string, string> 
 }
 
 /** What tells of no exit status is no good ending. */
-function describeEnding(fields: Map<string, string>): Ending {
+export function describeEnding(fields: Map<string, string>): Ending {
   const number = (name: string): number | undefined => {
     const value = fields.get(name) ?? '';
     return /^[0-9]{1,10}$/.test(value) ? Number(value) : undefined;
