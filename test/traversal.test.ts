@@ -16,7 +16,7 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { after, describe, it } from 'node:test';
 import { formatHead, requestFromEnv } from 'node-cgi-compat';
-import { parseReady } from 'webjob-locker';
+import { custodyPath, parseReady } from 'webjob-locker';
 import { isSuccess, parseLogLine, REASONS } from 'webjob-protocol';
 import { handleRequest } from '../cgi/handle.ts';
 import { addCommand, makeSite, type Site } from '../scripts/site.ts';
@@ -81,15 +81,19 @@ function plantSecret(folder: string): void {
   writeFileSync(join(folder, 'secret.sh'), SECRET, { mode: 0o644 });
 }
 
+function custodyFile(site: Site): string {
+  return custodyPath(dirname(site.logFile), 'server_1');
+}
+
 function settingsFile(site: Site, format: number): string {
   return join(site.root, 'etc', `format${format}.cfg`);
 }
 
-/** Everything but the log and what was uploaded. */
+/** Everything but the log, the custody record and what was uploaded. */
 function readSurroundings({ outer, site }: World): Map<string, string> {
   const uploads = `${site.incoming.slice(outer.length + 1)}/`;
-  const log = site.logFile.slice(outer.length + 1);
-  const files = [...readFiles(outer)].filter(([path]) => !path.startsWith(uploads) && path !== log);
+  const written = [site.logFile, custodyFile(site)].map((path) => path.slice(outer.length + 1));
+  const files = [...readFiles(outer)].filter(([path]) => !path.startsWith(uploads) && !written.includes(path));
   return new Map([...files, ['incoming/secret.sh', readFileSync(join(site.incoming, 'secret.sh'), 'utf8')]]);
 }
 
