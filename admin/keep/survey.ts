@@ -38,8 +38,12 @@ export function dayOf(at: number, settings: ServerSettings): string {
 /** Takes away the locks that a killed webjobctl left; whoever calls has the turn. */
 export function removeDeadLocks(locker: string): void {
   rmSync(lockSource(locker), { force: true });
-  for (const { group } of walkLocker(locker))
+  for (const { group, stray } of walkLocker(locker)) {
     if (group?.has.has('lck')) removeDeadLock(join(locker, `${group.name}.lck`));
+    // One that was put aside to be removed when its remover was killed.
+    if (stray !== undefined && /\.lck\.[0-9]+$/.test(stray) && isDeadLock(join(locker, stray)))
+      rmSync(join(locker, stray), { force: true });
+  }
 }
 
 /** Walks the locker. A lock that a killed webjobctl left counts as none. */
