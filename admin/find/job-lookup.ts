@@ -58,9 +58,13 @@ export async function findPrevious(site: Site, job: Job): Promise<Job> {
   if (clientId === undefined || command === undefined)
     throw new Failure('findings', `client and command of ${jobId} are not known`);
   let previous: Job | undefined;
+  let isBehind = false;
   const filter = { client: clientId, command, until: job.at, logOnly: true };
   for await (const one of readJobs(site, filter)) {
-    if (one.jobId === jobId || !one.group?.has.has('rdy') || one.at > job.at) continue;
+    isBehind ||= one.jobId === jobId;
+    // The log knows whole seconds: within one, its order decides.
+    const isEarlier = isBehind ? one.at < job.at : one.at <= job.at;
+    if (one.jobId === jobId || !one.group?.has.has('rdy') || !isEarlier) continue;
     if (!previous || one.at >= previous.at) previous = one;
   }
   if (!previous)
