@@ -1,75 +1,18 @@
 // Two servers of one locker behind a balancer, with the shipped files for both: which node answers does not matter, the client's address
 // is the client's and nobody else's, and a strict client gets what it is used to.
 import assert from 'node:assert/strict';
-import { appendFileSync, cpSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { appendFileSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, beforeEach, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parseLogLine } from 'webjob-protocol';
-import { makeSite, type Site } from '../scripts/site.ts';
-import { readGuide } from './deployment-guide.ts';
-import { type Apache, formatBasics, makeRoot, startApache } from './deployment-httpd.ts';
+import { makeSite } from '../scripts/site.ts';
+import { formatBasics, makeRoot, startApache } from './deployment-httpd.ts';
+import { BALANCER, NODE_MODULES, shipped, startBalancer, startNode } from './deployment-nodes.ts';
 import { ask, getHead, putHead } from './deployment-wire.ts';
 import { askStrictly, zeros } from './strict-client.ts';
 
-const shipped = join(import.meta.dirname, '..', 'apache');
-/** What the balancer's own requests come from; clients come from 127.0.0.1 and 127.0.0.3. */
-const BALANCER = '127.0.0.2';
 const CLIENT = '127.0.0.3';
-const NODE_MODULES =
-  'mpm_event cgid alias env auth_basic authn_core authn_file authz_core authz_user reqtimeout remoteip';
-const BALANCER_MODULES =
-  'mpm_event env authz_core reqtimeout proxy proxy_http proxy_balancer proxy_hcheck lbmethod_byrequests slotmem_shm headers';
-/** The lines that apache/README.md gives for either side, with the files where they are in the checkout. */
-const [balancerLines = '', nodeLines = ''] = readGuide('apache/README.md', '', [])
-  .blocks('apache', 'Several servers behind a balancer')
-  .map((lines) => lines.replaceAll('/usr/local/apache/etc', shipped));
-
-/** A server of the site with a ServerId and a folder for its script of its own. */
-async function startNode(site: Site, name: string): Promise<Apache> {
-  const root = join(site.root, name);
-  const [configurationFile, settingsFile] = [join(root, 'httpd.conf'), join(root, 'nph-webjob.cfg')];
-  cpSync(site.cgiDirectory, join(root, 'webjob'), { recursive: true });
-  writeFileSync(
-    settingsFile,
-    `BaseDirectory=${site.base}
-ServerId=${name}
-PutNameFormat=%cid_%Y%m%d%H%M%S_%sid_%pid_%cmd
-EnableHostAccessList=Y
-`,
-  );
-  const lines = `
-Define WEBJOB_CGI_DIRECTORY "${join(root, 'webjob')}"
-Define WEBJOB_PROPERTIES_FILE "${settingsFile}"
-${nodeLines.replace('192.0.2.2', BALANCER)}
-`;
-  return startApache({
-    ...{ serverRoot: root, configurationFile, errorLog: join(root, 'error.log'), portCount: 1 },
-    configure: (ports) => writeFileSync(configurationFile, formatBasics(root, ports, NODE_MODULES) + lines),
-  });
-}
-
-async function startBalancer(site: Site, nodes: Apache[]): Promise<Apache> {
-  const root = join(site.root, 'balancer');
-  mkdirSync(root);
-  const configurationFile = join(root, 'httpd.conf');
-  const [first = '', second = ''] = nodes.map(({ ports: [port] }) => `http://127.0.0.1:${port}`);
-  const lines = `
-ProxySourceAddress ${BALANCER}
-# A connection that the balancer does not end behind its answer outlives every time limit here.
-KeepAliveTimeout 300
-Define WEBJOB_HEALTH_INTERVAL 200ms
-${balancerLines.replace('http://192.0.2.11', first).replace('http://192.0.2.12', second)}
-`;
-  return startApache({
-    ...{ serverRoot: root, configurationFile, errorLog: join(root, 'error.log'), portCount: 1 },
-    configure: (ports) =>
-      writeFileSync(
-        configurationFile,
-        formatBasics(root, ports, BALANCER_MODULES).replace(/^ScriptSock.*$/m, '') + lines,
-      ),
-  });
-}
 
 describe('two servers behind a balancer', async () => {
   const site = makeSite();

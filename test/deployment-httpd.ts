@@ -16,6 +16,8 @@ export interface Apache {
   /** Everything that httpd and the scripts complained of. */
   complaints(): string;
   stop(): Promise<void>;
+  /** Ends httpd and every script of it at this moment, as a power cut would. */
+  kill(): Promise<void>;
 }
 
 export interface ApacheOptions {
@@ -25,6 +27,8 @@ export interface ApacheOptions {
   errorLog: string;
   /** How many free ports it listens on. */
   portCount: number;
+  /** Those of an httpd that was killed and comes back. */
+  ports?: number[] | undefined;
   /** Writes the configuration that listens on these ports. */
   configure(ports: number[]): void;
   environment?: Record<string, string>;
@@ -75,7 +79,7 @@ export function makeRoot(): string {
 export async function startApache(options: ApacheOptions): Promise<Apache> {
   for (let attempt = 1; ; attempt++) {
     try {
-      return await startOnce(options, await findFreePorts(options.portCount));
+      return await startOnce(options, options.ports ?? (await findFreePorts(options.portCount)));
     } catch (error) {
       // Another process may have taken a port between its choice and the start.
       if (attempt === 3 || !String(error).includes('could not bind')) throw error;
@@ -99,7 +103,7 @@ async function startOnce(options: ApacheOptions, ports: number[]): Promise<Apach
   });
   const complaints = (): string => said + (existsSync(errorLog) ? readFileSync(errorLog, 'utf8') : '');
   if (!(await answers(child, ports))) {
-    await stopGroup(child);
+    await stopGroup(child, ['SIGTERM', 'SIGKILL']);
     throw new Error(`httpd did not start: ${complaints()}`);
   }
   return {
@@ -109,7 +113,8 @@ async function startOnce(options: ApacheOptions, ports: number[]): Promise<Apach
       const ended = spawnSync(binary, [...args, ...more], { encoding: 'utf8', env });
       return { code: ended.status, said: ended.stdout + ended.stderr };
     },
-    stop: () => stopGroup(child),
+    stop: () => stopGroup(child, ['SIGTERM', 'SIGKILL']),
+    kill: () => stopGroup(child, ['SIGKILL']),
   };
 }
 
@@ -135,11 +140,11 @@ async function answers(child: ChildProcess, ports: number[]): Promise<boolean> {
   return false;
 }
 
-/** Ends the whole group: SIGTERM, and SIGKILL for what is left after five seconds. */
-async function stopGroup(child: ChildProcess): Promise<void> {
+/** Ends the whole group: each signal for what is left five seconds after the one before. */
+async function stopGroup(child: ChildProcess, signals: NodeJS.Signals[]): Promise<void> {
   const { pid } = child;
   if (pid === undefined) return;
-  for (const signal of ['SIGTERM', 'SIGKILL'] as const) {
+  for (const signal of signals) {
     if (!signalGroup(pid, signal)) return;
     for (const deadline = Date.now() + STOP_LIMIT_MS; Date.now() < deadline; await sleep(10)) {
       if (!signalGroup(pid, 0)) return;

@@ -1,0 +1,169 @@
+// TLS and client certificates end at the balancer: the CN that it verified, and nothing that a client says, makes a client of a caller.
+// Every attack is sent to the balancer, over TLS and past it, and to a server itself.
+import assert from 'node:assert/strict';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { after, beforeEach, describe, it } from 'node:test';
+import { connect } from 'node:tls';
+import { parseLogLine } from 'webjob-protocol';
+import { addCommand, addUser, makeSite, type Site } from '../scripts/site.ts';
+import type { Identity } from './certificates.ts';
+import { readGuide } from './deployment-guide.ts';
+import { BALANCER, shipped, startBalancer, startNode } from './deployment-nodes.ts';
+import { ask, getHead, type Job } from './deployment-wire.ts';
+import { makeCertificates } from './secure-site.ts';
+import { parseAnswer } from './strict-client.ts';
+import { HOST_SH } from './tree.ts';
+
+const NO_PASSWORD = 'Authorization: none';
+/** Ways to claim a name, on top of a request that has no right to it. */
+const FORGERIES = [
+  ['WebJob-Client-Name: client1'],
+  ['webjob-client-name:client1'],
+  ['WebJob-Client-Name: client1', 'WebJob-Client-Name: client1'],
+  ['WebJob-Client-Name: client2', 'WebJob-Client-Name: client1'],
+  ['WebJob_Client_Name: client1'],
+  ['WebJob-Client-Name: client1', 'Connection: close, WebJob-Client-Name'],
+  ['WebJob-Client-Name: client1', `X-Forwarded-For: ${BALANCER}`],
+  ['WebJob-Client-Name: client1', `X-Forwarded-For: ${BALANCER}, ${BALANCER}`],
+  ['SSL-Client-Verify: SUCCESS', 'SSL-Client-S-DN-CN: client1', 'HTTPS: on', 'Remote-User: client1'],
+  ['SSL_CLIENT_VERIFY: SUCCESS', 'SSL_CLIENT_S_DN_CN: client1', 'HTTPS: on', 'REMOTE_USER: client1'],
+];
+const { folder, site: authority, rogue, remove } = makeCertificates();
+const [, , edgeLines = '', nodeLines = ''] = readGuide('apache/README.md', '', []).blocks(
+  'apache',
+  'Several servers behind a balancer',
+);
+
+/** The guide's virtual host, and without it the plain lines on a second port. */
+function formatEdge(plain: string, [secure, open]: number[]): string {
+  const virtualHost = edgeLines
+    .replace('*:443', `127.0.0.1:${secure}`)
+    .replaceAll('/usr/local/apache/etc/webjob-server', `${folder}/webjob-server`)
+    .replaceAll('/usr/local/apache/etc', shipped);
+  return `SSLSessionCache none
+Define WEBJOB_CA_FILE "${authority.folder}/ca.crt"
+Define WEBJOB_CERTIFICATE_OPTIONAL
+${virtualHost}
+<VirtualHost 127.0.0.1:${open}>
+${plain}
+</VirtualHost>`;
+}
+
+function permit(site: Site, node: string, file: string): void {
+  const text = readFileSync(join(shipped, file), 'utf8');
+  writeFileSync(
+    join(site.root, node, 'webjob/.htaccess'),
+    text.replace(/^AuthUserFile .*$/m, `AuthUserFile "${site.userFile}"`),
+  );
+}
+
+/** Sends a request over TLS, with or without a certificate. */
+async function askSecurely(port: number, request: string, identity?: Identity): Promise<number> {
+  const bytes = await new Promise<Buffer>((resolve, reject) => {
+    const chunks: Buffer[] = [];
+    const socket = connect({ host: '127.0.0.1', port, rejectUnauthorized: false, ...identity });
+    socket.setTimeout(30_000, () => socket.destroy(new Error('no answer in time')));
+    socket.on('data', (chunk: Buffer) => chunks.push(chunk));
+    socket.on('error', reject).on('end', () => resolve(Buffer.concat(chunks)));
+    socket.write(Buffer.from(request, 'latin1'));
+  });
+  return parseAnswer(bytes).status;
+}
+
+const bare = (job: Job = {}): string =>
+  getHead(job).replace(/Authorization: .*/, job.password === undefined ? NO_PASSWORD : '$&');
+
+describe('certificates that end at the balancer', async () => {
+  const site = makeSite();
+  addUser(site, 'client2', 'bar');
+  addCommand(site, 'client2', 'host.sh', HOST_SH);
+  const settings = 'SslRequireSsl=Y\nSslRequireMatch=Y\n';
+  const believing = 'Define WEBJOB_CERTIFICATES_AT_BALANCER';
+  assert.ok(nodeLines.includes(believing), 'the guide tells the servers to believe the balancer');
+  const nodes = [
+    await startNode(site, 'node_1', { settings, before: believing }),
+    await startNode(site, 'node_2', { settings, before: believing }),
+  ];
+  const balancer = await startBalancer(site, nodes, { portCount: 2, modules: 'ssl', format: formatEdge });
+  const [secure = 0, open = 0] = balancer.ports;
+  after(async () => {
+    for (const server of [balancer, ...nodes]) await server.stop();
+    site.remove();
+    remove();
+  });
+  const { client1 } = authority;
+  const client2 = authority.issue({ subject: '/CN=client2' });
+  beforeEach(() => {
+    for (const node of ['node_1', 'node_2']) permit(site, node, 'htaccess-behind-proxy');
+    writeFileSync(site.logFile, '');
+  });
+
+  it('make the CN the user and the certificate that of the request, on every server', async () => {
+    for (let run = 0; run < 2; run++) assert.equal(await askSecurely(secure, bare(), client1), 200);
+    assert.equal(await askSecurely(secure, bare({ clientId: 'client2' }), client2), 200);
+    const lines = readFileSync(site.logFile, 'latin1').trimEnd().split('\n').map(parseLogLine);
+    assert.deepEqual(
+      lines.map(({ remoteUser, remoteAddress }) => [remoteUser, remoteAddress]),
+      ['client1', 'client1', 'client2'].map((name) => [name, '127.0.0.1']),
+    );
+  });
+
+  it("are no other client's, and no other CA's", async () => {
+    assert.equal(await askSecurely(secure, bare({ clientId: 'client2' }), client1), 453);
+    assert.equal(await askSecurely(secure, bare()), 403);
+    await assert.rejects(askSecurely(secure, bare(), rogue.client1));
+    for (const subject of ['/O=nobody', '/CN=client1, client1', '/CN=client1,client2'])
+      assert.ok([403, 453].includes(await askSecurely(secure, bare(), authority.issue({ subject }))), subject);
+  });
+
+  it('are asked for beside a password, and neither takes the place of the other', async () => {
+    for (const node of ['node_1', 'node_2']) permit(site, node, 'htaccess');
+    assert.equal(await askSecurely(secure, bare({ password: 'foo' }), client1), 200);
+    assert.equal(await askSecurely(secure, bare({ password: 'foo' })), 458);
+    assert.equal(await askSecurely(secure, bare({ password: 'foo' }), client2), 471);
+    assert.equal(await askSecurely(secure, bare({ password: 'wrong' }), client1), 401);
+    // client2's certificate with client2's password, for client1.
+    const stolen = bare({ password: 'foo' }).replace(
+      /Basic .*/,
+      `Basic ${Buffer.from('client2:bar').toString('base64')}`,
+    );
+    assert.equal(await askSecurely(secure, stolen, client2), 453);
+    assert.equal(await askSecurely(secure, stolen, client1), 453);
+  });
+
+  for (const headers of FORGERIES) {
+    it(`cannot be made up: ${headers.join(' | ')}`, async () => {
+      // Who names the header as one of this connection alone has the balancer's own dropped with it.
+      const drops = headers.some((line) => line.startsWith('Connection:'));
+      const request = bare({ headers: drops ? headers : [...headers, 'Connection: close'] });
+      assert.equal(await askSecurely(secure, request), 403, 'through the balancer');
+      assert.equal(await askSecurely(secure, request, client2), drops ? 403 : 453, 'as another');
+      assert.equal((await ask(open, request)).status, 403, 'through the balancer without TLS');
+      for (const [index, { ports }] of nodes.entries()) {
+        for (const address of ['127.0.0.1', '127.0.0.3', '127.0.0.22'])
+          assert.equal((await ask(ports[0] ?? 0, request, address)).status, 403, `to server ${index} from ${address}`);
+      }
+      for (const path of ['//webjob/nph-webjob.cgi', '/webjob//nph-webjob.cgi', '/x/../webjob/nph-webjob.cgi']) {
+        const status = await askSecurely(secure, request.replace('/webjob/nph-webjob.cgi', path));
+        assert.ok([400, 403, 404].includes(status), `${path}: ${status}`);
+      }
+    });
+  }
+
+  it('would be believed from the address of the balancer, so the attacks above reach what they attack', async () => {
+    const request = bare({ headers: ['WebJob-Client-Name: client1'] });
+    assert.equal((await ask(nodes[0]?.ports[0] ?? 0, request, BALANCER)).status, 200);
+  });
+
+  it('mean nothing to a server that was not told to believe them', async () => {
+    const unbelieving = await startNode(site, 'node_3', { settings });
+    permit(site, 'node_3', 'htaccess-behind-proxy');
+    try {
+      const request = bare({ headers: ['WebJob-Client-Name: client1'] });
+      assert.equal((await ask(unbelieving.ports[0] ?? 0, request, BALANCER)).status, 403);
+    } finally {
+      await unbelieving.stop();
+    }
+  });
+});
