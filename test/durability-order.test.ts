@@ -22,10 +22,9 @@ const SIZES = { out: 300_000, err: 5_000, env: 400 };
 
 /** From the first byte of the body to the complete group, for streams that lie under `suffix` until then. */
 function received(suffix: string): string[] {
-  return ['.out', '.err', '.env'].flatMap((stream) => {
-    const name = `${stream}${suffix}`;
-    return [`create ${name}`, `write ${name}`, `fsync ${name}`];
-  });
+  const names = ['.out', '.err', '.env'].map((stream) => `${stream}${suffix}`);
+  const stored = names.flatMap((name) => [`create ${name}`, `write ${name}`]);
+  return [...stored, ...['.lck', ...names].map((name) => `fsync ${name}`)];
 }
 
 function locked(folder: string): string[] {
@@ -38,7 +37,6 @@ function announced(folder: string): string[] {
     `fsync ${folder}`,
     'write custody',
     'fsync custody',
-    'fsync .lck',
     'rename .lck .rdy',
     `fsync ${folder}`,
     'open log',
@@ -54,7 +52,7 @@ describe('order of system calls', { skip: NO_STRACE }, () => {
   });
   after(() => site.remove());
 
-  it('of an upload: streams, folder, custody record, lock, .rdy, folder, log, answer', async () => {
+  it('of an upload: streams and lock, folder, custody record, .rdy, folder, log, answer', async () => {
     const upload = makeUpload('plain', SIZES);
     const steps = await traceUpload(site, upload, baseOf(site, 'plain'));
     assert.deepEqual(steps, [...locked('incoming'), ...received(''), ...announced('incoming')]);

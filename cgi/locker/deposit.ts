@@ -94,17 +94,20 @@ function checkRoom(folder: string, lengths: DepositPlan['lengths']): void {
 
 function receiveStreams(deposit: Deposit, source: ByteSource): void {
   const buffer = Buffer.allocUnsafe(CHUNK_BYTES);
-  for (const name of STREAMS) {
-    const path = streamPath(deposit, name);
-    if (deposit.replaces) rmSync(path, { force: true });
-    const fd = openNew(path);
-    deposit.created.push(path);
-    try {
+  const opened: number[] = [];
+  try {
+    for (const name of STREAMS) {
+      const path = streamPath(deposit, name);
+      if (deposit.replaces) rmSync(path, { force: true });
+      const fd = openNew(path);
+      opened.push(fd);
+      deposit.created.push(path);
       copyExactly(source, fd, deposit.plan.lengths[name], buffer);
-      syncFile(fd);
-    } finally {
-      closeSync(fd);
     }
+    // All together at the end: a journal writes the new files of all of them in one go, where each by itself would have to wait for it.
+    for (const fd of [deposit.lock.fd, ...opened]) syncFile(fd);
+  } finally {
+    for (const fd of opened) closeSync(fd);
   }
 }
 
@@ -133,8 +136,10 @@ function placeStreams(deposit: Deposit): void {
 function announce(deposit: Deposit): void {
   const { lock, paths, folder } = deposit;
   // An original server that comes for this name empties the lock before it sees that the name is taken.
-  if (fstatSync(lock.fd).size === 0) writeSync(lock.fd, formatReady(deposit.plan.jobId), 0);
-  syncFile(lock.fd);
+  if (fstatSync(lock.fd).size === 0) {
+    writeSync(lock.fd, formatReady(deposit.plan.jobId), 0);
+    syncFile(lock.fd);
+  }
   if (!isHeld(lock)) throw new LockerFailure('failed', 'the lock was taken away');
   renameSync(lock.path, paths.rdy);
   try {

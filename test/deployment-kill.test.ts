@@ -1,0 +1,128 @@
+// Two servers of one locker behind a balancer under load, one of them killed with every script that it runs, and started again: what was
+// answered 200 is on disk, byte for byte, and what was not was refused in so many words.
+import assert from 'node:assert/strict';
+import { createHash, randomBytes } from 'node:crypto';
+import { readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { after, before, describe, it } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { makeSite } from '../scripts/site.ts';
+import type { Apache } from './deployment-httpd.ts';
+import { startBalancer, startNode } from './deployment-nodes.ts';
+import { ask, getHead, putHead } from './deployment-wire.ts';
+import type { StrictAnswer } from './strict-client.ts';
+
+const JOBS = 40;
+const CLIENTS = 6;
+const TRIES = 100;
+/** What a balancer says of a server that went away, or of none left. */
+const REFUSALS = [502, 503];
+
+interface Deposit {
+  jobId: string;
+  sha256: string;
+}
+
+const sha256 = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('hex');
+
+describe('a server that is killed under load', async () => {
+  const site = makeSite();
+  const start = (name: string, port?: number): Promise<Apache> => startNode(site, name, { settings: '', port });
+  const nodes = [await start('node_1'), await start('node_2')];
+  const balancer = await startBalancer(site, nodes);
+  const acknowledged: Deposit[] = [];
+  const bodies = new Map<string, string>();
+  const issued: string[] = [];
+  const refusals: string[] = [];
+  let restartedAt = JOBS;
+  after(async () => {
+    for (const server of [balancer, ...nodes]) await server.stop();
+    site.remove();
+  });
+
+  /** One request as a client with retries makes it. */
+  async function insist(request: string): Promise<StrictAnswer> {
+    for (let tried = 0; tried < TRIES; tried++) {
+      const answer = await ask(balancer.ports[0] ?? 0, request).catch((error: Error) => error);
+      if (!(answer instanceof Error) && !REFUSALS.includes(answer.status)) return answer;
+      refusals.push(answer instanceof Error ? answer.message : String(answer.status));
+      await sleep(100);
+    }
+    throw new Error(`no answer: ${refusals.slice(-TRIES).join(' ')}`);
+  }
+
+  async function doJob(): Promise<void> {
+    const got = await insist(getHead());
+    assert.equal(got.status, 200, got.reason);
+    const jobId = got.headers.get('job-id') ?? '';
+    issued.push(jobId);
+    const body = randomBytes(1500).toString('hex');
+    bodies.set(jobId, sha256(Buffer.from(body)));
+    const put = await insist(putHead(body.length, { headers: [`Job-Id: ${jobId}`] }) + body);
+    assert.equal(put.status, 200, put.reason);
+    acknowledged.push({ jobId, sha256: sha256(Buffer.from(body)) });
+  }
+
+  before(async () => {
+    let begun = 0;
+    const clients = Array.from({ length: CLIENTS }, async () => {
+      while (begun++ < JOBS) await doJob();
+    });
+    const load = Promise.all(clients);
+    const disturb = async (): Promise<void> => {
+      while (acknowledged.length < JOBS / 4) await sleep(5);
+      const [port] = nodes[0]?.ports ?? [];
+      await nodes[0]?.kill();
+      const killedAt = acknowledged.length;
+      while (acknowledged.length < killedAt + JOBS / 4) await sleep(5);
+      nodes[0] = await start('node_1', port);
+      restartedAt = issued.length;
+    };
+    await Promise.race([Promise.all([load, disturb()]), sleep(120_000, undefined, { ref: false }).then(() => assert.fail('no end of the load'))]);
+  });
+
+  const groups = (): string[] =>
+    readdirSync(site.incoming)
+      .filter((name) => name.endsWith('.rdy'))
+      .map((name) => join(site.incoming, name.slice(0, -4)));
+  const jobOf = (group: string): string => readFileSync(`${group}.rdy`, 'utf8').slice(4, -1);
+
+  it('loses nothing that was acknowledged', () => {
+    assert.equal(acknowledged.length, JOBS);
+    const stored = new Map(groups().map((group) => [jobOf(group), sha256(readFileSync(`${group}.out`))]));
+    for (const { jobId, sha256: digest } of acknowledged) assert.equal(stored.get(jobId), digest, jobId);
+  });
+
+  it('leaves no group that looks complete and is not, acknowledged or not', () => {
+    for (const group of groups()) {
+      assert.equal(sha256(readFileSync(`${group}.out`)), bodies.get(jobOf(group)), group);
+      for (const stream of ['err', 'env']) assert.equal(readFileSync(`${group}.${stream}`).length, 0);
+    }
+  });
+
+  it('never issues a job id twice, and no name is taken', () => {
+    assert.equal(new Set(issued).size, issued.length);
+    for (const node of ['node_1', 'node_2'])
+      assert.ok(
+        issued.some((jobId) => jobId.startsWith(`${node}_`)),
+        node,
+      );
+    assert.ok(new Set(acknowledged.map(({ jobId }) => jobId)).size === JOBS);
+  });
+
+  it('is used again when it is back', async () => {
+    assert.ok(restartedAt < JOBS, 'the load outlasted the restart');
+    const served = new Set<string>();
+    for (const deadline = Date.now() + 20_000; Date.now() < deadline && served.size < 2; await sleep(50)) {
+      served.add((await insist(getHead())).headers.get('job-id')?.slice(0, 6) ?? '');
+    }
+    assert.deepEqual([...served].sort(), ['node_1', 'node_2']);
+  });
+
+  it('costs clients a refusal in so many words, or nothing', () => {
+    // Whoever the killed server held had 502; a refused connection goes to the other server, body and all.
+    const broken = refusals.filter((refusal) => !REFUSALS.includes(Number(refusal)));
+    assert.ok(broken.length <= CLIENTS, broken.join(' '));
+    assert.ok(refusals.length < JOBS, `${refusals.length} refusals`);
+  });
+});
