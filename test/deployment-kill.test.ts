@@ -78,7 +78,10 @@ describe('a server that is killed under load', async () => {
       nodes[0] = await start('node_1', port);
       restartedAt = issued.length;
     };
-    await Promise.race([Promise.all([load, disturb()]), sleep(120_000, undefined, { ref: false }).then(() => assert.fail('no end of the load'))]);
+    await Promise.race([
+      Promise.all([load, disturb()]),
+      sleep(120_000, undefined, { ref: false }).then(() => assert.fail('no end of the load')),
+    ]);
   });
 
   const groups = (): string[] =>
