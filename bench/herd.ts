@@ -40,6 +40,8 @@ interface Tally {
   /** Numbers of clients whose PUT was answered 200, by job id. */
   acknowledged: Map<string, number>;
   gaveUp: number;
+  /** From the first arrival to the last answer. */
+  elapsedSeconds: number;
 }
 
 interface Reply {
@@ -131,7 +133,7 @@ async function release(site: Site, options: Options): Promise<Tally> {
   const { clients, seconds, way, open, kill } = options;
   const tally: Tally = {
     ...{ answers: new Map(), retries: 0, getMilliseconds: [], putMilliseconds: [], jobIds: [] },
-    ...{ acknowledged: new Map(), gaveUp: 0 },
+    ...{ acknowledged: new Map(), gaveUp: 0, elapsedSeconds: 0 },
   };
   const gate = new Gate(open);
   const nodes: ServerNode[] = [];
@@ -145,10 +147,12 @@ async function release(site: Site, options: Options): Promise<Tally> {
     nodes[0] = await startServerNode(site, 'node_1', way, nodes[0]?.port);
     process.stderr.write('node_1 is back\n');
   };
+  const start = performance.now();
   try {
     const lives = Array.from({ length: clients }, async (_, client) => {
       await sleep(Math.random() * seconds * 1000);
       await live(client, tally, gate, balancer.secondPort);
+      tally.elapsedSeconds = (performance.now() - start) / 1000;
     });
     await Promise.all([...lives, ...(kill ? [disturb()] : [])]);
   } finally {
@@ -184,11 +188,13 @@ acknowledged: ${acknowledged.size}, of them missing: ${missing.size}; job ids is
   return missing.size === 0 && found.wrong === 0 && repeated === 0;
 }
 
-function print({ answers, retries, gaveUp, getMilliseconds, putMilliseconds }: Tally, options: Options): void {
+function print(tally: Tally, options: Options): void {
+  const { answers, retries, gaveUp, getMilliseconds, putMilliseconds, elapsedSeconds } = tally;
   const { way, clients, seconds } = options;
   const lines = [
     `${way}: ${clients} clients in ${seconds} s, ${(clients / seconds).toFixed(1)}/s, a GET and a PUT each`,
     `answers: ${[...answers].map(([outcome, count]) => `${outcome} ${count}`).join(', ')}`,
+    `served: ${(putMilliseconds.length / elapsedSeconds).toFixed(1)} jobs/s in ${elapsedSeconds.toFixed(1)} s`,
     `retries: ${retries}, clients that gave up: ${gaveUp}`,
     ...([['GET', getMilliseconds] as const, ['PUT', putMilliseconds] as const] as const).map(([name, values]) => {
       const [median, last] = [0.5, 0.99].map((part) => quantile(values, part).toFixed(0));

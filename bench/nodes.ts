@@ -5,6 +5,7 @@ import { chownSync, cpSync, existsSync, mkdirSync, readFileSync, writeFileSync }
 import { connect } from 'node:net';
 import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { custodyPath } from '../cgi/locker/index.ts';
 import { type HttpdServer, startHttpd } from '../scripts/httpd.ts';
 import { findWebUser, obtainFcgid, obtainHttpd } from '../scripts/httpd-package.ts';
 import type { Site } from '../scripts/site.ts';
@@ -18,9 +19,10 @@ const NODE_MODULES = ['remoteip', 'setenvif'];
 const WAY_MODULES: Record<Way, string[]> = { cgi: [], fcgid: ['fcgid'], proxy: ['proxy', 'proxy_fcgi'] };
 const BALANCER_MODULES =
   'proxy proxy_http proxy_balancer proxy_hcheck watchdog lbmethod_byrequests slotmem_shm headers'.split(' ');
-/** Every httpd takes as many requests at once; the default of event is 400. */
-const WORKERS = 800;
-const ROOM = `ServerLimit 32\nMaxRequestWorkers ${WORKERS}\nListenBacklog 511`;
+/** How many requests an httpd takes at once; the default of event is 400. Who comes on top waits in the listen queue. */
+const ROOM = 'ServerLimit 32\nMaxRequestWorkers 800\nListenBacklog 511';
+/** Each of them a Node of its own. */
+const ROOM_FOR_PROCESSES = 'StartServers 1\nServerLimit 1\nThreadsPerChild 8\nMaxRequestWorkers 8\nListenBacklog 511';
 
 export interface ServerNode {
   port: number;
@@ -64,7 +66,7 @@ function makeOwn(site: Site, name: string): Site {
   const common = readFileSync(site.propertiesFile, 'utf8');
   writeFileSync(own.propertiesFile, `${common}ServerId=${name}\n`);
   mkdirSync(join(root, 'run'));
-  const custody = join(dirname(site.logFile), `nph-webjob-custody.${name}.jsonl`);
+  const custody = custodyPath(dirname(site.logFile), name);
   writeFileSync(custody, '');
   const user = process.getuid?.() === 0 ? findWebUser() : undefined;
   if (user) for (const path of [join(root, 'run'), custody]) chownSync(path, user.uid, user.gid);
@@ -74,7 +76,8 @@ function makeOwn(site: Site, name: string): Site {
 function linesOf(own: Site, way: Way): { before: string; after: string } {
   const include = (name: string): string => `Include "${join(SHIPPED, name)}"`;
   const run = join(own.root, 'httpd-event');
-  const proxied = `Define WEBJOB_BALANCER_ADDRESSES "127.0.0.2"\n${include('webjob-behind-proxy.conf')}\n${ROOM}`;
+  const proxied = `Define WEBJOB_BALANCER_ADDRESSES "127.0.0.2"\n${include('webjob-behind-proxy.conf')}
+${way === 'cgi' ? ROOM_FOR_PROCESSES : ROOM}`;
   if (way === 'cgi') return { before: proxied, after: '' };
   const before = {
     fcgid: `FcgidIPCDir "${run}/fcgid"

@@ -1,6 +1,7 @@
 // Servers of one locker and the balancer in front of them, with the lines that apache/README.md gives for either and the shipped files.
-import { cpSync, mkdirSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { chmodSync, cpSync, mkdirSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { custodyPath } from '../cgi/locker/index.ts';
 import type { Site } from '../scripts/site.ts';
 import { readGuide } from './deployment-guide.ts';
 import { type Apache, formatBasics, startApache } from './deployment-httpd.ts';
@@ -39,6 +40,10 @@ ServerId=${name}
 PutNameFormat=%cid_%Y%m%d%H%M%S_%sid_%pid_%cmd
 ${settings}`,
   );
+  // A server that comes back goes on with the record that it left.
+  const custody = custodyPath(dirname(site.logFile), name);
+  writeFileSync(custody, '', { flag: 'a' });
+  chmodSync(custody, 0o666);
   const lines = `
 Define WEBJOB_CGI_DIRECTORY "${join(root, 'webjob')}"
 Define WEBJOB_PROPERTIES_FILE "${settingsFile}"
