@@ -107,7 +107,17 @@ function receiveStreams(deposit: Deposit, source: ByteSource): void {
     // All together at the end: a journal writes the new files of all of them in one go, where each by itself would have to wait for it.
     for (const fd of [deposit.lock.fd, ...opened]) syncFile(fd);
   } finally {
-    for (const fd of opened) closeSync(fd);
+    closeAll(opened);
+  }
+}
+
+/** All of them, also when one cannot be closed well. */
+function closeAll([fd, ...others]: number[]): void {
+  if (fd === undefined) return;
+  try {
+    closeSync(fd);
+  } finally {
+    closeAll(others);
   }
 }
 
