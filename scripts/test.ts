@@ -11,7 +11,7 @@ run('types', 'tsc', '--noEmit');
 run('style', 'biome', 'check', '--error-on-warnings', '.');
 run('build', 'node', 'scripts/build.ts');
 process.stderr.write(`webjob: httpd: ${obtainHttpd().binary}\n`);
-run('tests', 'node', '--test', '--test-concurrency=3', '--test-timeout=300000', '--test-reporter=spec', ...files);
+run('tests', 'node', '--test', '--test-concurrency=3', '--test-timeout=1200000', '--test-reporter=spec', ...files);
 
 /** npm has put node_modules/.bin in front of PATH, so `node` is the project's own. */
 function run(stage: string, command: string, ...args: string[]): void {
