@@ -1,74 +1,120 @@
-// One writer at a time for files that have no lock of their own: the user file and the CA. A lock whose process is gone counts for nothing.
-import { linkSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+// Lock files of webjobctl. Each names the process that holds it, so that those of a process that was killed are known for what they are and
+// taken away.
+import { closeSync, linkSync, lstatSync, readFileSync, renameSync, rmSync, unlinkSync } from 'node:fs';
+import { hostname } from 'node:os';
+import { openNew, writeAll } from 'webjob-locker/durable';
 import { Failure } from './failure.ts';
-import { errorCode } from './files.ts';
 
 const WAIT_MS = 20_000;
+const LOOK_MS = 20;
+
+/** What a lock of ours holds: the process, its machine, and when it started, for a process id comes again. */
+const HOLDER = /^webjobctl (\d{1,10}) (\S{1,255}) (\d{1,20})\n$/;
 
 /** Runs `work` under PATH.lock, which it waits for. Throws Failure `failed` when another process holds it for 20 seconds. */
 export function withLock<Type>(path: string, work: () => Type): Type {
   const lock = `${path}.lock`;
-  takeLock(lock);
+  const locks = openLocks(`${lock}.${process.pid}.new`);
   try {
+    for (const deadline = Date.now() + WAIT_MS; !locks.take(lock); pause()) {
+      if (Date.now() > deadline) throw new Failure('failed', `another process holds ${lock}`);
+    }
     return work();
   } finally {
-    rmSync(lock, { force: true });
+    locks.release();
   }
 }
 
-function takeLock(lock: string): void {
-  const own = `${lock}.${process.pid}`;
-  writeFileSync(own, `${process.pid}\n`);
+function pause(): void {
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, LOOK_MS);
+}
+
+export interface Locks {
+  /** False when somebody else holds it. */
+  take(path: string): boolean;
+  /** Ends all that were taken. */
+  release(): void;
+}
+
+/**
+ * Locks that never stand without the line that says whose they are, as one would between its creation and the first write: a file is written,
+ * and each lock is a link to it, which takes a name only when it is free.
+ */
+export function openLocks(source: string): Locks {
+  rmSync(source, { force: true });
+  const fd = openNew(source);
   try {
-    for (const deadline = Date.now() + WAIT_MS; !tryLock(lock, own); ) {
-      const holder = readHolder(lock);
-      if (holder !== undefined && !isAlive(holder)) takeAway(lock, holder);
-      else if (Date.now() > deadline) throw new Failure('failed', `${lock} is held by process ${holder}`);
-      else Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 20);
-    }
+    writeAll(fd, Buffer.from(holderLine()));
   } finally {
-    rmSync(own, { force: true });
+    closeSync(fd);
+  }
+  const { ino } = lstatSync(source);
+  const held: string[] = [];
+  return {
+    take(path) {
+      removeDeadLock(path);
+      try {
+        linkSync(source, path);
+      } catch (error) {
+        if ((error as NodeJS.ErrnoException).code === 'EEXIST') return false;
+        throw error;
+      }
+      held.push(path);
+      return true;
+    },
+    release() {
+      for (const path of held)
+        if (lstatSync(path, { throwIfNoEntry: false })?.ino === ino) rmSync(path, { force: true });
+      rmSync(source, { force: true });
+    },
+  };
+}
+
+/** The line of this process. */
+function holderLine(): string {
+  return `webjobctl ${process.pid} ${hostname()} ${startTicks(process.pid)}\n`;
+}
+
+/** True for a lock of ours whose process is gone. */
+export function isDeadLock(path: string): boolean {
+  const found = lstatSync(path, { throwIfNoEntry: false });
+  if (!found?.isFile() || found.size > 512) return false;
+  const [, pid, host, ticks] = HOLDER.exec(readText(path)) ?? [];
+  return pid !== undefined && host === hostname() && startTicks(Number(pid)) !== ticks;
+}
+
+/** Takes it away when it is one. Two may judge the same lock: the late one has caught the lock of the faster, and gives it back. */
+export function removeDeadLock(path: string): void {
+  if (!isDeadLock(path)) return;
+  const aside = `${path}.${process.pid}`;
+  try {
+    renameSync(path, aside);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+    return;
+  }
+  try {
+    if (!isDeadLock(aside)) linkSync(aside, path);
+  } finally {
+    unlinkSync(aside);
   }
 }
 
-/** A link is there whole or not at all: nobody reads a lock without its pid. */
-function tryLock(lock: string, own: string): boolean {
+function readText(path: string): string {
   try {
-    linkSync(own, lock);
-    return true;
-  } catch (error) {
-    if (errorCode(error) === 'EEXIST') return false;
-    throw error;
+    return readFileSync(path, 'latin1');
+  } catch {
+    return '';
   }
 }
 
-/** Undefined when it is gone by now. */
-function readHolder(lock: string): number | undefined {
+/** When a process started, in ticks since the machine did; 0 where no /proc tells, `gone` when there is no such process. */
+function startTicks(pid: number): string {
   try {
-    return Number(readFileSync(lock, 'utf8'));
+    process.kill(pid, 0);
   } catch (error) {
-    if (errorCode(error) === 'ENOENT') return undefined;
-    throw error;
+    if ((error as NodeJS.ErrnoException).code === 'ESRCH') return 'gone';
   }
-}
-
-function isAlive(pid: number): boolean {
-  try {
-    return process.kill(pid, 0);
-  } catch (error) {
-    return errorCode(error) === 'EPERM';
-  }
-}
-
-/** Aside first: between the look and now it may have become another's, who gets it back. */
-function takeAway(lock: string, holder: number): void {
-  const aside = `${lock}.stale.${process.pid}`;
-  try {
-    renameSync(lock, aside);
-  } catch (error) {
-    if (errorCode(error) === 'ENOENT') return;
-    throw error;
-  }
-  if (readHolder(aside) === holder) rmSync(aside);
-  else renameSync(aside, lock);
+  // Behind the name, which may hold anything, it is the twentieth field.
+  return /.*\) (?:\S+ ){19}(\d+)/s.exec(readText(`/proc/${pid}/stat`))?.[1] ?? '0';
 }

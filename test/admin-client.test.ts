@@ -4,6 +4,7 @@ import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
 import { X509Certificate } from 'node:crypto';
 import { existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { obtainHtpasswd, obtainHttpd } from '../scripts/httpd-package.ts';
@@ -166,7 +167,7 @@ describe('webjobctl client add', () => {
   it('takes over the lock of a process that was killed', async () => {
     const gone = spawn('/bin/true');
     await new Promise((resolve) => gone.on('close', resolve));
-    writeFileSync(at('plain/etc/webjob.htpasswd.lock'), `${gone.pid}\n`);
+    writeFileSync(at('plain/etc/webjob.htpasswd.lock'), `webjobctl ${gone.pid} ${hostname()} 1\n`);
     await client('plain', 0, 'add', 'late', '--generate');
     assert.equal(existsSync(at('plain/etc/webjob.htpasswd.lock')), false);
   });

@@ -6,6 +6,7 @@ import {
   closeSync,
   mkdirSync,
   mkdtempSync,
+  openSync,
   readFileSync,
   rmSync,
   symlinkSync,
@@ -16,7 +17,7 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { after, describe, it } from 'node:test';
 import { formatHead, requestFromEnv } from 'node-cgi-compat';
-import { custodyPath, parseReady } from 'webjob-locker';
+import { Chain, custodyPath, parseReady } from 'webjob-locker';
 import { isSuccess, parseLogLine, REASONS } from 'webjob-protocol';
 import { handleRequest } from '../cgi/handle.ts';
 import { addCommand, makeSite, type Site } from '../scripts/site.ts';
@@ -187,6 +188,21 @@ function checkLocker(site: Site): number {
   return groups.size;
 }
 
+/** Nothing a client sent made a line of the custody record, or broke one. Returns how many there are. */
+function checkCustody(site: Site): number {
+  assert.match(readFileSync(custodyFile(site), 'latin1'), /^[\x20-\x7e\n]*$/);
+  const fd = openSync(custodyFile(site), 'r');
+  try {
+    const chain = new Chain(fd);
+    const links = [...chain.walk()];
+    assert.deepEqual([links.filter(({ fault }) => fault), chain.findTorn()], [[], []]);
+    for (const { record } of links) assert.equal(JSON.parse(record?.text ?? '').event, 'deposit');
+    return links.length;
+  } finally {
+    closeSync(fd);
+  }
+}
+
 /** Statuses with which a hostile request may end: every other one of the contract has nothing to do with it. */
 const POSSIBLE = [200, 404, 405, 450, 454, 456, 457, 500];
 
@@ -210,6 +226,7 @@ describe('hostile requests', () => {
     }
     assert.deepEqual(readSurroundings(world), before);
     assert.ok(checkLocker(world.site) > 100, 'ids that are only strange are stored');
+    assert.ok(checkCustody(world.site) > 100, 'and recorded');
     assert.deepEqual([...statuses.keys()].sort(), POSSIBLE);
     assert.ok((statuses.get(450) ?? 0) >= 500, 'most are refused for what they are');
   });
@@ -226,5 +243,6 @@ describe('hostile requests', () => {
     }
     assert.deepEqual(readSurroundings(world), before);
     assert.ok(checkLocker(world.site) > 0, 'ids that are only strange are stored');
+    assert.ok(checkCustody(world.site) > 0, 'and recorded');
   });
 });

@@ -6,7 +6,8 @@ import { constants, createReadStream, lstatSync, rmSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { EXTENSIONS, type Extension } from 'webjob-locker';
 import { syncFolder } from 'webjob-locker/durable';
-import { lockSource, openLocks } from './turn.ts';
+import { openLocks } from '../lockfile.ts';
+import { lockSource } from './turn.ts';
 
 /** One file as it is when it is described. */
 export interface FileFacts {

@@ -7,9 +7,10 @@ import { EXTENSIONS, parseReady, statGroupFile, walkLocker } from 'webjob-locker
 import { encodeField, formatTime } from 'webjob-protocol';
 import type { ServerSettings } from '../../cgi/controls.ts';
 import { readLogLines } from '../history/log.ts';
+import { isDeadLock, removeDeadLock } from '../lockfile.ts';
 import type { Site } from '../site.ts';
 import { isNamed } from './holds.ts';
-import { isDeadLock, lockSource, removeDeadLock } from './turn.ts';
+import { lockSource } from './turn.ts';
 
 export interface Surveyed {
   name: string;

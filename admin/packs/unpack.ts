@@ -9,7 +9,8 @@ import { makeFolder, syncFile, syncFolder, writeAll } from 'webjob-locker/durabl
 import { Failure } from '../failure.ts';
 import { recordEvent } from '../keep/custody.ts';
 import { digestFile, markOf } from '../keep/removal.ts';
-import { inTurn, lockSource, openLocks } from '../keep/turn.ts';
+import { inTurn, lockSource } from '../keep/turn.ts';
+import { openLocks } from '../lockfile.ts';
 import { printJson, say, startProgress, warn } from '../output.ts';
 import { globalOptions, openSite, type Site } from '../site.ts';
 import { readGroup, type Unpacked } from './archive.ts';
