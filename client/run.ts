@@ -1,12 +1,12 @@
-// RUN: puts the program into TempDirectory, runs it in a process group of its own, and says how it ended. Its output goes straight
+// RUN: runs the program in a process group of its own and says how it ended. Its output goes straight
 // into files: it may be larger than memory.
 import { type ChildProcess, type StdioOptions, spawn } from 'node:child_process';
-import { closeSync, linkSync, renameSync, unlinkSync } from 'node:fs';
+import { closeSync } from 'node:fs';
 import { constants } from 'node:os';
 import { resolve } from 'node:path';
-import { Failure } from './failure.ts';
 import { LOCK_VARIABLE } from './lock.ts';
 import { signalGroup } from './processes.ts';
+import type { PlacedProgram } from './program.ts';
 import { type Ending, OUTER_JOB_VARIABLE } from './record.ts';
 import type { ClientSettings } from './settings.ts';
 
@@ -14,30 +14,12 @@ import type { ClientSettings } from './settings.ts';
 export type Output = readonly [out: number, err: number] | 'inherit';
 
 const KILL_AFTER_MS = 5_000;
-
-/**
- * Gives a fetched program its name in TempDirectory. The name appears with the whole program behind it; a link or file that
- * waits there is replaced, never followed, or with OverwriteExecutable=N refused. Throws Failure `run`.
- */
-export function placeProgram(fetched: string, program: string, overwrite: boolean): void {
-  try {
-    if (overwrite) {
-      renameSync(fetched, program);
-    } else {
-      linkSync(fetched, program);
-      unlinkSync(fetched);
-    }
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    const hint = code === 'EEXIST' ? 'remove it, or set OverwriteExecutable=Y' : undefined;
-    throw new Failure('run', `${program} cannot be written: ${code}`, hint);
-  }
-}
+const MOST_TRIES = 5;
 
 /** Runs a program to its end, in the folder that webjob was started in. Signals sent to us meanwhile are passed on to its whole group. Never throws. */
 export async function runProgram(
   settings: ClientSettings,
-  program: string,
+  program: PlacedProgram,
   args: string[],
   output: Output,
   jobId: string | undefined,
@@ -82,11 +64,26 @@ function kidEnvironment(settings: ClientSettings, jobId: string | undefined): No
   };
 }
 
+/** A program that another run took away before it started is put back, a few times at most: one that keeps vanishing has a reason. */
+function startKid(
+  program: PlacedProgram,
+  args: string[],
+  stdio: StdioOptions,
+  env: NodeJS.ProcessEnv,
+): ChildProcess | Error {
+  for (let tries = 1; ; tries++) {
+    const kid = trySpawn(program.path, args, stdio, env);
+    const isStarted = !(kid instanceof Error) && kid.pid !== undefined;
+    if (isStarted || tries === MOST_TRIES || !program.restore()) return kid;
+    if (!(kid instanceof Error)) kid.on('error', () => {});
+  }
+}
+
 /** Some errors spawn reports by an event, some it throws. */
-function startKid(program: string, args: string[], stdio: StdioOptions, env: NodeJS.ProcessEnv): ChildProcess | Error {
+function trySpawn(path: string, args: string[], stdio: StdioOptions, env: NodeJS.ProcessEnv): ChildProcess | Error {
   try {
     // Windows gives a detached program a window of its own.
-    return spawn(program, args, { detached: process.platform !== 'win32', stdio, env });
+    return spawn(path, args, { detached: process.platform !== 'win32', stdio, env });
   } catch (error) {
     return error as Error;
   }

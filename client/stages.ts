@@ -1,17 +1,6 @@
 // One job from end to end: GET, RUN, PUT. Everything of ours lies in private folders that are gone afterwards, unless they hold a result
 // that is nowhere else.
-import {
-  chmodSync,
-  closeSync,
-  copyFileSync,
-  fstatSync,
-  lstatSync,
-  mkdtempSync,
-  openSync,
-  renameSync,
-  rmSync,
-  statSync,
-} from 'node:fs';
+import { copyFileSync, mkdtempSync, openSync, renameSync, rmSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { isFileName } from 'webjob-protocol';
 import { type Captured, hashCaptured, takeLength } from './captured.ts';
@@ -20,9 +9,10 @@ import { EXIT_CODES, Failure, warn } from './failure.ts';
 import { fetchProgram } from './fetch.ts';
 import { runGetHook } from './hook.ts';
 import { takeLock } from './lock.ts';
+import { PlacedProgram } from './program.ts';
 import { describeClient, type Ending, formatJob, type Job, nowMicros, OUTER_JOB_VARIABLE } from './record.ts';
 import { waitSplay } from './retry.ts';
-import { placeProgram, runProgram } from './run.ts';
+import { runProgram } from './run.ts';
 import type { ClientSettings } from './settings.ts';
 import { flushAfterRun, makeRunFolder, sendThroughSpool, WAITS_IN_SPOOL } from './spool.ts';
 import { type Parcel, uploadParcel } from './upload.ts';
@@ -76,19 +66,19 @@ async function runJob(job: Job, cleanup: Cleanup): Promise<number> {
   cleanup.add(
     (signal) => signal && work.waiting && warn(`ended by ${signal} before the upload was done; ${work.waiting}`),
   );
-  await getProgram(job, work.folder, path, cleanup);
+  const placed = await getProgram(job, work.folder, path, cleanup);
   if (settings.put === undefined) {
-    job.ending = await runProgram(settings, path, args, 'inherit', job.jobId);
+    job.ending = await runProgram(settings, placed, args, 'inherit', job.jobId);
     return exitCodeOf(program, job.ending);
   }
-  await runAndUpload(job, work, path);
+  await runAndUpload(job, work, placed);
   await flushAfterRun(settings);
   if (job.ending?.error !== undefined) throw new Failure('run', `${program} ${job.ending.error}`);
   return EXIT_CODES.ok;
 }
 
 /** GET, the hook, and the program at its place, executable. A failure is reported to the server when that is wanted. */
-async function getProgram(job: Job, folder: string, path: string, cleanup: Cleanup): Promise<void> {
+async function getProgram(job: Job, folder: string, path: string, cleanup: Cleanup): Promise<PlacedProgram> {
   const { settings, identity, program, request } = job;
   try {
     job.jobId = await fetchProgram(settings, identity, request, join(folder, request));
@@ -98,25 +88,9 @@ async function getProgram(job: Job, folder: string, path: string, cleanup: Clean
       await reportGetFailure(job, error);
     throw error;
   }
-  const made = join(folder, program);
-  chmodSync(made, 0o700);
-  if (settings.unlinkExecutable) cleanup.add(unlinker(made, path));
-  placeProgram(made, path, settings.overwriteExecutable);
-}
-
-/**
- * What removes the program from `path`, if it is still the one that `made` is now. Held open until then: another run may replace it there,
- * and the number of a file that is gone for good may become that of the other run's program.
- */
-function unlinker(made: string, path: string): () => void {
-  const fd = openSync(made, 'r');
-  const { ino, dev } = fstatSync(fd);
-  return () => {
-    const found = lstatSync(path, { throwIfNoEntry: false });
-    // Windows removes no file that is open.
-    if (process.platform === 'win32') closeSync(fd);
-    if (found?.ino === ino && found.dev === dev) rmSync(path, { force: true });
-  };
+  const placed = new PlacedProgram(join(folder, program), path, settings.overwriteExecutable);
+  if (settings.unlinkExecutable) cleanup.add(() => placed.remove());
+  return placed;
 }
 
 /** An upload of nothing but the record, which carries GetError. The job has failed either way. */
@@ -132,7 +106,7 @@ async function reportGetFailure(job: Job, failure: Failure): Promise<void> {
 }
 
 /** RUN and PUT. With a spool the output is written there at once: until the server has it, it is nowhere else. */
-async function runAndUpload(job: Job, work: Workplace, path: string): Promise<void> {
+async function runAndUpload(job: Job, work: Workplace, placed: PlacedProgram): Promise<void> {
   const { settings, program, args } = job;
   const spooled = settings.spoolDirectory !== '';
   const folder = spooled ? makeRunFolder(settings.spoolDirectory) : work.folder;
@@ -140,7 +114,7 @@ async function runAndUpload(job: Job, work: Workplace, path: string): Promise<vo
   // Opened before the program runs, which may remove or replace what it finds.
   const readers = openOutput(folder, 'r');
   job.runAt = nowMicros();
-  job.ending = await runProgram(settings, path, args, writers, job.jobId);
+  job.ending = await runProgram(settings, placed, args, writers, job.jobId);
   const [out, err] = [takeLength(readers[0]), takeLength(readers[1])];
   job.outHash = hashCaptured(settings.hashType, out);
   job.errHash = hashCaptured(settings.hashType, err);

@@ -24,6 +24,8 @@ export interface RunOptions {
   environment?: Record<string, string | undefined>;
   /** The folder it is started in. */
   cwd?: string;
+  /** When it is killed, whatever it does. */
+  timeLimitMs?: number;
 }
 
 const TIME_LIMIT_MS = 60_000;
@@ -34,7 +36,7 @@ export function startWebjob(args: readonly string[], options: RunOptions = {}): 
     env: { ...process.env, ...options.environment },
     ...(options.cwd !== undefined && { cwd: options.cwd }),
     stdio: ['ignore', 'pipe', 'pipe'],
-    timeout: TIME_LIMIT_MS,
+    timeout: options.timeLimitMs ?? TIME_LIMIT_MS,
     killSignal: 'SIGKILL',
   });
   const chunks: { out: Buffer[]; err: Buffer[] } = { out: [], err: [] };

@@ -117,7 +117,9 @@ it('every result is on the server or in the spool, and exactly once on the serve
   assert.deepEqual(others, [], 'every run either delivered or kept its result');
   assert.ok(kills > 0 && runs.size >= AT_ONCE);
   letAnHourPass();
-  const flushed = await runWebjob(['--flush', '--file', home.client.conf]);
+  const flushed = await runWebjob(['--flush', '--file', home.client.conf], {
+    timeLimitMs: 60_000 + 1000 * waiting.length,
+  });
   assert.equal(flushed.code, 0, flushed.stderr);
   const numbers = arrivals().sort((a, b) => a - b);
   assert.deepEqual(
