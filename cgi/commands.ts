@@ -1,8 +1,7 @@
 // findCommand: which file a GET means (docs/protocol.md, section 5).
 import { join } from 'node:path';
-import { type ContainedFile, openContained, UnusableFile } from './contained.ts';
+import { type ContainedFile, openContained } from './contained.ts';
 import type { ServerSettings } from './controls.ts';
-import { Refusal } from './refusal.ts';
 
 export interface CommandFile extends ContainedFile {
   /** Its path below ProfilesDirectory. */
@@ -17,17 +16,9 @@ export interface CommandFile extends ContainedFile {
 export function findCommand(settings: ServerSettings, clientId: string, fileName: string): CommandFile | undefined {
   for (const folder of [clientId, ...settings.folderList.split(':').filter(Boolean)]) {
     for (const place of [join(folder, 'commands', fileName), join(folder, fileName)]) {
-      const file = openCommand(settings.profilesDirectory, place);
+      const file = openContained(settings.profilesDirectory, place);
       if (file) return { ...file, place };
     }
   }
   return undefined;
-}
-
-function openCommand(root: string, place: string): ContainedFile | undefined {
-  try {
-    return openContained(root, place);
-  } catch (error) {
-    throw error instanceof UnusableFile ? new Refusal(457, error.message, { cause: error }) : error;
-  }
 }

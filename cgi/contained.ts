@@ -1,6 +1,7 @@
 // openContained: opens a file below a root for good, whatever links are in the way. For commands, their signatures and overrides.
 import { closeSync, constants, fstatSync, lstatSync, openSync, readlinkSync, realpathSync } from 'node:fs';
 import { join, sep } from 'node:path';
+import { Refusal } from './refusal.ts';
 
 export interface ContainedFile {
   fd: number;
@@ -9,7 +10,11 @@ export interface ContainedFile {
 }
 
 /** There is a file of that name, but it cannot be used. */
-export class UnusableFile extends Error {}
+export class UnusableFile extends Refusal {
+  constructor(detail: string) {
+    super(457, detail);
+  }
+}
 
 /**
  * Opens a regular file below `root` for reading; undefined when there is nothing of that name. Throws UnusableFile for what is
@@ -26,7 +31,7 @@ export function openContained(root: string, relativePath: string): ContainedFile
     return { fd, size: opened.size };
   } catch (error) {
     closeSync(fd);
-    throw error instanceof UnusableFile ? error : new UnusableFile('gone while it was opened', { cause: error });
+    throw error instanceof UnusableFile ? error : new UnusableFile('gone while it was opened');
   }
 }
 
@@ -55,6 +60,6 @@ function openIfPresent(path: string): number | undefined {
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
     if (code === 'ENOTDIR' || code === 'ENAMETOOLONG') return undefined;
-    throw new UnusableFile(`cannot be opened: ${code}`, { cause: error });
+    throw new UnusableFile(`cannot be opened: ${code}`);
   }
 }

@@ -12,7 +12,7 @@ import {
   type StreamName,
 } from 'webjob-locker';
 import { NOT_APPLICABLE } from 'webjob-protocol';
-import type { Exchange } from './exchange.ts';
+import { type Exchange, identify } from './exchange.ts';
 import { complain } from './log.ts';
 
 /** What the three streams of a group are on disk. */
@@ -27,19 +27,14 @@ export interface Content {
  */
 export function recordDeposit(exchange: Exchange, name: string, content: Content): void {
   const { request, settings, receivedAt } = exchange;
-  const { serverId } = settings;
-  const path = custodyPath(settings.logfilesDirectory, serverId);
+  const path = custodyPath(settings.logfilesDirectory, settings.serverId);
   const facts = {
     time: new Date(),
     event: 'deposit',
-    serverId,
     pid: process.pid,
     name,
+    ...identify(exchange),
     jobId: exchange.jobId ?? NOT_APPLICABLE,
-    clientId: exchange.clientId,
-    fileName: exchange.fileName,
-    remoteUser: request.remoteUser,
-    remoteAddress: request.remoteAddress,
     tlsVerify: request.env.SSL_CLIENT_VERIFY,
     tlsSubject: request.env.SSL_CLIENT_S_DN,
     receivedAt,
@@ -49,8 +44,7 @@ export function recordDeposit(exchange: Exchange, name: string, content: Content
     appendCustody(path, facts, true);
   } catch (error) {
     const { kind, message } = failureOf(error);
-    if (existsSync(path) || kind === 'full')
-      throw new LockerFailure(kind, `custody record: ${message}`, { cause: error });
+    if (existsSync(path) || kind === 'full') throw new LockerFailure(kind, `custody record: ${message}`);
     complain(`no custody record is kept: ${path}: ${message}`);
   }
 }

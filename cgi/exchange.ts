@@ -1,7 +1,7 @@
 // One request on its way through the server and what has been learned of it so far: what get, put, checks and log share.
 import type { Body, CgiRequest } from 'node-cgi-compat';
 import type { GroupPaths } from 'webjob-locker';
-import { NOT_APPLICABLE, type PutQuery, type Status } from 'webjob-protocol';
+import type { GetQuery, PutQuery, Status } from 'webjob-protocol';
 import type { ServerSettings } from './controls.ts';
 import type { TokenFacts } from './tokens.ts';
 
@@ -14,12 +14,9 @@ export interface Exchange {
   /** The number of this request: of all that came in this second to this machine, no other has it. */
   sequence: number;
   /** Known once issued (GET) or read from the request (PUT). */
-  jobId?: string;
-  /** Known once the query has matched. */
-  clientId?: string;
-  fileName?: string;
-  /** The same query as a whole, for request tracking. */
-  query?: Partial<PutQuery>;
+  jobId?: string | undefined;
+  /** Known once it has matched. */
+  query?: GetQuery & Partial<PutQuery>;
 }
 
 /** How the request ended. */
@@ -28,33 +25,24 @@ export interface Answer {
   /** For the log, behind the reason phrase. */
   detail?: string;
   /** What a GET serves: an open file and its size in bytes. */
-  file?: { fd: number; size: number };
+  file?: { fd: number; size: number } | undefined;
   /** The value of WebJob-Payload-Signature. */
   signature?: string | undefined;
   /** Where a PUT was stored. */
   upload?: GroupPaths;
   /** SHA-256 of what was served or stored, while requests are tracked. */
-  digests?: Record<string, string>;
+  digests?: Record<string, string> | undefined;
+}
+
+/** Whose request it is and what it is about, as every log, record and token names it. */
+export function identify({ request, settings, jobId, query }: Exchange) {
+  const { remoteUser, remoteAddress } = request;
+  const { serverId } = settings;
+  return { serverId, jobId, clientId: query?.clientId, fileName: query?.fileName, remoteUser, remoteAddress };
 }
 
 /** What the tokens of this request stand for. */
-export function tokenFacts({
-  request,
-  settings,
-  clientId,
-  fileName,
-  jobId,
-  receivedAt,
-  sequence,
-}: Exchange): TokenFacts {
-  return {
-    clientId: clientId ?? NOT_APPLICABLE,
-    command: fileName ?? NOT_APPLICABLE,
-    jobId: jobId ?? NOT_APPLICABLE,
-    pid: sequence,
-    serverId: settings.serverId,
-    remoteAddress: request.remoteAddress ?? NOT_APPLICABLE,
-    at: receivedAt,
-    useGmt: settings.useGMT,
-  };
+export function tokenFacts(exchange: Exchange): TokenFacts {
+  const { settings, receivedAt, sequence } = exchange;
+  return { ...identify(exchange), pid: sequence, at: receivedAt, useGmt: settings.useGMT };
 }

@@ -16,7 +16,7 @@ export function serveCommand(exchange: Exchange, query: GetQuery): Answer {
   try {
     const signature = command && findSignature(settings.profilesDirectory, command.place + settings.dsvSignatureSuffix);
     if (settings.dsvRequireSignatures && signature === undefined) throw new Refusal(459, 'no signature');
-    if (!settings.getHookEnable) return { status: 200, ...(command && { file: command }), signature };
+    if (!settings.getHookEnable) return { status: 200, file: command, signature };
     const path = command ? join(settings.profilesDirectory, command.place) : '';
     const file = makePayload(exchange, path);
     if (command) closeSync(command.fd);

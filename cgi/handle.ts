@@ -19,7 +19,7 @@ import { complain, logRequest } from './log.ts';
 import { overrideSettings } from './overrides.ts';
 import { receiveUpload } from './put.ts';
 import { Refusal } from './refusal.ts';
-import { type Configuration, readSettings } from './settings.ts';
+import { type Configuration, propertyOf, readSettings } from './settings.ts';
 import { trackRequest } from './tracking.ts';
 import { startTrigger } from './triggers.ts';
 
@@ -50,25 +50,28 @@ function answerRequest(exchange: Exchange, configuration: Configuration): Answer
     return serve(exchange, configuration);
   } catch (error) {
     if (error instanceof Refusal) return { status: error.status, detail: error.message };
+    if (error instanceof QueryError) return { status: 450, detail: error.message };
     complain(error instanceof Error ? (error.stack ?? error.message) : String(error));
     return { status: 500, detail: 'unexpected, see the error log of httpd' };
   }
 }
 
 function serve(exchange: Exchange, configuration: Configuration): Answer {
-  const { method } = exchange.request;
-  switch (method) {
+  const { request } = exchange;
+  switch (request.method) {
     case 'GET': {
-      if (exchange.settings.enableJobIds) exchange.jobId = issueJobId(exchange);
+      exchange.jobId = issueJobId(exchange);
       checkService(exchange);
-      const query = parse(parseGetQuery, exchange);
+      const query = parseGetQuery(request.query);
+      exchange.query = query;
       prepare(exchange, configuration, query);
       return serveCommand(exchange, query);
     }
     case 'PUT': {
       checkService(exchange);
-      const query = parse(parsePutQuery, exchange);
-      takeJobId(exchange);
+      const query = parsePutQuery(request.query);
+      exchange.query = query;
+      exchange.jobId = givenJobId(exchange) ?? issueJobId(exchange);
       prepare(exchange, configuration, query);
       return receiveUpload(exchange, query);
     }
@@ -78,11 +81,8 @@ function serve(exchange: Exchange, configuration: Configuration): Answer {
 }
 
 function checkService({ request, settings }: Exchange): void {
-  const [control, isEnabled] =
-    request.method === 'GET'
-      ? ['EnableGetService', settings.enableGetService]
-      : ['EnablePutService', settings.enablePutService];
-  if (!isEnabled) throw new Refusal(553, `${control}=N`);
+  const control = request.method === 'GET' ? 'EnableGetService' : 'EnablePutService';
+  if (!settings[propertyOf(control)]) throw new Refusal(553, `${control}=N`);
 }
 
 /** The checks that GET and PUT share, under the settings of this client and command. */
@@ -94,33 +94,15 @@ function prepare(exchange: Exchange, { given }: Configuration, { clientId, fileN
   checkContentLength(exchange);
 }
 
-/** The query by its parser; what it names is from then on known to the log. */
-function parse<Query extends GetQuery>(parser: (raw: string) => Query, exchange: Exchange): Query {
-  try {
-    const query = parser(exchange.request.query);
-    exchange.clientId = query.clientId;
-    exchange.fileName = query.fileName;
-    exchange.query = query;
-    return query;
-  } catch (error) {
-    if (error instanceof QueryError) throw new Refusal(450, error.message);
-    throw error;
-  }
+/** The id under which the client runs its job; one up to version 1.3 has none. */
+function givenJobId({ request }: Exchange): string | undefined {
+  const given = findHeader(request, 'Job-Id');
+  if (given === undefined || isJobId(given)) return given;
+  throw new Refusal(450, 'Job-Id is not 1 to 255 printable characters without blanks');
 }
 
-/** The id under which the client runs its job. One without an id (clients up to 1.3) is given a fresh one. */
-function takeJobId(exchange: Exchange): void {
-  const given = findHeader(exchange.request, 'Job-Id');
-  if (given === undefined) {
-    if (exchange.settings.enableJobIds) exchange.jobId = issueJobId(exchange);
-  } else if (isJobId(given)) {
-    exchange.jobId = given;
-  } else {
-    throw new Refusal(450, 'Job-Id is not 1 to 255 printable characters without blanks');
-  }
-}
-
-function issueJobId({ settings, receivedAt, sequence }: Exchange): string {
+function issueJobId({ settings, receivedAt, sequence }: Exchange): string | undefined {
+  if (!settings.enableJobIds) return undefined;
   return formatJobId({ serverId: settings.serverId, epochSeconds: epochSeconds(receivedAt), sequence });
 }
 
@@ -138,15 +120,17 @@ function checkContentLength({ request, settings }: Exchange): void {
 /** Throws Refusal 550 for a directory that an enabled service needs and cannot use. */
 function checkDirectories(settings: ServerSettings): void {
   const { R_OK, W_OK, X_OK } = constants;
-  if (settings.enableLogging) checkAccess('LogfilesDirectory', settings.logfilesDirectory, X_OK);
-  if (settings.enableGetService) checkAccess('ProfilesDirectory', settings.profilesDirectory, R_OK | X_OK);
-  if (settings.enablePutService) checkAccess('IncomingDirectory', settings.incomingDirectory, R_OK | W_OK | X_OK);
+  if (settings.enableLogging) checkAccess(settings, 'LogfilesDirectory', X_OK);
+  if (settings.enableGetService) checkAccess(settings, 'ProfilesDirectory', R_OK | X_OK);
+  if (settings.enablePutService) checkAccess(settings, 'IncomingDirectory', R_OK | W_OK | X_OK);
 }
 
-function checkAccess(control: string, path: string, mode: number): void {
+type Directory = 'LogfilesDirectory' | 'ProfilesDirectory' | 'IncomingDirectory';
+
+function checkAccess(settings: ServerSettings, control: Directory, mode: number): void {
   try {
     // The dot at the end makes it a directory or an error.
-    accessSync(`${path}/.`, mode);
+    accessSync(`${settings[propertyOf(control)]}/.`, mode);
   } catch (error) {
     throw new Refusal(550, `${control} is missing or has wrong access: ${(error as NodeJS.ErrnoException).code}`);
   }
@@ -154,25 +138,26 @@ function checkAccess(control: string, path: string, mode: number): void {
 
 function formatAnswer(exchange: Exchange, answer: Answer): CgiResponse {
   const { request, jobId } = exchange;
-  const headers: [string, string][] = [];
-  if (request.serverSoftware) headers.push(['Server', request.serverSoftware]);
-  headers.push(['Content-Type', 'application/octet-stream']);
-  if (request.method === 'GET' && jobId !== undefined) headers.push(['Job-Id', jobId]);
-  if (answer.signature !== undefined) headers.push(['WebJob-Payload-Signature', answer.signature]);
-  const afterwards = findTrigger(exchange, answer);
+  const headers: [string, string | undefined][] = [
+    ['Server', request.serverSoftware],
+    ['Content-Type', 'application/octet-stream'],
+    ['Job-Id', request.method === 'GET' ? jobId : undefined],
+    ['WebJob-Payload-Signature', answer.signature],
+  ];
+  const { status, file } = answer;
   return {
-    status: answer.status,
-    reason: REASONS[answer.status],
-    headers,
-    contentLength: answer.file?.size ?? 0,
-    ...(answer.file && { content: { fd: answer.file.fd } }),
-    ...(afterwards && { afterwards }),
+    status,
+    reason: REASONS[status],
+    headers: headers.filter((header): header is [string, string] => Boolean(header[1])),
+    contentLength: file?.size ?? 0,
+    content: file,
+    afterwards: findTrigger(exchange, answer),
   };
 }
 
 /** What runs after a request that was served, if anything does. A link test served nothing. */
 function findTrigger(exchange: Exchange, { status, upload }: Answer): (() => void) | undefined {
   const { settings } = exchange;
-  if (status !== 200 || !settings[upload ? 'putTriggerEnable' : 'getTriggerEnable']) return undefined;
-  return () => startTrigger(exchange, upload);
+  const isEnabled = status === 200 && settings[upload ? 'putTriggerEnable' : 'getTriggerEnable'];
+  return isEnabled ? () => startTrigger(exchange, upload) : undefined;
 }

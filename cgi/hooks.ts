@@ -54,7 +54,7 @@ function openSpool(folder: string): { reader: number; writer: number } {
     unlinkSync(path);
     return { reader, writer };
   } catch (error) {
-    throw new Refusal(550, `SpoolDirectory: ${(error as NodeJS.ErrnoException).code}`, { cause: error });
+    throw new Refusal(550, `SpoolDirectory: ${(error as NodeJS.ErrnoException).code}`);
   }
 }
 

@@ -13,7 +13,7 @@ export function checkAddress(settings: ServerSettings, clientId: string, address
     allowed = isListed(text, clientId, address ?? '');
   } catch (error) {
     const { code, message } = error as NodeJS.ErrnoException;
-    throw new Refusal(550, `hosts.access: ${code ?? message}`, { cause: error });
+    throw new Refusal(550, `hosts.access: ${code ?? message}`);
   }
   if (!allowed) throw new Refusal(472, 'the address is not on the list');
 }

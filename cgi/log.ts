@@ -12,12 +12,24 @@ import {
   REASONS,
 } from 'webjob-protocol';
 import type { ServerSettings } from './controls.ts';
-import type { Answer, Exchange } from './exchange.ts';
+import { type Answer, type Exchange, identify } from './exchange.ts';
 
 /** Appends the line of a finished request. */
 export function logRequest(exchange: Exchange, answer: Answer): void {
-  if (exchange.settings.enableLogging)
-    appendLine(exchange.settings, 'nph-webjob.log', describeRequest(exchange, answer));
+  const { request, settings, receivedAt } = exchange;
+  if (!settings.enableLogging) return;
+  const now = new Date();
+  const line = formatLogLine({
+    time: formatTime(now, settings.useGMT),
+    ...identify(exchange),
+    method: request.method,
+    bytesReceived: request.contentLength,
+    bytesSent: answer.file?.size ?? 0,
+    seconds: Math.max(0, Math.floor((now.getTime() - receivedAt.getTime()) / 1000)),
+    status: answer.status,
+    message: describeAnswer(answer),
+  });
+  appendLine(settings, 'nph-webjob.log', line);
 }
 
 /** Appends a line about a hook to nph-webjob-hook.log. */
@@ -28,10 +40,9 @@ export function logHook(
   event: string | undefined,
   message: string,
 ): void {
-  const { settings, jobId, clientId, fileName } = exchange;
-  const time = formatTime(new Date(), settings.useGMT);
-  const line = formatCommandLogLine({ time, jobId, clientId, fileName, name, pid, event, message });
-  appendLine(settings, 'nph-webjob-hook.log', line);
+  const time = formatTime(new Date(), exchange.settings.useGMT);
+  const line = formatCommandLogLine({ ...identify(exchange), time, name, pid, event, message });
+  appendLine(exchange.settings, 'nph-webjob-hook.log', line);
 }
 
 /** Appends a line with one write, so that writers of other makes can share the file. */
@@ -61,23 +72,4 @@ export function complain(message: string): void {
 export function describeAnswer({ status, detail }: Answer): string {
   const reason = REASONS[status];
   return status === 200 ? 'Success' : detail ? `${reason}: ${detail}` : reason;
-}
-
-function describeRequest(exchange: Exchange, answer: Answer): string {
-  const { request, settings, receivedAt } = exchange;
-  const now = new Date();
-  return formatLogLine({
-    time: formatTime(now, settings.useGMT),
-    jobId: exchange.jobId,
-    remoteUser: request.remoteUser,
-    remoteAddress: request.remoteAddress,
-    method: request.method,
-    clientId: exchange.clientId,
-    fileName: exchange.fileName,
-    bytesReceived: request.contentLength,
-    bytesSent: answer.file?.size ?? 0,
-    seconds: Math.max(0, Math.floor((now.getTime() - receivedAt.getTime()) / 1000)),
-    status: answer.status,
-    message: describeAnswer(answer),
-  });
 }

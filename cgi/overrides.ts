@@ -48,7 +48,7 @@ function readEntries(root: string, file: string): Entry[] {
       closeSync(opened.fd);
     }
   } catch (error) {
-    if (error instanceof UnusableFile) throw new Refusal(550, `${file}: ${error.message}`, { cause: error });
+    if (error instanceof UnusableFile) throw new Refusal(550, `${file}: ${error.message}`);
     throw error;
   }
 }

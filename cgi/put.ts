@@ -49,9 +49,9 @@ export function receiveUpload(exchange: Exchange, query: PutQuery): Answer {
     );
   } catch (error) {
     if (!(error instanceof LockerFailure)) throw error;
-    throw new Refusal(STATUS_OF_FAILURE[error.kind], error.message, { cause: error });
+    throw new Refusal(STATUS_OF_FAILURE[error.kind], error.message);
   }
-  return { status: 200, upload: groupPaths(base), ...(sha256 && { digests: sha256 }) };
+  return { status: 200, upload: groupPaths(base), digests: sha256 };
 }
 
 /** The upload's path below IncomingDirectory. Throws Refusal 450 when a job id would make a segment of dots alone. */

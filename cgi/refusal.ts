@@ -4,8 +4,8 @@ import type { Status } from 'webjob-protocol';
 export class Refusal extends Error {
   readonly status: Status;
   /** `detail` names the field or file at fault and never echoes bytes of the request. */
-  constructor(status: Status, detail: string, options?: ErrorOptions) {
-    super(detail, options);
+  constructor(status: Status, detail: string) {
+    super(detail);
     this.status = status;
   }
 }

@@ -50,7 +50,7 @@ export function buildSettings(given: GivenControls, problems: string[]): ServerS
 }
 
 /** `RequireUser` is `requireUser`. */
-function propertyOf<Key extends string>(key: Key): Uncapitalize<Key> {
+export function propertyOf<Key extends string>(key: Key): Uncapitalize<Key> {
   return (key.charAt(0).toLowerCase() + key.slice(1)) as Uncapitalize<Key>;
 }
 

@@ -1,6 +1,6 @@
 // %cid and friends: THE table of tokens, in one place for the names of uploads and for the commands we run
 // (docs/protocol.md, section 4). A value is encoded before it is put in, so that no client can add a path or a command.
-import { timeFields } from 'webjob-protocol';
+import { NOT_APPLICABLE, timeFields } from 'webjob-protocol';
 
 /** Every token, without its `%`. Comments, not strings, say what they mean: each request parses this file. */
 export const TOKENS = [
@@ -34,12 +34,12 @@ export const PATH_TOKENS = [
 
 /** What the tokens of one request stand for; times are given as the instant and the zone to write it in. */
 export interface TokenFacts {
-  clientId: string;
-  command: string;
-  jobId: string;
+  clientId?: string | undefined;
+  fileName?: string | undefined;
+  jobId?: string | undefined;
   pid: number;
   serverId: string;
-  remoteAddress: string;
+  remoteAddress?: string | undefined;
   at: Date;
   useGmt: boolean;
 }
@@ -98,7 +98,7 @@ export function tokenValues(facts: TokenFacts): Record<Token, string> {
   return {
     ...time,
     cid: encodeValue(facts.clientId),
-    cmd: encodeValue(facts.command),
+    cmd: encodeValue(facts.fileName),
     jid: encodeValue(facts.jobId),
     pid: String(facts.pid).padStart(5, '0'),
     sid: encodeValue(facts.serverId),
@@ -111,6 +111,6 @@ export function tokenValues(facts: TokenFacts): Record<Token, string> {
 }
 
 /** A job id may hold any printable character; what is neither a path's nor a shell's ordinary one becomes `%hh`. */
-function encodeValue(value: string): string {
+function encodeValue(value = NOT_APPLICABLE): string {
   return value.replace(/[^A-Za-z0-9_.:+-]/g, (c) => `%${c.charCodeAt(0).toString(16).padStart(2, '0')}`);
 }

@@ -4,7 +4,7 @@ import { basename } from 'node:path';
 import type { CgiEnvironment } from 'node-cgi-compat';
 import { digestRange } from 'webjob-locker';
 import { escapeAscii } from 'webjob-protocol';
-import type { Answer, Exchange } from './exchange.ts';
+import { type Answer, type Exchange, identify } from './exchange.ts';
 import { appendLine, describeAnswer } from './log.ts';
 
 /** Appends the line of a finished request. Times are ISO 8601 in UTC, sizes bytes; what is unknown is left out. */
@@ -14,14 +14,9 @@ export function trackRequest(exchange: Exchange, answer: Answer): void {
   const done = new Date();
   const line = {
     time: done.toISOString(),
-    serverId: settings.serverId,
     pid: process.pid,
-    jobId: exchange.jobId,
-    remoteUser: request.remoteUser,
-    remoteAddress: request.remoteAddress,
+    ...identify(exchange),
     method: request.method,
-    clientId: exchange.clientId,
-    fileName: exchange.fileName,
     version: query?.version,
     system: query?.system,
     runType: query?.runType,

@@ -3,7 +3,7 @@ import { closeSync, openSync } from 'node:fs';
 import { join } from 'node:path';
 import type { GroupPaths } from 'webjob-locker';
 import { formatCommandFacts } from 'webjob-protocol';
-import { type Exchange, tokenFacts } from './exchange.ts';
+import { type Exchange, identify, tokenFacts } from './exchange.ts';
 import { COMMAND_ENVIRONMENT } from './hooks.ts';
 import { complain } from './log.ts';
 import { expandCommand } from './tokens.ts';
@@ -22,13 +22,13 @@ say $? ended`;
 
 /** Starts the trigger of a GET or, with the files of an upload, of a PUT, and leaves it to itself. Never throws: all is answered. */
 export function startTrigger(exchange: Exchange, upload: GroupPaths | undefined): void {
-  const { settings, jobId, clientId, fileName } = exchange;
+  const { settings } = exchange;
   const name = upload ? 'PutTrigger' : 'GetTrigger';
   const commandLine = upload ? settings.putTriggerCommandLine : settings.getTriggerCommandLine;
   const log = join(settings.logfilesDirectory, 'nph-webjob-trigger.log');
   try {
     const { spawn } = process.getBuiltinModule('node:child_process');
-    const facts = formatCommandFacts({ jobId, clientId, fileName, name });
+    const facts = formatCommandFacts({ ...identify(exchange), name });
     const args = [expandCommand(commandLine, tokenFacts(exchange), upload), log, facts, settings.useGMT ? '-u' : ''];
     // A session of its own and none of our descriptors: httpd ends what holds one of those.
     const options = { detached: true, stdio: 'ignore', cwd: '/', env: COMMAND_ENVIRONMENT } as const;

@@ -8,15 +8,24 @@ const root = join(import.meta.dirname, '..');
 const dist = join(root, 'dist');
 const { version } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as { version: string };
 
-/** `ini` exports one object, so esbuild would keep its writer, of which no program here calls a line. */
-const withoutIniWriter: Plugin = {
-  name: 'without-ini-writer',
+/**
+ * `ini` exports one object, so esbuild would keep its writer, of which no program here calls a line. And the names in it are shortened:
+ * who wants to read it has it from its own makers.
+ */
+const iniReader: Plugin = {
+  name: 'ini-reader',
   setup({ onLoad }) {
     onLoad({ filter: /\/ini\/lib\/ini\.js$/ }, ({ path }) => {
       const source = readFileSync(path, 'utf8');
-      const contents = source.replace(/^module\.exports = \{[^}]*\}\s*$/m, 'export default { parse: decode };\n');
-      if (contents === source) throw new Error(`${path} exports in another way than it did`);
-      return { contents, loader: 'js' };
+      const changes: [RegExp, string][] = [
+        [/^module\.exports = \{[^}]*\}\s*$/m, 'export default { parse: decode };\n'],
+        [/^ {2}const remove = \[\]\n.*?(?=^ {2}return out$)/ms, ''],
+      ];
+      const contents = changes.reduce((text, [part, other]) => {
+        if (text.search(part) < 0) throw new Error(`${path} is written in another way than it was`);
+        return text.replace(part, other);
+      }, source);
+      return { contents: transformSync(contents, { minifyIdentifiers: true, minifySyntax: true }).code, loader: 'js' };
     });
   },
 };
@@ -47,10 +56,11 @@ function importedNames(module: string): string[] {
   return [...new Set(names.map((name) => name.trim()).filter((name) => /^\w+$/.test(name)))].sort();
 }
 
-/** Half the bytes in front of every line, no comments inside of anything, and no notes from one bundler to the next. */
+/** Half the bytes in front of every line, no comments inside of anything, and no notes of the bundler but where a part comes from. */
 function tidy(code: string): string {
   const tidied = code
-    .replace(/^(?: {2})+\/\/ .*\n/gm, '')
+    .replace(/^(?: {2})+(?:\/\/ .*|\/\*\* .*\*\/)\n/gm, '')
+    .replace(/^\/\/ shared:.*\n/gm, '')
     .replace(/^(?: {2})+/gm, (blanks) => '\t'.repeat(blanks.length / 2))
     .replaceAll('/* @__PURE__ */ ', '');
   const compact = (text: string): string => transformSync(text, { minifyWhitespace: true }).code;
@@ -60,12 +70,12 @@ function tidy(code: string): string {
 }
 
 const PROGRAMS = [
-  { source: 'cgi/main.ts', target: 'nph-webjob.cgi', plugins: [withoutIniWriter, sharedBuiltins], finish: tidy },
+  { source: 'cgi/main.ts', target: 'nph-webjob.cgi', plugins: [iniReader, sharedBuiltins], finish: tidy },
   { source: 'cgi/resident.ts', target: 'nph-webjob-resident.cjs', plugins: [], finish: String },
-  { source: 'client/main.ts', target: 'webjob', plugins: [withoutIniWriter], finish: String },
+  { source: 'client/main.ts', target: 'webjob', plugins: [iniReader], finish: String },
   { source: 'client/pad/main.ts', target: 'pad-make-script', plugins: [], finish: String },
   { source: 'admin/sign/main.ts', target: 'webjob-sign', plugins: [], finish: String },
-  { source: 'admin/main.ts', target: 'webjobctl', plugins: [withoutIniWriter], finish: String },
+  { source: 'admin/main.ts', target: 'webjobctl', plugins: [iniReader], finish: String },
 ];
 
 /** The texts that webjobctl installs, of the files that admin/shipped.ts names. */

@@ -236,8 +236,7 @@ function trackExample(payload: string): Record<string, unknown> {
   });
   const settings = parseSettings(`LogfilesDirectory=${folder}\n`, []);
   const query = parseGetQuery(request.query);
-  const { clientId, fileName } = query;
-  const known = { clientId, fileName, query, jobId: 'server_1_1085355126_00723' };
+  const known = { query, jobId: 'server_1_1085355126_00723' };
   writeFileSync(join(folder, 'payload'), payload);
   const fd = openSync(join(folder, 'payload'), 'r');
   try {

@@ -8,7 +8,7 @@ import { hostileText, jobId } from './arbitraries.ts';
 
 const ARTICLE: TokenFacts = {
   clientId: 'client1',
-  command: 'host.sh',
+  fileName: 'host.sh',
   jobId: 'server_1_1085355126_00723',
   pid: 723,
   serverId: 'server_1',
@@ -88,7 +88,7 @@ describe('tokens', () => {
 
   it('expand, whatever their values are, to nothing that a path or a shell takes for its own', () => {
     const facts = fc.record({
-      ...{ clientId: hostileText, command: hostileText, serverId: hostileText, remoteAddress: hostileText },
+      ...{ clientId: hostileText, fileName: hostileText, serverId: hostileText, remoteAddress: hostileText },
       jobId: fc.oneof(jobId, hostileText),
     });
     fc.assert(

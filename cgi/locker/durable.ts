@@ -7,14 +7,12 @@
 //   syncFolder fsync(folder)          the name itself is on disk
 //
 // A failed fsync is never retried: the kernel may have dropped the pages and would report success the second time.
-import { closeSync, constants, fsyncSync, mkdirSync, openSync, writeSync } from 'node:fs';
+import { closeSync, fsyncSync, mkdirSync, openSync, writeSync } from 'node:fs';
 import { dirname } from 'node:path';
-
-const { O_CREAT, O_EXCL, O_WRONLY } = constants;
 
 /** Creates a file that did not exist, mode 0644; the descriptor is the caller's to close. Throws EEXIST. */
 export function openNew(path: string): number {
-  return openSync(path, O_WRONLY | O_CREAT | O_EXCL, 0o644);
+  return openSync(path, 'wx', 0o644);
 }
 
 /** Writes all of `bytes`. Throws ENOSPC, EDQUOT, EIO. */

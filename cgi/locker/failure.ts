@@ -12,8 +12,8 @@ export type LockerFailureKind =
 
 export class LockerFailure extends Error {
   readonly kind: LockerFailureKind;
-  constructor(kind: LockerFailureKind, message: string, options?: ErrorOptions) {
-    super(message, options);
+  constructor(kind: LockerFailureKind, message: string) {
+    super(message);
     this.kind = kind;
   }
 }
@@ -30,5 +30,5 @@ export function failureOf(error: unknown): LockerFailure {
   if (given === undefined || syscall === undefined) throw error;
   const code = QUOTA_ERRNOS.has(errno) ? 'EDQUOT' : given;
   const kind = FULL_CODES.has(code) ? 'full' : code === 'EEXIST' ? 'exists' : 'failed';
-  return new LockerFailure(kind, `${syscall} failed: ${code}`, { cause: error });
+  return new LockerFailure(kind, `${syscall} failed: ${code}`);
 }

@@ -19,10 +19,9 @@ export interface Lock {
 
 /** Takes the lock of a group and writes `readyLine` into it. Throws LockerFailure `exists` when somebody holds it. */
 export function takeLock(paths: GroupPaths, readyLine: string): Lock {
-  const fd = createLock(paths);
-  const lock = { path: paths.lck, fd };
+  const lock = { path: paths.lck, fd: createLock(paths) };
   try {
-    writeAll(fd, Buffer.from(readyLine));
+    writeAll(lock.fd, Buffer.from(readyLine));
     return lock;
   } catch (error) {
     releaseLock(lock);
@@ -67,11 +66,8 @@ export function isAbandoned(paths: GroupPaths): boolean {
 
 /** True also for a file that is not there. */
 function isOld(path: string): boolean {
-  return Date.now() - modifiedAt(path) > ABANDONED_AFTER_SECONDS * 1000;
-}
-
-function modifiedAt(path: string): number {
-  return lstatSync(path, { throwIfNoEntry: false })?.mtimeMs ?? 0;
+  const modifiedAt = lstatSync(path, { throwIfNoEntry: false })?.mtimeMs ?? 0;
+  return Date.now() - modifiedAt > ABANDONED_AFTER_SECONDS * 1000;
 }
 
 /**

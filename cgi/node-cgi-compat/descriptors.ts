@@ -6,32 +6,32 @@ const RETRY_MILLISECONDS = 5;
 
 /** Reads up to `buffer.length` bytes; 0 is the end. A reset connection counts as the end: the length check tells. */
 export function readSome(fd: number, buffer: Uint8Array): number {
-  for (;;) {
-    try {
-      return readSync(fd, buffer);
-    } catch (error) {
-      const { code } = error as NodeJS.ErrnoException;
-      if (code === 'ECONNRESET' || code === 'EOF') return 0;
-      if (code !== 'EAGAIN' && code !== 'EINTR') throw error;
-      if (code === 'EAGAIN') pause();
-    }
+  try {
+    return persist(() => readSync(fd, buffer));
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === 'ECONNRESET' || code === 'EOF') return 0;
+    throw error;
   }
 }
 
 /** Writes all of `bytes`, however many calls it takes. Throws what the last write threw (EPIPE: the peer left). */
 export function writeAll(fd: number, bytes: Uint8Array): void {
-  for (let offset = 0; offset < bytes.length; ) {
-    try {
-      offset += writeSync(fd, bytes, offset);
-    } catch (error) {
-      const { code } = error as NodeJS.ErrnoException;
-      if (code !== 'EAGAIN' && code !== 'EINTR') throw error;
-      if (code === 'EAGAIN') pause();
-    }
-  }
+  for (let offset = 0; offset < bytes.length; ) offset += persist(() => writeSync(fd, bytes, offset));
 }
 
-/** Somebody made the shared descriptor non-blocking; there is no blocking wait for it without an event loop. */
-function pause(): void {
-  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, RETRY_MILLISECONDS);
+/**
+ * Repeats a call that a signal interrupted, or whose descriptor somebody who shares it has made non-blocking: without an event loop there
+ * is no other way to wait for it.
+ */
+function persist(call: () => number): number {
+  for (;;) {
+    try {
+      return call();
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException;
+      if (code === 'EAGAIN') Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, RETRY_MILLISECONDS);
+      else if (code !== 'EINTR') throw error;
+    }
+  }
 }

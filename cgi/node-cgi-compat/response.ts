@@ -12,9 +12,9 @@ export interface CgiResponse {
   /** Content-Length in bytes. */
   contentLength: number;
   /** The bytes, or an open file that holds at least so many and is closed once they are sent. */
-  content?: Uint8Array | { fd: number };
+  content?: Uint8Array | { fd: number } | undefined;
   /** What is left to do once the answer is on its way. Must not throw. */
-  afterwards?: () => void;
+  afterwards?: (() => void) | undefined;
 }
 
 /** How the header is spelled: `nph` for a script that answers the client itself, `parsed` for one the server reads. */
@@ -32,24 +32,23 @@ export function formatHead(response: CgiResponse, style: HeaderStyle): string {
     ...response.headers.map(([name, value]) => `${name}: ${value}`),
     `Content-Length: ${response.contentLength}`,
   ];
-  for (const line of lines) {
-    if (!/^[\t\x20-\x7e]*$/.test(line))
-      throw new RangeError('a response header holds a control or non-ASCII character');
-  }
+  if (!lines.every((line) => /^[\t\x20-\x7e]*$/.test(line)))
+    throw new RangeError('a response header holds a control or non-ASCII character');
   return `${lines.join('\r\n')}\r\n\r\n`;
 }
 
 /** Writes header and content to `fd` and closes the content's file. A peer that left (EPIPE) is no error. */
 export function writeResponse(fd: number, response: CgiResponse, style: HeaderStyle): void {
+  const { content, contentLength } = response;
   try {
     writeAll(fd, Buffer.from(formatHead(response, style), 'latin1'));
-    if (response.content instanceof Uint8Array) writeAll(fd, response.content.subarray(0, response.contentLength));
-    else if (response.content) copyFile(response.content.fd, fd, response.contentLength);
+    if (content instanceof Uint8Array) writeAll(fd, content.subarray(0, contentLength));
+    else if (content) copyFile(content.fd, fd, contentLength);
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
     if (code !== 'EPIPE' && code !== 'ECONNRESET') throw error;
   } finally {
-    if (response.content && !(response.content instanceof Uint8Array)) closeSync(response.content.fd);
+    if (content && 'fd' in content) closeSync(content.fd);
   }
 }
 

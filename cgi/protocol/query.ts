@@ -1,5 +1,5 @@
 // The query strings of GET and PUT (docs/protocol.md, section 1): parsed by the server, formatted by the client.
-// The whole query is decoded first and then matched once; nothing is ever looked up by name in a half-parsed one.
+// The whole query is decoded first and then matched as a whole; nothing is ever looked up by name in a half-parsed one.
 import { isFileName, NAME_PATTERNS } from './names.ts';
 
 export type RunType = 'snapshot' | 'linktest';
@@ -94,21 +94,16 @@ function escapeValue(value: string): string {
   );
 }
 
+/** The values of the fields, with one pattern for all of them that grows by a field at a time, to know which one is at fault. */
 function matchFields(raw: string, fields: readonly (readonly [string, string])[]): string[] {
   const decoded = decodeQuery(raw);
-  const match = new RegExp(`^${fields.map(([name, pattern]) => `${name}=(${pattern})`).join('&')}$`).exec(decoded);
-  if (!match) throw new QueryError(findBadField(decoded, fields));
-  if (!isFileName(match[4] ?? '')) throw new QueryError('FILENAME');
-  return match.slice(1);
-}
-
-/** The first field up to which `decoded` does not match: for the message only. */
-function findBadField(decoded: string, fields: readonly (readonly [string, string])[]): string {
-  let prefix = '^';
-  for (const [name, pattern] of fields) {
-    prefix += `${name}=(?:${pattern})`;
-    if (!new RegExp(`${prefix}(?:&|$)`).test(decoded)) return name;
-    prefix += '&';
+  let pattern = '^';
+  let values: string[] = [];
+  for (const [name, allowed] of fields) {
+    pattern += `${name}=(${allowed})${name === fields.at(-1)?.[0] ? '$' : '(?:&|$)'}`;
+    const match = new RegExp(pattern).exec(decoded);
+    if (!match || (name === 'FILENAME' && !isFileName(match[4] ?? ''))) throw new QueryError(name);
+    values = match.slice(1);
   }
-  return fields.at(-1)?.[0] ?? 'query';
+  return values;
 }

@@ -15,26 +15,15 @@ export interface TimeFields {
 
 /** The fields of an instant, in GMT or in the machine's own zone. */
 export function timeFields(date: Date, useGmt: boolean): TimeFields {
-  // Shifting the instant by the zone's offset lets one set of getters serve both cases.
+  // Shifting the instant by the zone's offset lets GMT's fields serve both cases.
   const shifted = useGmt ? date : new Date(date.getTime() - date.getTimezoneOffset() * 60_000);
-  const midnight = Date.UTC(shifted.getUTCFullYear(), shifted.getUTCMonth(), shifted.getUTCDate());
-  return {
-    Y: pad(shifted.getUTCFullYear(), 4),
-    m: pad(shifted.getUTCMonth() + 1, 2),
-    d: pad(shifted.getUTCDate(), 2),
-    H: pad(shifted.getUTCHours(), 2),
-    M: pad(shifted.getUTCMinutes(), 2),
-    S: pad(shifted.getUTCSeconds(), 2),
-    j: pad((midnight - Date.UTC(shifted.getUTCFullYear(), 0, 1)) / 86_400_000 + 1, 3),
-  };
+  const [Y, m, d, H, M, S] = shifted.toISOString().split(/\D/) as [string, string, string, string, string, string];
+  const day = Math.floor((shifted.getTime() - Date.UTC(Number(Y), 0, 1)) / 86_400_000) + 1;
+  return { Y, m, d, H, M, S, j: String(day).padStart(3, '0') };
 }
 
 /** `2004-05-23 16:32:06` */
 export function formatTime(date: Date, useGmt: boolean): string {
   const { Y, m, d, H, M, S } = timeFields(date, useGmt);
   return `${Y}-${m}-${d} ${H}:${M}:${S}`;
-}
-
-function pad(value: number, width: number): string {
-  return String(value).padStart(width, '0');
 }
