@@ -18,7 +18,7 @@ export function timeFields(date: Date, useGmt: boolean): TimeFields {
   // Shifting the instant by the zone's offset lets GMT's fields serve both cases.
   const shifted = useGmt ? date : new Date(date.getTime() - date.getTimezoneOffset() * 60_000);
   const [Y, m, d, H, M, S] = shifted.toISOString().split(/\D/) as [string, string, string, string, string, string];
-  const day = Math.floor((shifted.getTime() - Date.UTC(Number(Y), 0, 1)) / 86_400_000) + 1;
+  const day = Math.floor((shifted.getTime() - Date.parse(`${Y}-01-01`)) / 86_400_000) + 1;
   return { Y, m, d, H, M, S, j: String(day).padStart(3, '0') };
 }
 
