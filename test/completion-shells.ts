@@ -30,7 +30,7 @@ exit 0
 const ZSH_INSIDE = `
 fpath=($COMPLETIONS $fpath)
 autoload -Uz compinit
-compinit -u -D
+compinit -u -C -d $INSIDE.dump
 compadd() {
   if [[ \${@[1,(i)(-|--)]} == *-(O|A|D)\\ * ]]; then builtin compadd "$@"; return; fi
   local -a hits

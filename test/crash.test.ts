@@ -1,4 +1,4 @@
-// kill -9 at any moment: 200 at random moments of real uploads, then one at every system call. Whatever is left, a .rdy never stands
+// kill -9 at any moment: many at random moments of real uploads, then one at every system call. Whatever is left, a .rdy never stands
 // beside streams that are not whole, a 200 was never said of a group that is not, and the locker goes on.
 import assert from 'node:assert/strict';
 import { closeSync, existsSync, openSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
@@ -29,9 +29,9 @@ import {
 } from './locker-upload.ts';
 import { readLog } from './tree.ts';
 
-const KILLS = 200;
+const KILLS = Number(process.env.WEBJOB_TEST_KILLS ?? 60);
 /** Lives at most; one whose kill comes after its end counts for nothing. */
-const LIVES = 400;
+const LIVES = 2 * KILLS;
 const WIDTH = 4;
 const SEED = Number(process.env.WEBJOB_TEST_SEED ?? 20040523);
 

@@ -100,10 +100,10 @@ for (const [index, shell] of SHELLS.entries()) {
       assert.equal(stdout, `0027\n${shop.path}\ntyped\n0\nno traps\n`);
     });
 
-    it('exits as the command did, every status in one shell or another', () => {
-      for (let status = index; status < 256; status += SHELLS.length) {
+    it('exits as the command did', () => {
+      // What a shell itself exits with, the ends, and some more in every shell.
+      for (const status of [1, 2, 126, 127, 128, 255, index + 10, 2 * index + 60, 3 * index + 160])
         assert.equal(run([...shell.words, pad, 'sh', '-c', `exit ${status}`]).code, status);
-      }
       for (const signal of [2, 9, 15]) {
         assert.equal(
           run([...shell.words, pad, 'sh', '-c', `kill -${signal} $$`]).code,
