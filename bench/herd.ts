@@ -9,19 +9,21 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { walkLocker } from '../cgi/locker/index.ts';
 import { configure, makeSite, type Site } from '../scripts/site.ts';
-import { type ServerNode, startBalancer, startServerNode, WAYS, type Way } from './nodes.ts';
+import { NODE_WAYS, type NodeWay, type ServerNode, startBalancer, startServerNode } from './nodes.ts';
 import { quantile } from './quantile.ts';
 
-const HELP = `Usage: node bench/herd.ts [--clients N] [--seconds N] [--way WAY] [--open N] [--no-kill]
+const HELP = `Usage: node bench/herd.ts [--clients N] [--seconds N] [--way WAY] [--processes N] [--open N]
+                           [--no-kill]
 
 Clients that arrive evenly within some seconds, each a GET and a PUT of 1 KiB through a balancer before two servers. One server is
 killed after a third of the time and comes back after another.
 
-  --clients N  how many (default 300; 10000 for the herd of docs/scale.md)
-  --seconds N  within how many they arrive (default 10; 60)
-  --way WAY    cgi, fcgid or proxy: how a server runs the script (default proxy)
-  --open N     connections at once at most; who finds none free waits (default 300)
-  --no-kill    both servers live
+  --clients N    how many (default 300; 10000 for the herd of docs/scale.md)
+  --seconds N    within how many they arrive (default 10; 60)
+  --way WAY      cgi, mod_fcgid or mod_proxy_fcgi: how a server runs the script (default mod_proxy_fcgi)
+  --processes N  behind mod_proxy_fcgi, for each server (default 4)
+  --open N       connections at once at most; who finds none free waits (default 300)
+  --no-kill      both servers live
 `;
 const TRIES = 30;
 const PAUSE_MS = 1_000;
@@ -124,27 +126,28 @@ async function live(client: number, tally: Tally, gate: Gate, port: number): Pro
 interface Options {
   clients: number;
   seconds: number;
-  way: Way;
+  way: NodeWay;
+  processes: number;
   open: number;
   kill: boolean;
 }
 
 async function release(site: Site, options: Options): Promise<Tally> {
-  const { clients, seconds, way, open, kill } = options;
+  const { clients, seconds, way, processes, open, kill } = options;
   const tally: Tally = {
     ...{ answers: new Map(), retries: 0, getMilliseconds: [], putMilliseconds: [], jobIds: [] },
     ...{ acknowledged: new Map(), gaveUp: 0, elapsedSeconds: 0 },
   };
   const gate = new Gate(open);
   const nodes: ServerNode[] = [];
-  for (const name of ['node_1', 'node_2']) nodes.push(await startServerNode(site, name, way));
+  for (const name of ['node_1', 'node_2']) nodes.push(await startServerNode(site, name, way, { processes }));
   const balancer = await startBalancer(site, nodes);
   const disturb = async (): Promise<void> => {
     await sleep((seconds * 1000) / 3);
     await nodes[0]?.kill();
     process.stderr.write('node_1 killed\n');
     await sleep((seconds * 1000) / 3);
-    nodes[0] = await startServerNode(site, 'node_1', way, nodes[0]?.port);
+    nodes[0] = await startServerNode(site, 'node_1', way, { processes, port: nodes[0]?.port });
     process.stderr.write('node_1 is back\n');
   };
   const start = performance.now();
@@ -209,23 +212,20 @@ function readOptions(): Options | undefined {
     options: {
       clients: { type: 'string', default: '300' },
       seconds: { type: 'string', default: '10' },
-      way: { type: 'string', default: 'proxy' },
+      way: { type: 'string', default: 'mod_proxy_fcgi' },
+      processes: { type: 'string', default: '4' },
       open: { type: 'string', default: '300' },
       'no-kill': { type: 'boolean', default: false },
       help: { type: 'boolean', default: false },
     },
   });
   if (values.help) return undefined;
-  for (const name of ['clients', 'seconds', 'open'] as const)
+  for (const name of ['clients', 'seconds', 'open', 'processes'] as const)
     if (!/^[1-9][0-9]{0,5}$/.test(values[name])) throw new RangeError(`--${name} is a whole number from 1`);
-  const way = WAYS.find((known) => known === values.way);
-  if (!way) throw new RangeError(`--way is ${WAYS.join(', ')}`);
-  const [clients, seconds, open] = [values.clients, values.seconds, values.open].map(Number) as [
-    number,
-    number,
-    number,
-  ];
-  return { clients, seconds, open, way, kill: !values['no-kill'] };
+  const way = NODE_WAYS.find((known) => known === values.way);
+  if (!way) throw new RangeError(`--way is ${NODE_WAYS.join(', ')}`);
+  const numbers = { clients: Number(values.clients), seconds: Number(values.seconds), open: Number(values.open) };
+  return { ...numbers, processes: Number(values.processes), way, kill: !values['no-kill'] };
 }
 
 async function main(): Promise<void> {

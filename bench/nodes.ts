@@ -1,22 +1,21 @@
 // Two servers of one locker and the balancer before them, each an httpd of its own on the loopback, with the shipped files; and a way to
 // kill a server as a power cut would. Each runs its script in one of the ways that are shipped.
-import { type ChildProcess, spawn } from 'node:child_process';
 import { chownSync, cpSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
 import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { custodyPath } from '../cgi/locker/index.ts';
-import { type HttpdServer, startHttpd } from '../scripts/httpd.ts';
-import { findWebUser, obtainFcgid, obtainHttpd } from '../scripts/httpd-package.ts';
+import { type HttpdOptions, type HttpdServer, startHttpd } from '../scripts/httpd.ts';
+import { findWebUser } from '../scripts/httpd-package.ts';
+import { startWay, WAYS, type Way } from '../scripts/resident.ts';
 import type { Site } from '../scripts/site.ts';
+import { findFamily } from './footprint.ts';
 
-export const WAYS = ['cgi', 'fcgid', 'proxy'] as const;
-export type Way = (typeof WAYS)[number];
+export const NODE_WAYS = ['cgi', ...WAYS] as const;
+export type NodeWay = 'cgi' | Way;
 
 const SHIPPED = join(import.meta.dirname, '..', 'apache');
 const START_LIMIT_MS = 20_000;
-const NODE_MODULES = ['remoteip', 'setenvif'];
-const WAY_MODULES: Record<Way, string[]> = { cgi: [], fcgid: ['fcgid'], proxy: ['proxy', 'proxy_fcgi'] };
 const BALANCER_MODULES =
   'proxy proxy_http proxy_balancer proxy_hcheck watchdog lbmethod_byrequests slotmem_shm headers'.split(' ');
 /** How many requests an httpd takes at once; the default of event is 400. Who comes on top waits in the listen queue. */
@@ -26,32 +25,58 @@ const ROOM_FOR_PROCESSES = 'StartServers 1\nServerLimit 1\nThreadsPerChild 8\nMa
 
 export interface ServerNode {
   port: number;
-  /** SIGKILL for httpd, its scripts and the process that stays. */
+  /** Of httpd, and of the process behind it. */
+  pids: number[];
+  /** SIGKILL for httpd, its scripts and the processes that stay. */
   kill(): Promise<void>;
   stop(): Promise<void>;
 }
 
-/** `port` is that of a server that was killed and comes back. */
-export async function startServerNode(site: Site, name: string, way: Way, port?: number): Promise<ServerNode> {
+export interface NodeOptions {
+  /** Behind mod_proxy_fcgi. */
+  processes?: number;
+  /** That of a server that was killed and comes back. */
+  port?: number | undefined;
+}
+
+export async function startServerNode(
+  site: Site,
+  name: string,
+  way: NodeWay,
+  { processes = 1, port }: NodeOptions = {},
+): Promise<ServerNode> {
   const own = makeOwn(site, name);
-  const resident = way === 'proxy' ? await startResident(own) : undefined;
-  const server = await startHttpd({
-    ...{ site: own, mpm: 'event', modules: [...NODE_MODULES, ...WAY_MODULES[way]] },
+  const options: Partial<HttpdOptions> = {
+    modules: ['remoteip', 'setenvif'],
+    before: `Define WEBJOB_BALANCER_ADDRESSES "127.0.0.2"
+Include "${join(SHIPPED, 'webjob-behind-proxy.conf')}"
+${way === 'cgi' ? ROOM_FOR_PROCESSES : ROOM}`,
     ...(port !== undefined && { port }),
-    program: (way === 'fcgid' ? obtainFcgid() : undefined) ?? obtainHttpd(),
-    ...linesOf(own, way),
-  });
-  return {
-    port: server.port,
-    kill: async () => {
-      for (const pid of [-server.pid, resident?.pid]) if (pid !== undefined) process.kill(pid, 'SIGKILL');
-      await untilGone(server.port);
-    },
-    stop: async () => {
-      await server.stop();
-      resident?.kill('SIGTERM');
-    },
   };
+  const { server, resident, close } =
+    way === 'cgi'
+      ? await startCgi(own, options)
+      : await startWay(way, own, options, ['--processes', String(processes)]);
+  const pids = [server.pid, ...(resident ? [resident.pid] : [])];
+  const kill = async (): Promise<void> => {
+    for (const pid of [...findFamily(pids), -server.pid]) signal(pid);
+    await untilGone(server.port);
+  };
+  return { port: server.port, pids, kill, stop: close };
+}
+
+async function startCgi(site: Site, options: Partial<HttpdOptions>) {
+  const server = await startHttpd({ ...options, site, mpm: 'event' });
+  return { server, resident: undefined, close: () => server.stop() };
+}
+
+/** Another may have ended because the first did. */
+function signal(pid: number): void {
+  try {
+    process.kill(pid, 'SIGKILL');
+  } catch {
+    return;
+  }
 }
 
 function makeOwn(site: Site, name: string): Site {
@@ -73,37 +98,6 @@ function makeOwn(site: Site, name: string): Site {
   return own;
 }
 
-function linesOf(own: Site, way: Way): { before: string; after: string } {
-  const include = (name: string): string => `Include "${join(SHIPPED, name)}"`;
-  const run = join(own.root, 'httpd-event');
-  const proxied = `Define WEBJOB_BALANCER_ADDRESSES "127.0.0.2"\n${include('webjob-behind-proxy.conf')}
-${way === 'cgi' ? ROOM_FOR_PROCESSES : ROOM}`;
-  if (way === 'cgi') return { before: proxied, after: '' };
-  const before = {
-    fcgid: `FcgidIPCDir "${run}/fcgid"
-FcgidProcessTableFile "${run}/fcgid_shm"
-Define WEBJOB_PATH ${run}:${dirname(process.execPath)}:/usr/bin:/bin`,
-    proxy: `Define WEBJOB_SOCKET "${join(own.root, 'run', 'socket')}"`,
-  }[way];
-  return { before: `${proxied}\n${before}`, after: include(`webjob-${way === 'proxy' ? 'proxy-fcgi' : way}.conf`) };
-}
-
-async function startResident(own: Site): Promise<ChildProcess> {
-  const user = process.getuid?.() === 0 ? findWebUser() : undefined;
-  const socket = join(own.root, 'run', 'socket');
-  const child = spawn(process.execPath, [join(own.cgiDirectory, 'nph-webjob.cgi'), '--listen', socket], {
-    stdio: ['ignore', 'ignore', 'inherit'],
-    ...(user && { uid: user.uid, gid: user.gid }),
-    env: {},
-    cwd: '/',
-  });
-  for (const deadline = Date.now() + START_LIMIT_MS; Date.now() < deadline; await sleep(10)) {
-    if (child.exitCode !== null) break;
-    if (await isListening({ path: socket })) return child;
-  }
-  throw new Error('the script does not listen');
-}
-
 /** The balancer on a virtual host of its own: where it listens is `secondPort`. */
 export function startBalancer(site: Site, [first, second]: ServerNode[]): Promise<HttpdServer> {
   const root = join(site.root, 'balancer');
@@ -121,14 +115,14 @@ export function startBalancer(site: Site, [first, second]: ServerNode[]): Promis
 
 async function untilGone(port: number): Promise<void> {
   for (const deadline = Date.now() + START_LIMIT_MS; Date.now() < deadline; await sleep(10)) {
-    if (!(await isListening({ port, host: '127.0.0.1' }))) return;
+    if (!(await isListening(port))) return;
   }
   throw new Error('a killed server still listens');
 }
 
-function isListening(place: { path: string } | { port: number; host: string }): Promise<boolean> {
+function isListening(port: number): Promise<boolean> {
   return new Promise((resolve) => {
-    const socket = connect(place, () => resolve(true)).on('error', () => resolve(false));
+    const socket = connect(port, '127.0.0.1', () => resolve(true)).on('error', () => resolve(false));
     socket.on('connect', () => socket.destroy());
   });
 }

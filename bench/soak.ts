@@ -1,6 +1,6 @@
 // A long life in a short time: so many requests through one process that stays, over its socket, as httpd sends them. Memory and
 // descriptors must not grow, and no job id and no name of an upload may come twice. Exits with 1 when one of these is so.
-import { chownSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { chownSync, readdirSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { connect, type Socket } from 'node:net';
 import { parseArgs } from 'node:util';
 import {
@@ -14,23 +14,31 @@ import {
 } from 'node-cgi-compat/responder';
 import { startResident } from '../scripts/resident.ts';
 import { makeSite, type Site } from '../scripts/site.ts';
+import { quantile } from './quantile.ts';
+import { installRestReport, type Rest, takeRest } from './rest.ts';
 
 const HELP = `Usage: node bench/soak.ts [--requests N] [--puts N]
 
-Sends requests through one resident process, eight at once: half over connections that are kept, half over new ones.
+Sends requests through one resident process, eight at once: half over connections that are kept, half over new ones. Twenty times it
+rests: no request is under way, the process collects its garbage twice, and is measured.
 
   --requests N  how many (default 1000000; the first 10000 warm it up)
   --puts N      one of so many is a PUT (default 50)
+
+  live    heap in use and memory outside of the heap that belongs to it, after the collection
+  RSS     what the process holds of the machine's memory, after the collection
+  before  the same before the collection
+  peak    the most since the rest before
+
+Ends with 1 when live memory or RSS at rest has grown by more than a fifth (median of the last five rests to that of the first five
+after the warm-up), when a descriptor is left open, an id or a name came twice, or a request failed.
 `;
 const LANES = 8;
 const WARM_UP = 10_000;
+const RESTS = 20;
+const COMPARED = 5;
 const MAX_GROWTH = 0.2;
 const BODY = Buffer.alloc(1024, 'x');
-
-interface Use {
-  megabytes: number;
-  descriptors: number;
-}
 
 interface Tally {
   asked: number;
@@ -51,7 +59,7 @@ async function main(): Promise<void> {
   for (const value of [requests, puts])
     if (!/^[1-9][0-9]{0,8}$/.test(value)) throw new RangeError('--requests and --puts are whole numbers from 1');
   const site = makeSite({ resident: true });
-  const resident = await startResident(site);
+  const resident = await startResident(site, [], installRestReport(site));
   try {
     process.exitCode = (await soak(site, resident.pid, resident.socket, Number(requests), Number(puts))) ? 0 : 1;
   } finally {
@@ -63,44 +71,46 @@ async function main(): Promise<void> {
 async function soak(site: Site, pid: number, socket: string, requests: number, puts: number): Promise<boolean> {
   const tally: Tally = { asked: 0, puts: 0, ids: new Set(), repeated: 0, failed: [] };
   const startedAt = performance.now();
-  const uses: Use[] = [];
+  const rests: Rest[] = [];
   let stored = 0;
-  // Steps of a tenth, and the first after the warm-up.
-  const tenths = Array.from({ length: 10 }, (_, i) => Math.ceil((requests * (i + 1)) / 10));
-  for (const stop of [
-    Math.min(WARM_UP, requests / 4),
-    ...tenths.filter((it) => it > Math.min(WARM_UP, requests / 4)),
-  ]) {
+  const warmUp = Math.min(WARM_UP, Math.ceil(requests / 4));
+  const stops = Array.from({ length: RESTS }, (_, i) => warmUp + Math.ceil(((requests - warmUp) * i) / (RESTS - 1)));
+  print(['requests', 'live MB', 'RSS MB', 'before', 'peak', 'fds', 'per s']);
+  for (const stop of stops) {
     await Promise.all(
       Array.from({ length: LANES }, (_, lane) => askInTurn(site, socket, tally, stop, puts, lane % 2 === 0)),
     );
     stored += clear(site);
-    const use = measure(pid);
-    uses.push(use);
+    const rest = await takeRest(site, pid);
+    rests.push(rest);
     const seconds = (performance.now() - startedAt) / 1000;
-    print([
-      tally.asked,
-      `${use.megabytes.toFixed(1)} MB`,
-      `${use.descriptors} descriptors`,
-      `${Math.round(tally.asked / seconds)}/s`,
-    ]);
+    const sizes = [rest.live, rest.rss, rest.before, rest.peak].map((megabytes) => megabytes.toFixed(1));
+    print([tally.asked, ...sizes, rest.descriptors, Math.round(tally.asked / seconds)]);
     if (tally.failed.length > 0) break;
   }
-  const [first, last] = [uses[0], uses.at(-1)];
-  // Memory goes up and down with the collector; what is never given back shows in the lows.
-  const half = Math.ceil(uses.length / 2);
-  const low = (part: Use[]): number => Math.min(...part.map(({ megabytes }) => megabytes));
-  const growth = low(uses.slice(half)) / low(uses.slice(0, half)) - 1;
-  const more = first && last ? last.descriptors - first.descriptors : Number.NaN;
-  print([
-    `growth ${(growth * 100).toFixed(1)} %`,
-    `descriptors ${more >= 0 ? '+' : ''}${more}`,
-    `${tally.repeated} ids repeated`,
-  ]);
-  print([`${tally.puts} uploads answered 200, ${stored} stored under names of their own`, ...tally.failed.slice(0, 3)]);
-  return (
-    growth <= MAX_GROWTH && more <= LANES && tally.repeated === 0 && stored === tally.puts && tally.failed.length === 0
-  );
+  return judge(rests, tally, stored);
+}
+
+function judge(rests: Rest[], tally: Tally, stored: number): boolean {
+  const growths = (['live', 'rss'] as const).map((what) => {
+    const median = (part: Rest[]): number =>
+      quantile(
+        part.map((rest) => rest[what]),
+        0.5,
+      );
+    return median(rests.slice(-COMPARED)) / median(rests.slice(0, COMPARED)) - 1;
+  });
+  const [live = Number.NaN, rss = Number.NaN] = growths;
+  const more = (rests.at(-1)?.descriptors ?? Number.NaN) - (rests[0]?.descriptors ?? Number.NaN);
+  const percent = (growth: number): string => `${growth > 0 ? '+' : ''}${(growth * 100).toFixed(1)} %`;
+  const lines = [
+    `growth: live ${percent(live)}, RSS ${percent(rss)}, descriptors ${more > 0 ? '+' : ''}${more}, ${tally.repeated} ids repeated`,
+    `${tally.puts} uploads answered 200, ${stored} stored under names of their own`,
+    ...tally.failed.slice(0, 3),
+  ];
+  process.stdout.write(`${lines.join('\n')}\n`);
+  const isFlat = growths.every((growth) => growth <= MAX_GROWTH) && more <= LANES;
+  return isFlat && tally.repeated === 0 && stored === tally.puts && tally.failed.length === 0;
 }
 
 /** One lane: asks until all lanes together have asked so often. */
@@ -180,11 +190,6 @@ class Client {
   }
 }
 
-function measure(pid: number): Use {
-  const kilobytes = Number(/^VmRSS:\s+(\d+) kB/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]);
-  return { megabytes: kilobytes / 1024, descriptors: readdirSync(`/proc/${pid}/fd`).length };
-}
-
 /** Takes the uploads away and the log, as an administrator and logrotate do; returns how many uploads were whole. */
 function clear(site: Site): number {
   const names = readdirSync(site.incoming);
@@ -196,8 +201,8 @@ function clear(site: Site): number {
   return names.filter((name) => name.endsWith('.rdy')).length;
 }
 
-function print(words: (string | number)[]): void {
-  process.stdout.write(`${words.join(', ')}\n`);
+function print(cells: (string | number)[]): void {
+  process.stdout.write(`${cells.map((cell) => String(cell).padStart(10)).join('')}\n`);
 }
 
 await main();

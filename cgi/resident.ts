@@ -5,11 +5,14 @@ import type { CgiRequest } from 'node-cgi-compat';
 import {
   createResponder,
   findPassedSocket,
+  joinLeader,
   type Listening,
   type ListeningPlace,
   listenAt,
+  type Membership,
   parseListeningPlace,
   type Responder,
+  startLeader,
 } from 'node-cgi-compat/responder';
 import type { parsePutQuery } from 'webjob-protocol';
 import type { handleRequest } from './handle.ts';
@@ -31,6 +34,7 @@ export interface Core {
 
 interface Options {
   place: ListeningPlace;
+  processes: number;
   /** 0 for a process that never ends by itself. */
   idleSeconds: number;
   /** How long nobody may have come before nobody more is expected, once we have left. */
@@ -47,39 +51,72 @@ export function serveResident(core: Core): void {
     core.complain(`error: ${error.message}`);
     process.exitCode = 1;
   };
+  let stop = (): void => {};
   try {
-    const options = readOptions(process.argv.slice(2));
+    const membership = joinLeader(() => stop());
+    const options = readOptions(process.argv.slice(2), membership?.leaderPid);
+    if (options.processes > 1 && !membership) {
+      lead(core, options);
+      return;
+    }
     const responder = openResponder(core);
-    listenAt(responder.server, options.place).then(
-      (listening) => stayUntilTold(responder, listening, options),
-      (error: Error) =>
+    (membership?.listen ?? listenAt)(responder.server, options.place).then(
+      (listening) => {
+        stop = stayUntilTold(responder, listening, options, membership);
+      },
+      (error: Error) => {
+        membership?.leave();
         fail(
           new Error(
             `httpd starts this script, or it needs a place to listen (docs/guide/resident.md): ${error.message}`,
           ),
-        ),
+        );
+      },
     );
   } catch (error) {
     fail(error as Error);
   }
 }
 
-function readOptions(args: string[]): Options {
-  const known = { listen: { type: 'string' }, idle: { type: 'string', default: '0' } } as const;
-  const { listen, idle } = parseArgs({ args, options: known }).values;
+function readOptions(args: string[], leaderPid?: number): Options {
+  const text = (value: string) => ({ type: 'string', default: value }) as const;
+  const known = { listen: { type: 'string' }, idle: text('0'), processes: text('1') } as const;
+  const { listen, idle, processes } = parseArgs({ args, options: known }).values;
   if (!/^[0-9]{1,6}$/.test(idle)) throw new RangeError('--idle is a number of seconds');
-  const idleSeconds = Number(idle);
+  if (!/^[1-9][0-9]?$/.test(processes)) throw new RangeError('--processes is a number from 1 to 99');
+  const numbers = { idleSeconds: Number(idle), processes: Number(processes) };
   if (listen !== undefined) {
     try {
-      return { place: parseListeningPlace(listen), idleSeconds, quietMilliseconds: QUIET_MS };
+      return { place: parseListeningPlace(listen), ...numbers, quietMilliseconds: QUIET_MS };
     } catch (error) {
       throw new RangeError(`--listen: ${(error as Error).message}`, { cause: error });
     }
   }
-  const passed = findPassedSocket(process.env);
+  const passed = findPassedSocket(process.env, leaderPid);
   // systemd holds its socket and starts the next process for whoever comes now; mod_fcgid has one socket for one process.
-  if (passed) return { place: passed, idleSeconds, quietMilliseconds: 0 };
-  return { place: { fd: 0 }, idleSeconds, quietMilliseconds: QUIET_MS };
+  if (passed) return { place: passed, ...numbers, quietMilliseconds: 0 };
+  if (numbers.processes > 1)
+    throw new RangeError('--processes is for --listen and for systemd: mod_fcgid starts its own');
+  return { place: { fd: 0 }, ...numbers, quietMilliseconds: QUIET_MS };
+}
+
+/** Serves nothing: starts those who do, and ends when the last one has. */
+function lead(core: Core, { place, processes, idleSeconds }: Options): void {
+  const leader = startLeader({ place, processes, onError: (error) => core.complain(error.message) });
+  let activity = 0;
+  let activeAt = performance.now();
+  const stop = (): void => {
+    clearInterval(looking);
+    leader.listening.leave();
+    leader.end();
+  };
+  const looking = setInterval(() => {
+    if (leader.activity() !== activity) activeAt = performance.now();
+    activity = leader.activity();
+    const isIdle = idleSeconds > 0 && performance.now() - activeAt > idleSeconds * 1000;
+    if (isIdle || leader.hasEnded() || !leader.listening.isOurs()) stop();
+  }, LOOK_MS);
+  for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, stop);
 }
 
 function openResponder(core: Core): Responder {
@@ -110,11 +147,13 @@ function findSpoolFolder(core: Core, read: SettingsReader, request: CgiRequest):
   }
 }
 
+/** Returns how it is told. */
 function stayUntilTold(
   responder: Responder,
   listening: Listening,
   { place, idleSeconds, quietMilliseconds }: Options,
-): void {
+  membership?: Membership,
+): () => void {
   const parent = process.ppid;
   let activity = responder.activity();
   let activeAt = performance.now();
@@ -124,12 +163,17 @@ function stayUntilTold(
     responder.end(quietMilliseconds);
   };
   const looking = setInterval(() => {
-    if (responder.isBusy() || responder.activity() !== activity) activeAt = performance.now();
+    if (responder.isBusy() || responder.activity() !== activity) {
+      activeAt = performance.now();
+      membership?.tellActivity();
+    }
     activity = responder.activity();
-    const isIdle = idleSeconds > 0 && performance.now() - activeAt > idleSeconds * 1000;
+    const isIdle = !membership && idleSeconds > 0 && performance.now() - activeAt > idleSeconds * 1000;
     // An httpd that was killed leaves its processes behind, with a socket that nobody knows any more.
     const isOrphan = 'fd' in place && place.fd === 0 && process.ppid !== parent;
     if (isIdle || isOrphan || !listening.isOurs()) stop();
   }, LOOK_MS);
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, stop);
+  responder.server.on('close', () => membership?.leave());
+  return stop;
 }

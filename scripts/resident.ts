@@ -23,7 +23,7 @@ export interface Resident {
 }
 
 /** Starts the script so that it listens on a socket in a folder of the web user. */
-export async function startResident(site: Site, args: string[] = []): Promise<Resident> {
+export async function startResident(site: Site, args: string[] = [], nodeOptions = ''): Promise<Resident> {
   const folder = join(site.root, 'run');
   const user = process.getuid?.() === 0 ? findWebUser() : undefined;
   mkdirSync(folder, { recursive: true });
@@ -36,7 +36,7 @@ export async function startResident(site: Site, args: string[] = []): Promise<Re
     // What the folders above the binary let the web user do is not the question here: it is root who starts it.
     ...(user && { uid: user.uid, gid: user.gid }),
     // As the shipped files have it.
-    env: { NODE_OPTIONS: '--max-old-space-size=64' },
+    env: { NODE_OPTIONS: `--max-old-space-size=64 --max-semi-space-size=4 ${nodeOptions}` },
     cwd: '/',
   });
   const resident = watch(child, socket);
@@ -95,10 +95,15 @@ export interface ResidentSite {
   close(): Promise<void>;
 }
 
-/** Serves a site, made with `resident`, in one of the ways. */
-export async function startWay(way: Way, site: Site, options: Partial<HttpdOptions> = {}): Promise<ResidentSite> {
+/** Serves a site, made with `resident`, in one of the ways. `args` are the resident process's. */
+export async function startWay(
+  way: Way,
+  site: Site,
+  options: Partial<HttpdOptions> = {},
+  args: string[] = [],
+): Promise<ResidentSite> {
   const { before, after } = linesOfWay(way, site, join(site.root, 'httpd-event'));
-  const resident = way === 'mod_proxy_fcgi' ? await startResident(site) : undefined;
+  const resident = way === 'mod_proxy_fcgi' ? await startResident(site, args) : undefined;
   try {
     const server = await startHttpd({
       ...{ site, mpm: 'event', ...options },

@@ -19,9 +19,12 @@ const FIRST_PASSED_FD = 3;
 /** The shortest limit of a path among the systems that have such sockets, less `.` and a process id. */
 const MAX_PATH_BYTES = 95;
 
-/** The socket that systemd passed to this very process; undefined when it passed none. Throws RangeError for more than one. */
-export function findPassedSocket(env: Readonly<Record<string, string | undefined>>): { fd: number } | undefined {
-  if (env.LISTEN_PID !== String(process.pid) || env.LISTEN_FDS === undefined) return undefined;
+/** The socket that systemd passed to the process `pid`; undefined when it passed none. Throws RangeError for more than one. */
+export function findPassedSocket(
+  env: Readonly<Record<string, string | undefined>>,
+  pid = process.pid,
+): { fd: number } | undefined {
+  if (env.LISTEN_PID !== String(pid) || env.LISTEN_FDS === undefined) return undefined;
   if (env.LISTEN_FDS !== '1') throw new RangeError('LISTEN_FDS is not 1: one socket for one service');
   return { fd: FIRST_PASSED_FD };
 }
@@ -39,31 +42,47 @@ export function parseListeningPlace(text: string): ListeningPlace {
  * there, dead or alive, in one step, so that no client finds nobody.
  */
 export async function listenAt(server: Server, place: ListeningPlace): Promise<Listening> {
-  if (!('path' in place)) {
-    await listening(server, 'fd' in place ? place : { port: place.port, host: '127.0.0.1' });
-    return { isOurs: () => true, leave: () => {} };
-  }
-  const { path } = place;
-  if (lstatSync(path, { throwIfNoEntry: false })?.isSocket() === false)
-    throw new Error('something that is no socket has this path');
-  // Node removes the name that it made when it stops to listen; by then another process may have the path.
-  const ownPath = `${path}.${process.pid}`;
-  const mask = process.umask(0o177);
+  checkPlace(place);
+  const first = firstPlace(place);
+  const mask = process.umask(OWNER_ALONE);
   try {
-    await listening(server, { path: ownPath });
+    await listenUnder(server, first);
   } finally {
     process.umask(mask);
   }
-  const { ino } = lstatSync(ownPath);
-  renameSync(ownPath, path);
+  return takePlace(place, first);
+}
+
+/** The mask of a process that makes a socket at a path. */
+export const OWNER_ALONE = 0o177;
+
+/** Throws Error when something else than a socket has the path. */
+export function checkPlace(place: ListeningPlace): void {
+  if ('path' in place && lstatSync(place.path, { throwIfNoEntry: false })?.isSocket() === false)
+    throw new Error('something that is no socket has this path');
+}
+
+/**
+ * Where a socket is made before it takes its place. Node removes the name that it made when it stops to listen; by then another process may
+ * have the path.
+ */
+export function firstPlace(place: ListeningPlace, pid = process.pid): ListeningPlace {
+  return 'path' in place ? { path: `${place.path}.${pid}` } : place;
+}
+
+/** Gives the socket that was made at `first` its place. */
+export function takePlace(place: ListeningPlace, first: ListeningPlace): Listening {
+  if (!('path' in place && 'path' in first)) return { isOurs: () => true, leave: () => {} };
+  const { path } = place;
+  const { ino } = lstatSync(first.path);
+  renameSync(first.path, path);
   const isOurs = (): boolean => lstatSync(path, { throwIfNoEntry: false })?.ino === ino;
   return { isOurs, leave: () => isOurs() && unlinkSync(path) };
 }
 
-function listening(
-  server: Server,
-  where: { fd: number } | { path: string } | { port: number; host: string },
-): Promise<void> {
+/** Makes the socket, under the name that is given and no other. */
+export function listenUnder(server: Server, place: ListeningPlace): Promise<void> {
+  const where = 'port' in place ? { ...place, host: '127.0.0.1' } : place;
   return new Promise((resolve, reject) => {
     server.once('error', reject);
     server.listen({ ...where, backlog: 511 }, () => {

@@ -1,0 +1,161 @@
+// All of it in one go: what httpd serves by itself, scripts that do nothing, a Perl script of the same work (bench/peer.pl), and WebJob in
+// every way in which it is shipped, in turn in one run, so that all of them see the same machine. Prints figures and ratios; asserts nothing.
+import { readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { cpus, loadavg, release } from 'node:os';
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+import { formatChart } from './chart.ts';
+import { watchFootprint } from './footprint.ts';
+import { askTogether, type Operation } from './load.ts';
+import { KILOBYTE, PERL, type Peer, startPeers } from './peers.ts';
+import { quantile } from './quantile.ts';
+import { formatTable, type Row } from './table.ts';
+
+const HELP = `Usage: node bench/all.ts [--quick] [--seconds N] [--turns N] [--large MIB] [--processes N]
+                         [--only TEXT] [--what TEXT] [--json] [--chart FILE]
+
+A static file, scripts that do nothing, a Perl script of equal work, and WebJob as a CGI, with mod_fcgid, with mod_proxy_fcgi, and on two
+servers behind a balancer: GET of 1 KiB, PUT of 1 KiB, 1 MiB and 1 GiB, by one client and by eight at once. Requests and megabytes a second
+are medians of the turns, p50 and p99 of all requests; memory is the most that httpd and everything behind it took, shared pages once.
+
+  --quick        all kinds, but for a moment only, and 16 MiB in place of 1 GiB
+  --seconds N    how long each kind is asked for in a turn (default 2)
+  --turns N      how often everything has its turn (default 3)
+  --large MIB    the large upload, by one client at a time (default 1024)
+  --processes N  of WebJob behind mod_proxy_fcgi (default 4)
+  --only TEXT    peers whose name holds this, and the Perl script
+  --what TEXT    only what holds this: 'GET', '1 KiB', ...
+  --json         one value a line: the machine, then each row
+  --chart FILE   writes a picture of requests a second (SVG), too
+`;
+const CLIENTS = [1, 8] as const;
+const MEGABYTE = 1024 * 1024;
+
+interface Options {
+  milliseconds: number;
+  turns: number;
+  largeMegabytes: number;
+  processes: number;
+  only: string;
+  what: string;
+  json: boolean;
+  chart: string | undefined;
+}
+
+interface Cell {
+  peer: Peer;
+  operation: Operation;
+  clients: number;
+  milliseconds: number[];
+  /** One a turn. */
+  rates: number[];
+  peakMegabytes: number;
+}
+
+async function main(): Promise<void> {
+  const options = readOptions();
+  if (!options) {
+    process.stdout.write(HELP);
+    return;
+  }
+  const loadBefore = loadavg()[0] ?? 0;
+  const { peers, close } = await startPeers(options.processes);
+  const cells: Cell[] = [];
+  try {
+    const chosen = peers.filter(({ name }) => name === PERL || name.includes(options.only));
+    for (const operation of listOperations(options.largeMegabytes).filter(({ name }) => name.includes(options.what))) {
+      // The large one by one client: eight would measure the disk alone, and need room for eight.
+      for (const clients of operation.bytes > MEGABYTE ? [1] : CLIENTS) {
+        const some = chosen.filter(({ methods }) => methods.includes(operation.method));
+        cells.push(...(await measure(some, operation, clients, options)));
+      }
+    }
+  } finally {
+    await close();
+  }
+  const rows = cells.map((cell) => formatRow(cell, cells));
+  const machine = {
+    ...{ cpus: cpus().length, model: cpus()[0]?.model ?? '', kernel: release(), node: process.version },
+    ...{ loadBefore, processes: options.processes },
+  };
+  if (options.chart !== undefined) writeFileSync(options.chart, formatChart(rows));
+  if (options.json) process.stdout.write([machine, ...rows].map((value) => `${JSON.stringify(value)}\n`).join(''));
+  else process.stdout.write(formatTable(rows));
+}
+
+function listOperations(largeMegabytes: number): Operation[] {
+  const large = largeMegabytes % 1024 === 0 ? `${largeMegabytes / 1024} GiB` : `${largeMegabytes} MiB`;
+  return [
+    { name: 'GET 1 KiB', method: 'GET', bytes: KILOBYTE },
+    { name: 'PUT 1 KiB', method: 'PUT', bytes: KILOBYTE },
+    { name: 'PUT 1 MiB', method: 'PUT', bytes: MEGABYTE },
+    { name: `PUT ${large}`, method: 'PUT', bytes: largeMegabytes * MEGABYTE },
+  ];
+}
+
+/** First a turn that warms up and shows the memory: to look for it takes time. */
+async function measure(peers: Peer[], operation: Operation, clients: number, options: Options): Promise<Cell[]> {
+  const cells = peers.map(
+    (peer): Cell => ({ peer, operation, clients, milliseconds: [], rates: [], peakMegabytes: 0 }),
+  );
+  for (let turn = 0; turn <= options.turns; turn += 1) {
+    for (const cell of cells) {
+      const { peer, milliseconds, rates } = cell;
+      const target = { ...peer, isEmpty: undefined };
+      const asked = peer.isEmpty ? { ...operation, bytes: 0 } : operation;
+      const when = turn === 0 ? 'memory' : `turn ${turn} of ${options.turns}`;
+      process.stderr.write(`${operation.name}, ${clients} at once, ${when}: ${peer.name}\n`);
+      const stop = turn === 0 ? watchFootprint(peer.pids) : undefined;
+      const load = await askTogether(target, asked, clients, options.milliseconds);
+      if (stop) cell.peakMegabytes = stop();
+      else {
+        milliseconds.push(...load.milliseconds);
+        rates.push(load.milliseconds.length / load.seconds);
+      }
+      for (const name of readdirSync(peer.incoming)) rmSync(join(peer.incoming, name));
+    }
+  }
+  return cells;
+}
+
+function formatRow(cell: Cell, cells: readonly Cell[]): Row {
+  const { peer, operation, clients, milliseconds, rates, peakMegabytes } = cell;
+  const rate = quantile(rates, 0.5);
+  const perl = cells.find(
+    (other) => other.peer.name === PERL && other.operation === operation && other.clients === clients,
+  );
+  const bytes = peer.isEmpty ? 0 : operation.bytes;
+  return {
+    ...{ operation: operation.name, clients, peer: peer.name },
+    ...{ isDurable: operation.method === 'PUT' ? peer.isDurable === true : undefined, requests: milliseconds.length },
+    p50Milliseconds: quantile(milliseconds, 0.5),
+    p99Milliseconds: quantile(milliseconds, 0.99),
+    ...{
+      requestsPerSecond: rate,
+      megabytesPerSecond: (rate * bytes) / 1e6,
+      toPerl: rate / quantile(perl?.rates ?? [], 0.5),
+    },
+    peakMegabytes,
+  };
+}
+
+function readOptions(): Options | undefined {
+  const text = (value: string) => ({ type: 'string', default: value }) as const;
+  const is = { type: 'boolean', default: false } as const;
+  const { values } = parseArgs({
+    options: {
+      ...{ quick: is, json: is, help: is, chart: { type: 'string' }, only: text(''), what: text('') },
+      ...{ seconds: text('2'), turns: text('3'), large: text('1024'), processes: text('4') },
+    },
+  });
+  if (values.help) return undefined;
+  for (const name of ['seconds', 'turns', 'large', 'processes'] as const)
+    if (!/^[1-9][0-9]{0,4}$/.test(values[name])) throw new RangeError(`--${name} is a whole number from 1`);
+  const { json, chart, only, what } = values;
+  const common = { processes: Number(values.processes), json, chart, only, what };
+  if (values.quick) return { milliseconds: 200, turns: 1, largeMegabytes: 16, ...common };
+  const { seconds, turns, large } = values;
+  return { milliseconds: Number(seconds) * 1000, turns: Number(turns), largeMegabytes: Number(large), ...common };
+}
+
+await main();

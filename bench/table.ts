@@ -1,0 +1,49 @@
+// The figures of bench/all.ts as a table for people.
+
+/** What was measured of one peer doing one thing; also a line of `--json`. */
+export interface Row {
+  operation: string;
+  /** At once. */
+  clients: number;
+  peer: string;
+  /** Of a PUT: on disk when it is answered. */
+  isDurable: boolean | undefined;
+  requests: number;
+  p50Milliseconds: number;
+  p99Milliseconds: number;
+  requestsPerSecond: number;
+  megabytesPerSecond: number;
+  /** Requests a second, to those of the Perl script. */
+  toPerl: number;
+  /** Of all processes of the server, pages that they share once. */
+  peakMegabytes: number;
+}
+
+const HEADING = ['p50 ms', 'p99 ms', 'requests/s', 'to Perl', 'MB/s', 'memory MB'];
+
+export function formatTable(rows: readonly Row[]): string {
+  const titleOf = ({ operation, clients }: Row): string =>
+    `${operation}, ${clients === 1 ? 'one client' : `${clients} clients`}`;
+  const blocks = [...new Set(rows.map(titleOf))].map((title) => {
+    const block = rows.filter((row) => titleOf(row) === title);
+    const heading = `${title.padEnd(26)}${HEADING.map((text) => text.padStart(11)).join('')}`;
+    const note = block.some(({ isDurable }) => isDurable) ? '* on disk when it is answered\n' : '';
+    return `${[heading, ...block.map(formatLine)].join('\n')}\n${note}`;
+  });
+  return blocks.join('\n');
+}
+
+function formatLine(row: Row): string {
+  const { p50Milliseconds, p99Milliseconds, requestsPerSecond, toPerl, megabytesPerSecond, peakMegabytes } = row;
+  const cells = [
+    ...[p50Milliseconds, p99Milliseconds, requestsPerSecond].map(short),
+    Number.isNaN(toPerl) ? '' : toPerl.toFixed(2),
+    ...[megabytesPerSecond, peakMegabytes].map(short),
+  ];
+  return `${`${row.peer}${row.isDurable ? ' *' : ''}`.padEnd(26)}${cells.map((cell) => cell.padStart(11)).join('')}`;
+}
+
+/** Three figures are all that is to be had. */
+function short(value: number): string {
+  return value.toFixed(value < 10 ? 2 : value < 100 ? 1 : 0);
+}

@@ -1,0 +1,311 @@
+// Several processes at one socket: one that dies is replaced and nothing acknowledged is lost, ids and names stay unique, the custody record
+// whole and the log complete; a hook holds up nobody; the end of the leader, by SIGTERM or not, is the end of all.
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { existsSync, readdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { after, before, describe, it } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { findJobIdParts } from 'webjob-protocol';
+import { type Resident, startResident, startWay } from '../scripts/resident.ts';
+import { configure, makeSite, type Site } from '../scripts/site.ts';
+import { custodyOf, readRecords } from './custody-record.ts';
+import { FastCgiClient, formatRequest } from './fastcgi-client.ts';
+import { giveAway } from './hooks-site.ts';
+import { get, put, putVariables } from './resident-requests.ts';
+import { askStrictly, type StrictAnswer } from './strict-client.ts';
+
+const THREE = ['--processes', '3'];
+/** More than any process id: what a process that stays counts in. */
+const STEP = 4_194_304;
+
+async function until(isTrue: () => boolean | Promise<boolean>): Promise<boolean> {
+  for (const deadline = Date.now() + 30_000; Date.now() < deadline; await sleep(20)) if (await isTrue()) return true;
+  return false;
+}
+
+/** The process ids of what a process started. */
+function childrenOf(pid: number): number[] {
+  return readFileSync(`/proc/${pid}/task/${pid}/children`, 'latin1').split(' ').filter(Boolean).map(Number);
+}
+
+/** False also for one that has ended and is not buried. */
+function isAlive(pid: number): boolean {
+  try {
+    return !/\) Z /.test(readFileSync(`/proc/${pid}/stat`, 'latin1'));
+  } catch {
+    return false;
+  }
+}
+
+function useSite(settings: Record<string, string> = {}) {
+  const started: Resident[] = [];
+  let made: Site | undefined;
+  before(() => {
+    made = makeSite({ resident: true, settings });
+  });
+  after(async () => {
+    await Promise.all(started.map((resident) => resident.stop()));
+    made?.remove();
+  });
+  const site = (): Site => {
+    assert.ok(made);
+    return made;
+  };
+  const start = async (args = THREE): Promise<Resident> => {
+    const resident = await startResident(site(), args);
+    started.push(resident);
+    return resident;
+  };
+  return { site, start };
+}
+
+/** What is in the locker of a job. */
+const outputOf = (site: Site, name: string): string => readFileSync(join(site.incoming, `${name}.out`), 'utf8');
+
+describe('three processes behind httpd, of which one is killed again and again', async () => {
+  const site = makeSite({ resident: true, settings: { PutNameFormat: '%jid' } });
+  const { server, resident, close } = await startWay('mod_proxy_fcgi', site, {}, THREE);
+  after(async () => {
+    await close();
+    site.remove();
+  });
+  const acknowledged = new Map<string, string>();
+  const statuses: number[] = [];
+  const ids: string[] = [];
+  const killed = new Set<number>();
+
+  const ask = async (method: 'GET' | 'PUT', jobId = '', content = ''): Promise<number> => {
+    const query = 'VERSION=webjob+1.4.0&SYSTEM=Linux&CLIENTID=client1&FILENAME=host.sh';
+    const put = `&RUNTYPE=snapshot&STDOUT_LENGTH=${content.length}&STDERR_LENGTH=0&STDENV_LENGTH=0`;
+    const head = [
+      `${method} /webjob/nph-webjob.cgi?${query}${method === 'PUT' ? put : ''} HTTP/1.1`,
+      ...[`Host: 127.0.0.1:${server.port}`, `Content-Length: ${content.length}`, 'Connection: close'],
+      ...[`Authorization: Basic ${btoa('client1:foo')}`, ...(jobId ? [`Job-Id: ${jobId}`] : []), '\r\n'],
+    ].join('\r\n');
+    const request = { port: server.port, head, body: [Buffer.from(content)], timeLimitSeconds: 120 };
+    // The answer of a process that was killed may break off.
+    const answer: StrictAnswer | undefined = await askStrictly(request).catch(() => undefined);
+    if (method === 'GET' && answer?.status === 200) ids.push(answer.headers.get('job-id') ?? '');
+    statuses.push(answer?.status ?? 0);
+    return answer?.status ?? 0;
+  };
+
+  it('serve on, and lose nothing that was acknowledged', async () => {
+    assert.ok(resident);
+    let isOver = false;
+    const lane = async (name: string): Promise<void> => {
+      for (let turn = 0; !isOver; turn += 1) {
+        const content = `${name} ${turn} `.repeat(1 + (turn % 3) * 4000);
+        if ((await ask('PUT', `${name}_${turn}`, content)) === 200) acknowledged.set(`${name}_${turn}`, content);
+        await ask('GET');
+      }
+    };
+    const lanes = ['a', 'b', 'c', 'd'].map(lane);
+    for (let kill = 0; kill < 4; kill += 1) {
+      const enough = acknowledged.size + 8;
+      assert.ok(await until(() => acknowledged.size >= enough), `${acknowledged.size} of ${enough}`);
+      const victim = childrenOf(resident.pid).find((pid) => !killed.has(pid));
+      assert.ok(victim);
+      killed.add(victim);
+      process.kill(victim, 'SIGKILL');
+      assert.ok(await until(() => childrenOf(resident.pid).filter(isAlive).length === 3 && !isAlive(victim)));
+      // As logrotate does it: nobody is told.
+      renameSync(site.logFile, `${site.logFile}.${kill}`);
+      writeFileSync(site.logFile, '');
+      giveAway(site.logFile);
+    }
+    isOver = true;
+    await Promise.all(lanes);
+    for (const [name, content] of acknowledged) {
+      assert.equal(outputOf(site, name), content, name);
+      assert.ok(existsSync(join(site.incoming, `${name}.rdy`)), name);
+    }
+    // What a killed process had in hand: at most what every lane waited for.
+    const lost = statuses.filter((status) => status !== 200);
+    assert.ok(lost.length <= killed.size * lanes.length, `${lost} of ${statuses.length}`);
+    assert.deepEqual(
+      lost.filter((status) => ![0, 502, 503].includes(status)),
+      [],
+    );
+    assert.match(resident.complaints(), /process \d+ ended with SIGKILL, another takes its place/);
+  });
+
+  it('issue no id twice, and all of them do', () => {
+    assert.equal(new Set(ids).size, ids.length);
+    const served = new Set(ids.map((id) => (findJobIdParts(id)?.sequence ?? 0) % STEP));
+    assert.ok([...killed].some((pid) => served.has(pid)) && served.size >= 3, [...served].join(' '));
+  });
+
+  it('keep one whole custody record, in which every acknowledged upload is', () => {
+    // A process that was killed amid its line leaves a torn one, which the next record covers.
+    const recorded = new Set(readRecords(custodyOf(site)).map(({ name }) => name));
+    assert.deepEqual(
+      [...acknowledged.keys()].filter((name) => !recorded.has(name)),
+      [],
+    );
+  });
+
+  it('write a line for every answer of theirs, into whichever file stands there', () => {
+    const folder = join(site.base, 'logfiles');
+    const names = readdirSync(folder).filter((name) => name.startsWith('nph-webjob.log'));
+    const lines = names.flatMap((name) => readFileSync(join(folder, name), 'utf8').split('\n').filter(Boolean));
+    assert.equal(names.length, 5);
+    for (const line of lines)
+      assert.match(line, /^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \S+ client1 127\.0\.0\.1 (?:GET|PUT) /);
+    const answered = statuses.filter((status) => status === 200).length;
+    const logged = lines.filter((line) => line.includes(' 200 -- ')).length;
+    // One that was killed between its line and its answer.
+    assert.ok(logged >= answered && logged <= answered + killed.size, `${logged} lines, ${answered} answers`);
+  });
+});
+
+describe('a hook that waits', () => {
+  const { site, start } = useSite({ PutNameFormat: '%jid' });
+
+  it('holds up nobody else', async () => {
+    const go = join(site().incoming, 'go');
+    const command = `until [ -e ${go} ]; do sleep 0.05; done`;
+    configure(site(), {
+      PutNameFormat: '%jid',
+      PutHookEnable: 'Y',
+      PutHookCommandLine: command,
+      PutHookTimeLimit: '60',
+    });
+    const { socket } = await start(['--processes', '2']);
+    let isDone = false;
+    const waiting = put(socket, site(), Buffer.from('slow'), 'slow').then((answer) => {
+      isDone = true;
+      return answer;
+    });
+    assert.ok(await until(() => existsSync(join(site().incoming, 'slow.out'))));
+    for (let turn = 0; turn < 10; turn += 1) assert.equal((await get(socket, site())).status, 200);
+    assert.equal(isDone, false);
+    writeFileSync(go, '');
+    assert.equal((await waiting).status, 200);
+  });
+});
+
+describe('the end of several processes', () => {
+  const { site, start } = useSite({ PutNameFormat: '%jid' });
+
+  it('by SIGTERM waits for the requests that have begun, and the start of the next ones loses nobody', async () => {
+    let current = await start();
+    const uploading = new FastCgiClient(current.socket);
+    const body = Buffer.alloc(200_000, 'x');
+    const whole = formatRequest(1, putVariables(site(), body.length, 'late'), body);
+    uploading.socket.write(whole.subarray(0, 100_000));
+    let isOver = false;
+    const statuses: number[] = [];
+    const ask = async (): Promise<void> => {
+      while (!isOver) statuses.push((await get(current.socket, site())).status);
+    };
+    const asking = [ask(), ask(), ask()];
+    const first = current;
+    for (let turn = 0; turn < 2; turn += 1) {
+      const next = await start();
+      await sleep(50);
+      const last = current;
+      current = next;
+      if (turn > 0) assert.equal(await last.stop(), 0);
+    }
+    isOver = true;
+    await Promise.all(asking);
+    assert.deepEqual([...new Set(statuses)], [200]);
+    uploading.socket.write(whole.subarray(100_000));
+    assert.equal((await uploading.answer(1)).status, 200);
+    assert.equal(await first.ended, 0, 'nobody can find it any more');
+    const workers = childrenOf(current.pid);
+    assert.equal(workers.length, 3);
+    assert.equal(await current.stop(), 0);
+    assert.deepEqual(workers.filter(isAlive), []);
+    assert.deepEqual(readdirSync(join(site().root, 'run')), [], 'no socket is left');
+  });
+
+  it('comes by itself when nobody asks', async () => {
+    const resident = await start([...THREE, '--idle', '2']);
+    assert.equal((await get(resident.socket, site())).status, 200);
+    assert.equal(await resident.ended, 0);
+    assert.equal(existsSync(resident.socket), false);
+  });
+
+  it('comes when the leader is killed, and the next one takes the path', async () => {
+    const resident = await start();
+    const workers = childrenOf(resident.pid);
+    process.kill(resident.pid, 'SIGKILL');
+    assert.ok(await until(() => workers.every((pid) => !isAlive(pid))), 'they end');
+    const next = await start();
+    assert.equal((await put(next.socket, site(), Buffer.from('after'), 'after')).status, 200);
+    for (const pid of childrenOf(next.pid)) process.kill(pid, 'SIGKILL');
+    assert.ok(await until(async () => (await get(next.socket, site()).catch(() => undefined))?.status === 200));
+  });
+});
+
+/** Stands in for systemd: holds a socket and passes it on as descriptor 3 to a program, again when that failed. */
+const ACTIVATE = `
+use Socket; use POSIX ();
+my ($path, @command) = @ARGV;
+$^F = 10;
+my $socket;
+socket($socket, PF_UNIX, SOCK_STREAM, 0) && bind($socket, sockaddr_un($path)) && listen($socket, 64) or die "$path: $!";
+chmod 0666, $path;
+for my $life (1 .. 3) {
+  my $child = fork;
+  if (!$child) {
+    POSIX::dup2(fileno($socket), 3) or die;
+    $ENV{LISTEN_FDS} = 1; $ENV{LISTEN_PID} = $$;
+    exec @command;
+  }
+  waitpid($child, 0);
+  print STDOUT "$child $?\\n";
+  exit if $? == 0;
+}
+`;
+
+describe('a socket that somebody else made', () => {
+  const { site } = useSite();
+
+  it('serves several, and is passed on again when all of them were killed', async () => {
+    const socket = join(site().root, 'passed');
+    const script = join(site().cgiDirectory, 'nph-webjob.cgi');
+    const words = ['-e', ACTIVATE, socket, process.execPath, script, '--processes', '2', '--idle', '3'];
+    const child = spawn('perl', words, { stdio: ['ignore', 'pipe', 'ignore'], env: {} });
+    let said = '';
+    child.stdout.on('data', (chunk: Buffer) => {
+      said += chunk;
+    });
+    const ended = new Promise((resolve) => child.on('exit', resolve));
+    const status = async (): Promise<number | undefined> => (await get(socket, site()).catch(() => undefined))?.status;
+    assert.ok(await until(() => existsSync(socket)));
+    assert.equal(await status(), 200);
+    const [leader = 0] = childrenOf(child.pid ?? 0);
+    for (const pid of childrenOf(leader)) process.kill(pid, 'SIGKILL');
+    assert.ok(await until(() => said.startsWith(`${leader} 256\n`)), said);
+    assert.ok(await until(async () => (await status()) === 200));
+    await ended;
+    assert.match(said, /^\d+ 256\n\d+ 0\n$/);
+    assert.equal(existsSync(socket), true);
+  });
+});
+
+describe('a start of several that cannot be', () => {
+  const { site } = useSite();
+
+  it('says what is wrong, once, and ends', async () => {
+    for (const [args, words] of [
+      [['--processes', '0', '--listen', '/tmp/x'], /^nph-webjob: error: --processes is a number from 1 to 99\n$/],
+      [['--processes', '2'], /^nph-webjob: error: --processes is for --listen and for systemd/],
+      [['--processes', '2', '--listen', site().propertiesFile], /something that is no socket has this path/],
+      [['--processes', '2', '--listen', join(site().root, 'none', 'socket')], /ENOENT|EACCES/],
+    ] as const) {
+      const script = join(site().cgiDirectory, 'nph-webjob.cgi');
+      const child = spawn(process.execPath, [script, ...args], { stdio: ['ignore', 'ignore', 'pipe'], env: {} });
+      let said = '';
+      child.stderr.on('data', (chunk: Buffer) => {
+        said += chunk;
+      });
+      assert.equal(await new Promise((resolve) => child.on('exit', resolve)), 1, said);
+      assert.match(said, words);
+    }
+  });
+});
