@@ -1,7 +1,7 @@
 // Where a resident process listens: on a socket that it was given (by mod_fcgid on descriptor 0, by systemd), at a path, or at a port of
 // the loopback. FastCGI knows no passwords: who reaches the socket is believed whatever he says.
-import { lstatSync, renameSync, unlinkSync } from 'node:fs';
 import type { Server } from 'node:net';
+import { checkPlace, firstPlace, listenUnder, OWNER_ALONE, takePlace } from './place.ts';
 
 /** A listening socket that is there, a path for one, or a port of 127.0.0.1. */
 export type ListeningPlace = { fd: number } | { path: string } | { port: number };
@@ -20,10 +20,7 @@ const FIRST_PASSED_FD = 3;
 const MAX_PATH_BYTES = 95;
 
 /** The socket that systemd passed to the process `pid`; undefined when it passed none. Throws RangeError for more than one. */
-export function findPassedSocket(
-  env: Readonly<Record<string, string | undefined>>,
-  pid = process.pid,
-): { fd: number } | undefined {
+export function findPassedSocket(env: NodeJS.ProcessEnv, pid = process.pid): { fd: number } | undefined {
   if (env.LISTEN_PID !== String(pid) || env.LISTEN_FDS === undefined) return undefined;
   if (env.LISTEN_FDS !== '1') throw new RangeError('LISTEN_FDS is not 1: one socket for one service');
   return { fd: FIRST_PASSED_FD };
@@ -51,43 +48,4 @@ export async function listenAt(server: Server, place: ListeningPlace): Promise<L
     process.umask(mask);
   }
   return takePlace(place, first);
-}
-
-/** The mask of a process that makes a socket at a path. */
-export const OWNER_ALONE = 0o177;
-
-/** Throws Error when something else than a socket has the path. */
-export function checkPlace(place: ListeningPlace): void {
-  if ('path' in place && lstatSync(place.path, { throwIfNoEntry: false })?.isSocket() === false)
-    throw new Error('something that is no socket has this path');
-}
-
-/**
- * Where a socket is made before it takes its place. Node removes the name that it made when it stops to listen; by then another process may
- * have the path.
- */
-export function firstPlace(place: ListeningPlace, pid = process.pid): ListeningPlace {
-  return 'path' in place ? { path: `${place.path}.${pid}` } : place;
-}
-
-/** Gives the socket that was made at `first` its place. */
-export function takePlace(place: ListeningPlace, first: ListeningPlace): Listening {
-  if (!('path' in place && 'path' in first)) return { isOurs: () => true, leave: () => {} };
-  const { path } = place;
-  const { ino } = lstatSync(first.path);
-  renameSync(first.path, path);
-  const isOurs = (): boolean => lstatSync(path, { throwIfNoEntry: false })?.ino === ino;
-  return { isOurs, leave: () => isOurs() && unlinkSync(path) };
-}
-
-/** Makes the socket, under the name that is given and no other. */
-export function listenUnder(server: Server, place: ListeningPlace): Promise<void> {
-  const where = 'port' in place ? { ...place, host: '127.0.0.1' } : place;
-  return new Promise((resolve, reject) => {
-    server.once('error', reject);
-    server.listen({ ...where, backlog: 511 }, () => {
-      server.off('error', reject);
-      resolve();
-    });
-  });
 }

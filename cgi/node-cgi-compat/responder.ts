@@ -5,7 +5,7 @@ import { Connection, type ConnectionOptions } from './connection.ts';
 
 export type { ConnectionOptions } from './connection.ts';
 export * from './fastcgi.ts';
-export { findPassedSocket, type Listening, type ListeningPlace, listenAt, parseListeningPlace } from './listener.ts';
+export * from './listener.ts';
 export * from './workers.ts';
 
 /** How a responder serves. */

@@ -3,15 +3,8 @@
 import cluster, { type Worker } from 'node:cluster';
 import { existsSync } from 'node:fs';
 import type { Server } from 'node:net';
-import {
-  checkPlace,
-  firstPlace,
-  type Listening,
-  type ListeningPlace,
-  listenUnder,
-  OWNER_ALONE,
-  takePlace,
-} from './listener.ts';
+import type { Listening, ListeningPlace } from './listener.ts';
+import { checkPlace, firstPlace, listenUnder, OWNER_ALONE, takePlace } from './place.ts';
 
 /** What a leader leads. */
 export interface LeaderOptions {
