@@ -3,7 +3,7 @@
 import { posix } from 'node:path';
 import type { Group } from 'webjob-locker';
 import { isClientId, isFileName, type LogLine } from 'webjob-protocol';
-import { NAME_TOKEN, tokenValues } from '../../cgi/tokens.ts';
+import { NAME_TOKEN, type TokenFacts, tokenValues } from '../../cgi/tokens.ts';
 import type { Site } from '../site.ts';
 import { readRecordFields } from './ending.ts';
 import { instantOf } from './log.ts';
@@ -73,9 +73,14 @@ export function makeGuesser(site: Site): (put: LogLine) => Guess[] {
   const parts = splitFormat(settings.putNameFormat);
   const hasTime = parts.some((part) => TIME_TOKENS.has(part));
   return (put) => {
-    const facts = {
-      ...{ clientId: put.clientId ?? '', command: put.fileName ?? '', jobId: decodeField(put.jobId ?? 'NA'), pid: 0 },
-      ...{ serverId: settings.serverId, remoteAddress: put.remoteAddress ?? 'NA', useGmt: settings.useGMT },
+    const facts: Omit<TokenFacts, 'at'> = {
+      clientId: put.clientId ?? '',
+      fileName: put.fileName ?? '',
+      jobId: decodeField(put.jobId ?? 'NA'),
+      pid: 0,
+      serverId: settings.serverId,
+      remoteAddress: put.remoteAddress ?? 'NA',
+      useGmt: settings.useGMT,
     };
     const received = instantOf(put, site).getTime() - put.seconds * 1000;
     return (hasTime ? [0, -1000, 1000] : [0]).flatMap((offset) => {
