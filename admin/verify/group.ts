@@ -1,6 +1,5 @@
 // One group of a locker against what is known of it: its files, the record of the run in its `.env`, and the custody record.
-import { createHash } from 'node:crypto';
-import { closeSync, constants, fstatSync, lstatSync, openSync, readSync, type Stats } from 'node:fs';
+import { lstatSync, type Stats } from 'node:fs';
 import { join } from 'node:path';
 import {
   EXTENSIONS,
@@ -12,8 +11,9 @@ import {
   STREAMS,
   type StreamName,
 } from 'webjob-locker';
-import { parseRecord } from 'webjob-protocol';
+import { parseRecord, type RunRecord } from 'webjob-protocol';
 import type { Finding, FindingKind } from './finding.ts';
+import { type Reading, readFile, statFile } from './reading.ts';
 import type { Deposit } from './records.ts';
 
 /** Whose files may lie in a locker. */
@@ -34,9 +34,12 @@ type Files = Partial<Record<Extension, Stats>>;
 /** The longest record of a run, and the longest `.rdy`, that are read as such. */
 const MAX_ENV_BYTES = 1024 * 1024;
 const MAX_READY_BYTES = 512;
-const HASHES: Record<string, string | undefined> = { MD5: 'md5', SHA1: 'sha1', SHA256: 'sha256', SHA512: 'sha512' };
-/** Everything here is synchronous: one is enough. */
-const buffer = Buffer.allocUnsafe(1024 * 1024);
+const ALGORITHMS: ReadonlyMap<string, string> = new Map([
+  ['MD5', 'md5'],
+  ['SHA1', 'sha1'],
+  ['SHA256', 'sha256'],
+  ['SHA512', 'sha512'],
+]);
 
 /** The files of a group as they are at this moment. */
 export function statGroup(locker: string, name: string): Files {
@@ -53,6 +56,8 @@ export function touchedAt(files: Files): number {
   return Math.max(...Object.values(files).flatMap(({ mtimeMs, ctimeMs }) => [mtimeMs, ctimeMs]));
 }
 
+type Look = (extension: Extension, reading: Reading | undefined) => Reading | undefined;
+
 /** Looks at a group as it stands. `deposit` is what the custody record says of it; without `contents` no stream is read. */
 export function checkGroup(
   locker: string,
@@ -62,43 +67,40 @@ export function checkGroup(
   contents: boolean,
 ): GroupReport {
   const paths = groupPaths(join(locker, name));
-  const files = statGroup(locker, name);
   const report: GroupReport = { findings: [], bytes: 0, inProgress: false };
   const find = (kind: FindingKind, detail: string, extension?: Extension): void => {
     report.findings.push({ kind, place: extension ? `${name}.${extension}` : name, detail });
   };
-  for (const extension of EXTENSIONS) {
-    const stats = files[extension];
-    if (stats) for (const [kind, detail] of findRights(stats, owners)) find(kind, detail, extension);
-  }
-  if (files.lck) {
+  const look: Look = (extension, reading) => {
+    if (reading) for (const [kind, detail] of findRights(reading.stats, owners)) find(kind, detail, extension);
+    if (reading?.failure) find('unreadable', reading.failure, extension);
+    return reading;
+  };
+  if (look('lck', statFile(paths.lck))) {
     if (isAbandoned(paths)) find('lock-abandoned', 'a lock beside which nothing changed for an hour', 'lck');
     else report.inProgress = true;
   }
-  const missing = STREAMS.filter((stream) => !files[stream]);
-  if (!files.rdy) {
-    if (missing.length < STREAMS.length && !report.inProgress) find('incomplete', 'streams without .rdy');
+  const ready = look('rdy', readFile(paths.rdy, { maxTextBytes: MAX_READY_BYTES }));
+  if (!ready) {
+    const started = STREAMS.filter((stream) => look(stream, statFile(paths[stream])));
+    if (started.length > 0 && !report.inProgress) find('incomplete', 'streams without .rdy');
     return report;
   }
-  report.announcedAt = files.rdy.mtimeMs;
-  for (const stream of missing) find('stream-missing', 'a .rdy without this stream', stream);
-  try {
-    const env = files.env ? parseEnv(readSmall(paths.env, MAX_ENV_BYTES)) : undefined;
-    const ready = readSmall(paths.rdy, MAX_READY_BYTES);
-    for (const detail of findReady(ready, deposit, env?.get('Jid'))) find('ready-wrong', detail, 'rdy');
-    for (const stream of STREAMS) {
-      if (!contents || !files[stream]) continue;
-      report.bytes += files[stream].size;
-      for (const [kind, detail] of checkStream(paths[stream], stream, deposit, env)) find(kind, detail, stream);
-    }
-  } catch (error) {
-    const { code, path } = error as NodeJS.ErrnoException;
-    if (code === undefined) throw error;
-    find(
-      'unreadable',
-      code,
-      EXTENSIONS.find((extension) => path === paths[extension]),
-    );
+  report.announcedAt = ready.stats.mtimeMs;
+  const sha256 = deposit && contents ? ['sha256'] : [];
+  const env = look('env', readFile(paths.env, { algorithms: sha256, maxTextBytes: MAX_ENV_BYTES }));
+  const record = env && parseEnv(env.text);
+  if (!ready.failure)
+    for (const detail of findReady(ready.text, deposit, record?.Jid)) find('ready-wrong', detail, 'rdy');
+  for (const stream of STREAMS) {
+    const claim = findClaim(stream, record);
+    const wanted = { algorithms: claim ? [...new Set([...sha256, claim.algorithm])] : sha256 };
+    const read = (path: string): Reading | undefined => (contents ? readFile(path, wanted) : statFile(path));
+    const reading = stream === 'env' ? env : look(stream, read(paths[stream]));
+    if (!reading) find('stream-missing', 'a .rdy without this stream', stream);
+    if (!reading || reading.failure || !contents) continue;
+    report.bytes += reading.size;
+    for (const [kind, detail] of checkStream(reading, stream, deposit, claim)) find(kind, detail, stream);
   }
   return report;
 }
@@ -126,65 +128,38 @@ function* findReady(ready: string, deposit: Deposit | undefined, jobId: string |
 }
 
 /** The fields of a record of a run; undefined for what is none. */
-function parseEnv(text: string): Map<string, string> | undefined {
+function parseEnv(text: string): RunRecord['fields'] | undefined {
   try {
-    return new Map(Object.entries(parseRecord(text).fields));
+    return parseRecord(text).fields;
   } catch {
     return undefined;
   }
 }
 
-function checkStream(
-  path: string,
+/** What the record of a run says that a stream is. */
+interface Claim {
+  hashType: string;
+  algorithm: string;
+  digest: string;
+}
+
+function findClaim(stream: StreamName, record: RunRecord['fields'] | undefined): Claim | undefined {
+  if (!record || stream === 'env') return undefined;
+  const [hashType, digest] = [record.HashType, stream === 'out' ? record.StdOutHash : record.StdErrHash];
+  const algorithm = ALGORITHMS.get(hashType);
+  return algorithm && digest !== 'NA' ? { hashType, algorithm, digest } : undefined;
+}
+
+function* checkStream(
+  { size, digests }: Reading,
   stream: StreamName,
   deposit: Deposit | undefined,
-  env: Map<string, string> | undefined,
-): [FindingKind, string][] {
-  const claimed = stream === 'env' ? undefined : env?.get(stream === 'out' ? 'StdOutHash' : 'StdErrHash');
-  const type = claimed === undefined || claimed === 'NA' ? undefined : HASHES[env?.get('HashType') ?? ''];
-  const wanted = new Set([...(deposit ? ['sha256'] : []), ...(type ? [type] : [])]);
-  const { size, digests } = digestFile(path, [...wanted]);
-  const found: [FindingKind, string][] = [];
+  claim: Claim | undefined,
+): Generator<[FindingKind, string]> {
   if (deposit && size !== deposit.bytes[stream])
-    found.push(['size-changed', `${size} bytes, ${deposit.bytes[stream]} when it was deposited`]);
+    yield ['size-changed', `${size} bytes, ${deposit.bytes[stream]} when it was deposited`];
   else if (deposit && digests.get('sha256') !== deposit.sha256[stream])
-    found.push(['digest-changed', 'not the SHA-256 of the custody record']);
-  if (type && digests.get(type) !== claimed?.toLowerCase())
-    found.push(['hash-wrong', `not the ${env?.get('HashType')} of the record of the run`]);
-  return found;
-}
-
-/** Reads a file once; the digests are in lower-case hex. */
-function digestFile(path: string, algorithms: string[]): { size: number; digests: Map<string, string> } {
-  const hashes = algorithms.map((algorithm) => ({ algorithm, hash: createHash(algorithm) }));
-  let size = 0;
-  withFile(path, (fd) => {
-    if (hashes.length === 0) size = fstatSync(fd).size;
-    else
-      for (let count = readSync(fd, buffer); count > 0; count = readSync(fd, buffer)) {
-        for (const { hash } of hashes) hash.update(buffer.subarray(0, count));
-        size += count;
-      }
-  });
-  return { size, digests: new Map(hashes.map(({ algorithm, hash }) => [algorithm, hash.digest('hex')])) };
-}
-
-/** The text of a file up to a limit; one byte more tells that it went on. */
-function readSmall(path: string, limit: number): string {
-  return withFile(path, (fd) => {
-    const count = readSync(fd, buffer, 0, Math.min(buffer.length, limit), 0);
-    return buffer.toString('latin1', 0, count) + (fstatSync(fd).size > count ? '\0' : '');
-  });
-}
-
-/** Opens without following a link, and without waiting for what is no file. */
-function withFile<Type>(path: string, work: (fd: number) => Type): Type {
-  const fd = openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
-  try {
-    return work(fd);
-  } catch (error) {
-    throw Object.assign(error as Error, { path });
-  } finally {
-    closeSync(fd);
-  }
+    yield ['digest-changed', 'not the SHA-256 of the custody record'];
+  if (claim && digests.get(claim.algorithm) !== claim.digest.toLowerCase())
+    yield ['hash-wrong', `not the ${claim.hashType} of the record of the run`];
 }
