@@ -24,8 +24,8 @@ process.stdout.on('error', (error: NodeJS.ErrnoException) =>
 );
 // What ends before it knows its code has failed. A command sets another one by process.exitCode.
 process.exitCode = EXIT_CODES.failed;
-makeProgram()
-  .parseAsync(process.argv)
+makeProgram(process.argv.slice(2))
+  .then((program) => program.parseAsync(process.argv))
   .then(() => {
     if (process.exitCode === EXIT_CODES.failed) process.exitCode = EXIT_CODES.ok;
   })

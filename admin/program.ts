@@ -1,43 +1,35 @@
 // The webjobctl command line: one file a command, put together here and nothing else.
 import { Command } from 'commander';
-import { clientCommand } from './clients/command.ts';
-import { completionCommand } from './completion/command.ts';
-import { configtestCommand } from './configtest/command.ts';
-import { custodyCommand } from './custody/command.ts';
-import { exportCommand } from './database/export.ts';
-import { indexCommand } from './database/indexing.ts';
-import { FIND_COMMANDS } from './find/commands.ts';
-import { initCommand } from './init/command.ts';
-import { holdCommand } from './keep/hold.ts';
-import { pruneCommand } from './keep/prune.ts';
-import { metricsCommand } from './metrics.ts';
-import { packCommand } from './packs/pack.ts';
-import { unpackCommand } from './packs/unpack.ts';
-import { reportCommand } from './report.ts';
-import { signCommand } from './sign/command.ts';
-import { verifyCommand } from './verify/command.ts';
 
 declare const WEBJOB_VERSION: string;
 
-/** Every command, in the order in which an operator meets them. */
-const COMMANDS: (() => Command)[] = [
-  initCommand,
-  clientCommand,
-  configtestCommand,
-  signCommand,
-  ...FIND_COMMANDS,
-  reportCommand,
-  metricsCommand,
-  indexCommand,
-  exportCommand,
-  pruneCommand,
-  holdCommand,
-  packCommand,
-  unpackCommand,
-  verifyCommand,
-  custodyCommand,
-  completionCommand,
-];
+type MakeCommand = () => Command;
+
+/** Every command, in the order in which an operator meets them. Each is loaded only when it is asked for: all of them take longer than most
+ * have to do. */
+const COMMANDS: ReadonlyMap<string, () => Promise<MakeCommand>> = new Map([
+  ['init', async () => (await import('./init/command.ts')).initCommand],
+  ['client', async () => (await import('./clients/command.ts')).clientCommand],
+  ['configtest', async () => (await import('./configtest/command.ts')).configtestCommand],
+  ['sign', async () => (await import('./sign/command.ts')).signCommand],
+  ['jobs', async () => (await import('./find/jobs.ts')).jobsCommand],
+  ['show', async () => (await import('./find/show.ts')).showCommand],
+  ['diff', async () => (await import('./find/diff.ts')).diffCommand],
+  ['search', async () => (await import('./find/search.ts')).searchCommand],
+  ['tail', async () => (await import('./find/tail.ts')).tailCommand],
+  ['clients', async () => (await import('./find/clients.ts')).clientsCommand],
+  ['report', async () => (await import('./report.ts')).reportCommand],
+  ['metrics', async () => (await import('./metrics.ts')).metricsCommand],
+  ['index', async () => (await import('./database/indexing.ts')).indexCommand],
+  ['export', async () => (await import('./database/export.ts')).exportCommand],
+  ['prune', async () => (await import('./keep/prune.ts')).pruneCommand],
+  ['hold', async () => (await import('./keep/hold.ts')).holdCommand],
+  ['pack', async () => (await import('./packs/pack.ts')).packCommand],
+  ['unpack', async () => (await import('./packs/unpack.ts')).unpackCommand],
+  ['verify', async () => (await import('./verify/command.ts')).verifyCommand],
+  ['custody', async () => (await import('./custody/command.ts')).custodyCommand],
+  ['completion', async () => (await import('./completion/command.ts')).completionCommand],
+]);
 
 const EXPLANATION = `
 The files are the truth: webjobctl reads the same nph-webjob.cfg, locker and logs as the server, and needs no daemon.
@@ -51,8 +43,11 @@ Exit codes:
 
 man webjobctl tells the rest.`;
 
-/** All of it, ready to parse. Its commands set process.exitCode, or throw Failure or CommanderError. */
-export function makeProgram(): Command {
+/**
+ * What these words of a command line need, ready to parse them: one command when they begin with its name, else all of them. Its commands set
+ * process.exitCode, or throw Failure or CommanderError.
+ */
+export async function makeProgram(words: readonly string[]): Promise<Command> {
   const program = new Command('webjobctl')
     .description('Set up and check a WebJob site, and find, check and keep what its clients sent.')
     .option('-c, --config <file>', 'nph-webjob.cfg (else WEBJOB_PROPERTIES_FILE, else where the server looks)')
@@ -61,8 +56,19 @@ export function makeProgram(): Command {
     .helpOption('-h, --help', 'print this help')
     .addHelpText('after', EXPLANATION)
     .showSuggestionAfterError();
-  for (const make of COMMANDS) program.addCommand(make());
+  const asked = COMMANDS.get(findCommand(words) ?? '');
+  for (const load of asked ? [asked] : COMMANDS.values()) program.addCommand((await load())());
   return prepare(program);
+}
+
+/** The word that stands where a command's name does; undefined for `completion` too, which tells of all of them. */
+function findCommand(words: readonly string[]): string | undefined {
+  for (let at = 0; at < words.length; at++) {
+    const word = words[at] ?? '';
+    if (word === '-c' || word === '--config') at++;
+    else if (word !== '--json' && !/^(?:-c.|--config=)/.test(word)) return word === 'completion' ? undefined : word;
+  }
+  return undefined;
 }
 
 /** Errors in our voice, and every command knows the global options in whatever place they stand. */

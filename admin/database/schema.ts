@@ -8,9 +8,12 @@ import { JOB_COLUMNS } from './columns.ts';
 import { APPLICATION_ID, type Database, openDatabase } from './sqlite.ts';
 
 /** Goes up with every change of the tables: an index of another version is made anew. */
-export const SCHEMA_VERSION = 1;
+export const SCHEMA_VERSION = 2;
 
 const TYPES = { text: 'TEXT', integer: 'INTEGER', timestamp: 'TEXT' } as const;
+
+/** Columns of jobs that have an index, `jobs_at` and so on. */
+export const JOB_INDEXES = ['at', 'job_id', 'client', 'group_name'] as const;
 
 /**
  * The trigrams of what clients sent, without the text itself: they tell in which groups a text can be, and whoever asks looks there. `whole`
@@ -22,12 +25,9 @@ CREATE TABLE IF NOT EXISTS jobs (
   id INTEGER PRIMARY KEY,
   ${JOB_COLUMNS.map(({ name, type }) => `${name} ${TYPES[type]}`).join(',\n  ')}
 );
-CREATE INDEX IF NOT EXISTS jobs_at ON jobs (at);
-CREATE INDEX IF NOT EXISTS jobs_job_id ON jobs (job_id);
-CREATE INDEX IF NOT EXISTS jobs_client ON jobs (client);
-CREATE INDEX IF NOT EXISTS jobs_group_name ON jobs (group_name);
 CREATE TABLE IF NOT EXISTS groups (
-  id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, stamp TEXT NOT NULL, whole INTEGER NOT NULL, seen INTEGER NOT NULL
+  id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, stamp TEXT NOT NULL, whole INTEGER NOT NULL, seen INTEGER NOT NULL,
+  job_id TEXT, exit_code INTEGER, signal INTEGER, is_good INTEGER
 );
 CREATE INDEX IF NOT EXISTS groups_whole ON groups (id) WHERE NOT whole;
 CREATE VIRTUAL TABLE IF NOT EXISTS texts USING fts5 (
@@ -56,7 +56,7 @@ export function openToFill(path: string, rebuild: boolean): Database {
     database = openDatabase(path, false);
   }
   database.exec(`PRAGMA application_id = ${APPLICATION_ID}; PRAGMA journal_mode = TRUNCATE; PRAGMA synchronous = NORMAL;
-    PRAGMA cache_size = -65536; PRAGMA temp_store = FILE; BEGIN; ${TABLES} PRAGMA user_version = ${SCHEMA_VERSION}; COMMIT;`);
+    PRAGMA cache_size = -16384; PRAGMA temp_store = FILE; BEGIN; ${TABLES} PRAGMA user_version = ${SCHEMA_VERSION}; COMMIT;`);
   return database;
 }
 

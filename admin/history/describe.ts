@@ -3,7 +3,6 @@ import { EXTENSIONS, type Group, statGroupFile } from 'webjob-locker';
 import { isSuccess, type LogLine } from 'webjob-protocol';
 import type { Job } from '../job.ts';
 import type { Site } from '../site.ts';
-import { readEnding } from './ending.ts';
 import { instantOf } from './log.ts';
 import type { NameFacts } from './names.ts';
 import type { Uploads } from './uploads.ts';
@@ -33,7 +32,7 @@ export function describeEnded(site: Site, uploads: Uploads, { get, puts }: Ended
   const broken = put && found.length === 0 && BREAKS_OFF.has(put.status) ? uploads.findBroken(put) : undefined;
   const job = { ...describeLines(site, get, put), group: found.at(-1) ?? broken, uploads: found };
   if (broken) return { ...job, state: 'incomplete' };
-  return job.group ? addEnding(site, job) : job;
+  return job.group ? addEnding(uploads, job) : job;
 }
 
 /** What the log alone says. */
@@ -47,27 +46,28 @@ export function describeLines(site: Site, get: LogLine | undefined, put: LogLine
   };
 }
 
-export function describeStray(site: Site, { group, at, jobId, clientId, command, get }: Stray): Job {
+export function describeStray(uploads: Uploads, { group, at, jobId, clientId, command, get }: Stray): Job {
   const isComplete = group.has.has('rdy');
   const job: Job = {
     ...{ jobId, clientId, command, at, get, put: undefined, group, uploads: isComplete ? [group] : [] },
     ...{ state: 'incomplete', exitCode: undefined, signal: undefined },
   };
   if (!isComplete) return job;
-  return get ? addEnding(site, job) : { ...addEnding(site, job), state: 'orphan' };
+  return get ? addEnding(uploads, job) : { ...addEnding(uploads, job), state: 'orphan' };
 }
 
-/** When a group was announced, or while it is not, when it changed last; undefined when it is gone. */
-export function lastChange(site: Site, group: Group): Date | undefined {
-  const extensions = group.has.has('rdy') ? (['rdy'] as const) : EXTENSIONS;
+/** When a group was announced, or while it is not, when it changed last; undefined when it is gone. A group of which no more than the name is
+ * known is complete. */
+export function lastChange(site: Site, group: Pick<Group, 'name'> & Partial<Group>): Date | undefined {
+  const extensions = !group.has || group.has.has('rdy') ? (['rdy'] as const) : EXTENSIONS;
   const times = extensions.flatMap(
     (extension) => statGroupFile(site.settings.incomingDirectory, group.name, extension)?.mtimeMs ?? [],
   );
   return times.length > 0 ? new Date(Math.max(...times)) : undefined;
 }
 
-function addEnding(site: Site, job: Job): Job {
-  const ending = job.group && readEnding(site, job.group);
+function addEnding(uploads: Uploads, job: Job): Job {
+  const ending = job.group && uploads.findEnding(job.group);
   if (!ending) return { ...job, state: 'done' };
   return { ...job, state: ending.isGood ? 'done' : 'failed', exitCode: ending.exitCode, signal: ending.signal };
 }

@@ -1,10 +1,26 @@
 // The beginning of a small file: hundreds of thousands of them are read, so one buffer serves them all.
-import { closeSync, constants, openSync, readSync } from 'node:fs';
+import { closeSync, constants, fstatSync, openSync, readSync, type Stats } from 'node:fs';
 
-const buffer = Buffer.allocUnsafe(64 * 1024);
+export const MAX_HEAD_BYTES = 64 * 1024;
+
+const buffer = Buffer.allocUnsafe(MAX_HEAD_BYTES);
 
 /** At most 64 kB, one character a byte; undefined when there is no such file. A link is none. */
 export function readHead(path: string): string | undefined {
+  return withFile(path, readText);
+}
+
+/** The same, with what the system knows of that very file. */
+export function readHeadAndStats(path: string): { text: string; stats: Stats } | undefined {
+  return withFile(path, (fd) => ({ text: readText(fd), stats: fstatSync(fd) }));
+}
+
+function readText(fd: number): string {
+  return buffer.toString('latin1', 0, readSync(fd, buffer, 0, buffer.length, 0));
+}
+
+/** Undefined when there is no such file, or a link. */
+export function withFile<Value>(path: string, read: (fd: number) => Value): Value | undefined {
   let fd: number;
   try {
     fd = openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
@@ -13,7 +29,7 @@ export function readHead(path: string): string | undefined {
     throw error;
   }
   try {
-    return buffer.toString('latin1', 0, readSync(fd, buffer, 0, buffer.length, 0));
+    return read(fd);
   } finally {
     closeSync(fd);
   }

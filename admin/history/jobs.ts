@@ -1,13 +1,14 @@
 // The jobs of a site: GET and PUT of the log put together by job id, client and command, with the files of the upload. Streams: what is kept
 // in memory is the GETs without an answer, and the last of the jobs that ended, as a PUT may be repeated.
+import { findGroup } from 'webjob-locker';
 import { isSuccess, type LogLine } from 'webjob-protocol';
 import { openFreshIndex, readIndexedJobs } from '../database/fresh.ts';
 import type { Database } from '../database/sqlite.ts';
 import type { Job, JobState } from '../job.ts';
 import type { Site } from '../site.ts';
 import { describeEnded, describeLines, describeStray, type Ended, lastChange } from './describe.ts';
-import { instantOf, readLogLines } from './log.ts';
-import { type NameFacts, readNameFacts } from './names.ts';
+import { instantOf, readLogBlocks } from './log.ts';
+import { compileNames, type NameFacts, readNameFacts } from './names.ts';
 import { openUploads, readJobId, type Uploads } from './uploads.ts';
 
 export interface JobFilter {
@@ -52,46 +53,55 @@ function* readFromIndex(index: Database, site: Site, filter: JobFilter): Generat
 }
 
 /** The same whatever an index says. */
-export async function* readFromFiles(site: Site, filter: JobFilter = {}): AsyncGenerator<Job> {
-  const uploads = openUploads(site);
+export async function* readFromFiles(
+  site: Site,
+  filter: JobFilter = {},
+  uploads: Uploads = openUploads(site),
+): AsyncGenerator<Job> {
   const isWanted = makeFilter(filter);
-  // Without an answer so far, by key, packed.
-  const gets = new Map<string, string>();
-  for await (const ended of readEnded(site, filter, gets)) {
+  // Without an answer so far, by key.
+  const gets = new Map<string, LogLine>();
+  for await (const block of readEnded(site, filter, gets)) {
     if (filter.follow) uploads.forget();
-    const job = describeEnded(site, uploads, ended);
-    if (isWanted(job)) yield job;
+    for (const ended of block) {
+      const job = describeEnded(site, uploads, ended);
+      if (isWanted(job)) yield job;
+    }
   }
   if (!filter.logOnly) for (const job of describeStrays(site, uploads, gets, filter)) if (isWanted(job)) yield job;
   for (const get of gets.values()) {
-    const job = describeLines(site, unpack(get), undefined);
+    const job = describeLines(site, get, undefined);
     if (isWanted(job)) yield job;
   }
 }
 
-/** The jobs of the log that have ended; the GETs of those that have not are left in `gets`. */
-async function* readEnded(site: Site, filter: JobFilter, gets: Map<string, string>): AsyncGenerator<Ended> {
+/** The jobs of the log that have ended, many at once; the GETs of those that have not are left in `gets`. */
+async function* readEnded(site: Site, filter: JobFilter, gets: Map<string, LogLine>): AsyncGenerator<Iterable<Ended>> {
   const ended = new Map<string, Ended>();
   const isWanted = makeNameFilter(filter);
-  for await (const line of readLogLines(site, filter)) {
-    if (!isWanted({ clientId: line.clientId, command: line.fileName })) continue;
-    addLine(line, ended, gets);
-    for (const [oldest, job] of ended) {
-      if (!filter.follow && ended.size <= MAX_ENDED && !isLongAgo(site, job, line)) break;
-      ended.delete(oldest);
-      yield job;
+  for await (const lines of readLogBlocks(site, filter)) {
+    const done: Ended[] = [];
+    for (const line of lines) {
+      if (!isWanted({ clientId: line.clientId, command: line.fileName })) continue;
+      addLine(line, ended, gets);
+      for (const [oldest, job] of ended) {
+        if (!filter.follow && ended.size <= MAX_ENDED && !isLongAgo(site, job, line)) break;
+        ended.delete(oldest);
+        done.push(job);
+      }
     }
+    yield done;
   }
-  yield* ended.values();
+  yield ended.values();
 }
 
 let anonymous = 0;
 
-function addLine(line: LogLine, ended: Map<string, Ended>, gets: Map<string, string>): void {
+function addLine(line: LogLine, ended: Map<string, Ended>, gets: Map<string, LogLine>): void {
   // What has no job id belongs to nothing else.
   const key = line.jobId === undefined ? String(anonymous++) : keyOf(line);
   if (line.method !== 'PUT') {
-    if (line.method === 'GET' && isSuccess(line.status)) gets.set(key, pack(line));
+    if (line.method === 'GET' && isSuccess(line.status)) gets.set(key, line);
     else ended.set(key, { get: line, puts: [] });
     return;
   }
@@ -99,7 +109,7 @@ function addLine(line: LogLine, ended: Map<string, Ended>, gets: Map<string, str
   const get = gets.get(key);
   gets.delete(key);
   if (known) known.puts.push(line);
-  else ended.set(key, { get: get === undefined ? undefined : unpack(get), puts: [line] });
+  else ended.set(key, { get, puts: [line] });
 }
 
 function isLongAgo(site: Site, { get, puts }: Ended, now: LogLine): boolean {
@@ -112,19 +122,23 @@ function isLongAgo(site: Site, { get, puts }: Ended, now: LogLine): boolean {
 function* describeStrays(
   site: Site,
   uploads: Uploads,
-  gets: Map<string, string>,
+  gets: Map<string, LogLine>,
   { since, contains }: JobFilter,
 ): Generator<Job> {
-  for (const group of uploads.others()) {
-    const at = lastChange(site, group);
+  const locker = site.settings.incomingDirectory;
+  const parseName = compileNames(site.settings.putNameFormat);
+  for (const found of uploads.others()) {
+    const at = lastChange(site, found);
     if (!at || (since && at < since)) continue;
-    const jobId = readJobId(site.settings.incomingDirectory, group.name, group.has.has('rdy') ? 'rdy' : 'lck');
+    const group = found.has ? { ...found, has: found.has } : findGroup(locker, found.name);
+    if (!group) continue;
+    const jobId = readJobId(locker, group.name, group.has.has('rdy') ? 'rdy' : 'lck');
     if (contains !== undefined && !jobId?.includes(contains)) continue;
-    const facts = readNameFacts(site, group);
+    const facts = readNameFacts(site, group, parseName);
     const key = keyOf({ jobId, clientId: facts.clientId, fileName: facts.command });
     const get = gets.get(key);
     gets.delete(key);
-    yield describeStray(site, { ...facts, group, at, jobId, get: get === undefined ? undefined : unpack(get) });
+    yield describeStray(uploads, { ...facts, group, at, jobId, get });
   }
 }
 
@@ -151,22 +165,8 @@ export function compileGlob(glob: string): RegExp {
   return new RegExp(`^${source}$`);
 }
 
-/** The name that tells a job from all others: a string of its own, as below. */
+/** The name that tells a job from all others. */
 function keyOf({ jobId, clientId, fileName }: Pick<LogLine, 'jobId' | 'clientId' | 'fileName'>): string {
-  return JSON.stringify([jobId, clientId, fileName]);
-}
-
-const FIELDS = [
-  ...(['time', 'jobId', 'remoteUser', 'remoteAddress', 'method', 'clientId', 'fileName'] as const),
-  ...(['bytesReceived', 'bytesSent', 'seconds', 'status', 'message'] as const),
-];
-
-/** A line as one short string: the fields of a parsed line keep the whole block of the file in memory that they were cut from. */
-function pack(line: LogLine): string {
-  return JSON.stringify(FIELDS.map((name) => line[name]));
-}
-
-function unpack(text: string): LogLine {
-  const values = JSON.parse(text) as (string | number | null)[];
-  return Object.fromEntries(FIELDS.map((name, index) => [name, values[index] ?? undefined])) as unknown as LogLine;
+  // None of them holds a blank.
+  return `${jobId ?? ''} ${clientId ?? ''} ${fileName ?? ''}`;
 }

@@ -1,7 +1,6 @@
 // nph-webjob.log and what rotation made of it: which files there are, the oldest first, and which of them can hold lines of a time.
 import { closeSync, constants, fstatSync, openSync, readdirSync, readSync } from 'node:fs';
 import { basename, join } from 'node:path';
-import { gunzipSync, constants as zlib } from 'node:zlib';
 import { formatTime } from 'webjob-protocol';
 import { Failure } from '../failure.ts';
 import { warn } from '../output.ts';
@@ -115,6 +114,8 @@ function endOfLines({ fd, size }: LogFile): number {
 function readZippedHead(fd: number): string {
   const buffer = Buffer.alloc(ZIPPED_HEAD_BYTES);
   const head = buffer.subarray(0, readSync(fd, buffer, 0, buffer.length, 0));
+  // Dear to load, and most logs are not zipped.
+  const { gunzipSync, constants: zlib } = process.getBuiltinModule('node:zlib');
   try {
     return gunzipSync(head, { finishFlush: zlib.Z_SYNC_FLUSH }).toString('latin1');
   } catch {

@@ -1,13 +1,12 @@
 // The lines of nph-webjob.log and of what rotation made of it, one after the other, the oldest first: streamed, never a whole file in memory.
-import { closeSync, createReadStream } from 'node:fs';
+import { closeSync, createReadStream, readSync } from 'node:fs';
 import { basename } from 'node:path';
-import { pipeline, type Transform } from 'node:stream';
-import { createGunzip } from 'node:zlib';
-import split2 from 'split2';
+import { pipeline } from 'node:stream';
 import { formatTime, type LogLine, parseLogLine } from 'webjob-protocol';
 import { warn } from '../output.ts';
 import type { Site } from '../site.ts';
 import { followLines } from './follow.ts';
+import { makeCutter } from './lines.ts';
 import { type LogFile, openLogFiles } from './log-files.ts';
 
 export interface LogRange {
@@ -25,19 +24,34 @@ export interface LogRange {
 const DISORDER_SECONDS = 600;
 /** An hour that is there twice, when a zone's summer time ends. */
 const REPEATED_HOUR_SECONDS = 3600;
-/** The longest line that the server writes is shorter. */
-const MAX_LINE_LENGTH = 64 * 1024;
+const BLOCK_BYTES = 256 * 1024;
+
+/** Milliseconds by the text of a time: lines come in order, several within one second. */
+const instants = new Map<string, number>();
+const MAX_INSTANTS = 1000;
 
 /** The instant at which a line was written. */
-export function instantOf(line: LogLine, site: Site): Date {
-  return new Date(`${line.time.replace(' ', 'T')}${site.settings.useGMT ? 'Z' : ''}`);
+export function instantOf({ time }: LogLine, { settings }: Site): Date {
+  const text = settings.useGMT ? `${time}Z` : time;
+  let found = instants.get(text);
+  if (found === undefined) {
+    if (instants.size >= MAX_INSTANTS) instants.clear();
+    found = Date.parse(text.replace(' ', 'T'));
+    instants.set(text, found);
+  }
+  return new Date(found);
+}
+
+/** The lines of readLogBlocks, one by one. */
+export async function* readLogLines(site: Site, range: LogRange = {}): AsyncGenerator<LogLine> {
+  for await (const lines of readLogBlocks(site, range)) yield* lines;
 }
 
 /**
- * The lines of a time; a few older and younger ones come with them, as the log is not strictly in order. Lines that are none are passed
- * over, and a warning at the end counts them. Throws Failure `failed`.
+ * The lines of a time, many at once, as each wait costs more than a line does; a few older and younger ones come with them, as the log is not
+ * strictly in order. Lines that are none are passed over, and a warning at the end counts them. Throws Failure `failed`.
  */
-export async function* readLogLines(site: Site, range: LogRange = {}): AsyncGenerator<LogLine> {
+export async function* readLogBlocks(site: Site, range: LogRange = {}): AsyncGenerator<LogLine[]> {
   const since = range.since && shift(site, range.since, -1);
   const until = range.until && shift(site, range.until, 1);
   const files = openLogFiles(site, { since, until, follow: range.follow });
@@ -55,13 +69,11 @@ export async function* readLogLines(site: Site, range: LogRange = {}): AsyncGene
   try {
     for (let file = files.shift(); file; file = files.shift()) {
       const isLast = files.length === 0;
-      for await (const line of readFile(
-        file,
-        parse,
-        range.follow && isLast ? (range.onFollow ?? (() => {})) : undefined,
-      )) {
-        if (until !== undefined && line.time > until) break;
-        yield line;
+      const onFollow = range.follow && isLast ? (range.onFollow ?? (() => {})) : undefined;
+      for await (const lines of readFile(file, parse, onFollow)) {
+        const end = until === undefined ? -1 : lines.findIndex(({ time }) => time > until);
+        yield end < 0 ? lines : lines.slice(0, end);
+        if (end >= 0) break;
       }
     }
   } finally {
@@ -78,31 +90,46 @@ function shift({ settings }: Site, at: Date, sign: -1 | 1): string {
 
 type Parse = (text: string) => LogLine | undefined;
 
-async function* readFile(file: LogFile, parse: Parse, onFollow: (() => void) | undefined): AsyncGenerator<LogLine> {
-  const { fd, start, size } = file;
-  if (size > start) yield* readOnce(file, parse, !onFollow);
-  else if (!onFollow) closeSync(fd);
-  if (!onFollow) return;
-  onFollow();
+async function* readFile(file: LogFile, parse: Parse, onFollow: (() => void) | undefined): AsyncGenerator<LogLine[]> {
+  const { fd, size } = file;
+  try {
+    const cutter = makeCutter(parse);
+    for await (const block of file.isZipped ? unzip(file) : readBlocks(file)) yield cutter.cut(block);
+    yield cutter.end();
+    if (!onFollow) return;
+    onFollow();
+  } finally {
+    if (!onFollow) closeSync(fd);
+  }
   for await (const text of followLines(file.path, fd, size)) {
     const line = parse(text);
-    if (line) yield line;
+    if (line) yield [line];
   }
 }
 
-async function* readOnce(file: LogFile, parse: Parse, autoClose: boolean): AsyncGenerator<LogLine> {
-  const { fd, start, size } = file;
-  const source = createReadStream('', { fd, start, end: size - 1, autoClose });
-  const options = { maxLength: MAX_LINE_LENGTH, skipOverflow: true };
-  const lines = split2('\n', parse, options);
-  const stages: Transform[] = file.isZipped ? [createGunzip(), lines] : [lines];
+/** One block after the other, in the same memory. */
+function* readBlocks({ fd, start, size }: LogFile): Generator<Buffer> {
+  const buffer = Buffer.allocUnsafe(Math.min(BLOCK_BYTES, size - start));
+  for (let at = start; at < size; ) {
+    const count = readSync(fd, buffer, 0, Math.min(buffer.length, size - at), at);
+    if (count === 0) return;
+    yield buffer.subarray(0, count);
+    at += count;
+  }
+}
+
+async function* unzip({ path, fd, start, size }: LogFile): AsyncGenerator<Buffer> {
+  if (size === 0) return;
+  const source = createReadStream('', { fd, start, end: size - 1, autoClose: false });
+  // Dear to load, and most logs are not zipped.
+  const gunzip = process.getBuiltinModule('node:zlib').createGunzip();
   // The error of any stage ends the last one, which is the one we read.
-  pipeline([source, ...stages], () => {});
+  pipeline(source, gunzip, () => {});
   try {
-    yield* lines;
+    yield* gunzip;
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
     if (!code?.startsWith('Z_')) throw error;
-    warn(`${basename(file.path)} is damaged and was read as far as it goes: ${code}`);
+    warn(`${basename(path)} is damaged and was read as far as it goes: ${code}`);
   }
 }

@@ -65,14 +65,14 @@ export function readNameFacts(
 }
 
 /**
- * Tells what names the upload of a PUT may have. The log says when a request was done and how many whole seconds it took, so that one of
+ * Tells what names the upload of a PUT may have, the likeliest first. The log says when a request was done and how many whole seconds it took, so that one of
  * three seconds is the one that stands in the name. No names when the folder itself depends on a process id.
  */
-export function makeGuesser(site: Site): (put: LogLine) => Guess[] {
+export function makeGuesser(site: Site): (put: LogLine) => Generator<Guess> {
   const { settings } = site;
   const parts = splitFormat(settings.putNameFormat);
   const hasTime = parts.some((part) => TIME_TOKENS.has(part));
-  return (put) => {
+  return function* (put) {
     const facts: Omit<TokenFacts, 'at'> = {
       clientId: put.clientId ?? '',
       fileName: put.fileName ?? '',
@@ -83,21 +83,22 @@ export function makeGuesser(site: Site): (put: LogLine) => Guess[] {
       useGmt: settings.useGMT,
     };
     const received = instantOf(put, site).getTime() - put.seconds * 1000;
-    return (hasTime ? [0, -1000, 1000] : [0]).flatMap((offset) => {
+    for (const offset of hasTime ? [0, -1000, 1000] : [0]) {
       const values: Record<string, string> = tokenValues({ ...facts, at: new Date(received + offset) });
-      return guessName(
+      const guess = guessName(
         parts.map((part) => (part.startsWith('%') ? (part === '%pid' ? part : (values[part.slice(1)] ?? '')) : part)),
       );
-    });
+      if (guess) yield guess;
+    }
   };
 }
 
 /** The parts of a name; what is not known of it is `%pid`, and no value is that. */
-function guessName(parts: string[]): Guess | [] {
+function guessName(parts: string[]): Guess | undefined {
   const unknown = parts.indexOf('%pid');
   const prefix = parts.slice(0, unknown < 0 ? undefined : unknown).join('');
   const folder = posix.dirname(parts.join(''));
-  if (folder.includes('%pid')) return [];
+  if (folder.includes('%pid')) return undefined;
   const pattern = (): RegExp =>
     new RegExp(`^${parts.map((part) => (part === '%pid' ? '[0-9]{1,10}' : escapePattern(part))).join('')}$`);
   return { folder, prefix, pattern };

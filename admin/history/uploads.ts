@@ -1,12 +1,14 @@
 // Which files belong to a PUT. Their names give hints, the job id in the .rdy file decides; only where no hint helps are the .rdy files of
 // all the groups read that PutNameFormat as it is now could not have named.
-import { opendirSync } from 'node:fs';
+import { statSync } from 'node:fs';
 import { join } from 'node:path';
-import { findGroup, type Group, parseReady, walkLocker } from 'webjob-locker';
+import { findGroup, type Group, parseReady } from 'webjob-locker';
 import { encodeField, type LogLine } from 'webjob-protocol';
 import { Failure } from '../failure.ts';
 import type { Site } from '../site.ts';
+import { type Ending, readEnding } from './ending.ts';
 import { readHead } from './head.ts';
+import { makeLister } from './listing.ts';
 import { compileNames, type Guess, makeGuesser } from './names.ts';
 
 export interface Uploads {
@@ -14,32 +16,34 @@ export interface Uploads {
   findComplete(puts: readonly LogLine[]): Group[];
   /** What a PUT left that broke off, if one can be told to be its. */
   findBroken(put: LogLine): Group | undefined;
+  /** How the run of a group ended; undefined when its record is not there. */
+  findEnding(group: Group): Ending | undefined;
   /** Looks anew, for a locker that has changed. */
   forget(): void;
-  /** Every group that none of these calls has found. */
-  others(): Generator<Group>;
+  /** Every group that none of these calls has found, in the order of walkLocker; what else is known of a complete one must be looked up. */
+  others(): Generator<Pick<Group, 'name'> & Partial<Group>>;
 }
-
-/** Folders of which the names are kept in memory. */
-const MAX_LISTINGS = 64;
 
 export function openUploads(site: Site): Uploads {
   const locker = site.settings.incomingDirectory;
   const claimed = new Set<string>();
-  const listings = new Map<string, string[]>();
-  const list = makeLister(locker, listings);
+  const lister = makeLister(locker);
   let strangers: Map<string, string[]> | undefined;
   const guessNames = makeGuesser(site);
-  const guess = (put: LogLine, extension: 'rdy' | 'out'): string[] =>
-    guessNames(put).flatMap((one) => select(list(one.folder, extension), one));
+  const walk = (): Generator<Pick<Group, 'name'> & Partial<Group>> => {
+    checkLocker(locker);
+    return walkListings(lister.list, '.');
+  };
   const findStrangers = (jobId: string): string[] => {
-    strangers ??= indexStrangers(site);
+    strangers ??= indexStrangers(site, walk());
     return strangers.get(jobId) ?? [];
   };
   return {
     findComplete(puts) {
       const [{ jobId } = {}] = puts;
-      const guessed = puts.flatMap((put) => guess(put, 'rdy'));
+      const guessed = puts.flatMap((put) =>
+        [...guessNames(put)].flatMap((one) => select(lister.list(one.folder).complete, one)),
+      );
       const names = new Set(guessed.filter((name) => readJobId(locker, name) === (jobId ?? 'NA')));
       if (names.size < puts.length && jobId !== undefined) for (const name of findStrangers(jobId)) names.add(name);
       return [...names].flatMap((name) => {
@@ -48,93 +52,86 @@ export function openUploads(site: Site): Uploads {
       });
     },
     findBroken(put) {
-      const groups = guess(put, 'out').flatMap((name) => (claimed.has(name) ? [] : (findGroup(locker, name) ?? [])));
-      const [group, another] = groups.filter(({ has }) => !has.has('rdy'));
-      if (!group || another) return undefined;
-      claimed.add(group.name);
-      return group;
+      const guessed = [...guessNames(put)].flatMap((one) =>
+        lister
+          .list(one.folder)
+          .incomplete()
+          .filter(({ name }) => fits(name, one)),
+      );
+      return claimOnly(guessed, claimed);
     },
+    findEnding: (group) => readEnding(site, group),
     forget() {
-      listings.clear();
+      lister.forget();
       strangers = undefined;
     },
     *others() {
-      for (const { group } of walk(locker)) if (group && !claimed.has(group.name)) yield group;
+      for (const group of walk()) if (!claimed.has(group.name)) yield group;
     },
   };
+}
+
+/** The one group of several that nobody has; undefined when there are more. */
+export function claimOnly(groups: readonly Group[], claimed: Set<string>): Group | undefined {
+  const [group, another] = groups.filter(({ name, has }) => has.has('out') && !claimed.has(name));
+  if (!group || another) return undefined;
+  claimed.add(group.name);
+  return group;
 }
 
 /** The job id in the .rdy file, or with `lck` in the lock, of a group, as the log writes it; undefined when there is none. */
 export function readJobId(locker: string, name: string, extension: 'rdy' | 'lck' = 'rdy'): string | undefined {
   const text = readHead(join(locker, `${name}.${extension}`));
+  return text === undefined ? undefined : parseJobId(text);
+}
+
+/** What a .rdy file says, as the log writes it. */
+export function parseJobId(text: string): string | undefined {
   try {
-    return text === undefined ? undefined : encodeField(parseReady(text));
+    return encodeField(parseReady(text));
   } catch {
     return undefined;
   }
 }
 
-function* walk(locker: string): ReturnType<typeof walkLocker> {
+/** Throws Failure `failed` when there is no locker. */
+function checkLocker(locker: string): void {
   try {
-    yield* walkLocker(locker);
+    statSync(locker);
   } catch (error) {
     throw new Failure('failed', `${locker}: ${(error as NodeJS.ErrnoException).code}`, undefined, { cause: error });
   }
 }
 
+function* walkListings(
+  list: ReturnType<typeof makeLister>['list'],
+  folder: string,
+): Generator<Pick<Group, 'name'> & Partial<Group>> {
+  const { complete, incomplete, folders } = list(folder);
+  const broken = incomplete();
+  let at = 0;
+  for (const name of complete) {
+    for (let group = broken[at]; group && group.name < name; group = broken[++at]) yield group;
+    yield { name };
+  }
+  yield* broken.slice(at);
+  for (const child of folders) yield* walkListings(list, child);
+}
+
 /** The complete groups whose names are not of the form that PutNameFormat has now, by their job ids. */
-function indexStrangers(site: Site): Map<string, string[]> {
-  const locker = site.settings.incomingDirectory;
+function indexStrangers(site: Site, groups: Iterable<{ name: string; has?: unknown }>): Map<string, string[]> {
   const parseName = compileNames(site.settings.putNameFormat);
   const index = new Map<string, string[]>();
-  for (const { group } of walk(locker)) {
-    if (!group?.has.has('rdy') || parseName(group.name)) continue;
-    const jobId = readJobId(locker, group.name);
-    if (jobId !== undefined) index.set(jobId, [...(index.get(jobId) ?? []), group.name]);
+  for (const { name, has } of groups) {
+    if (has || parseName(name)) continue;
+    const jobId = readJobId(site.settings.incomingDirectory, name);
+    if (jobId !== undefined) index.set(jobId, [...(index.get(jobId) ?? []), name]);
   }
   return index;
 }
 
-/** Lists names, without their extension, of the files of a folder that have it, in order. */
-function makeLister(
-  locker: string,
-  listings: Map<string, string[]>,
-): (folder: string, extension: 'rdy' | 'out') => string[] {
-  return (folder, extension) => {
-    const key = `${extension}:${folder}`;
-    const known = listings.get(key);
-    if (known) return known;
-    const suffix = `.${extension}`;
-    const names = readNames(join(locker, folder), suffix)
-      .map((name) => (folder === '.' ? name : `${folder}/${name}`).slice(0, -suffix.length))
-      .sort();
-    if (listings.size >= MAX_LISTINGS) listings.delete(listings.keys().next().value ?? '');
-    listings.set(key, names);
-    return names;
-  };
-}
-
-/** Entry by entry: of the names of a large folder all at once, most of the memory and half of the time is wasted. */
-function readNames(path: string, suffix: string): string[] {
-  const names: string[] = [];
-  try {
-    const folder = opendirSync(path, { bufferSize: 1024 });
-    try {
-      for (let entry = folder.readSync(); entry; entry = folder.readSync())
-        if (entry.name.endsWith(suffix)) names.push(entry.name);
-    } finally {
-      folder.closeSync();
-    }
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    if (code !== 'ENOENT' && code !== 'ENOTDIR')
-      throw new Failure('failed', `${path}: ${code}`, undefined, { cause: error });
-  }
-  return names;
-}
-
 /** The names of an ordered list that a guess fits. */
-function select(names: string[], { prefix, pattern }: Guess): string[] {
+export function select(names: readonly string[], { prefix, pattern }: Guess): string[] {
   let low = 0;
   for (let high = names.length; low < high; ) {
     const middle = (low + high) >> 1;
@@ -144,4 +141,9 @@ function select(names: string[], { prefix, pattern }: Guess): string[] {
   let end = low;
   while (names[end]?.startsWith(prefix)) end++;
   return end === low ? [] : names.slice(low, end).filter((name) => pattern().test(name));
+}
+
+/** True when a name is one that was guessed. */
+export function fits(name: string, { prefix, pattern }: Guess): boolean {
+  return name.startsWith(prefix) && pattern().test(name);
 }

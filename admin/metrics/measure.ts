@@ -26,7 +26,7 @@ export async function measureJobs(jobs: AsyncIterable<Job>, site: Site): Promise
     const at = (grantedAt(job, site)?.getTime() ?? Number.NaN) / 1000;
     if (job.clientId === undefined || Number.isNaN(at)) continue;
     const known = seen.get(job.clientId);
-    if (known === undefined) seen.set(structuredClone(job.clientId), at);
+    if (known === undefined) seen.set(job.clientId, at);
     else if (at > known) seen.set(job.clientId, at);
   }
   const clients = [...seen].sort(([, a], [, b]) => b - a).slice(0, MAX_CLIENTS);

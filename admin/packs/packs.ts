@@ -4,7 +4,7 @@ import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import type { ServerSettings } from '../../cgi/controls.ts';
 import { Failure } from '../failure.ts';
-import { readGroup, type Unpacked } from './archive.ts';
+import type { Unpacked } from './archive.ts';
 import { type ManifestEnd, type PackedExtension, type PackedGroup, readManifest } from './manifest.ts';
 
 export interface Pack {
@@ -77,6 +77,8 @@ export async function* readPackedFile(
   group: PackedGroup,
   extension: PackedExtension,
 ): AsyncGenerator<Buffer> {
+  // Dear to load, and most of what is looked for is in the locker.
+  const { readGroup } = await import('./archive.ts');
   for await (const file of readGroup(pack.archive, group) as AsyncGenerator<Unpacked>) {
     if (file.extension !== extension) continue;
     yield* file.chunks;

@@ -99,8 +99,7 @@ function addJob(summary: Summary, job: Job, options: SummaryOptions): void {
   const period = summary.periods[Math.min(summary.periods.length - 1, Math.floor(day / summary.periodDays))];
   for (const tally of [summary.total, period, ...actors]) if (tally) count(tally, job);
   summary.states.set(job.state, (summary.states.get(job.state) ?? 0) + 1);
-  // A copy: the strings of a line would keep the whole block of the log in memory that they were cut from.
-  summary.jobs.push(structuredClone(job));
+  summary.jobs.push(job);
   if (summary.jobs.length >= 2 * options.limit + 100) keepNewest(summary, options.limit);
 }
 
@@ -118,7 +117,7 @@ function keepNewest(summary: Summary, limit: number): void {
 function actorOf(actors: Map<string, Actor>, name: string): Actor {
   const known = actors.get(name);
   if (known) return known;
-  const actor = { name: structuredClone(name), ...emptyTally(), seenAt: undefined, last: undefined };
+  const actor = { name, ...emptyTally(), seenAt: undefined, last: undefined };
   actors.set(actor.name, actor);
   return actor;
 }

@@ -1,0 +1,48 @@
+// Cuts a log into lines, block by block. Every line is a string of its own: one cut from a longer string would keep all of that in memory.
+
+/** The longest line that the server writes is shorter; a longer one is none. */
+const MAX_LINE_BYTES = 64 * 1024;
+
+export interface Cutter<Line> {
+  /** The lines that end in a block, as far as `parse` takes them; the block may be written over afterwards. */
+  cut(block: Buffer): Line[];
+  /** What stands behind the last line end. */
+  end(): Line[];
+}
+
+export function makeCutter<Line>(parse: (text: string) => Line | undefined): Cutter<Line> {
+  let rest: Buffer = Buffer.alloc(0);
+  // In the middle of a line that is too long.
+  let isSkipping = false;
+  const take = (bytes: Buffer, start: number, end: number, lines: Line[]): void => {
+    if (end - start > MAX_LINE_BYTES) return;
+    const line = parse(bytes.toString('utf8', start, end));
+    if (line !== undefined) lines.push(line);
+  };
+  return {
+    cut(block) {
+      const lines: Line[] = [];
+      let start = 0;
+      let end = block.indexOf(10);
+      if (end >= 0 && (isSkipping || rest.length > 0)) {
+        const first = Buffer.concat([rest, block.subarray(0, end)]);
+        if (!isSkipping) take(first, 0, first.length, lines);
+        [rest, isSkipping] = [Buffer.alloc(0), false];
+        start = end + 1;
+        end = block.indexOf(10, start);
+      }
+      for (; end >= 0; end = block.indexOf(10, start)) {
+        take(block, start, end, lines);
+        start = end + 1;
+      }
+      rest = isSkipping ? rest : Buffer.concat([rest, block.subarray(start)]);
+      if (rest.length > MAX_LINE_BYTES) [rest, isSkipping] = [Buffer.alloc(0), true];
+      return lines;
+    },
+    end() {
+      const lines: Line[] = [];
+      if (rest.length > 0) take(rest, 0, rest.length, lines);
+      return lines;
+    },
+  };
+}

@@ -1,0 +1,92 @@
+// The folders of a locker as they were when they were first looked at: names of groups, in order, of few folders at a time. Opens no file.
+import { type Dirent, opendirSync } from 'node:fs';
+import { join } from 'node:path';
+import { EXTENSIONS, type Extension, type Group } from 'webjob-locker';
+import { Failure } from '../failure.ts';
+
+/** What lies in one folder; names are paths below the locker, without an extension. */
+export interface Listing {
+  /** Complete groups. */
+  complete: readonly string[];
+  /** Groups without .rdy. */
+  incomplete(): readonly Group[];
+  folders: readonly string[];
+}
+
+/** Folders of which the names are kept in memory. */
+const MAX_LISTINGS = 64;
+
+export interface Lister {
+  list(folder: string): Listing;
+  /** Looks anew, for a locker that has changed. */
+  forget(): void;
+}
+
+/** Lists folders, `.` for the locker itself. One that is not there is empty. */
+export function makeLister(locker: string): Lister {
+  const listings = new Map<string, Listing>();
+  return {
+    list(folder) {
+      const known = listings.get(folder);
+      if (known) return known;
+      const listing = readListing(locker, folder);
+      if (listings.size >= MAX_LISTINGS) listings.delete(listings.keys().next().value ?? '');
+      listings.set(folder, listing);
+      return listing;
+    },
+    forget: () => listings.clear(),
+  };
+}
+
+function readListing(locker: string, folder: string): Listing {
+  const prefix = folder === '.' ? '' : `${folder}/`;
+  const complete: string[] = [];
+  const folders: string[] = [];
+  // As they are, until somebody asks: most belong to complete groups.
+  const others: string[] = [];
+  for (const entry of readEntries(join(locker, folder))) {
+    const { name } = entry;
+    if (entry.isDirectory()) folders.push(prefix + name);
+    else if (!entry.isFile()) continue;
+    else if (name.length > 4 && name.endsWith('.rdy')) complete.push(prefix + name.slice(0, -4));
+    else others.push(name);
+  }
+  complete.sort();
+  let incomplete: Group[] | undefined;
+  return {
+    complete,
+    folders: folders.sort(),
+    incomplete() {
+      incomplete ??= collectIncomplete(others, prefix, new Set(complete));
+      return incomplete;
+    },
+  };
+}
+
+function collectIncomplete(names: readonly string[], prefix: string, complete: ReadonlySet<string>): Group[] {
+  const groups = new Map<string, Set<Extension>>();
+  for (const file of names) {
+    const dot = file.lastIndexOf('.');
+    const name = prefix + file.slice(0, Math.max(0, dot));
+    if (dot <= 0 || complete.has(name)) continue;
+    const extension = EXTENSIONS.find((known) => known === file.slice(dot + 1));
+    if (extension) groups.set(name, (groups.get(name) ?? new Set()).add(extension));
+  }
+  return [...groups.keys()].sort().map((name) => ({ name, has: groups.get(name) ?? new Set() }));
+}
+
+/** Entry by entry: of the names of a large folder all at once, most of the memory and half of the time is wasted. */
+function* readEntries(path: string): Generator<Dirent> {
+  try {
+    const folder = opendirSync(path, { bufferSize: 1024 });
+    try {
+      for (let entry = folder.readSync(); entry; entry = folder.readSync()) yield entry;
+    } finally {
+      folder.closeSync();
+    }
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code !== 'ENOENT' && code !== 'ENOTDIR')
+      throw new Failure('failed', `${path}: ${code}`, undefined, { cause: error });
+  }
+}
