@@ -30,6 +30,8 @@ export interface Job {
   group: Group | undefined;
   /** Every complete upload under this job id, the oldest first. */
   uploads: Group[];
+  /** Where the upload is when it is in a pack and not in the locker. */
+  packed: { pack: string; name: string } | undefined;
   /** KidStatus of the record, once it was read. */
   exitCode: number | undefined;
   /** KidSignal of the record, undefined for none. */

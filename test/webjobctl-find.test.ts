@@ -87,7 +87,7 @@ describe('webjobctl jobs', () => {
     const { at, group, get, put, ...rest } = job as { [name: string]: unknown; at: string; group: string };
     assert.deepEqual(rest, {
       ...{ jobId: ids.failed, client: 'client1', command: 'host.sh', state: 'failed', exitCode: 3, signal: null },
-      uploads: [group],
+      ...{ uploads: [group], pack: null },
     });
     assert.equal(new Date(at).toISOString(), at);
     const common = { user: 'client1', address: '127.0.0.1', status: 200, message: 'Success' };

@@ -1,37 +1,161 @@
-// What lies in a pack is still shown and searched: an upload by real CGI processes, packed by webjobctl itself.
+// What lies in a pack is still listed, shown, compared and searched, also when the log knows nothing of it any more: uploads by real CGI
+// processes, packed by webjobctl itself.
 import assert from 'node:assert/strict';
-import { readdirSync, utimesSync } from 'node:fs';
+import { readdirSync, readFileSync, utimesSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { makeLockerSite } from './locker-site.ts';
 
-describe('webjobctl show and search of a packed upload', () => {
+interface Shown {
+  jobId: string;
+  client: string;
+  command: string;
+  state: string;
+  exitCode: number | null;
+  signal: number | null;
+  group: string | null;
+  pack: string | null;
+  record: Record<string, string>;
+}
+
+describe('webjobctl and packed uploads', () => {
   const its = makeLockerSite();
   const { site, webjobctl, readJson } = its;
-  let jobId: string;
+  const host = { clientId: 'client1', fileName: 'host.sh' };
+  let [good, failed, killed, young] = ['', '', '', ''];
   before(async () => {
-    const record = { KidStatus: '3' };
-    jobId = await its.run({ clientId: 'client1', fileName: 'host.sh', out: 'packed\xff\n', err: 'a needle\n', record });
+    good = await its.run({ ...host, out: 'same\nbefore\n' });
+    failed = await its.run({ ...host, out: 'packed\xff\n', err: 'a needle\n', record: { KidStatus: '3' } });
+    killed = await its.run({ ...host, record: { KidSignal: '9' } });
     const longAgo = Date.now() / 1000 - 5 * 86_400;
     for (const name of readdirSync(site.incoming)) utimesSync(join(site.incoming, name), longAgo, longAgo);
     const { stderr, exitCode } = await webjobctl('pack', '--older-than', '2d');
     assert.equal(exitCode, 0, stderr);
     assert.deepEqual(readdirSync(site.incoming), []);
+    young = await its.run({ ...host, out: 'same\nafter\n' });
   });
   after(its.close);
 
-  it('tells how it ended, and gives a stream byte for byte', async () => {
-    const [shown] = await readJson<Record<string, unknown>>('show', jobId);
-    assert.deepEqual([shown?.state, shown?.exitCode, shown?.group], ['failed', 3, null]);
-    assert.match(String(shown?.pack), /^\d{4}-\d\d-\d\d: client1_\d{14}_\d+_host\.sh$/);
-    assert.equal((await webjobctl('show', jobId, '--out')).stdout.toString('latin1'), 'packed\xff\n');
-    assert.match((await webjobctl('show', jobId)).text, /\nPacked in: .*\n[\s\S]*\na needle\n$/);
+  const list = async (...args: string[]): Promise<unknown[]> =>
+    (await readJson<Shown>('jobs', ...args)).map(({ jobId, state, exitCode, signal }) => [
+      jobId,
+      state,
+      exitCode,
+      signal,
+    ]);
+
+  it('jobs tells how they ended', async () => {
+    const expected = [
+      [good, 'done', 0, null],
+      [failed, 'failed', 3, null],
+      [killed, 'failed', 0, 9],
+      [young, 'done', 0, null],
+    ];
+    assert.deepEqual(await list(), expected);
+    assert.deepEqual(await list('--since', '1h'), expected);
+    assert.deepEqual(await list('--state', 'failed'), expected.slice(1, 3));
+    const [client] = await readJson<Record<string, unknown>>('clients');
+    assert.deepEqual([client?.done, client?.failed, client?.failureRate], [2, 2, 0.5]);
   });
 
-  it('finds its lines', async () => {
+  it('index and export say the same, until a pack is added', async () => {
+    const files = await list();
+    const { pack, packed_name: name } =
+      (await readJson<Record<string, unknown>>('export', '--client', 'client1'))[1] ?? {};
+    assert.match(`${pack}: ${name}`, /^\d{4}-\d\d-\d\d: client1_\d{14}_\d+_host\.sh$/);
+    assert.equal((await webjobctl('index')).exitCode, 0);
+    assert.deepEqual(await list(), files);
+    const [read] = await readJson<{ read: number; jobs: number }>('index');
+    assert.equal(read?.jobs, 4);
+  });
+
+  it('a pack of an earlier version says it in its archive', async () => {
+    const [manifest = ''] = readdirSync(join(site.base, 'packed')).filter((name) => name.endsWith('.jsonl'));
+    const path = join(site.base, 'packed', manifest);
+    const text = readFileSync(path, 'utf8');
+    const old = text.replaceAll(/,"ending":\{[^}]*\}/g, '');
+    assert.ok(old.length < text.length);
+    writeFileSync(path, old);
+    try {
+      assert.deepEqual((await list()).slice(1, 3), [
+        [failed, 'failed', 3, null],
+        [killed, 'failed', 0, 9],
+      ]);
+    } finally {
+      writeFileSync(path, text);
+    }
+  });
+
+  it('a manifest that is damaged is warned of, and nothing else is lost', async () => {
+    const [manifest = ''] = readdirSync(join(site.base, 'packed')).filter((name) => name.endsWith('.jsonl'));
+    const path = join(site.base, 'packed', manifest);
+    const text = readFileSync(path, 'utf8');
+    writeFileSync(path, text.replace('"offset":', '"offset":-1,"was":'));
+    try {
+      const { stderr, exitCode, text: shown } = await webjobctl('jobs');
+      assert.equal(exitCode, 0);
+      assert.match(stderr, /warning: .*\.jsonl is damaged/);
+      assert.equal(shown.trim().split('\n').length, 5);
+    } finally {
+      writeFileSync(path, text);
+    }
+  });
+
+  it('show tells how one ended, and gives a stream byte for byte', async () => {
+    const [shown] = await readJson<Shown>('show', failed);
+    assert.deepEqual([shown?.state, shown?.exitCode, shown?.group, shown?.record.KidStatus], ['failed', 3, null, '3']);
+    assert.match(String(shown?.pack), /^\d{4}-\d\d-\d\d: client1_\d{14}_\d+_host\.sh$/);
+    assert.equal((await webjobctl('show', failed, '--out')).stdout.toString('latin1'), 'packed\xff\n');
+    assert.match((await webjobctl('show', failed)).text, /\nPacked in: .*\n[\s\S]*\na needle\n$/);
+  });
+
+  it('diff compares one with another, and leaves no copy', async () => {
+    const copies = (): string[] => readdirSync(tmpdir()).filter((name) => name.startsWith('webjob-diff-'));
+    const before = copies();
+    const one = await webjobctl('diff', good, young);
+    assert.equal(one.text, `--- ${good} out\n+++ ${young} out\n@@ -1,2 +1,2 @@\n same\n-before\n+after\n`);
+    assert.equal(one.exitCode, 1);
+    const both = await webjobctl('diff', good, failed, '--err');
+    assert.match(both.text, /\n\+a needle\n$/);
+    assert.equal((await webjobctl('diff', good, killed, '--err')).exitCode, 0);
+    const [previous] = await readJson<{ from: string }>('diff', young);
+    assert.equal(previous?.from, killed);
+    assert.deepEqual(
+      copies().filter((name) => !before.includes(name)),
+      [],
+    );
+  });
+
+  it('search finds its lines', async () => {
     const { text } = await webjobctl('search', 'needle');
-    assert.equal(text, `client1 host.sh ${jobId} err:1: a needle\n`);
+    assert.equal(text, `client1 host.sh ${failed} err:1: a needle\n`);
     assert.equal((await webjobctl('search', 'needle', '--since', '1d')).exitCode, 1);
     assert.equal((await webjobctl('search', 'needle', '--since', '6d', '--client', 'client*')).exitCode, 0);
+  });
+
+  it('finds them when the lines of the log are gone', async () => {
+    const log = readFileSync(site.logFile, 'latin1');
+    writeFileSync(
+      site.logFile,
+      log
+        .split('\n')
+        .filter((line) => line.includes(young))
+        .join('\n')
+        .concat('\n'),
+    );
+    try {
+      const orphans = (await list('--state', 'orphan')) as string[][];
+      assert.deepEqual(new Set(orphans.map(([jobId]) => jobId)), new Set([good, failed, killed]));
+      assert.deepEqual(
+        orphans.find(([jobId]) => jobId === failed),
+        [failed, 'orphan', 3, null],
+      );
+      const [shown] = await readJson<Shown>('show', failed);
+      assert.deepEqual([shown?.client, shown?.command, shown?.record.KidStatus], ['client1', 'host.sh', '3']);
+      assert.deepEqual(await list('--since', '1d'), [[young, 'done', 0, null]]);
+    } finally {
+      writeFileSync(site.logFile, log);
+    }
   });
 });

@@ -24,6 +24,8 @@ export const JOB_COLUMNS: readonly JobColumn[] = [
   { name: 'group_name', type: 'text', value: ({ group }) => group?.name ?? null },
   { name: 'files', type: 'text', value: ({ group }) => (group ? [...group.has].sort().join(' ') : null) },
   { name: 'uploads', type: 'text', value: ({ uploads }) => JSON.stringify(uploads.map(({ name }) => name)) },
+  { name: 'pack', type: 'text', value: ({ packed }) => packed?.pack ?? null },
+  { name: 'packed_name', type: 'text', value: ({ packed }) => packed?.name ?? null },
   ...lineColumns('get'),
   ...lineColumns('put'),
 ];
@@ -73,12 +75,14 @@ export function parseJob(row: Record<string, Value>, site: Site): Job {
       ...{ status: number(`${part}_status`) ?? 0, message: text(`${part}_message`) ?? '' },
     };
   };
+  const [pack, packedName] = [text('pack'), text('packed_name')];
   const names = JSON.parse(text('uploads') ?? '[]') as string[];
   return {
     ...{ jobId: text('job_id'), clientId: text('client'), command: text('command') },
     ...{ state: text('state') as Job['state'], at: new Date(text('at') ?? 0), get: line('get'), put: line('put') },
     group: group as Job['group'],
     uploads: names.map((upload) => ({ name: upload, has: (group?.has ?? new Set()) as never })),
+    packed: pack !== undefined && packedName !== undefined ? { pack, name: packedName } : undefined,
     ...{ exitCode: number('exit_code'), signal: number('signal') },
   };
 }

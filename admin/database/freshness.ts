@@ -1,9 +1,10 @@
 // What an index was made of: the log's files and the locker's folders at that moment. It is fresh while they are the same; looking costs a
 // stat for each of them.
 import { lstatSync, opendirSync, readdirSync } from 'node:fs';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { LOG } from '../history/log-files.ts';
+import { listPacks } from '../packs/packs.ts';
 import type { Site } from '../site.ts';
 
 /** A folder that changed so lately may change again without another time. */
@@ -13,6 +14,7 @@ export interface Stamp {
   /** What readJobs goes by, too. */
   settings: string;
   logs: string[];
+  packs: string[];
   /** Every folder of the locker, below IncomingDirectory, with its time. */
   folders: [path: string, mtime: string][];
 }
@@ -29,14 +31,15 @@ export async function takeStamp(site: Site): Promise<Stamp> {
     // One that never rests makes an index that is not fresh.
     folders.push([path, isUnsettled(mtime) ? '' : String(mtime)]);
   }
-  return { settings: settingsOf(site), logs: stampLogs(site), folders };
+  return { settings: settingsOf(site), logs: stampLogs(site), packs: stampPacks(site), folders };
 }
 
 /** True while the site is what the stamp was taken of. */
-export function isFresh(site: Site, { settings, logs, folders }: Stamp): boolean {
+export function isFresh(site: Site, { settings, logs, packs, folders }: Stamp): boolean {
   return (
     settings === settingsOf(site) &&
     JSON.stringify(logs) === JSON.stringify(stampLogs(site)) &&
+    JSON.stringify(packs) === JSON.stringify(stampPacks(site)) &&
     folders.every(([path, mtime]) => String(mtimeOf(site, path)) === mtime)
   );
 }
@@ -47,13 +50,17 @@ function settingsOf({ settings }: Site): string {
 }
 
 function stampLogs({ settings: { logfilesDirectory } }: Site): string[] {
-  return readdirSync(logfilesDirectory)
-    .filter((name) => name.startsWith(LOG))
-    .sort()
-    .flatMap((name) => {
-      const found = lstatSync(join(logfilesDirectory, name), { throwIfNoEntry: false, bigint: true });
-      return found ? [`${name} ${found.ino} ${found.size} ${found.mtimeNs}`] : [];
-    });
+  const names = readdirSync(logfilesDirectory).filter((name) => name.startsWith(LOG));
+  return names.sort().flatMap((name) => stampFile(join(logfilesDirectory, name)));
+}
+
+function stampPacks({ settings }: Site): string[] {
+  return listPacks(settings).flatMap(({ manifest }) => stampFile(manifest));
+}
+
+function stampFile(path: string): string[] {
+  const found = lstatSync(path, { throwIfNoEntry: false, bigint: true });
+  return found ? [`${basename(path)} ${found.ino} ${found.size} ${found.mtimeNs}`] : [];
 }
 
 /** Entry by entry: in a large folder hardly any is a folder. */

@@ -1,10 +1,13 @@
 // webjobctl diff: what one run wrote against what another did, of the same client and command unless told otherwise.
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { closeSync, constants, mkdtempSync, openSync, rmSync, writeSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { Command } from 'commander';
 import { STREAMS, type StreamName } from 'webjob-locker';
 import { EXIT_CODES, Failure } from '../failure.ts';
-import { findStreams, type StoredStream } from '../history/streams.ts';
+import { findJobStreams, type StoredStream } from '../history/streams.ts';
 import type { Job } from '../job.ts';
 import { hasColours, paint, printJson, safeText } from '../output.ts';
 import { globalOptions, openSite, type Site } from '../site.ts';
@@ -64,10 +67,8 @@ async function diff(
   const asked = STREAMS.filter((name) => options[name]);
   const output = isJson ? undefined : await openOutput();
   for (const name of asked.length > 0 ? asked : (['out'] as const)) {
-    const text = await compare(streamOf(site, from, name), streamOf(site, to, name), [
-      label(from, name),
-      label(to, name),
-    ]);
+    const streams = [await streamOf(site, from, name), await streamOf(site, to, name)] as const;
+    const text = await compare(streams, [label(from, name), label(to, name)]);
     const differs = text.length > 0;
     if (differs) process.exitCode = EXIT_CODES.findings;
     if (output) await output.write(process.stdout.isTTY ? colour(safeText(text.toString())) : text);
@@ -76,8 +77,8 @@ async function diff(
   await output?.end();
 }
 
-function streamOf(site: Site, job: Job, name: StreamName): StoredStream {
-  const stream = job.group && findStreams(site, job.group)[name];
+async function streamOf(site: Site, job: Job, name: StreamName): Promise<StoredStream> {
+  const stream = (await findJobStreams(site, job))[name];
   if (!stream) throw new Failure('findings', `${job.jobId} has no .${name}`);
   return stream;
 }
@@ -89,15 +90,53 @@ function label({ jobId }: Job, name: StreamName): string {
 const MAX_DIFF_BYTES = 64 * 1024 * 1024;
 
 /** What `diff -u` says; empty when they are the same. */
-async function compare(from: StoredStream, to: StoredStream, labels: [string, string]): Promise<Buffer> {
-  if (from.path === undefined || to.path === undefined)
-    throw new Failure('failed', 'packed uploads are not compared', 'webjobctl unpack');
-  const args = ['-u', '-L', labels[0], '-L', labels[1], '--', from.path, to.path];
-  const child = spawn('diff', args, { stdio: ['ignore', 'pipe', 'pipe'] });
-  const read = async (stream: AsyncIterable<Buffer>): Promise<Buffer> => {
+async function compare(streams: readonly [StoredStream, StoredStream], labels: [string, string]): Promise<Buffer> {
+  const from = await openToCompare(streams[0]);
+  try {
+    const to = await openToCompare(streams[1]);
+    try {
+      return await runDiff(from, to, labels);
+    } finally {
+      closeSync(to);
+    }
+  } finally {
+    closeSync(from);
+  }
+}
+
+/** A file of the locker, or of what lies in a pack a copy that has no name any more when it is filled: a kill leaves none of it behind. */
+async function openToCompare(stream: StoredStream): Promise<number> {
+  if (stream.path !== undefined) return openSync(stream.path, constants.O_RDONLY | constants.O_NOFOLLOW);
+  const folder = mkdtempSync(join(tmpdir(), 'webjob-diff-'));
+  let fd: number | undefined;
+  try {
+    fd = openSync(join(folder, 'stream'), 'wx+', 0o600);
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+  try {
+    // At places of its own, so that the descriptor stays at the beginning.
+    let at = 0;
+    for await (const piece of stream.read())
+      for (let done = 0; done < piece.length; ) {
+        const count = writeSync(fd, piece, done, piece.length - done, at);
+        done += count;
+        at += count;
+      }
+    return fd;
+  } catch (error) {
+    closeSync(fd);
+    throw error;
+  }
+}
+
+async function runDiff(from: number, to: number, labels: [string, string]): Promise<Buffer> {
+  const args = ['-u', '-L', labels[0], '-L', labels[1], '--', '/dev/fd/3', '/dev/fd/4'];
+  const child = spawn('diff', args, { stdio: ['ignore', 'pipe', 'pipe', from, to] });
+  const read = async (stream: AsyncIterable<Buffer> | null): Promise<Buffer> => {
     const pieces: Buffer[] = [];
     let left = MAX_DIFF_BYTES;
-    for await (const piece of stream) {
+    for await (const piece of stream ?? []) {
       left -= piece.length;
       if (left < 0) {
         child.kill();

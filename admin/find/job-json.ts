@@ -16,9 +16,15 @@ export function jobJson(site: Site, job: Job): Record<string, unknown> {
     signal: job.signal ?? null,
     group: job.group?.name ?? null,
     uploads: job.uploads.map(({ name }) => name),
+    pack: describePlace(job) ?? null,
     get: requestJson(site, job.get),
     put: requestJson(site, job.put),
   };
+}
+
+/** In which pack the upload is, and under which name: `2026-10-01: client1_…`. */
+export function describePlace({ packed }: Job): string | undefined {
+  return packed && `${packed.pack}: ${packed.name}`;
 }
 
 function requestJson(site: Site, line: LogLine | undefined): Record<string, unknown> | null {

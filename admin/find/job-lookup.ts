@@ -64,7 +64,8 @@ export async function findPrevious(site: Site, job: Job): Promise<Job> {
     isBehind ||= one.jobId === jobId;
     // The log knows whole seconds: within one, its order decides.
     const isEarlier = isBehind ? one.at < job.at : one.at <= job.at;
-    if (one.jobId === jobId || !one.group?.has.has('rdy') || !isEarlier) continue;
+    const isComplete = one.packed !== undefined || one.group?.has.has('rdy') === true;
+    if (one.jobId === jobId || !isComplete || !isEarlier) continue;
     if (!previous || one.at >= previous.at) previous = one;
   }
   if (!previous)

@@ -5,14 +5,14 @@ import { Command } from 'commander';
 import { STREAMS, type StreamName } from 'webjob-locker';
 import { formatTime } from 'webjob-protocol';
 import { Failure } from '../failure.ts';
-import { describeEnding, parseRecordFields, readRecordFields } from '../history/ending.ts';
-import { findPacked, findStreams, type Stored, type StoredStream } from '../history/streams.ts';
+import { readRecordFields } from '../history/ending.ts';
+import { findJobStreams, readPackedRecord, type Stored, type StoredStream } from '../history/streams.ts';
 import type { Job } from '../job.ts';
 import { formatBytes, paint, printJson, safeLine, safeText } from '../output.ts';
 import { formatDump, isBinary } from '../report/stream.ts';
 import { globalOptions, openSite, type Site } from '../site.ts';
 import { describeExit } from './columns.ts';
-import { jobJson } from './job-json.ts';
+import { describePlace, jobJson } from './job-json.ts';
 import { findJob } from './job-lookup.ts';
 import { type Output, openOutput } from './pager.ts';
 
@@ -64,7 +64,7 @@ async function show(site: Site, jid: string, options: Options, isJson: boolean):
     throw new Failure('usage', '--json shows no stream', 'show JID --out > file gives it byte for byte');
   const job = await findJob(site, jid, options.client);
   const { stored, record, place } = await openJob(site, job);
-  if (isJson) printJson({ ...jobJson(site, job), ...showJson(stored, record, place) });
+  if (isJson) printJson({ ...jobJson(site, job), ...showJson(stored, record) });
   else if (asked.length === 1 && !process.stdout.isTTY && !options.all)
     await copyStream(stored, asked[0] ?? 'out', jid);
   else {
@@ -92,32 +92,15 @@ interface Opened {
   place: string | undefined;
 }
 
-/** What the log took for done says in its record how it ended, in a pack too. */
 async function openJob(site: Site, job: Job): Promise<Opened> {
-  if (job.group)
-    return { stored: findStreams(site, job.group), record: readRecordFields(site, job.group), place: undefined };
-  const packed = job.put ? await findPacked(site, job) : undefined;
-  if (!packed) return { stored: {}, record: undefined, place: undefined };
-  const record = parseRecordFields(await readBeginning(packed.stored.env));
-  const { isGood, exitCode, signal } = describeEnding(record);
-  Object.assign(job, { exitCode, signal, ...(job.state === 'done' && !isGood && { state: 'failed' }) });
-  return { stored: packed.stored, record, place: `${packed.pack.name}: ${packed.group.name}` };
+  const stored = await findJobStreams(site, job);
+  if (job.group) return { stored, record: readRecordFields(site, job.group), place: undefined };
+  return { stored, record: job.packed && (await readPackedRecord(stored)), place: describePlace(job) };
 }
 
-const MAX_RECORD_BYTES = 64 * 1024;
-
-async function readBeginning(stream: StoredStream | undefined): Promise<string> {
-  let text = '';
-  for await (const piece of stream?.read() ?? []) {
-    text += piece.toString('latin1');
-    if (text.length >= MAX_RECORD_BYTES) break;
-  }
-  return text.slice(0, MAX_RECORD_BYTES);
-}
-
-function showJson(stored: Stored, record: Opened['record'], place: string | undefined): Record<string, unknown> {
+function showJson(stored: Stored, record: Opened['record']): Record<string, unknown> {
   const bytes = Object.fromEntries(STREAMS.map((name) => [name, stored[name]?.bytes ?? null]));
-  return { bytes, record: record ? Object.fromEntries(record) : null, pack: place ?? null };
+  return { bytes, record: record ? Object.fromEntries(record) : null };
 }
 
 /** Facts of the record worth a line of their own. */

@@ -3,8 +3,11 @@ import { EXTENSIONS, type Group, statGroupFile } from 'webjob-locker';
 import { isSuccess, type LogLine } from 'webjob-protocol';
 import type { Job } from '../job.ts';
 import type { Site } from '../site.ts';
+import { describeEnding, type Ending } from './ending.ts';
 import { instantOf } from './log.ts';
 import type { NameFacts } from './names.ts';
+import type { Packed } from './packed.ts';
+import { packedStreams, readPackedRecord } from './streams.ts';
 import type { Uploads } from './uploads.ts';
 
 /** A job that has ended, as the log tells of it. */
@@ -42,7 +45,7 @@ export function describeLines(site: Site, get: LogLine | undefined, put: LogLine
     ...{ jobId: last?.jobId, clientId: last?.clientId, command: last?.fileName },
     state: last && !isSuccess(last.status) ? 'refused' : put ? 'done' : 'got',
     at: last ? instantOf(last, site) : new Date(0),
-    ...{ get, put, group: undefined, uploads: [], exitCode: undefined, signal: undefined },
+    ...{ get, put, group: undefined, uploads: [], packed: undefined, exitCode: undefined, signal: undefined },
   };
 }
 
@@ -50,10 +53,29 @@ export function describeStray(uploads: Uploads, { group, at, jobId, clientId, co
   const isComplete = group.has.has('rdy');
   const job: Job = {
     ...{ jobId, clientId, command, at, get, put: undefined, group, uploads: isComplete ? [group] : [] },
-    ...{ state: 'incomplete', exitCode: undefined, signal: undefined },
+    ...{ packed: undefined, state: 'incomplete', exitCode: undefined, signal: undefined },
   };
   if (!isComplete) return job;
   return get ? addEnding(uploads, job) : { ...addEnding(uploads, job), state: 'orphan' };
+}
+
+/** A job whose upload is in a pack. */
+export async function describePacked(job: Job, { pack, group }: Packed): Promise<Job> {
+  const ending = group.ending ?? describeEnding(await readPackedRecord(packedStreams(pack, group)));
+  return setEnding({ ...job, packed: { pack: pack.name, name: group.name } }, ending);
+}
+
+/** One in a pack that no PUT of the log was found to have made. */
+export async function describePackedStray(
+  site: Site,
+  packed: Packed,
+  facts: Pick<Job, 'jobId' | 'clientId' | 'command'>,
+  get: LogLine | undefined,
+): Promise<Job> {
+  const at = new Date(packed.group.at);
+  const job: Job = { ...describeLines(site, get, undefined), ...facts, at };
+  const described = await describePacked(job, packed);
+  return get ? described : { ...described, state: 'orphan' };
 }
 
 /** When a group was announced, or while it is not, when it changed last; undefined when it is gone. A group of which no more than the name is
@@ -68,6 +90,9 @@ export function lastChange(site: Site, group: Pick<Group, 'name'> & Partial<Grou
 
 function addEnding(uploads: Uploads, job: Job): Job {
   const ending = job.group && uploads.findEnding(job.group);
-  if (!ending) return { ...job, state: 'done' };
-  return { ...job, state: ending.isGood ? 'done' : 'failed', exitCode: ending.exitCode, signal: ending.signal };
+  return ending ? setEnding(job, ending) : { ...job, state: 'done' };
+}
+
+function setEnding(job: Job, { isGood, exitCode, signal }: Ending): Job {
+  return { ...job, state: isGood ? 'done' : 'failed', exitCode, signal };
 }

@@ -14,8 +14,13 @@ export interface Ending {
 
 /** Undefined when the record is not there (any more). */
 export function readEnding(site: Site, group: Group): Ending | undefined {
-  const fields = readRecordFields(site, group);
-  return fields && describeEnding(fields);
+  return readEndingAt(site.settings.incomingDirectory, group.name);
+}
+
+/** The same for a locker alone. */
+export function readEndingAt(locker: string, name: string): Ending | undefined {
+  const text = readHead(join(locker, `${name}.env`));
+  return text === undefined ? undefined : describeEnding(parseRecordFields(text));
 }
 
 /** The fields of the record of a group; undefined when it is not there. */

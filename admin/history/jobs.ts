@@ -1,14 +1,23 @@
 // The jobs of a site: GET and PUT of the log put together by job id, client and command, with the files of the upload. Streams: what is kept
 // in memory is the GETs without an answer, and the last of the jobs that ended, as a PUT may be repeated.
 import { findGroup } from 'webjob-locker';
-import { isSuccess, type LogLine } from 'webjob-protocol';
+import { encodeField, isSuccess, type LogLine } from 'webjob-protocol';
 import { openFreshIndex, readIndexedJobs } from '../database/fresh.ts';
 import type { Database } from '../database/sqlite.ts';
 import type { Job, JobState } from '../job.ts';
 import type { Site } from '../site.ts';
-import { describeEnded, describeLines, describeStray, type Ended, lastChange } from './describe.ts';
+import {
+  describeEnded,
+  describeLines,
+  describePacked,
+  describePackedStray,
+  describeStray,
+  type Ended,
+  lastChange,
+} from './describe.ts';
 import { instantOf, readLogBlocks } from './log.ts';
 import { compileNames, type NameFacts, readNameFacts } from './names.ts';
+import { openPacked, type PackedUploads } from './packed.ts';
 import { openUploads, readJobId, type Uploads } from './uploads.ts';
 
 export interface JobFilter {
@@ -58,20 +67,28 @@ export async function* readFromFiles(
   filter: JobFilter = {},
   uploads: Uploads = openUploads(site),
 ): AsyncGenerator<Job> {
+  const packs = openPacked(site.settings);
   const isWanted = makeFilter(filter);
   // Without an answer so far, by key.
   const gets = new Map<string, LogLine>();
-  for await (const block of readEnded(site, filter, gets)) {
-    if (filter.follow) uploads.forget();
-    for (const ended of block) {
-      const job = describeEnded(site, uploads, ended);
+  try {
+    for await (const block of readEnded(site, filter, gets)) {
+      if (filter.follow) uploads.forget();
+      for (const ended of block) {
+        const job = describeEnded(site, uploads, ended);
+        const packed = job.group || job.state !== 'done' ? undefined : packs.find(job);
+        const described = packed ? await describePacked(job, packed) : job;
+        if (isWanted(described)) yield described;
+      }
+    }
+    if (!filter.logOnly)
+      for await (const job of describeStrays(site, uploads, packs, gets, filter)) if (isWanted(job)) yield job;
+    for (const get of gets.values()) {
+      const job = describeLines(site, get, undefined);
       if (isWanted(job)) yield job;
     }
-  }
-  if (!filter.logOnly) for (const job of describeStrays(site, uploads, gets, filter)) if (isWanted(job)) yield job;
-  for (const get of gets.values()) {
-    const job = describeLines(site, get, undefined);
-    if (isWanted(job)) yield job;
+  } finally {
+    packs.close();
   }
 }
 
@@ -119,14 +136,22 @@ function isLongAgo(site: Site, { get, puts }: Ended, now: LogLine): boolean {
   return instantOf(now, site).getTime() - instantOf(last, site).getTime() > REPEAT_SECONDS * 1000;
 }
 
-function* describeStrays(
+/** What lies in the locker and in packs, and no PUT of the log made; takes the GETs that belong to it. */
+async function* describeStrays(
   site: Site,
   uploads: Uploads,
+  packs: PackedUploads,
   gets: Map<string, LogLine>,
   { since, contains }: JobFilter,
-): Generator<Job> {
+): AsyncGenerator<Job> {
   const locker = site.settings.incomingDirectory;
   const parseName = compileNames(site.settings.putNameFormat);
+  const takeGet = (jobId: string | undefined, clientId: string | undefined, fileName: string | undefined) => {
+    const key = keyOf({ jobId, clientId, fileName });
+    const get = gets.get(key);
+    gets.delete(key);
+    return get;
+  };
   for (const found of uploads.others()) {
     const at = lastChange(site, found);
     if (!at || (since && at < since)) continue;
@@ -135,10 +160,16 @@ function* describeStrays(
     const jobId = readJobId(locker, group.name, group.has.has('rdy') ? 'rdy' : 'lck');
     if (contains !== undefined && !jobId?.includes(contains)) continue;
     const facts = readNameFacts(site, group, parseName);
-    const key = keyOf({ jobId, clientId: facts.clientId, fileName: facts.command });
-    const get = gets.get(key);
-    gets.delete(key);
+    const get = takeGet(jobId, facts.clientId, facts.command);
     yield describeStray(uploads, { ...facts, group, at, jobId, get });
+  }
+  for (const packed of packs.others(since)) {
+    const jobId = encodeField(packed.group.jobId);
+    if (contains !== undefined && !jobId.includes(contains)) continue;
+    // Whose log lines were gone when it was packed is known by its name alone.
+    const { clientId, command } = packed.group.clientId ? packed.group : (parseName(packed.group.name) ?? {});
+    const facts = { jobId, clientId, command };
+    yield describePackedStray(site, packed, facts, takeGet(jobId, clientId, command));
   }
 }
 

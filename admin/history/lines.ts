@@ -1,6 +1,6 @@
-// Cuts a log into lines, block by block. Every line is a string of its own: one cut from a longer string would keep all of that in memory.
+// Cuts a file into lines, block by block. Every line is a string of its own: one cut from a longer string would keep all of that in memory.
 
-/** The longest line that the server writes is shorter; a longer one is none. */
+/** The longest line that the server writes into its log is shorter; a longer one is none. */
 const MAX_LINE_BYTES = 64 * 1024;
 
 export interface Cutter<Line> {
@@ -10,12 +10,15 @@ export interface Cutter<Line> {
   end(): Line[];
 }
 
-export function makeCutter<Line>(parse: (text: string) => Line | undefined): Cutter<Line> {
+export function makeCutter<Line>(
+  parse: (text: string) => Line | undefined,
+  maxLineBytes = MAX_LINE_BYTES,
+): Cutter<Line> {
   let rest: Buffer = Buffer.alloc(0);
   // In the middle of a line that is too long.
   let isSkipping = false;
   const take = (bytes: Buffer, start: number, end: number, lines: Line[]): void => {
-    if (end - start > MAX_LINE_BYTES) return;
+    if (end - start > maxLineBytes) return;
     const line = parse(bytes.toString('utf8', start, end));
     if (line !== undefined) lines.push(line);
   };
@@ -36,7 +39,7 @@ export function makeCutter<Line>(parse: (text: string) => Line | undefined): Cut
         start = end + 1;
       }
       rest = isSkipping ? rest : Buffer.concat([rest, block.subarray(start)]);
-      if (rest.length > MAX_LINE_BYTES) [rest, isSkipping] = [Buffer.alloc(0), true];
+      if (rest.length > maxLineBytes) [rest, isSkipping] = [Buffer.alloc(0), true];
       return lines;
     },
     end() {

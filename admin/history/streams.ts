@@ -2,11 +2,12 @@
 import { constants, createReadStream, openSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Group, STREAMS, type StreamName, statGroupFile } from 'webjob-locker';
-import { encodeField, formatTime } from 'webjob-protocol';
 import type { Job } from '../job.ts';
 import type { PackedGroup } from '../packs/manifest.ts';
-import { listPacks, type Pack, readGroups, readPackedFile } from '../packs/packs.ts';
+import { type Pack, packAt, readGroups, readPackedFile } from '../packs/packs.ts';
 import type { Site } from '../site.ts';
+import { parseRecordFields } from './ending.ts';
+import { MAX_HEAD_BYTES } from './head.ts';
 
 export interface StoredStream {
   bytes: number;
@@ -34,33 +35,29 @@ function readFile(path: string): AsyncIterable<Buffer> {
   return createReadStream('', { fd: openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW) });
 }
 
-/** An upload whose files lie in a pack. */
-export interface PackedUpload {
-  pack: Pack;
-  group: PackedGroup;
-  stored: Stored;
-}
-
-/** The packed upload of a job, undefined when there is none. The pack of its day is looked at first. */
-export async function findPacked(
-  { settings }: Site,
-  { jobId, clientId, command, at }: Job,
-): Promise<PackedUpload | undefined> {
-  const day = formatTime(at, settings.useGMT).slice(0, 10);
-  const packs = listPacks(settings).sort((a, b) => Number(b.day === day) - Number(a.day === day));
-  for (const pack of packs) {
-    for await (const group of readGroups(pack)) {
-      const isSame = group.clientId === clientId && group.command === command;
-      if (isSame && encodeField(group.jobId) === jobId) return { pack, group, stored: packedStreams(pack, group) };
-    }
-  }
-  return undefined;
-}
-
 export function packedStreams(pack: Pack, group: PackedGroup): Stored {
   const entries = STREAMS.map((name): [StreamName, StoredStream] => [
     name,
     { bytes: group.files[name].bytes, path: undefined, read: () => readPackedFile(pack, group, name) },
   ]);
   return Object.fromEntries(entries);
+}
+
+/** The streams of a job's upload, wherever they are; none when it has none. */
+export async function findJobStreams(site: Site, { group, packed }: Pick<Job, 'group' | 'packed'>): Promise<Stored> {
+  if (group) return findStreams(site, group);
+  if (!packed) return {};
+  const pack = packAt(site.settings, packed.pack);
+  for await (const one of readGroups(pack)) if (one.name === packed.name) return packedStreams(pack, one);
+  return {};
+}
+
+/** What the record of a packed upload says, as far as a record is read. */
+export async function readPackedRecord(stored: Stored): Promise<Map<string, string>> {
+  let text = '';
+  for await (const piece of stored.env?.read() ?? []) {
+    text += piece.toString('latin1');
+    if (text.length >= MAX_HEAD_BYTES) break;
+  }
+  return parseRecordFields(text.slice(0, MAX_HEAD_BYTES));
 }

@@ -5,6 +5,7 @@ import { type FileHandle, open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { syncFolder } from 'webjob-locker/durable';
 import type { ServerSettings } from '../../cgi/controls.ts';
+import { readEndingAt } from '../history/ending.ts';
 import { BATCH, type PackFacts, recordEvent } from '../keep/custody.ts';
 import { type Described, digestFile, markOf } from '../keep/removal.ts';
 import type { Surveyed } from '../keep/survey.ts';
@@ -91,9 +92,10 @@ async function packGroup(
   if (Object.values(marks).includes(undefined)) return undefined;
   try {
     const { length, files } = await appendGroup(archive, offset, locker, name);
+    const ending = readEndingAt(locker, name);
     if (JSON.stringify(look()) !== JSON.stringify(marks)) return undefined;
     const { clientId, command } = owner ?? {};
-    const facts = { name, jobId, at: new Date(at).toISOString(), clientId, command, clients };
+    const facts = { name, jobId, at: new Date(at).toISOString(), clientId, command, clients, ending };
     return { packed: { ...facts, offset, length, files }, described: { name, files, marks } };
   } catch (error) {
     if (error instanceof ChangedFile || (error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;

@@ -3,6 +3,7 @@
 import { createReadStream } from 'node:fs';
 import split2 from 'split2';
 import { Failure } from '../failure.ts';
+import type { Ending } from '../history/ending.ts';
 
 /** The files of a group in the order in which they lie in a pack: what is looked at most comes first, and `.rdy` last. */
 export const PACKED_EXTENSIONS = ['env', 'err', 'out', 'rdy'] as const;
@@ -29,6 +30,8 @@ export interface PackedGroup {
   offset: number;
   length: number;
   files: Record<PackedExtension, PackedFile>;
+  /** How its run ended, as the record in it says. Packs of earlier versions do not tell. */
+  ending?: Ending | undefined;
 }
 
 export interface ManifestHead {
@@ -71,6 +74,12 @@ export async function* readManifest(path: string): AsyncGenerator<PackedGroup, M
   return end;
 }
 
+/** A line of a manifest; undefined for the one that ends it. Throws SyntaxError. */
+export function parsePackedGroup(line: string): PackedGroup | undefined {
+  const value = JSON.parse(line);
+  return value.archiveSha256 === undefined ? checkGroup(value) : undefined;
+}
+
 function checkEnd(value: ManifestEnd, groups: number): ManifestEnd {
   const { archiveBytes, archiveSha256 } = value;
   if (value.groups !== groups || !isCount(archiveBytes) || !SHA256.test(archiveSha256))
@@ -80,7 +89,7 @@ function checkEnd(value: ManifestEnd, groups: number): ManifestEnd {
 
 /** A manifest can come from anywhere: no name in it leads out of the locker. */
 function checkGroup(value: PackedGroup): PackedGroup {
-  const { name, jobId, at, clients, offset, length, files } = value;
+  const { name, jobId, at, clients, offset, length, files, ending } = value;
   const isText = [name, jobId, at].every((field) => typeof field === 'string') && !Number.isNaN(Date.parse(at));
   const isInside = isText && name.split('/').every((part) => !['', '.', '..'].includes(part)) && !name.includes('\0');
   const isPlaced = isCount(offset) && isCount(length) && Array.isArray(clients);
@@ -88,6 +97,10 @@ function checkGroup(value: PackedGroup): PackedGroup {
     const file = files?.[extension];
     return isCount(file?.bytes) && SHA256.test(file.sha256) && Number.isFinite(file.mtime);
   });
-  if (!isInside || !isPlaced || !areFiles) throw new SyntaxError('it is no group of a manifest');
+  const isEnding =
+    ending === undefined ||
+    (typeof ending.isGood === 'boolean' &&
+      [ending.exitCode, ending.signal].every((number) => number === undefined || isCount(number)));
+  if (!isInside || !isPlaced || !areFiles || !isEnding) throw new SyntaxError('it is no group of a manifest');
   return value;
 }
