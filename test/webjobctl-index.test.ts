@@ -83,7 +83,7 @@ describe('webjobctl index', () => {
   });
 
   it('finds where a text can stand, whatever it holds', () => {
-    const find = (text: string): number | undefined => ask((fresh) => findCandidates(fresh, text)?.size);
+    const find = (text: string): number | undefined => ask((fresh) => findCandidates(fresh, [text])?.size);
     const incomplete = 1;
     assert.equal(find('kept'), 2 + incomplete);
     assert.equal(find('nowhere at all'), incomplete);
@@ -103,7 +103,7 @@ describe('webjobctl index', () => {
         (await collect(readFromFiles(site(), filter))).map(({ jobId, state }) => [jobId, state]),
       );
     const answers = async (): Promise<string[]> => {
-      const texts = ['kept', 'arrived', EVIL, '/k.pt/'];
+      const texts = ['kept', 'arrived', EVIL, '/k.pt/', '/^KEPT$/i', '/nowhere|arrived/', '/not (found|there)\\b/'];
       return Promise.all(texts.map(async (text) => (await locker.webjobctl('search', text)).text));
     };
     const fast = await answers();
@@ -123,7 +123,7 @@ describe('webjobctl index', () => {
   it('takes no part of a stream for the whole', async () => {
     await locker.run({ clientId: 'client1', fileName: 'host.sh', out: `${'x'.repeat(5000)}needle\n` });
     await index('--max-text', '4000');
-    const found = ask((fresh) => findCandidates(fresh, 'needle'));
+    const found = ask((fresh) => findCandidates(fresh, ['needle']));
     const names = (await collect(readFromFiles(site()))).filter(
       ({ put }) => put?.status === 200 && (put.bytesReceived ?? 0) > 5000,
     );
@@ -180,7 +180,7 @@ describe('webjobctl index', () => {
       expected,
     );
     assert.equal(
-      ask((fresh) => findCandidates(fresh, 'kept')?.size),
+      ask((fresh) => findCandidates(fresh, ['kept'])?.size),
       3,
     );
   });

@@ -28,9 +28,9 @@ export function openFreshIndex(site: Site): Database | undefined {
 /** More tell no more. */
 const MAX_TRIGRAMS = 48;
 
-/** The names of the groups in which a text can stand; undefined for one that is too short to be looked up. */
-export function findCandidates(database: Database, text: string): Set<string> | undefined {
-  const match = formatMatch(text);
+/** The names of the groups in which all of several texts can stand; undefined when they are too short to be looked up. */
+export function findCandidates(database: Database, texts: readonly string[]): Set<string> | undefined {
+  const match = formatMatch(texts);
   if (match === undefined) return undefined;
   const rows = database
     .prepare('SELECT name FROM groups WHERE id IN (SELECT rowid FROM texts WHERE texts MATCH ?) OR NOT whole')
@@ -38,23 +38,25 @@ export function findCandidates(database: Database, text: string): Set<string> | 
   return new Set(rows.map(({ name }) => name as string));
 }
 
-/** All trigrams of a text, each quoted: nothing in it is an operator. */
-function formatMatch(text: string): string | undefined {
-  // The index has U+FFFD for a NUL and for what is no UTF-8.
-  const characters = [...text.replaceAll('\0', '\ufffd')];
+/** All trigrams of the texts, each quoted: nothing in them is an operator. */
+function formatMatch(texts: readonly string[]): string | undefined {
   const trigrams = new Set<string>();
-  for (let at = 0; at + 3 <= characters.length && trigrams.size < MAX_TRIGRAMS; at++)
-    trigrams.add(characters.slice(at, at + 3).join(''));
+  for (const text of texts) {
+    // The index has U+FFFD for a NUL and for what is no UTF-8.
+    const characters = [...text.replaceAll('\0', '\ufffd')];
+    for (let at = 0; at + 3 <= characters.length && trigrams.size < MAX_TRIGRAMS; at++)
+      trigrams.add(characters.slice(at, at + 3).join(''));
+  }
   if (trigrams.size === 0) return undefined;
   return [...trigrams].map((trigram) => `"${trigram.replaceAll('"', '""')}"`).join(' AND ');
 }
 
-/** The groups in which a text can stand, in the order of walkLocker; undefined when no index can tell. */
-export function findGroupsWith(site: Site, text: string): Group[] | undefined {
+/** The groups in which all of several texts can stand, in the order of walkLocker; undefined when no index can tell. */
+export function findGroupsWith(site: Site, texts: readonly string[]): Group[] | undefined {
   const index = openFreshIndex(site);
   if (!index) return undefined;
   try {
-    const names = findCandidates(index, text);
+    const names = findCandidates(index, texts);
     if (!names) return undefined;
     const keys = new Map([...names].map((name) => [name, `${dirname(name).replaceAll('/', '\0')}\0\0${name}`]));
     const sorted = [...names].sort((a, b) => ((keys.get(a) ?? '') < (keys.get(b) ?? '') ? -1 : 1));

@@ -1,5 +1,6 @@
 // Lines of a stream that match, read piece by piece: a stream of any size takes the memory of one piece and one line.
 import { StringDecoder } from 'node:string_decoder';
+import { findLiterals } from './literals.ts';
 
 export interface Hit {
   /** From 1. */
@@ -12,9 +13,10 @@ export const MAX_LINE_LENGTH = 64 * 1024;
 
 const PATTERN = /^\/(.+)\/(i?)$/s;
 
-/** True for /re/ and /re/i, false for a text. */
-export function isPattern(text: string): boolean {
-  return PATTERN.test(text);
+/** Texts that a line which matches holds: the text itself, or what is known of /re/ or /re/i. */
+export function textsOf(text: string): string[] {
+  const [, source, flags] = PATTERN.exec(text) ?? [];
+  return source === undefined ? [text] : findLiterals(source, flags === 'i');
 }
 
 /** Tells whether a line matches: a text, or /re/ or /re/i. Throws SyntaxError. */

@@ -15,7 +15,7 @@ import { listPacks, readGroups } from '../packs/packs.ts';
 import { globalOptions, openSite, type Site } from '../site.ts';
 import { drained } from './drained.ts';
 import { parseLimit } from './job-options.ts';
-import { compileSearch, type Hit, isPattern, searchLines } from './lines.ts';
+import { compileSearch, type Hit, searchLines, textsOf } from './lines.ts';
 
 interface Options {
   in?: readonly StreamName[];
@@ -28,7 +28,9 @@ interface Options {
 
 const EXPLANATION = `
 Looks at the streams of every upload in the locker, complete or not, and in packs. Between slashes stands a regular expression of
-JavaScript, /error: \\d+/ or without regard to case /error/i. Lines of more than 65536 characters are cut.
+JavaScript, /error: \\d+/ or without regard to case /error/i. Lines of more than 65536 characters are cut. Where a fresh index is
+(webjobctl index), only uploads are read that hold all groups of three letters in a row which the text, or the expression outside of
+brackets and alternatives, must have; without three such letters all are.
 
 Examples:
   webjobctl search 'Permission denied' --in err --since 24h
@@ -130,7 +132,7 @@ function* pickGroups(site: Site, text: string, options: Options): Generator<Pick
 
 /** Only those in which the text can stand, where a fresh index tells. */
 function* listGroups(site: Site, text: string): Generator<Group> {
-  const found = isPattern(text) ? undefined : findGroupsWith(site, text);
+  const found = findGroupsWith(site, textsOf(text));
   if (found) yield* found;
   else for (const { group } of walk(site)) if (group) yield group;
 }
