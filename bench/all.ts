@@ -7,7 +7,7 @@ import { parseArgs } from 'node:util';
 import { formatChart } from './chart.ts';
 import { watchFootprint } from './footprint.ts';
 import { askTogether, type Operation } from './load.ts';
-import { KILOBYTE, PERL, type Peer, startPeers } from './peers.ts';
+import { CAT, KILOBYTE, PERL, type Peer, startPeers } from './peers.ts';
 import { quantile } from './quantile.ts';
 import { formatTable, type Row } from './table.ts';
 
@@ -22,7 +22,7 @@ are medians of the turns, p50 and p99 of all requests; memory is the most that h
   --seconds N    how long each kind is asked for in a turn (default 2)
   --turns N      how often everything has its turn (default 3)
   --large MIB    the large upload, by one client at a time (default 1024)
-  --processes N  of WebJob behind mod_proxy_fcgi (default 4)
+  --processes N  of WebJob behind mod_proxy_fcgi (default 2, as in the shipped unit)
   --only TEXT    peers whose name holds this, and the Perl script
   --what TEXT    only what holds this: 'GET', '1 KiB', ...
   --json         one value a line: the machine, then each row
@@ -121,20 +121,18 @@ async function measure(peers: Peer[], operation: Operation, clients: number, opt
 function formatRow(cell: Cell, cells: readonly Cell[]): Row {
   const { peer, operation, clients, milliseconds, rates, peakMegabytes } = cell;
   const rate = quantile(rates, 0.5);
-  const perl = cells.find(
-    (other) => other.peer.name === PERL && other.operation === operation && other.clients === clients,
-  );
-  const bytes = peer.isEmpty ? 0 : operation.bytes;
+  const ratioTo = (name: string): number => {
+    const other = cells.find((it) => it.peer.name === name && it.operation === operation && it.clients === clients);
+    return rate / quantile(other?.rates ?? [], 0.5);
+  };
   return {
     ...{ operation: operation.name, clients, peer: peer.name },
     ...{ isDurable: operation.method === 'PUT' ? peer.isDurable === true : undefined, requests: milliseconds.length },
     p50Milliseconds: quantile(milliseconds, 0.5),
     p99Milliseconds: quantile(milliseconds, 0.99),
-    ...{
-      requestsPerSecond: rate,
-      megabytesPerSecond: (rate * bytes) / 1e6,
-      toPerl: rate / quantile(perl?.rates ?? [], 0.5),
-    },
+    requestsPerSecond: rate,
+    ...{ toPerl: ratioTo(PERL), toCat: operation.method === 'PUT' ? ratioTo(CAT) : undefined },
+    megabytesPerSecond: (rate * (peer.isEmpty ? 0 : operation.bytes)) / 1e6,
     peakMegabytes,
   };
 }
@@ -145,7 +143,7 @@ function readOptions(): Options | undefined {
   const { values } = parseArgs({
     options: {
       ...{ quick: is, json: is, help: is, chart: { type: 'string' }, only: text(''), what: text('') },
-      ...{ seconds: text('2'), turns: text('3'), large: text('1024'), processes: text('4') },
+      ...{ seconds: text('2'), turns: text('3'), large: text('1024'), processes: text('2') },
     },
   });
   if (values.help) return undefined;

@@ -27,6 +27,7 @@ export interface Peers {
 }
 
 export const PERL = 'nph script in Perl';
+export const CAT = 'sh: cat > file; sync';
 export const KILOBYTE = 1024;
 const EMPTY_ANSWER = 'HTTP/1.1 200 OK\\r\\nContent-Type: application/octet-stream\\r\\nContent-Length: 0\\r\\n\\r\\n';
 const SCRIPTS = {
@@ -89,7 +90,7 @@ async function startScripts(site: Site, closing: (() => unknown)[]): Promise<Pee
     { name: 'static file', ...common, path: '/static/kilobyte', methods: ['GET'] },
     { name: 'empty nph script, sh', ...common, path: '/webjob/nph-empty-sh.cgi', methods: ['GET'], isEmpty: true },
     { name: 'empty nph script, Node', ...common, path: '/webjob/nph-empty-node.cgi', methods: ['GET'], isEmpty: true },
-    { name: 'sh: cat > file; sync', ...common, path: '/webjob/nph-cat.cgi', methods: ['PUT'], isDurable: true },
+    { name: CAT, ...common, path: '/webjob/nph-cat.cgi', methods: ['PUT'], isDurable: true },
     { name: PERL, ...script, path: '/webjob/nph-peer.cgi' },
     { name: 'webjob, CGI', ...script, path: '/webjob/nph-webjob.cgi', isDurable: true },
   ];

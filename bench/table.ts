@@ -15,11 +15,13 @@ export interface Row {
   megabytesPerSecond: number;
   /** Requests a second, to those of the Perl script. */
   toPerl: number;
+  /** The same for a PUT, to those of a shell script that syncs. */
+  toCat: number | undefined;
   /** Of all processes of the server, pages that they share once. */
   peakMegabytes: number;
 }
 
-const HEADING = ['p50 ms', 'p99 ms', 'requests/s', 'to Perl', 'MB/s', 'memory MB'];
+const HEADING = ['p50 ms', 'p99 ms', 'requests/s', 'to Perl', 'to cat', 'MB/s', 'memory MB'];
 
 export function formatTable(rows: readonly Row[]): string {
   const titleOf = ({ operation, clients }: Row): string =>
@@ -34,10 +36,10 @@ export function formatTable(rows: readonly Row[]): string {
 }
 
 function formatLine(row: Row): string {
-  const { p50Milliseconds, p99Milliseconds, requestsPerSecond, toPerl, megabytesPerSecond, peakMegabytes } = row;
+  const { p50Milliseconds, p99Milliseconds, requestsPerSecond, megabytesPerSecond, peakMegabytes } = row;
   const cells = [
     ...[p50Milliseconds, p99Milliseconds, requestsPerSecond].map(short),
-    Number.isNaN(toPerl) ? '' : toPerl.toFixed(2),
+    ...[row.toPerl, row.toCat].map((ratio) => (Number.isFinite(ratio) ? Number(ratio).toFixed(2) : '')),
     ...[megabytesPerSecond, peakMegabytes].map(short),
   ];
   return `${`${row.peer}${row.isDurable ? ' *' : ''}`.padEnd(26)}${cells.map((cell) => cell.padStart(11)).join('')}`;
