@@ -29,7 +29,12 @@ export async function refreshIndex(
   if (old === text)
     return { groups: countOf(database, 'groups'), read: 0, removed: 0, jobs: countOf(database, 'jobs') };
   database.exec("DELETE FROM facts WHERE name = 'stamp'");
-  const { groups, read, removed } = refreshTexts(database, site.settings.incomingDirectory, maxTextBytes, advance);
+  const { groups, read, removed } = await refreshTexts(
+    database,
+    site.settings.incomingDirectory,
+    maxTextBytes,
+    advance,
+  );
   database.exec('BEGIN IMMEDIATE');
   try {
     const jobs = await refillJobs(database, site, groups);

@@ -13,7 +13,7 @@ export const SCHEMA_VERSION = 2;
 const TYPES = { text: 'TEXT', integer: 'INTEGER', timestamp: 'TEXT' } as const;
 
 /** Columns of jobs that have an index, `jobs_at` and so on. */
-export const JOB_INDEXES = ['at', 'job_id', 'client', 'group_name'] as const;
+export const JOB_INDEXES = ['at', 'job_id'] as const;
 
 /**
  * The trigrams of what clients sent, without the text itself: they tell in which groups a text can be, and whoever asks looks there. `whole`

@@ -1,12 +1,10 @@
 // The part of a refresh that reads the locker: the texts of every group that changed, and from the same bytes whose group it is and how its run
 // ended, which the jobs need. In transactions of some thousands, so that a run that is killed is not lost.
-import { readSync, type Stats } from 'node:fs';
-import { join } from 'node:path';
-import { type Group, STREAMS, statGroupFile, walkLocker } from 'webjob-locker';
-import { describeEnding, type Ending, parseRecordFields } from '../history/ending.ts';
-import { MAX_HEAD_BYTES, readHeadAndStats, withFile } from '../history/head.ts';
+import { EXTENSIONS, type Extension, walkLocker } from 'webjob-locker';
+import type { Ending } from '../history/ending.ts';
 import type { KnownGroup } from '../history/known.ts';
-import { parseJobId } from '../history/uploads.ts';
+import { readAside } from './aside.ts';
+import { type FreshGroup, formatFiles, makeReader, stampGroup } from './reading.ts';
 import type { Database } from './sqlite.ts';
 
 /** Groups a transaction. */
@@ -29,9 +27,53 @@ interface Row {
   is_good: number | null;
 }
 
-export function refreshTexts(database: Database, locker: string, maxTextBytes: number, advance: () => void): ReadTexts {
+export async function refreshTexts(
+  database: Database,
+  locker: string,
+  maxTextBytes: number,
+  advance: () => void,
+): Promise<ReadTexts> {
   const find = database.prepare('SELECT id, stamp, job_id, exit_code, signal, is_good FROM groups WHERE name = ?');
   const see = database.prepare('UPDATE groups SET seen = ? WHERE id = ?');
+  const last = database.prepare('SELECT max(seen) AS run, max(id) AS id FROM groups').get();
+  const run = Number(last?.run ?? 0) + 1;
+  const done: ReadTexts = { groups: new Map(), read: 0, removed: 0 };
+  const write = makeWriter(database, run, Number(last?.id ?? 0) + 1);
+  const add = (fresh: FreshGroup, id?: number): void => {
+    if (++done.read % BATCH === 0) database.exec('COMMIT; BEGIN IMMEDIATE');
+    const { name, jobId, ending } = fresh;
+    done.groups.set(name, { name, has: parseFiles(fresh.files), jobId, ending });
+    write(fresh, id);
+  };
+  database.exec('BEGIN IMMEDIATE');
+  if (run === 1) {
+    for await (const block of readAside(locker, maxTextBytes))
+      for (const fresh of block) {
+        advance();
+        add(fresh);
+      }
+  } else {
+    const read = makeReader(locker, maxTextBytes);
+    for (const { group } of walkLocker(locker)) {
+      if (!group) continue;
+      advance();
+      const known = find.get(group.name) as Row | undefined;
+      const { stamp, jobId } = stampGroup(locker, group, known?.stamp);
+      if (known?.stamp === stamp) {
+        see.run(run, known.id);
+        done.groups.set(group.name, { ...group, jobId: known.job_id ?? undefined, ending: parseEnding(known) });
+      } else add({ name: group.name, files: formatFiles(group.has), stamp, jobId, ...read(group) }, known?.id);
+    }
+  }
+  database.exec('COMMIT; BEGIN IMMEDIATE');
+  database.prepare('DELETE FROM texts WHERE rowid IN (SELECT id FROM groups WHERE seen <> ?)').run(run);
+  done.removed = Number(database.prepare('DELETE FROM groups WHERE seen <> ?').run(run).changes);
+  database.exec('COMMIT');
+  return done;
+}
+
+/** Writes what was read of a group, over the row of an id or into one of its own. */
+function makeWriter(database: Database, run: number, nextId: number): (fresh: FreshGroup, id?: number) => void {
   const columns = ['stamp', 'whole', 'seen', 'job_id', 'exit_code', 'signal', 'is_good'];
   // No INSERT OR REPLACE: a statement that SQLite may have to take back makes FTS5 write down at once what it has.
   const insert = database.prepare(
@@ -40,39 +82,16 @@ export function refreshTexts(database: Database, locker: string, maxTextBytes: n
   const update = database.prepare(`UPDATE groups SET ${columns.map((name) => `${name} = ?`).join(', ')} WHERE id = ?`);
   const forget = database.prepare('DELETE FROM texts WHERE rowid = ?');
   const learn = database.prepare('INSERT INTO texts (rowid, body) VALUES (?, ?)');
-  const last = database.prepare('SELECT max(seen) AS run, max(id) AS id FROM groups').get();
-  const run = Number(last?.run ?? 0) + 1;
-  let nextId = Number(last?.id ?? 0) + 1;
-  const isNew = nextId === 1;
-  const done: ReadTexts = { groups: new Map(), read: 0, removed: 0 };
-  const readGroup = makeReader(locker, maxTextBytes);
-  database.exec('BEGIN IMMEDIATE');
-  for (const { group } of walkLocker(locker)) {
-    if (!group) continue;
-    advance();
-    const known = isNew ? undefined : (find.get(group.name) as Row | undefined);
-    const { stamp, jobId } = stampGroup(locker, group, known?.stamp);
-    if (known?.stamp === stamp) {
-      see.run(run, known.id);
-      done.groups.set(group.name, { ...group, jobId: known.job_id ?? undefined, ending: parseEnding(known) });
-      continue;
-    }
-    if (++done.read % BATCH === 0) database.exec('COMMIT; BEGIN IMMEDIATE');
-    const { body, isWhole, ending } = readGroup(group);
-    done.groups.set(group.name, { ...group, jobId, ending });
-    const id = known?.id ?? nextId++;
+  return ({ name, stamp, isWhole, jobId, ending, body }, known) => {
+    const id = known ?? nextId++;
     const facts = [stamp, Number(isWhole), run, jobId ?? null, ...formatEnding(ending)];
-    if (known) {
+    if (known === undefined) insert.run(...facts, id, name);
+    else {
       forget.run(id);
       update.run(...facts, id);
-    } else insert.run(...facts, id, group.name);
+    }
     learn.run(id, body);
-  }
-  database.exec('COMMIT; BEGIN IMMEDIATE');
-  database.prepare('DELETE FROM texts WHERE rowid IN (SELECT id FROM groups WHERE seen <> ?)').run(run);
-  done.removed = Number(database.prepare('DELETE FROM groups WHERE seen <> ?').run(run).changes);
-  database.exec('COMMIT');
-  return done;
+  };
 }
 
 function formatEnding(ending: Ending | undefined): (number | null)[] {
@@ -85,68 +104,11 @@ function parseEnding({ exit_code: exitCode, signal, is_good: isGood }: Row): End
     : { isGood: isGood === 1, exitCode: exitCode ?? undefined, signal: signal ?? undefined };
 }
 
-/**
- * A complete group is what it was while its .rdy is: whoever replaces a group replaces that too. The job id comes with the stamp of a complete
- * group that is not the one that is known.
- */
-function stampGroup(
-  locker: string,
-  { name, has }: Group,
-  known: string | undefined,
-): { stamp: string; jobId: string | undefined } {
-  const format = (...found: (Pick<Stats, 'ino' | 'mtimeMs' | 'size'> | undefined)[]): string => {
-    const marks = found.map((stats) => (stats ? `${stats.ino}:${stats.mtimeMs}:${stats.size}` : ''));
-    return `${[...has].sort().join(' ')} ${marks.join(' ')}`;
-  };
-  if (!has.has('rdy'))
-    return { stamp: format(...STREAMS.map((stream) => statGroupFile(locker, name, stream))), jobId: undefined };
-  if (known !== undefined) {
-    const stamp = format(statGroupFile(locker, name, 'rdy'));
-    if (stamp === known) return { stamp, jobId: undefined };
-  }
-  const ready = readHeadAndStats(join(locker, `${name}.rdy`));
-  return { stamp: format(ready?.stats), jobId: ready && parseJobId(ready.text) };
-}
+/** One set for all groups that have the same files. */
+const sets = new Map<string, ReadonlySet<Extension>>();
 
-interface ReadGroup {
-  body: string;
-  /** The body is all of it. */
-  isWhole: boolean;
-  ending: Ending | undefined;
-}
-
-/** Reads the streams of one group after the other into the same memory. */
-function makeReader(locker: string, maxBytes: number): (group: Group) => ReadGroup {
-  let buffer = Buffer.allocUnsafe(64 * 1024);
-  /** Reads a file behind what is there already; where it ends. */
-  const read = (fd: number, from: number): number => {
-    for (let end = from; ; ) {
-      if (end === buffer.length) buffer = Buffer.concat([buffer], 2 * buffer.length);
-      const asked = Math.min(buffer.length, from + maxBytes + 1) - end;
-      const count = readSync(fd, buffer, end, asked, end - from);
-      end += count;
-      // Of a file that ends, less is read than was asked for.
-      if (count < asked || end > from + maxBytes) return end;
-    }
-  };
-  return ({ name, has }) => {
-    let isWhole = has.has('rdy');
-    let ending: Ending | undefined;
-    let length = 0;
-    for (const stream of STREAMS) {
-      const from = length;
-      const end = has.has(stream) ? withFile(join(locker, `${name}.${stream}`), (fd) => read(fd, from)) : from;
-      if (end === undefined || end - length > maxBytes) isWhole = false;
-      if (end === undefined) continue;
-      if (stream === 'env' && has.has('env'))
-        ending = describeEnding(
-          parseRecordFields(buffer.toString('latin1', length, Math.min(end, length + MAX_HEAD_BYTES))),
-        );
-      length = Math.min(end, length + maxBytes);
-      if (length === buffer.length) buffer = Buffer.concat([buffer], 2 * buffer.length);
-      buffer[length++] = 10;
-    }
-    // NUL would end the text for the tokenizer. What is no UTF-8 becomes U+FFFD, as it is for whoever searches.
-    return { body: buffer.toString('utf8', 0, length).replaceAll('\0', '\ufffd'), isWhole, ending };
-  };
+function parseFiles(files: string): ReadonlySet<Extension> {
+  const known = sets.get(files) ?? new Set(EXTENSIONS.filter((extension) => files.split(' ').includes(extension)));
+  sets.set(files, known);
+  return known;
 }
