@@ -33,6 +33,24 @@ function findSubsection(name: string): string {
 const isMarkedUp = (text: string, flag: string): boolean =>
   new RegExp(`\\bFl ${flag.slice(1).replaceAll('-', '(?:-|\\\\-)')}(?![a-z0-9-])`).test(text);
 
+describe('a command', () => {
+  const usageOf = async (...args: string[]): Promise<string> =>
+    /Usage: webjobctl (\S+)/.exec((await runWebjobctl([...args, '--help'])).stdout)?.[1] ?? '';
+
+  it('is found behind the options that stand before it, whatever their values are called', async () => {
+    assert.equal(await usageOf('--json', '-c', 'search', 'jobs'), 'jobs');
+    assert.equal(await usageOf('--config', 'jobs', 'clients'), 'clients');
+    assert.equal(await usageOf('--config=jobs', 'client', 'add'), 'client');
+    assert.equal(await usageOf('-cjobs'), '[options]');
+  });
+
+  it('that is none is told what it may have meant', async () => {
+    const { code, stderr } = await runWebjobctl(['jbos']);
+    assert.equal(code, 2);
+    assert.match(stderr, /unknown command 'jbos'\n\(Did you mean jobs\?\)/);
+  });
+});
+
 describe('webjobctl(8)', () => {
   it('knows more than one command', () => assert.ok(leaves.length >= 10, `${rows.length} rows`));
 
