@@ -22,8 +22,6 @@ export interface RelayEnds {
 export class Relay {
   readonly #child: ChildProcess;
   readonly #socket: Socket;
-  /** Of the body, what came together. */
-  #pieces: Buffer[] = [];
 
   /** The child has pipes for descriptors 0 and 1. */
   constructor(child: ChildProcess, socket: Socket, { send, end }: RelayEnds) {
@@ -54,23 +52,18 @@ export class Relay {
     child.on('close', (code) => finish(code === 0 && hasBegun));
   }
 
-  /** A piece of the body. Node reads each into memory of its own, so it is not copied yet. */
+  /** A piece of the body. Node reads each into memory of its own, so it is not copied. */
   write(piece: Buffer): void {
-    if (this.#pieces.push(piece) === 1) process.nextTick(() => this.#flush());
+    const { stdin } = this.#child;
+    if (!stdin?.writable) return;
+    // What came together is written together.
+    stdin.cork();
+    if (!stdin.write(piece)) this.#socket.pause();
+    process.nextTick(() => stdin.uncork());
   }
 
   /** The body is whole, or will never be. */
   end(): void {
-    this.#flush();
     this.#child.stdin?.end();
-  }
-
-  /** A web server sends pieces of some kilobytes: to write each by itself would cost more than to copy them. */
-  #flush(): void {
-    const { stdin } = this.#child;
-    const [first, ...more] = this.#pieces;
-    this.#pieces = [];
-    if (first === undefined || !stdin?.writable) return;
-    if (!stdin.write(more.length === 0 ? first : Buffer.concat([first, ...more]))) this.#socket.pause();
   }
 }
