@@ -12,9 +12,7 @@ import {
   type Membership,
   parseListeningPlace,
   type Responder,
-  type ResponderOptions,
   startLeader,
-  startScript,
 } from 'node-cgi-compat/responder';
 import type { parsePutQuery } from 'webjob-protocol';
 import type { handleRequest } from './handle.ts';
@@ -46,10 +44,6 @@ interface Options {
 /** Who holds the listening socket alone is the only one whom the late comers have. */
 const QUIET_MS = 250;
 const LOOK_MS = 1_000;
-/** An upload of so many bytes takes longer than the start of a process, and would keep this one busy until it is on disk. */
-const LONG_UPLOAD_BYTES = 16 * 1024 * 1024;
-/** Each takes as much memory as this process; more than these are kept until they are whole, as others are. */
-const MAX_LONG_UPLOADS = 4;
 
 /** Serves until it is told to end. Says what is wrong on stderr, and ends with 1 when it cannot serve at all. */
 export function serveResident(core: Core): void {
@@ -131,29 +125,8 @@ function openResponder(core: Core): Responder {
   return createResponder({
     handler: (request, body) => core.handleRequest(request, body, read, nextSequence),
     findSpoolFolder: (request) => findSpoolFolder(core, read, request),
-    delegate: delegateLongUploads((request) => findSpoolFolder(core, read, request) !== undefined),
     onError: (error) => core.complain(`FastCGI: ${error.stack ?? error.message}`),
   });
-}
-
-/** A long upload has the script itself for a process of its own, as with CGI, unless it will be refused whatever it holds. */
-function delegateLongUploads(isWanted: (request: CgiRequest) => boolean): NonNullable<ResponderOptions['delegate']> {
-  let running = 0;
-  return (request) => {
-    const [, script] = process.argv;
-    const isLong = request.method === 'PUT' && (request.contentLength ?? 0) >= LONG_UPLOAD_BYTES;
-    if (!isLong || script === undefined || running >= MAX_LONG_UPLOADS || !isWanted(request)) return undefined;
-    try {
-      const child = startScript(script, request.env);
-      running += 1;
-      return child.once('close', () => {
-        running -= 1;
-      });
-    } catch {
-      // Variables that no process can have.
-      return undefined;
-    }
-  };
 }
 
 /**

@@ -1,6 +1,5 @@
 // One connection of a web server to a FastCGI responder: one request at a time, whatever else is sent. Everything that comes may be late,
 // cut off or nonsense: it costs this connection and no other.
-import type { ChildProcess } from 'node:child_process';
 import { closeSync, readSync } from 'node:fs';
 import type { Socket } from 'node:net';
 import {
@@ -16,7 +15,6 @@ import {
   RESPONDER_ROLE,
   RecordParser,
 } from './fastcgi.ts';
-import { Relay } from './relay.ts';
 import { type CgiRequest, requestFromEnv } from './request.ts';
 import { type CgiResponse, formatHead } from './response.ts';
 import type { CgiHandler } from './script.ts';
@@ -28,8 +26,6 @@ export interface ConnectionOptions {
   handler: CgiHandler;
   /** Where the body of a request may be kept when it is large; undefined throws the rest of it away. Must not throw. */
   findSpoolFolder: (request: CgiRequest) => string | undefined;
-  /** The process that is to answer a request in place of `handler`, with pipes for 0 and 1, if one is. Must not throw. */
-  delegate?: (request: CgiRequest) => ChildProcess | undefined;
   /** Hears of what a peer did wrong, and of what a handler threw. */
   onError: (error: Error) => void;
   /** What a server that asks is told. */
@@ -49,7 +45,6 @@ interface Exchange {
   paramsBytes: number;
   request: CgiRequest | undefined;
   spool: Spool | undefined;
-  relay: Relay | undefined;
   /** What has not been sent yet of an answer that is on its way. */
   file: { fd: number; left: number } | undefined;
   afterwards: (() => void) | undefined;
@@ -141,13 +136,7 @@ export class Connection {
       this.socket.write(formatEnding(requestId, PROTOCOL_STATUSES.unknownRole));
       if (!keepConnection || this.#isLast) this.socket.end();
     } else if (this.socket.writable) {
-      const nothingYet = {
-        request: undefined,
-        spool: undefined,
-        relay: undefined,
-        file: undefined,
-        afterwards: undefined,
-      };
+      const nothingYet = { request: undefined, spool: undefined, file: undefined, afterwards: undefined };
       this.#exchange = { requestId, keepConnection, params: [], paramsBytes: 0, ...nothingYet, isAnswered: false };
     }
   }
@@ -159,9 +148,8 @@ export class Connection {
     } else if (type === RECORD_TYPES.params) {
       this.#takeParams(exchange, content);
     } else if (type === RECORD_TYPES.stdin) {
-      const { spool, relay } = exchange;
-      if (!spool && !relay) throw new SyntaxError('a body before the variables are whole');
-      if (content.length > 0) (relay ?? spool)?.write(content);
+      if (!exchange.spool) throw new SyntaxError('a body before the variables are whole');
+      if (content.length > 0) exchange.spool.append(content);
       else this.#serve(exchange);
     }
   }
@@ -179,30 +167,14 @@ export class Connection {
     const request = requestFromEnv(Object.fromEntries(parsePairs(Buffer.concat(exchange.params))));
     exchange.params = undefined;
     exchange.request = request;
-    const child = this.#options.delegate?.(request);
-    if (child) exchange.relay = this.#relay(exchange, child);
-    else exchange.spool = new Spool(request.contentLength, () => this.#options.findSpoolFolder(request));
-  }
-
-  #relay(exchange: Exchange, child: ChildProcess): Relay {
-    return new Relay(child, this.socket, {
-      send: (bytes) => exchange === this.#exchange && this.#sendStdout(exchange, bytes),
-      end: (isWhole, hasBegun) => {
-        if (exchange !== this.#exchange) return;
-        if (!isWhole) this.#options.onError(new Error('the process of a request failed'));
-        if (!isWhole && hasBegun) this.socket.destroy();
-        if (!isWhole && !hasBegun) this.#sendFailure(exchange);
-        this.#finish(exchange);
-      },
-    });
+    exchange.spool = new Spool(request.contentLength, () => this.#options.findSpoolFolder(request));
   }
 
   /** The body is whole, or will never be: the handler tells by its length. */
   #serve(exchange: Exchange): void {
     const { request, spool } = exchange;
-    exchange.isAnswered = true;
-    exchange.relay?.end();
     if (!request || !spool) return;
+    exchange.isAnswered = true;
     let response: CgiResponse | undefined;
     try {
       response = this.#options.handler(request, spool);
@@ -210,7 +182,8 @@ export class Connection {
     } catch (error) {
       this.#options.onError(error as Error);
       if (response?.content && 'fd' in response.content) closeSync(response.content.fd);
-      response = this.#sendFailure(exchange);
+      response = { status: 500, reason: 'Internal Server Error', headers: [], contentLength: 0 };
+      this.#sendStdout(exchange, Buffer.from(formatHead(response, 'parsed'), 'latin1'));
     } finally {
       spool.close();
       exchange.spool = undefined;
@@ -220,12 +193,6 @@ export class Connection {
     if (content instanceof Uint8Array) this.#sendStdout(exchange, Buffer.from(content.subarray(0, contentLength)));
     else if (content) exchange.file = { fd: content.fd, left: contentLength };
     this.#sendFile(exchange);
-  }
-
-  #sendFailure(exchange: Exchange): CgiResponse {
-    const response = { status: 500, reason: 'Internal Server Error', headers: [], contentLength: 0 };
-    this.#sendStdout(exchange, Buffer.from(formatHead(response, 'parsed'), 'latin1'));
-    return response;
   }
 
   #sendStdout(exchange: Exchange, bytes: Buffer): void {

@@ -6,7 +6,6 @@ import { Connection, type ConnectionOptions } from './connection.ts';
 export type { ConnectionOptions } from './connection.ts';
 export * from './fastcgi.ts';
 export * from './listener.ts';
-export { startScript } from './relay.ts';
 export * from './workers.ts';
 
 /** How a responder serves. */

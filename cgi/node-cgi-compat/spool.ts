@@ -8,8 +8,6 @@ import { writeAll } from './descriptors.ts';
 /** A body of more bytes goes to a file. */
 export const MEMORY_BODY_BYTES = 64 * 1024;
 
-/** What is written to it at once: a web server sends a body in pieces of some kilobytes. */
-const WRITE_BYTES = 256 * 1024;
 /** What must stay free on the file system beside the body. */
 const RESERVE_BYTES = 1024 * 1024;
 const FIRST_BYTES = 4096;
@@ -20,12 +18,10 @@ const O_TMPFILE = 0o20000000 | constants.O_DIRECTORY;
 export class Spool implements Body {
   readonly #length: number;
   readonly #folder: () => string | undefined;
-  /** The body, or with a file what is not in it yet. */
   #memory = Buffer.alloc(0);
   #fd: number | undefined;
-  /** Bytes that are kept, and those of them that are in the file. */
+  /** Bytes that are kept. */
   #size = 0;
-  #written = 0;
   #at = 0;
   /** Nothing more is kept: nobody wants it, or there is no room. */
   #isShut = false;
@@ -41,15 +37,14 @@ export class Spool implements Body {
   }
 
   /** Never throws: what goes wrong is for the reader to hear, as if it were his own file. */
-  write(piece: Buffer): void {
+  append(piece: Buffer): void {
     const bytes = piece.subarray(0, Math.min(piece.length, this.#length - this.#size));
     if (this.#isShut || bytes.length === 0) return;
     try {
       if (this.#fd === undefined && this.#size + bytes.length > MEMORY_BODY_BYTES) this.#moveToFile();
-      if (this.#isShut) return;
-      if (this.#fd !== undefined && this.#size - this.#written + bytes.length > WRITE_BYTES) this.#flush();
-      this.#remember(bytes);
-      this.#size += bytes.length;
+      if (this.#fd !== undefined) writeAll(this.#fd, bytes);
+      else if (!this.#isShut) this.#remember(bytes);
+      if (!this.#isShut) this.#size += bytes.length;
     } catch (error) {
       this.#isShut = true;
       this.#failure = error as Error;
@@ -60,7 +55,6 @@ export class Spool implements Body {
     if (this.#failure) throw this.#failure;
     const wanted = Math.min(buffer.length, this.#size - this.#at);
     if (wanted === 0) return 0;
-    if (this.#fd !== undefined) this.#flush();
     if (this.#fd === undefined) buffer.set(this.#memory.subarray(this.#at, this.#at + wanted));
     const count = this.#fd === undefined ? wanted : readSync(this.#fd, buffer, 0, wanted, this.#at);
     this.#at += count;
@@ -72,24 +66,17 @@ export class Spool implements Body {
     this.#fd = undefined;
     this.#isShut = true;
     this.#size = 0;
-    this.#written = 0;
     this.#at = 0;
-  }
-
-  #flush(): void {
-    if (this.#fd !== undefined) writeAll(this.#fd, this.#memory.subarray(0, this.#size - this.#written));
-    this.#written = this.#size;
   }
 
   /** The room doubles, so that a peer that sends single bytes costs no more than one that does not. */
   #remember(bytes: Buffer): void {
-    const used = this.#size - this.#written;
-    if (used + bytes.length > this.#memory.length) {
-      const larger = Buffer.allocUnsafe(Math.max(FIRST_BYTES, 2 * this.#memory.length, used + bytes.length));
-      this.#memory.copy(larger, 0, 0, used);
+    if (this.#size + bytes.length > this.#memory.length) {
+      const larger = Buffer.alloc(Math.max(FIRST_BYTES, 2 * this.#memory.length, bytes.length));
+      this.#memory.copy(larger, 0, 0, this.#size);
       this.#memory = larger;
     }
-    bytes.copy(this.#memory, used);
+    bytes.copy(this.#memory, this.#size);
   }
 
   #moveToFile(): void {
@@ -102,6 +89,8 @@ export class Spool implements Body {
     if (Number.isFinite(this.#length) && bavail * bsize < this.#length + RESERVE_BYTES)
       throw Object.assign(new Error('no room for the body'), { code: 'ENOSPC', syscall: 'statfs' });
     this.#fd = openNameless(folder);
+    writeAll(this.#fd, this.#memory.subarray(0, this.#size));
+    this.#memory = Buffer.alloc(0);
   }
 }
 
