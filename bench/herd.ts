@@ -21,7 +21,7 @@ killed after a third of the time and comes back after another.
   --clients N    how many (default 300; 10000 for the herd of docs/scale.md)
   --seconds N    within how many they arrive (default 10; 60)
   --way WAY      cgi, mod_fcgid or mod_proxy_fcgi: how a server runs the script (default mod_proxy_fcgi)
-  --processes N  behind mod_proxy_fcgi, for each server (default 4)
+  --processes N  behind mod_proxy_fcgi, for each server (default 2)
   --open N       connections at once at most; who finds none free waits (default 300)
   --no-kill      both servers live
 `;
@@ -213,7 +213,7 @@ function readOptions(): Options | undefined {
       clients: { type: 'string', default: '300' },
       seconds: { type: 'string', default: '10' },
       way: { type: 'string', default: 'mod_proxy_fcgi' },
-      processes: { type: 'string', default: '4' },
+      processes: { type: 'string', default: '2' },
       open: { type: 'string', default: '300' },
       'no-kill': { type: 'boolean', default: false },
       help: { type: 'boolean', default: false },

@@ -17,6 +17,7 @@ import {
   WAYS,
 } from '../scripts/resident.ts';
 import { addCommand, addUser, configure, makeSite, type Site } from '../scripts/site.ts';
+import { custodyOf, readRecords } from './custody-record.ts';
 import { makeCertificates, startSecureSite } from './secure-site.ts';
 import { askStrictly, type StrictAnswer, zeros } from './strict-client.ts';
 import { readLog } from './tree.ts';
@@ -85,6 +86,17 @@ for (const way of WAYS) {
         assert.ok(got.body.equals(content), `${bytes} bytes`);
         assert.equal((await askFor(port, 'PUT', bytes)).status, 200);
       }
+    });
+
+    it('an upload of 10 MB and more has a process of its own, and a shorter one has none', async () => {
+      const pidOfLast = (): number => Number(readRecords(custodyOf(site)).at(-1)?.pid);
+      assert.equal((await askFor(port, 'PUT', 9_999_999)).status, 200);
+      assert.ok(findProcesses(site).includes(pidOfLast()), 'it stays');
+      assert.equal((await askFor(port, 'PUT', 10_000_000)).status, 200);
+      for (const deadline = Date.now() + 20_000; findProcesses(site).includes(pidOfLast()); await sleep(50))
+        assert.ok(Date.now() < deadline, 'it ends');
+      const lengths = readLog(site.base).map((line) => / PUT client1 none\.sh (\d+) 0 \d+ 200 -- /.exec(line)?.[1]);
+      assert.deepEqual(lengths.slice(-2), ['9999999', '10000000']);
     });
 
     it('a strict client never loses an answer, also of a refusal with a body', async () => {

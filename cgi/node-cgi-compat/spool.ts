@@ -8,6 +8,8 @@ import { writeAll } from './descriptors.ts';
 /** A body of more bytes goes to a file. */
 export const MEMORY_BODY_BYTES = 64 * 1024;
 
+/** What is written to it at once: a web server sends a body in pieces of some kilobytes. */
+const WRITE_BYTES = 256 * 1024;
 /** What must stay free on the file system beside the body. */
 const RESERVE_BYTES = 1024 * 1024;
 const FIRST_BYTES = 4096;
@@ -18,10 +20,12 @@ const O_TMPFILE = 0o20000000 | constants.O_DIRECTORY;
 export class Spool implements Body {
   readonly #length: number;
   readonly #folder: () => string | undefined;
+  /** The body, or with a file what is not in it yet. */
   #memory = Buffer.alloc(0);
   #fd: number | undefined;
-  /** Bytes that are kept. */
+  /** Bytes that are kept, and those of them that are in the file. */
   #size = 0;
+  #written = 0;
   #at = 0;
   /** Nothing more is kept: nobody wants it, or there is no room. */
   #isShut = false;
@@ -42,9 +46,10 @@ export class Spool implements Body {
     if (this.#isShut || bytes.length === 0) return;
     try {
       if (this.#fd === undefined && this.#size + bytes.length > MEMORY_BODY_BYTES) this.#moveToFile();
-      if (this.#fd !== undefined) writeAll(this.#fd, bytes);
-      else if (!this.#isShut) this.#remember(bytes);
-      if (!this.#isShut) this.#size += bytes.length;
+      if (this.#isShut) return;
+      if (this.#fd !== undefined && this.#size - this.#written + bytes.length > WRITE_BYTES) this.#flush();
+      this.#remember(bytes);
+      this.#size += bytes.length;
     } catch (error) {
       this.#isShut = true;
       this.#failure = error as Error;
@@ -55,6 +60,7 @@ export class Spool implements Body {
     if (this.#failure) throw this.#failure;
     const wanted = Math.min(buffer.length, this.#size - this.#at);
     if (wanted === 0) return 0;
+    if (this.#fd !== undefined) this.#flush();
     if (this.#fd === undefined) buffer.set(this.#memory.subarray(this.#at, this.#at + wanted));
     const count = this.#fd === undefined ? wanted : readSync(this.#fd, buffer, 0, wanted, this.#at);
     this.#at += count;
@@ -66,17 +72,24 @@ export class Spool implements Body {
     this.#fd = undefined;
     this.#isShut = true;
     this.#size = 0;
+    this.#written = 0;
     this.#at = 0;
+  }
+
+  #flush(): void {
+    if (this.#fd !== undefined) writeAll(this.#fd, this.#memory.subarray(0, this.#size - this.#written));
+    this.#written = this.#size;
   }
 
   /** The room doubles, so that a peer that sends single bytes costs no more than one that does not. */
   #remember(bytes: Buffer): void {
-    if (this.#size + bytes.length > this.#memory.length) {
-      const larger = Buffer.alloc(Math.max(FIRST_BYTES, 2 * this.#memory.length, bytes.length));
-      this.#memory.copy(larger, 0, 0, this.#size);
+    const used = this.#size - this.#written;
+    if (used + bytes.length > this.#memory.length) {
+      const larger = Buffer.allocUnsafe(Math.max(FIRST_BYTES, 2 * this.#memory.length, used + bytes.length));
+      this.#memory.copy(larger, 0, 0, used);
       this.#memory = larger;
     }
-    bytes.copy(this.#memory, this.#size);
+    bytes.copy(this.#memory, used);
   }
 
   #moveToFile(): void {
@@ -89,8 +102,6 @@ export class Spool implements Body {
     if (Number.isFinite(this.#length) && bavail * bsize < this.#length + RESERVE_BYTES)
       throw Object.assign(new Error('no room for the body'), { code: 'ENOSPC', syscall: 'statfs' });
     this.#fd = openNameless(folder);
-    writeAll(this.#fd, this.#memory.subarray(0, this.#size));
-    this.#memory = Buffer.alloc(0);
   }
 }
 
