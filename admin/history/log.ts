@@ -26,19 +26,16 @@ const DISORDER_SECONDS = 600;
 const REPEATED_HOUR_SECONDS = 3600;
 const BLOCK_BYTES = 256 * 1024;
 
-/** Milliseconds by the text of a time: lines come in order, several within one second. */
-const instants = new Map<string, number>();
+/** Instants by the text of a time, in GMT and by the clock of the machine: lines come in order, several within one second. */
+const instants = { gmt: new Map<string, number>(), local: new Map<string, number>() };
 const MAX_INSTANTS = 1000;
 
 /** The instant at which a line was written. */
-export function instantOf({ time }: LogLine, { settings }: Site): Date {
-  const text = settings.useGMT ? `${time}Z` : time;
-  let found = instants.get(text);
-  if (found === undefined) {
-    if (instants.size >= MAX_INSTANTS) instants.clear();
-    found = Date.parse(text.replace(' ', 'T'));
-    instants.set(text, found);
-  }
+export function instantOf({ time }: LogLine, { settings: { useGMT } }: Site): Date {
+  const known = useGMT ? instants.gmt : instants.local;
+  const found = known.get(time) ?? Date.parse(`${time.replace(' ', 'T')}${useGMT ? 'Z' : ''}`);
+  if (known.size >= MAX_INSTANTS) known.clear();
+  known.set(time, found);
   return new Date(found);
 }
 

@@ -18,7 +18,7 @@ export interface Guess {
   folder: string;
   /** What they all begin with. */
   prefix: string;
-  pattern(): RegExp;
+  fits(name: string): boolean;
 }
 
 const VALUE = '[A-Za-z0-9_.:+%-]+';
@@ -65,8 +65,8 @@ export function readNameFacts(
 }
 
 /**
- * Tells what names the upload of a PUT may have, the likeliest first. The log says when a request was done and how many whole seconds it took, so that one of
- * three seconds is the one that stands in the name. No names when the folder itself depends on a process id.
+ * Tells what names the upload of a PUT may have, the likeliest first. The log says when a request was done and how many whole seconds it
+ * took, so that one of three seconds is the one that stands in the name. No names when the folder itself depends on a process id.
  */
 export function makeGuesser(site: Site): (put: LogLine) => Generator<Guess> {
   const { settings } = site;
@@ -99,9 +99,22 @@ function guessName(parts: string[]): Guess | undefined {
   const prefix = parts.slice(0, unknown < 0 ? undefined : unknown).join('');
   const folder = posix.dirname(parts.join(''));
   if (folder.includes('%pid')) return undefined;
-  const pattern = (): RegExp =>
-    new RegExp(`^${parts.map((part) => (part === '%pid' ? '[0-9]{1,10}' : escapePattern(part))).join('')}$`);
-  return { folder, prefix, pattern };
+  // A PutNameFormat has one process id mostly, and to compile a pattern takes longer than all else.
+  const suffix = unknown < 0 ? '' : parts.slice(unknown + 1).join('');
+  const hasOne = unknown >= 0 && parts.indexOf('%pid', unknown + 1) < 0;
+  const fits = (name: string): boolean =>
+    hasOne
+      ? name.startsWith(prefix) &&
+        name.endsWith(suffix) &&
+        PID.test(name.slice(prefix.length, name.length - suffix.length))
+      : compileName(parts).test(name);
+  return { folder, prefix, fits };
+}
+
+const PID = /^[0-9]{1,10}$/;
+
+function compileName(parts: string[]): RegExp {
+  return new RegExp(`^${parts.map((part) => (part === '%pid' ? '[0-9]{1,10}' : escapePattern(part))).join('')}$`);
 }
 
 /** A field of the log as the client sent it. */

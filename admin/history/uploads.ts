@@ -56,7 +56,7 @@ export function openUploads(site: Site): Uploads {
         lister
           .list(one.folder)
           .incomplete()
-          .filter(({ name }) => fits(name, one)),
+          .filter(({ name }) => one.fits(name)),
       );
       return claimOnly(guessed, claimed);
     },
@@ -131,7 +131,7 @@ function indexStrangers(site: Site, groups: Iterable<{ name: string; has?: unkno
 }
 
 /** The names of an ordered list that a guess fits. */
-export function select(names: readonly string[], { prefix, pattern }: Guess): string[] {
+export function select(names: readonly string[], { prefix, fits }: Guess): string[] {
   let low = 0;
   for (let high = names.length; low < high; ) {
     const middle = (low + high) >> 1;
@@ -140,10 +140,5 @@ export function select(names: readonly string[], { prefix, pattern }: Guess): st
   }
   let end = low;
   while (names[end]?.startsWith(prefix)) end++;
-  return end === low ? [] : names.slice(low, end).filter((name) => pattern().test(name));
-}
-
-/** True when a name is one that was guessed. */
-export function fits(name: string, { prefix, pattern }: Guess): boolean {
-  return name.startsWith(prefix) && pattern().test(name);
+  return end === low ? [] : names.slice(low, end).filter(fits);
 }
