@@ -7,11 +7,14 @@ export type Database = DatabaseSync;
 /** `webj`: what tells our databases from those of others. */
 export const APPLICATION_ID = 0x7765626a;
 
+/** Who only asks has the files to go to, and does not wait for one who writes. */
+const TIMEOUT_MS = { read: 200, write: 5000 };
+
 /** Throws Failure `failed` on a Node that has none, and for a file that is no database. */
 export function openDatabase(path: string, readOnly: boolean): Database {
   const { DatabaseSync } = loadSqlite();
   try {
-    return new DatabaseSync(path, { readOnly, timeout: 5000 });
+    return new DatabaseSync(path, { readOnly, timeout: readOnly ? TIMEOUT_MS.read : TIMEOUT_MS.write });
   } catch (error) {
     throw new Failure('failed', `${path}: ${(error as Error).message}`, undefined, { cause: error });
   }
