@@ -2,9 +2,10 @@
 // here is made in a private folder first and appears whole.
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { isIP } from 'node:net';
-import { dirname, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { syncFolder } from 'webjob-locker/durable';
-import { createFile, replaceFile } from './files.ts';
+import { createFile, removeUnfinished, replaceFile, syncTree } from './files.ts';
+import { withLock } from './lockfile.ts';
 import { runProgram, withPrivateUmask } from './programs.ts';
 
 /** Below the folder of nph-webjob.cfg: who can read it can make himself any client. */
@@ -49,72 +50,74 @@ keyUsage = critical, keyCertSign, cRLSign
 /** The folder of a site's CA, made when it is not there; ca.crt and the first list of revoked certificates go beside it for httpd. */
 export function openAuthority(etcDirectory: string): string {
   const folder = join(etcDirectory, AUTHORITY_FOLDER);
-  if (!existsSync(folder)) makeAuthority(folder);
-  const certificate = join(etcDirectory, 'webjob-ca.crt');
-  if (!existsSync(certificate)) createFile(certificate, readFileSync(join(folder, 'ca.crt')), { mode: 0o644 });
-  if (!existsSync(join(etcDirectory, 'webjob-ca.crl'))) writeRevocationList(etcDirectory);
+  const [certificate, list] = [join(etcDirectory, 'webjob-ca.crt'), revocationListOf(etcDirectory)];
+  if ([folder, certificate, list].every((path) => existsSync(path))) return folder;
+  withLock(folder, () => {
+    for (const path of [certificate, list]) removeUnfinished(path);
+    if (!existsSync(folder)) makeInPrivate(certificate, makeAuthority, (made) => renameSync(made, folder));
+    if (!existsSync(certificate)) createFile(certificate, readFileSync(join(folder, 'ca.crt')), { mode: 0o644 });
+    if (!existsSync(list)) replaceFile(list, makeRevocationList(folder, '.'), { mode: 0o644 });
+  });
   return folder;
 }
 
 function makeAuthority(folder: string): void {
-  const unfinished = mkdtempSync(`${folder}.`);
-  try {
-    withPrivateUmask(() => {
-      writeFileSync(join(unfinished, 'ca.cnf'), CONFIGURATION);
-      writeFileSync(join(unfinished, 'index.txt'), '');
-      mkdirSync(join(unfinished, 'issued'));
-      runProgram(
-        'openssl',
-        [
-          ...['req', '-x509', '-config', 'ca.cnf', '-newkey', 'rsa:2048', '-nodes', '-days', '3650'],
-          ...['-subj', '/CN=WebJob clients', '-keyout', 'ca.key', '-out', 'ca.crt'],
-        ],
-        { cwd: unfinished },
-      );
-    });
-    renameSync(unfinished, folder);
-    syncFolder(dirname(folder));
-  } catch (error) {
-    rmSync(unfinished, { recursive: true, force: true });
-    throw error;
-  }
+  writeFileSync(join(folder, 'ca.cnf'), CONFIGURATION);
+  writeFileSync(join(folder, 'index.txt'), '');
+  mkdirSync(join(folder, 'issued'));
+  const names = ['-subj', '/CN=WebJob clients', '-keyout', 'ca.key', '-out', 'ca.crt'];
+  const make = ['req', '-x509', '-config', 'ca.cnf', '-newkey', 'rsa:2048', '-nodes', '-days', '3650', ...names];
+  runProgram('openssl', make, { cwd: folder });
 }
 
-/** Makes the list of revoked certificates anew, where httpd reads it when it starts. */
-export function writeRevocationList(etcDirectory: string): void {
-  const folder = join(etcDirectory, AUTHORITY_FOLDER);
-  const list = runProgram('openssl', ['ca', '-config', 'ca.cnf', '-gencrl'], { cwd: folder });
-  replaceFile(join(etcDirectory, 'webjob-ca.crl'), list, { mode: 0o644 });
+/** Where httpd reads the list of revoked certificates when it starts. */
+export const revocationListOf = (etcDirectory: string): string => join(etcDirectory, 'webjob-ca.crl');
+
+/** The list of revoked certificates by the index.txt in a folder; `authority` is the CA's folder as seen from there. */
+export function makeRevocationList(folder: string, authority: string): string {
+  return runProgram('openssl', ['ca', ...authorityOptions(authority), '-gencrl'], { cwd: folder });
+}
+
+/** For `openssl ca`, run where index.txt and issued/ are. */
+export function authorityOptions(authority: string): string[] {
+  const own = (name: string): string => join(authority, name);
+  return ['-config', own('ca.cnf'), '-cert', own('ca.crt'), '-keyfile', own('ca.key')];
 }
 
 /** A self-signed certificate for a server, unless there is one: webjob-server.key and .crt. */
 export function makeServerCertificate(etcDirectory: string, name: string): void {
-  const [key, certificate] = ['webjob-server.key', 'webjob-server.crt'].map((file) => join(etcDirectory, file));
-  if (key === undefined || certificate === undefined || existsSync(certificate)) return;
-  const folder = mkdtempSync(join(etcDirectory, '.webjob-server.'));
-  try {
-    withPrivateUmask(() =>
-      runProgram(
-        'openssl',
-        [
-          ...(existsSync(key)
-            ? ['req', '-x509', '-key', key]
-            : ['req', '-x509', '-newkey', 'rsa:2048', '-nodes', '-keyout', 'key']),
-          ...[
-            '-days',
-            '3650',
-            '-subj',
-            `/CN=${name}`,
-            '-addext',
-            `subjectAltName=${isIP(name) ? 'IP' : 'DNS'}:${name}`,
-          ],
-          ...['-out', 'crt'],
-        ],
-        { cwd: folder },
-      ),
+  const key = join(etcDirectory, 'webjob-server.key');
+  const certificate = join(etcDirectory, 'webjob-server.crt');
+  withLock(certificate, () => {
+    removeUnfinished(key);
+    if (existsSync(certificate)) return;
+    const isNew = !existsSync(key);
+    const source = isNew ? ['-newkey', 'rsa:2048', '-nodes', '-keyout', 'key'] : ['-key', key];
+    const names = ['-subj', `/CN=${name}`, '-addext', `subjectAltName=${isIP(name) ? 'IP' : 'DNS'}:${name}`];
+    const make = ['req', '-x509', ...source, '-days', '3650', ...names, '-out', 'crt'];
+    makeInPrivate(
+      certificate,
+      (folder) => runProgram('openssl', make, { cwd: folder }),
+      (folder) => {
+        if (isNew) createFile(key, readFileSync(join(folder, 'key')), { mode: 0o600 });
+        createFile(certificate, readFileSync(join(folder, 'crt')), { mode: 0o644 });
+      },
     );
-    if (!existsSync(key)) createFile(key, readFileSync(join(folder, 'key')), { mode: 0o600 });
-    createFile(certificate, readFileSync(join(folder, 'crt')), { mode: 0o644 });
+  });
+}
+
+/**
+ * Lets `make` work in a folder beside `path` that is its owner's alone, and `place` take from it what is on disk. What killed runs left there is
+ * taken away first: so only under a lock.
+ */
+export function makeInPrivate(path: string, make: (folder: string) => void, place: (folder: string) => void): void {
+  removeUnfinished(path);
+  const folder = mkdtempSync(join(dirname(path), `.${basename(path)}.new-`));
+  try {
+    withPrivateUmask(() => make(folder));
+    syncTree(folder);
+    place(folder);
+    syncFolder(dirname(path));
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }

@@ -1,6 +1,6 @@
 // Files that webjobctl writes: whole or not at all, on disk when it says so, and secret from the first byte where they are meant to be.
 import { randomBytes } from 'node:crypto';
-import { closeSync, fchmodSync, fchownSync, linkSync, openSync, renameSync, rmSync } from 'node:fs';
+import { closeSync, fchmodSync, fchownSync, linkSync, openSync, readdirSync, renameSync, rmSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { syncFile, syncFolder, writeAll } from 'webjob-locker/durable';
 
@@ -48,6 +48,34 @@ function writeBeside(
     throw error;
   }
   syncFolder(dirname(path));
+}
+
+/** What is written beside a file before it takes its place, and the private folders of admin/authority.ts, by the rest of their names. */
+const UNFINISHED = /^(?:[0-9a-f]{12}|new-[A-Za-z0-9]{6})$/;
+
+/** Takes away what killed writers of a file left beside it. For whoever keeps others from writing it meanwhile. */
+export function removeUnfinished(path: string): void {
+  const start = `.${basename(path)}.`;
+  for (const name of readdirSync(dirname(path)))
+    if (name.startsWith(start) && UNFINISHED.test(name.slice(start.length)))
+      rmSync(join(dirname(path), name), { recursive: true, force: true });
+}
+
+/** Puts everything in a folder on disk: for what other programs wrote. */
+export function syncTree(folder: string): void {
+  for (const entry of readdirSync(folder, { withFileTypes: true })) {
+    const path = join(folder, entry.name);
+    if (entry.isDirectory()) syncTree(path);
+    else if (entry.isFile()) {
+      const fd = openSync(path, 'r');
+      try {
+        syncFile(fd);
+      } finally {
+        closeSync(fd);
+      }
+    }
+  }
+  syncFolder(folder);
 }
 
 /** The code of a failed system call, for messages: `EACCES`. */

@@ -1,7 +1,8 @@
 // Lock files of webjobctl. Each names the process that holds it, so that those of a process that was killed are known for what they are and
 // taken away.
-import { closeSync, linkSync, lstatSync, readFileSync, renameSync, rmSync, unlinkSync } from 'node:fs';
+import { closeSync, linkSync, lstatSync, readdirSync, readFileSync, renameSync, rmSync, unlinkSync } from 'node:fs';
 import { hostname } from 'node:os';
+import { basename, dirname, join } from 'node:path';
 import { openNew, writeAll } from 'webjob-locker/durable';
 import { Failure } from './failure.ts';
 
@@ -19,9 +20,20 @@ export function withLock<Type>(path: string, work: () => Type): Type {
     for (const deadline = Date.now() + WAIT_MS; !locks.take(lock); pause()) {
       if (Date.now() > deadline) throw new Failure('failed', `another process holds ${lock}`);
     }
+    removeLeft(lock);
     return work();
   } finally {
     locks.release();
+  }
+}
+
+/** Takes away what killed processes left of their locks at this place. */
+function removeLeft(lock: string): void {
+  const start = `${basename(lock)}.`;
+  for (const name of readdirSync(dirname(lock))) {
+    const path = join(dirname(lock), name);
+    if (name.startsWith(start) && /^\d+(?:\.new)?$/.test(name.slice(start.length)) && isDeadLock(path))
+      rmSync(path, { force: true });
   }
 }
 

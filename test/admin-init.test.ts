@@ -265,6 +265,29 @@ describe('webjobctl init --apply', () => {
     assert.equal(readdirSync(join(prefix, 'integrity/incoming')).length, 4);
   });
 
+  it('includes nothing where httpd has no module that runs scripts', async () => {
+    const bare = join(ground.root, 'bare.conf');
+    const text = readFileSync(configuration(), 'utf8').replace(/^(?:LoadModule cgid_|ScriptSock|Include ).*\n/gm, '');
+    writeFileSync(bare, text, { mode: 0o640 });
+    const apply = ['--apply', '--httpd', obtainHttpd().binary, '--httpd-conf', bare];
+    const init = ['init', '--prefix', join(ground.root, 'unserved'), '--node', ground.node];
+    const { code, stderr } = await runWebjobctl([...init, ...apply]);
+    assert.equal(code, 4, stderr);
+    assert.match(stderr, /no module that runs scripts\n.*LoadModule cgid_module/);
+    assert.equal(readFileSync(bare, 'utf8'), text);
+  });
+
+  it('changes a configuration that is a link where it lies, and leaves it its mode', async () => {
+    const link = join(ground.root, 'linked.conf');
+    symlinkSync(configuration(), link);
+    chmodSync(configuration(), 0o640);
+    const apply = ['--apply', '--httpd', obtainHttpd().binary, '--httpd-conf', link];
+    await ground.run(0, 'init', '--prefix', join(ground.root, 'linked'), '--node', ground.node, ...apply);
+    assert.ok(lstatSync(link).isSymbolicLink());
+    assert.equal(lstatSync(configuration()).mode & 0o777, 0o640);
+    assert.match(readFileSync(configuration(), 'utf8'), /^Include .*linked\/etc\/webjob-site\.conf$/m);
+  });
+
   it('stops where httpd does not like its configuration', async () => {
     writeFileSync(configuration(), `${readFileSync(configuration(), 'utf8')}\nNoSuchDirective\n`);
     const apply = ['--apply', '--httpd', obtainHttpd().binary, '--httpd-conf', configuration()];

@@ -1,15 +1,22 @@
 // webjobctl client add: a user or a certificate, the folders of the profile, and the webjob.conf that goes to the client.
 import { randomBytes } from 'node:crypto';
-import { rmSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { Command } from 'commander';
 import { makeFolder } from 'webjob-locker/durable';
 import { Failure } from '../failure.ts';
 import { errorCode } from '../files.ts';
 import { printJson, printLine, warn } from '../output.ts';
-import { findLatest, issueCertificate, listCertificates } from './certificates.ts';
+import {
+  findLatest,
+  type Issued,
+  issueCertificate,
+  keepRequest,
+  listCertificates,
+  revokeCertificates,
+} from './certificates.ts';
 import { type Desk, type DeskOptions, findServer, openDesk, parseClientId, parseDays, readPassword } from './desk.ts';
-import { checkParcelFolder, writeParcel } from './parcel.ts';
+import { checkParcelFolder, formatConf, removeParcel, writeParcel } from './parcel.ts';
+import { readNote, removeNote, withClient, writeNote } from './turn.ts';
 import { checkPassword, readUserFile, setUser } from './userfile.ts';
 
 interface Options extends DeskOptions {
@@ -68,31 +75,53 @@ function add(desk: Desk, client: string, options: Options): void {
   const wantsCertificate = options.cert === true || options.csr !== undefined;
   if (password === undefined && !wantsCertificate)
     throw new Failure('usage', 'say how it proves itself: --generate, --password-file, --cert or --csr');
-  checkIsNew(desk, client);
   const server = findServer(desk, options.url, options.ca);
-  const folder = options.out ?? client;
-  checkParcelFolder(folder, client);
-  makeProfile(desk, client);
-  const source = options.csr === undefined ? 'new key' : { requestFile: options.csr };
-  const issued = wantsCertificate ? issueCertificate(desk.etcDirectory, client, options.days, source) : undefined;
-  const installFolder = options.installDir ?? resolve(folder);
-  const conf = writeParcel({ ...{ client, folder, installFolder, server, password, issued } });
-  if (password !== undefined) {
+  const folder = resolve(options.out ?? client);
+  const installFolder = options.installDir ?? folder;
+  const conf = formatConf({ client, installFolder, server, password, hasCertificate: wantsCertificate });
+  const path = withClient(desk, client, () => {
+    beginAdd(desk, client, folder);
+    let issued: Issued | undefined;
     try {
-      setUser(desk.userFile, client, password);
+      makeProfile(desk, client);
+      const source = options.csr === undefined ? 'new key' : { requestFile: options.csr };
+      if (wantsCertificate) issued = issueCertificate(desk.etcDirectory, client, options.days, source);
+      const written = writeParcel({ client, folder, conf, bundle: server.bundle, issued });
+      if (password !== undefined) setUser(desk.userFile, client, password);
+      if (issued) keepRequest(desk.etcDirectory, client, issued);
+      removeNote(desk, client);
+      return written;
     } catch (error) {
-      rmSync(conf);
+      removeParcel(folder, client);
+      // Of what the CA has on record the next add must know.
+      if (!issued) removeNote(desk, client);
       throw error;
     }
-  }
+  });
   warnOfGaps(desk, { password: password !== undefined, certificate: wantsCertificate }, server.bundle === undefined);
-  const certificate = issued && findLatest(listCertificates(desk.etcDirectory), client);
+  const certificate = wantsCertificate && findLatest(listCertificates(desk.etcDirectory), client);
   if (desk.isJson)
     printJson({
-      ...{ client, conf, url: server.url, profile: profileOf(desk, client), password: password !== undefined },
+      ...{ client, conf: path, url: server.url, profile: profileOf(desk, client), password: password !== undefined },
       certificate: certificate ? { serial: certificate.serial, until: certificate.until.toISOString() } : null,
     });
-  else printLine(conf);
+  else printLine(path);
+}
+
+/** Takes note of what is begun. What a killed run had begun is taken back: nobody was told of it. Throws Failure `failed`. */
+function beginAdd(desk: Desk, client: string, folder: string): void {
+  const begun = readNote(desk, client);
+  if (begun === undefined) checkIsNew(desk, client);
+  if (begun !== folder) checkParcelFolder(folder, client);
+  else removeParcel(folder, client);
+  writeNote(desk, client, folder);
+  if (begun === undefined) return;
+  const valid = listCertificates(desk.etcDirectory).filter((one) => one.client === client && one.state === 'valid');
+  if (valid.length > 0)
+    revokeCertificates(
+      desk.etcDirectory,
+      valid.map(({ serial }) => serial),
+    );
 }
 
 /** The password asked for; undefined for none. Throws Failure. */

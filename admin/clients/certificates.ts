@@ -1,12 +1,19 @@
 // Certificates of clients, by the site's CA: issued, listed, revoked. What openssl writes down in index.txt is the record.
 import { X509Certificate } from 'node:crypto';
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { AUTHORITY_FOLDER, openAuthority, writeRevocationList } from '../authority.ts';
+import {
+  AUTHORITY_FOLDER,
+  authorityOptions,
+  makeInPrivate,
+  makeRevocationList,
+  openAuthority,
+  revocationListOf,
+} from '../authority.ts';
 import { Failure } from '../failure.ts';
-import { errorCode, replaceFile } from '../files.ts';
+import { createFile, errorCode, removeUnfinished, replaceFile } from '../files.ts';
 import { withLock } from '../lockfile.ts';
-import { runProgram, withPrivateUmask } from '../programs.ts';
+import { runProgram } from '../programs.ts';
 
 export interface Certificate {
   client: string;
@@ -64,38 +71,59 @@ export function issueCertificate(
   source: { requestFile: string } | 'new key' | 'same key',
 ): Issued {
   const folder = openAuthority(etcDirectory);
-  const desk = mkdtempSync(join(folder, '.desk-'));
-  try {
-    const [key, request, certificate] = ['key', 'csr', 'crt'].map((name) => join(desk, name)) as [
-      string,
-      string,
-      string,
-    ];
-    withPrivateUmask(() => {
-      if (source === 'new key') {
-        const made = ['-subj', `/CN=${client}`, '-keyout', key, '-out', request];
-        runProgram('openssl', ['req', '-new', '-newkey', 'rsa:2048', '-nodes', ...made]);
-      } else writeFileSync(request, readRequest(folder, client, source));
-      // The name is said here once more, because a request may hold any.
-      const names = ['-subj', `/CN=${client}`, '-days', String(days)];
-      const sign = ['ca', '-config', 'ca.cnf', '-batch', '-notext', ...names, '-in', request, '-out', certificate];
-      withLock(join(folder, 'index.txt'), () => {
-        runProgram('openssl', sign, { cwd: folder });
-        replaceFile(join(folder, `${client}.csr`), readFileSync(request), { mode: 0o600 });
-      });
-    });
-    const read = (path: string): string => readFileSync(path, 'utf8');
-    return {
-      ...{ certificate: read(certificate), request: read(request) },
-      key: source === 'new key' ? read(key) : undefined,
-    };
-  } finally {
-    rmSync(desk, { recursive: true, force: true });
-  }
+  const given = source === 'new key' ? undefined : readRequest(folder, client, source);
+  let issued: Issued | undefined;
+  changeAuthority(folder, (desk) => {
+    const read = (name: string): string => readFileSync(join(desk, name), 'utf8');
+    if (given === undefined) {
+      const made = ['-subj', `/CN=${client}`, '-keyout', 'key', '-out', 'csr'];
+      runProgram('openssl', ['req', '-new', '-newkey', 'rsa:2048', '-nodes', ...made], { cwd: desk });
+    } else writeFileSync(join(desk, 'csr'), given);
+    // The name is said here once more, because a request may hold any.
+    const names = ['-subj', `/CN=${client}`, '-days', String(days)];
+    const sign = ['-batch', '-notext', ...names, '-in', 'csr', '-out', 'crt'];
+    runProgram('openssl', ['ca', ...authorityOptions('..'), ...sign], { cwd: desk });
+    issued = { certificate: read('crt'), request: read('csr'), key: given === undefined ? read('key') : undefined };
+  });
+  if (!issued) throw new Error('openssl issued nothing');
+  return issued;
+}
+
+/** Keeps the request of a client that has its certificate, for the next one of the same key. */
+export function keepRequest(etcDirectory: string, client: string, { request }: Issued): void {
+  replaceFile(requestOf(join(etcDirectory, AUTHORITY_FOLDER), client), request, { mode: 0o600 });
+}
+
+const requestOf = (folder: string, client: string): string => join(folder, `${client}.csr`);
+
+/**
+ * Changes the CA's list of certificates in a copy of it, which takes the place of the list as a whole: openssl writes in several steps, and goes on
+ * for a while when whoever started it was killed.
+ */
+function changeAuthority(folder: string, work: (desk: string) => void): void {
+  const index = join(folder, 'index.txt');
+  withLock(index, () =>
+    makeInPrivate(
+      join(folder, 'desk'),
+      (desk) => {
+        copyFileSync(index, join(desk, 'index.txt'));
+        mkdirSync(join(desk, 'issued'));
+        work(desk);
+      },
+      (desk) => {
+        removeUnfinished(index);
+        for (const name of readdirSync(join(folder, 'issued')))
+          if (name.startsWith('.')) rmSync(join(folder, 'issued', name));
+        for (const name of readdirSync(join(desk, 'issued')))
+          createFile(join(folder, 'issued', name), readFileSync(join(desk, 'issued', name)), { mode: 0o600 });
+        replaceFile(index, readFileSync(join(desk, 'index.txt')), { mode: 0o600 });
+      },
+    ),
+  );
 }
 
 function readRequest(folder: string, client: string, source: { requestFile: string } | 'same key'): Buffer {
-  const path = source === 'same key' ? join(folder, `${client}.csr`) : source.requestFile;
+  const path = source === 'same key' ? requestOf(folder, client) : source.requestFile;
   try {
     return readFileSync(path);
   } catch (error) {
@@ -107,9 +135,12 @@ function readRequest(folder: string, client: string, source: { requestFile: stri
 /** Revokes certificates and makes the list of them anew. httpd reads it when it starts. */
 export function revokeCertificates(etcDirectory: string, serials: readonly string[]): void {
   const folder = join(etcDirectory, AUTHORITY_FOLDER);
-  withLock(join(folder, 'index.txt'), () => {
+  changeAuthority(folder, (desk) => {
+    const revoke = (serial: string): string[] => ['-revoke', join('..', 'issued', `${serial}.pem`)];
     for (const serial of serials)
-      runProgram('openssl', ['ca', '-config', 'ca.cnf', '-revoke', join('issued', `${serial}.pem`)], { cwd: folder });
-    writeRevocationList(etcDirectory);
+      runProgram('openssl', ['ca', ...authorityOptions('..'), ...revoke(serial)], { cwd: desk });
+    // Before the CA itself knows: a run that is killed here finds them valid, and revokes them once more.
+    removeUnfinished(revocationListOf(etcDirectory));
+    replaceFile(revocationListOf(etcDirectory), makeRevocationList(desk, '..'), { mode: 0o644 });
   });
 }

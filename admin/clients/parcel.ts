@@ -1,9 +1,9 @@
 // What a new client is given, in one folder: webjob.conf, ready to use by this client and by the C clients before it, and what it names.
-import { existsSync, mkdirSync, readFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { parseKeyValue } from 'webjob-conf';
 import { Failure } from '../failure.ts';
-import { createFile, errorCode, replaceFile } from '../files.ts';
+import { createFile, errorCode, removeUnfinished, replaceFile } from '../files.ts';
 import type { Issued } from './certificates.ts';
 import type { ServerFacts } from './desk.ts';
 
@@ -11,11 +11,20 @@ export interface Parcel {
   client: string;
   /** On this machine. */
   folder: string;
-  /** On the client's, where webjob.conf looks for its files. */
+  /** The text of webjob.conf. */
+  conf: string;
+  /** What the client is to trust for the server's certificate. */
+  bundle: string | undefined;
+  issued: Issued | undefined;
+}
+
+export interface ConfFacts {
+  client: string;
+  /** On the client's machine, where webjob.conf looks for its files. */
   installFolder: string;
   server: ServerFacts;
   password: string | undefined;
-  issued: Issued | undefined;
+  hasCertificate: boolean;
 }
 
 /** Of the client's files, by what they hold. */
@@ -31,38 +40,54 @@ export function checkParcelFolder(folder: string, client: string): void {
   throw new Failure('failed', `${join(folder, taken)} is there already`, 'remove it, or choose another folder: --out');
 }
 
-/** Writes it all, webjob.conf last; returns its path. Throws Failure `failed`. */
-export function writeParcel(parcel: Parcel): string {
-  const { client, folder, issued, server } = parcel;
-  const conf = join(resolve(folder), names(client).conf);
-  const text = formatConf(parcel);
-  try {
-    mkdirSync(folder, { recursive: true, mode: 0o700 });
-    if (server.bundle !== undefined) replaceFile(join(folder, BUNDLE), server.bundle, { mode: 0o644 });
-    if (issued) writeCertificate(folder, client, issued);
-    createFile(conf, text, { mode: 0o600 });
-  } catch (error) {
-    throw new Failure('failed', `${conf} and its files cannot be written: ${errorCode(error)}`);
-  }
-  return conf;
+/** Takes away what a killed run left of a client's files. */
+export function removeParcel(folder: string, client: string): void {
+  if (!existsSync(folder)) return;
+  const own = Object.values(names(client));
+  for (const name of [...own, BUNDLE]) removeUnfinished(join(folder, name));
+  for (const name of own) rmSync(join(folder, name), { force: true });
 }
 
-/** Of the key only a new one is written, and never over another. Throws Failure `failed`. */
+/** Writes it all, webjob.conf last; returns its path. Throws Failure `failed`. */
+export function writeParcel({ client, folder, conf, bundle, issued }: Parcel): string {
+  const path = join(resolve(folder), names(client).conf);
+  try {
+    mkdirSync(folder, { recursive: true, mode: 0o700 });
+    if (bundle !== undefined) replaceFile(join(folder, BUNDLE), bundle, { mode: 0o644 });
+    if (issued) writeCertificate(folder, client, issued);
+    createFile(path, conf, { mode: 0o600 });
+  } catch (error) {
+    if (error instanceof Failure) throw error;
+    throw new Failure('failed', `${path} and its files cannot be written: ${errorCode(error)}`);
+  }
+  return path;
+}
+
+/** Before a new key is made: never one over another. Throws Failure `failed`. */
+export function checkHasNoKey(folder: string, client: string): void {
+  const key = join(folder, names(client).key);
+  if (existsSync(key))
+    throw new Failure('failed', `${key} is there already`, 'remove it, or choose another folder: --out');
+}
+
+/** Of the key only a new one is written, never over another, and last: with it all is there. Throws Failure `failed`. */
 export function writeCertificate(folder: string, client: string, issued: Issued): string {
   const own = names(client);
   const certificate = join(resolve(folder), own.certificate);
   try {
     mkdirSync(folder, { recursive: true, mode: 0o700 });
-    if (issued.key !== undefined) createFile(join(folder, own.key), issued.key, { mode: 0o600 });
+    for (const name of Object.values(own)) removeUnfinished(join(folder, name));
     replaceFile(join(folder, own.request), issued.request, { mode: 0o644 });
     replaceFile(certificate, issued.certificate, { mode: 0o644 });
+    if (issued.key !== undefined) createFile(join(folder, own.key), issued.key, { mode: 0o600 });
   } catch (error) {
     throw new Failure('failed', `${certificate} and its key cannot be written: ${errorCode(error)}`, 'choose --out');
   }
   return certificate;
 }
 
-function formatConf({ client, installFolder, server, password, issued }: Parcel): string {
+/** The text of webjob.conf. Throws Failure `usage` for what it cannot hold. */
+export function formatConf({ client, installFolder, server, password, hasCertificate }: ConfFacts): string {
   const own = names(client);
   const lines: [key: string, value: string][] = [
     ['ClientId', client],
@@ -77,7 +102,7 @@ function formatConf({ client, installFolder, server, password, issued }: Parcel)
         ] as const)
     ).map(([key, value]): [string, string] => [key, value]),
     ...formatTls(server, installFolder),
-    ...(issued
+    ...(hasCertificate
       ? ([
           ['SSLUseCertificate', 'Y'],
           ['SSLPublicCertFile', join(installFolder, own.certificate)],
@@ -119,6 +144,7 @@ export function findPasswordChange(folder: string, client: string, password: str
     throw new Failure('failed', `${conf} is not a webjob.conf of ${client} with a password`, 'choose --out');
   const changed = text.split('\n').with(line - 1, `URLPassword=${password}`);
   return () => {
+    removeUnfinished(conf);
     replaceFile(conf, changed.join('\n'), { mode: 0o600 });
     return conf;
   };

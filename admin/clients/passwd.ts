@@ -2,11 +2,12 @@
 import { join, resolve } from 'node:path';
 import { Command } from 'commander';
 import { Failure } from '../failure.ts';
-import { createFile, errorCode } from '../files.ts';
+import { errorCode, removeUnfinished, replaceFile } from '../files.ts';
 import { printJson, printLine } from '../output.ts';
 import { choosePassword } from './add.ts';
 import { type Desk, type DeskOptions, openDesk, parseClientId } from './desk.ts';
 import { findPasswordChange } from './parcel.ts';
+import { removeNote, withClient } from './turn.ts';
 import { readUserFile, setUser } from './userfile.ts';
 
 interface Options extends DeskOptions {
@@ -44,20 +45,26 @@ export function passwdCommand(): Command {
 function change(desk: Desk, client: string, options: Options): void {
   const password = choosePassword(options);
   if (password === undefined) throw new Failure('usage', 'say one of --password-file and --generate');
-  if (!readUserFile(desk.userFile).some(({ name }) => name === client))
-    throw new Failure('failed', `${client} has no password`, 'webjobctl client add gives it one');
   const folder = options.out ?? client;
-  const writeConf = findPasswordChange(folder, client, password) ?? (() => writeLine(folder, password));
-  const conf = writeConf();
-  setUser(desk.userFile, client, password);
+  const conf = withClient(desk, client, () => {
+    if (!readUserFile(desk.userFile).some(({ name }) => name === client))
+      throw new Failure('failed', `${client} has no password`, 'webjobctl client add gives it one');
+    const writeConf = findPasswordChange(folder, client, password) ?? (() => writeLine(folder, password));
+    const written = writeConf();
+    setUser(desk.userFile, client, password);
+    removeNote(desk, client);
+    return written;
+  });
   if (desk.isJson) printJson({ client, conf });
   else printLine(conf);
 }
 
+/** In the place of an earlier one. */
 function writeLine(folder: string, password: string): string {
   const path = join(resolve(folder), 'URLPassword');
   try {
-    createFile(path, `URLPassword=${password}\n`, { mode: 0o600 });
+    removeUnfinished(path);
+    replaceFile(path, `URLPassword=${password}\n`, { mode: 0o600 });
   } catch (error) {
     throw new Failure('failed', `${path} cannot be written: ${errorCode(error)}`, 'choose an existing folder: --out');
   }

@@ -5,6 +5,7 @@ import { printJson, printLine, say } from '../output.ts';
 import { profileOf } from './add.ts';
 import { listCertificates, revokeCertificates } from './certificates.ts';
 import { type Desk, type DeskOptions, openDesk, parseClientId } from './desk.ts';
+import { removeNote, withClient } from './turn.ts';
 import { removeUser } from './userfile.ts';
 
 const EXPLANATION = `
@@ -32,14 +33,16 @@ export function removeCommand(): Command {
 }
 
 function remove(desk: Desk, client: string): void {
-  const serials = listCertificates(desk.etcDirectory)
-    .filter((certificate) => certificate.client === client && certificate.state === 'valid')
-    .map(({ serial }) => serial);
-  const hadPassword = removeUser(desk.userFile, client);
-  if (serials.length > 0) {
-    revokeCertificates(desk.etcDirectory, serials);
-    say('httpd reads the list of revoked certificates when it starts: apachectl graceful');
-  }
+  const { hadPassword, serials } = withClient(desk, client, () => {
+    const serials = listCertificates(desk.etcDirectory)
+      .filter((certificate) => certificate.client === client && certificate.state === 'valid')
+      .map(({ serial }) => serial);
+    const hadPassword = removeUser(desk.userFile, client);
+    if (serials.length > 0) revokeCertificates(desk.etcDirectory, serials);
+    removeNote(desk, client);
+    return { hadPassword, serials };
+  });
+  if (serials.length > 0) say('httpd reads the list of revoked certificates when it starts: apachectl graceful');
   if (desk.isJson) printJson({ client, password: hadPassword, revoked: serials });
   else if (hadPassword || serials.length > 0) printLine(`${client} is removed; ${profileOf(desk, client)} stays`);
   if (!hadPassword && serials.length === 0) {

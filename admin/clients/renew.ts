@@ -2,9 +2,10 @@
 import { Command } from 'commander';
 import { Failure } from '../failure.ts';
 import { printJson, printLine, say } from '../output.ts';
-import { findLatest, issueCertificate, listCertificates, revokeCertificates } from './certificates.ts';
+import { findLatest, issueCertificate, keepRequest, listCertificates, revokeCertificates } from './certificates.ts';
 import { type Desk, type DeskOptions, openDesk, parseClientId, parseDays } from './desk.ts';
-import { writeCertificate } from './parcel.ts';
+import { checkHasNoKey, writeCertificate } from './parcel.ts';
+import { withClient } from './turn.ts';
 
 interface Options extends DeskOptions {
   newKey?: true;
@@ -43,20 +44,28 @@ export function renewCommand(): Command {
 
 function renew(desk: Desk, client: string, options: Options): void {
   if (options.newKey && options.csr !== undefined) throw new Failure('usage', 'say one of --new-key and --csr');
-  const earlier = listCertificates(desk.etcDirectory).filter((one) => one.client === client && one.state !== 'revoked');
-  if (earlier.length === 0)
-    throw new Failure('failed', `${client} has no certificate`, 'webjobctl client add --cert makes the first one');
-  const source = options.newKey ? 'new key' : options.csr === undefined ? 'same key' : { requestFile: options.csr };
-  const issued = issueCertificate(desk.etcDirectory, client, options.days, source);
-  const path = writeCertificate(options.out ?? client, client, issued);
-  if (options.revoke) {
-    revokeCertificates(
-      desk.etcDirectory,
-      earlier.map(({ serial }) => serial),
-    );
-    say('httpd reads the list of revoked certificates when it starts: apachectl graceful');
-  }
+  const path = withClient(desk, client, () => renewAlone(desk, client, options));
+  if (options.revoke) say('httpd reads the list of revoked certificates when it starts: apachectl graceful');
   const latest = findLatest(listCertificates(desk.etcDirectory), client);
   if (desk.isJson) printJson({ client, certificate: path, serial: latest?.serial, until: latest?.until.toISOString() });
   else printLine(path);
+}
+
+/** Returns the path of the certificate. */
+function renewAlone({ etcDirectory }: Desk, client: string, { out, newKey, csr, days, revoke }: Options): string {
+  const folder = out ?? client;
+  const earlier = listCertificates(etcDirectory).filter((one) => one.client === client && one.state !== 'revoked');
+  if (earlier.length === 0)
+    throw new Failure('failed', `${client} has no certificate`, 'webjobctl client add --cert makes the first one');
+  if (newKey) checkHasNoKey(folder, client);
+  const source = newKey ? 'new key' : csr === undefined ? 'same key' : { requestFile: csr };
+  const issued = issueCertificate(etcDirectory, client, days, source);
+  const path = writeCertificate(folder, client, issued);
+  keepRequest(etcDirectory, client, issued);
+  if (revoke)
+    revokeCertificates(
+      etcDirectory,
+      earlier.map(({ serial }) => serial),
+    );
+  return path;
 }

@@ -1,7 +1,7 @@
 // The file of users that httpd reads: who is in it, and how a line gets in and out. bcrypt is htpasswd's; a password travels on its stdin.
-import { readFileSync, statSync } from 'node:fs';
+import { existsSync, readFileSync, statSync } from 'node:fs';
 import { Failure } from '../failure.ts';
-import { errorCode, replaceFile } from '../files.ts';
+import { errorCode, removeUnfinished, replaceFile } from '../files.ts';
 import { withLock } from '../lockfile.ts';
 import { runProgram } from '../programs.ts';
 
@@ -50,21 +50,24 @@ export function setUser(path: string, name: string, password: string): void {
 
 /** False when there was none. */
 export function removeUser(path: string, name: string): boolean {
-  if (!readUserFile(path).some((user) => user.name === name)) return false;
-  changeLines(path, (lines) => lines.filter((present) => !isOf(present, name)));
-  return true;
+  if (!existsSync(path)) return false;
+  return changeLines(path, (lines) => lines.filter((present) => !isOf(present, name)));
 }
 
 const isOf = (line: string, name: string): boolean => line.startsWith(`${name}:`);
 
-/** Owner and mode stay: the web user reads it by its group. */
-function changeLines(path: string, change: (lines: string[]) => string[]): void {
+/** Owner and mode stay: the web user reads it by its group. False when nothing is to be changed. */
+function changeLines(path: string, change: (lines: string[]) => string[]): boolean {
   try {
-    withLock(path, () => {
+    return withLock(path, () => {
       const { mode, uid, gid } = statSync(path);
-      const lines = change(readLines(path));
+      removeUnfinished(path);
+      const present = readLines(path);
+      const lines = change(present);
+      if (lines.join('\n') === present.join('\n')) return false;
       const owner = process.getuid?.() === 0 ? { uid, gid } : undefined;
       replaceFile(path, lines.map((line) => `${line}\n`).join(''), { mode: mode & 0o777, owner });
+      return true;
     });
   } catch (error) {
     if (error instanceof Failure) throw error;

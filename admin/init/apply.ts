@@ -1,9 +1,9 @@
 // Carries the plan out, one step at a time and each whole: whoever is interrupted runs init again, and what is done is kept.
-import { chmodSync, chownSync, mkdirSync, renameSync } from 'node:fs';
-import { dirname } from 'node:path';
+import { chmodSync, chownSync, existsSync, mkdirSync, renameSync, rmdirSync } from 'node:fs';
+import { basename, dirname, join } from 'node:path';
 import { makeFolder, syncFolder } from 'webjob-locker/durable';
 import { Failure } from '../failure.ts';
-import { createFile, errorCode } from '../files.ts';
+import { createFile, errorCode, removeUnfinished } from '../files.ts';
 import type { Step } from './compare.ts';
 import type { Wish } from './plan.ts';
 
@@ -12,9 +12,10 @@ export type Makers = Record<NonNullable<Wish['maker']>, (folder: string) => void
 /** Makes what is missing and, with --force, what differs; says each as it is done. Throws Failure `failed`. */
 export function applySteps(steps: readonly Step[], makers: Makers, done: (step: Step, backup?: string) => void): void {
   for (const step of steps) {
-    if (step.state === 'keep') continue;
     try {
-      done(step, applyStep(step, makers));
+      // A killed run had come as far as this.
+      if (step.state === 'keep') removeUnfinished(step.place);
+      else done(step, applyStep(step, makers));
     } catch (error) {
       if (error instanceof Failure) throw error;
       throw new Failure('failed', `${step.place} cannot be made: ${errorCode(error)}`, 'mend that, and run init again');
@@ -26,23 +27,33 @@ export function applySteps(steps: readonly Step[], makers: Makers, done: (step: 
 function applyStep(step: Step, makers: Makers): string | undefined {
   const { place, kind, mode, ownership, why, state } = step;
   if (state === 'differs' && !why.includes('kind') && !why.includes('content')) {
-    setAccess(step);
+    setAccess(step, place);
     return undefined;
   }
   const backup = state === 'differs' ? putAside(place) : undefined;
   makeFolder(dirname(place));
-  if (kind === 'folder') {
-    mkdirSync(place, 0o755);
-    setAccess(step);
-    syncFolder(dirname(place));
-  } else if (step.maker === undefined) createFile(place, step.content ?? '', { mode, owner: ownership });
+  if (kind === 'folder') makeOwned(step);
+  else if (step.maker === undefined) {
+    removeUnfinished(place);
+    createFile(place, step.content ?? '', { mode, owner: ownership });
+  }
   // Two files come from one call; the second step finds its file there.
   else makers[step.maker](dirname(place));
   return backup;
 }
 
+/** A folder that appears with its owner and mode: with others, the next run would find that it differs. */
+function makeOwned(step: Step): void {
+  const unfinished = join(dirname(step.place), `.${basename(step.place)}.new`);
+  if (existsSync(unfinished)) rmdirSync(unfinished);
+  mkdirSync(unfinished, 0o700);
+  setAccess(step, unfinished);
+  renameSync(unfinished, step.place);
+  syncFolder(dirname(step.place));
+}
+
 /** Its owner before its mode, for a change of owner may take bits of the mode away. */
-function setAccess({ place, ownership, mode }: Step): void {
+function setAccess({ ownership, mode }: Step, place: string): void {
   if (ownership) chownSync(place, ownership.uid, ownership.gid);
   chmodSync(place, mode);
 }

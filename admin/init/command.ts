@@ -106,7 +106,7 @@ function init(options: Options, isJson: boolean): void {
       show(step, isJson, step.state === 'make' ? 'made' : 'replaced', backup),
     );
   }
-  if (options.apply && !options.dryRun) takeHttpdSteps(httpdSteps);
+  if (options.apply && !options.dryRun) takeHttpdSteps(httpdSteps, options);
   else for (const step of httpdSteps) isJson ? printJson(step) : printLine(formatHttpdStep(step));
   const config = join(options.root ?? '/', places.etcDirectory, 'nph-webjob.cfg');
   say(`next: webjobctl --config ${config} client add client1 ${options.certificates ? '--cert' : '--generate'}`);

@@ -1,10 +1,11 @@
 // What remains to be done to httpd: as lines to paste, or run one after the other with --apply.
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readFileSync, realpathSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { Failure } from '../failure.ts';
 import { errorCode, replaceFile } from '../files.ts';
 import { say } from '../output.ts';
 import { askProgram } from '../programs.ts';
+import { isRoot } from '../users.ts';
 import type { Places } from './places.ts';
 
 export type HttpdStep = { run: string[] } | { include: string; file: string | undefined };
@@ -17,26 +18,38 @@ export interface HttpdOptions {
 
 const DEBIAN = '/etc/apache2';
 
-export function planHttpdSteps(places: Places, isTls: boolean, { httpd, httpdConf }: HttpdOptions): HttpdStep[] {
-  const control = httpd ?? 'apachectl';
-  const file = httpdConf === undefined ? [] : ['-f', httpdConf];
+function commandOf({ httpd = 'apachectl', httpdConf }: HttpdOptions): { control: string; file: string[] } {
+  return { control: httpd, file: httpdConf === undefined ? [] : ['-f', httpdConf] };
+}
+
+export function planHttpdSteps(places: Places, isTls: boolean, options: HttpdOptions): HttpdStep[] {
+  const { httpdConf } = options;
+  const { control, file } = commandOf(options);
   const test = { run: [control, ...(file.length > 0 ? [...file, '-t'] : ['configtest'])] };
   const signal = (name: string): HttpdStep => ({
     run: [control, ...(file.length > 0 ? [...file, '-k', name] : [name])],
   });
-  if (places.layout !== 'debian')
-    return [{ include: `Include ${places.siteFile}`, file: httpdConf }, test, signal('graceful')];
-  const isPrefork = existsSync(join(DEBIAN, 'mods-enabled', 'mpm_prefork.load'));
-  const modules = [isPrefork ? 'cgi' : 'cgid', ...(isTls ? ['ssl'] : [])];
-  const missing = modules.filter((name) => !existsSync(join(DEBIAN, 'mods-enabled', `${name}.load`)));
-  return [
-    ...(existsSync(DEBIAN) ? [] : [{ run: ['apt-get', 'install', 'apache2', 'apache2-utils'] }]),
-    ...modules.map((name) => ({ run: ['a2enmod', name] })),
-    { run: ['a2enconf', 'webjob'] },
-    test,
-    // A module that was not loaded yet takes a restart.
-    signal(missing.length > 0 ? 'restart' : 'graceful'),
-  ];
+  const isDebian = places.layout === 'debian' || httpdConf?.startsWith(`${DEBIAN}/`) === true;
+  const modules = isDebian ? planModules(isTls) : { steps: [], isMissing: false };
+  const site: HttpdStep[] =
+    places.layout === 'debian'
+      ? [{ run: ['a2enconf', 'webjob'] }]
+      : [{ include: `Include ${places.siteFile}`, file: httpdConf }];
+  // A module that was not loaded yet takes a restart.
+  return [...modules.steps, ...site, test, signal(modules.isMissing ? 'restart' : 'graceful')];
+}
+
+/** Of Debian's httpd, which has its modules as files. */
+function planModules(isTls: boolean): { steps: HttpdStep[]; isMissing: boolean } {
+  const isEnabled = (name: string): boolean => existsSync(join(DEBIAN, 'mods-enabled', `${name}.load`));
+  const modules = [isEnabled('mpm_prefork') ? 'cgi' : 'cgid', ...(isTls ? ['ssl'] : [])];
+  return {
+    steps: [
+      ...(existsSync(DEBIAN) ? [] : [{ run: ['apt-get', 'install', 'apache2', 'apache2-utils'] }]),
+      ...modules.map((name) => ({ run: ['a2enmod', name] })),
+    ],
+    isMissing: !modules.every(isEnabled),
+  };
 }
 
 /** A line for a shell, or for httpd.conf. */
@@ -46,12 +59,23 @@ export function formatHttpdStep(step: HttpdStep): string {
 }
 
 /** Takes the steps. Throws Failure `failed` at the first that fails: httpd then goes on as it was. */
-export function takeHttpdSteps(steps: readonly HttpdStep[]): void {
+export function takeHttpdSteps(steps: readonly HttpdStep[], options: HttpdOptions): void {
   for (const step of steps) {
     say(formatHttpdStep(step));
     if ('run' in step) runStep(step.run);
-    else includeOnce(step.include, step.file);
+    else {
+      checkModules(options);
+      includeOnce(step.include, step.file);
+    }
   }
+}
+
+/** Without a module that runs scripts httpd would hand out the script itself. */
+function checkModules(options: HttpdOptions): void {
+  const { control, file } = commandOf(options);
+  const { status, stdout } = askProgram(control, [...file, '-M']);
+  if (status !== 0 || /\b(?:cgid?|fcgid|proxy_fcgi)_module\b/.test(stdout)) return;
+  throw new Failure('failed', 'httpd has no module that runs scripts', 'LoadModule cgid_module, and run init again');
 }
 
 function runStep([command = '', ...args]: string[]): void {
@@ -64,9 +88,13 @@ function includeOnce(line: string, file: string | undefined): void {
   if (file === undefined)
     throw new Failure('usage', '--apply needs to know which file to add the Include to', '--httpd-conf FILE');
   try {
-    const text = readFileSync(file, 'utf8');
+    // It is somebody's own: a link stays a link, and owner and mode are what they were.
+    const place = realpathSync(file);
+    const text = readFileSync(place, 'utf8');
     if (text.split('\n').some((present) => present.trim() === line)) return;
-    replaceFile(file, `${text.replace(/\n*$/, '\n')}\n${line}\n`, { mode: 0o644 });
+    const { mode, uid, gid } = statSync(place);
+    const owner = isRoot() ? { uid, gid } : undefined;
+    replaceFile(place, `${text.replace(/\n*$/, '\n')}\n${line}\n`, { mode: mode & 0o7777, owner });
   } catch (error) {
     throw new Failure('failed', `--httpd-conf: ${file} cannot be changed: ${errorCode(error)}`);
   }

@@ -1,0 +1,45 @@
+// One command at a time for a client, and the note that stands while one is being added. Who finds a note knows that an add was killed, and may
+// begin anew: nobody was told that the client exists.
+import { readFileSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { syncFolder } from 'webjob-locker/durable';
+import { Failure } from '../failure.ts';
+import { errorCode, removeUnfinished, replaceFile } from '../files.ts';
+import { withLock } from '../lockfile.ts';
+import type { Desk } from './desk.ts';
+
+/** Runs `work` while no other command works on the client. Throws Failure. */
+export function withClient<Type>({ etcDirectory }: Desk, client: string, work: () => Type): Type {
+  try {
+    return withLock(join(etcDirectory, `.webjob-client.${client}`), work);
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (error instanceof Failure || code === undefined) throw error;
+    throw new Failure('failed', `${etcDirectory} cannot be changed: ${code}`, undefined, { cause: error });
+  }
+}
+
+const noteOf = ({ etcDirectory }: Desk, client: string): string =>
+  join(etcDirectory, `.webjob-client.${client}.adding`);
+
+/** The folder that a killed add was filling; undefined for none. */
+export function readNote(desk: Desk, client: string): string | undefined {
+  try {
+    return readFileSync(noteOf(desk, client), 'utf8').trimEnd();
+  } catch (error) {
+    if (errorCode(error) === 'ENOENT') return undefined;
+    throw error;
+  }
+}
+
+export function writeNote(desk: Desk, client: string, folder: string): void {
+  removeUnfinished(noteOf(desk, client));
+  replaceFile(noteOf(desk, client), `${folder}\n`, { mode: 0o600 });
+}
+
+/** The client is added, or is no more. */
+export function removeNote(desk: Desk, client: string): void {
+  if (readNote(desk, client) === undefined) return;
+  rmSync(noteOf(desk, client));
+  syncFolder(desk.etcDirectory);
+}
