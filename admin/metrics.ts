@@ -20,12 +20,17 @@ status, and each client has the time of its last request that was granted.
 Example, every five minutes from cron:
   webjobctl metrics --textfile /var/lib/node_exporter/webjob.prom
 
-Exit codes: 0 written, 2 wrong command line, 3 nph-webjob.cfg cannot be used, 4 the log, the locker or FILE failed.`;
+Exit codes:
+  0  written
+  2  wrong command line
+  3  nph-webjob.cfg cannot be used
+  4  the log, the locker or FILE failed`;
 
 export function metricsCommand(): Command {
   return new Command('metrics')
     .description('write the site in numbers, for Prometheus')
     .requiredOption('--textfile <file>', 'the file to make or to replace; - is standard output')
+    .helpOption('-h, --help', 'print this help')
     .addHelpText('after', EXPLANATION)
     .action(async (_, command: Command) => await run(command));
 }

@@ -83,7 +83,8 @@ async function probeGet(url: URL, caller: Caller): Promise<Finding[]> {
     caller,
     Buffer.alloc(0),
   );
-  if (answer instanceof Error) return [error(`the GET failed: ${answer.message}`, url.href, '')];
+  if (answer instanceof Error)
+    return [error(`the GET failed: ${answer.message}`, url.href, "httpd's error log says why")];
   // Nobody has a program of that name, and only who is let in is told.
   if (answer.status === 404 || answer.status === 200) return [note(`GET ${FILE_NAME}: ${describe(answer)}`, url.href)];
   return [
@@ -99,7 +100,8 @@ async function probePut(url: URL, caller: Caller, runType: 'linktest' | 'snapsho
   const query = formatPutQuery({ ...NAMES, clientId: caller.clientId, runType, ...lengths });
   const answer = await ask(url, 'PUT', query, caller, Buffer.concat([out, env]), jobId);
   const what = runType === 'linktest' ? 'link test' : 'PUT';
-  if (answer instanceof Error) return [error(`the ${what} failed: ${answer.message}`, url.href, '')];
+  if (answer instanceof Error)
+    return [error(`the ${what} failed: ${answer.message}`, url.href, "httpd's error log says why")];
   if (answer.status !== (runType === 'linktest' ? 251 : 200))
     return [error(`${what}: ${describe(answer)}`, url.href, 'nph-webjob.log says why: docs/protocol.md, section 3')];
   const left = runType === 'snapshot' ? `; job ${jobId} is in the locker now` : '';

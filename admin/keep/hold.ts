@@ -1,7 +1,7 @@
 // webjobctl hold: what must not be removed, for whom and why. A hold counts from the moment it is set, also for a prune that is at work.
 import { Command } from 'commander';
 import type { ServerSettings } from '../../cgi/controls.ts';
-import { Failure } from '../failure.ts';
+import { EXIT_CODES, Failure } from '../failure.ts';
 import { formatTable, printJson, printLine, say } from '../output.ts';
 import { globalOptions, openSite } from '../site.ts';
 import { operatorName, recordEvent } from './custody.ts';
@@ -21,8 +21,12 @@ Example:
   webjobctl hold list
   webjobctl hold remove --client client1 --reason 'case 4711 is closed'
 
-Exit codes: 0 done, 1 list: there is no hold; remove: there was none; add: there was one, 2 wrong command line, 3 wrong settings,
-4 a file could not be read or written`;
+Exit codes:
+  0  done
+  1  list: there is no hold; remove: there was none; add: there was one
+  2  wrong command line
+  3  nph-webjob.cfg cannot be used
+  4  a file cannot be read or written`;
 
 export function holdCommand(): Command {
   const hold = new Command('hold')
@@ -32,19 +36,22 @@ export function holdCommand(): Command {
     .requiredOption('--reason <text>', 'why')
     .action(async (options: Target & { reason: string }, command: Command) => {
       const site = openSite(command);
-      await add(site.settings, { ...parseTarget(options), ...stamp(options.reason) });
+      const hold = { ...parseTarget(options), ...stamp(options.reason) };
+      if ((await add(site.settings, hold)) && globalOptions(command).json) printJson(hold);
     });
   withTarget(hold.command('remove').description('end a hold'))
     .requiredOption('--reason <text>', 'why')
     .action(async (options: Target & { reason: string }, command: Command) => {
       const site = openSite(command);
-      await remove(site.settings, parseTarget(options), options.reason);
+      const ended = { ...parseTarget(options), ...stamp(options.reason) };
+      if ((await remove(site.settings, ended)) && globalOptions(command).json) printJson(ended);
     });
   hold
     .command('list')
     .description('list what is on hold')
     .action((_: unknown, command: Command) => list(openSite(command).settings, globalOptions(command).json));
-  for (const child of hold.commands) child.addHelpText('after', EXPLANATION);
+  for (const child of hold.commands)
+    child.helpOption('-h, --help', 'print this help').addHelpText('after', EXPLANATION);
   return hold;
 }
 
@@ -66,37 +73,41 @@ function stamp(reason: string): Pick<Hold, 'reason' | 'by' | 'at'> {
   return { reason, by: operatorName(), at: new Date().toISOString() };
 }
 
-/** The hold stands before it is on record: a kill between the two leaves too much held, never too little. */
-async function add(settings: ServerSettings, hold: Hold): Promise<void> {
-  await change(settings, (holds) => {
-    if (holds.some(({ kind, id }) => kind === hold.kind && id === hold.id)) {
-      say(`${hold.kind} ${hold.id} is on hold already`);
-      process.exitCode = 1;
-      return;
+/** The hold stands before it is on record: a kill between the two leaves too much held, never too little. False when it stood already. */
+function add(settings: ServerSettings, hold: Hold): Promise<boolean> {
+  const { kind, id, reason } = hold;
+  return change(settings, (holds) => {
+    const isNew = !holds.some((other) => other.kind === kind && other.id === id);
+    if (isNew) {
+      writeHolds(settings, [...holds, hold]);
+      recordEvent(settings, { event: 'hold', kind, id, reason });
     }
-    writeHolds(settings, [...holds, hold]);
-    recordEvent(settings, { event: 'hold', kind: hold.kind, id: hold.id, reason: hold.reason });
-    say(`${hold.kind} ${hold.id} is on hold`);
+    say(isNew ? `${kind} ${id} is on hold` : `${kind} ${id} is on hold already`);
+    return isNew;
   });
 }
 
-async function remove(settings: ServerSettings, target: Pick<Hold, 'kind' | 'id'>, reason: string): Promise<void> {
-  stamp(reason);
-  await change(settings, (holds) => {
-    const others = holds.filter(({ kind, id }) => kind !== target.kind || id !== target.id);
-    if (others.length === holds.length) {
-      say(`${target.kind} ${target.id} is not on hold`);
-      process.exitCode = 1;
-      return;
+/** False when there was none. */
+function remove(settings: ServerSettings, { kind, id, reason }: Hold): Promise<boolean> {
+  return change(settings, (holds) => {
+    const others = holds.filter((hold) => hold.kind !== kind || hold.id !== id);
+    const isThere = others.length < holds.length;
+    if (isThere) {
+      recordEvent(settings, { event: 'release', kind, id, reason });
+      writeHolds(settings, others);
     }
-    recordEvent(settings, { event: 'release', ...target, reason });
-    writeHolds(settings, others);
-    say(`${target.kind} ${target.id} is on hold no longer`);
+    say(isThere ? `${kind} ${id} is on hold no longer` : `${kind} ${id} is not on hold`);
+    return isThere;
   });
 }
 
-function change(settings: ServerSettings, act: (holds: Hold[]) => void): Promise<void> {
-  return inTurn(settings, 'holds', () => act(readHolds(settings)));
+/** Whether there was something to do, which the exit code tells, too. */
+function change(settings: ServerSettings, act: (holds: Hold[]) => boolean): Promise<boolean> {
+  return inTurn(settings, 'holds', () => {
+    const isDone = act(readHolds(settings));
+    if (!isDone) process.exitCode = EXIT_CODES.findings;
+    return isDone;
+  });
 }
 
 function list(settings: ServerSettings, json: true | undefined): void {
@@ -109,5 +120,5 @@ function list(settings: ServerSettings, json: true | undefined): void {
     }));
     for (const line of formatTable(holds, columns)) printLine(line);
   }
-  if (holds.length === 0) process.exitCode = 1;
+  if (holds.length === 0) process.exitCode = EXIT_CODES.findings;
 }

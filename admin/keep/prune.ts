@@ -24,16 +24,20 @@ interface Options {
 }
 
 const EXPLANATION = `
-A group goes only when every rule that is given lets it go. What is on hold stays (webjobctl hold), and so does what is being written.
-Age is that of the .rdy file; a pack goes as a
-whole, by --older-than alone. The client of a group is the one that the log names; --keep leaves alone what the log does not know.
+A group goes only when every rule that is given lets it go. What is on hold stays (webjobctl hold), and so does what is
+being written. Age is that of the .rdy file; a pack goes as a whole, by --older-than alone. The client of a group is the
+one that the log names; --keep leaves alone what the log does not know.
 
-Example:
+Examples:
   webjobctl prune --older-than 90d --dry-run
   webjobctl prune --older-than 90d --keep 5 --yes
 
-Exit codes: 0 done, 1 done but something that had to go stayed (it is being written, or too little could go for --max-bytes),
-2 wrong command line, 3 wrong settings, 4 a file could not be read or removed, or another webjobctl is at work`;
+Exit codes:
+  0  done
+  1  done, but something that had to go stayed: it is being written, or too little may go for --max-bytes
+  2  wrong command line
+  3  nph-webjob.cfg cannot be used
+  4  a file cannot be read or removed, or another webjobctl is at work`;
 
 export function pruneCommand(): Command {
   return new Command('prune')
@@ -44,6 +48,7 @@ export function pruneCommand(): Command {
     .option('--incomplete', 'incomplete groups too, that is streams without .rdy')
     .option('--dry-run', 'only list what would go')
     .option('--yes', 'do not ask')
+    .helpOption('-h, --help', 'print this help')
     .addHelpText('after', EXPLANATION)
     .action(async (options: Options, command: Command) => prune(openSite(command), options, globalOptions(command)));
 }

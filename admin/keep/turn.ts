@@ -15,15 +15,15 @@ export function keepFolder(settings: ServerSettings): string {
  * Does what only one may do at a time; what only looks (`undefined`) need not wait. Throws Failure `failed` when another is at it, and for
  * every file that cannot be read or written.
  */
-export async function inTurn(
+export async function inTurn<Type>(
   settings: ServerSettings,
   thing: 'keep' | 'holds' | 'index' | undefined,
-  act: () => void | Promise<void>,
-): Promise<void> {
+  act: () => Type | Promise<Type>,
+): Promise<Type> {
   try {
     const endTurn = thing === undefined ? () => {} : takeTurn(settings, thing);
     try {
-      await act();
+      return await act();
     } finally {
       endTurn();
     }

@@ -27,14 +27,19 @@ Example:
   webjobctl pack --older-than 30d --dry-run
   webjobctl pack --older-than 30d
 
-Exit codes: 0 done, 1 done but some groups could not be packed, 2 wrong command line, 3 wrong settings,
-4 a file could not be read or written, or another webjobctl is at work`;
+Exit codes:
+  0  done
+  1  done, but some groups could not be packed
+  2  wrong command line
+  3  nph-webjob.cfg cannot be used
+  4  a file cannot be read or written, or another webjobctl is at work`;
 
 export function packCommand(): Command {
   return new Command('pack')
     .description('put old days into one compressed archive each')
     .requiredOption('--older-than <span>', 'days that ended longer ago, as in 30d', parseDuration)
     .option('--dry-run', 'only list the days that would be packed')
+    .helpOption('-h, --help', 'print this help')
     .addHelpText('after', EXPLANATION)
     .action(async (options: Options, command: Command) => pack(openSite(command), options, globalOptions(command)));
 }

@@ -25,13 +25,18 @@ PACK is the name of a pack: its day, as in 2026-10-01, or that and a number. A g
 Example:
   webjobctl unpack 2026-10-01
 
-Exit codes: 0 done, 1 done but some groups stay in the pack, 2 wrong command line, 3 wrong settings,
-4 there is no such pack, it is damaged, or a file could not be written`;
+Exit codes:
+  0  done
+  1  done, but some groups stay in the pack
+  2  wrong command line
+  3  nph-webjob.cfg cannot be used
+  4  there is no such pack, it is damaged, or a file cannot be written`;
 
 export function unpackCommand(): Command {
   return new Command('unpack')
     .description('put the groups of a pack back into the locker')
     .argument('<pack>', 'the name of a pack, as in 2026-10-01')
+    .helpOption('-h, --help', 'print this help')
     .addHelpText('after', EXPLANATION)
     .action(async (name: string, _: unknown, command: Command) =>
       unpack(openSite(command), name, globalOptions(command).json),
