@@ -1,0 +1,186 @@
+// The commands of webjobctl in the pages of docs/guide that follow no one way from beginning to end: every one of them, as it stands there, in the
+// page's order, on a site whose jobs real CGI processes made. Names of jobs, days and folders are moved to where the test has them.
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { delimiter, join } from 'node:path';
+import { describe, it } from 'node:test';
+import type { Site } from '../scripts/site.ts';
+import { groupNames, makeOldLocker, readCustody, WEBJOBCTL } from './keep-site.ts';
+import { fillLocker, makeLockerSite } from './locker-site.ts';
+import { hasProgram } from './operator.ts';
+import { readFiles } from './tree.ts';
+
+const guide = join(import.meta.dirname, '..', 'docs', 'guide');
+
+/** Lines of code, fenced or indented, that name webjobctl; of a line of a crontab what it runs. */
+function readCommands(page: string, ...replacements: [found: string, by: string][]): string[] {
+  const lines = readFileSync(join(guide, page), 'utf8').split('\n');
+  let isFenced = false;
+  const commands = lines.flatMap((line) => {
+    if (line.startsWith('```')) isFenced = !isFenced;
+    return (isFenced || line.startsWith('    ')) && /^\s*(?:[\d*]+ .* {2})?webjobctl /.test(line)
+      ? [line.slice(line.indexOf('webjobctl '))]
+      : [];
+  });
+  return commands.map((command) => replacements.reduce((text, [found, by]) => text.replaceAll(found, by), command));
+}
+
+interface Ended {
+  status: number | null;
+  stdout: string;
+  stderr: string;
+}
+
+/** Runs a command in a folder of the site, where webjobctl is the built one. */
+function run(site: Site, command: string): Ended {
+  const [folder, programs] = [join(site.root, 'operator'), join(site.root, 'programs')];
+  mkdirSync(folder, { recursive: true });
+  mkdirSync(programs, { recursive: true });
+  const program = (name: string, text: string): void =>
+    writeFileSync(join(programs, name), `#!/bin/sh\nexec ${text} "$@"\n`, { mode: 0o755 });
+  program('webjobctl', `"${process.execPath}" "${WEBJOBCTL}"`);
+  // No database server is part of the tests: what would reach it is looked at.
+  program('psql', `tee psql.in #`);
+  const env = {
+    ...process.env,
+    PATH: `${programs}${delimiter}${process.env.PATH}`,
+    WEBJOB_PROPERTIES_FILE: site.propertiesFile,
+  };
+  return spawnSync('/bin/sh', ['-c', command], { cwd: folder, env, encoding: 'utf8', timeout: 60_000 });
+}
+
+/** Runs it, with an exit code that it may have; returns its stdout. */
+function expect(site: Site, command: string, codes: number[] = [0]): string {
+  const { status, stdout, stderr } = run(site, command);
+  assert.ok(codes.includes(status ?? -1), `${command}: ${status}: ${stderr}`);
+  // Exit code 1 is a finding, and says so; what went wrong would say more.
+  assert.doesNotMatch(stderr, /error:|not found$/m, command);
+  return stdout;
+}
+
+describe('docs/guide/keep.md', () => {
+  it('keeps, holds, packs, unpacks and exports by the commands that it shows', async () => {
+    const past = [401, 100, 99, 98, 97, 96, 95, 40, 39, 1].map((days) => ({ days }));
+    const locker = await makeOldLocker([...past, { days: 100, clientId: 'client2' }]);
+    const { site } = locker;
+    try {
+      const commands = readCommands('keep.md', ['/var/webjob', site.base]);
+      const take = (start: string): string => {
+        const place = commands.findIndex((command) => command.startsWith(start));
+        assert.ok(place >= 0, `no ${start} on the page`);
+        return commands.splice(place, 1)[0] ?? '';
+      };
+      const was = readFiles(site.incoming);
+      expect(site, take('webjobctl prune --older-than 90d --dry-run'));
+      assert.deepEqual(readFiles(site.incoming), was);
+      expect(site, take('webjobctl hold add'));
+      assert.match(expect(site, take('webjobctl hold list')), /client1 .*case 4711/);
+      expect(site, take('webjobctl prune --older-than 90d --keep 5 --yes'));
+      assert.equal(groupNames(site).length, locker.names.length, 'what is on hold, and the newest five, stay');
+      expect(site, take('webjobctl hold remove'));
+      const packed = take('webjobctl pack --older-than 30d && webjobctl prune --older-than 400d');
+      expect(site, packed);
+      assert.deepEqual(groupNames(site), [locker.names[9]]);
+      const packs = (): string[] => readdirSync(join(site.base, 'packed')).filter((name) => name.endsWith('.jsonl'));
+      const pruned = readCustody(site).flatMap(({ event, groups }) => (event === 'prune' ? (groups ?? []) : []));
+      assert.deepEqual(
+        pruned.map(({ name }) => name),
+        [locker.names[0]],
+      );
+      const day = packs()[0]?.replace('.jsonl', '') ?? '';
+      checkAlone(site, day, was);
+      expect(site, take('webjobctl unpack 2026-10-01').replace('2026-10-01', day));
+      // What two clients sent on that day, and what was never packed.
+      assert.equal(groupNames(site).length, 3);
+      expect(site, take('webjobctl pack --older-than 30d'));
+      expect(site, take('webjobctl index'));
+      assert.ok(existsSync(join(site.base, 'index/webjob.sqlite')));
+      expect(site, take('webjobctl export --csv').replace(/\d{4}-\d\d-\d\d/, '2020-01-01'));
+      assert.ok(readFileSync(join(site.root, 'operator/jobs.csv'), 'utf8').split('\n').length > 2);
+      expect(site, take('webjobctl export --sql'));
+      assert.match(readFileSync(join(site.root, 'operator/psql.in'), 'utf8'), /INSERT INTO/i);
+      assert.deepEqual(commands, [], 'these are not tried here');
+      query(site);
+    } finally {
+      locker.close();
+    }
+  });
+
+  /** One group by the offset and length of the manifest. */
+  function checkAlone(site: Site, day: string, was: Map<string, string>): void {
+    const folder = join(site.base, 'packed');
+    const [line = ''] = readFileSync(join(folder, `${day}.jsonl`), 'utf8')
+      .split('\n')
+      .slice(1);
+    const { name, offset, length } = JSON.parse(line) as { name: string; offset: number; length: number };
+    const [, dd = ''] = /^(dd if=.*)$/m.exec(readFileSync(join(guide, 'keep.md'), 'utf8')) ?? [];
+    const values = { '2026-10-01': join(folder, day), OFFSET: String(offset), LENGTH: String(length) };
+    expect(
+      site,
+      Object.entries(values).reduce((text, [found, by]) => text.replace(found, by), dd),
+    );
+    const file = readFileSync(join(site.root, 'operator', `${name}.out`), 'latin1');
+    assert.equal(file, was.get(`${name}.out`));
+  }
+
+  function query(site: Site): void {
+    if (!hasProgram('sqlite3')) return;
+    const [, command = ''] = /^(sqlite3 .*)$/m.exec(readFileSync(join(guide, 'keep.md'), 'utf8')) ?? [];
+    const sql = command.replaceAll('/var/webjob', site.base).replace('"failed"', '"done"');
+    assert.match(expect(site, sql), /\|\d+\n/);
+  }
+});
+
+describe('docs/guide/find.md', () => {
+  it('finds by the commands that it shows', async () => {
+    const locker = makeLockerSite();
+    const { site } = locker;
+    try {
+      const jobs = await fillLocker(locker);
+      const commands = readCommands(
+        'find.md',
+        ['server_1_1085355126_00723', jobs.second],
+        ['00723', jobs.second],
+        ['00911', jobs.first],
+      );
+      assert.ok(commands.length >= 15, `${commands.length} commands`);
+      for (const command of commands) {
+        if (command.includes('| jq') && !hasProgram('jq')) continue;
+        // Something differs, is silent, or is not found: this site is not that of the page.
+        const mayFind = /^webjobctl (?:diff|search|clients|jobs) /.test(command);
+        expect(site, command, mayFind ? [0, 1] : [0]);
+      }
+      assert.equal(readFileSync(join(site.root, 'operator/host.out'), 'utf8'), 'kept\nafter\n');
+    } finally {
+      locker.close();
+    }
+  });
+});
+
+describe('docs/guide/report.md and custody.md', () => {
+  it('report, measure and verify by the commands that they show', async () => {
+    const locker = makeLockerSite();
+    const { site } = locker;
+    try {
+      await fillLocker(locker);
+      const replacements: [string, string][] = [
+        ['/var/webjob', site.base],
+        ['/var/lib/node_exporter', site.root],
+      ];
+      const reports = readCommands('report.md', ...replacements);
+      assert.equal(reports.length, 3);
+      for (const command of reports) expect(site, command);
+      assert.ok(existsSync(join(site.base, 'report/index.html')));
+      assert.match(readFileSync(join(site.root, 'webjob.prom'), 'utf8'), /^webjob_metrics_timestamp_seconds /m);
+      const checks = readCommands('custody.md', ...replacements).filter(
+        (command) => !/--checkpoint|--key/.test(command),
+      );
+      assert.equal(checks.length, 3);
+      // The upload that broke off is a finding.
+      for (const command of checks) expect(site, command, [1]);
+    } finally {
+      locker.close();
+    }
+  });
+});

@@ -1,0 +1,127 @@
+// What every command of webjobctl prints with --json, on a site whose jobs real CGI processes made: one value a line, of names that the manual
+// has in the command's own part. A command that is not tried here makes this fail.
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { after, before, describe, it } from 'node:test';
+import type { CommandRow } from '../admin/completion/tree.ts';
+import { obtainHtpasswd } from '../scripts/httpd-package.ts';
+import { setAge } from './keep-site.ts';
+import { type FilledLocker, fillLocker, type LockerSite, makeLockerSite } from './locker-site.ts';
+import { readPage, readSection } from './mdoc.ts';
+import { parseLines, runWebjobctl } from './operator.ts';
+
+/** Values whose names are data: fields of a record, labels of a sample, files of a pack. */
+const OPEN = ['record', 'labels'];
+
+/** Whose values the manual says are like those of another command. */
+const LIKE: Record<string, string> = { 'client show': 'client list', show: 'jobs', export: 'index' };
+
+function* namesIn(value: unknown): Generator<string> {
+  if (Array.isArray(value)) for (const item of value) yield* namesIn(item);
+  else if (value !== null && typeof value === 'object')
+    for (const [name, inner] of Object.entries(value)) {
+      yield name;
+      if (!OPEN.includes(name)) yield* namesIn(inner);
+    }
+}
+
+obtainHtpasswd();
+
+describe('webjobctl --json', () => {
+  const page = readPage('webjobctl.8');
+  let locker: LockerSite;
+  let jobs: FilledLocker;
+  before(async () => {
+    locker = makeLockerSite();
+    jobs = await fillLocker(locker);
+    writeFileSync(join(locker.site.root, 'program'), 'true\n');
+    const key = spawnSync('openssl', [
+      'genpkey',
+      '-algorithm',
+      'ed25519',
+      '-out',
+      join(locker.site.root, 'custody.key'),
+    ]);
+    assert.equal(key.status, 0);
+  });
+  after(() => locker.close());
+
+  /** In an order in which each finds what it needs; a command may come twice. */
+  const tries = (): [command: string, args: string[]][] => {
+    const { root } = locker.site;
+    const key = ['--key', join(root, 'signing.key')];
+    const held = ['--client', 'client2', '--reason', 'a case'];
+    return [
+      ['init', ['--prefix', join(root, 'other'), '--dry-run']],
+      ['client add', ['one', '--generate', '--cert']],
+      ['client list', []],
+      ['client show', ['one']],
+      ['client passwd', ['one', '--generate']],
+      ['client renew', ['one']],
+      ['client remove', ['one']],
+      ['configtest', []],
+      ['sign keygen', [join(root, 'signing')]],
+      ['sign payload', [...key, join(root, 'program')]],
+      ['sign verify', ['--key', join(root, 'signing.pub'), join(root, 'program')]],
+      ['jobs', []],
+      ['show', [jobs.second]],
+      ['diff', [jobs.second, '--previous']],
+      ['search', ['kept']],
+      ['tail', []],
+      ['clients', ['--expect', '1d']],
+      ['index', []],
+      ['export', []],
+      ['report', ['--html', join(root, 'report')]],
+      ['metrics', ['--textfile', '-']],
+      ['verify', []],
+      ['custody checkpoint', ['--key', join(root, 'custody.key')]],
+      ['hold add', held],
+      ['hold list', []],
+      ['hold remove', held],
+      ['prune', ['--older-than', '30d', '--dry-run']],
+      ['pack', ['--older-than', '30d', '--dry-run']],
+      ['pack', ['--older-than', '30d']],
+      ['unpack', [new Date(Date.now() - 40 * 86_400_000).toISOString().slice(0, 10)]],
+      ['prune', ['--older-than', '30d', '--yes']],
+      ['completion', []],
+    ];
+  };
+
+  /** Those of the manual's part on a command, and on the one that it refers to. */
+  function wordsOf(command: string): Set<string> {
+    const title = [command, command.split(' ')[0]].find((name) => page.includes(`.Ss ${name}`)) ?? '';
+    const section = readSection(page, title, 'Ss').join('\n');
+    const like = LIKE[command];
+    if (like !== undefined) assert.match(section, new RegExp(`^\\.Cm ${like}\\b`, 'm'));
+    const texts = [section, ...(like === undefined ? [] : readSection(page, like, 'Ss'))];
+    return new Set(texts.join(' ').split(/[^A-Za-z0-9_]+/));
+  }
+
+  it('prints, for every command, values with the names of the manual', async () => {
+    const rows = parseLines<CommandRow>((await runWebjobctl(['completion', '--json'])).stdout);
+    const leaves = rows.filter(({ name, commands }) => name !== '' && commands.length === 0).map(({ name }) => name);
+    assert.deepEqual([...new Set(tries().map(([command]) => command))].sort(), leaves.sort());
+    const { site } = locker;
+    const [old = ''] = (await locker.readJson<{ group: string | null }>('jobs', '--state', 'done')).flatMap(
+      ({ group }) => group ?? [],
+    );
+    setAge(site, old, 40);
+    const unknown: string[] = [];
+    for (const [command, args] of tries()) {
+      const ended = await runWebjobctl(['--json', '--config', site.propertiesFile, ...command.split(' '), ...args], {
+        cwd: site.root,
+      });
+      assert.ok(ended.code === 0 || ended.code === 1, `${command}: ${ended.code}: ${ended.stderr}`);
+      const lines = parseLines(ended.stdout);
+      assert.ok(lines.length > 0 && lines.every((line) => typeof line === 'object'), `${command} printed nothing`);
+      const words = wordsOf(command);
+      // Of the two requests of a job the manual has the half of the name that is the same.
+      const isKnown = (name: string): boolean => words.has(name) || words.has(name.replace(/^(?:get|put)_/, '_'));
+      for (const name of new Set(lines.flatMap((line) => [...namesIn(line)])))
+        if (!isKnown(name)) unknown.push(`${command}: ${name}`);
+    }
+    assert.deepEqual(unknown, []);
+  });
+});
