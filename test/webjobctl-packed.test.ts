@@ -5,7 +5,9 @@ import { readdirSync, readFileSync, utimesSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
-import { makeLockerSite } from './locker-site.ts';
+import { formatTime } from 'webjob-protocol';
+import { readSettings } from '../cgi/settings.ts';
+import { makeLockerSite, makeRecord } from './locker-site.ts';
 
 interface Shown {
   jobId: string;
@@ -157,5 +159,41 @@ describe('webjobctl and packed uploads', () => {
     } finally {
       writeFileSync(site.logFile, log);
     }
+  });
+});
+
+describe('webjobctl jobs of a site without job ids', () => {
+  const its = makeLockerSite({ EnableJobIds: 'N' });
+  after(its.close);
+
+  it('tells packed uploads apart by when they came', async () => {
+    const host = { clientId: 'client1', fileName: 'host.sh' };
+    await its.put({ ...host, out: 'one', env: makeRecord({ KidStatus: '4' }) });
+    await its.put({ ...host, out: 'two', env: makeRecord({}) });
+    const { incoming, logFile } = its.site;
+    const groups = readdirSync(incoming).flatMap((name) => /^(.+)\.rdy$/.exec(name)?.[1] ?? []);
+    assert.equal(groups.length, 2);
+    const isFirst = (name: string): boolean => readFileSync(join(incoming, `${name}.out`), 'utf8') === 'one';
+    const longAgo = Math.floor(Date.now() / 1000) - 5 * 86_400;
+    // An hour lies between them, in the log and in the locker.
+    const times = [longAgo, longAgo + 3600];
+    for (const name of groups)
+      for (const extension of ['out', 'err', 'env', 'rdy']) {
+        const time = times[isFirst(name) ? 0 : 1] ?? 0;
+        utimesSync(join(incoming, `${name}.${extension}`), time, time);
+      }
+    const useGmt = readSettings(its.site.propertiesFile).settings.useGMT;
+    const lines = readFileSync(logFile, 'latin1').trimEnd().split('\n');
+    const dated = lines.map((line, index) => formatTime(new Date((times[index] ?? 0) * 1000), useGmt) + line.slice(19));
+    writeFileSync(logFile, `${dated.join('\n')}\n`);
+    const read = async (): Promise<unknown> =>
+      (await its.readJson<Shown>('jobs')).map(({ state, exitCode }) => [state, exitCode]);
+    const expected = [
+      ['failed', 4],
+      ['done', 0],
+    ];
+    assert.equal((await its.webjobctl('pack', '--older-than', '2d')).exitCode, 0);
+    assert.deepEqual(readdirSync(incoming), []);
+    assert.deepEqual(await read(), expected);
   });
 });

@@ -1,7 +1,11 @@
 // What is known of a job, made of the lines of the log and the files of the locker: its state, when, and how the run ended.
 import { EXTENSIONS, type Group, statGroupFile } from 'webjob-locker';
 import { isSuccess, type LogLine } from 'webjob-protocol';
+import { Failure } from '../failure.ts';
 import type { Job } from '../job.ts';
+import { warn } from '../output.ts';
+import type { PackedGroup } from '../packs/manifest.ts';
+import type { Pack } from '../packs/packs.ts';
 import type { Site } from '../site.ts';
 import { describeEnding, type Ending } from './ending.ts';
 import { instantOf } from './log.ts';
@@ -61,8 +65,19 @@ export function describeStray(uploads: Uploads, { group, at, jobId, clientId, co
 
 /** A job whose upload is in a pack. */
 export async function describePacked(job: Job, { pack, group }: Packed): Promise<Job> {
-  const ending = group.ending ?? describeEnding(await readPackedRecord(packedStreams(pack, group)));
+  const ending = group.ending ?? (await readPackedEnding(pack, group));
   return setEnding({ ...job, packed: { pack: pack.name, name: group.name } }, ending);
+}
+
+/** A record that cannot be read tells of no good ending. */
+async function readPackedEnding(pack: Pack, group: PackedGroup): Promise<Ending> {
+  try {
+    return describeEnding(await readPackedRecord(packedStreams(pack, group)));
+  } catch (error) {
+    if (!(error instanceof Failure)) throw error;
+    warn(error.message);
+    return { isGood: false, exitCode: undefined, signal: undefined };
+  }
 }
 
 /** One in a pack that no PUT of the log was found to have made. */

@@ -166,8 +166,7 @@ async function* describeStrays(
   for (const packed of packs.others(since)) {
     const jobId = encodeField(packed.group.jobId);
     if (contains !== undefined && !jobId.includes(contains)) continue;
-    // Whose log lines were gone when it was packed is known by its name alone.
-    const { clientId, command } = packed.group.clientId ? packed.group : (parseName(packed.group.name) ?? {});
+    const { clientId, command } = packed.facts;
     const facts = { jobId, clientId, command };
     yield describePackedStray(site, packed, facts, takeGet(jobId, clientId, command));
   }
