@@ -7,11 +7,12 @@ import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { makeLocker } from './locker.ts';
 
-const HELP = `Usage: node bench/find.ts [--groups N] [--lines M] [--locker folder] [--runs R]
+const HELP = `Usage: node bench/find.ts [--groups N] [--lines M] [--locker folder] [--runs R] [--only text]
 
 What webjobctl takes in a locker of N groups (default 100000) and a log of M lines (default 1000000): jobs, show and search beside grep and
 ls, then what reads everything, then index, and what asks it. Of R runs (default 3) of a row that is short the fastest counts. A locker
-that bench/locker.ts made may be given, its index is made anew; else one is made and removed. Needs dist/ and Linux.
+that bench/locker.ts made may be given, its index is made anew; else one is made and removed. --only takes the rows whose names hold a
+text. Needs dist/ and Linux.
 
 `;
 const WEBJOBCTL = join(import.meta.dirname, '..', 'dist', 'webjobctl');
@@ -114,12 +115,12 @@ function findJobId(log: string): string {
   }
 }
 
-async function compare(folder: string, runs: number): Promise<void> {
+async function compare(folder: string, runs: number, only: string): Promise<void> {
   for (const left of ['index', 'report']) rmSync(join(folder, left), { recursive: true, force: true });
   process.stdout.write(
     `load ${loadavg()[0]?.toFixed(1)}${'first ms'.padStart(26)}${'all ms'.padStart(10)}${'MB'.padStart(7)}  by hand ms  ratio\n`,
   );
-  for (const { name, ours, peer, isLong } of listRows(folder)) {
+  for (const { name, ours, peer, isLong } of listRows(folder).filter(({ name }) => name.includes(only))) {
     const costs: Cost[] = [];
     const hands: number[] = [];
     for (let run = 0; run < (isLong ? 1 : runs); run++) {
@@ -148,18 +149,19 @@ const options = {
   lines: { type: 'string', default: '1000000' },
   locker: { type: 'string' },
   runs: { type: 'string', default: '3' },
+  only: { type: 'string', default: '' },
   help: { type: 'boolean', default: false },
 } as const;
 const { values } = parseArgs({ options });
 if (values.help) process.stdout.write(HELP);
-else if (values.locker !== undefined) await compare(values.locker, parseCount('runs', values.runs));
+else if (values.locker !== undefined) await compare(values.locker, parseCount('runs', values.runs), values.only);
 else {
   const [groups, lines] = [parseCount('groups', values.groups), parseCount('lines', values.lines)];
   const root = mkdtempSync(join(tmpdir(), 'webjob-find-'));
   try {
     const folder = join(root, 'site');
     makeLocker({ folder, groups, lines, seed: 1 });
-    await compare(folder, parseCount('runs', values.runs));
+    await compare(folder, parseCount('runs', values.runs), values.only);
   } finally {
     rmSync(root, { recursive: true });
   }
