@@ -3,7 +3,6 @@
 import { closeSync, openSync, readSync, statSync } from 'node:fs';
 import { encodeField, NOT_APPLICABLE } from 'webjob-protocol';
 import type { ServerSettings } from '../../cgi/controls.ts';
-import { errorCode } from '../files.ts';
 import type { Job } from '../job.ts';
 import { warn } from '../output.ts';
 import { type PackedGroup, parsePackedGroup } from '../packs/manifest.ts';
@@ -118,8 +117,9 @@ function openManifest({ manifest }: Pack): number | undefined {
   try {
     return openSync(manifest, 'r');
   } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
     // Unpacked or pruned at this moment.
-    if (errorCode(error) !== 'ENOENT') warn(`${manifest} is passed over: ${errorCode(error)}`);
+    if (code !== 'ENOENT') warn(`${manifest} is passed over: ${code}`);
     return undefined;
   }
 }
