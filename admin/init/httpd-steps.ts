@@ -35,8 +35,9 @@ export function planHttpdSteps(places: Places, isTls: boolean, options: HttpdOpt
     places.layout === 'debian'
       ? [{ run: ['a2enconf', 'webjob'] }]
       : [{ include: `Include ${places.siteFile}`, file: httpdConf }];
-  // A module that was not loaded yet takes a restart.
-  return [...modules.steps, ...site, test, signal(modules.isMissing ? 'restart' : 'graceful')];
+  // A module that was not loaded yet takes a restart, mod_cgid starts its daemon with the one after that, and two at once are one.
+  const again = modules.isMissing ? [signal('restart'), { run: ['sleep', '3'] }] : [];
+  return [...modules.steps, ...site, test, ...again, signal('graceful')];
 }
 
 /** Of Debian's httpd, which has its modules as files. */
