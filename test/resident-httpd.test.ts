@@ -97,6 +97,11 @@ for (const way of WAYS) {
         assert.ok(Date.now() < deadline, 'it ends');
       const lengths = readLog(site.base).map((line) => / PUT client1 none\.sh (\d+) 0 \d+ 200 -- /.exec(line)?.[1]);
       assert.deepEqual(lengths.slice(-2), ['9999999', '10000000']);
+      // Who may enter is asked of everybody.
+      const anonymous = head(port, 'PUT', 10_000_000).replace(/Authorization.*\r\n/, 'Expect: 100-continue\r\n');
+      const refused = await askStrictly({ port, head: anonymous, timeLimitSeconds: 120 });
+      assert.equal(refused.status, 401);
+      assert.equal((await askFor(port, 'PUT', 10_000_000, 'client2')).status, 453);
     });
 
     it('a strict client never loses an answer, also of a refusal with a body', async () => {
