@@ -271,10 +271,14 @@ describe('webjobctl configtest', () => {
   }
 
   it('finds what httpd makes of its files', async () => {
-    await withCopies([conf], async () => {
+    await withCopies([conf, site('etc/webjob.conf')], async () => {
       const text = readFileSync(conf, 'utf8')
         .replace(/^LoadModule authz_user_module.*\n/m, '')
         .replace(/^LoadModule cgid_module.*\n|^ScriptSock.*\n/gm, '');
+      // As somebody's own snippet, that does not ask for a module that runs scripts.
+      const snippet = site('etc/webjob.conf');
+      const guard = /^<IfModule !cgi_module>\n.*?^<\/IfModule>\n/ms;
+      writeFileSync(snippet, readFileSync(snippet, 'utf8').replace(guard, ''));
       writeFileSync(
         conf,
         `${text}\n<Location "/webjob/">\nRequire all granted\n</Location>\nSSLVerifyClient optional_no_ca\n`,
@@ -285,10 +289,16 @@ describe('webjobctl configtest', () => {
         ['error', /<Location "\/webjob\/"> lets in everybody/, /remove it/],
         ['error', /optional_no_ca/, /SSLVerifyClient require/],
       ]);
+      copyFileSync(at('copy-1'), snippet);
       writeFileSync(conf, `${readFileSync(at('copy-0'), 'utf8').replace(/^Include .*$/m, '')}`);
       await expectFindings([['error', /^no ScriptAlias leads to the script/, /Include/]]);
       writeFileSync(conf, `${readFileSync(at('copy-0'), 'utf8')}\nNoSuchDirective on\n`);
       await expectFindings([['error', /does not take its configuration: .*NoSuchDirective/, /mend it/]]);
+      writeFileSync(
+        conf,
+        readFileSync(at('copy-0'), 'utf8').replace(/^LoadModule cgid_module.*\n|^ScriptSock.*\n/gm, ''),
+      );
+      await expectFindings([['error', /does not take its configuration: .*no module that runs scripts/, /mend it/]]);
     });
   });
 
