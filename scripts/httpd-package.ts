@@ -2,6 +2,7 @@
 import { execFileSync, spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync, readFileSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
+import { installPackages } from './debian.ts';
 
 export interface HttpdProgram {
   binary: string;
@@ -42,8 +43,7 @@ export function obtainHttpd(): HttpdProgram {
       'no httpd on this machine, and no apt-get to get one; install Apache 2.4 with mod_cgi and mod_cgid',
     );
   }
-  process.stderr.write('webjob: getting httpd from the Debian packages (once)\n');
-  if (process.getuid?.() === 0) installPackage();
+  if (process.getuid?.() === 0) installPackages(['apache2-bin']);
   else unpackPackages();
   const obtained = findHttpd();
   if (!obtained) throw new Error('the Debian package apache2-bin came without an httpd; install Apache 2.4 by hand');
@@ -54,23 +54,15 @@ export function obtainHttpd(): HttpdProgram {
 export function obtainFcgid(): HttpdProgram | undefined {
   const program = obtainHttpd();
   const module = join(program.modulesDirectory, 'mod_fcgid.so');
-  if (!existsSync(module) && process.getuid?.() === 0 && spawnSync('apt-get', ['--version']).status === 0)
-    installPackage(FCGID);
+  if (!existsSync(module)) installPackages([FCGID]);
   return existsSync(module) ? program : undefined;
-}
-
-function installPackage(name = 'apache2-bin'): void {
-  const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive' };
-  const run = (...args: string[]) => execFileSync('apt-get', args, { env, stdio: ['ignore', 'ignore', 'inherit'] });
-  run('update', '-q');
-  run('install', '-y', '-q', '--no-install-recommends', name);
 }
 
 /** Apache's htpasswd in PATH: the machine's, or Debian's as obtainHttpd gets httpd. Throws Error when it cannot be had. */
 export function obtainHtpasswd(): void {
   const isThere = (): boolean => spawnSync('htpasswd', ['-nbB', 'a', 'a']).status === 0;
   if (isThere()) return;
-  if (process.getuid?.() === 0) installPackage('apache2-utils');
+  if (process.getuid?.() === 0) installPackages(['apache2-utils']);
   else {
     mkdirSync(cache, { recursive: true });
     execFileSync('apt-get', ['download', '-q', 'apache2-utils'], {
@@ -86,6 +78,7 @@ export function obtainHtpasswd(): void {
 
 /** Without root: the package and what it depends on, laid out below .cache/httpd. */
 function unpackPackages(): void {
+  process.stderr.write('webjob: getting httpd from the Debian packages (once)\n');
   mkdirSync(cache, { recursive: true });
   const listing = execFileSync(
     'apt-cache',

@@ -2,6 +2,7 @@
 import { spawnSync } from 'node:child_process';
 import { globSync } from 'node:fs';
 import { join } from 'node:path';
+import { installTestPrograms } from './debian.ts';
 import { obtainHttpd } from './httpd-package.ts';
 
 const root = join(import.meta.dirname, '..');
@@ -10,6 +11,7 @@ const files = process.argv.length > 2 ? process.argv.slice(2) : globSync('test/*
 run('types', 'tsc', '--noEmit');
 run('style', 'biome', 'check', '--error-on-warnings', '.');
 run('build', 'node', 'scripts/build.ts');
+installTestPrograms();
 process.stderr.write(`webjob: httpd: ${obtainHttpd().binary}\n`);
 run('tests', 'node', '--test', '--test-concurrency=3', '--test-timeout=1200000', '--test-reporter=spec', ...files);
 

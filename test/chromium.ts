@@ -1,7 +1,7 @@
 // A headless Chromium that a test drives, and what it saw: every request, every word on its console. Talks to nobody by itself.
-import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { type Browser, type BrowserContextOptions, chromium, type Page } from 'playwright-core';
+import { installPackages } from '../scripts/debian.ts';
 
 const PLACES = [
   '/usr/bin/chromium', // Debian
@@ -22,17 +22,10 @@ function obtainChromium(): string {
   const find = (): string | undefined => PLACES.find((place) => existsSync(place));
   const found = find();
   if (found) return found;
-  if (process.getuid?.() !== 0 || spawnSync('apt-get', ['--version']).status !== 0)
-    throw new Error('no Chromium on this machine, which opens the report in its tests; install the package chromium');
-  process.stderr.write('webjob: getting chromium from the Debian packages (once)\n');
-  const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive' };
-  for (const args of [
-    ['update', '-q'],
-    ['install', '-y', '-q', '--no-install-recommends', 'chromium'],
-  ])
-    spawnSync('apt-get', args, { env, stdio: ['ignore', 'ignore', 'inherit'] });
+  installPackages(['chromium']);
   const obtained = find();
-  if (!obtained) throw new Error('apt-get got no Chromium; install the package chromium by hand');
+  if (!obtained)
+    throw new Error('no Chromium on this machine, which opens the report in its tests; install the package chromium');
   return obtained;
 }
 

@@ -5,6 +5,7 @@ import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync }
 import { join } from 'node:path';
 import { after, before, beforeEach, describe, it } from 'node:test';
 import { parseRecord } from 'webjob-protocol';
+import { installPackages } from '../scripts/debian.ts';
 import { type Ended, until } from './client-job.ts';
 import { type ClientSite, startClientSite } from './client-site.ts';
 import { findProcesses } from './hooks-site.ts';
@@ -38,10 +39,7 @@ beforeEach(() => {
 /** Root gets it from the Debian packages, as httpd is got. */
 function obtainGpg(): void {
   const isThere = (): boolean => spawnSync('gpg', ['--version']).status === 0;
-  if (!isThere() && process.getuid?.() === 0) {
-    spawnSync('apt-get', ['update', '-q']);
-    spawnSync('apt-get', ['install', '-y', '-q', '--no-install-recommends', 'gnupg']);
-  }
+  if (!isThere()) installPackages(['gnupg']);
   if (!isThere()) throw new Error('these tests need gpg: install the package gnupg');
 }
 
@@ -171,7 +169,7 @@ describe('a GetHook', () => {
     const { child, ended } = home.client.start(['host.sh']);
     await until(() => existsSync(pidFile()), 'the hook runs');
     const pid = Number(readFileSync(pidFile(), 'utf8'));
-    assert.ok(isAlive(pid));
+    await until(() => isAlive(pid), 'its command has begun');
     child.kill('SIGTERM');
     assert.equal((await ended).code, 143);
     await until(() => !isAlive(pid), 'the end of the hook');

@@ -12,6 +12,7 @@ import { startBalancer, startNode } from './deployment-nodes.ts';
 import { ask, getHead, putHead } from './deployment-wire.ts';
 import type { StrictAnswer } from './strict-client.ts';
 
+/** At least so many, and as many more as a fast machine does until the killed server is back. */
 const JOBS = 40;
 const CLIENTS = 6;
 const TRIES = 100;
@@ -34,7 +35,6 @@ describe('a server that is killed under load', async () => {
   const bodies = new Map<string, string>();
   const issued: string[] = [];
   const refusals: string[] = [];
-  let restartedAt = JOBS;
   after(async () => {
     for (const server of [balancer, ...nodes]) await server.stop();
     site.remove();
@@ -63,25 +63,29 @@ describe('a server that is killed under load', async () => {
     acknowledged.push({ jobId, sha256: sha256(Buffer.from(body)) });
   }
 
+  async function reach(count: number): Promise<void> {
+    for (const deadline = Date.now() + 60_000; acknowledged.length < count; await sleep(5))
+      assert.ok(Date.now() < deadline, `${acknowledged.length} jobs in place of ${count}`);
+  }
+
+  async function killAndRestart(): Promise<void> {
+    await reach(JOBS / 4);
+    const [port] = nodes[0]?.ports ?? [];
+    await nodes[0]?.kill();
+    await reach(acknowledged.length + JOBS / 4);
+    nodes[0] = await start('node_1', port);
+  }
+
   before(async () => {
     let begun = 0;
-    const clients = Array.from({ length: CLIENTS }, async () => {
-      while (begun++ < JOBS) await doJob();
+    let isDisturbed = true;
+    const disturbed = killAndRestart().finally(() => {
+      isDisturbed = false;
     });
-    const load = Promise.all(clients);
-    const disturb = async (): Promise<void> => {
-      while (acknowledged.length < JOBS / 4) await sleep(5);
-      const [port] = nodes[0]?.ports ?? [];
-      await nodes[0]?.kill();
-      const killedAt = acknowledged.length;
-      while (acknowledged.length < killedAt + JOBS / 4) await sleep(5);
-      nodes[0] = await start('node_1', port);
-      restartedAt = issued.length;
-    };
-    await Promise.race([
-      Promise.all([load, disturb()]),
-      sleep(120_000, undefined, { ref: false }).then(() => assert.fail('no end of the load')),
-    ]);
+    const clients = Array.from({ length: CLIENTS }, async () => {
+      while (begun++ < JOBS || isDisturbed) await doJob();
+    });
+    await Promise.all([disturbed, ...clients]);
   });
 
   const groups = (): string[] =>
@@ -91,7 +95,7 @@ describe('a server that is killed under load', async () => {
   const jobOf = (group: string): string => readFileSync(`${group}.rdy`, 'utf8').slice(4, -1);
 
   it('loses nothing that was acknowledged', () => {
-    assert.equal(acknowledged.length, JOBS);
+    assert.ok(acknowledged.length >= JOBS);
     const stored = new Map(groups().map((group) => [jobOf(group), sha256(readFileSync(`${group}.out`))]));
     for (const { jobId, sha256: digest } of acknowledged) assert.equal(stored.get(jobId), digest, jobId);
   });
@@ -110,11 +114,10 @@ describe('a server that is killed under load', async () => {
         issued.some((jobId) => jobId.startsWith(`${node}_`)),
         node,
       );
-    assert.ok(new Set(acknowledged.map(({ jobId }) => jobId)).size === JOBS);
+    assert.equal(new Set(acknowledged.map(({ jobId }) => jobId)).size, acknowledged.length);
   });
 
   it('is used again when it is back', async () => {
-    assert.ok(restartedAt < JOBS, 'the load outlasted the restart');
     const served = new Set<string>();
     for (const deadline = Date.now() + 20_000; Date.now() < deadline && served.size < 2; await sleep(50)) {
       served.add((await insist(getHead())).headers.get('job-id')?.slice(0, 6) ?? '');
@@ -126,6 +129,6 @@ describe('a server that is killed under load', async () => {
     // Whoever the killed server held had 502; a refused connection goes to the other server, body and all.
     const broken = refusals.filter((refusal) => !REFUSALS.includes(Number(refusal)));
     assert.ok(broken.length <= CLIENTS, broken.join(' '));
-    assert.ok(refusals.length < JOBS, `${refusals.length} refusals`);
+    assert.ok(refusals.length < acknowledged.length, `${refusals.length} refusals`);
   });
 });

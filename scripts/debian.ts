@@ -1,0 +1,42 @@
+// Gets what the tests and the bench run from the Debian packages, when the machine has it not. Never for a user who is not root.
+import { spawnSync } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import { delimiter, join } from 'node:path';
+
+/** The packages of programs, besides httpd and what few tests get for themselves; without some of them tests are skipped. */
+const TEST_PROGRAMS: Readonly<Record<string, string>> = {
+  htpasswd: 'apache2-utils',
+  curl: 'curl',
+  gpg: 'gnupg',
+  openssl: 'openssl',
+  perl: 'perl',
+  strace: 'strace',
+  busybox: 'busybox',
+  fish: 'fish',
+  mandoc: 'mandoc',
+  shellcheck: 'shellcheck',
+  zsh: 'zsh',
+};
+
+/** Those that are missing, at once. */
+export function installTestPrograms(): void {
+  const folders = (process.env.PATH ?? '').split(delimiter);
+  const isThere = (program: string): boolean => folders.some((folder) => existsSync(join(folder, program)));
+  const missing = Object.entries(TEST_PROGRAMS).filter(([program]) => !isThere(program));
+  if (missing.length > 0) installPackages(missing.map(([, name]) => name));
+}
+
+/**
+ * One process after the other: apt-get itself does not wait for another one. False when this is no Debian, when we are not root, or when
+ * apt-get fails, which has told why.
+ */
+export function installPackages(names: readonly string[]): boolean {
+  if (process.getuid?.() !== 0 || spawnSync('apt-get', ['--version']).status !== 0) return false;
+  process.stderr.write(`webjob: getting ${names.join(', ')} from the Debian packages (once)\n`);
+  const script = 'apt-get update -q && apt-get install -y -q --no-install-recommends "$@"';
+  const { status } = spawnSync('flock', ['/run/lock/webjob-packages', 'sh', '-c', script, 'sh', ...names], {
+    env: { ...process.env, DEBIAN_FRONTEND: 'noninteractive' },
+    stdio: ['ignore', 'ignore', 'inherit'],
+  });
+  return status === 0;
+}
