@@ -1,5 +1,5 @@
 #!/usr/bin/perl
-# What bench/resident.ts compares with: the work of a request as an nph script in Perl does it. Settings, query, user, the file, the log;
+# What bench/all.ts compares with: the work of a request as an nph script in Perl does it. Settings, query, user, the file, the log;
 # a PUT writes three streams and the ready file. It puts nothing on disk for good, and checks less.
 use strict;
 use POSIX qw(strftime);

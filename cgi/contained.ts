@@ -27,7 +27,10 @@ export function openContained(root: string, relativePath: string): ContainedFile
   try {
     const opened = fstatSync(fd);
     if (!opened.isFile()) throw new UnusableFile('no regular file');
-    if (!placeOf(fd, path).startsWith(realpathSync.native(root) + sep)) throw new UnusableFile('a link leads outside');
+    // The place has no links in it. What begins as `root` is written lies in `root`; else that may be written with links.
+    const place = placeOf(fd, path);
+    if (!place.startsWith(root + sep) && !place.startsWith(realpathSync.native(root) + sep))
+      throw new UnusableFile('a link leads outside');
     return { fd, size: opened.size };
   } catch (error) {
     closeSync(fd);

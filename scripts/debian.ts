@@ -11,6 +11,7 @@ const TEST_PROGRAMS: Readonly<Record<string, string>> = {
   openssl: 'openssl',
   perl: 'perl',
   strace: 'strace',
+  uudecode: 'sharutils',
   busybox: 'busybox',
   fish: 'fish',
   mandoc: 'mandoc',

@@ -242,7 +242,7 @@ export class Connection {
       if (exchange.request) this.#serve(exchange);
       else this.#finish(exchange);
     } else if (exchange && this.socket.destroyed) this.#finish(exchange);
-    if (!this.#exchange) this.socket.end();
+    if (!this.#exchange && this.socket.writable) this.socket.end();
   }
 }
 
