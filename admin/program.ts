@@ -50,7 +50,11 @@ man webjobctl tells the rest.`;
 export async function makeProgram(words: readonly string[]): Promise<Command> {
   const program = new Command('webjobctl')
     .description('Set up and check a WebJob site, and find, check and keep what its clients sent.')
-    .option('-c, --config <file>', 'nph-webjob.cfg (else WEBJOB_PROPERTIES_FILE, else where the server looks)')
+    .option(
+      '-c, --config <file>',
+      'nph-webjob.cfg (else WEBJOB_PROPERTIES_FILE, else where the server looks); several: several sites as one',
+      (file: string, files: string[] = []) => [...files, file],
+    )
     .option('--json', 'one JSON value a line in place of text')
     .version(WEBJOB_VERSION, '-v, --version', 'print the version')
     .helpOption('-h, --help', 'print this help')

@@ -13,7 +13,7 @@ import { configure } from '../scripts/site.ts';
 import { type FilledLocker, fillLocker, type LockerSite, makeLockerSite, makeRecord } from './locker-site.ts';
 
 function openSite({ site: { propertiesFile } }: LockerSite): AdminSite {
-  return { propertiesFile, settings: readSettings(propertiesFile).settings };
+  return { propertiesFile, settings: readSettings(propertiesFile).settings, label: undefined };
 }
 
 async function collect<Value>(values: AsyncIterable<Value>): Promise<Value[]> {

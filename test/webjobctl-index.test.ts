@@ -19,7 +19,7 @@ const EVIL = `=HYPERLINK("http://evil/","x")'); DROP TABLE jobs; --`;
 let locker: LockerSite;
 const site = () => {
   const { propertiesFile } = locker.site;
-  return { propertiesFile, settings: readSettings(propertiesFile).settings };
+  return { propertiesFile, settings: readSettings(propertiesFile).settings, label: undefined };
 };
 const database = (): string => join(locker.site.base, 'index', 'webjob.sqlite');
 

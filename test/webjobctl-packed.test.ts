@@ -112,6 +112,40 @@ describe('webjobctl and packed uploads', () => {
     assert.match((await webjobctl('show', failed)).text, /\nPacked in: .*\n[\s\S]*\na needle\n$/);
   });
 
+  /** What the page of a job in a report says, and what making it said. */
+  async function readPage(jobId: string): Promise<{ page: string; stderr: string }> {
+    const folder = join(site.root, 'report');
+    const { stderr, exitCode } = await webjobctl('report', '--html', folder);
+    assert.equal(exitCode, 0, stderr);
+    const [name = ''] = readdirSync(join(folder, 'job')).filter((one) => one.startsWith(`${jobId}-`));
+    return { page: readFileSync(join(folder, 'job', name), 'utf8'), stderr };
+  }
+
+  it('report shows what one printed, and that it is what was received', async () => {
+    const { page, stderr } = await readPage(failed);
+    assert.match(page, /client1_\d{14}_\d+_host\.sh<\/span>, in the pack of \d{4}-\d\d-\d\d</);
+    assert.match(page, /packed<span class="shown">\\xff<\/span>\n</);
+    assert.match(page, /a needle\n</);
+    assert.match(page, />verified<\/a>/);
+    assert.match(page, /\.env<\/th><td><span class="state good">as received</);
+    assert.doesNotMatch(stderr, /warning/);
+  });
+
+  it('report tells of one whose archive is damaged', async () => {
+    const [archive = ''] = readdirSync(join(site.base, 'packed')).filter((name) => name.endsWith('.tar.gz'));
+    const path = join(site.base, 'packed', archive);
+    const bytes = readFileSync(path);
+    writeFileSync(path, bytes.subarray(0, 100));
+    try {
+      const { page, stderr } = await readPage(failed);
+      assert.match(page, />does not verify<\/a>/);
+      assert.match(page, /The record cannot be read: /);
+      assert.match(stderr, /warning: client1_\d{14}_\d+_host\.sh: .*\.tar\.gz: /);
+    } finally {
+      writeFileSync(path, bytes);
+    }
+  });
+
   it('diff compares one with another, and leaves no copy', async () => {
     const copies = (): string[] => readdirSync(tmpdir()).filter((name) => name.startsWith('webjob-diff-'));
     const before = copies();

@@ -63,7 +63,7 @@ export function configtestCommand(): Command {
 async function testSite(command: Command, options: Options): Promise<Finding[]> {
   if ((options.probe === undefined) !== (options.as === undefined))
     throw new Failure('usage', '--probe and --as go together');
-  const propertiesFile = resolve(findPropertiesFile(globalOptions(command)) ?? DEFAULT_FILES[0] ?? '');
+  const propertiesFile = resolve(findPropertiesFile(command) ?? DEFAULT_FILES[0] ?? '');
   const etcDirectory = dirname(propertiesFile);
   const { settings, findings } = checkControls(propertiesFile);
   const asked = askHttpd(options.httpd, options.httpdConf);

@@ -4,11 +4,11 @@ import { Command } from 'commander';
 import { formatTime, isClientId, isSuccess } from 'webjob-protocol';
 import { parseDuration, parseInstant } from '../durations.ts';
 import { EXIT_CODES } from '../failure.ts';
-import { readJobs } from '../history/jobs.ts';
 import { instantOf } from '../history/log.ts';
+import { readSites } from '../history/sites.ts';
 import { JOB_STATES, type Job, type JobState } from '../job.ts';
 import { type Column, formatBytes, formatTable, paint, printJson, printLine, startProgress } from '../output.ts';
-import { globalOptions, openSite, type Site } from '../site.ts';
+import { globalOptions, openSites, type Site } from '../site.ts';
 
 interface Options {
   expect?: number;
@@ -50,18 +50,24 @@ export function clientsCommand(): Command {
     .helpOption('-h, --help', 'print this help')
     .addHelpText('after', EXPLANATION)
     .action((options: Options, command: Command) =>
-      listClients(openSite(command), options, globalOptions(command).json === true),
+      listClients(openSites(command), options, globalOptions(command).json === true),
     );
 }
 
-async function listClients(site: Site, options: Options, isJson: boolean): Promise<void> {
-  const clients = await collectClients(site, options);
+async function listClients(sites: readonly Site[], options: Options, isJson: boolean): Promise<void> {
+  const clients = await collectClients(sites, options);
   const silentBefore = options.expect === undefined ? undefined : new Date(Date.now() - options.expect * 1000);
   const isSilent = ({ lastSeen }: Client): boolean => !!silentBefore && (!lastSeen || lastSeen < silentBefore);
   const rows = [...clients.values()].sort((a, b) => (a.clientId < b.clientId ? -1 : 1));
   if (isJson) for (const client of rows) printJson(clientJson(client, silentBefore && isSilent(client)));
   else if (rows.length > 0) {
-    const [titles = '', ...lines] = formatTable(rows, makeColumns(site, isSilent));
+    const [titles = '', ...lines] = formatTable(
+      rows,
+      makeColumns(
+        sites.every(({ settings }) => settings.useGMT),
+        isSilent,
+      ),
+    );
     printLine(titles);
     for (const [index, line] of lines.entries()) {
       const client = rows[index];
@@ -71,7 +77,7 @@ async function listClients(site: Site, options: Options, isJson: boolean): Promi
   if (silentBefore ? rows.some(isSilent) : rows.length === 0) process.exitCode = EXIT_CODES.findings;
 }
 
-async function collectClients(site: Site, { since, client }: Options): Promise<Map<string, Client>> {
+async function collectClients(sites: readonly Site[], { since, client }: Options): Promise<Map<string, Client>> {
   const clients = new Map<string, Client>();
   const find = (clientId: string): Client => {
     const known = clients.get(clientId) ?? makeClient(clientId);
@@ -79,12 +85,12 @@ async function collectClients(site: Site, { since, client }: Options): Promise<M
     return known;
   };
   const progress = startProgress('jobs');
-  for await (const job of readJobs(site, { since, client })) {
+  for await (const { site, job } of readSites(sites, { since, client })) {
     progress.advance();
     if (job.clientId !== undefined) addJob(site, find(job.clientId), job);
   }
   progress.end();
-  for (const clientId of listProfiles(site)) if (client === undefined) find(clientId);
+  for (const clientId of sites.flatMap(listProfiles)) if (client === undefined) find(clientId);
   return clients;
 }
 
@@ -135,7 +141,7 @@ function clientJson(client: Client, silent: boolean | undefined): Record<string,
   };
 }
 
-function makeColumns(site: Site, isSilent: (client: Client) => boolean): Column<Client>[] {
+function makeColumns(useGMT: boolean, isSilent: (client: Client) => boolean): Column<Client>[] {
   const count = (state: JobState): Column<Client> => ({
     ...{ title: state.toUpperCase(), align: 'right', value: ({ states }) => String(states[state]) },
   });
@@ -145,8 +151,7 @@ function makeColumns(site: Site, isSilent: (client: Client) => boolean): Column<
     {
       title: 'LAST SEEN',
       value: (client) =>
-        (client.lastSeen ? formatTime(client.lastSeen, site.settings.useGMT) : 'never') +
-        (isSilent(client) ? ' silent' : ''),
+        (client.lastSeen ? formatTime(client.lastSeen, useGMT) : 'never') + (isSilent(client) ? ' silent' : ''),
     },
     { title: 'JOBS', align: 'right', value: (client) => String(countJobs(client)) },
     ...JOB_STATES.map(count),

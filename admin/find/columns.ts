@@ -30,6 +30,7 @@ export const JOB_COLUMNS = {
   seconds: { title: 'SECONDS', width: 7, isNumber: true, value: (job) => lastLine(job)?.seconds },
   message: { title: 'MESSAGE', width: 20, value: (job) => lastLine(job)?.message },
   group: { title: 'GROUP', width: 40, value: ({ group }) => group?.name },
+  site: { title: 'SITE', width: 20, value: (_, { label, propertiesFile }) => label ?? propertiesFile },
 } as const satisfies Record<string, JobColumn>;
 
 export type ColumnName = keyof typeof JOB_COLUMNS;

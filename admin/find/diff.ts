@@ -7,10 +7,10 @@ import { join } from 'node:path';
 import { Command } from 'commander';
 import { STREAMS, type StreamName } from 'webjob-locker';
 import { EXIT_CODES, Failure } from '../failure.ts';
+import type { Found } from '../history/sites.ts';
 import { findJobStreams, type StoredStream } from '../history/streams.ts';
-import type { Job } from '../job.ts';
 import { hasColours, paint, printJson, safeText } from '../output.ts';
-import { globalOptions, openSite, type Site } from '../site.ts';
+import { globalOptions, openSites, type Site } from '../site.ts';
 import { findJob, findPrevious } from './job-lookup.ts';
 import { openOutput } from './pager.ts';
 
@@ -50,41 +50,41 @@ export function diffCommand(): Command {
     .helpOption('-h, --help', 'print this help')
     .addHelpText('after', EXPLANATION)
     .action((jid: string, other: string | undefined, options: Options, command: Command) =>
-      diff(openSite(command), [jid, other], options, globalOptions(command).json === true),
+      diff(openSites(command), [jid, other], options, globalOptions(command).json === true),
     );
 }
 
 async function diff(
-  site: Site,
+  sites: readonly Site[],
   [jid, other]: [string, string | undefined],
   options: Options,
   isJson: boolean,
 ): Promise<void> {
   if (other !== undefined && options.previous) throw new Failure('usage', '--previous makes no sense with two job ids');
-  const job = await findJob(site, jid, options.client);
+  const found = await findJob(sites, jid, options.client);
   const [from, to] =
-    other === undefined ? [await findPrevious(site, job), job] : [job, await findJob(site, other, options.client)];
+    other === undefined ? [await findPrevious(found), found] : [found, await findJob(sites, other, options.client)];
   const asked = STREAMS.filter((name) => options[name]);
   const output = isJson ? undefined : await openOutput();
   for (const name of asked.length > 0 ? asked : (['out'] as const)) {
-    const streams = [await streamOf(site, from, name), await streamOf(site, to, name)] as const;
+    const streams = [await streamOf(from, name), await streamOf(to, name)] as const;
     const text = await compare(streams, [label(from, name), label(to, name)]);
     const differs = text.length > 0;
     if (differs) process.exitCode = EXIT_CODES.findings;
     if (output) await output.write(process.stdout.isTTY ? colour(safeText(text.toString())) : text);
-    else printJson({ from: from.jobId, to: to.jobId, stream: name, differs, diff: text.toString() });
+    else printJson({ from: from.job.jobId, to: to.job.jobId, stream: name, differs, diff: text.toString() });
   }
   await output?.end();
 }
 
-async function streamOf(site: Site, job: Job, name: StreamName): Promise<StoredStream> {
+async function streamOf({ site, job }: Found, name: StreamName): Promise<StoredStream> {
   const stream = (await findJobStreams(site, job))[name];
   if (!stream) throw new Failure('findings', `${job.jobId} has no .${name}`);
   return stream;
 }
 
-function label({ jobId }: Job, name: StreamName): string {
-  return `${jobId} ${name}`;
+function label({ job }: Found, name: StreamName): string {
+  return `${job.jobId} ${name}`;
 }
 
 const MAX_DIFF_BYTES = 64 * 1024 * 1024;

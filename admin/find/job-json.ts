@@ -4,9 +4,13 @@ import { instantOf } from '../history/log.ts';
 import type { Job } from '../job.ts';
 import type { Site } from '../site.ts';
 
-/** What is not known is null, times are ISO 8601 in UTC, `group` is a path below IncomingDirectory without an extension. */
+/**
+ * What is not known is null, times are ISO 8601 in UTC, `group` is a path below IncomingDirectory without an extension. `site` is there when
+ * several are read.
+ */
 export function jobJson(site: Site, job: Job): Record<string, unknown> {
   return {
+    ...siteJson(site),
     jobId: job.jobId ?? null,
     client: job.clientId ?? null,
     command: job.command ?? null,
@@ -20,6 +24,11 @@ export function jobJson(site: Site, job: Job): Record<string, unknown> {
     get: requestJson(site, job.get),
     put: requestJson(site, job.put),
   };
+}
+
+/** The nph-webjob.cfg of one of several sites. */
+export function siteJson({ label }: Site): Record<string, unknown> {
+  return label === undefined ? {} : { site: label };
 }
 
 /** In which pack the upload is, and under which name: `2026-10-01: client1_…`. */

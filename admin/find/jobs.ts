@@ -1,10 +1,9 @@
 // webjobctl jobs: what was asked for and what came of it, one job a line.
 import { Command, InvalidArgumentError } from 'commander';
 import { EXIT_CODES, Failure } from '../failure.ts';
-import { readJobs } from '../history/jobs.ts';
-import type { Job } from '../job.ts';
+import { type Found, readSites } from '../history/sites.ts';
 import { printJson, printLine } from '../output.ts';
-import { globalOptions, openSite, type Site } from '../site.ts';
+import { globalOptions, openSites, type Site } from '../site.ts';
 import { type ColumnName, DEFAULT_COLUMNS, formatRow, formatTitles, isColumnName, JOB_COLUMNS } from './columns.ts';
 import { drained } from './drained.ts';
 import { jobJson } from './job-json.ts';
@@ -48,19 +47,19 @@ export function jobsCommand(): Command {
     .option('--watch', 'stay, and show jobs as they end, until Ctrl-C')
     .helpOption('-h, --help', 'print this help')
     .addHelpText('after', EXPLANATION)
-    .action((options: Options, command: Command) => listJobs(options, openSite(command), globalOptions(command).json));
+    .action((options: Options, command: Command) => listJobs(options, openSites(command), globalOptions(command).json));
 }
 
-async function listJobs(options: Options, site: Site, isJson: true | undefined): Promise<void> {
+async function listJobs(options: Options, sites: readonly Site[], isJson: true | undefined): Promise<void> {
   if (options.watch && options.limit !== undefined) throw new Failure('usage', '--limit makes no sense with --watch');
-  const { columns = DEFAULT_COLUMNS } = options;
+  const { columns = sites.length > 1 ? [...DEFAULT_COLUMNS, 'site'] : DEFAULT_COLUMNS } = options;
   let count = 0;
   let hasTitles = isJson === true;
   const printTitles = (): void => {
     if (!hasTitles) printLine(formatTitles(columns));
     hasTitles = true;
   };
-  const print = (job: Job): void => {
+  const print = ({ site, job }: Found): void => {
     count++;
     printTitles();
     if (isJson) printJson(jobJson(site, job));
@@ -75,14 +74,14 @@ async function listJobs(options: Options, site: Site, isJson: true | undefined):
     printTitles();
   };
   if (options.watch) Object.assign(filter, { follow: true, onFollow, since: options.since ?? minuteAgo() });
-  const jobs = readJobs(site, filter);
+  const jobs = readSites(sites, filter);
   if (options.limit === undefined) {
-    for await (const job of jobs) {
-      if (!isNew || !isWanted(job)) continue;
-      print(job);
+    for await (const found of jobs) {
+      if (!isNew || !isWanted(found.job)) continue;
+      print(found);
       await drained();
     }
-  } else for (const job of await youngest(jobs, isWanted, options.limit)) print(job);
+  } else for (const found of await youngest(jobs, isWanted, options.limit)) print(found);
   if (count === 0) process.exitCode = EXIT_CODES.findings;
 }
 
@@ -91,11 +90,15 @@ function minuteAgo(): Date {
 }
 
 /** The youngest of all jobs, in order; never many more in memory. */
-async function youngest(jobs: AsyncIterable<Job>, isWanted: (job: Job) => boolean, limit: number): Promise<Job[]> {
-  let kept: Job[] = [];
-  const cut = (): Job[] => kept.sort((a, b) => a.at.getTime() - b.at.getTime()).slice(-limit);
-  for await (const job of jobs) {
-    if (isWanted(job)) kept.push(job);
+async function youngest(
+  jobs: AsyncIterable<Found>,
+  isWanted: (job: Found['job']) => boolean,
+  limit: number,
+): Promise<Found[]> {
+  let kept: Found[] = [];
+  const cut = (): Found[] => kept.sort((a, b) => a.job.at.getTime() - b.job.at.getTime()).slice(-limit);
+  for await (const found of jobs) {
+    if (isWanted(found.job)) kept.push(found);
     if (kept.length >= 2 * limit + 100) kept = cut();
   }
   return cut();

@@ -12,8 +12,9 @@ import { findStreams, packedStreams, type Stored } from '../history/streams.ts';
 import { readJobId } from '../history/uploads.ts';
 import { paint, printJson, printLine, safeLine, startProgress } from '../output.ts';
 import { listPacks, readGroups } from '../packs/packs.ts';
-import { globalOptions, openSite, type Site } from '../site.ts';
+import { globalOptions, openSites, type Site } from '../site.ts';
 import { drained } from './drained.ts';
+import { siteJson } from './job-json.ts';
 import { parseLimit } from './job-options.ts';
 import { compileSearch, type Hit, searchLines, textsOf } from './lines.ts';
 
@@ -61,27 +62,28 @@ export function searchCommand(): Command {
     .helpOption('-h, --help', 'print this help')
     .addHelpText('after', EXPLANATION)
     .action((text: string, options: Options, command: Command) =>
-      search(openSite(command), text, options, globalOptions(command).json === true),
+      search(openSites(command), text, options, globalOptions(command).json === true),
     );
 }
 
 /** A group to be searched, in the locker or in a pack. */
 interface Picked {
+  site: Site;
   name: string;
   facts: { clientId?: string | undefined; command?: string | undefined };
   jobId(): string | undefined;
   stored(): Stored;
 }
 
-async function search(site: Site, text: string, options: Options, isJson: boolean): Promise<void> {
+async function search(sites: readonly Site[], text: string, options: Options, isJson: boolean): Promise<void> {
   const matches = makeMatcher(text);
   const progress = startProgress('groups searched');
   let count = 0;
-  for await (const { name, facts, jobId, stored } of pickAll(site, text, options)) {
+  for await (const { site, name, facts, jobId, stored } of pickAll(sites, text, options)) {
     if (count === 0) progress.advance();
     for await (const { stream, hit } of searchStreams(stored(), options.in ?? STREAMS, matches)) {
       if (count++ === 0) progress.end();
-      printHit({ ...{ ...facts, jobId: jobId(), group: name, stream }, ...hit }, isJson);
+      printHit({ ...{ ...facts, site, jobId: jobId(), group: name, stream }, ...hit }, isJson);
       await drained();
       if (count === options.limit) return;
     }
@@ -100,16 +102,22 @@ function makeMatcher(text: string): (line: string) => boolean {
   }
 }
 
-/** The groups that the options ask for: those of the locker, then those in packs. */
-async function* pickAll(site: Site, text: string, options: Options): AsyncGenerator<Picked> {
-  yield* pickGroups(site, text, options);
+/** The groups that the options ask for, site by site. */
+async function* pickAll(sites: readonly Site[], text: string, options: Options): AsyncGenerator<Picked> {
+  for (const site of sites) {
+    yield* pickGroups(site, text, options);
+    yield* pickPacked(site, options);
+  }
+}
+
+async function* pickPacked(site: Site, options: Options): AsyncGenerator<Picked> {
   const isWanted = makeFilter(options);
   for (const pack of listPacks(site.settings)) {
     for await (const group of readGroups(pack)) {
       const { name, jobId, clientId, command } = group;
       if (!isWanted({ clientId, command }, () => new Date(group.at))) continue;
       yield {
-        name,
+        ...{ site, name },
         facts: { clientId, command },
         jobId: () => encodeField(jobId),
         stored: () => packedStreams(pack, group),
@@ -126,7 +134,7 @@ function* pickGroups(site: Site, text: string, options: Options): Generator<Pick
     if (!isWanted(facts, () => lastChange(site, group))) continue;
     const extension = group.has.has('rdy') ? 'rdy' : 'lck';
     const jobId = (): string | undefined => readJobId(site.settings.incomingDirectory, group.name, extension);
-    yield { name: group.name, facts, jobId, stored: () => findStreams(site, group) };
+    yield { site, name: group.name, facts, jobId, stored: () => findStreams(site, group) };
   }
 }
 
@@ -174,6 +182,7 @@ async function* searchStreams(
 }
 
 interface Found extends Hit {
+  site: Site;
   clientId?: string | undefined;
   command?: string | undefined;
   jobId: string | undefined;
@@ -184,10 +193,10 @@ interface Found extends Hit {
 /** What is shown of a line on a terminal or in a pipe; JSON has all of it. */
 const MAX_SHOWN_LENGTH = 1000;
 
-function printHit({ clientId, command, jobId, group, stream, line, text }: Found, isJson: boolean): void {
+function printHit({ site, clientId, command, jobId, group, stream, line, text }: Found, isJson: boolean): void {
   if (isJson) {
     const facts = { jobId: jobId ?? null, client: clientId ?? null, command: command ?? null };
-    printJson({ ...facts, group, stream, line, text });
+    printJson({ ...siteJson(site), ...facts, group, stream, line, text });
     return;
   }
   const place = `${clientId ?? '-'} ${command ?? '-'} ${jobId ?? '-'} ${stream}:${line}:`;

@@ -10,7 +10,7 @@ import { findJobStreams, readPackedRecord, type Stored, type StoredStream } from
 import type { Job } from '../job.ts';
 import { formatBytes, paint, printJson, safeLine, safeText } from '../output.ts';
 import { formatDump, isBinary } from '../report/stream.ts';
-import { globalOptions, openSite, type Site } from '../site.ts';
+import { globalOptions, openSites, type Site } from '../site.ts';
 import { describeExit } from './columns.ts';
 import { describePlace, jobJson } from './job-json.ts';
 import { findJob } from './job-lookup.ts';
@@ -54,15 +54,15 @@ export function showCommand(): Command {
     .helpOption('-h, --help', 'print this help')
     .addHelpText('after', EXPLANATION)
     .action((jid: string, options: Options, command: Command) =>
-      show(openSite(command), jid, options, globalOptions(command).json === true),
+      show(openSites(command), jid, options, globalOptions(command).json === true),
     );
 }
 
-async function show(site: Site, jid: string, options: Options, isJson: boolean): Promise<void> {
+async function show(sites: readonly Site[], jid: string, options: Options, isJson: boolean): Promise<void> {
   const asked = STREAMS.filter((name) => options[name]);
   if (isJson && asked.length > 0)
     throw new Failure('usage', '--json shows no stream', 'show JID --out > file gives it byte for byte');
-  const job = await findJob(site, jid, options.client);
+  const { site, job } = await findJob(sites, jid, options.client);
   const { stored, record, place } = await openJob(site, job);
   if (isJson) printJson({ ...jobJson(site, job), ...showJson(stored, record) });
   else if (asked.length === 1 && !process.stdout.isTTY && !options.all)
@@ -116,6 +116,7 @@ function describeJob(site: Site, job: Job, { stored, record, place }: Opened): s
     `${line.time}  ${line.status} ${line.message}  from ${line.remoteUser ?? '-'} at ${line.remoteAddress ?? '-'}`;
   const facts: (readonly [string, string | undefined])[] = [
     ...([
+      ['Site', site.label],
       ['Job', job.jobId],
       ['Client', job.clientId],
       ['Command', job.command],

@@ -56,13 +56,40 @@ export function packedStreams(pack: Pack, group: PackedGroup): Stored {
   return Object.fromEntries(entries);
 }
 
-/** The streams of a job's upload, wherever they are; none when it has none. */
-export async function findJobStreams(site: Site, { group, packed }: Pick<Job, 'group' | 'packed'>): Promise<Stored> {
-  if (group) return findStreams(site, group);
-  if (!packed) return {};
-  const pack = packAt(site.settings, packed.pack);
-  for await (const one of readGroups(pack)) if (one.name === packed.name) return packedStreams(pack, one);
-  return {};
+type Placed = Pick<Job, 'group' | 'packed'>;
+
+/** The streams of a job's upload, wherever they are; none when it has none. Throws Failure for a pack that cannot be read. */
+export async function findJobStreams(site: Site, job: Placed): Promise<Stored> {
+  return (await openStreams(site, [job]))(job);
+}
+
+/** The same for many jobs: the manifest of a pack is read once, as far as it takes. */
+export async function openStreams(site: Site, jobs: readonly Placed[]): Promise<(job: Placed) => Stored> {
+  const wanted = new Map<string, Set<string>>();
+  for (const { group, packed } of jobs)
+    if (!group && packed) wanted.set(packed.pack, (wanted.get(packed.pack) ?? new Set()).add(packed.name));
+  const found = new Map<string, Map<string, Stored>>();
+  const failures = new Map<string, unknown>();
+  for (const [name, names] of wanted) {
+    const pack = packAt(site.settings, name);
+    const groups = new Map<string, Stored>();
+    found.set(name, groups);
+    try {
+      for await (const group of readGroups(pack)) {
+        if (names.has(group.name)) groups.set(group.name, packedStreams(pack, group));
+        if (groups.size === names.size) break;
+      }
+    } catch (error) {
+      failures.set(name, error);
+    }
+  }
+  return ({ group, packed }) => {
+    if (group) return findStreams(site, group);
+    if (!packed) return {};
+    const stored = found.get(packed.pack)?.get(packed.name);
+    if (!stored && failures.has(packed.pack)) throw failures.get(packed.pack);
+    return stored ?? {};
+  };
 }
 
 /** What the record of a packed upload says, as far as a record is read. */

@@ -1,10 +1,9 @@
-// What the locker holds of one job, read once while its page is made: the beginning of each stream, its SHA-256, and whether it is what
+// What the locker or a pack holds of one job, read once while its page is made: the beginning of each stream, its SHA-256, and whether it is what
 // the record of the run says. Never holds a stream whole.
 import { createHash, type Hash } from 'node:crypto';
-import type { Group, StreamName } from 'webjob-locker';
+import type { StreamName } from 'webjob-locker';
 import { parseRecord, type RunRecord } from 'webjob-protocol';
-import { findStreams, type StoredStream } from '../history/streams.ts';
-import type { Site } from '../site.ts';
+import type { Stored, StoredStream } from '../history/streams.ts';
 import { MAX_TEXT_BYTES, type StreamHead } from './stream.ts';
 
 /** A stream above this is shown but not read to its end: a report is made every hour. */
@@ -24,11 +23,9 @@ export interface Evidence {
   recordProblem: string | undefined;
 }
 
-/** Throws the error of the system call for what is there and cannot be read. */
-export async function readEvidence(site: Site, group: Group | undefined): Promise<Evidence> {
+/** Throws the error of the system call for what is there and cannot be read, and Failure for a pack that is damaged. */
+export async function readEvidence(stored: Stored): Promise<Evidence> {
   const evidence: Evidence = { streams: {}, record: undefined, recordProblem: undefined };
-  if (!group) return evidence;
-  const stored = findStreams(site, group);
   if (stored.env) {
     evidence.streams.env = await readStream(stored.env, undefined);
     readRecord(evidence, evidence.streams.env);

@@ -58,8 +58,13 @@ function formatFacts(job: Job, { record }: Evidence, book: Book): Markup {
     ...job.uploads
       .filter(({ name }) => name !== job.group?.name)
       .map(({ name }): [string, Markup] => ['Uploaded before', html`<span class="path">${name}</span>`]),
-    ['Files', job.group ? html`<span class="path">${job.group.name}</span>` : 'none'],
+    ['Files', formatPlace(job)],
   ]);
+}
+
+function formatPlace({ group, packed }: Job): Markup | string {
+  if (group) return html`<span class="path">${group.name}</span>`;
+  return packed ? html`<span class="path">${packed.name}</span>, in the pack of ${packed.pack}` : 'none';
 }
 
 function describeLine(line: LogLine | undefined): string {
@@ -75,9 +80,9 @@ function formatVerdict({ look }: JobVerdict): Markup | undefined {
 
 function formatVerification({ job, evidence, deposit, verdict }: Case): Markup {
   const { streams, record, recordProblem } = evidence;
-  if (!job.group) return html`<p class="note">There are no files to verify.</p>`;
+  if (!job.group && !job.packed) return html`<p class="note">There are no files to verify.</p>`;
   const problems = [
-    job.group.has.has('rdy') ? undefined : 'The upload was not announced: it has no .rdy file.',
+    !job.group || job.group.has.has('rdy') ? undefined : 'The upload was not announced: it has no .rdy file.',
     recordProblem && `The record cannot be read: ${recordProblem}.`,
     verdict.custody,
   ].filter((problem) => problem !== undefined);
@@ -85,7 +90,7 @@ function formatVerification({ job, evidence, deposit, verdict }: Case): Markup {
     deposit ? 'the custody record of the server' : undefined,
     record ? `the ${record.fields.HashType} hashes in the record of the client` : undefined,
   ].filter((source) => source !== undefined);
-  const caption = `Each stream as it lay in the locker when this page was made${sources.length > 0 ? `, beside ${sources.join(' and ')}` : ''}`;
+  const caption = `Each stream as it lay in the ${job.group ? 'locker' : 'pack'} when this page was made${sources.length > 0 ? `, beside ${sources.join(' and ')}` : ''}`;
   return html`${problems.map((problem) => html`<p class="bad">${problem}</p>`)}<div class="scroll" role="region" aria-label="Verification" tabindex="0"><table>
 <caption><span>${caption}</span></caption>
 <thead><tr><th scope="col">Stream</th><th scope="col">Verdict</th><th scope="col" class="number">Bytes</th><th scope="col">SHA-256</th></tr></thead>
@@ -101,8 +106,8 @@ function formatCheck(name: string, { look, words, proof }: Verdict, stream: Stre
 `;
 }
 
-function formatOutput({ group }: Job, { streams }: Evidence): Markup {
-  if (!group) return html`<p class="note">There is none.</p>`;
+function formatOutput({ group, packed }: Job, { streams }: Evidence): Markup {
+  if (!group && !packed) return html`<p class="note">There is none.</p>`;
   const titles = [
     ['out', 'Standard output'],
     ['err', 'Standard error'],

@@ -30,14 +30,15 @@ const FAULTS: Record<ChainFault, string> = {
   torn: 'The entry of this upload in the custody record was cut off.',
 };
 
-export function judgeJob({ group }: Job, evidence: Evidence, deposit: Deposit | undefined): JobVerdict {
+export function judgeJob({ group, packed }: Job, evidence: Evidence, deposit: Deposit | undefined): JobVerdict {
   const verdicts = STREAMS.map((name) => [name, judgeStream(evidence.streams[name], deposit?.sha256[name])] as const);
   const looks = verdicts.map(([, { look }]) => look);
   const isBad = looks.includes('bad') || deposit?.fault === 'edited' || evidence.recordProblem !== undefined;
   const look = isBad ? 'bad' : looks.includes('good') ? 'good' : 'plain';
   return {
     streams: Object.fromEntries(verdicts) as JobVerdict['streams'],
-    look: group?.has.has('rdy') ? look : 'plain',
+    // Only what was announced is packed.
+    look: group?.has.has('rdy') || packed ? look : 'plain',
     custody: deposit?.fault && FAULTS[deposit.fault],
   };
 }

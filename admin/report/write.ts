@@ -1,6 +1,8 @@
 // Writes the pages of a report into an empty folder, one after the other: of the jobs only what tables show is kept, of their output nothing.
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { Failure } from '../failure.ts';
+import { openStreams, type Stored } from '../history/streams.ts';
 import type { Job } from '../job.ts';
 import { warn } from '../output.ts';
 import type { Site } from '../site.ts';
@@ -54,10 +56,11 @@ export async function writeReport(folder: string, plan: ReportPlan): Promise<num
   const byCommand = groupBy(summary.jobs, ({ command }) => command);
   for (const actor of commands)
     write(commandPath(actor.name), actorPage('command', actor, byCommand.get(actor.name) ?? [], book));
-  const custody = readCustody(plan.site, new Set(summary.jobs.flatMap(({ group }) => group?.name ?? [])));
+  const custody = readCustody(plan.site, new Set(summary.jobs.flatMap((job) => uploadName(job) ?? [])));
+  const streamsOf = await openStreams(plan.site, summary.jobs);
   const unverified: Job[] = [];
   for (const job of summary.jobs) {
-    const shown = await openCase(job, plan.site, custody);
+    const shown = await openCase(job, streamsOf, custody);
     if (shown.verdict.look === 'bad') unverified.push(job);
     write(jobPath(job), jobPage(shown, book));
   }
@@ -76,20 +79,25 @@ function groupBy(jobs: readonly Job[], nameOf: (job: Job) => string | undefined)
   return groups;
 }
 
-async function openCase(job: Job, site: Site, custody: Custody): Promise<Case> {
-  const deposit = job.group && custody.deposits.get(job.group.name);
-  const evidence = await tryEvidence(job, site);
+/** Of its upload, in the locker or in a pack. */
+function uploadName({ group, packed }: Job): string | undefined {
+  return (group ?? packed)?.name;
+}
+
+async function openCase(job: Job, streamsOf: (job: Job) => Stored, custody: Custody): Promise<Case> {
+  const deposit = custody.deposits.get(uploadName(job) ?? '');
+  const evidence = await tryEvidence(job, streamsOf);
   return { job, evidence, deposit, verdict: judgeJob(job, evidence, deposit) };
 }
 
-async function tryEvidence(job: Job, site: Site): Promise<Evidence> {
+async function tryEvidence(job: Job, streamsOf: (job: Job) => Stored): Promise<Evidence> {
   try {
-    return await readEvidence(site, job.group);
+    return await readEvidence(streamsOf(job));
   } catch (error) {
     const { code, message } = error as NodeJS.ErrnoException;
-    if (code === undefined) throw error;
-    warn(`${job.group?.name}: ${message}`);
-    return { streams: {}, record: undefined, recordProblem: code };
+    if (code === undefined && !(error instanceof Failure)) throw error;
+    warn(`${uploadName(job)}: ${message}`);
+    return { streams: {}, record: undefined, recordProblem: code ?? message };
   }
 }
 

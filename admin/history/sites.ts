@@ -1,0 +1,40 @@
+// The jobs of several sites as if they were of one: each job with the site it is of.
+import { Failure } from '../failure.ts';
+import type { Job } from '../job.ts';
+import type { Site } from '../site.ts';
+import { type JobFilter, readJobs } from './jobs.ts';
+
+export interface Found {
+  site: Site;
+  job: Job;
+}
+
+/**
+ * The jobs of all sites. Those of each are in the order of readJobs, and of the next of every site the oldest comes first, so that what is in
+ * order of time stays so. Throws Failure `usage` for several sites that are to be followed.
+ */
+export async function* readSites(sites: readonly Site[], filter: JobFilter): AsyncGenerator<Found> {
+  const [site, another] = sites;
+  if (site && another) yield* mergeSites(sites, filter);
+  else if (site) for await (const job of readJobs(site, filter)) yield { site, job };
+}
+
+async function* mergeSites(sites: readonly Site[], filter: JobFilter): AsyncGenerator<Found> {
+  if (filter.follow) throw new Failure('usage', 'only one site can be followed', 'give --config once');
+  const readers = sites.map((site) => ({ site, jobs: readJobs(site, filter) }));
+  const next = async ({ site, jobs }: (typeof readers)[number]) => {
+    const { value, done } = await jobs.next();
+    return done ? [] : [{ site, jobs, job: value }];
+  };
+  try {
+    let heads = (await Promise.all(readers.map(next))).flat();
+    while (heads.length > 0) {
+      const oldest = heads.reduce((a, b) => (b.job.at < a.job.at ? b : a));
+      yield { site: oldest.site, job: oldest.job };
+      const following = await next(oldest);
+      heads = heads.flatMap((head) => (head === oldest ? following : [head]));
+    }
+  } finally {
+    for (const { jobs } of readers) await jobs.return(undefined);
+  }
+}

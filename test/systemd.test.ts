@@ -1,0 +1,74 @@
+// The shipped units in the hands of systemd's own programs, as far as they work on a machine that systemd does not run.
+import assert from 'node:assert/strict';
+import { spawn, spawnSync } from 'node:child_process';
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, describe, it } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { makeSite } from '../scripts/site.ts';
+import { get } from './resident-requests.ts';
+import { findWebUser } from './tree.ts';
+
+const UNITS = ['webjob.service', 'webjob.socket'] as const;
+const SCRIPT = '/usr/lib/cgi-bin/webjob/nph-webjob.cgi';
+const read = (unit: string): string => readFileSync(join(import.meta.dirname, '../apache/systemd', unit), 'utf8');
+const missing = (program: string): string | false =>
+  spawnSync(program, ['--version']).status !== 0 && `${program} is not installed`;
+
+describe('the units', { skip: missing('systemd-analyze') || (!findWebUser() && 'no www-data') }, () => {
+  const folder = mkdtempSync(join(tmpdir(), 'webjob-units-'));
+  after(() => rmSync(folder, { recursive: true }));
+
+  /** What systemd says of them, with a script that is there in place of the installed one. */
+  function verify(change = (text: string): string => text): { status: number | null; said: string } {
+    const paths = UNITS.map((unit) => join(folder, unit));
+    for (const [index, path] of paths.entries())
+      writeFileSync(path, change(read(UNITS[index] ?? '').replace(SCRIPT, process.execPath)));
+    const { status, stderr } = spawnSync('systemd-analyze', ['verify', '--man=no', ...paths], { encoding: 'utf8' });
+    return { status, said: stderr };
+  }
+
+  it('are what systemd takes', () => {
+    assert.match(read('webjob.service'), new RegExp(`^ExecStart=${SCRIPT} `, 'm'));
+    assert.deepEqual(verify(), { status: 0, said: '' });
+  });
+
+  it('would be complained about with a word misspelt', () => {
+    assert.match(
+      verify((text) => text.replace('NoNewPrivileges', 'NoNewPrivilege')).said,
+      /Unknown key .*NoNewPrivilege/,
+    );
+  });
+});
+
+describe('systemd-socket-activate', { skip: missing('systemd-socket-activate') }, () => {
+  it('starts what the unit starts at the first request, and keeps the socket from whoever it started', async () => {
+    const site = makeSite({ resident: true });
+    const socket = join(site.root, 'activated');
+    const [, words = ''] = /^ExecStart=\S+ (.+)$/m.exec(read('webjob.service')) ?? [];
+    const [, options = ''] = /^Environment="(.+)"$/m.exec(read('webjob.service')) ?? [];
+    assert.match(words, /^--processes \d+ --idle \d+$/);
+    const command = [join(site.cgiDirectory, 'nph-webjob.cgi'), ...words.replace(/\d+$/, '1').split(' ')];
+    const child = spawn(
+      'systemd-socket-activate',
+      ['--listen', socket, `--setenv=${options}`, process.execPath, ...command],
+      { stdio: ['ignore', 'ignore', 'pipe'], env: { PATH: process.env.PATH } },
+    );
+    let said = '';
+    child.stderr.on('data', (chunk: Buffer) => {
+      said += chunk;
+    });
+    const ended = new Promise((resolve) => child.on('exit', resolve));
+    try {
+      for (const deadline = Date.now() + 20_000; !existsSync(socket); await sleep(10))
+        assert.ok(Date.now() < deadline, said);
+      for (let count = 0; count < 5; count++) assert.equal((await get(socket, site)).status, 200);
+      assert.equal(await ended, 0, said);
+      assert.ok(existsSync(socket));
+    } finally {
+      child.kill('SIGKILL');
+      site.remove();
+    }
+  });
+});
