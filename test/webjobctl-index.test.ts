@@ -1,7 +1,16 @@
-// index and export, on a locker that real CGI processes made: what the index says is what the files say, it is used only while it is fresh,
+// index and export, on a locker that real CGI processes made: what the index says is what the files say, it is used only for what has not changed,
 // a kill costs nothing, and what clients sent is text wherever it is loaded.
 import assert from 'node:assert/strict';
-import { existsSync, mkdirSync, readFileSync, statSync, utimesSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  statSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { after, before, describe, it } from 'node:test';
@@ -37,6 +46,16 @@ async function index(...args: string[]): Promise<{ jobs: number; groups: number;
   assert.equal(exitCode, 0, stderr);
   assert.equal(stderr, '', 'not a word about experiments');
   return JSON.parse(text);
+}
+
+/** The path of the upload of a job, without an extension. */
+function groupOf(jobId: string): string {
+  const names = readdirSync(locker.site.incoming).filter((name) => name.endsWith('.rdy'));
+  const ready = names
+    .map((name) => join(locker.site.incoming, name))
+    .find((path) => readFileSync(path, 'utf8') === `Jid=${jobId}\n`);
+  assert.ok(ready, jobId);
+  return ready.slice(0, -4);
 }
 
 async function collect(jobs: AsyncIterable<Job> | Iterable<Job>): Promise<Job[]> {
@@ -117,6 +136,31 @@ describe('webjobctl index', () => {
       undefined,
     );
     assert.deepEqual(fast, await answers());
+    await index();
+  });
+
+  it('is used by search for what is as it was, and for nothing else, when it is not fresh', async () => {
+    const search = async (text: string): Promise<string[]> =>
+      (await locker.readJson<{ jobId: string }>('search', text, '--in', 'out')).map(({ jobId }) => jobId);
+    const old = await locker.run({ clientId: 'client1', fileName: 'host.sh', out: 'an old straw\n' });
+    const again = await locker.run({ clientId: 'client1', fileName: 'ps.sh', out: 'another straw\n' });
+    await index();
+    const young = await locker.run({ clientId: 'client1', fileName: 'host.sh', out: 'a young straw\n' });
+    assert.equal(
+      ask(() => true),
+      undefined,
+    );
+    assert.deepEqual((await search('straw')).sort(), [old, again, young].sort());
+    assert.deepEqual(await search('young straw'), [young]);
+    assert.deepEqual(await search('needle in it'), []);
+    // An upload that is replaced, as with OverwriteExistingFiles, gets another .rdy; without that nobody looks into one that is known.
+    const group = groupOf(again);
+    writeFileSync(`${group}.out`, 'needle in it\n');
+    assert.deepEqual(await search('needle in it'), [], 'it was passed over');
+    writeFileSync(`${group}.new`, readFileSync(`${group}.rdy`));
+    renameSync(`${group}.new`, `${group}.rdy`);
+    assert.deepEqual(await search('needle in it'), [again]);
+    writeFileSync(`${group}.out`, 'another straw\n');
     await index();
   });
 

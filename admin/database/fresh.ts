@@ -1,28 +1,40 @@
-// The index as others ask it: only while it is fresh, so that its answer is the one of the files.
+// The index as others ask it, so that its answer is the one of the files: for jobs only while it is fresh; for texts at any age, but then only
+// of the groups that are as they were.
 import { dirname } from 'node:path';
-import { findGroup, type Group } from 'webjob-locker';
+import { findGroup, type Group, walkLocker } from 'webjob-locker';
 import type { Job } from '../job.ts';
 import { warn } from '../output.ts';
 import type { Site } from '../site.ts';
 import { parseJob, type Value } from './columns.ts';
 import { isFresh, type Stamp } from './freshness.ts';
+import { stampGroup } from './reading.ts';
 import { indexFile, openToRead } from './schema.ts';
 import { type Database, hasSqlite } from './sqlite.ts';
 
 /** Undefined when there is none, or when the log or the locker changed since, or on a Node without SQLite. The caller closes it. */
 export function openFreshIndex(site: Site): Database | undefined {
+  return useIndex(site, (database) => {
+    if (isStampFresh(site, database)) return database;
+    database.close();
+    return undefined;
+  });
+}
+
+/** Undefined when there is no index, on a Node without SQLite, and for what `use` cannot have: the files hold all that it could tell. */
+function useIndex<Value>(site: Site, use: (database: Database) => Value): Value | undefined {
   if (!hasSqlite()) return undefined;
   try {
     const database = openToRead(indexFile(site.settings));
-    if (!database) return undefined;
-    const stamp = database.prepare("SELECT value FROM facts WHERE name = 'stamp'").get()?.value;
-    if (typeof stamp === 'string' && isFresh(site, JSON.parse(stamp) as Stamp)) return database;
-    database.close();
+    return database && use(database);
   } catch (error) {
-    // The files hold all that it could tell.
     warn(`the index is not used: ${(error as Error).message}`);
+    return undefined;
   }
-  return undefined;
+}
+
+function isStampFresh(site: Site, database: Database): boolean {
+  const stamp = database.prepare("SELECT value FROM facts WHERE name = 'stamp'").get()?.value;
+  return typeof stamp === 'string' && isFresh(site, JSON.parse(stamp) as Stamp);
 }
 
 /** More tell no more. */
@@ -51,18 +63,44 @@ function formatMatch(texts: readonly string[]): string | undefined {
   return [...trigrams].map((trigram) => `"${trigram.replaceAll('"', '""')}"`).join(' AND ');
 }
 
-/** The groups in which all of several texts can stand, in the order of walkLocker; undefined when no index can tell. */
-export function findGroupsWith(site: Site, texts: readonly string[]): Group[] | undefined {
-  const index = openFreshIndex(site);
-  if (!index) return undefined;
-  try {
-    const names = findCandidates(index, texts);
-    if (!names) return undefined;
-    const keys = new Map([...names].map((name) => [name, `${dirname(name).replaceAll('/', '\0')}\0\0${name}`]));
-    const sorted = [...names].sort((a, b) => ((keys.get(a) ?? '') < (keys.get(b) ?? '') ? -1 : 1));
-    return sorted.flatMap((name) => findGroup(site.settings.incomingDirectory, name) ?? []);
-  } finally {
-    index.close();
+/**
+ * The groups in which all of several texts can stand, in the order of walkLocker; undefined when no index can tell. While it is fresh these
+ * alone are looked up. Later every group is looked at, and those are left out that the index knows as they are.
+ */
+export function findGroupsWith(site: Site, texts: readonly string[]): Iterable<Group> | undefined {
+  return useIndex(site, (database) => {
+    try {
+      // All of it from one moment, whatever a refresh does meanwhile.
+      database.exec('BEGIN');
+      const names = findCandidates(database, texts);
+      if (!names) return undefined;
+      return isStampFresh(site, database)
+        ? findNamed(site.settings.incomingDirectory, names)
+        : walkUnknown(site.settings.incomingDirectory, readStamps(database, names));
+    } finally {
+      database.close();
+    }
+  });
+}
+
+function findNamed(locker: string, names: ReadonlySet<string>): Group[] {
+  const keys = new Map([...names].map((name) => [name, `${dirname(name).replaceAll('/', '\0')}\0\0${name}`]));
+  const sorted = [...names].sort((a, b) => ((keys.get(a) ?? '') < (keys.get(b) ?? '') ? -1 : 1));
+  return sorted.flatMap((name) => findGroup(locker, name) ?? []);
+}
+
+/** What groups were when they were read in which the texts cannot stand. All at once, so that no refresh is waited for, and none waits. */
+function readStamps(database: Database, candidates: ReadonlySet<string>): Map<string, string> {
+  const stamps = new Map<string, string>();
+  for (const { name, stamp } of database.prepare('SELECT name, stamp FROM groups').iterate())
+    if (!candidates.has(name as string)) stamps.set(name as string, stamp as string);
+  return stamps;
+}
+
+function* walkUnknown(locker: string, stamps: ReadonlyMap<string, string>): Generator<Group> {
+  for (const { group } of walkLocker(locker)) {
+    const known = group && stamps.get(group.name);
+    if (group && (known === undefined || stampGroup(locker, group, known).stamp !== known)) yield group;
   }
 }
 

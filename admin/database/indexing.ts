@@ -16,7 +16,8 @@ interface Options {
 const EXPLANATION = `
 The index is an SQLite database, index/webjob.sqlite below BaseDirectory: a table of all jobs, and the trigrams of what clients sent. It
 holds nothing that the log and the locker do not hold, and may be removed at any time. Only what changed is read again; run it from cron.
-It is used while it is fresh: until a line is added to the log, or a file to the locker. Needs Node 22.13 or later.
+It is fresh until a line is added to the log, or a file to the locker; after that search still uses it for the uploads that are as they
+were. Needs Node 22.13 or later.
 
 Example:
   webjobctl index

@@ -29,9 +29,9 @@ interface Options {
 
 const EXPLANATION = `
 Looks at the streams of every upload in the locker, complete or not, and in packs. Between slashes stands a regular expression of
-JavaScript, /error: \\d+/ or without regard to case /error/i. Lines of more than 65536 characters are cut. Where a fresh index is
+JavaScript, /error: \\d+/ or without regard to case /error/i. Lines of more than 65536 characters are cut. Where an index is
 (webjobctl index), only uploads are read that hold all groups of three letters in a row which the text, or the expression outside of
-brackets and alternatives, must have; without three such letters all are.
+brackets and alternatives, must have, and what came or changed since; without three such letters all are.
 
 Examples:
   webjobctl search 'Permission denied' --in err --since 24h
@@ -138,11 +138,18 @@ function* pickGroups(site: Site, text: string, options: Options): Generator<Pick
   }
 }
 
-/** Only those in which the text can stand, where a fresh index tells. */
+/** Without those in which the text cannot stand, as far as an index tells. */
 function* listGroups(site: Site, text: string): Generator<Group> {
-  const found = findGroupsWith(site, textsOf(text));
-  if (found) yield* found;
-  else for (const { group } of walk(site)) if (group) yield group;
+  const locker = site.settings.incomingDirectory;
+  try {
+    const found = findGroupsWith(site, textsOf(text));
+    if (found) yield* found;
+    else for (const { group } of walkLocker(locker)) if (group) yield group;
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === undefined) throw error;
+    throw new Failure('failed', `${locker}: ${code}`, undefined, { cause: error });
+  }
 }
 
 function makeFilter({
@@ -158,15 +165,6 @@ function makeFilter({
     const at = findTime();
     return at !== undefined && (!since || at >= since) && (!until || at <= until);
   };
-}
-
-function* walk({ settings }: Site): ReturnType<typeof walkLocker> {
-  try {
-    yield* walkLocker(settings.incomingDirectory);
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    throw new Failure('failed', `${settings.incomingDirectory}: ${code}`, undefined, { cause: error });
-  }
 }
 
 async function* searchStreams(
