@@ -8,6 +8,7 @@ import { type ColumnName, DEFAULT_COLUMNS, formatRow, formatTitles, isColumnName
 import { drained } from './drained.ts';
 import { jobJson } from './job-json.ts';
 import { addJobOptions, historyFilter, type JobOptions, makeJobFilter, parseLimit } from './job-options.ts';
+import { findYoungest } from './youngest.ts';
 
 interface Options extends JobOptions {
   columns?: readonly ColumnName[];
@@ -74,34 +75,18 @@ async function listJobs(options: Options, sites: readonly Site[], isJson: true |
     printTitles();
   };
   if (options.watch) Object.assign(filter, { follow: true, onFollow, since: options.since ?? minuteAgo() });
-  const jobs = readSites(sites, filter);
-  if (options.limit === undefined) {
-    for await (const found of jobs) {
-      if (!isNew || !isWanted(found.job)) continue;
-      print(found);
-      await drained();
-    }
-  } else for (const found of await youngest(jobs, isWanted, options.limit)) print(found);
+  const jobs =
+    options.limit === undefined ? readSites(sites, filter) : await findYoungest(sites, filter, isWanted, options.limit);
+  for await (const found of jobs) {
+    if (!isNew || !isWanted(found.job)) continue;
+    print(found);
+    await drained();
+  }
   if (count === 0) process.exitCode = EXIT_CODES.findings;
 }
 
 function minuteAgo(): Date {
   return new Date(Date.now() - 60_000);
-}
-
-/** The youngest of all jobs, in order; never many more in memory. */
-async function youngest(
-  jobs: AsyncIterable<Found>,
-  isWanted: (job: Found['job']) => boolean,
-  limit: number,
-): Promise<Found[]> {
-  let kept: Found[] = [];
-  const cut = (): Found[] => kept.sort((a, b) => a.job.at.getTime() - b.job.at.getTime()).slice(-limit);
-  for await (const found of jobs) {
-    if (isWanted(found.job)) kept.push(found);
-    if (kept.length >= 2 * limit + 100) kept = cut();
-  }
-  return cut();
 }
 
 function parseColumns(text: string): ColumnName[] {
