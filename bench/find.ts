@@ -80,6 +80,7 @@ function listRows(folder: string): Row[] {
       ours: [...ctl, 'jobs', '--since', '2026-10-25 00:00Z'],
       peer: ['sh', '-c', `grep " PUT " ${log} | tail -n 36000; ls -f ${incoming} | wc -l`],
     },
+    { name: 'jobs --limit 20', ours: [...ctl, 'jobs', '--limit', '20'], isLong: true },
     {
       name: 'show, whole job id',
       ours: [...ctl, 'show', jobId],
@@ -100,6 +101,11 @@ function listRows(folder: string): Row[] {
     { name: 'indexed: search /re/', ours: [...ctl, 'search', '/line 7 of client77: .*00$/', '--in', 'out'] },
     { name: 'indexed: jobs, a day', ours: [...ctl, 'jobs', '--since', '2026-10-31 00:00Z'] },
     { name: 'indexed: clients', ours: [...ctl, 'clients'], isLong: true },
+    {
+      name: 'older index: search',
+      ours: ['sh', '-c', 'touch "$0"; exec "$@"', incoming, ...ctl, 'search', text, '--in', 'out'],
+      peer: byGrep,
+    },
   ];
 }
 
