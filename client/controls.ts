@@ -20,12 +20,16 @@ const URL_PATTERN = 'https?://[^\\x00-\\x20\\x7f?]+';
 const text = <Key extends string>(key: Key, value: string, allowed = TEXT): Control<Key, string> => {
   return { key, default: value, allowed, parse: String };
 };
+/** One of these words in any case, as the original took them; what comes of it is the word as it stands here. */
 const choice = <Key extends string, Word extends string>(key: Key, ...words: readonly [Word, ...Word[]]) => {
   const control: Control<Key, Word> = {
     key,
     default: words[0],
-    allowed: words.join('|').replaceAll('.', '\\.'),
-    parse: (given) => given as Word,
+    allowed: words
+      .join('|')
+      .replaceAll('.', '\\.')
+      .replace(/[a-z]/gi, (letter) => `[${letter.toUpperCase()}${letter.toLowerCase()}]`),
+    parse: (given) => words.find((word) => word.toLowerCase() === given.toLowerCase()) ?? words[0],
   };
   return control;
 };
