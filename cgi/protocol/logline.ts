@@ -51,7 +51,9 @@ export function parseLogLine(text: string): LogLine {
     fields.push(field === '-' ? undefined : field);
   }
   const message = text.slice(at + 3);
-  if (!TIME.test(text) || text.slice(at, at + 3) !== '-- ' || /[\n\r\u2028\u2029]/.test(message))
+  const hyphens = text.slice(at, at + 3);
+  // The original leaves the blank away when it has no message.
+  if (!TIME.test(text) || !(hyphens === '-- ' || hyphens === '--') || /[\n\r\u2028\u2029]/.test(message))
     throw new SyntaxError('not a line of nph-webjob.log');
   const [jobId, remoteUser, remoteAddress, method, clientId, fileName, received, sent, seconds, status] = fields;
   return {
