@@ -10,7 +10,7 @@ import { type GroupPaths, STREAMS, successorPath } from './layout.ts';
  * A group in which no file changed for so long has no living writer: a web server ends a request that makes no progress
  * after its Timeout (60 s unless configured), many times sooner.
  */
-export const ABANDONED_AFTER_SECONDS = 3600;
+const ABANDONED_AFTER_SECONDS = 3600;
 
 export interface Lock {
   path: string;
