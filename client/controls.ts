@@ -15,7 +15,7 @@ const BYTES = '[0-9]{1,15}';
 const SECONDS = '[0-9]{1,6}';
 const EXIT_STATUS = '[01]?[0-9]{1,2}|2[0-4][0-9]|25[0-5]';
 const PORT = '[1-9][0-9]{0,3}|[1-5][0-9]{4}|6(?:[0-4][0-9]{3}|5(?:[0-4][0-9]{2}|5(?:[0-2][0-9]|3[0-5])))';
-const URL_PATTERN = 'https?://[^\\x00-\\x20\\x7f?]+';
+const URL_PATTERN = '[Hh][Tt][Tt][Pp][Ss]?://[^\\x00-\\x20\\x7f?]+';
 
 const text = <Key extends string>(key: Key, value: string, allowed = TEXT): Control<Key, string> => {
   return { key, default: value, allowed, parse: String };

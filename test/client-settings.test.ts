@@ -81,7 +81,7 @@ const VALUES: Record<ControlKey, Values> = {
   ...{ UnlinkExecutable: FLAG, UnlinkOutput: FLAG, UploadOnGetFailure: FLAG },
   ...{ URLAuthType: AUTHENTICATION, URLDownloadLimit: BYTES },
   URLGetURL: {
-    good: ['http://h/x', 'https://u:p@h:8443/a/b', 'http://[::1]:8080/'],
+    good: ['http://h/x', 'https://u:p@h:8443/a/b', 'http://[::1]:8080/', 'HTTPS://h/x'],
     bad: ['h/x', 'ftp://h/x', 'http://h/x?y=z', 'http://h/a b', 'file:///etc/passwd'],
   },
   ...{ URLPassword: TEXT, URLProxyAuthType: AUTHENTICATION, URLProxyPassword: TEXT, URLProxyUsername: TEXT },
