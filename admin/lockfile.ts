@@ -65,8 +65,8 @@ export function openLocks(source: string): Locks {
   const held: string[] = [];
   return {
     take(path) {
-      if (isDeadLock(path)) removeDeadLock(path, isDeadLock);
       try {
+        if (isDeadLock(path)) removeDeadLock(path, isDeadLock);
         linkSync(source, path);
       } catch (error) {
         if ((error as NodeJS.ErrnoException).code === 'EEXIST') return false;
