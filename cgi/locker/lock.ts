@@ -12,6 +12,7 @@ import { type GroupPaths, STREAMS, successorPath } from './layout.ts';
  */
 const ABANDONED_AFTER_SECONDS = 3600;
 
+/** A `.lck` that is held: its descriptor stays open until releaseLock. */
 export interface Lock {
   path: string;
   fd: number;

@@ -1,6 +1,7 @@
 // The one line a request leaves in nph-webjob.log (docs/protocol.md, section 6): fields with one space between them, a
 // `-` for an empty one, then `--` and a message. Nothing a client sends may break a line or forge one.
 
+/** A line of nph-webjob.log. Undefined is what stands as `-`. */
 export interface LogLine {
   /** `2004-05-23 16:32:06`, when the request was done. */
   time: string;
