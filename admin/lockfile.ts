@@ -1,8 +1,9 @@
 // Lock files of webjobctl. Each names the process that holds it, so that those of a process that was killed are known for what they are and
 // taken away.
-import { closeSync, linkSync, lstatSync, readdirSync, readFileSync, renameSync, rmSync, unlinkSync } from 'node:fs';
+import { closeSync, linkSync, lstatSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { basename, dirname, join } from 'node:path';
+import { removeDeadLock } from 'webjob-locker';
 import { openNew, writeAll } from 'webjob-locker/durable';
 import { Failure } from './failure.ts';
 
@@ -64,8 +65,8 @@ export function openLocks(source: string): Locks {
   const held: string[] = [];
   return {
     take(path) {
-      removeDeadLock(path);
       try {
+        if (isDeadLock(path)) removeDeadLock(path, isDeadLock);
         linkSync(source, path);
       } catch (error) {
         if ((error as NodeJS.ErrnoException).code === 'EEXIST') return false;
@@ -93,23 +94,6 @@ export function isDeadLock(path: string): boolean {
   if (!found?.isFile() || found.size > 512) return false;
   const [, pid, host, ticks] = HOLDER.exec(readText(path)) ?? [];
   return pid !== undefined && host === hostname() && startTicks(Number(pid)) !== ticks;
-}
-
-/** Takes it away when it is one. Two may judge the same lock: the late one has caught the lock of the faster, and gives it back. */
-export function removeDeadLock(path: string): void {
-  if (!isDeadLock(path)) return;
-  const aside = `${path}.${process.pid}`;
-  try {
-    renameSync(path, aside);
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
-    return;
-  }
-  try {
-    if (!isDeadLock(aside)) linkSync(aside, path);
-  } finally {
-    unlinkSync(aside);
-  }
 }
 
 function readText(path: string): string {

@@ -30,7 +30,6 @@ export function metricsCommand(): Command {
   return new Command('metrics')
     .description('write the site in numbers, for Prometheus')
     .requiredOption('--textfile <file>', 'the file to make or to replace; - is standard output')
-    .helpOption('-h, --help', 'print this help')
     .addHelpText('after', EXPLANATION)
     .action(async (_, command: Command) => await run(command));
 }

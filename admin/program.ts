@@ -57,7 +57,6 @@ export async function makeProgram(words: readonly string[]): Promise<Command> {
     )
     .option('--json', 'one JSON value a line in place of text')
     .version(WEBJOB_VERSION, '-v, --version', 'print the version')
-    .helpOption('-h, --help', 'print this help')
     .addHelpText('after', EXPLANATION)
     .showSuggestionAfterError();
   const asked = COMMANDS.get(findCommand(words) ?? '');
@@ -75,9 +74,10 @@ function findCommand(words: readonly string[]): string | undefined {
   return undefined;
 }
 
-/** Errors in our voice, and every command knows the global options in whatever place they stand. */
+/** What holds for every command: how it is asked for help, and errors in our voice. */
 function prepare(command: Command): Command {
   command
+    .helpOption('-h, --help', 'print this help')
     .exitOverride()
     .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, 'webjobctl: error: ')) });
   for (const child of command.commands) prepare(child);

@@ -20,7 +20,7 @@ export interface LockerPlan {
 }
 
 /** When the last job ended. */
-export const LOCKER_END = Date.UTC(2026, 10, 1);
+const LOCKER_END = Date.UTC(2026, 10, 1);
 /** From one job to the next. */
 const STEP_SECONDS = 17;
 const CLIENTS = 500;

@@ -71,7 +71,7 @@ export const JOB_CONTROLS = [
   number('GetHookTimeLimit', '30', SECONDS),
   flag('GetTriggerEnable', 'N'),
   text('GetTriggerCommandLine', '', orNothing(COMMAND_PATTERNS.getTrigger)),
-  number('MaxContentLength', '100000000', BYTES),
+  number('MaxContentLength', '100000000', '[0-9]{1,20}'),
   flag('OverwriteExistingFiles', 'N'),
   flag('PutHookEnable', 'N'),
   text('PutHookCommandLine', '', orNothing(COMMAND_PATTERNS.put)),

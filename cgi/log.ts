@@ -70,6 +70,5 @@ export function complain(message: string): void {
 
 /** What the log says of an answer: `Success`, or the reason and what was wrong. */
 export function describeAnswer({ status, detail }: Answer): string {
-  const reason = REASONS[status];
-  return status === 200 ? 'Success' : detail ? `${reason}: ${detail}` : reason;
+  return status < 300 ? 'Success' : REASONS[status] + (detail ? `: ${detail}` : '');
 }

@@ -15,17 +15,21 @@ const BYTES = '[0-9]{1,15}';
 const SECONDS = '[0-9]{1,6}';
 const EXIT_STATUS = '[01]?[0-9]{1,2}|2[0-4][0-9]|25[0-5]';
 const PORT = '[1-9][0-9]{0,3}|[1-5][0-9]{4}|6(?:[0-4][0-9]{3}|5(?:[0-4][0-9]{2}|5(?:[0-2][0-9]|3[0-5])))';
-const URL_PATTERN = 'https?://[^\\x00-\\x20\\x7f?]+';
+const URL_PATTERN = '[Hh][Tt][Tt][Pp][Ss]?://[^\\x00-\\x20\\x7f?]+';
 
 const text = <Key extends string>(key: Key, value: string, allowed = TEXT): Control<Key, string> => {
   return { key, default: value, allowed, parse: String };
 };
+/** One of these words in any case, as the original took them; what comes of it is the word as it stands here. */
 const choice = <Key extends string, Word extends string>(key: Key, ...words: readonly [Word, ...Word[]]) => {
   const control: Control<Key, Word> = {
     key,
     default: words[0],
-    allowed: words.join('|').replaceAll('.', '\\.'),
-    parse: (given) => given as Word,
+    allowed: words
+      .join('|')
+      .replaceAll('.', '\\.')
+      .replace(/[a-z]/gi, (letter) => `[${letter.toUpperCase()}${letter.toLowerCase()}]`),
+    parse: (given) => words.find((word) => word.toLowerCase() === given.toLowerCase()) ?? words[0],
   };
   return control;
 };

@@ -8,7 +8,7 @@ import { exchange } from './wire.ts';
 
 /** Writes what a URL gives to stdout, with the credentials, TLS and proxy of the settings. Throws Failure. */
 export async function getUrl(settings: ClientSettings, text: string): Promise<number> {
-  if (!/^https?:\/\//.test(text)) throw new Failure('usage', 'the URL is not http://... or https://...');
+  if (!/^https?:\/\//i.test(text)) throw new Failure('usage', 'the URL is not http://... or https://...');
   // The user and password of a WebJob server are for that server alone.
   const bare = parseTarget('the URL', text, undefined);
   const known = [settings.get, settings.put].find((target) => target?.url.origin === bare.url.origin);

@@ -36,7 +36,7 @@ export interface Job {
   args: string[];
   jobId: string | undefined;
   startedAt: number;
-  getAt: number;
+  getAt: number | undefined;
   getError: string | undefined;
   runAt: number | undefined;
   ending: Ending | undefined;

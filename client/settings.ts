@@ -69,7 +69,7 @@ function readEntries(file: string): Entry[] {
   const { entries, strayLines } = parseKeyValue(text);
   if (strayLines[0] !== undefined) throw fault(file, strayLines[0], 'not control=value');
   const isSecret = ({ key, value }: Entry): boolean =>
-    (SECRETS.test(key) && value !== '') || /^https?:\/\/[^/]*@/.test(value);
+    (SECRETS.test(key) && value !== '') || /^https?:\/\/[^/]*@/i.test(value);
   if ((mode & 0o004) !== 0 && process.platform !== 'win32' && entries.some(isSecret))
     warn(`${file} holds a password, and everybody on this machine may read it`);
   return entries;

@@ -50,11 +50,10 @@ export async function executeJob(settings: ClientSettings, program: string, args
 }
 
 function newJob(settings: ClientSettings, program: string, args: string[]): Job {
-  const now = nowMicros();
   return {
-    ...{ settings, identity: describeClient(), program, args, jobId: undefined, startedAt: now, getAt: now },
+    ...{ settings, identity: describeClient(), program, args, jobId: undefined, startedAt: nowMicros() },
     request: settings.getHookEnable ? program + settings.getHookSuffix : program,
-    ...{ getError: undefined, runAt: undefined, ending: undefined, outHash: 'NA', errHash: 'NA' },
+    ...{ getAt: undefined, getError: undefined, runAt: undefined, ending: undefined, outHash: 'NA', errHash: 'NA' },
   };
 }
 
@@ -80,6 +79,7 @@ async function runJob(job: Job, cleanup: Cleanup): Promise<number> {
 /** GET, the hook, and the program at its place, executable. A failure is reported to the server when that is wanted. */
 async function getProgram(job: Job, folder: string, path: string, cleanup: Cleanup): Promise<PlacedProgram> {
   const { settings, identity, program, request } = job;
+  job.getAt = nowMicros();
   try {
     job.jobId = await fetchProgram(settings, identity, request, join(folder, request));
     if (settings.getHookEnable) await runGetHook(settings, folder, request, program, (end) => cleanup.add(end));

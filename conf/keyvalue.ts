@@ -2,6 +2,7 @@
 // lines, not controls: what a key means, and whether a repeat or a stray line is an error, is for its callers to say.
 import ini from 'ini';
 
+/** One `key=value`. */
 export interface Entry {
   key: string;
   value: string;
@@ -9,6 +10,7 @@ export interface Entry {
   line: number;
 }
 
+/** What a file says, line by line. */
 export interface KeyValueFile {
   /** Every `key=value`, repeats included, in the order of the file. */
   entries: Entry[];

@@ -157,6 +157,7 @@ describe('a webjob.conf that everybody may read', () => {
     [`URLProxyPassword=${SECRET}`, true],
     [`SSLPassPhrase=${SECRET}`, true],
     [`URLPutURL=http://u:${SECRET}@h/`, true],
+    [`URLPutURL=HTTPS://u:${SECRET}@h/`, true],
     ['URLPassword=', false],
     ['URLPutURL=http://h/a@b', false],
   ] as const) {

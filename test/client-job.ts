@@ -31,7 +31,7 @@ export interface RunOptions {
 const TIME_LIMIT_MS = 60_000;
 
 /** Starts the client without waiting for it: a server it talks to may live in this very process. */
-export function startWebjob(args: readonly string[], options: RunOptions = {}): Running {
+function startWebjob(args: readonly string[], options: RunOptions = {}): Running {
   const child = spawn(process.execPath, [WEBJOB, ...args], {
     env: { ...process.env, ...options.environment },
     ...(options.cwd !== undefined && { cwd: options.cwd }),

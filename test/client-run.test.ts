@@ -209,6 +209,7 @@ describe('the record', () => {
       instants,
       'in the order in which it happened',
     );
+    assert.ok(parseEpoch(GetEpoch) > parseEpoch(JobEpoch), 'each instant is taken when its stage begins');
   });
 
   const zones = existsSync('/usr/share/zoneinfo/Europe/Berlin');

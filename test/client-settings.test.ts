@@ -46,7 +46,7 @@ const TEXT: Values = {
   good: ['', 'a b;c="d"=[e]\\', '/etc/ssl/x.pem', 'ä'],
   bad: ['a\u0007b', '\u001bx', 'a\tb', '\u007f'],
 };
-const AUTHENTICATION: Values = { good: ['basic', 'none'], bad: ['', 'digest', 'Basic'] };
+const AUTHENTICATION: Values = { good: ['basic', 'none', 'Basic', 'NONE'], bad: ['', 'digest', 'basic none'] };
 
 /** Values at the edges of what each control takes. */
 const VALUES: Record<ControlKey, Values> = {
@@ -63,16 +63,16 @@ const VALUES: Record<ControlKey, Values> = {
     bad: ['gpg', '.', './x', '.a b', '.$x', `.${'x'.repeat(33)}`],
   },
   ...{ GetHookTimeLimit: SECONDS, GetTimeLimit: SECONDS },
-  HashType: { good: ['MD5', 'SHA1', 'SHA256'], bad: ['', 'md5', 'SHA512', 'MD5 SHA1'] },
+  HashType: { good: ['MD5', 'SHA1', 'SHA256', 'sha1'], bad: ['', 'SHA512', 'MD5 SHA1'] },
   ...{ LockFile: TEXT, OverwriteExecutable: FLAG, PutTimeLimit: SECONDS, RetryDelay: SECONDS },
   RetryLimit: { good: ['0', '3', '999'], bad: ['', '-1', '1000', 'always'] },
   RunTimeLimit: SECONDS,
-  RunType: { good: ['snapshot', 'linktest'], bad: ['', 'Snapshot', 'portrait'] },
+  RunType: { good: ['snapshot', 'linktest', 'LinkTest'], bad: ['', 'snap', 'portrait'] },
   ...{ Splay: SECONDS, SpoolDirectory: TEXT, SpoolLimit: BYTES, SSLBundledCAsFile: TEXT, SSLExpectedPeerCN: TEXT },
   SSLMaxChainLength: { good: ['1', '9', '10'], bad: ['', '0', '11', '-1', '01'] },
   SSLMinVersion: {
-    good: ['TLSv1', 'TLSv1.1', 'TLSv1.2', 'TLSv1.3'],
-    bad: ['', '1.2', 'SSLv3', 'tlsv1.2', 'TLSv1.4', 'TLSv1x2'],
+    good: ['TLSv1', 'TLSv1.1', 'TLSv1.2', 'TLSv1.3', 'tlsv1.3'],
+    bad: ['', '1.2', 'SSLv3', 'TLSv1.4', 'TLSv1x2'],
   },
   ...{ SSLPassPhrase: TEXT, SSLPassPhraseFile: TEXT, SSLPrivateKeyFile: TEXT, SSLPublicCertFile: TEXT },
   ...{ SSLUseCertificate: FLAG, SSLVerifyHost: FLAG, SSLVerifyPeerCert: FLAG },
@@ -81,7 +81,7 @@ const VALUES: Record<ControlKey, Values> = {
   ...{ UnlinkExecutable: FLAG, UnlinkOutput: FLAG, UploadOnGetFailure: FLAG },
   ...{ URLAuthType: AUTHENTICATION, URLDownloadLimit: BYTES },
   URLGetURL: {
-    good: ['http://h/x', 'https://u:p@h:8443/a/b', 'http://[::1]:8080/'],
+    good: ['http://h/x', 'https://u:p@h:8443/a/b', 'http://[::1]:8080/', 'HTTPS://h/x'],
     bad: ['h/x', 'ftp://h/x', 'http://h/x?y=z', 'http://h/a b', 'file:///etc/passwd'],
   },
   ...{ URLPassword: TEXT, URLProxyAuthType: AUTHENTICATION, URLProxyPassword: TEXT, URLProxyUsername: TEXT },
@@ -125,6 +125,23 @@ describe('every control of webjob.conf', () => {
       }
     });
   }
+
+  it('that is a word may be in any case, and is the word of the wire and the record', () => {
+    const lines = [
+      'RunType=LINKTEST',
+      'HashType=sha256',
+      'URLAuthType=Basic',
+      'URLProxyAuthType=BASIC',
+      'SSLMinVersion=tlsv1.3',
+    ];
+    const { runType, hashType, urlAuthType, urlProxyAuthType, sslMinVersion, get } = readSettings(
+      writeConf(`${lines.join('\n')}\nURLUsername=u\nURLPassword=p\n${REQUIRED}`),
+    );
+    assert.deepEqual(
+      [runType, hashType, urlAuthType, urlProxyAuthType, sslMinVersion, get.credentials],
+      ['linktest', 'SHA256', 'basic', 'basic', 'TLSv1.3', 'u:p'],
+    );
+  });
 
   it('is what it always was when it is not given', () => {
     const { get, ...settings } = readSettings(writeConf(REQUIRED));

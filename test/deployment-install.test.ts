@@ -32,6 +32,8 @@ function checkPromise(base: string): void {
   );
   const extensions = readdirSync(join(base, 'incoming')).map((name) => name.slice(-4));
   assert.deepEqual(extensions.sort(), ['.env', '.err', '.out', '.rdy']);
+  const custody = readFileSync(join(base, 'logfiles/nph-webjob-custody.server_1.jsonl'), 'utf8');
+  assert.match(custody, /^\{[^\n]*"event":"deposit"[^\n]*\}\n$/, 'the upload is on record');
 }
 
 function owner(path: string): string {
@@ -79,10 +81,11 @@ describe('apache/README.md, its commands run as they are printed', async () => {
     assert.match(readFileSync(join(serverRoot, 'etc/webjob.htpasswd'), 'utf8'), /^client1:\$(?:2y|apr1)\$/);
   });
 
-  it('gives the web user uploads and the log, and nothing else', needsRoot, () => {
+  it('gives the web user uploads, the log and the custody record, and nothing else', needsRoot, () => {
     const base = join(root, 'var/integrity');
     assert.equal(owner(join(base, 'incoming')), `drwxr-xr-x ${webUser} root`);
-    assert.equal(owner(join(base, 'logfiles/nph-webjob.log')), `-rw-r--r-- ${webUser} root`);
+    for (const file of ['nph-webjob.log', 'nph-webjob-custody.server_1.jsonl'])
+      assert.equal(owner(join(base, 'logfiles', file)), `-rw-r--r-- ${webUser} root`);
     for (const folder of ['', 'logfiles', 'profiles']) assert.equal(owner(join(base, folder)), 'drwxr-xr-x root root');
     assert.match(owner(join(serverRoot, 'etc/webjob.htpasswd')), /^-rw-r----- root /);
     assert.equal(owner(join(serverRoot, 'webjob/nph-webjob.cgi')), '-rwxr-xr-x root root');
@@ -251,9 +254,10 @@ describe(`apache/debian/README.md, its commands run as they are printed, with ${
     assert.equal(file.status, 403);
   });
 
-  it('gives the web user uploads and the log, and nothing else', needsRoot, () => {
+  it('gives the web user uploads, the log and the custody record, and nothing else', needsRoot, () => {
     assert.equal(owner(join(base, 'incoming')), `drwxr-xr-x ${webUser} root`);
-    assert.equal(owner(join(base, 'logfiles/nph-webjob.log')), `-rw-r--r-- ${webUser} root`);
+    for (const file of ['nph-webjob.log', 'nph-webjob-custody.server_1.jsonl'])
+      assert.equal(owner(join(base, 'logfiles', file)), `-rw-r--r-- ${webUser} root`);
     assert.match(owner(join(root, 'etc/webjob/webjob.htpasswd')), /^-rw-r----- root /);
   });
 });

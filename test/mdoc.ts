@@ -57,7 +57,7 @@ export function readWords(lines: readonly string[], macro: string): string[] {
 }
 
 /** The text of a line of macros: `Ic UseGMT Pq Cm Y No or Cm N ; default Cm N` is `UseGMT Y or N ; default N`. */
-export function plainText(line: string): string {
+function plainText(line: string): string {
   const words = line.split(' ').filter((word) => !INLINE.has(word));
   return plain(words.join(' '));
 }

@@ -272,6 +272,12 @@ describe('the log line', () => {
     assert.equal(parseLogLine(line).message.length, 1024);
   });
 
+  it('of the original ends in its hyphens when there is nothing to say', () => {
+    const line = ARTICLE_LINE.replace(' Success', '');
+    assert.deepEqual(parseLogLine(line), { ...ARTICLE_FIELDS, message: '' });
+    assert.throws(() => parseLogLine(`${line}Success`), SyntaxError);
+  });
+
   it('of another shape is refused', () => {
     const lines = [
       '',

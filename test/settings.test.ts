@@ -28,7 +28,12 @@ const SAMPLES: Record<string, Samples> = {
     ]),
     bad: BAD_PATHS,
   },
-  ...Object.fromEntries(['MaxContentLength', 'GetHookOutputLimit'].map((key) => [key, bytes(fieldOf(key))])),
+  ...Object.fromEntries(
+    [
+      ['MaxContentLength', 20],
+      ['GetHookOutputLimit', 15],
+    ].map(([key, digits]) => [key, bytes(fieldOf(String(key)), Number(digits))]),
+  ),
   ...Object.fromEntries(['GetHookTimeLimit', 'PutHookTimeLimit'].map((key) => [key, seconds(fieldOf(key))])),
   ...Object.fromEntries(['GetHookStatus', 'PutHookStatus'].map((key) => [key, exitStatus(fieldOf(key))])),
   GetHookCommandLine: command('getHookCommandLine', 'GetHookEnable=N', ['%file'], ['%out', '%rdy']),
@@ -92,10 +97,10 @@ const SAMPLES: Record<string, Samples> = {
   },
 };
 
-function bytes(field: string): Samples {
+function bytes(field: string, digits: number): Samples {
   return {
-    good: ['0', '7', '007', '999999999999999'].map((value) => [value, { [field]: Number(value) }]),
-    bad: ['', '-1', '+1', '1.5', '1e6', '0x10', '10 MB', '1_000', '9'.repeat(16), 'unlimited'],
+    good: ['0', '7', '007', '9'.repeat(digits)].map((value) => [value, { [field]: Number(value) }]),
+    bad: ['', '-1', '+1', '1.5', '1e6', '0x10', '10 MB', '1_000', '9'.repeat(digits + 1), 'unlimited'],
   };
 }
 

@@ -53,7 +53,7 @@ export function readVectors(folder = FOLDER): Vector[] {
 }
 
 /** Parses one file. Throws SyntaxError. */
-export function parseVectors(text: string, fileName: string): Vector[] {
+function parseVectors(text: string, fileName: string): Vector[] {
   const vectors: Vector[] = [];
   for (const [index, line] of text.split('\n').entries()) {
     const place = `${fileName}:${index + 1}`;
@@ -182,7 +182,7 @@ function decode(text: string): string {
 export type Bindings = Map<string, string>;
 
 /** True when `actual` is what the template says; remembers what its placeholders stood for. */
-export function matchTemplate(template: string, actual: string, bindings: Bindings): boolean {
+function matchTemplate(template: string, actual: string, bindings: Bindings): boolean {
   const names = new Set<string>();
   let pattern = '';
   let literal = '';

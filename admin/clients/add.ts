@@ -14,7 +14,16 @@ import {
   listCertificates,
   revokeCertificates,
 } from './certificates.ts';
-import { type Desk, type DeskOptions, findServer, openDesk, parseClientId, parseDays, readPassword } from './desk.ts';
+import {
+  type Desk,
+  type DeskOptions,
+  findServer,
+  openDesk,
+  parseClientId,
+  parseDays,
+  readPassword,
+  userFileOption,
+} from './desk.ts';
 import { checkParcelFolder, formatConf, removeParcel, writeParcel } from './parcel.ts';
 import { readNote, removeNote, withClient, writeNote } from './turn.ts';
 import { checkPassword, readUserFile, setUser } from './userfile.ts';
@@ -64,8 +73,7 @@ export function addCommand(): Command {
     .option('--ca <file>', "what the client is to trust for the server's certificate (PEM)")
     .option('--out <folder>', 'where to put what the client is given (else NAME)')
     .option('--install-dir <folder>', 'where that folder will lie on the client (else where it is)')
-    .option('--user-file <file>', 'the user file (else webjob.htpasswd beside nph-webjob.cfg)')
-    .helpOption('-h, --help', 'print this help')
+    .addOption(userFileOption())
     .addHelpText('after', EXPLANATION)
     .action((name: string, options: Options, command: Command) => add(openDesk(command), name, options));
 }

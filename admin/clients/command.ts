@@ -17,7 +17,6 @@ Exit codes: those of webjobctl; each command's own are in its help.`;
 export function clientCommand(): Command {
   const command = new Command('client')
     .description('add clients, list them, change their passwords, renew their certificates, remove them')
-    .helpOption('-h, --help', 'print this help')
     .helpCommand(false)
     .addHelpText('after', EXPLANATION);
   for (const make of [addCommand, listCommand, showCommand, passwdCommand, renewCommand, removeCommand])

@@ -3,7 +3,7 @@ import { X509Certificate } from 'node:crypto';
 import { existsSync, readFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
-import { type Command, InvalidArgumentError } from 'commander';
+import { type Command, InvalidArgumentError, Option } from 'commander';
 import { isClientId } from 'webjob-protocol';
 import type { ServerSettings } from '../../cgi/controls.ts';
 import { Failure } from '../failure.ts';
@@ -29,6 +29,10 @@ export function openDesk(command: Command): Desk {
   const etcDirectory = dirname(resolve(propertiesFile));
   const { userFile = join(etcDirectory, 'webjob.htpasswd') } = command.opts<DeskOptions>();
   return { settings, etcDirectory, userFile, isJson: globalOptions(command).json === true };
+}
+
+export function userFileOption(): Option {
+  return new Option('--user-file <file>', 'the user file (else webjob.htpasswd beside nph-webjob.cfg)');
 }
 
 /** For the argument of a command. */

@@ -7,7 +7,7 @@ import { EXIT_CODES, Failure } from '../failure.ts';
 import { errorCode } from '../files.ts';
 import { formatTable, printJson, printLine } from '../output.ts';
 import { type Certificate, findLatest, listCertificates } from './certificates.ts';
-import { type Desk, type DeskOptions, openDesk } from './desk.ts';
+import { type Desk, type DeskOptions, openDesk, userFileOption } from './desk.ts';
 import { readUserFile, type UserLine } from './userfile.ts';
 
 interface Options extends DeskOptions {
@@ -41,8 +41,7 @@ export function listCommand(): Command {
   return new Command('list')
     .description('list the clients')
     .option('--expiring <span>', 'only those whose certificate ends within it, as in 30d', parseDuration)
-    .option('--user-file <file>', 'the user file (else webjob.htpasswd beside nph-webjob.cfg)')
-    .helpOption('-h, --help', 'print this help')
+    .addOption(userFileOption())
     .addHelpText('after', EXPLANATION)
     .action((options: Options, command: Command) => list(openDesk(command), options));
 }

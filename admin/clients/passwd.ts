@@ -5,7 +5,7 @@ import { Failure } from '../failure.ts';
 import { errorCode, removeUnfinished, replaceFile } from '../files.ts';
 import { printJson, printLine } from '../output.ts';
 import { choosePassword } from './add.ts';
-import { type Desk, type DeskOptions, openDesk, parseClientId } from './desk.ts';
+import { type Desk, type DeskOptions, openDesk, parseClientId, userFileOption } from './desk.ts';
 import { findPasswordChange } from './parcel.ts';
 import { removeNote, withClient } from './turn.ts';
 import { readUserFile, setUser } from './userfile.ts';
@@ -36,8 +36,7 @@ export function passwdCommand(): Command {
     .option('--password-file <file>', "the password is this file's first line; - for stdin")
     .option('--generate', 'make a password that only webjob.conf holds')
     .option('--out <folder>', 'where webjob.conf is (else NAME)')
-    .option('--user-file <file>', 'the user file (else webjob.htpasswd beside nph-webjob.cfg)')
-    .helpOption('-h, --help', 'print this help')
+    .addOption(userFileOption())
     .addHelpText('after', EXPLANATION)
     .action((name: string, options: Options, command: Command) => change(openDesk(command), name, options));
 }

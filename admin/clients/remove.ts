@@ -4,7 +4,7 @@ import { EXIT_CODES } from '../failure.ts';
 import { printJson, printLine, say } from '../output.ts';
 import { profileOf } from './add.ts';
 import { listCertificates, revokeCertificates } from './certificates.ts';
-import { type Desk, type DeskOptions, openDesk, parseClientId } from './desk.ts';
+import { type Desk, type DeskOptions, openDesk, parseClientId, userFileOption } from './desk.ts';
 import { removeNote, withClient } from './turn.ts';
 import { removeUser } from './userfile.ts';
 
@@ -26,8 +26,7 @@ export function removeCommand(): Command {
   return new Command('remove')
     .description('let a client in no more')
     .argument('<name>', 'the client id', parseClientId)
-    .option('--user-file <file>', 'the user file (else webjob.htpasswd beside nph-webjob.cfg)')
-    .helpOption('-h, --help', 'print this help')
+    .addOption(userFileOption())
     .addHelpText('after', EXPLANATION)
     .action((name: string, _options: DeskOptions, command: Command) => remove(openDesk(command), name));
 }

@@ -37,7 +37,6 @@ export function renewCommand(): Command {
     .option('--days <days>', 'how long it is good', parseDays, 730)
     .option('--revoke', 'revoke the earlier ones')
     .option('--out <folder>', 'where to put it (else NAME)')
-    .helpOption('-h, --help', 'print this help')
     .addHelpText('after', EXPLANATION)
     .action((name: string, options: Options, command: Command) => renew(openDesk(command), name, options));
 }

@@ -6,7 +6,7 @@ import { EXIT_CODES } from '../failure.ts';
 import { printJson, printLine, safeLine, say } from '../output.ts';
 import { profileOf } from './add.ts';
 import { listCertificates } from './certificates.ts';
-import { type Desk, type DeskOptions, openDesk, parseClientId } from './desk.ts';
+import { type Desk, type DeskOptions, openDesk, parseClientId, userFileOption } from './desk.ts';
 import { describeCertificate, describeClient, findClients, formatEnd } from './list.ts';
 
 const EXPLANATION = `
@@ -24,8 +24,7 @@ export function showCommand(): Command {
   return new Command('show')
     .description('show what the site knows of a client')
     .argument('<name>', 'the client id', parseClientId)
-    .option('--user-file <file>', 'the user file (else webjob.htpasswd beside nph-webjob.cfg)')
-    .helpOption('-h, --help', 'print this help')
+    .addOption(userFileOption())
     .addHelpText('after', EXPLANATION)
     .action((name: string, _options: DeskOptions, command: Command) => show(openDesk(command), name));
 }

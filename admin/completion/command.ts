@@ -22,7 +22,6 @@ export function completionCommand(): Command {
   return new Command('completion')
     .description('print a completion for a shell')
     .addArgument(new Argument('[shell]', 'which one').choices(SHELLS))
-    .helpOption('-h, --help', 'print this help')
     .addHelpText('after', EXPLANATION)
     .action((shell: (typeof SHELLS)[number] | undefined, _options: object, command: Command) => {
       const rows = describeCommands(command.parent ?? command);

@@ -52,7 +52,6 @@ export function configtestCommand(): Command {
     .option('--web-user <name>', 'who httpd runs scripts as (else as httpd says, or the usual one)')
     .option('--probe <url>', 'ask the server itself (with --as)')
     .option('--as <webjob.conf>', 'the client that asks')
-    .helpOption('-h, --help', 'print this help')
     .addHelpText('after', EXPLANATION)
     .action(async (options: Options, command: Command) => {
       const { json } = globalOptions(command);

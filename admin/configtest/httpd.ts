@@ -79,7 +79,7 @@ function findDirectives(ask: Ask, modules: readonly string[], program: string): 
 }
 
 /** `# In file: F`, `# N:` for the line, then a directive; a section opens and closes as in httpd.conf. */
-export function parseDump(text: string): Directive[] {
+function parseDump(text: string): Directive[] {
   const directives: Directive[] = [];
   const sections: string[] = [];
   let [file, line] = ['', ''];

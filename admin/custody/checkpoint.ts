@@ -26,7 +26,7 @@ export function formatCheckpoint({ file, size, head, time }: Checkpoint, key: Ke
 }
 
 /** The checkpoint in a line; undefined for what is none, or not signed with the key's other half. */
-export function parseCheckpoint(line: string, key: KeyObject): Checkpoint | undefined {
+function parseCheckpoint(line: string, key: KeyObject): Checkpoint | undefined {
   const pattern =
     /^(\{"file":"nph-webjob-custody\.[A-Za-z0-9_.-]+\.jsonl","size":\d{1,15},"head":"[0-9a-f]{64}","time":"[0-9TZ:.-]+"),"signature":"([A-Za-z0-9+/]{86}==)"\}$/;
   const [, text, signature] = pattern.exec(line) ?? [];

@@ -13,7 +13,6 @@ import { formatCheckpoint, readSigningKey } from './checkpoint.ts';
 export function custodyCommand(): Command {
   return new Command('custody')
     .description('what is to be kept elsewhere of the record of every deposit')
-    .helpOption('-h, --help', 'print this help')
     .helpCommand(false)
     .addCommand(checkpointCommand())
     .addHelpText(
@@ -30,7 +29,6 @@ function checkpointCommand(): Command {
   return new Command('checkpoint')
     .description('sign how long each custody record is, and the SHA-256 of all of it')
     .requiredOption('--key <file>', 'a private Ed25519 key in PEM, which is no business of the server')
-    .helpOption('-h, --help', 'print this help')
     .addHelpText(
       'after',
       `

@@ -8,7 +8,7 @@ import { JOB_COLUMNS } from './columns.ts';
 import { APPLICATION_ID, type Database, openDatabase } from './sqlite.ts';
 
 /** Goes up with every change of the tables: an index of another version is made anew. */
-export const SCHEMA_VERSION = 2;
+const SCHEMA_VERSION = 2;
 
 const TYPES = { text: 'TEXT', integer: 'INTEGER', timestamp: 'TEXT' } as const;
 

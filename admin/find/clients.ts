@@ -47,7 +47,6 @@ export function clientsCommand(): Command {
     .option('--expect <span>', 'mark clients as silent that were not seen for so long, as in 24h', parseDuration)
     .option('--since <time>', 'of jobs since: 2026-11-01, "2026-11-01 12:00", or a span as in 30d', parseInstant)
     .option('--client <glob>', 'of these clients: * is any text, ? any character')
-    .helpOption('-h, --help', 'print this help')
     .addHelpText('after', EXPLANATION)
     .action((options: Options, command: Command) =>
       listClients(openSites(command), options, globalOptions(command).json === true),

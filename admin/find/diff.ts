@@ -47,7 +47,6 @@ export function diffCommand(): Command {
     .option('--err', 'what they wrote to stderr')
     .option('--env', 'the records of the runs')
     .option('--client <glob>', 'of this client, where several sent the same job id')
-    .helpOption('-h, --help', 'print this help')
     .addHelpText('after', EXPLANATION)
     .action((jid: string, other: string | undefined, options: Options, command: Command) =>
       diff(openSites(command), [jid, other], options, globalOptions(command).json === true),

@@ -46,7 +46,6 @@ export function jobsCommand(): Command {
     .option('--limit <n>', 'only the youngest', parseLimit)
     .option('--columns <names>', 'what to show, with commas between', parseColumns)
     .option('--watch', 'stay, and show jobs as they end, until Ctrl-C')
-    .helpOption('-h, --help', 'print this help')
     .addHelpText('after', EXPLANATION)
     .action((options: Options, command: Command) => listJobs(options, openSites(command), globalOptions(command).json));
 }

@@ -59,7 +59,6 @@ export function searchCommand(): Command {
     )
     .option('--until <time>', 'announced not later, likewise', parseInstant)
     .option('--limit <n>', 'stop after so many lines', parseLimit)
-    .helpOption('-h, --help', 'print this help')
     .addHelpText('after', EXPLANATION)
     .action((text: string, options: Options, command: Command) =>
       search(openSites(command), text, options, globalOptions(command).json === true),

@@ -51,7 +51,6 @@ export function showCommand(): Command {
     .option('--env', 'only the record of the run')
     .option('--all', 'everything: the job and the three streams')
     .option('--client <glob>', 'of this client, where several sent the same job id')
-    .helpOption('-h, --help', 'print this help')
     .addHelpText('after', EXPLANATION)
     .action((jid: string, options: Options, command: Command) =>
       show(openSites(command), jid, options, globalOptions(command).json === true),

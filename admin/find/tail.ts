@@ -30,7 +30,6 @@ export function tailCommand(): Command {
     .description('show the end of nph-webjob.log, readably')
     .option('-n, --lines <n>', 'so many lines', parseLimit, 20)
     .option('-f, --follow', 'stay, and show what is added, until Ctrl-C')
-    .helpOption('-h, --help', 'print this help')
     .addHelpText('after', EXPLANATION)
     .action((options: Options, command: Command) =>
       tail(openSite(command), options, globalOptions(command).json === true),

@@ -118,7 +118,7 @@ function compileName(parts: string[]): RegExp {
 }
 
 /** A field of the log as the client sent it. */
-export function decodeField(field: string): string {
+function decodeField(field: string): string {
   return field.replace(/%([0-9a-f]{2})/g, (_, hex: string) => String.fromCharCode(Number.parseInt(hex, 16)));
 }
 

@@ -5,7 +5,7 @@ export const BLOCK_BYTES = 64 * 1024;
 const TIME = /^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d /;
 
 /** The time that begins a line of nph-webjob.log, undefined for any other line. */
-export function findLineTime(line: string): string | undefined {
+function findLineTime(line: string): string | undefined {
   return TIME.test(line) ? line.slice(0, 19) : undefined;
 }
 

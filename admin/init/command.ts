@@ -72,7 +72,6 @@ export function initCommand(): Command {
     .option('--apply', 'take the steps that are left for httpd, too')
     .option('--httpd <program>', 'httpd or apachectl for these steps (else apachectl)')
     .option('--httpd-conf <file>', 'the httpd.conf that is to include the site', parsePath)
-    .helpOption('-h, --help', 'print this help')
     .addHelpText('after', EXPLANATION)
     .action((options: Options, command: Command) => init(options, globalOptions(command).json === true));
 }

@@ -24,7 +24,7 @@ export function isHoldId(kind: Hold['kind'], id: string): boolean {
   return KINDS[kind](id);
 }
 
-export function holdsFile(settings: ServerSettings): string {
+function holdsFile(settings: ServerSettings): string {
   return join(keepFolder(settings), 'holds.jsonl');
 }
 

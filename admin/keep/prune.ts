@@ -48,7 +48,6 @@ export function pruneCommand(): Command {
     .option('--incomplete', 'incomplete groups too, that is streams without .rdy')
     .option('--dry-run', 'only list what would go')
     .option('--yes', 'do not ask')
-    .helpOption('-h, --help', 'print this help')
     .addHelpText('after', EXPLANATION)
     .action(async (options: Options, command: Command) => prune(openSite(command), options, globalOptions(command)));
 }

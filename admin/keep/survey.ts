@@ -3,11 +3,11 @@
 import { rmSync } from 'node:fs';
 import { open, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { EXTENSIONS, parseReady, statGroupFile, walkLocker } from 'webjob-locker';
+import { EXTENSIONS, parseReady, removeDeadLock, statGroupFile, walkLocker } from 'webjob-locker';
 import { encodeField, formatTime } from 'webjob-protocol';
 import type { ServerSettings } from '../../cgi/controls.ts';
 import { readLogLines } from '../history/log.ts';
-import { isDeadLock, removeDeadLock } from '../lockfile.ts';
+import { isDeadLock } from '../lockfile.ts';
 import type { Site } from '../site.ts';
 import { isNamed } from './holds.ts';
 import { lockSource } from './turn.ts';
@@ -40,10 +40,10 @@ export function dayOf(at: number, settings: ServerSettings): string {
 export function removeDeadLocks(locker: string): void {
   rmSync(lockSource(locker), { force: true });
   for (const { group, stray } of walkLocker(locker)) {
-    if (group?.has.has('lck')) removeDeadLock(join(locker, `${group.name}.lck`));
+    const lock = join(locker, group ? `${group.name}.lck` : stray);
+    if (group?.has.has('lck') && isDeadLock(lock)) removeDeadLock(lock, isDeadLock);
     // One that was put aside to be removed when its remover was killed.
-    if (stray !== undefined && /\.lck\.[0-9]+$/.test(stray) && isDeadLock(join(locker, stray)))
-      rmSync(join(locker, stray), { force: true });
+    if (stray !== undefined && /\.lck\.[0-9]+$/.test(stray) && isDeadLock(lock)) rmSync(lock, { force: true });
   }
 }
 

@@ -10,7 +10,7 @@ import type { Site } from '../site.ts';
 import type { Family, Sample } from './exposition.ts';
 
 /** Each client is a time series for ever: above this many the ones not seen the longest are left out. */
-export const MAX_CLIENTS = 10_000;
+const MAX_CLIENTS = 10_000;
 
 /** Metrics of the jobs, read once and one at a time. */
 export async function measureJobs(jobs: AsyncIterable<Job>, site: Site): Promise<Family[]> {

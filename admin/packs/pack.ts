@@ -39,7 +39,6 @@ export function packCommand(): Command {
     .description('put old days into one compressed archive each')
     .requiredOption('--older-than <span>', 'days that ended longer ago, as in 30d', parseDuration)
     .option('--dry-run', 'only list the days that would be packed')
-    .helpOption('-h, --help', 'print this help')
     .addHelpText('after', EXPLANATION)
     .action(async (options: Options, command: Command) => pack(openSite(command), options, globalOptions(command)));
 }

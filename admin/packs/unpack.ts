@@ -36,7 +36,6 @@ export function unpackCommand(): Command {
   return new Command('unpack')
     .description('put the groups of a pack back into the locker')
     .argument('<pack>', 'the name of a pack, as in 2026-10-01')
-    .helpOption('-h, --help', 'print this help')
     .addHelpText('after', EXPLANATION)
     .action(async (name: string, _: unknown, command: Command) =>
       unpack(openSite(command), name, globalOptions(command).json),

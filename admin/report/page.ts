@@ -7,7 +7,7 @@ import { STYLE } from './style.ts';
 const hash = (text: string): string => `'sha256-${createHash('sha256').update(text).digest('base64')}'`;
 
 /** What a page may do: show its own style and run its own script, both known by their hashes; `data:` is the icon. */
-export const CONTENT_POLICY = [
+const CONTENT_POLICY = [
   "default-src 'none'",
   'img-src data:',
   `style-src ${hash(STYLE)}`,

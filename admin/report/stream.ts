@@ -5,7 +5,7 @@ import { html, type Markup } from './html.ts';
 /** Of each stream, this many bytes are shown as text, */
 export const MAX_TEXT_BYTES = 64 * 1024;
 /** or this many as a hex dump. */
-export const MAX_DUMP_BYTES = 2048;
+const MAX_DUMP_BYTES = 2048;
 
 /** Out of 100 bytes of text, at most so many are control characters. */
 const MAX_CONTROL_SHARE = 10;
@@ -40,7 +40,7 @@ const HIDDEN_CHARACTERS = /[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-
 const HIDDEN_BYTES = /[\x00-\x08\x0b-\x1f\x7f-\xff]+/g;
 
 /** Text with what a terminal or a reader would obey written out and marked. Bytes that are no UTF-8 are written as `\xhh`. */
-export function formatText(bytes: Buffer): Markup {
+function formatText(bytes: Buffer): Markup {
   const isText = isUtf8(bytes);
   const text = bytes.toString(isText ? 'utf8' : 'latin1').replaceAll('\r\n', '\n');
   const parts: Markup[] = [];

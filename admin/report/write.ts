@@ -17,7 +17,7 @@ import type { Book } from './tables.ts';
 import { judgeJob } from './verdict.ts';
 
 /** Clients, and commands, with a page of their own: whoever has more finds them with `webjobctl jobs`. */
-export const MAX_ACTORS = 5000;
+const MAX_ACTORS = 5000;
 
 export interface ReportPlan {
   summary: Summary;

@@ -13,7 +13,6 @@ const CODES = `
 export function signCommand(): Command {
   const command = new Command('sign')
     .description('make keys, sign programs, and check signatures, for clients with DsvVerifySignature=Y')
-    .helpOption('-h, --help', 'print this help')
     .helpCommand(false)
     .addHelpText(
       'after',
@@ -32,7 +31,6 @@ function keygenCommand(): Command {
     .description('make NAME.key, to sign with, and NAME.pub, for the clients')
     .argument('<name>', 'the files without .key and .pub')
     .addOption(new Option('--type <type>', 'the kind of key').choices(KEY_TYPES).default('ed25519'))
-    .helpOption('-h, --help', 'print this help')
     .addHelpText(
       'after',
       `
@@ -58,7 +56,6 @@ function payloadCommand(): Command {
     .description('sign programs: the signature of each goes into FILE.sig beside it')
     .argument('<file...>', 'what to sign')
     .requiredOption('--key <file>', 'the private key')
-    .helpOption('-h, --help', 'print this help')
     .addHelpText(
       'after',
       `
@@ -85,7 +82,6 @@ function verifyCommand(): Command {
     .description('check the signatures beside programs, as a client does')
     .argument('<file...>', 'the programs')
     .requiredOption('--key <file>', 'the public key: DsvPublicKeyFile of the clients')
-    .helpOption('-h, --help', 'print this help')
     .addHelpText(
       'after',
       `

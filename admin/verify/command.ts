@@ -52,7 +52,6 @@ export function verifyCommand(): Command {
     .option('--custody', 'the custody record, names and job ids alone: read no streams')
     .option('--checkpoint <file>', 'what webjobctl custody checkpoint printed, to be held against the custody record')
     .option('--key <file>', 'the public key of the checkpoints')
-    .helpOption('-h, --help', 'print this help')
     .addHelpText('after', EXPLANATION)
     .action((_, command: Command) => run(command));
 }

@@ -13,6 +13,7 @@ export type ChainFault =
   /** No record, and no later record covers it: the last one was cut off or spoilt, or is being written at this moment. */
   | 'torn';
 
+/** What a walk says of one record, or of a line without one. */
 export interface Link {
   /** Undefined for a line without one. */
   record?: CustodyRecord;

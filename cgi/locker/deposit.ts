@@ -7,6 +7,7 @@ import { failureOf, LockerFailure } from './failure.ts';
 import { formatReady, type GroupPaths, groupPaths, STREAMS, type StreamName, successorPath } from './layout.ts';
 import { isHeld, type Lock, releaseLock, takeLock } from './lock.ts';
 
+/** What is to be stored, and where. */
 export interface DepositPlan {
   /** Absolute path of the group without an extension; folders that are missing are made. */
   base: string;

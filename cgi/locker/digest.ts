@@ -8,6 +8,7 @@ export type Digests = Record<StreamName, string>;
 
 const CHUNK_BYTES = 256 * 1024;
 
+/** A SHA-256 that has seen nothing yet. */
 export function newHash() {
   return process.getBuiltinModule('node:crypto').createHash('sha256');
 }

@@ -1,5 +1,6 @@
 // What can go wrong with the locker that is nobody's bug. The caller turns the kind into a status.
 
+/** What a caller makes a status of. */
 export type LockerFailureKind =
   /** The name is taken, or another upload is writing it. */
   | 'exists'
@@ -10,6 +11,7 @@ export type LockerFailureKind =
   /** A system call failed: the stored bytes cannot be vouched for. */
   | 'failed';
 
+/** Thrown where the locker cannot do what it was asked; the message names no byte of a request. */
 export class LockerFailure extends Error {
   readonly kind: LockerFailureKind;
   constructor(kind: LockerFailureKind, message: string) {

@@ -5,4 +5,4 @@ export * from './digest.ts';
 export * from './failure.ts';
 export * from './inventory.ts';
 export * from './layout.ts';
-export { isAbandoned } from './lock.ts';
+export { isAbandoned, removeDeadLock } from './lock.ts';

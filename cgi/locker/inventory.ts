@@ -3,6 +3,7 @@
 import { type Dir, type Dirent, lstatSync, opendirSync, type Stats } from 'node:fs';
 import { join } from 'node:path';
 
+/** The files that a group may have. */
 export const EXTENSIONS = ['out', 'err', 'env', 'rdy', 'lck'] as const;
 
 export type Extension = (typeof EXTENSIONS)[number];

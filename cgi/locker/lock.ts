@@ -10,8 +10,9 @@ import { type GroupPaths, STREAMS, successorPath } from './layout.ts';
  * A group in which no file changed for so long has no living writer: a web server ends a request that makes no progress
  * after its Timeout (60 s unless configured), many times sooner.
  */
-export const ABANDONED_AFTER_SECONDS = 3600;
+const ABANDONED_AFTER_SECONDS = 3600;
 
+/** A `.lck` that is held: its descriptor stays open until releaseLock. */
 export interface Lock {
   path: string;
   fd: number;
@@ -53,7 +54,7 @@ function createLock(paths: GroupPaths): number {
     if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
   }
   if (!isAbandoned(paths)) throw new LockerFailure('exists', 'another upload is writing this name');
-  removeAbandoned(paths.lck);
+  removeDeadLock(paths.lck, isOld);
   // Whoever was faster holds it now: EEXIST.
   return openNew(paths.lck);
 }
@@ -71,10 +72,10 @@ function isOld(path: string): boolean {
 }
 
 /**
- * Two writers may judge the same old lock. The late one finds it gone, or has caught the lock of the one that was faster:
- * that one it gives back.
+ * Takes away a lock that was judged dead. Two may judge the same one: the late one finds it gone, or has caught the lock of the one that
+ * was faster: that one it gives back.
  */
-function removeAbandoned(path: string): void {
+export function removeDeadLock(path: string, isDead: (path: string) => boolean): void {
   const aside = `${path}.${process.pid}`;
   try {
     renameSync(path, aside);
@@ -83,7 +84,7 @@ function removeAbandoned(path: string): void {
     return;
   }
   try {
-    if (!isOld(aside)) linkSync(aside, path);
+    if (!isDead(aside)) linkSync(aside, path);
   } finally {
     unlinkSync(aside);
   }

@@ -51,6 +51,7 @@ interface Exchange {
   isAnswered: boolean;
 }
 
+/** Serves the requests of one accepted socket, one after the other, until its peer leaves or it is told to end. */
 export class Connection {
   readonly socket: Socket;
   readonly #options: ConnectionOptions;

@@ -1,5 +1,6 @@
 // The header a host reads from an ordinary script's output (RFC 3875, section 6.3), the counterpart of formatHead. Pure.
 
+/** What an ordinary script said before its first blank line. */
 export interface ParsedHead {
   status: number;
   /** Undefined when the script gave none: the host then knows the usual phrase. */

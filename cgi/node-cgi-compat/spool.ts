@@ -6,7 +6,7 @@ import type { Body } from './body.ts';
 import { writeAll } from './descriptors.ts';
 
 /** A body of more bytes goes to a file. */
-export const MEMORY_BODY_BYTES = 64 * 1024;
+const MEMORY_BODY_BYTES = 64 * 1024;
 
 /** What is written to it at once: a web server sends a body in pieces of some kilobytes. */
 const WRITE_BYTES = 256 * 1024;

@@ -4,6 +4,7 @@ import { encodeField, encodeMessage } from './logline.ts';
 
 export type CommandName = 'GetHook' | 'PutHook' | 'GetTrigger' | 'PutTrigger';
 
+/** A line of either log. Undefined is what stands as `-`. */
 export interface CommandLogLine {
   /** `2004-05-23 16:32:06`, when it happened. */
   time: string;

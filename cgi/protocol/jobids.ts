@@ -1,6 +1,7 @@
 // Job ids as this server issues them: `<ServerId>_<epoch seconds>_<sequence>` (docs/protocol.md, section 5). A CGI's
 // sequence is its pid, as the original's; a process that serves many requests counts on from there.
 
+/** The parts of a job id. */
 export interface JobId {
   serverId: string;
   /** Seconds since 1970-01-01 UTC. */

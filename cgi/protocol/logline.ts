@@ -1,6 +1,7 @@
 // The one line a request leaves in nph-webjob.log (docs/protocol.md, section 6): fields with one space between them, a
 // `-` for an empty one, then `--` and a message. Nothing a client sends may break a line or forge one.
 
+/** A line of nph-webjob.log. Undefined is what stands as `-`. */
 export interface LogLine {
   /** `2004-05-23 16:32:06`, when the request was done. */
   time: string;
@@ -51,7 +52,9 @@ export function parseLogLine(text: string): LogLine {
     fields.push(field === '-' ? undefined : field);
   }
   const message = text.slice(at + 3);
-  if (!TIME.test(text) || text.slice(at, at + 3) !== '-- ' || /[\n\r\u2028\u2029]/.test(message))
+  const hyphens = text.slice(at, at + 3);
+  // The original leaves the blank away when it has no message.
+  if (!TIME.test(text) || !(hyphens === '-- ' || hyphens === '--') || /[\n\r\u2028\u2029]/.test(message))
     throw new SyntaxError('not a line of nph-webjob.log');
   const [jobId, remoteUser, remoteAddress, method, clientId, fileName, received, sent, seconds, status] = fields;
   return {

@@ -2,8 +2,10 @@
 // The whole query is decoded first and then matched as a whole; nothing is ever looked up by name in a half-parsed one.
 import { isFileName, NAME_PATTERNS } from './names.ts';
 
+/** A link test is read and thrown away; a snapshot is stored. */
 export type RunType = 'snapshot' | 'linktest';
 
+/** The decoded fields of a GET. */
 export interface GetQuery {
   version: string;
   system: string;
@@ -11,6 +13,7 @@ export interface GetQuery {
   fileName: string;
 }
 
+/** The decoded fields of a PUT. */
 export interface PutQuery extends GetQuery {
   runType: RunType;
   /** Bytes of each stream. May exceed Number.MAX_SAFE_INTEGER (20 digits pass); such a sum never equals a length. */

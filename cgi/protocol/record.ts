@@ -2,6 +2,7 @@
 // LF. Fields of our own may follow the 22, never come between them.
 import { formatTime } from './time.ts';
 
+/** The fields of the article, in its order. */
 export const RECORD_FIELDS = [
   'Version',
   'Hostname',
@@ -29,6 +30,7 @@ export const RECORD_FIELDS = [
 
 export type RecordField = (typeof RECORD_FIELDS)[number];
 
+/** A record, with the values as they stand. */
 export interface RunRecord {
   fields: Record<RecordField, string>;
   /** Fields of ours that follow the 22, in order. */
