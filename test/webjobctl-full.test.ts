@@ -88,6 +88,21 @@ describe('webjobctl', () => {
     }
   });
 
+  it('shows the first of the lines that are none of a log', async () => {
+    const base = join(ground.root, 'odd');
+    mkdirSync(join(base, 'logfiles'), { recursive: true });
+    mkdirSync(join(base, 'incoming'));
+    writeFileSync(join(base, 'logfiles', 'nph-webjob.log'), `\x1b[2J ${'x'.repeat(200)}\n\n2026-99-99 10:00:00 a\n`);
+    writeFileSync(join(ground.root, 'odd.cfg'), `BaseDirectory=${base}\n`);
+    const { code, stderr } = await runWebjobctl(['-c', join(ground.root, 'odd.cfg'), 'jobs']);
+    const shown = `nph-webjob.log: \\x1b[2J ${'x'.repeat(75)}...`;
+    assert.equal(
+      stderr,
+      `webjobctl: warning: lines that are none of a log were passed over: 3, the first in ${shown}\n`,
+    );
+    assert.equal(code, 1);
+  });
+
   it('says what it may not look at, and ends as no finding does', { skip: !webUser && 'not root' }, async () => {
     mkdirSync(disk);
     makeSite();

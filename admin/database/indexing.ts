@@ -31,6 +31,7 @@ export function indexCommand(): Command {
     .option('--database <file>', 'another file, which they do not look at')
     .option('--max-text <size>', 'so much of a stream is indexed; search reads the rest itself', parseSize, 262_144)
     .option('--rebuild', 'make it anew')
+    .helpOption('-h, --help', 'print this help')
     .addHelpText('after', EXPLANATION)
     .action(async (options: Options, command: Command) => index(openSite(command), options, globalOptions(command)));
 }
