@@ -156,6 +156,34 @@ describe('webjobctl verify', () => {
     assert.deepEqual(found(), ['unrecorded slipped']);
   });
 
+  it('misses a group that was packed, came back, and then went', async () => {
+    const files = (name: string): string[] =>
+      ['out', 'err', 'env', 'rdy'].map((extension) => at(`${name}.${extension}`));
+    for (const name of ['stays', 'goes']) {
+      plant(name);
+      age(files(name), 3 * 86_400);
+    }
+    const run = async (...args: string[]): Promise<string> => {
+      const { code, stdout, stderr } = await runWebjobctl(['--json', '--config', site.propertiesFile, ...args]);
+      assert.equal(code, 0, stderr);
+      return stdout;
+    };
+    for (let time = 0; time < 2; time++) {
+      const [packed] = parseLines<{ pack: string; groups: number }>(await run('pack', '--older-than', '1d'));
+      assert.equal(packed?.groups, 2);
+      assert.deepEqual((await verify()).findings, []);
+      await run('unpack', packed.pack);
+      assert.deepEqual((await verify()).findings, []);
+    }
+    for (const path of files('goes')) rmSync(path);
+    assert.deepEqual((await verify()).findings, ['group-missing goes']);
+    plant('goes');
+    rmSync(at('goes.rdy'));
+    for (const path of files('goes').slice(0, 3)) rmSync(path);
+    appendCustody(custodyOf(site, 'webjobctl'), { time: new Date(), event: 'prune', names: ['goes'] });
+    assert.deepEqual((await verify()).findings, []);
+  });
+
   it('finds what does not belong there, and who may write to it', async () => {
     plant('well');
     plant('deep/down');
