@@ -24,6 +24,17 @@ interface Book {
   places: Map<string, number>;
 }
 
+/** A pack as it was made. */
+export interface PackRecord {
+  name: string;
+  archiveSha256: string;
+  manifestSha256: string;
+  /** Where the records begin that name its groups, for when it is unpacked. */
+  records: number[];
+}
+
+const PACK_NAME = /^\d{4}-\d\d-\d\d(?:\.\d+)?$/;
+
 /** A group that left the locker, or came back into it. */
 interface Move {
   name: string;
@@ -45,8 +56,8 @@ export class CustodyRecords {
   readonly #books: Book[];
   readonly #faults: Finding[] = [];
   #moves: Move[] = [];
-  /** Where the records lie that say what is in a pack, by its name and digest: for what is unpacked. */
-  readonly #packs = new Map<string, number[]>();
+  /** Packs that ought to be there, by file, name and digest. */
+  readonly #packs = new Map<string, PackRecord>();
   /** Since when a server records: its first record, or a file that waits for one. */
   #since = Number.POSITIVE_INFINITY;
 
@@ -114,6 +125,11 @@ export class CustodyRecords {
     }
   }
 
+  /** Packs that ought to be there. */
+  packs(): PackRecord[] {
+    return [...this.#packs.values()];
+  }
+
   close(): void {
     for (const { fd } of this.#books) closeSync(fd);
   }
@@ -132,10 +148,16 @@ export class CustodyRecords {
       for (const name of names.filter(isName)) this.#moves.push({ name, isBack, places, from: link.from, time });
     };
     if (DEPARTURES.includes(String(facts.event))) add(facts.names, false);
-    const pack = `${file} ${facts.pack} ${facts.archiveSha256}`;
-    if (facts.event === 'pack') this.#packs.set(pack, [...(this.#packs.get(pack) ?? []), link.from]);
-    // Its record does not repeat the names.
-    if (facts.event === 'unpack') for (const from of this.#packs.get(pack) ?? []) add(readFacts(fd, from)?.names, true);
+    const id = `${file} ${facts.pack} ${facts.archiveSha256}`;
+    const pack = this.#packs.get(id);
+    if (facts.event === 'pack' && PACK_NAME.test(String(facts.pack))) {
+      const [archiveSha256, manifestSha256] = [String(facts.archiveSha256), String(facts.manifestSha256)];
+      if (pack) pack.records.push(link.from);
+      else this.#packs.set(id, { name: String(facts.pack), archiveSha256, manifestSha256, records: [link.from] });
+    }
+    // The record does not repeat the names.
+    if (facts.event === 'unpack') for (const from of pack?.records ?? []) add(readFacts(fd, from)?.names, true);
+    if (facts.event === 'unpack' || facts.event === 'prune-pack') this.#packs.delete(id);
   }
 
   /** Groups that left and came back, once every book is read: another server may have deposited what this one pruned. */
