@@ -6,6 +6,7 @@ import { basename, dirname, join } from 'node:path';
 import { removeDeadLock } from 'webjob-locker';
 import { openNew, writeAll } from 'webjob-locker/durable';
 import { Failure } from './failure.ts';
+import { errorCode } from './files.ts';
 
 const WAIT_MS = 20_000;
 const LOOK_MS = 20;
@@ -55,12 +56,7 @@ export interface Locks {
  */
 export function openLocks(source: string): Locks {
   rmSync(source, { force: true });
-  const fd = openNew(source);
-  try {
-    writeAll(fd, Buffer.from(holderLine()));
-  } finally {
-    closeSync(fd);
-  }
+  writeHolder(source);
   const { ino } = lstatSync(source);
   const held: string[] = [];
   return {
@@ -81,6 +77,21 @@ export function openLocks(source: string): Locks {
       rmSync(source, { force: true });
     },
   };
+}
+
+/** Throws Failure `failed`, and then it is not there. */
+function writeHolder(path: string): void {
+  try {
+    const fd = openNew(path);
+    try {
+      writeAll(fd, Buffer.from(holderLine()));
+    } finally {
+      closeSync(fd);
+    }
+  } catch (error) {
+    rmSync(path, { force: true });
+    throw new Failure('failed', `${path} cannot be written: ${errorCode(error)}`, undefined, { cause: error });
+  }
 }
 
 /** The line of this process. */

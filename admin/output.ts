@@ -13,10 +13,16 @@ export function paint(text: string, colour: keyof typeof COLOURS, isColoured = h
 
 /** Text of a client as a terminal may see it: lines and tabs stay, every other control character becomes `\xhh`. */
 export function safeText(text: string): string {
-  return text.replace(/[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]/g, (c) => {
-    const code = c.charCodeAt(0);
-    return code > 0xff ? `\\u${code.toString(16).padStart(4, '0')}` : `\\x${code.toString(16).padStart(2, '0')}`;
-  });
+  return text.replace(HIDDEN_CHARACTERS, (run) => Array.from(run, writeOut).join(''));
+}
+
+/** What a terminal or a reader would obey and not see, lines and tabs aside: control characters, and those that turn the direction of text. */
+export const HIDDEN_CHARACTERS = /[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]+/g;
+
+/** `\x1b` */
+export function writeOut(character: string): string {
+  const code = character.charCodeAt(0);
+  return code > 0xff ? `\\u${code.toString(16).padStart(4, '0')}` : `\\x${code.toString(16).padStart(2, '0')}`;
 }
 
 /** One line of it: line ends and tabs are written out too. */

@@ -48,6 +48,7 @@ export function reportCommand(): Command {
         .argParser(parseDuration)
         .default(parseDuration('2d'), '2d'),
     )
+    .helpOption('-h, --help', 'print this help')
     .addHelpText('after', EXPLANATION)
     .action(async (_, command: Command) => await run(command));
 }

@@ -1,6 +1,6 @@
 // The files of apache/ and conf/ as they are shipped: scripts/build.ts puts their texts here, so that dist/webjobctl needs nothing beside
 // it but the script that it installs.
-import { existsSync, realpathSync } from 'node:fs';
+import { existsSync, realpathSync, statSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import { Failure } from './failure.ts';
 
@@ -23,8 +23,9 @@ export function shippedText(file: ShippedFile): string {
 /** nph-webjob.cgi: the file given, or the one beside dist/webjobctl. Throws Failure `failed`. */
 export function findScript(given: string | undefined): string {
   if (given !== undefined) {
-    if (existsSync(given)) return resolve(given);
-    throw new Failure('failed', `--cgi: there is no ${given}`);
+    if (!existsSync(given)) throw new Failure('failed', `--cgi: there is no ${given}`);
+    if (!statSync(given).isFile()) throw new Failure('failed', `--cgi: ${given} is no file`);
+    return resolve(given);
   }
   const folder = dirname(realpathSync(process.argv[1] ?? '.'));
   const places = [join(folder, 'nph-webjob.cgi'), join(folder, '..', 'dist', 'nph-webjob.cgi')];

@@ -291,6 +291,8 @@ describe('the log line', () => {
       ARTICLE_LINE.replace(' 19 ', ' 1e3 '),
       ARTICLE_LINE.replace('2004-05-23 ', ''),
       ARTICLE_LINE.replace('2004-05-23', 'yesterday'),
+      ...['2004-13-23', '2004-00-23', '2004-05-32', '2004-05-00'].map((day) => ARTICLE_LINE.replace('2004-05-23', day)),
+      ...['24:00:00', '16:60:06', '16:32:60'].map((hour) => ARTICLE_LINE.replace('16:32:06', hour)),
       ` ${ARTICLE_LINE}`,
       `${ARTICLE_LINE}\n`,
       `${ARTICLE_LINE}\n${ARTICLE_LINE}`,

@@ -102,7 +102,7 @@ describe('a report', () => {
     const wrong = listPages().filter((name) => read(name).includes('differs from the record'));
     assert.equal(wrong.length, 3);
     for (const name of wrong) assert.match(read(name), /does not verify/);
-    assert.match(read('index.html'), /<dt>do not verify<\/dt><dd>3<\/dd>/);
+    assert.match(read('index.html'), /<dt>do not verify<\/dt><dd class="bad">3<\/dd>/);
     assert.match(read('index.html'), /The custody record is whole, \d+ entries/);
     const broken = read(findPage(ids.incomplete, 'arrived'));
     assert.match(broken, /it has no \.rdy file/);
@@ -161,6 +161,28 @@ for (const { colorScheme, width, ground } of [
     await view.close();
   });
 }
+
+/** What of a table has to be scrolled to, and how high its highest row is. */
+const MEASURE = `(() => {
+  const box = document.querySelector('#rows').closest('.scroll');
+  const rows = [...document.querySelectorAll('#rows tbody tr')];
+  return { hidden: box.scrollWidth - box.clientWidth, highest: Math.max(...rows.map((row) => row.offsetHeight)) };
+})()`;
+
+it('keeps a job to a line, with all its columns in sight, whatever long names the others have', async () => {
+  const names = `${'l'.repeat(64)} 127.0.0.1 GET ${'l'.repeat(64)} ${'c'.repeat(200)}`;
+  appendFileSync(its.site.logFile, `2026-11-24 01:02:04 long_1 ${names} 0 0 0 404 -- Not Found\n`);
+  const other = `${report}-long`;
+  const ran = await its.webjobctl('report', '--html', other, '--since', '2000-01-01');
+  assert.equal(ran.exitCode, 0, ran.stderr);
+  const view = await openView(browser, { viewport: { width: 1280, height: 800 } });
+  await view.page.goto(pathToFileURL(join(other, 'jobs.html')).href);
+  assert.ok(await view.page.getByText('c'.repeat(200)).isVisible());
+  const { hidden, highest } = await view.page.evaluate<{ hidden: number; highest: number }>(MEASURE);
+  assert.equal(hidden, 0);
+  assert.ok(highest < 50, `a row of ${highest} pixels`);
+  await view.close();
+});
 
 it('is looked at by checks that see what is wrong', async () => {
   const view = await openView(browser);

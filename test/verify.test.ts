@@ -22,7 +22,7 @@ import { type Scope, verifySite } from '../admin/verify/locker.ts';
 import { appendCustody } from '../cgi/locker/index.ts';
 import { configure, makeSite, type Site } from '../scripts/site.ts';
 import { runBare } from './bare.ts';
-import { custodyOf } from './custody-record.ts';
+import { custodyOf, readRecords } from './custody-record.ts';
 import { startCommandSite } from './hooks-site.ts';
 import { age, bareOptions, makeUpload, rawPut, statusOf } from './locker-upload.ts';
 import { parseLines, runWebjobctl } from './operator.ts';
@@ -154,6 +154,70 @@ describe('webjobctl verify', () => {
     assert.deepEqual(found(), ['group-missing theirs', 'unrecorded slipped']);
     appendCustody(custodyOf(site), { time: new Date(), event: 'prune', names: ['theirs', '../../etc/passwd', 7] });
     assert.deepEqual(found(), ['unrecorded slipped']);
+  });
+
+  it('misses a group that was packed, came back, and then went', async () => {
+    const files = (name: string): string[] =>
+      ['out', 'err', 'env', 'rdy'].map((extension) => at(`${name}.${extension}`));
+    for (const name of ['stays', 'goes']) {
+      plant(name);
+      age(files(name), 3 * 86_400);
+    }
+    const run = async (...args: string[]): Promise<string> => {
+      const { code, stdout, stderr } = await runWebjobctl(['--json', '--config', site.propertiesFile, ...args]);
+      assert.equal(code, 0, stderr);
+      return stdout;
+    };
+    for (let time = 0; time < 2; time++) {
+      const [packed] = parseLines<{ pack: string; groups: number }>(await run('pack', '--older-than', '1d'));
+      assert.equal(packed?.groups, 2);
+      assert.deepEqual((await verify()).findings, []);
+      await run('unpack', packed.pack);
+      assert.deepEqual((await verify()).findings, []);
+    }
+    for (const path of files('goes')) rmSync(path);
+    assert.deepEqual((await verify()).findings, ['group-missing goes']);
+    plant('goes');
+    rmSync(at('goes.rdy'));
+    for (const path of files('goes').slice(0, 3)) rmSync(path);
+    appendCustody(custodyOf(site, 'webjobctl'), { time: new Date(), event: 'prune', names: ['goes'] });
+    assert.deepEqual((await verify()).findings, []);
+  });
+
+  it('finds packs that are gone, or not what they were', async () => {
+    const files = ['out', 'err', 'env', 'rdy'].map((extension) => at(`one.${extension}`));
+    plant('one');
+    age(files, 3 * 86_400);
+    const [packed] = parseLines<{ pack: string }>(
+      (await runWebjobctl(['--json', '--config', site.propertiesFile, 'pack', '--older-than', '1d'])).stdout,
+    );
+    const name = packed?.pack ?? '';
+    const [archive, manifest] = ['tar.gz', 'jsonl'].map((ending) => join(site.base, 'packed', `${name}.${ending}`));
+    assert.ok(archive && manifest);
+    const whole = readFileSync(archive);
+    whole.writeUInt8(whole.readUInt8(60) ^ 1, 60);
+    writeFileSync(archive, whole);
+    const changed = [`pack-changed ${name}.tar.gz`];
+    assert.deepEqual((await verify()).findings, changed);
+    assert.deepEqual((await verify('--since', '1h')).findings, changed);
+    assert.deepEqual((await verify('--since', '2100-01-01')).findings, []);
+    assert.deepEqual((await verify('--custody')).findings, []);
+    rmSync(archive);
+    const gone = [`pack-missing ${name}.tar.gz`];
+    for (const args of [[], ['--since', '2100-01-01'], ['--custody']])
+      assert.deepEqual((await verify(...args)).findings, gone);
+    rmSync(manifest);
+    const all = [`pack-missing ${name}.jsonl`, ...gone];
+    assert.deepEqual((await verify()).findings, all);
+    const digest = readRecords(custodyOf(site, 'webjobctl')).map(({ archiveSha256 }) => archiveSha256)[0];
+    appendCustody(custodyOf(site, 'webjobctl'), {
+      ...{ time: new Date(), event: 'prune-pack', pack: name, archiveSha256: 'of another' },
+    });
+    assert.deepEqual((await verify()).findings, all);
+    appendCustody(custodyOf(site, 'webjobctl'), {
+      ...{ time: new Date(), event: 'prune-pack', pack: name, archiveSha256: digest },
+    });
+    assert.deepEqual((await verify()).findings, []);
   });
 
   it('finds what does not belong there, and who may write to it', async () => {

@@ -160,8 +160,14 @@ describe('webjobctl show', () => {
     const jobId = await its.run({
       clientId: 'client1',
       fileName: 'host.sh',
-      out: `${'text '.repeat(50)}\n\x1b]0;owned\x07\x9b2J\n`,
+      out: `${'text '.repeat(50)}\n\x1b]0;owned\x07\x9b2J\n\xd8\x9c\xe2\x80\xae\n`,
     });
+    // A pipe may end at a terminal, as that of head does.
+    for (const command of ['show', 'diff']) {
+      const { text } = await webjobctl(command, jobId);
+      assert.match(text, /\\x1b\]0;owned\\x07/, command);
+      assert.match(text, /\\u061c\\u202e/, command);
+    }
     for (const args of [
       ['show', ids.killed, '--all'],
       ['show', jobId],

@@ -160,6 +160,7 @@ describe('webjobctl pack and what is not as it should be', () => {
     assert.match(stderr, /the name is taken, and so the pack stays: 1 groups/);
     assert.equal(readFileSync(join(locker.site.incoming, `${second}.out`), 'utf8'), 'another\n');
     assert.ok(packed(locker).includes(`${dayOf(40)}.2.tar.gz`));
+    assert.ok(!readdirSync(locker.site.incoming).some((file) => file.endsWith('.unpack')));
   });
 
   it('tells of a damaged archive and a manifest that is cut off', async () => {
@@ -168,7 +169,26 @@ describe('webjobctl pack and what is not as it should be', () => {
     writeSync(openSync(`${base}.tar.gz`, 'r+'), Buffer.from([(archive[60] ?? 0) ^ 1]), 0, 1, 60);
     const damaged = await locker.webjobctl('unpack', dayOf(40));
     assert.equal(damaged.exitCode, 4);
-    assert.match(damaged.stderr, /\.tar\.gz: /);
+    assert.match(damaged.stderr, /\.tar\.gz: damaged, /);
+    // Nor does one that is cut off in the middle of a group leave half a stream behind.
+    const lies = (): string[] => readdirSync(locker.site.incoming).sort();
+    const before = lies();
+    const last =
+      readFileSync(`${base}.jsonl`, 'utf8')
+        .match(/"offset":\d+,"length":\d+/g)
+        ?.at(-1) ?? '';
+    const [offset = 0, length = 0] = last.match(/\d+/g)?.map(Number) ?? [];
+    for (let end = offset + 1; end < offset + length / 2; end += 16) {
+      writeFileSync(`${base}.tar.gz`, archive.subarray(0, end));
+      const { exitCode, stderr } = await locker.webjobctl('unpack', dayOf(40));
+      assert.match(`${exitCode} ${stderr}`, /^4 [\s\S]*\.tar\.gz: damaged, /);
+      assert.doesNotMatch(stderr, /\n +at /);
+      assert.deepEqual(
+        lies().filter((file) => file.endsWith('.unpack')),
+        [],
+      );
+    }
+    for (const file of lies()) if (!before.includes(file)) rmSync(join(locker.site.incoming, file));
     writeFileSync(`${base}.tar.gz`, archive);
     const manifest = readFileSync(`${base}.jsonl`, 'utf8');
     writeFileSync(`${base}.jsonl`, manifest.replace(/[^\n]*\n$/, ''));

@@ -170,6 +170,36 @@ describe('webjobctl and packed uploads', () => {
     assert.equal((await webjobctl('search', 'needle', '--since', '6d', '--client', 'client*')).exitCode, 0);
   });
 
+  it('search passes over what is damaged, finds the rest, and says so', async () => {
+    const folder = join(site.base, 'packed');
+    const names = readdirSync(folder);
+    const [archive, manifest] = ['.tar.gz', '.jsonl'].map((end) =>
+      join(folder, names.find((name) => name.endsWith(end)) ?? ''),
+    );
+    assert.ok(archive && manifest);
+    const [bytes, lines] = [readFileSync(archive), readFileSync(manifest, 'utf8')];
+    const [, offset] = new RegExp(`^.*"jobId":"${good}".*"offset":(\\d+)`, 'm').exec(lines) ?? [];
+    try {
+      writeFileSync(archive, Buffer.from(bytes).fill(0xff, Number(offset) + 12, Number(offset) + 60));
+      const damaged = await webjobctl('search', 'needle');
+      assert.equal(damaged.text, `client1 host.sh ${failed} err:1: a needle\n`);
+      assert.match(
+        damaged.stderr,
+        /^webjobctl: warning: passed over: .*\.tar\.gz: damaged, .*\nwebjobctl: error: what was/,
+      );
+      assert.equal(damaged.exitCode, 4);
+      writeFileSync(archive, bytes);
+      writeFileSync(manifest, 'garbage\n');
+      const garbled = await webjobctl('search', 'after');
+      assert.match(garbled.text, new RegExp(`^client1 host\\.sh ${young} out:2: after\n$`));
+      assert.match(garbled.stderr, /^webjobctl: warning: passed over: .*\.jsonl: /);
+      assert.equal(garbled.exitCode, 4);
+    } finally {
+      writeFileSync(archive, bytes);
+      writeFileSync(manifest, lines);
+    }
+  });
+
   it('finds them when the lines of the log are gone', async () => {
     const log = readFileSync(site.logFile, 'latin1');
     writeFileSync(

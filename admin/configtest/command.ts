@@ -45,18 +45,21 @@ Exit codes:
   4  webjob.conf, or a program that was asked, cannot be used`;
 
 export function configtestCommand(): Command {
-  return new Command('configtest')
-    .description('check the whole site: settings, folders, script, httpd, certificates')
-    .option('--httpd <program>', 'httpd or apachectl to ask (else the one that is found)')
-    .option('--httpd-conf <file>', 'the configuration that httpd reads')
-    .option('--web-user <name>', 'who httpd runs scripts as (else as httpd says, or the usual one)')
-    .option('--probe <url>', 'ask the server itself (with --as)')
-    .option('--as <webjob.conf>', 'the client that asks')
-    .addHelpText('after', EXPLANATION)
-    .action(async (options: Options, command: Command) => {
-      const { json } = globalOptions(command);
-      report(await testSite(command, options), json === true);
-    });
+  return (
+    new Command('configtest')
+      .description('check the whole site: settings, folders, script, httpd, certificates')
+      .option('--httpd <program>', 'httpd or apachectl to ask (else the one that is found)')
+      // httpd would look for a relative one below its ServerRoot.
+      .option('--httpd-conf <file>', 'the configuration that httpd reads', (file: string) => resolve(file))
+      .option('--web-user <name>', 'who httpd runs scripts as (else as httpd says, or the usual one)')
+      .option('--probe <url>', 'ask the server itself (with --as)')
+      .option('--as <webjob.conf>', 'the client that asks')
+      .addHelpText('after', EXPLANATION)
+      .action(async (options: Options, command: Command) => {
+        const { json } = globalOptions(command);
+        report(await testSite(command, options), json === true);
+      })
+  );
 }
 
 async function testSite(command: Command, options: Options): Promise<Finding[]> {

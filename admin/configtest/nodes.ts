@@ -3,6 +3,7 @@ import { closeSync, fstatSync, openSync, readdirSync, readSync } from 'node:fs';
 import { join } from 'node:path';
 import { findJobIdParts, parseLogLine } from 'webjob-protocol';
 import type { ServerSettings } from '../../cgi/controls.ts';
+import { WRITER } from '../keep/custody.ts';
 import { askProgram } from '../programs.ts';
 import { error, type Finding, note, warning } from './finding.ts';
 
@@ -71,10 +72,12 @@ function readTail(path: string): string[] {
   }
 }
 
-/** Every server keeps a custody record under its own id. */
+/** Every server keeps a custody record under its own id, and so does webjobctl, which is none. */
 function readNodes({ logfilesDirectory }: ServerSettings): string[] {
   try {
-    return readdirSync(logfilesDirectory).flatMap((name) => /^nph-webjob-custody\.(.+)\.jsonl$/.exec(name)?.[1] ?? []);
+    return readdirSync(logfilesDirectory)
+      .flatMap((name) => /^nph-webjob-custody\.(.+)\.jsonl$/.exec(name)?.[1] ?? [])
+      .filter((id) => id !== WRITER);
   } catch {
     return [];
   }

@@ -18,6 +18,8 @@ import { errorCode } from '../files.ts';
 import { error, type Finding, note, warning } from './finding.ts';
 
 const TIME_LIMIT_MS = 30_000;
+/** Where this is found, no other question is asked: it would only be found again. */
+const UNREACHABLE = 'it cannot be reached';
 const SKEW_MS = 60_000;
 const FILE_NAME = 'webjobctl-probe';
 const NAMES = { version: 'webjob probe', system: 'webjobctl', fileName: FILE_NAME };
@@ -41,8 +43,10 @@ export async function probe(url: string, conf: string): Promise<Finding[]> {
   const target = URL.parse(url);
   if (!target || !/^https?:$/.test(target.protocol)) throw new Failure('usage', '--probe is no http or https URL');
   if (target.pathname === '/') target.pathname = '/webjob/nph-webjob.cgi';
+  const stranger = await probeStranger(target, caller);
+  if (stranger.some(({ what }) => what.startsWith(UNREACHABLE))) return stranger;
   return [
-    ...(await probeStranger(target, caller)),
+    ...stranger,
     ...(await probePut(target, caller, 'linktest')),
     ...(await probeGet(target, caller)),
     ...(await probePut(target, caller, 'snapshot')),
@@ -58,7 +62,7 @@ async function probeStranger(url: URL, caller: Caller): Promise<Finding[]> {
     // A server that wants a certificate ends the handshake.
     if (/alert|certificate required|socket hang up|ECONNRESET|EPIPE/i.test(`${answer.message} ${errorCode(answer)}`))
       return [];
-    return [error(`it cannot be reached: ${answer.message}`, url.href, 'is httpd up, and the URL right?')];
+    return [error(`${UNREACHABLE}: ${answer.message}`, url.href, 'is httpd up, and the URL right?')];
   }
   const skew = answer.date === undefined ? 0 : Math.abs(Date.now() - new Date(answer.date).getTime());
   const clock =

@@ -39,6 +39,7 @@ export function exportCommand(): Command {
     .option('--until <time>', 'not younger, likewise', parseInstant)
     .option('--client <glob>', 'of these clients: * is any text, ? any character')
     .option('--command <glob>', 'of these commands, likewise')
+    .helpOption('-h, --help', 'print this help')
     .addHelpText('after', EXPLANATION)
     .action(async (options: Options, command: Command) =>
       exportJobs(openSite(command), options, pickFormat(options, globalOptions(command).json)),

@@ -1,8 +1,9 @@
 // What an index was made of: the log's files and the locker's folders at that moment. It is fresh while they are the same; looking costs a
 // stat for each of them.
-import { lstatSync, opendirSync, readdirSync } from 'node:fs';
+import { lstatSync, readdirSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { openFolder } from 'webjob-locker';
 import { LOG } from '../history/log-files.ts';
 import { listPacks } from '../packs/packs.ts';
 import type { Site } from '../site.ts';
@@ -67,7 +68,7 @@ function stampFile(path: string): string[] {
 function* findFolders(locker: string, path: string): Generator<string> {
   yield path;
   const children: string[] = [];
-  const folder = opendirSync(join(locker, path), { bufferSize: 1024 });
+  const folder = openFolder(join(locker, path));
   try {
     for (let entry = folder.readSync(); entry; entry = folder.readSync())
       if (entry.isDirectory()) children.push(join(path, entry.name));

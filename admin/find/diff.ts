@@ -24,7 +24,7 @@ interface Options {
 
 const EXPLANATION = `
 The baseline comes first: with two job ids that of the first, else the latest earlier upload of the same client and
-command. Needs the system's diff.
+command. Control characters are written out, as \\x1b. Needs the system's diff.
 
 Examples:
   webjobctl diff server_1_1085355126_00723 --previous
@@ -70,7 +70,7 @@ async function diff(
     const text = await compare(streams, [label(from, name), label(to, name)]);
     const differs = text.length > 0;
     if (differs) process.exitCode = EXIT_CODES.findings;
-    if (output) await output.write(process.stdout.isTTY ? colour(safeText(text.toString())) : text);
+    if (output) await output.write(colour(safeText(text.toString())));
     else printJson({ from: from.job.jobId, to: to.job.jobId, stream: name, differs, diff: text.toString() });
   }
   await output?.end();

@@ -10,8 +10,8 @@ import { compileGlob } from '../history/jobs.ts';
 import { compileNames, readNameFacts } from '../history/names.ts';
 import { findStreams, packedStreams, type Stored } from '../history/streams.ts';
 import { readJobId } from '../history/uploads.ts';
-import { paint, printJson, printLine, safeLine, startProgress } from '../output.ts';
-import { listPacks, readGroups } from '../packs/packs.ts';
+import { paint, printJson, printLine, safeLine, startProgress, warn } from '../output.ts';
+import { listPacks, type Pack, readGroups } from '../packs/packs.ts';
 import { globalOptions, openSites, type Site } from '../site.ts';
 import { drained } from './drained.ts';
 import { siteJson } from './job-json.ts';
@@ -43,7 +43,7 @@ Exit codes:
   1  not found
   2  wrong command line
   3  nph-webjob.cfg cannot be used
-  4  the locker cannot be read`;
+  4  the locker, or a part of a pack, cannot be read`;
 
 export function searchCommand(): Command {
   return new Command('search')
@@ -78,19 +78,28 @@ async function search(sites: readonly Site[], text: string, options: Options, is
   const matches = makeMatcher(text);
   const progress = startProgress('groups searched');
   let count = 0;
-  for await (const { site, name, facts, jobId, stored } of pickAll(sites, text, options)) {
+  const gaps = new Set<string>();
+  const passOver: PassOver = (error) => {
+    if (!(error instanceof Failure)) throw error;
+    if (!gaps.has(error.message)) warn(`passed over: ${error.message}`);
+    gaps.add(error.message);
+  };
+  for await (const { site, name, facts, jobId, stored } of pickAll(sites, text, options, passOver)) {
     if (count === 0) progress.advance();
-    for await (const { stream, hit } of searchStreams(stored(), options.in ?? STREAMS, matches)) {
+    for await (const { stream, hit } of searchStreams(stored(), options.in ?? STREAMS, matches, passOver)) {
       if (count++ === 0) progress.end();
       printHit({ ...{ ...facts, site, jobId: jobId(), group: name, stream }, ...hit }, isJson);
       await drained();
       if (count === options.limit) return;
     }
   }
-  if (count > 0) return;
-  progress.end();
-  process.exitCode = EXIT_CODES.findings;
+  if (count === 0) progress.end();
+  if (gaps.size > 0) throw new Failure('failed', 'what was passed over was not searched', 'webjobctl verify');
+  if (count === 0) process.exitCode = EXIT_CODES.findings;
 }
+
+/** One damaged pack must not hide what the others hold. Throws what is no Failure. */
+type PassOver = (error: unknown) => void;
 
 function makeMatcher(text: string): (line: string) => boolean {
   if (text === '') throw new Failure('usage', 'the text is empty');
@@ -102,26 +111,35 @@ function makeMatcher(text: string): (line: string) => boolean {
 }
 
 /** The groups that the options ask for, site by site. */
-async function* pickAll(sites: readonly Site[], text: string, options: Options): AsyncGenerator<Picked> {
+async function* pickAll(
+  sites: readonly Site[],
+  text: string,
+  options: Options,
+  passOver: PassOver,
+): AsyncGenerator<Picked> {
   for (const site of sites) {
     yield* pickGroups(site, text, options);
-    yield* pickPacked(site, options);
+    for (const pack of listPacks(site.settings)) {
+      try {
+        yield* pickPacked(site, pack, options);
+      } catch (error) {
+        passOver(error);
+      }
+    }
   }
 }
 
-async function* pickPacked(site: Site, options: Options): AsyncGenerator<Picked> {
+async function* pickPacked(site: Site, pack: Pack, options: Options): AsyncGenerator<Picked> {
   const isWanted = makeFilter(options);
-  for (const pack of listPacks(site.settings)) {
-    for await (const group of readGroups(pack)) {
-      const { name, jobId, clientId, command } = group;
-      if (!isWanted({ clientId, command }, () => new Date(group.at))) continue;
-      yield {
-        ...{ site, name },
-        facts: { clientId, command },
-        jobId: () => encodeField(jobId),
-        stored: () => packedStreams(pack, group),
-      };
-    }
+  for await (const group of readGroups(pack)) {
+    const { name, jobId, clientId, command } = group;
+    if (!isWanted({ clientId, command }, () => new Date(group.at))) continue;
+    yield {
+      ...{ site, name },
+      facts: { clientId, command },
+      jobId: () => encodeField(jobId),
+      stored: () => packedStreams(pack, group),
+    };
   }
 }
 
@@ -170,11 +188,16 @@ async function* searchStreams(
   stored: Stored,
   names: readonly StreamName[],
   matches: (line: string) => boolean,
+  passOver: PassOver,
 ): AsyncGenerator<{ stream: StreamName; hit: Hit }> {
   for (const stream of names) {
     const found = stored[stream];
     if (!found || found.bytes === 0) continue;
-    for await (const hit of searchLines(found.read(), matches)) yield { stream, hit };
+    try {
+      for await (const hit of searchLines(found.read(), matches)) yield { stream, hit };
+    } catch (error) {
+      passOver(error);
+    }
   }
 }
 

@@ -25,6 +25,8 @@ const DISORDER_SECONDS = 600;
 /** An hour that is there twice, when a zone's summer time ends. */
 const REPEATED_HOUR_SECONDS = 3600;
 const BLOCK_BYTES = 256 * 1024;
+/** Of a line that is none, so much is shown. */
+const SHOWN_LENGTH = 80;
 
 /** Instants by the text of a time, in GMT and by the clock of the machine: lines come in order, several within one second. */
 const instants = { gmt: new Map<string, number>(), local: new Map<string, number>() };
@@ -46,25 +48,29 @@ export async function* readLogLines(site: Site, range: LogRange = {}): AsyncGene
 
 /**
  * The lines of a time, many at once, as each wait costs more than a line does; a few older and younger ones come with them, as the log is not
- * strictly in order. Lines that are none are passed over, and a warning at the end counts them. Throws Failure `failed`.
+ * strictly in order. Lines that are none are passed over, and a warning at the end counts them and shows the first. Throws Failure `failed`.
  */
 export async function* readLogBlocks(site: Site, range: LogRange = {}): AsyncGenerator<LogLine[]> {
   const since = range.since && shift(site, range.since, -1);
   const until = range.until && shift(site, range.until, 1);
   const files = openLogFiles(site, { since, until, follow: range.follow });
   let broken = 0;
+  let first = '';
+  let reading = '';
   const parse: Parse = (text) => {
     if (range.contains !== undefined && !text.includes(range.contains)) return undefined;
     if (since !== undefined && text.slice(0, 19) < since) return undefined;
     try {
       return parseLogLine(text);
     } catch {
-      broken++;
+      if (broken++ === 0)
+        first = `${reading}: ${text.length > SHOWN_LENGTH ? `${text.slice(0, SHOWN_LENGTH)}...` : text}`;
       return undefined;
     }
   };
   try {
     for (let file = files.shift(); file; file = files.shift()) {
+      reading = basename(file.path);
       const isLast = files.length === 0;
       const onFollow = range.follow && isLast ? (range.onFollow ?? (() => {})) : undefined;
       for await (const lines of readFile(file, parse, onFollow)) {
@@ -75,7 +81,7 @@ export async function* readLogBlocks(site: Site, range: LogRange = {}): AsyncGen
     }
   } finally {
     for (const { fd } of files) closeSync(fd);
-    if (broken > 0) warn(`passed over what is no line of a log: ${broken}`);
+    if (broken > 0) warn(`lines that are none of a log were passed over: ${broken}, the first in ${first}`);
   }
 }
 

@@ -8,7 +8,7 @@ import type { ServerSettings } from '../../cgi/controls.ts';
 import type { GroupFacts } from './removal.ts';
 
 /** Its name among the servers. */
-const WRITER = 'webjobctl';
+export const WRITER = 'webjobctl';
 
 /** What a record of `prune` or `unpack` says of each group. */
 export interface RemovedGroup {

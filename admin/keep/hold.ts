@@ -31,6 +31,8 @@ Exit codes:
 export function holdCommand(): Command {
   const hold = new Command('hold')
     .description('legal holds: what must not be removed')
+    .helpOption('-h, --help', 'print this help')
+    .helpCommand(false)
     .addHelpText('after', EXPLANATION);
   withTarget(hold.command('add').description('set a hold'))
     .requiredOption('--reason <text>', 'why')

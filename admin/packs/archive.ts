@@ -89,33 +89,38 @@ export async function* readGroup(archive: string, group: PackedGroup): AsyncGene
   const source = createReadStream(archive, { start: offset, end: offset + Math.max(1, length) - 1 });
   const gunzip = createGunzip();
   source.on('error', (error) => gunzip.destroy(error));
-  const reader = new Reader(source.pipe(gunzip));
+  const reader = new Reader(archive, source.pipe(gunzip));
   try {
     for (const extension of PACKED_EXTENSIONS) {
       const file = group.files[extension];
       const head = formatTarHead(`${name}.${extension}`, file.bytes, file.mtime / 1000);
-      if (!head.equals(await reader.take(head.length))) throw new SyntaxError(`${name}.${extension} is not there`);
+      if (!head.equals(await reader.take(head.length)))
+        throw damageOf(archive, new Error(`${name}.${extension} is not there`));
       const end = reader.position + file.bytes;
       yield { extension, file, chunks: reader.until(end) };
       for await (const _ of reader.until(end + paddingOf(file.bytes)));
     }
-  } catch (error) {
-    if (error instanceof Failure) throw error;
-    const { code, message } = error as NodeJS.ErrnoException;
-    throw new Failure('failed', `${archive}: ${code ?? message}`, undefined, { cause: error });
   } finally {
     source.destroy();
     gunzip.destroy();
   }
 }
 
-/** Takes a stream apart at byte positions. */
+function damageOf(archive: string, error: NodeJS.ErrnoException): Failure {
+  const { code, message } = error;
+  const why = code === undefined || code.startsWith('Z_') ? `damaged, ${code ?? message}` : code;
+  return new Failure('failed', `${archive}: ${why}`, undefined, { cause: error });
+}
+
+/** Takes a stream apart at byte positions. Throws Failure `failed` to whoever reads, which is not always readGroup itself. */
 class Reader {
   position = 0;
+  readonly #archive: string;
   #chunks: AsyncIterator<Buffer>;
   #rest: Buffer = Buffer.alloc(0);
 
-  constructor(stream: AsyncIterable<Buffer>) {
+  constructor(archive: string, stream: AsyncIterable<Buffer>) {
+    this.#archive = archive;
     this.#chunks = stream[Symbol.asyncIterator]();
   }
 
@@ -125,14 +130,20 @@ class Reader {
     return Buffer.concat(parts);
   }
 
-  /** What is left up to a position. Throws SyntaxError when the stream ends before. */
+  async #next(): Promise<Buffer> {
+    try {
+      const { value, done } = await this.#chunks.next();
+      if (!done) return value;
+    } catch (error) {
+      throw damageOf(this.#archive, error as Error);
+    }
+    throw damageOf(this.#archive, new Error('it ends early'));
+  }
+
+  /** What is left up to a position. */
   async *until(end: number): AsyncGenerator<Buffer> {
     while (this.position < end) {
-      if (this.#rest.length === 0) {
-        const { value, done } = await this.#chunks.next();
-        if (done) throw new SyntaxError('it ends early');
-        this.#rest = value;
-      }
+      if (this.#rest.length === 0) this.#rest = await this.#next();
       const chunk = this.#rest.subarray(0, end - this.position);
       this.#rest = this.#rest.subarray(chunk.length);
       this.position += chunk.length;

@@ -15,7 +15,7 @@ import { printJson, say, startProgress, warn } from '../output.ts';
 import { globalOptions, openSite, type Site } from '../site.ts';
 import { readGroup, type Unpacked } from './archive.ts';
 import { describePack } from './making.ts';
-import type { PackedExtension, PackedGroup } from './manifest.ts';
+import { PACKED_EXTENSIONS, type PackedExtension, type PackedGroup } from './manifest.ts';
 import { listPacks, type Pack, readEnd, readGroups } from './packs.ts';
 import { removePack } from './removing.ts';
 
@@ -50,9 +50,18 @@ async function unpack({ settings }: Site, name: string, json: true | undefined):
     const end = await readEnd(pack.manifest);
     const progress = startProgress(name, end.groups);
     const taken: string[] = [];
-    for await (const group of readGroups(pack)) {
-      if (!(await restoreGroup(settings.incomingDirectory, pack, group))) taken.push(group.name);
-      progress.advance();
+    let done = 0;
+    try {
+      for await (const group of readGroups(pack)) {
+        if (!(await restoreGroup(settings.incomingDirectory, pack, group))) taken.push(group.name);
+        done++;
+        progress.advance();
+      }
+    } catch (error) {
+      progress.end();
+      if (done > taken.length)
+        warn(`${done - taken.length} of ${end.groups} groups are back in the locker, and the pack stays`);
+      throw error;
     }
     progress.end();
     if (taken.length === 0) {
@@ -71,32 +80,40 @@ async function unpack({ settings }: Site, name: string, json: true | undefined):
 /** False when another group has the name. A kill leaves the group packed, and at most streams without `.rdy` that the next run takes. */
 async function restoreGroup(locker: string, pack: Pack, group: PackedGroup): Promise<boolean> {
   const paths = groupPaths(join(locker, group.name));
-  const folder = dirname(paths.rdy);
-  makeFolder(folder);
+  makeFolder(dirname(paths.rdy));
   const locks = openLocks(lockSource(locker));
   try {
     if (!locks.take(paths.lck)) return false;
-    const written: PackedExtension[] = [];
-    for await (const unpacked of readGroup(pack.archive, group)) {
-      const path = paths[unpacked.extension];
-      if (markOf(path) === undefined) await writeAside(path, unpacked);
-      else if ((await digestFile(path)).sha256 !== unpacked.file.sha256) return false;
-      else {
-        rmSync(asideOf(path), { force: true });
-        continue;
-      }
-      written.push(unpacked.extension);
+    try {
+      return await putBack(pack, group, paths);
+    } finally {
+      // The beginning of a stream, or what another group keeps from its name, is nothing that a locker should hold.
+      for (const extension of PACKED_EXTENSIONS) rmSync(asideOf(paths[extension]), { force: true });
     }
-    // `.rdy` is the last of them.
-    const isAnnouncing = written.includes('rdy');
-    for (const extension of written.filter((name) => name !== 'rdy')) putInPlace(paths[extension]);
-    syncFolder(folder);
-    if (isAnnouncing) putInPlace(paths.rdy);
-    syncFolder(folder);
-    return true;
   } finally {
     locks.release();
   }
+}
+
+async function putBack(pack: Pack, group: PackedGroup, paths: ReturnType<typeof groupPaths>): Promise<boolean> {
+  const folder = dirname(paths.rdy);
+  const written: PackedExtension[] = [];
+  for await (const unpacked of readGroup(pack.archive, group)) {
+    const path = paths[unpacked.extension];
+    if (markOf(path) !== undefined) {
+      if ((await digestFile(path)).sha256 !== unpacked.file.sha256) return false;
+      continue;
+    }
+    await writeAside(path, unpacked);
+    written.push(unpacked.extension);
+  }
+  // `.rdy` is the last of them.
+  const isAnnouncing = written.includes('rdy');
+  for (const extension of written.filter((name) => name !== 'rdy')) putInPlace(paths[extension]);
+  syncFolder(folder);
+  if (isAnnouncing) putInPlace(paths.rdy);
+  syncFolder(folder);
+  return true;
 }
 
 function asideOf(path: string): string {

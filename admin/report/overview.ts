@@ -46,9 +46,12 @@ export function overviewPage({ summary, scope, custody, unverified }: Overview, 
     ...{ title: 'Overview', root: '', place: 'index.html' },
     content: html`<h1>Overview</h1>
 <p class="lead">Jobs since ${formatInstant(scope.since, book)}, in ${scope.clock}.</p>
-${formatTiles(summary, [
-  ['clients silent', silent.length],
-  ['do not verify', unverified.length],
+${formatTiles(jobTiles(summary))}
+${formatTiles([
+  ['bytes received', formatBytes(summary.total.bytes)],
+  ['clients ever', summary.clients.size],
+  ['clients silent', silent.length, silent.length > 0 ? 'warn' : undefined],
+  ['do not verify', unverified.length, unverified.length > 0 ? 'bad' : undefined],
 ])}
 <h2>At a glance</h2>
 <div class="charts">${formatCharts(summary)}${formatSilent(silent, scope, book)}</div>
@@ -68,17 +71,17 @@ function describeCustody({ files, records, faults }: Custody): Markup {
   return html`<span class="state bad">The custody record is not as it was written: ${faults} ${faults === 1 ? 'fault' : 'faults'} in ${records} entries.</span>`;
 }
 
-function formatTiles({ total, states, clients }: Summary, more: [string, number][]): Markup {
-  const tiles: [string, string | number][] = [
-    ['jobs', total.jobs],
-    ...(['done', 'failed', 'refused', 'incomplete', 'got', 'orphan'] as const)
-      .filter((state) => state === 'done' || state === 'failed' || (states.get(state) ?? 0) > 0)
-      .map((state): [string, number] => [describeState(state), states.get(state) ?? 0]),
-    ['bytes received', formatBytes(total.bytes)],
-    ['clients ever', clients.size],
-    ...more,
-  ];
-  return html`<dl class="tiles">${tiles.map(([name, value]) => html`<div><dt>${name}</dt><dd>${value}</dd></div>`)}</dl>`;
+type Tile = [name: string, value: string | number, look?: 'warn' | 'bad' | undefined];
+
+function jobTiles({ total, states }: Summary): Tile[] {
+  const shown = (['done', 'failed', 'refused', 'incomplete', 'got', 'orphan'] as const).filter(
+    (state) => state === 'done' || state === 'failed' || (states.get(state) ?? 0) > 0,
+  );
+  return [['jobs', total.jobs], ...shown.map((state): Tile => [describeState(state), states.get(state) ?? 0])];
+}
+
+function formatTiles(tiles: readonly Tile[]): Markup {
+  return html`<dl class="tiles">${tiles.map(([name, value, look]) => html`<div><dt>${name}</dt><dd${look && html` class="${look}"`}>${value}</dd></div>`)}</dl>`;
 }
 
 function formatCharts({ periods, periodDays }: Summary): Markup {
@@ -176,7 +179,11 @@ export function actorPage(kind: 'client' | 'command', actor: Actor, jobs: readon
     ...{ title: actor.name, root: '../', place: isClient ? 'clients.html' : 'commands.html' },
     content: html`<h1>${actor.name}</h1>
 <p class="lead">${isClient ? 'Client' : 'Command'}, last seen ${formatInstant(actor.seenAt, book)}.</p>
-<dl class="tiles"><div><dt>jobs</dt><dd>${actor.jobs}</dd></div><div><dt>failures</dt><dd>${actor.failures}</dd></div><div><dt>bytes received</dt><dd>${formatBytes(actor.bytes)}</dd></div></dl>
+${formatTiles([
+  ['jobs', actor.jobs],
+  ['failures', actor.failures],
+  ['bytes received', formatBytes(actor.bytes)],
+])}
 <h2>Jobs</h2>
 ${jobs.length < actor.jobs ? html`<p class="note">${jobs.length} of ${actor.jobs} have a page.</p>` : undefined}
 ${jobs.length > 0 ? formatSearch('rows', 'jobs') : undefined}

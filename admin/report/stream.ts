@@ -1,5 +1,6 @@
 // What a client sent, as a page may show it: the beginning of a stream as text in which every control character is seen, or as a hex dump.
 import { isUtf8 } from 'node:buffer';
+import { HIDDEN_CHARACTERS, writeOut } from '../output.ts';
 import { html, type Markup } from './html.ts';
 
 /** Of each stream, this many bytes are shown as text, */
@@ -36,7 +37,6 @@ export function formatStream(label: string, { head, size }: StreamHead): Markup 
 <pre class="${binary ? 'dump' : 'text'}" role="region" aria-label="${label}" tabindex="0">${binary ? formatDump(shown) : formatText(shown)}</pre>`;
 }
 
-const HIDDEN_CHARACTERS = /[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]+/g;
 const HIDDEN_BYTES = /[\x00-\x08\x0b-\x1f\x7f-\xff]+/g;
 
 /** Text with what a terminal or a reader would obey written out and marked. Bytes that are no UTF-8 are written as `\xhh`. */
@@ -50,11 +50,6 @@ function formatText(bytes: Buffer): Markup {
     done = index + run.length;
   }
   return html`${parts}${text.slice(done)}`;
-}
-
-function writeOut(character: string): string {
-  const code = character.charCodeAt(0);
-  return code > 0xff ? `\\u${code.toString(16).padStart(4, '0')}` : `\\x${code.toString(16).padStart(2, '0')}`;
 }
 
 /** `00000000  68 6f 73 74 ...  |host...|` */

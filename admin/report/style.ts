@@ -41,8 +41,9 @@ p { margin: 0 0 1rem; max-width: 46rem; }
 .tiles div { display: flex; flex-direction: column-reverse; justify-content: flex-end; margin: 0 -1px -1px 0; padding: 0.9rem 1rem;
   border-right: 1px solid var(--line); border-bottom: 1px solid var(--line); }
 .tiles dt { color: var(--muted); font-size: 0.9rem; }
+.tiles + .tiles { margin-top: 0.75rem; }
 .tiles dd { margin: 0; font-size: 1.6rem; line-height: 1.2; letter-spacing: -0.02em; font-variant-numeric: tabular-nums; }
-.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); gap: 1.25rem; }
+.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 30rem), 1fr)); gap: 1.25rem; }
 .chart { margin: 0; min-width: 0; padding: 1rem 1.1rem 0.75rem; background: var(--paper); border: 1px solid var(--line); border-radius: 6px; }
 .chart figcaption { display: flex; flex-wrap: wrap; justify-content: space-between; gap: 0 1rem; font-size: 0.9rem; }
 .chart h3 { color: var(--text); }
@@ -62,6 +63,7 @@ summary { width: fit-content; color: var(--link); cursor: pointer; }
 .chart > .scroll th, .chart > .scroll td { padding-left: 0; padding-right: 0.9rem; }
 section + section { margin-top: 1.5rem; }
 section .note { margin-bottom: 0.5rem; }
+.scroll + .note { margin-top: 0.6rem; }
 .wide-cell { width: 40%; }
 .meter { display: block; width: 100%; min-width: 4rem; height: 0.55rem; margin-top: 0.45rem; }
 .scroll { overflow-x: auto; border: 1px solid var(--line); border-radius: 6px; background: var(--paper); }
@@ -73,8 +75,11 @@ th, td { padding: 0.45rem 0.9rem; text-align: left; vertical-align: top; border-
 thead th { color: var(--muted); font-weight: 500; font-size: 0.85rem; white-space: nowrap; border-top: 0; }
 tbody th { font-weight: 400; }
 .number { text-align: right; white-space: nowrap; }
-.time, .client { white-space: nowrap; }
-.job { max-width: 20rem; overflow: hidden; white-space: nowrap; text-overflow: ellipsis; }
+.time { white-space: nowrap; }
+.client, .command, .job { overflow: hidden; white-space: nowrap; text-overflow: ellipsis; }
+.client { max-width: 12rem; }
+.command { max-width: 14rem; }
+.job { max-width: 16rem; }
 .quiet { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap; }
 .name { overflow-wrap: anywhere; min-width: 8rem; }
 .hash, .path, code, pre { font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, "Liberation Mono", monospace; font-size: 0.85rem; }
@@ -105,6 +110,7 @@ pre.text { white-space: pre; }
   main { padding-top: 1.4rem; }
   h1 { font-size: 1.45rem; }
   .tiles { grid-template-columns: repeat(2, 1fr); }
+  .tiles div:last-child:nth-child(odd) { grid-column: span 2; }
   th, td { padding-left: 0.7rem; padding-right: 0.7rem; }
   .facts th { width: auto; white-space: normal; min-width: 6.5rem; }
 }
@@ -112,6 +118,7 @@ pre.text { white-space: pre; }
   :root { --ground: #fff; --paper: #fff; --code: #fff; --text: #000; --muted: #444; --line: #bbb; --link: #000; --good: #000; --bad: #000; --warn: #000; }
   nav, .skip, .search, details { display: none; }
   pre, .scroll { overflow: visible; max-height: none; }
+  .client, .command, .job { max-width: none; white-space: normal; overflow-wrap: anywhere; }
   pre.text { white-space: pre-wrap; overflow-wrap: anywhere; }
   .chart, tr { break-inside: avoid; }
 }

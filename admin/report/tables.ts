@@ -84,7 +84,7 @@ ${jobs.map((job) => formatJobRow(job, root, book))}</tbody>
 function formatJobRow(job: Job, root: string, book: Book): Markup {
   const name = job.jobId ?? 'no job id';
   const link = book.jobs.has(job) ? html`<a href="${root}${jobPath(job)}">${name}</a>` : html`${name}`;
-  return html`<tr><td class="time">${formatInstant(job.at, book)}</td><td class="client">${formatClient(job.clientId, root, book)}</td><td class="name">${formatCommand(job.command, root, book)}</td><td>${formatState(job.state)}</td><td class="time">${formatEnd(job)}</td><td class="number">${formatBytes(uploadBytes(job))}</td><th scope="row" class="job">${link}</th></tr>
+  return html`<tr><td class="time">${formatInstant(job.at, book)}</td><td class="client">${formatClient(job.clientId, root, book)}</td><td class="command">${formatCommand(job.command, root, book)}</td><td>${formatState(job.state)}</td><td class="time">${formatEnd(job)}</td><td class="number">${formatBytes(uploadBytes(job))}</td><th scope="row" class="job">${link}</th></tr>
 `;
 }
 

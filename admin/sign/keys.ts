@@ -24,6 +24,8 @@ function writeKey(path: string, pem: string | Buffer, mode: number): void {
     writeFileSync(path, pem, { mode, flag: 'wx' });
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
+    // The beginning of a key is none, and would keep the next one from its name.
+    if (code !== 'EEXIST') rmSync(path, { force: true });
     const hint = code === 'EEXIST' ? 'a key is never overwritten: choose another name' : undefined;
     throw new SignFailure('key', `${path} cannot be written: ${code}`, hint);
   }

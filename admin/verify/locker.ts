@@ -6,11 +6,14 @@ import { basename, dirname, join } from 'node:path';
 import { custodyPath, findGroup, groupPaths, isAbandoned, statGroupFile, walkLocker } from 'webjob-locker';
 import type { Finding } from './finding.ts';
 import { checkGroup, findRights, type GroupReport, type Owners, statGroup, touchedAt } from './group.ts';
+import { checkPack } from './packs.ts';
 import { CustodyRecords } from './records.ts';
 
 export interface Scope {
   incomingDirectory: string;
   logfilesDirectory: string;
+  /** Where packs are; without it none is looked at. */
+  packsDirectory?: string | undefined;
   /** The site's own, which must have a custody record; undefined with EnableCustody=N. */
   serverId?: string | undefined;
   /** Only groups in which something was written or changed since, and records since. */
@@ -67,6 +70,7 @@ function* findAll(scope: Scope, records: CustodyRecords, summary: Summary): Gene
     else if (isMeant(scope, group.name)) yield* verifyGroup(scope, records, owners, group.name, summary);
   }
   yield* findMissing(scope, records);
+  yield* checkPacks(scope, records);
   records.refresh();
   yield* records.findFaults();
 }
@@ -151,6 +155,18 @@ function lookAt(
   if (isUnrecorded && isDue)
     findings.push({ kind: 'unrecorded', place: name, detail: 'the custody record does not have it' });
   return { ...report, isOlder: isUnrecorded && !isDue };
+}
+
+/** What looks wrong counts when the pack is still on record: it may have been unpacked meanwhile. */
+function* checkPacks({ packsDirectory, contents, since, sample }: Scope, records: CustodyRecords): Generator<Finding> {
+  if (packsDirectory === undefined) return;
+  for (const pack of records.packs()) {
+    const isRead = contents && (!sample || isPicked(pack.name, sample));
+    const findings = [...checkPack(packsDirectory, pack, isRead ? since : 'unread')];
+    if (findings.length === 0) continue;
+    records.refresh();
+    if (records.packs().includes(pack)) yield* findings;
+  }
 }
 
 function* findMissing(scope: Scope, records: CustodyRecords): Generator<Finding> {

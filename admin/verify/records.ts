@@ -1,4 +1,5 @@
-// Every custody record of a site, walked and indexed: what each group was when it was deposited, and which were taken away on purpose.
+// Every custody record of a site, walked and indexed: what each group was when it was deposited, which were taken away on purpose, and which
+// of those came back.
 // Holds a name and a number for each deposit, so that millions fit.
 import { closeSync, fstatSync, openSync, readdirSync, readSync, type Stats } from 'node:fs';
 import { join } from 'node:path';
@@ -23,6 +24,27 @@ interface Book {
   places: Map<string, number>;
 }
 
+/** A pack as it was made. */
+export interface PackRecord {
+  name: string;
+  archiveSha256: string;
+  manifestSha256: string;
+  /** Where the records begin that name its groups, for when it is unpacked. */
+  records: number[];
+}
+
+const PACK_NAME = /^\d{4}-\d\d-\d\d(?:\.\d+)?$/;
+
+/** A group that left the locker, or came back into it. */
+interface Move {
+  name: string;
+  isBack: boolean;
+  /** The book that says so, where, and when. */
+  places: Book['places'];
+  from: number;
+  time: number;
+}
+
 const FILE = /^nph-webjob-custody\.[A-Za-z0-9_.-]{1,64}\.jsonl$/;
 /** What webjobctl writes tells nothing of when a server began. */
 const OPERATOR_FILE = 'nph-webjob-custody.webjobctl.jsonl';
@@ -33,7 +55,9 @@ const USUAL_RECORD_BYTES = 2048;
 export class CustodyRecords {
   readonly #books: Book[];
   readonly #faults: Finding[] = [];
-  #departures: { name: string; places: Book['places']; from: number; time: number }[] = [];
+  #moves: Move[] = [];
+  /** Packs that ought to be there, by file, name and digest. */
+  readonly #packs = new Map<string, PackRecord>();
   /** Since when a server records: its first record, or a file that waits for one. */
   #since = Number.POSITIVE_INFINITY;
 
@@ -63,7 +87,7 @@ export class CustodyRecords {
       }
       if (book.chain.size === 0) this.#since = Math.min(this.#since, book.stats.birthtimeMs);
     }
-    this.#depart();
+    this.#move();
   }
 
   /** What is wrong with the records themselves, as far as they were read. */
@@ -101,11 +125,16 @@ export class CustodyRecords {
     }
   }
 
+  /** Packs that ought to be there. */
+  packs(): PackRecord[] {
+    return [...this.#packs.values()];
+  }
+
   close(): void {
     for (const { fd } of this.#books) closeSync(fd);
   }
 
-  #take({ file, places }: Book, link: Link): void {
+  #take({ file, fd, places }: Book, link: Link): void {
     if (link.fault) this.#faults.push(describeFault(file, link));
     if (!link.record || link.fault === 'edited') return;
     const facts = JSON.parse(link.record.text) as Record<string, unknown>;
@@ -114,22 +143,35 @@ export class CustodyRecords {
     // A lock stands, with the time that the .rdy will have, before the record is written.
     const begun = Date.parse(String(facts.receivedAt ?? facts.time));
     if (file !== OPERATOR_FILE && begun < this.#since) this.#since = begun;
-    if (!DEPARTURES.includes(String(facts.event)) || !Array.isArray(facts.names)) return;
-    for (const name of facts.names.filter(isName)) this.#departures.push({ name, places, from: link.from, time });
+    const add = (names: unknown, isBack: boolean): void => {
+      if (!Array.isArray(names)) return;
+      for (const name of names.filter(isName)) this.#moves.push({ name, isBack, places, from: link.from, time });
+    };
+    if (DEPARTURES.includes(String(facts.event))) add(facts.names, false);
+    const id = `${file} ${facts.pack} ${facts.archiveSha256}`;
+    const pack = this.#packs.get(id);
+    if (facts.event === 'pack' && PACK_NAME.test(String(facts.pack))) {
+      const [archiveSha256, manifestSha256] = [String(facts.archiveSha256), String(facts.manifestSha256)];
+      if (pack) pack.records.push(link.from);
+      else this.#packs.set(id, { name: String(facts.pack), archiveSha256, manifestSha256, records: [link.from] });
+    }
+    // The record does not repeat the names.
+    if (facts.event === 'unpack') for (const from of pack?.records ?? []) add(readFacts(fd, from)?.names, true);
+    if (facts.event === 'unpack' || facts.event === 'prune-pack') this.#packs.delete(id);
   }
 
-  /** Groups that left, once every book is read: another server may have deposited what this one pruned. */
-  #depart(): void {
-    for (const { name, places, from, time } of this.#departures) {
+  /** Groups that left and came back, once every book is read: another server may have deposited what this one pruned. */
+  #move(): void {
+    for (const { name, isBack, places, from, time } of this.#moves) {
       for (const book of this.#books) {
         const place = book.places.get(name) ?? 0;
-        if (place <= 0) continue;
-        const isBefore =
-          book.places === places ? place - 1 < from : Number(readDeposit(book.fd, place - 1)?.time) <= time;
+        if (place === 0 || place < 0 !== isBack) continue;
+        const start = Math.abs(place) - 1;
+        const isBefore = book.places === places ? start < from : Number(readDeposit(book.fd, start)?.time) <= time;
         if (isBefore) book.places.set(name, -place);
       }
     }
-    this.#departures = [];
+    this.#moves = [];
   }
 }
 
@@ -157,12 +199,16 @@ function isName(name: unknown): name is string {
 }
 
 function readDeposit(fd: number, from: number): Deposit | undefined {
-  const record = parseCustody(readLine(fd, from));
-  const facts = record && (JSON.parse(record.text) as Omit<Deposit, 'time'> & { time: string });
+  const facts = readFacts(fd, from) as (Omit<Deposit, 'time'> & { time: string }) | undefined;
   const isWhole = STREAMS.every(
     (stream) => typeof facts?.sha256?.[stream] === 'string' && typeof facts.bytes?.[stream] === 'number',
   );
   return facts && isWhole ? { ...facts, time: new Date(facts.time) } : undefined;
+}
+
+function readFacts(fd: number, from: number): Record<string, unknown> | undefined {
+  const record = parseCustody(readLine(fd, from));
+  return record && JSON.parse(record.text);
 }
 
 function readLine(fd: number, from: number): string {

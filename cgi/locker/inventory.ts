@@ -56,7 +56,7 @@ export function* walkLocker(locker: string, folder = ''): Generator<Found> {
 function* readFolder(path: string, isRoot: boolean): Generator<Dirent> {
   let folder: Dir;
   try {
-    folder = opendirSync(path, { bufferSize: 1024 });
+    folder = openFolder(path);
   } catch (error) {
     if (isRoot || (error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
     return;
@@ -65,6 +65,17 @@ function* readFolder(path: string, isRoot: boolean): Generator<Dirent> {
     for (let entry = folder.readSync(); entry; entry = folder.readSync()) yield entry;
   } finally {
     folder.closeSync();
+  }
+}
+
+/** Opens a folder to be read entry by entry. Node's own error does not say which it was. */
+export function openFolder(path: string): Dir {
+  try {
+    return opendirSync(path, { bufferSize: 1024 });
+  } catch (error) {
+    const failure = error as Error;
+    if (!failure.message.includes(path)) failure.message += ` '${path}'`;
+    throw failure;
   }
 }
 

@@ -67,7 +67,8 @@ export function parseLogLine(text: string): LogLine {
   };
 }
 
-const TIME = /^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d /;
+/** No other month, day or hour than there is: who reads the log makes an instant of it. */
+const TIME = /^\d{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01]) (?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d /;
 
 function parseCount(field: string | undefined): number {
   // The largest announced length, twenty nines, is written as a number: 1 and twenty zeros.
