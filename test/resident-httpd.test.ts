@@ -114,6 +114,19 @@ for (const way of WAYS) {
       }
     });
 
+    it('a chunked body is refused, and httpd keeps nothing of it first', async () => {
+      const text = head(port, 'PUT', 5).replace('Content-Length: 5', 'Transfer-Encoding: chunked');
+      const socket = connect(port, '127.0.0.1').on('error', () => {});
+      const isLogged = (): boolean => / PUT client1 none\.sh - 0 0 454 -- /.test(readLog(site.base).at(-1) ?? '');
+      try {
+        socket.write(`${text}5\r\nhello\r\n`);
+        // Its end has not come.
+        for (const deadline = Date.now() + 20_000; !isLogged(); await sleep(20)) assert.ok(Date.now() < deadline);
+      } finally {
+        socket.destroy();
+      }
+    });
+
     it('a chunked body that breaks off is no upload', async () => {
       const before = readLog(site.base).filter((line) => line.includes(' 200 -- ')).length;
       const text = head(port, 'PUT', 7).replace('Content-Length: 7', 'Transfer-Encoding: chunked');
