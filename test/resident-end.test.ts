@@ -6,10 +6,10 @@ import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { startResident } from '../scripts/resident.ts';
-import { configure, makeSite, type Site } from '../scripts/site.ts';
+import { addCommand, configure, makeSite, type Site } from '../scripts/site.ts';
 import { findFreePorts } from './deployment-httpd.ts';
 import { FastCgiClient, formatRequest } from './fastcgi-client.ts';
-import { get, put, putVariables } from './resident-requests.ts';
+import { get, getVariables, put, putVariables } from './resident-requests.ts';
 
 let site: Site;
 before(() => {
@@ -56,6 +56,25 @@ for (const args of [[], ['--processes', '2']]) {
     });
   });
 }
+
+describe('SIGTERM while an answer is on its way', () => {
+  it('waits for a peer that takes a rest', async () => {
+    configure(site, {});
+    addCommand(site, 'client1', 'large', Buffer.alloc(8_000_000, 'x'));
+    const resident = await startResident(site);
+    const client = new FastCgiClient(resident.socket);
+    client.socket.write(formatRequest(1, getVariables(site, 'large'), Buffer.alloc(0)));
+    await client.next();
+    client.socket.pause();
+    const exit = resident.stop();
+    await sleep(8_000);
+    client.socket.resume();
+    const { body, protocolStatus } = await client.answer(1);
+    // The first record, with the head in it, has been taken.
+    assert.deepEqual([body.length > 7_000_000, protocolStatus], [true, 0]);
+    assert.equal(await exit, 0);
+  });
+});
 
 describe('SIGTERM at a port that is asked all the time', () => {
   it('ends the process', async () => {

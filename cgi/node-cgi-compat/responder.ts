@@ -32,8 +32,8 @@ export interface Responder {
 
 const MAX_CONNECTIONS = 1000;
 const SILENCE_SECONDS = 600;
-/** While it ends, a peer that is silent is not waited for any longer. */
-const ENDING_SILENCE_MS = 5_000;
+/** While it ends, a peer that is silent is not waited for any longer. A web server whose client reads slowly takes nothing for many seconds. */
+const ENDING_SILENCE_MS = 30_000;
 
 /** Every request goes to `handler`, one after the other; their bodies come and their answers go side by side. */
 export function createResponder(options: ResponderOptions): Responder {
