@@ -1,7 +1,7 @@
 // A script that stays, behind httpd in both ways: the strictest client, certificates, restarts under load, an httpd that is killed, and
 // clients that never finish.
 import assert from 'node:assert/strict';
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { connect, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { after, describe, it } from 'node:test';
@@ -167,7 +167,11 @@ for (const way of WAYS) {
       await untilAsked(12);
       isOver = true;
       await Promise.all(asking);
-      assert.deepEqual(problems, [], `of ${asked}`);
+      // A process may be started at any moment; the guide says what such a request costs, and what is then in the error log.
+      const starting =
+        readFileSync(serving.server.errorLog, 'latin1').match(/server is restarted, pid \d+ must exit/g) ?? [];
+      const unexplained = problems.filter((problem) => problem !== '500' || starting.pop() === undefined);
+      assert.deepEqual(unexplained, [], `of ${asked}`);
       assert.ok(asked > 40, `${asked} requests`);
     });
 

@@ -32,7 +32,7 @@ export interface Responder {
 
 const MAX_CONNECTIONS = 1000;
 const SILENCE_SECONDS = 600;
-/** While it ends, a peer that is silent is not waited for any longer. A web server whose client reads slowly takes nothing for many seconds. */
+/** While it ends, no silent peer is waited for any longer. A web server whose client reads slowly takes nothing for many seconds. */
 const ENDING_SILENCE_MS = 30_000;
 
 /** Every request goes to `handler`, one after the other; their bodies come and their answers go side by side. */
@@ -61,7 +61,7 @@ export function createResponder(options: ResponderOptions): Responder {
   });
   server.maxConnections = maxConnections;
 
-  /** A handler may hold the process for long, and Node takes one connection at a time: it is quiet when nobody waits at the socket, either. */
+  /** A handler may hold the process for long, and Node takes one connection at a time: quiet is when nobody waits at the socket, either. */
   const closeWhenQuiet = (quietMilliseconds: number, deadline: number): void => {
     const before = came;
     const look = (): void => {
