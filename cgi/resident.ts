@@ -43,6 +43,8 @@ interface Options {
 
 /** Who holds the listening socket alone is the only one whom the late comers have. */
 const QUIET_MS = 250;
+/** A port, unlike a path, cannot be left: who asks there all the time would never let it end. */
+const PORT_LIMIT_MS = 1_000;
 const LOOK_MS = 1_000;
 
 /** Serves until it is told to end. Says what is wrong on stderr, and ends with 1 when it cannot serve at all. */
@@ -160,7 +162,7 @@ function stayUntilTold(
   const stop = (): void => {
     clearInterval(looking);
     listening.leave();
-    responder.end(quietMilliseconds);
+    responder.end(quietMilliseconds, 'port' in place ? PORT_LIMIT_MS : undefined);
   };
   const looking = setInterval(() => {
     if (responder.isBusy() || responder.activity() !== activity) {

@@ -23,13 +23,14 @@ import { ask, getHead } from './deployment-wire.ts';
 const MODULES = 'mpm_event cgid alias env auth_basic authn_core authn_file authz_core authz_user reqtimeout';
 const needsRoot = { skip: !isRoot && 'chown needs root' };
 
-/** Two more lines in the log and four files, as both pages promise. */
+/** Two more lines in the log and four files, as both pages promise, and the upload is recorded. */
 function checkPromise(base: string): void {
   const lines = readFileSync(join(base, 'logfiles/nph-webjob.log'), 'utf8').trimEnd().split('\n').slice(-2);
   assert.deepEqual(
     lines.map((line) => line.replace(/^.* client1 127\.0\.0\.1 ([A-Z]+) .* (\d+ -- .*)$/, '$1 $2')),
     ['GET 200 -- Success', 'PUT 200 -- Success'],
   );
+  assert.match(readFileSync(join(base, 'logfiles/nph-webjob-custody.server_1.jsonl'), 'utf8'), /"event":"deposit"/);
   const extensions = readdirSync(join(base, 'incoming')).map((name) => name.slice(-4));
   assert.deepEqual(extensions.sort(), ['.env', '.err', '.out', '.rdy']);
   const custody = readFileSync(join(base, 'logfiles/nph-webjob-custody.server_1.jsonl'), 'utf8');

@@ -1,7 +1,7 @@
 // A script that stays, behind httpd in both ways: the strictest client, certificates, restarts under load, an httpd that is killed, and
 // clients that never finish.
 import assert from 'node:assert/strict';
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { connect, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { after, describe, it } from 'node:test';
@@ -114,6 +114,19 @@ for (const way of WAYS) {
       }
     });
 
+    it('a chunked body is refused, and httpd keeps nothing of it first', async () => {
+      const text = head(port, 'PUT', 5).replace('Content-Length: 5', 'Transfer-Encoding: chunked');
+      const socket = connect(port, '127.0.0.1').on('error', () => {});
+      const isLogged = (): boolean => / PUT client1 none\.sh - 0 0 454 -- /.test(readLog(site.base).at(-1) ?? '');
+      try {
+        socket.write(`${text}5\r\nhello\r\n`);
+        // Its end has not come.
+        for (const deadline = Date.now() + 20_000; !isLogged(); await sleep(20)) assert.ok(Date.now() < deadline);
+      } finally {
+        socket.destroy();
+      }
+    });
+
     it('a chunked body that breaks off is no upload', async () => {
       const before = readLog(site.base).filter((line) => line.includes(' 200 -- ')).length;
       const text = head(port, 'PUT', 7).replace('Content-Length: 7', 'Transfer-Encoding: chunked');
@@ -154,7 +167,11 @@ for (const way of WAYS) {
       await untilAsked(12);
       isOver = true;
       await Promise.all(asking);
-      assert.deepEqual(problems, [], `of ${asked}`);
+      // A process may be started at any moment; the guide says what such a request costs, and what is then in the error log.
+      const starting =
+        readFileSync(serving.server.errorLog, 'latin1').match(/server is restarted, pid \d+ must exit/g) ?? [];
+      const unexplained = problems.filter((problem) => problem !== '500' || starting.pop() === undefined);
+      assert.deepEqual(unexplained, [], `of ${asked}`);
       assert.ok(asked > 40, `${asked} requests`);
     });
 

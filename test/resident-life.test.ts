@@ -157,6 +157,9 @@ describe('settings', () => {
     // Half of a file: without BaseDirectory, everything would be looked for elsewhere.
     for (const half of ['', whole.slice(0, 20), `${whole}EnableGetService=N\n`, `${whole}EnableGet`]) {
       writeFileSync(file, half);
+      // So that it is young, however slow the machine: each is looked at once.
+      const soon = new Date(Date.now() + 60_000);
+      utimesSync(file, soon, soon);
       assert.equal((await get(socket, site())).status, 200, JSON.stringify(half));
     }
     writeFileSync(file, `${whole}EnableGetService=N\n`);

@@ -49,7 +49,7 @@ describe('systemd-socket-activate', { skip: missing('systemd-socket-activate') }
     const [, words = ''] = /^ExecStart=\S+ (.+)$/m.exec(read('webjob.service')) ?? [];
     const [, options = ''] = /^Environment="(.+)"$/m.exec(read('webjob.service')) ?? [];
     assert.match(words, /^--processes \d+ --idle \d+$/);
-    const command = [join(site.cgiDirectory, 'nph-webjob.cgi'), ...words.replace(/\d+$/, '1').split(' ')];
+    const command = [join(site.cgiDirectory, 'nph-webjob.cgi'), ...words.replace(/\d+$/, '3').split(' ')];
     const child = spawn(
       'systemd-socket-activate',
       ['--listen', socket, `--setenv=${options}`, process.execPath, ...command],

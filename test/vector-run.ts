@@ -11,7 +11,7 @@ import { findDifferences, type Vector } from './vectors.ts';
 const LOG_WAIT_MS = 3_000;
 
 /** Makes the tree that a vector wants, sends its bytes, and resolves with the answer. */
-export function askVector({ site, ask }: Target, vector: Vector): Promise<string> {
+function askVector({ site, ask }: Target, vector: Vector): Promise<string> {
   resetTree(site.base, findWebUser(), vector.setup);
   const settings = vector.settings.map((line) => line.replaceAll('{base}', site.base)).join('\n');
   // Lines of a vector are written as they stand: they may be no Key=value at all.

@@ -6,24 +6,8 @@ import { obtainFcgid } from '../scripts/httpd-package.ts';
 import { startWay, WAYS, type Way } from '../scripts/resident.ts';
 import { addUser, makeSite } from '../scripts/site.ts';
 import { sendRaw, type Target } from './target.ts';
-import { askVector, runVector } from './vector-run.ts';
+import { runVector } from './vector-run.ts';
 import { readVectors, type Vector } from './vectors.ts';
-
-/** Where httpd knows the length of a body better than the client said it: it has read the whole body before the script hears of it. */
-const KNOWN_LENGTHS: Record<Way, Record<string, number>> = {
-  mod_fcgid: {
-    'headers.txt GET without Content-Length': 200,
-    'headers.txt PUT without Content-Length': 456,
-    'headers.txt a chunked body has no length that could be checked': 200,
-    'order.txt 454 before 404': 404,
-    'order.txt 454 before 457': 457,
-    'order.txt 454 before 456': 456,
-    'order.txt 454 before 251': 251,
-  },
-  mod_proxy_fcgi: {
-    'headers.txt a chunked body has no length that could be checked': 200,
-  },
-};
 
 /** What a vector says of a script that stays. */
 function adapt(vector: Vector, way: Way): Vector {
@@ -34,14 +18,12 @@ function adapt(vector: Vector, way: Way): Vector {
   if (way === 'mod_proxy_fcgi' || goesToCgi(vector)) return adapted;
   // mod_fcgid reads a body to its end before it asks for a process; for one that breaks off it asks for none.
   if (vector.httpdAnswers?.script === 'after') adapted.httpdAnswers = { status: 500, script: 'before' };
-  // It says 0 where the client said nothing.
-  adapted.log = vector.log.map((line) => line.replace(/ - (\d+ \{seconds\} )/, ' 0 $1'));
   return adapted;
 }
 
-/** As the snippets have it: a long upload goes to a script of its own. */
+/** As the snippets have it: what is long, or does not say how long it is, goes to a script of its own. */
 function goesToCgi({ request }: Vector): boolean {
-  return /^PUT .*\r\nContent-Length: *\d{8,}\r\n/s.test(request.toString('latin1'));
+  return !/\r\nContent-Length: *\d{1,7} *\r\n/i.test(request.toString('latin1'));
 }
 
 const OPEN = `
@@ -59,11 +41,7 @@ for (const way of WAYS) {
     after(() => target.close());
     for (const vector of readVectors()) {
       if (vector.only?.kind === 'bare') continue;
-      const status = KNOWN_LENGTHS[way][`${vector.place.replace(/:.*/, '')} ${vector.name}`];
-      it(`${vector.place} ${vector.name}`, async () => {
-        if (status === undefined) await runVector(target, adapt(vector, way));
-        else assert.match(await askVector(target, vector), new RegExp(`^HTTP/1.1 ${status} `));
-      });
+      it(`${vector.place} ${vector.name}`, () => runVector(target, adapt(vector, way)));
     }
   });
 }

@@ -24,16 +24,16 @@ export interface Responder {
   /** Grows with every connection and every request. */
   activity(): number;
   /**
-   * Takes no more connections once `quietMilliseconds` passed without one, and ends each with the request that it is for. Those who come
-   * later are another process's, when somebody else holds the listening socket too.
+   * Takes no more connections once `quietMilliseconds` passed without one, or `limitMilliseconds` in all, and ends each with the request
+   * that it is for. Those who come later are another process's, when somebody else holds the listening socket too.
    */
-  end(quietMilliseconds: number): void;
+  end(quietMilliseconds: number, limitMilliseconds?: number): void;
 }
 
 const MAX_CONNECTIONS = 1000;
 const SILENCE_SECONDS = 600;
-/** While it ends, a peer that is silent is not waited for any longer. */
-const ENDING_SILENCE_MS = 5_000;
+/** While it ends, no silent peer is waited for any longer. A web server whose client reads slowly takes nothing for many seconds. */
+const ENDING_SILENCE_MS = 30_000;
 
 /** Every request goes to `handler`, one after the other; their bodies come and their answers go side by side. */
 export function createResponder(options: ResponderOptions): Responder {
@@ -41,14 +41,14 @@ export function createResponder(options: ResponderOptions): Responder {
   const connections = new Set<Connection>();
   let activity = 0;
   let isEnding = false;
-  let cameAt = 0;
+  let came = 0;
 
   const endConnection = (connection: Connection): void => {
     limitSilence(connection.socket, ENDING_SILENCE_MS);
     connection.end();
   };
   const server = createServer({ allowHalfOpen: true }, (socket) => {
-    cameAt = performance.now();
+    came += 1;
     activity += 1;
     const connection = new Connection(socket, { ...options, maxConnections });
     connections.add(connection);
@@ -61,21 +61,25 @@ export function createResponder(options: ResponderOptions): Responder {
   });
   server.maxConnections = maxConnections;
 
-  const closeWhenQuiet = (quietMilliseconds: number): void => {
-    const left = quietMilliseconds - (performance.now() - cameAt);
-    if (left > 0) setTimeout(closeWhenQuiet, left, quietMilliseconds);
-    else server.close();
+  /** A handler may hold the process for long, and Node takes one connection at a time: quiet is when nobody waits at the socket, either. */
+  const closeWhenQuiet = (quietMilliseconds: number, deadline: number): void => {
+    const before = came;
+    const look = (): void => {
+      if (came === before || performance.now() > deadline) server.close();
+      else closeWhenQuiet(quietMilliseconds, deadline);
+    };
+    setTimeout(setImmediate, quietMilliseconds, look);
   };
   return {
     server,
     isBusy: () => [...connections].some((connection) => connection.isBusy),
     activity: () => [...connections].reduce((sum, connection) => sum + connection.served, activity),
-    end: (quietMilliseconds) => {
+    end: (quietMilliseconds, limitMilliseconds = Number.POSITIVE_INFINITY) => {
       if (isEnding) return;
       isEnding = true;
-      cameAt = performance.now();
       for (const connection of connections) endConnection(connection);
-      closeWhenQuiet(quietMilliseconds);
+      if (quietMilliseconds === 0) server.close();
+      else closeWhenQuiet(quietMilliseconds, performance.now() + limitMilliseconds);
     },
   };
 }
