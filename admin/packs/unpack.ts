@@ -1,7 +1,7 @@
 // webjobctl unpack: puts the groups of a pack back into the locker, each announced by its `.rdy` when its streams are on disk, with the
 // times it had. The pack goes when all of them are back.
 import { createHash } from 'node:crypto';
-import { closeSync, linkSync, openSync, rmSync, utimesSync } from 'node:fs';
+import { closeSync, linkSync, lstatSync, openSync, rmSync, utimesSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { Command } from 'commander';
 import { groupPaths } from 'webjob-locker';
@@ -73,6 +73,7 @@ async function unpack({ settings }: Site, name: string, json: true | undefined):
 async function restoreGroup(locker: string, pack: Pack, group: PackedGroup): Promise<boolean> {
   const paths = groupPaths(join(locker, group.name));
   const folder = dirname(paths.rdy);
+  refuseLinks(locker, group.name);
   makeFolder(folder);
   const locks = openLocks(lockSource(locker));
   try {
@@ -80,7 +81,7 @@ async function restoreGroup(locker: string, pack: Pack, group: PackedGroup): Pro
     const written: PackedExtension[] = [];
     for await (const unpacked of readGroup(pack.archive, group)) {
       const path = paths[unpacked.extension];
-      if (markOf(path) === undefined) await writeAside(path, unpacked);
+      if (markOf(path) === undefined) await writeAside(path, unpacked, () => refuseLinks(locker, group.name));
       else if ((await digestFile(path)).sha256 !== unpacked.file.sha256) return false;
       else {
         rmSync(asideOf(path), { force: true });
@@ -104,12 +105,24 @@ function asideOf(path: string): string {
   return `${path}.unpack`;
 }
 
-async function writeAside(path: string, { file, chunks }: Unpacked): Promise<void> {
+/** Whoever can write in the locker could put a link in the way of a folder, for us to write where only we may. Throws Failure `failed`. */
+function refuseLinks(locker: string, name: string): void {
+  const parts = name.split('/');
+  for (let depth = 1; depth < parts.length; depth++) {
+    const path = join(locker, ...parts.slice(0, depth));
+    if (lstatSync(path, { throwIfNoEntry: false })?.isDirectory() === false)
+      throw new Failure('failed', `${path} is no folder`, 'nothing is unpacked through a link');
+  }
+}
+
+/** `check` is asked once the file is open, before anything is in it. */
+async function writeAside(path: string, { file, chunks }: Unpacked, check: () => void): Promise<void> {
   const aside = asideOf(path);
   rmSync(aside, { force: true });
   const hash = createHash('sha256');
   const fd = openSync(aside, 'wx', 0o644);
   try {
+    check();
     for await (const chunk of chunks) {
       hash.update(chunk);
       writeAll(fd, chunk);
