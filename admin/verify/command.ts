@@ -6,6 +6,7 @@ import { compareCheckpoints, readCheckingKey } from '../custody/checkpoint.ts';
 import { parseInstant } from '../durations.ts';
 import { EXIT_CODES, Failure } from '../failure.ts';
 import { formatBytes, printJson, printLine, safeLine, say, startProgress } from '../output.ts';
+import { packsFolder } from '../packs/packs.ts';
 import { globalOptions, openSite } from '../site.ts';
 import type { Finding } from './finding.ts';
 import { type Scope, type Summary, verifySite } from './locker.ts';
@@ -94,6 +95,7 @@ function verify(settings: ServerSettings, options: Options, report: (finding: Fi
     const progress = startProgress('groups', isWatched && isWhole ? countGroups(incomingDirectory) : undefined);
     const scope: Scope = {
       ...{ incomingDirectory, logfilesDirectory, since, contents: custody !== true },
+      packsFolder: packsFolder(settings),
       serverId: enableCustody ? serverId : undefined,
       sample: fraction === undefined ? undefined : { fraction, seed },
       advance: () => progress.advance(),

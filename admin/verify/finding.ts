@@ -18,6 +18,9 @@ export type FindingKind =
   | 'unrecorded'
   /** The custody record has it, nobody pruned or packed it, and it is not there. */
   | 'group-missing'
+  /** webjobctl made a pack, and neither removed nor unpacked it, and a file of it is not there, or another. */
+  | 'pack-missing'
+  | 'pack-changed'
   /** Something that belongs to no group; a link, or what is neither file nor folder. */
   | 'unexpected'
   | 'link'

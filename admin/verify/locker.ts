@@ -6,6 +6,7 @@ import { basename, dirname, join } from 'node:path';
 import { custodyPath, findGroup, groupPaths, isAbandoned, statGroupFile, walkLocker } from 'webjob-locker';
 import type { Finding } from './finding.ts';
 import { checkGroup, findRights, type GroupReport, type Owners, statGroup, touchedAt } from './group.ts';
+import { checkPacks } from './packs.ts';
 import { CustodyRecords } from './records.ts';
 
 export interface Scope {
@@ -17,6 +18,8 @@ export interface Scope {
   since?: Date | undefined;
   /** Only this part of the groups, picked by name and seed. */
   sample?: { fraction: number; seed: string } | undefined;
+  /** Where packs are; undefined: they are not looked at. */
+  packsFolder?: string | undefined;
   /** Read the streams; else names, records and ready lines alone. */
   contents: boolean;
   /** Told of every group. */
@@ -67,6 +70,7 @@ function* findAll(scope: Scope, records: CustodyRecords, summary: Summary): Gene
     else if (isMeant(scope, group.name)) yield* verifyGroup(scope, records, owners, group.name, summary);
   }
   yield* findMissing(scope, records);
+  yield* findInPacks(scope, records, summary);
   records.refresh();
   yield* records.findFaults();
 }
@@ -151,6 +155,17 @@ function lookAt(
   if (isUnrecorded && isDue)
     findings.push({ kind: 'unrecorded', place: name, detail: 'the custody record does not have it' });
   return { ...report, isOlder: isUnrecorded && !isDue };
+}
+
+function* findInPacks(scope: Scope, records: CustodyRecords, summary: Summary): Generator<Finding> {
+  const { packsFolder: folder, contents, since, sample } = scope;
+  if (folder === undefined) return;
+  const isMeant = (name: string, at: number): boolean =>
+    !(sample && !isPicked(name, sample)) && (since === undefined || at >= since.getTime());
+  const count = (bytes: number): void => {
+    summary.bytes += bytes;
+  };
+  yield* checkPacks({ folder, contents, isMeant, count }, records);
 }
 
 function* findMissing(scope: Scope, records: CustodyRecords): Generator<Finding> {

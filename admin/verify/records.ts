@@ -13,6 +13,16 @@ export interface Deposit {
   sha256: Record<StreamName, string>;
 }
 
+/** A pack that was made, and neither removed nor unpacked since. */
+export interface RecordedPack {
+  name: string;
+  /** When it was put on record. */
+  time: Date;
+  archiveBytes: number;
+  archiveSha256: string;
+  manifestSha256: string;
+}
+
 interface Book {
   /** Its name in LogfilesDirectory. */
   file: string;
@@ -24,6 +34,7 @@ interface Book {
 }
 
 const FILE = /^nph-webjob-custody\.[A-Za-z0-9_.-]{1,64}\.jsonl$/;
+const PACK = /^\d{4}-\d\d-\d\d(?:\.\d+)?$/;
 /** What webjobctl writes tells nothing of when a server began. */
 const OPERATOR_FILE = 'nph-webjob-custody.webjobctl.jsonl';
 /** Events after which a group is no longer in the locker. */
@@ -33,7 +44,9 @@ const USUAL_RECORD_BYTES = 2048;
 export class CustodyRecords {
   readonly #books: Book[];
   readonly #faults: Finding[] = [];
-  #departures: { name: string; places: Book['places']; from: number; time: number }[] = [];
+  #moves: { name: string; places: Book['places']; from: number; time: number; isReturn: boolean }[] = [];
+  /** By the digest of the archive, as a name comes again after an unpack; `records` is where those begin that name its groups. */
+  readonly #packs = new Map<string, RecordedPack & { records: number[] }>();
   /** Since when a server records: its first record, or a file that waits for one. */
   #since = Number.POSITIVE_INFINITY;
 
@@ -63,7 +76,7 @@ export class CustodyRecords {
       }
       if (book.chain.size === 0) this.#since = Math.min(this.#since, book.stats.birthtimeMs);
     }
-    this.#depart();
+    this.#move();
   }
 
   /** What is wrong with the records themselves, as far as they were read. */
@@ -101,35 +114,62 @@ export class CustodyRecords {
     }
   }
 
+  /** The packs that ought to be there. */
+  packs(): RecordedPack[] {
+    return [...this.#packs.values()];
+  }
+
   close(): void {
     for (const { fd } of this.#books) closeSync(fd);
   }
 
-  #take({ file, places }: Book, link: Link): void {
+  #take(book: Book, link: Link): void {
+    const { file, places } = book;
     if (link.fault) this.#faults.push(describeFault(file, link));
-    if (!link.record || link.fault === 'edited') return;
-    const facts = JSON.parse(link.record.text) as Record<string, unknown>;
+    const { facts } = link;
+    if (!facts || link.fault === 'edited') return;
     const time = Date.parse(String(facts.time));
     if (facts.event === 'deposit' && isName(facts.name)) places.set(facts.name, link.from + 1);
     // A lock stands, with the time that the .rdy will have, before the record is written.
     const begun = Date.parse(String(facts.receivedAt ?? facts.time));
     if (file !== OPERATOR_FILE && begun < this.#since) this.#since = begun;
-    if (!DEPARTURES.includes(String(facts.event)) || !Array.isArray(facts.names)) return;
-    for (const name of facts.names.filter(isName)) this.#departures.push({ name, places, from: link.from, time });
+    if (file === OPERATOR_FILE) this.#takePack(book, link, facts);
+    if (!DEPARTURES.includes(String(facts.event))) return;
+    for (const name of namesIn(facts)) this.#moves.push({ name, places, from: link.from, time, isReturn: false });
   }
 
-  /** Groups that left, once every book is read: another server may have deposited what this one pruned. */
-  #depart(): void {
-    for (const { name, places, from, time } of this.#departures) {
+  #takePack({ fd, places }: Book, link: Link, facts: Record<string, unknown>): void {
+    const { event, pack: name, archiveBytes, archiveSha256, manifestSha256 } = facts;
+    const time = new Date(String(facts.time));
+    if (typeof name !== 'string' || !PACK.test(name) || typeof archiveSha256 !== 'string') return;
+    const known = this.#packs.get(archiveSha256);
+    if (event === 'pack' && typeof manifestSha256 === 'string') {
+      const records = known?.records ?? [];
+      records.push(link.from);
+      const digests = { archiveSha256, manifestSha256 };
+      this.#packs.set(archiveSha256, { name, time, archiveBytes: Number(archiveBytes), ...digests, records });
+    } else if (known && (event === 'unpack' || event === 'prune-pack')) {
+      this.#packs.delete(archiveSha256);
+      if (event === 'prune-pack') return;
+      for (const from of known.records)
+        for (const returned of namesIn(readFacts(fd, from) ?? {}))
+          this.#moves.push({ name: returned, places, from: link.from, time: time.getTime(), isReturn: true });
+    }
+  }
+
+  /** Groups that left or came back, once every book is read: another server may have deposited what this one pruned. */
+  #move(): void {
+    for (const { name, places, from, time, isReturn } of this.#moves) {
       for (const book of this.#books) {
         const place = book.places.get(name) ?? 0;
-        if (place <= 0) continue;
+        if (isReturn && place < 0) book.places.set(name, -place);
+        if (isReturn || place <= 0) continue;
         const isBefore =
           book.places === places ? place - 1 < from : Number(readDeposit(book.fd, place - 1)?.time) <= time;
         if (isBefore) book.places.set(name, -place);
       }
     }
-    this.#departures = [];
+    this.#moves = [];
   }
 }
 
@@ -143,7 +183,7 @@ export function listCustodyFiles(logfilesDirectory: string): string[] {
 function describeFault(place: string, { from, to, fault }: Link): Finding {
   const where = `bytes ${from} to ${to}`;
   const details = {
-    edited: `the record in ${where} is not what its sum says`,
+    edited: `the record in ${where} is not what its sum says, or no JSON`,
     broken: `what stands before the record in ${where} is not what it was bound to: changed, taken out, put in or moved`,
     torn: `${where} are no record, and no later record vouches for them`,
   };
@@ -156,9 +196,18 @@ function isName(name: unknown): name is string {
   return typeof name === 'string' && !/(?:^|\/)\.{0,2}(?:\/|$)|\0/.test(name);
 }
 
-function readDeposit(fd: number, from: number): Deposit | undefined {
+function namesIn({ names }: Record<string, unknown>): string[] {
+  return Array.isArray(names) ? names.filter(isName) : [];
+}
+
+/** Of a record that was walked, and so is JSON. */
+function readFacts(fd: number, from: number): Record<string, unknown> | undefined {
   const record = parseCustody(readLine(fd, from));
-  const facts = record && (JSON.parse(record.text) as Omit<Deposit, 'time'> & { time: string });
+  return record && JSON.parse(record.text);
+}
+
+function readDeposit(fd: number, from: number): Deposit | undefined {
+  const facts = readFacts(fd, from) as (Omit<Deposit, 'time'> & { time: string }) | undefined;
   const isWhole = STREAMS.every(
     (stream) => typeof facts?.sha256?.[stream] === 'string' && typeof facts.bytes?.[stream] === 'number',
   );
