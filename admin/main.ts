@@ -10,7 +10,11 @@ function report(error: unknown): number {
   if (error instanceof CommanderError) return error.exitCode === 0 ? EXIT_CODES.ok : EXIT_CODES.usage;
   // Whoever reads our output has seen enough.
   if ((error as NodeJS.ErrnoException).code === 'EPIPE') return EXIT_CODES.ok;
-  if (!(error instanceof Failure)) throw error;
+  if (!(error instanceof Failure)) {
+    // A bug; but 1, with which Node would end, says that something was found.
+    process.stderr.write(`${safeText(error instanceof Error ? (error.stack ?? error.message) : String(error))}\n`);
+    return EXIT_CODES.failed;
+  }
   process.stderr.write(`webjobctl: error: ${safeText(error.message)}\n`);
   if (error.hint) process.stderr.write(`webjobctl: hint: ${safeText(error.hint)}\n`);
   return EXIT_CODES[error.kind];

@@ -67,33 +67,31 @@ export function* surveyLocker(locker: string): Generator<Surveyed> {
   }
 }
 
+/** Groups of which that is known by now. */
+const learned = new WeakSet<Surveyed>();
+
 /**
  * Adds job ids, clients and owners. Only the log tells whose a group is, for httpd vouched for what stands there; where clients gave the
  * same job id, the name decides between them, and where it cannot, the group has no owner.
  */
 export async function learnOwners(site: Site, groups: readonly Surveyed[]): Promise<void> {
   const locker = site.settings.incomingDirectory;
-  const byJob = new Map<string, Surveyed[]>();
-  for (const group of groups) {
+  const fresh = groups.filter((group) => !learned.has(group));
+  if (fresh.length === 0) return;
+  // By job id, which a client may give to as many uploads as it likes: the command of each client.
+  const byJob = new Map<string, Map<string, string>>();
+  for (const group of fresh) {
     group.jobId = await readJobId(locker, group);
     group.clients = await readClaims(locker, group);
-    if (group.jobId === undefined) continue;
-    const key = encodeField(group.jobId);
-    const same = byJob.get(key);
-    if (same) same.push(group);
-    else byJob.set(key, [group]);
+    if (group.jobId !== undefined) byJob.set(encodeField(group.jobId), new Map());
   }
   // A log that should be there and is not must not pass for one that knows nothing.
   if (!site.settings.enableLogging) return;
-  const logged = new Map<Surveyed, Map<string, string>>();
-  for await (const { method, status, jobId, clientId, fileName } of readLogLines(site, { contains: ' PUT ' })) {
-    if (method !== 'PUT' || status !== 200 || !clientId || !fileName) continue;
-    for (const group of byJob.get(jobId ?? '') ?? []) {
-      const commands = logged.get(group) ?? new Map<string, string>();
-      logged.set(group, commands.set(clientId, fileName));
-    }
-  }
-  for (const [group, commands] of logged) {
+  for await (const { method, status, jobId, clientId, fileName } of readLogLines(site, { contains: ' PUT ' }))
+    if (method === 'PUT' && status === 200 && clientId && fileName) byJob.get(jobId ?? '')?.set(clientId, fileName);
+  for (const group of fresh) {
+    learned.add(group);
+    const commands = byJob.get(encodeField(group.jobId)) ?? new Map<string, string>();
     group.clients = [...new Set([...group.clients, ...commands.keys()])];
     const named = [...commands].filter(([clientId]) => commands.size === 1 || isNamed(group.name, clientId));
     const [first] = named;
