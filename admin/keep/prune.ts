@@ -170,7 +170,7 @@ async function removeBatch(
 ): Promise<Set<string>> {
   const locker = settings.incomingDirectory;
   const byName = new Map(batch.map((group) => [group.name, group]));
-  for (const group of batch) group.jobId ??= await readJobId(locker, group);
+  for (const group of batch) group.jobId ??= readJobId(locker, group);
   const going = described.filter(({ name }) => byName.has(name));
   const groups = going.map(({ name, files }) => ({ name, jobId: byName.get(name)?.jobId, files }));
   if (groups.length > 0) {
