@@ -23,7 +23,7 @@ let server: HttpdServer | undefined;
 before(async () => {
   home = await startClientSite({ mpm: 'prefork' });
   await home.server.stop();
-  configure(home.site, { PutNameFormat: '%cid_%jid_%cmd', OverwriteExistingFiles: 'Y' });
+  configure(home.site, { PutNameFormat: '%cid/%jid_%cmd', OverwriteExistingFiles: 'Y' });
   home.add('job.sh', `#!/bin/sh\necho "$1"\nhead -c ${PADDING} /dev/zero\necho "err of $1" >&2\n`);
   home.configure({
     ...{ SpoolDirectory: join(home.client.root, 'spool'), PutTimeLimit: '10', GetTimeLimit: '10' },
