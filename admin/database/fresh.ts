@@ -1,6 +1,7 @@
 // The index as others ask it: only while it is fresh, so that its answer is the one of the files.
 import { dirname } from 'node:path';
 import { findGroup, type Group } from 'webjob-locker';
+import { Failure } from '../failure.ts';
 import type { Job } from '../job.ts';
 import { warn } from '../output.ts';
 import type { Site } from '../site.ts';
@@ -28,14 +29,27 @@ export function openFreshIndex(site: Site): Database | undefined {
 /** More tell no more. */
 const MAX_TRIGRAMS = 48;
 
-/** The names of the groups in which all of several texts can stand; undefined when they are too short to be looked up. */
+/**
+ * The names of the groups in which all of several texts can stand; undefined when they are too short to be looked up. Throws Failure `failed` for
+ * an index that is damaged.
+ */
 export function findCandidates(database: Database, texts: readonly string[]): Set<string> | undefined {
   const match = formatMatch(texts);
   if (match === undefined) return undefined;
-  const rows = database
-    .prepare('SELECT name FROM groups WHERE id IN (SELECT rowid FROM texts WHERE texts MATCH ?) OR NOT whole')
-    .all(match);
-  return new Set(rows.map(({ name }) => name as string));
+  try {
+    const rows = database
+      .prepare('SELECT name FROM groups WHERE id IN (SELECT rowid FROM texts WHERE texts MATCH ?) OR NOT whole')
+      .all(match);
+    return new Set(rows.map(({ name }) => name as string));
+  } catch (error) {
+    throw damaged(error);
+  }
+}
+
+/** It may be found out in the middle of an answer, which the files cannot take over then. */
+function damaged(error: unknown): Failure {
+  const hint = 'webjobctl index --rebuild makes it anew; without it the log and the locker are read';
+  return new Failure('failed', `the index is damaged: ${(error as Error).message}`, hint, { cause: error });
 }
 
 /** All trigrams of the texts, each quoted: nothing in them is an operator. */
@@ -66,9 +80,13 @@ export function findGroupsWith(site: Site, texts: readonly string[]): Group[] | 
   }
 }
 
-/** The jobs of a time, in the order in which readJobs had them. */
+/** The jobs of a time, in the order in which readJobs had them. Throws Failure `failed` for an index that is damaged. */
 export function* readIndexedJobs(database: Database, site: Site, since?: Date, until?: Date): Generator<Job> {
-  const rows = database.prepare('SELECT * FROM jobs WHERE at >= ? AND at <= ? ORDER BY id');
   const [from, to] = [since?.toISOString() ?? '', until?.toISOString() ?? '~'];
-  for (const row of rows.iterate(from, to)) yield parseJob(row as Record<string, Value>, site);
+  try {
+    const rows = database.prepare('SELECT * FROM jobs WHERE at >= ? AND at <= ? ORDER BY id');
+    for (const row of rows.iterate(from, to)) yield parseJob(row as Record<string, Value>, site);
+  } catch (error) {
+    throw damaged(error);
+  }
 }
