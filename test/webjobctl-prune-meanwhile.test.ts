@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
-import { appendFileSync, existsSync, readdirSync, readlinkSync, rmSync, truncateSync } from 'node:fs';
+import { appendFileSync, existsSync, mkdirSync, readdirSync, readlinkSync, rmSync, truncateSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -104,6 +104,26 @@ describe('webjobctl prune and a record of what it did that somebody mangled', ()
         kinds.join(),
       );
       assert.ok(!existsSync(join(locker.site.incoming, `${old}.out`)));
+    } finally {
+      locker.close();
+    }
+  });
+});
+
+describe('webjobctl prune and a folder that has the name of a stream', () => {
+  it('leaves that group and removes the others, also at the next run', async () => {
+    const locker = await makeOldLocker([{ days: 50 }, { days: 50 }]);
+    try {
+      const [odd = ''] = locker.names;
+      const path = join(locker.site.incoming, `${odd}.err`);
+      rmSync(path);
+      mkdirSync(path);
+      for (let run = 0; run < 2; run++) {
+        const { exitCode, stderr } = await locker.webjobctl('prune', '--older-than', '30d', '--yes');
+        assert.equal(exitCode, 1, stderr);
+        assert.match(stderr, /and stay: 1\n/);
+        assert.deepEqual(groupNames(locker.site), [odd]);
+      }
     } finally {
       locker.close();
     }

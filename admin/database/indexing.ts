@@ -20,7 +20,7 @@ It is used while it is fresh: until a line is added to the log, or a file to the
 
 Example:
   webjobctl index
-  webjobctl index --database /var/tmp/webjob.sqlite && sqlite3 /var/tmp/webjob.sqlite 'SELECT state, count(*) FROM jobs GROUP BY state'
+  webjobctl index --database /root/webjob.sqlite && sqlite3 /root/webjob.sqlite 'SELECT state, count(*) FROM jobs GROUP BY state'
 
 Exit codes: 0 done, 2 wrong command line, 3 wrong settings, 4 the log, the locker or the database cannot be read or written`;
 
