@@ -132,6 +132,21 @@ describe('webjobctl pack', () => {
 });
 
 describe('webjobctl unpack', () => {
+  it('brings back the longest name that an upload can have', async () => {
+    const command = 'c'.repeat(255 - 'client1_.out'.length);
+    const locker = await makeOldLocker([{ days: 40, command }], { PutNameFormat: '%cid_%cmd' });
+    try {
+      const files = readFiles(locker.site.incoming);
+      assert.equal(files.size, 4);
+      assert.equal((await locker.webjobctl('pack', '--older-than', '30d')).exitCode, 0);
+      const { exitCode, stderr } = await locker.webjobctl('unpack', dayOf(40));
+      assert.equal(exitCode, 0, stderr);
+      assert.deepEqual(readFiles(locker.site.incoming), files);
+    } finally {
+      locker.close();
+    }
+  });
+
   it('writes nothing through a link that stands where a folder was', async () => {
     const locker = await makeOldLocker([{ days: 40 }], { PutNameFormat: '%cid/%s_%pid_%cmd' });
     try {

@@ -2,7 +2,7 @@
 // times it had. The pack goes when all of them are back.
 import { createHash } from 'node:crypto';
 import { closeSync, linkSync, lstatSync, openSync, rmSync, utimesSync } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { Command } from 'commander';
 import { groupPaths } from 'webjob-locker';
 import { makeFolder, syncFile, syncFolder, writeAll } from 'webjob-locker/durable';
@@ -18,6 +18,8 @@ import { describePack } from './making.ts';
 import type { PackedExtension, PackedGroup } from './manifest.ts';
 import { listPacks, type Pack, readEnd, readGroups } from './packs.ts';
 import { removePack } from './removing.ts';
+
+const MAX_NAME_LENGTH = 255;
 
 const EXPLANATION = `
 PACK is the name of a pack: its day, as in 2026-10-01, or that and a number. A group whose name is taken by another stays in the pack.
@@ -101,8 +103,11 @@ async function restoreGroup(locker: string, pack: Pack, group: PackedGroup): Pro
   }
 }
 
+/** A name that is as long as a file system takes has no room for more. */
 function asideOf(path: string): string {
-  return `${path}.unpack`;
+  const aside = `${basename(path)}.unpack`;
+  const short = `.${createHash('sha256').update(aside).digest('hex')}.unpack`;
+  return join(dirname(path), aside.length > MAX_NAME_LENGTH ? short : aside);
 }
 
 /** Whoever can write in the locker could put a link in the way of a folder, for us to write where only we may. Throws Failure `failed`. */
