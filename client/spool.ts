@@ -2,7 +2,7 @@
 //
 //   run-XXXXXX            output of a run that goes on, or of a client that was killed
 //   job-<millis>-<pid>    a complete job: out, err, env and parcel.json
-//   sending-<pid>-job-…   one that the process is delivering
+//   sending-<pid>-<start>-job-…   one that the process is delivering
 //
 // A folder gets its name by one rename, when everything in it is on disk.
 import {
@@ -24,7 +24,7 @@ import { join } from 'node:path';
 import { isClientId, isFileName, isJobId } from 'webjob-protocol';
 import { type Captured, takeLength } from './captured.ts';
 import { Failure, WireError, warn } from './failure.ts';
-import { isAlive } from './processes.ts';
+import { isAlive, startOf } from './processes.ts';
 import type { ClientSettings } from './settings.ts';
 import { type Parcel, uploadParcel } from './upload.ts';
 
@@ -72,7 +72,7 @@ export async function sendThroughSpool(
 ): Promise<string> {
   const { spoolDirectory } = settings;
   const job = `job-${Date.now()}-${process.pid}`;
-  const sending = keep(settings, folder, join(spoolDirectory, `sending-${process.pid}-${job}`), parcel, streams.env);
+  const sending = keep(settings, folder, join(spoolDirectory, claimedName(job)), parcel, streams.env);
   const isOver = sending === folder;
   try {
     await uploadParcel(settings, parcel, streams);
@@ -179,23 +179,31 @@ function readParcel(folder: string, shown: string): Parcel {
 
 /** Jobs in the order in which they were kept. */
 function findAllJobs(spool: string): string[] {
-  const names = readdirSync(spool).filter((name) => /^(?:sending-[0-9]+-)?job-[0-9]+-[0-9]+$/.test(name));
+  const names = readdirSync(spool).filter((name) => /^(?:sending-[0-9]+-[0-9]+-)?job-[0-9]+-[0-9]+$/.test(name));
   return names.sort((a, b) => jobName(a).localeCompare(jobName(b)));
 }
 
-/** Those that nobody delivers: what bears the name of a process that is gone, or of an earlier one with our process id, is free again. */
+/** Those that nobody delivers: what bears the name of a process that is gone is free again, also when another has its process id by now. */
 function findFreeJobs(spool: string): string[] {
-  const sender = (name: string): number => Number(/^sending-([0-9]+)-/.exec(name)?.[1] ?? process.pid);
-  return findAllJobs(spool).filter((name) => sender(name) === process.pid || !isAlive(sender(name)));
+  return findAllJobs(spool).filter((name) => {
+    const [, pid, start] = /^sending-([0-9]+)-([0-9]+)-/.exec(name) ?? [];
+    const sender = Number(pid ?? process.pid);
+    return sender === process.pid || !isAlive(sender) || startOf(sender) !== start;
+  });
+}
+
+/** What a job is called while this process delivers it. */
+function claimedName(job: string): string {
+  return `sending-${process.pid}-${startOf(process.pid)}-${job}`;
 }
 
 function jobName(name: string): string {
-  return name.replace(/^sending-[0-9]+-/, '');
+  return name.replace(/^sending-[0-9]+-[0-9]+-/, '');
 }
 
 /** Takes a job for this process; undefined when another one was faster. */
 function claim(spool: string, name: string): string | undefined {
-  const claimed = `sending-${process.pid}-${jobName(name)}`;
+  const claimed = claimedName(jobName(name));
   try {
     renameSync(join(spool, name), join(spool, claimed));
     return claimed;

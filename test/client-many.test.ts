@@ -23,7 +23,7 @@ let server: HttpdServer | undefined;
 before(async () => {
   home = await startClientSite({ mpm: 'prefork' });
   await home.server.stop();
-  configure(home.site, { PutNameFormat: '%cid_%jid_%cmd', OverwriteExistingFiles: 'Y' });
+  configure(home.site, { PutNameFormat: '%cid/%jid_%cmd', OverwriteExistingFiles: 'Y' });
   home.add('job.sh', `#!/bin/sh\necho "$1"\nhead -c ${PADDING} /dev/zero\necho "err of $1" >&2\n`);
   home.configure({
     ...{ SpoolDirectory: join(home.client.root, 'spool'), PutTimeLimit: '10', GetTimeLimit: '10' },
@@ -77,17 +77,19 @@ async function runMany(isEnough: (started: number) => boolean): Promise<Map<numb
   return runs;
 }
 
+/** The folder of the one client's uploads. */
+const stored = (): string => join(home.site.incoming, 'client1');
+
 /** The number of each run that has arrived complete; every one as often as it is there. */
 function arrivals(): number[] {
-  const names = readdirSync(home.site.incoming).filter((name) => name.endsWith('.rdy'));
+  const names = readdirSync(stored()).filter((name) => name.endsWith('.rdy'));
   return names.map((name) => {
-    const read = (extension: string): string =>
-      readFileSync(join(home.site.incoming, name.replace(/rdy$/, extension)), 'latin1');
+    const read = (extension: string): string => readFileSync(join(stored(), name.replace(/rdy$/, extension)), 'latin1');
     const [, number] = /^run-(\d+)\n\0+$/.exec(read('out')) ?? [];
     assert.equal(read('out').length, `run-${number}\n`.length + PADDING, name);
     assert.equal(read('err'), `err of run-${number}\n`);
     const { Jid, CommandLine } = parseRecord(read('env')).fields;
-    assert.deepEqual([CommandLine, name], [`job.sh run-${number}`, `client1_${Jid}_job.sh.rdy`]);
+    assert.deepEqual([CommandLine, name], [`job.sh run-${number}`, `${Jid}_job.sh.rdy`]);
     return Number(number);
   });
 }
@@ -95,7 +97,7 @@ function arrivals(): number[] {
 /** The locker takes a name that a killed upload holds for abandoned when nothing was written there for an hour. */
 function letAnHourPass(): void {
   const earlier = Date.now() / 1000 - 3700;
-  for (const name of readdirSync(home.site.incoming)) utimesSync(join(home.site.incoming, name), earlier, earlier);
+  for (const name of readdirSync(stored())) utimesSync(join(stored(), name), earlier, earlier);
 }
 
 it('every result is on the server or in the spool, and exactly once on the server after --flush', async () => {

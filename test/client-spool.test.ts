@@ -20,6 +20,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, beforeEach, describe, it } from 'node:test';
 import { parseEpoch, parseRecord } from 'webjob-protocol';
+import { startOf } from '../client/processes.ts';
 import { startHttpd } from '../scripts/httpd.ts';
 import { type Client, type Ended, makeClient, runWebjob, until } from './client-job.ts';
 import {
@@ -236,7 +237,7 @@ describe('a client that is ended while it sends', () => {
       const { code, stderr } = await ended;
       const says = `webjob: warning: ended by SIGTERM before the upload was done; ${WAITS.slice('webjob: hint: '.length)}`;
       assert.deepEqual([code, stderr], signal === 'SIGTERM' ? [143, says] : [null, '']);
-      assert.match(jobs().join(), new RegExp(`^sending-${child.pid}-job-\\d+-${child.pid}$`));
+      assert.match(jobs().join(), new RegExp(`^sending-${child.pid}-\\d+-job-\\d+-${child.pid}$`));
       fake.put = TAKES;
       const [upload, ...more] = await uploadsOf(flush);
       assert.ok(upload?.body.startsWith('out of z\0'));
@@ -247,10 +248,15 @@ describe('a client that is ended while it sends', () => {
   it('leaves alone what a living one sends', async () => {
     await keep('a');
     const [job = ''] = jobs();
-    renameSync(join(spool, job), join(spool, `sending-${process.pid}-${job}`));
+    const sending = `sending-${process.pid}-${startOf(process.pid)}-${job}`;
+    renameSync(join(spool, job), join(spool, sending));
     fake.put = TAKES;
     assert.deepEqual(await uploadsOf(flush), []);
-    assert.deepEqual(jobs(), [`sending-${process.pid}-${job}`]);
+    assert.deepEqual(jobs(), [sending]);
+    // After a restart of the machine a daemon may have the process id for good.
+    renameSync(join(spool, sending), join(spool, `sending-${process.pid}-1-${job}`));
+    assert.equal((await uploadsOf(flush)).length, 1);
+    assert.deepEqual(jobs(), []);
   });
 
   it('without a spool: the output stays, and the message says where', async () => {

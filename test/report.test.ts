@@ -33,7 +33,7 @@ let browser: Browser;
 
 before(async () => {
   ids = await fillLocker(its);
-  const facts = { Hostname: SCRIPT, CommandLine: HOSTILE_TEXT, KidReason: IMAGE };
+  const facts = { Hostname: SCRIPT, CommandLine: latin(HOSTILE_TEXT), KidReason: IMAGE };
   const id = await its.run({ clientId: 'client1', fileName: 'host.sh', out: latin(HOSTILE_TEXT), record: facts });
   hostile = id;
   const env = makeRecord({ HashType: 'MD5', StdOutHash: '0'.repeat(32) });

@@ -2,11 +2,14 @@
 // a kill costs nothing, and what clients sent is text wherever it is loaded.
 import assert from 'node:assert/strict';
 import {
+  chmodSync,
+  chownSync,
   existsSync,
   mkdirSync,
   readdirSync,
   readFileSync,
   renameSync,
+  rmSync,
   statSync,
   utimesSync,
   writeFileSync,
@@ -306,6 +309,44 @@ describe('webjobctl export', () => {
       cells.filter((cell) => /^[=+\-@\t\r]/.test(cell)),
       [],
     );
+  });
+
+  it('is told of when it is damaged, and never with half of an answer as if it were all', async () => {
+    await index('--rebuild');
+    const whole = readFileSync(database());
+    const jobs = () => locker.webjobctl('--json', 'jobs');
+    const expected = (await jobs()).text;
+    const codes = new Set<number | null>();
+    try {
+      for (let page = 4096; page < whole.length; page += 4096) {
+        writeFileSync(database(), Buffer.from(whole).fill(0xee, page, page + 4096));
+        const { exitCode, text, stderr } = await jobs();
+        codes.add(exitCode);
+        if (exitCode === 0) assert.equal(text, expected, stderr);
+        else assert.match(stderr, /^webjobctl: error: the index is damaged: .*\nwebjobctl: hint: .*--rebuild.*\n$/);
+      }
+    } finally {
+      writeFileSync(database(), whole);
+    }
+    assert.deepEqual([...codes].sort(), [0, 4]);
+  });
+
+  it('fills no file of somebody else, and obeys no journal of his', { skip: process.geteuid?.() !== 0 }, async () => {
+    const folder = join(locker.site.root, 'shared');
+    mkdirSync(folder);
+    chmodSync(folder, 0o1777);
+    const path = join(folder, 'webjob.sqlite');
+    for (const planted of [path, `${path}-journal`]) {
+      writeFileSync(planted, '');
+      chownSync(planted, 65_534, 65_534);
+      const { exitCode, stderr } = await locker.webjobctl('index', '--database', path);
+      assert.equal(exitCode, 4);
+      assert.match(stderr, /webjob\.sqlite(?:-journal)? belongs to somebody else\n/);
+      assert.equal(statSync(planted).size, 0);
+      rmSync(planted);
+    }
+    await index('--database', path);
+    assert.equal(statSync(path).mode & 0o777, 0o600);
   });
 
   it('--sql writes statements that load every value as it is', async () => {

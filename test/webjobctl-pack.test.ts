@@ -1,7 +1,17 @@
 // pack and unpack, on lockers that real CGI processes made: every byte and every time comes back, other programs can read an archive, and
 // what is damaged is told and not taken for whole.
 import assert from 'node:assert/strict';
-import { existsSync, openSync, readdirSync, readFileSync, rmSync, writeFileSync, writeSync } from 'node:fs';
+import {
+  existsSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { readGroup } from '../admin/packs/archive.ts';
@@ -121,6 +131,42 @@ describe('webjobctl pack', () => {
   });
 });
 
+describe('webjobctl unpack', () => {
+  it('brings back the longest name that an upload can have', async () => {
+    const command = 'c'.repeat(255 - 'client1_.out'.length);
+    const locker = await makeOldLocker([{ days: 40, command }], { PutNameFormat: '%cid_%cmd' });
+    try {
+      const files = readFiles(locker.site.incoming);
+      assert.equal(files.size, 4);
+      assert.equal((await locker.webjobctl('pack', '--older-than', '30d')).exitCode, 0);
+      const { exitCode, stderr } = await locker.webjobctl('unpack', dayOf(40));
+      assert.equal(exitCode, 0, stderr);
+      assert.deepEqual(readFiles(locker.site.incoming), files);
+    } finally {
+      locker.close();
+    }
+  });
+
+  it('writes nothing through a link that stands where a folder was', async () => {
+    const locker = await makeOldLocker([{ days: 40 }], { PutNameFormat: '%cid/%s_%pid_%cmd' });
+    try {
+      assert.equal((await locker.webjobctl('pack', '--older-than', '30d')).exitCode, 0);
+      const [folder, elsewhere] = [join(locker.site.incoming, 'client1'), join(locker.site.root, 'elsewhere')];
+      renameSync(folder, elsewhere);
+      symlinkSync(elsewhere, folder);
+      const { exitCode, stderr } = await locker.webjobctl('unpack', dayOf(40));
+      assert.equal(exitCode, 4);
+      assert.match(stderr, /incoming\/client1 is no folder/);
+      assert.deepEqual(readdirSync(elsewhere), []);
+      assert.equal(packed(locker).length, 2);
+      rmSync(folder);
+      assert.equal((await locker.webjobctl('unpack', dayOf(40))).exitCode, 0);
+    } finally {
+      locker.close();
+    }
+  });
+});
+
 describe('webjobctl pack and what is not as it should be', () => {
   let locker: OldLocker;
   before(async () => {
@@ -195,11 +241,17 @@ describe('webjobctl pack and what is not as it should be', () => {
     const cut = await locker.webjobctl('unpack', dayOf(40));
     assert.equal(cut.exitCode, 4);
     assert.match(cut.stderr, /the manifest is cut off/);
-    const evil = manifest.replace(/"name":"[^"]*"/, '"name":"../../../evil"');
-    writeFileSync(`${base}.jsonl`, evil);
-    const outside = await locker.webjobctl('unpack', dayOf(40));
-    assert.equal(outside.exitCode, 4);
-    assert.match(outside.stderr, /it is no group of a manifest/);
+    const evils = [
+      manifest.replace(/"name":"[^"]*"/, '"name":"../../../evil"'),
+      manifest.replace(/"offset":0/, '"offset":9007199254740991'),
+      manifest.replace('\n', '\nnull\n'),
+    ];
+    for (const evil of evils) {
+      writeFileSync(`${base}.jsonl`, evil);
+      const { exitCode, stderr } = await locker.webjobctl('unpack', dayOf(40));
+      assert.equal(exitCode, 4);
+      assert.match(stderr, /it is no (?:group|line) of a manifest\n$/);
+    }
     assert.deepEqual(packed(locker).filter((file) => file.startsWith(`${dayOf(40)}.tar`)).length, 1);
     writeFileSync(`${base}.jsonl`, manifest);
   });

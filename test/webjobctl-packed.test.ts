@@ -104,6 +104,24 @@ describe('webjobctl and packed uploads', () => {
     }
   });
 
+  it('a damaged name in a manifest loses no other group', async () => {
+    const [manifest = ''] = readdirSync(join(site.base, 'packed')).filter((name) => name.endsWith('.jsonl'));
+    const path = join(site.base, 'packed', manifest);
+    const bytes = readFileSync(path);
+    const damaged = Buffer.from(bytes);
+    const at = damaged.indexOf('client1');
+    damaged.writeUInt8(damaged.readUInt8(at) | 0x80, at);
+    writeFileSync(path, damaged);
+    try {
+      assert.deepEqual((await list()).slice(1, 3), [
+        [failed, 'failed', 3, null],
+        [killed, 'failed', 0, 9],
+      ]);
+    } finally {
+      writeFileSync(path, bytes);
+    }
+  });
+
   it('show tells how one ended, and gives a stream byte for byte', async () => {
     const [shown] = await readJson<Shown>('show', failed);
     assert.deepEqual([shown?.state, shown?.exitCode, shown?.group, shown?.record.KidStatus], ['failed', 3, null, '3']);

@@ -70,8 +70,10 @@ function changeLines(path: string, change: (lines: string[]) => string[]): boole
       return true;
     });
   } catch (error) {
-    if (error instanceof Failure) throw error;
-    const code = errorCode(error);
+    // A lock beside it that cannot be made says the same of the file.
+    const reason = error instanceof Failure ? error.cause : error;
+    if (reason === undefined) throw error;
+    const code = errorCode(reason);
     const hint = code === 'ENOENT' ? 'webjobctl init makes it; --user-file says where else it is' : undefined;
     throw new Failure('failed', `the user file ${path} cannot be changed: ${code}`, hint);
   }

@@ -61,16 +61,28 @@ function describeUnknown(key: string, where: string, keys: readonly string[]): F
   );
 }
 
+/**
+ * Names that no two clients share: where the client id begins and ends, nothing else can stand that a client chooses. It may be followed by
+ * what no client id has in it, or by digits of ours.
+ */
+const OWN_NAME = /(?:^|[/@=,])%cid(?:$|[/@=,.:+]|_%[Yyjs](?!id)|_%pid)/;
+
 function checkRisks(settings: ServerSettings, file: string): Finding[] {
   const risk = (isRisk: boolean, what: string, remedy: string): Finding[] =>
     isRisk ? [warning(what, file, remedy)] : [];
   const { requireUser, requireMatch, sslRequireMatch, sslRequireSsl, enableLogging } = settings;
+  const { overwriteExistingFiles, putNameFormat } = settings;
   return [
     ...risk(!requireUser && !sslRequireMatch, 'nobody has to say who he is: RequireUser=N', 'RequireUser=Y'),
     ...risk(
       requireUser && !requireMatch && !sslRequireMatch,
       'every client may get and put as every other: RequireMatch=N',
       'RequireMatch=Y',
+    ),
+    ...risk(
+      overwriteExistingFiles && !OWN_NAME.test(putNameFormat),
+      'a client may choose a job id with which it replaces what another has put: OverwriteExistingFiles=Y',
+      'PutNameFormat=%cid/%jid_%cmd',
     ),
     ...risk(!enableLogging, 'no request leaves a line in the log: EnableLogging=N', 'EnableLogging=Y'),
     ...(sslRequireSsl ? [] : [note('programs, output and passwords may travel in the clear: SslRequireSsl=N', file)]),

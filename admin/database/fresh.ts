@@ -2,6 +2,7 @@
 // of the groups that are as they were.
 import { dirname } from 'node:path';
 import { findGroup, type Group, walkLocker } from 'webjob-locker';
+import { Failure } from '../failure.ts';
 import type { Job } from '../job.ts';
 import { warn } from '../output.ts';
 import type { Site } from '../site.ts';
@@ -104,9 +105,19 @@ function* walkUnknown(locker: string, stamps: ReadonlyMap<string, string>): Gene
   }
 }
 
-/** The jobs of a time, in the order in which readJobs had them. */
+/** The jobs of a time, in the order in which readJobs had them. Throws Failure `failed` for an index that is damaged. */
 export function* readIndexedJobs(database: Database, site: Site, since?: Date, until?: Date): Generator<Job> {
-  const rows = database.prepare('SELECT * FROM jobs WHERE at >= ? AND at <= ? ORDER BY id');
   const [from, to] = [since?.toISOString() ?? '', until?.toISOString() ?? '~'];
-  for (const row of rows.iterate(from, to)) yield parseJob(row as Record<string, Value>, site);
+  try {
+    const rows = database.prepare('SELECT * FROM jobs WHERE at >= ? AND at <= ? ORDER BY id');
+    for (const row of rows.iterate(from, to)) yield parseJob(row as Record<string, Value>, site);
+  } catch (error) {
+    throw damaged(error);
+  }
+}
+
+/** It may be found out in the middle of an answer, which the files cannot take over then. */
+function damaged(error: unknown): Failure {
+  const hint = 'webjobctl index --rebuild makes it anew; without it the log and the locker are read';
+  return new Failure('failed', `the index is damaged: ${(error as Error).message}`, hint, { cause: error });
 }

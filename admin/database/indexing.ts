@@ -22,7 +22,7 @@ were. Needs Node 22.13 or later.
 
 Example:
   webjobctl index
-  webjobctl index --database /var/tmp/webjob.sqlite && sqlite3 /var/tmp/webjob.sqlite 'SELECT state, count(*) FROM jobs GROUP BY state'
+  webjobctl index --database /root/webjob.sqlite && sqlite3 /root/webjob.sqlite 'SELECT state, count(*) FROM jobs GROUP BY state'
 
 Exit codes: 0 done, 2 wrong command line, 3 wrong settings, 4 the log, the locker or the database cannot be read or written`;
 

@@ -1,5 +1,5 @@
 // The index: what is in it, and which file it is. It holds nothing that is not in the log and the locker, so it may be thrown away.
-import { closeSync, existsSync, openSync, readSync, rmSync } from 'node:fs';
+import { closeSync, existsSync, lstatSync, openSync, readSync, rmSync, statSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { makeFolder } from 'webjob-locker/durable';
 import type { ServerSettings } from '../../cgi/controls.ts';
@@ -45,6 +45,7 @@ export function openToFill(path: string, rebuild: boolean): Database {
   const known = readApplicationId(path);
   if (known !== undefined && known !== APPLICATION_ID)
     throw new Failure('failed', `${path} is no index of webjobctl`, 'name another file, or remove this one');
+  for (const suffix of ['', '-journal', '-wal']) checkOwner(path + suffix);
   if (rebuild) removeIndex(path);
   // What clients sent is for nobody else to read.
   if (!existsSync(path)) closeSync(openSync(path, 'wx', 0o600));
@@ -58,6 +59,14 @@ export function openToFill(path: string, rebuild: boolean): Database {
   database.exec(`PRAGMA application_id = ${APPLICATION_ID}; PRAGMA journal_mode = TRUNCATE; PRAGMA synchronous = NORMAL;
     PRAGMA cache_size = -16384; PRAGMA temp_store = FILE; BEGIN; ${TABLES} PRAGMA user_version = ${SCHEMA_VERSION}; COMMIT;`);
   return database;
+}
+
+/** In a folder like /tmp anybody may have made the file, to read what we put into it, or a journal, which SQLite would obey. Throws Failure. */
+function checkOwner(file: string): void {
+  const owners = [0, process.geteuid?.(), statSync(dirname(file)).uid];
+  for (const found of [lstatSync(file, { throwIfNoEntry: false }), statSync(file, { throwIfNoEntry: false })])
+    if (found && !owners.includes(found.uid))
+      throw new Failure('failed', `${file} belongs to somebody else`, 'name a file in a folder of your own');
 }
 
 /** An index that can be asked, whatever its age; undefined when there is none. */

@@ -35,7 +35,10 @@ const BREAKS_OFF = new Set([456, 500, 551]);
 export function describeEnded(site: Site, uploads: Uploads, { get, puts }: Ended): Job {
   const put = puts.findLast(({ status }) => isSuccess(status)) ?? puts.at(-1);
   const found = uploads.findComplete(puts.filter(({ status }) => status === 200));
-  if (found.length > 1) found.sort((a, b) => Number(lastChange(site, a)) - Number(lastChange(site, b)));
+  if (found.length > 1) {
+    const times = new Map(found.map((group) => [group, Number(lastChange(site, group))]));
+    found.sort((a, b) => (times.get(a) ?? 0) - (times.get(b) ?? 0));
+  }
   const broken = put && found.length === 0 && BREAKS_OFF.has(put.status) ? uploads.findBroken(put) : undefined;
   const job = { ...describeLines(site, get, put), group: found.at(-1) ?? broken, uploads: found };
   if (broken) return { ...job, state: 'incomplete' };

@@ -3,7 +3,7 @@ import type { Group } from 'webjob-locker';
 import type { LogLine } from 'webjob-protocol';
 import type { Site } from '../site.ts';
 import type { Ending } from './ending.ts';
-import { compileNames, makeGuesser } from './names.ts';
+import { compileNames, guessAll, makeGuesser } from './names.ts';
 import { claimOnly, select, type Uploads } from './uploads.ts';
 
 export interface KnownGroup extends Group {
@@ -38,11 +38,14 @@ export function openKnown(site: Site, groups: ReadonlyMap<string, KnownGroup>): 
       }
     return found;
   };
+  const findAll = (names: readonly string[], puts: readonly LogLine[]): string[] =>
+    [...guessAll(puts, guessNames)].flatMap((guess) => select(names, guess));
   return {
     findComplete(puts) {
       const [{ jobId } = {}] = puts;
       const same = byJob.get(jobId ?? 'NA') ?? [];
-      const names = new Set(puts.flatMap((put) => find(same, put)));
+      const [put, another] = puts;
+      const names = new Set(put && !another ? find(same, put) : findAll(same, puts));
       if (names.size < puts.length && jobId !== undefined)
         for (const name of same) if (!parseName(name)) names.add(name);
       return [...names].flatMap((name) => {

@@ -10,16 +10,19 @@ export interface Cutter<Line> {
   end(): Line[];
 }
 
+/** `parse` is told where in all that was cut a line begins. */
 export function makeCutter<Line>(
-  parse: (text: string) => Line | undefined,
+  parse: (text: string, offset: number) => Line | undefined,
   maxLineBytes = MAX_LINE_BYTES,
 ): Cutter<Line> {
   let rest: Buffer = Buffer.alloc(0);
   // In the middle of a line that is too long.
   let isSkipping = false;
-  const take = (bytes: Buffer, start: number, end: number, lines: Line[]): void => {
+  /** Where the block begins. */
+  let base = 0;
+  const take = (bytes: Buffer, start: number, end: number, offset: number, lines: Line[]): void => {
     if (end - start > maxLineBytes) return;
-    const line = parse(bytes.toString('utf8', start, end));
+    const line = parse(bytes.toString('utf8', start, end), offset);
     if (line !== undefined) lines.push(line);
   };
   return {
@@ -29,22 +32,23 @@ export function makeCutter<Line>(
       let end = block.indexOf(10);
       if (end >= 0 && (isSkipping || rest.length > 0)) {
         const first = Buffer.concat([rest, block.subarray(0, end)]);
-        if (!isSkipping) take(first, 0, first.length, lines);
+        if (!isSkipping) take(first, 0, first.length, base - rest.length, lines);
         [rest, isSkipping] = [Buffer.alloc(0), false];
         start = end + 1;
         end = block.indexOf(10, start);
       }
       for (; end >= 0; end = block.indexOf(10, start)) {
-        take(block, start, end, lines);
+        take(block, start, end, base + start, lines);
         start = end + 1;
       }
       rest = isSkipping ? rest : Buffer.concat([rest, block.subarray(start)]);
       if (rest.length > maxLineBytes) [rest, isSkipping] = [Buffer.alloc(0), true];
+      base += block.length;
       return lines;
     },
     end() {
       const lines: Line[] = [];
-      if (rest.length > 0) take(rest, 0, rest.length, lines);
+      if (rest.length > 0) take(rest, 0, rest.length, base - rest.length, lines);
       return lines;
     },
   };

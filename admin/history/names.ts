@@ -19,6 +19,8 @@ export interface Guess {
   /** What they all begin with. */
   prefix: string;
   fits(name: string): boolean;
+  /** Guesses that are the same have the same. */
+  key: string;
 }
 
 const VALUE = '[A-Za-z0-9_.:+%-]+';
@@ -93,6 +95,13 @@ export function makeGuesser(site: Site): (put: LogLine) => Generator<Guess> {
   };
 }
 
+/** The same for the PUTs of one job, of which a client can send any number: those of the same second may have the same names. */
+export function guessAll(puts: readonly LogLine[], guessNames: (put: LogLine) => Iterable<Guess>): Iterable<Guess> {
+  const guesses = new Map<string, Guess>();
+  for (const put of puts) for (const guess of guessNames(put)) guesses.set(guess.key, guess);
+  return guesses.values();
+}
+
 /** The parts of a name; what is not known of it is `%pid`, and no value is that. */
 function guessName(parts: string[]): Guess | undefined {
   const unknown = parts.indexOf('%pid');
@@ -108,7 +117,7 @@ function guessName(parts: string[]): Guess | undefined {
         name.endsWith(suffix) &&
         PID.test(name.slice(prefix.length, name.length - suffix.length))
       : compileName(parts).test(name);
-  return { folder, prefix, fits };
+  return { folder, prefix, fits, key: parts.join('\0') };
 }
 
 const PID = /^[0-9]{1,10}$/;

@@ -71,7 +71,7 @@ export function openPacked(settings: ServerSettings): PackedUploads & { close():
       for (const hash of hashesOf(job))
         for (const number of places.get(hash) ?? []) {
           const manifest = owners[number];
-          const group = manifest && readGroupAt(files.open(manifest.pack), offsets[number] ?? 0);
+          const group = manifest && tryGroupAt(files.open(manifest.pack), offsets[number] ?? 0);
           const packed = group && describe(manifest.pack, group);
           if (!packed || claimed.has(number) || !isOf(packed, job)) continue;
           claimed.add(number);
@@ -132,17 +132,9 @@ interface Line {
 
 /** The groups of a manifest; one that is damaged is read as far as it goes. */
 function* readLines({ pack }: Manifest, open: (pack: Pack) => number | undefined): Generator<Line> {
-  let offset = 0;
-  let isFirst = true;
-  const cutter = makeCutter((text): Line | undefined => {
-    const line = { text, offset };
-    offset += Buffer.byteLength(text) + 1;
-    if (isFirst) {
-      isFirst = false;
-      return undefined;
-    }
-    const group = parsePackedGroup(line.text);
-    return group && { group, offset: line.offset };
+  const cutter = makeCutter((text, offset): Line | undefined => {
+    const group = offset === 0 ? undefined : parsePackedGroup(text);
+    return group && { group, offset };
   }, MAX_LINE_BYTES);
   const buffer = Buffer.allocUnsafe(BLOCK_BYTES);
   try {
@@ -161,6 +153,16 @@ function* readLines({ pack }: Manifest, open: (pack: Pack) => number | undefined
 const MAX_LINE_BYTES = 1 << 20;
 /** Most lines are shorter. */
 const LINE_BYTES = 4096;
+
+/** Another manifest can have the name by now: then nothing has to be there. */
+function tryGroupAt(fd: number | undefined, offset: number): PackedGroup | undefined {
+  try {
+    return readGroupAt(fd, offset);
+  } catch (error) {
+    if (error instanceof SyntaxError) return undefined;
+    throw error;
+  }
+}
 
 function readGroupAt(fd: number | undefined, offset: number): PackedGroup | undefined {
   if (fd === undefined) return undefined;

@@ -9,7 +9,7 @@ import type { Site } from '../site.ts';
 import { type Ending, readEnding } from './ending.ts';
 import { readHead } from './head.ts';
 import { makeLister } from './listing.ts';
-import { compileNames, type Guess, makeGuesser } from './names.ts';
+import { compileNames, type Guess, guessAll, makeGuesser } from './names.ts';
 
 export interface Uploads {
   /** The complete groups of the PUTs under one job id that were answered with 200. */
@@ -41,10 +41,10 @@ export function openUploads(site: Site): Uploads {
   return {
     findComplete(puts) {
       const [{ jobId } = {}] = puts;
-      const guessed = puts.flatMap((put) =>
-        [...guessNames(put)].flatMap((one) => select(lister.list(one.folder).complete, one)),
-      );
-      const names = new Set(guessed.filter((name) => readJobId(locker, name) === (jobId ?? 'NA')));
+      const guessed = new Set<string>();
+      for (const one of guessAll(puts, guessNames))
+        for (const name of select(lister.list(one.folder).complete, one)) guessed.add(name);
+      const names = new Set([...guessed].filter((name) => readJobId(locker, name) === (jobId ?? 'NA')));
       if (names.size < puts.length && jobId !== undefined) for (const name of findStrangers(jobId)) names.add(name);
       return [...names].flatMap((name) => {
         claimed.add(name);
@@ -125,7 +125,10 @@ function indexStrangers(site: Site, groups: Iterable<{ name: string; has?: unkno
   for (const { name, has } of groups) {
     if (has || parseName(name)) continue;
     const jobId = readJobId(site.settings.incomingDirectory, name);
-    if (jobId !== undefined) index.set(jobId, [...(index.get(jobId) ?? []), name]);
+    if (jobId === undefined) continue;
+    const same = index.get(jobId);
+    if (same) same.push(name);
+    else index.set(jobId, [name]);
   }
   return index;
 }

@@ -1,9 +1,8 @@
 // What webjobctl puts on record before it touches anything: who removes, packs or holds what. It has a custody file of its own, as every
 // server has, so that none depends on who made the file of another.
-import { createReadStream } from 'node:fs';
+import { closeSync, constants, openSync } from 'node:fs';
 import { userInfo } from 'node:os';
-import split2 from 'split2';
-import { appendCustody, custodyPath, MAX_RECORD_BYTES, parseCustody } from 'webjob-locker';
+import { appendCustody, Chain, custodyPath } from 'webjob-locker';
 import type { ServerSettings } from '../../cgi/controls.ts';
 import type { GroupFacts } from './removal.ts';
 
@@ -44,23 +43,37 @@ export function recordEvent(settings: ServerSettings, event: KeepEvent): void {
   appendCustody(path, { time: new Date().toISOString(), by: operatorName(), ...event }, true);
 }
 
-/** The records of one kind, the oldest first. None when there is no file yet. */
-export async function* readEvents<Name extends KeepEvent['event']>(
+/** The records of one kind, the oldest first; what is no whole record is passed over. None when there is no file yet. */
+export function* readEvents<Name extends KeepEvent['event']>(
   settings: ServerSettings,
   name: Name,
-): AsyncGenerator<Extract<KeepEvent, { event: Name }>> {
-  const input = createReadStream(custodyPath(settings.logfilesDirectory, WRITER), 'utf8');
-  const lines = input.pipe(split2({ maxLength: 2 * MAX_RECORD_BYTES }));
-  input.on('error', (error) => lines.destroy(error));
+): Generator<Extract<KeepEvent, { event: Name }>> {
+  let fd: number;
   try {
-    for await (const line of lines) {
-      if (!line.includes(`"event":"${name}"`)) continue;
-      const text = parseCustody(line)?.text;
-      if (text !== undefined) yield JSON.parse(text);
-    }
+    const flags = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
+    fd = openSync(custodyPath(settings.logfilesDirectory, WRITER), flags);
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return;
+    throw error;
   }
+  try {
+    for (const { facts, fault } of new Chain(fd).walk())
+      if (facts?.event === name && fault !== 'edited' && isWhole(facts, name))
+        yield facts as Extract<KeepEvent, { event: Name }>;
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** What a record of an event is nothing without. */
+const TELLS = { prune: 'groups', pack: 'names', unpack: 'pack', 'prune-pack': 'pack', hold: 'id', release: 'id' };
+
+/** Whoever can write in the folder of logs can write a record with anything in it. */
+function isWhole(facts: Record<string, unknown>, event: KeepEvent['event']): boolean {
+  const { groups = [], names = [], pack = '' } = facts;
+  const areNames = Array.isArray(names) && names.every((name) => typeof name === 'string');
+  const areGroups = Array.isArray(groups) && groups.every((group) => typeof group?.name === 'string' && group.files);
+  return facts[TELLS[event]] !== undefined && areNames && areGroups && typeof pack === 'string';
 }
 
 /** `alice`, or `root (alice)` behind sudo. */

@@ -8,7 +8,7 @@ import { findOldPacks, finishPackRemovals, type OldPacks, prunePack } from '../p
 import { globalOptions, openSite, type Site } from '../site.ts';
 import { BATCH, readEvents, recordEvent } from './custody.ts';
 import { findHold, readHolds } from './holds.ts';
-import { describeGroup, finishRemoval, removeDescribed } from './removal.ts';
+import { type Described, describeGroup, finishRemoval, removeDescribed } from './removal.ts';
 import { formatRule, type Rule, type Selection, selectGroups } from './rule.ts';
 import { parseCount, parseSize } from './sizes.ts';
 import { learnOwners, readJobId, removeDeadLocks, type Surveyed, surveyLocker } from './survey.ts';
@@ -69,9 +69,12 @@ async function prune(site: Site, options: Options, { json }: { json?: true }): P
       for (const group of selected) printGroup(group, 'would go', json);
     } else if (selected.length + old.free.length > 0) {
       if (!options.yes) await confirm(describeTotal(selection, old));
-      for (const pack of (await findPacks(site, rule)).free) {
-        await prunePack(settings, pack, formatRule(rule));
-        printPack(pack.name, 'removed', json);
+      const found = await findPacks(site, rule);
+      Object.assign(old, { free: [], held: found.held });
+      for (const pack of found.free) {
+        const isPruned = await prunePack(settings, pack, formatRule(rule));
+        old[isPruned ? 'free' : 'held'].push(pack);
+        if (isPruned) printPack(pack.name, 'removed', json);
       }
       await removeSelected(site, rule, selection, (group) => printGroup(group, 'removed', json));
     }
@@ -109,7 +112,7 @@ async function finishPrunes({ settings }: Site): Promise<void> {
   if (groups.length === 0) return;
   const left = new Set(groups.map(({ name }) => name));
   let count = 0;
-  for await (const record of readEvents(settings, 'prune')) {
+  for (const record of readEvents(settings, 'prune')) {
     for (const { name, files } of record.groups) {
       if (!left.has(name) || !(await finishRemoval(settings.incomingDirectory, name, files))) continue;
       left.delete(name);
@@ -129,9 +132,12 @@ async function removeSelected(
   const progress = startProgress('prune', left.length);
   selection.selected = [];
   while (left.length > 0) {
-    const batch = await takeUnheld(site, left, selection);
-    const stayed = await removeBatch(site, rule, batch);
-    for (const group of batch) {
+    const batch = await dropHeld(site, left.splice(0, BATCH), selection);
+    const described = await Promise.all(batch.map(({ name }) => describeGroup(site.settings.incomingDirectory, name)));
+    // To read them all can take long.
+    const free = await dropHeld(site, batch, selection);
+    const stayed = await removeBatch(site, rule, free, described);
+    for (const group of free) {
       if (stayed.has(group.name)) selection.locked.push(group);
       else {
         selection.selected.push(group);
@@ -143,11 +149,11 @@ async function removeSelected(
   progress.end();
 }
 
-/** Holds are read again for each batch: one that is set while we work counts. */
-async function takeUnheld(site: Site, left: Surveyed[], selection: Selection): Promise<Surveyed[]> {
+/** Those that are not on hold at this moment: a hold that is set while we work counts. */
+async function dropHeld(site: Site, groups: readonly Surveyed[], selection: Selection): Promise<Surveyed[]> {
   const holds = readHolds(site.settings);
-  if (holds.length > 0 && selection.held.length === 0) await learnOwners(site, left);
-  return left.splice(0, BATCH).filter((group) => {
+  if (holds.length > 0) await learnOwners(site, groups);
+  return groups.filter((group) => {
     const isHeld = findHold(holds, group) !== undefined;
     if (isHeld) selection.held.push(group);
     return !isHeld;
@@ -155,16 +161,22 @@ async function takeUnheld(site: Site, left: Surveyed[], selection: Selection): P
 }
 
 /** Returns the names of those that stay. */
-async function removeBatch({ settings }: Site, rule: Rule, batch: readonly Surveyed[]): Promise<Set<string>> {
+async function removeBatch(
+  { settings }: Site,
+  rule: Rule,
+  batch: readonly Surveyed[],
+  described: readonly Described[],
+): Promise<Set<string>> {
   const locker = settings.incomingDirectory;
-  const described = await Promise.all(batch.map(({ name }) => describeGroup(locker, name)));
-  for (const group of batch) group.jobId ??= await readJobId(locker, group);
-  const groups = described.map(({ name, files }, index) => ({ name, jobId: batch[index]?.jobId, files }));
+  const byName = new Map(batch.map((group) => [group.name, group]));
+  for (const group of batch) group.jobId ??= readJobId(locker, group);
+  const going = described.filter(({ name }) => byName.has(name));
+  const groups = going.map(({ name, files }) => ({ name, jobId: byName.get(name)?.jobId, files }));
   if (groups.length > 0) {
     const names = groups.map(({ name }) => name);
     recordEvent(settings, { event: 'prune', rule: formatRule(rule), names, groups });
   }
-  return new Set(removeDescribed(locker, described));
+  return new Set(removeDescribed(locker, going));
 }
 
 async function confirm(what: string): Promise<void> {

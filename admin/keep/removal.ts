@@ -73,10 +73,13 @@ export function removeDescribed(locker: string, groups: readonly Described[]): s
   return stay;
 }
 
+/** A folder that has the name of a file is nothing that may be removed. */
 function isSame(locker: string, { name, marks }: Described): boolean {
-  return EXTENSIONS.every(
-    (extension) => extension === 'lck' || markOf(join(locker, `${name}.${extension}`)) === marks[extension],
-  );
+  return EXTENSIONS.every((extension) => {
+    const path = join(locker, `${name}.${extension}`);
+    const isFolder = lstatSync(path, { throwIfNoEntry: false })?.isDirectory() === true;
+    return extension === 'lck' || (!isFolder && markOf(path) === marks[extension]);
+  });
 }
 
 function removeFiles(locker: string, groups: readonly Described[], extensions: readonly Extension[]): void {

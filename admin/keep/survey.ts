@@ -1,11 +1,11 @@
 // What a locker holds, as those see it who remove or pack: every group with its age and size, and whose it is. Small for each group, for
 // there may be hundreds of thousands.
 import { rmSync } from 'node:fs';
-import { open, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { EXTENSIONS, parseReady, removeDeadLock, statGroupFile, walkLocker } from 'webjob-locker';
 import { encodeField, formatTime } from 'webjob-protocol';
 import type { ServerSettings } from '../../cgi/controls.ts';
+import { readHead } from '../history/head.ts';
 import { readLogLines } from '../history/log.ts';
 import { isDeadLock } from '../lockfile.ts';
 import type { Site } from '../site.ts';
@@ -27,9 +27,6 @@ export interface Surveyed {
   /** Whose it is, and of what command, where that can be told for sure. */
   owner: { clientId: string; command: string } | undefined;
 }
-
-/** How much of a record is looked at. */
-const RECORD_BYTES = 16_384;
 
 /** The day of an instant, as the site counts them: `2026-11-01`. */
 export function dayOf(at: number, settings: ServerSettings): string {
@@ -67,33 +64,31 @@ export function* surveyLocker(locker: string): Generator<Surveyed> {
   }
 }
 
+/** Groups of which that is known by now. */
+const learned = new WeakSet<Surveyed>();
+
 /**
  * Adds job ids, clients and owners. Only the log tells whose a group is, for httpd vouched for what stands there; where clients gave the
  * same job id, the name decides between them, and where it cannot, the group has no owner.
  */
 export async function learnOwners(site: Site, groups: readonly Surveyed[]): Promise<void> {
   const locker = site.settings.incomingDirectory;
-  const byJob = new Map<string, Surveyed[]>();
-  for (const group of groups) {
-    group.jobId = await readJobId(locker, group);
-    group.clients = await readClaims(locker, group);
-    if (group.jobId === undefined) continue;
-    const key = encodeField(group.jobId);
-    const same = byJob.get(key);
-    if (same) same.push(group);
-    else byJob.set(key, [group]);
+  const fresh = groups.filter((group) => !learned.has(group));
+  if (fresh.length === 0) return;
+  // By job id, which a client may give to as many uploads as it likes: the command of each client.
+  const byJob = new Map<string, Map<string, string>>();
+  for (const group of fresh) {
+    group.jobId = readJobId(locker, group);
+    group.clients = readClaims(locker, group);
+    if (group.jobId !== undefined) byJob.set(encodeField(group.jobId), new Map());
   }
   // A log that should be there and is not must not pass for one that knows nothing.
   if (!site.settings.enableLogging) return;
-  const logged = new Map<Surveyed, Map<string, string>>();
-  for await (const { method, status, jobId, clientId, fileName } of readLogLines(site, { contains: ' PUT ' })) {
-    if (method !== 'PUT' || status !== 200 || !clientId || !fileName) continue;
-    for (const group of byJob.get(jobId ?? '') ?? []) {
-      const commands = logged.get(group) ?? new Map<string, string>();
-      logged.set(group, commands.set(clientId, fileName));
-    }
-  }
-  for (const [group, commands] of logged) {
+  for await (const { method, status, jobId, clientId, fileName } of readLogLines(site, { contains: ' PUT ' }))
+    if (method === 'PUT' && status === 200 && clientId && fileName) byJob.get(jobId ?? '')?.set(clientId, fileName);
+  for (const group of fresh) {
+    learned.add(group);
+    const commands = byJob.get(encodeField(group.jobId)) ?? new Map<string, string>();
     group.clients = [...new Set([...group.clients, ...commands.keys()])];
     const named = [...commands].filter(([clientId]) => commands.size === 1 || isNamed(group.name, clientId));
     const [first] = named;
@@ -102,28 +97,15 @@ export async function learnOwners(site: Site, groups: readonly Surveyed[]): Prom
 }
 
 /** A group without .rdy may still say it in its lock. */
-export async function readJobId(locker: string, { name, isComplete }: Surveyed): Promise<string | undefined> {
-  const text = await readFile(join(locker, `${name}.${isComplete ? 'rdy' : 'lck'}`), 'latin1').catch(() => '');
+export function readJobId(locker: string, { name, isComplete }: Surveyed): string | undefined {
+  const text = readHead(join(locker, `${name}.${isComplete ? 'rdy' : 'lck'}`)) ?? '';
   return tryParse(() => parseReady(text));
 }
 
-async function readClaims(locker: string, { name }: Surveyed): Promise<string[]> {
-  const text = await readStart(join(locker, `${name}.env`));
+/** Throws what keeps a record from being read: it must not pass for one of nobody. */
+function readClaims(locker: string, { name }: Surveyed): string[] {
+  const text = readHead(join(locker, `${name}.env`)) ?? '';
   return [...text.matchAll(/^ClientId=([A-Za-z0-9_-]{1,64})\r?$/gm)].map(([, clientId = '']) => clientId);
-}
-
-async function readStart(path: string): Promise<string> {
-  try {
-    const file = await open(path);
-    try {
-      const { bytesRead, buffer } = await file.read(Buffer.alloc(RECORD_BYTES), 0, RECORD_BYTES, 0);
-      return buffer.toString('latin1', 0, bytesRead);
-    } finally {
-      await file.close();
-    }
-  } catch {
-    return '';
-  }
 }
 
 function tryParse<Value>(parse: () => Value): Value | undefined {

@@ -60,7 +60,7 @@ export async function* readManifest(path: string): AsyncGenerator<PackedGroup, M
   let end: ManifestEnd | undefined;
   try {
     for await (const line of lines) {
-      const value = JSON.parse(line);
+      const value = parseLine(line);
       if (count++ === 0) {
         if (value.format !== 1) throw new SyntaxError('it is of another format');
       } else if (value.archiveSha256 !== undefined) end = checkEnd(value, count - 2);
@@ -76,8 +76,15 @@ export async function* readManifest(path: string): AsyncGenerator<PackedGroup, M
 
 /** A line of a manifest; undefined for the one that ends it. Throws SyntaxError. */
 export function parsePackedGroup(line: string): PackedGroup | undefined {
-  const value = JSON.parse(line);
+  const value = parseLine(line);
   return value.archiveSha256 === undefined ? checkGroup(value) : undefined;
+}
+
+/** Which of them it is, its reader finds out. */
+function parseLine(line: string): ManifestHead & PackedGroup & ManifestEnd {
+  const value = JSON.parse(line);
+  if (typeof value !== 'object' || value === null) throw new SyntaxError('it is no line of a manifest');
+  return value;
 }
 
 function checkEnd(value: ManifestEnd, groups: number): ManifestEnd {
@@ -92,7 +99,7 @@ function checkGroup(value: PackedGroup): PackedGroup {
   const { name, jobId, at, clients, offset, length, files, ending } = value;
   const isText = [name, jobId, at].every((field) => typeof field === 'string') && !Number.isNaN(Date.parse(at));
   const isInside = isText && name.split('/').every((part) => !['', '.', '..'].includes(part)) && !name.includes('\0');
-  const isPlaced = isCount(offset) && isCount(length) && Array.isArray(clients);
+  const isPlaced = isCount(offset) && isCount(length) && isCount(offset + length) && Array.isArray(clients);
   const areFiles = PACKED_EXTENSIONS.every((extension) => {
     const file = files?.[extension];
     return isCount(file?.bytes) && SHA256.test(file.sha256) && Number.isFinite(file.mtime);

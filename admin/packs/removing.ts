@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { syncFolder } from 'webjob-locker/durable';
 import type { ServerSettings } from '../../cgi/controls.ts';
 import { BATCH, type RemovedGroup, readEvents, recordEvent } from '../keep/custody.ts';
-import { findHold, readHolds } from '../keep/holds.ts';
+import { findHold, type Hold, readHolds } from '../keep/holds.ts';
 import { digestFile } from '../keep/removal.ts';
 import { describePack } from './making.ts';
 import { listFiles, listPacks, type Pack, packAt, packsFolder, readEnd, readGroups } from './packs.ts';
@@ -32,8 +32,9 @@ export async function findOldPacks(settings: ServerSettings, before: number): Pr
   return found;
 }
 
-/** Puts it on record that a pack goes, with every group in it, and removes it. */
-export async function prunePack(settings: ServerSettings, pack: Pack, rule: string): Promise<void> {
+/** Puts it on record that a pack goes, with every group in it, and removes it. False when something in it is on hold by now. */
+export async function prunePack(settings: ServerSettings, pack: Pack, rule: string): Promise<boolean> {
+  if (await isHeld(pack, readHolds(settings))) return false;
   let groups: RemovedGroup[] = [];
   const record = (): void => {
     const names = groups.map(({ name }) => name);
@@ -47,6 +48,12 @@ export async function prunePack(settings: ServerSettings, pack: Pack, rule: stri
   record();
   recordEvent(settings, { event: 'prune-pack', rule, ...(await describePack(pack, await readEnd(pack.manifest))) });
   removePack(settings, pack);
+  return true;
+}
+
+async function isHeld(pack: Pack, holds: readonly Hold[]): Promise<boolean> {
+  if (holds.length > 0) for await (const group of readGroups(pack)) if (findHold(holds, group)) return true;
+  return false;
 }
 
 export function removePack(settings: ServerSettings, pack: Pack): void {
@@ -62,7 +69,7 @@ export async function finishPackRemovals(settings: ServerSettings): Promise<void
   const left = new Set(names.filter((name) => !existsSync(packAt(settings, name).manifest)));
   if (left.size === 0) return;
   for (const event of ['prune-pack', 'unpack'] as const) {
-    for await (const record of readEvents(settings, event)) {
+    for (const record of readEvents(settings, event)) {
       if (!left.has(record.pack)) continue;
       const archive = join(packsFolder(settings), `${record.pack}.tar.gz`);
       if ((await digestFile(archive)).sha256 !== record.archiveSha256) continue;

@@ -54,7 +54,7 @@ function isCovered({ files }: Described, packed: PackedGroup): boolean {
 async function ensureRecorded(settings: ServerSettings, pack: Pack): Promise<void> {
   const end = await readEnd(pack.manifest);
   let count = 0;
-  for await (const record of readEvents(settings, 'pack'))
+  for (const record of readEvents(settings, 'pack'))
     if (record.pack === pack.name && record.archiveSha256 === end.archiveSha256) count += record.names.length;
   if (count < end.groups) await recordPack(settings, pack, end);
 }

@@ -1,8 +1,8 @@
 // webjobctl unpack: puts the groups of a pack back into the locker, each announced by its `.rdy` when its streams are on disk, with the
 // times it had. The pack goes when all of them are back.
 import { createHash } from 'node:crypto';
-import { closeSync, linkSync, openSync, rmSync, utimesSync } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { closeSync, linkSync, lstatSync, openSync, rmSync, utimesSync } from 'node:fs';
+import { basename, dirname, join } from 'node:path';
 import { Command } from 'commander';
 import { groupPaths } from 'webjob-locker';
 import { makeFolder, syncFile, syncFolder, writeAll } from 'webjob-locker/durable';
@@ -18,6 +18,8 @@ import { describePack } from './making.ts';
 import { PACKED_EXTENSIONS, type PackedExtension, type PackedGroup } from './manifest.ts';
 import { listPacks, type Pack, readEnd, readGroups } from './packs.ts';
 import { removePack } from './removing.ts';
+
+const MAX_NAME_LENGTH = 255;
 
 const EXPLANATION = `
 PACK is the name of a pack: its day, as in 2026-10-01, or that and a number. A group whose name is taken by another stays in the pack.
@@ -80,12 +82,13 @@ async function unpack({ settings }: Site, name: string, json: true | undefined):
 /** False when another group has the name. A kill leaves the group packed, and at most streams without `.rdy` that the next run takes. */
 async function restoreGroup(locker: string, pack: Pack, group: PackedGroup): Promise<boolean> {
   const paths = groupPaths(join(locker, group.name));
+  refuseLinks(locker, group.name);
   makeFolder(dirname(paths.rdy));
   const locks = openLocks(lockSource(locker));
   try {
     if (!locks.take(paths.lck)) return false;
     try {
-      return await putBack(pack, group, paths);
+      return await putBack(locker, pack, group, paths);
     } finally {
       // The beginning of a stream, or what another group keeps from its name, is nothing that a locker should hold.
       for (const extension of PACKED_EXTENSIONS) rmSync(asideOf(paths[extension]), { force: true });
@@ -95,7 +98,12 @@ async function restoreGroup(locker: string, pack: Pack, group: PackedGroup): Pro
   }
 }
 
-async function putBack(pack: Pack, group: PackedGroup, paths: ReturnType<typeof groupPaths>): Promise<boolean> {
+async function putBack(
+  locker: string,
+  pack: Pack,
+  group: PackedGroup,
+  paths: ReturnType<typeof groupPaths>,
+): Promise<boolean> {
   const folder = dirname(paths.rdy);
   const written: PackedExtension[] = [];
   for await (const unpacked of readGroup(pack.archive, group)) {
@@ -104,7 +112,7 @@ async function putBack(pack: Pack, group: PackedGroup, paths: ReturnType<typeof 
       if ((await digestFile(path)).sha256 !== unpacked.file.sha256) return false;
       continue;
     }
-    await writeAside(path, unpacked);
+    await writeAside(path, unpacked, () => refuseLinks(locker, group.name));
     written.push(unpacked.extension);
   }
   // `.rdy` is the last of them.
@@ -116,16 +124,31 @@ async function putBack(pack: Pack, group: PackedGroup, paths: ReturnType<typeof 
   return true;
 }
 
+/** A name that is as long as a file system takes has no room for more. */
 function asideOf(path: string): string {
-  return `${path}.unpack`;
+  const aside = `${basename(path)}.unpack`;
+  const short = `.${createHash('sha256').update(aside).digest('hex')}.unpack`;
+  return join(dirname(path), aside.length > MAX_NAME_LENGTH ? short : aside);
 }
 
-async function writeAside(path: string, { file, chunks }: Unpacked): Promise<void> {
+/** Whoever can write in the locker could put a link in the way of a folder, for us to write where only we may. Throws Failure `failed`. */
+function refuseLinks(locker: string, name: string): void {
+  const parts = name.split('/');
+  for (let depth = 1; depth < parts.length; depth++) {
+    const path = join(locker, ...parts.slice(0, depth));
+    if (lstatSync(path, { throwIfNoEntry: false })?.isDirectory() === false)
+      throw new Failure('failed', `${path} is no folder`, 'nothing is unpacked through a link');
+  }
+}
+
+/** `check` is asked once the file is open, before anything is in it. */
+async function writeAside(path: string, { file, chunks }: Unpacked, check: () => void): Promise<void> {
   const aside = asideOf(path);
   rmSync(aside, { force: true });
   const hash = createHash('sha256');
   const fd = openSync(aside, 'wx', 0o644);
   try {
+    check();
     for await (const chunk of chunks) {
       hash.update(chunk);
       writeAll(fd, chunk);

@@ -49,24 +49,13 @@ function listCustody({ settings: { logfilesDirectory } }: Site): string[] {
 
 function readFile(fd: number, custody: Custody, wanted: ReadonlySet<string>): void {
   const chain = new Chain(fd);
-  for (const { record, fault } of chain.walk()) {
+  for (const { facts, fault } of chain.walk()) {
     custody.records++;
     if (fault) custody.faults++;
-    const facts = record && parseFacts(record.text);
     if (facts?.event !== 'deposit' || typeof facts.name !== 'string' || !wanted.has(facts.name)) continue;
     custody.deposits.set(facts.name, describeDeposit(facts, fault));
   }
   custody.faults += chain.findTorn().length;
-}
-
-/** A record that was edited may be anything. */
-function parseFacts(text: string): Record<string, unknown> | undefined {
-  try {
-    const facts: unknown = JSON.parse(text);
-    return typeof facts === 'object' && facts !== null ? (facts as Record<string, unknown>) : undefined;
-  } catch {
-    return undefined;
-  }
 }
 
 function describeDeposit({ sha256, receivedAt }: Record<string, unknown>, fault: ChainFault | undefined): Deposit {

@@ -94,8 +94,8 @@ function verify(settings: ServerSettings, options: Options, report: (finding: Fi
     const progress = startProgress('groups', isWatched && isWhole ? countGroups(incomingDirectory) : undefined);
     const scope: Scope = {
       ...{ incomingDirectory, logfilesDirectory, since, contents: custody !== true },
+      packsFolder: packsFolder(settings),
       serverId: enableCustody ? serverId : undefined,
-      packsDirectory: packsFolder(settings),
       sample: fraction === undefined ? undefined : { fraction, seed },
       advance: () => progress.advance(),
     };

@@ -18,7 +18,7 @@ export type FindingKind =
   | 'unrecorded'
   /** The custody record has it, nobody pruned or packed it, and it is not there. */
   | 'group-missing'
-  /** A pack that is on record, and nobody unpacked or pruned, is not there, or not what it was. */
+  /** webjobctl made a pack, and neither removed nor unpacked it, and a file of it is not there, or another. */
   | 'pack-missing'
   | 'pack-changed'
   /** Something that belongs to no group; a link, or what is neither file nor folder. */

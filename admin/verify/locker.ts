@@ -6,20 +6,20 @@ import { basename, dirname, join } from 'node:path';
 import { custodyPath, findGroup, groupPaths, isAbandoned, statGroupFile, walkLocker } from 'webjob-locker';
 import type { Finding } from './finding.ts';
 import { checkGroup, findRights, type GroupReport, type Owners, statGroup, touchedAt } from './group.ts';
-import { checkPack } from './packs.ts';
+import { checkPacks } from './packs.ts';
 import { CustodyRecords } from './records.ts';
 
 export interface Scope {
   incomingDirectory: string;
   logfilesDirectory: string;
-  /** Where packs are; without it none is looked at. */
-  packsDirectory?: string | undefined;
   /** The site's own, which must have a custody record; undefined with EnableCustody=N. */
   serverId?: string | undefined;
   /** Only groups in which something was written or changed since, and records since. */
   since?: Date | undefined;
   /** Only this part of the groups, picked by name and seed. */
   sample?: { fraction: number; seed: string } | undefined;
+  /** Where packs are; undefined: they are not looked at. */
+  packsFolder?: string | undefined;
   /** Read the streams; else names, records and ready lines alone. */
   contents: boolean;
   /** Told of every group. */
@@ -70,7 +70,7 @@ function* findAll(scope: Scope, records: CustodyRecords, summary: Summary): Gene
     else if (isMeant(scope, group.name)) yield* verifyGroup(scope, records, owners, group.name, summary);
   }
   yield* findMissing(scope, records);
-  yield* checkPacks(scope, records);
+  yield* findInPacks(scope, records, summary);
   records.refresh();
   yield* records.findFaults();
 }
@@ -157,16 +157,15 @@ function lookAt(
   return { ...report, isOlder: isUnrecorded && !isDue };
 }
 
-/** What looks wrong counts when the pack is still on record: it may have been unpacked meanwhile. */
-function* checkPacks({ packsDirectory, contents, since, sample }: Scope, records: CustodyRecords): Generator<Finding> {
-  if (packsDirectory === undefined) return;
-  for (const pack of records.packs()) {
-    const isRead = contents && (!sample || isPicked(pack.name, sample));
-    const findings = [...checkPack(packsDirectory, pack, isRead ? since : 'unread')];
-    if (findings.length === 0) continue;
-    records.refresh();
-    if (records.packs().includes(pack)) yield* findings;
-  }
+function* findInPacks(scope: Scope, records: CustodyRecords, summary: Summary): Generator<Finding> {
+  const { packsFolder: folder, contents, since, sample } = scope;
+  if (folder === undefined) return;
+  const isMeant = (name: string, at: number): boolean =>
+    !(sample && !isPicked(name, sample)) && (since === undefined || at >= since.getTime());
+  const count = (bytes: number): void => {
+    summary.bytes += bytes;
+  };
+  yield* checkPacks({ folder, contents, isMeant, count }, records);
 }
 
 function* findMissing(scope: Scope, records: CustodyRecords): Generator<Finding> {

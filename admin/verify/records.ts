@@ -1,5 +1,4 @@
-// Every custody record of a site, walked and indexed: what each group was when it was deposited, which were taken away on purpose, and which
-// of those came back.
+// Every custody record of a site, walked and indexed: what each group was when it was deposited, and which were taken away on purpose.
 // Holds a name and a number for each deposit, so that millions fit.
 import { closeSync, fstatSync, openSync, readdirSync, readSync, type Stats } from 'node:fs';
 import { join } from 'node:path';
@@ -14,6 +13,16 @@ export interface Deposit {
   sha256: Record<StreamName, string>;
 }
 
+/** A pack that was made, and neither removed nor unpacked since. */
+export interface RecordedPack {
+  name: string;
+  /** When it was put on record. */
+  time: Date;
+  archiveBytes: number;
+  archiveSha256: string;
+  manifestSha256: string;
+}
+
 interface Book {
   /** Its name in LogfilesDirectory. */
   file: string;
@@ -24,28 +33,8 @@ interface Book {
   places: Map<string, number>;
 }
 
-/** A pack as it was made. */
-export interface PackRecord {
-  name: string;
-  archiveSha256: string;
-  manifestSha256: string;
-  /** Where the records begin that name its groups, for when it is unpacked. */
-  records: number[];
-}
-
-const PACK_NAME = /^\d{4}-\d\d-\d\d(?:\.\d+)?$/;
-
-/** A group that left the locker, or came back into it. */
-interface Move {
-  name: string;
-  isBack: boolean;
-  /** The book that says so, where, and when. */
-  places: Book['places'];
-  from: number;
-  time: number;
-}
-
 const FILE = /^nph-webjob-custody\.[A-Za-z0-9_.-]{1,64}\.jsonl$/;
+const PACK = /^\d{4}-\d\d-\d\d(?:\.\d+)?$/;
 /** What webjobctl writes tells nothing of when a server began. */
 const OPERATOR_FILE = 'nph-webjob-custody.webjobctl.jsonl';
 /** Events after which a group is no longer in the locker. */
@@ -55,9 +44,9 @@ const USUAL_RECORD_BYTES = 2048;
 export class CustodyRecords {
   readonly #books: Book[];
   readonly #faults: Finding[] = [];
-  #moves: Move[] = [];
-  /** Packs that ought to be there, by file, name and digest. */
-  readonly #packs = new Map<string, PackRecord>();
+  #moves: { name: string; places: Book['places']; from: number; time: number; isReturn: boolean }[] = [];
+  /** By the digest of the archive, as a name comes again after an unpack; `records` is where those begin that name its groups. */
+  readonly #packs = new Map<string, RecordedPack & { records: number[] }>();
   /** Since when a server records: its first record, or a file that waits for one. */
   #since = Number.POSITIVE_INFINITY;
 
@@ -125,8 +114,8 @@ export class CustodyRecords {
     }
   }
 
-  /** Packs that ought to be there. */
-  packs(): PackRecord[] {
+  /** The packs that ought to be there. */
+  packs(): RecordedPack[] {
     return [...this.#packs.values()];
   }
 
@@ -134,40 +123,49 @@ export class CustodyRecords {
     for (const { fd } of this.#books) closeSync(fd);
   }
 
-  #take({ file, fd, places }: Book, link: Link): void {
+  #take(book: Book, link: Link): void {
+    const { file, places } = book;
     if (link.fault) this.#faults.push(describeFault(file, link));
-    if (!link.record || link.fault === 'edited') return;
-    const facts = JSON.parse(link.record.text) as Record<string, unknown>;
+    const { facts } = link;
+    if (!facts || link.fault === 'edited') return;
     const time = Date.parse(String(facts.time));
     if (facts.event === 'deposit' && isName(facts.name)) places.set(facts.name, link.from + 1);
     // A lock stands, with the time that the .rdy will have, before the record is written.
     const begun = Date.parse(String(facts.receivedAt ?? facts.time));
     if (file !== OPERATOR_FILE && begun < this.#since) this.#since = begun;
-    const add = (names: unknown, isBack: boolean): void => {
-      if (!Array.isArray(names)) return;
-      for (const name of names.filter(isName)) this.#moves.push({ name, isBack, places, from: link.from, time });
-    };
-    if (DEPARTURES.includes(String(facts.event))) add(facts.names, false);
-    const id = `${file} ${facts.pack} ${facts.archiveSha256}`;
-    const pack = this.#packs.get(id);
-    if (facts.event === 'pack' && PACK_NAME.test(String(facts.pack))) {
-      const [archiveSha256, manifestSha256] = [String(facts.archiveSha256), String(facts.manifestSha256)];
-      if (pack) pack.records.push(link.from);
-      else this.#packs.set(id, { name: String(facts.pack), archiveSha256, manifestSha256, records: [link.from] });
-    }
-    // The record does not repeat the names.
-    if (facts.event === 'unpack') for (const from of pack?.records ?? []) add(readFacts(fd, from)?.names, true);
-    if (facts.event === 'unpack' || facts.event === 'prune-pack') this.#packs.delete(id);
+    if (file === OPERATOR_FILE) this.#takePack(book, link, facts);
+    if (!DEPARTURES.includes(String(facts.event))) return;
+    for (const name of namesIn(facts)) this.#moves.push({ name, places, from: link.from, time, isReturn: false });
   }
 
-  /** Groups that left and came back, once every book is read: another server may have deposited what this one pruned. */
+  #takePack({ fd, places }: Book, link: Link, facts: Record<string, unknown>): void {
+    const { event, pack: name, archiveBytes, archiveSha256, manifestSha256 } = facts;
+    const time = new Date(String(facts.time));
+    if (typeof name !== 'string' || !PACK.test(name) || typeof archiveSha256 !== 'string') return;
+    const known = this.#packs.get(archiveSha256);
+    if (event === 'pack' && typeof manifestSha256 === 'string') {
+      const records = known?.records ?? [];
+      records.push(link.from);
+      const digests = { archiveSha256, manifestSha256 };
+      this.#packs.set(archiveSha256, { name, time, archiveBytes: Number(archiveBytes), ...digests, records });
+    } else if (known && (event === 'unpack' || event === 'prune-pack')) {
+      this.#packs.delete(archiveSha256);
+      if (event === 'prune-pack') return;
+      for (const from of known.records)
+        for (const returned of namesIn(readFacts(fd, from) ?? {}))
+          this.#moves.push({ name: returned, places, from: link.from, time: time.getTime(), isReturn: true });
+    }
+  }
+
+  /** Groups that left or came back, once every book is read: another server may have deposited what this one pruned. */
   #move(): void {
-    for (const { name, isBack, places, from, time } of this.#moves) {
+    for (const { name, places, from, time, isReturn } of this.#moves) {
       for (const book of this.#books) {
         const place = book.places.get(name) ?? 0;
-        if (place === 0 || place < 0 !== isBack) continue;
-        const start = Math.abs(place) - 1;
-        const isBefore = book.places === places ? start < from : Number(readDeposit(book.fd, start)?.time) <= time;
+        if (isReturn && place < 0) book.places.set(name, -place);
+        if (isReturn || place <= 0) continue;
+        const isBefore =
+          book.places === places ? place - 1 < from : Number(readDeposit(book.fd, place - 1)?.time) <= time;
         if (isBefore) book.places.set(name, -place);
       }
     }
@@ -185,7 +183,7 @@ export function listCustodyFiles(logfilesDirectory: string): string[] {
 function describeFault(place: string, { from, to, fault }: Link): Finding {
   const where = `bytes ${from} to ${to}`;
   const details = {
-    edited: `the record in ${where} is not what its sum says`,
+    edited: `the record in ${where} is not what its sum says, or no JSON`,
     broken: `what stands before the record in ${where} is not what it was bound to: changed, taken out, put in or moved`,
     torn: `${where} are no record, and no later record vouches for them`,
   };
@@ -198,17 +196,22 @@ function isName(name: unknown): name is string {
   return typeof name === 'string' && !/(?:^|\/)\.{0,2}(?:\/|$)|\0/.test(name);
 }
 
+function namesIn({ names }: Record<string, unknown>): string[] {
+  return Array.isArray(names) ? names.filter(isName) : [];
+}
+
+/** Of a record that was walked, and so is JSON. */
+function readFacts(fd: number, from: number): Record<string, unknown> | undefined {
+  const record = parseCustody(readLine(fd, from));
+  return record && JSON.parse(record.text);
+}
+
 function readDeposit(fd: number, from: number): Deposit | undefined {
   const facts = readFacts(fd, from) as (Omit<Deposit, 'time'> & { time: string }) | undefined;
   const isWhole = STREAMS.every(
     (stream) => typeof facts?.sha256?.[stream] === 'string' && typeof facts.bytes?.[stream] === 'number',
   );
   return facts && isWhole ? { ...facts, time: new Date(facts.time) } : undefined;
-}
-
-function readFacts(fd: number, from: number): Record<string, unknown> | undefined {
-  const record = parseCustody(readLine(fd, from));
-  return record && JSON.parse(record.text);
 }
 
 function readLine(fd: number, from: number): string {

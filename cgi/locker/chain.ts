@@ -6,7 +6,7 @@ import { digestRange, newHash } from './digest.ts';
 
 /** What can be wrong with a line. */
 export type ChainFault =
-  /** The record is not what its own sum says. */
+  /** The record is not what its own sum says, or no JSON. */
   | 'edited'
   /** What it is bound to is not what stands before it: something was changed, taken out, put in or moved. */
   | 'broken'
@@ -17,13 +17,15 @@ export type ChainFault =
 export interface Link {
   /** Undefined for a line without one. */
   record?: CustodyRecord;
+  /** What the record tells; undefined when it is no JSON. */
+  facts?: Record<string, unknown>;
   /** The bytes of the record, or of the line without one: first, and behind the last. */
   from: number;
   to: number;
   fault?: ChainFault;
 }
 
-const BLOCK_BYTES = 1024 * 1024;
+const BLOCK_BYTES = 256 * 1024;
 
 /** A custody record that is open for reading; the descriptor stays the caller's. */
 export class Chain {
@@ -36,8 +38,8 @@ export class Chain {
   #coveredTo = 0;
   /** Lines without a record that nothing covers so far. */
   #loose: Link[] = [];
-  /** Where the records stand whose writers were slow, by the offset up to which they cover. */
-  readonly #late = new Map<number, number[]>();
+  /** The sums of the records whose writers were slow, by the offset up to which they cover. */
+  readonly #late = new Map<number, Set<string>>();
   /** Up to where it was read, in whole lines. */
   #at = 0;
 
@@ -56,7 +58,7 @@ export class Chain {
       this.#at = to;
       const record = parseCustody(text);
       if (record) yield this.#judge(record, to - 1 - record.text.length, to);
-      else this.#loose.push({ from, to, fault: 'torn' });
+      else this.#addLoose(from, to);
     }
   }
 
@@ -67,16 +69,27 @@ export class Chain {
     return [...this.#loose, ...tail];
   }
 
+  /** Lines that follow one another are one: there can be as many as there are bytes. */
+  #addLoose(from: number, to: number): void {
+    const last = this.#loose.at(-1);
+    if (last?.to === from) last.to = to;
+    else this.#loose.push({ from, to, fault: 'torn' });
+  }
+
   #judge(record: CustodyRecord, from: number, to: number): Link {
-    const fault = this.#findFault(record, from);
+    const facts = parseFacts(record.text);
+    const fault = facts ? this.#findFault(record, from) : 'edited';
     if (fault === 'broken') this.#shift = record.covers[1] - from;
     this.#ends.push(to + this.#shift);
     this.#covered.push(record.covers[1]);
     if (!fault && record.covers[1] > this.#coveredTo) {
       this.#coveredTo = record.covers[1];
-      this.#loose = this.#loose.filter((line) => line.to + this.#shift > this.#coveredTo);
+      const covered = this.#coveredTo - this.#shift;
+      this.#loose = this.#loose
+        .filter(({ to }) => to > covered)
+        .map((line) => ({ ...line, from: Math.max(line.from, covered) }));
     }
-    return { record, from, to, ...(fault && { fault }) };
+    return { record, from, to, ...(facts && { facts }), ...(fault && { fault }) };
   }
 
   #findFault({ covers, prev, sum, text }: CustodyRecord, at: number): ChainFault | undefined {
@@ -89,17 +102,18 @@ export class Chain {
     const [from, to] = covers;
     const isInPlace = this.#shift <= from && from <= to && to <= at + this.#shift && from === this.#coveredBy(to);
     if (!isInPlace || digestRange(this.#fd, from - this.#shift, to - this.#shift) !== prev) return 'broken';
-    return to < at + this.#shift && this.#isRepeated(to, text, at) ? 'broken' : undefined;
+    return to < at + this.#shift && this.#isRepeated(to, text, sum, at) ? 'broken' : undefined;
   }
 
   /**
    * True for a record that stands there already: put behind others, a copy looks like one whose writer was slow. Of the records that cover
    * up to an offset one may stand right there, or behind the newline that ends a torn line; all others were slow themselves.
    */
-  #isRepeated(to: number, text: string, at: number): boolean {
-    const late = this.#late.get(to) ?? [];
-    const places = [to - this.#shift, to - this.#shift + 1, ...late].filter((place) => place < at);
-    this.#late.set(to, [...late, at]);
+  #isRepeated(to: number, text: string, sum: string, at: number): boolean {
+    const late = this.#late.get(to) ?? new Set();
+    if (late.has(sum)) return true;
+    this.#late.set(to, late.add(sum));
+    const places = [to - this.#shift, to - this.#shift + 1].filter((place) => place < at);
     const buffer = Buffer.allocUnsafe(text.length);
     return places.some((place) => {
       const count = readSync(this.#fd, buffer, 0, buffer.length, place);
@@ -116,6 +130,15 @@ export class Chain {
       else high = middle;
     }
     return this.#covered[low - 1] ?? 0;
+  }
+}
+
+/** It begins with a brace, so that it is an object when it is JSON. */
+function parseFacts(text: string): Record<string, unknown> | undefined {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
   }
 }
 

@@ -1,0 +1,37 @@
+// A client may send any number of uploads under one job id. That must not keep webjobctl busy for longer than as many uploads of others.
+import assert from 'node:assert/strict';
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { after, describe, it } from 'node:test';
+import { makeLockerSite } from './locker-site.ts';
+
+const UPLOADS = 6000;
+/** For each one after the other it takes a second or two; with each looked for among all, minutes. */
+const SECONDS = 30;
+
+describe('webjobctl and many uploads under one job id', () => {
+  const its = makeLockerSite();
+  after(its.close);
+  const { incoming, base } = its.site;
+  let log = '';
+  for (let number = 0; number < UPLOADS; number++) {
+    const name = join(incoming, `client1_20261001000000_${String(number).padStart(5, '0')}_host.sh`);
+    for (const extension of ['out', 'err', 'env']) writeFileSync(`${name}.${extension}`, '');
+    writeFileSync(`${name}.rdy`, 'Jid=same\n');
+    log += '2026-10-01 00:00:00 same client1 127.0.0.1 PUT client1 host.sh 0 0 0 200 -- Success\n';
+  }
+  writeFileSync(join(base, 'logfiles', 'nph-webjob.log'), log);
+
+  for (const [title, ...args] of [
+    ['jobs finds all of them', 'export', '--client', 'client1'],
+    ['so does it for an index', 'index'],
+    ['prune knows whose they are', 'prune', '--keep', '5', '--dry-run'],
+  ]) {
+    it(String(title), { timeout: SECONDS * 1000 }, async () => {
+      const lines = await its.readJson<{ uploads?: string; jobs?: number; client?: string }>(...args);
+      if (args[0] === 'export') assert.equal(JSON.parse(lines[0]?.uploads ?? '[]').length, UPLOADS);
+      if (args[0] === 'index') assert.equal(lines[0]?.jobs, 1);
+      if (args[0] === 'prune') assert.equal(lines.filter(({ client }) => client === 'client1').length, UPLOADS - 5);
+    });
+  }
+});
