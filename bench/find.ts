@@ -1,11 +1,13 @@
 // What finding costs in a locker of many groups and a log of many lines, each beside what an operator would do by hand, in turn, so that both see
 // the same machine. Prints times to the first line and to the end, the most memory, and ratios; asserts nothing.
 import { spawn } from 'node:child_process';
-import { closeSync, fstatSync, mkdtempSync, openSync, readFileSync, readSync, rmSync } from 'node:fs';
+import { closeSync, fstatSync, mkdtempSync, openSync, readSync, rmSync } from 'node:fs';
 import { loadavg, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
+import { residentKilobytes } from './footprint.ts';
 import { makeLocker } from './locker.ts';
+import { parseCount } from './options.ts';
 
 const HELP = `Usage: node bench/find.ts [--groups N] [--lines M] [--locker folder] [--runs R] [--only text]
 
@@ -42,15 +44,6 @@ function measure([program = '', ...args]: string[]): Promise<Cost> {
       resolve({ firstMilliseconds: first ?? milliseconds, milliseconds, megabytes: most / 1024 });
     });
   });
-}
-
-/** The most that was resident so far, as the kernel counts it. */
-function residentKilobytes(pid: number | undefined): number {
-  try {
-    return Number(/^VmHWM:\s+(\d+) kB/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1] ?? 0);
-  } catch {
-    return 0;
-  }
 }
 
 interface Row {
@@ -143,11 +136,6 @@ async function compare(folder: string, runs: number, only: string): Promise<void
     );
   }
   for (const left of ['index', 'report']) rmSync(join(folder, left), { recursive: true, force: true });
-}
-
-function parseCount(name: string, text: string): number {
-  if (!/^[1-9][0-9]{0,7}$/.test(text)) throw new RangeError(`--${name} is a whole number from 1`);
-  return Number(text);
 }
 
 const options = {

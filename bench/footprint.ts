@@ -50,3 +50,12 @@ function read(path: string): string {
     return '';
   }
 }
+
+/** The most that was resident of a process so far, as the kernel counts it; 0 for one that is gone. */
+export function residentKilobytes(pid: number | undefined): number {
+  try {
+    return Number(/^VmHWM:\s+(\d+) kB/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1] ?? 0);
+  } catch {
+    return 0;
+  }
+}

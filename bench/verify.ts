@@ -2,12 +2,14 @@
 // the same machine. Prints rates, the most memory, and ratios; asserts nothing.
 import { spawn } from 'node:child_process';
 import { createHash, randomFillSync } from 'node:crypto';
-import { readdirSync, readFileSync, statSync } from 'node:fs';
+import { readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { formatEpoch, formatJobId, formatRecord, RECORD_FIELDS, type RecordField } from 'webjob-protocol';
 import { appendCustody, custodyPath, digestStreams, storeUpload } from '../cgi/locker/index.ts';
 import { makeSite, type Site } from '../scripts/site.ts';
+import { residentKilobytes } from './footprint.ts';
+import { parseCount } from './options.ts';
 import { quantile } from './quantile.ts';
 
 const HELP = `Usage: node bench/verify.ts [--groups N] [--rounds N]
@@ -106,15 +108,6 @@ function measure([program = '', ...args]: string[]): Promise<Cost> {
   });
 }
 
-/** The most that was resident so far, as the kernel counts it. */
-function residentKilobytes(pid: number | undefined): number {
-  try {
-    return Number(/^VmHWM:\s+(\d+) kB/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1] ?? 0);
-  } catch {
-    return 0;
-  }
-}
-
 async function compare(name: string, streams: Stream[], rounds: number): Promise<void> {
   const site = makeSite();
   try {
@@ -151,11 +144,6 @@ async function compare(name: string, streams: Stream[], rounds: number): Promise
   } finally {
     site.remove();
   }
-}
-
-function parseCount(name: string, text: string): number {
-  if (!/^[1-9][0-9]{0,6}$/.test(text)) throw new RangeError(`--${name} is a whole number from 1`);
-  return Number(text);
 }
 
 const options = {

@@ -1,6 +1,6 @@
 // SpoolDirectory: results that could not be uploaded, each in a private folder of its own, until --flush or a later run delivers them.
 //
-//   run-XXXXXX            output of a run that goes on, or of a client that was killed
+//   run-RANDOM            output of a run that goes on, or of a client that was killed
 //   job-<millis>-<pid>    a complete job: out, err, env and parcel.json
 //   sending-<pid>-<start>-job-…   one that the process is delivering
 //

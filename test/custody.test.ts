@@ -103,6 +103,9 @@ for (const mpm of ['prefork', 'event'] as const) {
   });
 }
 
+/** A script with the rights of the tests could write what the web user may not. */
+const needsRoot = { skip: !findWebUser() && 'only root can be two users' };
+
 describe('a custody record that cannot be written', () => {
   let site: Site;
   const sites: Site[] = [];
@@ -120,16 +123,19 @@ describe('a custody record that cannot be written', () => {
       .map((name) => name.slice(-4))
       .sort();
 
-  it('is told in the error log where nobody made the file, as at the site of the article, and the upload is taken', async (test) => {
-    if (!findWebUser()) return test.skip('not root');
-    site = makeSite({ settings: { PutNameFormat: '%cid_%cmd' }, withoutCustody: true });
-    sites.push(site);
-    const { stdout, stderr } = await put();
-    assert.equal(statusOf(stdout), 200);
-    assert.equal(stderr, `nph-webjob: no custody record is kept: ${custodyOf(site)}: open failed: EACCES\n`);
-    assert.deepEqual(standing(), ['.env', '.err', '.out', '.rdy']);
-    assert.ok(!existsSync(custodyOf(site)));
-  });
+  it(
+    'is told in the error log where nobody made the file, as at the site of the article, and the upload is taken',
+    needsRoot,
+    async () => {
+      site = makeSite({ settings: { PutNameFormat: '%cid_%cmd' }, withoutCustody: true });
+      sites.push(site);
+      const { stdout, stderr } = await put();
+      assert.equal(statusOf(stdout), 200);
+      assert.equal(stderr, `nph-webjob: no custody record is kept: ${custodyOf(site)}: open failed: EACCES\n`);
+      assert.deepEqual(standing(), ['.env', '.err', '.out', '.rdy']);
+      assert.ok(!existsSync(custodyOf(site)));
+    },
+  );
 
   it('is made where the web user may make it', async () => {
     rmSync(custodyOf(site));
@@ -138,8 +144,7 @@ describe('a custody record that cannot be written', () => {
     assert.equal(readRecords(custodyOf(site)).length, 1);
   });
 
-  it('is 500 when the file is there, and the upload stays without .rdy', async (test) => {
-    if (!findWebUser()) return test.skip('not root');
+  it('is 500 when the file is there, and the upload stays without .rdy', needsRoot, async () => {
     rmSync(custodyOf(site));
     writeFileSync(custodyOf(site), '', { mode: 0o600 });
     const { stdout, stderr } = await put();

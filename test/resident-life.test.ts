@@ -12,16 +12,16 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
-import { after, before, describe, it } from 'node:test';
+import { describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { findJobIdParts, formatJobId } from 'webjob-protocol';
 import { groupPaths } from '../cgi/locker/index.ts';
 import { createSequence } from '../cgi/sequence.ts';
-import { type Resident, startResident } from '../scripts/resident.ts';
-import { configure, makeSite, type Site } from '../scripts/site.ts';
+import { configure } from '../scripts/site.ts';
 import { runBare } from './bare.ts';
 import { FastCgiClient, formatRequest } from './fastcgi-client.ts';
 import { get, getVariables, put, putVariables } from './resident-requests.ts';
+import { useResidentSite } from './resident-site.ts';
 import { findWebUser, readLog } from './tree.ts';
 
 const NOTHING = Buffer.alloc(0);
@@ -30,30 +30,6 @@ const QUERY = 'VERSION=webjob+1.4.0&SYSTEM=Linux&CLIENTID=client1&FILENAME=host.
 async function until(isTrue: () => boolean | Promise<boolean>): Promise<boolean> {
   for (const deadline = Date.now() + 20_000; Date.now() < deadline; await sleep(10)) if (await isTrue()) return true;
   return false;
-}
-
-/** A site of its own, and what it started, for the tests of one describe. */
-function useSite(settings: Record<string, string> = {}) {
-  const started: Resident[] = [];
-  let made: Site | undefined;
-  before(() => {
-    made = makeSite({ resident: true });
-    configure(made, settings);
-  });
-  after(async () => {
-    await Promise.all(started.map((resident) => resident.stop()));
-    made?.remove();
-  });
-  const site = (): Site => {
-    assert.ok(made);
-    return made;
-  };
-  const start = async (args: string[] = []): Promise<Resident> => {
-    const resident = await startResident(site(), args);
-    started.push(resident);
-    return resident;
-  };
-  return { site, start };
 }
 
 describe('numbers of requests', () => {
@@ -92,7 +68,7 @@ describe('numbers of requests', () => {
 });
 
 describe('two processes that stay and scripts, at once, on one site', () => {
-  const { site, start } = useSite();
+  const { site, start } = useResidentSite();
 
   it('issue no id and store no name twice', async () => {
     const first = await start();
@@ -147,7 +123,7 @@ describe('two processes that stay and scripts, at once, on one site', () => {
 });
 
 describe('settings', () => {
-  const { site, start } = useSite();
+  const { site, start } = useResidentSite();
 
   it('are read anew when they changed, and never while they are being written', async () => {
     const { socket } = await start();
@@ -172,7 +148,7 @@ describe('settings', () => {
 });
 
 describe('the end', () => {
-  const { site, start } = useSite({ PutNameFormat: '%jid' });
+  const { site, start } = useResidentSite({ PutNameFormat: '%jid' });
 
   it('by SIGTERM waits for the requests that have begun and for those that are about to', async () => {
     const resident = await start();
@@ -270,7 +246,7 @@ describe('the end', () => {
 });
 
 describe('what runs after an answer', () => {
-  const { site, start } = useSite();
+  const { site, start } = useResidentSite();
 
   it('runs, and outlives the process', async () => {
     const log = join(site().base, 'logfiles', 'nph-webjob-trigger.log');
@@ -305,7 +281,7 @@ exec @command;
 `;
 
 describe('a socket that somebody else made', () => {
-  const { site } = useSite();
+  const { site } = useResidentSite();
 
   it('serves as systemd passes it, and stays when the process ends', async () => {
     const socket = join(site().root, 'passed');
@@ -328,7 +304,7 @@ describe('a socket that somebody else made', () => {
 });
 
 describe('a start that cannot be', () => {
-  const { site, start } = useSite();
+  const { site, start } = useResidentSite();
   const run = (script: string, ...args: string[]) => {
     const { status, stderr } = spawnSync(process.execPath, [script, ...args], {
       env: {},

@@ -4,15 +4,16 @@ import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { after, before, describe, it } from 'node:test';
+import { after, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { findJobIdParts } from 'webjob-protocol';
-import { type Resident, startResident, startWay } from '../scripts/resident.ts';
+import { startWay } from '../scripts/resident.ts';
 import { configure, makeSite, type Site } from '../scripts/site.ts';
 import { custodyOf, readRecords } from './custody-record.ts';
 import { FastCgiClient, formatRequest } from './fastcgi-client.ts';
 import { giveAway } from './hooks-site.ts';
 import { get, put, putVariables } from './resident-requests.ts';
+import { useResidentSite } from './resident-site.ts';
 import { askStrictly, type StrictAnswer } from './strict-client.ts';
 
 const THREE = ['--processes', '3'];
@@ -36,28 +37,6 @@ function isAlive(pid: number): boolean {
   } catch {
     return false;
   }
-}
-
-function useSite(settings: Record<string, string> = {}) {
-  const started: Resident[] = [];
-  let made: Site | undefined;
-  before(() => {
-    made = makeSite({ resident: true, settings });
-  });
-  after(async () => {
-    await Promise.all(started.map((resident) => resident.stop()));
-    made?.remove();
-  });
-  const site = (): Site => {
-    assert.ok(made);
-    return made;
-  };
-  const start = async (args = THREE): Promise<Resident> => {
-    const resident = await startResident(site(), args);
-    started.push(resident);
-    return resident;
-  };
-  return { site, start };
 }
 
 /** What is in the locker of a job. */
@@ -167,7 +146,7 @@ describe('three processes behind httpd, of which one is killed again and again',
 });
 
 describe('a hook that waits', () => {
-  const { site, start } = useSite({ PutNameFormat: '%jid' });
+  const { site, start } = useResidentSite({ PutNameFormat: '%jid' }, THREE);
 
   it('holds up nobody else', async () => {
     const go = join(site().incoming, 'go');
@@ -193,7 +172,7 @@ describe('a hook that waits', () => {
 });
 
 describe('the end of several processes', () => {
-  const { site, start } = useSite({ PutNameFormat: '%jid' });
+  const { site, start } = useResidentSite({ PutNameFormat: '%jid' }, THREE);
 
   it('by SIGTERM waits for the requests that have begun, and the start of the next ones loses nobody', async () => {
     let current = await start();
@@ -269,7 +248,7 @@ for my $life (1 .. 3) {
 `;
 
 describe('a socket that somebody else made', () => {
-  const { site } = useSite();
+  const { site } = useResidentSite({}, THREE);
 
   it('serves several, and is passed on again when all of them were killed', async () => {
     const socket = join(site().root, 'passed');
@@ -295,7 +274,7 @@ describe('a socket that somebody else made', () => {
 });
 
 describe('a start of several that cannot be', () => {
-  const { site } = useSite();
+  const { site } = useResidentSite({}, THREE);
 
   it('says what is wrong, once, and ends', async () => {
     for (const [args, words] of [

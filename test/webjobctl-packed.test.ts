@@ -47,6 +47,13 @@ describe('webjobctl and packed uploads', () => {
       signal,
     ]);
 
+  /** The manifest or the archive of the one pack. */
+  function findPacked(extension: '.jsonl' | '.tar.gz'): string {
+    const [name] = readdirSync(join(site.base, 'packed')).filter((one) => one.endsWith(extension));
+    assert.ok(name);
+    return join(site.base, 'packed', name);
+  }
+
   it('jobs tells how they ended', async () => {
     const expected = [
       [good, 'done', 0, null],
@@ -73,8 +80,7 @@ describe('webjobctl and packed uploads', () => {
   });
 
   it('a pack of an earlier version says it in its archive', async () => {
-    const [manifest = ''] = readdirSync(join(site.base, 'packed')).filter((name) => name.endsWith('.jsonl'));
-    const path = join(site.base, 'packed', manifest);
+    const path = findPacked('.jsonl');
     const text = readFileSync(path, 'utf8');
     const old = text.replaceAll(/,"ending":\{[^}]*\}/g, '');
     assert.ok(old.length < text.length);
@@ -90,8 +96,7 @@ describe('webjobctl and packed uploads', () => {
   });
 
   it('a manifest that is damaged is warned of, and nothing else is lost', async () => {
-    const [manifest = ''] = readdirSync(join(site.base, 'packed')).filter((name) => name.endsWith('.jsonl'));
-    const path = join(site.base, 'packed', manifest);
+    const path = findPacked('.jsonl');
     const text = readFileSync(path, 'utf8');
     writeFileSync(path, text.replace('"offset":', '"offset":-1,"was":'));
     try {
@@ -105,8 +110,7 @@ describe('webjobctl and packed uploads', () => {
   });
 
   it('a damaged name in a manifest loses no other group', async () => {
-    const [manifest = ''] = readdirSync(join(site.base, 'packed')).filter((name) => name.endsWith('.jsonl'));
-    const path = join(site.base, 'packed', manifest);
+    const path = findPacked('.jsonl');
     const bytes = readFileSync(path);
     const damaged = Buffer.from(bytes);
     const at = damaged.indexOf('client1');
@@ -150,8 +154,7 @@ describe('webjobctl and packed uploads', () => {
   });
 
   it('report tells of one whose archive is damaged', async () => {
-    const [archive = ''] = readdirSync(join(site.base, 'packed')).filter((name) => name.endsWith('.tar.gz'));
-    const path = join(site.base, 'packed', archive);
+    const path = findPacked('.tar.gz');
     const bytes = readFileSync(path);
     writeFileSync(path, bytes.subarray(0, 100));
     try {
