@@ -36,4 +36,6 @@ export interface Job {
   exitCode: number | undefined;
   /** KidSignal of the record, undefined for none. */
   signal: number | undefined;
+  /** Seconds by which the client's clock was ahead of the server's, negative when behind; undefined within a minute. */
+  clockSkew: number | undefined;
 }

@@ -52,9 +52,12 @@ export function describeClient(): Identity {
   return { version, system, onWire: { version: narrow(version), system: narrow(system) } };
 }
 
-/** The clock in microseconds since 1970-01-01 UTC. */
+/**
+ * The wall clock in microseconds since 1970-01-01 UTC, as finely as Node reads it: to the millisecond. What
+ * `performance` counts is finer, but knows nothing of a clock that was set or a machine that slept meanwhile.
+ */
 export function nowMicros(): number {
-  return Math.round((performance.timeOrigin + performance.now()) * 1000);
+  return Date.now() * 1000;
 }
 
 /** The record of a job that is about to be uploaded, as the `.env` stream. */

@@ -7,6 +7,7 @@ import { delimiter, join } from 'node:path';
 const TEST_PROGRAMS: Readonly<Record<string, string>> = {
   htpasswd: 'apache2-utils',
   curl: 'curl',
+  faketime: 'faketime',
   gpg: 'gnupg',
   openssl: 'openssl',
   perl: 'perl',

@@ -109,12 +109,28 @@ describe('times', () => {
   });
 
   it('of a record survive the round trip', () => {
-    const micros = fc.integer({ min: 0, max: 4_102_444_800_000_000 });
+    const micros = fc.integer({ min: -4_102_444_800_000_000, max: 4_102_444_800_000_000 });
     fc.assert(
       fc.property(micros, fc.constantFrom('UTC', 'PDT', '+0530', '<+03>'), (instant, zone) => {
         assert.equal(parseEpoch(formatEpoch(instant, zone)), instant);
       }),
     );
+  });
+
+  it('of a record before 1970 are those of a struct timeval', () => {
+    const cases: [micros: number, text: string][] = [
+      [-99_992_968_343, '1969-12-30 20:13:27 UTC (-99993.031657)'],
+      [-1, '1969-12-31 23:59:59 UTC (-1.999999)'],
+      [-1_000_000, '1969-12-31 23:59:59 UTC (-1.000000)'],
+      [-999_999, '1969-12-31 23:59:59 UTC (-1.000001)'],
+      [0, '1970-01-01 00:00:00 UTC (0.000000)'],
+      [-2_208_988_800_000_001, '1899-12-31 23:59:59 UTC (-2208988801.999999)'],
+    ];
+    for (const [micros, text] of cases) {
+      assert.equal(evaluateIn('UTC', `protocol.formatEpoch(${micros}, 'UTC')`), text);
+      assert.equal(parseEpoch(text), micros);
+    }
+    assert.equal(parseEpoch('1970-01-01 13:59:59 +14 (-1.000000)'), -1_000_000);
   });
 
   it('of a record in another shape are refused', () => {

@@ -21,6 +21,7 @@ export const JOB_COLUMNS: readonly JobColumn[] = [
   { name: 'at', type: 'timestamp', value: ({ at }) => at.toISOString() },
   { name: 'exit_code', type: 'integer', value: ({ exitCode }) => exitCode ?? null },
   { name: 'signal', type: 'integer', value: ({ signal }) => signal ?? null },
+  { name: 'clock_skew', type: 'integer', value: ({ clockSkew }) => clockSkew ?? null },
   { name: 'group_name', type: 'text', value: ({ group }) => group?.name ?? null },
   { name: 'files', type: 'text', value: ({ group }) => (group ? [...group.has].sort().join(' ') : null) },
   { name: 'uploads', type: 'text', value: ({ uploads }) => JSON.stringify(uploads.map(({ name }) => name)) },
@@ -83,6 +84,6 @@ export function parseJob(row: Record<string, Value>, site: Site): Job {
     group: group as Job['group'],
     uploads: names.map((upload) => ({ name: upload, has: (group?.has ?? new Set()) as never })),
     packed: pack !== undefined && packedName !== undefined ? { pack, name: packedName } : undefined,
-    ...{ exitCode: number('exit_code'), signal: number('signal') },
+    ...{ exitCode: number('exit_code'), signal: number('signal'), clockSkew: number('clock_skew') },
   };
 }

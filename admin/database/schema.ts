@@ -8,7 +8,7 @@ import { JOB_COLUMNS } from './columns.ts';
 import { APPLICATION_ID, type Database, openDatabase } from './sqlite.ts';
 
 /** Goes up with every change of the tables: an index of another version is made anew. */
-const SCHEMA_VERSION = 2;
+const SCHEMA_VERSION = 3;
 
 const TYPES = { text: 'TEXT', integer: 'INTEGER', timestamp: 'TEXT' } as const;
 
@@ -27,7 +27,7 @@ CREATE TABLE IF NOT EXISTS jobs (
 );
 CREATE TABLE IF NOT EXISTS groups (
   id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, stamp TEXT NOT NULL, whole INTEGER NOT NULL, seen INTEGER NOT NULL,
-  job_id TEXT, exit_code INTEGER, signal INTEGER, is_good INTEGER
+  job_id TEXT, exit_code INTEGER, signal INTEGER, is_good INTEGER, clock_skew INTEGER
 );
 CREATE INDEX IF NOT EXISTS groups_whole ON groups (id) WHERE NOT whole;
 CREATE VIRTUAL TABLE IF NOT EXISTS texts USING fts5 (

@@ -25,6 +25,7 @@ interface Row {
   exit_code: number | null;
   signal: number | null;
   is_good: number | null;
+  clock_skew: number | null;
 }
 
 export async function refreshTexts(
@@ -33,7 +34,9 @@ export async function refreshTexts(
   maxTextBytes: number,
   advance: () => void,
 ): Promise<ReadTexts> {
-  const find = database.prepare('SELECT id, stamp, job_id, exit_code, signal, is_good FROM groups WHERE name = ?');
+  const find = database.prepare(
+    'SELECT id, stamp, job_id, exit_code, signal, is_good, clock_skew FROM groups WHERE name = ?',
+  );
   const see = database.prepare('UPDATE groups SET seen = ? WHERE id = ?');
   const last = database.prepare('SELECT max(seen) AS run, max(id) AS id FROM groups').get();
   const run = Number(last?.run ?? 0) + 1;
@@ -74,10 +77,10 @@ export async function refreshTexts(
 
 /** Writes what was read of a group, over the row of an id or into one of its own. */
 function makeWriter(database: Database, run: number, nextId: number): (fresh: FreshGroup, id?: number) => void {
-  const columns = ['stamp', 'whole', 'seen', 'job_id', 'exit_code', 'signal', 'is_good'];
+  const columns = ['stamp', 'whole', 'seen', 'job_id', 'exit_code', 'signal', 'is_good', 'clock_skew'];
   // No INSERT OR REPLACE: a statement that SQLite may have to take back makes FTS5 write down at once what it has.
   const insert = database.prepare(
-    `INSERT INTO groups (${columns.join(', ')}, id, name) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+    `INSERT INTO groups (${columns.join(', ')}, id, name) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
   );
   const update = database.prepare(`UPDATE groups SET ${columns.map((name) => `${name} = ?`).join(', ')} WHERE id = ?`);
   const forget = database.prepare('DELETE FROM texts WHERE rowid = ?');
@@ -95,13 +98,16 @@ function makeWriter(database: Database, run: number, nextId: number): (fresh: Fr
 }
 
 function formatEnding(ending: Ending | undefined): (number | null)[] {
-  return ending ? [ending.exitCode ?? null, ending.signal ?? null, Number(ending.isGood)] : [null, null, null];
+  if (!ending) return [null, null, null, null];
+  return [ending.exitCode ?? null, ending.signal ?? null, Number(ending.isGood), ending.clockSkew ?? null];
 }
 
-function parseEnding({ exit_code: exitCode, signal, is_good: isGood }: Row): Ending | undefined {
-  return isGood === null
-    ? undefined
-    : { isGood: isGood === 1, exitCode: exitCode ?? undefined, signal: signal ?? undefined };
+function parseEnding({ exit_code: exitCode, signal, is_good: isGood, clock_skew: clockSkew }: Row): Ending | undefined {
+  if (isGood === null) return undefined;
+  return {
+    ...{ isGood: isGood === 1, exitCode: exitCode ?? undefined, signal: signal ?? undefined },
+    clockSkew: clockSkew ?? undefined,
+  };
 }
 
 /** One set for all groups that have the same files. */

@@ -1,5 +1,6 @@
 // What `jobs` shows of a job: THE table of columns. Rows are printed as they come, so every column has its width.
 import { formatTime } from 'webjob-protocol';
+import { describeClockSkew } from '../clock.ts';
 import type { Job, JobState } from '../job.ts';
 import { formatBytes, hasColours, paint, safeLine } from '../output.ts';
 import type { Site } from '../site.ts';
@@ -29,6 +30,12 @@ export const JOB_COLUMNS = {
   },
   seconds: { title: 'SECONDS', width: 7, isNumber: true, value: (job) => lastLine(job)?.seconds },
   message: { title: 'MESSAGE', width: 20, value: (job) => lastLine(job)?.message },
+  clock: {
+    // The cell explains itself, and most listings have none.
+    title: '',
+    width: 0,
+    value: ({ clockSkew }) => (clockSkew === undefined ? '' : describeClockSkew(clockSkew)),
+  },
   group: { title: 'GROUP', width: 40, value: ({ group }) => group?.name },
   site: { title: 'SITE', width: 20, value: (_, { label, propertiesFile }) => label ?? propertiesFile },
 } as const satisfies Record<string, JobColumn>;

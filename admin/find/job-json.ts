@@ -6,7 +6,7 @@ import type { Site } from '../site.ts';
 
 /**
  * What is not known is null, times are ISO 8601 in UTC, `group` is a path below IncomingDirectory without an extension. `site` is there when
- * several are read.
+ * several are read, `clockSkew` when it exceeds a minute.
  */
 export function jobJson(site: Site, job: Job): Record<string, unknown> {
   return {
@@ -18,6 +18,7 @@ export function jobJson(site: Site, job: Job): Record<string, unknown> {
     at: job.at.toISOString(),
     exitCode: job.exitCode ?? null,
     signal: job.signal ?? null,
+    ...(job.clockSkew !== undefined && { clockSkew: job.clockSkew }),
     group: job.group?.name ?? null,
     uploads: job.uploads.map(({ name }) => name),
     pack: describePlace(job) ?? null,

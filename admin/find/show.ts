@@ -4,6 +4,7 @@ import { StringDecoder } from 'node:string_decoder';
 import { Command } from 'commander';
 import { STREAMS, type StreamName } from 'webjob-locker';
 import { formatTime } from 'webjob-protocol';
+import { describeClockSkew } from '../clock.ts';
 import { Failure } from '../failure.ts';
 import { readRecordFields } from '../history/ending.ts';
 import { findJobStreams, readPackedRecord, type Stored, type StoredStream } from '../history/streams.ts';
@@ -122,6 +123,7 @@ function describeJob(site: Site, job: Job, { stored, record, place }: Opened): s
       ['State', job.state],
     ] as const),
     ['Exit', describeExit(job)],
+    ['Clock', job.clockSkew === undefined ? undefined : describeClockSkew(job.clockSkew)],
     ['Last heard of', formatTime(job.at, settings.useGMT)],
     ...([
       ['GET', request(job.get)],

@@ -52,7 +52,16 @@ export function describeLines(site: Site, get: LogLine | undefined, put: LogLine
     ...{ jobId: last?.jobId, clientId: last?.clientId, command: last?.fileName },
     state: last && !isSuccess(last.status) ? 'refused' : put ? 'done' : 'got',
     at: last ? instantOf(last, site) : new Date(0),
-    ...{ get, put, group: undefined, uploads: [], packed: undefined, exitCode: undefined, signal: undefined },
+    ...{
+      get,
+      put,
+      group: undefined,
+      uploads: [],
+      packed: undefined,
+      exitCode: undefined,
+      signal: undefined,
+      clockSkew: undefined,
+    },
   };
 }
 
@@ -60,7 +69,7 @@ export function describeStray(uploads: Uploads, { group, at, jobId, clientId, co
   const isComplete = group.has.has('rdy');
   const job: Job = {
     ...{ jobId, clientId, command, at, get, put: undefined, group, uploads: isComplete ? [group] : [] },
-    ...{ packed: undefined, state: 'incomplete', exitCode: undefined, signal: undefined },
+    ...{ packed: undefined, state: 'incomplete', exitCode: undefined, signal: undefined, clockSkew: undefined },
   };
   if (!isComplete) return job;
   return get ? addEnding(uploads, job) : { ...addEnding(uploads, job), state: 'orphan' };
@@ -79,7 +88,7 @@ async function readPackedEnding(pack: Pack, group: PackedGroup): Promise<Ending>
   } catch (error) {
     if (!(error instanceof Failure)) throw error;
     warn(error.message);
-    return { isGood: false, exitCode: undefined, signal: undefined };
+    return { isGood: false, exitCode: undefined, signal: undefined, clockSkew: undefined };
   }
 }
 
@@ -111,6 +120,6 @@ function addEnding(uploads: Uploads, job: Job): Job {
   return ending ? setEnding(job, ending) : { ...job, state: 'done' };
 }
 
-function setEnding(job: Job, { isGood, exitCode, signal }: Ending): Job {
-  return { ...job, state: isGood ? 'done' : 'failed', exitCode, signal };
+function setEnding(job: Job, { isGood, exitCode, signal, clockSkew }: Ending): Job {
+  return { ...job, state: isGood ? 'done' : 'failed', exitCode, signal, clockSkew };
 }

@@ -2,6 +2,7 @@
 import { join } from 'node:path';
 import type { Group } from 'webjob-locker';
 import { NOT_APPLICABLE } from 'webjob-protocol';
+import { findClockSkew } from '../clock.ts';
 import type { Site } from '../site.ts';
 import { readHead } from './head.ts';
 
@@ -10,6 +11,8 @@ export interface Ending {
   isGood: boolean;
   exitCode: number | undefined;
   signal: number | undefined;
+  /** See findClockSkew. */
+  clockSkew: number | undefined;
 }
 
 /** Undefined when the record is not there (any more). */
@@ -46,5 +49,6 @@ export function describeEnding(fields: Map<string, string>): Ending {
   const isClean = ['GetError', 'RunError'].every((name) => (fields.get(name) ?? NOT_APPLICABLE) === NOT_APPLICABLE);
   const exitCode = number('KidStatus');
   const signal = number('KidSignal');
-  return { isGood: isClean && exitCode === 0 && (signal ?? 0) === 0, exitCode, signal: signal || undefined };
+  const isGood = isClean && exitCode === 0 && (signal ?? 0) === 0;
+  return { isGood, exitCode, signal: signal || undefined, clockSkew: findClockSkew(fields) };
 }

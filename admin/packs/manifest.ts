@@ -107,7 +107,8 @@ function checkGroup(value: PackedGroup): PackedGroup {
   const isEnding =
     ending === undefined ||
     (typeof ending.isGood === 'boolean' &&
-      [ending.exitCode, ending.signal].every((number) => number === undefined || isCount(number)));
+      [ending.exitCode, ending.signal].every((number) => number === undefined || isCount(number)) &&
+      (ending.clockSkew === undefined || Number.isSafeInteger(ending.clockSkew)));
   if (!isInside || !isPlaced || !areFiles || !isEnding) throw new SyntaxError('it is no group of a manifest');
   return value;
 }

@@ -1,5 +1,6 @@
 // The page of one job: what happened, whether the files are what the record of the run says, what the program printed, the record itself.
 import { type LogLine, RECORD_FIELDS } from 'webjob-protocol';
+import { describeClockSkew } from '../clock.ts';
 import type { Job } from '../job.ts';
 import type { Deposit } from './custody.ts';
 import type { Evidence, StreamEvidence } from './evidence.ts';
@@ -53,6 +54,7 @@ function formatFacts(job: Job, { record }: Evidence, book: Book): Markup {
     ['Command', formatCommand(job.command, ROOT, book)],
     ['End', formatEnd(job)],
     ...(reason ? [['Reason', reason] as [string, string]] : []),
+    ...(job.clockSkew === undefined ? [] : [['Clock', describeClockSkew(job.clockSkew)] as [string, string]]),
     ['Fetched', describeLine(job.get)],
     ['Uploaded', describeLine(job.put)],
     ...job.uploads

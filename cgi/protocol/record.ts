@@ -68,21 +68,23 @@ export function parseRecord(text: string): RunRecord {
 }
 
 /**
- * An instant as the record writes it: `2004-05-23 17:14:41 PDT (1085357681.245070)`.
+ * A time as the record writes it: `2004-05-23 17:14:41 PDT (1085357681.245070)`. In the parentheses are the two
+ * fields of C's `struct timeval`: before 1970 the seconds are negative and the microseconds still count up.
  * @param epochMicros microseconds since 1970-01-01 UTC
  * @param zone what `date +%Z` prints for that instant on this machine
  */
 export function formatEpoch(epochMicros: number, zone: string): string {
   const seconds = Math.floor(epochMicros / 1_000_000);
-  const micros = String(epochMicros % 1_000_000).padStart(6, '0');
+  const micros = String(epochMicros - seconds * 1_000_000).padStart(6, '0');
   return `${formatTime(new Date(seconds * 1000), false)} ${zone} (${seconds}.${micros})`;
 }
 
-/** The microseconds since 1970-01-01 UTC of an instant in a record. Throws SyntaxError. */
+/** The microseconds since 1970-01-01 UTC of a time in a record, negative before. Throws SyntaxError. */
 export function parseEpoch(text: string): number {
-  const match = /^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \S+ \((\d{1,11})\.(\d{6})\)$/.exec(text);
-  if (!match) throw new SyntaxError('not an instant of a record');
-  return Number(match[1]) * 1_000_000 + Number(match[2]);
+  const match = /^(\d{4})-\d\d-\d\d \d\d:\d\d:\d\d \S+ \((-?\d{1,11})\.(\d{6})\)$/.exec(text);
+  // East of Greenwich the clock shows 1970 before the seconds count from 0.
+  if (!match || (match[2]?.startsWith('-') && Number(match[1]) > 1970)) throw new SyntaxError('not a time of a record');
+  return Number(match[2]) * 1_000_000 + Number(match[3]);
 }
 
 function escapeControls(value: string): string {
