@@ -1,0 +1,126 @@
+// A copy of the project in a temporary folder, where something may be broken: scripts/faults.ts makes one for every job.
+import { type ChildProcess, spawn } from 'node:child_process';
+import {
+  chmodSync,
+  cpSync,
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readlinkSync,
+  rmSync,
+  symlinkSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join, relative } from 'node:path';
+
+/** What is not copied: it is linked, built anew or of no use. */
+const LEFT_OUT = new Set(['node_modules', 'dist', '.git', '.cache']);
+
+/** How a program ended. */
+export interface Ended {
+  exitCode: number | null;
+  /** It ran longer than it may, and was killed. */
+  isHung: boolean;
+  /** Its stdout. */
+  output: string;
+  seconds: number;
+}
+
+export interface WorkingCopy {
+  path: string;
+  /** Runs a Node program in the copy, with temporary files of its own. */
+  run(args: readonly string[], limitSeconds: number): Promise<Ended>;
+  /** Kills what runs in it and removes it. */
+  remove(): void;
+}
+
+/** Copies the project at `root`; the packages of node_modules are linked, those of the project itself to their copies. */
+export function makeWorkingCopy(root: string): WorkingCopy {
+  // Short: a socket's path has 108 bytes.
+  const place = mkdtempSync(join(tmpdir(), 'faults-'));
+  const [path, temporary] = [join(place, 'p'), join(place, 't')];
+  // The web user of a test must come through.
+  chmodSync(place, 0o755);
+  cpSync(root, path, { recursive: true, verbatimSymlinks: true, filter: (source) => !isLeftOut(root, source) });
+  for (const name of ['.cache', 'node_modules']) if (existsSync(join(root, name))) linkEntries(root, path, name);
+  const running = new Set<ChildProcess>();
+  return {
+    path,
+    async run(args, limitSeconds) {
+      mkdirSync(temporary);
+      chmodSync(temporary, 0o1777);
+      try {
+        return await runNode(args, { cwd: path, temporary, limitSeconds, running });
+      } finally {
+        rmSync(temporary, { recursive: true, force: true });
+      }
+    },
+    remove() {
+      for (const child of running) killGroup(child);
+      rmSync(place, { recursive: true, force: true });
+    },
+  };
+}
+
+function isLeftOut(root: string, source: string): boolean {
+  return LEFT_OUT.has(relative(root, source));
+}
+
+/** A folder of links. The project's own packages are links already: those must lead into the copy. */
+function linkEntries(root: string, copy: string, folder: string): void {
+  mkdirSync(join(copy, folder));
+  for (const name of readdirSync(join(root, folder))) {
+    const source = join(root, folder, name);
+    const target = lstatSync(source).isSymbolicLink() ? readlinkSync(source) : source;
+    symlinkSync(target, join(copy, folder, name));
+  }
+}
+
+interface Run {
+  cwd: string;
+  temporary: string;
+  limitSeconds: number;
+  running: Set<ChildProcess>;
+}
+
+function runNode(args: readonly string[], { cwd, temporary, limitSeconds, running }: Run): Promise<Ended> {
+  const startedAt = performance.now();
+  // Else a run inside of a test would report to that test's own runner.
+  const { NODE_TEST_CONTEXT: _, ...env } = process.env;
+  const child = spawn(process.execPath, args, {
+    cwd,
+    env: { ...env, TMPDIR: temporary },
+    stdio: ['ignore', 'pipe', 'ignore'],
+    // A group of its own, so that what it started ends with it.
+    detached: true,
+  });
+  running.add(child);
+  const chunks: Buffer[] = [];
+  child.stdout.on('data', (chunk: Buffer) => chunks.push(chunk));
+  let isHung = false;
+  const timer = setTimeout(() => {
+    isHung = true;
+    killGroup(child);
+  }, limitSeconds * 1000);
+  return new Promise((resolve, reject) => {
+    child.on('error', reject);
+    child.on('exit', (exitCode) => {
+      clearTimeout(timer);
+      running.delete(child);
+      // A process that it left behind would keep the pipe open.
+      killGroup(child);
+      const seconds = (performance.now() - startedAt) / 1000;
+      setImmediate(() => resolve({ exitCode, isHung, output: Buffer.concat(chunks).toString(), seconds }));
+    });
+  });
+}
+
+function killGroup({ pid }: ChildProcess): void {
+  try {
+    if (pid !== undefined) process.kill(-pid, 'SIGKILL');
+  } catch {
+    // It is empty.
+  }
+}
