@@ -1,78 +1,147 @@
-// LockFile: one run at a time. The file holds the process id of its run; one whose process is gone is nobody's.
-import { linkSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+// LockFile: one run at a time. The file holds the process id of its run, which keeps it open to its end: a process id comes again, after
+// a reboot too, but a process that has only the number does not have the file open.
+import {
+  closeSync,
+  constants,
+  fstatSync,
+  linkSync,
+  lstatSync,
+  openSync,
+  readSync,
+  rmSync,
+  type Stats,
+  writeSync,
+} from 'node:fs';
 import { resolve } from 'node:path';
 import { Failure } from './failure.ts';
-import { isAlive } from './processes.ts';
+import { hasArgument, hasOpen, isAlive } from './processes.ts';
 
 /** A program that runs webjob itself does so under the lock that its own run holds. */
 export const LOCK_VARIABLE = 'WEBJOB_LOCK';
 
-/** Takes the lock and returns what gives it back. Throws Failure `lock` when another run holds it. */
+/** Earlier versions made theirs with 0600 and did not keep them open. */
+const KEPT_OPEN_MODE = 0o400;
+/** A larger file is not a lock, and not ours to remove. */
+const MAX_LOCK_BYTES = 64;
+
+/** Takes the lock and returns what gives it back. Throws Failure `lock` when another run holds it, `settings` when it is no lock. */
 export function takeLock(lockFile: string): () => void {
   if (lockFile === '') return () => {};
   const path = resolve(lockFile);
   if (process.env[LOCK_VARIABLE] === path) return () => {};
   try {
-    acquire(path);
+    const fd = acquire(path);
+    return () => release(path, fd);
   } catch (error) {
     if (error instanceof Failure) throw error;
     throw new Failure('settings', `LockFile: ${path} cannot be made: ${(error as NodeJS.ErrnoException).code}`);
   }
-  return () => {
-    if (readHolder(path) === process.pid) rmSync(path, { force: true });
-  };
 }
 
-/** Makes the file, after removing one that is nobody's. Throws Failure `lock`, or the error of the system call that failed. */
-function acquire(path: string): void {
-  if (create(path)) return;
-  if (isHeldBy(readHolder(path))) throw busy(path);
+/** Removes the lock, unless another has taken its place. */
+function release(path: string, fd: number): void {
+  const { ino, dev } = fstatSync(fd);
+  const found = lstatSync(path, { throwIfNoEntry: false });
+  closeSync(fd);
+  if (found?.ino === ino && found.dev === dev) rmSync(path, { force: true });
+}
+
+/**
+ * Makes the lock, or the guard beside it, after removing one that nobody holds, and returns it open. Throws Failure, or the error of the
+ * system call that failed.
+ */
+function acquire(path: string, lockFile = path): number {
+  const fd = create(path);
+  if (fd !== undefined) return fd;
+  checkFree(path, lockFile);
   // Of runs that find the same abandoned lock only one may remove it: the next one would remove the lock of the first.
   const guard = `${path}.next`;
-  acquire(guard);
+  const guardFd = acquire(guard, lockFile);
   try {
-    const holder = readHolder(path);
-    if (isHeldBy(holder)) throw busy(path);
-    // One that was given back meanwhile may be somebody's again in this moment.
-    if (holder !== undefined) rmSync(path, { force: true });
-    if (!create(path)) throw busy(path);
+    // One that was given back meanwhile may be held again by now.
+    if (checkFree(path, lockFile)) rmSync(path, { force: true });
+    const taken = create(path);
+    if (taken === undefined) throw busy(lockFile, read(path)?.pid);
+    return taken;
   } finally {
-    rmSync(guard, { force: true });
+    release(guard, guardFd);
   }
 }
 
-/** The file appears with the process id in it, never empty: an empty one would look abandoned. False when there is one already. */
-function create(path: string): boolean {
+/** The file appears with the process id in it, never empty: an empty one would look abandoned. Undefined when there is one already. */
+function create(path: string): number | undefined {
   const own = `${path}.${process.pid}`;
   rmSync(own, { force: true });
-  writeFileSync(own, `${process.pid}\n`, { mode: 0o600, flag: 'wx' });
+  const fd = openSync(own, 'wx', KEPT_OPEN_MODE);
+  let isTaken = false;
   try {
+    writeSync(fd, `${process.pid}\n`);
     linkSync(own, path);
-    return true;
+    isTaken = true;
+    return fd;
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
-    return false;
+    return undefined;
   } finally {
+    if (!isTaken) closeSync(fd);
     rmSync(own, { force: true });
   }
 }
 
+/** Whether there is a lock that nobody holds; false when there is none. Throws Failure `lock` for one that is held. */
+function checkFree(path: string, lockFile: string): boolean {
+  const found = read(path);
+  if (found && isHeld(found)) throw busy(lockFile, found.pid);
+  return found !== undefined;
+}
+
+function busy(lockFile: string, pid: number | undefined): Failure {
+  return new Failure('lock', `another run holds LockFile ${lockFile}${pid ? ` (process ${pid})` : ''}`);
+}
+
+interface Found {
+  /** 0 when it holds no process id. */
+  pid: number;
+  stats: Stats;
+}
+
 /** Our own process id in it is that of an earlier process, which had the same: this one holds nothing yet. */
-function isHeldBy(holder = 0): boolean {
-  return holder !== 0 && holder !== process.pid && isAlive(holder);
+function isHeld({ pid, stats }: Found): boolean {
+  if (pid === 0 || pid === process.pid || !isAlive(pid)) return false;
+  const isOpen = hasOpen(pid, stats);
+  if (isOpen || (isOpen === false && (stats.mode & 0o777) === KEPT_OPEN_MODE)) return isOpen;
+  // Every run of webjob that takes a lock was started with one of these.
+  return hasArgument(pid, /^(?:--execute|-[a-z]*e.*)$/) ?? isAlive(pid);
 }
 
-function busy(path: string): Failure {
-  const holder = readHolder(path);
-  return new Failure('lock', `another run holds LockFile ${path}${holder ? ` (process ${holder})` : ''}`);
-}
-
-/** Undefined for a file that is gone or not ours to read, 0 for one that holds no process id. */
-function readHolder(path: string): number | undefined {
+/** Undefined when there is no such file. Throws Failure `settings` for what is no lock, or not ours to read. */
+function read(path: string): Found | undefined {
+  const stats = lstatSync(path, { throwIfNoEntry: false });
+  if (stats === undefined) return undefined;
+  if (!stats.isFile()) throw unfit(path, `is ${kindOf(stats)}, not a file`, 'name a file of its own');
+  if (stats.size > MAX_LOCK_BYTES) throw unfit(path, 'holds more than a process id', 'name a file of its own');
   try {
-    const text = readFileSync(path, 'latin1');
-    return /^[1-9][0-9]{0,9}\n$/.test(text) ? Number(text) : 0;
-  } catch {
-    return undefined;
+    const fd = openSync(path, constants.O_RDONLY | (constants.O_NOFOLLOW ?? 0) | (constants.O_NONBLOCK ?? 0));
+    try {
+      const buffer = Buffer.alloc(MAX_LOCK_BYTES);
+      const text = buffer.toString('latin1', 0, readSync(fd, buffer));
+      return { pid: /^[1-9][0-9]{0,9}\n$/.test(text) ? Number(text) : 0, stats: fstatSync(fd) };
+    } finally {
+      closeSync(fd);
+    }
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === 'ENOENT') return undefined;
+    throw unfit(path, `cannot be read: ${code}`, 'give each user a LockFile of its own');
   }
+}
+
+function unfit(path: string, what: string, hint: string): Failure {
+  return new Failure('settings', `LockFile: ${path} ${what}`, hint);
+}
+
+function kindOf(stats: Stats): string {
+  if (stats.isSymbolicLink()) return 'a symbolic link';
+  if (stats.isDirectory()) return 'a directory';
+  return stats.isFIFO() ? 'a FIFO' : 'a device or a socket';
 }

@@ -1,6 +1,6 @@
 // Other processes: is one alive, and end one with all that it started.
 import { spawnSync } from 'node:child_process';
-import { readFileSync } from 'node:fs';
+import { readdirSync, readFileSync, type Stats, statSync } from 'node:fs';
 
 /** True for a process that exists, whoever's it is. */
 export function isAlive(pid: number): boolean {
@@ -18,6 +18,31 @@ export function startOf(pid: number): string {
     return /.*\) (?:\S+ ){19}(\d+)/s.exec(readFileSync(`/proc/${pid}/stat`, 'latin1'))?.[1] ?? '0';
   } catch {
     return '0';
+  }
+}
+
+/** Whether a process has a file open; undefined where no /proc tells, or not us. */
+export function hasOpen(pid: number, { dev, ino }: Stats): boolean | undefined {
+  const folder = `/proc/${pid}/fd`;
+  try {
+    return readdirSync(folder).some((fd) => {
+      // It may be closed meanwhile.
+      const found = statSync(`${folder}/${fd}`, { throwIfNoEntry: false });
+      return found?.ino === ino && found.dev === dev;
+    });
+  } catch {
+    return undefined;
+  }
+}
+
+/** Whether an argument of a process matches; undefined where no /proc tells. */
+export function hasArgument(pid: number, pattern: RegExp): boolean | undefined {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, 'latin1')
+      .split('\0')
+      .some((argument) => pattern.test(argument));
+  } catch {
+    return undefined;
   }
 }
 

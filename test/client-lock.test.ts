@@ -2,7 +2,17 @@
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { after, before, beforeEach, describe, it } from 'node:test';
 import { parseRecord } from 'webjob-protocol';
@@ -14,6 +24,8 @@ import { findWebUser } from './tree.ts';
 const DONE: Ended = { code: 0, signal: null, stdout: '', stderr: '' };
 const client = makeClient();
 const lock = join(client.root, 'lock');
+const USER = findWebUser();
+const NEEDS_ROOT = { skip: USER === undefined && 'only root can start processes of somebody else' };
 let fake: FakeServer;
 
 before(async () => {
@@ -95,6 +107,128 @@ describe('LockFile', () => {
     assert.deepEqual(await client.execute(['host.sh']), DONE);
   });
 
+  it('of a run that is gone is taken over although its process id is that of another process', async () => {
+    let isAsked = false;
+    fake.get = () => {
+      isAsked = true;
+    };
+    const { child, ended } = client.start(['host.sh']);
+    await until(() => isAsked, 'it asks');
+    child.kill('SIGKILL');
+    await ended;
+    const content = readFileSync(lock, 'utf8');
+    const other = makeClient({ URLGetURL: fake.url, URLPutURL: fake.url });
+    isAsked = false;
+    const running = other.start(['host.sh']);
+    await until(() => isAsked, 'the other one asks');
+    fake.get = serve('#!/bin/sh\n');
+    for (const pid of [process.pid, running.child.pid]) {
+      writeFileSync(lock, content.replace(String(child.pid), String(pid)));
+      assert.deepEqual(await client.execute(['host.sh']), DONE, `process ${pid}`);
+      assert.deepEqual(locks(), []);
+      writeFileSync(lock, content, { mode: 0o400 });
+    }
+    running.child.kill('SIGKILL');
+    await running.ended;
+    other.remove();
+  });
+
+  it('of an earlier version, which holds a process id alone, counts while a webjob --execute has that', async () => {
+    const sleep = (...args: string[]): ChildProcess =>
+      spawn(process.execPath, ['--eval', 'setTimeout(() => {}, 60_000)', '--', ...args], { stdio: 'ignore' });
+    const cases: [process: ChildProcess, code: number][] = [
+      [sleep('--execute', '--file', 'x', 'host.sh'), 6],
+      [sleep('-ef', 'x', 'host.sh'), 6],
+      [sleep('--flush', '--file', 'x'), 0],
+      [spawn('sleep', ['60'], { stdio: 'ignore' }), 0],
+    ];
+    try {
+      for (const [{ pid, spawnargs }, code] of cases) {
+        writeFileSync(lock, `${pid}\n`, { mode: 0o600 });
+        const ended = await client.execute(['host.sh']);
+        assert.equal(ended.code, code, `${spawnargs.join(' ')}: ${ended.stderr}`);
+        rmSync(lock, { force: true });
+      }
+    } finally {
+      for (const [child] of cases) child.kill('SIGKILL');
+    }
+  });
+
+  it('of a run that ended and was not waited for counts no longer', {
+    skip: process.platform !== 'linux',
+  }, async () => {
+    // exec keeps the child and never waits for it.
+    const parent = spawn('sh', ['-c', 'true --execute & echo $!; exec sleep 60'], {
+      stdio: ['ignore', 'pipe', 'ignore'],
+    });
+    const [said] = await once(parent.stdout, 'data');
+    const isZombie = (): boolean => / Z /.test(readFileSync(`/proc/${Number(said)}/stat`, 'latin1'));
+    await until(isZombie, 'the child is a zombie');
+    writeFileSync(lock, String(said), { mode: 0o400 });
+    assert.deepEqual(await client.execute(['host.sh']), DONE);
+    parent.kill('SIGKILL');
+  });
+
+  it('that is not ours by the end of the run stays', async () => {
+    const [entered, mayEnd] = [join(client.root, 'lock-entered'), join(client.root, 'lock-may-end')];
+    fake.get = serve(`#!/bin/sh\n: > '${entered}'\nwhile [ ! -e '${mayEnd}' ]; do sleep 0.05; done\n`);
+    const run = client.start(['host.sh']);
+    await until(() => existsSync(entered), 'it runs');
+    rmSync(lock);
+    // Even with our own process id in it.
+    writeFileSync(lock, `${run.child.pid}\n`, { mode: 0o400 });
+    writeFileSync(mayEnd, '');
+    assert.deepEqual(await run.ended, DONE);
+    assert.equal(readFileSync(lock, 'utf8'), `${run.child.pid}\n`);
+  });
+
+  it('is never a file that is something else, and the message says what it is', async () => {
+    const target = join(client.root, 'lock-target');
+    const things: [what: string, make: () => void, message: string][] = [
+      ['directory', () => mkdirSync(lock), 'is a directory, not a file'],
+      ['link to nowhere', () => symlinkSync(target, lock), 'is a symbolic link, not a file'],
+      ['link', () => symlinkSync(client.conf, lock), 'is a symbolic link, not a file'],
+      ['FIFO', () => spawnSync('mkfifo', [lock]), 'is a FIFO, not a file'],
+      ['device', () => spawnSync('mknod', [lock, 'c', '1', '3']), 'is a device or a socket, not a file'],
+      [
+        'other file',
+        () => writeFileSync(lock, `root:x:0:0::/root:/bin/sh\n`.repeat(3)),
+        'holds more than a process id',
+      ],
+    ];
+    for (const [what, make, message] of things) {
+      make();
+      if (what === 'device' && !existsSync(lock)) continue;
+      const asked = fake.requests().length;
+      const { code, stdout, stderr } = await client.execute(['host.sh'], { timeLimitMs: 20_000 });
+      const expected = `webjob: error: LockFile: ${lock} ${message}\nwebjob: hint: name a file of its own\n`;
+      assert.deepEqual([code, stdout, stderr], [2, '', expected], what);
+      assert.equal(fake.requests().length, asked);
+      assert.ok(lstatSync(lock), `${what} stays`);
+      rmSync(lock, { recursive: true });
+    }
+  });
+
+  it('of another user is an error of the settings, and so is a folder that is not ours', NEEDS_ROOT, async () => {
+    chmodSync(client.root, 0o755);
+    const shared = join(client.root, 'lock-shared');
+    mkdirSync(shared, { mode: 0o755 });
+    const path = join(shared, 'webjob.lock');
+    const source = `
+      process.setgid(${USER?.gid}); process.setuid(${USER?.uid});
+      const { takeLock } = await import('${join(import.meta.dirname, '..', 'client', 'lock.ts')}');
+      try { takeLock('${path}'); console.log('taken'); } catch (error) { console.log(error.stage + ' ' + error.message); }`;
+    const tryAsUser = (): string =>
+      spawnSync(process.execPath, ['--input-type=module', '-e', source], { encoding: 'utf8' }).stdout;
+    assert.equal(tryAsUser(), `settings LockFile: ${path} cannot be made: EACCES\n`);
+    chmodSync(shared, 0o1777);
+    writeFileSync(path, `${deadPid()}\n`, { mode: 0o400 });
+    assert.equal(tryAsUser(), `settings LockFile: ${path} cannot be read: EACCES\n`);
+    chmodSync(path, 0o444);
+    assert.equal(tryAsUser(), `settings LockFile: ${path} cannot be made: EPERM\n`);
+    chmodSync(client.root, 0o700);
+  });
+
   it('that cannot be made is an error of the settings', async () => {
     configure({ LockFile: join(client.root, 'none', 'lock') });
     const { code, stderr } = await client.execute(['host.sh']);
@@ -162,8 +296,6 @@ describe('a job that runs webjob itself', () => {
 });
 
 describe('somebody else in TempDirectory', () => {
-  const user = findWebUser();
-  const needsRoot = { skip: user === undefined && 'only root can start processes of somebody else' };
   const VICTIM = 'untouched';
 
   /** Keeps planting a link at a name until it is ended. */
@@ -178,7 +310,7 @@ describe('somebody else in TempDirectory', () => {
     const planter = spawn(process.execPath, ['-e', source, name, target], {
       stdio: ['ignore', 'pipe', 'inherit'],
       cwd: '/',
-      ...user,
+      ...USER,
     });
     await once(planter.stdout, 'data');
     return planter;
@@ -186,7 +318,7 @@ describe('somebody else in TempDirectory', () => {
 
   it(
     'gains nothing by swapping files and links at the name of the program while it is placed and run',
-    needsRoot,
+    NEEDS_ROOT,
     async () => {
       chmodSync(client.root, 0o755);
       chmodSync(client.temp, 0o1777);
