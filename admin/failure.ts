@@ -8,6 +8,8 @@ export const EXIT_CODES = {
   settings: 3,
   /** A file, a program or the network did not do what it had to. */
   failed: 4,
+  /** There is nothing to compare with: no such job, no earlier one, no such stream. */
+  nothing: 5,
 } as const;
 
 export class Failure extends Error {

@@ -1,4 +1,5 @@
 // What bin/webjobctl starts: reads the command line, says what went wrong, sets the exit code.
+import './node-version.ts';
 import { setFlagsFromString } from 'node:v8';
 import { isMainThread } from 'node:worker_threads';
 import { CommanderError } from 'commander';

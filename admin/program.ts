@@ -40,6 +40,7 @@ Exit codes:
   2  wrong command line
   3  nph-webjob.cfg cannot be used
   4  a file, a program or the network failed
+  5  diff: there is nothing to compare
 
 man webjobctl tells the rest.`;
 

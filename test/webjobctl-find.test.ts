@@ -214,9 +214,39 @@ describe('webjobctl diff', () => {
     const { diff, ...rest } = differs ?? {};
     assert.deepEqual(rest, { from: ids.first, to: ids.second, stream: 'out', differs: true });
     assert.match(String(diff), /\n-before\n\+after\n$/);
-    assert.match((await webjobctl('diff', ids.first)).stderr, /client1 has no earlier upload of host\.sh/);
-    assert.equal((await webjobctl('diff', ids.first, ids.got)).exitCode, 1);
+    const nothing = await webjobctl('diff', ids.first);
+    assert.match(nothing.stderr, /client1 has no earlier upload of host\.sh/);
+    // 1 means that they differ, and nothing else does.
+    assert.equal(nothing.exitCode, 5);
+    for (const other of [ids.got, 'server_1_1085355126_99999'])
+      assert.equal((await webjobctl('diff', ids.first, other)).exitCode, 5, other);
     assert.equal((await webjobctl('diff', ids.first, ids.second, '--previous')).exitCode, 2);
+  });
+});
+
+describe('webjobctl diff of streams that differ in every line', () => {
+  it('ends with 1, however much there is', async () => {
+    const jobs = ['0', '1'].map((first) => ({ first, name: `client1_2026110100000${first}_00001_far.sh` }));
+    const line = 'x'.repeat(1022);
+    for (const { first, name } of jobs) {
+      const path = join(site.incoming, name);
+      writeFileSync(`${path}.out`, `${first}${line}\n`.repeat(40_000));
+      for (const extension of ['err', 'env']) writeFileSync(`${path}.${extension}`, '');
+      writeFileSync(`${path}.rdy`, `Jid=far_${first}\n`);
+    }
+    try {
+      const { exitCode, stderr, stdout } = await webjobctl('diff', 'far_0', 'far_1');
+      assert.deepEqual([exitCode, stderr], [1, '']);
+      assert.equal(stdout.length, 80_000 * 1025 + '--- far_0 out\n+++ far_1 out\n@@ -1,40000 +1,40000 @@\n'.length);
+      const json = await webjobctl('--json', 'diff', 'far_0', 'far_1');
+      assert.deepEqual(
+        [json.exitCode, JSON.parse(json.text)],
+        [1, { from: 'far_0', to: 'far_1', stream: 'out', differs: true, diff: null }],
+      );
+    } finally {
+      for (const { name } of jobs)
+        for (const extension of ['out', 'err', 'env', 'rdy']) rmSync(join(site.incoming, `${name}.${extension}`));
+    }
   });
 });
 

@@ -44,12 +44,13 @@ export const JSON_FORMAT: Format = {
 
 const SQL_TYPES = { text: 'text', integer: 'numeric', timestamp: 'timestamptz' } as const;
 
-/** Loads in one transaction, or not at all. A table of that name must not be there. */
+/** Loads in one transaction, or not at all. Takes the place of a table of that name, so that it can be loaded again and again. */
 export function sqlFormat(table: string): Format {
   return {
     head: (columns) => `SET standard_conforming_strings = on;
 SET client_encoding = 'UTF8';
 BEGIN;
+DROP TABLE IF EXISTS "${table}";
 CREATE TABLE "${table}" (
 ${columns.map(({ name, type }) => `  "${name}" ${SQL_TYPES[type]}`).join(',\n')}
 );

@@ -18,7 +18,7 @@ const EXPLANATION = `
 The index is an SQLite database, index/webjob.sqlite below BaseDirectory: a table of all jobs, and the trigrams of what clients sent. It
 holds nothing that the log and the locker do not hold, and may be removed at any time. Only what changed is read again; run it from cron.
 It is fresh until a line is added to the log, or a file to the locker; after that search still uses it for the uploads that are as they
-were. Needs Node 22.13 or later.
+were.
 
 Example:
   webjobctl index

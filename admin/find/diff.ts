@@ -4,6 +4,7 @@ import { once } from 'node:events';
 import { closeSync, constants, mkdtempSync, openSync, rmSync, writeSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { StringDecoder } from 'node:string_decoder';
 import { Command } from 'commander';
 import { STREAMS, type StreamName } from 'webjob-locker';
 import { EXIT_CODES, Failure } from '../failure.ts';
@@ -32,10 +33,11 @@ Examples:
 
 Exit codes:
   0  the same
-  1  they differ, or there is no such job, or no earlier one
+  1  they differ
   2  wrong command line, or several jobs whose ids begin or end so
   3  nph-webjob.cfg cannot be used
-  4  diff is missing or failed, or the log or the locker cannot be read`;
+  4  diff is missing or failed, or the log or the locker cannot be read
+  5  there is nothing to compare: no such job, no earlier one, or no such stream`;
 
 export function diffCommand(): Command {
   return new Command('diff')
@@ -60,41 +62,76 @@ async function diff(
   isJson: boolean,
 ): Promise<void> {
   if (other !== undefined && options.previous) throw new Failure('usage', '--previous makes no sense with two job ids');
-  const found = await findJob(sites, jid, options.client);
-  const [from, to] =
-    other === undefined ? [await findPrevious(found), found] : [found, await findJob(sites, other, options.client)];
+  const [from, to] = await findBoth(sites, [jid, other], options.client);
   const asked = STREAMS.filter((name) => options[name]);
   const output = isJson ? undefined : await openOutput();
   for (const name of asked.length > 0 ? asked : (['out'] as const)) {
     const streams = [await streamOf(from, name), await streamOf(to, name)] as const;
-    const text = await compare(streams, [label(from, name), label(to, name)]);
-    const differs = text.length > 0;
+    const labels: [string, string] = [label(from, name), label(to, name)];
+    const kept: string[] = [];
+    const differs = await compare(
+      streams,
+      labels,
+      output ? (text) => output.write(colour(safeText(text))) : keep(kept),
+    );
     if (differs) process.exitCode = EXIT_CODES.findings;
-    if (output) await output.write(colour(safeText(text.toString())));
-    else printJson({ from: from.job.jobId, to: to.job.jobId, stream: name, differs, diff: text.toString() });
+    const diff = kept.length > 0 && kept.at(-1) === '' ? null : kept.join('');
+    if (!output) printJson({ from: from.job.jobId, to: to.job.jobId, stream: name, differs, diff });
   }
   await output?.end();
 }
 
+/** What to compare with comes first. An exit code of 1 must mean that they differ and nothing else. */
+async function findBoth(
+  sites: readonly Site[],
+  [jid, other]: [string, string | undefined],
+  client: string | undefined,
+): Promise<[Found, Found]> {
+  try {
+    const found = await findJob(sites, jid, client);
+    if (other === undefined) return [await findPrevious(found), found];
+    return [found, await findJob(sites, other, client)];
+  } catch (error) {
+    if (!(error instanceof Failure) || error.kind !== 'findings') throw error;
+    throw new Failure('nothing', error.message, error.hint, { cause: error });
+  }
+}
+
 async function streamOf({ site, job }: Found, name: StreamName): Promise<StoredStream> {
   const stream = (await findJobStreams(site, job))[name];
-  if (!stream) throw new Failure('findings', `${job.jobId} has no .${name}`);
+  if (!stream) throw new Failure('nothing', `${job.jobId} has no .${name}`);
   return stream;
+}
+
+type Write = (text: string) => void | Promise<void>;
+
+/** Keeps a difference for a line of JSON; of one that is too large for it nothing but an empty text at the end. */
+function keep(kept: string[]): Write {
+  let left = MAX_JSON_BYTES;
+  return (text) => {
+    left -= text.length;
+    if (left >= 0) kept.push(text);
+    else kept.splice(0, kept.length, '');
+  };
 }
 
 function label({ job }: Found, name: StreamName): string {
   return `${job.jobId} ${name}`;
 }
 
-const MAX_DIFF_BYTES = 64 * 1024 * 1024;
+const MAX_JSON_BYTES = 64 * 1024 * 1024;
 
-/** What `diff -u` says; empty when they are the same. */
-async function compare(streams: readonly [StoredStream, StoredStream], labels: [string, string]): Promise<Buffer> {
+/** Writes what `diff -u` says. False when they are the same. */
+async function compare(
+  streams: readonly [StoredStream, StoredStream],
+  labels: [string, string],
+  write: Write,
+): Promise<boolean> {
   const from = await openToCompare(streams[0]);
   try {
     const to = await openToCompare(streams[1]);
     try {
-      return await runDiff(from, to, labels);
+      return await runDiff(from, to, labels, write);
     } finally {
       closeSync(to);
     }
@@ -129,33 +166,47 @@ async function openToCompare(stream: StoredStream): Promise<number> {
   }
 }
 
-async function runDiff(from: number, to: number, labels: [string, string]): Promise<Buffer> {
+async function runDiff(from: number, to: number, labels: [string, string], write: Write): Promise<boolean> {
   const args = ['-u', '-L', labels[0], '-L', labels[1], '--', '/dev/fd/3', '/dev/fd/4'];
   const child = spawn('diff', args, { stdio: ['ignore', 'pipe', 'pipe', from, to] });
-  const read = async (stream: AsyncIterable<Buffer> | null): Promise<Buffer> => {
-    const pieces: Buffer[] = [];
-    let left = MAX_DIFF_BYTES;
-    for await (const piece of stream ?? []) {
-      left -= piece.length;
-      if (left < 0) {
-        child.kill();
-        throw new Failure('failed', `the difference has more than ${MAX_DIFF_BYTES} bytes`);
-      }
-      pieces.push(piece);
-    }
-    return Buffer.concat(pieces);
-  };
   try {
     const closed = once(child, 'close');
-    const [text, problem, [code]] = await Promise.all([read(child.stdout), read(child.stderr), closed]);
+    const passed = passLines(child.stdout, write).catch((error) => {
+      child.kill();
+      throw error;
+    });
+    const [, problem, [code]] = await Promise.all([passed, readAll(child.stderr), closed]);
     if (code !== 0 && code !== 1)
-      throw new Failure('failed', `diff failed: ${problem.toString().trim() || `exit status ${code}`}`);
-    return text;
+      throw new Failure('failed', `diff failed: ${problem.trim() || `exit status ${code}`}`);
+    return code === 1;
   } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    if (code === undefined) throw error;
+    const { code, syscall = '' } = error as NodeJS.ErrnoException;
+    if (!syscall.startsWith('spawn')) throw error;
     throw new Failure('failed', `diff cannot be started: ${code}`, undefined, { cause: error });
   }
+}
+
+/** A longer line is written in pieces. */
+const MAX_LINE_LENGTH = 1024 * 1024;
+
+/** Whole lines, many at a time, however much there is. */
+async function passLines(stream: AsyncIterable<Buffer> | null, write: Write): Promise<void> {
+  const decoder = new StringDecoder('utf8');
+  let rest = '';
+  for await (const piece of stream ?? []) {
+    rest += decoder.write(piece);
+    const end = rest.length > MAX_LINE_LENGTH ? rest.length : rest.lastIndexOf('\n') + 1;
+    if (end > 0) await write(rest.slice(0, end));
+    rest = rest.slice(end);
+  }
+  rest += decoder.end();
+  if (rest !== '') await write(rest);
+}
+
+async function readAll(stream: AsyncIterable<Buffer> | null): Promise<string> {
+  const pieces: Buffer[] = [];
+  for await (const piece of stream ?? []) pieces.push(piece);
+  return Buffer.concat(pieces).toString();
 }
 
 function colour(text: string): string {

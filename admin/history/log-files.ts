@@ -1,10 +1,11 @@
 // nph-webjob.log and what rotation made of it: which files there are, the oldest first, and which of them can hold lines of a time.
-import { closeSync, constants, fstatSync, openSync, readdirSync, readSync } from 'node:fs';
+import { closeSync, constants, fstatSync, openSync, readdirSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { formatTime } from 'webjob-protocol';
 import { Failure } from '../failure.ts';
 import { warn } from '../output.ts';
 import type { Site } from '../site.ts';
+import { expandHead, findPacker, type Packer } from './packed-log.ts';
 import { BLOCK_BYTES, findFirstTime, findLastTime, readBlock, seekTime } from './seek.ts';
 
 export const LOG = 'nph-webjob.log';
@@ -13,17 +14,15 @@ export const LOG = 'nph-webjob.log';
 export interface LogFile {
   path: string;
   fd: number;
-  isZipped: boolean;
+  /** What it is packed with; undefined for plain text. */
+  packer: Packer | undefined;
   size: number;
   /** Where its lines begin that can be of the time asked for. */
   start: number;
 }
 
-/** `.1`, `.2.gz`, `-20261101`, `-20261101.gz` */
-const ROTATED = /^(?:[.-][0-9][0-9.-]*)?(\.gz)?$/;
-const OTHER_PACKERS = /\.(?:xz|bz2|zst)$/;
-/** Enough for the first line, and for a bomb of 4 MB at most. */
-const ZIPPED_HEAD_BYTES = 4096;
+/** `.1`, `.old`, `-20261101`, what a packer adds aside. */
+const ROTATED = /^(?:[.-][0-9][0-9.-]*|[.-]old)?$/;
 
 interface Span {
   since: string | undefined;
@@ -38,7 +37,7 @@ interface Span {
  */
 export function openLogFiles(site: Site, { since, until, follow }: Span): LogFile[] {
   const files = openAll(site.settings.logfilesDirectory).map((file) => {
-    const first = file.isZipped ? findFirstTime(readZippedHead(file.fd)) : findFirstTime(readBlock(file.fd, 0));
+    const first = findFirstTime(file.packer ? expandHead(file.fd, file.packer) : readBlock(file.fd, 0));
     const lastChange = formatTime(fstatSync(file.fd).mtime, site.settings.useGMT);
     return { file, first: first ?? lastChange, lastChange };
   });
@@ -47,8 +46,8 @@ export function openLogFiles(site: Site, { since, until, follow }: Span): LogFil
   const isWanted = ({ file, first, lastChange }: (typeof files)[number]): boolean => {
     if (until !== undefined && first > until) return false;
     if (since === undefined) return true;
-    // gzip keeps the time of the last change, so what is packed is as old as it says.
-    if (file.isZipped) return lastChange >= since;
+    // Packers keep the time of the last change, so what is packed is as old as it says.
+    if (file.packer) return lastChange >= since;
     if (!isLive(file) && (findLastTime(file.fd, file.size) ?? lastChange) < since) return false;
     file.start = seekTime(file.fd, file.size, since);
     return true;
@@ -75,7 +74,7 @@ function openAll(folder: string): LogFile[] {
       closeSync(fd);
       return [];
     }
-    return [{ path, fd, size, isZipped: path.endsWith('.gz'), start: 0 }];
+    return [{ path, fd, size, packer: findPacker(path), start: 0 }];
   });
   if (files.length === 0) throw new Failure('failed', `${join(folder, LOG)}: there is no log`, 'EnableLogging=N?');
   return files;
@@ -83,13 +82,22 @@ function openAll(folder: string): LogFile[] {
 
 function listLogs(folder: string): string[] {
   try {
-    const names = readdirSync(folder).filter((name) => name.startsWith(LOG));
-    for (const name of names.filter((name) => OTHER_PACKERS.test(name)))
-      warn(`${name} is passed over: of packed logs only .gz can be read`);
-    return names.filter((name) => ROTATED.test(name.slice(LOG.length))).map((name) => join(folder, name));
+    return readdirSync(folder)
+      .filter((name) => name.startsWith(LOG) && isLog(name))
+      .map((name) => join(folder, name));
   } catch (error) {
     throw new Failure('failed', `${folder}: ${(error as NodeJS.ErrnoException).code}`, undefined, { cause: error });
   }
+}
+
+/** Warns of a log that is packed with something that cannot be read here. */
+function isLog(name: string): boolean {
+  const [, rest = '', ending = ''] =
+    /^(.*?)(\.(?:gz|zst|xz|bz2|lz4|lzma|lzo|br|Z|zip))?$/.exec(name.slice(LOG.length)) ?? [];
+  if (!ROTATED.test(rest)) return false;
+  if (ending === '' || findPacker(name)) return true;
+  warn(`${name} is skipped: logs packed as ${ending} cannot be read here; unpack it, or pack it with gzip`);
+  return false;
 }
 
 /** Undefined when it is gone. */
@@ -109,16 +117,4 @@ function endOfLines({ fd, size }: LogFile): number {
   const start = Math.max(0, size - BLOCK_BYTES);
   const end = readBlock(fd, start).lastIndexOf('\n', size - start - 1);
   return end < 0 ? size : start + end + 1;
-}
-
-function readZippedHead(fd: number): string {
-  const buffer = Buffer.alloc(ZIPPED_HEAD_BYTES);
-  const head = buffer.subarray(0, readSync(fd, buffer, 0, buffer.length, 0));
-  // Dear to load, and most logs are not zipped.
-  const { gunzipSync, constants: zlib } = process.getBuiltinModule('node:zlib');
-  try {
-    return gunzipSync(head, { finishFlush: zlib.Z_SYNC_FLUSH }).toString('latin1');
-  } catch {
-    return '';
-  }
 }

@@ -1,13 +1,13 @@
 // The lines of nph-webjob.log and of what rotation made of it, one after the other, the oldest first: streamed, never a whole file in memory.
-import { closeSync, createReadStream, readSync } from 'node:fs';
+import { closeSync, readSync } from 'node:fs';
 import { basename } from 'node:path';
-import { pipeline } from 'node:stream';
-import { formatTime, type LogLine, parseLogLine } from 'webjob-protocol';
+import { findJobIdParts, formatTime, type LogLine, parseLogLine } from 'webjob-protocol';
 import { warn } from '../output.ts';
 import type { Site } from '../site.ts';
 import { followLines } from './follow.ts';
 import { makeCutter } from './lines.ts';
 import { type LogFile, openLogFiles } from './log-files.ts';
+import { expand } from './packed-log.ts';
 
 export interface LogRange {
   since?: Date | undefined;
@@ -28,17 +28,33 @@ const BLOCK_BYTES = 256 * 1024;
 /** Of a line that is none, so much is shown. */
 const SHOWN_LENGTH = 80;
 
-/** Instants by the text of a time, in GMT and by the clock of the machine: lines come in order, several within one second. */
-const instants = { gmt: new Map<string, number>(), local: new Map<string, number>() };
-const MAX_INSTANTS = 1000;
+/** The instant that a text of a time means, and the later one that it means as well when summer time ends. */
+type Meaning = readonly [first: number, second: number | undefined];
 
-/** The instant at which a line was written. */
-export function instantOf({ time }: LogLine, { settings: { useGMT } }: Site): Date {
-  const known = useGMT ? instants.gmt : instants.local;
-  const found = known.get(time) ?? Date.parse(`${time.replace(' ', 'T')}${useGMT ? 'Z' : ''}`);
-  if (known.size >= MAX_INSTANTS) known.clear();
+/** By the text, in GMT and by the clock of the machine: lines come in order, several within one second. */
+const meanings = { gmt: new Map<string, Meaning>(), local: new Map<string, Meaning>() };
+const MAX_MEANINGS = 1000;
+/** A job id that is so much younger than the first of two equal hours belongs to the second. */
+const YOUNGER_MS = 900_000;
+
+/** The instant at which a line was written. Of two equal hours the job id tells which, for it holds the time of the GET. */
+export function instantOf({ time, jobId }: Pick<LogLine, 'time' | 'jobId'>, { settings: { useGMT } }: Site): Date {
+  const known = useGMT ? meanings.gmt : meanings.local;
+  const found = known.get(time) ?? (useGMT ? [Date.parse(`${time.replace(' ', 'T')}Z`), undefined] : readLocal(time));
+  if (known.size >= MAX_MEANINGS) known.clear();
   known.set(time, found);
-  return new Date(found);
+  const [first, second] = found;
+  if (second === undefined || jobId === undefined) return new Date(first);
+  const issued = findJobIdParts(jobId)?.epochSeconds ?? 0;
+  return new Date(issued * 1000 > first + YOUNGER_MS ? second : first);
+}
+
+function readLocal(time: string): Meaning {
+  const first = Date.parse(time.replace(' ', 'T'));
+  // No clock is set back by more than this.
+  const later = new Date(first + 3 * REPEATED_HOUR_SECONDS * 1000);
+  const second = first + (later.getTimezoneOffset() - new Date(first).getTimezoneOffset()) * 60_000;
+  return [first, second > first && formatTime(new Date(second), false) === time ? second : undefined];
 }
 
 /** The lines of readLogBlocks, one by one. */
@@ -57,7 +73,8 @@ export async function* readLogBlocks(site: Site, range: LogRange = {}): AsyncGen
   let broken = 0;
   let first = '';
   let reading = '';
-  const parse: Parse = (text) => {
+  const parse: Parse = (given) => {
+    const text = given.endsWith('\r') ? given.slice(0, -1) : given;
     if (range.contains !== undefined && !text.includes(range.contains)) return undefined;
     if (since !== undefined && text.slice(0, 19) < since) return undefined;
     try {
@@ -97,7 +114,7 @@ async function* readFile(file: LogFile, parse: Parse, onFollow: (() => void) | u
   const { fd, size } = file;
   try {
     const cutter = makeCutter(parse);
-    for await (const block of file.isZipped ? unzip(file) : readBlocks(file)) yield cutter.cut(block);
+    for await (const block of file.packer ? expand(file) : readBlocks(file)) yield cutter.cut(block);
     yield cutter.end();
     if (!onFollow) return;
     onFollow();
@@ -118,21 +135,5 @@ function* readBlocks({ fd, start, size }: LogFile): Generator<Buffer> {
     if (count === 0) return;
     yield buffer.subarray(0, count);
     at += count;
-  }
-}
-
-async function* unzip({ path, fd, start, size }: LogFile): AsyncGenerator<Buffer> {
-  if (size === 0) return;
-  const source = createReadStream('', { fd, start, end: size - 1, autoClose: false });
-  // Dear to load, and most logs are not zipped.
-  const gunzip = process.getBuiltinModule('node:zlib').createGunzip();
-  // The error of any stage ends the last one, which is the one we read.
-  pipeline(source, gunzip, () => {});
-  try {
-    yield* gunzip;
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    if (!code?.startsWith('Z_')) throw error;
-    warn(`${basename(path)} is damaged and was read as far as it goes: ${code}`);
   }
 }

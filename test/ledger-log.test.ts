@@ -1,0 +1,145 @@
+// What webjobctl reads of a log, however it was rotated, packed and written; and what it says of hours that a clock shows twice.
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { after, afterEach, describe, it } from 'node:test';
+import { gzipSync, zstdCompressSync } from 'node:zlib';
+import { canRun } from '../admin/node-version.ts';
+import { makeLockerSite, runWebjobctl } from './locker-site.ts';
+
+const lineOf = (time: string, jobId: string, end = '\n'): string =>
+  `${time} ${jobId} client1 127.0.0.1 GET client1 host.sh 0 19 0 200 -- Success${end}`;
+
+describe('a log that is packed or ends its lines in another way', () => {
+  const its = makeLockerSite({ UseGMT: 'Y' });
+  after(its.close);
+  const made: string[] = [];
+  const put = (ending: string, content: string | Buffer): void => {
+    const path = join(its.site.base, 'logfiles', `nph-webjob.log${ending}`);
+    made.push(path);
+    writeFileSync(path, content);
+  };
+  afterEach(() => {
+    for (const path of made.splice(0)) rmSync(path);
+  });
+  const read = async (): Promise<[ids: string[], stderr: string]> => {
+    const { text, stderr, exitCode } = await its.webjobctl('--json', 'jobs');
+    assert.ok(exitCode === 0 || exitCode === 1, stderr);
+    const ids = text.split('\n').flatMap((line) => (line === '' ? [] : [JSON.parse(line).jobId]));
+    return [ids.sort(), stderr];
+  };
+  const [one, two] = [lineOf('2026-11-01 00:00:00', 'one'), lineOf('2026-11-01 00:00:01', 'two')];
+
+  for (const [what, rest] of [
+    ['nothing', Buffer.alloc(0)],
+    ['zeros of a tape', Buffer.alloc(512)],
+    ['garbage', Buffer.from('garbage')],
+    ['half a header', Buffer.from([0x1f])],
+    ['much garbage', Buffer.alloc(300_000, 0x55)],
+  ] as const)
+    it(`is read to the end of its last gzip member, with ${what} behind it`, async () => {
+      put('.2.gz', Buffer.concat([gzipSync(one), gzipSync(two), rest]));
+      assert.deepEqual(await read(), [['one', 'two'], '']);
+    });
+
+  it('is read by what gzip wrote, with a name in its header', async () => {
+    const { stdout, status } = spawnSync('sh', [
+      '-c',
+      'printf %s "$1" > "$2/x" && gzip -c "$2/x" && rm "$2/x"',
+      'sh',
+      one,
+      its.site.root,
+    ]);
+    assert.equal(status, 0);
+    put('-20261101.gz', stdout);
+    assert.deepEqual(await read(), [['one'], '']);
+  });
+
+  it('is read as far as a damaged member goes, with a warning', async () => {
+    const many = Array.from({ length: 5000 }, (_, at) => lineOf('2026-11-01 00:00:00', `job_${at}`)).join('');
+    const packed = gzipSync(many);
+    put('.2.gz', packed.subarray(0, packed.length / 2));
+    const [ids, stderr] = await read();
+    assert.ok(ids.length > 100 && ids.length < 5000, String(ids.length));
+    assert.match(stderr, /nph-webjob\.log\.2\.gz is damaged/);
+  });
+
+  it('is read from .old and .zst, too', async () => {
+    put('.old', one);
+    put('.1.zst', zstdCompressSync(two));
+    assert.deepEqual(await read(), [['one', 'two'], '']);
+  });
+
+  for (const ending of ['xz', 'lz4', 'bz2', 'lzma'])
+    it(`is warned of by name where it ends in .${ending}`, async () => {
+      put(`.1.${ending}`, 'packed');
+      const [ids, stderr] = await read();
+      assert.deepEqual(ids, []);
+      assert.match(stderr, new RegExp(`^webjobctl: warning: nph-webjob\\.log\\.1\\.${ending} is skipped: `));
+    });
+
+  it('is read where its lines end in CR LF, and no CR is part of a message', async () => {
+    put('.1', lineOf('2026-11-01 00:00:00', 'one', '\r\n') + lineOf('2026-11-01 00:00:01', 'two', '\r\n'));
+    assert.deepEqual(await read(), [['one', 'two'], '']);
+    assert.match((await its.webjobctl('--json', 'tail')).text, /"message":"Success"/);
+  });
+});
+
+describe('the hour that is there twice when summer time ends', () => {
+  const its = makeLockerSite();
+  after(its.close);
+  for (const [zone, local, first, second] of [
+    ['Europe/Berlin', '2026-10-25 02:30:00', '2026-10-25T00:30:00Z', '2026-10-25T01:30:00Z'],
+    ['America/New_York', '2026-11-01 01:00:00', '2026-11-01T05:00:00Z', '2026-11-01T06:00:00Z'],
+    ['Australia/Lord_Howe', '2026-04-05 01:45:00', '2026-04-04T14:45:00Z', '2026-04-04T15:15:00Z'],
+  ] as const)
+    it(`is told by the job id in ${zone}`, async () => {
+      const idOf = (at: string, pid: number): string => `server_1_${Date.parse(at) / 1000 - 2}_0000${pid}`;
+      const ids = [idOf(first, 1), idOf(second, 2)];
+      writeFileSync(its.site.logFile, [...ids.map((id) => lineOf(local, id)), lineOf(local, 'another_form')].join(''));
+      const { text } = await runWebjobctl(['-c', its.site.propertiesFile, '--json', 'jobs'], {
+        ...process.env,
+        TZ: zone,
+      });
+      const at = new Map(
+        text
+          .trimEnd()
+          .split('\n')
+          .map((line) => JSON.parse(line))
+          .map((job) => [job.jobId, Date.parse(job.at)]),
+      );
+      assert.deepEqual(
+        [...ids, 'another_form'].map((id) => at.get(id)),
+        [first, second, first].map((time) => Date.parse(time)),
+      );
+    });
+});
+
+describe('the Node that webjobctl runs on', () => {
+  it('is one with node:sqlite', () => {
+    for (const version of ['v22.13.0', 'v22.22.1', 'v23.4.0', 'v24.0.0', 'v100.0.0'])
+      assert.ok(canRun(version), version);
+    for (const version of ['v18.20.0', 'v20.20.2', 'v21.7.0', 'v22.12.0', 'v23.3.0', 'v9.0.0'])
+      assert.ok(!canRun(version), version);
+  });
+
+  const old = ['/usr/bin/node', '/usr/local/bin/node'].find(
+    (node) => !canRun(spawnSync(node, ['--version'], { encoding: 'utf8' }).stdout?.trim() || 'v99.0.0'),
+  );
+  it('is said in one line by every command, which has done nothing yet', { skip: old === undefined }, () => {
+    const program = join(import.meta.dirname, '..', 'dist', 'webjobctl');
+    for (const words of [
+      ['--version'],
+      ['configtest'],
+      ['client', 'add', 'x', '--cert'],
+      ['jobs'],
+      ['completion'],
+      [],
+    ]) {
+      const { status, stdout, stderr } = spawnSync(old ?? '', [program, ...words], { encoding: 'utf8' });
+      assert.match(stderr, /^webjobctl: error: requires Node 22\.13 or later \(running v[\d.]+\)\n$/, words.join(' '));
+      assert.deepEqual([status, stdout], [4, '']);
+    }
+  });
+});
