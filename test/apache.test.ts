@@ -9,7 +9,7 @@ import { startHttpd } from '../scripts/httpd.ts';
 import { obtainHttpd } from '../scripts/httpd-package.ts';
 import { addUser, configure, makeSite } from '../scripts/site.ts';
 import { parseAnswer } from './strict-client.ts';
-import { sendRaw } from './target.ts';
+import { sendRaw, watchForScript } from './target.ts';
 
 const shipped = join(import.meta.dirname, '..', 'apache');
 const QUERY = 'VERSION=webjob+1.4.0&SYSTEM=any&CLIENTID=client1&FILENAME=host.sh';
@@ -85,7 +85,7 @@ for (const mpm of ['prefork', 'event'] as const) {
       const query = `${QUERY}&RUNTYPE=linktest&STDOUT_LENGTH=0&STDERR_LENGTH=0&STDENV_LENGTH=0`;
       const head = formatRequest('PUT', `${script}?${query}`, 'client1:foo', 2_000_000_000_000).toString();
       // Complete as far as the test is concerned: more than 1 GiB, Apache's own cap, is announced and refused by the script.
-      const text = await sendRaw(server.port, Buffer.from(head));
+      const text = await sendRaw(server.port, Buffer.from(head), watchForScript(site));
       assert.match(text, /^HTTP\/1\.1 (?:455 Content-Length Exceeds Limit|400 Bad Request)\r\n/);
       assert.match(readFileSync(site.logFile, 'utf8'), / 2000000000000 0 \d+ 455 -- Content-Length Exceeds Limit/);
       configure(site, {});

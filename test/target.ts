@@ -1,7 +1,10 @@
 // What a raw request can be sent to: the script as a bare process, or a real httpd. Each target owns one site; what is sent to it comes
 // out as bytes, and nothing here knows what should.
+import { readFileSync } from 'node:fs';
 import { connect } from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { type Server, startHttpd } from '../scripts/httpd.ts';
+import { findProcesses } from '../scripts/resident.ts';
 import { addUser, makeSite, type Site } from '../scripts/site.ts';
 import { runBare } from './bare.ts';
 import { findWebUser } from './tree.ts';
@@ -40,7 +43,7 @@ async function startBare(): Promise<Target> {
 
 async function startTarget(mpm: 'prefork' | 'event'): Promise<Target> {
   const { site, server, close } = await startServer(mpm);
-  return { kind: 'httpd', site, ask: (request) => sendRaw(server.port, request), close };
+  return { kind: 'httpd', site, ask: (request) => sendRaw(server.port, request, watchForScript(site)), close };
 }
 
 /** A site under httpd. `/webjob/` asks for a password as the shipped files have it; `/open/` is the same script without. */
@@ -49,7 +52,9 @@ export async function startServer(
 ): Promise<{ site: Site; server: Server; close(): Promise<void> }> {
   const site = makeSite();
   addUser(site, 'client2', 'bar');
+  // httpd would keep a connection that it answered itself for five seconds.
   const after = `
+KeepAlive Off
 ScriptAlias /open/ "${site.cgiDirectory}/"
 <Location "/open/">
   Require all granted
@@ -63,11 +68,12 @@ ScriptAlias /open/ "${site.cgiDirectory}/"
 }
 
 const TIME_LIMIT_MS = 30_000;
-/** A script that httpd gives up before its Node has started dies without a trace. */
-const START_MS = 1_000;
 
-/** Sends bytes, ends its half of the connection when they are fewer than announced, and reads to the end. */
-export function sendRaw(port: number, request: Buffer): Promise<string> {
+/**
+ * Sends bytes and reads to the end. When they are fewer than announced, ends its half of the connection after `scriptWaits`: a
+ * script that httpd gives up before its Node has started dies without a trace.
+ */
+export function sendRaw(port: number, request: Buffer, scriptWaits = async (): Promise<void> => {}): Promise<string> {
   return new Promise((resolve, reject) => {
     const chunks: Buffer[] = [];
     const socket = connect({ host: '127.0.0.1', port, allowHalfOpen: true });
@@ -79,15 +85,48 @@ export function sendRaw(port: number, request: Buffer): Promise<string> {
       resolve(Buffer.concat(chunks).toString('latin1'));
     });
     socket.write(request, () => {
-      if (isCut(request)) setTimeout(() => socket.end(), START_MS);
+      if (isCut(request)) scriptWaits().then(() => socket.end(), reject);
     });
   });
 }
 
-function isCut(request: Buffer): boolean {
+/** True when a request has fewer bytes than it announces. */
+export function isCut(request: Buffer): boolean {
   const text = request.toString('latin1');
   const end = text.indexOf('\r\n\r\n');
   if (end < 0) return true;
   const length = /^content-length:\s*(\d+)\s*$/im.exec(text.slice(0, end))?.[1];
   return length !== undefined && text.length - end - 4 < Number(length);
+}
+
+const SAMPLE_MS = 50;
+
+/**
+ * Call it before a request; what it returns resolves when a script of the site that was not there before waits for input: asleep
+ * in two samples, with no processor time between them. Rejects after TIME_LIMIT_MS.
+ */
+export function watchForScript(site: Site): () => Promise<void> {
+  const known = findProcesses(site);
+  return async () => {
+    let before = '';
+    for (const deadline = Date.now() + TIME_LIMIT_MS; Date.now() < deadline; await sleep(SAMPLE_MS)) {
+      const pid = findProcesses(site).find((found) => !known.includes(found));
+      const sample = pid === undefined ? '' : sampleProcess(pid);
+      if (sample.startsWith('S ') && sample === before) return;
+      before = sample;
+    }
+    throw new Error('no script was started that waits for input');
+  };
+}
+
+/** State and processor time of a process, as proc(5) has them; empty when it has ended. */
+function sampleProcess(pid: number): string {
+  try {
+    const fields = readFileSync(`/proc/${pid}/stat`, 'latin1')
+      .replace(/^.*\) /s, '')
+      .split(' ');
+    return `${fields[0]} ${pid} ${fields[11]} ${fields[12]}`;
+  } catch {
+    return '';
+  }
 }

@@ -1,11 +1,12 @@
 // Every raw vector against the script that stays, behind httpd in both ways. httpd writes the head anew: its own Server, Date and
 // Connection, and headers in an order of its own. All else is to the last byte what the vector says.
 import assert from 'node:assert/strict';
-import { after, describe, it } from 'node:test';
+import { after, before, describe, it } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { obtainFcgid } from '../scripts/httpd-package.ts';
 import { startWay, WAYS, type Way } from '../scripts/resident.ts';
 import { addUser, makeSite } from '../scripts/site.ts';
-import { sendRaw, type Target } from './target.ts';
+import { sendRaw, type Target, watchForScript } from './target.ts';
 import { runVector } from './vector-run.ts';
 import { readVectors, type Vector } from './vectors.ts';
 
@@ -26,6 +27,9 @@ function goesToCgi({ request }: Vector): boolean {
   return !/\r\nContent-Length: *\d{1,7} *\r\n/i.test(request.toString('latin1'));
 }
 
+/** How long httpd may take to hand the head of a request that breaks off to the process that is there already. */
+const FORWARD_MS = 300;
+
 const OPEN = `
 KeepAlive Off
 ScriptAlias /open/ "\${WEBJOB_CGI_DIRECTORY}/"
@@ -35,10 +39,12 @@ ScriptAlias /open/ "\${WEBJOB_CGI_DIRECTORY}/"
 
 for (const way of WAYS) {
   const isHere = way !== 'mod_fcgid' || obtainFcgid() !== undefined;
-  describe(`raw vectors against ${way}`, { skip: !isHere && 'no mod_fcgid on this machine' }, async () => {
-    if (!isHere) return;
-    const target = await startTarget(way);
-    after(() => target.close());
+  describe(`raw vectors against ${way}`, { skip: !isHere && 'no mod_fcgid on this machine' }, () => {
+    let target: Target;
+    before(async () => {
+      target = await startTarget(way);
+    });
+    after(() => target?.close());
     for (const vector of readVectors()) {
       if (vector.only?.kind === 'bare') continue;
       it(`${vector.place} ${vector.name}`, () => runVector(target, adapt(vector, way)));
@@ -53,7 +59,10 @@ async function startTarget(way: Way): Promise<Target> {
   return {
     kind: 'httpd',
     site,
-    ask: async (request) => orderHead(await sendRaw(server.port, request), '\r\n'),
+    ask: async (request, vector) => {
+      const wait = vector && goesToCgi(vector) ? watchForScript(site) : () => sleep(FORWARD_MS);
+      return orderHead(await sendRaw(server.port, request, wait), '\r\n');
+    },
     close: async () => {
       await close();
       site.remove();
