@@ -30,8 +30,17 @@ export class Failure extends Error {
 export class WireError extends Error {
   /** Seconds after which it may go better; undefined when trying again makes no sense. */
   readonly retryAfter: number | undefined;
-  constructor(message: string, retryAfter?: number) {
+  readonly hint: string | undefined;
+  constructor(message: string, retryAfter?: number, hint?: string) {
     super(message);
     this.retryAfter = retryAfter;
+    this.hint = hint;
   }
+}
+
+/** The failure of a stage that an exchange with a server ended with. */
+export function failureOf(stage: 'get' | 'put', what: string, error: unknown): Failure {
+  if (error instanceof Failure) return error;
+  const hint = error instanceof WireError ? error.hint : undefined;
+  return new Failure(stage, `${what} failed: ${(error as Error).message}`, hint, { cause: error });
 }

@@ -2,12 +2,13 @@
 import { closeSync, openSync, rmSync, writeSync } from 'node:fs';
 import type { IncomingMessage } from 'node:http';
 import { formatGetQuery, isJobId } from 'webjob-protocol';
-import { Failure, WireError } from './failure.ts';
+import { Failure, failureOf, WireError } from './failure.ts';
 import { openGarbage } from './garbage.ts';
 import type { Identity } from './record.ts';
 import { withRetries } from './retry.ts';
 import type { ClientSettings } from './settings.ts';
 import { checkSignature } from './signature.ts';
+import { isProgram } from './status.ts';
 import { exchange } from './wire.ts';
 
 /** Fetches `fileName` into `path`. Returns the server's name for this job, undefined when it gave none. Throws Failure. */
@@ -25,8 +26,7 @@ export async function fetchProgram(
     if (settings.dsvVerifySignature) checkSignature(settings.dsvPublicKeyFile, path, answer.signature);
     return answer.jobId;
   } catch (error) {
-    if (error instanceof Failure) throw error;
-    throw new Failure('get', `GET of ${fileName} failed: ${(error as Error).message}`, undefined, { cause: error });
+    throw failureOf('get', `GET of ${fileName}`, error);
   }
 }
 
@@ -40,6 +40,7 @@ async function fetchOnce(
     {
       ...{ settings, method: 'GET', target: settings.get, contentLength: 0, limitSeconds: settings.getTimeLimit },
       query: formatGetQuery({ ...identity.onWire, clientId: settings.clientId, fileName }),
+      expected: { name: 'a program', matches: isProgram },
       send: (request) => request.end(),
     },
     async (answer, contentLength) => {
@@ -56,16 +57,25 @@ async function fetchOnce(
   );
 }
 
-/** Writes as it comes, at the pace of the disk. */
+/** Writes as it comes, at the pace of the disk. Throws Failure `get` when that takes no more. */
 async function save(answer: IncomingMessage, path: string): Promise<void> {
   const fd = openSync(path, 'wx', 0o600);
   const discard = openGarbage();
   try {
     for await (const piece of answer as AsyncIterable<Buffer>) {
-      for (let at = 0; at < piece.length; ) at += writeSync(fd, piece, at);
+      write(fd, piece);
       discard(piece.length);
     }
   } finally {
     closeSync(fd);
+  }
+}
+
+function write(fd: number, piece: Buffer): void {
+  try {
+    for (let at = 0; at < piece.length; ) at += writeSync(fd, piece, at);
+  } catch (error) {
+    const hint = 'make room, or set TempDirectory to a folder that has it';
+    throw new Failure('get', `the program cannot be written: ${(error as NodeJS.ErrnoException).code}`, hint);
   }
 }

@@ -1,7 +1,7 @@
 // The small modes beside --execute: --get-url, --hashsum, --flush.
 import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
-import { EXIT_CODES, Failure } from './failure.ts';
+import { EXIT_CODES, Failure, failureOf } from './failure.ts';
 import { type ClientSettings, parseTarget } from './settings.ts';
 import { flushSpool } from './spool.ts';
 import { exchange } from './wire.ts';
@@ -32,8 +32,7 @@ export async function getUrl(settings: ClientSettings, text: string): Promise<nu
     );
     return EXIT_CODES.ok;
   } catch (error) {
-    if (error instanceof Failure) throw error;
-    throw new Failure('get', `GET failed: ${(error as Error).message}`, undefined, { cause: error });
+    throw failureOf('get', 'GET', error);
   }
 }
 

@@ -1,5 +1,6 @@
-// What a status line means, be it a server's or a proxy's.
+// What an answer means, be it a server's or a proxy's (docs/protocol.md, sections 2 and 7).
 import type { IncomingMessage } from 'node:http';
+import type { RunType } from 'webjob-protocol';
 
 export function isSuccess({ statusCode = 0 }: IncomingMessage): boolean {
   return statusCode >= 200 && statusCode <= 299;
@@ -8,6 +9,38 @@ export function isSuccess({ statusCode = 0 }: IncomingMessage): boolean {
 /** `Status = [404], Reason = [Not Found]`, as the original prints it. */
 export function formatStatus({ statusCode, statusMessage }: IncomingMessage): string {
   return `Status = [${statusCode}], Reason = [${printable(statusMessage ?? '')}]`;
+}
+
+/** The types of content that WebJob servers send. C clients never looked, so an answer without a type is taken, too. */
+const TYPES = ['', 'application/octet-stream', 'text/plain'];
+
+/** True for an answer that only a WebJob server gives to a GET, and no portal, proxy or filter in its place. */
+export function isProgram(answer: IncomingMessage): boolean {
+  return answer.statusCode === 200 && isPlain(answer);
+}
+
+/** True for an answer that only a WebJob server gives to a PUT which it has stored, or to a linktest which it has read. */
+export function isAcknowledgement(answer: IncomingMessage, runType: RunType): boolean {
+  const isKnown = answer.statusCode === 200 || (answer.statusCode === 251 && runType === 'linktest');
+  const lengths = answer.headersDistinct['content-length'] ?? [];
+  return isKnown && isPlain(answer) && lengths.every((length) => /^0+$/.test(length));
+}
+
+/** Content as it lies on the server's disk, or none. */
+function isPlain({ headersDistinct }: IncomingMessage): boolean {
+  const types = headersDistinct['content-type'] ?? [''];
+  const [type = ''] = (types[0] ?? '').split(';', 1);
+  const isKnown = types.length === 1 && TYPES.includes(type.trim().toLowerCase());
+  return isKnown && headersDistinct['content-encoding'] === undefined;
+}
+
+/** The status, and the headers that tell an answer of a WebJob server from another: `Content-Type = [text/html]`. */
+export function describeAnswer(answer: IncomingMessage): string {
+  const told = ['Content-Type', 'Content-Encoding', 'Content-Length'].flatMap((name) => {
+    const values = answer.headersDistinct[name.toLowerCase()];
+    return values ? [`${name} = [${printable(values.join(', '))}]`] : [];
+  });
+  return [formatStatus(answer), ...told].join(', ');
 }
 
 /** For a terminal that a server must not take over. */

@@ -2,8 +2,10 @@
 import type { ClientRequest } from 'node:http';
 import { formatPutQuery, type RunType } from 'webjob-protocol';
 import { type Captured, readCaptured } from './captured.ts';
-import { Failure } from './failure.ts';
-import type { ClientSettings } from './settings.ts';
+import { Failure, failureOf } from './failure.ts';
+import { withRetries } from './retry.ts';
+import type { ClientSettings, Target } from './settings.ts';
+import { isAcknowledgement } from './status.ts';
 import { exchange } from './wire.ts';
 
 /** A finished job as it goes to the server, now or at a later --flush. */
@@ -16,39 +18,47 @@ export interface Parcel {
   jobId: string | undefined;
 }
 
-/** Uploads a job to URLPutURL. Throws Failure `put`. */
-export async function uploadParcel(
-  settings: ClientSettings,
-  parcel: Parcel,
-  streams: { out: Captured; err: Captured; env: Buffer },
-): Promise<void> {
-  const { out, err, env } = streams;
+/** What a job sends, in this order. */
+export interface Streams {
+  out: Captured;
+  err: Captured;
+  env: Buffer;
+}
+
+/** Uploads a job to URLPutURL. Tries again as RetryLimit says. Throws Failure `put`. */
+export async function uploadParcel(settings: ClientSettings, parcel: Parcel, streams: Streams): Promise<void> {
   if (settings.put === undefined) throw new Failure('settings', 'URLPutURL is required');
-  const lengths = { outLength: out.length, errLength: err.length, envLength: env.length };
+  const { put } = settings;
+  const what = `PUT of ${parcel.fileName}`;
   try {
-    await exchange(
-      {
-        ...{ settings, method: 'PUT', target: settings.put, limitSeconds: settings.putTimeLimit, jobId: parcel.jobId },
-        query: formatPutQuery({ ...parcel, ...lengths }),
-        contentLength: out.length + err.length + env.length,
-        send: (request) => {
-          sendStreams(request, out, err, env).catch((error) => request.destroy(error));
-        },
-      },
-      async (answer) => {
-        for await (const _ of answer);
-      },
-    );
+    await withRetries(settings, what, () => uploadOnce(settings, put, parcel, streams));
   } catch (error) {
-    if (error instanceof Failure) throw error;
-    throw new Failure('put', `PUT of ${parcel.fileName} failed: ${(error as Error).message}`, undefined, {
-      cause: error,
-    });
+    throw failureOf('put', what, error);
   }
 }
 
+/** The same bytes at every try: a server whose answer was lost knows by them that it has the job already. */
+async function uploadOnce(settings: ClientSettings, target: Target, parcel: Parcel, streams: Streams): Promise<void> {
+  const { out, err, env } = streams;
+  const lengths = { outLength: out.length, errLength: err.length, envLength: env.length };
+  await exchange(
+    {
+      ...{ settings, method: 'PUT', target, limitSeconds: settings.putTimeLimit, jobId: parcel.jobId },
+      query: formatPutQuery({ ...parcel, ...lengths }),
+      contentLength: out.length + err.length + env.length,
+      expected: { name: 'an acknowledgement', matches: (answer) => isAcknowledgement(answer, parcel.runType) },
+      send: (request) => {
+        sendStreams(request, streams).catch((error) => request.destroy(error));
+      },
+    },
+    async (answer) => {
+      for await (const _ of answer);
+    },
+  );
+}
+
 /** Sends piece by piece, each when the one before has left. A server that refuses and closes ends it: what it answered says more. */
-async function sendStreams(request: ClientRequest, out: Captured, err: Captured, env: Buffer): Promise<void> {
+async function sendStreams(request: ClientRequest, { out, err, env }: Streams): Promise<void> {
   for (const stream of [readCaptured(out), readCaptured(err), [env]]) {
     for (const piece of stream) if (!(await write(request, piece))) return;
   }

@@ -5,7 +5,7 @@ import type { Socket } from 'node:net';
 import { isForwarded, portOf, prepareConnection, proxyAuthorization } from './connection.ts';
 import { Failure, WireError } from './failure.ts';
 import type { ClientSettings, Target } from './settings.ts';
-import { formatStatus, isSuccess, printable, retryAfterOf } from './status.ts';
+import { describeAnswer, formatStatus, isSuccess, printable, retryAfterOf } from './status.ts';
 
 export interface WireRequest {
   settings: ClientSettings;
@@ -17,6 +17,8 @@ export interface WireRequest {
   jobId?: string | undefined;
   /** Seconds the whole exchange may take; 0 for no limit. */
   limitSeconds: number;
+  /** What a success must look like, and what it is then called: `a program`. Any success when undefined. */
+  expected?: { name: string; matches(answer: IncomingMessage): boolean };
   /** Writes the body and ends the request. */
   send(request: ClientRequest): void;
 }
@@ -25,11 +27,13 @@ const MAX_HEADER_BYTES = 16_383;
 const ANSWER_AFTER_MS = 1_000;
 const HEADER_TOO_LONG = `the header of the answer is longer than ${MAX_HEADER_BYTES} bytes`;
 const NOT_ONE_LENGTH = 'the answer has not exactly one Content-Length';
+const ON_THE_WAY =
+  'a proxy, portal or filter on the way may have answered in place of the server, or changed its answer';
 
 /**
  * Sends a request and hands the answer to `receive`, whose result it returns. Throws WireError for an answer that is not HTTP,
- * breaks off, comes too late, has not exactly one Content-Length, or is no success: `Status = [404], Reason = [Not Found]`. Throws Failure
- * `settings` for files of TLS that cannot be used.
+ * breaks off, comes too late, has not exactly one Content-Length, is not what was expected, or is no success: `Status = [404], Reason = [Not
+ * Found]`. Throws Failure `settings` for files of TLS that cannot be used.
  */
 export async function exchange<Result>(
   wire: WireRequest,
@@ -53,7 +57,7 @@ export async function exchange<Result>(
         });
       wire.send(request);
     });
-    const result = await receive(answer, checkAnswer(answer));
+    const result = await receive(answer, checkAnswer(answer, wire.expected));
     if (surplus) throw new WireError('the answer is longer than its Content-Length');
     return result;
   } catch (error) {
@@ -119,21 +123,23 @@ function formatHeaders({ settings, target, contentLength, jobId }: WireRequest):
   };
 }
 
-/** The Content-Length of an answer that is a success and that a C client would take. */
-function checkAnswer(answer: IncomingMessage): number {
+/** The Content-Length of an answer that is a success, that a C client would take, and that is what was expected. */
+function checkAnswer(answer: IncomingMessage, expected: WireRequest['expected']): number {
   if (!isSuccess(answer)) throw new WireError(formatStatus(answer), retryAfterOf(answer));
   if (headerBytes(answer) > MAX_HEADER_BYTES) throw new WireError(HEADER_TOO_LONG);
-  const lengths = answer.rawHeaders.filter(
-    (_, index) => index % 2 === 1 && answer.rawHeaders[index - 1]?.toLowerCase() === 'content-length',
-  );
-  if (
-    answer.headers['transfer-encoding'] !== undefined ||
-    lengths.length !== 1 ||
-    !/^[0-9]{1,15}$/.test(lengths[0] ?? '')
-  ) {
-    throw new WireError(NOT_ONE_LENGTH);
+  if (expected?.matches(answer) === false) {
+    const why = `the answer is not ${expected.name} of a WebJob server: ${describeAnswer(answer)}`;
+    throw new WireError(why, undefined, ON_THE_WAY);
   }
+  const { 'content-length': lengths = [], 'transfer-encoding': coding } = answer.headersDistinct;
+  if (coding !== undefined || lengths.length !== 1 || !/^[0-9]{1,15}$/.test(lengths[0] ?? ''))
+    throw new WireError(NOT_ONE_LENGTH, undefined, hasNoEnd(answer) && expected ? ON_THE_WAY : undefined);
   return Number(lengths[0]);
+}
+
+/** Sent in chunks, or until the connection ends: no WebJob server does so, and what stands between may. */
+function hasNoEnd({ headersDistinct }: IncomingMessage): boolean {
+  return headersDistinct['transfer-encoding'] !== undefined || headersDistinct['content-length'] === undefined;
 }
 
 function describe(error: NodeJS.ErrnoException & { reason?: string }): string {

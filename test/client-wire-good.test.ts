@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { parseRecord } from 'webjob-protocol';
 import { makeClient } from './client-job.ts';
-import { type FakeServer, formatAnswer, reply, serve, splitRequest, startFake } from './client-server.ts';
+import { afterBody, type FakeServer, formatAnswer, reply, serve, splitRequest, startFake } from './client-server.ts';
 
 const SECRET = 'pAss-w0rd-7291';
 const MEGABYTE = 1024 * 1024;
@@ -96,15 +96,39 @@ describe('to a good server the client', () => {
     configure({ URLPutURL: '' });
     const printing = '#!/bin/sh\necho ran\n';
     const header = (name: string): string => `HTTP/1.0 200 OK\r\n${name}: ${printing.length}\r\n`;
+    const TYPES = [
+      'Text/Plain',
+      'text/plain;charset=utf-8',
+      'APPLICATION/octet-stream ; q=1',
+      ' application/octet-stream ',
+    ];
     for (const answer of [
       `${header('CONTENT-LENGTH')}\r\n${printing}`,
       `HTTP/1.1 100 Continue\r\n\r\n${header('content-length')}\r\n${printing}`,
-      `${header('Content-Length').replace('200 OK', '251 Link Test OK')}\r\n${printing}`,
+      ...TYPES.map((type) => `${header('Content-Length')}Content-Type: ${type}\r\n\r\n${printing}`),
       `${header('Content-Length')}X: ${'x'.repeat(16_000)}\r\n\r\n${printing}`,
     ]) {
       fake.get = reply(answer);
       assert.deepEqual(await client.execute(['host.sh']), { code: 0, signal: null, stdout: 'ran\n', stderr: '' });
     }
+  });
+
+  it('takes every acknowledgement that a WebJob server can give', async () => {
+    const answers = ['', 'Content-Type: application/octet-stream\r\n', 'content-type: Text/Plain; charset=x\r\n'].map(
+      (header) => `HTTP/1.0 200 OK\r\nserver: x\r\n${header}content-length: 0\r\n\r\n`,
+    );
+    fake.get = serve(PRINTS);
+    for (const [RunType, answer] of [
+      ...answers.map((answer) => ['snapshot', answer] as const),
+      ...[...answers, 'HTTP/1.1 251 Link Test OK\r\nContent-Length: 00\r\n\r\n'].map(
+        (answer) => ['linktest', answer] as const,
+      ),
+    ]) {
+      configure({ RunType });
+      fake.put = afterBody(Buffer.from(answer));
+      assert.deepEqual(await client.execute(['host.sh']), { code: 0, signal: null, stdout: '', stderr: '' }, answer);
+    }
+    fake.put = afterBody(formatAnswer());
   });
 
   it('streams its uploads', {

@@ -41,9 +41,12 @@ function configure(more: Record<string, string> = {}): void {
  * One error line on stderr that says why, this exit code, nothing on stdout, no secret. After a GET nothing is left in TempDirectory; after
  * a PUT a hint says where the output lies, in a folder that nobody else can read.
  */
-function assertFailure(ended: Ended, code: 3 | 5, why: RegExp | string): void {
+function assertFailure(ended: Ended, code: 3 | 5, why: RegExp | string, getHint = ''): void {
   const shown = `${ended.stdout}${ended.stderr}`;
-  const hint = code === 5 ? `webjob: hint: the output stays in (${client.temp}/webjob-\\w{6})\n` : '()';
+  const hint =
+    code === 5
+      ? `webjob: hint: the output stays in (${client.temp}/webjob-\\w{6})\n`
+      : `()${getHint && `webjob: hint: ${getHint}\n`}`;
   const [, message, folder = ''] =
     new RegExp(`^webjob: error: ${code === 3 ? 'GET' : 'PUT'} of host\\.sh failed: ([\\x20-\\x7e]+)\n${hint}$`).exec(
       ended.stderr,
@@ -75,12 +78,20 @@ const OK = 'HTTP/1.1 200 OK\r\n';
 const LENGTH = `Content-Length: ${PROGRAM.length}\r\n`;
 const NO_BODY = 'Content-Length: 0\r\n\r\n';
 
+const ON_THE_WAY =
+  'a proxy, portal or filter on the way may have answered in place of the server, or changed its answer';
+const notProgram = (what: string): string => `the answer is not a program of a WebJob server: ${what}`;
+/** A whole answer with the program in it, in which these lines are not what a WebJob server sends. */
+const foreign = (header: string, statusLine = '200 OK'): string =>
+  `HTTP/1.1 ${statusLine}\r\n${header}${LENGTH}\r\n${PROGRAM}`;
+const GIVEN_LENGTH = `Content-Length = [${PROGRAM.length}]`;
+
 /** Wrong answers to a GET. Some of them look like a program to a client that is not careful. */
-const WRONG_ANSWERS: Record<string, [answer: string, why: RegExp | string]> = {
+const WRONG_ANSWERS: Record<string, [answer: string, why: RegExp | string, hint?: string]> = {
   'closes without an answer': ['', /socket hang up|broke off/],
   'closes in the middle of the header': [`${OK}Content-Le`, /broke off|socket hang up|not HTTP/],
   'closes in the middle of the body': [`${OK}${LENGTH}\r\n${PROGRAM.slice(0, -1)}`, BROKE_OFF],
-  'sends no Content-Length': [`${OK}\r\n${PROGRAM}`, NOT_ONE_LENGTH],
+  'sends no Content-Length': [`${OK}\r\n${PROGRAM}`, NOT_ONE_LENGTH, ON_THE_WAY],
   'sends two that differ': [`${OK}${LENGTH}Content-Length: 1\r\n\r\n${PROGRAM}`, NOT_ONE_LENGTH],
   'sends the same one twice': [`${OK}${LENGTH}${LENGTH}\r\n${PROGRAM}`, NOT_ONE_LENGTH],
   'sends a list of two': [`${OK}Content-Length: 5, 5\r\n\r\n#!/bi`, NOT_ONE_LENGTH],
@@ -90,7 +101,67 @@ const WRONG_ANSWERS: Record<string, [answer: string, why: RegExp | string]> = {
     `${OK}Content-Length: 10\r\n\r\n${PROGRAM}`,
     'the answer is longer than its Content-Length',
   ],
-  'sends chunks': [`${OK}Transfer-Encoding: chunked\r\n\r\na\r\n#!/bin/sh\n\r\n0\r\n\r\n`, NOT_ONE_LENGTH],
+  'sends chunks': [
+    `${OK}Transfer-Encoding: chunked\r\n\r\na\r\n#!/bin/sh\n\r\n0\r\n\r\n`,
+    ...([NOT_ONE_LENGTH, ON_THE_WAY] as const),
+  ],
+  'is a portal with a page': [
+    foreign('Content-Type: text/html\r\n'),
+    notProgram(`Status = [200], Reason = [OK], Content-Type = [text/html], ${GIVEN_LENGTH}`),
+    ON_THE_WAY,
+  ],
+  'is a portal with a page in chunks': [
+    `${OK}Content-Type: text/html; charset="utf-8"\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n<\r\n0\r\n\r\n`,
+    notProgram('Status = [200], Reason = [OK], Content-Type = [text/html; charset="utf-8"]'),
+    ON_THE_WAY,
+  ],
+  'sends a type that takes over a terminal': [
+    foreign('Content-Type: text/\x9b31mhtml\r\n'),
+    notProgram(`Status = [200], Reason = [OK], Content-Type = [text/?31mhtml], ${GIVEN_LENGTH}`),
+    ON_THE_WAY,
+  ],
+  ...Object.fromEntries(
+    ['application/x-sh', 'text/plain2', 'text/html, text/plain', 'application/json', 'multipart/byteranges'].map(
+      (type) => [
+        `sends ${type}`,
+        [foreign(`Content-Type: ${type}\r\n`), new RegExp(`Content-Type = \\[${type}\\]`), ON_THE_WAY],
+      ],
+    ),
+  ),
+  'sends two types': [
+    foreign('Content-Type: application/octet-stream\r\nContent-Type: text/html\r\n'),
+    /Content-Type = \[application\/octet-stream, text\/html\]/,
+    ON_THE_WAY,
+  ],
+  ...Object.fromEntries(
+    ['gzip', 'br', 'identity', ''].map((encoding) => [
+      `sends content that is encoded: ${encoding}`,
+      [
+        foreign(`Content-Type: application/octet-stream\r\nContent-Encoding: ${encoding}\r\n`),
+        new RegExp(`Content-Encoding = \\[${encoding}\\]`),
+        ON_THE_WAY,
+      ],
+    ]),
+  ),
+  ...Object.fromEntries(
+    [
+      '201 Created',
+      '202 Accepted',
+      '203 Non-Authoritative',
+      '206 Partial Content',
+      '226 IM Used',
+      '251 Link Test OK',
+    ].map((statusLine) => [
+      `answers ${statusLine}`,
+      [
+        foreign('Content-Type: application/octet-stream\r\n', statusLine),
+        notProgram(
+          `Status = [${statusLine.slice(0, 3)}], Reason = [${statusLine.slice(4)}], Content-Type = [application/octet-stream], ${GIVEN_LENGTH}`,
+        ),
+        ON_THE_WAY,
+      ],
+    ]),
+  ),
   'sends chunks and a length': [
     `${OK}Transfer-Encoding: chunked\r\n${LENGTH}\r\na\r\n#!/bin/sh\n\r\n0\r\n\r\n`,
     /not exactly one|not HTTP/,
@@ -115,7 +186,11 @@ const WRONG_ANSWERS: Record<string, [answer: string, why: RegExp | string]> = {
     'HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n',
     /Status = \[101\]|socket hang up|broke off/,
   ],
-  'has no content': ['HTTP/1.1 204 No Content\r\n\r\n', NOT_ONE_LENGTH],
+  'has no content': [
+    'HTTP/1.1 204 No Content\r\n\r\n',
+    notProgram('Status = [204], Reason = [No Content]'),
+    ON_THE_WAY,
+  ],
   'answers 404': [`HTTP/1.1 404 Not Found\r\n${NO_BODY}`, 'Status = [404], Reason = [Not Found]'],
   'answers 452': [`HTTP/1.1 452 Username Undefined\r\n${NO_BODY}`, 'Status = [452], Reason = [Username Undefined]'],
   'answers 500 with a program as its page': [
@@ -134,12 +209,12 @@ const WRONG_ANSWERS: Record<string, [answer: string, why: RegExp | string]> = {
 };
 
 describe('a GET from a server that', () => {
-  for (const [what, [answer, why]] of Object.entries(WRONG_ANSWERS)) {
+  for (const [what, [answer, why, hint]] of Object.entries(WRONG_ANSWERS)) {
     it(what, async () => {
       configure();
       fake.get = reply(answer);
       const before = fake.requests().length;
-      assertFailure(await client.execute(['host.sh']), 3, why);
+      assertFailure(await client.execute(['host.sh']), 3, why, hint);
       assert.equal(fake.requests().length, before + 1, 'asked once');
     });
   }
@@ -208,6 +283,40 @@ function dribble(text: string): Behaviour {
   };
 }
 
+/** Successes that no WebJob server gives to a PUT of a snapshot: nobody has the upload. */
+const NO_RECEIPTS: [what: string, [bytes: string, why: RegExp | string]][] = (
+  [
+    ['a page of a portal', '200 OK', 'Content-Type: text/html\r\nContent-Length: 4\r\n', 'page'],
+    ['an empty page', '200 OK', 'Content-Type: text/html\r\nContent-Length: 0\r\n', ''],
+    ['an empty page, in capitals', '200 OK', 'CONTENT-TYPE: Text/HTML;charset=x\r\nContent-Length: 0\r\n', ''],
+    ['a page in chunks', '200 OK', 'Content-Type: text/html\r\nTransfer-Encoding: chunked\r\n', '1\r\n<\r\n0\r\n\r\n'],
+    ['a page without a length', '200 OK', 'Content-Type: text/html\r\n', 'page'],
+    [
+      'what a GET is answered with',
+      '200 OK',
+      'Content-Type: application/octet-stream\r\nContent-Length: 4\r\n',
+      '#!/b',
+    ],
+    ['encoded content', '200 OK', 'Content-Encoding: gzip\r\nContent-Length: 0\r\n', ''],
+    ['JSON', '200 OK', 'Content-Type: application/json\r\nContent-Length: 2\r\n', '{}'],
+    ['201', '201 Created', 'Content-Length: 0\r\n', ''],
+    ['202', '202 Accepted', 'Content-Length: 0\r\n', ''],
+    ['204', '204 No Content', '', ''],
+    ['204 with a length', '204 No Content', 'Content-Length: 0\r\n', ''],
+    ['206', '206 Partial Content', 'Content-Length: 0\r\n', ''],
+    ['251 to a snapshot, which it threw away', '251 Link Test OK', 'Content-Length: 0\r\n', ''],
+    ['299', '299 Thanks', 'Content-Length: 0\r\n', ''],
+  ] as const
+).map(([what, status, header, body]) => [
+  `acknowledges with ${what}`,
+  [
+    `HTTP/1.1 ${status}\r\n${header}\r\n${body}`,
+    new RegExp(
+      `^the answer is not an acknowledgement of a WebJob server: Status = \\[${status.slice(0, 3)}\\], Reason = \\[${status.slice(4)}\\]`,
+    ),
+  ],
+]);
+
 describe('a PUT to a server that', () => {
   const answers: Record<string, [bytes: string, why: RegExp | string]> = {
     'answers 451': [`HTTP/1.1 451 File Already Exists\r\n${NO_BODY}`, 'Status = [451], Reason = [File Already Exists]'],
@@ -216,6 +325,7 @@ describe('a PUT to a server that', () => {
     'sends garbage': ['garbage\r\n\r\n', /^the answer is not HTTP \(HPE_\w+\)$/],
     'sends half a header': [OK, /broke off|socket hang up|not HTTP/],
     'closes without an answer': ['', /socket hang up|broke off/],
+    ...Object.fromEntries(NO_RECEIPTS),
     redirects: [
       `HTTP/1.1 307 Temporary Redirect\r\nLocation: /\r\n${NO_BODY}`,
       'Status = [307], Reason = [Temporary Redirect]',
