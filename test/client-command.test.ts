@@ -1,7 +1,7 @@
 // The command line of webjob: every mode, what is refused, and every exit code that a command line alone can bring about.
 import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
-import { chmodSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { chmodSync, closeSync, mkdirSync, openSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { EXIT_CODES } from '../client/failure.ts';
@@ -240,9 +240,11 @@ describe('the exit code', () => {
     client.configure(put);
     assert.equal((await client.execute(['x'])).code, EXIT_CODES.put);
     fake.put = afterBody(formatAnswer());
-    writeFileSync(lock, `${process.pid}\n`);
+    writeFileSync(lock, `${process.pid}\n`, { mode: 0o400 });
+    const held = openSync(lock, 'r');
     client.configure({ ...put, LockFile: lock });
     assert.equal((await client.execute(['x'])).code, EXIT_CODES.lock);
+    closeSync(held);
     client.configure(put);
     assert.equal((await runWebjob(['--flush', '-f', client.conf])).code, EXIT_CODES.settings);
     mkdirSync(join(client.root, 'spool'), { mode: 0o700 });
