@@ -6,9 +6,9 @@ import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { custodyPath } from '../cgi/locker/index.ts';
 import { type HttpdOptions, type HttpdServer, startHttpd } from '../scripts/httpd.ts';
-import { findWebUser } from '../scripts/httpd-package.ts';
 import { startWay, WAYS, type Way } from '../scripts/resident.ts';
 import type { Site } from '../scripts/site.ts';
+import { findWebUser } from '../scripts/web-user.ts';
 import { findFamily } from './footprint.ts';
 
 export const NODE_WAYS = ['cgi', ...WAYS] as const;

@@ -87,6 +87,8 @@ const shipped = Object.fromEntries(
 );
 
 mkdirSync(dist, { recursive: true });
+// Whatever the umask: web users run what is in it.
+chmodSync(dist, 0o755);
 // Without it the package.json above would make Node read these files as ES modules.
 writeFileSync(join(dist, 'package.json'), '{ "type": "commonjs" }\n');
 for (const { source, target, plugins, finish } of PROGRAMS) {

@@ -20,11 +20,12 @@ const TEST_PROGRAMS: Readonly<Record<string, string>> = {
   zsh: 'zsh',
 };
 
-/** Those that are missing, at once. */
-export function installTestPrograms(): void {
+/** Installs those that are missing, at once; with `sources`, only those whose names are in this text. */
+export function installTestPrograms(sources?: string): void {
   const folders = (process.env.PATH ?? '').split(delimiter);
   const isThere = (program: string): boolean => folders.some((folder) => existsSync(join(folder, program)));
-  const missing = Object.entries(TEST_PROGRAMS).filter(([program]) => !isThere(program));
+  const isWanted = (program: string): boolean => sources === undefined || new RegExp(`\\b${program}\\b`).test(sources);
+  const missing = Object.entries(TEST_PROGRAMS).filter(([program]) => isWanted(program) && !isThere(program));
   if (missing.length > 0) installPackages(missing.map(([, name]) => name));
 }
 
@@ -33,6 +34,7 @@ export function installTestPrograms(): void {
  * apt-get fails, which has told why.
  */
 export function installPackages(names: readonly string[]): boolean {
+  refuseWhenFast(`packages (${names.join(', ')})`);
   if (process.getuid?.() !== 0 || spawnSync('apt-get', ['--version']).status !== 0) return false;
   process.stderr.write(`webjob: getting ${names.join(', ')} from the Debian packages (once)\n`);
   const script = 'apt-get update -q && apt-get install -y -q --no-install-recommends "$@"';
@@ -41,4 +43,9 @@ export function installPackages(names: readonly string[]): boolean {
     stdio: ['ignore', 'ignore', 'inherit'],
   });
   return status === 0;
+}
+
+/** Throws Error under `npm run test:fast`, whose tests do without: scripts/test-files.ts chooses them by what they import. */
+export function refuseWhenFast(what: string): void {
+  if (process.env.WEBJOB_TEST_FAST) throw new Error(`a test of test:fast asks for ${what}`);
 }

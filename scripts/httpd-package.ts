@@ -1,8 +1,8 @@
 // Finds the machine's httpd, or gets one for the tests. Never starts a service and never changes the machine's own configuration.
 import { execFileSync, spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, readdirSync, readFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
-import { installPackages } from './debian.ts';
+import { installPackages, refuseWhenFast } from './debian.ts';
 
 export interface HttpdProgram {
   binary: string;
@@ -36,6 +36,7 @@ export function findHttpd(): HttpdProgram | undefined {
  * sentence and a hint when neither can be.
  */
 export function obtainHttpd(): HttpdProgram {
+  refuseWhenFast('an httpd');
   const found = findHttpd();
   if (found) return found;
   if (spawnSync('apt-get', ['--version']).status !== 0) {
@@ -113,16 +114,4 @@ function findUnpacked(): HttpdProgram | undefined {
     modulesDirectory: join(root, 'usr/lib/apache2/modules'),
     libraryPath: libraries.map((name) => join(root, 'usr/lib', name)).join(delimiter),
   };
-}
-
-/** The user an httpd started by root turns into; undefined when no usual one exists. */
-export function findWebUser(): { name: string; uid: number; gid: number } | undefined {
-  for (const name of ['www-data', 'apache', '_www', 'www', 'nobody']) {
-    const entry = readFileSync('/etc/passwd', 'utf8')
-      .split('\n')
-      .find((line) => line.startsWith(`${name}:`));
-    const [, , uid, gid] = entry?.split(':') ?? [];
-    if (uid && gid) return { name, uid: Number(uid), gid: Number(gid) };
-  }
-  return undefined;
 }

@@ -1,20 +1,12 @@
 // A private httpd for one site, in a process group of its own, listening on 127.0.0.1 only. Includes the shipped apache/webjob.conf.
 import { type ChildProcess, spawn } from 'node:child_process';
-import {
-  copyFileSync,
-  existsSync,
-  linkSync,
-  mkdirSync,
-  readFileSync,
-  realpathSync,
-  statSync,
-  writeFileSync,
-} from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, realpathSync, writeFileSync } from 'node:fs';
 import { connect, createServer, type Server as NetServer } from 'node:net';
 import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { findWebUser, type HttpdProgram, obtainHttpd } from './httpd-package.ts';
+import { type HttpdProgram, obtainHttpd } from './httpd-package.ts';
 import type { Site } from './site.ts';
+import { findWebUser, openProgram } from './web-user.ts';
 
 export interface HttpdOptions {
   site: Site;
@@ -81,7 +73,7 @@ async function startOnce(options: HttpdOptions, ports: Ports): Promise<HttpdServ
     detached: true,
     stdio: ['ignore', 'ignore', 'pipe'],
     env: {
-      PATH: `${nodeFolder(options.node ?? process.execPath, run)}:/usr/bin:/bin`,
+      PATH: `${dirname(openProgram(realpathSync(options.node ?? process.execPath), () => run))}:/usr/bin:/bin`,
       ...(program.libraryPath && { LD_LIBRARY_PATH: program.libraryPath }),
     },
   });
@@ -137,26 +129,6 @@ Include "${join(import.meta.dirname, '..', 'apache', 'webjob.conf')}"
 ${options.after ?? ''}
 ${options.second ? `Listen 127.0.0.1:${secondPort}\n${options.second(secondPort)}` : ''}
 `;
-}
-
-/** A folder in which the web user may run `node`: the binary's own, or a copy when a folder above it is closed to others. */
-function nodeFolder(node: string, run: string): string {
-  const binary = realpathSync(node);
-  if (process.getuid?.() !== 0 || isOpenToAll(dirname(binary))) return dirname(binary);
-  const copy = join(run, 'node');
-  if (!existsSync(copy)) {
-    try {
-      linkSync(binary, copy);
-    } catch {
-      copyFileSync(binary, copy);
-    }
-  }
-  return run;
-}
-
-function isOpenToAll(folder: string): boolean {
-  if ((statSync(folder).mode & 0o001) === 0) return false;
-  return folder === '/' || isOpenToAll(dirname(folder));
 }
 
 async function untilListening(child: ChildProcess, port: number): Promise<void> {

@@ -4,8 +4,8 @@ import { chownSync, lstatSync, mkdirSync, readdirSync, readFileSync } from 'node
 import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type HttpdOptions, type HttpdServer, startHttpd } from './httpd.ts';
-import { findWebUser } from './httpd-package.ts';
 import type { Site } from './site.ts';
+import { findWebUser } from './web-user.ts';
 
 const SHIPPED = join(import.meta.dirname, '..', 'apache');
 const START_LIMIT_MS = 20_000;

@@ -11,6 +11,8 @@ const locked = join(root, 'package-lock.json');
 
 if (!existsSync(installed) || statSync(installed).mtimeMs < statSync(locked).mtimeMs) {
   process.stderr.write('webjob: installing npm packages (once)\n');
+  // Web users run the Node that comes with them.
+  process.umask(0o022);
   const npm = spawnSync('npm', ['ci', '--no-audit', '--no-fund', '--loglevel=error'], {
     cwd: root,
     stdio: ['ignore', 2, 2],

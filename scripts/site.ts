@@ -18,7 +18,7 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { custodyPath } from '../cgi/locker/index.ts';
-import { findWebUser } from './httpd-package.ts';
+import { findWebUser } from './web-user.ts';
 
 export interface Site {
   /** Holds everything below; removed by remove(). */

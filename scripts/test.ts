@@ -1,25 +1,88 @@
-// npm test: types and style, build, an httpd, then every test. Arguments are test files to run in place of all.
+// npm test: types, style, build, what the tests run of Debian's, then every test. `npm test FILE…` runs these files, and only builds what is
+// out of date. `npm run test:fast` checks types and style and runs every test that needs no web server, browser or package.
 import { spawnSync } from 'node:child_process';
-import { globSync } from 'node:fs';
-import { join } from 'node:path';
+import { statSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
+import { join, relative, resolve } from 'node:path';
+import { run } from 'node:test';
 import { installTestPrograms } from './debian.ts';
 import { obtainHttpd } from './httpd-package.ts';
+import { makeEnvironment } from './test-environment.ts';
+import { findFastFiles, findTestFiles, isSlow, isStale, readSources, SLOW_SECONDS } from './test-files.ts';
+import { type Outcome, report } from './test-report.ts';
 
 const root = join(import.meta.dirname, '..');
-const files = process.argv.length > 2 ? process.argv.slice(2) : globSync('test/**/*.test.ts', { cwd: root }).sort();
+const TEST_LIMIT_MS = 1_200_000;
 
-run('types', 'tsc', '--noEmit');
-run('style', 'biome', 'check', '--error-on-warnings', '.');
-run('build', 'node', 'scripts/build.ts');
-installTestPrograms();
-process.stderr.write(`webjob: httpd: ${obtainHttpd().binary}\n`);
-run('tests', 'node', '--test', '--test-concurrency=3', '--test-timeout=1200000', '--test-reporter=spec', ...files);
+const given = process.argv.slice(2);
+const isFast = given.includes('--fast');
+const wanted = given.filter((word) => word !== '--fast').map(resolveFile);
+const environment = makeEnvironment(isFast);
+let isGood = false;
+try {
+  isGood = await main();
+} finally {
+  environment.remove();
+}
+process.exit(isGood ? 0 : 1);
+
+async function main(): Promise<boolean> {
+  if (wanted.length > 0) {
+    if (isStale() && !stage('build', 'node', 'scripts/build.ts')) return false;
+    installTestPrograms(wanted.map(readSources).join('\n'));
+    return (await runTests(wanted)).isGood;
+  }
+  const isReady =
+    stage('types', 'tsc', '--noEmit') &&
+    stage('style', 'biome', 'check', '--error-on-warnings', '.') &&
+    stage('build', 'node', 'scripts/build.ts');
+  if (!isReady) return false;
+  if (isFast) return await runFast();
+  installTestPrograms();
+  process.stderr.write(`webjob: httpd: ${obtainHttpd().binary}\n`);
+  return (await runTests(findTestFiles())).isGood;
+}
+
+async function runFast(): Promise<boolean> {
+  const { isGood, times } = await runTests(findFastFiles());
+  for (const [file, seconds] of times.filter((time) => time[1] > SLOW_SECONDS && !isSlow(time[0])))
+    process.stderr.write(`webjob: ${file} took ${seconds.toFixed(1)} s: when it always does, SLOWEST lacks it\n`);
+  return isGood;
+}
+
+/** One process a file, and one more than processors: most of them wait for others most of the time. */
+async function runTests(files: readonly string[]): Promise<Outcome> {
+  process.stderr.write('webjob: tests\n');
+  process.execPath = environment.node;
+  const events = run({
+    files: files.map((file) => join(root, file)),
+    concurrency: availableParallelism() + 1,
+    timeout: TEST_LIMIT_MS,
+    cwd: root,
+    env: environment.variables,
+    execArgv: ['--import', join(import.meta.dirname, 'test-preload.ts')],
+  });
+  return await report(events, root);
+}
 
 /** npm has put node_modules/.bin in front of PATH, so `node` is the project's own. */
-function run(stage: string, command: string, ...args: string[]): void {
-  process.stderr.write(`webjob: ${stage}\n`);
-  const result = spawnSync(command, args, { cwd: root, stdio: ['ignore', 'inherit', 'inherit'], timeout: 3_600_000 });
-  if (result.status === 0) return;
-  process.stderr.write(`webjob: error: ${stage} failed\n`);
-  process.exit(1);
+function stage(name: string, command: string, ...args: string[]): boolean {
+  process.stderr.write(`webjob: ${name}\n`);
+  const { status } = spawnSync(command, args, {
+    cwd: root,
+    stdio: ['ignore', 'inherit', 'inherit'],
+    timeout: 600_000,
+    env: environment.variables,
+  });
+  if (status !== 0) process.stderr.write(`webjob: error: ${name} failed\n`);
+  return status === 0;
+}
+
+/** A path as it was typed, from where npm was called, as a path in the project. */
+function resolveFile(word: string): string {
+  const places = [process.env.INIT_CWD ?? process.cwd(), root].map((folder) => resolve(folder, word));
+  const found = places.find((path) => statSync(path, { throwIfNoEntry: false })?.isFile());
+  if (found) return relative(root, found);
+  process.stderr.write(`webjob: error: ${word} is not a test file\nwebjob: hint: npm test test/conf.test.ts\n`);
+  process.exit(2);
 }

@@ -16,7 +16,8 @@ import {
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { findNearest } from '../admin/configtest/spelling.ts';
-import { findWebUser, obtainHtpasswd, obtainHttpd } from '../scripts/httpd-package.ts';
+import { obtainHtpasswd, obtainHttpd } from '../scripts/httpd-package.ts';
+import { findWebUser } from '../scripts/web-user.ts';
 import { isRoot, write } from './deployment-guide.ts';
 import { type Apache, formatBasics, startApache } from './deployment-httpd.ts';
 import { type Ground, makeGround, parseLines, runWebjobctl } from './operator.ts';

@@ -14,7 +14,8 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
-import { findWebUser, obtainHttpd } from '../scripts/httpd-package.ts';
+import { obtainHttpd } from '../scripts/httpd-package.ts';
+import { findWebUser } from '../scripts/web-user.ts';
 import { makeClient } from './client-job.ts';
 import { isRoot, readGuide, runCommands, stageCheckout, webUser, write } from './deployment-guide.ts';
 import { type Apache, formatBasics, startApache } from './deployment-httpd.ts';

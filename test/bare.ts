@@ -1,10 +1,19 @@
 // The CGI as a bare process, without any web server: a raw request becomes the environment that RFC 3875 (and httpd) would make of
 // it. Kept apart from every server so that a difference shows whose habit a byte is.
 import { type ChildProcess, type StdioOptions, spawn } from 'node:child_process';
+import { chmodSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { delimiter, dirname, join } from 'node:path';
+import { openProgram } from '../scripts/web-user.ts';
 import type { WebUser } from './tree.ts';
 
-export const CGI = join(import.meta.dirname, '..', 'dist', 'nph-webjob.cgi');
+/** The built script, or a copy of it where the web user may not go to it. */
+export const CGI = openProgram(join(import.meta.dirname, '..', 'dist', 'nph-webjob.cgi'), () => {
+  const folder = mkdtempSync(join(tmpdir(), 'webjob-bare-'));
+  chmodSync(folder, 0o755);
+  process.on('exit', () => rmSync(folder, { recursive: true, force: true }));
+  return folder;
+});
 
 /** A raw request, taken apart. Names and values are latin1: one character a byte. */
 export interface RawRequest {

@@ -3,7 +3,8 @@
 import { spawnSync } from 'node:child_process';
 import { copyFileSync, cpSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { delimiter, dirname, join } from 'node:path';
-import { findWebUser, obtainHttpd } from '../scripts/httpd-package.ts';
+import { obtainHttpd } from '../scripts/httpd-package.ts';
+import { findWebUser } from '../scripts/web-user.ts';
 
 const project = join(import.meta.dirname, '..');
 export const isRoot = process.getuid?.() === 0;

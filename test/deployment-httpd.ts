@@ -6,7 +6,8 @@ import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { findWebUser, obtainHttpd } from '../scripts/httpd-package.ts';
+import { obtainHttpd } from '../scripts/httpd-package.ts';
+import { findWebUser } from '../scripts/web-user.ts';
 import { isServing } from './deployment-wire.ts';
 
 export interface Apache {

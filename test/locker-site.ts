@@ -5,9 +5,9 @@ import { join } from 'node:path';
 import { formatRecord, RECORD_FIELDS, type RecordField } from 'webjob-protocol';
 import { addCommand, configure, makeSite, type Site } from '../scripts/site.ts';
 import { type BareResult, collect, runBare } from './bare.ts';
-import { formatHead, type Put } from './hooks-site.ts';
 import { parseAnswer, type StrictAnswer } from './strict-client.ts';
 import { findWebUser } from './tree.ts';
+import { formatHead, type Put } from './wire-request.ts';
 
 export const WEBJOBCTL = join(import.meta.dirname, '..', 'dist', 'webjobctl');
 

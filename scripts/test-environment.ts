@@ -1,0 +1,35 @@
+// What the tests see of the world that runs them: the same, whatever is exported where they are started.
+import { chmodSync, mkdtempSync, realpathSync, rmSync } from 'node:fs';
+import { homedir } from 'node:os';
+import { delimiter, dirname, join } from 'node:path';
+import { openProgram } from './web-user.ts';
+
+/** How programs and packages are found, who is at work, and what the tests themselves are told. All else is left out. */
+const KEPT =
+  /^(?:PATH|USER|LOGNAME|CI|(?:https?|no)_proxy|NODE_EXTRA_CA_CERTS|SSL_CERT_(?:FILE|DIR)|npm_config_\w+|WEBJOB_TEST_\w+)$/i;
+
+export interface TestEnvironment {
+  variables: NodeJS.ProcessEnv;
+  /** The Node that runs the tests. */
+  node: string;
+  remove(): void;
+}
+
+/**
+ * Makes an environment for the tests: the variables that say how programs and packages are found, an empty home that everybody may
+ * enter, /tmp for temporary files, and no more; `isFast` for what refuseWhenFast() refuses. Sets the umask of this process and of all that it starts. As root, where others may not
+ * enter the folder of Node, the tests get a copy of it: they run scripts as the web user.
+ */
+export function makeEnvironment(isFast: boolean, given = process.env): TestEnvironment {
+  process.umask(0o022);
+  const folder = mkdtempSync('/tmp/webjob-test-');
+  chmodSync(folder, 0o755);
+  const kept = Object.entries(given).filter(([name]) => KEPT.test(name));
+  // npm takes these from the home, which is another one here.
+  const npm = { npm_config_userconfig: join(homedir(), '.npmrc'), npm_config_cache: join(homedir(), '.npm') };
+  const node = openProgram(realpathSync(process.execPath), () => folder);
+  const PATH = [dirname(node), given.PATH ?? '/usr/bin:/bin'].join(delimiter);
+  const fast = isFast ? { WEBJOB_TEST_FAST: '1' } : {};
+  const variables = { ...npm, ...Object.fromEntries(kept), ...fast, PATH, HOME: folder, TMPDIR: '/tmp' };
+  return { variables, node, remove: () => rmSync(folder, { recursive: true, force: true }) };
+}

@@ -1,0 +1,124 @@
+// Which test files there are, what each of them needs, and in which order they run. Reads sources; runs nothing.
+import { existsSync, globSync, readFileSync, statSync } from 'node:fs';
+import { dirname, join, relative, resolve } from 'node:path';
+
+const root = join(import.meta.dirname, '..');
+
+/**
+ * The slowest files, slowest first: they start first, so that no long one is alone at the end, and test:fast leaves them out. A run
+ * prints its times by file, and what this list lacks.
+ */
+const SLOWEST = [
+  'vectors',
+  'crash',
+  'legacy',
+  'client-tls',
+  'http',
+  'admin-crash',
+  'hooks-injection',
+  'admin-configtest',
+  'client-run',
+  'vectors-resident',
+  'client-many',
+  'admin-client',
+  'hooks',
+  'client-wire',
+  'fastcgi',
+  'client-signature',
+  'client-spool',
+  'custody',
+  'operator-guides',
+  'verify-tamper',
+  'resident-soak',
+  'pad-attack',
+  'nodes',
+  'deployment-kill',
+  'authentication-guide',
+  'locker-full',
+  'client-lock',
+  'client-command',
+  'custody-chain',
+  'client-retry',
+  'client-proxy',
+  'client-tls-certificate',
+  'client-wire-legacy',
+];
+
+/** Above that a file does not belong into test:fast. */
+export const SLOW_SECONDS = 4;
+
+/** What gets or starts a web server, a browser, a Debian package or another Node. */
+const OUTSIDE = ['scripts/debian.ts', 'scripts/httpd-package.ts', 'scripts/node-release.ts', 'playwright-core'];
+
+/** Every test file by its path in the project, slowest first. */
+export function findTestFiles(): string[] {
+  const files = globSync('test/**/*.test.ts', { cwd: root }).sort();
+  const rank = (file: string): number => SLOWEST.indexOf(nameOf(file)) + 1 || Number.POSITIVE_INFINITY;
+  return files.sort((a, b) => (rank(a) === rank(b) ? 0 : rank(a) - rank(b)));
+}
+
+/** Those that reach nothing of OUTSIDE, by what they import and the programs that they run, and are not among the slowest. */
+export function findFastFiles(): string[] {
+  return findTestFiles().filter((file) => !isSlow(file) && !reachesOutside(file));
+}
+
+export function isSlow(file: string): boolean {
+  return SLOWEST.includes(nameOf(file));
+}
+
+export function reachesOutside(file: string): boolean {
+  return [...reach(file)].some((name) => OUTSIDE.includes(name));
+}
+
+/** The names of SLOWEST that are no files: a test holds it empty. */
+export function findStaleNames(): string[] {
+  const names = findTestFiles().map(nameOf);
+  return SLOWEST.filter((name) => !names.includes(name));
+}
+
+const nameOf = (file: string): string => file.replace(/^.*\//, '').replace(/\.test\.ts$/, '');
+
+/** The sources of a test file: itself and all that it imports or runs of the project, as one text. */
+export function readSources(file: string): string {
+  return [...reach(file)].map((name) => readText(join(root, name))).join('\n');
+}
+
+const IMPORT = /^(?:import|export)\s(?!type\s)[^;]*?from '([^']+)';|\bimport\('([^']+)'\)/gm;
+/** A program of the project that is run, as in `join(root, 'scripts', 'start.ts')`. */
+const PROGRAM = /'(?:\.\.\/)*(?:(?:scripts|bench)\/)?([\w-]+\.ts)'/g;
+
+/** A file and all that it imports or runs, directly or not: paths in the project, and names of packages. */
+function reach(file: string, found = new Set<string>()): Set<string> {
+  const name = relative(root, resolve(root, file));
+  if (found.has(name)) return found;
+  found.add(name);
+  const text = readText(join(root, name));
+  for (const [, from, dynamic] of text.matchAll(IMPORT)) {
+    const target = from ?? dynamic ?? '';
+    if (target.startsWith('.')) reach(join(dirname(name), target), found);
+    else found.add(target);
+  }
+  for (const [, program = ''] of text.matchAll(PROGRAM)) {
+    for (const folder of [dirname(name), 'scripts', 'bench'])
+      if (existsSync(join(root, folder, program))) reach(join(folder, program), found);
+  }
+  return found;
+}
+
+function readText(path: string): string {
+  return statSync(path, { throwIfNoEntry: false })?.isFile() ? readFileSync(path, 'utf8') : '';
+}
+
+/** What dist/ is built from. */
+const SOURCES = '{admin,apache,cgi,client,completions,conf,docs/man}/**';
+
+/** True when a source is newer than a built program, or one is missing. */
+export function isStale(): boolean {
+  const built = globSync('dist/*', { cwd: root });
+  const programs = built.filter((file) => file !== 'dist/package.json');
+  if (programs.length === 0) return true;
+  const changedAt = (file: string): number => statSync(join(root, file), { throwIfNoEntry: false })?.mtimeMs ?? 0;
+  const oldest = Math.min(...programs.map(changedAt));
+  const others = ['package.json', 'package-lock.json', 'scripts/build.ts'];
+  return [...globSync(SOURCES, { cwd: root }), ...others].some((file) => changedAt(file) > oldest);
+}

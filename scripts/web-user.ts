@@ -1,0 +1,32 @@
+// The user that scripts of a web server run as, and what they may run.
+import { chmodSync, constants, copyFileSync, existsSync, readFileSync, statSync } from 'node:fs';
+import { basename, dirname, join } from 'node:path';
+
+/** The user an httpd started by root turns into; undefined when no usual one exists. */
+export function findWebUser(): { name: string; uid: number; gid: number } | undefined {
+  for (const name of ['www-data', 'apache', '_www', 'www', 'nobody']) {
+    const entry = readFileSync('/etc/passwd', 'utf8')
+      .split('\n')
+      .find((line) => line.startsWith(`${name}:`));
+    const [, , uid, gid] = entry?.split(':') ?? [];
+    if (uid && gid) return { name, uid: Number(uid), gid: Number(gid) };
+  }
+  return undefined;
+}
+
+/**
+ * The path of a program that every user may run: its own, or that of a copy in `folder()`, when we are root and the file or a
+ * directory above it is closed to others. Web users start scripts, and root's checkouts are often closed.
+ */
+export function openProgram(program: string, folder: () => string): string {
+  if (process.getuid?.() !== 0 || isOpenToAll(program)) return program;
+  const copy = join(folder(), basename(program));
+  if (!existsSync(copy)) copyFileSync(program, copy, constants.COPYFILE_FICLONE);
+  chmodSync(copy, 0o755);
+  return copy;
+}
+
+function isOpenToAll(path: string): boolean {
+  if ((statSync(path).mode & 0o001) === 0) return false;
+  return path === '/' || isOpenToAll(dirname(path));
+}

@@ -1,0 +1,141 @@
+// How the tests themselves are run: a failed set-up is the first thing that a reader sees, what is exported where they are started does not reach
+// them, and the lists of files are true.
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { join } from 'node:path';
+import { after, before, describe, it } from 'node:test';
+import { findFastFiles, findStaleNames, isSlow, reachesOutside } from '../scripts/test-files.ts';
+import { type Folder, makeFolder } from './cgi-scripts.ts';
+
+const script = join(import.meta.dirname, '..', 'scripts', 'test.ts');
+
+const FAILING = `
+import { after, before, describe, it } from 'node:test';
+describe('first', () => {
+  before(() => { throw new Error('no such server'); });
+  after(() => { throw new Error('ENOENT of the clean-up'); });
+  it('one', () => {});
+  describe('deeper', () => { it('two', () => {}); it('three', () => {}); });
+});
+describe('second', async () => { throw new Error('no such site'); });
+describe('third', () => {
+  it('passes', () => {});
+  it('fails', () => { throw new Error('a plain failure'); });
+  it('is skipped', { skip: 'here' }, () => {});
+});
+`;
+
+const BROKEN = `
+import { it } from 'node:test';
+it('is never reached', () => {});
+throw new Error('no such certificate');
+`;
+
+const SEES = `
+import assert from 'node:assert/strict';
+import { accessSync, mkdtempSync, readdirSync, rmSync, statSync } from 'node:fs';
+import { homedir, tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { it } from 'node:test';
+it('sees a world of its own', () => {
+  const exported = Object.keys(process.env).filter((name) => /^(TZ|LANG|LC_|XDG_|NODE_OPTIONS|NO_COLOR|FORCE_COLOR|WEBJOB_(?!TEST_))/.test(name));
+  assert.deepEqual(exported, []);
+  assert.equal(tmpdir(), '/tmp');
+  assert.deepEqual(readdirSync(homedir()).filter((name) => name !== 'node'), []);
+  assert.equal(statSync(homedir()).mode & 0o777, 0o755);
+  const made = mkdtempSync(join(homedir(), 'x'));
+  rmSync(made, { recursive: true });
+  assert.equal(process.umask(), 0o022);
+});
+`;
+
+let folder: Folder;
+before(() => {
+  folder = makeFolder();
+});
+after(() => folder.remove());
+
+/** Runs a file as \`npm test FILE\` does, by a shell of that umask. */
+function run(
+  text: string,
+  exported: Record<string, string> = {},
+  umask = '022',
+): { status: number | null; text: string } {
+  const file = folder.add('given.test.ts', text, 0o644);
+  const { NODE_TEST_CONTEXT: _, ...inherited } = process.env;
+  const env = { ...inherited, ...exported };
+  const words = ['-c', 'umask "$0"; exec "$@"', umask, process.execPath, script, file];
+  const { status, stdout, stderr } = spawnSync('/bin/sh', words, { env, encoding: 'utf8', timeout: 120_000 });
+  return { status, text: `${stdout}\n${stderr}` };
+}
+
+describe('a run of the tests', () => {
+  it('shows the set-up that failed, and counts the tests that did not run because of it', () => {
+    const { status, text } = run(FAILING);
+    assert.equal(status, 1);
+    const end = text.slice(text.indexOf('set-ups that failed:'));
+    const at = (words: string): number => end.indexOf(words);
+    assert.ok(at('no such server') > 0, text);
+    assert.match(end, /no such server[\s\S]*?3 tests did not run because of it/);
+    assert.ok(at('no such server') < at('no such site') && at('no such site') < at('tests that failed:'));
+    assert.ok(at('tests that failed:') < at('a plain failure'));
+    assert.doesNotMatch(text, /did not finish before its parent|ENOENT of the clean-up/);
+    // The first words about it, before those about any other test.
+    assert.match(text, /^[^✔▶]*no such server/);
+    assert.match(text, /^1 passed, 6 failed, 1 skipped$/m);
+  });
+
+  it('shows why a file ended before its tests', () => {
+    const { status, text } = run(BROKEN);
+    assert.equal(status, 1);
+    assert.match(text, /set-ups that failed:[\s\S]*no such certificate[\s\S]*times by file/);
+    assert.match(text, /^0 passed, 1 failed, 0 skipped$/m);
+  });
+
+  for (const [name, exported, umask] of [
+    ['a zone and languages', { TZ: 'Pacific/Chatham', LANG: 'tr_TR.UTF-8', LC_ALL: 'de_DE.UTF-8' }, '022'],
+    [
+      'a home that is not there',
+      { HOME: '/nonexistent', XDG_CONFIG_HOME: '/nonexistent', XDG_RUNTIME_DIR: '/x' },
+      '022',
+    ],
+    ['a home that cannot be written', { HOME: '/proc' }, '022'],
+    ['colours', { FORCE_COLOR: '3' }, '022'],
+    ['no colours, and options of Node', { NO_COLOR: '1', NODE_OPTIONS: '--no-deprecation' }, '022'],
+    ['variables of the programs', { WEBJOB_PROPERTIES_FILE: '/nonexistent', WEBJOB_ANYTHING: 'x' }, '022'],
+    ['another folder for temporary files', { TMPDIR: '/nonexistent' }, '022'],
+    ['a umask that closes all', {}, '077'],
+    ['a umask that opens all', {}, '000'],
+  ] as const) {
+    it(`sees nothing of ${name}`, () => {
+      const { status, text } = run(SEES, exported, umask);
+      assert.equal(status, 0, text);
+      assert.match(text, /1 passed, 0 failed, 0 skipped/);
+    });
+  }
+
+  it('refuses what is no file, and says how it is done', () => {
+    const { status, stderr } = spawnSync(process.execPath, [script, 'test/nothing.test.ts'], { encoding: 'utf8' });
+    assert.equal(status, 2);
+    assert.match(
+      stderr,
+      /^webjob: error: test\/nothing\.test\.ts is not a test file\nwebjob: hint: npm test test\/conf\.test\.ts\n$/,
+    );
+  });
+});
+
+describe('scripts/test-files.ts', () => {
+  it('names no slow file that is not there', () => assert.deepEqual(findStaleNames(), []));
+
+  it('chooses for test:fast what needs no server, whatever leads there', () => {
+    const fast = findFastFiles();
+    assert.ok(fast.includes('test/conf.test.ts') && fast.includes('test/house.test.ts'), fast.join(' '));
+    assert.deepEqual(
+      fast.filter((file) => isSlow(file) || reachesOutside(file)),
+      [],
+    );
+    // By an import, by one of an import, by a program that is run, by a package.
+    for (const name of ['apache', 'client-run', 'start', 'resident-httpd', 'nodes', 'report'])
+      assert.ok(reachesOutside(`test/${name}.test.ts`), name);
+  });
+});
