@@ -30,9 +30,11 @@ export const PERL = 'nph script in Perl';
 export const CAT = 'sh: cat > file; sync';
 export const KILOBYTE = 1024;
 const EMPTY_ANSWER = 'HTTP/1.1 200 OK\\r\\nContent-Type: application/octet-stream\\r\\nContent-Length: 0\\r\\n\\r\\n';
+/** The least that an nph script in Node can be. */
+export const EMPTY_NODE = `#!/usr/bin/env node\nrequire('node:fs').writeSync(1, '${EMPTY_ANSWER}');\n`;
 const SCRIPTS = {
   'nph-empty-sh.cgi': `#!/bin/sh\nprintf '${EMPTY_ANSWER}'\n`,
-  'nph-empty-node.cgi': `#!/usr/bin/env node\nrequire('node:fs').writeSync(1, '${EMPTY_ANSWER}');\n`,
+  'nph-empty-node.cgi': EMPTY_NODE,
 };
 const SETTINGS = { PutNameFormat: '%cid_%jid' };
 

@@ -1,16 +1,21 @@
-// bench/all.ts for a moment: it starts whom it compares, and what it says of two of them has the shape that it promises.
+// bench/all.ts and bench/request.ts for a moment: they run what they compare, and their output has the shape that they promise.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { it } from 'node:test';
+import { describe, it } from 'node:test';
 
-const all = join(import.meta.dirname, '..', 'bench', 'all.ts');
+const bench = join(import.meta.dirname, '..', 'bench');
+const CGI = join(bench, '..', 'dist', 'nph-webjob.cgi');
 const COLUMNS = ['p50Milliseconds', 'p99Milliseconds', 'requestsPerSecond', 'toPerl', 'peakMegabytes'] as const;
 
 function run(...args: string[]): { status: number | null; stdout: string; stderr: string } {
-  return spawnSync(process.execPath, [all, ...args], { encoding: 'utf8', timeout: 240_000 });
+  return runBench('all.ts', ...args);
+}
+
+function runBench(name: string, ...args: string[]): { status: number | null; stdout: string; stderr: string } {
+  return spawnSync(process.execPath, [join(bench, name), ...args], { encoding: 'utf8', timeout: 240_000 });
 }
 
 it('measures, one value a line, and draws', () => {
@@ -48,4 +53,33 @@ it('says how it is used, and what is wrong', () => {
   const { status, stderr } = run('--turns', 'many');
   assert.equal(status, 1);
   assert.match(stderr, /--turns is a whole number from 1/);
+});
+
+describe('bench/request.ts', () => {
+  it('prints the CPU time of a GET and a PUT, its ratio to an empty script, and the limit of the GET', () => {
+    const { status, stdout, stderr } = runBench('request.ts', '--rounds', '2', '--against', CGI);
+    const [heading = '', ...rows] = stdout.trimEnd().split('\n');
+    assert.match(heading, /^one request +CPU ms +ratio$/, stderr);
+    const cells = rows.map((row) => /^(\S+(?: \S+)*?) {2,}([0-9.]+) +([0-9.]+)(?: {2}limit (1\.25))?$/.exec(row) ?? []);
+    const names = ['empty Node script', 'webjob GET', 'other GET', 'webjob PUT', 'other PUT'];
+    assert.deepEqual(
+      cells.map(([, name]) => name),
+      names,
+    );
+    assert.deepEqual(
+      cells.map(([, , , , limit]) => limit !== undefined),
+      names.map((name) => name === 'webjob GET'),
+    );
+    for (const [, name, milliseconds, ratio] of cells)
+      assert.ok(Number(milliseconds) > 1 && Number(ratio) >= 0.5, name);
+    // A printed ratio is rounded.
+    const ratio = Number(cells[1]?.[3]);
+    if (Math.abs(ratio - 1.25) > 0.001) assert.equal(status, ratio > 1.25 ? 1 : 0, stderr);
+  });
+
+  it('rejects a script that does not answer 200', () => {
+    const { status, stderr } = runBench('request.ts', '--rounds', '1', '--against', '/bin/true');
+    assert.equal(status, 1);
+    assert.match(stderr, /other PUT: /);
+  });
 });
