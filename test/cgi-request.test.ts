@@ -219,9 +219,9 @@ describe('formatHead', () => {
   } satisfies CgiResponse;
 
   it('spells an answer for the client and one for the server', () => {
-    const rest = 'Job-Id: a\r\nX: \r\nContent-Length: 7\r\n\r\n';
-    assert.equal(formatHead(response, 'nph'), `HTTP/1.1 251 Link Test OK\r\n${rest}`);
-    assert.equal(formatHead(response, 'parsed'), `Status: 251 Link Test OK\r\n${rest}`);
+    const rest = 'Job-Id: a\r\nX: \r\nContent-Length: 7\r\n';
+    assert.equal(formatHead(response, 'nph'), `HTTP/1.1 251 Link Test OK\r\n${rest}Connection: close\r\n\r\n`);
+    assert.equal(formatHead(response, 'parsed'), `Status: 251 Link Test OK\r\n${rest}\r\n`);
   });
 
   it('refuses whatever would break out of its line', () => {
@@ -240,14 +240,14 @@ describe('formatHead', () => {
           assert.ok(error instanceof RangeError);
           return;
         }
-        assert.equal(head.split(/\r|\n/).length, 2 * (headers.length + 3) + 1);
+        assert.equal(head.split(/\r|\n/).length, 2 * (headers.length + 4) + 1);
       }),
     );
   });
 });
 
 describe('writeResponse', () => {
-  const head = (length: number): string => `HTTP/1.1 200 OK\r\nContent-Length: ${length}\r\n\r\n`;
+  const head = (length: number): string => `HTTP/1.1 200 OK\r\nContent-Length: ${length}\r\nConnection: close\r\n\r\n`;
   const base = { status: 200, reason: 'OK', headers: [] };
   const isOpen = (fd: number): boolean => {
     try {
@@ -332,7 +332,7 @@ serveScript((request, body) => { ${handler} }, { env: process.env, style: 'nph' 
     assert.equal(output, '');
     child.stdin.write(Buffer.alloc(100_000));
     assert.equal(await ended(child), 0);
-    assert.equal(output, 'HTTP/1.1 450 No\r\nContent-Length: 0\r\n\r\n');
+    assert.equal(output, 'HTTP/1.1 450 No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n');
   });
 
   it('hands the handler its request and its body', async () => {
@@ -343,7 +343,7 @@ serveScript((request, body) => { ${handler} }, { env: process.env, style: 'nph' 
       env: { REQUEST_METHOD: 'PUT', CONTENT_LENGTH: '4' },
       input: 'bodymore',
     });
-    assert.equal(child.stdout.toString(), 'HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nPUT body');
+    assert.equal(child.stdout.toString(), 'HTTP/1.1 200 OK\r\nContent-Length: 8\r\nConnection: close\r\n\r\nPUT body');
   });
 
   it('ends in peace when nobody reads its answer', async () => {

@@ -96,6 +96,8 @@ for (const mpm of ['event', 'prefork'] as const) {
           const [answer] = await ask(get());
           assertProgram(answer);
           assert.equal(answer?.version, version);
+          // HTTP/2 has no such header (RFC 9113, section 8.2.2): httpd takes it out.
+          assert.equal(/^connection: close\r$/im.test(answer?.head ?? ''), version !== '2', answer?.head);
         });
 
         it('puts 2 MB, with Expect: 100-continue and without', async () => {

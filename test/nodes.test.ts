@@ -59,7 +59,10 @@ it('a launcher whose program was never built says so, and answers in HTTP', () =
     const launcher = join(site.root, 'nph-webjob');
     copyFileSync(join(project, 'bin', 'nph-webjob'), launcher);
     const run = spawnSync(process.execPath, [launcher], { encoding: 'utf8', input: 'body', timeout: 10_000 });
-    assert.match(run.stdout, /^HTTP\/1\.1 550 Internal Server Initialization Error\r\nContent-Length: 0\r\n\r\n$/);
+    assert.match(
+      run.stdout,
+      /^HTTP\/1\.1 550 Internal Server Initialization Error\r\nContent-Length: 0\r\nConnection: close\r\n\r\n$/,
+    );
     assert.match(run.stderr, /dist\/nph-webjob\.cgi is missing; run: npm run setup && npm run build/);
   } finally {
     site.remove();

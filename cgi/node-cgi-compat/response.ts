@@ -31,6 +31,8 @@ export function formatHead(response: CgiResponse, style: HeaderStyle): string {
     first,
     ...response.headers.map(([name, value]) => `${name}: ${value}`),
     `Content-Length: ${response.contentLength}`,
+    // The connection ends with the answer of an nph script, and a client must be told (RFC 9112, section 9.3).
+    ...(style === 'nph' ? ['Connection: close'] : []),
   ];
   if (!lines.every((line) => /^[\t\x20-\x7e]*$/.test(line)))
     throw new RangeError('a response header holds a control or non-ASCII character');

@@ -1,0 +1,232 @@
+// Clients and proxies that keep their connections: a GET and the PUT behind it in one session, over and over. They succeed because every
+// answer of the nph script says that its connection ends (RFC 9112, section 9.3).
+import assert from 'node:assert/strict';
+import { spawn, spawnSync } from 'node:child_process';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { Agent, type IncomingMessage, request } from 'node:http';
+import { connect, createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, describe, it } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { formatGetQuery, formatPutQuery } from 'webjob-protocol';
+import { obtainFcgid } from '../scripts/httpd-package.ts';
+import { startWay, WAYS } from '../scripts/resident.ts';
+import { configure, makeSite, type Site } from '../scripts/site.ts';
+import { collect } from './bare.ts';
+import { startServer } from './target.ts';
+
+const ROUNDS = 10;
+const QUERY = { version: 'webjob 1.4.0', system: 'any', clientId: 'client1', fileName: 'host.sh' };
+const PATH = '/webjob/nph-webjob.cgi';
+const GET = `${PATH}?${formatGetQuery(QUERY)}`;
+const PUT = `${PATH}?${formatPutQuery({ ...QUERY, runType: 'snapshot', outLength: 3, errLength: 0, envLength: 0 })}`;
+const AUTHORIZATION = `Basic ${btoa('client1:foo')}`;
+
+/** Each gets host, port, the two paths, the credentials and the rounds, and prints the two statuses of every round. */
+const CLIENTS = {
+  python3: `
+import http.client, sys
+host, port, get, put, authorization, rounds = sys.argv[1:]
+connection = http.client.HTTPConnection(host, int(port))
+for round in range(int(rounds)):
+    for method, path, body in (("GET", get, b""), ("PUT", put, b"abc")):
+        headers = {"Authorization": authorization, "Content-Length": str(len(body)), "Job-Id": "python_%d" % round}
+        connection.request(method, path, body, headers)
+        answer = connection.getresponse()
+        answer.read()
+        print(answer.status)
+`,
+  perl: `
+use HTTP::Tiny;
+my ($host, $port, $get, $put, $authorization, $rounds) = @ARGV;
+my $http = HTTP::Tiny->new(keep_alive => 1);
+for my $round (0 .. $rounds - 1) {
+  for (["GET", $get, ""], ["PUT", $put, "abc"]) {
+    my ($method, $path, $body) = @$_;
+    my %headers = (Authorization => $authorization, "Content-Length" => length $body, "Job-Id" => "perl_$round");
+    my $answer = $http->request($method, "http://$host:$port$path", { headers => \\%headers, content => $body });
+    print $answer->{status}, "\\n";
+  }
+}
+`,
+} as const;
+
+async function runClient(program: keyof typeof CLIENTS, port: number): Promise<string[]> {
+  const args = [program === 'perl' ? '-e' : '-c', CLIENTS[program], '127.0.0.1', String(port), GET, PUT, AUTHORIZATION];
+  const { stdout, stderr } = await collect(
+    spawn(program, [...args, String(ROUNDS)], { stdio: ['ignore', 'pipe', 'pipe'] }),
+    60,
+  );
+  return [...stdout.toString().trimEnd().split('\n'), ...(stderr ? [stderr] : [])];
+}
+
+/** GET and PUT in turn through Node's own agent, as often as `ROUNDS` says. */
+async function askByAgent(port: number, name: string): Promise<IncomingMessage[]> {
+  const agent = new Agent({ keepAlive: true, maxSockets: 1 });
+  const answers: IncomingMessage[] = [];
+  try {
+    for (let round = 0; round < ROUNDS; round += 1) {
+      answers.push(await ask({ agent, port, method: 'GET', path: GET, jobId: '', body: '' }));
+      answers.push(await ask({ agent, port, method: 'PUT', path: PUT, jobId: `${name}_${round}`, body: 'abc' }));
+    }
+  } finally {
+    agent.destroy();
+  }
+  return answers;
+}
+
+interface Asked {
+  agent: Agent;
+  port: number;
+  method: string;
+  path: string;
+  jobId: string;
+  body: string;
+}
+
+function ask({ agent, port, method, path, jobId, body }: Asked): Promise<IncomingMessage> {
+  const headers = { Authorization: AUTHORIZATION, 'Content-Length': body.length, ...(jobId && { 'Job-Id': jobId }) };
+  return new Promise((resolve, reject) => {
+    request({ agent, host: '127.0.0.1', port, method, path, headers }, (answer) => {
+      answer
+        .resume()
+        .on('end', () => resolve(answer))
+        .on('error', reject);
+    })
+      .on('error', reject)
+      .end(body);
+  });
+}
+
+const GOOD = Array.from({ length: 2 * ROUNDS }, () => '200');
+const isMissing = (program: string): string | false =>
+  spawnSync(program, ['--version']).error ? `no ${program} on this machine` : false;
+
+for (const mpm of ['event', 'prefork'] as const) {
+  describe(`a session of GET and PUT with ${mpm}`, async () => {
+    const { site, server, close } = await startServer(mpm);
+    after(close);
+    before(() => configure(site, { PutNameFormat: '%cid_%jid' }));
+
+    for (const program of ['python3', 'perl'] as const)
+      it(`succeeds with ${program}`, { skip: isMissing(program) }, async () => {
+        assert.deepEqual(await runClient(program, server.port), GOOD);
+      });
+
+    it("succeeds with Node's agent, which is told that each connection ends", async () => {
+      const answers = await askByAgent(server.port, 'agent');
+      assert.deepEqual(
+        answers.map(({ statusCode }) => String(statusCode)),
+        GOOD,
+      );
+      for (const { headers } of answers) assert.equal(headers.connection, 'close');
+    });
+
+    it('succeeds through nginx that keeps its connections to httpd', { skip: isNginxMissing() }, async () => {
+      const proxy = await startNginx(server.port);
+      try {
+        const answers = await askByAgent(proxy.port, 'nginx');
+        assert.deepEqual(
+          answers.map(({ statusCode }) => String(statusCode)),
+          GOOD,
+        );
+      } finally {
+        await proxy.close();
+      }
+    });
+
+    it('says so in a refusal, too', async () => {
+      const agent = new Agent({ keepAlive: true });
+      const common = { agent, port: server.port, jobId: '', body: '' };
+      for (const [status, method, path] of [
+        [404, 'GET', GET.replace('host.sh', 'absent')],
+        [456, 'PUT', PUT],
+        [450, 'PUT', PATH],
+      ] as const) {
+        const { statusCode, headers } = await ask({ ...common, method, path });
+        assert.deepEqual([statusCode, headers.connection], [status, 'close']);
+      }
+      agent.destroy();
+    });
+  });
+}
+
+for (const way of WAYS) {
+  const isHere = way !== 'mod_fcgid' || obtainFcgid() !== undefined;
+  describe(`a session of GET and PUT with ${way}`, { skip: !isHere && 'no mod_fcgid on this machine' }, async () => {
+    if (!isHere) return;
+    const site: Site = makeSite({ resident: true, settings: { PutNameFormat: '%cid_%jid' } });
+    const { server, close } = await startWay(way, site);
+    after(async () => {
+      await close();
+      site.remove();
+    });
+
+    it('keeps its connection: httpd makes the head, and the script does not end it', async () => {
+      const answers = await askByAgent(server.port, 'kept');
+      assert.deepEqual(
+        answers.map(({ statusCode }) => String(statusCode)),
+        GOOD,
+      );
+      for (const { headers } of answers) assert.equal(headers.connection?.toLowerCase(), 'keep-alive');
+    });
+  });
+}
+
+function isNginxMissing(): string | false {
+  return spawnSync('nginx', ['-v']).error ? 'no nginx on this machine' : false;
+}
+
+/** An nginx of its own in front of httpd, with connections that it keeps. */
+async function startNginx(upstream: number): Promise<{ port: number; close(): Promise<void> }> {
+  const folder = mkdtempSync(join(tmpdir(), 'webjob-nginx-'));
+  const port = await findFreePort();
+  const temporary = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map(
+    (name) => `${name}_temp_path ${folder}/${name};`,
+  );
+  const configuration = `
+daemon off; master_process off; worker_processes 1; pid ${folder}/pid; error_log ${folder}/error.log;
+events {}
+http {
+  access_log off; ${temporary.join(' ')}
+  upstream webjob { server 127.0.0.1:${upstream}; keepalive 8; }
+  server {
+    listen 127.0.0.1:${port};
+    location / { proxy_pass http://webjob; proxy_http_version 1.1; proxy_set_header Connection ""; }
+  }
+}
+`;
+  writeFileSync(join(folder, 'nginx.conf'), configuration);
+  const child = spawn('nginx', ['-p', folder, '-e', `${folder}/error.log`, '-c', join(folder, 'nginx.conf')], {
+    stdio: 'ignore',
+  });
+  const ended = new Promise<void>((resolve) => child.once('close', () => resolve()));
+  for (let tries = 0; tries < 200 && !(await canConnect(port)); tries += 1) await sleep(20);
+  return {
+    port,
+    close: async () => {
+      child.kill('SIGTERM');
+      await ended;
+      rmSync(folder, { recursive: true });
+    },
+  };
+}
+
+function canConnect(port: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = connect(port, '127.0.0.1', () => {
+      socket.destroy();
+      resolve(true);
+    }).on('error', () => resolve(false));
+  });
+}
+
+function findFreePort(): Promise<number> {
+  return new Promise((resolve) => {
+    const server = createServer().listen(0, '127.0.0.1', () => {
+      const address = server.address();
+      server.close(() => resolve(typeof address === 'object' && address ? address.port : 0));
+    });
+  });
+}
