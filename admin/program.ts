@@ -26,8 +26,8 @@ const COMMANDS: ReadonlyMap<string, () => Promise<MakeCommand>> = new Map([
   ['hold', async () => (await import('./keep/hold.ts')).holdCommand],
   ['pack', async () => (await import('./packs/pack.ts')).packCommand],
   ['unpack', async () => (await import('./packs/unpack.ts')).unpackCommand],
-  ['verify', async () => (await import('./verify/command.ts')).verifyCommand],
-  ['custody', async () => (await import('./custody/command.ts')).custodyCommand],
+  ['verify', async () => (await import('./verify.ts')).verifyCommand],
+  ['custody', async () => (await import('./custody.ts')).custodyCommand],
   ['completion', async () => (await import('./completion/command.ts')).completionCommand],
 ]);
 

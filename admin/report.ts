@@ -4,6 +4,7 @@ import { basename, dirname, join, resolve, sep } from 'node:path';
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { formatTime } from 'webjob-protocol';
 import { parseDuration, parseInstant } from './durations.ts';
+import { openEvidence } from './evidence-site.ts';
 import { Failure } from './failure.ts';
 import { readJobs } from './history/jobs.ts';
 import { printJson, say, startProgress } from './output.ts';
@@ -72,14 +73,19 @@ async function run(command: Command): Promise<void> {
   const summary = await summarize(counted(readJobs(site), reading.advance), { since, now, site, limit });
   reading.end();
   const writing = startProgress('pages', 4 + summary.jobs.length);
+  const evidence = openEvidence(site);
   let pages = 0;
-  await replaceFolder(path, async (folder) => {
-    pages = await writeReport(folder, {
-      ...{ summary, now, site, advance: writing.advance },
-      scope: { since, silentSeconds: silent, clock: useGmt ? 'GMT' : "the server's time" },
-      frame: { siteName: serverId, madeAt: formatTime(now, useGmt), version: WEBJOB_VERSION },
+  try {
+    await replaceFolder(path, async (folder) => {
+      pages = await writeReport(folder, {
+        ...{ summary, now, site, evidence, advance: writing.advance },
+        scope: { since, silentSeconds: silent, clock: useGmt ? 'GMT' : "the server's time" },
+        frame: { siteName: serverId, madeAt: formatTime(now, useGmt), version: WEBJOB_VERSION },
+      });
     });
-  });
+  } finally {
+    evidence.close();
+  }
   writing.end();
   if (globalOptions(command).json)
     printJson({ report: path, pages, jobs: summary.total.jobs, jobPages: summary.jobs.length, since });

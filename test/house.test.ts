@@ -83,6 +83,37 @@ const WALLS: { file: string; forbidden: Record<string, string[]>; allowed: strin
     allowed: ['./innocent.ts', 'webjob-protocol', 'webjob-conf', 'commander', 'node:http'],
   },
   {
+    file: 'cli/offender.ts',
+    forbidden: {
+      'cli is what every command line stands on': [
+        'webjob-locker',
+        'commander',
+        '../admin/main.ts',
+        '../cgi/settings.ts',
+      ],
+    },
+    allowed: ['./innocent.ts', 'node:fs'],
+  },
+  {
+    file: 'archive/offender.ts',
+    forbidden: {
+      'archive is the format of packs': [
+        ...['webjob-protocol', 'commander', '../admin/main.ts', '../cgi/settings.ts', '../evidence/events.ts'],
+      ],
+    },
+    allowed: ['./innocent.ts', 'node:fs', 'split2', 'webjob-locker', '../cli/failure.ts'],
+  },
+  {
+    file: 'evidence/offender.ts',
+    forbidden: {
+      'evidence reads the locker': ['commander', 'node-cgi-compat', '../admin/main.ts', '../cgi/settings.ts'],
+    },
+    allowed: [
+      ...['./innocent.ts', 'node:fs', 'webjob-locker', 'webjob-locker/durable', 'webjob-protocol'],
+      ...['../archive/manifest.ts', '../cli/failure.ts'],
+    ],
+  },
+  {
     file: 'admin/offender.ts',
     forbidden: {
       "The operator's tool reads": ['../client/main.ts', '../scripts/site.ts', 'node-cgi-compat'],

@@ -19,6 +19,8 @@ export interface Planted {
   /** Over what the custody record says; false for none. */
   custody?: Record<string, unknown> | false;
   serverId?: string;
+  /** Over the run record as text. */
+  changeEnv?: (env: string) => string;
   overwrite?: boolean;
 }
 
@@ -27,7 +29,8 @@ export function plantGroup(planted: Planted): void {
   const { incomingDirectory, logfilesDirectory, name, hashType = 'MD5' } = planted;
   const jobId = planted.jobId ?? `server_1_1085355126_${name}`;
   const [out, err] = [Buffer.from(planted.out), Buffer.from(planted.err)];
-  const env = makeEnv(jobId, out, err, hashType, planted.fields ?? {});
+  const { changeEnv = (text: string) => text } = planted;
+  const env = Buffer.from(changeEnv(makeEnv(jobId, out, err, hashType, planted.fields ?? {}).toString()));
   const streams: Record<StreamName, Buffer> = { out, err, env };
   const body = Buffer.concat([out, err, env]);
   let at = 0;

@@ -6,10 +6,10 @@ import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, wri
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
-import { compareCheckpoints, formatCheckpoint } from '../admin/custody/checkpoint.ts';
-import type { Finding } from '../admin/verify/finding.ts';
-import { verifySite } from '../admin/verify/locker.ts';
 import { appendCustody, custodyPath } from '../cgi/locker/index.ts';
+import { compareCheckpoints, formatCheckpoint } from '../evidence/checkpoint.ts';
+import type { Finding } from '../evidence/finding.ts';
+import { verifySite } from '../evidence/verify.ts';
 import { randomNumbers } from './locker-kills.ts';
 import { EXTENSIONS_KEPT, plantGroup } from './verify-site.ts';
 
@@ -57,7 +57,9 @@ before(() => {
 after(() => rmSync(root, { recursive: true }));
 
 function verify(): Finding[] {
-  return [...verifySite({ incomingDirectory, logfilesDirectory: root, serverId: 'server_1', contents: true })];
+  return [
+    ...verifySite({ incomingDirectory, servers: [{ logfilesDirectory: root, serverId: 'server_1' }], contents: true }),
+  ];
 }
 
 const bytesOf = (path: string): Buffer => pristine.get(path) ?? Buffer.alloc(0);
@@ -229,7 +231,7 @@ describe(`${MUTATIONS} changes (seed ${SEED})`, () => {
   });
 
   it('are found with a checkpoint where somebody knew what to do', () => {
-    const look = (): Finding[] => [...compareCheckpoints(checkpoint, key.publicKey, root)];
+    const look = (): Finding[] => [...compareCheckpoints(checkpoint, key.publicKey, [root])];
     assert.deepEqual(look(), []);
     for (let made = 0; made < MUTATIONS / 100; made++) {
       for (const [kind, make] of Object.entries({ ...SKILLED, 'a bit': () => single(custody, flipped) })) {

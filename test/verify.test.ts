@@ -17,9 +17,9 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { after, afterEach, beforeEach, describe, it } from 'node:test';
-import type { Finding } from '../admin/verify/finding.ts';
-import { type Scope, verifySite } from '../admin/verify/locker.ts';
 import { appendCustody } from '../cgi/locker/index.ts';
+import type { Finding } from '../evidence/finding.ts';
+import { type Scope, verifySite } from '../evidence/verify.ts';
 import { configure, makeSite, type Site } from '../scripts/site.ts';
 import { runBare } from './bare.ts';
 import { custodyOf } from './custody-record.ts';
@@ -52,8 +52,7 @@ function scope(more: Partial<Scope>): Scope {
   const { incoming: incomingDirectory, base } = site;
   return {
     incomingDirectory,
-    logfilesDirectory: join(base, 'logfiles'),
-    serverId: 'server_1',
+    servers: [{ logfilesDirectory: join(base, 'logfiles'), serverId: 'server_1' }],
     contents: true,
     ...more,
   };

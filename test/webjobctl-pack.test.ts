@@ -14,8 +14,8 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
-import { readGroup } from '../admin/packs/archive.ts';
-import { readManifest } from '../admin/packs/manifest.ts';
+import { readGroup } from '../archive/archive.ts';
+import { readManifest } from '../archive/manifest.ts';
 import {
   filesOf,
   groupNames,

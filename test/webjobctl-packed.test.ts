@@ -160,7 +160,7 @@ describe('webjobctl and packed uploads', () => {
     try {
       const { page, stderr } = await readPage(failed);
       assert.match(page, />does not verify<\/a>/);
-      assert.match(page, /The record cannot be read: /);
+      assert.match(page, /pack-changed packed\/[\d-]+\.tar\.gz: /);
       assert.match(stderr, /warning: client1_\d{14}_\d+_host\.sh: .*\.tar\.gz: /);
     } finally {
       writeFileSync(path, bytes);

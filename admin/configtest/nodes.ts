@@ -1,9 +1,10 @@
 // What can be known of the other servers of a site, and of the clock: job ids that were issued twice, times that lie ahead.
 import { closeSync, fstatSync, openSync, readdirSync, readSync } from 'node:fs';
 import { join } from 'node:path';
+import { custodyOwner } from 'webjob-locker';
 import { findJobIdParts, parseLogLine } from 'webjob-protocol';
 import type { ServerSettings } from '../../cgi/controls.ts';
-import { WRITER } from '../keep/custody.ts';
+import { WRITER } from '../../evidence/events.ts';
 import { askProgram } from '../programs.ts';
 import { error, type Finding, note, warning } from './finding.ts';
 
@@ -76,7 +77,7 @@ function readTail(path: string): string[] {
 function readNodes({ logfilesDirectory }: ServerSettings): string[] {
   try {
     return readdirSync(logfilesDirectory)
-      .flatMap((name) => /^nph-webjob-custody\.(.+)\.jsonl$/.exec(name)?.[1] ?? [])
+      .flatMap((name) => custodyOwner(name) ?? [])
       .filter((id) => id !== WRITER);
   } catch {
     return [];

@@ -1,6 +1,7 @@
 // The folders and logs of a site: there, with owners and modes under which the web user can do its work and no more, and room left.
 import { lstatSync, statfsSync } from 'node:fs';
 import { join } from 'node:path';
+import { custodyPath } from 'webjob-locker';
 import type { ServerSettings } from '../../cgi/controls.ts';
 import { formatBytes } from '../output.ts';
 import { findUserName, mayAccess, type User } from '../users.ts';
@@ -33,7 +34,7 @@ function logsOf(settings: ServerSettings): string[] {
     ...(enableRequestTracking ? ['nph-webjob.json.log'] : []),
     ...(getHookEnable || putHookEnable ? ['nph-webjob-hook.log'] : []),
     ...(settings.getTriggerEnable || settings.putTriggerEnable ? ['nph-webjob-trigger.log'] : []),
-    ...(controls.enableCustody === true ? [`nph-webjob-custody.${settings.serverId}.jsonl`] : []),
+    ...(controls.enableCustody === true ? [custodyPath('', settings.serverId)] : []),
   ];
 }
 

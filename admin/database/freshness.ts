@@ -4,8 +4,8 @@ import { lstatSync, readdirSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { openFolder } from 'webjob-locker';
+import { listPacks } from '../../archive/packs.ts';
 import { LOG } from '../history/log-files.ts';
-import { listPacks } from '../packs/packs.ts';
 import type { Site } from '../site.ts';
 
 /** A folder that changed so lately may change again without another time. */

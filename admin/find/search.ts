@@ -2,6 +2,7 @@
 import { Command, InvalidArgumentError } from 'commander';
 import { type Group, STREAMS, type StreamName, walkLocker } from 'webjob-locker';
 import { encodeField } from 'webjob-protocol';
+import { listPacks, type Pack, readGroups } from '../../archive/packs.ts';
 import { findGroupsWith } from '../database/fresh.ts';
 import { parseInstant } from '../durations.ts';
 import { EXIT_CODES, Failure } from '../failure.ts';
@@ -11,7 +12,6 @@ import { compileNames, readNameFacts } from '../history/names.ts';
 import { findStreams, packedStreams, type Stored } from '../history/streams.ts';
 import { readJobId } from '../history/uploads.ts';
 import { paint, printJson, printLine, safeLine, startProgress, warn } from '../output.ts';
-import { listPacks, type Pack, readGroups } from '../packs/packs.ts';
 import { globalOptions, openSites, type Site } from '../site.ts';
 import { drained } from './drained.ts';
 import { siteJson } from './job-json.ts';

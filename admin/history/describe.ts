@@ -1,11 +1,11 @@
 // What is known of a job, made of the lines of the log and the files of the locker: its state, when, and how the run ended.
 import { EXTENSIONS, type Group, statGroupFile } from 'webjob-locker';
 import { isSuccess, type LogLine } from 'webjob-protocol';
+import type { PackedGroup } from '../../archive/manifest.ts';
+import type { Pack } from '../../archive/packs.ts';
 import { Failure } from '../failure.ts';
 import type { Job } from '../job.ts';
 import { warn } from '../output.ts';
-import type { PackedGroup } from '../packs/manifest.ts';
-import type { Pack } from '../packs/packs.ts';
 import type { Site } from '../site.ts';
 import { describeEnding, type Ending } from './ending.ts';
 import { instantOf } from './log.ts';

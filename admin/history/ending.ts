@@ -2,18 +2,12 @@
 import { join } from 'node:path';
 import type { Group } from 'webjob-locker';
 import { NOT_APPLICABLE } from 'webjob-protocol';
+import type { Ending } from '../../archive/manifest.ts';
 import { findClockSkew } from '../clock.ts';
 import type { Site } from '../site.ts';
 import { readHead } from './head.ts';
 
-export interface Ending {
-  /** True when the program ran and exited with 0, and nothing else went wrong. */
-  isGood: boolean;
-  exitCode: number | undefined;
-  signal: number | undefined;
-  /** See findClockSkew. */
-  clockSkew: number | undefined;
-}
+export type { Ending };
 
 /** Undefined when the record is not there (any more). */
 export function readEnding(site: Site, group: Group): Ending | undefined {

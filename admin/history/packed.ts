@@ -2,11 +2,11 @@
 // A manifest is read only when a job is asked for that can be in it, and none when there are no packs.
 import { closeSync, openSync, readSync, statSync } from 'node:fs';
 import { encodeField, NOT_APPLICABLE } from 'webjob-protocol';
+import { type PackedGroup, parsePackedGroup } from '../../archive/manifest.ts';
+import { listPacks, type Pack } from '../../archive/packs.ts';
 import type { ServerSettings } from '../../cgi/controls.ts';
 import type { Job } from '../job.ts';
 import { warn } from '../output.ts';
-import { type PackedGroup, parsePackedGroup } from '../packs/manifest.ts';
-import { listPacks, type Pack } from '../packs/packs.ts';
 import { makeCutter } from './lines.ts';
 import { compileNames, type NameFacts } from './names.ts';
 

@@ -2,9 +2,9 @@
 import { closeSync, constants, openSync, readSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Group, STREAMS, type StreamName, statGroupFile } from 'webjob-locker';
+import type { PackedGroup } from '../../archive/manifest.ts';
+import { type Pack, packAt, readGroups, readPackedFile } from '../../archive/packs.ts';
 import type { Job } from '../job.ts';
-import type { PackedGroup } from '../packs/manifest.ts';
-import { type Pack, packAt, readGroups, readPackedFile } from '../packs/packs.ts';
 import type { Site } from '../site.ts';
 import { parseRecordFields } from './ending.ts';
 import { MAX_HEAD_BYTES } from './head.ts';

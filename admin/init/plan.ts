@@ -1,5 +1,6 @@
 // What a site is made of, as data: every folder and file with its owner and mode. Dry run, apply and --json are three views of this list.
 import { join } from 'node:path';
+import { custodyPath } from 'webjob-locker';
 import { type ShippedFile, shippedText } from '../shipped.ts';
 import type { Places } from './places.ts';
 
@@ -57,7 +58,7 @@ export function planSite(wanted: Wanted): Wish[] {
     folder(join(base, 'incoming'), 'web'),
     folder(join(base, 'logfiles')),
     log('nph-webjob.log'),
-    log(`nph-webjob-custody.${wanted.serverId}.jsonl`),
+    log(custodyPath('', wanted.serverId)),
     folder(join(base, 'profiles')),
   ];
 }

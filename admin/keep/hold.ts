@@ -1,10 +1,10 @@
 // webjobctl hold: what must not be removed, for whom and why. A hold counts from the moment it is set, also for a prune that is at work.
 import { Command } from 'commander';
 import type { ServerSettings } from '../../cgi/controls.ts';
+import { operatorName, recordEvent } from '../../evidence/events.ts';
 import { EXIT_CODES, Failure } from '../failure.ts';
 import { formatTable, printJson, printLine, say } from '../output.ts';
 import { globalOptions, openSite } from '../site.ts';
-import { operatorName, recordEvent } from './custody.ts';
 import { type Hold, isHoldId, readHolds, writeHolds } from './holds.ts';
 import { inTurn } from './turn.ts';
 

@@ -1,12 +1,12 @@
 // webjobctl prune: removes what the operator's rule lets go, never what is on hold, and says on record what it was.
 import { createInterface } from 'node:readline/promises';
 import { Command } from 'commander';
+import { BATCH, readEvents, recordEvent } from '../../evidence/events.ts';
 import { parseDuration } from '../durations.ts';
 import { Failure } from '../failure.ts';
 import { formatBytes, printJson, printLine, safeLine, say, startProgress, warn } from '../output.ts';
 import { findOldPacks, finishPackRemovals, type OldPacks, prunePack } from '../packs/removing.ts';
 import { globalOptions, openSite, type Site } from '../site.ts';
-import { BATCH, readEvents, recordEvent } from './custody.ts';
 import { findHold, readHolds } from './holds.ts';
 import { type Described, describeGroup, finishRemoval, removeDescribed } from './removal.ts';
 import { formatRule, type Rule, type Selection, selectGroups } from './rule.ts';

@@ -1,19 +1,13 @@
 // Takes groups out of the locker so that a kill at any moment loses nothing else: the custody record first, on disk, with the digest of
 // every file; then, under the locks that uploads take, the `.rdy` of each group, and the streams when that is on disk. What a kill
 // leaves, the record still names: finishRemovals goes on from there.
-import { createHash } from 'node:crypto';
-import { constants, createReadStream, lstatSync, rmSync } from 'node:fs';
+import { lstatSync, rmSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { EXTENSIONS, type Extension } from 'webjob-locker';
 import { syncFolder } from 'webjob-locker/durable';
+import { digestFile, type FileFacts } from '../../evidence/reading.ts';
 import { openLocks } from '../lockfile.ts';
 import { lockSource } from './turn.ts';
-
-/** One file as it is when it is described. */
-export interface FileFacts {
-  bytes: number;
-  sha256: string;
-}
 
 export type GroupFacts = Partial<Record<Extension, FileFacts>>;
 
@@ -33,20 +27,9 @@ export async function describeGroup(locker: string, name: string): Promise<Descr
     const mark = extension === 'lck' ? undefined : markOf(path);
     if (mark === undefined) continue;
     described.marks[extension] = mark;
-    described.files[extension] = await digestFile(path);
+    described.files[extension] = digestFile(path);
   }
   return described;
-}
-
-export async function digestFile(path: string): Promise<FileFacts> {
-  const hash = createHash('sha256');
-  let bytes = 0;
-  const flags = constants.O_RDONLY | constants.O_NOFOLLOW;
-  for await (const chunk of createReadStream(path, { flags: flags as unknown as string })) {
-    hash.update(chunk);
-    bytes += chunk.length;
-  }
-  return { bytes, sha256: hash.digest('hex') };
 }
 
 /** Undefined for what is not there or no regular file. */

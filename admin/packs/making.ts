@@ -4,14 +4,21 @@ import { closeSync, existsSync, fsyncSync, openSync, renameSync, rmSync, writeSy
 import { type FileHandle, open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { syncFolder } from 'webjob-locker/durable';
+import { appendEnd, appendGroup, ChangedFile, checkGroup } from '../../archive/archive.ts';
+import {
+  type ManifestEnd,
+  type ManifestHead,
+  PACKED_EXTENSIONS,
+  type PackedGroup,
+  readManifest,
+} from '../../archive/manifest.ts';
+import { listFiles, nextPack, type Pack, packAt, packsFolder, readEnd } from '../../archive/packs.ts';
 import type { ServerSettings } from '../../cgi/controls.ts';
+import { BATCH, type PackFacts, recordEvent } from '../../evidence/events.ts';
+import { digestFile } from '../../evidence/reading.ts';
 import { readEndingAt } from '../history/ending.ts';
-import { BATCH, type PackFacts, recordEvent } from '../keep/custody.ts';
-import { type Described, digestFile, markOf } from '../keep/removal.ts';
+import { type Described, markOf } from '../keep/removal.ts';
 import type { Surveyed } from '../keep/survey.ts';
-import { appendEnd, appendGroup, ChangedFile, checkGroup } from './archive.ts';
-import { type ManifestEnd, type ManifestHead, PACKED_EXTENSIONS, type PackedGroup, readManifest } from './manifest.ts';
-import { listFiles, nextPack, type Pack, packAt, packsFolder, readEnd } from './packs.ts';
 
 /** What an unfinished file is called. */
 const PART = '.part';
@@ -111,7 +118,7 @@ function writeLine(fd: number, value: unknown): void {
 /** Reads everything back, from the very files, and adds the last line. */
 async function endManifest(pack: Pack, groups: number): Promise<ManifestEnd> {
   const archive = pack.archive + PART;
-  const { bytes: archiveBytes, sha256: archiveSha256 } = await digestFile(archive);
+  const { bytes: archiveBytes, sha256: archiveSha256 } = digestFile(archive);
   const end: ManifestEnd = { groups, archiveBytes, archiveSha256 };
   const fd = openSync(pack.manifest + PART, 'a');
   try {
@@ -152,7 +159,7 @@ export async function describePack(
   pack: Pack,
   { groups, archiveBytes, archiveSha256 }: ManifestEnd,
 ): Promise<PackFacts> {
-  const { sha256: manifestSha256 } = await digestFile(pack.manifest);
+  const { sha256: manifestSha256 } = digestFile(pack.manifest);
   return { pack: pack.name, count: groups, archiveBytes, archiveSha256, manifestSha256 };
 }
 
@@ -173,7 +180,7 @@ async function isWhole(pack: Pack): Promise<boolean> {
   const manifest = pack.manifest + PART;
   if (existsSync(pack.manifest) || !existsSync(manifest) || !existsSync(pack.archive)) return false;
   const { archiveBytes, archiveSha256 } = await readEnd(manifest);
-  const { bytes, sha256 } = await digestFile(pack.archive);
+  const { bytes, sha256 } = digestFile(pack.archive);
   return bytes === archiveBytes && sha256 === archiveSha256;
 }
 

@@ -1,8 +1,9 @@
 // webjobctl pack: old days into one compressed archive each, of which every group can still be read alone.
 import { Command } from 'commander';
 import { makeFolder } from 'webjob-locker/durable';
+import { packsFolder } from '../../archive/packs.ts';
+import { BATCH } from '../../evidence/events.ts';
 import { parseDuration } from '../durations.ts';
-import { BATCH } from '../keep/custody.ts';
 import { findHold, readHolds } from '../keep/holds.ts';
 import { removeDescribed } from '../keep/removal.ts';
 import { dayOf, learnOwners, removeDeadLocks, type Surveyed, surveyLocker } from '../keep/survey.ts';
@@ -10,7 +11,6 @@ import { inTurn } from '../keep/turn.ts';
 import { formatBytes, printJson, printLine, startProgress, warn } from '../output.ts';
 import { globalOptions, openSite, type Site } from '../site.ts';
 import { makePack, recoverParts } from './making.ts';
-import { packsFolder } from './packs.ts';
 import { settlePacks } from './settling.ts';
 
 interface Options {

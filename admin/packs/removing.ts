@@ -2,12 +2,12 @@
 import { existsSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { syncFolder } from 'webjob-locker/durable';
+import { listFiles, listPacks, type Pack, packAt, packsFolder, readEnd, readGroups } from '../../archive/packs.ts';
 import type { ServerSettings } from '../../cgi/controls.ts';
-import { BATCH, type RemovedGroup, readEvents, recordEvent } from '../keep/custody.ts';
+import { BATCH, type RemovedGroup, readEvents, recordEvent } from '../../evidence/events.ts';
+import { digestFile } from '../../evidence/reading.ts';
 import { findHold, type Hold, readHolds } from '../keep/holds.ts';
-import { digestFile } from '../keep/removal.ts';
 import { describePack } from './making.ts';
-import { listFiles, listPacks, type Pack, packAt, packsFolder, readEnd, readGroups } from './packs.ts';
 
 /** Packs that hold nothing younger than an instant. */
 export interface OldPacks {
@@ -72,7 +72,7 @@ export async function finishPackRemovals(settings: ServerSettings): Promise<void
     for (const record of readEvents(settings, event)) {
       if (!left.has(record.pack)) continue;
       const archive = join(packsFolder(settings), `${record.pack}.tar.gz`);
-      if ((await digestFile(archive)).sha256 !== record.archiveSha256) continue;
+      if (digestFile(archive).sha256 !== record.archiveSha256) continue;
       rmSync(archive, { force: true });
       left.delete(record.pack);
     }

@@ -1,14 +1,15 @@
 // What lies both in a pack and in the locker, because whoever packed it was killed: the originals go, once the pack is on record and each
 // group in it was read again.
+
+import { checkGroup } from '../../archive/archive.ts';
+import { PACKED_EXTENSIONS, type PackedGroup } from '../../archive/manifest.ts';
+import { listPacks, type Pack, readEnd, readGroups } from '../../archive/packs.ts';
 import type { ServerSettings } from '../../cgi/controls.ts';
-import { readEvents } from '../keep/custody.ts';
+import { readEvents } from '../../evidence/events.ts';
 import { type Described, describeGroup, finishRemoval, removeDescribed } from '../keep/removal.ts';
 import type { Surveyed } from '../keep/survey.ts';
 import { dayOf } from '../keep/survey.ts';
-import { checkGroup } from './archive.ts';
 import { recordPack } from './making.ts';
-import { PACKED_EXTENSIONS, type PackedGroup } from './manifest.ts';
-import { listPacks, type Pack, readEnd, readGroups } from './packs.ts';
 
 const DAY_MS = 86_400_000;
 

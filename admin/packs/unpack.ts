@@ -6,17 +6,18 @@ import { basename, dirname, join } from 'node:path';
 import { Command } from 'commander';
 import { groupPaths } from 'webjob-locker';
 import { makeFolder, syncFile, syncFolder, writeAll } from 'webjob-locker/durable';
+import { readGroup, type Unpacked } from '../../archive/archive.ts';
+import { PACKED_EXTENSIONS, type PackedExtension, type PackedGroup } from '../../archive/manifest.ts';
+import { listPacks, type Pack, readEnd, readGroups } from '../../archive/packs.ts';
+import { recordEvent } from '../../evidence/events.ts';
+import { digestFile } from '../../evidence/reading.ts';
 import { Failure } from '../failure.ts';
-import { recordEvent } from '../keep/custody.ts';
-import { digestFile, markOf } from '../keep/removal.ts';
+import { markOf } from '../keep/removal.ts';
 import { inTurn, lockSource } from '../keep/turn.ts';
 import { openLocks } from '../lockfile.ts';
 import { printJson, say, startProgress, warn } from '../output.ts';
 import { globalOptions, openSite, type Site } from '../site.ts';
-import { readGroup, type Unpacked } from './archive.ts';
 import { describePack } from './making.ts';
-import { PACKED_EXTENSIONS, type PackedExtension, type PackedGroup } from './manifest.ts';
-import { listPacks, type Pack, readEnd, readGroups } from './packs.ts';
 import { removePack } from './removing.ts';
 
 const MAX_NAME_LENGTH = 255;
@@ -109,7 +110,7 @@ async function putBack(
   for await (const unpacked of readGroup(pack.archive, group)) {
     const path = paths[unpacked.extension];
     if (markOf(path) !== undefined) {
-      if ((await digestFile(path)).sha256 !== unpacked.file.sha256) return false;
+      if (digestFile(path).sha256 !== unpacked.file.sha256) return false;
       continue;
     }
     await writeAside(path, unpacked, () => refuseLinks(locker, group.name));

@@ -1,41 +1,53 @@
 // The page of one job: what happened, whether the files are what the record of the run says, what the program printed, the record itself.
 import { type LogLine, RECORD_FIELDS } from 'webjob-protocol';
+import type { Deposit } from '../../evidence/records.ts';
+import { judge, lookOf, STREAM_WORDS, type StreamVerdict, type Verdict } from '../../evidence/verdict.ts';
 import { describeClockSkew } from '../clock.ts';
 import type { Job } from '../job.ts';
-import type { Deposit } from './custody.ts';
-import type { Evidence, StreamEvidence } from './evidence.ts';
+import type { Heads } from './heads.ts';
 import { html, type Markup } from './html.ts';
 import type { Page } from './page.ts';
-import { formatStream } from './stream.ts';
+import { formatStream, MAX_TEXT_BYTES } from './stream.ts';
 import { type Book, formatClient, formatCommand, formatEnd, formatInstant, formatState } from './tables.ts';
-import type { JobVerdict, Verdict } from './verdict.ts';
 
 const ROOT = '../';
 
 /** All that there is to say of one job. */
 export interface Case {
   job: Job;
-  evidence: Evidence;
+  heads: Heads;
+  /** On its upload; undefined when there is none. */
+  verdict: Verdict | undefined;
   /** What the custody record says of it. */
   deposit: Deposit | undefined;
-  verdict: JobVerdict;
+  /** The uploads that came before it under the same job id. */
+  earlier: readonly { name: string; verdict: Verdict }[];
+  /** Uploads that are on record under its job id, and are not there. */
+  missing: readonly string[];
+}
+
+/** The verdict on all that the job uploaded: the worst counts. Undefined when there is nothing to judge. */
+export function judgeCase({ verdict, earlier, missing }: Case): ReturnType<typeof judge> | undefined {
+  if (missing.length > 0) return { look: 'bad', words: 'does not verify' };
+  const all = [...(verdict ? [verdict] : []), ...earlier.map((other) => other.verdict)].map(judge);
+  return all.find(({ look }) => look === 'bad') ?? all.find(({ look }) => look === 'plain') ?? all[0];
 }
 
 export function jobPage(shown: Case, book: Book): Page {
-  const { job, evidence, verdict } = shown;
+  const { job, heads, verdict } = shown;
   const name = `${job.command ?? 'unknown command'} on ${job.clientId ?? 'unknown client'}`;
   return {
     ...{ title: `${name}, ${job.jobId ?? 'no job id'}`, root: ROOT, place: 'jobs.html' },
     content: html`<h1>${name}</h1>
-<p class="lead">${formatState(job.state)} · ${formatInstant(job.at, book)}${formatVerdict(verdict)}</p>
+<p class="lead">${formatState(job.state)} · ${formatInstant(job.at, book)}${formatVerdict(shown)}</p>
 <h2>Job</h2>
-${formatFacts(job, evidence, book)}
+${formatFacts(shown, book)}
 <h2 id="verification">Verification</h2>
 ${formatVerification(shown)}
 <h2 id="output">Output</h2>
-${formatOutput(job, evidence)}
+${formatOutput(job, heads)}
 <h2 id="record">Record</h2>
-${formatRecordTable(evidence)}
+${formatRecordTable(verdict, heads)}
 <h2 id="log">Log</h2>
 ${formatLog(job)}`,
   };
@@ -46,8 +58,8 @@ function formatTable(caption: string, rows: readonly [name: string, value: Marku
 ${rows.map(([name, value]) => html`<tr><th scope="row">${name}</th><td>${value}</td></tr>\n`)}</tbody></table></div>`;
 }
 
-function formatFacts(job: Job, { record }: Evidence, book: Book): Markup {
-  const reason = record?.fields.KidReason;
+function formatFacts({ job, verdict, earlier }: Case, book: Book): Markup {
+  const reason = verdict?.record?.fields.KidReason;
   return formatTable('What is known of it', [
     ['Job id', html`<span class="path">${job.jobId ?? 'none'}</span>`],
     ['Client', formatClient(job.clientId, ROOT, book)],
@@ -57,9 +69,10 @@ function formatFacts(job: Job, { record }: Evidence, book: Book): Markup {
     ...(job.clockSkew === undefined ? [] : [['Clock', describeClockSkew(job.clockSkew)] as [string, string]]),
     ['Fetched', describeLine(job.get)],
     ['Uploaded', describeLine(job.put)],
-    ...job.uploads
-      .filter(({ name }) => name !== job.group?.name)
-      .map(({ name }): [string, Markup] => ['Uploaded before', html`<span class="path">${name}</span>`]),
+    ...earlier.map(({ name, verdict }): [string, Markup] => {
+      const { look, words } = judge(verdict);
+      return ['Uploaded before', html`<span class="path">${name}</span>, <span class="state ${look}">${words}</span>`];
+    }),
     ['Files', formatPlace(job)],
   ]);
 }
@@ -74,60 +87,77 @@ function describeLine(line: LogLine | undefined): string {
   return `${line.time}, ${line.status} ${line.message}`;
 }
 
-/** Where a reader looks first; nothing where nothing could be compared. */
-function formatVerdict({ look }: JobVerdict): Markup | undefined {
-  if (look === 'bad') return html` · <a class="state bad" href="#verification">does not verify</a>`;
-  return look === 'good' ? html` · <a class="state good" href="#verification">verified</a>` : undefined;
+/** Where a reader looks first. */
+function formatVerdict(shown: Case): Markup | undefined {
+  const verdict = judgeCase(shown);
+  if (!verdict) return undefined;
+  return html` · <a class="state ${verdict.look}" href="#verification">${verdict.words}</a>`;
 }
 
-function formatVerification({ job, evidence, deposit, verdict }: Case): Markup {
-  const { streams, record, recordProblem } = evidence;
-  if (!job.group && !job.packed) return html`<p class="note">There are no files to verify.</p>`;
+function formatVerification({ job, verdict, deposit, earlier, missing }: Case): Markup {
+  const lost = missing.map((name) => `The custody record has ${name}, and it is not there.`);
+  if (!verdict) {
+    if (lost.length > 0) return formatProblems(lost);
+    return html`<p class="note">There are no files to verify.</p>`;
+  }
+  const { record, recordProblem, isAnnounced } = verdict;
+  const findings = [verdict, ...earlier.map((other) => other.verdict)].flatMap(({ findings }) => findings);
   const problems = [
-    !job.group || job.group.has.has('rdy') ? undefined : 'The upload was not announced: it has no .rdy file.',
+    ...(isAnnounced ? [] : ['The upload was not announced: it has no .rdy file.']),
+    ...lost,
+    ...findings.map(({ kind, place, detail }) => `${kind} ${place}: ${detail}.`),
+  ];
+  const notes = [
     recordProblem && `The record cannot be read: ${recordProblem}.`,
-    verdict.custody,
-  ].filter((problem) => problem !== undefined);
+    deposit?.fault && 'Something before the entry of this upload in the custody record was changed.',
+    deposit?.receivedAt && `Received ${deposit.receivedAt}, as the custody record says.`,
+  ].filter((note) => note !== undefined);
   const sources = [
     deposit ? 'the custody record of the server' : undefined,
     record ? `the ${record.fields.HashType} hashes in the record of the client` : undefined,
   ].filter((source) => source !== undefined);
   const caption = `Each stream as it lay in the ${job.group ? 'locker' : 'pack'} when this page was made${sources.length > 0 ? `, beside ${sources.join(' and ')}` : ''}`;
-  return html`${problems.map((problem) => html`<p class="bad">${problem}</p>`)}<div class="scroll" role="region" aria-label="Verification" tabindex="0"><table>
+  return html`${formatProblems(problems)}<div class="scroll" role="region" aria-label="Verification" tabindex="0"><table>
 <caption><span>${caption}</span></caption>
 <thead><tr><th scope="col">Stream</th><th scope="col">Verdict</th><th scope="col" class="number">Bytes</th><th scope="col">SHA-256</th></tr></thead>
 <tbody>
-${(['out', 'err', 'env'] as const).map((name) => formatCheck(name, verdict.streams[name], streams[name]))}</tbody>
-</table></div>${deposit?.receivedAt === undefined ? undefined : html`<p class="note">Received ${deposit.receivedAt}, as the custody record says.</p>`}`;
+${(['out', 'err', 'env'] as const).map((name) => formatCheck(name, verdict.streams[name]))}</tbody>
+</table></div>${notes.map((note) => html`<p class="note">${note}</p>`)}`;
 }
 
-function formatCheck(name: string, { look, words, proof }: Verdict, stream: StreamEvidence | undefined): Markup {
-  return html`<tr><th scope="row" class="path">.${name}</th><td><span class="state ${look}">${words}</span>${
+function formatProblems(problems: readonly string[]): Markup {
+  return html`${problems.map((problem) => html`<p class="bad">${problem}</p>`)}`;
+}
+
+function formatCheck(name: string, { state, bytes, sha256, proof }: StreamVerdict): Markup {
+  return html`<tr><th scope="row" class="path">.${name}</th><td><span class="state ${lookOf(state)}">${STREAM_WORDS[state]}</span>${
     proof === undefined ? undefined : html`<br><span class="hash">${proof}</span>`
-  }</td><td class="number">${stream?.size}</td><td class="hash">${stream?.sha256}</td></tr>
+  }</td><td class="number">${bytes}</td><td class="hash">${sha256}</td></tr>
 `;
 }
 
-function formatOutput({ group, packed }: Job, { streams }: Evidence): Markup {
+function formatOutput({ group, packed }: Job, heads: Heads): Markup {
   if (!group && !packed) return html`<p class="note">There is none.</p>`;
   const titles = [
     ['out', 'Standard output'],
     ['err', 'Standard error'],
   ] as const;
   return html`${titles.map(([name, title]) => {
-    const stream = streams[name];
+    const stream = heads[name];
     return html`<section aria-labelledby="${name}"><h3 id="${name}">${title}</h3>
 ${stream ? formatStream(title, stream) : html`<p class="note">The file is missing.</p>`}</section>
 `;
   })}`;
 }
 
-function formatRecordTable({ record, streams }: Evidence): Markup {
+function formatRecordTable(verdict: Verdict | undefined, { env }: Heads): Markup {
+  const record = verdict?.record;
   if (record) {
     const rows = [...RECORD_FIELDS.map((name): [string, string] => [name, record.fields[name]]), ...record.extra];
     return formatTable('The record of the run, as the client wrote it', rows);
   }
-  return streams.env ? formatStream('The record as it is', streams.env) : html`<p class="note">There is none.</p>`;
+  if (!env) return html`<p class="note">There is none.</p>`;
+  return formatStream('The record as it is', { head: env.head.subarray(0, MAX_TEXT_BYTES), size: env.size });
 }
 
 function formatLog({ get, put }: Job): Markup {

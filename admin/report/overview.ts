@@ -2,7 +2,6 @@
 import type { Job } from '../job.ts';
 import { formatBytes } from '../output.ts';
 import { type Bar, formatChart, formatMeter } from './charts.ts';
-import type { Custody } from './custody.ts';
 import { html, type Markup } from './html.ts';
 import type { Page } from './page.ts';
 import { type Actor, isFailure, type Period, type Summary } from './summary.ts';
@@ -30,6 +29,14 @@ export interface Scope {
   clock: string;
 }
 
+/** The custody records as a whole. */
+export interface Custody {
+  files: number;
+  records: number;
+  /** Records and lines that are not as they were written. */
+  faults: number;
+}
+
 /** All that the overview tells of. */
 export interface Overview {
   summary: Summary;
@@ -37,9 +44,11 @@ export interface Overview {
   custody: Custody;
   /** Jobs of which the files are not what was received, or not what the client sent. */
   unverified: readonly Job[];
+  /** How many jobs have a stream that nobody read. */
+  unchecked: number;
 }
 
-export function overviewPage({ summary, scope, custody, unverified }: Overview, book: Book): Page {
+export function overviewPage({ summary, scope, custody, unverified, unchecked }: Overview, book: Book): Page {
   const failures = summary.jobs.filter(isFailure).slice(0, MAX_OVERVIEW_ROWS);
   const silent = findSilent(summary, scope, book.now);
   return {
@@ -52,6 +61,7 @@ ${formatTiles([
   ['clients ever', summary.clients.size],
   ['clients silent', silent.length, silent.length > 0 ? 'warn' : undefined],
   ['do not verify', unverified.length, unverified.length > 0 ? 'bad' : undefined],
+  ...(unchecked > 0 ? [['not checked', unchecked, 'warn'] satisfies Tile] : []),
 ])}
 <h2>At a glance</h2>
 <div class="charts">${formatCharts(summary)}${formatSilent(silent, scope, book)}</div>

@@ -1,20 +1,23 @@
 // Writes the pages of a report into an empty folder, one after the other: of the jobs only what tables show is kept, of their output nothing.
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import type { Group } from 'webjob-locker';
+import { encodeField } from 'webjob-protocol';
+import type { Evidence } from '../../evidence/evidence.ts';
+import { readRunRecord } from '../../evidence/upload.ts';
+import { STREAM_WORDS, type Verdict } from '../../evidence/verdict.ts';
 import { Failure } from '../failure.ts';
 import { openStreams, type Stored } from '../history/streams.ts';
 import type { Job } from '../job.ts';
 import { warn } from '../output.ts';
 import type { Site } from '../site.ts';
-import { type Custody, readCustody } from './custody.ts';
-import { type Evidence, readEvidence } from './evidence.ts';
-import { type Case, jobPage } from './jobpage.ts';
+import { type Heads, readHeads } from './heads.ts';
+import { type Case, jobPage, judgeCase } from './jobpage.ts';
 import { clientPath, commandPath, jobPath } from './links.ts';
-import { actorPage, actorsPage, jobsPage, overviewPage, type Scope } from './overview.ts';
+import { actorPage, actorsPage, type Custody, jobsPage, overviewPage, type Scope } from './overview.ts';
 import { type Frame, formatPage, type Page } from './page.ts';
 import type { Actor, Summary } from './summary.ts';
 import type { Book } from './tables.ts';
-import { judgeJob } from './verdict.ts';
 
 /** Clients, and commands, with a page of their own: whoever has more finds them with `webjobctl jobs`. */
 const MAX_ACTORS = 5000;
@@ -25,6 +28,7 @@ export interface ReportPlan {
   frame: Frame;
   now: Date;
   site: Site;
+  evidence: Evidence;
   /** Called after every page. */
   advance(): void;
 }
@@ -56,25 +60,69 @@ export async function writeReport(folder: string, plan: ReportPlan): Promise<num
   const byCommand = groupBy(summary.jobs, ({ command }) => command);
   for (const actor of commands)
     write(commandPath(actor.name), actorPage('command', actor, byCommand.get(actor.name) ?? [], book));
-  const custody = readCustody(plan.site, new Set(summary.jobs.flatMap((job) => uploadName(job) ?? [])));
-  const streamsOf = await openStreams(plan.site, summary.jobs);
-  const unverified: Job[] = [];
-  for (const job of summary.jobs) {
-    const shown = await openCase(job, streamsOf, custody);
-    if (shown.verdict.look === 'bad') unverified.push(job);
-    write(jobPath(job), jobPage(shown, book));
+  const judged = { unverified: [] as Job[], unchecked: 0 };
+  for await (const shown of openCases(plan)) {
+    const verdict = judgeCase(shown);
+    if (verdict?.look === 'bad') judged.unverified.push(shown.job);
+    if (verdict?.words === STREAM_WORDS.unread) judged.unchecked++;
+    write(jobPath(shown.job), jobPage(shown, book));
   }
-  write('index.html', overviewPage({ summary, scope, custody, unverified }, book));
+  const custody = describeRecords(plan.evidence);
+  write('index.html', overviewPage({ summary, scope, custody, ...judged }, book));
   return pages;
 }
 
-function groupBy(jobs: readonly Job[], nameOf: (job: Job) => string | undefined): Map<string | undefined, Job[]> {
-  const groups = new Map<string | undefined, Job[]>();
+function describeRecords({ records }: Evidence): Custody {
+  return { files: records.books.length, records: records.count, faults: records.findFaults().length };
+}
+
+/** One job after the other: of their streams no more than one is read at a time. */
+async function* openCases({ summary: { jobs }, site, evidence }: ReportPlan): AsyncGenerator<Case> {
+  const streamsOf = await openStreams(site, jobs);
+  const judgePacked = makePackJudge(jobs, evidence);
+  const missing = groupBy([...evidence.missing()], ({ jobId }) => encodeField(jobId));
+  const judgeGroup = ({ name }: Group): Verdict => evidence.judge(name, { contents: true, digests: true });
   for (const job of jobs) {
-    const name = nameOf(job);
+    const { group, packed, uploads, jobId } = job;
+    const heads = await tryHeads(job, streamsOf);
+    const verdict = group ? judgeGroup(group) : packed && withRecord(judgePacked(packed.pack, packed.name), heads);
+    const earlier = uploads.filter(({ name }) => name !== group?.name);
+    yield {
+      ...{ job, heads, verdict, deposit: evidence.records.find(uploadName(job) ?? '') },
+      earlier: earlier.map((other) => ({ name: other.name, verdict: judgeGroup(other) })),
+      missing: (jobId === undefined ? [] : (missing.get(jobId) ?? [])).map(({ name }) => name),
+    };
+  }
+}
+
+/** Packs are read once each, whatever the order of the jobs. */
+function makePackJudge(jobs: readonly Job[], evidence: Evidence): (pack: string, name: string) => Verdict {
+  const wanted = new Map<string, Set<string>>();
+  for (const { packed } of jobs)
+    if (packed) wanted.set(packed.pack, (wanted.get(packed.pack) ?? new Set()).add(packed.name));
+  const judges = new Map<string, (name: string) => Verdict>();
+  return (pack, name) => {
+    const known = judges.get(pack) ?? evidence.judgePack(pack, wanted.get(pack) ?? new Set());
+    judges.set(pack, known);
+    return known(name);
+  };
+}
+
+/** The run record of an upload in a pack is read with the beginning of its streams. */
+function withRecord(verdict: Verdict, { env }: Heads): Verdict {
+  return env ? { ...verdict, ...readRunRecord(env.head.toString('latin1'), env.size) } : verdict;
+}
+
+function groupBy<Type>(
+  all: readonly Type[],
+  nameOf: (one: Type) => string | undefined,
+): Map<string | undefined, Type[]> {
+  const groups = new Map<string | undefined, Type[]>();
+  for (const one of all) {
+    const name = nameOf(one);
     const group = groups.get(name);
-    if (group) group.push(job);
-    else groups.set(name, [job]);
+    if (group) group.push(one);
+    else groups.set(name, [one]);
   }
   return groups;
 }
@@ -84,20 +132,14 @@ function uploadName({ group, packed }: Job): string | undefined {
   return (group ?? packed)?.name;
 }
 
-async function openCase(job: Job, streamsOf: (job: Job) => Stored, custody: Custody): Promise<Case> {
-  const deposit = custody.deposits.get(uploadName(job) ?? '');
-  const evidence = await tryEvidence(job, streamsOf);
-  return { job, evidence, deposit, verdict: judgeJob(job, evidence, deposit) };
-}
-
-async function tryEvidence(job: Job, streamsOf: (job: Job) => Stored): Promise<Evidence> {
+async function tryHeads(job: Job, streamsOf: (job: Job) => Stored): Promise<Heads> {
   try {
-    return await readEvidence(streamsOf(job));
+    return await readHeads(streamsOf(job));
   } catch (error) {
     const { code, message } = error as NodeJS.ErrnoException;
     if (code === undefined && !(error instanceof Failure)) throw error;
     warn(`${uploadName(job)}: ${message}`);
-    return { streams: {}, record: undefined, recordProblem: code ?? message };
+    return {};
   }
 }
 

@@ -142,8 +142,8 @@ function parseFacts(text: string): Record<string, unknown> | undefined {
   }
 }
 
-/** Every line from an offset on, without its newline. Of one that is longer than any record only the end is kept. */
-function* readLines(fd: number, start: number): Generator<{ text: string; from: number; to: number }> {
+/** Every line of an open file from an offset on, a character a byte, without its newline. Of one over a MiB only the end is kept. */
+export function* readLines(fd: number, start: number): Generator<{ text: string; from: number; to: number }> {
   const left = fstatSync(fd).size - start;
   if (left <= 0) return;
   const block = Buffer.allocUnsafe(Math.min(BLOCK_BYTES, left));

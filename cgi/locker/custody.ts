@@ -35,6 +35,11 @@ export function custodyPath(logfilesDirectory: string, serverId: string): string
   return join(logfilesDirectory, `nph-webjob-custody.${serverId}.jsonl`);
 }
 
+/** Whose custody record a file in LogfilesDirectory is, by its name; undefined for any other file. */
+export function custodyOwner(file: string): string | undefined {
+  return /^nph-webjob-custody\.([A-Za-z0-9_.-]{1,64})\.jsonl$/.exec(file)?.[1];
+}
+
 /** The line of a record, without its newline. */
 export function formatCustody(covers: CustodyRecord['covers'], prev: string, facts: CustodyFacts): string {
   const line = escapeAscii(JSON.stringify({ covers, prev, ...facts })).slice(0, -1);

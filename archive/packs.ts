@@ -2,10 +2,14 @@
 // the archive gets its name before it.
 import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
-import type { ServerSettings } from '../../cgi/controls.ts';
-import { Failure } from '../failure.ts';
+import { Failure } from '../cli/failure.ts';
 import type { Unpacked } from './archive.ts';
 import { type ManifestEnd, type PackedExtension, type PackedGroup, readManifest } from './manifest.ts';
+
+/** Where a site keeps what is below it. */
+export interface Base {
+  baseDirectory: string;
+}
 
 export interface Pack {
   /** `2026-10-01`, or `2026-10-01.2` for what was packed of that day later. */
@@ -17,31 +21,31 @@ export interface Pack {
 
 const MANIFEST = /^((\d{4}-\d\d-\d\d)(?:\.[1-9]\d{0,5})?)\.jsonl$/;
 
-export function packsFolder(settings: ServerSettings): string {
-  return join(settings.baseDirectory, 'packed');
+export function packsFolder(base: Base): string {
+  return join(base.baseDirectory, 'packed');
 }
 
-export function packAt(settings: ServerSettings, name: string): Pack {
-  const base = join(packsFolder(settings), name);
-  return { name, day: name.slice(0, 10), archive: `${base}.tar.gz`, manifest: `${base}.jsonl` };
+export function packAt(base: Base, name: string): Pack {
+  const path = join(packsFolder(base), name);
+  return { name, day: name.slice(0, 10), archive: `${path}.tar.gz`, manifest: `${path}.jsonl` };
 }
 
 /** The packs of a site, the oldest day first. */
-export function listPacks(settings: ServerSettings): Pack[] {
-  return listFiles(settings)
+export function listPacks(base: Base): Pack[] {
+  return listFiles(base)
     .flatMap((file) => MANIFEST.exec(file)?.[1] ?? [])
-    .map((name) => packAt(settings, name))
+    .map((name) => packAt(base, name))
     .sort((a, b) => (a.day < b.day ? -1 : Number(a.day > b.day)) || partOf(a) - partOf(b));
 }
 
 /** Everything in the folder of packs; nothing when there is no such folder. */
-export function listFiles(settings: ServerSettings): string[] {
+export function listFiles(base: Base): string[] {
   try {
-    return readdirSync(packsFolder(settings));
+    return readdirSync(packsFolder(base));
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
     if (code === 'ENOENT') return [];
-    throw new Failure('failed', `${packsFolder(settings)}: ${code}`, undefined, { cause: error });
+    throw new Failure('failed', `${packsFolder(base)}: ${code}`, undefined, { cause: error });
   }
 }
 
@@ -50,9 +54,9 @@ function partOf({ name }: Pack): number {
 }
 
 /** A pack of a day whose name is not taken yet. */
-export function nextPack(settings: ServerSettings, day: string): Pack {
+export function nextPack(base: Base, day: string): Pack {
   for (let part = 1; ; part++) {
-    const pack = packAt(settings, part === 1 ? day : `${day}.${part}`);
+    const pack = packAt(base, part === 1 ? day : `${day}.${part}`);
     if (!existsSync(pack.archive) && !existsSync(pack.manifest)) return pack;
   }
 }

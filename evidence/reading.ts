@@ -59,7 +59,7 @@ function readOpen(fd: number, stats: Stats, { algorithms = [], maxTextBytes = 0 
     const text = stats.size <= maxTextBytes && count <= maxTextBytes ? buffer.toString('latin1', 0, count) : TOO_LONG;
     // As much as it has, and less than there was room for: that was the end.
     if (count < buffer.length && count === stats.size) return { size: count, digests: digest(count, algorithms), text };
-    return algorithms.length > 0 ? { ...digestOn(fd, count, algorithms), text } : { ...nothing, text };
+    return algorithms.length > 0 ? { ...digestOpen(fd, count, algorithms), text } : { ...nothing, text };
   } catch (error) {
     return { ...nothing, failure: codeOf(error) };
   }
@@ -71,7 +71,7 @@ function digest(count: number, algorithms: readonly string[]): ReadonlyMap<strin
 }
 
 /** Goes on to the end of a file of which the buffer holds the beginning. */
-function digestOn(fd: number, first: number, algorithms: readonly string[]): Pick<Reading, 'size' | 'digests'> {
+function digestOpen(fd: number, first: number, algorithms: readonly string[]): Pick<Reading, 'size' | 'digests'> {
   const hashes = algorithms.map((algorithm) => ({ algorithm, hash: createHash(algorithm) }));
   let size = 0;
   for (let count = first; count > 0; count = readSync(fd, buffer, 0, buffer.length, null)) {
@@ -79,6 +79,24 @@ function digestOn(fd: number, first: number, algorithms: readonly string[]): Pic
     size += count;
   }
   return { size, digests: new Map(hashes.map(({ algorithm, hash }) => [algorithm, hash.digest('hex')])) };
+}
+
+/** One file as it is when it is described. */
+export interface FileFacts {
+  bytes: number;
+  /** In lower-case hex. */
+  sha256: string;
+}
+
+/** Reads a file to its end. Throws the error of a system call; a link is none. */
+export function digestFile(path: string): FileFacts {
+  const fd = openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW);
+  try {
+    const { size, digests } = digestOpen(fd, readSync(fd, buffer, 0, buffer.length, null), ['sha256']);
+    return { bytes: size, sha256: digests.get('sha256') ?? '' };
+  } finally {
+    closeSync(fd);
+  }
 }
 
 function codeOf(error: unknown): string {

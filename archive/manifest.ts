@@ -2,13 +2,22 @@
 // the SHA-256 of each of its files, and a last one that counts them and holds the SHA-256 of the archive. Without the last it is cut off.
 import { createReadStream } from 'node:fs';
 import split2 from 'split2';
-import { Failure } from '../failure.ts';
-import type { Ending } from '../history/ending.ts';
+import { Failure } from '../cli/failure.ts';
 
 /** The files of a group in the order in which they lie in a pack: what is looked at most comes first, and `.rdy` last. */
 export const PACKED_EXTENSIONS = ['env', 'err', 'out', 'rdy'] as const;
 
 export type PackedExtension = (typeof PACKED_EXTENSIONS)[number];
+
+/** How a run ended. */
+export interface Ending {
+  /** True when the program ran and exited with 0, and nothing else went wrong. */
+  isGood: boolean;
+  exitCode: number | undefined;
+  signal: number | undefined;
+  /** Seconds by which the client's clock was ahead of the server's, where more than a minute. */
+  clockSkew: number | undefined;
+}
 
 export interface PackedFile {
   bytes: number;

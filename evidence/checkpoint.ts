@@ -1,13 +1,11 @@
 // Checkpoints: how long a custody record was at a moment and the SHA-256 of all of it, signed, one line of JSON each. Kept elsewhere, a line
 // tells whether anything before that moment was changed or taken away since (docs/protocol.md, section 8).
 import { createPrivateKey, createPublicKey, type KeyObject, sign, verify } from 'node:crypto';
-import { closeSync, fstatSync, openSync, readFileSync, statSync } from 'node:fs';
+import { closeSync, fstatSync, openSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { digestRange } from 'webjob-locker';
-import { Failure } from '../failure.ts';
-import { errorCode } from '../files.ts';
-import { warn } from '../output.ts';
-import type { Finding } from '../verify/finding.ts';
+import { Failure } from '../cli/failure.ts';
+import type { Finding } from './finding.ts';
 
 export interface Checkpoint {
   /** The name of the custody record in LogfilesDirectory. */
@@ -35,20 +33,28 @@ function parseCheckpoint(line: string, key: KeyObject): Checkpoint | undefined {
   return isSigned ? JSON.parse(`${text}}`) : undefined;
 }
 
-/** Holds what is in LogfilesDirectory against every checkpoint of a file. Throws Failure for a file that cannot be read or holds none. */
-export function* compareCheckpoints(path: string, key: KeyObject, logfilesDirectory: string): Generator<Finding> {
+/**
+ * Holds the custody records in some folders of logs against every checkpoint of a file. A checkpoint does not say of which folder it is: one
+ * of them must hold what it tells. Throws Failure for a file that cannot be read or holds none.
+ */
+export function* compareCheckpoints(path: string, key: KeyObject, folders: readonly string[]): Generator<Finding> {
   const lines = readText(path)
     .split('\n')
     .filter((line) => line !== '');
   if (lines.length === 0) throw new Failure('failed', `${path} holds no checkpoint`);
   for (const [index, line] of lines.entries()) {
     const checkpoint = parseCheckpoint(line, key);
-    if (checkpoint) yield* compare(checkpoint, logfilesDirectory);
+    if (checkpoint) yield* compareAny(checkpoint, folders);
     else {
       const detail = `line ${index + 1} is no checkpoint that this key has signed`;
       yield { kind: 'checkpoint-invalid', place: path, detail };
     }
   }
+}
+
+function compareAny(checkpoint: Checkpoint, folders: readonly string[]): Finding[] {
+  const found = [...new Set(folders)].map((folder) => [...compare(checkpoint, folder)]);
+  return found.some((findings) => findings.length === 0) ? [] : found.flat().slice(0, 1);
 }
 
 function* compare({ file, size, head, time }: Checkpoint, logfilesDirectory: string): Generator<Finding> {
@@ -69,7 +75,7 @@ function digestStart(path: string, size: number): { size: number; head: string }
     fd = openSync(path, 'r');
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return { size: 0, head: '' };
-    throw new Failure('failed', `${path}: ${errorCode(error)}`);
+    throw new Failure('failed', `${path}: ${(error as NodeJS.ErrnoException).code}`);
   }
   try {
     return { size: fstatSync(fd).size, head: digestRange(fd, 0, size) };
@@ -80,9 +86,7 @@ function digestStart(path: string, size: number): { size: number; head: string }
 
 /** An Ed25519 key in PEM. Throws Failure. */
 export function readSigningKey(path: string): KeyObject {
-  const key = readKey(path, createPrivateKey, 'private');
-  if (statSync(path).mode & 0o044) warn(`${path} may be read by others than its owner`);
-  return key;
+  return readKey(path, createPrivateKey, 'private');
 }
 
 export function readCheckingKey(path: string): KeyObject {
@@ -106,6 +110,6 @@ function readText(path: string): string {
   try {
     return readFileSync(path, 'utf8');
   } catch (error) {
-    throw new Failure('failed', `${path}: ${errorCode(error)}`);
+    throw new Failure('failed', `${path}: ${(error as NodeJS.ErrnoException).code}`);
   }
 }

@@ -1,14 +1,14 @@
 // webjobctl custody checkpoint: what is to be kept elsewhere of the custody records.
-import { closeSync, openSync } from 'node:fs';
+import { closeSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { Command } from 'commander';
 import { Chain, digestRange } from 'webjob-locker';
-import { EXIT_CODES, Failure } from '../failure.ts';
-import { errorCode } from '../files.ts';
-import { printLine, warn } from '../output.ts';
-import { openSite } from '../site.ts';
-import { listCustodyFiles } from '../verify/records.ts';
-import { formatCheckpoint, readSigningKey } from './checkpoint.ts';
+import { formatCheckpoint, readSigningKey } from '../evidence/checkpoint.ts';
+import { listCustodyFiles, openCustodyFile } from '../evidence/records.ts';
+import { EXIT_CODES, Failure } from './failure.ts';
+import { errorCode } from './files.ts';
+import { printLine, warn } from './output.ts';
+import { openSite } from './site.ts';
 
 export function custodyCommand(): Command {
   return new Command('custody')
@@ -52,11 +52,13 @@ Exit codes:
 
 function run(command: Command): void {
   const { logfilesDirectory } = openSite(command).settings;
-  const key = readSigningKey(command.opts<{ key: string }>().key);
+  const path = command.opts<{ key: string }>().key;
+  const key = readSigningKey(path);
+  if (statSync(path).mode & 0o044) warn(`${path} may be read by others than its owner`);
   try {
     const files = listCustodyFiles(logfilesDirectory);
     if (files.length === 0) throw new Failure('failed', `there is no custody record in ${logfilesDirectory}`);
-    for (const file of files) {
+    for (const { file } of files) {
       const { size, head, isSound } = measure(join(logfilesDirectory, file));
       printLine(formatCheckpoint({ file, size, head, time: new Date().toISOString() }, key));
       if (isSound) continue;
@@ -71,7 +73,7 @@ function run(command: Command): void {
 
 /** Up to the end of the last record: what is behind it may be one that is being written. */
 function measure(path: string): { size: number; head: string; isSound: boolean } {
-  const fd = openSync(path, 'r');
+  const fd = openCustodyFile(path);
   try {
     const chain = new Chain(fd);
     let isSound = true;

@@ -1,15 +1,15 @@
 // webjobctl verify: whether what is kept is what was deposited.
 import { Command, InvalidArgumentError } from 'commander';
 import { walkLocker } from 'webjob-locker';
-import type { ServerSettings } from '../../cgi/controls.ts';
-import { compareCheckpoints, readCheckingKey } from '../custody/checkpoint.ts';
-import { parseInstant } from '../durations.ts';
-import { EXIT_CODES, Failure } from '../failure.ts';
-import { formatBytes, printJson, printLine, safeLine, say, startProgress } from '../output.ts';
-import { packsFolder } from '../packs/packs.ts';
-import { globalOptions, openSite } from '../site.ts';
-import type { Finding } from './finding.ts';
-import { type Scope, type Summary, verifySite } from './locker.ts';
+import { compareCheckpoints, readCheckingKey } from '../evidence/checkpoint.ts';
+import type { EvidenceSite } from '../evidence/evidence.ts';
+import type { Finding } from '../evidence/finding.ts';
+import { type Summary, verifySite } from '../evidence/verify.ts';
+import { parseInstant } from './durations.ts';
+import { joinSites } from './evidence-site.ts';
+import { EXIT_CODES, Failure } from './failure.ts';
+import { formatBytes, printJson, printLine, safeLine, say, startProgress } from './output.ts';
+import { globalOptions, openSites } from './site.ts';
 
 interface Options {
   since?: Date;
@@ -64,7 +64,7 @@ function parsePercent(text: string): number {
 }
 
 function run(command: Command): void {
-  const { settings } = openSite(command);
+  const sites = joinSites(openSites(command));
   const options = command.opts<Options>();
   if ((options.checkpoint === undefined) !== (options.key === undefined))
     throw new Failure('usage', '--checkpoint and --key belong together');
@@ -76,30 +76,36 @@ function run(command: Command): void {
   };
   if (options.checkpoint !== undefined && options.key !== undefined) {
     const key = readCheckingKey(options.key);
-    for (const finding of compareCheckpoints(options.checkpoint, key, settings.logfilesDirectory)) report(finding);
+    const folders = sites.flatMap(({ servers }) => servers.map(({ logfilesDirectory }) => logfilesDirectory));
+    for (const finding of compareCheckpoints(options.checkpoint, key, folders)) report(finding);
   }
   const startedAt = performance.now();
-  const summary = verify(settings, options, report);
+  const summary = addUp(sites.map((site) => verify(site, options, report)));
   const seconds = (performance.now() - startedAt) / 1000;
   if (isJson) printJson({ kind: 'summary', ...summary, seconds });
   else describe(summary, seconds);
 }
 
-function verify(settings: ServerSettings, options: Options, report: (finding: Finding) => void): Summary {
-  const { incomingDirectory, logfilesDirectory, serverId, enableCustody } = settings;
+function addUp(summaries: readonly Summary[]): Summary {
+  const sum = (name: keyof Summary): number => summaries.reduce((total, summary) => total + summary[name], 0);
+  const [groups, bytes, findings] = [sum('groups'), sum('bytes'), sum('findings')];
+  return { groups, bytes, findings, inProgress: sum('inProgress'), older: sum('older') };
+}
+
+function verify(site: EvidenceSite, options: Options, report: (finding: Finding) => void): Summary {
   const { since, sample: fraction, seed, custody } = options;
   const isWatched = process.stderr.isTTY === true;
   try {
     const isWhole = since === undefined && fraction === undefined;
-    const progress = startProgress('groups', isWatched && isWhole ? countGroups(incomingDirectory) : undefined);
-    const scope: Scope = {
-      ...{ incomingDirectory, logfilesDirectory, since, contents: custody !== true },
-      packsFolder: packsFolder(settings),
-      serverId: enableCustody ? serverId : undefined,
+    const total = isWatched && isWhole ? countGroups(site.incomingDirectory) : undefined;
+    const progress = startProgress('groups', total);
+    const findings = verifySite({
+      ...site,
+      since,
+      contents: custody !== true,
       sample: fraction === undefined ? undefined : { fraction, seed },
       advance: () => progress.advance(),
-    };
-    const findings = verifySite(scope);
+    });
     let step = findings.next();
     for (; !step.done; step = findings.next()) {
       progress.end();

@@ -2,18 +2,22 @@
 // server has, so that none depends on who made the file of another.
 import { closeSync, constants, openSync } from 'node:fs';
 import { userInfo } from 'node:os';
-import { appendCustody, Chain, custodyPath } from 'webjob-locker';
-import type { ServerSettings } from '../../cgi/controls.ts';
-import type { GroupFacts } from './removal.ts';
+import { appendCustody, Chain, custodyPath, type Extension } from 'webjob-locker';
+import type { FileFacts } from './reading.ts';
 
 /** Its name among the servers. */
 export const WRITER = 'webjobctl';
+
+/** Where a site has its custody records. */
+export interface Logs {
+  logfilesDirectory: string;
+}
 
 /** What a record of `prune` or `unpack` says of each group. */
 export interface RemovedGroup {
   name: string;
   jobId: string | undefined;
-  files: GroupFacts;
+  files: Partial<Record<Extension, FileFacts>>;
 }
 
 /** A pack as records name it. */
@@ -38,20 +42,20 @@ export type KeepEvent =
 export const BATCH = 100;
 
 /** Appends a record, on disk when it returns. */
-export function recordEvent(settings: ServerSettings, event: KeepEvent): void {
-  const path = custodyPath(settings.logfilesDirectory, WRITER);
+export function recordEvent({ logfilesDirectory }: Logs, event: KeepEvent): void {
+  const path = custodyPath(logfilesDirectory, WRITER);
   appendCustody(path, { time: new Date().toISOString(), by: operatorName(), ...event }, true);
 }
 
 /** The records of one kind, the oldest first; what is no whole record is passed over. None when there is no file yet. */
 export function* readEvents<Name extends KeepEvent['event']>(
-  settings: ServerSettings,
+  { logfilesDirectory }: Logs,
   name: Name,
 ): Generator<Extract<KeepEvent, { event: Name }>> {
   let fd: number;
   try {
     const flags = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
-    fd = openSync(custodyPath(settings.logfilesDirectory, WRITER), flags);
+    fd = openSync(custodyPath(logfilesDirectory, WRITER), flags);
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return;
     throw error;

@@ -6,7 +6,7 @@ import { type FileHandle, open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { createGunzip, createGzip } from 'node:zlib';
-import { Failure } from '../failure.ts';
+import { Failure } from '../cli/failure.ts';
 import { PACKED_EXTENSIONS, type PackedExtension, type PackedFile, type PackedGroup } from './manifest.ts';
 import { formatTarHead, paddingOf, TAR_END } from './tar.ts';
 

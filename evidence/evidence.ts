@@ -1,0 +1,96 @@
+// What can be said of the uploads of a site, by whoever asks: verify, report, show. The one verdict.
+import { realpathSync, statSync } from 'node:fs';
+import { findGroup, statGroupFile } from 'webjob-locker';
+import type { Share } from './names.ts';
+import { judgePack } from './packs.ts';
+import { CustodyRecords, type Deposit } from './records.ts';
+import { type Care, checkUpload, type Owners, type UploadReport } from './upload.ts';
+import type { Verdict } from './verdict.ts';
+
+/** A locker, and the servers that store into it. */
+export interface EvidenceSite {
+  incomingDirectory: string;
+  servers: readonly EvidenceServer[];
+  /** Where packs are; undefined: they are not looked at. */
+  packsFolder?: string | undefined;
+}
+
+export interface EvidenceServer {
+  logfilesDirectory: string;
+  /** It must have a custody record of this name; undefined with EnableCustody=N. */
+  serverId?: string | undefined;
+}
+
+/** What an upload in the locker turned out to be. */
+export interface Judged extends UploadReport {
+  /** Older than the custody record: nothing but the run record vouches for it. */
+  isOlder: boolean;
+}
+
+/** How often an upload that changes under our eyes is looked at. */
+const LOOKS = 5;
+
+/** Keeps the custody records open, until close. */
+export class Evidence {
+  readonly site: EvidenceSite;
+  readonly records: CustodyRecords;
+  readonly owners: Owners;
+
+  /** Reads the custody records. Throws the error of a system call for the locker and the logs themselves. */
+  constructor(site: EvidenceSite, share?: Share) {
+    this.site = site;
+    this.owners = new Set([0, statSync(site.incomingDirectory).uid]);
+    this.records = new CustodyRecords(folders(site), share);
+    this.records.refresh();
+  }
+
+  /** An upload as it stands in the locker. What looks wrong is looked at again before it counts, because the server goes on meanwhile. */
+  judge(name: string, care: Care): Judged {
+    let judged = this.#look(name, care);
+    for (let look = 1; judged.findings.length > 0 && look < LOOKS; look++) {
+      const before = JSON.stringify(judged.findings);
+      this.records.refresh();
+      judged = this.#look(name, care);
+      if (JSON.stringify(judged.findings) === before) break;
+    }
+    return judged;
+  }
+
+  #look(name: string, care: Care): Judged {
+    const deposit = this.records.find(name);
+    const report = checkUpload(this.site.incomingDirectory, name, deposit, this.owners, care);
+    const { announcedAt, findings } = report;
+    const isUnrecorded = announcedAt !== undefined && deposit === undefined;
+    const isDue = announcedAt !== undefined && this.records.covers(announcedAt);
+    if (isUnrecorded && isDue)
+      findings.push({ kind: 'unrecorded', place: name, detail: 'the custody record does not have it' });
+    return { ...report, isOlder: isUnrecorded && !isDue };
+  }
+
+  /** Some uploads of one pack. */
+  judgePack(pack: string, names: ReadonlySet<string>): (name: string) => Verdict {
+    return judgePack(this.site.packsFolder ?? '', pack, names, this.records);
+  }
+
+  /** The uploads that the custody record has, that nobody pruned or packed, and that are not there. */
+  *missing(): Generator<Deposit> {
+    const { incomingDirectory: locker } = this.site;
+    const absent: string[] = [];
+    for (const { name } of this.records.unseen()) if (!statGroupFile(locker, name, 'rdy')) absent.push(name);
+    // What was pruned or packed while we looked.
+    if (absent.length > 0) this.records.refresh();
+    for (const name of absent) {
+      const deposit = this.records.find(name);
+      if (deposit && this.records.isExpected(name) && !findGroup(locker, name)) yield deposit;
+    }
+  }
+
+  close(): void {
+    this.records.close();
+  }
+}
+
+/** The folders of logs, each once. */
+function folders({ servers }: EvidenceSite): string[] {
+  return [...new Set(servers.map(({ logfilesDirectory }) => realpathSync(logfilesDirectory)))];
+}

@@ -1,0 +1,175 @@
+// The packs of a site: each against what webjobctl put on record when it made it, and the uploads in it against what was deposited.
+import { closeSync, existsSync, lstatSync, readdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { readLines, STREAMS, type StreamName } from 'webjob-locker';
+import { type PackedGroup, parsePackedGroup } from '../archive/manifest.ts';
+import type { Finding } from './finding.ts';
+import { isInShare, type Share } from './names.ts';
+import { type Reading, readFile, statFile } from './reading.ts';
+import { type CustodyRecords, openCustodyFile, type RecordedPack } from './records.ts';
+import { compareDeposit, emptyReport } from './upload.ts';
+import type { Verdict } from './verdict.ts';
+
+export interface PackScope {
+  /** Where packs are. */
+  folder: string;
+  /** Read the archives; else only their sizes, and the manifests. */
+  contents: boolean;
+  /** Whether a pack, or an upload in one, is meant that was put on record at an instant, or was changed at it. */
+  isMeant(name: string, at: number): boolean;
+  /** Told of what was read. */
+  count(bytes: number): void;
+  /** Of all names, only these; files are looked at with the first share alone. */
+  share: Share;
+}
+
+const PACK_FILE = /^(\d{4}-\d\d-\d\d(?:\.\d+)?)\.jsonl$/;
+/** One that is younger may be put on record in this moment: so long we wait for it. */
+const MAKING_MS = 60_000;
+const WAIT_MS = 3000;
+const LOOK_MS = 100;
+
+/** Every pack that ought to be there, and what is there besides. */
+export function* checkPacks(scope: PackScope, records: CustodyRecords): Generator<Finding> {
+  for (const pack of records.packs()) {
+    const findings = [...checkPack(scope, records, pack)];
+    if (findings.length === 0) continue;
+    records.refresh();
+    // Else it was removed or unpacked while we looked.
+    if (records.packs().some(({ archiveSha256 }) => archiveSha256 === pack.archiveSha256)) yield* findings;
+  }
+  if (scope.share.index > 0) return;
+  for (const file of existsSync(scope.folder) ? readdirSync(scope.folder).sort() : []) {
+    const [, name] = PACK_FILE.exec(file) ?? [];
+    if (name === undefined || findRecorded(records, name)) continue;
+    const changedAt = lstatSync(join(scope.folder, file), { throwIfNoEntry: false })?.ctimeMs;
+    if (changedAt === undefined || !scope.isMeant(name, changedAt)) continue;
+    const patience = Date.now() - changedAt < MAKING_MS ? WAIT_MS : 0;
+    if (!waitForRecord(records, name, patience) && existsSync(join(scope.folder, file))) yield unrecordedPack(name);
+  }
+}
+
+function unrecordedPack(name: string): Finding {
+  return { kind: 'unrecorded', place: placeOf(`${name}.jsonl`), detail: 'a pack that webjobctl did not put on record' };
+}
+
+function findRecorded(records: CustodyRecords, name: string): RecordedPack | undefined {
+  return records.packs().find((pack) => pack.name === name);
+}
+
+function waitForRecord(records: CustodyRecords, name: string, patience: number): boolean {
+  const never = new Int32Array(new SharedArrayBuffer(4));
+  for (let waited = 0; ; waited += LOOK_MS) {
+    records.refresh();
+    if (findRecorded(records, name) || waited >= patience) return findRecorded(records, name) !== undefined;
+    Atomics.wait(never, 0, 0, LOOK_MS);
+  }
+}
+
+function* checkPack(scope: PackScope, records: CustodyRecords, pack: RecordedPack): Generator<Finding> {
+  const findings = [...checkPackFiles(scope, pack)];
+  if (scope.share.index === 0) yield* findings;
+  if (findings.length > 0 || !scope.isMeant(pack.name, pack.time.getTime())) return;
+  for (const packed of readPackedGroups(join(scope.folder, `${pack.name}.jsonl`)))
+    if (isInShare(packed.name, scope.share)) yield* judgePacked(pack, packed, records, scope.contents).findings;
+}
+
+/** Archive and manifest as files. */
+function* checkPackFiles(scope: PackScope, pack: RecordedPack): Generator<Finding> {
+  const { archiveBytes, archiveSha256, manifestSha256 } = pack;
+  const contents = scope.contents && scope.share.index === 0;
+  const parts = [
+    { file: `${pack.name}.jsonl`, sha256: manifestSha256, bytes: undefined, isRead: true },
+    { file: `${pack.name}.tar.gz`, sha256: archiveSha256, bytes: archiveBytes, isRead: contents },
+  ];
+  for (const { file, sha256, bytes, isRead } of parts) {
+    const path = join(scope.folder, file);
+    const found = statFile(path);
+    const at = found ? Math.max(found.stats.mtimeMs, found.stats.ctimeMs) : pack.time.getTime();
+    if (!scope.isMeant(pack.name, at)) continue;
+    const reading = isRead ? readFile(path, { algorithms: ['sha256'] }) : found;
+    if (reading && isRead) scope.count(reading.size);
+    const finding = judgeFile(reading, bytes, isRead ? sha256 : undefined);
+    if (finding) yield { place: placeOf(file), ...finding };
+  }
+}
+
+/** As it is told: below BaseDirectory. */
+function placeOf(file: string): string {
+  return `packed/${file}`;
+}
+
+function judgeFile(
+  reading: Reading | undefined,
+  bytes: number | undefined,
+  sha256: string | undefined,
+): Omit<Finding, 'place'> | undefined {
+  if (!reading) return { kind: 'pack-missing', detail: 'webjobctl made it, and it is not there' };
+  if (reading.failure) return { kind: 'unreadable', detail: reading.failure };
+  if (bytes !== undefined && reading.size !== bytes)
+    return { kind: 'pack-changed', detail: `${reading.size} bytes, ${bytes} when it was made` };
+  if (sha256 !== undefined && reading.digests.get('sha256') !== sha256)
+    return { kind: 'pack-changed', detail: 'not the SHA-256 of the custody record' };
+  return undefined;
+}
+
+/** An upload in a pack whose files are the ones on record. What was changed in the locker before, its manifest has as it was packed. */
+function judgePacked(pack: RecordedPack, packed: PackedGroup, records: CustodyRecords, isRead: boolean): Verdict {
+  const { name, files } = packed;
+  const verdict = { ...emptyReport(), isAnnounced: true };
+  const deposit = records.find(name);
+  // One that came later has nothing to do with it.
+  const received = deposit && deposit.time <= pack.time ? deposit : undefined;
+  for (const stream of STREAMS) {
+    const difference = received && compareDeposit(received, stream, files[stream]);
+    if (difference) {
+      const [kind, detail] = difference;
+      verdict.findings.push({ kind, place: `${placeOf(pack.name)}: ${name}.${stream}`, detail });
+    }
+    const state = !isRead ? 'unread' : received ? 'received' : 'unproven';
+    const proof = difference && `SHA-256 was ${received?.sha256[stream]}`;
+    verdict.streams[stream] = { state: difference ? 'changed' : state, ...files[stream], proof };
+  }
+  return verdict;
+}
+
+/** The uploads of a manifest. Throws the error of the system call, and SyntaxError for one that is damaged. */
+function* readPackedGroups(path: string): Generator<PackedGroup> {
+  const fd = openCustodyFile(path);
+  try {
+    for (const { text, from } of readLines(fd, 0)) {
+      const group = from === 0 ? undefined : parsePackedGroup(Buffer.from(text, 'latin1').toString());
+      if (group) yield group;
+    }
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** The verdicts on some uploads of one pack, of which archive and manifest are read once. */
+export function judgePack(
+  folder: string,
+  name: string,
+  wanted: ReadonlySet<string>,
+  records: CustodyRecords,
+): (upload: string) => Verdict {
+  const pack = findRecorded(records, name);
+  const scope: PackScope = {
+    ...{ folder, contents: true, isMeant: () => true, count: () => undefined },
+    share: { index: 0, count: 1 },
+  };
+  const findings = pack ? [...checkPackFiles(scope, pack)] : [unrecordedPack(name)];
+  const verdicts = new Map<string, Verdict>();
+  if (pack && findings.length === 0)
+    for (const packed of readPackedGroups(join(folder, `${name}.jsonl`)))
+      if (wanted.has(packed.name)) verdicts.set(packed.name, judgePacked(pack, packed, records, true));
+  return (upload) => verdicts.get(upload) ?? unread(findings);
+}
+
+/** Of an upload in a pack that is not the one on record. */
+function unread(findings: Finding[]): Verdict {
+  const streams = Object.fromEntries(
+    STREAMS.map((stream) => [stream, { state: 'unread', bytes: undefined, sha256: undefined, proof: undefined }]),
+  ) as Record<StreamName, Verdict['streams'][StreamName]>;
+  return { ...emptyReport(), streams, findings, isAnnounced: true };
+}

@@ -1,0 +1,214 @@
+// One upload of a locker against what is known of it: its files, the run record in its `.env`, and the custody record.
+import { lstatSync, type Stats } from 'node:fs';
+import { join } from 'node:path';
+import {
+  EXTENSIONS,
+  type Extension,
+  formatReady,
+  groupPaths,
+  isAbandoned,
+  parseReady,
+  STREAMS,
+  type StreamName,
+} from 'webjob-locker';
+import { parseRecord, type RunRecord } from 'webjob-protocol';
+import type { Finding, FindingKind } from './finding.ts';
+import { type Reading, readFile, statFile } from './reading.ts';
+import type { Deposit } from './records.ts';
+import type { StreamVerdict, Verdict } from './verdict.ts';
+
+/** Whose files may lie in a locker. */
+export type Owners = ReadonlySet<number>;
+
+export interface UploadReport extends Verdict {
+  findings: Finding[];
+  /** Bytes that were read. */
+  bytes: number;
+  /** When it was announced; undefined for one that is not. */
+  announcedAt: number | undefined;
+  /** Somebody is at work on it. */
+  inProgress: boolean;
+}
+
+/** How closely to look. */
+export interface Care {
+  /** Read the streams; else names, access, run record and `.rdy` alone. */
+  contents: boolean;
+  /** Take the SHA-256 of every stream, also where nothing is to be compared with it. */
+  digests?: boolean;
+}
+
+type Files = Partial<Record<Extension, Stats>>;
+
+/** The longest run record, and the longest `.rdy`, that are read as such. */
+export const MAX_ENV_BYTES = 1024 * 1024;
+const MAX_READY_BYTES = 512;
+const ALGORITHMS: ReadonlyMap<string, string> = new Map([
+  ['MD5', 'md5'],
+  ['SHA1', 'sha1'],
+  ['SHA256', 'sha256'],
+  ['SHA512', 'sha512'],
+]);
+
+/** The files of an upload as they are at this moment. */
+export function statUpload(locker: string, name: string): Files {
+  const files: Files = {};
+  for (const extension of EXTENSIONS) {
+    const found = lstatSync(join(locker, `${name}.${extension}`), { throwIfNoEntry: false });
+    if (found?.isFile()) files[extension] = found;
+  }
+  return files;
+}
+
+/** When a file of the upload was last written, or changed in any other way: that cannot be set back. */
+export function touchedAt(files: Files): number {
+  return Math.max(...Object.values(files).flatMap(({ mtimeMs, ctimeMs }) => [mtimeMs, ctimeMs]));
+}
+
+type Look = (extension: Extension, reading: Reading | undefined) => Reading | undefined;
+
+/** Looks at an upload as it stands. `deposit` is what the custody record says of it. */
+export function checkUpload(
+  locker: string,
+  name: string,
+  deposit: Deposit | undefined,
+  owners: Owners,
+  { contents, digests = false }: Care,
+): UploadReport {
+  const paths = groupPaths(join(locker, name));
+  const report = emptyReport();
+  const find = (kind: FindingKind, detail: string, extension?: Extension): void => {
+    report.findings.push({ kind, place: extension ? `${name}.${extension}` : name, detail });
+  };
+  const look: Look = (extension, reading) => {
+    if (reading) for (const [kind, detail] of findRights(reading.stats, owners)) find(kind, detail, extension);
+    if (reading?.failure) find('unreadable', reading.failure, extension);
+    return reading;
+  };
+  if (look('lck', statFile(paths.lck))) {
+    if (isAbandoned(paths)) find('lock-abandoned', 'a lock beside which nothing changed for an hour', 'lck');
+    else report.inProgress = true;
+  }
+  const ready = look('rdy', readFile(paths.rdy, { maxTextBytes: MAX_READY_BYTES }));
+  report.announcedAt = ready?.stats.mtimeMs;
+  report.isAnnounced = ready !== undefined;
+  const isRead = contents && ready !== undefined;
+  const sha256 = isRead && (deposit || digests) ? ['sha256'] : [];
+  const env = look('env', readFile(paths.env, { algorithms: sha256, maxTextBytes: MAX_ENV_BYTES }));
+  if (env && !env.failure) Object.assign(report, readRunRecord(env.text, env.size));
+  if (ready && !ready.failure)
+    for (const detail of findReady(ready.text, deposit, report.record?.fields.Jid)) find('ready-wrong', detail, 'rdy');
+  for (const stream of STREAMS) {
+    const claim = findClaim(stream, report.record);
+    const wanted = { algorithms: claim ? [...new Set([...sha256, claim.algorithm])] : sha256 };
+    const read = (path: string): Reading | undefined => (isRead ? readFile(path, wanted) : statFile(path));
+    const reading = stream === 'env' ? env : look(stream, read(paths[stream]));
+    if (!reading && ready) find('stream-missing', 'a .rdy without this stream', stream);
+    if (reading && !reading.failure && isRead) report.bytes += reading.size;
+    const [verdict, differences] = judgeStream(reading, stream, isRead, deposit, claim);
+    report.streams[stream] = verdict;
+    for (const [kind, detail] of differences) find(kind, detail, stream);
+  }
+  const isStarted = STREAMS.some((stream) => report.streams[stream].bytes !== undefined);
+  if (!ready && isStarted && !report.inProgress) find('incomplete', 'streams without .rdy');
+  return report;
+}
+
+export function emptyReport(): UploadReport {
+  const missing = (): StreamVerdict => ({ state: 'missing', bytes: undefined, sha256: undefined, proof: undefined });
+  return {
+    ...{ streams: { out: missing(), err: missing(), env: missing() }, findings: [], record: undefined },
+    ...{ recordProblem: undefined, isAnnounced: false, bytes: 0, announcedAt: undefined, inProgress: false },
+  };
+}
+
+/** What is wrong with who may change a file or folder. */
+export function findRights({ mode, uid }: Stats, owners: Owners): [FindingKind, string][] {
+  const found: [FindingKind, string][] = [];
+  if (mode & 0o022)
+    found.push(['mode', `mode ${(mode & 0o7777).toString(8).padStart(4, '0')}: others may write to it`]);
+  if (!owners.has(uid)) found.push(['owner', `belongs to user ${uid}`]);
+  return found;
+}
+
+function* findReady(ready: string, deposit: Deposit | undefined, jobId: string | undefined): Generator<string> {
+  if (deposit) {
+    if (ready !== formatReady(deposit.jobId)) yield 'not the job id of the custody record';
+    return;
+  }
+  try {
+    const announced = parseReady(ready);
+    if (jobId !== undefined && jobId !== 'NA' && jobId !== announced) yield 'not the job id of the run record';
+  } catch {
+    yield 'no line Jid=<job id>';
+  }
+}
+
+/** A run record that cannot be read is as the client sent it: nothing is wrong with the evidence, but it states nothing. */
+export function readRunRecord(text: string, size: number): Pick<Verdict, 'record' | 'recordProblem'> {
+  try {
+    if (size > MAX_ENV_BYTES) throw new SyntaxError(`it has ${size} bytes, more than any run record`);
+    if (size === 0) throw new SyntaxError('it is empty');
+    return { record: parseRecord(text), recordProblem: undefined };
+  } catch (error) {
+    if (!(error instanceof SyntaxError)) throw error;
+    return { record: undefined, recordProblem: error.message };
+  }
+}
+
+/** What the run record says that a stream is. */
+interface Claim {
+  hashType: string;
+  algorithm: string;
+  digest: string;
+}
+
+function findClaim(stream: StreamName, record: RunRecord | undefined): Claim | undefined {
+  if (!record || stream === 'env') return undefined;
+  const { HashType, StdOutHash, StdErrHash } = record.fields;
+  const digest = stream === 'out' ? StdOutHash : StdErrHash;
+  const algorithm = ALGORITHMS.get(HashType.toUpperCase());
+  return algorithm && digest !== 'NA' ? { hashType: HashType, algorithm, digest: digest.toLowerCase() } : undefined;
+}
+
+/** A stream and what differs. */
+function judgeStream(
+  reading: Reading | undefined,
+  stream: StreamName,
+  isRead: boolean,
+  deposit: Deposit | undefined,
+  claim: Claim | undefined,
+): [StreamVerdict, [FindingKind, string][]] {
+  const sha256 = reading?.digests.get('sha256');
+  const verdict: StreamVerdict = { state: 'missing', bytes: reading?.size, sha256, proof: undefined };
+  const differences: [FindingKind, string][] = [];
+  if (!reading) return [verdict, differences];
+  verdict.state = reading.failure ? 'unreadable' : isRead ? 'unproven' : 'unread';
+  if (verdict.state !== 'unproven') return [verdict, differences];
+  const found = claim && reading.digests.get(claim.algorithm);
+  if (claim) verdict.state = found === claim.digest ? 'claimed' : 'contradicted';
+  if (claim && verdict.state === 'contradicted') {
+    verdict.proof = `the run record says ${claim.hashType} ${claim.digest}, it is ${found}`;
+    differences.push(['hash-wrong', `not the ${claim.hashType} of the run record`]);
+  }
+  if (!deposit) return [verdict, differences];
+  const difference = compareDeposit(deposit, stream, { bytes: reading.size, sha256 });
+  if (difference) {
+    verdict.state = 'changed';
+    verdict.proof = `SHA-256 was ${deposit.sha256[stream]}`;
+    differences.unshift(difference);
+  } else if (verdict.state !== 'contradicted') verdict.state = 'received';
+  return [verdict, differences];
+}
+
+/** What is not as it was deposited; undefined when all is. */
+export function compareDeposit(
+  deposit: Deposit,
+  stream: StreamName,
+  { bytes, sha256 }: { bytes: number; sha256: string | undefined },
+): [FindingKind, string] | undefined {
+  if (bytes !== deposit.bytes[stream])
+    return ['size-changed', `${bytes} bytes, ${deposit.bytes[stream]} when it was deposited`];
+  if (sha256 !== deposit.sha256[stream]) return ['digest-changed', 'not the SHA-256 of the custody record'];
+  return undefined;
+}

@@ -1,0 +1,158 @@
+// Verifies a site: the custody records, every upload of the locker against them and against itself, and what belongs to no upload. Reports and
+// never repairs.
+import { createHash } from 'node:crypto';
+import { lstatSync, statSync } from 'node:fs';
+import { basename, dirname, join } from 'node:path';
+import { custodyPath, groupPaths, isAbandoned, walkLocker } from 'webjob-locker';
+import { Evidence, type EvidenceSite } from './evidence.ts';
+import type { Finding } from './finding.ts';
+import { isInShare, type Share } from './names.ts';
+import { checkPacks } from './packs.ts';
+import { listCustodyFiles } from './records.ts';
+import { findRights, statUpload, touchedAt } from './upload.ts';
+
+export interface Scope extends EvidenceSite {
+  /** Only uploads in which something was written or changed since, and records since. */
+  since?: Date | undefined;
+  /** Only this part of the uploads, picked by name and seed. */
+  sample?: { fraction: number; seed: string } | undefined;
+  /** Read the streams; else names, records and ready lines alone. */
+  contents: boolean;
+  /** Told of every upload. */
+  advance?: () => void;
+}
+
+export interface Summary {
+  groups: number;
+  bytes: number;
+  findings: number;
+  /** Somebody is at work on them. */
+  inProgress: number;
+  /** Older than the custody record: nothing but the run record vouches for them. */
+  older: number;
+}
+
+/** Bytes of custody record whose uploads are held in memory at once, some fifty bytes for each: the rest waits for another turn. */
+const TURN_BYTES = 1024 ** 3;
+
+/** Throws the error of a system call for the locker and the logs themselves. */
+export function* verifySite(scope: Scope): Generator<Finding, Summary> {
+  const summary: Summary = { groups: 0, bytes: 0, findings: 0, inProgress: 0, older: 0 };
+  const count = countTurns(scope);
+  for (let index = 0; index < count; index++) {
+    const evidence = new Evidence(scope, { index, count });
+    try {
+      for (const finding of findAll(scope, evidence, summary, { index, count })) {
+        summary.findings++;
+        yield finding;
+      }
+    } finally {
+      evidence.close();
+    }
+  }
+  return summary;
+}
+
+function countTurns({ servers }: Scope): number {
+  const folders = [...new Set(servers.map(({ logfilesDirectory }) => logfilesDirectory))];
+  const sizes = folders.flatMap((folder) =>
+    listCustodyFiles(folder).map(({ file }) => statSync(join(folder, file)).size),
+  );
+  return Math.max(1, Math.ceil(sizes.reduce((sum, size) => sum + size, 0) / TURN_BYTES));
+}
+
+/** What belongs to no upload, and the records themselves, are looked at in the first turn alone. */
+function* findAll(scope: Scope, evidence: Evidence, summary: Summary, share: Share): Generator<Finding> {
+  const { incomingDirectory: locker } = scope;
+  const isFirst = share.index === 0;
+  if (isFirst) yield* checkFiles(scope, evidence);
+  const folders = new Set<string>();
+  for (const { group, stray } of walkLocker(locker)) {
+    const folder = dirname(group?.name ?? stray ?? '');
+    if (isFirst && !folders.has(folder)) {
+      folders.add(folder);
+      yield* checkFolder(locker, folder, evidence);
+    }
+    if (group === undefined) {
+      if (isFirst) yield* checkStray(locker, stray);
+      continue;
+    }
+    if (!isInShare(group.name, share)) continue;
+    if (group.has.has('rdy')) evidence.records.markSeen(group.name);
+    if (isMeant(scope, group.name)) yield* verifyUpload(scope, evidence, group.name, summary);
+  }
+  yield* findMissing(scope, evidence);
+  yield* findInPacks(scope, evidence, summary, share);
+  evidence.records.refresh();
+  if (isFirst) yield* evidence.records.findFaults();
+}
+
+/** The custody records as files. */
+function* checkFiles({ servers }: Scope, { records, owners }: Evidence): Generator<Finding> {
+  for (const { place, stats } of records.books)
+    for (const [kind, detail] of findRights(stats, owners)) yield { kind, place, detail };
+  for (const { logfilesDirectory, serverId } of servers) {
+    if (serverId === undefined || lstatSync(custodyPath(logfilesDirectory, serverId), { throwIfNoEntry: false }))
+      continue;
+    const own = basename(custodyPath(logfilesDirectory, serverId));
+    yield { kind: 'custody-missing', place: own, detail: 'EnableCustody=Y, and there is no custody record' };
+  }
+}
+
+function* checkFolder(locker: string, folder: string, { owners }: Evidence): Generator<Finding> {
+  const stats = lstatSync(join(locker, folder), { throwIfNoEntry: false });
+  if (stats) for (const [kind, detail] of findRights(stats, owners)) yield { kind, place: `${folder}/`, detail };
+}
+
+function* checkStray(locker: string, place: string): Generator<Finding> {
+  const stats = lstatSync(join(locker, place), { throwIfNoEntry: false });
+  // It was somebody's at work.
+  if (!stats || isSuccessor(locker, place)) return;
+  if (stats.isFile()) yield { kind: 'unexpected', place, detail: 'a file that belongs to no group' };
+  else yield { kind: 'link', place, detail: stats.isSymbolicLink() ? 'a link' : 'neither a file nor a folder' };
+}
+
+/** A stream that waits beside the upload which it is to replace, or is being unpacked. */
+function isSuccessor(locker: string, place: string): boolean {
+  const [, name] = /^(.+)\.(?:out|err|env|rdy)\.(?:new|unpack)$/.exec(place) ?? [];
+  if (name === undefined) return false;
+  const paths = groupPaths(join(locker, name));
+  return lstatSync(paths.lck, { throwIfNoEntry: false }) !== undefined && !isAbandoned(paths);
+}
+
+function isMeant({ incomingDirectory, since, sample }: Scope, name: string): boolean {
+  if (sample && !isPicked(name, sample)) return false;
+  return since === undefined || touchedAt(statUpload(incomingDirectory, name)) >= since.getTime();
+}
+
+function isPicked(name: string, { fraction, seed }: { fraction: number; seed: string }): boolean {
+  return createHash('sha256').update(`${seed}\0${name}`).digest().readUInt32BE() < fraction * 2 ** 32;
+}
+
+function* verifyUpload(scope: Scope, evidence: Evidence, name: string, summary: Summary): Generator<Finding> {
+  scope.advance?.();
+  const { findings, bytes, inProgress, isOlder } = evidence.judge(name, { contents: scope.contents });
+  summary.groups++;
+  summary.bytes += bytes;
+  if (inProgress) summary.inProgress++;
+  else if (isOlder) summary.older++;
+  yield* findings;
+}
+
+function* findInPacks(scope: Scope, evidence: Evidence, summary: Summary, share: Share): Generator<Finding> {
+  const { packsFolder: folder, contents, since, sample } = scope;
+  if (folder === undefined) return;
+  const isMeant = (name: string, at: number): boolean =>
+    !(sample && !isPicked(name, sample)) && (since === undefined || at >= since.getTime());
+  const count = (bytes: number): void => {
+    summary.bytes += bytes;
+  };
+  yield* checkPacks({ folder, contents, isMeant, count, share }, evidence.records);
+}
+
+function* findMissing({ since, sample }: Scope, evidence: Evidence): Generator<Finding> {
+  for (const { name, time } of evidence.missing()) {
+    if ((sample && !isPicked(name, sample)) || (since && time < since)) continue;
+    yield { kind: 'group-missing', place: name, detail: 'the custody record has it, and it is not there' };
+  }
+}

@@ -1,0 +1,169 @@
+// One verdict: what verify finds in an upload, the report shows, and what nobody read or vouched for is never green.
+import assert from 'node:assert/strict';
+import { closeSync, copyFileSync, mkdirSync, openSync, readFileSync, rmSync, writeFileSync, writeSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, it } from 'node:test';
+import { judge, STREAM_STATES, type StreamState, type Verdict } from '../evidence/verdict.ts';
+import { configure, makeSite, type Site } from '../scripts/site.ts';
+import { custodyOf } from './custody-record.ts';
+import { reportAs, verifyAs } from './evidence-site.ts';
+import { type Planted, plantGroup } from './verify-site.ts';
+
+let site: Site;
+beforeEach(() => {
+  site = makeSite({ settings: { PutNameFormat: '%cid_%cmd', OverwriteExistingFiles: 'Y' } });
+});
+afterEach(() => site.remove());
+const at = (name: string): string => join(site.incoming, name);
+
+function plant(name: string, more: Partial<Planted> = {}): void {
+  const places = { incomingDirectory: site.incoming, logfilesDirectory: join(site.base, 'logfiles') };
+  plantGroup({ ...places, name, out: `out of ${name}`, err: `err of ${name}`, overwrite: true, ...more });
+}
+
+describe('verify and report', () => {
+  it('find one byte that was changed in a stream over 256 MiB', async () => {
+    plant('large', { out: Buffer.alloc(257 * 1024 * 1024), hashType: 'SHA256' });
+    plant('small');
+    assert.deepEqual(await verifyAs([site.propertiesFile]), []);
+    const fd = openSync(at('large.out'), 'r+');
+    writeSync(fd, 'x', 256 * 1024 * 1024 + 7);
+    closeSync(fd);
+    assert.deepEqual(await verifyAs([site.propertiesFile]), ['digest-changed large.out', 'hash-wrong large.out']);
+    const { uploads, overview } = await reportAs(site);
+    assert.deepEqual([uploads.get('large')?.look, uploads.get('small')?.look], ['bad', 'good']);
+    assert.match(overview, /do not verify 1/);
+  });
+
+  for (const order of [
+    ['server_2', 'server_10'],
+    ['server_10', 'server_2'],
+    ['b', 'a'],
+    ['webjobctl.a', 'Z'],
+  ]) {
+    it(`agree on a name that ${order[0]} stored and then ${order[1]}`, async () => {
+      for (const [index, serverId] of order.entries()) plant('same', { serverId, out: `from ${index}` });
+      configure(site, { ServerId: order[1] ?? '', OverwriteExistingFiles: 'Y' });
+      assert.deepEqual(await verifyAs([site.propertiesFile]), []);
+      assert.equal((await reportAs(site)).uploads.get('same')?.words, 'verified');
+      writeFileSync(at('same.out'), 'from 0');
+      const changed = ['digest-changed same.out', 'hash-wrong same.out'];
+      assert.deepEqual(await verifyAs([site.propertiesFile]), changed);
+      assert.equal((await reportAs(site)).uploads.get('same')?.look, 'bad');
+    });
+  }
+
+  it('have one opinion of run records that are empty, long, or none', async () => {
+    const long = `Extra=${'x'.repeat(100_000)}\n`;
+    for (const [name, change] of [
+      ['empty', () => ''],
+      ['long', (env: string) => env + long],
+      ['none', () => 'not a record\n'],
+      ['vast', () => 'x'.repeat(2_000_000)],
+    ] as const) {
+      plant(name, { changeEnv: change });
+    }
+    assert.deepEqual(await verifyAs([site.propertiesFile]), []);
+    const { uploads } = await reportAs(site);
+    assert.deepEqual(
+      ['empty', 'long', 'none', 'vast'].map((name) => uploads.get(name)?.words),
+      ['verified', 'verified', 'verified', 'verified'],
+    );
+    assert.match(uploads.get('empty')?.page ?? '', /The record cannot be read: it is empty\./);
+    assert.match(uploads.get('long')?.page ?? '', /KidReason The kid exited cleanly\./);
+    writeFileSync(at('empty.out'), 'changed');
+    writeFileSync(at('long.out'), 'changed');
+    assert.deepEqual(await verifyAs([site.propertiesFile]), [
+      'hash-wrong long.out',
+      'size-changed empty.out',
+      'size-changed long.out',
+    ]);
+    const after = (await reportAs(site)).uploads;
+    assert.deepEqual([after.get('empty')?.look, after.get('long')?.look], ['bad', 'bad']);
+  });
+
+  it('vouch for nothing that only the client stated', async () => {
+    plant('stated');
+    plant('nothing', { fields: { HashType: 'NA', StdOutHash: 'NA', StdErrHash: 'NA' } });
+    rmSync(custodyOf(site));
+    configure(site, { EnableCustody: 'N' });
+    assert.deepEqual(await verifyAs([site.propertiesFile]), []);
+    const { uploads } = await reportAs(site);
+    assert.deepEqual([uploads.get('stated')?.look, uploads.get('stated')?.words], ['plain', 'as the client stated']);
+    assert.deepEqual(
+      [uploads.get('nothing')?.look, uploads.get('nothing')?.words],
+      ['plain', 'nothing to compare with'],
+    );
+  });
+
+  it('count an upload that another of the same job replaced in another place', async () => {
+    for (const name of ['first', 'second']) plant(name, { jobId: 'server_1_1085355126_00723', out: name });
+    writeFileSync(at('first.out'), 'FIRST');
+    assert.deepEqual(await verifyAs([site.propertiesFile]), ['digest-changed first.out', 'hash-wrong first.out']);
+    const { uploads } = await reportAs(site);
+    assert.deepEqual([...uploads].map(([, { look }]) => look).includes('bad'), true);
+    assert.ok([...uploads].some(([, { page }]) => page.includes('digest-changed first.out')));
+  });
+});
+
+describe('servers with a folder of logs each', () => {
+  it('are one site where their settings are all given', async () => {
+    const [first, second] = [site.propertiesFile, join(site.root, 'second.cfg')];
+    const logs = join(site.base, 'logfiles_2');
+    mkdirSync(logs, { mode: 0o755 });
+    copyFileSync(first, second);
+    writeFileSync(second, `${readFileSync(first, 'utf8')}ServerId=server_2\nLogfilesDirectory=${logs}\n`);
+    plant('one');
+    plant('two', { logfilesDirectory: logs, serverId: 'server_2' });
+    plant('both');
+    plant('both', { logfilesDirectory: logs, serverId: 'server_2', out: 'newer' });
+    for (const configs of [
+      [first, second],
+      [second, first],
+    ])
+      assert.deepEqual(await verifyAs(configs), []);
+    rmSync(at('two.rdy'));
+    for (const stream of ['out', 'err', 'env']) rmSync(at(`two.${stream}`));
+    writeFileSync(at('one.err'), 'changed');
+    const found = ['group-missing two', 'hash-wrong one.err', 'size-changed one.err'];
+    for (const configs of [
+      [first, second],
+      [second, first],
+    ])
+      assert.deepEqual(await verifyAs(configs), found);
+    rmSync(join(logs, 'nph-webjob-custody.server_2.jsonl'));
+    assert.ok((await verifyAs([first, second])).includes('custody-missing nph-webjob-custody.server_2.jsonl'));
+  });
+});
+
+describe('the verdict on an upload', () => {
+  const verdict = (...states: [StreamState, StreamState, StreamState]): Verdict => {
+    const [out, err, env] = states.map((state) => ({ state, bytes: 1, sha256: undefined, proof: undefined }));
+    assert.ok(out && err && env);
+    return { streams: { out, err, env }, findings: [], record: undefined, recordProblem: undefined, isAnnounced: true };
+  };
+
+  it('is that of its worst stream, whichever that is', () => {
+    const words = (...states: [StreamState, StreamState, StreamState]): string => judge(verdict(...states)).words;
+    for (const state of STREAM_STATES)
+      for (const states of [
+        [state, 'received', 'received'],
+        ['received', state, 'received'],
+        ['received', 'received', state],
+      ] as [StreamState, StreamState, StreamState][]) {
+        const { look } = judge(verdict(...states));
+        assert.equal(look === 'good', state === 'received', state);
+        assert.equal(look === 'bad', ['missing', 'unreadable', 'changed', 'contradicted'].includes(state), state);
+      }
+    assert.equal(words('received', 'received', 'received'), 'verified');
+    assert.equal(words('unread', 'received', 'received'), 'not checked');
+    assert.equal(words('unread', 'claimed', 'unproven'), 'not checked');
+    assert.equal(words('claimed', 'claimed', 'unproven'), 'as the client stated');
+  });
+
+  it('is bad with any finding, and nothing before it is announced', () => {
+    const findings = [{ kind: 'mode', place: 'a', detail: '' }] as const;
+    assert.equal(judge({ ...verdict('received', 'received', 'received'), findings }).look, 'bad');
+    assert.equal(judge({ ...verdict('received', 'received', 'received'), isAnnounced: false }).look, 'plain');
+  });
+});
