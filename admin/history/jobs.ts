@@ -100,7 +100,8 @@ async function* readEnded(site: Site, filter: JobFilter, gets: Map<string, LogLi
     const done: Ended[] = [];
     for (const line of lines) {
       if (!isWanted({ clientId: line.clientId, command: line.fileName })) continue;
-      addLine(line, ended, gets);
+      const replaced = addLine(site, line, ended, gets);
+      if (replaced) done.push(replaced);
       for (const [oldest, job] of ended) {
         if (!filter.follow && ended.size <= MAX_ENDED && !isLongAgo(site, job, line)) break;
         ended.delete(oldest);
@@ -114,19 +115,26 @@ async function* readEnded(site: Site, filter: JobFilter, gets: Map<string, LogLi
 
 let anonymous = 0;
 
-function addLine(line: LogLine, ended: Map<string, Ended>, gets: Map<string, LogLine>): void {
+/** Returns the job of the same name that ended too long ago for this line to be a repeat of it. */
+function addLine(site: Site, line: LogLine, ended: Map<string, Ended>, gets: Map<string, LogLine>): Ended | undefined {
   // What has no job id belongs to nothing else.
   const key = line.jobId === undefined ? String(anonymous++) : keyOf(line);
   if (line.method !== 'PUT') {
     if (line.method === 'GET' && isSuccess(line.status)) gets.set(key, line);
     else ended.set(key, { get: line, puts: [] });
-    return;
+    return undefined;
   }
   const known = ended.get(key);
   const get = gets.get(key);
   gets.delete(key);
-  if (known) known.puts.push(line);
-  else ended.set(key, { get, puts: [line] });
+  if (known && !isLongAgo(site, known, line)) {
+    known.puts.push(line);
+    return undefined;
+  }
+  // A job that ends later stands behind those that ended before.
+  ended.delete(key);
+  ended.set(key, { get, puts: [line] });
+  return known;
 }
 
 function isLongAgo(site: Site, { get, puts }: Ended, now: LogLine): boolean {
