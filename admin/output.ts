@@ -36,7 +36,14 @@ export function printLine(text: string): void {
 
 /** One JSON value a line. */
 export function printJson(value: unknown): void {
-  printLine(JSON.stringify(value));
+  printLine(formatJson(value));
+}
+
+/** JSON that a terminal may show: what it would obey is written as `\\u009b`, which JSON reads back. */
+export function formatJson(value: unknown): string {
+  return JSON.stringify(value).replace(HIDDEN_CHARACTERS, (run) =>
+    Array.from({ length: run.length }, (_, at) => `\\u${run.charCodeAt(at).toString(16).padStart(4, '0')}`).join(''),
+  );
 }
 
 /** What the operator should know although the command goes on. */

@@ -1,5 +1,6 @@
 // The webjobctl command line: one file a command, put together here and nothing else.
 import { Command } from 'commander';
+import { safeText } from './output.ts';
 
 declare const WEBJOB_VERSION: string;
 
@@ -80,7 +81,7 @@ function prepare(command: Command): Command {
   command
     .helpOption('-h, --help', 'print this help')
     .exitOverride()
-    .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, 'webjobctl: error: ')) });
+    .configureOutput({ outputError: (text, write) => write(safeText(text.replace(/^error: /, 'webjobctl: error: '))) });
   for (const child of command.commands) prepare(child);
   return command;
 }

@@ -1,4 +1,5 @@
 // Jobs as other programs load them: CSV (RFC 4180), JSON lines, and SQL for PostgreSQL. Every value is quoted here and nowhere else.
+import { formatJson } from '../output.ts';
 import type { JOB_COLUMNS, Value } from './columns.ts';
 
 type Columns = typeof JOB_COLUMNS;
@@ -37,7 +38,7 @@ export const JSON_FORMAT: Format = {
   rows: (columns, rows) =>
     rows
       .map((values) => Object.fromEntries(columns.map(({ name }, index) => [name, values[index]])))
-      .map((value) => `${JSON.stringify(value)}\n`)
+      .map((value) => `${formatJson(value)}\n`)
       .join(''),
   end: '',
 };
