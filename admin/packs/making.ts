@@ -40,15 +40,31 @@ export async function makePack(
   advance: () => void,
 ): Promise<Made | undefined> {
   const pack = nextPack(settings, day);
-  const made = await writeParts(settings, pack, groups, advance);
-  if (made.packed.length === 0) {
-    removeParts(pack);
-    return undefined;
-  }
-  const end = await endManifest(pack, made.packed.length);
+  const made = await writePack(settings, pack, groups, advance);
+  if (!made) return undefined;
   namePack(settings, pack);
-  await recordPack(settings, pack, end);
-  return { pack, end, ...made };
+  await recordPack(settings, pack, made.end);
+  return { pack, ...made };
+}
+
+/** Archive and manifest under other names. Undefined when no group could be packed; then, and after an error, neither is left. */
+async function writePack(
+  settings: ServerSettings,
+  pack: Pack,
+  groups: readonly Surveyed[],
+  advance: () => void,
+): Promise<Omit<Made, 'pack'> | undefined> {
+  let isWhole = false;
+  try {
+    const made = await writeParts(settings, pack, groups, advance);
+    if (made.packed.length === 0) return undefined;
+    const end = await endManifest(pack, made.packed.length);
+    isWhole = true;
+    return { end, ...made };
+  } finally {
+    // On a disk that is full it would keep it so.
+    if (!isWhole) removeParts(pack);
+  }
 }
 
 async function writeParts(

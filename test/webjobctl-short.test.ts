@@ -1,0 +1,199 @@
+// pack, unpack, prune and hold where a write ends early: on a disk that fills up, and below a limit of the size of a file, where the last
+// write before the error is a short one. Nothing that was whole is lost, nothing that is not whole passes for it, and the next run goes on.
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { createHash, randomBytes } from 'node:crypto';
+import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { after, before, beforeEach, describe, it } from 'node:test';
+import { configure } from '../scripts/site.ts';
+import { collect } from './bare.ts';
+import { groupNames, makeScratch, readCustody, WEBJOBCTL } from './keep-site.ts';
+import { makeLockerSite } from './locker-site.ts';
+import { fillBytes, findMountObstacle, mountTmpfs, unmountTmpfs } from './locker-tmpfs.ts';
+import { plantPast, setTime } from './past-site.ts';
+import { readFiles } from './tree.ts';
+
+const AT = new Date(Date.now() - 40 * 86_400_000);
+const DAY = AT.toISOString().slice(0, 10);
+/** What `ulimit -f` counts in, in a POSIX shell. */
+const BLOCK = 512;
+
+const its = makeLockerSite({ UseGMT: 'Y' });
+const { site } = its;
+after(its.close);
+
+/** webjobctl in a process whose files may have so many blocks. Beyond that a write is short, and the next one fails with EFBIG. */
+function runLimited(blocks: number | undefined, ...args: string[]) {
+  const limit = blocks === undefined ? '' : `trap '' XFSZ; ulimit -f ${blocks};`;
+  const words = [process.execPath, WEBJOBCTL, '--config', site.propertiesFile, ...args];
+  return collect(
+    spawn('/bin/sh', ['-c', `${limit} exec "$@"`, 'sh', ...words], { stdio: ['ignore', 'pipe', 'pipe'] }),
+    60,
+  );
+}
+
+/** Fails with 4, for this reason, and names what it was at. */
+async function fail(reason: RegExp, ran: ReturnType<typeof runLimited>): Promise<void> {
+  const { exitCode, stderr } = await ran;
+  assert.equal(exitCode, 4, stderr);
+  assert.match(stderr, /^webjobctl: error: /m);
+  assert.match(stderr, reason);
+}
+
+const packed = (): string[] => {
+  const folder = join(site.base, 'packed');
+  return existsSync(folder) ? readdirSync(folder) : [];
+};
+
+/** Every file of a locker as its SHA-256: an AssertionError is to be read by people. */
+function digestFiles(locker: string): Map<string, string> {
+  const digest = (content: string): string => createHash('sha256').update(content, 'latin1').digest('hex');
+  return new Map([...readFiles(locker)].sort().map(([path, content]) => [path, digest(content)]));
+}
+
+/** The groups that prune put on record, past what a short write left of a record. */
+function readPruned(): string[] {
+  const text = readFileSync(join(site.base, 'logfiles', 'nph-webjob-custody.webjobctl.jsonl'), 'utf8');
+  const whole = text.split('\n').filter((line) => line.endsWith('"}'));
+  return whole.flatMap((line) => (JSON.parse(line) as { names: string[] }).names);
+}
+
+describe('a short write', () => {
+  const out = randomBytes(90 * BLOCK + 100);
+  let files: Map<string, string>;
+  beforeEach(() => {
+    for (const folder of ['packed', 'config']) rmSync(join(site.base, folder), { recursive: true, force: true });
+    rmSync(join(site.base, 'logfiles', 'nph-webjob-custody.webjobctl.jsonl'), { force: true });
+    rmSync(site.incoming, { recursive: true });
+    mkdirSync(site.incoming);
+    plantPast(site, 'UTC', [
+      { at: AT, name: 'one', out },
+      ...numbers(30).map((number) => ({ at: AT, name: `n${number}` })),
+    ]);
+    files = digestFiles(site.incoming);
+  });
+
+  it('of the archive or the manifest leaves every upload where it was', async () => {
+    for (const blocks of [1, 10, 91, 92]) {
+      await fail(/EFBIG/, runLimited(blocks, 'pack', '--older-than', '30d'));
+      assert.deepEqual(digestFiles(site.incoming), files, `${blocks} blocks`);
+      assert.deepEqual(packed(), []);
+      assert.deepEqual(readCustody(site), []);
+    }
+    const { exitCode, stderr } = await runLimited(undefined, 'pack', '--older-than', '30d');
+    assert.equal(exitCode, 0, stderr);
+    assert.deepEqual(groupNames(site), []);
+    assert.deepEqual(readdirSync(join(site.base, 'packed')).sort(), [`${DAY}.jsonl`, `${DAY}.tar.gz`]);
+  });
+
+  it('of a stream that is unpacked announces nothing, and leaves the pack', async () => {
+    assert.equal((await runLimited(undefined, 'pack', '--older-than', '30d')).exitCode, 0);
+    // All of it but the last hundred bytes fits.
+    for (const blocks of [90, 45, 3]) {
+      await fail(/EFBIG/, runLimited(blocks, 'unpack', DAY));
+      assert.ok(!existsSync(join(site.incoming, 'one.rdy')), `${blocks} blocks`);
+      for (const [path, content] of digestFiles(site.incoming)) assert.equal(content, files.get(path), path);
+      assert.deepEqual(packed().sort(), [`${DAY}.jsonl`, `${DAY}.tar.gz`]);
+    }
+    assert.equal((await runLimited(undefined, 'unpack', DAY)).exitCode, 0);
+    assert.deepEqual(digestFiles(site.incoming), files);
+    assert.deepEqual(packed(), []);
+  });
+
+  it('of the custody record keeps prune from removing anything', async () => {
+    for (const blocks of [1, 2]) {
+      await fail(/cut short|EFBIG/, runLimited(blocks, 'prune', '--older-than', '30d', '--yes'));
+      assert.deepEqual(digestFiles(site.incoming), files, `${blocks} blocks`);
+    }
+    assert.equal((await runLimited(undefined, 'prune', '--older-than', '30d', '--yes')).exitCode, 0);
+    assert.deepEqual(digestFiles(site.incoming), new Map());
+    assert.equal(readPruned().length, 31);
+  });
+
+  it('of the holds keeps those that were', async () => {
+    const holds = join(site.base, 'config', 'nph-webjob', 'holds.jsonl');
+    const add = (client: string, blocks?: number) =>
+      runLimited(blocks, 'hold', 'add', '--client', client, '--reason', 'x'.repeat(400));
+    assert.equal((await add('first')).exitCode, 0);
+    const before = readFileSync(holds, 'utf8');
+    await fail(/EFBIG/, add('second', 1));
+    assert.equal(readFileSync(holds, 'utf8'), before);
+    assert.deepEqual(readdirSync(join(site.base, 'config', 'nph-webjob')), ['holds.jsonl']);
+    assert.equal((await add('second')).exitCode, 0);
+    assert.equal(readFileSync(holds, 'utf8').split('\n').length, 3);
+  });
+});
+
+describe('a disk that fills up', { skip: findMountObstacle() }, () => {
+  const disk = join(site.root, 'disk');
+  const old = join(disk, 'incoming');
+  const fill = join(disk, 'fill');
+  const [large, small] = [randomBytes(700_000), randomBytes(300_000)];
+  let files: Map<string, string>;
+  before(() => {
+    mkdirSync(disk);
+    mountTmpfs(disk, 'size=4m');
+    for (const folder of ['incoming', 'logfiles', 'config']) mkdirSync(join(disk, folder));
+    const config = makeScratch(site);
+    cpSync(site.logFile, join(disk, 'logfiles', 'nph-webjob.log'));
+    configure(site, { BaseDirectory: disk, ConfigDirectory: config, UseGMT: 'Y' });
+    const there = { ...site, base: disk, incoming: old, logFile: join(disk, 'logfiles', 'nph-webjob.log') };
+    plantPast(there, 'UTC', [
+      { at: AT, name: 'large', out: large },
+      { at: AT, name: 'small', out: small },
+    ]);
+    files = digestFiles(old);
+  });
+  after(() => unmountTmpfs(disk));
+
+  /** Fills the disk but for so many bytes. */
+  function leave(bytes: number): void {
+    rmSync(fill, { force: true });
+    writeFileSync(`${fill}.room`, Buffer.alloc(bytes));
+    fillBytes(fill);
+    rmSync(`${fill}.room`);
+  }
+
+  it('keeps every upload while it is packed, and every pack while it is unpacked', async () => {
+    for (const room of [900_000, 200_000, 30_000, 8192]) {
+      leave(room);
+      await fail(/ENOSPC/, runLimited(undefined, 'pack', '--older-than', '30d'));
+      assert.deepEqual(digestFiles(old), files, `${room} bytes left`);
+      assert.deepEqual(readdirSync(join(disk, 'packed')), [], `${room} bytes left`);
+    }
+    rmSync(fill);
+    assert.equal((await runLimited(undefined, 'pack', '--older-than', '30d')).exitCode, 0);
+    assert.deepEqual(digestFiles(old), new Map());
+    const archive = readFileSync(join(disk, 'packed', `${DAY}.tar.gz`));
+    for (const room of [900_000, 250_000, 30_000, 4096]) {
+      leave(room);
+      await fail(/ENOSPC/, runLimited(undefined, 'unpack', DAY));
+      assert.deepEqual(readFileSync(join(disk, 'packed', `${DAY}.tar.gz`)), archive);
+      const there = digestFiles(old);
+      for (const [path, content] of there) assert.equal(content, files.get(path), `${path}, ${room} bytes left`);
+      for (const name of ['large', 'small'])
+        if (there.has(`${name}.rdy`)) assert.equal([...there.keys()].filter((path) => path.startsWith(name)).length, 4);
+    }
+    rmSync(fill);
+    const { exitCode, stderr } = await runLimited(undefined, 'unpack', DAY);
+    assert.equal(exitCode, 0, stderr);
+    assert.deepEqual(digestFiles(old), files);
+    assert.ok(Math.abs(statSync(join(old, 'large.rdy')).mtimeMs - AT.getTime()) < 2);
+  });
+
+  it('keeps prune from removing what it cannot put on record', async () => {
+    for (const name of ['large', 'small']) setTime({ ...site, incoming: old }, name, AT);
+    rmSync(join(disk, 'logfiles', 'nph-webjob-custody.webjobctl.jsonl'), { force: true });
+    leave(0);
+    await fail(/ENOSPC|cut short/, runLimited(undefined, 'prune', '--older-than', '30d', '--yes'));
+    assert.deepEqual(digestFiles(old), files);
+    rmSync(fill);
+    assert.equal((await runLimited(undefined, 'prune', '--older-than', '30d', '--yes')).exitCode, 0);
+    assert.deepEqual(digestFiles(old), new Map());
+  });
+});
+
+function numbers(count: number): number[] {
+  return Array.from({ length: count }, (_, index) => index);
+}
