@@ -12,41 +12,78 @@ import {
   unlinkSync,
   writeSync,
 } from 'node:fs';
-import { Failure } from './failure.ts';
+import { dirname } from 'node:path';
+import { Failure, warn } from './failure.ts';
+import type { ClientSettings } from './settings.ts';
 
 const CHUNK_BYTES = 64 * 1024;
+/** NAME_MAX of every file system that is likely here or on a server. */
+const LONGEST_NAME = 255;
+/** The longest ending that a server puts behind the name of a program: of a stream that is to replace another. */
+const LONGEST_ENDING = '.out.new';
+
+/** Throws Failure `usage` for a program that could be fetched and run, but not kept or stored under its name. */
+export function checkProgramName(settings: ClientSettings, program: string): void {
+  const endings = [settings.getHookEnable ? settings.getHookSuffix : '', settings.put ? LONGEST_ENDING : ''];
+  const most = LONGEST_NAME - Math.max(...endings.map(({ length }) => length));
+  if (program.length <= most) return;
+  const why = settings.put ? 'its output could not be stored under it' : 'no file could have it';
+  throw new Failure('usage', `the program's name must be 1 to ${most} bytes (got ${program.length}): ${why}`);
+}
 
 /**
  * Held open while its job lasts: another run may replace or remove it, and the number of a file that is gone for good may become that of the
  * other run's program.
  */
 export class PlacedProgram {
-  readonly path: string;
+  readonly #public: string;
   readonly #fetched: string;
   readonly #overwrite: boolean;
+  #path: string;
   #fd: number;
 
   /**
    * Makes a fetched program executable and gives it its name, which appears with the whole program behind it; a link or file that waits there
-   * is replaced, never followed, or with OverwriteExecutable=N refused. Throws Failure `run`.
+   * is replaced, never followed, or with OverwriteExecutable=N refused. A name that is not ours to take, for it is a folder or another user's,
+   * stays as it is: the program then runs in the private folder that it was fetched into. Throws Failure `run`.
    */
   constructor(fetched: string, path: string, overwrite: boolean) {
-    this.path = path;
+    this.#public = path;
     this.#fetched = fetched;
     this.#overwrite = overwrite;
     chmodSync(fetched, 0o700);
     this.#fd = openSync(fetched, 'r');
-    move(fetched, path, overwrite);
+    this.#path = this.#move();
+  }
+
+  /** Where it is. */
+  get path(): string {
+    return this.#path;
+  }
+
+  /** An open descriptor of it. */
+  get fd(): number {
+    return this.#fd;
+  }
+
+  /**
+   * The arguments it is started with. `TempDirectory/%payload` in them is beside the program (docs/protocol.md, section 7): so it is also when
+   * the program is not in TempDirectory itself.
+   */
+  argumentsOf(args: readonly string[]): string[] {
+    if (this.#path === this.#public) return [...args];
+    const token = '/%payload';
+    return args.map((arg) => arg.replaceAll(dirname(this.#public) + token, dirname(this.#path) + token));
   }
 
   /** Puts it there again when a run that ended in the wrong moment has taken it away; false when there is nothing to do or it cannot be done. */
   restore(): boolean {
-    if (lstatSync(this.path, { throwIfNoEntry: false }) !== undefined) return false;
+    if (lstatSync(this.#path, { throwIfNoEntry: false }) !== undefined) return false;
     const gone = this.#fd;
     try {
       copy(gone, this.#fetched);
       this.#fd = openSync(this.#fetched, 'r');
-      move(this.#fetched, this.path, this.#overwrite);
+      this.#path = this.#move();
       return true;
     } catch {
       return false;
@@ -58,25 +95,33 @@ export class PlacedProgram {
   /** Removes it, if it is still the one that was placed there. */
   remove(): void {
     const { ino, dev } = fstatSync(this.#fd);
-    const found = lstatSync(this.path, { throwIfNoEntry: false });
+    const found = lstatSync(this.#path, { throwIfNoEntry: false });
     // Windows removes no file that is open.
     if (process.platform === 'win32') closeSync(this.#fd);
-    if (found?.ino === ino && found.dev === dev) rmSync(this.path, { force: true });
+    if (found?.ino === ino && found.dev === dev) rmSync(this.#path, { force: true });
   }
-}
 
-function move(fetched: string, path: string, overwrite: boolean): void {
-  try {
-    if (overwrite) {
-      renameSync(fetched, path);
-    } else {
-      linkSync(fetched, path);
-      unlinkSync(fetched);
+  /** Returns where it is then. */
+  #move(): string {
+    try {
+      if (this.#overwrite) {
+        renameSync(this.#fetched, this.#public);
+      } else {
+        linkSync(this.#fetched, this.#public);
+        unlinkSync(this.#fetched);
+      }
+      return this.#public;
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException;
+      if (code === 'EEXIST' && !this.#overwrite)
+        throw new Failure(
+          'run',
+          `${this.#public} cannot be written: EEXIST`,
+          'remove it, or set OverwriteExecutable=Y',
+        );
+      warn(`${this.#public} cannot be written (${code}): the program runs in ${dirname(this.#fetched)}`);
+      return this.#fetched;
     }
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    const hint = code === 'EEXIST' ? 'remove it, or set OverwriteExecutable=Y' : undefined;
-    throw new Failure('run', `${path} cannot be written: ${code}`, hint);
   }
 }
 

@@ -9,6 +9,7 @@ import { signalGroup } from './processes.ts';
 import type { PlacedProgram } from './program.ts';
 import { type Ending, OUTER_JOB_VARIABLE } from './record.ts';
 import type { ClientSettings } from './settings.ts';
+import { explainStartFailure, isForeign } from './start-failure.ts';
 
 /** Where the kid's stdout and stderr go: descriptors, which runProgram closes, or ours. */
 export type Output = readonly [out: number, err: number] | 'inherit';
@@ -41,9 +42,9 @@ export async function runProgram(
     );
   }
   try {
-    if (kid instanceof Error) return neverStarted(kid);
+    if (kid instanceof Error) return neverStarted(kid, program);
     return await new Promise<Ending>((resolve) => {
-      kid.on('error', (error: NodeJS.ErrnoException) => resolve(neverStarted(error)));
+      kid.on('error', (error: NodeJS.ErrnoException) => resolve(neverStarted(error, program)));
       kid.on('exit', (code, signal) =>
         resolve(describeEnding(pid, code, signal, timedOut ? settings.runTimeLimit : undefined)),
       );
@@ -71,8 +72,9 @@ function startKid(
   stdio: StdioOptions,
   env: NodeJS.ProcessEnv,
 ): ChildProcess | Error {
+  if (isForeign(program.fd)) return Object.assign(new Error('not for this machine'), { code: 'ENOEXEC' });
   for (let tries = 1; ; tries++) {
-    const kid = trySpawn(program.path, args, stdio, env);
+    const kid = trySpawn(program.path, program.argumentsOf(args), stdio, env);
     const isStarted = !(kid instanceof Error) && kid.pid !== undefined;
     if (isStarted || tries === MOST_TRIES || !program.restore()) return kid;
     if (!(kid instanceof Error)) kid.on('error', () => {});
@@ -89,14 +91,13 @@ function trySpawn(path: string, args: string[], stdio: StdioOptions, env: NodeJS
   }
 }
 
-function neverStarted(error: NodeJS.ErrnoException): Ending {
-  const explanation = error.code === 'ENOENT' ? 'its interpreter does not exist' : (error.code ?? error.message);
+function neverStarted(error: NodeJS.ErrnoException, program: PlacedProgram): Ending {
   return {
     pid: undefined,
     status: undefined,
     signal: undefined,
     reason: 'The kid could not be started.',
-    error: `cannot be run: ${explanation}`,
+    error: `cannot be run: ${explainStartFailure(error, program)}`,
   };
 }
 

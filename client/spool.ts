@@ -9,7 +9,6 @@ import {
   closeSync,
   existsSync,
   fsyncSync,
-  lstatSync,
   mkdirSync,
   mkdtempSync,
   openSync,
@@ -24,6 +23,7 @@ import { join } from 'node:path';
 import { isClientId, isFileName, isJobId } from 'webjob-protocol';
 import { type Captured, takeLength } from './captured.ts';
 import { Failure, WireError, warn } from './failure.ts';
+import { checkSpoolDirectory } from './place.ts';
 import { isAlive, startOf } from './processes.ts';
 import type { ClientSettings } from './settings.ts';
 import { type Parcel, uploadParcel } from './upload.ts';
@@ -37,22 +37,11 @@ const FILES = ['out', 'err', 'env'] as const;
 export function makeRunFolder(spool: string): string {
   try {
     mkdirSync(spool, { recursive: true, mode: 0o700 });
-    checkSpool(spool);
+    checkSpoolDirectory(spool);
     return mkdtempSync(join(spool, 'run-'));
   } catch (error) {
     throw unusable(error);
   }
-}
-
-/** What others could put there would be sent in our name, and could be a link to what only we may read. Throws Failure `settings`. */
-function checkSpool(spool: string): void {
-  const found = statSync(spool);
-  if (process.platform === 'win32') return;
-  if ((found.mode & 0o022) !== 0)
-    throw new Failure('settings', `SpoolDirectory: others may write in ${spool}`, `chmod 700 ${spool}`);
-  const owners = [found.uid, lstatSync(spool).uid];
-  if (!owners.every((uid) => uid === 0 || uid === process.geteuid?.()))
-    throw new Failure('settings', `SpoolDirectory: ${spool} belongs to somebody else`);
 }
 
 function unusable(error: unknown): Failure {
@@ -120,7 +109,7 @@ export async function flushSpool(
   let failure: Failure | undefined;
   try {
     if (!existsSync(spool)) return { delivered, left: 0, failure };
-    checkSpool(spool);
+    checkSpoolDirectory(spool);
     for (const name of findFreeJobs(spool)) {
       const claimed = claim(spool, name);
       if (claimed === undefined) continue;

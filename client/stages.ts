@@ -1,6 +1,6 @@
 // One job from end to end: GET, RUN, PUT. Everything of ours lies in private folders that are gone afterwards, unless they hold a result
 // that is nowhere else.
-import { copyFileSync, mkdtempSync, openSync, renameSync, rmSync, statSync } from 'node:fs';
+import { copyFileSync, mkdtempSync, openSync, renameSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { isFileName } from 'webjob-protocol';
 import { type Captured, hashCaptured, takeLength } from './captured.ts';
@@ -9,7 +9,8 @@ import { EXIT_CODES, Failure, warn } from './failure.ts';
 import { fetchProgram } from './fetch.ts';
 import { runGetHook } from './hook.ts';
 import { takeLock } from './lock.ts';
-import { PlacedProgram } from './program.ts';
+import { checkTempDirectory } from './place.ts';
+import { checkProgramName, PlacedProgram } from './program.ts';
 import { describeClient, type Ending, formatJob, type Job, nowMicros, OUTER_JOB_VARIABLE } from './record.ts';
 import { waitSplay } from './retry.ts';
 import { runProgram } from './run.ts';
@@ -38,6 +39,7 @@ export async function executeJob(settings: ClientSettings, program: string, args
       'name it as it is named in the profile, without a path',
     );
   }
+  checkProgramName(settings, program);
   const cleanup = openCleanup();
   try {
     cleanup.add(takeLock(settings.lockFile));
@@ -60,7 +62,7 @@ function newJob(settings: ClientSettings, program: string, args: string[]): Job 
 async function runJob(job: Job, cleanup: Cleanup): Promise<number> {
   const { settings, program, args } = job;
   const path = join(settings.tempDirectory, program);
-  const work: Workplace = { folder: makePrivateFolder(settings.tempDirectory), keep: false, waiting: undefined };
+  const work: Workplace = { folder: makePrivateFolder(settings), keep: false, waiting: undefined };
   cleanup.add(() => work.keep || rmSync(work.folder, { recursive: true, force: true }));
   cleanup.add(
     (signal) => signal && work.waiting && warn(`ended by ${signal} before the upload was done; ${work.waiting}`),
@@ -178,11 +180,10 @@ function exitCodeOf(program: string, { error, signal, status }: Ending): number 
 }
 
 /** Mode 0700, a name nobody can foresee. */
-function makePrivateFolder(tempDirectory: string): string {
+function makePrivateFolder(settings: ClientSettings): string {
   try {
-    if (isOpenToReplacement(statSync(tempDirectory).mode))
-      throw new Failure('run', `TempDirectory: others may replace files in ${tempDirectory}`, 'chmod o-w or chmod +t');
-    return mkdtempSync(join(tempDirectory, 'webjob-'));
+    checkTempDirectory(settings);
+    return mkdtempSync(join(settings.tempDirectory, 'webjob-'));
   } catch (error) {
     if (error instanceof Failure) throw error;
     throw new Failure(
@@ -191,9 +192,4 @@ function makePrivateFolder(tempDirectory: string): string {
       'it must exist and be writable',
     );
   }
-}
-
-/** Everybody may write in it and it has no sticky bit: the program could become another one before it is started. */
-function isOpenToReplacement(mode: number): boolean {
-  return process.platform !== 'win32' && (mode & 0o1002) === 0o002;
 }

@@ -158,7 +158,7 @@ describe('LockFile', () => {
     skip: process.platform !== 'linux',
   }, async () => {
     // exec keeps the child and never waits for it.
-    const parent = spawn('sh', ['-c', 'true --execute & echo $!; exec sleep 60'], {
+    const parent = spawn('sh', ['-c', 'sleep 0.5 & echo $!; exec sleep 60'], {
       stdio: ['ignore', 'pipe', 'ignore'],
     });
     const [said] = await once(parent.stdout, 'data');

@@ -33,7 +33,7 @@ export function reply(bytes: string | Buffer): Behaviour {
 }
 
 /** Serves a program as a good server does. */
-export function serve(program: string): Behaviour {
+export function serve(program: string | Buffer): Behaviour {
   return reply(formatAnswer(program, '200 OK', 'Job-Id: server_1_1085355126_00723\r\n'));
 }
 

@@ -1,0 +1,78 @@
+// Which folders may hold what is ours: none that another user could exchange, or in which they could exchange a file.
+import { lstatSync, readlinkSync, type Stats, statSync } from 'node:fs';
+import { dirname, join, parse, relative, resolve, sep } from 'node:path';
+import { Failure } from './failure.ts';
+import type { ClientSettings } from './settings.ts';
+
+const WRITABLE = 0o022;
+const WRITABLE_BY_ALL = 0o002;
+const STICKY = 0o1000;
+
+/** Who reads and writes there, in the words of a message. */
+interface Rule {
+  setting: 'SpoolDirectory' | 'TempDirectory';
+  stage: Failure['stage'];
+  /** A folder that others write in, each their own files. */
+  mayBeShared: boolean;
+}
+
+/** Throws Failure `settings`: what others put there would be sent in our name. Throws the error of the system call where there is none. */
+export function checkSpoolDirectory(path: string): void {
+  check(path, { setting: 'SpoolDirectory', stage: 'settings', mayBeShared: false });
+}
+
+/** Throws Failure `run`: another program could run in our name. Throws the error of the system call where there is none. */
+export function checkTempDirectory({ tempDirectory }: ClientSettings): void {
+  check(tempDirectory, { setting: 'TempDirectory', stage: 'run', mayBeShared: true });
+}
+
+function check(path: string, { setting, stage, mayBeShared }: Rule): void {
+  const found = statSync(path);
+  if (process.platform === 'win32') return;
+  if ((found.mode & WRITABLE) !== 0 && !(mayBeShared && isSticky(found))) {
+    const what = mayBeShared ? 'replace files' : 'write';
+    throw new Failure(
+      stage,
+      `${setting}: others may ${what} in ${path}`,
+      `chmod ${mayBeShared ? 'go-w' : '700'} ${path}`,
+    );
+  }
+  const weak = findWeakness(path);
+  if (weak) throw new Failure(stage, `${setting}: ${weak}`, `set ${setting} to a folder of your own`);
+}
+
+/**
+ * What of a path lets another user exchange what it leads to: a folder or a link on the way that is neither ours nor
+ * root's, or a folder that everybody may write in and that is not sticky. Undefined for none. A group that may write in
+ * a folder above has been given that on purpose, as `staff` in Debian's /usr/local.
+ */
+export function findWeakness(path: string): string | undefined {
+  for (const step of stepsTo(resolve(path))) {
+    const found = lstatSync(step);
+    if (!isTrusted(found.uid)) return `${step} belongs to another user`;
+    if (found.isDirectory() && (found.mode & WRITABLE_BY_ALL) !== 0 && !isSticky(found))
+      return `others may replace files in ${step}`;
+  }
+  return undefined;
+}
+
+/** Our own, or root's, who can do anything anyway. */
+export function isTrusted(uid: number): boolean {
+  return uid === 0 || uid === process.geteuid?.();
+}
+
+function isSticky({ mode }: Stats): boolean {
+  return (mode & STICKY) !== 0;
+}
+
+/** Every folder and link that the kernel passes on its way, the path itself last. */
+function* stepsTo(path: string): Generator<string> {
+  const { root } = parse(path);
+  let at = root;
+  const rest = relative(root, path).split(sep);
+  for (let next = rest.shift(); next !== undefined && next !== ''; next = rest.shift()) {
+    at = join(at, next);
+    yield at;
+    if (lstatSync(at).isSymbolicLink()) return yield* stepsTo(resolve(dirname(at), readlinkSync(at), ...rest));
+  }
+}

@@ -1,0 +1,161 @@
+// Why the system does not start a program, in words and with what helps, for the record and the message. What execve(2) returns says little:
+// ENOENT is a script's interpreter, EACCES mostly the mount option noexec.
+import { closeSync, existsSync, openSync, readdirSync, readFileSync, readSync } from 'node:fs';
+import { machine } from 'node:os';
+import { basename } from 'node:path';
+import { printable } from './status.ts';
+
+/** A program as it was to be started. */
+interface Program {
+  path: string;
+  fd: number;
+}
+
+const HEAD_BYTES = 4096;
+
+/** What went wrong: `its interpreter /bin/zsh does not exist`. */
+export function explainStartFailure({ code, message }: NodeJS.ErrnoException, program: Program): string {
+  const head = readHead(program.fd);
+  switch (code) {
+    case 'ENOENT':
+    case 'ENOTDIR':
+    case 'ELOOP':
+      return explainMissing(code, program, head);
+    case 'EACCES':
+      return explainDenied(program, head);
+    case 'ENOEXEC':
+      return explainFormat(program.fd);
+    case 'E2BIG':
+      return 'its arguments and the environment are larger than this system takes (E2BIG)';
+    case 'ETXTBSY':
+      return 'another process has it open for writing (ETXTBSY)';
+    case 'EPERM':
+      return 'a security policy of this system forbids it (EPERM)';
+    case 'EAGAIN':
+      return 'this user may start no more processes (EAGAIN)';
+    case 'ENOMEM':
+      return 'there is not enough memory (ENOMEM)';
+    case 'EMFILE':
+    case 'ENFILE':
+      return `too many files are open (${code})`;
+    default:
+      return code ?? message;
+  }
+}
+
+function explainMissing(code: string, { path }: Program, head: Buffer): string {
+  const interpreter = findInterpreter(head);
+  if (interpreter === undefined) {
+    if (!existsSync(path)) return 'it was removed before it was started';
+    const loader = /\/[\w./+-]*\bld[\w.-]*\.so[\w.-]*(?=\0)/.exec(head.toString('latin1'))?.[0];
+    return loader === undefined
+      ? `what it needs to start does not exist (${code})`
+      : `its loader ${loader} does not exist`;
+  }
+  if (!interpreter.endsWith('\r')) return `its interpreter ${printable(interpreter)} does not exist`;
+  const name = basename(path);
+  const remedy = `sed -i 's/\\r$//' ${name}`;
+  return `its first line ends in CR LF, so its interpreter is "${printable(interpreter.slice(0, -1))}\\r"; on the server: ${remedy}`;
+}
+
+function explainDenied({ path, fd }: Program, head: Buffer): string {
+  const mount = findNoexecMount(fd);
+  if (mount !== undefined)
+    return `TempDirectory is on ${mount}, mounted noexec: set TempDirectory to a folder elsewhere (EACCES)`;
+  const interpreter = findInterpreter(head);
+  if (interpreter !== undefined) return `its interpreter ${printable(interpreter)} may not be executed (EACCES)`;
+  return `${path} may not be executed (EACCES)`;
+}
+
+/** The mount point of an open file, when programs there are not run; undefined also where no /proc tells. */
+function findNoexecMount(fd: number): string | undefined {
+  try {
+    const id = /^mnt_id:\s*(\d+)$/m.exec(readFileSync(`/proc/self/fdinfo/${fd}`, 'latin1'))?.[1];
+    for (const line of readFileSync('/proc/self/mountinfo', 'utf8').split('\n')) {
+      const [mountId, , , , point = '', options = ''] = line.split(' ');
+      if (mountId === id) return options.split(',').includes('noexec') ? point : undefined;
+    }
+  } catch {
+    // No Linux, or no /proc.
+  }
+  return undefined;
+}
+
+/** What follows `#!` as the kernel reads it; undefined for a file that is no script. A CR at the end of the line belongs to it. */
+function findInterpreter(head: Buffer): string | undefined {
+  return /^#![ \t]*([^ \t\n\0]+)/.exec(head.toString('latin1'))?.[1];
+}
+
+/**
+ * Whether the kernel would not take a binary. execvp(3) then gives it to /bin/sh, which takes its bytes for commands; shells tell a script from
+ * a binary likewise, by a NUL in its first line. False where it is not known.
+ */
+export function isForeign(fd: number): boolean {
+  if (process.platform !== 'linux') return false;
+  const head = readHead(fd);
+  const end = head.indexOf('\n');
+  const isBinary = head.subarray(0, end < 0 ? head.length : end).includes(0) && findInterpreter(head) === undefined;
+  return isBinary && !isOfThisMachine(head) && !isRegistered(head);
+}
+
+function explainFormat(fd: number): string {
+  const head = readHead(fd);
+  if (!isElf(head)) return 'it is neither a script with #! nor a program for this machine (ENOEXEC)';
+  return `it is for another machine: ELF machine ${machineOf(head)}, and this is ${machine()} (ENOEXEC)`;
+}
+
+const isElf = (head: Buffer): boolean => head.length >= 20 && head.readUInt32BE(0) === 0x7f454c46;
+
+/** e_machine of an ELF header, in the byte order that it says. */
+const machineOf = (head: Buffer): number => (head[5] === 2 ? head.readUInt16BE(18) : head.readUInt16LE(18));
+
+/** Of what one kernel runs both: x86, ARM, PowerPC, SPARC. */
+const FAMILIES = [
+  [3, 62],
+  [40, 183],
+  [20, 21],
+  [2, 18, 43],
+];
+
+function isOfThisMachine(head: Buffer): boolean {
+  const own = readOwnHead();
+  if (!isElf(head) || !isElf(own)) return isElf(head) && !isElf(own);
+  const family = FAMILIES.find((machines) => machines.includes(machineOf(own))) ?? [machineOf(own)];
+  return family.includes(machineOf(head));
+}
+
+function readOwnHead(): Buffer {
+  const fd = openSync('/proc/self/exe', 'r');
+  try {
+    return readHead(fd);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+const REGISTRY = '/proc/sys/fs/binfmt_misc';
+
+/** Whether an emulator is registered for it (binfmt_misc). */
+function isRegistered(head: Buffer): boolean {
+  try {
+    return readdirSync(REGISTRY).some((name) => {
+      const text = ['register', 'status'].includes(name) ? '' : readFileSync(`${REGISTRY}/${name}`, 'latin1');
+      const find = (key: string): string => new RegExp(`^${key} (\\S+)$`, 'm').exec(text)?.[1] ?? '';
+      const magic = Buffer.from(find('magic'), 'hex');
+      const mask = find('mask') === '' ? Buffer.alloc(magic.length, 0xff) : Buffer.from(find('mask'), 'hex');
+      const given = head.subarray(Number(find('offset')));
+      return (
+        magic.length > 0 &&
+        text.startsWith('enabled') &&
+        magic.every((byte, i) => byte === ((given[i] ?? 0) & (mask[i] ?? 0)))
+      );
+    });
+  } catch {
+    return false;
+  }
+}
+
+function readHead(fd: number): Buffer {
+  const buffer = Buffer.alloc(HEAD_BYTES);
+  return buffer.subarray(0, readSync(fd, buffer, 0, HEAD_BYTES, 0));
+}
