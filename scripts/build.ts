@@ -33,6 +33,13 @@ const PROGRAMS = [
   { source: 'admin/main.ts', target: 'webjobctl', more: { define: { ...VERSION, ...SHIPPED } } },
 ];
 
+/**
+ * On SIGUSR1 Node opens its debugger on a port that every user of the machine can reach, and with it the rights of the process. A handler
+ * takes its place, for all threads; it is the first line of every program. Before it Node needs some 20 ms to start, in which only a switch
+ * of its own would help, and Node 20 ends at one that it does not know.
+ */
+const NO_DEBUGGER = "process.on('SIGUSR1', () => {}); // Node would open its debugger\n";
+
 mkdirSync(dist, { recursive: true });
 // Whatever the umask: web users run what is in it.
 chmodSync(dist, 0o755);
@@ -57,6 +64,7 @@ for (const { source, target, more } of PROGRAMS) {
   const isProgram = !target.endsWith('.cjs');
   const banner = `'use strict'; // ${target} ${version}, built from TypeScript: change ${source}\n`;
   const outfile = join(dist, target);
-  writeFileSync(outfile, (isProgram ? '#!/usr/bin/env node\n' : '') + banner + code);
+  const start = isProgram ? `#!/usr/bin/env node\n${banner}${NO_DEBUGGER}` : banner;
+  writeFileSync(outfile, start + code);
   chmodSync(outfile, isProgram ? 0o755 : 0o644);
 }

@@ -1,6 +1,6 @@
 // Builds dist/webjob-<platform>-<arch>: the client and the Node that runs this script in one file, for machines without Node (Node's
 // single executable application). What dist/webjob is made of must be built before.
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawnSync } from 'node:child_process';
 import { chmodSync, copyFileSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -26,6 +26,7 @@ export function buildExecutable(): string {
     if (process.platform === 'darwin') run('codesign', ['--remove-signature', made]);
     inject(made, blob);
     if (process.platform === 'darwin') run('codesign', ['--sign', '-', made]);
+    checkIsClosed(made);
     rmSync(target, { force: true });
     copyFileSync(made, target);
     return target;
@@ -34,11 +35,14 @@ export function buildExecutable(): string {
   }
 }
 
+/** Its Node takes switches from nobody, and has no debugger from its first moment on. */
+const CLOSED = { execArgv: ['--disable-sigusr1'], execArgvExtension: 'none' };
+
 function makeBlob(folder: string): string {
   const output = join(folder, 'webjob.blob');
   const config = join(folder, 'sea.json');
   const main = join(dist, 'webjob');
-  writeFileSync(config, JSON.stringify({ main, output, disableExperimentalSEAWarning: true }));
+  writeFileSync(config, JSON.stringify({ main, output, disableExperimentalSEAWarning: true, ...CLOSED }));
   run(process.execPath, ['--experimental-sea-config', config]);
   return output;
 }
@@ -47,6 +51,13 @@ function inject(executable: string, blob: string): void {
   const postject = join(root, 'node_modules', 'postject', 'dist', 'cli.js');
   const segment = process.platform === 'darwin' ? ['--macho-segment-name', 'NODE_SEA'] : [];
   run(process.execPath, [postject, executable, BLOB, blob, '--sentinel-fuse', FUSE, ...segment]);
+}
+
+/** A Node that does not know the settings of CLOSED passes over them without a word. */
+function checkIsClosed(executable: string): void {
+  const env = { ...process.env, NODE_OPTIONS: '--no-such-option' };
+  if (spawnSync(executable, ['--version'], { env }).status !== 0)
+    throw new Error(`an executable with Node ${process.version} would obey NODE_OPTIONS: build it with Node 24.21`);
 }
 
 /** Says what the tool said only when it failed: what they say of success is noise. */

@@ -8,6 +8,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import { after, before, describe, it } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { TLSSocket } from 'node:tls';
 import { buildExecutable } from '../scripts/executable.ts';
 import { Authority, makeServerCertificate } from './certificates.ts';
@@ -32,10 +33,11 @@ describe('the standalone executable', { skip }, () => {
     rmSync(folder, { recursive: true });
   });
 
-  const run = (...args: string[]) => {
-    const { status, stdout, stderr } = spawnSync(alone, args, { cwd: folder, env: BARE });
+  const runWith = (environment: Record<string, string>, ...args: string[]) => {
+    const { status, stdout, stderr } = spawnSync(alone, args, { cwd: folder, env: { ...BARE, ...environment } });
     return { status, stdout: stdout.toString(), stderr: stderr.toString() };
   };
+  const run = (...args: string[]) => runWith({}, ...args);
 
   it('says what the script says', () => {
     for (const args of [['--version'], ['--help'], ['--hashsum', '--type', 'SHA256', WEBJOB], ['--nonsense'], []]) {
@@ -47,6 +49,38 @@ describe('the standalone executable', { skip }, () => {
 
   it('takes the options of Node for those of the program', () => {
     assert.equal(run('--eval', '1').status, 1);
+  });
+
+  it('takes no switch of Node from the environment, and leaves it to the program', () => {
+    const loaded = join(folder, 'loaded.cjs');
+    writeFileSync(loaded, 'console.log("loaded"); process.exit(9);\n');
+    site.configure({ URLPutURL: '' });
+    site.add('environment.sh', '#!/bin/sh\necho "$NODE_OPTIONS"\n');
+    for (const NODE_OPTIONS of [`--require ${loaded}`, `--import ${loaded}`, '--no-such-option', '--inspect-brk=0']) {
+      const expected = { status: 0, stdout: `${NODE_OPTIONS}\n`, stderr: '' };
+      assert.deepEqual(runWith({ NODE_OPTIONS }, '-e', '-f', site.client.conf, 'environment.sh'), expected);
+    }
+  });
+
+  it('goes where its settings say, whatever else is in the environment of Node', () => {
+    site.configure({ URLPutURL: '' });
+    site.add('plain.sh', '#!/bin/sh\necho plain\n');
+    const nowhere = 'http://127.0.0.1:1/';
+    const environment = { NODE_USE_ENV_PROXY: '1', HTTP_PROXY: nowhere, http_proxy: nowhere, NODE_PATH: folder };
+    const expected = { status: 0, stdout: 'plain\n', stderr: '' };
+    assert.deepEqual(runWith(environment, '-e', '-f', site.client.conf, 'plain.sh'), expected);
+  });
+
+  it('has no debugger for SIGUSR1', async () => {
+    site.configure({ URLPutURL: '' });
+    site.add('slow.sh', '#!/bin/sh\nsleep 1\necho slow\n');
+    const child = spawn(alone, ['-e', '-f', site.client.conf, 'slow.sh'], { env: BARE });
+    const result = Promise.all([text(child.stdout), text(child.stderr)]);
+    for (let n = 0; n < 4; n += 1) {
+      await sleep(150);
+      child.kill('SIGUSR1');
+    }
+    assert.deepEqual(await result, ['slow\n', '']);
   });
 
   it('gets, runs and puts a program, with arguments', () => {
@@ -77,9 +111,14 @@ describe('the standalone executable', { skip }, () => {
       const files = `SSLPublicCertFile=${clients}/client1.crt\nSSLPrivateKeyFile=${clients}/client1.key\n`;
       writeFileSync(conf, `SSLUseCertificate=Y\n${files}`);
       const url = `https://127.0.0.1:${(server.address() as AddressInfo).port}/`;
-      const child = spawn(alone, ['-g', '-f', conf, url], { env: BARE });
-      const [out, err] = await Promise.all([text(child.stdout), text(child.stderr)]);
-      assert.deepEqual({ out, err }, { out: 'client1', err: '' });
+      const get = async (environment: Record<string, string> = {}): Promise<string[]> => {
+        const child = spawn(alone, ['-g', '-f', conf, url], { env: { ...BARE, ...environment } });
+        return await Promise.all([text(child.stdout), text(child.stderr)]);
+      };
+      assert.deepEqual(await get(), ['client1', '']);
+      writeFileSync(conf, `SSLVerifyHost=Y\nSSLUseCertificate=Y\n${files}`);
+      const [out, err] = await get({ NODE_TLS_REJECT_UNAUTHORIZED: '0' });
+      assert.deepEqual([out, /not trusted/.test(err ?? '')], ['', true]);
     } finally {
       server.close();
     }
