@@ -17,6 +17,8 @@ export function openCleanup(): { add(step: CleanupStep): void; run(signal?: Node
     for (const [name] of SIGNALS) process.off(name, end);
     for (let step = steps.pop(); step; step = steps.pop()) attempt(() => step?.(signal));
   };
+  // A bug ends us without passing by.
+  process.once('exit', () => run());
   const end = (signal: NodeJS.Signals): void => {
     if (process.listenerCount(signal) > 1) return;
     run(signal);

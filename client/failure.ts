@@ -1,5 +1,6 @@
 // What ends a job that is nobody's bug, and the exit codes of webjob. Messages are lower case without a full stop and never
 // hold a password.
+import { BUG, say } from '../cli/program.ts';
 
 export const EXIT_CODES = {
   ok: 0,
@@ -9,11 +10,14 @@ export const EXIT_CODES = {
   run: 4,
   put: 5,
   lock: 6,
+  bug: BUG,
+  /** EX_IOERR of sysexits.h. */
+  output: 74,
 } as const;
 
 /** What the user should know although the job goes on. */
 export function warn(message: string): void {
-  process.stderr.write(`webjob: warning: ${message}\n`);
+  say(`webjob: warning: ${message}`);
 }
 
 export class Failure extends Error {

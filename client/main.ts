@@ -1,7 +1,8 @@
 // The webjob command line: what the original understands, and nothing is done here but to read it.
 import { Command, CommanderError, Option } from 'commander';
+import { catchBugs, reportBug, say } from '../cli/program.ts';
 import { EXIT_CODES, Failure } from './failure.ts';
-import { DIGESTS, flush, getUrl, printDigest } from './modes.ts';
+import { DIGESTS, flush, getUrl, printDigest, write } from './modes.ts';
 import { describeClient } from './record.ts';
 import { readConnection, readSettings } from './settings.ts';
 import { executeJob } from './stages.ts';
@@ -27,6 +28,8 @@ Exit codes:
   4  the program could not be run, or ran over RunTimeLimit; what there is was uploaded
   5  the output could not be uploaded; it is kept, the message says where
   6  another run holds LockFile
+  70 an error that webjob did not expect: a bug
+  74 standard output could not be written
   128 + n  ended by signal n`;
 
 interface Options {
@@ -39,6 +42,7 @@ interface Options {
 }
 
 async function main(argv: string[]): Promise<number> {
+  let printed = '';
   const command = new Command('webjob')
     .usage(USAGE)
     .description('Get a program from a WebJob server, run it, and put what it prints back on the server.')
@@ -53,10 +57,21 @@ async function main(argv: string[]): Promise<number> {
     .argument('[program]', 'its name in the profile on the server')
     .argument('[options...]', 'passed on to the program untouched')
     .addHelpText('after', EXPLANATION)
-    .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, 'webjob: error: ')) })
+    .configureOutput({
+      writeOut: (text) => {
+        printed += text;
+      },
+      writeErr: (text) => say(text.trimEnd()),
+      outputError: (text, write) => write(text.replace(/^error: /, 'webjob: error: ')),
+    })
     .passThroughOptions()
     .exitOverride();
-  command.parse(argv, { from: 'user' });
+  try {
+    command.parse(argv, { from: 'user' });
+  } catch (error) {
+    await write(printed);
+    throw error;
+  }
   return await runMode(command.opts<Options>(), command.args);
 }
 
@@ -94,14 +109,13 @@ function usage(message: string): Failure {
 
 function report(error: unknown): number {
   if (error instanceof CommanderError) return error.exitCode === 0 ? EXIT_CODES.ok : EXIT_CODES.usage;
-  if (!(error instanceof Failure)) throw error;
-  process.stderr.write(`webjob: error: ${error.message}\n`);
-  if (error.hint) process.stderr.write(`webjob: hint: ${error.hint}\n`);
+  if (!(error instanceof Failure)) return reportBug('webjob', error);
+  say(`webjob: error: ${error.message}`);
+  if (error.hint) say(`webjob: hint: ${error.hint}`);
   return EXIT_CODES[error.stage];
 }
 
-// What ends before it knows its code has failed.
-process.exitCode = EXIT_CODES.usage;
+catchBugs('webjob');
 main(process.argv.slice(2))
   .catch(report)
   .then((code) => {

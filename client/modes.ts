@@ -1,6 +1,7 @@
 // The small modes beside --execute: --get-url, --hashsum, --flush.
 import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
+import { print, say } from '../cli/program.ts';
 import { EXIT_CODES, Failure, failureOf } from './failure.ts';
 import { type ClientSettings, parseTarget } from './settings.ts';
 import { flushSpool } from './spool.ts';
@@ -36,11 +37,13 @@ export async function getUrl(settings: ClientSettings, text: string): Promise<nu
   }
 }
 
-/** Waits until stdout took it, so that a slow reader costs no memory. */
-function write(piece: Buffer): Promise<void> {
-  return new Promise((resolve, reject) => {
-    process.stdout.write(piece, (error) => (error ? reject(error) : resolve()));
-  });
+/** Writes to stdout. Throws Failure `output`. */
+export async function write(piece: string | Buffer): Promise<void> {
+  try {
+    await print(piece);
+  } catch (error) {
+    throw new Failure('output', `standard output cannot be written: ${(error as NodeJS.ErrnoException).code}`);
+  }
 }
 
 export const DIGESTS = ['MD5', 'SHA1', 'SHA256', 'SHA512'] as const;
@@ -56,7 +59,7 @@ export async function printDigest(type: string, file: string | undefined): Promi
   } catch (error) {
     throw new Failure('usage', `${file ?? 'stdin'} cannot be read: ${(error as NodeJS.ErrnoException).code}`);
   }
-  process.stdout.write(`${hash.digest('hex')}\n`);
+  await write(`${hash.digest('hex')}\n`);
   return EXIT_CODES.ok;
 }
 
@@ -64,7 +67,7 @@ export async function printDigest(type: string, file: string | undefined): Promi
 export async function flush(settings: ClientSettings): Promise<number> {
   if (settings.spoolDirectory === '') throw new Failure('settings', 'SpoolDirectory is required for --flush');
   const { delivered, left, failure } = await flushSpool(settings);
-  if (delivered > 0) process.stderr.write(`webjob: delivered ${delivered} of ${delivered + left} jobs\n`);
+  if (delivered > 0) say(`webjob: delivered ${delivered} of ${delivered + left} jobs`);
   if (failure) throw new Failure('put', `${left} jobs wait in the spool: ${failure.message}`, failure.hint);
   return EXIT_CODES.ok;
 }

@@ -273,9 +273,10 @@ describe('webjob(1)', () => {
   });
 
   it('has every variable that the sources read, and no other', () => {
-    const sources = readdirSync(join(project, 'client'))
+    const sources = ['client', 'cli']
+      .flatMap((room) => readdirSync(join(project, room)).map((name) => `${room}/${name}`))
       .filter((name) => name.endsWith('.ts'))
-      .map((name) => read(`client/${name}`))
+      .map(read)
       .join('\n');
     const variables = [...sources.matchAll(/\b[A-Z_]+_VARIABLE = '([A-Z_]+)'/g)].map(([, name]) => name);
     const direct = [...sources.matchAll(/\benv(?:\.|\[')([A-Z]\w+)/g)].map(([, name]) => name ?? '');

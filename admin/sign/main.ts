@@ -1,5 +1,7 @@
 // The webjob-sign command line.
+
 import { Command, CommanderError, Option } from 'commander';
+import { catchBugs, print, reportBug, say } from '../../cli/program.ts';
 import { EXIT_CODES, SignFailure } from './failure.ts';
 import { KEY_TYPES, makeKey, readPrivateKey, signFile } from './keys.ts';
 
@@ -18,7 +20,8 @@ Exit codes:
   0  done
   1  wrong command line
   2  a key cannot be made, read or used
-  3  a file cannot be signed; those named before it are`;
+  3  a file cannot be signed; those named before it are
+  70 an error that webjob-sign did not expect: a bug`;
 
 interface Options {
   makeKey?: string;
@@ -26,7 +29,8 @@ interface Options {
   key?: string;
 }
 
-function main(argv: string[]): void {
+async function main(argv: string[]): Promise<void> {
+  let printed = '';
   const command = new Command('webjob-sign')
     .usage('{--make-key <name> [--type <type>] | --key <file> file...}')
     .description('Sign programs, so that clients with DsvVerifySignature=Y run no others.')
@@ -37,9 +41,20 @@ function main(argv: string[]): void {
     .helpOption('--help', 'print this help')
     .argument('[file...]', 'what to sign')
     .addHelpText('after', EXPLANATION)
-    .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, 'webjob-sign: error: ')) })
+    .configureOutput({
+      writeOut: (text) => {
+        printed += text;
+      },
+      writeErr: (text) => say(text.trimEnd()),
+      outputError: (text, write) => write(text.replace(/^error: /, 'webjob-sign: error: ')),
+    })
     .exitOverride();
-  command.parse(argv, { from: 'user' });
+  try {
+    command.parse(argv, { from: 'user' });
+  } catch (error) {
+    await print(printed);
+    throw error;
+  }
   const { makeKey: name, type, key } = command.opts<Options>();
   const files = command.args;
   if ((name === undefined) === (key === undefined)) throw usage('say one of --make-key and --key');
@@ -59,17 +74,15 @@ function usage(message: string): SignFailure {
 
 function report(error: unknown): number {
   if (error instanceof CommanderError) return error.exitCode === 0 ? EXIT_CODES.ok : EXIT_CODES.usage;
-  if (!(error instanceof SignFailure)) throw error;
-  process.stderr.write(`webjob-sign: error: ${error.message}\n`);
-  if (error.hint) process.stderr.write(`webjob-sign: hint: ${error.hint}\n`);
+  if (!(error instanceof SignFailure)) return reportBug('webjob-sign', error);
+  say(`webjob-sign: error: ${error.message}`);
+  if (error.hint) say(`webjob-sign: hint: ${error.hint}`);
   return EXIT_CODES[error.kind];
 }
 
-// What ends before it knows its code has failed.
-process.exitCode = EXIT_CODES.usage;
-try {
-  main(process.argv.slice(2));
-  process.exitCode = EXIT_CODES.ok;
-} catch (error) {
-  process.exitCode = report(error);
-}
+catchBugs('webjob-sign');
+main(process.argv.slice(2))
+  .then(() => EXIT_CODES.ok, report)
+  .then((code) => {
+    process.exitCode = code;
+  });

@@ -2,6 +2,7 @@
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { Command, CommanderError } from 'commander';
+import { catchBugs, print, reportBug, say } from '../../cli/program.ts';
 import { EXIT_CODES, PadFailure } from './failure.ts';
 import { openPayload } from './payload.ts';
 import { scriptPieces } from './script.ts';
@@ -27,9 +28,11 @@ Exit codes:
   0  the script is written
   1  wrong command line
   2  a payload cannot be read
-  3  the script cannot be written`;
+  3  the script cannot be written
+  70 an error that pad-make-script did not expect: a bug`;
 
 async function main(argv: string[]): Promise<void> {
+  let printed = '';
   const command = new Command('pad-make-script')
     .usage('[--name <name>] payload... > file.pad')
     .description('Make a script that carries a payload, unpacks it where it is run, and delivers it with a command.')
@@ -38,9 +41,20 @@ async function main(argv: string[]): Promise<void> {
     .helpOption('--help', 'print this help')
     .argument('<payload...>', 'a file, a folder, or several')
     .addHelpText('after', EXPLANATION)
-    .configureOutput({ outputError: (text, write) => write(inOurWords(text)) })
+    .configureOutput({
+      writeOut: (text) => {
+        printed += text;
+      },
+      writeErr: (text) => say(text.trimEnd()),
+      outputError: (text, write) => write(inOurWords(text)),
+    })
     .exitOverride();
-  command.parse(argv, { from: 'user' });
+  try {
+    command.parse(argv, { from: 'user' });
+  } catch (error) {
+    await print(printed).catch(failedOutput);
+    throw error;
+  }
   if (process.stdout.isTTY) {
     throw new PadFailure('usage', 'the script would go to a terminal', 'redirect it: pad-make-script x > x.pad');
   }
@@ -60,14 +74,13 @@ function failedOutput(error: NodeJS.ErrnoException): never {
 
 function report(error: unknown): number {
   if (error instanceof CommanderError) return error.exitCode === 0 ? EXIT_CODES.ok : EXIT_CODES.usage;
-  if (!(error instanceof PadFailure)) throw error;
-  process.stderr.write(`pad-make-script: error: ${error.message}\n`);
-  if (error.hint) process.stderr.write(`pad-make-script: hint: ${error.hint}\n`);
+  if (!(error instanceof PadFailure)) return reportBug('pad-make-script', error);
+  say(`pad-make-script: error: ${error.message}`);
+  if (error.hint) say(`pad-make-script: hint: ${error.hint}`);
   return EXIT_CODES[error.kind];
 }
 
-// What ends before it knows its code has failed.
-process.exitCode = EXIT_CODES.usage;
+catchBugs('pad-make-script');
 main(process.argv.slice(2))
   .then(() => EXIT_CODES.ok, report)
   .then((code) => {
