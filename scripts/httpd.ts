@@ -1,9 +1,10 @@
 // A private httpd for one site, in a process group of its own, listening on 127.0.0.1 only. Includes the shipped apache/webjob.conf.
 import { type ChildProcess, spawn } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, realpathSync, writeFileSync } from 'node:fs';
-import { connect, createServer, type Server as NetServer } from 'node:net';
+import { connect } from 'node:net';
 import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { findFreePorts } from './free-ports.ts';
 import { type HttpdProgram, obtainHttpd } from './httpd-package.ts';
 import type { Site } from './site.ts';
 import { findWebUser, openProgram } from './web-user.ts';
@@ -45,14 +46,14 @@ export interface HttpdServer extends Server {
 type Ports = readonly [first: number, second: number];
 
 const MODULES = 'authn_core authn_file authz_core authz_user auth_basic alias env reqtimeout'.split(' ');
-const START_LIMIT_MS = 10_000;
+const START_LIMIT_MS = 60_000;
 const STOP_LIMIT_MS = 5_000;
 
 /** Starts httpd and waits until it answers. Throws Error with the end of the error log when it does not. */
 export async function startHttpd(options: HttpdOptions): Promise<HttpdServer> {
   for (let attempt = 1; ; attempt++) {
     try {
-      const [first, second] = await findFreePorts();
+      const [first = 0, second = 0] = await findFreePorts(2);
       return await startOnce(options, [options.port ?? first, second]);
     } catch (error) {
       // Another process may have taken the port between its choice and the start.
@@ -181,24 +182,4 @@ function signalGroup(pid: number, signal: NodeJS.Signals | 0): boolean {
   } catch {
     return false;
   }
-}
-
-/** Both are held until both are known, or they could be the same. */
-async function findFreePorts(): Promise<Ports> {
-  const probes = [createServer(), createServer()] as const;
-  try {
-    return [await listen(probes[0]), await listen(probes[1])];
-  } finally {
-    for (const probe of probes) probe.close();
-  }
-}
-
-function listen(probe: NetServer): Promise<number> {
-  return new Promise((resolve, reject) => {
-    probe.on('error', reject).listen(0, '127.0.0.1', () => {
-      const address = probe.address();
-      if (address && typeof address === 'object') resolve(address.port);
-      else reject(new Error('no port'));
-    });
-  });
 }

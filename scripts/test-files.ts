@@ -1,48 +1,13 @@
 // Which test files there are, what each of them needs, and in which order they run. Reads sources; runs nothing.
-import { existsSync, globSync, readFileSync, statSync } from 'node:fs';
-import { dirname, join, relative, resolve } from 'node:path';
+import { existsSync, globSync, readdirSync, readFileSync, statSync } from 'node:fs';
+import { basename, dirname, join, relative, resolve } from 'node:path';
 
 const root = join(import.meta.dirname, '..');
 
-/**
- * The slowest files, slowest first: they start first, so that no long one is alone at the end, and test:fast leaves them out. A run
- * prints its times by file, and what this list lacks.
- */
-const SLOWEST = [
-  'vectors',
-  'crash',
-  'legacy',
-  'client-tls',
-  'http',
-  'admin-crash',
-  'hooks-injection',
-  'admin-configtest',
-  'client-run',
-  'vectors-resident',
-  'client-many',
-  'admin-client',
-  'hooks',
-  'client-wire',
-  'fastcgi',
-  'client-signature',
-  'client-spool',
-  'custody',
-  'operator-guides',
-  'verify-tamper',
-  'resident-soak',
-  'pad-attack',
-  'nodes',
-  'deployment-kill',
-  'authentication-guide',
-  'locker-full',
-  'client-lock',
-  'client-command',
-  'custody-chain',
-  'client-retry',
-  'client-proxy',
-  'client-tls-certificate',
-  'client-wire-legacy',
-];
+/** Names of test files, slowest first: they start first, so that no long one is alone at the end, and test:fast leaves them out. */
+const SLOW_FILES = readFileSync(join(root, 'test', 'slow.txt'), 'utf8')
+  .split('\n')
+  .flatMap((line) => /^ *\d+ {2}(\S+)$/.exec(line)?.[1] ?? []);
 
 /** Above that a file does not belong into test:fast. */
 export const SLOW_SECONDS = 4;
@@ -53,30 +18,28 @@ const OUTSIDE = ['scripts/debian.ts', 'scripts/httpd-package.ts', 'scripts/node-
 /** Every test file by its path in the project, slowest first. */
 export function findTestFiles(): string[] {
   const files = globSync('test/**/*.test.ts', { cwd: root }).sort();
-  const rank = (file: string): number => SLOWEST.indexOf(nameOf(file)) + 1 || Number.POSITIVE_INFINITY;
+  const rank = (file: string): number => SLOW_FILES.indexOf(basename(file)) + 1 || Number.POSITIVE_INFINITY;
   return files.sort((a, b) => (rank(a) === rank(b) ? 0 : rank(a) - rank(b)));
 }
 
-/** Those that reach nothing of OUTSIDE, by what they import and the programs that they run, and are not among the slowest. */
+/** Those that reach nothing of OUTSIDE, by what they import and the programs that they run, and are not slow. */
 export function findFastFiles(): string[] {
   return findTestFiles().filter((file) => !isSlow(file) && !reachesOutside(file));
 }
 
 export function isSlow(file: string): boolean {
-  return SLOWEST.includes(nameOf(file));
+  return SLOW_FILES.includes(basename(file));
 }
 
 export function reachesOutside(file: string): boolean {
   return [...reach(file)].some((name) => OUTSIDE.includes(name));
 }
 
-/** The names of SLOWEST that are no files: a test holds it empty. */
+/** The names in test/slow.txt that are no files: a test holds it empty. */
 export function findStaleNames(): string[] {
-  const names = findTestFiles().map(nameOf);
-  return SLOWEST.filter((name) => !names.includes(name));
+  const names = findTestFiles().map((file) => basename(file));
+  return SLOW_FILES.filter((name) => !names.includes(name));
 }
-
-const nameOf = (file: string): string => file.replace(/^.*\//, '').replace(/\.test\.ts$/, '');
 
 /** The sources of a test file: itself and all that it imports or runs of the project, as one text. */
 export function readSources(file: string): string {
@@ -109,8 +72,8 @@ function readText(path: string): string {
   return statSync(path, { throwIfNoEntry: false })?.isFile() ? readFileSync(path, 'utf8') : '';
 }
 
-/** What dist/ is built from. */
-const SOURCES = '{admin,apache,cgi,client,completions,conf,docs/man}/**';
+/** Of what is in the project, what dist/ is not built from. */
+const NOT_BUILT = ['bench', 'bin', 'dist', 'node_modules', 'scripts', 'test'];
 
 /** True when a source is newer than a built program, or one is missing. */
 export function isStale(): boolean {
@@ -119,6 +82,7 @@ export function isStale(): boolean {
   if (programs.length === 0) return true;
   const changedAt = (file: string): number => statSync(join(root, file), { throwIfNoEntry: false })?.mtimeMs ?? 0;
   const oldest = Math.min(...programs.map(changedAt));
-  const others = ['package.json', 'package-lock.json', 'scripts/build.ts'];
-  return [...globSync(SOURCES, { cwd: root }), ...others].some((file) => changedAt(file) > oldest);
+  const sources = readdirSync(root).filter((name) => !name.startsWith('.') && !NOT_BUILT.includes(name));
+  const files = sources.flatMap((name) => [name, ...globSync(`${name}/**`, { cwd: root })]);
+  return [...files, 'scripts/build.ts'].some((file) => changedAt(file) > oldest);
 }

@@ -2,10 +2,10 @@
 // virtual hosts, a balancer. Every one is a process group of its own on 127.0.0.1.
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { copyFileSync, existsSync, linkSync, mkdirSync, mkdtempSync, readFileSync, realpathSync } from 'node:fs';
-import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { findFreePorts } from '../scripts/free-ports.ts';
 import { obtainHttpd } from '../scripts/httpd-package.ts';
 import { findWebUser } from '../scripts/web-user.ts';
 import { isServing } from './deployment-wire.ts';
@@ -159,17 +159,4 @@ function signalGroup(pid: number, signal: NodeJS.Signals | 0): boolean {
   } catch {
     return false;
   }
-}
-
-/** All at once, so that they differ. */
-export async function findFreePorts(count: number): Promise<number[]> {
-  const probes = Array.from({ length: count }, () => createServer());
-  await Promise.all(probes.map((probe) => new Promise<void>((resolve) => probe.listen(0, '127.0.0.1', resolve))));
-  return Promise.all(
-    probes.map((probe) => {
-      const address = probe.address();
-      const port = address && typeof address === 'object' ? address.port : 0;
-      return new Promise<number>((resolve) => probe.close(() => resolve(port)));
-    }),
-  );
 }

@@ -169,7 +169,7 @@ describe('hooks', { concurrency: true }, () => {
         usePutHook(hanging, { PutHookTimeLimit: '1', PutHookLogDivertedOutput: 'Y' });
         assert.equal((await its.put(upload)).status, 551);
         await its.settled();
-        assert.ok(Date.now() - started < 12_000, `both took ${Date.now() - started} ms`);
+        assert.ok(Date.now() - started < 60_000, `both took ${Date.now() - started} ms`);
         const ends = its.commandLines('hook').map(({ name, event, message }) => `${name} ${event} ${message}`);
         const why = 'SIGKILL took longer than 1 seconds';
         assert.deepEqual(ends, [`GetHook ${why}`, `PutHook ${why}`]);

@@ -139,7 +139,7 @@ describe('killed', () => {
     const args = [program, '--config', its.site.propertiesFile, 'report', '--html', report, '--since', '2000-01-01'];
     const startedAt = Date.now();
     await run();
-    const duration = Date.now() - startedAt;
+    let duration = Date.now() - startedAt;
     let killed = 0;
     for (let round = 0; round < 16; round++) {
       const child = spawn(process.execPath, args, { stdio: 'ignore' });
@@ -148,6 +148,8 @@ describe('killed', () => {
       child.kill('SIGKILL');
       const [, signal] = await ended;
       if (signal === 'SIGKILL') killed++;
+      // It took longer when it was measured.
+      else duration *= 0.8;
       if (!existsSync(report)) {
         // Between the two renames: the old one waits beside it.
         assert.ok(readdirSync(folder).some((name) => name.endsWith('.old')));

@@ -5,9 +5,9 @@ import { existsSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { findFreePorts } from '../scripts/free-ports.ts';
 import { startResident } from '../scripts/resident.ts';
 import { addCommand, configure, makeSite, type Site } from '../scripts/site.ts';
-import { findFreePorts } from './deployment-httpd.ts';
 import { FastCgiClient, formatRequest } from './fastcgi-client.ts';
 import { get, getVariables, put, putVariables } from './resident-requests.ts';
 
@@ -92,7 +92,7 @@ describe('SIGTERM at a port that is asked all the time', () => {
       assert.ok(await until(async () => (await ask()) === 200));
       const lanes = [lane(), lane(), lane()];
       child.kill('SIGTERM');
-      const code = await Promise.race([ended, sleep(15_000, 'it stays', { ref: false })]);
+      const code = await Promise.race([ended, sleep(60_000, 'it stays', { ref: false })]);
       isOver = true;
       await Promise.all(lanes);
       assert.equal(code, 0);

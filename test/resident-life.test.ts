@@ -197,7 +197,7 @@ describe('the end', () => {
   });
 
   it('comes by itself when nobody asks', async () => {
-    const resident = await start(['--idle', '1']);
+    const resident = await start(['--idle', '3']);
     assert.equal((await get(resident.socket, site())).status, 200);
     assert.equal(await resident.ended, 0);
     assert.equal(existsSync(resident.socket), false);

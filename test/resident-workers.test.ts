@@ -208,7 +208,7 @@ describe('the end of several processes', () => {
   });
 
   it('comes by itself when nobody asks', async () => {
-    const resident = await start([...THREE, '--idle', '2']);
+    const resident = await start([...THREE, '--idle', '4']);
     assert.equal((await get(resident.socket, site())).status, 200);
     assert.equal(await resident.ended, 0);
     assert.equal(existsSync(resident.socket), false);

@@ -24,7 +24,7 @@ function start(...args: string[]): Run {
   const child = spawn(process.execPath, [script, ...args], {
     env: { ...process.env, TMPDIR: temporary, NO_COLOR: '' },
   });
-  const limit = setTimeout(() => child.kill('SIGKILL'), 60_000);
+  const limit = setTimeout(() => child.kill('SIGKILL'), 180_000);
   let stdout = '';
   child.stdout.on('data', (chunk) => {
     stdout += chunk;
@@ -40,7 +40,7 @@ function start(...args: string[]): Run {
 }
 
 async function until(what: string, isSo: () => boolean): Promise<void> {
-  for (const deadline = Date.now() + 30_000; Date.now() < deadline; await sleep(20)) if (isSo()) return;
+  for (const deadline = Date.now() + 90_000; Date.now() < deadline; await sleep(20)) if (isSo()) return;
   assert.fail(`never: ${what}`);
 }
 

@@ -8,7 +8,7 @@ import type { Target } from './target.ts';
 import { findWebUser, readFiles, readLog, resetTree } from './tree.ts';
 import { findDifferences, type Vector } from './vectors.ts';
 
-const LOG_WAIT_MS = 3_000;
+const LOG_WAIT_MS = 20_000;
 
 /** Makes the tree that a vector wants, sends its bytes, and resolves with the answer. */
 function askVector({ site, ask }: Target, vector: Vector): Promise<string> {

@@ -90,7 +90,9 @@ class Ground {
 
   verify(): Finding[] {
     const { incomingDirectory, logfilesDirectory } = this;
-    return [...verifySite({ incomingDirectory, servers: [{ logfilesDirectory, serverId: 'server_1' }], contents: true })];
+    return [
+      ...verifySite({ incomingDirectory, servers: [{ logfilesDirectory, serverId: 'server_1' }], contents: true }),
+    ];
   }
 
   /** Makes a change, looks with `look`, and puts all right again. Undefined for a change that is none. */
