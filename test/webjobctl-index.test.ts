@@ -175,7 +175,11 @@ describe('webjobctl index', () => {
       ({ put }) => put?.status === 200 && (put.bytesReceived ?? 0) > 5000,
     );
     assert.ok(found?.has(names[0]?.group?.name ?? ''));
-    await index('--rebuild');
+    assert.equal((await index('--max-text', '4000')).read, 0);
+    // With another limit every group is read again, and only once.
+    const { groups, read } = await index();
+    assert.equal(read, groups);
+    assert.equal((await index()).read, 0);
   });
 
   it('is made anew when it is of another version, and is left alone when it is of somebody else', async () => {
@@ -336,12 +340,12 @@ describe('webjobctl export', () => {
     mkdirSync(folder);
     chmodSync(folder, 0o1777);
     const path = join(folder, 'webjob.sqlite');
-    for (const planted of [path, `${path}-journal`]) {
+    for (const planted of [path, `${path}-journal`, `${path}-wal`]) {
       writeFileSync(planted, '');
       chownSync(planted, 65_534, 65_534);
       const { exitCode, stderr } = await locker.webjobctl('index', '--database', path);
       assert.equal(exitCode, 4);
-      assert.match(stderr, /webjob\.sqlite(?:-journal)? belongs to somebody else\n/);
+      assert.match(stderr, /webjob\.sqlite(?:-journal|-wal)? belongs to somebody else\n/);
       assert.equal(statSync(planted).size, 0);
       rmSync(planted);
     }

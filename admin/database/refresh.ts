@@ -25,8 +25,9 @@ export async function refreshIndex(
 ): Promise<Refreshed> {
   const stamp = await takeStamp(site);
   const old = database.prepare("SELECT value FROM facts WHERE name = 'stamp'").get()?.value;
-  const text = JSON.stringify({ ...stamp, maxTextBytes });
-  if (old === text)
+  const text = JSON.stringify(stamp);
+  const isSame = keepMaxText(database, maxTextBytes);
+  if (isSame && old === text)
     return { groups: countOf(database, 'groups'), read: 0, removed: 0, jobs: countOf(database, 'jobs') };
   database.exec("DELETE FROM facts WHERE name = 'stamp'");
   const { groups, read, removed } = await refreshTexts(
@@ -45,6 +46,17 @@ export async function refreshIndex(
     database.exec('ROLLBACK');
     throw error;
   }
+}
+
+/** False when an index was made with another limit: then no group of it counts as read. */
+function keepMaxText(database: Database, maxTextBytes: number): boolean {
+  const old = database.prepare("SELECT value FROM facts WHERE name = 'max_text'").get()?.value;
+  if (old === String(maxTextBytes)) return true;
+  database.exec('BEGIN IMMEDIATE');
+  database.exec("UPDATE groups SET stamp = ''");
+  database.prepare("INSERT OR REPLACE INTO facts VALUES ('max_text', ?)").run(String(maxTextBytes));
+  database.exec('COMMIT');
+  return false;
 }
 
 function countOf(database: Database, table: 'groups' | 'jobs'): number {
