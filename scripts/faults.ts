@@ -5,6 +5,7 @@ import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { join, relative, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
+import { makeEnvironment } from './test-environment.ts';
 import { makeWorkingCopy, type WorkingCopy } from './working-copy.ts';
 
 const USAGE = `usage: npm run test:faults -- [--since REV] [--jobs N] [--limit SECONDS] [--check] [--json] [FILE...]
@@ -139,8 +140,10 @@ function findObstacle(root: string, { place, before, after, tests }: Fault): str
 
 async function tryFaults(root: string, faults: Fault[], jobs: number, limit: number | undefined): Promise<Result[]> {
   const copies: WorkingCopy[] = [];
+  const environment = makeEnvironment(false);
   const removeCopies = (): void => {
     for (const copy of copies) copy.remove();
+    environment.remove();
   };
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
     process.once(signal, () => {
@@ -148,7 +151,7 @@ async function tryFaults(root: string, faults: Fault[], jobs: number, limit: num
       process.exit(130);
     });
   try {
-    for (let count = 0; count < jobs; count++) copies.push(makeWorkingCopy(root));
+    for (let count = 0; count < jobs; count++) copies.push(makeWorkingCopy(root, environment));
     for (const copy of copies) if (!(await build(copy))) throw new Error('the project does not build without a fault');
     const baselines = await measure(copies, faults, limit);
     let done = 0;

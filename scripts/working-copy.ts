@@ -14,6 +14,7 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, relative } from 'node:path';
+import type { TestEnvironment } from './test-environment.ts';
 
 /** What is not copied: it is linked, built anew or of no use. */
 const LEFT_OUT = new Set(['node_modules', 'dist', '.git', '.cache']);
@@ -37,7 +38,7 @@ export interface WorkingCopy {
 }
 
 /** Copies the project at `root`; the packages of node_modules are linked, those of the project itself to their copies. */
-export function makeWorkingCopy(root: string): WorkingCopy {
+export function makeWorkingCopy(root: string, environment: TestEnvironment): WorkingCopy {
   // Short: a socket's path has 108 bytes.
   const place = mkdtempSync(join(tmpdir(), 'faults-'));
   const [path, temporary] = [join(place, 'p'), join(place, 't')];
@@ -52,7 +53,7 @@ export function makeWorkingCopy(root: string): WorkingCopy {
       mkdirSync(temporary);
       chmodSync(temporary, 0o1777);
       try {
-        return await runNode(args, { cwd: path, temporary, limitSeconds, running });
+        return await runNode(args, { cwd: path, temporary, limitSeconds, running, environment });
       } finally {
         rmSync(temporary, { recursive: true, force: true });
       }
@@ -83,15 +84,15 @@ interface Run {
   temporary: string;
   limitSeconds: number;
   running: Set<ChildProcess>;
+  environment: TestEnvironment;
 }
 
-function runNode(args: readonly string[], { cwd, temporary, limitSeconds, running }: Run): Promise<Ended> {
+function runNode(args: readonly string[], given: Run): Promise<Ended> {
+  const { cwd, temporary, limitSeconds, running, environment } = given;
   const startedAt = performance.now();
-  // Else a run inside of a test would report to that test's own runner.
-  const { NODE_TEST_CONTEXT: _, ...env } = process.env;
-  const child = spawn(process.execPath, args, {
+  const child = spawn(environment.node, args, {
     cwd,
-    env: { ...env, TMPDIR: temporary },
+    env: { ...environment.variables, TMPDIR: temporary },
     stdio: ['ignore', 'pipe', 'ignore'],
     // A group of its own, so that what it started ends with it.
     detached: true,

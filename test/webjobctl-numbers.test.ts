@@ -1,9 +1,11 @@
 // Numbers that an operator goes by and no other test reads: bytes served and received, what is free on the disk, whose silence is longest.
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
-import { makeLockerSite, runWebjobctl } from './locker-site.ts';
+import { collect } from './bare.ts';
+import { makeLockerSite, WEBJOBCTL } from './locker-site.ts';
 import { plantPast } from './past-site.ts';
 
 const its = makeLockerSite({ UseGMT: 'Y' });
@@ -29,12 +31,14 @@ before(() => {
 });
 after(its.close);
 
-/** Samples of metrics, by name and labels. */
-async function readMetrics(env: NodeJS.ProcessEnv = process.env): Promise<Map<string, number>> {
-  const ran = await runWebjobctl(['--config', site.propertiesFile, 'metrics', '--textfile', '-'], env);
+/** Samples of metrics, by name and labels; Node is given the words in front. */
+async function readMetrics(...node: string[]): Promise<Map<string, number>> {
+  const words = [...node, WEBJOBCTL, '--config', site.propertiesFile, 'metrics', '--textfile', '-'];
+  const ran = await collect(spawn(process.execPath, words, { stdio: ['ignore', 'pipe', 'pipe'] }), 60);
   assert.equal(ran.exitCode, 0, ran.stderr);
   return new Map(
-    ran.text
+    ran.stdout
+      .toString()
       .split('\n')
       .filter((line) => line !== '' && !line.startsWith('#'))
       .map((line) => [line.slice(0, line.lastIndexOf(' ')), Number(line.slice(line.lastIndexOf(' ') + 1))]),
@@ -59,7 +63,7 @@ describe('webjobctl metrics', () => {
     const shim = join(site.root, 'statfs.cjs');
     const disk = { type: 0, bsize: 4096, blocks: 1000, bfree: 600, bavail: 500, files: 90, ffree: 80 };
     writeFileSync(shim, `require('node:fs').statfsSync = () => (${JSON.stringify(disk)});\n`);
-    const metrics = await readMetrics({ ...process.env, NODE_OPTIONS: `--require=${shim}` });
+    const metrics = await readMetrics(`--require=${shim}`);
     assert.equal(metrics.get('webjob_locker_free_bytes'), 500 * 4096);
     assert.equal(metrics.get('webjob_locker_size_bytes'), 1000 * 4096);
     assert.equal(metrics.get('webjob_locker_free_inodes'), 80);
@@ -68,7 +72,7 @@ describe('webjobctl metrics', () => {
       shim,
       `require('node:fs').statfsSync = () => (${JSON.stringify({ ...disk, files: 0, ffree: 0 })});\n`,
     );
-    const without = await readMetrics({ ...process.env, NODE_OPTIONS: `--require=${shim}` });
+    const without = await readMetrics(`--require=${shim}`);
     assert.equal(without.get('webjob_locker_free_inodes'), undefined);
   });
 });

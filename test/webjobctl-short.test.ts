@@ -8,10 +8,11 @@ import { join } from 'node:path';
 import { after, before, beforeEach, describe, it } from 'node:test';
 import { configure } from '../scripts/site.ts';
 import { collect } from './bare.ts';
-import { groupNames, makeScratch, readCustody, WEBJOBCTL } from './keep-site.ts';
+import { groupNames, makeScratch, readCustody, unpackByTar, WEBJOBCTL } from './keep-site.ts';
 import { makeLockerSite } from './locker-site.ts';
+import { inject, NO_STRACE } from './locker-strace.ts';
 import { fillBytes, findMountObstacle, mountTmpfs, unmountTmpfs } from './locker-tmpfs.ts';
-import { plantPast, setTime } from './past-site.ts';
+import { type PastJob, plantPast, setTime } from './past-site.ts';
 import { readFiles } from './tree.ts';
 
 const AT = new Date(Date.now() - 40 * 86_400_000);
@@ -59,18 +60,20 @@ function readPruned(): string[] {
   return whole.flatMap((line) => (JSON.parse(line) as { names: string[] }).names);
 }
 
+/** Nothing but these uploads is there. */
+function resetSite(jobs: readonly PastJob[]): void {
+  for (const folder of ['packed', 'config']) rmSync(join(site.base, folder), { recursive: true, force: true });
+  rmSync(join(site.base, 'logfiles', 'nph-webjob-custody.webjobctl.jsonl'), { force: true });
+  rmSync(site.incoming, { recursive: true });
+  mkdirSync(site.incoming);
+  plantPast(site, 'UTC', jobs);
+}
+
 describe('a short write', () => {
   const out = randomBytes(90 * BLOCK + 100);
   let files: Map<string, string>;
   beforeEach(() => {
-    for (const folder of ['packed', 'config']) rmSync(join(site.base, folder), { recursive: true, force: true });
-    rmSync(join(site.base, 'logfiles', 'nph-webjob-custody.webjobctl.jsonl'), { force: true });
-    rmSync(site.incoming, { recursive: true });
-    mkdirSync(site.incoming);
-    plantPast(site, 'UTC', [
-      { at: AT, name: 'one', out },
-      ...numbers(30).map((number) => ({ at: AT, name: `n${number}` })),
-    ]);
+    resetSite([{ at: AT, name: 'one', out }, ...numbers(30).map((number) => ({ at: AT, name: `n${number}` }))]);
     files = digestFiles(site.incoming);
   });
 
@@ -122,6 +125,33 @@ describe('a short write', () => {
     assert.deepEqual(readdirSync(join(site.base, 'config', 'nph-webjob')), ['holds.jsonl']);
     assert.equal((await add('second')).exitCode, 0);
     assert.equal(readFileSync(holds, 'utf8').split('\n').length, 3);
+  });
+});
+
+describe('an fsync that fails', { skip: NO_STRACE }, () => {
+  it('stops pack and unpack, of which every upload is whole in the locker or in the pack', async () => {
+    for (const { command, step } of [
+      { command: ['pack', '--older-than', '30d'], step: 2 },
+      { command: ['unpack', DAY], step: 5 },
+    ]) {
+      for (let count = 1; ; count += step) {
+        resetSite([
+          { at: AT, name: 'one', out: 'the first\n' },
+          { at: AT, name: 'two', out: 'the second\n' },
+        ]);
+        const files = readFiles(site.incoming);
+        if (command[0] === 'unpack') await runLimited(undefined, 'pack', '--older-than', '30d');
+        const wrapper = inject(join(makeScratch(site), 'trace'), `fsync:error=EIO:when=${count}`, []);
+        const [program = '', ...words] = [...wrapper, process.execPath, WEBJOBCTL, '--config', site.propertiesFile];
+        const child = spawn(program, [...words, ...command], { stdio: ['ignore', 'pipe', 'pipe'] });
+        const { exitCode, stderr } = await collect(child, 60);
+        if (exitCode === 0 && count > 6) break;
+        assert.equal(exitCode, 4, `fsync ${count}: ${stderr}`);
+        assert.match(stderr, /EIO/, `fsync ${count}`);
+        const left = new Map([...unpackByTar(site), ...readFiles(site.incoming)]);
+        for (const [path, content] of files) assert.equal(left.get(path), content, `${path} after fsync ${count}`);
+      }
+    }
   });
 });
 
