@@ -1,7 +1,7 @@
-// What a program printed, on its way to the server. Its length is taken once, so that the hash in the record, the announced length and
-// the bytes sent agree even while a background process of the program still writes.
-import { createHash } from 'node:crypto';
-import { fstatSync, readSync } from 'node:fs';
+// What a program printed, on its way into a file and from there to the server. The hash and the length in the record are
+// those of the bytes that are in the file, also when the disk took less than the program wrote.
+import { createHash, type Hash } from 'node:crypto';
+import { closeSync, fstatSync, fsyncSync, openSync, readSync, writeSync } from 'node:fs';
 
 export interface Captured {
   fd: number;
@@ -30,8 +30,157 @@ export function* readCaptured({ fd, length }: Captured): Generator<Buffer> {
 }
 
 /** The digest in lower-case hex. */
-export function hashCaptured(type: string, captured: Captured): string {
+function hashCaptured(type: string, captured: Captured): string {
   const hash = createHash(type.toLowerCase());
   for (const piece of readCaptured(captured)) hash.update(piece);
   return hash.digest('hex');
+}
+
+/** A file that is written through one descriptor and read through another, which stays when the file has lost its name. */
+interface OpenFile {
+  writer: number;
+  reader: number;
+}
+
+/** A second file with the same bytes. */
+interface Copy {
+  /** The capture goes on in it. */
+  use(): void;
+  /** It is not needed. */
+  close(): void;
+}
+
+/** Makes the file. Throws the error of the system call. */
+function openFile(path: string): OpenFile {
+  const writer = openSync(path, 'wx', 0o600);
+  try {
+    return { writer, reader: openSync(path, 'r') };
+  } catch (error) {
+    closeSync(writer);
+    throw error;
+  }
+}
+
+/** One stream of a program and the file it is kept in. When the file takes no more, the rest is counted and let go. */
+export class Capture {
+  readonly stream: 'stdout' | 'stderr';
+  readonly #hashType: string;
+  /** Told when a write fails; true when the capture was moved to another file, and goes on there. */
+  readonly #onFailure: (code: string) => boolean;
+  #hash: Hash;
+  #file: OpenFile;
+  #written = 0;
+  #kept = 0;
+  /** The error that ended the keeping. */
+  #failure: string | undefined;
+  #digest: string | undefined;
+
+  /** Makes the file at `path`. Throws the error of the system call. */
+  constructor(stream: 'stdout' | 'stderr', path: string, hashType: string, onFailure: (code: string) => boolean) {
+    this.stream = stream;
+    this.#hashType = hashType.toLowerCase();
+    this.#hash = createHash(this.#hashType);
+    this.#onFailure = onFailure;
+    this.#file = openFile(path);
+  }
+
+  /** Keeps what the program wrote. */
+  take(piece: Buffer): void {
+    this.#written += piece.length;
+    for (let at = 0; at < piece.length && this.#failure === undefined; ) at += this.#write(piece.subarray(at));
+  }
+
+  /** How many bytes of the piece were written. */
+  #write(piece: Buffer): number {
+    try {
+      const count = writeSync(this.#file.writer, piece);
+      this.#hash.update(count === piece.length ? piece : piece.subarray(0, count));
+      this.#kept += count;
+      return count;
+    } catch (error) {
+      const code = codeOf(error);
+      if (!this.#onFailure(code)) this.#failure = code;
+      return 0;
+    }
+  }
+
+  /** Copies what is kept to `path`; nothing changes before `use`. Throws the error of the system call that failed. */
+  copyTo(path: string): Copy {
+    const copy = openFile(path);
+    try {
+      for (const piece of readCaptured(this.captured)) writeAll(copy.writer, piece);
+    } catch (error) {
+      closeFile(copy);
+      throw error;
+    }
+    return {
+      use: () => {
+        this.close();
+        this.#file = copy;
+      },
+      close: () => closeFile(copy),
+    };
+  }
+
+  /** Ends the writing, when asked with everything on disk. What a failed sync or close may have cost is counted. */
+  finish(durably: boolean): void {
+    const fd = this.#file.writer;
+    this.#file.writer = -1;
+    this.#digest ??= this.#hash.digest('hex');
+    if (fd < 0) return;
+    for (const step of [() => durably && fsyncSync(fd), () => closeSync(fd)]) {
+      try {
+        step();
+      } catch (error) {
+        this.#failure ??= `${codeOf(error)} in ${(error as NodeJS.ErrnoException).syscall}`;
+        this.#takeWhatIsThere();
+      }
+    }
+  }
+
+  /** After a failed sync only the file itself says what is in it. */
+  #takeWhatIsThere(): void {
+    this.#kept = Math.min(this.#kept, fstatSync(this.#file.reader).size);
+    this.#digest = hashCaptured(this.#hashType, this.captured);
+  }
+
+  get captured(): Captured {
+    return { fd: this.#file.reader, length: this.#kept };
+  }
+
+  /** Of what is kept, in lower-case hex, when it is finished. */
+  get digest(): string {
+    return this.#digest ?? '';
+  }
+
+  /** What RunError says of a stream that is not whole; undefined for one that is. */
+  get trouble(): string | undefined {
+    if (this.#failure === undefined) return undefined;
+    return `printed ${this.#written} bytes to ${this.stream}, of which ${this.#kept} were kept: ${this.#failure}`;
+  }
+
+  /** Leaves the file alone: on some file systems one that is open cannot be removed. */
+  close(): void {
+    closeFile(this.#file);
+    this.#file = { writer: -1, reader: -1 };
+  }
+}
+
+/** Writes all of it. Throws the error of the system call. */
+export function writeAll(fd: number, piece: Buffer): void {
+  for (let at = 0; at < piece.length; ) at += writeSync(fd, piece, at);
+}
+
+function closeFile({ writer, reader }: OpenFile): void {
+  for (const fd of [writer, reader]) {
+    try {
+      if (fd >= 0) closeSync(fd);
+    } catch {
+      // It is closed all the same, and what it held is copied or delivered.
+    }
+  }
+}
+
+function codeOf(error: unknown): string {
+  return (error as NodeJS.ErrnoException).code ?? (error as Error).message;
 }

@@ -25,6 +25,8 @@ export function openCleanup(): { add(step: CleanupStep): void; run(signal?: Node
     process.exit(128 + (SIGNALS.find(([name]) => name === signal)?.[1] ?? 0));
   };
   for (const [signal] of SIGNALS) process.on(signal, end);
+  // A file over a limit (ulimit -f) is to fail with EFBIG, not to end us.
+  if (process.platform !== 'win32') process.on('SIGXFSZ', () => {});
   return { add: (step) => steps.push(step), run };
 }
 

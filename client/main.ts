@@ -10,7 +10,7 @@ import { executeJob } from './stages.ts';
 const USAGE = `{-e|--execute} {-f|--file} config[,config..] program [options]
        webjob {-g|--get-url} [{-f|--file} config[,config..]] url
        webjob {-h|--hashsum} {-t|--type} digest [file]
-       webjob --flush {-f|--file} config[,config..]
+       webjob --flush [directory] {-f|--file} config[,config..]
        webjob {-v|--version}`;
 
 const EXPLANATION = `
@@ -25,8 +25,9 @@ Exit codes:
   1  wrong command line
   2  wrong settings
   3  the program could not be fetched, verified, or made by its hook; nothing was run
-  4  the program could not be run, or ran over RunTimeLimit; what there is was uploaded
-  5  the output could not be uploaded; it is kept, the message says where
+  4  the program could not be run, ran over RunTimeLimit, or printed more than the disk took;
+     what there is was uploaded
+  5  the output could not be uploaded; it is kept, the hint delivers it
   6  another run holds LockFile
   70 an error that webjob did not expect: a bug
   74 standard output could not be written
@@ -36,7 +37,7 @@ interface Options {
   execute?: true;
   getUrl?: true;
   hashsum?: true;
-  flush?: true;
+  flush?: true | string;
   file?: string;
   type?: string;
 }
@@ -49,11 +50,13 @@ async function main(argv: string[]): Promise<number> {
     .option('-e, --execute', 'get, run and put a program')
     .option('-g, --get-url', 'write what a URL gives to stdout')
     .option('-h, --hashsum', 'print the digest of a file, or of stdin')
-    .option('--flush', 'deliver what waits in SpoolDirectory')
+    .option('--flush [directory]', 'deliver what waits in SpoolDirectory, or in a directory')
     .option('-f, --file <config>', 'settings, one file or several separated by commas')
     .addOption(new Option('-t, --type <digest>', `for --hashsum: ${DIGESTS.join(', ')}`))
     .version(describeClient().version, '-v, --version', 'print the version')
     .helpOption('--help', 'print this help')
+    // What an option may be followed by stands in the usage.
+    .configureHelp({ optionTerm: ({ flags }) => flags.replace(/ \[.*\]$/, '') })
     .argument('[program]', 'its name in the profile on the server')
     .argument('[options...]', 'passed on to the program untouched')
     .addHelpText('after', EXPLANATION)
@@ -84,7 +87,7 @@ async function runMode(options: Options, [first, ...rest]: string[]): Promise<nu
   switch (modes[0]) {
     case 'execute': {
       const [file, program] = [conf(), first ?? fail("missing required argument 'program'")];
-      return await executeJob(readSettings(file), program, rest);
+      return await executeJob(readSettings(file), file, program, rest);
     }
     case 'getUrl':
       return await getUrl(readConnection(options.file), only(first) ?? fail("missing required argument 'url'"));
@@ -95,7 +98,7 @@ async function runMode(options: Options, [first, ...rest]: string[]): Promise<nu
       );
     default:
       if (first !== undefined) throw usage('--flush takes no arguments');
-      return await flush(readSettings(conf()));
+      return await flush(readSettings(conf()), conf(), options.flush === true ? undefined : options.flush);
   }
 }
 

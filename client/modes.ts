@@ -3,8 +3,8 @@ import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
 import { print, say } from '../cli/program.ts';
 import { EXIT_CODES, Failure, failureOf } from './failure.ts';
+import { countJobs, flushAll, flushFolder } from './flush.ts';
 import { type ClientSettings, parseTarget } from './settings.ts';
-import { flushSpool } from './spool.ts';
 import { exchange } from './wire.ts';
 
 /** Writes what a URL gives to stdout, with the credentials, TLS and proxy of the settings. Throws Failure. */
@@ -63,11 +63,19 @@ export async function printDigest(type: string, file: string | undefined): Promi
   return EXIT_CODES.ok;
 }
 
-/** Delivers what waits in SpoolDirectory. Throws Failure `put` when something is left. */
-export async function flush(settings: ClientSettings): Promise<number> {
-  if (settings.spoolDirectory === '') throw new Failure('settings', 'SpoolDirectory is required for --flush');
-  const { delivered, left, failure } = await flushSpool(settings);
-  if (delivered > 0) say(`webjob: delivered ${delivered} of ${delivered + left} jobs`);
-  if (failure) throw new Failure('put', `${left} jobs wait in the spool: ${failure.message}`, failure.hint);
-  return EXIT_CODES.ok;
+/**
+ * Delivers what waits in SpoolDirectory and in TempDirectory, or in one folder. `conf` is what was given with --file. Says what is left, a
+ * line for each. Throws Failure.
+ */
+export async function flush(settings: ClientSettings, conf: string, folder: string | undefined): Promise<number> {
+  const { delivered, left, failure } = await (folder === undefined
+    ? flushAll(settings, conf)
+    : flushFolder(settings, conf, folder));
+  if (delivered > 0) say(`webjob: delivered ${delivered} of ${delivered + left.size} jobs`);
+  if (left.size === 0) return EXIT_CODES.ok;
+  const reasons = [...left].map(([path, reason]) => `${path}: ${reason}`);
+  say(`webjob: error: ${countJobs(left.size)} in the spool${failure ? `: ${failure.message}` : ''}`);
+  if (failure?.hint) say(`webjob: hint: ${failure.hint}`);
+  for (const reason of reasons) say(`webjob: warning: ${reason}`);
+  return EXIT_CODES.put;
 }

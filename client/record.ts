@@ -61,7 +61,7 @@ export function nowMicros(): number {
 }
 
 /** The record of a job that is about to be uploaded, as the `.env` stream. */
-export function formatJob(job: Job, putAt: number): string {
+export function formatJob(job: Job, putAt: number | undefined): string {
   const { settings, identity, ending } = job;
   const epoch = (micros: number | undefined): string =>
     micros === undefined ? NOT_APPLICABLE : formatEpoch(micros, zoneAbbreviation(new Date(micros / 1000)));

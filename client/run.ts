@@ -1,18 +1,18 @@
-// RUN: runs the program in a process group of its own and says how it ended. Its output goes straight
-// into files: it may be larger than memory.
+// RUN: runs the program in a process group of its own and says how it ended. Its output is taken from pipes while it
+// runs; what processes write that outlive it is not waited for.
 import { type ChildProcess, type StdioOptions, spawn } from 'node:child_process';
-import { closeSync } from 'node:fs';
 import { constants } from 'node:os';
 import { resolve } from 'node:path';
 import { LOCK_VARIABLE } from './lock.ts';
+import { openTaps, type Sink } from './pipes.ts';
 import { signalGroup } from './processes.ts';
 import type { PlacedProgram } from './program.ts';
 import { type Ending, OUTER_JOB_VARIABLE } from './record.ts';
 import type { ClientSettings } from './settings.ts';
 import { explainStartFailure, isForeign } from './start-failure.ts';
 
-/** Where the kid's stdout and stderr go: descriptors, which runProgram closes, or ours. */
-export type Output = readonly [out: number, err: number] | 'inherit';
+/** Where the kid's stdout and stderr go: through pipes, which may be made in the private `folder`, or where ours go. */
+export type Output = { sinks: readonly [out: Sink, err: Sink]; folder: string } | 'inherit';
 
 const KILL_AFTER_MS = 5_000;
 const MOST_TRIES = 5;
@@ -25,8 +25,11 @@ export async function runProgram(
   output: Output,
   jobId: string | undefined,
 ): Promise<Ending> {
-  const stdio = output === 'inherit' ? (['inherit', 'inherit', 'inherit'] as const) : (['inherit', ...output] as const);
-  const kid = startKid(program, args, [...stdio], kidEnvironment(settings, jobId));
+  const taps = output === 'inherit' ? undefined : openTaps(output.sinks, output.folder);
+  const stdio: StdioOptions = taps ? ['inherit', taps[0].stdio, taps[1].stdio] : 'inherit';
+  const kid = startKid(program, args, stdio, kidEnvironment(settings, jobId));
+  taps?.[0].attach(kid instanceof Error ? null : kid.stdout);
+  taps?.[1].attach(kid instanceof Error ? null : kid.stderr);
   const pid = kid instanceof Error ? undefined : kid.pid;
   let timedOut = false;
   const passOn = (signal: NodeJS.Signals): void => signalGroup(pid, signal);
@@ -51,8 +54,8 @@ export async function runProgram(
     });
   } finally {
     for (const timer of timers) clearTimeout(timer);
+    for (const tap of taps ?? []) await tap.drain();
     process.off('SIGINT', passOn).off('SIGTERM', passOn).off('SIGHUP', passOn);
-    if (output !== 'inherit') for (const fd of output) closeSync(fd);
   }
 }
 

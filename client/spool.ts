@@ -1,14 +1,18 @@
-// SpoolDirectory: results that could not be uploaded, each in a private folder of its own, until --flush or a later run delivers them.
+// Jobs on disk: the folder of a run from its first byte until the server has it. They lie in SpoolDirectory, or without
+// one in the private folder of the job in TempDirectory, and their names say what they are:
 //
-//   run-RANDOM            output of a run that goes on, or of a client that was killed
-//   job-<millis>-<pid>    a complete job: out, err, env and parcel.json
-//   sending-<pid>-<start>-job-…   one that the process is delivering
+//   run-<pid>-<start>-RANDOM      a run that goes on, or whose webjob was killed
+//   sending-<pid>-<start>-job-…   a complete job that the process is delivering
+//   job-<millis>-<pid>            a complete job that waits
+//   over-job-<millis>-<pid>       one over SpoolLimit, which waits until it is asked for by name
+//   sent-<pid>-<start>-job-…      one that the server has, being removed
 //
 // A folder gets its name by one rename, when everything in it is on disk.
 import {
   closeSync,
-  existsSync,
+  constants,
   fsyncSync,
+  ftruncateSync,
   mkdirSync,
   mkdtempSync,
   openSync,
@@ -17,144 +21,169 @@ import {
   renameSync,
   rmSync,
   statSync,
-  writeFileSync,
 } from 'node:fs';
-import { join } from 'node:path';
+import { basename, dirname, join, resolve } from 'node:path';
 import { isClientId, isFileName, isJobId } from 'webjob-protocol';
-import { type Captured, takeLength } from './captured.ts';
-import { Failure, WireError, warn } from './failure.ts';
+import { writeAll } from './captured.ts';
+import { Failure, warn } from './failure.ts';
 import { checkSpoolDirectory } from './place.ts';
 import { isAlive, startOf } from './processes.ts';
-import type { ClientSettings } from './settings.ts';
-import { type Parcel, uploadParcel } from './upload.ts';
-
-export const WAITS_IN_SPOOL = 'the result waits in SpoolDirectory: webjob --flush delivers it';
+import type { Parcel } from './upload.ts';
 
 /** What a job consists of besides its parcel.json. */
-const FILES = ['out', 'err', 'env'] as const;
+export const FILES = ['out', 'err', 'env'] as const;
 
-/** A folder for the output of a run. Throws Failure `settings`. */
-export function makeRunFolder(spool: string): string {
-  try {
-    mkdirSync(spool, { recursive: true, mode: 0o700 });
-    checkSpoolDirectory(spool);
-    return mkdtempSync(join(spool, 'run-'));
-  } catch (error) {
-    throw unusable(error);
-  }
+/** What is in parcel.json: what the upload needs besides the streams. */
+export interface KeptParcel extends Parcel {
+  /** URLPutURL, without user and password: the server that the job is for. */
+  putUrl?: string;
 }
 
-function unusable(error: unknown): Failure {
+/** Makes SpoolDirectory when it is not there. Throws Failure `settings` for one that is refused, or the error of the system call. */
+export function openSpool(spool: string): void {
+  const made = mkdirSync(spool, { recursive: true, mode: 0o700 });
+  if (made !== undefined) {
+    for (let path = spool; path.length >= made.length; path = dirname(path)) sync(dirname(path));
+  }
+  checkSpoolDirectory(spool);
+}
+
+/** For an error of a system call on SpoolDirectory. */
+export function unusable(error: unknown): Failure {
   if (error instanceof Failure) return error;
   return new Failure('settings', `SpoolDirectory cannot be used: ${(error as NodeJS.ErrnoException).code}`);
 }
 
-/**
- * Keeps a run, whose files out and err lie in its folder already, and then sends it: a client that is killed while it sends loses nothing.
- * Returns the folder of the delivered job. Throws Failure; the job then waits in the spool, or the hint says where it is.
- */
-export async function sendThroughSpool(
-  settings: ClientSettings,
-  folder: string,
-  parcel: Parcel,
-  streams: { out: Captured; err: Captured; env: Buffer },
-): Promise<string> {
-  const { spoolDirectory } = settings;
-  const job = `job-${Date.now()}-${process.pid}`;
-  const sending = keep(settings, folder, join(spoolDirectory, claimedName(job)), parcel, streams.env);
-  const isOver = sending === folder;
-  try {
-    await uploadParcel(settings, parcel, streams);
-    return sending;
-  } catch (error) {
-    if (!(error instanceof Failure)) throw error;
-    if (!isOver) renameSync(sending, join(spoolDirectory, job));
-    const hint = isOver
-      ? `the spool is over SpoolLimit: the result stays in ${folder} and is not sent again`
-      : WAITS_IN_SPOOL;
-    throw new Failure(error.stage, error.message, hint, { cause: error });
-  }
-}
+/** The folder of one job, under whatever name it has at the moment. */
+export class JobFolder {
+  /** The folder it lies in. */
+  readonly place: string;
+  #name: string;
 
-/** Completes the folder of a run on disk and gives it the name of a job, or leaves its name when the spool is full; returns its path. */
-function keep(settings: ClientSettings, folder: string, wanted: string, parcel: Parcel, env: Buffer): string {
-  const { spoolDirectory: spool, spoolLimit } = settings;
-  try {
-    writeFileSync(join(folder, 'env'), env, { mode: 0o600 });
-    writeFileSync(join(folder, 'parcel.json'), `${JSON.stringify(parcel)}\n`, { mode: 0o600 });
-    for (const name of [...FILES, 'parcel.json', '']) sync(join(folder, name));
-    const isOver =
-      [...findAllJobs(spool).map((name) => join(spool, name)), folder].reduce(
-        (sum, path) => sum + folderBytes(path),
-        0,
-      ) > spoolLimit;
-    if (!isOver) renameSync(folder, wanted);
-    sync(spool);
-    return isOver ? folder : wanted;
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    throw new Failure('put', `the result cannot be kept in SpoolDirectory: ${code}`, `the output stays in ${folder}`);
+  constructor(place: string, name: string) {
+    this.place = place;
+    this.#name = name;
   }
-}
 
-/**
- * Delivers what waits in the spool, the oldest first. A job that is damaged, or that the server refuses, keeps no other waiting; where the
- * network fails it ends. Returns how many were delivered, how many are left, and the first reason why. Throws Failure `settings`.
- */
-export async function flushSpool(
-  settings: ClientSettings,
-): Promise<{ delivered: number; left: number; failure: Failure | undefined }> {
-  const spool = settings.spoolDirectory;
-  let delivered = 0;
-  let failure: Failure | undefined;
-  try {
-    if (!existsSync(spool)) return { delivered, left: 0, failure };
-    checkSpoolDirectory(spool);
-    for (const name of findFreeJobs(spool)) {
-      const claimed = claim(spool, name);
-      if (claimed === undefined) continue;
-      const problem = await deliver(settings, spool, claimed);
-      if (problem === undefined) delivered += 1;
-      failure ??= problem;
-      if (problem?.cause instanceof WireError && problem.cause.retryAfter !== undefined) break;
+  /** A new one for a run of this process. Throws the error of the system call. */
+  static makeRun(place: string): JobFolder {
+    return new JobFolder(place, basename(mkdtempSync(join(place, `run-${process.pid}-${startOf(process.pid)}-`))));
+  }
+
+  get name(): string {
+    return this.#name;
+  }
+
+  get path(): string {
+    return join(this.place, this.#name);
+  }
+
+  /** Takes another name, if it has not got it. Throws the error of the system call. */
+  rename(name: string): void {
+    if (name === this.#name) return;
+    renameSync(this.path, join(this.place, name));
+    this.#name = name;
+  }
+
+  /** A file of the job, from its first byte and in its place: on a full disk there is room for what was there before. */
+  write(name: 'env' | 'parcel.json', bytes: Buffer): void {
+    const fd = openSync(join(this.path, name), constants.O_WRONLY | constants.O_CREAT, 0o600);
+    try {
+      writeAll(fd, bytes);
+      ftruncateSync(fd, bytes.length);
+    } finally {
+      closeSync(fd);
     }
-    return { delivered, left: findFreeJobs(spool).length, failure };
-  } catch (error) {
-    throw unusable(error);
+  }
+
+  /** Everything in it, and its own entries, on disk. Throws the error of the system call. */
+  sync(): void {
+    for (const name of [...FILES, 'parcel.json', '']) sync(join(this.path, name));
+  }
+
+  /** Of a job that the server has. Under its new name nobody sends it again, whatever is left of it. */
+  remove(): void {
+    try {
+      this.rename(ownName('sent', jobName(this.#name)));
+      rmSync(this.path, { recursive: true });
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException;
+      if (code !== 'ENOENT') warn(`the server has the job in ${this.path}, but it cannot be removed: ${code}`);
+    }
+  }
+
+  /** Of a run that nobody needs: it lies somewhere else, or never began. */
+  discard(): void {
+    try {
+      rmSync(this.path, { recursive: true, force: true });
+    } catch {
+      // --flush names what is left.
+    }
   }
 }
 
-/** Sends a job and removes it; one that cannot be sent gets its name back, and is why. */
-async function deliver(settings: ClientSettings, spool: string, claimed: string): Promise<Failure | undefined> {
-  const folder = join(spool, claimed);
-  const waiting = join(spool, jobName(claimed));
-  const open: number[] = [];
-  try {
-    const parcel = readParcel(folder, waiting);
-    const [out = -1, err = -1, env = -1] = FILES.map((name) => open[open.push(openJobFile(folder, name, waiting)) - 1]);
-    await uploadParcel(settings, parcel, { out: takeLength(out), err: takeLength(err), env: readFileSync(env) });
-  } catch (error) {
-    renameSync(folder, waiting);
-    if (error instanceof Failure) return error;
-    throw error;
-  } finally {
-    for (const fd of open) closeSync(fd);
-  }
-  rmSync(folder, { recursive: true });
-  return undefined;
+/** The name of a job that was kept in this moment. */
+export function newJobName(): string {
+  return `job-${Date.now()}-${process.pid}`;
 }
 
-function openJobFile(folder: string, name: string, shown: string): number {
+/** What a job is called while this process sends it, or has sent it. */
+export function ownName(state: 'sending' | 'sent', job: string): string {
+  return `${state}-${process.pid}-${startOf(process.pid)}-${job}`;
+}
+
+/** What a job is called when nobody sends it. */
+export function jobName(name: string): string {
+  return name.replace(/^(?:over-|(?:sending|sent)-[0-9]+-[0-9]+-)/, '');
+}
+
+/** Jobs in the order in which they were kept, those over SpoolLimit left out. */
+function findAllJobs(place: string): string[] {
+  const names = readdirSync(place).filter((name) => /^(?:sending-[0-9]+-[0-9]+-)?job-[0-9]+-[0-9]+$/.test(name));
+  return names.sort((a, b) => jobName(a).localeCompare(jobName(b)));
+}
+
+/** Those that nobody delivers. */
+export function findFreeJobs(place: string): string[] {
+  return findAllJobs(place).filter(isFree);
+}
+
+/** What else is there and nobody works at: runs whose webjob was killed, and jobs over SpoolLimit. */
+export function findLeftovers(place: string): string[] {
+  return readdirSync(place).filter((name) => /^(?:run-|over-job-)/.test(name) && isFree(name));
+}
+
+/** Removes what was delivered by a process that was killed before it could. */
+export function removeSent(place: string): void {
+  const names = readdirSync(place).filter((name) => /^sent-[0-9]+-[0-9]+-/.test(name) && isFree(name));
+  for (const name of names) new JobFolder(place, name).remove();
+}
+
+/** What bears the name of a process that is gone is free again, also when another has its process id by now. */
+export function isFree(name: string): boolean {
+  const [, pid, start] = /^(?:run|sending|sent)-([0-9]+)-([0-9]+)-/.exec(name) ?? [];
+  const owner = Number(pid ?? process.pid);
+  return owner === process.pid || !isAlive(owner) || startOf(owner) !== start;
+}
+
+/** Bytes of the jobs that wait or are being sent. */
+export function spoolBytes(place: string): number {
+  return findAllJobs(place).reduce((sum, name) => sum + folderBytes(join(place, name)), 0);
+}
+
+/** 0 for a folder that was delivered meanwhile. */
+export function folderBytes(folder: string): number {
   try {
-    return openSync(join(folder, name), 'r');
-  } catch (error) {
-    throw new Failure('put', `${join(shown, name)} cannot be read: ${(error as NodeJS.ErrnoException).code}`);
+    return readdirSync(folder).reduce((sum, name) => sum + statSync(join(folder, name)).size, 0);
+  } catch {
+    return 0;
   }
 }
 
-function readParcel(folder: string, shown: string): Parcel {
+/** Throws Failure `put` when it is not what a webjob wrote. */
+export function readParcel(folder: string, shown: string): KeptParcel {
   try {
-    const parcel = JSON.parse(readFileSync(join(folder, 'parcel.json'), 'utf8')) as Parcel;
+    const parcel = JSON.parse(readFileSync(join(folder, 'parcel.json'), 'utf8')) as KeptParcel;
     const { clientId, fileName, jobId, runType, version, system } = parcel;
     if (typeof version !== 'string' || typeof system !== 'string') throw new SyntaxError();
     if (!isClientId(clientId) || !isFileName(fileName) || !/^(?:snapshot|linktest)$/.test(runType))
@@ -166,69 +195,33 @@ function readParcel(folder: string, shown: string): Parcel {
   }
 }
 
-/** Jobs in the order in which they were kept. */
-function findAllJobs(spool: string): string[] {
-  const names = readdirSync(spool).filter((name) => /^(?:sending-[0-9]+-[0-9]+-)?job-[0-9]+-[0-9]+$/.test(name));
-  return names.sort((a, b) => jobName(a).localeCompare(jobName(b)));
+/** The command that delivers what waits, or one folder of it, with the same settings, to be pasted into a shell. */
+export function flushCommand(conf: string, folder?: string): string {
+  const files = conf.split(',').map((file) => resolve(file));
+  return [
+    'webjob --flush',
+    ...(folder === undefined ? [] : [quote(resolve(folder))]),
+    '--file',
+    quote(files.join(',')),
+  ].join(' ');
 }
 
-/** Those that nobody delivers: what bears the name of a process that is gone is free again, also when another has its process id by now. */
-function findFreeJobs(spool: string): string[] {
-  return findAllJobs(spool).filter((name) => {
-    const [, pid, start] = /^sending-([0-9]+)-([0-9]+)-/.exec(name) ?? [];
-    const sender = Number(pid ?? process.pid);
-    return sender === process.pid || !isAlive(sender) || startOf(sender) !== start;
-  });
+/** For a shell. */
+export function quote(text: string): string {
+  return /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
 }
 
-/** What a job is called while this process delivers it. */
-function claimedName(job: string): string {
-  return `sending-${process.pid}-${startOf(process.pid)}-${job}`;
-}
-
-function jobName(name: string): string {
-  return name.replace(/^sending-[0-9]+-[0-9]+-/, '');
-}
-
-/** Takes a job for this process; undefined when another one was faster. */
-function claim(spool: string, name: string): string | undefined {
-  const claimed = claimedName(jobName(name));
-  try {
-    renameSync(join(spool, name), join(spool, claimed));
-    return claimed;
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
-    throw error;
-  }
-}
-
-/** 0 for a folder that was delivered meanwhile. */
-function folderBytes(folder: string): number {
-  try {
-    return readdirSync(folder).reduce((sum, name) => sum + statSync(join(folder, name)).size, 0);
-  } catch {
-    return 0;
-  }
-}
-
-function sync(path: string): void {
+/** Puts a file or a folder on disk. Throws the error of the system call. */
+export function sync(path: string): void {
   // Windows opens no folder.
   if (process.platform === 'win32' && statSync(path).isDirectory()) return;
   const fd = openSync(path, process.platform === 'win32' ? 'r+' : 'r');
   try {
     fsyncSync(fd);
+  } catch (error) {
+    // Some file systems sync no folder.
+    if ((error as NodeJS.ErrnoException).code !== 'EINVAL') throw error;
   } finally {
     closeSync(fd);
-  }
-}
-
-/** What a run does with the spool when its own upload went well: the network works. */
-export async function flushAfterRun(settings: ClientSettings): Promise<void> {
-  if (settings.spoolDirectory === '') return;
-  try {
-    const { left, failure } = await flushSpool(settings);
-    if (failure) warn(`${left} jobs wait in the spool: ${failure.message}`);
-  } catch (error) {
-    warn((error as Error).message);
   }
 }

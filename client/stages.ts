@@ -1,13 +1,15 @@
 // One job from end to end: GET, RUN, PUT. Everything of ours lies in private folders that are gone afterwards, unless they hold a result
 // that is nowhere else.
-import { copyFileSync, mkdtempSync, openSync, renameSync, rmSync } from 'node:fs';
+import { copyFileSync, mkdtempSync, renameSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { isFileName } from 'webjob-protocol';
-import { type Captured, hashCaptured, takeLength } from './captured.ts';
+import { isFileName, NOT_APPLICABLE } from 'webjob-protocol';
+import type { Captured } from './captured.ts';
 import { openCleanup } from './cleanup.ts';
 import { EXIT_CODES, Failure, warn } from './failure.ts';
 import { fetchProgram } from './fetch.ts';
+import { flushAfterRun } from './flush.ts';
 import { runGetHook } from './hook.ts';
+import { KeptRun } from './kept-run.ts';
 import { takeLock } from './lock.ts';
 import { checkTempDirectory } from './place.ts';
 import { checkProgramName, PlacedProgram } from './program.ts';
@@ -15,23 +17,36 @@ import { describeClient, type Ending, formatJob, type Job, nowMicros, OUTER_JOB_
 import { waitSplay } from './retry.ts';
 import { runProgram } from './run.ts';
 import type { ClientSettings } from './settings.ts';
-import { flushAfterRun, makeRunFolder, sendThroughSpool, WAITS_IN_SPOOL } from './spool.ts';
+import { quote } from './spool.ts';
 import { type Parcel, uploadParcel } from './upload.ts';
 
 type Cleanup = ReturnType<typeof openCleanup>;
 
-/** The private folder of a job, whether it holds what must not be lost, and what to say when a signal ends the upload. */
+/** What the record says of a run until it has ended. */
+const CUT_SHORT: Ending = {
+  ...{ pid: undefined, status: undefined, signal: undefined, reason: NOT_APPLICABLE },
+  error: 'went on when webjob was ended',
+};
+
+/** The private folder of a job, whether it holds what must not be lost, and how to deliver it when a signal ends the upload. */
 interface Workplace {
   folder: string;
   keep: boolean;
   waiting: string | undefined;
+  /** What was given with --file. */
+  conf: string;
 }
 
 /**
  * Gets a program, runs it with `args` and uploads what came out; returns the exit code of webjob. Without URLPutURL that is the
- * program's own. Throws Failure.
+ * program's own. `conf` is what was given with --file. Throws Failure.
  */
-export async function executeJob(settings: ClientSettings, program: string, args: string[]): Promise<number> {
+export async function executeJob(
+  settings: ClientSettings,
+  conf: string,
+  program: string,
+  args: string[],
+): Promise<number> {
   if (!isFileName(program)) {
     throw new Failure(
       'usage',
@@ -45,7 +60,7 @@ export async function executeJob(settings: ClientSettings, program: string, args
     cleanup.add(takeLock(settings.lockFile));
     // A job inside a job is no client of its own.
     if (process.env[OUTER_JOB_VARIABLE] === undefined) await waitSplay(settings, program);
-    return await runJob(newJob(settings, program, args), cleanup);
+    return await runJob(newJob(settings, program, args), conf, cleanup);
   } finally {
     cleanup.run();
   }
@@ -59,13 +74,14 @@ function newJob(settings: ClientSettings, program: string, args: string[]): Job 
   };
 }
 
-async function runJob(job: Job, cleanup: Cleanup): Promise<number> {
+async function runJob(job: Job, conf: string, cleanup: Cleanup): Promise<number> {
   const { settings, program, args } = job;
   const path = join(settings.tempDirectory, program);
-  const work: Workplace = { folder: makePrivateFolder(settings), keep: false, waiting: undefined };
+  const work: Workplace = { folder: makePrivateFolder(settings), keep: false, waiting: undefined, conf };
   cleanup.add(() => work.keep || rmSync(work.folder, { recursive: true, force: true }));
   cleanup.add(
-    (signal) => signal && work.waiting && warn(`ended by ${signal} before the upload was done; ${work.waiting}`),
+    (signal) =>
+      signal && work.waiting && warn(`ended by ${signal} before the upload was done; to do it: ${work.waiting}`),
   );
   const placed = await getProgram(job, work.folder, path, cleanup);
   if (settings.put === undefined) {
@@ -73,8 +89,9 @@ async function runJob(job: Job, cleanup: Cleanup): Promise<number> {
     return exitCodeOf(program, job.ending);
   }
   await runAndUpload(job, work, placed);
-  await flushAfterRun(settings);
-  if (job.ending?.error !== undefined) throw new Failure('run', `${program} ${job.ending.error}`);
+  await flushAfterRun(settings, conf);
+  if (job.ending?.error !== undefined)
+    throw new Failure('run', `${program} ${job.ending.error}`, remedyOf(job.ending.error, settings));
   return EXIT_CODES.ok;
 }
 
@@ -107,70 +124,73 @@ async function reportGetFailure(job: Job, failure: Failure): Promise<void> {
   }
 }
 
-/** RUN and PUT. With a spool the output is written there at once: until the server has it, it is nowhere else. */
+/** RUN and PUT. The output is kept from its first byte: until the server has it, it is nowhere else. */
 async function runAndUpload(job: Job, work: Workplace, placed: PlacedProgram): Promise<void> {
   const { settings, program, args } = job;
-  const spooled = settings.spoolDirectory !== '';
-  const folder = spooled ? makeRunFolder(settings.spoolDirectory) : work.folder;
-  const writers = openOutput(folder, 'wx');
-  // Opened before the program runs, which may remove or replace what it finds.
-  const readers = openOutput(folder, 'r');
   job.runAt = nowMicros();
-  job.ending = await runProgram(settings, placed, args, writers, job.jobId);
-  const [out, err] = [takeLength(readers[0]), takeLength(readers[1])];
-  job.outHash = hashCaptured(settings.hashType, out);
-  job.errHash = hashCaptured(settings.hashType, err);
-  const streams = { out, err, env: Buffer.from(formatJob(job, nowMicros())) };
-  work.keep = !spooled || !settings.unlinkOutput;
-  work.waiting = spooled ? WAITS_IN_SPOOL : staysIn(folder);
-  const place = spooled
-    ? await sendThroughSpool(settings, folder, parcelOf(job), streams)
-    : await sendFrom(folder, () => uploadParcel(settings, parcelOf(job), streams));
-  work.waiting = undefined;
-  if (!settings.unlinkOutput) nameOutput(place, work.folder, program);
-  if (spooled) rmSync(place, { recursive: true });
-  else work.keep = !settings.unlinkOutput;
+  const run = KeptRun.open(settings, work.folder, parcelOf(job), formatJob({ ...job, ending: CUT_SHORT }, undefined));
+  try {
+    work.keep = true;
+    const ending = await runProgram(settings, placed, args, { sinks: run.sinks, folder: work.folder }, job.jobId);
+    const { outHash, errHash, troubles } = run.finish();
+    const error = [ending.error, ...troubles].filter((text) => text !== undefined).join('; ');
+    Object.assign(job, { outHash, errHash, ending: { ...ending, error: error === '' ? undefined : error } });
+    run.complete(formatJob(job, nowMicros()));
+    await send(job, work, run);
+  } finally {
+    run.close();
+  }
+  if (!settings.unlinkOutput) nameOutput(run.path, work.folder, program);
+  run.remove();
+  work.keep = !settings.unlinkOutput;
 }
 
-/** The folder in which the output lies. Throws Failure with the folder in its hint when it could not be sent. */
-async function sendFrom(folder: string, send: () => Promise<void>): Promise<string> {
+/** PUT. Throws Failure whose hint delivers the job, which waits from then on. */
+async function send(job: Job, work: Workplace, run: KeptRun): Promise<void> {
+  work.waiting = run.describe(work.conf);
   try {
-    await send();
-    return folder;
+    await uploadParcel(job.settings, parcelOf(job), run.streams);
   } catch (error) {
     if (!(error instanceof Failure)) throw error;
-    throw new Failure(error.stage, error.message, staysIn(folder), { cause: error });
+    if (job.ending?.error !== undefined) warn(`${job.program} ${job.ending.error}`);
+    const hint = run.stay(work.conf);
+    work.keep = !run.isInSpool;
+    throw new Failure(error.stage, error.message, hint, { cause: error });
+  } finally {
+    work.waiting = undefined;
   }
 }
 
-function staysIn(folder: string): string {
-  return `the output stays in ${folder}`;
-}
-
-function openOutput(folder: string, flags: 'wx' | 'r'): readonly [number, number] {
-  try {
-    return [openSync(join(folder, 'out'), flags, 0o600), openSync(join(folder, 'err'), flags, 0o600)];
-  } catch (error) {
-    throw new Failure('run', `the output cannot be kept in ${folder}: ${(error as NodeJS.ErrnoException).code}`);
-  }
-}
-
-/** What stays because of UnlinkOutput=N lies in TempDirectory and is named after its program. */
+/** What stays because of UnlinkOutput=N lies in TempDirectory and is named after its program. The server has it already. */
 function nameOutput(from: string, to: string, program: string): void {
   for (const stream of ['out', 'err']) {
-    const name = `${program.slice(0, 200)}.${stream}`;
+    const path = join(to, `${program.slice(0, 200)}.${stream}`);
     try {
-      renameSync(join(from, stream), join(to, name));
+      move(join(from, stream), path);
     } catch (error) {
-      // The spool may lie on another file system.
-      if ((error as NodeJS.ErrnoException).code !== 'EXDEV') throw error;
-      copyFileSync(join(from, stream), join(to, name));
+      warn(`UnlinkOutput=N: ${path} cannot be written: ${(error as NodeJS.ErrnoException).code}`);
     }
+  }
+}
+
+function move(from: string, to: string): void {
+  try {
+    renameSync(from, to);
+  } catch (error) {
+    // The spool may lie on another file system.
+    if ((error as NodeJS.ErrnoException).code !== 'EXDEV') throw error;
+    copyFileSync(from, to);
   }
 }
 
 function parcelOf({ settings, identity, program, jobId }: Job): Parcel {
   return { ...identity.onWire, clientId: settings.clientId, fileName: program, runType: settings.runType, jobId };
+}
+
+/** For output that the disk did not take. */
+function remedyOf(error: string, { tempDirectory }: ClientSettings): string | undefined {
+  if (/: EFBIG\b/.test(error)) return 'ulimit -f unlimited';
+  return /: (?:ENOSPC|EDQUOT)\b/.test(error) ? `df ${quote(tempDirectory)}` : undefined;
 }
 
 /** As a shell reports it: the program's status, or 128 and the number of the signal. Throws Failure for one that did not run its course. */

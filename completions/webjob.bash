@@ -9,6 +9,14 @@ _webjob() {
       _webjob_files "$current"
       return
       ;;
+    --flush)
+      # An option may follow as well.
+      if [[ $current != -* ]]; then
+        compopt -o filenames 2>/dev/null
+        mapfile -t COMPREPLY < <(compgen -d -- "$current")
+        return
+      fi
+      ;;
     -t | --type)
       mapfile -t COMPREPLY < <(compgen -W 'MD5 SHA1 SHA256 SHA512' -- "${current^^}")
       return

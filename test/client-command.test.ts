@@ -246,6 +246,7 @@ describe('the exit code', () => {
     assert.equal((await client.execute(['x'])).code, EXIT_CODES.lock);
     closeSync(held);
     client.configure(put);
+    assert.equal((await runWebjob(['--flush', '-f', client.conf])).code, EXIT_CODES.ok, 'what the failed PUT left');
     assert.equal((await runWebjob(['--flush', '-f', client.conf])).code, EXIT_CODES.settings);
     mkdirSync(join(client.root, 'spool'), { mode: 0o700 });
     client.configure({ ...put, SpoolDirectory: join(client.root, 'spool') });

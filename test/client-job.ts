@@ -26,13 +26,26 @@ export interface RunOptions {
   cwd?: string;
   /** When it is killed, whatever it does. */
   timeLimitMs?: number;
+  /** Words in front of the command: strace, or a shell that sets limits. */
+  wrapper?: readonly string[];
 }
 
 const TIME_LIMIT_MS = 60_000;
 
 /** Starts the client without waiting for it: a server it talks to may live in this very process. */
 function startWebjob(args: readonly string[], options: RunOptions = {}): Running {
-  const child = spawn(process.execPath, [WEBJOB, ...args], {
+  return start([...(options.wrapper ?? []), process.execPath, WEBJOB, ...args], options);
+}
+
+/** Runs a line that webjob told its user to type, in a shell that knows `webjob`. */
+export async function paste(line: string, options: RunOptions = {}): Promise<Ended> {
+  const script = 'webjob() { "$node" "$webjob" "$@"; }; eval "$line"';
+  const environment = { ...options.environment, node: process.execPath, webjob: WEBJOB, line };
+  return await start(['/bin/sh', '-c', script], { ...options, environment }).ended;
+}
+
+function start([program = '', ...args]: readonly string[], options: RunOptions): Running {
+  const child = spawn(program, args, {
     env: { ...process.env, ...options.environment },
     ...(options.cwd !== undefined && { cwd: options.cwd }),
     stdio: ['ignore', 'pipe', 'pipe'],
@@ -90,6 +103,14 @@ export function makeClient(controls: Record<string, string> = {}): Client {
   };
   client.configure(controls);
   return client;
+}
+
+/** What a hint of a PUT without SpoolDirectory names: the folder in TempDirectory, and the one of the job in it. Throws Error. */
+export function findKeptJob(stderr: string): { command: string; folder: string; job: string } {
+  const [, command = '', folder = ''] = /(webjob --flush (\S+\/webjob-\w{6}) --file \S+)\n$/.exec(stderr) ?? [];
+  const [job, ...more] = command === '' ? [] : readdirSync(folder);
+  if (job === undefined || more.length > 0) throw new Error(`no command that delivers one job: ${stderr}`);
+  return { command, folder, job: join(folder, job) };
 }
 
 /** Polls until `condition` holds. Throws Error when it does not within the time limit. */

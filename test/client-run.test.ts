@@ -145,7 +145,7 @@ describe('what a program prints', () => {
   it('may still grow from the background: hash, length and bytes agree, and nobody waits', async () => {
     const pidFile = join(home.client.root, 'pid');
     const { out, env } = await upload(
-      `echo first; (while [ -d ${home.client.root} ]; do echo more; done) & echo $! > ${pidFile}`,
+      `echo first; (trap '' PIPE; while [ -d ${home.client.root} ]; do echo more; done 2> /dev/null) & echo $! > ${pidFile}`,
     );
     const pid = Number(readFileSync(pidFile, 'utf8'));
     assert.ok(isAlive(pid), 'the background process goes on');
@@ -288,14 +288,18 @@ describe('TempDirectory', () => {
   });
 
   it('is private to the client while a program runs in it', async () => {
-    const { out } = await upload('cd "$(dirname "$0")" && stat -c "%A %n" job.sh webjob-*/ webjob-*/*');
+    const { out } = await upload('cd "$(dirname "$0")" && stat -c "%A %n" job.sh webjob-*/ webjob-*/* webjob-*/*/*');
     assert.deepEqual(
       out
         .toString()
         .replace(/webjob-[A-Za-z0-9]{6}/g, 'FOLDER')
+        .replace(/run-[0-9]+-[0-9]+-[A-Za-z0-9]{6}/g, 'RUN')
         .trimEnd()
         .split('\n'),
-      ['-rwx------ job.sh', 'drwx------ FOLDER/', '-rw------- FOLDER/err', '-rw------- FOLDER/out'],
+      [
+        ...['-rwx------ job.sh', 'drwx------ FOLDER/', 'drwx------ FOLDER/RUN'],
+        ...['env', 'err', 'out', 'parcel.json'].map((name) => `-rw------- FOLDER/RUN/${name}`),
+      ],
     );
   });
 

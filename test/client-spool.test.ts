@@ -22,7 +22,7 @@ import { after, before, beforeEach, describe, it } from 'node:test';
 import { parseEpoch, parseRecord } from 'webjob-protocol';
 import { startOf } from '../client/processes.ts';
 import { startHttpd } from '../scripts/httpd.ts';
-import { type Client, type Ended, makeClient, runWebjob, until } from './client-job.ts';
+import { type Client, type Ended, makeClient, paste, runWebjob, until } from './client-job.ts';
 import {
   afterBody,
   type Behaviour,
@@ -35,10 +35,11 @@ import {
 import { startClientSite } from './client-site.ts';
 
 const JID = 'server_1_1085355126_00723';
-const WAITS = 'webjob: hint: the result waits in SpoolDirectory: webjob --flush delivers it\n';
 const PROGRAM = '#!/bin/sh\nprintf "out of $1\\0"\nprintf "err of $1\\377" >&2\n';
 const client: Client = makeClient();
 const spool = join(client.root, 'spool');
+const FLUSH = `webjob --flush --file ${client.conf}`;
+const WAITS = `webjob: hint: ${FLUSH}\n`;
 let fake: FakeServer;
 
 before(async () => {
@@ -194,11 +195,16 @@ describe('--flush', () => {
     });
     assert.deepEqual(names(attempted), ['a', 'e']);
     const { stderr } = await flush();
-    assert.equal(
-      stderr,
-      `webjob: delivered 1 of 4 jobs\nwebjob: error: 3 jobs wait in the spool: ${join(spool, second)} holds no parcel.json of a job\n` +
-        'webjob: hint: it was not written by webjob, or damaged\n',
-    );
+    const [inSecond, inThird, inFourth] = [second, third, fourth].map((name) => join(spool, name));
+    assert.deepEqual(stderr.split('\n'), [
+      'webjob: delivered 1 of 4 jobs',
+      `webjob: error: 3 jobs wait in the spool: ${inSecond} holds no parcel.json of a job`,
+      'webjob: hint: it was not written by webjob, or damaged',
+      `webjob: warning: ${inSecond}: ${inSecond} holds no parcel.json of a job`,
+      `webjob: warning: ${inThird}: ${inThird}/out cannot be read: ENOENT`,
+      `webjob: warning: ${inFourth}: ${inFourth} holds no parcel.json of a job`,
+      '',
+    ]);
     assert.deepEqual(jobs(), [second, third, fourth]);
   });
 
@@ -235,7 +241,7 @@ describe('a client that is ended while it sends', () => {
       await until(() => isSending, 'the upload has begun');
       child.kill(signal);
       const { code, stderr } = await ended;
-      const says = `webjob: warning: ended by SIGTERM before the upload was done; ${WAITS.slice('webjob: hint: '.length)}`;
+      const says = `webjob: warning: ended by SIGTERM before the upload was done; to do it: ${FLUSH}\n`;
       assert.deepEqual([code, stderr], signal === 'SIGTERM' ? [143, says] : [null, '']);
       assert.match(jobs().join(), new RegExp(`^sending-${child.pid}-\\d+-job-\\d+-${child.pid}$`));
       fake.put = TAKES;
@@ -258,27 +264,10 @@ describe('a client that is ended while it sends', () => {
     assert.equal((await uploadsOf(flush)).length, 1);
     assert.deepEqual(jobs(), []);
   });
-
-  it('without a spool: the output stays, and the message says where', async () => {
-    configure({ SpoolDirectory: '' });
-    let isSending = false;
-    fake.put = () => {
-      isSending = true;
-    };
-    const { child, ended } = client.start(['host.sh', 'z']);
-    await until(() => isSending, 'the upload has begun');
-    child.kill('SIGTERM');
-    const { code, stderr } = await ended;
-    const folder = /^webjob: warning: ended by SIGTERM before the upload was done; the output stays in (\S+)\n$/.exec(
-      stderr,
-    )?.[1];
-    assert.equal(code, 143);
-    assert.equal(readFileSync(join(folder ?? '', 'out'), 'latin1'), 'out of z\0');
-  });
 });
 
 describe('the spool folder', () => {
-  it('takes no more than SpoolLimit; what is over stays where the message says', async () => {
+  it('takes no more than SpoolLimit; what is over waits until it is asked for by its name', async () => {
     configure();
     await keep('a', 'b');
     const bytes = readdirSync(spool, { recursive: true, withFileTypes: true })
@@ -286,11 +275,23 @@ describe('the spool folder', () => {
       .reduce((sum, { parentPath, name }) => sum + statSync(join(parentPath, name)).size, 0);
     configure({ SpoolLimit: String(Math.floor(bytes * 1.4)) });
     const { code, stderr } = await client.execute(['host.sh', 'c']);
-    const path =
-      /hint: the spool is over SpoolLimit: the result stays in (\S+) and is not sent again\n$/.exec(stderr)?.[1] ?? '';
+    const [, command = '', path = ''] = /hint: (webjob --flush (\S+) --file \S+)\n$/.exec(stderr) ?? [];
     assert.equal(code, 5);
     assert.equal(readFileSync(join(path, 'out'), 'latin1'), 'out of c\0');
-    assert.equal(jobs().filter((name) => name.startsWith('job-')).length, 2);
+    fake.put = TAKES;
+    const plain = await uploadsOf(async () => {
+      const { code: left, stderr: says } = await flush();
+      assert.equal(left, 5);
+      assert.equal(
+        says,
+        'webjob: delivered 2 of 3 jobs\nwebjob: error: 1 job waits in the spool\n' +
+          `webjob: warning: ${path}: over SpoolLimit; to deliver it: ${command}; to remove it: rm -r ${path}\n`,
+      );
+    });
+    assert.equal(plain.length, 2);
+    const [named] = await uploadsOf(async () => assert.equal((await paste(command)).code, 0));
+    assert.ok(named?.body.startsWith('out of c\0'));
+    assert.deepEqual(jobs(), []);
   });
 
   it('that others may write is refused before anything is run or sent', async () => {

@@ -84,12 +84,7 @@ async function assertRefused(
   assert.ok(!existsSync(marker), 'nothing was executed');
   configure({ URLGetURL: plain.url, URLPutURL: url, ...controls });
   const putting = await client.execute(['host.sh']);
-  assertError(
-    { ...putting, stderr: putting.stderr.replace(/webjob: hint: the output stays in .*\n$/, '') },
-    5,
-    'PUT',
-    why,
-  );
+  assertError({ ...putting, stderr: putting.stderr.replace(/webjob: hint: webjob --flush .*\n$/, '') }, 5, 'PUT', why);
   assert.ok(existsSync(marker));
   await server.idle();
   const came = Buffer.concat(server.requests().slice(before));

@@ -5,7 +5,7 @@ import { existsSync, readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, beforeEach, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { type Ended, makeClient } from './client-job.ts';
+import { type Ended, findKeptJob, makeClient } from './client-job.ts';
 import {
   afterBody,
   type Behaviour,
@@ -145,9 +145,9 @@ describe('an old server gets the right error when it', () => {
     server.put = behaviour;
     try {
       const ended = await putting.execute(['host.sh']);
-      const [hint, folder = ''] = /webjob: hint: the output stays in (.+)\n$/.exec(ended.stderr) ?? [];
-      assertError(ended, `webjob: error: PUT of host.sh failed: ${why}\n${hint}`, 5);
-      assert.deepEqual(readdirSync(folder).sort(), ['err', 'out']);
+      const { command, job } = findKeptJob(ended.stderr);
+      assertError(ended, `webjob: error: PUT of host.sh failed: ${why}\nwebjob: hint: ${command}\n`, 5);
+      assert.deepEqual(readdirSync(job).sort(), ['env', 'err', 'out', 'parcel.json']);
     } finally {
       await server.close();
       putting.remove();

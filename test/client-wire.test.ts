@@ -5,7 +5,7 @@ import { existsSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs
 import { type AddressInfo, createServer as createTcpServer } from 'node:net';
 import { basename, join } from 'node:path';
 import { after, before, beforeEach, describe, it } from 'node:test';
-import { type Ended, makeClient, until } from './client-job.ts';
+import { type Ended, findKeptJob, makeClient, until } from './client-job.ts';
 import { afterBody, type Behaviour, type FakeServer, formatAnswer, reply, serve, startFake } from './client-server.ts';
 
 const SECRET = 'pAss-w0rd-7291';
@@ -39,18 +39,15 @@ function configure(more: Record<string, string> = {}): void {
 
 /**
  * One error line on stderr that says why, this exit code, nothing on stdout, no secret. After a GET nothing is left in TempDirectory; after
- * a PUT a hint says where the output lies, in a folder that nobody else can read.
+ * a PUT a hint delivers the job, which lies in a folder that nobody else can read.
  */
 function assertFailure(ended: Ended, code: 3 | 5, why: RegExp | string, getHint = ''): void {
   const shown = `${ended.stdout}${ended.stderr}`;
-  const hint =
-    code === 5
-      ? `webjob: hint: the output stays in (${client.temp}/webjob-\\w{6})\n`
-      : `()${getHint && `webjob: hint: ${getHint}\n`}`;
-  const [, message, folder = ''] =
-    new RegExp(`^webjob: error: ${code === 3 ? 'GET' : 'PUT'} of host\\.sh failed: ([\\x20-\\x7e]+)\n${hint}$`).exec(
-      ended.stderr,
-    ) ?? [];
+  const hint = code === 5 ? `webjob --flush ${client.temp}/webjob-\\w{6} --file ${client.conf}` : getHint;
+  const [, message] =
+    new RegExp(
+      `^webjob: error: ${code === 3 ? 'GET' : 'PUT'} of host\\.sh failed: ([\\x20-\\x7e]+)\n${hint && `webjob: hint: ${hint}\n`}$`,
+    ).exec(ended.stderr) ?? [];
   assert.ok(message !== undefined, `not one error line: ${JSON.stringify(ended.stderr)}`);
   if (typeof why === 'string') assert.equal(message, why);
   else assert.match(message, why);
@@ -58,16 +55,18 @@ function assertFailure(ended: Ended, code: 3 | 5, why: RegExp | string, getHint 
   assert.equal(existsSync(marker), code === 5, 'executed');
   for (const secret of [SECRET, Buffer.from(`client1:${SECRET}`).toString('base64')])
     assert.ok(!shown.includes(secret));
-  if (code === 5) takeKeptOutput(folder);
+  if (code === 5) takeKeptOutput(ended.stderr);
   assert.deepEqual(client.left(), []);
 }
 
 /** What a program printed and no server has: the only thing left in TempDirectory. Removes it. */
-function takeKeptOutput(folder: string): string {
+function takeKeptOutput(stderr: string): string {
+  const { folder, job } = findKeptJob(stderr);
   assert.deepEqual(readdirSync(client.temp), [basename(folder)]);
-  assert.deepEqual(readdirSync(folder).sort(), ['err', 'out']);
-  for (const path of [folder, join(folder, 'out')]) assert.equal(statSync(path).mode & 0o077, 0, `${path} is private`);
-  const out = readFileSync(join(folder, 'out'), 'latin1');
+  assert.deepEqual(readdirSync(job).sort(), ['env', 'err', 'out', 'parcel.json']);
+  for (const path of [folder, job, ...readdirSync(job).map((name) => join(job, name))])
+    assert.equal(statSync(path).mode & 0o077, 0, `${path} is private`);
+  const out = readFileSync(join(job, 'out'), 'latin1');
   rmSync(folder, { recursive: true });
   return out;
 }
@@ -398,10 +397,11 @@ describe('a signal to webjob', () => {
     it(`${signal} in PUT ends it with exit code ${code}, and says where the output is`, async () => {
       const { stderr, ...ended } = await signalDuring('put', signal);
       assert.deepEqual(ended, { code, signal: null, stdout: '' });
-      const warning = new RegExp(
-        `^webjob: warning: ended by ${signal} before the upload was done; the output stays in (.*)\n$`,
+      assert.match(
+        stderr,
+        new RegExp(`^webjob: warning: ended by ${signal} before the upload was done; to do it: .+\n$`),
       );
-      assert.equal(takeKeptOutput(warning.exec(stderr)?.[1] ?? assert.fail(stderr)), 'printed\n');
+      assert.equal(takeKeptOutput(stderr), 'printed\n');
       assert.ok(existsSync(marker));
     });
   }

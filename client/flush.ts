@@ -1,0 +1,243 @@
+// Delivering what waits on disk: jobs in SpoolDirectory, and those that runs without one left in TempDirectory.
+import { closeSync, existsSync, lstatSync, openSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { basename, dirname, join, resolve } from 'node:path';
+import { takeLength } from './captured.ts';
+import { Failure, WireError, warn } from './failure.ts';
+import { checkSpoolDirectory } from './place.ts';
+import type { ClientSettings } from './settings.ts';
+import {
+  FILES,
+  findFreeJobs,
+  findLeftovers,
+  flushCommand,
+  isFree,
+  JobFolder,
+  jobName,
+  type KeptParcel,
+  newJobName,
+  ownName,
+  quote,
+  readParcel,
+  removeSent,
+  unusable,
+} from './spool.ts';
+import { uploadParcel } from './upload.ts';
+
+/** What a delivery came to. */
+export interface Flushed {
+  delivered: number;
+  /** The folder of every job that waits, and why it does. */
+  left: Map<string, string>;
+  /** Why the first job was not delivered. */
+  failure: Failure | undefined;
+}
+
+type IsMeant = (parcel: KeptParcel) => boolean;
+
+/**
+ * Delivers what waits in SpoolDirectory, and in TempDirectory what this client left there for the same server. `conf` is what was given with
+ * --file. Throws Failure `settings` when there is neither.
+ */
+export async function flushAll(settings: ClientSettings, conf: string): Promise<Flushed> {
+  const flushed = nothingYet();
+  const folders = findPrivateFolders(settings.tempDirectory);
+  if (settings.spoolDirectory !== '') await flushSpool(settings, conf, flushed);
+  else if (folders.length === 0) throw new Failure('settings', 'SpoolDirectory is required for --flush');
+  const isOurs: IsMeant = ({ clientId, putUrl }) => clientId === settings.clientId && putUrl === settings.put?.url.href;
+  for (const folder of folders) await flushPlace(settings, folder, conf, flushed, isOurs);
+  return flushed;
+}
+
+/** Delivers what waits in a folder, or the job that it is: whoever names it wants it sent. Throws Failure. */
+export async function flushFolder(settings: ClientSettings, conf: string, folder: string): Promise<Flushed> {
+  const path = resolve(folder);
+  const flushed = nothingYet();
+  try {
+    checkSpoolDirectory(path);
+    if (existsSync(join(path, 'parcel.json'))) await flushJob(settings, path, flushed);
+    else await flushPlace(settings, path, conf, flushed);
+  } catch (error) {
+    if (error instanceof Failure) throw error;
+    throw new Failure('settings', `${path} cannot be used: ${(error as NodeJS.ErrnoException).code}`);
+  }
+  if (flushed.delivered === 0 && flushed.left.size === 0)
+    throw new Failure('usage', `${path} holds no job that could be delivered`);
+  return flushed;
+}
+
+/** What a run does with the spool when its own upload went well: the network works. */
+export async function flushAfterRun(settings: ClientSettings, conf: string): Promise<void> {
+  if (settings.spoolDirectory === '') return;
+  const flushed = nothingYet();
+  try {
+    await flushSpool(settings, conf, flushed);
+    if (flushed.failure) warn(`${countJobs(flushed.left.size)} in the spool: ${flushed.failure.message}`);
+  } catch (error) {
+    warn((error as Error).message);
+  }
+}
+
+/** `1 job waits`, `2 jobs wait`. */
+export function countJobs(count: number): string {
+  return count === 1 ? '1 job waits' : `${count} jobs wait`;
+}
+
+function nothingYet(): Flushed {
+  return { delivered: 0, left: new Map(), failure: undefined };
+}
+
+/** Throws Failure `settings`. */
+async function flushSpool(settings: ClientSettings, conf: string, flushed: Flushed): Promise<void> {
+  const { spoolDirectory: spool } = settings;
+  try {
+    if (!existsSync(spool)) return;
+    checkSpoolDirectory(spool);
+    await flushPlace(settings, spool, conf, flushed);
+  } catch (error) {
+    throw unusable(error);
+  }
+}
+
+/**
+ * The oldest first. A job that is damaged, or that the server refuses, keeps no other waiting; where the network fails it ends. Throws the
+ * error of a system call on the folder itself.
+ */
+async function flushPlace(
+  settings: ClientSettings,
+  place: string,
+  conf: string,
+  flushed: Flushed,
+  isMeant: IsMeant = () => true,
+): Promise<void> {
+  removeSent(place);
+  const find = (names: string[]): string[] => names.filter((name) => isMeantIn(join(place, name), isMeant));
+  for (const name of find(findFreeJobs(place))) {
+    const problem = await deliver(settings, new JobFolder(place, name), flushed);
+    if (problem?.cause instanceof WireError && problem.cause.retryAfter !== undefined) break;
+  }
+  for (const name of find(findFreeJobs(place))) {
+    const path = join(place, name);
+    if (!flushed.left.has(path)) flushed.left.set(path, 'it was not tried');
+  }
+  for (const name of find(findLeftovers(place)))
+    flushed.left.set(join(place, name), describeLeftover(join(place, name), conf));
+  if (flushed.delivered > 0) removePrivateFolder(place);
+}
+
+async function flushJob(settings: ClientSettings, path: string, flushed: Flushed): Promise<void> {
+  if (!isFree(basename(path))) throw new Failure('put', `${path} belongs to a webjob that is at work`);
+  await deliver(settings, new JobFolder(dirname(path), basename(path)), flushed);
+  if (flushed.delivered > 0) removePrivateFolder(dirname(path));
+}
+
+/** What nobody can read is told to everybody. */
+function isMeantIn(folder: string, isMeant: IsMeant): boolean {
+  try {
+    return isMeant(readParcel(folder, folder));
+  } catch {
+    return true;
+  }
+}
+
+function describeLeftover(path: string, conf: string): string {
+  const isSendable = existsSync(join(path, 'parcel.json')) && existsSync(join(path, 'env'));
+  const what = basename(path).startsWith('over-') ? 'over SpoolLimit' : 'left by a webjob that was killed';
+  const remove = `to remove it: rm -r ${quote(path)}`;
+  return isSendable
+    ? `${what}; to deliver it: ${flushCommand(conf, path)}; ${remove}`
+    : `${what}, without a record; ${remove}`;
+}
+
+/** Sends a job and removes it; one that cannot be sent keeps its name, and is left with the reason. */
+async function deliver(settings: ClientSettings, folder: JobFolder, flushed: Flushed): Promise<Failure | undefined> {
+  const waiting = folder.name.startsWith('sending-') ? jobName(folder.name) : folder.name;
+  const shown = join(folder.place, waiting);
+  try {
+    if (!claim(folder)) return undefined;
+    await sendJob(settings, folder.path, shown);
+    folder.remove();
+    flushed.delivered += 1;
+    return undefined;
+  } catch (error) {
+    if (!(error instanceof Failure)) throw error;
+    giveBack(folder, waiting);
+    flushed.failure ??= error;
+    flushed.left.set(folder.path, error.message);
+    return error;
+  }
+}
+
+/** Takes a job for this process; false when another one was faster. Throws Failure. */
+function claim(folder: JobFolder): boolean {
+  const { path } = folder;
+  const job = jobName(folder.name);
+  try {
+    folder.rename(ownName('sending', /^job-/.test(job) ? job : newJobName()));
+    return true;
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === 'ENOENT') return false;
+    throw new Failure('put', `${path} cannot be taken: ${code}`);
+  }
+}
+
+/** Under the name of a process that is gone it waits as well. */
+function giveBack(folder: JobFolder, name: string): void {
+  try {
+    folder.rename(name);
+  } catch {
+    // The reason why it was not sent says more.
+  }
+}
+
+async function sendJob(settings: ClientSettings, folder: string, shown: string): Promise<void> {
+  const open: number[] = [];
+  try {
+    const parcel = readParcel(folder, shown);
+    const [out = -1, err = -1, env = -1] = FILES.map((name) => open[open.push(openJobFile(folder, name, shown)) - 1]);
+    await uploadParcel(settings, parcel, { out: takeLength(out), err: takeLength(err), env: readFileSync(env) });
+  } finally {
+    for (const fd of open) closeSync(fd);
+  }
+}
+
+function openJobFile(folder: string, name: string, shown: string): number {
+  try {
+    return openSync(join(folder, name), 'r');
+  } catch (error) {
+    throw new Failure('put', `${join(shown, name)} cannot be read: ${(error as NodeJS.ErrnoException).code}`);
+  }
+}
+
+/** Private folders of jobs in TempDirectory that are ours and hold a job. */
+function findPrivateFolders(tempDirectory: string): string[] {
+  try {
+    return readdirSync(tempDirectory)
+      .map((name) => join(tempDirectory, name))
+      .filter((path) => isPrivateFolder(path) && holdsJobs(path));
+  } catch {
+    return [];
+  }
+}
+
+/** Nobody else can have made it, or put something there. */
+function isPrivateFolder(path: string): boolean {
+  if (!/^webjob-[A-Za-z0-9]{6}$/.test(basename(path))) return false;
+  const found = lstatSync(path, { throwIfNoEntry: false });
+  if (!found?.isDirectory()) return false;
+  return process.platform === 'win32' || (found.uid === process.geteuid?.() && (found.mode & 0o077) === 0);
+}
+
+function holdsJobs(folder: string): boolean {
+  return readdirSync(folder).some((name) => /^(?:run|job|sending|sent|over)-/.test(name));
+}
+
+/** After its one job was delivered nobody needs it. */
+function removePrivateFolder(folder: string): void {
+  if (!isPrivateFolder(folder) || holdsJobs(folder)) return;
+  try {
+    rmSync(folder, { recursive: true });
+  } catch (error) {
+    warn(`${folder} cannot be removed: ${(error as NodeJS.ErrnoException).code}`);
+  }
+}

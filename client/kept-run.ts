@@ -1,0 +1,236 @@
+// A run and what it prints, kept on disk from its first byte until the server has it: in SpoolDirectory, or without one in
+// the private folder of the job. What the spool does not take goes into the private folder, and what neither takes is sent
+// from where it lies: keeping must never be what stops evidence from being sent.
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import { Capture, type Captured } from './captured.ts';
+import { Failure, warn } from './failure.ts';
+import type { Sink } from './pipes.ts';
+import type { ClientSettings } from './settings.ts';
+import {
+  flushCommand,
+  folderBytes,
+  JobFolder,
+  newJobName,
+  openSpool,
+  ownName,
+  spoolBytes,
+  sync,
+  unusable,
+} from './spool.ts';
+import type { Parcel } from './upload.ts';
+
+/** With these somebody has to look at the settings; with all others the job goes on elsewhere. */
+const REFUSALS = new Set(['EACCES', 'EEXIST', 'ELOOP', 'ENAMETOOLONG', 'ENOTDIR', 'EPERM']);
+
+export class KeptRun {
+  readonly sinks: readonly [Sink, Sink];
+  readonly #settings: ClientSettings;
+  readonly #parcel: Buffer;
+  readonly #job = newJobName();
+  #env: Buffer;
+  #folder: JobFolder;
+  /** Where it goes when its own place takes no more. */
+  #refuge: string | undefined;
+  #captures: readonly [Capture, Capture];
+  /** Complete on disk, under the name of a job. */
+  #isKept = false;
+  #isOver = false;
+
+  /**
+   * Makes the folder of a run, in which `env` tells of it until its own record does: what a webjob leaves that is killed can be sent, too.
+   * Throws Failure.
+   */
+  static open(settings: ClientSettings, privateFolder: string, parcel: Parcel, env: string): KeptRun {
+    const { spoolDirectory: spool } = settings;
+    const make = (place: string, refuge?: string): KeptRun => new KeptRun(settings, place, refuge, parcel, env);
+    try {
+      if (spool !== '') {
+        openSpool(spool);
+        return make(spool, privateFolder);
+      }
+    } catch (error) {
+      const code = codeOf(error);
+      if (error instanceof Failure || REFUSALS.has(code)) throw unusable(error);
+      warn(`SpoolDirectory cannot be used: ${code}; the job is kept in ${privateFolder} until it is sent`);
+    }
+    try {
+      return make(privateFolder);
+    } catch (error) {
+      throw new Failure('run', `the output cannot be kept in ${privateFolder}: ${codeOf(error)}`);
+    }
+  }
+
+  private constructor(
+    settings: ClientSettings,
+    place: string,
+    refuge: string | undefined,
+    parcel: Parcel,
+    env: string,
+  ) {
+    this.#settings = settings;
+    this.#refuge = refuge;
+    this.#parcel = Buffer.from(`${JSON.stringify({ ...parcel, putUrl: settings.put?.url.href })}\n`);
+    this.#env = Buffer.from(env);
+    this.#folder = JobFolder.makeRun(place);
+    try {
+      this.#writeFiles(this.#folder, refuge !== undefined);
+      this.#captures = [this.#capture('stdout', 'out'), this.#capture('stderr', 'err')];
+    } catch (error) {
+      this.#folder.discard();
+      throw error;
+    }
+    this.sinks = [(piece) => this.#captures[0].take(piece), (piece) => this.#captures[1].take(piece)];
+  }
+
+  #capture(stream: 'stdout' | 'stderr', file: 'out' | 'err'): Capture {
+    const path = join(this.#folder.path, file);
+    return new Capture(stream, path, this.#settings.hashType, (code) => this.#moveOn(code));
+  }
+
+  /** In the last place there is, a run without them is better than none. */
+  #writeFiles(folder: JobFolder, isNeeded: boolean): void {
+    try {
+      folder.write('parcel.json', this.#parcel);
+      folder.write('env', this.#env);
+    } catch (error) {
+      if (isNeeded) throw error;
+    }
+  }
+
+  /** Ends the capture. Returns what RunError says of streams that are not whole. */
+  finish(): { outHash: string; errHash: string; troubles: string[] } {
+    for (const capture of this.#captures) capture.finish(this.#isDurable);
+    const [out, err] = this.#captures;
+    const troubles = [out.trouble, err.trouble].filter((trouble) => trouble !== undefined);
+    return { outHash: out.digest, errHash: err.digest, troubles };
+  }
+
+  /** Completes the job on disk before it is sent: a webjob that is killed while it sends loses nothing. Never throws. */
+  complete(env: string): void {
+    this.#env = Buffer.from(env);
+    try {
+      this.#settle(ownName('sending', this.#job), this.#isDurable);
+    } catch (error) {
+      // Without a spool it is only of interest when it has to wait.
+      if (this.#isDurable)
+        warn(`the job cannot be kept in ${this.#folder.place}: ${codeOf(error)}; it is sent at once`);
+    }
+  }
+
+  /** What goes to the server. */
+  get streams(): { out: Captured; err: Captured; env: Buffer } {
+    const [out, err] = this.#captures;
+    return { out: out.captured, err: err.captured, env: this.#env };
+  }
+
+  /** The job waits for a later delivery. Returns the command for that, or in words what is left of it. Never throws. */
+  stay(conf: string): string {
+    if (this.#isKept && this.#isDurable) this.#letGo();
+    else this.#keepLate();
+    return this.describe(conf);
+  }
+
+  /** How to deliver the job as it lies there. */
+  describe(conf: string): string {
+    const { place, path } = this.#folder;
+    if (!existsSync(path)) return 'nothing of the job is left';
+    if (!existsSync(join(path, 'env')) || !existsSync(join(path, 'parcel.json'))) return `the output stays in ${path}`;
+    if (this.#isKept && !this.#isOver && this.isInSpool) return flushCommand(conf);
+    return flushCommand(conf, this.#isKept && !this.isInSpool ? place : path);
+  }
+
+  /** Where its files lie. */
+  get path(): string {
+    return this.#folder.path;
+  }
+
+  get isInSpool(): boolean {
+    return this.#folder.place === this.#settings.spoolDirectory;
+  }
+
+  /** Closes its files: on some file systems a folder with one that is open cannot be removed. */
+  close(): void {
+    for (const capture of this.#captures) capture.close();
+  }
+
+  /** The server has it. */
+  remove(): void {
+    this.close();
+    this.#folder.remove();
+  }
+
+  /** Without a spool nobody asked for a job that outlives a power failure, until it has to wait. */
+  get #isDurable(): boolean {
+    return this.#settings.spoolDirectory !== '';
+  }
+
+  /** Under the name of a process that is gone it waits as well. */
+  #letGo(): void {
+    try {
+      if (!this.#isOver) this.#folder.rename(this.#job);
+      sync(this.#folder.place);
+    } catch {
+      // It is complete and on disk.
+    }
+  }
+
+  #keepLate(): void {
+    try {
+      for (const capture of this.#captures) capture.finish(true);
+      this.#settle(this.#job, true);
+    } catch (error) {
+      if (this.#moveOn(codeOf(error))) this.#keepLate();
+      else warn(`the job cannot be kept in ${this.#folder.place}: ${codeOf(error)}`);
+    }
+  }
+
+  /** Everything on disk, then the name. Throws the error of the system call that failed. */
+  #settle(name: string, durably: boolean): void {
+    const { place, path } = this.#folder;
+    this.#folder.write('parcel.json', this.#parcel);
+    this.#folder.write('env', this.#env);
+    if (durably) this.#folder.sync();
+    this.#isOver = this.isInSpool && spoolBytes(place) + folderBytes(path) > this.#settings.spoolLimit;
+    this.#folder.rename(this.#isOver ? `over-${this.#job}` : name);
+    if (durably) sync(place);
+    this.#isKept = true;
+  }
+
+  /** Goes on in the refuge, with what is kept so far; false when there is none or it takes no more either. */
+  #moveOn(code: string): boolean {
+    const refuge = this.#refuge;
+    this.#refuge = undefined;
+    // A limit of the process is the same everywhere.
+    if (refuge === undefined || code === 'EFBIG') return false;
+    try {
+      this.#moveTo(JobFolder.makeRun(refuge));
+    } catch {
+      return false;
+    }
+    warn(`SpoolDirectory takes no more: ${code}; the job is kept in ${refuge} until it is sent`);
+    return true;
+  }
+
+  #moveTo(folder: JobFolder): void {
+    const [out, err] = this.#captures;
+    let close = (): void => {};
+    try {
+      this.#writeFiles(folder, true);
+      const copy = out.copyTo(join(folder.path, 'out'));
+      close = copy.close;
+      err.copyTo(join(folder.path, 'err')).use();
+      copy.use();
+    } catch (error) {
+      close();
+      folder.discard();
+      throw error;
+    }
+    this.#folder.discard();
+    this.#folder = folder;
+  }
+}
+
+function codeOf(error: unknown): string {
+  return (error as NodeJS.ErrnoException).code ?? (error as Error).message;
+}
