@@ -18,7 +18,7 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { custodyPath } from '../cgi/locker/index.ts';
-import { findWebUser } from './web-user.ts';
+import { findWebUser, openTree } from './web-user.ts';
 
 export interface Site {
   /** Holds everything below; removed by remove(). */
@@ -141,6 +141,7 @@ function installScript(site: Site, options: SiteOptions): void {
   if (options.linkLauncher) {
     // The checkout itself may lie where the web user cannot go.
     for (const room of ['bin', 'dist']) cpSync(join(project, room), join(site.root, 'opt', room), { recursive: true });
+    openTree(join(site.root, 'opt'));
     symlinkSync(join(site.root, 'opt', 'bin', 'nph-webjob'), script);
   } else copyFileSync(join(project, 'dist', 'nph-webjob.cgi'), script);
   if (options.resident) {

@@ -1,5 +1,5 @@
 // The user that scripts of a web server run as, and what they may run.
-import { chmodSync, constants, copyFileSync, existsSync, readFileSync, statSync } from 'node:fs';
+import { chmodSync, constants, copyFileSync, existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 
 /** The user an httpd started by root turns into; undefined when no usual one exists. */
@@ -24,6 +24,16 @@ export function openProgram(program: string, folder: () => string): string {
   if (!existsSync(copy)) copyFileSync(program, copy, constants.COPYFILE_FICLONE);
   chmodSync(copy, 0o755);
   return copy;
+}
+
+/** Lets every user read what is in a directory that we copied, whatever the umask was when it was checked out, and run what we may run. */
+export function openTree(folder: string): void {
+  chmodSync(folder, 0o755);
+  for (const entry of readdirSync(folder, { recursive: true, withFileTypes: true })) {
+    const path = join(entry.parentPath, entry.name);
+    if (entry.isDirectory()) chmodSync(path, 0o755);
+    else if (entry.isFile()) chmodSync(path, statSync(path).mode & 0o100 ? 0o755 : 0o644);
+  }
 }
 
 function isOpenToAll(path: string): boolean {

@@ -215,8 +215,9 @@ describe('LockFile', () => {
     mkdirSync(shared, { mode: 0o755 });
     const path = join(shared, 'webjob.lock');
     const source = `
-      process.setgid(${USER?.gid}); process.setuid(${USER?.uid});
+      // The checkout itself may lie where that user cannot go.
       const { takeLock } = await import('${join(import.meta.dirname, '..', 'client', 'lock.ts')}');
+      process.setgid(${USER?.gid}); process.setuid(${USER?.uid});
       try { takeLock('${path}'); console.log('taken'); } catch (error) { console.log(error.stage + ' ' + error.message); }`;
     const tryAsUser = (): string =>
       spawnSync(process.execPath, ['--input-type=module', '-e', source], { encoding: 'utf8' }).stdout;

@@ -4,7 +4,7 @@ import { spawnSync } from 'node:child_process';
 import { copyFileSync, cpSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { delimiter, dirname, join } from 'node:path';
 import { obtainHttpd } from '../scripts/httpd-package.ts';
-import { findWebUser } from '../scripts/web-user.ts';
+import { findWebUser, openTree } from '../scripts/web-user.ts';
 
 const project = join(import.meta.dirname, '..');
 export const isRoot = process.getuid?.() === 0;
@@ -43,6 +43,7 @@ export function stageCheckout(root: string, paths: string[]): string {
   for (const program of ['nph-webjob.cgi', 'webjob']) {
     copyFileSync(join(project, 'dist', program), join(checkout, 'dist', program));
   }
+  openTree(checkout);
   return checkout;
 }
 

@@ -1,6 +1,6 @@
 // The other side of a locker that is shared with original servers: legacy-writer.pl as a process, one per writer.
 import { type ChildProcess, spawn } from 'node:child_process';
-import { copyFileSync, existsSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import type { Site } from '../scripts/site.ts';
@@ -31,7 +31,8 @@ export function contentOf(jobId: string, stream: keyof Lengths, length: number):
 export function startLegacyWriter(site: Site, perl: string): LegacyWriter {
   // The checkout of the tests may lie where the web user cannot go.
   const script = join(site.root, 'legacy-writer.pl');
-  if (!existsSync(script)) copyFileSync(join(import.meta.dirname, 'legacy-writer.pl'), script);
+  const source = readFileSync(join(import.meta.dirname, 'legacy-writer.pl'));
+  if (!existsSync(script)) writeFileSync(script, source, { mode: 0o644 });
   const child = spawn(perl, [script, site.incoming, site.logFile], {
     stdio: ['pipe', 'pipe', 'inherit'],
     cwd: '/',
