@@ -38,12 +38,15 @@ export function takeLock(lockFile: string): () => void {
   }
 }
 
-/** Removes the lock, unless another has taken its place. */
+/**
+ * Removes the lock, unless another has taken its place. Closes it only then: once it is closed it counts as abandoned, another run
+ * replaces it, and we would remove the lock of that run.
+ */
 function release(path: string, fd: number): void {
   const { ino, dev } = fstatSync(fd);
   const found = lstatSync(path, { throwIfNoEntry: false });
-  closeSync(fd);
   if (found?.ino === ino && found.dev === dev) rmSync(path, { force: true });
+  closeSync(fd);
 }
 
 /**

@@ -19,6 +19,7 @@ import { parseRecord } from 'webjob-protocol';
 import { type Ended, makeClient, until, WEBJOB } from './client-job.ts';
 import { type FakeServer, serve, splitRequest, startFake } from './client-server.ts';
 import { endSwapper } from './hooks-link-race.ts';
+import { NO_STRACE, readTrace, traceTo } from './locker-strace.ts';
 import { findWebUser } from './tree.ts';
 
 const DONE: Ended = { code: 0, signal: null, stdout: '', stderr: '' };
@@ -235,6 +236,23 @@ describe('LockFile', () => {
     const { code, stderr } = await client.execute(['host.sh']);
     assert.match(stderr, /^webjob: error: LockFile: \S+ cannot be made: ENOENT\n$/);
     assert.equal(code, 2);
+  });
+
+  it('is removed before it is closed, or another run would take it for abandoned', { skip: NO_STRACE }, () => {
+    const trace = join(client.root, 'lock-trace');
+    const source = `
+      const { takeLock } = await import('${join(import.meta.dirname, '..', 'client', 'lock.ts')}');
+      takeLock('${lock}')();`;
+    const words = [...traceTo(trace), process.execPath, '--input-type=module', '-e', source];
+    const { status, stderr } = spawnSync(words[0] ?? '', words.slice(1), { encoding: 'utf8' });
+    assert.equal(status, 0, stderr);
+    const calls = readTrace(trace).map(({ text }) => text);
+    const lastIndexOf = (pattern: RegExp): number => calls.findLastIndex((text) => pattern.test(text));
+    const [removed, closed] = [
+      lastIndexOf(/^unlink(?:at)?\(.*\/lock"/),
+      lastIndexOf(/^close\(\d+<.*\/lock(?:\.\d+)?[> ]/),
+    ];
+    assert.ok(removed >= 0 && closed > removed, calls.slice(-20).join('\n'));
   });
 
   it('is held by one of eight that find it abandoned at the same moment', async () => {
