@@ -132,7 +132,7 @@ describe('a script over its time', { concurrency: true }, () => {
     it(`is killed when it ignores SIGTERM${prefix && ', nph too'}`, async () => {
       const name = `${prefix}stubborn`;
       const lines = [`trap '' TERM`, 'while :; do sleep 0.1; done'];
-      const response = await supertest(host(name, lines, { timeLimitSeconds: 1 })).get(SCRIPT_NAME);
+      const response = await supertest(host(name, lines, { timeLimitSeconds: 5 })).get(SCRIPT_NAME);
       assert.equal(response.status, 504);
       assert.equal(isAlive(findPid(name) ?? 0), true);
       await untilGone(name);
@@ -141,7 +141,7 @@ describe('a script over its time', { concurrency: true }, () => {
     it(`leaves half an answer broken, not ended as if it were whole${prefix && ', nph too'}`, async () => {
       const name = `${prefix}half`;
       const head = prefix ? `printf 'HTTP/1.1 200 OK\\r\\nContent-Length: 9\\r\\n\\r\\n'` : HEADER;
-      await serving(host(name, [head, 'printf half', 'exec sleep 60'], { timeLimitSeconds: 1 }), async (port) => {
+      await serving(host(name, [head, 'printf half', 'exec sleep 60'], { timeLimitSeconds: 5 }), async (port) => {
         const answer = (await exchangeBytes(port, GET)).toString();
         assert.match(answer, /^HTTP\/1\.1 200 OK\r\n/);
         assert.match(answer, /half(?:\r\n)?$/);
