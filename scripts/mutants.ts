@@ -1,0 +1,64 @@
+// npm run test:mutants: StrykerJS changes every operator, branch and text of the pure modules, one at a time, and their tests must fail.
+// Arguments are files of these modules to take in place of all. Takes hours for all of them, as each change is a run of the tests.
+import { spawn } from 'node:child_process';
+import { globSync, writeFileSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
+import { join, relative, resolve } from 'node:path';
+import { makeEnvironment } from './test-environment.ts';
+import { makeWorkingCopy } from './working-copy.ts';
+
+/** Not among the packages of the project: nothing else needs it, and it brings a hundred of its own. */
+const STRYKER = '@stryker-mutator/core@^10.1.1';
+
+/** Modules without files, sockets or clocks, and the tests that hold them. */
+const MODULES = [
+  { files: 'cgi/protocol/*.ts', tests: ['protocol', 'protocol-record'] },
+  { files: 'conf/*.ts', tests: ['conf'] },
+];
+
+const root = process.cwd();
+const given = process.argv.slice(2).map((file) => relative(root, resolve(file)));
+const plans = MODULES.map(({ files, tests }) => {
+  const found = globSync(files, { cwd: root });
+  return { tests, mutate: given.length === 0 ? found : found.filter((file) => given.includes(file)) };
+});
+const unknown = given.filter((file) => !plans.some(({ mutate }) => mutate.includes(file)));
+
+if (unknown.length > 0) {
+  process.stderr.write(`mutants: error: ${unknown.join(' ')}: not in ${MODULES.map(({ files }) => files).join(' ')}\n`);
+  process.exitCode = 2;
+} else {
+  for (const plan of plans) if (plan.mutate.length > 0 && !(await mutate(plan))) process.exitCode = 1;
+}
+
+/** Runs Stryker in a copy of the project; false when a change went unnoticed. */
+async function mutate({ mutate, tests }: (typeof plans)[number]): Promise<boolean> {
+  const environment = makeEnvironment(false);
+  const copy = makeWorkingCopy(root, environment);
+  const remove = (): void => {
+    copy.remove();
+    environment.remove();
+  };
+  process.once('SIGINT', () => {
+    remove();
+    process.exit(130);
+  });
+  try {
+    const command = ['node', '--test', ...tests.map((name) => `test/${name}.test.ts`)].join(' ');
+    const options = {
+      ...{ mutate, testRunner: 'command', commandRunner: { command }, plugins: [], reporters: ['clear-text'] },
+      // Its own copy would find the project's packages, which are links, in the place that it was copied from.
+      inPlace: true,
+      concurrency: Math.ceil(availableParallelism() / 2),
+      thresholds: { high: 100, low: 100, break: 100 },
+      tempDirName: join(copy.path, '..', 'stryker'),
+    };
+    writeFileSync(join(copy.path, 'stryker.config.json'), JSON.stringify(options));
+    const args = ['--yes', `--package=${STRYKER}`, 'stryker', 'run'];
+    const child = spawn('npx', args, { cwd: copy.path, env: environment.variables, stdio: 'inherit' });
+    const exitCode = await new Promise((done, fail) => child.on('error', fail).on('exit', done));
+    return exitCode === 0;
+  } finally {
+    remove();
+  }
+}
