@@ -115,6 +115,10 @@ for (const zone of ZONES) {
         // Without a zone it is a time of this machine's.
         const text = formatIn(zone, new Date(to));
         assert.deepEqual(await list('--since', text, '--until', text), ids.slice(3, 4));
+        // A date is its first moment here.
+        const day = text.slice(0, 10);
+        const since = past.filter(({ at }) => formatIn(zone, at) >= `${day} 00:00:00`).map(({ jobId }) => jobId);
+        assert.deepEqual(await list('--since', day, '--until', LATER), since);
       });
 
       it('metrics, export and clients give the instant itself', async () => {
