@@ -5,6 +5,7 @@ import { Command } from 'commander';
 import { Chain, digestRange } from 'webjob-locker';
 import { formatCheckpoint, readSigningKey } from '../evidence/checkpoint.ts';
 import { listCustodyFiles, openCustodyFile } from '../evidence/records.ts';
+import { adoptCommand } from './custody-adopt.ts';
 import { EXIT_CODES, Failure } from './failure.ts';
 import { errorCode } from './files.ts';
 import { printLine, warn } from './output.ts';
@@ -12,14 +13,16 @@ import { openSite } from './site.ts';
 
 export function custodyCommand(): Command {
   return new Command('custody')
-    .description('what is to be kept elsewhere of the record of every deposit')
+    .description('sign and adopt what the custody record says')
     .helpCommand(false)
     .addCommand(checkpointCommand())
+    .addCommand(adoptCommand())
     .addHelpText(
       'after',
       `
-Example:
+Examples:
   webjobctl custody checkpoint --key /root/custody.key >> /mnt/elsewhere/checkpoints
+  webjobctl custody adopt --reason 'uploads of the server before this one'
 
 Exit codes: those of webjobctl; each command's own are in its help.`,
     );

@@ -6,7 +6,7 @@ import type { EvidenceSite } from '../evidence/evidence.ts';
 import type { Finding } from '../evidence/finding.ts';
 import { type Summary, verifySite } from '../evidence/verify.ts';
 import { parseInstant } from './durations.ts';
-import { joinSites } from './evidence-site.ts';
+import { describeWitness, joinSites, tellWitness } from './evidence-site.ts';
 import { EXIT_CODES, Failure } from './failure.ts';
 import { formatBytes, printJson, printLine, safeLine, say, startProgress } from './output.ts';
 import { globalOptions, openSites } from './site.ts';
@@ -87,9 +87,12 @@ function run(command: Command): void {
 }
 
 function addUp(summaries: readonly Summary[]): Summary {
-  const sum = (name: keyof Summary): number => summaries.reduce((total, summary) => total + summary[name], 0);
+  const sum = (name: Exclude<keyof Summary, 'witness'>): number =>
+    summaries.reduce((total, summary) => total + summary[name], 0);
   const [groups, bytes, findings] = [sum('groups'), sum('bytes'), sum('findings')];
-  return { groups, bytes, findings, inProgress: sum('inProgress'), older: sum('older') };
+  const states = summaries.map(({ witness }) => witness);
+  const witness = states.find((state) => state !== 'asked') ?? 'asked';
+  return { groups, bytes, findings, inProgress: sum('inProgress'), older: sum('older'), witness };
 }
 
 function verify(site: EvidenceSite, options: Options, report: (finding: Finding) => void): Summary {
@@ -105,6 +108,7 @@ function verify(site: EvidenceSite, options: Options, report: (finding: Finding)
       contents: custody !== true,
       sample: fraction === undefined ? undefined : { fraction, seed },
       advance: () => progress.advance(),
+      done: tellWitness,
     });
     let step = findings.next();
     for (; !step.done; step = findings.next()) {
@@ -126,10 +130,12 @@ function countGroups(locker: string): number {
   return count;
 }
 
-function describe({ groups, bytes, findings, inProgress, older }: Summary, seconds: number): void {
+function describe({ groups, bytes, findings, inProgress, older, witness }: Summary, seconds: number): void {
   const rate = formatBytes(bytes / Math.max(seconds, 0.001));
-  say(`${groups} groups, ${formatBytes(bytes)} in ${seconds.toFixed(1)} s (${rate}/s): ${findings} findings`);
+  const found = `${findings} ${findings === 1 ? 'finding' : 'findings'}`;
+  say(`${groups} groups, ${formatBytes(bytes)} in ${seconds.toFixed(1)} s (${rate}/s): ${found}`);
   if (inProgress > 0) say(`${inProgress} groups are being written`);
-  if (older > 0)
-    say(`${older} groups are older than the custody record: nothing but the record of the run vouches for them`);
+  if (older > 0) say(`${older} groups are older than the custody record; hint: webjobctl custody adopt --reason TEXT`);
+  const unasked = describeWitness(witness);
+  if (unasked !== undefined) say(unasked);
 }

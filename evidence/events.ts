@@ -1,8 +1,9 @@
 // What webjobctl puts on record before it touches anything: who removes, packs or holds what. It has a custody file of its own, as every
 // server has, so that none depends on who made the file of another.
+import { createHash } from 'node:crypto';
 import { closeSync, constants, openSync } from 'node:fs';
 import { userInfo } from 'node:os';
-import { appendCustody, Chain, custodyPath, type Extension } from 'webjob-locker';
+import { appendCustody, Chain, custodyPath, type Extension, formatCustody, type StreamName } from 'webjob-locker';
 import type { FileFacts } from './reading.ts';
 
 /** Its name among the servers. */
@@ -18,6 +19,14 @@ export interface RemovedGroup {
   name: string;
   jobId: string | undefined;
   files: Partial<Record<Extension, FileFacts>>;
+}
+
+/** An upload that had no custody record, as it was when it was adopted. */
+export interface AdoptedUpload {
+  name: string;
+  jobId: string;
+  bytes: Record<StreamName, number>;
+  sha256: Record<StreamName, string>;
 }
 
 /** A pack as records name it. */
@@ -36,6 +45,7 @@ export type KeepEvent =
   | ({ event: 'pack'; names: string[] } & PackFacts)
   | ({ event: 'unpack' } & PackFacts)
   | ({ event: 'prune-pack'; rule: string } & PackFacts)
+  | { event: 'adopt'; reason: string; uploads: AdoptedUpload[] }
   | { event: 'hold' | 'release'; kind: 'client' | 'job'; id: string; reason: string };
 
 /** So many groups fit into a record, however long their names are. */
@@ -45,6 +55,13 @@ export const BATCH = 100;
 export function recordEvent({ logfilesDirectory }: Logs, event: KeepEvent): void {
   const path = custodyPath(logfilesDirectory, WRITER);
   appendCustody(path, { time: new Date().toISOString(), by: operatorName(), ...event }, true);
+}
+
+/** The first line of a custody record, which whoever lays out a site writes: a record that does not begin with it was cut, or is not adopted. */
+export function formatGenesis(serverId: string): string {
+  const nothing = createHash('sha256').digest('hex');
+  const facts = { time: new Date().toISOString(), event: 'genesis', by: operatorName(), serverId };
+  return `${formatCustody([0, 0], nothing, facts)}\n`;
 }
 
 /** The records of one kind, the oldest first; what is no whole record is passed over. None when there is no file yet. */
@@ -70,7 +87,15 @@ export function* readEvents<Name extends KeepEvent['event']>(
 }
 
 /** What a record of an event is nothing without. */
-const TELLS = { prune: 'groups', pack: 'names', unpack: 'pack', 'prune-pack': 'pack', hold: 'id', release: 'id' };
+const TELLS = {
+  prune: 'groups',
+  pack: 'names',
+  unpack: 'pack',
+  'prune-pack': 'pack',
+  hold: 'id',
+  release: 'id',
+  adopt: 'uploads',
+};
 
 /** Whoever can write in the folder of logs can write a record with anything in it. */
 function isWhole(facts: Record<string, unknown>, event: KeepEvent['event']): boolean {

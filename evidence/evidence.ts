@@ -1,11 +1,13 @@
 // What can be said of the uploads of a site, by whoever asks: verify, report, show. The one verdict.
 import { realpathSync, statSync } from 'node:fs';
 import { findGroup, statGroupFile } from 'webjob-locker';
+import type { Finding } from './finding.ts';
 import type { Share } from './names.ts';
 import { judgePack } from './packs.ts';
-import { CustodyRecords, type Deposit } from './records.ts';
+import { CustodyRecords, type Deposit, type OldBook } from './records.ts';
 import { type Care, checkUpload, type Owners, type UploadReport } from './upload.ts';
 import type { Verdict } from './verdict.ts';
+import { Witness, type WitnessState } from './witness.ts';
 
 /** A locker, and the servers that store into it. */
 export interface EvidenceSite {
@@ -19,6 +21,8 @@ export interface EvidenceServer {
   logfilesDirectory: string;
   /** It must have a custody record of this name; undefined with EnableCustody=N. */
   serverId?: string | undefined;
+  /** Where root keeps what it saw of the records in this folder; undefined: it keeps nothing. */
+  witnessFolder?: string | undefined;
 }
 
 /** What an upload in the locker turned out to be. */
@@ -26,6 +30,8 @@ export interface Judged extends UploadReport {
   /** Older than the custody record: nothing but the run record vouches for it. */
   isOlder: boolean;
 }
+
+const OLDER = 'it came before the custody record began, and nothing but its run record vouches for it';
 
 /** How often an upload that changes under our eyes is looked at. */
 const LOOKS = 5;
@@ -35,13 +41,52 @@ export class Evidence {
   readonly site: EvidenceSite;
   readonly records: CustodyRecords;
   readonly owners: Owners;
+  readonly witnesses: readonly PlacedWitness[];
+  readonly #cut: Finding[] = [];
 
-  /** Reads the custody records. Throws the error of a system call for the locker and the logs themselves. */
-  constructor(site: EvidenceSite, share?: Share) {
+  /**
+   * Reads the custody records, and of those that are not what root saw before also what they were, unless `isNow`. Throws the error of a system
+   * call for the locker and the logs themselves.
+   */
+  constructor(site: EvidenceSite, { share, isNow = false }: { share?: Share; isNow?: boolean } = {}) {
     this.site = site;
     this.owners = new Set([0, statSync(site.incomingDirectory).uid]);
-    this.records = new CustodyRecords(folders(site), share);
+    this.witnesses = openWitnesses(site);
+    const old: OldBook[] = [];
+    for (const { witness, logs } of this.witnesses)
+      for (const finding of witness.compare(logs)) {
+        this.#cut.push(finding);
+        if (!isNow) old.push({ file: finding.place, fd: witness.openCopy(logs, finding.place) });
+      }
+    this.records = new CustodyRecords(folders(site), old, share);
     this.records.refresh();
+  }
+
+  /** Of several witnesses the one that could say the least. */
+  get witnessState(): WitnessState {
+    const states = this.witnesses.map(({ witness }) => witness.state);
+    return (['untrusted', 'unreadable', 'none', 'asked'] as const).find((state) => states.includes(state)) ?? 'none';
+  }
+
+  /** What is wrong with the custody records themselves: what root saw last is not there, or they are not as they were written. */
+  findFaults(): Finding[] {
+    return [...this.#cut, ...this.records.findFaults()];
+  }
+
+  /** The records that are not what root saw before. */
+  cut(): string[] {
+    return this.#cut.map(({ place }) => place);
+  }
+
+  /** Has what was found sound kept by the witness. For root, one at a time. Throws the error of a system call. */
+  tellWitness(isAdopted = false): void {
+    for (const { witness, logs } of this.witnesses)
+      if (witness.state === 'asked' || witness.state === 'none')
+        witness.update(
+          logs,
+          this.records.sound().filter(({ folder }) => folder === logs),
+          isAdopted,
+        );
   }
 
   /** An upload as it stands in the locker. What looks wrong is looked at again before it counts, because the server goes on meanwhile. */
@@ -62,9 +107,11 @@ export class Evidence {
     const { announcedAt, findings } = report;
     const isUnrecorded = announcedAt !== undefined && deposit === undefined;
     const isDue = announcedAt !== undefined && this.records.covers(announcedAt);
+    const isOlder = isUnrecorded && !isDue && this.records.hasBegun;
     if (isUnrecorded && isDue)
       findings.push({ kind: 'unrecorded', place: name, detail: 'the custody record does not have it' });
-    return { ...report, isOlder: isUnrecorded && !isDue };
+    if (isOlder) findings.push({ kind: 'older', place: name, detail: OLDER });
+    return { ...report, isOlder };
   }
 
   /** Some uploads of one pack. */
@@ -88,6 +135,20 @@ export class Evidence {
   close(): void {
     this.records.close();
   }
+}
+
+interface PlacedWitness {
+  witness: Witness;
+  logs: string;
+}
+
+function openWitnesses({ servers }: EvidenceSite): PlacedWitness[] {
+  const places = new Map<string, string>();
+  for (const { logfilesDirectory, witnessFolder } of servers) {
+    const logs = realpathSync(logfilesDirectory);
+    if (witnessFolder !== undefined && !places.has(logs)) places.set(logs, witnessFolder);
+  }
+  return [...places].map(([logs, folder]) => ({ logs, witness: new Witness(folder) }));
 }
 
 /** The folders of logs, each once. */

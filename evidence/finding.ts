@@ -16,6 +16,8 @@ export type FindingKind =
   | 'digest-changed'
   /** A group that came after the custody record began and is not in it. */
   | 'unrecorded'
+  /** A group that came before the custody record began: nothing but the run record vouches for it, until it is adopted. */
+  | 'older'
   /** The custody record has it, nobody pruned or packed it, and it is not there. */
   | 'group-missing'
   /** webjobctl made a pack, and neither removed nor unpacked it, and a file of it is not there, or another. */
@@ -38,7 +40,10 @@ export type FindingKind =
   | 'checkpoint-invalid'
   /** The custody record is shorter than it was at a checkpoint; in what it held then something was changed. */
   | 'checkpoint-truncated'
-  | 'checkpoint-changed';
+  | 'checkpoint-changed'
+  /** The same, since root looked at it last. */
+  | 'witness-truncated'
+  | 'witness-changed';
 
 export interface Finding {
   kind: FindingKind;

@@ -47,10 +47,21 @@ export interface Book {
   serverId: string;
   fd: number;
   stats: Stats;
+  /** The folder of logs it is in; undefined for the copy that a witness kept. */
+  folder: string | undefined;
+  file: string;
+}
+
+/** What a record was, as a witness kept it. */
+export interface OldBook {
+  file: string;
+  fd: number;
 }
 
 interface OpenBook extends Book {
   chain: Chain;
+  /** It has a record of which root was the writer, which vouches for what stands before it. */
+  hasGenesis: boolean;
   /** Where the records begin of which something before them is not what it was. */
   broken: Set<number>;
 }
@@ -77,19 +88,40 @@ export class CustodyRecords {
   #since = Number.POSITIVE_INFINITY;
   #count = 0;
 
-  /** Opens the custody records in these folders; refresh() reads them. Throws the error of the system call. */
-  constructor(folders: readonly string[], share: Share = ALL) {
+  /**
+   * Opens the custody records in these folders, to be read after `old` ones; refresh() reads them. Closes all of them. Throws the error of the
+   * system call.
+   */
+  constructor(folders: readonly string[], old: readonly OldBook[] = [], share: Share = ALL) {
     this.#share = share;
-    this.#books = openBooks(folders);
+    this.#books = openBooks(folders, old);
   }
 
   get books(): readonly Book[] {
     return this.#books;
   }
 
+  /** How much of each record was walked, of those in which nothing was found. */
+  sound(): { folder: string; file: string; size: number }[] {
+    return this.#books.flatMap(({ folder, file, chain, place }) => {
+      const isSound = folder !== undefined && !this.#faults.some((fault) => fault.place === place);
+      return isSound ? [{ folder, file, size: chain.size }] : [];
+    });
+  }
+
+  /** The records of servers that do not begin with the one that root makes. */
+  rootless(): Book[] {
+    return this.#books.filter(({ serverId, folder, hasGenesis }) => serverId !== WRITER && folder && !hasGenesis);
+  }
+
   /** How many records were read. */
   get count(): number {
     return this.#count;
+  }
+
+  /** A server of the site keeps a record. */
+  get hasBegun(): boolean {
+    return this.#since < Number.POSITIVE_INFINITY;
   }
 
   /** An upload that came at `time` must have a record. */
@@ -101,7 +133,8 @@ export class CustodyRecords {
   refresh(): void {
     for (const book of this.#books) {
       for (const link of book.chain.walk()) this.#take(book, link);
-      if (book.chain.size === 0) this.#since = Math.min(this.#since, book.stats.birthtimeMs);
+      if (book.chain.size === 0 && book.serverId !== WRITER)
+        this.#since = Math.min(this.#since, book.stats.birthtimeMs);
     }
     for (const { records, time } of this.#returns.splice(0)) this.#return(records, time);
   }
@@ -115,7 +148,7 @@ export class CustodyRecords {
 
   /** The last deposit of a name, also of one that was taken away since: it may be back. */
   find(name: string): Deposit | undefined {
-    return this.#depositAt(this.#names.find(name));
+    return this.#depositAt(this.#names.find(name), name);
   }
 
   /** True for an upload that ought to be there. */
@@ -150,11 +183,13 @@ export class CustodyRecords {
     return row >= 0 && file[row] !== 0 && (time[row] ?? 0) > (gone[row] ?? 0);
   }
 
-  #depositAt(row: number): Deposit | undefined {
+  /** Without a name, of a record of several uploads the one of the row. */
+  #depositAt(row: number, name?: string): Deposit | undefined {
     const book = row < 0 ? undefined : this.#books[(this.#names.file[row] ?? 0) - 1];
     if (!book) return undefined;
     const from = this.#names.at[row] ?? 0;
-    const deposit = readDeposit(book.fd, from);
+    const isOf = (other: string): boolean => this.#names.find(other) === row;
+    const deposit = readDeposit(book.fd, from, name ?? isOf);
     return deposit && { ...deposit, fault: book.broken.has(from) ? 'broken' : undefined };
   }
 
@@ -167,8 +202,12 @@ export class CustodyRecords {
     const time = Date.parse(String(facts.time)) || 1;
     // A lock stands, with the time that the .rdy will have, before the record is written.
     const begun = Date.parse(String(facts.receivedAt ?? facts.time));
-    if (book.serverId !== WRITER && begun < this.#since) this.#since = begun;
+    const isServers = book.serverId !== WRITER && facts.event !== 'genesis';
+    if (isServers && begun < this.#since) this.#since = begun;
+    if (facts.event === 'genesis') book.hasGenesis = true;
     if (facts.event === 'deposit' && isName(facts.name)) this.#deposit(book, link.from, facts.name, time);
+    if (facts.event === 'adopt')
+      for (const { name } of uploadsIn(facts)) if (isName(name)) this.#deposit(book, link.from, name, time);
     if (book.serverId === WRITER) this.#takePack(book, link.from, facts, time);
     if (!DEPARTURES.includes(facts.event)) return;
     for (const name of this.#namesIn(facts)) {
@@ -195,8 +234,11 @@ export class CustodyRecords {
   #isLater(book: OpenBook, from: number, time: number, row: number): boolean {
     const difference = time - (this.#names.time[row] ?? 0);
     if (difference !== 0) return difference > 0;
+    // What a witness kept nobody has changed since.
+    if (this.#books[(this.#names.file[row] ?? 0) - 1]?.folder === undefined) return false;
     const order = (deposit: Deposit | undefined): string => `${deposit?.receivedAt} ${JSON.stringify(deposit?.sha256)}`;
-    return order(readDeposit(book.fd, from)) > order(this.#depositAt(row));
+    const other = this.#depositAt(row);
+    return order(readDeposit(book.fd, from, other?.name)) > order(other);
   }
 
   #takePack(book: OpenBook, from: number, facts: Record<string, unknown>, time: number): void {
@@ -231,22 +273,26 @@ export class CustodyRecords {
 }
 
 /** The custody records in these folders, those of webjobctl last: it takes away what others have deposited. */
-function openBooks(folders: readonly string[]): OpenBook[] {
-  const found = folders.flatMap((folder) => listCustodyFiles(folder).map((found) => ({ folder, ...found })));
-  const order = found.toSorted((a, b) => Number(a.serverId === WRITER) - Number(b.serverId === WRITER));
-  const books: OpenBook[] = [];
+function openBooks(folders: readonly string[], old: readonly OldBook[]): OpenBook[] {
+  const opened: Book[] = old.map(({ file, fd }) => {
+    const serverId = custodyOwner(file) ?? WRITER;
+    return { place: `the witness of ${file}`, serverId, fd, stats: fstatSync(fd), folder: undefined, file };
+  });
   try {
-    for (const { folder, file, serverId } of order) {
-      const path = join(folder, file);
-      const fd = openCustodyFile(path);
-      const place = folders.length > 1 ? path : file;
-      books.push({ place, serverId, fd, stats: fstatSync(fd), chain: new Chain(fd), broken: new Set() });
-    }
+    for (const folder of folders)
+      for (const { file, serverId } of listCustodyFiles(folder)) {
+        const path = join(folder, file);
+        const fd = openCustodyFile(path);
+        const place = folders.length > 1 ? path : file;
+        opened.push({ place, serverId, fd, stats: fstatSync(fd), folder, file });
+      }
   } catch (error) {
-    for (const { fd } of books) closeSync(fd);
+    for (const { fd } of opened) closeSync(fd);
     throw error;
   }
-  return books;
+  return opened
+    .map((book) => ({ ...book, chain: new Chain(book.fd), broken: new Set<number>(), hasGenesis: false }))
+    .sort((a, b) => Number(a.serverId === WRITER) - Number(b.serverId === WRITER));
 }
 
 /** Without following a link, and without waiting for what is no file. Throws the error of the system call. */
@@ -286,15 +332,24 @@ function readFacts(fd: number, from: number): Record<string, unknown> | undefine
   return record && JSON.parse(record.text);
 }
 
-/** A record that lacks what a deposit tells is none. */
-function readDeposit(fd: number, from: number): (Omit<Deposit, 'fault'> & { fault: undefined }) | undefined {
-  const facts = readFacts(fd, from) as (Omit<Deposit, 'time'> & { time: string }) | undefined;
+/** Whoever can write in the folder of logs can write a record with anything in it. */
+function uploadsIn({ uploads }: Record<string, unknown>): Record<string, unknown>[] {
+  return Array.isArray(uploads) ? uploads.filter((upload) => typeof upload === 'object' && upload !== null) : [];
+}
+
+/** A deposit, or the adoption of an upload that `which` names. What lacks what a deposit tells is none. */
+function readDeposit(fd: number, from: number, which?: string | ((name: string) => boolean)): Deposit | undefined {
+  const facts = readFacts(fd, from);
+  if (!facts) return undefined;
+  const isIt = ({ name }: Record<string, unknown>): boolean =>
+    typeof which === 'function' ? which(String(name)) : which === undefined || name === which;
+  const upload = facts.event === 'adopt' ? uploadsIn(facts).findLast(isIt) : facts;
+  const { name, jobId, bytes, sha256, receivedAt } = (upload ?? {}) as Partial<Deposit>;
   const isWhole = STREAMS.every(
-    (stream) => typeof facts?.sha256?.[stream] === 'string' && typeof facts.bytes?.[stream] === 'number',
+    (stream) => typeof sha256?.[stream] === 'string' && typeof bytes?.[stream] === 'number',
   );
-  if (!facts || !isWhole) return undefined;
-  const { name, jobId, bytes, sha256, receivedAt } = facts;
-  return { name, time: new Date(facts.time), jobId, bytes, sha256, receivedAt, fault: undefined };
+  if (!isWhole || !name || jobId === undefined || !bytes || !sha256) return undefined;
+  return { name, time: new Date(String(facts.time)), jobId, bytes, sha256, receivedAt, fault: undefined };
 }
 
 function readLine(fd: number, from: number): string {

@@ -26,6 +26,8 @@ export interface UploadReport extends Verdict {
   bytes: number;
   /** When it was announced; undefined for one that is not. */
   announcedAt: number | undefined;
+  /** What its `.rdy` holds; undefined when there is none that can be read. */
+  ready: string | undefined;
   /** Somebody is at work on it. */
   inProgress: boolean;
 }
@@ -92,6 +94,7 @@ export function checkUpload(
   const ready = look('rdy', readFile(paths.rdy, { maxTextBytes: MAX_READY_BYTES }));
   report.announcedAt = ready?.stats.mtimeMs;
   report.isAnnounced = ready !== undefined;
+  report.ready = ready?.failure ? undefined : ready?.text;
   const isRead = contents && ready !== undefined;
   const sha256 = isRead && (deposit || digests) ? ['sha256'] : [];
   const env = look('env', readFile(paths.env, { algorithms: sha256, maxTextBytes: MAX_ENV_BYTES }));
@@ -118,7 +121,14 @@ export function emptyReport(): UploadReport {
   const missing = (): StreamVerdict => ({ state: 'missing', bytes: undefined, sha256: undefined, proof: undefined });
   return {
     ...{ streams: { out: missing(), err: missing(), env: missing() }, findings: [], record: undefined },
-    ...{ recordProblem: undefined, isAnnounced: false, bytes: 0, announcedAt: undefined, inProgress: false },
+    ...{
+      recordProblem: undefined,
+      isAnnounced: false,
+      bytes: 0,
+      announcedAt: undefined,
+      ready: undefined,
+      inProgress: false,
+    },
   };
 }
 

@@ -10,6 +10,7 @@ import { isInShare, type Share } from './names.ts';
 import { checkPacks } from './packs.ts';
 import { listCustodyFiles } from './records.ts';
 import { findRights, statUpload, touchedAt } from './upload.ts';
+import type { WitnessState } from './witness.ts';
 
 export interface Scope extends EvidenceSite {
   /** Only uploads in which something was written or changed since, and records since. */
@@ -20,6 +21,8 @@ export interface Scope extends EvidenceSite {
   contents: boolean;
   /** Told of every upload. */
   advance?: () => void;
+  /** Told when the custody records were walked, and all that they tell was looked at. */
+  done?: (evidence: Evidence) => void;
 }
 
 export interface Summary {
@@ -30,6 +33,8 @@ export interface Summary {
   inProgress: number;
   /** Older than the custody record: nothing but the run record vouches for them. */
   older: number;
+  /** Whether the records were held against what root saw of them before. */
+  witness: WitnessState;
 }
 
 /** Bytes of custody record whose uploads are held in memory at once, some fifty bytes for each: the rest waits for another turn. */
@@ -37,10 +42,11 @@ const TURN_BYTES = 1024 ** 3;
 
 /** Throws the error of a system call for the locker and the logs themselves. */
 export function* verifySite(scope: Scope): Generator<Finding, Summary> {
-  const summary: Summary = { groups: 0, bytes: 0, findings: 0, inProgress: 0, older: 0 };
+  const summary: Summary = { groups: 0, bytes: 0, findings: 0, inProgress: 0, older: 0, witness: 'none' };
   const count = countTurns(scope);
   for (let index = 0; index < count; index++) {
-    const evidence = new Evidence(scope, { index, count });
+    const evidence = new Evidence(scope, { share: { index, count } });
+    summary.witness = evidence.witnessState;
     try {
       for (const finding of findAll(scope, evidence, summary, { index, count })) {
         summary.findings++;
@@ -84,7 +90,9 @@ function* findAll(scope: Scope, evidence: Evidence, summary: Summary, share: Sha
   yield* findMissing(scope, evidence);
   yield* findInPacks(scope, evidence, summary, share);
   evidence.records.refresh();
-  if (isFirst) yield* evidence.records.findFaults();
+  if (!isFirst) return;
+  yield* evidence.findFaults();
+  scope.done?.(evidence);
 }
 
 /** The custody records as files. */

@@ -77,6 +77,7 @@ describe('webjobctl --json', () => {
       ['metrics', ['--textfile', '-']],
       ['verify', []],
       ['custody checkpoint', ['--key', join(root, 'custody.key')]],
+      ['custody adopt', ['--reason', 'a test']],
       ['hold add', held],
       ['hold list', []],
       ['hold remove', held],

@@ -35,7 +35,7 @@ function applyStep(step: Step, makers: Makers): string | undefined {
   if (kind === 'folder') makeOwned(step);
   else if (step.maker === undefined) {
     removeUnfinished(place);
-    createFile(place, step.content ?? '', { mode, owner: ownership });
+    createFile(place, step.content ?? step.first ?? '', { mode, owner: ownership });
   }
   // Two files come from one call; the second step finds its file there.
   else makers[step.maker](dirname(place));

@@ -1,9 +1,10 @@
 // webjobctl init: a site from nothing, in the article's layout, Debian's, or one folder.
-import { readFileSync } from 'node:fs';
+import { lstatSync, readFileSync } from 'node:fs';
 import { hostname } from 'node:os';
-import { join, resolve } from 'node:path';
+import { basename, dirname, join, resolve } from 'node:path';
 import { Command, InvalidArgumentError } from 'commander';
 import { NAME_PATTERNS } from 'webjob-protocol';
+import { Witness } from '../../evidence/witness.ts';
 import { makeServerCertificate, openAuthority } from '../authority.ts';
 import { EXIT_CODES, Failure } from '../failure.ts';
 import { findNode } from '../interpreter.ts';
@@ -85,6 +86,7 @@ function init(options: Options, isJson: boolean): void {
   const wishes = planSite({
     ...{ places, serverName, serverId: options.serverId, tlsPort: options.tlsPort },
     certificates: options.certificates === true,
+    hasWitness: isRoot(),
     script: readFileSync(findScript(options.cgi), 'utf8'),
     node: findNode(options.node, webUser),
   });
@@ -100,6 +102,7 @@ function init(options: Options, isJson: boolean): void {
     const makers = {
       'server certificate': (folder: string) => makeServerCertificate(folder, serverName ?? ''),
       'client authority': (folder: string) => void openAuthority(folder),
+      witness: (folder: string) => beginWitness(folder, steps),
     };
     applySteps(steps, makers, (step, backup) =>
       show(step, isJson, step.state === 'make' ? 'made' : 'replaced', backup),
@@ -109,6 +112,12 @@ function init(options: Options, isJson: boolean): void {
   else for (const step of httpdSteps) isJson ? printJson(step) : printLine(formatHttpdStep(step));
   const config = join(options.root ?? '/', places.etcDirectory, 'nph-webjob.cfg');
   say(`next: webjobctl --config ${config} client add client1 ${options.certificates ? '--cert' : '--generate'}`);
+}
+
+/** What root sees of the custody record when it begins. */
+function beginWitness(folder: string, steps: readonly Step[]): void {
+  const custody = steps.find(({ first }) => first !== undefined)?.place ?? '';
+  new Witness(folder).update(dirname(custody), [{ file: basename(custody), size: lstatSync(custody).size }]);
 }
 
 function checkOptions(options: Options): void {

@@ -1,6 +1,8 @@
 // What a site is made of, as data: every folder and file with its owner and mode. Dry run, apply and --json are three views of this list.
-import { join } from 'node:path';
+import { dirname, join, relative } from 'node:path';
 import { custodyPath } from 'webjob-locker';
+import { formatGenesis } from '../../evidence/events.ts';
+import { witnessFiles } from '../../evidence/witness.ts';
 import { type ShippedFile, shippedText } from '../shipped.ts';
 import type { Places } from './places.ts';
 
@@ -12,8 +14,10 @@ export interface Wish {
   group: 'root' | 'web';
   /** Of a file. Undefined where what is in it is the site's own: a log, the user file. */
   content?: string;
+  /** Of a log, the first line in it when it is made. */
+  first?: string;
   /** Of files that openssl makes together, what makes those that are missing. */
-  maker?: 'server certificate' | 'client authority';
+  maker?: 'server certificate' | 'client authority' | 'witness';
 }
 
 export interface Wanted {
@@ -24,6 +28,8 @@ export interface Wanted {
   tlsPort: number;
   /** Clients prove themselves by a certificate alone. */
   certificates: boolean;
+  /** Root keeps a witness of the custody record: who else makes a site for himself can write everywhere in it. */
+  hasWitness: boolean;
   /** Text of nph-webjob.cgi, and the Node for its first line. */
   script: string;
   node: string;
@@ -58,8 +64,21 @@ export function planSite(wanted: Wanted): Wish[] {
     folder(join(base, 'incoming'), 'web'),
     folder(join(base, 'logfiles')),
     log('nph-webjob.log'),
-    log(custodyPath('', wanted.serverId)),
+    { ...log(custodyPath('', wanted.serverId)), first: formatGenesis(wanted.serverId) },
     folder(join(base, 'profiles')),
+    ...(wanted.hasWitness ? planWitness(wanted) : []),
+  ];
+}
+
+function planWitness({ places: { base }, serverId }: Wanted): Wish[] {
+  const folder = join(base, 'config', 'nph-webjob');
+  return [
+    ...[dirname(folder), folder].map((path): Wish => {
+      return { kind: 'folder', path, mode: 0o755, owner: 'root', group: 'root' };
+    }),
+    ...witnessFiles(relative(folder, join(base, 'logfiles')), custodyPath('', serverId)).map((name): Wish => {
+      return { kind: 'file', path: join(folder, name), mode: 0o600, owner: 'root', group: 'root', maker: 'witness' };
+    }),
   ];
 }
 

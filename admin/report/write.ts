@@ -72,8 +72,10 @@ export async function writeReport(folder: string, plan: ReportPlan): Promise<num
   return pages;
 }
 
-function describeRecords({ records }: Evidence): Custody {
-  return { files: records.books.length, records: records.count, faults: records.findFaults().length };
+function describeRecords(evidence: Evidence): Custody {
+  const { books, count } = evidence.records;
+  const files = books.filter(({ folder }) => folder !== undefined).length;
+  return { files, records: count, faults: evidence.findFaults().length };
 }
 
 /** One job after the other: of their streams no more than one is read at a time. */

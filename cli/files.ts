@@ -1,0 +1,84 @@
+// Files that webjobctl writes: whole or not at all, on disk when it says so, and secret from the first byte where they are meant to be.
+import { randomBytes } from 'node:crypto';
+import { closeSync, fchmodSync, fchownSync, linkSync, openSync, readdirSync, renameSync, rmSync } from 'node:fs';
+import { basename, dirname, join } from 'node:path';
+import { syncFile, syncFolder, writeAll } from 'webjob-locker/durable';
+
+export interface Access {
+  mode: number;
+  /** Undefined: whoever runs this. */
+  owner?: { uid: number; gid: number } | undefined;
+}
+
+/** Writes a file that did not exist. Throws EEXIST, and then nothing has changed. */
+export function createFile(path: string, content: string | Uint8Array, access: Access): void {
+  // A link fails where a rename would overwrite.
+  writeBeside(path, content, access, (unfinished) => {
+    linkSync(unfinished, path);
+    rmSync(unfinished);
+  });
+}
+
+/** Writes a file in the place of what is there: a reader finds the old one or the new one. */
+export function replaceFile(path: string, content: string | Uint8Array, access: Access): void {
+  writeBeside(path, content, access, (unfinished) => renameSync(unfinished, path));
+}
+
+function writeBeside(
+  path: string,
+  content: string | Uint8Array,
+  { mode, owner }: Access,
+  place: (unfinished: string) => void,
+): void {
+  const unfinished = join(dirname(path), `.${basename(path)}.${randomBytes(6).toString('hex')}`);
+  // Closed to others until owner and mode are right.
+  const fd = openSync(unfinished, 'wx', 0o600);
+  try {
+    try {
+      if (owner) fchownSync(fd, owner.uid, owner.gid);
+      writeAll(fd, typeof content === 'string' ? Buffer.from(content) : content);
+      fchmodSync(fd, mode);
+      syncFile(fd);
+    } finally {
+      closeSync(fd);
+    }
+    place(unfinished);
+  } catch (error) {
+    rmSync(unfinished, { force: true });
+    throw error;
+  }
+  syncFolder(dirname(path));
+}
+
+/** What is written beside a file before it takes its place, and the private folders of admin/authority.ts, by the rest of their names. */
+const UNFINISHED = /^(?:[0-9a-f]{12}|new-[A-Za-z0-9]{6})$/;
+
+/** Takes away what killed writers of a file left beside it. For whoever keeps others from writing it meanwhile. */
+export function removeUnfinished(path: string): void {
+  const start = `.${basename(path)}.`;
+  for (const name of readdirSync(dirname(path)))
+    if (name.startsWith(start) && UNFINISHED.test(name.slice(start.length)))
+      rmSync(join(dirname(path), name), { recursive: true, force: true });
+}
+
+/** Puts everything in a folder on disk: for what other programs wrote. */
+export function syncTree(folder: string): void {
+  for (const entry of readdirSync(folder, { withFileTypes: true })) {
+    const path = join(folder, entry.name);
+    if (entry.isDirectory()) syncTree(path);
+    else if (entry.isFile()) {
+      const fd = openSync(path, 'r');
+      try {
+        syncFile(fd);
+      } finally {
+        closeSync(fd);
+      }
+    }
+  }
+  syncFolder(folder);
+}
+
+/** The code of a failed system call, for messages: `EACCES`. */
+export function errorCode(error: unknown): string {
+  return (error as NodeJS.ErrnoException).code ?? String(error);
+}

@@ -1,0 +1,249 @@
+// The witness: what root saw of the custody records last, kept where only root writes. Of each record its size, the SHA-256 of all of it, and a
+// compressed copy. Whoever becomes the web user can cut the record or write another one; what it held at this moment is then still known.
+import { createHash, type Hash, randomBytes } from 'node:crypto';
+import {
+  closeSync,
+  constants,
+  existsSync,
+  fstatSync,
+  ftruncateSync,
+  lstatSync,
+  openSync,
+  readFileSync,
+  readSync,
+  realpathSync,
+  renameSync,
+  unlinkSync,
+  writeSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname, join, relative } from 'node:path';
+import { gunzipSync, gzipSync } from 'node:zlib';
+import { makeFolder, syncFile, syncFolder, writeAll } from 'webjob-locker/durable';
+import { replaceFile } from '../cli/files.ts';
+import type { Finding } from './finding.ts';
+import { openCustodyFile } from './records.ts';
+
+/** Whether there was a witness to be asked. */
+export type WitnessState =
+  | 'asked'
+  /** None was kept so far. */
+  | 'none'
+  /** Only root may read it. */
+  | 'unreadable'
+  /** Others than root can write where it is, so that nothing in it counts. */
+  | 'untrusted';
+
+/** One custody record as it was seen. */
+interface Seen {
+  /** The folder of logs it is in, from that of the witness: that of one site may be made below a root of its own. */
+  logs: string;
+  /** Its name in that folder. */
+  file: string;
+  size: number;
+  /** Lower-case hex: `head -c SIZE FILE | sha256sum`. */
+  head: string;
+  /** ISO 8601. */
+  time: string;
+  /** Bytes of each gzip member of the copy, in order: what stands behind them was not finished. */
+  parts: number[];
+}
+
+/** How much of a record was walked and found sound. */
+export interface Sound {
+  file: string;
+  size: number;
+}
+
+const BLOCK_BYTES = 1024 * 1024;
+const INDEX = 'custody-witness.json';
+
+export class Witness {
+  readonly state: WitnessState;
+  readonly folder: string;
+  readonly #seen = new Map<string, Seen>();
+
+  /** Reads what is kept in a folder. Throws the error of a system call, and SyntaxError for an index that is damaged. */
+  constructor(folder: string) {
+    this.folder = folder;
+    const { state, seen } = readIndex(folder);
+    this.state = state;
+    for (const one of seen) this.#seen.set(copyName(one), one);
+  }
+
+  #place(logs: string): string {
+    return relative(realpathSync(this.folder), realpathSync(logs));
+  }
+
+  #seenIn(logs: string): Seen[] {
+    return [...this.#seen.values()].filter((seen) => seen.logs === this.#place(logs));
+  }
+
+  /** The records in a folder of logs that are not what they were, or more. */
+  compare(logs: string): Finding[] {
+    return this.#seenIn(logs).flatMap((seen) => compareFile(join(logs, seen.file), seen));
+  }
+
+  /** Opens what a record was, as a file that has no name any more. */
+  openCopy(logs: string, file: string): number {
+    const seen = this.#seenIn(logs).find((one) => one.file === file);
+    const path = join(existsSync('/dev/shm') ? '/dev/shm' : tmpdir(), `.webjob-${randomBytes(8).toString('hex')}`);
+    const { O_RDWR, O_CREAT, O_EXCL } = constants;
+    const fd = openSync(path, O_RDWR | O_CREAT | O_EXCL, 0o600);
+    unlinkSync(path);
+    if (seen) for (const block of readCopy(join(this.folder, copyName(seen)), seen.parts)) writeAll(fd, block);
+    return fd;
+  }
+
+  /**
+   * Keeps what was found sound in a folder of logs. A record that is not what it was stays as it was seen, unless it is adopted: then the copy of
+   * what it was gets another name and stays. For root, one at a time. Throws the error of a system call.
+   */
+  update(logs: string, sound: readonly Sound[], isAdopted = false): void {
+    makeFolder(this.folder);
+    const time = new Date().toISOString();
+    if (isAdopted)
+      for (const { place: file } of this.compare(logs)) {
+        const copy = copyName({ logs: this.#place(logs), file });
+        setAside(join(this.folder, copy), time);
+        this.#seen.delete(copy);
+      }
+    let isChanged = isAdopted;
+    for (const { file, size } of sound) {
+      const next = this.#add(logs, { file, size }, time);
+      if (!next) continue;
+      this.#seen.set(copyName(next), next);
+      isChanged = true;
+    }
+    if (!isChanged) return;
+    const text = `${JSON.stringify({ format: 1, seen: [...this.#seen.values()] }, undefined, 1)}\n`;
+    replaceFile(join(this.folder, INDEX), text, { mode: 0o600 });
+  }
+
+  #add(logs: string, { file, size }: Sound, time: string): Seen | undefined {
+    const place = { logs: this.#place(logs), file };
+    const known = this.#seen.get(copyName(place));
+    const last = known ?? { size: 0, head: emptyHead(), parts: [] };
+    if (known && size <= known.size) return undefined;
+    const fd = openCustodyFile(join(logs, file));
+    const copy = openSync(join(this.folder, copyName(place)), constants.O_RDWR | constants.O_CREAT, 0o600);
+    try {
+      const hash = createHash('sha256');
+      hashRange(fd, 0, last.size, hash);
+      if (hash.copy().digest('hex') !== last.head) return undefined;
+      const parts = [...last.parts];
+      let end = parts.reduce((sum, length) => sum + length, 0);
+      ftruncateSync(copy, end);
+      for (const block of readBlocks(fd, last.size, size)) {
+        hash.update(block);
+        const packed = gzipSync(block, { level: 1 });
+        for (let done = 0; done < packed.length; )
+          done += writeSync(copy, packed, done, packed.length - done, end + done);
+        parts.push(packed.length);
+        end += packed.length;
+      }
+      syncFile(copy);
+      syncFolder(this.folder);
+      return { ...place, size, head: hash.digest('hex'), time, parts };
+    } finally {
+      closeSync(copy);
+      closeSync(fd);
+    }
+  }
+}
+
+function emptyHead(): string {
+  return createHash('sha256').digest('hex');
+}
+
+function copyName({ logs, file }: Pick<Seen, 'logs' | 'file'>): string {
+  return `${file}.${createHash('sha256').update(logs).digest('hex').slice(0, 8)}.gz`;
+}
+
+/** The files that hold what was seen of one record, in the folder `logs` from that of the witness. */
+export function witnessFiles(logs: string, file: string): string[] {
+  return [INDEX, copyName({ logs, file })];
+}
+
+function setAside(path: string, time: string): void {
+  if (existsSync(path)) renameSync(path, `${path}.${time.replace(/[-:]|\..*/g, '')}`);
+}
+
+function readIndex(folder: string): { state: WitnessState; seen: Seen[] } {
+  try {
+    const text = readFileSync(join(folder, INDEX), 'utf8');
+    if (!isRootsOwn(folder)) return { state: 'untrusted', seen: [] };
+    return { state: 'asked', seen: (JSON.parse(text) as { seen: Seen[] }).seen };
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === 'ENOENT') return { state: isRootsOwn(folder) ? 'none' : 'untrusted', seen: [] };
+    if (code === 'EACCES' || code === 'EPERM') return { state: 'unreadable', seen: [] };
+    throw error;
+  }
+}
+
+/** True where nobody but root can change what lies in a folder, or would, once it is made. */
+export function isRootsOwn(folder: string): boolean {
+  if (!existsSync(folder)) return folder !== dirname(folder) && isRootsOwn(dirname(folder));
+  for (let path = realpathSync(folder); ; path = dirname(path)) {
+    const { uid, mode } = lstatSync(path);
+    // In a folder as /tmp nobody can move what is another's.
+    const isShared = (mode & 0o022) !== 0 && ((mode & 0o1000) === 0 || path === folder);
+    if (uid !== 0 || isShared) return false;
+    if (path === dirname(path)) return true;
+  }
+}
+
+function compareFile(path: string, { file, size, head, time }: Seen): Finding[] {
+  let fd: number;
+  try {
+    fd = openCustodyFile(path);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+    return [{ kind: 'witness-truncated', place: file, detail: `not there, ${size} bytes when root saw it at ${time}` }];
+  }
+  try {
+    const found = fstatSync(fd).size;
+    if (found < size)
+      return [
+        { kind: 'witness-truncated', place: file, detail: `${found} bytes, ${size} when root saw it at ${time}` },
+      ];
+    const hash = createHash('sha256');
+    hashRange(fd, 0, size, hash);
+    if (hash.digest('hex') === head) return [];
+    const detail = `its first ${size} bytes are not what they were when root saw it at ${time}`;
+    return [{ kind: 'witness-changed', place: file, detail }];
+  } finally {
+    closeSync(fd);
+  }
+}
+
+function hashRange(fd: number, from: number, to: number, hash: Hash): void {
+  for (const block of readBlocks(fd, from, to)) hash.update(block);
+}
+
+/** The bytes of an open file from one offset to another, as far as it has them; a block is good until the next one is asked for. */
+function* readBlocks(fd: number, from: number, to: number): Generator<Buffer> {
+  const buffer = Buffer.allocUnsafe(Math.min(BLOCK_BYTES, Math.max(0, to - from)));
+  for (let at = from; at < to; ) {
+    const count = readSync(fd, buffer, 0, Math.min(buffer.length, to - at), at);
+    if (count === 0) return;
+    yield buffer.subarray(0, count);
+    at += count;
+  }
+}
+
+function* readCopy(path: string, parts: readonly number[]): Generator<Buffer> {
+  const fd = openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW);
+  try {
+    let at = 0;
+    for (const length of parts) {
+      const packed = Buffer.alloc(length);
+      readSync(fd, packed, 0, length, at);
+      yield gunzipSync(packed);
+      at += length;
+    }
+  } finally {
+    closeSync(fd);
+  }
+}

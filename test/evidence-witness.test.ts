@@ -1,0 +1,219 @@
+// What root saw of the custody record is known when the record was cut: the issue is a web user who can write in it as he likes.
+import assert from 'node:assert/strict';
+import {
+  chownSync,
+  existsSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, it } from 'node:test';
+import { appendCustody } from '../cgi/locker/index.ts';
+import { makeSite, type Site } from '../scripts/site.ts';
+import { custodyOf } from './custody-record.ts';
+import { verifyAs } from './evidence-site.ts';
+import { makeGround, parseLines, runWebjobctl } from './operator.ts';
+import { findWebUser } from './tree.ts';
+import { type Planted, plantGroup } from './verify-site.ts';
+
+const CUSTODY = 'nph-webjob-custody.server_1.jsonl';
+const needsRoot = { skip: process.getuid?.() !== 0 && 'only root keeps a witness' };
+
+let site: Site;
+beforeEach(() => {
+  site = makeSite({ settings: { PutNameFormat: '%cid_%cmd' } });
+});
+afterEach(() => site.remove());
+const at = (name: string): string => join(site.incoming, name);
+const witness = (): string => join(site.base, 'config', 'nph-webjob');
+const verify = (...args: string[]): Promise<string[]> => verifyAs([site.propertiesFile], ...args);
+
+function plant(name: string, more: Partial<Planted> = {}): void {
+  const places = { incomingDirectory: site.incoming, logfilesDirectory: join(site.base, 'logfiles') };
+  plantGroup({ ...places, name, out: `out of ${name}`, err: `err of ${name}`, ...more });
+}
+
+function remove(name: string): void {
+  for (const extension of ['rdy', 'out', 'err', 'env']) rmSync(at(`${name}.${extension}`));
+}
+
+/** What webjobctl custody adopt says it did. */
+async function adopt(...args: string[]): Promise<string[]> {
+  const words = ['--json', '--config', site.propertiesFile, 'custody', 'adopt', '--reason', 'a test', ...args];
+  const { code, stdout, stderr } = await runWebjobctl(words);
+  assert.equal(code, 0, stderr);
+  return parseLines<{ action: string; what: string; place: string }>(stdout)
+    .map(({ action, what, place }) => `${action} ${what} ${place}`)
+    .sort();
+}
+
+describe('a custody record that is cut', needsRoot, () => {
+  beforeEach(async () => {
+    for (const name of ['altered', 'removed', 'kept']) plant(name);
+    assert.deepEqual(await verify(), []);
+    writeFileSync(at('altered.env'), 'anything\n');
+    remove('removed');
+  });
+  const lost = ['group-missing removed', 'size-changed altered.env'];
+  const cut = `witness-truncated ${CUSTODY}`;
+
+  it('to nothing, and gone on with by one PUT, hides no change and no upload that is gone', async () => {
+    truncateSync(custodyOf(site), 0);
+    plant('later');
+    for (const option of [[], ['--custody'], ['--since', '1h']] as const) {
+      const found = await verify(...option);
+      assert.ok(found.includes(cut), found.join());
+      assert.ok(found.includes('group-missing removed'), found.join());
+      if (option[0] !== '--custody') assert.deepEqual(found, [...lost, cut].sort());
+    }
+  });
+
+  it('by some records, or taken away, is found', async () => {
+    const whole = readFileSync(custodyOf(site));
+    truncateSync(custodyOf(site), whole.indexOf('\n') + 1);
+    assert.deepEqual(await verify(), [...lost, cut].sort());
+    rmSync(custodyOf(site));
+    assert.deepEqual(await verify(), [...lost, cut, `custody-missing ${CUSTODY}`].sort());
+  });
+
+  it('and written anew by somebody who knows how is found, and what it was counts', async () => {
+    rmSync(custodyOf(site));
+    const names = ['altered', 'kept'];
+    for (const name of names) {
+      const streams = ['out', 'err', 'env'].map((stream) => [stream, readFileSync(at(`${name}.${stream}`))] as const);
+      remove(name);
+      const [out, err] = streams.map(([, bytes]) => bytes);
+      const env = streams[2]?.[1].toString() ?? '';
+      plant(name, { out: out ?? '', err: err ?? '', changeEnv: () => env, jobId: `server_1_1085355126_${name}` });
+    }
+    for (let count = 0; count < 5; count++) plant(`more${count}`);
+    const found = await verify();
+    assert.ok(found.includes(`witness-changed ${CUSTODY}`), found.join());
+    assert.ok(found.includes('group-missing removed'), found.join());
+  });
+
+  it('stays found until it is adopted, and what it was is kept', async () => {
+    truncateSync(custodyOf(site), 0);
+    plant('later');
+    for (let time = 0; time < 2; time++) assert.ok((await verify()).includes(cut));
+    const done = ['upload altered', 'upload kept', `record ${CUSTODY}`].sort();
+    assert.deepEqual(
+      await adopt('--dry-run'),
+      [...done, `record ${CUSTODY}`].map((one) => `would adopt ${one}`).sort(),
+    );
+    assert.ok((await verify()).includes(cut));
+    await adopt();
+    assert.deepEqual(await verify(), []);
+    assert.ok(readdirSync(witness()).some((name) => /\.gz\.\d{8}T\d{6}$/.test(name)));
+    writeFileSync(at('kept.err'), 'changed');
+    remove('altered');
+    assert.deepEqual(await verify(), ['group-missing altered', 'hash-wrong kept.err', 'size-changed kept.err']);
+  });
+
+  it('gives others the same answers without the witness, and says so', async () => {
+    const user = findWebUser();
+    assert.ok(user);
+    truncateSync(custodyOf(site), 0);
+    plant('later');
+    chownSync(custodyOf(site), user.uid, user.gid);
+    const { stdout, stderr } = await runWebjobctl(['--config', site.propertiesFile, 'verify'], { user, cwd: '/' });
+    assert.match(stdout, /^older +altered: /m);
+    assert.match(stderr, /the witness is for root alone: only a checkpoint tells whether the custody record was cut/);
+    assert.doesNotMatch(stdout, /witness-/);
+  });
+});
+
+describe('the witness', needsRoot, () => {
+  it('is kept where nobody else can read or write, grows with the record, and is left alone when nothing is new', async () => {
+    plant('a');
+    await verify();
+    const [index = ''] = readdirSync(witness()).filter((name) => name.endsWith('.json'));
+    const path = join(witness(), index);
+    for (const name of readdirSync(witness())) assert.equal(statSync(join(witness(), name)).mode & 0o777, 0o600, name);
+    const first = readFileSync(path, 'utf8');
+    await verify();
+    assert.equal(readFileSync(path, 'utf8'), first);
+    plant('b');
+    await verify();
+    assert.notEqual(readFileSync(path, 'utf8'), first);
+    truncateSync(custodyOf(site), 10);
+    assert.ok((await verify()).includes(`witness-truncated ${CUSTODY}`));
+  });
+
+  it('does not take in what is not as it was written', async () => {
+    for (const name of ['a', 'b']) plant(name);
+    const text = readFileSync(custodyOf(site), 'latin1');
+    writeFileSync(custodyOf(site), text.replace('"clientId":"client1"', '"clientId":"client2"'), 'latin1');
+    const found = await verify();
+    assert.ok(found.includes(`custody-edited ${CUSTODY}`));
+    assert.ok(!existsSync(witness()) || !readdirSync(witness()).some((name) => name.includes('server_1')));
+  });
+
+  it('is kept nowhere that others can write, and nothing there counts', async () => {
+    const user = findWebUser();
+    assert.ok(user);
+    plant('a');
+    await verify();
+    chownSync(join(site.base, 'config'), user.uid, user.gid);
+    truncateSync(custodyOf(site), 0);
+    const { stderr, stdout } = await runWebjobctl(['--config', site.propertiesFile, 'verify']);
+    assert.match(stderr, /others than root can write where the witness would be/);
+    assert.doesNotMatch(stdout, /witness-/);
+  });
+});
+
+describe('uploads without a custody record', () => {
+  it('are a finding until they are adopted, and then evidence like all others', async () => {
+    for (const name of ['old', 'older', 'oldest']) plant(name, { custody: false });
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    appendCustody(custodyOf(site), { event: 'note', time: new Date() });
+    const before = ['older old', 'older older', 'older oldest'];
+    assert.deepEqual(await verify(), before);
+    assert.deepEqual(
+      await adopt('--dry-run'),
+      ['record nph-webjob-custody.server_1.jsonl', 'upload old', 'upload older', 'upload oldest'].map(
+        (one) => `would adopt ${one}`,
+      ),
+    );
+    assert.deepEqual(await verify(), before);
+    assert.equal((await adopt()).length, 4);
+    assert.deepEqual(await adopt(), []);
+    assert.deepEqual(await verify(), []);
+    writeFileSync(at('old.rdy'), 'Jid=another\n');
+    writeFileSync(at('older.env'), '');
+    remove('oldest');
+    assert.deepEqual(await verify(), ['group-missing oldest', 'ready-wrong old.rdy', 'size-changed older.env']);
+  });
+});
+
+describe('a site that webjobctl init made', needsRoot, () => {
+  it('finds a record that was cut before anybody looked', async () => {
+    const ground = makeGround();
+    try {
+      const base = join(ground.root, 'site');
+      await ground.run(0, 'init', '--prefix', base, '--node', ground.node);
+      const config = join(ground.root, 'site', 'etc', 'nph-webjob.cfg');
+      const found = readdirSync(ground.root, { recursive: true }).map(String);
+      const custody = join(ground.root, found.find((name) => name.endsWith(CUSTODY)) ?? '');
+      const places = {
+        incomingDirectory: join(custody, '..', '..', 'incoming'),
+        logfilesDirectory: join(custody, '..'),
+      };
+      assert.match(readFileSync(custody, 'utf8'), /"event":"genesis"/);
+      const configs = [
+        existsSync(config) ? config : join(ground.root, found.find((name) => name.endsWith('nph-webjob.cfg')) ?? ''),
+      ];
+      plantGroup({ ...places, name: 'a', out: '', err: '' });
+      assert.deepEqual(await verifyAs(configs), []);
+      truncateSync(custody, 0);
+      plantGroup({ ...places, name: 'b', out: 'b', err: '' });
+      assert.ok((await verifyAs(configs)).some((line) => line.startsWith('witness-')));
+    } finally {
+      ground.remove();
+    }
+  });
+});
