@@ -81,7 +81,7 @@ function create(path: string): number | undefined {
     writeSync(fd, `${process.pid}\n`);
     linkSync(own, path);
     isTaken = true;
-    return fd;
+    return hold(path, fd);
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
     return undefined;
@@ -89,6 +89,14 @@ function create(path: string): number | undefined {
     if (!isTaken) closeSync(fd);
     rmSync(own, { force: true });
   }
+}
+
+/** The lock, open under the name that others look at: on FUSE the second name of a file has another number. */
+function hold(path: string, fd: number): number {
+  if (lstatSync(path).ino === fstatSync(fd).ino) return fd;
+  const held = openSync(path, 'r');
+  closeSync(fd);
+  return held;
 }
 
 /** Whether there is a lock that nobody holds; false when there is none. Throws Failure `lock` for one that is held. */

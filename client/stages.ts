@@ -130,12 +130,13 @@ async function runAndUpload(job: Job, work: Workplace, placed: PlacedProgram): P
   job.runAt = nowMicros();
   const run = KeptRun.open(settings, work.folder, parcelOf(job), formatJob({ ...job, ending: CUT_SHORT }, undefined));
   try {
-    work.keep = true;
+    work.keep = !run.isInSpool;
     const ending = await runProgram(settings, placed, args, { sinks: run.sinks, folder: work.folder }, job.jobId);
     const { outHash, errHash, troubles } = run.finish();
     const error = [ending.error, ...troubles].filter((text) => text !== undefined).join('; ');
     Object.assign(job, { outHash, errHash, ending: { ...ending, error: error === '' ? undefined : error } });
     run.complete(formatJob(job, nowMicros()));
+    work.keep = !run.isInSpool;
     await send(job, work, run);
   } finally {
     run.close();

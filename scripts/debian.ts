@@ -12,6 +12,7 @@ const TEST_PROGRAMS: Readonly<Record<string, string>> = {
   openssl: 'openssl',
   perl: 'perl',
   strace: 'strace',
+  unionfs: 'unionfs-fuse',
   uudecode: 'sharutils',
   busybox: 'busybox',
   fish: 'fish',

@@ -16,6 +16,7 @@ const CALLS = [
   ...[
     '?openat',
     '?write',
+    '?writev',
     '?pwrite64',
     '?fsync',
     '?fdatasync',
