@@ -7,7 +7,7 @@ import { openGarbage } from './garbage.ts';
 import type { Identity } from './record.ts';
 import { withRetries } from './retry.ts';
 import type { ClientSettings } from './settings.ts';
-import { checkSignature } from './signature.ts';
+import { prepareCheck, type SignatureCheck } from './signature.ts';
 import { isProgram } from './status.ts';
 import { exchange } from './wire.ts';
 
@@ -18,13 +18,12 @@ export async function fetchProgram(
   fileName: string,
   path: string,
 ): Promise<string | undefined> {
+  const check = settings.dsvVerifySignature ? prepareCheck(settings.dsvPublicKeyFile) : undefined;
   try {
-    const answer = await withRetries(settings, `GET of ${fileName}`, async () => {
+    return await withRetries(settings, `GET of ${fileName}`, async () => {
       rmSync(path, { force: true });
-      return await fetchOnce(settings, identity, fileName, path);
+      return await fetchOnce(settings, identity, fileName, path, check);
     });
-    if (settings.dsvVerifySignature) checkSignature(settings.dsvPublicKeyFile, path, answer.signature);
-    return answer.jobId;
   } catch (error) {
     throw failureOf('get', `GET of ${fileName}`, error);
   }
@@ -35,7 +34,8 @@ async function fetchOnce(
   identity: Identity,
   fileName: string,
   path: string,
-): Promise<{ jobId: string | undefined; signature: string | undefined }> {
+  check: ReturnType<typeof prepareCheck> | undefined,
+): Promise<string | undefined> {
   return await exchange(
     {
       ...{ settings, method: 'GET', target: settings.get, contentLength: 0, limitSeconds: settings.getTimeLimit },
@@ -44,25 +44,26 @@ async function fetchOnce(
       send: (request) => request.end(),
     },
     async (answer, contentLength) => {
+      // No more than Content-Length comes: the reader of HTTP cuts the rest off.
       if (settings.urlDownloadLimit > 0 && contentLength > settings.urlDownloadLimit) {
         throw new WireError('the program is larger than URLDownloadLimit');
       }
-      await save(answer, path);
       const { 'job-id': jobId, 'webjob-payload-signature': signature } = answer.headers;
-      return {
-        jobId: typeof jobId === 'string' && isJobId(jobId) ? jobId : undefined,
-        signature: typeof signature === 'string' ? signature : undefined,
-      };
+      const checking = check?.(typeof signature === 'string' ? signature : undefined);
+      await save(answer, path, checking);
+      checking?.finish();
+      return typeof jobId === 'string' && isJobId(jobId) ? jobId : undefined;
     },
   );
 }
 
 /** Writes as it comes, at the pace of the disk. Throws Failure `get` when that takes no more. */
-async function save(answer: IncomingMessage, path: string): Promise<void> {
+async function save(answer: IncomingMessage, path: string, checking: SignatureCheck | undefined): Promise<void> {
   const fd = openSync(path, 'wx', 0o600);
   const discard = openGarbage();
   try {
     for await (const piece of answer as AsyncIterable<Buffer>) {
+      checking?.update(piece);
       write(fd, piece);
       discard(piece.length);
     }

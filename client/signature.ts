@@ -1,18 +1,44 @@
 // WebJob-Payload-Signature: one line of base64 over the exact bytes of a program, by a key whose other half the server never sees
 // (docs/protocol.md, section 7). Ed25519, or ECDSA on P-256 with SHA-256 in DER as openssl writes it.
-import { createPublicKey, type KeyObject, verify } from 'node:crypto';
+import { createPublicKey, createVerify, type KeyObject } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { isSignature, KEY_KINDS, signatureDigest } from 'webjob-protocol';
+import { type Verifier, verifyEd25519 } from './ed25519.ts';
 import { Failure } from './failure.ts';
 
-/** Throws Failure `get` for a program whose signature is missing or wrong, `settings` for a key that is none. */
-export function checkSignature(keyFile: string, path: string, signature: string | undefined): void {
+/** Takes the signature that came with a program, then the program as it comes. */
+export interface SignatureCheck {
+  update(piece: Uint8Array): void;
+  /** Once, behind the last piece. Throws Failure `get` for a program that is not the one that was signed. */
+  finish(): void;
+}
+
+/**
+ * Returns what begins the check of a program. It needs no more memory for a large program than for a small one. Throws Failure `settings` for
+ * a key that is none; what it returns throws Failure `get` for a signature that is missing or none.
+ */
+export function prepareCheck(keyFile: string): (signature: string | undefined) => SignatureCheck {
   const key = readKey(keyFile);
-  if (signature === undefined)
-    throw new Failure('get', 'the program is not signed', 'DsvVerifySignature=Y takes signed ones only');
-  if (!isSignature(signature)) throw new Failure('get', "the program's signature is not base64");
-  if (!verify(signatureDigest(key), readFileSync(path), key, Buffer.from(signature, 'base64')))
-    throw new Failure('get', "the program's signature is wrong", 'it was changed, or signed with another key');
+  return (signature) => {
+    if (signature === undefined)
+      throw new Failure('get', 'the program is not signed', 'DsvVerifySignature=Y takes signed ones only');
+    if (!isSignature(signature)) throw new Failure('get', "the program's signature is not base64");
+    const verifier = verifierOf(key, Buffer.from(signature, 'base64'));
+    return {
+      update: (piece) => verifier.update(piece),
+      finish: () => {
+        if (!verifier.isGood())
+          throw new Failure('get', "the program's signature is wrong", 'it was changed, or signed with another key');
+      },
+    };
+  };
+}
+
+function verifierOf(key: KeyObject, signature: Buffer): Verifier {
+  const digest = signatureDigest(key);
+  if (!digest) return verifyEd25519(Buffer.from(key.export({ format: 'jwk' }).x ?? '', 'base64url'), signature);
+  const verify = createVerify(digest);
+  return { update: (piece) => verify.update(piece), isGood: () => verify.verify(key, signature) };
 }
 
 function readKey(keyFile: string): KeyObject {
