@@ -9,15 +9,17 @@ import {
   type DetailedPeerCertificate,
   type TLSSocket,
 } from 'node:tls';
-import { Failure, WireError } from './failure.ts';
+import { Failure, WireError, warn } from './failure.ts';
 import { askPassPhrase } from './passphrase.ts';
 import type { ClientSettings } from './settings.ts';
+import { printable } from './status.ts';
 
 /** Makes a connection to a host secure. Nothing but the handshake is sent on it before it is returned. Throws WireError. */
 export type Secure = (host: string, plain: Socket, signal: AbortSignal | undefined) => Promise<TLSSocket>;
 
 /** Throws Failure `settings` for a file or a pass phrase that cannot be used. */
 export async function prepareSecurity(settings: ClientSettings): Promise<Secure> {
+  warnUnchecked(settings);
   const ca = settings.sslBundledCAsFile === '' ? undefined : readBundle(settings.sslBundledCAsFile);
   const options: ConnectionOptions = {
     ...(await credentialsOf(settings)),
@@ -44,6 +46,15 @@ export async function prepareSecurity(settings: ClientSettings): Promise<Secure>
       signal?.removeEventListener('abort', stop);
     }
   };
+}
+
+let isWarned = false;
+
+/** Once, for all connections of a run. */
+function warnUnchecked({ sslVerifyHost, sslVerifyPeerCert }: ClientSettings): void {
+  if (isWarned || sslVerifyHost || sslVerifyPeerCert) return;
+  isWarned = true;
+  warn("the server's certificate is not checked: set SSLVerifyHost=Y, or SSLVerifyPeerCert=Y and SSLBundledCAsFile");
 }
 
 function untilSecure(secure: TLSSocket): Promise<void> {
@@ -90,24 +101,55 @@ function readPem(control: string, path: string): Buffer {
 }
 
 function checkPeer(settings: ClientSettings, host: string, secure: TLSSocket): void {
-  const certificate = secure.getPeerCertificate(true);
+  const chain = chainOf(secure.getPeerCertificate(true));
+  const [certificate] = chain;
   if ((settings.sslVerifyPeerCert || settings.sslVerifyHost) && !secure.authorized)
-    throw new WireError(`the server's certificate is not trusted: ${secure.authorizationError}`);
+    throw refusal(`is not trusted: ${secure.authorizationError}`, hintAt(String(secure.authorizationError), chain));
   if (settings.sslVerifyPeerCert) {
-    const length = chainLength(certificate);
-    if (length > settings.sslMaxChainLength)
-      throw new WireError(`the server's certificate has a chain of ${length}, over SSLMaxChainLength`);
-    if (settings.sslExpectedPeerCN !== '' && certificate.subject?.CN !== settings.sslExpectedPeerCN)
-      throw new WireError("the CN of the server's certificate is not SSLExpectedPeerCN");
+    const above = chain.length - 1;
+    if (above > settings.sslMaxChainLength)
+      throw refusal(`has a chain of ${above}, over SSLMaxChainLength`, `SSLMaxChainLength=${above} takes it`);
+    if (settings.sslExpectedPeerCN !== '' && certificate.subject?.CN !== settings.sslExpectedPeerCN) {
+      const why = "the CN of the server's certificate is not SSLExpectedPeerCN";
+      throw new WireError(why, undefined, `its CN is ${nameOf(certificate.subject)}`);
+    }
   }
   if (settings.sslVerifyHost && checkServerIdentity(host, certificate))
-    throw new WireError(`the server's certificate is not for ${host}`);
+    throw refusal(`is not for ${host}`, `it is for ${namesOf(certificate)}: use such a name in the URL`);
 }
 
-/** Certificates above the server's own, up to the one that signed itself: 1 when the CA of the bundle issued it. */
-function chainLength(certificate: DetailedPeerCertificate): number {
-  let length = 0;
-  for (let at = certificate; at.issuerCertificate && at.issuerCertificate !== at; at = at.issuerCertificate)
-    length += 1;
-  return length;
+function refusal(why: string, hint: string): WireError {
+  return new WireError(`the server's certificate ${why}`, undefined, hint);
+}
+
+/** What to do about a chain that is not trusted, by the name that OpenSSL has for the reason. */
+function hintAt(reason: string, chain: readonly DetailedPeerCertificate[]): string {
+  const now = new Date();
+  const outdated = chain.find((one) => now < new Date(one.valid_from) || now > new Date(one.valid_to)) ?? chain[0];
+  if (/^CERT_(?:NOT_YET_VALID|HAS_EXPIRED)$/.test(reason)) {
+    const [from, to] = [outdated?.valid_from, outdated?.valid_to].map((text) => formatTime(new Date(text ?? '')));
+    const whose = `the certificate of ${nameOf(outdated?.subject)}`;
+    return `the clock of this machine says ${formatTime(now)}, and ${whose} is valid from ${from} to ${to}: set the clock, or renew it`;
+  }
+  const issuer = nameOf(chain.at(-1)?.issuer);
+  return `put the certificate of its CA, ${issuer}, into the file that SSLBundledCAsFile names; the server must send the CAs between`;
+}
+
+function formatTime(time: Date): string {
+  return Number.isNaN(time.getTime()) ? 'unknown' : time.toISOString().replace(/\.\d+/, '');
+}
+
+/** A name that a server chose, for a terminal. */
+function nameOf(name: DetailedPeerCertificate['subject'] | undefined): string {
+  return printable(String(name?.CN ?? name?.O ?? 'none'));
+}
+
+function namesOf({ subject, subjectaltname }: DetailedPeerCertificate): string {
+  return subjectaltname === undefined ? nameOf(subject) : printable(subjectaltname);
+}
+
+/** From the server's own up to the one that signed itself: 2 when the CA of the bundle issued it. */
+function chainOf(certificate: DetailedPeerCertificate): [DetailedPeerCertificate, ...DetailedPeerCertificate[]] {
+  const { issuerCertificate: issuer } = certificate;
+  return issuer && issuer !== certificate ? [certificate, ...chainOf(issuer)] : [certificate];
 }

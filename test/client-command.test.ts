@@ -191,10 +191,12 @@ describe('--get-url', () => {
     const login = `URLAuthType=basic\nURLUsername=u\nURLPassword=${SECRET}\n`;
     const ofThisServer = writeConf(`${login}URLGetURL=http://127.0.0.1:${fake.port}/webjob\n`);
     const ofAnother = writeConf(`${login}URLGetURL=http://127.0.0.2:${fake.port}/webjob\n`);
+    const ofAnotherPort = writeConf(`${login}URLGetURL=http://127.0.0.1:${fake.port + 1}/webjob\n`);
     for (const [args, isKnown] of [
       [['-g', url], false],
       [['--get-url', '-f', ofThisServer, url], true],
       [['--get-url', '-f', ofAnother, url], false],
+      [['--get-url', '-f', ofAnotherPort, url], false],
     ] as const) {
       const { code, stdout, stderr } = await runWebjob(args);
       assert.deepEqual([code, stdout, stderr], [0, PAGE.toString('latin1'), '']);

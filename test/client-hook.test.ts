@@ -155,6 +155,18 @@ describe('a GetHook', () => {
     await until(() => !isAlive(pid), 'the end of what the hook started');
   });
 
+  it('has no limit with GetHookTimeLimit=0', async () => {
+    configure('sleep 0.5; cp %file %cmd', { GetHookTimeLimit: '0' });
+    assert.equal((await home.client.execute(['host.sh'])).code, 0);
+    home.takeUpload();
+    rmSync(marker);
+  });
+
+  it('takes over no terminal with what it says', async () => {
+    configure("printf 'a\\033[31m\\302\\233b\\t\\177\\377c' >&2; exit 3");
+    assertRefused(await home.client.execute(['host.sh']), /in place of 0: a\?\[31m\?\?b\?\?\?c\n/);
+  });
+
   it('leaves nothing behind that could change the program', async () => {
     configure(`cp %file %cmd; sleep 307 & echo $! > ${pidFile()}`);
     assert.equal((await home.client.execute(['host.sh'])).code, 0);

@@ -51,7 +51,9 @@ const AUTHENTICATED = { URLProxyAuthType: 'basic', URLProxyUsername: 'me', URLPr
 /** Exit code 3 and this error, nothing left, no secret of either kind. */
 async function assertFailure(why: RegExp | string): Promise<void> {
   const { code, stdout, stderr } = await client.execute(['x']);
-  const message = /^webjob: error: GET of x failed: ([\x20-\x7e]+)\n$/.exec(stderr)?.[1] ?? assert.fail(stderr);
+  const message =
+    /^webjob: error: GET of x failed: ([\x20-\x7e]+)\n(?:webjob: hint: [\x20-\x7e]+\n)?$/.exec(stderr)?.[1] ??
+    assert.fail(stderr);
   if (typeof why === 'string') assert.equal(message, why);
   else assert.match(message, why);
   assert.deepEqual([code, stdout, client.left()], [3, '', []]);

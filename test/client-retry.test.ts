@@ -73,7 +73,7 @@ describe('a GET that fails', () => {
     try {
       const address = plain.address();
       const port = typeof address === 'object' && address ? address.port : 0;
-      configure({ URLGetURL: `https://127.0.0.1:${port}/cgi` });
+      configure({ URLGetURL: `https://127.0.0.1:${port}/cgi`, SSLVerifyHost: 'Y' });
       const { code, stderr } = await client.execute(['host.sh']);
       assert.match(stderr, /^webjob: error: GET of host\.sh failed: TLS failed: [^\n]+\n$/);
       assert.deepEqual([code, connections], [3, 1]);

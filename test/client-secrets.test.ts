@@ -36,7 +36,7 @@ function assertNoSecret(text: string, where: string): void {
 
 describe('over https with basic authentication', () => {
   it('a job goes from end to end', async () => {
-    home.configure({ URLPassword: SECRET });
+    home.configure({ URLPassword: SECRET, SSLVerifyPeerCert: 'Y', SSLBundledCAsFile: tls.certificateFile });
     assert.deepEqual(await home.client.execute(['host.sh']), { code: 0, signal: null, stdout: '', stderr: '' });
     const { out, env, rdy } = home.takeUpload();
     assert.equal(out.toString(), `${hostname()}\n`);

@@ -49,7 +49,8 @@ beforeEach(() => {
 });
 
 function configure(controls: Record<string, string>): void {
-  client.configure({ URLGetURL: server.url, URLPutURL: server.url, ...controls });
+  const verify = { SSLVerifyPeerCert: 'Y', SSLBundledCAsFile: join(folder, `${root.name}.crt`) };
+  client.configure({ URLGetURL: server.url, URLPutURL: server.url, ...verify, ...controls });
 }
 
 /** The server saw client1 in GET and in PUT. */

@@ -40,7 +40,7 @@ beforeEach(() => {
 
 async function withServer(
   options: TlsOptions | undefined,
-  check: (server: FakeServer) => Promise<void>,
+  check: (server: FakeServer) => Promise<unknown>,
 ): Promise<void> {
   const server = await startFake(PROGRAM, options);
   try {
@@ -60,9 +60,14 @@ function configure(controls: Record<string, string>): void {
 }
 
 /** A whole job over TLS. */
-async function assertTaken(server: FakeServer, controls: Record<string, string>, host?: string): Promise<void> {
+async function assertTaken(
+  server: FakeServer,
+  controls: Record<string, string>,
+  host?: string,
+  stderr = '',
+): Promise<void> {
   configure({ URLGetURL: urlOf(server, host), URLPutURL: urlOf(server, host), ...controls });
-  assert.deepEqual(await client.execute(['host.sh']), { code: 0, signal: null, stdout: '', stderr: '' });
+  assert.deepEqual(await client.execute(['host.sh']), { code: 0, signal: null, stdout: '', stderr });
   const [get = '', put = ''] = server.requests().slice(-2).map(String);
   const password = Buffer.from(`client1:${SECRET}`).toString('base64');
   for (const request of [get, put]) assert.ok(request.includes(`\r\nAuthorization: Basic ${password}\r\n`));
@@ -75,12 +80,12 @@ async function assertRefused(
   controls: Record<string, string>,
   why: RegExp | string,
   host?: string,
-): Promise<void> {
+): Promise<string> {
   const before = server.requests().length;
   rmSync(marker, { force: true });
   const url = urlOf(server, host);
   configure({ URLGetURL: url, URLPutURL: url, ...controls });
-  assertError(await client.execute(['host.sh']), 3, 'GET', why);
+  const hint = assertError(await client.execute(['host.sh']), 3, 'GET', why);
   assert.ok(!existsSync(marker), 'nothing was executed');
   configure({ URLGetURL: plain.url, URLPutURL: url, ...controls });
   const putting = await client.execute(['host.sh']);
@@ -89,14 +94,25 @@ async function assertRefused(
   await server.idle();
   const came = Buffer.concat(server.requests().slice(before));
   assert.equal(came.toString('latin1'), '', 'not one byte of a request');
+  return hint ?? '';
 }
 
-function assertError({ code, stdout, stderr }: Ended, expected: number, stage: string, why: RegExp | string): void {
-  const message = new RegExp(`^webjob: error: ${stage} of host\\.sh failed: ([^\\n]+)\\n$`).exec(stderr)?.[1];
+/** Returns the hint. */
+function assertError(
+  { code, stdout, stderr }: Ended,
+  expected: number,
+  stage: string,
+  why: RegExp | string,
+): string | undefined {
+  const [, message, hint] =
+    new RegExp(
+      `^webjob: error: ${stage} of host\\.sh failed: ([^\\n]+)\\n(?:webjob: hint: ([\\x20-\\x7e]+)\\n)?$`,
+    ).exec(stderr) ?? [];
   assert.ok(message !== undefined, stderr);
   if (typeof why === 'string') assert.equal(message, why);
   else assert.match(message, why);
   assert.deepEqual([code, stdout], [expected, '']);
+  return hint;
 }
 
 const VERIFY = { SSLVerifyPeerCert: 'Y', SSLBundledCAsFile: BUNDLE };
@@ -114,7 +130,10 @@ describe('SSLVerifyPeerCert', () => {
     await withServer(foreign, (server) =>
       assertRefused(server, VERIFY, /^the server's certificate is not trusted: [A-Z_]+$/),
     );
-    await withServer(selfSigned, (server) => assertRefused(server, VERIFY, untrusted('DEPTH_ZERO_SELF_SIGNED_CERT')));
+    await withServer(selfSigned, async (server) => {
+      const hint = await assertRefused(server, VERIFY, untrusted('DEPTH_ZERO_SELF_SIGNED_CERT'));
+      assert.match(hint, /^put the certificate of its CA, localhost, into the file that SSLBundledCAsFile names/);
+    });
     await withServer(good, (server) =>
       assertRefused(server, { SSLVerifyPeerCert: 'Y' }, untrusted('UNABLE_TO_VERIFY_LEAF_SIGNATURE')),
     );
@@ -134,13 +153,32 @@ describe('SSLVerifyPeerCert', () => {
     const server = { subject: '/CN=localhost', purpose: 'server_only' } as const;
     await withServer(dates.issue(server), (valid) => assertTaken(valid, trusting));
     const expired = dates.issue({ ...server, from: '20200101000000Z', to: '20210101000000Z' });
-    await withServer(expired, (peer) => assertRefused(peer, trusting, untrusted('CERT_HAS_EXPIRED')));
+    const clock =
+      /^the clock of this machine says (\S+Z), and the certificate of localhost is valid from (\S+Z) to (\S+Z): /;
+    const assertHint = (hint: string, from: string, to: string): void => {
+      const [, now = '', ...valid] = clock.exec(hint) ?? [];
+      assert.ok(Math.abs(Date.parse(now) - Date.now()) < 60_000, hint);
+      assert.deepEqual(valid, [from, to]);
+    };
+    await withServer(expired, async (peer) => {
+      const hint = await assertRefused(peer, trusting, untrusted('CERT_HAS_EXPIRED'));
+      assertHint(hint, '2020-01-01T00:00:00Z', '2021-01-01T00:00:00Z');
+    });
     const early = dates.issue({ ...server, from: '20900101000000Z', to: '20910101000000Z' });
-    await withServer(early, (peer) => assertRefused(peer, trusting, untrusted('CERT_NOT_YET_VALID')));
+    await withServer(early, async (peer) => {
+      const hint = await assertRefused(peer, trusting, untrusted('CERT_NOT_YET_VALID'));
+      assertHint(hint, '2090-01-01T00:00:00Z', '2091-01-01T00:00:00Z');
+    });
   });
 
   it('is off unless said, as in the original', async () => {
-    await withServer(selfSigned, (server) => assertTaken(server, {}));
+    // Once, although there are two connections.
+    const warning =
+      "webjob: warning: the server's certificate is not checked: set SSLVerifyHost=Y, or SSLVerifyPeerCert=Y and SSLBundledCAsFile\n";
+    await withServer(selfSigned, async (server) => {
+      await assertTaken(server, {}, undefined, warning);
+      await assertTaken(server, { SSLVerifyPeerCert: 'n', SSLVerifyHost: 'N' }, undefined, warning);
+    });
   });
 
   it('needs a bundle that can be read and holds certificates: exit code 2, nobody is asked', async () => {
@@ -202,7 +240,7 @@ describe('SSLExpectedPeerCN', () => {
     await withServer(identity, async (server) => {
       await assertTaken(server, expect('WebJob server'));
       for (const name of ['webjob server', 'WebJob', 'WebJob server 2', 'other', '*', 'WebJob?server'])
-        await assertRefused(server, expect(name), WRONG);
+        assert.equal(await assertRefused(server, expect(name), WRONG), 'its CN is WebJob server');
     });
   });
 
@@ -248,6 +286,12 @@ describe('SSLVerifyHost', () => {
     await withServer(selfSigned, (server) =>
       assertRefused(server, HOST, untrusted('DEPTH_ZERO_SELF_SIGNED_CERT'), 'localhost'),
     );
+  });
+
+  it('asks for neither the CN nor the length of the chain: those are for SSLVerifyPeerCert', async () => {
+    const deep = issue(folder, { subject: '/CN=server', names: 'DNS:localhost', issuer: low });
+    const others = { ...HOST, SSLMaxChainLength: '1', SSLExpectedPeerCN: 'other' };
+    await withServer(deep, (server) => assertTaken(server, others, 'localhost'));
   });
 
   it('is asked beside SSLExpectedPeerCN, which does not replace it', async () => {
@@ -301,12 +345,12 @@ describe('a server of TLS', () => {
 
   it('that says nothing, or closes in the handshake, is given up within the limit', async () => {
     await withServer(undefined, async (silent) => {
-      configure({ URLGetURL: silent.url.replace('http:', 'https:'), GetTimeLimit: '1' });
+      configure({ URLGetURL: silent.url.replace('http:', 'https:'), GetTimeLimit: '1', ...VERIFY });
       assertError(await client.execute(['host.sh']), 3, 'GET', 'no complete answer within 1 seconds');
     });
     await withServer(undefined, async (deaf) => {
       deaf.greet = (socket) => socket.end();
-      configure({ URLGetURL: deaf.url.replace('http:', 'https:') });
+      configure({ URLGetURL: deaf.url.replace('http:', 'https:'), ...VERIFY });
       assertError(await client.execute(['host.sh']), 3, 'GET', /^TLS failed: |^the connection broke off/);
     });
   });
@@ -314,7 +358,7 @@ describe('a server of TLS', () => {
   it('may break off after the handshake: the right error', async () => {
     await withServer(good, async (server) => {
       server.get = (socket) => socket.end(formatAnswer(PROGRAM).subarray(0, -3));
-      configure({ URLGetURL: server.url });
+      configure({ URLGetURL: server.url, ...VERIFY });
       const why = 'the connection broke off before the answer was complete';
       assertError(await client.execute(['host.sh']), 3, 'GET', why);
     });

@@ -243,6 +243,12 @@ describe('a GET from a server that', () => {
     assertFailure(await client.execute(['host.sh']), 3, 'the program is larger than URLDownloadLimit');
   });
 
+  it('announces just URLDownloadLimit is taken at its word', async () => {
+    configure({ URLDownloadLimit: String(PROGRAM.length), URLPutURL: '' });
+    assert.equal((await client.execute(['host.sh'])).code, 0);
+    assert.ok(existsSync(marker));
+  });
+
   it('announces a program larger than any disk and closes', async () => {
     configure();
     fake.get = reply(`${OK}Content-Length: 999999999999999\r\n\r\n${PROGRAM}`);
@@ -268,7 +274,7 @@ describe('a GET from a server that', () => {
     );
     test.after(() => plain.close());
     await new Promise<void>((resolve) => plain.listen(0, '127.0.0.1', resolve));
-    configure({ URLGetURL: `https://127.0.0.1:${(plain.address() as AddressInfo).port}/` });
+    configure({ URLGetURL: `https://127.0.0.1:${(plain.address() as AddressInfo).port}/`, SSLVerifyHost: 'Y' });
     assertFailure(await client.execute(['host.sh']), 3, /^TLS failed: [a-z ]+$/);
   });
 });
