@@ -30,7 +30,7 @@ export function* readCaptured({ fd, length }: Captured): Generator<Buffer> {
 }
 
 /** The digest in lower-case hex. */
-function hashCaptured(type: string, captured: Captured): string {
+export function hashCaptured(type: string, captured: Captured): string {
   const hash = createHash(type.toLowerCase());
   for (const piece of readCaptured(captured)) hash.update(piece);
   return hash.digest('hex');

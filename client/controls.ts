@@ -51,6 +51,7 @@ export const CONTROLS = [
   number('GetHookTimeLimit', '60', SECONDS),
   number('GetTimeLimit', '0', SECONDS),
   choice('HashType', 'MD5', 'SHA1', 'SHA256'),
+  text('JournalFile', ''),
   text('LockFile', ''),
   flag('OverwriteExecutable', 'Y'),
   number('PutTimeLimit', '0', SECONDS),

@@ -3,6 +3,7 @@ import type { ClientRequest } from 'node:http';
 import { formatPutQuery, type RunType } from 'webjob-protocol';
 import { type Captured, readCaptured } from './captured.ts';
 import { Failure, failureOf } from './failure.ts';
+import { type Delivery, writeJournal } from './journal.ts';
 import { withRetries } from './retry.ts';
 import type { ClientSettings, Target } from './settings.ts';
 import { isAcknowledgement } from './status.ts';
@@ -30,15 +31,30 @@ export async function uploadParcel(settings: ClientSettings, parcel: Parcel, str
   if (settings.put === undefined) throw new Failure('settings', 'URLPutURL is required');
   const { put } = settings;
   const what = `PUT of ${parcel.fileName}`;
+  const startedAt = new Date();
+  const delivery: Delivery = { parcel, url: put.url, startedAt, tries: 0, answer: undefined, error: undefined };
   try {
-    await withRetries(settings, what, () => uploadOnce(settings, put, parcel, streams));
+    await withRetries(settings, what, async () => {
+      delivery.tries += 1;
+      delivery.answer = undefined;
+      await uploadOnce(settings, put, streams, delivery);
+    });
   } catch (error) {
+    delivery.error = (error as Error).message;
     throw failureOf('put', what, error);
+  } finally {
+    writeJournal(settings.journalFile, delivery, streams);
   }
 }
 
 /** The same bytes at every try: a server whose answer was lost knows by them that it has the job already. */
-async function uploadOnce(settings: ClientSettings, target: Target, parcel: Parcel, streams: Streams): Promise<void> {
+async function uploadOnce(
+  settings: ClientSettings,
+  target: Target,
+  streams: Streams,
+  delivery: Delivery,
+): Promise<void> {
+  const { parcel } = delivery;
   const { out, err, env } = streams;
   const lengths = { outLength: out.length, errLength: err.length, envLength: env.length };
   await exchange(
@@ -47,6 +63,9 @@ async function uploadOnce(settings: ClientSettings, target: Target, parcel: Parc
       query: formatPutQuery({ ...parcel, ...lengths }),
       contentLength: out.length + err.length + env.length,
       expected: { name: 'an acknowledgement', matches: (answer) => isAcknowledgement(answer, parcel.runType) },
+      onAnswer: ({ statusCode: status = 0, statusMessage: reason = '' }) => {
+        delivery.answer = { status, reason };
+      },
       send: (request) => {
         sendStreams(request, streams).catch((error) => request.destroy(error));
       },

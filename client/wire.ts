@@ -19,6 +19,8 @@ export interface WireRequest {
   limitSeconds: number;
   /** What a success must look like, and what it is then called: `a program`. Any success when undefined. */
   expected?: { name: string; matches(answer: IncomingMessage): boolean };
+  /** Told of an answer whose header has come, whatever it is. */
+  onAnswer?(answer: IncomingMessage): void;
   /** Writes the body and ends the request. */
   send(request: ClientRequest): void;
 }
@@ -57,6 +59,7 @@ export async function exchange<Result>(
         });
       wire.send(request);
     });
+    wire.onAnswer?.(answer);
     const result = await receive(answer, checkAnswer(answer, wire.expected));
     if (surplus) throw new WireError('the answer is longer than its Content-Length');
     return result;

@@ -64,7 +64,7 @@ const VALUES: Record<ControlKey, Values> = {
   },
   ...{ GetHookTimeLimit: SECONDS, GetTimeLimit: SECONDS },
   HashType: { good: ['MD5', 'SHA1', 'SHA256', 'sha1'], bad: ['', 'SHA512', 'MD5 SHA1'] },
-  ...{ LockFile: TEXT, OverwriteExecutable: FLAG, PutTimeLimit: SECONDS, RetryDelay: SECONDS },
+  ...{ JournalFile: TEXT, LockFile: TEXT, OverwriteExecutable: FLAG, PutTimeLimit: SECONDS, RetryDelay: SECONDS },
   RetryLimit: { good: ['0', '3', '999'], bad: ['', '-1', '1000', 'always'] },
   RunTimeLimit: SECONDS,
   RunType: { good: ['snapshot', 'linktest', 'LinkTest'], bad: ['', 'snap', 'portrait'] },
@@ -153,7 +153,7 @@ describe('every control of webjob.conf', () => {
       proxyCredentials: undefined,
     };
     const texts =
-      'dsvPublicKeyFile getHookCommandLine getHookSuffix lockFile spoolDirectory sslBundledCAsFile sslExpectedPeerCN';
+      'dsvPublicKeyFile getHookCommandLine getHookSuffix journalFile lockFile spoolDirectory sslBundledCAsFile sslExpectedPeerCN';
     const more = 'sslPassPhrase sslPassPhraseFile sslPrivateKeyFile sslPublicCertFile urlPassword urlProxyHost';
     const empty = `${texts} ${more} urlProxyPassword urlProxyUsername urlPutURL urlUsername`.split(' ');
     assert.deepEqual(settings, {

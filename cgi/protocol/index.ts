@@ -1,3 +1,4 @@
+export * from './chain.ts';
 export * from './commandlog.ts';
 export * from './jobids.ts';
 export * from './logline.ts';

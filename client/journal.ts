@@ -1,0 +1,105 @@
+// JournalFile: what this client sent, and what came back, in lines each bound to those before it, so that a server which acknowledges an
+// upload and drops it can be shown to have done so (docs/protocol.md, section 9).
+import { createHash } from 'node:crypto';
+import { closeSync, constants, fstatSync, fsyncSync, openSync, readSync, type Stats, writeSync } from 'node:fs';
+import { dirname, resolve } from 'node:path';
+import { type ChainedFacts, NOT_APPLICABLE, nextChained, parseRecord } from 'webjob-protocol';
+import { type Captured, hashCaptured } from './captured.ts';
+import { warn } from './failure.ts';
+import { printable } from './status.ts';
+import type { Parcel, Streams } from './upload.ts';
+
+/** One delivery of a job to a server, with all its tries. */
+export interface Delivery {
+  parcel: Parcel;
+  url: URL;
+  startedAt: Date;
+  tries: number;
+  /** The last answer whose header came. */
+  answer: { status: number; reason: string } | undefined;
+  /** Why the job is not delivered. */
+  error: string | undefined;
+}
+
+/** Adds the line of a delivery to a journal, on disk when it returns. What cannot be written is warned of: the job is none the worse. */
+export function writeJournal(journalFile: string, delivery: Delivery, streams: Streams): void {
+  if (journalFile === '') return;
+  const path = resolve(journalFile);
+  try {
+    append(path, factsOf(delivery, streams));
+  } catch (error) {
+    const { code, message } = error as NodeJS.ErrnoException;
+    warn(`JournalFile: ${path} has no line of this delivery: ${code ?? message}`);
+  }
+}
+
+function factsOf({ parcel, url, startedAt, tries, answer, error }: Delivery, streams: Streams): ChainedFacts {
+  const { out, err, env } = streams;
+  return {
+    ...{ time: new Date(), event: 'put', pid: process.pid, jobId: parcel.jobId ?? NOT_APPLICABLE },
+    ...{ clientId: parcel.clientId, fileName: parcel.fileName, runType: parcel.runType },
+    epochs: epochsOf(env),
+    bytes: { out: out.length, err: err.length, env: env.length },
+    sha256: { out: sha256Of(out), err: sha256Of(err), env: newHash().update(env).digest('hex') },
+    ...{ url: url.origin + url.pathname, startedAt, tries },
+    ...{ status: answer?.status, reason: answer && printable(answer.reason) },
+    ...{ isAcknowledged: error === undefined, error: error && printable(error) },
+  };
+}
+
+function newHash() {
+  return createHash('sha256');
+}
+
+function sha256Of(captured: Captured): string {
+  return hashCaptured('SHA256', captured);
+}
+
+/** As the record has them; undefined for a record that is none. */
+function epochsOf(env: Buffer): Record<'job' | 'get' | 'run' | 'put', string> | undefined {
+  try {
+    const { JobEpoch: job, GetEpoch: get, RunEpoch: run, PutEpoch: put } = parseRecord(env.toString()).fields;
+    return { job, get, run, put };
+  } catch {
+    return undefined;
+  }
+}
+
+const { O_APPEND, O_CREAT, O_NOFOLLOW = 0, O_NONBLOCK = 0, O_RDWR } = constants;
+
+function append(path: string, facts: ChainedFacts): void {
+  // No link is followed, and no pipe waited at.
+  const fd = openSync(path, O_RDWR | O_APPEND | O_CREAT | O_NOFOLLOW | O_NONBLOCK, 0o600);
+  try {
+    const found = fstatSync(fd);
+    checkOwn(found);
+    if (found.size === 0) syncFolder(dirname(path));
+    const read = (buffer: Uint8Array, offset: number): number => readSync(fd, buffer, 0, buffer.length, offset);
+    const bytes = nextChained({ size: found.size, read }, facts, newHash);
+    if (writeSync(fd, bytes) < bytes.length) throw new Error('the disk is full');
+    fsyncSync(fd);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** Another user's file, or another name of a file, is not ours to write to. */
+function checkOwn(found: Stats): void {
+  if (!found.isFile() || found.nlink !== 1) throw new Error('it is not a file with one name');
+  if (process.platform === 'win32') return;
+  if (found.uid !== process.geteuid?.()) throw new Error('it belongs to another user');
+  if ((found.mode & 0o022) !== 0) throw new Error('others may write in it');
+}
+
+/** The name of a new file is on disk, too. A file system that knows no such thing (EINVAL) needs none, and Windows opens no folder. */
+function syncFolder(path: string): void {
+  if (process.platform === 'win32') return;
+  const fd = openSync(path, 'r');
+  try {
+    fsyncSync(fd);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EINVAL') throw error;
+  } finally {
+    closeSync(fd);
+  }
+}
