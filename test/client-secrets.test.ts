@@ -30,13 +30,18 @@ after(async () => {
   rmSync(folder, { recursive: true });
 });
 
+/** The server's certificate is its own CA. */
+function configure(more: Record<string, string>): void {
+  home.configure({ SSLVerifyPeerCert: 'Y', SSLBundledCAsFile: tls.certificateFile, ...more });
+}
+
 function assertNoSecret(text: string, where: string): void {
   for (const form of FORMS) assert.ok(!text.includes(form), `the password shows in ${where}`);
 }
 
 describe('over https with basic authentication', () => {
   it('a job goes from end to end', async () => {
-    home.configure({ URLPassword: SECRET, SSLVerifyPeerCert: 'Y', SSLBundledCAsFile: tls.certificateFile });
+    configure({ URLPassword: SECRET });
     assert.deepEqual(await home.client.execute(['host.sh']), { code: 0, signal: null, stdout: '', stderr: '' });
     const { out, env, rdy } = home.takeUpload();
     assert.equal(out.toString(), `${hostname()}\n`);
@@ -58,7 +63,7 @@ describe('over https with basic authentication', () => {
       { URLPassword: SECRET, URLAuthType: 'none' },
       { URLGetURL: url.replace('//', `//client1:${SECRET}x@`), URLPassword: SECRET },
     ]) {
-      home.configure(controls);
+      configure(controls);
       const { code, stdout, stderr } = await home.client.execute(['host.sh']);
       assert.equal(stderr, 'webjob: error: GET of host.sh failed: Status = [401], Reason = [Unauthorized]\n');
       assert.deepEqual([code, stdout], [3, '']);
@@ -66,7 +71,7 @@ describe('over https with basic authentication', () => {
   });
 
   it('http to a port of https is one clear error', async () => {
-    home.configure({
+    configure({
       URLPassword: SECRET,
       URLGetURL: `${home.server.url.replace('https', 'http')}/webjob/nph-webjob.cgi`,
     });
@@ -95,7 +100,7 @@ describe('the password', { skip: !existsSync('/proc/self/cmdline') && 'no /proc 
   for (const way of ['controls', 'URL']) {
     it(`from the ${way} is in no command line, environment, file or record while a program runs`, async () => {
       const url = `${home.server.url}/webjob/nph-webjob.cgi`.replace('//', `//client1:${SECRET}@`);
-      home.configure(way === 'URL' ? { URLGetURL: url, URLPutURL: url, URLPassword: '' } : { URLPassword: SECRET });
+      configure(way === 'URL' ? { URLGetURL: url, URLPutURL: url, URLPassword: '' } : { URLPassword: SECRET });
       const go = join(home.client.root, `go-${way}`);
       home.add(
         'wait.sh',
