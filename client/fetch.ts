@@ -7,7 +7,7 @@ import { openGarbage } from './garbage.ts';
 import type { Identity } from './record.ts';
 import { withRetries } from './retry.ts';
 import type { ClientSettings } from './settings.ts';
-import { prepareCheck, type SignatureCheck } from './signature.ts';
+import type { prepareCheck, SignatureCheck } from './signature.ts';
 import { isProgram } from './status.ts';
 import { exchange } from './wire.ts';
 
@@ -18,7 +18,7 @@ export async function fetchProgram(
   fileName: string,
   path: string,
 ): Promise<string | undefined> {
-  const check = settings.dsvVerifySignature ? prepareCheck(settings.dsvPublicKeyFile) : undefined;
+  const check = await prepareSignature(settings);
   try {
     return await withRetries(settings, `GET of ${fileName}`, async () => {
       rmSync(path, { force: true });
@@ -27,6 +27,12 @@ export async function fetchProgram(
   } catch (error) {
     throw failureOf('get', `GET of ${fileName}`, error);
   }
+}
+
+/** Who checks no signature does not load what it takes. */
+async function prepareSignature(settings: ClientSettings): Promise<ReturnType<typeof prepareCheck> | undefined> {
+  if (!settings.dsvVerifySignature) return undefined;
+  return (await import('./signature.ts')).prepareCheck(settings.dsvPublicKeyFile);
 }
 
 async function fetchOnce(
