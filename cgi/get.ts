@@ -1,26 +1,29 @@
 // serveCommand: find what a GET asks for, its signature, let the hook make of it what it will, and answer with it.
 import { closeSync } from 'node:fs';
-import { join } from 'node:path';
 import type { GetQuery } from 'webjob-protocol';
 import { findCommand } from './commands.ts';
 import type { Answer, Exchange } from './exchange.ts';
 import { makePayload } from './hooks.ts';
+import { checkUploadName } from './put.ts';
 import { Refusal } from './refusal.ts';
 import { findSignature } from './signature.ts';
 
-/** Throws Refusal 404, 457, 459, 550 or 551. The file in the answer is open. */
+/** Throws Refusal 404, 450, 457, 459, 550 or 551. The file in the answer is open. */
 export function serveCommand(exchange: Exchange, query: GetQuery): Answer {
   const { settings } = exchange;
   const command = findCommand(settings, query.clientId, query.fileName);
   if (!command && !settings.getHookEnable) throw new Refusal(404, 'in no folder of this client');
   try {
+    checkUploadName(exchange);
+    if (settings.getHookEnable) {
+      const path = command ? `${settings.profilesDirectory}/${command.place}` : '';
+      const payload = makePayload(exchange, path);
+      if (command) closeSync(command.fd);
+      return { status: 200, ...payload };
+    }
     const signature = command && findSignature(settings.profilesDirectory, command.place + settings.dsvSignatureSuffix);
     if (settings.dsvRequireSignatures && signature === undefined) throw new Refusal(459, 'no signature');
-    if (!settings.getHookEnable) return { status: 200, file: command, signature };
-    const path = command ? join(settings.profilesDirectory, command.place) : '';
-    const file = makePayload(exchange, path);
-    if (command) closeSync(command.fd);
-    return { status: 200, file, signature };
+    return { status: 200, file: command, signature };
   } catch (error) {
     if (command) closeSync(command.fd);
     throw error;

@@ -1,11 +1,11 @@
 // The commands that take part in a request: a GetHook makes what a GET serves, a PutHook sees an upload before it is announced. Both run
 // to their end inside the request, in a process group of their own that does not outlive it (docs/protocol.md, section 4).
-import { closeSync, fstatSync, openSync, unlinkSync } from 'node:fs';
-import { join } from 'node:path';
+import { closeSync, fstatSync, openSync, readSync, statSync, unlinkSync } from 'node:fs';
 import type { GroupPaths } from 'webjob-locker';
 import { type Exchange, tokenFacts } from './exchange.ts';
-import { logHook } from './log.ts';
+import { complain, logHook } from './log.ts';
 import { Refusal } from './refusal.ts';
+import { readSignature } from './signature.ts';
 import { expandCommand } from './tokens.ts';
 
 /** What a command we run sees of the world besides its command line. */
@@ -15,6 +15,7 @@ export const COMMAND_ENVIRONMENT = { PATH: '/usr/local/sbin:/usr/local/bin:/usr/
 const MAX_DIVERTED_BYTES = 64 * 1024;
 /** The unit of `ulimit -f` (POSIX). */
 const BLOCK_BYTES = 512;
+const LOOK_MS = 2;
 
 /**
  * Before every command line: ends the group when this process is gone, because httpd kills a script that lets it wait too long, and nobody
@@ -23,90 +24,280 @@ const BLOCK_BYTES = 512;
 const WATCH = '( (while kill -0 $PPID; do sleep 1; done; kill -9 0) >&- 2>&- & )\n';
 
 /**
- * Runs the GetHook and returns its stdout, an open file without a name. `file` is the path of the command it may transform, empty when
- * there is none. Throws Refusal 551, and 550 when SpoolDirectory cannot be used.
+ * Runs a command whose stdout and stderr are pipes: a command may open /dev/stdout anew, which
+ * empties a file and fails on a socket. A `cat` for each carries its bytes to the file that is descriptor 1 or 2 of this shell.
+ * Arguments: the command line, a mark, and for each of the two the most that it may write, in blocks.
+ *
+ * The mark follows the last byte of the command itself: what it has started and left behind may hold the pipes for ever, and nobody waits
+ * for it. A `cat` that cannot write says `out` or `err` on descriptor 3. The exit status comes by way of descriptor 6, which only the shell
+ * around the command holds: redirections are made by exec, because a shell keeps a copy of what it redirects for a group.
  */
-export function makePayload(exchange: Exchange, file: string): { fd: number; size: number } {
-  const { spoolDirectory, getHookCommandLine, getHookOutputLimit } = exchange.settings;
-  const { reader, writer } = openSpool(spoolDirectory);
+export const PIPED = `
+exec 4>&1 5>&2
+status=$( { {
+  {
+    exec 2>/dev/null
+    ( exec 2>&7 3>&- 4>&- 5>&- 6>&- 7>&-
+      command=$1; shift $#; eval "$command" )
+    echo $? >&6
+    exec 6>&-
+    trap '' PIPE
+    printf %s "$2"
+    printf %s "$2" >&7
+  } | { exec 8<&0 >&4 2>/dev/null 6>&- 7>&-; { (ulimit -f "$3" && exec cat <&8) || echo out >&3; } & }
+} 7>&1 | { exec 8<&0 >&5 2>/dev/null 6>&-; { (ulimit -f "$4" && exec cat <&8) || echo err >&3; } & } } 6>&1 )
+exit "\${status:-126}"`;
+
+/** Where the bytes of a stream are kept: a file without a name, open to be written and to be read. */
+interface Spool {
+  reader: number;
+  writer: number;
+  limit: number;
+  /** What is said of a hook that writes more. */
+  excess: string;
+}
+
+/** What a GetHook made. */
+interface Payload {
+  file: { fd: number; size: number };
+  signature: string | undefined;
+}
+
+/**
+ * Runs the GetHook and returns its stdout, an open file without a name, and the signature that it made. `file` is the path of the command it
+ * may transform, empty when there is none. Throws Refusal 551, 459 without a signature that is required, and 550 when SpoolDirectory
+ * cannot be used.
+ */
+export function makePayload(exchange: Exchange, file: string): Payload {
+  const { spoolDirectory, getHookCommandLine, getHookOutputLimit, dsvRequireSignatures } = exchange.settings;
+  const makesSignature = getHookCommandLine.includes('%sig');
+  if (dsvRequireSignatures && !makesSignature) throw new Refusal(459, 'GetHookCommandLine has no %sig');
+  const out = openSpool(spoolDirectory, getHookOutputLimit, 'printed more than GetHookOutputLimit');
+  const sig = makesSignature ? makeSignatureFile(spoolDirectory) : '';
   try {
-    // The shell's limit holds for whatever the hook starts, too; one block more, so that reaching it can be told.
-    const blocks = Math.ceil(getHookOutputLimit / BLOCK_BYTES) + 1;
-    const command = expandCommand(getHookCommandLine, tokenFacts(exchange), { file });
-    runHook(exchange, 'GetHook', `ulimit -f ${blocks} || exit 126\n${command}`, writer);
-    const { size } = fstatSync(reader);
-    if (size > getHookOutputLimit) throw new Refusal(551, 'GetHook printed more than GetHookOutputLimit');
-    return { fd: reader, size };
+    const command = expandCommand(getHookCommandLine, tokenFacts(exchange), { file, sig });
+    // For whatever else the hook writes, too; of what it prints the `cat` that keeps it sees to the limit.
+    const limited = `ulimit -f ${blocksOf(getHookOutputLimit)} || exit 126\n${command}`;
+    const size = runHook(exchange, 'GetHook', limited, out);
+    const signature = sig ? takeSignature(sig) : undefined;
+    if (dsvRequireSignatures && signature === undefined) throw new Refusal(459, 'GetHook made no signature');
+    return { file: { fd: out.reader, size }, signature };
   } catch (error) {
-    closeSync(reader);
+    closeSync(out.reader);
     throw error;
   } finally {
-    closeSync(writer);
+    closeSync(out.writer);
+    if (sig) removeFile(sig);
   }
 }
 
-/** A new file that is private and has no name any more. Two descriptors: the hook's shares its offset with the hook. */
-function openSpool(folder: string): { reader: number; writer: number } {
-  const path = join(folder, `get-hook-${process.pid}-${process.hrtime.bigint()}`);
+/** Two descriptors: the writer's offset belongs to whoever writes. */
+function openSpool(folder: string, limit: number, excess: string): Spool {
+  const path = spoolPath(folder);
   try {
     const writer = openSync(path, 'wx', 0o600);
     const reader = openSync(path, 'r');
     unlinkSync(path);
-    return { reader, writer };
+    return { reader, writer, limit, excess };
   } catch (error) {
     throw new Refusal(550, `SpoolDirectory: ${(error as NodeJS.ErrnoException).code}`);
   }
 }
 
+function spoolPath(folder: string): string {
+  return `${folder}/hook-${process.pid}-${process.hrtime.bigint()}`;
+}
+
+/** One more than the limit, so that reaching it can be told, and the mark behind it has room. */
+function blocksOf(limit: number): number {
+  return Math.ceil(limit / BLOCK_BYTES) + 1;
+}
+
+function makeSignatureFile(folder: string): string {
+  const path = `${spoolPath(folder)}.sig`;
+  try {
+    closeSync(openSync(path, 'wx', 0o600));
+    return path;
+  } catch (error) {
+    throw new Refusal(550, `SpoolDirectory: ${(error as NodeJS.ErrnoException).code}`);
+  }
+}
+
+/** Undefined, with a word in the error log unless it is empty, for a file that holds no signature, or that the hook took away. */
+function takeSignature(path: string): string | undefined {
+  try {
+    const { size } = statSync(path);
+    return size === 0 ? undefined : readSignature(openSync(path, 'r'));
+  } catch (error) {
+    complain(`signature of GetHook: ${(error as Error).message}`);
+    return undefined;
+  }
+}
+
+function removeFile(path: string): void {
+  try {
+    unlinkSync(path);
+  } catch {
+    // The hook has done it.
+  }
+}
+
 /** Runs the PutHook on the complete files of an upload. Throws Refusal 551. */
 export function inspectUpload(exchange: Exchange, paths: GroupPaths): void {
-  const { putHookCommandLine, putHookLogDivertedOutput } = exchange.settings;
-  const command = expandCommand(putHookCommandLine, tokenFacts(exchange), paths);
-  runHook(exchange, 'PutHook', command, putHookLogDivertedOutput ? 'pipe' : 'ignore');
+  runHook(exchange, 'PutHook', expandCommand(exchange.settings.putHookCommandLine, tokenFacts(exchange), paths));
 }
 
-/** Runs in a group of its own, so that nothing it started is left when it ends or is ended. */
-function runHook(
-  exchange: Exchange,
-  name: 'GetHook' | 'PutHook',
-  commandLine: string,
-  stdout: number | 'pipe' | 'ignore',
-): void {
-  const { spawnSync } = process.getBuiltinModule('node:child_process');
+/**
+ * Runs in a group of its own, so that nothing it started is left when it ends or is ended. `payload` is for the stdout of a GetHook; returns
+ * how many bytes of it there are.
+ */
+function runHook(exchange: Exchange, name: 'GetHook' | 'PutHook', command: string, payload?: Spool): number {
   const { settings } = exchange;
   const key = name === 'GetHook' ? 'getHook' : 'putHook';
-  const seconds = settings[`${key}TimeLimit`];
-  const options = {
-    env: COMMAND_ENVIRONMENT,
-    cwd: '/',
-    detached: true,
-    timeout: seconds * 1000,
-    killSignal: 'SIGKILL',
-    maxBuffer: MAX_DIVERTED_BYTES,
-  } as const;
-  const stderr = settings[`${key}LogDivertedOutput`] ? 'pipe' : 'ignore';
-  const ended = spawnSync('/bin/sh', ['-c', WATCH + commandLine], { ...options, stdio: ['ignore', stdout, stderr] });
-  endGroup(ended.pid);
-  for (const [event, said] of Object.entries({ out: ended.stdout, err: ended.stderr })) {
-    for (const line of said?.toString().split('\n').filter(Boolean) ?? [])
-      logHook(exchange, name, ended.pid, event, line);
+  const folder = name === 'GetHook' ? settings.spoolDirectory : settings.incomingDirectory;
+  const spools: Spool[] = [];
+  const open = (limit: number): Spool => {
+    const spool = openSpool(folder, limit, `said more than ${limit} bytes`);
+    spools.push(spool);
+    return spool;
+  };
+  try {
+    const isLogged = settings[`${key}LogDivertedOutput`];
+    const out = payload ?? (isLogged ? open(MAX_DIVERTED_BYTES) : undefined);
+    const err = isLogged ? open(MAX_DIVERTED_BYTES) : undefined;
+    const limits = { seconds: settings[`${key}TimeLimit`], status: settings[`${key}Status`] };
+    const ended = out ? runPiped(command, limits.seconds, out, err, open(0)) : runPlain(command, limits.seconds);
+    if (isLogged) {
+      if (out && !payload) logSaid(exchange, name, ended.pid, 'out', out, ended.outSize);
+      if (err) logSaid(exchange, name, ended.pid, 'err', err, ended.errSize);
+    }
+    const failure = describeFailure(ended, limits.status, limits.seconds);
+    logHook(exchange, name, ended.pid, String(signalOf(ended) ?? ended.status), failure ?? 'Success');
+    if (failure !== undefined) throw new Refusal(551, `${name} ${failure}`);
+    return ended.outSize;
+  } finally {
+    for (const { reader, writer } of spools) for (const fd of [reader, writer]) closeSync(fd);
   }
-  const failure = describeFailure(ended, settings[`${key}Status`], seconds);
-  logHook(exchange, name, ended.pid, String(ended.status ?? ended.signal), failure ?? 'Success');
-  if (failure !== undefined) throw new Refusal(551, `${name} ${failure}`);
 }
 
-function describeFailure(
-  ended: { status: number | null; signal: string | null; error?: NodeJS.ErrnoException },
-  expected: number,
-  seconds: number,
-): string | undefined {
+interface Ended {
+  pid: number;
+  status: number | null;
+  signal: string | null;
+  error?: NodeJS.ErrnoException | undefined;
+  /** Bytes that the command itself wrote. */
+  outSize: number;
+  errSize: number;
+  /** What was wrong with where they went. */
+  problem?: string | undefined;
+}
+
+function spawnShell(script: string, args: string[], seconds: number, stdio: ('ignore' | number)[]) {
+  const { spawnSync } = process.getBuiltinModule('node:child_process');
+  return spawnSync('/bin/sh', ['-c', WATCH + script, 'sh', ...args], {
+    ...{ env: COMMAND_ENVIRONMENT, cwd: '/', detached: true, stdio: ['ignore', ...stdio] },
+    ...{ timeout: seconds * 1000, killSignal: 'SIGKILL' },
+  });
+}
+
+function runPlain(command: string, seconds: number): Ended {
+  const ended = spawnShell(command, [], seconds, ['ignore', 'ignore']);
+  endGroup(ended.pid);
+  return { ...ended, outSize: 0, errSize: 0 };
+}
+
+function runPiped(command: string, seconds: number, out: Spool, err: Spool | undefined, notes: Spool): Ended {
+  const deadline = performance.now() + seconds * 1000;
+  const mark = `${process.pid} ${process.hrtime.bigint()} ${Math.random()} ${Math.random()}`;
+  const blocks = [out, err ?? out].map(({ limit }) => String(blocksOf(limit)));
+  const stdio = [out.writer, err?.writer ?? ('ignore' as const), notes.writer];
+  const ended = spawnShell(PIPED, [command, mark, ...blocks], seconds, stdio);
+  const find = (spool: Spool | undefined, name: string): { size: number; problem?: string } =>
+    !spool
+      ? { size: 0 }
+      : ended.status === null
+        ? { size: sizeSoFar(spool, mark) }
+        : awaitMark(spool, mark, name, notes, deadline);
+  try {
+    const [said, complained] = [find(out, 'out'), find(err, 'err')];
+    return { ...ended, outSize: said.size, errSize: complained.size, problem: said.problem ?? complained.problem };
+  } finally {
+    endGroup(ended.pid);
+  }
+}
+
+/** Of a command that was ended. */
+function sizeSoFar({ reader, limit }: Spool, mark: string): number {
+  const { size } = fstatSync(reader);
+  const at = findText(reader, mark, 0, size);
+  return Math.min(at < 0 ? size : at, limit);
+}
+
+/** How many bytes came before the mark, once it has come; or what kept it from coming. */
+function awaitMark(
+  { reader, limit, excess }: Spool,
+  mark: string,
+  name: string,
+  notes: Spool,
+  deadline: number,
+): { size: number; problem?: string } {
+  for (let searched = 0; ; ) {
+    const hasFailed = readText(notes.reader, fstatSync(notes.reader).size).includes(name);
+    const { size } = fstatSync(reader);
+    const at = findText(reader, mark, searched, size);
+    if (at >= 0) return at > limit ? { size: limit, problem: excess } : { size: at };
+    if (hasFailed && size > limit) return { size: limit, problem: excess };
+    if (hasFailed)
+      return { size, problem: 'printed what could not be kept: no room, or no access, for the file it goes to' };
+    if (performance.now() > deadline + 1000) return { size, problem: 'printed what did not arrive in time' };
+    searched = Math.max(0, size - mark.length);
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, LOOK_MS);
+  }
+}
+
+/** Where a text begins between two offsets of a file; -1 when it does not. */
+function findText(fd: number, text: string, from: number, to: number): number {
+  const buffer = Buffer.allocUnsafe(256 * 1024);
+  for (let at = from; to - at >= text.length; at += buffer.length - text.length) {
+    const count = readSync(fd, buffer, 0, Math.min(buffer.length, to - at), at);
+    const found = buffer.subarray(0, count).indexOf(text);
+    if (found >= 0) return at + found;
+  }
+  return -1;
+}
+
+function readText(fd: number, size: number): string {
+  const buffer = Buffer.alloc(size);
+  return buffer.toString('utf8', 0, size > 0 ? readSync(fd, buffer, 0, size, 0) : 0);
+}
+
+function logSaid(
+  exchange: Exchange,
+  name: 'GetHook' | 'PutHook',
+  pid: number,
+  event: string,
+  { reader }: Spool,
+  size: number,
+): void {
+  for (const line of readText(reader, size).split('\n').filter(Boolean)) logHook(exchange, name, pid, event, line);
+}
+
+function describeFailure(ended: Ended, expected: number, seconds: number): string | undefined {
   const { code } = ended.error ?? {};
   if (code === 'ETIMEDOUT') return `took longer than ${seconds} seconds`;
-  if (code === 'ENOBUFS') return `said more than ${MAX_DIVERTED_BYTES} bytes`;
   if (code !== undefined) return `could not be started: ${code}`;
-  if (ended.signal !== null) return `was ended by ${ended.signal}`;
-  return ended.status === expected ? undefined : `exited with ${ended.status} in place of ${expected}`;
+  if (ended.problem !== undefined) return ended.problem;
+  if (ended.signal === null && ended.status === expected) return undefined;
+  const signal = signalOf(ended);
+  return signal ? `was ended by ${signal}` : `exited with ${ended.status} in place of ${expected}`;
+}
+
+/** What a shell makes of a signal: its number and 128. */
+function signalOf({ status, signal }: Ended): string | undefined {
+  if (signal !== null) return signal;
+  if (status === null || status <= 128) return undefined;
+  const { signals } = process.getBuiltinModule('node:os').constants;
+  return Object.entries(signals).find(([, number]) => number === status - 128)?.[0];
 }
 
 function endGroup(pid: number): void {

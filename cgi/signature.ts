@@ -11,17 +11,21 @@ const MAX_LENGTH = 255;
 export function findSignature(root: string, relativePath: string): string | undefined {
   try {
     const file = openContained(root, relativePath);
-    if (!file) return undefined;
-    const buffer = Buffer.alloc(MAX_LENGTH + 3);
-    const text = buffer.toString('latin1', 0, readFull(file.fd, buffer)).replace(/\r?\n$/, '');
-    // What is no single printable line could become a second header.
-    if (text.length <= MAX_LENGTH && /^[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?$/.test(text)) return text;
-    throw new UnusableFile(`not one line of 1 to ${MAX_LENGTH} printable characters`);
+    return file && readSignature(file.fd);
   } catch (error) {
     if (!(error instanceof UnusableFile)) throw error;
     complain(`signature ${relativePath}: ${error.message}`);
     return undefined;
   }
+}
+
+/** The signature in an open file, which is closed. Throws UnusableFile for one that holds none. */
+export function readSignature(fd: number): string {
+  const buffer = Buffer.alloc(MAX_LENGTH + 3);
+  const text = buffer.toString('latin1', 0, readFull(fd, buffer)).replace(/\r?\n$/, '');
+  // What is no single printable line could become a second header.
+  if (text.length <= MAX_LENGTH && /^[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?$/.test(text)) return text;
+  throw new UnusableFile(`not one line of 1 to ${MAX_LENGTH} printable characters`);
 }
 
 function readFull(fd: number, buffer: Buffer): number {

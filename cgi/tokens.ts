@@ -26,6 +26,7 @@ export const TOKENS = [
 /** Tokens that stand for the path of a file, in the commands that have such a file. */
 export const PATH_TOKENS = [
   'file', // the command that was found, empty when there is none (GetHook)
+  'sig', // an empty file for the signature of what it prints (GetHook)
   'out', // stdout of an upload (PutHook, PutTrigger)
   'err', // its stderr (the same)
   'env', // its record (the same)
@@ -47,9 +48,15 @@ export interface TokenFacts {
 type Token = (typeof TOKENS)[number];
 type PathToken = (typeof PATH_TOKENS)[number];
 
-/** The alternatives, longest first: `%sid` is a ServerId, not seconds followed by "id". */
+/**
+ * The alternatives, longest first: `%sid` is a ServerId, not seconds followed by "id". Nor is `%sig` that where it is not known: whoever
+ * writes it there has mistaken the control.
+ */
 function anyOf(tokens: readonly string[]): string {
-  return `%(?:${tokens.toSorted((a, b) => b.length - a.length).join('|')})`;
+  const alternatives = tokens
+    .toSorted((a, b) => b.length - a.length)
+    .map((token) => (token === 's' ? 's(?!ig)' : token));
+  return `%(?:${alternatives.join('|')})`;
 }
 
 /** Matches any of them, unanchored. */
@@ -63,7 +70,7 @@ const commandPattern = (...paths: PathToken[]): string => `(?:${anyOf([...TOKENS
 
 /** What the command lines may be: anything printable, with the tokens that the moment knows. */
 export const COMMAND_PATTERNS = {
-  getHook: commandPattern('file'),
+  getHook: commandPattern('file', 'sig'),
   getTrigger: commandPattern(),
   put: commandPattern('out', 'err', 'env', 'rdy'),
 } as const;
@@ -75,14 +82,14 @@ export function expandTokens(format: string, facts: TokenFacts): string {
 
 /**
  * The same for a checked command line, which may name files too: their paths hold nothing a shell takes apart, as the settings
- * have seen to. A value that begins with `-` could be taken for an option, so it does not.
+ * have seen to. No value is an option, and none is another folder.
  */
 export function expandCommand(
   commandLine: string,
   facts: TokenFacts,
   paths: Partial<Record<PathToken, string>> = {},
 ): string {
-  const values = Object.entries(tokenValues(facts)).map(([token, value]) => [token, value.replace(/^-/, '%2d')]);
+  const values = Object.entries(tokenValues(facts)).map(([token, value]) => [token, encodeWord(value)]);
   const tokens = anyOf([...TOKENS, ...PATH_TOKENS]);
   return expand(commandLine, tokens, { ...Object.fromEntries(values), ...paths });
 }
@@ -112,5 +119,14 @@ export function tokenValues(facts: TokenFacts): Record<Token, string> {
 
 /** A job id may hold any printable character; what is neither a path's nor a shell's ordinary one becomes `%hh`. */
 function encodeValue(value = NOT_APPLICABLE): string {
-  return value.replace(/[^A-Za-z0-9_.:+-]/g, (c) => `%${c.charCodeAt(0).toString(16).padStart(2, '0')}`);
+  return value.replace(/[^A-Za-z0-9_.:+-]/g, percentEncode);
+}
+
+/** A value in a command: one that begins with `-` could be an option, and one of dots alone another folder. */
+function encodeWord(value: string): string {
+  return value.replace(/^-|^\.+$/, (found) => found.replace(/./g, percentEncode));
+}
+
+function percentEncode(character: string): string {
+  return `%${character.charCodeAt(0).toString(16).padStart(2, '0')}`;
 }

@@ -70,6 +70,7 @@ function encode(value: string, isCommand: boolean): string {
   const encoded = Array.from(value, (c) =>
     /[A-Za-z0-9]/.test(c) || '_.:+-'.includes(c) ? c : `%${Buffer.from(c, 'latin1').toString('hex')}`,
   ).join('');
+  if (isCommand && /^\.+$/.test(encoded)) return '%2e'.repeat(encoded.length);
   return isCommand && encoded.startsWith('-') ? `%2d${encoded.slice(1)}` : encoded;
 }
 

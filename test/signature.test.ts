@@ -100,8 +100,8 @@ function headerNames(answer: string): string[] {
   return lines.map((line) => line.split(':')[0] ?? '');
 }
 
-const PLAIN = ['Server', 'Content-Type', 'Job-Id', 'Content-Length'];
-const SIGNED = ['Server', 'Content-Type', 'Job-Id', 'WebJob-Payload-Signature', 'Content-Length'];
+const PLAIN = ['Server', 'Content-Type', 'Job-Id', 'Content-Length', 'Connection'];
+const SIGNED = ['Server', 'Content-Type', 'Job-Id', 'WebJob-Payload-Signature', 'Content-Length', 'Connection'];
 
 for (const mpm of ['prefork', 'event'] as const) {
   describe(`headers under ${mpm}`, async () => {
