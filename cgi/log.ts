@@ -1,8 +1,7 @@
 // What a request leaves in the logs: the one line in nph-webjob.log, and one for whatever a hook did or said. Logging never changes
 // an answer: what cannot be written goes to stderr.
-import { closeSync, openSync } from 'node:fs';
-import { join } from 'node:path';
-import { writeAll } from 'node-cgi-compat';
+import { closeSync, fstatSync, openSync, readSync, writeSync } from 'node:fs';
+import { type CgiRequest, writeAll } from 'node-cgi-compat';
 import {
   type CommandName,
   escapeAscii,
@@ -23,13 +22,18 @@ export function logRequest(exchange: Exchange, answer: Answer): void {
     time: formatTime(now, settings.useGMT),
     ...identify(exchange),
     method: request.method,
-    bytesReceived: request.contentLength,
+    bytesReceived: announcedLength(request),
     bytesSent: answer.file?.size ?? 0,
     seconds: Math.max(0, Math.floor((now.getTime() - receivedAt.getTime()) / 1000)),
     status: answer.status,
     message: describeAnswer(answer),
   });
   appendLine(settings, 'nph-webjob.log', line);
+}
+
+/** Content-Length digit for digit as it was announced, which a number may not hold; undefined when it was none. */
+export function announcedLength({ contentLength, env }: CgiRequest): string | undefined {
+  return contentLength === undefined ? undefined : env.CONTENT_LENGTH;
 }
 
 /** Appends a line about a hook to nph-webjob-hook.log. */
@@ -45,17 +49,43 @@ export function logHook(
   appendLine(exchange.settings, 'nph-webjob-hook.log', line);
 }
 
-/** Appends a line with one write, so that writers of other makes can share the file. */
+/**
+ * Appends a line with one write, so that writers of other makes can share the file. Behind a line that a full disk cut short, whoever wrote
+ * it, the new one begins on a line of its own.
+ */
 export function appendLine(settings: ServerSettings, file: string, line: string): void {
   try {
-    const fd = openSync(join(settings.logfilesDirectory, file), 'a', 0o644);
+    const fd = openLog(`${settings.logfilesDirectory}/${file}`);
     try {
-      writeAll(fd, Buffer.from(`${line}\n`));
+      const bytes = Buffer.from(`${endsTorn(fd) ? '\n' : ''}${line}\n`);
+      // What is missing is not written later: it could land behind the line of another.
+      if (writeSync(fd, bytes) < bytes.length) complain(`${file}: cut short: ${line}`);
     } finally {
       closeSync(fd);
     }
   } catch (error) {
     complain(`${file}: ${(error as NodeJS.ErrnoException).code}: ${line}`);
+  }
+}
+
+/** To append and to read; to append alone where the log may not be read. */
+function openLog(path: string): number {
+  try {
+    return openSync(path, 'a+', 0o644);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EACCES') throw error;
+    return openSync(path, 'a', 0o644);
+  }
+}
+
+/** True when the last line has no end. Not so for what cannot be read from its end, as a pipe. */
+function endsTorn(fd: number): boolean {
+  try {
+    const { size } = fstatSync(fd);
+    const last = Buffer.alloc(1);
+    return size > 0 && readSync(fd, last, 0, 1, size - 1) === 1 && last[0] !== 0x0a;
+  } catch {
+    return false;
   }
 }
 
@@ -68,7 +98,7 @@ export function complain(message: string): void {
   }
 }
 
-/** What the log says of an answer: `Success`, or the reason and what was wrong. */
+/** What the log says of an answer: `Success`, or the reason; then what is to be said of it. */
 export function describeAnswer({ status, detail }: Answer): string {
-  return status < 300 ? 'Success' : REASONS[status] + (detail ? `: ${detail}` : '');
+  return (status < 300 ? 'Success' : REASONS[status]) + (detail ? `: ${detail}` : '');
 }

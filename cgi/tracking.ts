@@ -3,14 +3,15 @@
 import { basename } from 'node:path';
 import type { CgiEnvironment } from 'node-cgi-compat';
 import { digestRange } from 'webjob-locker';
-import { escapeAscii } from 'webjob-protocol';
+import { announcedLengths, escapeAscii } from 'webjob-protocol';
 import { type Answer, type Exchange, identify } from './exchange.ts';
-import { appendLine, describeAnswer } from './log.ts';
+import { announcedLength, appendLine, describeAnswer } from './log.ts';
 
 /** Appends the line of a finished request. Times are ISO 8601 in UTC, sizes bytes; what is unknown is left out. */
 export function trackRequest(exchange: Exchange, answer: Answer): void {
   const { request, settings, receivedAt, query } = exchange;
   const { file, upload } = answer;
+  const announced = query?.runType && announcedLengths(request.query);
   const done = new Date();
   const line = {
     time: done.toISOString(),
@@ -20,10 +21,10 @@ export function trackRequest(exchange: Exchange, answer: Answer): void {
     version: query?.version,
     system: query?.system,
     runType: query?.runType,
-    bytesReceived: request.contentLength,
-    bytesOut: query?.outLength,
-    bytesErr: query?.errLength,
-    bytesEnv: query?.envLength,
+    bytesReceived: exactCount(announcedLength(request)),
+    bytesOut: exactCount(announced?.out),
+    bytesErr: exactCount(announced?.err),
+    bytesEnv: exactCount(announced?.env),
     bytesSent: file?.size ?? 0,
     milliseconds: done.getTime() - receivedAt.getTime(),
     status: answer.status,
@@ -34,6 +35,11 @@ export function trackRequest(exchange: Exchange, answer: Answer): void {
     tls: request.secure ? tlsFacts(request.env) : undefined,
   };
   appendLine(settings, 'nph-webjob.json.log', escapeAscii(JSON.stringify(line)));
+}
+
+/** A count as it was announced: a number where a number has the same digits, otherwise text. */
+function exactCount(digits: string | undefined): number | string | undefined {
+  return digits !== undefined && String(Number(digits)) === digits ? Number(digits) : digits;
 }
 
 /** What mod_ssl says with StdEnvVars. */

@@ -10,11 +10,17 @@ import { expandCommand } from './tokens.ts';
 
 /**
  * A shell that stays with the command and logs its start and its end, so that nobody else has to live as long. Arguments: the command
- * line, the log, what stands in a line between time and pid, an option for date. One printf is one append.
+ * line, the log, what stands in a line between time and pid, an option for date. One printf is one append; a line that a full disk cut short
+ * is ended first.
  */
 const SUPERVISOR = `
 command=$1 log=$2 facts=$3 zone=$4
-say() { printf '%s %s %s %s -- %s\\n' "$(date $zone '+%Y-%m-%d %H:%M:%S')" "$facts" "$kid" "$1" "$2" >> "$log"; }
+say() {
+  begin=''
+  [ -z "$(tail -c 1 "$log" 2>/dev/null)" ] || begin='
+'
+  printf '%s%s %s %s %s -- %s\\n' "$begin" "$(date $zone '+%Y-%m-%d %H:%M:%S')" "$facts" "$kid" "$1" "$2" >> "$log"
+}
 /bin/sh -c "$command" & kid=$!
 say - started
 wait "$kid"

@@ -21,8 +21,11 @@ export interface LogLine {
 
 const MAX_FIELD_LENGTH = 1024;
 
+/** A line to be written: a length as the digits that were announced, of which a number may not hold all. */
+export type NewLogLine = Omit<LogLine, 'bytesReceived'> & { bytesReceived: string | number | undefined };
+
 /** The line without its newline. Fields longer than 1024 characters are cut. */
-export function formatLogLine(line: LogLine): string {
+export function formatLogLine(line: NewLogLine): string {
   const fields = [
     line.jobId,
     line.remoteUser,
@@ -71,7 +74,7 @@ export function parseLogLine(text: string): LogLine {
 const TIME = /^\d{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01]) (?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d /;
 
 function parseCount(field: string | undefined): number {
-  // The largest announced length, twenty nines, is written as a number: 1 and twenty zeros.
+  // Up to version 0.1 the largest announced length, twenty nines, was written as 1 and twenty zeros.
   if (field === undefined || !/^[0-9]{1,21}$/.test(field))
     throw new SyntaxError('a count in nph-webjob.log is no number');
   return Number(field);

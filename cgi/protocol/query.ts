@@ -67,6 +67,12 @@ export function parsePutQuery(raw: string): PutQuery {
   };
 }
 
+/** The three lengths of a PUT query digit for digit, as a number may not hold them. The query has been parsed. */
+export function announcedLengths(raw: string): Record<'out' | 'err' | 'env', string> {
+  const [, , , , , out = '', err = '', env = ''] = matchFields(raw, PUT_FIELDS);
+  return { out, err, env };
+}
+
 /** The query of a GET, escaped as C clients escape it. The fields must match their patterns. */
 export function formatGetQuery(query: GetQuery): string {
   return (
