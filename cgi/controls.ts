@@ -71,6 +71,7 @@ export const JOB_CONTROLS = [
   number('GetHookTimeLimit', '30', SECONDS),
   flag('GetTriggerEnable', 'N'),
   text('GetTriggerCommandLine', '', orNothing(COMMAND_PATTERNS.getTrigger)),
+  flag('KeepDifferingUploads', 'Y'),
   number('MaxContentLength', '100000000', '[0-9]{1,20}'),
   flag('OverwriteExistingFiles', 'N'),
   flag('PutHookEnable', 'N'),

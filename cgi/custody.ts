@@ -1,13 +1,15 @@
 // What the server knows of a deposit, written into the custody record before the deposit is announced (docs/protocol.md, section 8).
-import { closeSync, existsSync, fstatSync, openSync } from 'node:fs';
+import { closeSync, existsSync, fstatSync, openSync, readFileSync } from 'node:fs';
 import {
   appendCustody,
+  type CustodyFacts,
   custodyPath,
   type Digests,
   digestRange,
   failureOf,
   type GroupPaths,
   LockerFailure,
+  parseReady,
   STREAMS,
   type StreamName,
 } from 'webjob-locker';
@@ -22,26 +24,40 @@ export interface Content {
 }
 
 /**
- * Records the deposit `name` of a request. At a site where nobody made the file and the web user may not, it complains and goes on. Throws
- * LockerFailure.
+ * Records the deposit `name` of a request; `differsFrom` is the name that was taken by other bytes. At a site where nobody made the file and
+ * the web user may not, it complains and goes on. Throws LockerFailure.
  */
-export function recordDeposit(exchange: Exchange, name: string, content: Content): void {
-  const { request, settings, receivedAt } = exchange;
-  const path = custodyPath(settings.logfilesDirectory, settings.serverId);
-  const facts = {
-    time: new Date(),
-    event: 'deposit',
-    pid: process.pid,
-    name,
-    ...identify(exchange),
-    jobId: exchange.jobId ?? NOT_APPLICABLE,
-    tlsVerify: request.env.SSL_CLIENT_VERIFY,
-    tlsSubject: request.env.SSL_CLIENT_S_DN,
-    receivedAt,
-    ...content,
-  };
+export function recordDeposit(exchange: Exchange, name: string, content: Content, differsFrom?: string): void {
+  const jobId = exchange.jobId ?? NOT_APPLICABLE;
+  record(exchange, { event: 'deposit', ...describeRequest(exchange, name, jobId), differsFrom, ...content });
+}
+
+/** Records what a group was that is about to be replaced. Throws the same. */
+export function recordReplaced(exchange: Exchange, name: string, paths: GroupPaths): void {
+  let content: Content;
+  let jobId: string | undefined;
   try {
-    appendCustody(path, facts, true);
+    content = readContent(paths);
+    jobId = parseReady(readFileSync(paths.rdy, 'latin1'));
+  } catch (error) {
+    // Incomplete itself, or spoilt: that it was replaced is still to be said.
+    if (!(error instanceof SyntaxError) && (error as NodeJS.ErrnoException).code === undefined) throw error;
+    content = { bytes: {}, sha256: {} } as Content;
+  }
+  const by = exchange.jobId ?? NOT_APPLICABLE;
+  record(exchange, { event: 'replaced', ...describeRequest(exchange, name, jobId), replacedBy: by, ...content });
+}
+
+function describeRequest(exchange: Exchange, name: string, jobId: string | undefined) {
+  const { request, receivedAt } = exchange;
+  const { SSL_CLIENT_VERIFY: tlsVerify, SSL_CLIENT_S_DN: tlsSubject } = request.env;
+  return { pid: process.pid, name, ...identify(exchange), jobId, tlsVerify, tlsSubject, receivedAt };
+}
+
+function record({ settings }: Exchange, facts: CustodyFacts): void {
+  const path = custodyPath(settings.logfilesDirectory, settings.serverId);
+  try {
+    appendCustody(path, { time: new Date(), ...facts }, true);
   } catch (error) {
     const { kind, message } = failureOf(error);
     if (existsSync(path) || kind === 'full') throw new LockerFailure(kind, `custody record: ${message}`);

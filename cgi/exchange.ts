@@ -30,6 +30,8 @@ export interface Answer {
   signature?: string | undefined;
   /** Where a PUT was stored. */
   upload?: GroupPaths;
+  /** A PUT whose very bytes were stored before, by the same job. */
+  isRepeat?: boolean;
   /** SHA-256 of what was served or stored, while requests are tracked. */
   digests?: Record<string, string> | undefined;
 }

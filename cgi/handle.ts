@@ -155,9 +155,9 @@ function formatAnswer(exchange: Exchange, answer: Answer): CgiResponse {
   };
 }
 
-/** What runs after a request that was served, if anything does. A link test served nothing. */
-function findTrigger(exchange: Exchange, { status, upload }: Answer): (() => void) | undefined {
+/** What runs after a request that was served, if anything does. A link test served nothing, a repeated upload was served before. */
+function findTrigger(exchange: Exchange, { status, upload, isRepeat }: Answer): (() => void) | undefined {
   const { settings } = exchange;
-  const isEnabled = status === 200 && settings[upload ? 'putTriggerEnable' : 'getTriggerEnable'];
+  const isEnabled = status === 200 && !isRepeat && settings[upload ? 'putTriggerEnable' : 'getTriggerEnable'];
   return isEnabled ? () => startTrigger(exchange, upload) : undefined;
 }

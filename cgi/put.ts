@@ -1,16 +1,17 @@
 // receiveUpload: lengths, then the deposit. The bytes themselves are the locker's business.
-import { join } from 'node:path';
 import { drainBody } from 'node-cgi-compat';
 import {
+  type ByteSource,
   type Digests,
   digestStreams,
-  groupPaths,
+  findTooLong,
   LockerFailure,
   type LockerFailureKind,
+  type StoredUpload,
   storeUpload,
 } from 'webjob-locker';
 import { NOT_APPLICABLE, type PutQuery, type Status } from 'webjob-protocol';
-import { readContent, recordDeposit } from './custody.ts';
+import { type Content, readContent, recordDeposit, recordReplaced } from './custody.ts';
 import { type Answer, type Exchange, tokenFacts } from './exchange.ts';
 import { inspectUpload } from './hooks.ts';
 import { Refusal } from './refusal.ts';
@@ -18,7 +19,7 @@ import { expandTokens } from './tokens.ts';
 
 const STATUS_OF_FAILURE: Record<LockerFailureKind, Status> = { exists: 451, full: 507, short: 456, failed: 500 };
 
-/** Throws Refusal 451, 456, 500, 507 or 551. When it returns 200, the upload is on disk. */
+/** Throws Refusal 450, 451, 456, 500, 507 or 551. When it returns 200, the upload is on disk. */
 export function receiveUpload(exchange: Exchange, query: PutQuery): Answer {
   const { request, body, settings } = exchange;
   const total = query.outLength + query.errLength + query.envLength;
@@ -30,33 +31,68 @@ export function receiveUpload(exchange: Exchange, query: PutQuery): Answer {
     return { status: 251 };
   }
   const name = uploadName(exchange);
-  const base = join(settings.incomingDirectory, name);
+  checkName(exchange, name);
   const lengths = { out: query.outLength, err: query.errLength, env: query.envLength };
-  const { enableCustody, enableRequestTracking, putHookEnable } = settings;
+  const { enableCustody, enableRequestTracking } = settings;
   const digested = enableCustody || enableRequestTracking ? digestStreams(body, lengths) : undefined;
+  const { stored, sha256 } = store(exchange, name, lengths, digested ?? body, digested?.digests);
+  const answer: Answer = { status: 200, upload: stored.paths, digests: sha256 };
+  // The client retries because it heard no answer: what it sent is safe, and the log says why there is no second upload.
+  return stored.isRepeat ? { ...answer, isRepeat: true, detail: 'the same upload was stored before' } : answer;
+}
+
+function store(
+  exchange: Exchange,
+  name: string,
+  lengths: Content['bytes'],
+  source: ByteSource,
+  takeDigests: (() => Digests) | undefined,
+): { stored: StoredUpload; sha256: Digests | undefined } {
+  const { incomingDirectory, overwriteExistingFiles, keepDifferingUploads, enableCustody, putHookEnable } =
+    exchange.settings;
+  const base = `${incomingDirectory}/${name}`;
+  const jobId = exchange.jobId ?? NOT_APPLICABLE;
+  const nameOf = (path: string): string => name + path.slice(base.length);
   let sha256: Digests | undefined;
   try {
-    storeUpload(
-      { base, lengths, jobId: exchange.jobId ?? NOT_APPLICABLE, overwrite: settings.overwriteExistingFiles },
-      digested ?? body,
-      (paths) => {
-        sha256 = digested?.digests();
+    const stored = storeUpload(
+      { base, lengths, jobId, overwrite: overwriteExistingFiles, keepDiffering: keepDifferingUploads },
+      source,
+      (paths, differsFrom) => {
+        sha256 = takeDigests?.();
         if (putHookEnable) inspectUpload(exchange, paths);
+        if (!sha256 || !enableCustody) return;
         // A hook may have changed the files.
-        if (sha256 && enableCustody)
-          recordDeposit(exchange, name, putHookEnable ? readContent(paths) : { bytes: lengths, sha256 });
+        const content = putHookEnable ? readContent(paths) : { bytes: lengths, sha256 };
+        const stored = nameOf(paths.out.slice(0, -'.out'.length));
+        recordDeposit(exchange, stored, content, differsFrom && nameOf(differsFrom));
       },
+      (paths) => enableCustody && recordReplaced(exchange, name, paths),
     );
+    return { stored, sha256 };
   } catch (error) {
     if (!(error instanceof LockerFailure)) throw error;
     throw new Refusal(STATUS_OF_FAILURE[error.kind], error.message);
   }
-  return { status: 200, upload: groupPaths(base), digests: sha256 };
 }
 
-/** The upload's path below IncomingDirectory. Throws Refusal 450 when a job id would make a segment of dots alone. */
+/** The upload's path below IncomingDirectory. */
 function uploadName(exchange: Exchange): string {
-  const name = expandTokens(exchange.settings.putNameFormat, tokenFacts(exchange));
+  return expandTokens(exchange.settings.putNameFormat, tokenFacts(exchange));
+}
+
+/** Throws Refusal 450 for a name that no upload can have: with a segment of dots alone, or too long to be stored. */
+function checkName({ settings }: Exchange, name: string): void {
   if (/(?:^|\/)\.{1,2}(?:\/|$)/.test(name)) throw new Refusal(450, 'Job-Id makes no name for a file');
-  return name;
+  const problem = findTooLong(`${settings.incomingDirectory}/${name}`, settings.overwriteExistingFiles);
+  if (problem) throw new Refusal(450, `FILENAME or Job-Id makes a name for the upload that is too long: ${problem}`);
+}
+
+/** No process id has more digits. */
+const LARGEST_PID = 2 ** 22;
+
+/** Throws Refusal 450 when the output of a command could not be stored: it is not to be run then. */
+export function checkUploadName(exchange: Exchange): void {
+  if (!exchange.settings.enablePutService) return;
+  checkName(exchange, uploadName({ ...exchange, sequence: Math.max(exchange.sequence, LARGEST_PID) }));
 }

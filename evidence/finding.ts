@@ -18,6 +18,9 @@ export type FindingKind =
   | 'unrecorded'
   /** A group that came before the custody record began: nothing but the run record vouches for it, until it is adopted. */
   | 'older'
+  /** It came under a name that was taken by other bytes, which are there too, or were replaced. */
+  | 'differing'
+  | 'replaced'
   /** The custody record has it, nobody pruned or packed it, and it is not there. */
   | 'group-missing'
   /** webjobctl made a pack, and neither removed nor unpacked it, and a file of it is not there, or another. */

@@ -30,6 +30,13 @@ export interface Deposit {
   fault: ChainFault | undefined;
 }
 
+/** An upload that is no longer there because another took its name. */
+export interface Replaced {
+  name: string;
+  time: Date;
+  jobId: string | undefined;
+}
+
 /** A pack that was made, and neither removed nor unpacked since. */
 export interface RecordedPack {
   name: string;
@@ -86,6 +93,8 @@ export class CustodyRecords {
   #returns: { records: KnownPack['records']; time: number }[] = [];
   /** Since when a server records: its first record, or a file that waits for one. */
   #since = Number.POSITIVE_INFINITY;
+  /** Uploads that were given up for others of the same name. */
+  readonly #replaced: Replaced[] = [];
   #count = 0;
 
   /**
@@ -169,6 +178,11 @@ export class CustodyRecords {
     }
   }
 
+  /** Every upload that another of its name has replaced, the oldest of a server first. */
+  replaced(): readonly Replaced[] {
+    return this.#replaced;
+  }
+
   /** The packs that ought to be there. */
   packs(): RecordedPack[] {
     return [...this.#packs.values()];
@@ -208,6 +222,10 @@ export class CustodyRecords {
     if (facts.event === 'deposit' && isName(facts.name)) this.#deposit(book, link.from, facts.name, time);
     if (facts.event === 'adopt')
       for (const { name } of uploadsIn(facts)) if (isName(name)) this.#deposit(book, link.from, name, time);
+    if (facts.event === 'replaced' && isName(facts.name)) {
+      const jobId = typeof facts.jobId === 'string' ? facts.jobId : undefined;
+      this.#replaced.push({ name: facts.name, time: new Date(time), jobId });
+    }
     if (book.serverId === WRITER) this.#takePack(book, link.from, facts, time);
     if (!DEPARTURES.includes(facts.event)) return;
     for (const name of this.#namesIn(facts)) {

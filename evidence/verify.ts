@@ -3,7 +3,7 @@
 import { createHash } from 'node:crypto';
 import { lstatSync, statSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
-import { custodyPath, groupPaths, isAbandoned, walkLocker } from 'webjob-locker';
+import { custodyPath, groupPaths, isAbandoned, splitNumbered, walkLocker } from 'webjob-locker';
 import { Evidence, type EvidenceSite } from './evidence.ts';
 import type { Finding } from './finding.ts';
 import { isInShare, type Share } from './names.ts';
@@ -92,6 +92,7 @@ function* findAll(scope: Scope, evidence: Evidence, summary: Summary, share: Sha
   evidence.records.refresh();
   if (!isFirst) return;
   yield* evidence.findFaults();
+  yield* findReplaced(scope, evidence);
   scope.done?.(evidence);
 }
 
@@ -139,12 +140,17 @@ function isPicked(name: string, { fraction, seed }: { fraction: number; seed: st
 
 function* verifyUpload(scope: Scope, evidence: Evidence, name: string, summary: Summary): Generator<Finding> {
   scope.advance?.();
-  const { findings, bytes, inProgress, isOlder } = evidence.judge(name, { contents: scope.contents });
+  const { findings, bytes, inProgress, isOlder, announcedAt } = evidence.judge(name, { contents: scope.contents });
   summary.groups++;
   summary.bytes += bytes;
   if (inProgress) summary.inProgress++;
   else if (isOlder) summary.older++;
   yield* findings;
+  const numbered = splitNumbered(name);
+  if (numbered && announcedAt !== undefined) {
+    const detail = `a client sent it under the name of ${numbered.base}, which has other bytes or another job id`;
+    yield { kind: 'differing', place: name, detail };
+  }
 }
 
 function* findInPacks(scope: Scope, evidence: Evidence, summary: Summary, share: Share): Generator<Finding> {
@@ -156,6 +162,15 @@ function* findInPacks(scope: Scope, evidence: Evidence, summary: Summary, share:
     summary.bytes += bytes;
   };
   yield* checkPacks({ folder, contents, isMeant, count, share }, evidence.records);
+}
+
+/** What was given up for an upload of the same name, at a site that overwrites. */
+function* findReplaced({ since, sample }: Scope, { records }: Evidence): Generator<Finding> {
+  for (const { name, time, jobId } of records.replaced()) {
+    if ((sample && !isPicked(name, sample)) || (since && time < since)) continue;
+    const detail = `another upload took its place at ${time.toISOString()}; it was job ${jobId ?? 'unknown'}`;
+    yield { kind: 'replaced', place: name, detail };
+  }
 }
 
 function* findMissing({ since, sample }: Scope, evidence: Evidence): Generator<Finding> {

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { closeSync, existsSync, openSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, afterEach, before, beforeEach, describe, it, type TestContext } from 'node:test';
-import { formatReady, groupPaths, STREAMS, type StreamName, successorPath } from '../cgi/locker/index.ts';
+import { formatReady, groupPaths, numberedBase, STREAMS, type StreamName, successorPath } from '../cgi/locker/index.ts';
 import { configure, type Site } from '../scripts/site.ts';
 import { runBare } from './bare.ts';
 import { custodyOf, readRecords } from './custody-record.ts';
@@ -36,7 +36,9 @@ const WIDTH = 4;
 const SEED = Number(process.env.WEBJOB_TEST_SEED ?? 20040523);
 
 const NAMING = { PutNameFormat: '%cid_%cmd' };
-const REPLACING = { ...NAMING, OverwriteExistingFiles: 'Y' };
+const REPLACING = { ...NAMING, OverwriteExistingFiles: 'Y', KeepDifferingUploads: 'N' };
+
+const KEEPING = { ...NAMING, OverwriteExistingFiles: 'Y' };
 
 async function put(site: Site, upload: Upload): Promise<number | undefined> {
   return statusOf((await runBare(rawPut(upload), bareOptions(site, { timeLimitSeconds: 60 }))).stdout);
@@ -225,6 +227,31 @@ describe('a kill at every system call', { skip: NO_STRACE }, () => {
       assert.ok(isWhole(base, upload), where);
     });
   });
+
+  it('of other bytes under a name: the first is never touched, and a retry leaves the second exactly once', async (t) => {
+    configure(site, KEEPING);
+    const points = await findPoints(site, 'beside', true);
+    const announcing = points.findLastIndex((point) => point.call.startsWith('rename'));
+    t.diagnostic(`${points.length} system calls`);
+    assert.ok(announcing > 15, `${points.length} ${announcing}`);
+    await inParallel([...points.entries()], WIDTH, async ([index, point]) => {
+      const base = baseOf(site, `point${index}`);
+      const second = numberedBase(base, 2);
+      const old = makeUpload(`point${index}`, { out: 3000, err: 0, env: 10 });
+      plant(base, old);
+      const upload = { ...makeUpload(`point${index}`, EXACT_SIZES), jobId: 'server_1_1085355127_00724' };
+      assert.equal(await putKilled(site, upload, point), undefined, `${point.call}: answered`);
+      const where = `${point.call} ${point.nth}`;
+      assert.ok(isAnnounced(base, old), where);
+      assert.equal(isAnnounced(second, upload), index > announcing, where);
+      assert.equal(existsSync(`${second}.rdy`), index > announcing, where);
+      age([base, second].flatMap((place) => [`${place}.lck`, ...STREAMS.map((stream) => `${place}.${stream}`)]));
+      assert.equal(await put(site, upload), 200, `after ${where}`);
+      assert.ok(isWhole(base, old) && isWhole(second, upload), where);
+      assert.ok(!existsSync(`${numberedBase(base, 3)}.out`), where);
+    });
+    for (const { name } of readRecords(custodyOf(site))) assert.match(String(name), /~2$/);
+  });
 });
 
 /** So small that a stream arrives at once: every upload makes the same calls. */
@@ -238,9 +265,12 @@ interface Point {
 
 /** Every file that an upload touches, with its answer, which goes to a file so that strace can tell it from other writes. */
 function touchedBy(site: Site, name: string): string[] {
-  const { out, err, env, lck, rdy } = groupPaths(baseOf(site, name));
+  const base = baseOf(site, name);
+  const { out, err, env, lck, rdy } = groupPaths(base);
   const successors = [out, err, env].map(successorPath);
-  return [site.incoming, out, err, env, lck, rdy, ...successors, custodyOf(site), site.logFile, answerOf(site, name)];
+  const numbered = Object.values(groupPaths(numberedBase(base, 2)));
+  const logs = [custodyOf(site), site.logFile, answerOf(site, name)];
+  return [site.incoming, out, err, env, lck, rdy, ...successors, ...numbered, ...logs];
 }
 
 function answerOf(site: Site, name: string): string {
@@ -262,10 +292,12 @@ async function putTraced(site: Site, upload: Upload, wrapper: readonly string[])
 /** The system calls of an upload that lives, in order. */
 async function findPoints(site: Site, name: string, replaces: boolean): Promise<Point[]> {
   const trace = join(makeScratch(site, 'scratch'), 'points.trace');
-  if (replaces) plant(baseOf(site, name), makeUpload(name, { out: 3000, err: 0, env: 10 }));
-  const upload = makeUpload(name, EXACT_SIZES);
+  const base = baseOf(site, name);
+  if (replaces) plant(base, makeUpload(name, { out: 3000, err: 0, env: 10 }));
+  // Not the job of what stands there: that would be compared.
+  const upload = { ...makeUpload(name, EXACT_SIZES), jobId: 'server_1_1085355127_00724' };
   assert.equal(await putTraced(site, upload, traceTo(trace, touchedBy(site, name))), 200);
-  assert.ok(isWhole(baseOf(site, name), upload));
+  assert.ok([base, numberedBase(base, 2)].some((place) => isWhole(place, upload)));
   const seen = new Map<string, number>();
   return readTrace(trace).map(({ name: call }) => {
     const nth = (seen.get(call) ?? 0) + 1;

@@ -59,15 +59,16 @@ describe('order of system calls', { skip: NO_STRACE }, () => {
   });
 
   it('of a replacement: the old group loses its .rdy, on disk, only when the new streams are on disk', async () => {
-    configure(site, { PutNameFormat: '%cid_%cmd', OverwriteExistingFiles: 'Y' });
+    configure(site, { PutNameFormat: '%cid_%cmd', OverwriteExistingFiles: 'Y', KeepDifferingUploads: 'N' });
     const base = baseOf(site, 'again');
     await traceUpload(site, makeUpload('again', SIZES), base);
-    const steps = await traceUpload(site, makeUpload('again', SIZES), base);
+    const other = { ...makeUpload('again', { ...SIZES, err: 5_001 }), jobId: 'other' };
+    const steps = await traceUpload(site, other, base);
     const placed = ['.out', '.err', '.env'].map((stream) => `rename ${stream}.new ${stream}`);
     assert.deepEqual(steps, [
       ...locked('incoming'),
       ...received('.new'),
-      ...['unlink .rdy', 'fsync incoming', ...placed],
+      ...['write custody', 'fsync custody', 'unlink .rdy', 'fsync incoming', ...placed],
       ...announced('incoming'),
     ]);
   });

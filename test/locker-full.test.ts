@@ -26,7 +26,7 @@ import {
 import { HOST_SH, readFiles, readLog, resetTree } from './tree.ts';
 
 const SIZES = { out: 200_000, err: 3_000, env: 500 };
-const OVERWRITE = { PutNameFormat: '%cid_%cmd', OverwriteExistingFiles: 'Y' };
+const OVERWRITE = { PutNameFormat: '%cid_%cmd', OverwriteExistingFiles: 'Y', KeepDifferingUploads: 'N' };
 
 let site: Site;
 beforeEach(() => {

@@ -1,4 +1,5 @@
-// OverwriteExistingFiles=Y lets a client replace its own uploads. Job ids come from clients, so the name must keep apart what is of another.
+// OverwriteExistingFiles=Y with KeepDifferingUploads=N lets a client replace its own uploads. Job ids come from clients, so the name must
+// keep apart what is of another.
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -11,7 +12,7 @@ const RECOMMENDED = /^PutNameFormat=(.*)$/m.exec(GUIDE)?.[1] ?? '';
 
 /** What a client with a neighbour's name leaves of the neighbour's upload, and whether configtest warns. */
 async function attack(format: string): Promise<{ kept: boolean; replacesOwn: boolean; warned: boolean }> {
-  const its = makeLockerSite({ PutNameFormat: format, OverwriteExistingFiles: 'Y' });
+  const its = makeLockerSite({ PutNameFormat: format, OverwriteExistingFiles: 'Y', KeepDifferingUploads: 'N' });
   try {
     const victim = { clientId: 'web_1', fileName: 'host.sh', jobId: 'server_1_1085355126_00723' };
     await its.put({ ...victim, out: 'early' });
@@ -30,7 +31,7 @@ async function attack(format: string): Promise<{ kept: boolean; replacesOwn: boo
   }
 }
 
-describe('OverwriteExistingFiles=Y', () => {
+describe('KeepDifferingUploads=N', () => {
   it('as the guide recommends it lets no client replace what is of another', async () => {
     assert.deepEqual(await attack(RECOMMENDED), { kept: true, replacesOwn: true, warned: false });
   });

@@ -178,7 +178,7 @@ function checkLocker(site: Site): number {
   const groups = new Map<string, string[]>();
   for (const [path, content] of readFiles(site.incoming)) {
     if (path === 'secret.sh') continue;
-    assert.match(path, /^[A-Za-z0-9_.:+@=,/%-]+$/);
+    assert.match(path.replace(/~\d+(?=\.\w+$)/, ''), /^[A-Za-z0-9_.:+@=,/%-]+$/);
     const [, base = '', extension = ''] = /^(.*)\.(out|err|env|rdy)$/.exec(path) ?? assert.fail(`what is ${path}?`);
     groups.set(base, [...(groups.get(base) ?? []), extension]);
     if (extension === 'rdy') parseReady(content);

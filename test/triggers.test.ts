@@ -98,7 +98,7 @@ pwd > ${made('folder')}`);
         await its.put({ ...upload, jobId: 'b', clientId: 'client2' }),
         await its.put({ ...upload, jobId: 'a', fileName: 'a b' }),
         await its.put(upload),
-        await its.put({ ...upload, fileName: 'again.sh' }),
+        await its.put({ ...upload, out: 'other' }),
       ].map(({ status }) => status);
       use(`echo "$1" >> ${made('runs')}`, '%cmd', { PutHookEnable: 'Y', PutHookCommandLine: 'false' });
       statuses.push((await its.put({ ...upload, jobId: 'c' })).status);

@@ -71,7 +71,7 @@ function checkRisks(settings: ServerSettings, file: string): Finding[] {
   const risk = (isRisk: boolean, what: string, remedy: string): Finding[] =>
     isRisk ? [warning(what, file, remedy)] : [];
   const { requireUser, requireMatch, sslRequireMatch, sslRequireSsl, enableLogging } = settings;
-  const { overwriteExistingFiles, putNameFormat } = settings;
+  const { overwriteExistingFiles, keepDifferingUploads, putNameFormat } = settings;
   return [
     ...risk(!requireUser && !sslRequireMatch, 'nobody has to say who he is: RequireUser=N', 'RequireUser=Y'),
     ...risk(
@@ -80,8 +80,8 @@ function checkRisks(settings: ServerSettings, file: string): Finding[] {
       'RequireMatch=Y',
     ),
     ...risk(
-      overwriteExistingFiles && !OWN_NAME.test(putNameFormat),
-      'a client may choose a job id with which it replaces what another has put: OverwriteExistingFiles=Y',
+      overwriteExistingFiles && !keepDifferingUploads && !OWN_NAME.test(putNameFormat),
+      'a client may choose a job id with which it replaces what another has put: KeepDifferingUploads=N',
       'PutNameFormat=%cid/%jid_%cmd',
     ),
     ...risk(!enableLogging, 'no request leaves a line in the log: EnableLogging=N', 'EnableLogging=Y'),

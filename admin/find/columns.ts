@@ -1,4 +1,5 @@
 // What `jobs` shows of a job: THE table of columns. Rows are printed as they come, so every column has its width.
+import { splitNumbered } from 'webjob-locker';
 import { formatTime } from 'webjob-protocol';
 import { describeClockSkew } from '../clock.ts';
 import type { Job, JobState } from '../job.ts';
@@ -36,6 +37,12 @@ export const JOB_COLUMNS = {
     width: 0,
     value: ({ clockSkew }) => (clockSkew === undefined ? '' : describeClockSkew(clockSkew)),
   },
+  differing: {
+    // As the clock.
+    title: '',
+    width: 0,
+    value: ({ uploads }) => describeDiffering(uploads) ?? '',
+  },
   group: { title: 'GROUP', width: 40, value: ({ group }) => group?.name },
   site: { title: 'SITE', width: 20, value: (_, { label, propertiesFile }) => label ?? propertiesFile },
 } as const satisfies Record<string, JobColumn>;
@@ -65,6 +72,12 @@ export function formatRow(site: Site, job: Job, names: readonly ColumnName[]): s
     return name === 'state' && hasColours() ? paint(cell, COLOURS[job.state] ?? 'dim') : cell;
   });
   return layOut(cells);
+}
+
+/** `2 differing uploads`, when a client sent other bytes under a name that was taken; undefined when not. */
+export function describeDiffering(uploads: Job['uploads']): string | undefined {
+  const count = uploads.filter(({ name }) => splitNumbered(name)).length;
+  return count === 0 ? undefined : `${count} differing upload${count === 1 ? '' : 's'}`;
 }
 
 /** The status that decided: that of the PUT, without one that of the GET. */

@@ -52,7 +52,8 @@ export function jobsCommand(): Command {
 
 async function listJobs(options: Options, sites: readonly Site[], isJson: true | undefined): Promise<void> {
   if (options.watch && options.limit !== undefined) throw new Failure('usage', '--limit makes no sense with --watch');
-  const { columns = [...DEFAULT_COLUMNS, ...(sites.length > 1 ? (['site'] as const) : []), 'clock'] } = options;
+  const { columns = [...DEFAULT_COLUMNS, ...(sites.length > 1 ? (['site'] as const) : []), 'clock', 'differing'] } =
+    options;
   let count = 0;
   let hasTitles = isJson === true;
   const printTitles = (): void => {

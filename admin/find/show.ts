@@ -12,7 +12,7 @@ import type { Job } from '../job.ts';
 import { formatBytes, paint, printJson, safeLine, safeText } from '../output.ts';
 import { formatDump, isBinary } from '../report/stream.ts';
 import { globalOptions, openSites, type Site } from '../site.ts';
-import { describeExit } from './columns.ts';
+import { describeDiffering, describeExit } from './columns.ts';
 import { describePlace, jobJson } from './job-json.ts';
 import { findJob } from './job-lookup.ts';
 import { type Output, openOutput } from './pager.ts';
@@ -138,6 +138,7 @@ function describeJob(site: Site, job: Job, { stored, record, place }: Opened): s
         .map(({ name }) => name)
         .join(', ') || undefined,
     ],
+    ['Differs', describeDiffering(job.uploads)],
     ['Bytes', STREAMS.flatMap((name) => (stored[name] ? `${name} ${stored[name].bytes}` : [])).join(', ') || undefined],
     ...RECORD_FACTS.map((name): [string, string | undefined] => [name, record?.get(name)]),
   ];

@@ -1,7 +1,7 @@
 // What the name of an upload says, and what name an upload must have: PutNameFormat read backwards and forwards. A name is only ever a hint,
 // which the job id in the .rdy file must confirm.
 import { posix } from 'node:path';
-import type { Group } from 'webjob-locker';
+import { type Group, splitNumbered } from 'webjob-locker';
 import { isClientId, isFileName, type LogLine } from 'webjob-protocol';
 import { NAME_TOKEN, type TokenFacts, tokenValues } from '../../cgi/tokens.ts';
 import type { Site } from '../site.ts';
@@ -45,7 +45,7 @@ export function compileNames(format: string): (name: string) => NameFacts | unde
   });
   const pattern = new RegExp(`^${source.join('')}$`);
   return (name) => {
-    const found = pattern.exec(name);
+    const found = pattern.exec(splitNumbered(name)?.base ?? name);
     return found ? { clientId: found.groups?.cid, command: found.groups?.cmd } : undefined;
   };
 }
@@ -111,12 +111,14 @@ function guessName(parts: string[]): Guess | undefined {
   // A PutNameFormat has one process id mostly, and to compile a pattern takes longer than all else.
   const suffix = unknown < 0 ? '' : parts.slice(unknown + 1).join('');
   const hasOne = unknown >= 0 && parts.indexOf('%pid', unknown + 1) < 0;
-  const fits = (name: string): boolean =>
+  const fitsWhole = (name: string): boolean =>
     hasOne
       ? name.startsWith(prefix) &&
         name.endsWith(suffix) &&
         PID.test(name.slice(prefix.length, name.length - suffix.length))
       : compileName(parts).test(name);
+  // One that differs from what had its name before has a number behind it.
+  const fits = (name: string): boolean => fitsWhole(name) || fitsWhole(splitNumbered(name)?.base ?? '');
   return { folder, prefix, fits, key: parts.join('\0') };
 }
 

@@ -3,7 +3,7 @@ import { closeSync, constants, fstatSync, openSync, readSync, writeSync } from '
 import { dirname, join } from 'node:path';
 import { type ChainedFacts, type ChainedRecord, formatChained, nextChained } from 'webjob-protocol';
 import { newHash } from './digest.ts';
-import { syncFile, syncFolder } from './durable.ts';
+import { syncFile, syncOpened, withFolder } from './durable.ts';
 import { LockerFailure } from './failure.ts';
 
 export {
@@ -52,7 +52,14 @@ function openCustody(path: string, mayCreate: boolean): number {
   } catch (error) {
     if (!mayCreate || (error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
   }
-  const fd = openSync(path, flags | O_CREAT, 0o644);
-  syncFolder(dirname(path));
-  return fd;
+  return withFolder(dirname(path), (folder) => {
+    const fd = openSync(path, flags | O_CREAT, 0o644);
+    try {
+      syncOpened(folder);
+      return fd;
+    } catch (error) {
+      closeSync(fd);
+      throw error;
+    }
+  });
 }

@@ -2,10 +2,20 @@
 // of them: a `.rdy` file never stands beside streams that are not complete and on disk (docs/protocol.md, section 5).
 import { closeSync, fstatSync, lstatSync, renameSync, rmSync, statfsSync, writeSync } from 'node:fs';
 import { dirname } from 'node:path';
-import { makeFolder, openNew, syncFile, syncFolder, writeAll } from './durable.ts';
+import { makeFolder, openFolder, openNew, syncFile, syncOpened, writeAll } from './durable.ts';
 import { failureOf, LockerFailure } from './failure.ts';
-import { formatReady, type GroupPaths, groupPaths, STREAMS, type StreamName, successorPath } from './layout.ts';
+import {
+  formatReady,
+  type GroupPaths,
+  groupPaths,
+  MAX_NUMBER,
+  numberedBase,
+  STREAMS,
+  type StreamName,
+  successorPath,
+} from './layout.ts';
 import { isHeld, type Lock, releaseLock, takeLock } from './lock.ts';
+import { compareUpload } from './repeat.ts';
 
 /** What is to be stored, and where. */
 export interface DepositPlan {
@@ -14,9 +24,24 @@ export interface DepositPlan {
   jobId: string;
   /** Bytes of each stream. */
   lengths: Readonly<Record<StreamName, number>>;
-  /** Replace a group of that name; it stays whole until its successor is complete. */
+  /** Take a name that is taken; otherwise `exists`. */
   overwrite: boolean;
+  /** With `overwrite`: keep the complete group of that name too, and number the new one. Otherwise replace it. */
+  keepDiffering?: boolean;
 }
+
+/** Where an upload is. */
+export interface StoredUpload {
+  paths: GroupPaths;
+  /** It was there already, announced, with the same job id and the same bytes: a retry. Nothing was stored. */
+  isRepeat: boolean;
+}
+
+/** Runs on the complete files before they are announced. `differsFrom` is the base of the first group of that name, when this one is numbered. */
+type BeforeReady = (paths: GroupPaths, differsFrom: string | undefined) => void;
+
+/** Runs when a complete group is about to be given up for its successor, whose streams are on disk. */
+type BeforeReplacing = (paths: GroupPaths) => void;
 
 /** Where the bytes come from: fills the start of `buffer`, returns how many; 0 is the end, early or not. */
 export interface ByteSource {
@@ -26,7 +51,8 @@ export interface ByteSource {
 interface Deposit {
   plan: DepositPlan;
   paths: GroupPaths;
-  folder: string;
+  /** The folder of the group: opened before anything is made in it, so that no error of it is lost. */
+  folder: { path: string; fd: number };
   lock: Lock;
   /** A group of that name stands already: the new streams lie beside it until they are complete. */
   replaces: boolean;
@@ -41,46 +67,122 @@ const CHUNK_BYTES = 256 * 1024;
 
 /**
  * Stores one upload: takes the name, receives the three streams, puts them on disk, and announces them with `.rdy`. When it
- * returns, everything is on disk. `beforeReady` runs on the complete files before they are announced; what it throws passes
- * through. Throws LockerFailure:
+ * returns, everything is on disk. An announced group of that name with the same job id is compared with the upload, byte by byte: the
+ * same bytes are not stored again. What the functions throw ends the upload and passes through. Throws LockerFailure:
  * - `exists`: nothing was touched;
  * - `short`, `failed`: what arrived stays under its name, without `.rdy`;
  * - `full`: nothing of this upload is left, so that the room it took is free again. Only when a group that it replaces has lost its
  *   `.rdy` already, the streams of both stay.
  */
-export function storeUpload(plan: DepositPlan, source: ByteSource, beforeReady?: (paths: GroupPaths) => void): void {
-  const deposit = openDeposit(plan);
+export function storeUpload(
+  plan: DepositPlan,
+  source: ByteSource,
+  beforeReady?: BeforeReady,
+  beforeReplacing?: BeforeReplacing,
+): StoredUpload {
+  const paths = groupPaths(plan.base);
+  const folder = openGroupFolder(dirname(plan.base));
   try {
+    return underLock(paths, plan.jobId, (lock) => {
+      const complete = listComplete(plan.base);
+      if (complete.length === 0) {
+        const replaces = isAnyTaken(paths);
+        if (replaces && !plan.overwrite) throw takenName();
+        return deposit({ plan, paths, folder, lock, replaces, created: [] }, source, beforeReady);
+      }
+      const { repeated, rest, close } = compareUpload(complete, plan, source);
+      try {
+        if (repeated) return confirm(repeated, folder.fd);
+        if (!plan.overwrite) throw takenName();
+        if (plan.keepDiffering) return depositNumbered(plan, folder, complete.length + 1, rest, beforeReady);
+        return deposit({ plan, paths, folder, lock, replaces: true, created: [] }, rest, beforeReady, beforeReplacing);
+      } finally {
+        close();
+      }
+    });
+  } catch (error) {
+    throw failureOf(error);
+  } finally {
+    closeSync(folder.fd);
+  }
+}
+
+function takenName(): LockerFailure {
+  return new LockerFailure('exists', 'a file of this name exists');
+}
+
+function openGroupFolder(path: string): Deposit['folder'] {
+  try {
+    return { path, fd: openFolder(path) };
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw failureOf(error);
+  }
+  try {
+    makeFolder(path);
+    return { path, fd: openFolder(path) };
+  } catch (error) {
+    throw failureOf(error);
+  }
+}
+
+function underLock<Result>(paths: GroupPaths, jobId: string, work: (lock: Lock) => Result): Result {
+  const lock = takeLock(paths, formatReady(jobId));
+  try {
+    return work(lock);
+  } finally {
+    releaseLock(lock);
+  }
+}
+
+/** The announced groups of a name, up to the first number that is free. */
+function listComplete(base: string): string[] {
+  const found: string[] = [];
+  for (let next = base; isTaken(groupPaths(next).rdy); next = numberedBase(base, found.length + 1)) found.push(next);
+  return found;
+}
+
+/** Who announced the group may have been killed before its name was on disk, and the client was told nothing. */
+function confirm(base: string, folder: number): StoredUpload {
+  syncOpened(folder);
+  return { paths: groupPaths(base), isRepeat: true };
+}
+
+/** The lock of the name is held: nobody else takes a number. */
+function depositNumbered(
+  plan: DepositPlan,
+  folder: Deposit['folder'],
+  number: number,
+  source: ByteSource,
+  beforeReady: BeforeReady | undefined,
+): StoredUpload {
+  if (number > MAX_NUMBER) throw takenName();
+  const paths = groupPaths(numberedBase(plan.base, number));
+  return underLock(paths, plan.jobId, (lock) =>
+    deposit({ plan, paths, folder, lock, replaces: isAnyTaken(paths), created: [] }, source, (placed) =>
+      beforeReady?.(placed, plan.base),
+    ),
+  );
+}
+
+function deposit(
+  deposit: Deposit,
+  source: ByteSource,
+  beforeReady?: BeforeReady,
+  beforeReplacing?: BeforeReplacing,
+): StoredUpload {
+  const { plan, paths, folder } = deposit;
+  try {
+    checkRoom(folder.path, plan.lengths);
     receiveStreams(deposit, source);
+    if (deposit.replaces && isTaken(paths.rdy)) beforeReplacing?.(paths);
     placeStreams(deposit);
-    beforeReady?.(deposit.paths);
+    beforeReady?.(paths, undefined);
     announce(deposit);
+    return { paths, isRepeat: false };
   } catch (error) {
     const failure = failureOf(error);
     if (failure.kind === 'full') removeStreams(deposit);
     throw failure;
-  } finally {
-    releaseLock(deposit.lock);
-  }
-}
-
-function openDeposit(plan: DepositPlan): Deposit {
-  const paths = groupPaths(plan.base);
-  const folder = dirname(plan.base);
-  try {
-    makeFolder(folder);
-    const lock = takeLock(paths, formatReady(plan.jobId));
-    try {
-      const replaces = [paths.out, paths.err, paths.env, paths.rdy].some(isTaken);
-      if (replaces && !plan.overwrite) throw new LockerFailure('exists', 'a file of this name exists');
-      checkRoom(folder, plan.lengths);
-      return { plan, paths, folder, lock, replaces, created: [] };
-    } catch (error) {
-      releaseLock(lock);
-      throw error;
-    }
-  } catch (error) {
-    throw failureOf(error);
   }
 }
 
@@ -137,10 +239,10 @@ function placeStreams(deposit: Deposit): void {
   if (deposit.replaces) {
     rmSync(paths.rdy, { force: true });
     deposit.created = [];
-    syncFolder(folder);
+    syncOpened(folder.fd);
     for (const name of STREAMS) renameSync(streamPath(deposit, name), paths[name]);
   }
-  syncFolder(folder);
+  syncOpened(folder.fd);
 }
 
 /** Turns the lock into the `.rdy` file: both hold the same line, so one rename ends the one and makes the other. */
@@ -154,7 +256,7 @@ function announce(deposit: Deposit): void {
   if (!isHeld(lock)) throw new LockerFailure('failed', 'the lock was taken away');
   renameSync(lock.path, paths.rdy);
   try {
-    syncFolder(folder);
+    syncOpened(folder.fd);
   } catch (error) {
     // The client is told that it failed, so the group must not look as if it had not.
     rmSync(paths.rdy, { force: true });
@@ -168,6 +270,10 @@ function streamPath(deposit: Deposit, name: StreamName): string {
 
 function removeStreams(deposit: Deposit): void {
   for (const path of deposit.created) rmSync(path, { force: true });
+}
+
+function isAnyTaken({ out, err, env, rdy }: GroupPaths): boolean {
+  return [out, err, env, rdy].some(isTaken);
 }
 
 /** A link that leads nowhere also takes the name. */

@@ -27,6 +27,31 @@ export function groupPaths(base: string): GroupPaths {
   };
 }
 
+/** The most uploads that are kept under one name. */
+export const MAX_NUMBER = 9999;
+
+/** The base of the upload that is kept as the nth of one name: `NAME`, `NAME~2`, ... No token makes a `~`. */
+export function numberedBase(base: string, number: number): string {
+  return number === 1 ? base : `${base}~${number}`;
+}
+
+/** Takes the number off a name or base; undefined for one that has none. */
+export function splitNumbered(name: string): { base: string; number: number } | undefined {
+  const [, base, number] = /^(.*[^/])~([2-9]|[1-9][0-9]{1,3})$/s.exec(name) ?? [];
+  return base === undefined ? undefined : { base, number: Number(number) };
+}
+
+/**
+ * Why no upload can be stored under a base: a part of its path is longer than file systems take (NAME_MAX 255, PATH_MAX 4096), with the
+ * longest extension that is ever put behind it. Undefined for one that can.
+ */
+export function findTooLong(base: string, mayHaveSuccessors: boolean): string | undefined {
+  const suffix = mayHaveSuccessors ? `~${MAX_NUMBER}.out.new` : '.out';
+  const path = base + suffix;
+  if (path.split('/').some((segment) => Buffer.byteLength(segment) > 255)) return 'over 255 bytes';
+  return Buffer.byteLength(path) > 4095 ? 'a path over 4095 bytes' : undefined;
+}
+
 /** Where a stream lies while the group that it is to replace still stands. */
 export function successorPath(path: string): string {
   return `${path}.new`;

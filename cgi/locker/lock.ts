@@ -2,6 +2,7 @@
 // the lock and announces the group in one step. Its holder may be killed at any moment: an old one is told by age alone,
 // which also works for a holder on another machine and for one that is not ours.
 import { closeSync, fstatSync, linkSync, lstatSync, renameSync, unlinkSync } from 'node:fs';
+import { dirname } from 'node:path';
 import { openNew, writeAll } from './durable.ts';
 import { LockerFailure } from './failure.ts';
 import { type GroupPaths, STREAMS, successorPath } from './layout.ts';
@@ -76,7 +77,8 @@ function isOld(path: string): boolean {
  * was faster: that one it gives back.
  */
 export function removeDeadLock(path: string, isDead: (path: string) => boolean): void {
-  const aside = `${path}.${process.pid}`;
+  // Short, as the name of the lock may be as long as names can be.
+  const aside = `${dirname(path)}/.lck-${process.pid}`;
   try {
     renameSync(path, aside);
   } catch (error) {
