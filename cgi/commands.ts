@@ -1,5 +1,4 @@
 // findCommand: which file a GET means (docs/protocol.md, section 5).
-import { join } from 'node:path';
 import { type ContainedFile, openContained } from './contained.ts';
 import type { ServerSettings } from './controls.ts';
 
@@ -15,7 +14,7 @@ export interface CommandFile extends ContainedFile {
  */
 export function findCommand(settings: ServerSettings, clientId: string, fileName: string): CommandFile | undefined {
   for (const folder of [clientId, ...settings.folderList.split(':').filter(Boolean)]) {
-    for (const place of [join(folder, 'commands', fileName), join(folder, fileName)]) {
+    for (const place of [`${folder}/commands/${fileName}`, `${folder}/${fileName}`]) {
       const file = openContained(settings.profilesDirectory, place);
       if (file) return { ...file, place };
     }

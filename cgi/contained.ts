@@ -1,6 +1,5 @@
 // openContained: opens a file below a root for good, whatever links are in the way. For commands, their signatures and overrides.
 import { closeSync, constants, fstatSync, lstatSync, openSync, readlinkSync, realpathSync } from 'node:fs';
-import { join, sep } from 'node:path';
 import { Refusal } from './refusal.ts';
 
 export interface ContainedFile {
@@ -21,7 +20,7 @@ export class UnusableFile extends Refusal {
  * there but no regular file, not readable, or outside `root` because a link leads there. The caller closes the descriptor.
  */
 export function openContained(root: string, relativePath: string): ContainedFile | undefined {
-  const path = join(root, relativePath);
+  const path = `${root}/${relativePath}`;
   const fd = openIfPresent(path);
   if (fd === undefined) return undefined;
   try {
@@ -29,7 +28,7 @@ export function openContained(root: string, relativePath: string): ContainedFile
     if (!opened.isFile()) throw new UnusableFile('no regular file');
     // The place has no links in it. What begins as `root` is written lies in `root`; else that may be written with links.
     const place = placeOf(fd, path);
-    if (!place.startsWith(root + sep) && !place.startsWith(realpathSync.native(root) + sep))
+    if (!place.startsWith(`${root}/`) && !place.startsWith(`${realpathSync.native(root)}/`))
       throw new UnusableFile('a link leads outside');
     return { fd, size: opened.size };
   } catch (error) {

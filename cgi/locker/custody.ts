@@ -1,6 +1,6 @@
 // The custody record: the chained lines of deposits, as it lies in the folder of logs (docs/protocol.md, section 8).
 import { closeSync, constants, fstatSync, openSync, readSync, writeSync } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { dirname } from 'node:path';
 import { type ChainedFacts, type ChainedRecord, formatChained, nextChained } from 'webjob-protocol';
 import { newHash } from './digest.ts';
 import { syncFile, syncOpened, withFolder } from './durable.ts';
@@ -16,7 +16,7 @@ export {
 const { O_APPEND, O_CREAT, O_NOFOLLOW, O_RDWR } = constants;
 /** The custody record of one server: every server that shares a folder of logs has its own. */
 export function custodyPath(logfilesDirectory: string, serverId: string): string {
-  return join(logfilesDirectory, `nph-webjob-custody.${serverId}.jsonl`);
+  return `${logfilesDirectory}/nph-webjob-custody.${serverId}.jsonl`;
 }
 
 /** Whose custody record a file in LogfilesDirectory is, by its name; undefined for any other file. */
