@@ -17,8 +17,8 @@ const SUPERVISOR = `
 command=$1 log=$2 facts=$3 zone=$4
 say() {
   begin=''
-  [ -z "$(tail -c 1 "$log" 2>/dev/null)" ] || begin='
-'
+  if [ -s "$log" ] && [ -r "$log" ] && [ $(tail -c 1 "$log" | wc -l) -eq 0 ]; then begin='
+'; fi
   printf '%s%s %s %s %s -- %s\\n' "$begin" "$(date $zone '+%Y-%m-%d %H:%M:%S')" "$facts" "$kid" "$1" "$2" >> "$log"
 }
 /bin/sh -c "$command" & kid=$!

@@ -73,6 +73,34 @@ describe('order of system calls', { skip: NO_STRACE }, () => {
     ]);
   });
 
+  it('of a folder: opened once, before anything is made in it, and synced on that descriptor', async () => {
+    configure(site, { PutNameFormat: 'held/%cmd' });
+    for (const name of ['new', 'old']) {
+      const upload = makeUpload(name, SIZES);
+      const file = join(makeScratch(site, 'scratch'), `${name}.folder.trace`);
+      const wrapper = traceTo(file);
+      const result = await runBare(rawPut(upload), bareOptions(site, { wrapper, timeLimitSeconds: 60 }));
+      assert.equal(statusOf(result.stdout), 200, result.stderr);
+      const folder = join(site.incoming, 'held');
+      const texts = readTrace(file).map(({ text }) => text);
+      const opened = texts.flatMap((text) => new RegExp(`^openat\\(.*"${folder}", .*= (\\d+)<`).exec(text)?.[1] ?? []);
+      const synced = texts.flatMap((text) => new RegExp(`^fsync\\((\\d+)<${folder}>`).exec(text)?.[1] ?? []);
+      assert.equal(opened.length, 1, texts.join('\n'));
+      assert.deepEqual(new Set(synced), new Set(opened));
+      const first = texts.findIndex((text) => text.includes(`"${folder}/`) && text.includes('O_CREAT'));
+      assert.ok(first > texts.findIndex((text) => text.startsWith('openat(') && text.includes(`"${folder}",`)));
+      // A stream is synced on the descriptor that wrote it.
+      for (const stream of ['out', 'err', 'env']) {
+        const path = `${folder}/${name}.${stream}`;
+        const using = (call: string): string[] =>
+          texts.flatMap((text) =>
+            text.includes(`<${path}>`) ? (new RegExp(`^${call}\\((\\d+)<`).exec(text)?.[1] ?? []) : [],
+          );
+        assert.deepEqual(new Set(using('fsync')), new Set(using('write')), stream);
+      }
+    }
+  });
+
   it('of an upload into new folders: the name of each is on disk before the next is made', async () => {
     configure(site, { PutNameFormat: '%cid/%cmd/all/upload' });
     const upload = makeUpload('nested', SIZES);

@@ -171,6 +171,63 @@ describe('a full disk below SpoolDirectory', { skip: findMountObstacle() }, () =
     });
 });
 
+describe('a value of dots alone in a command', () => {
+  for (const jobId of ['.', '..', '...', '....'])
+    it(`is no folder: Job-Id ${jobId}`, async () => {
+      const evidence = join(site.root, 'scratch', 'evidence');
+      const encoded = '%2e'.repeat(jobId.length);
+      for (const folder of [evidence, join(evidence, encoded)]) mkdirSync(folder, { recursive: true });
+      giveAway(join(evidence, encoded));
+      const command = `cp %out ${evidence}/%jid/stdout`;
+      configure(site, { PutHookEnable: 'Y', PutHookCommandLine: command, PutNameFormat: `dots_${jobId.length}` });
+      assert.equal((await ask('PUT', { jobId, out: 'out' })).status, 200);
+      assert.deepEqual([...readFiles(evidence)], [[`${encoded}/stdout`, 'out']]);
+      rmSync(evidence, { recursive: true });
+    });
+});
+
+describe('a command whose upload would have too long a name', () => {
+  it('is refused before anything runs, and served where no uploads are taken', async () => {
+    const ran = join(site.incoming, 'ran');
+    const hook = { GetHookEnable: 'Y', GetHookCommandLine: `echo > ${ran}; echo made` };
+    for (const [length, EnablePutService, PutNameFormat, status] of [
+      [253, 'Y', '%cid_%cmd', 450],
+      [251, 'Y', '%cmd', 200],
+      [252, 'Y', '%cmd', 450],
+      [253, 'Y', '%cid/%cmd', 450],
+      [253, 'N', '%cid_%cmd', 200],
+      [224, 'Y', '%cid_%Y%m%d%H%M%S_%pid_%cmd', 450],
+      [215, 'Y', '%cid_%Y%m%d%H%M%S_%pid_%cmd', 200],
+      [253, 'Y', '%cid_%pid', 200],
+    ] as const) {
+      configure(site, { ...hook, EnablePutService, PutNameFormat });
+      const { status: found, body } = await ask('GET', { fileName: 'n'.repeat(length) });
+      assert.deepEqual(
+        [found, body.toString()],
+        [status, status === 200 ? 'made\n' : ''],
+        `${length} ${PutNameFormat}`,
+      );
+      assert.equal(readFiles(site.incoming).has('ran'), status === 200);
+      rmSync(ran, { force: true });
+    }
+  });
+
+  it('is refused by the PUT with 450 before its body is stored, whatever makes it too long', async () => {
+    for (const [put, more] of [
+      [{ fileName: 'n'.repeat(252), jobId: 'a' }, { PutNameFormat: '%cmd' }],
+      [{ jobId: 'j'.repeat(252) }, { PutNameFormat: '%jid' }],
+      [{ jobId: '/'.repeat(86) }, { PutNameFormat: '%jid/%cmd' }],
+      [{ jobId: 'j'.repeat(243) }, { PutNameFormat: '%jid', OverwriteExistingFiles: 'Y' }],
+      [{ jobId: 'j'.repeat(255) }, { PutNameFormat: Array.from({ length: 17 }, () => '%jid').join('/') }],
+    ] as [Put, Record<string, string>][]) {
+      const before = [...readFiles(site.incoming)];
+      configure(site, more);
+      assert.equal((await ask('PUT', { out: 'out', ...put })).status, 450, JSON.stringify(more));
+      assert.deepEqual([...readFiles(site.incoming)], before);
+    }
+  });
+});
+
 describe('the signature of what a GetHook prints', () => {
   const header = (answer: StrictAnswer): string | undefined => answer.headers.get('webjob-payload-signature');
   before(() => addCommand(site, 'client1', 'host.sh.sig', 'c3RvcmVk\n'));
