@@ -26,7 +26,7 @@ export interface Ended {
 }
 
 export interface RunOptions {
-  input?: string;
+  input?: string | Buffer;
   cwd?: string;
   /** Over the environment. */
   environment?: Record<string, string>;

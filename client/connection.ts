@@ -32,7 +32,9 @@ export function isForwarded(settings: ClientSettings, url: URL): boolean {
 
 /** The value of Proxy-Authorization. */
 export function proxyAuthorization({ proxyCredentials }: ClientSettings): string | undefined {
-  return proxyCredentials === undefined ? undefined : `Basic ${Buffer.from(proxyCredentials).toString('base64')}`;
+  return proxyCredentials === undefined
+    ? undefined
+    : `Basic ${Buffer.from(proxyCredentials, 'latin1').toString('base64')}`;
 }
 
 /** The host without the brackets of IPv6. */

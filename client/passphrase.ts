@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs';
 import { Failure } from './failure.ts';
 import type { ClientSettings } from './settings.ts';
 
-/** The pass phrase for a PEM key; undefined for a key that needs none. Throws Failure `settings`. */
+/** The pass phrase for a PEM key, a byte a character; undefined for a key that needs none. Throws Failure `settings`. */
 export async function askPassPhrase(settings: ClientSettings, key: Buffer): Promise<string | undefined> {
   if (settings.sslPassPhrase !== '') return settings.sslPassPhrase;
   if (settings.sslPassPhraseFile !== '') return readPassPhrase(settings.sslPassPhraseFile);
@@ -19,7 +19,9 @@ export async function askPassPhrase(settings: ClientSettings, key: Buffer): Prom
 
 function readPassPhrase(path: string): string {
   try {
-    return readFileSync(path, 'utf8').replace(/\r?\n$/, '');
+    return readFileSync(path, 'latin1')
+      .replace(/^\xef\xbb\xbf/, '')
+      .replace(/\r?\n$/, '');
   } catch (error) {
     throw new Failure(
       'settings',
@@ -42,11 +44,14 @@ async function promptOnce(file: string): Promise<string> {
   return answer;
 }
 
+/** In UTF-8 of several bytes. */
+const LAST_CHARACTER = /(?:[\xc0-\xf7][\x80-\xbf]+|.)$/s;
+
 /** Reads a line from the terminal without showing it. The terminal stays open: the program may read from it next. */
 async function prompt(question: string): Promise<string> {
   const { stdin, stderr } = process;
   // First, or what is typed at once would show.
-  stdin.setRawMode(true).setEncoding('utf8');
+  stdin.setRawMode(true).setEncoding('latin1');
   stderr.write(question);
   let line = '';
   try {
@@ -56,7 +61,7 @@ async function prompt(question: string): Promise<string> {
         for (const character of text) {
           if (character === '\r' || character === '\n') return resolve(line);
           if (character === '\x03' || character === '\x04') return giveUp();
-          line = /[\x7f\b]/.test(character) ? line.slice(0, -1) : line + character;
+          line = /[\x7f\b]/.test(character) ? line.replace(LAST_CHARACTER, '') : line + character;
         }
       });
     });

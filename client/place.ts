@@ -1,7 +1,7 @@
 // Which folders may hold what is ours: none that another user could exchange, or in which they could exchange a file.
 import { lstatSync, readlinkSync, type Stats, statSync } from 'node:fs';
 import { dirname, join, parse, relative, resolve, sep } from 'node:path';
-import { Failure } from './failure.ts';
+import { Failure, warn } from './failure.ts';
 import type { ClientSettings } from './settings.ts';
 
 const WRITABLE = 0o022;
@@ -54,6 +54,18 @@ export function findWeakness(path: string): string | undefined {
       return `others may replace files in ${step}`;
   }
   return undefined;
+}
+
+/** Warns of a file that decides what runs here, or who is trusted, and that another user could change or exchange. */
+export function warnOfOthers(path: string): void {
+  if (process.platform === 'win32') return;
+  try {
+    const isOpen = (statSync(path).mode & WRITABLE) !== 0;
+    const weak = isOpen ? `others may write in ${path}` : findWeakness(path);
+    if (weak) warn(`${path} decides what runs here, but ${weak}${isOpen ? `: chmod go-w ${path}` : ''}`);
+  } catch {
+    // It is a pipe, or gone: who reads it will say so.
+  }
 }
 
 /** Our own, or root's, who can do anything anyway. */

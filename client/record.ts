@@ -1,6 +1,7 @@
 // Who this client is, and the record of a run as it goes to the server (docs/protocol.md, section 7).
 import os from 'node:os';
 import { formatEpoch, formatRecord, isJobId, NOT_APPLICABLE } from 'webjob-protocol';
+import { describeArguments } from './exact.ts';
 import type { ClientSettings } from './settings.ts';
 import { zoneAbbreviation } from './zone.ts';
 
@@ -75,7 +76,7 @@ export function formatJob(job: Job, putAt: number | undefined): string {
       ClientId: settings.clientId,
       GetRequest: job.request,
       Command: job.program,
-      CommandLine: [job.program, ...job.args].join(' '),
+      CommandLine: [job.program, ...describeArguments(job.args)].join(' '),
       Jid: orNone(job.jobId),
       Pid: String(process.pid),
       KidPid: orNone(ending?.pid),

@@ -3,6 +3,7 @@
 import { type ChildProcess, type StdioOptions, spawn } from 'node:child_process';
 import { constants } from 'node:os';
 import { resolve } from 'node:path';
+import { type Command, makeExact } from './exact.ts';
 import { LOCK_VARIABLE } from './lock.ts';
 import { openTaps, type Sink } from './pipes.ts';
 import { signalGroup } from './processes.ts';
@@ -77,7 +78,7 @@ function startKid(
 ): ChildProcess | Error {
   if (isForeign(program.fd)) return Object.assign(new Error('not for this machine'), { code: 'ENOEXEC' });
   for (let tries = 1; ; tries++) {
-    const kid = trySpawn(program.path, program.argumentsOf(args), stdio, env);
+    const kid = trySpawn(makeExact({ file: program.path, args: program.argumentsOf(args), env }, args), stdio);
     const isStarted = !(kid instanceof Error) && kid.pid !== undefined;
     if (isStarted || tries === MOST_TRIES || !program.restore()) return kid;
     if (!(kid instanceof Error)) kid.on('error', () => {});
@@ -85,10 +86,10 @@ function startKid(
 }
 
 /** Some errors spawn reports by an event, some it throws. */
-function trySpawn(path: string, args: string[], stdio: StdioOptions, env: NodeJS.ProcessEnv): ChildProcess | Error {
+function trySpawn({ file, args, env }: Command, stdio: StdioOptions): ChildProcess | Error {
   try {
     // Windows gives a detached program a window of its own.
-    return spawn(path, args, { detached: process.platform !== 'win32', stdio, env });
+    return spawn(file, args, { detached: process.platform !== 'win32', stdio, env });
   } catch (error) {
     return error as Error;
   }

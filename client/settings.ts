@@ -4,24 +4,29 @@ import { readFileSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, resolve } from 'node:path';
 import { type Entry, parseKeyValue } from 'webjob-conf';
+import { decodeUtf8, percentDecode, percentEncode } from './bytes.ts';
 import { CONTROLS, type ControlKey, type Controls, findControl, propertyOf } from './controls.ts';
 import { Failure, warn } from './failure.ts';
+import { warnOfOthers } from './place.ts';
 
 export interface Target {
   url: URL;
-  /** `user:password` for basic authentication. */
+  /** `user:password` for basic authentication, a byte a character. */
   credentials: string | undefined;
 }
 
 export interface ClientSettings extends Controls {
   get: Target;
   put: Target | undefined;
-  /** `user:password` for the proxy. */
+  /** `user:password` for the proxy, likewise. */
   proxyCredentials: string | undefined;
 }
 
 const IMPORT_DEPTH = 3;
 const SECRETS = /^(?:URLPassword|URLProxyPassword|SSLPassPhrase)$/i;
+/** Of these the bytes go to a server or into a digest; all others are file names, commands, or names in ASCII. */
+const AS_BYTES = /^(?:URL.*|SSLPassPhrase)$/i;
+const UTF_16 = /^(?:\xff\xfe|\xfe\xff)/;
 
 /** Reads settings from files separated by commas, as one. Throws Failure naming file, line and control. */
 export function readSettings(files: string): ClientSettings {
@@ -61,18 +66,28 @@ function readEntries(file: string): Entry[] {
   let text: string;
   let mode: number;
   try {
-    text = readFileSync(file, 'utf8');
+    text = readFileSync(file, 'latin1');
     mode = statSync(file).mode;
   } catch (error) {
     throw new Failure('settings', `${file} cannot be read: ${(error as NodeJS.ErrnoException).code}`);
   }
-  const { entries, strayLines } = parseKeyValue(text);
+  warnOfOthers(file);
+  if (UTF_16.test(text)) throw new Failure('settings', `${file} is UTF-16`, 'save it as UTF-8');
+  const { entries, strayLines } = parseKeyValue(text, 'bytes');
   if (strayLines[0] !== undefined) throw fault(file, strayLines[0], 'not control=value');
   const isSecret = ({ key, value }: Entry): boolean =>
     (SECRETS.test(key) && value !== '') || /^https?:\/\/[^/]*@/i.test(value);
   if ((mode & 0o004) !== 0 && process.platform !== 'win32' && entries.some(isSecret))
     warn(`${file} holds a password, and everybody on this machine may read it`);
-  return entries;
+  return entries.map((entry) => decodeEntry(file, entry));
+}
+
+/** Passwords stay a byte a character. Node has no way to name a file or start a command in other bytes than UTF-8. */
+function decodeEntry(file: string, entry: Entry): Entry {
+  if (AS_BYTES.test(entry.key)) return entry;
+  const value = decodeUtf8(entry.value);
+  if (value === undefined) throw fault(file, entry.line, `${entry.key} must be UTF-8`);
+  return { ...entry, value };
 }
 
 function checkEntry(file: string, { key, value, line }: Entry): void {
@@ -110,8 +125,10 @@ function checkSettings(given: Given, required: ControlKey[]): ClientSettings {
   }
   if (controls.sslPassPhrase !== '' && controls.sslPassPhraseFile !== '')
     throw new Failure('settings', `${place(given, 'SSLPassPhraseFile')} and SSLPassPhrase exclude each other`);
+  if (controls.dsvVerifySignature) warnOfOthers(controls.dsvPublicKeyFile);
+  if (controls.sslBundledCAsFile !== '') warnOfOthers(controls.sslBundledCAsFile);
   const own = credentialsOf(given, controls.urlAuthType, 'URLUsername', controls.urlPassword);
-  const target = (key: ControlKey, text: string): Target => parseTarget(place(given, key), text, own);
+  const target = (key: ControlKey, bytes: string): Target => parseTarget(place(given, key), percentEncode(bytes), own);
   return {
     ...controls,
     // Absolute: a bare name would be looked up in PATH and another program of that name run.
@@ -141,16 +158,15 @@ function credentialsOf(given: Given, type: string, key: ControlKey, password: st
 export function parseTarget(name: string, text: string, ownCredentials: string | undefined): Target {
   if (!URL.canParse(text)) throw new Failure('settings', `${name} is no URL`);
   const url = new URL(text);
-  const inUrl = url.username === '' ? undefined : `${decode(name, url.username)}:${decode(name, url.password)}`;
+  const inUrl = url.username === '' ? undefined : decodeCredentials(name, url);
   url.username = '';
   url.password = '';
   return { url, credentials: inUrl ?? ownCredentials };
 }
 
-function decode(name: string, text: string): string {
-  try {
-    return decodeURIComponent(text);
-  } catch {
+function decodeCredentials(name: string, { username, password }: URL): string {
+  const [user, secret] = [percentDecode(username), percentDecode(password)];
+  if (user === undefined || secret === undefined)
     throw new Failure('settings', `${name} holds a user or password with a bad %`);
-  }
+  return `${user}:${secret}`;
 }

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { isFileName, NOT_APPLICABLE } from 'webjob-protocol';
 import type { Captured } from './captured.ts';
 import { openCleanup } from './cleanup.ts';
+import { checkArguments } from './exact.ts';
 import { EXIT_CODES, Failure, warn } from './failure.ts';
 import { fetchProgram } from './fetch.ts';
 import { flushAfterRun } from './flush.ts';
@@ -55,6 +56,7 @@ export async function executeJob(
     );
   }
   checkProgramName(settings, program);
+  checkArguments(args);
   const cleanup = openCleanup();
   try {
     cleanup.add(takeLock(settings.lockFile));

@@ -1,4 +1,5 @@
 // TLS: a handshake, and then every check that the settings ask for, each with an error of its own (docs/protocol.md, section 7).
+import { createPrivateKey } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { isIP, type Socket } from 'node:net';
 import {
@@ -9,6 +10,7 @@ import {
   type DetailedPeerCertificate,
   type TLSSocket,
 } from 'node:tls';
+import { decodeUtf8 } from './bytes.ts';
 import { Failure, WireError, warn } from './failure.ts';
 import { askPassPhrase } from './passphrase.ts';
 import type { ClientSettings } from './settings.ts';
@@ -70,9 +72,10 @@ async function credentialsOf(settings: ClientSettings): Promise<{ cert?: Buffer;
   const cert = readPem('SSLPublicCertFile', settings.sslPublicCertFile);
   const key = readPem('SSLPrivateKeyFile', settings.sslPrivateKeyFile);
   const passphrase = await askPassPhrase(settings, key);
-  const credentials = { cert, key, ...(passphrase !== undefined && { passphrase }) };
   try {
+    const credentials = { cert, ...(passphrase === undefined ? { key } : unlock(key, passphrase)) };
     createSecureContext(credentials);
+    return credentials;
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
     throw new Failure(
@@ -81,7 +84,14 @@ async function credentialsOf(settings: ClientSettings): Promise<{ cert?: Buffer;
       'is the pass phrase right, and the certificate that of the key',
     );
   }
-  return credentials;
+}
+
+/** node:tls takes pass phrases as text; one that is not UTF-8 opens the key here. */
+function unlock(key: Buffer, bytes: string): { key: Buffer; passphrase?: string } {
+  const passphrase = decodeUtf8(bytes);
+  if (passphrase !== undefined) return { key, passphrase };
+  const opened = createPrivateKey({ key, passphrase: Buffer.from(bytes, 'latin1') });
+  return { key: Buffer.from(opened.export({ type: 'pkcs8', format: 'pem' })) };
 }
 
 /** OpenSSL takes any file for a bundle, which then holds no CA. */

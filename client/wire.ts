@@ -119,7 +119,7 @@ function formatHeaders({ settings, target, contentLength, jobId }: WireRequest):
     Host: `${url.hostname}:${portOf(url)}`,
     'Content-Type': 'application/octet-stream',
     'Content-Length': String(contentLength),
-    ...(credentials && { Authorization: `Basic ${Buffer.from(credentials).toString('base64')}` }),
+    ...(credentials && { Authorization: `Basic ${Buffer.from(credentials, 'latin1').toString('base64')}` }),
     ...(forProxy && { 'Proxy-Authorization': forProxy }),
     ...(jobId && { 'Job-Id': jobId }),
     Connection: 'close',

@@ -18,17 +18,28 @@ export interface KeyValueFile {
   strayLines: number[];
 }
 
+/** What editors of Windows put before UTF-8, as text and as bytes. */
+const BYTE_ORDER_MARK = /^(?:\ufeff|\xef\xbb\xbf)/;
+/** Blanks of ASCII alone: in bytes, others are parts of characters. */
+const BLANKS = ' \t\v\f\r';
+const STATEMENTS = {
+  text: /^([A-Za-z][A-Za-z0-9]*)\s*=\s*(.*)$/s,
+  bytes: /^([A-Za-z][A-Za-z0-9]*)[ \t\v\f\r]*=[ \t\v\f\r]*(.*)$/s,
+};
+
 /**
- * Parses a file. `#` starts a comment anywhere; CR and blanks round key and value go; quotes, `;`, `[`, `=` and
- * backslashes in a value are ordinary characters. Never throws.
+ * Parses a file, given as text, or as `bytes` a byte a character. A byte order mark at its beginning is dropped. `#` starts
+ * a comment anywhere; CR and blanks round key and value go; quotes, `;`, `[`, `=` and backslashes in a value are ordinary
+ * characters. Never throws.
  */
-export function parseKeyValue(text: string): KeyValueFile {
+export function parseKeyValue(text: string, of: 'text' | 'bytes' = 'text'): KeyValueFile {
   const strayLines: number[] = [];
   let escaped = '';
-  for (const [index, rawLine] of text.split('\n').entries()) {
-    const statement = rawLine.replace(/#.*$/s, '').trim();
+  for (const [index, rawLine] of text.replace(BYTE_ORDER_MARK, '').split('\n').entries()) {
+    const line = rawLine.replace(/#.*$/s, '');
+    const statement = of === 'text' ? line.trim() : trimBlanks(line);
     if (statement === '') continue;
-    const match = /^([A-Za-z][A-Za-z0-9]*)\s*=\s*(.*)$/s.exec(statement);
+    const match = STATEMENTS[of].exec(statement);
     if (match) escaped += escapeStatement(index + 1, match[1] ?? '', match[2] ?? '');
     else strayLines.push(index + 1);
   }
@@ -43,6 +54,14 @@ export function parseKeyValue(text: string): KeyValueFile {
 function escapeStatement(line: number, key: string, value: string): string {
   const text = JSON.stringify(value).replaceAll('\u2028', '\\u2028').replaceAll('\u2029', '\\u2029');
   return `[${line}]\n${key}=${text}\n`;
+}
+
+/** Without blanks at either end, in time that grows with the text alone. */
+function trimBlanks(text: string): string {
+  let [start, end] = [0, text.length];
+  while (start < end && BLANKS.includes(text.charAt(start))) start++;
+  while (end > start && BLANKS.includes(text.charAt(end - 1))) end--;
+  return text.slice(start, end);
 }
 
 function readEntries(sections: { [line: string]: { [key: string]: unknown } }): Entry[] {

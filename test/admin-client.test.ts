@@ -182,6 +182,13 @@ describe('webjobctl client passwd', () => {
     assert.match(await runJob(at('old.conf'), 3), /401/);
     assert.equal(mode(conf), 0o600);
   });
+
+  it('writes the line alone, for its owner alone, where there is no webjob.conf', async () => {
+    mkdirSync(at('elsewhere'));
+    await client('plain', 0, 'passwd', 'late', '--generate', '--out', at('elsewhere'));
+    assert.match(readFileSync(at('elsewhere/URLPassword'), 'latin1'), /^URLPassword=[\w-]{32}\n$/);
+    assert.equal(mode(at('elsewhere/URLPassword')), 0o600);
+  });
 });
 
 describe('webjobctl client, over TLS', () => {
@@ -285,6 +292,29 @@ describe('webjobctl client remove', () => {
     await client('plain', 1, 'remove', 'client1');
   });
 
+  it('revokes every certificate of a client with several, of which the longest counts', async () => {
+    const days = async (): Promise<number | undefined> => {
+      const rows = parseLines<{ client: string; certificate: { daysLeft: number } | null }>(
+        await client('certs', 0, 'list', '--json'),
+      );
+      return rows.find((row) => row.client === 'client6')?.certificate?.daysLeft;
+    };
+    await client('certs', 0, 'add', 'client6', '--cert', '--days', '90', '--url', url(2), '--out', at('cert6'));
+    await client('certs', 0, 'renew', 'client6', '--days', '30', '--out', at('cert6'));
+    assert.ok([89, 90].includes((await days()) ?? 0));
+    await client('certs', 0, 'renew', 'client6', '--days', '200', '--out', at('cert6'));
+    assert.ok([199, 200].includes((await days()) ?? 0));
+    await client('certs', 4, 'add', 'client6', '--cert', '--url', url(2), '--out', at('again'));
+    await client('certs', 0, 'remove', 'client6');
+    const [shown] = parseLines<{ certificates: { state: string }[] }>(
+      await client('certs', 0, 'show', 'client6', '--json'),
+    );
+    assert.deepEqual(
+      shown?.certificates.map(({ state }) => state),
+      ['revoked', 'revoked', 'revoked'],
+    );
+  });
+
   it('ends a certificate once httpd has read the list', async () => {
     await client('certs', 0, 'remove', 'client1');
     assert.equal(httpd.control('-k', 'graceful').code, 0);
@@ -292,6 +322,6 @@ describe('webjobctl client remove', () => {
     const crl = spawnSync('openssl', ['crl', '-in', at('certs/etc/webjob-ca.crl'), '-noout', '-text'], {
       encoding: 'utf8',
     });
-    assert.equal(crl.stdout.match(/Serial Number: /g)?.length, 3);
+    assert.equal(crl.stdout.match(/Serial Number: /g)?.length, 6);
   });
 });

@@ -123,6 +123,20 @@ describe('a GetHook', () => {
   const isAlive = (pid: number): boolean => findProcesses('sleep\x00307').includes(pid);
   beforeEach(() => home.add('host.sh.gpg', program()));
 
+  it('without a time limit runs as long as it takes', async () => {
+    configure('sleep 0.5; cp %file %cmd', { GetHookTimeLimit: '0' });
+    assert.deepEqual(await home.client.execute(['host.sh']), { code: 0, signal: null, stdout: '', stderr: '' });
+    home.takeUpload();
+  });
+
+  it('cannot reach the terminal or add a line by what it writes', async () => {
+    configure("printf 'first\\n\\033[2J\\302\\2332J\\r\\0last' >&2; exit 9");
+    assertRefused(
+      await home.client.execute(['host.sh']),
+      /^webjob: error: the GetHook ended with 9 in place of 0: \?\[2J\?\?2J\?\?last\n/,
+    );
+  });
+
   it('succeeds with GetHookStatus, and with no other', async () => {
     const command = 'cp %file %cmd; echo 100%% >&2; exit';
     configure(`${command} 7`, { GetHookStatus: '7' });

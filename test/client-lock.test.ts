@@ -231,6 +231,22 @@ describe('LockFile', () => {
     chmodSync(client.root, 0o700);
   });
 
+  it('counts for a user who may not signal its run', NEEDS_ROOT, async () => {
+    chmodSync(client.root, 0o1777);
+    const run = spawn(process.execPath, ['--eval', 'setTimeout(() => {}, 60_000)', '--', '--execute'], {
+      stdio: 'ignore',
+    });
+    writeFileSync(lock, `${run.pid}\n`, { mode: 0o644 });
+    const source = `
+      process.setgid(${USER?.gid}); process.setuid(${USER?.uid});
+      const { takeLock } = await import('${join(import.meta.dirname, '..', 'client', 'lock.ts')}');
+      try { takeLock('${lock}'); } catch (error) { console.log(error.stage); }`;
+    const { stdout } = spawnSync(process.execPath, ['--input-type=module', '-e', source], { encoding: 'utf8' });
+    run.kill('SIGKILL');
+    chmodSync(client.root, 0o700);
+    assert.equal(stdout, 'lock\n');
+  });
+
   it('that cannot be made is an error of the settings', async () => {
     configure({ LockFile: join(client.root, 'none', 'lock') });
     const { code, stderr } = await client.execute(['host.sh']);
@@ -311,6 +327,26 @@ describe('a job that runs webjob itself', () => {
     const [innerRecord, outerRecord] = [parseRecord(first.slice(7)), parseRecord(second.slice(7))];
     assert.deepEqual([innerRecord.extra, outerRecord.extra], [[['OuterJid', outerRecord.fields.Jid]], []]);
     assert.deepEqual([locks(), client.left()], [[], []]);
+  });
+});
+
+describe('a job in an environment with WEBJOB_JID', () => {
+  it('names the outer job only by what can be a job id', async () => {
+    configure({ LockFile: '' });
+    const cases: [value: string, extra: [string, string][]][] = [
+      ['server_1_1085355126_00723', [['OuterJid', 'server_1_1085355126_00723']]],
+      ['', []],
+      ['a b', []],
+      ['x\nRunError=NA', []],
+      ['jöb', []],
+      ['j'.repeat(256), []],
+    ];
+    for (const [value, extra] of cases) {
+      const earlier = fake.requests().length;
+      assert.deepEqual(await client.execute(['host.sh'], { environment: { WEBJOB_JID: value } }), DONE);
+      const { body } = splitRequest(fake.requests()[earlier + 1] ?? Buffer.of());
+      assert.deepEqual(parseRecord(body.toString()).extra, extra, value);
+    }
   });
 });
 

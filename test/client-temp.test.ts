@@ -292,6 +292,63 @@ async function text(child: ChildProcess): Promise<string> {
   return Buffer.concat(chunks).toString();
 }
 
+describe('a file that decides what runs', needsRoot, () => {
+  it('draws a warning when others may change it, and the job goes on', async () => {
+    const folder = join(client.root, 'etc');
+    const [conf, imported, key] = ['webjob.conf', 'imported.conf', 'cas.pem'].map((name) => join(folder, name));
+    const uid = user?.uid ?? 0;
+    const lines = (): string =>
+      readFileSync(client.conf, 'latin1').replace(
+        /^TempDirectory.*\n/m,
+        `Import=imported.conf\nSSLBundledCAsFile=${key}\n`,
+      );
+    const cases: [what: string, make: () => void, names: RegExp[]][] = [
+      ['nobody', () => undefined, []],
+      [
+        'a group',
+        () => chmodSync(conf ?? '', 0o660),
+        [/^\S+webjob\.conf decides .* others may write in \S+: chmod go-w \S+$/],
+      ],
+      ['all', () => chmodSync(conf ?? '', 0o602), [/^\S+webjob\.conf .*: chmod go-w \S+$/]],
+      ['all, the one imported', () => chmodSync(imported ?? '', 0o606), [/holds a password|imported\.conf decides/]],
+      ['its owner', () => chownSync(imported ?? '', uid, 0), [/imported\.conf belongs to another user$/]],
+      ['all, the CAs', () => chmodSync(key ?? '', 0o666), [/^\S+cas\.pem decides /]],
+      ['all, the folder', () => chmodSync(folder, 0o777), Array(3).fill(/but others may replace files in \S+\/etc$/)],
+      ["the folder's owner", () => chownSync(folder, uid, 0), Array(3).fill(/\/etc belongs to another user$/)],
+    ];
+    for (const [what, make, expected] of cases) {
+      rmSync(folder, { recursive: true, force: true });
+      mkdirSync(folder, { mode: 0o755 });
+      configure();
+      writeFileSync(conf ?? '', lines(), { mode: 0o600 });
+      writeFileSync(imported ?? '', `TempDirectory=${temp}\n`, { mode: 0o600 });
+      writeFileSync(key ?? '', '', { mode: 0o600 });
+      make();
+      const child = spawn(process.execPath, [WEBJOB, '-e', '-f', conf ?? '', 'host.sh'], {
+        stdio: ['ignore', 'ignore', 'pipe'],
+      });
+      const warnings = (await text(child)).split('\n').filter(Boolean);
+      assert.equal(child.exitCode, 0, warnings.join('\n'));
+      assert.equal(warnings.length, expected.length, `${what}: ${warnings.join('\n')}`);
+      for (const [index, pattern] of expected.entries())
+        assert.match(warnings[index]?.replace(/^webjob: warning: /, '') ?? '', pattern, what);
+    }
+  });
+
+  it('may be a pipe', async () => {
+    configure();
+    const child = spawn(
+      'sh',
+      ['-c', 'cat "$2" | "$0" "$1" -e -f /dev/stdin host.sh', process.execPath, WEBJOB, client.conf],
+      {
+        stdio: ['ignore', 'ignore', 'pipe'],
+      },
+    );
+    assert.equal(await text(child), '');
+    assert.equal(child.exitCode, 0);
+  });
+});
+
 describe("a program's name", () => {
   it('under which nothing could be stored is refused before anything is fetched', async () => {
     for (const [length, more, most] of [

@@ -46,10 +46,11 @@ export function parseDays(text: string): number {
   throw new InvalidArgumentError('days are 1 to 9999.');
 }
 
-/** The first line of a file, or of stdin for `-`. Throws Failure `failed`. */
+/** The first line of a file, or of stdin for `-`, a byte a character, without a byte order mark. Throws Failure `failed`. */
 export function readPassword(file: string): string {
   try {
-    return readFileSync(file === '-' ? 0 : file, 'utf8').split(/\r?\n/)[0] ?? '';
+    const text = readFileSync(file === '-' ? 0 : file, 'latin1').replace(/^\xef\xbb\xbf/, '');
+    return text.split(/\r?\n/)[0] ?? '';
   } catch (error) {
     throw new Failure('failed', `--password-file: ${file} cannot be read: ${errorCode(error)}`);
   }

@@ -11,8 +11,8 @@ export interface Parcel {
   client: string;
   /** On this machine. */
   folder: string;
-  /** The text of webjob.conf. */
-  conf: string;
+  /** The bytes of webjob.conf. */
+  conf: Buffer;
   /** What the client is to trust for the server's certificate. */
   bundle: string | undefined;
   issued: Issued | undefined;
@@ -23,6 +23,7 @@ export interface ConfFacts {
   /** On the client's machine, where webjob.conf looks for its files. */
   installFolder: string;
   server: ServerFacts;
+  /** A byte a character. */
   password: string | undefined;
   hasCertificate: boolean;
 }
@@ -86,8 +87,8 @@ export function writeCertificate(folder: string, client: string, issued: Issued)
   return certificate;
 }
 
-/** The text of webjob.conf. Throws Failure `usage` for what it cannot hold. */
-export function formatConf({ client, installFolder, server, password, hasCertificate }: ConfFacts): string {
+/** The bytes of webjob.conf. Throws Failure `usage` for what it cannot hold. */
+export function formatConf({ client, installFolder, server, password, hasCertificate }: ConfFacts): Buffer {
   const own = names(client);
   const lines: [key: string, value: string][] = [
     ['ClientId', client],
@@ -117,9 +118,31 @@ export function formatConf({ client, installFolder, server, password, hasCertifi
   const bad = lines.find(([, value]) => /[#\x00-\x1f\x7f]/.test(value));
   if (bad)
     throw new Failure('usage', `${bad[0]} would hold a number sign or a control character`, 'choose another folder');
-  const text = lines.map(([key, value]) => `${key}=${value}\n`).join('');
-  return `# webjob.conf of ${client}: webjob --execute --file webjob.conf program\n${text}`;
+  const head = `# webjob.conf of ${client}: webjob --execute --file webjob.conf program\n`;
+  return Buffer.concat([
+    Buffer.from(head),
+    ...lines.map(([key, value]) => Buffer.from(`${key}=${value}\n`, key === 'URLPassword' ? 'latin1' : 'utf8')),
+    Buffer.from(LIMITS),
+  ]);
 }
+
+/**
+ * Settings that C clients know, too: a server or a program that hangs must not hold a client for ever. Those of this
+ * client alone are comments, for a C client refuses what it does not know.
+ */
+const LIMITS = `
+# Seconds for each stage; 0 is no limit.
+GetTimeLimit=600
+RunTimeLimit=86400
+PutTimeLimit=3600
+# Bytes of the largest program; 0 is no limit.
+URLDownloadLimit=268435456
+
+# Only for the client in TypeScript: on a bad network remove the # before these.
+#RetryLimit=5
+#RetryDelay=10
+#SpoolDirectory=/var/spool/webjob
+`;
 
 /** Checked by what C clients know too: the chain, its length, and the CN. */
 function formatTls({ url, bundle, commonName }: ServerFacts, installFolder: string): [string, string][] {
@@ -136,8 +159,8 @@ function formatTls({ url, bundle, commonName }: ServerFacts, installFolder: stri
 export function findPasswordChange(folder: string, client: string, password: string): (() => string) | undefined {
   const conf = join(resolve(folder), names(client).conf);
   if (!existsSync(conf)) return undefined;
-  const text = readFileSync(conf, 'utf8');
-  const { entries } = parseKeyValue(text);
+  const text = readFileSync(conf, 'latin1');
+  const { entries } = parseKeyValue(text, 'bytes');
   const find = (key: string) => entries.find((entry) => entry.key.toLowerCase() === key);
   const line = find('urlpassword')?.line;
   if (find('clientid')?.value !== client || line === undefined)
@@ -145,7 +168,7 @@ export function findPasswordChange(folder: string, client: string, password: str
   const changed = text.split('\n').with(line - 1, `URLPassword=${password}`);
   return () => {
     removeUnfinished(conf);
-    replaceFile(conf, changed.join('\n'), { mode: 0o600 });
+    replaceFile(conf, Buffer.from(changed.join('\n'), 'latin1'), { mode: 0o600 });
     return conf;
   };
 }

@@ -63,7 +63,7 @@ function writeLine(folder: string, password: string): string {
   const path = join(resolve(folder), 'URLPassword');
   try {
     removeUnfinished(path);
-    replaceFile(path, `URLPassword=${password}\n`, { mode: 0o600 });
+    replaceFile(path, Buffer.from(`URLPassword=${password}\n`, 'latin1'), { mode: 0o600 });
   } catch (error) {
     throw new Failure('failed', `${path} cannot be written: ${errorCode(error)}`, 'choose an existing folder: --out');
   }

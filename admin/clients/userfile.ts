@@ -27,12 +27,12 @@ function findScheme(hash: string): UserLine['scheme'] {
   return hash.startsWith('$apr1$') ? 'md5' : 'other';
 }
 
-/** Throws Failure `usage` for a password that webjob.conf or bcrypt cannot hold; never says what it is. */
+/** Throws Failure `usage` for a password, a byte a character, that webjob.conf or bcrypt cannot hold; never says what it is. */
 export function checkPassword(password: string): void {
-  const bytes = Buffer.byteLength(password);
+  const bytes = password.length;
   if (bytes === 0 || bytes > MAX_PASSWORD_BYTES)
-    throw new Failure('usage', `the password has ${bytes} bytes, and 1 to ${MAX_PASSWORD_BYTES} are possible`);
-  if (/[\x00-\x1f\x7f#]/.test(password) || password !== password.trim())
+    throw new Failure('usage', `password must be 1 to ${MAX_PASSWORD_BYTES} bytes (got ${bytes})`);
+  if (/[\x00-\x1f\x7f#]/.test(password) || /^[ \t]|[ \t]$/.test(password))
     throw new Failure(
       'usage',
       'the password holds a number sign, a control character, or a blank at an end',
@@ -40,10 +40,10 @@ export function checkPassword(password: string): void {
     );
 }
 
-/** Sets a user's password, in the place of an earlier one. */
+/** Sets a user's password, a byte a character, in the place of an earlier one. */
 export function setUser(path: string, name: string, password: string): void {
   checkPassword(password);
-  const line = runProgram('htpasswd', ['-niB', name], { input: `${password}\n` }).trim();
+  const line = runProgram('htpasswd', ['-niB', name], { input: Buffer.from(`${password}\n`, 'latin1') }).trim();
   if (!line.startsWith(`${name}:$2`)) throw new Failure('failed', 'htpasswd made no bcrypt of the password');
   changeLines(path, (lines) => [...lines.filter((present) => !isOf(present, name)), line]);
 }

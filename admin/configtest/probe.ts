@@ -26,6 +26,7 @@ const NAMES = { version: 'webjob probe', system: 'webjobctl', fileName: FILE_NAM
 
 interface Caller {
   clientId: string;
+  /** `user:password` in base64. */
   auth: string | undefined;
   tls: RequestOptions;
 }
@@ -138,12 +139,11 @@ function ask(
       {
         ...caller.tls,
         ...{ method, host: url.hostname.replace(/^\[|\]$/g, ''), port: url.port, path: `${url.pathname}?${query}` },
-        headers: { 'Content-Length': body.length, ...(jobId !== undefined && { 'Job-Id': jobId }) },
-        ...{
-          agent: false,
-          signal: AbortSignal.timeout(TIME_LIMIT_MS),
-          ...(caller.auth !== undefined && { auth: caller.auth }),
+        headers: {
+          ...{ 'Content-Length': body.length, ...(jobId !== undefined && { 'Job-Id': jobId }) },
+          ...(caller.auth !== undefined && { Authorization: `Basic ${caller.auth}` }),
         },
+        ...{ agent: false, signal: AbortSignal.timeout(TIME_LIMIT_MS) },
       },
       (response) => {
         response.resume();
@@ -166,7 +166,12 @@ function readCaller(conf: string): Caller {
   const isOn = (key: string): boolean => /^y$/i.test(get(key));
   const clientId = get('ClientId');
   if (!isClientId(clientId)) throw new Failure('failed', `--as: ${conf} has no ClientId`);
-  const auth = /^basic$/i.test(get('URLAuthType')) ? `${get('URLUsername')}:${get('URLPassword')}` : undefined;
+  // Byte for byte, whatever characters they are.
+  const bytes = new Map(
+    parseKeyValue(readPem('--as', conf, 'latin1'), 'bytes').entries.map(({ key, value }) => [key.toLowerCase(), value]),
+  );
+  const pair = `${bytes.get('urlusername') ?? ''}:${bytes.get('urlpassword') ?? ''}`;
+  const auth = /^basic$/i.test(get('URLAuthType')) ? Buffer.from(pair, 'latin1').toString('base64') : undefined;
   const bundle = get('SSLBundledCAsFile');
   const name = get('SSLExpectedPeerCN');
   return {
@@ -184,9 +189,9 @@ function readCaller(conf: string): Caller {
   };
 }
 
-function readPem(control: string, path: string): string {
+function readPem(control: string, path: string, encoding: 'utf8' | 'latin1' = 'utf8'): string {
   try {
-    return readFileSync(path, 'utf8');
+    return readFileSync(path, encoding);
   } catch (failure) {
     throw new Failure('failed', `${control}: ${path} cannot be read: ${errorCode(failure)}`);
   }
