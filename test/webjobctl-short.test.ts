@@ -153,6 +153,28 @@ describe('an fsync that fails', { skip: NO_STRACE }, () => {
       }
     }
   });
+
+  it('of a folder, where the file system knows none, keeps nobody from anything', async () => {
+    resetSite([{ at: AT, name: 'one' }]);
+    const files = readFiles(site.incoming);
+    mkdirSync(join(site.base, 'packed'));
+    const folders = ['', 'packed', 'incoming', 'logfiles', 'config', 'config/nph-webjob'].map((name) =>
+      join(site.base, name),
+    );
+    for (const args of [
+      ['pack', '--older-than', '30d'],
+      ['unpack', DAY],
+    ]) {
+      const trace = join(makeScratch(site), 'trace');
+      const wrapper = inject(trace, 'fsync:error=EINVAL', folders);
+      const [program = '', ...words] = [...wrapper, process.execPath, WEBJOBCTL, '--config', site.propertiesFile];
+      const child = spawn(program, [...words, ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
+      const { exitCode, stderr } = await collect(child, 60);
+      assert.equal(exitCode, 0, stderr);
+      assert.match(readFileSync(trace, 'latin1'), /EINVAL.*INJECTED/);
+    }
+    assert.deepEqual(readFiles(site.incoming), files);
+  });
 });
 
 describe('a disk that fills up', { skip: findMountObstacle() }, () => {
