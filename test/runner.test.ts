@@ -96,14 +96,14 @@ describe('a run of the tests', () => {
     ['a zone and languages', { TZ: 'Pacific/Chatham', LANG: 'tr_TR.UTF-8', LC_ALL: 'de_DE.UTF-8' }, '022'],
     [
       'a home that is not there',
-      { HOME: '/nonexistent', XDG_CONFIG_HOME: '/nonexistent', XDG_RUNTIME_DIR: '/x' },
+      { HOME: '/proc/nonexistent', XDG_CONFIG_HOME: '/proc/nonexistent', XDG_RUNTIME_DIR: '/x' },
       '022',
     ],
     ['a home that cannot be written', { HOME: '/proc' }, '022'],
     ['colours', { FORCE_COLOR: '3' }, '022'],
     ['no colours, and options of Node', { NO_COLOR: '1', NODE_OPTIONS: '--no-deprecation' }, '022'],
     ['variables of the programs', { WEBJOB_PROPERTIES_FILE: '/nonexistent', WEBJOB_ANYTHING: 'x' }, '022'],
-    ['another folder for temporary files', { TMPDIR: '/nonexistent' }, '022'],
+    ['another folder for temporary files', { TMPDIR: '/proc/nonexistent' }, '022'],
     ['a umask that closes all', {}, '077'],
     ['a umask that opens all', {}, '000'],
   ] as const) {
