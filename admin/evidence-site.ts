@@ -14,12 +14,16 @@ import { isRoot } from './users.ts';
 /** The lockers of these sites, each once. Throws Failure `failed` for a locker that is not there. */
 export function joinSites(sites: readonly Site[]): EvidenceSite[] {
   const lockers = new Map<string, EvidenceSite & { servers: EvidenceServer[] }>();
-  for (const { settings } of sites) {
-    const { incomingDirectory, logfilesDirectory, serverId, enableCustody } = settings;
+  for (const { settings, servers } of sites) {
+    const { incomingDirectory } = settings;
     const locker = findLocker(incomingDirectory);
     const site = lockers.get(locker) ?? { incomingDirectory, servers: [], packsFolder: packsFolder(settings) };
-    const witnessFolder = keepFolder(settings);
-    site.servers.push({ logfilesDirectory, serverId: enableCustody ? serverId : undefined, witnessFolder });
+    // Of the other servers of a site nothing is kept here.
+    for (const { logfilesDirectory, serverId, enableCustody } of servers)
+      site.servers.push({
+        ...{ logfilesDirectory, serverId: enableCustody ? serverId : undefined },
+        witnessFolder: keepFolder(settings),
+      });
     lockers.set(locker, site);
   }
   return [...lockers.values()];

@@ -1,7 +1,6 @@
 // What bin/webjobctl starts: reads the command line, says what went wrong, sets the exit code.
 import './node-version.ts';
 import { setFlagsFromString } from 'node:v8';
-import { isMainThread } from 'node:worker_threads';
 import { CommanderError } from 'commander';
 import { EXIT_CODES, Failure } from './failure.ts';
 import { safeText } from './output.ts';
@@ -48,5 +47,4 @@ function run(): void {
     });
 }
 
-if (isMainThread) run();
-else import('./database/aside.ts').then(({ serveReader }) => serveReader());
+run();

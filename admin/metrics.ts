@@ -2,9 +2,9 @@
 import { realpathSync } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
 import { Command } from 'commander';
+import { readMeasures } from '../ledger/jobs.ts';
 import { Failure } from './failure.ts';
 import { errorCode, replaceFile } from './files.ts';
-import { readJobs } from './history/jobs.ts';
 import { type Family, formatFamilies } from './metrics/exposition.ts';
 import { gauge, measureJobs, measureLocker, measureLog } from './metrics/measure.ts';
 import { printJson } from './output.ts';
@@ -57,7 +57,8 @@ function write(path: string, text: string): void {
 async function measure(site: Site): Promise<Family[]> {
   const startedAt = Date.now();
   try {
-    const families = [...(await measureJobs(readJobs(site), site)), ...measureLocker(site), ...measureLog(site)];
+    const { sums, locker } = await readMeasures(site);
+    const families = [...measureJobs(sums), ...measureLocker(site, locker), ...measureLog(site)];
     return [
       ...families,
       gauge('webjob_info', 'Always 1; its label says which webjobctl measured.', [

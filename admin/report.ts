@@ -2,11 +2,11 @@
 import { realpathSync } from 'node:fs';
 import { basename, dirname, join, resolve, sep } from 'node:path';
 import { Command, InvalidArgumentError, Option } from 'commander';
-import { formatTime } from 'webjob-protocol';
+import { encodeField, formatTime } from 'webjob-protocol';
+import { findJobs, readJobs } from '../ledger/jobs.ts';
 import { parseDuration, parseInstant } from './durations.ts';
 import { openEvidence } from './evidence-site.ts';
 import { Failure } from './failure.ts';
-import { readJobs } from './history/jobs.ts';
 import { printJson, say, startProgress } from './output.ts';
 import { replaceFolder, tidyFolder } from './report/folder.ts';
 import { summarize } from './report/summary.ts';
@@ -32,6 +32,8 @@ interface ReportOptions {
   since: Date;
   limit: number;
   silent: number;
+  client?: string;
+  job?: string;
 }
 
 export function reportCommand(): Command {
@@ -49,6 +51,8 @@ export function reportCommand(): Command {
         .argParser(parseDuration)
         .default(parseDuration('2d'), '2d'),
     )
+    .option('--client <glob>', 'only jobs of these clients: * is any text, ? any character')
+    .option('--job <jid>', 'only this job, and those with its id of other clients')
     .helpOption('-h, --help', 'print this help')
     .addHelpText('after', EXPLANATION)
     .action(async (_, command: Command) => await run(command));
@@ -62,7 +66,7 @@ function parseLimit(text: string): number {
 
 async function run(command: Command): Promise<void> {
   const site = openSite(command);
-  const { html, limit, silent, since } = command.opts<ReportOptions>();
+  const { html, limit, silent, since, client, job } = command.opts<ReportOptions>();
   const path = checkPlace(html, site);
   // What the web server is to read must not depend on who runs this.
   process.umask(0o022);
@@ -70,7 +74,10 @@ async function run(command: Command): Promise<void> {
   const now = new Date();
   const { useGMT: useGmt, serverId } = site.settings;
   const reading = startProgress('jobs read');
-  const summary = await summarize(counted(readJobs(site), reading.advance), { since, now, site, limit });
+  const jobs = job === undefined ? readJobs(site, { client }) : await findJobs(site, encodeField(job), client);
+  const all = job !== undefined && command.getOptionValueSource('since') === 'default';
+  const from = all ? new Date(0) : since;
+  const summary = await summarize(counted(jobs, reading.advance), { since: from, now, site, limit });
   reading.end();
   const writing = startProgress('pages', 4 + summary.jobs.length);
   const evidence = openEvidence(site);
@@ -92,7 +99,7 @@ async function run(command: Command): Promise<void> {
   else say(`${pages} pages in ${path}, ${summary.jobs.length} of them jobs out of ${summary.total.jobs}`);
 }
 
-async function* counted<T>(values: AsyncIterable<T>, advance: () => void): AsyncGenerator<T> {
+async function* counted<T>(values: AsyncIterable<T> | Iterable<T>, advance: () => void): AsyncGenerator<T> {
   for await (const value of values) {
     advance();
     yield value;

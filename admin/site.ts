@@ -1,8 +1,8 @@
 // The site that a command works on: what nph-webjob.cfg says, and the global options.
-import { existsSync } from 'node:fs';
+import { existsSync, realpathSync } from 'node:fs';
 import type { Command } from 'commander';
-import type { ServerSettings } from '../cgi/controls.ts';
 import { DEFAULT_FILES, readSettings } from '../cgi/settings.ts';
+import { type Server, type Site, serversOf } from '../ledger/site.ts';
 import { Failure } from './failure.ts';
 
 export interface GlobalOptions {
@@ -11,13 +11,7 @@ export interface GlobalOptions {
   json?: true;
 }
 
-export interface Site {
-  /** The file that was asked for or found; undefined when there is none, and all is at its default. */
-  propertiesFile: string | undefined;
-  settings: ServerSettings;
-  /** What tells it from the others that are read with it; undefined when it is alone. */
-  label: string | undefined;
-}
+export type { Site };
 
 /** The options given before the command's name. */
 export function globalOptions(command: Command): GlobalOptions {
@@ -40,10 +34,36 @@ export function openSite(command: Command): Site {
   return readSite(findPropertiesFile(command), undefined);
 }
 
-/** The sites of a command that reads several as one. Throws Failure `settings`. */
+/**
+ * The sites of a command that reads several as one; servers that store into one locker are one site, by the settings of the first. Throws
+ * Failure `settings`.
+ */
 export function openSites(command: Command): Site[] {
   const { config = [] } = globalOptions(command);
-  return config.length > 1 ? config.map((file) => readSite(file, file)) : [openSite(command)];
+  if (config.length < 2) return [openSite(command)];
+  const lockers = new Map<string, Site & { servers: Server[] }>();
+  for (const file of config) {
+    const site = readSite(file, file);
+    const locker = realLocker(site);
+    const known = lockers.get(locker);
+    if (!known) lockers.set(locker, { ...site, servers: [...site.servers] });
+    else known.servers.push(...site.servers.filter((server) => !known.servers.some((one) => isSame(one, server))));
+  }
+  const sites = [...lockers.values()];
+  return sites.length > 1 ? sites : sites.map((site) => ({ ...site, label: undefined }));
+}
+
+function isSame(a: Server, b: Server): boolean {
+  return a.serverId === b.serverId && a.logfilesDirectory === b.logfilesDirectory;
+}
+
+function realLocker({ settings: { incomingDirectory } }: Site): string {
+  try {
+    return realpathSync(incomingDirectory);
+  } catch {
+    // Whoever reads it says what is wrong with it.
+    return incomingDirectory;
+  }
 }
 
 function readSite(propertiesFile: string | undefined, label: string | undefined): Site {
@@ -54,5 +74,5 @@ function readSite(propertiesFile: string | undefined, label: string | undefined)
   const [first] = problems;
   if (first !== undefined)
     throw new Failure('settings', `${propertiesFile ?? 'nph-webjob.cfg'}: ${first}`, 'webjobctl configtest');
-  return { propertiesFile, settings, label };
+  return { propertiesFile, settings, servers: serversOf(settings), label };
 }

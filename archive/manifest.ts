@@ -17,6 +17,8 @@ export interface Ending {
   signal: number | undefined;
   /** Seconds by which the client's clock was ahead of the server's, where more than a minute. */
   clockSkew: number | undefined;
+  /** OuterJid, as the log writes job ids: the job whose program started this one. Packs of earlier versions do not tell. */
+  outerId?: string | undefined;
 }
 
 export interface PackedFile {
@@ -117,7 +119,8 @@ function checkGroup(value: PackedGroup): PackedGroup {
     ending === undefined ||
     (typeof ending.isGood === 'boolean' &&
       [ending.exitCode, ending.signal].every((number) => number === undefined || isCount(number)) &&
-      (ending.clockSkew === undefined || Number.isSafeInteger(ending.clockSkew)));
+      (ending.clockSkew === undefined || Number.isSafeInteger(ending.clockSkew)) &&
+      (ending.outerId === undefined || typeof ending.outerId === 'string'));
   if (!isInside || !isPlaced || !areFiles || !isEnding) throw new SyntaxError('it is no group of a manifest');
   return value;
 }

@@ -18,6 +18,8 @@ const BYTES = '[0-9]{1,15}';
 /** Fewer than a lock stands before it counts as abandoned. */
 const SECONDS = '[1-9][0-9]{0,2}';
 const EXIT_STATUS = '[01]?[0-9]{1,2}|2[0-4][0-9]|25[0-5]';
+/** `server_2:/srv/webjob/logfiles/server_2` */
+const SITE_SERVER = `${NAME_PATTERNS.serverId}:/[^\\x00-\\x1f\\x7f,]*`;
 const orNothing = (pattern: string): string => `(?:${pattern})?`;
 
 const text = <Key extends string>(key: Key, value: string, allowed: string): Control<Key, string> => {
@@ -49,6 +51,7 @@ export const SITE_CONTROLS = [
   flag('RequireMatch', 'Y'),
   flag('RequireUser', 'Y'),
   text('ServerId', 'server_1', NAME_PATTERNS.serverId),
+  text('SiteServers', '', orNothing(`${SITE_SERVER}(?:,${SITE_SERVER})*`)),
   flag('SslRequireCn', 'N'),
   flag('SslRequireMatch', 'N'),
   flag('SslRequireSsl', 'N'),

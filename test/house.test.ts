@@ -104,6 +104,19 @@ const WALLS: { file: string; forbidden: Record<string, string[]>; allowed: strin
     allowed: ['./innocent.ts', 'node:fs', 'split2', 'webjob-locker', '../cli/failure.ts'],
   },
   {
+    file: 'ledger/offender.ts',
+    forbidden: {
+      'ledger reads the logs': [
+        ...['commander', 'node-cgi-compat', '../admin/main.ts', '../cgi/settings.ts', '../cgi/handle.ts'],
+        '../evidence/evidence.ts',
+      ],
+    },
+    allowed: [
+      ...['./innocent.ts', 'node:fs', 'webjob-locker', 'webjob-locker/durable', 'webjob-protocol'],
+      ...['../archive/manifest.ts', '../cli/output.ts', '../cgi/controls.ts', '../cgi/tokens.ts'],
+    ],
+  },
+  {
     file: 'evidence/offender.ts',
     forbidden: {
       'evidence reads the locker': ['commander', 'node-cgi-compat', '../admin/main.ts', '../cgi/settings.ts'],

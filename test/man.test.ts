@@ -76,6 +76,9 @@ function sampleValues(words: string): { good: string[]; bad: string[] } {
     'absolute path': { good: ['/', '/a b/c'], bad: ['', 'a/b', '/\u0001'] },
     'relative path with tokens': { good: ['%cid', 'a/%s'], bad: ['', '/a', 'a/../b', './a', 'a//b', '%q', 'a b'] },
     'folders separated by colons, or nothing': { good: ['', 'a', 'a:b.c:_-'], bad: ['a/b', '..', 'a::b', 'a b'] },
+    'server ids with folders, separated by commas, or nothing': {
+      ...{ good: ['', 'server_2:/a b', 's-2:/a,s.3:/b/c'], bad: ['a', 'a:b', 'a:/b,', '/b', 'a b:/c', 'a:/\u0001'] },
+    },
     command: { good: ['', 'a "b" | c; d', '%cid%%'], bad: ['%q', '100%', 'a\u0001'] },
     URL: { good: ['http://h/', 'https://u:p@h:1/a'], bad: ['ftp://h/', 'http://h/?a', 'http://h/ a', 'h'] },
     text: { good: ['', 'a b', '%'], bad: ['\u0001'] },
@@ -273,11 +276,10 @@ describe('webjob(1)', () => {
   });
 
   it('has every variable that the sources read, and no other', () => {
-    const sources = ['client', 'cli']
-      .flatMap((room) => readdirSync(join(project, room)).map((name) => `${room}/${name}`))
-      .filter((name) => name.endsWith('.ts'))
-      .map(read)
-      .join('\n');
+    const own = readdirSync(join(project, 'client')).filter((name) => name.endsWith('.ts'));
+    const client = own.map((name) => read(`client/${name}`)).join('\n');
+    const shared = readdirSync(join(project, 'cli')).filter((name) => client.includes(`'../cli/${name}'`));
+    const sources = [client, ...shared.map((name) => read(`cli/${name}`))].join('\n');
     const variables = [...sources.matchAll(/\b[A-Z_]+_VARIABLE = '([A-Z_]+)'/g)].map(([, name]) => name);
     const direct = [...sources.matchAll(/\benv(?:\.|\[')([A-Z]\w+)/g)].map(([, name]) => name ?? '');
     const named = direct.filter((name) => !name.endsWith('_VARIABLE'));

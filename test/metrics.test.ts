@@ -111,7 +111,15 @@ describe('metrics', () => {
       Object.fromEntries(
         series.filter((one) => one.name === name).map(({ labels, value }) => [Object.values(labels).join(' '), value]),
       );
-    assert.deepEqual(values('webjob_jobs'), { got: 2, done: 2, failed: 2, refused: 4, incomplete: 1, orphan: 1 });
+    assert.deepEqual(values('webjob_jobs'), {
+      got: 2,
+      done: 2,
+      failed: 2,
+      refused: 4,
+      incomplete: 1,
+      orphan: 1,
+      missing: 0,
+    });
     assert.deepEqual(values('webjob_requests'), {
       ...{ 'GET 200': 8, 'GET 404': 1, 'GET 453': 1, 'PUT 200': 4, 'PUT 453': 1, 'PUT 456': 1, 'other other': 1 },
     });

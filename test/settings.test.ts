@@ -21,6 +21,10 @@ const BAD_PATHS = ['', 'incoming', './incoming', '../incoming', '~/incoming', '<
 
 /** Samples of the controls that are more than a flag or a directory. */
 const SAMPLES: Record<string, Samples> = {
+  SiteServers: {
+    good: ['server_2:/srv/logs', 'a-b:/x y,c.d:/z'].map((siteServers) => [siteServers, { siteServers }]),
+    bad: ['server_2', 'server_2:logs', ':/logs', 'a:/b,', 'a:/b,c', 'a b:/c'],
+  },
   BaseDirectory: {
     good: ['/var/integrity', '/var/integrity/', '/var/integrity//'].map((value) => [
       value,

@@ -87,12 +87,12 @@ describe('webjobctl jobs', () => {
     const { at, group, get, put, ...rest } = job as { [name: string]: unknown; at: string; group: string };
     assert.deepEqual(rest, {
       ...{ jobId: ids.failed, client: 'client1', command: 'host.sh', state: 'failed', exitCode: 3, signal: null },
-      ...{ uploads: [group], pack: null },
+      ...{ uploads: [group], left: [], pack: null, requests: 2, clockSkew: null, outerId: null },
     });
     assert.equal(new Date(at).toISOString(), at);
-    const common = { user: 'client1', address: '127.0.0.1', status: 200, message: 'Success' };
+    const common = { user: 'client1', address: '127.0.0.1', fileName: 'host.sh', status: 200, message: 'Success' };
     const { at: _, seconds: __, ...getFacts } = get as Record<string, unknown>;
-    assert.deepEqual(getFacts, { ...common, bytesReceived: 0, bytesSent: 19 });
+    assert.deepEqual(getFacts, { ...common, method: 'GET', bytesReceived: 0, bytesSent: 19 });
     const length = (extension: string): number => readFileSync(join(site.incoming, `${group}.${extension}`)).length;
     const { bytesReceived, bytesSent } = put as Record<string, unknown>;
     assert.deepEqual([bytesReceived, bytesSent], [length('out') + length('err') + length('env'), 0]);

@@ -4,16 +4,17 @@ import { spawnSync } from 'node:child_process';
 import { appendFileSync, readFileSync, renameSync, utimesSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
-import { type JobFilter, readJobs } from '../admin/history/jobs.ts';
-import { readLogLines } from '../admin/history/log.ts';
-import type { Job } from '../admin/job.ts';
-import type { Site as AdminSite } from '../admin/site.ts';
 import { readSettings } from '../cgi/settings.ts';
+import type { Job } from '../ledger/job.ts';
+import { type JobFilter, readJobs } from '../ledger/jobs.ts';
+import { readLogLines } from '../ledger/log.ts';
+import { type Site as AdminSite, serverOf } from '../ledger/site.ts';
 import { configure } from '../scripts/site.ts';
 import { type FilledLocker, fillLocker, type LockerSite, makeLockerSite, makeRecord } from './locker-site.ts';
 
 function openSite({ site: { propertiesFile } }: LockerSite): AdminSite {
-  return { propertiesFile, settings: readSettings(propertiesFile).settings, label: undefined };
+  const { settings } = readSettings(propertiesFile);
+  return { propertiesFile, settings, servers: [serverOf(settings)], label: undefined };
 }
 
 async function collect<Value>(values: AsyncIterable<Value>): Promise<Value[]> {

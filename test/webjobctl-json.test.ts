@@ -16,7 +16,7 @@ import { parseLines, runWebjobctl } from './operator.ts';
 const OPEN = ['record', 'labels'];
 
 /** Whose values the manual says are like those of another command. */
-const LIKE: Record<string, string> = { 'client show': 'client list', show: 'jobs', export: 'index' };
+const LIKE: Record<string, string> = { 'client show': 'client list', show: 'jobs', export: 'jobs' };
 
 function* namesIn(value: unknown): Generator<string> {
   if (Array.isArray(value)) for (const item of value) yield* namesIn(item);

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
-import { makeCutter } from '../admin/history/lines.ts';
+import { makeCutter } from '../ledger/lines.ts';
 
 function cut(blocks: readonly Buffer[], maxLineBytes?: number): string[] {
   const cutter = makeCutter((text) => text, maxLineBytes);

@@ -142,11 +142,11 @@ describe('order of system calls', { skip: NO_STRACE }, () => {
     ]);
   });
 
-  it('of index: no page of the database before the journal that could undo it', async () => {
+  it('of index: no page of the database before it is on disk in the log beside it', async () => {
     plantPast(site, 'UTC', [{ at: AT, name: 'four' }]);
     await trace('index');
     plantPast(site, 'UTC', [{ at: new Date(AT.getTime() + 1000), name: 'five' }]);
-    const [database, journal] = ['index/webjob.sqlite', 'index/webjob.sqlite-journal'];
+    const [database, journal] = ['index/webjob.sqlite', 'index/webjob.sqlite-wal'];
     const steps = (await trace('index')).filter((step) => step.endsWith(database) || step.endsWith(journal));
     let unsynced = false;
     let writes = 0;
@@ -155,7 +155,7 @@ describe('order of system calls', { skip: NO_STRACE }, () => {
       if (step === `fsync ${journal}`) unsynced = false;
       if (step !== `write ${database}`) continue;
       writes++;
-      assert.ok(!unsynced, `the database was written before its journal was on disk: ${steps.join(', ')}`);
+      assert.ok(!unsynced, `the database was written before its log was on disk: ${steps.join(', ')}`);
     }
     assert.ok(writes > 0 && steps.includes(`fsync ${journal}`) && steps.includes(`fsync ${database}`), `${steps}`);
   });

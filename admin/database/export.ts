@@ -1,10 +1,10 @@
 // webjobctl export: all that is known of jobs, for other programs.
 import { Command, InvalidArgumentError } from 'commander';
+import type { Job } from '../../ledger/job.ts';
+import { readJobs } from '../../ledger/jobs.ts';
 import { parseInstant } from '../durations.ts';
 import { Failure } from '../failure.ts';
-import { readJobs } from '../history/jobs.ts';
 import { globalOptions, openSite, type Site } from '../site.ts';
-import { JOB_COLUMNS, type Value } from './columns.ts';
 import { csvFormat, type Format, JSON_FORMAT, ROWS, sqlFormat } from './formats.ts';
 
 interface Options {
@@ -19,8 +19,9 @@ interface Options {
 }
 
 const EXPLANATION = `
-One of --csv, --json and --sql says the format. The columns are those of the index; webjobctl(8) lists them. Text is as clients and the log
-have it: what CSV holds may be a formula to a spreadsheet, so for one use --spreadsheet.
+One of --csv, --json and --sql says the format; webjobctl(8) lists the fields. A line of --json is that of jobs. Text is as clients and the
+log have it: what CSV holds may be a formula to a spreadsheet, so for one use --spreadsheet. --sql replaces the table of that name, so that
+it can be loaded again and again.
 
 Example:
   webjobctl export --csv --since 2026-11-01 > jobs.csv
@@ -55,15 +56,15 @@ function pickFormat({ csv, sql, spreadsheet, table }: Options, json: true | unde
 }
 
 async function exportJobs(site: Site, { since, until, client, command }: Options, format: Format): Promise<void> {
-  await write(format.head(JOB_COLUMNS));
-  let rows: Value[][] = [];
+  await write(format.head());
+  let jobs: Job[] = [];
   const flush = async (): Promise<void> => {
-    if (rows.length > 0) await write(format.rows(JOB_COLUMNS, rows));
-    rows = [];
+    if (jobs.length > 0) await write(format.rows(site, jobs));
+    jobs = [];
   };
   for await (const job of readJobs(site, { since, until, client, command })) {
-    rows.push(JOB_COLUMNS.map(({ value }) => value(job, site)));
-    if (rows.length === ROWS) await flush();
+    jobs.push(job);
+    if (jobs.length === ROWS) await flush();
   }
   await flush();
   await write(format.end);

@@ -1,13 +1,13 @@
 // Jobs as other programs load them: CSV (RFC 4180), JSON lines, and SQL for PostgreSQL. Every value is quoted here and nowhere else.
+import { FIELDS, jobJson, jobRow, type Value } from '../../ledger/fields.ts';
+import type { Job } from '../../ledger/job.ts';
 import { formatJson } from '../output.ts';
-import type { JOB_COLUMNS, Value } from './columns.ts';
-
-type Columns = typeof JOB_COLUMNS;
+import type { Site } from '../site.ts';
 
 export interface Format {
-  head(columns: Columns): string;
-  /** Rows that go together, at most ROWS of them. */
-  rows(columns: Columns, rows: readonly Value[][]): string;
+  head(): string;
+  /** Jobs that go together, at most ROWS of them. */
+  rows(site: Site, jobs: readonly Job[]): string;
   end: string;
 }
 
@@ -27,38 +27,34 @@ export function csvFormat(forSpreadsheet: boolean): Format {
   };
   const line = (values: readonly Value[]): string => `${values.map(cell).join(',')}\r\n`;
   return {
-    head: (columns) => line(columns.map(({ name }) => name)),
-    rows: (_, rows) => rows.map(line).join(''),
+    head: () => line(FIELDS.map(({ column }) => column)),
+    rows: (site, jobs) => jobs.map((job) => line(jobRow(site, job))).join(''),
     end: '',
   };
 }
 
 export const JSON_FORMAT: Format = {
   head: () => '',
-  rows: (columns, rows) =>
-    rows
-      .map((values) => Object.fromEntries(columns.map(({ name }, index) => [name, values[index]])))
-      .map((value) => `${formatJson(value)}\n`)
-      .join(''),
+  rows: (site, jobs) => jobs.map((job) => `${formatJson(jobJson(site, job))}\n`).join(''),
   end: '',
 };
 
-const SQL_TYPES = { text: 'text', integer: 'numeric', timestamp: 'timestamptz' } as const;
+const SQL_TYPES = { text: 'text', list: 'text', integer: 'numeric', timestamp: 'timestamptz' } as const;
 
 /** Loads in one transaction, or not at all. Takes the place of a table of that name, so that it can be loaded again and again. */
 export function sqlFormat(table: string): Format {
   return {
-    head: (columns) => `SET standard_conforming_strings = on;
+    head: () => `SET standard_conforming_strings = on;
 SET client_encoding = 'UTF8';
 BEGIN;
 DROP TABLE IF EXISTS "${table}";
 CREATE TABLE "${table}" (
-${columns.map(({ name, type }) => `  "${name}" ${SQL_TYPES[type]}`).join(',\n')}
+${FIELDS.map(({ column, type }) => `  "${column}" ${SQL_TYPES[type]}`).join(',\n')}
 );
 `,
-    rows: (columns, rows) => {
-      const names = columns.map(({ name }) => `"${name}"`).join(', ');
-      const tuples = rows.map((values) => `(${values.map(sqlValue).join(', ')})`);
+    rows: (site, jobs) => {
+      const names = FIELDS.map(({ column }) => `"${column}"`).join(', ');
+      const tuples = jobs.map((job) => `(${jobRow(site, job).map(sqlValue).join(', ')})`);
       return `INSERT INTO "${table}" (${names}) VALUES\n${tuples.join(',\n')};\n`;
     },
     end: 'COMMIT;\n',

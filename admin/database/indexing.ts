@@ -1,12 +1,12 @@
 // webjobctl index: makes or refreshes the database that jobs, search and clients ask while it is fresh.
 import { Command } from 'commander';
+import { fillStore, storeFile } from '../../ledger/store.ts';
+import { indexTexts, MAX_TEXT_BYTES } from '../../ledger/texts.ts';
 import { Failure } from '../failure.ts';
 import { parseSize } from '../keep/sizes.ts';
 import { inTurn } from '../keep/turn.ts';
 import { printJson, say, startProgress } from '../output.ts';
 import { globalOptions, openSite, type Site } from '../site.ts';
-import { type Refreshed, refreshIndex } from './refresh.ts';
-import { indexFile, openToFill } from './schema.ts';
 
 interface Options {
   database?: string;
@@ -15,10 +15,9 @@ interface Options {
 }
 
 const EXPLANATION = `
-The index is an SQLite database, index/webjob.sqlite below BaseDirectory: a table of all jobs, and the trigrams of what clients sent. It
-holds nothing that the log and the locker do not hold, and may be removed at any time. Only what changed is read again; run it from cron.
-It is fresh until a line is added to the log, or a file to the locker; after that search still uses it for the uploads that are as they
-were.
+The index is an SQLite database, index/webjob.sqlite below BaseDirectory: all jobs, and the trigrams of what clients sent. Once it is there,
+every command that reads jobs brings it up to date with what is new of the logs and the locker, and asks it. It holds nothing that these do
+not hold, and may be removed at any time. Run index from cron, too: it looks at every upload again, and so finds what was changed by hand.
 
 Example:
   webjobctl index
@@ -28,9 +27,14 @@ Exit codes: 0 done, 2 wrong command line, 3 wrong settings, 4 the log, the locke
 
 export function indexCommand(): Command {
   return new Command('index')
-    .description('make or refresh the index that jobs, search and clients use')
+    .description('make the index, or check it against the locker')
     .option('--database <file>', 'another file, which they do not look at')
-    .option('--max-text <size>', 'so much of a stream is indexed; search reads the rest itself', parseSize, 262_144)
+    .option(
+      '--max-text <size>',
+      'so much of a stream is indexed; search reads the rest itself',
+      parseSize,
+      MAX_TEXT_BYTES,
+    )
     .option('--rebuild', 'make it anew')
     .helpOption('-h, --help', 'print this help')
     .addHelpText('after', EXPLANATION)
@@ -38,9 +42,9 @@ export function indexCommand(): Command {
 }
 
 async function index(site: Site, options: Options, { json }: { json?: true }): Promise<void> {
-  const path = options.database ?? indexFile(site.settings);
+  const path = options.database ?? storeFile(site);
   const started = performance.now();
-  const progress = startProgress('groups');
+  const progress = startProgress('lines and uploads');
   const done = await inTurn(site.settings, 'index', async () => {
     try {
       return await fill(path, site, options, () => progress.advance());
@@ -57,11 +61,23 @@ async function index(site: Site, options: Options, { json }: { json?: true }): P
   else say(`${path}: ${done.jobs} jobs, ${done.groups} groups, ${done.read} read, ${done.removed} gone, ${seconds} s`);
 }
 
-async function fill(path: string, site: Site, options: Options, advance: () => void): Promise<Refreshed> {
-  const database = openToFill(path, options.rebuild === true);
+interface Filled {
+  jobs: number;
+  /** Uploads in the locker. */
+  groups: number;
+  /** Uploads of which the texts were read. */
+  read: number;
+  removed: number;
+}
+
+async function fill(path: string, site: Site, options: Options, advance: () => void): Promise<Filled> {
+  const { database, refreshed, close } = await fillStore(path, site, options.rebuild === true, { advance });
   try {
-    return await refreshIndex(database, site, options.maxText, advance);
+    const read = indexTexts(database, site.settings.incomingDirectory, options.maxText, advance);
+    const count = (table: string): number =>
+      Number(database.prepare(`SELECT count(*) AS count FROM ${table}`).get()?.count);
+    return { jobs: count('jobs'), groups: count("uploads WHERE place = ''"), read, removed: refreshed.removed };
   } finally {
-    database.close();
+    close();
   }
 }

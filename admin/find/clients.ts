@@ -1,12 +1,11 @@
 // webjobctl clients: who was heard of when, and how their jobs went.
 import { readdirSync } from 'node:fs';
 import { Command } from 'commander';
-import { formatTime, isClientId, isSuccess } from 'webjob-protocol';
+import { formatTime, isClientId } from 'webjob-protocol';
+import { JOB_STATES, type JobState } from '../../ledger/job.ts';
+import { makeTotals, readSums, type Totals } from '../../ledger/jobs.ts';
 import { parseDuration, parseInstant } from '../durations.ts';
 import { EXIT_CODES } from '../failure.ts';
-import { instantOf } from '../history/log.ts';
-import { readSites } from '../history/sites.ts';
-import { JOB_STATES, type Job, type JobState } from '../job.ts';
 import { type Column, formatBytes, formatTable, paint, printJson, printLine, startProgress } from '../output.ts';
 import { globalOptions, openSites, type Site } from '../site.ts';
 
@@ -16,19 +15,14 @@ interface Options {
   client?: string;
 }
 
-interface Client {
+interface Client extends Totals {
   clientId: string;
-  /** The last request that the server answered with success: anybody can be refused in a client's name. */
-  lastSeen: Date | undefined;
-  states: Record<JobState, number>;
-  bytesReceived: number;
-  bytesSent: number;
 }
 
 const EXPLANATION = `
 A client is one that the log or the locker names, or that has a folder of its own below ProfilesDirectory. It was seen
 when the server last answered it with success: who is refused may be somebody else. The failure rate is the part of
-failed, refused and incomplete jobs among those that ended.
+failed, refused and incomplete jobs among those that ended; jobs that somebody else asked for in its name do not count.
 
 Examples:
   webjobctl clients --expect 24h
@@ -56,7 +50,7 @@ export function clientsCommand(): Command {
 async function listClients(sites: readonly Site[], options: Options, isJson: boolean): Promise<void> {
   const clients = await collectClients(sites, options);
   const silentBefore = options.expect === undefined ? undefined : new Date(Date.now() - options.expect * 1000);
-  const isSilent = ({ lastSeen }: Client): boolean => !!silentBefore && (!lastSeen || lastSeen < silentBefore);
+  const isSilent = ({ seenAt }: Client): boolean => !!silentBefore && (!seenAt || seenAt < silentBefore);
   const rows = [...clients.values()].sort((a, b) => (a.clientId < b.clientId ? -1 : 1));
   if (isJson) for (const client of rows) printJson(clientJson(client, silentBefore && isSilent(client)));
   else if (rows.length > 0) {
@@ -78,35 +72,23 @@ async function listClients(sites: readonly Site[], options: Options, isJson: boo
 
 async function collectClients(sites: readonly Site[], { since, client }: Options): Promise<Map<string, Client>> {
   const clients = new Map<string, Client>();
-  const find = (clientId: string): Client => {
-    const known = clients.get(clientId) ?? makeClient(clientId);
-    clients.set(clientId, known);
-    return known;
-  };
   const progress = startProgress('jobs');
-  for await (const { site, job } of readSites(sites, { since, client })) {
-    progress.advance();
-    if (job.clientId !== undefined) addJob(site, find(job.clientId), job);
+  for (const site of sites) {
+    const sums = await readSums(site, { since, client }, () => progress.advance());
+    for (const [clientId, totals] of sums.clients) add(clients, clientId, totals);
   }
   progress.end();
-  for (const clientId of sites.flatMap(listProfiles)) if (client === undefined) find(clientId);
+  if (client === undefined) for (const clientId of sites.flatMap(listProfiles)) add(clients, clientId, makeTotals());
   return clients;
 }
 
-function makeClient(clientId: string): Client {
-  const states = Object.fromEntries(JOB_STATES.map((state) => [state, 0])) as Record<JobState, number>;
-  return { clientId, lastSeen: undefined, states, bytesReceived: 0, bytesSent: 0 };
-}
-
-function addJob(site: Site, client: Client, job: Job): void {
-  client.states[job.state]++;
-  for (const line of [job.get, job.put]) {
-    if (!line || !isSuccess(line.status)) continue;
-    const at = instantOf(line, site);
-    if (!client.lastSeen || at > client.lastSeen) client.lastSeen = at;
-    if (line.method === 'GET') client.bytesSent += line.bytesSent;
-    else client.bytesReceived += line.bytesReceived ?? 0;
-  }
+/** What a site knows of a client, to what others know. */
+function add(clients: Map<string, Client>, clientId: string, totals: Totals): void {
+  const known = clients.get(clientId) ?? { clientId, ...makeTotals() };
+  clients.set(clientId, known);
+  for (const [state, count] of totals.states) known.states.set(state, (known.states.get(state) ?? 0) + count);
+  for (const name of ['foreign', 'received', 'sent'] as const) known[name] += totals[name];
+  if (totals.seenAt && !(known.seenAt && known.seenAt > totals.seenAt)) known.seenAt = totals.seenAt;
 }
 
 /** Clients that have commands of their own; the folders of FolderList are not theirs. */
@@ -121,28 +103,38 @@ function listProfiles({ settings }: Site): string[] {
   }
 }
 
-function countJobs({ states }: Client): number {
-  return JOB_STATES.reduce((sum, state) => sum + states[state], 0);
+function countOf({ states }: Client, state: JobState): number {
+  return states.get(state) ?? 0;
+}
+
+function countJobs(client: Client): number {
+  return JOB_STATES.reduce((sum, state) => sum + countOf(client, state), 0);
 }
 
 /** Undefined while no job has ended. */
-function failureRate({ states }: Client): number | undefined {
-  const bad = states.failed + states.refused + states.incomplete;
-  const ended = bad + states.done;
+function failureRate(client: Client): number | undefined {
+  const refused = countOf(client, 'refused') - client.foreign;
+  const bad = countOf(client, 'failed') + refused + countOf(client, 'incomplete');
+  const ended = bad + countOf(client, 'done');
   return ended === 0 ? undefined : Math.round((bad / ended) * 10_000) / 10_000;
 }
 
 function clientJson(client: Client, silent: boolean | undefined): Record<string, unknown> {
   return {
-    ...{ client: client.clientId, lastSeen: client.lastSeen?.toISOString() ?? null, silent: silent ?? null },
-    ...{ jobs: countJobs(client), ...client.states },
-    ...{ bytesReceived: client.bytesReceived, bytesSent: client.bytesSent, failureRate: failureRate(client) ?? null },
+    ...{ client: client.clientId, lastSeen: client.seenAt?.toISOString() ?? null, silent: silent ?? null },
+    ...{ jobs: countJobs(client), ...Object.fromEntries(JOB_STATES.map((state) => [state, countOf(client, state)])) },
+    ...{
+      foreign: client.foreign,
+      bytesReceived: client.received,
+      bytesSent: client.sent,
+      failureRate: failureRate(client) ?? null,
+    },
   };
 }
 
 function makeColumns(useGMT: boolean, isSilent: (client: Client) => boolean): Column<Client>[] {
   const count = (state: JobState): Column<Client> => ({
-    ...{ title: state.toUpperCase(), align: 'right', value: ({ states }) => String(states[state]) },
+    ...{ title: state.toUpperCase(), align: 'right', value: (client) => String(countOf(client, state)) },
   });
   const percent = (rate: number | undefined): string => (rate === undefined ? '-' : `${(rate * 100).toFixed(1)} %`);
   return [
@@ -150,12 +142,12 @@ function makeColumns(useGMT: boolean, isSilent: (client: Client) => boolean): Co
     {
       title: 'LAST SEEN',
       value: (client) =>
-        (client.lastSeen ? formatTime(client.lastSeen, useGMT) : 'never') + (isSilent(client) ? ' silent' : ''),
+        (client.seenAt ? formatTime(client.seenAt, useGMT) : 'never') + (isSilent(client) ? ' silent' : ''),
     },
     { title: 'JOBS', align: 'right', value: (client) => String(countJobs(client)) },
     ...JOB_STATES.map(count),
-    { title: 'RECEIVED', align: 'right', value: ({ bytesReceived }) => formatBytes(bytesReceived) },
-    { title: 'SENT', align: 'right', value: ({ bytesSent }) => formatBytes(bytesSent) },
+    { title: 'RECEIVED', align: 'right', value: ({ received }) => formatBytes(received) },
+    { title: 'SENT', align: 'right', value: ({ sent }) => formatBytes(sent) },
     { title: 'FAILURES', align: 'right', value: (client) => percent(failureRate(client)) },
   ];
 }

@@ -1,46 +1,27 @@
 // One job by its id, or by what the id begins or ends with.
-import { encodeField, findJobIdParts } from 'webjob-protocol';
+import { encodeField } from 'webjob-protocol';
+import type { Job } from '../../ledger/job.ts';
+import { findJobs, readJobs } from '../../ledger/jobs.ts';
+import type { Found } from '../../ledger/sites.ts';
 import { Failure } from '../failure.ts';
-import { type JobFilter, readJobs } from '../history/jobs.ts';
-import { type Found, readSites } from '../history/sites.ts';
-import type { Job } from '../job.ts';
 import { safeLine } from '../output.ts';
 import type { Site } from '../site.ts';
 
 const MAX_NAMED = 10;
-/** A server's clock may have been set back between the id and the line of the log. */
-const CLOCK_SECONDS = 3600;
 
 /**
  * The job of an id, or of a part of it at its beginning or end that no other job of all sites has. Throws Failure `findings` when there is
  * none, `usage` when there are several.
  */
 export async function findJob(sites: readonly Site[], text: string, client?: string): Promise<Found> {
-  const contains = encodeField(text);
-  const epoch = findJobIdParts(text)?.epochSeconds;
-  const since = epoch === undefined ? undefined : new Date((epoch - CLOCK_SECONDS) * 1000);
-  const filter: JobFilter = { contains, client };
-  // The log of the time that stands in a whole id is all that most calls have to read.
-  const tries: JobFilter[] = [...(since ? [{ ...filter, since, logOnly: true }] : []), filter];
-  for (const one of tries) {
-    const all = await collectJobs(sites, one, contains);
-    const exact = all.filter(({ job }) => job.jobId === contains);
-    const [found, ...others] = exact.length > 0 ? exact : all;
-    if (found && others.length > 0) throw ambiguous(text, [found, ...others]);
-    // A GET without an answer may have files that the log does not tell of.
-    if (found && (one === filter || found.job.state !== 'got')) return found;
-  }
-  throw new Failure('findings', `no job has an id that is, begins or ends with ${text}`, 'webjobctl jobs lists them');
-}
-
-async function collectJobs(sites: readonly Site[], filter: JobFilter, part: string): Promise<Found[]> {
+  const part = encodeField(text);
   const all: Found[] = [];
-  for await (const found of readSites(sites, filter)) {
-    const { jobId } = found.job;
-    if (jobId?.startsWith(part) || jobId?.endsWith(part)) all.push(found);
-    if (all.length > 1000) break;
-  }
-  return all;
+  for (const site of sites) for (const job of await findJobs(site, part, client)) all.push({ site, job });
+  const exact = all.filter(({ job }) => job.jobId === part);
+  const [found, ...others] = exact.length > 0 ? exact : all;
+  if (found && others.length > 0) throw ambiguous(text, [found, ...others]);
+  if (found) return found;
+  throw new Failure('findings', `no job has an id that is, begins or ends with ${text}`, 'webjobctl jobs lists them');
 }
 
 function ambiguous(text: string, all: readonly Found[]): Failure {
@@ -62,10 +43,10 @@ function ambiguous(text: string, all: readonly Found[]): Failure {
 export async function findPrevious({ site, job }: Found): Promise<Found> {
   const { clientId, command, jobId } = job;
   if (clientId === undefined || command === undefined)
-    throw new Failure('findings', `client and command of ${jobId} are not known`);
+    throw new Failure('nothing', `client and command of ${jobId} are not known`);
   let previous: Job | undefined;
   let isBehind = false;
-  const filter = { client: clientId, command, until: job.at, logOnly: true };
+  const filter = { client: clientId, command, until: job.at };
   for await (const one of readJobs(site, filter)) {
     isBehind ||= one.jobId === jobId;
     // The log knows whole seconds: within one, its order decides.

@@ -1,9 +1,10 @@
 // The options that pick jobs: shared by the commands that look at several.
 import { type Command, InvalidArgumentError } from 'commander';
+import { encodeField } from 'webjob-protocol';
+import { statusOf } from '../../ledger/fields.ts';
+import { JOB_STATES, type Job, type JobState } from '../../ledger/job.ts';
+import type { JobFilter } from '../../ledger/jobs.ts';
 import { parseInstant } from '../durations.ts';
-import type { JobFilter } from '../history/jobs.ts';
-import { JOB_STATES, type Job, type JobState } from '../job.ts';
-import { statusOf } from './columns.ts';
 
 export interface JobOptions extends JobFilter {
   state?: JobState[];
@@ -33,8 +34,9 @@ export function makeJobFilter({ status, exitCode }: JobOptions): (job: Job) => b
 }
 
 /** The part that readJobs takes. */
-export function historyFilter({ client, command, since, until, state }: JobOptions): JobFilter {
-  return { client, command, since, until, states: state };
+export function historyFilter({ client, command, since, until, state, outer }: JobOptions): JobFilter {
+  const outerId = outer === undefined ? undefined : encodeField(outer);
+  return { client, command, since, until, states: state, outer: outerId };
 }
 
 function parseStates(text: string): JobState[] {

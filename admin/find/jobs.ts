@@ -1,14 +1,15 @@
 // webjobctl jobs: what was asked for and what came of it, one job a line.
 import { Command, InvalidArgumentError } from 'commander';
+import { type ColumnName, DEFAULT_COLUMNS, isColumnName, jobJson, SHOWN_COLUMNS } from '../../ledger/fields.ts';
+import type { Job } from '../../ledger/job.ts';
+import { type JobFilter, watchJobs } from '../../ledger/jobs.ts';
+import { type Found, readNewestOf, readSites } from '../../ledger/sites.ts';
 import { EXIT_CODES, Failure } from '../failure.ts';
-import { type Found, readSites } from '../history/sites.ts';
 import { printJson, printLine } from '../output.ts';
 import { globalOptions, openSites, type Site } from '../site.ts';
-import { type ColumnName, DEFAULT_COLUMNS, formatRow, formatTitles, isColumnName, JOB_COLUMNS } from './columns.ts';
+import { formatRow, formatTitles } from './columns.ts';
 import { drained } from './drained.ts';
-import { jobJson } from './job-json.ts';
 import { addJobOptions, historyFilter, type JobOptions, makeJobFilter, parseLimit } from './job-options.ts';
-import { findYoungest } from './youngest.ts';
 
 interface Options extends JobOptions {
   columns?: readonly ColumnName[];
@@ -20,14 +21,15 @@ const EXPLANATION = `
 GET and PUT of nph-webjob.log, rotated and gzipped ones too, are put together by job id with the files of the locker.
 A job is
   got         a program was served, no answer yet
-  done        the upload is complete, and the program exited with 0 (or its files are gone)
+  done        the upload is complete, and the program exited with 0 (or prune removed it)
   failed      its record tells of an error, a signal, or another exit status
   refused     the server refused the GET or the PUT
   incomplete  there are files of it without .rdy: it broke off, or is being written
-  orphan      a complete upload of which the log knows nothing
-They come in the order in which they ended, the youngest last; then files that the log does not tell of; then got.
+  orphan      a complete upload without a log line
+  missing     the upload was acknowledged and is gone, and neither prune nor pack took it
+They come in the order in which they ended, the newest last; then uploads without a log line; then got.
 
-Columns: ${Object.keys(JOB_COLUMNS).join(', ')}.
+Columns: ${Object.keys(SHOWN_COLUMNS).join(', ')}.
 
 Examples:
   webjobctl jobs --since 24h --state failed,refused,incomplete
@@ -43,7 +45,8 @@ Exit codes:
 
 export function jobsCommand(): Command {
   return addJobOptions(new Command('jobs').description('list what was asked for and what came of it'))
-    .option('--limit <n>', 'only the youngest', parseLimit)
+    .option('--limit <n>', 'only the newest', parseLimit)
+    .option('--outer <jid>', 'only jobs that the program of this job started, and what those started')
     .option('--columns <names>', 'what to show, with commas between', parseColumns)
     .option('--watch', 'stay, and show jobs as they end, until Ctrl-C')
     .addHelpText('after', EXPLANATION)
@@ -68,29 +71,37 @@ async function listJobs(options: Options, sites: readonly Site[], isJson: true |
   };
   const isWanted = makeJobFilter(options);
   const filter = historyFilter(options);
-  // A watch without --since is for what comes; what was shortly before only goes with it, as the GET of a PUT.
-  let isNew = !options.watch || options.since !== undefined;
-  const onFollow = (): void => {
-    isNew = true;
-    printTitles();
-  };
-  if (options.watch) Object.assign(filter, { follow: true, onFollow, since: options.since ?? minuteAgo() });
-  const jobs =
-    options.limit === undefined ? readSites(sites, filter) : await findYoungest(sites, filter, isWanted, options.limit);
-  for await (const found of jobs) {
-    if (!isNew || !isWanted(found.job)) continue;
+  for await (const found of await findJobs(sites, filter, isWanted, options, printTitles)) {
+    if (!isWanted(found.job)) continue;
     print(found);
     await drained();
   }
   if (count === 0) process.exitCode = EXIT_CODES.findings;
 }
 
-function minuteAgo(): Date {
-  return new Date(Date.now() - 60_000);
+function findJobs(
+  sites: readonly Site[],
+  filter: JobFilter,
+  isWanted: (job: Job) => boolean,
+  { watch, limit }: Options,
+  onFollow: () => void,
+): AsyncIterable<Found> | Promise<Found[]> {
+  return watch
+    ? watchSite(sites, filter, onFollow)
+    : limit === undefined
+      ? readSites(sites, filter)
+      : readNewestOf(sites, filter, isWanted, limit);
+}
+
+async function* watchSite(sites: readonly Site[], filter: JobFilter, onFollow: () => void): AsyncGenerator<Found> {
+  const [site, another] = sites;
+  if (!site || another) throw new Failure('usage', 'only one site can be followed', 'give --config once');
+  for await (const job of watchJobs(site, filter, onFollow)) yield { site, job };
 }
 
 function parseColumns(text: string): ColumnName[] {
   const names = text.split(',');
-  if (!names.every(isColumnName)) throw new InvalidArgumentError(`columns are ${Object.keys(JOB_COLUMNS).join(', ')}.`);
+  if (!names.every(isColumnName))
+    throw new InvalidArgumentError(`columns are ${Object.keys(SHOWN_COLUMNS).join(', ')}.`);
   return names;
 }

@@ -1,20 +1,17 @@
 // webjobctl search: where in what clients sent a text stands.
 import { Command, InvalidArgumentError } from 'commander';
-import { type Group, STREAMS, type StreamName, walkLocker } from 'webjob-locker';
+import { STREAMS, type StreamName } from 'webjob-locker';
 import { encodeField } from 'webjob-protocol';
 import { listPacks, type Pack, readGroups } from '../../archive/packs.ts';
-import { findGroupsWith } from '../database/fresh.ts';
+import { findCandidates } from '../../ledger/candidates.ts';
+import { siteJson } from '../../ledger/fields.ts';
+import { compileGlob } from '../../ledger/jobs.ts';
+import { findStreams, packedStreams, type Stored } from '../../ledger/streams.ts';
 import { parseInstant } from '../durations.ts';
 import { EXIT_CODES, Failure } from '../failure.ts';
-import { lastChange } from '../history/describe.ts';
-import { compileGlob } from '../history/jobs.ts';
-import { compileNames, readNameFacts } from '../history/names.ts';
-import { findStreams, packedStreams, type Stored } from '../history/streams.ts';
-import { readJobId } from '../history/uploads.ts';
 import { paint, printJson, printLine, safeLine, startProgress, warn } from '../output.ts';
 import { globalOptions, openSites, type Site } from '../site.ts';
 import { drained } from './drained.ts';
-import { siteJson } from './job-json.ts';
 import { parseLimit } from './job-options.ts';
 import { compileSearch, type Hit, searchLines, textsOf } from './lines.ts';
 
@@ -143,30 +140,10 @@ async function* pickPacked(site: Site, pack: Pack, options: Options): AsyncGener
   }
 }
 
-function* pickGroups(site: Site, text: string, options: Options): Generator<Picked> {
-  const parseName = compileNames(site.settings.putNameFormat);
+async function* pickGroups(site: Site, text: string, options: Options): AsyncGenerator<Picked> {
   const isWanted = makeFilter(options);
-  for (const group of listGroups(site, text)) {
-    const facts = readNameFacts(site, group, parseName);
-    if (!isWanted(facts, () => lastChange(site, group))) continue;
-    const extension = group.has.has('rdy') ? 'rdy' : 'lck';
-    const jobId = (): string | undefined => readJobId(site.settings.incomingDirectory, group.name, extension);
-    yield { site, name: group.name, facts, jobId, stored: () => findStreams(site, group) };
-  }
-}
-
-/** Without those in which the text cannot stand, as far as an index tells. */
-function* listGroups(site: Site, text: string): Generator<Group> {
-  const locker = site.settings.incomingDirectory;
-  try {
-    const found = findGroupsWith(site, textsOf(text));
-    if (found) yield* found;
-    else for (const { group } of walkLocker(locker)) if (group) yield group;
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    if (code === undefined) throw error;
-    throw new Failure('failed', `${locker}: ${code}`, undefined, { cause: error });
-  }
+  for (const { name, group, facts, jobId, at } of await findCandidates(site, textsOf(text)))
+    if (isWanted(facts(), at)) yield { site, name, facts: facts(), jobId, stored: () => findStreams(site, group) };
 }
 
 function makeFilter({

@@ -4,16 +4,15 @@ import { StringDecoder } from 'node:string_decoder';
 import { Command } from 'commander';
 import { STREAMS, type StreamName } from 'webjob-locker';
 import { formatTime } from 'webjob-protocol';
-import { describeClockSkew } from '../clock.ts';
-import { Failure } from '../failure.ts';
-import { readRecordFields } from '../history/ending.ts';
-import { findJobStreams, readPackedRecord, type Stored, type StoredStream } from '../history/streams.ts';
-import type { Job } from '../job.ts';
+import { describeClockSkew } from '../../ledger/clock.ts';
+import { readRecordFields } from '../../ledger/ending.ts';
+import { describeDiffering, describeExit, describePlace, jobJson, lineJson } from '../../ledger/fields.ts';
+import type { Job } from '../../ledger/job.ts';
+import { findJobStreams, readPackedRecord, type Stored, type StoredStream } from '../../ledger/streams.ts';
+import { EXIT_CODES, Failure } from '../failure.ts';
 import { formatBytes, paint, printJson, safeLine, safeText } from '../output.ts';
 import { formatDump, isBinary } from '../report/stream.ts';
 import { globalOptions, openSites, type Site } from '../site.ts';
-import { describeDiffering, describeExit } from './columns.ts';
-import { describePlace, jobJson } from './job-json.ts';
 import { findJob } from './job-lookup.ts';
 import { type Output, openOutput } from './pager.ts';
 
@@ -38,7 +37,7 @@ Examples:
 
 Exit codes:
   0  shown
-  1  there is no such job, or it has no such stream
+  1  there is no such job, it has no such stream, or its upload is missing
   2  wrong command line, or several jobs whose ids begin or end so
   3  nph-webjob.cfg cannot be used
   4  the log or the locker cannot be read`;
@@ -63,8 +62,9 @@ async function show(sites: readonly Site[], jid: string, options: Options, isJso
   if (isJson && asked.length > 0)
     throw new Failure('usage', '--json shows no stream', 'show JID --out > file gives it byte for byte');
   const { site, job } = await findJob(sites, jid, options.client);
+  if (job.state === 'missing') process.exitCode = EXIT_CODES.findings;
   const { stored, record, place } = await openJob(site, job);
-  if (isJson) printJson({ ...jobJson(site, job), ...showJson(stored, record) });
+  if (isJson) printJson({ ...jobJson(site, job), ...showJson(site, job, stored, record) });
   else if (asked.length === 1 && !process.stdout.isTTY && !options.all)
     await copyStream(stored, asked[0] ?? 'out', jid);
   else {
@@ -98,9 +98,10 @@ async function openJob(site: Site, job: Job): Promise<Opened> {
   return { stored, record: job.packed && (await readPackedRecord(stored)), place: describePlace(job) };
 }
 
-function showJson(stored: Stored, record: Opened['record']): Record<string, unknown> {
+function showJson(site: Site, job: Job, stored: Stored, record: Opened['record']): Record<string, unknown> {
   const bytes = Object.fromEntries(STREAMS.map((name) => [name, stored[name]?.bytes ?? null]));
-  return { bytes, record: record ? Object.fromEntries(record) : null };
+  const attempts = job.attempts.map((line) => lineJson(site, line));
+  return { attempts, bytes, record: record ? Object.fromEntries(record) : null };
 }
 
 /** Facts of the record worth a line of their own. */
@@ -123,11 +124,13 @@ function describeJob(site: Site, job: Job, { stored, record, place }: Opened): s
       ['State', job.state],
     ] as const),
     ['Exit', describeExit(job)],
+    ['Started by', job.outerId],
     ['Clock', job.clockSkew === undefined ? undefined : describeClockSkew(job.clockSkew)],
     ['Last heard of', formatTime(job.at, settings.useGMT)],
     ...([
       ['GET', request(job.get)],
       ['PUT', request(job.put)],
+      ...job.attempts.map((line): [string, string | undefined] => [`Also ${line.method}`, request(line)]),
       ['Files', job.group?.name],
       ['Packed in', place],
     ] as const),
@@ -139,6 +142,7 @@ function describeJob(site: Site, job: Job, { stored, record, place }: Opened): s
         .join(', ') || undefined,
     ],
     ['Differs', describeDiffering(job.uploads)],
+    ['Left behind', job.left.filter((name) => name !== job.group?.name).join(', ') || undefined],
     ['Bytes', STREAMS.flatMap((name) => (stored[name] ? `${name} ${stored[name].bytes}` : [])).join(', ') || undefined],
     ...RECORD_FACTS.map((name): [string, string | undefined] => [name, record?.get(name)]),
   ];

@@ -2,84 +2,63 @@
 // is there now, and may fall when logs are rotated away or a locker is pruned: gauges, and no counters.
 import { statfsSync, statSync } from 'node:fs';
 import { join } from 'node:path';
-import { EXTENSIONS, statGroupFile, walkLocker } from 'webjob-locker';
-import { type LogLine, REASONS } from 'webjob-protocol';
-import { JOB_STATES, type Job } from '../job.ts';
-import { grantedAt, uploadBytes } from '../report/summary.ts';
+import { REASONS } from 'webjob-protocol';
+import { JOB_STATES } from '../../ledger/job.ts';
+import type { LockerTotals, Sums } from '../../ledger/jobs.ts';
 import type { Site } from '../site.ts';
 import type { Family, Sample } from './exposition.ts';
 
 /** Each client is a time series for ever: above this many the ones not seen the longest are left out. */
 const MAX_CLIENTS = 10_000;
 
-/** Metrics of the jobs, read once and one at a time. */
-export async function measureJobs(jobs: AsyncIterable<Job>, site: Site): Promise<Family[]> {
-  const states = new Map<string, number>(JOB_STATES.map((state) => [state, 0]));
-  const requests = new Map<string, { labels: Record<string, string>; value: number }>();
-  const seen = new Map<string, number>();
-  const bytes = { in: 0, out: 0 };
-  for await (const job of jobs) {
-    states.set(job.state, (states.get(job.state) ?? 0) + 1);
-    for (const line of [job.get, job.put]) if (line) countRequest(requests, line);
-    bytes.in += uploadBytes(job);
-    bytes.out += job.get?.bytesSent ?? 0;
-    const at = (grantedAt(job, site)?.getTime() ?? Number.NaN) / 1000;
-    if (job.clientId === undefined || Number.isNaN(at)) continue;
-    const known = seen.get(job.clientId);
-    if (known === undefined) seen.set(job.clientId, at);
-    else if (at > known) seen.set(job.clientId, at);
-  }
-  const clients = [...seen].sort(([, a], [, b]) => b - a).slice(0, MAX_CLIENTS);
+/** Metrics of the jobs. */
+export function measureJobs({ all, clients }: Sums): Family[] {
+  const states = JOB_STATES.map((state): [string, number] => [state, all.states.get(state) ?? 0]);
+  const seen = [...clients].flatMap(([client, { seenAt }]): [string, number][] =>
+    seenAt ? [[client, seenAt.getTime() / 1000]] : [],
+  );
+  const shown = seen.toSorted(([, a], [, b]) => b - a).slice(0, MAX_CLIENTS);
   return [
     gauge('webjob_jobs', 'Jobs that the log and the locker tell of, by state.', labelled('state', states)),
-    gauge('webjob_requests', 'Requests of these jobs, by method and status.', [...requests.values()]),
-    gauge('webjob_uploaded_bytes', 'Bytes of the uploads that were accepted.', [{ value: bytes.in }]),
-    gauge('webjob_served_bytes', 'Bytes of the programs that were served.', [{ value: bytes.out }]),
-    gauge('webjob_clients', 'Clients of which the server granted a request.', [{ value: seen.size }]),
+    gauge('webjob_requests', 'Requests of these jobs, by method and status.', countRequests(all.requests)),
+    gauge('webjob_uploaded_bytes', 'Bytes of the uploads that were accepted.', [{ value: all.received }]),
+    gauge('webjob_served_bytes', 'Bytes of the programs that were served.', [{ value: all.sent }]),
+    gauge('webjob_clients', 'Clients of which the server granted a request.', [{ value: seen.length }]),
     gauge(
       'webjob_client_last_seen_timestamp_seconds',
       'When the last request of a client that the server granted was done.',
       labelled(
         'client',
-        clients.sort(([a], [b]) => (a < b ? -1 : 1)),
+        shown.sort(([a], [b]) => (a < b ? -1 : 1)),
       ),
     ),
   ];
 }
 
-function countRequest(requests: Map<string, { labels: Record<string, string>; value: number }>, line: LogLine): void {
-  // Whatever a client calls its method, and whatever another server answered, the number of series stays small.
-  const method = line.method === 'GET' || line.method === 'PUT' ? line.method : 'other';
-  const status = line.status in REASONS ? String(line.status) : 'other';
-  const key = `${method} ${status}`;
-  const known = requests.get(key);
-  if (known) known.value++;
-  else requests.set(key, { labels: { method, status }, value: 1 });
+function countRequests(requests: ReadonlyMap<string, number>): Sample[] {
+  const counts = new Map<string, number>();
+  for (const [name, count] of requests) {
+    const [method = '', status = ''] = name.split(' ');
+    // Whatever a client calls its method, and whatever another server answered, the number of series stays small.
+    const known = [['GET', 'PUT'].includes(method) ? method : 'other', status in REASONS ? status : 'other'].join(' ');
+    counts.set(known, (counts.get(known) ?? 0) + count);
+  }
+  return [...counts].map(([name, value]) => {
+    const [method = '', status = ''] = name.split(' ');
+    return { labels: { method, status }, value };
+  });
 }
 
 /** Metrics of the locker and the disk that it is on. Throws the errors of system calls for the locker itself. */
-export function measureLocker({ settings }: Site): Family[] {
-  const locker = settings.incomingDirectory;
-  const groups = new Map([
-    ['complete', 0],
-    ['incomplete', 0],
-  ]);
-  let strays = 0;
-  let bytes = 0;
-  for (const { group } of walkLocker(locker)) {
-    if (!group) {
-      strays++;
-      continue;
-    }
-    const state = group.has.has('rdy') ? 'complete' : 'incomplete';
-    groups.set(state, (groups.get(state) ?? 0) + 1);
-    for (const extension of EXTENSIONS)
-      if (group.has.has(extension)) bytes += statGroupFile(locker, group.name, extension)?.size ?? 0;
-  }
-  const disk = statfsSync(locker);
+export function measureLocker(
+  { settings }: Site,
+  { complete, incomplete, foreignFiles, bytes }: LockerTotals,
+): Family[] {
+  const groups = Object.entries({ complete, incomplete });
+  const disk = statfsSync(settings.incomingDirectory);
   return [
     gauge('webjob_locker_groups', 'Uploads in the locker, with and without .rdy.', labelled('state', groups)),
-    gauge('webjob_locker_strays', 'What lies in the locker and belongs to no upload.', [{ value: strays }]),
+    gauge('webjob_locker_strays', 'Files in the locker that belong to no upload.', [{ value: foreignFiles }]),
     gauge('webjob_locker_bytes', 'Bytes of the files of all uploads.', [{ value: bytes }]),
     gauge('webjob_locker_free_bytes', 'Room on the file system of the locker for one who is not root.', [
       { value: disk.bavail * disk.bsize },

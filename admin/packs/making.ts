@@ -16,7 +16,7 @@ import { listFiles, nextPack, type Pack, packAt, packsFolder, readEnd } from '..
 import type { ServerSettings } from '../../cgi/controls.ts';
 import { BATCH, type PackFacts, recordEvent } from '../../evidence/events.ts';
 import { digestFile } from '../../evidence/reading.ts';
-import { readEndingAt } from '../history/ending.ts';
+import { readEndingAt } from '../../ledger/ending.ts';
 import { type Described, markOf } from '../keep/removal.ts';
 import type { Surveyed } from '../keep/survey.ts';
 

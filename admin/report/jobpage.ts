@@ -2,8 +2,8 @@
 import { type LogLine, RECORD_FIELDS } from 'webjob-protocol';
 import type { Deposit } from '../../evidence/records.ts';
 import { judge, lookOf, STREAM_WORDS, type StreamVerdict, type Verdict } from '../../evidence/verdict.ts';
-import { describeClockSkew } from '../clock.ts';
-import type { Job } from '../job.ts';
+import { describeClockSkew } from '../../ledger/clock.ts';
+import type { Job } from '../../ledger/job.ts';
 import type { Heads } from './heads.ts';
 import { html, type Markup } from './html.ts';
 import type { Page } from './page.ts';
@@ -69,6 +69,12 @@ function formatFacts({ job, verdict, earlier }: Case, book: Book): Markup {
     ...(job.clockSkew === undefined ? [] : [['Clock', describeClockSkew(job.clockSkew)] as [string, string]]),
     ['Fetched', describeLine(job.get)],
     ['Uploaded', describeLine(job.put)],
+    ...(job.outerId === undefined
+      ? []
+      : [['Started by', html`<span class="path">${job.outerId}</span>`] as [string, Markup]]),
+    ...job.left
+      .filter((name) => name !== job.group?.name)
+      .map((name): [string, Markup] => ['Left behind', html`<span class="path">${name}</span>`]),
     ...earlier.map(({ name, verdict }): [string, Markup] => {
       const { look, words } = judge(verdict);
       return ['Uploaded before', html`<span class="path">${name}</span>, <span class="state ${look}">${words}</span>`];
@@ -160,8 +166,10 @@ function formatRecordTable(verdict: Verdict | undefined, { env }: Heads): Markup
   return formatStream('The record as it is', { head: env.head.subarray(0, MAX_TEXT_BYTES), size: env.size });
 }
 
-function formatLog({ get, put }: Job): Markup {
-  const lines = [get, put].filter((line) => line !== undefined);
+function formatLog({ get, put, attempts }: Job): Markup {
+  const lines = [get, put, ...attempts]
+    .filter((line) => line !== undefined)
+    .sort((a, b) => (a.time < b.time ? -1 : Number(a.time > b.time)));
   if (lines.length === 0) return html`<p class="note">Nothing is in the log.</p>`;
   return html`<div class="scroll" role="region" aria-label="Lines of the log" tabindex="0"><table>
 <caption><span>Requests of this job in nph-webjob.log</span></caption>

@@ -1,7 +1,7 @@
 // Where the page of a client, a command or a job lies. A name on disk holds nothing of a client's but letters, digits, `_` and `-`, is at
 // most 80 characters long, and tells apart what differs in case only.
 import { createHash } from 'node:crypto';
-import type { Job } from '../job.ts';
+import type { Job } from '../../ledger/job.ts';
 
 const MAX_SLUG_LENGTH = 60;
 

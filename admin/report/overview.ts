@@ -1,10 +1,10 @@
 // The pages that show many jobs: the overview, the lists, and one page a client and a command.
-import type { Job } from '../job.ts';
+import { isFailure, type Job } from '../../ledger/job.ts';
 import { formatBytes } from '../output.ts';
 import { type Bar, formatChart, formatMeter } from './charts.ts';
 import { html, type Markup } from './html.ts';
 import type { Page } from './page.ts';
-import { type Actor, isFailure, type Period, type Summary } from './summary.ts';
+import type { Actor, Period, Summary } from './summary.ts';
 import {
   type Book,
   describeState,
@@ -84,7 +84,7 @@ function describeCustody({ files, records, faults }: Custody): Markup {
 type Tile = [name: string, value: string | number, look?: 'warn' | 'bad' | undefined];
 
 function jobTiles({ total, states }: Summary): Tile[] {
-  const shown = (['done', 'failed', 'refused', 'incomplete', 'got', 'orphan'] as const).filter(
+  const shown = (['done', 'failed', 'refused', 'incomplete', 'got', 'orphan', 'missing'] as const).filter(
     (state) => state === 'done' || state === 'failed' || (states.get(state) ?? 0) > 0,
   );
   return [['jobs', total.jobs], ...shown.map((state): Tile => [describeState(state), states.get(state) ?? 0])];

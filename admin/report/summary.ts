@@ -1,7 +1,6 @@
 // What the report says of all jobs together, gathered as they pass by: numbers only, and of the jobs themselves no more than the newest.
-import { isSuccess, timeFields } from 'webjob-protocol';
-import { instantOf } from '../history/log.ts';
-import type { Job } from '../job.ts';
+import { timeFields } from 'webjob-protocol';
+import { isFailure, type Job, uploadBytes } from '../../ledger/job.ts';
 import type { Site } from '../site.ts';
 
 const DAY_SECONDS = 86_400;
@@ -50,21 +49,6 @@ export interface Summary {
   jobs: Job[];
 }
 
-export function isFailure({ state }: Pick<Job, 'state'>): boolean {
-  return state === 'failed' || state === 'refused' || state === 'incomplete';
-}
-
-/** Bytes of the upload as it was announced and accepted. */
-export function uploadBytes({ put }: Job): number {
-  return put && isSuccess(put.status) ? (put.bytesReceived ?? 0) : 0;
-}
-
-/** When the server last granted something to the client of a job. What it refused proves nothing of who sent it. */
-export function grantedAt({ state, at, get, put }: Job, site: Site): Date | undefined {
-  if (state !== 'refused') return at;
-  return put && get && isSuccess(get.status) ? instantOf(get, site) : undefined;
-}
-
 /** Reads every job once. Clients and commands are known from all of them, the numbers are those since `since`. */
 export async function summarize(jobs: AsyncIterable<Job> | Iterable<Job>, options: SummaryOptions): Promise<Summary> {
   const summary: Summary = {
@@ -88,7 +72,7 @@ function addJob(summary: Summary, job: Job, options: SummaryOptions): void {
   ].filter((actor) => actor !== undefined);
   // A log may hold any digits where a time should stand.
   if (Number.isNaN(job.at.getTime())) return;
-  const seenAt = grantedAt(job, options.site);
+  const { seenAt } = job;
   for (const actor of actors) {
     if (!actor.last || job.at > actor.last.at) actor.last = { state: job.state, at: job.at };
     if (seenAt && (!actor.seenAt || seenAt > actor.seenAt)) actor.seenAt = seenAt;

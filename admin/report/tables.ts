@@ -1,10 +1,10 @@
 // The tables that several pages share: jobs, clients and commands; and how states, times and sizes are written.
 import { formatTime } from 'webjob-protocol';
-import type { Job } from '../job.ts';
+import { type Job, uploadBytes } from '../../ledger/job.ts';
 import { formatBytes } from '../output.ts';
 import { html, type Markup } from './html.ts';
 import { clientPath, commandPath, jobPath } from './links.ts';
-import { type Actor, uploadBytes } from './summary.ts';
+import type { Actor } from './summary.ts';
 
 /** What the pages need to know to point at each other. */
 export interface Book {
@@ -23,6 +23,7 @@ const STATES: Record<Job['state'], { look: string; words: string }> = {
   refused: { look: 'bad', words: 'refused' },
   incomplete: { look: 'bad', words: 'incomplete' },
   orphan: { look: 'warn', words: 'not in the log' },
+  missing: { look: 'bad', words: 'upload missing' },
 };
 
 export function describeState(state: Job['state']): string {

@@ -1,5 +1,5 @@
 // The clock of a client against the server's. A job id holds the server's time, so the record of the run shows how far they differed.
-import { findJobIdParts, parseEpoch } from 'webjob-protocol';
+import { findJobIdParts, NOT_APPLICABLE, parseEpoch } from 'webjob-protocol';
 
 /** Smaller differences are the network's, or nobody's concern. */
 const TOLERATED_SECONDS = 60;
@@ -21,10 +21,12 @@ export function findClockSkew(fields: ReadonlyMap<string, string>): number | und
 /** The first of these fields that holds a time. */
 function epochSeconds(fields: ReadonlyMap<string, string>, ...names: string[]): number | undefined {
   for (const name of names) {
+    const text = fields.get(name);
+    if (text === undefined || text === NOT_APPLICABLE) continue;
     try {
-      return parseEpoch(fields.get(name) ?? '') / 1_000_000;
+      return parseEpoch(text) / 1_000_000;
     } catch {
-      // NA, or another client's way of writing it.
+      // Another client's way of writing it.
     }
   }
   return undefined;

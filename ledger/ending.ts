@@ -1,11 +1,11 @@
 // How a run ended, as the record of its upload says. A record is what a client sent: it may be of any size, and need not be one.
 import { join } from 'node:path';
 import type { Group } from 'webjob-locker';
-import { NOT_APPLICABLE } from 'webjob-protocol';
-import type { Ending } from '../../archive/manifest.ts';
-import { findClockSkew } from '../clock.ts';
-import type { Site } from '../site.ts';
+import { encodeField, isJobId, NOT_APPLICABLE } from 'webjob-protocol';
+import type { Ending } from '../archive/manifest.ts';
+import { findClockSkew } from './clock.ts';
 import { readHead } from './head.ts';
+import type { Site } from './site.ts';
 
 export type { Ending };
 
@@ -44,5 +44,9 @@ export function describeEnding(fields: Map<string, string>): Ending {
   const exitCode = number('KidStatus');
   const signal = number('KidSignal');
   const isGood = isClean && exitCode === 0 && (signal ?? 0) === 0;
-  return { isGood, exitCode, signal: signal || undefined, clockSkew: findClockSkew(fields) };
+  const outer = fields.get('OuterJid') ?? '';
+  return {
+    ...{ isGood, exitCode, signal: signal || undefined, clockSkew: findClockSkew(fields) },
+    outerId: isJobId(outer) && outer !== NOT_APPLICABLE ? encodeField(outer) : undefined,
+  };
 }

@@ -1,17 +1,19 @@
 // The lines of nph-webjob.log and of what rotation made of it, one after the other, the oldest first: streamed, never a whole file in memory.
 import { closeSync, readSync } from 'node:fs';
 import { basename } from 'node:path';
-import { findJobIdParts, formatTime, type LogLine, parseLogLine } from 'webjob-protocol';
-import { warn } from '../output.ts';
-import type { Site } from '../site.ts';
+import { formatTime, type LogLine, parseLogLine } from 'webjob-protocol';
+import { warn } from '../cli/output.ts';
 import { followLines } from './follow.ts';
 import { makeCutter } from './lines.ts';
 import { type LogFile, openLogFiles } from './log-files.ts';
 import { expand } from './packed-log.ts';
+import type { Site } from './site.ts';
 
 export interface LogRange {
   since?: Date | undefined;
   until?: Date | undefined;
+  /** Only lines before this time, as the log writes it. */
+  before?: string | undefined;
   /** Only lines that hold this text. */
   contains?: string | undefined;
   /** Goes on with what is written from now on, without end. */
@@ -28,45 +30,22 @@ const BLOCK_BYTES = 256 * 1024;
 /** Of a line that is none, so much is shown. */
 const SHOWN_LENGTH = 80;
 
-/** The instant that a text of a time means, and the later one that it means as well when summer time ends. */
-type Meaning = readonly [first: number, second: number | undefined];
-
-/** By the text, in GMT and by the clock of the machine: lines come in order, several within one second. */
-const meanings = { gmt: new Map<string, Meaning>(), local: new Map<string, Meaning>() };
-const MAX_MEANINGS = 1000;
-/** A job id that is so much younger than the first of two equal hours belongs to the second. */
-const YOUNGER_MS = 900_000;
-
-/** The instant at which a line was written. Of two equal hours the job id tells which, for it holds the time of the GET. */
-export function instantOf({ time, jobId }: Pick<LogLine, 'time' | 'jobId'>, { settings: { useGMT } }: Site): Date {
-  const known = useGMT ? meanings.gmt : meanings.local;
-  const found = known.get(time) ?? (useGMT ? [Date.parse(`${time.replace(' ', 'T')}Z`), undefined] : readLocal(time));
-  if (known.size >= MAX_MEANINGS) known.clear();
-  known.set(time, found);
-  const [first, second] = found;
-  if (second === undefined || jobId === undefined) return new Date(first);
-  const issued = findJobIdParts(jobId)?.epochSeconds ?? 0;
-  return new Date(issued * 1000 > first + YOUNGER_MS ? second : first);
-}
-
-function readLocal(time: string): Meaning {
-  const first = Date.parse(time.replace(' ', 'T'));
-  // No clock is set back by more than this.
-  const later = new Date(first + 3 * REPEATED_HOUR_SECONDS * 1000);
-  const second = first + (later.getTimezoneOffset() - new Date(first).getTimezoneOffset()) * 60_000;
-  return [first, second > first && formatTime(new Date(second), false) === time ? second : undefined];
+/** A line, and as it stands in the log. */
+export interface ReadLine {
+  line: LogLine;
+  text: string;
 }
 
 /** The lines of readLogBlocks, one by one. */
 export async function* readLogLines(site: Site, range: LogRange = {}): AsyncGenerator<LogLine> {
-  for await (const lines of readLogBlocks(site, range)) yield* lines;
+  for await (const lines of readLogBlocks(site, range)) for (const { line } of lines) yield line;
 }
 
 /**
  * The lines of a time, many at once, as each wait costs more than a line does; a few older and younger ones come with them, as the log is not
  * strictly in order. Lines that are none are passed over, and a warning at the end counts them and shows the first. Throws Failure `failed`.
  */
-export async function* readLogBlocks(site: Site, range: LogRange = {}): AsyncGenerator<LogLine[]> {
+export async function* readLogBlocks(site: Site, range: LogRange = {}): AsyncGenerator<ReadLine[]> {
   const since = range.since && shift(site, range.since, -1);
   const until = range.until && shift(site, range.until, 1);
   const files = openLogFiles(site, { since, until, follow: range.follow });
@@ -74,11 +53,12 @@ export async function* readLogBlocks(site: Site, range: LogRange = {}): AsyncGen
   let first = '';
   let reading = '';
   const parse: Parse = (given) => {
-    const text = given.endsWith('\r') ? given.slice(0, -1) : given;
+    const text = trimLine(given);
     if (range.contains !== undefined && !text.includes(range.contains)) return undefined;
     if (since !== undefined && text.slice(0, 19) < since) return undefined;
+    if (range.before !== undefined && text.slice(0, 19) >= range.before) return undefined;
     try {
-      return parseLogLine(text);
+      return { line: parseLogLine(text), text };
     } catch {
       if (broken++ === 0)
         first = `${reading}: ${text.length > SHOWN_LENGTH ? `${text.slice(0, SHOWN_LENGTH)}...` : text}`;
@@ -91,7 +71,7 @@ export async function* readLogBlocks(site: Site, range: LogRange = {}): AsyncGen
       const isLast = files.length === 0;
       const onFollow = range.follow && isLast ? (range.onFollow ?? (() => {})) : undefined;
       for await (const lines of readFile(file, parse, onFollow)) {
-        const end = until === undefined ? -1 : lines.findIndex(({ time }) => time > until);
+        const end = until === undefined ? -1 : lines.findIndex(({ line }) => line.time > until);
         yield end < 0 ? lines : lines.slice(0, end);
         if (end >= 0) break;
       }
@@ -102,15 +82,44 @@ export async function* readLogBlocks(site: Site, range: LogRange = {}): AsyncGen
   }
 }
 
+/** The lines of all logs of a site from a time on, and those that are written from now on, without end. */
+export async function* followLogs(site: Site, since: Date, onFollow: () => void): AsyncGenerator<ReadLine[]> {
+  const servers = new Map(site.servers.map((server) => [server.logfilesDirectory, server]));
+  let waiting = servers.size;
+  const onEach = (): void => {
+    waiting--;
+    if (waiting === 0) onFollow();
+  };
+  const readers = [...servers.values()].map((server) =>
+    readLogBlocks({ ...site, servers: [server] }, { since, follow: true, onFollow: onEach }),
+  );
+  const next = (reader: (typeof readers)[number]) => reader.next().then(({ value = [] }) => ({ reader, value }));
+  const pending = new Map(readers.map((reader) => [reader, next(reader)]));
+  try {
+    for (;;) {
+      const { reader, value } = await Promise.race(pending.values());
+      pending.set(reader, next(reader));
+      yield value;
+    }
+  } finally {
+    for (const reader of readers) void reader.return(undefined);
+  }
+}
+
 /** An instant as the log writes it, with the allowance for lines out of order. */
-function shift({ settings }: Site, at: Date, sign: -1 | 1): string {
+export function shift({ settings }: Site, at: Date, sign: -1 | 1): string {
   const seconds = DISORDER_SECONDS + (settings.useGMT ? 0 : REPEATED_HOUR_SECONDS);
   return formatTime(new Date(at.getTime() + sign * seconds * 1000), settings.useGMT);
 }
 
-type Parse = (text: string) => LogLine | undefined;
+/** A line of a log that was written or carried over by a machine which ends lines in CR LF. */
+export function trimLine(text: string): string {
+  return text.endsWith('\r') ? text.slice(0, -1) : text;
+}
 
-async function* readFile(file: LogFile, parse: Parse, onFollow: (() => void) | undefined): AsyncGenerator<LogLine[]> {
+type Parse = (text: string) => ReadLine | undefined;
+
+async function* readFile(file: LogFile, parse: Parse, onFollow: (() => void) | undefined): AsyncGenerator<ReadLine[]> {
   const { fd, size } = file;
   try {
     const cutter = makeCutter(parse);

@@ -2,12 +2,12 @@
 import { closeSync, constants, openSync, readSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Group, STREAMS, type StreamName, statGroupFile } from 'webjob-locker';
-import type { PackedGroup } from '../../archive/manifest.ts';
-import { type Pack, packAt, readGroups, readPackedFile } from '../../archive/packs.ts';
-import type { Job } from '../job.ts';
-import type { Site } from '../site.ts';
+import type { PackedGroup } from '../archive/manifest.ts';
+import { type Pack, packAt, readGroups, readPackedFile } from '../archive/packs.ts';
 import { parseRecordFields } from './ending.ts';
 import { MAX_HEAD_BYTES } from './head.ts';
+import type { Job } from './job.ts';
+import type { Site } from './site.ts';
 
 export interface StoredStream {
   bytes: number;

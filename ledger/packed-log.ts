@@ -2,7 +2,7 @@
 import { createReadStream, readSync } from 'node:fs';
 import { basename } from 'node:path';
 import { pipeline, type Transform } from 'node:stream';
-import { warn } from '../output.ts';
+import { warn } from '../cli/output.ts';
 
 export type Packer = 'gzip' | 'zstd';
 
@@ -22,16 +22,16 @@ export function findPacker(name: string): Packer | undefined {
   return name.endsWith('.zst') && 'createZstdDecompress' in loadZlib() ? 'zstd' : undefined;
 }
 
-/** The beginning of a packed log, one character a byte; empty when it is damaged. */
-export function expandHead(fd: number, packer: Packer): string {
+/** The beginning of a packed log; empty when it is damaged. */
+export function expandHead(fd: number, packer: Packer): Buffer {
   const buffer = Buffer.alloc(HEAD_BYTES);
   const head = buffer.subarray(0, readSync(fd, buffer, 0, buffer.length, 0));
   const { gunzipSync, zstdDecompressSync, constants } = loadZlib();
   try {
-    if (packer === 'zstd') return zstdDecompressSync(head, { finishFlush: constants.ZSTD_e_flush }).toString('latin1');
-    return gunzipSync(head, { finishFlush: constants.Z_SYNC_FLUSH }).toString('latin1');
+    if (packer === 'zstd') return zstdDecompressSync(head, { finishFlush: constants.ZSTD_e_flush });
+    return gunzipSync(head, { finishFlush: constants.Z_SYNC_FLUSH });
   } catch {
-    return '';
+    return Buffer.alloc(0);
   }
 }
 

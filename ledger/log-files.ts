@@ -2,11 +2,11 @@
 import { closeSync, constants, fstatSync, openSync, readdirSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { formatTime } from 'webjob-protocol';
-import { Failure } from '../failure.ts';
-import { warn } from '../output.ts';
-import type { Site } from '../site.ts';
+import { Failure } from '../cli/failure.ts';
+import { warn } from '../cli/output.ts';
 import { expandHead, findPacker, type Packer } from './packed-log.ts';
 import { BLOCK_BYTES, findFirstTime, findLastTime, readBlock, seekTime } from './seek.ts';
+import { logFolders, type Site } from './site.ts';
 
 export const LOG = 'nph-webjob.log';
 
@@ -36,8 +36,10 @@ interface Span {
  * `failed`, for a site without a log too.
  */
 export function openLogFiles(site: Site, { since, until, follow }: Span): LogFile[] {
-  const files = openAll(site.settings.logfilesDirectory).map((file) => {
-    const first = findFirstTime(file.packer ? expandHead(file.fd, file.packer) : readBlock(file.fd, 0));
+  const files = openAll(logFolders(site)).map((file) => {
+    const first = findFirstTime(
+      file.packer ? expandHead(file.fd, file.packer).toString('latin1') : readBlock(file.fd, 0),
+    );
     const lastChange = formatTime(fstatSync(file.fd).mtime, site.settings.useGMT);
     return { file, first: first ?? lastChange, lastChange };
   });
@@ -63,9 +65,9 @@ export function openLogFiles(site: Site, { since, until, follow }: Span): LogFil
   });
 }
 
-function openAll(folder: string): LogFile[] {
+function openAll(folders: readonly string[]): LogFile[] {
   const seen = new Set<string>();
-  const files = listLogs(folder).flatMap((path): LogFile[] => {
+  const files = folders.flatMap(listLogs).flatMap((path): LogFile[] => {
     const fd = openLog(path);
     if (fd === undefined) return [];
     const { dev, ino, size } = fstatSync(fd);
@@ -76,11 +78,13 @@ function openAll(folder: string): LogFile[] {
     }
     return [{ path, fd, size, packer: findPacker(path), start: 0 }];
   });
-  if (files.length === 0) throw new Failure('failed', `${join(folder, LOG)}: there is no log`, 'EnableLogging=N?');
+  if (files.length === 0)
+    throw new Failure('failed', `${join(folders[0] ?? '', LOG)}: there is no log`, 'EnableLogging=N?');
   return files;
 }
 
-function listLogs(folder: string): string[] {
+/** The logs in a folder, by their paths, in no order. Throws Failure `failed`. */
+export function listLogs(folder: string): string[] {
   try {
     return readdirSync(folder)
       .filter((name) => name.startsWith(LOG) && isLog(name))

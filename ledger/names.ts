@@ -1,12 +1,11 @@
 // What the name of an upload says, and what name an upload must have: PutNameFormat read backwards and forwards. A name is only ever a hint,
 // which the job id in the .rdy file must confirm.
 import { posix } from 'node:path';
-import { type Group, splitNumbered } from 'webjob-locker';
-import { isClientId, isFileName, type LogLine } from 'webjob-protocol';
-import { NAME_TOKEN, type TokenFacts, tokenValues } from '../../cgi/tokens.ts';
-import type { Site } from '../site.ts';
-import { readRecordFields } from './ending.ts';
-import { instantOf } from './log.ts';
+import { splitNumbered } from 'webjob-locker';
+import { findJobIdParts, type LogLine } from 'webjob-protocol';
+import { NAME_TOKEN, type TokenFacts, tokenValues } from '../cgi/tokens.ts';
+import { instantOf } from './instant.ts';
+import type { Site } from './site.ts';
 
 export interface NameFacts {
   clientId?: string | undefined;
@@ -19,6 +18,8 @@ export interface Guess {
   /** What they all begin with. */
   prefix: string;
   fits(name: string): boolean;
+  /** There is only one, but for a number behind it. */
+  isExact: boolean;
   /** Guesses that are the same have the same. */
   key: string;
 }
@@ -50,22 +51,6 @@ export function compileNames(format: string): (name: string) => NameFacts | unde
   };
 }
 
-/** Whose group it is: by its name, or when that is of another form, by what its record claims. */
-export function readNameFacts(
-  site: Site,
-  group: Group,
-  parseName = compileNames(site.settings.putNameFormat),
-): NameFacts {
-  const { clientId, command } = parseName(group.name) ?? {};
-  if (clientId !== undefined && command !== undefined) return { clientId, command };
-  const claimed = readRecordFields(site, group);
-  const [claimedId = '', claimedName = ''] = ['ClientId', 'GetRequest'].map((name) => claimed?.get(name));
-  return {
-    clientId: clientId ?? (isClientId(claimedId) ? claimedId : undefined),
-    command: command ?? (isFileName(claimedName) ? claimedName : undefined),
-  };
-}
-
 /**
  * Tells what names the upload of a PUT may have, the likeliest first. The log says when a request was done and how many whole seconds it
  * took, so that one of three seconds is the one that stands in the name. No names when the folder itself depends on a process id.
@@ -74,32 +59,45 @@ export function makeGuesser(site: Site): (put: LogLine) => Generator<Guess> {
   const { settings } = site;
   const parts = splitFormat(settings.putNameFormat);
   const hasTime = parts.some((part) => TIME_TOKENS.has(part));
+  const hasServer = parts.includes('%sid');
   return function* (put) {
-    const facts: Omit<TokenFacts, 'at'> = {
+    const facts: Omit<TokenFacts, 'at' | 'serverId'> = {
       clientId: put.clientId ?? '',
       fileName: put.fileName ?? '',
       jobId: decodeField(put.jobId ?? 'NA'),
       pid: 0,
-      serverId: settings.serverId,
       remoteAddress: put.remoteAddress ?? 'NA',
       useGmt: settings.useGMT,
     };
     const received = instantOf(put, site).getTime() - put.seconds * 1000;
-    for (const offset of hasTime ? [0, -1000, 1000] : [0]) {
-      const values: Record<string, string> = tokenValues({ ...facts, at: new Date(received + offset) });
-      const guess = guessName(
-        parts.map((part) => (part.startsWith('%') ? (part === '%pid' ? part : (values[part.slice(1)] ?? '')) : part)),
-      );
-      if (guess) yield guess;
-    }
+    for (const serverId of hasServer ? serversOf(site, put) : [settings.serverId])
+      for (const offset of hasTime ? [0, -1000, 1000] : [0]) {
+        const values: Record<string, string> = tokenValues({ ...facts, serverId, at: new Date(received + offset) });
+        const guess = guessName(
+          parts.map((part) => (part.startsWith('%') ? (part === '%pid' ? part : (values[part.slice(1)] ?? '')) : part)),
+        );
+        if (guess) yield guess;
+      }
   };
 }
 
-/** The same for the PUTs of one job, of which a client can send any number: those of the same second may have the same names. */
-export function guessAll(puts: readonly LogLine[], guessNames: (put: LogLine) => Iterable<Guess>): Iterable<Guess> {
-  const guesses = new Map<string, Guess>();
-  for (const put of puts) for (const guess of guessNames(put)) guesses.set(guess.key, guess);
-  return guesses.values();
+/** Any server of the site may have received it: the ones it names, and the one that issued the job id. */
+function serversOf({ servers, settings }: Site, { jobId = '' }: LogLine): Set<string> {
+  const issuer = findJobIdParts(jobId)?.serverId;
+  return new Set([settings.serverId, ...servers.map(({ serverId }) => serverId), ...(issuer ? [issuer] : [])]);
+}
+
+/** The names of an ordered list that a guess fits. */
+export function selectNames(names: readonly string[], { prefix, fits }: Guess): string[] {
+  let low = 0;
+  for (let high = names.length; low < high; ) {
+    const middle = (low + high) >> 1;
+    if ((names[middle] ?? '') < prefix) low = middle + 1;
+    else high = middle;
+  }
+  let end = low;
+  while (names[end]?.startsWith(prefix)) end++;
+  return end === low ? [] : names.slice(low, end).filter(fits);
 }
 
 /** The parts of a name; what is not known of it is `%pid`, and no value is that. */
@@ -119,7 +117,7 @@ function guessName(parts: string[]): Guess | undefined {
       : compileName(parts).test(name);
   // One that differs from what had its name before has a number behind it.
   const fits = (name: string): boolean => fitsWhole(name) || fitsWhole(splitNumbered(name)?.base ?? '');
-  return { folder, prefix, fits, key: parts.join('\0') };
+  return { folder, prefix, fits, isExact: unknown < 0, key: parts.join('\0') };
 }
 
 const PID = /^[0-9]{1,10}$/;

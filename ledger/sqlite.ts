@@ -1,6 +1,6 @@
-// Opens SQLite databases with what Node has built in. Everything else in webjobctl runs on a Node without it.
+// Opens SQLite databases with what Node has built in.
 import type { DatabaseSync } from 'node:sqlite';
-import { Failure } from '../failure.ts';
+import { Failure } from '../cli/failure.ts';
 
 export type Database = DatabaseSync;
 

@@ -2,7 +2,8 @@
 import { type Dirent, opendirSync } from 'node:fs';
 import { join } from 'node:path';
 import { EXTENSIONS, type Extension, type Group } from 'webjob-locker';
-import { Failure } from '../failure.ts';
+import { Failure } from '../cli/failure.ts';
+import { FILE_BITS } from './read-upload.ts';
 
 /** What lies in one folder; names are paths below the locker, without an extension. */
 export interface Listing {
@@ -18,6 +19,8 @@ const MAX_LISTINGS = 64;
 
 export interface Lister {
   list(folder: string): Listing;
+  /** Every upload in a folder with its files, as packFiles has them, in the order of names. */
+  listGroups(folder: string): { groups: Map<string, number>; folders: readonly string[]; foreignFiles: number };
   /** Looks anew, for a locker that has changed. */
   forget(): void;
 }
@@ -34,6 +37,7 @@ export function makeLister(locker: string): Lister {
       listings.set(folder, listing);
       return listing;
     },
+    listGroups: (folder) => readGroups(locker, folder),
     forget: () => listings.clear(),
   };
 }
@@ -61,6 +65,25 @@ function readListing(locker: string, folder: string): Listing {
       return incomplete;
     },
   };
+}
+
+const BITS: ReadonlyMap<string, number> = new Map(FILE_BITS.map((extension, bit) => [extension, 1 << bit]));
+
+function readGroups(locker: string, folder: string): ReturnType<Lister['listGroups']> {
+  const prefix = folder === '.' ? '' : `${folder}/`;
+  const found = new Map<string, number>();
+  const folders: string[] = [];
+  let foreignFiles = 0;
+  for (const entry of readEntries(join(locker, folder))) {
+    const dot = entry.name.lastIndexOf('.');
+    const bit = dot > 0 ? BITS.get(entry.name.slice(dot + 1)) : undefined;
+    if (entry.isDirectory()) folders.push(prefix + entry.name);
+    else if (!entry.isFile() || bit === undefined) foreignFiles++;
+    if (!entry.isFile() || bit === undefined) continue;
+    const name = prefix + entry.name.slice(0, dot);
+    found.set(name, (found.get(name) ?? 0) | bit);
+  }
+  return { groups: found, folders: folders.sort(), foreignFiles };
 }
 
 function collectIncomplete(names: readonly string[], prefix: string, complete: ReadonlySet<string>): Group[] {

@@ -1,8 +1,7 @@
 // The jobs of several sites as if they were of one: each job with the site it is of.
-import { Failure } from '../failure.ts';
-import type { Job } from '../job.ts';
-import type { Site } from '../site.ts';
-import { type JobFilter, readJobs } from './jobs.ts';
+import type { Job } from './job.ts';
+import { type JobFilter, readJobs, readNewest } from './jobs.ts';
+import type { Site } from './site.ts';
 
 export interface Found {
   site: Site;
@@ -11,7 +10,7 @@ export interface Found {
 
 /**
  * The jobs of all sites. Those of each are in the order of readJobs, and of the next of every site the oldest comes first, so that what is in
- * order of time stays so. Throws Failure `usage` for several sites that are to be followed.
+ * order of time stays so.
  */
 export async function* readSites(sites: readonly Site[], filter: JobFilter): AsyncGenerator<Found> {
   const [site, another] = sites;
@@ -20,7 +19,6 @@ export async function* readSites(sites: readonly Site[], filter: JobFilter): Asy
 }
 
 async function* mergeSites(sites: readonly Site[], filter: JobFilter): AsyncGenerator<Found> {
-  if (filter.follow) throw new Failure('usage', 'only one site can be followed', 'give --config once');
   const readers = sites.map((site) => ({ site, jobs: readJobs(site, filter) }));
   const next = async ({ site, jobs }: (typeof readers)[number]) => {
     const { value, done } = await jobs.next();
@@ -37,4 +35,18 @@ async function* mergeSites(sites: readonly Site[], filter: JobFilter): AsyncGene
   } finally {
     for (const { jobs } of readers) await jobs.return(undefined);
   }
+}
+
+/** The newest of the jobs of all sites that are wanted, in order of time. */
+export async function readNewestOf(
+  sites: readonly Site[],
+  filter: JobFilter,
+  isWanted: (job: Job) => boolean,
+  limit: number,
+): Promise<Found[]> {
+  const all: Found[] = [];
+  for (const site of sites) for (const job of await readNewest(site, filter, isWanted, limit)) all.push({ site, job });
+  // Of one site they are in their order already.
+  const sorted = sites.length > 1 ? all.sort((a, b) => a.job.at.getTime() - b.job.at.getTime()) : all;
+  return sorted.slice(-limit);
 }

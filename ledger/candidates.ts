@@ -1,0 +1,96 @@
+// The uploads of a locker in which some texts can be, for search: by the store, or where there is none, all of them.
+import { posix } from 'node:path';
+import { type Group, statGroupFile, walkLocker } from 'webjob-locker';
+import { Failure } from '../cli/failure.ts';
+import { compileNames, type NameFacts } from './names.ts';
+import { readUpload, unpackFiles } from './read-upload.ts';
+import type { Site } from './site.ts';
+import { openKnownStore, type Store } from './store.ts';
+import { formatMatch, indexTexts } from './texts.ts';
+
+/** An upload in the locker; what is not asked for is not found out. */
+export interface Candidate {
+  name: string;
+  group: Group;
+  facts(): NameFacts;
+  jobId(): string | undefined;
+  /** When it was announced; while it is not, when it last changed. */
+  at(): Date | undefined;
+}
+
+/** In the order of folders and names. Throws Failure `failed`. */
+export async function findCandidates(site: Site, texts: readonly string[]): Promise<Iterable<Candidate>> {
+  const store = await openKnownStore(site);
+  if (!store) return walkCandidates(site);
+  try {
+    if (store.isShared) indexTexts(store.database, site.settings.incomingDirectory, undefined, () => {});
+    return queryCandidates(store, formatMatch(texts));
+  } finally {
+    store.close();
+  }
+}
+
+interface Row {
+  name: string;
+  has: number;
+  at: number;
+  job_id: string | null;
+  client: string | null;
+  command: string | null;
+}
+
+function queryCandidates({ database }: Store, match: string | undefined): Candidate[] {
+  const columns = "SELECT name, has, at, job_id, client, command FROM uploads WHERE place = ''";
+  const rows = (match === undefined
+    ? database.prepare(columns).all()
+    : database
+        .prepare(`${columns} AND (id IN (SELECT rowid FROM texts WHERE texts MATCH ?) OR whole IS NOT 1)`)
+        .all(match)) as unknown as Row[];
+  const key = ({ name }: Row): string => `${posix.dirname(name).replaceAll('/', '\0')}\0\0${name}`;
+  return rows
+    .map((row) => ({ row, key: key(row) }))
+    .sort((a, b) => (a.key < b.key ? -1 : 1))
+    .map(({ row: { name, has, at, job_id: jobId, client, command } }) => ({
+      name,
+      group: { name, has: unpackFiles(has) },
+      facts: () => ({ clientId: client ?? undefined, command: command ?? undefined }),
+      jobId: () => (unpackFiles(has).has('rdy') ? (jobId ?? undefined) : undefined),
+      at: () => new Date(at),
+    }));
+}
+
+function* walkCandidates(site: Site): Generator<Candidate> {
+  const locker = site.settings.incomingDirectory;
+  const parseName = compileNames(site.settings.putNameFormat);
+  try {
+    for (const { group } of walkLocker(locker)) {
+      if (!group) continue;
+      const { name, has } = group;
+      const read = once(() => readUpload(locker, name, parseName, group));
+      yield {
+        ...{ name, group },
+        facts() {
+          const { clientId, command } = parseName(name) ?? {};
+          return clientId !== undefined && command !== undefined ? { clientId, command } : (read() ?? {});
+        },
+        jobId: () => (has.has('rdy') ? read()?.jobId : undefined),
+        at() {
+          const ready = has.has('rdy') ? statGroupFile(locker, name, 'rdy')?.mtimeMs : read()?.at;
+          return ready === undefined ? undefined : new Date(ready);
+        },
+      };
+    }
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (error instanceof Failure || code === undefined) throw error;
+    throw new Failure('failed', `${locker}: ${code}`, undefined, { cause: error });
+  }
+}
+
+function once<Value>(find: () => Value): () => Value {
+  let found: { value: Value } | undefined;
+  return () => {
+    found ??= { value: find() };
+    return found.value;
+  };
+}

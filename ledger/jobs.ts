@@ -1,0 +1,362 @@
+// The jobs of a site, for whoever asks: listed, found by an id, counted by client, or as they end.
+import { lstatSync } from 'node:fs';
+import { join } from 'node:path';
+import { findJobIdParts } from 'webjob-protocol';
+import { Failure } from '../cli/failure.ts';
+import type { Job, JobState } from './job.ts';
+import { type Joined, joinEpisode, LOCKER } from './join.ts';
+import type { NameFacts } from './names.ts';
+import { Refresh, type Window } from './refresh.ts';
+import type { Site } from './site.ts';
+import type { Database } from './sqlite.ts';
+import { isDatabaseError, openStore, openWindowStore, rollBack, type Store } from './store.ts';
+import { ALL_CLIENTS, readJoined, tally, Writer } from './writer.ts';
+
+export interface JobFilter {
+  since?: Date | undefined;
+  until?: Date | undefined;
+  /** Ids with `*` and `?`. */
+  client?: string | undefined;
+  command?: string | undefined;
+  states?: readonly JobState[] | undefined;
+  /** Job ids that these, and what they started in turn, were started by. */
+  outer?: string | undefined;
+}
+
+/**
+ * The jobs, in the order in which they ended; behind them uploads without a log line, then the jobs that have not ended. The GET of a job may
+ * be older than `since`. Throws Failure `failed`.
+ */
+export async function* readJobs(site: Site, filter: JobFilter = {}, advance?: () => void): AsyncGenerator<Job> {
+  const store = await openStore(site, windowOf(filter), advance ? { advance } : {});
+  try {
+    yield* queryJobs(store, site, filter);
+  } finally {
+    store.close();
+  }
+}
+
+const DAY_MS = 86_400_000;
+/** Without a store: how far back one look goes, and the next; after them everything is read. */
+const LOOKS_DAYS = [2, 30];
+
+/** The newest of the jobs that are wanted, in order of time. */
+export async function readNewest(
+  site: Site,
+  filter: JobFilter,
+  isWanted: (job: Job) => boolean,
+  limit: number,
+): Promise<Job[]> {
+  const until = filter.until ?? new Date();
+  for (const days of [...LOOKS_DAYS, undefined]) {
+    const since = days === undefined ? filter.since : new Date(until.getTime() - days * DAY_MS);
+    if (days !== undefined && since && filter.since && since <= filter.since) continue;
+    const store = await openStore(site, windowOf({ ...filter, since }));
+    try {
+      const found: Job[] = [];
+      for (const job of queryJobs(store, site, filter, NEWEST)) {
+        if (!isWanted(job)) continue;
+        found.push(job);
+        if (found.length === limit) break;
+      }
+      const oldest = found.at(-1);
+      // Of a job of the first day the GET may be before it.
+      const isEnough = found.length === limit && oldest && since && oldest.at.getTime() > since.getTime() + DAY_MS;
+      if (store.isComplete || days === undefined || isEnough) return found.reverse();
+    } finally {
+      store.close();
+    }
+  }
+  return [];
+}
+
+/** A server's clock may have been set back between a job id and a line of the log. */
+const CLOCK_SECONDS = 3600;
+const MAX_FOUND = 1000;
+
+/** The jobs whose id is this, or begins or ends with it; it is as the log writes job ids. Throws Failure `failed`. */
+export async function findJobs(site: Site, part: string, client: string | undefined): Promise<Job[]> {
+  const epoch = findJobIdParts(part)?.epochSeconds;
+  const since = epoch === undefined ? undefined : new Date((epoch - CLOCK_SECONDS) * 1000);
+  // The log of the time that is in a whole id is all that most questions have to read.
+  const windows: Window[] = [...(since ? [{ contains: part, since, logOnly: true }] : []), { contains: part }];
+  for (const window of windows) {
+    const store = await openStore(site, window);
+    try {
+      const found = queryId(store, site, part).filter(makeNameFilter({ client }));
+      const isFound = found.length > 0 && found.every(({ state }) => state !== 'got' && state !== 'missing');
+      // A GET without an answer may have files that the log does not tell of.
+      if (store.isComplete || isFound || window === windows.at(-1)) return found;
+    } finally {
+      store.close();
+    }
+  }
+  return [];
+}
+
+/** What is known of a client, or of all together. */
+export interface Totals {
+  states: Map<string, number>;
+  /** Refused jobs that others asked for in its name. */
+  foreign: number;
+  /** Requests by `METHOD status`. */
+  requests: Map<string, number>;
+  received: number;
+  sent: number;
+  /** When the server last answered it with success: anybody can be refused in a client's name. */
+  seenAt: Date | undefined;
+}
+
+export interface Sums {
+  all: Totals;
+  clients: Map<string, Totals>;
+}
+
+/** What the jobs of a site add up to. Throws Failure `failed`. */
+export async function readSums(site: Site, filter: JobFilter = {}, advance?: () => void): Promise<Sums> {
+  const isPlain = !filter.since && !filter.until && !filter.command && !filter.states;
+  const store = await openStore(site, windowOf(filter), advance ? { advance } : {});
+  try {
+    return isPlain && store.isComplete ? readStoredSums(store.database, filter) : sumUp(queryJobs(store, site, filter));
+  } finally {
+    store.close();
+  }
+}
+
+/** What is in a locker. */
+export interface LockerTotals {
+  complete: number;
+  incomplete: number;
+  /** Files that belong to no upload. */
+  foreignFiles: number;
+  bytes: number;
+}
+
+/** What the jobs and the uploads of a site add up to. Throws Failure `failed`. */
+export async function readMeasures(site: Site): Promise<{ sums: Sums; locker: LockerTotals }> {
+  const store = await openStore(site, {});
+  try {
+    return { sums: readStoredSums(store.database, {}), locker: readLockerTotals(store.database) };
+  } finally {
+    store.close();
+  }
+}
+
+function readLockerTotals(database: Database): LockerTotals {
+  const totals = { complete: 0, incomplete: 0, foreignFiles: 0, bytes: 0 };
+  const sums = database.prepare(
+    "SELECT has & 8 AS ready, count(*) AS count, sum(bytes) AS bytes FROM uploads WHERE place = '' GROUP BY has & 8",
+  );
+  for (const { ready, count, bytes } of sums.all()) {
+    totals[ready ? 'complete' : 'incomplete'] = Number(count);
+    totals.bytes += Number(bytes);
+  }
+  totals.foreignFiles = Number(database.prepare('SELECT sum(foreign_files) AS count FROM folders').get()?.count ?? 0);
+  return totals;
+}
+
+/** Jobs as they end, without end; those that are there first when `since` is given. */
+export async function* watchJobs(site: Site, filter: JobFilter, onFollow: () => void): AsyncGenerator<Job> {
+  const isWanted = makeFilter(filter);
+  const since = filter.since ?? new Date(Date.now() - 60_000);
+  const database = openWindowStore();
+  try {
+    const refresh = new Refresh(database, site);
+    let isNew = filter.since !== undefined;
+    const follow = (): void => {
+      isNew = true;
+      onFollow();
+    };
+    for await (const ended of refresh.follow(since, follow)) {
+      if (!isNew) continue;
+      for (const id of ended) {
+        const row = database.prepare('SELECT lines, joined FROM jobs WHERE id = ?').get(id) as unknown as
+          | Row
+          | undefined;
+        const job = row && readJoined(site, row).job;
+        if (job && isWanted(job)) yield job;
+      }
+    }
+  } finally {
+    database.close();
+  }
+}
+
+interface Row {
+  lines: string;
+  joined: string;
+}
+
+const OLDEST = 'rank, at, length(job_id), job_id, client, command';
+const NEWEST = 'at DESC, rank DESC, length(job_id) DESC, job_id DESC, client DESC, command DESC';
+
+function* queryJobs(store: Store, site: Site, filter: JobFilter, order = OLDEST): Generator<Job> {
+  const { database } = store;
+  const [where, values] = conditionsOf(filter);
+  const isWanted = makeFilter(filter);
+  const gone = new Set<string>();
+  const outer = filter.outer === undefined ? undefined : findInner(database, filter.outer);
+  for (const row of readRows(() =>
+    database.prepare(`SELECT lines, joined FROM jobs ${where} ORDER BY ${order}`).iterate(...values),
+  )) {
+    const { job } = recheck(store, site, readJoined(site, row as unknown as Row), gone);
+    if (isWanted(job) && (!outer || outer.has(job.jobId ?? ''))) yield job;
+  }
+  noteGone(store, site, gone);
+}
+
+/** Damage to a store may be found in the middle of an answer, which the files cannot take over then. */
+function* readRows(iterate: () => Iterable<unknown>): Generator<unknown> {
+  try {
+    yield* iterate();
+  } catch (error) {
+    if (!isDatabaseError(error)) throw error;
+    const hint = 'webjobctl index --rebuild makes it again; without it the log and the locker are read';
+    throw new Failure('failed', `the index is damaged: ${(error as Error).message}`, hint, { cause: error });
+  }
+}
+
+function queryId(store: Store, site: Site, part: string): Job[] {
+  const { database } = store;
+  const exact = database.prepare('SELECT lines, joined FROM jobs WHERE unit = ?').all(part);
+  const rows =
+    exact.length > 0
+      ? exact
+      : database
+          .prepare(
+            'SELECT lines, joined FROM jobs WHERE id IN (SELECT id FROM jobs WHERE substr(unit, 1, ?1) = ?2 OR substr(unit, -?1) = ?2) LIMIT ?3',
+          )
+          .all(part.length, part, MAX_FOUND);
+  const gone = new Set<string>();
+  const jobs = rows.map((row) => recheck(store, site, readJoined(site, row as unknown as Row), gone).job);
+  noteGone(store, site, gone);
+  return jobs.filter(({ jobId }) => jobId?.startsWith(part) || jobId?.endsWith(part));
+}
+
+/** Job ids of all that a job has started, and what those have. */
+function findInner(database: Database, outer: string): Set<string> {
+  const rows = database
+    .prepare(
+      `WITH RECURSIVE inner_jobs (job_id) AS (
+         SELECT ? UNION SELECT jobs.job_id FROM jobs JOIN inner_jobs ON jobs.outer_id = inner_jobs.job_id
+       ) SELECT job_id FROM inner_jobs`,
+    )
+    .all(outer);
+  return new Set(rows.map(({ job_id: jobId }) => jobId as string));
+}
+
+function conditionsOf({ since, until, client }: JobFilter): [where: string, values: string[]] {
+  const parts: [string, string][] = [];
+  if (since) parts.push(['at >= ?', since.toISOString()]);
+  if (until) parts.push(['at <= ?', until.toISOString()]);
+  if (client !== undefined && !isGlob(client)) parts.push(['client = ?', client]);
+  const where = parts.length > 0 ? `WHERE ${parts.map(([condition]) => condition).join(' AND ')}` : '';
+  return [where, parts.map(([, value]) => value)];
+}
+
+/** A job as it is now: somebody may have taken its upload away since the store was told of the locker. */
+function recheck({ isComplete }: Store, site: Site, joined: Joined, gone: Set<string>): Joined {
+  if (!isComplete) return joined;
+  const locker = site.settings.incomingDirectory;
+  const left = joined.uploads.filter(({ name, place, has }) => {
+    if (place !== LOCKER || !has.has('rdy')) return true;
+    if (lstatSync(join(locker, `${name}.rdy`), { throwIfNoEntry: false })?.isFile()) return true;
+    gone.add(name);
+    return false;
+  });
+  return left.length === joined.uploads.length ? joined : joinEpisode(joined.lines, left);
+}
+
+/** So that the next one who asks need not find out again. */
+function noteGone({ database, isShared }: Store, site: Site, gone: ReadonlySet<string>): void {
+  if (gone.size === 0 || !isShared) return;
+  try {
+    database.exec('BEGIN IMMEDIATE');
+    const writer = new Writer(database, site);
+    for (const name of gone) writer.remove(name, LOCKER);
+    writer.settle();
+    database.exec('COMMIT');
+  } catch (error) {
+    if (!isDatabaseError(error)) throw error;
+    rollBack(database);
+  }
+}
+
+function readStoredSums(database: Database, { client }: JobFilter): Sums {
+  const isClient = makeNameFilter({ client });
+  const sums: Sums = { all: makeTotals(), clients: new Map() };
+  for (const { client: id, name, value } of database
+    .prepare('SELECT client, name, value FROM sums WHERE value <> 0')
+    .iterate()) {
+    const clientId = id as string;
+    if (clientId === '' || (clientId !== ALL_CLIENTS && !isClient({ clientId }))) continue;
+    addSum(clientId === ALL_CLIENTS ? sums.all : totalsOf(sums, clientId), name as string, value as number);
+  }
+  return sums;
+}
+
+function sumUp(jobs: Iterable<Job>): Sums {
+  const sums: Sums = { all: makeTotals(), clients: new Map() };
+  for (const job of jobs) {
+    const facts: [string, number][] = [
+      ...tally(job),
+      ...(job.seenAt ? [['seen', job.seenAt.getTime()] as [string, number]] : []),
+    ];
+    for (const [name, value] of facts) {
+      addSum(sums.all, name, value);
+      if (job.clientId !== undefined) addSum(totalsOf(sums, job.clientId), name, value);
+    }
+  }
+  return sums;
+}
+
+function totalsOf({ clients }: Sums, clientId: string): Totals {
+  const known = clients.get(clientId) ?? makeTotals();
+  clients.set(clientId, known);
+  return known;
+}
+
+/** Of a client of which nothing is known. */
+export function makeTotals(): Totals {
+  return { states: new Map(), foreign: 0, requests: new Map(), received: 0, sent: 0, seenAt: undefined };
+}
+
+function addSum(totals: Totals, name: string, value: number): void {
+  const [kind = '', ...rest] = name.split(' ');
+  const add = (map: Map<string, number>): unknown => map.set(rest.join(' '), (map.get(rest.join(' ')) ?? 0) + value);
+  if (kind === 'state') add(totals.states);
+  else if (kind === 'request') add(totals.requests);
+  else if (kind === 'seen') totals.seenAt = new Date(Math.max(totals.seenAt?.getTime() ?? 0, value));
+  else if (kind === 'foreign' || kind === 'received' || kind === 'sent') totals[kind] += value;
+}
+
+function windowOf({ since, client }: JobFilter): Window {
+  if (client === undefined) return { since };
+  const isClient = makeNameFilter({ client });
+  return { since, isClient: (clientId) => isClient({ clientId }) };
+}
+
+function makeFilter(filter: JobFilter): (job: Job) => boolean {
+  const { since, until, states } = filter;
+  const isNamed = makeNameFilter(filter);
+  return (job) =>
+    (!since || job.at >= since) &&
+    (!until || job.at <= until) &&
+    (!states || states.includes(job.state)) &&
+    isNamed(job);
+}
+
+function makeNameFilter({ client, command }: Pick<JobFilter, 'client' | 'command'>): (facts: NameFacts) => boolean {
+  const clients = client === undefined ? undefined : compileGlob(client);
+  const commands = command === undefined ? undefined : compileGlob(command);
+  return ({ clientId, command: name }) =>
+    (!clients || clients.test(clientId ?? '-')) && (!commands || commands.test(name ?? '-'));
+}
+
+const isGlob = (text: string): boolean => /[*?]|^-$/.test(text);
+
+/** `*` is any text and `?` any character. */
+export function compileGlob(glob: string): RegExp {
+  const source = glob.replace(/[^A-Za-z0-9_]/g, (c) => (c === '*' ? '.*' : c === '?' ? '.' : `\\${c}`));
+  return new RegExp(`^${source}$`);
+}

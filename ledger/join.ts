@@ -1,0 +1,292 @@
+// THE join: which requests and which uploads are one job, and what state that makes. Pure: the same lines and uploads give the same jobs in
+// whatever order they were met. Everything under one job id is joined at once; requests without one by client, command and time.
+import type { Extension, Group } from 'webjob-locker';
+import { isSuccess, type LogLine, NOT_APPLICABLE } from 'webjob-protocol';
+import type { Ending } from './ending.ts';
+import type { Job, JobState } from './job.ts';
+import type { Guess } from './names.ts';
+
+/** A line of a log. */
+export interface Located {
+  line: LogLine;
+  /** As it stands in the log, without its end. */
+  text: string;
+  /** Milliseconds: when it was written. */
+  at: number;
+  /** Which log it is of. */
+  log: number;
+}
+
+/** Where an upload is: in the locker, taken away on purpose, or in the pack of this name. */
+export const LOCKER = '';
+const TAKEN = '-';
+
+/** Of an upload that prune or pack took away, or that another one has replaced. No pack is called so. */
+export function takenPlace(jobId: string | undefined): string {
+  return `${TAKEN}${jobId ?? ''}`;
+}
+
+function isTaken({ place }: Pick<Upload, 'place'>): boolean {
+  return place.startsWith(TAKEN);
+}
+
+/** An upload, or what one that broke off left. */
+export interface Upload {
+  name: string;
+  place: string;
+  has: ReadonlySet<Extension>;
+  /** Milliseconds: when it was announced; while it is not, when it last changed. */
+  at: number;
+  /** As the log writes it; undefined when nothing tells. */
+  jobId: string | undefined;
+  clientId: string | undefined;
+  command: string | undefined;
+  /** Client and command are those of the name that the server gave it, not only what its run record claims. */
+  isNamed: boolean;
+  ending: Ending | undefined;
+}
+
+/** One job, with all that it was made of. */
+export interface Joined {
+  job: Job;
+  lines: readonly Located[];
+  uploads: readonly Upload[];
+}
+
+/** A PUT that is repeated later than this after one that went well is a job of its own. */
+const REPEAT_MS = 86_400_000;
+/** 456, 500 and 551 leave what arrived under its name. */
+const BREAKS_OFF: ReadonlySet<number> = new Set([456, 500, 551]);
+
+/** True for a PUT that may have left files without .rdy. */
+export function breaksOff({ method, status }: LogLine): boolean {
+  return method === 'PUT' && BREAKS_OFF.has(status);
+}
+
+/** What all requests and uploads of one unit share: the job id, or without one the client, the command and the time. */
+const NAMELESS_SECONDS = 3600;
+/** So that no whole or half hour, when cron runs things, is at the border of two units. */
+const NAMELESS_OFFSET = 1043;
+
+/** The unit of a line. */
+export function unitOfLine({ line: { jobId, clientId, fileName }, at }: Located): string {
+  return jobId === undefined ? namelessUnit(clientId, fileName, at) : jobId;
+}
+
+/** The unit of an upload; one whose job id is unknown is alone. */
+export function unitOfUpload({ name, jobId, clientId, command, at }: Upload): string {
+  if (jobId === NOT_APPLICABLE) return namelessUnit(clientId, command, at);
+  return jobId ?? `${ALONE}${name}`;
+}
+
+/** No job id in a log begins so. */
+const ALONE = ' ';
+
+function namelessUnit(clientId = '', command = '', at: number): string {
+  const part = Math.floor((at / 1000 + NAMELESS_OFFSET) / NAMELESS_SECONDS);
+  return `${ALONE}${ALONE}${clientId} ${command} ${part}`;
+}
+
+/** The jobs of one unit. `guess` tells what names a PUT that broke off may have left. */
+export function joinUnit(lines: readonly Located[], uploads: readonly Upload[], guess: GuessNames): Joined[] {
+  const sorted = lines.toSorted(compareLines);
+  const episodes = sorted.some(({ line }) => line.jobId === undefined)
+    ? sorted.map((one) => newEpisode([one]))
+    : [...clusterLines(sorted, uploads).values()].flatMap(splitCluster);
+  const left: Upload[] = [];
+  for (const upload of uploads.toSorted((a, b) => a.at - b.at || (a.name < b.name ? -1 : 1))) {
+    const episode = upload.has.has('rdy') ? findEpisode(episodes, upload) : findBroken(episodes, upload, guess);
+    if (episode) episode.uploads.push(upload);
+    else left.push(upload);
+  }
+  return [...episodes, ...gatherUnmatched(left)].map(({ lines, uploads }) => joinEpisode(lines, uploads));
+}
+
+export type GuessNames = (put: LogLine) => Iterable<Guess>;
+
+interface Episode {
+  lines: Located[];
+  uploads: Upload[];
+  clientId: string | undefined;
+  command: string | undefined;
+}
+
+/** In time, a GET before the PUT of the same second, and else in an order that does not depend on which log was read first. */
+function compareLines(a: Located, b: Located): number {
+  const byMethod = Number(a.line.method === 'PUT') - Number(b.line.method === 'PUT');
+  return a.at - b.at || byMethod || (a.text < b.text ? -1 : Number(a.text > b.text));
+}
+
+function newEpisode(lines: Located[]): Episode {
+  const put = lines.findLast(({ line }) => line.method === 'PUT') ?? lines.at(-1);
+  return { lines, uploads: [], clientId: put?.line.clientId, command: put?.line.fileName };
+}
+
+/**
+ * The lines of one job id by client and command. A client with GetHookSuffix asks for `host.sh.gpg` and uploads `host.sh`: a GET of a name
+ * that a PUT or an upload has with something behind a dot goes with that.
+ */
+function clusterLines(lines: readonly Located[], uploads: readonly Upload[]): Map<string, Located[]> {
+  const puts = new Set<string>();
+  for (const { line } of lines) if (line.method === 'PUT') puts.add(`${line.clientId} ${line.fileName}`);
+  for (const { isNamed, clientId, command } of uploads) if (isNamed) puts.add(`${clientId} ${command}`);
+  const clusters = new Map<string, Located[]>();
+  for (const located of lines) {
+    const { method, clientId, fileName = '' } = located.line;
+    let key = `${clientId} ${fileName}`;
+    if (method === 'GET' && !puts.has(key))
+      for (let dot = fileName.lastIndexOf('.'); dot > 0; dot = fileName.lastIndexOf('.', dot - 1)) {
+        const shorter = `${clientId} ${fileName.slice(0, dot)}`;
+        if (!puts.has(shorter)) continue;
+        key = shorter;
+        break;
+      }
+    const same = clusters.get(key);
+    if (same) same.push(located);
+    else clusters.set(key, [located]);
+  }
+  return clusters;
+}
+
+/** A job that ended well ends; what comes more than a day later under its id is another one. */
+function splitCluster(lines: readonly Located[]): Episode[] {
+  const parts: Located[][] = [];
+  let hasEnded = false;
+  for (const one of lines) {
+    const last = parts.at(-1);
+    const previous = last?.at(-1);
+    if (!last || !previous || (hasEnded && one.at - previous.at > REPEAT_MS)) {
+      parts.push([one]);
+      hasEnded = false;
+    } else last.push(one);
+    if (one.line.method === 'PUT' && isSuccess(one.line.status)) hasEnded = true;
+  }
+  return parts.map(newEpisode);
+}
+
+const isAccepted = ({ line }: Located): boolean => line.method === 'PUT' && line.status === 200;
+
+/** Whose a complete upload is. Its name decides; where that does not tell, the job id alone, and among several clients what it claims. */
+function findEpisode(episodes: readonly Episode[], upload: Upload): Episode | undefined {
+  const isSame = ({ clientId, command }: Episode): boolean =>
+    clientId === upload.clientId && command === upload.command;
+  if (upload.jobId === NOT_APPLICABLE) return findBySecond(episodes.filter(isSame), upload);
+  const same = episodes.filter(isSame);
+  if (same.length > 0 || upload.isNamed) return nearest(same, upload);
+  const accepted = episodes.filter(({ lines }) => lines.some(isAccepted));
+  const keys = new Set(accepted.map(({ clientId, command }) => `${clientId} ${command}`));
+  return keys.size === 1 ? nearest(accepted, upload) : undefined;
+}
+
+/** Of several runs under one id that of which an accepted PUT was written nearest to the upload. */
+function nearest(episodes: readonly Episode[], { at }: Upload): Episode | undefined {
+  const distance = ({ lines }: Episode): number => {
+    const accepted = lines.filter(isAccepted);
+    return Math.min(...(accepted.length > 0 ? accepted : lines).map((one) => Math.abs(one.at - at)));
+  };
+  const [first, ...others] = episodes;
+  return first && others.reduce((a, b) => (distance(b) < distance(a) ? b : a), first);
+}
+
+/** The log has whole seconds: of when a request was done, and of how long it took. */
+function findBySecond(episodes: readonly Episode[], { at }: Upload): Episode | undefined {
+  const second = Math.floor(at / 1000) * 1000;
+  const free = episodes.filter(({ lines: [one], uploads }) => {
+    if (!one || !isAccepted(one) || uploads.some(({ has }) => has.has('rdy'))) return false;
+    return second <= one.at + 1000 && second >= one.at - (one.line.seconds + 1) * 1000;
+  });
+  const [first, ...others] = free;
+  const distance = ({ lines: [one] }: Episode): number => Math.abs((one?.at ?? 0) - second);
+  return first && others.reduce((a, b) => (distance(b) < distance(a) ? b : a), first);
+}
+
+/** The job of a PUT that broke off and left this, if one can be told. */
+function findBroken(episodes: readonly Episode[], upload: Upload, guess: GuessNames): Episode | undefined {
+  const fits = (one: Located): boolean =>
+    breaksOff(one.line) && [...guess(one.line)].some((each) => each.fits(upload.name));
+  const fitting = episodes.filter(({ lines }) => lines.some(fits));
+  if (fitting.length > 0) return fitting.length === 1 ? fitting[0] : nearest(fitting, upload);
+  if (upload.jobId === undefined) return undefined;
+  return nearest(
+    episodes.filter(({ clientId, command }) => clientId === upload.clientId && command === upload.command),
+    upload,
+  );
+}
+
+/** Uploads without a log line: one job for each client and command under a job id, and one for each of which nothing is known. */
+function gatherUnmatched(uploads: readonly Upload[]): Episode[] {
+  const gathered = new Map<string, Episode>();
+  for (const upload of uploads) {
+    // What prune or pack took away and no log line tells of is nobody's job any more.
+    if (isTaken(upload)) continue;
+    const { name, jobId, clientId, command } = upload;
+    const isKnown = jobId !== undefined && jobId !== NOT_APPLICABLE && upload.has.has('rdy');
+    const key = isKnown ? `${clientId} ${command}` : `${ALONE}${name}`;
+    const same = gathered.get(key);
+    if (same) same.uploads.push(upload);
+    else gathered.set(key, { lines: [], uploads: [upload], clientId, command });
+  }
+  return [...gathered.values()];
+}
+
+/** What one run, all of its lines and uploads, comes to. */
+export function joinEpisode(lines: readonly Located[], uploads: readonly Upload[]): Joined {
+  const puts = lines.filter(({ line }) => line.method === 'PUT');
+  const gets = lines.filter(({ line }) => line.method !== 'PUT');
+  const put = puts.findLast(({ line }) => isSuccess(line.status)) ?? puts.at(-1);
+  const get = gets.findLast(({ line }) => isSuccess(line.status)) ?? gets.at(-1);
+  const complete = uploads.filter(({ has }) => has.has('rdy'));
+  const stored = complete.filter(({ place }) => place === LOCKER);
+  const broken = uploads.filter(({ has }) => !has.has('rdy'));
+  const packed = complete.findLast((upload) => upload.place !== LOCKER && !isTaken(upload));
+  const upload = stored.at(-1) ?? packed;
+  const left = upload || (put && isSuccess(put.line.status)) ? undefined : broken.at(-1);
+  const known = upload ?? left ?? complete.at(-1);
+  const last = put ?? get;
+  const seen = lines.filter(({ line }) => isSuccess(line.status)).map(({ at }) => at);
+  const group = stored.at(-1) ?? left;
+  const job: Job = {
+    jobId: last ? last.line.jobId : known?.jobId,
+    clientId: last ? last.line.clientId : known?.clientId,
+    command: last ? (put ?? get)?.line.fileName : known?.command,
+    state: stateOf({ put, get, upload, left, complete }),
+    at: new Date(put?.at ?? known?.at ?? get?.at ?? 0),
+    ...{ get: get?.line, put: put?.line },
+    attempts: lines.filter((one) => one !== get && one !== put).map(({ line }) => line),
+    group: group && groupOf(group),
+    uploads: stored.map(groupOf),
+    left: broken.map(({ name }) => name),
+    packed: packed && stored.length === 0 ? { pack: packed.place, name: packed.name } : undefined,
+    ...{ exitCode: upload?.ending?.exitCode, signal: upload?.ending?.signal, outerId: upload?.ending?.outerId },
+    clockSkew: upload?.ending?.clockSkew,
+    seenAt: seen.length > 0 ? new Date(Math.max(...seen)) : undefined,
+  };
+  return { job, lines, uploads };
+}
+
+interface Parts {
+  put: Located | undefined;
+  get: Located | undefined;
+  /** The complete upload that counts. */
+  upload: Upload | undefined;
+  /** What counts where there is none. */
+  left: Upload | undefined;
+  complete: readonly Upload[];
+}
+
+function stateOf({ put, get, upload, left, complete }: Parts): JobState {
+  if (upload && !put && !get) return 'orphan';
+  if (upload && !(get && !put && !isSuccess(get.line.status))) return upload.ending?.isGood ? 'done' : 'failed';
+  if (left) return 'incomplete';
+  if (put?.line.status === 200) {
+    // Without a job id nothing tells for sure which of the uploads that are gone was its.
+    return complete.length > 0 || put.line.jobId === undefined ? 'done' : 'missing';
+  }
+  if (put) return isSuccess(put.line.status) ? 'done' : 'refused';
+  if (!get || !isSuccess(get.line.status)) return 'refused';
+  return complete.length > 0 ? 'done' : 'got';
+}
+
+function groupOf({ name, has }: Upload): Group {
+  return { name, has };
+}

@@ -1,0 +1,505 @@
+// Brings a store up to date with the files: what is new of the logs, of the custody records, of the packs, and of the locker. What a custody
+// record or a line of the log tells of an upload leads to its files; a walk of the locker finds what neither tells of.
+import { lstatSync, statSync } from 'node:fs';
+import { basename, join } from 'node:path';
+import { type Group, parseCustody, statGroupFile } from 'webjob-locker';
+import { encodeField, findJobIdParts, formatTime } from 'webjob-protocol';
+import { listPacks } from '../archive/packs.ts';
+import { Failure } from '../cli/failure.ts';
+import { warn } from '../cli/output.ts';
+import { instantOf } from './instant.ts';
+import { breaksOff, type Located, takenPlace } from './join.ts';
+import { makeLister } from './listing.ts';
+import { followLogs, readLogBlocks, shift, trimLine } from './log.ts';
+import { LOG, listLogs } from './log-files.ts';
+import { compileNames, type NameFacts, selectNames } from './names.ts';
+import { readPack } from './packed.ts';
+import { packFiles, type ReadUpload, readUpload, stampBroken, stampReady, unpackFiles } from './read-upload.ts';
+import { INDEXES } from './schema.ts';
+import { logFolders, type Site } from './site.ts';
+import type { Database } from './sqlite.ts';
+import { type FileKind, listBroken, readNewLines } from './tracked-files.ts';
+import { locate, Writer } from './writer.ts';
+
+/** How much of the locker is looked at: what is new is told of, every folder that changed, every upload whether it is still the same. */
+export type Walk = 'none' | 'changed' | 'all';
+
+export interface Refreshed {
+  /** Uploads that were read. */
+  read: number;
+  /** Uploads that are gone. */
+  removed: number;
+  /** Rows of the jobs that have ended since the last time. */
+  ended: number[];
+}
+
+/** What to look at where there is no store that holds everything. */
+export interface Window {
+  since?: Date | undefined;
+  /** Only lines that hold this text. */
+  contains?: string | undefined;
+  /** Only requests of these clients. */
+  isClient?: ((clientId: string) => boolean) | undefined;
+  /** Uploads that no line of the log tells of are not looked for. */
+  logOnly?: boolean | undefined;
+}
+
+/** Units that are joined at once; while a store is filled for the first time, each step is on disk before the next. */
+const BATCH = 4000;
+/** A folder that changed so lately may change again without another time. */
+const SETTLED_MS = 2000;
+const MAX_CUSTODY_BYTES = 1 << 20;
+const MAX_LOG_BYTES = 64 * 1024;
+/** A server's clock may have been set back between a job id and a line of the log. */
+const CLOCK_MS = 3_600_000;
+
+/** One bringing up to date, in a transaction that the caller has begun. */
+export class Refresh {
+  readonly #database: Database;
+  readonly #site: Site;
+  readonly #writer: Writer;
+  readonly #locker: string;
+  readonly #parseName: (name: string) => NameFacts | undefined;
+  readonly #lister: ReturnType<typeof makeLister>;
+  readonly #done: Refreshed = { read: 0, removed: 0, ended: [] };
+  readonly #advance: () => void;
+  /** Called where what was done so far can be put on disk. */
+  readonly #step: () => void;
+  #mustWalk = false;
+  /** Only uploads of job ids with this text. */
+  #contains: string | undefined;
+
+  constructor(database: Database, site: Site, { advance = () => {}, step = () => {} }: Steps = {}) {
+    this.#database = database;
+    this.#site = site;
+    this.#advance = advance;
+    this.#step = step;
+    this.#writer = new Writer(database, site);
+    this.#locker = site.settings.incomingDirectory;
+    this.#parseName = compileNames(site.settings.putNameFormat);
+    this.#lister = makeLister(this.#locker);
+    this.#hasExactNames = !site.settings.putNameFormat.includes('%pid');
+  }
+
+  /** Everything that is new. Throws Failure `failed`, and the errors of system calls. */
+  async run(walk: Walk): Promise<Refreshed> {
+    checkLocker(this.#locker);
+    if (walk !== 'none') this.#walk(walk);
+    await this.#readCustody(walk === 'none');
+    await this.#readPacks();
+    if (this.#mustWalk && walk === 'none') this.#walk('changed');
+    await this.#readLogs();
+    this.#settle();
+    this.#database.exec(INDEXES);
+    return this.#done;
+  }
+
+  /** What a question asks for and little else, into a store that is empty. Throws as `run` does. */
+  async runWindow(window: Window): Promise<Refreshed> {
+    checkLocker(this.#locker);
+    this.#contains = window.contains;
+    const lines = await this.#readWindow(window);
+    const puts = lines.filter(({ line }) => line.method === 'PUT' && (line.status === 200 || breaksOff(line)));
+    if (window.logOnly) this.#discover(puts);
+    else this.#walkSince(window);
+    const hasGaps = [...this.#writer.unexplained()].length > 0;
+    if (hasGaps || !window.logOnly) await this.#readPacks(window.since ?? oldestOf(lines));
+    if (hasGaps) await this.#readCustody(false);
+    await this.#readEarlier(lines, window);
+    this.#settle();
+    this.#database.exec(INDEXES);
+    return this.#done;
+  }
+
+  /**
+   * Jobs as they end, by their rows, without end; `onFollow` is called when everything that was there has been told. For a store that is empty
+   * and nobody else's. Throws as `run` does.
+   */
+  async *follow(since: Date, onFollow: () => void): AsyncGenerator<number[]> {
+    checkLocker(this.#locker);
+    for await (const block of followLogs(this.#site, since, onFollow)) {
+      for (const { line, text } of block)
+        this.#writer.add({ line, text, log: 0, at: instantOf(line, this.#site).getTime() || 0 });
+      this.#lister.forget();
+      this.#hasStrangers = false;
+      const count = this.#done.ended.length;
+      this.#settle();
+      yield this.#done.ended.slice(count);
+    }
+  }
+
+  #settle(): void {
+    for (const name of this.#writer.repeated()) this.#look(name);
+    this.#discover([...this.#writer.unexplained()].filter((put) => this.#isWorthLooking(put)));
+    for (const id of this.#writer.settle()) this.#done.ended.push(id);
+  }
+
+  /** What was announced before the locker was walked is known, but for what broke off and what another upload has replaced. */
+  #isWorthLooking({ line, at }: Located): boolean {
+    return this.#hasExactNames || breaksOff(line) || at >= this.#walkedAt - CLOCK_MS;
+  }
+
+  async #readLogs(): Promise<void> {
+    const kind: FileKind<Located> = {
+      kind: 'log',
+      list: () => {
+        const paths = logFolders(this.#site).flatMap(listLogs);
+        if (paths.length === 0) throw noLog(this.#site);
+        return paths;
+      },
+      isLive: (path) => basename(path) === LOG,
+      parse: (text, file) => tryLocate(this.#site, trimLine(text), file),
+      maxLineBytes: MAX_LOG_BYTES,
+    };
+    for await (const { lines } of readNewLines(this.#database, kind, (file) => this.#writer.forgetFile(file))) {
+      for (const line of lines) {
+        this.#advance();
+        this.#writer.add(line);
+      }
+      if (this.#writer.pending < BATCH) continue;
+      this.#settle();
+      this.#step();
+    }
+    const broken = listBroken(this.#database);
+    const [first] = broken;
+    const count = broken.reduce((sum, file) => sum + file.broken, 0);
+    if (first)
+      warn(`lines that are none of a log were passed over: ${count}, the first in ${first.name}: ${first.sample}`);
+  }
+
+  async #readWindow({ since, contains, isClient }: Window): Promise<Located[]> {
+    const found: Located[] = [];
+    for await (const block of readLogBlocks(this.#site, { since, contains }))
+      for (const { line, text } of block) {
+        if (isClient && !isClient(line.clientId ?? '-')) continue;
+        const located = { line, text, log: 0, at: instantOf(line, this.#site).getTime() || 0 };
+        this.#writer.add(located);
+        found.push(located);
+        this.#advance();
+      }
+    return found;
+  }
+
+  /** The requests before a window of jobs that go on in it: the id of a job tells when it began. */
+  async #readEarlier(lines: readonly Located[], { since, contains }: Window): Promise<void> {
+    if (since === undefined) return;
+    const served = new Set(lines.flatMap(({ line }) => (line.method === 'GET' ? (line.jobId ?? []) : [])));
+    const wanted = new Map<string, number>();
+    const ids = this.#database
+      .prepare('SELECT job_id FROM uploads WHERE job_id IS NOT NULL')
+      .all()
+      .map(({ job_id: id }) => id as string);
+    for (const jobId of [...lines.flatMap(({ line }) => line.jobId ?? []), ...ids]) {
+      const epoch = served.has(jobId) ? undefined : findJobIdParts(jobId)?.epochSeconds;
+      if (epoch !== undefined) wanted.set(jobId, epoch * 1000);
+    }
+    if (wanted.size === 0) return;
+    const before = shift(this.#site, since, -1);
+    const from = [...wanted.values()].reduce((a, b) => Math.min(a, b), Number.POSITIVE_INFINITY);
+    if (formatTime(new Date(from), this.#site.settings.useGMT) >= before) return;
+    const range = { since: new Date(from - CLOCK_MS), until: since, before, contains };
+    for await (const block of readLogBlocks(this.#site, range))
+      for (const { line, text } of block)
+        if (wanted.has(line.jobId ?? ''))
+          this.#writer.add({ line, text, log: 0, at: instantOf(line, this.#site).getTime() || 0 });
+  }
+
+  /** What servers and webjobctl put on record of uploads. While the locker is walked anyway, that knows better what there is. */
+  async #readCustody(withDeposits: boolean): Promise<void> {
+    const kind: FileKind<string> = {
+      kind: 'custody',
+      list: () => logFolders(this.#site).flatMap(listCustody),
+      isLive: () => true,
+      parse: (text) => text,
+      maxLineBytes: MAX_CUSTODY_BYTES,
+    };
+    const forget = (): void => {
+      this.#mustWalk = true;
+    };
+    for await (const { lines } of readNewLines(this.#database, kind, forget))
+      for (const text of lines) {
+        if (!withDeposits && text.includes('"event":"deposit"')) continue;
+        const facts = parseFacts(text);
+        if (facts) this.#takeEvent(facts);
+      }
+  }
+
+  #takeEvent({ event, name, time, groups }: CustodyEvent): void {
+    if (event === 'deposit' && isUploadName(name)) this.#look(name);
+    if (event === 'unpack') this.#mustWalk = true;
+    if (event !== 'prune' || !Array.isArray(groups)) return;
+    for (const group of groups) {
+      if (!isUploadName(group?.name)) continue;
+      if (!statGroupFile(this.#locker, group.name, 'rdy')) this.#remove(group.name);
+      // What broke off is nobody's any more when it is gone.
+      if (group.files?.rdy) this.#writer.put(takenUpload(group, Date.parse(String(time)), this.#parseName));
+    }
+  }
+
+  async #readPacks(since?: Date): Promise<void> {
+    const known = new Map(
+      this.#database
+        .prepare('SELECT name, stamp FROM packs')
+        .all()
+        .map(({ name, stamp }) => [name, stamp]),
+    );
+    const save = this.#database.prepare('INSERT OR REPLACE INTO packs (name, stamp) VALUES (?, ?)');
+    for (const pack of listPacks(this.#site.settings)) {
+      const found = statSync(pack.manifest, { throwIfNoEntry: false, bigint: true });
+      if (!found || (since && Number(found.mtimeMs) < since.getTime() - CLOCK_MS)) continue;
+      const stamp = `${found.ino}:${found.mtimeNs}:${found.size}`;
+      const old = known.get(pack.name);
+      known.delete(pack.name);
+      if (old === stamp) continue;
+      if (old !== undefined) this.#forgetPack(pack.name);
+      const isWhole = await readPack(pack, this.#parseName, (upload) => this.#writer.put(upload));
+      // One that is damaged is read, and told of, every time.
+      save.run(pack.name, isWhole ? stamp : '');
+    }
+    for (const name of known.keys()) this.#forgetPack(name as string);
+  }
+
+  #forgetPack(name: string): void {
+    for (const row of this.#database.prepare('SELECT name FROM uploads WHERE place = ?').all(name))
+      this.#writer.remove(row.name as string, name);
+    this.#database.prepare('DELETE FROM packs WHERE name = ?').run(name);
+    this.#mustWalk = true;
+  }
+
+  /** Looks into the locker for the uploads of these PUTs, by the names that they may have. */
+  #discover(puts: readonly Located[]): void {
+    const looked = new Set<string>();
+    for (const { line } of puts) {
+      const isBroken = breaksOff(line);
+      for (const guess of this.#writer.guess(line)) {
+        if (looked.size === looked.add(`${isBroken} ${guess.key}`).size) continue;
+        const listing = this.#lister.list(guess.folder);
+        if (isBroken)
+          for (const group of listing.incomplete()) if (guess.fits(group.name)) this.#look(group.name, group);
+        if (isBroken) continue;
+        for (const name of selectNames(listing.complete, guess)) {
+          this.#look(name);
+          if (guess.isExact) this.#writer.noteReplaced(name, line);
+        }
+      }
+    }
+    const isLost = (put: Located): boolean => !breaksOff(put.line) && this.#isWorthLooking(put);
+    if (puts.length > 0 && [...this.#writer.unexplained()].some(isLost)) this.#lookAtStrangers();
+  }
+
+  #hasStrangers = false;
+  /** A name can be that of another upload already. */
+  readonly #hasExactNames: boolean;
+  /** When the whole locker was walked, in milliseconds. */
+  #walkedAt = Number.NEGATIVE_INFINITY;
+
+  /** Uploads whose names are not of the form that PutNameFormat has now: only their .rdy files tell whose they are. */
+  #lookAtStrangers(): void {
+    if (this.#hasStrangers) return;
+    this.#hasStrangers = true;
+    const visit = (folder: string): void => {
+      const { complete, folders } = this.#lister.list(folder);
+      for (const name of complete) if (!this.#parseName(name)) this.#look(name);
+      for (const child of folders) visit(child);
+    };
+    visit('.');
+  }
+
+  /** Reads an upload unless it is known as it is. */
+  #look(name: string, known?: Group): void {
+    const ready = statGroupFile(this.#locker, name, 'rdy');
+    if (ready && this.#writer.isKnown(name, '', stampReady(ready))) return;
+    const upload = readUpload(this.#locker, name, this.#parseName, known);
+    if (upload && this.#contains !== undefined && !upload.jobId?.includes(this.#contains)) return;
+    if (upload) this.#put(upload);
+    else this.#remove(name);
+  }
+
+  #put(upload: ReadUpload): void {
+    this.#done.read++;
+    this.#writer.put(upload);
+  }
+
+  #remove(name: string): void {
+    this.#done.removed++;
+    this.#writer.remove(name, '');
+  }
+
+  /** Every folder that changed, or all of them. */
+  #walk(walk: Walk): void {
+    const known = new Map(
+      this.#database
+        .prepare('SELECT path, mtime FROM folders')
+        .all()
+        .map(({ path, mtime }) => [path as string, mtime as string]),
+    );
+    const paths = [...new Set(['.', ...known.keys()])].sort();
+    this.#walkedAt = Date.now();
+    const met = new Set<string>();
+    const visit = (path: string): void => {
+      if (met.size === met.add(path).size) return;
+      const mtime = mtimeOf(join(this.#locker, path));
+      if (walk === 'changed' && mtime !== '' && known.get(path) === mtime) return;
+      const { folders, foreignFiles } = this.#walkFolder(path, walk);
+      this.#saveFolder(path, mtime, foreignFiles);
+      for (const child of folders) visit(child);
+    };
+    for (const path of paths) visit(path);
+    this.#database.prepare("INSERT OR REPLACE INTO facts VALUES ('walked', ?)").run(String(Date.now()));
+  }
+
+  #saveFolder(path: string, mtime: string, foreignFiles: number): void {
+    if (mtime === '') this.#database.prepare('DELETE FROM folders WHERE path = ?').run(path);
+    else {
+      const isSettled = Number(BigInt(mtime) / 1_000_000n) < Date.now() - SETTLED_MS;
+      this.#database
+        .prepare('INSERT OR REPLACE INTO folders VALUES (?, ?, ?)')
+        .run(path, isSettled ? mtime : 'unsettled', foreignFiles);
+    }
+  }
+
+  /** Returns the folders in it. */
+  #walkFolder(folder: string, walk: Walk): { folders: readonly string[]; foreignFiles: number } {
+    const { groups, folders, foreignFiles } = this.#lister.listGroups(folder);
+    const rows = this.#database
+      .prepare("SELECT name, has, stamp FROM uploads WHERE folder = ? AND place = ''")
+      .all(folder);
+    const known = new Map(
+      rows.map(({ name, has, stamp }) => [name as string, { has: has as number, stamp: stamp as string }]),
+    );
+    for (const [name, bits] of groups) {
+      this.#advance();
+      const old = known.get(name);
+      known.delete(name);
+      if (old && this.#isSame(name, bits, old, walk)) continue;
+      const upload = readUpload(this.#locker, name, this.#parseName, { name, has: unpackFiles(bits) });
+      if (upload) this.#put(upload);
+      if (this.#done.read % BATCH === 0) this.#step();
+    }
+    for (const name of known.keys()) this.#remove(name);
+    return { folders, foreignFiles };
+  }
+
+  #isSame(name: string, bits: number, old: { has: number; stamp: string }, walk: Walk): boolean {
+    if (bits !== old.has) return false;
+    const group = { name, has: unpackFiles(bits) };
+    if (!group.has.has('rdy')) return stampBroken(this.#locker, group).stamp === old.stamp;
+    if (walk === 'changed') return true;
+    const ready = statGroupFile(this.#locker, name, 'rdy');
+    return ready !== undefined && stampReady(ready) === old.stamp;
+  }
+
+  /** Uploads that came, or broke off, since. */
+  #walkSince({ since, isClient }: Window): void {
+    const from = since ? since.getTime() - CLOCK_MS : Number.NEGATIVE_INFINITY;
+    const visit = (folder: string): void => {
+      const { groups, folders } = this.#lister.listGroups(folder);
+      for (const [name, bits] of groups) {
+        const { clientId } = isClient ? (this.#parseName(name) ?? {}) : {};
+        if (clientId !== undefined && isClient && !isClient(clientId)) continue;
+        const group = { name, has: unpackFiles(bits) };
+        if (since && group.has.has('rdy') && (statGroupFile(this.#locker, name, 'rdy')?.mtimeMs ?? 0) < from) continue;
+        if (since && !group.has.has('rdy') && stampBroken(this.#locker, group).at < from) continue;
+        this.#look(name, group);
+      }
+      for (const child of folders) visit(child);
+    };
+    visit('.');
+  }
+}
+
+export interface Steps {
+  /** Called for every upload and line. */
+  advance?: () => void;
+  /** Called where what was done so far can be put on disk. */
+  step?: () => void;
+}
+
+function tryLocate(site: Site, text: string, file: number): Located | undefined {
+  try {
+    return locate(site, text, file);
+  } catch {
+    return undefined;
+  }
+}
+
+function noLog(site: Site): Failure {
+  return new Failure('failed', `${join(logFolders(site)[0] ?? '', LOG)}: there is no log`, 'EnableLogging=N?');
+}
+
+function listCustody(folder: string): string[] {
+  return listFolder(folder)
+    .filter((name) => /^nph-webjob-custody\..+\.jsonl$/.test(name))
+    .map((name) => join(folder, name));
+}
+
+function listFolder(folder: string): string[] {
+  const { readdirSync } = process.getBuiltinModule('node:fs');
+  try {
+    return readdirSync(folder);
+  } catch (error) {
+    throw new Failure('failed', `${folder}: ${(error as NodeJS.ErrnoException).code}`, undefined, { cause: error });
+  }
+}
+
+interface CustodyEvent {
+  event?: unknown;
+  name?: unknown;
+  time?: unknown;
+  groups?: { name?: unknown; jobId?: unknown; files?: { rdy?: unknown } }[];
+}
+
+/** Undefined for a line that is no record. */
+function parseFacts(text: string): CustodyEvent | undefined {
+  const record = parseCustody(text);
+  try {
+    return record ? JSON.parse(record.text) : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+function takenUpload(
+  { name, jobId: given }: { name?: unknown; jobId?: unknown },
+  time: number,
+  parseName: (name: string) => NameFacts | undefined,
+): ReadUpload {
+  const { clientId, command } = parseName(String(name)) ?? {};
+  const jobId = typeof given === 'string' ? encodeField(given) : undefined;
+  return {
+    ...{
+      name: String(name),
+      place: takenPlace(jobId),
+      has: unpackFiles(packFiles(new Set(['rdy']))),
+      at: time || 0,
+      stamp: '',
+      bytes: 0,
+    },
+    ...{ jobId, clientId, command },
+    ...{ isNamed: clientId !== undefined && command !== undefined, ending: undefined },
+  };
+}
+
+/** A path below the locker, without a part that leads elsewhere: whoever can write in the folder of logs can write any. */
+function isUploadName(name: unknown): name is string {
+  return typeof name === 'string' && !/(?:^|\/)\.{0,2}(?:\/|$)|\0/.test(name);
+}
+
+function oldestOf(lines: readonly Located[]): Date | undefined {
+  const at = lines.reduce((oldest, line) => Math.min(oldest, line.at), Number.POSITIVE_INFINITY);
+  return Number.isFinite(at) ? new Date(at) : undefined;
+}
+
+/** Throws Failure `failed` when there is no locker. */
+function checkLocker(locker: string): void {
+  try {
+    statSync(locker);
+  } catch (error) {
+    throw new Failure('failed', `${locker}: ${(error as NodeJS.ErrnoException).code}`, undefined, { cause: error });
+  }
+}
+
+/** Empty when it is gone. */
+function mtimeOf(path: string): string {
+  return String(lstatSync(path, { throwIfNoEntry: false, bigint: true })?.mtimeNs ?? '');
+}

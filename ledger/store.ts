@@ -1,0 +1,347 @@
+// Opens the store of a site, as whoever asks may: to bring it up to date for everybody, or as a copy of one's own that is brought up to date and
+// thrown away, or, where there is none, as an empty one for the answer to this question. The same tables and the same code in every case.
+import {
+  closeSync,
+  copyFileSync,
+  existsSync,
+  lstatSync,
+  mkdtempSync,
+  openSync,
+  readSync,
+  rmSync,
+  statSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { makeFolder } from 'webjob-locker/durable';
+import { Failure } from '../cli/failure.ts';
+import { Refresh, type Refreshed, type Steps, type Walk, type Window } from './refresh.ts';
+import { INDEXES, SCHEMA_VERSION, TABLES } from './schema.ts';
+import { logFolders, type Site } from './site.ts';
+import { APPLICATION_ID, type Database, openDatabase } from './sqlite.ts';
+
+/** A store that is up to date. */
+export interface Store {
+  database: Database;
+  /** What came since it was last brought up to date. */
+  refreshed: Refreshed;
+  /** Others see what is written to it. */
+  isShared: boolean;
+  /** It holds all of the site, and not only what one question needs. */
+  isComplete: boolean;
+  close(): void;
+}
+
+/** Where a site has its store. */
+export function storeFile(site: Pick<Site, 'settings'>): string {
+  return join(site.settings.baseDirectory, 'index', 'webjob.sqlite');
+}
+
+/** Uploads of a locker that is walked by every question when it changed. */
+const SMALL = 20_000;
+/** A larger one is walked at most so often, but by `webjobctl index`. */
+const WALK_MS = 900_000;
+
+/**
+ * The store of a site, brought up to date, or for a question that needs little of it, and where there is none, one that holds as much as the
+ * question needs. Throws Failure `failed` for a site that cannot be read.
+ */
+export async function openStore(site: Site, window: Window, steps: Steps = {}): Promise<Store> {
+  return (await openKnownStore(site, steps)) ?? openWindow(site, window, steps);
+}
+
+/** Brings the store up to date, in place. Undefined when there is none that is whole, or it cannot be written now. */
+async function openShared(site: Site, steps: Steps): Promise<Store | undefined> {
+  const path = storeFile(site);
+  if (!isStore(path)) return undefined;
+  let database: Database | undefined;
+  try {
+    for (const suffix of ['', '-wal', '-shm', '-journal']) checkOwner(path + suffix);
+    database = openDatabase(path, false);
+    if (!isWhole(database, site)) return closeAll(database);
+    database.exec('PRAGMA synchronous = NORMAL; PRAGMA cache_size = -16384; BEGIN IMMEDIATE');
+    // Another one may have replaced it while we waited.
+    if (!isWhole(database, site)) return closeAll(database);
+    const refreshed = await refresh(database, site, walkOf(database), steps);
+    database.exec('COMMIT');
+    return { database, refreshed, isShared: true, isComplete: true, close: () => closeAll(database) };
+  } catch (error) {
+    closeAll(database);
+    if (!isDatabaseError(error)) throw error;
+    return undefined;
+  }
+}
+
+function closeAll(database: Database | undefined): undefined {
+  database?.close();
+  return undefined;
+}
+
+async function refresh(database: Database, site: Site, walk: Walk, steps: Steps): Promise<Refreshed> {
+  return new Refresh(database, site, steps).run(walk);
+}
+
+function walkOf(database: Database): Walk {
+  const count = Number(database.prepare('SELECT max(id) AS id FROM uploads').get()?.id ?? 0);
+  const walkedAt = Number(database.prepare("SELECT value FROM facts WHERE name = 'walked'").get()?.value ?? 0);
+  return count <= SMALL || Math.abs(Date.now() - walkedAt) > WALK_MS ? 'changed' : 'none';
+}
+
+/** A copy of the store, brought up to date. Undefined when there is no store that can be read, or no room for a copy. */
+async function openCopy(site: Site, steps: Steps): Promise<Store | undefined> {
+  const path = storeFile(site);
+  if (!isStore(path)) return undefined;
+  const folder = mkdtempSync(join(tmpdir(), 'webjob-store-'));
+  let database: Database | undefined;
+  try {
+    const copy = join(folder, 'webjob.sqlite');
+    if (!copyStore(path, copy)) return undefined;
+    database = openDatabase(copy, false);
+    // On Unix an open file needs no name: a kill leaves nothing behind.
+    database.exec(
+      'PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA locking_mode = EXCLUSIVE; BEGIN IMMEDIATE',
+    );
+    if (!isWhole(database, site)) return closeAll(database);
+    rmSync(folder, { recursive: true, force: true });
+    const refreshed = await refresh(database, site, walkOf(database), steps);
+    database.exec('COMMIT');
+    const whole = database;
+    return { database: whole, refreshed, isShared: false, isComplete: true, close: () => whole.close() };
+  } catch (error) {
+    closeAll(database);
+    if (!isDatabaseError(error)) throw error;
+    return undefined;
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+const COPY_TRIES = 5;
+
+/** False when there is none that can be read. A store that somebody writes is copied by SQLite, which knows what belongs together. */
+function copyStore(path: string, copy: string): boolean {
+  for (let tries = 0; tries < COPY_TRIES; tries++) {
+    const before = stampOf(path);
+    if (before === undefined) return false;
+    if (before.endsWith(' 0')) {
+      copyFileSync(path, copy);
+      if (stampOf(path) === before) return true;
+      rmSync(copy);
+      continue;
+    }
+    try {
+      const database = openDatabase(path, true);
+      try {
+        database.prepare('VACUUM INTO ?').run(copy);
+        return true;
+      } finally {
+        database.close();
+      }
+    } catch (error) {
+      if (!isDatabaseError(error)) throw error;
+      rmSync(copy, { force: true });
+    }
+  }
+  return false;
+}
+
+/** What the file is at this moment, and how large the log of what is not yet in it; undefined when there is none. */
+function stampOf(path: string): string | undefined {
+  const [main, log] = ['', '-wal'].map((suffix) => statSync(path + suffix, { throwIfNoEntry: false, bigint: true }));
+  return main && `${main.ino} ${main.size} ${main.mtimeNs} ${log?.size ?? 0}`;
+}
+
+/** An empty one that nobody else sees: a database without a name is a file of its own as soon as it does not fit into the cache. */
+export function openWindowStore(): Database {
+  const database = openDatabase('', false);
+  database.exec(
+    'PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -32768; PRAGMA temp_store = FILE',
+  );
+  database.exec(TABLES);
+  return database;
+}
+
+/** A store that is there, brought up to date; undefined when there is none that can be used. */
+export async function openKnownStore(site: Site, steps: Steps = {}): Promise<Store | undefined> {
+  return (await openShared(site, steps)) ?? (await openCopy(site, steps));
+}
+
+/** Ends a transaction that failed, which SQLite may have ended itself. */
+export function rollBack(database: Database): void {
+  try {
+    database.exec('ROLLBACK');
+  } catch {
+    // There is none any more.
+  }
+}
+
+/** An empty one, filled with what the question needs. */
+async function openWindow(site: Site, window: Window, steps: Steps): Promise<Store> {
+  const database = openWindowStore();
+  try {
+    database.exec('BEGIN');
+    const refreshing = new Refresh(database, site, steps);
+    const isWholeSite = !window.since && window.contains === undefined && !window.isClient && !window.logOnly;
+    const refreshed = isWholeSite ? await refreshing.run('changed') : await refreshing.runWindow(window);
+    database.exec('COMMIT');
+    return { database, refreshed, isShared: false, isComplete: isWholeSite, close: () => database.close() };
+  } catch (error) {
+    database.close();
+    throw error;
+  }
+}
+
+/**
+ * Makes the store of a site, or brings it up to date and looks at every upload again. Steps are on disk one after the other, so that a run that
+ * is killed is not lost. Throws Failure `failed` for a file that is something else, and the errors of SQLite.
+ */
+export async function fillStore(
+  path: string,
+  site: Site,
+  rebuild: boolean,
+  { advance = () => {} }: Steps,
+): Promise<Store> {
+  const database = openToFill(path, site, rebuild);
+  try {
+    const isFirst = !isWhole(database, site);
+    database.exec('BEGIN IMMEDIATE');
+    const step = (): void => {
+      if (isFirst) database.exec('COMMIT; BEGIN IMMEDIATE');
+    };
+    const refreshed = await refresh(database, site, 'all', { advance, step });
+    if (isFirst) {
+      database.exec(INDEXES);
+      database.prepare("INSERT OR REPLACE INTO facts VALUES ('site', ?)").run(describeSite(site));
+    }
+    database.exec('COMMIT');
+    return { database, refreshed, isShared: true, isComplete: true, close: () => database.close() };
+  } catch (error) {
+    database.close();
+    throw error;
+  }
+}
+
+function openToFill(path: string, site: Site, rebuild: boolean): Database {
+  makeFolder(dirname(path));
+  const known = readApplicationId(path);
+  if (known !== undefined && known !== APPLICATION_ID)
+    throw new Failure('failed', `${path} is no index of webjobctl`, 'name another file, or remove this one');
+  for (const suffix of ['', '-journal', '-wal', '-shm']) checkOwner(path + suffix);
+  if (known === undefined) makeFile(path, site);
+  try {
+    return prepare(path, site, rebuild);
+  } catch (error) {
+    // One that is damaged can only be made again.
+    if (!rebuild || !isDatabaseError(error)) throw error;
+    for (const suffix of ['-journal', '-wal', '-shm', '']) rmSync(path + suffix, { force: true });
+    makeFile(path, site);
+    return prepare(path, site, false);
+  }
+}
+
+function makeFile(path: string, site: Site): void {
+  if (existsSync(path)) rmSync(path);
+  closeSync(openSync(path, 'wx', path === storeFile(site) ? modeOf(site) : 0o600));
+}
+
+/** Opens it, and empties one of another version or of another site. Others may have it open: the file itself stays. */
+function prepare(path: string, site: Site, rebuild: boolean): Database {
+  const database = openDatabase(path, false);
+  try {
+    // Before the log of what is not yet in the file: whoever looks at the file must know it from the beginning.
+    if (readApplicationId(path) !== APPLICATION_ID) database.exec(`PRAGMA application_id = ${APPLICATION_ID}`);
+    database.exec(
+      'PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA cache_size = -16384; PRAGMA temp_store = FILE',
+    );
+    database.exec('BEGIN IMMEDIATE');
+    if (rebuild || !canGoOn(database, site)) empty(database);
+    database.exec(`${TABLES} PRAGMA user_version = ${SCHEMA_VERSION}; COMMIT`);
+    return database;
+  } catch (error) {
+    database.close();
+    throw error;
+  }
+}
+
+/** True for one of this version and of this site, or one that was not finished. */
+function canGoOn(database: Database, site: Site): boolean {
+  if (database.prepare('PRAGMA user_version').get()?.user_version !== SCHEMA_VERSION) return false;
+  const made = database.prepare("SELECT value FROM facts WHERE name = 'site'").get()?.value;
+  return made === undefined || made === describeSite(site);
+}
+
+function empty(database: Database): void {
+  const names = (): string[] =>
+    database
+      .prepare(
+        "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY sql LIKE 'CREATE VIRTUAL%' DESC",
+      )
+      .all()
+      .map(({ name }) => name as string);
+  // With a virtual table go the tables that are its own.
+  for (let [name] = names(); name !== undefined; [name] = names()) database.exec(`DROP TABLE "${name}"`);
+}
+
+/** What clients sent is for those to read who may read the locker and the logs anyway. */
+function modeOf(site: Site): number {
+  const folders = [site.settings.incomingDirectory, ...logFolders(site)];
+  return folders.every((folder) => ((statSync(folder, { throwIfNoEntry: false })?.mode ?? 0) & 0o005) === 0o005)
+    ? 0o644
+    : 0o600;
+}
+
+/** True for one that was filled to its end, of this version, and of the site as it is set up now. */
+function isWhole(database: Database, site: Site): boolean {
+  if (database.prepare('PRAGMA user_version').get()?.user_version !== SCHEMA_VERSION) return false;
+  return database.prepare("SELECT value FROM facts WHERE name = 'site'").get()?.value === describeSite(site);
+}
+
+/** The settings that jobs depend on. */
+function describeSite(site: Site): string {
+  const { incomingDirectory, putNameFormat, useGMT } = site.settings;
+  const zone = useGMT ? '' : [0, 6].map((month) => new Date(2026, month, 1).getTimezoneOffset()).join();
+  const servers = site.servers.map(({ serverId, logfilesDirectory }) => [serverId, logfilesDirectory]);
+  return JSON.stringify([incomingDirectory, putNameFormat, useGMT, zone, servers]);
+}
+
+/** In a folder like /tmp anybody may have made the file, to read what we put into it, or a journal, which SQLite would obey. Throws Failure. */
+function checkOwner(file: string): void {
+  const owners = [0, process.geteuid?.(), statSync(dirname(file)).uid];
+  for (const found of [lstatSync(file, { throwIfNoEntry: false }), statSync(file, { throwIfNoEntry: false })])
+    if (found && !owners.includes(found.uid))
+      throw new Failure('failed', `${file} belongs to somebody else`, 'name a file in a folder of your own');
+}
+
+function isStore(path: string): boolean {
+  try {
+    return existsSync(path) && readApplicationId(path) === APPLICATION_ID;
+  } catch {
+    return false;
+  }
+}
+
+/** What the head of an SQLite file says; undefined for no file or an empty one, 0 for a file of another kind. */
+function readApplicationId(path: string): number | undefined {
+  let fd: number;
+  try {
+    fd = openSync(path, 'r');
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === 'ENOENT') return undefined;
+    throw new Failure('failed', `${path}: ${code}`, undefined, { cause: error });
+  }
+  try {
+    const head = Buffer.alloc(100);
+    const length = readSync(fd, head, 0, head.length, 0);
+    if (length === 0) return undefined;
+    return head.toString('latin1', 0, 16) === 'SQLite format 3\0' ? head.readUInt32BE(68) : 0;
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** True for what keeps a store from being used: the files hold all that it could tell. */
+export function isDatabaseError(error: unknown): boolean {
+  const { code, syscall = '', cause } = error as NodeJS.ErrnoException & { cause?: NodeJS.ErrnoException };
+  return code === 'ERR_SQLITE_ERROR' || cause?.code === 'ERR_SQLITE_ERROR' || /^(?:copyfile|mkdtemp)$/.test(syscall);
+}

@@ -1,0 +1,113 @@
+// The trigrams of what clients sent, in the store: they tell in which uploads a text can be, so that search reads no others.
+import { readSync } from 'node:fs';
+import { join } from 'node:path';
+import { STREAMS } from 'webjob-locker';
+import { withFile } from './head.ts';
+import { unpackFiles } from './read-upload.ts';
+import type { Database } from './sqlite.ts';
+
+/** So much of a stream is indexed unless `index --max-text` says otherwise; search reads the rest itself. */
+export const MAX_TEXT_BYTES = 262_144;
+
+/** Uploads a transaction. */
+const BATCH = 2000;
+
+/**
+ * Reads the uploads in the locker that were not read yet, or not to their end, and returns how many. In transactions of its own: one that is
+ * killed is not lost.
+ */
+export function indexTexts(
+  database: Database,
+  locker: string,
+  maxBytes: number | undefined,
+  advance: () => void,
+): number {
+  const limit = settleLimit(database, maxBytes);
+  const read = makeReader(locker, limit);
+  const next = database.prepare(
+    "SELECT id, name, has FROM uploads WHERE whole IS NULL AND place = '' AND id > ? ORDER BY id LIMIT ?",
+  );
+  const learn = database.prepare('INSERT INTO texts (rowid, body) VALUES (?, ?)');
+  const forget = database.prepare('DELETE FROM texts WHERE rowid = ?');
+  const mark = database.prepare('UPDATE uploads SET whole = ? WHERE id = ?');
+  let count = 0;
+  for (let last = 0; ; ) {
+    database.exec('BEGIN IMMEDIATE');
+    const rows = next.all(last, BATCH) as unknown as { id: number; name: string; has: number }[];
+    for (const { id, name, has } of rows) {
+      const { body, isWhole } = read(name, has);
+      forget.run(id);
+      learn.run(id, body);
+      mark.run(Number(isWhole), id);
+      last = id;
+      count++;
+      advance();
+    }
+    database.exec('COMMIT');
+    if (rows.length < BATCH) return count;
+  }
+}
+
+/** Another limit makes what was read under the old one unread. */
+function settleLimit(database: Database, maxBytes: number | undefined): number {
+  const known = database.prepare("SELECT value FROM facts WHERE name = 'maxText'").get()?.value;
+  const limit = maxBytes ?? Number(known ?? MAX_TEXT_BYTES);
+  if (known === String(limit)) return limit;
+  database.exec('BEGIN IMMEDIATE');
+  database.exec("DELETE FROM texts WHERE rowid IN (SELECT id FROM uploads WHERE whole IS NOT NULL AND place = '')");
+  database.exec("UPDATE uploads SET whole = NULL WHERE place = ''");
+  database.prepare("INSERT OR REPLACE INTO facts VALUES ('maxText', ?)").run(String(limit));
+  database.exec('COMMIT');
+  return limit;
+}
+
+/** Reads the streams of one upload after the other into the same memory. */
+function makeReader(
+  locker: string,
+  maxBytes: number,
+): (name: string, has: number) => { body: string; isWhole: boolean } {
+  let buffer = Buffer.allocUnsafe(64 * 1024);
+  /** Reads a file behind what is there already; where it ends. */
+  const read = (fd: number, from: number): number => {
+    for (let end = from; ; ) {
+      if (end === buffer.length) buffer = Buffer.concat([buffer], 2 * buffer.length);
+      const asked = Math.min(buffer.length, from + maxBytes + 1) - end;
+      const count = readSync(fd, buffer, end, asked, end - from);
+      end += count;
+      // Of a file that ends, less is read than was asked for.
+      if (count < asked || end > from + maxBytes) return end;
+    }
+  };
+  return (name, bits) => {
+    const has = unpackFiles(bits);
+    let isWhole = has.has('rdy');
+    let length = 0;
+    for (const stream of STREAMS) {
+      const from = length;
+      const end = has.has(stream) ? withFile(join(locker, `${name}.${stream}`), (fd) => read(fd, from)) : from;
+      if (end === undefined || end - length > maxBytes) isWhole = false;
+      if (end === undefined) continue;
+      length = Math.min(end, length + maxBytes);
+      if (length === buffer.length) buffer = Buffer.concat([buffer], 2 * buffer.length);
+      buffer[length++] = 10;
+    }
+    // NUL would end the text for the tokenizer. What is no UTF-8 becomes U+FFFD, as it is for whoever searches.
+    return { body: buffer.toString('utf8', 0, length).replaceAll('\0', '\ufffd'), isWhole };
+  };
+}
+
+/** More tell no more. */
+const MAX_TRIGRAMS = 48;
+
+/** All trigrams of the texts, each quoted: nothing in them is an operator. Undefined when they are too short to be looked up. */
+export function formatMatch(texts: readonly string[]): string | undefined {
+  const trigrams = new Set<string>();
+  for (const text of texts) {
+    // The store has U+FFFD for a NUL and for what is no UTF-8.
+    const characters = [...text.replaceAll('\0', '\ufffd')];
+    for (let at = 0; at + 3 <= characters.length && trigrams.size < MAX_TRIGRAMS; at++)
+      trigrams.add(characters.slice(at, at + 3).join(''));
+  }
+  if (trigrams.size === 0) return undefined;
+  return [...trigrams].map((trigram) => `"${trigram.replaceAll('"', '""')}"`).join(' AND ');
+}

@@ -1,0 +1,253 @@
+// Files that only grow, and that rotation renames, packs and removes: logs and custody records. Each is known again by its beginning and by the
+// end of what was read, so that only what is new is read, and each line once, whatever the file is called by now.
+import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
+import { basename, dirname } from 'node:path';
+import { makeCutter } from './lines.ts';
+import { expand, expandHead, findPacker, type Packer } from './packed-log.ts';
+import type { Database } from './sqlite.ts';
+
+export interface FileKind<Line> {
+  kind: 'log' | 'custody';
+  /** The paths of the files there are. */
+  list(): string[];
+  /** True for a file to which a writer may add at this moment: what follows its last line end may be half a line. */
+  isLive(path: string): boolean;
+  /** Undefined for what is no line. */
+  parse(text: string, file: number): Line | undefined;
+  maxLineBytes: number;
+}
+
+/** Lines of one file, and a step on the way to its end. */
+export interface NewLines<Line> {
+  lines: Line[];
+}
+
+/** What is known of a file that was read. */
+interface Known {
+  id: number;
+  folder: string;
+  name: string;
+  inode: string;
+  size: number;
+  mtime: string;
+  /** How much of it was read, unpacked. */
+  offset: number;
+  head: Uint8Array;
+  tail: Uint8Array;
+  /** Lines that were none, and the first of them. */
+  broken: number;
+  sample: string;
+}
+
+interface Present {
+  path: string;
+  fd: number;
+  inode: string;
+  size: number;
+  mtime: string;
+  packer: Packer | undefined;
+}
+
+const HEAD_BYTES = 1024;
+const TAIL_BYTES = 256;
+const BLOCK_BYTES = 1024 * 1024;
+const SAMPLE_LENGTH = 80;
+
+/**
+ * The lines that are new, block by block; how far it came is written to the store at every step, in the transaction of whoever calls. At last
+ * `forget` is told of the files that are gone, whose lines count no longer. Throws the errors of system calls.
+ */
+export async function* readNewLines<Line>(
+  database: Database,
+  { list, isLive, parse, kind, maxLineBytes }: FileKind<Line>,
+  forget: (file: number) => void,
+): AsyncGenerator<NewLines<Line>> {
+  const known = database.prepare('SELECT * FROM files WHERE kind = ?').all(kind) as unknown as Known[];
+  const claims = claimFiles(known, list());
+  let gone = known.filter((file) => !claims.some((claim) => claim.known === file));
+  if (gone.length > 0) {
+    // One that was renamed between two looks at the folder may be met under neither name.
+    const again = claimFiles(
+      gone,
+      list().filter((path) => !claims.some((claim) => claim.present.path === path)),
+    );
+    gone = gone.filter((file) => !again.some((claim) => claim.known === file));
+    for (const { present } of again) closeSync(present.fd);
+  }
+  const save = makeSaver(database, kind);
+  try {
+    for (const { present, known: file = newFile(database) } of claims) {
+      if (file.inode === present.inode && file.size === present.size && file.mtime === present.mtime) continue;
+      for await (const lines of readRest(
+        present,
+        file,
+        isLive(present.path),
+        (text) => parse(text, file.id),
+        maxLineBytes,
+      )) {
+        save(file, present, false);
+        yield { lines };
+      }
+      save(file, present, true);
+    }
+  } finally {
+    for (const { present } of claims) closeSync(present.fd);
+  }
+  for (const { id } of gone) {
+    forget(id);
+    database.prepare('DELETE FROM files WHERE id = ?').run(id);
+  }
+}
+
+/** Numbers of lines that were none, by file, with the first of each. */
+export function listBroken(database: Database): { name: string; broken: number; sample: string }[] {
+  const rows = database
+    .prepare('SELECT name, broken, sample FROM files WHERE kind = ? AND broken > 0 ORDER BY id')
+    .all('log');
+  return rows as unknown as { name: string; broken: number; sample: string }[];
+}
+
+interface Claim {
+  present: Present;
+  /** Undefined for a file that was never read. */
+  known: Known | undefined;
+}
+
+/** Which file is which. The caller closes them. */
+function claimFiles(known: readonly Known[], paths: readonly string[]): Claim[] {
+  const claims: Claim[] = [];
+  const isFree = (file: Known): boolean => !claims.some((claim) => claim.known === file);
+  const rest: Present[] = [];
+  const inodes = new Set<string>();
+  for (const path of paths) {
+    const present = openFile(path);
+    if (!present) continue;
+    if (inodes.size === inodes.add(`${dirname(path)} ${present.inode}`).size) {
+      closeSync(present.fd);
+      continue;
+    }
+    const same = known.find((file) => file.inode === present.inode && file.folder === dirname(path) && isFree(file));
+    if (same && continues(present, same)) claims.push({ present, known: same });
+    else rest.push(present);
+  }
+  for (const present of rest) {
+    const isSame = (file: Known): boolean => file.folder === dirname(present.path) && continues(present, file);
+    const found = known.find((file) => isFree(file) && isSame(file));
+    // A copy that logrotate makes before it empties the log holds nothing of its own.
+    const isCopy = !found && claims.some((claim) => claim.known && isSame(claim.known));
+    if (isCopy) closeSync(present.fd);
+    else claims.push({ present, known: found });
+  }
+  return claims;
+}
+
+function openFile(path: string): Present | undefined {
+  let fd: number;
+  try {
+    // O_NONBLOCK: what is no regular file must not hold us up.
+    fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+    throw error;
+  }
+  const stats = fstatSync(fd, { bigint: true });
+  if (!stats.isFile()) {
+    closeSync(fd);
+    return undefined;
+  }
+  const facts = { inode: `${stats.dev}:${stats.ino}`, size: Number(stats.size), mtime: String(stats.mtimeNs) };
+  return { path, fd, ...facts, packer: findPacker(path) };
+}
+
+/** True when a file begins as the other did, and has what was read of it. */
+function continues(present: Present, file: Known): boolean {
+  const { inode, size, mtime } = present;
+  if (file.inode === inode && file.size === size && file.mtime === mtime) return true;
+  if (file.head.length === 0) return false;
+  if (present.packer) return Buffer.compare(readHeadOf(present, file.head.length), file.head) === 0;
+  if (size < file.offset) return false;
+  if (Buffer.compare(readAt(present.fd, 0, file.head.length), file.head) !== 0) return false;
+  return Buffer.compare(readAt(present.fd, file.offset - file.tail.length, file.tail.length), file.tail) === 0;
+}
+
+function readHeadOf(present: Present, length: number): Buffer {
+  if (!present.packer) return readAt(present.fd, 0, length);
+  return expandHead(present.fd, present.packer).subarray(0, length);
+}
+
+function readAt(fd: number, at: number, length: number): Buffer {
+  const buffer = Buffer.alloc(length);
+  return buffer.subarray(0, readSync(fd, buffer, 0, length, Math.max(0, at)));
+}
+
+function newFile(database: Database): Known {
+  const last = database.prepare('SELECT max(id) AS id FROM files').get()?.id as number | null;
+  const nothing = { offset: 0, head: new Uint8Array(), tail: new Uint8Array(), broken: 0, sample: '' };
+  return { id: (last ?? 0) + 1, folder: '', name: '', inode: '', size: -1, mtime: '', ...nothing };
+}
+
+function makeSaver(database: Database, kind: string): (file: Known, present: Present, isDone: boolean) => void {
+  const write = database.prepare(`INSERT OR REPLACE INTO files
+    (id, kind, folder, name, inode, size, mtime, offset, head, tail, broken, sample) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`);
+  return (file, present, isDone) => {
+    // Until it was read to its end nothing but its beginning tells which it is.
+    Object.assign(file, { folder: dirname(present.path), name: basename(present.path), inode: present.inode });
+    Object.assign(file, isDone ? { size: present.size, mtime: present.mtime } : { size: -1, mtime: '' });
+    if (file.offset > 0) {
+      if (file.head.length < HEAD_BYTES) file.head = readHeadOf(present, Math.min(HEAD_BYTES, file.offset));
+      if (!present.packer) file.tail = readAt(present.fd, file.offset - TAIL_BYTES, Math.min(TAIL_BYTES, file.offset));
+      else file.tail = new Uint8Array();
+    }
+    const { id, folder, name, inode, size, mtime, offset, head, tail, broken, sample } = file;
+    // A file without a line is not known by anything yet.
+    if (offset > 0) write.run(id, kind, folder, name, inode, size, mtime, offset, head, tail, broken, sample);
+  };
+}
+
+/** What is behind `file.offset`, which moves on with every block. */
+async function* readRest<Line>(
+  present: Present,
+  file: Known,
+  isLive: boolean,
+  parse: (text: string) => Line | undefined,
+  maxLineBytes: number,
+): AsyncGenerator<Line[]> {
+  const cutter = makeCutter((text): Line | undefined => {
+    const line = parse(text);
+    if (line === undefined && file.broken++ === 0)
+      file.sample = text.length > SAMPLE_LENGTH ? `${text.slice(0, SAMPLE_LENGTH)}...` : text;
+    return line;
+  }, maxLineBytes);
+  const start = file.offset;
+  let at = start;
+  for await (const block of present.packer ? skip(expand(present), start) : readPlain(present, start)) {
+    const lines = cutter.cut(block);
+    const end = block.lastIndexOf(10);
+    if (end >= 0) file.offset = at + end + 1;
+    at += block.length;
+    yield lines;
+  }
+  if (isLive || at === file.offset) return;
+  file.offset = at;
+  yield cutter.end();
+}
+
+/** One block after the other, in the same memory. */
+function* readPlain({ fd, size }: Present, start: number): Generator<Buffer> {
+  const buffer = Buffer.allocUnsafe(Math.max(0, Math.min(BLOCK_BYTES, size - start)));
+  for (let at = start; at < size; ) {
+    const count = readSync(fd, buffer, 0, Math.min(buffer.length, size - at), at);
+    if (count === 0) return;
+    yield buffer.subarray(0, count);
+    at += count;
+  }
+}
+
+async function* skip(blocks: AsyncIterable<Buffer>, count: number): AsyncGenerator<Buffer> {
+  let left = count;
+  for await (const block of blocks) {
+    const part = Math.min(left, block.length);
+    left -= part;
+    if (part < block.length) yield block.subarray(part);
+  }
+}
