@@ -112,7 +112,7 @@ function openNameless(folder: string): number {
       return openSync(folder, constants.O_RDWR | O_TMPFILE, 0o600);
     } catch (error) {
       const { code } = error as NodeJS.ErrnoException;
-      if (code !== 'EOPNOTSUPP' && code !== 'EISDIR' && code !== 'EINVAL') throw error;
+      if (code !== 'ENOTSUP' && code !== 'EISDIR' && code !== 'EINVAL') throw error;
     }
   }
   const path = join(folder, `.body-${process.pid}-${process.hrtime.bigint()}`);
