@@ -73,8 +73,9 @@ export function makePayload(exchange: Exchange, file: string): Payload {
   const makesSignature = getHookCommandLine.includes('%sig');
   if (dsvRequireSignatures && !makesSignature) throw new Refusal(459, 'GetHookCommandLine has no %sig');
   const out = openSpool(spoolDirectory, getHookOutputLimit, 'printed more than GetHookOutputLimit');
-  const sig = makesSignature ? makeSignatureFile(spoolDirectory) : '';
+  let sig = '';
   try {
+    if (makesSignature) sig = makeSignatureFile(spoolDirectory);
     const command = expandCommand(getHookCommandLine, tokenFacts(exchange), { file, sig });
     // For whatever else the hook writes, too; of what it prints the `cat` that keeps it sees to the limit.
     const limited = `ulimit -f ${blocksOf(getHookOutputLimit)} || exit 126\n${command}`;

@@ -22,8 +22,13 @@ export interface Resident {
   stop(): Promise<number | string>;
 }
 
-/** Starts the script so that it listens on a socket in a folder of the web user. */
-export async function startResident(site: Site, args: string[] = [], nodeOptions = ''): Promise<Resident> {
+/** Starts the script so that it listens on a socket in a folder of the web user. `wrapper` is a program that becomes it. */
+export async function startResident(
+  site: Site,
+  args: string[] = [],
+  nodeOptions = '',
+  wrapper: readonly string[] = [],
+): Promise<Resident> {
   const folder = join(site.root, 'run');
   const user = process.getuid?.() === 0 ? findWebUser() : undefined;
   mkdirSync(folder, { recursive: true });
@@ -31,7 +36,9 @@ export async function startResident(site: Site, args: string[] = [], nodeOptions
   const socket = join(folder, 'socket');
   const inode = (): bigint | undefined => lstatSync(socket, { bigint: true, throwIfNoEntry: false })?.ino;
   const before = inode();
-  const child = spawn(process.execPath, [join(site.cgiDirectory, 'nph-webjob.cgi'), '--listen', socket, ...args], {
+  const script = [process.execPath, join(site.cgiDirectory, 'nph-webjob.cgi'), '--listen', socket, ...args];
+  const [program = '', ...words] = [...wrapper, ...script];
+  const child = spawn(program, words, {
     stdio: ['ignore', 'ignore', 'pipe'],
     // What the folders above the binary let the web user do is not the question here: it is root who starts it.
     ...(user && { uid: user.uid, gid: user.gid }),
