@@ -88,6 +88,8 @@ describe('findCommand', () => {
   it('needs no folder of the client, and none of FolderList', () => {
     put('common/host.sh');
     assert.equal(serve('host.sh', settingsFor(), 'client9'), 'common/host.sh');
+    // What lies in no folder is nobody's.
+    for (const path of ['host.sh', 'commands/host.sh']) put(path);
     assert.equal(serve('host.sh', settingsFor(''), 'client9'), undefined);
     assert.equal(serve('x'.repeat(1024)), undefined, 'a name longer than any file can have');
   });

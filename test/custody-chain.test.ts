@@ -130,6 +130,47 @@ describe('a record', () => {
     );
   });
 
+  it('is found behind more than a record of what is none, on the same line', () => {
+    append('first');
+    const others = join(folder, 'others.jsonl');
+    copyFileSync(file, others);
+    // Whoever appended to `others` had not seen it, so that no new line was begun.
+    appendCustody(others, { event: 'deposit', name: 'second' });
+    appendFileSync(file, 'x'.repeat(MAX_RECORD_BYTES + 300_000));
+    appendFileSync(file, `${readFileSync(others, 'latin1').split('\n')[1]}\n`);
+    append('third');
+    append('fourth');
+    assert.deepEqual(
+      readRecords(file).map(({ name }) => name),
+      ['first', 'second', 'third', 'fourth'],
+    );
+  });
+
+  it('of a slow writer stands once: a copy of it breaks the chain, wherever it is put', () => {
+    append('first');
+    const others = join(folder, 'others.jsonl');
+    copyFileSync(file, others);
+    append('second');
+    append('third');
+    // The slow one had seen the first alone.
+    appendCustody(others, { event: 'deposit', name: 'slow' });
+    const slow = `${readFileSync(others, 'latin1').split('\n')[1]}\n`;
+    appendFileSync(file, slow);
+    assert.deepEqual(
+      readRecords(file).map(({ name }) => name),
+      ['first', 'second', 'third', 'slow'],
+    );
+    const whole = readFileSync(file);
+    for (const between of [[], ['fourth'], ['fourth', 'fifth']]) {
+      writeFileSync(file, whole);
+      for (const name of between) append(name);
+      const at = statSync(file).size;
+      appendFileSync(file, slow);
+      const [fault, ...more] = walk(file).faults;
+      assert.deepEqual([fault?.fault, fault?.from, more], ['broken', at, []], between.join(' '));
+    }
+  });
+
   it('goes on behind bytes that are none', () => {
     for (const garbage of ['\n', 'x', '\n\n\n', '{"covers":[9,9],', 'x'.repeat(70_000), `${'x'.repeat(70_000)}\n`]) {
       rmSync(file, { force: true });

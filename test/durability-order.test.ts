@@ -1,10 +1,12 @@
 // What rule 4 of docs/architecture.md says about the order of system calls, read off the real process with strace.
 import assert from 'node:assert/strict';
+import { rmSync } from 'node:fs';
 import { dirname, join, relative } from 'node:path';
 import { after, before, describe, it } from 'node:test';
-import { custodyPath } from '../cgi/locker/index.ts';
 import { configure, type Site } from '../scripts/site.ts';
 import { runBare } from './bare.ts';
+import { custodyOf } from './custody-record.ts';
+import { giveAway } from './hooks-site.ts';
 import { type Call, NO_STRACE, readTrace, traceTo } from './locker-strace.ts';
 import {
   bareOptions,
@@ -101,6 +103,18 @@ describe('order of system calls', { skip: NO_STRACE }, () => {
     }
   });
 
+  it('of the first upload of a site: the name of the custody record is on disk before the record', async () => {
+    configure(site, { PutNameFormat: '%cid_%cmd' });
+    giveAway(dirname(custodyOf(site)));
+    rmSync(custodyOf(site));
+    const steps = await traceUpload(site, makeUpload('first', SIZES), baseOf(site, 'first'));
+    const [named = '', ...others] = announced('incoming');
+    assert.deepEqual(steps, [
+      ...[...locked('incoming'), ...received('')],
+      ...[named, 'open custody', 'fsync logfiles', ...others],
+    ]);
+  });
+
   it('of an upload into new folders: the name of each is on disk before the next is made', async () => {
     configure(site, { PutNameFormat: '%cid/%cmd/all/upload' });
     const upload = makeUpload('nested', SIZES);
@@ -140,7 +154,8 @@ function describeCall({ name, text }: Call, site: Site, base: string): string | 
 /** `.out` of the group, `log`, `custody`, or a folder by its path below BaseDirectory. */
 function labelOf(path: string, site: Site, base: string): string | undefined {
   if (path === site.logFile) return 'log';
-  if (path === custodyPath(dirname(site.logFile), 'server_1')) return 'custody';
+  if (path === dirname(site.logFile)) return 'logfiles';
+  if (path === custodyOf(site)) return 'custody';
   if (path.startsWith(`${base}.`)) return path.slice(base.length);
   return path === site.incoming || path.startsWith(`${site.incoming}/`) ? relative(site.base, path) : undefined;
 }

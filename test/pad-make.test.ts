@@ -189,6 +189,16 @@ describe('what cannot be', () => {
     });
   }
 
+  it('is refused: a file that no tar can hold, before a byte of it is read', () => {
+    const path = join(shop.folder('box'), 'huge');
+    writeFileSync(path, '');
+    // The least that the eleven octal digits of a header do not tell.
+    truncateSync(path, 8 ** 11);
+    const { code, stdout, stderr } = make(['box']);
+    assert.deepEqual([code, stdout], [2, '']);
+    assert.match(stderr, /^pad-make-script: error: box\/huge is too large for a tar\n/);
+  });
+
   it('is refused: the script into what it carries', () => {
     for (const output of ['box/x.pad', 'box/data']) {
       writeFileSync(join(shop.folder('box'), 'data'), 'x');
@@ -237,7 +247,9 @@ async function makeWhile(
   await once(child.stdout, 'readable');
   change();
   child.stdout.on('data', (chunk) => out.push(chunk));
+  const timer = setTimeout(() => child.kill('SIGKILL'), 30_000);
   const [code] = await once(child, 'close');
+  clearTimeout(timer);
   return { code, script: Buffer.concat(out), stderr: Buffer.concat(err).toString() };
 }
 
@@ -267,6 +279,19 @@ describe('a payload that changes while it is read', () => {
       assert.ok(!shop.left().includes('ran'));
     });
   }
+
+  it('is told, by becoming a pipe, and nobody is waited for', async () => {
+    const box = shop.folder('box');
+    // The script fills the pipe with the first one for as long as nobody reads it.
+    writeFileSync(join(box, 'a'), Buffer.alloc(SIZE));
+    writeFileSync(join(box, 'b'), 'x');
+    const { code, stderr } = await makeWhile(box, () => {
+      rmSync(join(box, 'b'));
+      run(['mkfifo', join(box, 'b')]);
+    });
+    assert.equal(code, 2, stderr);
+    assert.match(stderr, /^pad-make-script: error: .*\/box\/b changed while it was read\n/);
+  });
 
   it('is of no matter when it does not', async () => {
     const path = shop.add('data', Buffer.alloc(SIZE));

@@ -116,6 +116,14 @@ for (const [index, shell] of SHELLS.entries()) {
       assert.deepEqual(shop.left('here'), NOTHING_ELSE);
     });
 
+    it('tidies up behind every signal that asks it to end, and lets the command end first', () => {
+      for (const signal of [1, 2, 3, 13, 15]) {
+        const script = `kill -${signal} $PPID; sleep 0.1; exit 7`;
+        assert.deepEqual([run([...shell.words, pad, 'sh', '-c', script]).code, signal], [7, signal]);
+        assert.deepEqual(shop.left('here'), NOTHING_ELSE, `signal ${signal}`);
+      }
+    });
+
     it('tidies up whatever builtin or function of its own it is told to run', () => {
       for (const word of ['exit', 'exec', 'pad_name=x']) {
         const { code } = run([...shell.words, pad, word, '7']);

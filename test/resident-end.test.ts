@@ -1,10 +1,13 @@
 // The end of a script that stays, by SIGTERM, when it comes at the wrong moment: nobody who had reached it is lost, and it does come.
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { existsSync, writeFileSync } from 'node:fs';
+import type { AddressInfo, Socket } from 'node:net';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { createResponder } from 'node-cgi-compat/responder';
 import { findFreePorts } from '../scripts/free-ports.ts';
 import { startResident } from '../scripts/resident.ts';
 import { addCommand, configure, makeSite, type Site } from '../scripts/site.ts';
@@ -73,6 +76,30 @@ describe('SIGTERM while an answer is on its way', () => {
     // The first record, with the head in it, has been taken.
     assert.deepEqual([body.length > 7_000_000, protocolStatus], [true, 0]);
     assert.equal(await exit, 0);
+  });
+});
+
+describe('the end of a responder', () => {
+  it('waits for a silent peer for half a minute, and not for as long as before', async () => {
+    const handler = () => ({ status: 200, reason: 'OK', headers: [], contentLength: 0 });
+    const options = { handler, findSpoolFolder: () => undefined, onError: assert.fail, silenceSeconds: 600 };
+    const { server, isBusy, end } = createResponder(options);
+    const sockets: Socket[] = [];
+    server.on('connection', (socket) => sockets.push(socket));
+    await once(server.listen(0, '127.0.0.1'), 'listening');
+    const { port } = server.address() as AddressInfo;
+    // One that has begun a request, and one that comes when the end has begun.
+    const silent = new FastCgiClient(port);
+    silent.socket.write(formatRequest(1, getVariables(site), Buffer.alloc(0)).subarray(0, 40));
+    assert.ok(await until(isBusy));
+    const limits = (): (number | undefined)[] => sockets.map(({ timeout }) => timeout);
+    assert.deepEqual(limits(), [600_000]);
+    end(200);
+    const late = new FastCgiClient(port);
+    assert.ok(await until(() => sockets.length === 2));
+    assert.deepEqual(limits(), [30_000, 30_000]);
+    for (const client of [silent, late]) client.close();
+    await once(server, 'close');
   });
 });
 

@@ -8,11 +8,11 @@ import { after, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { findJobIdParts } from 'webjob-protocol';
 import { startWay } from '../scripts/resident.ts';
-import { configure, makeSite, type Site } from '../scripts/site.ts';
+import { addCommand, configure, makeSite, type Site } from '../scripts/site.ts';
 import { custodyOf, readRecords } from './custody-record.ts';
 import { FastCgiClient, formatRequest } from './fastcgi-client.ts';
 import { giveAway } from './hooks-site.ts';
-import { get, put, putVariables } from './resident-requests.ts';
+import { get, getVariables, put, putVariables } from './resident-requests.ts';
 import { useResidentSite } from './resident-site.ts';
 import { askStrictly, type StrictAnswer } from './strict-client.ts';
 
@@ -212,6 +212,29 @@ describe('the end of several processes', () => {
     assert.equal((await get(resident.socket, site())).status, 200);
     assert.equal(await resident.ended, 0);
     assert.equal(existsSync(resident.socket), false);
+  });
+
+  it('comes when the leader is killed, but not before the requests that have begun are answered', async () => {
+    const resident = await start();
+    const workers = childrenOf(resident.pid);
+    addCommand(site(), 'client1', 'large', Buffer.alloc(4_000_000, 'x'));
+    const body = Buffer.alloc(200_000, 'x');
+    const whole = formatRequest(1, putVariables(site(), body.length, 'orphaned'), body);
+    const uploading = new FastCgiClient(resident.socket);
+    uploading.socket.write(whole.subarray(0, 100_000));
+    const reading = new FastCgiClient(resident.socket);
+    reading.socket.write(formatRequest(1, getVariables(site(), 'large'), Buffer.alloc(0)));
+    assert.ok(await reading.next());
+    reading.socket.pause();
+    process.kill(resident.pid, 'SIGKILL');
+    await resident.ended;
+    await sleep(200);
+    uploading.socket.write(whole.subarray(100_000));
+    assert.equal((await uploading.answer(1)).status, 200);
+    assert.equal(outputOf(site(), 'orphaned').length, body.length);
+    reading.socket.resume();
+    assert.equal((await reading.answer(1)).protocolStatus, 0);
+    assert.ok(await until(() => workers.every((pid) => !isAlive(pid))), 'they end');
   });
 
   it('comes when the leader is killed, and the next one takes the path', async () => {
