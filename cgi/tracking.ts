@@ -26,7 +26,7 @@ export function trackRequest(exchange: Exchange, answer: Answer): void {
     bytesErr: exactCount(announced?.err),
     bytesEnv: exactCount(announced?.env),
     bytesSent: file?.size ?? 0,
-    milliseconds: done.getTime() - receivedAt.getTime(),
+    milliseconds: Math.max(0, done.getTime() - receivedAt.getTime()),
     status: answer.status,
     message: describeAnswer(answer),
     upload: upload && basename(upload.out, '.out'),
