@@ -77,7 +77,8 @@ function tryMakeFifos(place: string): readonly [Fifo, Fifo] | undefined {
 
 function runMkfifo(...paths: string[]): void {
   for (const command of ['/usr/bin/mkfifo', '/bin/mkfifo', 'mkfifo']) {
-    const { error } = spawnSync(command, ['-m', '600', ...paths], { stdio: 'ignore' });
+    // Without an environment: to set up a locale costs as much as to make two FIFOs.
+    const { error } = spawnSync(command, ['-m', '600', ...paths], { stdio: ['inherit', 'inherit', 'ignore'], env: {} });
     if ((error as NodeJS.ErrnoException | undefined)?.code !== 'ENOENT') return;
   }
 }

@@ -36,17 +36,29 @@ function findPosixName(tz: string, date: Date): string | undefined {
  * in the footer), the last type that has the offset JavaScript reports.
  */
 function findInZoneFile(path: string, date: Date, offsetSeconds: number): string | undefined {
-  let file: Buffer;
-  try {
-    file = readFileSync(path);
-  } catch {
-    return undefined;
-  }
-  if (file.toString('latin1', 0, 4) !== 'TZif') return undefined;
+  const file = readOnce(path);
+  if (file?.toString('latin1', 0, 4) !== 'TZif') return undefined;
   // Version 2 and later repeat the header and the data with 64-bit times behind the 32-bit block (section 3.2).
   return file.readUInt8(4) === 0
     ? findInBlock(file, 0, 4, date, offsetSeconds)
     : findInBlock(file, blockEnd(file), 8, date, offsetSeconds);
+}
+
+/** The files read so far: one record names the zone of eight times. */
+const files = new Map<string, Buffer | undefined>();
+
+/** Undefined for a file that cannot be read. */
+function readOnce(path: string): Buffer | undefined {
+  if (!files.has(path)) files.set(path, readIfPossible(path));
+  return files.get(path);
+}
+
+function readIfPossible(path: string): Buffer | undefined {
+  try {
+    return readFileSync(path);
+  } catch {
+    return undefined;
+  }
 }
 
 const HEADER_BYTES = 44;
