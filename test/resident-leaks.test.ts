@@ -282,6 +282,21 @@ describe(`${TIMES} PUTs leave no descriptor open`, () => {
   leavesNothing('that are sent again, differ, and are kept', twice(200, true), () => ({
     OverwriteExistingFiles: 'Y',
   }));
+  // Each of them is another one of the same length, and the process may not hold all of them open.
+  const differing = async (): Promise<void> => {
+    const body = Buffer.alloc(200, 'x');
+    body.write(String(++uploads), 100);
+    const answer = await askFastCgi(resident.socket, putVariables(site, body.length, 'same_id'), body);
+    assert.deepEqual([answer.status, answer.protocolStatus], [200, 0]);
+    const again = await askFastCgi(resident.socket, putVariables(site, body.length, 'same_id'), body);
+    assert.equal(again.status, 200);
+    const kept = readdirSync(site.incoming).filter((name) => /^same_id.*\.rdy$/.test(name));
+    assert.equal(kept.length, ++differed, 'the second one is the first, sent again');
+  };
+  let differed = 0;
+  const beside = { OverwriteExistingFiles: 'Y' };
+  leavesNothing('that differ and are kept beside each other', differing, () => beside);
+  leavesNothing('that differ, when many are kept already', differing, () => beside);
   leavesNothing('into new folders', sent(100, 200), () => ({ PutNameFormat: '%cid/%jid/upload' }));
   leavesNothing('of a name that is taken', sent(100, 451), () => {
     write(join(site.incoming, 'taken.out'), '');
