@@ -230,7 +230,8 @@ export class Refresh {
     if (event !== 'prune' || !Array.isArray(groups)) return;
     for (const group of groups) {
       if (!isUploadName(group?.name)) continue;
-      if (!statGroupFile(this.#locker, group.name, 'rdy')) this.#remove(group.name);
+      // What is there under that name now, if anything, is another upload.
+      if (!statGroupFile(this.#locker, group.name, 'rdy')) this.#look(group.name);
       // What broke off is nobody's any more when it is gone.
       if (group.files?.rdy) this.#writer.put(takenUpload(group, Date.parse(String(time)), this.#parseName));
     }

@@ -113,7 +113,9 @@ export class Writer {
         `INSERT INTO uploads (${UPLOAD_COLUMNS.join(', ')}) VALUES (${marks(UPLOAD_COLUMNS)})`,
       ),
       deleteUpload: database.prepare('DELETE FROM uploads WHERE id = ?'),
-      broken: database.prepare('SELECT unit, lines FROM jobs WHERE broken AND client IS ? AND command IS ?'),
+      broken: database.prepare(
+        'SELECT unit, lines FROM jobs WHERE broken AND client IS ?1 AND (command IS ?2 OR ?2 IS NULL)',
+      ),
       forgetText: database.prepare('DELETE FROM texts WHERE rowid = ?'),
       hasUpload: database.prepare('SELECT 1 FROM uploads WHERE unit = ? AND has & 8 LIMIT 1'),
       storedNames: database.prepare("SELECT name FROM uploads WHERE unit = ? AND place = '' AND has & 8"),
@@ -140,9 +142,9 @@ export class Writer {
     const unit = upload.has.has('rdy') || upload.jobId !== undefined ? unitOfUpload(upload) : this.#findBroken(upload);
     const known = this.#statements.upload.get(upload.name, upload.place) as { unit: string; has: number } | undefined;
     this.remove(upload.name, upload.place);
+    const isReplaced = known && known.unit !== unit && known.has & READY && upload.has.has('rdy');
     // Its name is another job's now.
-    if (known && known.unit !== unit && upload.place === LOCKER && known.has & READY)
-      this.#replace(upload.name, known.unit);
+    if (isReplaced && upload.place === LOCKER) this.#replace(upload.name, known.unit);
     const { name, place, jobId, clientId, command, isNamed, has, at, stamp, ending, bytes } = upload;
     this.#statements.insertUpload.run(
       ...[name, place, posix.dirname(name), unit, jobId ?? null, clientId ?? null, command ?? null, Number(isNamed)],
