@@ -4,7 +4,7 @@ import { walkLocker } from 'webjob-locker';
 import { compareCheckpoints, readCheckingKey } from '../evidence/checkpoint.ts';
 import type { EvidenceSite } from '../evidence/evidence.ts';
 import type { Finding } from '../evidence/finding.ts';
-import { type Summary, verifySite } from '../evidence/verify.ts';
+import { type Scope, type Summary, verifyJob, verifySite } from '../evidence/verify.ts';
 import { parseInstant } from './durations.ts';
 import { describeWitness, joinSites, tellWitness } from './evidence-site.ts';
 import { EXIT_CODES, Failure } from './failure.ts';
@@ -30,19 +30,21 @@ A kind, a place and what is wrong is a line on standard output; man webjobctl ex
 Examples:
   webjobctl verify
   webjobctl verify --since 24h
+  webjobctl verify server_1_1085355126_00723
   webjobctl verify --sample 5% --seed "$(date +%F)"
   webjobctl verify --custody --checkpoint /mnt/elsewhere/checkpoints --key custody.pub
 
 Exit codes:
   0  all is as it was deposited
-  1  it is not
-  2  wrong command line
+  1  it is not, or there is no such job
+  2  wrong command line, or several jobs whose ids begin or end so
   3  nph-webjob.cfg cannot be used
   4  the locker, a custody record, the checkpoints or the key cannot be read`;
 
 export function verifyCommand(): Command {
   return new Command('verify')
     .description('hold the locker against what was deposited')
+    .argument('[jid]', 'only the uploads of this job: its id, or the beginning or end of it')
     .option(
       '--since <instant>',
       'only groups in which a file was written or changed since, as 24h or 2026-11-01',
@@ -54,7 +56,7 @@ export function verifyCommand(): Command {
     .option('--checkpoint <file>', 'what webjobctl custody checkpoint printed, to be held against the custody record')
     .option('--key <file>', 'the public key of the checkpoints')
     .addHelpText('after', EXPLANATION)
-    .action((_, command: Command) => run(command));
+    .action((jid: string | undefined, _, command: Command) => run(command, jid));
 }
 
 function parsePercent(text: string): number {
@@ -63,11 +65,14 @@ function parsePercent(text: string): number {
   return percent / 100;
 }
 
-function run(command: Command): void {
+function run(command: Command, jid: string | undefined): void {
   const sites = joinSites(openSites(command));
   const options = command.opts<Options>();
   if ((options.checkpoint === undefined) !== (options.key === undefined))
     throw new Failure('usage', '--checkpoint and --key belong together');
+  const { since, sample } = options;
+  if (jid !== undefined && (since !== undefined || sample !== undefined))
+    throw new Failure('usage', '--since and --sample pick uploads, and so does a job id');
   const isJson = globalOptions(command).json === true;
   const report = ({ kind, place, detail }: Finding): void => {
     process.exitCode = EXIT_CODES.findings;
@@ -80,10 +85,30 @@ function run(command: Command): void {
     for (const finding of compareCheckpoints(options.checkpoint, key, folders)) report(finding);
   }
   const startedAt = performance.now();
-  const summary = addUp(sites.map((site) => verify(site, options, report)));
+  const summary = addUp(verifyAll(sites, options, jid, report));
   const seconds = (performance.now() - startedAt) / 1000;
   if (isJson) printJson({ kind: 'summary', ...summary, seconds });
   else describe(summary, seconds);
+}
+
+/** A job is in one of the lockers. */
+function verifyAll(
+  sites: readonly EvidenceSite[],
+  options: Options,
+  jid: string | undefined,
+  report: (finding: Finding) => void,
+): Summary[] {
+  let none: Failure | undefined;
+  const summaries: Summary[] = [];
+  for (const site of sites)
+    try {
+      summaries.push(verify(site, options, jid, report));
+    } catch (error) {
+      if (!(error instanceof Failure) || error.kind !== 'findings') throw error;
+      none = error;
+    }
+  if (none && summaries.length === 0) throw none;
+  return summaries;
 }
 
 function addUp(summaries: readonly Summary[]): Summary {
@@ -95,21 +120,27 @@ function addUp(summaries: readonly Summary[]): Summary {
   return { groups, bytes, findings, inProgress: sum('inProgress'), older: sum('older'), witness };
 }
 
-function verify(site: EvidenceSite, options: Options, report: (finding: Finding) => void): Summary {
+function verify(
+  site: EvidenceSite,
+  options: Options,
+  jid: string | undefined,
+  report: (finding: Finding) => void,
+): Summary {
   const { since, sample: fraction, seed, custody } = options;
   const isWatched = process.stderr.isTTY === true;
   try {
-    const isWhole = since === undefined && fraction === undefined;
+    const isWhole = since === undefined && fraction === undefined && jid === undefined;
     const total = isWatched && isWhole ? countGroups(site.incomingDirectory) : undefined;
     const progress = startProgress('groups', total);
-    const findings = verifySite({
+    const scope: Scope = {
       ...site,
       since,
       contents: custody !== true,
       sample: fraction === undefined ? undefined : { fraction, seed },
       advance: () => progress.advance(),
       done: tellWitness,
-    });
+    };
+    const findings = jid === undefined ? verifySite(scope) : verifyJob(scope, jid);
     let step = findings.next();
     for (; !step.done; step = findings.next()) {
       progress.end();

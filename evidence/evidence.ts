@@ -1,10 +1,9 @@
 // What can be said of the uploads of a site, by whoever asks: verify, report, show. The one verdict.
 import { realpathSync, statSync } from 'node:fs';
-import { findGroup, statGroupFile } from 'webjob-locker';
+import { findGroup, splitNumbered, statGroupFile } from 'webjob-locker';
 import type { Finding } from './finding.ts';
-import type { Share } from './names.ts';
 import { judgePack } from './packs.ts';
-import { CustodyRecords, type Deposit, type OldBook } from './records.ts';
+import { CustodyRecords, type Deposit, type OldBook, type RecordsOptions } from './records.ts';
 import { type Care, checkUpload, type Owners, type UploadReport } from './upload.ts';
 import type { Verdict } from './verdict.ts';
 import { Witness, type WitnessState } from './witness.ts';
@@ -23,6 +22,11 @@ export interface EvidenceServer {
   serverId?: string | undefined;
   /** Where root keeps what it saw of the records in this folder; undefined: it keeps nothing. */
   witnessFolder?: string | undefined;
+}
+
+export interface EvidenceOptions extends Pick<RecordsOptions, 'share' | 'watch'> {
+  /** Take the custody records as they are now, whatever root saw before. */
+  isNow?: boolean;
 }
 
 /** What an upload in the locker turned out to be. */
@@ -48,7 +52,7 @@ export class Evidence {
    * Reads the custody records, and of those that are not what root saw before also what they were, unless `isNow`. Throws the error of a system
    * call for the locker and the logs themselves.
    */
-  constructor(site: EvidenceSite, { share, isNow = false }: { share?: Share; isNow?: boolean } = {}) {
+  constructor(site: EvidenceSite, { isNow = false, ...options }: EvidenceOptions = {}) {
     this.site = site;
     this.owners = new Set([0, statSync(site.incomingDirectory).uid]);
     this.witnesses = openWitnesses(site);
@@ -58,7 +62,7 @@ export class Evidence {
         this.#cut.push(finding);
         if (!isNow) old.push({ file: finding.place, fd: witness.openCopy(logs, finding.place) });
       }
-    this.records = new CustodyRecords(folders(site), old, share);
+    this.records = new CustodyRecords(folders(site), { ...options, old });
     this.records.refresh();
   }
 
@@ -111,6 +115,11 @@ export class Evidence {
     if (isUnrecorded && isDue)
       findings.push({ kind: 'unrecorded', place: name, detail: 'the custody record does not have it' });
     if (isOlder) findings.push({ kind: 'older', place: name, detail: OLDER });
+    const numbered = splitNumbered(name);
+    if (numbered && announcedAt !== undefined) {
+      const detail = `a client sent it under the name of ${numbered.base}, which has other bytes or another job id`;
+      findings.push({ kind: 'differing', place: name, detail });
+    }
     return { ...report, isOlder };
   }
 

@@ -76,6 +76,14 @@ interface OpenBook extends Book {
 /** A pack with the places of the records that name its uploads. */
 type KnownPack = RecordedPack & { records: { book: OpenBook; from: number }[] };
 
+export interface RecordsOptions {
+  old?: readonly OldBook[];
+  /** Only names of this share are held. */
+  share?: Share;
+  /** Jobs of which the uploads are noted. */
+  watch?: ((jobId: string) => boolean) | undefined;
+}
+
 const PACK = /^\d{4}-\d\d-\d\d(?:\.\d+)?$/;
 /** Events after which an upload is no longer in the locker. */
 const DEPARTURES: readonly unknown[] = ['prune', 'pack'];
@@ -90,19 +98,23 @@ export class CustodyRecords {
   /** By the digest of the archive, as a name comes again after an unpack. */
   readonly #packs = new Map<string, KnownPack>();
   /** Packs of which the uploads came back, to be told when every book is read. */
-  #returns: { records: KnownPack['records']; time: number }[] = [];
+  #returns: { pack: KnownPack; time: number }[] = [];
   /** Since when a server records: its first record, or a file that waits for one. */
   #since = Number.POSITIVE_INFINITY;
   /** Uploads that were given up for others of the same name. */
   readonly #replaced: Replaced[] = [];
   #count = 0;
+  readonly #watch: RecordsOptions['watch'];
+  /** The uploads of jobs that are watched: their job ids, and the packs they were put into last. */
+  readonly watched = new Map<string, { jobId: string; pack: string | undefined }>();
 
   /**
    * Opens the custody records in these folders, to be read after `old` ones; refresh() reads them. Closes all of them. Throws the error of the
    * system call.
    */
-  constructor(folders: readonly string[], old: readonly OldBook[] = [], share: Share = ALL) {
+  constructor(folders: readonly string[], { old = [], share = ALL, watch }: RecordsOptions = {}) {
     this.#share = share;
+    this.#watch = watch;
     this.#books = openBooks(folders, old);
   }
 
@@ -145,7 +157,7 @@ export class CustodyRecords {
       if (book.chain.size === 0 && book.serverId !== WRITER)
         this.#since = Math.min(this.#since, book.stats.birthtimeMs);
     }
-    for (const { records, time } of this.#returns.splice(0)) this.#return(records, time);
+    for (const { pack, time } of this.#returns.splice(0)) this.#return(pack, time);
   }
 
   /** What is wrong with the records themselves, as far as they were read. */
@@ -219,9 +231,7 @@ export class CustodyRecords {
     const isServers = book.serverId !== WRITER && facts.event !== 'genesis';
     if (isServers && begun < this.#since) this.#since = begun;
     if (facts.event === 'genesis') book.hasGenesis = true;
-    if (facts.event === 'deposit' && isName(facts.name)) this.#deposit(book, link.from, facts.name, time);
-    if (facts.event === 'adopt')
-      for (const { name } of uploadsIn(facts)) if (isName(name)) this.#deposit(book, link.from, name, time);
+    for (const { name, jobId } of depositsIn(facts)) this.#deposit(book, link.from, name, jobId, time);
     if (facts.event === 'replaced' && isName(facts.name)) {
       const jobId = typeof facts.jobId === 'string' ? facts.jobId : undefined;
       this.#replaced.push({ name: facts.name, time: new Date(time), jobId });
@@ -231,6 +241,8 @@ export class CustodyRecords {
     for (const name of this.#namesIn(facts)) {
       const row = this.#names.add(name);
       this.#names.gone[row] = Math.max(this.#names.gone[row] ?? 0, time);
+      const watched = this.watched.get(name);
+      if (watched && facts.event === 'pack') watched.pack = String(facts.pack);
     }
   }
 
@@ -238,7 +250,8 @@ export class CustodyRecords {
    * Of several deposits of a name the last counts. Uploads of one name take turns at its lock, and each writes its record while it holds it:
    * in one file the order is that of the records, across files that of their times.
    */
-  #deposit(book: OpenBook, from: number, name: string, time: number): void {
+  #deposit(book: OpenBook, from: number, name: string, jobId: unknown, time: number): void {
+    if (this.#watch?.(String(jobId))) this.watched.set(name, { jobId: String(jobId), pack: undefined });
     if (!isInShare(name, this.#share)) return;
     const row = this.#names.add(name);
     const file = this.#books.indexOf(book) + 1;
@@ -273,15 +286,34 @@ export class CustodyRecords {
       });
     } else if (known && (event === 'unpack' || event === 'prune-pack')) {
       this.#packs.delete(archiveSha256);
-      if (event === 'unpack') this.#returns.push({ records: known.records, time });
+      if (event === 'unpack') this.#returns.push({ pack: known, time });
     }
   }
 
-  #return(records: KnownPack['records'], time: number): void {
-    for (const { book, from } of records)
+  /** What came back from a pack is what went into it, also where a later deposit of the name was pruned meanwhile. */
+  #return(pack: KnownPack, time: number): void {
+    const packedAt = pack.time.getTime();
+    const older = new Set<string>();
+    for (const { book, from } of pack.records)
       for (const name of this.#namesIn(readFacts(book.fd, from) ?? {})) {
         const row = this.#names.find(name);
-        if (row >= 0 && (this.#names.gone[row] ?? 0) <= time) this.#names.gone[row] = 0;
+        const depositedAt = this.#names.time[row] ?? 0;
+        if (row < 0 || depositedAt > time) continue;
+        if (depositedAt > packedAt) older.add(name);
+        if ((this.#names.gone[row] ?? 0) <= time) this.#names.gone[row] = 0;
+      }
+    if (older.size > 0) this.#goBack(older, packedAt);
+  }
+
+  /** Makes of these uploads the last deposit count that came before an instant. */
+  #goBack(names: ReadonlySet<string>, instant: number): void {
+    for (const name of names) this.#names.file[this.#names.find(name)] = 0;
+    for (const book of this.#books)
+      for (const { facts, fault, from } of new Chain(book.fd).walk()) {
+        const time = Date.parse(String(facts?.time)) || 1;
+        if (!facts || fault === 'edited' || time > instant) continue;
+        for (const { name, jobId } of depositsIn(facts))
+          if (names.has(name)) this.#deposit(book, from, name, jobId, time);
       }
   }
 
@@ -353,6 +385,12 @@ function readFacts(fd: number, from: number): Record<string, unknown> | undefine
 /** Whoever can write in the folder of logs can write a record with anything in it. */
 function uploadsIn({ uploads }: Record<string, unknown>): Record<string, unknown>[] {
   return Array.isArray(uploads) ? uploads.filter((upload) => typeof upload === 'object' && upload !== null) : [];
+}
+
+/** The uploads that a record puts on record: the one that was deposited, or those that were adopted. */
+function* depositsIn(facts: Record<string, unknown>): Generator<{ name: string; jobId: unknown }> {
+  const uploads = facts.event === 'deposit' ? [facts] : facts.event === 'adopt' ? uploadsIn(facts) : [];
+  for (const { name, jobId } of uploads) if (isName(name)) yield { name, jobId };
 }
 
 /** A deposit, or the adoption of an upload that `which` names. What lacks what a deposit tells is none. */

@@ -3,11 +3,13 @@
 import { createHash } from 'node:crypto';
 import { lstatSync, statSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
-import { custodyPath, groupPaths, isAbandoned, splitNumbered, walkLocker } from 'webjob-locker';
+import { custodyPath, findGroup, groupPaths, isAbandoned, parseReady, walkLocker } from 'webjob-locker';
+import { Failure } from '../cli/failure.ts';
 import { Evidence, type EvidenceSite } from './evidence.ts';
 import type { Finding } from './finding.ts';
 import { isInShare, type Share } from './names.ts';
 import { checkPacks } from './packs.ts';
+import { readFile } from './reading.ts';
 import { listCustodyFiles } from './records.ts';
 import { findRights, statUpload, touchedAt } from './upload.ts';
 import type { WitnessState } from './witness.ts';
@@ -42,7 +44,7 @@ const TURN_BYTES = 1024 ** 3;
 
 /** Throws the error of a system call for the locker and the logs themselves. */
 export function* verifySite(scope: Scope): Generator<Finding, Summary> {
-  const summary: Summary = { groups: 0, bytes: 0, findings: 0, inProgress: 0, older: 0, witness: 'none' };
+  const summary = emptySummary();
   const count = countTurns(scope);
   for (let index = 0; index < count; index++) {
     const evidence = new Evidence(scope, { share: { index, count } });
@@ -57,6 +59,89 @@ export function* verifySite(scope: Scope): Generator<Finding, Summary> {
     }
   }
   return summary;
+}
+
+/**
+ * Verifies the uploads of one job, and the custody records that tell of them. `part` is what its id is, begins or ends with. Throws Failure
+ * `findings` when there is none, `usage` for several jobs.
+ */
+export function* verifyJob(scope: Scope, part: string): Generator<Finding, Summary> {
+  const isMeant = (jobId: string): boolean => jobId.startsWith(part) || jobId.endsWith(part);
+  const evidence = new Evidence(scope, { watch: isMeant });
+  const { records } = evidence;
+  const summary = { ...emptySummary(), witness: evidence.witnessState };
+  const report = function* (findings: readonly Finding[]): Generator<Finding> {
+    summary.findings += findings.length;
+    yield* findings;
+  };
+  try {
+    if (records.watched.size === 0) findUnrecorded(scope, evidence, isMeant);
+    for (const [name, pack] of chooseJob(evidence, part)) {
+      summary.groups++;
+      if (findGroup(scope.incomingDirectory, name)) {
+        const { findings, bytes } = evidence.judge(name, { contents: scope.contents });
+        summary.bytes += bytes;
+        yield* report(findings);
+      } else if (records.isExpected(name)) yield* report([missing(name)]);
+      else if (pack !== undefined && records.packs().some((known) => known.name === pack))
+        yield* report(evidence.judgePack(pack, new Set([name]))(name).findings);
+    }
+    yield* report(evidence.findFaults());
+    return summary;
+  } finally {
+    evidence.close();
+  }
+}
+
+/** The uploads of the job, each with the pack that it was put into. */
+function chooseJob({ records: { watched } }: Evidence, part: string): Map<string, string | undefined> {
+  const exact = [...watched].filter(([, { jobId }]) => jobId === part);
+  const all = exact.length > 0 ? exact : [...watched];
+  const jobIds = [...new Set(all.map(([, { jobId }]) => jobId))].sort();
+  if (jobIds.length === 0)
+    throw new Failure(
+      'findings',
+      `no upload has a job id that is, begins or ends with ${part}`,
+      'webjobctl jobs lists them',
+    );
+  if (jobIds.length > 1) {
+    const some = jobIds.slice(0, 10).map((jobId) => `\n  ${jobId}`);
+    throw new Failure(
+      'usage',
+      `${part} may be ${jobIds.length} jobs:${some.join('')}`,
+      'more of the id tells them apart',
+    );
+  }
+  return new Map(all.map(([name, { pack }]) => [name, pack]));
+}
+
+/** What has no custody record tells its job id in the `.rdy` alone. */
+function findUnrecorded(
+  { incomingDirectory }: Scope,
+  { records }: Evidence,
+  isMeant: (jobId: string) => boolean,
+): void {
+  for (const { group } of walkLocker(incomingDirectory)) {
+    const jobId = group?.has.has('rdy') ? readJobId(join(incomingDirectory, `${group.name}.rdy`)) : undefined;
+    if (group && jobId !== undefined && isMeant(jobId)) records.watched.set(group.name, { jobId, pack: undefined });
+  }
+}
+
+function readJobId(path: string): string | undefined {
+  try {
+    return parseReady(readFile(path, { maxTextBytes: 512 })?.text ?? '');
+  } catch (error) {
+    if (error instanceof SyntaxError) return undefined;
+    throw error;
+  }
+}
+
+function missing(name: string): Finding {
+  return { kind: 'group-missing', place: name, detail: 'the custody record has it, and it is not there' };
+}
+
+function emptySummary(): Summary {
+  return { groups: 0, bytes: 0, findings: 0, inProgress: 0, older: 0, witness: 'none' };
 }
 
 function countTurns({ servers }: Scope): number {
@@ -140,17 +225,12 @@ function isPicked(name: string, { fraction, seed }: { fraction: number; seed: st
 
 function* verifyUpload(scope: Scope, evidence: Evidence, name: string, summary: Summary): Generator<Finding> {
   scope.advance?.();
-  const { findings, bytes, inProgress, isOlder, announcedAt } = evidence.judge(name, { contents: scope.contents });
+  const { findings, bytes, inProgress, isOlder } = evidence.judge(name, { contents: scope.contents });
   summary.groups++;
   summary.bytes += bytes;
   if (inProgress) summary.inProgress++;
   else if (isOlder) summary.older++;
   yield* findings;
-  const numbered = splitNumbered(name);
-  if (numbered && announcedAt !== undefined) {
-    const detail = `a client sent it under the name of ${numbered.base}, which has other bytes or another job id`;
-    yield { kind: 'differing', place: name, detail };
-  }
 }
 
 function* findInPacks(scope: Scope, evidence: Evidence, summary: Summary, share: Share): Generator<Finding> {
@@ -176,6 +256,6 @@ function* findReplaced({ since, sample }: Scope, { records }: Evidence): Generat
 function* findMissing({ since, sample }: Scope, evidence: Evidence): Generator<Finding> {
   for (const { name, time } of evidence.missing()) {
     if ((sample && !isPicked(name, sample)) || (since && time < since)) continue;
-    yield { kind: 'group-missing', place: name, detail: 'the custody record has it, and it is not there' };
+    yield missing(name);
   }
 }

@@ -1,13 +1,17 @@
 // docs/guide/custody.md does what it says: its own commands, run as they stand, pass over a site that is well and tell of each change.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { chmodSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { makeSite, type Site } from '../scripts/site.ts';
 import { runBare } from './bare.ts';
 import { custodyOf } from './custody-record.ts';
+import { verifyAs } from './evidence-site.ts';
+import { setAge } from './keep-site.ts';
 import { bareOptions, makeUpload, rawPut, statusOf } from './locker-upload.ts';
+import { runWebjobctl } from './operator.ts';
+import { plantGroup } from './verify-site.ts';
 
 const project = join(import.meta.dirname, '..');
 const page = readFileSync(join(project, 'docs/guide/custody.md'), 'utf8');
@@ -88,7 +92,7 @@ describe('docs/guide/custody.md', () => {
     {
       name: 'locker',
       good: /^$/,
-      bad: /client1_c\.out: FAILED/,
+      bad: /client1_c: not what was deposited/,
       change: () => writeFileSync(join(site.incoming, 'client1_c.out'), 'changed'),
     },
   ];
@@ -105,6 +109,66 @@ describe('docs/guide/custody.md', () => {
       assert.doesNotMatch(second.said, good);
     });
   }
+
+  it('finds nothing after holds, packs, prunes, repeated uploads and a second server, and then a change', async () => {
+    const webjobctl = async (...args: string[]): Promise<void> => {
+      const { code, stderr } = await runWebjobctl(['--config', site.propertiesFile, ...args]);
+      assert.equal(code, 0, stderr);
+    };
+    const logfilesDirectory = join(site.base, 'logfiles');
+    const plant = (name: string, out: string, serverId = 'server_1'): void =>
+      plantGroup({
+        incomingDirectory: site.incoming,
+        logfilesDirectory,
+        name,
+        out,
+        err: '',
+        serverId,
+        overwrite: true,
+      });
+    const age = (name: string, days: number): void => setAge(site, name, days);
+    const check = async (state: string): Promise<void> => {
+      for (const name of ['signature', 'beginning', 'chain', 'last', 'locker'] as const) {
+        const { status, said } = run(name);
+        const good = steps.find((step) => step.name === name)?.good ?? /^$/;
+        assert.ok(status === 0 && good.test(said), `${state}: ${name}: ${said}`);
+      }
+      assert.deepEqual(await verifyAs([site.propertiesFile]), [], state);
+    };
+    run('keys');
+    await webjobctl('hold', 'add', '--client', 'nobody', '--reason', 'a test');
+    // The last line of the checkpoints is now of the record of webjobctl.
+    run('keys');
+    await check('a hold');
+    for (const out of ['first', 'second']) plant('client1_again', out);
+    plant('client1_theirs', 'theirs', 'server_10');
+    plant('client1_theirs', 'ours', 'server_2');
+    await check('repeated uploads');
+    for (const name of ['client1_a', 'client1_again', 'deep/client1_packed']) {
+      if (name.startsWith('deep')) plant(name, 'packed');
+      age(name, 10);
+    }
+    await webjobctl('pack', '--older-than', '5d');
+    await check('a pack');
+    plant('client1_again', 'third');
+    await check('a name that comes again');
+    age('client1_again', 20);
+    await webjobctl('prune', '--older-than', '15d', '--yes');
+    await check('a prune');
+    const [pack = ''] = readdirSync(join(site.base, 'packed')).filter((name) => name.endsWith('.jsonl'));
+    await webjobctl('unpack', pack.slice(0, -6));
+    await check('an unpack');
+    for (const name of ['client1_a', 'client1_again']) age(name, 12);
+    await webjobctl('pack', '--older-than', '11d');
+    await check('a second pack');
+    rmSync(join(site.incoming, 'client1_theirs.rdy'));
+    assert.match(run('locker').said, /^client1_theirs: neither in the locker nor in a pack, and nobody pruned it\n$/);
+    plant('client1_theirs', 'ours', 'server_2');
+    writeFileSync(join(site.incoming, 'client1_theirs.err'), 'changed');
+    assert.match(run('locker').said, /client1_theirs: not what was deposited/);
+    plant('client1_theirs', 'ours', 'server_2');
+    await check('all is well again');
+  });
 
   it('finds records that were moved, and a file that was cut short', () => {
     const path = custodyOf(site);

@@ -31,14 +31,16 @@ export async function reportAs(site: Site): Promise<{ uploads: Map<string, Opini
   return { uploads: readOpinions(folder), overview: textOf(readFileSync(join(folder, 'index.html'), 'utf8')) };
 }
 
-/** The opinions on the pages of a report. */
+/** The opinions on the pages of a report; an upload in a pack stands under the name of the pack, a colon and its own. */
 export function readOpinions(folder: string): Map<string, Opinion> {
   const uploads = new Map<string, Opinion>();
   for (const name of readdirSync(join(folder, 'job'))) {
     const page = readFileSync(join(folder, 'job', name), 'utf8');
     const [, file] = /<th scope="row">Files<\/th><td><span class="path">([^<]*)<\/span>/.exec(page) ?? [];
     const [, look = '', words = ''] = /<a class="state (\w+)" href="#verification">([^<]*)<\/a>/.exec(page) ?? [];
-    if (file !== undefined) uploads.set(file, { look, words, page: textOf(page) });
+    const [, pack] = /<\/span>, in the pack of ([\d.-]+)</.exec(page) ?? [];
+    if (file !== undefined)
+      uploads.set(pack === undefined ? file : `${pack}: ${file}`, { look, words, page: textOf(page) });
   }
   return uploads;
 }

@@ -1,12 +1,25 @@
 // One verdict: what verify finds in an upload, the report shows, and what nobody read or vouched for is never green.
 import assert from 'node:assert/strict';
-import { closeSync, copyFileSync, mkdirSync, openSync, readFileSync, rmSync, writeFileSync, writeSync } from 'node:fs';
+import {
+  closeSync,
+  copyFileSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  truncateSync,
+  utimesSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
 import { judge, STREAM_STATES, type StreamState, type Verdict } from '../evidence/verdict.ts';
 import { configure, makeSite, type Site } from '../scripts/site.ts';
 import { custodyOf } from './custody-record.ts';
 import { reportAs, verifyAs } from './evidence-site.ts';
+import { runWebjobctl } from './operator.ts';
 import { type Planted, plantGroup } from './verify-site.ts';
 
 let site: Site;
@@ -133,6 +146,44 @@ describe('servers with a folder of logs each', () => {
       assert.deepEqual(await verifyAs(configs), found);
     rmSync(join(logs, 'nph-webjob-custody.server_2.jsonl'));
     assert.ok((await verifyAs([first, second])).includes('custody-missing nph-webjob-custody.server_2.jsonl'));
+  });
+});
+
+describe('webjobctl verify JOB', () => {
+  const id = (name: string): string => `server_1_1085355126_${name}`;
+
+  it('verifies the uploads of that job, and nothing else', async () => {
+    for (const name of ['one', 'two', 'gone']) plant(name);
+    plant('again', { jobId: id('one'), out: 'more' });
+    assert.deepEqual(await verifyAs([site.propertiesFile], id('one')), []);
+    for (const name of ['one', 'two', 'again']) writeFileSync(at(`${name}.err`), 'changed');
+    rmSync(at('gone.rdy'));
+    for (const stream of ['out', 'err', 'env']) rmSync(at(`gone.${stream}`));
+    const changed = ['again', 'one'].flatMap((name) => [`hash-wrong ${name}.err`, `size-changed ${name}.err`]).sort();
+    for (const part of [id('one'), '_one']) assert.deepEqual(await verifyAs([site.propertiesFile], part), changed);
+    assert.deepEqual(await verifyAs([site.propertiesFile], 'gone'), ['group-missing gone']);
+    for (const [code, part] of [
+      [1, 'nothing'],
+      [2, 'server_1'],
+    ] as const) {
+      const ended = await runWebjobctl(['--config', site.propertiesFile, 'verify', part]);
+      assert.deepEqual([ended.code, ended.stdout], [code, ''], ended.stderr);
+    }
+  });
+
+  it('finds those without a custody record, and those in a pack', async () => {
+    plant('bare', { custody: false });
+    plant('packed');
+    const old = Date.now() / 1000 - 3 * 86_400;
+    for (const extension of ['out', 'err', 'env', 'rdy']) utimesSync(at(`packed.${extension}`), old, old);
+    const pack = await runWebjobctl(['--config', site.propertiesFile, 'pack', '--older-than', '1d']);
+    assert.equal(pack.code, 0, pack.stderr);
+    assert.deepEqual(await verifyAs([site.propertiesFile], id('packed')), []);
+    const found = await verifyAs([site.propertiesFile], id('bare'));
+    assert.ok(['older bare', 'unrecorded bare'].includes(found.join()), found.join());
+    const [archive = ''] = readdirSync(join(site.base, 'packed')).filter((name) => name.endsWith('.tar.gz'));
+    truncateSync(join(site.base, 'packed', archive), 40);
+    assert.deepEqual(await verifyAs([site.propertiesFile], id('packed')), [`pack-changed packed/${archive}`]);
   });
 });
 

@@ -275,7 +275,8 @@ describe('webjobctl verify', () => {
       [2, ['--since', 'once']],
       [2, ['--checkpoint', 'file']],
 
-      [2, ['surplus']],
+      [2, ['one', 'surplus']],
+      [2, ['one', '--since', '1h']],
       [4, ['--checkpoint', '/nonexistent', '--key', '/nonexistent']],
     ] as const) {
       const ended = await runWebjobctl(['--config', site.propertiesFile, 'verify', ...args]);
