@@ -3,13 +3,18 @@ import { closeSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { Command } from 'commander';
 import { Chain, digestRange } from 'webjob-locker';
+import { makeFolder } from 'webjob-locker/durable';
 import { formatCheckpoint, readSigningKey } from '../evidence/checkpoint.ts';
 import { listCustodyFiles, openCustodyFile } from '../evidence/records.ts';
+import { type Sound, Witness } from '../evidence/witness.ts';
 import { adoptCommand } from './custody-adopt.ts';
 import { EXIT_CODES, Failure } from './failure.ts';
 import { errorCode } from './files.ts';
+import { keepFolder } from './keep/turn.ts';
+import { withLock } from './lockfile.ts';
 import { printLine, warn } from './output.ts';
 import { openSite } from './site.ts';
+import { isRoot } from './users.ts';
 
 export function custodyCommand(): Command {
   return new Command('custody')
@@ -54,36 +59,60 @@ Exit codes:
 }
 
 function run(command: Command): void {
-  const { logfilesDirectory } = openSite(command).settings;
+  const { settings } = openSite(command);
+  const { logfilesDirectory: logs } = settings;
   const path = command.opts<{ key: string }>().key;
   const key = readSigningKey(path);
   if (statSync(path).mode & 0o044) warn(`${path} may be read by others than its owner`);
   try {
-    const files = listCustodyFiles(logfilesDirectory);
-    if (files.length === 0) throw new Failure('failed', `there is no custody record in ${logfilesDirectory}`);
+    const files = listCustodyFiles(logs);
+    if (files.length === 0) throw new Failure('failed', `there is no custody record in ${logs}`);
+    const witness = new Witness(keepFolder(settings));
+    const read: Measured[] = [];
     for (const { file } of files) {
-      const { size, head, isSound } = measure(join(logfilesDirectory, file));
-      printLine(formatCheckpoint({ file, size, head, time: new Date().toISOString() }, key));
-      if (isSound) continue;
-      warn(`${file} is not as it was written: webjobctl verify --custody`);
-      process.exitCode = EXIT_CODES.findings;
+      const seen = witness.untouched(logs, file);
+      const measured: Omit<Measured, 'isSound'> & { isSound?: boolean } = seen ?? measure(logs, file);
+      printLine(
+        formatCheckpoint({ file, size: measured.size, head: measured.head, time: new Date().toISOString() }, key),
+      );
+      if (measured.isSound !== undefined) read.push({ ...measured, isSound: measured.isSound });
     }
+    const isCut = read.length > 0 && witness.state === 'asked' ? witness.compare(logs).map(({ place }) => place) : [];
+    const wrong = read.filter(({ file, isSound }) => !isSound || isCut.includes(file));
+    for (const { file } of wrong) warn(`${file} is not as it was written: webjobctl verify --custody`);
+    if (wrong.length > 0) process.exitCode = EXIT_CODES.findings;
+    keepSeen(witness, logs, read);
   } catch (error) {
     if (error instanceof Failure) throw error;
-    throw new Failure('failed', `${logfilesDirectory}: ${errorCode(error)}`, undefined, { cause: error });
+    throw new Failure('failed', `${logs}: ${errorCode(error)}`, undefined, { cause: error });
   }
 }
 
+interface Measured extends Sound {
+  head: string;
+  isSound: boolean;
+}
+
 /** Up to the end of the last record: what is behind it may be one that is being written. */
-function measure(path: string): { size: number; head: string; isSound: boolean } {
-  const fd = openCustodyFile(path);
+function measure(logs: string, file: string): Measured {
+  const fd = openCustodyFile(join(logs, file));
   try {
     const chain = new Chain(fd);
-    let isSound = true;
-    for (const { fault } of chain.walk()) if (fault) isSound = false;
+    let [isSound, newest] = [true, 0];
+    for (const { fault, facts } of chain.walk()) {
+      if (fault) isSound = false;
+      newest = Math.max(newest, Date.parse(String(facts?.time)) || 0);
+    }
     const { size } = chain;
-    return { size, head: digestRange(fd, 0, size), isSound };
+    return { file, size, newest, head: digestRange(fd, 0, size), isSound };
   } finally {
     closeSync(fd);
   }
+}
+
+function keepSeen(witness: Witness, logs: string, read: readonly Measured[]): void {
+  const sound = read.filter(({ isSound }) => isSound);
+  if (!isRoot() || sound.length === 0 || !['asked', 'none'].includes(witness.state)) return;
+  makeFolder(witness.folder);
+  withLock(join(witness.folder, 'witness'), () => witness.update(logs, sound));
 }

@@ -13,6 +13,7 @@ import { globalOptions, openSites } from './site.ts';
 
 interface Options {
   since?: Date;
+  touched?: Date;
   sample?: number;
   seed: string;
   custody?: true;
@@ -23,6 +24,8 @@ interface Options {
 const EXPLANATION = `
 Every group is held against the record of the run in its .env and against the custody record: sizes, digests, job ids,
 files that are missing or too many, who may write to them. The custody record itself is walked from its first line.
+With --since nothing is read that is older and as root saw it last; --touched looks at every file, as its last change
+cannot be set back.
 Nothing is changed. The server may go on meanwhile: what looks wrong is looked at again before it is told.
 
 A kind, a place and what is wrong is a line on standard output; man webjobctl explains the kinds.
@@ -45,11 +48,8 @@ export function verifyCommand(): Command {
   return new Command('verify')
     .description('hold the locker against what was deposited')
     .argument('[jid]', 'only the uploads of this job: its id, or the beginning or end of it')
-    .option(
-      '--since <instant>',
-      'only groups in which a file was written or changed since, as 24h or 2026-11-01',
-      parseInstant,
-    )
+    .option('--since <instant>', 'only groups and packs that came since, as 24h or 2026-11-01', parseInstant)
+    .option('--touched <instant>', 'only groups in which a file was written or changed since', parseInstant)
     .option('--sample <percent>', 'only a part of the groups, as 5%, the same at every run', parsePercent)
     .option('--seed <text>', 'picks another sample', '')
     .option('--custody', 'the custody record, names and job ids alone: read no streams')
@@ -70,9 +70,10 @@ function run(command: Command, jid: string | undefined): void {
   const options = command.opts<Options>();
   if ((options.checkpoint === undefined) !== (options.key === undefined))
     throw new Failure('usage', '--checkpoint and --key belong together');
-  const { since, sample } = options;
-  if (jid !== undefined && (since !== undefined || sample !== undefined))
-    throw new Failure('usage', '--since and --sample pick uploads, and so does a job id');
+  const { since, touched, sample } = options;
+  const picks = [jid, since ?? sample, touched].filter((one) => one !== undefined);
+  if ((jid !== undefined && picks.length > 1) || (since && touched))
+    throw new Failure('usage', 'a job id, --since and --touched each pick groups: give one of them');
   const isJson = globalOptions(command).json === true;
   const report = ({ kind, place, detail }: Finding): void => {
     process.exitCode = EXIT_CODES.findings;
@@ -126,15 +127,16 @@ function verify(
   jid: string | undefined,
   report: (finding: Finding) => void,
 ): Summary {
-  const { since, sample: fraction, seed, custody } = options;
+  const { since, touched: touchedSince, sample: fraction, seed, custody } = options;
   const isWatched = process.stderr.isTTY === true;
   try {
-    const isWhole = since === undefined && fraction === undefined && jid === undefined;
+    const isWhole = [since, touchedSince, fraction, jid].every((one) => one === undefined);
     const total = isWatched && isWhole ? countGroups(site.incomingDirectory) : undefined;
     const progress = startProgress('groups', total);
     const scope: Scope = {
       ...site,
       since,
+      touchedSince,
       contents: custody !== true,
       sample: fraction === undefined ? undefined : { fraction, seed },
       advance: () => progress.advance(),

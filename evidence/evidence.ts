@@ -3,7 +3,7 @@ import { realpathSync, statSync } from 'node:fs';
 import { findGroup, splitNumbered, statGroupFile } from 'webjob-locker';
 import type { Finding } from './finding.ts';
 import { judgePack } from './packs.ts';
-import { CustodyRecords, type Deposit, type OldBook, type RecordsOptions } from './records.ts';
+import { CustodyRecords, type Deposit, listCustodyFiles, type OldBook, type RecordsOptions } from './records.ts';
 import { type Care, checkUpload, type Owners, type UploadReport } from './upload.ts';
 import type { Verdict } from './verdict.ts';
 import { Witness, type WitnessState } from './witness.ts';
@@ -25,6 +25,8 @@ export interface EvidenceServer {
 }
 
 export interface EvidenceOptions extends Pick<RecordsOptions, 'share' | 'watch'> {
+  /** Only what happened since is asked for: records that are older, and as root saw them, need not be read. */
+  since?: Date | undefined;
   /** Take the custody records as they are now, whatever root saw before. */
   isNow?: boolean;
 }
@@ -43,27 +45,54 @@ const LOOKS = 5;
 /** Keeps the custody records open, until close. */
 export class Evidence {
   readonly site: EvidenceSite;
-  readonly records: CustodyRecords;
   readonly owners: Owners;
+  /** Since the instant that was asked for, no record was written, and none was touched since root saw it: nothing of them was read. */
+  readonly isIdle: boolean;
   readonly witnesses: readonly PlacedWitness[];
   readonly #cut: Finding[] = [];
+  readonly #options: EvidenceOptions;
+  #records: CustodyRecords | undefined;
 
   /**
    * Reads the custody records, and of those that are not what root saw before also what they were, unless `isNow`. Throws the error of a system
    * call for the locker and the logs themselves.
    */
-  constructor(site: EvidenceSite, { isNow = false, ...options }: EvidenceOptions = {}) {
+  constructor(site: EvidenceSite, options: EvidenceOptions = {}) {
     this.site = site;
     this.owners = new Set([0, statSync(site.incomingDirectory).uid]);
+    this.#options = options;
     this.witnesses = openWitnesses(site);
+    this.isIdle = options.since !== undefined && this.#isIdle(options.since.getTime());
+    if (!this.isIdle) this.#records = this.#read();
+  }
+
+  /** The custody records, which are read when they are asked for. */
+  get records(): CustodyRecords {
+    this.#records ??= this.#read();
+    return this.#records;
+  }
+
+  #isIdle(instant: number): boolean {
+    const isEach = this.witnesses.length === folders(this.site).length;
+    return (
+      isEach &&
+      this.witnesses.every(({ witness, logs }) => {
+        const files = listCustodyFiles(logs).map(({ file }) => file);
+        return files.length > 0 && witness.isIdle(logs, files, instant);
+      })
+    );
+  }
+
+  #read(): CustodyRecords {
     const old: OldBook[] = [];
     for (const { witness, logs } of this.witnesses)
       for (const finding of witness.compare(logs)) {
         this.#cut.push(finding);
-        if (!isNow) old.push({ file: finding.place, fd: witness.openCopy(logs, finding.place) });
+        if (!this.#options.isNow) old.push({ file: finding.place, fd: witness.openCopy(logs, finding.place) });
       }
-    this.records = new CustodyRecords(folders(site), { ...options, old });
-    this.records.refresh();
+    const records = new CustodyRecords(folders(this.site), { ...this.#options, old });
+    records.refresh();
+    return records;
   }
 
   /** Of several witnesses the one that could say the least. */
@@ -74,7 +103,7 @@ export class Evidence {
 
   /** What is wrong with the custody records themselves: what root saw last is not there, or they are not as they were written. */
   findFaults(): Finding[] {
-    return [...this.#cut, ...this.records.findFaults()];
+    return [...this.#cut, ...(this.#records?.findFaults() ?? [])];
   }
 
   /** The records that are not what root saw before. */
@@ -84,6 +113,7 @@ export class Evidence {
 
   /** Has what was found sound kept by the witness. For root, one at a time. Throws the error of a system call. */
   tellWitness(isAdopted = false): void {
+    if (!this.#records) return;
     for (const { witness, logs } of this.witnesses)
       if (witness.state === 'asked' || witness.state === 'none')
         witness.update(
@@ -141,8 +171,14 @@ export class Evidence {
     }
   }
 
+  /** True for an upload that the custody record has, that nobody pruned or packed, and that is not there. */
+  isMissing(name: string): boolean {
+    this.records.refresh();
+    return this.records.isExpected(name) && !findGroup(this.site.incomingDirectory, name);
+  }
+
   close(): void {
-    this.records.close();
+    this.#records?.close();
   }
 }
 

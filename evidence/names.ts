@@ -70,6 +70,10 @@ export class NameTable {
     if (row >= 0) this.#flags[row] = USED | SEEN;
   }
 
+  *rows(): Generator<number> {
+    for (let row = 0; row < this.#flags.length; row++) if (this.#flags[row]) yield row;
+  }
+
   /** The rows of names that were not met. */
   *unseen(): Generator<number> {
     for (let row = 0; row < this.#flags.length; row++) if (this.#flags[row] === USED) yield row;

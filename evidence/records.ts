@@ -67,6 +67,8 @@ export interface OldBook {
 
 interface OpenBook extends Book {
   chain: Chain;
+  /** Milliseconds: the time of its newest record. */
+  newest: number;
   /** It has a record of which root was the writer, which vouches for what stands before it. */
   hasGenesis: boolean;
   /** Where the records begin of which something before them is not what it was. */
@@ -123,11 +125,19 @@ export class CustodyRecords {
   }
 
   /** How much of each record was walked, of those in which nothing was found. */
-  sound(): { folder: string; file: string; size: number }[] {
-    return this.#books.flatMap(({ folder, file, chain, place }) => {
+  sound(): { folder: string; file: string; size: number; newest: number }[] {
+    return this.#books.flatMap(({ folder, file, chain, place, newest }) => {
       const isSound = folder !== undefined && !this.#faults.some((fault) => fault.place === place);
-      return isSound ? [{ folder, file, size: chain.size }] : [];
+      return isSound ? [{ folder, file, size: chain.size, newest }] : [];
     });
+  }
+
+  /** The uploads that were deposited or adopted since an instant, also those that were taken away. */
+  *since(instant: number): Generator<Deposit> {
+    for (const row of this.#names.rows()) {
+      const deposit = (this.#names.time[row] ?? 0) >= instant ? this.#depositAt(row) : undefined;
+      if (deposit) yield deposit;
+    }
   }
 
   /** The records of servers that do not begin with the one that root makes. */
@@ -226,6 +236,7 @@ export class CustodyRecords {
     if (!facts || link.fault === 'edited') return;
     if (link.fault) book.broken.add(link.from);
     const time = Date.parse(String(facts.time)) || 1;
+    book.newest = Math.max(book.newest, time);
     // A lock stands, with the time that the .rdy will have, before the record is written.
     const begun = Date.parse(String(facts.receivedAt ?? facts.time));
     const isServers = book.serverId !== WRITER && facts.event !== 'genesis';
@@ -341,7 +352,7 @@ function openBooks(folders: readonly string[], old: readonly OldBook[]): OpenBoo
     throw error;
   }
   return opened
-    .map((book) => ({ ...book, chain: new Chain(book.fd), broken: new Set<number>(), hasGenesis: false }))
+    .map((book) => ({ ...book, chain: new Chain(book.fd), broken: new Set<number>(), hasGenesis: false, newest: 0 }))
     .sort((a, b) => Number(a.serverId === WRITER) - Number(b.serverId === WRITER));
 }
 

@@ -3,7 +3,7 @@
 import { createHash } from 'node:crypto';
 import { lstatSync, statSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
-import { custodyPath, findGroup, groupPaths, isAbandoned, parseReady, walkLocker } from 'webjob-locker';
+import { custodyPath, findGroup, groupPaths, isAbandoned, listFolder, parseReady, walkLocker } from 'webjob-locker';
 import { Failure } from '../cli/failure.ts';
 import { Evidence, type EvidenceSite } from './evidence.ts';
 import type { Finding } from './finding.ts';
@@ -15,8 +15,10 @@ import { findRights, statUpload, touchedAt } from './upload.ts';
 import type { WitnessState } from './witness.ts';
 
 export interface Scope extends EvidenceSite {
-  /** Only uploads in which something was written or changed since, and records since. */
+  /** Only uploads that came since, by their custody records or in folders that have changed, and packs since. */
   since?: Date | undefined;
+  /** Only uploads in which something was written or changed since, whatever their records say. */
+  touchedSince?: Date | undefined;
   /** Only this part of the uploads, picked by name and seed. */
   sample?: { fraction: number; seed: string } | undefined;
   /** Read the streams; else names, records and ready lines alone. */
@@ -47,7 +49,7 @@ export function* verifySite(scope: Scope): Generator<Finding, Summary> {
   const summary = emptySummary();
   const count = countTurns(scope);
   for (let index = 0; index < count; index++) {
-    const evidence = new Evidence(scope, { share: { index, count } });
+    const evidence = new Evidence(scope, { share: { index, count }, since: scope.since });
     summary.witness = evidence.witnessState;
     try {
       for (const finding of findAll(scope, evidence, summary, { index, count })) {
@@ -156,6 +158,7 @@ function countTurns({ servers }: Scope): number {
 function* findAll(scope: Scope, evidence: Evidence, summary: Summary, share: Share): Generator<Finding> {
   const { incomingDirectory: locker } = scope;
   const isFirst = share.index === 0;
+  if (scope.since) return yield* findSince(scope, evidence, summary, share, scope.since.getTime());
   if (isFirst) yield* checkFiles(scope, evidence);
   const folders = new Set<string>();
   for (const { group, stray } of walkLocker(locker)) {
@@ -179,6 +182,71 @@ function* findAll(scope: Scope, evidence: Evidence, summary: Summary, share: Sha
   yield* evidence.findFaults();
   yield* findReplaced(scope, evidence);
   scope.done?.(evidence);
+}
+
+/** What came since, at the cost of what came: a stream that was overwritten in place in an older upload is not looked at. */
+function* findSince(
+  scope: Scope,
+  evidence: Evidence,
+  summary: Summary,
+  share: Share,
+  since: number,
+): Generator<Finding> {
+  const { incomingDirectory: locker, sample } = scope;
+  const isFirst = share.index === 0;
+  const isMeant = (name: string): boolean => isInShare(name, share) && !(sample && !isPicked(name, sample));
+  const done = new Set<string>();
+  if (!evidence.isIdle) {
+    if (isFirst) yield* checkFiles(scope, evidence);
+    for (const { name } of evidence.records.since(since)) {
+      if (!isMeant(name)) continue;
+      const isThere = findGroup(locker, name) !== undefined;
+      if (!isThere && !evidence.records.isExpected(name)) continue;
+      done.add(name);
+      if (isThere) yield* verifyUpload(scope, evidence, name, summary);
+      else if (evidence.isMissing(name)) yield missing(name);
+    }
+    if (isFirst) yield* findReplaced(scope, evidence);
+  }
+  for (const found of walkChanged(locker, since)) {
+    if (found.folder !== undefined) {
+      if (isFirst) yield* checkFolder(locker, found.folder, evidence);
+    } else if (found.stray !== undefined) {
+      if (isFirst) yield* checkStray(locker, found.stray);
+    } else if (isMeant(found.name) && !done.has(found.name) && touchedAt(statUpload(locker, found.name)) >= since)
+      yield* verifyUpload(scope, evidence, found.name, summary);
+  }
+  if (!evidence.isIdle || isChangedSince(scope.packsFolder, since)) yield* findInPacks(scope, evidence, summary, share);
+  if (!isFirst) return;
+  yield* evidence.findFaults();
+  scope.done?.(evidence);
+}
+
+type Met =
+  | { name: string; folder?: undefined; stray?: undefined }
+  | { folder: string; name?: undefined; stray?: undefined }
+  | { stray: string; name?: undefined; folder?: undefined };
+
+/** The folders of a locker in which a name was added, removed or changed since, and what is in each; others are not read. */
+function* walkChanged(locker: string, since: number, folder = ''): Generator<Met> {
+  const path = join(locker, folder);
+  const stats = lstatSync(path, { throwIfNoEntry: false });
+  if (!stats?.isDirectory()) return;
+  const isChanged = Math.max(stats.mtimeMs, stats.ctimeMs) >= since;
+  // A folder has a link from itself, one from above, and one from each folder in it; file systems that do not count have 1.
+  if (!isChanged && stats.nlink === 2) return;
+  if (isChanged) yield { folder: folder || '.' };
+  const folders: string[] = [];
+  for (const { group, stray, folder: inner } of listFolder(locker, folder)) {
+    if (inner !== undefined) folders.push(inner);
+    else if (isChanged) yield group ? { name: group.name } : { stray: stray ?? '' };
+  }
+  for (const inner of folders) yield* walkChanged(locker, since, inner);
+}
+
+function isChangedSince(path: string | undefined, since: number): boolean {
+  const stats = path === undefined ? undefined : lstatSync(path, { throwIfNoEntry: false });
+  return stats !== undefined && Math.max(stats.mtimeMs, stats.ctimeMs) >= since;
 }
 
 /** The custody records as files. */
@@ -214,9 +282,9 @@ function isSuccessor(locker: string, place: string): boolean {
   return lstatSync(paths.lck, { throwIfNoEntry: false }) !== undefined && !isAbandoned(paths);
 }
 
-function isMeant({ incomingDirectory, since, sample }: Scope, name: string): boolean {
+function isMeant({ incomingDirectory, touchedSince, sample }: Scope, name: string): boolean {
   if (sample && !isPicked(name, sample)) return false;
-  return since === undefined || touchedAt(statUpload(incomingDirectory, name)) >= since.getTime();
+  return touchedSince === undefined || touchedAt(statUpload(incomingDirectory, name)) >= touchedSince.getTime();
 }
 
 function isPicked(name: string, { fraction, seed }: { fraction: number; seed: string }): boolean {
@@ -234,7 +302,8 @@ function* verifyUpload(scope: Scope, evidence: Evidence, name: string, summary: 
 }
 
 function* findInPacks(scope: Scope, evidence: Evidence, summary: Summary, share: Share): Generator<Finding> {
-  const { packsFolder: folder, contents, since, sample } = scope;
+  const { packsFolder: folder, contents, sample } = scope;
+  const since = scope.since ?? scope.touchedSince;
   if (folder === undefined) return;
   const isMeant = (name: string, at: number): boolean =>
     !(sample && !isPicked(name, sample)) && (since === undefined || at >= since.getTime());
@@ -245,15 +314,16 @@ function* findInPacks(scope: Scope, evidence: Evidence, summary: Summary, share:
 }
 
 /** What was given up for an upload of the same name, at a site that overwrites. */
-function* findReplaced({ since, sample }: Scope, { records }: Evidence): Generator<Finding> {
+function* findReplaced(scope: Scope, { records }: Evidence): Generator<Finding> {
+  const since = scope.since ?? scope.touchedSince;
   for (const { name, time, jobId } of records.replaced()) {
-    if ((sample && !isPicked(name, sample)) || (since && time < since)) continue;
+    if ((scope.sample && !isPicked(name, scope.sample)) || (since && time < since)) continue;
     const detail = `another upload took its place at ${time.toISOString()}; it was job ${jobId ?? 'unknown'}`;
     yield { kind: 'replaced', place: name, detail };
   }
 }
 
-function* findMissing({ since, sample }: Scope, evidence: Evidence): Generator<Finding> {
+function* findMissing({ touchedSince: since, sample }: Scope, evidence: Evidence): Generator<Finding> {
   for (const { name, time } of evidence.missing()) {
     if ((sample && !isPicked(name, sample)) || (since && time < since)) continue;
     yield missing(name);

@@ -2,6 +2,7 @@
 // compressed copy. Whoever becomes the web user can cut the record or write another one; what it held at this moment is then still known.
 import { createHash, type Hash, randomBytes } from 'node:crypto';
 import {
+  type BigIntStats,
   closeSync,
   constants,
   existsSync,
@@ -45,6 +46,10 @@ interface Seen {
   head: string;
   /** ISO 8601. */
   time: string;
+  /** What tells that nobody has touched the file since: inode, size and the times of the last write and of the last change. */
+  mark: string;
+  /** Milliseconds: the time of its newest record. */
+  newest: number;
   /** Bytes of each gzip member of the copy, in order: what stands behind them was not finished. */
   parts: number[];
 }
@@ -53,6 +58,7 @@ interface Seen {
 export interface Sound {
   file: string;
   size: number;
+  newest: number;
 }
 
 const BLOCK_BYTES = 1024 * 1024;
@@ -84,6 +90,20 @@ export class Witness {
     return this.#seenIn(logs).flatMap((seen) => compareFile(join(logs, seen.file), seen));
   }
 
+  /** What was seen of a record that nobody has touched since: the time of its last change cannot be set back. */
+  untouched(logs: string, file: string): Readonly<Sound & { head: string }> | undefined {
+    const seen = this.state === 'asked' ? this.#seenIn(logs).find((one) => one.file === file) : undefined;
+    return seen && markOf(lstatSync(join(logs, file), { bigint: true, throwIfNoEntry: false })) === seen.mark
+      ? seen
+      : undefined;
+  }
+
+  /** True when nobody has touched the records in a folder of logs since root saw them, and none has a record since `instant`. */
+  isIdle(logs: string, files: readonly string[], instant: number): boolean {
+    const all = new Set([...files, ...(this.state === 'asked' ? this.#seenIn(logs).map(({ file }) => file) : [])]);
+    return [...all].every((file) => (this.untouched(logs, file)?.newest ?? Number.POSITIVE_INFINITY) < instant);
+  }
+
   /** Opens what a record was, as a file that has no name any more. */
   openCopy(logs: string, file: string): number {
     const seen = this.#seenIn(logs).find((one) => one.file === file);
@@ -109,8 +129,8 @@ export class Witness {
         this.#seen.delete(copy);
       }
     let isChanged = isAdopted;
-    for (const { file, size } of sound) {
-      const next = this.#add(logs, { file, size }, time);
+    for (const { file, size, newest } of sound) {
+      const next = this.#add(logs, { file, size, newest }, time);
       if (!next) continue;
       this.#seen.set(copyName(next), next);
       isChanged = true;
@@ -120,11 +140,14 @@ export class Witness {
     replaceFile(join(this.folder, INDEX), text, { mode: 0o600 });
   }
 
-  #add(logs: string, { file, size }: Sound, time: string): Seen | undefined {
+  #add(logs: string, { file, size, newest }: Sound, time: string): Seen | undefined {
     const place = { logs: this.#place(logs), file };
     const known = this.#seen.get(copyName(place));
     const last = known ?? { size: 0, head: emptyHead(), parts: [] };
-    if (known && size <= known.size) return undefined;
+    const found = lstatSync(join(logs, file), { bigint: true });
+    // What was appended since the record was walked is for the next time.
+    const mark = found.size === BigInt(size) ? markOf(found) : '';
+    if (known && (size < known.size || mark === known.mark || (mark === '' && size === known.size))) return undefined;
     const fd = openCustodyFile(join(logs, file));
     const copy = openSync(join(this.folder, copyName(place)), constants.O_RDWR | constants.O_CREAT, 0o600);
     try {
@@ -144,12 +167,16 @@ export class Witness {
       }
       syncFile(copy);
       syncFolder(this.folder);
-      return { ...place, size, head: hash.digest('hex'), time, parts };
+      return { ...place, size, head: hash.digest('hex'), time, mark, newest, parts };
     } finally {
       closeSync(copy);
       closeSync(fd);
     }
   }
+}
+
+function markOf(stats: BigIntStats | undefined): string {
+  return stats ? `${stats.ino} ${stats.size} ${stats.mtimeNs} ${stats.ctimeNs}` : '';
 }
 
 function emptyHead(): string {

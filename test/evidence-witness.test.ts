@@ -8,6 +8,7 @@ import {
   rmSync,
   statSync,
   truncateSync,
+  utimesSync,
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
@@ -124,6 +125,74 @@ describe('a custody record that is cut', needsRoot, () => {
     assert.match(stdout, /^older +altered: /m);
     assert.match(stderr, /the witness is for root alone: only a checkpoint tells whether the custody record was cut/);
     assert.doesNotMatch(stdout, /witness-/);
+  });
+});
+
+describe('webjobctl verify --since', needsRoot, () => {
+  const since = (): Promise<string[]> => verify('--since', new Date(Date.now() - 1000).toISOString());
+  const pause = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, 2500));
+
+  it('reads nothing when nothing is new, and finds what is', async () => {
+    for (const name of ['a', 'b', 'deep/c']) plant(name);
+    await verify();
+    await pause();
+    const config = ['--json', '--config', site.propertiesFile, 'verify', '--since', '2s'];
+    const quiet = parseLines<{ groups: number; bytes: number }>((await runWebjobctl(config)).stdout);
+    assert.deepEqual([quiet.length, quiet[0]?.groups, quiet[0]?.bytes], [1, 0, 0]);
+    plant('deep/new');
+    writeFileSync(at('deep/new.out'), 'changed');
+    assert.deepEqual(await verify('--since', '2s'), ['hash-wrong deep/new.out', 'size-changed deep/new.out']);
+    remove('deep/new');
+    assert.deepEqual(await verify('--since', '10s'), ['group-missing deep/new']);
+  });
+
+  it('finds uploads that nobody recorded, strange files, and a record that was touched', async () => {
+    plant('a');
+    await verify();
+    await pause();
+    plant('slipped', { custody: false });
+    writeFileSync(at('notes'), '');
+    assert.deepEqual(await since(), ['unexpected notes', 'unrecorded slipped']);
+    remove('slipped');
+    rmSync(at('notes'));
+    await pause();
+    assert.deepEqual(await since(), []);
+    truncateSync(custodyOf(site), 20);
+    assert.ok((await since()).includes(`witness-truncated ${CUSTODY}`));
+  });
+
+  it('does not rest on a time that somebody set back', async () => {
+    for (const name of ['a', 'b']) plant(name);
+    await verify();
+    await pause();
+    const { atime, mtime } = statSync(custodyOf(site));
+    const text = readFileSync(custodyOf(site), 'latin1');
+    writeFileSync(custodyOf(site), text.replace('"clientId":"client1"', '"clientId":"client2"'), 'latin1');
+    utimesSync(custodyOf(site), atime, mtime);
+    const found = await since();
+    assert.ok(
+      found.includes(`witness-changed ${CUSTODY}`) && found.includes(`custody-edited ${CUSTODY}`),
+      found.join(),
+    );
+  });
+
+  it('makes a checkpoint of what was seen, and of what is, alike', async () => {
+    const key = join(site.root, 'custody');
+    for (const name of ['a', 'b']) plant(name);
+    assert.equal((await runWebjobctl(['sign', 'keygen', key])).code, 0);
+    const words = ['--config', site.propertiesFile, 'custody', 'checkpoint', '--key', `${key}.key`];
+    const take = async (): Promise<unknown[]> => {
+      const { code, stdout } = await runWebjobctl(words);
+      const [line] = parseLines<{ file: string; size: number; head: string }>(stdout);
+      return [code, line?.file, line?.size, line?.head];
+    };
+    const first = await take();
+    assert.equal(first[0], 0);
+    assert.deepEqual(await take(), first);
+    plant('c');
+    assert.notDeepEqual(await take(), first);
+    truncateSync(custodyOf(site), Number(first[2]) - 10);
+    assert.equal((await take())[0], 1);
   });
 });
 

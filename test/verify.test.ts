@@ -254,11 +254,13 @@ describe('webjobctl verify', () => {
     const names = Array.from({ length: 40 }, (_, index) => `group${index}`);
     for (const name of names) plant(name, { out: name });
     assert.equal((await verify('--since', '1h')).summary.groups, 40);
-    assert.equal((await verify('--since', '2099-01-01')).summary.groups, 0);
+    for (const option of ['--since', '--touched']) assert.equal((await verify(option, '2099-01-01')).summary.groups, 0);
     // A modification time is soon set back; the change itself is not.
     for (const name of names) writeFileSync(at(`${name}.out`), 'changed');
     for (const name of names) utimesSync(at(`${name}.out`), 0, 0);
-    assert.equal(found({ since: new Date(Date.now() - 3_600_000) }).length, 80);
+    const hour = new Date(Date.now() - 3_600_000);
+    assert.equal(found({ since: hour }).length, 80);
+    assert.equal(found({ touchedSince: hour }).length, 80);
     const sample = await verify('--sample', '25%', '--seed', 'a');
     assert.ok(sample.summary.groups > 0 && sample.summary.groups < 40, `${sample.summary.groups}`);
     const pick = (fraction: number, seed: string): string[] => found({ sample: { fraction, seed } });

@@ -117,7 +117,9 @@ function init(options: Options, isJson: boolean): void {
 /** What root sees of the custody record when it begins. */
 function beginWitness(folder: string, steps: readonly Step[]): void {
   const custody = steps.find(({ first }) => first !== undefined)?.place ?? '';
-  new Witness(folder).update(dirname(custody), [{ file: basename(custody), size: lstatSync(custody).size }]);
+  new Witness(folder).update(dirname(custody), [
+    { file: basename(custody), size: lstatSync(custody).size, newest: Date.now() },
+  ]);
 }
 
 function checkOptions(options: Options): void {

@@ -33,6 +33,19 @@ const SETS: readonly ReadonlySet<Extension>[] = Array.from(
  * system call for the locker itself.
  */
 export function* walkLocker(locker: string, folder = ''): Generator<Found> {
+  const folders: string[] = [];
+  for (const { folder: inner, ...found } of listFolder(locker, folder)) {
+    if (inner === undefined) yield found as Found;
+    else folders.push(inner);
+  }
+  for (const inner of folders) yield* walkLocker(locker, inner);
+}
+
+/** What lies in one folder of a locker: its uploads, what belongs to none, and then its folders, each in the order of names. */
+export function* listFolder(
+  locker: string,
+  folder: string,
+): Generator<(Found & { folder?: undefined }) | { folder: string; group?: undefined; stray?: undefined }> {
   const groups = new Map<string, number>();
   const folders: string[] = [];
   const strays: string[] = [];
@@ -49,7 +62,7 @@ export function* walkLocker(locker: string, folder = ''): Generator<Found> {
   for (const name of [...groups.keys()].sort())
     yield { group: { name: join(folder, name), has: SETS[groups.get(name) ?? 0] ?? new Set() } };
   for (const stray of strays.sort()) yield { stray };
-  for (const child of folders.sort()) yield* walkLocker(locker, child);
+  for (const child of folders.sort()) yield { folder: child };
 }
 
 /** Entry by entry: of a large folder, all of them at once would take most of the memory, and twice the time. */
