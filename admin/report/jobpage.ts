@@ -3,6 +3,7 @@ import { type LogLine, RECORD_FIELDS } from 'webjob-protocol';
 import type { Deposit } from '../../evidence/records.ts';
 import { judge, lookOf, STREAM_WORDS, type StreamVerdict, type Verdict } from '../../evidence/verdict.ts';
 import { describeClockSkew } from '../../ledger/clock.ts';
+import { describeDiffering } from '../../ledger/fields.ts';
 import type { Job } from '../../ledger/job.ts';
 import type { Heads } from './heads.ts';
 import { html, type Markup } from './html.ts';
@@ -67,6 +68,7 @@ function formatFacts({ job, verdict, earlier }: Case, book: Book): Markup {
     ['End', formatEnd(job)],
     ...(reason ? [['Reason', reason] as [string, string]] : []),
     ...(job.clockSkew === undefined ? [] : [['Clock', describeClockSkew(job.clockSkew)] as [string, string]]),
+    ...formatDiffering(job),
     ['Fetched', describeLine(job.get)],
     ['Uploaded', describeLine(job.put)],
     ...(job.outerId === undefined
@@ -81,6 +83,12 @@ function formatFacts({ job, verdict, earlier }: Case, book: Book): Markup {
     }),
     ['Files', formatPlace(job)],
   ]);
+}
+
+/** That a client sent other bytes under a name that was taken. */
+function formatDiffering({ uploads }: Job): [string, Markup][] {
+  const differing = describeDiffering(uploads);
+  return differing === undefined ? [] : [['Differs', html`<span class="state bad">${differing}</span>`]];
 }
 
 function formatPlace({ group, packed }: Job): Markup | string {

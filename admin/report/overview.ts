@@ -1,4 +1,5 @@
 // The pages that show many jobs: the overview, the lists, and one page a client and a command.
+import { describeDiffering } from '../../ledger/fields.ts';
 import { isFailure, type Job } from '../../ledger/job.ts';
 import { formatBytes } from '../output.ts';
 import { type Bar, formatChart, formatMeter } from './charts.ts';
@@ -51,6 +52,7 @@ export interface Overview {
 export function overviewPage({ summary, scope, custody, unverified, unchecked }: Overview, book: Book): Page {
   const failures = summary.jobs.filter(isFailure).slice(0, MAX_OVERVIEW_ROWS);
   const silent = findSilent(summary, scope, book.now);
+  const differing = summary.jobs.filter(({ uploads }) => describeDiffering(uploads) !== undefined);
   return {
     ...{ title: 'Overview', root: '', place: 'index.html' },
     content: html`<h1>Overview</h1>
@@ -61,6 +63,7 @@ ${formatTiles([
   ['clients ever', summary.clients.size],
   ['clients silent', silent.length, silent.length > 0 ? 'warn' : undefined],
   ['do not verify', unverified.length, unverified.length > 0 ? 'bad' : undefined],
+  ...(differing.length > 0 ? [['with differing uploads', differing.length, 'bad'] satisfies Tile] : []),
   ...(unchecked > 0 ? [['not checked', unchecked, 'warn'] satisfies Tile] : []),
 ])}
 <h2>At a glance</h2>
@@ -68,6 +71,7 @@ ${formatTiles([
 <h2>Verification</h2>
 <p>${describeCustody(custody)}</p>
 ${unverified.length > 0 ? formatJobTable('unverified', 'The newest jobs of which the files do not verify', unverified.slice(0, MAX_OVERVIEW_ROWS), '', book) : html`<p class="note">${summary.jobs.length > 0 ? 'No file of the jobs that have a page differs from what it is compared with.' : 'There are no jobs.'}</p>`}
+${differing.length > 0 ? formatJobTable('differing', 'The newest jobs with differing uploads', differing.slice(0, MAX_OVERVIEW_ROWS), '', book) : undefined}
 <h2>Newest failures</h2>
 ${formatJobTable('failures', 'The newest jobs that failed, were refused, or broke off', failures, '', book)}
 <h2>Newest jobs</h2>

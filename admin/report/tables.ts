@@ -1,5 +1,6 @@
 // The tables that several pages share: jobs, clients and commands; and how states, times and sizes are written.
 import { formatTime } from 'webjob-protocol';
+import { describeDiffering } from '../../ledger/fields.ts';
 import { type Job, uploadBytes } from '../../ledger/job.ts';
 import { formatBytes } from '../output.ts';
 import { html, type Markup } from './html.ts';
@@ -85,8 +86,13 @@ ${jobs.map((job) => formatJobRow(job, root, book))}</tbody>
 function formatJobRow(job: Job, root: string, book: Book): Markup {
   const name = job.jobId ?? 'no job id';
   const link = book.jobs.has(job) ? html`<a href="${root}${jobPath(job)}">${name}</a>` : html`${name}`;
-  return html`<tr><td class="time">${formatInstant(job.at, book)}</td><td class="client">${formatClient(job.clientId, root, book)}</td><td class="command">${formatCommand(job.command, root, book)}</td><td>${formatState(job.state)}</td><td class="time">${formatEnd(job)}</td><td class="number">${formatBytes(uploadBytes(job))}</td><th scope="row" class="job">${link}</th></tr>
+  return html`<tr><td class="time">${formatInstant(job.at, book)}</td><td class="client">${formatClient(job.clientId, root, book)}</td><td class="command">${formatCommand(job.command, root, book)}</td><td>${formatState(job.state)}</td><td class="time">${formatEnd(job)}</td><td class="number">${formatBytes(uploadBytes(job))}</td><th scope="row" class="job">${link}${formatDiffering(job)}</th></tr>
 `;
+}
+
+function formatDiffering({ uploads }: Job): Markup | undefined {
+  const differing = describeDiffering(uploads);
+  return differing === undefined ? undefined : html`<br><span class="state bad">${differing}</span>`;
 }
 
 export function formatActorTable(
