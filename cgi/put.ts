@@ -17,7 +17,13 @@ import { inspectUpload } from './hooks.ts';
 import { Refusal } from './refusal.ts';
 import { expandTokens } from './tokens.ts';
 
-const STATUS_OF_FAILURE: Record<LockerFailureKind, Status> = { exists: 451, full: 507, short: 456, failed: 500 };
+const STATUS_OF_FAILURE: Record<LockerFailureKind, Status> = {
+  exists: 451,
+  full: 507,
+  name: 450,
+  short: 456,
+  failed: 500,
+};
 
 /** Throws Refusal 450, 451, 456, 500, 507 or 551. When it returns 200, the upload is on disk. */
 export function receiveUpload(exchange: Exchange, query: PutQuery): Answer {
@@ -72,7 +78,9 @@ function store(
     return { stored, sha256 };
   } catch (error) {
     if (!(error instanceof LockerFailure)) throw error;
-    throw new Refusal(STATUS_OF_FAILURE[error.kind], error.message);
+    // The limit of a file system with shorter names shows only when the name is made.
+    const what = error.kind === 'name' ? 'FILENAME or Job-Id makes a name for the upload that is too long: ' : '';
+    throw new Refusal(STATUS_OF_FAILURE[error.kind], what + error.message);
   }
 }
 

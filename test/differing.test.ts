@@ -2,13 +2,15 @@
 // the first, and where a site insists on replacing, the records say so.
 import assert from 'node:assert/strict';
 import { createHash, randomBytes } from 'node:crypto';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { chownSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
 import { configure } from '../scripts/site.ts';
 import { runBare } from './bare.ts';
 import { custodyOf, readRecords } from './custody-record.ts';
 import { type LockerSite, makeLockerSite, makeRecord } from './locker-site.ts';
+import { NO_STRACE, readTrace, traceTo } from './locker-strace.ts';
+import { makeScratch } from './locker-upload.ts';
 import { findWebUser, readFiles, readLog } from './tree.ts';
 import { formatHead, type Put } from './wire-request.ts';
 
@@ -40,6 +42,34 @@ function group(name: string, { out = '', err = '', env = '', jobId }: Put): Reco
 
 async function put(more: Partial<Put> = {}): Promise<number> {
   return (await its.put(upload(more))).status;
+}
+
+/** A PUT by a CGI that a program starts. */
+async function putBehind(wrapper: readonly string[], more: Partial<Put>): Promise<number> {
+  const { out, err, env } = upload(more);
+  const raw = `${formatHead('PUT', upload(more))}${out}${err}${env}`;
+  const options = { settingsFile: its.site.propertiesFile, user: findWebUser(), timeLimitSeconds: 60, wrapper };
+  const { stdout } = await runBare(Buffer.from(raw, 'latin1'), options);
+  return Number(/^HTTP\/1\.1 (\d+) /.exec(stdout.toString('latin1'))?.[1]);
+}
+
+function makeClientFolder(): void {
+  const [path, user] = [join(its.site.incoming, 'client1'), findWebUser()];
+  mkdirSync(path, { recursive: true });
+  if (user) chownSync(path, user.uid, user.gid);
+}
+
+/** Stores, without the CGI, the uploads from one number to another; the streams of each are as long as those of every other. */
+function storeMany(from: number, to: number): void {
+  makeClientFolder();
+  for (let number = from; number <= to; number++) {
+    const files = group(number === 1 ? FIRST : `${FIRST}~${number}`, upload({ out: manyOut(number) }));
+    for (const [path, text] of Object.entries(files)) writeFileSync(join(its.site.incoming, path), text);
+  }
+}
+
+function manyOut(number: number): string {
+  return String(number).padStart(6);
 }
 
 async function verify(): Promise<string[]> {
@@ -146,6 +176,14 @@ describe('other bytes under the same name', () => {
     assert.match((await its.webjobctl('show', JOB)).text, /^Differs: +11 differing uploads$/m);
     const [job] = await its.readJson<{ uploads: string[] }>('jobs');
     assert.equal(job?.uploads.length, 12);
+    const report = join(its.site.root, 'report');
+    assert.equal((await its.webjobctl('report', '--html', report)).exitCode, 0);
+    const read = (name: string): string => readFileSync(join(report, name), 'utf8').replace(/<[^>]*>/g, ' ');
+    const page = readdirSync(join(report, 'job')).find((name) => name.startsWith(JOB));
+    assert.match(read(`job/${page}`), / Differs +11 differing uploads /);
+    assert.match(read('index.html'), /with differing uploads +1 .*The newest jobs with differing uploads/s);
+    for (const name of ['index.html', 'jobs.html'])
+      assert.match(read(name), new RegExp(`${JOB} +11 differing uploads `));
   });
 
   it('are found whole after eight writers at once, each content exactly once', async () => {
@@ -164,6 +202,68 @@ describe('other bytes under the same name', () => {
     const found = Object.entries(stored()).flatMap(([path, text]) => (path.endsWith('.out') ? [text] : []));
     assert.deepEqual(found.sort(), outs.sort());
     assert.ok(!Object.keys(stored()).some((path) => path.endsWith('.lck')));
+  });
+
+  it('cost no more system calls when there are many, and find the next number', { skip: NO_STRACE }, async () => {
+    const counts: number[] = [];
+    let stored = 0;
+    for (const many of [40, 1000]) {
+      storeMany(stored + 1, many);
+      const trace = join(makeScratch(its.site, 'traces'), 'trace');
+      assert.equal(await putBehind(traceTo(trace), { out: manyOut(0) }), 200);
+      counts.push(readTrace(trace).filter(({ text }) => text.includes(FIRST)).length);
+      stored = many + 1;
+      assert.equal(readFileSync(join(its.site.incoming, `${FIRST}~${stored}.out`), 'latin1'), manyOut(0));
+      assert.equal(await put({ out: manyOut(0) }), 200);
+    }
+    const [few = 0, many = 0] = counts;
+    assert.ok(few > 0 && many <= few, `${few} calls behind 40, ${many} behind 1000`);
+    assert.deepEqual(
+      readLog(its.site.base).map((line) => REPEATED.test(line)),
+      [false, true, false, true],
+    );
+  });
+
+  for (const count of [1, 2, 3, 8, 15, 17])
+    it(`are the next number behind ${count}, and the first and the last are known again`, async () => {
+      storeMany(1, count);
+      for (const number of [1, count]) assert.equal(await put({ out: manyOut(number) }), 200);
+      assert.deepEqual(
+        readLog(its.site.base).filter((line) => !REPEATED.test(line)),
+        [],
+      );
+      assert.equal(await put({ out: manyOut(count + 1) }), 200);
+      assert.equal(readFileSync(join(its.site.incoming, `${FIRST}~${count + 1}.out`), 'latin1'), manyOut(count + 1));
+    });
+
+  it('need few descriptors, however many are as long', async () => {
+    storeMany(1, 400);
+    const limited = ['/bin/sh', '-c', 'ulimit -n 100; exec "$0" "$@"'];
+    assert.equal(await putBehind(limited, { out: manyOut(0) }), 200);
+    assert.equal(await putBehind(limited, { out: manyOut(0) }), 200);
+    assert.equal(readLog(its.site.base).filter((line) => REPEATED.test(line)).length, 1);
+  });
+
+  it('take the free number where an upload in between was removed, and replace none', async () => {
+    storeMany(1, 9);
+    const before = stored();
+    for (const extension of ['out', 'err', 'env', 'rdy']) {
+      rmSync(join(its.site.incoming, `${FIRST}~4.${extension}`));
+      delete before[`${FIRST}~4.${extension}`];
+    }
+    for (const number of [20, 21]) assert.equal(await put({ out: manyOut(number) }), 200);
+    const after = stored();
+    assert.deepEqual({ ...after, ...before }, after);
+    const outs = Object.entries(after).flatMap(([path, text]) => (path.endsWith('.out') ? [text] : []));
+    assert.deepEqual(outs.sort(), [1, 2, 3, 5, 6, 7, 8, 9, 20, 21].map(manyOut).sort());
+  });
+
+  it('end at 9999: the next is refused, and the first is still known', async () => {
+    storeMany(1, 1);
+    const numbers = [2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096];
+    for (let number = 8192; number <= 9999; number++) numbers.push(number);
+    for (const number of numbers) writeFileSync(join(its.site.incoming, `${FIRST}~${number}.rdy`), `Jid=${JOB}\n`);
+    assert.deepEqual([await put({ out: manyOut(0) }), await put({ out: manyOut(1) })], [451, 200]);
   });
 
   it('are refused with OverwriteExistingFiles=N', async () => {

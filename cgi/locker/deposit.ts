@@ -64,12 +64,15 @@ interface Deposit {
 const RESERVE_BYTES = 1024 * 1024;
 const RESERVE_INODES = 8;
 const CHUNK_BYTES = 256 * 1024;
+/** The most announced uploads of a name that a new one is compared with. */
+const MAX_COMPARED = 8;
 
 /**
  * Stores one upload: takes the name, receives the three streams, puts them on disk, and announces them with `.rdy`. When it
- * returns, everything is on disk. An announced group of that name with the same job id is compared with the upload, byte by byte: the
- * same bytes are not stored again. What the functions throw ends the upload and passes through. Throws LockerFailure:
+ * returns, everything is on disk. An announced group of that name with the same job id is compared with the upload, byte by byte (of many the
+ * first and the newest): the same bytes are not stored again. What the functions throw ends the upload and passes through. Throws LockerFailure:
  * - `exists`: nothing was touched;
+ * - `name`: the file system takes no name so long; nothing of this upload is left;
  * - `short`, `failed`: what arrived stays under its name, without `.rdy`;
  * - `full`: nothing of this upload is left, so that the room it took is free again. Only when a group that it replaces has lost its
  *   `.rdy` already, the streams of both stay.
@@ -84,17 +87,17 @@ export function storeUpload(
   const folder = openGroupFolder(dirname(plan.base));
   try {
     return underLock(paths, plan.jobId, (lock) => {
-      const complete = listComplete(plan.base);
-      if (complete.length === 0) {
+      const count = countComplete(plan.base);
+      if (count === 0) {
         const replaces = isAnyTaken(paths);
         if (replaces && !plan.overwrite) throw takenName();
         return deposit({ plan, paths, folder, lock, replaces, created: [] }, source, beforeReady);
       }
-      const { repeated, rest, close } = compareUpload(complete, plan, source);
+      const { repeated, rest, close } = compareUpload(listCompared(plan.base, count), plan, source);
       try {
         if (repeated) return confirm(repeated, folder.fd);
         if (!plan.overwrite) throw takenName();
-        if (plan.keepDiffering) return depositNumbered(plan, folder, complete.length + 1, rest, beforeReady);
+        if (plan.keepDiffering) return depositNumbered(plan, folder, count + 1, rest, beforeReady);
         return deposit({ plan, paths, folder, lock, replaces: true, created: [] }, rest, beforeReady, beforeReplacing);
       } finally {
         close();
@@ -134,11 +137,27 @@ function underLock<Result>(paths: GroupPaths, jobId: string, work: (lock: Lock) 
   }
 }
 
-/** The announced groups of a name, up to the first number that is free. */
-function listComplete(base: string): string[] {
-  const found: string[] = [];
-  for (let next = base; isTaken(groupPaths(next).rdy); next = numberedBase(base, found.length + 1)) found.push(next);
-  return found;
+/**
+ * The number before a free one: how many announced uploads a name has, unless one in between was removed. Takes a handful of looks
+ * however many there are, so that a client cannot make its uploads, or those of others, slower and slower.
+ */
+function countComplete(base: string): number {
+  const isComplete = (number: number): boolean => isTaken(groupPaths(numberedBase(base, number)).rdy);
+  let [taken, free] = [0, 1];
+  while (free <= MAX_NUMBER && isComplete(free)) [taken, free] = [free, free * 2];
+  for (free = Math.min(free, MAX_NUMBER + 1); free - taken > 1; ) {
+    const middle = Math.floor((taken + free) / 2);
+    if (isComplete(middle)) taken = middle;
+    else free = middle;
+  }
+  return taken;
+}
+
+/** The first upload of a name and the newest ones: a client sends again what it has just sent. */
+function listCompared(base: string, count: number): string[] {
+  const newest = Math.max(2, count - MAX_COMPARED + 2);
+  const numbers = [1, ...Array.from({ length: Math.max(0, count - newest + 1) }, (_, index) => newest + index)];
+  return numbers.map((number) => numberedBase(base, number));
 }
 
 /** Who announced the group may have been killed before its name was on disk, and the client was told nothing. */
@@ -181,7 +200,7 @@ function deposit(
     return { paths, isRepeat: false };
   } catch (error) {
     const failure = failureOf(error);
-    if (failure.kind === 'full') removeStreams(deposit);
+    if (failure.kind === 'full' || failure.kind === 'name') removeStreams(deposit);
     throw failure;
   }
 }

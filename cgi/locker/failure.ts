@@ -6,6 +6,8 @@ export type LockerFailureKind =
   | 'exists'
   /** No room left: bytes, inodes or quota. */
   | 'full'
+  /** The file system takes no name, or no path, so long. */
+  | 'name'
   /** The body ended before its announced length. */
   | 'short'
   /** A system call failed: the stored bytes cannot be vouched for. */
@@ -22,6 +24,8 @@ export class LockerFailure extends Error {
 
 const FULL_CODES = new Set(['ENOSPC', 'EDQUOT', 'EFBIG']);
 
+const KINDS: Partial<Record<string, LockerFailureKind>> = { EEXIST: 'exists', ENAMETOOLONG: 'name' };
+
 /** libuv has no name for EDQUOT, a quota that is used up: `Unknown system error -122` on Linux, -69 on the BSDs. */
 const QUOTA_ERRNOS = new Set<number | undefined>([-122, -69]);
 
@@ -31,6 +35,6 @@ export function failureOf(error: unknown): LockerFailure {
   const { syscall, errno, code: given } = error as NodeJS.ErrnoException;
   if (given === undefined || syscall === undefined) throw error;
   const code = QUOTA_ERRNOS.has(errno) ? 'EDQUOT' : given;
-  const kind = FULL_CODES.has(code) ? 'full' : code === 'EEXIST' ? 'exists' : 'failed';
+  const kind = FULL_CODES.has(code) ? 'full' : (KINDS[code] ?? 'failed');
   return new LockerFailure(kind, `${syscall} failed: ${code}`);
 }

@@ -22,19 +22,13 @@ interface Twin {
 }
 
 const CHUNK_BYTES = 256 * 1024;
-/** How many groups an upload is compared with at most, the newest: each costs three descriptors. */
-const MAX_TWINS = 8;
 
 /**
- * Compares an upload with announced groups, given in the order in which they came, as far as one of them can be it. Reads nothing of `source` when none can. Throws LockerFailure
- * `short` when the body ends before it differs from all: what arrived of it is on disk already.
+ * Compares an upload with announced groups, as far as one of them can be it; each costs three descriptors. Reads nothing of `source` when
+ * none can. Throws LockerFailure `short` when the body ends before it differs from all: what arrived of it is on disk already.
  */
 export function compareUpload(bases: readonly string[], plan: DepositPlan, source: ByteSource): Comparison {
-  const twins: Twin[] = [];
-  for (const base of bases.toReversed()) {
-    const twin = twins.length < MAX_TWINS && openTwin(base, plan);
-    if (twin) twins.push(twin);
-  }
+  const twins = bases.flatMap((base) => openTwin(base, plan) ?? []);
   const close = (): void => {
     for (const { fds } of twins) closeAll(fds);
   };
