@@ -1,12 +1,12 @@
 // A file system on which a file that is open cannot vanish, as on NFS, ntfs-3g and Windows: libfuse renames it to
 // `.fuse_hidden…`, and its folder stays until it is closed.
 import { spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { chmodSync, existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
 /** Why no such file system can be mounted here; undefined when one can. For node:test's `skip`. */
-export const NO_UNION = findObstacle();
+export const NO_UNION = findObstacle(mountUnion, 'unionfs-fuse');
 
 export interface Union {
   /** Where it is mounted. */
@@ -17,13 +17,31 @@ export interface Union {
   remove(): void;
 }
 
+/** Why no fuse-overlayfs can be mounted here. */
+export const NO_OVERLAY = findObstacle(mountOverlay, 'fuse-overlayfs');
+
 /** Mounts a unionfs-fuse over a new folder. Throws Error. */
 export function mountUnion(): Union {
+  return mount((below, path) => ['unionfs', `${below}=RW`, path]);
+}
+
+/** Mounts a fuse-overlayfs, which takes names of 251 bytes, over a new folder. Throws Error. */
+export function mountOverlay(): Union {
+  return mount((below, path, root) => {
+    const folders = { lowerdir: join(root, 'lower'), upperdir: below, workdir: join(root, 'work') };
+    for (const name of ['lower', 'work']) mkdirSync(join(root, name));
+    const options = Object.entries(folders).map(([name, folder]) => `${name}=${folder}`);
+    return ['fuse-overlayfs', '-o', options.join(','), path];
+  });
+}
+
+function mount(command: (below: string, path: string, root: string) => [program: string, ...args: string[]]): Union {
   const root = mkdtempSync(join(tmpdir(), 'webjob-union-'));
+  chmodSync(root, 0o755);
   const [below, path] = [join(root, 'below'), join(root, 'mounted')];
   mkdirSync(below, { mode: 0o755 });
   mkdirSync(path);
-  run('unionfs', `${below}=RW`, path);
+  run(...command(below, path, root));
   return {
     path,
     leftBelow: () => readdirSync(below, { recursive: true }).map(String).sort(),
@@ -40,12 +58,12 @@ function run(program: string, ...args: string[]): void {
   if (error ?? status !== 0) throw error ?? new Error(`${program}: ${stderr.trim()}`);
 }
 
-function findObstacle(): string | undefined {
+function findObstacle(mount: () => Union, name: string): string | undefined {
   if (!existsSync('/dev/fuse')) return 'no /dev/fuse';
   try {
-    mountUnion().remove();
+    mount().remove();
     return undefined;
   } catch (error) {
-    return `unionfs-fuse cannot be mounted: ${(error as Error).message}`;
+    return `${name} cannot be mounted: ${(error as Error).message}`;
   }
 }

@@ -22,7 +22,20 @@ export function checkTree(settings: ServerSettings, propertiesFile: string, webU
     ...checkSettingsFile(propertiesFile, webUser),
     ...checkRoom(incomingDirectory),
     ...checkRoom(logfilesDirectory).filter(({ severity }) => severity !== 'note'),
+    ...checkFileSystem('IncomingDirectory', incomingDirectory),
+    ...checkFileSystem('LogfilesDirectory', logfilesDirectory),
   ];
+}
+
+/** The type of every FUSE file system (statfs(2)). */
+const FUSE_SUPER_MAGIC = 0x65735546;
+
+/** Some FUSE file systems answer the fsync of a folder with success and do nothing (docs/scale.md). */
+function checkFileSystem(control: string, path: string): Finding[] {
+  if (findProblem(path, 'folder') || statfsSync(path).type !== FUSE_SUPER_MAGIC) return [];
+  const risk =
+    'some confirm the fsync of a folder without doing it, and a power failure can then lose acknowledged files';
+  return [note(`${control} is on a FUSE file system: ${risk}`, path)];
 }
 
 /** Those that something is to be written to. */
