@@ -1,6 +1,16 @@
 // The commands that take part in a request: a GetHook makes what a GET serves, a PutHook sees an upload before it is announced. Both run
 // to their end inside the request, in a process group of their own that does not outlive it (docs/protocol.md, section 4).
-import { closeSync, fstatSync, openSync, readSync, statSync, unlinkSync } from 'node:fs';
+import {
+  closeSync,
+  fstatSync,
+  lstatSync,
+  openSync,
+  readdirSync,
+  readSync,
+  rmSync,
+  statSync,
+  unlinkSync,
+} from 'node:fs';
 import type { GroupPaths } from 'webjob-locker';
 import { type Exchange, tokenFacts } from './exchange.ts';
 import { complain, logHook } from './log.ts';
@@ -74,6 +84,7 @@ export function makePayload(exchange: Exchange, file: string): Payload {
   if (dsvRequireSignatures && !makesSignature) throw new Refusal(459, 'GetHookCommandLine has no %sig');
   const out = openSpool(spoolDirectory, getHookOutputLimit, 'printed more than GetHookOutputLimit');
   let sig = '';
+  if (makesSignature) removeAbandoned(spoolDirectory);
   try {
     if (makesSignature) sig = makeSignatureFile(spoolDirectory);
     const command = expandCommand(getHookCommandLine, tokenFacts(exchange), { file, sig });
@@ -135,11 +146,28 @@ function takeSignature(path: string): string | undefined {
   }
 }
 
+/** A file of a hook that is older belongs to no request that is still running: a time limit has at most 999 seconds. */
+const ABANDONED_AFTER_MS = 3600 * 1000;
+
+/** Removes what requests that were killed have left. */
+function removeAbandoned(folder: string): void {
+  try {
+    for (const name of readdirSync(folder)) {
+      const path = `${folder}/${name}`;
+      if (/^hook-\d+-\d+(?:\.sig)?$/.test(name) && Date.now() - lstatSync(path).mtimeMs > ABANDONED_AFTER_MS)
+        removeFile(path);
+    }
+  } catch {
+    // Another request removes it, or the next one.
+  }
+}
+
+/** Also a folder that a hook made of it. */
 function removeFile(path: string): void {
   try {
-    unlinkSync(path);
+    rmSync(path, { force: true, recursive: true });
   } catch {
-    // The hook has done it.
+    // What may not be removed stays.
   }
 }
 

@@ -2,7 +2,7 @@
 // whole, with a signature of its own or none, or not at all.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { mkdirSync, readdirSync, realpathSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, realpathSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, afterEach, before, describe, it } from 'node:test';
 import { addCommand, configure, makeSite, type Site } from '../scripts/site.ts';
@@ -241,6 +241,30 @@ describe('the signature of what a GetHook prints', () => {
       const answer = await ask('GET');
       assert.deepEqual([answer.status, header(answer)], [200, undefined], command);
     }
+  });
+
+  it('is taken from nothing but a file, and nothing that a hook or a killed request left stays', async () => {
+    const old = ['hook-1-2.sig', 'hook-3-4', 'hook-5-6.sig'].map((name) => join(spool, name));
+    for (const path of old) writeFileSync(path, '');
+    for (const path of old.slice(0, 2)) utimesSync(path, new Date(), new Date(Date.now() - 3_700_000));
+    for (const name of ['other', 'hook-x.sig', 'hook-1-2.sig.txt']) {
+      writeFileSync(join(spool, name), '');
+      utimesSync(join(spool, name), new Date(), new Date(0));
+    }
+    for (const command of [
+      'rm %sig; mkdir -p %sig/a/b; echo x > %sig/a/c',
+      'rm %sig; mkfifo %sig',
+      'rm %sig; ln -s /dev/zero %sig',
+      'rm %sig; ln -s %sig %sig',
+      'rm %sig; ln -s / %sig',
+      'head -c 1000000 /dev/zero | tr "\\0" a > %sig',
+    ]) {
+      useGetHook(`echo made; ${command}`);
+      const answer = await ask('GET');
+      assert.deepEqual([answer.status, header(answer), answer.body.toString()], [200, undefined, 'made\n'], command);
+      assert.deepEqual(readdirSync(spool).sort(), ['hook-1-2.sig.txt', 'hook-5-6.sig', 'hook-x.sig', 'other'], command);
+    }
+    for (const name of readdirSync(spool)) rmSync(join(spool, name));
   });
 
   it('is what the hook writes to %sig, when that is one line', async () => {
