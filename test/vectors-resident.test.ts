@@ -16,7 +16,10 @@ function adapt(vector: Vector, way: Way): Vector {
   // httpd leaves a length of nothing out of its answer to HEAD.
   if (vector.request.toString('latin1').startsWith('HEAD '))
     adapted.response = adapted.response.replace(/Content-Length: 0\\r\\n/, '');
-  if (way === 'mod_proxy_fcgi' || goesToCgi(vector)) return adapted;
+  if (goesToCgi(vector)) return adapted;
+  // Both modules send on the number, without zeros in front.
+  adapted.log = vector.log.map((line) => line.replace(/ 0+(\d+)(?= \d+ \{seconds\} )/, ' $1'));
+  if (way === 'mod_proxy_fcgi') return adapted;
   // mod_fcgid reads a body to its end before it asks for a process; for one that breaks off it asks for none.
   if (vector.httpdAnswers?.script === 'after') adapted.httpdAnswers = { status: 500, script: 'before' };
   return adapted;
