@@ -4,7 +4,7 @@ import { lstatSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Failure } from './failure.ts';
-import { signalGroup } from './processes.ts';
+import { signalSession } from './processes.ts';
 import type { ClientSettings } from './settings.ts';
 
 const MAX_COMPLAINT_LENGTH = 200;
@@ -44,7 +44,7 @@ async function run(
   const hook = spawn(shell, [option, command], { cwd, detached: true, stdio: ['ignore', 'ignore', 'pipe'] });
   const silence = new Promise((resolve) => hook.stderr.once('close', resolve));
   let isOver = false;
-  onStart(() => isOver || signalGroup(hook.pid, 'SIGKILL'));
+  onStart(() => isOver || signalSession(hook.pid, 'SIGKILL'));
   let said = '';
   hook.stderr.on('data', (chunk: Buffer) => {
     said = (said + chunk.toString('latin1')).slice(-4096);
@@ -53,7 +53,7 @@ async function run(
   const timer = setTimeout(
     () => {
       timedOut = true;
-      signalGroup(hook.pid, 'SIGKILL');
+      signalSession(hook.pid, 'SIGKILL');
     },
     limitSeconds > 0 ? limitSeconds * 1000 : 2 ** 31 - 1,
   );
@@ -65,7 +65,7 @@ async function run(
   });
   clearTimeout(timer);
   // Nothing that it started may change the program afterwards.
-  signalGroup(hook.pid, 'SIGKILL');
+  signalSession(hook.pid, 'SIGKILL');
   isOver = true;
   // Its last words may still be in the pipe; somebody who left the group would keep that open for ever.
   await Promise.race([silence, sleep(LAST_WORDS_MS, undefined, { ref: false })]);

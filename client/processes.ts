@@ -1,6 +1,11 @@
 // Other processes: is one alive, and end one with all that it started.
 import { spawnSync } from 'node:child_process';
 import { readdirSync, readFileSync, type Stats, statSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
+
+const POLL_MS = 50;
+/** A process that does not end although it is killed waits for a device. */
+const MOST_LOOKS = 20;
 
 /** True for a process that exists, whoever's it is. */
 export function isAlive(pid: number): boolean {
@@ -46,16 +51,63 @@ export function hasArgument(pid: number, pattern: RegExp): boolean | undefined {
   }
 }
 
-/** Sends a signal to a process that was started detached and to its group. On Windows (untested) it ends the whole tree instead. */
-export function signalGroup(pid: number | undefined, signal: NodeJS.Signals | number): void {
+/**
+ * Sends a signal to a process that was started detached and to its group; on Linux to its whole session, in which `timeout` and
+ * shells with job control make groups of their own. On Windows (untested) it ends the whole tree instead.
+ */
+export function signalSession(pid: number | undefined, signal: NodeJS.Signals | number): void {
   if (pid === undefined) return;
   if (process.platform === 'win32') {
     spawnSync('taskkill', ['/pid', String(pid), '/T', '/F'], { stdio: 'ignore' });
     return;
   }
+  // The group first, in one call: nobody in it can react to the end of another before it has the signal, too.
+  const others = findSession(pid).filter(({ group }) => group !== pid);
+  for (const target of [-pid, ...others.map((other) => other.pid)]) {
+    try {
+      process.kill(target, signal);
+    } catch {
+      // Nothing is left of it.
+    }
+  }
+}
+
+/**
+ * Waits until nothing is left of the session of a process that has ended, for `graceMs` at most; then kills what is left. Without
+ * a /proc it waits for nothing.
+ */
+export async function endSession(pid: number, graceMs: number): Promise<void> {
+  const end = performance.now() + graceMs;
+  while (findSession(pid).length > 0 && performance.now() < end) await sleep(POLL_MS);
+  // What was started between the look and the signal is found by the next look.
+  for (let looks = 0; findSession(pid).length > 0 && looks < MOST_LOOKS; looks++) {
+    signalSession(pid, 'SIGKILL');
+    await sleep(POLL_MS);
+  }
+}
+
+interface Member {
+  pid: number;
+  group: number;
+}
+
+/** The living processes of a session; none where no /proc tells. */
+function findSession(session: number): Member[] {
+  if (process.platform !== 'linux') return [];
   try {
-    process.kill(-pid, signal);
+    return readdirSync('/proc').flatMap((name) => (/^[0-9]+$/.test(name) ? readMember(Number(name), session) : []));
   } catch {
-    // Nothing is left of it.
+    return [];
+  }
+}
+
+/** Nothing for a zombie, which has ended, and for a process of another session or one that is gone. */
+function readMember(pid: number, session: number): Member[] {
+  try {
+    // Behind the name, which may hold anything: state, parent, group, session.
+    const [, state, group, id] = /.*\) (\S) \S+ (\d+) (\d+) /s.exec(readFileSync(`/proc/${pid}/stat`, 'latin1')) ?? [];
+    return state !== 'Z' && Number(id) === session ? [{ pid, group: Number(group) }] : [];
+  } catch {
+    return [];
   }
 }

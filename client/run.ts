@@ -1,4 +1,4 @@
-// RUN: runs the program in a process group of its own and says how it ended. Its output is taken from pipes while it
+// RUN: runs the program in a session of its own and says how it ended. Its output is taken from pipes while it
 // runs; what processes write that outlive it is not waited for.
 import { type ChildProcess, type StdioOptions, spawn } from 'node:child_process';
 import { constants } from 'node:os';
@@ -6,7 +6,7 @@ import { resolve } from 'node:path';
 import { type Command, makeExact } from './exact.ts';
 import { LOCK_VARIABLE } from './lock.ts';
 import { openTaps, type Sink } from './pipes.ts';
-import { signalGroup } from './processes.ts';
+import { endSession, signalSession } from './processes.ts';
 import type { PlacedProgram } from './program.ts';
 import { type Ending, OUTER_JOB_VARIABLE } from './record.ts';
 import type { ClientSettings } from './settings.ts';
@@ -18,7 +18,10 @@ export type Output = { sinks: readonly [out: Sink, err: Sink]; folder: string } 
 const KILL_AFTER_MS = 5_000;
 const MOST_TRIES = 5;
 
-/** Runs a program to its end, in the folder that webjob was started in. Signals sent to us meanwhile are passed on to its whole group. Never throws. */
+/**
+ * Runs a program to its end, in the folder that webjob was started in. Signals sent to us meanwhile are passed on to its whole
+ * session. After RunTimeLimit nothing of its session is left; what made a session of its own goes on. Never throws.
+ */
 export async function runProgram(
   settings: ClientSettings,
   program: PlacedProgram,
@@ -33,26 +36,30 @@ export async function runProgram(
   taps?.[1].attach(kid instanceof Error ? null : kid.stderr);
   const pid = kid instanceof Error ? undefined : kid.pid;
   let timedOut = false;
-  const passOn = (signal: NodeJS.Signals): void => signalGroup(pid, signal);
+  let killAt = 0;
+  const passOn = (signal: NodeJS.Signals): void => signalSession(pid, signal);
   process.on('SIGINT', passOn).on('SIGTERM', passOn).on('SIGHUP', passOn);
   const timers: NodeJS.Timeout[] = [];
   if (settings.runTimeLimit > 0) {
     timers.push(
       setTimeout(() => {
         timedOut = true;
-        signalGroup(pid, settings.timeoutSignal);
-        timers.push(setTimeout(() => signalGroup(pid, 'SIGKILL'), KILL_AFTER_MS));
+        killAt = performance.now() + KILL_AFTER_MS;
+        signalSession(pid, settings.timeoutSignal);
+        timers.push(setTimeout(() => signalSession(pid, 'SIGKILL'), KILL_AFTER_MS));
       }, settings.runTimeLimit * 1000),
     );
   }
   try {
     if (kid instanceof Error) return neverStarted(kid, program);
-    return await new Promise<Ending>((resolve) => {
+    const ending = await new Promise<Ending>((resolve) => {
       kid.on('error', (error: NodeJS.ErrnoException) => resolve(neverStarted(error, program)));
       kid.on('exit', (code, signal) =>
         resolve(describeEnding(pid, code, signal, timedOut ? settings.runTimeLimit : undefined)),
       );
     });
+    if (timedOut && pid !== undefined) await endSession(pid, killAt - performance.now());
+    return ending;
   } finally {
     for (const timer of timers) clearTimeout(timer);
     for (const tap of taps ?? []) await tap.drain();

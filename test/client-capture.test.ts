@@ -3,9 +3,10 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, afterEach, before, beforeEach, describe, it } from 'node:test';
+import { until } from './client-job.ts';
 import { type Home, mountDisk, REFUSES, startHome, type Upload } from './client-kept.ts';
 import { inject, NO_STRACE } from './locker-strace.ts';
 import { findMountObstacle, unmountTmpfs } from './locker-tmpfs.ts';
@@ -130,6 +131,65 @@ describe('background children', () => {
     process.kill(Number(readFileSync(pids, 'utf8')), 'SIGKILL');
     assert.deepEqual([String(out), fields?.RunError], ['begun\n', 'ended by RunTimeLimit after 1 seconds']);
   });
+});
+
+describe('RunTimeLimit', { skip: process.platform !== 'linux' && 'sessions are looked up in /proc' }, () => {
+  const pids = (): string => join(home.client.root, 'pids');
+  /** Ways of a program to have children in process groups of their own. */
+  const GROUPS: Record<string, string> = {
+    'by timeout': 'timeout 100 sleep 311',
+    'by timeout in the background': 'timeout 100 sleep 311 & timeout 100 sleep 312',
+    'by a shell with job control': 'set -m; sleep 311 & sleep 312 & wait',
+    'below an interactive shell': `bash -ic 'sleep 311 & sleep 312' 2>/dev/null`,
+    'that ignore the first signal': `set -m; (trap '' TERM; sleep 311; sleep 311) & sleep 312`,
+  };
+  for (const [how, script] of Object.entries(GROUPS)) {
+    // A shell that is interactive ignores 15, and what ignores it has five seconds left.
+    for (const signal of how.startsWith('that ignore') ? ['9', '15'] : ['9']) {
+      it(`ends with signal ${signal} what has a process group of its own ${how}`, async () => {
+        home.reset({ RunTimeLimit: '1', TimeoutSignal: signal });
+        home.serve(`echo $$ > ${pids()}; ${script}; sleep 313`);
+        const { code, stderr } = await home.client.execute(['job.sh']);
+        assert.deepEqual([code, stderr], [4, 'webjob: error: job.sh ended by RunTimeLimit after 1 seconds\n']);
+        assert.deepEqual(findSession(readFileSync(pids(), 'utf8').trim()), []);
+      });
+    }
+  }
+
+  it('gives what ends in its own time five seconds: its last words are there', async () => {
+    home.reset({ RunTimeLimit: '1', TimeoutSignal: '15' });
+    home.serve(`set -m; (trap 'sleep 1; echo bye; exit' TERM; while :; do sleep 0.1; done) & exec sleep 311`);
+    const [only] = await home.uploadsOf(() => home.client.execute(['job.sh']));
+    assert.equal(only?.out.toString(), 'bye\n');
+  });
+
+  it('leaves alone what a program that ends in time has started on purpose', async () => {
+    home.reset({ RunTimeLimit: '30' });
+    home.serve(`echo $$ > ${pids()}; set -m; sleep 311 >/dev/null 2>&1 & exit 0`);
+    assert.equal((await home.client.execute(['job.sh'])).code, 0);
+    const left = findSession(readFileSync(pids(), 'utf8').trim());
+    for (const pid of left) process.kill(pid, 'SIGKILL');
+    assert.equal(left.length, 1);
+  });
+
+  it('is not needed where webjob itself is ended: the signal reaches them, too', async () => {
+    home.reset();
+    rmSync(pids(), { force: true });
+    home.serve(`set -m; timeout 100 sleep 311 & echo $$ > ${pids()}.new; mv ${pids()}.new ${pids()}; wait`);
+    const { child, ended } = home.client.start(['job.sh']);
+    await until(() => existsSync(pids()), 'the program runs');
+    const session = readFileSync(pids(), 'utf8').trim();
+    await until(() => findSession(session).length === 3, 'timeout and sleep run, too');
+    child.kill('SIGTERM');
+    await ended;
+    await until(() => findSession(session).length === 0, 'all are gone');
+  });
+
+  /** The processes of a session that have not ended, as `ps` tells. */
+  function findSession(session: string): number[] {
+    const { stdout } = spawnSync('ps', ['-o', 'pid=,stat=', '-s', session], { encoding: 'utf8' });
+    return stdout.split('\n').flatMap((line) => (/^ *\d+ +[^Z ]/.test(line) ? [Number.parseInt(line, 10)] : []));
+  }
 });
 
 describe('stdin', () => {

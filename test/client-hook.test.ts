@@ -169,6 +169,13 @@ describe('a GetHook', () => {
     await until(() => !isAlive(pid), 'the end of what the hook started');
   });
 
+  it('that hangs is ended with what has a process group of its own', async () => {
+    configure(`cp %file %cmd; timeout 99 sleep 307 & echo $! > ${pidFile()}; sleep 307`, { GetHookTimeLimit: '1' });
+    assertRefused(await home.client.execute(['host.sh']), /the GetHook ended with GetHookTimeLimit after 1 seconds\n/);
+    const pid = Number(readFileSync(pidFile(), 'utf8'));
+    await until(() => !isAlive(pid), 'the end of what the hook started');
+  });
+
   it('has no limit with GetHookTimeLimit=0', async () => {
     configure('sleep 0.5; cp %file %cmd', { GetHookTimeLimit: '0' });
     assert.equal((await home.client.execute(['host.sh'])).code, 0);
