@@ -22,11 +22,17 @@ export function warn(message: string): void {
 
 export class Failure extends Error {
   readonly stage: keyof typeof EXIT_CODES;
-  readonly hint: string | undefined;
-  constructor(stage: keyof typeof EXIT_CODES, message: string, hint?: string, options?: ErrorOptions) {
+  /** Each a line of its own. */
+  readonly hints: readonly string[];
+  constructor(
+    stage: keyof typeof EXIT_CODES,
+    message: string,
+    hint: string | readonly string[] = [],
+    options?: ErrorOptions,
+  ) {
     super(message, options);
     this.stage = stage;
-    this.hint = hint;
+    this.hints = typeof hint === 'string' ? [hint] : hint;
   }
 }
 

@@ -114,7 +114,7 @@ function report(error: unknown): number {
   if (error instanceof CommanderError) return error.exitCode === 0 ? EXIT_CODES.ok : EXIT_CODES.usage;
   if (!(error instanceof Failure)) return reportBug('webjob', error);
   say(`webjob: error: ${error.message}`);
-  if (error.hint) say(`webjob: hint: ${error.hint}`);
+  for (const hint of error.hints) say(`webjob: hint: ${hint}`);
   return EXIT_CODES[error.stage];
 }
 

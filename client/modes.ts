@@ -75,7 +75,7 @@ export async function flush(settings: ClientSettings, conf: string, folder: stri
   if (left.size === 0) return EXIT_CODES.ok;
   const reasons = [...left].map(([path, reason]) => `${path}: ${reason}`);
   say(`webjob: error: ${countJobs(left.size)} in the spool${failure ? `: ${failure.message}` : ''}`);
-  if (failure?.hint) say(`webjob: hint: ${failure.hint}`);
+  for (const hint of failure?.hints ?? []) say(`webjob: hint: ${hint}`);
   for (const reason of reasons) say(`webjob: warning: ${reason}`);
   return EXIT_CODES.put;
 }

@@ -158,7 +158,7 @@ async function send(job: Job, work: Workplace, run: KeptRun): Promise<void> {
     if (job.ending?.error !== undefined) warn(`${job.program} ${job.ending.error}`);
     const hint = run.stay(work.conf);
     work.keep = !run.isInSpool;
-    throw new Failure(error.stage, error.message, hint, { cause: error });
+    throw new Failure(error.stage, error.message, [...error.hints, hint], { cause: error });
   } finally {
     work.waiting = undefined;
   }

@@ -79,7 +79,7 @@ describe('a PUT that fails', () => {
       configure();
       const { ended, puts } = await uploadsOf([behaviour], () => client.execute(['host.sh']));
       assert.deepEqual([ended.code, puts.length], [5, 1]);
-      assert.match(ended.stderr, /^webjob: error: PUT of host\.sh failed: [^\n]+\nwebjob: hint: [^\n]+\n$/);
+      assert.match(ended.stderr, /^webjob: error: PUT of host\.sh failed: [^\n]+\n(?:webjob: hint: [^\n]+\n){1,2}$/);
     });
   }
 
@@ -160,6 +160,17 @@ describe('a spooled job', () => {
       assert.ok(delivered[0]?.equals(sent[0] ?? Buffer.of()));
     });
   }
+
+  it('is named by a hint, and so is what may stand on the way', async () => {
+    configure({ SpoolDirectory: spool });
+    const portal = afterBody(Buffer.from(PORTALS['a page']?.[0] ?? ''));
+    const { ended } = await uploadsOf([portal], () => client.execute(['host.sh', 'x']));
+    assert.deepEqual(ended.stderr.split('\n').slice(1), [
+      'webjob: hint: a proxy, portal or filter on the way may have answered in place of the server, or changed its answer',
+      `webjob: hint: webjob --flush --file ${client.conf}`,
+      '',
+    ]);
+  });
 
   it('that --flush sends is sent again as RetryLimit says', async () => {
     configure({ SpoolDirectory: spool, RetryLimit: '0' });

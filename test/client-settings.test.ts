@@ -280,7 +280,7 @@ describe('webjob.conf', () => {
   it('refuses a file without the required controls, and one that cannot be read', () => {
     assert.equal(failureOf(writeConf('URLGetURL=http://h/\n')).message, 'ClientId is required');
     assert.equal(failureOf(writeConf('ClientId=c\nURLGetURL=\n')).message, 'URLGetURL is required');
-    assert.match(failureOf(writeConf('')).hint ?? '', /^add a line ClientId=/);
+    assert.match(failureOf(writeConf('')).hints.join(), /^add a line ClientId=/);
     assert.equal(failureOf(join(folder, 'none')).message, `${join(folder, 'none')} cannot be read: ENOENT`);
     assert.equal(failureOf(folder).message, `${folder} cannot be read: EISDIR`);
   });
@@ -310,9 +310,9 @@ describe('webjob.conf', () => {
     fc.assert(
       fc.property(password, breakage, (secret, line) => {
         const text = `ClientId=c\nURLGetURL=http://user:${secret}@h/\nURLPassword=${secret}\n${line.replaceAll('PW', secret)}\n`;
-        const { message, hint } = failureOf(writeConf(text));
+        const { message, hints } = failureOf(writeConf(text));
         refused += 1;
-        assert.ok(!`${message}${hint}`.includes(secret), `${message} ${hint}`);
+        assert.ok(!`${message}${hints}`.includes(secret), `${message} ${hints}`);
       }),
       { numRuns: 200 },
     );
