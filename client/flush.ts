@@ -1,7 +1,8 @@
 // Delivering what waits on disk: jobs in SpoolDirectory, and those that runs without one left in TempDirectory.
-import { closeSync, existsSync, lstatSync, openSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { closeSync, existsSync, lstatSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
-import { takeLength } from './captured.ts';
+import { NOT_APPLICABLE, parseRecord, type RunRecord } from 'webjob-protocol';
+import { type Captured, hashCaptured, takeLength } from './captured.ts';
 import { Failure, WireError, warn } from './failure.ts';
 import { checkSpoolDirectory } from './place.ts';
 import type { ClientSettings } from './settings.ts';
@@ -15,13 +16,14 @@ import {
   jobName,
   type KeptParcel,
   newJobName,
+  openJobFile,
   ownName,
   quote,
   readParcel,
   removeSent,
   unusable,
 } from './spool.ts';
-import { uploadParcel } from './upload.ts';
+import { type Streams, uploadParcel } from './upload.ts';
 
 /** What a delivery came to. */
 export interface Flushed {
@@ -194,16 +196,51 @@ async function sendJob(settings: ClientSettings, folder: string, shown: string):
   const open: number[] = [];
   try {
     const parcel = readParcel(folder, shown);
-    const [out = -1, err = -1, env = -1] = FILES.map((name) => open[open.push(openJobFile(folder, name, shown)) - 1]);
-    await uploadParcel(settings, parcel, { out: takeLength(out), err: takeLength(err), env: readFileSync(env) });
+    const [out = -1, err = -1, env = -1] = FILES.map((name) => open[open.push(openStream(folder, name, shown)) - 1]);
+    const streams = { out: takeLength(out), err: takeLength(err), env: readFileSync(env) };
+    checkStreams(streams, shown);
+    await uploadParcel(settings, parcel, streams);
   } finally {
     for (const fd of open) closeSync(fd);
   }
 }
 
-function openJobFile(folder: string, name: string, shown: string): number {
+/**
+ * A machine that went down may have left files that are shorter than they were, or full of zeros: without SpoolDirectory nothing is
+ * synced before a PUT has failed. Compared are the digests in the record, which one of a run that was cut short does not have. Throws
+ * Failure `put`.
+ */
+function checkStreams({ out, err, env }: Streams, shown: string): void {
+  const { HashType, StdOutHash, StdErrHash } = readRecord(env, shown);
+  for (const [name, stream, expected] of [['out', out, StdOutHash] as const, ['err', err, StdErrHash] as const]) {
+    if (expected !== NOT_APPLICABLE && digestOf(HashType, stream, shown) !== expected)
+      throw damaged(shown, `${join(shown, name)} is not what the program printed: its ${HashType} is another one`);
+  }
+}
+
+function readRecord(env: Buffer, shown: string): RunRecord['fields'] {
   try {
-    return openSync(join(folder, name), 'r');
+    return parseRecord(env.toString('latin1')).fields;
+  } catch (error) {
+    throw damaged(shown, `${join(shown, 'env')} is not a whole run record: ${(error as Error).message}`);
+  }
+}
+
+function digestOf(type: string, stream: Captured, shown: string): string {
+  try {
+    return hashCaptured(type, stream);
+  } catch (error) {
+    throw damaged(shown, `${shown} cannot be compared with its record: ${(error as Error).message}`);
+  }
+}
+
+function damaged(shown: string, message: string): Failure {
+  return new Failure('put', message, `the machine may have gone down; to remove what is left: rm -r ${quote(shown)}`);
+}
+
+function openStream(folder: string, name: string, shown: string): number {
+  try {
+    return openJobFile(folder, name);
   } catch (error) {
     throw new Failure('put', `${join(shown, name)} cannot be read: ${(error as NodeJS.ErrnoException).code}`);
   }

@@ -11,6 +11,7 @@
 import {
   closeSync,
   constants,
+  fstatSync,
   fsyncSync,
   ftruncateSync,
   mkdirSync,
@@ -122,9 +123,9 @@ export class JobFolder {
   }
 }
 
-/** The name of a job that was kept in this moment. */
+/** The name of a job that was kept in this moment; before 1970 at 0: a minus sign would make it the name of nothing. */
 export function newJobName(): string {
-  return `job-${Date.now()}-${process.pid}`;
+  return `job-${Math.max(0, Date.now())}-${process.pid}`;
 }
 
 /** What a job is called while this process sends it, or has sent it. */
@@ -140,7 +141,8 @@ export function jobName(name: string): string {
 /** Jobs in the order in which they were kept, those over SpoolLimit left out. */
 function findAllJobs(place: string): string[] {
   const names = readdirSync(place).filter((name) => /^(?:sending-[0-9]+-[0-9]+-)?job-[0-9]+-[0-9]+$/.test(name));
-  return names.sort((a, b) => jobName(a).localeCompare(jobName(b)));
+  // Before September 2001 the milliseconds have fewer digits.
+  return names.sort((a, b) => jobName(a).localeCompare(jobName(b), 'en', { numeric: true }));
 }
 
 /** Those that nobody delivers. */
@@ -180,10 +182,31 @@ export function folderBytes(folder: string): number {
   }
 }
 
+/**
+ * Opens a file of a job. A link, a pipe or a device is none, and nothing is waited for. Throws the error of the system call, with the
+ * code EFTYPE for what is no file.
+ */
+export function openJobFile(folder: string, name: string): number {
+  const { O_RDONLY, O_NOFOLLOW = 0, O_NONBLOCK = 0 } = constants as Partial<typeof constants>;
+  const fd = openSync(join(folder, name), (O_RDONLY ?? 0) | O_NOFOLLOW | O_NONBLOCK);
+  if (fstatSync(fd).isFile()) return fd;
+  closeSync(fd);
+  throw Object.assign(new Error(`${name} is no file`), { code: 'EFTYPE' });
+}
+
+function readJobFile(folder: string, name: string): Buffer {
+  const fd = openJobFile(folder, name);
+  try {
+    return readFileSync(fd);
+  } finally {
+    closeSync(fd);
+  }
+}
+
 /** Throws Failure `put` when it is not what a webjob wrote. */
 export function readParcel(folder: string, shown: string): KeptParcel {
   try {
-    const parcel = JSON.parse(readFileSync(join(folder, 'parcel.json'), 'utf8')) as KeptParcel;
+    const parcel = JSON.parse(readJobFile(folder, 'parcel.json').toString()) as KeptParcel;
     const { clientId, fileName, jobId, runType, version, system } = parcel;
     if (typeof version !== 'string' || typeof system !== 'string') throw new SyntaxError();
     if (!isClientId(clientId) || !isFileName(fileName) || !/^(?:snapshot|linktest)$/.test(runType))

@@ -1,7 +1,9 @@
 // SpoolDirectory: whatever goes wrong with an upload, its result waits there and arrives later, byte for byte, once, with its own job id
 // and times.
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
 import {
+  appendFileSync,
   chmodSync,
   chownSync,
   existsSync,
@@ -14,10 +16,11 @@ import {
   rmSync,
   statSync,
   symlinkSync,
+  truncateSync,
   writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { after, before, beforeEach, describe, it } from 'node:test';
 import { parseEpoch, parseRecord } from 'webjob-protocol';
 import { startOf } from '../client/processes.ts';
@@ -33,6 +36,7 @@ import {
   startFake,
 } from './client-server.ts';
 import { startClientSite } from './client-site.ts';
+import { makeFakeClock, needsFakeClock } from './clock-fake.ts';
 
 const JID = 'server_1_1085355126_00723';
 const PROGRAM = '#!/bin/sh\nprintf "out of $1\\0"\nprintf "err of $1\\377" >&2\n';
@@ -206,6 +210,86 @@ describe('--flush', () => {
       '',
     ]);
     assert.deepEqual(jobs(), [second, third, fourth]);
+  });
+
+  const DAMAGES: Record<string, [damage: (job: string) => void, why: string]> = {
+    'stdout is shorter': [
+      (job) => truncateSync(join(job, 'out'), 3),
+      'out is not what the program printed: its MD5 is another one',
+    ],
+    'stdout is empty': [
+      (job) => truncateSync(join(job, 'out')),
+      'out is not what the program printed: its MD5 is another one',
+    ],
+    'stdout is full of zeros': [
+      (job) => writeFileSync(join(job, 'out'), Buffer.alloc('out of b\0'.length)),
+      'out is not what the program printed: its MD5 is another one',
+    ],
+    'stderr is longer': [
+      (job) => appendFileSync(join(job, 'err'), '\0'),
+      'err is not what the program printed: its MD5 is another one',
+    ],
+    'the record is empty': [
+      (job) => truncateSync(join(job, 'env')),
+      'env is not a whole run record: line 1 of the record is not Version',
+    ],
+    'the record ends in a line': [
+      (job) => truncateSync(join(job, 'env'), 300),
+      'env is not a whole run record: the record does not end in a newline',
+    ],
+    'the record is full of zeros': [
+      (job) => writeFileSync(join(job, 'env'), Buffer.alloc(700)),
+      'env is not a whole run record: the record does not end in a newline',
+    ],
+    'stdout is a pipe': [
+      (job) => {
+        rmSync(join(job, 'out'));
+        assert.equal(spawnSync('mkfifo', [join(job, 'out')]).status, 0);
+      },
+      'out cannot be read: EFTYPE',
+    ],
+    'stdout is a link': [
+      (job) => {
+        renameSync(join(job, 'out'), join(client.root, 'elsewhere'));
+        symlinkSync(join(client.root, 'elsewhere'), join(job, 'out'));
+      },
+      'out cannot be read: ELOOP',
+    ],
+  };
+  for (const [what, [damage, why]] of Object.entries(DAMAGES)) {
+    it(`sends no job as a whole one of which ${what}, and the others all the same`, async () => {
+      await keep('a', 'b', 'c');
+      const path = join(spool, jobs()[1] ?? '');
+      damage(path);
+      fake.put = TAKES;
+      const attempted = await uploadsOf(async () => {
+        const { code, stderr } = await flush();
+        assert.equal(code, 5);
+        assert.ok(stderr.endsWith(`webjob: warning: ${path}: ${path}/${why}\n`), stderr);
+      });
+      assert.deepEqual(names(attempted), ['a', 'c']);
+      assert.deepEqual(jobs(), [basename(path)]);
+    });
+  }
+
+  it('sends jobs that were kept before September 2001 in their order, too', async () => {
+    await keep('a', 'b', 'c');
+    for (const [index, time] of ['5', '999999999999', '1000000000000'].entries())
+      renameSync(
+        join(spool, jobs().find((name) => /-17\d{11}-/.test(name)) ?? ''),
+        join(spool, `job-${time}-${index}`),
+      );
+    fake.put = TAKES;
+    assert.deepEqual(names(await uploadsOf(flush)), ['a', 'b', 'c']);
+  });
+
+  it('sends a job that was kept before 1970', needsFakeClock, async () => {
+    const clock = makeFakeClock(join(client.root, 'clock'));
+    clock.set('@1969-12-30 20:13:27');
+    assert.equal((await client.execute(['host.sh', 'old'], { environment: clock.environment })).code, 5);
+    fake.put = TAKES;
+    assert.deepEqual(names(await uploadsOf(flush)), ['old']);
+    assert.deepEqual(jobs(), []);
   });
 
   it('by two at once delivers each job once', async () => {
