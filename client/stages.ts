@@ -167,7 +167,7 @@ async function send(job: Job, work: Workplace, run: KeptRun): Promise<void> {
 /** What stays because of UnlinkOutput=N lies in TempDirectory and is named after its program. The server has it already. */
 function nameOutput(from: string, to: string, program: string): void {
   for (const stream of ['out', 'err']) {
-    const path = join(to, `${program.slice(0, 200)}.${stream}`);
+    const path = join(to, `${program}.${stream}`);
     try {
       move(join(from, stream), path);
     } catch (error) {

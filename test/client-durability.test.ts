@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { existsSync, mkdirSync, readdirSync } from 'node:fs';
 import { join, relative } from 'node:path';
 import { after, before, beforeEach, describe, it } from 'node:test';
-import { findKeptJob, paste, runWebjob } from './client-job.ts';
+import { paste } from './client-job.ts';
 import { type Home, REFUSES, startHome, TAKES } from './client-kept.ts';
 import { type Call, inject, NO_STRACE, readTrace, traceTo } from './locker-strace.ts';
 
@@ -160,18 +160,23 @@ describe('keeping a job', { skip: NO_STRACE }, () => {
     assert.ok(existsSync(home.spool));
   });
 
-  it('a short write of the record is gone on with', async () => {
-    home.fake.put = REFUSES;
-    const { stderr } = await home.client.execute(['job.sh']);
-    assert.match(stderr, /webjob --flush --file/);
+  it('a record that is written short is not taken for whole: the job is sent at once, whole', async () => {
+    // Files may have 512 bytes: the record is cut there, and what follows fails.
+    const wrapper = ['/bin/sh', '-c', 'ulimit -f 1; exec "$@"', 'sh'];
     home.reset();
     home.fake.put = REFUSES;
-    const kept = await home.client.execute(['job.sh']);
-    home.fake.put = TAKES;
-    const { command } = findKeptJob(kept.stderr);
-    const [upload] = await home.uploadsOf(() => paste(command));
-    assert.ok(upload?.env.endsWith('\n'));
-    assert.equal((await runWebjob(['--flush', '--file', home.client.conf])).code, 2);
+    const { code, stderr } = await home.client.execute(['job.sh'], { wrapper });
+    assert.equal(code, 5);
+    assert.match(stderr, /webjob: warning: the job cannot be kept in \S+: EFBIG\n/);
+    home.reset({ SpoolDirectory: home.spool });
+    const [upload] = await home.uploadsOf(async () => {
+      const ended = await home.client.execute(['job.sh'], { wrapper });
+      assert.equal(ended.code, 0, ended.stderr);
+      assert.match(ended.stderr, /: EFBIG; /);
+    });
+    assert.deepEqual([upload?.out.toString(), upload?.fields.RunError], ['out\n', 'NA']);
+    assert.ok((upload?.env.length ?? 0) > 512);
+    assert.deepEqual([readdirSync(home.spool), home.client.left()], [[], []]);
   });
 });
 
