@@ -67,12 +67,12 @@ export async function flushFolder(settings: ClientSettings, conf: string, folder
   return flushed;
 }
 
-/** What a run does with the spool when its own upload went well: the network works. */
+/** What a run does with the spool when its own upload went well: each job is tried once, for the run has its lock all the time. */
 export async function flushAfterRun(settings: ClientSettings, conf: string): Promise<void> {
   if (settings.spoolDirectory === '') return;
   const flushed = nothingYet();
   try {
-    await flushSpool(settings, conf, flushed);
+    await flushSpool({ ...settings, retryLimit: 0 }, conf, flushed);
     if (flushed.failure) warn(`${countJobs(flushed.left.size)} in the spool: ${flushed.failure.message}`);
   } catch (error) {
     warn((error as Error).message);

@@ -150,9 +150,12 @@ export function findFreeJobs(place: string): string[] {
   return findAllJobs(place).filter(isFree);
 }
 
+/** What `makeRun` and `newJobName` make, and no other name: those of others may hold what takes a terminal over. */
+const LEFTOVER = /^(?:run-(?:[0-9]+-[0-9]+-)?[A-Za-z0-9]{6}|over-job-[0-9]+-[0-9]+)$/;
+
 /** What else is there and nobody works at: runs whose webjob was killed, and jobs over SpoolLimit. */
 export function findLeftovers(place: string): string[] {
-  return readdirSync(place).filter((name) => /^(?:run-|over-job-)/.test(name) && isFree(name));
+  return readdirSync(place).filter((name) => LEFTOVER.test(name) && isFree(name));
 }
 
 /** Removes what was delivered by a process that was killed before it could. */

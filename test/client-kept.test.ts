@@ -129,6 +129,21 @@ describe('webjob that is ended without SpoolDirectory', () => {
   }
 });
 
+describe('a program that cannot be removed', { skip: findMountObstacle() }, () => {
+  it('keeps nothing else from being put away, and is no error of the job', async () => {
+    const lock = join(home.client.root, 'lock');
+    home.reset({ LockFile: lock });
+    home.serve('mount --bind "$0" "$0"');
+    const placed = join(home.client.temp, 'job.sh');
+    try {
+      assert.deepEqual(await home.client.execute(['job.sh']), { code: 0, signal: null, stdout: '', stderr: '' });
+      assert.deepEqual([home.client.left(), existsSync(lock)], [['job.sh'], false]);
+    } finally {
+      spawnSync('umount', [placed]);
+    }
+  });
+});
+
 describe('a webjob that was killed while its program ran', () => {
   for (const withSpool of [false, true]) {
     it(`${withSpool ? 'with' : 'without'} SpoolDirectory: --flush names it, and its name delivers what there is`, async () => {
@@ -172,6 +187,19 @@ describe('a webjob that was killed while its program ran', () => {
     assert.ok(
       stderr.endsWith(`${path}: left by a webjob that was killed, without a record; to remove it: rm -r ${path}\n`),
     );
+  });
+
+  it('names nothing that webjob did not make: another name could take the terminal over, or forge a line', async () => {
+    home.reset({ SpoolDirectory: home.spool });
+    const names = [
+      'run-1-0-a\nwebjob: delivered 9 of 9 jobs',
+      'run-1-0-\x1b[2Jabc',
+      'over-job-1-1 ',
+      'over-job-1-\x9b31m',
+    ];
+    for (const name of names) mkdirSync(join(home.spool, name), { recursive: true, mode: 0o700 });
+    chmodSync(home.spool, 0o700);
+    assert.deepEqual(await flush(), { code: 0, signal: null, stdout: '', stderr: '' });
   });
 
   /** What is kept of stdout by now, wherever. */

@@ -166,6 +166,19 @@ describe('--flush', () => {
     assert.deepEqual(jobs(), []);
   });
 
+  it('after a run tries each job once: the run holds its lock all the time', async () => {
+    await keep('a');
+    configure({ RetryLimit: '5', RetryDelay: '0' });
+    let taken = 0;
+    fake.put = (socket, received) => (taken++ === 0 ? TAKES : BREAKS)(socket, received);
+    const uploads = await uploadsOf(async () => {
+      const { code, stderr } = await client.execute(['host.sh', 'b']);
+      assert.equal(code, 0);
+      assert.match(stderr, /^webjob: warning: 1 job waits in the spool: PUT of host\.sh failed: [^\n]+\n$/);
+    });
+    assert.deepEqual(names(uploads), ['b', 'a']);
+  });
+
   it('ends when the network fails, and says what is left', async () => {
     await keep('a', 'b', 'c');
     let taken = 0;
