@@ -13,7 +13,7 @@ import {
   rmSync,
   writeFileSync,
 } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { findNearest } from '../admin/configtest/spelling.ts';
 import { obtainHtpasswd, obtainHttpd } from '../scripts/httpd-package.ts';
@@ -214,6 +214,35 @@ describe('webjobctl configtest', () => {
     ]);
     chmodSync(site('webjob/nph-webjob.cgi'), 0o755);
     chmodSync(site('integrity/profiles'), 0o755);
+  });
+
+  it('finds the folder of the script, in which another could be put in its place', needsRoot, async () => {
+    const web = findWebUser();
+    assert.ok(web);
+    chownSync(site('webjob'), web.uid, 0);
+    try {
+      const { serious } = await test();
+      const found = serious.filter(({ what }) => /may change what httpd runs/.test(what));
+      assert.deepEqual(
+        found.map(({ severity, where, remedy }) => [severity, where, remedy]),
+        [['error', site('webjob'), `chown 0:0 ${site('webjob')} && chmod 755 ${site('webjob')}`]],
+      );
+    } finally {
+      chownSync(site('webjob'), 0, 0);
+    }
+  });
+
+  it('is no success when there is nothing but a warning', async () => {
+    const script = site('webjob/nph-webjob.cgi');
+    await withCopies([script], async () => {
+      writeFileSync(script, readFileSync(script, 'utf8').replace(/^#!.*/, '#!/usr/bin/env node'));
+      const args = ['-c', site('etc/nph-webjob.cfg'), 'configtest', '--json', '--httpd', obtainHttpd().binary];
+      const environment = { PATH: `${dirname(ground.node)}:${process.env.PATH}` };
+      const { code, stdout } = await runWebjobctl([...args, '--httpd-conf', conf], { cwd: ground.root, environment });
+      const severities = parseLines<Finding>(stdout).map(({ severity }) => severity);
+      assert.ok(severities.includes('warning'), stdout);
+      assert.equal(code, 1);
+    });
   });
 
   it('finds what is wrong with the script, and with who may enter', async () => {

@@ -2,7 +2,7 @@
 // that was changed does.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { readFileSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, describe, it } from 'node:test';
 import { makeGround, parseLines, runWebjobctl } from './operator.ts';
@@ -51,6 +51,13 @@ describe('webjobctl sign', () => {
       writeFileSync(at('good.sig'), `${line}\n`);
       await sign(1, 'verify', '--key', 'ed25519.pub', 'good');
     }
+  });
+
+  it('leaves no half of a pair: where NAME.pub is taken, there is no NAME.key afterwards', async () => {
+    writeFileSync(at('half.pub'), 'taken');
+    const { code, stderr } = await runWebjobctl(['sign', 'keygen', 'half'], { cwd: ground.root });
+    assert.deepEqual([code, existsSync(at('half.key')), readFileSync(at('half.pub'), 'utf8')], [4, false, 'taken']);
+    assert.match(stderr, /half\.pub cannot be written: EEXIST/);
   });
 
   it('never overwrites a key, and says which file is no key', async () => {

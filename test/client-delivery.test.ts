@@ -107,6 +107,14 @@ describe('a PUT that fails', () => {
     assert.deepEqual([ended.code, puts.length], [5, 1]);
   });
 
+  it('is none for settings that make no GET possible: UploadOnGetFailure is for what the server can know', async () => {
+    const getUrl = fake.url.replace('http:', 'https:');
+    const tls = { SSLVerifyPeerCert: 'Y', SSLBundledCAsFile: '/nowhere', SSLExpectedPeerCN: 'a' };
+    configure({ URLGetURL: getUrl, UploadOnGetFailure: 'Y', ...tls });
+    const { ended, puts } = await uploadsOf([], () => client.execute(['host.sh']));
+    assert.deepEqual([ended.code, puts.length], [2, 0]);
+  });
+
   it('is sent again when it is the report of a GET that failed', async () => {
     configure({ UploadOnGetFailure: 'Y' });
     fake.get = refuse('404 Not Found');
