@@ -19,15 +19,15 @@ const SHIPPED = { WEBJOB_SHIPPED: JSON.stringify(shipped) };
 const VERSION = { WEBJOB_VERSION: JSON.stringify(version) };
 
 /**
- * The script that httpd starts for every request has its comments and indentation removed: Node parses it each time, and
- * `node bench/request.ts` shows what that costs. Its names stay, so that a stack trace says where.
+ * The script that httpd starts for every request, and the client that cron starts, have their comments and indentation removed: Node parses
+ * them each time, and `node bench/request.ts` shows what that costs. Their names stay, so that a stack trace says where.
  */
 const PARSED_EVERY_TIME = { minifyWhitespace: true, lineLimit: 120 } as const;
 
 const PROGRAMS = [
   { source: 'cgi/main.ts', target: 'nph-webjob.cgi', more: PARSED_EVERY_TIME },
   { source: 'cgi/resident.ts', target: 'nph-webjob-resident.cjs' },
-  { source: 'client/main.ts', target: 'webjob' },
+  { source: 'client/main.ts', target: 'webjob', more: PARSED_EVERY_TIME },
   { source: 'client/pad/main.ts', target: 'pad-make-script' },
   { source: 'admin/sign/main.ts', target: 'webjob-sign' },
   { source: 'admin/main.ts', target: 'webjobctl', more: { define: { ...VERSION, ...SHIPPED } } },
