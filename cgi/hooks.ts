@@ -10,6 +10,7 @@ import {
   rmSync,
   statSync,
   unlinkSync,
+  writeSync,
 } from 'node:fs';
 import type { GroupPaths } from 'webjob-locker';
 import { type Exchange, tokenFacts } from './exchange.ts';
@@ -195,7 +196,9 @@ function runHook(exchange: Exchange, name: 'GetHook' | 'PutHook', command: strin
     const out = payload ?? (isLogged ? open(MAX_DIVERTED_BYTES) : undefined);
     const err = isLogged ? open(MAX_DIVERTED_BYTES) : undefined;
     const limits = { seconds: settings[`${key}TimeLimit`], status: settings[`${key}Status`] };
-    const ended = out ? runPiped(command, limits.seconds, out, err, open(0)) : runPlain(command, limits.seconds);
+    const ended = out
+      ? runPiped(command, limits.seconds, out, err, reserveNotes(name, open(0)))
+      : runPlain(command, limits.seconds);
     if (isLogged) {
       if (out && !payload) logSaid(exchange, name, ended.pid, 'out', out, ended.outSize);
       if (err) logSaid(exchange, name, ended.pid, 'err', err, ended.errSize);
@@ -206,6 +209,22 @@ function runHook(exchange: Exchange, name: 'GetHook' | 'PutHook', command: strin
     return ended.outSize;
   } finally {
     for (const { reader, writer } of spools) for (const fd of [reader, writer]) closeSync(fd);
+  }
+}
+
+/**
+ * Room for what the shell notes of a `cat` that cannot write, taken while there is some: on the disk that is full no other
+ * note would arrive. It writes from the start of the file. Throws Refusal 551.
+ */
+function reserveNotes(name: string, notes: Spool): Spool {
+  try {
+    writeSync(notes.writer, '\n'.repeat('out\nerr\n'.length), 0);
+    return notes;
+  } catch (error) {
+    throw new Refusal(
+      551,
+      `${name} was not run: ${(error as NodeJS.ErrnoException).code} in the directory of its output`,
+    );
   }
 }
 
