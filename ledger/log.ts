@@ -42,8 +42,10 @@ export async function* readLogLines(site: Site, range: LogRange = {}): AsyncGene
 }
 
 /**
- * The lines of a time, many at once, as each wait costs more than a line does; a few older and younger ones come with them, as the log is not
- * strictly in order. Lines that are none are passed over, and a warning at the end counts them and shows the first. Throws Failure `failed`.
+ * The lines of a time, many at once, as each wait costs more than a line does; a few older and
+ * younger ones come with them, as the log is not strictly in order. Empty lines, which two writers
+ * leave that both end a torn one, are skipped; so is what is not a line of the log, and a warning at
+ * the end counts it and shows the first. Throws Failure `failed`.
  */
 export async function* readLogBlocks(site: Site, range: LogRange = {}): AsyncGenerator<ReadLine[]> {
   const since = range.since && shift(site, range.since, -1);
@@ -54,6 +56,7 @@ export async function* readLogBlocks(site: Site, range: LogRange = {}): AsyncGen
   let reading = '';
   const parse: Parse = (given) => {
     const text = trimLine(given);
+    if (text === '') return undefined;
     if (range.contains !== undefined && !text.includes(range.contains)) return undefined;
     if (since !== undefined && text.slice(0, 19) < since) return undefined;
     if (range.before !== undefined && text.slice(0, 19) >= range.before) return undefined;

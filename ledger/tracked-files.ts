@@ -3,6 +3,7 @@
 import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
 import { basename, dirname } from 'node:path';
 import { makeCutter } from './lines.ts';
+import { trimLine } from './log.ts';
 import { expand, expandHead, findPacker, type Packer } from './packed-log.ts';
 import type { Database } from './sqlite.ts';
 
@@ -214,7 +215,8 @@ async function* readRest<Line>(
 ): AsyncGenerator<Line[]> {
   const cutter = makeCutter((text): Line | undefined => {
     const line = parse(text);
-    if (line === undefined && file.broken++ === 0)
+    // Two writers that both end a torn line leave an empty one.
+    if (line === undefined && trimLine(text) !== '' && file.broken++ === 0)
       file.sample = text.length > SAMPLE_LENGTH ? `${text.slice(0, SAMPLE_LENGTH)}...` : text;
     return line;
   }, maxLineBytes);

@@ -92,13 +92,16 @@ describe('webjobctl', () => {
     const base = join(ground.root, 'odd');
     mkdirSync(join(base, 'logfiles'), { recursive: true });
     mkdirSync(join(base, 'incoming'));
-    writeFileSync(join(base, 'logfiles', 'nph-webjob.log'), `\x1b[2J ${'x'.repeat(200)}\n\n2026-99-99 10:00:00 a\n`);
+    writeFileSync(
+      join(base, 'logfiles', 'nph-webjob.log'),
+      `\x1b[2J ${'x'.repeat(200)}\n\n\r\n2026-99-99 10:00:00 a\n`,
+    );
     writeFileSync(join(ground.root, 'odd.cfg'), `BaseDirectory=${base}\n`);
     const { code, stderr } = await runWebjobctl(['-c', join(ground.root, 'odd.cfg'), 'jobs']);
     const shown = `nph-webjob.log: \\x1b[2J ${'x'.repeat(75)}...`;
     assert.equal(
       stderr,
-      `webjobctl: warning: lines that are none of a log were passed over: 3, the first in ${shown}\n`,
+      `webjobctl: warning: lines that are none of a log were passed over: 2, the first in ${shown}\n`,
     );
     assert.equal(code, 1);
   });
