@@ -1,10 +1,10 @@
 // What can be said of the uploads of a site, by whoever asks: verify, report, show. The one verdict.
 import { realpathSync, statSync } from 'node:fs';
-import { findGroup, splitNumbered, statGroupFile } from 'webjob-locker';
+import { findGroup, statGroupFile } from 'webjob-locker';
 import type { Finding } from './finding.ts';
 import { judgePack } from './packs.ts';
 import { CustodyRecords, type Deposit, listCustodyFiles, type OldBook, type RecordsOptions } from './records.ts';
-import { type Care, checkUpload, type Owners, type UploadReport } from './upload.ts';
+import { type Care, checkUpload, findDiffering, type Owners, type UploadReport } from './upload.ts';
 import type { Verdict } from './verdict.ts';
 import { Witness, type WitnessState } from './witness.ts';
 
@@ -145,11 +145,8 @@ export class Evidence {
     if (isUnrecorded && isDue)
       findings.push({ kind: 'unrecorded', place: name, detail: 'the custody record does not have it' });
     if (isOlder) findings.push({ kind: 'older', place: name, detail: OLDER });
-    const numbered = splitNumbered(name);
-    if (numbered && announcedAt !== undefined) {
-      const detail = `a client sent it under the name of ${numbered.base}, which has other bytes or another job id`;
-      findings.push({ kind: 'differing', place: name, detail });
-    }
+    const differing = announcedAt === undefined ? undefined : findDiffering(name);
+    if (differing) findings.push(differing);
     return { ...report, isOlder };
   }
 

@@ -7,7 +7,7 @@ import type { Finding } from './finding.ts';
 import { isInShare, type Share } from './names.ts';
 import { type Reading, readFile, statFile } from './reading.ts';
 import { type CustodyRecords, openCustodyFile, type RecordedPack } from './records.ts';
-import { compareDeposit, emptyReport } from './upload.ts';
+import { compareDeposit, emptyReport, findDiffering } from './upload.ts';
 import type { Verdict } from './verdict.ts';
 
 export interface PackScope {
@@ -17,6 +17,8 @@ export interface PackScope {
   contents: boolean;
   /** Whether a pack, or an upload in one, is meant that was put on record at an instant, or was changed at it. */
   isMeant(name: string, at: number): boolean;
+  /** Whether the locker has an upload of this name too, which is reported there. */
+  isStored(name: string): boolean;
   /** Told of what was read. */
   count(bytes: number): void;
   /** Of all names, only these; files are looked at with the first share alone. */
@@ -71,7 +73,9 @@ function* checkPack(scope: PackScope, records: CustodyRecords, pack: RecordedPac
   if (scope.share.index === 0) yield* findings;
   if (findings.length > 0 || !scope.isMeant(pack.name, pack.time.getTime())) return;
   for (const packed of readPackedGroups(join(scope.folder, `${pack.name}.jsonl`)))
-    if (isInShare(packed.name, scope.share)) yield* judgePacked(pack, packed, records, scope.contents).findings;
+    if (isInShare(packed.name, scope.share))
+      for (const finding of judgePacked(pack, packed, records, scope.contents).findings)
+        if (finding.kind !== 'differing' || !scope.isStored(packed.name)) yield finding;
 }
 
 /** Archive and manifest as files. */
@@ -130,6 +134,8 @@ function judgePacked(pack: RecordedPack, packed: PackedGroup, records: CustodyRe
     const proof = difference && `SHA-256 was ${received?.sha256[stream]}`;
     verdict.streams[stream] = { state: difference ? 'changed' : state, ...files[stream], proof };
   }
+  const differing = findDiffering(name, `${placeOf(pack.name)}: ${name}`);
+  if (differing) verdict.findings.push(differing);
   return verdict;
 }
 
@@ -155,7 +161,7 @@ export function judgePack(
 ): (upload: string) => Verdict {
   const pack = findRecorded(records, name);
   const scope: PackScope = {
-    ...{ folder, contents: true, isMeant: () => true, count: () => undefined },
+    ...{ folder, contents: true, isMeant: () => true, isStored: () => false, count: () => undefined },
     share: { index: 0, count: 1 },
   };
   const findings = pack ? [...checkPackFiles(scope, pack)] : [unrecordedPack(name)];

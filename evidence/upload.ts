@@ -10,6 +10,7 @@ import {
   parseReady,
   STREAMS,
   type StreamName,
+  splitNumbered,
 } from 'webjob-locker';
 import { parseRecord, type RunRecord } from 'webjob-protocol';
 import type { Finding, FindingKind } from './finding.ts';
@@ -30,6 +31,17 @@ export interface UploadReport extends Verdict {
   ready: string | undefined;
   /** Somebody is at work on it. */
   inProgress: boolean;
+}
+
+/**
+ * The finding on an announced upload that was kept beside another of its name, as `NAME~2`;
+ * undefined for any other. `place` names it where it is in a pack.
+ */
+export function findDiffering(name: string, place = name): Finding | undefined {
+  const numbered = splitNumbered(name);
+  if (!numbered) return undefined;
+  const detail = `a client sent it under the name of ${numbered.base}, which has other bytes or another job id`;
+  return { kind: 'differing', place, detail };
 }
 
 /** How closely to look. */

@@ -3,7 +3,16 @@
 import { createHash } from 'node:crypto';
 import { lstatSync, statSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
-import { custodyPath, findGroup, groupPaths, isAbandoned, listFolder, parseReady, walkLocker } from 'webjob-locker';
+import {
+  custodyPath,
+  findGroup,
+  groupPaths,
+  isAbandoned,
+  listFolder,
+  parseReady,
+  statGroupFile,
+  walkLocker,
+} from 'webjob-locker';
 import { Failure } from '../cli/failure.ts';
 import { Evidence, type EvidenceSite } from './evidence.ts';
 import type { Finding } from './finding.ts';
@@ -310,7 +319,8 @@ function* findInPacks(scope: Scope, evidence: Evidence, summary: Summary, share:
   const count = (bytes: number): void => {
     summary.bytes += bytes;
   };
-  yield* checkPacks({ folder, contents, isMeant, count, share }, evidence.records);
+  const isStored = (name: string): boolean => statGroupFile(scope.incomingDirectory, name, 'rdy') !== undefined;
+  yield* checkPacks({ folder, contents, isMeant, isStored, count, share }, evidence.records);
 }
 
 /** What was given up for an upload of the same name, at a site that overwrites. */

@@ -1,5 +1,4 @@
 // THE table of the fields of a job: what --json prints, the columns of CSV, SQL, the store and `jobs --columns`, and what webjobctl(8) lists.
-import { splitNumbered } from 'webjob-locker';
 import { formatTime, type LogLine } from 'webjob-protocol';
 import { formatBytes } from '../cli/output.ts';
 import { describeClockSkew } from './clock.ts';
@@ -166,7 +165,7 @@ export const SHOWN_COLUMNS = {
     // As the clock.
     title: '',
     width: 0,
-    value: ({ uploads }) => describeDiffering(uploads) ?? '',
+    value: (job) => describeDiffering(job) ?? '',
   },
   outer: { title: 'OUTER', width: 25, value: ({ outerId }) => outerId },
   group: { title: 'GROUP', width: 40, value: ({ group }) => group?.name },
@@ -182,8 +181,8 @@ export function isColumnName(name: string): name is ColumnName {
 }
 
 /** `2 differing uploads`, when a client sent other bytes under a name that was taken; undefined when not. */
-export function describeDiffering(uploads: Job['uploads']): string | undefined {
-  const count = uploads.filter(({ name }) => splitNumbered(name)).length;
+export function describeDiffering({ differing }: Pick<Job, 'differing'>): string | undefined {
+  const count = differing.length;
   return count === 0 ? undefined : `${count} differing upload${count === 1 ? '' : 's'}`;
 }
 

@@ -33,6 +33,8 @@ export interface Job {
   group: Group | undefined;
   /** Every complete upload of the job in the locker, the oldest first. */
   uploads: readonly Group[];
+  /** Names of complete uploads, in the locker or in packs, kept beside another as `NAME~2`. */
+  differing: readonly string[];
   /** Names of what requests left that broke off, without .rdy. */
   left: readonly string[];
   /** Where the upload is when it is in a pack and not in the locker. */

@@ -1,6 +1,6 @@
 // THE join: which requests and which uploads are one job, and what state that makes. Pure: the same lines and uploads give the same jobs in
 // whatever order they were met. Everything under one job id is joined at once; requests without one by client, command and time.
-import type { Extension, Group } from 'webjob-locker';
+import { type Extension, type Group, splitNumbered } from 'webjob-locker';
 import { isSuccess, type LogLine, NOT_APPLICABLE } from 'webjob-protocol';
 import type { Ending } from './ending.ts';
 import type { Job, JobState } from './job.ts';
@@ -255,6 +255,7 @@ export function joinEpisode(lines: readonly Located[], uploads: readonly Upload[
     attempts: lines.filter((one) => one !== get && one !== put).map(({ line }) => line),
     group: group && groupOf(group),
     uploads: stored.map(groupOf),
+    differing: namesOfDiffering(complete),
     left: broken.map(({ name }) => name),
     packed: packed && stored.length === 0 ? { pack: packed.place, name: packed.name } : undefined,
     ...{ exitCode: upload?.ending?.exitCode, signal: upload?.ending?.signal, outerId: upload?.ending?.outerId },
@@ -262,6 +263,12 @@ export function joinEpisode(lines: readonly Located[], uploads: readonly Upload[
     seenAt: seen.length > 0 ? new Date(Math.max(...seen)) : undefined,
   };
   return { job, lines, uploads };
+}
+
+/** Each name once: an upload is in the locker and in a pack while it moves between them. */
+function namesOfDiffering(complete: readonly Upload[]): string[] {
+  const there = complete.filter((upload) => !isTaken(upload));
+  return [...new Set(there.map(({ name }) => name))].filter((name) => splitNumbered(name));
 }
 
 interface Parts {

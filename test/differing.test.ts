@@ -2,7 +2,7 @@
 // the first, and where a site insists on replacing, the records say so.
 import assert from 'node:assert/strict';
 import { createHash, randomBytes } from 'node:crypto';
-import { chownSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { chownSync, mkdirSync, readdirSync, readFileSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
 import { configure } from '../scripts/site.ts';
@@ -270,6 +270,88 @@ describe('other bytes under the same name', () => {
     configure(its.site, { ...RECOMMENDED, OverwriteExistingFiles: 'N' });
     assert.deepEqual([await put(), await put({ out: 'OUT' }), await put({ out: 'other' })], [200, 451, 451]);
     assert.deepEqual(stored(), group(FIRST, upload()));
+  });
+});
+
+describe('differing uploads in packs', () => {
+  const DAY = '2026-10-01';
+  const NAMES = [FIRST, `${FIRST}~2`, `${FIRST}~3`];
+
+  beforeEach(async () => {
+    const env = makeRecord({ ClientId: 'client1', GetRequest: 'host.sh', Jid: JOB });
+    for (const name of NAMES) assert.equal(await put({ out: name, env }), 200);
+    assert.deepEqual(await differing(), { kinds: NAMES.slice(1), ...NAMED });
+  });
+
+  async function pack(...names: string[]): Promise<void> {
+    const then = new Date(`${DAY}T12:00:00`);
+    for (const name of names)
+      for (const extension of ['out', 'err', 'env', 'rdy'])
+        utimesSync(join(its.site.incoming, `${name}.${extension}`), then, then);
+    const { exitCode, stderr } = await its.webjobctl('pack', '--older-than', '1d');
+    assert.equal(exitCode, 0, stderr);
+    for (const name of names) assert.ok(!Object.hasOwn(stored(), `${name}.rdy`), name);
+  }
+
+  async function unpack(): Promise<void> {
+    const { exitCode, stderr } = await its.webjobctl('unpack', DAY);
+    assert.equal(exitCode, 0, stderr);
+  }
+
+  const NOTE = '2 differing uploads';
+  const NAMED = { jobs: NOTE, show: NOTE, page: NOTE, overview: '1', list: NOTE };
+
+  /** The uploads that verify reports, and what each of those that read the locker notes on the job. */
+  async function differing(): Promise<{ kinds: string[] } & Record<keyof typeof NAMED, string | undefined>> {
+    const report = join(its.site.root, 'report');
+    assert.equal((await its.webjobctl('report', '--html', report)).exitCode, 0);
+    const read = (name: string): string => readFileSync(join(report, name), 'utf8').replace(/<[^>]*>/g, ' ');
+    const page = readdirSync(join(report, 'job')).find((name) => name.startsWith(JOB));
+    return {
+      kinds: (await verify()).map((finding) => finding.replace(/^differing (?:packed\/\S+: )?/, '')).sort(),
+      jobs: / (\d+ differing uploads?)\n$/.exec((await its.webjobctl('jobs')).text)?.[1],
+      show: /^Differs: +(.*)$/m.exec((await its.webjobctl('show', JOB)).text)?.[1],
+      page: / Differs +(\d+ differing uploads?) /.exec(read(`job/${page}`))?.[1],
+      overview: /with differing uploads +(\d+) /.exec(read('index.html'))?.[1],
+      list: new RegExp(`${JOB} +(\\d+ differing uploads?) `).exec(read('jobs.html'))?.[1],
+    };
+  }
+
+  for (const [what, packed] of [
+    ['all of them', NAMES],
+    ['the first alone', NAMES.slice(0, 1)],
+    ['one that differs alone', NAMES.slice(1, 2)],
+    ['both that differ', NAMES.slice(1)],
+  ] as const)
+    it(`are found and noted like those in the locker: ${what}, and after unpack`, async () => {
+      const expected = { kinds: NAMES.slice(1), ...NAMED };
+      await pack(...packed);
+      assert.deepEqual(await differing(), expected);
+      assert.equal((await its.webjobctl('index')).exitCode, 0);
+      assert.deepEqual(await differing(), expected, 'with an index');
+      await unpack();
+      assert.deepEqual(await differing(), expected, 'unpacked');
+    });
+
+  it('are named with their pack, also by verify of the job alone', async () => {
+    await pack(...NAMES);
+    const expected = NAMES.slice(1).map((name) => `differing packed/${DAY}: ${name}`);
+    assert.deepEqual(await verify(), expected);
+    const { exitCode, text } = await its.webjobctl('verify', JOB);
+    assert.equal(exitCode, 1);
+    for (const name of NAMES.slice(1)) assert.ok(text.includes(`packed/${DAY}: ${name}`), text);
+  });
+
+  it('are found once when they are in the locker as well', async () => {
+    const before = Object.entries(stored());
+    await pack(...NAMES);
+    for (const [path, text] of before) writeFileSync(join(its.site.incoming, path), text, 'latin1');
+    assert.deepEqual((await differing()).jobs, NOTE);
+    const found = (await verify()).filter((finding) => finding.startsWith('differing '));
+    assert.deepEqual(
+      found,
+      NAMES.slice(1).map((name) => `differing ${name}`),
+    );
   });
 });
 

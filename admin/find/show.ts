@@ -141,7 +141,7 @@ function describeJob(site: Site, job: Job, { stored, record, place }: Opened): s
         .map(({ name }) => name)
         .join(', ') || undefined,
     ],
-    ['Differs', describeDiffering(job.uploads)],
+    ['Differs', describeDiffering(job)],
     ['Left behind', job.left.filter((name) => name !== job.group?.name).join(', ') || undefined],
     ['Bytes', STREAMS.flatMap((name) => (stored[name] ? `${name} ${stored[name].bytes}` : [])).join(', ') || undefined],
     ...RECORD_FACTS.map((name): [string, string | undefined] => [name, record?.get(name)]),

@@ -86,8 +86,8 @@ function formatFacts({ job, verdict, earlier }: Case, book: Book): Markup {
 }
 
 /** That a client sent other bytes under a name that was taken. */
-function formatDiffering({ uploads }: Job): [string, Markup][] {
-  const differing = describeDiffering(uploads);
+function formatDiffering(job: Job): [string, Markup][] {
+  const differing = describeDiffering(job);
   return differing === undefined ? [] : [['Differs', html`<span class="state bad">${differing}</span>`]];
 }
 

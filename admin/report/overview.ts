@@ -1,5 +1,4 @@
 // The pages that show many jobs: the overview, the lists, and one page a client and a command.
-import { describeDiffering } from '../../ledger/fields.ts';
 import { isFailure, type Job } from '../../ledger/job.ts';
 import { formatBytes } from '../output.ts';
 import { type Bar, formatChart, formatMeter } from './charts.ts';
@@ -52,7 +51,7 @@ export interface Overview {
 export function overviewPage({ summary, scope, custody, unverified, unchecked }: Overview, book: Book): Page {
   const failures = summary.jobs.filter(isFailure).slice(0, MAX_OVERVIEW_ROWS);
   const silent = findSilent(summary, scope, book.now);
-  const differing = summary.jobs.filter(({ uploads }) => describeDiffering(uploads) !== undefined);
+  const differing = summary.jobs.filter((job) => job.differing.length > 0);
   return {
     ...{ title: 'Overview', root: '', place: 'index.html' },
     content: html`<h1>Overview</h1>

@@ -90,8 +90,8 @@ function formatJobRow(job: Job, root: string, book: Book): Markup {
 `;
 }
 
-function formatDiffering({ uploads }: Job): Markup | undefined {
-  const differing = describeDiffering(uploads);
+function formatDiffering(job: Job): Markup | undefined {
+  const differing = describeDiffering(job);
   return differing === undefined ? undefined : html`<br><span class="state bad">${differing}</span>`;
 }
 
