@@ -73,6 +73,7 @@ const LOCKED: Record<string, { value: string; main?: Record<string, string>; ask
   RequireMatch: { value: 'N', ask: { user: 'client2' } },
   RequireUser: { value: 'N', ask: { folder: '/open/' } },
   ServerId: { value: 'forged' },
+  SiteServers: { value: 'forged:/nonexistent' },
   SslRequireCn: { value: 'N', main: { SslRequireCn: 'Y' } },
   SslRequireMatch: { value: 'N', main: { SslRequireMatch: 'Y' } },
   SslRequireSsl: { value: 'N', main: { SslRequireSsl: 'Y' } },
@@ -111,6 +112,13 @@ const OPEN: Record<
     { trigger: '2' },
   ],
   OverwriteExistingFiles: ['Y', 'put', { PutNameFormat: 'taken' }, { status: 451 }, { status: 200 }],
+  KeepDifferingUploads: [
+    'N',
+    'put',
+    { OverwriteExistingFiles: 'Y', PutNameFormat: 'taken' },
+    { names: 'taken~2.env taken~2.err taken~2.out taken~2.rdy' },
+    { names: '' },
+  ],
   PutHookEnable: ['Y', 'put', { PutHookCommandLine: 'exit 1' }, { status: 200 }, { status: 551 }],
   PutHookCommandLine: ['exit 1', 'put', putHook('exit 0'), { hook: '0' }, { hook: '1' }],
   PutHookLogDivertedOutput: ['Y', 'put', putHook('echo a; echo b >&2'), { hook: '0' }, { hook: 'out err 0' }],
@@ -174,6 +182,7 @@ describe('overrides', () => {
       const fileName = key === 'FolderList' ? 'far.sh' : 'host.sh';
       const look = async (wanted: Outcome): Promise<void> => {
         for (const name of ['out', 'err', 'env']) writeFileSync(join(site.incoming, `taken.${name}`), '');
+        writeFileSync(join(site.incoming, 'taken.rdy'), 'Jid=z\n');
         const seen: Outcome = await observe(method, { fileName });
         seen.names = String(seen.names)
           .replaceAll(/taken\.\w+ ?/g, '')
