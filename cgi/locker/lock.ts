@@ -77,8 +77,8 @@ function isOld(path: string): boolean {
  * was faster: that one it gives back.
  */
 export function removeDeadLock(path: string, isDead: (path: string) => boolean): void {
-  // Short, as the name of the lock may be as long as names can be.
-  const aside = `${dirname(path)}/.lck-${process.pid}`;
+  // Short, as the name of the lock may be as long as names can be. What a kill leaves here is an abandoned lock like any other.
+  const aside = `${dirname(path)}/.${process.pid}.lck`;
   try {
     renameSync(path, aside);
   } catch (error) {
