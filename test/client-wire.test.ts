@@ -44,9 +44,10 @@ function configure(more: Record<string, string> = {}): void {
 function assertFailure(ended: Ended, code: 3 | 5, why: RegExp | string, getHint = ''): void {
   const shown = `${ended.stdout}${ended.stderr}`;
   const hint = code === 5 ? `webjob --flush ${client.temp}/webjob-\\w{6} --file ${client.conf}` : getHint;
+  const between = code === 5 ? '(?:webjob: hint: a proxy, portal or filter [\\x20-\\x7e]+\n)?' : '';
   const [, message] =
     new RegExp(
-      `^webjob: error: ${code === 3 ? 'GET' : 'PUT'} of host\\.sh failed: ([\\x20-\\x7e]+)\n${hint && `webjob: hint: ${hint}\n`}$`,
+      `^webjob: error: ${code === 3 ? 'GET' : 'PUT'} of host\\.sh failed: ([\\x20-\\x7e]+)\n${between}${hint && `webjob: hint: ${hint}\n`}$`,
     ).exec(ended.stderr) ?? [];
   assert.ok(message !== undefined, `not one error line: ${JSON.stringify(ended.stderr)}`);
   if (typeof why === 'string') assert.equal(message, why);

@@ -176,7 +176,7 @@ describe('docs/guide/report.md and custody.md', () => {
       const checks = readCommands('custody.md', ...replacements).filter(
         (command) => !/--checkpoint|--key/.test(command),
       );
-      assert.equal(checks.length, 4);
+      assert.equal(checks.length, 5);
       // The upload that broke off is a finding.
       for (const command of checks) expect(site, command, [command.includes(' verify') ? 1 : 0]);
     } finally {

@@ -151,7 +151,7 @@ describe('webjobctl verify', () => {
         { at: ago(2, 30_000), name: 'between', custody: false },
         { at: ago(1), name: 'later', custody: false },
       ]);
-      assert.deepEqual(await verify(its), ['unrecorded between', 'unrecorded later']);
+      assert.deepEqual(await verify(its), ['older before', 'unrecorded between', 'unrecorded later']);
       assert.equal((await its.readJson<Line>('verify')).at(-1)?.older, 1);
     } finally {
       its.close();
@@ -191,8 +191,8 @@ describe('webjobctl verify of a pack', () => {
     const [before, after] = [-5, 10].map((shift) => new Date(changedAt + shift).toISOString());
     const wrong = [`pack-changed packed/${archive}`];
     assert.deepEqual(await verify(its), wrong);
-    assert.deepEqual(await verify(its, '--since', before ?? ''), wrong);
-    assert.deepEqual(await verify(its, '--since', after ?? ''), []);
+    assert.deepEqual(await verify(its, '--touched', before ?? ''), wrong);
+    assert.deepEqual(await verify(its, '--touched', after ?? ''), []);
     // Some seeds pick the pack, and some do not.
     const found: number[] = [];
     for (let seed = 0; seed < 12; seed++)
