@@ -2,8 +2,8 @@
 import './node-version.ts';
 import { setFlagsFromString } from 'node:v8';
 import { CommanderError } from 'commander';
-import { EXIT_CODES, Failure } from './failure.ts';
-import { safeText } from './output.ts';
+import { EXIT_CODES, Failure } from '../cli/failure.ts';
+import { safeText } from '../cli/output.ts';
 import { makeProgram } from './program.ts';
 
 function report(error: unknown): number {

@@ -1,6 +1,6 @@
 // The webjobctl command line: one file a command, put together here and nothing else.
 import { Command } from 'commander';
-import { safeText } from './output.ts';
+import { safeText } from '../cli/output.ts';
 
 declare const WEBJOB_VERSION: string;
 
@@ -9,27 +9,27 @@ type MakeCommand = () => Command;
 /** Every command, in the order in which an operator meets them. Each is loaded only when it is asked for: all of them take longer than most
  * have to do. */
 const COMMANDS: ReadonlyMap<string, () => Promise<MakeCommand>> = new Map([
-  ['init', async () => (await import('./init/command.ts')).initCommand],
-  ['client', async () => (await import('./clients/command.ts')).clientCommand],
-  ['configtest', async () => (await import('./configtest/command.ts')).configtestCommand],
-  ['sign', async () => (await import('./sign/command.ts')).signCommand],
-  ['jobs', async () => (await import('./find/jobs.ts')).jobsCommand],
-  ['show', async () => (await import('./find/show.ts')).showCommand],
-  ['diff', async () => (await import('./find/diff.ts')).diffCommand],
-  ['search', async () => (await import('./find/search.ts')).searchCommand],
-  ['tail', async () => (await import('./find/tail.ts')).tailCommand],
-  ['clients', async () => (await import('./find/clients.ts')).clientsCommand],
-  ['report', async () => (await import('./report.ts')).reportCommand],
-  ['metrics', async () => (await import('./metrics.ts')).metricsCommand],
-  ['index', async () => (await import('./database/indexing.ts')).indexCommand],
-  ['export', async () => (await import('./database/export.ts')).exportCommand],
-  ['prune', async () => (await import('./keep/prune.ts')).pruneCommand],
-  ['hold', async () => (await import('./keep/hold.ts')).holdCommand],
-  ['pack', async () => (await import('./packs/pack.ts')).packCommand],
-  ['unpack', async () => (await import('./packs/unpack.ts')).unpackCommand],
-  ['verify', async () => (await import('./verify.ts')).verifyCommand],
-  ['custody', async () => (await import('./custody.ts')).custodyCommand],
-  ['completion', async () => (await import('./completion/command.ts')).completionCommand],
+  ['init', async () => (await import('./commands/init.ts')).initCommand],
+  ['client', async () => (await import('./commands/client.ts')).clientCommand],
+  ['configtest', async () => (await import('./commands/configtest.ts')).configtestCommand],
+  ['sign', async () => (await import('./commands/sign.ts')).signCommand],
+  ['jobs', async () => (await import('./commands/jobs.ts')).jobsCommand],
+  ['show', async () => (await import('./commands/show.ts')).showCommand],
+  ['diff', async () => (await import('./commands/diff.ts')).diffCommand],
+  ['search', async () => (await import('./commands/search.ts')).searchCommand],
+  ['tail', async () => (await import('./commands/tail.ts')).tailCommand],
+  ['clients', async () => (await import('./commands/clients.ts')).clientsCommand],
+  ['report', async () => (await import('./commands/report.ts')).reportCommand],
+  ['metrics', async () => (await import('./commands/metrics.ts')).metricsCommand],
+  ['index', async () => (await import('./commands/index.ts')).indexCommand],
+  ['export', async () => (await import('./commands/export.ts')).exportCommand],
+  ['prune', async () => (await import('./commands/prune.ts')).pruneCommand],
+  ['hold', async () => (await import('./commands/hold.ts')).holdCommand],
+  ['pack', async () => (await import('./commands/pack.ts')).packCommand],
+  ['unpack', async () => (await import('./commands/unpack.ts')).unpackCommand],
+  ['verify', async () => (await import('./commands/verify.ts')).verifyCommand],
+  ['custody', async () => (await import('./commands/custody-checkpoint.ts')).custodyCommand],
+  ['completion', async () => (await import('./commands/completion.ts')).completionCommand],
 ]);
 
 const EXPLANATION = `

@@ -50,7 +50,7 @@ function writeBeside(
   syncFolder(dirname(path));
 }
 
-/** What is written beside a file before it takes its place, and the private folders of admin/authority.ts, by the rest of their names. */
+/** What is written beside a file before it takes its place, and the private folders of admin/site/authority.ts, by the rest of their names. */
 const UNFINISHED = /^(?:[0-9a-f]{12}|new-[A-Za-z0-9]{6})$/;
 
 /** Takes away what killed writers of a file left beside it. For whoever keeps others from writing it meanwhile. */

@@ -8,12 +8,11 @@ const root = join(import.meta.dirname, '..');
 const dist = join(root, 'dist');
 const { version } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as { version: string };
 
-/** The texts that webjobctl installs, of the files that admin/shipped.ts names. */
+/** The texts that webjobctl installs, of the files that admin/site/shipped.ts names. */
 const shipped = Object.fromEntries(
-  [...readFileSync(join(root, 'admin', 'shipped.ts'), 'utf8').matchAll(/^ {2}\| '(.+)'/gm)].map(([, file = '']) => [
-    file,
-    readFileSync(join(root, file), 'utf8'),
-  ]),
+  [...readFileSync(join(root, 'admin', 'site', 'shipped.ts'), 'utf8').matchAll(/^ {2}\| '(.+)'/gm)].map(
+    ([, file = '']) => [file, readFileSync(join(root, file), 'utf8')],
+  ),
 );
 const SHIPPED = { WEBJOB_SHIPPED: JSON.stringify(shipped) };
 const VERSION = { WEBJOB_VERSION: JSON.stringify(version) };
@@ -28,8 +27,8 @@ const PROGRAMS = [
   { source: 'cgi/main.ts', target: 'nph-webjob.cgi', more: PARSED_EVERY_TIME },
   { source: 'cgi/resident.ts', target: 'nph-webjob-resident.cjs' },
   { source: 'client/main.ts', target: 'webjob', more: PARSED_EVERY_TIME },
-  { source: 'client/pad/main.ts', target: 'pad-make-script' },
-  { source: 'admin/sign/main.ts', target: 'webjob-sign' },
+  { source: 'pad/main.ts', target: 'pad-make-script' },
+  { source: 'sign/main.ts', target: 'webjob-sign' },
   { source: 'admin/main.ts', target: 'webjobctl', more: { define: { ...VERSION, ...SHIPPED } } },
 ];
 

@@ -16,10 +16,10 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { encodeField, formatLogLine, formatTime } from 'webjob-protocol';
-import { joinSites } from '../admin/evidence-site.ts';
 import { makeProgram } from '../admin/program.ts';
 import { summarize } from '../admin/report/summary.ts';
 import { writeReport } from '../admin/report/write.ts';
+import { joinSites } from '../admin/site/evidence.ts';
 import { readSettings } from '../cgi/settings.ts';
 import { Evidence } from '../evidence/evidence.ts';
 import { verifySite } from '../evidence/verify.ts';

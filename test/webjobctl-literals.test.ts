@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
-import { findLiterals } from '../admin/find/literals.ts';
+import { findLiterals } from '../admin/search/literals.ts';
 
 describe('the texts of a regular expression', () => {
   for (const [source, expected] of [

@@ -2,6 +2,9 @@
 import { X509Certificate } from 'node:crypto';
 import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { Failure } from '../../cli/failure.ts';
+import { createFile, errorCode, removeUnfinished, replaceFile } from '../../cli/files.ts';
+import { withLock } from '../../cli/lockfile.ts';
 import {
   AUTHORITY_FOLDER,
   authorityOptions,
@@ -9,11 +12,8 @@ import {
   makeRevocationList,
   openAuthority,
   revocationListOf,
-} from '../authority.ts';
-import { Failure } from '../failure.ts';
-import { createFile, errorCode, removeUnfinished, replaceFile } from '../files.ts';
-import { withLock } from '../lockfile.ts';
-import { runProgram } from '../programs.ts';
+} from '../site/authority.ts';
+import { runProgram } from '../site/programs.ts';
 
 export interface Certificate {
   client: string;

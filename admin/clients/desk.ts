@@ -6,9 +6,9 @@ import { dirname, join, resolve } from 'node:path';
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import { isClientId } from 'webjob-protocol';
 import type { ServerSettings } from '../../cgi/controls.ts';
-import { Failure } from '../failure.ts';
-import { errorCode } from '../files.ts';
-import { globalOptions, openSite } from '../site.ts';
+import { Failure } from '../../cli/failure.ts';
+import { errorCode } from '../../cli/files.ts';
+import { globalOptions, openSite } from '../site/site.ts';
 
 export interface Desk {
   settings: ServerSettings;

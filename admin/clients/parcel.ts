@@ -2,8 +2,8 @@
 import { existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { parseKeyValue } from 'webjob-conf';
-import { Failure } from '../failure.ts';
-import { createFile, errorCode, removeUnfinished, replaceFile } from '../files.ts';
+import { Failure } from '../../cli/failure.ts';
+import { createFile, errorCode, removeUnfinished, replaceFile } from '../../cli/files.ts';
 import type { Issued } from './certificates.ts';
 import type { ServerFacts } from './desk.ts';
 

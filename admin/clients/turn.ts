@@ -3,9 +3,9 @@
 import { readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { syncFolder } from 'webjob-locker/durable';
-import { Failure } from '../failure.ts';
-import { errorCode, removeUnfinished, replaceFile } from '../files.ts';
-import { withLock } from '../lockfile.ts';
+import { Failure } from '../../cli/failure.ts';
+import { errorCode, removeUnfinished, replaceFile } from '../../cli/files.ts';
+import { withLock } from '../../cli/lockfile.ts';
 import type { Desk } from './desk.ts';
 
 /** Runs `work` while no other command works on the client. Throws Failure. */

@@ -1,9 +1,9 @@
 // The file of users that httpd reads: who is in it, and how a line gets in and out. bcrypt is htpasswd's; a password travels on its stdin.
 import { existsSync, readFileSync, statSync } from 'node:fs';
-import { Failure } from '../failure.ts';
-import { errorCode, removeUnfinished, replaceFile } from '../files.ts';
-import { withLock } from '../lockfile.ts';
-import { runProgram } from '../programs.ts';
+import { Failure } from '../../cli/failure.ts';
+import { errorCode, removeUnfinished, replaceFile } from '../../cli/files.ts';
+import { withLock } from '../../cli/lockfile.ts';
+import { runProgram } from '../site/programs.ts';
 
 /** What bcrypt looks at; more would be cut off without a word. */
 const MAX_PASSWORD_BYTES = 72;

@@ -2,10 +2,10 @@
 import { X509Certificate } from 'node:crypto';
 import { existsSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
+import { errorCode } from '../../cli/files.ts';
 import { findLatest, listCertificates } from '../clients/certificates.ts';
-import { daysLeft } from '../clients/list.ts';
-import { errorCode } from '../files.ts';
-import { askProgram } from '../programs.ts';
+import { daysLeft } from '../commands/client-list.ts';
+import { askProgram } from '../site/programs.ts';
 import { error, type Finding, note, warning } from './finding.ts';
 import { type Directive, splitArguments } from './httpd.ts';
 

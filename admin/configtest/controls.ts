@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { parseKeyValue } from 'webjob-conf';
 import { CONTROLS, JOB_CONTROLS, type ServerSettings } from '../../cgi/controls.ts';
 import { parseSettings, readSettings } from '../../cgi/settings.ts';
-import { errorCode } from '../files.ts';
+import { errorCode } from '../../cli/files.ts';
 import { error, type Finding, note, warning } from './finding.ts';
 import { findNearest } from './spelling.ts';
 

@@ -3,7 +3,7 @@ import { existsSync, readFileSync, statSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import type { ServerSettings } from '../../cgi/controls.ts';
 import { readUserFile } from '../clients/userfile.ts';
-import { mayAccess, type User } from '../users.ts';
+import { mayAccess, type User } from '../site/users.ts';
 import { error, type Finding, note, warning } from './finding.ts';
 import { type Directive, type Httpd, splitArguments } from './httpd.ts';
 

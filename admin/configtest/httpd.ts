@@ -1,7 +1,7 @@
 // httpd as it is configured: asked by its own -t and what it dumps, so that what counts is what it makes of its files.
 import { existsSync } from 'node:fs';
 import { delimiter, dirname, join } from 'node:path';
-import { askProgram } from '../programs.ts';
+import { askProgram } from '../site/programs.ts';
 import { error, type Finding, note } from './finding.ts';
 
 export interface Directive {

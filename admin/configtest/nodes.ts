@@ -5,7 +5,7 @@ import { custodyOwner } from 'webjob-locker';
 import { findJobIdParts, parseLogLine } from 'webjob-protocol';
 import type { ServerSettings } from '../../cgi/controls.ts';
 import { WRITER } from '../../evidence/events.ts';
-import { askProgram } from '../programs.ts';
+import { askProgram } from '../site/programs.ts';
 import { error, type Finding, note, warning } from './finding.ts';
 
 /** How much of the log is read, from its end. */

@@ -13,8 +13,8 @@ import {
   RECORD_FIELDS,
   type RecordField,
 } from 'webjob-protocol';
-import { Failure } from '../failure.ts';
-import { errorCode } from '../files.ts';
+import { Failure } from '../../cli/failure.ts';
+import { errorCode } from '../../cli/files.ts';
 import { error, type Finding, note, warning } from './finding.ts';
 
 const TIME_LIMIT_MS = 30_000;

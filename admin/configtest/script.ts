@@ -13,9 +13,9 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { basename, dirname, join } from 'node:path';
-import { errorCode } from '../files.ts';
-import { askVersion, isNewEnough } from '../interpreter.ts';
-import { mayAccess, type User } from '../users.ts';
+import { errorCode } from '../../cli/files.ts';
+import { askVersion, isNewEnough } from '../site/interpreter.ts';
+import { mayAccess, type User } from '../site/users.ts';
 import { error, type Finding, note, warning } from './finding.ts';
 
 const RUNS = 2;

@@ -3,8 +3,8 @@ import { lstatSync, statfsSync } from 'node:fs';
 import { join } from 'node:path';
 import { custodyPath } from 'webjob-locker';
 import type { ServerSettings } from '../../cgi/controls.ts';
-import { formatBytes } from '../output.ts';
-import { findUserName, mayAccess, type User } from '../users.ts';
+import { formatBytes } from '../../cli/output.ts';
+import { findUserName, mayAccess, type User } from '../site/users.ts';
 import { error, type Finding, note, warning } from './finding.ts';
 
 /** Less than this part of a file system, or these bytes, is soon none. */

@@ -2,8 +2,8 @@
 import { chmodSync, chownSync, existsSync, mkdirSync, renameSync, rmdirSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { makeFolder, syncFolder } from 'webjob-locker/durable';
-import { Failure } from '../failure.ts';
-import { createFile, errorCode, removeUnfinished } from '../files.ts';
+import { Failure } from '../../cli/failure.ts';
+import { createFile, errorCode, removeUnfinished } from '../../cli/files.ts';
 import type { Step } from './compare.ts';
 import type { Wish } from './plan.ts';
 

@@ -1,9 +1,9 @@
 // How what is wanted compares with what is there: a list of wishes in, each with its state out. Changes nothing.
 import { lstatSync, readFileSync, type Stats } from 'node:fs';
 import { join } from 'node:path';
-import { Failure } from '../failure.ts';
-import { errorCode } from '../files.ts';
-import { isRoot, type User } from '../users.ts';
+import { Failure } from '../../cli/failure.ts';
+import { errorCode } from '../../cli/files.ts';
+import { isRoot, type User } from '../site/users.ts';
 import type { Wish } from './plan.ts';
 
 export type State = 'make' | 'keep' | 'differs';

@@ -1,11 +1,11 @@
 // What remains to be done to httpd: as lines to paste, or run one after the other with --apply.
 import { existsSync, readFileSync, realpathSync, statSync } from 'node:fs';
 import { join } from 'node:path';
-import { Failure } from '../failure.ts';
-import { errorCode, replaceFile } from '../files.ts';
-import { say } from '../output.ts';
-import { askProgram } from '../programs.ts';
-import { isRoot } from '../users.ts';
+import { Failure } from '../../cli/failure.ts';
+import { errorCode, replaceFile } from '../../cli/files.ts';
+import { say } from '../../cli/output.ts';
+import { askProgram } from '../site/programs.ts';
+import { isRoot } from '../site/users.ts';
 import type { Places } from './places.ts';
 
 export type HttpdStep = { run: string[] } | { include: string; file: string | undefined };

@@ -3,7 +3,7 @@ import { dirname, join, relative } from 'node:path';
 import { custodyPath } from 'webjob-locker';
 import { formatGenesis } from '../../evidence/events.ts';
 import { witnessFiles } from '../../evidence/witness.ts';
-import { type ShippedFile, shippedText } from '../shipped.ts';
+import { type ShippedFile, shippedText } from '../site/shipped.ts';
 import type { Places } from './places.ts';
 
 export interface Wish {

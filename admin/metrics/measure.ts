@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { REASONS } from 'webjob-protocol';
 import { JOB_STATES } from '../../ledger/job.ts';
 import type { LockerTotals, Sums } from '../../ledger/jobs.ts';
-import type { Site } from '../site.ts';
+import type { Site } from '../site/site.ts';
 import type { Family, Sample } from './exposition.ts';
 
 /** Each client is a time series for ever: above this many the ones not seen the longest are left out. */

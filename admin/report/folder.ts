@@ -14,7 +14,7 @@ import {
 } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { syncFolder } from 'webjob-locker/durable';
-import { Failure } from '../failure.ts';
+import { Failure } from '../../cli/failure.ts';
 
 /** Stands in a folder that replaceFolder made: only such a one is ever replaced. */
 const MARK = '.webjobctl';

@@ -1,6 +1,6 @@
 // The pages that show many jobs: the overview, the lists, and one page a client and a command.
+import { formatBytes } from '../../cli/output.ts';
 import { isFailure, type Job } from '../../ledger/job.ts';
-import { formatBytes } from '../output.ts';
 import { type Bar, formatChart, formatMeter } from './charts.ts';
 import { html, type Markup } from './html.ts';
 import type { Page } from './page.ts';

@@ -1,6 +1,6 @@
 // What a client sent, as a page may show it: the beginning of a stream as text in which every control character is seen, or as a hex dump.
 import { isUtf8 } from 'node:buffer';
-import { HIDDEN_CHARACTERS, writeOut } from '../output.ts';
+import { HIDDEN_CHARACTERS, writeOut } from '../../cli/output.ts';
 import { html, type Markup } from './html.ts';
 
 /** Of each stream, this many bytes are shown as text, */

@@ -1,7 +1,7 @@
 // What the report says of all jobs together, gathered as they pass by: numbers only, and of the jobs themselves no more than the newest.
 import { timeFields } from 'webjob-protocol';
 import { isFailure, type Job, uploadBytes } from '../../ledger/job.ts';
-import type { Site } from '../site.ts';
+import type { Site } from '../site/site.ts';
 
 const DAY_SECONDS = 86_400;
 /** More bars than this cannot be told apart on a page. */

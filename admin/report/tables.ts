@@ -1,8 +1,8 @@
 // The tables that several pages share: jobs, clients and commands; and how states, times and sizes are written.
 import { formatTime } from 'webjob-protocol';
+import { formatBytes } from '../../cli/output.ts';
 import { describeDiffering } from '../../ledger/fields.ts';
 import { type Job, uploadBytes } from '../../ledger/job.ts';
-import { formatBytes } from '../output.ts';
 import { html, type Markup } from './html.ts';
 import { clientPath, commandPath, jobPath } from './links.ts';
 import type { Actor } from './summary.ts';

@@ -1,0 +1,178 @@
+// webjobctl client add: a user or a certificate, the folders of the profile, and the webjob.conf that goes to the client.
+import { randomBytes } from 'node:crypto';
+import { join, resolve } from 'node:path';
+import { Command } from 'commander';
+import { makeFolder } from 'webjob-locker/durable';
+import { Failure } from '../../cli/failure.ts';
+import { errorCode } from '../../cli/files.ts';
+import { printJson, printLine, warn } from '../../cli/output.ts';
+import {
+  findLatest,
+  type Issued,
+  issueCertificate,
+  keepRequest,
+  listCertificates,
+  revokeCertificates,
+} from '../clients/certificates.ts';
+import {
+  type Desk,
+  type DeskOptions,
+  findServer,
+  openDesk,
+  parseClientId,
+  parseDays,
+  readPassword,
+  userFileOption,
+} from '../clients/desk.ts';
+import { checkParcelFolder, formatConf, removeParcel, writeParcel } from '../clients/parcel.ts';
+import { readNote, removeNote, withClient, writeNote } from '../clients/turn.ts';
+import { checkPassword, readUserFile, setUser } from '../clients/userfile.ts';
+
+interface Options extends DeskOptions {
+  passwordFile?: string;
+  generate?: true;
+  cert?: true;
+  csr?: string;
+  days: number;
+  url?: string;
+  ca?: string;
+  out?: string;
+  installDir?: string;
+}
+
+const EXPLANATION = `
+Makes the folders profiles/NAME/commands, lets the client in by a password, a certificate or both, and writes what the
+client is given into the folder NAME: webjob.conf, for this client and for C clients, and the files that it names. A
+generated password stands there and nowhere else. The folder goes to the client whole; then webjob can run:
+
+  webjob --execute --file webjob.conf host.sh
+
+A certificate is made by the site's own CA, in webjob-ca beside nph-webjob.cfg. With --csr the key stays on the client.
+
+Examples:
+  webjobctl client add client1 --generate
+  webjobctl client add client2 --password-file - < password
+  webjobctl client add client3 --cert --days 365 --url https://webjob.example.com
+
+Exit codes:
+  0  the client may enter
+  2  wrong command line
+  3  nph-webjob.cfg cannot be used
+  4  there is such a client already, or something could not be made`;
+
+export function addCommand(): Command {
+  return new Command('add')
+    .description('let a client in, and make its webjob.conf')
+    .argument('<name>', 'the client id', parseClientId)
+    .option('--password-file <file>', "the password is this file's first line; - for stdin")
+    .option('--generate', 'make a password that only webjob.conf holds')
+    .option('--cert', 'make a key and a certificate')
+    .option('--csr <file>', 'make a certificate for this request; the key stays on the client')
+    .option('--days <days>', 'how long the certificate is good', parseDays, 730)
+    .option('--url <url>', "the server's, with or without the path of the script")
+    .option('--ca <file>', "what the client is to trust for the server's certificate (PEM)")
+    .option('--out <folder>', 'where to put what the client is given (else NAME)')
+    .option('--install-dir <folder>', 'where that folder will lie on the client (else where it is)')
+    .addOption(userFileOption())
+    .addHelpText('after', EXPLANATION)
+    .action((name: string, options: Options, command: Command) => add(openDesk(command), name, options));
+}
+
+function add(desk: Desk, client: string, options: Options): void {
+  const password = choosePassword(options);
+  const wantsCertificate = options.cert === true || options.csr !== undefined;
+  if (password === undefined && !wantsCertificate)
+    throw new Failure('usage', 'say how it proves itself: --generate, --password-file, --cert or --csr');
+  const server = findServer(desk, options.url, options.ca);
+  const folder = resolve(options.out ?? client);
+  const installFolder = options.installDir ?? folder;
+  const conf = formatConf({ client, installFolder, server, password, hasCertificate: wantsCertificate });
+  const path = withClient(desk, client, () => {
+    beginAdd(desk, client, folder);
+    let issued: Issued | undefined;
+    try {
+      makeProfile(desk, client);
+      const source = options.csr === undefined ? 'new key' : { requestFile: options.csr };
+      if (wantsCertificate) issued = issueCertificate(desk.etcDirectory, client, options.days, source);
+      const written = writeParcel({ client, folder, conf, bundle: server.bundle, issued });
+      if (password !== undefined) setUser(desk.userFile, client, password);
+      if (issued) keepRequest(desk.etcDirectory, client, issued);
+      removeNote(desk, client);
+      return written;
+    } catch (error) {
+      removeParcel(folder, client);
+      // Of what the CA has on record the next add must know.
+      if (!issued) removeNote(desk, client);
+      throw error;
+    }
+  });
+  warnOfGaps(desk, { password: password !== undefined, certificate: wantsCertificate }, server.bundle === undefined);
+  const certificate = wantsCertificate && findLatest(listCertificates(desk.etcDirectory), client);
+  if (desk.isJson)
+    printJson({
+      ...{ client, conf: path, url: server.url, profile: profileOf(desk, client), password: password !== undefined },
+      certificate: certificate ? { serial: certificate.serial, until: certificate.until.toISOString() } : null,
+    });
+  else printLine(path);
+}
+
+/** Takes note of what is begun. What a killed run had begun is taken back: nobody was told of it. Throws Failure `failed`. */
+function beginAdd(desk: Desk, client: string, folder: string): void {
+  const begun = readNote(desk, client);
+  if (begun === undefined) checkIsNew(desk, client);
+  if (begun !== folder) checkParcelFolder(folder, client);
+  else removeParcel(folder, client);
+  writeNote(desk, client, folder);
+  if (begun === undefined) return;
+  const valid = listCertificates(desk.etcDirectory).filter((one) => one.client === client && one.state === 'valid');
+  if (valid.length > 0)
+    revokeCertificates(
+      desk.etcDirectory,
+      valid.map(({ serial }) => serial),
+    );
+}
+
+/** The password asked for; undefined for none. Throws Failure. */
+export function choosePassword({
+  passwordFile,
+  generate,
+}: Pick<Options, 'passwordFile' | 'generate'>): string | undefined {
+  if (passwordFile !== undefined && generate) throw new Failure('usage', 'say one of --password-file and --generate');
+  if (generate) return randomBytes(24).toString('base64url');
+  if (passwordFile === undefined) return undefined;
+  const password = readPassword(passwordFile);
+  checkPassword(password);
+  return password;
+}
+
+function checkIsNew(desk: Desk, client: string): void {
+  if (readUserFile(desk.userFile).some(({ name }) => name === client))
+    throw new Failure('failed', `${client} has a password already`, 'webjobctl client passwd changes it');
+  if (findLatest(listCertificates(desk.etcDirectory), client))
+    throw new Failure('failed', `${client} has a certificate already`, 'webjobctl client renew makes another one');
+}
+
+export const profileOf = ({ settings }: Desk, client: string): string => join(settings.profilesDirectory, client);
+
+function makeProfile(desk: Desk, client: string): void {
+  const folder = join(profileOf(desk, client), 'commands');
+  process.umask(0o022);
+  try {
+    makeFolder(folder);
+  } catch (error) {
+    throw new Failure('failed', `${folder} cannot be made: ${errorCode(error)}`);
+  }
+}
+
+function warnOfGaps(
+  { settings }: Desk,
+  proof: { password: boolean; certificate: boolean },
+  hasNoBundle: boolean,
+): void {
+  const { sslRequireSsl, sslRequireCn, sslRequireMatch } = settings;
+  if (proof.password && !sslRequireSsl) warn('without TLS anybody on the way can read the password: SslRequireSsl=N');
+  if (proof.certificate && !sslRequireMatch) warn('the server asks for no certificate: SslRequireMatch=N');
+  if (!proof.certificate && (sslRequireCn || sslRequireMatch))
+    warn('the server lets nobody in without a certificate: --cert');
+  if (sslRequireSsl && hasNoBundle) warn('a C client needs to be told what to trust: --ca');
+}

@@ -1,0 +1,111 @@
+// webjobctl client list: who may enter, by what, and until when.
+import { readdirSync } from 'node:fs';
+import { Command } from 'commander';
+import { isClientId } from 'webjob-protocol';
+import { parseDuration } from '../../cli/durations.ts';
+import { EXIT_CODES, Failure } from '../../cli/failure.ts';
+import { errorCode } from '../../cli/files.ts';
+import { formatTable, printJson, printLine } from '../../cli/output.ts';
+import { type Certificate, findLatest, listCertificates } from '../clients/certificates.ts';
+import { type Desk, type DeskOptions, openDesk, userFileOption } from '../clients/desk.ts';
+import { readUserFile, type UserLine } from '../clients/userfile.ts';
+
+interface Options extends DeskOptions {
+  expiring?: number;
+}
+
+export interface ClientRow {
+  client: string;
+  password: UserLine['scheme'] | undefined;
+  /** The one it uses by now. */
+  certificate: Certificate | undefined;
+  hasProfile: boolean;
+}
+
+const EXPLANATION = `
+A client is who has a password, a certificate of the site's CA, or a folder below profiles. With --expiring only those
+are listed whose certificate ends within that time or has ended, and the exit code is 1 when there are any.
+
+Examples:
+  webjobctl client list
+  webjobctl client list --expiring 30d
+
+Exit codes:
+  0  listed
+  1  no clients; with --expiring: there are some
+  2  wrong command line
+  3  nph-webjob.cfg cannot be used
+  4  the user file or the CA cannot be read`;
+
+export function listCommand(): Command {
+  return new Command('list')
+    .description('list the clients')
+    .option('--expiring <span>', 'only those whose certificate ends within it, as in 30d', parseDuration)
+    .addOption(userFileOption())
+    .addHelpText('after', EXPLANATION)
+    .action((options: Options, command: Command) => list(openDesk(command), options));
+}
+
+function list(desk: Desk, { expiring }: Options): void {
+  const end = expiring === undefined ? undefined : Date.now() + expiring * 1000;
+  const rows = findClients(desk).filter(
+    ({ certificate }) => end === undefined || (certificate !== undefined && certificate.until.getTime() <= end),
+  );
+  if ((expiring === undefined) === (rows.length === 0)) process.exitCode = EXIT_CODES.findings;
+  if (desk.isJson) for (const row of rows) printJson(describeClient(row));
+  else if (rows.length > 0) for (const line of formatTable(rows, COLUMNS)) printLine(line);
+}
+
+const COLUMNS = [
+  { title: 'CLIENT', value: ({ client }: ClientRow) => client },
+  { title: 'PASSWORD', value: ({ password }: ClientRow) => password ?? '-' },
+  { title: 'PROFILE', value: ({ hasProfile }: ClientRow) => (hasProfile ? 'yes' : '-') },
+  { title: 'CERTIFICATE', value: ({ certificate }: ClientRow) => (certificate ? formatEnd(certificate) : '-') },
+];
+
+/** `2027-11-24, 365 days` */
+export function formatEnd({ until, state }: Certificate): string {
+  return `${until.toISOString().slice(0, 10)}, ${state === 'valid' ? `${daysLeft(until)} days` : state}`;
+}
+
+/** Whole days; less than none for what is over. */
+export function daysLeft(until: Date): number {
+  return Math.floor((until.getTime() - Date.now()) / 86_400_000);
+}
+
+/** The row as --json has it. */
+export function describeClient({ client, password, certificate, hasProfile }: ClientRow): Record<string, unknown> {
+  return {
+    ...{ client, password: password ?? null, profile: hasProfile },
+    certificate: certificate ? describeCertificate(certificate) : null,
+  };
+}
+
+export function describeCertificate({ serial, from, until, state }: Certificate): Record<string, unknown> {
+  return { serial, from: from.toISOString(), until: until.toISOString(), daysLeft: daysLeft(until), state };
+}
+
+/** By name. Throws Failure `failed`. */
+export function findClients({ settings, etcDirectory, userFile }: Desk): ClientRow[] {
+  const users = readUserFile(userFile);
+  const certificates = listCertificates(etcDirectory);
+  const shared = settings.folderList.split(':');
+  const profiles = readFolders(settings.profilesDirectory).filter((name) => isClientId(name) && !shared.includes(name));
+  const certified = certificates.filter(({ state }) => state !== 'revoked').map(({ client }) => client);
+  const names = [...new Set([...users.map(({ name }) => name), ...certified, ...profiles])].sort();
+  return names.map((client) => ({
+    client,
+    password: users.find(({ name }) => name === client)?.scheme,
+    certificate: findLatest(certificates, client),
+    hasProfile: profiles.includes(client),
+  }));
+}
+
+function readFolders(path: string): string[] {
+  try {
+    const entries = readdirSync(path, { withFileTypes: true });
+    return entries.filter((entry) => entry.isDirectory()).map(({ name }) => name);
+  } catch (error) {
+    throw new Failure('failed', `${path} cannot be read: ${errorCode(error)}`);
+  }
+}

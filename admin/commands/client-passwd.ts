@@ -1,0 +1,71 @@
+// webjobctl client passwd: another password for a client that has one.
+import { join, resolve } from 'node:path';
+import { Command } from 'commander';
+import { Failure } from '../../cli/failure.ts';
+import { errorCode, removeUnfinished, replaceFile } from '../../cli/files.ts';
+import { printJson, printLine } from '../../cli/output.ts';
+import { type Desk, type DeskOptions, openDesk, parseClientId, userFileOption } from '../clients/desk.ts';
+import { findPasswordChange } from '../clients/parcel.ts';
+import { removeNote, withClient } from '../clients/turn.ts';
+import { readUserFile, setUser } from '../clients/userfile.ts';
+import { choosePassword } from './client-add.ts';
+
+interface Options extends DeskOptions {
+  passwordFile?: string;
+  generate?: true;
+  out?: string;
+}
+
+const EXPLANATION = `
+The password is changed in the user file and in the webjob.conf of the folder NAME; where there is none, a file
+NAME/URLPassword has the one line that webjob.conf needs. httpd reads the user file at every request.
+
+Example:
+  webjobctl client passwd client1 --generate
+
+Exit codes:
+  0  changed
+  2  wrong command line
+  3  nph-webjob.cfg cannot be used
+  4  there is no such client, or something could not be written`;
+
+export function passwdCommand(): Command {
+  return new Command('passwd')
+    .description("change a client's password")
+    .argument('<name>', 'the client id', parseClientId)
+    .option('--password-file <file>', "the password is this file's first line; - for stdin")
+    .option('--generate', 'make a password that only webjob.conf holds')
+    .option('--out <folder>', 'where webjob.conf is (else NAME)')
+    .addOption(userFileOption())
+    .addHelpText('after', EXPLANATION)
+    .action((name: string, options: Options, command: Command) => change(openDesk(command), name, options));
+}
+
+function change(desk: Desk, client: string, options: Options): void {
+  const password = choosePassword(options);
+  if (password === undefined) throw new Failure('usage', 'say one of --password-file and --generate');
+  const folder = options.out ?? client;
+  const conf = withClient(desk, client, () => {
+    if (!readUserFile(desk.userFile).some(({ name }) => name === client))
+      throw new Failure('failed', `${client} has no password`, 'webjobctl client add gives it one');
+    const writeConf = findPasswordChange(folder, client, password) ?? (() => writeLine(folder, password));
+    const written = writeConf();
+    setUser(desk.userFile, client, password);
+    removeNote(desk, client);
+    return written;
+  });
+  if (desk.isJson) printJson({ client, conf });
+  else printLine(conf);
+}
+
+/** In the place of an earlier one. */
+function writeLine(folder: string, password: string): string {
+  const path = join(resolve(folder), 'URLPassword');
+  try {
+    removeUnfinished(path);
+    replaceFile(path, Buffer.from(`URLPassword=${password}\n`, 'latin1'), { mode: 0o600 });
+  } catch (error) {
+    throw new Failure('failed', `${path} cannot be written: ${errorCode(error)}`, 'choose an existing folder: --out');
+  }
+  return path;
+}

@@ -1,0 +1,25 @@
+// webjobctl client: who may enter, from the first password to the last revocation.
+import { Command } from 'commander';
+import { addCommand } from './client-add.ts';
+import { listCommand } from './client-list.ts';
+import { passwdCommand } from './client-passwd.ts';
+import { removeCommand } from './client-remove.ts';
+import { renewCommand } from './client-renew.ts';
+import { showCommand } from './client-show.ts';
+
+const EXPLANATION = `
+Examples:
+  webjobctl client add client1 --generate
+  webjobctl client list --expiring 30d
+
+Exit codes: those of webjobctl; each command's own are in its help.`;
+
+export function clientCommand(): Command {
+  const command = new Command('client')
+    .description('add clients, list them, change their passwords, renew their certificates, remove them')
+    .helpCommand(false)
+    .addHelpText('after', EXPLANATION);
+  for (const make of [addCommand, listCommand, showCommand, passwdCommand, renewCommand, removeCommand])
+    command.addCommand(make());
+  return command;
+}

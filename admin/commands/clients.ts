@@ -1,0 +1,153 @@
+// webjobctl clients: who was heard of when, and how their jobs went.
+import { readdirSync } from 'node:fs';
+import { Command } from 'commander';
+import { formatTime, isClientId } from 'webjob-protocol';
+import { parseDuration, parseInstant } from '../../cli/durations.ts';
+import { EXIT_CODES } from '../../cli/failure.ts';
+import { type Column, formatBytes, formatTable, paint, printJson, printLine, startProgress } from '../../cli/output.ts';
+import { JOB_STATES, type JobState } from '../../ledger/job.ts';
+import { makeTotals, readSums, type Totals } from '../../ledger/jobs.ts';
+import { globalOptions, openSites, type Site } from '../site/site.ts';
+
+interface Options {
+  expect?: number;
+  since?: Date;
+  client?: string;
+}
+
+interface Client extends Totals {
+  clientId: string;
+}
+
+const EXPLANATION = `
+A client is one that the log or the locker names, or that has a folder of its own below ProfilesDirectory. It was seen
+when the server last answered it with success: who is refused may be somebody else. The failure rate is the part of
+failed, refused and incomplete jobs among those that ended; jobs that somebody else asked for in its name do not count.
+
+Examples:
+  webjobctl clients --expect 24h
+  webjobctl --json clients --since 7d | jq -r 'select(.failureRate > 0.1).client'
+
+Exit codes:
+  0  no client is silent
+  1  with --expect: a client is silent; else: there is none
+  2  wrong command line
+  3  nph-webjob.cfg cannot be used
+  4  the log or the locker cannot be read`;
+
+export function clientsCommand(): Command {
+  return new Command('clients')
+    .description('list clients: last seen, and how their jobs went')
+    .option('--expect <span>', 'mark clients as silent that were not seen for so long, as in 24h', parseDuration)
+    .option('--since <time>', 'of jobs since: 2026-11-01, "2026-11-01 12:00", or a span as in 30d', parseInstant)
+    .option('--client <glob>', 'of these clients: * is any text, ? any character')
+    .addHelpText('after', EXPLANATION)
+    .action((options: Options, command: Command) =>
+      listClients(openSites(command), options, globalOptions(command).json === true),
+    );
+}
+
+async function listClients(sites: readonly Site[], options: Options, isJson: boolean): Promise<void> {
+  const clients = await collectClients(sites, options);
+  const silentBefore = options.expect === undefined ? undefined : new Date(Date.now() - options.expect * 1000);
+  const isSilent = ({ seenAt }: Client): boolean => !!silentBefore && (!seenAt || seenAt < silentBefore);
+  const rows = [...clients.values()].sort((a, b) => (a.clientId < b.clientId ? -1 : 1));
+  if (isJson) for (const client of rows) printJson(clientJson(client, silentBefore && isSilent(client)));
+  else if (rows.length > 0) {
+    const [titles = '', ...lines] = formatTable(
+      rows,
+      makeColumns(
+        sites.every(({ settings }) => settings.useGMT),
+        isSilent,
+      ),
+    );
+    printLine(titles);
+    for (const [index, line] of lines.entries()) {
+      const client = rows[index];
+      printLine(client && isSilent(client) ? paint(line, 'red') : line);
+    }
+  }
+  if (silentBefore ? rows.some(isSilent) : rows.length === 0) process.exitCode = EXIT_CODES.findings;
+}
+
+async function collectClients(sites: readonly Site[], { since, client }: Options): Promise<Map<string, Client>> {
+  const clients = new Map<string, Client>();
+  const progress = startProgress('jobs');
+  for (const site of sites) {
+    const sums = await readSums(site, { since, client }, () => progress.advance());
+    for (const [clientId, totals] of sums.clients) add(clients, clientId, totals);
+  }
+  progress.end();
+  if (client === undefined) for (const clientId of sites.flatMap(listProfiles)) add(clients, clientId, makeTotals());
+  return clients;
+}
+
+/** What a site knows of a client, to what others know. */
+function add(clients: Map<string, Client>, clientId: string, totals: Totals): void {
+  const known = clients.get(clientId) ?? { clientId, ...makeTotals() };
+  clients.set(clientId, known);
+  for (const [state, count] of totals.states) known.states.set(state, (known.states.get(state) ?? 0) + count);
+  for (const name of ['foreign', 'received', 'sent'] as const) known[name] += totals[name];
+  if (totals.seenAt && !(known.seenAt && known.seenAt > totals.seenAt)) known.seenAt = totals.seenAt;
+}
+
+/** Clients that have commands of their own; the folders of FolderList are not theirs. */
+function listProfiles({ settings }: Site): string[] {
+  const shared = settings.folderList.split(':');
+  try {
+    return readdirSync(settings.profilesDirectory, { withFileTypes: true }).flatMap((entry) =>
+      entry.isDirectory() && isClientId(entry.name) && !shared.includes(entry.name) ? [entry.name] : [],
+    );
+  } catch {
+    return [];
+  }
+}
+
+function countOf({ states }: Client, state: JobState): number {
+  return states.get(state) ?? 0;
+}
+
+function countJobs(client: Client): number {
+  return JOB_STATES.reduce((sum, state) => sum + countOf(client, state), 0);
+}
+
+/** Undefined while no job has ended. */
+function failureRate(client: Client): number | undefined {
+  const refused = countOf(client, 'refused') - client.foreign;
+  const bad = countOf(client, 'failed') + refused + countOf(client, 'incomplete');
+  const ended = bad + countOf(client, 'done');
+  return ended === 0 ? undefined : Math.round((bad / ended) * 10_000) / 10_000;
+}
+
+function clientJson(client: Client, silent: boolean | undefined): Record<string, unknown> {
+  return {
+    ...{ client: client.clientId, lastSeen: client.seenAt?.toISOString() ?? null, silent: silent ?? null },
+    ...{ jobs: countJobs(client), ...Object.fromEntries(JOB_STATES.map((state) => [state, countOf(client, state)])) },
+    ...{
+      foreign: client.foreign,
+      bytesReceived: client.received,
+      bytesSent: client.sent,
+      failureRate: failureRate(client) ?? null,
+    },
+  };
+}
+
+function makeColumns(useGMT: boolean, isSilent: (client: Client) => boolean): Column<Client>[] {
+  const count = (state: JobState): Column<Client> => ({
+    ...{ title: state.toUpperCase(), align: 'right', value: (client) => String(countOf(client, state)) },
+  });
+  const percent = (rate: number | undefined): string => (rate === undefined ? '-' : `${(rate * 100).toFixed(1)} %`);
+  return [
+    { title: 'CLIENT', value: ({ clientId }) => clientId },
+    {
+      title: 'LAST SEEN',
+      value: (client) =>
+        (client.seenAt ? formatTime(client.seenAt, useGMT) : 'never') + (isSilent(client) ? ' silent' : ''),
+    },
+    { title: 'JOBS', align: 'right', value: (client) => String(countJobs(client)) },
+    ...JOB_STATES.map(count),
+    { title: 'RECEIVED', align: 'right', value: ({ received }) => formatBytes(received) },
+    { title: 'SENT', align: 'right', value: ({ sent }) => formatBytes(sent) },
+    { title: 'FAILURES', align: 'right', value: (client) => percent(failureRate(client)) },
+  ];
+}

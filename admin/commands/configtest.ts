@@ -1,0 +1,131 @@
+// webjobctl configtest: what apachectl configtest is for httpd, for the whole of a site.
+import { existsSync, readFileSync } from 'node:fs';
+import { userInfo } from 'node:os';
+import { dirname, join, resolve } from 'node:path';
+import { Command } from 'commander';
+import { DEFAULT_FILES } from '../../cgi/settings.ts';
+import { EXIT_CODES, Failure } from '../../cli/failure.ts';
+import { paint, printJson, printLine, safeLine } from '../../cli/output.ts';
+import { checkCertificates } from '../configtest/certificates.ts';
+import { checkControls } from '../configtest/controls.ts';
+import { checkAccess, checkDirectives, checkModules, findScriptFolders } from '../configtest/directives.ts';
+import { error, type Finding, note, SEVERITIES } from '../configtest/finding.ts';
+import { askHttpd, type Httpd } from '../configtest/httpd.ts';
+import { checkNodes } from '../configtest/nodes.ts';
+import { probe } from '../configtest/probe.ts';
+import { checkScripts } from '../configtest/script.ts';
+import { checkTree } from '../configtest/tree.ts';
+import { findPropertiesFile, globalOptions } from '../site/site.ts';
+import { findUser, findWebUser, isRoot, type User } from '../site/users.ts';
+
+interface Options {
+  httpd?: string;
+  httpdConf?: string;
+  webUser?: string;
+  probe?: string;
+  as?: string;
+}
+
+const EXPLANATION = `
+Looks at every control and override, the folders, logs and their owners, the room that is left, the script and its
+Node, httpd's modules and the directives that hold, who may enter, every certificate's date, job ids and the clock. It
+says what is wrong, where, and what mends it, the worst first; without errors and warnings it ends with Syntax OK.
+
+--probe asks the server itself, as the client of a webjob.conf: somebody without a name must be refused, a link test,
+a GET and a PUT must pass. The PUT leaves a small job, webjobctl-probe, in the locker.
+
+Examples:
+  webjobctl configtest
+  webjobctl configtest --probe https://webjob.example.com --as client1/webjob.conf
+
+Exit codes:
+  0  Syntax OK
+  1  errors or warnings
+  2  wrong command line
+  4  webjob.conf, or a program that was asked, cannot be used`;
+
+export function configtestCommand(): Command {
+  return (
+    new Command('configtest')
+      .description('check the whole site: settings, folders, script, httpd, certificates')
+      .option('--httpd <program>', 'httpd or apachectl to ask (else the one that is found)')
+      // httpd would look for a relative one below its ServerRoot.
+      .option('--httpd-conf <file>', 'the configuration that httpd reads', (file: string) => resolve(file))
+      .option('--web-user <name>', 'who httpd runs scripts as (else as httpd says, or the usual one)')
+      .option('--probe <url>', 'ask the server itself (with --as)')
+      .option('--as <webjob.conf>', 'the client that asks')
+      .addHelpText('after', EXPLANATION)
+      .action(async (options: Options, command: Command) => {
+        const { json } = globalOptions(command);
+        report(await testSite(command, options), json === true);
+      })
+  );
+}
+
+async function testSite(command: Command, options: Options): Promise<Finding[]> {
+  if ((options.probe === undefined) !== (options.as === undefined))
+    throw new Failure('usage', '--probe and --as go together');
+  const propertiesFile = resolve(findPropertiesFile(command) ?? DEFAULT_FILES[0] ?? '');
+  const etcDirectory = dirname(propertiesFile);
+  const { settings, findings } = checkControls(propertiesFile);
+  const asked = askHttpd(options.httpd, options.httpdConf);
+  const user = findScriptUser(options.webUser, asked.httpd);
+  const folders = findFolders(asked.httpd, etcDirectory);
+  findings.push(...asked.findings, ...checkTree(settings, propertiesFile, user));
+  if (folders.length === 0)
+    findings.push(
+      error('no ScriptAlias leads to the script', 'httpd', 'Include what webjobctl init made: webjob-site.conf'),
+    );
+  let isByPassword = false;
+  for (const folder of folders) {
+    const access = checkAccess(folder, user);
+    isByPassword ||= access.isByPassword;
+    findings.push(...checkScripts(folder, user), ...access.findings);
+    if (asked.httpd?.directives) findings.push(...checkDirectives(asked.httpd.directives, folder, propertiesFile));
+  }
+  if (asked.httpd) findings.push(...checkModules(asked.httpd, settings, isByPassword));
+  findings.push(...checkCertificates(etcDirectory, asked.httpd?.directives), ...checkNodes(settings));
+  if (options.probe !== undefined && options.as !== undefined)
+    findings.push(...(await probe(options.probe, options.as)));
+  else findings.push(note('nobody was asked over the network', 'httpd', '--probe URL --as webjob.conf'));
+  return findings;
+}
+
+function findScriptUser(given: string | undefined, httpd: Httpd | undefined): User {
+  const named = given ?? httpd?.userName;
+  if (named !== undefined && (given !== undefined || isRoot())) {
+    const user = findUser(named);
+    if (user) return user;
+    throw new Failure('failed', `there is no user ${named}`, '--web-user NAME');
+  }
+  if (isRoot()) return findWebUser(undefined);
+  const { username, uid, gid } = userInfo();
+  return { name: username, uid, gid };
+}
+
+/** As httpd says; where it cannot be asked, as the usual files do. */
+function findFolders(httpd: Httpd | undefined, etcDirectory: string): string[] {
+  if (httpd?.directives) return findScriptFolders(httpd.directives);
+  const siteFiles = [join(etcDirectory, 'webjob-site.conf'), '/etc/apache2/conf-available/webjob.conf'];
+  const defined = siteFiles
+    .filter((file) => existsSync(file))
+    .flatMap((file) => /^Define WEBJOB_CGI_DIRECTORY "?([^"\n]+)"?$/m.exec(readFileSync(file, 'utf8'))?.[1] ?? []);
+  return [...defined, '/usr/local/apache/webjob'].filter((folder) => existsSync(folder)).slice(0, 1);
+}
+
+function report(findings: readonly Finding[], isJson: boolean): void {
+  const sorted = SEVERITIES.flatMap((severity) => findings.filter((finding) => finding.severity === severity));
+  for (const finding of sorted) {
+    if (isJson) printJson(finding);
+    else show(finding);
+  }
+  if (sorted.some(({ severity }) => severity !== 'note')) process.exitCode = EXIT_CODES.findings;
+  else if (!isJson) printLine('Syntax OK');
+}
+
+const COLOURS = { error: 'red', warning: 'yellow', note: 'dim' } as const;
+
+function show({ severity, what, where, remedy }: Finding): void {
+  printLine(`${paint(severity, COLOURS[severity])}: ${safeLine(what)} (${safeLine(where)})`);
+  if (remedy !== '') printLine(`  ${safeLine(remedy)}`);
+}

@@ -1,0 +1,114 @@
+// webjobctl custody adopt: puts on record as it is now what has no custody record, and has the witness begin anew.
+
+import { join } from 'node:path';
+import { Command } from 'commander';
+import { appendCustody, parseReady, STREAMS, type StreamName, walkLocker } from 'webjob-locker';
+import { Failure } from '../../cli/failure.ts';
+import { printJson, printLine, safeLine, say, warn } from '../../cli/output.ts';
+import { type AdoptedUpload, BATCH, operatorName, recordEvent } from '../../evidence/events.ts';
+import type { Evidence } from '../../evidence/evidence.ts';
+import { openEvidence, tellWitness } from '../site/evidence.ts';
+import { globalOptions, openSite, type Site } from '../site/site.ts';
+import { inTurn } from '../site/turn.ts';
+import { isRoot } from '../site/users.ts';
+
+interface Options {
+  reason: string;
+  dryRun?: true;
+}
+
+const EXPLANATION = `
+Uploads without a custody record, from before it began or from a server that keeps none, are put on record with their
+sizes and SHA-256 as they are now: from then on webjobctl verify finds what is changed in them or missing. A custody record
+that is not what root saw before is taken as it is now; what it was is kept beside the witness. A record that does not begin
+with the one that webjobctl init makes gets it at its end. Look at what webjobctl verify says first: what is adopted is found
+no more.
+
+Examples:
+  webjobctl custody adopt --reason 'uploads of the server before this one' --dry-run
+  webjobctl custody adopt --reason 'uploads of the server before this one'
+
+Exit codes:
+  0  done
+  1  done, but some uploads are not whole and stay without a record
+  2  wrong command line
+  3  nph-webjob.cfg cannot be used
+  4  a file cannot be read or written, or another webjobctl is at work`;
+
+export function adoptCommand(): Command {
+  return new Command('adopt')
+    .description('put on record as they are now the uploads that have no record')
+    .requiredOption('--reason <text>', 'why')
+    .option('--dry-run', 'only list what would be adopted')
+    .addHelpText('after', EXPLANATION)
+    .action(async (options: Options, command: Command) =>
+      adopt(openSite(command), options, globalOptions(command).json),
+    );
+}
+
+async function adopt(site: Site, { reason, dryRun }: Options, json: true | undefined): Promise<void> {
+  if (reason.trim() === '') throw new Failure('usage', '--reason is empty');
+  const report = (what: string, place: string): void => {
+    const action = dryRun ? 'would adopt' : 'adopted';
+    if (json) printJson({ action, what, place });
+    else printLine(safeLine(`${action} ${what.padEnd(7)} ${place}`));
+  };
+  await inTurn(site.settings, dryRun ? undefined : 'keep', () => {
+    const evidence = openEvidence(site, true);
+    try {
+      let batch: AdoptedUpload[] = [];
+      const record = (): void => {
+        if (batch.length > 0 && !dryRun) recordEvent(site.settings, { event: 'adopt', reason, uploads: batch });
+        batch = [];
+      };
+      for (const upload of findUnrecorded(site, evidence)) {
+        batch.push(upload);
+        if (batch.length === BATCH) record();
+        report('upload', upload.name);
+      }
+      record();
+      for (const { file, folder = '' } of evidence.records.rootless()) {
+        const facts = { time: new Date().toISOString(), event: 'genesis', by: operatorName(), reason };
+        if (!dryRun) appendCustody(join(folder, file), facts);
+        report('record', file);
+      }
+      for (const place of evidence.cut()) report('record', place);
+      evidence.records.refresh();
+      if (!dryRun) tellWitness(evidence, true);
+    } finally {
+      evidence.close();
+    }
+  });
+  if (!json && !isRoot()) say('only root keeps a witness of the custody record');
+}
+
+/** The uploads that have no custody record, with what they are. */
+function* findUnrecorded({ settings }: Site, evidence: Evidence): Generator<AdoptedUpload> {
+  let left = 0;
+  for (const { group } of walkLocker(settings.incomingDirectory)) {
+    if (!group?.has.has('rdy') || evidence.records.find(group.name)) continue;
+    const upload = describe(evidence, group.name);
+    if (upload) yield upload;
+    else left++;
+  }
+  if (left === 0) return;
+  warn(`uploads that are not whole, and stay without a record: ${left}`);
+  process.exitCode = 1;
+}
+
+/** Undefined for an upload that is not whole. */
+function describe(evidence: Evidence, name: string): AdoptedUpload | undefined {
+  const { streams, ready } = evidence.judge(name, { contents: true, digests: true });
+  const [bytes, sha256] = [{}, {}] as [Record<StreamName, number>, Record<StreamName, string>];
+  for (const stream of STREAMS) {
+    const { bytes: size, sha256: digest } = streams[stream];
+    if (size === undefined || digest === undefined) return undefined;
+    bytes[stream] = size;
+    sha256[stream] = digest;
+  }
+  try {
+    return { name, jobId: parseReady(ready ?? ''), bytes, sha256 };
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,215 @@
+// webjobctl diff: what one run wrote against what another did, of the same client and command unless told otherwise.
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { closeSync, constants, mkdtempSync, openSync, rmSync, writeSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { StringDecoder } from 'node:string_decoder';
+import { Command } from 'commander';
+import { STREAMS, type StreamName } from 'webjob-locker';
+import { EXIT_CODES, Failure } from '../../cli/failure.ts';
+import { hasColours, paint, printJson, safeText } from '../../cli/output.ts';
+import { openOutput } from '../../cli/pager.ts';
+import type { Found } from '../../ledger/sites.ts';
+import { findJobStreams, type StoredStream } from '../../ledger/streams.ts';
+import { findJob, findPrevious } from '../jobs/lookup.ts';
+import { globalOptions, openSites, type Site } from '../site/site.ts';
+
+interface Options {
+  previous?: true;
+  client?: string;
+  out?: true;
+  err?: true;
+  env?: true;
+}
+
+const EXPLANATION = `
+The baseline comes first: with two job ids that of the first, else the latest earlier upload of the same client and
+command. Control characters are written out, as \\x1b. Needs the system's diff.
+
+Examples:
+  webjobctl diff server_1_1085355126_00723 --previous
+  webjobctl diff 00723 00911 --err --env
+
+Exit codes:
+  0  the same
+  1  they differ
+  2  wrong command line, or several jobs whose ids begin or end so
+  3  nph-webjob.cfg cannot be used
+  4  diff is missing or failed, or the log or the locker cannot be read
+  5  there is nothing to compare: no such job, no earlier one, or no such stream`;
+
+export function diffCommand(): Command {
+  return new Command('diff')
+    .description('compare what two runs wrote')
+    .argument('<jid>', 'job id, or its beginning or end')
+    .argument('[jid2]', 'the one to compare it with; without it the first is compared with the one before')
+    .option('--previous', 'with the latest earlier upload of the same client and command; as without a second id')
+    .option('--out', 'what they wrote to stdout; as without --err and --env')
+    .option('--err', 'what they wrote to stderr')
+    .option('--env', 'the records of the runs')
+    .option('--client <glob>', 'of this client, where several sent the same job id')
+    .addHelpText('after', EXPLANATION)
+    .action((jid: string, other: string | undefined, options: Options, command: Command) =>
+      diff(openSites(command), [jid, other], options, globalOptions(command).json === true),
+    );
+}
+
+async function diff(
+  sites: readonly Site[],
+  [jid, other]: [string, string | undefined],
+  options: Options,
+  isJson: boolean,
+): Promise<void> {
+  if (other !== undefined && options.previous) throw new Failure('usage', '--previous makes no sense with two job ids');
+  const [from, to] = await findBoth(sites, [jid, other], options.client);
+  const asked = STREAMS.filter((name) => options[name]);
+  const output = isJson ? undefined : await openOutput();
+  for (const name of asked.length > 0 ? asked : (['out'] as const)) {
+    const streams = [await streamOf(from, name), await streamOf(to, name)] as const;
+    const labels: [string, string] = [label(from, name), label(to, name)];
+    const kept: string[] = [];
+    const differs = await compare(
+      streams,
+      labels,
+      output ? (text) => output.write(colour(safeText(text))) : keep(kept),
+    );
+    if (differs) process.exitCode = EXIT_CODES.findings;
+    const diff = kept.length > 0 && kept.at(-1) === '' ? null : kept.join('');
+    if (!output) printJson({ from: from.job.jobId, to: to.job.jobId, stream: name, differs, diff });
+  }
+  await output?.end();
+}
+
+/** What to compare with comes first. An exit code of 1 must mean that they differ and nothing else. */
+async function findBoth(
+  sites: readonly Site[],
+  [jid, other]: [string, string | undefined],
+  client: string | undefined,
+): Promise<[Found, Found]> {
+  try {
+    const found = await findJob(sites, jid, client);
+    if (other === undefined) return [await findPrevious(found), found];
+    return [found, await findJob(sites, other, client)];
+  } catch (error) {
+    if (!(error instanceof Failure) || error.kind !== 'findings') throw error;
+    throw new Failure('nothing', error.message, error.hint, { cause: error });
+  }
+}
+
+async function streamOf({ site, job }: Found, name: StreamName): Promise<StoredStream> {
+  const stream = (await findJobStreams(site, job))[name];
+  if (!stream) throw new Failure('nothing', `${job.jobId} has no .${name}`);
+  return stream;
+}
+
+type Write = (text: string) => void | Promise<void>;
+
+/** Keeps a difference for a line of JSON; of one that is too large for it nothing but an empty text at the end. */
+function keep(kept: string[]): Write {
+  let left = MAX_JSON_BYTES;
+  return (text) => {
+    left -= text.length;
+    if (left >= 0) kept.push(text);
+    else kept.splice(0, kept.length, '');
+  };
+}
+
+function label({ job }: Found, name: StreamName): string {
+  return `${job.jobId} ${name}`;
+}
+
+const MAX_JSON_BYTES = 64 * 1024 * 1024;
+
+/** Writes what `diff -u` says. False when they are the same. */
+async function compare(
+  streams: readonly [StoredStream, StoredStream],
+  labels: [string, string],
+  write: Write,
+): Promise<boolean> {
+  const from = await openToCompare(streams[0]);
+  try {
+    const to = await openToCompare(streams[1]);
+    try {
+      return await runDiff(from, to, labels, write);
+    } finally {
+      closeSync(to);
+    }
+  } finally {
+    closeSync(from);
+  }
+}
+
+/** A file of the locker, or of what lies in a pack a copy that has no name any more when it is filled: a kill leaves none of it behind. */
+async function openToCompare(stream: StoredStream): Promise<number> {
+  if (stream.path !== undefined) return openSync(stream.path, constants.O_RDONLY | constants.O_NOFOLLOW);
+  const folder = mkdtempSync(join(tmpdir(), 'webjob-diff-'));
+  let fd: number | undefined;
+  try {
+    fd = openSync(join(folder, 'stream'), 'wx+', 0o600);
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+  try {
+    // At places of its own, so that the descriptor stays at the beginning.
+    let at = 0;
+    for await (const piece of stream.read())
+      for (let done = 0; done < piece.length; ) {
+        const count = writeSync(fd, piece, done, piece.length - done, at);
+        done += count;
+        at += count;
+      }
+    return fd;
+  } catch (error) {
+    closeSync(fd);
+    throw error;
+  }
+}
+
+async function runDiff(from: number, to: number, labels: [string, string], write: Write): Promise<boolean> {
+  const args = ['-u', '-L', labels[0], '-L', labels[1], '--', '/dev/fd/3', '/dev/fd/4'];
+  const child = spawn('diff', args, { stdio: ['ignore', 'pipe', 'pipe', from, to] });
+  try {
+    const closed = once(child, 'close');
+    const passed = passLines(child.stdout, write).catch((error) => {
+      child.kill();
+      throw error;
+    });
+    const [, problem, [code]] = await Promise.all([passed, readAll(child.stderr), closed]);
+    if (code !== 0 && code !== 1)
+      throw new Failure('failed', `diff failed: ${problem.trim() || `exit status ${code}`}`);
+    return code === 1;
+  } catch (error) {
+    const { code, syscall = '' } = error as NodeJS.ErrnoException;
+    if (!syscall.startsWith('spawn')) throw error;
+    throw new Failure('failed', `diff cannot be started: ${code}`, undefined, { cause: error });
+  }
+}
+
+/** A longer line is written in pieces. */
+const MAX_LINE_LENGTH = 1024 * 1024;
+
+/** Whole lines, many at a time, however much there is. */
+async function passLines(stream: AsyncIterable<Buffer> | null, write: Write): Promise<void> {
+  const decoder = new StringDecoder('utf8');
+  let rest = '';
+  for await (const piece of stream ?? []) {
+    rest += decoder.write(piece);
+    const end = rest.length > MAX_LINE_LENGTH ? rest.length : rest.lastIndexOf('\n') + 1;
+    if (end > 0) await write(rest.slice(0, end));
+    rest = rest.slice(end);
+  }
+  rest += decoder.end();
+  if (rest !== '') await write(rest);
+}
+
+async function readAll(stream: AsyncIterable<Buffer> | null): Promise<string> {
+  const pieces: Buffer[] = [];
+  for await (const piece of stream ?? []) pieces.push(piece);
+  return Buffer.concat(pieces).toString();
+}
+
+function colour(text: string): string {
+  if (!hasColours()) return text;
+  return text.replace(/^[-+].*$/gm, (line) => paint(line, line.startsWith('-') ? 'red' : 'green'));
+}

@@ -1,0 +1,83 @@
+// webjobctl index: makes or refreshes the database that jobs, search and clients ask while it is fresh.
+import { Command } from 'commander';
+import { Failure } from '../../cli/failure.ts';
+import { printJson, say, startProgress } from '../../cli/output.ts';
+import { parseSize } from '../../cli/sizes.ts';
+import { fillStore, storeFile } from '../../ledger/store.ts';
+import { indexTexts, MAX_TEXT_BYTES } from '../../ledger/texts.ts';
+import { globalOptions, openSite, type Site } from '../site/site.ts';
+import { inTurn } from '../site/turn.ts';
+
+interface Options {
+  database?: string;
+  maxText: number;
+  rebuild?: true;
+}
+
+const EXPLANATION = `
+The index is an SQLite database, index/webjob.sqlite below BaseDirectory: all jobs, and the trigrams of what clients sent. Once it is there,
+every command that reads jobs brings it up to date with what is new of the logs and the locker, and asks it. It holds nothing that these do
+not hold, and may be removed at any time. Run index from cron, too: it looks at every upload again, and so finds what was changed by hand.
+
+Example:
+  webjobctl index
+  webjobctl index --database /root/webjob.sqlite && sqlite3 /root/webjob.sqlite 'SELECT state, count(*) FROM jobs GROUP BY state'
+
+Exit codes: 0 done, 2 wrong command line, 3 wrong settings, 4 the log, the locker or the database cannot be read or written`;
+
+export function indexCommand(): Command {
+  return new Command('index')
+    .description('make the index, or check it against the locker')
+    .option('--database <file>', 'another file, which they do not look at')
+    .option(
+      '--max-text <size>',
+      'so much of a stream is indexed; search reads the rest itself',
+      parseSize,
+      MAX_TEXT_BYTES,
+    )
+    .option('--rebuild', 'make it anew')
+    .helpOption('-h, --help', 'print this help')
+    .addHelpText('after', EXPLANATION)
+    .action(async (options: Options, command: Command) => index(openSite(command), options, globalOptions(command)));
+}
+
+async function index(site: Site, options: Options, { json }: { json?: true }): Promise<void> {
+  const path = options.database ?? storeFile(site);
+  const started = performance.now();
+  const progress = startProgress('lines and uploads');
+  const done = await inTurn(site.settings, 'index', async () => {
+    try {
+      return await fill(path, site, options, () => progress.advance());
+    } catch (error) {
+      const { code, message } = error as NodeJS.ErrnoException;
+      // SQLite does not say of which file it speaks.
+      if (code === 'ERR_SQLITE_ERROR') throw new Failure('failed', `${path}: ${message}`, undefined, { cause: error });
+      throw error;
+    }
+  });
+  progress.end();
+  const seconds = Math.round(performance.now() - started) / 1000;
+  if (json) printJson({ database: path, ...done, seconds });
+  else say(`${path}: ${done.jobs} jobs, ${done.groups} groups, ${done.read} read, ${done.removed} gone, ${seconds} s`);
+}
+
+interface Filled {
+  jobs: number;
+  /** Uploads in the locker. */
+  groups: number;
+  /** Uploads of which the texts were read. */
+  read: number;
+  removed: number;
+}
+
+async function fill(path: string, site: Site, options: Options, advance: () => void): Promise<Filled> {
+  const { database, refreshed, close } = await fillStore(path, site, options.rebuild === true, { advance });
+  try {
+    const read = indexTexts(database, site.settings.incomingDirectory, options.maxText, advance);
+    const count = (table: string): number =>
+      Number(database.prepare(`SELECT count(*) AS count FROM ${table}`).get()?.count);
+    return { jobs: count('jobs'), groups: count("uploads WHERE place = ''"), read, removed: refreshed.removed };
+  } finally {
+    close();
+  }
+}

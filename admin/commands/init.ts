@@ -1,0 +1,182 @@
+// webjobctl init: a site from nothing, in the article's layout, Debian's, or one folder.
+import { lstatSync, readFileSync } from 'node:fs';
+import { hostname } from 'node:os';
+import { basename, dirname, join, resolve } from 'node:path';
+import { Command, InvalidArgumentError } from 'commander';
+import { NAME_PATTERNS } from 'webjob-protocol';
+import { EXIT_CODES, Failure } from '../../cli/failure.ts';
+import { printJson, printLine, say } from '../../cli/output.ts';
+import { Witness } from '../../evidence/witness.ts';
+import { applySteps } from '../init/apply.ts';
+import { compareWishes, type Step } from '../init/compare.ts';
+import { formatHttpdStep, type HttpdOptions, planHttpdSteps, takeHttpdSteps } from '../init/httpd-steps.ts';
+import { findPlaces } from '../init/places.ts';
+import { planSite } from '../init/plan.ts';
+import { makeServerCertificate, openAuthority } from '../site/authority.ts';
+import { findNode } from '../site/interpreter.ts';
+import { findScript } from '../site/shipped.ts';
+import { globalOptions } from '../site/site.ts';
+import { findWebUser, isRoot } from '../site/users.ts';
+
+interface Options extends HttpdOptions {
+  prefix: string;
+  base?: string;
+  serverId: string;
+  tls?: true;
+  certificates?: true;
+  serverName?: string;
+  tlsPort: number;
+  webUser?: string;
+  node?: string;
+  cgi?: string;
+  root?: string;
+  dryRun?: true;
+  force?: true;
+  apply?: true;
+}
+
+const EXPLANATION = `
+Makes the folders, nph-webjob.cfg, the snippet for httpd, .htaccess, the user file, the logs and the script, with the
+owners and modes that the 2004 article gives them: uploads and logs belong to the web user, everything else to root.
+What is there and is the same is kept; what is there and differs is refused, all of it and before anything is made,
+unless --force puts the old one aside as NAME.<time>.bak. Then it prints what is left to do to httpd; --apply does it.
+
+Without root it can make a site of yours alone, with --prefix DIR, for an httpd that you run yourself.
+
+Examples:
+  webjobctl init --prefix debian --tls --dry-run
+  webjobctl init --prefix debian --tls --apply
+  webjobctl init --prefix /srv/webjob --httpd-conf /usr/local/apache/conf/httpd.conf --apply
+
+Exit codes:
+  0  made, or all of it was there
+  1  with --dry-run: something is there that differs
+  2  wrong command line
+  4  refused, or something could not be made`;
+
+export function initCommand(): Command {
+  return new Command('init')
+    .description('make a site: folders, settings, snippets, the script, with the right owners and modes')
+    .option('--prefix <layout>', 'article, debian, or a folder for everything', parsePrefix, 'article')
+    .option('--base <folder>', 'BaseDirectory, where the uploads lie', parsePath)
+    .option('--server-id <id>', 'ServerId: differs on every server that shares the locker', parseServerId, 'server_1')
+    .option('--tls', 'a TLS virtual host, with a certificate of its own making unless there is one')
+    .option('--certificates', 'clients come with a certificate and no password (with --tls)')
+    .option('--server-name <name>', 'name of the TLS virtual host (else the host name)', parseServerName)
+    .option('--tls-port <port>', 'where it listens', parsePort, 443)
+    .option('--web-user <name>', 'who httpd runs scripts as (else the usual one)')
+    .option('--node <path>', 'the Node of the script (else this one, or the first that the web user can start)')
+    .option('--cgi <file>', 'nph-webjob.cgi (else the one beside webjobctl)')
+    .option('--root <folder>', 'make it all below this folder, as for a package or an image')
+    .option('--dry-run', 'show everything and change nothing')
+    .option('--force', 'replace what differs; the old one stays beside it')
+    .option('--apply', 'take the steps that are left for httpd, too')
+    .option('--httpd <program>', 'httpd or apachectl for these steps (else apachectl)')
+    .option('--httpd-conf <file>', 'the httpd.conf that is to include the site', parsePath)
+    .addHelpText('after', EXPLANATION)
+    .action((options: Options, command: Command) => init(options, globalOptions(command).json === true));
+}
+
+function init(options: Options, isJson: boolean): void {
+  checkOptions(options);
+  process.umask(0o022);
+  const places = findPlaces(options.prefix, options.base);
+  const webUser = isRoot() ? findWebUser(options.webUser) : undefined;
+  const serverName = options.tls ? (options.serverName ?? hostname()) : undefined;
+  const wishes = planSite({
+    ...{ places, serverName, serverId: options.serverId, tlsPort: options.tlsPort },
+    certificates: options.certificates === true,
+    hasWitness: isRoot(),
+    script: readFileSync(findScript(options.cgi), 'utf8'),
+    node: findNode(options.node, webUser),
+  });
+  const steps = compareWishes(wishes, { root: options.root ?? '/', webUser });
+  const differing = steps.filter(({ state }) => state === 'differs');
+  const httpdSteps = planHttpdSteps(places, options.tls === true, options);
+  if (options.dryRun) {
+    for (const step of steps) show(step, isJson, STATES[step.state]);
+    if (differing.length > 0 && !options.force) process.exitCode = EXIT_CODES.findings;
+  } else {
+    if (differing.length > 0 && !options.force) refuse(differing);
+    for (const step of steps) if (step.state === 'keep') show(step, isJson, 'kept');
+    const makers = {
+      'server certificate': (folder: string) => makeServerCertificate(folder, serverName ?? ''),
+      'client authority': (folder: string) => void openAuthority(folder),
+      witness: (folder: string) => beginWitness(folder, steps),
+    };
+    applySteps(steps, makers, (step, backup) =>
+      show(step, isJson, step.state === 'make' ? 'made' : 'replaced', backup),
+    );
+  }
+  if (options.apply && !options.dryRun) takeHttpdSteps(httpdSteps, options);
+  else for (const step of httpdSteps) isJson ? printJson(step) : printLine(formatHttpdStep(step));
+  const config = join(options.root ?? '/', places.etcDirectory, 'nph-webjob.cfg');
+  say(`next: webjobctl --config ${config} client add client1 ${options.certificates ? '--cert' : '--generate'}`);
+}
+
+/** What root sees of the custody record when it begins. */
+function beginWitness(folder: string, steps: readonly Step[]): void {
+  const custody = steps.find(({ first }) => first !== undefined)?.place ?? '';
+  new Witness(folder).update(dirname(custody), [
+    { file: basename(custody), size: lstatSync(custody).size, newest: Date.now() },
+  ]);
+}
+
+function checkOptions(options: Options): void {
+  if (options.certificates && !options.tls) throw new Failure('usage', '--certificates needs --tls');
+  if (options.root && options.apply)
+    throw new Failure('usage', '--apply makes no sense with --root: httpd is not there');
+  if (!isRoot() && !options.root && !options.dryRun && findPlaces(options.prefix, undefined).layout !== 'folder')
+    throw new Failure(
+      'failed',
+      `init --prefix ${options.prefix} is for root`,
+      '--prefix DIR makes a site of your own, --dry-run shows everything',
+    );
+  if (options.apply && !options.httpdConf && findPlaces(options.prefix, undefined).layout !== 'debian')
+    throw new Failure('usage', '--apply needs to know which file is to include the site', '--httpd-conf FILE');
+}
+
+const STATES = { make: 'make', keep: 'keep', differs: 'differs' } as const;
+
+function show(step: Step, isJson: boolean, state: string, backup?: string): void {
+  const { kind, path, place, mode, why } = step;
+  const [owner, group] = step.ownership ? [step.owner, step.group] : ['self', 'self'];
+  const octal = mode.toString(8).padStart(4, '0');
+  if (isJson) printJson({ path: place, kind, mode: octal, owner, group, state, why, ...(backup && { backup }) });
+  else {
+    const notes = [why.length > 0 ? `(${why.join(', ')})` : '', backup ? `the old one is ${backup}` : ''];
+    const name = kind === 'folder' ? `${join(path, '/')}` : path;
+    printLine(`${state.padEnd(8)} ${octal} ${`${owner}:${group}`.padEnd(9)} ${name} ${notes.join(' ')}`.trimEnd());
+  }
+}
+
+function refuse(differing: readonly Step[]): never {
+  const list = differing.map(({ place, why }) => `  ${place} (${why.join(', ')})`).join('\n');
+  throw new Failure('failed', `what is there differs, and nothing was changed:\n${list}`, '--force replaces it');
+}
+
+/** What may stand in every file that names it: httpd's, nph-webjob.cfg, a shell's. */
+function parsePath(text: string): string {
+  const path = resolve(text);
+  if (/^\/[A-Za-z0-9_./:+@=,-]+$/.test(path)) return path;
+  throw new InvalidArgumentError('a path of letters, digits and _ . / : + @ = , - is needed.');
+}
+
+function parsePrefix(text: string): string {
+  return text === 'article' || text === 'debian' ? text : parsePath(text);
+}
+
+function parseServerId(text: string): string {
+  if (new RegExp(`^${NAME_PATTERNS.serverId}$`).test(text)) return text;
+  throw new InvalidArgumentError('1 to 64 letters, digits and _ . - are needed.');
+}
+
+function parseServerName(text: string): string {
+  if (/^(?=.{1,253}$)[A-Za-z0-9][A-Za-z0-9.-]*$|^[0-9a-f:]{2,39}$/i.test(text)) return text;
+  throw new InvalidArgumentError('a host name or an address is needed.');
+}
+
+function parsePort(text: string): number {
+  if (/^[1-9][0-9]{0,4}$/.test(text) && Number(text) <= 65_535) return Number(text);
+  throw new InvalidArgumentError('a port is 1 to 65535.');
+}

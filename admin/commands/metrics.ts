@@ -1,0 +1,87 @@
+// webjobctl metrics: a site in numbers, for Prometheus.
+import { realpathSync } from 'node:fs';
+import { basename, dirname, join, resolve } from 'node:path';
+import { Command } from 'commander';
+import { Failure } from '../../cli/failure.ts';
+import { errorCode, replaceFile } from '../../cli/files.ts';
+import { printJson } from '../../cli/output.ts';
+import { readMeasures } from '../../ledger/jobs.ts';
+import { type Family, formatFamilies } from '../metrics/exposition.ts';
+import { gauge, measureJobs, measureLocker, measureLog } from '../metrics/measure.ts';
+import { globalOptions, openSite, type Site } from '../site/site.ts';
+
+declare const WEBJOB_VERSION: string;
+
+const EXPLANATION = `
+Writes Prometheus' text format, for the textfile collector of node_exporter. FILE is replaced when all of it is
+there, so that no half of it is ever read; - is standard output. Jobs are counted by state, requests by method and
+status, and each client has the time of its last request that was granted.
+
+Example, every five minutes from cron:
+  webjobctl metrics --textfile /var/lib/node_exporter/webjob.prom
+
+Exit codes:
+  0  written
+  2  wrong command line
+  3  nph-webjob.cfg cannot be used
+  4  the log, the locker or FILE failed`;
+
+export function metricsCommand(): Command {
+  return new Command('metrics')
+    .description('write the site in numbers, for Prometheus')
+    .requiredOption('--textfile <file>', 'the file to make or to replace; - is standard output')
+    .addHelpText('after', EXPLANATION)
+    .action(async (_, command: Command) => await run(command));
+}
+
+async function run(command: Command): Promise<void> {
+  const site = openSite(command);
+  const { textfile } = command.opts<{ textfile: string }>();
+  const isJson = globalOptions(command).json === true;
+  const path = textfile === '-' ? undefined : checkPlace(textfile);
+  const families = await measure(site);
+  const text = formatFamilies(families);
+  if (path !== undefined) write(path, text);
+  if (isJson) for (const { name, samples } of families) for (const sample of samples) printJson({ name, ...sample });
+  else if (path === undefined) process.stdout.write(text);
+}
+
+function write(path: string, text: string): void {
+  try {
+    replaceFile(path, text, { mode: 0o644 });
+  } catch (error) {
+    throw new Failure('failed', `${path}: ${errorCode(error)}`, undefined, { cause: error });
+  }
+}
+
+async function measure(site: Site): Promise<Family[]> {
+  const startedAt = Date.now();
+  try {
+    const { sums, locker } = await readMeasures(site);
+    const families = [...measureJobs(sums), ...measureLocker(site, locker), ...measureLog(site)];
+    return [
+      ...families,
+      gauge('webjob_info', 'Always 1; its label says which webjobctl measured.', [
+        { labels: { version: WEBJOB_VERSION, server_id: site.settings.serverId }, value: 1 },
+      ]),
+      gauge('webjob_metrics_timestamp_seconds', 'When this was measured.', [{ value: startedAt / 1000 }]),
+      gauge('webjob_metrics_duration_seconds', 'How long it took to measure.', [
+        { value: (Date.now() - startedAt) / 1000 },
+      ]),
+    ];
+  } catch (error) {
+    const { code, message } = error as NodeJS.ErrnoException;
+    if (error instanceof Failure || code === undefined) throw error;
+    throw new Failure('failed', message, undefined, { cause: error });
+  }
+}
+
+/** The file by its real folder. Throws Failure when there is none. */
+function checkPlace(given: string): string {
+  const path = resolve(given);
+  try {
+    return join(realpathSync(dirname(path)), basename(path));
+  } catch (error) {
+    throw new Failure('failed', (error as Error).message, undefined, { cause: error });
+  }
+}

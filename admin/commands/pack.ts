@@ -1,0 +1,130 @@
+// webjobctl pack: old days into one compressed archive each, of which every group can still be read alone.
+import { Command } from 'commander';
+import { makeFolder } from 'webjob-locker/durable';
+import { packsFolder } from '../../archive/packs.ts';
+import { parseDuration } from '../../cli/durations.ts';
+import { formatBytes, printJson, printLine, startProgress, warn } from '../../cli/output.ts';
+import { BATCH } from '../../evidence/events.ts';
+import { findHold, readHolds } from '../retention/holds.ts';
+import { makePack, recoverParts } from '../retention/pack-making.ts';
+import { settlePacks } from '../retention/pack-settling.ts';
+import { removeDescribed } from '../retention/removal.ts';
+import { dayOf, learnOwners, removeDeadLocks, type Surveyed, surveyLocker } from '../retention/survey.ts';
+import { globalOptions, openSite, type Site } from '../site/site.ts';
+import { inTurn } from '../site/turn.ts';
+
+interface Options {
+  olderThan: number;
+  dryRun?: true;
+}
+
+const EXPLANATION = `
+A day is packed when it is over and older than that as a whole, into packed/DAY.tar.gz below BaseDirectory; DAY.jsonl beside it is its
+manifest. The originals go when the archive was read back, has its name on disk, and is on record. What is on hold stays where it is.
+tar xzf unpacks an archive; webjobctl unpack puts a day back.
+
+Example:
+  webjobctl pack --older-than 30d --dry-run
+  webjobctl pack --older-than 30d
+
+Exit codes:
+  0  done
+  1  done, but some groups could not be packed
+  2  wrong command line
+  3  nph-webjob.cfg cannot be used
+  4  a file cannot be read or written, or another webjobctl is at work`;
+
+export function packCommand(): Command {
+  return new Command('pack')
+    .description('put old days into one compressed archive each')
+    .requiredOption('--older-than <span>', 'days that ended longer ago, as in 30d', parseDuration)
+    .option('--dry-run', 'only list the days that would be packed')
+    .addHelpText('after', EXPLANATION)
+    .action(async (options: Options, command: Command) => pack(openSite(command), options, globalOptions(command)));
+}
+
+async function pack(site: Site, { olderThan, dryRun }: Options, { json }: { json?: true }): Promise<void> {
+  const { settings } = site;
+  const firstDay = dayOf(Date.now() - olderThan * 1000, settings);
+  if (dryRun) {
+    await inTurn(settings, undefined, async () => {
+      for (const [day, groups] of groupByDay(site, await findFree(site, firstDay))) printPlan(day, groups, json);
+    });
+    return;
+  }
+  await inTurn(settings, 'keep', async () => {
+    makeFolder(packsFolder(settings));
+    removeDeadLocks(settings.incomingDirectory);
+    await recoverParts(settings);
+    const free = await findFree(site, firstDay);
+    const settled = await settlePacks(settings, free);
+    const rest = free.filter(({ name }) => !settled.has(name));
+    for (const [day, groups] of groupByDay(site, rest)) await packDay(site, day, groups, json);
+  });
+}
+
+/** What is older than that day, nobody writes, and nothing holds. */
+async function findFree(site: Site, firstDay: string): Promise<Surveyed[]> {
+  const { settings } = site;
+  const groups = [...surveyLocker(settings.incomingDirectory)].filter(
+    (group) => !group.isLocked && dayOf(group.at, settings) < firstDay,
+  );
+  if (groups.length > 0) await learnOwners(site, groups);
+  const holds = readHolds(settings);
+  return groups.filter((group) => findHold(holds, group) === undefined);
+}
+
+function groupByDay({ settings }: Site, groups: readonly Surveyed[]): [string, Surveyed[]][] {
+  const days = new Map<string, Surveyed[]>();
+  for (const group of groups) {
+    if (!group.isComplete) continue;
+    const day = dayOf(group.at, settings);
+    const same = days.get(day);
+    if (same) same.push(group);
+    else days.set(day, [group]);
+  }
+  return [...days].sort(([a], [b]) => (a < b ? -1 : 1));
+}
+
+async function packDay({ settings }: Site, day: string, groups: Surveyed[], json: true | undefined): Promise<void> {
+  const progress = startProgress(day, groups.length);
+  const made = await makePack(settings, day, groups, () => progress.advance());
+  progress.end();
+  const left = made ? [...made.left] : groups.map(({ name }) => name);
+  // One that was set while we packed counts.
+  const holds = readHolds(settings);
+  const byName = new Map(groups.map((group) => [group.name, group]));
+  const going = made?.packed.filter(({ name }) => {
+    const group = byName.get(name);
+    return group !== undefined && findHold(holds, group) === undefined;
+  });
+  for (let at = 0; going && at < going.length; at += BATCH)
+    left.push(...removeDescribed(settings.incomingDirectory, going.slice(at, at + BATCH)));
+  if (made) printMade(day, made.pack.name, made.end, json);
+  if (left.length > 0) {
+    warn(`${day}: groups that are not whole, or that somebody changes, and stay: ${left.length}, first ${left[0]}`);
+    process.exitCode = 1;
+  }
+}
+
+function printPlan(day: string, groups: readonly Surveyed[], json: true | undefined): void {
+  const bytes = groups.reduce((sum, group) => sum + group.bytes, 0);
+  if (json) printJson({ day, groups: groups.length, bytes, dryRun: true });
+  else
+    printLine(
+      `${day}  ${String(groups.length).padStart(7)} groups  ${formatBytes(bytes).padStart(8)}  would be packed`,
+    );
+}
+
+function printMade(
+  day: string,
+  name: string,
+  end: { groups: number; archiveBytes: number; archiveSha256: string },
+  json: true | undefined,
+): void {
+  if (json) printJson({ day, pack: name, ...end });
+  else
+    printLine(
+      `${day}  ${String(end.groups).padStart(7)} groups  ${formatBytes(end.archiveBytes).padStart(8)}  ${name}.tar.gz`,
+    );
+}

@@ -1,0 +1,225 @@
+// webjobctl prune: removes what the operator's rule lets go, never what is on hold, and says on record what it was.
+import { createInterface } from 'node:readline/promises';
+import { Command } from 'commander';
+import { parseDuration } from '../../cli/durations.ts';
+import { Failure } from '../../cli/failure.ts';
+import { formatBytes, printJson, printLine, safeLine, say, startProgress, warn } from '../../cli/output.ts';
+import { parseCount, parseSize } from '../../cli/sizes.ts';
+import { BATCH, readEvents, recordEvent } from '../../evidence/events.ts';
+import { findHold, readHolds } from '../retention/holds.ts';
+import { findOldPacks, finishPackRemovals, type OldPacks, prunePack } from '../retention/pack-removing.ts';
+import { type Described, describeGroup, finishRemoval, removeDescribed } from '../retention/removal.ts';
+import { formatRule, type Rule, type Selection, selectGroups } from '../retention/rule.ts';
+import { learnOwners, readJobId, removeDeadLocks, type Surveyed, surveyLocker } from '../retention/survey.ts';
+import { globalOptions, openSite, type Site } from '../site/site.ts';
+import { inTurn } from '../site/turn.ts';
+
+interface Options {
+  olderThan?: number;
+  keep?: number;
+  maxBytes?: number;
+  incomplete?: true;
+  dryRun?: true;
+  yes?: true;
+}
+
+const EXPLANATION = `
+A group goes only when every rule that is given lets it go. What is on hold stays (webjobctl hold), and so does what is
+being written. Age is that of the .rdy file; a pack goes as a whole, by --older-than alone. The client of a group is the
+one that the log names; --keep leaves alone what the log does not know.
+
+Examples:
+  webjobctl prune --older-than 90d --dry-run
+  webjobctl prune --older-than 90d --keep 5 --yes
+
+Exit codes:
+  0  done
+  1  done, but something that had to go stayed: it is being written, or too little may go for --max-bytes
+  2  wrong command line
+  3  nph-webjob.cfg cannot be used
+  4  a file cannot be read or removed, or another webjobctl is at work`;
+
+export function pruneCommand(): Command {
+  return new Command('prune')
+    .description('remove old groups from the locker')
+    .option('--older-than <span>', 'what was announced longer ago, as in 90d', parseDuration)
+    .option('--keep <n>', 'of every client and command all but the newest <n>', parseCount)
+    .option('--max-bytes <size>', 'the oldest, until the locker holds at most so much, as in 20G', parseSize)
+    .option('--incomplete', 'incomplete groups too, that is streams without .rdy')
+    .option('--dry-run', 'only list what would go')
+    .option('--yes', 'do not ask')
+    .addHelpText('after', EXPLANATION)
+    .action(async (options: Options, command: Command) => prune(openSite(command), options, globalOptions(command)));
+}
+
+async function prune(site: Site, options: Options, { json }: { json?: true }): Promise<void> {
+  const { settings } = site;
+  const rule = ruleOf(options);
+  await inTurn(settings, options.dryRun ? undefined : 'keep', async () => {
+    if (!options.dryRun) {
+      removeDeadLocks(settings.incomingDirectory);
+      await finishPrunes(site);
+      await finishPackRemovals(settings);
+    }
+    const selection = await select(site, rule);
+    const old = await findPacks(site, rule);
+    const { selected } = selection;
+    if (options.dryRun) {
+      for (const { name } of old.free) printPack(name, 'would go', json);
+      for (const group of selected) printGroup(group, 'would go', json);
+    } else if (selected.length + old.free.length > 0) {
+      if (!options.yes) await confirm(describeTotal(selection, old));
+      const found = await findPacks(site, rule);
+      Object.assign(old, { free: [], held: found.held });
+      for (const pack of found.free) {
+        const isPruned = await prunePack(settings, pack, formatRule(rule));
+        old[isPruned ? 'free' : 'held'].push(pack);
+        if (isPruned) printPack(pack.name, 'removed', json);
+      }
+      await removeSelected(site, rule, selection, (group) => printGroup(group, 'removed', json));
+    }
+    printSummary(selection, old, options.dryRun === true, json);
+  });
+}
+
+/** Only age is told of a pack without taking it apart. */
+async function findPacks({ settings }: Site, { olderThanSeconds, keep, maxBytes }: Rule): Promise<OldPacks> {
+  if (olderThanSeconds === undefined || keep !== undefined || maxBytes !== undefined) return { free: [], held: [] };
+  return findOldPacks(settings, Date.now() - olderThanSeconds * 1000);
+}
+
+function ruleOf({ olderThan, keep, maxBytes, incomplete }: Options): Rule {
+  if (olderThan === undefined && keep === undefined && maxBytes === undefined)
+    throw new Failure('usage', 'prune needs --older-than, --keep or --max-bytes');
+  return {
+    ...(olderThan !== undefined && { olderThanSeconds: olderThan }),
+    ...(keep !== undefined && { keep }),
+    ...(maxBytes !== undefined && { maxBytes }),
+    ...(incomplete && { incomplete }),
+  };
+}
+
+async function select(site: Site, rule: Rule): Promise<Selection> {
+  const holds = readHolds(site.settings);
+  const groups = [...surveyLocker(site.settings.incomingDirectory)];
+  if (rule.keep !== undefined || holds.length > 0) await learnOwners(site, groups);
+  return selectGroups(groups, rule, Date.now(), (group) => findHold(holds, group) !== undefined);
+}
+
+/** What earlier prunes that were killed put on record and did not get done. */
+async function finishPrunes({ settings }: Site): Promise<void> {
+  const groups = [...surveyLocker(settings.incomingDirectory)].filter((group) => !group.isComplete && !group.isLocked);
+  if (groups.length === 0) return;
+  const left = new Set(groups.map(({ name }) => name));
+  let count = 0;
+  for (const record of readEvents(settings, 'prune')) {
+    for (const { name, files } of record.groups) {
+      if (!left.has(name) || !(await finishRemoval(settings.incomingDirectory, name, files))) continue;
+      left.delete(name);
+      count++;
+    }
+  }
+  if (count > 0) say(`${count} groups of a prune that was cut off are removed`);
+}
+
+async function removeSelected(
+  site: Site,
+  rule: Rule,
+  selection: Selection,
+  report: (group: Surveyed) => void,
+): Promise<void> {
+  const left = selection.selected;
+  const progress = startProgress('prune', left.length);
+  selection.selected = [];
+  while (left.length > 0) {
+    const batch = await dropHeld(site, left.splice(0, BATCH), selection);
+    const described = await Promise.all(batch.map(({ name }) => describeGroup(site.settings.incomingDirectory, name)));
+    // To read them all can take long.
+    const free = await dropHeld(site, batch, selection);
+    const stayed = await removeBatch(site, rule, free, described);
+    for (const group of free) {
+      if (stayed.has(group.name)) selection.locked.push(group);
+      else {
+        selection.selected.push(group);
+        report(group);
+      }
+    }
+    progress.advance(batch.length);
+  }
+  progress.end();
+}
+
+/** Those that are not on hold at this moment: a hold that is set while we work counts. */
+async function dropHeld(site: Site, groups: readonly Surveyed[], selection: Selection): Promise<Surveyed[]> {
+  const holds = readHolds(site.settings);
+  if (holds.length > 0) await learnOwners(site, groups);
+  return groups.filter((group) => {
+    const isHeld = findHold(holds, group) !== undefined;
+    if (isHeld) selection.held.push(group);
+    return !isHeld;
+  });
+}
+
+/** Returns the names of those that stay. */
+async function removeBatch(
+  { settings }: Site,
+  rule: Rule,
+  batch: readonly Surveyed[],
+  described: readonly Described[],
+): Promise<Set<string>> {
+  const locker = settings.incomingDirectory;
+  const byName = new Map(batch.map((group) => [group.name, group]));
+  for (const group of batch) group.jobId ??= readJobId(locker, group);
+  const going = described.filter(({ name }) => byName.has(name));
+  const groups = going.map(({ name, files }) => ({ name, jobId: byName.get(name)?.jobId, files }));
+  if (groups.length > 0) {
+    const names = groups.map(({ name }) => name);
+    recordEvent(settings, { event: 'prune', rule: formatRule(rule), names, groups });
+  }
+  return new Set(removeDescribed(locker, going));
+}
+
+async function confirm(what: string): Promise<void> {
+  if (!process.stdin.isTTY || !process.stderr.isTTY)
+    throw new Failure('usage', 'without a terminal prune needs --yes', 'look with --dry-run first');
+  const terminal = createInterface({ input: process.stdin, output: process.stderr });
+  try {
+    const answer = await terminal.question(`remove ${what}? [y/N] `);
+    if (!/^y(es)?$/i.test(answer.trim())) throw new Failure('failed', 'nothing was removed');
+  } finally {
+    terminal.close();
+  }
+}
+
+function printGroup(group: Surveyed, action: string, json: true | undefined): void {
+  const at = new Date(group.at).toISOString();
+  const { name, bytes, isComplete, jobId, owner } = group;
+  const { clientId, command } = owner ?? {};
+  if (json) printJson({ name, at, bytes, isComplete, jobId, client: clientId, command, action });
+  else printLine(`${at}  ${formatBytes(bytes).padStart(8)}  ${safeLine(name)}${isComplete ? '' : '  (incomplete)'}`);
+}
+
+function printPack(pack: string, action: string, json: true | undefined): void {
+  if (json) printJson({ pack, action });
+  else printLine(`pack ${pack}`);
+}
+
+function bytesOf(groups: readonly Surveyed[]): number {
+  return groups.reduce((sum, { bytes }) => sum + bytes, 0);
+}
+
+function describeTotal({ selected }: Selection, { free }: OldPacks): string {
+  return `${selected.length} groups, ${formatBytes(bytesOf(selected))}, and ${free.length} packs`;
+}
+
+function printSummary(selection: Selection, old: OldPacks, isDryRun: boolean, json: true | undefined): void {
+  const { selected, held, locked, excessBytes } = selection;
+  const counts = { groups: selected.length, bytes: bytesOf(selected), packs: old.free.length };
+  const stay = { held: held.length, heldPacks: old.held.length, locked: locked.length, excessBytes };
+  if (json) printJson({ ...counts, ...stay, dryRun: isDryRun });
+  else say(`${describeTotal(selection, old)} ${isDryRun ? 'would go' : 'removed'}`);
+  if (held.length + old.held.length > 0) say(`on hold, and stay: ${held.length} groups, ${old.held.length} packs`);
+  if (locked.length > 0) warn(`groups that are being written or changed meanwhile, and stay: ${locked.length}`);
+  if (excessBytes > 0) warn(`the locker is still ${formatBytes(excessBytes)} too large, and nothing more may go`);
+  if (locked.length > 0 || excessBytes > 0) process.exitCode = 1;
+}

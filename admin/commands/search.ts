@@ -1,0 +1,209 @@
+// webjobctl search: where in what clients sent a text stands.
+import { Command, InvalidArgumentError } from 'commander';
+import { STREAMS, type StreamName } from 'webjob-locker';
+import { encodeField } from 'webjob-protocol';
+import { listPacks, type Pack, readGroups } from '../../archive/packs.ts';
+import { drained } from '../../cli/drained.ts';
+import { parseInstant } from '../../cli/durations.ts';
+import { EXIT_CODES, Failure } from '../../cli/failure.ts';
+import { paint, printJson, printLine, safeLine, startProgress, warn } from '../../cli/output.ts';
+import { findCandidates } from '../../ledger/candidates.ts';
+import { siteJson } from '../../ledger/fields.ts';
+import { compileGlob } from '../../ledger/jobs.ts';
+import { findStreams, packedStreams, type Stored } from '../../ledger/streams.ts';
+import { parseLimit } from '../jobs/options.ts';
+import { compileSearch, type Hit, searchLines, textsOf } from '../search/lines.ts';
+import { globalOptions, openSites, type Site } from '../site/site.ts';
+
+interface Options {
+  in?: readonly StreamName[];
+  client?: string;
+  command?: string;
+  since?: Date;
+  until?: Date;
+  limit?: number;
+}
+
+const EXPLANATION = `
+Looks at the streams of every upload in the locker, complete or not, and in packs. Between slashes stands a regular expression of
+JavaScript, /error: \\d+/ or without regard to case /error/i. Lines of more than 65536 characters are cut. Where an index is
+(webjobctl index), only uploads are read that hold all groups of three letters in a row which the text, or the expression outside of
+brackets and alternatives, must have, and what came or changed since; without three such letters all are.
+
+Examples:
+  webjobctl search 'Permission denied' --in err --since 24h
+  webjobctl search '/^root:[^*!x]/' --command passwd.sh
+  webjobctl --json search segfault | jq -r .jobId | sort -u
+
+Exit codes:
+  0  found
+  1  not found
+  2  wrong command line
+  3  nph-webjob.cfg cannot be used
+  4  the locker, or a part of a pack, cannot be read`;
+
+export function searchCommand(): Command {
+  return new Command('search')
+    .description('find a text in what clients sent')
+    .argument('<text>', 'a text, /re/ or /re/i')
+    .option('--in <streams>', 'out, err, env: one, or several with commas (else all)', parseStreams)
+    .option('--client <glob>', 'of these clients: * is any text, ? any character')
+    .option('--command <glob>', 'of these commands, likewise')
+    .option(
+      '--since <time>',
+      'announced not earlier: 2026-11-01, "2026-11-01 12:00", or a span as in 24h',
+      parseInstant,
+    )
+    .option('--until <time>', 'announced not later, likewise', parseInstant)
+    .option('--limit <n>', 'stop after so many lines', parseLimit)
+    .addHelpText('after', EXPLANATION)
+    .action((text: string, options: Options, command: Command) =>
+      search(openSites(command), text, options, globalOptions(command).json === true),
+    );
+}
+
+/** A group to be searched, in the locker or in a pack. */
+interface Picked {
+  site: Site;
+  name: string;
+  facts: { clientId?: string | undefined; command?: string | undefined };
+  jobId(): string | undefined;
+  stored(): Stored;
+}
+
+async function search(sites: readonly Site[], text: string, options: Options, isJson: boolean): Promise<void> {
+  const matches = makeMatcher(text);
+  const progress = startProgress('groups searched');
+  let count = 0;
+  const gaps = new Set<string>();
+  const passOver: PassOver = (error) => {
+    if (!(error instanceof Failure)) throw error;
+    if (!gaps.has(error.message)) warn(`passed over: ${error.message}`);
+    gaps.add(error.message);
+  };
+  for await (const { site, name, facts, jobId, stored } of pickAll(sites, text, options, passOver)) {
+    if (count === 0) progress.advance();
+    for await (const { stream, hit } of searchStreams(stored(), options.in ?? STREAMS, matches, passOver)) {
+      if (count++ === 0) progress.end();
+      printHit({ ...{ ...facts, site, jobId: jobId(), group: name, stream }, ...hit }, isJson);
+      await drained();
+      if (count === options.limit) return;
+    }
+  }
+  if (count === 0) progress.end();
+  if (gaps.size > 0) throw new Failure('failed', 'what was passed over was not searched', 'webjobctl verify');
+  if (count === 0) process.exitCode = EXIT_CODES.findings;
+}
+
+/** One damaged pack must not hide what the others hold. Throws what is no Failure. */
+type PassOver = (error: unknown) => void;
+
+function makeMatcher(text: string): (line: string) => boolean {
+  if (text === '') throw new Failure('usage', 'the text is empty');
+  try {
+    return compileSearch(text);
+  } catch (error) {
+    throw new Failure('usage', (error as SyntaxError).message);
+  }
+}
+
+/** The groups that the options ask for, site by site. */
+async function* pickAll(
+  sites: readonly Site[],
+  text: string,
+  options: Options,
+  passOver: PassOver,
+): AsyncGenerator<Picked> {
+  for (const site of sites) {
+    yield* pickGroups(site, text, options);
+    for (const pack of listPacks(site.settings)) {
+      try {
+        yield* pickPacked(site, pack, options);
+      } catch (error) {
+        passOver(error);
+      }
+    }
+  }
+}
+
+async function* pickPacked(site: Site, pack: Pack, options: Options): AsyncGenerator<Picked> {
+  const isWanted = makeFilter(options);
+  for await (const group of readGroups(pack)) {
+    const { name, jobId, clientId, command } = group;
+    if (!isWanted({ clientId, command }, () => new Date(group.at))) continue;
+    yield {
+      ...{ site, name },
+      facts: { clientId, command },
+      jobId: () => encodeField(jobId),
+      stored: () => packedStreams(pack, group),
+    };
+  }
+}
+
+async function* pickGroups(site: Site, text: string, options: Options): AsyncGenerator<Picked> {
+  const isWanted = makeFilter(options);
+  for (const { name, group, facts, jobId, at } of await findCandidates(site, textsOf(text)))
+    if (isWanted(facts(), at)) yield { site, name, facts: facts(), jobId, stored: () => findStreams(site, group) };
+}
+
+function makeFilter({
+  client,
+  command,
+  since,
+  until,
+}: Options): (facts: Picked['facts'], at: () => Date | undefined) => boolean {
+  const [clients, commands] = [compileGlob(client ?? '*'), compileGlob(command ?? '*')];
+  return (facts, findTime) => {
+    if (!clients.test(facts.clientId ?? '-') || !commands.test(facts.command ?? '-')) return false;
+    if (!since && !until) return true;
+    const at = findTime();
+    return at !== undefined && (!since || at >= since) && (!until || at <= until);
+  };
+}
+
+async function* searchStreams(
+  stored: Stored,
+  names: readonly StreamName[],
+  matches: (line: string) => boolean,
+  passOver: PassOver,
+): AsyncGenerator<{ stream: StreamName; hit: Hit }> {
+  for (const stream of names) {
+    const found = stored[stream];
+    if (!found || found.bytes === 0) continue;
+    try {
+      for await (const hit of searchLines(found.read(), matches)) yield { stream, hit };
+    } catch (error) {
+      passOver(error);
+    }
+  }
+}
+
+interface Found extends Hit {
+  site: Site;
+  clientId?: string | undefined;
+  command?: string | undefined;
+  jobId: string | undefined;
+  group: string;
+  stream: StreamName;
+}
+
+/** What is shown of a line on a terminal or in a pipe; JSON has all of it. */
+const MAX_SHOWN_LENGTH = 1000;
+
+function printHit({ site, clientId, command, jobId, group, stream, line, text }: Found, isJson: boolean): void {
+  if (isJson) {
+    const facts = { jobId: jobId ?? null, client: clientId ?? null, command: command ?? null };
+    printJson({ ...siteJson(site), ...facts, group, stream, line, text });
+    return;
+  }
+  const place = `${clientId ?? '-'} ${command ?? '-'} ${jobId ?? '-'} ${stream}:${line}:`;
+  const shown = text.length > MAX_SHOWN_LENGTH ? `${text.slice(0, MAX_SHOWN_LENGTH)}…` : text;
+  printLine(`${paint(safeLine(place), 'dim')} ${safeLine(shown)}`);
+}
+
+function parseStreams(text: string): StreamName[] {
+  const names = text.split(',');
+  const isStream = (name: string): name is StreamName => (STREAMS as readonly string[]).includes(name);
+  if (!names.every(isStream)) throw new InvalidArgumentError('streams are out, err and env.');
+  return names;
+}

@@ -1,0 +1,182 @@
+// webjobctl show: one job, what is known of it and what its program wrote.
+import { once } from 'node:events';
+import { StringDecoder } from 'node:string_decoder';
+import { Command } from 'commander';
+import { STREAMS, type StreamName } from 'webjob-locker';
+import { formatTime } from 'webjob-protocol';
+import { EXIT_CODES, Failure } from '../../cli/failure.ts';
+import { formatBytes, paint, printJson, safeLine, safeText } from '../../cli/output.ts';
+import { type Output, openOutput } from '../../cli/pager.ts';
+import { describeClockSkew } from '../../ledger/clock.ts';
+import { readRecordFields } from '../../ledger/ending.ts';
+import { describeDiffering, describeExit, describePlace, jobJson, lineJson } from '../../ledger/fields.ts';
+import type { Job } from '../../ledger/job.ts';
+import { findJobStreams, readPackedRecord, type Stored, type StoredStream } from '../../ledger/streams.ts';
+import { findJob } from '../jobs/lookup.ts';
+import { formatDump, isBinary } from '../report/stream.ts';
+import { globalOptions, openSites, type Site } from '../site/site.ts';
+
+interface Options {
+  client?: string;
+  out?: true;
+  err?: true;
+  env?: true;
+  all?: true;
+}
+
+const EXPLANATION = `
+The job id may be given by its beginning or its end alone, where no other job's is the same. On a terminal the output
+goes through PAGER (else less). Control characters are written out, as \\x1b, and of what is no text only the beginning
+is shown, in hex. But with one of --out, --err and --env, and standard output that is no terminal, the stream comes as
+it is, byte for byte.
+
+Examples:
+  webjobctl show server_1_1085355126_00723
+  webjobctl show 00723 --out > host.out
+  webjobctl --json show 00723 | jq -r .record.KidReason
+
+Exit codes:
+  0  shown
+  1  there is no such job, it has no such stream, or its upload is missing
+  2  wrong command line, or several jobs whose ids begin or end so
+  3  nph-webjob.cfg cannot be used
+  4  the log or the locker cannot be read`;
+
+export function showCommand(): Command {
+  return new Command('show')
+    .description('show one job, and what its program wrote')
+    .argument('<jid>', 'job id, or its beginning or end')
+    .option('--out', 'only what it wrote to stdout')
+    .option('--err', 'only what it wrote to stderr')
+    .option('--env', 'only the record of the run')
+    .option('--all', 'everything: the job and the three streams')
+    .option('--client <glob>', 'of this client, where several sent the same job id')
+    .addHelpText('after', EXPLANATION)
+    .action((jid: string, options: Options, command: Command) =>
+      show(openSites(command), jid, options, globalOptions(command).json === true),
+    );
+}
+
+async function show(sites: readonly Site[], jid: string, options: Options, isJson: boolean): Promise<void> {
+  const asked = STREAMS.filter((name) => options[name]);
+  if (isJson && asked.length > 0)
+    throw new Failure('usage', '--json shows no stream', 'show JID --out > file gives it byte for byte');
+  const { site, job } = await findJob(sites, jid, options.client);
+  if (job.state === 'missing') process.exitCode = EXIT_CODES.findings;
+  const { stored, record, place } = await openJob(site, job);
+  if (isJson) printJson({ ...jobJson(site, job), ...showJson(site, job, stored, record) });
+  else if (asked.length === 1 && !process.stdout.isTTY && !options.all)
+    await copyStream(stored, asked[0] ?? 'out', jid);
+  else {
+    const output = await openOutput();
+    if (asked.length === 0 || options.all)
+      await output.write(`${describeJob(site, job, { stored, record, place }).join('\n')}\n`);
+    const names = options.all ? STREAMS : asked.length > 0 ? asked : (['out', 'err'] as const);
+    for (const name of names) await showStream(output, name, stored[name], names.length > 1 || asked.length === 0);
+    await output.end();
+  }
+}
+
+/** Byte for byte. */
+async function copyStream(stored: Stored, name: StreamName, jid: string): Promise<void> {
+  const stream = stored[name];
+  if (!stream) throw new Failure('findings', `${jid} has no .${name}`);
+  for await (const piece of stream.read()) if (!process.stdout.write(piece)) await once(process.stdout, 'drain');
+}
+
+/** A job's files, in the locker or in a pack. */
+interface Opened {
+  stored: Stored;
+  record: ReadonlyMap<string, string> | undefined;
+  /** The pack they are in. */
+  place: string | undefined;
+}
+
+async function openJob(site: Site, job: Job): Promise<Opened> {
+  const stored = await findJobStreams(site, job);
+  if (job.group) return { stored, record: readRecordFields(site, job.group), place: undefined };
+  return { stored, record: job.packed && (await readPackedRecord(stored)), place: describePlace(job) };
+}
+
+function showJson(site: Site, job: Job, stored: Stored, record: Opened['record']): Record<string, unknown> {
+  const bytes = Object.fromEntries(STREAMS.map((name) => [name, stored[name]?.bytes ?? null]));
+  const attempts = job.attempts.map((line) => lineJson(site, line));
+  return { attempts, bytes, record: record ? Object.fromEntries(record) : null };
+}
+
+/** Facts of the record worth a line of their own. */
+const RECORD_FACTS = [
+  ...(['Hostname', 'SystemOS', 'Version', 'CommandLine', 'KidReason', 'GetError', 'RunError'] as const),
+  ...(['RunEpoch', 'PutEpoch'] as const),
+];
+
+function describeJob(site: Site, job: Job, { stored, record, place }: Opened): string[] {
+  const { settings } = site;
+  const request = (line: Job['get']): string | undefined =>
+    line &&
+    `${line.time}  ${line.status} ${line.message}  from ${line.remoteUser ?? '-'} at ${line.remoteAddress ?? '-'}`;
+  const facts: (readonly [string, string | undefined])[] = [
+    ...([
+      ['Site', site.label],
+      ['Job', job.jobId],
+      ['Client', job.clientId],
+      ['Command', job.command],
+      ['State', job.state],
+    ] as const),
+    ['Exit', describeExit(job)],
+    ['Started by', job.outerId],
+    ['Clock', job.clockSkew === undefined ? undefined : describeClockSkew(job.clockSkew)],
+    ['Last heard of', formatTime(job.at, settings.useGMT)],
+    ...([
+      ['GET', request(job.get)],
+      ['PUT', request(job.put)],
+      ...job.attempts.map((line): [string, string | undefined] => [`Also ${line.method}`, request(line)]),
+      ['Files', job.group?.name],
+      ['Packed in', place],
+    ] as const),
+    [
+      'Other uploads',
+      job.uploads
+        .slice(0, -1)
+        .map(({ name }) => name)
+        .join(', ') || undefined,
+    ],
+    ['Differs', describeDiffering(job)],
+    ['Left behind', job.left.filter((name) => name !== job.group?.name).join(', ') || undefined],
+    ['Bytes', STREAMS.flatMap((name) => (stored[name] ? `${name} ${stored[name].bytes}` : [])).join(', ') || undefined],
+    ...RECORD_FACTS.map((name): [string, string | undefined] => [name, record?.get(name)]),
+  ];
+  return facts.flatMap(([name, value]) =>
+    value === undefined || value === 'NA' ? [] : [`${paint(`${name}:`.padEnd(15), 'bold')} ${safeLine(value)}`],
+  );
+}
+
+const DUMP_BYTES = 512;
+
+async function showStream(
+  output: Output,
+  name: StreamName,
+  stream: StoredStream | undefined,
+  hasTitle: boolean,
+): Promise<void> {
+  const size = stream ? formatBytes(stream.bytes) : 'not there';
+  if (hasTitle) await output.write(`\n${paint(`--- ${name}: ${size}`, 'bold')}\n`);
+  if (!stream) return;
+  const decoder = new StringDecoder('utf8');
+  let isFirst = true;
+  let last = '\n';
+  for await (const piece of stream.read()) {
+    if (isFirst && isBinary(piece)) {
+      await output.write(`${formatDump(piece.subarray(0, DUMP_BYTES))}\n`);
+      return output.write(
+        piece.length > DUMP_BYTES ? `no text: the first ${DUMP_BYTES} of ${stream.bytes} bytes\n` : '',
+      );
+    }
+    isFirst = false;
+    const text = safeText(decoder.write(piece));
+    if (!output.isOpen()) return;
+    await output.write(text);
+    last = text.at(-1) ?? last;
+  }
+  await output.write(`${safeText(decoder.end())}${last === '\n' ? '' : '\n'}`);
+}

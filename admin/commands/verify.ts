@@ -1,0 +1,174 @@
+// webjobctl verify: whether what is kept is what was deposited.
+import { Command, InvalidArgumentError } from 'commander';
+import { walkLocker } from 'webjob-locker';
+import { parseInstant } from '../../cli/durations.ts';
+import { EXIT_CODES, Failure } from '../../cli/failure.ts';
+import { formatBytes, printJson, printLine, safeLine, say, startProgress } from '../../cli/output.ts';
+import { compareCheckpoints, readCheckingKey } from '../../evidence/checkpoint.ts';
+import type { EvidenceSite } from '../../evidence/evidence.ts';
+import type { Finding } from '../../evidence/finding.ts';
+import { type Scope, type Summary, verifyJob, verifySite } from '../../evidence/verify.ts';
+import { describeWitness, joinSites, tellWitness } from '../site/evidence.ts';
+import { globalOptions, openSites } from '../site/site.ts';
+
+interface Options {
+  since?: Date;
+  touched?: Date;
+  sample?: number;
+  seed: string;
+  custody?: true;
+  checkpoint?: string;
+  key?: string;
+}
+
+const EXPLANATION = `
+Every group is held against the record of the run in its .env and against the custody record: sizes, digests, job ids,
+files that are missing or too many, who may write to them. The custody record itself is walked from its first line.
+With --since nothing is read that is older and as root saw it last; --touched looks at every file, as its last change
+cannot be set back.
+Nothing is changed. The server may go on meanwhile: what looks wrong is looked at again before it is told.
+
+A kind, a place and what is wrong is a line on standard output; man webjobctl explains the kinds.
+
+Examples:
+  webjobctl verify
+  webjobctl verify --since 24h
+  webjobctl verify server_1_1085355126_00723
+  webjobctl verify --sample 5% --seed "$(date +%F)"
+  webjobctl verify --custody --checkpoint /mnt/elsewhere/checkpoints --key custody.pub
+
+Exit codes:
+  0  all is as it was deposited
+  1  it is not, or there is no such job
+  2  wrong command line, or several jobs whose ids begin or end so
+  3  nph-webjob.cfg cannot be used
+  4  the locker, a custody record, the checkpoints or the key cannot be read`;
+
+export function verifyCommand(): Command {
+  return new Command('verify')
+    .description('hold the locker against what was deposited')
+    .argument('[jid]', 'only the uploads of this job: its id, or the beginning or end of it')
+    .option('--since <instant>', 'only groups and packs that came since, as 24h or 2026-11-01', parseInstant)
+    .option('--touched <instant>', 'only groups in which a file was written or changed since', parseInstant)
+    .option('--sample <percent>', 'only a part of the groups, as 5%, the same at every run', parsePercent)
+    .option('--seed <text>', 'picks another sample', '')
+    .option('--custody', 'the custody record, names and job ids alone: read no streams')
+    .option('--checkpoint <file>', 'what webjobctl custody checkpoint printed, to be held against the custody record')
+    .option('--key <file>', 'the public key of the checkpoints')
+    .addHelpText('after', EXPLANATION)
+    .action((jid: string | undefined, _, command: Command) => run(command, jid));
+}
+
+function parsePercent(text: string): number {
+  const percent = /^(?:\d{1,3}|\d{0,2}\.\d{1,6})%$/.test(text) ? Number(text.slice(0, -1)) : 0;
+  if (percent <= 0 || percent > 100) throw new InvalidArgumentError('a part is more than 0% and up to 100%.');
+  return percent / 100;
+}
+
+function run(command: Command, jid: string | undefined): void {
+  const sites = joinSites(openSites(command));
+  const options = command.opts<Options>();
+  if ((options.checkpoint === undefined) !== (options.key === undefined))
+    throw new Failure('usage', '--checkpoint and --key belong together');
+  const { since, touched, sample } = options;
+  const picks = [jid, since ?? sample, touched].filter((one) => one !== undefined);
+  if ((jid !== undefined && picks.length > 1) || (since && touched))
+    throw new Failure('usage', 'a job id, --since and --touched each pick groups: give one of them');
+  const isJson = globalOptions(command).json === true;
+  const report = ({ kind, place, detail }: Finding): void => {
+    process.exitCode = EXIT_CODES.findings;
+    if (isJson) printJson({ kind, place, detail });
+    else printLine(safeLine(`${kind.padEnd(20)} ${place}: ${detail}`));
+  };
+  if (options.checkpoint !== undefined && options.key !== undefined) {
+    const key = readCheckingKey(options.key);
+    const folders = sites.flatMap(({ servers }) => servers.map(({ logfilesDirectory }) => logfilesDirectory));
+    for (const finding of compareCheckpoints(options.checkpoint, key, folders)) report(finding);
+  }
+  const startedAt = performance.now();
+  const summary = addUp(verifyAll(sites, options, jid, report));
+  const seconds = (performance.now() - startedAt) / 1000;
+  if (isJson) printJson({ kind: 'summary', ...summary, seconds });
+  else describe(summary, seconds);
+}
+
+/** A job is in one of the lockers. */
+function verifyAll(
+  sites: readonly EvidenceSite[],
+  options: Options,
+  jid: string | undefined,
+  report: (finding: Finding) => void,
+): Summary[] {
+  let none: Failure | undefined;
+  const summaries: Summary[] = [];
+  for (const site of sites)
+    try {
+      summaries.push(verify(site, options, jid, report));
+    } catch (error) {
+      if (!(error instanceof Failure) || error.kind !== 'findings') throw error;
+      none = error;
+    }
+  if (none && summaries.length === 0) throw none;
+  return summaries;
+}
+
+function addUp(summaries: readonly Summary[]): Summary {
+  const sum = (name: Exclude<keyof Summary, 'witness'>): number =>
+    summaries.reduce((total, summary) => total + summary[name], 0);
+  const [groups, bytes, findings] = [sum('groups'), sum('bytes'), sum('findings')];
+  const states = summaries.map(({ witness }) => witness);
+  const witness = states.find((state) => state !== 'asked') ?? 'asked';
+  return { groups, bytes, findings, inProgress: sum('inProgress'), older: sum('older'), witness };
+}
+
+function verify(
+  site: EvidenceSite,
+  options: Options,
+  jid: string | undefined,
+  report: (finding: Finding) => void,
+): Summary {
+  const { since, touched: touchedSince, sample: fraction, seed, custody } = options;
+  const isWatched = process.stderr.isTTY === true;
+  try {
+    const isWhole = [since, touchedSince, fraction, jid].every((one) => one === undefined);
+    const total = isWatched && isWhole ? countGroups(site.incomingDirectory) : undefined;
+    const progress = startProgress('groups', total);
+    const scope: Scope = {
+      ...site,
+      since,
+      touchedSince,
+      contents: custody !== true,
+      sample: fraction === undefined ? undefined : { fraction, seed },
+      advance: () => progress.advance(),
+      done: tellWitness,
+    };
+    const findings = jid === undefined ? verifySite(scope) : verifyJob(scope, jid);
+    let step = findings.next();
+    for (; !step.done; step = findings.next()) {
+      progress.end();
+      report(step.value);
+    }
+    progress.end();
+    return step.value;
+  } catch (error) {
+    const { code, message } = error as NodeJS.ErrnoException;
+    if (error instanceof Failure || code === undefined) throw error;
+    throw new Failure('failed', message, undefined, { cause: error });
+  }
+}
+
+function countGroups(locker: string): number {
+  let count = 0;
+  for (const { group } of walkLocker(locker)) if (group) count++;
+  return count;
+}
+
+function describe({ groups, bytes, findings, inProgress, older, witness }: Summary, seconds: number): void {
+  const rate = formatBytes(bytes / Math.max(seconds, 0.001));
+  const found = `${findings} ${findings === 1 ? 'finding' : 'findings'}`;
+  say(`${groups} groups, ${formatBytes(bytes)} in ${seconds.toFixed(1)} s (${rate}/s): ${found}`);
+  if (inProgress > 0) say(`${inProgress} groups are being written`);
+  if (older > 0) say(`${older} groups are older than the custody record; hint: webjobctl custody adopt --reason TEXT`);
+  const unasked = describeWitness(witness);
+  if (unasked !== undefined) say(unasked);
+}

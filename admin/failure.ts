@@ -1,2 +1,0 @@
-// Where the commands find what ends them.
-export * from '../cli/failure.ts';

@@ -1,0 +1,61 @@
+// One job by its id, or by what the id begins or ends with.
+import { encodeField } from 'webjob-protocol';
+import { Failure } from '../../cli/failure.ts';
+import { safeLine } from '../../cli/output.ts';
+import type { Job } from '../../ledger/job.ts';
+import { findJobs, readJobs } from '../../ledger/jobs.ts';
+import type { Found } from '../../ledger/sites.ts';
+import type { Site } from '../site/site.ts';
+
+const MAX_NAMED = 10;
+
+/**
+ * The job of an id, or of a part of it at its beginning or end that no other job of all sites has. Throws Failure `findings` when there is
+ * none, `usage` when there are several.
+ */
+export async function findJob(sites: readonly Site[], text: string, client?: string): Promise<Found> {
+  const part = encodeField(text);
+  const all: Found[] = [];
+  for (const site of sites) for (const job of await findJobs(site, part, client)) all.push({ site, job });
+  const exact = all.filter(({ job }) => job.jobId === part);
+  const [found, ...others] = exact.length > 0 ? exact : all;
+  if (found && others.length > 0) throw ambiguous(text, [found, ...others]);
+  if (found) return found;
+  throw new Failure('findings', `no job has an id that is, begins or ends with ${text}`, 'webjobctl jobs lists them');
+}
+
+function ambiguous(text: string, all: readonly Found[]): Failure {
+  const names = all.slice(0, MAX_NAMED).map(({ site, job: { jobId, clientId, command } }) => {
+    const where = site.label === undefined ? '' : ` ${site.label}`;
+    return `  ${jobId} ${clientId} ${command}${where}`;
+  });
+  const more = all.length > MAX_NAMED ? [`  and ${all.length - MAX_NAMED} more`] : [];
+  const areApart = all.some(({ site }) => site !== all[0]?.site);
+  const sameId = all.every(({ job }) => job.jobId === all[0]?.job.jobId);
+  return new Failure(
+    'usage',
+    `${text} may be ${all.length} jobs:\n${[...names, ...more].join('\n')}`,
+    sameId ? `${areApart ? '--config or ' : ''}--client tells them apart` : 'more of the id tells them apart',
+  );
+}
+
+/** The latest earlier upload of the same client and command at the same site. Throws Failure `findings`. */
+export async function findPrevious({ site, job }: Found): Promise<Found> {
+  const { clientId, command, jobId } = job;
+  if (clientId === undefined || command === undefined)
+    throw new Failure('nothing', `client and command of ${jobId} are not known`);
+  let previous: Job | undefined;
+  let isBehind = false;
+  const filter = { client: clientId, command, until: job.at };
+  for await (const one of readJobs(site, filter)) {
+    isBehind ||= one.jobId === jobId;
+    // The log knows whole seconds: within one, its order decides.
+    const isEarlier = isBehind ? one.at < job.at : one.at <= job.at;
+    const isComplete = one.packed !== undefined || one.group?.has.has('rdy') === true;
+    if (one.jobId === jobId || !isComplete || !isEarlier) continue;
+    if (!previous || one.at >= previous.at) previous = one;
+  }
+  if (!previous)
+    throw new Failure('findings', `${safeLine(`${clientId} has no earlier upload of ${command}`)}`, 'give two job ids');
+  return { site, job: previous };
+}

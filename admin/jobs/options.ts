@@ -1,0 +1,63 @@
+// The options that pick jobs: shared by the commands that look at several.
+import { type Command, InvalidArgumentError } from 'commander';
+import { encodeField } from 'webjob-protocol';
+import { parseInstant } from '../../cli/durations.ts';
+import { statusOf } from '../../ledger/fields.ts';
+import { JOB_STATES, type Job, type JobState } from '../../ledger/job.ts';
+import type { JobFilter } from '../../ledger/jobs.ts';
+
+export interface JobOptions extends JobFilter {
+  state?: JobState[];
+  /** `404` or `4xx`. */
+  status?: string;
+  exitCode?: number;
+}
+
+/** Adds the options to a command. */
+export function addJobOptions(command: Command): Command {
+  return command
+    .option('--client <glob>', 'of these clients: * is any text, ? any character')
+    .option('--command <glob>', 'of these commands, likewise')
+    .option('--since <time>', 'not older: 2026-11-01, "2026-11-01 12:00", or a span as in 24h', parseInstant)
+    .option('--until <time>', 'not younger, likewise', parseInstant)
+    .option('--state <states>', `${JOB_STATES.join(', ')}: one, or several with commas`, parseStates)
+    .option('--status <status>', 'the server answered this: 404, or 4xx', parseStatus)
+    .option('--exit-code <n>', 'the program ended with this exit status', parseExitCode);
+}
+
+/** Which jobs the options ask for beyond what readJobs tells apart itself. */
+export function makeJobFilter({ status, exitCode }: JobOptions): (job: Job) => boolean {
+  const pattern = status === undefined ? undefined : new RegExp(`^${status.replaceAll('x', '[0-9]')}$`);
+  return (job) =>
+    (!pattern || pattern.test(String(statusOf(job) ?? ''))) &&
+    (exitCode === undefined || (job.exitCode === exitCode && job.signal === undefined));
+}
+
+/** The part that readJobs takes. */
+export function historyFilter({ client, command, since, until, state, outer }: JobOptions): JobFilter {
+  const outerId = outer === undefined ? undefined : encodeField(outer);
+  return { client, command, since, until, states: state, outer: outerId };
+}
+
+function parseStates(text: string): JobState[] {
+  const known = (name: string): name is JobState => (JOB_STATES as readonly string[]).includes(name);
+  const names = text.split(',');
+  if (!names.every(known)) throw new InvalidArgumentError(`states are ${JOB_STATES.join(', ')}.`);
+  return names;
+}
+
+function parseStatus(text: string): string {
+  if (!/^[1-5](?:[0-9]{2}|[0-9]x|xx)$/.test(text)) throw new InvalidArgumentError('a status is 404 or 4xx.');
+  return text;
+}
+
+function parseExitCode(text: string): number {
+  if (!/^[0-9]{1,10}$/.test(text)) throw new InvalidArgumentError('an exit status is a whole number.');
+  return Number(text);
+}
+
+/** A whole number from 1. */
+export function parseLimit(text: string): number {
+  if (!/^[1-9][0-9]{0,6}$/.test(text)) throw new InvalidArgumentError('a whole number from 1 is needed.');
+  return Number(text);
+}

@@ -1,2 +1,0 @@
-// Where the commands find how webjobctl speaks.
-export * from '../cli/output.ts';

@@ -1,0 +1,205 @@
+// Makes one pack so that a kill at any moment loses nothing: archive and manifest under other names, on disk, read back and compared;
+// then their names; then the custody record; and only then, by whoever calls, the originals go.
+import { closeSync, existsSync, fsyncSync, openSync, renameSync, rmSync, writeSync } from 'node:fs';
+import { type FileHandle, open } from 'node:fs/promises';
+import { join } from 'node:path';
+import { syncFolder } from 'webjob-locker/durable';
+import { appendEnd, appendGroup, ChangedFile, checkGroup } from '../../archive/archive.ts';
+import {
+  type ManifestEnd,
+  type ManifestHead,
+  PACKED_EXTENSIONS,
+  type PackedGroup,
+  readManifest,
+} from '../../archive/manifest.ts';
+import { listFiles, nextPack, type Pack, packAt, packsFolder, readEnd } from '../../archive/packs.ts';
+import type { ServerSettings } from '../../cgi/controls.ts';
+import { BATCH, type PackFacts, recordEvent } from '../../evidence/events.ts';
+import { digestFile } from '../../evidence/reading.ts';
+import { readEndingAt } from '../../ledger/ending.ts';
+import { type Described, markOf } from './removal.ts';
+import type { Surveyed } from './survey.ts';
+
+/** What an unfinished file is called. */
+const PART = '.part';
+
+export interface Made {
+  pack: Pack;
+  end: ManifestEnd;
+  /** What may be removed now. */
+  packed: Described[];
+  /** Names of groups that could not be packed. */
+  left: string[];
+}
+
+/** Packs groups of one day. Undefined when none of them could be. */
+export async function makePack(
+  settings: ServerSettings,
+  day: string,
+  groups: readonly Surveyed[],
+  advance: () => void,
+): Promise<Made | undefined> {
+  const pack = nextPack(settings, day);
+  const made = await writePack(settings, pack, groups, advance);
+  if (!made) return undefined;
+  namePack(settings, pack);
+  await recordPack(settings, pack, made.end);
+  return { pack, ...made };
+}
+
+/** Archive and manifest under other names. Undefined when no group could be packed; then, and after an error, neither is left. */
+async function writePack(
+  settings: ServerSettings,
+  pack: Pack,
+  groups: readonly Surveyed[],
+  advance: () => void,
+): Promise<Omit<Made, 'pack'> | undefined> {
+  let isWhole = false;
+  try {
+    const made = await writeParts(settings, pack, groups, advance);
+    if (made.packed.length === 0) return undefined;
+    const end = await endManifest(pack, made.packed.length);
+    isWhole = true;
+    return { end, ...made };
+  } finally {
+    // On a disk that is full it would keep it so.
+    if (!isWhole) removeParts(pack);
+  }
+}
+
+async function writeParts(
+  settings: ServerSettings,
+  pack: Pack,
+  groups: readonly Surveyed[],
+  advance: () => void,
+): Promise<Pick<Made, 'packed' | 'left'>> {
+  const made: Pick<Made, 'packed' | 'left'> = { packed: [], left: [] };
+  const archive = await open(pack.archive + PART, 'wx', 0o644);
+  const manifest = openSync(pack.manifest + PART, 'wx', 0o644);
+  try {
+    const head: ManifestHead = { format: 1, day: pack.day, archive: `${pack.name}.tar.gz` };
+    writeLine(manifest, head);
+    let offset = 0;
+    for (const group of groups) {
+      const found = await packGroup(archive, offset, settings.incomingDirectory, group);
+      if (found) {
+        writeLine(manifest, found.packed);
+        made.packed.push(found.described);
+        offset += found.packed.length;
+      } else made.left.push(group.name);
+      advance();
+    }
+    offset += await appendEnd(archive, offset);
+    // A group that changed while it was read may have left more.
+    await archive.truncate(offset);
+    await archive.sync();
+    fsyncSync(manifest);
+  } finally {
+    closeSync(manifest);
+    await archive.close();
+  }
+  return made;
+}
+
+/** Undefined for a group that is not whole, or that somebody changes. */
+async function packGroup(
+  archive: FileHandle,
+  offset: number,
+  locker: string,
+  { name, jobId, at, clients, owner }: Surveyed,
+): Promise<{ packed: PackedGroup; described: Described } | undefined> {
+  if (jobId === undefined) return undefined;
+  const look = () =>
+    Object.fromEntries(PACKED_EXTENSIONS.map((extension) => [extension, markOf(join(locker, `${name}.${extension}`))]));
+  const marks = look();
+  if (Object.values(marks).includes(undefined)) return undefined;
+  try {
+    const { length, files } = await appendGroup(archive, offset, locker, name);
+    const ending = readEndingAt(locker, name);
+    if (JSON.stringify(look()) !== JSON.stringify(marks)) return undefined;
+    const { clientId, command } = owner ?? {};
+    const facts = { name, jobId, at: new Date(at).toISOString(), clientId, command, clients, ending };
+    return { packed: { ...facts, offset, length, files }, described: { name, files, marks } };
+  } catch (error) {
+    if (error instanceof ChangedFile || (error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+    throw error;
+  }
+}
+
+function writeLine(fd: number, value: unknown): void {
+  const bytes = Buffer.from(`${JSON.stringify(value)}\n`);
+  for (let done = 0; done < bytes.length; ) done += writeSync(fd, bytes, done);
+}
+
+/** Reads everything back, from the very files, and adds the last line. */
+async function endManifest(pack: Pack, groups: number): Promise<ManifestEnd> {
+  const archive = pack.archive + PART;
+  const { bytes: archiveBytes, sha256: archiveSha256 } = digestFile(archive);
+  const end: ManifestEnd = { groups, archiveBytes, archiveSha256 };
+  const fd = openSync(pack.manifest + PART, 'a');
+  try {
+    writeLine(fd, end);
+    fsyncSync(fd);
+  } finally {
+    closeSync(fd);
+  }
+  for await (const group of readManifest(pack.manifest + PART)) await checkGroup(archive, group);
+  return end;
+}
+
+function namePack(settings: ServerSettings, pack: Pack): void {
+  const folder = packsFolder(settings);
+  renameSync(pack.archive + PART, pack.archive);
+  syncFolder(folder);
+  renameSync(pack.manifest + PART, pack.manifest);
+  syncFolder(folder);
+}
+
+/** Puts a pack on record, with every group in it. */
+export async function recordPack(settings: ServerSettings, pack: Pack, end: ManifestEnd): Promise<void> {
+  const facts = await describePack(pack, end);
+  let names: string[] = [];
+  const record = (): void => {
+    if (names.length > 0) recordEvent(settings, { event: 'pack', names, ...facts });
+    names = [];
+  };
+  for await (const { name } of readManifest(pack.manifest)) {
+    names.push(name);
+    if (names.length === BATCH) record();
+  }
+  record();
+}
+
+/** What a record says of a pack. */
+export async function describePack(
+  pack: Pack,
+  { groups, archiveBytes, archiveSha256 }: ManifestEnd,
+): Promise<PackFacts> {
+  const { sha256: manifestSha256 } = digestFile(pack.manifest);
+  return { pack: pack.name, count: groups, archiveBytes, archiveSha256, manifestSha256 };
+}
+
+/** Tidies up after one that was killed: a pack whose archive has its name is finished, everything before that goes. */
+export async function recoverParts(settings: ServerSettings): Promise<void> {
+  for (const file of listFiles(settings)) {
+    const [, name] = /^(\d{4}-\d\d-\d\d(?:\.\d+)?)\.(?:jsonl|tar\.gz)\.part$/.exec(file) ?? [];
+    if (name === undefined) continue;
+    const pack = packAt(settings, name);
+    if (await isWhole(pack)) {
+      renameSync(pack.manifest + PART, pack.manifest);
+      syncFolder(packsFolder(settings));
+    } else removeParts(pack);
+  }
+}
+
+async function isWhole(pack: Pack): Promise<boolean> {
+  const manifest = pack.manifest + PART;
+  if (existsSync(pack.manifest) || !existsSync(manifest) || !existsSync(pack.archive)) return false;
+  const { archiveBytes, archiveSha256 } = await readEnd(manifest);
+  const { bytes, sha256 } = digestFile(pack.archive);
+  return bytes === archiveBytes && sha256 === archiveSha256;
+}
+
+function removeParts(pack: Pack): void {
+  for (const path of [pack.archive, pack.manifest]) rmSync(path + PART, { force: true });
+}

@@ -1,0 +1,79 @@
+// The sites of a command as evidence sees them: servers that store into one locker are one site, each with its own folder of logs.
+import { realpathSync } from 'node:fs';
+import { join } from 'node:path';
+import { makeFolder } from 'webjob-locker/durable';
+import { packsFolder } from '../../archive/packs.ts';
+import { Failure } from '../../cli/failure.ts';
+import { withLock } from '../../cli/lockfile.ts';
+import { Evidence, type EvidenceServer, type EvidenceSite } from '../../evidence/evidence.ts';
+import type { WitnessState } from '../../evidence/witness.ts';
+import type { Site } from './site.ts';
+import { keepFolder } from './turn.ts';
+import { isRoot } from './users.ts';
+
+/** The lockers of these sites, each once. Throws Failure `failed` for a locker that is not there. */
+export function joinSites(sites: readonly Site[]): EvidenceSite[] {
+  const lockers = new Map<string, EvidenceSite & { servers: EvidenceServer[] }>();
+  for (const { settings, servers } of sites) {
+    const { incomingDirectory } = settings;
+    const locker = findLocker(incomingDirectory);
+    const site = lockers.get(locker) ?? { incomingDirectory, servers: [], packsFolder: packsFolder(settings) };
+    // Of the other servers of a site nothing is kept here.
+    for (const { logfilesDirectory, serverId, enableCustody } of servers)
+      site.servers.push({
+        ...{ logfilesDirectory, serverId: enableCustody ? serverId : undefined },
+        witnessFolder: keepFolder(settings),
+      });
+    lockers.set(locker, site);
+  }
+  return [...lockers.values()];
+}
+
+/** What can be said of the uploads of one site; `isNow` by the custody records as they are now. Throws Failure `failed`. */
+export function openEvidence(site: Site, isNow = false): Evidence {
+  const [joined] = joinSites([site]);
+  try {
+    if (joined) return new Evidence(joined, { isNow });
+  } catch (error) {
+    const { code, message } = error as NodeJS.ErrnoException;
+    if (code === undefined) throw error;
+    throw new Failure('failed', message, undefined, { cause: error });
+  }
+  throw new Failure('failed', 'there is no locker');
+}
+
+/** Has the witness keep what was found sound, when this is root. Throws Failure `failed`. */
+export function tellWitness(evidence: Evidence, isAdopted = false): void {
+  const [first] = evidence.witnesses;
+  if (!isRoot() || !first || !['asked', 'none'].includes(evidence.witnessState)) return;
+  try {
+    makeFolder(first.witness.folder);
+    withLock(join(first.witness.folder, 'witness'), () => evidence.tellWitness(isAdopted));
+  } catch (error) {
+    const { syscall, message } = error as NodeJS.ErrnoException;
+    if (syscall === undefined) throw error;
+    throw new Failure('failed', `the witness: ${message}`, undefined, { cause: error });
+  }
+}
+
+/** What a reader must know of the witness; undefined when it was asked. */
+export function describeWitness(state: WitnessState): string | undefined {
+  const sentences: Record<WitnessState, string | undefined> = {
+    asked: undefined,
+    // Root has made one by now.
+    none: isRoot()
+      ? undefined
+      : 'root has kept no witness so far: only a checkpoint tells whether the custody record was cut',
+    unreadable: 'the witness is for root alone: only a checkpoint tells whether the custody record was cut',
+    untrusted: 'others than root can write where the witness would be, so none is kept and none counts',
+  };
+  return sentences[state];
+}
+
+function findLocker(path: string): string {
+  try {
+    return realpathSync(path);
+  } catch (error) {
+    throw new Failure('failed', `${path}: ${(error as NodeJS.ErrnoException).code}`, undefined, { cause: error });
+  }
+}

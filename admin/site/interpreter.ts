@@ -1,0 +1,48 @@
+// The Node that runs the script: which one the web user can start, and whether it is new enough.
+import { existsSync, realpathSync } from 'node:fs';
+import { delimiter, join } from 'node:path';
+import { Failure } from '../../cli/failure.ts';
+import { askProgram } from './programs.ts';
+import { mayAccess, type User } from './users.ts';
+
+/** What the built script needs (package.json, engines). */
+const OLDEST = [20, 19] as const;
+
+/** A `#!` line ends there on the strictest kernels, and at a blank. */
+const MAX_LINE = 127;
+
+/**
+ * A Node for the first line of nph-webjob.cgi, by its absolute path: the one given, this one, or one in the usual places. Throws Failure
+ * `failed`.
+ */
+export function findNode(given: string | undefined, webUser: User | undefined): string {
+  const folders = [...(process.env.PATH ?? '').split(delimiter), '/usr/local/bin', '/usr/bin'];
+  const places = given !== undefined ? [given] : [process.execPath, ...folders.map((folder) => join(folder, 'node'))];
+  let problem = '';
+  for (const place of places) {
+    const found = findProblem(place, webUser);
+    if (found === undefined) return place;
+    problem ||= found;
+  }
+  throw new Failure('failed', `no Node for the script: ${problem}`, 'say which one httpd can start: --node PATH');
+}
+
+function findProblem(place: string, webUser: User | undefined): string | undefined {
+  if (!/^\/\S+$/.test(place) || place.length > MAX_LINE - 2) return `${place} cannot stand in a #! line`;
+  if (!existsSync(place)) return `there is no ${place}`;
+  if (webUser && !mayAccess(webUser, realpathSync(place), 'run')) return `${place} is closed to ${webUser.name}`;
+  const version = askVersion(place);
+  if (version === undefined) return `${place} is no Node`;
+  return isNewEnough(version) ? undefined : `${place} is ${version}, and the script needs v${OLDEST.join('.')}`;
+}
+
+/** `v24.1.0`; undefined for what is no Node. */
+export function askVersion(node: string): string | undefined {
+  const { status, stdout } = askProgram(node, ['--version']);
+  return status === 0 ? /^v\d+\.\d+\.\d+/.exec(stdout)?.[0] : undefined;
+}
+
+export function isNewEnough(version: string): boolean {
+  const [major = 0, minor = 0] = version.slice(1).split('.').map(Number);
+  return major > OLDEST[0] || (major === OLDEST[0] && minor >= OLDEST[1]);
+}

@@ -1,0 +1,39 @@
+// The files of apache/ and conf/ as they are shipped: scripts/build.ts puts their texts here, so that dist/webjobctl needs nothing beside
+// it but the script that it installs.
+import { existsSync, realpathSync, statSync } from 'node:fs';
+import { dirname, join, resolve } from 'node:path';
+import { Failure } from '../../cli/failure.ts';
+
+declare const WEBJOB_SHIPPED: Record<ShippedFile, string>;
+
+/** By their paths in the project; scripts/build.ts reads this list. */
+export type ShippedFile =
+  | 'apache/webjob.conf'
+  | 'apache/webjob-certificates.conf'
+  | 'apache/webjob-tls.conf'
+  | 'apache/htaccess'
+  | 'apache/htaccess-certificates'
+  | 'apache/debian/webjob.conf'
+  | 'conf/nph-webjob.cfg';
+
+export function shippedText(file: ShippedFile): string {
+  return WEBJOB_SHIPPED[file];
+}
+
+/** nph-webjob.cgi: the file given, or the one beside dist/webjobctl. Throws Failure `failed`. */
+export function findScript(given: string | undefined): string {
+  if (given !== undefined) {
+    if (!existsSync(given)) throw new Failure('failed', `--cgi: there is no ${given}`);
+    if (!statSync(given).isFile()) throw new Failure('failed', `--cgi: ${given} is no file`);
+    return resolve(given);
+  }
+  const folder = dirname(realpathSync(process.argv[1] ?? '.'));
+  const places = [join(folder, 'nph-webjob.cgi'), join(folder, '..', 'dist', 'nph-webjob.cgi')];
+  const found = places.find((place) => existsSync(place));
+  if (found !== undefined) return found;
+  throw new Failure(
+    'failed',
+    `nph-webjob.cgi is not beside webjobctl in ${folder}`,
+    'build it with npm run build, or say where it is: --cgi FILE',
+  );
+}

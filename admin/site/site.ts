@@ -1,0 +1,78 @@
+// The site that a command works on: what nph-webjob.cfg says, and the global options.
+import { existsSync, realpathSync } from 'node:fs';
+import type { Command } from 'commander';
+import { DEFAULT_FILES, readSettings } from '../../cgi/settings.ts';
+import { Failure } from '../../cli/failure.ts';
+import { type Server, type Site, serversOf } from '../../ledger/site.ts';
+
+export interface GlobalOptions {
+  /** nph-webjob.cfg, of several sites several; undefined: where the server itself looks. */
+  config?: string[];
+  json?: true;
+}
+
+export type { Site };
+
+/** The options given before the command's name. */
+export function globalOptions(command: Command): GlobalOptions {
+  return command.optsWithGlobals<GlobalOptions>();
+}
+
+/** Where webjobctl init --prefix debian puts it; the server is told by a SetEnv. */
+const DEBIAN_FILE = '/etc/webjob/nph-webjob.cfg';
+
+/** The file of the one site of a command: --config, WEBJOB_PROPERTIES_FILE, the first that is there of the usual places and Debian's. */
+export function findPropertiesFile(command: Command): string | undefined {
+  const [named, another] = globalOptions(command).config ?? [process.env.WEBJOB_PROPERTIES_FILE];
+  if (another !== undefined)
+    throw new Failure('usage', `${command.name()} works on one site at a time`, 'give --config once');
+  return named || [...DEFAULT_FILES, DEBIAN_FILE].find((file) => existsSync(file));
+}
+
+/** The site of a command. Throws Failure `settings`, and `usage` when several are named. */
+export function openSite(command: Command): Site {
+  return readSite(findPropertiesFile(command), undefined);
+}
+
+/**
+ * The sites of a command that reads several as one; servers that store into one locker are one site, by the settings of the first. Throws
+ * Failure `settings`.
+ */
+export function openSites(command: Command): Site[] {
+  const { config = [] } = globalOptions(command);
+  if (config.length < 2) return [openSite(command)];
+  const lockers = new Map<string, Site & { servers: Server[] }>();
+  for (const file of config) {
+    const site = readSite(file, file);
+    const locker = realLocker(site);
+    const known = lockers.get(locker);
+    if (!known) lockers.set(locker, { ...site, servers: [...site.servers] });
+    else known.servers.push(...site.servers.filter((server) => !known.servers.some((one) => isSame(one, server))));
+  }
+  const sites = [...lockers.values()];
+  return sites.length > 1 ? sites : sites.map((site) => ({ ...site, label: undefined }));
+}
+
+function isSame(a: Server, b: Server): boolean {
+  return a.serverId === b.serverId && a.logfilesDirectory === b.logfilesDirectory;
+}
+
+function realLocker({ settings: { incomingDirectory } }: Site): string {
+  try {
+    return realpathSync(incomingDirectory);
+  } catch {
+    // Whoever reads it says what is wrong with it.
+    return incomingDirectory;
+  }
+}
+
+function readSite(propertiesFile: string | undefined, label: string | undefined): Site {
+  // The server would go on with its defaults; whoever named a file means that site and no other.
+  if (propertiesFile !== undefined && !existsSync(propertiesFile))
+    throw new Failure('settings', `${propertiesFile} is not there`, 'webjobctl init makes one');
+  const { settings, problems } = readSettings(propertiesFile);
+  const [first] = problems;
+  if (first !== undefined)
+    throw new Failure('settings', `${propertiesFile ?? 'nph-webjob.cfg'}: ${first}`, 'webjobctl configtest');
+  return { propertiesFile, settings, servers: serversOf(settings), label };
+}

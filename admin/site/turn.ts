@@ -1,0 +1,51 @@
+// Whose turn it is: one webjobctl at a time changes what is kept.
+import { join } from 'node:path';
+import { LockerFailure } from 'webjob-locker';
+import { makeFolder } from 'webjob-locker/durable';
+import type { ServerSettings } from '../../cgi/controls.ts';
+import { Failure } from '../../cli/failure.ts';
+import { openLocks } from '../../cli/lockfile.ts';
+
+/** Where webjobctl keeps what it must remember of a site. */
+export function keepFolder(settings: ServerSettings): string {
+  return join(settings.configDirectory, 'nph-webjob');
+}
+
+/**
+ * Does what only one may do at a time; what only looks (`undefined`) need not wait. Throws Failure `failed` when another is at it, and for
+ * every file that cannot be read or written.
+ */
+export async function inTurn<Type>(
+  settings: ServerSettings,
+  thing: 'keep' | 'holds' | 'index' | undefined,
+  act: () => Type | Promise<Type>,
+): Promise<Type> {
+  try {
+    const endTurn = thing === undefined ? () => {} : takeTurn(settings, thing);
+    try {
+      return await act();
+    } finally {
+      endTurn();
+    }
+  } catch (error) {
+    const { syscall, code, message } = error as NodeJS.ErrnoException;
+    if (syscall !== undefined || code === 'ERR_SQLITE_ERROR' || error instanceof LockerFailure)
+      throw new Failure('failed', message, undefined, { cause: error });
+    throw error;
+  }
+}
+
+function takeTurn(settings: ServerSettings, thing: string): () => void {
+  const folder = keepFolder(settings);
+  makeFolder(folder);
+  const path = join(folder, `${thing}.lck`);
+  const locks = openLocks(`${path}.${process.pid}.new`);
+  if (locks.take(path)) return locks.release;
+  locks.release();
+  throw new Failure('failed', `another webjobctl is at work on this site (${path})`, 'try again when it has ended');
+}
+
+/** What the locks of groups are links to; a killed webjobctl leaves it to the next. */
+export function lockSource(locker: string): string {
+  return join(locker, '.webjobctl.lock');
+}

@@ -1,0 +1,20 @@
+// What ends webjob-sign that is nobody's bug, and its exit codes.
+import { BUG } from '../cli/program.ts';
+
+export const EXIT_CODES = {
+  ok: 0,
+  usage: 1,
+  key: 2,
+  file: 3,
+  bug: BUG,
+} as const;
+
+export class SignFailure extends Error {
+  readonly kind: keyof typeof EXIT_CODES;
+  readonly hint: string | undefined;
+  constructor(kind: keyof typeof EXIT_CODES, message: string, hint?: string, options?: ErrorOptions) {
+    super(message, options);
+    this.kind = kind;
+    this.hint = hint;
+  }
+}

@@ -1,0 +1,88 @@
+// The webjob-sign command line.
+
+import { Command, CommanderError, Option } from 'commander';
+import { catchBugs, print, reportBug, say } from '../cli/program.ts';
+import { EXIT_CODES, SignFailure } from './failure.ts';
+import { KEY_TYPES, makeKey, readPrivateKey, signFile } from './keys.ts';
+
+declare const WEBJOB_VERSION: string;
+
+const EXPLANATION = `
+--make-key writes NAME.key, which stays where programs are signed and never goes to a server, and NAME.pub, which every
+client gets as DsvPublicKeyFile. --key writes the signature of every file into FILE.sig beside it, where the server looks
+for it. A file that is changed must be signed again.
+
+Examples:
+  webjob-sign --make-key /root/webjob
+  webjob-sign --key /root/webjob.key /integrity/profiles/client1/commands/host.sh
+
+Exit codes:
+  0  done
+  1  wrong command line
+  2  a key cannot be made, read or used
+  3  a file cannot be signed; those named before it are
+  70 an error that webjob-sign did not expect: a bug`;
+
+interface Options {
+  makeKey?: string;
+  type: (typeof KEY_TYPES)[number];
+  key?: string;
+}
+
+async function main(argv: string[]): Promise<void> {
+  let printed = '';
+  const command = new Command('webjob-sign')
+    .usage('{--make-key <name> [--type <type>] | --key <file> file...}')
+    .description('Sign programs, so that clients with DsvVerifySignature=Y run no others.')
+    .option('--make-key <name>', 'make the key <name>.key and its public half <name>.pub')
+    .addOption(new Option('--type <type>', 'the kind of key to make').choices(KEY_TYPES).default('ed25519'))
+    .option('--key <file>', 'sign with this private key')
+    .version(WEBJOB_VERSION, '-v, --version', 'print the version')
+    .helpOption('--help', 'print this help')
+    .argument('[file...]', 'what to sign')
+    .addHelpText('after', EXPLANATION)
+    .configureOutput({
+      writeOut: (text) => {
+        printed += text;
+      },
+      writeErr: (text) => say(text.trimEnd()),
+      outputError: (text, write) => write(text.replace(/^error: /, 'webjob-sign: error: ')),
+    })
+    .exitOverride();
+  try {
+    command.parse(argv, { from: 'user' });
+  } catch (error) {
+    await print(printed);
+    throw error;
+  }
+  const { makeKey: name, type, key } = command.opts<Options>();
+  const files = command.args;
+  if ((name === undefined) === (key === undefined)) throw usage('say one of --make-key and --key');
+  if (name !== undefined) {
+    if (files.length > 0) throw usage('--make-key takes no files');
+    makeKey(name, type);
+    return;
+  }
+  if (files.length === 0) throw usage('--key needs files to sign');
+  const privateKey = readPrivateKey(key ?? '');
+  for (const file of files) signFile(file, privateKey);
+}
+
+function usage(message: string): SignFailure {
+  return new SignFailure('usage', message, 'webjob-sign --help');
+}
+
+function report(error: unknown): number {
+  if (error instanceof CommanderError) return error.exitCode === 0 ? EXIT_CODES.ok : EXIT_CODES.usage;
+  if (!(error instanceof SignFailure)) return reportBug('webjob-sign', error);
+  say(`webjob-sign: error: ${error.message}`);
+  if (error.hint) say(`webjob-sign: hint: ${error.hint}`);
+  return EXIT_CODES[error.kind];
+}
+
+catchBugs('webjob-sign');
+main(process.argv.slice(2))
+  .then(() => EXIT_CODES.ok, report)
+  .then((code) => {
+    process.exitCode = code;
+  });
