@@ -1,50 +1,43 @@
 // What bin/webjobctl starts: reads the command line, says what went wrong, sets the exit code.
 import './node-version.ts';
 import { setFlagsFromString } from 'node:v8';
-import { CommanderError } from 'commander';
+import { LockerFailure } from 'webjob-locker';
 import { EXIT_CODES, Failure } from '../cli/failure.ts';
-import { safeText } from '../cli/output.ts';
+import { startProgram } from '../cli/program.ts';
+import { say } from '../cli/streams.ts';
 import { makeProgram } from './program.ts';
 
-function report(error: unknown): number {
-  if (error instanceof CommanderError) return error.exitCode === 0 ? EXIT_CODES.ok : EXIT_CODES.usage;
-  // Whoever reads our output has seen enough.
-  if ((error as NodeJS.ErrnoException).code === 'EPIPE') return EXIT_CODES.ok;
-  const failure = error instanceof Failure ? error : failureOf(error as NodeJS.ErrnoException);
-  process.stderr.write(`webjobctl: error: ${safeText(failure.message)}\n`);
-  if (failure.hint) process.stderr.write(`webjobctl: hint: ${safeText(failure.hint)}\n`);
-  return EXIT_CODES[failure.kind];
-}
-
-/** What nobody on the way had a word for: a system call that failed, or a bug, of which the stack is wanted. The code is that of no finding. */
-function failureOf({ syscall, code, message, stack }: NodeJS.ErrnoException): Failure {
-  if (syscall === undefined) return new Failure('failed', stack ?? message);
+/** What failed of the system and nobody on the way had a better word for: a call, the database, the locker. Other errors are bugs. */
+function failureOf(error: NodeJS.ErrnoException): Error {
+  const { syscall, code, message } = error;
+  const isSystem = syscall !== undefined || code === 'ERR_SQLITE_ERROR' || error instanceof LockerFailure;
+  if (!isSystem) return error;
   const mayNot = code === 'EACCES' || code === 'EPERM';
-  return new Failure('failed', message, mayNot ? 'run it as root, or as one who may' : undefined);
+  return new Failure('failed', message, mayNot ? 'run it as root, or as one who may' : [], { cause: error });
 }
 
 /** Output has no other place to go: a full disk must not look like the end of it. */
 function endOutput({ code }: NodeJS.ErrnoException): never {
   if (code === 'EPIPE') process.exit(EXIT_CODES.ok);
-  process.stderr.write(`webjobctl: error: standard output cannot be written: ${code}\n`);
+  say(`webjobctl: error: standard output cannot be written: ${code}`);
   process.exit(EXIT_CODES.failed);
 }
 
-function run(): void {
+async function main(): Promise<number> {
   // A locker of a hundred thousand groups fits in a third of the memory when the heap is cleaned more often, and takes no longer.
   for (const flag of ['--heap-growing-percent=20', '--semi-space-growth-factor=1']) setFlagsFromString(flag);
   // Whoever reads our output may leave early, as head does.
   process.stdout.on('error', endOutput);
-  // What ends before it knows its code has failed. A command sets another one by process.exitCode.
-  process.exitCode = EXIT_CODES.failed;
-  makeProgram(process.argv.slice(2))
-    .then((program) => program.parseAsync(process.argv))
-    .then(() => {
-      if (process.exitCode === EXIT_CODES.failed) process.exitCode = EXIT_CODES.ok;
-    })
-    .catch((error) => {
-      process.exitCode = report(error);
-    });
+  try {
+    const program = await makeProgram(process.argv.slice(2));
+    // A command sets another exit code by process.exitCode.
+    const { exitCode: unset } = process;
+    await program.parseAsync(process.argv);
+    return process.exitCode === unset ? EXIT_CODES.ok : Number(process.exitCode);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'EPIPE') return EXIT_CODES.ok;
+    throw failureOf(error as Error);
+  }
 }
 
-run();
+startProgram('webjobctl', EXIT_CODES, main);

@@ -28,7 +28,7 @@ const COMMANDS: ReadonlyMap<string, () => Promise<MakeCommand>> = new Map([
   ['pack', async () => (await import('./commands/pack.ts')).packCommand],
   ['unpack', async () => (await import('./commands/unpack.ts')).unpackCommand],
   ['verify', async () => (await import('./commands/verify.ts')).verifyCommand],
-  ['custody', async () => (await import('./commands/custody-checkpoint.ts')).custodyCommand],
+  ['custody', async () => (await import('./commands/custody.ts')).custodyCommand],
   ['completion', async () => (await import('./commands/completion.ts')).completionCommand],
 ]);
 
@@ -42,6 +42,7 @@ Exit codes:
   3  nph-webjob.cfg cannot be used
   4  a file, a program or the network failed
   5  diff: there is nothing to compare
+  70 an error that webjobctl did not expect: a bug
 
 man webjobctl tells the rest.`;
 

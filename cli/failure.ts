@@ -1,4 +1,5 @@
-// What ends webjobctl that is nobody's bug, and its exit codes. Messages are lower case without a full stop.
+// What ends a program that is nobody's bug, and the exit codes of webjobctl, webjob-sign and pad-make-script. Messages are lower case without a
+// full stop, and never hold a password.
 
 export const EXIT_CODES = {
   ok: 0,
@@ -10,14 +11,20 @@ export const EXIT_CODES = {
   failed: 4,
   /** There is nothing to compare with: no such job, no earlier one, no such stream. */
   nothing: 5,
+  /** EX_SOFTWARE of sysexits.h. */
+  bug: 70,
 } as const;
 
-export class Failure extends Error {
-  readonly kind: keyof typeof EXIT_CODES;
-  readonly hint: string | undefined;
-  constructor(kind: keyof typeof EXIT_CODES, message: string, hint?: string, options?: ErrorOptions) {
+/** What ends a program; the kind gives its exit code. */
+export class KnownFailure<Kind extends string> extends Error {
+  readonly kind: Kind;
+  /** Each a line of its own. */
+  readonly hints: readonly string[];
+  constructor(kind: Kind, message: string, hint: string | readonly string[] = [], options?: ErrorOptions) {
     super(message, options);
     this.kind = kind;
-    this.hint = hint;
+    this.hints = typeof hint === 'string' ? [hint] : hint;
   }
 }
+
+export class Failure extends KnownFailure<keyof typeof EXIT_CODES> {}

@@ -1,4 +1,5 @@
 // How webjobctl speaks: data on stdout, talk on stderr, colours on a terminal only, and nothing of a client's bytes that a terminal obeys.
+import { say as sayLine } from './streams.ts';
 
 /** True where colours belong: a terminal, and nobody who asked for none (https://no-color.org). */
 export function hasColours(stream: { isTTY?: boolean } = process.stdout): boolean {
@@ -48,11 +49,11 @@ export function formatJson(value: unknown): string {
 
 /** What the operator should know although the command goes on. */
 export function warn(message: string): void {
-  process.stderr.write(`webjobctl: warning: ${safeLine(message)}\n`);
+  sayLine(`webjobctl: warning: ${safeLine(message)}`);
 }
 
 export function say(message: string): void {
-  process.stderr.write(`webjobctl: ${safeLine(message)}\n`);
+  sayLine(`webjobctl: ${safeLine(message)}`);
 }
 
 export interface Column<Row> {

@@ -1,46 +1,71 @@
-// What every program does with its standard streams, and with an error that nobody had a word for.
-
-/** The exit code of a bug: EX_SOFTWARE of sysexits.h. */
-export const BUG = 70;
-
-/** Writes a line to stderr. One that is closed, or on a full disk, ends no job: nobody is there to be told. */
-export function say(line: string): void {
-  try {
-    if (process.stderr.listenerCount('error') === 0) process.stderr.on('error', () => {});
-    process.stderr.write(`${line}\n`);
-  } catch {
-    // Node 20 throws for a file what it emits for a pipe.
-  }
-}
+// How every program starts, and what it says and returns when it ends.
+import { type Command, CommanderError } from 'commander';
+import { EXIT_CODES, Failure, KnownFailure } from './failure.ts';
+import { safeText } from './output.ts';
+import { print, say } from './streams.ts';
 
 /**
- * Writes to stdout and waits until that took it, so that a slow reader costs no memory. A reader that has seen enough, as `head` has, ends
- * the program with 0. Throws the error of the system call, such as ENOSPC.
+ * Reads a command line. Errors are in our voice on stderr, and help goes to stdout before the CommanderError that ends the program is thrown.
+ * `write` throws what a stdout that cannot be written is to the program; without it Failure `failed`.
  */
-export async function print(piece: string | Uint8Array): Promise<void> {
+export async function parseWords(command: Command, argv: readonly string[], write = printText): Promise<void> {
+  let printed = '';
+  const inOurWords = (text: string): string =>
+    text.replace(/^error: /, `${command.name()}: error: `).replace(/^\((.*)\)$/m, `${command.name()}: hint: $1`);
+  command
+    .configureOutput({
+      writeOut: (text) => {
+        printed += text;
+      },
+      writeErr: (text) => say(text.trimEnd()),
+      outputError: (text, writeError) => writeError(inOurWords(text)),
+    })
+    .exitOverride();
   try {
-    await new Promise<void>((resolve, reject) => {
-      if (process.stdout.listenerCount('error') === 0) process.stdout.on('error', () => {});
-      process.stdout.write(piece, (error) => (error ? reject(error) : resolve()));
-    });
+    command.parse(argv, { from: 'user' });
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'EPIPE') process.exit(0);
+    await write(printed);
     throw error;
   }
 }
 
-/** Says what ended the program: a line, and with WEBJOB_DEBUG in the environment where. Returns the exit code of a bug. */
-export function reportBug(name: string, error: unknown): number {
+async function printText(text: string): Promise<void> {
+  try {
+    await print(text);
+  } catch (error) {
+    throw new Failure('failed', `standard output cannot be written: ${(error as NodeJS.ErrnoException).code}`);
+  }
+}
+
+/** Says what ended a program; returns its exit code by its table, which has `usage`, `bug` and every kind of its failures. */
+export function reportEnd(name: string, codes: { usage: number; bug: number }, error: unknown): number {
+  if (error instanceof CommanderError) return error.exitCode === 0 ? EXIT_CODES.ok : codes.usage;
+  if (!(error instanceof KnownFailure)) return reportBug(name, error);
+  say(`${name}: error: ${safeText(error.message)}`);
+  for (const hint of error.hints) say(`${name}: hint: ${safeText(hint)}`);
+  return codes[error.kind as keyof typeof codes];
+}
+
+/** A line, and with WEBJOB_DEBUG in the environment where. */
+function reportBug(name: string, error: unknown): number {
   const { message, stack } = error instanceof Error ? error : new Error(String(error));
   const [line = ''] = message.replace(/[^\x20-\x7e\n]/g, '?').split('\n');
   say(`${name}: error: internal error: ${line}`);
   if (process.env.WEBJOB_DEBUG) say(stack ?? message);
   else say(`${name}: hint: this is a bug; with WEBJOB_DEBUG=1 in the environment ${name} says where: please report it`);
-  return BUG;
+  return EXIT_CODES.bug;
 }
 
-/** Gives an error that nothing catches, and an end before any exit code is known, the exit code of a bug. */
-export function catchBugs(name: string): void {
-  process.exitCode = BUG;
+/**
+ * Runs a program whose `main` returns its exit code. An error that nothing catches, and an end before any exit code is known, have the exit
+ * code of a bug.
+ */
+export function startProgram(name: string, codes: { usage: number; bug: number }, main: () => Promise<number>): void {
+  process.exitCode = EXIT_CODES.bug;
   process.on('uncaughtException', (error) => process.exit(reportBug(name, error)));
+  main()
+    .catch((error: unknown) => reportEnd(name, codes, error))
+    .then((code) => {
+      process.exitCode = code;
+    });
 }

@@ -1,6 +1,7 @@
 // What ends a job that is nobody's bug, and the exit codes of webjob. Messages are lower case without a full stop and never
 // hold a password.
-import { BUG, say } from '../cli/program.ts';
+import { EXIT_CODES as COMMON, KnownFailure } from '../cli/failure.ts';
+import { say } from '../cli/streams.ts';
 
 export const EXIT_CODES = {
   ok: 0,
@@ -10,7 +11,7 @@ export const EXIT_CODES = {
   run: 4,
   put: 5,
   lock: 6,
-  bug: BUG,
+  bug: COMMON.bug,
   /** EX_IOERR of sysexits.h. */
   output: 74,
 } as const;
@@ -20,21 +21,7 @@ export function warn(message: string): void {
   say(`webjob: warning: ${message}`);
 }
 
-export class Failure extends Error {
-  readonly stage: keyof typeof EXIT_CODES;
-  /** Each a line of its own. */
-  readonly hints: readonly string[];
-  constructor(
-    stage: keyof typeof EXIT_CODES,
-    message: string,
-    hint: string | readonly string[] = [],
-    options?: ErrorOptions,
-  ) {
-    super(message, options);
-    this.stage = stage;
-    this.hints = typeof hint === 'string' ? [hint] : hint;
-  }
-}
+export class Failure extends KnownFailure<keyof typeof EXIT_CODES> {}
 
 /** What went wrong on the way; the stages say in which one. */
 export class WireError extends Error {

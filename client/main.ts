@@ -1,6 +1,6 @@
 // The webjob command line: what the original understands, and nothing is done here but to read it.
-import { Command, CommanderError, Option } from 'commander';
-import { catchBugs, reportBug, say } from '../cli/program.ts';
+import { Command, Option } from 'commander';
+import { parseWords, startProgram } from '../cli/program.ts';
 import { EXIT_CODES, Failure } from './failure.ts';
 import { DIGESTS, flush, getUrl, printDigest, write } from './modes.ts';
 import { describeClient } from './record.ts';
@@ -43,7 +43,6 @@ interface Options {
 }
 
 async function main(argv: string[]): Promise<number> {
-  let printed = '';
   const command = new Command('webjob')
     .usage(USAGE)
     .description('Get a program from a WebJob server, run it, and put what it prints back on the server.')
@@ -60,21 +59,8 @@ async function main(argv: string[]): Promise<number> {
     .argument('[program]', 'its name in the profile on the server')
     .argument('[options...]', 'passed on to the program untouched')
     .addHelpText('after', EXPLANATION)
-    .configureOutput({
-      writeOut: (text) => {
-        printed += text;
-      },
-      writeErr: (text) => say(text.trimEnd()),
-      outputError: (text, write) => write(text.replace(/^error: /, 'webjob: error: ')),
-    })
-    .passThroughOptions()
-    .exitOverride();
-  try {
-    command.parse(argv, { from: 'user' });
-  } catch (error) {
-    await write(printed);
-    throw error;
-  }
+    .passThroughOptions();
+  await parseWords(command, argv, write);
   return await runMode(command.opts<Options>(), command.args);
 }
 
@@ -110,17 +96,4 @@ function usage(message: string): Failure {
   return new Failure('usage', message, 'webjob --help');
 }
 
-function report(error: unknown): number {
-  if (error instanceof CommanderError) return error.exitCode === 0 ? EXIT_CODES.ok : EXIT_CODES.usage;
-  if (!(error instanceof Failure)) return reportBug('webjob', error);
-  say(`webjob: error: ${error.message}`);
-  for (const hint of error.hints) say(`webjob: hint: ${hint}`);
-  return EXIT_CODES[error.stage];
-}
-
-catchBugs('webjob');
-main(process.argv.slice(2))
-  .catch(report)
-  .then((code) => {
-    process.exitCode = code;
-  });
+startProgram('webjob', EXIT_CODES, () => main(process.argv.slice(2)));

@@ -1,7 +1,7 @@
 // The small modes beside --execute: --get-url, --hashsum, --flush.
 import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
-import { print, say } from '../cli/program.ts';
+import { print, say } from '../cli/streams.ts';
 import { EXIT_CODES, Failure, failureOf } from './failure.ts';
 import { countJobs, flushAll, flushFolder } from './flush.ts';
 import { type ClientSettings, parseTarget } from './settings.ts';

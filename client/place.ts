@@ -11,7 +11,7 @@ const STICKY = 0o1000;
 /** Who reads and writes there, in the words of a message. */
 interface Rule {
   setting: 'SpoolDirectory' | 'TempDirectory';
-  stage: Failure['stage'];
+  stage: Failure['kind'];
   /** A folder that others write in, each their own files. */
   mayBeShared: boolean;
 }

@@ -105,7 +105,7 @@ async function getProgram(job: Job, folder: string, path: string, cleanup: Clean
     job.jobId = await fetchProgram(settings, identity, request, join(folder, request));
     if (settings.getHookEnable) await runGetHook(settings, folder, request, program, (end) => cleanup.add(end));
   } catch (error) {
-    if (settings.uploadOnGetFailure && settings.put && error instanceof Failure && error.stage === 'get')
+    if (settings.uploadOnGetFailure && settings.put && error instanceof Failure && error.kind === 'get')
       await reportGetFailure(job, error);
     throw error;
   }
@@ -158,7 +158,7 @@ async function send(job: Job, work: Workplace, run: KeptRun): Promise<void> {
     if (job.ending?.error !== undefined) warn(`${job.program} ${job.ending.error}`);
     const hint = run.stay(work.conf);
     work.keep = !run.isInSpool;
-    throw new Failure(error.stage, error.message, [...error.hints, hint], { cause: error });
+    throw new Failure(error.kind, error.message, [...error.hints, hint], { cause: error });
   } finally {
     work.waiting = undefined;
   }

@@ -12,7 +12,7 @@ import {
   statSync,
 } from 'node:fs';
 import { join } from 'node:path';
-import { PadFailure } from './failure.ts';
+import { Failure } from '../cli/failure.ts';
 
 export type Entry = { name: string; path: string; mode: number } & (
   | { kind: 'file'; size: number }
@@ -47,7 +47,7 @@ function* walk(path: string, name: string, stats: Stats): Generator<Entry> {
       );
     }
   } else {
-    throw new PadFailure('payload', `${path} is no file, folder or link`);
+    throw new Failure('failed', `${path} is no file, folder or link`);
   }
 }
 
@@ -55,11 +55,11 @@ function* walk(path: string, name: string, stats: Stats): Generator<Entry> {
 function refuseOutput(path: string, { dev, ino }: Stats): void {
   const output = fstatSync(1);
   if (output.isFile() && output.dev === dev && output.ino === ino) {
-    throw new PadFailure('payload', `${path} is where the script goes`, 'write it to another file or folder');
+    throw new Failure('failed', `${path} is where the script goes`, 'write it to another file or folder');
   }
 }
 
-/** The bytes of a file, exactly as many as it had when it was listed; a piece is overwritten by the next. Throws PadFailure `payload` when it has not. */
+/** The bytes of a file, exactly as many as it had when it was listed; a piece is overwritten by the next. Throws Failure `failed` when it has not. */
 export function* readPieces(path: string, size: number): Generator<Buffer> {
   // A fifo that has taken the file's place must not be waited for.
   const fd = attempt(path, () => openSync(path, constants.O_RDONLY | (constants.O_NONBLOCK ?? 0)));
@@ -78,16 +78,16 @@ export function* readPieces(path: string, size: number): Generator<Buffer> {
   }
 }
 
-export function changed(path: string): PadFailure {
-  return new PadFailure('payload', `${path} changed while it was read`, 'what was written is of no use; run it again');
+export function changed(path: string): Failure {
+  return new Failure('failed', `${path} changed while it was read`, 'what was written is of no use; run it again');
 }
 
 function attempt<T>(path: string, action: () => T): T {
   try {
     return action();
   } catch (error) {
-    if (error instanceof PadFailure) throw error;
+    if (error instanceof Failure) throw error;
     const { code } = error as NodeJS.ErrnoException;
-    throw new PadFailure('payload', `${path} cannot be read: ${code}`, undefined, { cause: error });
+    throw new Failure('failed', `${path} cannot be read: ${code}`, undefined, { cause: error });
   }
 }

@@ -1,6 +1,6 @@
 // What a PaD file carries: one file as it is, or a folder as a tar.
 import { basename, resolve } from 'node:path';
-import { PadFailure } from './failure.ts';
+import { Failure } from '../cli/failure.ts';
 import { type Entry, listEntries, readPieces } from './files.ts';
 import { tarPieces } from './tar.ts';
 
@@ -10,7 +10,7 @@ export interface Payload {
   name: string;
   /** Of a file: whoever unpacks it alone can read it, or run it. */
   mode: '600' | '700';
-  /** Its bytes, the same every time. Throws PadFailure `payload` when a file has changed its size. */
+  /** Its bytes, the same every time. Throws Failure `failed` when a file has changed its size. */
   pieces(): Generator<Buffer>;
 }
 
@@ -18,7 +18,7 @@ const SEVERAL = 'payload';
 
 /**
  * One file is itself. One folder is that folder, and several files and folders are a new folder that holds them.
- * Throws PadFailure: `usage` for a name that cannot be one, `payload` for what cannot be read.
+ * Throws Failure: `usage` for a name that cannot be one, `failed` for what cannot be read.
  */
 export function openPayload(paths: readonly string[], givenName: string | undefined): Payload {
   const names = paths.map((path) => basename(resolve(path)));
@@ -44,14 +44,14 @@ function folderOf(name: string, entries: readonly Entry[]): Payload {
 function listSeveral(paths: readonly string[], names: readonly string[]): Entry[] {
   const repeated = names.find((name, index) => names.indexOf(name) !== index);
   if (repeated !== undefined) {
-    throw new PadFailure('usage', `two payloads are called ${repeated}`, 'put them into folders of one folder');
+    throw new Failure('usage', `two payloads are called ${repeated}`, 'put them into folders of one folder');
   }
   return paths.flatMap((path, index) => listEntries(path, checkName(names[index] ?? '')));
 }
 
 function checkName(name: string): string {
   if (name === '' || name === '.' || name === '..' || name.includes('/') || Buffer.byteLength(name) > 255) {
-    throw new PadFailure('usage', `'${name}' cannot be the name of a file`, 'give one with --name');
+    throw new Failure('usage', `'${name}' cannot be the name of a file`, 'give one with --name');
   }
   return name;
 }

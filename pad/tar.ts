@@ -1,7 +1,7 @@
 // A tar that every tar of the last thirty years unpacks: ustar, and GNU's entry for names of more than 100 bytes. Owners and times
 // are left out, so that the same folder always makes the same bytes.
 
-import { PadFailure } from './failure.ts';
+import { Failure } from '../cli/failure.ts';
 import { type Entry, readPieces } from './files.ts';
 
 const BLOCK = 512;
@@ -18,7 +18,7 @@ function* entryPieces(entry: Entry): Generator<Buffer> {
   const name = Buffer.from(entry.kind === 'folder' ? `${entry.name}/` : entry.name);
   const target = Buffer.from(entry.kind === 'link' ? entry.target : '');
   const size = entry.kind === 'file' ? entry.size : 0;
-  if (size > LARGEST) throw new PadFailure('payload', `${entry.path} is too large for a tar`);
+  if (size > LARGEST) throw new Failure('failed', `${entry.path} is too large for a tar`);
   if (name.length > NAME_BYTES) yield* longText(TYPES.longName, name);
   if (target.length > NAME_BYTES) yield* longText(TYPES.longLink, target);
   yield header({ name, target, size, mode: entry.mode, type: TYPES[entry.kind] });

@@ -2,11 +2,11 @@
 import { createPrivateKey, createPublicKey, generateKeyPairSync, type KeyObject, sign, verify } from 'node:crypto';
 import { readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { isSignature, KEY_KINDS, signatureDigest } from 'webjob-protocol';
-import { SignFailure } from './failure.ts';
+import { Failure } from '../cli/failure.ts';
 
 export const KEY_TYPES = ['ed25519', 'p256'] as const;
 
-/** Makes NAME.key, which only its owner can read, and NAME.pub for the clients. Throws SignFailure `key` before it would overwrite one. */
+/** Makes NAME.key, which only its owner can read, and NAME.pub for the clients. Throws Failure `failed` before it would overwrite one. */
 export function makeKey(name: string, type: (typeof KEY_TYPES)[number]): void {
   const { privateKey, publicKey } =
     type === 'ed25519' ? generateKeyPairSync('ed25519') : generateKeyPairSync('ec', { namedCurve: 'P-256' });
@@ -27,11 +27,11 @@ function writeKey(path: string, pem: string | Buffer, mode: number): void {
     // The beginning of a key is none, and would keep the next one from its name.
     if (code !== 'EEXIST') rmSync(path, { force: true });
     const hint = code === 'EEXIST' ? 'a key is never overwritten: choose another name' : undefined;
-    throw new SignFailure('key', `${path} cannot be written: ${code}`, hint);
+    throw new Failure('failed', `${path} cannot be written: ${code}`, hint);
   }
 }
 
-/** Throws SignFailure `key` for what is no private key, or one of a kind that clients do not take. */
+/** Throws Failure `failed` for what is no private key, or one of a kind that clients do not take. */
 export function readPrivateKey(path: string): KeyObject {
   return readKey(path, 'private', createPrivateKey);
 }
@@ -47,14 +47,14 @@ function readKey(path: string, half: string, create: (pem: Buffer) => KeyObject)
     key = create(readFileSync(path));
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
-    throw new SignFailure('key', `${path} is no ${half} key in PEM: ${code}`);
+    throw new Failure('failed', `${path} is no ${half} key in PEM: ${code}`);
   }
   if (signatureDigest(key) === undefined)
-    throw new SignFailure('key', `${path} is neither ${KEY_KINDS}`, 'make one of either kind, as ed25519');
+    throw new Failure('failed', `${path} is neither ${KEY_KINDS}`, 'make one of either kind, as ed25519');
   return key;
 }
 
-/** Writes FILE.sig, one line, in the place of an older one: a server that reads it meanwhile finds one or the other. Throws SignFailure `file`. */
+/** Writes FILE.sig, one line, in the place of an older one: a server that reads it meanwhile finds one or the other. Throws Failure `failed`. */
 export function signFile(path: string, key: KeyObject): void {
   const target = `${path}.sig`;
   const unfinished = `${target}.${process.pid}`;
@@ -64,17 +64,17 @@ export function signFile(path: string, key: KeyObject): void {
     renameSync(unfinished, target);
   } catch (error) {
     rmSync(unfinished, { force: true });
-    throw new SignFailure('file', `${path} cannot be signed: ${(error as NodeJS.ErrnoException).code}`);
+    throw new Failure('failed', `${path} cannot be signed: ${(error as NodeJS.ErrnoException).code}`);
   }
 }
 
-/** What a client would find: the signature beside FILE. Throws SignFailure `file` when FILE cannot be read. */
+/** What a client would find: the signature beside FILE. Throws Failure `failed` when FILE cannot be read. */
 export function checkFile(path: string, key: KeyObject): 'good' | 'wrong' | 'missing' {
   let bytes: Buffer;
   try {
     bytes = readFileSync(path);
   } catch (error) {
-    throw new SignFailure('file', `${path} cannot be read: ${(error as NodeJS.ErrnoException).code}`);
+    throw new Failure('failed', `${path} cannot be read: ${(error as NodeJS.ErrnoException).code}`);
   }
   const line = readSignature(`${path}.sig`);
   if (line === undefined) return 'missing';
@@ -89,6 +89,6 @@ function readSignature(path: string): string | undefined {
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
     if (code === 'ENOENT') return undefined;
-    throw new SignFailure('file', `${path} cannot be read: ${code}`);
+    throw new Failure('failed', `${path} cannot be read: ${code}`);
   }
 }

@@ -1,8 +1,9 @@
 // The webjob-sign command line.
 
-import { Command, CommanderError, Option } from 'commander';
-import { catchBugs, print, reportBug, say } from '../cli/program.ts';
-import { EXIT_CODES, SignFailure } from './failure.ts';
+import { Command, Option } from 'commander';
+import { EXIT_CODES, Failure } from '../cli/failure.ts';
+import { parseWords, startProgram } from '../cli/program.ts';
+
 import { KEY_TYPES, makeKey, readPrivateKey, signFile } from './keys.ts';
 
 declare const WEBJOB_VERSION: string;
@@ -18,9 +19,8 @@ Examples:
 
 Exit codes:
   0  done
-  1  wrong command line
-  2  a key cannot be made, read or used
-  3  a file cannot be signed; those named before it are
+  2  wrong command line
+  4  a key cannot be made, read or used, or a file cannot be signed; those named before it are
   70 an error that webjob-sign did not expect: a bug`;
 
 interface Options {
@@ -29,8 +29,7 @@ interface Options {
   key?: string;
 }
 
-async function main(argv: string[]): Promise<void> {
-  let printed = '';
+async function main(argv: string[]): Promise<number> {
   const command = new Command('webjob-sign')
     .usage('{--make-key <name> [--type <type>] | --key <file> file...}')
     .description('Sign programs, so that clients with DsvVerifySignature=Y run no others.')
@@ -40,49 +39,24 @@ async function main(argv: string[]): Promise<void> {
     .version(WEBJOB_VERSION, '-v, --version', 'print the version')
     .helpOption('--help', 'print this help')
     .argument('[file...]', 'what to sign')
-    .addHelpText('after', EXPLANATION)
-    .configureOutput({
-      writeOut: (text) => {
-        printed += text;
-      },
-      writeErr: (text) => say(text.trimEnd()),
-      outputError: (text, write) => write(text.replace(/^error: /, 'webjob-sign: error: ')),
-    })
-    .exitOverride();
-  try {
-    command.parse(argv, { from: 'user' });
-  } catch (error) {
-    await print(printed);
-    throw error;
-  }
+    .addHelpText('after', EXPLANATION);
+  await parseWords(command, argv);
   const { makeKey: name, type, key } = command.opts<Options>();
   const files = command.args;
   if ((name === undefined) === (key === undefined)) throw usage('say one of --make-key and --key');
   if (name !== undefined) {
     if (files.length > 0) throw usage('--make-key takes no files');
     makeKey(name, type);
-    return;
+    return EXIT_CODES.ok;
   }
   if (files.length === 0) throw usage('--key needs files to sign');
   const privateKey = readPrivateKey(key ?? '');
   for (const file of files) signFile(file, privateKey);
+  return EXIT_CODES.ok;
 }
 
-function usage(message: string): SignFailure {
-  return new SignFailure('usage', message, 'webjob-sign --help');
+function usage(message: string): Failure {
+  return new Failure('usage', message, 'webjob-sign --help');
 }
 
-function report(error: unknown): number {
-  if (error instanceof CommanderError) return error.exitCode === 0 ? EXIT_CODES.ok : EXIT_CODES.usage;
-  if (!(error instanceof SignFailure)) return reportBug('webjob-sign', error);
-  say(`webjob-sign: error: ${error.message}`);
-  if (error.hint) say(`webjob-sign: hint: ${error.hint}`);
-  return EXIT_CODES[error.kind];
-}
-
-catchBugs('webjob-sign');
-main(process.argv.slice(2))
-  .then(() => EXIT_CODES.ok, report)
-  .then((code) => {
-    process.exitCode = code;
-  });
+startProgram('webjob-sign', EXIT_CODES, () => main(process.argv.slice(2)));

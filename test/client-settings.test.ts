@@ -28,7 +28,7 @@ function failureOf(files: string): Failure {
     readSettings(files);
   } catch (error) {
     assert.ok(error instanceof Failure, String(error));
-    assert.equal(error.stage, 'settings');
+    assert.equal(error.kind, 'settings');
     return error;
   }
   return assert.fail('the settings were taken');

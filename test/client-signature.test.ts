@@ -214,13 +214,13 @@ describe('webjob-sign', () => {
     }
     const earlier = TYPES.map((type) => readFileSync(key(`${type}.key`), 'utf8'));
     const { status, stderr } = sign('--make-key', key('ed25519'));
-    assert.equal(status, 2);
+    assert.equal(status, 4);
     assert.equal(
       stderr,
       `webjob-sign: error: ${key('ed25519.key')} cannot be written: EEXIST\nwebjob-sign: hint: a key is never overwritten: choose another name\n`,
     );
     writeFileSync(key('half.pub'), 'mine');
-    assert.equal(sign('--make-key', key('half')).status, 2);
+    assert.equal(sign('--make-key', key('half')).status, 4);
     assert.deepEqual([existsSync(key('half.key')), readFileSync(key('half.pub'), 'utf8')], [false, 'mine']);
     assert.deepEqual(
       TYPES.map((type) => readFileSync(key(`${type}.key`), 'utf8')),
@@ -246,20 +246,20 @@ describe('webjob-sign', () => {
   it('explains itself, and what was wrong', () => {
     openssl('genrsa', '-out', 'rsa2.key', '2048');
     const FAILURES: [words: string[], status: number, stderr: RegExp][] = [
-      [[], 1, /^webjob-sign: error: say one of --make-key and --key\nwebjob-sign: hint: webjob-sign --help\n$/],
-      [['--make-key', 'x', '--key', 'y'], 1, /say one of/],
-      [['--make-key', key('x'), 'file'], 1, /--make-key takes no files/],
-      [['--key', key('ed25519.key')], 1, /--key needs files to sign/],
+      [[], 2, /^webjob-sign: error: say one of --make-key and --key\nwebjob-sign: hint: webjob-sign --help\n$/],
+      [['--make-key', 'x', '--key', 'y'], 2, /say one of/],
+      [['--make-key', key('x'), 'file'], 2, /--make-key takes no files/],
+      [['--key', key('ed25519.key')], 2, /--key needs files to sign/],
       [
         ['--make-key', key('x'), '--type', 'rsa'],
-        1,
+        2,
         /^webjob-sign: error: option '--type <type>' argument 'rsa' is invalid/,
       ],
-      [['--no-such'], 1, /^webjob-sign: error: unknown option '--no-such'\n/],
-      [['--key', key('none'), program], 2, /none is no private key in PEM: ENOENT\n/],
-      [['--key', key('ed25519.pub'), program], 2, /ed25519\.pub is no private key in PEM: /],
-      [['--key', key('rsa2.key'), program], 2, /is neither Ed25519 nor P-256\nwebjob-sign: hint: /],
-      [['--key', key('ed25519.key'), key('none')], 3, /^webjob-sign: error: \S+ cannot be signed: ENOENT\n$/],
+      [['--no-such'], 2, /^webjob-sign: error: unknown option '--no-such'\n/],
+      [['--key', key('none'), program], 4, /none is no private key in PEM: ENOENT\n/],
+      [['--key', key('ed25519.pub'), program], 4, /ed25519\.pub is no private key in PEM: /],
+      [['--key', key('rsa2.key'), program], 4, /is neither Ed25519 nor P-256\nwebjob-sign: hint: /],
+      [['--key', key('ed25519.key'), key('none')], 4, /^webjob-sign: error: \S+ cannot be signed: ENOENT\n$/],
     ];
     for (const [words, status, why] of FAILURES) {
       const ended = sign(...words);

@@ -37,7 +37,7 @@ describe('pad-make-script(1)', () => {
       items,
       codes.map((code) => code.trim()),
     );
-    assert.equal(codes.length, 4);
+    assert.equal(codes.length, 3);
   });
 });
 

@@ -157,23 +157,23 @@ describe('several payloads', () => {
     shop.add('same', 'x');
     writeFileSync(join(shop.folder('box'), 'same'), 'y');
     const { code, stdout, stderr } = make(['same', 'box/same']);
-    assert.deepEqual([code, stdout], [1, '']);
+    assert.deepEqual([code, stdout], [2, '']);
     assert.match(stderr, /^pad-make-script: error: two payloads are called same\npad-make-script: hint: .+\n$/);
   });
 });
 
 describe('what cannot be', () => {
   const refused: [args: string[], code: number, message: RegExp][] = [
-    [[], 1, /missing required argument/],
-    [['--nope'], 1, /unknown option/],
-    [['none'], 2, /none cannot be read: ENOENT/],
-    [['fifo'], 2, /fifo is no file, folder or link/],
-    [['withfifo'], 2, /withfifo\/fifo is no file, folder or link/],
-    [['/dev/null'], 2, /\/dev\/null is no file, folder or link/],
-    [['/'], 1, /'' cannot be the name of a file\npad-make-script: hint: give one with --name/],
+    [[], 2, /missing required argument/],
+    [['--nope'], 2, /unknown option/],
+    [['none'], 4, /none cannot be read: ENOENT/],
+    [['fifo'], 4, /fifo is no file, folder or link/],
+    [['withfifo'], 4, /withfifo\/fifo is no file, folder or link/],
+    [['/dev/null'], 4, /\/dev\/null is no file, folder or link/],
+    [['/'], 2, /'' cannot be the name of a file\npad-make-script: hint: give one with --name/],
     ...['a/b', '..', '', 'x'.repeat(256)].map((name): [string[], number, RegExp] => [
       ['--name', name, 'data'],
-      1,
+      2,
       /cannot be the name of a file/,
     ]),
   ];
@@ -195,7 +195,7 @@ describe('what cannot be', () => {
     // The least that the eleven octal digits of a header do not tell.
     truncateSync(path, 8 ** 11);
     const { code, stdout, stderr } = make(['box']);
-    assert.deepEqual([code, stdout], [2, '']);
+    assert.deepEqual([code, stdout], [4, '']);
     assert.match(stderr, /^pad-make-script: error: box\/huge is too large for a tar\n/);
   });
 
@@ -204,7 +204,7 @@ describe('what cannot be', () => {
       writeFileSync(join(shop.folder('box'), 'data'), 'x');
       const words = ['sh', '-c', `"$1" "$2" box > ${output}`, 'sh', process.execPath, MAKER];
       const { code, stderr } = run(words, { cwd: shop.path });
-      assert.equal(code, 2);
+      assert.equal(code, 4);
       assert.match(stderr, /^pad-make-script: error: box\/.* is where the script goes\n.*hint: /);
     }
   });
@@ -215,7 +215,7 @@ describe('what cannot be', () => {
     shop.add('data', 'x');
     const command = `'${process.execPath}' '${MAKER}' data`;
     const { code, stdout } = run([script, '-qec', command, '/dev/null'], { cwd: shop.path });
-    assert.equal(code, 1);
+    assert.equal(code, 2);
     assert.match(stdout, /^pad-make-script: error: the script would go to a terminal\r\n.*hint: redirect it/);
     assert.doesNotMatch(stdout, /begin-base64/);
   });
@@ -224,14 +224,14 @@ describe('what cannot be', () => {
     shop.add('data', randomBytes(1000));
     const words = ['sh', '-c', '"$1" "$2" data > /dev/full', 'sh', process.execPath, MAKER];
     const { code, stderr } = run(words, { cwd: shop.path });
-    assert.deepEqual([code, stderr], [3, 'pad-make-script: error: the script cannot be written: ENOSPC\n']);
+    assert.deepEqual([code, stderr], [4, 'pad-make-script: error: the script cannot be written: ENOSPC\n']);
   });
 
   it('is told: a reader that went away', () => {
     shop.add('data', randomBytes(3_000_000));
     const words = ['sh', '-c', '{ "$1" "$2" data; echo $? >&2; } | head -c 1', 'sh', process.execPath, MAKER];
     const { stdout, stderr } = run(words, { cwd: shop.path });
-    assert.deepEqual([stdout, stderr], ['#', 'pad-make-script: error: the script cannot be written: EPIPE\n3\n']);
+    assert.deepEqual([stdout, stderr], ['#', 'pad-make-script: error: the script cannot be written: EPIPE\n4\n']);
   });
 });
 
@@ -272,7 +272,7 @@ describe('a payload that changes while it is read', () => {
     it(`is told, ${what}, and the script is of no use`, async () => {
       const path = shop.add('data', Buffer.alloc(SIZE));
       const { code, script, stderr } = await makeWhile(path, () => change(path));
-      assert.equal(code, 2);
+      assert.equal(code, 4);
       assert.match(stderr, /^pad-make-script: error: .* changed while it was read\npad-make-script: hint: /);
       const pad = shop.add('useless.pad', script);
       assert.equal(run(['sh', pad, 'touch', inShop('ran')]).code, 125);
@@ -289,7 +289,7 @@ describe('a payload that changes while it is read', () => {
       rmSync(join(box, 'b'));
       run(['mkfifo', join(box, 'b')]);
     });
-    assert.equal(code, 2, stderr);
+    assert.equal(code, 4, stderr);
     assert.match(stderr, /^pad-make-script: error: .*\/box\/b changed while it was read\n/);
   });
 

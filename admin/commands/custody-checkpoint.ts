@@ -14,26 +14,8 @@ import { type Sound, Witness } from '../../evidence/witness.ts';
 import { openSite } from '../site/site.ts';
 import { keepFolder } from '../site/turn.ts';
 import { isRoot } from '../site/users.ts';
-import { adoptCommand } from './custody-adopt.ts';
 
-export function custodyCommand(): Command {
-  return new Command('custody')
-    .description('sign and adopt what the custody record says')
-    .helpCommand(false)
-    .addCommand(checkpointCommand())
-    .addCommand(adoptCommand())
-    .addHelpText(
-      'after',
-      `
-Examples:
-  webjobctl custody checkpoint --key /root/custody.key >> /mnt/elsewhere/checkpoints
-  webjobctl custody adopt --reason 'uploads of the server before this one'
-
-Exit codes: those of webjobctl; each command's own are in its help.`,
-    );
-}
-
-function checkpointCommand(): Command {
+export function checkpointCommand(): Command {
   return new Command('checkpoint')
     .description('sign how long each custody record is, and the SHA-256 of all of it')
     .requiredOption('--key <file>', 'a private Ed25519 key in PEM, which is no business of the server')

@@ -93,7 +93,7 @@ async function findBoth(
     return [found, await findJob(sites, other, client)];
   } catch (error) {
     if (!(error instanceof Failure) || error.kind !== 'findings') throw error;
-    throw new Failure('nothing', error.message, error.hint, { cause: error });
+    throw new Failure('nothing', error.message, error.hints, { cause: error });
   }
 }
 

@@ -1,6 +1,5 @@
 // Whose turn it is: one webjobctl at a time changes what is kept.
 import { join } from 'node:path';
-import { LockerFailure } from 'webjob-locker';
 import { makeFolder } from 'webjob-locker/durable';
 import type { ServerSettings } from '../../cgi/controls.ts';
 import { Failure } from '../../cli/failure.ts';
@@ -11,27 +10,17 @@ export function keepFolder(settings: ServerSettings): string {
   return join(settings.configDirectory, 'nph-webjob');
 }
 
-/**
- * Does what only one may do at a time; what only looks (`undefined`) need not wait. Throws Failure `failed` when another is at it, and for
- * every file that cannot be read or written.
- */
+/** Does what only one may do at a time; what only looks (`undefined`) need not wait. Throws Failure `failed` when another is at it. */
 export async function inTurn<Type>(
   settings: ServerSettings,
   thing: 'keep' | 'holds' | 'index' | undefined,
   act: () => Type | Promise<Type>,
 ): Promise<Type> {
+  const endTurn = thing === undefined ? () => {} : takeTurn(settings, thing);
   try {
-    const endTurn = thing === undefined ? () => {} : takeTurn(settings, thing);
-    try {
-      return await act();
-    } finally {
-      endTurn();
-    }
-  } catch (error) {
-    const { syscall, code, message } = error as NodeJS.ErrnoException;
-    if (syscall !== undefined || code === 'ERR_SQLITE_ERROR' || error instanceof LockerFailure)
-      throw new Failure('failed', message, undefined, { cause: error });
-    throw error;
+    return await act();
+  } finally {
+    endTurn();
   }
 }
 

@@ -1,0 +1,57 @@
+// What hold add and hold remove share: for whom a hold is, and the change of the file.
+import type { Command } from 'commander';
+import type { ServerSettings } from '../../cgi/controls.ts';
+import { EXIT_CODES, Failure } from '../../cli/failure.ts';
+import { operatorName } from '../../evidence/events.ts';
+import { inTurn } from '../site/turn.ts';
+import { type Hold, isHoldId, readHolds } from './holds.ts';
+
+export interface HoldOptions {
+  client?: string;
+  job?: string;
+  reason: string;
+}
+
+/** Of every command about holds. */
+export const HOLD_EXPLANATION = `
+prune and pack leave alone what is on hold. A group is on hold when the client id stands in its line of the log, in its record or in its name.
+
+Example:
+  webjobctl hold add --client client1 --reason 'case 4711'
+  webjobctl hold list
+  webjobctl hold remove --client client1 --reason 'case 4711 is closed'
+
+Exit codes:
+  0  done
+  1  list: there is no hold; remove: there was none; add: there was one
+  2  wrong command line
+  3  nph-webjob.cfg cannot be used
+  4  a file cannot be read or written`;
+
+/** Adds the options to a command. */
+export function addHoldOptions(command: Command): Command {
+  return command
+    .option('--client <id>', 'everything of a client')
+    .option('--job <id>', 'one job')
+    .requiredOption('--reason <text>', 'why');
+}
+
+/** The hold that the options name, set or ended now by this operator. Throws Failure `usage`. */
+export function parseHold({ client, job, reason }: HoldOptions): Hold {
+  const kind = client === undefined ? 'job' : 'client';
+  const id = client ?? job;
+  if (id === undefined || (client !== undefined && job !== undefined))
+    throw new Failure('usage', 'a hold is for --client or for --job');
+  if (!isHoldId(kind, id)) throw new Failure('usage', `--${kind} is no ${kind} id`);
+  if (reason.trim() === '') throw new Failure('usage', '--reason is empty');
+  return { kind, id, reason, by: operatorName(), at: new Date().toISOString() };
+}
+
+/** Returns whether there was something to do, as the exit code tells, too. */
+export function changeHolds(settings: ServerSettings, act: (holds: Hold[]) => boolean): Promise<boolean> {
+  return inTurn(settings, 'holds', () => {
+    const isDone = act(readHolds(settings));
+    if (!isDone) process.exitCode = EXIT_CODES.findings;
+    return isDone;
+  });
+}
