@@ -12,6 +12,7 @@ import { findFastFiles, findTestFiles, isSlow, isStale, readSources, SLOW_SECOND
 import { type Outcome, report } from './test-report.ts';
 
 const root = join(import.meta.dirname, '..');
+const COMPILED = join(root, 'node_modules', '.cache', 'compiled');
 const TEST_LIMIT_MS = 1_200_000;
 
 const given = process.argv.slice(2);
@@ -61,7 +62,8 @@ async function runTests(files: readonly string[]): Promise<Outcome> {
     concurrency: availableParallelism() + 1,
     timeout: TEST_LIMIT_MS,
     cwd: root,
-    env: environment.variables,
+    // Sources of the tests, compiled: half of the time of a small file. The preload takes it back for what a test starts.
+    env: { ...environment.variables, NODE_COMPILE_CACHE: COMPILED },
     execArgv: ['--import', join(import.meta.dirname, 'test-preload.ts')],
   });
   return await report(events, root);

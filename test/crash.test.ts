@@ -29,7 +29,7 @@ import {
 } from './locker-upload.ts';
 import { readLog } from './tree.ts';
 
-const KILLS = Number(process.env.WEBJOB_TEST_KILLS ?? 60);
+const KILLS = Number(process.env.WEBJOB_TEST_KILLS ?? 30);
 /** Lives at most; one whose kill comes after its end counts for nothing. */
 const LIVES = 2 * KILLS;
 const WIDTH = 4;

@@ -108,7 +108,7 @@ describe('original servers that share the locker and the log', needsPerl, () => 
     const sizesOf = (run: number): Lengths => ({ out: (run % 7) * 9_000, err: (run % 3) * 50, env: 600 });
     let left = 4;
     const ours = async (who: number): Promise<void> => {
-      for (let run = 0; run < 30; run++) {
+      for (let run = 0; run < 15; run++) {
         const [name, jobId] = [`ours_${who}_${run}`, `server_1_0000000001_1${who}${run}`];
         assert.equal(await put(name, jobId, sizesOf(run)), 200);
         stored.set(name, { jobId, lengths: sizesOf(run) });
@@ -118,7 +118,7 @@ describe('original servers that share the locker and the log', needsPerl, () => 
     const theirs = async (who: number): Promise<void> => {
       const writer = startWriter();
       // As long as ours write, at a pace that leaves the processors to them.
-      for (let run = 0; left > 0 || run < 50; run++, await sleep(10)) {
+      for (let run = 0; left > 0 || run < 25; run++, await sleep(10)) {
         const [name, jobId] = [`theirs_${who}_${run}`, `server_2_0000000001_2${who}${run}`];
         assert.equal(await writer.put(`client1_${name}`, jobId, sizesOf(run)), 200);
         stored.set(name, { jobId, lengths: sizesOf(run) });

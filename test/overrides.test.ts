@@ -323,7 +323,7 @@ describe('a link among the overrides that is swapped while it is looked at', () 
     const link = join(root, 'clients/client1/nph-webjob.cfg');
     const swapper = await startSwapper(link, ['../../inside/nph-webjob.cfg', '../../../outside/nph-webjob.cfg']);
     try {
-      for (let count = 0; count < 40; count++) {
+      for (let count = 0; count < 20; count++) {
         const { status } = await its.put(UPLOAD);
         assert.ok([200, 451, 550].includes(status), `${status}`);
       }

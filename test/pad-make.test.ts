@@ -303,7 +303,7 @@ describe('a payload that changes while it is read', () => {
 
 describe('the maker', () => {
   it('holds no payload in memory', () => {
-    const size = 300_000_000;
+    const size = 150_000_000;
     truncateSync(shop.add('huge', ''), size);
     const preload = shop.add('preload.cjs', "process.on('exit', () => console.error(process.resourceUsage().maxRSS));");
     const words = ['sh', '-c', '"$1" -r "$2" "$3" huge > script', 'sh', process.execPath, preload, MAKER];

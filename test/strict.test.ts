@@ -12,7 +12,7 @@ import { startServer } from './target.ts';
 const KILOBYTE = 1024;
 const MEGABYTE = 1024 * KILOBYTE;
 const SIZES = [0, KILOBYTE, MEGABYTE, 50 * MEGABYTE];
-const TRIES = Number(process.env.WEBJOB_TEST_TRIES ?? 20);
+const TRIES = Number(process.env.WEBJOB_TEST_TRIES ?? 6);
 const AT_ONCE = 4;
 
 interface Case {

@@ -14,7 +14,7 @@ import { randomNumbers } from './locker-kills.ts';
 import { runWebjobctl } from './locker-site.ts';
 import { EXTENSIONS_KEPT, type Planted, plantGroup } from './verify-site.ts';
 
-const MUTATIONS = Number(process.env.WEBJOB_TEST_MUTATIONS ?? 2000);
+const MUTATIONS = Number(process.env.WEBJOB_TEST_MUTATIONS ?? 1000);
 const SEED = Number(process.env.WEBJOB_TEST_SEED ?? 20040523);
 /** An unchanged locker is verified after so many changes. */
 const PRISTINE_EVERY = 50;

@@ -308,7 +308,7 @@ describe('verify while clients come', () => {
     its.configure({ PutNameFormat: '%cid_%cmd', OverwriteExistingFiles: 'Y', KeepDifferingUploads: 'N' });
     let isOver = false;
     const client = async (number: number): Promise<void> => {
-      for (let turn = 0; turn < 5; turn++) {
+      for (let turn = 0; turn < 3; turn++) {
         const out = randomBytes(50_000).toString('latin1');
         const put = { fileName: `job${number}_${turn % 3}`, jobId: `j_${number}_${turn}`, out };
         assert.equal((await its.put(put)).status, 200);
