@@ -42,6 +42,7 @@ export const SITE_CONTROLS = [
   directory('LogfilesDirectory', '<Base>/logfiles'),
   directory('ProfilesDirectory', '<Base>/profiles'),
   directory('SpoolDirectory', '<Base>/spool'),
+  number('CustodySegmentLimit', '67108864', BYTES),
   flag('EnableConfigOverrides', 'Y'),
   flag('EnableCustody', 'Y'),
   flag('EnableHostAccessList', 'N'),

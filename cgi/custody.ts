@@ -55,9 +55,10 @@ function describeRequest(exchange: Exchange, name: string, jobId: string | undef
 }
 
 function record({ settings }: Exchange, facts: CustodyFacts): void {
-  const path = custodyPath(settings.logfilesDirectory, settings.serverId);
+  const { logfilesDirectory, serverId, custodySegmentLimit: segmentLimit } = settings;
+  const path = custodyPath(logfilesDirectory, serverId);
   try {
-    appendCustody(path, { time: new Date(), ...facts }, true);
+    appendCustody(path, { time: new Date(), ...facts }, { mayCreate: true, segmentLimit });
   } catch (error) {
     const { kind, message } = failureOf(error);
     if (existsSync(path) || kind === 'full') throw new LockerFailure(kind, `custody record: ${message}`);

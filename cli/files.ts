@@ -1,6 +1,18 @@
 // Files that webjobctl writes: whole or not at all, on disk when it says so, and secret from the first byte where they are meant to be.
 import { randomBytes } from 'node:crypto';
-import { closeSync, fchmodSync, fchownSync, linkSync, openSync, readdirSync, renameSync, rmSync } from 'node:fs';
+import {
+  closeSync,
+  existsSync,
+  fchmodSync,
+  fchownSync,
+  linkSync,
+  lstatSync,
+  openSync,
+  readdirSync,
+  realpathSync,
+  renameSync,
+  rmSync,
+} from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { syncFile, syncFolder, writeAll } from 'webjob-locker/durable';
 
@@ -81,4 +93,16 @@ export function syncTree(folder: string): void {
 /** The code of a failed system call, for messages: `EACCES`. */
 export function errorCode(error: unknown): string {
   return (error as NodeJS.ErrnoException).code ?? String(error);
+}
+
+/** True where nobody but root can change what lies in a folder, or would, once it is made. */
+export function isRootsOwn(folder: string): boolean {
+  if (!existsSync(folder)) return folder !== dirname(folder) && isRootsOwn(dirname(folder));
+  for (let path = realpathSync(folder); ; path = dirname(path)) {
+    const { uid, mode } = lstatSync(path);
+    // In a folder as /tmp nobody can move what is another's.
+    const isShared = (mode & 0o022) !== 0 && ((mode & 0o1000) === 0 || path === folder);
+    if (uid !== 0 || isShared) return false;
+    if (path === dirname(path)) return true;
+  }
 }

@@ -1,5 +1,6 @@
-// Checkpoints: how long a custody record was at a moment and the SHA-256 of all of it, signed, one line of JSON each. Kept elsewhere, a line
-// tells whether anything before that moment was changed or taken away since (docs/protocol.md, section 8).
+// Checkpoints: how long a custody record's last segment was at a moment and the SHA-256 of all of
+// it, signed, one line of JSON each. Kept elsewhere, a line tells whether anything before that
+// moment was changed or taken away since (docs/protocol.md, section 8).
 import { createPrivateKey, createPublicKey, type KeyObject, sign, verify } from 'node:crypto';
 import { closeSync, fstatSync, openSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -8,7 +9,10 @@ import { Failure } from '../cli/failure.ts';
 import type { Finding } from './finding.ts';
 
 export interface Checkpoint {
-  /** The name of the custody record in LogfilesDirectory. */
+  /**
+   * The custody record's last segment then, by its path below LogfilesDirectory: each is bound to
+   * the one before.
+   */
   file: string;
   /** Bytes of it, and their SHA-256: `head -c SIZE FILE | sha256sum`. */
   size: number;
@@ -26,7 +30,7 @@ export function formatCheckpoint({ file, size, head, time }: Checkpoint, key: Ke
 /** The checkpoint in a line; undefined for what is none, or not signed with the key's other half. */
 function parseCheckpoint(line: string, key: KeyObject): Checkpoint | undefined {
   const pattern =
-    /^(\{"file":"nph-webjob-custody\.[A-Za-z0-9_.-]+\.jsonl","size":\d{1,15},"head":"[0-9a-f]{64}","time":"[0-9TZ:.-]+"),"signature":"([A-Za-z0-9+/]{86}==)"\}$/;
+    /^(\{"file":"nph-webjob-custody\.[A-Za-z0-9_.-]+(?:\.d\/\d{6})?\.jsonl","size":\d{1,15},"head":"[0-9a-f]{64}","time":"[0-9TZ:.-]+"),"signature":"([A-Za-z0-9+/]{86}==)"\}$/;
   const [, text, signature] = pattern.exec(line) ?? [];
   if (text === undefined || signature === undefined) return undefined;
   const isSigned = verify(null, Buffer.from(`${text}}\n`), key, Buffer.from(signature, 'base64'));
@@ -68,8 +72,8 @@ function* compare({ file, size, head, time }: Checkpoint, logfilesDirectory: str
   }
 }
 
-/** A file that is gone has no byte. */
-function digestStart(path: string, size: number): { size: number; head: string } {
+/** The first bytes of a file, as far as it has them; one that is gone has none. Throws Failure. */
+export function digestStart(path: string, size: number): { size: number; head: string } {
   let fd: number;
   try {
     fd = openSync(path, 'r');

@@ -1,9 +1,19 @@
 // What webjobctl puts on record before it touches anything: who removes, packs or holds what. It has a custody file of its own, as every
 // server has, so that none depends on who made the file of another.
 import { createHash } from 'node:crypto';
-import { closeSync, constants, openSync } from 'node:fs';
+import { closeSync, constants, existsSync, openSync } from 'node:fs';
 import { userInfo } from 'node:os';
-import { appendCustody, Chain, custodyPath, type Extension, formatCustody, type StreamName } from 'webjob-locker';
+import { dirname, join } from 'node:path';
+import {
+  appendCustody,
+  Chain,
+  custodyPath,
+  type Extension,
+  formatCustody,
+  listCustodyFiles,
+  type StreamName,
+} from 'webjob-locker';
+import { isRootsOwn } from '../cli/files.ts';
 import type { FileFacts } from './reading.ts';
 
 /** Its name among the servers. */
@@ -12,6 +22,7 @@ export const WRITER = 'webjobctl';
 /** Where a site has its custody records. */
 export interface Logs {
   logfilesDirectory: string;
+  custodySegmentLimit: number;
 }
 
 /** What a record of `prune` or `unpack` says of each group. */
@@ -52,9 +63,27 @@ export type KeepEvent =
 export const BATCH = 100;
 
 /** Appends a record, on disk when it returns. */
-export function recordEvent({ logfilesDirectory }: Logs, event: KeepEvent): void {
+export function recordEvent({ logfilesDirectory, custodySegmentLimit }: Logs, event: KeepEvent): void {
   const path = custodyPath(logfilesDirectory, WRITER);
-  appendCustody(path, { time: new Date().toISOString(), by: operatorName(), ...event }, true);
+  const facts = { time: new Date().toISOString(), by: operatorName(), ...event };
+  appendCustody(path, facts, {
+    mayCreate: true,
+    segmentLimit: mayFollow(logfilesDirectory) ? custodySegmentLimit : undefined,
+  });
+}
+
+/** Appends the record by which root vouches for what stands before it in the record of a server. */
+export function recordGenesis(path: string, reason: string): void {
+  const facts = { time: new Date().toISOString(), event: 'genesis', by: operatorName(), reason };
+  // The server makes its segments itself: it could not write to one that root made.
+  appendCustody(path, facts, { segmentLimit: mayFollow(dirname(path)) ? Number.POSITIVE_INFINITY : undefined });
+}
+
+/**
+ * Root enters no folder that others can put elsewhere: there webjobctl keeps to the first segment.
+ */
+function mayFollow(logfilesDirectory: string): boolean {
+  return process.getuid?.() !== 0 || isRootsOwn(logfilesDirectory);
 }
 
 /** The first line of a custody record, which whoever lays out a site writes: a record that does not begin with it was cut, or is not adopted. */
@@ -66,23 +95,21 @@ export function formatGenesis(serverId: string): string {
 
 /** The records of one kind, the oldest first; what is no whole record is passed over. None when there is no file yet. */
 export function* readEvents<Name extends KeepEvent['event']>(
-  { logfilesDirectory }: Logs,
+  { logfilesDirectory }: Pick<Logs, 'logfilesDirectory'>,
   name: Name,
 ): Generator<Extract<KeepEvent, { event: Name }>> {
-  let fd: number;
-  try {
+  const files = existsSync(logfilesDirectory) ? listCustodyFiles(logfilesDirectory) : [];
+  for (const { file, serverId } of files) {
+    if (serverId !== WRITER) continue;
     const flags = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
-    fd = openSync(custodyPath(logfilesDirectory, WRITER), flags);
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return;
-    throw error;
-  }
-  try {
-    for (const { facts, fault } of new Chain(fd).walk())
-      if (facts?.event === name && fault !== 'edited' && isWhole(facts, name))
-        yield facts as Extract<KeepEvent, { event: Name }>;
-  } finally {
-    closeSync(fd);
+    const fd = openSync(join(logfilesDirectory, file), flags);
+    try {
+      for (const { facts, fault } of new Chain(fd).walk())
+        if (facts?.event === name && fault !== 'edited' && isWhole(facts, name))
+          yield facts as Extract<KeepEvent, { event: Name }>;
+    } finally {
+      closeSync(fd);
+    }
   }
 }
 

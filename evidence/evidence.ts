@@ -1,9 +1,10 @@
 // What can be said of the uploads of a site, by whoever asks: verify, report, show. The one verdict.
 import { realpathSync, statSync } from 'node:fs';
-import { findGroup, statGroupFile } from 'webjob-locker';
+import { type CustodyFile, findGroup, listCustodyFiles, statGroupFile } from 'webjob-locker';
+import { WRITER } from './events.ts';
 import type { Finding } from './finding.ts';
 import { judgePack } from './packs.ts';
-import { CustodyRecords, type Deposit, listCustodyFiles, type OldBook, type RecordsOptions } from './records.ts';
+import { CustodyRecords, type Deposit, type OldBook, type RecordsOptions } from './records.ts';
 import { type Care, checkUpload, findDiffering, type Owners, type UploadReport } from './upload.ts';
 import type { Verdict } from './verdict.ts';
 import { Witness, type WitnessState } from './witness.ts';
@@ -29,6 +30,11 @@ export interface EvidenceOptions extends Pick<RecordsOptions, 'share' | 'watch'>
   since?: Date | undefined;
   /** Take the custody records as they are now, whatever root saw before. */
   isNow?: boolean;
+  /**
+   * Only what these uploads and this job are is asked for: the records are searched for them, not
+   * walked, and of their files only those are held against the witness that somebody has touched.
+   */
+  only?: { names: readonly string[]; jobId: string | undefined } | undefined;
 }
 
 /** What an upload in the locker turned out to be. */
@@ -86,13 +92,43 @@ export class Evidence {
   #read(): CustodyRecords {
     const old: OldBook[] = [];
     for (const { witness, logs } of this.witnesses)
-      for (const finding of witness.compare(logs)) {
+      for (const finding of witness.compare(logs, (file) => !this.#isKnown(witness, logs, file))) {
         this.#cut.push(finding);
         if (!this.#options.isNow) old.push({ file: finding.place, fd: witness.openCopy(logs, finding.place) });
       }
-    const records = new CustodyRecords(folders(this.site), { ...this.#options, old });
+    const skip = (folder: string, { file, serverId }: CustodyFile, isLast: boolean): boolean =>
+      !isLast &&
+      serverId !== WRITER &&
+      this.witnesses.some(({ witness, logs }) => logs === folder && this.#isKnown(witness, logs, file));
+    // What was cut may be told by older segments.
+    const { only, ...options } = this.#options;
+    if (only) return this.#search(only, old);
+    const records = new CustodyRecords(folders(this.site), { ...options, old, ...(old.length === 0 && { skip }) });
     records.refresh();
     return records;
+  }
+
+  /** What took an upload of the job away tells its name alone. */
+  #search({ names, jobId }: NonNullable<EvidenceOptions['only']>, old: OldBook[]): CustodyRecords {
+    const watch = (other: string): boolean => other === jobId;
+    const only = [...names, ...(jobId === undefined ? [] : [jobId])];
+    const records = new CustodyRecords(folders(this.site), { old, only, watch });
+    records.refresh();
+    const more = [...records.watched.keys()].filter((name) => !names.includes(name));
+    if (more.length === 0) return records;
+    records.close(old);
+    return this.#search({ names: [...names, ...more], jobId }, old);
+  }
+
+  /**
+   * True for a segment that nobody has touched since root saw it, and that is older than what is
+   * asked for.
+   */
+  #isKnown(witness: Witness, logs: string, file: string): boolean {
+    const { since, only } = this.#options;
+    if (since === undefined && only === undefined) return false;
+    const seen = witness.untouched(logs, file);
+    return seen !== undefined && (since === undefined || seen.newest < since.getTime());
   }
 
   /** Of several witnesses the one that could say the least. */
@@ -150,9 +186,9 @@ export class Evidence {
     return { ...report, isOlder };
   }
 
-  /** Some uploads of one pack. */
-  judgePack(pack: string, names: ReadonlySet<string>): (name: string) => Verdict {
-    return judgePack(this.site.packsFolder ?? '', pack, names, this.records);
+  /** Some uploads of one pack; without `contents` its archive is not read. */
+  judgePack(pack: string, names: ReadonlySet<string>, contents = true): (name: string) => Verdict {
+    return judgePack(this.site.packsFolder ?? '', pack, names, this.records, contents);
   }
 
   /** The uploads that the custody record has, that nobody pruned or packed, and that are not there. */

@@ -33,8 +33,10 @@ export type FindingKind =
   | 'mode'
   | 'owner'
   | 'unreadable'
-  /** EnableCustody=Y, and there is no custody record. */
+  /** EnableCustody=Y, and there is no custody record; or a segment of it is not there. */
   | 'custody-missing'
+  /** A record of another writer is in it, or it is the file of another. */
+  | 'custody-foreign'
   /** What is wrong with a line of it: ChainFault of webjob-locker. */
   | 'custody-edited'
   | 'custody-broken'

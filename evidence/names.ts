@@ -19,9 +19,12 @@ function digestName(name: string): [low: number, high: number] {
   return [bytes.readUInt32LE(0), bytes.readUInt32LE(4)];
 }
 
+/** No name at all. */
+export const NO_NAMES: Share = { index: 0, count: 0 };
+
 /** True for a name of this share, the same for every table of a process. */
 export function isInShare(name: string, { index, count }: Share): boolean {
-  return count === 1 || digestName(name)[1] % count === index;
+  return count === 1 || (count > 1 && digestName(name)[1] % count === index);
 }
 
 /** An open hash table of columns. A row, once it is there, is found under the same number until the next `add`. */
@@ -62,6 +65,15 @@ export class NameTable {
     this.#low[row] = low;
     this.#high[row] = high;
     return row;
+  }
+
+  /** Tells whether a name is that of a row, also when the row has moved. */
+  matcher(row: number): (name: string) => boolean {
+    const [low, high] = [this.#low[row], this.#high[row]];
+    return (name) => {
+      const digest = digestName(name);
+      return digest[0] === low && digest[1] === high;
+    };
   }
 
   /** Notes that a name was met in the locker. */

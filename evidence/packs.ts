@@ -158,17 +158,18 @@ export function judgePack(
   name: string,
   wanted: ReadonlySet<string>,
   records: CustodyRecords,
+  contents: boolean,
 ): (upload: string) => Verdict {
   const pack = findRecorded(records, name);
   const scope: PackScope = {
-    ...{ folder, contents: true, isMeant: () => true, isStored: () => false, count: () => undefined },
+    ...{ folder, contents, isMeant: () => true, isStored: () => false, count: () => undefined },
     share: { index: 0, count: 1 },
   };
   const findings = pack ? [...checkPackFiles(scope, pack)] : [unrecordedPack(name)];
   const verdicts = new Map<string, Verdict>();
   if (pack && findings.length === 0)
     for (const packed of readPackedGroups(join(folder, `${name}.jsonl`)))
-      if (wanted.has(packed.name)) verdicts.set(packed.name, judgePacked(pack, packed, records, true));
+      if (wanted.has(packed.name)) verdicts.set(packed.name, judgePacked(pack, packed, records, contents));
   return (upload) => verdicts.get(upload) ?? unread(findings);
 }
 

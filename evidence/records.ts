@@ -1,18 +1,28 @@
-// The one reader of a site's custody records: what each upload was when it was deposited, and which were taken out of the locker on purpose.
-// Reads the records of every server of the site, from their first line, and goes on where it stopped when more was appended. Holds some
-// fifty bytes for each upload.
-import { closeSync, constants, fstatSync, openSync, readdirSync, readSync, type Stats } from 'node:fs';
+// The one reader of a site's custody records: what each upload was when it was deposited, and which
+// were taken out of the locker on purpose. Reads the records of every server of the site, segment
+// after segment, from their first line, and goes on where it stopped when more was appended. Holds
+// some fifty bytes for each upload.
+import { closeSync, constants, fstatSync, lstatSync, openSync, readSync, type Stats } from 'node:fs';
 import { join } from 'node:path';
 import {
   Chain,
   type ChainFault,
-  custodyOwner,
+  type CustodyFile,
+  custodyPath,
+  digestRange,
   type Link,
+  listCustodyFiles,
   MAX_RECORD_BYTES,
   parseCustody,
+  parseCustodyName,
+  readLines,
+  readLink,
   STREAMS,
   type StreamName,
+  searchChain,
+  segmentName,
 } from 'webjob-locker';
+import { escapeAscii } from 'webjob-protocol';
 import { WRITER } from './events.ts';
 import type { Finding } from './finding.ts';
 import { isInShare, NameTable, type Share } from './names.ts';
@@ -47,15 +57,16 @@ export interface RecordedPack {
   manifestSha256: string;
 }
 
-/** One custody file. */
+/** One segment of a custody record. */
 export interface Book {
   /** How findings call it: its name, or its path where a site has several folders of logs. */
   place: string;
   serverId: string;
-  fd: number;
+  number: number;
   stats: Stats;
   /** The folder of logs it is in; undefined for the copy that a witness kept. */
   folder: string | undefined;
+  /** Its path below that folder. */
   file: string;
 }
 
@@ -66,13 +77,37 @@ export interface OldBook {
 }
 
 interface OpenBook extends Book {
-  chain: Chain;
+  row: Row;
+  /** Undefined when it is opened for each look. */
+  fd: number | undefined;
+  /** Undefined when nothing more is to be read from it. */
+  chain: Chain | undefined;
+  /** Up to where it was searched. */
+  searched: number;
+  /** Behind the last record that was read; 0 where none was. */
+  size: number;
   /** Milliseconds: the time of its newest record. */
   newest: number;
   /** It has a record of which root was the writer, which vouches for what stands before it. */
   hasGenesis: boolean;
+  /** It ends with a record that names the next segment. */
+  isSealed: boolean;
+  /** It has a record that another writer's must be. */
+  isForeign: boolean;
+  isSkipped: boolean;
   /** Where the records begin of which something before them is not what it was. */
   broken: Set<number>;
+  /** What no record covers, and is none. */
+  torn: Link[];
+}
+
+/** The segments of one record. */
+interface Row {
+  folder: string | undefined;
+  serverId: string;
+  books: OpenBook[];
+  /** Those that were there at first and were not looked at so far. */
+  waiting: CustodyFile[];
 }
 
 /** A pack with the places of the records that name its uploads. */
@@ -84,65 +119,121 @@ export interface RecordsOptions {
   share?: Share;
   /** Jobs of which the uploads are noted. */
   watch?: ((jobId: string) => boolean) | undefined;
+  /**
+   * Segments that need not be read unless an upload is asked for that is in no other; `isLast`: the
+   * record may go on in it.
+   */
+  skip?: ((folder: string, file: CustodyFile, isLast: boolean) => boolean) | undefined;
+  /**
+   * Only records that hold one of these names or job ids are looked at. They are found in a
+   * twentieth of the time, and nothing is said of the record as a whole.
+   */
+  only?: readonly string[] | undefined;
+}
+
+/** One record, as far as it was read. */
+export interface Extent {
+  /** In order; the size is that of the part that was walked, undefined for one that was skipped. */
+  segments: { file: string; size: number | undefined }[];
+  isSound: boolean;
 }
 
 const PACK = /^\d{4}-\d\d-\d\d(?:\.\d+)?$/;
 /** Events after which an upload is no longer in the locker. */
 const DEPARTURES: readonly unknown[] = ['prune', 'pack'];
+/** What only webjobctl puts on record, and what only a server does. */
+const KEEPING: readonly unknown[] = [...DEPARTURES, 'unpack', 'prune-pack', 'adopt', 'hold', 'release'];
+const RECEIVING: readonly unknown[] = ['deposit', 'replaced'];
 const USUAL_RECORD_BYTES = 2048;
 const ALL: Share = { index: 0, count: 1 };
+const MAX_OPEN = 32;
+/** Records that tell of other records, or of packs without the names in them. */
+const ALWAYS = ['seal', 'unpack', 'prune-pack'].map((event) => `,"event":"${event}",`);
 
 export class CustodyRecords {
-  readonly #books: OpenBook[];
+  readonly #folders: readonly string[];
+  readonly #options: RecordsOptions;
   readonly #share: Share;
-  readonly #names = new NameTable();
-  readonly #faults: Finding[] = [];
+  readonly #files = new OpenFiles();
+  /** What is searched for; undefined when all is read. */
+  readonly #texts: readonly string[] | undefined;
+  #rows: Row[] = [];
+  #books: OpenBook[] = [];
+  #isPartial = false;
+  #mustRead = false;
+  #names = new NameTable();
+  #faults: Finding[] = [];
   /** By the digest of the archive, as a name comes again after an unpack. */
-  readonly #packs = new Map<string, KnownPack>();
+  #packs = new Map<string, KnownPack>();
   /** Packs of which the uploads came back, to be told when every book is read. */
   #returns: { pack: KnownPack; time: number }[] = [];
   /** Since when a server records: its first record, or a file that waits for one. */
   #since = Number.POSITIVE_INFINITY;
   /** Uploads that were given up for others of the same name. */
-  readonly #replaced: Replaced[] = [];
+  #replaced: Replaced[] = [];
   #count = 0;
-  readonly #watch: RecordsOptions['watch'];
   /** The uploads of jobs that are watched: their job ids, and the packs they were put into last. */
   readonly watched = new Map<string, { jobId: string; pack: string | undefined }>();
 
   /**
-   * Opens the custody records in these folders, to be read after `old` ones; refresh() reads them. Closes all of them. Throws the error of the
-   * system call.
+   * Finds the custody records in these folders, to be read after `old` ones; refresh() reads them.
+   * Closes all of them. Throws the error of the system call.
    */
-  constructor(folders: readonly string[], { old = [], share = ALL, watch }: RecordsOptions = {}) {
-    this.#share = share;
-    this.#watch = watch;
-    this.#books = openBooks(folders, old);
+  constructor(folders: readonly string[], options: RecordsOptions = {}) {
+    this.#folders = folders;
+    this.#options = options;
+    this.#share = options.share ?? ALL;
+    this.#texts = options.only && [...options.only.map(quoted), ...ALWAYS];
+    this.#rows = this.#listRows();
   }
 
   get books(): readonly Book[] {
     return this.#books;
   }
 
-  /** How much of each record was walked, of those in which nothing was found. */
+  /** How much of each segment was walked, of those in which nothing was found. */
   sound(): { folder: string; file: string; size: number; newest: number }[] {
-    return this.#books.flatMap(({ folder, file, chain, place, newest }) => {
-      const isSound = folder !== undefined && !this.#faults.some((fault) => fault.place === place);
-      return isSound ? [{ folder, file, size: chain.size, newest }] : [];
-    });
+    return this.#books.flatMap(({ folder, file, size, newest, isSkipped, place }) =>
+      folder === undefined || isSkipped || this.#faults.some((fault) => fault.place === place)
+        ? []
+        : [{ folder, file, size, newest }],
+    );
+  }
+
+  /** Every record of a server or of webjobctl. */
+  extents(): Extent[] {
+    return this.#rows
+      .filter(({ folder }) => folder !== undefined)
+      .map((row) => ({
+        segments: row.books.map(({ file, size, isSkipped }) => ({ file, size: isSkipped ? undefined : size })),
+        isSound:
+          this.#findGaps(row).length === 0 &&
+          !row.books.some(({ place }) => this.#faults.some((fault) => fault.place === place)),
+      }));
   }
 
   /** The uploads that were deposited or adopted since an instant, also those that were taken away. */
   *since(instant: number): Generator<Deposit> {
-    for (const row of this.#names.rows()) {
-      const deposit = (this.#names.time[row] ?? 0) >= instant ? this.#depositAt(row) : undefined;
+    // Whoever asks goes on to read what is new, and rows move.
+    const found: { book: OpenBook | undefined; from: number; isIt: (name: string) => boolean }[] = [];
+    for (const row of this.#names.rows())
+      if ((this.#names.time[row] ?? 0) >= instant)
+        found.push({ book: this.#bookOf(row), from: this.#names.at[row] ?? 0, isIt: this.#names.matcher(row) });
+    for (const { book, from, isIt } of found) {
+      const deposit = book && this.#read(book, from, isIt);
       if (deposit) yield deposit;
     }
   }
 
-  /** The records of servers that do not begin with the one that root makes. */
-  rootless(): Book[] {
-    return this.#books.filter(({ serverId, folder, hasGenesis }) => serverId !== WRITER && folder && !hasGenesis);
+  /**
+   * The records of servers that do not begin with the one that root makes, by their first segments.
+   */
+  rootless(): { folder: string; file: string }[] {
+    return this.#rows.flatMap(({ folder, serverId, books }) =>
+      folder === undefined || serverId === WRITER || books.some(({ hasGenesis }) => hasGenesis)
+        ? []
+        : [{ folder, file: segmentName(custodyPath(folder, serverId), 1) }],
+    );
   }
 
   /** How many records were read. */
@@ -160,31 +251,57 @@ export class CustodyRecords {
     return time >= this.#since;
   }
 
-  /** Reads what is new. */
+  /** Reads what is new. Throws the error of the system call. */
   refresh(): void {
-    for (const book of this.#books) {
-      for (const link of book.chain.walk()) this.#take(book, link);
-      if (book.chain.size === 0 && book.serverId !== WRITER)
-        this.#since = Math.min(this.#since, book.stats.birthtimeMs);
-    }
+    for (const row of this.#rows) this.#readOn(row);
     for (const { pack, time } of this.#returns.splice(0)) this.#return(pack, time);
   }
 
   /** What is wrong with the records themselves, as far as they were read. */
   findFaults(): Finding[] {
-    const torn = ({ place, chain }: OpenBook): Finding[] =>
-      chain.findTorn().map(({ from, to }) => describeFault(place, { from, to, fault: 'torn' }));
-    return [...this.#faults, ...this.#books.flatMap(torn)];
+    const torn = ({ place, chain, torn: known }: OpenBook): Finding[] =>
+      (chain?.findTorn() ?? known).map(({ from, to }) => describeFault(place, { from, to, fault: 'torn' }));
+    return [...this.#faults, ...this.#books.flatMap(torn), ...this.#rows.flatMap((row) => this.#findGaps(row))];
+  }
+
+  /** Segments that others name, and that are not there. */
+  #findGaps({ folder, serverId, books }: Row): Finding[] {
+    const last = books.at(-1);
+    if (folder === undefined || !last) return [];
+    const path = custodyPath(folder, serverId);
+    const numbers = [...books.map(({ number }) => number), last.number + (last.isSealed ? 2 : 1)];
+    return numbers.flatMap((number, index) => {
+      const missing = (numbers[index - 1] ?? 0) + 1;
+      const count = number - missing;
+      if (count === 0) return [];
+      const whole =
+        count === 1 ? 'a segment of the custody record, and it is' : `${count} segments from this one on, and they are`;
+      return [
+        {
+          kind: 'custody-missing',
+          place: this.#placeOf(folder, segmentName(path, missing)),
+          detail: `${whole} not there`,
+        },
+      ];
+    });
   }
 
   /** The last deposit of a name, also of one that was taken away since: it may be back. */
   find(name: string): Deposit | undefined {
-    return this.#depositAt(this.#names.find(name), name);
+    return this.#depositAt(this.#find(name), name);
   }
 
   /** True for an upload that ought to be there. */
   isExpected(name: string): boolean {
-    return this.#isExpected(this.#names.find(name));
+    return this.#isExpected(this.#find(name));
+  }
+
+  /** The row of a name; for one that is not known, nothing is left unread. */
+  #find(name: string): number {
+    const row = this.#names.find(name);
+    if (!this.#isPartial || (row >= 0 && this.#names.file[row] !== 0)) return row;
+    this.#readAll();
+    return this.#names.find(name);
   }
 
   /** Notes that an upload is there, so that nobody has to look for it again. */
@@ -210,8 +327,175 @@ export class CustodyRecords {
     return [...this.#packs.values()];
   }
 
-  close(): void {
-    for (const { fd } of this.#books) closeSync(fd);
+  /** Copies that go on to be read stay open. */
+  close(kept: readonly OldBook[] = []): void {
+    const fds = new Set(kept.map(({ fd }) => fd));
+    for (const { fd } of this.#books) if (fd !== undefined && !fds.has(fd)) closeSync(fd);
+    this.#files.close();
+  }
+
+  /** Those of webjobctl last: it takes away what others have deposited. */
+  #listRows(): Row[] {
+    const { old = [] } = this.#options;
+    const rows: Row[] = old.map(({ file, fd }) => {
+      const { serverId, number } = parseCustodyName(file) ?? { serverId: WRITER, number: 1 };
+      const row: Row = { folder: undefined, serverId, books: [], waiting: [] };
+      this.#add(
+        row,
+        { place: `the witness of ${file}`, serverId, number, stats: fstatSync(fd), folder: undefined, file },
+        fd,
+      );
+      return row;
+    });
+    for (const folder of this.#folders)
+      for (const file of listCustodyFiles(folder)) {
+        const { serverId } = file;
+        const last = rows.at(-1);
+        if (last?.serverId === serverId && last.folder === folder) last.waiting.push(file);
+        else rows.push({ folder, serverId, books: [], waiting: [file] });
+      }
+    return rows.sort((a, b) => Number(a.serverId === WRITER) - Number(b.serverId === WRITER));
+  }
+
+  #add(row: Row, book: Book, fd: number | undefined): OpenBook {
+    const chain = fd === undefined ? undefined : new Chain(fd);
+    const nothing = {
+      searched: 0,
+      size: 0,
+      newest: 0,
+      hasGenesis: false,
+      isSealed: false,
+      isForeign: false,
+      isSkipped: false,
+    };
+    const opened = { ...book, row, fd, chain, ...nothing, broken: new Set<number>(), torn: [] };
+    row.books.push(opened);
+    this.#books.push(opened);
+    return opened;
+  }
+
+  #placeOf(folder: string, file: string): string {
+    return this.#folders.length > 1 ? join(folder, file) : file;
+  }
+
+  /** Reads a record to its end, also when it has gone on in another segment. */
+  #readOn(row: Row): void {
+    for (const book of row.books) this.#walk(book);
+    for (let next = this.#nextOf(row); next; next = this.#nextOf(row)) {
+      this.#walk(this.#open(row, next));
+      for (const book of row.books.slice(0, -1)) if (book.isSealed) release(book);
+    }
+  }
+
+  #nextOf({ folder, serverId, books, waiting }: Row): CustodyFile | undefined {
+    const last = books.at(-1);
+    const first = waiting.shift();
+    if (first || !last?.isSealed || folder === undefined) return first;
+    const number = last.number + 1;
+    const file = segmentName(custodyPath(folder, serverId), number);
+    return lstatSync(join(folder, file), { throwIfNoEntry: false }) ? { file, serverId, number } : undefined;
+  }
+
+  #open(row: Row, segment: CustodyFile): OpenBook {
+    const { folder = '', waiting } = row;
+    const { file, serverId, number } = segment;
+    const book = { place: this.#placeOf(folder, file), serverId, number, folder, file };
+    if (this.#mustRead || !this.#options.skip?.(folder, segment, waiting.length === 0)) {
+      const fd = openCustodyFile(join(folder, file));
+      return this.#add(row, { ...book, stats: fstatSync(fd) }, fd);
+    }
+    this.#isPartial = true;
+    const skipped = this.#add(row, { ...book, stats: lstatSync(join(folder, file)) }, undefined);
+    skipped.isSkipped = true;
+    return skipped;
+  }
+
+  #walk(book: OpenBook): void {
+    const { chain, number, serverId, stats, folder } = book;
+    if (!chain) return;
+    if (this.#texts) {
+      this.#search(book, this.#texts);
+      return;
+    }
+    for (const link of chain.walk()) {
+      if (book.size === 0 && number > 1 && folder !== undefined && link.record) this.#checkBinding(book, link);
+      if (link.record) book.size = link.to;
+      this.#take(book, link);
+    }
+    book.size = chain.size;
+    if (chain.size === 0 && number === 1 && serverId !== WRITER) this.#since = Math.min(this.#since, stats.birthtimeMs);
+  }
+
+  #search(book: OpenBook, texts: readonly string[]): void {
+    const fd = this.#fdOf(book);
+    if (book.searched === 0 && book.number === 1 && book.serverId !== WRITER) this.#begin(fd, book.stats);
+    const links = searchChain(fd, book.searched, texts);
+    let step = links.next();
+    for (; !step.done; step = links.next()) this.#take(book, step.value);
+    book.searched = step.value;
+  }
+
+  /** Notes the first record of a server. */
+  #begin(fd: number, { birthtimeMs }: Stats): void {
+    let begun = birthtimeMs;
+    for (const line of readLines(fd, 0)) {
+      const { facts } = readLink(line) ?? {};
+      if (facts) begun = Number.POSITIVE_INFINITY;
+      if (!facts || facts.event === 'genesis') continue;
+      begun = Date.parse(String(facts.receivedAt ?? facts.time));
+      break;
+    }
+    if (begun < this.#since) this.#since = begun;
+  }
+
+  /** The first record of a segment must commit to the one before, up to the end of its seal. */
+  #checkBinding({ row, number, place }: OpenBook, { facts, from, to }: Link): void {
+    const before = row.books.find((book) => book.number === number - 1);
+    if (!before || (facts?.event === 'segment' && this.#isBound(before, facts.follows))) return;
+    const detail = `the record in bytes ${from} to ${to} does not bind it to the end of ${before.file}`;
+    this.#faults.push({ kind: 'custody-broken', place, detail });
+  }
+
+  #isBound(before: OpenBook, follows: unknown): boolean {
+    const { file, covers, prev } = (follows ?? {}) as { file?: unknown; covers?: unknown; prev?: unknown };
+    const [from, to] = Array.isArray(covers) ? covers : [];
+    if (file !== before.file || !Number.isSafeInteger(from) || !Number.isSafeInteger(to) || from < 0) return false;
+    const fd = this.#fdOf(before);
+    if (to > fstatSync(fd).size || digestRange(fd, from, to) !== prev) return false;
+    for (const line of readLines(fd, from)) {
+      if (line.to < to) continue;
+      const record = parseCustody(line.text);
+      return (
+        line.to === to && record !== undefined && record.covers[1] === from && record.text.includes(',"event":"seal",')
+      );
+    }
+    return false;
+  }
+
+  /** Begins anew, and reads also what was left unread. */
+  #readAll(): void {
+    for (const { fd, folder } of this.#books) if (fd !== undefined && folder !== undefined) closeSync(fd);
+    this.#mustRead = true;
+    this.#isPartial = false;
+    this.#books = [];
+    this.#names = new NameTable();
+    this.#faults = [];
+    this.#packs = new Map();
+    this.#returns = [];
+    this.#since = Number.POSITIVE_INFINITY;
+    this.#replaced = [];
+    this.#count = 0;
+    this.watched.clear();
+    this.#rows = this.#listRows();
+    this.refresh();
+  }
+
+  #fdOf({ fd, folder, file }: OpenBook): number {
+    return fd ?? this.#files.open(join(folder ?? '', file));
+  }
+
+  #bookOf(row: number): OpenBook | undefined {
+    return this.#books[(this.#names.file[row] ?? 0) - 1];
   }
 
   #isExpected(row: number): boolean {
@@ -221,11 +505,12 @@ export class CustodyRecords {
 
   /** Without a name, of a record of several uploads the one of the row. */
   #depositAt(row: number, name?: string): Deposit | undefined {
-    const book = row < 0 ? undefined : this.#books[(this.#names.file[row] ?? 0) - 1];
-    if (!book) return undefined;
-    const from = this.#names.at[row] ?? 0;
-    const isOf = (other: string): boolean => this.#names.find(other) === row;
-    const deposit = readDeposit(book.fd, from, name ?? isOf);
+    const book = row < 0 ? undefined : this.#bookOf(row);
+    return book && this.#read(book, this.#names.at[row] ?? 0, name ?? this.#names.matcher(row));
+  }
+
+  #read(book: OpenBook, from: number, which: string | ((name: string) => boolean)): Deposit | undefined {
+    const deposit = readDeposit(this.#fdOf(book), from, which);
     return deposit && { ...deposit, fault: book.broken.has(from) ? 'broken' : undefined };
   }
 
@@ -242,13 +527,16 @@ export class CustodyRecords {
     const isServers = book.serverId !== WRITER && facts.event !== 'genesis';
     if (isServers && begun < this.#since) this.#since = begun;
     if (facts.event === 'genesis') book.hasGenesis = true;
+    if (facts.event === 'seal') book.isSealed = true;
+    this.#checkWriter(book, link, facts);
     for (const { name, jobId } of depositsIn(facts)) this.#deposit(book, link.from, name, jobId, time);
     if (facts.event === 'replaced' && isName(facts.name)) {
       const jobId = typeof facts.jobId === 'string' ? facts.jobId : undefined;
       this.#replaced.push({ name: facts.name, time: new Date(time), jobId });
     }
     if (book.serverId === WRITER) this.#takePack(book, link.from, facts, time);
-    if (!DEPARTURES.includes(facts.event)) return;
+    // What somebody else put on record takes nothing away.
+    if (book.serverId !== WRITER || !DEPARTURES.includes(facts.event)) return;
     for (const name of this.#namesIn(facts)) {
       const row = this.#names.add(name);
       this.#names.gone[row] = Math.max(this.#names.gone[row] ?? 0, time);
@@ -257,12 +545,26 @@ export class CustodyRecords {
     }
   }
 
+  /** A record that another writer made was put here, or the whole file was. */
+  #checkWriter(book: OpenBook, { from, to }: Link, { event, serverId }: Record<string, unknown>): void {
+    const isOther = serverId !== undefined && serverId !== book.serverId;
+    const isWrong = isOther || (book.serverId === WRITER ? RECEIVING : KEEPING).includes(event);
+    if (!isWrong || book.isForeign || book.folder === undefined) return;
+    book.isForeign = true;
+    const whose = isOther ? `one of ${serverId}` : book.serverId === WRITER ? 'one of a server' : `one of ${WRITER}`;
+    this.#faults.push({
+      kind: 'custody-foreign',
+      place: book.place,
+      detail: `the record in bytes ${from} to ${to} is ${whose}`,
+    });
+  }
+
   /**
    * Of several deposits of a name the last counts. Uploads of one name take turns at its lock, and each writes its record while it holds it:
    * in one file the order is that of the records, across files that of their times.
    */
   #deposit(book: OpenBook, from: number, name: string, jobId: unknown, time: number): void {
-    if (this.#watch?.(String(jobId))) this.watched.set(name, { jobId: String(jobId), pack: undefined });
+    if (this.#options.watch?.(String(jobId))) this.watched.set(name, { jobId: String(jobId), pack: undefined });
     if (!isInShare(name, this.#share)) return;
     const row = this.#names.add(name);
     const file = this.#books.indexOf(book) + 1;
@@ -274,13 +576,15 @@ export class CustodyRecords {
   }
 
   #isLater(book: OpenBook, from: number, time: number, row: number): boolean {
+    const last = this.#bookOf(row);
+    if (last?.row === book.row) return book.number > last.number;
     const difference = time - (this.#names.time[row] ?? 0);
     if (difference !== 0) return difference > 0;
     // What a witness kept nobody has changed since.
-    if (this.#books[(this.#names.file[row] ?? 0) - 1]?.folder === undefined) return false;
+    if (last?.folder === undefined) return false;
     const order = (deposit: Deposit | undefined): string => `${deposit?.receivedAt} ${JSON.stringify(deposit?.sha256)}`;
     const other = this.#depositAt(row);
-    return order(readDeposit(book.fd, from, other?.name)) > order(other);
+    return order(readDeposit(this.#fdOf(book), from, other?.name)) > order(other);
   }
 
   #takePack(book: OpenBook, from: number, facts: Record<string, unknown>, time: number): void {
@@ -306,7 +610,7 @@ export class CustodyRecords {
     const packedAt = pack.time.getTime();
     const older = new Set<string>();
     for (const { book, from } of pack.records)
-      for (const name of this.#namesIn(readFacts(book.fd, from) ?? {})) {
+      for (const name of this.#namesIn(readFacts(this.#fdOf(book), from) ?? {})) {
         const row = this.#names.find(name);
         const depositedAt = this.#names.time[row] ?? 0;
         if (row < 0 || depositedAt > time) continue;
@@ -320,12 +624,14 @@ export class CustodyRecords {
   #goBack(names: ReadonlySet<string>, instant: number): void {
     for (const name of names) this.#names.file[this.#names.find(name)] = 0;
     for (const book of this.#books)
-      for (const { facts, fault, from } of new Chain(book.fd).walk()) {
-        const time = Date.parse(String(facts?.time)) || 1;
-        if (!facts || fault === 'edited' || time > instant) continue;
-        for (const { name, jobId } of depositsIn(facts))
-          if (names.has(name)) this.#deposit(book, from, name, jobId, time);
-      }
+      withOpen(book, (fd) => {
+        for (const { facts, fault, from } of new Chain(fd).walk()) {
+          const time = Date.parse(String(facts?.time)) || 1;
+          if (!facts || fault === 'edited' || time > instant) continue;
+          for (const { name, jobId } of depositsIn(facts))
+            if (names.has(name)) this.#deposit(book, from, name, jobId, time);
+        }
+      });
   }
 
   #namesIn({ names }: Record<string, unknown>): string[] {
@@ -333,42 +639,60 @@ export class CustodyRecords {
   }
 }
 
-/** The custody records in these folders, those of webjobctl last: it takes away what others have deposited. */
-function openBooks(folders: readonly string[], old: readonly OldBook[]): OpenBook[] {
-  const opened: Book[] = old.map(({ file, fd }) => {
-    const serverId = custodyOwner(file) ?? WRITER;
-    return { place: `the witness of ${file}`, serverId, fd, stats: fstatSync(fd), folder: undefined, file };
-  });
+/**
+ * A sealed segment takes no more: what was walked of it is forgotten, and it is opened again for a
+ * look.
+ */
+function release(book: OpenBook): void {
+  if (!book.chain || book.fd === undefined) return;
+  const { size } = book.chain;
+  // Whoever saw half of another's line began a new one: behind a seal no later record covers the
+  // empty line before his.
+  book.torn = book.chain.findTorn().filter(({ from, to }) => to - from > 1 || to >= size);
+  book.chain = undefined;
+  closeSync(book.fd);
+  book.fd = undefined;
+}
+
+/** As it stands in a record. */
+function quoted(text: string): string {
+  return escapeAscii(JSON.stringify(text));
+}
+
+/** For longer than a look. */
+function withOpen({ fd, folder, file }: OpenBook, work: (fd: number) => void): void {
+  const own = fd ?? openCustodyFile(join(folder ?? '', file));
   try {
-    for (const folder of folders)
-      for (const { file, serverId } of listCustodyFiles(folder)) {
-        const path = join(folder, file);
-        const fd = openCustodyFile(path);
-        const place = folders.length > 1 ? path : file;
-        opened.push({ place, serverId, fd, stats: fstatSync(fd), folder, file });
-      }
-  } catch (error) {
-    for (const { fd } of opened) closeSync(fd);
-    throw error;
+    work(own);
+  } finally {
+    if (fd === undefined) closeSync(own);
   }
-  return opened
-    .map((book) => ({ ...book, chain: new Chain(book.fd), broken: new Set<number>(), hasGenesis: false, newest: 0 }))
-    .sort((a, b) => Number(a.serverId === WRITER) - Number(b.serverId === WRITER));
+}
+
+/** Segments that were read and are looked at again, not too many at once. */
+class OpenFiles {
+  readonly #open = new Map<string, number>();
+
+  open(path: string): number {
+    const fd = this.#open.get(path) ?? openCustodyFile(path);
+    this.#open.delete(path);
+    this.#open.set(path, fd);
+    const [oldest] = this.#open;
+    if (oldest && this.#open.size > MAX_OPEN) {
+      closeSync(oldest[1]);
+      this.#open.delete(oldest[0]);
+    }
+    return fd;
+  }
+
+  close(): void {
+    for (const fd of this.#open.values()) closeSync(fd);
+  }
 }
 
 /** Without following a link, and without waiting for what is no file. Throws the error of the system call. */
 export function openCustodyFile(path: string): number {
   return openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
-}
-
-/** The custody records in a folder, by name. Throws the error of the system call. */
-export function listCustodyFiles(folder: string): { file: string; serverId: string }[] {
-  return readdirSync(folder)
-    .sort()
-    .flatMap((file) => {
-      const serverId = custodyOwner(file);
-      return serverId === undefined ? [] : [{ file, serverId }];
-    });
 }
 
 function describeFault(place: string, { from, to, fault }: Link): Finding {

@@ -61,6 +61,16 @@ export function lookOf(state: StreamState): Look {
   return BAD.includes(state) ? 'bad' : 'plain';
 }
 
+/**
+ * The verdict on all that a job uploaded: the worst counts. Undefined when there is nothing to
+ * judge.
+ */
+export function judgeAll(verdicts: readonly Verdict[], isMissing: boolean): ReturnType<typeof judge> | undefined {
+  if (isMissing) return { look: 'bad', words: 'does not verify' };
+  const all = verdicts.map(judge);
+  return all.find(({ look }) => look === 'bad') ?? all.find(({ look }) => look === 'plain') ?? all[0];
+}
+
 /** The verdict on an upload as a whole. */
 export function judge({ streams, findings, isAnnounced }: Verdict): { look: Look; words: string } {
   if (findings.length > 0) return { look: 'bad', words: 'does not verify' };

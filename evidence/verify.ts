@@ -1,13 +1,14 @@
 // Verifies a site: the custody records, every upload of the locker against them and against itself, and what belongs to no upload. Reports and
 // never repairs.
 import { createHash } from 'node:crypto';
-import { lstatSync, statSync } from 'node:fs';
+import { lstatSync, realpathSync, statSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import {
   custodyPath,
   findGroup,
   groupPaths,
   isAbandoned,
+  listCustodyFiles,
   listFolder,
   parseReady,
   statGroupFile,
@@ -19,7 +20,6 @@ import type { Finding } from './finding.ts';
 import { isInShare, type Share } from './names.ts';
 import { checkPacks } from './packs.ts';
 import { readFile } from './reading.ts';
-import { listCustodyFiles } from './records.ts';
 import { findRights, statUpload, touchedAt } from './upload.ts';
 import type { WitnessState } from './witness.ts';
 
@@ -93,7 +93,7 @@ export function* verifyJob(scope: Scope, part: string): Generator<Finding, Summa
         const { findings, bytes } = evidence.judge(name, { contents: scope.contents });
         summary.bytes += bytes;
         yield* report(findings);
-      } else if (records.isExpected(name)) yield* report([missing(name)]);
+      } else if (records.isExpected(name)) yield* report([describeMissing({ name })]);
       else if (pack !== undefined && records.packs().some((known) => known.name === pack))
         yield* report(evidence.judgePack(pack, new Set([name]))(name).findings);
     }
@@ -147,7 +147,8 @@ function readJobId(path: string): string | undefined {
   }
 }
 
-function missing(name: string): Finding {
+/** What the custody record has, that nobody took away, and that is not there. */
+export function describeMissing({ name }: { name: string }): Finding {
   return { kind: 'group-missing', place: name, detail: 'the custody record has it, and it is not there' };
 }
 
@@ -213,7 +214,7 @@ function* findSince(
       if (!isThere && !evidence.records.isExpected(name)) continue;
       done.add(name);
       if (isThere) yield* verifyUpload(scope, evidence, name, summary);
-      else if (evidence.isMissing(name)) yield missing(name);
+      else if (evidence.isMissing(name)) yield describeMissing({ name });
     }
     if (isFirst) yield* findReplaced(scope, evidence);
   }
@@ -260,13 +261,21 @@ function isChangedSince(path: string | undefined, since: number): boolean {
 
 /** The custody records as files. */
 function* checkFiles({ servers }: Scope, { records, owners }: Evidence): Generator<Finding> {
-  for (const { place, stats } of records.books)
+  const folders = new Map<string, string>();
+  for (const { place, stats, number, folder, file } of records.books) {
     for (const [kind, detail] of findRights(stats, owners)) yield { kind, place, detail };
+    if (number > 1 && folder !== undefined) folders.set(join(folder, dirname(file)), dirname(place));
+  }
+  for (const [path, place] of folders)
+    for (const [kind, detail] of findRights(lstatSync(path), owners)) yield { kind, place: `${place}/`, detail };
   for (const { logfilesDirectory, serverId } of servers) {
-    if (serverId === undefined || lstatSync(custodyPath(logfilesDirectory, serverId), { throwIfNoEntry: false }))
-      continue;
-    const own = basename(custodyPath(logfilesDirectory, serverId));
-    yield { kind: 'custody-missing', place: own, detail: 'EnableCustody=Y, and there is no custody record' };
+    if (serverId === undefined) continue;
+    const path = custodyPath(logfilesDirectory, serverId);
+    const logs = realpathSync(logfilesDirectory);
+    // Of a record that goes on in other segments the records themselves miss the first.
+    const goesOn = records.books.some((book) => book.folder === logs && book.serverId === serverId);
+    if (goesOn || lstatSync(path, { throwIfNoEntry: false })) continue;
+    yield { kind: 'custody-missing', place: basename(path), detail: 'EnableCustody=Y, and there is no custody record' };
   }
 }
 
@@ -336,6 +345,6 @@ function* findReplaced(scope: Scope, { records }: Evidence): Generator<Finding> 
 function* findMissing({ touchedSince: since, sample }: Scope, evidence: Evidence): Generator<Finding> {
   for (const { name, time } of evidence.missing()) {
     if ((sample && !isPicked(name, sample)) || (since && time < since)) continue;
-    yield missing(name);
+    yield describeMissing({ name });
   }
 }

@@ -1,5 +1,6 @@
-// The witness: what root saw of the custody records last, kept where only root writes. Of each record its size, the SHA-256 of all of it, and a
-// compressed copy. Whoever becomes the web user can cut the record or write another one; what it held at this moment is then still known.
+// The witness: what root saw of the custody records last, kept where only root writes. Of each
+// segment its size, the SHA-256 of all of it, and a compressed copy. Whoever becomes the web user
+// can cut the record or write another one; what it held at this moment is then still known.
 import { createHash, type Hash, randomBytes } from 'node:crypto';
 import {
   type BigIntStats,
@@ -18,10 +19,10 @@ import {
   writeSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { dirname, join, relative } from 'node:path';
+import { join, relative } from 'node:path';
 import { gunzipSync, gzipSync } from 'node:zlib';
 import { makeFolder, syncFile, syncFolder, writeAll } from 'webjob-locker/durable';
-import { replaceFile } from '../cli/files.ts';
+import { isRootsOwn, replaceFile } from '../cli/files.ts';
 import type { Finding } from './finding.ts';
 import { openCustodyFile } from './records.ts';
 
@@ -35,11 +36,11 @@ export type WitnessState =
   /** Others than root can write where it is, so that nothing in it counts. */
   | 'untrusted';
 
-/** One custody record as it was seen. */
-interface Seen {
+/** One segment of a custody record as it was seen. */
+export interface Seen {
   /** The folder of logs it is in, from that of the witness: that of one site may be made below a root of its own. */
   logs: string;
-  /** Its name in that folder. */
+  /** Its path below that folder. */
   file: string;
   size: number;
   /** Lower-case hex: `head -c SIZE FILE | sha256sum`. */
@@ -68,6 +69,8 @@ export class Witness {
   readonly state: WitnessState;
   readonly folder: string;
   readonly #seen = new Map<string, Seen>();
+  /** Folders of logs, each as an entry of the index has it. */
+  readonly #places = new Map<string, string>();
 
   /** Reads what is kept in a folder. Throws the error of a system call, and SyntaxError for an index that is damaged. */
   constructor(folder: string) {
@@ -78,21 +81,34 @@ export class Witness {
   }
 
   #place(logs: string): string {
-    return relative(realpathSync(this.folder), realpathSync(logs));
+    const place = this.#places.get(logs) ?? relative(realpathSync(this.folder), realpathSync(logs));
+    this.#places.set(logs, place);
+    return place;
   }
 
   #seenIn(logs: string): Seen[] {
-    return [...this.#seen.values()].filter((seen) => seen.logs === this.#place(logs));
+    if (this.#seen.size === 0) return [];
+    const place = this.#place(logs);
+    return [...this.#seen.values()].filter((seen) => seen.logs === place);
   }
 
-  /** The records in a folder of logs that are not what they were, or more. */
-  compare(logs: string): Finding[] {
-    return this.#seenIn(logs).flatMap((seen) => compareFile(join(logs, seen.file), seen));
+  #find(logs: string, file: string): Seen | undefined {
+    return this.#seen.size === 0 ? undefined : this.#seen.get(copyName({ logs: this.#place(logs), file }));
+  }
+
+  /**
+   * The segments in a folder of logs that are not what they were, or more; only those that
+   * `isMeant` are looked at.
+   */
+  compare(logs: string, isMeant: (file: string) => boolean = () => true): Finding[] {
+    return this.#seenIn(logs)
+      .filter(({ file }) => isMeant(file))
+      .flatMap((seen) => compareFile(join(logs, seen.file), seen));
   }
 
   /** What was seen of a record that nobody has touched since: the time of its last change cannot be set back. */
-  untouched(logs: string, file: string): Readonly<Sound & { head: string }> | undefined {
-    const seen = this.state === 'asked' ? this.#seenIn(logs).find((one) => one.file === file) : undefined;
+  untouched(logs: string, file: string): Readonly<Seen> | undefined {
+    const seen = this.state === 'asked' ? this.#find(logs, file) : undefined;
     return seen && markOf(lstatSync(join(logs, file), { bigint: true, throwIfNoEntry: false })) === seen.mark
       ? seen
       : undefined;
@@ -106,7 +122,7 @@ export class Witness {
 
   /** Opens what a record was, as a file that has no name any more. */
   openCopy(logs: string, file: string): number {
-    const seen = this.#seenIn(logs).find((one) => one.file === file);
+    const seen = this.#find(logs, file);
     const path = join(existsSync('/dev/shm') ? '/dev/shm' : tmpdir(), `.webjob-${randomBytes(8).toString('hex')}`);
     const { O_RDWR, O_CREAT, O_EXCL } = constants;
     const fd = openSync(path, O_RDWR | O_CREAT | O_EXCL, 0o600);
@@ -184,7 +200,7 @@ function emptyHead(): string {
 }
 
 function copyName({ logs, file }: Pick<Seen, 'logs' | 'file'>): string {
-  return `${file}.${createHash('sha256').update(logs).digest('hex').slice(0, 8)}.gz`;
+  return `${file.replace('/', '~')}.${createHash('sha256').update(logs).digest('hex').slice(0, 8)}.gz`;
 }
 
 /** The files that hold what was seen of one record, in the folder `logs` from that of the witness. */
@@ -206,18 +222,6 @@ function readIndex(folder: string): { state: WitnessState; seen: Seen[] } {
     if (code === 'ENOENT') return { state: isRootsOwn(folder) ? 'none' : 'untrusted', seen: [] };
     if (code === 'EACCES' || code === 'EPERM') return { state: 'unreadable', seen: [] };
     throw error;
-  }
-}
-
-/** True where nobody but root can change what lies in a folder, or would, once it is made. */
-export function isRootsOwn(folder: string): boolean {
-  if (!existsSync(folder)) return folder !== dirname(folder) && isRootsOwn(dirname(folder));
-  for (let path = realpathSync(folder); ; path = dirname(path)) {
-    const { uid, mode } = lstatSync(path);
-    // In a folder as /tmp nobody can move what is another's.
-    const isShared = (mode & 0o022) !== 0 && ((mode & 0o1000) === 0 || path === folder);
-    if (uid !== 0 || isShared) return false;
-    if (path === dirname(path)) return true;
   }
 }
 

@@ -2,7 +2,7 @@
 // record or a line of the log tells of an upload leads to its files; a walk of the locker finds what neither tells of.
 import { lstatSync, statSync } from 'node:fs';
 import { basename, join } from 'node:path';
-import { type Group, parseCustody, statGroupFile } from 'webjob-locker';
+import { type Group, listCustodyFiles, parseCustody, statGroupFile } from 'webjob-locker';
 import { encodeField, findJobIdParts, formatTime } from 'webjob-protocol';
 import { listPacks } from '../archive/packs.ts';
 import { Failure } from '../cli/failure.ts';
@@ -429,15 +429,8 @@ function noLog(site: Site): Failure {
 }
 
 function listCustody(folder: string): string[] {
-  return listFolder(folder)
-    .filter((name) => /^nph-webjob-custody\..+\.jsonl$/.test(name))
-    .map((name) => join(folder, name));
-}
-
-function listFolder(folder: string): string[] {
-  const { readdirSync } = process.getBuiltinModule('node:fs');
   try {
-    return readdirSync(folder);
+    return listCustodyFiles(folder).map(({ file }) => join(folder, file));
   } catch (error) {
     throw new Failure('failed', `${folder}: ${(error as NodeJS.ErrnoException).code}`, undefined, { cause: error });
   }

@@ -17,7 +17,7 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { custodyPath } from '../cgi/locker/index.ts';
+import { custodyPath, segmentFolder } from '../cgi/locker/index.ts';
 import { findWebUser, openTree } from './web-user.ts';
 
 export interface Site {
@@ -81,6 +81,8 @@ export function makeSite(options: SiteOptions = {}): Site {
     const custody = custodyPath(join(base, 'logfiles'), options.settings?.ServerId ?? 'server_1');
     writeFileSync(custody, '', { mode: 0o644 });
     giveToWebUser(custody);
+    mkdirSync(segmentFolder(custody), 0o755);
+    giveToWebUser(segmentFolder(custody));
   }
   installScript(site, options);
   configure(site, options.settings ?? {});

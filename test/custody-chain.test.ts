@@ -42,7 +42,8 @@ after(() => rmSync(folder, { recursive: true }));
 beforeEach(() => rmSync(file, { force: true }));
 
 const sha256 = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('hex');
-const append = (name: string, more = {}): void => appendCustody(file, { event: 'deposit', name, ...more }, true);
+const append = (name: string, more = {}): void =>
+  appendCustody(file, { event: 'deposit', name, ...more }, { mayCreate: true });
 const textOf = (index: number): string => readFileSync(file, 'latin1').split('\n')[index] ?? '';
 
 describe('a record', () => {

@@ -4,7 +4,8 @@ import { spawnSync } from 'node:child_process';
 import { chmodSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
-import { makeSite, type Site } from '../scripts/site.ts';
+import { listCustodyFiles } from '../cgi/locker/index.ts';
+import { configure, makeSite, type Site } from '../scripts/site.ts';
 import { runBare } from './bare.ts';
 import { custodyOf } from './custody-record.ts';
 import { verifyAs } from './evidence-site.ts';
@@ -16,7 +17,9 @@ import { plantGroup } from './verify-site.ts';
 const project = join(import.meta.dirname, '..');
 const page = readFileSync(join(project, 'docs/guide/custody.md'), 'utf8');
 const BLOCKS = [...page.matchAll(/^```sh\n(.*?)^```$/gms)].map(([, block = '']) => block);
-const NAMES = ['keys', 'verify', 'signature', 'beginning', 'chain', 'last', 'locker'] as const;
+/** A few records. */
+const SEGMENT_LIMIT = 1000;
+const NAMES = ['keys', 'verify', 'signature', 'beginning', 'chain', 'segments', 'last', 'locker'] as const;
 
 describe('docs/guide/custody.md', () => {
   let site: Site;
@@ -85,7 +88,7 @@ describe('docs/guide/custody.md', () => {
     {
       name: 'chain',
       good: /^$/,
-      bad: /^what stands before byte \d+ is not what it was\n$/,
+      bad: /^\S+: what stands before byte \d+ is not what it was\n$/,
       change: changeRecord('"fileName":"b"', '"fileName":"x"'),
     },
     { name: 'last', good: /^last: OK\n$/, bad: /FAILED/, change: changeRecord('"fileName":"d"', '"fileName":"x"') },
@@ -125,16 +128,18 @@ describe('docs/guide/custody.md', () => {
         err: '',
         serverId,
         overwrite: true,
+        segmentLimit: SEGMENT_LIMIT,
       });
     const age = (name: string, days: number): void => setAge(site, name, days);
     const check = async (state: string): Promise<void> => {
-      for (const name of ['signature', 'beginning', 'chain', 'last', 'locker'] as const) {
+      for (const name of ['signature', 'beginning', 'chain', 'segments', 'last', 'locker'] as const) {
         const { status, said } = run(name);
         const good = steps.find((step) => step.name === name)?.good ?? /^$/;
         assert.ok(status === 0 && good.test(said), `${state}: ${name}: ${said}`);
       }
       assert.deepEqual(await verifyAs([site.propertiesFile]), [], state);
     };
+    configure(site, { PutNameFormat: '%cid_%cmd', CustodySegmentLimit: String(SEGMENT_LIMIT) });
     run('keys');
     await webjobctl('hold', 'add', '--client', 'nobody', '--reason', 'a test');
     // The last line of the checkpoints is now of the record of webjobctl.
@@ -168,7 +173,31 @@ describe('docs/guide/custody.md', () => {
     assert.match(run('locker').said, /client1_theirs: not what was deposited/);
     plant('client1_theirs', 'ours', 'server_2');
     await check('all is well again');
+    await checkSegments();
   });
+
+  /** Of the site whose records have gone on in several files. */
+  async function checkSegments(): Promise<void> {
+    const segments = listCustodyFiles(join(site.base, 'logfiles')).filter(({ serverId }) => serverId === 'server_1');
+    const [one = '', other = '', third = ''] = segments.map(({ file }) => join(site.base, 'logfiles', file));
+    assert.ok(segments.length > 2, `${segments.length} segments`);
+    assert.match(run('beginning').said, /OK/);
+    const texts = [one, other, third].map((path) => readFileSync(path, 'latin1'));
+    const [first = '', second = '', last = ''] = texts;
+    const changes: [string, string | undefined, RegExp][] = [
+      [one, first.replace('"event":"seal"', '"event":"SEAL"'), /the end of \S+ is not what it was/],
+      [other, last, /000002\.jsonl does not follow/],
+      [other, second.replace(/^.*\n/, ''), /000002\.jsonl does not follow/],
+      [other, undefined, /000003\.jsonl does not follow nph-webjob-custody\.server_1\.jsonl/],
+    ];
+    for (const [path, text, bad] of changes) {
+      if (text === undefined) rmSync(path);
+      else writeFileSync(path, text, 'latin1');
+      assert.match(run('segments').said, bad);
+      assert.ok((await verifyAs([site.propertiesFile])).some((line) => /^custody-(?:broken|missing) /.test(line)));
+      for (const [index, file] of [one, other, third].entries()) writeFileSync(file, texts[index] ?? '', 'latin1');
+    }
+  }
 
   it('finds records that were moved, and a file that was cut short', () => {
     const path = custodyOf(site);

@@ -68,6 +68,7 @@ const LOCKED: Record<string, { value: string; main?: Record<string, string>; ask
   EnableHostAccessList: { value: 'N', main: { EnableHostAccessList: 'Y' } },
   EnableJobIds: { value: 'N' },
   EnableLogging: { value: 'N' },
+  CustodySegmentLimit: { value: '1', method: 'put', main: { PutNameFormat: '%jid' } },
   EnableCustody: { value: 'N', method: 'put', main: { PutNameFormat: '%jid' } },
   EnableRequestTracking: { value: 'Y' },
   RequireMatch: { value: 'N', ask: { user: 'client2' } },

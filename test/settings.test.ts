@@ -36,6 +36,7 @@ const SAMPLES: Record<string, Samples> = {
     [
       ['MaxContentLength', 20],
       ['GetHookOutputLimit', 15],
+      ['CustodySegmentLimit', 15],
     ].map(([key, digits]) => [key, bytes(fieldOf(String(key)), Number(digits))]),
   ),
   ...Object.fromEntries(['GetHookTimeLimit', 'PutHookTimeLimit'].map((key) => [key, seconds(fieldOf(key))])),

@@ -19,6 +19,7 @@ export interface Planted {
   /** Over what the custody record says; false for none. */
   custody?: Record<string, unknown> | false;
   serverId?: string;
+  segmentLimit?: number | undefined;
   /** Over the run record as text. */
   changeEnv?: (env: string) => string;
   overwrite?: boolean;
@@ -54,7 +55,7 @@ export function plantGroup(planted: Planted): void {
       appendCustody(
         custodyPath(logfilesDirectory, planted.serverId ?? 'server_1'),
         { ...facts, ...planted.custody },
-        true,
+        { mayCreate: true, segmentLimit: planted.segmentLimit },
       );
     },
   );

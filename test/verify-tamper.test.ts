@@ -64,7 +64,7 @@ class Ground {
   }
 
   note(serverId: string, facts: { event: string; [name: string]: unknown }): void {
-    appendCustody(custodyPath(this.logfilesDirectory, serverId), { time: new Date(), ...facts }, true);
+    appendCustody(custodyPath(this.logfilesDirectory, serverId), { time: new Date(), ...facts }, { mayCreate: true });
     this.#keep(serverId);
   }
 

@@ -141,7 +141,8 @@ describe('webjobctl verify', () => {
       ['prune', 'back'],
       ['prune', 'again'],
     ] as const) {
-      appendCustody(custodyOf(site), { time: new Date(), event, by: 'root', names: [name] });
+      const facts = { time: new Date(), event, by: 'root', names: [name] };
+      appendCustody(custodyOf(site, 'webjobctl'), facts, { mayCreate: true });
       if (name !== 'back') for (const extension of ['out', 'err', 'env', 'rdy']) rmSync(at(`${name}.${extension}`));
     }
     plant('again', { out: 'new' });
@@ -155,7 +156,8 @@ describe('webjobctl verify', () => {
     rmSync(at('theirs.rdy'));
     for (const extension of ['out', 'err', 'env']) rmSync(at(`theirs.${extension}`));
     assert.deepEqual(found(), ['group-missing theirs', 'unrecorded slipped']);
-    appendCustody(custodyOf(site), { time: new Date(), event: 'prune', names: ['theirs', '../../etc/passwd', 7] });
+    const names = ['theirs', '../../etc/passwd', 7];
+    appendCustody(custodyOf(site, 'webjobctl'), { time: new Date(), event: 'prune', names });
     assert.deepEqual(found(), ['unrecorded slipped']);
   });
 

@@ -2,10 +2,10 @@
 
 import { join } from 'node:path';
 import { Command } from 'commander';
-import { appendCustody, parseReady, STREAMS, type StreamName, walkLocker } from 'webjob-locker';
+import { parseReady, STREAMS, type StreamName, walkLocker } from 'webjob-locker';
 import { Failure } from '../../cli/failure.ts';
 import { printJson, printLine, safeLine, say, warn } from '../../cli/output.ts';
-import { type AdoptedUpload, BATCH, operatorName, recordEvent } from '../../evidence/events.ts';
+import { type AdoptedUpload, BATCH, recordEvent, recordGenesis } from '../../evidence/events.ts';
 import type { Evidence } from '../../evidence/evidence.ts';
 import { openEvidence, tellWitness } from '../site/evidence.ts';
 import { globalOptions, openSite, type Site } from '../site/site.ts';
@@ -54,7 +54,7 @@ async function adopt(site: Site, { reason, dryRun }: Options, json: true | undef
     else printLine(safeLine(`${action} ${what.padEnd(7)} ${place}`));
   };
   await inTurn(site.settings, dryRun ? undefined : 'keep', () => {
-    const evidence = openEvidence(site, true);
+    const evidence = openEvidence(site, { isNow: true });
     try {
       let batch: AdoptedUpload[] = [];
       const record = (): void => {
@@ -67,9 +67,8 @@ async function adopt(site: Site, { reason, dryRun }: Options, json: true | undef
         report('upload', upload.name);
       }
       record();
-      for (const { file, folder = '' } of evidence.records.rootless()) {
-        const facts = { time: new Date().toISOString(), event: 'genesis', by: operatorName(), reason };
-        if (!dryRun) appendCustody(join(folder, file), facts);
+      for (const { file, folder } of evidence.records.rootless()) {
+        if (!dryRun) recordGenesis(join(folder, file), reason);
         report('record', file);
       }
       for (const place of evidence.cut()) report('record', place);

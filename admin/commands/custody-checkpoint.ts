@@ -1,16 +1,17 @@
 // webjobctl custody checkpoint: what is to be kept elsewhere of the custody records.
-import { closeSync, statSync } from 'node:fs';
+import { statSync } from 'node:fs';
 import { join } from 'node:path';
 import { Command } from 'commander';
-import { Chain, digestRange } from 'webjob-locker';
+import { listCustodyFiles } from 'webjob-locker';
 import { makeFolder } from 'webjob-locker/durable';
 import { EXIT_CODES, Failure } from '../../cli/failure.ts';
 import { errorCode } from '../../cli/files.ts';
 import { withLock } from '../../cli/lockfile.ts';
 import { printLine, warn } from '../../cli/output.ts';
-import { formatCheckpoint, readSigningKey } from '../../evidence/checkpoint.ts';
-import { listCustodyFiles, openCustodyFile } from '../../evidence/records.ts';
-import { type Sound, Witness } from '../../evidence/witness.ts';
+import { type Checkpoint, digestStart, formatCheckpoint, readSigningKey } from '../../evidence/checkpoint.ts';
+import { NO_NAMES } from '../../evidence/names.ts';
+import { CustodyRecords, type Extent } from '../../evidence/records.ts';
+import { type Seen, type Sound, Witness } from '../../evidence/witness.ts';
 import { openSite } from '../site/site.ts';
 import { keepFolder } from '../site/turn.ts';
 import { isRoot } from '../site/users.ts';
@@ -22,9 +23,9 @@ export function checkpointCommand(): Command {
     .addHelpText(
       'after',
       `
-Prints one line of JSON for each custody record in LogfilesDirectory. Keep the lines where the server cannot write: on
-paper, in the mail, on another machine. With one of them, webjobctl verify --checkpoint finds any change to what the
-record held then, and any record that was cut off behind it.
+Prints one line of JSON for each custody record in LogfilesDirectory: of its newest file, which commits to all before.
+Keep the lines where the server cannot write: on paper, in the mail, on another machine. With one of them, webjobctl
+verify --checkpoint finds any change to what the record held then, and any record that was cut off behind it.
 
 Examples:
   webjobctl sign keygen /root/custody
@@ -47,53 +48,54 @@ function run(command: Command): void {
   const key = readSigningKey(path);
   if (statSync(path).mode & 0o044) warn(`${path} may be read by others than its owner`);
   try {
-    const files = listCustodyFiles(logs);
-    if (files.length === 0) throw new Failure('failed', `there is no custody record in ${logs}`);
     const witness = new Witness(keepFolder(settings));
-    const read: Measured[] = [];
-    for (const { file } of files) {
+    const known = new Map<string, Seen>();
+    for (const { file } of listCustodyFiles(logs)) {
       const seen = witness.untouched(logs, file);
-      const measured: Omit<Measured, 'isSound'> & { isSound?: boolean } = seen ?? measure(logs, file);
-      printLine(
-        formatCheckpoint({ file, size: measured.size, head: measured.head, time: new Date().toISOString() }, key),
-      );
-      if (measured.isSound !== undefined) read.push({ ...measured, isSound: measured.isSound });
+      if (seen) known.set(file, seen);
     }
-    const isCut = read.length > 0 && witness.state === 'asked' ? witness.compare(logs).map(({ place }) => place) : [];
-    const wrong = read.filter(({ file, isSound }) => !isSound || isCut.includes(file));
-    for (const { file } of wrong) warn(`${file} is not as it was written: webjobctl verify --custody`);
-    if (wrong.length > 0) process.exitCode = EXIT_CODES.findings;
-    keepSeen(witness, logs, read);
+    const records = new CustodyRecords([logs], { share: NO_NAMES, skip: (_, { file }) => known.has(file) });
+    try {
+      records.refresh();
+      const extents = records.extents();
+      if (extents.length === 0) throw new Failure('failed', `there is no custody record in ${logs}`);
+      for (const { segments } of extents) {
+        const { file, size, head } = measureEnd(logs, segments, known);
+        printLine(formatCheckpoint({ file, size, head, time: new Date().toISOString() }, key));
+      }
+      const cut = witness.state === 'asked' ? witness.compare(logs, (file) => !known.has(file)) : [];
+      const wrong = extents.flatMap(({ segments, isSound }) => (isSound ? [] : segments.slice(0, 1)));
+      const places = new Set([...wrong.map(({ file }) => file), ...cut.map(({ place }) => place)]);
+      for (const place of places) warn(`${place} is not as it was written: webjobctl verify --custody`);
+      if (places.size > 0) process.exitCode = EXIT_CODES.findings;
+      keepSeen(witness, logs, records.sound());
+    } finally {
+      records.close();
+    }
   } catch (error) {
     if (error instanceof Failure) throw error;
     throw new Failure('failed', `${logs}: ${errorCode(error)}`, undefined, { cause: error });
   }
 }
 
-interface Measured extends Sound {
-  head: string;
-  isSound: boolean;
+/**
+ * Up to the end of the last record: what is behind it may be one that is being written. It commits
+ * to every segment before.
+ */
+function measureEnd(
+  logs: string,
+  segments: Extent['segments'],
+  known: ReadonlyMap<string, Seen>,
+): Omit<Checkpoint, 'time'> {
+  const sizeOf = ({ file, size }: Extent['segments'][number]): number => size ?? known.get(file)?.size ?? 0;
+  const last = segments.findLast((segment) => sizeOf(segment) > 0) ?? segments[0];
+  const { file } = last ?? { file: '' };
+  const size = last ? sizeOf(last) : 0;
+  const seen = last?.size === undefined ? known.get(file) : undefined;
+  return { file, size, head: seen?.head ?? digestStart(join(logs, file), size).head };
 }
 
-/** Up to the end of the last record: what is behind it may be one that is being written. */
-function measure(logs: string, file: string): Measured {
-  const fd = openCustodyFile(join(logs, file));
-  try {
-    const chain = new Chain(fd);
-    let [isSound, newest] = [true, 0];
-    for (const { fault, facts } of chain.walk()) {
-      if (fault) isSound = false;
-      newest = Math.max(newest, Date.parse(String(facts?.time)) || 0);
-    }
-    const { size } = chain;
-    return { file, size, newest, head: digestRange(fd, 0, size), isSound };
-  } finally {
-    closeSync(fd);
-  }
-}
-
-function keepSeen(witness: Witness, logs: string, read: readonly Measured[]): void {
-  const sound = read.filter(({ isSound }) => isSound);
+function keepSeen(witness: Witness, logs: string, sound: readonly Sound[]): void {
   if (!isRoot() || sound.length === 0 || !['asked', 'none'].includes(witness.state)) return;
   makeFolder(witness.folder);
   withLock(join(witness.folder, 'witness'), () => witness.update(logs, sound));

@@ -1,7 +1,7 @@
 // What can be known of the other servers of a site, and of the clock: job ids that were issued twice, times that lie ahead.
-import { closeSync, fstatSync, openSync, readdirSync, readSync } from 'node:fs';
+import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
 import { join } from 'node:path';
-import { custodyOwner } from 'webjob-locker';
+import { listCustodyFiles } from 'webjob-locker';
 import { findJobIdParts, parseLogLine } from 'webjob-protocol';
 import type { ServerSettings } from '../../cgi/controls.ts';
 import { WRITER } from '../../evidence/events.ts';
@@ -76,8 +76,8 @@ function readTail(path: string): string[] {
 /** Every server keeps a custody record under its own id, and so does webjobctl, which is none. */
 function readNodes({ logfilesDirectory }: ServerSettings): string[] {
   try {
-    return readdirSync(logfilesDirectory)
-      .flatMap((name) => custodyOwner(name) ?? [])
+    return listCustodyFiles(logfilesDirectory)
+      .map(({ serverId }) => serverId)
       .filter((id) => id !== WRITER);
   } catch {
     return [];

@@ -1,7 +1,7 @@
 // The folders and logs of a site: there, with owners and modes under which the web user can do its work and no more, and room left.
 import { lstatSync, statfsSync } from 'node:fs';
 import { join } from 'node:path';
-import { custodyPath } from 'webjob-locker';
+import { custodyPath, segmentFolder } from 'webjob-locker';
 import type { ServerSettings } from '../../cgi/controls.ts';
 import { formatBytes } from '../../cli/output.ts';
 import { findUserName, mayAccess, type User } from '../site/users.ts';
@@ -19,6 +19,7 @@ export function checkTree(settings: ServerSettings, propertiesFile: string, webU
     ...checkFolder('ProfilesDirectory', profilesDirectory, webUser, 'reads'),
     ...(settings.getHookEnable ? checkFolder('SpoolDirectory', spoolDirectory, webUser, 'writes') : []),
     ...logsOf(settings).flatMap((name) => checkLog(join(logfilesDirectory, name), webUser)),
+    ...checkSegments(settings, webUser),
     ...checkSettingsFile(propertiesFile, webUser),
     ...checkRoom(incomingDirectory),
     ...checkRoom(logfilesDirectory).filter(({ severity }) => severity !== 'note'),
@@ -76,6 +77,16 @@ function checkLog(path: string, user: User): Finding[] {
   const owner = findUserName(lstatSync(path).uid);
   if (mayAccess(user, path, 'write')) return [];
   return [error(`${user.name} cannot write the log, which is ${owner}'s`, path, `chown ${user.name}:0 ${path}`)];
+}
+
+/** The folder in which the custody record goes on when its first file is full. */
+function checkSegments({ enableCustody, logfilesDirectory, serverId }: ServerSettings, user: User): Finding[] {
+  const path = segmentFolder(custodyPath(logfilesDirectory, serverId));
+  if (!enableCustody || mayAccess(user, findProblem(path, 'folder') ? logfilesDirectory : path, 'write')) return [];
+  const remedy = `install -d -m 755 -o ${user.name} -g 0 ${path}`;
+  return [
+    warning(`${user.name} cannot begin another file of the custody record, and the first one grows on`, path, remedy),
+  ];
 }
 
 function checkSettingsFile(path: string, user: User): Finding[] {

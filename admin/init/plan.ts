@@ -1,6 +1,6 @@
 // What a site is made of, as data: every folder and file with its owner and mode. Dry run, apply and --json are three views of this list.
 import { dirname, join, relative } from 'node:path';
-import { custodyPath } from 'webjob-locker';
+import { custodyPath, segmentFolder, segmentName } from 'webjob-locker';
 import { formatGenesis } from '../../evidence/events.ts';
 import { witnessFiles } from '../../evidence/witness.ts';
 import { type ShippedFile, shippedText } from '../site/shipped.ts';
@@ -65,6 +65,7 @@ export function planSite(wanted: Wanted): Wish[] {
     folder(join(base, 'logfiles')),
     log('nph-webjob.log'),
     { ...log(custodyPath('', wanted.serverId)), first: formatGenesis(wanted.serverId) },
+    folder(join(base, 'logfiles', segmentFolder(custodyPath('', wanted.serverId))), 'web'),
     folder(join(base, 'profiles')),
     ...(wanted.hasWitness ? planWitness(wanted) : []),
   ];
@@ -76,9 +77,11 @@ function planWitness({ places: { base }, serverId }: Wanted): Wish[] {
     ...[dirname(folder), folder].map((path): Wish => {
       return { kind: 'folder', path, mode: 0o755, owner: 'root', group: 'root' };
     }),
-    ...witnessFiles(relative(folder, join(base, 'logfiles')), custodyPath('', serverId)).map((name): Wish => {
-      return { kind: 'file', path: join(folder, name), mode: 0o600, owner: 'root', group: 'root', maker: 'witness' };
-    }),
+    ...witnessFiles(relative(folder, join(base, 'logfiles')), segmentName(custodyPath('', serverId), 1)).map(
+      (name): Wish => {
+        return { kind: 'file', path: join(folder, name), mode: 0o600, owner: 'root', group: 'root', maker: 'witness' };
+      },
+    ),
   ];
 }
 

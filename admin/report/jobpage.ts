@@ -1,7 +1,7 @@
 // The page of one job: what happened, whether the files are what the record of the run says, what the program printed, the record itself.
 import { type LogLine, RECORD_FIELDS } from 'webjob-protocol';
 import type { Deposit } from '../../evidence/records.ts';
-import { judge, lookOf, STREAM_WORDS, type StreamVerdict, type Verdict } from '../../evidence/verdict.ts';
+import { judge, judgeAll, lookOf, STREAM_WORDS, type StreamVerdict, type Verdict } from '../../evidence/verdict.ts';
 import { describeClockSkew } from '../../ledger/clock.ts';
 import { describeDiffering } from '../../ledger/fields.ts';
 import type { Job } from '../../ledger/job.ts';
@@ -29,9 +29,7 @@ export interface Case {
 
 /** The verdict on all that the job uploaded: the worst counts. Undefined when there is nothing to judge. */
 export function judgeCase({ verdict, earlier, missing }: Case): ReturnType<typeof judge> | undefined {
-  if (missing.length > 0) return { look: 'bad', words: 'does not verify' };
-  const all = [...(verdict ? [verdict] : []), ...earlier.map((other) => other.verdict)].map(judge);
-  return all.find(({ look }) => look === 'bad') ?? all.find(({ look }) => look === 'plain') ?? all[0];
+  return judgeAll([...(verdict ? [verdict] : []), ...earlier.map((other) => other.verdict)], missing.length > 0);
 }
 
 export function jobPage(shown: Case, book: Book): Page {

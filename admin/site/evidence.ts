@@ -5,7 +5,7 @@ import { makeFolder } from 'webjob-locker/durable';
 import { packsFolder } from '../../archive/packs.ts';
 import { Failure } from '../../cli/failure.ts';
 import { withLock } from '../../cli/lockfile.ts';
-import { Evidence, type EvidenceServer, type EvidenceSite } from '../../evidence/evidence.ts';
+import { Evidence, type EvidenceOptions, type EvidenceServer, type EvidenceSite } from '../../evidence/evidence.ts';
 import type { WitnessState } from '../../evidence/witness.ts';
 import type { Site } from './site.ts';
 import { keepFolder } from './turn.ts';
@@ -29,11 +29,11 @@ export function joinSites(sites: readonly Site[]): EvidenceSite[] {
   return [...lockers.values()];
 }
 
-/** What can be said of the uploads of one site; `isNow` by the custody records as they are now. Throws Failure `failed`. */
-export function openEvidence(site: Site, isNow = false): Evidence {
+/** What can be said of the uploads of one site. Throws Failure `failed`. */
+export function openEvidence(site: Site, options: Pick<EvidenceOptions, 'isNow' | 'only'> = {}): Evidence {
   const [joined] = joinSites([site]);
   try {
-    if (joined) return new Evidence(joined, { isNow });
+    if (joined) return new Evidence(joined, options);
   } catch (error) {
     const { code, message } = error as NodeJS.ErrnoException;
     if (code === undefined) throw error;

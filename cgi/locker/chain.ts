@@ -1,8 +1,10 @@
 // Walks a custody record and tells what in it is no longer as it was written. Reads it piece by piece and remembers a few bytes of each
 // record, and goes on where it stopped when more was appended. The server never loads it.
-import { fstatSync, readSync } from 'node:fs';
-import { type CustodyRecord, MAX_RECORD_BYTES, parseCustody } from './custody.ts';
+import { fstatSync, readdirSync, readSync } from 'node:fs';
+import { join } from 'node:path';
+import { type CustodyName, type CustodyRecord, parseCustody, parseCustodyName } from './custody.ts';
 import { digestRange, newHash } from './digest.ts';
+import { findLines, type Line, readLines } from './lines.ts';
 
 /** What can be wrong with a line. */
 export type ChainFault =
@@ -24,8 +26,6 @@ export interface Link {
   to: number;
   fault?: ChainFault;
 }
-
-const BLOCK_BYTES = 256 * 1024;
 
 /** A custody record that is open for reading; the descriptor stays the caller's. */
 export class Chain {
@@ -92,13 +92,9 @@ export class Chain {
     return { record, from, to, ...(facts && { facts }), ...(fault && { fault }) };
   }
 
-  #findFault({ covers, prev, sum, text }: CustodyRecord, at: number): ChainFault | undefined {
-    if (
-      newHash()
-        .update(text.slice(0, text.lastIndexOf(',"sum":')))
-        .digest('hex') !== sum
-    )
-      return 'edited';
+  #findFault(record: CustodyRecord, at: number): ChainFault | undefined {
+    const { covers, prev, sum, text } = record;
+    if (!isItself(record)) return 'edited';
     const [from, to] = covers;
     const isInPlace = this.#shift <= from && from <= to && to <= at + this.#shift && from === this.#coveredBy(to);
     if (!isInPlace || digestRange(this.#fd, from - this.#shift, to - this.#shift) !== prev) return 'broken';
@@ -133,6 +129,32 @@ export class Chain {
   }
 }
 
+/**
+ * The records of a custody record that hold one of some texts. Each is held against its own sum,
+ * none against what stands before it. Returns where to go on.
+ */
+export function* searchChain(fd: number, start: number, texts: readonly string[]): Generator<Link, number> {
+  const lines = findLines(fd, start, texts);
+  let step = lines.next();
+  for (; !step.done; step = lines.next()) {
+    const link = readLink(step.value);
+    if (link) yield link;
+  }
+  return step.value;
+}
+
+/** The record in a line, when it is what its own sum says. */
+export function readLink({ text, to }: Line): (Link & { facts: Record<string, unknown> }) | undefined {
+  const record = parseCustody(text);
+  const facts = record && parseFacts(record.text);
+  return record && facts && isItself(record) ? { record, facts, from: to - 1 - record.text.length, to } : undefined;
+}
+
+function isItself({ text, sum }: CustodyRecord): boolean {
+  const covered = text.slice(0, text.lastIndexOf(',"sum":'));
+  return newHash().update(covered).digest('hex') === sum;
+}
+
 /** It begins with a brace, so that it is an object when it is JSON. */
 function parseFacts(text: string): Record<string, unknown> | undefined {
   try {
@@ -142,24 +164,33 @@ function parseFacts(text: string): Record<string, unknown> | undefined {
   }
 }
 
-/** Every line of an open file from an offset on, a character a byte, without its newline. Of one over a MiB only the end is kept. */
-export function* readLines(fd: number, start: number): Generator<{ text: string; from: number; to: number }> {
-  const left = fstatSync(fd).size - start;
-  if (left <= 0) return;
-  const block = Buffer.allocUnsafe(Math.min(BLOCK_BYTES, left));
-  let [text, from, at] = ['', start, start];
-  for (;;) {
-    const count = readSync(fd, block, 0, block.length, at);
-    if (count === 0) return;
-    const parts = block.toString('latin1', 0, count).split('\n');
-    const last = parts.pop() ?? '';
-    for (const part of parts) {
-      at += part.length + 1;
-      yield { text: (text + part).slice(-MAX_RECORD_BYTES), from, to: at };
-      text = '';
-      from = at;
-    }
-    at += last.length;
-    text = (text + last).slice(-MAX_RECORD_BYTES);
+/** A segment of a custody record that lies in a folder of logs. */
+export interface CustodyFile extends CustodyName {
+  /** Its path below that folder. */
+  file: string;
+}
+
+/**
+ * The segments of all custody records in a folder, record by record. Throws the error of the system
+ * call.
+ */
+export function listCustodyFiles(folder: string): CustodyFile[] {
+  const names = readdirSync(folder).flatMap((name) =>
+    /^nph-webjob-custody\..+\.d$/.test(name) ? listSegments(folder, name) : [name],
+  );
+  return names
+    .flatMap((file) => {
+      const name = parseCustodyName(file);
+      return name ? [{ file, ...name }] : [];
+    })
+    .sort((a, b) => (a.serverId === b.serverId ? a.number - b.number : a.serverId < b.serverId ? -1 : 1));
+}
+
+function listSegments(folder: string, name: string): string[] {
+  try {
+    return readdirSync(join(folder, name)).map((file) => `${name}/${file}`);
+  } catch (error) {
+    if (['ENOENT', 'ENOTDIR'].includes((error as NodeJS.ErrnoException).code ?? '')) return [];
+    throw error;
   }
 }

@@ -1,10 +1,35 @@
-// The custody record: the chained lines of deposits, as it lies in the folder of logs (docs/protocol.md, section 8).
-import { closeSync, constants, fstatSync, openSync, readSync, writeSync } from 'node:fs';
-import { dirname } from 'node:path';
-import { type ChainedFacts, type ChainedRecord, formatChained, nextChained } from 'webjob-protocol';
-import { newHash } from './digest.ts';
-import { syncFile, syncOpened, withFolder } from './durable.ts';
-import { LockerFailure } from './failure.ts';
+// The custody record: the chained lines of deposits, as they lie in the folder of logs
+// (docs/protocol.md, section 8). It is a row of segments: the first is one file, all others are in
+// a folder beside it. Nobody locks a segment: a writer that finds one too long makes the next one
+// and seals the old, and whoever landed behind the seal appends his record again.
+import {
+  closeSync,
+  constants,
+  fstatSync,
+  openSync,
+  readlinkSync,
+  readSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  writeSync,
+} from 'node:fs';
+import { basename, dirname } from 'node:path';
+import {
+  type ChainedFacts,
+  type ChainedFile,
+  type ChainedRecord,
+  type ChainedTail,
+  findTail,
+  formatChained,
+  nextChained,
+  parseChained,
+  TAIL_BYTES,
+} from 'webjob-protocol';
+import { digestRange, newHash } from './digest.ts';
+import { makeFolder, syncFile, syncFolder, syncOpened, withFolder } from './durable.ts';
+import { failureOf, LockerFailure } from './failure.ts';
+import { readLines } from './lines.ts';
 
 export {
   type ChainedFacts as CustodyFacts,
@@ -13,15 +38,47 @@ export {
   parseChained as parseCustody,
 } from 'webjob-protocol';
 
-const { O_APPEND, O_CREAT, O_NOFOLLOW, O_RDWR } = constants;
-/** The custody record of one server: every server that shares a folder of logs has its own. */
+const { O_APPEND, O_CREAT, O_NOFOLLOW, O_RDONLY, O_RDWR } = constants;
+const MAX_SEGMENT = 999_999;
+
+/**
+ * The custody record of one server, its first segment: every server that shares a folder of logs
+ * has its own.
+ */
 export function custodyPath(logfilesDirectory: string, serverId: string): string {
   return `${logfilesDirectory}/nph-webjob-custody.${serverId}.jsonl`;
 }
 
-/** Whose custody record a file in LogfilesDirectory is, by its name; undefined for any other file. */
-export function custodyOwner(file: string): string | undefined {
-  return /^nph-webjob-custody\.([A-Za-z0-9_.-]{1,64})\.jsonl$/.exec(file)?.[1];
+/** The folder of all segments but the first. */
+export function segmentFolder(path: string): string {
+  return path.replace(/\.jsonl$/, '.d');
+}
+
+/** A segment of the custody record whose first one is `path`. */
+export function segmentPath(path: string, number: number): string {
+  return number === 1 ? path : `${segmentFolder(path)}/${segmentFile(number)}`;
+}
+
+function segmentFile(number: number): string {
+  return `${String(number).padStart(6, '0')}.jsonl`;
+}
+
+/** The same below LogfilesDirectory, as records, checkpoints and findings name it. */
+export function segmentName(path: string, number: number): string {
+  return number === 1 ? basename(path) : `${basename(segmentFolder(path))}/${segmentFile(number)}`;
+}
+
+/** A segment by its path below LogfilesDirectory. */
+export interface CustodyName {
+  serverId: string;
+  number: number;
+}
+
+/** Undefined for any other file. */
+export function parseCustodyName(file: string): CustodyName | undefined {
+  const pattern = /^nph-webjob-custody\.([A-Za-z0-9_.-]{1,64})(?:\.jsonl|\.d\/(?!00000[01])(\d{6})\.jsonl)$/;
+  const [, serverId, number = '1'] = pattern.exec(file) ?? [];
+  return serverId === undefined ? undefined : { serverId, number: Number(number) };
 }
 
 /** The line of a record, without its newline. */
@@ -29,29 +86,218 @@ export function formatCustody(covers: ChainedRecord['covers'], prev: string, fac
   return formatChained(covers, prev, facts, newHash);
 }
 
+/** How a custody record may grow. */
+export interface Growth {
+  /** Files that are missing are made. */
+  mayCreate?: boolean;
+  /**
+   * From so many bytes on a segment is sealed, where files may be made; undefined: everything goes
+   * into the first.
+   */
+  segmentLimit?: number | undefined;
+}
+
 /**
- * Appends a record and puts it on disk. The file must be there unless it may be created. Throws LockerFailure `full` when only a part of
- * it fitted, and the error of a system call: nothing is then vouched for, and the next record begins a new line.
+ * Appends a record and puts it on disk. Throws LockerFailure `full` when only a part of it fitted,
+ * and the error of a system call: nothing is then vouched for, and the next record begins a new
+ * line.
  */
-export function appendCustody(path: string, facts: ChainedFacts, mayCreate = false): void {
-  const fd = openCustody(path, mayCreate);
+export function appendCustody(path: string, facts: ChainedFacts, growth: Growth = {}): void {
+  const noted = growth.segmentLimit === undefined ? 1 : readNewest(path);
+  const place = { path, number: noted, mayCreate: false, ...growth };
+  let outcome = appendTo(place, facts, noted > 1);
+  for (; !outcome.isDone; outcome = appendTo(place, facts, false)) place.number = outcome.number;
+  if (outcome.number !== noted) noteNewest(path, outcome.number);
+}
+
+interface Place extends Growth {
+  path: string;
+  number: number;
+  mayCreate: boolean;
+}
+
+/**
+ * What became of a record: it is on disk, and the newest segment is `number`, or it is to be
+ * appended to that one.
+ */
+interface Outcome {
+  isDone: boolean;
+  number: number;
+}
+
+/** `isNoted`: nothing but the note says that this is a segment. */
+function appendTo(place: Place, facts: ChainedFacts, isNoted: boolean): Outcome {
+  const { number, segmentLimit } = place;
+  const fd = isNoted ? openNoted(place) : openSegment(place);
+  if (fd === undefined) return { isDone: false, number: 1 };
   try {
-    const read = (buffer: Uint8Array, offset: number): number => readSync(fd, buffer, 0, buffer.length, offset);
-    const bytes = nextChained({ size: fstatSync(fd).size, read }, facts, newHash);
-    if (writeSync(fd, bytes) < bytes.length) throw new LockerFailure('full', 'the custody record was cut short');
+    const segment = readSegment(fd);
+    if (segmentLimit !== undefined) {
+      if (segment.seal) return { isDone: false, number: number + 1 };
+      if (number > 1 && !segment.tail.last) {
+        if (!bindSegment(place, fd, segment)) return startAgain(isNoted);
+        // Others may have filled and sealed it meanwhile.
+        return { isDone: false, number };
+      }
+    }
+    const bytes = append(fd, segment, facts);
+    const size = segmentLimit === undefined ? 0 : fstatSync(fd).size;
+    if (size > segment.file.size + bytes.length && isBehindSeal(fd, segment, bytes))
+      return { isDone: false, number: number + 1 };
     syncFile(fd);
+    const isSealed = segmentLimit !== undefined && size >= segmentLimit && sealSegment(place, fd);
+    return { isDone: true, number: isSealed ? number + 1 : number };
   } finally {
     closeSync(fd);
   }
 }
 
-function openCustody(path: string, mayCreate: boolean): number {
+function startAgain(isNoted: boolean): Outcome {
+  if (!isNoted) throw new LockerFailure('failed', 'a segment has no sealed one before it');
+  return { isDone: false, number: 1 };
+}
+
+/** A segment as its writer finds it. */
+interface Segment {
+  file: ChainedFile;
+  tail: ChainedTail;
+  seal: Seal | undefined;
+}
+
+/**
+ * The bytes that the next segment commits to: from where the first seal commits to everything
+ * before, to the end of that seal.
+ */
+interface Seal {
+  from: number;
+  to: number;
+}
+
+/** Takes three system calls, of a segment at whose end nobody else was at work. */
+function readSegment(fd: number): Segment {
+  const { size } = fstatSync(fd);
+  const start = Math.max(0, size - TAIL_BYTES);
+  const end = Buffer.alloc(size - start);
+  readSync(fd, end, 0, end.length, start);
+  const read = (buffer: Uint8Array, offset: number): number =>
+    offset < start ? readSync(fd, buffer, 0, buffer.length, offset) : end.copy(buffer, 0, offset - start);
+  const file = { size, read };
+  const tail = findTail(file);
+  return { file, tail, seal: findSeal(fd, size, tail) };
+}
+
+/** The first seal; undefined where there is none. */
+function findSeal(fd: number, size: number, tail: ChainedTail): Seal | undefined {
+  const { last, isTorn } = tail;
+  const isAlone = last && !isTorn && last.covers[1] === size - last.text.length - 1;
+  if (isAlone) return isSeal(last) ? { from: last.covers[1], to: size } : undefined;
+  for (const { text, to } of readLines(fd, unseenFrom(size, tail))) {
+    const record = parseChained(text);
+    if (record && isSeal(record)) return { from: record.covers[1], to };
+  }
+  return undefined;
+}
+
+/**
+ * Before this no seal begins. Whoever wrote the last record had seen none up to where it covers;
+ * that may be in the middle of a seal, of which he saw a part, but not before the record that was
+ * the last one for him.
+ */
+function unseenFrom(size: number, { last }: ChainedTail): number {
+  return Math.min(last?.covers[0] ?? 0, size);
+}
+
+function isSeal({ text }: ChainedRecord): boolean {
+  return text.includes(',"event":"seal",');
+}
+
+/** Appends with one write, to be put on disk by syncFile; returns the bytes. */
+function append(fd: number, { file, tail }: Segment, facts: ChainedFacts): Buffer {
+  const bytes = nextChained(file, facts, newHash, tail);
+  if (writeSync(fd, bytes) < bytes.length) throw new LockerFailure('full', 'the custody record was cut short');
+  return bytes;
+}
+
+/** True when a seal landed before these bytes, which landed where nobody could foresee. */
+function isBehindSeal(fd: number, { file, tail }: Segment, bytes: Buffer): boolean {
+  const own = bytes.toString('latin1').trim();
+  for (const { text } of readLines(fd, unseenFrom(file.size, tail))) {
+    const record = parseChained(text);
+    if (record?.text === own) return false;
+    if (record && isSeal(record)) return true;
+  }
+  return true;
+}
+
+/**
+ * Makes the next segment, seals this one and binds the next to it. False when that cannot be: then
+ * this one goes on. Whoever is killed in between leaves the rest to the next writer. A seal stands
+ * only where the next segment is there.
+ */
+function sealSegment({ path, number, mayCreate }: Place, fd: number): boolean {
+  if (!mayCreate || number === MAX_SEGMENT) return false;
+  const place = { path, number: number + 1, mayCreate };
+  try {
+    const next = openSegment(place);
+    try {
+      for (const folder of [dirname(path), segmentFolder(path)]) syncFolder(folder);
+      const segment = readSegment(fd);
+      const facts = { time: new Date(), event: 'seal', pid: process.pid, next: segmentName(path, number + 1) };
+      if (!segment.seal) {
+        append(fd, segment, facts);
+        syncFile(fd);
+      }
+      const bound = readSegment(next);
+      return bound.tail.last !== undefined || bindSegment(place, next, bound);
+    } finally {
+      closeSync(next);
+    }
+  } catch (error) {
+    // What was to be recorded is on disk.
+    failureOf(error);
+    return false;
+  }
+}
+
+/**
+ * Appends the first record of a segment, which commits to all of the one before it. Whoever sees it
+ * may rely on what is before: all of that is on disk. False when the one before is not sealed.
+ */
+function bindSegment({ path, number }: Place, fd: number, segment: Segment): boolean {
+  const before = openSync(segmentPath(path, number - 1), O_RDONLY | O_NOFOLLOW);
+  try {
+    const { seal } = readSegment(before);
+    if (!seal) return false;
+    syncFile(before);
+    const { from, to } = seal;
+    const follows = { file: segmentName(path, number - 1), covers: [from, to], prev: digestRange(before, from, to) };
+    append(fd, segment, { time: new Date(), event: 'segment', pid: process.pid, follows });
+    syncFile(fd);
+    return true;
+  } finally {
+    closeSync(before);
+  }
+}
+
+/** Undefined for a segment that is not there: the note is wrong. */
+function openNoted({ path, number }: Place): number | undefined {
+  try {
+    return openSync(segmentPath(path, number), O_RDWR | O_APPEND | O_NOFOLLOW);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+    throw error;
+  }
+}
+
+function openSegment({ path: first, number, mayCreate }: Place): number {
+  const path = segmentPath(first, number);
   const flags = O_RDWR | O_APPEND | O_NOFOLLOW;
   try {
     return openSync(path, flags);
   } catch (error) {
     if (!mayCreate || (error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
   }
+  if (number > 1) makeFolder(dirname(path));
   return withFolder(dirname(path), (folder) => {
     const fd = openSync(path, flags | O_CREAT, 0o644);
     try {
@@ -62,4 +308,33 @@ function openCustody(path: string, mayCreate: boolean): number {
       throw error;
     }
   });
+}
+
+/**
+ * The link in the folder of segments that names the newest one. It may be wrong: only the seals
+ * count.
+ */
+function newestPath(path: string): string {
+  return `${segmentFolder(path)}/newest`;
+}
+
+function readNewest(path: string): number {
+  try {
+    const [, number = '1'] = /^(\d{6})\.jsonl$/.exec(readlinkSync(newestPath(path))) ?? [];
+    return Math.max(1, Number(number));
+  } catch {
+    return 1;
+  }
+}
+
+/** Where no link can be made every writer begins with the first segment. */
+function noteNewest(path: string, number: number): void {
+  const unfinished = `${newestPath(path)}.${process.pid}`;
+  try {
+    rmSync(unfinished, { force: true });
+    symlinkSync(segmentFile(number), unfinished);
+    renameSync(unfinished, newestPath(path));
+  } catch (error) {
+    failureOf(error);
+  }
 }

@@ -5,4 +5,5 @@ export * from './digest.ts';
 export * from './failure.ts';
 export * from './inventory.ts';
 export * from './layout.ts';
+export * from './lines.ts';
 export { isAbandoned, removeDeadLock } from './lock.ts';

@@ -39,7 +39,8 @@ export type NewHash = () => Hashing;
 
 /** The longest line, with its newline: whoever reads such a file need not hold more of it. */
 export const MAX_RECORD_BYTES = 1024 * 1024;
-const TAIL_BYTES = 4096;
+/** How much of the end of a file is read at first: more than a record usually has. */
+export const TAIL_BYTES = 4096;
 const CHUNK_BYTES = 256 * 1024;
 
 /** The line of a record, without its newline. */
@@ -62,15 +63,27 @@ export function parseChained(line: string): ChainedRecord | undefined {
   return prev && sum ? { covers: [Number(from), Number(to)], prev, sum, text } : undefined;
 }
 
+/** The end of a file, as the writer of its next record must know it. */
+export interface ChainedTail {
+  /** The last record; undefined where there is none. */
+  last: ChainedRecord | undefined;
+  /** Somebody left his line unfinished. */
+  isTorn: boolean;
+}
+
 /**
  * The bytes of the next record of a file: to be appended with one write, so that it lands in one piece, for a second one could land behind
  * the record of another. Throws RangeError for a record over the limit.
  */
-export function nextChained(file: ChainedFile, facts: ChainedFacts, newHash: NewHash): Buffer {
-  const last = readLast(file);
-  const from = Math.min(last.coversTo, file.size);
+export function nextChained(
+  file: ChainedFile,
+  facts: ChainedFacts,
+  newHash: NewHash,
+  { last, isTorn } = findTail(file),
+): Buffer {
+  const from = Math.min(last?.covers[1] ?? 0, file.size);
   const line = formatChained([from, file.size], digest(file, from, newHash), facts, newHash);
-  const bytes = Buffer.from(`${last.isTorn ? '\n' : ''}${line}\n`);
+  const bytes = Buffer.from(`${isTorn ? '\n' : ''}${line}\n`);
   if (bytes.length > MAX_RECORD_BYTES) throw new RangeError('a record of a chain is over its limit');
   return bytes;
 }
@@ -87,14 +100,14 @@ function digest(file: ChainedFile, from: number, newHash: NewHash): string {
   return hash.digest('hex');
 }
 
-/** Where the bytes end that the last record covers, and whether somebody left his line unfinished. */
-function readLast(file: ChainedFile): { coversTo: number; isTorn: boolean } {
+/** Reads back as far as the last record begins. */
+export function findTail(file: ChainedFile): ChainedTail {
   for (let length = TAIL_BYTES; ; length *= 8) {
     const tail = Buffer.alloc(Math.min(length, file.size));
     file.read(tail, file.size - tail.length);
     const lines = tail.toString('latin1').split('\n');
     const isTorn = lines.pop() !== '';
     const last = lines.map(parseChained).findLast((record) => record !== undefined);
-    if (last || length >= file.size) return { coversTo: last?.covers[1] ?? 0, isTorn };
+    if (last || length >= file.size) return { last, isTorn };
   }
 }

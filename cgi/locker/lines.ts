@@ -1,0 +1,68 @@
+// The lines of an open file, piece by piece.
+import { fstatSync, readSync } from 'node:fs';
+import { MAX_RECORD_BYTES } from 'webjob-protocol';
+
+const BLOCK_BYTES = 256 * 1024;
+const SEARCH_BYTES = 4 * 1024 * 1024;
+
+/**
+ * A line of a file, without its newline; `from` is its first byte, `to` the one behind the newline.
+ */
+export interface Line {
+  text: string;
+  from: number;
+  to: number;
+}
+
+/**
+ * The whole lines of an open file, from an offset on, that hold one of some texts. Returns where to
+ * go on. Takes a small part of the time that it takes to look at every line.
+ */
+export function* findLines(fd: number, start: number, texts: readonly string[]): Generator<Line, number> {
+  const buffer = Buffer.allocUnsafe(Math.max(0, Math.min(SEARCH_BYTES, fstatSync(fd).size - start)));
+  const needles = texts.map((text) => Buffer.from(text, 'latin1'));
+  for (let at = start; ; ) {
+    const count = readSync(fd, buffer, 0, buffer.length, at);
+    const end = buffer.subarray(0, count).lastIndexOf(10) + 1;
+    if (end === 0) {
+      if (count < SEARCH_BYTES) return at;
+      at += count;
+      continue;
+    }
+    const block = buffer.subarray(0, end);
+    const found = new Set<number>();
+    for (const needle of needles)
+      for (let hit = block.indexOf(needle); hit >= 0; hit = block.indexOf(needle, block.indexOf(10, hit)))
+        found.add(block.lastIndexOf(10, hit) + 1);
+    for (const from of [...found].sort((a, b) => a - b)) {
+      const to = block.indexOf(10, from);
+      yield { text: block.toString('latin1', from, to), from: at + from, to: at + to + 1 };
+    }
+    at += end;
+  }
+}
+
+/**
+ * Every line of an open file from an offset on, a character a byte, without its newline. Of one
+ * over a MiB only the end is kept.
+ */
+export function* readLines(fd: number, start: number): Generator<Line> {
+  const left = fstatSync(fd).size - start;
+  if (left <= 0) return;
+  const block = Buffer.allocUnsafe(Math.min(BLOCK_BYTES, left));
+  let [text, from, at] = ['', start, start];
+  for (;;) {
+    const count = readSync(fd, block, 0, block.length, at);
+    if (count === 0) return;
+    const parts = block.toString('latin1', 0, count).split('\n');
+    const last = parts.pop() ?? '';
+    for (const part of parts) {
+      at += part.length + 1;
+      yield { text: (text + part).slice(-MAX_RECORD_BYTES), from, to: at };
+      text = '';
+      from = at;
+    }
+    at += last.length;
+    text = (text + last).slice(-MAX_RECORD_BYTES);
+  }
+}

@@ -1,0 +1,437 @@
+// A custody record that goes on in segments: whoever writes it, and whatever kills a writer between
+// two system calls, every record that was said to be on disk is there once, before the seal of its
+// segment, and each segment is bound to the one before.
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import fs, {
+  appendFileSync,
+  copyFileSync,
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
+import { syncBuiltinESMExports } from 'node:module';
+import { tmpdir } from 'node:os';
+import { basename, dirname, join } from 'node:path';
+import { after, afterEach, beforeEach, describe, it } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { appendCustody, custodyPath, listCustodyFiles, segmentFolder, segmentPath } from '../cgi/locker/index.ts';
+import { CustodyRecords } from '../evidence/records.ts';
+import { walk } from './custody-record.ts';
+
+const WRITER = join(import.meta.dirname, 'custody-writer.ts');
+const LIMIT = 2000;
+const root = mkdtempSync(join(existsSync('/dev/shm') ? '/dev/shm' : tmpdir(), 'webjob-segments-'));
+after(() => rmSync(root, { recursive: true }));
+
+let path: string;
+let made = 0;
+beforeEach(() => {
+  const folder = join(root, String(made++));
+  mkdirSync(folder);
+  path = custodyPath(folder, 'server_1');
+});
+
+const growth = { mayCreate: true, segmentLimit: LIMIT };
+const append = (name: string, more = growth): void => appendCustody(path, { event: 'deposit', name }, more);
+const segment = (number: number): string => segmentPath(path, number);
+const segments = (): string[] => listCustodyFiles(dirname(path)).map(({ file }) => file);
+
+/** Appends until there are so many segments; returns the names. */
+function fill(count: number): string[] {
+  const names: string[] = [];
+  while (segments().length < count) {
+    names.push(`name_${names.length}`);
+    append(names.at(-1) ?? '');
+  }
+  return names;
+}
+
+const sizeOf = (file: string): number => readFileSync(file).length;
+/** The next record is over the limit. */
+const full = (): typeof growth => ({ mayCreate: true, segmentLimit: sizeOf(segment(segments().length)) + 1 });
+
+interface Read {
+  /** Names of deposits up to the first seal of each segment. */
+  names: string[];
+  /** Those behind one. */
+  late: string[];
+  faults: string[];
+}
+
+/** What the reader finds, and what stands in the segments. */
+function read(): Read {
+  const folder = dirname(path);
+  const records = new CustodyRecords([folder]);
+  const found: Read = { names: [], late: [], faults: [] };
+  try {
+    records.refresh();
+    found.faults = records.findFaults().map(({ kind, place }) => `${kind} ${place}`);
+  } finally {
+    records.close();
+  }
+  for (const { file } of listCustodyFiles(folder)) {
+    let isSealed = false;
+    for (const { event, name } of walk(join(folder, file)).records) {
+      if (event === 'deposit') found[isSealed ? 'late' : 'names'].push(String(name));
+      if (event === 'seal') isSealed = true;
+    }
+  }
+  return found;
+}
+
+const whole = (names: string[]): Read => ({ names, late: [], faults: [] });
+
+/** Puts other functions for those of node:fs, for the time of a call. */
+function withCalls<Type>(replace: Partial<typeof fs>, work: () => Type): Type {
+  const originals = Object.fromEntries(Object.keys(replace).map((name) => [name, fs[name as keyof typeof fs]]));
+  try {
+    Object.assign(fs, replace);
+    syncBuiltinESMExports();
+    return work();
+  } finally {
+    Object.assign(fs, originals);
+    syncBuiltinESMExports();
+  }
+}
+
+/** What a writer asks of the system, but for looks. */
+const CALLS = ['openSync', 'mkdirSync', 'writeSync', 'fsyncSync', 'symlinkSync', 'renameSync', 'rmSync'] as const;
+
+/** Calls `work` with the nth of these calls failing; false when there was none. */
+function failAt(nth: number, error: () => Error, work: () => void, only: readonly string[] = CALLS): boolean {
+  let count = 0;
+  let isReached = false;
+  const failing = Object.fromEntries(
+    only.map((name) => {
+      const original = fs[name as (typeof CALLS)[number]] as (...args: unknown[]) => unknown;
+      const call = (...args: unknown[]): unknown => {
+        count++;
+        if (count < nth) return original(...args);
+        isReached = true;
+        throw error();
+      };
+      return [name, call];
+    }),
+  );
+  withCalls(failing as Partial<typeof fs>, work);
+  return isReached;
+}
+
+describe('a custody record over its limit', () => {
+  it('goes on in the next segment, which commits to the end of the one before', () => {
+    const names = fill(4);
+    assert.deepEqual(segments(), [
+      'nph-webjob-custody.server_1.jsonl',
+      ...['000002', '000003', '000004'].map((number) => `nph-webjob-custody.server_1.d/${number}.jsonl`),
+    ]);
+    assert.deepEqual(read(), whole(names));
+    for (const number of [1, 2, 3]) {
+      const { records } = walk(segment(number));
+      const [seal, next] = [records.at(-1), walk(segment(number + 1)).records[0]];
+      assert.ok(next);
+      assert.deepEqual([seal?.event, seal?.next], ['seal', segments()[number]]);
+      const { file, covers } = next.follows as { file: string; covers: number[] };
+      assert.deepEqual(
+        [next.event, file, covers[1]],
+        ['segment', segments()[number - 1], readFileSync(segment(number)).length],
+      );
+    }
+    assert.equal(readlinkSync(join(segmentFolder(path), 'newest')), '000004.jsonl');
+  });
+
+  it('that has one file so far, of before there were segments, needs nothing done to it', () => {
+    const names = ['a', 'b', 'c', 'd', 'e', 'f', 'g', 'h', 'i', 'j'];
+    for (const name of names) append(name, { mayCreate: true, segmentLimit: Number.POSITIVE_INFINITY });
+    assert.deepEqual([segments().length, read()], [1, whole(names)]);
+    append('k');
+    append('l');
+    assert.deepEqual([segments().length, read()], [2, whole([...names, 'k', 'l'])]);
+  });
+
+  it('goes on where the note of the newest segment is gone, behind, ahead or none', () => {
+    const names = fill(4);
+    const note = join(segmentFolder(path), 'newest');
+    for (const target of [undefined, '000002.jsonl', '000009.jsonl', '../x', '000000.jsonl']) {
+      rmSync(note);
+      if (target !== undefined) symlinkSync(target, note);
+      const name = `noted ${target}`;
+      append(name, { mayCreate: true, segmentLimit: 1_000_000 });
+      names.push(name);
+      assert.deepEqual([read(), segments().length], [whole(names), 4], name);
+      assert.equal(readlinkSync(note), '000004.jsonl');
+    }
+  });
+
+  it('grows on where no file can be made', () => {
+    const names = Array.from({ length: 20 }, (_, index) => `name_${index}`);
+    writeFileSync(segmentFolder(path), 'in the way');
+    for (const name of names) append(name);
+    assert.deepEqual(read(), whole(names));
+    rmSync(segmentFolder(path));
+    append('i');
+    append('j');
+    assert.deepEqual([read(), segments().length], [whole([...names, 'i', 'j']), 2]);
+    // Without the right to make files, what root appends to the record of a server stays in its
+    // last segment.
+    const size = segments().length;
+    for (let count = 0; count < 20; count++) appendCustody(path, { event: 'genesis' }, { segmentLimit: LIMIT });
+    assert.equal(segments().length, size);
+    assert.deepEqual(read(), whole([...names, 'i', 'j']));
+  });
+
+  it('is sealed with a record of others between the look and the write: the record is appended again', () => {
+    for (const name of ['a', 'b', 'c']) append(name);
+    const { names } = read();
+    const limit = full();
+    let isSlow = true;
+    const writeSync = fs.writeSync as (...args: unknown[]) => number;
+    const slow = (...args: unknown[]): number => {
+      if (isSlow) {
+        isSlow = false;
+        append('faster', limit);
+        append('in the next');
+      }
+      return writeSync(...args);
+    };
+    withCalls({ writeSync: slow as typeof fs.writeSync }, () => append('slow', limit));
+    assert.deepEqual(read(), { names: [...names, 'faster', 'in the next', 'slow'], late: ['slow'], faults: [] });
+    append('after');
+    assert.deepEqual(read().faults, []);
+  });
+
+  it('counts what landed before a seal whose writer had not seen it', () => {
+    append('first');
+    const limit = full();
+    const writeSync = fs.writeSync as (...args: unknown[]) => number;
+    let writes = 0;
+    const slow = (...args: unknown[]): number => {
+      writes++;
+      // The second write is that of the seal.
+      if (writes === 2)
+        appendCustody(path, { event: 'deposit', name: 'between' }, { mayCreate: true, segmentLimit: 1e9 });
+      return writeSync(...args);
+    };
+    withCalls({ writeSync: slow as typeof fs.writeSync }, () => append('last', limit));
+    append('next');
+    const { names, late, faults } = read();
+    assert.deepEqual([names.slice(-3), late, faults], [['last', 'between', 'next'], [], []]);
+    const text = readFileSync(path, 'latin1');
+    writeFileSync(path, text.replace('"between"', '"BETWEEN"'), 'latin1');
+    assert.ok(read().faults.includes(`custody-broken ${segments()[1]}`));
+  });
+});
+
+describe('a writer that is killed', () => {
+  class Killed extends Error {}
+
+  it('at any call on the way to the next segment leaves a record that the next one goes on with', () => {
+    fill(2);
+    append('x');
+    const pristine = join(root, 'pristine');
+    cpSync(dirname(path), pristine, { recursive: true, verbatimSymlinks: true });
+    for (const wanted of ['first', 'third']) {
+      let nth = 1;
+      for (; ; nth++) {
+        rmSync(dirname(path), { recursive: true });
+        cpSync(pristine, dirname(path), { recursive: true, verbatimSymlinks: true });
+        if (wanted === 'first') {
+          rmSync(segmentFolder(path), { recursive: true });
+          truncateSync(path, readFileSync(path, 'latin1').lastIndexOf('\n', readFileSync(path).length - 2) + 1);
+        }
+        const { names } = read();
+        const limit = full();
+        const isReached = failAt(
+          nth,
+          () => new Killed(),
+          () => {
+            try {
+              append('killed', limit);
+            } catch (error) {
+              assert.ok(error instanceof Killed);
+            }
+          },
+        );
+        const { faults } = read();
+        assert.deepEqual(faults, [], `${wanted}, killed at call ${nth}`);
+        append('next');
+        append('after');
+        const found = read();
+        assert.deepEqual(found.faults, [], `${wanted}, killed at call ${nth}, and others went on`);
+        assert.deepEqual(
+          found.names.filter((name) => name !== 'killed'),
+          [...names, 'next', 'after'],
+          `${wanted}, call ${nth}`,
+        );
+        if (!isReached) break;
+      }
+      assert.ok(nth > 12, `${nth} calls`);
+    }
+    rmSync(pristine, { recursive: true });
+  });
+
+  it('in the middle of a write leaves a torn line that the next one covers', () => {
+    const writeSync = fs.writeSync as (...args: unknown[]) => number;
+    for (const wanted of [1, 2, 3]) {
+      rmSync(dirname(path), { recursive: true });
+      mkdirSync(dirname(path));
+      append('first');
+      const limit = full();
+      let writes = 0;
+      const torn = (fd: number, bytes: Buffer): number => {
+        writes++;
+        return writes === wanted ? writeSync(fd, bytes.subarray(0, 40)) : writeSync(fd, bytes);
+      };
+      withCalls({ writeSync: torn as typeof fs.writeSync }, () => {
+        try {
+          append('cut', limit);
+        } catch (error) {
+          assert.match(String(error), /cut short/);
+        }
+      });
+      assert.equal(writes >= wanted, true);
+      const { names } = read();
+      assert.equal(names.includes('cut'), wanted > 1);
+      append('next');
+      append('after');
+      assert.deepEqual([read().names, read().faults], [[...names, 'next', 'after'], []], `write ${wanted}`);
+    }
+  });
+});
+
+describe('a full disk', () => {
+  it('at any call fails the upload or keeps its record, and the next one goes on', () => {
+    const noSpace = (): Error => Object.assign(new Error('ENOSPC'), { code: 'ENOSPC', syscall: 'write', errno: -28 });
+    for (let nth = 1; ; nth++) {
+      rmSync(dirname(path), { recursive: true });
+      mkdirSync(dirname(path));
+      append('first');
+      const limit = full();
+      let isKept = true;
+      const isReached = failAt(nth, noSpace, () => {
+        try {
+          append('on a full disk', limit);
+        } catch (error) {
+          assert.match(String(error), /ENOSPC/);
+          isKept = false;
+        }
+      });
+      const { names, faults } = read();
+      assert.deepEqual(faults, [], `call ${nth}`);
+      if (isKept) assert.ok(names.includes('on a full disk'), `call ${nth}`);
+      append('next');
+      append('after');
+      assert.deepEqual([read().names, read().faults], [[...names, 'next', 'after'], []], `call ${nth}`);
+      if (!isReached) break;
+    }
+  });
+});
+
+describe('a change to segments', () => {
+  const changes: [string, (files: string[]) => void, RegExp][] = [
+    ['a bit of the first', ([a = '']) => flip(a, 100), /^custody-\w+ \S+server_1\.jsonl$/],
+    ['the seal taken away', ([a = '']) => dropLast(a), /^custody-broken \S+000002\.jsonl$/],
+    ['the first record of the next taken away', ([, b = '']) => dropFirst(b), /^custody-broken \S+000002\.jsonl$/],
+    ['a segment in the middle', ([, b = '']) => rmSync(b), /^custody-missing \S+000002\.jsonl$/],
+    ['the first', ([a = '']) => rmSync(a), /^custody-missing \S+server_1\.jsonl$/],
+    ['the last', ([, , , d = '']) => rmSync(d), /^custody-missing \S+000004\.jsonl$/],
+    ['two for each other', ([, b = '', c = '']) => swap(b, c), /^custody-broken \S+000003\.jsonl$/],
+    ['one for a copy of another', ([, b = '', c = '']) => copyFileSync(b, c), /^custody-broken \S+000003\.jsonl$/],
+    ['a byte behind a seal', ([, b = '']) => appendFileSync(b, 'x'), /^custody-torn \S+000002\.jsonl$/],
+    ['a line behind a seal', ([, b = '']) => appendFileSync(b, 'x\n'), /^custody-torn \S+000002\.jsonl$/],
+    ['an empty line behind a seal', ([, b = '']) => appendFileSync(b, '\n'), /^custody-torn \S+000002\.jsonl$/],
+    ['a copy of a record behind a seal', ([, b = '']) => repeat(b), /^custody-broken \S+000002\.jsonl$/],
+  ];
+  const dropLast = (file: string): void =>
+    writeFileSync(file, readFileSync(file, 'latin1').replace(/[^\n]*\n$/, ''), 'latin1');
+  const dropFirst = (file: string): void =>
+    writeFileSync(file, readFileSync(file, 'latin1').replace(/^[^\n]*\n/, ''), 'latin1');
+  const repeat = (file: string): void =>
+    appendFileSync(file, `${readFileSync(file, 'latin1').split('\n')[2]}\n`, 'latin1');
+  const flip = (file: string, at: number): void => {
+    const bytes = readFileSync(file);
+    bytes[at] = (bytes[at] ?? 0) ^ 1;
+    writeFileSync(file, bytes);
+  };
+  const swap = (one: string, other: string): void => {
+    renameSync(one, `${one}.x`);
+    renameSync(other, one);
+    renameSync(`${one}.x`, other);
+  };
+  for (const [what, change, expected] of changes) {
+    it(`is found: ${what}`, () => {
+      fill(4);
+      change([1, 2, 3, 4].map(segment));
+      const { faults } = read();
+      assert.ok(
+        faults.some((fault) => expected.test(fault)),
+        faults.join(),
+      );
+    });
+  }
+
+  it('is found: the records of two servers for each other, file by file and with their folders', () => {
+    fill(3);
+    const other = custodyPath(dirname(path), 'server_2');
+    for (let count = 0; count < 20; count++) appendCustody(other, { event: 'deposit', name: `other_${count}` }, growth);
+    assert.deepEqual(read().faults, []);
+    swap(path, other);
+    assert.ok(read().faults.length > 0);
+    swap(segmentFolder(path), segmentFolder(other));
+    const { faults } = read();
+    for (const server of ['server_1', 'server_2'])
+      assert.ok(faults.includes(`custody-broken nph-webjob-custody.${server}.d/000002.jsonl`));
+  });
+});
+
+describe('many writers at once', () => {
+  const children: { kill(): void }[] = [];
+  afterEach(() => {
+    for (const child of children.splice(0)) child.kill();
+  });
+
+  it('some of which are killed, over segments of a few records: what was said to be on disk is before a seal', async () => {
+    const told = await Promise.all(
+      Array.from({ length: 8 }, async (_, writer) => {
+        const args = [WRITER, path, String(writer), '60', '9000'];
+        const child = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'inherit'] });
+        children.push({ kill: () => child.kill('SIGKILL') });
+        let said = '';
+        child.stdout.on('data', (chunk) => {
+          said += chunk;
+        });
+        const closed = once(child, 'close');
+        if (writer >= 5) {
+          await Promise.race([once(child.stdout, 'data'), closed]);
+          await sleep((writer * 7919) % 200);
+          child.kill('SIGKILL');
+        }
+        const [code] = await closed;
+        if (writer < 5) assert.equal(code, 0);
+        return said.split('\n').slice(0, -1);
+      }),
+    );
+    append('last', { mayCreate: true, segmentLimit: 9000 });
+    const { names, late, faults } = read();
+    assert.deepEqual(faults, []);
+    const missing = [...told.flat(), 'last'].filter((name) => !names.includes(name));
+    assert.deepEqual(missing, []);
+    for (let writer = 0; writer < 5; writer++) {
+      const own = [...new Set(names.filter((name) => name.startsWith(`${writer}_`)))];
+      assert.equal(own.length, 60);
+    }
+    assert.ok(segments().length > 10, `${segments().length}, ${late.length} late`);
+    const left = readdirSync(segmentFolder(path)).filter((name) => !/^(?:\d{6}\.jsonl|newest(?:\.\d+)?)$/.test(name));
+    assert.deepEqual(left, [], basename(path));
+  });
+});
