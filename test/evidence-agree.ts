@@ -1,6 +1,7 @@
-// Makes random sites, and compares what verify finds in each with what the report of it shows: `node evidence-agree.ts SEED SITES` prints one
-// JSON value a site: what they disagree in. Sites have several servers, packs, holds, prunes, refused and repeated uploads, clocks that
-// were set, and changes that nobody should have made.
+// Makes random sites, and compares what verify finds in each with what the report of it and show
+// say: `node evidence-agree.ts SEED SITES` prints one JSON value a site: what they disagree in.
+// Sites have several servers, packs, holds, prunes, refused and repeated uploads, clocks that were
+// set, and changes that nobody should have made.
 import {
   appendFileSync,
   existsSync,
@@ -16,6 +17,7 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { encodeField, formatLogLine, formatTime } from 'webjob-protocol';
+import { verifyShown } from '../admin/jobs/verification.ts';
 import { makeProgram } from '../admin/program.ts';
 import { summarize } from '../admin/report/summary.ts';
 import { writeReport } from '../admin/report/write.ts';
@@ -57,7 +59,8 @@ function makeSite(): Made {
   const [incoming, logs, config] = [join(root, 'incoming'), join(root, 'logfiles'), join(root, 'nph-webjob.cfg')];
   for (const folder of [incoming, logs]) mkdirSync(folder, { mode: 0o755 });
   writeFileSync(join(logs, 'nph-webjob.log'), '');
-  writeFileSync(config, `BaseDirectory=${root}\nServerId=${from(SERVERS)}\nPutNameFormat=%cid_%cmd\n`);
+  const limit = `CustodySegmentLimit=${from([1, 900, 2500, 67108864])}`;
+  writeFileSync(config, `BaseDirectory=${root}\nServerId=${from(SERVERS)}\nPutNameFormat=%cid_%cmd\n${limit}\n`);
   const { settings } = readSettings(config);
   return {
     root,
@@ -79,6 +82,7 @@ function put(made: Made, count: number): void {
     plantGroup({
       ...{ incomingDirectory: made.incoming, logfilesDirectory: made.logs, name, jobId, serverId },
       ...{ out: from(outs), err: chance(0.5) ? '' : 'err', overwrite: chance(0.6) },
+      segmentLimit: made.site.settings.custodySegmentLimit,
       ...{ custody: chance(0.1) ? (false as const) : { time }, hashType: from(['MD5', 'SHA256', 'SHA1']) },
       ...(chance(0.15) && { changeEnv: () => from(['', 'nothing\n', `A=${'b'.repeat(90_000)}\n`]) }),
     });
@@ -170,10 +174,14 @@ async function compare(made: Made): Promise<{ disagreements: string[]; uploads: 
   const disagreements: string[] = [];
   let [uploadCount, bad, packedCount] = [0, 0, 0];
   const opinions = readOpinions(folder);
-  for (const { group, packed, uploads, jobId } of summary.jobs) {
+  for (const job of summary.jobs) {
+    const { group, packed, uploads, jobId } = job;
     const name = (group ?? packed)?.name;
     if (name === undefined) continue;
     const said = opinions.get(packed && !group ? `${packed.pack}: ${name}` : name);
+    const shown = verifyShown(site, job, 0);
+    if (shown?.words !== said?.words)
+      disagreements.push(`${name}: show ${JSON.stringify(shown)}, report ${said?.look} ${said?.words}`);
     uploadCount++;
     if (!group) packedCount++;
     if (said?.look === 'bad') bad++;

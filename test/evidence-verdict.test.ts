@@ -119,6 +119,60 @@ describe('verify and report', () => {
   });
 });
 
+describe('webjobctl show', () => {
+  interface Shown {
+    verification: {
+      words: string;
+      streams: Record<string, string>;
+      findings: { kind: string; place: string }[];
+    } | null;
+  }
+  const id = (name: string): string => `server_1_1085355126_${name}`;
+  const show = async (name: string): Promise<[string, string[], Record<string, string> | undefined]> => {
+    const words = ['--config', site.propertiesFile, '--json', 'show', id(name)];
+    const { code, stdout, stderr } = await runWebjobctl(words);
+    assert.equal(code, 0, stderr);
+    const { verification } = JSON.parse(stdout) as Shown;
+    const found = verification?.findings.map(({ kind, place }) => `${kind} ${place}`) ?? [];
+    return [verification?.words ?? 'none', found.sort(), verification?.streams];
+  };
+
+  it('says what verify finds in the uploads of the job', async () => {
+    // A few records a segment.
+    for (const name of ['a', 'b', 'c', 'd', 'e', 'f']) plant(name, { segmentLimit: 1000 });
+    plant('again', { jobId: id('a'), segmentLimit: 1000 });
+    plant('stated', { custody: false });
+    const good = { out: 'as received', err: 'as received', env: 'as received' };
+    for (const name of ['a', 'c', 'f']) assert.deepEqual(await show(name), ['verified', [], good], name);
+    const [words, found] = await show('stated');
+    assert.equal(words, 'does not verify');
+    assert.match(found.join(), /^(?:older|unrecorded) stated$/);
+    writeFileSync(at('c.err'), 'changed');
+    writeFileSync(at('again.out'), 'changed');
+    rmSync(at('b.rdy'));
+    for (const stream of ['out', 'err', 'env']) rmSync(at(`b.${stream}`));
+    assert.deepEqual(await show('c'), [
+      'does not verify',
+      ['hash-wrong c.err', 'size-changed c.err'],
+      { ...good, err: 'changed since it was received' },
+    ]);
+    assert.deepEqual((await show('a'))[1], ['hash-wrong again.out', 'size-changed again.out']);
+    const { stdout } = await runWebjobctl(['--config', site.propertiesFile, 'show', id('c')]);
+    assert.match(stdout, /^Verification: +does not verify: size-changed c\.err: .*; hash-wrong c\.err: /m);
+    const old = Date.now() / 1000 - 3 * 86_400;
+    for (const extension of ['out', 'err', 'env', 'rdy']) utimesSync(at(`f.${extension}`), old, old);
+    const pack = await runWebjobctl(['--config', site.propertiesFile, 'pack', '--older-than', '1d']);
+    assert.equal(pack.code, 0, pack.stderr);
+    assert.deepEqual((await show('f')).slice(0, 2), ['verified', []]);
+  });
+
+  it('calls streams that it does not read not checked', async () => {
+    plant('large', { out: Buffer.alloc(65 * 1024 * 1024) });
+    const [words, found, streams] = await show('large');
+    assert.deepEqual([words, found, streams?.out], ['not checked', [], 'not checked']);
+  });
+});
+
 describe('servers with a folder of logs each', () => {
   it('are one site where their settings are all given', async () => {
     const [first, second] = [site.propertiesFile, join(site.root, 'second.cfg')];

@@ -13,6 +13,7 @@ import { describeDiffering, describeExit, describePlace, jobJson, lineJson } fro
 import type { Job } from '../../ledger/job.ts';
 import { findJobStreams, readPackedRecord, type Stored, type StoredStream } from '../../ledger/streams.ts';
 import { findJob } from '../jobs/lookup.ts';
+import { type JobVerification, verifyShown } from '../jobs/verification.ts';
 import { formatDump, isBinary } from '../report/stream.ts';
 import { globalOptions, openSites, type Site } from '../site/site.ts';
 
@@ -63,14 +64,18 @@ async function show(sites: readonly Site[], jid: string, options: Options, isJso
     throw new Failure('usage', '--json shows no stream', 'show JID --out > file gives it byte for byte');
   const { site, job } = await findJob(sites, jid, options.client);
   if (job.state === 'missing') process.exitCode = EXIT_CODES.findings;
-  const { stored, record, place } = await openJob(site, job);
-  if (isJson) printJson({ ...jobJson(site, job), ...showJson(site, job, stored, record) });
+  const opened = await openJob(site, job);
+  const { stored } = opened;
+  const isStream = asked.length > 0 && !options.all;
+  const bytes = STREAMS.reduce((sum, name) => sum + (stored[name]?.bytes ?? 0), 0);
+  const verification = isStream ? undefined : verifyShown(site, job, bytes);
+  if (isJson) printJson({ ...jobJson(site, job), ...showJson(site, job, opened), verification: verification ?? null });
   else if (asked.length === 1 && !process.stdout.isTTY && !options.all)
     await copyStream(stored, asked[0] ?? 'out', jid);
   else {
     const output = await openOutput();
     if (asked.length === 0 || options.all)
-      await output.write(`${describeJob(site, job, { stored, record, place }).join('\n')}\n`);
+      await output.write(`${describeJob(site, job, opened, verification).join('\n')}\n`);
     const names = options.all ? STREAMS : asked.length > 0 ? asked : (['out', 'err'] as const);
     for (const name of names) await showStream(output, name, stored[name], names.length > 1 || asked.length === 0);
     await output.end();
@@ -98,7 +103,7 @@ async function openJob(site: Site, job: Job): Promise<Opened> {
   return { stored, record: job.packed && (await readPackedRecord(stored)), place: describePlace(job) };
 }
 
-function showJson(site: Site, job: Job, stored: Stored, record: Opened['record']): Record<string, unknown> {
+function showJson(site: Site, job: Job, { stored, record }: Opened): Record<string, unknown> {
   const bytes = Object.fromEntries(STREAMS.map((name) => [name, stored[name]?.bytes ?? null]));
   const attempts = job.attempts.map((line) => lineJson(site, line));
   return { attempts, bytes, record: record ? Object.fromEntries(record) : null };
@@ -110,7 +115,12 @@ const RECORD_FACTS = [
   ...(['RunEpoch', 'PutEpoch'] as const),
 ];
 
-function describeJob(site: Site, job: Job, { stored, record, place }: Opened): string[] {
+function describeJob(
+  site: Site,
+  job: Job,
+  { stored, record, place }: Opened,
+  verification: JobVerification | undefined,
+): string[] {
   const { settings } = site;
   const request = (line: Job['get']): string | undefined =>
     line &&
@@ -143,12 +153,19 @@ function describeJob(site: Site, job: Job, { stored, record, place }: Opened): s
     ],
     ['Differs', describeDiffering(job)],
     ['Left behind', job.left.filter((name) => name !== job.group?.name).join(', ') || undefined],
+    ['Verification', verification && describeVerification(verification)],
     ['Bytes', STREAMS.flatMap((name) => (stored[name] ? `${name} ${stored[name].bytes}` : [])).join(', ') || undefined],
     ...RECORD_FACTS.map((name): [string, string | undefined] => [name, record?.get(name)]),
   ];
   return facts.flatMap(([name, value]) =>
     value === undefined || value === 'NA' ? [] : [`${paint(`${name}:`.padEnd(15), 'bold')} ${safeLine(value)}`],
   );
+}
+
+/** `verified`, or what is wrong: `does not verify: size-changed client1_host.sh.out: …`. */
+function describeVerification({ words, findings }: JobVerification): string {
+  const found = findings.map(({ kind, place, detail }) => `${kind} ${place}: ${detail}`);
+  return found.length === 0 ? words : `${words}: ${found.join('; ')}`;
 }
 
 const DUMP_BYTES = 512;
