@@ -1,5 +1,5 @@
 // What the server knows of a deposit, written into the custody record before the deposit is announced (docs/protocol.md, section 8).
-import { closeSync, existsSync, fstatSync, openSync, readFileSync } from 'node:fs';
+import { closeSync, existsSync, fstatSync, openSync, readFileSync, readSync } from 'node:fs';
 import {
   appendCustody,
   type CustodyFacts,
@@ -9,6 +9,7 @@ import {
   failureOf,
   type GroupPaths,
   LockerFailure,
+  parseCustody,
   parseReady,
   STREAMS,
   type StreamName,
@@ -23,13 +24,62 @@ export interface Content {
   sha256: Digests;
 }
 
+/** What a deposit is besides its content. */
+interface DepositFacts {
+  /** The name that was taken by other bytes. */
+  differsFrom?: string | undefined;
+  /** What the client sent, where a PutHook changed it. */
+  received?: Content | undefined;
+}
+
 /**
- * Records the deposit `name` of a request; `differsFrom` is the name that was taken by other bytes. At a site where nobody made the file and
- * the web user may not, it complains and goes on. Throws LockerFailure.
+ * Records the deposit `name` of a request. At a site where nobody made the file and the web user may not, it complains and goes on.
+ * Throws LockerFailure.
  */
-export function recordDeposit(exchange: Exchange, name: string, content: Content, differsFrom?: string): void {
+export function recordDeposit(exchange: Exchange, name: string, content: Content, more: DepositFacts): void {
   const jobId = exchange.jobId ?? NOT_APPLICABLE;
-  record(exchange, { event: 'deposit', ...describeRequest(exchange, name, jobId), differsFrom, ...content });
+  record(exchange, { event: 'deposit', ...describeRequest(exchange, name, jobId), ...more, ...content });
+}
+
+/** How much of the end of the custody record is searched for a deposit: some twelve thousand records. */
+const SEARCHED_BYTES = 8 * 1024 * 1024;
+
+/** What the client sent of those of these deposits, of the job of the request, that a PutHook changed. */
+export function findReceived({ settings, jobId }: Exchange, names: readonly string[]): Map<string, Content> {
+  const found = new Map<string, Content>();
+  for (const line of readEnd(custodyPath(settings.logfilesDirectory, settings.serverId)).split('\n')) {
+    if (!line.includes('"received":{')) continue;
+    const facts = parseFacts(line);
+    const { name = '', received } = facts;
+    if (!names.includes(name) || facts.jobId !== (jobId ?? NOT_APPLICABLE)) continue;
+    if (received?.bytes && received.sha256) found.set(name, received);
+  }
+  return found;
+}
+
+function parseFacts(line: string): { name?: string; jobId?: string; received?: Content } {
+  try {
+    return JSON.parse(parseCustody(line)?.text ?? '{}');
+  } catch {
+    return {};
+  }
+}
+
+/** Empty for a file that cannot be read. */
+function readEnd(path: string): string {
+  let fd: number;
+  try {
+    fd = openSync(path, 'r');
+  } catch {
+    return '';
+  }
+  try {
+    const { size } = fstatSync(fd);
+    const buffer = Buffer.allocUnsafe(Math.min(size, SEARCHED_BYTES));
+    return buffer.toString('latin1', 0, readSync(fd, buffer, 0, buffer.length, size - buffer.length));
+  } finally {
+    closeSync(fd);
+  }
 }
 
 /** Records what a group was that is about to be replaced. Throws the same. */

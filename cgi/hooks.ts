@@ -2,7 +2,9 @@
 // to their end inside the request, in a process group of their own that does not outlive it (docs/protocol.md, section 4).
 import {
   closeSync,
+  constants,
   fstatSync,
+  fsyncSync,
   lstatSync,
   openSync,
   readdirSync,
@@ -12,7 +14,7 @@ import {
   unlinkSync,
   writeSync,
 } from 'node:fs';
-import type { GroupPaths } from 'webjob-locker';
+import { type GroupPaths, STREAMS } from 'webjob-locker';
 import { type Exchange, tokenFacts } from './exchange.ts';
 import { complain, logHook } from './log.ts';
 import { Refusal } from './refusal.ts';
@@ -172,9 +174,30 @@ function removeFile(path: string): void {
   }
 }
 
-/** Runs the PutHook on the complete files of an upload. Throws Refusal 551. */
+/**
+ * Runs the PutHook on the complete files of an upload, and puts on disk what it left of them. Throws Refusal 551, also when one of
+ * them is gone or no longer a regular file, and the error of an fsync.
+ */
 export function inspectUpload(exchange: Exchange, paths: GroupPaths): void {
   runHook(exchange, 'PutHook', expandCommand(exchange.settings.putHookCommandLine, tokenFacts(exchange), paths));
+  for (const stream of STREAMS) {
+    const fd = openLeft(paths[stream], stream);
+    try {
+      if (!fstatSync(fd).isFile()) throw new Refusal(551, `PutHook left no regular file as .${stream}`);
+      fsyncSync(fd);
+    } finally {
+      closeSync(fd);
+    }
+  }
+}
+
+/** Follows no link and waits for no FIFO. Throws Refusal 551. */
+function openLeft(path: string, stream: string): number {
+  try {
+    return openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
+  } catch (error) {
+    throw new Refusal(551, `PutHook left no regular file as .${stream}: ${(error as NodeJS.ErrnoException).code}`);
+  }
 }
 
 /**

@@ -7,11 +7,12 @@ import {
   findTooLong,
   LockerFailure,
   type LockerFailureKind,
+  STREAMS,
   type StoredUpload,
   storeUpload,
 } from 'webjob-locker';
 import { NOT_APPLICABLE, type PutQuery, type Status } from 'webjob-protocol';
-import { type Content, readContent, recordDeposit, recordReplaced } from './custody.ts';
+import { type Content, findReceived, readContent, recordDeposit, recordReplaced } from './custody.ts';
 import { type Answer, type Exchange, tokenFacts } from './exchange.ts';
 import { inspectUpload } from './hooks.ts';
 import { Refusal } from './refusal.ts';
@@ -60,18 +61,32 @@ function store(
   const jobId = exchange.jobId ?? NOT_APPLICABLE;
   const nameOf = (path: string): string => name + path.slice(base.length);
   let sha256: Digests | undefined;
+  const digest = (): Digests | undefined => {
+    sha256 ??= takeDigests?.();
+    return sha256;
+  };
+  const findChanged = (bases: readonly string[]) => {
+    const received = findReceived(exchange, bases.map(nameOf));
+    const isSame = (path: string): boolean => isEqual(received.get(nameOf(path)), { bytes: lengths, sha256: digest() });
+    return received.size > 0 ? () => bases.find(isSame) : undefined;
+  };
   try {
     const stored = storeUpload(
-      { base, lengths, jobId, overwrite: overwriteExistingFiles, keepDiffering: keepDifferingUploads },
+      {
+        ...{ base, lengths, jobId, overwrite: overwriteExistingFiles, keepDiffering: keepDifferingUploads },
+        findChanged: putHookEnable && enableCustody ? findChanged : undefined,
+      },
       source,
       (paths, differsFrom) => {
-        sha256 = takeDigests?.();
+        const sha256 = digest();
         if (putHookEnable) inspectUpload(exchange, paths);
         if (!sha256 || !enableCustody) return;
+        const sent = { bytes: lengths, sha256 };
         // A hook may have changed the files.
-        const content = putHookEnable ? readContent(paths) : { bytes: lengths, sha256 };
+        const content = putHookEnable ? readContent(paths) : sent;
+        const received = isEqual(content, sent) ? undefined : sent;
         const stored = nameOf(paths.out.slice(0, -'.out'.length));
-        recordDeposit(exchange, stored, content, differsFrom && nameOf(differsFrom));
+        recordDeposit(exchange, stored, content, { differsFrom: differsFrom && nameOf(differsFrom), received });
       },
       (paths) => enableCustody && recordReplaced(exchange, name, paths),
     );
@@ -82,6 +97,10 @@ function store(
     const what = error.kind === 'name' ? 'FILENAME or Job-Id makes a name for the upload that is too long: ' : '';
     throw new Refusal(STATUS_OF_FAILURE[error.kind], what + error.message);
   }
+}
+
+function isEqual(one: Content | undefined, other: { bytes: Content['bytes']; sha256: Digests | undefined }): boolean {
+  return STREAMS.every((name) => one?.bytes[name] === other.bytes[name] && one.sha256[name] === other.sha256?.[name]);
 }
 
 /** The upload's path below IncomingDirectory. */

@@ -327,7 +327,8 @@ describe(`${TIMES} PUTs leave no descriptor open`, () => {
   leavesNothing('with a hook that talks too much', sent(100, 551), () => ({
     ...{ ...putHook('head -c 100000 /dev/zero')(), PutHookLogDivertedOutput: 'Y' },
   }));
-  leavesNothing('with a hook that removes a stream', sent(100, 500), putHook('rm %out'));
+  leavesNothing('with a hook that removes a stream', sent(100, 551), putHook('rm %out'));
+  leavesNothing('with a hook that leaves a FIFO', sent(100, 551), putHook('rm %out; mkfifo %out'));
 
   for (const [how, bytes] of [
     ['a small', 1000],

@@ -15,7 +15,7 @@ import {
   successorPath,
 } from './layout.ts';
 import { isHeld, type Lock, releaseLock, takeLock } from './lock.ts';
-import { compareUpload } from './repeat.ts';
+import { compareUpload, isOfJob } from './repeat.ts';
 
 /** What is to be stored, and where. */
 export interface DepositPlan {
@@ -28,7 +28,15 @@ export interface DepositPlan {
   overwrite: boolean;
   /** With `overwrite`: keep the complete group of that name too, and number the new one. Otherwise replace it. */
   keepDiffering?: boolean;
+  /**
+   * Which of these announced uploads of the same job id are known to have come with other bytes than they have now. What it returns is
+   * called when every byte of the upload has come, and names the one that came with the same bytes. Undefined when none is known.
+   */
+  findChanged?: ((bases: readonly string[]) => FindRepeated | undefined) | undefined;
 }
+
+/** The base of the upload that came with the same bytes. */
+type FindRepeated = () => string | undefined;
 
 /** Where an upload is. */
 export interface StoredUpload {
@@ -58,6 +66,7 @@ interface Deposit {
   replaces: boolean;
   /** Streams to remove when the disk is full: those created so far, until the group that they replace is given up for them. */
   created: string[];
+  findRepeated?: FindRepeated | undefined;
 }
 
 /** What must stay free on the file system for the web server, its logs and the small files of a group. */
@@ -93,12 +102,15 @@ export function storeUpload(
         if (replaces && !plan.overwrite) throw takenName();
         return deposit({ plan, paths, folder, lock, replaces, created: [] }, source, beforeReady);
       }
-      const { repeated, rest, close } = compareUpload(listCompared(plan.base, count), plan, source);
+      const bases = listCompared(plan.base, count);
+      const { repeated, rest, close } = compareUpload(bases, plan, source);
       try {
         if (repeated) return confirm(repeated, folder.fd);
-        if (!plan.overwrite) throw takenName();
-        if (plan.keepDiffering) return depositNumbered(plan, folder, count + 1, rest, beforeReady);
-        return deposit({ plan, paths, folder, lock, replaces: true, created: [] }, rest, beforeReady, beforeReplacing);
+        const findRepeated = plan.findChanged?.(bases.filter((base) => isOfJob(base, plan.jobId)));
+        if (!plan.overwrite) return confirm(readRepeated(plan, rest, findRepeated) ?? refuseName(), folder.fd);
+        if (plan.keepDiffering) return depositNumbered(plan, folder, count + 1, rest, findRepeated, beforeReady);
+        const replacing = { plan, paths, folder, lock, replaces: true, created: [], findRepeated };
+        return deposit(replacing, rest, beforeReady, beforeReplacing);
       } finally {
         close();
       }
@@ -112,6 +124,22 @@ export function storeUpload(
 
 function takenName(): LockerFailure {
   return new LockerFailure('exists', 'a file of this name exists');
+}
+
+function refuseName(): never {
+  throw takenName();
+}
+
+/** Reads an upload that is stored nowhere, when it may be one that is known. */
+function readRepeated(
+  plan: DepositPlan,
+  source: ByteSource,
+  findRepeated: FindRepeated | undefined,
+): string | undefined {
+  if (!findRepeated) return undefined;
+  const buffer = Buffer.allocUnsafe(CHUNK_BYTES);
+  for (const name of STREAMS) copyExactly(source, undefined, plan.lengths[name], buffer);
+  return findRepeated();
 }
 
 function openGroupFolder(path: string): Deposit['folder'] {
@@ -172,12 +200,13 @@ function depositNumbered(
   folder: Deposit['folder'],
   number: number,
   source: ByteSource,
+  findRepeated: FindRepeated | undefined,
   beforeReady: BeforeReady | undefined,
 ): StoredUpload {
   if (number > MAX_NUMBER) throw takenName();
   const paths = groupPaths(numberedBase(plan.base, number));
   return underLock(paths, plan.jobId, (lock) =>
-    deposit({ plan, paths, folder, lock, replaces: isAnyTaken(paths), created: [] }, source, (placed) =>
+    deposit({ plan, paths, folder, lock, replaces: isAnyTaken(paths), created: [], findRepeated }, source, (placed) =>
       beforeReady?.(placed, plan.base),
     ),
   );
@@ -193,6 +222,11 @@ function deposit(
   try {
     checkRoom(folder.path, plan.lengths);
     receiveStreams(deposit, source);
+    const repeated = deposit.findRepeated?.();
+    if (repeated !== undefined) {
+      removeStreams(deposit);
+      return confirm(repeated, folder.fd);
+    }
     if (deposit.replaces && isTaken(paths.rdy)) beforeReplacing?.(paths);
     placeStreams(deposit);
     beforeReady?.(paths, undefined);
@@ -243,11 +277,12 @@ function closeAll([fd, ...others]: number[]): void {
   }
 }
 
-function copyExactly(source: ByteSource, fd: number, length: number, buffer: Buffer): void {
+/** Without a descriptor the bytes are read and let go. */
+function copyExactly(source: ByteSource, fd: number | undefined, length: number, buffer: Buffer): void {
   for (let left = length; left > 0; ) {
     const count = source.read(left < buffer.length ? buffer.subarray(0, left) : buffer);
     if (count === 0) throw new LockerFailure('short', 'the body ended early');
-    writeAll(fd, buffer.subarray(0, count));
+    if (fd !== undefined) writeAll(fd, buffer.subarray(0, count));
     left -= count;
   }
 }

@@ -103,14 +103,9 @@ function tellAgain(
 
 /** Undefined for a group that cannot be this upload: another job id, other lengths, or no plain files. */
 function openTwin(base: string, { jobId, lengths }: DepositPlan): Twin | undefined {
-  const { rdy, ...paths } = groupPaths(base);
-  const ready = Buffer.from(formatReady(jobId));
+  const paths = groupPaths(base);
   const fds: Partial<Twin['fds']> = {};
-  const isSame = withFile(rdy, ready.length, (fd) => {
-    const found = Buffer.alloc(ready.length);
-    return readAt(fd, found, 0) && found.equals(ready);
-  });
-  if (!isSame) return undefined;
+  if (!isOfJob(base, jobId)) return undefined;
   for (const stream of STREAMS) {
     const fd = openFile(paths[stream], lengths[stream]);
     if (fd === undefined) {
@@ -120,6 +115,15 @@ function openTwin(base: string, { jobId, lengths }: DepositPlan): Twin | undefin
     fds[stream] = fd;
   }
   return { base, fds: fds as Twin['fds'] };
+}
+
+/** True for an announced upload of that job. */
+export function isOfJob(base: string, jobId: string): boolean {
+  const ready = Buffer.from(formatReady(jobId));
+  return withFile(groupPaths(base).rdy, ready.length, (fd) => {
+    const found = Buffer.alloc(ready.length);
+    return readAt(fd, found, 0) && found.equals(ready);
+  });
 }
 
 function withFile(path: string, size: number, look: (fd: number) => boolean): boolean {
