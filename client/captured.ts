@@ -2,6 +2,7 @@
 // those of the bytes that are in the file, also when the disk took less than the program wrote.
 import { createHash, type Hash } from 'node:crypto';
 import { closeSync, fstatSync, fsyncSync, openSync, readSync, writeSync } from 'node:fs';
+import { codeOf } from './failure.ts';
 
 export interface Captured {
   fd: number;
@@ -179,8 +180,4 @@ function closeFile({ writer, reader }: OpenFile): void {
       // It is closed all the same, and what it held is copied or delivered.
     }
   }
-}
-
-function codeOf(error: unknown): string {
-  return (error as NodeJS.ErrnoException).code ?? (error as Error).message;
 }

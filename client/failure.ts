@@ -35,6 +35,15 @@ export class WireError extends Error {
   }
 }
 
+/** libuv has no name for EDQUOT, a quota that is used up: `Unknown system error -122` on Linux, -69 on the BSDs. */
+const QUOTA_ERRNOS = new Set<number | undefined>([-122, -69]);
+
+/** The name of a system call's error; for any other its message. */
+export function codeOf(error: unknown): string {
+  const { code, errno, message } = error as NodeJS.ErrnoException;
+  return QUOTA_ERRNOS.has(errno) ? 'EDQUOT' : (code ?? message);
+}
+
 /** The failure of a stage that an exchange with a server ended with. */
 export function failureOf(stage: 'get' | 'put', what: string, error: unknown): Failure {
   if (error instanceof Failure) return error;

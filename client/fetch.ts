@@ -2,7 +2,7 @@
 import { closeSync, openSync, rmSync, writeSync } from 'node:fs';
 import type { IncomingMessage } from 'node:http';
 import { formatGetQuery, isJobId } from 'webjob-protocol';
-import { Failure, failureOf, WireError } from './failure.ts';
+import { codeOf, Failure, failureOf, WireError } from './failure.ts';
 import { openGarbage } from './garbage.ts';
 import type { Identity } from './record.ts';
 import { withRetries } from './retry.ts';
@@ -83,6 +83,6 @@ function write(fd: number, piece: Buffer): void {
     for (let at = 0; at < piece.length; ) at += writeSync(fd, piece, at);
   } catch (error) {
     const hint = 'make room, or set TempDirectory to a folder that has it';
-    throw new Failure('get', `the program cannot be written: ${(error as NodeJS.ErrnoException).code}`, hint);
+    throw new Failure('get', `the program cannot be written: ${codeOf(error)}`, hint);
   }
 }

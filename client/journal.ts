@@ -5,7 +5,7 @@ import { closeSync, constants, fstatSync, fsyncSync, openSync, readSync, type St
 import { dirname, resolve } from 'node:path';
 import { type ChainedFacts, NOT_APPLICABLE, nextChained, parseRecord } from 'webjob-protocol';
 import { type Captured, hashCaptured } from './captured.ts';
-import { warn } from './failure.ts';
+import { codeOf, warn } from './failure.ts';
 import { printable } from './status.ts';
 import type { Parcel, Streams } from './upload.ts';
 
@@ -28,8 +28,7 @@ export function writeJournal(journalFile: string, delivery: Delivery, streams: S
   try {
     append(path, factsOf(delivery, streams));
   } catch (error) {
-    const { code, message } = error as NodeJS.ErrnoException;
-    warn(`JournalFile: ${path} has no line of this delivery: ${code ?? message}`);
+    warn(`JournalFile: ${path} has no line of this delivery: ${codeOf(error)}`);
   }
 }
 

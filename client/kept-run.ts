@@ -4,7 +4,7 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { Capture, type Captured } from './captured.ts';
-import { Failure, warn } from './failure.ts';
+import { codeOf, Failure, warn } from './failure.ts';
 import type { Sink } from './pipes.ts';
 import type { ClientSettings } from './settings.ts';
 import {
@@ -229,8 +229,4 @@ export class KeptRun {
     this.#folder.discard();
     this.#folder = folder;
   }
-}
-
-function codeOf(error: unknown): string {
-  return (error as NodeJS.ErrnoException).code ?? (error as Error).message;
 }

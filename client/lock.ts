@@ -13,7 +13,7 @@ import {
   writeSync,
 } from 'node:fs';
 import { resolve } from 'node:path';
-import { Failure } from './failure.ts';
+import { codeOf, Failure } from './failure.ts';
 import { hasArgument, hasOpen, isAlive } from './processes.ts';
 
 /** A program that runs webjob itself does so under the lock that its own run holds. */
@@ -34,7 +34,7 @@ export function takeLock(lockFile: string): () => void {
     return () => release(path, fd);
   } catch (error) {
     if (error instanceof Failure) throw error;
-    throw new Failure('settings', `LockFile: ${path} cannot be made: ${(error as NodeJS.ErrnoException).code}`);
+    throw new Failure('settings', `LockFile: ${path} cannot be made: ${codeOf(error)}`);
   }
 }
 

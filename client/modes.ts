@@ -2,7 +2,7 @@
 import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
 import { print, say } from '../cli/streams.ts';
-import { EXIT_CODES, Failure, failureOf } from './failure.ts';
+import { codeOf, EXIT_CODES, Failure, failureOf } from './failure.ts';
 import { countJobs, flushAll, flushFolder } from './flush.ts';
 import { type ClientSettings, parseTarget } from './settings.ts';
 import { exchange } from './wire.ts';
@@ -42,7 +42,7 @@ export async function write(piece: string | Buffer): Promise<void> {
   try {
     await print(piece);
   } catch (error) {
-    throw new Failure('output', `standard output cannot be written: ${(error as NodeJS.ErrnoException).code}`);
+    throw new Failure('output', `standard output cannot be written: ${codeOf(error)}`);
   }
 }
 

@@ -26,7 +26,7 @@ import {
 import { basename, dirname, join, resolve } from 'node:path';
 import { isClientId, isFileName, isJobId } from 'webjob-protocol';
 import { writeAll } from './captured.ts';
-import { Failure, warn } from './failure.ts';
+import { codeOf, Failure, warn } from './failure.ts';
 import { checkSpoolDirectory } from './place.ts';
 import { isAlive, startOf } from './processes.ts';
 import type { Parcel } from './upload.ts';
@@ -52,7 +52,7 @@ export function openSpool(spool: string): void {
 /** For an error of a system call on SpoolDirectory. */
 export function unusable(error: unknown): Failure {
   if (error instanceof Failure) return error;
-  return new Failure('settings', `SpoolDirectory cannot be used: ${(error as NodeJS.ErrnoException).code}`);
+  return new Failure('settings', `SpoolDirectory cannot be used: ${codeOf(error)}`);
 }
 
 /** The folder of one job, under whatever name it has at the moment. */

@@ -6,7 +6,7 @@ import { isFileName, NOT_APPLICABLE } from 'webjob-protocol';
 import type { Captured } from './captured.ts';
 import { openCleanup } from './cleanup.ts';
 import { checkArguments } from './exact.ts';
-import { EXIT_CODES, Failure, warn } from './failure.ts';
+import { codeOf, EXIT_CODES, Failure, warn } from './failure.ts';
 import { fetchProgram } from './fetch.ts';
 import { flushAfterRun } from './flush.ts';
 import { runGetHook } from './hook.ts';
@@ -171,7 +171,7 @@ function nameOutput(from: string, to: string, program: string): void {
     try {
       move(join(from, stream), path);
     } catch (error) {
-      warn(`UnlinkOutput=N: ${path} cannot be written: ${(error as NodeJS.ErrnoException).code}`);
+      warn(`UnlinkOutput=N: ${path} cannot be written: ${codeOf(error)}`);
     }
   }
 }
@@ -202,6 +202,8 @@ function exitCodeOf(program: string, { error, signal, status }: Ending): number 
   return signal ? 128 + signal : (status ?? 0);
 }
 
+const FULL = new Set(['ENOSPC', 'EDQUOT']);
+
 /** Mode 0700, a name nobody can foresee. */
 function makePrivateFolder(settings: ClientSettings): string {
   try {
@@ -209,10 +211,8 @@ function makePrivateFolder(settings: ClientSettings): string {
     return mkdtempSync(join(settings.tempDirectory, 'webjob-'));
   } catch (error) {
     if (error instanceof Failure) throw error;
-    throw new Failure(
-      'run',
-      `TempDirectory cannot be used: ${(error as NodeJS.ErrnoException).code}`,
-      'it must exist and be writable',
-    );
+    const code = codeOf(error);
+    const hint = FULL.has(code) ? `df -i ${quote(settings.tempDirectory)}` : 'it must exist and be writable';
+    throw new Failure('run', `TempDirectory cannot be used: ${code}`, hint);
   }
 }

@@ -294,22 +294,32 @@ describe('a limit on files', { skip: process.platform === 'win32' && 'no ulimit'
 describe('a stream that cannot be put on disk', { skip: NO_STRACE }, () => {
   /** The output of the first fsync, or the second, fails. */
   const CASES = { out: 'stdout', err: 'stderr' } as const;
-  for (const [file, stream] of Object.entries(CASES)) {
-    it(`${file}: RunError names it, the other stream is whole, and the job is sent`, async () => {
-      home.reset({ SpoolDirectory: home.spool });
-      home.serve('echo to out; echo to err >&2');
-      const when = file === 'out' ? 1 : 2;
-      const traced = inject(join(home.client.root, 'trace'), `fsync:error=EIO:when=${when + syncsBefore()}`, []);
-      const [only] = await home.uploadsOf(async () => {
-        const { code, stderr } = await home.client.execute(['job.sh'], { wrapper: traced });
-        assert.match(stderr, new RegExp(`bytes to ${stream}, of which 7 were kept: EIO in fsync\n`));
-        assert.equal(code, 4);
+  // libuv has no name for the second.
+  for (const [file, stream] of Object.entries(CASES))
+    for (const code of ['EIO', 'EDQUOT'])
+      it(`${file}, for ${code}: RunError names it, the other stream is whole, and the job is sent`, async () => {
+        home.reset({ SpoolDirectory: home.spool });
+        home.serve('echo to out; echo to err >&2');
+        const when = file === 'out' ? 1 : 2;
+        const traced = inject(join(home.client.root, 'trace'), `fsync:error=${code}:when=${when + syncsBefore()}`, []);
+        const [only] = await home.uploadsOf(async () => {
+          const ended = await home.client.execute(['job.sh'], { wrapper: traced });
+          assert.match(ended.stderr, new RegExp(`bytes to ${stream}, of which 7 were kept: ${code} in fsync\n`));
+          assert.equal(ended.code, 4);
+        });
+        assert.deepEqual([only?.out.toString(), only?.err.toString()], ['to out\n', 'to err\n']);
+        assert.equal(only?.fields.RunError, `printed 7 bytes to ${stream}, of which 7 were kept: ${code} in fsync`);
+        assert.equal(only?.fields.StdOutHash, md5(Buffer.from('to out\n')));
       });
-      assert.deepEqual([only?.out.toString(), only?.err.toString()], ['to out\n', 'to err\n']);
-      assert.equal(only?.fields.RunError, `printed 7 bytes to ${stream}, of which 7 were kept: EIO in fsync`);
-      assert.equal(only?.fields.StdOutHash, md5(Buffer.from('to out\n')));
+
+  for (const code of ['ENOSPC', 'EDQUOT'])
+    it(`as TempDirectory without room for a folder, for ${code}: nothing is run, and the hint looks at inodes`, async () => {
+      home.reset();
+      const traced = inject(join(home.client.root, 'trace'), `mkdir:error=${code}`, []);
+      const ended = await home.client.execute(['job.sh'], { wrapper: traced });
+      const lines = [`error: TempDirectory cannot be used: ${code}`, `hint: df -i ${home.client.temp}`];
+      assert.deepEqual([ended.code, ended.stderr], [4, lines.map((line) => `webjob: ${line}\n`).join('')]);
     });
-  }
 
   /** The folder of the spool is there, so that nothing else is synced before the streams. */
   function syncsBefore(): number {
