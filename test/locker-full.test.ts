@@ -146,6 +146,24 @@ describe('errors injected into the script (strace)', { skip: NO_STRACE }, () => 
     }
   }
 
+  for (const [status, faults] of [
+    [507, FULL],
+    [500, FAILING],
+  ] as const)
+    for (const fault of faults)
+      it(`${fault.fault} on ${fault.on} of a differing upload: ${status}, the first stays, and a retry is stored once`, async () => {
+        configure(site, { ...OVERWRITE, KeepDifferingUploads: 'Y' });
+        const [first, second] = [makeUpload('faulty', SIZES), makeUpload('faulty', SIZES)];
+        assert.equal(statusOf((await put(first)).stdout), 200);
+        assert.equal(statusOf((await put(second, wrapperFor('faulty~2', fault))).stdout), status);
+        assert.ok(isWhole(baseOf(site, 'faulty'), first));
+        assert.deepEqual(standing('faulty'), ['.env', '.err', '.out', '.rdy']);
+        assert.deepEqual(standing('faulty~2'), fault.stays);
+        for (const again of [second, second, first]) assert.equal(statusOf((await put(again)).stdout), 200);
+        assert.ok(isWhole(baseOf(site, 'faulty'), first) && isWhole(baseOf(site, 'faulty~2'), second));
+        assert.deepEqual(standing('faulty~3'), []);
+      });
+
   it('no room once a replaced group has lost its .rdy: 507, and neither group is thrown away', async () => {
     configure(site, OVERWRITE);
     assertAnswer(await put(makeUpload('again', SIZES)), 200, 'Success');
