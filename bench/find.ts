@@ -1,162 +1,263 @@
-// What finding costs in a locker of many groups and a log of many lines, each beside what an operator would do by hand, in turn, so that both see
-// the same machine. Prints times to the first line and to the end, the most memory, and ratios; asserts nothing.
+// What it costs to ask a site: CPU seconds of every command that reads jobs, as a multiple of an empty Node process measured in the same run, and
+// the most memory; beside another build when one is given. Before each measured run a job comes that no store knows. Prints; asserts nothing.
 import { spawn } from 'node:child_process';
-import { closeSync, fstatSync, mkdtempSync, openSync, readSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { loadavg, tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
-import { residentKilobytes } from './footprint.ts';
-import { makeLocker } from './locker.ts';
+import { addJobs, clientsOf, makeLocker, NEEDLE } from './locker.ts';
 import { parseCount } from './options.ts';
+import { quantile } from './quantile.ts';
 
-const HELP = `Usage: node bench/find.ts [--groups N] [--lines M] [--locker folder] [--runs R] [--only text]
+const HELP = `Usage: node bench/find.ts [--uploads N] [--lines M] [--locker DIRECTORY] [--against DIRECTORY] [--runs R]
+                          [--only TEXT] [--pack N]
 
-What webjobctl takes in a locker of N groups (default 100000) and a log of M lines (default 1000000): jobs, show and search beside grep and
-ls, then what reads everything, then index, and what asks it. Of R runs (default 3) of a row that is short the fastest counts. A locker
-that bench/locker.ts made may be given, its index is made anew; else one is made and removed. --only takes the rows whose names hold a
-text. Needs dist/ and Linux.
+CPU seconds of webjobctl in a site of N uploads (default 100000) and M log lines (default ten times as many), as a multiple of
+an empty Node process, and the most memory. Of R runs (default 5; one where a run takes long) the median counts.
 
+  --locker DIRECTORY   a site that bench/locker.ts made; else one is made and removed. Its index is made anew
+  --against DIRECTORY  a checkout of another version with its dist/, measured first, with an index of its own
+  --only TEXT          rows whose names hold this
+  --pack N             packs N uploads beside tar and gzip of the same (default 2000; 0: not)
+Needs dist/, bash and Linux.
 `;
-const WEBJOBCTL = join(import.meta.dirname, '..', 'dist', 'webjobctl');
+const OURS = join(import.meta.dirname, '..', 'dist', 'webjobctl');
 
 interface Cost {
-  firstMilliseconds: number;
-  milliseconds: number;
+  cpuSeconds: number;
+  seconds: number;
   megabytes: number;
+  output: string;
 }
 
-/** Runs a command to its end; memory is the most that was seen resident. */
-function measure([program = '', ...args]: string[]): Promise<Cost> {
+/** Prints user and system time of a command, its children included, on the last line. */
+const TIMED = 'TIMEFORMAT="%3U %3S"; time "$@"';
+
+/** Runs a command to its end; memory is the most that one of its processes had resident. Throws for another exit status. */
+function run(command: string[], isExpected = (status: number | null): boolean => (status ?? 9) < 2): Promise<Cost> {
   const startedAt = performance.now();
-  const child = spawn(program, args, { stdio: ['ignore', 'pipe', 'inherit'] });
-  let first: number | undefined;
-  let most = 0;
+  const child = spawn('bash', ['-c', TIMED, 'bash', ...command], { stdio: ['ignore', 'pipe', 'pipe'] });
+  let [output, said, most] = ['', '', 0];
   const look = setInterval(() => {
-    most = Math.max(most, residentKilobytes(child.pid));
-  }, 10);
-  child.stdout.on('data', () => {
-    first ??= performance.now() - startedAt;
+    most = Math.max(most, measureFamily(child.pid));
+  }, 5);
+  child.stdout.on('data', (chunk) => {
+    if (output.length < 10_000) output += chunk;
   });
-  return new Promise((resolve, reject) => {
-    child.on('error', reject).on('close', () => {
+  child.stderr.on('data', (chunk) => {
+    said = (said + chunk).slice(-10_000);
+  });
+  return new Promise((done, reject) => {
+    child.on('error', reject).on('close', (status) => {
       clearInterval(look);
-      const milliseconds = performance.now() - startedAt;
-      resolve({ firstMilliseconds: first ?? milliseconds, milliseconds, megabytes: most / 1024 });
+      const [user, system] = said.trimEnd().split('\n').at(-1)?.split(' ').map(Number) ?? [];
+      const cpuSeconds = (user ?? Number.NaN) + (system ?? Number.NaN);
+      if (!isExpected(status) || Number.isNaN(cpuSeconds))
+        reject(new Error(`${command.join(' ')} ended with ${status}: ${said}`));
+      done({ cpuSeconds, seconds: (performance.now() - startedAt) / 1000, megabytes: most / 1024, output });
     });
   });
 }
 
-interface Row {
-  name: string;
-  ours: string[];
-  /** What an operator would do by hand. */
-  peer?: string[];
-  /** Whether it runs once only. */
-  isLong?: true;
+/** The most kilobytes that any process below the shell has had so far. */
+function measureFamily(pid: number | undefined): number {
+  let most = 0;
+  for (const child of readText(`/proc/${pid}/task/${pid}/children`).split(' ')) {
+    if (child === '') continue;
+    most = Math.max(most, Number(/^VmHWM:\s+(\d+) kB/m.exec(readText(`/proc/${child}/status`))?.[1] ?? 0));
+  }
+  return most;
 }
 
-function listRows(folder: string): Row[] {
-  const [log, incoming] = [join(folder, 'logfiles', 'nph-webjob.log'), join(folder, 'incoming')];
-  const ctl = [process.execPath, WEBJOBCTL, '--config', join(folder, 'etc', 'nph-webjob.cfg')];
-  const jobId = findJobId(log);
-  const text = 'line 7 of client77:';
-  const byGrep = ['grep', '-rnF', '--include=*.out', text, incoming];
-  return [
-    { name: 'an empty Node', ours: [process.execPath, '-e', '0'] },
-    {
-      name: 'jobs --since, a day',
-      ours: [...ctl, 'jobs', '--since', '2026-10-31 00:00Z'],
-      peer: ['sh', '-c', `tail -n 10200 ${log} | grep " PUT "`],
-    },
-    {
-      name: 'jobs --since, a week',
-      ours: [...ctl, 'jobs', '--since', '2026-10-25 00:00Z'],
-      peer: ['sh', '-c', `grep " PUT " ${log} | tail -n 36000; ls -f ${incoming} | wc -l`],
-    },
-    { name: 'jobs --limit 20', ours: [...ctl, 'jobs', '--limit', '20'], isLong: true },
-    {
-      name: 'show, whole job id',
-      ours: [...ctl, 'show', jobId],
-      peer: ['sh', '-c', `grep -F ${jobId} ${log}; grep -rlF --include=*.rdy ${jobId} ${incoming}`],
-    },
-    { name: 'search in out', ours: [...ctl, 'search', text, '--in', 'out'], peer: byGrep, isLong: true },
-    { name: 'clients', ours: [...ctl, 'clients'], isLong: true },
-    { name: 'metrics', ours: [...ctl, 'metrics', '--textfile', '-'], isLong: true },
-    { name: 'export --csv', ours: [...ctl, 'export', '--csv'], isLong: true },
-    {
-      name: 'report --limit 10000',
-      ours: [...ctl, 'report', '--since', '2026-10-01', '--limit', '10000', '--html', join(folder, 'report')],
-      isLong: true,
-    },
-    { name: 'index', ours: [...ctl, 'index', '--rebuild'], isLong: true },
-    { name: 'index, nothing new', ours: [...ctl, 'index'] },
-    { name: 'indexed: search', ours: [...ctl, 'search', text, '--in', 'out'], peer: byGrep },
-    { name: 'indexed: search /re/', ours: [...ctl, 'search', '/line 7 of client77: .*00$/', '--in', 'out'] },
-    { name: 'indexed: jobs, a day', ours: [...ctl, 'jobs', '--since', '2026-10-31 00:00Z'] },
-    { name: 'indexed: clients', ours: [...ctl, 'clients'], isLong: true },
-    {
-      name: 'older index: search',
-      ours: ['sh', '-c', 'touch "$0"; exec "$@"', incoming, ...ctl, 'search', text, '--in', 'out'],
-      peer: byGrep,
-    },
-  ];
-}
-
-/** Of a job that ended shortly before the last. */
-function findJobId(log: string): string {
-  const fd = openSync(log, 'r');
+/** Empty for a process that has just ended. */
+function readText(path: string): string {
   try {
-    const tail = Buffer.alloc(Math.min(4096, fstatSync(fd).size));
-    readSync(fd, tail, 0, tail.length, fstatSync(fd).size - tail.length);
-    return /\n\S+ \S+ (\S+) .* PUT /.exec(tail.toString('latin1'))?.[1] ?? '';
-  } finally {
-    closeSync(fd);
+    return readFileSync(path, 'latin1');
+  } catch {
+    return '';
   }
 }
 
-async function compare(folder: string, runs: number, only: string): Promise<void> {
-  for (const left of ['index', 'report']) rmSync(join(folder, left), { recursive: true, force: true });
-  process.stdout.write(
-    `load ${loadavg()[0]?.toFixed(1)}${'first ms'.padStart(26)}${'all ms'.padStart(10)}${'MB'.padStart(7)}  by hand ms  ratio\n`,
-  );
-  for (const { name, ours, peer, isLong } of listRows(folder).filter(({ name }) => name.includes(only))) {
-    const costs: Cost[] = [];
-    const hands: number[] = [];
-    for (let run = 0; run < (isLong ? 1 : runs); run++) {
-      costs.push(await measure(ours));
-      if (peer) hands.push((await measure(peer)).milliseconds);
-    }
-    const best = (pick: (cost: Cost) => number): number => Math.min(...costs.map(pick));
-    const [first, all] = [best(({ firstMilliseconds }) => firstMilliseconds), best(({ milliseconds }) => milliseconds)];
-    const memory = Math.max(...costs.map(({ megabytes }) => megabytes));
-    const hand = hands.length > 0 ? Math.min(...hands) : undefined;
-    const beside = hand === undefined ? '' : `${hand.toFixed(0).padStart(12)}${(all / hand).toFixed(1).padStart(7)}`;
+interface Question {
+  name: string;
+  /** What a multiple of an empty process may be. */
+  target: string;
+  words: (site: Asked) => string[];
+  /** Jobs that come before each run (default 1). */
+  news?: number;
+  /** Once only. */
+  isLong?: true;
+  /** Not for another build, which has no such thing. */
+  isNew?: true;
+}
+
+interface Asked {
+  folder: string;
+  lastJobId: string;
+  key: string;
+}
+
+/** `target`: in a site of 100,000 uploads, and of 1,000,000. */
+const QUESTIONS: readonly Question[] = [
+  { name: 'show JOB', target: '5 / 6', words: ({ lastJobId }) => ['show', lastJobId] },
+  { name: 'jobs --limit 20', target: '5 / 6', words: () => ['jobs', '--limit', '20'] },
+  { name: 'jobs --since 2m', target: '6 / 8 + rows', words: () => ['jobs', '--since', '2m'] },
+  { name: 'clients', target: '10 / 40', words: () => ['clients'] },
+  { name: 'clients --expect 24h', target: '10 / 40', words: () => ['clients', '--expect', '24h'] },
+  { name: 'metrics', target: '10 / 12', words: () => ['metrics', '--textfile', '-'] },
+  { name: 'search, a rare word', target: '8 / 10', words: () => ['search', NEEDLE] },
+  { name: 'index, 1 new job', target: '8', words: () => ['index'] },
+  { name: 'jobs, 10,000 new jobs', target: '60', words: () => ['jobs', '--limit', '20'], news: 10_000, isLong: true },
+  { name: 'index, after these', target: '', words: () => ['index'], isLong: true },
+  { name: 'custody checkpoint', target: '8', words: ({ key }) => ['custody', 'checkpoint', '--key', key] },
+  { name: 'verify --since 1m', target: '8', words: () => ['verify', '--since', '1m'] },
+];
+
+class Bench {
+  readonly #folder: string;
+  readonly #runs: number;
+  readonly #only: string;
+  readonly #key: string;
+
+  constructor(folder: string, runs: number, only: string) {
+    this.#folder = folder;
+    this.#runs = runs;
+    this.#only = only;
+    this.#key = join(folder, 'custody-key.key');
+  }
+
+  ask(program: string, words: readonly string[]): Promise<Cost> {
+    const config = join(this.#folder, 'etc', 'nph-webjob.cfg');
+    return run([process.execPath, program, '--config', config, ...words]);
+  }
+
+  async empty(): Promise<number> {
+    const costs: number[] = [];
+    for (let turn = 0; turn < 11; turn++) costs.push((await run([process.execPath, '-e', '0'])).cpuSeconds);
+    return quantile(costs, 0.5);
+  }
+
+  /** Everything from nothing, then every question. */
+  async measure(program: string, name: string): Promise<void> {
+    rmSync(join(this.#folder, 'index'), { recursive: true, force: true });
+    const empty = await this.empty();
     process.stdout.write(
-      `${name.padEnd(24)}${first.toFixed(0).padStart(10)}${all.toFixed(0).padStart(10)}${memory.toFixed(0).padStart(7)}${beside}\n`,
+      `\n${name}: an empty Node takes ${(empty * 1000).toFixed(0)} ms; load ${loadavg()[0]?.toFixed(1)}\n`,
     );
+    process.stdout.write(
+      `${'x empty Node'.padStart(36)}${'target'.padStart(14)}${'CPU s'.padStart(9)}${'MB'.padStart(6)}\n`,
+    );
+    if (!existsSync(this.#key)) await this.ask(OURS, ['sign', 'keygen', this.#key.replace(/\.key$/, '')]);
+    const filled = await this.ask(program, ['index']);
+    const jobs = await this.#countJobs(program);
+    print('index, from nothing', filled, empty, '');
+    process.stdout.write(
+      `${jobs} jobs from nothing: ${(jobs / filled.cpuSeconds).toFixed(0)} a CPU second (target 20000)\n`,
+    );
+    // What nothing has changed since need not be read again: so says a check of everything.
+    if (this.#isWanted('verify --since 1m')) await this.ask(program, ['verify', '--custody']);
+    for (const question of QUESTIONS) if (this.#isWanted(question.name)) await this.#askOften(program, question, empty);
   }
-  for (const left of ['index', 'report']) rmSync(join(folder, left), { recursive: true, force: true });
+
+  #isWanted(name: string): boolean {
+    return name.includes(this.#only);
+  }
+
+  async #countJobs(program: string): Promise<number> {
+    const config = join(this.#folder, 'etc', 'nph-webjob.cfg');
+    const { output } = await run([
+      'sh',
+      '-c',
+      '"$0" "$@" | grep "^webjob_jobs{"',
+      process.execPath,
+      program,
+      '--config',
+      config,
+      'metrics',
+      '--textfile',
+      '-',
+    ]);
+    return [...output.matchAll(/^webjob_jobs\{.*\} (\d+)$/gm)].reduce((sum, [, count]) => sum + Number(count), 0);
+  }
+
+  async #askOften(program: string, { name, target, words, news = 1, isLong }: Question, empty: number): Promise<void> {
+    const costs: Cost[] = [];
+    for (let turn = 0; turn < (isLong ? 1 : this.#runs); turn++) {
+      const lastJobId = addJobs(this.#folder, news);
+      const cost = await this.ask(program, words({ folder: this.#folder, lastJobId, key: this.#key }));
+      costs.push(cost);
+      if (cost.cpuSeconds > 20) break;
+    }
+    const megabytes = Math.max(...costs.map((cost) => cost.megabytes));
+    const cpuSeconds = quantile(
+      costs.map((cost) => cost.cpuSeconds),
+      0.5,
+    );
+    print(name, { cpuSeconds, megabytes }, empty, target);
+  }
 }
 
-const options = {
-  groups: { type: 'string', default: '100000' },
-  lines: { type: 'string', default: '1000000' },
-  locker: { type: 'string' },
-  runs: { type: 'string', default: '3' },
-  only: { type: 'string', default: '' },
-  help: { type: 'boolean', default: false },
-} as const;
-const { values } = parseArgs({ options });
-if (values.help) process.stdout.write(HELP);
-else if (values.locker !== undefined) await compare(values.locker, parseCount('runs', values.runs), values.only);
-else {
-  const [groups, lines] = [parseCount('groups', values.groups), parseCount('lines', values.lines)];
-  const root = mkdtempSync(join(tmpdir(), 'webjob-find-'));
+function print(name: string, cost: Pick<Cost, 'cpuSeconds' | 'megabytes'>, empty: number, target: string): void {
+  const { cpuSeconds, megabytes } = cost;
+  const times = (cpuSeconds / empty).toFixed(1);
+  process.stdout.write(
+    `${name.padEnd(24)}${times.padStart(12)}${target.padStart(14)}${cpuSeconds.toFixed(2).padStart(9)}${megabytes.toFixed(0).padStart(6)}\n`,
+  );
+}
+
+/** `pack` of some uploads beside tar and gzip of the same. */
+async function comparePack(program: string, count: number): Promise<void> {
+  const root = mkdtempSync(join(tmpdir(), 'webjob-pack-'));
   try {
     const folder = join(root, 'site');
-    makeLocker({ folder, groups, lines, seed: 1 });
-    await compare(folder, parseCount('runs', values.runs), values.only);
+    const end = Date.now() - 5 * 86_400_000;
+    const config = makeLocker({ folder, uploads: count, lines: count * 3, clients: 500, seed: 1, end });
+    const byHand = await run(['sh', '-c', 'tar cf - -C "$0" incoming | gzip > "$0/by-hand.tar.gz"', folder]);
+    const ours = await run([process.execPath, program, '--config', config, 'pack', '--older-than', '1d']);
+    const packed = readdirSync(join(folder, 'incoming')).length;
+    process.stdout.write(
+      `pack of ${count} uploads (${packed} files stay): ${ours.cpuSeconds.toFixed(2)} s of CPU, tar and gzip ${byHand.cpuSeconds.toFixed(2)} s: x ${(ours.cpuSeconds / byHand.cpuSeconds).toFixed(1)} (target 5), ${ours.megabytes.toFixed(0)} MB\n`,
+    );
   } finally {
     rmSync(root, { recursive: true });
   }
 }
+
+async function main(): Promise<void> {
+  const text = (value: string) => ({ type: 'string', default: value }) as const;
+  const { values } = parseArgs({
+    options: {
+      ...{ uploads: text('100000'), runs: text('5'), only: text(''), pack: text('2000') },
+      ...{
+        lines: { type: 'string' },
+        locker: { type: 'string' },
+        against: { type: 'string' },
+        help: { type: 'boolean' },
+      },
+    },
+  });
+  if (values.help) {
+    process.stdout.write(HELP);
+    return;
+  }
+  const root = mkdtempSync(join(tmpdir(), 'webjob-find-'));
+  try {
+    const uploads = parseCount('uploads', values.uploads);
+    const lines = values.lines === undefined ? uploads * 10 : parseCount('lines', values.lines);
+    const folder = values.locker ?? join(root, 'site');
+    const plan = { folder, uploads, lines, clients: clientsOf(uploads), seed: 1, end: Date.now() };
+    if (values.locker === undefined) makeLocker(plan);
+    const bench = new Bench(folder, parseCount('runs', values.runs), values.only);
+    const builds: [string, string][] = [[OURS, 'this build']];
+    if (values.against !== undefined)
+      builds.unshift([join(resolve(values.against), 'dist', 'webjobctl'), values.against]);
+    for (const [program, name] of builds) {
+      await bench.measure(program, name);
+      if (values.pack !== '0') await comparePack(program, parseCount('pack', values.pack));
+    }
+  } finally {
+    rmSync(root, { recursive: true });
+  }
+}
+
+await main();

@@ -1,98 +1,501 @@
-// A site as a busy one looks after months: a log of any length and a locker of any number of groups, in the exact formats, the same for the
-// same seed. Made by direct writes, as the CGI would take hours. For the benchmarks; alone it makes one and leaves it there.
-import { appendFileSync, mkdirSync, utimesSync, writeFileSync } from 'node:fs';
+// A site as a busy one looks after a month: logs, a custody record, packs and a locker of any size, in the exact formats, the same for the same
+// seed and time. Made by direct writes, as the server would take hours. For the benchmarks; alone it makes one and leaves it there.
+import { execFileSync } from 'node:child_process';
+import { hash } from 'node:crypto';
+import {
+  closeSync,
+  fstatSync,
+  futimesSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  readSync,
+  renameSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { formatReady } from 'webjob-locker';
-import { formatEpoch, formatJobId, formatLogLine, formatRecord, formatTime, RECORD_FIELDS } from 'webjob-protocol';
+import { type CustodyFacts, formatReady, MAX_RECORD_BYTES } from 'webjob-locker';
+import {
+  formatEpoch,
+  formatJobId,
+  formatLogLine,
+  formatRecord,
+  formatTime,
+  type NewLogLine,
+  RECORD_FIELDS,
+} from 'webjob-protocol';
+import { custodyPath, formatCustody } from '../cgi/locker/index.ts';
+import { BATCH, formatGenesis, WRITER } from '../evidence/events.ts';
+import { parseCount } from './options.ts';
 
-const HELP = `Usage: node bench/locker.ts [--groups N] [--lines M] [--seed S] folder
+const HELP = `Usage: node bench/locker.ts [--uploads N] [--lines M] [--clients C] [--seed S] [--end TIME] DIRECTORY
 
-Makes a site in a folder that does not exist: etc/nph-webjob.cfg, a log of M lines (default 20000), and the files of the
-youngest N jobs (default 1000), as a site has that removes old ones. The last job ended on 2026-11-01 at 00:00:00 GMT.
+Makes a site in a directory that does not exist: etc/nph-webjob.cfg, logs of M lines (default 20000), custody records, and the
+files of N uploads (default 1000). What is older was removed by prune, two days of it are in packs, two clients are on hold. One
+upload holds the word ${'`'}needle_in_a_locker${'`'}. From 200,000 uploads on PutNameFormat has directories.
+
+  --clients C  how many clients there are (default a tenth of the uploads, 50 at least)
+  --end TIME   when the last job ended (default 2026-11-01T00:00:00Z); the first ended thirty days before
+Packs need dist/.
 `;
 
 export interface LockerPlan {
   folder: string;
-  groups: number;
+  uploads: number;
   lines: number;
+  clients: number;
   seed: number;
+  /** Milliseconds. */
+  end: number;
 }
 
-/** When the last job ended. */
-const LOCKER_END = Date.UTC(2026, 10, 1);
-/** From one job to the next. */
-const STEP_SECONDS = 17;
-const CLIENTS = 500;
+/** A word of the output of one upload. */
+export const NEEDLE = 'needle_in_a_locker';
+/** When the last job ended unless it is said. */
+const END = Date.UTC(2026, 10, 1);
+const SPAN_MS = 30 * 86_400_000;
+/** From so many on no folder of a locker is flat any more (docs/scale.md). */
+const MANY_UPLOADS = 200_000;
+const SERVER = 'server_1';
+const WEBJOBCTL = join(import.meta.dirname, '..', 'dist', 'webjobctl');
 const COMMANDS = ['host.sh', 'ps.sh', 'df.sh', 'netstat.sh', 'rpm-verify.sh', 'last.sh', 'md5-tree.sh'];
+/** The log is rotated so often. */
+const LOGS = 3;
+/** Uploads in packs, at most. */
+const MAX_PACKED = 200;
 
-/** Makes it; the path of its nph-webjob.cfg. */
-export function makeLocker({ folder, groups, lines, seed }: LockerPlan): string {
-  mkdirSync(folder);
-  for (const name of ['etc', 'incoming', 'logfiles', 'profiles']) mkdirSync(join(folder, name));
-  const config = join(folder, 'etc', 'nph-webjob.cfg');
-  writeFileSync(config, `BaseDirectory=${folder}\nUseGMT=Y\n`);
-  const random = makeRandom(seed);
-  const jobs = Math.ceil(lines / 2);
-  let block = '';
-  for (let index = 0; index < jobs; index++) {
-    const job = makeJob(random, index, LOCKER_END - (jobs - 1 - index) * STEP_SECONDS * 1000);
-    block += `${job.lines.slice(0, lines - index * 2).join('\n')}\n`;
-    if (block.length > 1_000_000 || index === jobs - 1) {
-      appendFileSync(join(folder, 'logfiles', 'nph-webjob.log'), block);
-      block = '';
-    }
-    if (index >= jobs - groups) writeGroup(join(folder, 'incoming'), job);
-  }
-  return config;
-}
+/** How jobs go, in jobs of a thousand; the rest is got, run and delivered. */
+const KINDS = [
+  ['absent', 500], // the program that the client asks for is not there
+  ['foreign', 4], // somebody else asks in the client's name
+  ['got', 8], // no answer
+  ['refused', 6], // the upload is too large
+  ['retried', 14], // the first PUT breaks off, the second is accepted
+  ['broken', 3], // the only PUT breaks off, and what arrived stays
+] as const;
+type Kind = (typeof KINDS)[number][0] | 'delivered';
 
 interface MadeJob {
+  kind: Kind;
   lines: string[];
+  /** Below incoming/. */
   name: string;
   jobId: string;
   clientId: string;
   command: string;
   exitCode: number;
+  signal: number;
+  outerId: string | undefined;
   endedAt: Date;
   /** Differs from one job to the next. */
   fact: number;
 }
 
-function makeJob(random: () => number, index: number, ended: number): MadeJob {
-  const clientId = `client${Math.floor(random() * CLIENTS)}`;
+type Streams = Record<'out' | 'err' | 'env', string>;
+
+/** Makes it; the path of its nph-webjob.cfg. */
+export function makeLocker(plan: LockerPlan): string {
+  const { folder, uploads, lines, seed, end } = plan;
+  mkdirSync(folder);
+  for (const name of ['etc', 'incoming', 'logfiles', 'profiles', 'packed']) mkdirSync(join(folder, name));
+  const isFlat = uploads < MANY_UPLOADS;
+  const format = isFlat ? '%cid_%Y%m%d%H%M%S_%pid_%cmd' : '%Y%m%d/%H/%cid_%M%S_%pid_%cmd';
+  const config = join(folder, 'etc', 'nph-webjob.cfg');
+  writeFileSync(config, `BaseDirectory=${folder}\nServerId=${SERVER}\nUseGMT=Y\nPutNameFormat=${format}\n`);
+  const makers = { random: makeRandom(seed), nameOf: isFlat ? flatName : deepName, clients: plan.clients };
+  const site = new SiteWriter(folder, end);
+  // What is kept is the newest.
+  const accepted = countStored(seed, lines);
+  const packed = Math.min(MAX_PACKED, Math.floor(uploads / 20));
+  const prunedBefore = accepted - uploads - packed;
+  let stored = 0;
+  for (const job of makeJobs(makers, lines, end)) {
+    site.log(job.lines);
+    if (job.kind === 'broken' && stored > accepted - uploads) site.writeBroken(job);
+    if (!isStored(job)) continue;
+    stored++;
+    if (stored <= prunedBefore) site.prune(job);
+    else site.store(job, stored === accepted - Math.floor(uploads / 2));
+    if (stored === prunedBefore + packed && packed > 0) site.pack(config);
+  }
+  site.end();
+  for (const client of [1, 2]) hold(config, `client${client}`);
+  return config;
+}
+
+const isStored = ({ kind }: Pick<MadeJob, 'kind'>): boolean => kind === 'delivered' || kind === 'retried';
+
+/** How many uploads come of the same numbers: each job takes a number of lines that chance tells. */
+function countStored(seed: number, lines: number): number {
+  const random = makeRandom(seed);
+  let stored = 0;
+  for (let count = 0; count < lines; ) {
+    const kind = pickKind(random());
+    for (let other = 1; other < NUMBERS; other++) random();
+    count += LINES[kind];
+    if (isStored({ kind })) stored++;
+  }
+  return stored;
+}
+
+/** Of the log, by kind. */
+const LINES: Readonly<Record<Kind, number>> = {
+  ...{ absent: 1, foreign: 1, got: 1, refused: 2, retried: 3, broken: 2, delivered: 2 },
+};
+/** By chance, for each job. */
+const NUMBERS = 5;
+
+interface Makers {
+  random: () => number;
+  nameOf: (job: Pick<MadeJob, 'clientId' | 'command' | 'endedAt'>, pid: number) => string;
+  clients: number;
+}
+
+/** Jobs in order of time, until there are lines enough: the step from one to the next is that of the mean job. */
+function* makeJobs(makers: Makers, lines: number, end: number): Generator<MadeJob> {
+  let count = 0;
+  for (let index = 0; count < lines; index++) {
+    const at = end - SPAN_MS + Math.floor((count / lines) * SPAN_MS);
+    const job = makeJob(makers, index, at);
+    job.lines.length = Math.min(job.lines.length, lines - count);
+    count += job.lines.length;
+    yield job;
+  }
+}
+
+function makeJob({ random, nameOf, clients }: Makers, index: number, ended: number): MadeJob {
+  const kind = pickKind(random());
+  const clientId = `client${Math.floor(random() * clients)}`;
   const command = COMMANDS[Math.floor(random() * COMMANDS.length)] ?? '';
   const pid = 1000 + (index % 30_000);
-  const gotAt = new Date(ended - 2000);
-  const endedAt = new Date(ended);
-  const jobId = formatJobId({ serverId: 'server_1', epochSeconds: gotAt.getTime() / 1000, sequence: pid });
-  const facts = { jobId, remoteUser: clientId, remoteAddress: '192.168.1.120', clientId, fileName: command };
-  const rest = { seconds: 0, status: 200, message: 'Success' };
-  const get = { ...facts, ...rest, time: formatTime(gotAt, true), method: 'GET', bytesReceived: 0, bytesSent: 190 };
-  const put = { ...facts, ...rest, time: formatTime(endedAt, true), method: 'PUT', bytesReceived: 1500, bytesSent: 0 };
-  const stamp = formatTime(endedAt, true).replace(/\D/g, '');
+  const [gotAt, endedAt] = [new Date(ended - 2000), new Date(ended)];
+  const idOf = (at: number, sequence: number): string =>
+    formatJobId({ serverId: SERVER, epochSeconds: Math.floor(at / 1000), sequence });
+  const jobId = idOf(gotAt.getTime(), pid);
+  const chance = random();
+  const [exitCode, signal] = chance < 0.02 ? [1, 0] : chance < 0.023 ? [0, 15] : [0, 0];
+  const outerId = chance > 0.997 ? idOf(gotAt.getTime() - 60_000, 1 + (pid % 999)) : undefined;
   return {
-    ...{ jobId, clientId, command, endedAt, lines: [formatLogLine(get), formatLogLine(put)] },
-    name: `${clientId}_${stamp}_${String(pid + 1).padStart(5, '0')}_${command}`,
-    ...{ exitCode: random() < 0.02 ? 1 : 0, fact: Math.floor(random() * 1e9) },
+    ...{ kind, jobId, clientId, command, endedAt, exitCode, signal, outerId },
+    lines: formatLines(kind, { jobId, clientId, command, gotAt, endedAt }),
+    name: nameOf({ clientId, command, endedAt }, pid + 1),
+    fact: Math.floor(random() * 1e9),
   };
 }
 
-function writeGroup(incoming: string, job: MadeJob): void {
-  const epoch = formatEpoch(job.endedAt.getTime() * 1000, 'UTC');
+function pickKind(chance: number): Kind {
+  let rest = chance * 1000;
+  for (const [kind, share] of KINDS) {
+    if (rest < share) return kind;
+    rest -= share;
+  }
+  return 'delivered';
+}
+
+type Named = Pick<MadeJob, 'jobId' | 'clientId' | 'command' | 'endedAt'> & { gotAt: Date };
+
+function formatLines(kind: Kind, { jobId, clientId, command, gotAt, endedAt }: Named): string[] {
+  const facts = {
+    jobId,
+    remoteUser: clientId,
+    remoteAddress: '192.168.1.120',
+    clientId,
+    fileName: command,
+    seconds: 0,
+  };
+  const line = (at: Date, method: string, status: number, message: string, rest: Partial<NewLogLine> = {}): string => {
+    const [bytesReceived, bytesSent] = method === 'PUT' ? [900, 0] : [0, status === 200 ? 190 : 0];
+    return formatLogLine({
+      ...facts,
+      time: timeText(at),
+      method,
+      bytesReceived,
+      bytesSent,
+      status,
+      message,
+      ...rest,
+    });
+  };
+  const unknown = { jobId: undefined, remoteUser: 'client0' };
+  if (kind === 'absent') return [line(endedAt, 'GET', 404, 'Not Found', { jobId: undefined })];
+  if (kind === 'foreign') return [line(endedAt, 'GET', 453, 'Username-ClientId Mismatch', unknown)];
+  const get = line(gotAt, 'GET', 200, 'Success');
+  const put = line(endedAt, 'PUT', 200, 'Success');
+  if (kind === 'got') return [get];
+  if (kind === 'refused') return [get, line(endedAt, 'PUT', 455, 'Content-Length Exceeds Limit')];
+  const cut = line(endedAt, 'PUT', 456, 'Content-Length Mismatch');
+  if (kind === 'broken') return [get, cut];
+  return kind === 'retried' ? [get, cut, put] : [get, put];
+}
+
+const pidText = (pid: number): string => String(pid).padStart(5, '0');
+const stampOf = (at: Date): string => timeText(at).replace(/\D/g, '');
+
+/** Jobs of one second follow each other. */
+const times = new Map<number, string>();
+
+function timeText(at: Date): string {
+  const second = Math.floor(at.getTime() / 1000);
+  const text = times.get(second) ?? formatTime(at, true);
+  if (times.size > 100) times.clear();
+  times.set(second, text);
+  return text;
+}
+
+const flatName: Makers['nameOf'] = ({ clientId, command, endedAt }, pid) =>
+  `${clientId}_${stampOf(endedAt)}_${pidText(pid)}_${command}`;
+
+const deepName: Makers['nameOf'] = ({ clientId, command, endedAt }, pid) => {
+  const stamp = stampOf(endedAt);
+  return `${stamp.slice(0, 8)}/${stamp.slice(8, 10)}/${clientId}_${stamp.slice(10)}_${pidText(pid)}_${command}`;
+};
+
+/** Run records differ in few places: each kind is made once, with marks where they are. */
+const records = new Map<string, string[]>();
+const MARKS = /@(?:client|jid|job|run|put|outer)@/;
+
+function recordParts({ command, exitCode, signal, outerId }: MadeJob): string[] {
+  const kind = [command, exitCode, signal, outerId !== undefined].join(' ');
+  const made = records.get(kind);
+  if (made) return made;
   const known: Record<string, string> = {
-    ...{ ClientId: job.clientId, GetRequest: job.command, Command: job.command, Jid: job.jobId },
-    ...{ KidStatus: String(job.exitCode), KidSignal: '0', KidReason: 'The kid exited cleanly.', RunEpoch: epoch },
+    ...{ Version: 'webjob 0.1.0 ssl 64 bit', Hostname: '@client@', SystemOS: 'x86_64 Linux 6.1', ClientId: '@client@' },
+    ...{ GetRequest: command, Command: command, CommandLine: command, Jid: '@jid@' },
+    ...{ KidStatus: String(exitCode), KidSignal: String(signal), KidReason: 'The kid exited cleanly.' },
+    ...{ JobEpoch: '@job@', GetEpoch: '@job@', RunEpoch: '@run@', PutEpoch: '@put@' },
   };
   const fields = Object.fromEntries(RECORD_FIELDS.map((name) => [name, known[name] ?? 'NA']));
-  const record = formatRecord({ fields: fields as Parameters<typeof formatRecord>[0]['fields'], extra: [] });
-  const out = Array.from({ length: 20 }, (_, line) => `line ${line} of ${job.clientId}: ${job.fact + line}\n`).join('');
-  const base = join(incoming, job.name);
-  writeFileSync(`${base}.out`, out);
-  writeFileSync(`${base}.err`, job.exitCode === 0 ? '' : `${job.command}: it failed\n`);
-  writeFileSync(`${base}.env`, record);
-  writeFileSync(`${base}.rdy`, formatReady(job.jobId));
-  for (const extension of ['out', 'err', 'env', 'rdy']) utimesSync(`${base}.${extension}`, job.endedAt, job.endedAt);
+  const extra: [string, string][] = outerId === undefined ? [] : [['OuterJid', '@outer@']];
+  const parts = formatRecord({ fields: fields as Parameters<typeof formatRecord>[0]['fields'], extra });
+  const split = parts.split(new RegExp(`(${MARKS.source})`));
+  records.set(kind, split);
+  return split;
+}
+
+function makeStreams(job: MadeJob, hasNeedle: boolean): Streams {
+  const at = (milliseconds: number): string => formatEpoch((job.endedAt.getTime() - milliseconds) * 1000, 'UTC');
+  const values: Record<string, string> = {
+    ...{ '@client@': job.clientId, '@jid@': job.jobId, '@outer@': job.outerId ?? '' },
+    ...{ '@job@': at(2000), '@run@': at(1000), '@put@': at(0) },
+  };
+  const env = recordParts(job)
+    .map((part, index) => (index % 2 === 0 ? part : (values[part] ?? '')))
+    .join('');
+  let out = '';
+  for (let line = 0; line < 6; line++) out += `line ${line} of ${job.clientId}: ${job.fact + line}\n`;
+  const err = job.exitCode === 0 ? '' : `${job.command}: it failed\n`;
+  return { out: hasNeedle ? `${out}${NEEDLE}\n` : out, err, env };
+}
+
+/** Digests of texts that come again and again are made once. */
+const EMPTY_SHA256 = hash('sha256', '');
+const sha256 = (text: string): string => (text === '' ? EMPTY_SHA256 : hash('sha256', text));
+
+/** Writes the files of a site as its servers and webjobctl would. */
+class SiteWriter {
+  readonly #folder: string;
+  readonly #end: number;
+  readonly #deposits: Chained;
+  /** What prune puts on record. */
+  #pruned: { name: string; jobId: string; files: Record<string, { bytes: number; sha256: string }> }[] = [];
+  #prunedAt = 0;
+  readonly #keeper: Chained;
+  readonly #folders = new Set<string>();
+  #text = '';
+  #log: number;
+  #rotations = 0;
+  #nextRotation: number;
+
+  constructor(folder: string, end: number, isThere = false) {
+    this.#folder = folder;
+    this.#end = end;
+    this.#nextRotation = end - SPAN_MS + SPAN_MS / LOGS;
+    const logs = join(folder, 'logfiles');
+    this.#log = openSync(join(logs, 'nph-webjob.log'), isThere ? 'a' : 'w');
+    this.#deposits = new Chained(custodyPath(logs, SERVER), SERVER, isThere);
+    this.#keeper = new Chained(custodyPath(logs, WRITER), WRITER, isThere);
+  }
+
+  log(lines: readonly string[]): void {
+    if (lines.length > 0) this.#text += `${lines.join('\n')}\n`;
+    if (this.#text.length < 1_000_000) return;
+    this.#writeLog();
+    const time = Date.parse(`${lines.at(-1)?.slice(0, 19).replace(' ', 'T')}Z`);
+    if (time < this.#nextRotation || time >= this.#end - SPAN_MS / LOGS / 2) return;
+    this.#nextRotation += SPAN_MS / LOGS;
+    this.#rotate();
+  }
+
+  #writeLog(): void {
+    writeAll(this.#log, this.#text);
+    this.#text = '';
+  }
+
+  /** As logrotate with compress and delaycompress. */
+  #rotate(): void {
+    const path = join(this.#folder, 'logfiles', 'nph-webjob.log');
+    closeSync(this.#log);
+    for (let number = this.#rotations; number > 0; number--) {
+      const ending = number > 1 ? '.gz' : '';
+      renameSync(`${path}.${number}${ending}`, `${path}.${number + 1}${ending}`);
+      if (number > 1) continue;
+      execFileSync('gzip', [`${path}.2`]);
+    }
+    renameSync(path, `${path}.1`);
+    this.#rotations++;
+    this.#log = openSync(path, 'w');
+  }
+
+  /** An upload that was stored, and that prune took away later. */
+  prune(job: MadeJob): void {
+    const streams = makeStreams(job, false);
+    this.#deposit(job, streams);
+    const texts = { ...streams, rdy: formatReady(job.jobId) };
+    const files = Object.entries(texts).map(([extension, text]) => [
+      extension,
+      { bytes: text.length, sha256: sha256(text) },
+    ]);
+    this.#pruned.push({ name: job.name, jobId: job.jobId, files: Object.fromEntries(files) });
+    this.#prunedAt = job.endedAt.getTime() + 60_000;
+    if (this.#pruned.length === BATCH) this.#recordPruned();
+  }
+
+  #recordPruned(): void {
+    const groups = this.#pruned;
+    this.#pruned = [];
+    if (groups.length === 0) return;
+    const time = new Date(this.#prunedAt).toISOString();
+    const names = groups.map(({ name }) => name);
+    this.#keeper.append({ time, by: 'root', event: 'prune', rule: '--older-than 20d', names, groups });
+  }
+
+  store(job: MadeJob, hasNeedle: boolean): void {
+    const streams = makeStreams(job, hasNeedle);
+    this.#deposit(job, streams);
+    const base = this.#makeFolder(job);
+    for (const stream of ['out', 'err', 'env'] as const) writeFile(`${base}.${stream}`, streams[stream], job.endedAt);
+    writeFile(`${base}.rdy`, formatReady(job.jobId), job.endedAt);
+  }
+
+  /** What a PUT left that broke off. */
+  writeBroken(job: MadeJob): void {
+    const { out } = makeStreams(job, false);
+    writeFile(`${this.#makeFolder(job)}.out`, out.slice(0, 40), job.endedAt);
+  }
+
+  #makeFolder({ name }: MadeJob): string {
+    const base = join(this.#folder, 'incoming', name);
+    const folder = base.slice(0, base.lastIndexOf('/'));
+    if (this.#folders.size !== this.#folders.add(folder).size) mkdirSync(folder, { recursive: true });
+    return base;
+  }
+
+  #deposit({ name, jobId, clientId, command, endedAt }: MadeJob, streams: Streams): void {
+    const each = <Value>(find: (text: string) => Value): Record<string, Value> =>
+      Object.fromEntries((['out', 'err', 'env'] as const).map((stream) => [stream, find(streams[stream])]));
+    this.#deposits.append({
+      ...{ time: endedAt.toISOString(), event: 'deposit', pid: 2193, name, serverId: SERVER, jobId, clientId },
+      ...{ fileName: command, remoteUser: clientId, remoteAddress: '192.168.1.120', receivedAt: endedAt.toISOString() },
+      ...{ bytes: each((text) => text.length), sha256: each(sha256) },
+    });
+  }
+
+  /** Everything that is there goes into packs, by the product itself. */
+  pack(config: string): void {
+    this.#recordPruned();
+    this.#writeLog();
+    this.#keeper.flush();
+    this.#deposits.flush();
+    execFileSync(process.execPath, [WEBJOBCTL, '--config', config, 'pack', '--older-than', '1d'], {
+      stdio: ['ignore', 'ignore', 'inherit'],
+    });
+    this.#keeper.goOn();
+  }
+
+  end(): void {
+    this.#recordPruned();
+    this.#writeLog();
+    closeSync(this.#log);
+    this.#deposits.end();
+    this.#keeper.end();
+  }
+}
+
+/** A custody record with one writer: each record covers the one before it. */
+class Chained {
+  readonly #path: string;
+  #fd: number;
+  #size = 0;
+  #last: string;
+  #text: string;
+
+  constructor(path: string, serverId: string, isThere: boolean) {
+    this.#path = path;
+    if (isThere) {
+      this.#text = '';
+      this.#last = '';
+      this.#fd = this.#open();
+      return;
+    }
+    this.#fd = openSync(path, 'w');
+    this.#last = formatGenesis(serverId);
+    this.#text = this.#last;
+    this.#size = this.#last.length;
+  }
+
+  append(facts: CustodyFacts): void {
+    const line = `${formatCustody([this.#size - this.#last.length, this.#size], sha256(this.#last), facts)}\n`;
+    this.#last = line;
+    this.#size += line.length;
+    this.#text += line;
+    if (this.#text.length > 1_000_000) this.flush();
+  }
+
+  flush(): void {
+    writeAll(this.#fd, this.#text);
+    this.#text = '';
+  }
+
+  /** Behind what others have appended meanwhile. */
+  goOn(): void {
+    closeSync(this.#fd);
+    this.#fd = this.#open();
+  }
+
+  /** Opens it to append, and reads its last line. */
+  #open(): number {
+    const fd = openSync(this.#path, 'a+');
+    this.#size = fstatSync(fd).size;
+    const tail = Buffer.alloc(Math.min(MAX_RECORD_BYTES, this.#size));
+    readSync(fd, tail, 0, tail.length, this.#size - tail.length);
+    const text = tail.toString('latin1');
+    this.#last = text.slice(text.lastIndexOf('\n', text.length - 2) + 1);
+    return fd;
+  }
+
+  end(): void {
+    this.flush();
+    closeSync(this.#fd);
+  }
+}
+
+function writeAll(fd: number, text: string): void {
+  const bytes = Buffer.from(text, 'latin1');
+  for (let done = 0; done < bytes.length; ) done += writeSync(fd, bytes, done);
+}
+
+function writeFile(path: string, text: string, at: Date): void {
+  const fd = openSync(path, 'w');
+  if (text !== '') writeSync(fd, text);
+  futimesSync(fd, at, at);
+  closeSync(fd);
+}
+
+function hold(config: string, clientId: string): void {
+  const args = ['hold', 'add', '--client', clientId, '--reason', 'case 7'];
+  execFileSync(process.execPath, [WEBJOBCTL, '--config', config, ...args], { stdio: ['ignore', 'ignore', 'inherit'] });
 }
 
 /** Numbers from 0 to 1, the same for the same seed: a linear congruential generator (Numerical Recipes, section 7.1). */
@@ -104,23 +507,53 @@ function makeRandom(seed: number): () => number {
   };
 }
 
-function parseCount(name: string, text: string): number {
-  if (!/^[0-9]{1,8}$/.test(text)) throw new RangeError(`--${name} is a whole number`);
-  return Number(text);
+/** Adds jobs that ended at this moment to a site that makeLocker made: log, custody record and files. Returns the job id of the last. */
+export function addJobs(folder: string, count: number): string {
+  const isFlat = !readFileSync(join(folder, 'etc', 'nph-webjob.cfg'), 'utf8').includes('%H/');
+  const nameOf = isFlat ? flatName : deepName;
+  const random = makeRandom(Date.now());
+  const site = new SiteWriter(folder, Date.now(), true);
+  let last = '';
+  for (let left = count; left > 0; ) {
+    const job = makeJob({ random, nameOf, clients: 50 }, Math.floor(random() * 1e9), Date.now());
+    if (!isStored(job)) continue;
+    site.store(job, false);
+    site.log(job.lines);
+    last = job.jobId;
+    left--;
+  }
+  site.end();
+  return last;
+}
+
+/** As many clients as such a locker has unless it is said. */
+export function clientsOf(uploads: number): number {
+  return Math.max(50, Math.floor(uploads / 10));
 }
 
 if (import.meta.main) {
+  const text = (value: string) => ({ type: 'string', default: value }) as const;
   const options = {
-    groups: { type: 'string', default: '1000' },
-    lines: { type: 'string', default: '20000' },
-    seed: { type: 'string', default: '1' },
+    ...{ uploads: text('1000'), lines: text('20000'), seed: text('1'), end: text(new Date(END).toISOString()) },
+    clients: { type: 'string' },
     help: { type: 'boolean', default: false },
   } as const;
   const { values, positionals } = parseArgs({ options, allowPositionals: true });
   const [folder, ...others] = positionals;
   if (values.help || folder === undefined || others.length > 0) process.stdout.write(HELP);
   else {
-    const [groups, lines, seed] = (['groups', 'lines', 'seed'] as const).map((name) => parseCount(name, values[name]));
-    process.stdout.write(`${makeLocker({ folder, groups: groups ?? 0, lines: lines ?? 0, seed: seed ?? 0 })}\n`);
+    const [uploads, lines, seed] = (['uploads', 'lines', 'seed'] as const).map((name) =>
+      parseCount(name, values[name]),
+    );
+    const clients = values.clients === undefined ? clientsOf(uploads ?? 0) : parseCount('clients', values.clients);
+    const plan = {
+      folder,
+      uploads: uploads ?? 0,
+      lines: lines ?? 0,
+      seed: seed ?? 0,
+      clients,
+      end: Date.parse(values.end),
+    };
+    process.stdout.write(`${makeLocker(plan)}\n`);
   }
 }

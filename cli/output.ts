@@ -26,13 +26,31 @@ export function writeOut(character: string): string {
   return code > 0xff ? `\\u${code.toString(16).padStart(4, '0')}` : `\\x${code.toString(16).padStart(2, '0')}`;
 }
 
+/** Most of what is shown. */
+const PLAIN = /^[\x20-\x7e]*$/;
+
 /** One line of it: line ends and tabs are written out too. */
 export function safeLine(text: string): string {
+  if (PLAIN.test(text)) return text;
   return safeText(text).replace(/[\n\t]/g, (c) => (c === '\n' ? '\\n' : '\\t'));
 }
 
 export function printLine(text: string): void {
   process.stdout.write(`${text}\n`);
+}
+
+const CHUNK_LENGTH = 64 * 1024;
+
+/** Many lines in few writes. */
+export function printLines(lines: Iterable<string>): void {
+  let chunk = '';
+  for (const line of lines) {
+    chunk += `${line}\n`;
+    if (chunk.length < CHUNK_LENGTH) continue;
+    process.stdout.write(chunk);
+    chunk = '';
+  }
+  if (chunk !== '') process.stdout.write(chunk);
 }
 
 /** One JSON value a line. */
@@ -65,19 +83,24 @@ export interface Column<Row> {
 
 /** Rows under their titles, as wide as the widest of each column. */
 export function formatTable<Row>(rows: readonly Row[], columns: readonly Column<Row>[]): string[] {
-  const cells = [
-    columns.map(({ title }) => title),
-    ...rows.map((row) => columns.map(({ value }) => safeLine(value(row)))),
-  ];
-  const widths = columns.map((_, index) => Math.max(...cells.map((line) => line[index]?.length ?? 0)));
-  return cells.map((line) =>
-    line
-      .map((cell, index) =>
-        columns[index]?.align === 'right' ? cell.padStart(widths[index] ?? 0) : cell.padEnd(widths[index] ?? 0),
-      )
-      .join('  ')
-      .trimEnd(),
-  );
+  const widths = columns.map(({ title }) => title.length);
+  const cells = columns.map(({ title, value }, index) => {
+    const column = [title];
+    for (const row of rows) {
+      const cell = safeLine(value(row));
+      column.push(cell);
+      if (cell.length > (widths[index] ?? 0)) widths[index] = cell.length;
+    }
+    return column;
+  });
+  return Array.from({ length: rows.length + 1 }, (_, row) => {
+    let line = '';
+    for (const [index, { align }] of columns.entries()) {
+      const [cell, width] = [cells[index]?.[row] ?? '', widths[index] ?? 0];
+      line += `${index === 0 ? '' : '  '}${align === 'right' ? cell.padStart(width) : cell.padEnd(width)}`;
+    }
+    return line.trimEnd();
+  });
 }
 
 const UNITS = ['B', 'kB', 'MB', 'GB', 'TB'];

@@ -10,7 +10,7 @@ import { Refresh, type Window } from './refresh.ts';
 import type { Site } from './site.ts';
 import type { Database } from './sqlite.ts';
 import { isDatabaseError, openStore, openWindowStore, rollBack, type Store } from './store.ts';
-import { ALL_CLIENTS, readJoined, tally, Writer } from './writer.ts';
+import { ALL_CLIENTS, type LockerTotals, readJoined, readLocker, tally, Writer } from './writer.ts';
 
 export interface JobFilter {
   since?: Date | undefined;
@@ -94,22 +94,26 @@ export async function findJobs(site: Site, part: string, client: string | undefi
   return [];
 }
 
-/** What is known of a client, or of all together. */
-export interface Totals {
+/** What is known of a client. */
+export interface ClientTotals {
   states: Map<string, number>;
   /** Refused jobs that others asked for in its name. */
   foreign: number;
-  /** Requests by `METHOD status`. */
-  requests: Map<string, number>;
   received: number;
   sent: number;
   /** When the server last answered it with success: anybody can be refused in a client's name. */
   seenAt: Date | undefined;
 }
 
+/** What is known of all together. */
+export interface Totals extends ClientTotals {
+  /** Requests by `METHOD status`. */
+  requests: Map<string, number>;
+}
+
 export interface Sums {
   all: Totals;
-  clients: Map<string, Totals>;
+  clients: Map<string, ClientTotals>;
 }
 
 /** What the jobs of a site add up to. Throws Failure `failed`. */
@@ -117,42 +121,40 @@ export async function readSums(site: Site, filter: JobFilter = {}, advance?: () 
   const isPlain = !filter.since && !filter.until && !filter.command && !filter.states;
   const store = await openStore(site, windowOf(filter), advance ? { advance } : {});
   try {
-    return isPlain && store.isComplete ? readStoredSums(store.database, filter) : sumUp(queryJobs(store, site, filter));
+    return isPlain && store.isComplete ? readAllSums(store.database, filter) : sumUp(queryJobs(store, site, filter));
   } finally {
     store.close();
   }
 }
 
-/** What is in a locker. */
-export interface LockerTotals {
-  complete: number;
-  incomplete: number;
-  /** Files that belong to no upload. */
-  foreignFiles: number;
-  bytes: number;
+/** A site in numbers. */
+export interface Measures {
+  all: Totals;
+  /** How many clients the server answered with success, and those that it answered last, the newest first. */
+  clients: number;
+  lastSeen: readonly [clientId: string, at: Date][];
+  locker: LockerTotals & {
+    /** Files that belong to no upload. */
+    foreignFiles: number;
+  };
 }
 
-/** What the jobs and the uploads of a site add up to. Throws Failure `failed`. */
-export async function readMeasures(site: Site): Promise<{ sums: Sums; locker: LockerTotals }> {
-  const store = await openStore(site, {});
+/** What the jobs and the uploads of a site add up to, with so many clients. Throws Failure `failed`. */
+export async function readMeasures(site: Site, mostClients: number): Promise<Measures> {
+  const { database, close } = await openStore(site, {});
   try {
-    return { sums: readStoredSums(store.database, {}), locker: readLockerTotals(store.database) };
+    const isSeen = "FROM sums WHERE client <> '' AND seen IS NOT NULL";
+    const rows = database.prepare(`SELECT client, seen ${isSeen} ORDER BY seen DESC LIMIT ?`).all(mostClients);
+    const foreignFiles = Number(database.prepare('SELECT sum(foreign_files) AS count FROM folders').get()?.count ?? 0);
+    return {
+      all: readTotals(database),
+      clients: Number(database.prepare(`SELECT count(*) AS count ${isSeen}`).get()?.count),
+      lastSeen: rows.map(({ client, seen }) => [client as string, new Date(seen as number)]),
+      locker: { ...readLocker(database), foreignFiles },
+    };
   } finally {
-    store.close();
+    close();
   }
-}
-
-function readLockerTotals(database: Database): LockerTotals {
-  const totals = { complete: 0, incomplete: 0, foreignFiles: 0, bytes: 0 };
-  const sums = database.prepare(
-    "SELECT has & 8 AS ready, count(*) AS count, sum(bytes) AS bytes FROM uploads WHERE place = '' GROUP BY has & 8",
-  );
-  for (const { ready, count, bytes } of sums.all()) {
-    totals[ready ? 'complete' : 'incomplete'] = Number(count);
-    totals.bytes += Number(bytes);
-  }
-  totals.foreignFiles = Number(database.prepare('SELECT sum(foreign_files) AS count FROM folders').get()?.count ?? 0);
-  return totals;
 }
 
 /** Jobs as they end, without end; those that are there first when `since` is given. */
@@ -282,52 +284,77 @@ function noteGone({ database, isShared }: Store, site: Site, gone: ReadonlySet<s
   }
 }
 
-function readStoredSums(database: Database, { client }: JobFilter): Sums {
+function readAllSums(database: Database, { client }: JobFilter): Sums {
   const isClient = makeNameFilter({ client });
-  const sums: Sums = { all: makeTotals(), clients: new Map() };
-  for (const { client: id, name, value } of database
-    .prepare('SELECT client, name, value FROM sums WHERE value <> 0')
-    .iterate()) {
+  const clients = new Map<string, ClientTotals>();
+  const rows = database.prepare("SELECT client, seen, counts FROM sums WHERE client NOT IN ('', ?)");
+  for (const { client: id, seen, counts } of rows.iterate(ALL_CLIENTS)) {
     const clientId = id as string;
-    if (clientId === '' || (clientId !== ALL_CLIENTS && !isClient({ clientId }))) continue;
-    addSum(clientId === ALL_CLIENTS ? sums.all : totalsOf(sums, clientId), name as string, value as number);
+    if (client !== undefined && !isClient({ clientId })) continue;
+    const totals = makeClientTotals();
+    addCounts(totals, counts as string);
+    if (seen !== null) totals.seenAt = new Date(seen as number);
+    clients.set(clientId, totals);
   }
-  return sums;
+  return { all: readTotals(database), clients };
+}
+
+/** Of all clients together. */
+function readTotals(database: Database): Totals {
+  const totals = makeTotals();
+  const row = database.prepare('SELECT counts FROM sums WHERE client = ?').get(ALL_CLIENTS);
+  if (row) addCounts(totals, row.counts as string);
+  return totals;
 }
 
 function sumUp(jobs: Iterable<Job>): Sums {
   const sums: Sums = { all: makeTotals(), clients: new Map() };
   for (const job of jobs) {
-    const facts: [string, number][] = [
-      ...tally(job),
-      ...(job.seenAt ? [['seen', job.seenAt.getTime()] as [string, number]] : []),
-    ];
-    for (const [name, value] of facts) {
+    const add = (name: string, value: number): void => {
       addSum(sums.all, name, value);
       if (job.clientId !== undefined) addSum(totalsOf(sums, job.clientId), name, value);
-    }
+    };
+    tally(job, add);
+    if (job.seenAt) add('seen', job.seenAt.getTime());
   }
   return sums;
 }
 
-function totalsOf({ clients }: Sums, clientId: string): Totals {
-  const known = clients.get(clientId) ?? makeTotals();
+function totalsOf({ clients }: Sums, clientId: string): ClientTotals {
+  const known = clients.get(clientId) ?? makeClientTotals();
   clients.set(clientId, known);
   return known;
 }
 
 /** Of a client of which nothing is known. */
-export function makeTotals(): Totals {
-  return { states: new Map(), foreign: 0, requests: new Map(), received: 0, sent: 0, seenAt: undefined };
+export function makeClientTotals(): ClientTotals {
+  return { states: new Map(), foreign: 0, received: 0, sent: 0, seenAt: undefined };
 }
 
-function addSum(totals: Totals, name: string, value: number): void {
-  const [kind = '', ...rest] = name.split(' ');
-  const add = (map: Map<string, number>): unknown => map.set(rest.join(' '), (map.get(rest.join(' ')) ?? 0) + value);
-  if (kind === 'state') add(totals.states);
-  else if (kind === 'request') add(totals.requests);
-  else if (kind === 'seen') totals.seenAt = new Date(Math.max(totals.seenAt?.getTime() ?? 0, value));
-  else if (kind === 'foreign' || kind === 'received' || kind === 'sent') totals[kind] += value;
+function makeTotals(): Totals {
+  return { ...makeClientTotals(), requests: new Map() };
+}
+
+/** Adds what a store has of a client: `name`, a tab and a number a line. */
+function addCounts(totals: ClientTotals | Totals, counts: string): void {
+  for (let start = 0; start < counts.length; ) {
+    const tab = counts.indexOf('\t', start);
+    const end = counts.indexOf('\n', tab);
+    addSum(totals, counts.slice(start, tab), Number(counts.slice(tab + 1, end)));
+    start = end + 1;
+  }
+}
+
+function addSum(totals: ClientTotals | Totals, name: string, value: number): void {
+  if (name.startsWith('state ')) add(totals.states, name.slice(6), value);
+  else if (name.startsWith('request ')) {
+    if ('requests' in totals) add(totals.requests, name.slice(8), value);
+  } else if (name === 'seen') totals.seenAt = new Date(Math.max(totals.seenAt?.getTime() ?? 0, value));
+  else if (name === 'foreign' || name === 'received' || name === 'sent') totals[name] += value;
+}
+
+function add(map: Map<string, number>, name: string, value: number): void {
+  map.set(name, (map.get(name) ?? 0) + value);
 }
 
 function windowOf({ since, client }: JobFilter): Window {

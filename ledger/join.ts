@@ -89,17 +89,20 @@ function namelessUnit(clientId = '', command = '', at: number): string {
 
 /** The jobs of one unit. `guess` tells what names a PUT that broke off may have left. */
 export function joinUnit(lines: readonly Located[], uploads: readonly Upload[], guess: GuessNames): Joined[] {
-  const sorted = lines.toSorted(compareLines);
+  const sorted = lines.length > 1 ? lines.toSorted(compareLines) : lines;
   const episodes = sorted.some(({ line }) => line.jobId === undefined)
     ? sorted.map((one) => newEpisode([one]))
-    : [...clusterLines(sorted, uploads).values()].flatMap(splitCluster);
+    : clusterLines(sorted, uploads).flatMap(splitCluster);
   const left: Upload[] = [];
-  for (const upload of uploads.toSorted((a, b) => a.at - b.at || (a.name < b.name ? -1 : 1))) {
+  for (const upload of uploads.length < 2
+    ? uploads
+    : uploads.toSorted((a, b) => a.at - b.at || (a.name < b.name ? -1 : 1))) {
     const episode = upload.has.has('rdy') ? findEpisode(episodes, upload) : findBroken(episodes, upload, guess);
     if (episode) episode.uploads.push(upload);
     else left.push(upload);
   }
-  return [...episodes, ...gatherUnmatched(left)].map(({ lines, uploads }) => joinEpisode(lines, uploads));
+  if (left.length > 0) episodes.push(...gatherUnmatched(left));
+  return episodes.map(({ lines, uploads }) => joinEpisode(lines, uploads));
 }
 
 export type GuessNames = (put: LogLine) => Iterable<Guess>;
@@ -126,7 +129,13 @@ function newEpisode(lines: Located[]): Episode {
  * The lines of one job id by client and command. A client with GetHookSuffix asks for `host.sh.gpg` and uploads `host.sh`: a GET of a name
  * that a PUT or an upload has with something behind a dot goes with that.
  */
-function clusterLines(lines: readonly Located[], uploads: readonly Upload[]): Map<string, Located[]> {
+function clusterLines(lines: readonly Located[], uploads: readonly Upload[]): (readonly Located[])[] {
+  const [first] = lines;
+  if (!first) return [];
+  const { clientId, fileName } = first.line;
+  const isOne = ({ line }: Located): boolean => line.clientId === clientId && line.fileName === fileName;
+  // A GET alone may go with an upload of another name.
+  if ((first.line.method === 'PUT' || lines.length > 1 || uploads.length === 0) && lines.every(isOne)) return [lines];
   const puts = new Set<string>();
   for (const { line } of lines) if (line.method === 'PUT') puts.add(`${line.clientId} ${line.fileName}`);
   for (const { isNamed, clientId, command } of uploads) if (isNamed) puts.add(`${clientId} ${command}`);
@@ -145,7 +154,7 @@ function clusterLines(lines: readonly Located[], uploads: readonly Upload[]): Ma
     if (same) same.push(located);
     else clusters.set(key, [located]);
   }
-  return clusters;
+  return [...clusters.values()];
 }
 
 /** A job that ended well ends; what comes more than a day later under its id is another one. */
@@ -231,38 +240,61 @@ function gatherUnmatched(uploads: readonly Upload[]): Episode[] {
 
 /** What one run, all of its lines and uploads, comes to. */
 export function joinEpisode(lines: readonly Located[], uploads: readonly Upload[]): Joined {
-  const puts = lines.filter(({ line }) => line.method === 'PUT');
-  const gets = lines.filter(({ line }) => line.method !== 'PUT');
-  const put = puts.findLast(({ line }) => isSuccess(line.status)) ?? puts.at(-1);
-  const get = gets.findLast(({ line }) => isSuccess(line.status)) ?? gets.at(-1);
+  const { put, get, seen } = pickLines(lines);
   const complete = uploads.filter(({ has }) => has.has('rdy'));
   const stored = complete.filter(({ place }) => place === LOCKER);
-  const broken = uploads.filter(({ has }) => !has.has('rdy'));
+  const broken = complete.length === uploads.length ? [] : uploads.filter(({ has }) => !has.has('rdy'));
   const packed = complete.findLast((upload) => upload.place !== LOCKER && !isTaken(upload));
   const upload = stored.at(-1) ?? packed;
   const left = upload || (put && isSuccess(put.line.status)) ? undefined : broken.at(-1);
   const known = upload ?? left ?? complete.at(-1);
   const last = put ?? get;
-  const seen = lines.filter(({ line }) => isSuccess(line.status)).map(({ at }) => at);
   const group = stored.at(-1) ?? left;
   const job: Job = {
     jobId: last ? last.line.jobId : known?.jobId,
     clientId: last ? last.line.clientId : known?.clientId,
-    command: last ? (put ?? get)?.line.fileName : known?.command,
+    command: last ? last.line.fileName : known?.command,
     state: stateOf({ put, get, upload, left, complete }),
     at: new Date(put?.at ?? known?.at ?? get?.at ?? 0),
-    ...{ get: get?.line, put: put?.line },
-    attempts: lines.filter((one) => one !== get && one !== put).map(({ line }) => line),
+    get: get?.line,
+    put: put?.line,
+    attempts: lines.length === Number(!!get) + Number(!!put) ? [] : attemptsOf(lines, get, put),
     group: group && groupOf(group),
     uploads: stored.map(groupOf),
-    differing: namesOfDiffering(complete),
+    differing: complete.length > 0 ? namesOfDiffering(complete) : [],
     left: broken.map(({ name }) => name),
     packed: packed && stored.length === 0 ? { pack: packed.place, name: packed.name } : undefined,
-    ...{ exitCode: upload?.ending?.exitCode, signal: upload?.ending?.signal, outerId: upload?.ending?.outerId },
+    exitCode: upload?.ending?.exitCode,
+    signal: upload?.ending?.signal,
+    outerId: upload?.ending?.outerId,
     clockSkew: upload?.ending?.clockSkew,
-    seenAt: seen.length > 0 ? new Date(Math.max(...seen)) : undefined,
+    seenAt: seen === undefined ? undefined : new Date(seen),
   };
   return { job, lines, uploads };
+}
+
+interface Picked {
+  put: Located | undefined;
+  get: Located | undefined;
+  /** When the server last answered one with success. */
+  seen: number | undefined;
+}
+
+/** Of PUTs, and of all others, the last that was answered with success, else the last. */
+function pickLines(lines: readonly Located[]): Picked {
+  const picked: Picked = { put: undefined, get: undefined, seen: undefined };
+  for (const one of lines) {
+    const kind = one.line.method === 'PUT' ? 'put' : 'get';
+    const isGood = isSuccess(one.line.status);
+    const best = picked[kind];
+    if (isGood || !best || !isSuccess(best.line.status)) picked[kind] = one;
+    if (isGood) picked.seen = Math.max(picked.seen ?? one.at, one.at);
+  }
+  return picked;
+}
+
+function attemptsOf(lines: readonly Located[], get: Located | undefined, put: Located | undefined): LogLine[] {
+  return lines.filter((one) => one !== get && one !== put).map(({ line }) => line);
 }
 
 /** Each name once: an upload is in the locker and in a pack while it moves between them. */

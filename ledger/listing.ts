@@ -9,9 +9,14 @@ import { FILE_BITS } from './read-upload.ts';
 export interface Listing {
   /** Complete groups. */
   complete: readonly string[];
-  /** Groups without .rdy. */
-  incomplete(): readonly Group[];
+  /** Groups without .rdy, in the order of names. */
+  incomplete(): Incomplete;
   folders: readonly string[];
+}
+
+export interface Incomplete {
+  names: readonly string[];
+  groups: ReadonlyMap<string, Group>;
 }
 
 /** Folders of which the names are kept in memory. */
@@ -46,22 +51,24 @@ function readListing(locker: string, folder: string): Listing {
   const prefix = folder === '.' ? '' : `${folder}/`;
   const complete: string[] = [];
   const folders: string[] = [];
-  // As they are, until somebody asks: most belong to complete groups.
-  const others: string[] = [];
+  const rest: string[] = [];
   for (const entry of readEntries(join(locker, folder))) {
     const { name } = entry;
     if (entry.isDirectory()) folders.push(prefix + name);
     else if (!entry.isFile()) continue;
     else if (name.length > 4 && name.endsWith('.rdy')) complete.push(prefix + name.slice(0, -4));
-    else others.push(name);
+    else rest.push(name);
   }
   complete.sort();
-  let incomplete: Group[] | undefined;
+  const names = new Set(complete);
+  // Most files belong to complete groups, and would be kept in memory for nothing.
+  const others = rest.filter((name) => !names.has(prefix + name.slice(0, name.lastIndexOf('.'))));
+  let incomplete: Incomplete | undefined;
   return {
     complete,
     folders: folders.sort(),
     incomplete() {
-      incomplete ??= collectIncomplete(others, prefix, new Set(complete));
+      incomplete ??= collectIncomplete(others, prefix);
       return incomplete;
     },
   };
@@ -86,16 +93,19 @@ function readGroups(locker: string, folder: string): ReturnType<Lister['listGrou
   return { groups: found, folders: folders.sort(), foreignFiles };
 }
 
-function collectIncomplete(names: readonly string[], prefix: string, complete: ReadonlySet<string>): Group[] {
+function collectIncomplete(names: readonly string[], prefix: string): Incomplete {
   const groups = new Map<string, Set<Extension>>();
   for (const file of names) {
     const dot = file.lastIndexOf('.');
     const name = prefix + file.slice(0, Math.max(0, dot));
-    if (dot <= 0 || complete.has(name)) continue;
+    if (dot <= 0) continue;
     const extension = EXTENSIONS.find((known) => known === file.slice(dot + 1));
     if (extension) groups.set(name, (groups.get(name) ?? new Set()).add(extension));
   }
-  return [...groups.keys()].sort().map((name) => ({ name, has: groups.get(name) ?? new Set() }));
+  return {
+    names: [...groups.keys()].sort(),
+    groups: new Map([...groups].map(([name, has]) => [name, { name, has }])),
+  };
 }
 
 /** Entry by entry: of the names of a large folder all at once, most of the memory and half of the time is wasted. */

@@ -44,14 +44,24 @@ export interface Window {
   logOnly?: boolean | undefined;
 }
 
-/** Units that are joined at once; while a store is filled for the first time, each step is on disk before the next. */
-const BATCH = 4000;
+/** Units that are joined at once. */
+const BATCH = 400;
 /** A folder that changed so lately may change again without another time. */
 const SETTLED_MS = 2000;
 const MAX_CUSTODY_BYTES = 1 << 20;
 const MAX_LOG_BYTES = 64 * 1024;
 /** A server's clock may have been set back between a job id and a line of the log. */
 const CLOCK_MS = 3_600_000;
+
+/** Uploads of a folder that nobody reads again but for `webjobctl index`. */
+const LARGE_FOLDER = 20_000;
+
+/** A folder of the locker as it was at the last walk. */
+interface KnownFolder {
+  path: string;
+  mtime: string;
+  uploads: number;
+}
 
 /** One bringing up to date, in a transaction that the caller has begun. */
 export class Refresh {
@@ -63,17 +73,14 @@ export class Refresh {
   readonly #lister: ReturnType<typeof makeLister>;
   readonly #done: Refreshed = { read: 0, removed: 0, ended: [] };
   readonly #advance: () => void;
-  /** Called where what was done so far can be put on disk. */
-  readonly #step: () => void;
   #mustWalk = false;
   /** Only uploads of job ids with this text. */
   #contains: string | undefined;
 
-  constructor(database: Database, site: Site, { advance = () => {}, step = () => {} }: Steps = {}) {
+  constructor(database: Database, site: Site, { advance = () => {} }: Steps = {}) {
     this.#database = database;
     this.#site = site;
     this.#advance = advance;
-    this.#step = step;
     this.#writer = new Writer(database, site);
     this.#locker = site.settings.incomingDirectory;
     this.#parseName = compileNames(site.settings.putNameFormat);
@@ -84,12 +91,20 @@ export class Refresh {
   /** Everything that is new. Throws Failure `failed`, and the errors of system calls. */
   async run(walk: Walk): Promise<Refreshed> {
     checkLocker(this.#locker);
+    this.#isFilling =
+      this.#database.prepare('SELECT 1 FROM files UNION ALL SELECT 1 FROM uploads LIMIT 1').get() === undefined;
+    if (this.#isFilling) this.#writer.beginFilling();
     if (walk !== 'none') this.#walk(walk);
-    await this.#readCustody(walk === 'none');
+    const isWalked = this.#walkedAt > Number.NEGATIVE_INFINITY;
+    await this.#readCustody(!isWalked);
     await this.#readPacks();
-    if (this.#mustWalk && walk === 'none') this.#walk('changed');
+    if (this.#mustWalk && !isWalked) this.#walk('changed', true);
+    this.#writer.endUploads();
     await this.#readLogs();
     this.#settle();
+    for (const _ of this.#writer.endFilling()) this.#settle();
+    this.#isFilling = false;
+    this.#writer.writeSums();
     this.#database.exec(INDEXES);
     return this.#done;
   }
@@ -102,7 +117,7 @@ export class Refresh {
     const puts = lines.filter(({ line }) => line.method === 'PUT' && (line.status === 200 || breaksOff(line)));
     if (window.logOnly) this.#discover(puts);
     else this.#walkSince(window);
-    const hasGaps = [...this.#writer.unexplained()].length > 0;
+    const hasGaps = this.#writer.unexplained(() => true).length > 0;
     if (hasGaps || !window.logOnly) await this.#readPacks(window.since ?? oldestOf(lines));
     if (hasGaps) await this.#readCustody(false);
     await this.#readEarlier(lines, window);
@@ -129,14 +144,27 @@ export class Refresh {
   }
 
   #settle(): void {
-    for (const name of this.#writer.repeated()) this.#look(name);
-    this.#discover([...this.#writer.unexplained()].filter((put) => this.#isWorthLooking(put)));
-    for (const id of this.#writer.settle()) this.#done.ended.push(id);
+    const isWorth = (put: Located): boolean => this.#isWorthLooking(put);
+    if (!this.#isFilling || this.#mustLook) this.#lookFor(isWorth);
+    this.#mustLook = false;
+    const ended = this.#writer.settle();
+    // Of a store that is filled nobody asks which jobs are new.
+    if (!this.#isFilling) for (const id of ended) this.#done.ended.push(id);
   }
 
-  /** What was announced before the locker was walked is known, but for what broke off and what another upload has replaced. */
+  /** Looks for the uploads of what is new. */
+  #lookFor(isWorth: (put: Located) => boolean): void {
+    for (const name of this.#writer.repeated(this.#isFilling ? isWorth : () => true)) this.#look(name);
+    this.#discover(this.#writer.unexplained(isWorth));
+  }
+
+  /**
+   * What was announced before the locker was walked is known, but for what broke off and what another upload has replaced; what broke off before
+   * a store is filled is attributed at the end.
+   */
   #isWorthLooking({ line, at }: Located): boolean {
-    return this.#hasExactNames || breaksOff(line) || at >= this.#walkedAt - CLOCK_MS;
+    if (at >= this.#walkedAt - CLOCK_MS) return true;
+    return breaksOff(line) ? !this.#isFilling : this.#hasExactNames;
   }
 
   async #readLogs(): Promise<void> {
@@ -155,10 +183,10 @@ export class Refresh {
       for (const line of lines) {
         this.#advance();
         this.#writer.add(line);
+        if (this.#isFilling && line.line.method === 'PUT' && this.#isWorthLooking(line)) this.#mustLook = true;
       }
       if (this.#writer.pending < BATCH) continue;
       this.#settle();
-      this.#step();
     }
     const broken = listBroken(this.#database);
     const [first] = broken;
@@ -228,12 +256,13 @@ export class Refresh {
     if (event === 'deposit' && isUploadName(name)) this.#look(name);
     if (event === 'unpack') this.#mustWalk = true;
     if (event !== 'prune' || !Array.isArray(groups)) return;
+    const at = Date.parse(String(time));
     for (const group of groups) {
       if (!isUploadName(group?.name)) continue;
-      // What is there under that name now, if anything, is another upload.
-      if (!statGroupFile(this.#locker, group.name, 'rdy')) this.#look(group.name);
+      // What is there under that name now, if anything, is another upload. Whoever walked the locker since then knows.
+      if (!(at < this.#walkedAt - CLOCK_MS) && !statGroupFile(this.#locker, group.name, 'rdy')) this.#look(group.name);
       // What broke off is nobody's any more when it is gone.
-      if (group.files?.rdy) this.#writer.put(takenUpload(group, Date.parse(String(time)), this.#parseName));
+      if (group.files?.rdy) this.#writer.put(takenUpload(group, at, this.#parseName));
     }
   }
 
@@ -275,9 +304,11 @@ export class Refresh {
       for (const guess of this.#writer.guess(line)) {
         if (looked.size === looked.add(`${isBroken} ${guess.key}`).size) continue;
         const listing = this.#lister.list(guess.folder);
-        if (isBroken)
-          for (const group of listing.incomplete()) if (guess.fits(group.name)) this.#look(group.name, group);
-        if (isBroken) continue;
+        if (isBroken) {
+          const { names, groups } = listing.incomplete();
+          for (const name of selectNames(names, guess)) this.#look(name, groups.get(name));
+          continue;
+        }
         for (const name of selectNames(listing.complete, guess)) {
           this.#look(name);
           if (guess.isExact) this.#writer.noteReplaced(name, line);
@@ -285,12 +316,17 @@ export class Refresh {
       }
     }
     const isLost = (put: Located): boolean => !breaksOff(put.line) && this.#isWorthLooking(put);
-    if (puts.length > 0 && [...this.#writer.unexplained()].some(isLost)) this.#lookAtStrangers();
+    if (puts.some(isLost) && this.#writer.unexplained(isLost).length > 0) this.#lookAtStrangers();
   }
 
   #hasStrangers = false;
   /** A name can be that of another upload already. */
   readonly #hasExactNames: boolean;
+  /** The store held nothing when this began. */
+  #isFilling = false;
+  /** While it is filled: among the lines that wait is one whose upload may have come behind the walk. */
+  #mustLook = false;
+
   /** When the whole locker was walked, in milliseconds. */
   #walkedAt = Number.NEGATIVE_INFINITY;
 
@@ -326,41 +362,44 @@ export class Refresh {
     this.#writer.remove(name, '');
   }
 
-  /** Every folder that changed, or all of them. */
-  #walk(walk: Walk): void {
-    const known = new Map(
-      this.#database
-        .prepare('SELECT path, mtime FROM folders')
-        .all()
-        .map(({ path, mtime }) => [path as string, mtime as string]),
-    );
+  /** Every folder that changed, or all of them. Of those that changed only an index run reads the large ones, which a look costs too much. */
+  #walk(walk: Walk, readsLarge = walk === 'all'): void {
+    const rows = this.#database.prepare('SELECT path, mtime, uploads FROM folders').all() as unknown as KnownFolder[];
+    const known = new Map(rows.map((row) => [row.path, row]));
     const paths = [...new Set(['.', ...known.keys()])].sort();
-    this.#walkedAt = Date.now();
+    const walkedAt = Date.now();
+    let isWhole = true;
     const met = new Set<string>();
     const visit = (path: string): void => {
       if (met.size === met.add(path).size) return;
       const mtime = mtimeOf(join(this.#locker, path));
-      if (walk === 'changed' && mtime !== '' && known.get(path) === mtime) return;
-      const { folders, foreignFiles } = this.#walkFolder(path, walk);
-      this.#saveFolder(path, mtime, foreignFiles);
+      const old = known.get(path);
+      if (walk === 'changed' && mtime !== '' && old?.mtime === mtime) return;
+      if (!readsLarge && old && old.uploads > LARGE_FOLDER) {
+        isWhole = false;
+        return;
+      }
+      const { folders, foreignFiles, uploads } = this.#walkFolder(path, walk);
+      this.#saveFolder({ path, mtime, foreignFiles, uploads });
       for (const child of folders) visit(child);
     };
     for (const path of paths) visit(path);
-    this.#database.prepare("INSERT OR REPLACE INTO facts VALUES ('walked', ?)").run(String(Date.now()));
+    if (isWhole) this.#walkedAt = walkedAt;
+    this.#database.prepare("INSERT OR REPLACE INTO facts VALUES ('walked', ?)").run(String(walkedAt));
   }
 
-  #saveFolder(path: string, mtime: string, foreignFiles: number): void {
+  #saveFolder({ path, mtime, foreignFiles, uploads }: KnownFolder & { foreignFiles: number }): void {
     if (mtime === '') this.#database.prepare('DELETE FROM folders WHERE path = ?').run(path);
     else {
       const isSettled = Number(BigInt(mtime) / 1_000_000n) < Date.now() - SETTLED_MS;
       this.#database
-        .prepare('INSERT OR REPLACE INTO folders VALUES (?, ?, ?)')
-        .run(path, isSettled ? mtime : 'unsettled', foreignFiles);
+        .prepare('INSERT OR REPLACE INTO folders (path, mtime, foreign_files, uploads) VALUES (?, ?, ?, ?)')
+        .run(path, isSettled ? mtime : 'unsettled', foreignFiles, uploads);
     }
   }
 
   /** Returns the folders in it. */
-  #walkFolder(folder: string, walk: Walk): { folders: readonly string[]; foreignFiles: number } {
+  #walkFolder(folder: string, walk: Walk): { folders: readonly string[]; foreignFiles: number; uploads: number } {
     const { groups, folders, foreignFiles } = this.#lister.listGroups(folder);
     const rows = this.#database
       .prepare("SELECT name, has, stamp FROM uploads WHERE folder = ? AND place = ''")
@@ -375,10 +414,9 @@ export class Refresh {
       if (old && this.#isSame(name, bits, old, walk)) continue;
       const upload = readUpload(this.#locker, name, this.#parseName, { name, has: unpackFiles(bits) });
       if (upload) this.#put(upload);
-      if (this.#done.read % BATCH === 0) this.#step();
     }
     for (const name of known.keys()) this.#remove(name);
-    return { folders, foreignFiles };
+    return { folders, foreignFiles, uploads: groups.size };
   }
 
   #isSame(name: string, bits: number, old: { has: number; stamp: string }, walk: Walk): boolean {
@@ -412,8 +450,6 @@ export class Refresh {
 export interface Steps {
   /** Called for every upload and line. */
   advance?: () => void;
-  /** Called where what was done so far can be put on disk. */
-  step?: () => void;
 }
 
 function tryLocate(site: Site, text: string, file: number): Located | undefined {
@@ -453,6 +489,8 @@ function parseFacts(text: string): CustodyEvent | undefined {
   }
 }
 
+const TAKEN_FILES = unpackFiles(packFiles(new Set(['rdy'])));
+
 function takenUpload(
   { name, jobId: given }: { name?: unknown; jobId?: unknown },
   time: number,
@@ -464,7 +502,7 @@ function takenUpload(
     ...{
       name: String(name),
       place: takenPlace(jobId),
-      has: unpackFiles(packFiles(new Set(['rdy']))),
+      has: TAKEN_FILES,
       at: time || 0,
       stamp: '',
       bytes: 0,

@@ -3,7 +3,14 @@
 import { FIELDS } from './fields.ts';
 
 /** Goes up with every change of the tables: a store of another version is made again. */
-export const SCHEMA_VERSION = 4;
+export const SCHEMA_VERSION = 5;
+
+/** What uploads are found by. */
+export const UPLOAD_INDEXES = `
+CREATE UNIQUE INDEX IF NOT EXISTS uploads_name ON uploads (name, place);
+CREATE INDEX IF NOT EXISTS uploads_unit ON uploads (unit);
+CREATE INDEX IF NOT EXISTS uploads_folder ON uploads (folder) WHERE place = '';
+`;
 
 /**
  * `files`: logs and custody files, each with how far it was read, and with its beginning and the end of that part, by which it is known again
@@ -17,7 +24,7 @@ CREATE TABLE IF NOT EXISTS files (
   id INTEGER PRIMARY KEY, kind TEXT NOT NULL, folder TEXT NOT NULL, name TEXT NOT NULL, inode TEXT NOT NULL, size INTEGER NOT NULL,
   mtime TEXT NOT NULL, offset INTEGER NOT NULL, head BLOB NOT NULL, tail BLOB NOT NULL, broken INTEGER NOT NULL, sample TEXT NOT NULL
 );
-CREATE TABLE IF NOT EXISTS folders (path TEXT PRIMARY KEY, mtime TEXT NOT NULL, foreign_files INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS folders (path TEXT PRIMARY KEY, mtime TEXT NOT NULL, foreign_files INTEGER NOT NULL, uploads INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS packs (name TEXT PRIMARY KEY, stamp TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS uploads (
   id INTEGER PRIMARY KEY, name TEXT NOT NULL, place TEXT NOT NULL, folder TEXT NOT NULL, unit TEXT NOT NULL, job_id TEXT, client TEXT,
@@ -28,11 +35,8 @@ CREATE TABLE IF NOT EXISTS jobs (
   id INTEGER PRIMARY KEY, unit TEXT NOT NULL, ${FIELDS.flatMap(({ stored, column }) => (stored ? `${column} ${stored}` : [])).join(', ')},
   rank INTEGER NOT NULL, seen INTEGER, broken INTEGER NOT NULL, first_log INTEGER, last_log INTEGER, lines TEXT NOT NULL, joined TEXT NOT NULL
 );
-CREATE TABLE IF NOT EXISTS sums (client TEXT NOT NULL, name TEXT NOT NULL, value REAL NOT NULL, PRIMARY KEY (client, name)) WITHOUT ROWID;
-CREATE UNIQUE INDEX IF NOT EXISTS uploads_name ON uploads (name, place);
-CREATE INDEX IF NOT EXISTS uploads_unit ON uploads (unit);
-CREATE INDEX IF NOT EXISTS uploads_folder ON uploads (folder) WHERE place = '';
-CREATE INDEX IF NOT EXISTS jobs_unit ON jobs (unit);
+CREATE TABLE IF NOT EXISTS sums (client TEXT PRIMARY KEY, seen INTEGER, counts TEXT NOT NULL) WITHOUT ROWID;
+${UPLOAD_INDEXES}CREATE INDEX IF NOT EXISTS jobs_unit ON jobs (unit);
 CREATE INDEX IF NOT EXISTS jobs_broken ON jobs (client, command) WHERE broken;
 CREATE VIRTUAL TABLE IF NOT EXISTS texts USING fts5 (
   body, content = '', contentless_delete = 1, tokenize = 'trigram', detail = none

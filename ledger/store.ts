@@ -16,7 +16,7 @@ import { dirname, join } from 'node:path';
 import { makeFolder } from 'webjob-locker/durable';
 import { Failure } from '../cli/failure.ts';
 import { Refresh, type Refreshed, type Steps, type Walk, type Window } from './refresh.ts';
-import { INDEXES, SCHEMA_VERSION, TABLES } from './schema.ts';
+import { SCHEMA_VERSION, TABLES } from './schema.ts';
 import { logFolders, type Site } from './site.ts';
 import { APPLICATION_ID, type Database, openDatabase } from './sqlite.ts';
 
@@ -192,28 +192,17 @@ async function openWindow(site: Site, window: Window, steps: Steps): Promise<Sto
 }
 
 /**
- * Makes the store of a site, or brings it up to date and looks at every upload again. Steps are on disk one after the other, so that a run that
- * is killed is not lost. Throws Failure `failed` for a file that is something else, and the errors of SQLite.
+ * Makes the store of a site, or brings it up to date and looks at every upload again. One that was killed while it was made is made again. Throws
+ * Failure `failed` for a file that is something else, and the errors of SQLite.
  */
-export async function fillStore(
-  path: string,
-  site: Site,
-  rebuild: boolean,
-  { advance = () => {} }: Steps,
-): Promise<Store> {
-  const database = openToFill(path, site, rebuild);
+export async function fillStore(path: string, site: Site, rebuild: boolean, steps: Steps): Promise<Store> {
+  const { database, isAlone } = openToFill(path, site, rebuild);
   try {
-    const isFirst = !isWhole(database, site);
     database.exec('BEGIN IMMEDIATE');
-    const step = (): void => {
-      if (isFirst) database.exec('COMMIT; BEGIN IMMEDIATE');
-    };
-    const refreshed = await refresh(database, site, 'all', { advance, step });
-    if (isFirst) {
-      database.exec(INDEXES);
-      database.prepare("INSERT OR REPLACE INTO facts VALUES ('site', ?)").run(describeSite(site));
-    }
+    const refreshed = await refresh(database, site, 'all', steps);
+    database.prepare("INSERT OR REPLACE INTO facts VALUES ('site', ?)").run(describeSite(site));
     database.exec('COMMIT');
+    if (isAlone) publish(database);
     return { database, refreshed, isShared: true, isComplete: true, close: () => database.close() };
   } catch (error) {
     database.close();
@@ -221,7 +210,13 @@ export async function fillStore(
   }
 }
 
-function openToFill(path: string, site: Site, rebuild: boolean): Database {
+/** A store that is brought up to date, or an empty one. Nobody else can open one while it is filled alone. */
+interface ToFill {
+  database: Database;
+  isAlone: boolean;
+}
+
+function openToFill(path: string, site: Site, rebuild: boolean): ToFill {
   makeFolder(dirname(path));
   const known = readApplicationId(path);
   if (known !== undefined && known !== APPLICATION_ID)
@@ -231,8 +226,8 @@ function openToFill(path: string, site: Site, rebuild: boolean): Database {
   try {
     return prepare(path, site, rebuild);
   } catch (error) {
-    // One that is damaged can only be made again.
-    if (!rebuild || !isDatabaseError(error)) throw error;
+    // One that is damaged, or was killed while it was filled, can only be made again.
+    if (!isDatabaseError(error) || !(rebuild || isUnfinished(path))) throw error;
     for (const suffix of ['-journal', '-wal', '-shm', '']) rmSync(path + suffix, { force: true });
     makeFile(path, site);
     return prepare(path, site, false);
@@ -244,30 +239,65 @@ function makeFile(path: string, site: Site): void {
   closeSync(openSync(path, 'wx', path === storeFile(site) ? modeOf(site) : 0o600));
 }
 
-/** Opens it, and empties one of another version or of another site. Others may have it open: the file itself stays. */
-function prepare(path: string, site: Site, rebuild: boolean): Database {
+/** Opens it, and empties one of another version or of another site, and one that was not finished. Others may have it open: the file stays. */
+function prepare(path: string, site: Site, rebuild: boolean): ToFill {
   const database = openDatabase(path, false);
   try {
     // Before the log of what is not yet in the file: whoever looks at the file must know it from the beginning.
     if (readApplicationId(path) !== APPLICATION_ID) database.exec(`PRAGMA application_id = ${APPLICATION_ID}`);
-    database.exec(
-      'PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA cache_size = -16384; PRAGMA temp_store = FILE',
-    );
+    database.exec('PRAGMA temp_store = FILE; PRAGMA cache_size = -16384');
+    const goesOn = !rebuild && isWhole(database, site);
+    const isAlone = !goesOn && takeAlone(database);
+    if (!isAlone) database.exec('PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL');
     database.exec('BEGIN IMMEDIATE');
-    if (rebuild || !canGoOn(database, site)) empty(database);
-    database.exec(`${TABLES} PRAGMA user_version = ${SCHEMA_VERSION}; COMMIT`);
-    return database;
+    if (!goesOn) empty(database);
+    database.exec(`${TABLES} ${isAlone ? '' : `PRAGMA user_version = ${SCHEMA_VERSION};`} COMMIT`);
+    return { database, isAlone };
   } catch (error) {
     database.close();
     throw error;
   }
 }
 
-/** True for one of this version and of this site, or one that was not finished. */
-function canGoOn(database: Database, site: Site): boolean {
-  if (database.prepare('PRAGMA user_version').get()?.user_version !== SCHEMA_VERSION) return false;
-  const made = database.prepare("SELECT value FROM facts WHERE name = 'site'").get()?.value;
-  return made === undefined || made === describeSite(site);
+/**
+ * Locks a store that is to be filled from nothing for as long as it is open: without a journal that takes half of the time. A kill leaves one
+ * without a version, which nobody uses. False while others have it open.
+ */
+function takeAlone(database: Database): boolean {
+  try {
+    database.exec('PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = DELETE; PRAGMA synchronous = FULL');
+    database.exec(`BEGIN EXCLUSIVE; PRAGMA user_version = ${UNFINISHED}; COMMIT; PRAGMA journal_mode = OFF`);
+    database.exec('PRAGMA synchronous = OFF; PRAGMA cache_size = -32768');
+    return true;
+  } catch (error) {
+    if (!isDatabaseError(error)) throw error;
+    rollBack(database);
+    database.exec('PRAGMA locking_mode = NORMAL');
+    return false;
+  }
+}
+
+/** What a store has for a version while it is filled. */
+const UNFINISHED = 0;
+
+/** The store is full and on disk before it gets its version, and with that to be found by others. */
+function publish(database: Database): void {
+  database.exec("PRAGMA synchronous = FULL; BEGIN; INSERT OR REPLACE INTO facts VALUES ('filled', '1'); COMMIT");
+  database.exec('PRAGMA journal_mode = DELETE; PRAGMA locking_mode = NORMAL');
+  database.exec(`PRAGMA user_version = ${SCHEMA_VERSION}; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL`);
+}
+
+function isUnfinished(path: string): boolean {
+  try {
+    const database = openDatabase(path, true);
+    try {
+      return database.prepare('PRAGMA user_version').get()?.user_version === UNFINISHED;
+    } finally {
+      database.close();
+    }
+  } catch {
+    return false;
+  }
 }
 
 function empty(database: Database): void {

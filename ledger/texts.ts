@@ -28,7 +28,6 @@ export function indexTexts(
     "SELECT id, name, has FROM uploads WHERE whole IS NULL AND place = '' AND id > ? ORDER BY id LIMIT ?",
   );
   const learn = database.prepare('INSERT INTO texts (rowid, body) VALUES (?, ?)');
-  const forget = database.prepare('DELETE FROM texts WHERE rowid = ?');
   const mark = database.prepare('UPDATE uploads SET whole = ? WHERE id = ?');
   let count = 0;
   for (let last = 0; ; ) {
@@ -36,7 +35,6 @@ export function indexTexts(
     const rows = next.all(last, BATCH) as unknown as { id: number; name: string; has: number }[];
     for (const { id, name, has } of rows) {
       const { body, isWhole } = read(name, has);
-      forget.run(id);
       learn.run(id, body);
       mark.run(Number(isWhole), id);
       last = id;

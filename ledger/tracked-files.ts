@@ -51,7 +51,7 @@ interface Present {
 
 const HEAD_BYTES = 1024;
 const TAIL_BYTES = 256;
-const BLOCK_BYTES = 1024 * 1024;
+const BLOCK_BYTES = 64 * 1024;
 const SAMPLE_LENGTH = 80;
 
 /**

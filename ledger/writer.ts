@@ -1,11 +1,10 @@
 // Puts what was learned into the store: lines and uploads as they are met, then every job that they touch is joined again, and what jobs add up
 // to is changed by as much. In the transaction of whoever calls.
-import { posix } from 'node:path';
 import type { Extension, Group } from 'webjob-locker';
 import { isSuccess, type LogLine, parseLogLine } from 'webjob-protocol';
 import { columnValue, FIELDS } from './fields.ts';
 import { instantOf } from './instant.ts';
-import { isForeign, type Job, uploadBytes } from './job.ts';
+import { isForeign, JOB_STATES, type Job, type JobState, uploadBytes } from './job.ts';
 import {
   breaksOff,
   type GuessNames,
@@ -21,31 +20,34 @@ import {
 } from './join.ts';
 import { makeGuesser } from './names.ts';
 import { packEnding, packFiles, type ReadUpload, type StoredEnding, unpackEnding, unpackFiles } from './read-upload.ts';
+import { UPLOAD_INDEXES } from './schema.ts';
 import type { Site } from './site.ts';
 import type { Database } from './sqlite.ts';
 
 type Statement = ReturnType<Database['prepare']>;
 
 type StatementName =
-  | 'jobs'
   | 'insertJob'
   | 'deleteJob'
-  | 'uploads'
   | 'upload'
   | 'insertUpload'
   | 'deleteUpload'
+  | 'moveUpload'
   | 'broken'
   | 'forgetText'
-  | 'hasUpload'
+  | 'jobsOfUnits'
+  | 'uploadsOfUnits'
   | 'storedNames';
 
 interface JobRow {
   id: number;
+  unit: string;
   lines: string;
   joined: string;
 }
 
 interface UploadRow {
+  id: number;
   name: string;
   place: string;
   unit: string;
@@ -85,40 +87,51 @@ export function rankOf({ put, state }: Job): number {
   return put === undefined && (state === 'orphan' || state === 'incomplete') ? 1 : 0;
 }
 
+/** What came of a client since it was last written: how often each name was counted, as `name, number, name, number`, and when it was seen. */
+interface Counted {
+  counts: (string | number)[];
+  seen: number;
+  /** When jobs saw it that are gone. */
+  unseen: number;
+}
+
 export class Writer {
   readonly site: Site;
   readonly guess: GuessNames;
   /** What is new of each unit, and an empty list for one that is only to be joined again. */
   readonly #touched = new Map<string, Located[]>();
+  /** Those of the lines that may have left files without .rdy. */
+  #fresh: { unit: string; one: Located }[] = [];
   readonly #goneFiles = new Set<number>();
-  readonly #sums = new Map<string, Map<string, number>>();
-  /** When clients were seen by jobs that are new, and by jobs that are gone. */
-  readonly #seen = new Map<string, number>();
-  readonly #unseen = new Map<string, number>();
+  readonly #sums = new Map<string, Counted>();
+  readonly #locker: LockerTotals = { complete: 0, incomplete: 0, bytes: 0 };
   readonly #statements: Record<StatementName, Statement>;
   readonly #database: Database;
+  /** While a store is filled from nothing: which units may have jobs already. */
+  #filling: { joined: Bloom; hasIndexes: boolean } | undefined;
 
   constructor(database: Database, site: Site) {
     this.#database = database;
     this.site = site;
     const guessNames = makeGuesser(site);
     this.guess = (put) => guessNames(put);
+    const ofUnits = 'WHERE unit IN (SELECT value FROM json_each(?))';
     this.#statements = {
-      jobs: database.prepare('SELECT id, lines, joined FROM jobs WHERE unit = ?'),
+      jobsOfUnits: database.prepare(`SELECT id, unit, lines, joined FROM jobs ${ofUnits}`),
+      uploadsOfUnits: database.prepare(`SELECT * FROM uploads ${ofUnits}`),
       insertJob: database.prepare(`INSERT INTO jobs (${JOB_COLUMNS.join(', ')}) VALUES (${marks(JOB_COLUMNS)})`),
       deleteJob: database.prepare('DELETE FROM jobs WHERE id = ?'),
-      uploads: database.prepare('SELECT * FROM uploads WHERE unit = ?'),
-      upload: database.prepare('SELECT id, unit, stamp, has FROM uploads WHERE name = ? AND place = ?'),
+      upload: database.prepare('SELECT id, unit, stamp, has, bytes FROM uploads WHERE name = ? AND place = ?'),
       insertUpload: database.prepare(
         `INSERT INTO uploads (${UPLOAD_COLUMNS.join(', ')}) VALUES (${marks(UPLOAD_COLUMNS)})`,
       ),
       deleteUpload: database.prepare('DELETE FROM uploads WHERE id = ?'),
+      moveUpload: database.prepare('UPDATE uploads SET unit = ? WHERE id = ?'),
       broken: database.prepare(
         'SELECT unit, lines FROM jobs WHERE broken AND client IS ?1 AND (command IS ?2 OR ?2 IS NULL)',
       ),
       forgetText: database.prepare('DELETE FROM texts WHERE rowid = ?'),
-      hasUpload: database.prepare('SELECT 1 FROM uploads WHERE unit = ? AND has & 8 LIMIT 1'),
-      storedNames: database.prepare("SELECT name FROM uploads WHERE unit = ? AND place = '' AND has & 8"),
+      storedNames: database.prepare(`SELECT name FROM uploads ${ofUnits} AND place = '' AND has & ${READY}`),
     };
   }
 
@@ -127,9 +140,64 @@ export class Writer {
     return this.#touched.size;
   }
 
+  /** A store that holds nothing yet: until `endUploads` nothing is looked up, and no upload may be put twice but one that was taken away. */
+  beginFilling(): void {
+    this.#database.exec(
+      'DROP INDEX IF EXISTS uploads_name; DROP INDEX IF EXISTS uploads_unit; DROP INDEX IF EXISTS uploads_folder',
+    );
+    this.#filling = { joined: makeBloom(), hasIndexes: false };
+  }
+
+  /** All uploads that there were are put; the lines follow. */
+  endUploads(): void {
+    if (!this.#filling) return;
+    try {
+      this.#database.exec(UPLOAD_INDEXES);
+    } catch (error) {
+      if (!/UNIQUE/.test((error as Error).message)) throw error;
+      this.#forgetTwice();
+    }
+    this.#filling.hasIndexes = true;
+  }
+
+  /** Prune may have taken an upload away that came again, and again: the last counts. */
+  #forgetTwice(): void {
+    this.#database.exec(`DELETE FROM uploads WHERE id IN (
+      SELECT id FROM (SELECT id, lead(id) OVER (PARTITION BY name, place ORDER BY id) AS later FROM uploads WHERE place <> '')
+      WHERE later IS NOT NULL)`);
+    this.#database.exec(UPLOAD_INDEXES);
+  }
+
+  /** All lines are joined: what broke off goes to the PUT that left it, and what no line tells of is joined, too. */
+  *endFilling(): Generator<void> {
+    if (!this.#filling) return;
+    this.#filling = undefined;
+    const broken = this.#database.prepare(
+      `SELECT * FROM uploads WHERE place = '' AND NOT has & ${READY} AND job_id IS NULL`,
+    );
+    for (const row of broken.all() as unknown as UploadRow[]) {
+      const unit = this.#findBroken(parseUpload(row));
+      if (unit === row.unit) continue;
+      this.#statements.moveUpload.run(unit, row.id);
+      this.#touch(unit);
+    }
+    const unjoined = this.#database.prepare(
+      'SELECT DISTINCT unit FROM uploads WHERE unit > ? AND NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.unit = uploads.unit) ORDER BY unit LIMIT ?',
+    );
+    for (let last = ''; ; ) {
+      const rows = unjoined.all(last, UNITS_AT_ONCE) as { unit: string }[];
+      for (const { unit } of rows) this.#touch(unit);
+      yield;
+      if (rows.length < UNITS_AT_ONCE) return;
+      last = rows.at(-1)?.unit ?? '';
+    }
+  }
+
   /** A line that is new. */
   add(located: Located): void {
-    this.#touch(unitOfLine(located)).push(located);
+    const unit = unitOfLine(located);
+    this.#touch(unit).push(located);
+    if (breaksOff(located.line)) this.#fresh.push({ unit, one: located });
   }
 
   /** True when an upload is known as it is. */
@@ -139,18 +207,30 @@ export class Writer {
 
   /** An upload that is new, or not what it was. */
   put(upload: ReadUpload): void {
-    const unit = upload.has.has('rdy') || upload.jobId !== undefined ? unitOfUpload(upload) : this.#findBroken(upload);
-    const known = this.#statements.upload.get(upload.name, upload.place) as { unit: string; has: number } | undefined;
-    this.remove(upload.name, upload.place);
-    const isReplaced = known && known.unit !== unit && known.has & READY && upload.has.has('rdy');
-    // Its name is another job's now.
-    if (isReplaced && upload.place === LOCKER) this.#replace(upload.name, known.unit);
+    const isOpen = this.#filling?.hasIndexes === false;
+    const isOwn = upload.has.has('rdy') || upload.jobId !== undefined || isOpen;
+    const unit = isOwn ? unitOfUpload(upload) : this.#findBroken(upload);
+    if (!isOpen) this.#makeRoom(upload, unit);
     const { name, place, jobId, clientId, command, isNamed, has, at, stamp, ending, bytes } = upload;
     this.#statements.insertUpload.run(
-      ...[name, place, posix.dirname(name), unit, jobId ?? null, clientId ?? null, command ?? null, Number(isNamed)],
+      ...[name, place, folderOf(name), unit, jobId ?? null, clientId ?? null, command ?? null, Number(isNamed)],
       ...[packFiles(has), Math.floor(at), stamp, ...packEnding(ending), bytes, place === LOCKER ? null : 1],
     );
-    this.#touch(unit);
+    if (place === LOCKER) this.#countUpload(packFiles(has), bytes, 1);
+    if (!isOpen) this.#touch(unit);
+  }
+
+  #makeRoom({ name, place, has }: ReadUpload, unit: string): void {
+    const known = this.#statements.upload.get(name, place) as { unit: string; has: number } | undefined;
+    this.remove(name, place);
+    const isReplaced = known && known.unit !== unit && known.has & READY && has.has('rdy');
+    // Its name is another job's now.
+    if (isReplaced && place === LOCKER) this.#replace(name, known.unit);
+  }
+
+  #countUpload(bits: number, bytes: number, sign: 1 | -1): void {
+    this.#locker[bits & READY ? 'complete' : 'incomplete'] += sign;
+    this.#locker.bytes += sign * bytes;
   }
 
   /** The one name that a PUT can have given its upload is another job's: it was replaced, as with OverwriteExistingFiles. */
@@ -164,7 +244,7 @@ export class Writer {
     const place = takenPlace(unit);
     this.remove(name, place);
     this.#statements.insertUpload.run(
-      ...[name, place, posix.dirname(name), unit, unit, null, null, 0, READY, 0, ''],
+      ...[name, place, folderOf(name), unit, unit, null, null, 0, READY, 0, ''],
       ...[...packEnding(undefined), 0, 1],
     );
     this.#touch(unit);
@@ -172,10 +252,15 @@ export class Writer {
 
   /** An upload that is no longer where it was. */
   remove(name: string, place: string): void {
-    const known = this.#statements.upload.get(name, place) as { id: number; unit: string } | undefined;
+    const known = this.#statements.upload.get(name, place) as
+      | { id: number; unit: string; has: number; bytes: number }
+      | undefined;
     if (!known) return;
     this.#statements.deleteUpload.run(known.id);
-    if (place === LOCKER) this.#statements.forgetText.run(known.id);
+    if (place === LOCKER) {
+      this.#statements.forgetText.run(known.id);
+      this.#countUpload(known.has, known.bytes, -1);
+    }
     this.#touch(known.unit);
   }
 
@@ -191,30 +276,46 @@ export class Writer {
   /** Joins what was touched again. Returns the jobs that have ended since, by their rows. */
   settle(): number[] {
     const ended: number[] = [];
-    for (const [unit, lines] of this.#touched) this.#join(unit, lines, ended);
+    const units = [...this.#touched.keys()];
+    const uploads = groupByUnit(this.#ask<UploadRow>('uploadsOfUnits', units));
+    const mayHaveJobs = this.#filling ? units.filter((unit) => this.#filling?.joined.has(unit)) : units;
+    const rows = groupByUnit(this.#ask<JobRow>('jobsOfUnits', mayHaveJobs));
+    for (const [unit, lines] of this.#touched)
+      this.#join(unit, lines, rows.get(unit) ?? [], (uploads.get(unit) ?? []).map(parseUpload), ended);
+    for (const unit of this.#filling ? units : []) this.#filling?.joined.add(unit);
     this.#touched.clear();
+    this.#fresh = [];
     this.#goneFiles.clear();
-    this.#writeSums();
+    if (!this.#filling) this.writeSums();
     return ended;
   }
 
+  #ask<Row>(name: 'uploadsOfUnits' | 'jobsOfUnits' | 'storedNames', units: readonly string[]): Row[] {
+    return units.length > 0 ? (this.#statements[name].all(JSON.stringify(units)) as unknown as Row[]) : [];
+  }
+
   /** The names of uploads in the locker under job ids that were accepted again. */
-  *repeated(): Generator<string> {
-    const known = this.#statements.storedNames;
-    for (const [unit, lines] of [...this.#touched])
-      if (lines.some(({ line }) => line.method === 'PUT' && line.status === 200))
-        for (const { name } of known.all(unit)) yield name as string;
+  repeated(isWanted: (put: Located) => boolean): string[] {
+    const units = [...this.#touched]
+      .filter(([, lines]) => lines.some((one) => isAccepted(one) && isWanted(one)))
+      .map(([unit]) => unit);
+    return this.#ask<{ name: string }>('storedNames', units).map(({ name }) => name);
   }
 
   /** The accepted PUTs among what is new of which no upload is known, and those that broke off: by these the locker is searched. */
-  *unexplained(): Generator<Located> {
-    const known = this.#statements.hasUpload;
+  unexplained(isWanted: (put: Located) => boolean): Located[] {
+    const found: Located[] = [];
+    const open = new Map<string, Located[]>();
     for (const [unit, lines] of this.#touched) {
-      const puts = lines.filter(({ line }) => line.method === 'PUT');
-      yield* puts.filter(({ line }) => breaksOff(line));
-      const accepted = puts.filter(({ line }) => line.status === 200);
-      if (accepted.length > 1 || (accepted.length === 1 && !known.get(unit))) yield* accepted;
+      const puts = lines.filter((one) => one.line.method === 'PUT' && isWanted(one));
+      found.push(...puts.filter(({ line }) => breaksOff(line)));
+      const accepted = puts.filter(isAccepted);
+      if (accepted.length > 1) found.push(...accepted);
+      else if (accepted.length === 1) open.set(unit, accepted);
     }
+    for (const { unit, has } of this.#ask<UploadRow>('uploadsOfUnits', [...open.keys()]))
+      if (has & READY) open.delete(unit);
+    return [...found, ...[...open.values()].flat()];
   }
 
   #touch(unit: string): Located[] {
@@ -230,8 +331,7 @@ export class Writer {
       lines: string;
     }[];
     const stored = rows.flatMap(({ unit, lines }) => parseLines(this.site, lines).map((one) => ({ unit, one })));
-    const fresh = [...this.#touched].flatMap(([unit, lines]) => lines.map((one) => ({ unit, one })));
-    const fitting = [...stored, ...fresh].filter(
+    const fitting = [...stored, ...this.#fresh].filter(
       ({ one }) =>
         breaksOff(one.line) &&
         one.line.clientId === upload.clientId &&
@@ -241,9 +341,8 @@ export class Writer {
     return fitting.sort((a, b) => distance(a) - distance(b))[0]?.unit ?? unitOfUpload(upload);
   }
 
-  #join(unit: string, fresh: readonly Located[], ended: number[]): void {
-    const rows = this.#statements.jobs.all(unit) as unknown as JobRow[];
-    const lines = [...fresh];
+  #join(unit: string, fresh: Located[], rows: readonly JobRow[], uploads: readonly Upload[], ended: number[]): void {
+    const lines = rows.length > 0 ? [...fresh] : fresh;
     const hadEnded = new Set<string>();
     for (const row of rows) {
       const { job, lines: old } = readJoined(this.site, row);
@@ -252,79 +351,216 @@ export class Writer {
       for (const one of old) if (!this.#goneFiles.has(one.log)) lines.push(one);
       this.#statements.deleteJob.run(row.id);
     }
-    const uploads = (this.#statements.uploads.all(unit) as unknown as UploadRow[]).map(parseUpload);
     for (const joined of joinUnit(lines, uploads, this.guess)) {
       const id = this.#insert(unit, joined);
       this.#count(joined.job, 1);
-      if (joined.job.state !== 'got' && !hadEnded.has(identify(joined.job))) ended.push(id);
+      if (joined.job.state !== 'got' && !(hadEnded.size > 0 && hadEnded.has(identify(joined.job)))) ended.push(id);
     }
   }
 
   #insert(unit: string, { job, lines, uploads }: Joined): number {
-    const logs = lines.map(({ log }) => log);
-    const values = STORED_FIELDS.map(
-      (field) => columnValue(field, job, this.site) ?? (field.name === 'at' ? '' : null),
-    );
-    const { lastInsertRowid } = this.#statements.insertJob.run(
-      ...values,
-      ...[unit, rankOf(job), job.seenAt?.getTime() ?? null, Number(lines.some(({ line }) => breaksOff(line)))],
-      ...(logs.length > 0 ? [Math.min(...logs), Math.max(...logs)] : [null, null]),
-      ...[lines.map(({ log, text }) => `${log} ${text}`).join('\n'), JSON.stringify(uploads.map(formatUpload))],
-    );
-    return Number(lastInsertRowid);
+    const values: (string | number | null)[] = [];
+    for (const field of STORED_FIELDS)
+      values.push(columnValue(field, job, this.site) ?? (field.name === 'at' ? '' : null));
+    let [first, last, isBroken, text]: [number | null, number | null, number, string] = [null, null, 0, ''];
+    for (const { log, line, text: own } of lines) {
+      first = first === null || log < first ? log : first;
+      last = last === null || log > last ? log : last;
+      if (breaksOff(line)) isBroken = 1;
+      text += `${text === '' ? '' : '\n'}${log} ${own}`;
+    }
+    values.push(unit, rankOf(job), job.seenAt?.getTime() ?? null, isBroken, first, last, text, formatUploads(uploads));
+    return Number(this.#statements.insertJob.run(...values).lastInsertRowid);
   }
 
   #count(job: Job, sign: 1 | -1): void {
-    const facts = tally(job);
-    for (const client of [ALL_CLIENTS, job.clientId ?? '']) {
-      const sums = this.#sums.get(client) ?? new Map<string, number>();
+    const client = job.clientId ?? '';
+    let sums = this.#sums.get(client);
+    if (!sums) {
+      sums = { counts: [], seen: 0, unseen: 0 };
       this.#sums.set(client, sums);
-      for (const [name, value] of facts) sums.set(name, (sums.get(name) ?? 0) + sign * value);
     }
+    const { counts } = sums;
+    tally(job, (name, value) => addCount(counts, name, sign * value));
     if (!job.seenAt || job.clientId === undefined) return;
-    const seen = sign > 0 ? this.#seen : this.#unseen;
-    seen.set(job.clientId, Math.max(seen.get(job.clientId) ?? 0, job.seenAt.getTime()));
+    const seen = sign > 0 ? 'seen' : 'unseen';
+    sums[seen] = Math.max(sums[seen], job.seenAt.getTime());
   }
 
-  #writeSums(): void {
-    const add = this.#database.prepare(
-      'INSERT INTO sums (client, name, value) VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET value = value + excluded.value',
-    );
-    for (const [client, sums] of this.#sums)
-      for (const [name, value] of sums) if (value !== 0) add.run(client, name, value);
-    this.#sums.clear();
-    this.#writeSeen();
-  }
-
-  #writeSeen(): void {
-    const write = this.#database.prepare(
-      "INSERT INTO sums (client, name, value) VALUES (?, 'seen', ?) ON CONFLICT DO UPDATE SET value = max(value, excluded.value)",
-    );
-    for (const [client, at] of this.#seen) write.run(client, at);
-    const last = this.#database.prepare('SELECT max(seen) AS seen FROM jobs WHERE client = ?');
-    const forget = this.#database.prepare("DELETE FROM sums WHERE client = ? AND name = 'seen'");
-    for (const [client, at] of this.#unseen) {
-      if ((this.#seen.get(client) ?? 0) >= at) continue;
-      const seen = last.get(client)?.seen as number | null;
-      forget.run(client);
-      if (seen !== null) write.run(client, seen);
+  /** Puts what was counted into the store. */
+  writeSums(): void {
+    const all: Counted = { counts: [], seen: 0, unseen: 0 };
+    const read = this.#database.prepare('SELECT seen, counts FROM sums WHERE client = ?');
+    const write = this.#database.prepare('INSERT OR REPLACE INTO sums (client, seen, counts) VALUES (?, ?, ?)');
+    const save = (client: string, { counts, seen, unseen }: Counted): void => {
+      const known = read.get(client) as { seen: number | null; counts: string } | undefined;
+      const sums = known ? parseCounts(known.counts) : [];
+      for (let at = 0; at < counts.length; at += 2) addCount(sums, counts[at] as string, counts[at + 1] as number);
+      const last = Math.max(known?.seen ?? 0, seen);
+      const isGone = unseen > 0 && unseen >= last && seen < unseen;
+      write.run(client, (isGone ? this.#lastSeen(client) : last) || null, formatCounts(sums));
+    };
+    for (const [client, sums] of this.#sums) {
+      save(client, sums);
+      for (let at = 0; at < sums.counts.length; at += 2)
+        addCount(all.counts, sums.counts[at] as string, sums.counts[at + 1] as number);
     }
-    this.#seen.clear();
-    this.#unseen.clear();
+    if (this.#sums.size > 0) save(ALL_CLIENTS, all);
+    this.#sums.clear();
+    this.#writeLocker();
+  }
+
+  #lastSeen(client: string): number | null {
+    return this.#database.prepare('SELECT max(seen) AS seen FROM jobs WHERE client = ?').get(client)?.seen as
+      | number
+      | null;
+  }
+
+  #writeLocker(): void {
+    const { complete, incomplete, bytes } = this.#locker;
+    if (complete === 0 && incomplete === 0 && bytes === 0) return;
+    const known = readLocker(this.#database);
+    const totals = {
+      complete: known.complete + complete,
+      incomplete: known.incomplete + incomplete,
+      bytes: known.bytes + bytes,
+    };
+    this.#database.prepare("INSERT OR REPLACE INTO facts VALUES ('locker', ?)").run(JSON.stringify(totals));
+    Object.assign(this.#locker, { complete: 0, incomplete: 0, bytes: 0 });
   }
 }
 
-/** What a job adds to the sums. */
-export function tally(job: Job): [name: string, value: number][] {
-  const facts: [string, number][] = [[`state ${job.state}`, 1]];
-  if (isForeign(job)) facts.push(['foreign', 1]);
+/** The uploads of a locker, and the bytes of all of their files. */
+export interface LockerTotals {
+  complete: number;
+  incomplete: number;
+  bytes: number;
+}
+
+/** What is in the locker, as the store knows it. */
+export function readLocker(database: Database): LockerTotals {
+  const known = database.prepare("SELECT value FROM facts WHERE name = 'locker'").get()?.value as string | undefined;
+  return known === undefined ? { complete: 0, incomplete: 0, bytes: 0 } : JSON.parse(known);
+}
+
+/** The folder of an upload, `.` for the locker itself. */
+function folderOf(name: string): string {
+  const slash = name.lastIndexOf('/');
+  return slash < 0 ? '.' : name.slice(0, slash);
+}
+
+/** Units that are joined at once. */
+const UNITS_AT_ONCE = 4000;
+
+const isAccepted = ({ line }: Located): boolean => line.method === 'PUT' && line.status === 200;
+
+function groupByUnit<Row extends { unit: string }>(rows: readonly Row[]): Map<string, Row[]> {
+  const groups = new Map<string, Row[]>();
+  for (const row of rows) {
+    const same = groups.get(row.unit);
+    if (same) same.push(row);
+    else groups.set(row.unit, [row]);
+  }
+  return groups;
+}
+
+/** A set of texts that may tell of one that it was added and was not, never the other way round: 8 MB for any number. */
+interface Bloom {
+  add(text: string): void;
+  has(text: string): boolean;
+}
+
+const BLOOM_BITS = 1 << 26;
+
+function makeBloom(): Bloom {
+  const bits = new Uint8Array(BLOOM_BITS / 8);
+  /** FNV-1a, and one that runs along with it. */
+  let [a, b] = [0, 0];
+  const hash = (text: string): void => {
+    [a, b] = [0x811c9dc5, 0x9747b28c];
+    for (let at = 0; at < text.length; at++) {
+      const code = text.charCodeAt(at);
+      a = Math.imul(a ^ code, 0x01000193);
+      b = Math.imul(b ^ (code + at), 0x5bd1e995);
+    }
+    a = (a ^ (a >>> 15)) & (BLOOM_BITS - 1);
+    b = (b ^ (b >>> 13)) & (BLOOM_BITS - 1);
+  };
+  const isSet = (place: number): boolean => ((bits[place >> 3] ?? 0) & (1 << (place & 7))) !== 0;
+  const set = (place: number): void => {
+    bits[place >> 3] = (bits[place >> 3] ?? 0) | (1 << (place & 7));
+  };
+  return {
+    add(text) {
+      hash(text);
+      set(a);
+      set(b);
+    },
+    has(text) {
+      hash(text);
+      return isSet(a) && isSet(b);
+    },
+  };
+}
+
+/** Adds to the number behind a name, which comes in at the end when it is new. */
+function addCount(counts: (string | number)[], name: string, value: number): void {
+  for (let at = 0; at < counts.length; at += 2)
+    if (counts[at] === name) {
+      counts[at + 1] = (counts[at + 1] as number) + value;
+      return;
+    }
+  counts.push(name, value);
+}
+
+/** As they are kept: `name\tnumber` a line, without those that come to nothing. No method or status holds a tab. */
+function formatCounts(counts: readonly (string | number)[]): string {
+  let text = '';
+  for (let at = 0; at < counts.length; at += 2) if (counts[at + 1] !== 0) text += `${counts[at]}\t${counts[at + 1]}\n`;
+  return text;
+}
+
+function parseCounts(text: string): (string | number)[] {
+  const counts: (string | number)[] = [];
+  for (let start = 0; start < text.length; ) {
+    const tab = text.indexOf('\t', start);
+    const end = text.indexOf('\n', tab);
+    counts.push(text.slice(start, tab), Number(text.slice(tab + 1, end)));
+    start = end + 1;
+  }
+  return counts;
+}
+
+/** What a job adds to the sums, one number after the other. */
+export function tally(job: Job, add: (name: string, value: number) => void): void {
+  add(STATE_NAMES[job.state], 1);
+  if (isForeign(job)) add('foreign', 1);
   for (const line of [job.get, job.put, ...job.attempts]) {
     if (!line) continue;
-    facts.push([`request ${line.method} ${line.status}`, 1]);
-    if (line.method === 'GET' && isSuccess(line.status)) facts.push(['sent', line.bytesSent]);
+    add(nameOfRequest(line), 1);
+    if (line.method === 'GET' && isSuccess(line.status)) add('sent', line.bytesSent);
   }
-  facts.push(['received', uploadBytes(job)]);
-  return facts;
+  add('received', uploadBytes(job));
+}
+
+const STATE_NAMES = Object.fromEntries(JOB_STATES.map((state) => [state, `state ${state}`])) as Record<
+  JobState,
+  string
+>;
+/** The same text again and again takes no memory. */
+const requestNames = new Map<string, Map<number, string>>();
+const MAX_METHODS = 100;
+
+function nameOfRequest({ method = '-', status }: LogLine): string {
+  let names = requestNames.get(method);
+  if (!names) {
+    if (requestNames.size >= MAX_METHODS) requestNames.clear();
+    names = new Map();
+    requestNames.set(method, names);
+  }
+  const name = names.get(status) ?? `request ${method} ${status}`;
+  if (names.size < MAX_METHODS) names.set(status, name);
+  return name;
 }
 
 /** A job among those of its unit, before and after it was joined again. */
@@ -334,7 +570,7 @@ function identify({ clientId, command, put, get, group }: Job): string {
 
 /** A job as its row says. */
 export function readJoined(site: Site, { lines, joined }: Pick<JobRow, 'lines' | 'joined'>): Joined {
-  const uploads = (JSON.parse(joined) as StoredUpload[]).map(parseStored);
+  const uploads = joined === '[]' ? [] : (JSON.parse(joined) as StoredUpload[]).map(parseStored);
   return joinEpisode(parseLines(site, lines), uploads);
 }
 
@@ -360,6 +596,10 @@ type StoredUpload = [
   facts: [string | null, string | null, string | null, number],
   ending: StoredEnding,
 ];
+
+function formatUploads(uploads: readonly Upload[]): string {
+  return uploads.length > 0 ? JSON.stringify(uploads.map(formatUpload)) : '[]';
+}
 
 function formatUpload({ name, place, has, at, jobId, clientId, command, isNamed, ending }: Upload): StoredUpload {
   const facts: StoredUpload[4] = [jobId ?? null, clientId ?? null, command ?? null, Number(isNamed)];

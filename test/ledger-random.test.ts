@@ -18,7 +18,7 @@ import { gzipSync } from 'node:zlib';
 import { formatLogLine, formatTime } from 'webjob-protocol';
 import { readSettings } from '../cgi/settings.ts';
 import { jobJson } from '../ledger/fields.ts';
-import { readJobs, readMeasures, readSums, type Sums } from '../ledger/jobs.ts';
+import { type ClientTotals, readJobs, readMeasures, readSums, type Sums } from '../ledger/jobs.ts';
 import { type Site, serversOf } from '../ledger/site.ts';
 import { fillStore, storeFile } from '../ledger/store.ts';
 import { configure } from '../scripts/site.ts';
@@ -210,9 +210,13 @@ class RandomSite {
 }
 
 const plain = (sums: Sums): unknown => {
-  const totals = (one: Sums['all']): unknown => ({
+  const totals = (one: Sums['all'] | ClientTotals): unknown => ({
     ...one,
-    ...{ states: sorted(one.states), requests: sorted(one.requests), seenAt: one.seenAt?.toISOString() },
+    ...{
+      states: sorted(one.states),
+      requests: 'requests' in one ? sorted(one.requests) : [],
+      seenAt: one.seenAt?.toISOString(),
+    },
   });
   return {
     all: totals({ ...sums.all, seenAt: undefined }),
@@ -227,8 +231,9 @@ const sorted = (map: ReadonlyMap<string, unknown>): unknown =>
 async function tell(site: Site): Promise<Record<string, unknown>> {
   const jobs: unknown[] = [];
   for await (const job of readJobs(site)) jobs.push(jobJson(site, job));
-  const { sums, locker } = await readMeasures(site);
-  return { jobs, clients: plain(await readSums(site)), metrics: plain(sums), locker };
+  const { all, clients, lastSeen, locker } = await readMeasures(site, 1000);
+  const metrics = { all: plain({ all, clients: new Map() }), clients, lastSeen: sorted(new Map(lastSeen)) };
+  return { jobs, clients: plain(await readSums(site)), metrics, locker };
 }
 
 describe('a random site', () => {

@@ -4,9 +4,18 @@ import { Command } from 'commander';
 import { formatTime, isClientId } from 'webjob-protocol';
 import { parseDuration, parseInstant } from '../../cli/durations.ts';
 import { EXIT_CODES } from '../../cli/failure.ts';
-import { type Column, formatBytes, formatTable, paint, printJson, printLine, startProgress } from '../../cli/output.ts';
+import {
+  type Column,
+  formatBytes,
+  formatTable,
+  hasColours,
+  paint,
+  printJson,
+  printLines,
+  startProgress,
+} from '../../cli/output.ts';
 import { JOB_STATES, type JobState } from '../../ledger/job.ts';
-import { makeTotals, readSums, type Totals } from '../../ledger/jobs.ts';
+import { type ClientTotals, makeClientTotals, readSums } from '../../ledger/jobs.ts';
 import { globalOptions, openSites, type Site } from '../site/site.ts';
 
 interface Options {
@@ -15,7 +24,7 @@ interface Options {
   client?: string;
 }
 
-interface Client extends Totals {
+interface Client extends ClientTotals {
   clientId: string;
 }
 
@@ -61,11 +70,9 @@ async function listClients(sites: readonly Site[], options: Options, isJson: boo
         isSilent,
       ),
     );
-    printLine(titles);
-    for (const [index, line] of lines.entries()) {
-      const client = rows[index];
-      printLine(client && isSilent(client) ? paint(line, 'red') : line);
-    }
+    const isMarked = (index: number): boolean => silentBefore !== undefined && isSilent(rows[index] as Client);
+    const marked = hasColours() ? lines.map((line, index) => (isMarked(index) ? paint(line, 'red') : line)) : lines;
+    printLines([titles, ...marked]);
   }
   if (silentBefore ? rows.some(isSilent) : rows.length === 0) process.exitCode = EXIT_CODES.findings;
 }
@@ -78,14 +85,18 @@ async function collectClients(sites: readonly Site[], { since, client }: Options
     for (const [clientId, totals] of sums.clients) add(clients, clientId, totals);
   }
   progress.end();
-  if (client === undefined) for (const clientId of sites.flatMap(listProfiles)) add(clients, clientId, makeTotals());
+  if (client === undefined)
+    for (const clientId of sites.flatMap(listProfiles)) add(clients, clientId, makeClientTotals());
   return clients;
 }
 
 /** What a site knows of a client, to what others know. */
-function add(clients: Map<string, Client>, clientId: string, totals: Totals): void {
-  const known = clients.get(clientId) ?? { clientId, ...makeTotals() };
-  clients.set(clientId, known);
+function add(clients: Map<string, Client>, clientId: string, totals: ClientTotals): void {
+  const known = clients.get(clientId);
+  if (!known) {
+    clients.set(clientId, Object.assign(totals, { clientId }));
+    return;
+  }
   for (const [state, count] of totals.states) known.states.set(state, (known.states.get(state) ?? 0) + count);
   for (const name of ['foreign', 'received', 'sent'] as const) known[name] += totals[name];
   if (totals.seenAt && !(known.seenAt && known.seenAt > totals.seenAt)) known.seenAt = totals.seenAt;

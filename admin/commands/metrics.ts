@@ -7,7 +7,7 @@ import { errorCode, replaceFile } from '../../cli/files.ts';
 import { printJson } from '../../cli/output.ts';
 import { readMeasures } from '../../ledger/jobs.ts';
 import { type Family, formatFamilies } from '../metrics/exposition.ts';
-import { gauge, measureJobs, measureLocker, measureLog } from '../metrics/measure.ts';
+import { gauge, MAX_CLIENTS, measureJobs, measureLocker, measureLog } from '../metrics/measure.ts';
 import { globalOptions, openSite, type Site } from '../site/site.ts';
 
 declare const WEBJOB_VERSION: string;
@@ -57,8 +57,8 @@ function write(path: string, text: string): void {
 async function measure(site: Site): Promise<Family[]> {
   const startedAt = Date.now();
   try {
-    const { sums, locker } = await readMeasures(site);
-    const families = [...measureJobs(sums), ...measureLocker(site, locker), ...measureLog(site)];
+    const measures = await readMeasures(site, MAX_CLIENTS);
+    const families = [...measureJobs(measures), ...measureLocker(site, measures), ...measureLog(site)];
     return [
       ...families,
       gauge('webjob_info', 'Always 1; its label says which webjobctl measured.', [

@@ -4,32 +4,29 @@ import { statfsSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { REASONS } from 'webjob-protocol';
 import { JOB_STATES } from '../../ledger/job.ts';
-import type { LockerTotals, Sums } from '../../ledger/jobs.ts';
+import type { Measures } from '../../ledger/jobs.ts';
 import type { Site } from '../site/site.ts';
 import type { Family, Sample } from './exposition.ts';
 
 /** Each client is a time series for ever: above this many the ones not seen the longest are left out. */
-const MAX_CLIENTS = 10_000;
+export const MAX_CLIENTS = 10_000;
 
 /** Metrics of the jobs. */
-export function measureJobs({ all, clients }: Sums): Family[] {
+export function measureJobs({ all, clients, lastSeen }: Measures): Family[] {
   const states = JOB_STATES.map((state): [string, number] => [state, all.states.get(state) ?? 0]);
-  const seen = [...clients].flatMap(([client, { seenAt }]): [string, number][] =>
-    seenAt ? [[client, seenAt.getTime() / 1000]] : [],
-  );
-  const shown = seen.toSorted(([, a], [, b]) => b - a).slice(0, MAX_CLIENTS);
+  const seen = lastSeen.map(([client, at]): [string, number] => [client, at.getTime() / 1000]);
   return [
     gauge('webjob_jobs', 'Jobs that the log and the locker tell of, by state.', labelled('state', states)),
     gauge('webjob_requests', 'Requests of these jobs, by method and status.', countRequests(all.requests)),
     gauge('webjob_uploaded_bytes', 'Bytes of the uploads that were accepted.', [{ value: all.received }]),
     gauge('webjob_served_bytes', 'Bytes of the programs that were served.', [{ value: all.sent }]),
-    gauge('webjob_clients', 'Clients of which the server granted a request.', [{ value: seen.length }]),
+    gauge('webjob_clients', 'Clients of which the server granted a request.', [{ value: clients }]),
     gauge(
       'webjob_client_last_seen_timestamp_seconds',
       'When the last request of a client that the server granted was done.',
       labelled(
         'client',
-        shown.sort(([a], [b]) => (a < b ? -1 : 1)),
+        seen.sort(([a], [b]) => (a < b ? -1 : 1)),
       ),
     ),
   ];
@@ -52,7 +49,7 @@ function countRequests(requests: ReadonlyMap<string, number>): Sample[] {
 /** Metrics of the locker and the disk that it is on. Throws the errors of system calls for the locker itself. */
 export function measureLocker(
   { settings }: Site,
-  { complete, incomplete, foreignFiles, bytes }: LockerTotals,
+  { locker: { complete, incomplete, foreignFiles, bytes } }: Measures,
 ): Family[] {
   const groups = Object.entries({ complete, incomplete });
   const disk = statfsSync(settings.incomingDirectory);

@@ -50,18 +50,23 @@ export function parseLogLine(text: string): LogLine {
   let at = 20;
   for (let end = at - 1; fields.length < FIELDS && end >= 0; at = end + 1) {
     end = text.indexOf(' ', at);
-    const field = text.slice(at, end);
-    if (end <= at || /\s/.test(field)) throw new SyntaxError('not a line of nph-webjob.log');
-    fields.push(field === '-' ? undefined : field);
+    if (end <= at) throw new SyntaxError('not a line of nph-webjob.log');
+    fields.push(end === at + 1 && text[at] === '-' ? undefined : text.slice(at, end));
   }
   const message = text.slice(at + 3);
   const hyphens = text.slice(at, at + 3);
   // The original leaves the blank away when it has no message.
-  if (!TIME.test(text) || !(hyphens === '-- ' || hyphens === '--') || /[\n\r\u2028\u2029]/.test(message))
+  if (!LINE.test(text) || !(hyphens === '-- ' || hyphens === '--') || /[\n\r\u2028\u2029]/.test(message))
     throw new SyntaxError('not a line of nph-webjob.log');
   const [jobId, remoteUser, remoteAddress, method, clientId, fileName, received, sent, seconds, status] = fields;
   return {
-    ...{ time: text.slice(0, 19), jobId, remoteUser, remoteAddress, method, clientId, fileName },
+    time: text.slice(0, 19),
+    jobId,
+    remoteUser,
+    remoteAddress,
+    method,
+    clientId,
+    fileName,
     bytesReceived: received === undefined ? undefined : parseCount(received),
     bytesSent: parseCount(sent),
     seconds: parseCount(seconds),
@@ -71,7 +76,7 @@ export function parseLogLine(text: string): LogLine {
 }
 
 /** No other month, day or hour than there is: who reads the log makes an instant of it. */
-const TIME = /^\d{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01]) (?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d /;
+const LINE = /^\d{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01]) (?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d (?:\S+ ){10}--/;
 
 function parseCount(field: string | undefined): number {
   // Up to version 0.1 the largest announced length, twenty nines, was written as 1 and twenty zeros.

@@ -22,8 +22,14 @@ export function timeFields(date: Date, useGmt: boolean): TimeFields {
   return { Y, m, d, H, M, S, j: String(day).padStart(3, '0') };
 }
 
+const YEAR_10000_MS = 253_402_300_800_000;
+
 /** `2004-05-23 16:32:06` */
 export function formatTime(date: Date, useGmt: boolean): string {
+  const milliseconds = date.getTime();
+  // By far the fastest way, where it writes the same.
+  if (useGmt && milliseconds >= 0 && milliseconds < YEAR_10000_MS)
+    return date.toISOString().slice(0, 19).replace('T', ' ');
   const { Y, m, d, H, M, S } = timeFields(date, useGmt);
   return `${Y}-${m}-${d} ${H}:${M}:${S}`;
 }
