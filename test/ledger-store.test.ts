@@ -6,6 +6,9 @@ import { appendFileSync, chmodSync, existsSync, readFileSync, statSync, writeFil
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { after, before, describe, it } from 'node:test';
+import { readSettings } from '../cgi/settings.ts';
+import { serversOf } from '../ledger/site.ts';
+import { fillStore, openKnownStore } from '../ledger/store.ts';
 import { collect } from './bare.ts';
 import { type LockerSite, makeLockerSite, WEBJOBCTL } from './locker-site.ts';
 import { makeGround } from './operator.ts';
@@ -78,6 +81,22 @@ describe('the live store', () => {
     const database = new DatabaseSync(store, { readOnly: true });
     assert.equal(database.prepare('SELECT count(*) AS count FROM jobs WHERE job_id = ?').get(jobId)?.count, 1);
     database.close();
+    await isTrue();
+  });
+
+  it('is nobody’s until it is whole', async () => {
+    const { settings } = readSettings(site.propertiesFile);
+    const seen = { propertiesFile: site.propertiesFile, settings, servers: serversOf(settings), label: undefined };
+    const advance = (): void => {
+      throw new Error('killed');
+    };
+    await assert.rejects(fillStore(store, seen, true, { advance }), /killed/);
+    assert.equal(await openKnownStore(seen), undefined);
+    await isTrue();
+    assert.equal((await its.webjobctl('index')).exitCode, 0);
+    const whole = await openKnownStore(seen);
+    assert.ok(whole?.isShared);
+    whole.close();
     await isTrue();
   });
 

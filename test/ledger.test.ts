@@ -285,6 +285,37 @@ describe('an upload that is gone', () => {
   );
 
   it(
+    'is pruned, however often an upload of that name was',
+    withSite({}, async (its) => {
+      const name = 'client1_20261101000000_00001_host.sh';
+      appendFileSync(its.site.logFile, lineAt(60, {}) + lineAt(50, { method: 'PUT' }));
+      for (let count = 0; count < 2; count++) {
+        writeUpload(its, name, 'job_1');
+        assert.equal((await its.webjobctl('prune', '--older-than', '0s', '--yes')).exitCode, 0);
+      }
+      const states = async (): Promise<string[]> =>
+        (await its.readJson<Shown>('jobs')).map(({ jobId, state }) => `${jobId} ${state}`);
+      assert.deepEqual(await askEveryWay(its, states), ['job_1 done']);
+    }),
+  );
+
+  it(
+    'has no line in the log, nor have thousands of others',
+    withSite({}, async (its) => {
+      for (let count = 0; count < 4100; count++)
+        writeFileSync(
+          join(its.site.incoming, `client1_20261101000000_${10_000 + count}_host.sh.rdy`),
+          `Jid=job_${count}\n`,
+        );
+      const counts = async (): Promise<unknown[]> => {
+        const [client] = await its.readJson<Record<string, unknown>>('clients');
+        return [client?.orphan, client?.jobs];
+      };
+      assert.deepEqual(await askEveryWay(its, counts), [4100, 4100]);
+    }),
+  );
+
+  it(
     'is noticed by whoever lists it, whatever the store says',
     withSite({}, async (its) => {
       appendFileSync(its.site.logFile, lineAt(60, {}) + lineAt(50, { method: 'PUT' }));
