@@ -1,5 +1,5 @@
 // How every program starts, and what it says and returns when it ends.
-import { type Command, CommanderError } from 'commander';
+import type { Command, CommanderError } from 'commander';
 import { EXIT_CODES, Failure, KnownFailure } from './failure.ts';
 import { safeText } from './output.ts';
 import { print, say } from './streams.ts';
@@ -39,11 +39,16 @@ async function printText(text: string): Promise<void> {
 
 /** Says what ended a program; returns its exit code by its table, which has `usage`, `bug` and every kind of its failures. */
 export function reportEnd(name: string, codes: { usage: number; bug: number }, error: unknown): number {
-  if (error instanceof CommanderError) return error.exitCode === 0 ? EXIT_CODES.ok : codes.usage;
+  if (isOfCommander(error)) return error.exitCode === 0 ? EXIT_CODES.ok : codes.usage;
   if (!(error instanceof KnownFailure)) return reportBug(name, error);
   say(`${name}: error: ${safeText(error.message)}`);
   for (const hint of error.hints) say(`${name}: hint: ${safeText(hint)}`);
   return codes[error.kind as keyof typeof codes];
+}
+
+/** Told by its code: a program need not load commander to end. */
+function isOfCommander(error: unknown): error is CommanderError {
+  return error instanceof Error && String((error as Partial<CommanderError>).code).startsWith('commander.');
 }
 
 /** A line, and with WEBJOB_DEBUG in the environment where. */

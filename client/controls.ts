@@ -108,9 +108,13 @@ export type Controls = {
   [Row in AnyControl as PropertyOf<Row['key']>]: Row extends Control<string, infer Type> ? Type : never;
 };
 
+const BY_NAME: ReadonlyMap<string, AnyControl> = new Map(
+  CONTROLS.map((control) => [control.key.toLowerCase(), control]),
+);
+
 /** The control of that name, in any case. */
 export function findControl(key: string): AnyControl | undefined {
-  return CONTROLS.find((control) => control.key.toLowerCase() === key.toLowerCase());
+  return BY_NAME.get(key.toLowerCase());
 }
 
 /** The name of a control's property in Controls. */

@@ -9,7 +9,7 @@ import { withRetries } from './retry.ts';
 import type { ClientSettings } from './settings.ts';
 import type { prepareCheck, SignatureCheck } from './signature.ts';
 import { isProgram } from './status.ts';
-import { exchange } from './wire.ts';
+import { exchange, readAnswer } from './wire.ts';
 
 /** Fetches `fileName` into `path`. Returns the server's name for this job, undefined when it gave none. Throws Failure. */
 export async function fetchProgram(
@@ -68,11 +68,11 @@ async function save(answer: IncomingMessage, path: string, checking: SignatureCh
   const fd = openSync(path, 'wx', 0o600);
   const discard = openGarbage();
   try {
-    for await (const piece of answer as AsyncIterable<Buffer>) {
+    await readAnswer(answer, (piece) => {
       checking?.update(piece);
       write(fd, piece);
       discard(piece.length);
-    }
+    });
   } finally {
     closeSync(fd);
   }

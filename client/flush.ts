@@ -69,7 +69,6 @@ export async function flushFolder(settings: ClientSettings, conf: string, folder
 
 /** What a run does with the spool when its own upload went well: each job is tried once, for the run has its lock all the time. */
 export async function flushAfterRun(settings: ClientSettings, conf: string): Promise<void> {
-  if (settings.spoolDirectory === '') return;
   const flushed = nothingYet();
   try {
     await flushSpool({ ...settings, retryLimit: 0 }, conf, flushed);

@@ -1,8 +1,5 @@
 // Keeps a client that moves gigabytes small. node:http hands out every piece of an answer in a buffer of its own, and V8 lets those pile up
 // to some hundred megabytes before it looks for them: on the machine of somebody else that is not ours to take.
-import { setFlagsFromString } from 'node:v8';
-import { runInNewContext } from 'node:vm';
-
 const COLLECT_AFTER_BYTES = 16 * 1024 * 1024;
 
 /** Returns what is told of every piece, by its bytes, once it is done with. */
@@ -19,6 +16,6 @@ export function openGarbage(): (bytes: number) => void {
 }
 
 function findCollector(): (options: { type: 'minor' }) => void {
-  setFlagsFromString('--expose-gc');
-  return runInNewContext('gc');
+  process.getBuiltinModule('node:v8').setFlagsFromString('--expose-gc');
+  return process.getBuiltinModule('node:vm').runInNewContext('gc');
 }

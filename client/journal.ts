@@ -23,7 +23,6 @@ export interface Delivery {
 
 /** Adds the line of a delivery to a journal, on disk when it returns. What cannot be written is warned of: the job is none the worse. */
 export function writeJournal(journalFile: string, delivery: Delivery, streams: Streams): void {
-  if (journalFile === '') return;
   const path = resolve(journalFile);
   try {
     append(path, factsOf(delivery, streams));

@@ -47,8 +47,7 @@ function check(path: string, { setting, stage, mayBeShared }: Rule): void {
  * a folder above has been given that on purpose, as `staff` in Debian's /usr/local.
  */
 export function findWeakness(path: string): string | undefined {
-  for (const step of stepsTo(resolve(path))) {
-    const found = lstatSync(step);
+  for (const [step, found] of stepsTo(resolve(path))) {
     if (!isTrusted(found.uid)) return `${step} belongs to another user`;
     if (found.isDirectory() && (found.mode & WRITABLE_BY_ALL) !== 0 && !isSticky(found))
       return `others may replace files in ${step}`;
@@ -78,13 +77,14 @@ function isSticky({ mode }: Stats): boolean {
 }
 
 /** Every folder and link that the kernel passes on its way, the path itself last. */
-function* stepsTo(path: string): Generator<string> {
+function* stepsTo(path: string): Generator<[step: string, found: Stats]> {
   const { root } = parse(path);
   let at = root;
   const rest = relative(root, path).split(sep);
   for (let next = rest.shift(); next !== undefined && next !== ''; next = rest.shift()) {
     at = join(at, next);
-    yield at;
-    if (lstatSync(at).isSymbolicLink()) return yield* stepsTo(resolve(dirname(at), readlinkSync(at), ...rest));
+    const found = lstatSync(at);
+    yield [at, found];
+    if (found.isSymbolicLink()) return yield* stepsTo(resolve(dirname(at), readlinkSync(at), ...rest));
   }
 }

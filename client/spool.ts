@@ -68,7 +68,7 @@ export class JobFolder {
 
   /** A new one for a run of this process. Throws the error of the system call. */
   static makeRun(place: string): JobFolder {
-    return new JobFolder(place, basename(mkdtempSync(join(place, `run-${process.pid}-${startOf(process.pid)}-`))));
+    return new JobFolder(place, basename(mkdtempSync(join(place, `run-${markOfOurs()}-`))));
   }
 
   get name(): string {
@@ -128,9 +128,17 @@ export function newJobName(): string {
   return `job-${Math.max(0, Date.now())}-${process.pid}`;
 }
 
+let mark: string | undefined;
+
+/** This process, as the names of folders tell it: `<pid>-<start>`. */
+function markOfOurs(): string {
+  mark ??= `${process.pid}-${startOf(process.pid)}`;
+  return mark;
+}
+
 /** What a job is called while this process sends it, or has sent it. */
 export function ownName(state: 'sending' | 'sent', job: string): string {
-  return `${state}-${process.pid}-${startOf(process.pid)}-${job}`;
+  return `${state}-${markOfOurs()}-${job}`;
 }
 
 /** What a job is called when nobody sends it. */

@@ -8,8 +8,6 @@ import { openCleanup } from './cleanup.ts';
 import { checkArguments } from './exact.ts';
 import { codeOf, EXIT_CODES, Failure, warn } from './failure.ts';
 import { fetchProgram } from './fetch.ts';
-import { flushAfterRun } from './flush.ts';
-import { runGetHook } from './hook.ts';
 import { KeptRun } from './kept-run.ts';
 import { takeLock } from './lock.ts';
 import { checkTempDirectory } from './place.ts';
@@ -91,7 +89,7 @@ async function runJob(job: Job, conf: string, cleanup: Cleanup): Promise<number>
     return exitCodeOf(program, job.ending);
   }
   await runAndUpload(job, work, placed);
-  await flushAfterRun(settings, conf);
+  if (settings.spoolDirectory !== '') await (await import('./flush.ts')).flushAfterRun(settings, conf);
   if (job.ending?.error !== undefined)
     throw new Failure('run', `${program} ${job.ending.error}`, remedyOf(job.ending.error, settings));
   return EXIT_CODES.ok;
@@ -103,7 +101,10 @@ async function getProgram(job: Job, folder: string, path: string, cleanup: Clean
   job.getAt = nowMicros();
   try {
     job.jobId = await fetchProgram(settings, identity, request, join(folder, request));
-    if (settings.getHookEnable) await runGetHook(settings, folder, request, program, (end) => cleanup.add(end));
+    if (settings.getHookEnable) {
+      const { runGetHook } = await import('./hook.ts');
+      await runGetHook(settings, folder, request, program, (end) => cleanup.add(end));
+    }
   } catch (error) {
     if (settings.uploadOnGetFailure && settings.put && error instanceof Failure && error.kind === 'get')
       await reportGetFailure(job, error);

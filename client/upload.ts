@@ -3,11 +3,11 @@ import type { ClientRequest } from 'node:http';
 import { formatPutQuery, type RunType } from 'webjob-protocol';
 import { type Captured, readCaptured } from './captured.ts';
 import { Failure, failureOf } from './failure.ts';
-import { type Delivery, writeJournal } from './journal.ts';
+import type { Delivery } from './journal.ts';
 import { withRetries } from './retry.ts';
 import type { ClientSettings, Target } from './settings.ts';
 import { isAcknowledgement } from './status.ts';
-import { exchange } from './wire.ts';
+import { exchange, readAnswer } from './wire.ts';
 
 /** A finished job as it goes to the server, now or at a later --flush. */
 export interface Parcel {
@@ -43,7 +43,8 @@ export async function uploadParcel(settings: ClientSettings, parcel: Parcel, str
     delivery.error = (error as Error).message;
     throw failureOf('put', what, error);
   } finally {
-    writeJournal(settings.journalFile, delivery, streams);
+    if (settings.journalFile !== '')
+      (await import('./journal.ts')).writeJournal(settings.journalFile, delivery, streams);
   }
 }
 
@@ -70,9 +71,7 @@ async function uploadOnce(
         sendStreams(request, streams).catch((error) => request.destroy(error));
       },
     },
-    async (answer) => {
-      for await (const _ of answer);
-    },
+    (answer) => readAnswer(answer, () => {}),
   );
 }
 

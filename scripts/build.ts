@@ -2,7 +2,7 @@
 // beside it, and an ES module would cost every request 8 ms more.
 import { chmodSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { build } from 'esbuild';
+import { type BuildOptions, build, type Plugin } from 'esbuild';
 
 const root = join(import.meta.dirname, '..');
 const dist = join(root, 'dist');
@@ -23,10 +23,48 @@ const VERSION = { WEBJOB_VERSION: JSON.stringify(version) };
  */
 const PARSED_EVERY_TIME = { minifyWhitespace: true, lineLimit: 120 } as const;
 
+/** What every build has in common. */
+const COMMON = {
+  write: false,
+  bundle: true,
+  platform: 'node',
+  format: 'cjs',
+  target: 'node20',
+  minifySyntax: true,
+  loader: { '.sh': 'text' },
+  legalComments: 'none',
+  logLevel: 'warning',
+} as const satisfies BuildOptions;
+
+/**
+ * Keeps packages that a program loads with `await import()` as texts, which are compiled on that occasion: Node looks
+ * through every function of a file at its start, and at a string it does not.
+ */
+const asTexts = (...packages: readonly string[]): Plugin => ({
+  name: 'as-texts',
+  setup({ onResolve, onLoad }) {
+    onResolve({ filter: /^[^./]/ }, ({ path }) => (packages.includes(path) ? { path, namespace: 'text' } : undefined));
+    onLoad({ filter: /.*/, namespace: 'text' }, async ({ path }) => {
+      const { outputFiles } = await build({
+        ...COMMON,
+        ...PARSED_EVERY_TIME,
+        stdin: { contents: `export * from '${path}'`, resolveDir: root },
+      });
+      const names = ['exports', 'require', 'module'];
+      const code = [JSON.stringify(outputFiles[0]?.text), JSON.stringify(names), JSON.stringify({ filename: path })];
+      return { contents: `require('node:vm').compileFunction(${code.join()})(${names.join()});` };
+    });
+  },
+});
+
 const PROGRAMS = [
   { source: 'cgi/main.ts', target: 'nph-webjob.cgi', more: PARSED_EVERY_TIME },
   { source: 'cgi/resident.ts', target: 'nph-webjob-resident.cjs' },
-  { source: 'client/main.ts', target: 'webjob', more: PARSED_EVERY_TIME },
+  {
+    source: 'client/main.ts',
+    target: 'webjob',
+    more: { ...PARSED_EVERY_TIME, plugins: [asTexts('commander', '@noble/ed25519')] },
+  },
   { source: 'pad/main.ts', target: 'pad-make-script' },
   { source: 'sign/main.ts', target: 'webjob-sign' },
   { source: 'admin/main.ts', target: 'webjobctl', more: { define: { ...VERSION, ...SHIPPED } } },
@@ -46,16 +84,8 @@ chmodSync(dist, 0o755);
 writeFileSync(join(dist, 'package.json'), '{ "type": "commonjs" }\n');
 for (const { source, target, more } of PROGRAMS) {
   const built = await build({
+    ...COMMON,
     entryPoints: [join(root, source)],
-    write: false,
-    bundle: true,
-    platform: 'node',
-    format: 'cjs',
-    target: 'node20',
-    minifySyntax: true,
-    loader: { '.sh': 'text' },
-    legalComments: 'none',
-    logLevel: 'warning',
     define: VERSION,
     ...more,
   });

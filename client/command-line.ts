@@ -1,0 +1,55 @@
+// The webjob command line: what the original understands, with everything there is to say about it.
+import { Command, Option } from 'commander';
+import { parseWords } from '../cli/program.ts';
+import { DIGESTS, write } from './modes.ts';
+import type { CommandLine, Options } from './options.ts';
+import { describeClient } from './record.ts';
+
+const USAGE = `{-e|--execute} {-f|--file} config[,config..] program [options]
+       webjob {-g|--get-url} [{-f|--file} config[,config..]] url
+       webjob {-h|--hashsum} {-t|--type} digest [file]
+       webjob --flush [directory] {-f|--file} config[,config..]
+       webjob {-v|--version}`;
+
+const EXPLANATION = `
+--execute fetches the program from URLGetURL, runs it with the options that follow its name, and puts its stdout, its
+stderr and a record of the run to URLPutURL. On success nothing is printed.
+
+Example:
+  webjob --execute --file /usr/local/etc/webjob.conf host.sh
+
+Exit codes:
+  0  done: the output is on the server (without URLPutURL, the program's own code)
+  1  wrong command line
+  2  wrong settings
+  3  the program could not be fetched, verified, or made by its hook; nothing was run
+  4  the program could not be run, ran over RunTimeLimit, or printed more than the disk took;
+     what there is was uploaded
+  5  the output could not be uploaded; it is kept, the hint delivers it
+  6  another run holds LockFile
+  70 an error that webjob did not expect: a bug
+  74 standard output could not be written
+  128 + n  ended by signal n`;
+
+/** Takes a command line apart. Throws CommanderError for one that is at its end with that, Failure `output`. */
+export async function readCommandLine(argv: readonly string[]): Promise<CommandLine> {
+  const command = new Command('webjob')
+    .usage(USAGE)
+    .description('Get a program from a WebJob server, run it, and put what it prints back on the server.')
+    .option('-e, --execute', 'get, run and put a program')
+    .option('-g, --get-url', 'write what a URL gives to stdout')
+    .option('-h, --hashsum', 'print the digest of a file, or of stdin')
+    .option('--flush [directory]', 'deliver what waits in SpoolDirectory, or in a directory')
+    .option('-f, --file <config>', 'settings, one file or several separated by commas')
+    .addOption(new Option('-t, --type <digest>', `for --hashsum: ${DIGESTS.join(', ')}`))
+    .version(describeClient().version, '-v, --version', 'print the version')
+    .helpOption('--help', 'print this help')
+    // What an option may be followed by stands in the usage.
+    .configureHelp({ optionTerm: ({ flags }) => flags.replace(/ \[.*\]$/, '') })
+    .argument('[program]', 'its name in the profile on the server')
+    .argument('[options...]', 'passed on to the program untouched')
+    .addHelpText('after', EXPLANATION)
+    .passThroughOptions();
+  await parseWords(command, argv, write);
+  return { options: command.opts<Options>(), args: command.args };
+}
