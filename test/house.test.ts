@@ -58,7 +58,7 @@ const WALLS: { file: string; forbidden: Record<string, string[]>; allowed: strin
     forbidden: {
       'webjob-conf is the dialect': ['node:path', 'webjob-protocol', 'commander', '../cgi/settings.ts'],
     },
-    allowed: ['./innocent.ts', 'ini', 'node:fs'],
+    allowed: ['./innocent.ts', 'node:fs'],
   },
   {
     file: 'cgi/offender.ts',
