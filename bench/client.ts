@@ -1,23 +1,29 @@
 // What the client costs: a whole `webjob -e` against the same job by hand, `curl` GET, run, `curl` PUT, through the same httpd in turn; and
-// the start of the client and of its standalone executable against an empty Node script. Prints medians and ratios; asserts nothing.
+// the start of the client and of its standalone executable against an empty Node script; and the CPU time of a job against that of another
+// build. Prints medians and ratios; asserts nothing.
 import { spawnSync } from 'node:child_process';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { startHttpd } from '../scripts/httpd.ts';
 import { configure, makeSite, type Site, writeClientConf } from '../scripts/site.ts';
+import { parseCount } from './options.ts';
 import { quantile } from './quantile.ts';
 
-const HELP = `Usage: node bench/client.ts [--rounds N]
+const HELP = `Usage: node bench/client.ts [--rounds N] [--against FILE]
 
 Milliseconds of one job by webjob beside the same by curl, and of the start of webjob beside that of an empty script.
 
-  --rounds N  runs of each kind (default 100)
+  --rounds N      runs of each kind (default 100)
+  --against FILE  another webjob: only the CPU time of one job by each of them
 `;
 const WARM_UP = 3;
 const dist = join(import.meta.dirname, '..', 'dist');
 const WEBJOB = join(dist, 'webjob');
 const ALONE = join(dist, `webjob-${process.platform}-${process.arch}`);
+
+/** Prints user and system time of a command. */
+const TIMED = 'TIMEFORMAT="%3U %3S"; time "$0" "$@" < /dev/null > /dev/null';
 
 /** What an administrator without webjob would put into cron. */
 const BY_HAND = `set -e
@@ -41,20 +47,29 @@ interface Peer {
 }
 
 async function main(): Promise<void> {
-  const flag = { rounds: { type: 'string', default: '100' }, help: { type: 'boolean', default: false } } as const;
-  const { rounds, help } = parseArgs({ options: flag }).values;
+  const known = {
+    rounds: { type: 'string', default: '100' },
+    against: { type: 'string' },
+    help: { type: 'boolean', default: false },
+  } as const;
+  const { rounds: count, against, help } = parseArgs({ options: known }).values;
   if (help) {
     process.stdout.write(HELP);
     return;
   }
-  if (!/^[1-9][0-9]{0,5}$/.test(rounds)) throw new RangeError('--rounds is a whole number from 1');
+  const rounds = parseCount('rounds', count);
   const site = makeSite();
   try {
     configure(site, { PutNameFormat: '%cid_%jid', OverwriteExistingFiles: 'Y' });
     const server = await startHttpd({ site, mpm: 'event' });
     try {
-      measure('start', startPeers(site), Number(rounds));
-      measure('one job', jobPeers(site, server.url), Number(rounds));
+      const conf = writeQuietConf(site, server.url);
+      if (against === undefined) {
+        measure('start', startPeers(site), rounds, wallTime);
+        measure('one job', jobPeers(site, server.url, conf), rounds, wallTime);
+      } else {
+        measure('CPU of one job', buildPeers(conf, resolve(against)), rounds, cpuTime);
+      }
     } finally {
       await server.stop();
     }
@@ -76,34 +91,62 @@ function startPeers(site: Site): Peer[] {
   ];
 }
 
-function jobPeers(site: Site, url: string): Peer[] {
+/** With it nothing is left behind. */
+function writeQuietConf(site: Site, url: string): string {
   const conf = writeClientConf(site, url);
-  // Nothing is left behind by either.
   writeFileSync(conf, readFileSync(conf, 'utf8').replaceAll('=N', '=Y'));
+  return conf;
+}
+
+function jobPeers(site: Site, url: string, conf: string): Peer[] {
   const script = `${url}/webjob/nph-webjob.cgi`;
   const byHand: Peer['command'] = ['/bin/sh', '-c', BY_HAND, 'sh', join(site.root, 'client'), script];
   return [
     { name: 'curl GET; run; curl PUT', command: byHand, milliseconds: [] },
-    { name: 'webjob -e', command: [process.execPath, WEBJOB, '-e', '-f', conf, 'host.sh'], milliseconds: [] },
+    { name: 'webjob -e', command: jobBy(WEBJOB, conf), milliseconds: [] },
   ];
 }
 
-function measure(title: string, peers: Peer[], rounds: number): void {
+function buildPeers(conf: string, other: string): Peer[] {
+  return [
+    { name: 'the other webjob', command: jobBy(other, conf), milliseconds: [] },
+    { name: 'this webjob', command: jobBy(WEBJOB, conf), milliseconds: [] },
+  ];
+}
+
+function jobBy(webjob: string, conf: string): Peer['command'] {
+  return [process.execPath, webjob, '-e', '-f', conf, 'host.sh'];
+}
+
+/** In every other round backwards: nobody always runs behind the same one. */
+function measure(title: string, peers: readonly Peer[], rounds: number, run: (peer: Peer) => number): void {
   for (let round = -WARM_UP; round < rounds; round++) {
     process.stderr.write(round % 50 === 0 ? `${title}: ${round} of ${rounds}\n` : '');
-    for (const { name, command, milliseconds } of peers) {
-      const [program, ...args] = command;
-      const start = performance.now();
-      const { status, error, stderr } = spawnSync(program, args, { stdio: ['ignore', 'ignore', 'pipe'] });
-      const took = performance.now() - start;
-      if (error ?? status !== 0) throw new Error(`${name} ended with ${status}: ${error ?? stderr}`);
-      if (round >= 0) milliseconds.push(took);
+    for (const peer of round % 2 === 0 ? peers : peers.toReversed()) {
+      const took = run(peer);
+      if (round >= 0) peer.milliseconds.push(took);
     }
   }
   print(title, peers);
 }
 
-function print(title: string, peers: Peer[]): void {
+function wallTime({ name, command: [program, ...args] }: Peer): number {
+  const start = performance.now();
+  const { status, error, stderr } = spawnSync(program, args, { stdio: ['ignore', 'ignore', 'pipe'] });
+  const took = performance.now() - start;
+  if (error ?? status !== 0) throw new Error(`${name} ended with ${status}: ${error ?? stderr}`);
+  return took;
+}
+
+/** Of the command and all that it started. */
+function cpuTime({ name, command }: Peer): number {
+  const { status, stderr } = spawnSync('bash', ['--norc', '-c', TIMED, ...command], { encoding: 'utf8' });
+  const [user = Number.NaN, system = Number.NaN] = stderr.trim().split(' ').map(Number);
+  if (status !== 0 || Number.isNaN(user + system)) throw new Error(`${name} ended with ${status}: ${stderr}`);
+  return (user + system) * 1000;
+}
+
+function print(title: string, peers: readonly Peer[]): void {
   const first = quantile(peers[0]?.milliseconds ?? [], 0.5);
   const rows = peers.map(({ name, milliseconds }) => {
     const median = quantile(milliseconds, 0.5);
