@@ -1,45 +1,90 @@
-// The tar inside a pack: ustar headers that every tar unpacks, GNU's entry for long names, base 256 for sizes over 8 GiB.
+// Tar as every tar of the last thirty years unpacks it: ustar headers, GNU's entry for long names; base 256 for sizes over 8 GiB.
 
-export const BLOCK = 512;
+const BLOCK = 512;
 const NAME_BYTES = 100;
 const LARGEST_OCTAL = 0o77777777777;
+const TYPES = { file: '0', link: '2', folder: '5', longName: 'L', longLink: 'K' };
 
-/** What stands before the bytes of a file. */
-export function formatTarHead(name: string, size: number, mtimeSeconds: number): Buffer {
-  const bytes = Buffer.from(name);
-  const head = header(bytes, size, mtimeSeconds, '0');
-  if (bytes.length <= NAME_BYTES) return head;
-  const content = Buffer.concat([bytes, Buffer.alloc(1)]);
-  const long = header(Buffer.from('././@LongLink'), content.length, 0, 'L');
-  return Buffer.concat([long, content, Buffer.alloc(paddingOf(content.length)), head]);
+/** One file, folder or link in a tar. */
+export interface TarEntry {
+  name: string;
+  /** Bytes of a file. */
+  size?: number;
+  mtimeSeconds?: number;
+  mode?: number;
+  kind?: 'file' | 'link' | 'folder';
+  /** Where a link leads to. */
+  target?: string;
 }
 
-/** Bytes that fill the last block of a file. */
+/** What stands before the bytes of a file, or for a folder or a link. Names may be of any length. */
+export function formatTarHead(entry: TarEntry): Buffer {
+  const { size = 0, mtimeSeconds = 0, mode = 0o644, kind = 'file' } = entry;
+  const [name, target] = [Buffer.from(entry.name), Buffer.from(entry.target ?? '')];
+  const head = header({ name, target, size, mtimeSeconds, mode, type: TYPES[kind] });
+  if (name.length <= NAME_BYTES && target.length <= NAME_BYTES) return head;
+  const long = [
+    ...(name.length > NAME_BYTES ? longText(TYPES.longName, name) : []),
+    ...(target.length > NAME_BYTES ? longText(TYPES.longLink, target) : []),
+  ];
+  return Buffer.concat([...long, head]);
+}
+
+/** GNU's entry before that of a file whose name, or target, is too long for it. */
+function longText(type: string, text: Buffer): Buffer[] {
+  const content = Buffer.concat([text, Buffer.alloc(1)]);
+  const facts = { name: Buffer.from('././@LongLink'), target: Buffer.alloc(0), size: content.length, mtimeSeconds: 0 };
+  return [header({ ...facts, mode: 0o644, type }), content, tarPadding(content.length)];
+}
+
+/** How many bytes fill the last block of a file. */
 export function paddingOf(size: number): number {
   return (BLOCK - (size % BLOCK)) % BLOCK;
+}
+
+/** These bytes. */
+export function tarPadding(size: number): Buffer {
+  return TAR_END.subarray(0, paddingOf(size));
 }
 
 /** What ends a tar. */
 export const TAR_END = Buffer.alloc(2 * BLOCK);
 
-function header(name: Buffer, size: number, mtimeSeconds: number, type: string): Buffer {
-  const block = Buffer.alloc(BLOCK);
-  const octal = (value: number, digits: number): string => `${value.toString(8).padStart(digits, '0')}\0`;
+interface Header {
+  name: Buffer;
+  target: Buffer;
+  size: number;
+  mtimeSeconds: number;
+  mode: number;
+  type: string;
+}
+
+function header({ name, target, size, mtimeSeconds, mode, type }: Header): Buffer {
+  // Out of the pool: memory of its own takes longer than all that follows.
+  const block = Buffer.allocUnsafe(BLOCK).fill(0);
   name.copy(block, 0, 0, NAME_BYTES);
-  block.write(octal(0o644, 7), 100);
-  block.write(octal(0, 7), 108);
-  block.write(octal(0, 7), 116);
-  if (size <= LARGEST_OCTAL) block.write(octal(size, 11), 124);
-  else {
+  const [isLarge, mtime] = [size > LARGEST_OCTAL, Math.max(0, Math.min(LARGEST_OCTAL, Math.floor(mtimeSeconds)))];
+  const numbers = [
+    octal(mode, 7),
+    octal(0, 7),
+    octal(0, 7),
+    isLarge ? '\0'.repeat(12) : octal(size, 11),
+    octal(mtime, 11),
+  ];
+  // The checksum counts itself as blanks.
+  block.write(`${numbers.join('')}        ${type}`, NAME_BYTES, 'latin1');
+  if (isLarge) {
     block.writeUInt8(0x80, 124);
     block.writeBigUInt64BE(BigInt(size), 128);
   }
-  block.write(octal(Math.max(0, Math.min(LARGEST_OCTAL, Math.floor(mtimeSeconds))), 11), 136);
-  // The checksum counts itself as blanks.
-  block.write('        ', 148);
-  block.write(type, 156);
-  block.write('ustar\x0000', 257);
-  const sum = block.reduce((total, byte) => total + byte, 0);
-  block.write(`${octal(sum, 6)} `, 148);
+  target.copy(block, 157, 0, NAME_BYTES);
+  block.write('ustar\x0000', 257, 'latin1');
+  let sum = 0;
+  for (let at = 0; at < BLOCK; at++) sum += block[at] ?? 0;
+  block.write(`${octal(sum, 6)} `, 148, 'latin1');
   return block;
+}
+
+function octal(value: number, digits: number): string {
+  return `${value.toString(8).padStart(digits, '0')}\0`;
 }

@@ -1,6 +1,7 @@
 // Files that webjobctl writes: whole or not at all, on disk when it says so, and secret from the first byte where they are meant to be.
 import { randomBytes } from 'node:crypto';
 import {
+  type BigIntStats,
   closeSync,
   existsSync,
   fchmodSync,
@@ -12,6 +13,7 @@ import {
   realpathSync,
   renameSync,
   rmSync,
+  unlinkSync,
 } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { syncFile, syncFolder, writeAll } from 'webjob-locker/durable';
@@ -105,4 +107,24 @@ export function isRootsOwn(folder: string): boolean {
     if (uid !== 0 || isShared) return false;
     if (path === dirname(path)) return true;
   }
+}
+
+/** Takes a file away, if it is there. `rmSync` looks at it first, and takes several times as long. */
+export function removeFile(path: string): void {
+  try {
+    unlinkSync(path);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+  }
+}
+
+/** Inode, size and time of a file, which tell that it is still the same; undefined for what is not there or no regular file. */
+export function markOf(path: string): string | undefined {
+  const found = lstatSync(path, { throwIfNoEntry: false, bigint: true });
+  return found?.isFile() ? formatMark(found) : undefined;
+}
+
+/** The same for what is known of it already. */
+export function formatMark({ ino, size, mtimeNs }: BigIntStats): string {
+  return `${ino} ${size} ${mtimeNs}`;
 }

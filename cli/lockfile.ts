@@ -6,7 +6,7 @@ import { basename, dirname, join } from 'node:path';
 import { removeDeadLock } from 'webjob-locker';
 import { openNew, writeAll } from 'webjob-locker/durable';
 import { Failure } from './failure.ts';
-import { errorCode } from './files.ts';
+import { errorCode, removeFile } from './files.ts';
 
 const WAIT_MS = 20_000;
 const LOOK_MS = 20;
@@ -72,8 +72,7 @@ export function openLocks(source: string): Locks {
       return true;
     },
     release() {
-      for (const path of held)
-        if (lstatSync(path, { throwIfNoEntry: false })?.ino === ino) rmSync(path, { force: true });
+      for (const path of held) if (lstatSync(path, { throwIfNoEntry: false })?.ino === ino) removeFile(path);
       rmSync(source, { force: true });
     },
   };

@@ -39,7 +39,7 @@ export function readUpload(locker: string, name: string, parseName: ParseName, k
       jobId: text === undefined ? undefined : parseJobId(text),
     },
     ...(ready ? { at: ready.stats.mtimeMs, stamp: stampReady(ready.stats) } : stampBroken(locker, group)),
-    ...whoseIs(name, parseName, record),
+    ...whoseIs(name, parseName, () => record),
     bytes: [...sizes.values()].reduce((sum, size) => sum + size, 0),
     ending: ready ? record && describeEnding(record) : undefined,
   };
@@ -60,13 +60,14 @@ export function stampBroken(locker: string, { name, has }: Group): { at: number;
 }
 
 /** By its name, or where that is of another form, by what its run record claims. */
-function whoseIs(
+export function whoseIs(
   name: string,
   parseName: ParseName,
-  record: ReadonlyMap<string, string> | undefined,
+  readRecord: () => ReadonlyMap<string, string> | undefined,
 ): Pick<Upload, 'clientId' | 'command' | 'isNamed'> {
   const { clientId, command } = parseName(name) ?? {};
   if (clientId !== undefined && command !== undefined) return { clientId, command, isNamed: true };
+  const record = readRecord();
   const [claimedId = '', claimedName = ''] = ['ClientId', 'GetRequest'].map((field) => record?.get(field));
   return {
     clientId: clientId ?? (isClientId(claimedId) ? claimedId : undefined),

@@ -574,7 +574,8 @@ export function readJoined(site: Site, { lines, joined }: Pick<JobRow, 'lines' |
   return joinEpisode(parseLines(site, lines), uploads);
 }
 
-function parseLines(site: Site, lines: string): Located[] {
+/** The lines of a row of `jobs`. */
+export function parseLines(site: Site, lines: string): Located[] {
   if (lines === '') return [];
   return lines.split('\n').map((row) => {
     const blank = row.indexOf(' ');

@@ -9,7 +9,7 @@ import { findHold, readHolds } from '../retention/holds.ts';
 import { makePack, recoverParts } from '../retention/pack-making.ts';
 import { settlePacks } from '../retention/pack-settling.ts';
 import { removeDescribed } from '../retention/removal.ts';
-import { dayOf, learnOwners, removeDeadLocks, type Surveyed, surveyLocker } from '../retention/survey.ts';
+import { dayOf, learnOwners, type Surveyed, surveyLocker } from '../retention/survey.ts';
 import { globalOptions, openSite, type Site } from '../site/site.ts';
 import { inTurn } from '../site/turn.ts';
 
@@ -45,30 +45,33 @@ export function packCommand(): Command {
 
 async function pack(site: Site, { olderThan, dryRun }: Options, { json }: { json?: true }): Promise<void> {
   const { settings } = site;
-  const firstDay = dayOf(Date.now() - olderThan * 1000, settings);
+  const limit = Date.now() - olderThan * 1000;
   if (dryRun) {
     await inTurn(settings, undefined, async () => {
-      for (const [day, groups] of groupByDay(site, await findFree(site, firstDay))) printPlan(day, groups, json);
+      for (const [day, groups] of groupByDay(site, await findFree(site, limit, false))) printPlan(day, groups, json);
     });
     return;
   }
   await inTurn(settings, 'keep', async () => {
     makeFolder(packsFolder(settings));
-    removeDeadLocks(settings.incomingDirectory);
     await recoverParts(settings);
-    const free = await findFree(site, firstDay);
+    const free = await findFree(site, limit, true);
     const settled = await settlePacks(settings, free);
     const rest = free.filter(({ name }) => !settled.has(name));
     for (const [day, groups] of groupByDay(site, rest)) await packDay(site, day, groups, json);
   });
 }
 
-/** What is older than that day, nobody writes, and nothing holds. */
-async function findFree(site: Site, firstDay: string): Promise<Surveyed[]> {
+/** Where summer time ends at midnight, an instant can be of the day before an earlier one. */
+const CLOCK_MS = 3 * 3_600_000;
+
+/** What is older than the day of that instant, nobody writes, and nothing holds. */
+async function findFree(site: Site, limit: number, isTidying: boolean): Promise<Surveyed[]> {
   const { settings } = site;
-  const groups = [...surveyLocker(settings.incomingDirectory)].filter(
-    (group) => !group.isLocked && dayOf(group.at, settings) < firstDay,
-  );
+  const firstDay = dayOf(limit, settings);
+  const groups = [
+    ...surveyLocker(settings.incomingDirectory, { before: limit + CLOCK_MS, isTidying, isUnmeasured: isTidying }),
+  ].filter((group) => !group.isLocked && dayOf(group.at, settings) < firstDay);
   if (groups.length > 0) await learnOwners(site, groups);
   const holds = readHolds(settings);
   return groups.filter((group) => findHold(holds, group) === undefined);

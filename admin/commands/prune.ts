@@ -10,7 +10,7 @@ import { findHold, readHolds } from '../retention/holds.ts';
 import { findOldPacks, finishPackRemovals, type OldPacks, prunePack } from '../retention/pack-removing.ts';
 import { type Described, describeGroup, finishRemoval, removeDescribed } from '../retention/removal.ts';
 import { formatRule, type Rule, type Selection, selectGroups } from '../retention/rule.ts';
-import { learnOwners, readJobId, removeDeadLocks, type Surveyed, surveyLocker } from '../retention/survey.ts';
+import { learnOwners, readJobId, type Surveyed, surveyLocker } from '../retention/survey.ts';
 import { globalOptions, openSite, type Site } from '../site/site.ts';
 import { inTurn } from '../site/turn.ts';
 
@@ -56,12 +56,12 @@ async function prune(site: Site, options: Options, { json }: { json?: true }): P
   const { settings } = site;
   const rule = ruleOf(options);
   await inTurn(settings, options.dryRun ? undefined : 'keep', async () => {
-    if (!options.dryRun) {
-      removeDeadLocks(settings.incomingDirectory);
-      await finishPrunes(site);
-      await finishPackRemovals(settings);
-    }
-    const selection = await select(site, rule);
+    const isTidying = !options.dryRun;
+    const found = [...surveyLocker(settings.incomingDirectory, { before: limitOf(rule), isTidying })];
+    const gone = isTidying ? await finishPrunes(site, found) : new Set();
+    if (isTidying) await finishPackRemovals(settings);
+    const groups = found.filter(({ name }) => !gone.has(name));
+    const selection = await select(site, rule, groups);
     const old = await findPacks(site, rule);
     const { selected } = selection;
     if (options.dryRun) {
@@ -69,9 +69,9 @@ async function prune(site: Site, options: Options, { json }: { json?: true }): P
       for (const group of selected) printGroup(group, 'would go', json);
     } else if (selected.length + old.free.length > 0) {
       if (!options.yes) await confirm(describeTotal(selection, old));
-      const found = await findPacks(site, rule);
-      Object.assign(old, { free: [], held: found.held });
-      for (const pack of found.free) {
+      const packs = await findPacks(site, rule);
+      Object.assign(old, { free: [], held: packs.held });
+      for (const pack of packs.free) {
         const isPruned = await prunePack(settings, pack, formatRule(rule));
         old[isPruned ? 'free' : 'held'].push(pack);
         if (isPruned) printPack(pack.name, 'removed', json);
@@ -99,27 +99,32 @@ function ruleOf({ olderThan, keep, maxBytes, incomplete }: Options): Rule {
   };
 }
 
-async function select(site: Site, rule: Rule): Promise<Selection> {
+/** What is younger is not looked at, unless other parts of the rule count it. */
+function limitOf({ olderThanSeconds, keep, maxBytes }: Rule): number | undefined {
+  const isAlone = keep === undefined && maxBytes === undefined;
+  return isAlone && olderThanSeconds !== undefined ? Date.now() - olderThanSeconds * 1000 : undefined;
+}
+
+async function select(site: Site, rule: Rule, groups: readonly Surveyed[]): Promise<Selection> {
   const holds = readHolds(site.settings);
-  const groups = [...surveyLocker(site.settings.incomingDirectory)];
   if (rule.keep !== undefined || holds.length > 0) await learnOwners(site, groups);
   return selectGroups(groups, rule, Date.now(), (group) => findHold(holds, group) !== undefined);
 }
 
-/** What earlier prunes that were killed put on record and did not get done. */
-async function finishPrunes({ settings }: Site): Promise<void> {
-  const groups = [...surveyLocker(settings.incomingDirectory)].filter((group) => !group.isComplete && !group.isLocked);
-  if (groups.length === 0) return;
-  const left = new Set(groups.map(({ name }) => name));
-  let count = 0;
+/** What earlier prunes that were killed put on record and did not get done. Returns the names of what is gone now. */
+async function finishPrunes({ settings }: Site, groups: readonly Surveyed[]): Promise<Set<string>> {
+  const left = new Set(groups.flatMap(({ name, isComplete, isLocked }) => (isComplete || isLocked ? [] : name)));
+  const gone = new Set<string>();
+  if (left.size === 0) return gone;
   for (const record of readEvents(settings, 'prune')) {
     for (const { name, files } of record.groups) {
       if (!left.has(name) || !(await finishRemoval(settings.incomingDirectory, name, files))) continue;
       left.delete(name);
-      count++;
+      gone.add(name);
     }
   }
-  if (count > 0) say(`${count} groups of a prune that was cut off are removed`);
+  if (gone.size > 0) say(`${gone.size} groups of a prune that was cut off are removed`);
+  return gone;
 }
 
 async function removeSelected(

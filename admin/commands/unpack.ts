@@ -10,13 +10,13 @@ import { readGroup, type Unpacked } from '../../archive/archive.ts';
 import { PACKED_EXTENSIONS, type PackedExtension, type PackedGroup } from '../../archive/manifest.ts';
 import { listPacks, type Pack, readEnd, readGroups } from '../../archive/packs.ts';
 import { Failure } from '../../cli/failure.ts';
+import { markOf } from '../../cli/files.ts';
 import { openLocks } from '../../cli/lockfile.ts';
 import { printJson, say, startProgress, warn } from '../../cli/output.ts';
 import { recordEvent } from '../../evidence/events.ts';
 import { digestFile } from '../../evidence/reading.ts';
 import { describePack } from '../retention/pack-making.ts';
 import { removePack } from '../retention/pack-removing.ts';
-import { markOf } from '../retention/removal.ts';
 import { globalOptions, openSite, type Site } from '../site/site.ts';
 import { inTurn, lockSource } from '../site/turn.ts';
 

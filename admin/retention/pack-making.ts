@@ -1,23 +1,15 @@
 // Makes one pack so that a kill at any moment loses nothing: archive and manifest under other names, on disk, read back and compared;
 // then their names; then the custody record; and only then, by whoever calls, the originals go.
-import { closeSync, existsSync, fsyncSync, openSync, renameSync, rmSync, writeSync } from 'node:fs';
-import { type FileHandle, open } from 'node:fs/promises';
-import { join } from 'node:path';
-import { syncFolder } from 'webjob-locker/durable';
+import { closeSync, existsSync, ftruncateSync, openSync, renameSync, rmSync } from 'node:fs';
+import { openNew, syncFile, syncFolder, writeAll } from 'webjob-locker/durable';
 import { appendEnd, appendGroup, ChangedFile, checkGroup } from '../../archive/archive.ts';
-import {
-  type ManifestEnd,
-  type ManifestHead,
-  PACKED_EXTENSIONS,
-  type PackedGroup,
-  readManifest,
-} from '../../archive/manifest.ts';
+import { type ManifestEnd, type ManifestHead, type PackedGroup, readManifest } from '../../archive/manifest.ts';
 import { listFiles, nextPack, type Pack, packAt, packsFolder, readEnd } from '../../archive/packs.ts';
 import type { ServerSettings } from '../../cgi/controls.ts';
 import { BATCH, type PackFacts, recordEvent } from '../../evidence/events.ts';
 import { digestFile } from '../../evidence/reading.ts';
-import { readEndingAt } from '../../ledger/ending.ts';
-import { type Described, markOf } from './removal.ts';
+import { describeEnding, parseRecordFields } from '../../ledger/ending.ts';
+import type { Described } from './removal.ts';
 import type { Surveyed } from './survey.ts';
 
 /** What an unfinished file is called. */
@@ -74,8 +66,8 @@ async function writeParts(
   advance: () => void,
 ): Promise<Pick<Made, 'packed' | 'left'>> {
   const made: Pick<Made, 'packed' | 'left'> = { packed: [], left: [] };
-  const archive = await open(pack.archive + PART, 'wx', 0o644);
-  const manifest = openSync(pack.manifest + PART, 'wx', 0o644);
+  const archive = openNew(pack.archive + PART);
+  const manifest = openNew(pack.manifest + PART);
   try {
     const head: ManifestHead = { format: 1, day: pack.day, archive: `${pack.name}.tar.gz` };
     writeLine(manifest, head);
@@ -91,44 +83,39 @@ async function writeParts(
     }
     offset += await appendEnd(archive, offset);
     // A group that changed while it was read may have left more.
-    await archive.truncate(offset);
-    await archive.sync();
-    fsyncSync(manifest);
+    ftruncateSync(archive, offset);
+    syncFile(archive);
+    syncFile(manifest);
   } finally {
     closeSync(manifest);
-    await archive.close();
+    closeSync(archive);
   }
   return made;
 }
 
 /** Undefined for a group that is not whole, or that somebody changes. */
 async function packGroup(
-  archive: FileHandle,
+  archive: number,
   offset: number,
   locker: string,
   { name, jobId, at, clients, owner }: Surveyed,
 ): Promise<{ packed: PackedGroup; described: Described } | undefined> {
   if (jobId === undefined) return undefined;
-  const look = () =>
-    Object.fromEntries(PACKED_EXTENSIONS.map((extension) => [extension, markOf(join(locker, `${name}.${extension}`))]));
-  const marks = look();
-  if (Object.values(marks).includes(undefined)) return undefined;
   try {
-    const { length, files } = await appendGroup(archive, offset, locker, name);
-    const ending = readEndingAt(locker, name);
-    if (JSON.stringify(look()) !== JSON.stringify(marks)) return undefined;
+    const { length, files, marks, record } = await appendGroup(archive, offset, locker, name);
     const { clientId, command } = owner ?? {};
+    const ending = describeEnding(parseRecordFields(record));
     const facts = { name, jobId, at: new Date(at).toISOString(), clientId, command, clients, ending };
     return { packed: { ...facts, offset, length, files }, described: { name, files, marks } };
   } catch (error) {
-    if (error instanceof ChangedFile || (error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+    const isGone = ['ENOENT', 'ELOOP'].includes((error as NodeJS.ErrnoException).code ?? '');
+    if (error instanceof ChangedFile || isGone) return undefined;
     throw error;
   }
 }
 
 function writeLine(fd: number, value: unknown): void {
-  const bytes = Buffer.from(`${JSON.stringify(value)}\n`);
-  for (let done = 0; done < bytes.length; ) done += writeSync(fd, bytes, done);
+  writeAll(fd, Buffer.from(`${JSON.stringify(value)}\n`));
 }
 
 /** Reads everything back, from the very files, and adds the last line. */
@@ -139,7 +126,7 @@ async function endManifest(pack: Pack, groups: number): Promise<ManifestEnd> {
   const fd = openSync(pack.manifest + PART, 'a');
   try {
     writeLine(fd, end);
-    fsyncSync(fd);
+    syncFile(fd);
   } finally {
     closeSync(fd);
   }

@@ -1,10 +1,11 @@
 // Takes groups out of the locker so that a kill at any moment loses nothing else: the custody record first, on disk, with the digest of
 // every file; then, under the locks that uploads take, the `.rdy` of each group, and the streams when that is on disk. What a kill
 // leaves, the record still names: finishRemovals goes on from there.
-import { lstatSync, rmSync } from 'node:fs';
+import { lstatSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { EXTENSIONS, type Extension } from 'webjob-locker';
 import { syncFolder } from 'webjob-locker/durable';
+import { markOf, removeFile } from '../../cli/files.ts';
 import { openLocks } from '../../cli/lockfile.ts';
 import { digestFile, type FileFacts } from '../../evidence/reading.ts';
 import { lockSource } from '../site/turn.ts';
@@ -32,12 +33,6 @@ export async function describeGroup(locker: string, name: string): Promise<Descr
   return described;
 }
 
-/** Undefined for what is not there or no regular file. */
-export function markOf(path: string): string | undefined {
-  const found = lstatSync(path, { throwIfNoEntry: false, bigint: true });
-  return found?.isFile() ? `${found.ino} ${found.size} ${found.mtimeNs}` : undefined;
-}
-
 /** Removes groups that a custody record names already. Returns those that stay because somebody writes them or they are others by now. */
 export function removeDescribed(locker: string, groups: readonly Described[]): string[] {
   const locks = openLocks(lockSource(locker));
@@ -59,9 +54,11 @@ export function removeDescribed(locker: string, groups: readonly Described[]): s
 /** A folder that has the name of a file is nothing that may be removed. */
 function isSame(locker: string, { name, marks }: Described): boolean {
   return EXTENSIONS.every((extension) => {
+    if (extension === 'lck') return true;
     const path = join(locker, `${name}.${extension}`);
-    const isFolder = lstatSync(path, { throwIfNoEntry: false })?.isDirectory() === true;
-    return extension === 'lck' || (!isFolder && markOf(path) === marks[extension]);
+    const mark = markOf(path);
+    if (mark !== marks[extension]) return false;
+    return mark !== undefined || lstatSync(path, { throwIfNoEntry: false })?.isDirectory() !== true;
   });
 }
 
@@ -69,7 +66,7 @@ function removeFiles(locker: string, groups: readonly Described[], extensions: r
   const folders = new Set<string>();
   for (const { name } of groups) {
     const base = join(locker, name);
-    for (const extension of extensions) rmSync(`${base}.${extension}`, { force: true });
+    for (const extension of extensions) removeFile(`${base}.${extension}`);
     folders.add(dirname(base));
   }
   for (const folder of folders) syncFolder(folder);

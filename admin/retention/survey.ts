@@ -2,18 +2,16 @@
 // there may be hundreds of thousands.
 import { rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { EXTENSIONS, parseReady, removeDeadLock, statGroupFile, walkLocker } from 'webjob-locker';
+import { EXTENSIONS, type Group, parseReady, removeDeadLock, statGroupFile, walkLocker } from 'webjob-locker';
 import { encodeField, formatTime } from 'webjob-protocol';
 import type { ServerSettings } from '../../cgi/controls.ts';
 import { isDeadLock } from '../../cli/lockfile.ts';
 import { readHead } from '../../ledger/head.ts';
-import { readLogLines } from '../../ledger/log.ts';
+import { attribute } from '../../ledger/owners.ts';
 import type { Site } from '../site/site.ts';
 import { lockSource } from '../site/turn.ts';
-import { isNamed } from './holds.ts';
 
-export interface Surveyed {
-  name: string;
+export interface Surveyed extends Group {
   /** Its .rdy stands. */
   isComplete: boolean;
   /** Somebody is writing it, or was until an hour ago. */
@@ -33,66 +31,83 @@ export function dayOf(at: number, settings: ServerSettings): string {
   return formatTime(new Date(at), settings.useGMT).slice(0, 10);
 }
 
-/** Takes away the locks that a killed webjobctl left; whoever calls has the turn. */
-export function removeDeadLocks(locker: string): void {
-  rmSync(lockSource(locker), { force: true });
-  for (const { group, stray } of walkLocker(locker)) {
-    const lock = join(locker, group ? `${group.name}.lck` : stray);
-    if (group?.has.has('lck') && isDeadLock(lock)) removeDeadLock(lock, isDeadLock);
-    // One that was put aside to be removed when its remover was killed.
-    if (stray !== undefined && /\.lck\.[0-9]+$/.test(stray) && isDeadLock(lock)) rmSync(lock, { force: true });
-  }
+export interface SurveyOptions {
+  /** Milliseconds: what was announced since then is left out. */
+  before?: number | undefined;
+  /** Takes away the locks that a killed webjobctl left; whoever calls has the turn. */
+  isTidying?: boolean;
+  /** Sizes are of no interest, and 0. */
+  isUnmeasured?: boolean;
 }
 
 /** Walks the locker. A lock that a killed webjobctl left counts as none. */
-export function* surveyLocker(locker: string): Generator<Surveyed> {
-  for (const { group } of walkLocker(locker)) {
-    if (!group) continue;
-    const { name, has } = group;
-    const isLocked = has.has('lck') && !isDeadLock(join(locker, `${name}.lck`));
-    let [at, bytes, announced] = [0, 0, 0];
-    for (const extension of EXTENSIONS) {
-      const found = has.has(extension) ? statGroupFile(locker, name, extension) : undefined;
-      if (!found || (extension === 'lck' && !isLocked)) continue;
-      bytes += found.size;
-      at = Math.max(at, found.mtimeMs);
-      if (extension === 'rdy') announced = found.mtimeMs;
-    }
-    const isComplete = has.has('rdy');
-    const facts = { name, isComplete, isLocked, at: isComplete ? announced : at, bytes };
-    yield { ...facts, jobId: undefined, clients: [], owner: undefined };
+export function* surveyLocker(locker: string, options: SurveyOptions = {}): Generator<Surveyed> {
+  const { isTidying } = options;
+  if (isTidying) rmSync(lockSource(locker), { force: true });
+  for (const { group, stray } of walkLocker(locker)) {
+    const lock = `${locker}/${group ? `${group.name}.lck` : stray}`;
+    // One that was put aside to be removed when its remover was killed.
+    if (!group && isTidying && /\.lck\.[0-9]+$/.test(stray) && isDeadLock(lock)) rmSync(lock, { force: true });
+    const isDead = group?.has.has('lck') && isDeadLock(lock);
+    if (isDead && isTidying) removeDeadLock(lock, isDeadLock);
+    const found = group && surveyGroup(locker, group, isDead === true, options);
+    if (found) yield found;
   }
+}
+
+function surveyGroup(
+  locker: string,
+  { name, has }: Group,
+  isDead: boolean,
+  { before = Number.POSITIVE_INFINITY, isUnmeasured }: SurveyOptions,
+): Surveyed | undefined {
+  const isLocked = has.has('lck') && !isDead;
+  const ready = has.has('rdy') ? statGroupFile(locker, name, 'rdy') : undefined;
+  if (ready && ready.mtimeMs >= before) return undefined;
+  let [at, bytes] = [ready?.mtimeMs ?? 0, ready?.size ?? 0];
+  for (const extension of EXTENSIONS) {
+    if (ready && isUnmeasured) break;
+    if (!has.has(extension) || extension === 'rdy' || (extension === 'lck' && !isLocked)) continue;
+    const found = statGroupFile(locker, name, extension);
+    if (!found) continue;
+    bytes += found.size;
+    if (!ready) at = Math.max(at, found.mtimeMs);
+  }
+  return {
+    name,
+    has,
+    isComplete: has.has('rdy'),
+    isLocked,
+    at,
+    bytes,
+    jobId: undefined,
+    clients: [],
+    owner: undefined,
+  };
 }
 
 /** Groups of which that is known by now. */
 const learned = new WeakSet<Surveyed>();
 
-/**
- * Adds job ids, clients and owners. Only the log tells whose a group is, for httpd vouched for what stands there; where clients gave the
- * same job id, the name decides between them, and where it cannot, the group has no owner.
- */
+/** Adds job ids, clients and owners: the log tells whose a group is, and both log and record whose it may be. Throws Failure `failed`. */
 export async function learnOwners(site: Site, groups: readonly Surveyed[]): Promise<void> {
   const locker = site.settings.incomingDirectory;
   const fresh = groups.filter((group) => !learned.has(group));
   if (fresh.length === 0) return;
-  // By job id, which a client may give to as many uploads as it likes: the command of each client.
-  const byJob = new Map<string, Map<string, string>>();
-  for (const group of fresh) {
+  const uploads = fresh.map((group) => {
+    const { name, has, at } = group;
+    const record = readHead(`${locker}/${name}.env`);
     group.jobId = readJobId(locker, group);
-    group.clients = readClaims(locker, group);
-    if (group.jobId !== undefined) byJob.set(encodeField(group.jobId), new Map());
-  }
+    group.clients = claimsOf(record);
+    return { name, has, at, jobId: group.jobId === undefined ? undefined : encodeField(group.jobId), record };
+  });
   // A log that should be there and is not must not pass for one that knows nothing.
-  if (!site.settings.enableLogging) return;
-  for await (const { method, status, jobId, clientId, fileName } of readLogLines(site, { contains: ' PUT ' }))
-    if (method === 'PUT' && status === 200 && clientId && fileName) byJob.get(jobId ?? '')?.set(clientId, fileName);
+  const known = site.settings.enableLogging ? await attribute(site, uploads) : undefined;
   for (const group of fresh) {
     learned.add(group);
-    const commands = byJob.get(encodeField(group.jobId)) ?? new Map<string, string>();
-    group.clients = [...new Set([...group.clients, ...commands.keys()])];
-    const named = [...commands].filter(([clientId]) => commands.size === 1 || isNamed(group.name, clientId));
-    const [first] = named;
-    if (first && named.length === 1) group.owner = { clientId: first[0], command: first[1] };
+    const { owner, clients = [] } = known?.get(group.name) ?? {};
+    group.owner = owner;
+    group.clients = [...new Set([...group.clients, ...clients])];
   }
 }
 
@@ -102,10 +117,8 @@ export function readJobId(locker: string, { name, isComplete }: Surveyed): strin
   return tryParse(() => parseReady(text));
 }
 
-/** Throws what keeps a record from being read: it must not pass for one of nobody. */
-function readClaims(locker: string, { name }: Surveyed): string[] {
-  const text = readHead(join(locker, `${name}.env`)) ?? '';
-  return [...text.matchAll(/^ClientId=([A-Za-z0-9_-]{1,64})\r?$/gm)].map(([, clientId = '']) => clientId);
+function claimsOf(record = ''): string[] {
+  return [...record.matchAll(/^ClientId=([A-Za-z0-9_-]{1,64})\r?$/gm)].map(([, clientId = '']) => clientId);
 }
 
 function tryParse<Value>(parse: () => Value): Value | undefined {

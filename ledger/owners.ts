@@ -1,0 +1,97 @@
+// Whose the uploads are that somebody wants to remove or pack: the same join as that of the jobs, of these uploads and of what the logs say
+// under their job ids.
+import { findJobIdParts, NOT_APPLICABLE } from 'webjob-protocol';
+import { parseRecordFields } from './ending.ts';
+import { instantOf } from './instant.ts';
+import { joinUnit, LOCKER, type Located, type Upload, unitOfLine, unitOfUpload } from './join.ts';
+import { readLogBlocks } from './log.ts';
+import { compileNames, makeGuesser } from './names.ts';
+import { whoseIs } from './read-upload.ts';
+import type { Site } from './site.ts';
+import { openKnownStore } from './store.ts';
+import { parseLines } from './writer.ts';
+
+/** What is known of an upload before anybody is asked whose it is. */
+export type Unowned = Pick<Upload, 'name' | 'has' | 'at' | 'jobId'> & {
+  /** The beginning of its run record, which can say what its client likes. */
+  record: string | undefined;
+};
+
+export interface Attribution {
+  /** Whose it is, and of what command, where the log tells. */
+  owner: { clientId: string; command: string } | undefined;
+  /** Every client whose PUT the log has as accepted under its job id. */
+  clients: readonly string[];
+}
+
+/** A server's clock may have been set back between a job id and a line of the log. */
+const CLOCK_MS = 3_600_000;
+
+/** By the names of the uploads. Throws Failure `failed` when there is no log. */
+export async function attribute(site: Site, uploads: readonly Unowned[]): Promise<ReadonlyMap<string, Attribution>> {
+  const parseName = compileNames(site.settings.putNameFormat);
+  const units = new Map<string, Upload[]>();
+  for (const { name, has, at, jobId, record } of uploads) {
+    const facts = { name, has, at, jobId, place: LOCKER, ending: undefined };
+    const upload: Upload = { ...facts, ...whoseIs(name, parseName, () => parseRecordFields(record ?? '')) };
+    const unit = unitOfUpload(upload);
+    const same = units.get(unit);
+    if (same) same.push(upload);
+    else units.set(unit, [upload]);
+  }
+  const lines = await findLines(site, units);
+  const guess = makeGuesser(site);
+  const found = new Map<string, Attribution>();
+  for (const [unit, same] of units) {
+    // httpd vouched for no other client than that of an accepted one.
+    const accepted = (lines.get(unit) ?? []).filter(({ line }) => line.method === 'PUT' && line.status === 200);
+    const clients = [...new Set(accepted.flatMap(({ line }) => line.clientId ?? []))];
+    for (const { job, lines: own, uploads } of joinUnit(accepted, same, guess)) {
+      const { clientId, command } = job;
+      const isTold = own.length > 0 && clientId !== undefined && command !== undefined;
+      for (const { name } of uploads) found.set(name, { clients, owner: isTold ? { clientId, command } : undefined });
+    }
+  }
+  return found;
+}
+
+/** What the logs say of these units: as the store has it, or without one, read from when the first of the uploads can have begun. */
+async function findLines(site: Site, units: ReadonlyMap<string, readonly Upload[]>): Promise<Map<string, Located[]>> {
+  const lines = new Map<string, Located[]>();
+  const store = await openKnownStore(site);
+  if (store) {
+    try {
+      const find = store.database.prepare('SELECT lines FROM jobs WHERE unit = ?');
+      for (const unit of units.keys())
+        lines.set(
+          unit,
+          find.all(unit).flatMap((row) => parseLines(site, row.lines as string)),
+        );
+    } finally {
+      store.close();
+    }
+    return lines;
+  }
+  const since = beginOf([...units.values()].flat());
+  for await (const block of readLogBlocks(site, { since, contains: ' PUT ' }))
+    for (const { line, text } of block) {
+      const located: Located = { line, text, log: 0, at: instantOf(line, site).getTime() || 0 };
+      const unit = unitOfLine(located);
+      if (!units.has(unit)) continue;
+      const same = lines.get(unit);
+      if (same) same.push(located);
+      else lines.set(unit, [located]);
+    }
+  return lines;
+}
+
+/** Undefined when a job id does not tell: a copied file can be younger than its line of the log. */
+function beginOf(uploads: readonly Upload[]): Date | undefined {
+  let begin = Number.POSITIVE_INFINITY;
+  for (const { jobId, at } of uploads) {
+    const epoch = jobId === undefined || jobId === NOT_APPLICABLE ? undefined : findJobIdParts(jobId)?.epochSeconds;
+    if (epoch === undefined) return undefined;
+    begin = Math.min(begin, epoch * 1000, at);
+  }
+  return Number.isFinite(begin) ? new Date(begin - CLOCK_MS) : undefined;
+}
