@@ -1,5 +1,5 @@
 // What the server knows of a deposit, written into the custody record before the deposit is announced (docs/protocol.md, section 8).
-import { closeSync, existsSync, fstatSync, openSync, readFileSync, readSync } from 'node:fs';
+import { closeSync, existsSync, fstatSync, openSync, readFileSync } from 'node:fs';
 import {
   appendCustody,
   type CustodyFacts,
@@ -11,6 +11,7 @@ import {
   LockerFailure,
   parseCustody,
   parseReady,
+  readCustodyEnd,
   STREAMS,
   type StreamName,
 } from 'webjob-locker';
@@ -41,13 +42,14 @@ export function recordDeposit(exchange: Exchange, name: string, content: Content
   record(exchange, { event: 'deposit', ...describeRequest(exchange, name, jobId), ...more, ...content });
 }
 
-/** How much of the end of the custody record is searched for a deposit: some twelve thousand records. */
+/** How much of the end of a segment of the custody record is searched for a deposit: some eight thousand records. */
 const SEARCHED_BYTES = 8 * 1024 * 1024;
 
 /** What the client sent of those of these deposits, of the job of the request, that a PutHook changed. */
 export function findReceived({ settings, jobId }: Exchange, names: readonly string[]): Map<string, Content> {
   const found = new Map<string, Content>();
-  for (const line of readEnd(custodyPath(settings.logfilesDirectory, settings.serverId)).split('\n')) {
+  const path = custodyPath(settings.logfilesDirectory, settings.serverId);
+  for (const line of readCustodyEnd(path, SEARCHED_BYTES).split('\n')) {
     if (!line.includes('"received":{')) continue;
     const facts = parseFacts(line);
     const { name = '', received } = facts;
@@ -62,23 +64,6 @@ function parseFacts(line: string): { name?: string; jobId?: string; received?: C
     return JSON.parse(parseCustody(line)?.text ?? '{}');
   } catch {
     return {};
-  }
-}
-
-/** Empty for a file that cannot be read. */
-function readEnd(path: string): string {
-  let fd: number;
-  try {
-    fd = openSync(path, 'r');
-  } catch {
-    return '';
-  }
-  try {
-    const { size } = fstatSync(fd);
-    const buffer = Buffer.allocUnsafe(Math.min(size, SEARCHED_BYTES));
-    return buffer.toString('latin1', 0, readSync(fd, buffer, 0, buffer.length, size - buffer.length));
-  } finally {
-    closeSync(fd);
   }
 }
 

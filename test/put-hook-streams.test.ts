@@ -135,6 +135,12 @@ describe('a PutHook that changes a stream', () => {
     assert.deepEqual([await put(), await put()], [551, 551]);
   });
 
+  it('is known behind the end of a segment of the custody record', async () => {
+    start({ PutHookCommandLine: CHANGES['of another length'] ?? '', CustodySegmentLimit: '1' });
+    assert.deepEqual([await put({ jobId: 'other' }), await put(), await put()], [200, 200, 200]);
+    assert.match(readLog(its.site.base).at(-1) ?? '', REPEATED);
+  });
+
   it('is not asked about what it did not change', async () => {
     start({ PutHookCommandLine: 'true' });
     assert.deepEqual([await put(), await put(), await put({ out: 'OUT' })], [200, 200, 200]);

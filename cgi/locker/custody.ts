@@ -327,6 +327,32 @@ function readNewest(path: string): number {
   }
 }
 
+/**
+ * The end of a custody record, in whole lines but for the first: at most `most` bytes of each of
+ * its two newest segments. Empty where it cannot be read.
+ */
+export function readCustodyEnd(path: string, most: number): string {
+  const newest = readNewest(path);
+  const numbers = [newest - 1, newest].filter((number) => number > 0);
+  return numbers.map((number) => readEnd(segmentPath(path, number), most)).join('\n');
+}
+
+function readEnd(path: string, most: number): string {
+  let fd: number;
+  try {
+    fd = openSync(path, O_RDONLY | O_NOFOLLOW);
+  } catch {
+    return '';
+  }
+  try {
+    const { size } = fstatSync(fd);
+    const buffer = Buffer.allocUnsafe(Math.min(size, most));
+    return buffer.toString('latin1', 0, readSync(fd, buffer, 0, buffer.length, size - buffer.length));
+  } finally {
+    closeSync(fd);
+  }
+}
+
 /** Where no link can be made every writer begins with the first segment. */
 function noteNewest(path: string, number: number): void {
   const unfinished = `${newestPath(path)}.${process.pid}`;
