@@ -514,8 +514,10 @@ export function addJobs(folder: string, count: number): string {
   const random = makeRandom(Date.now());
   const site = new SiteWriter(folder, Date.now(), true);
   let last = '';
-  for (let left = count; left > 0; ) {
-    const job = makeJob({ random, nameOf, clients: 50 }, Math.floor(random() * 1e9), Date.now());
+  const first = Math.floor(random() * 1e9);
+  for (let [left, index] = [count, first]; left > 0; index++) {
+    // Job ids of one second differ by a number that comes again after 30,000.
+    const job = makeJob({ random, nameOf, clients: 50 }, index, Date.now());
     if (!isStored(job)) continue;
     site.store(job, false);
     site.log(job.lines);

@@ -299,6 +299,11 @@ function readAllSums(database: Database, { client }: JobFilter): Sums {
   return { all: readTotals(database), clients };
 }
 
+/** How many jobs a store has. */
+export function countJobs(database: Database): number {
+  return [...readTotals(database).states.values()].reduce((sum, count) => sum + count, 0);
+}
+
 /** Of all clients together. */
 function readTotals(database: Database): Totals {
   const totals = makeTotals();

@@ -7,8 +7,8 @@ import { FILE_BITS } from './read-upload.ts';
 
 /** What lies in one folder; names are paths below the locker, without an extension. */
 export interface Listing {
-  /** Complete groups. */
-  complete: readonly string[];
+  /** Complete groups, in the order of names. */
+  complete(): readonly string[];
   /** Groups without .rdy, in the order of names. */
   incomplete(): Incomplete;
   folders: readonly string[];
@@ -49,28 +49,29 @@ export function makeLister(locker: string): Lister {
 
 function readListing(locker: string, folder: string): Listing {
   const prefix = folder === '.' ? '' : `${folder}/`;
-  const complete: string[] = [];
+  const ready: string[] = [];
   const folders: string[] = [];
-  const rest: string[] = [];
+  const others: string[] = [];
   for (const entry of readEntries(join(locker, folder))) {
     const { name } = entry;
     if (entry.isDirectory()) folders.push(prefix + name);
     else if (!entry.isFile()) continue;
-    else if (name.length > 4 && name.endsWith('.rdy')) complete.push(prefix + name.slice(0, -4));
-    else rest.push(name);
+    else if (name.length > 4 && name.endsWith('.rdy')) ready.push(prefix + name.slice(0, -4));
+    else others.push(name);
   }
-  complete.sort();
-  const names = new Set(complete);
-  // Most files belong to complete groups, and would be kept in memory for nothing.
-  const others = rest.filter((name) => !names.has(prefix + name.slice(0, name.lastIndexOf('.'))));
-  let incomplete: Incomplete | undefined;
+  // In a large folder each of these takes longer than to read it, and mostly one is asked for.
   return {
-    complete,
+    complete: once(() => ready.toSorted()),
+    incomplete: once(() => collectIncomplete(others, prefix, new Set(ready))),
     folders: folders.sort(),
-    incomplete() {
-      incomplete ??= collectIncomplete(others, prefix);
-      return incomplete;
-    },
+  };
+}
+
+function once<Value>(find: () => Value): () => Value {
+  let found: { value: Value } | undefined;
+  return () => {
+    found ??= { value: find() };
+    return found.value;
   };
 }
 
@@ -93,12 +94,12 @@ function readGroups(locker: string, folder: string): ReturnType<Lister['listGrou
   return { groups: found, folders: folders.sort(), foreignFiles };
 }
 
-function collectIncomplete(names: readonly string[], prefix: string): Incomplete {
+function collectIncomplete(names: readonly string[], prefix: string, complete: ReadonlySet<string>): Incomplete {
   const groups = new Map<string, Set<Extension>>();
   for (const file of names) {
     const dot = file.lastIndexOf('.');
     const name = prefix + file.slice(0, Math.max(0, dot));
-    if (dot <= 0) continue;
+    if (dot <= 0 || complete.has(name)) continue;
     const extension = EXTENSIONS.find((known) => known === file.slice(dot + 1));
     if (extension) groups.set(name, (groups.get(name) ?? new Set()).add(extension));
   }

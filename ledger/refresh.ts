@@ -309,7 +309,7 @@ export class Refresh {
           for (const name of selectNames(names, guess)) this.#look(name, groups.get(name));
           continue;
         }
-        for (const name of selectNames(listing.complete, guess)) {
+        for (const name of selectNames(listing.complete(), guess)) {
           this.#look(name);
           if (guess.isExact) this.#writer.noteReplaced(name, line);
         }
@@ -336,7 +336,7 @@ export class Refresh {
     this.#hasStrangers = true;
     const visit = (folder: string): void => {
       const { complete, folders } = this.#lister.list(folder);
-      for (const name of complete) if (!this.#parseName(name)) this.#look(name);
+      for (const name of complete()) if (!this.#parseName(name)) this.#look(name);
       for (const child of folders) visit(child);
     };
     visit('.');
@@ -385,7 +385,9 @@ export class Refresh {
     };
     for (const path of paths) visit(path);
     if (isWhole) this.#walkedAt = walkedAt;
-    this.#database.prepare("INSERT OR REPLACE INTO facts VALUES ('walked', ?)").run(String(walkedAt));
+    const note = this.#database.prepare('INSERT OR REPLACE INTO facts VALUES (?, ?)');
+    note.run('walked', String(walkedAt));
+    if (walk === 'all' || this.#isFilling) note.run('checked', String(walkedAt));
   }
 
   #saveFolder({ path, mtime, foreignFiles, uploads }: KnownFolder & { foreignFiles: number }): void {

@@ -82,9 +82,8 @@ async function refresh(database: Database, site: Site, walk: Walk, steps: Steps)
 }
 
 function walkOf(database: Database): Walk {
-  const count = Number(database.prepare('SELECT max(id) AS id FROM uploads').get()?.id ?? 0);
   const walkedAt = Number(database.prepare("SELECT value FROM facts WHERE name = 'walked'").get()?.value ?? 0);
-  return count <= SMALL || Math.abs(Date.now() - walkedAt) > WALK_MS ? 'changed' : 'none';
+  return countUploads(database) <= SMALL || Math.abs(Date.now() - walkedAt) > WALK_MS ? 'changed' : 'none';
 }
 
 /** A copy of the store, brought up to date. Undefined when there is no store that can be read, or no room for a copy. */
@@ -191,15 +190,22 @@ async function openWindow(site: Site, window: Window, steps: Steps): Promise<Sto
   }
 }
 
+export interface FillOptions {
+  /** Makes it anew. */
+  rebuild?: boolean;
+  /** Looks at every upload again, which in a large locker is else done once a day. */
+  check?: boolean;
+}
+
 /**
- * Makes the store of a site, or brings it up to date and looks at every upload again. One that was killed while it was made is made again. Throws
- * Failure `failed` for a file that is something else, and the errors of SQLite.
+ * Makes the store of a site, or brings it up to date. One that was killed while it was made is made again. Throws Failure `failed` for a file that
+ * is something else, and the errors of SQLite.
  */
-export async function fillStore(path: string, site: Site, rebuild: boolean, steps: Steps): Promise<Store> {
-  const { database, isAlone } = openToFill(path, site, rebuild);
+export async function fillStore(path: string, site: Site, options: FillOptions, steps: Steps = {}): Promise<Store> {
+  const { database, isAlone } = openToFill(path, site, options.rebuild === true);
   try {
     database.exec('BEGIN IMMEDIATE');
-    const refreshed = await refresh(database, site, 'all', steps);
+    const refreshed = await refresh(database, site, options.check || isDue(database) ? 'all' : walkOf(database), steps);
     database.prepare("INSERT OR REPLACE INTO facts VALUES ('site', ?)").run(describeSite(site));
     database.exec('COMMIT');
     if (isAlone) publish(database);
@@ -208,6 +214,19 @@ export async function fillStore(path: string, site: Site, rebuild: boolean, step
     database.close();
     throw error;
   }
+}
+
+const CHECK_MS = 86_400_000;
+
+/** True when every upload is to be looked at: in a small locker always. */
+function isDue(database: Database): boolean {
+  const checkedAt = Number(database.prepare("SELECT value FROM facts WHERE name = 'checked'").get()?.value ?? 0);
+  return countUploads(database) <= SMALL || Math.abs(Date.now() - checkedAt) > CHECK_MS;
+}
+
+/** At least so many as there are. */
+function countUploads(database: Database): number {
+  return Number(database.prepare('SELECT max(id) AS id FROM uploads').get()?.id ?? 0);
 }
 
 /** A store that is brought up to date, or an empty one. Nobody else can open one while it is filled alone. */

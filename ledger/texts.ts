@@ -25,7 +25,8 @@ export function indexTexts(
   const limit = settleLimit(database, maxBytes);
   const read = makeReader(locker, limit);
   const next = database.prepare(
-    "SELECT id, name, has FROM uploads WHERE whole IS NULL AND place = '' AND id > ? ORDER BY id LIMIT ?",
+    // The first condition is that of the index.
+    "SELECT id, name, has FROM uploads WHERE whole IS NOT 1 AND whole IS NULL AND place = '' AND id > ? ORDER BY id LIMIT ?",
   );
   const learn = database.prepare('INSERT INTO texts (rowid, body) VALUES (?, ?)');
   const mark = database.prepare('UPDATE uploads SET whole = ? WHERE id = ?');

@@ -258,7 +258,7 @@ describe('a random site', () => {
       };
       for (let step = 0; step < STEPS; step++) {
         random.step();
-        if (step === 1) (await fillStore(storeFile(random.site()), random.site(), false, {})).close();
+        if (step === 1) (await fillStore(storeFile(random.site()), random.site(), {})).close();
         if (step === 6) assert.equal((await its.webjobctl('pack', '--older-than', '20d')).exitCode, 0);
         if (step === 8) await its.webjobctl('prune', '--older-than', '15d', '--yes');
         const files = await tell(withoutStore());
@@ -274,7 +274,7 @@ describe('a random site', () => {
           assert.deepEqual(await ask(withoutStore()), await ask(random.site()), `step ${step}, since`);
         }
       }
-      (await fillStore(storeFile(random.site()), random.site(), true, {})).close();
+      (await fillStore(storeFile(random.site()), random.site(), { rebuild: true })).close();
       assert.deepEqual(await tell(random.site()), await tell(withoutStore()), 'made again');
     });
 });

@@ -90,7 +90,7 @@ describe('the live store', () => {
     const advance = (): void => {
       throw new Error('killed');
     };
-    await assert.rejects(fillStore(store, seen, true, { advance }), /killed/);
+    await assert.rejects(fillStore(store, seen, { rebuild: true }, { advance }), /killed/);
     assert.equal(await openKnownStore(seen), undefined);
     await isTrue();
     assert.equal((await its.webjobctl('index')).exitCode, 0);
