@@ -7,7 +7,7 @@ import { request } from 'node:http';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
-import { walkLocker } from '../cgi/locker/index.ts';
+import { walkLocker } from 'webjob-locker';
 import { configure, makeSite, type Site } from '../scripts/site.ts';
 import { NODE_WAYS, type NodeWay, type ServerNode, startBalancer, startServerNode } from './nodes.ts';
 import { quantile } from './quantile.ts';

@@ -16,7 +16,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { type CustodyFacts, formatReady, MAX_RECORD_BYTES } from 'webjob-locker';
+import { type CustodyFacts, custodyPath, formatCustody, formatReady, MAX_RECORD_BYTES } from 'webjob-locker';
 import {
   formatEpoch,
   formatJobId,
@@ -26,7 +26,6 @@ import {
   type NewLogLine,
   RECORD_FIELDS,
 } from 'webjob-protocol';
-import { custodyPath, formatCustody } from '../cgi/locker/index.ts';
 import { BATCH, formatGenesis, WRITER } from '../evidence/events.ts';
 import { parseCount } from './options.ts';
 

@@ -4,7 +4,7 @@ import { chownSync, cpSync, existsSync, mkdirSync, readFileSync, writeFileSync }
 import { connect } from 'node:net';
 import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { custodyPath } from '../cgi/locker/index.ts';
+import { custodyPath } from 'webjob-locker';
 import { type HttpdOptions, type HttpdServer, startHttpd } from '../scripts/httpd.ts';
 import { startWay, WAYS, type Way } from '../scripts/resident.ts';
 import type { Site } from '../scripts/site.ts';

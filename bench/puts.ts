@@ -6,7 +6,7 @@ import { syncBuiltinESMExports } from 'node:module';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { storeUpload } from '../cgi/locker/index.ts';
+import { storeUpload } from 'webjob-locker';
 import { quantile } from './quantile.ts';
 
 const HELP = `Usage: node bench/puts.ts [--seconds N] [--folder PATH]

@@ -17,7 +17,7 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { custodyPath, segmentFolder } from '../cgi/locker/index.ts';
+import { custodyPath, segmentFolder } from 'webjob-locker';
 import { findWebUser, openTree } from './web-user.ts';
 
 export interface Site {

@@ -1,140 +1,72 @@
-// The house stands as docs/architecture.md has it: every wall of biome.json stops what it names, the built programs are what a request
+// The house stands as docs/architecture.md has it: the import rules of biome.json are those of the page and of the code, the built programs are what a request
 // can afford, the list of rooms is true, and no package says which registry it came from.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { isBuiltin } from 'node:module';
-import { dirname, join } from 'node:path';
+import { dirname, join, relative } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { configure, makeSite, type Site } from '../scripts/site.ts';
 import { runBare } from './bare.ts';
 import { type Folder, makeFolder } from './cgi-scripts.ts';
+import { parseLines, runWebjobctl } from './operator.ts';
 import { findWebUser } from './tree.ts';
 
 const root = join(import.meta.dirname, '..');
 const read = (path: string): string => readFileSync(join(root, path), 'utf8');
 
-interface Wall {
-  includes: string[];
-  linter: {
-    rules: { style?: { noRestrictedImports?: { options: { patterns: { group: string[]; message: string }[] } } } };
-  };
+/** Folders of code but for tests, and what the page says that they import: folders, files of cgi/, and packages. */
+function listedImports(): Map<string, Set<string>> {
+  const block = /^## Import rules\n.*?^```\n(.*?)^```$/ms.exec(read('docs/architecture.md'))?.[1] ?? '';
+  const rows = block.replace(/,\n +/g, ', ').trim().split('\n');
+  return new Map(
+    rows.map((row) => {
+      const [folder = '', names = ''] = row.split(/ +→ /);
+      return [folder, new Set(names === 'nothing' ? [] : names.split(', '))];
+    }),
+  );
 }
 
-/** A file in a room, what it may not import by the start of the reason given, and what it may. */
-const WALLS: { file: string; forbidden: Record<string, string[]>; allowed: string[] }[] = [
-  {
-    file: 'cgi/protocol/offender.ts',
-    forbidden: {
-      'webjob-protocol imports nothing': ['node:fs', 'ini', 'webjob-conf', '../refusal.ts', '../locker/index.ts'],
-    },
-    allowed: ['./innocent.ts'],
-  },
-  {
-    file: 'cgi/locker/offender.ts',
-    forbidden: {
-      'webjob-locker knows files and the protocol': [
-        ...[
-          'node:http',
-          'node:child_process',
-          'node-cgi-compat',
-          'webjob-conf',
-          '../settings.ts',
-          '../../conf/index.ts',
-        ],
-      ],
-    },
-    allowed: ['./innocent.ts', 'webjob-protocol', 'node:fs', 'node:path', 'node:crypto'],
-  },
-  {
-    file: 'cgi/node-cgi-compat/offender.ts',
-    forbidden: {
-      'node-cgi-compat knows nothing of WebJob': ['webjob-protocol', 'webjob-conf', 'ini', 'supertest', '../handle.ts'],
-    },
-    allowed: ['./innocent.ts', 'node:http', 'node:fs'],
-  },
-  {
-    file: 'conf/offender.ts',
-    forbidden: {
-      'webjob-conf is the dialect': ['node:path', 'webjob-protocol', 'commander', '../cgi/settings.ts'],
-    },
-    allowed: ['./innocent.ts', 'node:fs'],
-  },
-  {
-    file: 'cgi/offender.ts',
-    forbidden: {
-      'The request path is synchronous': [
-        ...['node:stream', 'node:stream/promises', 'node:fs/promises', 'node:readline', 'node:http', 'node:https'],
-      ],
-      'These cost start-up time': ['node:child_process', 'node:net', 'node:crypto'],
-      'The server imports': ['../client/main.ts', '../admin/main.ts', '../scripts/site.ts', 'commander', 'split2'],
-      'Nothing imports from test/': ['../test/tree.ts'],
-    },
-    allowed: ['./innocent.ts', 'node-cgi-compat', 'webjob-protocol', 'webjob-conf', 'webjob-locker', 'node:fs'],
-  },
-  {
-    file: 'client/offender.ts',
-    forbidden: {
-      'The client knows the wire': [
-        ...['../cgi/handle.ts', '../admin/main.ts', '../scripts/site.ts', 'node-cgi-compat', 'webjob-locker'],
-      ],
-      'Nothing imports from test/': ['../test/tree.ts'],
-    },
-    allowed: ['./innocent.ts', 'webjob-protocol', 'webjob-conf', 'commander', 'node:http'],
-  },
-  {
-    file: 'cli/offender.ts',
-    forbidden: {
-      'cli is what every command line stands on': ['webjob-protocol', '../admin/main.ts', '../cgi/settings.ts'],
-    },
-    allowed: ['./innocent.ts', 'node:fs', 'commander', 'webjob-locker', 'webjob-locker/durable'],
-  },
-  {
-    file: 'archive/offender.ts',
-    forbidden: {
-      'archive is the format of packs': [
-        ...['webjob-protocol', 'commander', '../admin/main.ts', '../cgi/settings.ts', '../evidence/events.ts'],
-      ],
-    },
-    allowed: ['./innocent.ts', 'node:fs', 'split2', 'webjob-locker', '../cli/failure.ts'],
-  },
-  {
-    file: 'ledger/offender.ts',
-    forbidden: {
-      'ledger reads the logs': [
-        ...['commander', 'node-cgi-compat', '../admin/main.ts', '../cgi/settings.ts', '../cgi/handle.ts'],
-        '../evidence/evidence.ts',
-      ],
-    },
-    allowed: [
-      ...['./innocent.ts', 'node:fs', 'webjob-locker', 'webjob-locker/durable', 'webjob-protocol'],
-      ...['../archive/manifest.ts', '../cli/output.ts', '../cgi/controls.ts', '../cgi/tokens.ts'],
-    ],
-  },
-  {
-    file: 'evidence/offender.ts',
-    forbidden: {
-      'evidence reads the locker': ['commander', 'node-cgi-compat', '../admin/main.ts', '../cgi/settings.ts'],
-    },
-    allowed: [
-      ...['./innocent.ts', 'node:fs', 'webjob-locker', 'webjob-locker/durable', 'webjob-protocol'],
-      ...['../archive/manifest.ts', '../cli/failure.ts'],
-    ],
-  },
-  {
-    file: 'admin/offender.ts',
-    forbidden: {
-      "The operator's tool reads": ['../client/main.ts', '../scripts/site.ts', 'node-cgi-compat'],
-      'Nothing imports from test/': ['../test/tree.ts'],
-    },
-    allowed: ['./innocent.ts', '../cgi/settings.ts', 'webjob-locker', 'webjob-protocol'],
-  },
-  ...['scripts', 'bench'].map((folder) => ({
-    file: `${folder}/offender.ts`,
-    forbidden: { 'Nothing imports from test/': ['../test/tree.ts'] },
-    allowed: ['./innocent.ts', '../cgi/settings.ts', 'node:http'],
-  })),
-];
+/** The packages of this repository, by the folders they are in. */
+const PACKAGES: Record<string, string> = {
+  'cgi/locker': 'webjob-locker',
+  'cgi/protocol': 'webjob-protocol',
+  'cgi/node-cgi-compat': 'node-cgi-compat',
+  conf: 'webjob-conf',
+};
+
+function foundImports(): Map<string, Set<string>> {
+  const found = new Map<string, Set<string>>();
+  for (const entry of readdirSync(root, { recursive: true, withFileTypes: true })) {
+    const folder = relative(root, entry.parentPath);
+    if (!entry.isFile() || !/\.ts$/.test(entry.name) || /^(?:test|findings|node_modules|dist|\.)/.test(folder))
+      continue;
+    const imports = found.get(folder) ?? new Set();
+    found.set(folder, imports);
+    for (const name of importsOf(read(join(folder, entry.name)))) {
+      const place = placeOf(folder, name);
+      if (place !== undefined && place !== folder) imports.add(place);
+    }
+  }
+  return found;
+}
+
+function importsOf(text: string): string[] {
+  const pattern = /^(?:import|export) (?:[^;']*? from )?'([^']+)';|\bimport\('([^']+)'\)/gm;
+  return [...text.matchAll(pattern)].map(([, whole, lazy]) => whole ?? lazy ?? '');
+}
+
+/** A folder, a file of cgi/ that is imported elsewhere, or a package; undefined for a module of Node. */
+function placeOf(folder: string, name: string): string | undefined {
+  if (name.startsWith('node:')) return undefined;
+  const [first] = name.split('/');
+  if (!name.startsWith('.')) return Object.keys(PACKAGES).find((place) => PACKAGES[place] === first) ?? name;
+  const path = join(folder, name);
+  return dirname(path) === 'cgi' && folder !== 'cgi' ? path : dirname(path);
+}
+
+const names = (imports: ReadonlyMap<string, ReadonlySet<string>>): Record<string, string[]> =>
+  Object.fromEntries([...imports].map(([folder, set]): [string, string[]] => [folder, [...set].sort()]).sort());
 
 /** What biome reports, as far as it matters here. */
 interface Diagnostic {
@@ -143,65 +75,83 @@ interface Diagnostic {
   location: { path: string; start: { line: number } };
 }
 
-describe('the walls in biome.json', () => {
-  let folder: Folder;
-  let found: Diagnostic[];
-
-  before(() => {
-    folder = makeFolder();
-    for (const name of ['biome.json', '.gitignore']) copyFileSync(join(root, name), join(folder.path, name));
-    for (const { file, forbidden, allowed } of WALLS) {
-      const names = [...Object.values(forbidden).flat(), ...allowed];
-      put(file, names.map((name) => `import '${name}';\n`).join(''));
-      put(join(dirname(file), 'innocent.ts'), 'export {};\n');
-    }
-    found = lint(folder.path);
+describe('the import rules in docs/architecture.md', () => {
+  it('are the imports there are', () => {
+    assert.deepEqual(names(foundImports()), names(listedImports()));
   });
-  after(() => folder.remove());
 
-  const foundIn = (file: string): Diagnostic[] => found.filter(({ location }) => location.path === file);
+  it('have no cycle of folders', () => {
+    const listed = listedImports();
+    const folderOf = (name: string): string => (name.endsWith('.ts') ? dirname(name) : name);
+    const visit = (folder: string, path: readonly string[]): void => {
+      assert.ok(!path.includes(folder), [...path, folder].join(' → '));
+      for (const name of listed.get(folder) ?? []) visit(folderOf(name), [...path, folder]);
+    };
+    for (const folder of listed.keys()) visit(folder, []);
+  });
 
-  function put(path: string, text: string): void {
-    mkdirSync(join(folder.path, dirname(path)), { recursive: true });
-    writeFileSync(join(folder.path, path), text);
-  }
+  describe('and those in biome.json', () => {
+    const MODULES: Record<string, string[]> = {
+      'cgi/protocol': ['node:fs', 'node:path'],
+      'cgi/locker': ['node:http', 'node:child_process'],
+      conf: ['node:path'],
+      cgi: [
+        ...['node:stream', 'node:stream/promises', 'node:fs/promises', 'node:readline', 'node:http', 'node:https'],
+        ...['node:child_process', 'node:net', 'node:crypto'],
+      ],
+    };
+    let folder: Folder;
+    let found: Diagnostic[];
+    const offenders = new Map<string, { name: string; isListed: boolean }[]>();
 
-  for (const { file, forbidden, allowed } of WALLS) {
-    const imports = [...Object.values(forbidden).flat(), ...allowed];
-    const expected = Object.entries(forbidden).flatMap(([reason, names]) => names.map((name) => [name, reason]));
-    const actual = (): (string | undefined)[][] =>
-      foundIn(file)
-        .filter(({ category }) => category === 'lint/style/noRestrictedImports')
-        .map(({ location, message }) => [
-          imports[location.start.line - 1],
-          Object.keys(forbidden).find((reason) => message.startsWith(reason)) ?? message,
-        ]);
-    const isPath = ([name = '']: (string | undefined)[]): boolean => name.startsWith('../');
-
-    it(`stop what ${dirname(file)} may not import by name, and nothing else`, () => {
-      const byName = (pair: (string | undefined)[]): boolean => !isPath(pair);
-      assert.deepEqual(actual().filter(byName).sort(), expected.filter(byName).sort());
-    });
-
-    it(`stop what ${dirname(file)} may not import by its path`, () => {
-      assert.deepEqual(actual().filter(isPath).sort(), expected.filter(isPath).sort());
-    });
-  }
-
-  it('are all tried above', () => {
-    const { overrides } = JSON.parse(read('biome.json')) as { overrides: Wall[] };
-    const tried = WALLS.flatMap(({ file, forbidden }) => Object.keys(forbidden).map((reason) => [file, reason]));
-    for (const { includes, linter } of overrides) {
-      for (const { message } of linter.rules.style?.noRestrictedImports?.options.patterns ?? []) {
-        for (const glob of includes) {
-          const place = glob.replace(/\*.*$/, '');
-          const isTried = tried.some(
-            ([file = '', reason = '']) => dirname(file) === place.slice(0, -1) && message.startsWith(reason),
-          );
-          assert.ok(isTried, `no import in WALLS tries the wall round ${glob}: ${message}`);
-        }
+    before(() => {
+      folder = makeFolder();
+      for (const name of ['biome.json', '.gitignore']) copyFileSync(join(root, name), join(folder.path, name));
+      const listed = listedImports();
+      const places = [
+        ...new Set(['test', 'cgi/handle.ts', ...listed.keys(), ...[...listed.values()].flatMap((set) => [...set])]),
+      ];
+      for (const [from, allowed] of listed) {
+        const imports = places
+          .filter((place) => place !== from && (from !== 'cgi' || !place.startsWith('cgi/handle')))
+          .filter((place) => from !== 'cgi' || !place.endsWith('.ts'))
+          .map((place) => ({ name: specifierOf(from, place, listed), isListed: allowed.has(place) }));
+        for (const name of MODULES[from] ?? []) imports.push({ name, isListed: false });
+        imports.push({ name: './innocent.ts', isListed: true });
+        offenders.set(join(from, 'offender.ts'), imports);
+        put(join(from, 'offender.ts'), imports.map(({ name }) => `import '${name}';\n`).join(''));
+        put(join(from, 'innocent.ts'), 'export {};\n');
       }
+      found = lint(folder.path);
+    });
+    after(() => folder.remove());
+
+    function specifierOf(from: string, place: string, listed: ReadonlyMap<string, unknown>): string {
+      if (PACKAGES[place] !== undefined) return PACKAGES[place];
+      const path = relative(from, place).replace(/^(?!\.)/, './');
+      if (place.endsWith('.ts')) return path;
+      return place === 'test' || listed.has(place) ? `${path}/innocent.ts` : place;
     }
+
+    function put(path: string, text: string): void {
+      mkdirSync(join(folder.path, dirname(path)), { recursive: true });
+      writeFileSync(join(folder.path, path), text);
+    }
+
+    it('are the same: they stop what is not on the page, and nothing else', () => {
+      assert.ok(offenders.size > 20, `cannot read the page: ${[...offenders.keys()]}`);
+      for (const [file, imports] of offenders) {
+        const lines = found
+          .filter(({ location, category }) => location.path === file && category === 'lint/style/noRestrictedImports')
+          .map(({ location }) => location.start.line);
+        const stopped = imports.filter((_, index) => lines.includes(index + 1)).map(({ name }) => name);
+        assert.deepEqual(
+          stopped,
+          imports.flatMap(({ name, isListed }) => (isListed ? [] : name)),
+          file,
+        );
+      }
+    });
   });
 });
 
@@ -212,6 +162,16 @@ function lint(folder: string): Diagnostic[] {
   const { diagnostics } = JSON.parse(result.stdout.toString());
   return diagnostics;
 }
+
+describe('a subcommand of webjobctl', () => {
+  it('is the file of its name in admin/commands, and no other file is there', async () => {
+    const { stdout } = await runWebjobctl(['completion', '--json']);
+    const commands = parseLines<{ name: string }>(stdout).flatMap(({ name }) => (name === '' ? [] : name));
+    const expected = commands.map((name) => `${name.replaceAll(' ', '-')}.ts`);
+    assert.ok(expected.includes('client-add.ts') && expected.includes('jobs.ts'), stdout);
+    assert.deepEqual(readdirSync(join(root, 'admin/commands')).sort(), expected.sort());
+  });
+});
 
 /** A real request under a preload that notes what the script loads and touches. */
 const PRELOAD = `'use strict';

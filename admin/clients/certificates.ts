@@ -144,3 +144,8 @@ export function revokeCertificates(etcDirectory: string, serials: readonly strin
     replaceFile(revocationListOf(etcDirectory), makeRevocationList(desk, '..'), { mode: 0o644 });
   });
 }
+
+/** Whole days; less than none for what is over. */
+export function daysLeft(until: Date): number {
+  return Math.floor((until.getTime() - Date.now()) / 86_400_000);
+}

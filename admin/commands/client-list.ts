@@ -6,7 +6,7 @@ import { parseDuration } from '../../cli/durations.ts';
 import { EXIT_CODES, Failure } from '../../cli/failure.ts';
 import { errorCode } from '../../cli/files.ts';
 import { formatTable, printJson, printLine } from '../../cli/output.ts';
-import { type Certificate, findLatest, listCertificates } from '../clients/certificates.ts';
+import { type Certificate, daysLeft, findLatest, listCertificates } from '../clients/certificates.ts';
 import { type Desk, type DeskOptions, openDesk, userFileOption } from '../clients/desk.ts';
 import { readUserFile, type UserLine } from '../clients/userfile.ts';
 
@@ -66,11 +66,6 @@ const COLUMNS = [
 /** `2027-11-24, 365 days` */
 export function formatEnd({ until, state }: Certificate): string {
   return `${until.toISOString().slice(0, 10)}, ${state === 'valid' ? `${daysLeft(until)} days` : state}`;
-}
-
-/** Whole days; less than none for what is over. */
-export function daysLeft(until: Date): number {
-  return Math.floor((until.getTime() - Date.now()) / 86_400_000);
 }
 
 /** The row as --json has it. */
