@@ -24,13 +24,18 @@ export interface JobFilter {
 }
 
 /**
- * The jobs, in the order in which they ended; behind them uploads without a log line, then the jobs that have not ended. The GET of a job may
- * be older than `since`. Throws Failure `failed`.
+ * The jobs, if not said otherwise in the order in which they ended; behind them uploads without a log line, then the jobs that have not
+ * ended. The GET of a job may be older than `since`. Throws Failure `failed`.
  */
-export async function* readJobs(site: Site, filter: JobFilter = {}, advance?: () => void): AsyncGenerator<Job> {
+export async function* readJobs(
+  site: Site,
+  filter: JobFilter = {},
+  advance?: () => void,
+  order: JobOrder = 'end',
+): AsyncGenerator<Job> {
   const store = await openStore(site, windowOf(filter), advance ? { advance } : {});
   try {
-    yield* queryJobs(store, site, filter);
+    yield* queryJobs(store, site, filter, ORDERS[order]);
   } finally {
     store.close();
   }
@@ -190,9 +195,20 @@ interface Row {
 }
 
 const OLDEST = 'rank, at, length(job_id), job_id, client, command';
+const BY_TIME = 'at, rank, length(job_id), job_id, client, command';
 const NEWEST = 'at DESC, rank DESC, length(job_id) DESC, job_id DESC, client DESC, command DESC';
 
-function* queryJobs(store: Store, site: Site, filter: JobFilter, order = OLDEST): Generator<Job> {
+/** As they ended; or by the latest that is known of them; or the jobs of one client, or command, after the other, each by time. */
+export type JobOrder = 'end' | 'time' | 'client' | 'command';
+
+const ORDERS: Record<JobOrder, string> = {
+  end: OLDEST,
+  time: BY_TIME,
+  client: `client, ${BY_TIME}`,
+  command: `command, ${BY_TIME}`,
+};
+
+function* queryJobs(store: Store, site: Site, filter: JobFilter, order = ORDERS.end): Generator<Job> {
   const { database } = store;
   const [where, values] = conditionsOf(filter);
   const isWanted = makeFilter(filter);

@@ -19,6 +19,7 @@ import { join } from 'node:path';
 import { encodeField, formatLogLine, formatTime } from 'webjob-protocol';
 import { verifyShown } from '../admin/jobs/verification.ts';
 import { makeProgram } from '../admin/program.ts';
+import { Pages } from '../admin/report/pages.ts';
 import { summarize } from '../admin/report/summary.ts';
 import { writeReport } from '../admin/report/write.ts';
 import { joinSites } from '../admin/site/evidence.ts';
@@ -162,11 +163,13 @@ async function compare(made: Made): Promise<{ disagreements: string[]; uploads: 
   const evidence = new Evidence(joined);
   const now = new Date();
   const since = new Date(0);
-  const summary = await summarize(readJobs(site), { since, now, site, limit: 1000 });
-  await writeReport(folder, {
-    ...{ summary, now, site, evidence, advance: () => undefined },
+  const summary = await summarize(readJobs(site), { since, now, site });
+  const frame = { siteName: 'test', madeAt: '', version: 'test' };
+  await writeReport(folder, new Pages(folder, undefined, frame, () => undefined), {
+    ...{ summary, now, site, evidence },
     scope: { since, silentSeconds: 1, clock: 'GMT' },
-    frame: { siteName: 'test', madeAt: '', version: 'test' },
+    readJobs: (order) => readJobs(site, { since }, undefined, order),
+    isListed: () => true,
   });
   const lost = findings.filter(({ kind }) => kind === 'group-missing');
   const missing = new Set(lost.map(({ place }) => encodeField(evidence.records.find(place)?.jobId)));
@@ -174,7 +177,7 @@ async function compare(made: Made): Promise<{ disagreements: string[]; uploads: 
   const disagreements: string[] = [];
   let [uploadCount, bad, packedCount] = [0, 0, 0];
   const opinions = readOpinions(folder);
-  for (const job of summary.jobs) {
+  for await (const job of readJobs(site)) {
     const { group, packed, uploads, jobId } = job;
     const name = (group ?? packed)?.name;
     if (name === undefined) continue;

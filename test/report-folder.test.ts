@@ -74,7 +74,7 @@ it('takes the place of an older one, its mode, and nothing from the locker', asy
 it('says with --json what it made', async () => {
   const [line, more] = await its.readJson('report', '--html', report, '--since', '2000-01-01', '--limit', '2');
   const { since, ...made } = line as Record<string, unknown>;
-  assert.deepEqual([made, more], [{ report, pages: 11, jobs: 9, jobPages: 2 }, undefined]);
+  assert.deepEqual([made, more], [{ report, pages: 12, written: 12, jobs: 9, jobPages: 2 }, undefined]);
   assert.equal(new Date(String(since)).getFullYear(), 2000);
   assert.equal(readdirSync(join(report, 'job')).length, 2);
   assert.match(readFileSync(join(report, 'jobs.html'), 'utf8'), /The newest 2 of 9 jobs have a page here/);

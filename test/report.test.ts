@@ -91,7 +91,7 @@ describe('a report', () => {
   it('gives no file a name that a client chose', () => {
     const names = readdirSync(report, { recursive: true }).map(String);
     for (const name of names)
-      assert.match(name, /^(?:\.webjobctl|client|command|job|(?:(?:client|command|job)\/)?[\w-]{1,80}\.html)$/);
+      assert.match(name, /^(?:\.webjobctl|client|command|day|job|(?:(?:client|command|day|job)\/)?[\w-]{1,80}\.html)$/);
   });
 
   it('has the verdict, the output and the record on the page of a job', () => {

@@ -6,8 +6,11 @@ import { encodeField, formatTime } from 'webjob-protocol';
 import { parseDuration, parseInstant } from '../../cli/durations.ts';
 import { Failure } from '../../cli/failure.ts';
 import { printJson, say, startProgress } from '../../cli/output.ts';
-import { findJobs, readJobs } from '../../ledger/jobs.ts';
+import type { Job } from '../../ledger/job.ts';
+import { findJobs, type JobFilter, readJobs, readNewest } from '../../ledger/jobs.ts';
 import { replaceFolder, tidyFolder } from '../report/folder.ts';
+import { jobPath } from '../report/links.ts';
+import { Pages } from '../report/pages.ts';
 import { summarize } from '../report/summary.ts';
 import { writeReport } from '../report/write.ts';
 import { openEvidence } from '../site/evidence.ts';
@@ -22,6 +25,9 @@ Writes an overview with charts, and a page for each client, command and job, wit
 whether the files are what was received. The pages need no server and no script: open index.html. DIR is
 replaced as a whole when all pages are there; a folder that holds anything else is left alone.
 
+Pages of which nothing has changed are taken from the last report, and the files of these jobs are not read
+again. With --all they are.
+
 Example, every hour from cron:
   webjobctl report --html /var/webjob/report --since 14d
 
@@ -30,10 +36,11 @@ Exit codes: 0 written, 2 wrong command line, 3 nph-webjob.cfg cannot be used, 4 
 interface ReportOptions {
   html: string;
   since: Date;
-  limit: number;
+  limit?: number;
   silent: number;
   client?: string;
   job?: string;
+  all?: boolean;
 }
 
 export function reportCommand(): Command {
@@ -45,7 +52,7 @@ export function reportCommand(): Command {
         .argParser(parseInstant)
         .default(parseInstant('30d'), '30d'),
     )
-    .option('--limit <jobs>', `how many jobs have a page, the newest; at most ${MAX_JOBS}`, parseLimit, 1000)
+    .option('--limit <jobs>', `only the newest jobs have a page, so many; at most ${MAX_JOBS}`, parseLimit)
     .addOption(
       new Option('--silent <span>', 'a client not seen for so long is silent')
         .argParser(parseDuration)
@@ -53,6 +60,7 @@ export function reportCommand(): Command {
     )
     .option('--client <glob>', 'only jobs of these clients: * is any text, ? any character')
     .option('--job <jid>', 'only this job, and those with its id of other clients')
+    .option('--all', 'make every page again, and read every file again')
     .helpOption('-h, --help', 'print this help')
     .addHelpText('after', EXPLANATION)
     .action(async (_, command: Command) => await run(command));
@@ -66,37 +74,66 @@ function parseLimit(text: string): number {
 
 async function run(command: Command): Promise<void> {
   const site = openSite(command);
-  const { html, limit, silent, since, client, job } = command.opts<ReportOptions>();
+  const { html, limit, silent, since, client, job, all } = command.opts<ReportOptions>();
   const path = checkPlace(html, site);
   // What the web server is to read must not depend on who runs this.
   process.umask(0o022);
   tidyFolder(path);
   const now = new Date();
   const { useGMT: useGmt, serverId } = site.settings;
+  const found = job === undefined ? undefined : await findJobs(site, encodeField(job), client);
+  const from = found && command.getOptionValueSource('since') === 'default' ? new Date(0) : since;
   const reading = startProgress('jobs read');
-  const jobs = job === undefined ? readJobs(site, { client }) : await findJobs(site, encodeField(job), client);
-  const all = job !== undefined && command.getOptionValueSource('since') === 'default';
-  const from = all ? new Date(0) : since;
-  const summary = await summarize(counted(jobs, reading.advance), { since: from, now, site, limit });
+  const summary = await summarize(counted(found ?? readJobs(site, { client }), reading.advance), {
+    since: from,
+    now,
+    site,
+  });
   reading.end();
-  const writing = startProgress('pages', 4 + summary.jobs.length);
+  const listed = await findListed(site, { since: from, client }, limit);
+  const writing = startProgress('pages');
   const evidence = openEvidence(site);
-  let pages = 0;
+  let made = { pages: 0, written: 0, listed: 0 };
   try {
-    await replaceFolder(path, async (folder) => {
-      pages = await writeReport(folder, {
-        ...{ summary, now, site, evidence, advance: writing.advance },
+    await replaceFolder(path, async (folder, old) => {
+      const frame = { siteName: serverId, madeAt: formatTime(now, useGmt), version: WEBJOB_VERSION };
+      const pages = new Pages(folder, all ? undefined : old, frame, writing.advance);
+      const { listed: jobs } = await writeReport(folder, pages, {
+        ...{ summary, now, site, evidence },
         scope: { since, silentSeconds: silent, clock: useGmt ? 'GMT' : "the server's time" },
-        frame: { siteName: serverId, madeAt: formatTime(now, useGmt), version: WEBJOB_VERSION },
+        readJobs: (order) =>
+          found ? sorted(found, order, from) : readJobs(site, { since: from, client }, undefined, order),
+        isListed: (one) => listed?.has(jobPath(one)) ?? true,
       });
+      made = { pages: pages.count, written: pages.written, listed: jobs };
     });
   } finally {
     evidence.close();
   }
   writing.end();
+  const { pages, written, listed: jobPages } = made;
   if (globalOptions(command).json)
-    printJson({ report: path, pages, jobs: summary.total.jobs, jobPages: summary.jobs.length, since });
-  else say(`${pages} pages in ${path}, ${summary.jobs.length} of them jobs out of ${summary.total.jobs}`);
+    printJson({ report: path, pages, written, jobs: summary.total.jobs, jobPages, since });
+  else
+    say(
+      `${pages} pages in ${path}, ${written} of them new or changed; ${jobPages} of ${summary.total.jobs} jobs have one`,
+    );
+}
+
+/** The pages of the newest jobs; undefined where there is no limit. */
+async function findListed(site: Site, filter: JobFilter, limit: number | undefined): Promise<Set<string> | undefined> {
+  if (limit === undefined) return undefined;
+  const newest = await readNewest(site, filter, ({ at }) => !Number.isNaN(at.getTime()), limit);
+  return new Set(newest.map(jobPath));
+}
+
+/** Jobs that were found, in the order that readJobs would give. */
+async function* sorted(found: readonly Job[], order: 'time' | 'client' | 'command', since: Date): AsyncGenerator<Job> {
+  const keys = { time: () => '', client: (job: Job) => job.clientId ?? '', command: (job: Job) => job.command ?? '' };
+  const key = keys[order];
+  yield* found
+    .filter(({ at }) => at >= since)
+    .sort((a, b) => (key(a) === key(b) ? a.at.getTime() - b.at.getTime() : key(a) < key(b) ? -1 : 1));
 }
 
 async function* counted<T>(values: AsyncIterable<T> | Iterable<T>, advance: () => void): AsyncGenerator<T> {

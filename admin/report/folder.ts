@@ -41,16 +41,34 @@ function kindOfLeftover(path: string, name: string): string | undefined {
   return pid === undefined || isAlive(Number(pid)) ? undefined : kind;
 }
 
+/** A report in which nobody but this user can put anything. */
+function isOursAlone(path: string): boolean {
+  try {
+    const folders = readdirSync(path, { withFileTypes: true }).filter((entry) => !entry.isFile());
+    return ['', ...folders.map(({ name }) => name)].every((name) => {
+      const found = lstatSync(join(path, name));
+      return found.isDirectory() && found.uid === process.geteuid?.() && (found.mode & 0o022) === 0;
+    });
+  } catch {
+    // Another run has just replaced it.
+    return false;
+  }
+}
+
 /** A folder that was made here; no link to one. */
 function isOurs(path: string): boolean {
   return lstatSync(path).isDirectory() && existsSync(join(path, MARK));
 }
 
 /**
- * Has `fill` fill an empty folder beside `path`, then gives it that name, and the mode and the owner of the folder that it replaces, which
- * is removed. That one must be empty or have been made here. Throws Failure `failed`, and what `fill` throws; then all is as it was.
+ * Has `fill` fill an empty folder beside `path`, for which it may link files of `old`: the folder that is there, if nobody else can change
+ * it. Then gives it that name, and the mode and the owner of the folder that it replaces, which is removed. That one must be empty or have
+ * been made here. Throws Failure `failed`, and what `fill` throws; then all is as it was.
  */
-export async function replaceFolder(path: string, fill: (folder: string) => Promise<void>): Promise<void> {
+export async function replaceFolder(
+  path: string,
+  fill: (folder: string, old: string | undefined) => Promise<void>,
+): Promise<void> {
   const fresh = ownName(path, 'new');
   try {
     tidyFolder(path);
@@ -58,7 +76,7 @@ export async function replaceFolder(path: string, fill: (folder: string) => Prom
     rmSync(fresh, { recursive: true, force: true });
     mkdirSync(fresh, 0o700);
     writeFileSync(join(fresh, MARK), 'made by webjobctl, which will replace this folder\n', { flag: 'wx' });
-    await fill(fresh);
+    await fill(fresh, old && isOursAlone(path) ? path : undefined);
     chmodSync(fresh, old ? old.mode & 0o7777 : 0o755);
     if (old && (old.uid !== process.getuid?.() || old.gid !== process.getgid?.())) chownSync(fresh, old.uid, old.gid);
     swap(path, fresh);

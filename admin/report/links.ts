@@ -1,5 +1,5 @@
 // Where the page of a client, a command or a job lies. A name on disk holds nothing of a client's but letters, digits, `_` and `-`, is at
-// most 80 characters long, and tells apart what differs in case only.
+// most 90 characters long, and tells apart what differs in case only.
 import { createHash } from 'node:crypto';
 import type { Job } from '../../ledger/job.ts';
 
@@ -15,6 +15,19 @@ function pageName(text: string, identity = text): string {
 export const clientPath = (clientId: string): string => `client/${pageName(clientId)}`;
 
 export const commandPath = (command: string): string => `command/${pageName(command)}`;
+
+/** A part of what does not fit on one page. */
+export const partPath = (path: string, part: number): string => path.replace(/\.html$/, `-${part}.html`);
+
+/** A page of the list of all clients, or commands. */
+export const actorsPath = (kind: 'client' | 'command', page: number): string =>
+  page === 1 ? `${kind}s.html` : `${kind}s-${page}.html`;
+
+/** Jobs of a day of the site's clock, as `2026-11-01`; part 1 are the oldest. */
+export const dayPath = (day: string, part: number): string => {
+  const first = `day/${day}.html`;
+  return part === 1 ? first : partPath(first, part);
+};
 
 /** A job id alone does not tell jobs apart: a client may send one twice, and a refused request may have none. */
 export function jobPath(job: Job): string {

@@ -1,10 +1,11 @@
 // The pages that show many jobs: the overview, the lists, and one page a client and a command.
 import { formatBytes } from '../../cli/output.ts';
-import { isFailure, type Job } from '../../ledger/job.ts';
+import type { Job } from '../../ledger/job.ts';
 import { type Bar, formatChart, formatMeter } from './charts.ts';
 import { html, type Markup } from './html.ts';
+import { actorsPath, clientPath, commandPath, dayPath, partPath } from './links.ts';
 import type { Page } from './page.ts';
-import type { Actor, Period, Summary } from './summary.ts';
+import type { Actor, Newest, Period, Summary, Tally } from './summary.ts';
 import {
   type Book,
   describeState,
@@ -16,8 +17,6 @@ import {
   formatSpan,
 } from './tables.ts';
 
-/** Rows in the tables of the overview. */
-const MAX_OVERVIEW_ROWS = 10;
 const MAX_SILENT_BARS = 5;
 const MAX_SILENT_ROWS = 200;
 
@@ -43,15 +42,21 @@ export interface Overview {
   scope: Scope;
   custody: Custody;
   /** Jobs of which the files are not what was received, or not what the client sent. */
-  unverified: readonly Job[];
+  unverified: Newest;
   /** How many jobs have a stream that nobody read. */
   unchecked: number;
+  /** How many jobs have a page. */
+  listed: number;
+  /** Of these, the ones of which nothing changed since an earlier report read their files. */
+  kept: number;
 }
 
-export function overviewPage({ summary, scope, custody, unverified, unchecked }: Overview, book: Book): Page {
-  const failures = summary.jobs.filter(isFailure).slice(0, MAX_OVERVIEW_ROWS);
+export function overviewPage(
+  { summary, scope, custody, unverified, unchecked, listed, kept }: Overview,
+  book: Book,
+): Page {
   const silent = findSilent(summary, scope, book.now);
-  const differing = summary.jobs.filter((job) => job.differing.length > 0);
+  const { failures, differing, newest } = summary;
   return {
     ...{ title: 'Overview', root: '', place: 'index.html' },
     content: html`<h1>Overview</h1>
@@ -61,21 +66,28 @@ ${formatTiles([
   ['bytes received', formatBytes(summary.total.bytes)],
   ['clients ever', summary.clients.size],
   ['clients silent', silent.length, silent.length > 0 ? 'warn' : undefined],
-  ['do not verify', unverified.length, unverified.length > 0 ? 'bad' : undefined],
-  ...(differing.length > 0 ? [['with differing uploads', differing.length, 'bad'] satisfies Tile] : []),
+  ['do not verify', unverified.count, unverified.count > 0 ? 'bad' : undefined],
+  ...(differing.count > 0 ? [['with differing uploads', differing.count, 'bad'] satisfies Tile] : []),
   ...(unchecked > 0 ? [['not checked', unchecked, 'warn'] satisfies Tile] : []),
 ])}
 <h2>At a glance</h2>
 <div class="charts">${formatCharts(summary)}${formatSilent(silent, scope, book)}</div>
 <h2>Verification</h2>
 <p>${describeCustody(custody)}</p>
-${unverified.length > 0 ? formatJobTable('unverified', 'The newest jobs of which the files do not verify', unverified.slice(0, MAX_OVERVIEW_ROWS), '', book) : html`<p class="note">${summary.jobs.length > 0 ? 'No file of the jobs that have a page differs from what it is compared with.' : 'There are no jobs.'}</p>`}
-${differing.length > 0 ? formatJobTable('differing', 'The newest jobs with differing uploads', differing.slice(0, MAX_OVERVIEW_ROWS), '', book) : undefined}
+${unverified.count > 0 ? formatJobTable('unverified', 'The newest jobs of which the files do not verify', unverified.jobs, '', book) : html`<p class="note">${listed > 0 ? 'No file of the jobs that have a page differs from what it is compared with.' : 'There are no jobs.'}</p>`}
+${kept > 0 ? html`<p class="note">${describeKept(kept, listed)}</p>` : undefined}
+${differing.count > 0 ? formatJobTable('differing', 'The newest jobs with differing uploads', differing.jobs, '', book) : undefined}
 <h2>Newest failures</h2>
-${formatJobTable('failures', 'The newest jobs that failed, were refused, or broke off', failures, '', book)}
+${formatJobTable('failures', 'The newest jobs that failed, were refused, or broke off', failures.jobs, '', book)}
 <h2>Newest jobs</h2>
-${formatJobTable('newest', 'The newest jobs', summary.jobs.slice(0, MAX_OVERVIEW_ROWS), '', book)}`,
+${formatJobTable('newest', 'The newest jobs', newest.jobs, '', book)}`,
   };
+}
+
+function describeKept(kept: number, listed: number): string {
+  const what =
+    kept === listed ? 'No file was read again' : `The files of ${kept} of ${listed} jobs were not read again`;
+  return `${what}: they have not been touched since an earlier report read them. The page of a job says when.`;
 }
 
 function describeCustody({ files, records, faults }: Custody): Markup {
@@ -160,34 +172,131 @@ ${silent.map(
 </table></div>`;
 }
 
-export function jobsPage(summary: Summary, book: Book): Page {
-  const { jobs, total } = summary;
+/** A day, and its jobs that have a page. */
+export interface Day extends Tally {
+  name: string;
+  parts: number;
+}
+
+/** All that the page of jobs tells of. */
+export interface JobLists {
+  summary: Summary;
+  /** How many jobs have a page, and the newest of them. */
+  listed: number;
+  newest: readonly Job[];
+  /** The oldest first. */
+  days: readonly Day[];
+}
+
+export function jobsPage({ summary: { total }, listed, newest, days }: JobLists, book: Book): Page {
+  const all =
+    listed < total.jobs
+      ? `The newest ${listed} of ${total.jobs} jobs have a page here; webjobctl jobs lists the others.`
+      : `All ${listed} jobs of this time.`;
   const scope =
-    jobs.length < total.jobs
-      ? `The newest ${jobs.length} of ${total.jobs} jobs have a page here; webjobctl jobs lists the others.`
-      : `All ${jobs.length} jobs of this time.`;
+    newest.length < listed
+      ? `${all} The newest ${newest.length} are in this table, and all are on the pages of their days.`
+      : all;
   return {
     ...{ title: 'Jobs', root: '', place: 'jobs.html' },
     content: html`<h1>Jobs</h1>
 <p class="lead">${scope}</p>
-${jobs.length > 0 ? formatSearch('rows', 'jobs') : undefined}
-${formatJobTable('rows', 'Jobs, the newest first', jobs, '', book)}`,
+${newest.length > 0 ? formatSearch('rows', 'jobs') : undefined}
+${formatJobTable('rows', 'Jobs, the newest first', newest, '', book)}
+${days.length > 0 ? formatDays(days) : undefined}`,
   };
 }
 
-export function actorsPage(kind: 'client' | 'command', actors: readonly Actor[], left: number, book: Book): Page {
+function formatDays(days: readonly Day[]): Markup {
+  return html`<h2>Days</h2>
+<div class="scroll" role="region" aria-label="Days" tabindex="0"><table id="days">
+<caption><span>Days, the newest first</span></caption>
+<thead><tr><th scope="col">Day</th><th scope="col" class="number">Jobs</th><th scope="col" class="number">Failures</th><th scope="col" class="number">Bytes</th></tr></thead>
+<tbody>
+${days.toReversed().map(
+  ({
+    name,
+    parts,
+    jobs,
+    failures,
+    bytes,
+  }) => html`<tr><th scope="row" class="time"><a href="${dayPath(name, parts)}">${name}</a></th><td class="number">${jobs}</td><td class="number">${failures > 0 ? html`<span class="bad">${failures}</span>` : 0}</td><td class="number">${formatBytes(bytes)}</td></tr>
+`,
+)}</tbody>
+</table></div>`;
+}
+
+/** Some of the jobs of a day, a client or a command: those from `first` on, the oldest being 1. */
+export interface Part {
+  part: number;
+  first: number;
+  /** The oldest first. */
+  jobs: readonly Job[];
+  isLast: boolean;
+}
+
+export function dayPage(day: string, { part, first, jobs, isLast }: Part, book: Book): Page {
+  return {
+    ...{ title: day, root: '../', place: 'jobs.html' },
+    content: html`<h1>${day}</h1>
+<p class="lead">Jobs ${first} to ${first + jobs.length - 1} of this day, counted from the oldest.</p>
+${formatWays(part, isLast, (number) => `../${dayPath(day, number)}`)}
+${formatSearch('rows', 'jobs')}
+${formatJobTable('rows', 'Jobs, the newest first', jobs.toReversed(), '../', book)}`,
+  };
+}
+
+/** Where what is older and newer than a part is. */
+function formatWays(part: number, isLast: boolean, pathOf: (part: number) => string): Markup | undefined {
+  if (part === 1 && isLast) return undefined;
+  const older = part > 1 ? html`<a href="${pathOf(part - 1)}">Older jobs</a>` : undefined;
+  const newer = isLast ? undefined : html`<a href="${pathOf(part + 1)}">Newer jobs</a>`;
+  return html`<p>${older}${older && newer && ' · '}${newer}</p>`;
+}
+
+/** A page of the list of clients, or of commands, of so many pages. */
+export interface ActorList {
+  actors: readonly Actor[];
+  /** From 1. */
+  page: number;
+  pages: number;
+  /** In all. */
+  count: number;
+}
+
+export function actorsPage(kind: 'client' | 'command', { actors, page, pages, count }: ActorList, book: Book): Page {
   const title = kind === 'client' ? 'Clients' : 'Commands';
+  const numbers = Array.from({ length: pages }, (_, index) => index + 1);
+  const ways = numbers.map((number) =>
+    number === page ? html`${number} ` : html`<a href="${actorsPath(kind, number)}">${number}</a> `,
+  );
   return {
     ...{ title, root: '', place: kind === 'client' ? 'clients.html' : 'commands.html' },
     content: html`<h1>${title}</h1>
-<p class="lead">${left > 0 ? `${actors.length} with the newest jobs; ${left} more are left out.` : `${actors.length} in all.`}</p>
+<p class="lead">${count} in all.</p>
+${pages > 1 ? html`<p>Pages, by name: ${ways}</p>` : undefined}
 ${actors.length > 0 ? formatSearch('rows', title.toLowerCase()) : undefined}
 ${formatActorTable(kind, actors, '', book)}`,
   };
 }
 
-export function actorPage(kind: 'client' | 'command', actor: Actor, jobs: readonly Job[], book: Book): Page {
+/** The jobs of a client or a command that have a page. */
+export interface ActorJobs {
+  /** The newest of them, the newest first. */
+  newest: readonly Job[];
+  count: number;
+  /** Pages on which all of them are; none where `newest` is all. */
+  parts: number;
+}
+
+export function actorPage(
+  kind: 'client' | 'command',
+  actor: Actor,
+  { newest, count, parts }: ActorJobs,
+  book: Book,
+): Page {
   const isClient = kind === 'client';
+  const path = isClient ? clientPath(actor.name) : commandPath(actor.name);
   return {
     ...{ title: actor.name, root: '../', place: isClient ? 'clients.html' : 'commands.html' },
     content: html`<h1>${actor.name}</h1>
@@ -198,8 +307,27 @@ ${formatTiles([
   ['bytes received', formatBytes(actor.bytes)],
 ])}
 <h2>Jobs</h2>
-${jobs.length < actor.jobs ? html`<p class="note">${jobs.length} of ${actor.jobs} have a page.</p>` : undefined}
-${jobs.length > 0 ? formatSearch('rows', 'jobs') : undefined}
-${formatJobTable('rows', 'Jobs, the newest first', jobs, '../', book)}`,
+${count < actor.jobs ? html`<p class="note">${count} of ${actor.jobs} have a page.</p>` : undefined}
+${parts > 0 ? html`<p>The newest ${newest.length} are in this table. <a href="../${partPath(path, parts)}">All jobs</a></p>` : undefined}
+${newest.length > 0 ? formatSearch('rows', 'jobs') : undefined}
+${formatJobTable('rows', 'Jobs, the newest first', newest, '../', book)}`,
+  };
+}
+
+export function actorPartPage(
+  kind: 'client' | 'command',
+  { name }: Actor,
+  { part, first, jobs, isLast }: Part,
+  book: Book,
+): Page {
+  const isClient = kind === 'client';
+  const path = isClient ? clientPath(name) : commandPath(name);
+  return {
+    ...{ title: `${name}, jobs from ${first}`, root: '../', place: isClient ? 'clients.html' : 'commands.html' },
+    content: html`<h1>${name}</h1>
+<p class="lead">Jobs ${first} to ${first + jobs.length - 1} of this ${kind}, counted from the oldest. <a href="../${path}">The newest</a></p>
+${formatWays(part, isLast, (number) => `../${partPath(path, number)}`)}
+${formatSearch('rows', 'jobs')}
+${formatJobTable('rows', 'Jobs, the newest first', jobs.toReversed(), '../', book)}`,
   };
 }

@@ -1,5 +1,6 @@
 // The frame of every page: what it may load, which is nothing, the way round the report, and its landmarks.
 import { createHash } from 'node:crypto';
+import { closeSync, constants, openSync, readSync } from 'node:fs';
 import { FILTER } from './filter.ts';
 import { html, type Markup, trustedMarkup } from './html.ts';
 import { STYLE } from './style.ts';
@@ -43,8 +44,34 @@ export interface Frame {
   version: string;
 }
 
-/** The page, complete. */
-export function formatPage({ title, root, place, content }: Page, { siteName, madeAt, version }: Frame): string {
+const MARK_BYTES = 256;
+const MARK =
+  /^<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<meta name="webjob-page" content="([\w-]+ [\w-]+)">\n/;
+
+/** The mark of a page that is there; undefined where there is none. Throws the error of a system call. */
+export function readMark(path: string): string | undefined {
+  const fd = openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW);
+  try {
+    const head = Buffer.alloc(MARK_BYTES);
+    return MARK.exec(head.toString('latin1', 0, readSync(fd, head)))?.[1];
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** The digest of what a page is made from: `facts`, and all that is the same on every page. */
+export function digestPage({ siteName, version }: Frame, ...facts: string[]): string {
+  const sum = createHash('sha256');
+  for (const fact of [siteName, version, CONTENT_POLICY, ...facts]) sum.update(`${fact}\0`);
+  return sum.digest('base64url').slice(0, 27);
+}
+
+/** The page, complete. `mark` is what the next report looks at: the digest of what the page was made from, and a word. */
+export function formatPage(
+  { title, root, place, content }: Page,
+  { siteName, madeAt, version }: Frame,
+  mark: string,
+): string {
   const isPlace = (file: string): boolean => root === '' && file === place;
   const current = (file: string): Markup | undefined => {
     if (file !== place) return undefined;
@@ -54,6 +81,7 @@ export function formatPage({ title, root, place, content }: Page, { siteName, ma
 <html lang="en">
 <head>
 <meta charset="utf-8">
+<meta name="webjob-page" content="${mark}">
 <meta http-equiv="Content-Security-Policy" content="${trustedMarkup(CONTENT_POLICY)}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="referrer" content="no-referrer">

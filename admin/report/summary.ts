@@ -1,4 +1,4 @@
-// What the report says of all jobs together, gathered as they pass by: numbers only, and of the jobs themselves no more than the newest.
+// What the report says of all jobs together, gathered as they pass by: numbers, and of the jobs themselves a few of the newest.
 import { timeFields } from 'webjob-protocol';
 import { isFailure, type Job, uploadBytes } from '../../ledger/job.ts';
 import type { Site } from '../site/site.ts';
@@ -33,8 +33,6 @@ export interface SummaryOptions {
   since: Date;
   now: Date;
   site: Site;
-  /** How many jobs are kept whole. */
-  limit: number;
 }
 
 export interface Summary {
@@ -45,9 +43,37 @@ export interface Summary {
   periodDays: number;
   clients: Map<string, Actor>;
   commands: Map<string, Actor>;
-  /** The newest jobs, newest first. */
-  jobs: Job[];
+  newest: Newest;
+  /** Of those that failed, were refused or broke off. */
+  failures: Newest;
+  /** Of those with differing uploads. */
+  differing: Newest;
 }
+
+/** The newest of the jobs that it is given, and how many these were. */
+export class Newest {
+  count = 0;
+  readonly #limit: number;
+  #jobs: Job[] = [];
+
+  constructor(limit: number) {
+    this.#limit = limit;
+  }
+
+  add(job: Job): void {
+    this.count++;
+    this.#jobs.push(job);
+    if (this.#jobs.length >= 2 * this.#limit + 100) this.#jobs = this.jobs;
+  }
+
+  /** The newest first. */
+  get jobs(): Job[] {
+    return this.#jobs.toSorted((a, b) => b.at.getTime() - a.at.getTime()).slice(0, this.#limit);
+  }
+}
+
+/** Jobs in each table of the overview. */
+const SHOWN = 10;
 
 /** Reads every job once. Clients and commands are known from all of them, the numbers are those since `since`. */
 export async function summarize(jobs: AsyncIterable<Job> | Iterable<Job>, options: SummaryOptions): Promise<Summary> {
@@ -57,10 +83,9 @@ export async function summarize(jobs: AsyncIterable<Job> | Iterable<Job>, option
     ...makePeriods(options),
     clients: new Map(),
     commands: new Map(),
-    jobs: [],
+    ...{ newest: new Newest(SHOWN), failures: new Newest(SHOWN), differing: new Newest(SHOWN) },
   };
   for await (const job of jobs) addJob(summary, job, options);
-  keepNewest(summary, options.limit);
   return summary;
 }
 
@@ -83,19 +108,16 @@ function addJob(summary: Summary, job: Job, options: SummaryOptions): void {
   const period = summary.periods[Math.min(summary.periods.length - 1, Math.floor(day / summary.periodDays))];
   for (const tally of [summary.total, period, ...actors]) if (tally) count(tally, job);
   summary.states.set(job.state, (summary.states.get(job.state) ?? 0) + 1);
-  summary.jobs.push(job);
-  if (summary.jobs.length >= 2 * options.limit + 100) keepNewest(summary, options.limit);
+  summary.newest.add(job);
+  if (isFailure(job)) summary.failures.add(job);
+  if (job.differing.length > 0) summary.differing.add(job);
 }
 
-function count(tally: Tally, job: Job): void {
+/** Adds a job to what it belongs to. */
+export function count(tally: Tally, job: Job): void {
   tally.jobs++;
   if (isFailure(job)) tally.failures++;
   tally.bytes += uploadBytes(job);
-}
-
-function keepNewest(summary: Summary, limit: number): void {
-  summary.jobs.sort((a, b) => b.at.getTime() - a.at.getTime());
-  summary.jobs.length = Math.min(summary.jobs.length, limit);
 }
 
 function actorOf(actors: Map<string, Actor>, name: string): Actor {
@@ -118,12 +140,18 @@ function makePeriods({ since, now, site }: SummaryOptions): Pick<Summary, 'perio
   return { periods, periodDays };
 }
 
+/** The date that the site's clock shows at an instant, as `2026-11-01`. */
+export function dayOf(date: Date, useGmt: boolean): string {
+  const { Y, m, d } = timeFields(date, useGmt);
+  return `${Y}-${m}-${d}`;
+}
+
 /** Days since 1970 of the date that the site's clock shows at an instant. */
 function dayNumber(date: Date, useGmt: boolean): number {
   const { Y, m, d } = timeFields(date, useGmt);
   return Date.UTC(Number(Y), Number(m) - 1, Number(d)) / (DAY_SECONDS * 1000);
 }
 
-function emptyTally(): Tally {
+export function emptyTally(): Tally {
   return { jobs: 0, failures: 0, bytes: 0 };
 }

@@ -11,10 +11,11 @@ import type { Actor } from './summary.ts';
 export interface Book {
   useGmt: boolean;
   now: Date;
-  /** Clients, commands and jobs that have a page. */
-  clients: ReadonlySet<string>;
-  commands: ReadonlySet<string>;
-  jobs: ReadonlySet<Job>;
+  /** Clients and commands that have a page. */
+  clients: ReadonlyMap<string, unknown>;
+  commands: ReadonlyMap<string, unknown>;
+  /** Whether a job has one. */
+  hasPage(job: Job): boolean;
 }
 
 const STATES: Record<Job['state'], { look: string; words: string }> = {
@@ -85,7 +86,7 @@ ${jobs.map((job) => formatJobRow(job, root, book))}</tbody>
 
 function formatJobRow(job: Job, root: string, book: Book): Markup {
   const name = job.jobId ?? 'no job id';
-  const link = book.jobs.has(job) ? html`<a href="${root}${jobPath(job)}">${name}</a>` : html`${name}`;
+  const link = book.hasPage(job) ? html`<a href="${root}${jobPath(job)}">${name}</a>` : html`${name}`;
   return html`<tr><td class="time">${formatInstant(job.at, book)}</td><td class="client">${formatClient(job.clientId, root, book)}</td><td class="command">${formatCommand(job.command, root, book)}</td><td>${formatState(job.state)}</td><td class="time">${formatEnd(job)}</td><td class="number">${formatBytes(uploadBytes(job))}</td><th scope="row" class="job">${link}${formatDiffering(job)}</th></tr>
 `;
 }

@@ -1,99 +1,313 @@
-// Writes the pages of a report into an empty folder, one after the other: of the jobs only what tables show is kept, of their output nothing.
-import { mkdirSync, writeFileSync } from 'node:fs';
+// Writes the pages of a report: jobs pass by in the order of their pages, and no more of them is kept than what one page shows.
+import { existsSync, lstatSync, mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Group } from 'webjob-locker';
 import { encodeField } from 'webjob-protocol';
+import { packAt } from '../../archive/packs.ts';
 import { Failure } from '../../cli/failure.ts';
 import { warn } from '../../cli/output.ts';
 import type { Evidence } from '../../evidence/evidence.ts';
-import { readRunRecord } from '../../evidence/upload.ts';
+import { readRunRecord, statUpload, touchedAt } from '../../evidence/upload.ts';
 import { STREAM_WORDS, type Verdict } from '../../evidence/verdict.ts';
 import type { Job } from '../../ledger/job.ts';
 import { openStreams, type Stored } from '../../ledger/streams.ts';
 import type { Site } from '../site/site.ts';
 import { type Heads, readHeads } from './heads.ts';
 import { type Case, jobPage, judgeCase } from './jobpage.ts';
-import { clientPath, commandPath, jobPath } from './links.ts';
-import { actorPage, actorsPage, type Custody, jobsPage, overviewPage, type Scope } from './overview.ts';
-import { type Frame, formatPage, type Page } from './page.ts';
-import type { Actor, Summary } from './summary.ts';
+import { actorsPath, clientPath, commandPath, dayPath, jobPath, partPath } from './links.ts';
+import {
+  actorPage,
+  actorPartPage,
+  actorsPage,
+  type Custody,
+  type Day,
+  dayPage,
+  jobsPage,
+  overviewPage,
+  type Part,
+  type Scope,
+} from './overview.ts';
+import type { Pages } from './pages.ts';
+import { type Actor, count, dayOf, emptyTally, Newest, type Summary } from './summary.ts';
 import type { Book } from './tables.ts';
 
-/** Clients, and commands, with a page of their own: whoever has more finds them with `webjobctl jobs`. */
-const MAX_ACTORS = 5000;
+/** Rows of a part, and of the newest jobs on the page of all, of a client or of a command. */
+const PART_ROWS = 1000;
+const NEWEST_ROWS = 500;
+/** Rows of the list of clients, or of commands. */
+const ACTOR_ROWS = 1000;
+/** Jobs whose packs are opened together: a pack is read once for all of them. */
+const BATCH = 5000;
+/** A file that was changed so shortly before it was read may change again and look the same: file systems count time in ticks. */
+const TICK_MS = 2000;
 
 export interface ReportPlan {
   summary: Summary;
   scope: Scope;
-  frame: Frame;
   now: Date;
   site: Site;
   evidence: Evidence;
-  /** Called after every page. */
-  advance(): void;
+  /** The jobs that may have a page, by time, or those of one client or command after the other. */
+  readJobs(order: 'time' | 'client' | 'command'): AsyncIterable<Job>;
+  /** Whether a job has a page. */
+  isListed(job: Job): boolean;
 }
 
-/** Returns how many pages there are. Throws the errors of system calls for the folder; a job that cannot be read is warned of. */
-export async function writeReport(folder: string, plan: ReportPlan): Promise<number> {
-  const { summary, scope } = plan;
-  const clients = choose(summary.clients);
-  const commands = choose(summary.commands);
+/** How many jobs have a page. */
+export interface Listed {
+  listed: number;
+}
+
+/** Throws the errors of system calls for the folder; a job that cannot be read is warned of. */
+export async function writeReport(folder: string, pages: Pages, plan: ReportPlan): Promise<Listed> {
+  const { summary, scope, evidence } = plan;
+  for (const name of ['client', 'command', 'day', 'job']) mkdirSync(join(folder, name), 0o755);
   const book: Book = {
     ...{ useGmt: plan.site.settings.useGMT, now: plan.now },
-    clients: new Set(clients.map(({ name }) => name)),
-    commands: new Set(commands.map(({ name }) => name)),
-    jobs: new Set(summary.jobs),
+    ...{ clients: summary.clients, commands: summary.commands },
+    hasPage: (job) => existsSync(join(folder, jobPath(job))),
   };
-  let pages = 0;
-  const write = (path: string, page: Page): void => {
-    writeFileSync(join(folder, path), formatPage(page, plan.frame), { mode: 0o644 });
-    pages++;
-    plan.advance();
+  const jobs = await writeJobs(pages, plan, book);
+  pages.put('jobs.html', jobsPage({ summary, ...jobs, newest: jobs.newest.jobs }, book));
+  for (const kind of ['client', 'command'] as const) await writeActors(kind, pages, plan, book);
+  const custody = describeRecords(evidence);
+  pages.put('index.html', overviewPage({ summary, scope, custody, ...jobs }, book));
+  return jobs;
+}
+
+interface Written extends Listed {
+  newest: Newest;
+  days: Day[];
+  unverified: Newest;
+  unchecked: number;
+  /** Jobs whose page was taken from the last report. */
+  kept: number;
+}
+
+/** The page of every job, and the lists of the days. */
+async function writeJobs(pages: Pages, plan: ReportPlan, book: Book): Promise<Written> {
+  const written: Written = {
+    ...{ listed: 0, newest: new Newest(NEWEST_ROWS), days: [], unchecked: 0, kept: 0 },
+    unverified: new Newest(plan.summary.newest.jobs.length),
   };
-  for (const name of ['client', 'command', 'job']) mkdirSync(join(folder, name), 0o755);
-  write('jobs.html', jobsPage(summary, book));
-  write('clients.html', actorsPage('client', clients, summary.clients.size - clients.length, book));
-  write('commands.html', actorsPage('command', commands, summary.commands.size - commands.length, book));
-  const byClient = groupBy(summary.jobs, ({ clientId }) => clientId);
-  for (const actor of clients)
-    write(clientPath(actor.name), actorPage('client', actor, byClient.get(actor.name) ?? [], book));
-  const byCommand = groupBy(summary.jobs, ({ command }) => command);
-  for (const actor of commands)
-    write(commandPath(actor.name), actorPage('command', actor, byCommand.get(actor.name) ?? [], book));
-  const judged = { unverified: [] as Job[], unchecked: 0 };
-  for await (const shown of openCases(plan)) {
-    const verdict = judgeCase(shown);
-    if (verdict?.look === 'bad') judged.unverified.push(shown.job);
-    if (verdict?.words === STREAM_WORDS.unread) judged.unchecked++;
-    write(jobPath(shown.job), jobPage(shown, book));
+  const maker = new JobPages(pages, plan, book);
+  const lists = new Parts((name, part) => pages.put(dayPath(name, part.part), dayPage(name, part, book)));
+  for await (const batch of inBatches(plan.readJobs('time'), plan.isListed)) {
+    for await (const [job, word, isKept] of maker.make(batch)) {
+      written.listed++;
+      if (isKept) written.kept++;
+      if (word === 'bad') written.unverified.add(job);
+      if (word === 'unread') written.unchecked++;
+      written.newest.add(job);
+      const day = dayFor(written.days, dayOf(job.at, book.useGmt));
+      count(day, job);
+      day.parts = Math.ceil(day.jobs / PART_ROWS);
+      lists.add(day.name, job);
+    }
   }
-  const custody = describeRecords(plan.evidence);
-  write('index.html', overviewPage({ summary, scope, custody, ...judged }, book));
-  return pages;
+  lists.end();
+  return written;
+}
+
+/** The last day, or a new one. A clock that is put back at midnight shows the day before again, which is not begun a second time. */
+function dayFor(days: Day[], name: string): Day {
+  const last = days.at(-1);
+  if (last && name <= last.name) return last;
+  const day = { name, parts: 0, ...emptyTally() };
+  days.push(day);
+  return day;
+}
+
+async function* inBatches(jobs: AsyncIterable<Job>, isListed: (job: Job) => boolean): AsyncGenerator<Job[]> {
+  let batch: Job[] = [];
+  for await (const job of jobs) {
+    if (Number.isNaN(job.at.getTime()) || !isListed(job)) continue;
+    batch.push(job);
+    if (batch.length < BATCH) continue;
+    yield batch;
+    batch = [];
+  }
+  yield batch;
+}
+
+/** Jobs that come one after the other, all of one name and then all of the next, a page of each PART_ROWS of a name. */
+class Parts {
+  readonly #write: (name: string, part: Part) => void;
+  #name = '';
+  #jobs: Job[] = [];
+  #part = 1;
+
+  constructor(write: (name: string, part: Part) => void) {
+    this.#write = write;
+  }
+
+  add(name: string, job: Job): void {
+    if (name !== this.#name) this.end();
+    else if (this.#jobs.length === PART_ROWS) this.#flush(false);
+    this.#name = name;
+    this.#jobs.push(job);
+  }
+
+  end(): void {
+    if (this.#jobs.length > 0) this.#flush(true);
+    this.#part = 1;
+  }
+
+  #flush(isLast: boolean): void {
+    const first = (this.#part - 1) * PART_ROWS + 1;
+    this.#write(this.#name, { part: this.#part, first, jobs: this.#jobs, isLast });
+    this.#part++;
+    this.#jobs = [];
+  }
+}
+
+/** The page of every client, or command, and their list. */
+async function writeActors(kind: 'client' | 'command', pages: Pages, plan: ReportPlan, book: Book): Promise<void> {
+  const actors = kind === 'client' ? plan.summary.clients : plan.summary.commands;
+  const pathOf = kind === 'client' ? clientPath : commandPath;
+  const isSeen = new Set<Actor>();
+  const finish = (actor: Actor, newest: Newest, parts: number): void => {
+    isSeen.add(actor);
+    const jobs = { newest: newest.jobs, count: newest.count, parts };
+    pages.put(pathOf(actor.name), actorPage(kind, actor, jobs, book));
+  };
+  let newest = new Newest(NEWEST_ROWS);
+  const parts = new Parts((name, part) => {
+    const actor = actors.get(name);
+    if (!actor) return;
+    const isAll = part.isLast && newest.count <= NEWEST_ROWS;
+    if (!isAll) pages.put(partPath(pathOf(name), part.part), actorPartPage(kind, actor, part, book));
+    if (part.isLast) finish(actor, newest, isAll ? 0 : part.part);
+  });
+  let current: string | undefined;
+  for await (const job of plan.readJobs(kind)) {
+    const name = kind === 'client' ? job.clientId : job.command;
+    // A job that came after its page would have been made is in the next report.
+    if (name === undefined || Number.isNaN(job.at.getTime()) || !plan.isListed(job) || !book.hasPage(job)) continue;
+    if (name !== current) {
+      parts.end();
+      newest = new Newest(NEWEST_ROWS);
+      current = name;
+    }
+    newest.add(job);
+    parts.add(name, job);
+  }
+  parts.end();
+  for (const actor of actors.values()) if (!isSeen.has(actor)) finish(actor, new Newest(0), 0);
+  const sorted = [...actors.values()].sort((a, b) => (a.name < b.name ? -1 : 1));
+  const count = Math.max(1, Math.ceil(sorted.length / ACTOR_ROWS));
+  for (let page = 1; page <= count; page++) {
+    const shown = sorted.slice((page - 1) * ACTOR_ROWS, page * ACTOR_ROWS);
+    const list = { actors: shown, page, pages: count, count: sorted.length };
+    pages.put(actorsPath(kind, page), actorsPage(kind, list, book));
+  }
 }
 
 function describeRecords(evidence: Evidence): Custody {
-  const { books, count } = evidence.records;
+  const { books, count: records } = evidence.records;
   const files = books.filter(({ folder }) => folder !== undefined).length;
-  return { files, records: count, faults: evidence.findFaults().length };
+  return { files, records, faults: evidence.findFaults().length };
 }
 
-/** One job after the other: of their streams no more than one is read at a time. */
-async function* openCases({ summary: { jobs }, site, evidence }: ReportPlan): AsyncGenerator<Case> {
-  const streamsOf = await openStreams(site, jobs);
-  const judgePacked = makePackJudge(jobs, evidence);
-  const missing = groupBy([...evidence.missing()], ({ jobId }) => encodeField(jobId));
-  const judgeGroup = ({ name }: Group): Verdict => evidence.judge(name, { contents: true, digests: true });
-  for (const job of jobs) {
-    const { group, packed, uploads, jobId } = job;
-    const heads = await tryHeads(job, streamsOf);
-    const verdict = group ? judgeGroup(group) : packed && withRecord(judgePacked(packed.pack, packed.name), heads);
-    const earlier = uploads.filter(({ name }) => name !== group?.name);
-    yield {
-      ...{ job, heads, verdict, deposit: evidence.records.find(uploadName(job) ?? '') },
-      earlier: earlier.map((other) => ({ name: other.name, verdict: judgeGroup(other) })),
-      missing: (jobId === undefined ? [] : (missing.get(jobId) ?? [])).map(({ name }) => name),
-    };
+/** Makes the pages of jobs, or takes them from the last report. */
+class JobPages {
+  readonly #pages: Pages;
+  readonly #plan: ReportPlan;
+  readonly #book: Book;
+  /** Names of uploads that are on record and not there, by job id. */
+  readonly #missing: ReadonlyMap<string | undefined, { name: string }[]>;
+
+  constructor(pages: Pages, plan: ReportPlan, book: Book) {
+    this.#pages = pages;
+    this.#plan = plan;
+    this.#book = book;
+    this.#missing = groupBy([...plan.evidence.missing()], ({ jobId }) => encodeField(jobId));
+  }
+
+  /** Each job with the word of its page: `bad`, `unread` or `other`, and whether it was taken over. */
+  async *make(batch: readonly Job[]): AsyncGenerator<[job: Job, word: string, isKept: boolean]> {
+    const kept = new Map<Job, string>();
+    const digests = new Map<Job, string>();
+    for (const job of batch) {
+      const digest = this.#digest(job);
+      const word = digest === undefined ? undefined : this.#pages.keep(jobPath(job), digest);
+      if (word !== undefined) kept.set(job, word);
+      else digests.set(job, digest ?? 'changing');
+    }
+    const cases = this.#open([...digests.keys()]);
+    for (const job of batch) {
+      const before = kept.get(job);
+      yield before === undefined ? [job, await this.#write(job, digests, cases), false] : [job, before, true];
+    }
+  }
+
+  async #write(job: Job, digests: ReadonlyMap<Job, string>, cases: AsyncIterator<Case>): Promise<string> {
+    const { value: shown } = (await cases.next()) as { value: Case };
+    const verdict = judgeCase(shown);
+    const word = verdict?.look === 'bad' ? 'bad' : verdict?.words === STREAM_WORDS.unread ? 'unread' : 'other';
+    this.#pages.write(jobPath(job), jobPage(shown, this.#book), digests.get(job) ?? '', word);
+    return word;
+  }
+
+  /**
+   * The digest of all that the page of a job depends on, without reading a stream: what is known of it, the state of each of its files, and
+   * what is on record of it. Undefined when a file changed just now.
+   */
+  #digest(job: Job): string | undefined {
+    const { site, evidence, now } = this.#plan;
+    const { records } = evidence;
+    const { incomingDirectory: locker } = site.settings;
+    const facts: unknown[] = [job, records.hasBegun, this.#missingOf(job)];
+    const names = new Set([job.group, ...job.uploads].flatMap((group) => group?.name ?? []));
+    for (const name of names) {
+      const files = statUpload(locker, name);
+      if (touchedAt(files) > now.getTime() - TICK_MS) return undefined;
+      const states = Object.values(files).map(({ ino, size, mode, uid, mtimeMs, ctimeMs }) => [
+        ino,
+        size,
+        mode,
+        uid,
+        mtimeMs,
+        ctimeMs,
+      ]);
+      const deposit = records.find(name);
+      // What nothing is on record of may still come, or has become a finding.
+      const state = deposit ?? (files.rdy && records.covers(files.rdy.mtimeMs));
+      facts.push(Object.keys(files), states, state);
+    }
+    if (job.packed) {
+      const { archive, manifest } = packAt(site.settings, job.packed.pack);
+      for (const path of [archive, manifest]) {
+        const found = lstatSync(path, { throwIfNoEntry: false });
+        if (found && Math.max(found.mtimeMs, found.ctimeMs) > now.getTime() - TICK_MS) return undefined;
+        facts.push(found && [found.ino, found.size, found.mtimeMs, found.ctimeMs]);
+      }
+      facts.push(records.find(job.packed.name));
+    }
+    return this.#pages.digest(JSON.stringify(facts));
+  }
+
+  #missingOf({ jobId }: Job): string[] {
+    return (jobId === undefined ? [] : (this.#missing.get(jobId) ?? [])).map(({ name }) => name);
+  }
+
+  /** One job after the other: of their streams no more than one is read at a time. */
+  async *#open(jobs: readonly Job[]): AsyncGenerator<Case> {
+    const { site, evidence } = this.#plan;
+    const streamsOf = await openStreams(site, jobs);
+    const judgePacked = makePackJudge(jobs, evidence);
+    const judgeGroup = ({ name }: Group): Verdict => evidence.judge(name, { contents: true, digests: true });
+    for (const job of jobs) {
+      const { group, packed, uploads } = job;
+      const heads = await tryHeads(job, streamsOf);
+      const verdict = group ? judgeGroup(group) : packed && withRecord(judgePacked(packed.pack, packed.name), heads);
+      const earlier = uploads.filter(({ name }) => name !== group?.name);
+      yield {
+        ...{ job, heads, verdict, deposit: evidence.records.find(uploadName(job) ?? '') },
+        earlier: earlier.map((other) => ({ name: other.name, verdict: judgeGroup(other) })),
+        missing: this.#missingOf(job),
+      };
+    }
   }
 }
 
@@ -143,10 +357,4 @@ async function tryHeads(job: Job, streamsOf: (job: Job) => Stored): Promise<Head
     warn(`${uploadName(job)}: ${message}`);
     return {};
   }
-}
-
-/** In the order of names; when there are too many, those with the newest jobs. */
-function choose(actors: ReadonlyMap<string, Actor>): Actor[] {
-  const newest = [...actors.values()].sort((a, b) => (b.last?.at.getTime() ?? 0) - (a.last?.at.getTime() ?? 0));
-  return newest.slice(0, MAX_ACTORS).sort((a, b) => (a.name < b.name ? -1 : 1));
 }
