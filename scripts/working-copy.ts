@@ -1,5 +1,5 @@
 // A copy of the project in a temporary folder, where something may be broken: scripts/faults.ts makes one for every job.
-import { type ChildProcess, spawn } from 'node:child_process';
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import {
   chmodSync,
   cpSync,
@@ -8,6 +8,7 @@ import {
   mkdirSync,
   mkdtempSync,
   readdirSync,
+  readFileSync,
   readlinkSync,
   rmSync,
   symlinkSync,
@@ -55,14 +56,30 @@ export function makeWorkingCopy(root: string, environment: TestEnvironment): Wor
       try {
         return await runNode(args, { cwd: path, temporary, limitSeconds, running, environment });
       } finally {
-        rmSync(temporary, { recursive: true, force: true });
+        removeFolder(temporary);
       }
     },
     remove() {
       for (const child of running) killGroup(child);
-      rmSync(place, { recursive: true, force: true });
+      removeFolder(place);
     },
   };
+}
+
+/** Removes a folder and what tests that were killed left mounted in it. */
+function removeFolder(path: string): void {
+  for (const point of findMounts(path)) spawnSync('umount', ['--lazy', point], { stdio: 'ignore' });
+  rmSync(path, { recursive: true, force: true });
+}
+
+/** Mount points below a folder, the innermost first; none where no /proc tells. */
+function findMounts(folder: string): string[] {
+  if (!existsSync('/proc/self/mounts')) return [];
+  return readFileSync('/proc/self/mounts', 'utf8')
+    .split('\n')
+    .map((line) => line.split(' ')[1] ?? '')
+    .filter((point) => point.startsWith(`${folder}/`))
+    .reverse();
 }
 
 function isLeftOut(root: string, source: string): boolean {

@@ -7,6 +7,7 @@ import { dirname, join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { collect } from './bare.ts';
+import { findMountObstacle } from './locker-tmpfs.ts';
 import { readFiles } from './tree.ts';
 
 const RUNNER = join(import.meta.dirname, '..', 'scripts', 'faults.ts');
@@ -32,6 +33,17 @@ const FILES: Record<string, string> = {
   'src/other.ts': 'export const other = 1;\n',
   'test/add.test.ts': testOf("it('adds', () => assert.equal(add(2, 3), 5));\n"),
   'test/zero.test.ts': testOf("it('adds to nothing', () => assert.equal(add(0, 3), 3));\n"),
+  'test/disk.test.ts': testOf(`import { spawnSync } from 'node:child_process';
+import { mkdtempSync, rmdirSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+it('adds beside a disk', () => {
+  const disk = mkdtempSync(tmpdir() + '/disk-');
+  spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=64k', 'none', disk]);
+  assert.equal(add(2, 3), 5);
+  spawnSync('umount', [disk]);
+  rmdirSync(disk);
+});
+`),
   'test/broken.test.ts': testOf("it('is wrong', () => assert.equal(add(1, 1), 3));\n"),
 };
 
@@ -42,6 +54,7 @@ const entry = (before: string, after: string, ...tests: string[]) => ({
 const NOTICED = entry('return a + b;', 'return a - b;', 'zero', 'add');
 const UNNOTICED = entry('  if (a === 0) return b;\n', '', 'add', 'zero');
 const HUNG = entry('return a + b;', 'for (;;);', 'add');
+const HUNG_BESIDE_DISK = entry('return a + b;', 'for (;;);', 'disk');
 const STALE = entry('return a * b;', 'return a;', 'add');
 const TWICE = entry('return', 'throw', 'add');
 const NO_TEST = entry('return a + b;', 'return a;', 'gone');
@@ -105,6 +118,13 @@ describe('npm run test:faults', () => {
     ]);
   });
 
+  const mounts = (): string[] =>
+    existsSync('/proc/mounts')
+      ? readFileSync('/proc/mounts', 'utf8')
+          .split('\n')
+          .filter((line) => line.includes(temporary))
+      : [];
+
   it('counts a test that hangs as one that noticed', async () => {
     list(HUNG);
     const { text, exitCode } = await run('--limit', '3');
@@ -151,14 +171,16 @@ describe('npm run test:faults', () => {
     }
   });
 
-  it('leaves nothing behind when it is interrupted', async () => {
-    list(HUNG);
+  it('leaves nothing behind when it is interrupted, nor what its test has mounted', async () => {
+    list(HUNG_BESIDE_DISK);
+    const obstacle = findMountObstacle();
     const child = start();
     const ended = collect(child, 60);
     const isAtWork = (): boolean =>
       readdirSync(temporary).some((name) => {
         const path = join(temporary, name, 'p', 'src', 'add.ts');
-        return existsSync(path) && readFileSync(path, 'utf8') !== ADD;
+        const isBroken = existsSync(path) && readFileSync(path, 'utf8') !== ADD;
+        return isBroken && (obstacle !== undefined || mounts().length > 0);
       });
     for (let tries = 0; !isAtWork(); tries++) {
       assert.ok(tries < 300, 'it never began');
@@ -166,6 +188,7 @@ describe('npm run test:faults', () => {
     }
     child.kill('SIGINT');
     assert.equal((await ended).exitCode, 130);
+    assert.deepEqual(mounts(), []);
     assert.deepEqual(readdirSync(temporary), []);
     assert.equal(readFileSync(join(root, 'src', 'add.ts'), 'utf8'), ADD);
   });
