@@ -7,6 +7,9 @@ import { delimiter, dirname, join } from 'node:path';
 import { openProgram } from '../scripts/web-user.ts';
 import type { WebUser } from './tree.ts';
 
+// The script gets no TZ, as under httpd. So its logs are in the zone of the machine, and whoever reads them here must be in it, too.
+delete process.env.TZ;
+
 /** The built script, or a copy of it where the web user may not go to it. */
 export const CGI = openProgram(join(import.meta.dirname, '..', 'dist', 'nph-webjob.cgi'), () => {
   const folder = mkdtempSync(join(tmpdir(), 'webjob-bare-'));
