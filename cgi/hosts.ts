@@ -34,8 +34,8 @@ export function isListed(text: string, clientId: string, address: string): boole
     const isWell = isClientId(id) && networks.split(/\s*,\s*/).every((network) => addNetwork(list, network));
     if (!isWell) throw new SyntaxError(`line ${index + 1} is no clientid=CIDR`);
   }
-  // httpd on a dual-stack socket may report an IPv4 peer in IPv6 spelling; a zone says nothing of the network.
-  const peer = address.replace(/%.*$/, '').replace(/^::ffff:(?=\d+\.)/i, '');
+  // A zone says nothing of the network. An IPv4 peer in IPv6 spelling, as httpd on a dual-stack socket has it, is the same for BlockList.
+  const peer = address.replace(/%.*$/, '');
   return isIP(peer) !== 0 && own.check(peer, isIP(peer) === 4 ? 'ipv4' : 'ipv6');
 }
 
