@@ -357,9 +357,11 @@ describe('differing uploads in packs', () => {
 
 describe('KeepDifferingUploads=N', () => {
   it('replaces, and the custody record and verify say what was replaced', async () => {
-    configure(its.site, { ...RECOMMENDED, KeepDifferingUploads: 'N' });
-    assert.deepEqual([await put(), await put(), await put({ out: 'other' })], [200, 200, 200]);
-    assert.deepEqual(stored(), group(FIRST, upload({ out: 'other' })));
+    const NAME = 'client1/host.sh';
+    const other = upload({ jobId: `${JOB}1`, out: 'other' });
+    configure(its.site, { ...RECOMMENDED, PutNameFormat: '%cid/%cmd', KeepDifferingUploads: 'N' });
+    assert.deepEqual([await put(), await put(), await put(other)], [200, 200, 200]);
+    assert.deepEqual(stored(), group(NAME, other));
     const records = readRecords(custodyOf(its.site));
     assert.deepEqual(
       records.map(({ event }) => event),
@@ -367,10 +369,10 @@ describe('KeepDifferingUploads=N', () => {
     );
     const { name, jobId, replacedBy, bytes, sha256 } = records[1] ?? {};
     const digest = (text: string): string => createHash('sha256').update(text).digest('hex');
-    assert.deepEqual([name, jobId, replacedBy], [FIRST, JOB, JOB]);
+    assert.deepEqual([name, jobId, replacedBy], [NAME, JOB, other.jobId]);
     assert.deepEqual(bytes, { out: 3, err: 3, env: 4 });
     assert.deepEqual(sha256, { out: digest('out'), err: digest('err'), env: digest('env\n') });
-    assert.deepEqual(await verify(), [`replaced ${FIRST}`]);
+    assert.deepEqual(await verify(), [`replaced ${NAME}`]);
   });
 
   it('is Y unless said otherwise', () => {
