@@ -1,7 +1,7 @@
 // Every log of the server: a line that a full disk cut short never takes the next one with it, and lengths stand as they were announced.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { appendFileSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { appendFileSync, chmodSync, chownSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
 import { parseCommandLogLine, parseLogLine } from 'webjob-protocol';
@@ -110,6 +110,31 @@ describe('a line that was cut short', () => {
     } finally {
       unmountTmpfs(small);
     }
+  });
+});
+
+describe('a log that the web user may write and not read', { skip: findWebUser() === undefined && 'not root' }, () => {
+  it('gets its lines all the same', async () => {
+    configure(site, COMMANDS);
+    for (const name of LOGS) {
+      writeFileSync(logOf(name), 'whole\n');
+      chownSync(logOf(name), 0, 0);
+      chmodSync(logOf(name), 0o622);
+    }
+    assert.match(await ask(), /^HTTP\/1\.1 200 OK\n$/);
+    await settle('nph-webjob-trigger.log', 4);
+    for (const name of LOGS) assert.ok(linesOf(name).length > 2, `${name}: ${linesOf(name)}`);
+  });
+});
+
+describe("httpd's error log", { skip: findWebUser() === undefined && 'not root' }, () => {
+  it('gets nothing that a terminal obeys, whatever a folder is called', async () => {
+    const folder = join(site.base, 'logs\u009b2J');
+    mkdirSync(folder);
+    configure(site, { LogfilesDirectory: folder });
+    const answer = await ask(`${formatHead('PUT', { out: 'out', env: 'env\n' })}outenv\n`);
+    assert.match(answer, /no custody record is kept: \S+logs\\u009b2J\/nph-webjob-custody/);
+    assert.doesNotMatch(answer, /[^\x20-\x7e\n]/);
   });
 });
 
