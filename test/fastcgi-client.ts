@@ -55,10 +55,14 @@ export class FastCgiClient {
   readonly #parser = new RecordParser();
   #wake = (): void => {};
   isClosed = false;
+  #isSilent = false;
 
   constructor(place: Place) {
     this.socket = connect(typeof place === 'string' ? { path: place } : { port: place, host: '127.0.0.1' });
-    this.socket.setTimeout(TIME_LIMIT_MS, () => this.socket.destroy());
+    this.socket.setTimeout(TIME_LIMIT_MS, () => {
+      this.#isSilent = true;
+      this.socket.destroy();
+    });
     this.socket.on('data', (bytes: Buffer) => {
       this.#records.push(
         ...Array.from(this.#parser.push(bytes), (it) => ({ ...it, content: Buffer.from(it.content) })),
@@ -72,13 +76,14 @@ export class FastCgiClient {
     });
   }
 
-  /** The next record; undefined at the end of the connection. */
+  /** The next record; undefined at the end of the connection. Throws Error when nothing comes for half a minute. */
   async next(): Promise<FastCgiRecord | undefined> {
     while (this.#records.length === 0 && !this.isClosed) {
       await new Promise<void>((resolve) => {
         this.#wake = resolve;
       });
     }
+    if (this.#isSilent) throw new Error('neither a record nor the end of the connection came');
     return this.#records.shift();
   }
 

@@ -207,9 +207,16 @@ describe('the end of several processes', () => {
     assert.deepEqual(readdirSync(join(site().root, 'run')), [], 'no socket is left');
   });
 
-  it('comes by itself when nobody asks', async () => {
-    const resident = await start([...THREE, '--idle', '4']);
-    assert.equal((await get(resident.socket, site())).status, 200);
+  it('comes by itself when nobody asks, and to all at once', async () => {
+    const resident = await start([...THREE, '--idle', '3']);
+    const workers = childrenOf(resident.pid);
+    const client = new FastCgiClient(resident.socket);
+    const whole = formatRequest(1, putVariables(site(), 3, 'slow'), Buffer.from('out'));
+    client.socket.write(whole.subarray(0, -20));
+    await sleep(5_000);
+    assert.deepEqual(childrenOf(resident.pid), workers, 'who has nothing to do stays while another is at work');
+    client.socket.write(whole.subarray(-20));
+    assert.equal((await client.answer(1)).status, 200);
     assert.equal(await resident.ended, 0);
     assert.equal(existsSync(resident.socket), false);
   });

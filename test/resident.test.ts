@@ -13,6 +13,7 @@ import {
   parsePairs,
   RECORD_TYPES,
 } from 'node-cgi-compat/responder';
+import { Spool } from '../cgi/node-cgi-compat/spool.ts';
 import { type Resident, startResident } from '../scripts/resident.ts';
 import { addCommand, configure, makeSite, type Site } from '../scripts/site.ts';
 import { FastCgiClient, formatRequest } from './fastcgi-client.ts';
@@ -140,7 +141,8 @@ describe('a body', () => {
       const body = Buffer.alloc(length, 'webjob');
       assert.equal((await put(resident.socket, site, body, `body_${length}`)).status, 200);
       assert.ok(readFileSync(join(site.incoming, `body_${length}.out`)).equals(body));
-      assert.ok(existsSync(join(site.incoming, `body_${length}.rdy`)));
+      for (const extension of ['out', 'rdy'])
+        assert.equal(statSync(join(site.incoming, `body_${length}.${extension}`)).mode & 0o777, 0o644);
     });
   }
 
@@ -176,6 +178,14 @@ describe('a body', () => {
       assert.equal((await client.answer(1)).status, 455);
     });
     configure(site, { PutNameFormat: '%jid' });
+  });
+
+  it('is kept as far as it was announced', () => {
+    const spool = new Spool(3, () => assert.fail('a file for three bytes'));
+    for (const piece of ['ou', 't'.repeat(100_000)]) spool.append(Buffer.from(piece));
+    const buffer = Buffer.alloc(10);
+    assert.deepEqual([spool.read(buffer), buffer.toString('latin1', 0, 3), spool.read(buffer)], [3, 'out', 0]);
+    spool.close();
   });
 
   for (const [how, name] of [
