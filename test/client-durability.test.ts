@@ -62,10 +62,14 @@ describe('keeping a job', { skip: NO_STRACE }, () => {
     );
   });
 
-  it('with SpoolDirectory, when it could not be sent: its last name is on disk', async () => {
+  it('with SpoolDirectory, when it could not be sent: the journal and its last name are on disk', async () => {
+    home.reset({ SpoolDirectory: home.spool, JournalFile: join(home.client.root, 'journal') });
     home.fake.put = REFUSES;
     const { steps } = await traceJob();
-    assert.deepEqual(steps.slice(steps.lastIndexOf('send') + 1), ['rename spool/sending spool/job', 'fsync spool']);
+    assert.deepEqual(steps.slice(steps.lastIndexOf('send') + 1), [
+      ...['open journal', 'fsync .', 'write journal', 'fsync journal'],
+      ...['rename spool/sending spool/job', 'fsync spool'],
+    ]);
   });
 
   it('with several new folders above it: each of their names is on disk', async () => {

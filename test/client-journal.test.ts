@@ -94,7 +94,8 @@ describe('the journal', () => {
   it('has one line for a delivery with several tries, and one for each delivery of a spooled job', async () => {
     configure({ SpoolDirectory: spool, RetryLimit: '1', RetryDelay: '0' });
     const page = afterBody(Buffer.from('HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n'));
-    const answers = [afterBody(formatAnswer('', '503 Busy')), page];
+    const busy = afterBody(formatAnswer('', '503 Busy'));
+    const answers = [busy, page, busy];
     fake.put = (socket, received) => (answers.shift() ?? ((s) => s.destroy()))(socket, received);
     assert.equal((await run('x')).code, 5);
     assert.equal((await runWebjob(['--flush', '-f', client.conf])).code, 5);

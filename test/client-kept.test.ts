@@ -55,6 +55,10 @@ describe('a PUT that fails without SpoolDirectory', () => {
     home.fake.put = REFUSES;
     for (const name of ['a', 'b']) assert.equal((await home.client.execute(['job.sh', name])).code, 5);
     home.fake.put = TAKES;
+    const folders = readdirSync(home.client.temp).map((name) => join(home.client.temp, name));
+    for (const folder of folders) chmodSync(folder, 0o777);
+    assert.equal((await flush()).code, 2, 'somebody else could have put them there');
+    for (const folder of folders) chmodSync(folder, 0o700);
     const uploads = await home.uploadsOf(async () =>
       assert.deepEqual(await flush(), {
         ...{ code: 0, signal: null, stdout: '' },

@@ -29,6 +29,8 @@ export async function startProxy(host = '127.0.0.1'): Promise<FakeProxy> {
       headers.push(header);
       const answer = proxy.refuse(header);
       if (answer === undefined) serve(socket, header, begun.subarray(end));
+      // Behind a whole answer it stays open, as that of a real proxy.
+      else if (answer.includes('\r\n\r\n')) socket.write(answer);
       else if (answer !== '') socket.end(answer);
     };
     socket.on('data', (chunk: Buffer) => chunks.push(chunk)).on('data', onData);

@@ -24,6 +24,7 @@ import { basename, join } from 'node:path';
 import { after, before, beforeEach, describe, it } from 'node:test';
 import { parseEpoch, parseRecord } from 'webjob-protocol';
 import { startOf } from '../client/processes.ts';
+import { JobFolder } from '../client/spool.ts';
 import { startHttpd } from '../scripts/httpd.ts';
 import { type Client, type Ended, makeClient, paste, runWebjob, until } from './client-job.ts';
 import {
@@ -459,6 +460,20 @@ describe('httpd that was stopped while a job ran', () => {
       }
     } finally {
       await home.close();
+    }
+  });
+});
+
+describe('a file of a job', () => {
+  it('holds what was written last, be it shorter than what was there', () => {
+    const folder = JobFolder.makeRun(client.root);
+    try {
+      for (const text of ['the first record', 'the next']) {
+        folder.write('env', Buffer.from(text));
+        assert.equal(readFileSync(join(folder.path, 'env'), 'latin1'), text);
+      }
+    } finally {
+      folder.discard();
     }
   });
 });

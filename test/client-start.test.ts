@@ -68,10 +68,13 @@ describe('a script', () => {
   });
 
   it('without #! is run by a shell, as ever', async () => {
-    fake.get = serve('exit 3\n');
-    assert.equal((await client.execute(['job.sh'])).code, 0);
-    fake.get = serve('');
-    assert.equal((await client.execute(['job.sh'])).code, 0);
+    for (const program of ['exit 3\n', '', 'exit 3\n\0 what it carries \xff\0']) {
+      fake.get = serve(Buffer.from(program, 'latin1'));
+      const earlier = fake.requests().length;
+      assert.equal((await client.execute(['job.sh'])).code, 0);
+      const { fields } = parseRecord(splitRequest(fake.requests()[earlier + 1] ?? Buffer.of()).body.toString());
+      assert.equal(fields.KidStatus, program === '' ? '0' : '3');
+    }
   });
 });
 

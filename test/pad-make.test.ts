@@ -171,7 +171,7 @@ describe('what cannot be', () => {
     [['withfifo'], 4, /withfifo\/fifo is no file, folder or link/],
     [['/dev/null'], 4, /\/dev\/null is no file, folder or link/],
     [['/'], 2, /'' cannot be the name of a file\npad-make-script: hint: give one with --name/],
-    ...['a/b', '..', '', 'x'.repeat(256)].map((name): [string[], number, RegExp] => [
+    ...['a/b', '..', '', 'x'.repeat(256), 'ü'.repeat(128)].map((name): [string[], number, RegExp] => [
       ['--name', name, 'data'],
       2,
       /cannot be the name of a file/,
