@@ -348,14 +348,20 @@ describe('the file', () => {
       ['loop.cfg', 'ELOOP'],
       ['first.cfg/nph-webjob.cfg', 'ENOTDIR'],
     ];
-    if (process.getuid?.() !== 0) {
-      chmodSync(write('secret.cfg', 'ServerId=secret\n'), 0);
-      unreadable.push(['secret.cfg', 'EACCES']);
-    }
-    for (const [name, code] of unreadable) {
-      const expected = { settings: DEFAULTS, problems: [`the settings file cannot be read: ${code}`] };
-      assert.deepEqual(read(join(folder, name)), expected, name);
-      assert.deepEqual(read(undefined, [join(folder, name), second]), expected, name);
+    chmodSync(write('secret.cfg', 'ServerId=secret\n'), 0);
+    chmodSync(folder, 0o755);
+    if (process.platform !== 'win32') unreadable.push(['secret.cfg', 'EACCES']);
+    const owner = process.geteuid?.() ?? 0;
+    // Root can read everything.
+    if (owner === 0) process.seteuid?.(65_534);
+    try {
+      for (const [name, code] of unreadable) {
+        const expected = { settings: DEFAULTS, problems: [`the settings file cannot be read: ${code}`] };
+        assert.deepEqual(read(join(folder, name)), expected, name);
+        assert.deepEqual(read(undefined, [join(folder, name), second]), expected, name);
+      }
+    } finally {
+      process.seteuid?.(owner);
     }
   });
 
