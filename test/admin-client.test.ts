@@ -7,6 +7,7 @@ import { existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } 
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
+import { isDeadLock } from '../cli/lockfile.ts';
 import { obtainHtpasswd, obtainHttpd } from '../scripts/httpd-package.ts';
 import { runWebjob } from './client-job.ts';
 import { write } from './deployment-guide.ts';
@@ -164,10 +165,19 @@ describe('webjobctl client add', () => {
     assert.deepEqual(users.filter((name) => name?.startsWith('many')).sort(), names);
   });
 
-  it('takes over the lock of a process that was killed', async () => {
+  it('takes over the lock of a process that was killed, and no other', async () => {
     const gone = spawn('/bin/true');
     await new Promise((resolve) => gone.on('close', resolve));
-    writeFileSync(at('plain/etc/webjob.htpasswd.lock'), `webjobctl ${gone.pid} ${hostname()} 1\n`);
+    const lock = at('plain/etc/webjob.htpasswd.lock');
+    for (const [line, isDead] of [
+      [`webjobctl ${gone.pid} ${hostname()}.elsewhere 1\n`, false],
+      [`webjobctl ${gone.pid} ${hostname()} 1`, false],
+      ['', false],
+      [`webjobctl ${gone.pid} ${hostname()} 1\n`, true],
+    ] as const) {
+      writeFileSync(lock, line);
+      assert.equal(isDeadLock(lock), isDead, line);
+    }
     await client('plain', 0, 'add', 'late', '--generate');
     assert.equal(existsSync(at('plain/etc/webjob.htpasswd.lock')), false);
   });
@@ -269,6 +279,8 @@ describe('webjobctl client, over TLS', () => {
       states?.certificates.map(({ state }) => state),
       ['revoked', 'revoked', 'valid'],
     );
+    await client('certs', 0, 'renew', 'client1', '--days', '20', '--out', at('cert1'));
+    assert.ok(read().publicKey.equals(third.publicKey), 'for the key that it has by now');
   });
 
   it('lists who is to be renewed, by the real dates', async () => {
@@ -278,7 +290,9 @@ describe('webjobctl client, over TLS', () => {
       ['client1'],
     );
     assert.equal(await client('certs', 0, 'list', '--expiring', '10d'), '');
+    mkdirSync(at('certs/integrity/profiles/common'));
     const table = await client('certs', 0, 'list');
+    assert.doesNotMatch(table, /common/);
     const until = new X509Certificate(readFileSync(at('cert1/client1.crt'))).validToDate.toISOString().slice(0, 10);
     assert.match(table, new RegExp(`^CLIENT .*\nclient1 +- +yes +${until}, (?:19|20) days\nclient4 `));
   });
@@ -322,6 +336,22 @@ describe('webjobctl client remove', () => {
     const crl = spawnSync('openssl', ['crl', '-in', at('certs/etc/webjob-ca.crl'), '-noout', '-text'], {
       encoding: 'utf8',
     });
-    assert.equal(crl.stdout.match(/Serial Number: /g)?.length, 6);
+    assert.equal(crl.stdout.match(/Serial Number: /g)?.length, 7);
+  });
+});
+
+describe('webjobctl client add that failed behind the certificate', () => {
+  it('may be run again, and nobody gets in with what it made', async () => {
+    const add = (code: number, out: string) =>
+      client('certs', code, 'add', 'client7', '--cert', '--url', url(2), '--out', at(out));
+    await add(4, 'httpd/httpd.conf/none');
+    await add(0, 'cert7');
+    const [shown] = parseLines<{ certificates: { state: string }[] }>(
+      await client('certs', 0, 'show', 'client7', '--json'),
+    );
+    assert.deepEqual(
+      shown?.certificates.map(({ state }) => state),
+      ['revoked', 'valid'],
+    );
   });
 });

@@ -16,6 +16,8 @@ import {
 import { dirname, join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { findNearest } from '../admin/configtest/spelling.ts';
+import { describeRoom } from '../admin/configtest/tree.ts';
+import { mayAccess } from '../admin/site/users.ts';
 import { obtainHtpasswd, obtainHttpd } from '../scripts/httpd-package.ts';
 import { findWebUser } from '../scripts/web-user.ts';
 import { isRoot, write } from './deployment-guide.ts';
@@ -345,7 +347,7 @@ describe('webjobctl configtest', () => {
       'req -x509 -newkey rsa:2048 -nodes -days 9 -subj /CN=x -keyout webjob-server.key -out webjob-server.crt',
       site('etc'),
     );
-    chmodSync(site('etc/webjob-server.key'), 0o644);
+    chmodSync(site('etc/webjob-server.key'), 0o640);
     openssl(
       'ca -config ca.cnf -gencrl -crl_lastupdate 20200101000000Z -crl_nextupdate 20200102000000Z -out ../webjob-ca.crl',
       site('etc/webjob-ca'),
@@ -407,6 +409,46 @@ describe('webjobctl configtest', () => {
     await configtest(2, /--probe and --as go together/, '--probe', url);
     await configtest(4, /--as: \/nowhere cannot be read: ENOENT/, '--probe', url, '--as', '/nowhere');
     await configtest(2, /--probe is no http or https URL/, '--probe', 'ftp://h', '--as', at('client1/webjob.conf'));
+  });
+});
+
+describe('the room that is left', () => {
+  it('is little by bytes or by part, and so are inodes', () => {
+    const large = { bsize: 4000, blocks: 25_000_000, bavail: 5_000_000, files: 1000, ffree: 500 };
+    for (const [room, severities] of [
+      [{}, ['note']],
+      [{ bavail: 1_250_000 }, ['note']],
+      [{ bavail: 1_249_999 }, ['warning']],
+      [{ blocks: 300_000, bavail: 250_000 }, ['note']],
+      [{ blocks: 300_000, bavail: 249_999 }, ['warning']],
+      [{ ffree: 50 }, ['note']],
+      [{ ffree: 49 }, ['note', 'warning']],
+      [{ files: 0, ffree: 0 }, ['note']],
+      [{ blocks: 0 }, ['note']],
+    ] as const) {
+      const found = describeRoom('/', { ...large, ...room });
+      assert.deepEqual(
+        found.map(({ severity }) => severity),
+        severities,
+        JSON.stringify(room),
+      );
+    }
+  });
+});
+
+describe('what a user may reach', { skip: process.platform === 'win32' && 'no modes' }, () => {
+  it('ends at a folder on the way that is closed', () => {
+    const folder = at('on-the-way');
+    mkdirSync(join(folder, 'inner'), { recursive: true });
+    const file = join(folder, 'inner', 'file');
+    writeFileSync(file, '', { mode: 0o644 });
+    const other = { name: 'other', uid: 12_345, gid: 12_345 };
+    const may = (): boolean[] => (['read', 'write'] as const).map((wanted) => mayAccess(other, file, wanted));
+    assert.deepEqual(may(), [true, false]);
+    chmodSync(folder, 0o700);
+    assert.deepEqual(may(), [false, false]);
+    chmodSync(folder, 0o711);
+    assert.deepEqual(may(), [true, false]);
   });
 });
 

@@ -162,11 +162,18 @@ describe('webjobctl init, a second time', () => {
 
   it('replaces it with --force, puts the old one aside, and follows no link', async () => {
     const passwd = readFileSync('/etc/passwd', 'utf8');
+    // What a run that was killed had begun.
+    rmSync(place('integrity/profiles'), { recursive: true });
+    mkdirSync(place('integrity/.profiles.new'), 0o700);
     const replaced = parseLines(await init(0, '--force', '--json')).filter(({ state }) => state === 'replaced');
     assert.equal(replaced.length, 3);
     const backup = replaced.find(({ path }) => path === place('etc/nph-webjob.cfg'))?.backup;
     assert.equal(readFileSync(String(backup), 'utf8'), 'BaseDirectory=/mine\n');
     assert.equal(lstatSync(place('integrity/incoming')).mode & 0o777, 0o755);
+    assert.deepEqual(
+      ['profiles', '.profiles.new'].map((name) => existsSync(place(`integrity/${name}`))),
+      [true, false],
+    );
     assert.match(readFileSync(place('webjob/.htaccess'), 'utf8'), /^AuthUserFile /m);
     assert.equal(readFileSync('/etc/passwd', 'utf8'), passwd);
     await init(0);

@@ -1,5 +1,5 @@
 // The folders and logs of a site: there, with owners and modes under which the web user can do its work and no more, and room left.
-import { lstatSync, statfsSync } from 'node:fs';
+import { lstatSync, type StatsFs, statfsSync } from 'node:fs';
 import { join } from 'node:path';
 import { custodyPath, segmentFolder } from 'webjob-locker';
 import type { ServerSettings } from '../../cgi/controls.ts';
@@ -107,7 +107,14 @@ function findProblem(path: string, kind: 'folder' | 'file'): string | undefined 
 /** Bytes and inodes that are left where uploads or logs lie. */
 function checkRoom(path: string): Finding[] {
   if (findProblem(path, 'folder')) return [];
-  const { bavail, blocks, bsize, ffree, files } = statfsSync(path);
+  return describeRoom(path, statfsSync(path));
+}
+
+/** What a file system says of itself (statfs(2)), as far as it is about room. */
+export type Room = Pick<StatsFs, 'bavail' | 'blocks' | 'bsize' | 'ffree' | 'files'>;
+
+/** A warning for little room and one for few inodes, else a note. Some file systems have no number of blocks or inodes. */
+export function describeRoom(path: string, { bavail, blocks, bsize, ffree, files }: Room): Finding[] {
   const [freeBytes, freePart] = [bavail * bsize, blocks === 0 ? 1 : bavail / blocks];
   const inodePart = files === 0 ? 1 : ffree / files;
   const percent = (part: number): string => `${Math.floor(part * 100)} %`;
