@@ -15,8 +15,10 @@ import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { findJobIdParts, formatJobId } from 'webjob-protocol';
+import { keepSettings } from '../cgi/kept-settings.ts';
 import { groupPaths } from '../cgi/locker/index.ts';
 import { createSequence } from '../cgi/sequence.ts';
+import type { Configuration } from '../cgi/settings.ts';
 import { configure } from '../scripts/site.ts';
 import { runBare } from './bare.ts';
 import { FastCgiClient, formatRequest } from './fastcgi-client.ts';
@@ -144,6 +146,26 @@ describe('settings', () => {
     writeFileSync(file, whole);
     utimesSync(file, new Date('2004-05-23'), new Date('2004-05-23'));
     assert.equal((await get(socket, site())).status, 200);
+  });
+
+  it('that change while they are read are those that held before', () => {
+    const file = join(site().root, 'changing.cfg');
+    const write = (text: string): void => {
+      writeFileSync(file, text);
+      utimesSync(file, new Date('2004-05-23'), new Date('2004-05-23'));
+    };
+    const readAndChange = (): string => {
+      const text = readFileSync(file, 'utf8');
+      if (text === 'half') writeFileSync(file, 'half and half');
+      return text;
+    };
+    const read = keepSettings(() => readAndChange() as unknown as Configuration, []);
+    write('good');
+    assert.equal(read(file), 'good');
+    write('half');
+    assert.deepEqual([read(file), read(file)], ['good', 'good']);
+    write('whole');
+    assert.equal(read(file), 'whole');
   });
 });
 
