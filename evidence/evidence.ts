@@ -3,7 +3,7 @@ import { realpathSync, statSync } from 'node:fs';
 import { type CustodyFile, findGroup, listCustodyFiles, statGroupFile } from 'webjob-locker';
 import { WRITER } from './events.ts';
 import type { Finding } from './finding.ts';
-import { judgePack } from './packs.ts';
+import { isOther, judgePack } from './packs.ts';
 import { CustodyRecords, type Deposit, type OldBook, type RecordsOptions } from './records.ts';
 import { type Care, checkUpload, findDiffering, type Owners, type UploadReport } from './upload.ts';
 import type { Verdict } from './verdict.ts';
@@ -183,7 +183,17 @@ export class Evidence {
     if (isOlder) findings.push({ kind: 'older', place: name, detail: OLDER });
     const differing = announcedAt === undefined ? undefined : findDiffering(name);
     if (differing) findings.push(differing);
+    const packed = announcedAt === undefined || !deposit ? undefined : this.#findPacked(name, deposit);
+    if (packed) findings.push(packed);
     return { ...report, isOlder };
+  }
+
+  /** The finding on an upload whose name has another upload in a pack. */
+  #findPacked(name: string, deposit: Deposit): Finding | undefined {
+    const pack = this.records.packOf(name);
+    if (!pack || !isOther(this.site.packsFolder ?? '', pack.name, deposit)) return undefined;
+    const detail = `the pack of ${pack.name} has an upload of this name with other bytes or another job id`;
+    return { kind: 'differing', place: name, detail };
   }
 
   /** Some uploads of one pack; without `contents` its archive is not read. */

@@ -6,7 +6,7 @@ import { type PackedGroup, parsePackedGroup } from '../archive/manifest.ts';
 import type { Finding } from './finding.ts';
 import { isInShare, type Share } from './names.ts';
 import { type Reading, readFile, statFile } from './reading.ts';
-import { type CustodyRecords, openCustodyFile, type RecordedPack } from './records.ts';
+import { type CustodyRecords, type Deposit, openCustodyFile, type RecordedPack } from './records.ts';
 import { compareDeposit, emptyReport, findDiffering } from './upload.ts';
 import type { Verdict } from './verdict.ts';
 
@@ -72,9 +72,15 @@ function* checkPack(scope: PackScope, records: CustodyRecords, pack: RecordedPac
   const findings = [...checkPackFiles(scope, pack)];
   if (scope.share.index === 0) yield* findings;
   if (findings.length > 0 || !scope.isMeant(pack.name, pack.time.getTime())) return;
-  for (const packed of readPackedGroups(join(scope.folder, `${pack.name}.jsonl`)))
+  const path = join(scope.folder, `${pack.name}.jsonl`);
+  const deposits = findDeposits(
+    pack,
+    records,
+    namesOf(path, (name) => isInShare(name, scope.share)),
+  );
+  for (const packed of readPackedGroups(path))
     if (isInShare(packed.name, scope.share))
-      for (const finding of judgePacked(pack, packed, records, scope.contents).findings)
+      for (const finding of judgePacked(pack, packed, deposits(packed.name), scope.contents).findings)
         if (finding.kind !== 'differing' || !scope.isStored(packed.name)) yield finding;
 }
 
@@ -118,12 +124,9 @@ function judgeFile(
 }
 
 /** An upload in a pack whose files are the ones on record. What was changed in the locker before, its manifest has as it was packed. */
-function judgePacked(pack: RecordedPack, packed: PackedGroup, records: CustodyRecords, isRead: boolean): Verdict {
+function judgePacked(pack: RecordedPack, packed: PackedGroup, received: Deposit | undefined, isRead: boolean): Verdict {
   const { name, files } = packed;
   const verdict = { ...emptyReport(), isAnnounced: true };
-  const deposit = records.find(name);
-  // One that came later has nothing to do with it.
-  const received = deposit && deposit.time <= pack.time ? deposit : undefined;
   for (const stream of STREAMS) {
     const difference = received && compareDeposit(received, stream, files[stream]);
     if (difference) {
@@ -137,6 +140,44 @@ function judgePacked(pack: RecordedPack, packed: PackedGroup, records: CustodyRe
   const differing = findDiffering(name, `${placeOf(pack.name)}: ${name}`);
   if (differing) verdict.findings.push(differing);
   return verdict;
+}
+
+/**
+ * What uploads were when they were packed. Of those whose names came again all records are read
+ * once more.
+ */
+function findDeposits(
+  pack: RecordedPack,
+  records: CustodyRecords,
+  names: Iterable<string>,
+): (name: string) => Deposit | undefined {
+  const last = (name: string): Deposit | undefined => {
+    const deposit = records.find(name);
+    return deposit && deposit.time <= pack.time ? deposit : undefined;
+  };
+  const later = new Set<string>();
+  for (const name of names) if (records.find(name) && !last(name)) later.add(name);
+  const earlier = records.before(later, pack.time.getTime());
+  return (name) => last(name) ?? earlier.get(name);
+}
+
+function* namesOf(manifest: string, isMeant: (name: string) => boolean): Generator<string> {
+  for (const { name } of readPackedGroups(manifest)) if (isMeant(name)) yield name;
+}
+
+/** True when a pack has an upload of the name of a deposit with other bytes or another job id. */
+export function isOther(folder: string, pack: string, { name, jobId, bytes, sha256 }: Deposit): boolean {
+  const path = join(folder, `${pack}.jsonl`);
+  if (!statFile(path)) return false;
+  for (const packed of readPackedGroups(path)) {
+    if (packed.name !== name) continue;
+    const isSame = STREAMS.every((stream) => {
+      const file = packed.files[stream];
+      return file.bytes === bytes[stream] && file.sha256 === sha256[stream];
+    });
+    return !isSame || packed.jobId !== jobId;
+  }
+  return false;
 }
 
 /** The uploads of a manifest. Throws the error of the system call, and SyntaxError for one that is damaged. */
@@ -167,9 +208,12 @@ export function judgePack(
   };
   const findings = pack ? [...checkPackFiles(scope, pack)] : [unrecordedPack(name)];
   const verdicts = new Map<string, Verdict>();
-  if (pack && findings.length === 0)
+  if (pack && findings.length === 0) {
+    const deposits = findDeposits(pack, records, wanted);
     for (const packed of readPackedGroups(join(folder, `${name}.jsonl`)))
-      if (wanted.has(packed.name)) verdicts.set(packed.name, judgePacked(pack, packed, records, contents));
+      if (wanted.has(packed.name))
+        verdicts.set(packed.name, judgePacked(pack, packed, deposits(packed.name), contents));
+  }
   return (upload) => verdicts.get(upload) ?? unread(findings);
 }
 

@@ -165,6 +165,11 @@ export class CustodyRecords {
   #faults: Finding[] = [];
   /** By the digest of the archive, as a name comes again after an unpack. */
   #packs = new Map<string, KnownPack>();
+  /**
+   * Names that came again after an upload of them was packed; undefined when that is to be found
+   * out.
+   */
+  #reused: Map<string, RecordedPack> | undefined;
   /** Packs of which the uploads came back, to be told when every book is read. */
   #returns: { pack: KnownPack; time: number }[] = [];
   /** Since when a server records: its first record, or a file that waits for one. */
@@ -320,6 +325,47 @@ export class CustodyRecords {
   /** Every upload that another of its name has replaced, the oldest of a server first. */
   replaced(): readonly Replaced[] {
     return this.#replaced;
+  }
+
+  /** The pack that has an earlier upload of this name. */
+  packOf(name: string): RecordedPack | undefined {
+    if (!this.#isReused(name)) return undefined;
+    this.#reused ??= this.#findReused();
+    return this.#reused.get(name);
+  }
+
+  /** Deposited again after one of its name was taken away. */
+  #isReused(name: string): boolean {
+    const row = this.#names.find(name);
+    const { time, gone } = this.#names;
+    return row >= 0 && (gone[row] ?? 0) > 0 && (time[row] ?? 0) > (gone[row] ?? 0);
+  }
+
+  #findReused(): Map<string, RecordedPack> {
+    const found = new Map<string, RecordedPack>();
+    for (const pack of this.#packs.values())
+      for (const { book, from } of pack.records)
+        for (const name of this.#namesIn(readFacts(this.#fdOf(book), from) ?? {}))
+          if (this.#isReused(name)) found.set(name, pack);
+    return found;
+  }
+
+  /** What these uploads were last at an instant, whatever took their names since. */
+  before(names: ReadonlySet<string>, instant: number): Map<string, Deposit> {
+    const found = new Map<string, Deposit>();
+    if (names.size === 0) return found;
+    for (const book of this.#books)
+      withOpen(book, (fd) => {
+        for (const line of readLines(fd, 0)) {
+          const { facts, from = 0 } = readLink(line) ?? {};
+          if (!facts || Date.parse(String(facts.time)) > instant) continue;
+          for (const { name } of depositsIn(facts)) {
+            const deposit = names.has(name) ? readDeposit(fd, from, name) : undefined;
+            if (deposit && deposit.time >= (found.get(name)?.time ?? deposit.time)) found.set(name, deposit);
+          }
+        }
+      });
+    return found;
   }
 
   /** The packs that ought to be there. */
@@ -516,6 +562,7 @@ export class CustodyRecords {
 
   #take(book: OpenBook, link: Link): void {
     this.#count++;
+    this.#reused = undefined;
     if (link.fault) this.#faults.push(describeFault(book.place, link));
     const { facts } = link;
     if (!facts || link.fault === 'edited') return;

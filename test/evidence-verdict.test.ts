@@ -203,6 +203,41 @@ describe('servers with a folder of logs each', () => {
   });
 });
 
+describe('a name that comes again when its upload is in a pack', () => {
+  const verify = (): Promise<string[]> => verifyAs([site.propertiesFile]);
+  const pack = async (...names: string[]): Promise<void> => {
+    const old = Date.now() / 1000 - 3 * 86_400;
+    for (const name of names)
+      for (const extension of ['out', 'err', 'env', 'rdy']) utimesSync(at(`${name}.${extension}`), old, old);
+    const { code, stderr } = await runWebjobctl(['--config', site.propertiesFile, 'pack', '--older-than', '1d']);
+    assert.equal(code, 0, stderr);
+  };
+
+  it('is a finding with other bytes or another job id, and none for what was sent again', async () => {
+    for (const name of ['bytes', 'job', 'retry', 'kept']) plant(name);
+    await pack('bytes', 'job', 'retry', 'kept');
+    assert.deepEqual(await verify(), []);
+    plant('bytes', { out: 'other' });
+    plant('job', { jobId: 'another' });
+    plant('retry');
+    assert.deepEqual(await verify(), ['differing bytes', 'differing job']);
+    const { uploads } = await reportAs(site);
+    assert.deepEqual(
+      ['bytes', 'job', 'retry'].map((name) => uploads.get(name)?.words),
+      ['does not verify', 'does not verify', 'verified'],
+    );
+  });
+
+  it('does not hide that what is in the pack was changed before', async () => {
+    plant('again');
+    writeFileSync(at('again.out'), 'changed');
+    await pack('again');
+    plant('again');
+    const found = (await verify()).map((line) => line.replace(/\d{4}-\d\d-\d\d/, 'DAY'));
+    assert.deepEqual(found, ['differing again', 'size-changed packed/DAY: again.out']);
+  });
+});
+
 describe('webjobctl verify JOB', () => {
   const id = (name: string): string => `server_1_1085355126_${name}`;
 
