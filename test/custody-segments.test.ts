@@ -26,8 +26,10 @@ import { basename, dirname, join } from 'node:path';
 import { after, afterEach, beforeEach, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { appendCustody, custodyPath, listCustodyFiles, segmentFolder, segmentPath } from '../cgi/locker/index.ts';
+import { Evidence } from '../evidence/evidence.ts';
 import { CustodyRecords } from '../evidence/records.ts';
 import { walk } from './custody-record.ts';
+import { plantGroup } from './verify-site.ts';
 
 const WRITER = join(import.meta.dirname, 'custody-writer.ts');
 const LIMIT = 2000;
@@ -229,6 +231,186 @@ describe('a custody record over its limit', () => {
     const text = readFileSync(path, 'latin1');
     writeFileSync(path, text.replace('"between"', '"BETWEEN"'), 'latin1');
     assert.ok(read().faults.includes(`custody-broken ${segments()[1]}`));
+  });
+});
+
+describe('the way to the next segment', () => {
+  /** What a call writes or puts on disk, in order: `write seal`, `fsync 000002.jsonl`. */
+  function trace(work: () => void): string[] {
+    const steps: string[] = [];
+    const nameOf = (fd: number): string => basename(readlinkSync(`/proc/self/fd/${fd}`));
+    const { writeSync, fsyncSync, renameSync: rename } = fs;
+    const replace = {
+      writeSync: (fd: number, bytes: Buffer): number => {
+        const [, event] = /,"event":"(\w+)"/.exec(bytes.toString('latin1')) ?? [];
+        steps.push(`write ${event} ${nameOf(fd)}`);
+        return writeSync(fd, bytes);
+      },
+      fsyncSync: (fd: number): void => {
+        steps.push(`fsync ${nameOf(fd)}`);
+        fsyncSync(fd);
+      },
+      renameSync: (from: string, to: string): void => {
+        steps.push(`rename ${basename(to)}`);
+        rename(from, to);
+      },
+    };
+    withCalls(replace as Partial<typeof fs>, work);
+    return steps;
+  }
+  const logs = (): string => basename(dirname(path));
+  const [one, two, folder] = ['nph-webjob-custody.server_1.jsonl', '000002.jsonl', 'nph-webjob-custody.server_1.d'];
+
+  it('puts each step on disk before the next relies on it, and leaves nothing open', () => {
+    append('first');
+    const open = (): number => readdirSync('/proc/self/fd').length;
+    const before = open();
+    const limit = full();
+    assert.deepEqual(
+      trace(() => append('last', limit)),
+      [
+        ...[`write deposit ${one}`, `fsync ${one}`],
+        ...[`fsync ${logs()}`, `fsync ${folder}`, `fsync ${logs()}`, `fsync ${folder}`],
+        ...[`write seal ${one}`, `fsync ${one}`, `fsync ${one}`, `write segment ${two}`, `fsync ${two}`],
+        'rename newest',
+      ],
+    );
+    assert.equal(open(), before);
+  });
+
+  it('is gone to its end by whoever finds it begun: the seal is on disk before the next segment relies on it', () => {
+    append('first');
+    append('last', full());
+    writeFileSync(segment(2), '');
+    rmSync(join(segmentFolder(path), 'newest'));
+    assert.deepEqual(
+      trace(() => append('next')),
+      [
+        ...[`fsync ${one}`, `write segment ${two}`, `fsync ${two}`, `write deposit ${two}`, `fsync ${two}`],
+        'rename newest',
+      ],
+    );
+    assert.deepEqual(read(), whole(['first', 'last', 'next']));
+  });
+
+  it('is seen by a writer who saw half of the seal', () => {
+    append('first');
+    const limit = full();
+    const writeSync = fs.writeSync as (fd: number, bytes: Buffer) => number;
+    let writes = 0;
+    let rest: (() => void) | undefined;
+    const slow = (fd: number, bytes: Buffer): number => {
+      writes++;
+      rest?.();
+      rest = undefined;
+      // Behind the last record comes the seal.
+      if (writes !== 2) return writeSync(fd, bytes);
+      const done = writeSync(fd, bytes.subarray(0, 200));
+      let left = 0;
+      rest = () => {
+        left = writeSync(fd, bytes.subarray(200));
+      };
+      append('saw half', limit);
+      return done + left;
+    };
+    withCalls({ writeSync: slow as typeof fs.writeSync }, () => append('last', limit));
+    const found = read();
+    assert.deepEqual([found.names, found.late, found.faults], [['first', 'last', 'saw half'], ['saw half'], []]);
+  });
+});
+
+describe('what the reader makes of segments', () => {
+  it('is nothing taken away by what a server put on record, which is found', () => {
+    append('kept');
+    appendCustody(path, { event: 'prune', names: ['kept'] }, growth);
+    const records = new CustodyRecords([dirname(path)]);
+    records.refresh();
+    assert.ok(records.isExpected('kept'));
+    records.close();
+    assert.deepEqual(read().faults, ['custody-foreign nph-webjob-custody.server_1.jsonl']);
+  });
+
+  it('is a finding where the whole files of two servers were swapped, each in one piece', () => {
+    const other = custodyPath(dirname(path), 'server_2');
+    for (const [file, serverId] of [
+      [path, 'server_1'],
+      [other, 'server_2'],
+    ] as const)
+      appendCustody(file, { event: 'deposit', name: serverId, serverId }, growth);
+    assert.deepEqual(read().faults, []);
+    renameSync(path, `${path}.x`);
+    renameSync(other, path);
+    renameSync(`${path}.x`, other);
+    const places = ['server_1', 'server_2'].map((id) => `custody-foreign nph-webjob-custody.${id}.jsonl`);
+    assert.deepEqual(read().faults, places);
+  });
+
+  it('is the same for one name, when the record is searched for it and not walked', () => {
+    const sha256 = { out: 'a', err: 'b', env: 'c' };
+    const deposit = (name: string, jobId: string): void =>
+      appendCustody(
+        path,
+        { event: 'deposit', time: new Date(), name, jobId, bytes: { out: 1, err: 2, env: 3 }, sha256 },
+        growth,
+      );
+    for (let count = 0; count < 12; count++) deposit(`name_${count % 6}`, `job_${count}`);
+    assert.ok(segments().length > 2);
+    const find = (only?: string[]): (string | undefined)[] => {
+      const records = new CustodyRecords([dirname(path)], { only });
+      records.refresh();
+      deposit('name_later', 'later');
+      records.refresh();
+      const found = ['name_1', 'name_4', 'name_later', 'none'].map((name) => records.find(name)?.jobId);
+      records.close();
+      return found;
+    };
+    const names = ['name_1', 'name_4', 'name_later', 'none'];
+    const expected = ['job_7', 'job_10', 'later', undefined];
+    assert.deepEqual([find(), find(names)], [expected, expected]);
+    for (const { file } of listCustodyFiles(dirname(path))) {
+      const text = readFileSync(join(dirname(path), file), 'latin1');
+      writeFileSync(join(dirname(path), file), text.replace('"jobId":"job_7"', '"jobId":"job_8"'), 'latin1');
+    }
+    assert.deepEqual([find()[0], find(names)[0]], ['job_1', 'job_1'], 'an edited record says nothing');
+  });
+
+  it('leaves unread what root has seen and nobody touched since, until it is asked for', {
+    skip: process.getuid?.() !== 0,
+  }, () => {
+    const base = dirname(path);
+    const incomingDirectory = join(base, 'incoming');
+    mkdirSync(incomingDirectory);
+    const plant = (name: string): void =>
+      plantGroup({ incomingDirectory, logfilesDirectory: base, name, out: name, err: '', segmentLimit: 1000 });
+    for (let count = 0; count < 9; count++) plant(`old_${count}`);
+    const site = { incomingDirectory, servers: [{ logfilesDirectory: base, witnessFolder: join(base, 'config') }] };
+    const open = (since?: Date): Evidence => new Evidence(site, { since });
+    const all = open();
+    all.tellWitness();
+    const total = all.records.count;
+    all.close();
+    const since = new Date(Date.now() + 1);
+    while (Date.now() <= since.getTime());
+    plant('new');
+    const some = open(since);
+    assert.ok(some.records.count < 6 && total > 12, `${some.records.count} of ${total} records`);
+    assert.deepEqual(
+      [...some.records.since(since.getTime())].map(({ name }) => name),
+      ['new'],
+    );
+    assert.deepEqual(some.judge('new', { contents: true }).findings, []);
+    assert.ok(some.records.count < 6);
+    assert.deepEqual(some.judge('old_0', { contents: true }).findings, []);
+    assert.ok(some.records.count > total);
+    some.close();
+    const early = open(new Date(0));
+    assert.equal([...early.records.since(0)].length, 10, 'all of them came since');
+    early.close();
+    const text = readFileSync(segment(2), 'latin1');
+    writeFileSync(segment(2), text.replace('"event":"deposit"', '"event":"DEPOSIT"'), 'latin1');
+    const changed = open(since);
+    assert.ok(changed.findFaults().some(({ kind }) => kind === 'witness-changed'));
+    changed.close();
   });
 });
 

@@ -51,7 +51,8 @@ export function plantGroup(planted: Planted): void {
       const sha256 = Object.fromEntries(
         Object.entries(streams).map(([stream, bytes]) => [stream, digest('sha256', bytes)]),
       );
-      const facts = { time: new Date(), event: 'deposit', name, jobId, clientId: 'client1', bytes: lengths, sha256 };
+      const own = { name, serverId: planted.serverId ?? 'server_1', jobId, clientId: 'client1' };
+      const facts = { time: new Date(), event: 'deposit', ...own, bytes: lengths, sha256 };
       appendCustody(
         custodyPath(logfilesDirectory, planted.serverId ?? 'server_1'),
         { ...facts, ...planted.custody },

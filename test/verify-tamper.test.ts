@@ -6,8 +6,10 @@ import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, wri
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
-import { appendCustody, custodyPath } from '../cgi/locker/index.ts';
+import { appendCustody, custodyPath, listCustodyFiles, segmentFolder } from '../cgi/locker/index.ts';
 import { compareCheckpoints, formatCheckpoint } from '../evidence/checkpoint.ts';
+import { formatGenesis } from '../evidence/events.ts';
+import { Evidence, type EvidenceSite } from '../evidence/evidence.ts';
 import type { Finding } from '../evidence/finding.ts';
 import { verifySite } from '../evidence/verify.ts';
 import { randomNumbers } from './locker-kills.ts';
@@ -36,10 +38,15 @@ class Ground {
   /** Uploads that are in the locker. */
   readonly names: string[] = [];
   readonly custody: string[] = [];
+  /** Bytes from which on a custody record goes on in another file. */
+  segmentLimit: number | undefined;
+  #witnessFolder: string | undefined;
 
   constructor(fill: (ground: Ground) => void) {
     for (const folder of [this.incomingDirectory, this.logfilesDirectory]) mkdirSync(folder, { mode: 0o755 });
     fill(this);
+    for (const { file } of listCustodyFiles(this.logfilesDirectory))
+      this.custody.push(join(this.logfilesDirectory, file));
     for (const path of [...this.custody, ...this.streams, ...this.ready]) this.#pristine.set(path, readFileSync(path));
   }
 
@@ -58,14 +65,16 @@ class Ground {
   plant(name: string, more: Partial<Planted> = {}): void {
     mkdirSync(dirname(this.path(name, 'out')), { recursive: true, mode: 0o755 });
     const { incomingDirectory, logfilesDirectory } = this;
-    plantGroup({ incomingDirectory, logfilesDirectory, name, out: `out of ${name}`, err: `err of ${name}`, ...more });
+    const { segmentLimit } = this;
+    const streams = { out: `out of ${name}`, err: `err of ${name}` };
+    plantGroup({ incomingDirectory, logfilesDirectory, segmentLimit, name, ...streams, ...more });
     if (!this.names.includes(name)) this.names.push(name);
-    this.#keep(more.serverId ?? 'server_1');
   }
 
   note(serverId: string, facts: { event: string; [name: string]: unknown }): void {
-    appendCustody(custodyPath(this.logfilesDirectory, serverId), { time: new Date(), ...facts }, { mayCreate: true });
-    this.#keep(serverId);
+    const { segmentLimit } = this;
+    const path = custodyPath(this.logfilesDirectory, serverId);
+    appendCustody(path, { time: new Date(), ...facts }, { mayCreate: true, segmentLimit });
   }
 
   /** Takes an upload away, on record, as webjobctl prune does. */
@@ -75,9 +84,26 @@ class Ground {
     this.names.splice(this.names.indexOf(name), 1);
   }
 
-  #keep(serverId: string): void {
-    const path = custodyPath(this.logfilesDirectory, serverId);
-    if (!this.custody.includes(path)) this.custody.push(path);
+  /** What webjobctl init writes. */
+  begin(serverId: string): void {
+    writeFileSync(custodyPath(this.logfilesDirectory, serverId), formatGenesis(serverId), { mode: 0o644 });
+  }
+
+  /** Has root see the custody records as they are now. */
+  witness(): void {
+    this.#witnessFolder = join(this.root, 'config');
+    const evidence = new Evidence(this.#site());
+    try {
+      evidence.tellWitness();
+    } finally {
+      evidence.close();
+    }
+  }
+
+  #site(): EvidenceSite {
+    const { incomingDirectory, logfilesDirectory } = this;
+    const server = { logfilesDirectory, serverId: 'server_1', witnessFolder: this.#witnessFolder };
+    return { incomingDirectory, servers: [server] };
   }
 
   bytesOf(path: string): Buffer {
@@ -89,10 +115,7 @@ class Ground {
   }
 
   verify(): Finding[] {
-    const { incomingDirectory, logfilesDirectory } = this;
-    return [
-      ...verifySite({ incomingDirectory, servers: [{ logfilesDirectory, serverId: 'server_1' }], contents: true }),
-    ];
+    return [...verifySite({ ...this.#site(), contents: true })];
   }
 
   /** Makes a change, looks with `look`, and puts all right again. Undefined for a change that is none. */
@@ -139,6 +162,20 @@ const SHAPES: Record<string, (ground: Ground) => void> = {
     ground.plant('client1_job1', { serverId: 'server_2' });
     ground.plant('client1_job2');
     ground.plant('client1_job3', { serverId: 'server_2' });
+  },
+  'records in segments, with genesis and witness': (ground) => {
+    ground.segmentLimit = 1500;
+    for (const serverId of ['server_1', 'server_2']) ground.begin(serverId);
+    for (let index = 0; index < 8; index++)
+      ground.plant(`client1_job${index}`, { serverId: index % 3 === 0 ? 'server_2' : 'server_1' });
+    ground.prune('client1_job2');
+    ground.plant('client1_job1', { jobId: 'server_1_1085355127_00002', out: 'a later one', overwrite: true });
+    // The last segment of a server holds more than the record that binds it.
+    for (let index = 8; existsSync(segmentFolder(custodyPath(ground.logfilesDirectory, 'server_2'))) === false; index++)
+      ground.plant(`client1_job${index}`, { serverId: 'server_2' });
+    ground.plant('client1_last1');
+    ground.plant('client1_last2', { serverId: 'server_2' });
+    if (process.getuid?.() === 0) ground.witness();
   },
   'what is left when others were pruned': (ground) => {
     for (const index of [1, 2, 0]) ground.plant(`client1_job${index}`);
@@ -209,6 +246,8 @@ const KINDS: Record<string, (ground: Ground) => Change> = {
   'the end of a custody record': (ground) => single(ground, from(ground.custody), cut),
   'a part of a custody record': (ground) => single(ground, from(ground.custody), holed),
   'a byte behind a custody record': (ground) => single(ground, from(ground.custody), grown),
+  'a custody file': (ground) => single(ground, from(ground.custody), () => undefined),
+  'two custody files for each other': (ground) => swapped(ground, ground.custody),
   'a line': custodyKind(() => (all) => all.toSpliced(pick(all.length), 1)),
   'two lines for each other': custodyKind(() => (all) => {
     const [one, other] = [pick(all.length), pick(all.length)];
