@@ -1,5 +1,6 @@
-// The key=value dialect that nph-webjob.cfg and webjob.conf share (docs/protocol.md, sections 4 and 7). Knows lines, not
-// controls: what a key means, and whether a repeat or a stray line is an error, is for its callers to say.
+// The key=value dialect that nph-webjob.cfg and webjob.conf share (docs/protocol.md, sections 4 and 7), on top of `ini`. Knows
+// lines, not controls: what a key means, and whether a repeat or a stray line is an error, is for its callers to say.
+import ini from 'ini';
 
 /** One `key=value`. */
 export interface Entry {
@@ -32,17 +33,27 @@ const STATEMENTS = {
  * characters. Never throws.
  */
 export function parseKeyValue(text: string, of: 'text' | 'bytes' = 'text'): KeyValueFile {
-  const entries: Entry[] = [];
   const strayLines: number[] = [];
+  let escaped = '';
   for (const [index, rawLine] of text.replace(BYTE_ORDER_MARK, '').split('\n').entries()) {
     const line = rawLine.replace(/#.*$/s, '');
     const statement = of === 'text' ? line.trim() : trimBlanks(line);
     if (statement === '') continue;
-    const [found, key = '', value = ''] = STATEMENTS[of].exec(statement) ?? [];
-    if (found === undefined) strayLines.push(index + 1);
-    else entries.push({ key, value, line: index + 1 });
+    const match = STATEMENTS[of].exec(statement);
+    if (match) escaped += escapeStatement(index + 1, match[1] ?? '', match[2] ?? '');
+    else strayLines.push(index + 1);
   }
-  return { entries, strayLines };
+  return { entries: readEntries(ini.parse(escaped)), strayLines };
+}
+
+/**
+ * `ini` cuts values at `;`, strips quotes, nests sections and folds repeats. So each statement goes in as a section of its
+ * own, named by its line number, its value as a JSON string: the one form that `ini` hands back as it was, once it holds
+ * none of the two line separators of Unicode, at which `ini` loses the whole line.
+ */
+function escapeStatement(line: number, key: string, value: string): string {
+  const text = JSON.stringify(value).replaceAll('\u2028', '\\u2028').replaceAll('\u2029', '\\u2029');
+  return `[${line}]\n${key}=${text}\n`;
 }
 
 /** Without blanks at either end, in time that grows with the text alone. */
@@ -51,4 +62,11 @@ function trimBlanks(text: string): string {
   while (start < end && BLANKS.includes(text.charAt(start))) start++;
   while (end > start && BLANKS.includes(text.charAt(end - 1))) end--;
   return text.slice(start, end);
+}
+
+function readEntries(sections: { [line: string]: { [key: string]: unknown } }): Entry[] {
+  return Object.entries(sections).flatMap(([line, statement]) =>
+    // `ini` turns the words true, false and null into values; String turns them back.
+    Object.entries(statement).map(([key, value]) => ({ key, value: String(value), line: Number(line) })),
+  );
 }
