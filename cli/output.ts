@@ -65,8 +65,12 @@ export function formatJson(value: unknown): string {
   );
 }
 
-/** What the operator should know although the command goes on. */
+const MAX_WARNED = 1000;
+const warned = new Set<string>();
+
+/** What the operator should know although the command goes on; the same once only. */
 export function warn(message: string): void {
+  if (warned.size < MAX_WARNED && warned.size === warned.add(message).size) return;
   sayLine(`webjobctl: warning: ${safeLine(message)}`);
 }
 

@@ -20,6 +20,8 @@ export interface LogRange {
   follow?: boolean | undefined;
   /** Called when everything that was there has been read, and what follows is new. */
   onFollow?: (() => void) | undefined;
+  /** The same lines are read again, and what is wrong with them is said then. */
+  isTrial?: boolean | undefined;
 }
 
 /** So much later than a line that stands behind it another may say it was done. */
@@ -81,7 +83,8 @@ export async function* readLogBlocks(site: Site, range: LogRange = {}): AsyncGen
     }
   } finally {
     for (const { fd } of files) closeSync(fd);
-    if (broken > 0) warn(`lines that are none of a log were passed over: ${broken}, the first in ${first}`);
+    if (broken > 0 && !range.isTrial)
+      warn(`lines that are none of a log were passed over: ${broken}, the first in ${first}`);
   }
 }
 

@@ -79,6 +79,16 @@ describe('a log that is packed or ends its lines in another way', () => {
       assert.match(stderr, new RegExp(`^webjobctl: warning: nph-webjob\\.log\\.1\\.${ending} is skipped: `));
     });
 
+  it('is warned of once by tail, which looks back further and further', async () => {
+    put('.1.xz', 'packed');
+    put('.1', `${one}no line\n`);
+    const { stderr } = await its.webjobctl('tail');
+    const warnings = stderr.trimEnd().split('\n');
+    assert.equal(warnings.length, 2, stderr);
+    assert.match(stderr, /is skipped: /);
+    assert.match(stderr, /passed over: 1,/);
+  });
+
   it('is read where its lines end in CR LF, and no CR is part of a message', async () => {
     put('.1', lineOf('2026-11-01 00:00:00', 'one', '\r\n') + lineOf('2026-11-01 00:00:01', 'two', '\r\n'));
     assert.deepEqual(await read(), [['one', 'two'], '']);

@@ -67,7 +67,7 @@ async function findStart(site: Site, lines: number): Promise<Date | undefined> {
   for (const span of SPANS) {
     const since = new Date(newest - span * 1000);
     let count = 0;
-    for await (const _ of readLogLines(site, { since })) if (++count >= lines) return since;
+    for await (const _ of readLogLines(site, { since, isTrial: true })) if (++count >= lines) return since;
   }
   return undefined;
 }
