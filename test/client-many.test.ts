@@ -109,10 +109,13 @@ async function timeRuns(): Promise<number> {
   return performance.now() - startedAt;
 }
 
+/** How long a run may take: it also tries each job that waits in the spool. */
+const mostMs = (): number => Math.max(60_000, 40 * runMs);
+
 /** Runs a job. Where the server was down at the GET, nothing was run: that is no result, and it is tried again. */
 async function runOnce(number: number): Promise<Ended> {
   for (let tries = 1; ; tries++) {
-    const ended = await home.client.execute(['job.sh', `run-${number}`]);
+    const ended = await home.client.execute(['job.sh', `run-${number}`], { timeLimitMs: mostMs() });
     if (ended.code !== GET_FAILED || tries === MOST_TRIES) return ended;
   }
 }
