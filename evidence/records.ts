@@ -505,7 +505,8 @@ export class CustodyRecords {
   #isBound(before: OpenBook, follows: unknown): boolean {
     const { file, covers, prev } = (follows ?? {}) as { file?: unknown; covers?: unknown; prev?: unknown };
     const [from, to] = Array.isArray(covers) ? covers : [];
-    if (file !== before.file || !Number.isSafeInteger(from) || !Number.isSafeInteger(to) || from < 0) return false;
+    if (file !== before.file || !Number.isSafeInteger(from) || !Number.isSafeInteger(to) || from < 0 || to < from)
+      return false;
     const fd = this.#fdOf(before);
     if (to > fstatSync(fd).size || digestRange(fd, from, to) !== prev) return false;
     for (const line of readLines(fd, from)) {

@@ -524,6 +524,7 @@ describe('a change to segments', () => {
     ['a bit of the first', ([a = '']) => flip(a, 100), /^custody-\w+ \S+server_1\.jsonl$/],
     ['the seal taken away', ([a = '']) => dropLast(a), /^custody-broken \S+000002\.jsonl$/],
     ['the first record of the next taken away', ([, b = '']) => dropFirst(b), /^custody-broken \S+000002\.jsonl$/],
+    ['the offsets in the first record of the next', ([, b = '']) => turn(b), /^custody-broken \S+000002\.jsonl$/],
     ['a segment in the middle', ([, b = '']) => rmSync(b), /^custody-missing \S+000002\.jsonl$/],
     ['the first', ([a = '']) => rmSync(a), /^custody-missing \S+server_1\.jsonl$/],
     ['the last', ([, , , d = '']) => rmSync(d), /^custody-missing \S+000004\.jsonl$/],
@@ -540,6 +541,10 @@ describe('a change to segments', () => {
     writeFileSync(file, readFileSync(file, 'latin1').replace(/^[^\n]*\n/, ''), 'latin1');
   const repeat = (file: string): void =>
     appendFileSync(file, `${readFileSync(file, 'latin1').split('\n')[2]}\n`, 'latin1');
+  const turn = (file: string): void => {
+    const text = readFileSync(file, 'latin1');
+    writeFileSync(file, text.replace(/("follows":[^[]+\[)(\d+),(\d+)/, '$1$3,$2'), 'latin1');
+  };
   const flip = (file: string, at: number): void => {
     const bytes = readFileSync(file);
     bytes[at] = (bytes[at] ?? 0) ^ 1;
