@@ -391,6 +391,7 @@ export class Writer {
   writeSums(): void {
     const all: Counted = { counts: [], seen: 0, unseen: 0 };
     const read = this.#database.prepare('SELECT seen, counts FROM sums WHERE client = ?');
+    const remove = this.#database.prepare('DELETE FROM sums WHERE client = ?');
     const write = this.#database.prepare('INSERT OR REPLACE INTO sums (client, seen, counts) VALUES (?, ?, ?)');
     const save = (client: string, { counts, seen, unseen }: Counted): void => {
       const known = read.get(client) as { seen: number | null; counts: string } | undefined;
@@ -398,7 +399,10 @@ export class Writer {
       for (let at = 0; at < counts.length; at += 2) addCount(sums, counts[at] as string, counts[at + 1] as number);
       const last = Math.max(known?.seen ?? 0, seen);
       const isGone = unseen > 0 && unseen >= last && seen < unseen;
-      write.run(client, (isGone ? this.#lastSeen(client) : last) || null, formatCounts(sums));
+      const text = formatCounts(sums);
+      // All of its jobs are gone.
+      if (text === '') remove.run(client);
+      else write.run(client, (isGone ? this.#lastSeen(client) : last) || null, text);
     };
     for (const [client, sums] of this.#sums) {
       save(client, sums);
