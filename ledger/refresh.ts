@@ -100,6 +100,7 @@ export class Refresh {
     await this.#readPacks();
     if (this.#mustWalk && !isWalked) this.#walk('changed', true);
     this.#writer.endUploads();
+    for (const name of this.#later.splice(0)) this.#look(name);
     await this.#readLogs();
     this.#settle();
     for (const _ of this.#writer.endFilling()) this.#settle();
@@ -260,7 +261,8 @@ export class Refresh {
     for (const group of groups) {
       if (!isUploadName(group?.name)) continue;
       // What is there under that name now, if anything, is another upload. Whoever walked the locker since then knows.
-      if (!(at < this.#walkedAt - CLOCK_MS) && !statGroupFile(this.#locker, group.name, 'rdy')) this.#look(group.name);
+      if (!(at < this.#walkedAt - CLOCK_MS) && !statGroupFile(this.#locker, group.name, 'rdy'))
+        this.#lookLater(group.name);
       // What broke off is nobody's any more when it is gone.
       if (group.files?.rdy) this.#writer.put(takenUpload(group, at, this.#parseName));
     }
@@ -324,6 +326,8 @@ export class Refresh {
   readonly #hasExactNames: boolean;
   /** The store held nothing when this began. */
   #isFilling = false;
+  /** While it is filled: what prune took away since the walk began. */
+  readonly #later: string[] = [];
   /** While it is filled: among the lines that wait is one whose upload may have come behind the walk. */
   #mustLook = false;
 
@@ -340,6 +344,12 @@ export class Refresh {
       for (const child of folders) visit(child);
     };
     visit('.');
+  }
+
+  /** Looks at once, or while a store is filled when it can be told which uploads are known. */
+  #lookLater(name: string): void {
+    if (this.#isFilling) this.#later.push(name);
+    else this.#look(name);
   }
 
   /** Reads an upload unless it is known as it is. */

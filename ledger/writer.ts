@@ -179,6 +179,7 @@ export class Writer {
       const unit = this.#findBroken(parseUpload(row));
       if (unit === row.unit) continue;
       this.#statements.moveUpload.run(unit, row.id);
+      this.#touch(row.unit);
       this.#touch(unit);
     }
     const unjoined = this.#database.prepare(

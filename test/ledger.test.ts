@@ -300,6 +300,20 @@ describe('an upload that is gone', () => {
   );
 
   it(
+    'left a stream that came under its name since',
+    withSite({}, async (its) => {
+      const name = 'client1_20261101000000_00001_host.sh';
+      appendFileSync(its.site.logFile, lineAt(60, {}) + lineAt(50, { method: 'PUT' }));
+      writeUpload(its, name, 'job_1');
+      assert.equal((await its.webjobctl('prune', '--older-than', '0s', '--yes')).exitCode, 0);
+      writeFileSync(join(its.site.incoming, `${name}.out`), 'left');
+      const states = async (): Promise<string[]> =>
+        (await its.readJson<Shown>('jobs')).map(({ state, left }) => `${state} ${left}`).sort();
+      assert.deepEqual(await askEveryWay(its, states), ['done ', `incomplete ${name}`]);
+    }),
+  );
+
+  it(
     'has no line in the log, nor have thousands of others',
     withSite({}, async (its) => {
       for (let count = 0; count < 4100; count++)
