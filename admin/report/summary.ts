@@ -142,8 +142,8 @@ function makePeriods({ since, now, site }: SummaryOptions): Pick<Summary, 'perio
 
 /** The date that the site's clock shows at an instant, as `2026-11-01`. */
 export function dayOf(date: Date, useGmt: boolean): string {
-  const { Y, m, d } = timeFields(date, useGmt);
-  return `${Y}-${m}-${d}`;
+  const shown = timeFields(date, useGmt);
+  return `${shown.Y}-${shown.m}-${shown.d}`;
 }
 
 /** Days since 1970 of the date that the site's clock shows at an instant. */
