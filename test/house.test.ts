@@ -9,7 +9,6 @@ import { after, before, describe, it } from 'node:test';
 import { configure, makeSite, type Site } from '../scripts/site.ts';
 import { runBare } from './bare.ts';
 import { type Folder, makeFolder } from './cgi-scripts.ts';
-import { parseLines, runWebjobctl } from './operator.ts';
 import { findWebUser } from './tree.ts';
 
 const root = join(import.meta.dirname, '..');
@@ -164,9 +163,11 @@ function lint(folder: string): Diagnostic[] {
 }
 
 describe('a subcommand of webjobctl', () => {
-  it('is the file of its name in admin/commands, and no other file is there', async () => {
-    const { stdout } = await runWebjobctl(['completion', '--json']);
-    const commands = parseLines<{ name: string }>(stdout).flatMap(({ name }) => (name === '' ? [] : name));
+  it('is the file of its name in admin/commands, and no other file is there', () => {
+    const program = join(root, 'dist', 'webjobctl');
+    const { stdout } = spawnSync(process.execPath, [program, 'completion', '--json'], { encoding: 'utf8' });
+    const lines = stdout.trimEnd().split('\n');
+    const commands = lines.map((line) => (JSON.parse(line) as { name: string }).name).filter(Boolean);
     const expected = commands.map((name) => `${name.replaceAll(' ', '-')}.ts`);
     assert.ok(expected.includes('client-add.ts') && expected.includes('jobs.ts'), stdout);
     assert.deepEqual(readdirSync(join(root, 'admin/commands')).sort(), expected.sort());

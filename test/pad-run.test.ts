@@ -5,7 +5,15 @@ import { randomBytes } from 'node:crypto';
 import { copyFileSync, mkdirSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
-import { findProgram, findShells, openWorkshop, run, type Shell, type Workshop } from './pad-workshop.ts';
+import {
+  findProgram,
+  findShells,
+  openWorkshop,
+  type RunOptions,
+  run,
+  type Shell,
+  type Workshop,
+} from './pad-workshop.ts';
 
 const SHELLS = findShells();
 const BYTES = Buffer.concat([Buffer.from('\x7fELF\0\r\n\x1a====\nbegin-base64 600 x\n%payload\0'), randomBytes(5000)]);
@@ -35,8 +43,8 @@ const NOTHING_ELSE = ['myprograms.rpm.pad'];
 const OTHERS = ['0.pad', '1.pad', '57.pad', 'toolbox.pad', 'x.sh.pad'];
 
 /** Runs `command` on a PaD file in a shell and returns what it printed; nothing may be left, and stderr stays empty. */
-function deliver(shell: Shell, file: string, command: readonly string[]): string {
-  const { code, stdout, stderr } = run([...shell.words, file, ...command]);
+function deliver(shell: Shell, file: string, command: readonly string[], options: RunOptions = {}): string {
+  const { code, stdout, stderr } = run([...shell.words, file, ...command], options);
   assert.deepEqual([code, stderr], [0, '']);
   return stdout;
 }
@@ -73,7 +81,9 @@ for (const [index, shell] of SHELLS.entries()) {
         '%',
         '~',
       ];
-      const printed = deliver(shell, pad, ['printf', '%s\\0', ...words]);
+      // yash takes no argument that is not text in the locale.
+      const env = { ...process.env, LC_ALL: 'C.UTF-8' };
+      const printed = deliver(shell, pad, ['printf', '%s\\0', ...words], { env });
       assert.deepEqual(Buffer.from(printed, 'latin1').toString().split('\0'), [...words, '']);
     });
 
@@ -87,7 +97,9 @@ for (const [index, shell] of SHELLS.entries()) {
         '%Payload',
         '%payloa%payload',
       ];
-      const printed = deliver(shell, pad, ['printf', '%s\\0', ...words]);
+      // yash takes no argument that is not text in the locale.
+      const env = { ...process.env, LC_ALL: 'C.UTF-8' };
+      const printed = deliver(shell, pad, ['printf', '%s\\0', ...words], { env });
       assert.equal(printed, `${words.map((word) => word.replaceAll('%payload', 'myprograms.rpm')).join('\0')}\0`);
       const script = join(shop.path, 'there', 'x.sh.pad');
       assert.equal(deliver(shell, script, [`${shop.path}/there/%payload`, '%payload']), 'ran x.sh\n');
