@@ -192,7 +192,7 @@ export class Evidence {
   #findPacked(name: string, deposit: Deposit): Finding | undefined {
     const pack = this.records.packOf(name);
     if (!pack || !isOther(this.site.packsFolder ?? '', pack.name, deposit)) return undefined;
-    const detail = `the pack of ${pack.name} has an upload of this name with other bytes or another job id`;
+    const detail = `the pack of ${pack.name} has other bytes of this name and job`;
     return { kind: 'differing', place: name, detail };
   }
 

@@ -165,7 +165,7 @@ function* namesOf(manifest: string, isMeant: (name: string) => boolean): Generat
   for (const { name } of readPackedGroups(manifest)) if (isMeant(name)) yield name;
 }
 
-/** True when a pack has an upload of the name of a deposit with other bytes or another job id. */
+/** True when a pack has an upload of the name and the job of a deposit with other bytes. A name may be free for the next job by then. */
 export function isOther(folder: string, pack: string, { name, jobId, bytes, sha256 }: Deposit): boolean {
   const path = join(folder, `${pack}.jsonl`);
   if (!statFile(path)) return false;
@@ -175,7 +175,7 @@ export function isOther(folder: string, pack: string, { name, jobId, bytes, sha2
       const file = packed.files[stream];
       return file.bytes === bytes[stream] && file.sha256 === sha256[stream];
     });
-    return !isSame || packed.jobId !== jobId;
+    return !isSame && packed.jobId === jobId;
   }
   return false;
 }

@@ -110,7 +110,7 @@ async function timeRuns(): Promise<number> {
 }
 
 /** How long a run may take: it also tries each job that waits in the spool. */
-const mostMs = (): number => Math.max(60_000, 40 * runMs);
+const mostMs = (): number => Math.ceil(Math.max(60_000, 40 * runMs));
 
 /** Runs a job. Where the server was down at the GET, nothing was run: that is no result, and it is tried again. */
 async function runOnce(number: number): Promise<Ended> {
