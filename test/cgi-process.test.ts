@@ -51,7 +51,7 @@ describe('the mask of the web server', () => {
       configure(site, { PutNameFormat: 'new/folder/upload' });
       const folder = join(site.base, 'logfiles');
       giveAway(folder);
-      for (const name of readdirSync(folder)) rmSync(join(folder, name));
+      for (const name of readdirSync(folder)) rmSync(join(folder, name), { recursive: true });
       const wrapper = ['/bin/sh', '-c', `umask ${mask}; exec "$0" "$@"`];
       const { stdout, stderr } = await runBare(rawPut(makeUpload('masked', SIZES)), bareOptions(site, { wrapper }));
       assert.equal(statusOf(stdout), 200, stderr);
