@@ -219,7 +219,7 @@ describe('LockFile', () => {
       // The checkout itself may lie where that user cannot go.
       const { takeLock } = await import('${join(import.meta.dirname, '..', 'client', 'lock.ts')}');
       process.setgid(${USER?.gid}); process.setuid(${USER?.uid});
-      try { takeLock('${path}'); console.log('taken'); } catch (error) { console.log(error.stage + ' ' + error.message); }`;
+      try { takeLock('${path}'); console.log('taken'); } catch (error) { console.log(error.kind + ' ' + error.message); }`;
     const tryAsUser = (): string =>
       spawnSync(process.execPath, ['--input-type=module', '-e', source], { encoding: 'utf8' }).stdout;
     assert.equal(tryAsUser(), `settings LockFile: ${path} cannot be made: EACCES\n`);
@@ -240,7 +240,7 @@ describe('LockFile', () => {
     const source = `
       process.setgid(${USER?.gid}); process.setuid(${USER?.uid});
       const { takeLock } = await import('${join(import.meta.dirname, '..', 'client', 'lock.ts')}');
-      try { takeLock('${lock}'); } catch (error) { console.log(error.stage); }`;
+      try { takeLock('${lock}'); } catch (error) { console.log(error.kind); }`;
     const { stdout } = spawnSync(process.execPath, ['--input-type=module', '-e', source], { encoding: 'utf8' });
     run.kill('SIGKILL');
     chmodSync(client.root, 0o700);
@@ -279,7 +279,7 @@ describe('LockFile', () => {
       let taken = 0;
       for (const deadline = Date.now() + 1500; Date.now() < deadline; ) {
         let release;
-        try { release = takeLock('${lock}'); } catch (error) { if (error.stage !== 'lock') throw error; continue; }
+        try { release = takeLock('${lock}'); } catch (error) { if (error.kind !== 'lock') throw error; continue; }
         taken += 1;
         try { mkdirSync('${inside}'); rmdirSync('${inside}'); }
         catch (error) { appendFileSync('${overlaps}', error.code + '\\n'); }
