@@ -198,7 +198,8 @@ class RandomSite {
   }
 
   noise(): void {
-    appendFileSync(join(this.pick(this.logs), 'nph-webjob.log'), 'this is no line of a log\n');
+    // No two are alike: a log is known again by how it begins.
+    appendFileSync(join(this.pick(this.logs), 'nph-webjob.log'), `this is no line of a log ${++this.count}\n`);
   }
 
   /** The clock is set, forwards or back. */
