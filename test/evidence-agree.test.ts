@@ -27,5 +27,5 @@ it(`verify and report agree at ${SITES} random sites (seed ${SEED})`, (t) => {
     all.reduce((total, { before, after }) => total + count(before) + count(after), 0);
   const [uploads, bad, packed] = [sum((one) => one.uploads), sum((one) => one.bad), sum((one) => one.packed)];
   t.diagnostic(`${uploads} uploads, ${packed} in packs, ${bad} do not verify`);
-  assert.ok(bad > all.length && uploads > 2 * bad && packed > all.length / 2, 'the sites are too much alike');
+  assert.ok(bad > all.length && uploads > 2 * bad && packed > all.length / 4, 'the sites are too much alike');
 });
