@@ -7,6 +7,7 @@ import { removeDeadLock } from 'webjob-locker';
 import { openNew, writeAll } from 'webjob-locker/durable';
 import { Failure } from './failure.ts';
 import { errorCode, removeFile } from './files.ts';
+import { isAlive, startOf } from './processes.ts';
 
 const WAIT_MS = 20_000;
 const LOOK_MS = 20;
@@ -95,7 +96,7 @@ function writeHolder(path: string): void {
 
 /** The line of this process. */
 function holderLine(): string {
-  return `webjobctl ${process.pid} ${hostname()} ${startTicks(process.pid)}\n`;
+  return `webjobctl ${process.pid} ${hostname()} ${startOf(process.pid)}\n`;
 }
 
 /** True for a lock of ours whose process is gone. */
@@ -103,7 +104,7 @@ export function isDeadLock(path: string): boolean {
   const found = lstatSync(path, { throwIfNoEntry: false });
   if (!found?.isFile() || found.size > 512) return false;
   const [, pid, host, ticks] = HOLDER.exec(readText(path)) ?? [];
-  return pid !== undefined && host === hostname() && startTicks(Number(pid)) !== ticks;
+  return pid !== undefined && host === hostname() && (!isAlive(Number(pid)) || startOf(Number(pid)) !== ticks);
 }
 
 function readText(path: string): string {
@@ -112,15 +113,4 @@ function readText(path: string): string {
   } catch {
     return '';
   }
-}
-
-/** When a process started, in ticks since the machine did; 0 where no /proc tells, `gone` when there is no such process. */
-function startTicks(pid: number): string {
-  try {
-    process.kill(pid, 0);
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ESRCH') return 'gone';
-  }
-  // Behind the name, which may hold anything, it is the twentieth field.
-  return /.*\) (?:\S+ ){19}(\d+)/s.exec(readText(`/proc/${pid}/stat`))?.[1] ?? '0';
 }

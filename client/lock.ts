@@ -13,8 +13,9 @@ import {
   writeSync,
 } from 'node:fs';
 import { resolve } from 'node:path';
+import { isAlive } from '../cli/processes.ts';
 import { codeOf, Failure } from './failure.ts';
-import { hasArgument, hasOpen, isAlive } from './processes.ts';
+import { hasArgument, hasOpen } from './processes.ts';
 
 /** A program that runs webjob itself does so under the lock that its own run holds. */
 export const LOCK_VARIABLE = 'WEBJOB_LOCK';

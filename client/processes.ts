@@ -7,25 +7,6 @@ const POLL_MS = 50;
 /** A process that does not end although it is killed waits for a device. */
 const MOST_LOOKS = 20;
 
-/** True for a process that exists, whoever's it is. */
-export function isAlive(pid: number): boolean {
-  try {
-    return process.kill(pid, 0);
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code === 'EPERM';
-  }
-}
-
-/** When a process started, in ticks since the machine did: a process id comes again, both together do not. `0` where no /proc tells. */
-export function startOf(pid: number): string {
-  try {
-    // Behind the name, which may hold anything, it is the twentieth field.
-    return /.*\) (?:\S+ ){19}(\d+)/s.exec(readFileSync(`/proc/${pid}/stat`, 'latin1'))?.[1] ?? '0';
-  } catch {
-    return '0';
-  }
-}
-
 /** Whether a process has a file open; undefined where no /proc tells, or not us. */
 export function hasOpen(pid: number, { dev, ino }: Stats): boolean | undefined {
   const folder = `/proc/${pid}/fd`;

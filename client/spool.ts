@@ -25,10 +25,10 @@ import {
 } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
 import { isClientId, isFileName, isJobId } from 'webjob-protocol';
+import { isAlive, startOf } from '../cli/processes.ts';
 import { writeAll } from './captured.ts';
 import { codeOf, Failure, warn } from './failure.ts';
 import { checkSpoolDirectory } from './place.ts';
-import { isAlive, startOf } from './processes.ts';
 import type { Parcel } from './upload.ts';
 
 /** What a job consists of besides its parcel.json. */

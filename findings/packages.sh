@@ -1,6 +1,7 @@
 # Sourced by the findings: a temporary folder that is removed at the end, and pinned Debian packages unpacked in it.
 # Nothing is installed on the machine. The findings run apart from the product and outside its tests.
 
+# mktemp fills in the X.
 work=$(mktemp -d "${TMPDIR:-/tmp}/finding.XXXXXX")
 started='' mounted=''
 

@@ -23,7 +23,7 @@ import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { after, before, beforeEach, describe, it } from 'node:test';
 import { parseEpoch, parseRecord } from 'webjob-protocol';
-import { startOf } from '../client/processes.ts';
+import { startOf } from '../cli/processes.ts';
 import { JobFolder } from '../client/spool.ts';
 import { startHttpd } from '../scripts/httpd.ts';
 import { type Client, type Ended, makeClient, paste, runWebjob, until } from './client-job.ts';

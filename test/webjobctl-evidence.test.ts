@@ -90,7 +90,7 @@ describe('webjobctl custody checkpoint', () => {
     rmSync(file);
     const { stderr, exitCode, text } = await checkpoint();
     assert.deepEqual([exitCode, text], [4, '']);
-    assert.match(stderr, /^webjobctl: error: there is no custody record in /);
+    assert.match(stderr, /^webjobctl: error: no custody record in /);
   });
 });
 

@@ -19,7 +19,7 @@ import { isRoot } from '../site/users.ts';
 export function checkpointCommand(): Command {
   return new Command('checkpoint')
     .description('sign how long each custody record is, and the SHA-256 of all of it')
-    .requiredOption('--key <file>', 'a private Ed25519 key in PEM, which is no business of the server')
+    .requiredOption('--key <file>', 'private Ed25519 key in PEM; keep it off the server')
     .addHelpText(
       'after',
       `
@@ -36,7 +36,7 @@ Exit codes:
   1  signed, and something in a record is not as it was written: webjobctl verify says what
   2  wrong command line
   3  nph-webjob.cfg cannot be used
-  4  there is no custody record, or the key or a file cannot be read`,
+  4  no custody record, or the key or a file cannot be read`,
     )
     .action((_, command: Command) => run(command));
 }
@@ -58,7 +58,7 @@ function run(command: Command): void {
     try {
       records.refresh();
       const extents = records.extents();
-      if (extents.length === 0) throw new Failure('failed', `there is no custody record in ${logs}`);
+      if (extents.length === 0) throw new Failure('failed', `no custody record in ${logs}`);
       for (const { segments } of extents) {
         const { file, size, head } = measureEnd(logs, segments, known);
         printLine(formatCheckpoint({ file, size, head, time: new Date().toISOString() }, key));

@@ -120,7 +120,7 @@ async function run(command: Command): Promise<void> {
     );
 }
 
-/** The pages of the newest jobs; undefined where there is no limit. */
+/** Paths of the pages of the newest jobs; undefined without --limit. */
 async function findListed(site: Site, filter: JobFilter, limit: number | undefined): Promise<Set<string> | undefined> {
   if (limit === undefined) return undefined;
   const newest = await readNewest(site, filter, ({ at }) => !Number.isNaN(at.getTime()), limit);

@@ -39,7 +39,7 @@ Examples:
 
 Exit codes:
   0  all is as it was deposited
-  1  it is not, or there is no such job
+  1  something does not verify, or there is no such job
   2  wrong command line, or several jobs whose ids begin or end so
   3  nph-webjob.cfg cannot be used
   4  the locker, a custody record, the checkpoints or the key cannot be read`;

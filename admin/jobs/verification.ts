@@ -1,4 +1,4 @@
-// The verdict on what one job uploaded, for whoever shows that job alone.
+// The verdict on one job's uploads, as `webjobctl show` prints it.
 import { STREAMS, type StreamName } from 'webjob-locker';
 import { encodeField, NOT_APPLICABLE } from 'webjob-protocol';
 import type { Finding } from '../../evidence/finding.ts';

@@ -15,6 +15,7 @@ import {
 import { basename, dirname, join } from 'node:path';
 import { syncFolder } from 'webjob-locker/durable';
 import { Failure } from '../../cli/failure.ts';
+import { isAlive } from '../../cli/processes.ts';
 
 /** Stands in a folder that replaceFolder made: only such a one is ever replaced. */
 const MARK = '.webjobctl';
@@ -121,14 +122,6 @@ function checkReplaceable(path: string): Stats | undefined {
 
 function ownName(path: string, kind: 'new' | 'old'): string {
   return join(dirname(path), `.${basename(path)}.${process.pid}.${kind}`);
-}
-
-function isAlive(pid: number): boolean {
-  try {
-    return process.kill(pid, 0);
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code !== 'ESRCH';
-  }
 }
 
 function failureOf(path: string, error: unknown): unknown {

@@ -178,7 +178,7 @@ export interface Day extends Tally {
   parts: number;
 }
 
-/** All that the page of jobs tells of. */
+/** What the page of jobs shows. */
 export interface JobLists {
   summary: Summary;
   /** How many jobs have a page, and the newest of them. */

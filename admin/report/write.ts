@@ -1,4 +1,4 @@
-// Writes the pages of a report: jobs pass by in the order of their pages, and no more of them is kept than what one page shows.
+// Writes the pages of a report. Jobs are read in the order of their pages, a batch at a time.
 import { existsSync, lstatSync, mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Group } from 'webjob-locker';
@@ -291,7 +291,7 @@ class JobPages {
     return (jobId === undefined ? [] : (this.#missing.get(jobId) ?? [])).map(({ name }) => name);
   }
 
-  /** One job after the other: of their streams no more than one is read at a time. */
+  /** One job at a time, and one of its streams at a time. */
   async *#open(jobs: readonly Job[]): AsyncGenerator<Case> {
     const { site, evidence } = this.#plan;
     const streamsOf = await openStreams(site, jobs);

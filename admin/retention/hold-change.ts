@@ -14,7 +14,8 @@ export interface HoldOptions {
 
 /** Of every command about holds. */
 export const HOLD_EXPLANATION = `
-prune and pack leave alone what is on hold. A group is on hold when the client id stands in its line of the log, in its record or in its name.
+prune and pack skip uploads on hold. A hold for a client covers every upload with its id in the log, the run
+record or the name.
 
 Example:
   webjobctl hold add --client client1 --reason 'case 4711'
@@ -23,7 +24,7 @@ Example:
 
 Exit codes:
   0  done
-  1  list: there is no hold; remove: there was none; add: there was one
+  1  list: no holds; remove: no such hold; add: already on hold
   2  wrong command line
   3  nph-webjob.cfg cannot be used
   4  a file cannot be read or written`;
