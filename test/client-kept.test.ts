@@ -133,6 +133,24 @@ describe('webjob that is ended without SpoolDirectory', () => {
   }
 });
 
+describe('SpoolDirectory on another disk than TempDirectory', { skip: findMountObstacle() }, () => {
+  it('leaves with UnlinkOutput=N what the program printed in TempDirectory, and nothing in the spool', async () => {
+    home.reset({ SpoolDirectory: home.spool, UnlinkOutput: 'N' });
+    mkdirSync(home.spool, { mode: 0o700 });
+    mountDisk(home.spool, 'size=1m');
+    chmodSync(home.spool, 0o700);
+    try {
+      assert.deepEqual(await home.client.execute(['job.sh', 'x']), { code: 0, signal: null, stdout: '', stderr: '' });
+      const [folder = '', ...files] = home.client.left();
+      assert.deepEqual(files, [`${folder}/job.sh.err`, `${folder}/job.sh.out`]);
+      const [err, out] = files.map((name) => readFileSync(join(home.client.temp, name), 'utf8'));
+      assert.deepEqual([out, err, readdirSync(home.spool)], ['out of x\n', 'err of x\n', []]);
+    } finally {
+      unmountTmpfs(home.spool);
+    }
+  });
+});
+
 describe('a program that cannot be removed', { skip: findMountObstacle() }, () => {
   it('keeps nothing else from being put away, and is no error of the job', async () => {
     const lock = join(home.client.root, 'lock');

@@ -172,6 +172,34 @@ describe('a record', () => {
     }
   });
 
+  it('with forged offsets is found, also behind a place where bytes were taken out', () => {
+    const forge = (covers: [number, number], prev: string): void => {
+      appendFileSync(file, `${formatCustody(covers, prev, { event: 'deposit', name: 'forged' })}\n`);
+    };
+    const faults = (): (string | undefined)[] => walk(file).faults.map(({ fault }) => fault);
+    for (const name of ['a', 'b', 'c']) append(name);
+    const whole = readFileSync(file);
+    const [first = 0, second = 0] = ['"a"', '"b"'].map((name) => whole.indexOf('\n', whole.indexOf(name)) + 1);
+    for (const [from, to] of [
+      [0, whole.length],
+      [first, whole.length],
+      [second + 1, whole.length],
+      [second, whole.length - 1],
+      [first, first],
+      [0, 0],
+      [0, second],
+    ] as const) {
+      writeFileSync(file, whole);
+      forge([from, to], sha256(whole.subarray(from, to)));
+      // A record that was the first one for its writer, or the one before, may come late.
+      const isLate = (from === 0 && to === 0) || (from === 0 && to === first);
+      assert.deepEqual(faults(), isLate ? [] : ['broken'], `${from} to ${to}`);
+    }
+    writeFileSync(file, whole.subarray(first));
+    forge([0, 0], sha256(Buffer.alloc(0)));
+    assert.deepEqual(faults(), ['broken', 'broken']);
+  });
+
   it('goes on behind bytes that are none', () => {
     for (const garbage of ['\n', 'x', '\n\n\n', '{"covers":[9,9],', 'x'.repeat(70_000), `${'x'.repeat(70_000)}\n`]) {
       rmSync(file, { force: true });

@@ -175,6 +175,22 @@ describe('a custody record over its limit', () => {
     }
   });
 
+  it('goes on in its first file where the next was made, noted, and the first never sealed', () => {
+    append('first');
+    mkdirSync(segmentFolder(path));
+    writeFileSync(segment(2), '');
+    symlinkSync('000002.jsonl', join(segmentFolder(path), 'newest'));
+    append('second', { mayCreate: true, segmentLimit: 1_000_000 });
+    assert.deepEqual(
+      walk(segment(1)).records.map(({ name }) => name),
+      ['first', 'second'],
+    );
+    assert.equal(sizeOf(segment(2)), 0);
+    append('third', full());
+    append('fourth');
+    assert.deepEqual(read(), whole(['first', 'second', 'third', 'fourth']));
+  });
+
   it('grows on where no file can be made', () => {
     const names = Array.from({ length: 20 }, (_, index) => `name_${index}`);
     writeFileSync(segmentFolder(path), 'in the way');

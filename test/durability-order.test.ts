@@ -75,6 +75,15 @@ describe('order of system calls', { skip: NO_STRACE }, () => {
     ]);
   });
 
+  it('of an upload that is there already: its folder again, and only then the answer', async () => {
+    configure(site, { PutNameFormat: '%cid_%cmd' });
+    const [upload, base] = [makeUpload('repeated', SIZES), baseOf(site, 'repeated')];
+    await traceUpload(site, upload, base);
+    const steps = await traceUpload(site, upload, base);
+    const [create, write] = locked('incoming');
+    assert.deepEqual(steps, [create, write, 'fsync incoming', 'unlink .lck', ...announced('incoming').slice(-3)]);
+  });
+
   it('of a folder: opened once, before anything is made in it, and synced on that descriptor', async () => {
     configure(site, { PutNameFormat: 'held/%cmd' });
     for (const name of ['new', 'old']) {

@@ -1,19 +1,22 @@
 // What root saw of the custody record is known when the record was cut: the issue is a web user who can write in it as he likes.
 import assert from 'node:assert/strict';
-import {
+import fs, {
   chownSync,
   existsSync,
   readdirSync,
   readFileSync,
+  readlinkSync,
   rmSync,
   statSync,
   truncateSync,
   utimesSync,
   writeFileSync,
 } from 'node:fs';
-import { join } from 'node:path';
+import { syncBuiltinESMExports } from 'node:module';
+import { basename, join } from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
 import { appendCustody } from '../cgi/locker/index.ts';
+import { Witness } from '../evidence/witness.ts';
 import { makeSite, type Site } from '../scripts/site.ts';
 import { custodyOf } from './custody-record.ts';
 import { verifyAs } from './evidence-site.ts';
@@ -211,6 +214,36 @@ describe('the witness', needsRoot, () => {
     assert.notEqual(readFileSync(path, 'utf8'), first);
     truncateSync(custodyOf(site), 10);
     assert.ok((await verify()).includes(`witness-truncated ${CUSTODY}`));
+  });
+
+  it('has on disk what it kept of a record before its index tells of it', () => {
+    plant('a');
+    const steps: string[] = [];
+    const { fsyncSync, renameSync } = fs;
+    const seen = {
+      fsyncSync: (fd: number): void => {
+        steps.push(`fsync ${basename(readlinkSync(`/proc/self/fd/${fd}`))}`);
+        fsyncSync(fd);
+      },
+      renameSync: (from: string, to: string): void => {
+        steps.push(`rename ${basename(to)}`);
+        renameSync(from, to);
+      },
+    };
+    Object.assign(fs, seen);
+    syncBuiltinESMExports();
+    try {
+      const found = { file: CUSTODY, size: statSync(custodyOf(site)).size, newest: Date.now() };
+      new Witness(witness()).update(join(site.base, 'logfiles'), [found]);
+    } finally {
+      Object.assign(fs, { fsyncSync, renameSync });
+      syncBuiltinESMExports();
+    }
+    const [copy = ''] = readdirSync(witness()).filter((name) => name.endsWith('.gz'));
+    const [kept, named] = [steps.indexOf(`fsync ${copy}`), steps.indexOf('rename custody-witness.json')];
+    assert.deepEqual(steps.slice(kept, kept + 2), [`fsync ${copy}`, 'fsync nph-webjob'], steps.join('\n'));
+    assert.ok(kept >= 0 && kept < named, steps.join('\n'));
+    assert.deepEqual(steps.slice(named), ['rename custody-witness.json', 'fsync nph-webjob']);
   });
 
   it('does not take in what is not as it was written', async () => {

@@ -1,11 +1,24 @@
 // What webjobctl reads of a log, however it was rotated, packed and written; and what it says of hours that a clock shows twice.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { rmSync, writeFileSync } from 'node:fs';
+import {
+  appendFileSync,
+  closeSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, afterEach, describe, it } from 'node:test';
 import { gzipSync, zstdCompressSync } from 'node:zlib';
 import { canRun } from '../admin/node-version.ts';
+import { followLines } from '../ledger/follow.ts';
+import { BLOCK_BYTES, findFirstTime, findLastTime, readBlock, seekTime } from '../ledger/seek.ts';
 import { makeLockerSite, runWebjobctl } from './locker-site.ts';
 
 const lineOf = (time: string, jobId: string, end = '\n'): string =>
@@ -124,6 +137,106 @@ describe('the hour that is there twice when summer time ends', () => {
         [first, second, first].map((time) => Date.parse(time)),
       );
     });
+});
+
+describe('a place in a log, found by its time', () => {
+  it('has every line of that time and of later ones behind it, and at most a block of older ones', () => {
+    const root = mkdtempSync(join(tmpdir(), 'webjob-seek-'));
+    const path = join(root, 'log');
+    const times: string[] = [];
+    const add = (count: number, second: (index: number) => number): void => {
+      const start = times.length;
+      for (let index = 0; index < count; index++)
+        times.push(new Date(second(start + index) * 1000).toISOString().replace('T', ' ').slice(0, 19));
+    };
+    add(1500, (index) => 1_000_000_000 + index);
+    // More lines of one second than two blocks hold.
+    add(2500, () => 1_000_001_500);
+    add(1500, (index) => 1_000_000_000 + index);
+    const lines = times.map((time, index) => lineOf(time, `job_${index}`));
+    // What is no line of a log is in the way of nothing.
+    lines[3000] = `${lines[3000]}no line\n\n2001-09-09 no time\n`;
+    writeFileSync(path, lines.join(''));
+    const starts: number[] = [];
+    let size = 0;
+    for (const line of lines) {
+      starts.push(size);
+      size += line.length;
+    }
+    const fd = openSync(path, 'r');
+    try {
+      assert.deepEqual([findFirstTime(readBlock(fd, 0)), findLastTime(fd, size)], [times[0], times.at(-1)]);
+      for (const time of [...new Set(times), '1999-01-01 00:00:00', '2099-01-01 00:00:00']) {
+        const found = seekTime(fd, size, time);
+        const first = times.findIndex((other) => other >= time);
+        const wanted = first < 0 ? size : (starts[first] ?? 0);
+        assert.ok(found === 0 || starts.includes(found), `${time}: ${found} is no start of a line`);
+        assert.ok(found <= wanted, `${time}: ${found} is behind the first line of that time, at ${wanted}`);
+        assert.ok(wanted - found <= BLOCK_BYTES + 300, `${time}: ${wanted - found} bytes of older lines`);
+      }
+    } finally {
+      closeSync(fd);
+      rmSync(root, { recursive: true });
+    }
+  });
+});
+
+describe('a log that is followed', () => {
+  const root = mkdtempSync(join(tmpdir(), 'webjob-follow-'));
+  after(() => rmSync(root, { recursive: true }));
+  const path = join(root, 'log');
+  /** The lines that come as `steps` change the log, one step behind each line. */
+  async function follow(text: string, ...steps: (() => void)[]): Promise<string[]> {
+    writeFileSync(path, text);
+    const open = (): number => readdirSync('/proc/self/fd').length;
+    const before = open();
+    const reader = followLines(path, openSync(path, 'r'), 0);
+    const lines: string[] = [];
+    for (const step of [...steps, () => undefined]) {
+      lines.push(String((await reader.next()).value));
+      step();
+    }
+    await reader.return(undefined);
+    assert.equal(open(), before, 'a descriptor stays open');
+    return lines;
+  }
+
+  it('begins anew when it was emptied in place, without the half of a line that is gone', async () => {
+    const empty = (): void => {
+      truncateSync(path);
+      appendFileSync(path, 'two\n');
+    };
+    assert.deepEqual(await follow('one\nhalf of a line', empty, () => appendFileSync(path, 'three\n')), [
+      'one',
+      'two',
+      'three',
+    ]);
+  });
+
+  it('is read to its end when it was renamed, and then from the start of the next', async () => {
+    const rename = (): void => {
+      renameSync(path, `${path}.1`);
+      appendFileSync(`${path}.1`, 'of a line\nnever ended');
+      writeFileSync(path, 'two\n');
+    };
+    assert.deepEqual(
+      await follow(
+        'one\nhalf ',
+        rename,
+        () => undefined,
+        () => appendFileSync(path, 'three\n'),
+      ),
+      ['one', 'half of a line', 'two', 'three'],
+    );
+  });
+
+  it('is waited for while nothing has its name', async () => {
+    const away = (): void => {
+      rmSync(path);
+      setTimeout(() => writeFileSync(path, 'two\n'), 500);
+    };
+    assert.deepEqual(await follow('one\n', away), ['one', 'two']);
+  });
 });
 
 describe('the Node that webjobctl runs on', () => {

@@ -7,6 +7,7 @@ import {
   mkdtempSync,
   readdirSync,
   readFileSync,
+  renameSync,
   rmSync,
   statSync,
   symlinkSync,
@@ -223,6 +224,48 @@ describe('a name that is taken', () => {
     storeUpload(plan(), source(STREAMS_TEXT));
     assertFails('exists', () => storeUpload(plan({ jobId: 'other' }), UNREAD));
     assert.deepEqual(standing(), COMPLETE);
+  });
+});
+
+describe('an upload that is there already', () => {
+  it('is not stored again, and its body is read to the end', () => {
+    storeUpload(plan(), source(STREAMS_TEXT));
+    const { ino } = statSync(`${base}.out`);
+    const read: number[] = [];
+    const { isRepeat } = storeUpload(
+      plan({ overwrite: true }),
+      source(STREAMS_TEXT, (at) => read.push(at)),
+    );
+    assert.deepEqual([isRepeat, statSync(`${base}.out`).ino, standing()], [true, ino, COMPLETE]);
+    assert.ok((read.at(-1) ?? 0) >= STREAMS_TEXT.length - 4);
+  });
+
+  for (const extension of ['out', 'err', 'env', 'rdy'] as const) {
+    it(`is another one where a link with the same bytes stands in for its .${extension}`, () => {
+      storeUpload(plan(), source(STREAMS_TEXT));
+      mkdirSync(join(folder, 'elsewhere'));
+      renameSync(`${base}.${extension}`, join(folder, 'elsewhere', 'same'));
+      symlinkSync(join(folder, 'elsewhere', 'same'), `${base}.${extension}`);
+      assertFails('exists', () => storeUpload(plan(), UNREAD));
+    });
+  }
+
+  it('and whatever it is compared with leave no descriptor open', () => {
+    storeUpload(plan(), source(STREAMS_TEXT));
+    const open = (): number => readdirSync('/proc/self/fd').length;
+    const before = open();
+    assert.equal(storeUpload(plan(), source(STREAMS_TEXT)).isRepeat, true);
+    assertFails('exists', () => storeUpload(plan({ jobId: 'server_1_1085355126_00724' }), UNREAD));
+    assertFails('exists', () => storeUpload(plan({ jobId: 'longer_than_the_first_one_is' }), UNREAD));
+    for (const stream of ['out', 'err', 'env'])
+      assertFails('exists', () => storeUpload(plan({ lengths: { ...LENGTHS, [stream]: 1 } }), UNREAD));
+    assertFails('short', () => storeUpload(plan(), source(STREAMS_TEXT.slice(0, 18))));
+    assertFails('failed', () => storeUpload(plan(), sourceThatFails('EIO', 16)));
+    assertFails('exists', () => storeUpload(plan(), source(STREAMS_TEXT.replace('1.4.0', '1.4.1'))));
+    renameSync(`${base}.env`, `${base}.other`);
+    mkdirSync(`${base}.env`);
+    assertFails('exists', () => storeUpload(plan(), UNREAD));
+    assert.equal(open(), before);
   });
 });
 

@@ -19,7 +19,7 @@ import { type Resident, startResident } from '../scripts/resident.ts';
 import { addCommand, configure, makeSite, type Site } from '../scripts/site.ts';
 import { custodyOf } from './custody-record.ts';
 import { askFastCgi, FastCgiClient, formatRequest } from './fastcgi-client.ts';
-import { giveAway } from './hooks-site.ts';
+import { findProcesses, giveAway } from './hooks-site.ts';
 import { findMountObstacle, mountTmpfs, unmountTmpfs } from './locker-tmpfs.ts';
 import { getVariables, putVariables, type Variables } from './resident-requests.ts';
 import { HOST_SH } from './tree.ts';
@@ -32,6 +32,8 @@ const DESCRIPTORS = 64;
 const LARGE_BYTES = 8_000_000;
 /** More than is kept in memory of a body. */
 const SPOOLED_BYTES = 150_000;
+/** Seconds of a sleep that no other test has. */
+const LONG = 1_000_000 + process.pid;
 const NOTHING = Buffer.alloc(0);
 
 const noMount = findMountObstacle();
@@ -327,6 +329,18 @@ describe(`${TIMES} PUTs leave no descriptor open`, () => {
   leavesNothing('with a hook that talks too much', sent(100, 551), () => ({
     ...{ ...putHook('head -c 100000 /dev/zero')(), PutHookLogDivertedOutput: 'Y' },
   }));
+  leavesNothing(
+    'with a hook that leaves a process',
+    async () => {
+      const marked = `sleep\0${LONG}`;
+      await sent(100, 200)();
+      await until(
+        () => findProcesses(marked).length === 0,
+        () => 'the process of a PutHook lives on',
+      );
+    },
+    putHook(`sleep ${LONG} & :`),
+  );
   leavesNothing('with a hook that removes a stream', sent(100, 551), putHook('rm %out'));
   leavesNothing('with a hook that leaves a FIFO', sent(100, 551), putHook('rm %out; mkfifo %out'));
 
