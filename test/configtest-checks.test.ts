@@ -1,0 +1,634 @@
+// The checks of webjobctl configtest, each by itself: what it finds, and what it does not find where little is missing.
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { chmodSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { createServer, type IncomingMessage } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { after, before, describe, it } from 'node:test';
+import { checkCertificates } from '../admin/configtest/certificates.ts';
+import { checkControls } from '../admin/configtest/controls.ts';
+import { checkAccess, checkDirectives, checkModules, findScriptFolders } from '../admin/configtest/directives.ts';
+import type { Finding } from '../admin/configtest/finding.ts';
+import { type Directive, splitArguments } from '../admin/configtest/httpd.ts';
+import { checkNodes } from '../admin/configtest/nodes.ts';
+import { probe } from '../admin/configtest/probe.ts';
+import { checkScripts } from '../admin/configtest/script.ts';
+import { checkTree } from '../admin/configtest/tree.ts';
+import type { ServerSettings } from '../cgi/controls.ts';
+
+const root = mkdtempSync(join(tmpdir(), 'webjob-configtest-'));
+chmodSync(root, 0o755);
+after(() => rmSync(root, { recursive: true }));
+const at = (...names: string[]): string => join(root, ...names);
+const isRoot = process.getuid?.() === 0;
+const me = { name: 'me', uid: process.getuid?.() ?? 0, gid: process.getgid?.() ?? 0 };
+/** Nobody of this machine; owns nothing. */
+const other = { name: 'other', uid: 54_321, gid: 54_321 };
+
+function write(path: string, text: string, mode = 0o644): string {
+  mkdirSync(dirname(path), { recursive: true });
+  writeFileSync(path, text);
+  chmodSync(path, mode);
+  return path;
+}
+
+/** As `error: what`, without what comes behind a colon. */
+function brief(findings: readonly Finding[]): string[] {
+  return findings.map(({ severity, what }) => `${severity}: ${what.split(':')[0]}`);
+}
+
+const serious = (findings: readonly Finding[]): string[] =>
+  brief(findings.filter(({ severity, where }) => severity !== 'note' && where !== 'timedatectl'));
+
+describe('the modules of httpd', () => {
+  const NEEDED = ['alias', 'env', 'authz_core', 'authn_core', 'cgid'];
+  const PASSWORDS = ['auth_basic', 'authn_file', 'authz_user'];
+  const missing = (modules: string[], isByPassword = false, sslRequireSsl = false): string[] =>
+    checkModules(
+      { modules, directives: undefined, userName: undefined },
+      { sslRequireSsl } as ServerSettings,
+      isByPassword,
+    )
+      .map(({ what }) => what.replace('httpd has loaded neither mod_cgid nor mod_cgi', 'runner'))
+      .map((what) => what.replace('httpd has not loaded mod_', ''));
+
+  it('are those that this site needs, and one that runs scripts', () => {
+    assert.deepEqual(missing(NEEDED), []);
+    assert.deepEqual(missing([]), ['alias', 'env', 'authz_core', 'authn_core', 'runner']);
+    for (const runner of ['cgi', 'cgid', 'fcgid', 'proxy_fcgi'])
+      assert.deepEqual(missing([...NEEDED.slice(0, 4), runner]), [], runner);
+    assert.deepEqual(missing(NEEDED, true), PASSWORDS);
+    assert.deepEqual(missing([...NEEDED, ...PASSWORDS], true), []);
+    assert.deepEqual(missing(NEEDED, false, true), ['ssl']);
+  });
+});
+
+describe('the directives that hold', () => {
+  const folder = at('served');
+  const settings = at('etc', 'nph-webjob.cfg');
+  const directive = (name: string, value: string, ...sections: string[]): Directive => {
+    return { name, value, sections: sections.length > 0 ? sections : [`Directory "${folder}"`], where: 'httpd.conf:1' };
+  };
+  const setEnv = (file: string): Directive => directive('SetEnv', `WEBJOB_PROPERTIES_FILE "${file}"`);
+  const good = [setEnv(settings), directive('AllowOverride', 'AuthConfig Limit')];
+  const find = (...more: Directive[]): string[] => brief(checkDirectives([...good, ...more], folder, settings));
+
+  it('are the last of a name, in the section of the folder', () => {
+    assert.deepEqual(find(), []);
+    assert.deepEqual(find(setEnv(at('another'))), [
+      `warning: httpd hands the script ${at('another')}, and this is about ${settings}`,
+    ]);
+    assert.deepEqual(brief(checkDirectives([setEnv(at('another')), ...good], folder, settings)), []);
+    assert.deepEqual(find(directive('SetEnv', 'OTHER x')), ['warning: no SetEnv tells the script its settings']);
+    assert.deepEqual(find({ ...setEnv('/x'), sections: ['Directory "/elsewhere"'] }), []);
+    const said = ['error: .htaccess has no say'];
+    assert.deepEqual(find(directive('AllowOverride', 'None')), said);
+    assert.deepEqual(find(directive('AllowOverride', 'All')), []);
+    assert.deepEqual(brief(checkDirectives(good.slice(0, 1), folder, settings)), said);
+  });
+
+  it('let nobody in without a word', () => {
+    const open = (name: string, value: string, ...sections: string[]): number =>
+      find(directive(name, value, ...sections)).length;
+    assert.deepEqual(find(directive('Require', 'all granted')), [`error: <Directory "${folder}"> lets in everybody`]);
+    assert.equal(open('Require', 'ALL GRANTED'), 1);
+    assert.equal(open('Satisfy', 'Any'), 1);
+    assert.equal(open('Satisfy', 'All'), 0);
+    assert.equal(open('Require', 'all denied'), 0);
+    assert.equal(open('Require', 'all granted', 'VirtualHost *:80', `Directory ${folder}/`), 1);
+    assert.equal(open('Require', 'all granted', 'Location "/webjob"'), 1);
+    assert.equal(open('Require', 'all granted', 'Location /webjob/'), 1);
+    assert.equal(open('Require', 'all granted', 'Location /webjobs'), 0);
+    assert.equal(open('Require', 'all granted', `Directory "${folder}/below"`), 0);
+    assert.equal(open('Require', 'all granted', `Files "${folder}"`), 0);
+  });
+
+  it('take no certificate that nobody verified, wherever that is said', () => {
+    const verify = (value: string): string[] => find(directive('SSLVerifyClient', value, 'VirtualHost *:443'));
+    assert.deepEqual(verify('optional_no_ca'), ['error: certificates that nobody verified get in']);
+    assert.deepEqual([verify('optional'), verify('require')], [[], []]);
+  });
+
+  it('may limit a body, which is said', () => {
+    assert.deepEqual(find(directive('LimitRequestBody', '0')), []);
+    assert.deepEqual(find(directive('LimitRequestBody', '1000')), [
+      'note: httpd itself answers 413 to more than 1000 bytes',
+    ]);
+    assert.deepEqual(find(directive('LimitRequestBody', '1000'), directive('LimitRequestBody', '0')), []);
+  });
+
+  it('lead to folders with a script, each once', () => {
+    for (const name of ['a', 'b b', 'c']) mkdirSync(at('lead', name), { recursive: true });
+    write(at('lead', 'a', 'nph-webjob.cgi'), '');
+    write(at('lead', 'b b', 'nph-webjob'), '');
+    const alias = (path: string): Directive => directive('ScriptAlias', `/x/ ${path}`, 'VirtualHost *:80');
+    const found = findScriptFolders([
+      ...['a/', 'c/', 'a'].map((name) => alias(at('lead', name))),
+      alias(`"${at('lead', 'b b')}/"`),
+      { ...alias(at('lead', 'a')), name: 'Alias' },
+    ]);
+    assert.deepEqual(found, [at('lead', 'a'), at('lead', 'b b')]);
+    assert.deepEqual(splitArguments('/a/ "b c" d'), ['/a/', 'b c', 'd']);
+  });
+});
+
+describe('.htaccess', () => {
+  let made = 0;
+  const users = (text: string, mode = 0o640): string => write(at(`users${made++}`), text, mode);
+  const check = (text: string, user = me): string[] => {
+    const folder = at(`cgi${made++}`);
+    write(join(folder, '.htaccess'), text);
+    const { isByPassword, findings } = checkAccess(folder, user);
+    return [...(isByPassword ? ['by password'] : []), ...brief(findings)];
+  };
+  const byPassword = (file: string, more = ''): string => `AuthUserFile ${file}\n Require valid-user\n${more}`;
+  const good = (): string => users('client1:$2y$05$x\n');
+
+  it('asks for a password or a certificate', () => {
+    assert.deepEqual(check(byPassword(good())), ['by password']);
+    assert.deepEqual(check(byPassword(`"${good()}"`)), ['by password']);
+    assert.deepEqual(check(`Require expr "%{SSL_CLIENT_VERIFY} == 'SUCCESS'"\n`), []);
+    const nobody = 'error: .htaccess asks nobody who he is';
+    assert.deepEqual(check('# Require valid-user\n'), [nobody]);
+    assert.deepEqual(check(`Require expr "%{SSL_CLIENT_VERIFY} == 'NONE'"\n`), [nobody]);
+    assert.deepEqual(brief(checkAccess(at('nowhere'), me).findings), ['error: nobody may enter']);
+  });
+
+  it('lets nobody in besides', () => {
+    for (const line of ['Require all granted', 'Satisfy Any', '<Limit GET>'])
+      assert.deepEqual(check(byPassword(good(), line)), [
+        'by password',
+        'error: .htaccess lets in some without a word',
+      ]);
+    assert.deepEqual(check(byPassword(good(), '<LimitExcept GET PUT>\n# Satisfy any')), ['by password']);
+  });
+
+  it('names users that the script may read and others may not, with good hashes', () => {
+    const find = (file: string, user = me): string[] => check(byPassword(file), user).slice(1);
+    assert.deepEqual(find(at('none')), ['error: AuthUserFile names no file']);
+    assert.deepEqual(check('Require user x\n').slice(1), ['error: AuthUserFile names no file']);
+    const hash = 'a:$2b$05$x\nb:$apr1$x\nc:{SHA}x\nd:x\n';
+    assert.deepEqual(find(users(hash)), ['warning: the hash of 3 passwords is weak, not bcrypt']);
+    const readable = 'warning: everybody on this machine may read the hashes of the passwords';
+    assert.deepEqual(find(users('a:$2a$x\n', 0o644)), [readable]);
+    assert.deepEqual(find(users('a:$2a$x\n', 0o640), other), ['error: other cannot read the users']);
+    assert.deepEqual(find(users('a:$2a$x\n', 0o644), other), [readable]);
+    const folder = at('inside');
+    write(join(folder, '.htaccess'), byPassword(join(folder, 'users')));
+    write(join(folder, 'users'), 'a:$2y$x\n', 0o640);
+    assert.deepEqual(brief(checkAccess(folder, me).findings), ['error: the users lie in the folder that httpd serves']);
+  });
+});
+
+describe('nph-webjob.cfg', () => {
+  let made = 0;
+  const check = (settings: Record<string, string>, more = ''): { file: string; findings: Finding[] } => {
+    const base = at(`base${made++}`);
+    const text = Object.entries({ BaseDirectory: base, SslRequireSsl: 'Y', ...settings });
+    const file = write(
+      join(base, 'nph-webjob.cfg'),
+      `${text.map(([key, value]) => `${key}=${value}\n`).join('')}${more}`,
+    );
+    return { file, findings: checkControls(file).findings };
+  };
+  const find = (settings: Record<string, string>): string[] => brief(check(settings).findings);
+
+  it('is told of risks, each only where nothing else guards', () => {
+    assert.deepEqual(find({}), []);
+    const [nobody, every] = [
+      'warning: nobody has to say who he is',
+      'warning: every client may get and put as every other',
+    ];
+    assert.deepEqual(find({ RequireUser: 'N' }), [nobody]);
+    assert.deepEqual(find({ RequireUser: 'N', RequireMatch: 'N' }), [nobody]);
+    assert.deepEqual(find({ RequireUser: 'N', SslRequireMatch: 'Y' }), []);
+    assert.deepEqual(find({ RequireMatch: 'N' }), [every]);
+    assert.deepEqual(find({ RequireMatch: 'N', SslRequireMatch: 'Y' }), []);
+    assert.deepEqual(find({ EnableLogging: 'N' }), ['warning: no request leaves a line in the log']);
+    assert.deepEqual(find({ SslRequireSsl: 'N' }), ['note: programs, output and passwords may travel in the clear']);
+  });
+
+  it('is told of names that a client could choose for those of another', () => {
+    const replace = { OverwriteExistingFiles: 'Y', KeepDifferingUploads: 'N' };
+    const isRisk = (PutNameFormat: string, more = {}): boolean =>
+      find({ ...replace, PutNameFormat, ...more }).length > 0;
+    for (const format of ['%cid/%jid_%cmd', '%jid=%cid', 'a/%cid+%cmd', '%cid.%cmd', '%cid_%pid_%cmd', '%cid_%s_%cmd'])
+      assert.ok(!isRisk(format), format);
+    for (const format of ['%cid_%cmd', '%jid', 'a%cid/%cmd', '%cid_%sid_%cmd', '%jid_%cid_x', '%cid-%cmd'])
+      assert.ok(isRisk(format), format);
+    assert.ok(!isRisk('%cid_%cmd', { KeepDifferingUploads: 'Y' }));
+    assert.ok(!isRisk('%cid_%cmd', { OverwriteExistingFiles: 'N' }));
+  });
+
+  it('is told of lines that the server skips, with their numbers', () => {
+    const { file, findings } = check({}, 'requireuser=Y\nRequireUser=N\nno setting\nColour=red\nUseGTM=Y\n');
+    assert.deepEqual(
+      findings
+        .filter(({ where }) => where !== file)
+        .map(({ what, where, remedy }) => [where.slice(file.length), what, remedy]),
+      [
+        [':5', 'a line that is no Key=Value means nothing', 'begin it with #, or give it a value'],
+        [':4', 'RequireUser is in line 3 too, and the last one holds', 'keep one'],
+        [':6', 'Colour is no control, and means nothing', 'remove it: nph-webjob.cfg(5) has them all'],
+        [':7', 'UseGTM is no control, and means nothing', 'write UseGMT'],
+      ],
+    );
+    assert.deepEqual(brief(checkControls(at('none.cfg')).findings).slice(0, 1), ['error: the file is not there']);
+    const wrong = check({ UseGMT: 'perhaps' });
+    assert.deepEqual(
+      wrong.findings.map(({ severity, where }) => [severity, where]),
+      [['error', wrong.file]],
+    );
+  });
+
+  it('is told of overrides of clients and commands, when they count', () => {
+    const base = at('overridden');
+    const folder = join(base, 'config', 'nph-webjob');
+    const files = ['commands/x.sh', 'clients/client1', 'clients/client1/commands/y.sh'].map((name) =>
+      write(join(folder, name, 'nph-webjob.cfg'), 'RequireUser=N\nPutHookEnable=perhaps\n'),
+    );
+    write(join(folder, 'elsewhere', 'nph-webjob.cfg'), 'Colour=red\n');
+    const main = (more: string): string[] => {
+      const file = write(join(base, 'nph-webjob.cfg'), `BaseDirectory=${base}\nSslRequireSsl=Y\n${more}`);
+      return checkControls(file).findings.map(({ severity, where }) => `${severity} ${where}`);
+    };
+    const expected = files.flatMap((file) => [`warning ${file}:1`, `error ${file}`]);
+    assert.deepEqual(main('').sort(), expected.sort());
+    assert.deepEqual(main('EnableConfigOverrides=N\n'), []);
+    const hosts = join(folder, 'hosts.access');
+    const isListed = (): boolean => main('EnableHostAccessList=Y\nEnableConfigOverrides=N\n').length === 0;
+    assert.ok(!isListed());
+    write(hosts, '');
+    assert.ok(isListed());
+  });
+});
+
+describe('folders and logs', { skip: !isRoot && 'owners need root' }, () => {
+  const NAMES = { incoming: 0o777, logfiles: 0o755, profiles: 0o755, spool: 0o755 };
+  const site = (change: (base: string) => void, more = ''): string[] => {
+    const base = mkdtempSync(at('tree-'));
+    chmodSync(base, 0o755);
+    for (const name of Object.keys(NAMES)) mkdirSync(join(base, name));
+    spawnSync('chown', [`${other.uid}`, join(base, 'incoming')]);
+    const own = (path: string): string => {
+      spawnSync('chown', [`${other.uid}`, path]);
+      return path;
+    };
+    for (const log of ['nph-webjob.log', 'nph-webjob-custody.server_1.jsonl'])
+      own(write(join(base, 'logfiles', log), ''));
+    mkdirSync(own(join(base, 'logfiles')) && join(base, 'logfiles', 'nph-webjob-custody.server_1.d'));
+    spawnSync('chown', ['0', join(base, 'logfiles')]);
+    own(join(base, 'logfiles', 'nph-webjob-custody.server_1.d'));
+    const file = write(join(base, 'nph-webjob.cfg'), `BaseDirectory=${base}\n${more}`);
+    change(base);
+    const findings = checkTree(checkControls(file).settings, file, other);
+    return serious(findings.filter(({ what }) => !/ left/.test(what)));
+  };
+  const chmod = (name: string, mode: number) => (base: string) => chmodSync(join(base, name), mode);
+  const give = (name: string) => (base: string) => void spawnSync('chown', [`${other.uid}`, join(base, name)]);
+  const take = (name: string) => (base: string) => void spawnSync('chown', ['0', join(base, name)]);
+
+  it('are right as init makes them', () => {
+    assert.deepEqual(
+      site(() => undefined),
+      [],
+    );
+  });
+
+  for (const [what, change, found] of [
+    [
+      'IncomingDirectory that is missing',
+      (base: string) => rmSync(join(base, 'incoming'), { recursive: true }),
+      'error: IncomingDirectory is not there',
+    ],
+    [
+      'one that is a file',
+      (base: string) => {
+        rmSync(join(base, 'profiles'), { recursive: true });
+        write(join(base, 'profiles'), '');
+      },
+      'error: ProfilesDirectory is no folder',
+    ],
+    ['one that may not be written', take('incoming'), 'error: other cannot write in IncomingDirectory'],
+    ['one that may not be entered', chmod('profiles', 0o750), 'error: other cannot enter ProfilesDirectory'],
+    ['one that everybody may write', chmod('incoming', 0o757), 'error: everybody may write in IncomingDirectory'],
+    ['logs that could be replaced', give('logfiles'), 'warning: other may write in LogfilesDirectory'],
+    ['programs that could be changed', give('profiles'), 'warning: other may write in ProfilesDirectory'],
+    [
+      'a log that is missing',
+      (base: string) => rmSync(join(base, 'logfiles', 'nph-webjob.log')),
+      'error: the log is not there',
+    ],
+    [
+      'a log that may not be written',
+      take('logfiles/nph-webjob.log'),
+      "error: other cannot write the log, which is root's",
+    ],
+    [
+      'no room for another custody file',
+      take('logfiles/nph-webjob-custody.server_1.d'),
+      'warning: other cannot begin another file of the custody record, and the first one grows on',
+    ],
+    ['settings that may not be read', chmod('nph-webjob.cfg', 0o600), 'error: other cannot read it'],
+    ['settings that could be changed', give('nph-webjob.cfg'), 'warning: other may write it'],
+  ] as const)
+    it(`are not right with ${what}`, () => {
+      assert.deepEqual(site(change), [found]);
+    });
+
+  it('may be links to folders', () => {
+    const change = (base: string): void => {
+      rmSync(join(base, 'profiles'), { recursive: true });
+      mkdirSync(join(base, 'elsewhere'));
+      symlinkSync(join(base, 'elsewhere'), join(base, 'profiles'));
+    };
+    assert.deepEqual(
+      site(change).filter((found) => !found.startsWith('error: everybody')),
+      [],
+    );
+  });
+
+  it('are those that hooks, triggers and tracking write to', () => {
+    const log = 'error: the log is not there';
+    assert.deepEqual(
+      site(() => undefined, 'PutHookEnable=Y\n'),
+      [log],
+    );
+    assert.deepEqual(
+      site(() => undefined, 'GetHookEnable=Y\n'),
+      ['error: other cannot write in SpoolDirectory', log],
+    );
+    assert.deepEqual(
+      site(() => undefined, 'GetTriggerEnable=Y\n'),
+      [log],
+    );
+    assert.deepEqual(
+      site(() => undefined, 'PutTriggerEnable=Y\nEnableRequestTracking=Y\n'),
+      [log, log],
+    );
+    const none = (base: string): void => {
+      for (const name of ['nph-webjob.log', 'nph-webjob-custody.server_1.jsonl']) rmSync(join(base, 'logfiles', name));
+    };
+    assert.deepEqual(site(none, 'EnableLogging=N\nEnableCustody=N\n'), []);
+  });
+});
+
+describe('the script', () => {
+  let made = 0;
+  const check = (scripts: Record<string, string>, user = me, mode = 0o755): string[] => {
+    const folder = at(`script${made++}`);
+    mkdirSync(folder);
+    for (const [name, text] of Object.entries(scripts)) write(join(folder, name), text, mode);
+    return serious(checkScripts(folder, user));
+  };
+  const node = process.execPath;
+
+  it('is there, under a name that httpd takes for an nph script', () => {
+    assert.deepEqual(serious(checkScripts(at('no-folder'), me)), ['error: the folder of the script cannot be read']);
+    assert.deepEqual(check({ 'other.cgi': '' }), ['error: no script is in it']);
+    assert.deepEqual(check({ 'webjob.cgi': `#!${node}\n` }), ['error: httpd takes it for no nph script']);
+    const beside = { 'nph-webjob.cgi.20261101T000000.bak': '', 'nph-webjob-resident.cjs': '' };
+    assert.deepEqual(check({ 'nph-webjob.cgi': `#!${node}\n`, ...beside }), []);
+    symlinkSync(at('nowhere'), join(at(`script${made - 1}`), 'nph-webjob'));
+    assert.deepEqual(serious(checkScripts(at(`script${made - 1}`), me)), ['error: it cannot be looked at']);
+  });
+
+  it('begins with a Node', () => {
+    for (const [line, found] of [
+      ['', 'error: its first line names no interpreter'],
+      ['#!node\n', 'error: its first line names no interpreter'],
+      ['#!/bin/sh\n', 'error: its interpreter is no Node'],
+      ['#!/nowhere/node\n', 'error: it cannot be looked at'],
+    ] as const)
+      assert.equal(
+        check({ 'nph-webjob.cgi': line })[0]?.replace('it cannot be looked at', 'it cannot be looked at'),
+        found,
+        line,
+      );
+    const old = write(at('old-node'), '#!/bin/sh\necho v20.18.9\n', 0o755);
+    assert.deepEqual(check({ 'nph-webjob.cgi': `#!${old}\n` }), ['error: its Node is v20.18.9, too old']);
+    write(old, '#!/bin/sh\necho v20.19.0\n', 0o755);
+    assert.deepEqual(check({ 'nph-webjob.cgi': `#! ${old}\n` }), []);
+    assert.equal(
+      check({ 'nph-webjob.cgi': '#!/usr/bin/env node\n' })[0],
+      "warning: its Node is looked up in httpd's PATH, which is not yours",
+    );
+  });
+
+  it('may be run by the web user, and changed by others only', { skip: !isRoot && 'owners need root' }, () => {
+    for (const mode of [0o750, 0o754, 0o751])
+      assert.deepEqual(check({ 'nph-webjob.cgi': `#!${node}\n` }, other, mode), ['error: other cannot run it']);
+    const changed = 'error: other may change what httpd runs';
+    const shell = write(at('any-node'), '#!/bin/sh\necho v24.0.0\n', 0o755);
+    assert.deepEqual(check({ 'nph-webjob.cgi': `#!${shell}\n` }, other, 0o757), [changed]);
+    chmodSync(shell, 0o750);
+    assert.deepEqual(check({ 'nph-webjob.cgi': `#!${shell}\n` }, other), ['error: other cannot run its Node']);
+  });
+});
+
+describe('what has a date', () => {
+  const etc = at('dates');
+  const [certificate, key] = [join(etc, 'webjob-server.crt'), join(etc, 'webjob-server.key')];
+  const make = (days: number): void => {
+    const made = ['req', '-x509', '-newkey', 'rsa:2048', '-nodes', '-days', String(days), '-subj', '/CN=x'];
+    const { status, stderr } = spawnSync('openssl', [...made, '-keyout', key, '-out', certificate], {
+      encoding: 'utf8',
+    });
+    assert.equal(status, 0, stderr);
+    chmodSync(key, 0o600);
+  };
+  before(() => mkdirSync(etc));
+
+  it('is to be renewed in less than thirty days, and not before', () => {
+    assert.deepEqual(checkCertificates(etc, undefined), []);
+    make(31);
+    assert.deepEqual(
+      checkCertificates(etc, undefined).map(({ severity, what }) => `${severity}: ${what}`),
+      ["note: the server's certificate is good for 30 days"],
+    );
+    make(30);
+    assert.deepEqual(
+      checkCertificates(etc, undefined).map(({ severity, what }) => `${severity}: ${what}`),
+      ["warning: the server's certificate ends in 29 days"],
+    );
+  });
+
+  it('is an error before its first day and after its last', () => {
+    const folder = join(etc, 'ca');
+    const settings = 'database=index\nrand_serial=yes\nnew_certs_dir=.\ndefault_md=sha256\npolicy=p\nemail_in_dn=no';
+    write(join(folder, 'cnf'), `[ca]\ndefault_ca=d\n[d]\n${settings}\n[p]\ncommonName=supplied\n`);
+    write(join(folder, 'index'), '');
+    const request = 'req -new -newkey rsa:2048 -nodes -subj /CN=x -keyout key -out csr'.split(' ');
+    assert.equal(spawnSync('openssl', request, { cwd: folder }).status, 0);
+    for (const [first, last, found] of [
+      ['20200101000000Z', '20200202000000Z', "error: the server's certificate ended 2020-02-02"],
+      ['20900101000000Z', '20910101000000Z', "error: the server's certificate is not good yet"],
+    ] as const) {
+      const sign = `ca -config cnf -batch -selfsign -keyfile key -in csr -startdate ${first} -enddate ${last}`;
+      const args = [...sign.split(' '), '-notext', '-out', certificate];
+      assert.equal(spawnSync('openssl', args, { cwd: folder }).status, 0);
+      write(join(folder, 'index'), '');
+      assert.deepEqual(serious(checkCertificates(etc, undefined)), [found]);
+    }
+  });
+
+  it('is where httpd says, and else in the usual place', () => {
+    make(31);
+    const elsewhere = join(etc, 'elsewhere.crt');
+    write(elsewhere, 'no certificate');
+    const directive = { name: 'SSLCertificateFile', value: `"${elsewhere}"`, sections: [], where: 'httpd.conf:1' };
+    assert.deepEqual(brief(checkCertificates(etc, [directive, directive])), [
+      "error: the server's certificate cannot be read",
+    ]);
+    assert.deepEqual(brief(checkCertificates(etc, [])), ["note: the server's certificate is good for 30 days"]);
+    write(join(etc, 'webjob-ca.crl'), 'no list');
+    assert.deepEqual(serious(checkCertificates(etc, [])), ['error: it is no list of revoked certificates']);
+    rmSync(join(etc, 'webjob-ca.crl'));
+  });
+
+  it('has a key that its owner alone may read', () => {
+    for (const mode of [0o640, 0o604, 0o620, 0o602]) {
+      chmodSync(key, mode);
+      assert.deepEqual(
+        serious(checkCertificates(etc, [])),
+        ['error: others may read the private key'],
+        mode.toString(8),
+      );
+    }
+    chmodSync(key, 0o400);
+    assert.deepEqual(serious(checkCertificates(etc, [])), []);
+  });
+});
+
+describe('job ids and the clock', () => {
+  const line = (jobId: string, method = 'GET'): string =>
+    `2026-11-24 06:00:00 ${jobId} client1 127.0.0.1 ${method} client1 host.sh 0 19 0 200 -- Success\n`;
+  const check = (text: string, custody: string[] = []): Finding[] => {
+    const base = mkdtempSync(at('nodes-'));
+    write(join(base, 'logfiles', 'nph-webjob.log'), text);
+    for (const id of custody) write(join(base, 'logfiles', `nph-webjob-custody.${id}.jsonl`), '');
+    const file = write(join(base, 'nph-webjob.cfg'), `BaseDirectory=${base}\n`);
+    return checkNodes(checkControls(file).settings).filter(({ where }) => where !== 'timedatectl');
+  };
+  const id = (server: string, seconds: number, pid = '00001'): string => `${server}_${seconds}_${pid}`;
+  const now = (): number => Math.floor(Date.now() / 1000);
+
+  it('are issued once by one server', () => {
+    const one = id('server_1', 1_085_355_126);
+    assert.deepEqual(serious(check(line(one) + line(one, 'PUT') + line(id('server_1', 1_085_355_127)))), []);
+    assert.deepEqual(serious(check(`${line(one)}no line\n${line(one)}`)), [
+      `error: 1 job ids were issued twice, ${one} for one`,
+    ]);
+    assert.deepEqual(serious(check('')), []);
+  });
+
+  it('tell of other servers, as custody records do', () => {
+    const notes = (...given: Parameters<typeof check>): string =>
+      check(...given)
+        .map(({ what }) => what)
+        .join();
+    assert.match(
+      notes(line(id('server_1', 1_085_355_126)), ['server_1', 'webjobctl']),
+      /^nothing tells of another server/,
+    );
+    assert.equal(
+      notes(line(id('west', 1_085_355_126)) + line(id('east', 1_085_355_126)), ['north', 'east']),
+      'servers with other ids have written here: east, north, west',
+    );
+  });
+
+  it('lie ahead by two minutes at most', () => {
+    assert.deepEqual(serious(check(line(id('server_1', now() + 100)))), []);
+    const [found] = check(line(id('server_1', now() + 200)) + line(id('server_1', now() - 50))).slice(-1);
+    assert.match(found?.what ?? '', /^the log has a job of (?:19\d|200) s from now/);
+  });
+});
+
+describe('configtest --probe', () => {
+  interface Said {
+    status: number;
+    date?: Date;
+  }
+  let answers: (request: IncomingMessage, isStranger: boolean) => Said;
+  const seen: { method: string; query: URLSearchParams; authorization: string; bytes: number; jobId: string }[] = [];
+  const server = createServer((request, response) => {
+    let bytes = 0;
+    request.on('data', (chunk) => {
+      bytes += chunk.length;
+    });
+    request.on('end', () => {
+      const { authorization = '', 'job-id': jobId } = request.headers;
+      const query = new URLSearchParams(request.url?.split('?')[1]);
+      seen.push({ method: request.method ?? '', query, authorization, bytes, jobId: String(jobId) });
+      const { status, date = new Date() } = answers(request, authorization === '');
+      response.writeHead(status, { Date: date.toUTCString() }).end();
+    });
+  });
+  const conf = at('webjob.conf');
+  let url = '';
+  before(async () => {
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+    url = `http://127.0.0.1:${(server.address() as AddressInfo).port}/`;
+    write(conf, 'ClientId=client1\nURLAuthType=basic\nURLUsername=client1\nURLPassword=p:a\u00e4s\n');
+  });
+  after(() => server.close());
+
+  const good = ({ method, url: path = '' }: IncomingMessage, isStranger: boolean): Said => {
+    if (isStranger) return { status: 401 };
+    return { status: method === 'GET' ? 404 : path.includes('linktest') ? 251 : 200 };
+  };
+  const find = async (change: typeof answers): Promise<string[]> => {
+    answers = change;
+    seen.length = 0;
+    return brief(await probe(url, conf)).filter((line) => !line.startsWith('note'));
+  };
+  const instead = (of: (request: IncomingMessage, isStranger: boolean) => boolean, said: Said) =>
+    find((request, isStranger) => (of(request, isStranger) ? said : good(request, isStranger)));
+
+  it('asks as somebody without a name, then as the client, and means what it says', async () => {
+    assert.deepEqual(await find(good), []);
+    const Basic = `Basic ${Buffer.from('client1:p:a\u00e4s', 'utf8').toString('base64')}`;
+    assert.deepEqual(
+      seen.map(({ method, authorization, query }) => [method, authorization, query.get('RUNTYPE')]),
+      [
+        ['GET', '', null],
+        ['PUT', Basic, 'linktest'],
+        ['GET', Basic, null],
+        ['PUT', Basic, 'snapshot'],
+      ],
+    );
+    for (const { method, query, bytes, jobId } of seen) {
+      const sum = ['STDOUT', 'STDERR', 'STDENV'].reduce((all, name) => all + Number(query.get(`${name}_LENGTH`)), 0);
+      assert.equal(sum, bytes);
+      assert.match(jobId, method === 'PUT' ? /^probe_\d+_\d{5,}$/ : /^undefined$/);
+    }
+  });
+
+  it('wants somebody without a name to be refused by httpd itself', async () => {
+    const stranger = (status: number) => instead((_, isStranger) => isStranger, { status });
+    for (const status of [401, 403]) assert.deepEqual(await stranger(status), [], String(status));
+    const script = 'warning: httpd lets in anybody; only the script refuses';
+    for (const status of [452, 472]) assert.deepEqual(await stranger(status), [script], String(status));
+    for (const status of [451, 473, 200, 404])
+      assert.deepEqual(await stranger(status), ['error: who says nothing gets in'], String(status));
+  });
+
+  it('wants the client to be served', async () => {
+    const own = (method: string) => (request: IncomingMessage, isStranger: boolean) =>
+      !isStranger && request.method === method;
+    assert.deepEqual(await instead(own('GET'), { status: 200 }), []);
+    assert.deepEqual(await instead(own('GET'), { status: 453 }), ['error: GET webjobctl-probe']);
+    assert.deepEqual(await instead(own('PUT'), { status: 200 }), ['error: link test']);
+    assert.deepEqual(await instead(own('PUT'), { status: 251 }), ['error: PUT']);
+  });
+
+  it('compares the clocks', async () => {
+    const shifted = (seconds: number) =>
+      instead((_, isStranger) => isStranger, { status: 401, date: new Date(Date.now() + seconds * 1000) });
+    assert.deepEqual([await shifted(50), await shifted(-50)], [[], []]);
+    for (const seconds of [90, -90])
+      assert.match((await shifted(seconds)).join(), /^warning: its clock is (?:89|9\d) s off ours$/);
+  });
+});
