@@ -77,6 +77,12 @@ const PROGRAMS = [
  */
 const NO_DEBUGGER = "process.on('SIGUSR1', () => {}); // Node would open its debugger\n";
 
+/**
+ * When nothing is left to do, Node takes all its memory apart before it ends. The system does the same at once: of a short program that
+ * is a twentieth of all it costs. An event that nothing pending precedes, so what is written is written.
+ */
+const QUICK_END = "process.once('beforeExit', () => process.exit()); // Node would clean up\n";
+
 mkdirSync(dist, { recursive: true });
 // Whatever the umask: web users run what is in it.
 chmodSync(dist, 0o755);
@@ -93,7 +99,7 @@ for (const { source, target, more } of PROGRAMS) {
   const isProgram = !target.endsWith('.cjs');
   const banner = `'use strict'; // ${target} ${version}, built from TypeScript: change ${source}\n`;
   const outfile = join(dist, target);
-  const start = isProgram ? `#!/usr/bin/env node\n${banner}${NO_DEBUGGER}` : banner;
+  const start = isProgram ? `#!/usr/bin/env node\n${banner}${NO_DEBUGGER}${QUICK_END}` : banner;
   writeFileSync(outfile, start + code);
   chmodSync(outfile, isProgram ? 0o755 : 0o644);
 }
