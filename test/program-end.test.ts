@@ -42,6 +42,6 @@ describe('the end of a program', () => {
   it('leaves a store that is whole, and no log of what is not yet in it', async () => {
     assert.equal((await its.webjobctl('index')).exitCode, 0);
     assert.equal((await its.webjobctl('jobs', '--limit', '1')).exitCode, 0);
-    assert.deepEqual(readdirSync(join(its.site.root, 'index')), ['webjob.sqlite']);
+    assert.deepEqual(readdirSync(join(its.site.base, 'index')), ['webjob.sqlite']);
   });
 });
