@@ -127,6 +127,29 @@ describe('a pack of which the making was cut off behind the name of its archive'
     return { archive, manifest };
   }
 
+  it('has nothing left in the locker of an upload that lost its .rdy, and whose streams are of the day before', async () => {
+    const midnight = Date.parse(`${DAY}T00:00:00Z`);
+    const age = (extensions: readonly string[], at: number): void => {
+      for (const extension of extensions)
+        utimesSync(join(site.incoming, `${NAMES[0]}.${extension}`), new Date(at), new Date(at));
+    };
+    const streams = ['out', 'err', 'env'];
+    plant(NAMES.slice(0, 1));
+    age(streams, midnight - 1000);
+    age(['rdy'], midnight + 1000);
+    await run(0, 'pack', '--older-than', '30d');
+    assert.deepEqual(readdirSync(inSite('packed')).sort(), [`${DAY}.jsonl`, `${DAY}.tar.gz`]);
+    for (const [extension, text] of [
+      ['out', `out of ${NAMES[0]}\n`],
+      ['err', ''],
+      ['env', 'ClientId=client1\n'],
+    ] as const)
+      writeFileSync(join(site.incoming, `${NAMES[0]}.${extension}`), text);
+    age(streams, midnight - 1000);
+    await run(0, 'pack', '--older-than', '30d');
+    assert.deepEqual(readdirSync(site.incoming), []);
+  });
+
   it('is finished when it is whole, and the originals go', async () => {
     const { archive, manifest } = await cutOff();
     await run(0, 'pack', '--older-than', '30d');
