@@ -18,7 +18,7 @@ const SHIPPED = { WEBJOB_SHIPPED: JSON.stringify(shipped) };
 const VERSION = { WEBJOB_VERSION: JSON.stringify(version) };
 
 /**
- * The script that httpd starts for every request, and the client that cron starts, have their comments and indentation removed: Node parses
+ * The script that httpd starts for every request, the client that cron starts, and webjobctl have their comments and indentation removed: Node parses
  * them each time, and `node bench/request.ts` shows what that costs. Their names stay, so that a stack trace says where.
  */
 const PARSED_EVERY_TIME = { minifyWhitespace: true, lineLimit: 120 } as const;
@@ -67,7 +67,7 @@ const PROGRAMS = [
   },
   { source: 'pad/main.ts', target: 'pad-make-script' },
   { source: 'sign/main.ts', target: 'webjob-sign' },
-  { source: 'admin/main.ts', target: 'webjobctl', more: { define: { ...VERSION, ...SHIPPED } } },
+  { source: 'admin/main.ts', target: 'webjobctl', more: { ...PARSED_EVERY_TIME, define: { ...VERSION, ...SHIPPED } } },
 ];
 
 /**
