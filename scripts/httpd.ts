@@ -7,6 +7,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { findFreePorts } from './free-ports.ts';
 import { type HttpdProgram, obtainHttpd } from './httpd-package.ts';
 import type { Site } from './site.ts';
+import { noteGroup } from './test-leftovers.ts';
 import { findWebUser, openProgram } from './web-user.ts';
 
 export interface HttpdOptions {
@@ -78,6 +79,7 @@ async function startOnce(options: HttpdOptions, ports: Ports): Promise<HttpdServ
       ...(program.libraryPath && { LD_LIBRARY_PATH: program.libraryPath }),
     },
   });
+  noteGroup(child.pid);
   let complaints = '';
   child.stderr?.on('data', (chunk: Buffer) => {
     complaints += chunk;

@@ -1,7 +1,8 @@
 // What the tests see of the world that runs them: the same, whatever is exported where they are started.
 import { chmodSync, mkdtempSync, realpathSync, rmSync } from 'node:fs';
 import { homedir } from 'node:os';
-import { delimiter, dirname, join } from 'node:path';
+import { basename, delimiter, dirname, join } from 'node:path';
+import { NOTES } from './test-leftovers.ts';
 import { openProgram } from './web-user.ts';
 
 /** How programs and packages are found, who is at work, and what the tests themselves are told. All else is left out. */
@@ -12,6 +13,8 @@ export interface TestEnvironment {
   variables: NodeJS.ProcessEnv;
   /** The Node that runs the tests. */
   node: string;
+  /** Where the tests note what they leave when they are ended: removeLeftovers() reads it. */
+  notes: string;
   remove(): void;
 }
 
@@ -30,6 +33,11 @@ export function makeEnvironment(isFast: boolean, given = process.env): TestEnvir
   const node = openProgram(realpathSync(process.execPath), () => folder);
   const PATH = [dirname(node), given.PATH ?? '/usr/bin:/bin'].join(delimiter);
   const fast = isFast ? { WEBJOB_TEST_FAST: '1' } : {};
-  const variables = { ...npm, ...Object.fromEntries(kept), ...fast, PATH, HOME: folder, TMPDIR: '/tmp' };
-  return { variables, node, remove: () => rmSync(folder, { recursive: true, force: true }) };
+  const notes = join('/tmp', `${basename(folder)}.notes`);
+  const own = { PATH, HOME: folder, TMPDIR: '/tmp', [NOTES]: notes };
+  const variables = { ...npm, ...Object.fromEntries(kept), ...fast, ...own };
+  const remove = (): void => {
+    for (const path of [folder, notes]) rmSync(path, { recursive: true, force: true });
+  };
+  return { variables, node, notes, remove };
 }

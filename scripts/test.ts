@@ -9,6 +9,7 @@ import { installTestPrograms } from './debian.ts';
 import { obtainHttpd } from './httpd-package.ts';
 import { makeEnvironment } from './test-environment.ts';
 import { findFastFiles, findTestFiles, isSlow, isStale, readSources, SLOW_SECONDS } from './test-files.ts';
+import { endDescendants, removeLeftovers } from './test-leftovers.ts';
 import { type Outcome, report } from './test-report.ts';
 
 const root = join(import.meta.dirname, '..');
@@ -19,13 +20,26 @@ const given = process.argv.slice(2);
 const isFast = given.includes('--fast');
 const wanted = given.filter((word) => word !== '--fast').map(resolveFile);
 const environment = makeEnvironment(isFast);
+for (const [signal, code] of Object.entries({ SIGHUP: 129, SIGINT: 130, SIGTERM: 143 }))
+  process.on(signal, () => {
+    end();
+    process.exit(code);
+  });
 let isGood = false;
 try {
   isGood = await main();
 } finally {
-  environment.remove();
+  end();
 }
 process.exit(isGood ? 0 : 1);
+
+/** Ends what the tests have started and did not end, because they were ended themselves. */
+function end(): void {
+  endDescendants(process.pid);
+  for (const line of removeLeftovers(environment.notes))
+    process.stderr.write(`webjob: left behind and ended: ${line}\n`);
+  environment.remove();
+}
 
 async function main(): Promise<boolean> {
   if (wanted.length > 0) {
@@ -53,13 +67,13 @@ async function runFast(): Promise<boolean> {
   return isGood;
 }
 
-/** One process a file, and one more than processors: most of them wait for others most of the time. */
+/** One process a file, and two for each processor: most of them wait for others most of the time. */
 async function runTests(files: readonly string[]): Promise<Outcome> {
   process.stderr.write('webjob: tests\n');
   process.execPath = environment.node;
   const events = run({
     files: files.map((file) => join(root, file)),
-    concurrency: availableParallelism() + 1,
+    concurrency: 2 * availableParallelism(),
     timeout: TEST_LIMIT_MS,
     cwd: root,
     // Sources of the tests, compiled: half of the time of a small file. The preload takes it back for what a test starts.

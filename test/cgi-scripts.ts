@@ -59,13 +59,13 @@ export function exchangeBytes(port: number, bytes: string | Uint8Array): Promise
   });
 }
 
-/** Polls until `look` finds something; throws after ten seconds. */
+/** Polls until `look` finds something; throws after a minute. */
 export async function until<T>(look: () => T | undefined | false, what: string): Promise<T> {
-  for (const deadline = Date.now() + 10_000; Date.now() < deadline; await sleep(10)) {
+  for (const deadline = Date.now() + 60_000; Date.now() < deadline; await sleep(10)) {
     const found = look();
     if (found !== undefined && found !== false) return found;
   }
-  throw new Error(`${what} did not happen within ten seconds`);
+  throw new Error(`${what} did not happen within a minute`);
 }
 
 export function isAlive(pid: number): boolean {

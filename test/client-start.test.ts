@@ -10,6 +10,7 @@ import { PlacedProgram } from '../client/program.ts';
 import { runProgram } from '../client/run.ts';
 import { readConnection } from '../client/settings.ts';
 import { explainStartFailure } from '../client/start-failure.ts';
+import { noteMount } from '../scripts/test-leftovers.ts';
 import { makeClient } from './client-job.ts';
 import { type FakeServer, serve, splitRequest, startFake } from './client-server.ts';
 import { findMountObstacle, unmountTmpfs } from './locker-tmpfs.ts';
@@ -122,6 +123,7 @@ describe('TempDirectory mounted noexec', { skip: findMountObstacle() }, () => {
     mkdirSync(disk);
     const mounted = spawnSync('mount', ['-t', 'tmpfs', '-o', 'noexec,mode=755,size=4m', 'none', disk]);
     assert.equal(mounted.status, 0);
+    noteMount(disk);
     try {
       mkdirSync(join(disk, 'below'), { mode: 0o755 });
       client.configure({ URLGetURL: fake.url, URLPutURL: fake.url, TempDirectory: join(disk, 'below') });

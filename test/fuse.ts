@@ -4,6 +4,7 @@ import { spawnSync } from 'node:child_process';
 import { chmodSync, existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { noteMount } from '../scripts/test-leftovers.ts';
 
 /** Why no such file system can be mounted here; undefined when one can. For node:test's `skip`. */
 export const NO_UNION = findObstacle(mountUnion, 'unionfs-fuse');
@@ -42,6 +43,7 @@ function mount(command: (below: string, path: string, root: string) => [program:
   mkdirSync(below, { mode: 0o755 });
   mkdirSync(path);
   run(...command(below, path, root));
+  noteMount(path);
   return {
     path,
     leftBelow: () => readdirSync(below, { recursive: true }).map(String).sort(),

@@ -3,6 +3,7 @@ import { spawnSync } from 'node:child_process';
 import { closeSync, mkdirSync, mkdtempSync, openSync, rmdirSync, rmSync, writeFileSync, writeSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { noteMount } from '../scripts/test-leftovers.ts';
 import { findWebUser } from './tree.ts';
 
 /** Mounts a tmpfs at a folder that the web user owns from then on. Throws when this is not allowed. */
@@ -13,6 +14,7 @@ export function mountTmpfs(path: string, limits: string): void {
     encoding: 'utf8',
   });
   if (mounted.status !== 0) throw new Error((mounted.error?.message ?? mounted.stderr).trim());
+  noteMount(path);
 }
 
 export function unmountTmpfs(path: string): void {

@@ -1,11 +1,13 @@
 // How the tests themselves are run: a failed set-up is the first thing that a reader sees, what is exported where they are started does not reach
 // them, and the lists of files are true.
 import assert from 'node:assert/strict';
-import { spawnSync } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { findFastFiles, findStaleNames, isSlow, reachesOutside } from '../scripts/test-files.ts';
-import { type Folder, makeFolder } from './cgi-scripts.ts';
+import { type Folder, makeFolder, until } from './cgi-scripts.ts';
 
 const script = join(import.meta.dirname, '..', 'scripts', 'test.ts');
 
@@ -46,6 +48,24 @@ it('sees a world of its own', () => {
   const made = mkdtempSync(join(homedir(), 'x'));
   rmSync(made, { recursive: true });
   assert.equal(process.umask(), 0o022);
+});
+`;
+
+const root = join(import.meta.dirname, '..');
+/** Starts a server and mounts a disk, says so, and never ends. */
+const ENDLESS = `
+import { mkdtempSync, writeFileSync } from 'node:fs';
+import { it } from 'node:test';
+import { startHttpd } from '${root}/scripts/httpd.ts';
+import { makeSite } from '${root}/scripts/site.ts';
+import { findMountObstacle, mountTmpfs } from '${root}/test/locker-tmpfs.ts';
+it('never ends', async () => {
+  const site = makeSite();
+  const server = await startHttpd({ site, mpm: 'event' });
+  const disk = mkdtempSync('/tmp/webjob-endless-');
+  if (!findMountObstacle()) mountTmpfs(disk, 'size=64k');
+  writeFileSync(process.env.WEBJOB_TEST_SAID, JSON.stringify({ pid: server.pid, root: site.root, disk }));
+  await new Promise((resolve) => setTimeout(resolve, 600_000));
 });
 `;
 
@@ -111,6 +131,29 @@ describe('a run of the tests', () => {
       const { status, text } = run(SEES, exported, umask);
       assert.equal(status, 0, text);
       assert.match(text, /1 passed, 0 failed, 0 skipped/);
+    });
+  }
+
+  for (const [signal, code] of [
+    ['SIGTERM', 143],
+    ['SIGINT', 130],
+  ] as const) {
+    it(`that is ended by ${signal} ends the servers of its tests and unmounts their disks`, async () => {
+      const said = join(folder.path, signal);
+      const file = folder.add('endless.test.ts', ENDLESS, 0o644);
+      const { NODE_TEST_CONTEXT: _, ...inherited } = process.env;
+      const env = { ...inherited, WEBJOB_TEST_SAID: said };
+      const child = spawn(process.execPath, [script, file], { env, stdio: 'ignore', detached: true });
+      const ended = once(child, 'exit');
+      await until(() => existsSync(said) && readFileSync(said, 'utf8').endsWith('}'), 'the server and the disk');
+      const { pid, root, disk } = JSON.parse(readFileSync(said, 'utf8'));
+      assert.ok(existsSync(`/proc/${pid}`));
+      // As a terminal does: the tests are told, too.
+      process.kill(signal === 'SIGINT' ? -Number(child.pid) : Number(child.pid), signal);
+      assert.deepEqual(await ended, [code, null]);
+      await until(() => !existsSync(`/proc/${pid}`), 'the end of httpd');
+      assert.ok(!readFileSync('/proc/self/mounts', 'utf8').includes(disk), 'nothing is mounted');
+      for (const left of [root, disk]) rmSync(left, { recursive: true });
     });
   }
 
