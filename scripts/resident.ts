@@ -1,6 +1,7 @@
 // A site whose script stays: the process itself, and an httpd before it in either of the two ways that are shipped.
 import { type ChildProcess, spawn } from 'node:child_process';
 import { chownSync, lstatSync, mkdirSync, readdirSync, readFileSync } from 'node:fs';
+import type { Socket } from 'node:net';
 import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type HttpdOptions, type HttpdServer, startHttpd } from './httpd.ts';
@@ -20,6 +21,8 @@ export interface Resident {
   ended: Promise<number | string>;
   /** SIGTERM, and SIGKILL when that does not help. */
   stop(): Promise<number | string>;
+  /** Lets this process end before it does. */
+  unref(): void;
 }
 
 /** Starts the script so that it listens on a socket in a folder of the web user. `wrapper` is a program that becomes it. */
@@ -72,7 +75,11 @@ function watch(child: ChildProcess, socket: string): Resident {
       clearTimeout(timer);
     }
   };
-  return { pid: child.pid ?? 0, socket, complaints: () => complaints, ended, stop };
+  const unref = (): void => {
+    child.unref();
+    (child.stderr as Socket | null)?.unref();
+  };
+  return { pid: child.pid ?? 0, socket, complaints: () => complaints, ended, stop, unref };
 }
 
 export const WAYS = ['mod_fcgid', 'mod_proxy_fcgi'] as const;

@@ -75,7 +75,7 @@ function userOf(request: RawRequest): string | undefined {
 }
 
 /** RFC 3875, section 4.1, with httpd's habits: no Authorization, no header whose name holds an underscore. */
-function environmentOf(request: RawRequest): Map<string, string> {
+export function environmentOf(request: RawRequest): Map<string, string> {
   const at = request.target.indexOf('?');
   const path = at < 0 ? request.target : request.target.slice(0, at);
   const environment = new Map([

@@ -2,6 +2,7 @@
 import { readdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { type HttpdOptions, type Server, startHttpd } from '../scripts/httpd.ts';
+import { startWay } from '../scripts/resident.ts';
 import { addCommand, makeSite, type Site } from '../scripts/site.ts';
 import { type Client, makeClient } from './client-job.ts';
 
@@ -24,9 +25,10 @@ export interface ClientSite {
   close(): Promise<void>;
 }
 
+/** By a persistent worker, whose requests cost no start of a Node, unless the options name an MPM: then by CGI. */
 export async function startClientSite(options: Partial<HttpdOptions> = {}): Promise<ClientSite> {
-  const site = makeSite();
-  const server = await startHttpd({ site, mpm: 'event', ...options });
+  const site = makeSite({ resident: options.mpm === undefined });
+  const server = await startServer(site, options);
   const client = makeClient();
   const url = `${server.url}/webjob/nph-webjob.cgi`;
   return {
@@ -46,6 +48,12 @@ export async function startClientSite(options: Partial<HttpdOptions> = {}): Prom
       site.remove();
     },
   };
+}
+
+async function startServer(site: Site, options: Partial<HttpdOptions>): Promise<Server> {
+  if (options.mpm) return await startHttpd({ site, mpm: options.mpm, ...options });
+  const { server, close } = await startWay('mod_proxy_fcgi', site, options);
+  return { ...server, stop: close };
 }
 
 function takeUpload(incoming: string): Upload {

@@ -27,9 +27,12 @@ import {
   statusOf,
   type Upload,
 } from './locker-upload.ts';
+import { askWorker } from './locker-worker.ts';
 import { readLog } from './tree.ts';
 
-const KILLS = Number(process.env.WEBJOB_TEST_KILLS ?? 30);
+/** More for a long run, which also kills the replacements at every single call. */
+const KILLS = Number(process.env.WEBJOB_TEST_KILLS ?? 24);
+const IS_LONG = KILLS > 24;
 /** Lives at most; one whose kill comes after its end counts for nothing. */
 const LIVES = 2 * KILLS;
 const WIDTH = 4;
@@ -40,8 +43,9 @@ const REPLACING = { ...NAMING, OverwriteExistingFiles: 'Y', KeepDifferingUploads
 
 const KEEPING = { ...NAMING, OverwriteExistingFiles: 'Y' };
 
+/** What comes after a kill needs no process that can be killed. */
 async function put(site: Site, upload: Upload): Promise<number | undefined> {
-  return statusOf((await runBare(rawPut(upload), bareOptions(site, { timeLimitSeconds: 60 }))).stdout);
+  return (await askWorker(rawPut(upload), site.propertiesFile)).status;
 }
 
 /** The name of a killed upload: refused while its lock is fresh, usable after an hour; streams that arrived wait for a replacement. */
@@ -211,7 +215,7 @@ describe('a kill at every system call', { skip: NO_STRACE }, () => {
     const announcing = points.findLastIndex((point) => point.call.startsWith('rename'));
     t.diagnostic(`${points.length} system calls`);
     assert.ok(withdrawing > 15 && announcing > withdrawing, `${points.length} ${withdrawing} ${announcing}`);
-    await inParallel([...points.entries()], WIDTH, async ([index, point]) => {
+    await inParallel(pickPoints(points, withdrawing, announcing), WIDTH, async ([index, point]) => {
       const base = baseOf(site, `point${index}`);
       const old = makeUpload(`point${index}`, { out: 3000, err: 0, env: 10 });
       plant(base, old);
@@ -234,7 +238,7 @@ describe('a kill at every system call', { skip: NO_STRACE }, () => {
     const announcing = points.findLastIndex((point) => point.call.startsWith('rename'));
     t.diagnostic(`${points.length} system calls`);
     assert.ok(announcing > 15, `${points.length} ${announcing}`);
-    await inParallel([...points.entries()], WIDTH, async ([index, point]) => {
+    await inParallel(pickPoints(points, announcing), WIDTH, async ([index, point]) => {
       const base = baseOf(site, `point${index}`);
       const second = numberedBase(base, 2);
       const old = makeUpload(`point${index}`, { out: 3000, err: 0, env: 10 });
@@ -287,6 +291,15 @@ async function putTraced(site: Site, upload: Upload, wrapper: readonly string[])
     closeSync(stdout);
   }
   return statusOf(readFileSync(answer));
+}
+
+/** The first call of each kind, those around the turns, and every third of the rest, from another one on in every run. */
+function pickPoints(points: readonly Point[], ...turns: number[]): [number, Point][] {
+  const from = Math.floor(Math.random() * 3);
+  return [...points.entries()].filter(
+    ([index, { nth }]) =>
+      IS_LONG || nth === 1 || index % 3 === from || turns.some((turn) => Math.abs(index - turn) <= 1),
+  );
 }
 
 /** The system calls of an upload that lives, in order. */

@@ -87,7 +87,8 @@ describe('the same upload again', () => {
     for (const OverwriteExistingFiles of ['Y', 'N'])
       it(`${what}, is answered 200 and stored once with OverwriteExistingFiles=${OverwriteExistingFiles}`, async () => {
         configure(its.site, { ...RECOMMENDED, OverwriteExistingFiles });
-        assert.deepEqual([await put(given), await put(given), await put(given)], [200, 200, 200]);
+        const again = (await its.putAsCgi(upload(given))).status;
+        assert.deepEqual([again, await put(given), await put(given)], [200, 200, 200]);
         assert.deepEqual(stored(), group(FIRST, upload(given)));
         const [first = '', ...others] = readLog(its.site.base);
         assert.match(first, / 200 -- Success$/);
@@ -191,7 +192,7 @@ describe('other bytes under the same name', () => {
     await Promise.all(
       outs.map(async (out) => {
         for (let tries = 0; tries < 100; tries++) {
-          const status = await put({ out });
+          const { status } = await its.putAsCgi(upload({ out }));
           if (status === 200) return;
           assert.equal(status, 451);
           await new Promise((resolve) => setTimeout(resolve, 50 * Math.random()));
@@ -224,7 +225,7 @@ describe('other bytes under the same name', () => {
     );
   });
 
-  for (const count of [1, 2, 3, 8, 15, 17])
+  for (const count of [1, 2, 3, 15, 17])
     it(`are the next number behind ${count}, and the first and the last are known again`, async () => {
       storeMany(1, count);
       for (const number of [1, count]) assert.equal(await put({ out: manyOut(number) }), 200);
@@ -280,7 +281,6 @@ describe('differing uploads in packs', () => {
   beforeEach(async () => {
     const env = makeRecord({ ClientId: 'client1', GetRequest: 'host.sh', Jid: JOB });
     for (const name of NAMES) assert.equal(await put({ out: name, env }), 200);
-    assert.deepEqual(await differing(), { kinds: NAMES.slice(1), ...NAMED });
   });
 
   async function pack(...names: string[]): Promise<void> {
@@ -325,12 +325,18 @@ describe('differing uploads in packs', () => {
   ] as const)
     it(`are found and noted like those in the locker: ${what}, and after unpack`, async () => {
       const expected = { kinds: NAMES.slice(1), ...NAMED };
+      // An index knows of a pack, or has to learn of it: each of the two sees two of the four.
+      const isIndexed = packed.length === 1;
+      if (isIndexed) assert.equal((await its.webjobctl('index')).exitCode, 0);
+      else assert.deepEqual(await differing(), expected, 'in the locker');
       await pack(...packed);
       assert.deepEqual(await differing(), expected);
-      assert.equal((await its.webjobctl('index')).exitCode, 0);
-      assert.deepEqual(await differing(), expected, 'with an index');
       await unpack();
-      assert.deepEqual(await differing(), expected, 'unpacked');
+      assert.deepEqual(
+        isIndexed ? await differing() : (await verify()).sort(),
+        isIndexed ? expected : NAMES.slice(1).map((name) => `differing ${name}`),
+        'unpacked',
+      );
     });
 
   it('are named with their pack, also by verify of the job alone', async () => {

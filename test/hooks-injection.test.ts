@@ -5,11 +5,9 @@ import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, beforeEach, describe, it } from 'node:test';
 import { configure, makeSite } from '../scripts/site.ts';
-import { runBare } from './bare.ts';
 import { until } from './cgi-scripts.ts';
 import { type CommandSite, formatHead, giveAway, prepareSite, startCommandSite } from './hooks-site.ts';
-import { parseAnswer } from './strict-client.ts';
-import { findWebUser } from './tree.ts';
+import { askWorker } from './locker-worker.ts';
 
 const PRINTABLE = Array.from({ length: 94 }, (_, index) => String.fromCharCode(0x21 + index)).join('');
 
@@ -130,7 +128,7 @@ for (const mpm of ['prefork', 'event'] as const) {
       }
     });
 
-    // One of them under each MPM is enough to see that httpd changes nothing; the bare process below takes them all.
+    // One of them under each MPM is enough to see that httpd changes nothing; the worker below takes them all.
     it('run nothing when they are commands', async () => {
       for (const jobId of attacks(its.scratch).filter((_, index) => index % 5 === 0)) {
         its.reset();
@@ -159,7 +157,7 @@ for (const mpm of ['prefork', 'event'] as const) {
   });
 }
 
-describe('values in command lines of a bare process', () => {
+describe('values in command lines, whatever the variables are', () => {
   const site = makeSite();
   const { scratch, scripts } = prepareSite(site);
   after(site.remove);
@@ -167,8 +165,8 @@ describe('values in command lines of a bare process', () => {
 
   async function ask(method: 'GET' | 'PUT', jobId: string, environment: [string, string][]): Promise<number> {
     const raw = Buffer.from(`${formatHead(method, { jobId, out: method === 'PUT' ? 'o' : '' })}o`, 'latin1');
-    const { stdout } = await runBare(raw, { settingsFile, user: findWebUser(), environment });
-    return parseAnswer(stdout).status;
+    // As a process of its own it is asked under each MPM; here what counts is how the command line is made.
+    return (await askWorker(raw, settingsFile, environment)).status;
   }
 
   it('run nothing, whatever they are and wherever they come from', async () => {

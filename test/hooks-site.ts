@@ -4,6 +4,7 @@ import { chmodSync, chownSync, existsSync, mkdirSync, readdirSync, readFileSync,
 import { join } from 'node:path';
 import { type CommandLogLine, parseCommandLogLine } from 'webjob-protocol';
 import { type HttpdOptions, type Server, startHttpd } from '../scripts/httpd.ts';
+import { linesOfWay, MODULES_OF_WAY, type Resident, startResident } from '../scripts/resident.ts';
 import { addUser, configure, makeSite, type Site } from '../scripts/site.ts';
 import { until } from './cgi-scripts.ts';
 import { askStrictly, type StrictAnswer } from './strict-client.ts';
@@ -62,11 +63,20 @@ export function giveAway(path: string): void {
   if (user) chownSync(path, user.uid, user.gid);
 }
 
-export async function startCommandSite(options: Partial<HttpdOptions> = {}): Promise<CommandSite> {
-  const site = makeSite();
+/**
+ * Without a server of a kind it is served by CGI under event. A persistent worker is for tests of what a setting does, which is the same
+ * in every way of serving, and costs no start of a Node for each request.
+ */
+export async function startCommandSite(options: Partial<HttpdOptions> | 'worker' = {}): Promise<CommandSite> {
+  const site = makeSite({ resident: options === 'worker' });
   addUser(site, 'client2', 'bar');
   const { spool, scratch, scripts } = prepareSite(site);
-  const server = await startHttpd({ site, mpm: 'event', after: OPEN_FOLDER, ...options });
+  const workerLog = join(site.root, 'run', 'stderr');
+  const { server, worker } =
+    options === 'worker'
+      ? await startBehindWorker(site, workerLog)
+      : { server: await startHttpd({ site, mpm: 'event', after: OPEN_FOLDER, ...options }), worker: undefined };
+  const errorLogs = [server.errorLog, ...(worker ? [workerLog] : [])];
   const running = (): number[] => findProcesses(`${scripts}/`);
   const endAll = (): void => {
     for (const pid of running()) endProcess(pid);
@@ -99,15 +109,36 @@ export async function startCommandSite(options: Partial<HttpdOptions> = {}): Pro
         for (const name of readdirSync(folder)) rmSync(join(folder, name), { recursive: true });
       }
       for (const name of LOGS) writeFileSync(join(site.base, 'logfiles', name), '');
-      writeFileSync(server.errorLog, '');
+      for (const log of errorLogs) writeFileSync(log, '');
     },
-    errors: () => readFileSync(server.errorLog, 'latin1'),
+    errors: () => errorLogs.map((log) => readFileSync(log, 'latin1')).join(''),
     close: async () => {
       endAll();
       await server.stop();
+      await worker?.stop();
       site.remove();
     },
   };
+}
+
+/** httpd before a worker whose stderr is a file: what it says of a request is there before the answer. */
+async function startBehindWorker(site: Site, log: string): Promise<{ server: Server; worker: Resident }> {
+  const worker = await startResident(site, [], '', ['/bin/sh', '-c', `exec "$0" "$@" 2>> '${log}'`]);
+  const { before, after } = linesOfWay('mod_proxy_fcgi', site, join(site.root, 'httpd-event'));
+  try {
+    const modules = MODULES_OF_WAY.mod_proxy_fcgi;
+    const server = await startHttpd({
+      site,
+      mpm: 'event',
+      modules,
+      before,
+      after: `${after}\nKeepAlive Off\n${OPEN_FOLDER}`,
+    });
+    return { server, worker };
+  } catch (error) {
+    await worker.stop();
+    throw error;
+  }
 }
 
 /** Lines of a log. Throws when the last one is not ended. */

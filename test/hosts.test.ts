@@ -208,9 +208,9 @@ describe('a list of addresses', () => {
   });
 });
 
-for (const mpm of ['prefork', 'event'] as const) {
-  describe(`a list of addresses under ${mpm}`, async () => {
-    const its = await startCommandSite({ mpm });
+for (const way of ['prefork', 'worker'] as const) {
+  describe(`a list of addresses under ${way}`, async () => {
+    const its = await startCommandSite(way === 'worker' ? way : { mpm: way });
     after(its.close);
     beforeEach(its.reset);
     const list = join(its.site.base, 'config/nph-webjob/hosts.access');

@@ -1,10 +1,11 @@
-// A site whose locker and log were made by real CGI processes: several clients and commands, every state that a job can be in, and output that
+// A site whose locker and log were made by the real server: several clients and commands, every state that a job can be in, and output that
 // a terminal must not see as it is. For the tests of webjobctl, and how they run it.
 import { spawn } from 'node:child_process';
 import { join } from 'node:path';
 import { formatRecord, RECORD_FIELDS, type RecordField } from 'webjob-protocol';
 import { addCommand, configure, makeSite, type Site } from '../scripts/site.ts';
 import { type BareResult, collect, runBare } from './bare.ts';
+import { askWorker } from './locker-worker.ts';
 import { parseAnswer, type StrictAnswer } from './strict-client.ts';
 import { findWebUser } from './tree.ts';
 import { formatHead, type Put } from './wire-request.ts';
@@ -13,9 +14,11 @@ export const WEBJOBCTL = join(import.meta.dirname, '..', 'dist', 'webjobctl');
 
 export interface LockerSite {
   site: Site;
-  /** One GET by one process of the CGI; the job id is that of the answer. */
+  /** One GET; the job id is that of the answer. */
   get(clientId: string, fileName: string): Promise<{ answer: StrictAnswer; jobId: string }>;
   put(put: Put): Promise<StrictAnswer>;
+  /** A PUT by a CGI process of its own. */
+  putAsCgi(put: Put): Promise<StrictAnswer>;
   /** GET and PUT as a client does them; returns the job id. */
   run(job: { clientId: string; fileName: string; out?: string; err?: string; record?: Facts }): Promise<string>;
   /** Runs webjobctl; the site's nph-webjob.cfg is named for it. */
@@ -42,12 +45,11 @@ export function makeRecord(given: Facts): string {
 /** A site with an empty locker. */
 export function makeLockerSite(settings: Record<string, string> = {}): LockerSite {
   const site = makeSite({ settings });
-  const ask = async (method: 'GET' | 'PUT', given: Put): Promise<StrictAnswer> => {
-    const put = { user: given.clientId ?? 'client1', ...given };
-    const body = method === 'PUT' ? [put.out, put.err, put.env].map((text) => text ?? '').join('') : '';
+  const ask = (method: 'GET' | 'PUT', given: Put): Promise<StrictAnswer> =>
+    askWorker(formatRaw(method, given), site.propertiesFile);
+  const putAsCgi = async (given: Put): Promise<StrictAnswer> => {
     const options = { settingsFile: site.propertiesFile, user: findWebUser(), timeLimitSeconds: 60 };
-    const { stdout } = await runBare(Buffer.from(formatHead(method, put) + body, 'latin1'), options);
-    return parseAnswer(stdout);
+    return parseAnswer((await runBare(formatRaw('PUT', given), options)).stdout);
   };
   const get: LockerSite['get'] = async (clientId, fileName) => {
     const answer = await ask('GET', { clientId, fileName });
@@ -55,7 +57,7 @@ export function makeLockerSite(settings: Record<string, string> = {}): LockerSit
   };
   const webjobctl: LockerSite['webjobctl'] = (...args) => runWebjobctl(['--config', site.propertiesFile, ...args]);
   return {
-    ...{ site, get, webjobctl, put: (put) => ask('PUT', put) },
+    ...{ site, get, webjobctl, putAsCgi, put: (put) => ask('PUT', put) },
     async run({ clientId, fileName, out = '', err = '', record = {} }) {
       const { jobId } = await get(clientId, fileName);
       const facts = { ClientId: clientId, GetRequest: fileName, Command: fileName, Jid: jobId };
@@ -76,6 +78,12 @@ export function makeLockerSite(settings: Record<string, string> = {}): LockerSit
     },
     close: () => site.remove(),
   };
+}
+
+function formatRaw(method: 'GET' | 'PUT', given: Put): Buffer {
+  const put = { user: given.clientId ?? 'client1', ...given };
+  const body = method === 'PUT' ? [put.out, put.err, put.env].map((text) => text ?? '').join('') : '';
+  return Buffer.from(formatHead(method, put) + body, 'latin1');
 }
 
 /** Runs the built webjobctl to its end. */
@@ -110,7 +118,7 @@ export interface FilledLocker {
 /** Escape sequences, what no UTF-8 holds, and a NUL. */
 export const HOSTILE_OUTPUT = '\x1b]0;owned\x07\x1b[2Jplain\n\xff\xfe\0\x9b31m\n';
 
-/** A job of every kind, by one CGI process a request. */
+/** A job of every kind, by one request after another. */
 export async function fillLocker({ site, get, put, run }: LockerSite): Promise<FilledLocker> {
   addCommand(site, 'client2', 'ps.sh', '#!/bin/sh\nps\n');
   const host = { clientId: 'client1', fileName: 'host.sh' };

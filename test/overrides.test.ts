@@ -20,7 +20,7 @@ const OF_BOTH = 'clients/client1/commands/host.sh';
 
 const UPLOAD: Put = { jobId: 'a', out: 'out', err: 'error', env: 'env\n' };
 
-const { site, ...its } = await startCommandSite({ mpm: 'event' });
+const { site, ...its } = await startCommandSite('worker');
 after(its.close);
 const root = join(site.base, 'config/nph-webjob');
 

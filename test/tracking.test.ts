@@ -6,10 +6,8 @@ import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, beforeEach, describe, it } from 'node:test';
 import { configure, makeSite, type Site } from '../scripts/site.ts';
-import { runBare } from './bare.ts';
 import { formatHead, giveAway, type Put, prepareSite, readLines, startCommandSite } from './hooks-site.ts';
-import { parseAnswer } from './strict-client.ts';
-import { findWebUser } from './tree.ts';
+import { askWorker } from './locker-worker.ts';
 
 /** The lines so far, each of them one object of plain ASCII. */
 function readTracks(site: Site): Record<string, unknown>[] {
@@ -37,9 +35,9 @@ function checkCommonFacts(track: Record<string, unknown> | undefined, before: nu
 const CLIENT = { serverId: 'server_1', remoteUser: 'client1', remoteAddress: '127.0.0.1', clientId: 'client1' };
 const PROGRAM = { fileName: 'host.sh', version: 'webjob 1.4.0', system: 'any' };
 
-for (const mpm of ['prefork', 'event'] as const) {
-  describe(`request tracking under ${mpm}`, async () => {
-    const its = await startCommandSite({ mpm });
+for (const way of ['event', 'worker'] as const) {
+  describe(`request tracking under ${way}`, async () => {
+    const its = await startCommandSite(way === 'worker' ? way : { mpm: way });
     const { site } = its;
     const signature = join(site.profiles, 'client1/host.sh.sig');
     after(its.close);
@@ -194,7 +192,6 @@ describe('a line of request tracking', () => {
   const site = makeSite();
   prepareSite(site);
   after(site.remove);
-  const options = { settingsFile: site.propertiesFile, user: findWebUser() };
   const log = join(site.base, 'logfiles/nph-webjob.json.log');
   const utf8 = (text: string): string => Buffer.from(text).toString('latin1');
 
@@ -202,10 +199,10 @@ describe('a line of request tracking', () => {
   async function track(method: 'GET' | 'PUT', ask: Put, environment: [string, string][]) {
     writeFileSync(log, '');
     const raw = Buffer.from(formatHead(method, ask), 'latin1');
-    const { stdout } = await runBare(raw, { ...options, environment });
+    const { status } = await askWorker(raw, site.propertiesFile, environment);
     const [line, ...more] = readTracks(site);
     assert.deepEqual(more, []);
-    assert.equal(line?.status, parseAnswer(stdout).status);
+    assert.equal(line?.status, status);
     return line;
   }
 

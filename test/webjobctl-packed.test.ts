@@ -1,10 +1,11 @@
-// What lies in a pack is still listed, shown, compared and searched, also when the log knows nothing of it any more: uploads by real CGI
-// processes, packed by webjobctl itself.
+// What lies in a pack is still listed, shown, compared and searched, also when the log knows nothing of it any more: uploads that the server
+// stored, packed by webjobctl itself.
 import assert from 'node:assert/strict';
 import { readdirSync, readFileSync, utimesSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { formatTime } from 'webjob-protocol';
 import { readSettings } from '../cgi/settings.ts';
 import { makeLockerSite, makeRecord } from './locker-site.ts';
@@ -28,7 +29,9 @@ describe('webjobctl and packed uploads', () => {
   let [good, failed, killed, young] = ['', '', '', ''];
   before(async () => {
     good = await its.run({ ...host, out: 'same\nbefore\n' });
+    await nextSecond();
     failed = await its.run({ ...host, out: 'packed\xff\n', err: 'a needle\n', record: { KidStatus: '3' } });
+    await nextSecond();
     killed = await its.run({ ...host, record: { KidSignal: '9' } });
     const longAgo = Date.now() / 1000 - 5 * 86_400;
     for (const name of readdirSync(site.incoming)) utimesSync(join(site.incoming, name), longAgo, longAgo);
@@ -38,6 +41,9 @@ describe('webjobctl and packed uploads', () => {
     young = await its.run({ ...host, out: 'same\nafter\n' });
   });
   after(its.close);
+
+  /** A log tells whole seconds, and jobs of one second come in any order. */
+  const nextSecond = (): Promise<void> => sleep(1010 - (Date.now() % 1000));
 
   const list = async (...args: string[]): Promise<unknown[]> =>
     (await readJson<Shown>('jobs', ...args)).map(({ jobId, state, exitCode, signal }) => [
