@@ -14,7 +14,7 @@ import { type ClientSite, startClientSite } from './client-site.ts';
 import { mountUnion, NO_UNION, type Union } from './fuse.ts';
 
 const WANTED = Number(process.env.WEBJOB_TEST_RUNS ?? Number.NaN);
-const DEFAULT_MS = 5_000;
+const DEFAULT_MS = 3_000;
 const AT_ONCE = 4;
 const GET_FAILED = 3;
 const MOST_TRIES = 100;

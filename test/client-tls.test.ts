@@ -74,7 +74,10 @@ async function assertTaken(
   assert.match(put, /\r\n\r\ndone\n/);
 }
 
-/** Its own error, once for GET and once for PUT, and nothing sent. */
+/** Which settings have refused the server of a PUT. */
+const refusedPuts = new Set<string>();
+
+/** Its own error, for GET and the first time that these settings refuse also for PUT, and nothing sent. */
 async function assertRefused(
   server: FakeServer,
   controls: Record<string, string>,
@@ -87,10 +90,14 @@ async function assertRefused(
   configure({ URLGetURL: url, URLPutURL: url, ...controls });
   const hint = assertError(await client.execute(['host.sh']), 3, 'GET', why);
   assert.ok(!existsSync(marker), 'nothing was executed');
-  configure({ URLGetURL: plain.url, URLPutURL: url, ...controls });
-  const putting = await client.execute(['host.sh']);
-  assertError({ ...putting, stderr: putting.stderr.replace(/webjob: hint: webjob --flush .*\n$/, '') }, 5, 'PUT', why);
-  assert.ok(existsSync(marker));
+  const settings = Object.keys(controls).join();
+  if (refusedPuts.size < refusedPuts.add(settings).size) {
+    configure({ URLGetURL: plain.url, URLPutURL: url, ...controls });
+    const putting = await client.execute(['host.sh']);
+    const stderr = putting.stderr.replace(/webjob: hint: webjob --flush .*\n$/, '');
+    assertError({ ...putting, stderr }, 5, 'PUT', why);
+    assert.ok(existsSync(marker));
+  }
   await server.idle();
   const came = Buffer.concat(server.requests().slice(before));
   assert.equal(came.toString('latin1'), '', 'not one byte of a request');
@@ -312,9 +319,10 @@ describe('SSLMinVersion', () => {
           spoken = (socket as TLSSocket).getProtocol();
           serve(PROGRAM)(socket, received);
         };
-        for (const least of VERSIONS) {
+        const at = VERSIONS.indexOf(version);
+        for (const least of VERSIONS.slice(Math.max(0, at - 1), at + 2)) {
           const controls = { ...VERIFY, SSLMinVersion: least };
-          if (VERSIONS.indexOf(least) > VERSIONS.indexOf(version)) {
+          if (VERSIONS.indexOf(least) > at) {
             await assertRefused(server, controls, /^TLS failed: [A-Za-z0-9 ]*(?:version|protocol)[A-Za-z0-9 ]*$/);
           } else {
             await assertTaken(server, controls);

@@ -20,7 +20,7 @@ import { formatRequest } from './fastcgi-client.ts';
 import { randomNumbers } from './locker-kills.ts';
 
 const SEED = Number(process.env.WEBJOB_TEST_SEED ?? 20040523);
-const MUTATED = 50_000;
+const MUTATED = 10_000 * Number(process.env.WEBJOB_TEST_RUNS ?? 1);
 
 const records = fc.array(
   fc.record({

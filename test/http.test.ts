@@ -81,9 +81,8 @@ for (const mpm of ['event', 'prefork'] as const) {
     const use = useSite({ certificates, mpm, virtualHost: 'password', ...http2 });
     before(() => addCommand(use().site, 'client1', 'program', PROGRAM));
 
-    for (const { name, mpms, secure, words, version } of PROTOCOLS) {
-      if (!(mpms as readonly string[]).includes(mpm)) continue;
-
+    const spoken = PROTOCOLS.filter(({ mpms }) => (mpms as readonly string[]).includes(mpm));
+    for (const [index, { name, secure, words, version }] of spoken.entries()) {
       describe(name, () => {
         const ask = async (...requests: string[][]): Promise<CurlAnswer[]> => {
           const to = [`${SERVER_NAME}:${use().port}:127.0.0.1:${use().port}`];
@@ -122,7 +121,9 @@ for (const mpm of ['event', 'prefork'] as const) {
             [453, [...USER, ...put(use(), secure, { CLIENTID: 'client2' })]],
             [251, [...USER, ...put(use(), secure, { RUNTYPE: 'linktest' })]],
           ];
-          for (const [status, request] of cases) {
+          // The first protocol sees all of them, the others one that has no body, one that ends a body early, and one behind a whole body.
+          const few = new Set([404, 456, 251]);
+          for (const [status, request] of cases.filter(([status]) => index === 0 || few.has(status))) {
             const [answer] = await ask(request);
             assert.equal(answer?.status, status, request.at(-1));
             assert.deepEqual([answer.body.length, answer.version], [0, version]);

@@ -16,7 +16,7 @@ import { configure, makeSite, type Site } from '../scripts/site.ts';
 import { collect } from './bare.ts';
 import { startServer } from './target.ts';
 
-const ROUNDS = 10;
+const ROUNDS = 4;
 const QUERY = { version: 'webjob 1.4.0', system: 'any', clientId: 'client1', fileName: 'host.sh' };
 const PATH = '/webjob/nph-webjob.cgi';
 const GET = `${PATH}?${formatGetQuery(QUERY)}`;

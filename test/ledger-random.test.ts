@@ -24,7 +24,7 @@ import { fillStore, storeFile } from '../ledger/store.ts';
 import { configure } from '../scripts/site.ts';
 import { type LockerSite, makeLockerSite, makeRecord } from './locker-site.ts';
 
-const SITES = Number(process.env.WEBJOB_RANDOM_SITES ?? 4);
+const SITES = Number(process.env.WEBJOB_RANDOM_SITES ?? 2);
 const STEPS = 12;
 const SEED = Number(process.env.WEBJOB_RANDOM_SEED ?? Date.now() % 1_000_000);
 

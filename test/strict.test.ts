@@ -11,8 +11,10 @@ import { startServer } from './target.ts';
 
 const KILOBYTE = 1024;
 const MEGABYTE = 1024 * KILOBYTE;
-const SIZES = [0, KILOBYTE, MEGABYTE, 50 * MEGABYTE];
-const TRIES = Number(process.env.WEBJOB_TEST_TRIES ?? 6);
+const LARGE = 50 * MEGABYTE;
+/** More for a long run, in which every status also sees the large body under both: an answer that is lost once in a hundred times shows there. */
+const TRIES = Number(process.env.WEBJOB_TEST_TRIES ?? 2);
+const USUAL_TRIES = 2;
 const AT_ONCE = 4;
 
 interface Case {
@@ -98,9 +100,11 @@ for (const mpm of ['prefork', 'event'] as const) {
     after(close);
     for (const name of ['taken.out', 'file']) writeFileSync(join(site.incoming, name), '');
 
-    for (const its of CASES) {
+    for (const [index, its] of CASES.entries()) {
       const { status, method = 'PUT' } = its;
-      const sizes = SIZES.filter((bytes) => bytes >= (its.fewest ?? 0));
+      // What is large takes long: success under both, every other status under one of them.
+      const isLarge = TRIES > USUAL_TRIES || status === 200 || index % 2 === (mpm === 'event' ? 0 : 1);
+      const sizes = [0, KILOBYTE, isLarge ? LARGE : MEGABYTE].filter((bytes) => bytes >= (its.fewest ?? 0));
       it(`${method} sees ${status} ${REASONS[status]} after ${sizes.join(', ')} bytes of body`, async () => {
         settle(site, its);
         for (const bytes of sizes) assert.deepEqual(await askOften(server.port, its, bytes, 1), [], `${bytes} bytes`);
@@ -115,7 +119,7 @@ for (const mpm of ['prefork', 'event'] as const) {
       configure(site, {});
       const folder = join(site.profiles, 'client1', 'commands');
       mkdirSync(folder, { recursive: true });
-      for (const bytes of SIZES) {
+      for (const bytes of [0, KILOBYTE, MEGABYTE, LARGE]) {
         const content = Buffer.alloc(bytes, 'webjob');
         writeFileSync(join(folder, 'none.sh'), content);
         const answer = await askStrictly({

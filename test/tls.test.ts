@@ -124,7 +124,8 @@ for (const mpm of ['prefork', 'event'] as const) {
       await assertNoHandshake(use(), { user: 'client1:foo' }, NO_CERTIFICATE);
     });
 
-    for (const [what, identity, alert] of BAD) {
+    // The handshake is mod_ssl's, whatever the MPM.
+    for (const [what, identity, alert] of mpm === 'event' ? BAD : BAD.slice(0, 1)) {
       it(`lets nobody through the handshake with ${what}`, async () => {
         await assertNoHandshake(use(), { identity }, alert);
       });
@@ -165,7 +166,8 @@ for (const mpm of ['prefork', 'event'] as const) {
         '-',
         '%63lient1',
       ];
-      for (const name of [...names, 'client1,client1', 'cl\u00c3\u00afent1', '$(id);`id`', forged.slice(0, 64)]) {
+      const all = [...names, 'client1,client1', 'cl\u00c3\u00afent1', '$(id);`id`', forged.slice(0, 64)];
+      for (const name of mpm === 'event' ? all : all.slice(0, 3)) {
         const identity = authority.issueWithName(name);
         for (const controls of [{}, { RequireMatch: 'N' }]) {
           use().configure('certificate', controls);

@@ -51,6 +51,9 @@ interface Trial {
 const old = ({ names }: OldLocker): string[] => names.slice(0, 3);
 const kept = ({ names }: OldLocker): string[] => names.slice(3);
 
+/** How often each command is killed at random moments. */
+const RUNS = Number(process.env.WEBJOB_TEST_RUNS ?? 1);
+
 /** Moments spread over the life of a process, from behind the start of Node on. */
 function randomMoments(longest: number): Kill[] {
   return Array.from({ length: 4 }, () => ({ milliseconds: longest * (0.3 + 0.7 * Math.random()) }));
@@ -152,7 +155,7 @@ describe('killed by SIGKILL', () => {
       const started = performance.now();
       await runTrial(trial, []);
       const life = performance.now() - started;
-      for (let round = 0; round < 3; round++) await runTrial(trial, randomMoments(life));
+      for (let round = 0; round < RUNS; round++) await runTrial(trial, randomMoments(life));
     });
 
     it(`${name} at one call after the other loses nothing, and can be run again`, { skip: NO_STRACE }, async () => {

@@ -28,8 +28,9 @@ interface Job {
   put: { at: string } | null;
 }
 
-for (const zone of ZONES) {
-  for (const useGmt of [true, false]) {
+for (const [index, zone] of ZONES.entries()) {
+  // Both where an hour came twice; of the others one has the times of its log in local time, one in GMT.
+  for (const useGmt of index === 2 ? [true, false] : [index === 1]) {
     describe(`webjobctl in ${zone}, with times in ${useGmt ? 'GMT' : 'local time'}`, () => {
       const clock = useGmt ? 'UTC' : zone;
       const its = makeLockerSite(useGmt ? { UseGMT: 'Y' } : {});
