@@ -1,5 +1,5 @@
-// Which test files there are, what each of them needs, and in which order they run. Reads sources; runs nothing.
-import { existsSync, globSync, readdirSync, readFileSync, statSync } from 'node:fs';
+// Which test files there are, what each of them needs, and in which order they run. Runs nothing.
+import { existsSync, globSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { basename, dirname, join, relative, resolve } from 'node:path';
 
 const root = join(import.meta.dirname, '..');
@@ -8,6 +8,17 @@ const root = join(import.meta.dirname, '..');
 const SLOW_FILES = readFileSync(join(root, 'test', 'slow.txt'), 'utf8')
   .split('\n')
   .flatMap((line) => /^ *\d+ {2}(\S+)$/.exec(line)?.[1] ?? []);
+
+/** Writes test/slow.txt anew. */
+export function renewSlow(times: readonly (readonly [file: string, seconds: number])[]): void {
+  const slow = times.filter(([, seconds]) => seconds >= SLOW_SECONDS);
+  const lines = slow.map(([file, seconds]) => `${seconds.toFixed(0).padStart(4)}  ${basename(file)}\n`);
+  writeFileSync(join(root, 'test', 'slow.txt'), `${SLOW_HEAD}${lines.join('')}`);
+}
+
+const SLOW_HEAD = `# Files that take more than a few seconds of processor time, and how many. They start first, so that no long one is alone at
+# the end, and npm run test:fast leaves them out. Written by npm test -- --renew-slow.
+`;
 
 /** Above that a file does not belong into test:fast. */
 export const SLOW_SECONDS = 4;

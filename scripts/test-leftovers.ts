@@ -1,10 +1,14 @@
-// What a run of the tests would leave behind when it is ended before its tests are: servers in process groups of their own, and
-// mounts. Who starts one notes it in the run's own file, and the run ends and unmounts what is still there.
+// What the tests note in a file of their run. Servers in process groups of their own, and mounts, which live on without the test: the
+// run ends and unmounts what is still there at its end. And the processor time of each file, which tells more than its duration on a
+// machine that has other work.
 import { spawnSync } from 'node:child_process';
 import { appendFileSync, existsSync, readdirSync, readFileSync } from 'node:fs';
 
 /** The variable that names the file; without it, as under `npm start`, nothing is noted. */
 export const NOTES = 'WEBJOB_TEST_NOTES';
+
+/** Of proc(5): what Linux counts in for every program, whatever its own clock is. */
+const TICKS_PER_SECOND = 100;
 
 /** Notes a process that leads a group and lives on when the test that started it is ended. */
 export function noteGroup(pid: number | undefined): void {
@@ -16,6 +20,25 @@ export function noteMount(path: string): void {
   note(`mount ${path}`);
 }
 
+/** Notes what this process and all that it has started and waited for have used. */
+export function noteProcessorTime(file: string): void {
+  const [user = 0, system = 0, childUser = 0, childSystem = 0] = readFields(process.pid).slice(11, 15).map(Number);
+  note(`used ${(user + system + childUser + childSystem) / TICKS_PER_SECOND} ${file}`);
+}
+
+/** Seconds by path of the file; empty where there is no /proc. */
+export function readProcessorTimes(notes: string): Map<string, number> {
+  const found = readLines(notes).flatMap((line) => {
+    const [, seconds, file = ''] = /^used (\d\S*) (.+)$/.exec(line) ?? [];
+    return Number(seconds) > 0 ? [[file, Number(seconds)] as const] : [];
+  });
+  return new Map(found);
+}
+
+function readLines(file: string): string[] {
+  return existsSync(file) ? readFileSync(file, 'utf8').split('\n').filter(Boolean) : [];
+}
+
 function note(line: string): void {
   const file = process.env[NOTES];
   if (file) appendFileSync(file, `${line}\n`);
@@ -23,7 +46,7 @@ function note(line: string): void {
 
 /** Ends and unmounts what is noted in the file and still there; returns what that was. */
 export function removeLeftovers(file: string): string[] {
-  const lines = existsSync(file) ? readFileSync(file, 'utf8').split('\n').filter(Boolean) : [];
+  const lines = readLines(file);
   const groups = lines.filter((line) => line.startsWith('group ') && endGroup(line));
   const mounted = new Set(readMounts());
   const mounts = lines.filter((line) => mounted.has(line.slice('mount '.length)));

@@ -8,7 +8,7 @@ import { inspect } from 'node:util';
 
 export interface Outcome {
   isGood: boolean;
-  /** Wall-clock seconds by file, longest first. */
+  /** Seconds of processor time by file, most first; those of a clock where the system does not count. */
   times: [file: string, seconds: number][];
 }
 
@@ -30,11 +30,18 @@ const STDERR_SHOWN = 4000;
 type Counts = EventData.TestSummary['counts'] & { failed: number };
 const NO_COUNTS: Counts = { tests: 0, suites: 0, passed: 0, failed: 0, cancelled: 0, skipped: 0, todo: 0, topLevel: 0 };
 
-/** Prints the events of a run as they come, and its end. `root` is what paths are shown from. */
-export async function report(events: AsyncIterable<TestEvent>, root: string): Promise<Outcome> {
+/**
+ * Prints the events of a run as they come, and its end. `root` is what paths are shown from; `readUsed` gives at the end the seconds of
+ * processor time that each file has used.
+ */
+export async function report(
+  events: AsyncIterable<TestEvent>,
+  root: string,
+  readUsed: () => ReadonlyMap<string, number>,
+): Promise<Outcome> {
   const run = new Run(root);
   for await (const event of events) run.take(event);
-  return run.end();
+  return run.end(readUsed());
 }
 
 class Run {
@@ -112,11 +119,13 @@ class Run {
     return relative(this.#root, resolve(this.#root, file));
   }
 
-  end(): Outcome {
+  end(used: ReadonlyMap<string, number>): Outcome {
     const { counts, duration_ms } = this.#summary;
     const [setUps, tests] = [true, false].map((is) => this.#failures.filter(({ isSetUp }) => isSetUp === is));
     this.#live.print(list('set-ups that failed', setUps ?? []) + list('tests that failed', tests ?? []));
-    const times = this.#times.sort((a, b) => b[1] - a[1]);
+    const times = this.#times
+      .map(([file, seconds]): [string, number] => [file, used.get(resolve(this.#root, file)) ?? seconds])
+      .sort((a, b) => b[1] - a[1]);
     this.#live.print(formatTimes(times, duration_ms / 1000));
     const failed = counts.failed + this.#failedSuites;
     const { tests: all, suites, passed: pass, cancelled, skipped, todo } = counts;
@@ -149,7 +158,7 @@ function formatTimes(times: Outcome['times'], wallSeconds: number): string {
   const shown = times.slice(0, TIMES_SHOWN).map(([file, seconds]) => line(seconds, file));
   const total = times.reduce((sum, [, seconds]) => sum + seconds, 0);
   const files = `${times.length} ${times.length === 1 ? 'file' : 'files'}`;
-  return `\ntimes by file\n${shown.join('')}${line(total, `${files}, in ${wallSeconds.toFixed(1)} s side by side`)}\n`;
+  return `\nprocessor times by file\n${shown.join('')}${line(total, `${files}, in ${wallSeconds.toFixed(1)} s side by side`)}\n`;
 }
 
 /** Node's own reporter for what comes one by one, without the tests that are forgotten again. */

@@ -1,5 +1,6 @@
 // npm test: types, style, build, what the tests run of Debian's, then every test. `npm test FILE…` runs these files, and only builds what is
 // out of date. `npm run test:fast` checks types and style and runs every test that needs no web server, browser or package.
+// `npm test -- --renew-slow` writes test/slow.txt anew, by the processor times of this run.
 import { spawnSync } from 'node:child_process';
 import { statSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
@@ -8,8 +9,8 @@ import { run } from 'node:test';
 import { installTestPrograms } from './debian.ts';
 import { obtainHttpd } from './httpd-package.ts';
 import { makeEnvironment } from './test-environment.ts';
-import { findFastFiles, findTestFiles, isSlow, isStale, readSources, SLOW_SECONDS } from './test-files.ts';
-import { endDescendants, removeLeftovers } from './test-leftovers.ts';
+import { findFastFiles, findTestFiles, isSlow, isStale, readSources, renewSlow, SLOW_SECONDS } from './test-files.ts';
+import { endDescendants, readProcessorTimes, removeLeftovers } from './test-leftovers.ts';
 import { type Outcome, report } from './test-report.ts';
 
 const root = join(import.meta.dirname, '..');
@@ -18,7 +19,7 @@ const TEST_LIMIT_MS = 1_200_000;
 
 const given = process.argv.slice(2);
 const isFast = given.includes('--fast');
-const wanted = given.filter((word) => word !== '--fast').map(resolveFile);
+const wanted = given.filter((word) => !/^--(?:fast|renew-slow)$/.test(word)).map(resolveFile);
 const environment = makeEnvironment(isFast);
 for (const [signal, code] of Object.entries({ SIGHUP: 129, SIGINT: 130, SIGTERM: 143 }))
   process.on(signal, () => {
@@ -55,7 +56,9 @@ async function main(): Promise<boolean> {
   if (isFast) return await runFast();
   installTestPrograms();
   process.stderr.write(`webjob: httpd: ${obtainHttpd().binary}\n`);
-  return (await runTests(findTestFiles())).isGood;
+  const { isGood, times } = await runTests(findTestFiles());
+  if (isGood && given.includes('--renew-slow')) renewSlow(times);
+  return isGood;
 }
 
 async function runFast(): Promise<boolean> {
@@ -80,7 +83,7 @@ async function runTests(files: readonly string[]): Promise<Outcome> {
     env: { ...environment.variables, NODE_COMPILE_CACHE: COMPILED },
     execArgv: ['--import', join(import.meta.dirname, 'test-preload.ts')],
   });
-  return await report(events, root);
+  return await report(events, root, () => readProcessorTimes(environment.notes));
 }
 
 /** npm has put node_modules/.bin in front of PATH, so `node` is the project's own. */

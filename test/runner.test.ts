@@ -108,7 +108,7 @@ describe('a run of the tests', () => {
   it('shows why a file ended before its tests', () => {
     const { status, text } = run(BROKEN);
     assert.equal(status, 1);
-    assert.match(text, /set-ups that failed:[\s\S]*no such certificate[\s\S]*times by file/);
+    assert.match(text, /set-ups that failed:[\s\S]*no such certificate[\s\S]*processor times by file/);
     assert.match(text, /^0 passed, 1 failed, 0 skipped$/m);
   });
 
