@@ -131,8 +131,14 @@ describe('docs/guide/custody.md', () => {
         segmentLimit: SEGMENT_LIMIT,
       });
     const age = (name: string, days: number): void => setAge(site, name, days);
-    const check = async (state: string, findings: string[] = []): Promise<void> => {
-      for (const name of ['signature', 'beginning', 'chain', 'segments', 'last', 'locker'] as const) {
+    const ALL = ['signature', 'beginning', 'chain', 'segments', 'last', 'locker'] as const;
+    /** Between those that run them all, the one that compares the locker with the records. */
+    const check = async (
+      state: string,
+      findings: string[] = [],
+      names: readonly (typeof NAMES)[number][] = ['locker'],
+    ) => {
+      for (const name of names) {
         const { status, said } = run(name);
         const good = steps.find((step) => step.name === name)?.good ?? /^$/;
         assert.ok(status === 0 && good.test(said), `${state}: ${name}: ${said}`);
@@ -144,7 +150,7 @@ describe('docs/guide/custody.md', () => {
     await webjobctl('hold', 'add', '--client', 'nobody', '--reason', 'a test');
     // The last line of the checkpoints is now of the record of webjobctl.
     run('keys');
-    await check('a hold');
+    await check('a hold', [], ALL);
     for (const out of ['first', 'second']) plant('client1_again', out);
     plant('client1_theirs', 'theirs', 'server_10');
     plant('client1_theirs', 'ours', 'server_2');
@@ -165,14 +171,14 @@ describe('docs/guide/custody.md', () => {
     await check('an unpack');
     for (const name of ['client1_a', 'client1_again']) age(name, 12);
     await webjobctl('pack', '--older-than', '11d');
-    await check('a second pack');
+    await check('a second pack', [], ALL);
     rmSync(join(site.incoming, 'client1_theirs.rdy'));
     assert.match(run('locker').said, /^client1_theirs: neither in the locker nor in a pack, and nobody pruned it\n$/);
     plant('client1_theirs', 'ours', 'server_2');
     writeFileSync(join(site.incoming, 'client1_theirs.err'), 'changed');
     assert.match(run('locker').said, /client1_theirs: not what was deposited/);
     plant('client1_theirs', 'ours', 'server_2');
-    await check('all is well again');
+    await check('all is well again', [], ALL);
     await checkSegments();
   });
 

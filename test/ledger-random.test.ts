@@ -24,9 +24,9 @@ import { fillStore, storeFile } from '../ledger/store.ts';
 import { configure } from '../scripts/site.ts';
 import { type LockerSite, makeLockerSite, makeRecord } from './locker-site.ts';
 
-const SITES = Number(process.env.WEBJOB_RANDOM_SITES ?? 2);
+const SITES = Number(process.env.WEBJOB_TEST_SITES ?? 2);
 const STEPS = 12;
-const SEED = Number(process.env.WEBJOB_RANDOM_SEED ?? Date.now() % 1_000_000);
+const SEED = Number(process.env.WEBJOB_TEST_SEED ?? Date.now() % 1_000_000);
 
 /** Numbers from 0 to 1, the same for the same seed (Numerical Recipes, section 7.1). */
 function makeRandom(seed: number): () => number {

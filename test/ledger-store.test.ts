@@ -14,8 +14,8 @@ import { type LockerSite, makeLockerSite, WEBJOBCTL } from './locker-site.ts';
 import { makeGround } from './operator.ts';
 import { plantPast } from './past-site.ts';
 
-const KILLS = Number(process.env.WEBJOB_STORE_KILLS ?? 5);
-const BUSY_MS = Number(process.env.WEBJOB_STORE_BUSY_MS ?? 1000);
+const KILLS = Number(process.env.WEBJOB_TEST_KILLS ?? 5);
+const BUSY_MS = 1000 * Number(process.env.WEBJOB_TEST_RUNS ?? 1);
 const NOBODY = 65_534;
 
 let planted = 0;

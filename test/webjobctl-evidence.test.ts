@@ -17,6 +17,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { type LockerSite, makeLockerSite } from './locker-site.ts';
 import { plantPast } from './past-site.ts';
 import { plantGroup } from './verify-site.ts';
+import { refuse } from './webjobctl-words.ts';
 
 const DAY_MS = 86_400_000;
 const ago = (days: number, milliseconds = 0): Date => new Date(Date.now() - days * DAY_MS + milliseconds);
@@ -103,11 +104,9 @@ describe('webjobctl verify', () => {
         'UTC',
         Array.from({ length: 20 }, (_, index) => ({ at: ago(1, index * 1000) })),
       );
-      for (const percent of ['0%', '0.0%', '100.1%', '101%', '150%', '999%', '1000%', '-1%', '50', '%']) {
-        const { exitCode, stderr } = await its.webjobctl('verify', `--sample=${percent}`);
-        assert.equal(exitCode, 2, percent);
-        assert.match(stderr, /^webjobctl: error: option '--sample /, percent);
-      }
+      for (const percent of ['0%', '0.0%', '100.1%', '101%', '150%', '999%', '1000%', '-1%', '50', '%'])
+        assert.match(await refuse('verify', `--sample=${percent}`), /^webjobctl: error: option '--sample /, percent);
+      assert.equal((await its.webjobctl('verify', '--sample=101%')).exitCode, 2);
       const summaryOf = async (...args: string[]) => (await its.readJson<Line>('verify', ...args)).at(-1);
       assert.equal((await summaryOf('--sample', '100%'))?.groups, 20);
       const some = (await summaryOf('--sample', '40%', '--seed', 'a'))?.groups ?? 0;
@@ -195,7 +194,7 @@ describe('webjobctl verify of a pack', () => {
     assert.deepEqual(await verify(its, '--touched', after ?? ''), []);
     // Some seeds pick the pack, and some do not.
     const found: number[] = [];
-    for (let seed = 0; seed < 12; seed++)
+    for (let seed = 0; seed < 40 && new Set(found).size < 2; seed++)
       found.push((await verify(its, '--sample', '50%', '--seed', String(seed))).length);
     assert.ok(found.includes(0) && found.includes(1), `${found}`);
     writeFileSync(path, whole);

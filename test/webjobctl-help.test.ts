@@ -5,12 +5,11 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
-import type { Command } from 'commander';
 import type { CommandRow } from '../admin/completion/tree.ts';
-import { makeProgram } from '../admin/program.ts';
 import { openShells } from './completion-shells.ts';
 import { readPage, readSection } from './mdoc.ts';
 import { parseLines, runWebjobctl } from './operator.ts';
+import { printHelp } from './webjobctl-words.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'webjob-help-'));
 mkdirSync(join(folder, 'scripts'));
@@ -90,24 +89,7 @@ describe('webjobctl(8)', () => {
 
 describe('webjobctl --help', () => {
   const helps = new Map<string, string>();
-  /** In this process, as the first of them is in its own. */
-  async function printHelp(words: readonly string[]): Promise<string> {
-    let printed = '';
-    const keep = (command: Command): void => {
-      command.configureOutput({
-        writeOut: (text) => {
-          printed += text;
-        },
-      });
-      for (const child of command.commands) keep(child);
-    };
-    const program = await makeProgram([...words, '--help']);
-    keep(program);
-    await assert.rejects(program.parseAsync([...words, '--help'], { from: 'user' }), { exitCode: 0 });
-    return printed;
-  }
   before(async () => {
-    Object.assign(globalThis, { WEBJOB_VERSION: '0.1.0', WEBJOB_SHIPPED: {} });
     for (const { name } of rows) helps.set(name, await printHelp(name.split(' ').filter(Boolean)));
   });
 

@@ -21,7 +21,7 @@ describe('webjobctl prune, while somebody sets a hold', () => {
     try {
       const [mine = '', other = ''] = locker.names;
       // Takes seconds to read, and no room.
-      truncateSync(join(locker.site.incoming, `${mine}.out`), 1.9e9);
+      truncateSync(join(locker.site.incoming, `${mine}.out`), 1.2e9);
       setAge(locker.site, mine, 50);
       const prune = spawn(
         process.execPath,
