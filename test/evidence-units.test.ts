@@ -421,7 +421,9 @@ describe('what custody records tell', () => {
     const kinds = (): string[] =>
       read((records) => records.findFaults().map(({ kind, place }) => `${kind} ${place.split('/').at(-1)}`));
     assert.deepEqual(kinds(), []);
-    const [line = '', ...rest] = readFileSync(second, 'latin1').split('\n');
+    const [line = ''] = readFileSync(second, 'latin1').split('\n');
+    // Else they name the segments behind them, which are gone.
+    for (const name of readdirSync(join(second, '..'))) if (name > '000002.jsonl') rmSync(join(second, '..', name));
     const { follows, ...others } = JSON.parse(line) as {
       follows: { file: string; covers: [number, number]; prev: string };
     };
@@ -430,13 +432,14 @@ describe('what custody records tell', () => {
     const bound = (more: Partial<typeof follows>, event = 'segment'): string[] => {
       const { covers: _covers, prev: _prev, sum: _sum, ...told } = others as Record<string, unknown>;
       const forged = formatCustody([0, 0], digest(''), { ...told, event, follows: { ...follows, ...more } });
-      writeFileSync(second, [forged, ...rest].join('\n'), 'latin1');
+      writeFileSync(second, `${forged}\n`, 'latin1');
       return kinds()
         .filter((kind) => kind === 'custody-broken 000002.jsonl')
         .slice(0, 1);
     };
     const digestOf = (start: number, end: number): string => digest(first.subarray(start, end));
     const broken = ['custody-broken 000002.jsonl'];
+    assert.deepEqual(bound({}), []);
     for (const wrong of [
       { file: 'nph-webjob-custody.server_2.jsonl' },
       { prev: 'f'.repeat(64) },
