@@ -2,6 +2,7 @@
 // a terminal must not see as it is. For the tests of webjobctl, and how they run it.
 import { spawn } from 'node:child_process';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { formatRecord, RECORD_FIELDS, type RecordField } from 'webjob-protocol';
 import { addCommand, configure, makeSite, type Site } from '../scripts/site.ts';
 import { type BareResult, collect, runBare } from './bare.ts';
@@ -118,8 +119,16 @@ export interface FilledLocker {
 /** Escape sequences, what no UTF-8 holds, and a NUL. */
 export const HOSTILE_OUTPUT = '\x1b]0;owned\x07\x1b[2Jplain\n\xff\xfe\0\x9b31m\n';
 
-/** A job of every kind, by one request after another. */
-export async function fillLocker({ site, get, put, run }: LockerSite): Promise<FilledLocker> {
+/** Waits for the next second: a log tells whole ones, and of the jobs of one second none is the earlier. */
+export async function nextSecond(): Promise<void> {
+  await sleep(1010 - (Date.now() % 1000));
+}
+
+/** A job of every kind, one after another, each in a second of its own. */
+export async function fillLocker(its: LockerSite): Promise<FilledLocker> {
+  const { site, put } = its;
+  const get: LockerSite['get'] = (...args) => nextSecond().then(() => its.get(...args));
+  const run: LockerSite['run'] = (job) => nextSecond().then(() => its.run(job));
   addCommand(site, 'client2', 'ps.sh', '#!/bin/sh\nps\n');
   const host = { clientId: 'client1', fileName: 'host.sh' };
   const ps = { clientId: 'client2', fileName: 'ps.sh' };
@@ -137,6 +146,7 @@ export async function fillLocker({ site, get, put, run }: LockerSite): Promise<F
   const options = { settingsFile: site.propertiesFile, user: findWebUser(), timeLimitSeconds: 60 };
   await runBare(Buffer.from(`${head}arrived\n`, 'latin1'), options);
   const orphan = 'server_1_1085355126_00723';
+  await nextSecond();
   await putUnlogged(site, () => put({ ...ps, jobId: orphan, out: 'unlogged\n', env: makeRecord({}) }));
   return { first, second, failed, killed, got, refusedGet, refusedPut, incomplete, orphan: orphan };
 }

@@ -5,10 +5,9 @@ import { readdirSync, readFileSync, utimesSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { formatTime } from 'webjob-protocol';
 import { readSettings } from '../cgi/settings.ts';
-import { makeLockerSite, makeRecord } from './locker-site.ts';
+import { makeLockerSite, makeRecord, nextSecond } from './locker-site.ts';
 
 interface Shown {
   jobId: string;
@@ -41,9 +40,6 @@ describe('webjobctl and packed uploads', () => {
     young = await its.run({ ...host, out: 'same\nafter\n' });
   });
   after(its.close);
-
-  /** A log tells whole seconds, and jobs of one second come in any order. */
-  const nextSecond = (): Promise<void> => sleep(1010 - (Date.now() % 1000));
 
   const list = async (...args: string[]): Promise<unknown[]> =>
     (await readJson<Shown>('jobs', ...args)).map(({ jobId, state, exitCode, signal }) => [
