@@ -118,7 +118,7 @@ export function tokenValues(facts: TokenFacts): Record<Token, string> {
 }
 
 /** A job id may hold any printable character; what is neither a path's nor a shell's ordinary one becomes `%hh`. */
-function encodeValue(value = NOT_APPLICABLE): string {
+export function encodeValue(value = NOT_APPLICABLE): string {
   return value.replace(/[^A-Za-z0-9_.:+-]/g, percentEncode);
 }
 

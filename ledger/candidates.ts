@@ -61,7 +61,7 @@ function queryCandidates({ database }: Store, match: string | undefined): Candid
 
 function* walkCandidates(site: Site): Generator<Candidate> {
   const locker = site.settings.incomingDirectory;
-  const parseName = compileNames(site.settings.putNameFormat);
+  const parseName = compileNames(site);
   try {
     for (const { group } of walkLocker(locker)) {
       if (!group) continue;

@@ -2,8 +2,8 @@
 // which the job id in the .rdy file must confirm.
 import { posix } from 'node:path';
 import { splitNumbered } from 'webjob-locker';
-import { findJobIdParts, type LogLine } from 'webjob-protocol';
-import { NAME_TOKEN, type TokenFacts, tokenValues } from '../cgi/tokens.ts';
+import { findJobIdParts, type LogLine, NOT_APPLICABLE } from 'webjob-protocol';
+import { encodeValue, NAME_TOKEN, type TokenFacts, tokenValues } from '../cgi/tokens.ts';
 import { instantOf } from './instant.ts';
 import type { Site } from './site.ts';
 
@@ -35,20 +35,51 @@ const TOKEN_PATTERNS: Record<string, string> = {
 
 const TIME_TOKENS = new Set(['%Y', '%y', '%m', '%d', '%H', '%M', '%S', '%s', '%j']);
 
-/** Reads names of the form that PutNameFormat has now: undefined for a name of another form. */
-export function compileNames(format: string): (name: string) => NameFacts | undefined {
+/**
+ * Tells what a name says. Where the id of a client or a command stands beside a job id, only the job id tells where each ends; without it
+ * the name must have one that a server of the site can have given (docs/protocol.md, section 5). Undefined for a name of another form.
+ *
+ * @param jobId as the log writes it
+ */
+export type ParseName = (name: string, jobId?: string) => NameFacts | undefined;
+
+/** Reads names of the form that PutNameFormat has now. */
+export function compileNames({ settings, servers }: Site): ParseName {
+  const format = settings.putNameFormat;
+  const issuers = [settings, ...servers].map(({ serverId }) => escapePattern(serverId));
+  const hasNeighbours = format.split('/').some((part) => part.includes('%jid') && /%c(?:id|md)/.test(part));
+  const issued = `(?:${NOT_APPLICABLE}|(?:${issuers.join('|')})_[0-9]{10}_[0-9]{5,})`;
+  const pattern = compileFormat(format, hasNeighbours ? issued : VALUE);
+  const withId = format.includes('%jid') ? compileFormat(format, ID_MARK) : undefined;
+  return (given, jobId) => {
+    const name = splitNumbered(given)?.base ?? given;
+    const found = withId && jobId !== undefined ? findWithId(withId, name, jobId) : pattern.exec(name);
+    return found ? { clientId: found.groups?.cid, command: found.groups?.cmd } : undefined;
+  };
+}
+
+/** Stands for the job id: no name has it. */
+const ID_MARK = '\\0';
+
+function compileFormat(format: string, jobId: string): RegExp {
   const seen = new Set<string>();
   const source = splitFormat(format).map((part) => {
     if (!part.startsWith('%')) return escapePattern(part);
-    const pattern = TOKEN_PATTERNS[part] ?? VALUE;
+    const pattern = part === '%jid' ? jobId : (TOKEN_PATTERNS[part] ?? VALUE);
     // A group may be named once only.
     return seen.size === seen.add(part).size ? pattern.replace(/\?<\w+>/, '') : pattern;
   });
-  const pattern = new RegExp(`^${source.join('')}$`);
-  return (name) => {
-    const found = pattern.exec(splitNumbered(name)?.base ?? name);
-    return found ? { clientId: found.groups?.cid, command: found.groups?.cmd } : undefined;
-  };
+  return new RegExp(`^${source.join('')}$`);
+}
+
+/** The id may stand in the name of the command, too: one of its places is its own. */
+function findWithId(pattern: RegExp, name: string, jobId: string): RegExpExecArray | null {
+  const id = encodeValue(decodeField(jobId));
+  for (let at = name.indexOf(id); at >= 0; at = name.indexOf(id, at + 1)) {
+    const found = pattern.exec(`${name.slice(0, at)}\0${name.slice(at + id.length)}`);
+    if (found) return found;
+  }
+  return pattern.exec(name.replaceAll(id, '\0'));
 }
 
 /**

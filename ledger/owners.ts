@@ -29,11 +29,11 @@ const CLOCK_MS = 3_600_000;
 
 /** By the names of the uploads. Throws Failure `failed` when there is no log. */
 export async function attribute(site: Site, uploads: readonly Unowned[]): Promise<ReadonlyMap<string, Attribution>> {
-  const parseName = compileNames(site.settings.putNameFormat);
+  const parseName = compileNames(site);
   const units = new Map<string, Upload[]>();
   for (const { name, has, at, jobId, record } of uploads) {
     const facts = { name, has, at, jobId, place: LOCKER, ending: undefined };
-    const upload: Upload = { ...facts, ...whoseIs(name, parseName, () => parseRecordFields(record ?? '')) };
+    const upload: Upload = { ...facts, ...whoseIs(parseName(name, jobId), () => parseRecordFields(record ?? '')) };
     const unit = unitOfUpload(upload);
     const same = units.get(unit);
     if (same) same.push(upload);

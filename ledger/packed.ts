@@ -7,7 +7,8 @@ import { Failure } from '../cli/failure.ts';
 import { warn } from '../cli/output.ts';
 import { describeEnding, type Ending } from './ending.ts';
 import { makeCutter } from './lines.ts';
-import { type ParseName, packFiles, type ReadUpload, unpackFiles } from './read-upload.ts';
+import type { ParseName } from './names.ts';
+import { packFiles, type ReadUpload, unpackFiles } from './read-upload.ts';
 import { packedStreams, readPackedRecord } from './streams.ts';
 
 const BLOCK_BYTES = 256 * 1024;
@@ -55,10 +56,11 @@ function* readGroups({ manifest }: Pack, onDamage: (error: Error) => void): Gene
 
 /** Whose it is: by the manifest, or when the log told nothing of it, by its name. */
 async function describeGroup(pack: Pack, group: PackedGroup, parseName: ParseName): Promise<ReadUpload> {
-  const { clientId, command } = group.clientId === undefined ? (parseName(group.name) ?? {}) : group;
+  const jobId = encodeField(group.jobId);
+  const { clientId, command } = group.clientId === undefined ? (parseName(group.name, jobId) ?? {}) : group;
   return {
     ...{ name: group.name, place: pack.name, has: COMPLETE, at: Date.parse(group.at), stamp: '' },
-    ...{ jobId: encodeField(group.jobId), clientId, command },
+    ...{ jobId, clientId, command },
     isNamed: clientId !== undefined && command !== undefined,
     bytes: 0,
     ending: group.ending ?? (await readPackedEnding(pack, group)),

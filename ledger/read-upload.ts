@@ -6,7 +6,7 @@ import { encodeField, isClientId, isFileName } from 'webjob-protocol';
 import { describeEnding, type Ending, parseRecordFields } from './ending.ts';
 import { readHead, readHeadAndStats } from './head.ts';
 import { LOCKER, type Upload } from './join.ts';
-import type { NameFacts } from './names.ts';
+import type { NameFacts, ParseName } from './names.ts';
 
 /** An upload in the locker with what tells that it is still the same. */
 export type ReadUpload = Upload & {
@@ -14,8 +14,6 @@ export type ReadUpload = Upload & {
   /** Of all of its files. */
   bytes: number;
 };
-
-export type ParseName = (name: string) => NameFacts | undefined;
 
 /** Undefined when nothing of it is there (any more). */
 export function readUpload(locker: string, name: string, parseName: ParseName, known?: Group): ReadUpload | undefined {
@@ -30,16 +28,12 @@ export function readUpload(locker: string, name: string, parseName: ParseName, k
   const ready = has.has('rdy') ? readHeadAndStats(join(locker, `${name}.rdy`)) : undefined;
   if (has.has('rdy') && !ready) return known ? readUpload(locker, name, parseName) : undefined;
   const text = ready ? ready.text : readHead(join(locker, `${name}.lck`));
+  const jobId = text === undefined ? undefined : parseJobId(text);
   const record = readRecord(locker, name);
   return {
-    ...{
-      name,
-      place: LOCKER,
-      has: unpackFiles(packFiles(has)),
-      jobId: text === undefined ? undefined : parseJobId(text),
-    },
+    ...{ name, place: LOCKER, has: unpackFiles(packFiles(has)), jobId },
     ...(ready ? { at: ready.stats.mtimeMs, stamp: stampReady(ready.stats) } : stampBroken(locker, group)),
-    ...whoseIs(name, parseName, () => record),
+    ...whoseIs(parseName(name, jobId), () => record),
     bytes: [...sizes.values()].reduce((sum, size) => sum + size, 0),
     ending: ready ? record && describeEnding(record) : undefined,
   };
@@ -61,11 +55,10 @@ export function stampBroken(locker: string, { name, has }: Group): { at: number;
 
 /** By its name, or where that is of another form, by what its run record claims. */
 export function whoseIs(
-  name: string,
-  parseName: ParseName,
+  facts: NameFacts | undefined,
   readRecord: () => ReadonlyMap<string, string> | undefined,
 ): Pick<Upload, 'clientId' | 'command' | 'isNamed'> {
-  const { clientId, command } = parseName(name) ?? {};
+  const { clientId, command } = facts ?? {};
   if (clientId !== undefined && command !== undefined) return { clientId, command, isNamed: true };
   const record = readRecord();
   const [claimedId = '', claimedName = ''] = ['ClientId', 'GetRequest'].map((field) => record?.get(field));

@@ -12,7 +12,7 @@ import { breaksOff, type Located, takenPlace } from './join.ts';
 import { makeLister } from './listing.ts';
 import { followLogs, readLogBlocks, shift, trimLine } from './log.ts';
 import { LOG, listLogs } from './log-files.ts';
-import { compileNames, type NameFacts, selectNames } from './names.ts';
+import { compileNames, type ParseName, selectNames } from './names.ts';
 import { readPack } from './packed.ts';
 import { packFiles, type ReadUpload, readUpload, stampBroken, stampReady, unpackFiles } from './read-upload.ts';
 import { INDEXES } from './schema.ts';
@@ -69,7 +69,7 @@ export class Refresh {
   readonly #site: Site;
   readonly #writer: Writer;
   readonly #locker: string;
-  readonly #parseName: (name: string) => NameFacts | undefined;
+  readonly #parseName: ParseName;
   readonly #lister: ReturnType<typeof makeLister>;
   readonly #done: Refreshed = { read: 0, removed: 0, ended: [] };
   readonly #advance: () => void;
@@ -83,7 +83,7 @@ export class Refresh {
     this.#advance = advance;
     this.#writer = new Writer(database, site);
     this.#locker = site.settings.incomingDirectory;
-    this.#parseName = compileNames(site.settings.putNameFormat);
+    this.#parseName = compileNames(site);
     this.#lister = makeLister(this.#locker);
     this.#hasExactNames = !site.settings.putNameFormat.includes('%pid');
   }
@@ -506,10 +506,10 @@ const TAKEN_FILES = unpackFiles(packFiles(new Set(['rdy'])));
 function takenUpload(
   { name, jobId: given }: { name?: unknown; jobId?: unknown },
   time: number,
-  parseName: (name: string) => NameFacts | undefined,
+  parseName: ParseName,
 ): ReadUpload {
-  const { clientId, command } = parseName(String(name)) ?? {};
   const jobId = typeof given === 'string' ? encodeField(given) : undefined;
+  const { clientId, command } = parseName(String(name), jobId) ?? {};
   return {
     ...{
       name: String(name),

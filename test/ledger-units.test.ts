@@ -282,7 +282,7 @@ describe('what a run record tells', () => {
 describe('what a name tells', () => {
   it('is read by the format that names have now', () => {
     const read = (format: string, name: string): string | undefined => {
-      const found = compileNames(format)(name);
+      const found = compileNames(siteWith({ PutNameFormat: format }))(name);
       return found && `${found.clientId} ${found.command}`;
     };
     const usual = '%cid_%Y%m%d%H%M%S_%pid_%cmd';
@@ -333,7 +333,10 @@ describe('what a name tells', () => {
   it('is whose an upload is, and where it does not tell, what its record claims', () => {
     const record = (text: string) => () => parseRecordFields(text);
     const whose = (format: string, name: string, text = ''): string => {
-      const { clientId, command, isNamed } = whoseIs(name, compileNames(format), record(text));
+      const { clientId, command, isNamed } = whoseIs(
+        compileNames(siteWith({ PutNameFormat: format }))(name),
+        record(text),
+      );
       return `${clientId} ${command} ${isNamed}`;
     };
     const liar = 'ClientId=liar\nGetRequest=lie.sh';
@@ -346,7 +349,7 @@ describe('what a name tells', () => {
 
 describe('an upload as it lies there', () => {
   it('is announced by its .rdy file, and else as old as its newest file', () => {
-    const parse = compileNames('%cid_%cmd');
+    const parse = compileNames(siteWith({ PutNameFormat: '%cid_%cmd' }));
     const read = (name: string) => readUpload(folder, name, parse);
     assert.equal(read('client1_x.sh'), undefined);
     const age = (name: string, seconds: number): void => utimesSync(join(folder, name), seconds, seconds);
