@@ -316,7 +316,10 @@ describe('webjobctl export', () => {
     const expected = (await jobs()).text;
     const codes = new Set<number | null>();
     try {
-      for (let page = 4096; page < whole.length; page += 4096) {
+      // The first pages, and every fourth of the others, from another one on in every run.
+      const pages = Array.from({ length: whole.length / 4096 - 1 }, (_, index) => (index + 1) * 4096);
+      const from = Math.floor(Math.random() * 4);
+      for (const page of pages.filter((_, index) => index < 3 || index % 4 === from)) {
         writeFileSync(database(), Buffer.from(whole).fill(0xee, page, page + 4096));
         const { exitCode, text, stderr } = await jobs();
         codes.add(exitCode);
