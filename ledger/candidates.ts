@@ -3,10 +3,11 @@ import { posix } from 'node:path';
 import { type Group, statGroupFile, walkLocker } from 'webjob-locker';
 import { Failure } from '../cli/failure.ts';
 import { compileNames, type NameFacts } from './names.ts';
-import { readUpload, unpackFiles } from './read-upload.ts';
+import { readUpload } from './read-upload.ts';
 import type { Site } from './site.ts';
 import { openKnownStore, type Store } from './store.ts';
 import { formatMatch, indexTexts } from './texts.ts';
+import { parseUpload } from './writer.ts';
 
 /** An upload in the locker; what is not asked for is not found out. */
 export interface Candidate {
@@ -32,15 +33,11 @@ export async function findCandidates(site: Site, texts: readonly string[]): Prom
 
 interface Row {
   name: string;
-  has: number;
-  at: number;
-  job_id: string | null;
-  client: string | null;
-  command: string | null;
+  facts: string;
 }
 
 function queryCandidates({ database }: Store, match: string | undefined): Candidate[] {
-  const columns = "SELECT name, has, at, job_id, client, command FROM uploads WHERE place = ''";
+  const columns = "SELECT name, facts FROM uploads WHERE place = ''";
   const rows = (match === undefined
     ? database.prepare(columns).all()
     : database
@@ -50,13 +47,18 @@ function queryCandidates({ database }: Store, match: string | undefined): Candid
   return rows
     .map((row) => ({ row, key: key(row) }))
     .sort((a, b) => (a.key < b.key ? -1 : 1))
-    .map(({ row: { name, has, at, job_id: jobId, client, command } }) => ({
-      name,
-      group: { name, has: unpackFiles(has) },
-      facts: () => ({ clientId: client ?? undefined, command: command ?? undefined }),
-      jobId: () => (unpackFiles(has).has('rdy') ? (jobId ?? undefined) : undefined),
-      at: () => new Date(at),
-    }));
+    .map(({ row: { name, facts } }) => {
+      const upload = once(() => parseUpload(facts));
+      return {
+        name,
+        facts: upload,
+        get group() {
+          return upload();
+        },
+        jobId: () => (upload().has.has('rdy') ? upload().jobId : undefined),
+        at: () => new Date(upload().at),
+      };
+    });
 }
 
 function* walkCandidates(site: Site): Generator<Candidate> {

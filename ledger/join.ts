@@ -89,10 +89,7 @@ function namelessUnit(clientId = '', command = '', at: number): string {
 
 /** The jobs of one unit. `guess` tells what names a PUT that broke off may have left. */
 export function joinUnit(lines: readonly Located[], uploads: readonly Upload[], guess: GuessNames): Joined[] {
-  const sorted = lines.length > 1 ? lines.toSorted(compareLines) : lines;
-  const episodes = sorted.some(({ line }) => line.jobId === undefined)
-    ? sorted.map((one) => newEpisode([one]))
-    : clusterLines(sorted, uploads).flatMap(splitCluster);
+  const episodes = lines.length === 1 ? [newEpisode(lines)] : separate(lines.toSorted(compareLines), uploads);
   const left: Upload[] = [];
   for (const upload of uploads.length < 2
     ? uploads
@@ -107,8 +104,14 @@ export function joinUnit(lines: readonly Located[], uploads: readonly Upload[], 
 
 export type GuessNames = (put: LogLine) => Iterable<Guess>;
 
+/** The runs that some lines are of. */
+function separate(lines: readonly Located[], uploads: readonly Upload[]): Episode[] {
+  if (lines.some(({ line }) => line.jobId === undefined)) return lines.map((one) => newEpisode([one]));
+  return clusterLines(lines, uploads).flatMap(splitCluster);
+}
+
 interface Episode {
-  lines: Located[];
+  lines: readonly Located[];
   uploads: Upload[];
   clientId: string | undefined;
   command: string | undefined;
@@ -120,7 +123,7 @@ function compareLines(a: Located, b: Located): number {
   return a.at - b.at || byMethod || (a.text < b.text ? -1 : Number(a.text > b.text));
 }
 
-function newEpisode(lines: Located[]): Episode {
+function newEpisode(lines: readonly Located[]): Episode {
   const put = lines.findLast(({ line }) => line.method === 'PUT') ?? lines.at(-1);
   return { lines, uploads: [], clientId: put?.line.clientId, command: put?.line.fileName };
 }
@@ -159,6 +162,8 @@ function clusterLines(lines: readonly Located[], uploads: readonly Upload[]): (r
 
 /** A job that ended well ends; what comes more than a day later under its id is another one. */
 function splitCluster(lines: readonly Located[]): Episode[] {
+  const [first, last] = [lines[0], lines.at(-1)];
+  if (first && last && last.at - first.at <= REPEAT_MS) return [newEpisode(lines)];
   const parts: Located[][] = [];
   let hasEnded = false;
   for (const one of lines) {
@@ -238,12 +243,15 @@ function gatherUnmatched(uploads: readonly Upload[]): Episode[] {
   return [...gathered.values()];
 }
 
+/** Of most jobs, and made anew for each of millions it would be most of the memory. */
+const NONE: readonly never[] = [];
+
 /** What one run, all of its lines and uploads, comes to. */
 export function joinEpisode(lines: readonly Located[], uploads: readonly Upload[]): Joined {
   const { put, get, seen } = pickLines(lines);
-  const complete = uploads.filter(({ has }) => has.has('rdy'));
-  const stored = complete.filter(({ place }) => place === LOCKER);
-  const broken = complete.length === uploads.length ? [] : uploads.filter(({ has }) => !has.has('rdy'));
+  const complete = uploads.length === 0 ? NONE : uploads.filter(({ has }) => has.has('rdy'));
+  const stored = complete.length === 0 ? NONE : complete.filter(({ place }) => place === LOCKER);
+  const broken = complete.length === uploads.length ? NONE : uploads.filter(({ has }) => !has.has('rdy'));
   const packed = complete.findLast((upload) => upload.place !== LOCKER && !isTaken(upload));
   const upload = stored.at(-1) ?? packed;
   const left = upload || (put && isSuccess(put.line.status)) ? undefined : broken.at(-1);
@@ -258,11 +266,11 @@ export function joinEpisode(lines: readonly Located[], uploads: readonly Upload[
     at: new Date(put?.at ?? known?.at ?? get?.at ?? 0),
     get: get?.line,
     put: put?.line,
-    attempts: lines.length === Number(!!get) + Number(!!put) ? [] : attemptsOf(lines, get, put),
+    attempts: lines.length === Number(!!get) + Number(!!put) ? NONE : attemptsOf(lines, get, put),
     group: group && groupOf(group),
-    uploads: stored.map(groupOf),
-    differing: complete.length > 0 ? namesOfDiffering(complete) : [],
-    left: broken.map(({ name }) => name),
+    uploads: stored.length === 0 ? NONE : stored.map(groupOf),
+    differing: complete.length === 0 ? NONE : namesOfDiffering(complete),
+    left: broken.length === 0 ? NONE : broken.map(({ name }) => name),
     packed: packed && stored.length === 0 ? { pack: packed.place, name: packed.name } : undefined,
     exitCode: upload?.ending?.exitCode,
     signal: upload?.ending?.signal,
@@ -299,8 +307,8 @@ function attemptsOf(lines: readonly Located[], get: Located | undefined, put: Lo
 
 /** Each name once: an upload is in the locker and in a pack while it moves between them. */
 function namesOfDiffering(complete: readonly Upload[]): string[] {
-  const there = complete.filter((upload) => !isTaken(upload));
-  return [...new Set(there.map(({ name }) => name))].filter((name) => splitNumbered(name));
+  const there = complete.filter((upload) => splitNumbered(upload.name) && !isTaken(upload));
+  return there.length === 0 ? [] : [...new Set(there.map(({ name }) => name))];
 }
 
 interface Parts {

@@ -4,7 +4,7 @@ import { posix } from 'node:path';
 import { splitNumbered } from 'webjob-locker';
 import { findJobIdParts, type LogLine, NOT_APPLICABLE } from 'webjob-protocol';
 import { encodeValue, NAME_TOKEN, type TokenFacts, tokenValues } from '../cgi/tokens.ts';
-import { instantOf } from './instant.ts';
+import { millisecondsOf } from './instant.ts';
 import type { Site } from './site.ts';
 
 export interface NameFacts {
@@ -100,7 +100,7 @@ export function makeGuesser(site: Site): (put: LogLine) => Generator<Guess> {
       remoteAddress: put.remoteAddress ?? 'NA',
       useGmt: settings.useGMT,
     };
-    const received = instantOf(put, site).getTime() - put.seconds * 1000;
+    const received = millisecondsOf(put, site) - put.seconds * 1000;
     for (const serverId of hasServer ? serversOf(site, put) : [settings.serverId])
       for (const offset of hasTime ? [0, -1000, 1000] : [0]) {
         const values: Record<string, string> = tokenValues({ ...facts, serverId, at: new Date(received + offset) });

@@ -2,14 +2,13 @@
 // under their job ids.
 import { findJobIdParts, NOT_APPLICABLE } from 'webjob-protocol';
 import { parseRecordFields } from './ending.ts';
-import { instantOf } from './instant.ts';
 import { joinUnit, LOCKER, type Located, type Upload, unitOfLine, unitOfUpload } from './join.ts';
 import { readLogBlocks } from './log.ts';
 import { compileNames, makeGuesser } from './names.ts';
 import { whoseIs } from './read-upload.ts';
 import type { Site } from './site.ts';
 import { openKnownStore } from './store.ts';
-import { parseLines } from './writer.ts';
+import { parseLines, placeLine } from './writer.ts';
 
 /** What is known of an upload before anybody is asked whose it is. */
 export type Unowned = Pick<Upload, 'name' | 'has' | 'at' | 'jobId'> & {
@@ -75,7 +74,7 @@ async function findLines(site: Site, units: ReadonlyMap<string, readonly Upload[
   const since = beginOf([...units.values()].flat());
   for await (const block of readLogBlocks(site, { since, contains: ' PUT ' }))
     for (const { line, text } of block) {
-      const located: Located = { line, text, log: 0, at: instantOf(line, site).getTime() || 0 };
+      const located = placeLine(site, line, text);
       const unit = unitOfLine(located);
       if (!units.has(unit)) continue;
       const same = lines.get(unit);

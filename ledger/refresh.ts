@@ -7,7 +7,6 @@ import { encodeField, findJobIdParts, formatTime } from 'webjob-protocol';
 import { listPacks } from '../archive/packs.ts';
 import { Failure } from '../cli/failure.ts';
 import { warn } from '../cli/output.ts';
-import { instantOf } from './instant.ts';
 import { breaksOff, type Located, takenPlace } from './join.ts';
 import { makeLister } from './listing.ts';
 import { followLogs, readLogBlocks, shift, trimLine } from './log.ts';
@@ -19,7 +18,7 @@ import { INDEXES } from './schema.ts';
 import { logFolders, type Site } from './site.ts';
 import type { Database } from './sqlite.ts';
 import { type FileKind, listBroken, readNewLines } from './tracked-files.ts';
-import { locate, Writer } from './writer.ts';
+import { locate, parseUpload, placeLine, Writer } from './writer.ts';
 
 /** How much of the locker is looked at: what is new is told of, every folder that changed, every upload whether it is still the same. */
 export type Walk = 'none' | 'changed' | 'all';
@@ -134,8 +133,7 @@ export class Refresh {
   async *follow(since: Date, onFollow: () => void): AsyncGenerator<number[]> {
     checkLocker(this.#locker);
     for await (const block of followLogs(this.#site, since, onFollow)) {
-      for (const { line, text } of block)
-        this.#writer.add({ line, text, log: 0, at: instantOf(line, this.#site).getTime() || 0 });
+      for (const { line, text } of block) this.#writer.add(placeLine(this.#site, line, text));
       this.#lister.forget();
       this.#hasStrangers = false;
       const count = this.#done.ended.length;
@@ -201,7 +199,7 @@ export class Refresh {
     for await (const block of readLogBlocks(this.#site, { since, contains }))
       for (const { line, text } of block) {
         if (isClient && !isClient(line.clientId ?? '-')) continue;
-        const located = { line, text, log: 0, at: instantOf(line, this.#site).getTime() || 0 };
+        const located = placeLine(this.#site, line, text);
         this.#writer.add(located);
         found.push(located);
         this.#advance();
@@ -214,10 +212,8 @@ export class Refresh {
     if (since === undefined) return;
     const served = new Set(lines.flatMap(({ line }) => (line.method === 'GET' ? (line.jobId ?? []) : [])));
     const wanted = new Map<string, number>();
-    const ids = this.#database
-      .prepare('SELECT job_id FROM uploads WHERE job_id IS NOT NULL')
-      .all()
-      .map(({ job_id: id }) => id as string);
+    const uploads = this.#database.prepare('SELECT facts FROM uploads').all();
+    const ids = uploads.flatMap(({ facts }) => parseUpload(facts as string).jobId ?? []);
     for (const jobId of [...lines.flatMap(({ line }) => line.jobId ?? []), ...ids]) {
       const epoch = served.has(jobId) ? undefined : findJobIdParts(jobId)?.epochSeconds;
       if (epoch !== undefined) wanted.set(jobId, epoch * 1000);
@@ -229,8 +225,7 @@ export class Refresh {
     const range = { since: new Date(from - CLOCK_MS), until: since, before, contains };
     for await (const block of readLogBlocks(this.#site, range))
       for (const { line, text } of block)
-        if (wanted.has(line.jobId ?? ''))
-          this.#writer.add({ line, text, log: 0, at: instantOf(line, this.#site).getTime() || 0 });
+        if (wanted.has(line.jobId ?? '')) this.#writer.add(placeLine(this.#site, line, text));
   }
 
   /** What servers and webjobctl put on record of uploads. While the locker is walked anyway, that knows better what there is. */

@@ -3,7 +3,7 @@
 import { FIELDS } from './fields.ts';
 
 /** Goes up with every change of the tables: a store of another version is made again. */
-export const SCHEMA_VERSION = 5;
+export const SCHEMA_VERSION = 6;
 
 /** What uploads are found by. */
 export const UPLOAD_INDEXES = `
@@ -14,8 +14,8 @@ CREATE INDEX IF NOT EXISTS uploads_folder ON uploads (folder) WHERE place = '';
 
 /**
  * `files`: logs and custody files, each with how far it was read, and with its beginning and the end of that part, by which it is known again
- * whatever rotation calls it. `folders`: the locker's, as they were at the last walk. `jobs`: a row a job, with the lines of the log and the
- * uploads that it was joined from. `sums`: what jobs add up to, by client, `*` for all. `texts`: the trigrams of what clients sent, without
+ * whatever rotation calls it. `folders`: the locker's, as they were at the last walk. `uploads`: `facts` has what a job is joined from, as JSON.
+ * `jobs`: a row a job, with the lines of the log and the uploads that it was joined from. `sums`: what jobs add up to, by client, `*` for all. `texts`: the trigrams of what clients sent, without
  * the text itself: they tell in which uploads a text can be; `whole` is 0 where they do not cover everything, NULL where nothing was read.
  */
 export const TABLES = `
@@ -27,9 +27,8 @@ CREATE TABLE IF NOT EXISTS files (
 CREATE TABLE IF NOT EXISTS folders (path TEXT PRIMARY KEY, mtime TEXT NOT NULL, foreign_files INTEGER NOT NULL, uploads INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS packs (name TEXT PRIMARY KEY, stamp TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS uploads (
-  id INTEGER PRIMARY KEY, name TEXT NOT NULL, place TEXT NOT NULL, folder TEXT NOT NULL, unit TEXT NOT NULL, job_id TEXT, client TEXT,
-  command TEXT, named INTEGER NOT NULL, has INTEGER NOT NULL, at INTEGER NOT NULL, stamp TEXT NOT NULL,
-  exit_code INTEGER, signal INTEGER, is_good INTEGER, outer_id TEXT, clock_skew INTEGER, bytes INTEGER NOT NULL, whole INTEGER
+  id INTEGER PRIMARY KEY, name TEXT NOT NULL, place TEXT NOT NULL, folder TEXT NOT NULL, unit TEXT NOT NULL, facts TEXT NOT NULL,
+  has INTEGER NOT NULL, stamp TEXT NOT NULL, bytes INTEGER NOT NULL, whole INTEGER
 );
 CREATE TABLE IF NOT EXISTS jobs (
   id INTEGER PRIMARY KEY, unit TEXT NOT NULL, ${FIELDS.flatMap(({ stored, column }) => (stored ? `${column} ${stored}` : [])).join(', ')},

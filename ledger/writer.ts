@@ -1,9 +1,8 @@
 // Puts what was learned into the store: lines and uploads as they are met, then every job that they touch is joined again, and what jobs add up
 // to is changed by as much. In the transaction of whoever calls.
-import type { Extension, Group } from 'webjob-locker';
 import { isSuccess, type LogLine, parseLogLine } from 'webjob-protocol';
 import { columnValue, FIELDS } from './fields.ts';
-import { instantOf } from './instant.ts';
+import { millisecondsOf } from './instant.ts';
 import { isForeign, JOB_STATES, type Job, type JobState, uploadBytes } from './job.ts';
 import {
   breaksOff,
@@ -39,30 +38,19 @@ type StatementName =
   | 'uploadsOfUnits'
   | 'storedNames';
 
-interface JobRow {
-  id: number;
-  unit: string;
-  lines: string;
-  joined: string;
+/** A row of one of the units that were asked for: `unit` is its place among them. */
+interface OfUnit {
+  unit: number;
 }
 
-interface UploadRow {
+interface UploadRow extends OfUnit {
+  facts: string;
+}
+
+interface JobRow extends OfUnit {
   id: number;
-  name: string;
-  place: string;
-  unit: string;
-  job_id: string | null;
-  client: string | null;
-  command: string | null;
-  named: number;
-  has: number;
-  at: number;
-  stamp: string;
-  exit_code: number | null;
-  signal: number | null;
-  is_good: number | null;
-  outer_id: string | null;
-  clock_skew: number | null;
+  lines: string;
+  joined: string;
 }
 
 const STORED_FIELDS = FIELDS.filter(({ stored }) => stored !== undefined);
@@ -70,10 +58,7 @@ const JOB_COLUMNS = [
   ...STORED_FIELDS.map(({ column }) => column),
   ...['unit', 'rank', 'seen', 'broken', 'first_log', 'last_log', 'lines', 'joined'],
 ];
-const UPLOAD_COLUMNS = [
-  ...['name', 'place', 'folder', 'unit', 'job_id', 'client', 'command', 'named', 'has', 'at', 'stamp'],
-  ...['exit_code', 'signal', 'is_good', 'outer_id', 'clock_skew', 'bytes', 'whole'],
-];
+const UPLOAD_COLUMNS = [...['name', 'place', 'folder', 'unit', 'facts', 'has', 'stamp', 'bytes', 'whole']];
 /** The bit of `.rdy`. */
 const READY = 8;
 const marks = (columns: readonly string[]): string => columns.map(() => '?').join(', ');
@@ -115,10 +100,11 @@ export class Writer {
     this.site = site;
     const guessNames = makeGuesser(site);
     this.guess = (put) => guessNames(put);
-    const ofUnits = 'WHERE unit IN (SELECT value FROM json_each(?))';
+    const ofUnits = (columns: string, table: string): string =>
+      `SELECT asked.key AS unit, ${columns} FROM json_each(?) AS asked CROSS JOIN ${table} AS found ON found.unit = asked.value`;
     this.#statements = {
-      jobsOfUnits: database.prepare(`SELECT id, unit, lines, joined FROM jobs ${ofUnits}`),
-      uploadsOfUnits: database.prepare(`SELECT * FROM uploads ${ofUnits}`),
+      jobsOfUnits: database.prepare(ofUnits('found.id AS id, lines, joined', 'jobs')),
+      uploadsOfUnits: database.prepare(ofUnits('facts', 'uploads')),
       insertJob: database.prepare(`INSERT INTO jobs (${JOB_COLUMNS.join(', ')}) VALUES (${marks(JOB_COLUMNS)})`),
       deleteJob: database.prepare('DELETE FROM jobs WHERE id = ?'),
       upload: database.prepare('SELECT id, unit, stamp, has, bytes FROM uploads WHERE name = ? AND place = ?'),
@@ -131,7 +117,7 @@ export class Writer {
         'SELECT unit, lines FROM jobs WHERE broken AND client IS ?1 AND (command IS ?2 OR ?2 IS NULL)',
       ),
       forgetText: database.prepare('DELETE FROM texts WHERE rowid = ?'),
-      storedNames: database.prepare(`SELECT name FROM uploads ${ofUnits} AND place = '' AND has & ${READY}`),
+      storedNames: database.prepare(`${ofUnits('name', 'uploads')} WHERE place = '' AND has & ${READY}`),
     };
   }
 
@@ -173,10 +159,11 @@ export class Writer {
     if (!this.#filling) return;
     this.#filling = undefined;
     const broken = this.#database.prepare(
-      `SELECT * FROM uploads WHERE place = '' AND NOT has & ${READY} AND job_id IS NULL`,
+      `SELECT id, unit, facts FROM uploads WHERE place = '' AND NOT has & ${READY}`,
     );
-    for (const row of broken.all() as unknown as UploadRow[]) {
-      const unit = this.#findBroken(parseUpload(row));
+    for (const row of broken.all() as unknown as { id: number; unit: string; facts: string }[]) {
+      const upload = parseUpload(row.facts);
+      const unit = upload.jobId === undefined ? this.#findBroken(upload) : row.unit;
       if (unit === row.unit) continue;
       this.#statements.moveUpload.run(unit, row.id);
       this.#touch(row.unit);
@@ -212,13 +199,16 @@ export class Writer {
     const isOwn = upload.has.has('rdy') || upload.jobId !== undefined || isOpen;
     const unit = isOwn ? unitOfUpload(upload) : this.#findBroken(upload);
     if (!isOpen) this.#makeRoom(upload, unit);
-    const { name, place, jobId, clientId, command, isNamed, has, at, stamp, ending, bytes } = upload;
-    this.#statements.insertUpload.run(
-      ...[name, place, folderOf(name), unit, jobId ?? null, clientId ?? null, command ?? null, Number(isNamed)],
-      ...[packFiles(has), Math.floor(at), stamp, ...packEnding(ending), bytes, place === LOCKER ? null : 1],
-    );
-    if (place === LOCKER) this.#countUpload(packFiles(has), bytes, 1);
+    this.#insertUpload(upload, unit);
+    if (upload.place === LOCKER) this.#countUpload(packFiles(upload.has), upload.bytes, 1);
     if (!isOpen) this.#touch(unit);
+  }
+
+  #insertUpload(upload: ReadUpload, unit: string): void {
+    const { name, place, has, stamp, bytes } = upload;
+    const facts = JSON.stringify(formatUpload(upload));
+    const whole = place === LOCKER ? null : 1;
+    this.#statements.insertUpload.run(name, place, folderOf(name), unit, facts, packFiles(has), stamp, bytes, whole);
   }
 
   #makeRoom({ name, place, has }: ReadUpload, unit: string): void {
@@ -244,10 +234,8 @@ export class Writer {
   #replace(name: string, unit: string): void {
     const place = takenPlace(unit);
     this.remove(name, place);
-    this.#statements.insertUpload.run(
-      ...[name, place, folderOf(name), unit, unit, null, null, 0, READY, 0, ''],
-      ...[...packEnding(undefined), 0, 1],
-    );
+    const facts = { clientId: undefined, command: undefined, isNamed: false, ending: undefined, stamp: '', bytes: 0 };
+    this.#insertUpload({ name, place, jobId: unit, has: unpackFiles(READY), at: 0, ...facts }, unit);
     this.#touch(unit);
   }
 
@@ -278,12 +266,19 @@ export class Writer {
   settle(): number[] {
     const ended: number[] = [];
     const units = [...this.#touched.keys()];
-    const uploads = groupByUnit(this.#ask<UploadRow>('uploadsOfUnits', units));
-    const mayHaveJobs = this.#filling ? units.filter((unit) => this.#filling?.joined.has(unit)) : units;
-    const rows = groupByUnit(this.#ask<JobRow>('jobsOfUnits', mayHaveJobs));
-    for (const [unit, lines] of this.#touched)
-      this.#join(unit, lines, rows.get(unit) ?? [], (uploads.get(unit) ?? []).map(parseUpload), ended);
-    for (const unit of this.#filling ? units : []) this.#filling?.joined.add(unit);
+    const uploads = this.#ask<UploadRow>('uploadsOfUnits', units);
+    const joined = this.#filling?.joined;
+    const rows = this.#ask<JobRow>('jobsOfUnits', joined ? units.filter((unit) => joined.has(unit)) : units);
+    for (const [unit, lines] of this.#touched) {
+      this.#join(
+        unit,
+        lines,
+        rows.get(unit) ?? [],
+        uploads.get(unit)?.map(({ facts }) => parseUpload(facts)) ?? [],
+        ended,
+      );
+      joined?.add(unit);
+    }
     this.#touched.clear();
     this.#fresh = [];
     this.#goneFiles.clear();
@@ -291,8 +286,20 @@ export class Writer {
     return ended;
   }
 
-  #ask<Row>(name: 'uploadsOfUnits' | 'jobsOfUnits' | 'storedNames', units: readonly string[]): Row[] {
-    return units.length > 0 ? (this.#statements[name].all(JSON.stringify(units)) as unknown as Row[]) : [];
+  /** The rows of some units, by unit. */
+  #ask<Row extends OfUnit>(
+    name: 'uploadsOfUnits' | 'jobsOfUnits' | 'storedNames',
+    units: readonly string[],
+  ): Map<string, Row[]> {
+    const found = new Map<string, Row[]>();
+    if (units.length === 0) return found;
+    for (const row of this.#statements[name].all(JSON.stringify(units)) as unknown as Row[]) {
+      const unit = units[row.unit] ?? '';
+      const same = found.get(unit);
+      if (same) same.push(row);
+      else found.set(unit, [row]);
+    }
+    return found;
   }
 
   /** The names of uploads in the locker under job ids that were accepted again. */
@@ -300,7 +307,7 @@ export class Writer {
     const units = [...this.#touched]
       .filter(([, lines]) => lines.some((one) => isAccepted(one) && isWanted(one)))
       .map(([unit]) => unit);
-    return this.#ask<{ name: string }>('storedNames', units).map(({ name }) => name);
+    return [...this.#ask<OfUnit & { name: string }>('storedNames', units).values()].flat().map(({ name }) => name);
   }
 
   /** The accepted PUTs among what is new of which no upload is known, and those that broke off: by these the locker is searched. */
@@ -314,8 +321,8 @@ export class Writer {
       if (accepted.length > 1) found.push(...accepted);
       else if (accepted.length === 1) open.set(unit, accepted);
     }
-    for (const { unit, has } of this.#ask<UploadRow>('uploadsOfUnits', [...open.keys()]))
-      if (has & READY) open.delete(unit);
+    for (const [unit, rows] of this.#ask<UploadRow>('uploadsOfUnits', [...open.keys()]))
+      if (rows.some(({ facts }) => parseUpload(facts).has.has('rdy'))) open.delete(unit);
     return [...found, ...[...open.values()].flat()];
   }
 
@@ -459,16 +466,6 @@ const UNITS_AT_ONCE = 4000;
 
 const isAccepted = ({ line }: Located): boolean => line.method === 'PUT' && line.status === 200;
 
-function groupByUnit<Row extends { unit: string }>(rows: readonly Row[]): Map<string, Row[]> {
-  const groups = new Map<string, Row[]>();
-  for (const row of rows) {
-    const same = groups.get(row.unit);
-    if (same) same.push(row);
-    else groups.set(row.unit, [row]);
-  }
-  return groups;
-}
-
 /** A set of texts that may tell of one that it was added and was not, never the other way round: 8 MB for any number. */
 interface Bloom {
   add(text: string): void;
@@ -538,13 +535,15 @@ function parseCounts(text: string): (string | number)[] {
 
 /** What a job adds to the sums, one number after the other. */
 export function tally(job: Job, add: (name: string, value: number) => void): void {
-  add(STATE_NAMES[job.state], 1);
-  if (isForeign(job)) add('foreign', 1);
-  for (const line of [job.get, job.put, ...job.attempts]) {
-    if (!line) continue;
+  const addRequest = (line: LogLine): void => {
     add(nameOfRequest(line), 1);
     if (line.method === 'GET' && isSuccess(line.status)) add('sent', line.bytesSent);
-  }
+  };
+  add(STATE_NAMES[job.state], 1);
+  if (isForeign(job)) add('foreign', 1);
+  if (job.get) addRequest(job.get);
+  if (job.put) addRequest(job.put);
+  for (const line of job.attempts) addRequest(line);
   add('received', uploadBytes(job));
 }
 
@@ -590,8 +589,12 @@ export function parseLines(site: Site, lines: string): Located[] {
 
 /** A line of a log with its place. Throws SyntaxError. */
 export function locate(site: Site, text: string, log: number): Located {
-  const line = parseLogLine(text);
-  return { line, text, log, at: instantOf(line, site).getTime() || 0 };
+  return placeLine(site, parseLogLine(text), text, log);
+}
+
+/** The same of a line that was read. */
+export function placeLine(site: Site, line: LogLine, text: string, log = 0): Located {
+  return { line, text, log, at: millisecondsOf(line, site) || 0 };
 }
 
 type StoredUpload = [
@@ -619,16 +622,7 @@ function parseStored([name, place, has, at, [jobId, clientId, command, isNamed],
   };
 }
 
-function parseUpload(row: UploadRow): Upload {
-  const { name, place, at, job_id: jobId, client, command } = row;
-  return {
-    ...{ name, place, at, has: unpackFiles(row.has), isNamed: row.named === 1 },
-    ...{ jobId: jobId ?? undefined, clientId: client ?? undefined, command: command ?? undefined },
-    ending: unpackEnding([row.exit_code, row.signal, row.is_good, row.outer_id, row.clock_skew]),
-  };
-}
-
-/** The group of an upload that is in the store. */
-export function groupOf(name: string, has: number): Group {
-  return { name, has: unpackFiles(has) as ReadonlySet<Extension> };
+/** An upload as its row has it. */
+export function parseUpload(facts: string): Upload {
+  return parseStored(JSON.parse(facts));
 }

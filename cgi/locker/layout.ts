@@ -37,6 +37,8 @@ export function numberedBase(base: string, number: number): string {
 
 /** Takes the number off a name or base; undefined for one that has none. */
 export function splitNumbered(name: string): { base: string; number: number } | undefined {
+  // Asked of every name there is, and hardly one has a number.
+  if (!name.includes('~')) return undefined;
   const [, base, number] = /^(.*[^/])~([2-9]|[1-9][0-9]{1,3})$/s.exec(name) ?? [];
   return base === undefined ? undefined : { base, number: Number(number) };
 }
