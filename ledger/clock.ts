@@ -1,6 +1,9 @@
 // The clock of a client against the server's. A job id holds the server's time, so the record of the run shows how far they differed.
 import { findJobIdParts, NOT_APPLICABLE, parseEpoch } from 'webjob-protocol';
 
+/** The fields of a run record that tell of the clocks. */
+export const CLOCK_FIELDS = ['Jid', 'GetEpoch', 'JobEpoch', 'RunEpoch', 'PutEpoch'];
+
 /** Smaller differences are the network's, or nobody's concern. */
 const TOLERATED_SECONDS = 60;
 

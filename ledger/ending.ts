@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import type { Group } from 'webjob-locker';
 import { encodeField, isJobId, NOT_APPLICABLE } from 'webjob-protocol';
 import type { Ending } from '../archive/manifest.ts';
-import { findClockSkew } from './clock.ts';
+import { CLOCK_FIELDS, findClockSkew } from './clock.ts';
 import { readHead } from './head.ts';
 import type { Site } from './site.ts';
 
@@ -26,11 +26,27 @@ export function readRecordFields(site: Site, group: Group): Map<string, string> 
   return text === undefined ? undefined : parseRecordFields(text);
 }
 
-/** Clients of other versions write other fields in other orders, but these names. What is no `Key=value` is passed over. */
-export function parseRecordFields(text: string): Map<string, string> {
+/** What `describeEnding` looks at. */
+export const ENDING_FIELDS = ['GetError', 'RunError', 'KidStatus', 'KidSignal', 'OuterJid', ...CLOCK_FIELDS];
+
+/** Finds fields of a run record by their names, which are given as a regular expression. */
+export function fieldPattern(names: string): RegExp {
+  return new RegExp(`^(${names})=([^\\r\\n]*)`, 'gm');
+}
+
+const ANY_FIELD = fieldPattern('[A-Za-z]{1,64}');
+
+/**
+ * The fields of a run record, all of them or those of a pattern. Clients of other versions write other fields in other orders, but these names.
+ * Skips everything that is not `Key=value`.
+ */
+export function parseRecordFields(text: string, pattern = ANY_FIELD): Map<string, string> {
   const fields = new Map<string, string>();
-  for (const [, name = '', value = ''] of text.matchAll(/^([A-Za-z]{1,64})=([^\r\n]*)/gm))
+  pattern.lastIndex = 0;
+  for (let found = pattern.exec(text); found; found = pattern.exec(text)) {
+    const [, name = '', value = ''] = found;
     if (!fields.has(name)) fields.set(name, value);
+  }
   return fields;
 }
 

@@ -1,9 +1,8 @@
 // What one upload is, read from its files: whose it is, when it was announced, and how its run ended.
 import type { Stats } from 'node:fs';
-import { join } from 'node:path';
 import { EXTENSIONS, type Extension, type Group, parseReady, STREAMS, statGroupFile } from 'webjob-locker';
 import { encodeField, isClientId, isFileName } from 'webjob-protocol';
-import { describeEnding, type Ending, parseRecordFields } from './ending.ts';
+import { describeEnding, ENDING_FIELDS, type Ending, fieldPattern, parseRecordFields } from './ending.ts';
 import { readHead, readHeadAndStats } from './head.ts';
 import { LOCKER, type Upload } from './join.ts';
 import type { NameFacts, ParseName } from './names.ts';
@@ -25,9 +24,9 @@ export function readUpload(locker: string, name: string, parseName: ParseName, k
   const has = new Set(sizes.keys());
   const group: Group = { name, has };
   if (has.size === 0 || has.size < (known?.has.size ?? 0)) return known && readUpload(locker, name, parseName);
-  const ready = has.has('rdy') ? readHeadAndStats(join(locker, `${name}.rdy`)) : undefined;
+  const ready = has.has('rdy') ? readHeadAndStats(`${locker}/${name}.rdy`) : undefined;
   if (has.has('rdy') && !ready) return known ? readUpload(locker, name, parseName) : undefined;
-  const text = ready ? ready.text : readHead(join(locker, `${name}.lck`));
+  const text = ready ? ready.text : readHead(`${locker}/${name}.lck`);
   const jobId = text === undefined ? undefined : parseJobId(text);
   const record = readRecord(locker, name);
   return {
@@ -69,12 +68,14 @@ export function whoseIs(
   };
 }
 
+/** What is read of a run record here. */
+const FACTS = fieldPattern(`${ENDING_FIELDS.join('|')}|ClientId|GetRequest`);
 /** A longer file is no run record, whatever it begins with. */
 const MAX_RECORD_BYTES = 1024 * 1024;
 
 function readRecord(locker: string, name: string): Map<string, string> | undefined {
-  const text = readHead(join(locker, `${name}.env`), MAX_RECORD_BYTES);
-  return text === undefined ? undefined : parseRecordFields(text.length > MAX_RECORD_BYTES ? '' : text);
+  const text = readHead(`${locker}/${name}.env`, MAX_RECORD_BYTES);
+  return text === undefined ? undefined : parseRecordFields(text.length > MAX_RECORD_BYTES ? '' : text, FACTS);
 }
 
 /** What a .rdy file says, as the log writes it. */

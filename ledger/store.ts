@@ -286,7 +286,7 @@ function takeAlone(database: Database): boolean {
   try {
     database.exec('PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = DELETE; PRAGMA synchronous = FULL');
     database.exec(`BEGIN EXCLUSIVE; PRAGMA user_version = ${UNFINISHED}; COMMIT; PRAGMA journal_mode = OFF`);
-    database.exec('PRAGMA synchronous = OFF; PRAGMA cache_size = -32768');
+    database.exec('PRAGMA synchronous = OFF');
     return true;
   } catch (error) {
     if (!isDatabaseError(error)) throw error;

@@ -1,6 +1,5 @@
 // The trigrams of what clients sent, in the store: they tell in which uploads a text can be, so that search reads no others.
 import { readSync } from 'node:fs';
-import { join } from 'node:path';
 import { STREAMS } from 'webjob-locker';
 import { withFile } from './head.ts';
 import { unpackFiles } from './read-upload.ts';
@@ -56,6 +55,8 @@ function settleLimit(database: Database, maxBytes: number | undefined): number {
   database.exec("DELETE FROM texts WHERE rowid IN (SELECT id FROM uploads WHERE whole IS NOT NULL AND place = '')");
   database.exec("UPDATE uploads SET whole = NULL WHERE place = ''");
   database.prepare("INSERT OR REPLACE INTO facts VALUES ('maxText', ?)").run(String(limit));
+  // Merging four parts of the index at a time, as FTS5 does by default, takes a quarter of the time.
+  database.exec("INSERT INTO texts (texts, rank) VALUES ('automerge', 16)");
   database.exec('COMMIT');
   return limit;
 }
@@ -83,7 +84,7 @@ function makeReader(
     let length = 0;
     for (const stream of STREAMS) {
       const from = length;
-      const end = has.has(stream) ? withFile(join(locker, `${name}.${stream}`), (fd) => read(fd, from)) : from;
+      const end = has.has(stream) ? withFile(`${locker}/${name}.${stream}`, (fd) => read(fd, from)) : from;
       if (end === undefined || end - length > maxBytes) isWhole = false;
       if (end === undefined) continue;
       length = Math.min(end, length + maxBytes);

@@ -100,6 +100,6 @@ export function findGroup(locker: string, name: string): Group | undefined {
 
 /** What is known of one file of a group; undefined when it is not there or no regular file. */
 export function statGroupFile(locker: string, name: string, extension: Extension): Stats | undefined {
-  const found = lstatSync(join(locker, `${name}.${extension}`), { throwIfNoEntry: false });
+  const found = lstatSync(`${locker}/${name}.${extension}`, { throwIfNoEntry: false });
   return found?.isFile() ? found : undefined;
 }
