@@ -107,6 +107,8 @@ describe('what an operator types', () => {
   it('is an instant, by the clock of the machine unless it says another', () => {
     const local = (...parts: [number, number, number, number?, number?, number?]): number =>
       new Date(...parts).getTime();
+    const zone = process.env.TZ;
+    process.env.TZ = 'America/New_York';
     for (const [text, time] of [
       ['2026-11-01', local(2026, 10, 1)],
       ['2026-11-01 12:30', local(2026, 10, 1, 12, 30)],
@@ -116,6 +118,8 @@ describe('what an operator types', () => {
       ['2026-11-01T12:30+02:00', Date.UTC(2026, 10, 1, 10, 30)],
     ] as const)
       assert.equal(parseInstant(text).getTime(), time, text);
+    if (zone === undefined) delete process.env.TZ;
+    else process.env.TZ = zone;
     assert.ok(Math.abs(parseInstant('1h').getTime() - (Date.now() - 3_600_000)) < 5000);
     for (const bad of [
       '',
@@ -360,6 +364,7 @@ describe('jobs for other programs', () => {
       ['a', 'a'],
       ['a,b', '"a,b"'],
       ['a"b', '"a""b"'],
+      ['a\rb', '"a\rb"'],
       ['a\nb', '"a\nb"'],
       ['', '""'],
       ['=1', '=1'],

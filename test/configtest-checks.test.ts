@@ -93,6 +93,8 @@ describe('the directives that hold', () => {
     const open = (name: string, value: string, ...sections: string[]): number =>
       find(directive(name, value, ...sections)).length;
     assert.deepEqual(find(directive('Require', 'all granted')), [`error: <Directory "${folder}"> lets in everybody`]);
+    const inner = find(directive('Require', 'all granted', 'VirtualHost *:80', 'Location /webjob'));
+    assert.deepEqual(inner, ['error: <Location /webjob> lets in everybody']);
     assert.equal(open('Require', 'ALL GRANTED'), 1);
     assert.equal(open('Satisfy', 'Any'), 1);
     assert.equal(open('Satisfy', 'All'), 0);
@@ -267,7 +269,7 @@ describe('nph-webjob.cfg', () => {
 
 describe('folders and logs', { skip: !isRoot && 'owners need root' }, () => {
   const NAMES = { incoming: 0o777, logfiles: 0o755, profiles: 0o755, spool: 0o755 };
-  const site = (change: (base: string) => void, more = ''): string[] => {
+  const site = (change: (base: string) => void, more = '', user = other): string[] => {
     const base = mkdtempSync(at('tree-'));
     chmodSync(base, 0o755);
     for (const name of Object.keys(NAMES)) mkdirSync(join(base, name));
@@ -283,7 +285,7 @@ describe('folders and logs', { skip: !isRoot && 'owners need root' }, () => {
     own(join(base, 'logfiles', 'nph-webjob-custody.server_1.d'));
     const file = write(join(base, 'nph-webjob.cfg'), `BaseDirectory=${base}\n${more}`);
     change(base);
-    const findings = checkTree(checkControls(file).settings, file, other);
+    const findings = checkTree(checkControls(file).settings, file, user);
     return serious(findings.filter(({ what }) => !/ left/.test(what)));
   };
   const chmod = (name: string, mode: number) => (base: string) => chmodSync(join(base, name), mode);
