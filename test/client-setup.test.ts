@@ -255,6 +255,7 @@ describe('the arguments of a client', () => {
       ['secret\r\n', 'secret'],
       ['\xef\xbb\xbfsecret', 'secret'],
       ['s\xc3\xa4\n', 's\xc3\xa4'],
+      ['s\xef\xbb\xbf\n', 's\xef\xbb\xbf'],
       ['\nmore\n', ''],
     ] as const) {
       writeFileSync(file, bytes, 'latin1');

@@ -17,6 +17,7 @@ import { probe } from '../admin/configtest/probe.ts';
 import { checkScripts } from '../admin/configtest/script.ts';
 import { checkTree } from '../admin/configtest/tree.ts';
 import type { ServerSettings } from '../cgi/controls.ts';
+import { runWebjobctl } from './locker-site.ts';
 
 const root = mkdtempSync(join(tmpdir(), 'webjob-configtest-'));
 chmodSync(root, 0o755);
@@ -267,6 +268,27 @@ describe('nph-webjob.cfg', () => {
   });
 });
 
+describe('webjobctl configtest', () => {
+  it('says the worst first, and ends with 1 for anything but notes', async () => {
+    const base = at('ordered');
+    const file = write(join(base, 'nph-webjob.cfg'), `BaseDirectory=${base}\nColour=red\n`);
+    const args = ['-c', file, 'configtest', '--httpd', '/bin/false', ...(isRoot ? [] : ['--web-user', 'nobody'])];
+    const { exitCode, text, stderr } = await runWebjobctl(['--json', ...args]);
+    assert.equal(exitCode, 1, stderr);
+    const severities = text
+      .trimEnd()
+      .split('\n')
+      .map((line) => (JSON.parse(line) as Finding).severity);
+    const order = ['error', 'warning', 'note'];
+    assert.deepEqual(
+      severities,
+      order.flatMap((severity) => severities.filter((found) => found === severity)),
+    );
+    assert.deepEqual([...new Set(severities)], order);
+    assert.doesNotMatch((await runWebjobctl(args)).text, /Syntax OK/);
+  });
+});
+
 describe('folders and logs', { skip: !isRoot && 'owners need root' }, () => {
   const NAMES = { incoming: 0o777, logfiles: 0o755, profiles: 0o755, spool: 0o755 };
   const site = (change: (base: string) => void, more = '', user = other): string[] => {
@@ -297,6 +319,11 @@ describe('folders and logs', { skip: !isRoot && 'owners need root' }, () => {
       site(() => undefined),
       [],
     );
+    // Whoever runs httpd may change what is its own.
+    assert.deepEqual(
+      site(() => undefined, '', me),
+      [],
+    );
   });
 
   for (const [what, change, found] of [
@@ -319,6 +346,11 @@ describe('folders and logs', { skip: !isRoot && 'owners need root' }, () => {
     ['logs that could be replaced', give('logfiles'), 'warning: other may write in LogfilesDirectory'],
     ['programs that could be changed', give('profiles'), 'warning: other may write in ProfilesDirectory'],
     [
+      'no folder of logs',
+      (base: string) => rmSync(join(base, 'logfiles'), { recursive: true }),
+      'error: LogfilesDirectory is not there error: the log is not there error: the log is not there',
+    ],
+    [
       'a log that is missing',
       (base: string) => rmSync(join(base, 'logfiles', 'nph-webjob.log')),
       'error: the log is not there',
@@ -337,7 +369,7 @@ describe('folders and logs', { skip: !isRoot && 'owners need root' }, () => {
     ['settings that could be changed', give('nph-webjob.cfg'), 'warning: other may write it'],
   ] as const)
     it(`are not right with ${what}`, () => {
-      assert.deepEqual(site(change), [found]);
+      assert.equal(site(change).join(' '), found);
     });
 
   it('may be links to folders', () => {

@@ -82,7 +82,8 @@ function checkLog(path: string, user: User): Finding[] {
 /** The folder in which the custody record goes on when its first file is full. */
 function checkSegments({ enableCustody, logfilesDirectory, serverId }: ServerSettings, user: User): Finding[] {
   const path = segmentFolder(custodyPath(logfilesDirectory, serverId));
-  if (!enableCustody || mayAccess(user, findProblem(path, 'folder') ? logfilesDirectory : path, 'write')) return [];
+  if (!enableCustody || findProblem(logfilesDirectory, 'folder')) return [];
+  if (mayAccess(user, findProblem(path, 'folder') ? logfilesDirectory : path, 'write')) return [];
   const remedy = `install -d -m 755 -o ${user.name} -g 0 ${path}`;
   return [
     warning(`${user.name} cannot begin another file of the custody record, and the first one grows on`, path, remedy),
