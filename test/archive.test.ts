@@ -22,6 +22,7 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, afterEach, beforeEach, describe, it } from 'node:test';
+import { gunzipSync } from 'node:zlib';
 import { type Appended, appendEnd, appendGroup, ChangedFile, checkGroup, readGroup } from '../archive/archive.ts';
 import { PACKED_EXTENSIONS, type PackedGroup, readManifest } from '../archive/manifest.ts';
 import { listPacks, nextPack, packAt, readEnd } from '../archive/packs.ts';
@@ -78,6 +79,9 @@ describe('an upload that is packed', () => {
         await checkGroup(archivePath(), packed);
       }
       assert.equal(first.record, TEXTS.env);
+      // Whole seconds that are over, as every tar has them.
+      const [member] = [gunzipSync(readFileSync(archivePath()).subarray(0, first.length))];
+      assert.equal(Number.parseInt(member.toString('latin1', 136, 147), 8), 1000);
       const { stdout } = spawnSync('tar', ['tzf', archivePath()], { encoding: 'utf8' });
       assert.deepEqual(stdout.split('\n').slice(0, 4), ['upload.env', 'upload.err', 'upload.out', 'upload.rdy']);
     });

@@ -319,6 +319,9 @@ describe('what a name tells', () => {
     assert.deepEqual(selectNames(names, guess), names.slice(1, 3));
     assert.deepEqual(selectNames([], guess), []);
     assert.deepEqual(selectNames(names.slice(0, 1), guess), []);
+    const servers = siteWith({ PutNameFormat: '%sid_%cid', ServerId: 'a', SiteServers: 'b:/x' });
+    const names3 = [...makeGuesser(servers)({ ...line, jobId: 'c_1085355126_00001' })].map(({ prefix }) => prefix);
+    assert.deepEqual(names3, ['a_client1', 'b_client1', 'c_client1']);
     const exact = siteWith({ PutNameFormat: '%cid_%jid_%cmd' });
     assert.deepEqual(
       [...makeGuesser(exact)({ ...line, jobId: 'a%25b' })].map(({ prefix, isExact }) => [

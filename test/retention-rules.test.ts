@@ -1,5 +1,6 @@
 // What prune and pack let go, decided without a site: rules, holds, what a locker holds, and how files of it are taken away.
 import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
 import fs, {
   existsSync,
   mkdirSync,
@@ -17,6 +18,7 @@ import { hostname, tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { after, beforeEach, describe, it } from 'node:test';
 import { findHold, type Hold, isHoldId, readHolds, writeHolds } from '../admin/retention/holds.ts';
+import { recoverParts } from '../admin/retention/pack-making.ts';
 import { describeGroup, finishRemoval, removeDescribed } from '../admin/retention/removal.ts';
 import { formatRule, type Rule, selectGroups } from '../admin/retention/rule.ts';
 import { dayOf, readJobId, type Surveyed, surveyLocker } from '../admin/retention/survey.ts';
@@ -216,6 +218,59 @@ describe('what a locker holds', () => {
       String(part).padStart(2, '0'),
     );
     assert.equal(dayOf(at, { useGMT: false } as ServerSettings), day.join('-'));
+  });
+});
+
+describe('a pack whose making was cut off', () => {
+  const sha256 = (text: string): string => createHash('sha256').update(text).digest('hex');
+  const packed = (): string => join(folder, 'packed');
+  const lay = (archive: string | undefined, manifest: string): void => {
+    rmSync(packed(), { recursive: true, force: true });
+    mkdirSync(packed());
+    if (archive !== undefined) writeFileSync(join(packed(), '2026-10-01.tar.gz'), archive);
+    writeFileSync(join(packed(), '2026-10-01.jsonl.part'), manifest);
+    writeFileSync(join(packed(), '2026-10-02.tar.gz.part'), 'half');
+    writeFileSync(join(packed(), 'notes.part'), 'kept');
+  };
+  const head = { format: 1, day: '2026-10-01', archive: '2026-10-01.tar.gz' };
+  const manifest = `${JSON.stringify(head)}\n${JSON.stringify({ groups: 0, archiveBytes: 3, archiveSha256: sha256('abc') })}\n`;
+
+  it('is finished, on disk, when its archive is the one of its manifest, and else given up', async () => {
+    const steps: string[] = [];
+    const { fsyncSync, renameSync } = fs;
+    const recover = async (): Promise<void> => {
+      Object.assign(fs, {
+        fsyncSync: (fd: number): void => {
+          steps.push(`fsync ${basename(readlinkSync(`/proc/self/fd/${fd}`))}`);
+          fsyncSync(fd);
+        },
+        renameSync: (from: string, to: string): void => {
+          steps.push(`name ${basename(to)}`);
+          renameSync(from, to);
+        },
+      });
+      syncBuiltinESMExports();
+      try {
+        await recoverParts({ baseDirectory: folder } as ServerSettings);
+      } finally {
+        Object.assign(fs, { fsyncSync, renameSync });
+        syncBuiltinESMExports();
+      }
+    };
+    lay('abc', manifest);
+    await recover();
+    assert.deepEqual(steps, ['name 2026-10-01.jsonl', 'fsync packed']);
+    assert.deepEqual(readdirSync(packed()).sort(), ['2026-10-01.jsonl', '2026-10-01.tar.gz', 'notes.part']);
+    for (const archive of ['abd', 'abcd', 'ab', undefined]) {
+      lay(archive, manifest);
+      await recover();
+      const left = archive === undefined ? ['notes.part'] : ['2026-10-01.tar.gz', 'notes.part'];
+      assert.deepEqual(readdirSync(packed()).sort(), left, String(archive));
+    }
+    lay('abc', manifest);
+    writeFileSync(join(packed(), '2026-10-01.jsonl'), 'another');
+    await recover();
+    assert.equal(readFileSync(join(packed(), '2026-10-01.jsonl'), 'utf8'), 'another');
   });
 });
 
