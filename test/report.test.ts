@@ -38,7 +38,7 @@ before(async () => {
   hostile = id;
   const env = makeRecord({ HashType: 'MD5', StdOutHash: '0'.repeat(32) });
   for (const jobId of [`../../${IMAGE}`, "'-alert(1)-'", `${'x'.repeat(250)}<b>`])
-    await its.putAsCgi({ clientId: 'client2', fileName: 'ps.sh', jobId, out: latin(HOSTILE_TEXT.slice(0, 80)), env });
+    await its.put({ clientId: 'client2', fileName: 'ps.sh', jobId, out: latin(HOSTILE_TEXT.slice(0, 80)), env });
   // What a careless server of old could have written.
   const names = `client1 127.0.0.1 GET ${SCRIPT} ${IMAGE} 0 0 0 404 -- ${SCRIPT}`;
   appendFileSync(its.site.logFile, `2026-11-24 01:02:03 ${SCRIPT} ${names}\n`);

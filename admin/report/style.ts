@@ -14,7 +14,7 @@ export const STYLE = `
 }
 *, ::before, ::after { box-sizing: border-box; }
 html { -webkit-text-size-adjust: 100%; text-size-adjust: 100%; }
-body { margin: 0; background: var(--ground); color: var(--text); line-height: 1.5;
+body { overflow-wrap: break-word; margin: 0; background: var(--ground); color: var(--text); line-height: 1.5;
   font-family: system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", "Liberation Sans", sans-serif; font-size: 1rem; }
 a { color: var(--link); text-underline-offset: 0.15em; text-decoration-thickness: 1px; }
 :focus-visible { outline: 3px solid var(--link); outline-offset: 2px; border-radius: 2px; }
@@ -66,7 +66,7 @@ section .note { margin-bottom: 0.5rem; }
 .scroll + .note { margin-top: 0.6rem; }
 .wide-cell { width: 40%; }
 .meter { display: block; width: 100%; min-width: 4rem; height: 0.55rem; margin-top: 0.45rem; }
-.scroll { overflow-x: auto; border: 1px solid var(--line); border-radius: 6px; background: var(--paper); }
+.scroll { position: relative; overflow-x: auto; border: 1px solid var(--line); border-radius: 6px; background: var(--paper); }
 .chart .scroll { margin-top: 0.5rem; max-height: 20rem; overflow-y: auto; }
 table { width: 100%; border-collapse: collapse; font-size: 0.925rem; font-variant-numeric: tabular-nums; }
 caption { padding: 0.6rem 0.9rem; text-align: left; font-size: 0.9rem; border-bottom: 1px solid var(--line); }
