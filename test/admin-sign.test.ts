@@ -47,7 +47,9 @@ describe('webjobctl sign', () => {
       { file: bare, signature: 'missing' },
       { file: other, signature: 'wrong' },
     ]);
-    for (const line of ['', 'no base64!', `${'A'.repeat(88)}\nmore`]) {
+    const real = readFileSync(at('good.sig'), 'utf8').trimEnd();
+    const spoilt = [`${real}\nmore`, `${real}!`, ` ${real}`, `${real.slice(0, 9)} ${real.slice(9)}`];
+    for (const line of ['', 'no base64!', `${'A'.repeat(88)}\nmore`, ...spoilt]) {
       writeFileSync(at('good.sig'), `${line}\n`);
       await sign(1, 'verify', '--key', 'ed25519.pub', 'good');
     }

@@ -35,6 +35,7 @@ import { parseCount, parseSize } from '../cli/sizes.ts';
 import { FIELDS } from '../ledger/fields.ts';
 import type { Job } from '../ledger/job.ts';
 import type { Site } from '../ledger/site.ts';
+import { readPieces } from '../pad/files.ts';
 
 const root = mkdtempSync(join(tmpdir(), 'webjob-cli-'));
 after(() => rmSync(root, { recursive: true }));
@@ -268,6 +269,15 @@ describe('a file that is written', () => {
     chmodSync(at('sub'), 0o755);
     chownSync(at('sub'), 12_345, 0);
     assert.ok(!isRootsOwn(at('sub/inner')));
+  });
+});
+
+describe('a payload that is read', () => {
+  it('has as many bytes as when it was listed, or is a failure', () => {
+    writeFileSync(at('payload'), '12345');
+    const read = (size: number): string => Buffer.concat([...readPieces(at('payload'), size)]).toString();
+    assert.equal(read(5), '12345');
+    for (const size of [4, 6]) assert.throws(() => read(size), /changed while it was read/, String(size));
   });
 });
 

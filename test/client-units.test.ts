@@ -32,6 +32,7 @@ import { writeJournal } from '../client/journal.ts';
 import { takeLock } from '../client/lock.ts';
 import { findWeakness } from '../client/place.ts';
 import { checkProgramName, PlacedProgram } from '../client/program.ts';
+import { delaySeconds } from '../client/retry.ts';
 import type { ClientSettings } from '../client/settings.ts';
 import {
   findFreeJobs,
@@ -459,6 +460,16 @@ describe('a lock', () => {
       assert.deepEqual(readdirSync(folder), [], JSON.stringify(stale));
     }
     assert.equal(openFiles(), before);
+  });
+});
+
+describe('the wait before another try', () => {
+  it('doubles up to an hour, is never less than was asked for, and grows by half by chance', () => {
+    assert.deepEqual(
+      [delaySeconds(10, 0, 0, 0), delaySeconds(10, 3, 0, 0), delaySeconds(10, 20, 0, 0)],
+      [10, 80, 3600],
+    );
+    assert.deepEqual([delaySeconds(10, 0, 30, 0), delaySeconds(10, 0, 30, 1), delaySeconds(10, 0, 0, 1)], [30, 45, 15]);
   });
 });
 

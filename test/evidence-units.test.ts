@@ -357,6 +357,8 @@ describe('what custody records tell', () => {
     );
     say('webjobctl', 40, { event: 'unpack', ...pack('x') });
     assert.deepEqual([isExpected('u'), read((records) => records.packs())], [true, []]);
+    for (const event of ['pack', 'unpack']) say('webjobctl', 45, { event, names: ['u'], ...pack('z') });
+    assert.ok(isExpected('u'), 'both within a millisecond');
     say('webjobctl', 50, { event: 'pack', names: ['u'], ...pack('y') });
     say('webjobctl', 60, { event: 'prune-pack', rule: 'r', ...pack('y') });
     assert.deepEqual([isExpected('u'), read((records) => records.packs())], [false, []]);
