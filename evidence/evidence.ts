@@ -4,7 +4,7 @@ import { type CustodyFile, findGroup, listCustodyFiles, statGroupFile } from 'we
 import { WRITER } from './events.ts';
 import type { Finding } from './finding.ts';
 import { isOther, judgePack } from './packs.ts';
-import { CustodyRecords, type Deposit, type OldBook, type RecordsOptions } from './records.ts';
+import { CustodyRecords, type Deposit, type Mark, type OldBook, type RecordsOptions } from './records.ts';
 import { type Care, checkUpload, findDiffering, type Owners, type UploadReport } from './upload.ts';
 import type { Verdict } from './verdict.ts';
 import { Witness, type WitnessState } from './witness.ts';
@@ -100,10 +100,15 @@ export class Evidence {
       !isLast &&
       serverId !== WRITER &&
       this.witnesses.some(({ witness, logs }) => logs === folder && this.#isKnown(witness, logs, file));
-    // What was cut may be told by older segments.
-    const { only, ...options } = this.#options;
+    const { only, since, ...options } = this.#options;
     if (only) return this.#search(only, old);
-    const records = new CustodyRecords(folders(this.site), { ...options, old, ...(old.length === 0 && { skip }) });
+    const resume = (folder: string, { file }: CustodyFile): Mark | undefined =>
+      since === undefined
+        ? undefined
+        : this.witnesses.find(({ logs }) => logs === folder)?.witness.knownUpTo(folder, file, since.getTime());
+    // What was cut may be told by older segments.
+    const unread = old.length === 0 ? { skip, resume } : {};
+    const records = new CustodyRecords(folders(this.site), { ...options, old, ...unread });
     records.refresh();
     return records;
   }

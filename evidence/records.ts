@@ -70,6 +70,13 @@ export interface Book {
   file: string;
 }
 
+/** A place in a segment, behind a record. */
+export interface Mark {
+  size: number;
+  /** Milliseconds: the time of the newest record before it. */
+  newest: number;
+}
+
 /** What a record was, as a witness kept it. */
 export interface OldBook {
   file: string;
@@ -88,6 +95,8 @@ interface OpenBook extends Book {
   size: number;
   /** Milliseconds: the time of its newest record. */
   newest: number;
+  /** Some places in it, in order, since `size` was 0 or what it was when it was gone on with. */
+  marks: Mark[];
   /** It has a record of which root was the writer, which vouches for what stands before it. */
   hasGenesis: boolean;
   /** It ends with a record that names the next segment. */
@@ -125,6 +134,11 @@ export interface RecordsOptions {
    */
   skip?: ((folder: string, file: CustodyFile, isLast: boolean) => boolean) | undefined;
   /**
+   * How much of a segment need not be read, as `skip`: that it is as it was is for the caller to
+   * see to.
+   */
+  resume?: ((folder: string, file: CustodyFile) => Mark | undefined) | undefined;
+  /**
    * Only records that hold one of these names or job ids are looked at. They are found in a
    * twentieth of the time, and nothing is said of the record as a whole.
    */
@@ -147,8 +161,12 @@ const RECEIVING: readonly unknown[] = ['deposit', 'replaced'];
 const USUAL_RECORD_BYTES = 2048;
 const ALL: Share = { index: 0, count: 1 };
 const MAX_OPEN = 32;
+/** At least so many bytes are between two marks. */
+const MARK_BYTES = 1024 * 1024;
 /** Records that tell of other records, or of packs without the names in them. */
-const ALWAYS = ['seal', 'unpack', 'prune-pack'].map((event) => `,"event":"${event}",`);
+const ALWAYS = ['seal', 'unpack', 'prune-pack'].map(eventText);
+/** Names that are searched for in what is else not read again; with more of them all is read. */
+const MOST_SEARCHED = 32;
 
 export class CustodyRecords {
   readonly #folders: readonly string[];
@@ -161,7 +179,11 @@ export class CustodyRecords {
   #books: OpenBook[] = [];
   #isPartial = false;
   #mustRead = false;
+  /** What was gone on with was not enough. */
+  #mustReadAll = false;
   #names = new NameTable();
+  /** The names of deposits that were read; no more than are searched for, and one. */
+  readonly #met = new Set<string>();
   #faults: Finding[] = [];
   /** By the digest of the archive, as a name comes again after an unpack. */
   #packs = new Map<string, KnownPack>();
@@ -197,11 +219,11 @@ export class CustodyRecords {
   }
 
   /** How much of each segment was walked, of those in which nothing was found. */
-  sound(): { folder: string; file: string; size: number; newest: number }[] {
-    return this.#books.flatMap(({ folder, file, size, newest, isSkipped, place }) =>
+  sound(): ({ folder: string; file: string; marks: readonly Mark[] } & Mark)[] {
+    return this.#books.flatMap(({ folder, file, size, newest, marks, isSkipped, place }) =>
       folder === undefined || isSkipped || this.#faults.some((fault) => fault.place === place)
         ? []
-        : [{ folder, file, size, newest }],
+        : [{ folder, file, size, newest, marks }],
     );
   }
 
@@ -259,6 +281,10 @@ export class CustodyRecords {
   /** Reads what is new. Throws the error of the system call. */
   refresh(): void {
     for (const row of this.#rows) this.#readOn(row);
+    if (this.#mustReadAll) {
+      this.#readAll();
+      return;
+    }
     for (const { pack, time } of this.#returns.splice(0)) this.#return(pack, time);
   }
 
@@ -414,7 +440,7 @@ export class CustodyRecords {
       isForeign: false,
       isSkipped: false,
     };
-    const opened = { ...book, row, fd, chain, ...nothing, broken: new Set<number>(), torn: [] };
+    const opened = { ...book, row, fd, chain, ...nothing, marks: [], broken: new Set<number>(), torn: [] };
     row.books.push(opened);
     this.#books.push(opened);
     return opened;
@@ -448,12 +474,35 @@ export class CustodyRecords {
     const book = { place: this.#placeOf(folder, file), serverId, number, folder, file };
     if (this.#mustRead || !this.#options.skip?.(folder, segment, waiting.length === 0)) {
       const fd = openCustodyFile(join(folder, file));
-      return this.#add(row, { ...book, stats: fstatSync(fd) }, fd);
+      const opened = this.#add(row, { ...book, stats: fstatSync(fd) }, fd);
+      const known = this.#mustRead ? undefined : this.#options.resume?.(folder, segment);
+      if (known) this.#resume(opened, known);
+      return opened;
     }
     this.#isPartial = true;
     const skipped = this.#add(row, { ...book, stats: lstatSync(join(folder, file)) }, undefined);
     skipped.isSkipped = true;
     return skipped;
+  }
+
+  #resume(book: OpenBook, { size, newest }: Mark): void {
+    const isKeeping = book.serverId === WRITER;
+    if (isKeeping && this.#met.size > MOST_SEARCHED) return;
+    const known = book.chain?.resume(size);
+    if (!known) return;
+    if (isKeeping) this.#takeKept(book, size);
+    Object.assign(book, { size, newest, marks: [{ size, newest }], isSealed: known.isSealed });
+    this.#isPartial = true;
+    if (!isKeeping) this.#begin(this.#fdOf(book), book.stats);
+  }
+
+  /** What webjobctl put on record before of packs and of the uploads that were met. */
+  #takeKept(book: OpenBook, end: number): void {
+    const texts = [...[...this.#met].map(quoted), ...ALWAYS, eventText('pack')];
+    for (const link of searchChain(this.#fdOf(book), 0, texts)) {
+      if (link.from >= end) return;
+      this.#take(book, link);
+    }
   }
 
   #walk(book: OpenBook): void {
@@ -467,6 +516,12 @@ export class CustodyRecords {
       if (book.size === 0 && number > 1 && folder !== undefined && link.record) this.#checkBinding(book, link);
       if (link.record) book.size = link.to;
       this.#take(book, link);
+      const { size, newest, marks } = book;
+      if (link.record && size - (marks.at(-1)?.size ?? 0) >= MARK_BYTES) marks.push({ size, newest });
+    }
+    if (chain.isLost) {
+      this.#mustReadAll = true;
+      return;
     }
     book.size = chain.size;
     if (chain.size === 0 && number === 1 && serverId !== WRITER) this.#since = Math.min(this.#since, stats.birthtimeMs);
@@ -523,6 +578,7 @@ export class CustodyRecords {
   #readAll(): void {
     for (const { fd, folder } of this.#books) if (fd !== undefined && folder !== undefined) closeSync(fd);
     this.#mustRead = true;
+    this.#mustReadAll = false;
     this.#isPartial = false;
     this.#books = [];
     this.#names = new NameTable();
@@ -614,6 +670,7 @@ export class CustodyRecords {
   #deposit(book: OpenBook, from: number, name: string, jobId: unknown, time: number): void {
     if (this.#options.watch?.(String(jobId))) this.watched.set(name, { jobId: String(jobId), pack: undefined });
     if (!isInShare(name, this.#share)) return;
+    if (this.#met.size <= MOST_SEARCHED) this.#met.add(name);
     const row = this.#names.add(name);
     const file = this.#books.indexOf(book) + 1;
     const last = this.#names.file[row] ?? 0;
@@ -700,6 +757,10 @@ function release(book: OpenBook): void {
   book.chain = undefined;
   closeSync(book.fd);
   book.fd = undefined;
+}
+
+function eventText(event: string): string {
+  return `,"event":"${event}",`;
 }
 
 /** As it stands in a record. */

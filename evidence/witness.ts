@@ -24,7 +24,7 @@ import { gunzipSync, gzipSync } from 'node:zlib';
 import { makeFolder, syncFile, syncFolder, writeAll } from 'webjob-locker/durable';
 import { isRootsOwn, replaceFile } from '../cli/files.ts';
 import type { Finding } from './finding.ts';
-import { openCustodyFile } from './records.ts';
+import { type Mark, openCustodyFile } from './records.ts';
 
 /** Whether there was a witness to be asked. */
 export type WitnessState =
@@ -51,15 +51,16 @@ export interface Seen {
   mark: string;
   /** Milliseconds: the time of its newest record. */
   newest: number;
+  /** Some places before the end; missing in what earlier versions kept. */
+  marks?: Mark[];
   /** Bytes of each gzip member of the copy, in order: what stands behind them was not finished. */
   parts: number[];
 }
 
 /** How much of a record was walked and found sound. */
-export interface Sound {
+export interface Sound extends Mark {
   file: string;
-  size: number;
-  newest: number;
+  marks?: readonly Mark[];
 }
 
 const BLOCK_BYTES = 1024 * 1024;
@@ -69,6 +70,8 @@ export class Witness {
   readonly state: WitnessState;
   readonly folder: string;
   readonly #seen = new Map<string, Seen>();
+  /** The digests of what was seen, of the copies of these names, made from the records as they are now. */
+  readonly #alike = new Map<string, Hash>();
   /** Folders of logs, each as an entry of the index has it. */
   readonly #places = new Map<string, string>();
 
@@ -103,7 +106,36 @@ export class Witness {
   compare(logs: string, isMeant: (file: string) => boolean = () => true): Finding[] {
     return this.#seenIn(logs)
       .filter(({ file }) => isMeant(file))
-      .flatMap((seen) => compareFile(join(logs, seen.file), seen));
+      .flatMap((seen) => {
+        const { hash, findings } = compareFile(join(logs, seen.file), seen);
+        if (hash) this.#alike.set(copyName(seen), hash);
+        return findings;
+      });
+  }
+
+  /**
+   * How far a record need not be read again: there it is what it was when root saw it, as nobody has touched it or compare() has found, and
+   * has no record since an instant.
+   */
+  knownUpTo(logs: string, file: string, instant = Number.POSITIVE_INFINITY): Mark | undefined {
+    const seen = this.#find(logs, file);
+    if (!seen || !(this.#alike.has(copyName(seen)) || this.untouched(logs, file))) return undefined;
+    return [...(seen.marks ?? []), seen].findLast(({ newest }) => newest < instant);
+  }
+
+  /** The SHA-256 of the first bytes of a record, in lower-case hex; what compare() has read of it is not read again. */
+  digest(logs: string, file: string, size: number): string {
+    const seen = this.#find(logs, file);
+    const hash = seen && size >= seen.size ? this.#alike.get(copyName(seen))?.copy() : undefined;
+    const from = hash ? (seen?.size ?? 0) : 0;
+    const fd = openCustodyFile(join(logs, file));
+    try {
+      const whole = hash ?? createHash('sha256');
+      hashRange(fd, from, size, whole);
+      return whole.digest('hex');
+    } finally {
+      closeSync(fd);
+    }
   }
 
   /** What was seen of a record that nobody has touched since: the time of its last change cannot be set back. */
@@ -145,8 +177,8 @@ export class Witness {
         this.#seen.delete(copy);
       }
     let isChanged = isAdopted;
-    for (const { file, size, newest } of sound) {
-      const next = this.#add(logs, { file, size, newest }, time);
+    for (const one of sound) {
+      const next = this.#add(logs, one, time);
       if (!next) continue;
       this.#seen.set(copyName(next), next);
       isChanged = true;
@@ -156,7 +188,7 @@ export class Witness {
     replaceFile(join(this.folder, INDEX), text, { mode: 0o600 });
   }
 
-  #add(logs: string, { file, size, newest }: Sound, time: string): Seen | undefined {
+  #add(logs: string, { file, size, newest, marks = [] }: Sound, time: string): Seen | undefined {
     const place = { logs: this.#place(logs), file };
     const known = this.#seen.get(copyName(place));
     const last = known ?? { size: 0, head: emptyHead(), parts: [] };
@@ -167,8 +199,8 @@ export class Witness {
     const fd = openCustodyFile(join(logs, file));
     const copy = openSync(join(this.folder, copyName(place)), constants.O_RDWR | constants.O_CREAT, 0o600);
     try {
-      const hash = createHash('sha256');
-      hashRange(fd, 0, last.size, hash);
+      const hash = this.#alike.get(copyName(place))?.copy() ?? createHash('sha256');
+      if (!this.#alike.has(copyName(place))) hashRange(fd, 0, last.size, hash);
       if (hash.copy().digest('hex') !== last.head) return undefined;
       const parts = [...last.parts];
       let end = parts.reduce((sum, length) => sum + length, 0);
@@ -183,7 +215,9 @@ export class Witness {
       }
       syncFile(copy);
       syncFolder(this.folder);
-      return { ...place, size, head: hash.digest('hex'), time, mark, newest, parts };
+      const old = known?.marks ?? [];
+      const between = [...old, ...marks.filter((one) => one.size > (old.at(-1)?.size ?? 0) && one.size < size)];
+      return { ...place, size, head: hash.digest('hex'), time, mark, newest, marks: between, parts };
     } finally {
       closeSync(copy);
       closeSync(fd);
@@ -225,25 +259,27 @@ function readIndex(folder: string): { state: WitnessState; seen: Seen[] } {
   }
 }
 
-function compareFile(path: string, { file, size, head, time }: Seen): Finding[] {
+/** With the digest of what was seen, when it is there as it was. */
+function compareFile(path: string, { file, size, head, time }: Seen): { hash?: Hash; findings: Finding[] } {
   let fd: number;
   try {
     fd = openCustodyFile(path);
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
-    return [{ kind: 'witness-truncated', place: file, detail: `not there, ${size} bytes when root saw it at ${time}` }];
+    const detail = `not there, ${size} bytes when root saw it at ${time}`;
+    return { findings: [{ kind: 'witness-truncated', place: file, detail }] };
   }
   try {
     const found = fstatSync(fd).size;
-    if (found < size)
-      return [
-        { kind: 'witness-truncated', place: file, detail: `${found} bytes, ${size} when root saw it at ${time}` },
-      ];
+    if (found < size) {
+      const detail = `${found} bytes, ${size} when root saw it at ${time}`;
+      return { findings: [{ kind: 'witness-truncated', place: file, detail }] };
+    }
     const hash = createHash('sha256');
     hashRange(fd, 0, size, hash);
-    if (hash.digest('hex') === head) return [];
+    if (hash.copy().digest('hex') === head) return { hash, findings: [] };
     const detail = `its first ${size} bytes are not what they were when root saw it at ${time}`;
-    return [{ kind: 'witness-changed', place: file, detail }];
+    return { findings: [{ kind: 'witness-changed', place: file, detail }] };
   } finally {
     closeSync(fd);
   }

@@ -8,7 +8,7 @@ import { EXIT_CODES, Failure } from '../../cli/failure.ts';
 import { errorCode } from '../../cli/files.ts';
 import { withLock } from '../../cli/lockfile.ts';
 import { printLine, warn } from '../../cli/output.ts';
-import { type Checkpoint, digestStart, formatCheckpoint, readSigningKey } from '../../evidence/checkpoint.ts';
+import { type Checkpoint, formatCheckpoint, readSigningKey } from '../../evidence/checkpoint.ts';
 import { NO_NAMES } from '../../evidence/names.ts';
 import { CustodyRecords, type Extent } from '../../evidence/records.ts';
 import { type Seen, type Sound, Witness } from '../../evidence/witness.ts';
@@ -54,16 +54,20 @@ function run(command: Command): void {
       const seen = witness.untouched(logs, file);
       if (seen) known.set(file, seen);
     }
-    const records = new CustodyRecords([logs], { share: NO_NAMES, skip: (_, { file }) => known.has(file) });
+    const cut = witness.state === 'asked' ? witness.compare(logs, (file) => !known.has(file)) : [];
+    const records = new CustodyRecords([logs], {
+      share: NO_NAMES,
+      skip: (_, { file }) => known.has(file),
+      resume: (_, { file }) => witness.knownUpTo(logs, file),
+    });
     try {
       records.refresh();
       const extents = records.extents();
       if (extents.length === 0) throw new Failure('failed', `no custody record in ${logs}`);
       for (const { segments } of extents) {
-        const { file, size, head } = measureEnd(logs, segments, known);
+        const { file, size, head } = measureEnd(witness, logs, segments, known);
         printLine(formatCheckpoint({ file, size, head, time: new Date().toISOString() }, key));
       }
-      const cut = witness.state === 'asked' ? witness.compare(logs, (file) => !known.has(file)) : [];
       const wrong = extents.flatMap(({ segments, isSound }) => (isSound ? [] : segments.slice(0, 1)));
       const places = new Set([...wrong.map(({ file }) => file), ...cut.map(({ place }) => place)]);
       for (const place of places) warn(`${place} is not as it was written: webjobctl verify --custody`);
@@ -83,6 +87,7 @@ function run(command: Command): void {
  * to every segment before.
  */
 function measureEnd(
+  witness: Witness,
   logs: string,
   segments: Extent['segments'],
   known: ReadonlyMap<string, Seen>,
@@ -92,7 +97,7 @@ function measureEnd(
   const { file } = last ?? { file: '' };
   const size = last ? sizeOf(last) : 0;
   const seen = last?.size === undefined ? known.get(file) : undefined;
-  return { file, size, head: seen?.head ?? digestStart(join(logs, file), size).head };
+  return { file, size, head: seen?.head ?? witness.digest(logs, file, size) };
 }
 
 function keepSeen(witness: Witness, logs: string, sound: readonly Sound[]): void {

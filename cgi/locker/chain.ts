@@ -27,6 +27,9 @@ export interface Link {
   fault?: ChainFault;
 }
 
+/** How far before its end a record is looked at to go on behind it: slow writers cover up to somewhere in it. */
+const RESUME_BYTES = 1024 * 1024;
+
 /** A custody record that is open for reading; the descriptor stays the caller's. */
 export class Chain {
   readonly #fd: number;
@@ -42,6 +45,9 @@ export class Chain {
   readonly #late = new Map<number, Set<string>>();
   /** Up to where it was read, in whole lines. */
   #at = 0;
+  /** What was not looked at; 0 for a record that was walked from its first line. */
+  #unread = 0;
+  #isLost = false;
 
   constructor(fd: number) {
     this.#fd = fd;
@@ -50,6 +56,43 @@ export class Chain {
   /** Behind the last record. */
   get size(): number {
     return (this.#ends.at(-1) ?? 0) - this.#shift;
+  }
+
+  /** True when it went on behind what was known, and a record met covers up to somewhere that was not looked at: its fault says nothing. */
+  get isLost(): boolean {
+    return this.#isLost;
+  }
+
+  /**
+   * Goes on behind the first `size` bytes, which the caller knows to be as they were when no fault was found in them. Call before any walk.
+   * Returns whether a seal is among the last of them; undefined when too little of them was looked at: then the walk begins at the first line.
+   */
+  resume(size: number): { isSealed: boolean } | undefined {
+    const start = Math.max(0, size - RESUME_BYTES);
+    let isSealed = false;
+    let isWhole = start === 0;
+    for (const { text, from, to } of readLines(this.#fd, start)) {
+      if (to > size) break;
+      const record = isWhole ? parseCustody(text) : undefined;
+      if (record) {
+        const at = to - 1 - record.text.length;
+        if (record.covers[1] < at) this.#noteLate(record);
+        this.#note(record.covers[1], to);
+        isSealed ||= record.text.includes(',"event":"seal",');
+      } else if (isWhole) this.#addLoose(from, to);
+      isWhole = true;
+    }
+    if (this.#ends.at(-1) === size && this.#coveredTo >= start) {
+      this.#at = size;
+      this.#unread = start;
+      return { isSealed };
+    }
+    this.#ends.length = 0;
+    this.#covered.length = 0;
+    this.#late.clear();
+    this.#loose = [];
+    this.#coveredTo = 0;
+    return undefined;
   }
 
   /** Every record that was not walked yet, in order, with what is wrong with it. A last line without an end is left for the next time. */
@@ -80,35 +123,48 @@ export class Chain {
     const facts = parseFacts(record.text);
     const fault = facts ? this.#findFault(record, from) : 'edited';
     if (fault === 'broken') this.#shift = record.covers[1] - from;
-    this.#ends.push(to + this.#shift);
-    this.#covered.push(record.covers[1]);
-    if (!fault && record.covers[1] > this.#coveredTo) {
-      this.#coveredTo = record.covers[1];
-      const covered = this.#coveredTo - this.#shift;
-      this.#loose = this.#loose
-        .filter(({ to }) => to > covered)
-        .map((line) => ({ ...line, from: Math.max(line.from, covered) }));
-    }
+    this.#note(record.covers[1], to + this.#shift, fault !== undefined);
     return { record, from, to, ...(facts && { facts }), ...(fault && { fault }) };
   }
 
+  /** A record that ends at `end` and covers up to an offset, both in the offsets of the records. */
+  #note(covers: number, end: number, isFaulty = false): void {
+    this.#ends.push(end);
+    this.#covered.push(covers);
+    if (isFaulty || covers <= this.#coveredTo) return;
+    this.#coveredTo = covers;
+    const covered = covers - this.#shift;
+    this.#loose = this.#loose
+      .filter(({ to }) => to > covered)
+      .map((line) => ({ ...line, from: Math.max(line.from, covered) }));
+  }
+
+  #noteLate({ covers: [, to], sum }: CustodyRecord): void {
+    this.#late.set(to, (this.#late.get(to) ?? new Set()).add(sum));
+  }
+
   #findFault(record: CustodyRecord, at: number): ChainFault | undefined {
-    const { covers, prev, sum, text } = record;
+    const { covers, prev } = record;
     if (!isItself(record)) return 'edited';
     const [from, to] = covers;
+    if (this.#unread > 0 && to < (this.#ends[0] ?? 0)) this.#isLost = true;
     const isInPlace = this.#shift <= from && from <= to && to <= at + this.#shift && from === this.#coveredBy(to);
     if (!isInPlace || digestRange(this.#fd, from - this.#shift, to - this.#shift) !== prev) return 'broken';
-    return to < at + this.#shift && this.#isRepeated(to, text, sum, at) ? 'broken' : undefined;
+    return to < at + this.#shift && this.#isRepeated(record, at) ? 'broken' : undefined;
   }
 
   /**
    * True for a record that stands there already: put behind others, a copy looks like one whose writer was slow. Of the records that cover
    * up to an offset one may stand right there, or behind the newline that ends a torn line; all others were slow themselves.
    */
-  #isRepeated(to: number, text: string, sum: string, at: number): boolean {
-    const late = this.#late.get(to) ?? new Set();
-    if (late.has(sum)) return true;
-    this.#late.set(to, late.add(sum));
+  #isRepeated(record: CustodyRecord, at: number): boolean {
+    const {
+      covers: [, to],
+      text,
+      sum,
+    } = record;
+    if (this.#late.get(to)?.has(sum)) return true;
+    this.#noteLate(record);
     const places = [to - this.#shift, to - this.#shift + 1].filter((place) => place < at);
     const buffer = Buffer.allocUnsafe(text.length);
     return places.some((place) => {

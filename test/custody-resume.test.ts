@@ -1,0 +1,202 @@
+// Going on with a custody record behind what is known of it: the same is found as by a walk from its first line, and what is known is not
+// read again.
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { once } from 'node:events';
+import {
+  appendFileSync,
+  closeSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, describe, it } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { joinSites, tellWitness } from '../admin/site/evidence.ts';
+import { appendCustody, Chain, formatCustody, type Link } from '../cgi/locker/index.ts';
+import { readSettings } from '../cgi/settings.ts';
+import { Evidence } from '../evidence/evidence.ts';
+import { serversOf } from '../ledger/site.ts';
+import { makeSite } from '../scripts/site.ts';
+import { custodyOf, walk } from './custody-record.ts';
+import { verifyAs } from './evidence-site.ts';
+import { runWebjobctl } from './operator.ts';
+import { plantGroup } from './verify-site.ts';
+
+const WRITER = join(import.meta.dirname, 'custody-writer.ts');
+
+/** What a walk that goes on behind `size` bytes finds; undefined when it can not go on there, or has lost its way. */
+function walkFrom(path: string, size: number): { links: Link[]; torn: Link[] } | undefined {
+  const fd = openSync(path, 'r');
+  try {
+    const chain = new Chain(fd);
+    if (!chain.resume(size)) return undefined;
+    const links = [...chain.walk()];
+    return chain.isLost ? undefined : { links, torn: chain.findTorn() };
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** Appends the record of a writer that looked at the file when the record `index` was its last. */
+function appendSlow(path: string, index: number): void {
+  const link = walk(path).links.filter(({ record }) => record)[index];
+  const covers: [number, number] = [link?.record?.covers[1] ?? 0, link?.to ?? 0];
+  const prev = createHash('sha256')
+    .update(readFileSync(path).subarray(...covers))
+    .digest('hex');
+  appendFileSync(path, `${formatCustody(covers, prev, { event: 'deposit', name: 'slow' })}\n`);
+}
+
+describe('a walk that goes on', () => {
+  let folder: string;
+  let file: string;
+  before(async () => {
+    folder = mkdtempSync(join(tmpdir(), 'webjob-resume-'));
+    file = join(folder, 'custody.jsonl');
+    const writers = ['a', 'b', 'c'].map((name) =>
+      spawn(process.execPath, [WRITER, file, name, '12'], { stdio: 'ignore' }),
+    );
+    await Promise.all(writers.map((writer) => once(writer, 'exit')));
+    appendFileSync(file, '{"covers":[0,');
+    for (const name of ['behind a torn line', 'over its end'])
+      appendCustody(file, { event: 'deposit', name }, { mayCreate: true });
+    appendSlow(file, 20);
+    appendCustody(file, { event: 'deposit', name: 'last' }, { mayCreate: true });
+  });
+  after(() => rmSync(folder, { recursive: true }));
+
+  const agree = (text: Buffer, sound: readonly Link[], from: number): void => {
+    const path = join(folder, 'changed.jsonl');
+    writeFileSync(path, text);
+    const whole = walk(path);
+    for (const { to } of sound.filter((link) => link.record && link.to <= from)) {
+      const found = walkFrom(path, to);
+      assert.ok(found, `it can go on behind ${to} bytes`);
+      assert.deepEqual(
+        found.links,
+        whole.links.filter((link) => link.from >= to),
+        `behind ${to} bytes`,
+      );
+      assert.deepEqual(
+        found.torn,
+        whole.faults.filter(({ fault }) => fault === 'torn'),
+        `torn, behind ${to} bytes`,
+      );
+    }
+  };
+
+  it('finds behind every record what a walk from the first line finds', () => {
+    const { links, faults } = walk(file);
+    assert.deepEqual(faults, []);
+    assert.equal(links.filter(({ record }) => record).length, 40);
+    agree(readFileSync(file), links, Number.POSITIVE_INFINITY);
+  });
+
+  it('finds every change behind what is known', () => {
+    const { links } = walk(file);
+    const text = readFileSync(file);
+    const at = links[20]?.to ?? 0;
+    const line = (index: number): Buffer => text.subarray(links[index]?.from, links[index]?.to);
+    const flipped = Buffer.from(text);
+    flipped.writeUInt8(flipped.readUInt8(at + 200) ^ 1, at + 200);
+    for (const changed of [
+      flipped,
+      Buffer.concat([text.subarray(0, at), text.subarray(links[21]?.to)]),
+      Buffer.concat([text.subarray(0, links[22]?.from), line(23), line(22), text.subarray(links[23]?.to)]),
+      Buffer.concat([text, line(10)]),
+      Buffer.concat([text, line(30)]),
+      Buffer.concat([text.subarray(0, at), Buffer.from('no record\n'), text.subarray(at)]),
+      text.subarray(0, (links[25]?.to ?? 0) - 5),
+    ])
+      agree(changed, links, at);
+    // A copy of the slow one, which is the last but one.
+    agree(Buffer.concat([text, line(links.length - 2)]), links, Number.POSITIVE_INFINITY);
+  });
+
+  it('says that it is lost where a writer was slower than it looks back', () => {
+    const path = join(folder, 'large.jsonl');
+    for (let number = 0; number < 30; number++)
+      appendCustody(path, { event: 'deposit', name: `${number}`, filling: 'x'.repeat(60_000) }, { mayCreate: true });
+    const known = walk(path);
+    const size = known.links.at(-1)?.to ?? 0;
+    assert.deepEqual([known.faults, walkFrom(path, size)?.links], [[], []]);
+    assert.equal(walkFrom(path, size - 1), undefined, 'not behind a record');
+    appendSlow(path, 2);
+    assert.deepEqual(walk(path).faults, []);
+    assert.equal(walkFrom(path, size), undefined);
+  });
+});
+
+describe('verify --since at a site that root has verified', {
+  skip: process.getuid?.() !== 0 && 'only root keeps a witness',
+}, () => {
+  const site = makeSite({ settings: { PutNameFormat: '%cid_%cmd' } });
+  after(() => site.remove());
+  const logfilesDirectory = join(site.base, 'logfiles');
+  const plant = (name: string, out = `out of ${name}`): void =>
+    plantGroup({ incomingDirectory: site.incoming, logfilesDirectory, name, out, err: '' });
+  const keep = async (...args: string[]): Promise<void> => {
+    const { code, stderr } = await runWebjobctl(['--config', site.propertiesFile, ...args]);
+    assert.equal(code, 0, stderr);
+  };
+
+  /** How many records are read for what came since, as verify does it. */
+  const countRead = (since: Date): number => {
+    const { settings } = readSettings(site.propertiesFile);
+    const [joined] = joinSites([
+      { propertiesFile: undefined, settings, servers: serversOf(settings), label: undefined },
+    ]);
+    assert.ok(joined);
+    const evidence = new Evidence(joined, { since });
+    try {
+      const { count } = evidence.records;
+      tellWitness(evidence);
+      return count;
+    } finally {
+      evidence.close();
+    }
+  };
+
+  it('reads of the records what is new, and knows all the same what lies in packs', async () => {
+    for (let number = 0; number < 20; number++) plant(`old_${number}`);
+    for (const name of ['old_1', 'old_2'])
+      for (const extension of ['out', 'err', 'env', 'rdy'])
+        utimesSync(join(site.incoming, `${name}.${extension}`), 1e9, 1e9);
+    await keep('pack', '--older-than', '1000d');
+    assert.deepEqual(await verifyAs([site.propertiesFile]), []);
+    await sleep(20);
+    const since = new Date();
+    plant('old_1', 'other bytes under a name that is in a pack');
+    plant('new');
+    const found = await verifyAs([site.propertiesFile], '--since', since.toISOString());
+    assert.deepEqual(found, ['differing old_1']);
+    await sleep(20);
+    const later = new Date();
+    plant('newest');
+    // The new one, and of what webjobctl has on record the pack.
+    assert.equal(countRead(later), 2);
+    assert.equal(countRead(since), 4, 'what an earlier run has seen is still new since then');
+    writeFileSync(join(site.incoming, 'newest.out'), 'changed');
+    const changed = await verifyAs([site.propertiesFile], '--since', later.toISOString());
+    assert.ok(
+      changed.some((line) => line.endsWith(' newest.out')),
+      changed.join(),
+    );
+  });
+
+  it('finds what was changed in what it does not read again', async () => {
+    const path = custodyOf(site);
+    const text = readFileSync(path, 'latin1');
+    writeFileSync(path, text.replace('"name":"old_7"', '"name":"old_6"'), 'latin1');
+    plant('after');
+    const found = await verifyAs([site.propertiesFile], '--since', new Date(Date.now() - 1000).toISOString());
+    assert.ok(found.includes('witness-changed nph-webjob-custody.server_1.jsonl'), found.join());
+  });
+});
