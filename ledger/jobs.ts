@@ -194,9 +194,14 @@ interface Row {
   joined: string;
 }
 
-const OLDEST = 'rank, at, length(job_id), job_id, client, command';
-const BY_TIME = 'at, rank, length(job_id), job_id, client, command';
-const NEWEST = 'at DESC, rank DESC, length(job_id) DESC, job_id DESC, client DESC, command DESC';
+/**
+ * Of jobs that ended at one time the one that began first comes first: their ids tell the second, and behind it how many requests there
+ * were before in it, in any number of digits (docs/protocol.md, section 5).
+ */
+const BY_ID = ["rtrim(job_id, '0123456789')", 'length(job_id)', 'job_id', 'client', 'command'];
+const OLDEST = ['rank', 'at', ...BY_ID].join(', ');
+const BY_TIME = ['at', 'rank', ...BY_ID].join(', ');
+const NEWEST = ['at', 'rank', ...BY_ID].map((column) => `${column} DESC`).join(', ');
 
 /** As they ended; or by the latest that is known of them; or the jobs of one client, or command, after the other, each by time. */
 export type JobOrder = 'end' | 'time' | 'client' | 'command';

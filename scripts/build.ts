@@ -18,8 +18,9 @@ const SHIPPED = { WEBJOB_SHIPPED: JSON.stringify(shipped) };
 const VERSION = { WEBJOB_VERSION: JSON.stringify(version) };
 
 /**
- * The script that httpd starts for every request, the client that cron starts, and webjobctl have their comments and indentation removed: Node parses
- * them each time, and `node bench/request.ts` shows what that costs. Their names stay, so that a stack trace says where.
+ * The script that httpd starts for every request, the client that cron starts, and webjobctl have their comments and indentation
+ * removed: Node parses them each time, and `node bench/request.ts` shows what that costs. Their names stay, so that a stack trace says
+ * where.
  */
 const PARSED_EVERY_TIME = { minifyWhitespace: true, lineLimit: 120 } as const;
 
@@ -78,8 +79,8 @@ const PROGRAMS = [
 const NO_DEBUGGER = "process.on('SIGUSR1', () => {}); // Node would open its debugger\n";
 
 /**
- * When nothing is left to do, Node takes all its memory apart before it ends. The system does the same at once: of a short program that
- * is a twentieth of all it costs. An event that nothing pending precedes, so what is written is written.
+ * When nothing is left to do, Node takes all its memory apart before it ends, where the system would do it at once: of a short program a
+ * twentieth of all it costs. This event comes when nothing is pending any more, so that all that was written is out.
  */
 const QUICK_END = "process.once('beforeExit', () => process.exit()); // Node would clean up\n";
 

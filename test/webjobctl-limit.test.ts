@@ -44,3 +44,21 @@ it('the youngest are those of all', async () => {
   assert.deepEqual(await its.readJson('jobs', '--limit', '9', '--since', '1d'), all.slice(-1));
   assert.deepEqual(await its.readJson('jobs', '--limit', '1', '--until', '60h'), all.slice(-4, -3));
 });
+
+it('of one second are told in the order in which they began, whatever numbers their ids end with', async () => {
+  const second = Math.floor(Date.now() / 1000) - 60;
+  // Of a process that stays: the ninth request of its second has a longer number than the first of the next one.
+  const ids = [`server_1_${second - 1}_4200000`, `server_1_${second}_04200`, `server_1_${second}_4198504`];
+  const lines = ids.map((jobId) =>
+    formatLogLine({
+      ...{ time: formatTime(new Date(second * 1000), true), jobId, remoteUser: 'client1', remoteAddress: '127.0.0.1' },
+      ...{ method: 'PUT', clientId: 'client1', fileName: 'host.sh', bytesReceived: 0, bytesSent: 0, seconds: 0 },
+      ...{ status: 404, message: 'Not Found' },
+    }),
+  );
+  writeFileSync(its.site.logFile, lines.map((line) => `${line}\n`).join(''));
+  const told = async (...args: string[]): Promise<string[]> =>
+    (await its.readJson<{ jobId: string }>('jobs', ...args)).map(({ jobId }) => jobId);
+  assert.deepEqual(await told(), ids);
+  assert.deepEqual(await told('--limit', '2'), ids.slice(-2));
+});
