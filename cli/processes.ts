@@ -1,7 +1,7 @@
 // Is a process alive, and is it the one that it was? For locks and leftovers that name one.
 import { readFileSync } from 'node:fs';
 
-/** True for a process that exists, whoever's it is. */
+/** True for a process that exists, whoever owns it. */
 export function isAlive(pid: number): boolean {
   try {
     return process.kill(pid, 0);

@@ -182,7 +182,7 @@ export class CustodyRecords {
   /** What was gone on with was not enough. */
   #mustReadAll = false;
   #names = new NameTable();
-  /** The names of deposits that were read; no more than are searched for, and one. */
+  /** Names of the deposits read so far, up to one more than are searched for. */
   readonly #met = new Set<string>();
   #faults: Finding[] = [];
   /** By the digest of the archive, as a name comes again after an unpack. */

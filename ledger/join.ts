@@ -243,7 +243,7 @@ function gatherUnmatched(uploads: readonly Upload[]): Episode[] {
   return [...gathered.values()];
 }
 
-/** Of most jobs, and made anew for each of millions it would be most of the memory. */
+/** One empty list for all: a new one for each of millions of jobs would take most of the memory. */
 const NONE: readonly never[] = [];
 
 /** What one run, all of its lines and uploads, comes to. */

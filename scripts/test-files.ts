@@ -9,7 +9,7 @@ const SLOW_FILES = readFileSync(join(root, 'test', 'slow.txt'), 'utf8')
   .split('\n')
   .flatMap((line) => /^ *\d+ {2}(\S+)$/.exec(line)?.[1] ?? []);
 
-/** Writes test/slow.txt anew. */
+/** Rewrites test/slow.txt. */
 export function renewSlow(times: readonly (readonly [file: string, seconds: number])[]): void {
   const slow = times.filter(([, seconds]) => seconds >= SLOW_SECONDS);
   const lines = slow.map(([file, seconds]) => `${seconds.toFixed(0).padStart(4)}  ${basename(file)}\n`);

@@ -1,6 +1,6 @@
 // npm test: types, style, build, what the tests run of Debian's, then every test. `npm test FILE…` runs these files, and only builds what is
 // out of date. `npm run test:fast` checks types and style and runs every test that needs no web server, browser or package.
-// `npm test -- --renew-slow` writes test/slow.txt anew, by the processor times of this run.
+// `npm test -- --renew-slow` rewrites test/slow.txt from the processor times of this run.
 import { spawnSync } from 'node:child_process';
 import { statSync } from 'node:fs';
 import { availableParallelism } from 'node:os';

@@ -187,8 +187,8 @@ describe('a manifest', () => {
     ['counts one too few', [head, one, one, end]],
     ['says nothing of its archive', [head, one, { ...end, archiveBytes: -1 }]],
     ['has a digest that is none', [head, one, { ...end, archiveSha256: 'A'.repeat(64) }]],
-    ['is no JSON', [head, '{"name":\n', end]],
-    ['has a line that is no object', [head, 'null\n', end]],
+    ['is not JSON', [head, '{"name":\n', end]],
+    ['has a line that is not an object', [head, 'null\n', end]],
   ] as const)
     it(`is refused when it ${what}`, async () => {
       await assert.rejects(read(...lines), { kind: 'failed' });
@@ -203,7 +203,7 @@ describe('a manifest', () => {
     ['no job id', { jobId: undefined }],
     ['a time that is none', { at: 'yesterday' }],
     ['a negative offset', { offset: -1 }],
-    ['a length that is no whole number', { length: 1.5 }],
+    ['a length that is not a whole number', { length: 1.5 }],
     ['an end beyond all numbers', { offset: Number.MAX_SAFE_INTEGER, length: 2 }],
     ['clients that are no list', { clients: 'client1' }],
     ['a file less', { files: { ...files, err: undefined } }],

@@ -142,7 +142,7 @@ describe('webjob.conf', () => {
       assert.throws(() => format({ installFolder, hasCertificate: true }), usage, JSON.stringify(installFolder));
   });
 
-  it('gets another password in its line alone, when it is that of the client', () => {
+  it('changes only the password of its own client', () => {
     const folder = folderOf();
     const conf = join(folder, 'webjob.conf');
     assert.equal(findPasswordChange(folder, 'client1', 'new'), undefined);
