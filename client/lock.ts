@@ -44,9 +44,7 @@ export function takeLock(lockFile: string): () => void {
  * replaces it, and we would remove the lock of that run.
  */
 function release(path: string, fd: number): void {
-  const { ino, dev } = fstatSync(fd);
-  const found = lstatSync(path, { throwIfNoEntry: false });
-  if (found?.ino === ino && found.dev === dev) rmSync(path, { force: true });
+  if (isSame(fstatSync(fd), lstatSync(path, { throwIfNoEntry: false }))) rmSync(path, { force: true });
   closeSync(fd);
 }
 
@@ -62,10 +60,9 @@ function acquire(path: string, lockFile = path): number {
   const guard = `${path}.next`;
   const guardFd = acquire(guard, lockFile);
   try {
-    // One that was given back meanwhile may be held again by now.
-    if (checkFree(path, lockFile)) rmSync(path, { force: true });
+    removeAbandoned(path, lockFile);
     const taken = create(path);
-    if (taken === undefined) throw busy(lockFile, read(path)?.pid);
+    if (taken === undefined) throw busy(lockFile, readPid(path));
     return taken;
   } finally {
     release(guard, guardFd);
@@ -100,11 +97,27 @@ function hold(path: string, fd: number): number {
   return held;
 }
 
-/** Whether there is a lock that nobody holds; false when there is none. Throws Failure `lock` for one that is held. */
-function checkFree(path: string, lockFile: string): boolean {
-  const found = read(path);
-  if (found && isHeld(found)) throw busy(lockFile, found.pid);
-  return found !== undefined;
+/** Throws Failure `lock` for a lock that is held. */
+function checkFree(path: string, lockFile: string): void {
+  look(path, (found) => {
+    if (isHeld(found)) throw busy(lockFile, found.pid);
+  });
+}
+
+/**
+ * Removes the lock when nobody holds it; the caller holds the guard. What was given back while we looked at it may be held by another
+ * run now, under the same name: only the file that we looked at is removed. It stays open until then, so that no new file gets its
+ * number.
+ */
+function removeAbandoned(path: string, lockFile: string): void {
+  look(path, (found) => {
+    if (isHeld(found)) throw busy(lockFile, found.pid);
+    if (isSame(found.stats, lstatSync(path, { throwIfNoEntry: false }))) rmSync(path, { force: true });
+  });
+}
+
+function isSame({ ino, dev }: Stats, other: Stats | undefined): boolean {
+  return other?.ino === ino && other.dev === dev;
 }
 
 function busy(lockFile: string, pid: number | undefined): Failure {
@@ -126,26 +139,42 @@ function isHeld({ pid, stats }: Found): boolean {
   return hasArgument(pid, /^(?:--execute|-[a-z]*e.*)$/) ?? isAlive(pid);
 }
 
-/** Undefined when there is no such file. Throws Failure `settings` for what is no lock, or not ours to read. */
-function read(path: string): Found | undefined {
+/**
+ * Gives what `use` makes of the lock while it is open; undefined when there is none. Throws Failure `settings` for what is not a lock,
+ * or not ours to read.
+ */
+function look<T>(path: string, use: (found: Found) => T): T | undefined {
   const stats = lstatSync(path, { throwIfNoEntry: false });
   if (stats === undefined) return undefined;
   if (!stats.isFile()) throw unfit(path, `is ${kindOf(stats)}, not a file`, 'name a file of its own');
   if (stats.size > MAX_LOCK_BYTES) throw unfit(path, 'holds more than a process id', 'name a file of its own');
+  const fd = open(path);
+  if (fd === undefined) return undefined;
   try {
-    const fd = openSync(path, constants.O_RDONLY | (constants.O_NOFOLLOW ?? 0) | (constants.O_NONBLOCK ?? 0));
-    try {
-      const buffer = Buffer.alloc(MAX_LOCK_BYTES);
-      const text = buffer.toString('latin1', 0, readSync(fd, buffer));
-      return { pid: /^[1-9][0-9]{0,9}\n$/.test(text) ? Number(text) : 0, stats: fstatSync(fd) };
-    } finally {
-      closeSync(fd);
-    }
+    return use(read(fd));
+  } finally {
+    closeSync(fd);
+  }
+}
+
+function readPid(path: string): number | undefined {
+  return look(path, ({ pid }) => pid);
+}
+
+function open(path: string): number | undefined {
+  try {
+    return openSync(path, constants.O_RDONLY | (constants.O_NOFOLLOW ?? 0) | (constants.O_NONBLOCK ?? 0));
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
     if (code === 'ENOENT') return undefined;
     throw unfit(path, `cannot be read: ${code}`, 'give each user a LockFile of its own');
   }
+}
+
+function read(fd: number): Found {
+  const buffer = Buffer.alloc(MAX_LOCK_BYTES);
+  const text = buffer.toString('latin1', 0, readSync(fd, buffer));
+  return { pid: /^[1-9][0-9]{0,9}\n$/.test(text) ? Number(text) : 0, stats: fstatSync(fd) };
 }
 
 function unfit(path: string, what: string, hint: string): Failure {

@@ -1,7 +1,7 @@
 // The parts of the client by themselves: what a program printed on its way to the disk, jobs and their names there, folders that
 // others could change, the program in its place, and the journal.
 import assert from 'node:assert/strict';
-import { spawnSync } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import fs, {
   chmodSync,
@@ -460,6 +460,31 @@ describe('a lock', () => {
       assert.deepEqual(readdirSync(folder), [], JSON.stringify(stale));
     }
     assert.equal(openFiles(), before);
+  });
+
+  it('that another run took while we looked at the abandoned one is not removed', () => {
+    const sleeper = spawn('sleep', ['60'], { stdio: 'ignore' });
+    const own = `${sleeper.pid}\n`;
+    try {
+      writeFileSync(at('lock'), own, { mode: 0o400 });
+      const listFolder = fs.readdirSync as (path: string) => string[];
+      let looks = 0;
+      const readAndReplace = (path: string): string[] => {
+        const found = listFolder(path);
+        // The second look is the one that is made under the guard.
+        if (path === `/proc/${sleeper.pid}/fd` && ++looks === 2) {
+          rmSync(at('lock'));
+          writeFileSync(at('lock'), own, { mode: 0o400 });
+        }
+        return found;
+      };
+      assert.throws(() => withCalls({ readdirSync: readAndReplace }, () => takeLock(at('lock'))), { kind: 'lock' });
+      assert.equal(looks, 2);
+      assert.deepEqual(readdirSync(folder), ['lock']);
+      assert.equal(readFileSync(at('lock'), 'utf8'), own);
+    } finally {
+      sleeper.kill('SIGKILL');
+    }
   });
 });
 
