@@ -8,11 +8,12 @@ import {
   mkdirSync,
   readdirSync,
   readFileSync,
+  readlinkSync,
   rmSync,
   symlinkSync,
   writeFileSync,
 } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { obtainHttpd } from '../scripts/httpd-package.ts';
 import { findWebUser } from '../scripts/web-user.ts';
@@ -169,6 +170,11 @@ describe('webjobctl init, a second time', () => {
     assert.equal(replaced.length, 3);
     const backup = replaced.find(({ path }) => path === place('etc/nph-webjob.cfg'))?.backup;
     assert.equal(readFileSync(String(backup), 'utf8'), 'BaseDirectory=/mine\n');
+    // What httpd serves is put aside where it serves nothing.
+    const link = String(replaced.find(({ path }) => path === place('webjob/.htaccess'))?.backup);
+    assert.deepEqual([dirname(link), readlinkSync(link)], [place('etc/replaced'), '/etc/passwd']);
+    assert.equal(lstatSync(place('etc/replaced')).mode & 0o777, 0o700);
+    assert.deepEqual(readdirSync(place('webjob')).sort(), ['.htaccess', 'nph-webjob.cgi']);
     assert.equal(lstatSync(place('integrity/incoming')).mode & 0o777, 0o755);
     assert.deepEqual(
       ['profiles', '.profiles.new'].map((name) => existsSync(place(`integrity/${name}`))),

@@ -101,6 +101,11 @@ describe('a site with a cap of its own', async () => {
     site.remove();
   });
 
+  it('sends nobody back what he sent', async () => {
+    const head = formatRequest('TRACE', '/webjob/nph-webjob.cgi', 'client1:foo', 0);
+    assert.match(await sendRaw(server.port, head), /^HTTP\/1\.1 405 /);
+  });
+
   it('has httpd refuse what is larger', async () => {
     const request = formatRequest('PUT', '/webjob/nph-webjob.cgi', 'client1:foo', 1001);
     const answer = await sendRaw(server.port, Buffer.concat([request, Buffer.alloc(1001)]));

@@ -188,6 +188,7 @@ describe('a wish', () => {
     const { state, why } = compare(one);
     return [state, ...why].join(' ');
   };
+  const UNSERVED = { directory: '/nowhere', replacedDirectory: '/nowhere/replaced' };
   const NO_MAKERS = {} as Makers;
   const { content: _content, ...any } = wish('a');
 
@@ -244,7 +245,7 @@ describe('a wish', () => {
       });
       syncBuiltinESMExports();
       try {
-        applySteps(compareWishes(wishes, { root: folder, webUser }), NO_MAKERS, () => undefined);
+        applySteps(compareWishes(wishes, { root: folder, webUser }), NO_MAKERS, UNSERVED, () => undefined);
       } finally {
         process.umask(before);
         Object.assign(fs, { fsyncSync, renameSync });
@@ -276,7 +277,10 @@ describe('a wish', () => {
 
   it('that cannot come true is a failure which names it', () => {
     const step = { ...compare(wish('a/b')), place: '/proc/nothing/b' };
-    assert.throws(() => applySteps([step], NO_MAKERS, () => undefined), /\/proc\/nothing\/b cannot be made: /);
+    assert.throws(
+      () => applySteps([step], NO_MAKERS, UNSERVED, () => undefined),
+      /\/proc\/nothing\/b cannot be made: /,
+    );
   });
 });
 

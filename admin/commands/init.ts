@@ -39,7 +39,8 @@ const EXPLANATION = `
 Makes the folders, nph-webjob.cfg, the snippet for httpd, .htaccess, the user file, the logs and the script, with the
 owners and modes that the 2004 article gives them: uploads and logs belong to the web user, everything else to root.
 What is there and is the same is kept; what is there and differs is refused, all of it and before anything is made,
-unless --force puts the old one aside as NAME.<time>.bak. Then it prints what is left to do to httpd; --apply does it.
+unless --force puts the old one aside as NAME.<time>.bak: beside the new one, but for what httpd serves, which goes into
+the folder replaced beside nph-webjob.cfg. Then it prints what is left to do to httpd; --apply does it.
 
 Without root it can make a site of yours alone, with --prefix DIR, for an httpd that you run yourself.
 
@@ -69,7 +70,7 @@ export function initCommand(): Command {
     .option('--cgi <file>', 'nph-webjob.cgi (else the one beside webjobctl)')
     .option('--root <folder>', 'make it all below this folder, as for a package or an image')
     .option('--dry-run', 'show everything and change nothing')
-    .option('--force', 'replace what differs; the old one stays beside it')
+    .option('--force', 'replace what differs; the old one is put aside')
     .option('--apply', 'take the steps that are left for httpd, too')
     .option('--httpd <program>', 'httpd or apachectl for these steps (else apachectl)')
     .option('--httpd-conf <file>', 'the httpd.conf that is to include the site', parsePath)
@@ -104,7 +105,11 @@ function init(options: Options, isJson: boolean): void {
       'client authority': (folder: string) => void openAuthority(folder),
       witness: (folder: string) => beginWitness(folder, steps),
     };
-    applySteps(steps, makers, (step, backup) =>
+    const [directory, etcDirectory] = [places.cgiDirectory, places.etcDirectory].map((path) =>
+      join(options.root ?? '/', path),
+    ) as [string, string];
+    const served = { directory, replacedDirectory: join(etcDirectory, 'replaced') };
+    applySteps(steps, makers, served, (step, backup) =>
       show(step, isJson, step.state === 'make' ? 'made' : 'replaced', backup),
     );
   }

@@ -1,21 +1,32 @@
 // Carries the plan out, one step at a time and each whole: whoever is interrupted runs init again, and what is done is kept.
-import { chmodSync, chownSync, existsSync, mkdirSync, renameSync, rmdirSync } from 'node:fs';
+import { chmodSync, chownSync, cpSync, existsSync, mkdirSync, renameSync, rmdirSync, rmSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { makeFolder, syncFolder } from 'webjob-locker/durable';
 import { Failure } from '../../cli/failure.ts';
-import { createFile, errorCode, removeUnfinished } from '../../cli/files.ts';
+import { createFile, errorCode, removeUnfinished, syncTree } from '../../cli/files.ts';
 import type { Step } from './compare.ts';
 import type { Wish } from './plan.ts';
 
 export type Makers = Record<NonNullable<Wish['maker']>, (folder: string) => void>;
 
+/** What httpd serves, and the folder outside of it that gets the old versions of it. */
+export interface Served {
+  directory: string;
+  replacedDirectory: string;
+}
+
 /** Makes what is missing and, with --force, what differs; says each as it is done. Throws Failure `failed`. */
-export function applySteps(steps: readonly Step[], makers: Makers, done: (step: Step, backup?: string) => void): void {
+export function applySteps(
+  steps: readonly Step[],
+  makers: Makers,
+  served: Served,
+  done: (step: Step, backup?: string) => void,
+): void {
   for (const step of steps) {
     try {
       // A killed run had come as far as this.
       if (step.state === 'keep') removeUnfinished(step.place);
-      else done(step, applyStep(step, makers));
+      else done(step, applyStep(step, makers, served));
     } catch (error) {
       if (error instanceof Failure) throw error;
       throw new Failure('failed', `${step.place} cannot be made: ${errorCode(error)}`, 'mend that, and run init again');
@@ -24,13 +35,13 @@ export function applySteps(steps: readonly Step[], makers: Makers, done: (step: 
 }
 
 /** Returns where what was there is now. */
-function applyStep(step: Step, makers: Makers): string | undefined {
+function applyStep(step: Step, makers: Makers, served: Served): string | undefined {
   const { place, kind, mode, ownership, why, state } = step;
   if (state === 'differs' && !why.includes('kind') && !why.includes('content')) {
     setAccess(step, place);
     return undefined;
   }
-  const backup = state === 'differs' ? putAside(place) : undefined;
+  const backup = state === 'differs' ? putAside(place, served) : undefined;
   makeFolder(dirname(place));
   if (kind === 'folder') makeOwned(step);
   else if (step.maker === undefined) {
@@ -58,8 +69,31 @@ function setAccess({ ownership, mode }: Step, place: string): void {
   chmodSync(place, mode);
 }
 
-function putAside(place: string): string {
-  const backup = `${place}.${new Date().toISOString().replace(/[-:]|\..*/g, '')}.bak`;
-  renameSync(place, backup);
+/**
+ * Returns where it is then. An old version of the script would still run beside the new one, so nothing that httpd
+ * serves is put aside there.
+ */
+function putAside(place: string, { directory, replacedDirectory }: Served): string {
+  const isServed = place === directory || dirname(place) === directory;
+  const folder = isServed ? replacedDirectory : dirname(place);
+  if (isServed && !existsSync(folder)) {
+    makeFolder(dirname(folder));
+    mkdirSync(folder, { mode: 0o700 });
+  }
+  const backup = join(folder, `${basename(place)}.${new Date().toISOString().replace(/[-:]|\..*/g, '')}.bak`);
+  moveAway(place, backup);
+  syncFolder(folder);
   return backup;
+}
+
+/** Also from one file system to another. */
+function moveAway(place: string, backup: string): void {
+  try {
+    renameSync(place, backup);
+  } catch (error) {
+    if (errorCode(error) !== 'EXDEV') throw error;
+    cpSync(place, backup, { recursive: true, verbatimSymlinks: true, errorOnExist: true, preserveTimestamps: true });
+    syncTree(dirname(backup));
+    rmSync(place, { recursive: true });
+  }
 }

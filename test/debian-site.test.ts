@@ -1,0 +1,83 @@
+// webjobctl init on a stock Debian, with its own httpd, virtual hosts and serve-cgi-bin.conf: who gets in, by whatever
+// path the script is reached.
+import assert from 'node:assert/strict';
+import { after, before, describe, it } from 'node:test';
+import { type Debian, findObstacle, openDebian } from './debian-namespace.ts';
+
+const QUERY = '?VERSION=webjob+1.4.0&SYSTEM=curl&CLIENTID=client1&FILENAME=host.sh';
+const NO_DEBIAN = findObstacle();
+
+describe('webjobctl init --prefix debian --tls --apply', { skip: NO_DEBIAN, timeout: 240_000 }, () => {
+  let debian: Debian;
+  let password = '';
+  const init = 'webjobctl init --prefix debian --tls --server-name localhost --apply';
+  before(async () => {
+    debian = await openDebian();
+    debian.must(`${init}
+webjobctl -c /etc/webjob/nph-webjob.cfg client add client1 --generate --url https://localhost --out /root/client1
+printf '#!/bin/sh\\nhostname\\n' > /var/lib/webjob/profiles/client1/commands/host.sh`);
+    password = debian.must("sed -n 's/^URLPassword=//p' /root/client1/webjob.conf").trim();
+  });
+  after(() => debian?.close());
+
+  const ask = (url: string, ...words: string[]): number =>
+    debian.status('-H', 'Content-Length: 0', ...words, url + QUERY);
+  const asClient = (): string[] => ['-u', `client1:${password}`];
+
+  it('serves the client over TLS', () => {
+    assert.equal(ask('https://localhost/webjob/nph-webjob.cgi', ...asClient()), 200);
+    assert.equal(ask('https://localhost/webjob/nph-webjob.cgi'), 401);
+  });
+
+  it('keeps everybody from the script without TLS, by the path of Debian too', () => {
+    for (const path of [
+      '/cgi-bin/webjob/nph-webjob.cgi',
+      '/cgi-bin/webjob/./nph-webjob.cgi',
+      '/cgi-bin//webjob/nph-webjob.cgi',
+    ])
+      for (const who of [[], asClient()])
+        assert.equal(ask(`http://localhost${path}`, '--path-as-is', ...who), 403, path);
+    assert.equal(ask('http://localhost/webjob/nph-webjob.cgi', ...asClient()), 404);
+  });
+
+  it('asks for the same over TLS by the path of Debian', () => {
+    const url = 'https://localhost/cgi-bin/webjob/nph-webjob.cgi';
+    assert.deepEqual([ask(url), ask(url, ...asClient())], [401, 200]);
+  });
+
+  it('keeps everybody from the script in a virtual host of somebody else, with and without TLS', () => {
+    debian.must(`cat > /etc/apache2/sites-available/other.conf <<'END'
+Listen 8080
+Listen 8443
+<VirtualHost *:8080>
+  Include conf-available/serve-cgi-bin.conf
+</VirtualHost>
+<VirtualHost *:8443>
+  SSLEngine on
+  SSLCertificateFile /etc/webjob/webjob-server.crt
+  SSLCertificateKeyFile /etc/webjob/webjob-server.key
+  Include conf-available/serve-cgi-bin.conf
+</VirtualHost>
+END
+a2ensite -q other
+apachectl restart 2>&1; sleep 2`);
+    for (const host of ['http://localhost:8080', 'https://localhost:8443'])
+      assert.equal(ask(`${host}/cgi-bin/webjob/nph-webjob.cgi`, ...asClient()), 403, host);
+    assert.equal(ask('https://localhost/webjob/nph-webjob.cgi', ...asClient()), 200);
+  });
+
+  it('sends nobody back what he sent', () => {
+    for (const url of ['https://localhost/webjob/nph-webjob.cgi', 'http://localhost/webjob/nph-webjob.cgi'])
+      assert.equal(ask(url, '-X', 'TRACE'), 405);
+  });
+
+  it('leaves no earlier script where httpd runs it when init --force replaces it', () => {
+    debian.must(`echo '// mine' >> /usr/lib/cgi-bin/webjob/nph-webjob.cgi; ${init} --force`);
+    const found = debian.must('ls -A /usr/lib/cgi-bin /usr/lib/cgi-bin/webjob; ls /etc/webjob/replaced');
+    assert.match(
+      found,
+      /^\/usr\/lib\/cgi-bin:\nwebjob\n\n\/usr\/lib\/cgi-bin\/webjob:\n\.htaccess\nnph-webjob\.cgi\nnph-webjob\.cgi\.\d{8}T\d{6}\.bak\n$/,
+    );
+    assert.equal(ask('https://localhost/webjob/nph-webjob.cgi', ...asClient()), 200);
+  });
+});
