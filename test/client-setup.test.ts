@@ -321,7 +321,7 @@ describe('the file of users', () => {
     writeFileSync(path, '# a comment: x\n\na:$2y$x\nb:$2a$x\nc:$2b$x\nd:$2x$x\ne:{SHA}x\nf:$apr1$x\ng:\nno colon\n');
     assert.deepEqual(
       readUserFile(path).map(({ name, scheme }) => `${name} ${scheme}`),
-      ['a bcrypt', 'b bcrypt', 'c bcrypt', 'd other', 'e sha1', 'f md5', 'g other'],
+      ['a bcrypt', 'b bcrypt', 'c bcrypt', 'd other', 'e sha1', 'f md5', 'g other', 'no colon other'],
     );
     assert.throws(() => readUserFile(root), failed);
   });

@@ -1,4 +1,5 @@
-// The file of users that httpd reads: who is in it, and how a line gets in and out. bcrypt is htpasswd's; a password travels on its stdin.
+// The file of users, as httpd reads it: who is in it, and how a line gets in and out. Lines of others keep every byte. bcrypt is
+// htpasswd's; a password travels on its stdin.
 import { existsSync, readFileSync, statSync } from 'node:fs';
 import { Failure } from '../../cli/failure.ts';
 import { errorCode, removeUnfinished, replaceFile } from '../../cli/files.ts';
@@ -13,12 +14,22 @@ export interface UserLine {
   scheme: 'bcrypt' | 'sha1' | 'md5' | 'other';
 }
 
-/** Nobody when there is no file. Throws Failure `failed`. */
+/** Of two lines of a name httpd takes the first. Nobody when there is no file. Throws Failure `failed`. */
 export function readUserFile(path: string): UserLine[] {
-  return readLines(path).flatMap((line) => {
-    const [, name, hash = ''] = /^([^:#]+):(.*)$/.exec(line) ?? [];
-    return name === undefined ? [] : [{ name, scheme: findScheme(hash) }];
-  });
+  const users = new Map<string, UserLine>();
+  for (const { name, hash } of readEntries(path)) {
+    if (name !== undefined && !users.has(name)) users.set(name, { name: decodeName(name), scheme: findScheme(hash) });
+  }
+  return [...users.values()];
+}
+
+/** For people, and for comparison with client ids, which are ASCII. */
+function decodeName(bytes: string): string {
+  try {
+    return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(Buffer.from(bytes, 'latin1'));
+  } catch {
+    return bytes;
+  }
 }
 
 function findScheme(hash: string): UserLine['scheme'] {
@@ -45,28 +56,34 @@ export function setUser(path: string, name: string, password: string): void {
   checkPassword(password);
   const line = runProgram('htpasswd', ['-niB', name], { input: Buffer.from(`${password}\n`, 'latin1') }).trim();
   if (!line.startsWith(`${name}:$2`)) throw new Failure('failed', 'htpasswd made no bcrypt of the password');
-  changeLines(path, (lines) => [...lines.filter((present) => !isOf(present, name)), line]);
+  changeEntries(path, (entries) => `${joinOthers(entries, name)}${line}\n`);
 }
 
 /** False when there was none. */
 export function removeUser(path: string, name: string): boolean {
   if (!existsSync(path)) return false;
-  return changeLines(path, (lines) => lines.filter((present) => !isOf(present, name)));
+  return changeEntries(path, (entries) =>
+    entries.some((entry) => entry.name === name) ? joinOthers(entries, name) : undefined,
+  );
 }
 
-const isOf = (line: string, name: string): boolean => line.startsWith(`${name}:`);
+/** The lines of all others, so that another line may follow: behind a backslash it would be a part of the last one. */
+function joinOthers(entries: readonly Entry[], name: string): string {
+  const text = entries.map((entry) => (entry.name === name ? '' : entry.raw)).join('');
+  const ended = text === '' || text.endsWith('\n') ? text : `${text}\n`;
+  return /\\\r?\n$/.test(ended) ? `${ended}\n` : ended;
+}
 
 /** Owner and mode stay: the web user reads it by its group. False when nothing is to be changed. */
-function changeLines(path: string, change: (lines: string[]) => string[]): boolean {
+function changeEntries(path: string, change: (entries: readonly Entry[]) => string | undefined): boolean {
   try {
     return withLock(path, () => {
       const { mode, uid, gid } = statSync(path);
       removeUnfinished(path);
-      const present = readLines(path);
-      const lines = change(present);
-      if (lines.join('\n') === present.join('\n')) return false;
+      const text = change(readEntries(path));
+      if (text === undefined) return false;
       const owner = process.getuid?.() === 0 ? { uid, gid } : undefined;
-      replaceFile(path, lines.map((line) => `${line}\n`).join(''), { mode: mode & 0o777, owner });
+      replaceFile(path, Buffer.from(text, 'latin1'), { mode: mode & 0o777, owner });
       return true;
     });
   } catch (error) {
@@ -79,12 +96,31 @@ function changeLines(path: string, change: (lines: string[]) => string[]): boole
   }
 }
 
-function readLines(path: string): string[] {
+/** A line as httpd has it, which a backslash at its end joins with the next one. Every character is a byte. */
+interface Entry {
+  raw: string;
+  /** Undefined for a comment, and for a line that is empty. */
+  name: string | undefined;
+  hash: string;
+}
+
+/** Empty when there is no file. */
+function readEntries(path: string): Entry[] {
+  let text: string;
   try {
-    return readFileSync(path, 'utf8').split('\n').filter(Boolean);
+    text = readFileSync(path, 'latin1');
   } catch (error) {
     const code = errorCode(error);
     if (code === 'ENOENT') return [];
     throw new Failure('failed', `the user file ${path} cannot be read: ${code}`);
   }
+  return (text.match(/(?:[^\n]*\\\r?\n)*[^\n]*(?:\n|$)/g) ?? []).filter(Boolean).map(parseEntry);
+}
+
+/** httpd takes blanks off both ends, and what isspace(3) counts as such. */
+function parseEntry(raw: string): Entry {
+  const line = raw.replace(/\\\r?\n/g, '').replace(/^[ \t-\r]+|[ \t-\r]+$/g, '');
+  if (line === '' || line.startsWith('#')) return { raw, name: undefined, hash: '' };
+  const [name = '', hash = ''] = line.split(/:+/);
+  return { raw, name, hash };
 }
