@@ -44,6 +44,9 @@ cat > /usr/local/bin/webjobctl <<'END'
 exec /usr/lib/webjob-programs/node /usr/lib/webjob-programs/webjobctl "$@"
 END
 chmod 755 /usr/local/bin/webjobctl
+cd /
+mount -t tmpfs tmpfs /root
+mount -t tmpfs -o mode=1777 tmpfs /tmp
 echo ready
 exec cat
 `;
