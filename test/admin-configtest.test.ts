@@ -272,6 +272,7 @@ describe('webjobctl configtest', () => {
       await expectFindings([
         ['error', /asks nobody who he is/, /apache\/htaccess/],
         ['error', /lets in some without a word/, /apache\/htaccess/],
+        ['error', /^strangers reach the script in the main server: 450 /, /^apache\/htaccess as \.htaccess/],
       ]);
       // The script still refuses, so this is no more than a warning; without RequireUser everybody is served.
       const probe = ['--probe', url, '--as', at('client1/webjob.conf')];

@@ -424,7 +424,10 @@ describe('the script', () => {
     assert.deepEqual(check({ 'other.cgi': '' }), ['error: no script is in it']);
     assert.deepEqual(check({ 'webjob.cgi': `#!${node}\n` }), ['error: httpd takes it for no nph script']);
     const beside = { 'nph-webjob.cgi.20261101T000000.bak': '', 'nph-webjob-resident.cjs': '' };
-    assert.deepEqual(check({ 'nph-webjob.cgi': `#!${node}\n`, ...beside }), []);
+    assert.deepEqual(check({ 'nph-webjob.cgi': `#!${node}\n`, ...beside }), [
+      'warning: clients can still run what an earlier init has replaced',
+    ]);
+    check({});
     symlinkSync(at('nowhere'), join(at(`script${made - 1}`), 'nph-webjob'));
     assert.deepEqual(serious(checkScripts(at(`script${made - 1}`), me)), ['error: it cannot be looked at']);
   });

@@ -71,6 +71,49 @@ apachectl restart 2>&1; sleep 2`);
       assert.equal(ask(url, '-X', 'TRACE'), 405);
   });
 
+  /** What configtest finds, by kind and URL or file. */
+  const test = (): string[] => {
+    const { stdout } = debian.run('webjobctl --json -c /etc/webjob/nph-webjob.cfg configtest');
+    const findings = stdout.split('\n').filter(Boolean);
+    return findings
+      .map((line) => JSON.parse(line) as { severity: string; what: string; where: string })
+      .filter(({ severity, what, where }) => /strangers|TRACE|as a file/.test(what) || /cgi-bin/.test(where + severity))
+      .map(({ severity, what, where }) => `${severity} ${what.replace(/[:,].*| on all \d+ ways/, '')} ${where}`)
+      .sort();
+  };
+
+  it('leaves no way to the script open, and configtest has tried each', () => {
+    assert.deepEqual(test(), ['note strangers are refused to the script httpd']);
+  });
+
+  it('has every way found that somebody opens', () => {
+    debian.must(`ln -s webjob/nph-webjob.cgi /usr/lib/cgi-bin/linked
+cp /usr/lib/cgi-bin/webjob/nph-webjob.cgi /var/www/html/copied
+cat > /etc/apache2/conf-enabled/zz-open.conf <<'END'
+TraceEnable On
+<Location "/cgi-bin/webjob">
+  Require all granted
+</Location>
+END
+apachectl graceful 2>&1; sleep 2`);
+    const found = test();
+    for (const url of [
+      ...['http://127.0.0.1:80', 'https://localhost:443', 'http://127.0.0.1:8080', 'https://127.0.0.1:8443'].flatMap(
+        (host) => [`${host}/cgi-bin/linked`, `${host}/cgi-bin/webjob/nph-webjob.cgi`],
+      ),
+    ])
+      assert.ok(
+        found.some((line) => line.startsWith('error strangers reach') && line.endsWith(` ${url}`)),
+        url,
+      );
+    assert.ok(found.includes('warning httpd hands out the script as a file http://127.0.0.1:80/copied'));
+    assert.ok(found.includes('warning httpd sends back what it is sent http://127.0.0.1:80/'));
+    assert.ok(!found.some((line) => line.includes('443/webjob/')), 'the way that is guarded is none of them');
+    debian.must(`rm /usr/lib/cgi-bin/linked /var/www/html/copied /etc/apache2/conf-enabled/zz-open.conf
+apachectl graceful 2>&1; sleep 2`);
+    assert.deepEqual(test(), ['note strangers are refused to the script httpd']);
+  });
+
   it('leaves no earlier script where httpd runs it when init --force replaces it', () => {
     debian.must(`echo '// mine' >> /usr/lib/cgi-bin/webjob/nph-webjob.cgi; ${init} --force`);
     const found = debian.must('ls -A /usr/lib/cgi-bin /usr/lib/cgi-bin/webjob; ls /etc/webjob/replaced');

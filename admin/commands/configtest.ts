@@ -15,6 +15,7 @@ import { checkNodes } from '../configtest/nodes.ts';
 import { probe } from '../configtest/probe.ts';
 import { checkScripts } from '../configtest/script.ts';
 import { checkTree } from '../configtest/tree.ts';
+import { probeWays } from '../configtest/ways-probe.ts';
 import { findPropertiesFile, globalOptions } from '../site/site.ts';
 import { findUser, findWebUser, isRoot, type User } from '../site/users.ts';
 
@@ -30,6 +31,9 @@ const EXPLANATION = `
 Looks at every control and override, the folders, logs and their owners, the room that is left, the script and its
 Node, httpd's modules and the directives that hold, who may enter, every certificate's date, job ids and the clock. It
 says what is wrong, where, and what mends it, the worst first; without errors and warnings it ends with Syntax OK.
+
+It finds every way to the script: virtual hosts, aliases, links, copies. It asks the httpd that runs here by each of them
+without saying who it is, over HTTP or TLS, and only httpd's own refusal is right.
 
 --probe asks the server itself, as the client of a webjob.conf: somebody without a name must be refused, a link test,
 a GET and a PUT must pass. The PUT leaves a small job, webjobctl-probe, in the locker.
@@ -83,11 +87,12 @@ async function testSite(command: Command, options: Options): Promise<Finding[]> 
     findings.push(...checkScripts(folder, user), ...access.findings);
     if (asked.httpd?.directives) findings.push(...checkDirectives(asked.httpd.directives, folder, propertiesFile));
   }
+  if (asked.httpd?.directives) findings.push(...(await probeWays(asked.httpd.directives)));
   if (asked.httpd) findings.push(...checkModules(asked.httpd, settings, isByPassword));
   findings.push(...checkCertificates(etcDirectory, asked.httpd?.directives), ...checkNodes(settings));
   if (options.probe !== undefined && options.as !== undefined)
     findings.push(...(await probe(options.probe, options.as)));
-  else findings.push(note('nobody was asked over the network', 'httpd', '--probe URL --as webjob.conf'));
+  else findings.push(note('no client has tried it', 'httpd', '--probe URL --as webjob.conf'));
   return findings;
 }
 

@@ -31,7 +31,7 @@ export function checkScripts(folder: string, user: User): Finding[] {
     return [error(`the folder of the script cannot be read: ${errorCode(failure)}`, folder, 'webjobctl init makes it')];
   }
   if (names.length === 0) return [error('no script is in it', folder, 'copy dist/nph-webjob.cgi there, mode 755')];
-  return names.flatMap((name) => checkScript(join(folder, name), user));
+  return [...names.flatMap((name) => checkScript(join(folder, name), user)), ...checkOld(folder)];
 }
 
 function checkScript(link: string, user: User): Finding[] {
@@ -72,6 +72,15 @@ function checkInterpreter(path: string, user: User): Finding[] {
   if (!mayAccess(user, realpathSync(node), 'run'))
     return [...findings, error(`${user.name} cannot run its Node`, node, mend)];
   return [...findings, describeStart(node, version, path)];
+}
+
+/** An earlier version of init put the old script aside here, where httpd still runs it. */
+function checkOld(folder: string): Finding[] {
+  return readdirSync(folder)
+    .filter((name) => name.endsWith('.bak'))
+    .map((name) => join(folder, name))
+    .filter((path) => statSync(path, { throwIfNoEntry: false })?.isFile())
+    .map((path) => warning('clients can still run what an earlier init has replaced', path, `rm ${path}`));
 }
 
 function readFirstLine(path: string): string {
