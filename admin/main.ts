@@ -1,7 +1,7 @@
 // What bin/webjobctl starts: reads the command line, says what went wrong, sets the exit code.
 import './node-version.ts';
 import { setFlagsFromString } from 'node:v8';
-import { LockerFailure } from 'webjob-locker';
+import { LockerFailure, nameReached } from 'webjob-locker';
 import { EXIT_CODES, Failure } from '../cli/failure.ts';
 import { startProgram } from '../cli/program.ts';
 import { say } from '../cli/streams.ts';
@@ -9,6 +9,7 @@ import { makeProgram } from './program.ts';
 
 /** What failed of the system and nobody on the way had a better word for: a call, the database, the locker. Other errors are bugs. */
 function failureOf(error: NodeJS.ErrnoException): Error {
+  error.message = nameReached(error.message);
   const { syscall, code, message } = error;
   const isSystem = syscall !== undefined || code === 'ERR_SQLITE_ERROR' || error instanceof LockerFailure;
   if (!isSystem) return error;

@@ -11,9 +11,9 @@ import {
   readSync,
   writeSync,
 } from 'node:fs';
-import { join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { createGunzip, createGzip, gunzipSync, gzipSync } from 'node:zlib';
+import { reach } from 'webjob-locker';
 import { Failure } from '../cli/failure.ts';
 import { formatMark, markOf } from '../cli/files.ts';
 import { PACKED_EXTENSIONS, type PackedExtension, type PackedFile, type PackedGroup } from './manifest.ts';
@@ -39,7 +39,8 @@ export interface Appended {
 
 interface Source {
   extension: PackedExtension;
-  path: string;
+  /** Its path below the locker. */
+  file: string;
   fd: number;
   stats: BigIntStats;
 }
@@ -55,7 +56,8 @@ export async function appendGroup(archive: number, offset: number, locker: strin
     const [files, heads] = [{} as PackedFiles, new Map<PackedExtension, Buffer>()];
     const size = sources.reduce((sum, { stats }) => sum + Number(stats.size), 0);
     const length = await appendMember(archive, offset, groupBytes(name, sources, files, heads), size);
-    for (const { path, stats } of sources) if (markOf(path) !== formatMark(stats)) throw new ChangedFile(path);
+    for (const { file, stats } of sources)
+      if (markOf(reach(locker, file)) !== formatMark(stats)) throw new ChangedFile(file);
     const marks = Object.fromEntries(sources.map(({ extension, stats }) => [extension, formatMark(stats)]));
     const record = heads.get('env')?.toString('latin1') ?? '';
     return { length, files, record, marks: marks as Appended['marks'] };
@@ -65,13 +67,13 @@ export async function appendGroup(archive: number, offset: number, locker: strin
 }
 
 function openSource(locker: string, name: string, extension: PackedExtension): Source {
-  const path = join(locker, `${name}.${extension}`);
+  const file = `${name}.${extension}`;
   // No link is followed, and nobody waits for a fifo.
-  const fd = openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
+  const fd = openSync(reach(locker, file), constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
   const stats = fstatSync(fd, { bigint: true });
-  if (stats.isFile()) return { extension, path, fd, stats };
+  if (stats.isFile()) return { extension, file, fd, stats };
   closeSync(fd);
-  throw new ChangedFile(path);
+  throw new ChangedFile(file);
 }
 
 /** Ends the archive; returns how many bytes that took. */
@@ -107,7 +109,7 @@ function* groupBytes(
   files: PackedFiles,
   heads: Map<PackedExtension, Buffer>,
 ): Generator<Buffer> {
-  for (const { extension, path, fd, stats } of sources) {
+  for (const { extension, file, fd, stats } of sources) {
     const [size, mtime] = [Number(stats.size), Number(stats.mtimeNs) / 1e6];
     yield formatTarHead({ name: `${name}.${extension}`, size, mtimeSeconds: mtime / 1000 });
     let digest: Hash | undefined;
@@ -115,7 +117,7 @@ function* groupBytes(
     while (bytes < size || sha256 === '') {
       const piece = Buffer.allocUnsafe(Math.min(PIECE_BYTES, size - bytes));
       const chunk = piece.subarray(0, piece.length === 0 ? 0 : readSync(fd, piece));
-      if (chunk.length === 0 && bytes < size) throw new ChangedFile(path);
+      if (chunk.length === 0 && bytes < size) throw new ChangedFile(file);
       if (bytes === 0) heads.set(extension, chunk);
       bytes += chunk.length;
       if (chunk.length === size) sha256 = hash('sha256', chunk);

@@ -118,13 +118,13 @@ export function removeFile(path: string): void {
   }
 }
 
-/** Inode, size and time of a file, which tell that it is still the same; undefined for what is not there or no regular file. */
+/** Device, inode, size and time of a file, which tell that it is still the same; undefined for what is not there or no regular file. */
 export function markOf(path: string): string | undefined {
   const found = lstatSync(path, { throwIfNoEntry: false, bigint: true });
   return found?.isFile() ? formatMark(found) : undefined;
 }
 
 /** The same for what is known of it already. */
-export function formatMark({ ino, size, mtimeNs }: BigIntStats): string {
-  return `${ino} ${size} ${mtimeNs}`;
+export function formatMark({ dev, ino, size, mtimeNs }: BigIntStats): string {
+  return `${dev} ${ino} ${size} ${mtimeNs}`;
 }

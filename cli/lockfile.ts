@@ -84,7 +84,7 @@ function writeHolder(path: string): void {
   try {
     const fd = openNew(path);
     try {
-      writeAll(fd, Buffer.from(holderLine()));
+      writeAll(fd, Buffer.from(formatHolder()));
     } finally {
       closeSync(fd);
     }
@@ -94,15 +94,19 @@ function writeHolder(path: string): void {
   }
 }
 
-/** The line of this process. */
-function holderLine(): string {
+/** What a lock of this process holds. */
+export function formatHolder(): string {
   return `webjobctl ${process.pid} ${hostname()} ${startOf(process.pid)}\n`;
 }
 
-/** True for a lock of ours whose process is gone. */
+/** The mode of a lock that gets its line when it is there already. No server makes one that its owner may not write. */
+export const LOCK_MODE = 0o444;
+
+/** True for a lock of ours whose process is gone, also before it wrote its line: for whoever has the turn, so that no other is about to. */
 export function isDeadLock(path: string): boolean {
   const found = lstatSync(path, { throwIfNoEntry: false });
   if (!found?.isFile() || found.size > 512) return false;
+  if (found.size === 0) return (found.mode & 0o222) === 0;
   const [, pid, host, ticks] = HOLDER.exec(readText(path)) ?? [];
   return pid !== undefined && host === hostname() && (!isAlive(Number(pid)) || startOf(Number(pid)) !== ticks);
 }

@@ -1,6 +1,8 @@
 // A file of a group, opened once, asked once what it is, and read once. Most are small: they take four system calls and no memory of their own.
 import { createHash, hash } from 'node:crypto';
 import { closeSync, constants, fstatSync, lstatSync, openSync, readSync, type Stats } from 'node:fs';
+import { Failure } from '../cli/failure.ts';
+import { formatMark } from '../cli/files.ts';
 
 export interface Reading {
   stats: Stats;
@@ -90,10 +92,33 @@ export interface FileFacts {
 
 /** Reads a file to its end. Throws the error of a system call; a link is none. */
 export function digestFile(path: string): FileFacts {
-  const fd = openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW);
+  const fd = openSync(path, FLAGS);
   try {
+    if (!fstatSync(fd).isFile()) throw new Failure('failed', `${path} is no file`);
     const { size, digests } = digestOpen(fd, readSync(fd, buffer, 0, buffer.length, null), ['sha256']);
     return { bytes: size, sha256: digests.get('sha256') ?? '' };
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** What stands for a file that one may open, but not as a file. */
+const NO_FILE = ['ENOENT', 'ELOOP', 'ENXIO'];
+
+/** The same with the mark of the very file that was read; undefined for what is not there, or no regular file. */
+export function describeFile(path: string): (FileFacts & { mark: string }) | undefined {
+  let fd: number;
+  try {
+    fd = openSync(path, FLAGS);
+  } catch (error) {
+    if (NO_FILE.includes(codeOf(error))) return undefined;
+    throw error;
+  }
+  try {
+    const stats = fstatSync(fd, { bigint: true });
+    if (!stats.isFile()) return undefined;
+    const { size, digests } = digestOpen(fd, readSync(fd, buffer, 0, buffer.length, null), ['sha256']);
+    return { bytes: size, sha256: digests.get('sha256') ?? '', mark: formatMark(stats) };
   } finally {
     closeSync(fd);
   }

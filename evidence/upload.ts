@@ -1,6 +1,5 @@
 // One upload of a locker against what is known of it: its files, the run record in its `.env`, and the custody record.
-import { lstatSync, type Stats } from 'node:fs';
-import { join } from 'node:path';
+import type { Stats } from 'node:fs';
 import {
   EXTENSIONS,
   type Extension,
@@ -8,9 +7,11 @@ import {
   groupPaths,
   isAbandoned,
   parseReady,
+  reach,
   STREAMS,
   type StreamName,
   splitNumbered,
+  statGroupFile,
 } from 'webjob-locker';
 import { parseRecord, type RunRecord } from 'webjob-protocol';
 import type { Finding, FindingKind } from './finding.ts';
@@ -68,8 +69,8 @@ const ALGORITHMS: ReadonlyMap<string, string> = new Map([
 export function statUpload(locker: string, name: string): Files {
   const files: Files = {};
   for (const extension of EXTENSIONS) {
-    const found = lstatSync(join(locker, `${name}.${extension}`), { throwIfNoEntry: false });
-    if (found?.isFile()) files[extension] = found;
+    const found = statGroupFile(locker, name, extension);
+    if (found) files[extension] = found;
   }
   return files;
 }
@@ -89,7 +90,7 @@ export function checkUpload(
   owners: Owners,
   { contents, digests = false }: Care,
 ): UploadReport {
-  const paths = groupPaths(join(locker, name));
+  const paths = groupPaths(reach(locker, name));
   const report = emptyReport();
   const find = (kind: FindingKind, detail: string, extension?: Extension): void => {
     report.findings.push({ kind, place: extension ? `${name}.${extension}` : name, detail });

@@ -11,6 +11,8 @@ import {
   listCustodyFiles,
   listFolder,
   parseReady,
+  reach,
+  reachFolder,
   statGroupFile,
   walkLocker,
 } from 'webjob-locker';
@@ -133,7 +135,7 @@ function findUnrecorded(
   isMeant: (jobId: string) => boolean,
 ): void {
   for (const { group } of walkLocker(incomingDirectory)) {
-    const jobId = group?.has.has('rdy') ? readJobId(join(incomingDirectory, `${group.name}.rdy`)) : undefined;
+    const jobId = group?.has.has('rdy') ? readJobId(reach(incomingDirectory, `${group.name}.rdy`)) : undefined;
     if (group && jobId !== undefined && isMeant(jobId)) records.watched.set(group.name, { jobId, pack: undefined });
   }
 }
@@ -239,8 +241,7 @@ type Met =
 
 /** The folders of a locker in which a name was added, removed or changed since, and what is in each; others are not read. */
 function* walkChanged(locker: string, since: number, folder = ''): Generator<Met> {
-  const path = join(locker, folder);
-  const stats = lstatSync(path, { throwIfNoEntry: false });
+  const stats = lstatSync(reachFolder(locker, folder || '.'), { throwIfNoEntry: false });
   if (!stats?.isDirectory()) return;
   const isChanged = Math.max(stats.mtimeMs, stats.ctimeMs) >= since;
   // A folder has a link from itself, one from above, and one from each folder in it; file systems that do not count have 1.
@@ -280,12 +281,12 @@ function* checkFiles({ servers }: Scope, { records, owners }: Evidence): Generat
 }
 
 function* checkFolder(locker: string, folder: string, { owners }: Evidence): Generator<Finding> {
-  const stats = lstatSync(join(locker, folder), { throwIfNoEntry: false });
+  const stats = lstatSync(reachFolder(locker, folder), { throwIfNoEntry: false });
   if (stats) for (const [kind, detail] of findRights(stats, owners)) yield { kind, place: `${folder}/`, detail };
 }
 
 function* checkStray(locker: string, place: string): Generator<Finding> {
-  const stats = lstatSync(join(locker, place), { throwIfNoEntry: false });
+  const stats = lstatSync(reach(locker, place), { throwIfNoEntry: false });
   // It was somebody's at work.
   if (!stats || isSuccessor(locker, place)) return;
   if (stats.isFile()) yield { kind: 'unexpected', place, detail: 'a file that belongs to no group' };
@@ -296,7 +297,7 @@ function* checkStray(locker: string, place: string): Generator<Finding> {
 function isSuccessor(locker: string, place: string): boolean {
   const [, name] = /^(.+)\.(?:out|err|env|rdy)\.(?:new|unpack)$/.exec(place) ?? [];
   if (name === undefined) return false;
-  const paths = groupPaths(join(locker, name));
+  const paths = groupPaths(reach(locker, name));
   return lstatSync(paths.lck, { throwIfNoEntry: false }) !== undefined && !isAbandoned(paths);
 }
 

@@ -1,6 +1,5 @@
 // How a run ended, as the record of its upload says. A record is what a client sent: it may be of any size, and need not be one.
-import { join } from 'node:path';
-import type { Group } from 'webjob-locker';
+import { type Group, reach } from 'webjob-locker';
 import { encodeField, isJobId, NOT_APPLICABLE } from 'webjob-protocol';
 import type { Ending } from '../archive/manifest.ts';
 import { CLOCK_FIELDS, findClockSkew } from './clock.ts';
@@ -16,13 +15,13 @@ export function readEnding(site: Site, group: Group): Ending | undefined {
 
 /** The same for a locker alone. */
 export function readEndingAt(locker: string, name: string): Ending | undefined {
-  const text = readHead(join(locker, `${name}.env`));
+  const text = readHead(reach(locker, `${name}.env`));
   return text === undefined ? undefined : describeEnding(parseRecordFields(text));
 }
 
 /** The fields of the record of a group; undefined when it is not there. */
 export function readRecordFields(site: Site, group: Group): Map<string, string> | undefined {
-  const text = readHead(join(site.settings.incomingDirectory, `${group.name}.env`));
+  const text = readHead(reach(site.settings.incomingDirectory, `${group.name}.env`));
   return text === undefined ? undefined : parseRecordFields(text);
 }
 

@@ -1,6 +1,5 @@
 // The jobs of a site, for whoever asks: listed, found by an id, counted by client, or as they end.
-import { lstatSync } from 'node:fs';
-import { join } from 'node:path';
+import { statGroupFile } from 'webjob-locker';
 import { findJobIdParts } from 'webjob-protocol';
 import { Failure } from '../cli/failure.ts';
 import type { Job, JobState } from './job.ts';
@@ -283,7 +282,7 @@ function recheck({ isComplete }: Store, site: Site, joined: Joined, gone: Set<st
   const locker = site.settings.incomingDirectory;
   const left = joined.uploads.filter(({ name, place, has }) => {
     if (place !== LOCKER || !has.has('rdy')) return true;
-    if (lstatSync(join(locker, `${name}.rdy`), { throwIfNoEntry: false })?.isFile()) return true;
+    if (statGroupFile(locker, name, 'rdy')) return true;
     gone.add(name);
     return false;
   });

@@ -1,6 +1,6 @@
 // What one upload is, read from its files: whose it is, when it was announced, and how its run ended.
 import type { Stats } from 'node:fs';
-import { EXTENSIONS, type Extension, type Group, parseReady, STREAMS, statGroupFile } from 'webjob-locker';
+import { EXTENSIONS, type Extension, type Group, parseReady, reach, STREAMS, statGroupFile } from 'webjob-locker';
 import { encodeField, isClientId, isFileName } from 'webjob-protocol';
 import { describeEnding, ENDING_FIELDS, type Ending, fieldPattern, parseRecordFields } from './ending.ts';
 import { readHead, readHeadAndStats } from './head.ts';
@@ -24,9 +24,9 @@ export function readUpload(locker: string, name: string, parseName: ParseName, k
   const has = new Set(sizes.keys());
   const group: Group = { name, has };
   if (has.size === 0 || has.size < (known?.has.size ?? 0)) return known && readUpload(locker, name, parseName);
-  const ready = has.has('rdy') ? readHeadAndStats(`${locker}/${name}.rdy`) : undefined;
+  const ready = has.has('rdy') ? readHeadAndStats(reach(locker, `${name}.rdy`)) : undefined;
   if (has.has('rdy') && !ready) return known ? readUpload(locker, name, parseName) : undefined;
-  const text = ready ? ready.text : readHead(`${locker}/${name}.lck`);
+  const text = ready ? ready.text : readHead(reach(locker, `${name}.lck`));
   const jobId = text === undefined ? undefined : parseJobId(text);
   const record = readRecord(locker, name);
   return {
@@ -74,7 +74,7 @@ const FACTS = fieldPattern(`${ENDING_FIELDS.join('|')}|ClientId|GetRequest`);
 const MAX_RECORD_BYTES = 1024 * 1024;
 
 function readRecord(locker: string, name: string): Map<string, string> | undefined {
-  const text = readHead(`${locker}/${name}.env`, MAX_RECORD_BYTES);
+  const text = readHead(reach(locker, `${name}.env`), MAX_RECORD_BYTES);
   return text === undefined ? undefined : parseRecordFields(text.length > MAX_RECORD_BYTES ? '' : text, FACTS);
 }
 

@@ -2,7 +2,7 @@
 // record or a line of the log tells of an upload leads to its files; a walk of the locker finds what neither tells of.
 import { lstatSync, statSync } from 'node:fs';
 import { basename, join } from 'node:path';
-import { type Group, listCustodyFiles, parseCustody, statGroupFile } from 'webjob-locker';
+import { type Group, listCustodyFiles, parseCustody, reachFolder, statGroupFile } from 'webjob-locker';
 import { encodeField, findJobIdParts, formatTime } from 'webjob-protocol';
 import { listPacks } from '../archive/packs.ts';
 import { Failure } from '../cli/failure.ts';
@@ -377,7 +377,7 @@ export class Refresh {
     const met = new Set<string>();
     const visit = (path: string): void => {
       if (met.size === met.add(path).size) return;
-      const mtime = mtimeOf(join(this.#locker, path));
+      const mtime = mtimeOf(reachFolder(this.#locker, path));
       const old = known.get(path);
       if (walk === 'changed' && mtime !== '' && old?.mtime === mtime) return;
       if (!readsLarge && old && old.uploads > LARGE_FOLDER) {

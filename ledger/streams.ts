@@ -1,9 +1,9 @@
 // The streams of an upload as they lie in the locker or in a pack, one to be read at a time and piece by piece: the one place that knows how.
-import { closeSync, constants, openSync, readSync } from 'node:fs';
-import { join } from 'node:path';
-import { type Group, STREAMS, type StreamName, statGroupFile } from 'webjob-locker';
+import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
+import { type Group, reach, STREAMS, type StreamName, statGroupFile } from 'webjob-locker';
 import type { PackedGroup } from '../archive/manifest.ts';
 import { type Pack, packAt, readGroups, readPackedFile } from '../archive/packs.ts';
+import { Failure } from '../cli/failure.ts';
 import { parseRecordFields } from './ending.ts';
 import { MAX_HEAD_BYTES } from './head.ts';
 import type { Job } from './job.ts';
@@ -11,8 +11,8 @@ import type { Site } from './site.ts';
 
 export interface StoredStream {
   bytes: number;
-  /** Where it lies as a file of its own; undefined in a pack. */
-  path: string | undefined;
+  /** Opens it where it is a file of its own, for whoever closes it; undefined in a pack. */
+  open: (() => number) | undefined;
   read(): AsyncIterable<Buffer>;
 }
 
@@ -24,17 +24,25 @@ export function findStreams(site: Site, group: Group): Stored {
   const stored: Stored = {};
   for (const name of STREAMS) {
     const found = statGroupFile(locker, group.name, name);
-    const path = join(locker, `${group.name}.${name}`);
-    if (found) stored[name] = { bytes: found.size, path, read: () => readFile(path, found.size) };
+    const open = (): number => openStream(locker, `${group.name}.${name}`);
+    if (found) stored[name] = { bytes: found.size, open, read: () => readFile(open, found.size) };
   }
   return stored;
 }
 
 const PIECE_BYTES = 64 * 1024;
 
-/** No link is followed. Without a stream of Node, which takes longer than most files have to be read. */
-async function* readFile(path: string, bytes: number): AsyncGenerator<Buffer> {
-  const fd = openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW);
+/** No link is followed, and nobody waits for a fifo. Throws the error of a system call, and Failure `failed` for what is no file. */
+function openStream(locker: string, file: string): number {
+  const fd = openSync(reach(locker, file), constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
+  if (fstatSync(fd).isFile()) return fd;
+  closeSync(fd);
+  throw new Failure('failed', `${locker}/${file} is no file`);
+}
+
+/** Without a stream of Node, which takes longer than most files have to be read. */
+async function* readFile(open: () => number, bytes: number): AsyncGenerator<Buffer> {
+  const fd = open();
   try {
     for (const length = Math.min(bytes + 1, PIECE_BYTES); ; ) {
       const piece = Buffer.allocUnsafe(length);
@@ -51,7 +59,7 @@ async function* readFile(path: string, bytes: number): AsyncGenerator<Buffer> {
 export function packedStreams(pack: Pack, group: PackedGroup): Stored {
   const entries = STREAMS.map((name): [StreamName, StoredStream] => [
     name,
-    { bytes: group.files[name].bytes, path: undefined, read: () => readPackedFile(pack, group, name) },
+    { bytes: group.files[name].bytes, open: undefined, read: () => readPackedFile(pack, group, name) },
   ]);
   return Object.fromEntries(entries);
 }

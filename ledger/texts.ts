@@ -1,6 +1,6 @@
 // The trigrams of what clients sent, in the store: they tell in which uploads a text can be, so that search reads no others.
 import { readSync } from 'node:fs';
-import { STREAMS } from 'webjob-locker';
+import { reach, STREAMS } from 'webjob-locker';
 import { withFile } from './head.ts';
 import { unpackFiles } from './read-upload.ts';
 import type { Database } from './sqlite.ts';
@@ -84,7 +84,7 @@ function makeReader(
     let length = 0;
     for (const stream of STREAMS) {
       const from = length;
-      const end = has.has(stream) ? withFile(`${locker}/${name}.${stream}`, (fd) => read(fd, from)) : from;
+      const end = has.has(stream) ? withFile(reach(locker, `${name}.${stream}`), (fd) => read(fd, from)) : from;
       if (end === undefined || end - length > maxBytes) isWhole = false;
       if (end === undefined) continue;
       length = Math.min(end, length + maxBytes);

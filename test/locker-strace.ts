@@ -55,16 +55,20 @@ export function inject(file: string, injection: string, paths: readonly string[]
   return [...trace(file, [...CALLS, injected], paths), '-e', `inject=${injection}`];
 }
 
-/** The finished calls of a trace in the order in which they ended. */
+/** The finished calls of a trace in the order in which they ended. A path through a descriptor is the one that the descriptor was opened by. */
 export function readTrace(file: string): Call[] {
   const begun = new Map<string, string>();
+  const opened = new Map<string, string>();
   return readFileSync(file, 'latin1')
     .split('\n')
     .flatMap((line) => {
       const [, thread = '', said = ''] = /^(\d+) +(.*)$/.exec(line) ?? [];
       // Another thread came in between: the call stands in two halves.
       const resumed = /^<\.\.\. \w+ resumed>(.*)$/.exec(said);
-      const text = resumed ? `${begun.get(thread) ?? ''}${resumed[1]}` : said;
+      const whole = resumed ? `${begun.get(thread) ?? ''}${resumed[1]}` : said;
+      const text = whole.replace(/\/proc\/self\/fd\/(\d+)(?=\/)/g, (path, fd) => opened.get(fd) ?? path);
+      const [, fd, folder] = /^openat\(.* = (\d+)<([^>]*)>$/.exec(text) ?? [];
+      if (fd !== undefined && folder !== undefined) opened.set(fd, folder);
       const unfinished = / ?<unfinished \.\.\.>$/.exec(text);
       if (unfinished) begun.set(thread, text.slice(0, unfinished.index));
       const name = /^(\w+)\(/.exec(text)?.[1];

@@ -203,11 +203,25 @@ describe('what a locker holds', () => {
     writeFileSync(join(folder, 'a.lck'), deadLock);
     writeFileSync(join(folder, 'a.lck.123'), deadLock);
     writeFileSync(join(folder, 'b.lck.123'), 'Jid=b\n');
-    writeFileSync(join(folder, '.webjobctl.lock'), deadLock);
-    assert.deepEqual(survey(), { a: 'complete 2 9' });
-    assert.equal(readdirSync(folder).length, 6);
-    assert.deepEqual(survey({ isTidying: true }), { a: 'complete 2 9' });
-    assert.deepEqual(readdirSync(folder).sort(), ['a.out', 'a.rdy', 'b.lck.123']);
+    put('c', { out: 1, rdy: 2 });
+    // One that was killed before it wrote who it is.
+    writeFileSync(join(folder, 'c.lck'), '', { mode: 0o444 });
+    put('d', { out: 1, rdy: 2 });
+    writeFileSync(join(folder, 'd.lck'), '');
+    const found = { a: 'complete 2 9', c: 'complete 2 9', d: 'complete locked 2 9' };
+    assert.deepEqual(survey(), found);
+    assert.equal(readdirSync(folder).length, 11);
+    assert.deepEqual(survey({ isTidying: true }), found);
+    assert.deepEqual(readdirSync(folder).sort(), [
+      'a.out',
+      'a.rdy',
+      'b.lck.123',
+      'c.out',
+      'c.rdy',
+      'd.lck',
+      'd.out',
+      'd.rdy',
+    ]);
   });
 
   it('is of a day by the clock of the site', () => {

@@ -50,16 +50,15 @@ describe('order of system calls', { skip: NO_STRACE }, () => {
   /** What a path is; undefined for what no evidence depends on. Only packs are read back. */
   function labelOf(path: string, verb: string | undefined): string | undefined {
     const place = relative(site.base, path);
-    const isLock = /\.lck(?:\.\d+\.new)?$|\.webjobctl\.lock$/.test(path);
+    const isLock = /\.lck(?:\.\d+\.new)?$/.test(path);
     if (verb === 'read') return /^packed\/\d/.test(place) ? place.replace(DAY, 'DAY') : undefined;
     if (place.startsWith('..') || (isLock && !place.startsWith('incoming/'))) return undefined;
-    if (basename(path) === '.webjobctl.lock') return verb === 'link' ? 'lock' : undefined;
     if (basename(path) === 'nph-webjob-custody.webjobctl.jsonl') return 'custody';
     return place.replace(DAY, 'DAY').replace(/\.[0-9a-f]{12}$/, '.new') || '.';
   }
 
   const remove = (...names: string[]): string[] => [
-    ...names.map((name) => `link lock incoming/${name}.lck`),
+    ...names.flatMap((name) => ['create', 'write'].map((verb) => `${verb} incoming/${name}.lck`)),
     ...names.map((name) => `unlink incoming/${name}.rdy`),
     ...['a', 'b'].map((folder) => `fsync incoming/${folder}`),
     ...names.flatMap((name) => ['out', 'err', 'env'].map((extension) => `unlink incoming/${name}.${extension}`)),
@@ -97,7 +96,12 @@ describe('order of system calls', { skip: NO_STRACE }, () => {
       ];
       const place = (file: string): string[] => [`link ${file}.unpack ${file}`, `unlink ${file}.unpack`];
       return [
-        ...[`link lock ${path}.lck`, 'read packed/DAY.tar.gz', ...[...streams, `${path}.rdy`].flatMap(write)],
+        ...[
+          `create ${path}.lck`,
+          `write ${path}.lck`,
+          'read packed/DAY.tar.gz',
+          ...[...streams, `${path}.rdy`].flatMap(write),
+        ],
         ...[...streams.flatMap(place), `fsync incoming/${name[0]}`],
         ...[...place(`${path}.rdy`), `fsync incoming/${name[0]}`, `unlink ${path}.lck`],
       ];

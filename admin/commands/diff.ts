@@ -1,7 +1,7 @@
 // webjobctl diff: what one run wrote against what another did, of the same client and command unless told otherwise.
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { closeSync, constants, mkdtempSync, openSync, rmSync, writeSync } from 'node:fs';
+import { closeSync, mkdtempSync, openSync, rmSync, writeSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { StringDecoder } from 'node:string_decoder';
@@ -142,7 +142,7 @@ async function compare(
 
 /** A file of the locker, or of what lies in a pack a copy that has no name any more when it is filled: a kill leaves none of it behind. */
 async function openToCompare(stream: StoredStream): Promise<number> {
-  if (stream.path !== undefined) return openSync(stream.path, constants.O_RDONLY | constants.O_NOFOLLOW);
+  if (stream.open) return stream.open();
   const folder = mkdtempSync(join(tmpdir(), 'webjob-diff-'));
   let fd: number | undefined;
   try {

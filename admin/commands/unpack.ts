@@ -1,24 +1,24 @@
 // webjobctl unpack: puts the groups of a pack back into the locker, each announced by its `.rdy` when its streams are on disk, with the
 // times it had. The pack goes when all of them are back.
 import { createHash } from 'node:crypto';
-import { closeSync, linkSync, lstatSync, openSync, rmSync, utimesSync } from 'node:fs';
+import { closeSync, futimesSync, linkSync, lstatSync, unlinkSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { Command } from 'commander';
-import { groupPaths } from 'webjob-locker';
-import { makeFolder, syncFile, syncFolder, writeAll } from 'webjob-locker/durable';
+import { makeFolders, reach, reachFolder } from 'webjob-locker';
+import { openNew, syncFile, syncFolder, writeAll } from 'webjob-locker/durable';
 import { readGroup, type Unpacked } from '../../archive/archive.ts';
 import { PACKED_EXTENSIONS, type PackedExtension, type PackedGroup } from '../../archive/manifest.ts';
 import { listPacks, type Pack, readEnd, readGroups } from '../../archive/packs.ts';
 import { Failure } from '../../cli/failure.ts';
-import { markOf } from '../../cli/files.ts';
-import { openLocks } from '../../cli/lockfile.ts';
+import { removeFile } from '../../cli/files.ts';
 import { printJson, say, startProgress, warn } from '../../cli/output.ts';
 import { recordEvent } from '../../evidence/events.ts';
-import { digestFile } from '../../evidence/reading.ts';
+import { describeFile } from '../../evidence/reading.ts';
 import { describePack } from '../retention/pack-making.ts';
 import { removePack } from '../retention/pack-removing.ts';
+import { isInTheWay, openUploadLocks } from '../retention/upload-locks.ts';
 import { globalOptions, openSite, type Site } from '../site/site.ts';
-import { inTurn, lockSource } from '../site/turn.ts';
+import { inTurn } from '../site/turn.ts';
 
 const MAX_NAME_LENGTH = 255;
 
@@ -82,81 +82,79 @@ async function unpack({ settings }: Site, name: string, json: true | undefined):
 
 /** False when another group has the name. A kill leaves the group packed, and at most streams without `.rdy` that the next run takes. */
 async function restoreGroup(locker: string, pack: Pack, group: PackedGroup): Promise<boolean> {
-  const paths = groupPaths(join(locker, group.name));
-  refuseLinks(locker, group.name);
-  makeFolder(dirname(paths.rdy));
-  const locks = openLocks(lockSource(locker));
+  makeFolders(locker, group.name);
+  if (lstatSync(reachFolder(locker, dirname(group.name)), { throwIfNoEntry: false }) === undefined)
+    throw new Failure('failed', `${locker}/${dirname(group.name)} is no folder`, 'nothing is unpacked through a link');
+  const locks = openUploadLocks(locker);
   try {
-    if (!locks.take(paths.lck)) return false;
+    const isTaken = locks.take(group.name);
+    if (isTaken === 'full') throw new Failure('failed', `${locker}: no room for the lock of an upload`);
+    if (!isTaken) return false;
     try {
-      return await putBack(locker, pack, group, paths);
+      return await putBack(locker, pack, group);
+    } catch (error) {
+      if (isInTheWay(error)) return false;
+      throw error;
     } finally {
       // The beginning of a stream, or what another group keeps from its name, is nothing that a locker should hold.
-      for (const extension of PACKED_EXTENSIONS) rmSync(asideOf(paths[extension]), { force: true });
+      for (const extension of PACKED_EXTENSIONS) removeAside(locker, `${group.name}.${extension}`);
     }
   } finally {
     locks.release();
   }
 }
 
-async function putBack(
-  locker: string,
-  pack: Pack,
-  group: PackedGroup,
-  paths: ReturnType<typeof groupPaths>,
-): Promise<boolean> {
-  const folder = dirname(paths.rdy);
+async function putBack(locker: string, pack: Pack, group: PackedGroup): Promise<boolean> {
+  const folder = dirname(group.name);
+  const fileOf = (extension: PackedExtension): string => `${group.name}.${extension}`;
   const written: PackedExtension[] = [];
   for await (const unpacked of readGroup(pack.archive, group)) {
-    const path = paths[unpacked.extension];
-    if (markOf(path) !== undefined) {
-      if (digestFile(path).sha256 !== unpacked.file.sha256) return false;
+    const file = fileOf(unpacked.extension);
+    const found = describeFile(reach(locker, file));
+    if (found) {
+      if (found.sha256 !== unpacked.file.sha256) return false;
       continue;
     }
-    await writeAside(path, unpacked, () => refuseLinks(locker, group.name));
+    await writeAside(locker, file, unpacked);
     written.push(unpacked.extension);
   }
   // `.rdy` is the last of them.
   const isAnnouncing = written.includes('rdy');
-  for (const extension of written.filter((name) => name !== 'rdy')) putInPlace(paths[extension]);
-  syncFolder(folder);
-  if (isAnnouncing) putInPlace(paths.rdy);
-  syncFolder(folder);
+  for (const extension of written.filter((name) => name !== 'rdy')) putInPlace(locker, fileOf(extension));
+  syncFolder(reachFolder(locker, folder));
+  if (isAnnouncing) putInPlace(locker, fileOf('rdy'));
+  syncFolder(reachFolder(locker, folder));
   return true;
 }
 
-/** A name that is as long as a file system takes has no room for more. */
-function asideOf(path: string): string {
-  const aside = `${basename(path)}.unpack`;
-  const short = `.${createHash('sha256').update(aside).digest('hex')}.unpack`;
-  return join(dirname(path), aside.length > MAX_NAME_LENGTH ? short : aside);
-}
-
-/** Whoever can write in the locker could put a link in the way of a folder, for us to write where only we may. Throws Failure `failed`. */
-function refuseLinks(locker: string, name: string): void {
-  const parts = name.split('/');
-  for (let depth = 1; depth < parts.length; depth++) {
-    const path = join(locker, ...parts.slice(0, depth));
-    if (lstatSync(path, { throwIfNoEntry: false })?.isDirectory() === false)
-      throw new Failure('failed', `${path} is no folder`, 'nothing is unpacked through a link');
+/** A folder of that name is nobody's beginning. */
+function removeAside(locker: string, name: string): void {
+  try {
+    removeFile(asideOf(locker, name));
+  } catch (error) {
+    if (!isInTheWay(error)) throw error;
   }
 }
 
-/** `check` is asked once the file is open, before anything is in it. */
-async function writeAside(path: string, { file, chunks }: Unpacked, check: () => void): Promise<void> {
-  const aside = asideOf(path);
-  rmSync(aside, { force: true });
+/** A name that is as long as a file system takes has no room for more. */
+function asideOf(locker: string, name: string): string {
+  const aside = `${basename(name)}.unpack`;
+  const short = `.${createHash('sha256').update(aside).digest('hex')}.unpack`;
+  return reach(locker, join(dirname(name), aside.length > MAX_NAME_LENGTH ? short : aside));
+}
+
+async function writeAside(locker: string, name: string, { file, chunks }: Unpacked): Promise<void> {
+  removeFile(asideOf(locker, name));
   const hash = createHash('sha256');
-  const fd = openSync(aside, 'wx', 0o644);
+  const fd = openNew(asideOf(locker, name));
   try {
-    check();
     for await (const chunk of chunks) {
       hash.update(chunk);
       writeAll(fd, chunk);
     }
     if (hash.digest('hex') !== file.sha256)
-      throw new Failure('failed', `${path}: the pack does not hold what its manifest says`);
-    utimesSync(aside, file.mtime / 1000, file.mtime / 1000);
+      throw new Failure('failed', `${locker}/${name}: the pack does not hold what its manifest says`);
+    futimesSync(fd, file.mtime / 1000, file.mtime / 1000);
     syncFile(fd);
   } finally {
     closeSync(fd);
@@ -164,7 +162,8 @@ async function writeAside(path: string, { file, chunks }: Unpacked, check: () =>
 }
 
 /** A link takes a name only when it is free. */
-function putInPlace(path: string): void {
-  linkSync(asideOf(path), path);
-  rmSync(asideOf(path));
+function putInPlace(locker: string, name: string): void {
+  const aside = asideOf(locker, name);
+  linkSync(aside, join(dirname(aside), basename(name)));
+  unlinkSync(aside);
 }

@@ -2,13 +2,13 @@
 // every file; then, under the locks that uploads take, the `.rdy` of each group, and the streams when that is on disk. What a kill
 // leaves, the record still names: finishRemovals goes on from there.
 import { lstatSync } from 'node:fs';
-import { dirname, join } from 'node:path';
-import { EXTENSIONS, type Extension } from 'webjob-locker';
+import { dirname } from 'node:path';
+import { EXTENSIONS, type Extension, reach, reachFolder } from 'webjob-locker';
 import { syncFolder } from 'webjob-locker/durable';
+import { Failure } from '../../cli/failure.ts';
 import { markOf, removeFile } from '../../cli/files.ts';
-import { openLocks } from '../../cli/lockfile.ts';
-import { digestFile, type FileFacts } from '../../evidence/reading.ts';
-import { lockSource } from '../site/turn.ts';
+import { describeFile, type FileFacts } from '../../evidence/reading.ts';
+import { openUploadLocks } from './upload-locks.ts';
 
 export type GroupFacts = Partial<Record<Extension, FileFacts>>;
 
@@ -24,23 +24,35 @@ export interface Described {
 export async function describeGroup(locker: string, name: string): Promise<Described> {
   const described: Described = { name, files: {}, marks: {} };
   for (const extension of EXTENSIONS) {
-    const path = join(locker, `${name}.${extension}`);
-    const mark = extension === 'lck' ? undefined : markOf(path);
-    if (mark === undefined) continue;
+    const found = extension === 'lck' ? undefined : describeFile(reach(locker, `${name}.${extension}`));
+    if (!found) continue;
+    const { mark, ...facts } = found;
     described.marks[extension] = mark;
-    described.files[extension] = digestFile(path);
+    described.files[extension] = facts;
   }
   return described;
 }
 
 /** Removes groups that a custody record names already. Returns those that stay because somebody writes them or they are others by now. */
 export function removeDescribed(locker: string, groups: readonly Described[]): string[] {
-  const locks = openLocks(lockSource(locker));
   const stay: string[] = [];
+  for (const left = [...groups]; left.length > 0; ) removeSome(locker, left, stay);
+  return stay;
+}
+
+/** Takes off `left` as many as the disk has room to lock at once. Throws Failure `failed` when that is none. */
+function removeSome(locker: string, left: Described[], stay: string[]): void {
+  const locks = openUploadLocks(locker);
   const going: Described[] = [];
   try {
-    for (const group of groups) {
-      if (locks.take(join(locker, `${group.name}.lck`)) && isSame(locker, group)) going.push(group);
+    for (let group = left[0]; group; group = left[0]) {
+      const isTaken = locks.take(group.name);
+      if (isTaken === 'full') {
+        if (going.length > 0) break;
+        throw new Failure('failed', `${locker}: no room for the lock of an upload`);
+      }
+      left.shift();
+      if (isTaken && isSame(locker, group)) going.push(group);
       else stay.push(group.name);
     }
     removeFiles(locker, going, ['rdy']);
@@ -48,14 +60,13 @@ export function removeDescribed(locker: string, groups: readonly Described[]): s
   } finally {
     locks.release();
   }
-  return stay;
 }
 
 /** A folder that has the name of a file is nothing that may be removed. */
 function isSame(locker: string, { name, marks }: Described): boolean {
   return EXTENSIONS.every((extension) => {
     if (extension === 'lck') return true;
-    const path = join(locker, `${name}.${extension}`);
+    const path = reach(locker, `${name}.${extension}`);
     const mark = markOf(path);
     if (mark !== marks[extension]) return false;
     return mark !== undefined || lstatSync(path, { throwIfNoEntry: false })?.isDirectory() !== true;
@@ -65,11 +76,19 @@ function isSame(locker: string, { name, marks }: Described): boolean {
 function removeFiles(locker: string, groups: readonly Described[], extensions: readonly Extension[]): void {
   const folders = new Set<string>();
   for (const { name } of groups) {
-    const base = join(locker, name);
-    for (const extension of extensions) removeFile(`${base}.${extension}`);
-    folders.add(dirname(base));
+    for (const extension of extensions) tolerate(() => removeFile(reach(locker, `${name}.${extension}`)));
+    folders.add(dirname(name));
   }
-  for (const folder of folders) syncFolder(folder);
+  for (const folder of folders) tolerate(() => syncFolder(reachFolder(locker, folder)));
+}
+
+/** A file or folder that somebody has put elsewhere meanwhile must not keep us from the others. */
+function tolerate(work: () => void): void {
+  try {
+    work();
+  } catch (error) {
+    if (!['EISDIR', 'ENOENT'].includes((error as NodeJS.ErrnoException).code ?? '')) throw error;
+  }
 }
 
 /**

@@ -1,15 +1,14 @@
 // What a locker holds, as those see it who remove or pack: every group with its age and size, and whose it is. Small for each group, for
 // there may be hundreds of thousands.
-import { rmSync } from 'node:fs';
-import { join } from 'node:path';
-import { EXTENSIONS, type Group, parseReady, removeDeadLock, statGroupFile, walkLocker } from 'webjob-locker';
+import { EXTENSIONS, type Group, parseReady, reach, statGroupFile, walkLocker } from 'webjob-locker';
 import { encodeField, formatTime } from 'webjob-protocol';
 import type { ServerSettings } from '../../cgi/controls.ts';
+import { removeFile } from '../../cli/files.ts';
 import { isDeadLock } from '../../cli/lockfile.ts';
 import { readHead } from '../../ledger/head.ts';
 import { attribute } from '../../ledger/owners.ts';
 import type { Site } from '../site/site.ts';
-import { lockSource } from '../site/turn.ts';
+import { endDeadLock } from './upload-locks.ts';
 
 export interface Surveyed extends Group {
   /** Its .rdy stands. */
@@ -40,16 +39,18 @@ export interface SurveyOptions {
   isUnmeasured?: boolean;
 }
 
+function removeIfDead(path: string): void {
+  if (isDeadLock(path)) removeFile(path);
+}
+
 /** Walks the locker. A lock that a killed webjobctl left counts as none. */
 export function* surveyLocker(locker: string, options: SurveyOptions = {}): Generator<Surveyed> {
   const { isTidying } = options;
-  if (isTidying) rmSync(lockSource(locker), { force: true });
   for (const { group, stray } of walkLocker(locker)) {
-    const lock = `${locker}/${group ? `${group.name}.lck` : stray}`;
     // One that was put aside to be removed when its remover was killed.
-    if (!group && isTidying && /\.lck\.[0-9]+$/.test(stray) && isDeadLock(lock)) rmSync(lock, { force: true });
-    const isDead = group?.has.has('lck') && isDeadLock(lock);
-    if (isDead && isTidying) removeDeadLock(lock, isDeadLock);
+    if (!group && isTidying && /\.lck\.[0-9]+$/.test(stray)) removeIfDead(reach(locker, stray));
+    const isDead = group?.has.has('lck') && isDeadLock(reach(locker, `${group.name}.lck`));
+    if (group && isDead && isTidying) endDeadLock(locker, group.name);
     const found = group && surveyGroup(locker, group, isDead === true, options);
     if (found) yield found;
   }
@@ -96,7 +97,7 @@ export async function learnOwners(site: Site, groups: readonly Surveyed[]): Prom
   if (fresh.length === 0) return;
   const uploads = fresh.map((group) => {
     const { name, has, at } = group;
-    const record = readHead(`${locker}/${name}.env`);
+    const record = readHead(reach(locker, `${name}.env`));
     group.jobId = readJobId(locker, group);
     group.clients = claimsOf(record);
     return { name, has, at, jobId: group.jobId === undefined ? undefined : encodeField(group.jobId), record };
@@ -113,7 +114,7 @@ export async function learnOwners(site: Site, groups: readonly Surveyed[]): Prom
 
 /** A group without .rdy may still say it in its lock. */
 export function readJobId(locker: string, { name, isComplete }: Surveyed): string | undefined {
-  const text = readHead(join(locker, `${name}.${isComplete ? 'rdy' : 'lck'}`)) ?? '';
+  const text = readHead(reach(locker, `${name}.${isComplete ? 'rdy' : 'lck'}`)) ?? '';
   return tryParse(() => parseReady(text));
 }
 

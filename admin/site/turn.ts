@@ -33,8 +33,3 @@ function takeTurn(settings: ServerSettings, thing: string): () => void {
   locks.release();
   throw new Failure('failed', `another webjobctl is at work on this site (${path})`, 'try again when it has ended');
 }
-
-/** What the locks of groups are links to; a killed webjobctl leaves it to the next. */
-export function lockSource(locker: string): string {
-  return join(locker, '.webjobctl.lock');
-}

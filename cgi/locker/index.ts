@@ -7,3 +7,4 @@ export * from './inventory.ts';
 export * from './layout.ts';
 export * from './lines.ts';
 export { isAbandoned, removeDeadLock } from './lock.ts';
+export * from './reach.ts';

@@ -2,6 +2,7 @@
 // inodes, opens nothing; the server never loads it.
 import { type Dir, type Dirent, lstatSync, opendirSync, type Stats } from 'node:fs';
 import { join } from 'node:path';
+import { reach, reachFolder } from './reach.ts';
 
 /** The files that a group may have. */
 export const EXTENSIONS = ['out', 'err', 'env', 'rdy', 'lck'] as const;
@@ -28,6 +29,9 @@ const SETS: readonly ReadonlySet<Extension>[] = Array.from(
   (_, bits) => new Set(EXTENSIONS.filter((_, index) => bits & (1 << index))),
 );
 
+/** No upload is below a folder whose path is longer, and who makes one only wants to be in the way. */
+const MAX_PATH_LENGTH = 4095;
+
 /**
  * Walks a locker, folder by folder, names in order. Follows no link. What disappears meanwhile is passed over. Throws the error of the
  * system call for the locker itself.
@@ -49,11 +53,12 @@ export function* listFolder(
   const groups = new Map<string, number>();
   const folders: string[] = [];
   const strays: string[] = [];
-  for (const entry of readFolder(join(locker, folder), folder === '')) {
+  for (const entry of readFolder(locker, folder)) {
     const dot = entry.name.lastIndexOf('.');
     const bit = dot > 0 ? BITS.get(entry.name.slice(dot + 1)) : undefined;
-    if (entry.isDirectory()) folders.push(join(folder, entry.name));
-    else if (!entry.isFile() || bit === undefined) strays.push(join(folder, entry.name));
+    const path = join(folder, entry.name);
+    if (entry.isDirectory() && path.length <= MAX_PATH_LENGTH) folders.push(path);
+    else if (!entry.isFile() || bit === undefined) strays.push(path);
     else {
       const name = entry.name.slice(0, dot);
       groups.set(name, (groups.get(name) ?? 0) | bit);
@@ -66,12 +71,12 @@ export function* listFolder(
 }
 
 /** Entry by entry: of a large folder, all of them at once would take most of the memory, and twice the time. */
-function* readFolder(path: string, isRoot: boolean): Generator<Dirent> {
+export function* readFolder(locker: string, name: string): Generator<Dirent> {
   let folder: Dir;
   try {
-    folder = openFolder(path);
+    folder = openFolder(locker, name);
   } catch (error) {
-    if (isRoot || (error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+    if (name === '' || (error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
     return;
   }
   try {
@@ -82,7 +87,8 @@ function* readFolder(path: string, isRoot: boolean): Generator<Dirent> {
 }
 
 /** Opens a folder to be read entry by entry. Node's own error does not say which it was. */
-export function openFolder(path: string): Dir {
+function openFolder(locker: string, name: string): Dir {
+  const path = reachFolder(locker, name || '.');
   try {
     return opendirSync(path, { bufferSize: 1024 });
   } catch (error) {
@@ -100,6 +106,6 @@ export function findGroup(locker: string, name: string): Group | undefined {
 
 /** What is known of one file of a group; undefined when it is not there or no regular file. */
 export function statGroupFile(locker: string, name: string, extension: Extension): Stats | undefined {
-  const found = lstatSync(`${locker}/${name}.${extension}`, { throwIfNoEntry: false });
+  const found = lstatSync(reach(locker, `${name}.${extension}`), { throwIfNoEntry: false });
   return found?.isFile() ? found : undefined;
 }

@@ -1,0 +1,209 @@
+// webjobctl as root in a locker of which the folders are the web user's: he exchanges one of them for a link to a folder of root, in one step
+// and at a moment of his choice. Whatever the command, it opens, makes and removes nothing there.
+import assert from 'node:assert/strict';
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
+import {
+  chmodSync,
+  chownSync,
+  cpSync,
+  lchownSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname, join, relative } from 'node:path';
+import { describe, it } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { makeLockerSite } from './locker-site.ts';
+import { plantPast } from './past-site.ts';
+import { findWebUser, readFiles, removeTree } from './tree.ts';
+
+const AT = new Date(Date.now() - 40 * 86_400_000);
+const DAY = AT.toISOString().slice(0, 10);
+const ATTACKER = join(import.meta.dirname, 'exchange-attacker.py');
+const RUNS = Number(process.env.WEBJOB_TEST_RUNS ?? 1);
+
+/** In one run of a command each folder is an attack of its own. */
+const FOLDERS = 25;
+/** Things that happen in a folder before it is exchanged: at most so many. */
+const MOST = 10;
+
+interface Tried {
+  args: string[];
+  /** What is run before anybody attacks. */
+  before?: string[];
+}
+
+const COMMANDS: Record<string, Tried> = {
+  pack: { args: ['pack', '--older-than', '30d'] },
+  prune: { args: ['prune', '--older-than', '30d', '--yes'] },
+  unpack: { args: ['unpack', DAY], before: ['pack', '--older-than', '30d'] },
+  verify: { args: ['verify'] },
+  'verify --since': { args: ['verify', '--since', '50d'] },
+  report: { args: ['report', '--html', 'REPORT'] },
+  index: { args: ['index'] },
+  search: { args: ['search', 'kept'] },
+  clients: { args: ['clients'] },
+  hold: { args: ['hold', 'add', '--client', 'client1', '--reason', 'r'] },
+  show: { args: ['show', 'job-0', '--all'] },
+  diff: { args: ['diff', 'job-0', 'job-1'] },
+  'custody adopt': { args: ['custody', 'adopt', '--reason', 'r'] },
+};
+
+describe('the web user exchanges a folder of the locker for a link', { skip: findObstacle() }, () => {
+  for (const [name, tried] of Object.entries(COMMANDS))
+    it(`and webjobctl ${name} of root touches nothing where it leads`, async () => {
+      let exchanged = 0;
+      for (let run = 0; run < RUNS; run++) {
+        const folders = Array.from({ length: FOLDERS }, (_, index) => `incoming/${index}`);
+        exchanged += await attack(tried, folders, (index) => 1 + ((index + run) % MOST));
+      }
+      // A hold is a matter of the log and of files of root.
+      if (name !== 'hold') assert.ok(exchanged > 0, 'nothing was exchanged');
+    });
+
+  for (const name of ['pack', 'prune', 'unpack', 'verify'])
+    it(`or the locker itself, where all is his, and webjobctl ${name} touches nothing either`, async () => {
+      let exchanged = 0;
+      for (let run = 0; run < 2 * RUNS; run++)
+        exchanged += await attack(COMMANDS[name] ?? { args: [] }, ['incoming'], () => 1 + ((4 * run) % MOST));
+      assert.ok(exchanged > 0, 'nothing was exchanged');
+    });
+
+  it('and needs none where the locker is a link that is his: root refuses it', async () => {
+    const its = makeLockerSite();
+    const { site } = its;
+    const { uid = 0, gid = 0 } = findWebUser() ?? {};
+    try {
+      mkdirSync(join(site.root, 'own'));
+      rmSync(site.incoming, { recursive: true });
+      symlinkSync('../own', site.incoming);
+      const ask = async (): Promise<[number | null, boolean]> => {
+        const { exitCode, stderr } = await its.webjobctl('prune', '--older-than', '30d', '--yes');
+        return [exitCode, /incoming is a link that others than root can change/.test(stderr)];
+      };
+      assert.deepEqual(await ask(), [0, false], 'a link in a folder of root');
+      chownSync(site.base, uid, gid);
+      assert.deepEqual(await ask(), [4, true]);
+    } finally {
+      removeTree(site.root);
+    }
+  });
+});
+
+/** Exchanges each of the folders, when so many things have happened in it. Returns how many were. Throws AssertionError. */
+async function attack(
+  { args, before }: Tried,
+  folders: readonly string[],
+  countOf: (index: number) => number,
+): Promise<number> {
+  const its = makeLockerSite({ UseGMT: 'Y' });
+  const { site } = its;
+  const own = join(site.root, 'own');
+  const helpers: ChildProcess[] = [];
+  try {
+    const names = folders.flatMap((folder, index) =>
+      ['a', 'b'].map((file) => ({
+        at: AT,
+        name: relative('incoming', join(folder, `${index}${file}`)),
+        // For `custody adopt` to have something to read.
+        ...(file === 'b' && { custody: false as const }),
+      })),
+    );
+    plantPast(
+      site,
+      'UTC',
+      names.map((job, index) => ({ ...job, jobId: `job-${index}` })),
+    );
+    mkdirSync(own, { mode: 0o700 });
+    const plans = folders.map((folder, index) => {
+      const secret = join(own, String(index));
+      cpSync(join(site.base, folder), secret, { recursive: true, preserveTimestamps: true });
+      return { folder: join(site.base, folder), secret, link: join(site.base, `${folder}.link`) };
+    });
+    giveAway(site.base, folders);
+    if (before) {
+      await its.webjobctl(...before);
+      // Where something is made there must be room for it.
+      for (const { secret } of plans) for (const name of readdirSync(secret)) rmSync(join(secret, name));
+    } else for (const { secret } of plans) writeFileSync(join(secret, 'a.out'), 'for root alone');
+    for (const { secret, link } of plans) makeLink(secret, link);
+    const was = readFiles(own);
+    const exchanges = plans.map(({ folder, link }, index) => `${countOf(index)}:${folder}:${link}`);
+    const [touched, told] = await Promise.all([
+      startHelper(helpers, 'watch', ...plans.map(({ secret }) => secret)),
+      startHelper(helpers, 'exchange', String(findWebUser()?.uid), ...exchanges),
+    ]);
+    const words = args.map((word) => (word === 'REPORT' ? join(site.root, 'report') : word));
+    const { exitCode, stderr } = await its.webjobctl(...words);
+    // It tells things in the order in which they happened.
+    const last = join(own, '0', 'last');
+    writeFileSync(last, '');
+    while (!touched.includes(last)) await sleep(5);
+    await endHelpers(helpers);
+    rmSync(last);
+    assert.deepEqual(touched.slice(1, touched.indexOf(last)), [], `opened, made or removed: ${stderr}`);
+    assert.deepEqual(readFiles(own), was);
+    assert.ok([0, 1, 4].includes(exitCode ?? -1), `${exitCode}: ${stderr}`);
+    return told.length - 1;
+  } finally {
+    await endHelpers(helpers);
+    removeTree(site.root);
+  }
+}
+
+function makeLink(target: string, path: string): void {
+  const { uid = 0, gid = 0 } = findWebUser() ?? {};
+  symlinkSync(target, path);
+  lchownSync(path, uid, gid);
+}
+
+/** The locker and what is in it become the web user's, and where that is exchanged, what is around it. */
+function giveAway(base: string, folders: readonly string[]): void {
+  const { uid = 0, gid = 0 } = findWebUser() ?? {};
+  for (const path of [dirname(base), base, join(base, 'logfiles')]) chmodSync(path, 0o755);
+  if (folders.includes('incoming')) chownSync(base, uid, gid);
+  chownSync(join(base, 'incoming'), uid, gid);
+  for (const entry of readdirSync(join(base, 'incoming'), { recursive: true, withFileTypes: true }))
+    lchownSync(join(entry.parentPath, entry.name), uid, gid);
+}
+
+/** Resolves to the lines that it prints, to which others are added as they come. */
+async function startHelper(helpers: ChildProcess[], ...words: string[]): Promise<string[]> {
+  const child = spawn('python3', [ATTACKER, ...words], { stdio: ['ignore', 'pipe', 'inherit'] });
+  helpers.push(child);
+  const lines: string[] = [];
+  child.stdout.setEncoding('utf8').on('data', (text: string) => lines.push(...text.split('\n').filter((line) => line)));
+  await once(child.stdout, 'data');
+  return lines;
+}
+
+async function endHelpers(helpers: ChildProcess[]): Promise<void> {
+  await Promise.all(
+    helpers.splice(0).map(async (child) => {
+      const closed = once(child, 'close');
+      child.kill('SIGKILL');
+      await closed;
+    }),
+  );
+}
+
+/** Why nobody can attack here; undefined when somebody can. */
+function findObstacle(): string | undefined {
+  if (process.getuid?.() !== 0) return 'not root';
+  const folder = mkdtempSync(join(tmpdir(), 'webjob-exchange-'));
+  try {
+    const [one = '', other = ''] = ['one', 'other'].map((name) => join(folder, name));
+    for (const path of [one, other]) mkdirSync(path);
+    const { status, error } = spawnSync('python3', [ATTACKER, 'now', one, other]);
+    if (error) return 'python3 is not installed';
+    return status === 0 ? undefined : 'renameat2 exchanges nothing here';
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+}
