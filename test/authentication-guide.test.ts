@@ -37,7 +37,7 @@ describe('the guide to authentication', () => {
       ...Object.keys(TRIES).map((name) => `try-${name}`),
     ];
     const apache = ['password', 'certificate', 'revoked', 'optional'];
-    const cfg = ['password', 'certificate', 'both', 'hosts'];
+    const cfg = ['password', 'certificate', 'both', 'either', 'hosts'];
     const named = { sh, apache, cfg, ini: ['ca.cnf'], hosts: ['hosts.access'] };
     const used = Object.entries(named).flatMap(([language, names]) => names.map((name) => `${language} ${name}`));
     assert.deepEqual(

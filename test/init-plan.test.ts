@@ -1,6 +1,7 @@
 // What webjobctl init makes, as it says itself, path by path; how it compares that with what is there, makes it and puts it on
 // disk; and the steps for httpd.
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
 import fs, {
   chmodSync,
   chownSync,
@@ -74,7 +75,9 @@ describe('what webjobctl init makes', { skip: !(isRoot && findWebUser()) && 'own
     `0755 root:root folder ${base}`,
     `0755 web:root folder ${base}/incoming`,
     `0755 root:root folder ${base}/logfiles`,
-    `0644 web:root file ${base}/logfiles/nph-webjob.log`,
+    ...['nph-webjob.log', 'nph-webjob.json.log', 'nph-webjob-hook.log', 'nph-webjob-trigger.log'].map(
+      (name) => `0644 web:root file ${base}/logfiles/${name}`,
+    ),
     `0644 web:root file ${base}/logfiles/nph-webjob-custody.server_1.jsonl`,
     `0755 web:root folder ${base}/logfiles/nph-webjob-custody.server_1.d`,
     `0755 root:root folder ${base}/profiles`,
@@ -109,6 +112,56 @@ describe('what webjobctl init makes', { skip: !(isRoot && findWebUser()) && 'own
     );
     assert.deepEqual([...new Set(own.states)], ['make']);
     assert.deepEqual(readdirSync(folder), []);
+  });
+
+  it('keeps uploads and logs to a group with --private, and else says who may read them', async () => {
+    const group = readFileSync('/etc/group', 'utf8').split('\n').at(1)?.split(':')[0] ?? '';
+    const words = ['init', '--root', folder, '--prefix', '/w', '--node', process.execPath];
+    const open = await runWebjobctl([...words, '--dry-run']);
+    assert.match(open.stderr, /everybody with a login on this machine may read uploads and logs: --private GROUP/);
+    const { exitCode, stderr } = await runWebjobctl([...words, '--private', group]);
+    assert.equal(exitCode, 0, stderr);
+    assert.doesNotMatch(stderr, /everybody/);
+    const [web, nobody] = [findWebUser()?.uid, 65_533];
+    const may = (uid: number | undefined, ...command: string[]): boolean =>
+      spawnSync('setpriv', [`--reuid=${uid}`, '--regid=65533', '--clear-groups', ...command]).status === 0;
+    const asAnalyst = (...command: string[]): boolean =>
+      spawnSync('setpriv', ['--reuid=65533', `--regid=${group}`, '--clear-groups', ...command]).status === 0;
+    const [incoming, logs] = [join(folder, 'w/integrity/incoming'), join(folder, 'w/integrity/logfiles')];
+    assert.ok(
+      may(web, 'sh', '-c', `umask 022; echo evidence > ${incoming}/a.out && echo line >> ${logs}/nph-webjob.log`),
+    );
+    assert.ok(may(web, 'touch', join(logs, 'nph-webjob-custody.server_1.d', 'segment')));
+    const secrets = [`${incoming}/a.out`, `${logs}/nph-webjob.log`, `${logs}/nph-webjob-custody.server_1.d/segment`];
+    for (const path of secrets) {
+      assert.deepEqual([may(nobody, 'cat', path), asAnalyst('cat', path)], [false, true], path);
+      assert.equal(asAnalyst('sh', '-c', `echo x >> ${path}`), false);
+    }
+    assert.deepEqual(
+      [may(nobody, 'ls', incoming), may(nobody, 'ls', logs), asAnalyst('ls', incoming)],
+      [false, false, true],
+    );
+    assert.deepEqual([...new Set((await plan(0, '--prefix', '/w', '--private', group)).states)], ['keep']);
+    const unknown = await runWebjobctl([...words, '--private', 'no-such-group']);
+    assert.match(unknown.stderr, /there is no group no-such-group\n.*groupadd no-such-group/);
+    await plan(2, '--private', 'a b');
+  });
+
+  it('lets clients in by a password or a certificate', async () => {
+    const words = ['init', '--root', folder, '--prefix', '/w', '--node', process.execPath];
+    const { exitCode, stderr } = await runWebjobctl([...words, '--tls', '--certificates', '--passwords']);
+    assert.equal(exitCode, 0, stderr);
+    const text = (path: string): string => readFileSync(join(folder, path), 'utf8');
+    assert.match(
+      text('w/etc/webjob-site.conf'),
+      /\nDefine WEBJOB_CERTIFICATES\nDefine WEBJOB_CERTIFICATE_OPTIONAL\nInclude /,
+    );
+    assert.match(text('w/etc/nph-webjob.cfg'), /^SslRequireSsl=Y$/m);
+    assert.doesNotMatch(text('w/etc/nph-webjob.cfg'), /^SslRequire(?:Match|Cn)=Y$/m);
+    const shipped = readFileSync(join(import.meta.dirname, '..', 'apache', 'htaccess-either'), 'utf8');
+    const own = shipped.replace(/^AuthUserFile .*$/m, 'AuthUserFile /w/etc/webjob.htpasswd');
+    assert.equal(text('w/webjob/.htaccess'), own);
+    await plan(2, '--prefix', '/w', '--passwords');
   });
 
   it('is compared with what is there, which --force may replace', async () => {

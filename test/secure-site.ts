@@ -107,7 +107,7 @@ export interface SecureSite {
   /** nph-webjob.cfg: a block of the guide, and controls over it. */
   configure(block: string, more?: Record<string, string>): void;
   /** Which of the shipped files is .htaccess, or its text. */
-  permit(file: 'htaccess' | 'htaccess-certificates' | { text: string }): void;
+  permit(file: 'htaccess' | 'htaccess-certificates' | 'htaccess-either' | { text: string }): void;
   /** Lines of nph-webjob.log that came since the last look. */
   newLines(): LogLine[];
   close(): Promise<void>;
@@ -197,7 +197,10 @@ function localize(text: string, { folder, site }: Certificates, port: number): s
 function readHtaccess(site: Site, file: Parameters<SecureSite['permit']>[0]): string {
   if (typeof file === 'object') return file.text;
   // makeSite has put the path of the user file into this one.
-  return readFileSync(file === 'htaccess' ? join(site.root, 'htaccess') : join(SHIPPED, file), 'utf8');
+  const own = readFileSync(join(site.root, 'htaccess'), 'utf8');
+  if (file === 'htaccess') return own;
+  const userFile = /^AuthUserFile .*$/m.exec(own)?.[0] ?? '';
+  return readFileSync(join(SHIPPED, file), 'utf8').replace(/^AuthUserFile .*$/m, userFile);
 }
 
 function askOnce(port: number, { folder }: Certificates, call: Call): Promise<Answer> {

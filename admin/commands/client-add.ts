@@ -1,5 +1,6 @@
 // webjobctl client add: a user or a certificate, the folders of the profile, and the webjob.conf that goes to the client.
 import { randomBytes } from 'node:crypto';
+import { existsSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { Command } from 'commander';
 import { makeFolder } from 'webjob-locker/durable';
@@ -165,13 +166,15 @@ function makeProfile(desk: Desk, client: string): void {
 }
 
 function warnOfGaps(
-  { settings }: Desk,
+  { settings, etcDirectory }: Desk,
   proof: { password: boolean; certificate: boolean },
   hasNoBundle: boolean,
 ): void {
   const { sslRequireSsl, sslRequireCn, sslRequireMatch } = settings;
   if (proof.password && !sslRequireSsl) warn('without TLS anybody on the way can read the password: SslRequireSsl=N');
-  if (proof.certificate && !sslRequireMatch) warn('the server asks for no certificate: SslRequireMatch=N');
+  const takesBoth = existsSync(join(etcDirectory, 'webjob-certificates.conf'));
+  if (proof.certificate && !sslRequireMatch && !takesBoth)
+    warn('the server asks for no certificate: SslRequireMatch=N');
   if (!proof.certificate && (sslRequireCn || sslRequireMatch))
     warn('the server lets nobody in without a certificate: --cert');
   if (sslRequireSsl && hasNoBundle) warn('a C client needs to be told what to trust: --ca');

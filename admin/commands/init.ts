@@ -16,7 +16,7 @@ import { makeServerCertificate, openAuthority } from '../site/authority.ts';
 import { findNode } from '../site/interpreter.ts';
 import { findScript } from '../site/shipped.ts';
 import { globalOptions } from '../site/site.ts';
-import { findWebUser, isRoot } from '../site/users.ts';
+import { findGroup, findWebUser, isRoot } from '../site/users.ts';
 
 interface Options extends HttpdOptions {
   prefix: string;
@@ -24,6 +24,8 @@ interface Options extends HttpdOptions {
   serverId: string;
   tls?: true;
   certificates?: true;
+  passwords?: true;
+  private?: string;
   serverName?: string;
   tlsPort: number;
   webUser?: string;
@@ -63,8 +65,14 @@ export function initCommand(): Command {
     .option('--server-id <id>', 'ServerId: differs on every server that shares the locker', parseServerId, 'server_1')
     .option('--tls', 'a TLS virtual host, with a certificate of its own making unless there is one')
     .option('--certificates', 'clients come with a certificate and no password (with --tls)')
+    .option('--passwords', 'or with a password, each as it has (with --certificates)')
     .option('--server-name <name>', 'name of the TLS virtual host (else the host name)', parseServerName)
     .option('--tls-port <port>', 'where it listens', parsePort, 443)
+    .option(
+      '--private <group>',
+      'uploads and logs for this group alone (else everybody here may read them)',
+      parseGroup,
+    )
     .option('--web-user <name>', 'who httpd runs scripts as (else the usual one)')
     .option('--node <path>', 'the Node of the script (else this one, or the first that the web user can start)')
     .option('--cgi <file>', 'nph-webjob.cgi (else the one beside webjobctl)')
@@ -87,11 +95,14 @@ function init(options: Options, isJson: boolean): void {
   const wishes = planSite({
     ...{ places, serverName, serverId: options.serverId, tlsPort: options.tlsPort },
     certificates: options.certificates === true,
+    passwords: options.passwords === true,
     hasWitness: isRoot(),
+    isPrivate: options.private !== undefined,
     script: readFileSync(findScript(options.cgi), 'utf8'),
     node: findNode(options.node, webUser),
   });
-  const steps = compareWishes(wishes, { root: options.root ?? '/', webUser });
+  const analystsGid = options.private === undefined || !isRoot() ? undefined : findGroup(options.private);
+  const steps = compareWishes(wishes, { root: options.root ?? '/', webUser, analystsGid });
   const differing = steps.filter(({ state }) => state === 'differs');
   const httpdSteps = planHttpdSteps(places, options.tls === true, options);
   if (options.dryRun) {
@@ -115,6 +126,8 @@ function init(options: Options, isJson: boolean): void {
   }
   if (options.apply && !options.dryRun) takeHttpdSteps(httpdSteps, options);
   else for (const step of httpdSteps) isJson ? printJson(step) : printLine(formatHttpdStep(step));
+  if (options.private === undefined)
+    say('everybody with a login on this machine may read uploads and logs: --private GROUP keeps them to a group');
   const config = join(options.root ?? '/', places.etcDirectory, 'nph-webjob.cfg');
   say(`next: webjobctl --config ${config} client add client1 ${options.certificates ? '--cert' : '--generate'}`);
 }
@@ -129,6 +142,7 @@ function beginWitness(folder: string, steps: readonly Step[]): void {
 
 function checkOptions(options: Options): void {
   if (options.certificates && !options.tls) throw new Failure('usage', '--certificates needs --tls');
+  if (options.passwords && !options.certificates) throw new Failure('usage', '--passwords needs --certificates');
   if (options.root && options.apply)
     throw new Failure('usage', '--apply makes no sense with --root: httpd is not there');
   if (!isRoot() && !options.root && !options.dryRun && findPlaces(options.prefix, undefined).layout !== 'folder')
@@ -174,6 +188,11 @@ function parsePrefix(text: string): string {
 function parseServerId(text: string): string {
   if (new RegExp(`^${NAME_PATTERNS.serverId}$`).test(text)) return text;
   throw new InvalidArgumentError('1 to 64 letters, digits and _ . - are needed.');
+}
+
+function parseGroup(text: string): string {
+  if (/^[a-z_][a-z0-9_-]{0,31}$/.test(text)) return text;
+  throw new InvalidArgumentError('the name of a group is needed.');
 }
 
 function parseServerName(text: string): string {

@@ -101,7 +101,11 @@ export function checkAccess(folder: string, user: User): { isByPassword: boolean
   const findings: Finding[] = [];
   if (!isByPassword && !isByCertificate)
     findings.push(
-      error('.htaccess asks nobody who he is', file, 'take apache/htaccess or apache/htaccess-certificates'),
+      error(
+        '.htaccess asks nobody who he is',
+        file,
+        'take apache/htaccess, apache/htaccess-certificates or apache/htaccess-either',
+      ),
     );
   if (lines.some((line) => /^(?:Require\s+all\s+granted|Satisfy\s+any|<Limit\b)/i.test(line)))
     findings.push(

@@ -22,16 +22,17 @@ export interface Ground {
   /** A folder that stands for `/`. */
   root: string;
   webUser: User | undefined;
+  /** The group of --private. */
+  analystsGid?: number | undefined;
 }
 
 /** Throws Failure `failed` for what cannot be looked at. */
-export function compareWishes(wishes: readonly Wish[], { root, webUser }: Ground): Step[] {
+export function compareWishes(wishes: readonly Wish[], { root, webUser, analystsGid = 0 }: Ground): Step[] {
   return wishes.map((wish) => {
     const place = join(root, wish.path);
+    const gids = { root: 0, web: webUser?.gid ?? 0, analysts: analystsGid };
     const ownership =
-      isRoot() && webUser
-        ? { uid: wish.owner === 'web' ? webUser.uid : 0, gid: wish.group === 'web' ? webUser.gid : 0 }
-        : undefined;
+      isRoot() && webUser ? { uid: wish.owner === 'web' ? webUser.uid : 0, gid: gids[wish.group] } : undefined;
     const stats = findStats(place);
     if (stats === undefined) return { ...wish, place, ownership, state: 'make', why: [] };
     const why = findDifferences(wish, place, stats, ownership);

@@ -11,7 +11,8 @@ export interface Wish {
   path: string;
   mode: number;
   owner: 'root' | 'web';
-  group: 'root' | 'web';
+  /** `analysts`: the group of --private. */
+  group: 'root' | 'web' | 'analysts';
   /** Of a file. Undefined where what is in it is the site's own: a log, the user file. */
   content?: string;
   /** Of a log, the first line in it when it is made. */
@@ -28,8 +29,12 @@ export interface Wanted {
   tlsPort: number;
   /** Clients prove themselves by a certificate alone. */
   certificates: boolean;
+  /** With certificates: or by a password, each as it has. */
+  passwords: boolean;
   /** Root keeps a witness of the custody record: who else makes a site for himself can write everywhere in it. */
   hasWitness: boolean;
+  /** Uploads and logs are for the web user and a group of analysts alone. */
+  isPrivate: boolean;
   /** Text of nph-webjob.cgi, and the Node for its first line. */
   script: string;
   node: string;
@@ -38,14 +43,20 @@ export interface Wanted {
 export function planSite(wanted: Wanted): Wish[] {
   const { places } = wanted;
   const { cgiDirectory, etcDirectory, base } = places;
-  const folder = (path: string, owner: Wish['owner'] = 'root', mode = 0o755): Wish => {
-    return { kind: 'folder', path, mode, owner, group: 'root' };
+  const folder = (path: string): Wish => {
+    return { kind: 'folder', path, mode: 0o755, owner: 'root', group: 'root' };
   };
   const file = (path: string, content: string, mode = 0o644): Wish => {
     return { kind: 'file', path, mode, owner: 'root', group: 'root', content };
   };
+  // What is new in these folders has other modes: they are what nobody else gets through.
+  const group = wanted.isPrivate ? 'analysts' : 'root';
+  const evidence = (path: string): Wish => {
+    return { kind: 'folder', path, mode: wanted.isPrivate ? 0o750 : 0o755, owner: 'web', group };
+  };
   const log = (name: string): Wish => {
-    return { kind: 'file', path: join(base, 'logfiles', name), mode: 0o644, owner: 'web', group: 'root' };
+    const mode = wanted.isPrivate ? 0o640 : 0o644;
+    return { kind: 'file', path: join(base, 'logfiles', name), mode, owner: 'web', group };
   };
   const snippet = (name: ShippedFile): Wish => file(join(etcDirectory, name.replace('apache/', '')), shippedText(name));
   return [
@@ -61,11 +72,13 @@ export function planSite(wanted: Wanted): Wish[] {
     { kind: 'file', path: join(etcDirectory, 'webjob.htpasswd'), mode: 0o640, owner: 'root', group: 'web' },
     ...planIdentities(wanted),
     folder(base),
-    folder(join(base, 'incoming'), 'web'),
-    folder(join(base, 'logfiles')),
-    log('nph-webjob.log'),
+    evidence(join(base, 'incoming')),
+    // The web user goes through it to the logs; it belongs to root, so that no log can be replaced.
+    { ...folder(join(base, 'logfiles')), mode: wanted.isPrivate ? 0o751 : 0o755, group },
+    // What is not turned on yet, too: the web user could make none of them.
+    ...['nph-webjob.log', 'nph-webjob.json.log', 'nph-webjob-hook.log', 'nph-webjob-trigger.log'].map(log),
     { ...log(custodyPath('', wanted.serverId)), first: formatGenesis(wanted.serverId) },
-    folder(join(base, 'logfiles', segmentFolder(custodyPath('', wanted.serverId))), 'web'),
+    evidence(join(base, 'logfiles', segmentFolder(custodyPath('', wanted.serverId)))),
     folder(join(base, 'profiles')),
     ...(wanted.hasWitness ? planWitness(wanted) : []),
   ];
@@ -107,18 +120,19 @@ function setInterpreter(script: string, node: string): string {
   return script.replace(/^#!.*/, () => `#!${node}`);
 }
 
-function formatHtaccess({ places, certificates }: Wanted): string {
-  if (certificates) return shippedText('apache/htaccess-certificates');
+function formatHtaccess({ places, certificates, passwords }: Wanted): string {
+  if (certificates && !passwords) return shippedText('apache/htaccess-certificates');
   const userFile = join(places.etcDirectory, 'webjob.htpasswd');
-  return shippedText('apache/htaccess').replace(/^AuthUserFile .*$/m, () => `AuthUserFile ${userFile}`);
+  const shipped = shippedText(certificates ? 'apache/htaccess-either' : 'apache/htaccess');
+  return shipped.replace(/^AuthUserFile .*$/m, () => `AuthUserFile ${userFile}`);
 }
 
-function formatSettings({ places, serverId, serverName, certificates }: Wanted): string {
+function formatSettings({ places, serverId, serverName, certificates, passwords }: Wanted): string {
   const controls = {
     BaseDirectory: places.base,
     ServerId: serverId,
     ...(serverName !== undefined && { SslRequireSsl: 'Y' }),
-    ...(certificates && { SslRequireMatch: 'Y' }),
+    ...(certificates && !passwords && { SslRequireMatch: 'Y' }),
   };
   return Object.entries(controls).reduce(
     (text, [key, value]) => text.replace(new RegExp(`^${key}=.*$`, 'm'), () => `${key}=${value}`),
@@ -127,7 +141,7 @@ function formatSettings({ places, serverId, serverName, certificates }: Wanted):
 }
 
 /** What httpd includes: this site's places, then the snippet. Debian's own, where nothing differs from it. */
-function formatSiteFile({ places, serverName, tlsPort, certificates }: Wanted): string {
+function formatSiteFile({ places, serverName, tlsPort, certificates, passwords }: Wanted): string {
   const { cgiDirectory, etcDirectory } = places;
   const own = (name: string): string => join(etcDirectory, name);
   if (places.layout === 'debian' && serverName === undefined) return shippedText('apache/debian/webjob.conf');
@@ -145,6 +159,6 @@ function formatSiteFile({ places, serverName, tlsPort, certificates }: Wanted): 
   }).map(([name, value]) => `Define ${name} ${value}\n`);
   const includes = own(serverName === undefined ? 'webjob.conf' : 'webjob-tls.conf');
   return `# This site's places, as webjobctl init laid them out. Include it in httpd.conf behind the last ScriptAlias.
-${defines.join('')}${certificates ? 'Define WEBJOB_CERTIFICATES\n' : ''}Include ${includes}
+${defines.join('')}${certificates ? 'Define WEBJOB_CERTIFICATES\n' : ''}${passwords ? 'Define WEBJOB_CERTIFICATE_OPTIONAL\n' : ''}Include ${includes}
 `;
 }

@@ -13,6 +13,7 @@ export type ShippedFile =
   | 'apache/webjob-tls.conf'
   | 'apache/htaccess'
   | 'apache/htaccess-certificates'
+  | 'apache/htaccess-either'
   | 'apache/debian/webjob.conf'
   | 'conf/nph-webjob.cfg';
 

@@ -45,6 +45,14 @@ function readUsers(): User[] {
     });
 }
 
+/** The number of a group of /etc/group. Throws Failure `failed`. */
+export function findGroup(name: string): number {
+  const lines = readFileSync('/etc/group', 'utf8').split('\n');
+  const [, , gid = ''] = lines.map((line) => line.split(':')).find(([own]) => own === name) ?? [];
+  if (/^\d+$/.test(gid)) return Number(gid);
+  throw new Failure('failed', `--private: there is no group ${name}`, `groupadd ${name}`);
+}
+
 /** What a user may do by the modes on the way and at the end; groups beside the user's own are not asked. */
 export function mayAccess(user: User, path: string, wanted: 'read' | 'write' | 'enter' | 'run'): boolean {
   const bit = { read: 4, write: 2, enter: 1, run: 1 }[wanted];
