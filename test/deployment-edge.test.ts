@@ -15,6 +15,8 @@ import { makeCertificates } from './secure-site.ts';
 import { parseAnswer } from './strict-client.ts';
 import { HOST_SH } from './tree.ts';
 
+const KEY = 'k3y'.repeat(20);
+const KEY_LINE = `Define WEBJOB_BALANCER_KEY ${KEY}`;
 const NO_PASSWORD = 'Authorization: none';
 /** Ways to claim a name, on top of a request that has no right to it. */
 const FORGERIES = [
@@ -39,6 +41,7 @@ const [, , edgeLines = '', nodeLines = ''] = readGuide('apache/README.md', '', [
 function formatEdge(plain: string, [secure, open]: number[]): string {
   const virtualHost = edgeLines
     .replace('*:443', `127.0.0.1:${secure}`)
+    .replace('Include /usr/local/apache/etc/webjob-balancer-key.conf', KEY_LINE)
     .replaceAll('/usr/local/apache/etc/webjob-server', `${folder}/webjob-server`)
     .replaceAll('/usr/local/apache/etc', shipped);
   return `SSLSessionCache none
@@ -79,8 +82,9 @@ describe('certificates that end at the balancer', async () => {
   addUser(site, 'client2', 'bar');
   addCommand(site, 'client2', 'host.sh', HOST_SH);
   const settings = 'SslRequireSsl=Y\nSslRequireMatch=Y\n';
-  const believing = 'Define WEBJOB_CERTIFICATES_AT_BALANCER';
-  assert.ok(nodeLines.includes(believing), 'the guide tells the servers to believe the balancer');
+  const told = ['Include /usr/local/apache/etc/webjob-balancer-key.conf', 'Define WEBJOB_CERTIFICATES_AT_BALANCER'];
+  for (const line of told) assert.ok(nodeLines.includes(line), 'the guide tells the servers to believe the balancer');
+  const believing = `${KEY_LINE}\n${told[1]}`;
   const nodes = [
     await startNode(site, 'node_1', { settings, before: believing }),
     await startNode(site, 'node_2', { settings, before: believing }),
@@ -151,9 +155,71 @@ describe('certificates that end at the balancer', async () => {
     });
   }
 
-  it('would be believed from the address of the balancer, so the attacks above reach what they attack', async () => {
-    const request = bare({ headers: ['WebJob-Client-Name: client1'] });
-    assert.equal((await ask(nodes[0]?.ports[0] ?? 0, request, BALANCER)).status, 200);
+  it('would be believed with the key of the balancer, so the attacks above reach what they attack', async () => {
+    const to = nodes[0]?.ports[0] ?? 0;
+    const claim = (...headers: string[]): string =>
+      bare({ headers: ['WebJob-Client-Name: client1', 'Connection: close', ...headers] });
+    assert.equal((await ask(to, claim(`WebJob-Balancer-Key: ${KEY}`), BALANCER)).status, 200);
+    assert.equal((await ask(to, claim(`WebJob-Balancer-Key: ${KEY}`), '127.0.0.3')).status, 403, 'from elsewhere');
+  });
+
+  it('are not for others with a login on the machine of the balancer to claim', async () => {
+    for (const { ports } of nodes) {
+      for (const key of [
+        '',
+        'k3y',
+        KEY.toUpperCase(),
+        `${KEY}x`,
+        KEY.slice(1),
+        'WEBJOB_BALANCER_KEY',
+        `${KEY}, ${KEY}`,
+      ]) {
+        const headers = ['WebJob-Client-Name: client1', `WebJob-Balancer-Key: ${key}`, 'Connection: close'];
+        assert.equal((await ask(ports[0] ?? 0, bare({ headers }), BALANCER)).status, 403, key);
+      }
+      const twice = [
+        `WebJob-Balancer-Key: ${KEY}`,
+        'WebJob-Balancer-Key: x',
+        'WebJob-Client-Name: client1',
+        'Connection: close',
+      ];
+      assert.equal((await ask(ports[0] ?? 0, bare({ headers: twice }), BALANCER)).status, 403);
+      const without = bare({ headers: ['WebJob-Client-Name: client1', 'Connection: close'] });
+      assert.equal((await ask(ports[0] ?? 0, without, BALANCER)).status, 403);
+    }
+    // What a client sends of it goes no further.
+    const through = bare({
+      headers: [`WebJob-Balancer-Key: ${KEY}`, 'WebJob-Client-Name: client1', 'Connection: close'],
+    });
+    assert.equal(await askSecurely(secure, through), 403);
+    assert.equal((await ask(open, through)).status, 403);
+  });
+
+  it('need a key that is long enough', async () => {
+    const short = await startNode(site, 'node_4', {
+      settings,
+      before: 'Define WEBJOB_BALANCER_KEY ""\nDefine WEBJOB_CERTIFICATES_AT_BALANCER',
+    });
+    permit(site, 'node_4', 'htaccess-behind-proxy');
+    try {
+      for (const headers of [[], ['WebJob-Balancer-Key: ']])
+        assert.equal(
+          (
+            await ask(
+              short.ports[0] ?? 0,
+              bare({ headers: ['WebJob-Client-Name: client1', 'Connection: close', ...headers] }),
+              BALANCER,
+            )
+          ).status,
+          403,
+        );
+    } finally {
+      await short.stop();
+    }
+    await assert.rejects(
+      startNode(site, 'node_5', { settings, before: 'Define WEBJOB_CERTIFICATES_AT_BALANCER' }),
+      /Define WEBJOB_BALANCER_KEY, which the balancers send/,
+    );
   });
 
   it('mean nothing to a server that was not told to believe them', async () => {

@@ -10,7 +10,7 @@ export const shipped = join(import.meta.dirname, '..', 'apache');
 /** What the balancer's own requests come from; clients come from other addresses of the loopback network. */
 export const BALANCER = '127.0.0.2';
 export const NODE_MODULES =
-  'mpm_event cgid alias env setenvif auth_basic authn_core authn_file authz_core authz_user reqtimeout remoteip';
+  'mpm_event cgid alias env setenvif auth_basic authn_core authn_file authz_core authz_user reqtimeout remoteip headers';
 const BALANCER_MODULES =
   'mpm_event env authz_core reqtimeout proxy proxy_http proxy_balancer proxy_hcheck lbmethod_byrequests slotmem_shm headers';
 
