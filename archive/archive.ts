@@ -1,23 +1,15 @@
 // The archive of a pack: a .tar.gz of which every group is a gzip member of its own. `tar xzf` unpacks it, and with the offsets of the
 // manifest one group is read without the others.
-import { createHash, type Hash, hash } from 'node:crypto';
-import {
-  type BigIntStats,
-  closeSync,
-  constants,
-  createReadStream,
-  fstatSync,
-  openSync,
-  readSync,
-  writeSync,
-} from 'node:fs';
+import { createHash, hash } from 'node:crypto';
+import { type BigIntStats, closeSync, constants, createReadStream, fstatSync, openSync, readSync } from 'node:fs';
 import { pipeline } from 'node:stream/promises';
-import { createGunzip, createGzip, gunzipSync, gzipSync } from 'node:zlib';
+import { crc32, createGunzip, createGzip, gunzipSync, gzipSync } from 'node:zlib';
 import { reach } from 'webjob-locker';
 import { Failure } from '../cli/failure.ts';
 import { formatMark, markOf } from '../cli/files.ts';
+import type { Appender } from './appender.ts';
 import { PACKED_EXTENSIONS, type PackedExtension, type PackedFile, type PackedGroup } from './manifest.ts';
-import { formatTarHead, paddingOf, TAR_END, tarPadding } from './tar.ts';
+import { BLOCK, formatTarHead, paddingOf, TAR_END, tarPadding } from './tar.ts';
 
 export type PackedFiles = PackedGroup['files'];
 
@@ -43,24 +35,35 @@ interface Source {
   file: string;
   fd: number;
   stats: BigIntStats;
+  size: number;
+  /** Milliseconds. */
+  mtime: number;
+}
+
+/** What is read of a group: what is known of its files, and the first piece of its run record. */
+interface Gathered {
+  files: PackedFiles;
+  record: string;
 }
 
 /**
  * Writes one group behind what is there; where it lies and what it holds. Throws ChangedFile when a name leads to another file afterwards, or
- * to none that can be read, and then a part of it is written.
+ * to none that can be read, and then the archive is as it was.
  */
-export async function appendGroup(archive: number, offset: number, locker: string, name: string): Promise<Appended> {
+export async function appendGroup(archive: Appender, locker: string, name: string): Promise<Appended> {
   const sources: Source[] = [];
+  const begin = archive.position;
   try {
     for (const extension of PACKED_EXTENSIONS) sources.push(openSource(locker, name, extension));
-    const [files, heads] = [{} as PackedFiles, new Map<PackedExtension, Buffer>()];
-    const size = sources.reduce((sum, { stats }) => sum + Number(stats.size), 0);
-    const length = await appendMember(archive, offset, groupBytes(name, sources, files, heads), size);
+    const gathered: Gathered = { files: {} as PackedFiles, record: '' };
+    await appendMember(archive, name, sources, gathered);
     for (const { file, stats } of sources)
       if (markOf(reach(locker, file)) !== formatMark(stats)) throw new ChangedFile(file);
     const marks = Object.fromEntries(sources.map(({ extension, stats }) => [extension, formatMark(stats)]));
-    const record = heads.get('env')?.toString('latin1') ?? '';
-    return { length, files, record, marks: marks as Appended['marks'] };
+    return { length: archive.position - begin, ...gathered, marks: marks as Appended['marks'] };
+  } catch (error) {
+    if (archive.position !== begin) archive.goBack(begin);
+    throw error;
   } finally {
     for (const { fd } of sources) closeSync(fd);
   }
@@ -71,24 +74,60 @@ function openSource(locker: string, name: string, extension: PackedExtension): S
   // No link is followed, and nobody waits for a fifo.
   const fd = openSync(reach(locker, file), constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
   const stats = fstatSync(fd, { bigint: true });
-  if (stats.isFile()) return { extension, file, fd, stats };
+  if (stats.isFile())
+    return { extension, file, fd, stats, size: Number(stats.size), mtime: Number(stats.mtimeNs) / 1e6 };
   closeSync(fd);
   throw new ChangedFile(file);
 }
 
-/** Ends the archive; returns how many bytes that took. */
-export async function appendEnd(archive: number, offset: number): Promise<number> {
-  return appendMember(archive, offset, [TAR_END], TAR_END.length);
+/** Ends the archive. */
+export function appendEnd(archive: Appender): void {
+  archive.add(compress(TAR_END));
 }
 
-/** Returns how many bytes the member has. */
-async function appendMember(archive: number, offset: number, source: Iterable<Buffer>, size: number): Promise<number> {
-  if (size <= SMALL_BYTES) return writeAt(archive, compress(Buffer.concat([...source])), offset);
-  let length = 0;
-  await pipeline(source, createGzip(), async (chunks: AsyncIterable<Buffer>) => {
-    for await (const chunk of chunks) length += writeAt(archive, chunk, offset + length);
+async function appendMember(
+  archive: Appender,
+  name: string,
+  sources: readonly Source[],
+  gathered: Gathered,
+): Promise<void> {
+  const size = sources.reduce((sum, { size }) => sum + size, 0);
+  if (size <= SMALL_BYTES) {
+    archive.add(compress(gatherBytes(name, sources, gathered)));
+    return;
+  }
+  await pipeline(groupBytes(name, sources, gathered), createGzip(), async (chunks: AsyncIterable<Buffer>) => {
+    for await (const chunk of chunks) archive.add(chunk);
   });
-  return length;
+}
+
+/** What a small group is compressed from lies here: memory of its own for each takes longer than to read it. */
+let gatherings: Buffer = Buffer.allocUnsafe(0);
+
+/** The bytes of a group, until the next call. */
+function gatherBytes(name: string, sources: readonly Source[], gathered: Gathered): Buffer {
+  const heads = sources.map((source) => formatHead(name, source));
+  const length = sources.reduce((sum, { size }, at) => sum + (heads[at]?.length ?? 0) + size + paddingOf(size), 0);
+  if (gatherings.length < length) gatherings = Buffer.allocUnsafeSlow(Math.max(length, PIECE_BYTES));
+  let end = 0;
+  for (const [index, { extension, file, fd, size, mtime }] of sources.entries()) {
+    end += heads[index]?.copy(gatherings, end) ?? 0;
+    const begin = end;
+    while (end < begin + size) {
+      const count = readSync(fd, gatherings, end, begin + size - end, null);
+      if (count === 0) throw new ChangedFile(file);
+      end += count;
+    }
+    const bytes = gatherings.subarray(begin, end);
+    if (extension === 'env') gathered.record = bytes.toString('latin1', 0, PIECE_BYTES);
+    gathered.files[extension] = { bytes: size, sha256: size === 0 ? EMPTY_SHA256 : hash('sha256', bytes), mtime };
+    end += tarPadding(size).copy(gatherings, end);
+  }
+  return gatherings.subarray(0, end);
+}
+
+function formatHead(name: string, { extension, size, mtime }: Source): Buffer {
+  return formatTarHead({ name: `${name}.${extension}`, size, mtimeSeconds: mtime / 1000 });
 }
 
 /** The window and tables of zlib are as large as the bytes need: to make them, and to collect them, takes longer than to fill them. */
@@ -97,42 +136,28 @@ function compress(bytes: Buffer): Buffer {
   return gzipSync(bytes, { windowBits, memLevel: windowBits - 7, chunkSize: Math.max(2048, bytes.length >> 2) });
 }
 
-function writeAt(fd: number, bytes: Buffer, position: number): number {
-  for (let done = 0; done < bytes.length; ) done += writeSync(fd, bytes, done, bytes.length - done, position + done);
-  return bytes.length;
-}
-
-/** Adds what it read to `files`, and the first piece of each to `heads`. */
-function* groupBytes(
-  name: string,
-  sources: readonly Source[],
-  files: PackedFiles,
-  heads: Map<PackedExtension, Buffer>,
-): Generator<Buffer> {
-  for (const { extension, file, fd, stats } of sources) {
-    const [size, mtime] = [Number(stats.size), Number(stats.mtimeNs) / 1e6];
-    yield formatTarHead({ name: `${name}.${extension}`, size, mtimeSeconds: mtime / 1000 });
-    let digest: Hash | undefined;
-    let [bytes, sha256] = [0, ''];
-    while (bytes < size || sha256 === '') {
+/** The same, piece by piece. */
+function* groupBytes(name: string, sources: readonly Source[], gathered: Gathered): Generator<Buffer> {
+  for (const source of sources) {
+    const { extension, file, fd, size, mtime } = source;
+    yield formatHead(name, source);
+    const digest = createHash('sha256');
+    for (let bytes = 0; bytes < size; ) {
       const piece = Buffer.allocUnsafe(Math.min(PIECE_BYTES, size - bytes));
-      const chunk = piece.subarray(0, piece.length === 0 ? 0 : readSync(fd, piece));
-      if (chunk.length === 0 && bytes < size) throw new ChangedFile(file);
-      if (bytes === 0) heads.set(extension, chunk);
+      const chunk = piece.subarray(0, readSync(fd, piece, 0, piece.length, null));
+      if (chunk.length === 0) throw new ChangedFile(file);
+      if (bytes === 0 && extension === 'env') gathered.record = chunk.toString('latin1');
       bytes += chunk.length;
-      if (chunk.length === size) sha256 = hash('sha256', chunk);
-      else {
-        digest = (digest ?? createHash('sha256')).update(chunk);
-        if (bytes === size) sha256 = digest.digest('hex');
-      }
+      digest.update(chunk);
       yield chunk;
     }
     yield tarPadding(size);
-    files[extension] = { bytes: size, sha256, mtime };
+    gathered.files[extension] = { bytes: size, sha256: digest.digest('hex'), mtime };
   }
 }
 
 const PIECE_BYTES = 64 * 1024;
+const EMPTY_SHA256 = hash('sha256', '');
 
 /** A file of a packed group, and its bytes: read them before the next one is asked for. */
 export interface Unpacked {
@@ -146,9 +171,8 @@ export interface Unpacked {
  * the header before it must be the one that was written. Throws Failure `failed` for an archive that is damaged.
  */
 export async function* readGroup(archive: string, group: PackedGroup): AsyncGenerator<Unpacked> {
-  const entries = entriesOf(group);
-  const size = entries.reduce((sum, { head, file }) => sum + head.length + file.bytes + paddingOf(file.bytes), 0);
-  if (size <= SMALL_BYTES && group.length <= SMALL_BYTES) yield* readSmall(archive, group, entries, size);
+  const { entries, size, isSmall } = entriesOf(group);
+  if (isSmall) yield* readSmall(archive, group, entries, size);
   else yield* readLarge(archive, group, entries);
 }
 
@@ -158,12 +182,15 @@ interface PackedEntry {
   head: Buffer;
 }
 
-function entriesOf({ name, files }: PackedGroup): PackedEntry[] {
-  return PACKED_EXTENSIONS.map((extension) => {
+function entriesOf({ name, files, length }: PackedGroup): { entries: PackedEntry[]; size: number; isSmall: boolean } {
+  let size = 0;
+  const entries = PACKED_EXTENSIONS.map((extension) => {
     const file = files[extension];
-    const facts = { name: `${name}.${extension}`, size: file.bytes, mtimeSeconds: file.mtime / 1000 };
-    return { extension, file, head: formatTarHead(facts) };
+    const head = formatTarHead({ name: `${name}.${extension}`, size: file.bytes, mtimeSeconds: file.mtime / 1000 });
+    size += head.length + file.bytes + paddingOf(file.bytes);
+    return { extension, file, head };
   });
+  return { entries, size, isSmall: size <= SMALL_BYTES && length <= SMALL_BYTES };
 }
 
 function* readSmall(
@@ -217,14 +244,18 @@ function missing(archive: string, name: string): Failure {
 function readAt(path: string, position: number, length: number): Buffer {
   const fd = openSync(path, constants.O_RDONLY);
   try {
-    const bytes = Buffer.allocUnsafe(length);
-    let done = 0;
-    for (let count = -1; count !== 0 && done < length; done += count)
-      count = readSync(fd, bytes, done, length - done, position + done);
-    return bytes.subarray(0, done);
+    return readOpenAt(fd, position, Buffer.allocUnsafe(length));
   } finally {
     closeSync(fd);
   }
+}
+
+/** Fills the buffer from a position on; what the file has of it. */
+function readOpenAt(fd: number, position: number, bytes: Buffer): Buffer {
+  let done = 0;
+  for (let count = -1; count !== 0 && done < bytes.length; done += count)
+    count = readSync(fd, bytes, done, bytes.length - done, position + done);
+  return bytes.subarray(0, done);
 }
 
 function damageOf(archive: string, error: NodeJS.ErrnoException): Failure {
@@ -280,6 +311,95 @@ export async function checkGroup(archive: string, group: PackedGroup): Promise<v
     if ((await digestOf(chunks)) !== file.sha256)
       throw new Failure('failed', `${archive}: ${group.name}.${extension} is not what was packed`);
   }
+}
+
+/**
+ * The same for many groups. Small ones that follow each other are read and expanded together, and each is what it would be alone: its
+ * member begins and ends where the manifest says.
+ */
+export async function checkGroups(
+  archive: string,
+  groups: AsyncIterable<PackedGroup> | Iterable<PackedGroup>,
+): Promise<void> {
+  const fd = openSync(archive, constants.O_RDONLY);
+  try {
+    let run: PackedGroup[] = [];
+    let [size, end] = [0, 0];
+    const checkRun = async (): Promise<void> => {
+      // What is wrong, and with which of them, is told by each alone.
+      if (!isIntact(fd, run)) for (const group of run) await checkGroup(archive, group);
+      [run, size] = [[], 0];
+    };
+    for await (const group of groups) {
+      const bytes = sizeOf(group);
+      if (group.offset !== end || size + bytes > RUN_BYTES) await checkRun();
+      run.push(group);
+      size += bytes;
+      end = group.offset + group.length;
+    }
+    await checkRun();
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** So much is expanded together: a tenth of a second at most is lost when something in it is damaged. */
+const RUN_BYTES = 512 * 1024;
+/** What every gzip member begins with, and how long what follows its bytes is: their CRC-32 and their number. */
+const MEMBER_HEAD = Buffer.from([0x1f, 0x8b, 8]);
+const MEMBER_END = 8;
+
+/** How many bytes a group has when it is expanded; heads of long names apart. */
+function sizeOf({ files, length }: PackedGroup): number {
+  return PACKED_EXTENSIONS.reduce((sum, extension) => sum + BLOCK + files[extension].bytes, length);
+}
+
+/** False also for what only checkGroup can tell. */
+function isIntact(fd: number, groups: readonly PackedGroup[]): boolean {
+  const [first, last] = [groups[0], groups.at(-1)];
+  if (first === undefined || last === undefined) return true;
+  const length = last.offset + last.length - first.offset;
+  const each = groups.map((group) => ({ group, ...entriesOf(group) }));
+  const size = each.reduce((sum, { size }) => sum + size, 0);
+  if (length > 2 * RUN_BYTES || size > 2 * RUN_BYTES) return false;
+  const members = readOpenAt(fd, first.offset, Buffer.allocUnsafe(length));
+  let bytes: Buffer;
+  try {
+    bytes = gunzipSync(members, { maxOutputLength: Math.max(1, size), chunkSize: Math.max(64, size) });
+  } catch {
+    return false;
+  }
+  let at = 0;
+  return (
+    bytes.length === size &&
+    each.every(({ group, entries, size }) => {
+      const begin = group.offset - first.offset;
+      const content = bytes.subarray(at, at + size);
+      at += size;
+      return isMember(members.subarray(begin, begin + group.length), content) && isContent(content, entries);
+    })
+  );
+}
+
+/** True for one gzip member from its first byte to its last. */
+function isMember(member: Buffer, content: Buffer): boolean {
+  const end = member.length - MEMBER_END;
+  return (
+    end > MEMBER_HEAD.length &&
+    member.subarray(0, MEMBER_HEAD.length).equals(MEMBER_HEAD) &&
+    member.readUInt32LE(end) === crc32(content) &&
+    member.readUInt32LE(end + 4) === content.length
+  );
+}
+
+function isContent(content: Buffer, entries: readonly PackedEntry[]): boolean {
+  let at = 0;
+  return entries.every(({ file, head }) => {
+    const [begin, end] = [at + head.length, at + head.length + file.bytes];
+    const isHead = head.equals(content.subarray(at, begin));
+    at = end + paddingOf(file.bytes);
+    return isHead && hash('sha256', content.subarray(begin, end)) === file.sha256;
+  });
 }
 
 async function digestOf(chunks: Unpacked['chunks']): Promise<string> {

@@ -1,6 +1,7 @@
 // Tar as every tar of the last thirty years unpacks it: ustar headers, GNU's entry for long names; base 256 for sizes over 8 GiB.
 
-const BLOCK = 512;
+/** Of how many bytes a head is, and what is filled up. */
+export const BLOCK = 512;
 const NAME_BYTES = 100;
 const LARGEST_OCTAL = 0o77777777777;
 const TYPES = { file: '0', link: '2', folder: '5', longName: 'L', longLink: 'K' };

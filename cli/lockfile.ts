@@ -62,21 +62,30 @@ export function openLocks(source: string): Locks {
   const held: string[] = [];
   return {
     take(path) {
-      try {
-        if (isDeadLock(path)) removeDeadLock(path, isDeadLock);
-        linkSync(source, path);
-      } catch (error) {
-        if ((error as NodeJS.ErrnoException).code === 'EEXIST') return false;
-        throw error;
+      let isTaken = tryLink(source, path);
+      if (!isTaken && isDeadLock(path)) {
+        removeDeadLock(path, isDeadLock);
+        isTaken = tryLink(source, path);
       }
-      held.push(path);
-      return true;
+      if (isTaken) held.push(path);
+      return isTaken;
     },
     release() {
       for (const path of held) if (lstatSync(path, { throwIfNoEntry: false })?.ino === ino) removeFile(path);
       rmSync(source, { force: true });
     },
   };
+}
+
+/** False where there is something of that name. */
+function tryLink(source: string, path: string): boolean {
+  try {
+    linkSync(source, path);
+    return true;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'EEXIST') return false;
+    throw error;
+  }
 }
 
 /** Throws Failure `failed`, and then it is not there. */

@@ -23,7 +23,16 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, afterEach, beforeEach, describe, it } from 'node:test';
 import { gunzipSync } from 'node:zlib';
-import { type Appended, appendEnd, appendGroup, ChangedFile, checkGroup, readGroup } from '../archive/archive.ts';
+import { Appender } from '../archive/appender.ts';
+import {
+  type Appended,
+  appendEnd,
+  appendGroup,
+  ChangedFile,
+  checkGroup,
+  checkGroups,
+  readGroup,
+} from '../archive/archive.ts';
 import { PACKED_EXTENSIONS, type PackedGroup, readManifest } from '../archive/manifest.ts';
 import { listPacks, nextPack, packAt, readEnd } from '../archive/packs.ts';
 
@@ -35,6 +44,7 @@ const root = mkdtempSync(join(tmpdir(), 'webjob-archive-'));
 after(() => rmSync(root, { recursive: true }));
 let folder: string;
 let archive: number;
+let members: Appender;
 let made = 0;
 const pathOf = (extension: string): string => join(folder, `upload.${extension}`);
 const archivePath = (): string => join(folder, 'archive.tar.gz');
@@ -45,10 +55,11 @@ beforeEach(() => {
   mkdirSync(folder);
   for (const [extension, text] of Object.entries(TEXTS)) writeFileSync(pathOf(extension), text);
   archive = openSync(archivePath(), 'w+');
+  members = new Appender(archive);
 });
 afterEach(() => closeSync(archive));
 
-const append = (offset = 0): Promise<Appended> => appendGroup(archive, offset, folder, 'upload');
+const append = (): Promise<Appended> => appendGroup(members, folder, 'upload');
 const group = ({ length, files }: Appended, offset = 0): PackedGroup => {
   const facts = { jobId: 'job', at: '2026-10-01T00:00:00.000Z', clientId: 'client1', command: 'x.sh', clients: [] };
   return { name: 'upload', ...facts, offset, length, files };
@@ -65,10 +76,11 @@ describe('an upload that is packed', () => {
       const times = { env: 1000.5, err: 2000.25, out: 3000.125, rdy: 4000.75 };
       for (const extension of PACKED_EXTENSIONS) utimesSync(pathOf(extension), 0, times[extension]);
       const first = await append();
-      const second = await append(first.length);
-      const end = await appendEnd(archive, first.length + second.length);
-      const size = readFileSync(archivePath()).length;
-      assert.equal(size, first.length + second.length + end);
+      const second = await append();
+      assert.equal(members.position, first.length + second.length);
+      appendEnd(members);
+      members.flush();
+      assert.equal(readFileSync(archivePath()).length, members.position);
       for (const packed of [group(first), group(second, first.length)]) {
         for await (const { extension, file, chunks } of readGroup(archivePath(), packed)) {
           const parts: Buffer[] = [];
@@ -128,6 +140,101 @@ describe('an upload that is packed', () => {
   });
 });
 
+describe('an upload that could not be packed', () => {
+  for (const [what, size] of [
+    ['small', 2000],
+    ['large', LARGE],
+  ] as const)
+    it(`leaves the archive as it was: ${what}`, async () => {
+      const first = await append();
+      writeFileSync(pathOf('out'), randomBytes(size));
+      const packing = append();
+      appendFileSync(pathOf('out'), 'more');
+      await assert.rejects(packing, ChangedFile);
+      assert.equal(members.position, first.length);
+      writeFileSync(pathOf('out'), 'after');
+      const last = await append();
+      members.flush();
+      await checkGroups(archivePath(), [group(first), group(last, first.length)]);
+    });
+});
+
+describe('uploads that are checked together', () => {
+  const sizes = [2000, 3000, 1000, 300_000, 300_000, 10, LARGE, 10, 0];
+  let groups: PackedGroup[];
+  beforeEach(async () => {
+    groups = [];
+    for (const size of sizes) {
+      writeFileSync(pathOf('out'), randomBytes(size));
+      const offset = members.position;
+      groups.push(group(await append(), offset));
+    }
+    members.flush();
+  });
+  const check = (...change: [index: number, more: Partial<PackedGroup>][]): Promise<void> =>
+    checkGroups(
+      archivePath(),
+      groups.map((one, at) => ({ ...one, ...change.find(([index]) => index === at)?.[1] })),
+    );
+
+  it('are intact, with gaps between them or without', async () => {
+    const before = openFiles();
+    await check();
+    await checkGroups(archivePath(), [...groups].reverse());
+    await checkGroups(
+      archivePath(),
+      groups.filter((_, index) => index !== 2),
+    );
+    await checkGroups(archivePath(), []);
+    assert.equal(openFiles(), before);
+  });
+
+  it('are damaged where one of them is, whichever it is', async () => {
+    for (const [index, { offset, length }] of groups.entries()) {
+      const bytes = readFileSync(archivePath());
+      bytes.writeUInt8(bytes.readUInt8(offset + length - 8) ^ 1, offset + length - 8);
+      writeFileSync(archivePath(), bytes);
+      await assert.rejects(check(), /archive\.tar\.gz: /, String(index));
+      bytes.writeUInt8(bytes.readUInt8(offset + length - 8) ^ 1, offset + length - 8);
+      writeFileSync(archivePath(), bytes);
+    }
+  });
+
+  it('are not what was packed where one digest, name or place differs', async () => {
+    const [first, second, third] = groups;
+    assert.ok(first && second && third);
+    const { out } = second.files;
+    const files = { ...second.files, out: { ...out, sha256: 'a'.repeat(64) } };
+    await assert.rejects(check([1, { files }]), /upload\.out is not what was packed/);
+    await assert.rejects(check([1, { name: 'other' }]), /other\.env is not there/);
+    const time = { ...second.files, out: { ...out, mtime: out.mtime + 1000 } };
+    await assert.rejects(check([1, { files: time }]), /upload\.out is not there/);
+    // The same bytes in a row, but one of them taken for its neighbour's.
+    const shifted: typeof check = (...change) => assert.rejects(check(...change), /archive\.tar\.gz: damaged/);
+    await shifted([1, { length: second.length - 1 }], [2, { offset: third.offset - 1, length: third.length + 1 }]);
+    await shifted([0, { length: first.length + 1 }], [1, { offset: second.offset + 1, length: second.length - 1 }]);
+  });
+});
+
+describe('an archive that is written piece by piece', () => {
+  it('has every byte once, and what was taken back not at all', () => {
+    const pieces = [10, 200_000, 100_000, 700_000, 0, 5, 262_144, 1, 262_145, 3].map((size) => randomBytes(size));
+    for (const piece of pieces) members.add(piece);
+    const end = members.position;
+    assert.equal(end, Buffer.concat(pieces).length);
+    members.add(randomBytes(1000));
+    members.goBack(end);
+    members.add(Buffer.from('end'));
+    members.flush();
+    assert.equal(members.position, end + 3);
+    assert.ok(
+      readFileSync(archivePath())
+        .subarray(0, end + 3)
+        .equals(Buffer.concat([...pieces, Buffer.from('end')])),
+    );
+  });
+});
+
 describe('an archive that is not what its manifest says', () => {
   for (const [what, bytes] of [
     ['small', 2000],
@@ -136,6 +243,7 @@ describe('an archive that is not what its manifest says', () => {
     it(`is a failure and no bytes of another upload: ${what}`, { timeout: 20_000 }, async () => {
       writeFileSync(pathOf('out'), randomBytes(bytes));
       const packed = group(await append());
+      members.flush();
       const check = (more: Partial<PackedGroup>) => checkGroup(archivePath(), { ...packed, ...more });
       const before = openFiles();
       await assert.rejects(check({ name: 'other' }), /other\.env is not there/);

@@ -72,11 +72,10 @@ describe('order of system calls', { skip: NO_STRACE }, () => {
     assert.deepEqual(await trace('pack', '--older-than', '30d'), [
       ...['mkdir config', 'fsync .', 'mkdir config/nph-webjob', 'fsync config', 'mkdir packed', 'fsync .'],
       ...[`create ${archive}.part`, `create ${manifest}.part`],
-      ...[`write ${manifest}.part`, `write ${archive}.part`, `write ${manifest}.part`],
-      ...[`write ${archive}.part`, `write ${manifest}.part`, `write ${archive}.part`],
+      ...[`write ${archive}.part`, `write ${manifest}.part`],
       ...[`fsync ${archive}.part`, `fsync ${manifest}.part`, `read ${archive}.part`],
       ...[`open ${manifest}.part`, `write ${manifest}.part`, `fsync ${manifest}.part`],
-      ...[`read ${manifest}.part`, `read ${archive}.part`],
+      ...[`read ${archive}.part`, `read ${manifest}.part`],
       ...[`rename ${archive}.part ${archive}`, 'fsync packed', `rename ${manifest}.part ${manifest}`, 'fsync packed'],
       ...[`read ${manifest}`, 'open custody', 'fsync logfiles', ...record],
       ...remove('a/one', 'b/two'),

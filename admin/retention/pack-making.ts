@@ -2,7 +2,8 @@
 // then their names; then the custody record; and only then, by whoever calls, the originals go.
 import { closeSync, existsSync, ftruncateSync, openSync, renameSync, rmSync } from 'node:fs';
 import { openNew, syncFile, syncFolder, writeAll } from 'webjob-locker/durable';
-import { appendEnd, appendGroup, ChangedFile, checkGroup } from '../../archive/archive.ts';
+import { Appender } from '../../archive/appender.ts';
+import { appendEnd, appendGroup, ChangedFile, checkGroups } from '../../archive/archive.ts';
 import { type ManifestEnd, type ManifestHead, type PackedGroup, readManifest } from '../../archive/manifest.ts';
 import { listFiles, nextPack, type Pack, packAt, packsFolder, readEnd } from '../../archive/packs.ts';
 import type { ServerSettings } from '../../cgi/controls.ts';
@@ -35,7 +36,7 @@ export async function makePack(
   const made = await writePack(settings, pack, groups, advance);
   if (!made) return undefined;
   namePack(settings, pack);
-  await recordPack(settings, pack, made.end);
+  await recordPack(settings, pack, made.end, made.packed);
   return { pack, ...made };
 }
 
@@ -70,20 +71,21 @@ async function writeParts(
   const manifest = openNew(pack.manifest + PART);
   try {
     const head: ManifestHead = { format: 1, day: pack.day, archive: `${pack.name}.tar.gz` };
-    writeLine(manifest, head);
-    let offset = 0;
+    const [members, lines] = [new Appender(archive), new Appender(manifest)];
+    lines.add(formatLine(head));
     for (const group of groups) {
-      const found = await packGroup(archive, offset, settings.incomingDirectory, group);
+      const found = await packGroup(members, settings.incomingDirectory, group);
       if (found) {
-        writeLine(manifest, found.packed);
+        lines.add(formatLine(found.packed));
         made.packed.push(found.described);
-        offset += found.packed.length;
       } else made.left.push(group.name);
       advance();
     }
-    offset += await appendEnd(archive, offset);
+    appendEnd(members);
+    members.flush();
+    lines.flush();
     // A group that changed while it was read may have left more.
-    ftruncateSync(archive, offset);
+    ftruncateSync(archive, members.position);
     syncFile(archive);
     syncFile(manifest);
   } finally {
@@ -95,14 +97,14 @@ async function writeParts(
 
 /** Undefined for a group that is not whole, or that somebody changes. */
 async function packGroup(
-  archive: number,
-  offset: number,
+  archive: Appender,
   locker: string,
   { name, jobId, at, clients, owner }: Surveyed,
 ): Promise<{ packed: PackedGroup; described: Described } | undefined> {
   if (jobId === undefined) return undefined;
   try {
-    const { length, files, marks, record } = await appendGroup(archive, offset, locker, name);
+    const offset = archive.position;
+    const { length, files, marks, record } = await appendGroup(archive, locker, name);
     const { clientId, command } = owner ?? {};
     const ending = describeEnding(parseRecordFields(record));
     const facts = { name, jobId, at: new Date(at).toISOString(), clientId, command, clients, ending };
@@ -114,8 +116,8 @@ async function packGroup(
   }
 }
 
-function writeLine(fd: number, value: unknown): void {
-  writeAll(fd, Buffer.from(`${JSON.stringify(value)}\n`));
+function formatLine(value: unknown): Buffer {
+  return Buffer.from(`${JSON.stringify(value)}\n`);
 }
 
 /** Reads everything back, from the very files, and adds the last line. */
@@ -125,12 +127,12 @@ async function endManifest(pack: Pack, groups: number): Promise<ManifestEnd> {
   const end: ManifestEnd = { groups, archiveBytes, archiveSha256 };
   const fd = openSync(pack.manifest + PART, 'a');
   try {
-    writeLine(fd, end);
+    writeAll(fd, formatLine(end));
     syncFile(fd);
   } finally {
     closeSync(fd);
   }
-  for await (const group of readManifest(pack.manifest + PART)) await checkGroup(archive, group);
+  await checkGroups(archive, readManifest(pack.manifest + PART));
   return end;
 }
 
@@ -143,14 +145,19 @@ function namePack(settings: ServerSettings, pack: Pack): void {
 }
 
 /** Puts a pack on record, with every group in it. */
-export async function recordPack(settings: ServerSettings, pack: Pack, end: ManifestEnd): Promise<void> {
+export async function recordPack(
+  settings: ServerSettings,
+  pack: Pack,
+  end: ManifestEnd,
+  groups: Iterable<{ name: string }> | AsyncIterable<{ name: string }>,
+): Promise<void> {
   const facts = await describePack(pack, end);
   let names: string[] = [];
   const record = (): void => {
     if (names.length > 0) recordEvent(settings, { event: 'pack', names, ...facts });
     names = [];
   };
-  for await (const { name } of readManifest(pack.manifest)) {
+  for await (const { name } of groups) {
     names.push(name);
     if (names.length === BATCH) record();
   }

@@ -57,5 +57,5 @@ async function ensureRecorded(settings: ServerSettings, pack: Pack): Promise<voi
   let count = 0;
   for (const record of readEvents(settings, 'pack'))
     if (record.pack === pack.name && record.archiveSha256 === end.archiveSha256) count += record.names.length;
-  if (count < end.groups) await recordPack(settings, pack, end);
+  if (count < end.groups) await recordPack(settings, pack, end, readGroups(pack));
 }
