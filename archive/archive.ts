@@ -19,6 +19,12 @@ export class ChangedFile extends Error {}
 /** So much is compressed, and expanded, at once: for small files streams cost a multiple of the work itself. */
 const SMALL_BYTES = 1 << 20;
 
+/** The rights that all files of a group give others, and their group where it is the same. */
+export interface Readers {
+  mode: number;
+  gid: number | undefined;
+}
+
 /** What one group is in an archive. */
 export interface Appended {
   length: number;
@@ -27,6 +33,7 @@ export interface Appended {
   record: string;
   /** Inode, size and time of each file, as markOf gives them. */
   marks: Record<PackedExtension, string>;
+  readers: Readers;
 }
 
 interface Source {
@@ -60,13 +67,26 @@ export async function appendGroup(archive: Appender, locker: string, name: strin
     for (const { file, stats } of sources)
       if (markOf(reach(locker, file)) !== formatMark(stats)) throw new ChangedFile(file);
     const marks = Object.fromEntries(sources.map(({ extension, stats }) => [extension, formatMark(stats)]));
-    return { length: archive.position - begin, ...gathered, marks: marks as Appended['marks'] };
+    return {
+      length: archive.position - begin,
+      ...gathered,
+      marks: marks as Appended['marks'],
+      readers: readersOf(sources),
+    };
   } catch (error) {
     if (archive.position !== begin) archive.goBack(begin);
     throw error;
   } finally {
     for (const { fd } of sources) closeSync(fd);
   }
+}
+
+function readersOf(sources: readonly Source[]): Readers {
+  const gid = sources[0]?.stats.gid;
+  return {
+    mode: sources.reduce((mode, { stats }) => mode & Number(stats.mode), 0o077),
+    gid: sources.every(({ stats }) => stats.gid === gid) ? Number(gid) : undefined,
+  };
 }
 
 function openSource(locker: string, name: string, extension: PackedExtension): Source {

@@ -27,18 +27,20 @@ function readText(fd: number): string {
   return buffer.toString('latin1', 0, readSync(fd, buffer, 0, buffer.length, 0));
 }
 
-/** Undefined when there is no such file, or a link. */
+/** What opening or reading fails with where a link, a socket, a folder or a FIFO has the name of a file: whoever owns the locker can put it there. */
+const NO_FILE = new Set(['ENOENT', 'ELOOP', 'ENXIO', 'EISDIR', 'ESPIPE']);
+
+/** Undefined when there is no such file. */
 export function withFile<Value>(path: string, read: (fd: number) => Value): Value | undefined {
-  let fd: number;
   try {
-    fd = openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
+    const fd = openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
+    try {
+      return read(fd);
+    } finally {
+      closeSync(fd);
+    }
   } catch (error) {
-    if (['ENOENT', 'ELOOP'].includes((error as NodeJS.ErrnoException).code ?? '')) return undefined;
+    if (NO_FILE.has((error as NodeJS.ErrnoException).code ?? '')) return undefined;
     throw error;
-  }
-  try {
-    return read(fd);
-  } finally {
-    closeSync(fd);
   }
 }

@@ -270,7 +270,13 @@ describe('a manifest', () => {
   const head = { format: 1, day: '2026-10-01', archive: '2026-10-01.tar.gz' };
   const file = { bytes: 1, sha256, mtime: 1 };
   const files = { env: file, err: file, out: file, rdy: file };
-  const one = group({ length: 10, files, record: '', marks: { env: '', err: '', out: '', rdy: '' } });
+  const one = group({
+    length: 10,
+    files,
+    record: '',
+    marks: { env: '', err: '', out: '', rdy: '' },
+    readers: { mode: 0, gid: 0 },
+  });
   const end = { groups: 1, archiveBytes: 10, archiveSha256: sha256 };
 
   async function read(...lines: unknown[]): Promise<string[]> {

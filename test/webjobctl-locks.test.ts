@@ -23,6 +23,8 @@ const IN_THE_WAY = {
   link: (path: string): unknown => symlinkSync('/nowhere', path),
 };
 
+const SOCKET = 'import socket, sys; socket.socket(socket.AF_UNIX).bind(sys.argv[1])';
+
 describe('the locks of webjobctl', () => {
   let its: LockerSite;
   const plant = (...names: string[]): unknown =>
@@ -71,6 +73,28 @@ describe('the locks of webjobctl', () => {
         );
         for (const name of left()) rmSync(at(name), { recursive: true });
       }
+  });
+
+  it('and what reads uploads: by nothing that has the name of a file', async () => {
+    const others = { ...IN_THE_WAY, socket: (path: string): unknown => spawnSync('python3', ['-c', SOCKET, path]) };
+    const extensions = ['out', 'err', 'env', 'rdy', 'lck'];
+    for (const [kind, make] of Object.entries(others)) {
+      plant('whole', ...extensions);
+      for (const extension of extensions) {
+        rmSync(at(`${extension}.${extension}`), { force: true });
+        make(at(`${extension}.${extension}`));
+      }
+      for (const args of [['jobs'], ['search', 'kept'], ['verify'], PACK]) {
+        const { exitCode, stderr } = await its.webjobctl(...args);
+        assert.ok([0, 1].includes(exitCode ?? -1), `${kind}: ${args[0]}: ${stderr}`);
+      }
+      assert.deepEqual(
+        left().filter((name) => name.startsWith('whole.')),
+        [],
+        kind,
+      );
+      for (const name of left()) rmSync(at(name), { recursive: true });
+    }
   });
 
   it('end with their holder, also when it was killed before it wrote who it is', async () => {

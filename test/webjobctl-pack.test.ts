@@ -2,12 +2,15 @@
 // what is damaged is told and not taken for whole.
 import assert from 'node:assert/strict';
 import {
+  chmodSync,
+  chownSync,
   existsSync,
   openSync,
   readdirSync,
   readFileSync,
   renameSync,
   rmSync,
+  statSync,
   symlinkSync,
   writeFileSync,
   writeSync,
@@ -25,7 +28,11 @@ import {
   readTimes,
   unpackByTar,
 } from './keep-site.ts';
+import { makeLockerSite } from './locker-site.ts';
+import { plantPast } from './past-site.ts';
 import { readFiles } from './tree.ts';
+
+const AT = new Date(Date.now() - 40 * 86_400_000);
 
 const LONG = `${'long-name'.repeat(12)}.sh`;
 const BINARY = String.fromCharCode(...Array.from({ length: 256 }, (_, byte) => byte)).repeat(4000);
@@ -108,6 +115,36 @@ describe('webjobctl pack', () => {
         found[`${group.name}.${extension}`] = Buffer.concat(parts).toString('latin1');
       }
       assert.deepEqual(found, filesOf(files, group.name));
+    }
+  });
+
+  it('is for those to read who might read every upload in it', async () => {
+    const modes: [locker: number, file: number, gid: number, pack: number][] = [
+      [0o755, 0o644, 0, 0o644],
+      [0o755, 0o640, 0, 0o640],
+      [0o755, 0o640, 1, 0o600],
+      [0o755, 0o600, 0, 0o600],
+      [0o750, 0o644, 0, 0o640],
+      [0o700, 0o644, 0, 0o600],
+    ];
+    for (const [locker, file, gid, expected] of modes) {
+      const own = makeLockerSite({ UseGMT: 'Y' });
+      try {
+        plantPast(own.site, 'UTC', [
+          { at: AT, name: 'one' },
+          { at: AT, name: 'two' },
+        ]);
+        chmodSync(join(own.site.incoming, 'two.out'), file);
+        if (process.getuid?.() === 0) chownSync(join(own.site.incoming, 'two.out'), 0, gid);
+        else if (gid !== 0) continue;
+        chmodSync(own.site.incoming, locker);
+        assert.equal((await own.webjobctl('pack', '--older-than', '30d')).exitCode, 0);
+        const packed = join(own.site.base, 'packed');
+        const found = readdirSync(packed).map((name) => statSync(join(packed, name)).mode & 0o777);
+        assert.deepEqual(found, [expected, expected], `${[locker, file, gid].map((mode) => mode.toString(8))}`);
+      } finally {
+        own.close();
+      }
     }
   });
 

@@ -1,15 +1,26 @@
 // Makes one pack so that a kill at any moment loses nothing: archive and manifest under other names, on disk, read back and compared;
 // then their names; then the custody record; and only then, by whoever calls, the originals go.
-import { closeSync, existsSync, ftruncateSync, openSync, renameSync, rmSync } from 'node:fs';
-import { openNew, syncFile, syncFolder, writeAll } from 'webjob-locker/durable';
+import {
+  closeSync,
+  existsSync,
+  fchmodSync,
+  fchownSync,
+  ftruncateSync,
+  openSync,
+  renameSync,
+  rmSync,
+  statSync,
+} from 'node:fs';
+import { syncFile, syncFolder, writeAll } from 'webjob-locker/durable';
 import { Appender } from '../../archive/appender.ts';
-import { appendEnd, appendGroup, ChangedFile, checkGroups } from '../../archive/archive.ts';
+import { appendEnd, appendGroup, ChangedFile, checkGroups, type Readers } from '../../archive/archive.ts';
 import { type ManifestEnd, type ManifestHead, type PackedGroup, readManifest } from '../../archive/manifest.ts';
 import { listFiles, nextPack, type Pack, packAt, packsFolder, readEnd } from '../../archive/packs.ts';
 import type { ServerSettings } from '../../cgi/controls.ts';
 import { BATCH, type PackFacts, recordEvent } from '../../evidence/events.ts';
 import { digestFile } from '../../evidence/reading.ts';
 import { describeEnding, parseRecordFields } from '../../ledger/ending.ts';
+import { isRoot } from '../site/users.ts';
 import type { Described } from './removal.ts';
 import type { Surveyed } from './survey.ts';
 
@@ -60,6 +71,26 @@ async function writePack(
   }
 }
 
+/** Open to nobody else until it is known who may read what is in it. */
+function openClosed(path: string): number {
+  return openSync(path, 'wx', 0o600);
+}
+
+function bothMay(one: Readers | undefined, other: Readers): Readers {
+  if (!one) return other;
+  return { mode: one.mode & other.mode, gid: one.gid === other.gid ? one.gid : undefined };
+}
+
+/** A pack is for those to read who might read every upload in it where it was. */
+function openToReaders(fd: number, locker: string, readers: Readers | undefined): void {
+  const { mode, gid } = statSync(locker);
+  const mayAll = (rights: number): boolean => ((readers?.mode ?? 0) & rights) === rights;
+  const isPublic = (mode & 0o005) === 0o005 && mayAll(0o044);
+  const isForGroup = (mode & 0o050) === 0o050 && mayAll(0o040) && readers?.gid === gid;
+  if (isForGroup && !isPublic && isRoot()) fchownSync(fd, 0, gid);
+  fchmodSync(fd, (isPublic ? 0o644 : isForGroup ? 0o640 : 0o600) & ~process.umask());
+}
+
 async function writeParts(
   settings: ServerSettings,
   pack: Pack,
@@ -67,8 +98,8 @@ async function writeParts(
   advance: () => void,
 ): Promise<Pick<Made, 'packed' | 'left'>> {
   const made: Pick<Made, 'packed' | 'left'> = { packed: [], left: [] };
-  const archive = openNew(pack.archive + PART);
-  const manifest = openNew(pack.manifest + PART);
+  const [archive, manifest] = [openClosed(pack.archive + PART), openClosed(pack.manifest + PART)];
+  let readers: Readers | undefined;
   try {
     const head: ManifestHead = { format: 1, day: pack.day, archive: `${pack.name}.tar.gz` };
     const [members, lines] = [new Appender(archive), new Appender(manifest)];
@@ -78,6 +109,7 @@ async function writeParts(
       if (found) {
         lines.add(formatLine(found.packed));
         made.packed.push(found.described);
+        readers = bothMay(readers, found.readers);
       } else made.left.push(group.name);
       advance();
     }
@@ -86,6 +118,7 @@ async function writeParts(
     lines.flush();
     // A group that changed while it was read may have left more.
     ftruncateSync(archive, members.position);
+    for (const fd of [archive, manifest]) openToReaders(fd, settings.incomingDirectory, readers);
     syncFile(archive);
     syncFile(manifest);
   } finally {
@@ -100,17 +133,17 @@ async function packGroup(
   archive: Appender,
   locker: string,
   { name, jobId, at, clients, owner }: Surveyed,
-): Promise<{ packed: PackedGroup; described: Described } | undefined> {
+): Promise<{ packed: PackedGroup; described: Described; readers: Readers } | undefined> {
   if (jobId === undefined) return undefined;
   try {
     const offset = archive.position;
-    const { length, files, marks, record } = await appendGroup(archive, locker, name);
+    const { length, files, marks, record, readers } = await appendGroup(archive, locker, name);
     const { clientId, command } = owner ?? {};
     const ending = describeEnding(parseRecordFields(record));
     const facts = { name, jobId, at: new Date(at).toISOString(), clientId, command, clients, ending };
-    return { packed: { ...facts, offset, length, files }, described: { name, files, marks } };
+    return { packed: { ...facts, offset, length, files }, described: { name, files, marks }, readers };
   } catch (error) {
-    const isGone = ['ENOENT', 'ELOOP'].includes((error as NodeJS.ErrnoException).code ?? '');
+    const isGone = ['ENOENT', 'ELOOP', 'ENXIO'].includes((error as NodeJS.ErrnoException).code ?? '');
     if (error instanceof ChangedFile || isGone) return undefined;
     throw error;
   }
