@@ -16,7 +16,15 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { type CustodyFacts, custodyPath, formatCustody, formatReady, MAX_RECORD_BYTES } from 'webjob-locker';
+import {
+  appendCustody,
+  type CustodyFacts,
+  custodyPath,
+  formatCustody,
+  formatReady,
+  listCustodyFiles,
+  MAX_RECORD_BYTES,
+} from 'webjob-locker';
 import {
   formatEpoch,
   formatJobId,
@@ -29,7 +37,7 @@ import {
 import { BATCH, formatGenesis, WRITER } from '../evidence/events.ts';
 import { parseCount } from './options.ts';
 
-const HELP = `Usage: node bench/locker.ts [--uploads N] [--lines M] [--clients C] [--seed S] [--end TIME] DIRECTORY
+const HELP = `Usage: node bench/locker.ts [--uploads N] [--lines M] [--clients C] [--seed S] [--end TIME] [--segment BYTES] DIRECTORY
 
 Makes a site in a directory that does not exist: etc/nph-webjob.cfg, logs of M lines (default 20000), custody records, and the
 files of N uploads (default 1000). What is older was removed by prune, two days of it are in packs, two clients are on hold. One
@@ -37,6 +45,7 @@ upload holds the word ${'`'}needle_in_a_locker${'`'}. From 200,000 uploads on Pu
 
   --clients C  how many clients there are (default a tenth of the uploads, 50 at least)
   --end TIME   when the last job ended (default 2026-11-01T00:00:00Z); the first ended thirty days before
+  --segment BYTES  CustodySegmentLimit (default 67108864): the custody records go on in another file from so many bytes on
 Packs need dist/.
 `;
 
@@ -48,6 +57,8 @@ export interface LockerPlan {
   seed: number;
   /** Milliseconds. */
   end: number;
+  /** CustodySegmentLimit; its default where it is left out. */
+  segment?: number | undefined;
 }
 
 /** A word of the output of one upload. */
@@ -58,6 +69,8 @@ const SPAN_MS = 30 * 86_400_000;
 /** From so many on no folder of a locker is flat any more (docs/scale.md). */
 const MANY_UPLOADS = 200_000;
 const SERVER = 'server_1';
+/** CustodySegmentLimit where nph-webjob.cfg has none. */
+const SEGMENT_BYTES = 64 * 1024 * 1024;
 const WEBJOBCTL = join(import.meta.dirname, '..', 'dist', 'webjobctl');
 const COMMANDS = ['host.sh', 'ps.sh', 'df.sh', 'netstat.sh', 'rpm-verify.sh', 'last.sh', 'md5-tree.sh'];
 /** The log is rotated so often. */
@@ -102,9 +115,10 @@ export function makeLocker(plan: LockerPlan): string {
   const isFlat = uploads < MANY_UPLOADS;
   const format = isFlat ? '%cid_%Y%m%d%H%M%S_%pid_%cmd' : '%Y%m%d/%H/%cid_%M%S_%pid_%cmd';
   const config = join(folder, 'etc', 'nph-webjob.cfg');
-  writeFileSync(config, `BaseDirectory=${folder}\nServerId=${SERVER}\nUseGMT=Y\nPutNameFormat=${format}\n`);
+  const limit = plan.segment === undefined ? '' : `CustodySegmentLimit=${plan.segment}\n`;
+  writeFileSync(config, `BaseDirectory=${folder}\nServerId=${SERVER}\nUseGMT=Y\nPutNameFormat=${format}\n${limit}`);
   const makers = { random: makeRandom(seed), nameOf: isFlat ? flatName : deepName, clients: plan.clients };
-  const site = new SiteWriter(folder, end);
+  const site = new SiteWriter(folder, end, plan.segment);
   // What is kept is the newest.
   const accepted = countStored(seed, lines);
   const packed = Math.min(MAX_PACKED, Math.floor(uploads / 20));
@@ -307,14 +321,14 @@ class SiteWriter {
   #rotations = 0;
   #nextRotation: number;
 
-  constructor(folder: string, end: number, isThere = false) {
+  constructor(folder: string, end: number, segment = SEGMENT_BYTES, isThere = false) {
     this.#folder = folder;
     this.#end = end;
     this.#nextRotation = end - SPAN_MS + SPAN_MS / LOGS;
     const logs = join(folder, 'logfiles');
     this.#log = openSync(join(logs, 'nph-webjob.log'), isThere ? 'a' : 'w');
-    this.#deposits = new Chained(custodyPath(logs, SERVER), SERVER, isThere);
-    this.#keeper = new Chained(custodyPath(logs, WRITER), WRITER, isThere);
+    this.#deposits = new Chained(logs, SERVER, segment, isThere);
+    this.#keeper = new Chained(logs, WRITER, segment, isThere);
   }
 
   log(lines: readonly string[]): void {
@@ -424,21 +438,23 @@ class SiteWriter {
 
 /** A custody record with one writer: each record covers the one before it. */
 class Chained {
-  readonly #path: string;
+  readonly #logs: string;
+  readonly #serverId: string;
+  readonly #segment: number;
   #fd: number;
   #size = 0;
-  #last: string;
-  #text: string;
+  #last = '';
+  #text = '';
 
-  constructor(path: string, serverId: string, isThere: boolean) {
-    this.#path = path;
+  constructor(logs: string, serverId: string, segment: number, isThere: boolean) {
+    this.#logs = logs;
+    this.#serverId = serverId;
+    this.#segment = segment;
     if (isThere) {
-      this.#text = '';
-      this.#last = '';
       this.#fd = this.#open();
       return;
     }
-    this.#fd = openSync(path, 'w');
+    this.#fd = openSync(custodyPath(logs, serverId), 'w');
     this.#last = formatGenesis(serverId);
     this.#text = this.#last;
     this.#size = this.#last.length;
@@ -446,6 +462,13 @@ class Chained {
 
   append(facts: CustodyFacts): void {
     const line = `${formatCustody([this.#size - this.#last.length, this.#size], sha256(this.#last), facts)}\n`;
+    if (this.#size + line.length >= this.#segment) {
+      // The end of a segment and the beginning of the next are for the product itself to make.
+      this.flush();
+      appendCustody(custodyPath(this.#logs, this.#serverId), facts, { mayCreate: true, segmentLimit: this.#segment });
+      this.goOn();
+      return;
+    }
     this.#last = line;
     this.#size += line.length;
     this.#text += line;
@@ -463,9 +486,10 @@ class Chained {
     this.#fd = this.#open();
   }
 
-  /** Opens it to append, and reads its last line. */
+  /** Opens the newest segment to append, and reads its last line. */
   #open(): number {
-    const fd = openSync(this.#path, 'a+');
+    const newest = listCustodyFiles(this.#logs).findLast(({ serverId }) => serverId === this.#serverId);
+    const fd = openSync(join(this.#logs, newest?.file ?? ''), 'a+');
     this.#size = fstatSync(fd).size;
     const tail = Buffer.alloc(Math.min(MAX_RECORD_BYTES, this.#size));
     readSync(fd, tail, 0, tail.length, this.#size - tail.length);
@@ -508,10 +532,12 @@ function makeRandom(seed: number): () => number {
 
 /** Adds jobs that ended at this moment to a site that makeLocker made: log, custody record and files. Returns the job id of the last. */
 export function addJobs(folder: string, count: number): string {
-  const isFlat = !readFileSync(join(folder, 'etc', 'nph-webjob.cfg'), 'utf8').includes('%H/');
+  const config = readFileSync(join(folder, 'etc', 'nph-webjob.cfg'), 'utf8');
+  const isFlat = !config.includes('%H/');
+  const [, segment = SEGMENT_BYTES] = /^CustodySegmentLimit=(\d+)$/m.exec(config) ?? [];
   const nameOf = isFlat ? flatName : deepName;
   const random = makeRandom(Date.now());
-  const site = new SiteWriter(folder, Date.now(), true);
+  const site = new SiteWriter(folder, Date.now(), Number(segment), true);
   let last = '';
   const first = Math.floor(random() * 1e9);
   for (let [left, index] = [count, first]; left > 0; index++) {
@@ -537,6 +563,7 @@ if (import.meta.main) {
   const options = {
     ...{ uploads: text('1000'), lines: text('20000'), seed: text('1'), end: text(new Date(END).toISOString()) },
     clients: { type: 'string' },
+    segment: { type: 'string' },
     help: { type: 'boolean', default: false },
   } as const;
   const { values, positionals } = parseArgs({ options, allowPositionals: true });
@@ -554,6 +581,7 @@ if (import.meta.main) {
       seed: seed ?? 0,
       clients,
       end: Date.parse(values.end),
+      segment: values.segment === undefined ? undefined : parseCount('segment', values.segment),
     };
     process.stdout.write(`${makeLocker(plan)}\n`);
   }
