@@ -163,8 +163,12 @@ const ALL: Share = { index: 0, count: 1 };
 const MAX_OPEN = 32;
 /** At least so many bytes are between two marks. */
 const MARK_BYTES = 1024 * 1024;
-/** Records that tell of other records, or of packs without the names in them. */
-const ALWAYS = ['seal', 'unpack', 'prune-pack'].map(eventText);
+/** A record of webjobctl by which uploads go into a pack, those that tell of a pack without their names, and one that ends a segment. */
+const PACK_TEXT = eventText('pack');
+const RETURN_TEXTS = ['unpack', 'prune-pack'].map(eventText);
+const SEAL_TEXT = eventText('seal');
+/** A seal is near the end of its segment: only writers at work when it came are behind it. */
+const SEAL_BYTES = 1024 * 1024;
 /** Names that are searched for in what is else not read again; with more of them all is read. */
 const MOST_SEARCHED = 32;
 
@@ -210,7 +214,7 @@ export class CustodyRecords {
     this.#folders = folders;
     this.#options = options;
     this.#share = options.share ?? ALL;
-    this.#texts = options.only && [...options.only.map(quoted), ...ALWAYS];
+    this.#texts = options.only?.map(quoted);
     this.#rows = this.#listRows();
   }
 
@@ -498,7 +502,7 @@ export class CustodyRecords {
 
   /** What webjobctl put on record before of packs and of the uploads that were met. */
   #takeKept(book: OpenBook, end: number): void {
-    const texts = [...[...this.#met].map(quoted), ...ALWAYS, eventText('pack')];
+    const texts = [...[...this.#met].map(quoted), SEAL_TEXT, ...RETURN_TEXTS, PACK_TEXT];
     for (const link of searchChain(this.#fdOf(book), 0, texts)) {
       if (link.from >= end) return;
       this.#take(book, link);
@@ -527,12 +531,22 @@ export class CustodyRecords {
     if (chain.size === 0 && number === 1 && serverId !== WRITER) this.#since = Math.min(this.#since, stats.birthtimeMs);
   }
 
-  #search(book: OpenBook, texts: readonly string[]): void {
+  /** Each text more takes as long again: what only tells of a pack is searched for behind the record that names the pack. */
+  #search(book: OpenBook, names: readonly string[]): void {
     const fd = this.#fdOf(book);
-    if (book.searched === 0 && book.number === 1 && book.serverId !== WRITER) this.#begin(fd, book.stats);
-    const links = searchChain(fd, book.searched, texts);
+    const { searched, number, serverId } = book;
+    if (searched === 0 && number === 1 && serverId !== WRITER) this.#begin(fd, book.stats);
+    let texts = this.#packs.size > 0 ? [...names, ...RETURN_TEXTS] : names;
+    let links = searchChain(fd, searched, serverId === WRITER ? texts : names);
     let step = links.next();
-    for (; !step.done; step = links.next()) this.#take(book, step.value);
+    for (; !step.done; step = links.next()) {
+      this.#take(book, step.value);
+      if (serverId !== WRITER || texts !== names || this.#packs.size === 0) continue;
+      texts = [...names, ...RETURN_TEXTS];
+      links = searchChain(fd, step.value.to, texts);
+    }
+    for (const link of searchChain(fd, Math.max(searched, step.value - SEAL_BYTES), [SEAL_TEXT]))
+      if (link.facts?.event === 'seal') book.isSealed = true;
     book.searched = step.value;
   }
 

@@ -313,9 +313,9 @@ describe('what custody records tell', () => {
   const pack = (archive: string) => {
     return { pack: '2026-11-01', count: 1, archiveBytes: 1, archiveSha256: archive, manifestSha256: 'm' };
   };
-  const read = <Type>(look: (records: CustodyRecords) => Type): Type => {
+  const read = <Type>(look: (records: CustodyRecords) => Type, only?: readonly string[]): Type => {
     const before = openFiles();
-    const records = new CustodyRecords([folder]);
+    const records = new CustodyRecords([folder], { only });
     try {
       records.refresh();
       return look(records);
@@ -324,8 +324,15 @@ describe('what custody records tell', () => {
       assert.equal(openFiles(), before);
     }
   };
-  const jobOf = (name: string): string | undefined => read((records) => records.find(name)?.jobId);
-  const isExpected = (name: string): boolean => read((records) => records.isExpected(name));
+  /** Of a record that is searched for a name and of one that is walked: the same. */
+  const ask = <Type>(name: string, look: (records: CustodyRecords) => Type): Type => {
+    const found = read(look);
+    assert.deepEqual(read(look, [name]), found);
+    return found;
+  };
+  const jobOf = (name: string): string | undefined => ask(name, (records) => records.find(name)?.jobId);
+  const isExpected = (name: string): boolean => ask(name, (records) => records.isExpected(name));
+  const packs = (name: string): string[] => ask(name, (records) => records.packs().map((found) => found.name));
 
   it('is the last deposit of a name: in one record by its place, in several by its time', () => {
     deposit('u', 20);
@@ -351,23 +358,41 @@ describe('what custody records tell', () => {
     deposit('u', 21);
     assert.ok(isExpected('u'));
     say('webjobctl', 30, { event: 'pack', names: ['u'], ...pack('x') });
-    assert.deepEqual(
-      [isExpected('u'), read((records) => records.packs().map(({ name }) => name))],
-      [false, ['2026-11-01']],
-    );
+    assert.deepEqual([isExpected('u'), packs('u')], [false, ['2026-11-01']]);
     say('webjobctl', 40, { event: 'unpack', ...pack('x') });
-    assert.deepEqual([isExpected('u'), read((records) => records.packs())], [true, []]);
+    assert.deepEqual([isExpected('u'), packs('u')], [true, []]);
     for (const event of ['pack', 'unpack']) say('webjobctl', 45, { event, names: ['u'], ...pack('z') });
     assert.ok(isExpected('u'), 'both within a millisecond');
     say('webjobctl', 50, { event: 'pack', names: ['u'], ...pack('y') });
     say('webjobctl', 60, { event: 'prune-pack', rule: 'r', ...pack('y') });
-    assert.deepEqual([isExpected('u'), read((records) => records.packs())], [false, []]);
+    assert.deepEqual([isExpected('u'), packs('u')], [false, []]);
     say('webjobctl', 70, {
       event: 'adopt',
       reason: 'r',
       uploads: [{ name: 'u', jobId: 'a', bytes: { out: 1, err: 1, env: 1 }, sha256: { out: 'a', err: 'b', env: 'c' } }],
     });
     assert.deepEqual([isExpected('u'), jobOf('u')], [true, 'a']);
+  });
+
+  it('is the same when it is asked again, whatever came back from a pack meanwhile', () => {
+    deposit('u', 10);
+    say('webjobctl', 15, { event: 'hold', kind: 'job', id: 'x', reason: 'r' });
+    const records = new CustodyRecords([folder], { only: ['u'] });
+    const isThere = (): boolean => {
+      records.refresh();
+      return records.isExpected('u');
+    };
+    try {
+      assert.equal(isThere(), true);
+      say('webjobctl', 20, { event: 'pack', names: ['u'], ...pack('x') });
+      assert.equal(isThere(), false);
+      say('webjobctl', 30, { event: 'unpack', ...pack('other') });
+      assert.equal(isThere(), false);
+      say('webjobctl', 40, { event: 'unpack', ...pack('x') });
+      assert.equal(isThere(), true);
+    } finally {
+      records.close();
+    }
   });
 
   it('is nothing that another writer must say, or that names no upload', () => {
