@@ -13,8 +13,8 @@ const DESCRIPTORS = '/proc/self/fd';
 /** Below it there is nothing, and nobody can change that. */
 const NOWHERE = `${DESCRIPTORS}/-`;
 /** What takes a folder away and makes another of its name is noticed after so long. */
-const FRESH_MS = 100;
-const MAX_FOLDERS = 32;
+const FRESH_MS = 1000;
+const MAX_FOLDERS = 128;
 const MAX_LINKS = 40;
 
 /** A folder that is held open. */
