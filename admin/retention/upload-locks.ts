@@ -24,6 +24,7 @@ export function isInTheWay(error: unknown): boolean {
 /** Locks of uploads in a locker; whoever calls has the turn. */
 export function openUploadLocks(locker: string): UploadLocks {
   const held: { name: string; ino: number }[] = [];
+  const holder = Buffer.from(formatHolder());
   const pathOf = (name: string): string => reach(locker, `${name}.lck`);
   return {
     take(name) {
@@ -33,7 +34,7 @@ export function openUploadLocks(locker: string): UploadLocks {
         try {
           held.push({ name, ino: fstatSync(fd).ino });
           // On a full disk it says by its mode alone that it is ours.
-          attempt(() => writeAll(fd, Buffer.from(formatHolder())));
+          attempt(() => writeAll(fd, holder));
         } finally {
           closeSync(fd);
         }
