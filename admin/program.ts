@@ -11,6 +11,7 @@ type MakeCommand = () => Command;
 const COMMANDS: ReadonlyMap<string, () => Promise<MakeCommand>> = new Map([
   ['init', async () => (await import('./commands/init.ts')).initCommand],
   ['client', async () => (await import('./commands/client.ts')).clientCommand],
+  ['ca', async () => (await import('./commands/ca.ts')).caCommand],
   ['configtest', async () => (await import('./commands/configtest.ts')).configtestCommand],
   ['sign', async () => (await import('./commands/sign.ts')).signCommand],
   ['jobs', async () => (await import('./commands/jobs.ts')).jobsCommand],

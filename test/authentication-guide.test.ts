@@ -34,6 +34,9 @@ describe('the guide to authentication', () => {
       'sign',
       'revoke',
       'inspect',
+      'ca-elsewhere',
+      'ca-sign',
+      'ca-revoke',
       ...Object.keys(TRIES).map((name) => `try-${name}`),
     ];
     const apache = ['password', 'certificate', 'revoked', 'optional'];

@@ -13,7 +13,10 @@ import {
   openAuthority,
   revocationListOf,
 } from '../site/authority.ts';
-import { runProgram } from '../site/programs.ts';
+import { askProgram, runProgram } from '../site/programs.ts';
+
+/** Of certificates and users that are made to try httpd with: a name that no client can have. */
+export const PROBE_NAME = 'webjobctl probe';
 
 export interface Certificate {
   client: string;
@@ -27,17 +30,19 @@ export interface Issued {
   certificate: string;
   /** Undefined when the key is the client's own and was never here. */
   key: string | undefined;
-  request: string;
+  /** Undefined when it was signed elsewhere. */
+  request: string | undefined;
 }
 
-/** All that the CA ever issued, the oldest first; none where there is no CA. */
+/** All that the CA ever issued to clients, the oldest first; none where there is no CA. */
 export function listCertificates(etcDirectory: string): Certificate[] {
   const folder = join(etcDirectory, AUTHORITY_FOLDER);
   try {
     return readFileSync(join(folder, 'index.txt'), 'utf8')
       .split('\n')
       .filter(Boolean)
-      .map((line) => readCertificate(folder, line));
+      .map((line) => readCertificate(folder, line))
+      .filter(({ client }) => client !== PROBE_NAME);
   } catch (error) {
     const code = errorCode(error);
     if (code === 'ENOENT' && !existsSync(folder)) return [];
@@ -89,8 +94,25 @@ export function issueCertificate(
   return issued;
 }
 
+/** A client's certificate that the site's CA has signed elsewhere, in PEM. Throws Failure `failed`. */
+export function readSigned(etcDirectory: string, client: string, file: string): string {
+  const authority = join(etcDirectory, 'webjob-ca.crt');
+  try {
+    const text = readFileSync(file, 'utf8');
+    const certificate = new X509Certificate(text);
+    if (certificate.subject !== `CN=${client}`) throw new Failure('failed', `${file} is no certificate of ${client}`);
+    const { status } = askProgram('openssl', ['verify', '-purpose', 'sslclient', '-CAfile', authority, file]);
+    if (status === 0) return text;
+    throw new Failure('failed', `${file} is not good: the CA in ${authority} has not signed it, or it has ended`);
+  } catch (error) {
+    if (error instanceof Failure) throw error;
+    throw new Failure('failed', `--signed: ${file} is no certificate in PEM: ${errorCode(error)}`);
+  }
+}
+
 /** Keeps the request of a client that has its certificate, for the next one of the same key. */
 export function keepRequest(etcDirectory: string, client: string, { request }: Issued): void {
+  if (request === undefined) return;
   replaceFile(requestOf(join(etcDirectory, AUTHORITY_FOLDER), client), request, { mode: 0o600 });
 }
 

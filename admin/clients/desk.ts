@@ -8,6 +8,7 @@ import { isClientId } from 'webjob-protocol';
 import type { ServerSettings } from '../../cgi/controls.ts';
 import { Failure } from '../../cli/failure.ts';
 import { errorCode } from '../../cli/files.ts';
+import { nextServerCertificateOf } from '../site/authority.ts';
 import { globalOptions, openSite } from '../site/site.ts';
 
 export interface Desk {
@@ -76,9 +77,15 @@ export function findServer(desk: Desk, url: string | undefined, caFile: string |
   const isSelfSigned = ownCertificate !== undefined && isIssuedByItself(ownCertificate);
   return {
     url: found.href,
-    bundle: isSelfSigned ? ownCertificate : undefined,
+    bundle: isSelfSigned ? `${ownCertificate}${readNext(desk.etcDirectory)}` : undefined,
     commonName: ownName ?? found.hostname,
   };
+}
+
+/** With the one that comes after it, a client goes on when that takes its place. */
+function readNext(etcDirectory: string): string {
+  const next = nextServerCertificateOf(etcDirectory);
+  return existsSync(next) ? readFileSync(next, 'utf8') : '';
 }
 
 function parseServerUrl(text: string): URL {

@@ -78,7 +78,7 @@ export function writeCertificate(folder: string, client: string, issued: Issued)
   try {
     mkdirSync(folder, { recursive: true, mode: 0o700 });
     for (const name of Object.values(own)) removeUnfinished(join(folder, name));
-    replaceFile(join(folder, own.request), issued.request, { mode: 0o644 });
+    if (issued.request !== undefined) replaceFile(join(folder, own.request), issued.request, { mode: 0o644 });
     replaceFile(certificate, issued.certificate, { mode: 0o644 });
     if (issued.key !== undefined) createFile(join(folder, own.key), issued.key, { mode: 0o600 });
   } catch (error) {

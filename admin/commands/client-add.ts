@@ -13,6 +13,7 @@ import {
   issueCertificate,
   keepRequest,
   listCertificates,
+  readSigned,
   revokeCertificates,
 } from '../clients/certificates.ts';
 import {
@@ -34,6 +35,7 @@ interface Options extends DeskOptions {
   generate?: true;
   cert?: true;
   csr?: string;
+  signed?: string;
   days: number;
   url?: string;
   ca?: string;
@@ -49,6 +51,7 @@ generated password stands there and nowhere else. The folder goes to the client 
   webjob --execute --file webjob.conf host.sh
 
 A certificate is made by the site's own CA, in webjob-ca beside nph-webjob.cfg. With --csr the key stays on the client.
+With --signed the CA is elsewhere (webjobctl ca).
 
 Examples:
   webjobctl client add client1 --generate
@@ -69,6 +72,7 @@ export function addCommand(): Command {
     .option('--generate', 'make a password that only webjob.conf holds')
     .option('--cert', 'make a key and a certificate')
     .option('--csr <file>', 'make a certificate for this request; the key stays on the client')
+    .option('--signed <file>', 'with this certificate, signed where the CA is kept')
     .option('--days <days>', 'how long the certificate is good', parseDays, 730)
     .option('--url <url>', "the server's, with or without the path of the script")
     .option('--ca <file>', "what the client is to trust for the server's certificate (PEM)")
@@ -81,9 +85,12 @@ export function addCommand(): Command {
 
 function add(desk: Desk, client: string, options: Options): void {
   const password = choosePassword(options);
-  const wantsCertificate = options.cert === true || options.csr !== undefined;
+  const signed = options.signed === undefined ? undefined : readSigned(desk.etcDirectory, client, options.signed);
+  const wantsCertificate = options.cert === true || options.csr !== undefined || signed !== undefined;
+  if (signed && (options.cert || options.csr !== undefined))
+    throw new Failure('usage', '--signed goes without --cert and --csr');
   if (password === undefined && !wantsCertificate)
-    throw new Failure('usage', 'say how it proves itself: --generate, --password-file, --cert or --csr');
+    throw new Failure('usage', 'say how it proves itself: --generate, --password-file, --cert, --csr or --signed');
   const server = findServer(desk, options.url, options.ca);
   const folder = resolve(options.out ?? client);
   const installFolder = options.installDir ?? folder;
@@ -94,10 +101,11 @@ function add(desk: Desk, client: string, options: Options): void {
     try {
       makeProfile(desk, client);
       const source = options.csr === undefined ? 'new key' : { requestFile: options.csr };
-      if (wantsCertificate) issued = issueCertificate(desk.etcDirectory, client, options.days, source);
+      if (signed) issued = { certificate: signed, request: undefined, key: undefined };
+      else if (wantsCertificate) issued = issueCertificate(desk.etcDirectory, client, options.days, source);
       const written = writeParcel({ client, folder, conf, bundle: server.bundle, issued });
       if (password !== undefined) setUser(desk.userFile, client, password);
-      if (issued) keepRequest(desk.etcDirectory, client, issued);
+      if (issued && !signed) keepRequest(desk.etcDirectory, client, issued);
       removeNote(desk, client);
       return written;
     } catch (error) {
@@ -108,7 +116,7 @@ function add(desk: Desk, client: string, options: Options): void {
     }
   });
   warnOfGaps(desk, { password: password !== undefined, certificate: wantsCertificate }, server.bundle === undefined);
-  const certificate = wantsCertificate && findLatest(listCertificates(desk.etcDirectory), client);
+  const certificate = wantsCertificate && !signed && findLatest(listCertificates(desk.etcDirectory), client);
   if (desk.isJson)
     printJson({
       ...{ client, conf: path, url: server.url, profile: profileOf(desk, client), password: password !== undefined },

@@ -3,49 +3,87 @@ import { Command } from 'commander';
 import { EXIT_CODES } from '../../cli/failure.ts';
 import { printJson, printLine, say } from '../../cli/output.ts';
 import { listCertificates, revokeCertificates } from '../clients/certificates.ts';
-import { type Desk, type DeskOptions, openDesk, parseClientId, userFileOption } from '../clients/desk.ts';
+import { type Desk, type DeskOptions, findServer, openDesk, parseClientId, userFileOption } from '../clients/desk.ts';
+import { beginPasswordProof, issueCanaries, proveRevocation } from '../clients/proof.ts';
 import { removeNote, withClient } from '../clients/turn.ts';
-import { removeUser } from '../clients/userfile.ts';
+import { readUserFile, removeUser } from '../clients/userfile.ts';
+import { addHttpdOptions, type HttpdOptions, reloadCommand, reloadHttpd } from '../site/httpd-control.ts';
 import { profileOf } from './client-add.ts';
+
+interface Options extends DeskOptions, HttpdOptions {
+  apply?: true;
+  url?: string;
+}
 
 const EXPLANATION = `
 Takes the client out of the user file and revokes its certificates. Its programs below profiles, its uploads and its
 lines in the log stay: they are evidence.
 
+httpd reads the user file at each request, but the list of revoked certificates only when it starts. --apply reloads
+it and then proves that removed clients are kept out: with a user and certificates of nobody, made and removed for that.
+
 Example:
-  webjobctl client remove client1 && apachectl graceful
+  webjobctl client remove client1 --apply
 
 Exit codes:
   0  removed
   1  there was no such client
   2  wrong command line
   3  nph-webjob.cfg cannot be used
-  4  the user file or the CA cannot be changed`;
+  4  the user file or the CA cannot be changed; with --apply: it is removed, and httpd may still let it in`;
 
 export function removeCommand(): Command {
-  return new Command('remove')
+  const command = new Command('remove')
     .description('let a client in no more')
     .argument('<name>', 'the client id', parseClientId)
     .addOption(userFileOption())
+    .option('--apply', 'reload httpd, and prove that the client is kept out')
+    .option('--url <url>', "the server's, to ask it (else as init has set it up)");
+  return addHttpdOptions(command)
     .addHelpText('after', EXPLANATION)
-    .action((name: string, _options: DeskOptions, command: Command) => remove(openDesk(command), name));
+    .action((name: string, options: Options, command: Command) => remove(openDesk(command), name, options));
 }
 
-function remove(desk: Desk, client: string): void {
-  const { hadPassword, serials } = withClient(desk, client, () => {
-    const serials = listCertificates(desk.etcDirectory)
-      .filter((certificate) => certificate.client === client && certificate.state === 'valid')
-      .map(({ serial }) => serial);
-    const hadPassword = removeUser(desk.userFile, client);
-    if (serials.length > 0) revokeCertificates(desk.etcDirectory, serials);
-    removeNote(desk, client);
-    return { hadPassword, serials };
-  });
-  if (serials.length > 0) say('httpd reads the list of revoked certificates when it starts: apachectl graceful');
-  if (desk.isJson) printJson({ client, password: hadPassword, revoked: serials });
-  else if (hadPassword || serials.length > 0) printLine(`${client} is removed; ${profileOf(desk, client)} stays`);
-  if (!hadPassword && serials.length === 0) {
+async function remove(desk: Desk, client: string, options: Options): Promise<void> {
+  const url = options.apply ? findServer(desk, options.url, undefined).url : '';
+  const serials = listCertificates(desk.etcDirectory)
+    .filter((certificate) => certificate.client === client && certificate.state === 'valid')
+    .map(({ serial }) => serial);
+  const hadPassword = readUserFile(desk.userFile).some(({ name }) => name === client);
+  const isKnown = hadPassword || serials.length > 0;
+  const proof = options.apply && hadPassword ? await beginPasswordProof(desk, url) : undefined;
+  try {
+    const canaries = options.apply && serials.length > 0 ? issueCanaries(desk) : undefined;
+    withClient(desk, client, () => {
+      removeUser(desk.userFile, client);
+      proof?.remove();
+      if (serials.length > 0)
+        revokeCertificates(desk.etcDirectory, [...serials, ...(canaries ? [canaries.revoked.serial] : [])]);
+      removeNote(desk, client);
+    });
+    if (desk.isJson) printJson({ client, password: hadPassword, revoked: serials });
+    else if (isKnown) printLine(`${client} is removed; ${profileOf(desk, client)} stays`);
+    if (options.apply && isKnown) {
+      reloadHttpd(options);
+      await proof?.check();
+      if (canaries) await proveRevocation(desk, url, canaries);
+      say(`httpd at ${url} was reloaded and keeps removed clients out`);
+    } else if (isKnown) sayWhatStillWorks(options, hadPassword, serials.length > 0);
+  } finally {
+    proof?.remove();
+  }
+  if (!isKnown) {
     say(`there is no client ${client}`);
     process.exitCode = EXIT_CODES.findings;
   }
+}
+
+/** Until httpd is reloaded. */
+export function sayWhatStillWorks(options: HttpdOptions, hadPassword: boolean, hadCertificates: boolean): void {
+  const reload = reloadCommand(options).join(' ');
+  if (hadPassword) say('its password is refused from now on, unless httpd keeps passwords: AuthnCacheProvideFor');
+  if (hadCertificates)
+    say(
+      `its certificates still get in until httpd is reloaded, which reads the list of them when it starts: ${reload}`,
+    );
 }

@@ -9,15 +9,20 @@ import {
   listCertificates,
   revokeCertificates,
 } from '../clients/certificates.ts';
-import { type Desk, type DeskOptions, openDesk, parseClientId, parseDays } from '../clients/desk.ts';
+import { type Desk, type DeskOptions, findServer, openDesk, parseClientId, parseDays } from '../clients/desk.ts';
 import { checkHasNoKey, writeCertificate } from '../clients/parcel.ts';
+import { issueCanaries, proveRevocation } from '../clients/proof.ts';
 import { withClient } from '../clients/turn.ts';
+import { addHttpdOptions, type HttpdOptions, reloadHttpd } from '../site/httpd-control.ts';
+import { sayWhatStillWorks } from './client-remove.ts';
 
-interface Options extends DeskOptions {
+interface Options extends DeskOptions, HttpdOptions {
   newKey?: true;
   csr?: string;
   days: number;
   revoke?: true;
+  apply?: true;
+  url?: string;
   out?: string;
 }
 
@@ -35,7 +40,7 @@ Exit codes:
   4  the client has no certificate, or something could not be made`;
 
 export function renewCommand(): Command {
-  return new Command('renew')
+  const command = new Command('renew')
     .description("renew a client's certificate")
     .argument('<name>', 'the client id', parseClientId)
     .option('--new-key', 'for a new key; else the key stays')
@@ -43,21 +48,36 @@ export function renewCommand(): Command {
     .option('--days <days>', 'how long it is good', parseDays, 730)
     .option('--revoke', 'revoke the earlier ones')
     .option('--out <folder>', 'where to put it (else NAME)')
+    .option('--apply', 'with --revoke: reload httpd, and prove that it refuses them')
+    .option('--url <url>', "the server's, to ask it (else as init has set it up)");
+  return addHttpdOptions(command)
     .addHelpText('after', EXPLANATION)
     .action((name: string, options: Options, command: Command) => renew(openDesk(command), name, options));
 }
 
-function renew(desk: Desk, client: string, options: Options): void {
+async function renew(desk: Desk, client: string, options: Options): Promise<void> {
+  if (options.apply && !options.revoke) throw new Failure('usage', '--apply needs --revoke');
   if (options.newKey && options.csr !== undefined) throw new Failure('usage', 'say one of --new-key and --csr');
-  const path = withClient(desk, client, () => renewAlone(desk, client, options));
-  if (options.revoke) say('httpd reads the list of revoked certificates when it starts: apachectl graceful');
+  const url = options.apply ? findServer(desk, options.url, undefined).url : '';
+  const canaries = options.apply ? issueCanaries(desk) : undefined;
+  const path = withClient(desk, client, () => renewAlone(desk, client, options, canaries?.revoked.serial));
   const latest = findLatest(listCertificates(desk.etcDirectory), client);
   if (desk.isJson) printJson({ client, certificate: path, serial: latest?.serial, until: latest?.until.toISOString() });
   else printLine(path);
+  if (canaries) {
+    reloadHttpd(options);
+    await proveRevocation(desk, url, canaries);
+    say(`httpd at ${url} was reloaded and refuses certificates that are revoked`);
+  } else if (options.revoke) sayWhatStillWorks(options, false, true);
 }
 
 /** Returns the path of the certificate. */
-function renewAlone({ etcDirectory }: Desk, client: string, { out, newKey, csr, days, revoke }: Options): string {
+function renewAlone(
+  { etcDirectory }: Desk,
+  client: string,
+  { out, newKey, csr, days, revoke }: Options,
+  canary: string | undefined,
+): string {
   const folder = out ?? client;
   const earlier = listCertificates(etcDirectory).filter((one) => one.client === client && one.state !== 'revoked');
   if (earlier.length === 0)
@@ -67,10 +87,6 @@ function renewAlone({ etcDirectory }: Desk, client: string, { out, newKey, csr, 
   const issued = issueCertificate(etcDirectory, client, days, source);
   const path = writeCertificate(folder, client, issued);
   keepRequest(etcDirectory, client, issued);
-  if (revoke)
-    revokeCertificates(
-      etcDirectory,
-      earlier.map(({ serial }) => serial),
-    );
+  if (revoke) revokeCertificates(etcDirectory, [...earlier.map(({ serial }) => serial), ...(canary ? [canary] : [])]);
   return path;
 }

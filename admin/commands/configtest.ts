@@ -77,9 +77,7 @@ async function testSite(command: Command, options: Options): Promise<Finding[]> 
   const folders = findFolders(asked.httpd, etcDirectory);
   findings.push(...asked.findings, ...checkTree(settings, propertiesFile, user));
   if (folders.length === 0)
-    findings.push(
-      error('no ScriptAlias leads to the script', 'httpd', 'Include what webjobctl init made: webjob-site.conf'),
-    );
+    findings.push(error('no ScriptAlias leads to the script', 'httpd', findInclude(etcDirectory, options.httpdConf)));
   let isByPassword = false;
   for (const folder of folders) {
     const access = checkAccess(folder, user);
@@ -94,6 +92,14 @@ async function testSite(command: Command, options: Options): Promise<Finding[]> 
     findings.push(...(await probe(options.probe, options.as)));
   else findings.push(note('no client has tried it', 'httpd', '--probe URL --as webjob.conf'));
   return findings;
+}
+
+/** What makes httpd read the site that init has made, in its layout. */
+function findInclude(etcDirectory: string, httpdConf = 'httpd.conf'): string {
+  const file = join(etcDirectory, 'webjob-site.conf');
+  if (existsSync(file)) return `echo 'Include ${file}' >> ${httpdConf} && apachectl graceful`;
+  if (existsSync('/etc/apache2/conf-available/webjob.conf')) return 'a2enconf webjob && apachectl graceful';
+  return 'webjobctl init makes what httpd is to include';
 }
 
 function findScriptUser(given: string | undefined, httpd: Httpd | undefined): User {

@@ -17,20 +17,24 @@ export function checkCertificates(etcDirectory: string, directives: readonly Dir
     return [...new Set(named?.length ? named : [join(etcDirectory, usual)])].filter((path) => existsSync(path));
   };
   return [
-    ...placed('SSLCertificateFile', 'webjob-server.crt').flatMap((path) => checkDate("the server's certificate", path)),
-    ...placed('SSLCACertificateFile', 'webjob-ca.crt').flatMap((path) => checkDate('the CA of the clients', path)),
+    ...placed('SSLCertificateFile', 'webjob-server.crt').flatMap((path) =>
+      checkDate("the server's certificate", path, 'webjobctl ca server --prepare; or have its CA renew it'),
+    ),
+    ...placed('SSLCACertificateFile', 'webjob-ca.crt').flatMap((path) =>
+      checkDate('the CA of the clients', path, 'renew it, then apachectl graceful'),
+    ),
     ...placed('SSLCARevocationFile', 'webjob-ca.crl').flatMap(checkRevocationList),
     ...placed('SSLCertificateKeyFile', 'webjob-server.key').flatMap(checkKey),
     ...checkClients(etcDirectory),
   ];
 }
 
-function checkDate(what: string, path: string): Finding[] {
+function checkDate(what: string, path: string, remedy: string): Finding[] {
   try {
     const certificate = new X509Certificate(readFileSync(path));
     if (certificate.validFromDate.getTime() > Date.now())
       return [error(`${what} is not good yet`, path, "is this machine's clock right?")];
-    return judge(what, certificate.validToDate, path, 'renew it, then apachectl graceful');
+    return judge(what, certificate.validToDate, path, remedy);
   } catch (failure) {
     return [error(`${what} cannot be read: ${errorCode(failure)}`, path, 'it must be a certificate in PEM')];
   }
@@ -48,7 +52,7 @@ function checkRevocationList(path: string): Finding[] {
   const { stdout } = askProgram('openssl', ['crl', '-in', path, '-noout', '-nextupdate']);
   const until = new Date(/^nextUpdate=(.*)$/m.exec(stdout)?.[1] ?? '');
   if (Number.isNaN(until.getTime())) return [error('it is no list of revoked certificates', path, 'make it anew')];
-  const remedy = `openssl ca -config ca.cnf -gencrl -out ${path} in the folder of the CA, then apachectl graceful`;
+  const remedy = 'webjobctl ca crl && apachectl graceful, or webjobctl ca install where the CA is kept elsewhere';
   return judge('the list of revoked certificates', until, path, remedy);
 }
 

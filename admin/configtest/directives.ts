@@ -140,7 +140,7 @@ function checkUserFile(path: string, folder: string, user: User): Finding[] {
           warning(
             `the hash of ${weak.length} passwords is weak, not bcrypt`,
             path,
-            `webjobctl client passwd ${weak[0]?.name}`,
+            `webjobctl client passwd ${weak[0]?.name} --generate`,
           ),
         ]),
   ];

@@ -92,9 +92,7 @@ async function probeGet(url: URL, caller: Caller): Promise<Finding[]> {
     return [error(`the GET failed: ${answer.message}`, url.href, "httpd's error log says why")];
   // Nobody has a program of that name, and only who is let in is told.
   if (answer.status === 404 || answer.status === 200) return [note(`GET ${FILE_NAME}: ${describe(answer)}`, url.href)];
-  return [
-    error(`GET ${FILE_NAME}: ${describe(answer)}`, url.href, 'nph-webjob.log says why: docs/protocol.md, section 3'),
-  ];
+  return [error(`GET ${FILE_NAME}: ${describe(answer)}`, url.href, findReason(answer))];
 }
 
 async function probePut(url: URL, caller: Caller, runType: 'linktest' | 'snapshot'): Promise<Finding[]> {
@@ -108,7 +106,7 @@ async function probePut(url: URL, caller: Caller, runType: 'linktest' | 'snapsho
   if (answer instanceof Error)
     return [error(`the ${what} failed: ${answer.message}`, url.href, "httpd's error log says why")];
   if (answer.status !== (runType === 'linktest' ? 251 : 200))
-    return [error(`${what}: ${describe(answer)}`, url.href, 'nph-webjob.log says why: docs/protocol.md, section 3')];
+    return [error(`${what}: ${describe(answer)}`, url.href, findReason(answer))];
   const left = runType === 'snapshot' ? `; job ${jobId} is in the locker now` : '';
   return [note(`${what}: ${describe(answer)}${left}`, url.href)];
 }
@@ -121,6 +119,15 @@ function describeProbe(clientId: string, jobId: string, out: Buffer): Record<Rec
     ...{ GetRequest: FILE_NAME, Command: FILE_NAME, CommandLine: FILE_NAME, KidStatus: '0', KidSignal: '0' },
     ...{ HashType: 'MD5', StdOutHash: md5(out), StdErrHash: md5(Buffer.alloc(0)) },
   };
+}
+
+/** Only of what the script has answered is there a line in its log. */
+function findReason({ status }: Answer): string {
+  if (status === 401)
+    return 'httpd knows no such user with this password; its error log says which: client passwd NAME --generate';
+  return status >= 450 && status !== 500
+    ? 'nph-webjob.log says why: docs/protocol.md, section 3'
+    : "httpd's error log says why";
 }
 
 const describe = ({ status, reason }: Answer): string => `${status} ${reason}`;

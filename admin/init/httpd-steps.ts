@@ -4,23 +4,14 @@ import { join } from 'node:path';
 import { Failure } from '../../cli/failure.ts';
 import { errorCode, replaceFile } from '../../cli/files.ts';
 import { say } from '../../cli/output.ts';
+import { commandOf, type HttpdOptions } from '../site/httpd-control.ts';
 import { askProgram } from '../site/programs.ts';
 import { isRoot } from '../site/users.ts';
 import type { Places } from './places.ts';
 
 export type HttpdStep = { run: string[] } | { include: string; file: string | undefined };
 
-export interface HttpdOptions {
-  /** httpd or apachectl; else apachectl. */
-  httpd?: string;
-  httpdConf?: string;
-}
-
 const DEBIAN = '/etc/apache2';
-
-function commandOf({ httpd = 'apachectl', httpdConf }: HttpdOptions): { control: string; file: string[] } {
-  return { control: httpd, file: httpdConf === undefined ? [] : ['-f', httpdConf] };
-}
 
 export function planHttpdSteps(places: Places, isTls: boolean, options: HttpdOptions): HttpdStep[] {
   const { httpdConf } = options;

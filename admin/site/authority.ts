@@ -1,12 +1,14 @@
 // The small CA of a site, and the server's own certificate: openssl makes them, as docs/guide/authentication.md shows by hand. Everything
 // here is made in a private folder first and appears whole.
+import { X509Certificate } from 'node:crypto';
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { isIP } from 'node:net';
-import { basename, dirname, join } from 'node:path';
+import { basename, dirname, join, resolve } from 'node:path';
 import { syncFolder } from 'webjob-locker/durable';
-import { createFile, removeUnfinished, replaceFile, syncTree } from '../../cli/files.ts';
+import { Failure } from '../../cli/failure.ts';
+import { createFile, errorCode, removeUnfinished, replaceFile, syncTree } from '../../cli/files.ts';
 import { withLock } from '../../cli/lockfile.ts';
-import { runProgram, withPrivateUmask } from './programs.ts';
+import { askProgram, runProgram, withPrivateUmask } from './programs.ts';
 
 /** Below the folder of nph-webjob.cfg: who can read it can make himself any client. */
 export const AUTHORITY_FOLDER = 'webjob-ca';
@@ -52,6 +54,12 @@ export function openAuthority(etcDirectory: string): string {
   const folder = join(etcDirectory, AUTHORITY_FOLDER);
   const [certificate, list] = [join(etcDirectory, 'webjob-ca.crt'), revocationListOf(etcDirectory)];
   if ([folder, certificate, list].every((path) => existsSync(path))) return folder;
+  if (!existsSync(folder) && existsSync(certificate))
+    throw new Failure(
+      'failed',
+      `the key of the CA in ${certificate} is not kept here`,
+      'sign there: webjobctl ca sign, webjobctl ca revoke; then webjobctl ca install',
+    );
   withLock(folder, () => {
     for (const path of [certificate, list]) removeUnfinished(path);
     if (!existsSync(folder)) makeInPrivate(certificate, makeAuthority, (made) => renameSync(made, folder));
@@ -74,8 +82,21 @@ function makeAuthority(folder: string): void {
 export const revocationListOf = (etcDirectory: string): string => join(etcDirectory, 'webjob-ca.crl');
 
 /** The list of revoked certificates by the index.txt in a folder; `authority` is the CA's folder as seen from there. */
-export function makeRevocationList(folder: string, authority: string): string {
-  return runProgram('openssl', ['ca', ...authorityOptions(authority), '-gencrl'], { cwd: folder });
+export function makeRevocationList(folder: string, authority: string, days?: number): string {
+  const until = days === undefined ? [] : ['-crldays', String(days)];
+  return runProgram('openssl', ['ca', ...authorityOptions(authority), '-gencrl', ...until], { cwd: folder });
+}
+
+/** Makes the list of revoked certificates anew, before it ends: past its date httpd refuses everybody. Returns its path. */
+export function renewRevocationList(etcDirectory: string, days: number | undefined): string {
+  const folder = openAuthority(etcDirectory);
+  const list = revocationListOf(etcDirectory);
+  // As client remove does it: the list is by the index, which must not change meanwhile.
+  withLock(join(folder, 'index.txt'), () => {
+    removeUnfinished(list);
+    replaceFile(list, makeRevocationList(folder, '.', days), { mode: 0o644 });
+  });
+  return list;
 }
 
 /** For `openssl ca`, run where index.txt and issued/ are. */
@@ -83,6 +104,24 @@ export function authorityOptions(authority: string): string[] {
   const own = (name: string): string => join(authority, name);
   return ['-config', own('ca.cnf'), '-cert', own('ca.crt'), '-keyfile', own('ca.key')];
 }
+
+/**
+ * Of a server alone: who has its key can sign for nobody. Without keyUsage: one that allows no signing of certificates keeps clients from
+ * seeing that this one is signed by itself.
+ */
+const SERVER_CONFIGURATION = `[req]
+distinguished_name = subject
+x509_extensions = server
+
+[subject]
+
+[server]
+basicConstraints = critical, CA:FALSE
+extendedKeyUsage = serverAuth
+subjectKeyIdentifier = hash
+`;
+
+const SERVER_DAYS = 3650;
 
 /** A self-signed certificate for a server, unless there is one: webjob-server.key and .crt. */
 export function makeServerCertificate(etcDirectory: string, name: string): void {
@@ -92,18 +131,88 @@ export function makeServerCertificate(etcDirectory: string, name: string): void 
     removeUnfinished(key);
     if (existsSync(certificate)) return;
     const isNew = !existsSync(key);
-    const source = isNew ? ['-newkey', 'rsa:2048', '-nodes', '-keyout', 'key'] : ['-key', key];
-    const names = ['-subj', `/CN=${name}`, '-addext', `subjectAltName=${isIP(name) ? 'IP' : 'DNS'}:${name}`];
-    const make = ['req', '-x509', ...source, '-days', '3650', ...names, '-out', 'crt'];
     makeInPrivate(
       certificate,
-      (folder) => runProgram('openssl', make, { cwd: folder }),
+      (folder) => signServer(folder, isNew ? undefined : key, name, SERVER_DAYS),
       (folder) => {
         if (isNew) createFile(key, readFileSync(join(folder, 'key')), { mode: 0o600 });
         createFile(certificate, readFileSync(join(folder, 'crt')), { mode: 0o644 });
       },
     );
   });
+}
+
+/** Makes the file crt, and without a key the file key, in a folder. */
+function signServer(folder: string, key: string | undefined, name: string, days: number, serial = ''): void {
+  writeFileSync(join(folder, 'cnf'), `${SERVER_CONFIGURATION}subjectAltName = ${isIP(name) ? 'IP' : 'DNS'}:${name}\n`);
+  const source = key === undefined ? ['-newkey', 'rsa:2048', '-nodes', '-keyout', 'key'] : ['-key', resolve(key)];
+  const names = ['-config', 'cnf', '-subj', `${serial}/CN=${name}`, '-days', String(days), '-out', 'crt'];
+  runProgram('openssl', ['req', '-x509', ...source, ...names], { cwd: folder });
+}
+
+/** Where the next certificate of the server waits until clients know it. */
+export const nextServerCertificateOf = (etcDirectory: string): string => join(etcDirectory, 'webjob-server.next.crt');
+
+/**
+ * Another self-signed certificate for the server's key. With `isAhead` it waits beside the one in use, so that clients can be given it first;
+ * else it takes its place, and so does one that has waited. Returns its path. Throws Failure `failed`.
+ */
+export function renewServerCertificate(etcDirectory: string, days: number, isAhead: boolean): string {
+  const [certificate, key] = ['crt', 'key'].map((kind) => join(etcDirectory, `webjob-server.${kind}`)) as [
+    string,
+    string,
+  ];
+  const next = nextServerCertificateOf(etcDirectory);
+  const name = readServerName(certificate);
+  withLock(certificate, () => {
+    removeUnfinished(next);
+    if (isAhead || !existsSync(next))
+      makeInPrivate(
+        certificate,
+        // Of two certificates of one subject OpenSSL looks at the first: a client that has both would refuse the other.
+        (folder) => signServer(folder, key, name, days, `/serialNumber=${Date.now()}`),
+        (folder) => replaceFile(isAhead ? next : certificate, readFileSync(join(folder, 'crt')), { mode: 0o644 }),
+      );
+    else {
+      renameSync(next, certificate);
+      syncFolder(etcDirectory);
+    }
+  });
+  return isAhead ? next : certificate;
+}
+
+function readServerName(path: string): string {
+  let certificate: X509Certificate;
+  try {
+    certificate = new X509Certificate(readFileSync(path));
+  } catch (error) {
+    throw new Failure('failed', `${path} cannot be read: ${errorCode(error)}`, 'webjobctl init --tls makes one');
+  }
+  const name = /^CN=(.+)$/m.exec(certificate.subject)?.[1];
+  if (name !== undefined && certificate.verify(certificate.publicKey)) return name;
+  throw new Failure('failed', `${path} is signed by another CA`, 'have that one renew it, and httpd reload it');
+}
+
+/** Puts a list of revoked certificates, made where the key of the CA is, where httpd reads it. Throws Failure `failed`. */
+export function installRevocationList(etcDirectory: string, file: string): string {
+  const [authority, list] = [join(etcDirectory, 'webjob-ca.crt'), revocationListOf(etcDirectory)];
+  const ask = (path: string, ...args: string[]): string => {
+    const { status, stdout, stderr } = askProgram('openssl', ['crl', '-in', path, '-noout', ...args]);
+    return status === 0 ? `${stdout}${stderr}` : '';
+  };
+  const dateOf = (path: string, name: string): number =>
+    new Date(/=(.*)$/m.exec(ask(path, `-${name}`))?.[1] ?? Number.NaN).getTime();
+  if (!/verify OK/.test(ask(file, '-CAfile', authority)))
+    throw new Failure('failed', `${file} is no list of revoked certificates by the CA in ${authority}`);
+  if (!(dateOf(file, 'nextupdate') > Date.now())) throw new Failure('failed', `${file} has ended`, 'webjobctl ca crl');
+  // One that somebody has kept would let in whom a later one keeps out.
+  if (dateOf(file, 'lastupdate') < dateOf(list, 'lastupdate'))
+    throw new Failure('failed', `${file} is older than ${list}`, 'webjobctl ca crl');
+  withLock(list, () => {
+    removeUnfinished(list);
+    replaceFile(list, readFileSync(file), { mode: 0o644 });
+  });
+  return list;
 }
 
 /**

@@ -1,0 +1,126 @@
+// Proof that whom the site has removed is kept out by the httpd that runs: a user and two certificates of nobody, made for
+// the occasion, are removed with the client, and httpd is asked with them.
+import { randomBytes, X509Certificate } from 'node:crypto';
+import { request as plainRequest } from 'node:http';
+import { request as secureRequest } from 'node:https';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { Failure } from '../../cli/failure.ts';
+import { errorCode } from '../../cli/files.ts';
+import { issueCertificate, PROBE_NAME, revokeCertificates } from './certificates.ts';
+import type { Desk } from './desk.ts';
+import { removeUser, setUser } from './userfile.ts';
+
+const TIME_LIMIT_MS = 10_000;
+/** A graceful restart takes effect a moment after the command. */
+const RELOAD_LIMIT_MS = 15_000;
+const LOOK_MS = 200;
+
+/** What a caller proves itself by. */
+interface Proof {
+  auth?: string;
+  cert?: string;
+  key?: string;
+}
+
+/** The status of httpd; 0 when it ended the handshake or the connection. Throws Failure `failed` when nobody is there. */
+function ask(url: string, { auth, cert, key }: Proof): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const isTls = url.startsWith('https:');
+    const request = (isTls ? secureRequest : plainRequest)(
+      url,
+      {
+        ...{ agent: false, rejectUnauthorized: false, signal: AbortSignal.timeout(TIME_LIMIT_MS), cert, key },
+        headers: { 'Content-Length': 0, ...(auth !== undefined && { Authorization: `Basic ${auth}` }) },
+      },
+      (response) => {
+        response.resume();
+        response.on('end', () => resolve(response.statusCode ?? 0));
+        response.on('error', () => resolve(0));
+      },
+    );
+    request.on('error', (error) => {
+      if (!/ECONNREFUSED|ENOTFOUND|EAI_AGAIN|EHOSTUNREACH|ABORT_ERR/.test(errorCode(error))) resolve(0);
+      else reject(new Failure('failed', `nothing is proved: ${url} cannot be reached: ${error.message}`, '--url URL'));
+    });
+    request.end();
+  });
+}
+
+/** Asks until the answer is as wanted; false when it does not become so. */
+async function becomes(url: string, proof: Proof, isWanted: (status: number) => boolean): Promise<boolean> {
+  for (const deadline = Date.now() + RELOAD_LIMIT_MS; ; await sleep(LOOK_MS)) {
+    if (isWanted(await ask(url, proof))) return true;
+    if (Date.now() > deadline) return false;
+  }
+}
+
+export interface PasswordProof {
+  /** Takes the user of nobody away, with the client. */
+  remove(): void;
+  /** Behind the reload. Throws Failure `failed` when removed users still get in, or never did. */
+  check(): Promise<void>;
+}
+
+/** Makes a user of nobody in the user file, and has httpd let it in. What fails then is thrown by check. Throws Failure `failed`. */
+export async function beginPasswordProof({ userFile }: Desk, url: string): Promise<PasswordProof> {
+  const password = randomBytes(24).toString('base64url');
+  const proof = { auth: Buffer.from(`${PROBE_NAME}:${password}`).toString('base64') };
+  setUser(userFile, PROBE_NAME, password);
+  const earlier = await ask(url, proof).catch((error: Failure) => error);
+  return {
+    remove: () => void removeUser(userFile, PROBE_NAME),
+    async check() {
+      if (earlier instanceof Failure) throw earlier;
+      await checkPassword(url, proof, userFile, earlier);
+    },
+  };
+}
+
+async function checkPassword(url: string, proof: Proof, userFile: string, earlier: number): Promise<void> {
+  if (earlier === 0 || earlier === 401)
+    throw new Failure(
+      'failed',
+      `${url} does not let in users of ${userFile}, so removing one there proves nothing`,
+      'AuthUserFile in .htaccess names the file that httpd reads: --user-file FILE',
+    );
+  if (await becomes(url, proof, (status) => status === 401)) return;
+  throw new Failure(
+    'failed',
+    `users that are removed from ${userFile} still get in: httpd keeps passwords (AuthnCacheProvideFor)`,
+    'they end with AuthnCacheTimeout, or with a full restart of httpd',
+  );
+}
+
+interface Canary {
+  serial: string;
+  proof: Proof;
+}
+
+/** Two certificates of nobody: `revoked` is to be revoked with the client's, `good` shows that others still get in. */
+export function issueCanaries({ etcDirectory }: Desk): { revoked: Canary; good: Canary } {
+  const make = (): Canary => {
+    const { certificate, key } = issueCertificate(etcDirectory, PROBE_NAME, 1, 'new key');
+    return { serial: new X509Certificate(certificate).serialNumber, proof: { cert: certificate, key: key ?? '' } };
+  };
+  return { revoked: make(), good: make() };
+}
+
+/** Behind the reload. Throws Failure `failed` when httpd still takes certificates that are revoked. */
+export async function proveRevocation(
+  { etcDirectory }: Desk,
+  url: string,
+  { revoked, good }: { revoked: Canary; good: Canary },
+): Promise<void> {
+  // Whoever gets through the handshake gets some answer; with webjob-certificates.conf in its strict form the others get none.
+  const isRefused = await becomes(url, revoked.proof, (status) => status === 0);
+  const isOtherwiseFine = isRefused && (await ask(url, good.proof)) !== 0;
+  revokeCertificates(etcDirectory, [good.serial]);
+  if (!isRefused)
+    throw new Failure(
+      'failed',
+      `${url} still takes certificates that are revoked`,
+      'httpd must read webjob-ca.crl: Define WEBJOB_CRL_FILE before webjob-certificates.conf is included',
+    );
+  if (!isOtherwiseFine)
+    throw new Failure('failed', `${url} takes no certificate of the site's at all, so nothing is proved`, '--url URL');
+}

@@ -1,0 +1,37 @@
+// webjobctl ca crl: the list of revoked certificates, made anew before it ends.
+import { Command } from 'commander';
+import { printJson, printLine, say } from '../../cli/output.ts';
+import { openDesk, parseDays } from '../clients/desk.ts';
+import { renewRevocationList } from '../site/authority.ts';
+import { globalOptions } from '../site/site.ts';
+
+interface Options {
+  days?: number;
+}
+
+const EXPLANATION = `
+Past its date httpd refuses every client, so let cron do it once a month, and reload httpd behind it. Without FOLDER it
+is the list of the site's own CA.
+
+Example:
+  webjobctl ca crl && apachectl graceful
+
+Exit codes:
+  0  made
+  2  wrong command line
+  3  nph-webjob.cfg cannot be used
+  4  the CA cannot be used`;
+
+export function caCrlCommand(): Command {
+  return new Command('crl')
+    .description('make the list of revoked certificates anew')
+    .argument('[folder]', 'where the CA is kept, if not beside nph-webjob.cfg')
+    .option('--days <days>', 'how long it is good (else 365)', parseDays)
+    .addHelpText('after', EXPLANATION)
+    .action((folder: string | undefined, { days }: Options, command: Command) => {
+      const list = renewRevocationList(folder ?? openDesk(command).etcDirectory, days);
+      if (globalOptions(command).json) printJson({ list });
+      else printLine(list);
+      say('httpd reads it when it starts: apachectl graceful');
+    });
+}

@@ -1,0 +1,31 @@
+// webjobctl ca install: the list of revoked certificates comes to the server from where the CA is kept.
+import { Command } from 'commander';
+import { printJson, printLine, say } from '../../cli/output.ts';
+import { openDesk } from '../clients/desk.ts';
+import { installRevocationList } from '../site/authority.ts';
+import { globalOptions } from '../site/site.ts';
+
+const EXPLANATION = `
+Takes only a list that the site's CA has signed, that has not ended, and that is not older than the one in use.
+
+Example:
+  webjobctl ca install webjob-ca.crl && apachectl graceful
+
+Exit codes:
+  0  installed
+  2  wrong command line
+  3  nph-webjob.cfg cannot be used
+  4  it is no such list`;
+
+export function caInstallCommand(): Command {
+  return new Command('install')
+    .description('install a list of revoked certificates that was made elsewhere')
+    .argument('<list>', 'webjob-ca.crl, made by ca revoke or ca crl')
+    .addHelpText('after', EXPLANATION)
+    .action((file: string, _options: unknown, command: Command) => {
+      const list = installRevocationList(openDesk(command).etcDirectory, file);
+      if (globalOptions(command).json) printJson({ list });
+      else printLine(list);
+      say('httpd reads it when it starts: apachectl graceful');
+    });
+}

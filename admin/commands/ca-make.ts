@@ -1,0 +1,40 @@
+// webjobctl ca make: a CA for the clients of a site, away from its server.
+import { mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { Command } from 'commander';
+import { Failure } from '../../cli/failure.ts';
+import { errorCode } from '../../cli/files.ts';
+import { printJson, printLine, say } from '../../cli/output.ts';
+import { openAuthority } from '../site/authority.ts';
+import { globalOptions } from '../site/site.ts';
+
+const EXPLANATION = `
+Who has the key of the CA can make himself any client, so it is best kept on another machine than the web server. Copy
+webjob-ca.crt and webjob-ca.crl from FOLDER to where nph-webjob.cfg is, before webjobctl init --certificates.
+
+Example:
+  webjobctl ca make /root/webjob-ca
+
+Exit codes:
+  0  made, or it was there
+  2  wrong command line
+  4  it could not be made`;
+
+export function caMakeCommand(): Command {
+  return new Command('make')
+    .description('make a CA in a folder')
+    .argument('<folder>', 'where the CA is to be kept')
+    .addHelpText('after', EXPLANATION)
+    .action((folder: string, _options: unknown, command: Command) => {
+      try {
+        mkdirSync(folder, { recursive: true, mode: 0o700 });
+      } catch (error) {
+        throw new Failure('failed', `${folder} cannot be made: ${errorCode(error)}`);
+      }
+      openAuthority(folder);
+      const [certificate, list] = ['crt', 'crl'].map((kind) => join(folder, `webjob-ca.${kind}`));
+      if (globalOptions(command).json) printJson({ certificate, list });
+      else for (const path of [certificate, list]) printLine(path ?? '');
+      say('these two go to the web server; all else stays here');
+    });
+}

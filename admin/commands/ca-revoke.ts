@@ -1,0 +1,42 @@
+// webjobctl ca revoke: a client's certificates are good no longer, where the key of the CA is.
+import { Command } from 'commander';
+import { EXIT_CODES } from '../../cli/failure.ts';
+import { printJson, printLine, say } from '../../cli/output.ts';
+import { listCertificates, revokeCertificates } from '../clients/certificates.ts';
+import { parseClientId } from '../clients/desk.ts';
+import { revocationListOf } from '../site/authority.ts';
+import { globalOptions } from '../site/site.ts';
+
+const EXPLANATION = `
+Makes the list of revoked certificates anew. On the web server: webjobctl ca install, and reload httpd. Until then they
+still get in.
+
+Example:
+  webjobctl ca revoke /root/webjob-ca client1
+
+Exit codes:
+  0  revoked
+  1  the client has no certificate that is good
+  2  wrong command line
+  4  the CA cannot be used`;
+
+export function caRevokeCommand(): Command {
+  return new Command('revoke')
+    .description("revoke a client's certificates")
+    .argument('<folder>', 'where the CA is kept')
+    .argument('<name>', 'the client id', parseClientId)
+    .addHelpText('after', EXPLANATION)
+    .action((folder: string, client: string, _options: unknown, command: Command) => {
+      const revoked = listCertificates(folder)
+        .filter((one) => one.client === client && one.state === 'valid')
+        .map(({ serial }) => serial);
+      if (revoked.length > 0) revokeCertificates(folder, revoked);
+      else {
+        say(`${client} has no certificate that is good`);
+        process.exitCode = EXIT_CODES.findings;
+      }
+      const list = revocationListOf(folder);
+      if (globalOptions(command).json) printJson({ client, revoked, list });
+      else if (revoked.length > 0) printLine(list);
+    });
+}

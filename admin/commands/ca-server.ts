@@ -1,0 +1,44 @@
+// webjobctl ca server: another certificate for the server, in two steps, so that no client is surprised.
+import { Command } from 'commander';
+import { printJson, printLine, say } from '../../cli/output.ts';
+import { openDesk, parseDays } from '../clients/desk.ts';
+import { renewServerCertificate } from '../site/authority.ts';
+import { globalOptions } from '../site/site.ts';
+
+interface Options {
+  days: number;
+  prepare?: true;
+}
+
+const EXPLANATION = `
+For a certificate of the server's own making, which clients trust by itself. --prepare makes the next one and leaves the
+present one in use: add it to the file webjob-server.crt of every client, which then takes both. Without --prepare the
+next one, or a new one, takes its place. The key stays. Then reload httpd.
+
+Examples:
+  webjobctl ca server --prepare
+  webjobctl ca server && apachectl graceful
+
+Exit codes:
+  0  made
+  2  wrong command line
+  3  nph-webjob.cfg cannot be used
+  4  there is none of the server's own making, or it could not be made`;
+
+export function caServerCommand(): Command {
+  return new Command('server')
+    .description("renew the server's certificate")
+    .option('--prepare', 'make the next one, for clients to know before it is in use')
+    .option('--days <days>', 'how long it is good', parseDays, 3650)
+    .addHelpText('after', EXPLANATION)
+    .action(({ days, prepare }: Options, command: Command) => {
+      const certificate = renewServerCertificate(openDesk(command).etcDirectory, days, prepare === true);
+      if (globalOptions(command).json) printJson({ certificate });
+      else printLine(certificate);
+      say(
+        prepare
+          ? 'add it to webjob-server.crt of every client, then: webjobctl ca server'
+          : 'clients that do not know it refuse the server; httpd takes it with: apachectl graceful',
+      );
+    });
+}

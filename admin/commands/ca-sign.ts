@@ -1,0 +1,48 @@
+// webjobctl ca sign: a certificate for a client, where the key of the CA is.
+import { resolve } from 'node:path';
+import { Command } from 'commander';
+import { Failure } from '../../cli/failure.ts';
+import { errorCode, replaceFile } from '../../cli/files.ts';
+import { printJson, printLine } from '../../cli/output.ts';
+import { issueCertificate } from '../clients/certificates.ts';
+import { parseClientId, parseDays } from '../clients/desk.ts';
+import { globalOptions } from '../site/site.ts';
+
+interface Options {
+  days: number;
+  out?: string;
+}
+
+const EXPLANATION = `
+The request is made on the client, whose key never leaves it; the name in it does not count. On the web server, give the
+certificate to webjobctl client add --signed.
+
+Example:
+  webjobctl ca sign /root/webjob-ca client1 client1.csr
+
+Exit codes:
+  0  signed
+  2  wrong command line
+  4  the request or the CA cannot be used`;
+
+export function caSignCommand(): Command {
+  return new Command('sign')
+    .description("sign a client's request")
+    .argument('<folder>', 'where the CA is kept')
+    .argument('<name>', 'the client id', parseClientId)
+    .argument('<request>', "the client's request (PEM)")
+    .option('--days <days>', 'how long the certificate is good', parseDays, 730)
+    .option('--out <file>', 'where to put it (else NAME.crt)')
+    .addHelpText('after', EXPLANATION)
+    .action((folder: string, client: string, requestFile: string, options: Options, command: Command) => {
+      const { certificate } = issueCertificate(folder, client, options.days, { requestFile });
+      const path = resolve(options.out ?? `${client}.crt`);
+      try {
+        replaceFile(path, certificate, { mode: 0o644 });
+      } catch (error) {
+        throw new Failure('failed', `${path} cannot be written: ${errorCode(error)}`, '--out FILE');
+      }
+      if (globalOptions(command).json) printJson({ client, certificate: path });
+      else printLine(path);
+    });
+}

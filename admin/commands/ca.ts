@@ -1,0 +1,29 @@
+// webjobctl ca: the certificates' own life, on the server and where the key of the CA is kept.
+import { Command } from 'commander';
+import { caCrlCommand } from './ca-crl.ts';
+import { caInstallCommand } from './ca-install.ts';
+import { caMakeCommand } from './ca-make.ts';
+import { caRevokeCommand } from './ca-revoke.ts';
+import { caServerCommand } from './ca-server.ts';
+import { caSignCommand } from './ca-sign.ts';
+
+const EXPLANATION = `
+A site has its CA beside nph-webjob.cfg unless it is kept in a folder elsewhere, on a machine that is not the web server:
+ca make, sign, revoke and crl work there, on nothing but that folder.
+
+Examples:
+  webjobctl ca crl
+  webjobctl ca server --prepare
+  webjobctl ca sign /root/webjob-ca client1 client1.csr
+
+Exit codes: those of webjobctl; each command's own are in its help.`;
+
+export function caCommand(): Command {
+  const command = new Command('ca')
+    .description('renew certificates and the list of revoked ones, sign for clients elsewhere')
+    .helpCommand(false)
+    .addHelpText('after', EXPLANATION);
+  const makers = [caCrlCommand, caServerCommand, caMakeCommand, caSignCommand, caRevokeCommand, caInstallCommand];
+  for (const make of makers) command.addCommand(make());
+  return command;
+}
