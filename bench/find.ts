@@ -16,11 +16,14 @@ CPU seconds of webjobctl in a site of N uploads (default 100000) and M log lines
 an empty Node process, and the most memory. Of R runs (default 5; one where a run takes long) the median counts.
 
   --locker DIRECTORY   a site that bench/locker.ts made; else one is made and removed. Its index is made anew
-  --against DIRECTORY  a checkout of another version with its dist/, measured first, with an index of its own
+  --against DIRECTORY  a checkout of another version with its dist/, measured first, with an index of its own. The site that
+                       is made has custody records of one segment, as versions may know no others
   --only TEXT          rows whose names hold this
   --pack N             packs N uploads beside tar and gzip of the same (default 2000; 0: not)
 Needs dist/, bash and Linux.
 `;
+/** A CustodySegmentLimit that no record reaches. */
+const ONE_SEGMENT = 999_999_999_999_999;
 const OURS = join(import.meta.dirname, '..', 'dist', 'webjobctl');
 
 interface Cost {
@@ -245,7 +248,8 @@ async function main(): Promise<void> {
     const uploads = parseCount('uploads', values.uploads);
     const lines = values.lines === undefined ? uploads * 10 : parseCount('lines', values.lines);
     const folder = values.locker ?? join(root, 'site');
-    const plan = { folder, uploads, lines, clients: clientsOf(uploads), seed: 1, end: Date.now() };
+    const segment = values.against === undefined ? undefined : ONE_SEGMENT;
+    const plan = { folder, uploads, lines, clients: clientsOf(uploads), seed: 1, end: Date.now(), segment };
     if (values.locker === undefined) makeLocker(plan);
     const bench = new Bench(folder, parseCount('runs', values.runs), values.only);
     const builds: [string, string][] = [[OURS, 'this build']];
