@@ -8,6 +8,8 @@ export interface Control<Key extends string = string, Type = unknown> {
   /** A pattern, anchored at both ends. An empty value is allowed wherever the default is empty. */
   allowed: string;
   parse: (text: string) => Type;
+  /** A relative value is looked for beside the file in which it stands. */
+  isPath?: true;
 }
 
 const TEXT = '[^\\x00-\\x1f\\x7f]*';
@@ -20,6 +22,7 @@ const URL_PATTERN = '[Hh][Tt][Tt][Pp][Ss]?://[^\\x00-\\x20\\x7f?]+';
 const text = <Key extends string>(key: Key, value: string, allowed = TEXT): Control<Key, string> => {
   return { key, default: value, allowed, parse: String };
 };
+const path = <Key extends string>(key: Key): Control<Key, string> => ({ ...text(key, ''), isPath: true });
 /** One of these words in any case, as the original took them; what comes of it is the word as it stands here. */
 const choice = <Key extends string, Word extends string>(key: Key, ...words: readonly [Word, ...Word[]]) => {
   const control: Control<Key, Word> = {
@@ -42,7 +45,7 @@ const number = <Key extends string>(key: Key, value: string, allowed: string): C
 
 export const CONTROLS = [
   text('ClientId', '', NAME_PATTERNS.clientId),
-  text('DsvPublicKeyFile', ''),
+  path('DsvPublicKeyFile'),
   flag('DsvVerifySignature', 'N'),
   text('GetHookCommandLine', '', '(?:%(?:%|cmd|file)|[^%\\x00-\\x1f\\x7f])+'),
   flag('GetHookEnable', 'N'),
@@ -51,8 +54,8 @@ export const CONTROLS = [
   number('GetHookTimeLimit', '60', SECONDS),
   number('GetTimeLimit', '0', SECONDS),
   choice('HashType', 'MD5', 'SHA1', 'SHA256'),
-  text('JournalFile', ''),
-  text('LockFile', ''),
+  path('JournalFile'),
+  path('LockFile'),
   flag('OverwriteExecutable', 'Y'),
   number('PutTimeLimit', '0', SECONDS),
   number('RetryDelay', '10', SECONDS),
@@ -60,20 +63,20 @@ export const CONTROLS = [
   number('RunTimeLimit', '0', SECONDS),
   choice('RunType', 'snapshot', 'linktest'),
   number('Splay', '0', SECONDS),
-  text('SpoolDirectory', ''),
+  path('SpoolDirectory'),
   number('SpoolLimit', '1073741824', BYTES),
-  text('SSLBundledCAsFile', ''),
+  path('SSLBundledCAsFile'),
   text('SSLExpectedPeerCN', ''),
   number('SSLMaxChainLength', '1', '[1-9]|10'),
   choice('SSLMinVersion', 'TLSv1.2', 'TLSv1.3', 'TLSv1.1', 'TLSv1'),
   text('SSLPassPhrase', ''),
-  text('SSLPassPhraseFile', ''),
-  text('SSLPrivateKeyFile', ''),
-  text('SSLPublicCertFile', ''),
+  path('SSLPassPhraseFile'),
+  path('SSLPrivateKeyFile'),
+  path('SSLPublicCertFile'),
   flag('SSLUseCertificate', 'N'),
   flag('SSLVerifyHost', 'N'),
   flag('SSLVerifyPeerCert', 'N'),
-  text('TempDirectory', ''),
+  path('TempDirectory'),
   number('TimeoutSignal', '9', '[1-9]|[12][0-9]|3[01]'),
   flag('UnlinkExecutable', 'Y'),
   flag('UnlinkOutput', 'Y'),

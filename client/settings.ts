@@ -58,8 +58,13 @@ function readFile(given: Given, file: string, depth: number): void {
     const key = entry.key.toLowerCase();
     if (given.has(key)) throw fault(file, entry.line, `${entry.key} is given twice`);
     checkEntry(file, entry);
-    given.set(key, { ...entry, file });
+    given.set(key, { ...entry, value: placeBeside(file, entry), file });
   }
+}
+
+/** A kit of webjob.conf and the files that it names works wherever it lies, and whatever the working directory of cron is. */
+function placeBeside(file: string, { key, value }: Entry): string {
+  return value !== '' && findControl(key)?.isPath ? resolve(dirname(file), value) : value;
 }
 
 function readEntries(file: string): Entry[] {

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
 import { X509Certificate } from 'node:crypto';
-import { existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
@@ -142,7 +142,7 @@ describe('webjobctl client add', () => {
     await refused(2, /--url is no http or https URL/, 'add', 'x', '--generate', '--url', 'ftp://h/');
     await refused(2, /--days <days>' .* invalid/, 'add', 'x', '--cert', '--days', '0');
     await refused(4, /--password-file: \/nowhere cannot be read: ENOENT/, 'add', 'x', '--password-file', '/nowhere');
-    await refused(2, /SSLPublicCertFile would hold/, 'add', 'x1', '--cert', '--install-dir', '/a#b');
+    await refused(2, /SSLPublicCertFile would hold/, 'add', 'x1', '--cert', '--install-dir', '/a#b', '--c-client');
     await refused(4, /nobody has no password/, 'passwd', 'nobody', '--generate');
     await refused(4, /nobody has no certificate/, 'renew', 'nobody');
     const none = await runWebjobctl(['-c', at('none.cfg'), 'client', 'list']);
@@ -211,10 +211,21 @@ describe('webjobctl client, over TLS', () => {
       /^SSLVerifyPeerCert=Y\nSSLBundledCAsFile=.*\nSSLMaxChainLength=1\nSSLExpectedPeerCN=127\.0\.0\.1$/m,
     );
     await runJob(conf, 0);
+    // The kit is moved, and used from another working directory: what it names, and its spool, are beside it.
+    mkdirSync(at('moved'));
+    renameSync(at('tls1'), at('moved', 'kit'));
+    await runJob(at('moved/kit/webjob.conf'), 0);
+    assert.ok(existsSync(at('moved/kit/spool')));
+    const probe = await runWebjobctl(
+      ['-c', at('tls/etc/nph-webjob.cfg'), 'configtest', '--probe', url(1), '--as', at('moved/kit/webjob.conf')],
+      { cwd: ground.root },
+    );
+    assert.match(probe.stdout, /^note: link test: 251 /m, probe.stderr);
+    renameSync(at('moved', 'kit'), at('tls1'));
     // The other site's server is not the one it knows.
     const wrong = readFileSync(conf, 'utf8').replaceAll(url(1), url(2));
-    writeFileSync(at('wrong.conf'), wrong, { mode: 0o600 });
-    assert.match(await runJob(at('wrong.conf'), 3), /certificate/);
+    writeFileSync(at('tls1/wrong.conf'), wrong, { mode: 0o600 });
+    assert.match(await runJob(at('tls1/wrong.conf'), 3), /certificate/);
   });
 
   it('lets a client in by its certificate alone', async () => {

@@ -97,7 +97,7 @@ function checkWhole(path: string, text: string): void {
   else if (name.endsWith('.crl')) assert.match(text, /^-----BEGIN X509 CRL-----\n[\s\S]+-----END X509 CRL-----\n$/);
   else if (name === 'webjob.htpasswd') assert.match(text, /^(?:[\w-]+:\$2y\$\d\d\$[./A-Za-z0-9]{53}\n)*$/);
   else if (name === 'webjob.conf' && text.startsWith('# webjob.conf of'))
-    assert.match(text, /\n#SpoolDirectory=\/var\/spool\/webjob\n$/);
+    assert.match(text, /\nSpoolDirectory=spool\nSpoolLimit=1073741824\n$/);
   else if (name === 'index.txt') assert.match(text, /^(?:[VR]\t[^\n]+\n)*$/);
 }
 

@@ -101,7 +101,14 @@ function under<Type>(umask: number, work: () => Type): Type {
 describe('webjob.conf', () => {
   const server = { url: 'http://h/webjob/nph-webjob.cgi', bundle: undefined, commonName: undefined };
   const secure = { url: 'https://h/x', bundle: 'PEM', commonName: 'h' };
-  const facts: ConfFacts = { client: 'client1', installFolder: '/etc/w', server, password: 'p', hasCertificate: false };
+  const facts: ConfFacts = {
+    client: 'client1',
+    installFolder: '/etc/w',
+    isForC: true,
+    server,
+    password: 'p',
+    hasCertificate: false,
+  };
   const format = (more: Partial<ConfFacts> = {}): Record<string, string> => {
     const lines = formatConf({ ...facts, ...more })
       .toString('latin1')
@@ -134,6 +141,18 @@ describe('webjob.conf', () => {
     assert.deepEqual(format({ hasCertificate: true }), { ...COMMON, ...PASSWORD, ...certificate });
     const alone = { ...COMMON, URLAuthType: 'none', ...certificate };
     assert.deepEqual(format({ hasCertificate: true, password: undefined }), alone);
+  });
+
+  it('names its files beside itself and has a spool, except for a C client', () => {
+    const kit = format({ server: secure, installFolder: undefined, isForC: false, hasCertificate: true });
+    const paths = {
+      ...{ SSLBundledCAsFile: 'webjob-server.crt', SSLPublicCertFile: 'client1.crt', SSLPrivateKeyFile: 'client1.key' },
+      ...{ SpoolDirectory: 'spool', SpoolLimit: '1073741824' },
+    };
+    assert.deepEqual({ ...kit, ...paths }, kit);
+    assert.equal(kit.SSLVerifyPeerCert, 'Y');
+    const installed = format({ isForC: false });
+    assert.deepEqual(installed, { ...COMMON, ...PASSWORD, SpoolDirectory: '/etc/w/spool', SpoolLimit: '1073741824' });
   });
 
   it('holds a password byte for byte, and refuses what a line cannot hold', () => {

@@ -1,4 +1,4 @@
-// What a new client is given, in one folder: webjob.conf, ready to use by this client and by the C clients before it, and what it names.
+// The kit of a new client, in one folder: webjob.conf, ready to use by this client or by a C client, and the files that it names.
 import { existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { parseKeyValue } from 'webjob-conf';
@@ -20,8 +20,10 @@ export interface Parcel {
 
 export interface ConfFacts {
   client: string;
-  /** On the client's machine, where webjob.conf looks for its files. */
-  installFolder: string;
+  /** On the client's machine; undefined for files that are found beside webjob.conf, wherever that is. */
+  installFolder: string | undefined;
+  /** C clients take relative paths from the working directory, and refuse settings that they do not know. */
+  isForC: boolean;
   server: ServerFacts;
   /** A byte a character. */
   password: string | undefined;
@@ -88,7 +90,8 @@ export function writeCertificate(folder: string, client: string, issued: Issued)
 }
 
 /** The bytes of webjob.conf. Throws Failure `usage` for what it cannot hold. */
-export function formatConf({ client, installFolder, server, password, hasCertificate }: ConfFacts): Buffer {
+export function formatConf({ client, installFolder, isForC, server, password, hasCertificate }: ConfFacts): Buffer {
+  const place = (name: string): string => (installFolder === undefined ? name : join(installFolder, name));
   const own = names(client);
   const lines: [key: string, value: string][] = [
     ['ClientId', client],
@@ -102,12 +105,12 @@ export function formatConf({ client, installFolder, server, password, hasCertifi
           ['URLPassword', password],
         ] as const)
     ).map(([key, value]): [string, string] => [key, value]),
-    ...formatTls(server, installFolder),
+    ...formatTls(server, place(BUNDLE)),
     ...(hasCertificate
       ? ([
           ['SSLUseCertificate', 'Y'],
-          ['SSLPublicCertFile', join(installFolder, own.certificate)],
-          ['SSLPrivateKeyFile', join(installFolder, own.key)],
+          ['SSLPublicCertFile', place(own.certificate)],
+          ['SSLPrivateKeyFile', place(own.key)],
         ] as [string, string][])
       : []),
     ['RunType', 'snapshot'],
@@ -115,41 +118,51 @@ export function formatConf({ client, installFolder, server, password, hasCertifi
     ['UnlinkExecutable', 'Y'],
     ['UnlinkOutput', 'Y'],
   ];
-  const bad = lines.find(([, value]) => /[#\x00-\x1f\x7f]/.test(value));
+  const limits: typeof lines = [
+    ...LIMITS,
+    ...(isForC
+      ? []
+      : ([
+          ['SpoolDirectory', place('spool')],
+          ['SpoolLimit', '1073741824'],
+        ] as typeof lines)),
+  ];
+  const bad = [...lines, ...limits].find(([, value]) => /[#\x00-\x1f\x7f]/.test(value));
   if (bad)
     throw new Failure('usage', `${bad[0]} would hold a number sign or a control character`, 'choose another folder');
   const head = `# webjob.conf of ${client}: webjob --execute --file webjob.conf program\n`;
   return Buffer.concat([
     Buffer.from(head),
     ...lines.map(([key, value]) => Buffer.from(`${key}=${value}\n`, key === 'URLPassword' ? 'latin1' : 'utf8')),
-    Buffer.from(LIMITS),
+    Buffer.from(isForC ? '' : BAD_NETWORKS),
+    Buffer.from(
+      `\n# Seconds for each stage, and bytes of the largest program${isForC ? '' : '. What cannot be uploaded waits in the spool'}.\n`,
+    ),
+    Buffer.from(limits.map(([key, value]) => `${key}=${value}\n`).join('')),
   ]);
 }
 
-/**
- * Settings that C clients know, too: a server or a program that hangs must not hold a client for ever. Those of this
- * client alone are comments, for a C client refuses what it does not know.
- */
-const LIMITS = `
-# Seconds for each stage; 0 is no limit.
-GetTimeLimit=600
-RunTimeLimit=86400
-PutTimeLimit=3600
-# Bytes of the largest program; 0 is no limit.
-URLDownloadLimit=268435456
+/** A server or a program that hangs must not hold a client for ever. C clients know these, too. */
+const LIMITS: [key: string, value: string][] = [
+  ['GetTimeLimit', '600'],
+  ['RunTimeLimit', '86400'],
+  ['PutTimeLimit', '3600'],
+  ['URLDownloadLimit', '268435456'],
+];
 
-# Only for the client in TypeScript: on a bad network remove the # before these.
+/** Not on from the start: who tries a new client by hand would wait for minutes to see that the URL is wrong. */
+const BAD_NETWORKS = `
+# On a bad network remove the # before these.
 #RetryLimit=5
 #RetryDelay=10
-#SpoolDirectory=/var/spool/webjob
 `;
 
 /** Checked by what C clients know too: the chain, its length, and the CN. */
-function formatTls({ url, bundle, commonName }: ServerFacts, installFolder: string): [string, string][] {
+function formatTls({ url, bundle, commonName }: ServerFacts, bundlePath: string): [string, string][] {
   if (!url.startsWith('https:')) return [];
   return [
     ['SSLVerifyPeerCert', 'Y'],
-    ...(bundle === undefined ? [] : [['SSLBundledCAsFile', join(installFolder, BUNDLE)] as [string, string]]),
+    ...(bundle === undefined ? [] : [['SSLBundledCAsFile', bundlePath] as [string, string]]),
     ['SSLMaxChainLength', bundle === undefined ? '3' : '1'],
     ['SSLExpectedPeerCN', commonName ?? ''],
   ];

@@ -41,14 +41,18 @@ interface Options extends DeskOptions {
   ca?: string;
   out?: string;
   installDir?: string;
+  cClient?: true;
 }
 
 const EXPLANATION = `
 Makes the folders profiles/NAME/commands, lets the client in by a password, a certificate or both, and writes what the
-client is given into the folder NAME: webjob.conf, for this client and for C clients, and the files that it names. A
-generated password stands there and nowhere else. The folder goes to the client whole; then webjob can run:
+client is given into the folder NAME: webjob.conf, and the files that it names. A generated password stands there and
+nowhere else. The folder goes to the client whole, to any place; then webjob can run, from any working directory:
 
-  webjob --execute --file webjob.conf host.sh
+  webjob --execute --file /etc/webjob/webjob.conf host.sh
+
+What cannot be uploaded is kept in the folder spool beside webjob.conf. With --c-client the file is one that C clients
+take: without the spool, and with absolute paths.
 
 A certificate is made by the site's own CA, in webjob-ca beside nph-webjob.cfg. With --csr the key stays on the client.
 With --signed the CA is elsewhere (webjobctl ca).
@@ -77,7 +81,8 @@ export function addCommand(): Command {
     .option('--url <url>', "the server's, with or without the path of the script")
     .option('--ca <file>', "what the client is to trust for the server's certificate (PEM)")
     .option('--out <folder>', 'where to put what the client is given (else NAME)')
-    .option('--install-dir <folder>', 'where that folder will lie on the client (else where it is)')
+    .option('--install-dir <folder>', 'write absolute paths, of that folder on the client')
+    .option('--c-client', 'make a webjob.conf that C clients take')
     .addOption(userFileOption())
     .addHelpText('after', EXPLANATION)
     .action((name: string, options: Options, command: Command) => add(openDesk(command), name, options));
@@ -93,8 +98,9 @@ function add(desk: Desk, client: string, options: Options): void {
     throw new Failure('usage', 'say how it proves itself: --generate, --password-file, --cert, --csr or --signed');
   const server = findServer(desk, options.url, options.ca);
   const folder = resolve(options.out ?? client);
-  const installFolder = options.installDir ?? folder;
-  const conf = formatConf({ client, installFolder, server, password, hasCertificate: wantsCertificate });
+  const isForC = options.cClient === true;
+  const installFolder = options.installDir ?? (isForC ? folder : undefined);
+  const conf = formatConf({ client, installFolder, isForC, server, password, hasCertificate: wantsCertificate });
   const path = withClient(desk, client, () => {
     beginAdd(desk, client, folder);
     let issued: Issued | undefined;

@@ -3,6 +3,7 @@ import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { request as plainRequest, type RequestOptions } from 'node:http';
 import { request as secureRequest } from 'node:https';
+import { dirname, resolve } from 'node:path';
 import { parseKeyValue } from 'webjob-conf';
 import {
   formatGetQuery,
@@ -170,6 +171,7 @@ function readCaller(conf: string): Caller {
     parseKeyValue(readPem('--as', conf)).entries.map(({ key, value }) => [key.toLowerCase(), value]),
   );
   const get = (key: string): string => controls.get(key.toLowerCase()) ?? '';
+  const pathOf = (key: string): string => resolve(dirname(conf), get(key));
   const isOn = (key: string): boolean => /^y$/i.test(get(key));
   const clientId = get('ClientId');
   if (!isClientId(clientId)) throw new Failure('failed', `--as: ${conf} has no ClientId`);
@@ -179,16 +181,15 @@ function readCaller(conf: string): Caller {
   );
   const pair = `${bytes.get('urlusername') ?? ''}:${bytes.get('urlpassword') ?? ''}`;
   const auth = /^basic$/i.test(get('URLAuthType')) ? Buffer.from(pair, 'latin1').toString('base64') : undefined;
-  const bundle = get('SSLBundledCAsFile');
   const name = get('SSLExpectedPeerCN');
   return {
     ...{ clientId, auth },
     tls: {
       rejectUnauthorized: isOn('SSLVerifyPeerCert') || isOn('SSLVerifyHost'),
-      ...(bundle !== '' && { ca: readPem('SSLBundledCAsFile', bundle) }),
+      ...(get('SSLBundledCAsFile') !== '' && { ca: readPem('SSLBundledCAsFile', pathOf('SSLBundledCAsFile')) }),
       ...(isOn('SSLUseCertificate') && {
-        cert: readPem('SSLPublicCertFile', get('SSLPublicCertFile')),
-        key: readPem('SSLPrivateKeyFile', get('SSLPrivateKeyFile')),
+        cert: readPem('SSLPublicCertFile', pathOf('SSLPublicCertFile')),
+        key: readPem('SSLPrivateKeyFile', pathOf('SSLPrivateKeyFile')),
       }),
       checkServerIdentity: (_host: string, { subject }: { subject: { CN: string } }) =>
         name === '' || subject.CN === name ? undefined : new Error('the CN of the server is not SSLExpectedPeerCN'),
