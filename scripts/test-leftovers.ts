@@ -26,13 +26,14 @@ export function noteProcessorTime(file: string): void {
   note(`used ${(user + system + childUser + childSystem) / TICKS_PER_SECOND} ${file}`);
 }
 
-/** Seconds by path of the file; empty where there is no /proc. */
+/** Seconds by path of the file, of all processes that noted it; empty where there is no /proc. */
 export function readProcessorTimes(notes: string): Map<string, number> {
-  const found = readLines(notes).flatMap((line) => {
+  const found = new Map<string, number>();
+  for (const line of readLines(notes)) {
     const [, seconds, file = ''] = /^used (\d\S*) (.+)$/.exec(line) ?? [];
-    return Number(seconds) > 0 ? [[file, Number(seconds)] as const] : [];
-  });
-  return new Map(found);
+    if (Number(seconds) > 0) found.set(file, (found.get(file) ?? 0) + Number(seconds));
+  }
+  return found;
 }
 
 function readLines(file: string): string[] {

@@ -1,11 +1,12 @@
-// The built client as a user runs it: a process of its own, with a webjob.conf and a TempDirectory that can be looked at afterwards.
+// The built client as a user runs it, with a webjob.conf and a TempDirectory that can be looked at afterwards.
 import { type ChildProcess, spawn } from 'node:child_process';
 import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { runProgram, WEBJOB } from './program-runs.ts';
 
-export const WEBJOB = join(import.meta.dirname, '..', 'dist', 'webjob');
+export { WEBJOB };
 
 export interface Ended {
   code: number | null;
@@ -66,7 +67,11 @@ function start([program = '', ...args]: readonly string[], options: RunOptions):
 }
 
 export async function runWebjob(args: readonly string[], options: RunOptions = {}): Promise<Ended> {
-  return await startWebjob(args, options).ended;
+  const { wrapper, environment, ...more } = options;
+  if (wrapper) return await startWebjob(args, options).ended;
+  const whole = { ...more, timeLimitMs: more.timeLimitMs ?? TIME_LIMIT_MS };
+  const ran = await runProgram(WEBJOB, args, { ...whole, environment: { ...process.env, ...environment } });
+  return { ...ran, stdout: ran.stdout.toString('latin1'), stderr: ran.stderr.toString('latin1') };
 }
 
 export interface Client {
@@ -89,15 +94,15 @@ export function makeClient(controls: Record<string, string> = {}): Client {
   const temp = join(root, 'temp');
   const conf = join(root, 'webjob.conf');
   mkdirSync(temp, { mode: 0o755 });
-  const start = (command: readonly string[], options?: RunOptions): Running =>
-    startWebjob(['--execute', '--file', conf, ...command], options);
+  const words = (command: readonly string[]): string[] => ['--execute', '--file', conf, ...command];
+  const start = (command: readonly string[], options?: RunOptions): Running => startWebjob(words(command), options);
   const client: Client = {
     ...{ root, temp, conf, start },
     configure: (next) => {
       const lines = Object.entries({ ClientId: 'client1', TempDirectory: temp, ...next });
       writeFileSync(conf, lines.map(([key, value]) => `${key}=${value}\n`).join(''), { mode: 0o600 });
     },
-    execute: async (command, options) => await start(command, options).ended,
+    execute: async (command, options) => await runWebjob(words(command), options),
     left: () => readdirSync(temp, { recursive: true }).map(String).sort(),
     remove: () => rmSync(root, { recursive: true, force: true }),
   };

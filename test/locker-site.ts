@@ -1,17 +1,16 @@
 // A site whose locker and log were made by the real server: several clients and commands, every state that a job can be in, and output that
 // a terminal must not see as it is. For the tests of webjobctl, and how they run it.
-import { spawn } from 'node:child_process';
-import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { formatRecord, RECORD_FIELDS, type RecordField } from 'webjob-protocol';
 import { addCommand, configure, makeSite, type Site } from '../scripts/site.ts';
-import { type BareResult, collect, runBare } from './bare.ts';
+import { type BareResult, runBare } from './bare.ts';
 import { askWorker } from './locker-worker.ts';
+import { runProgram, WEBJOBCTL } from './program-runs.ts';
 import { parseAnswer, type StrictAnswer } from './strict-client.ts';
 import { findWebUser } from './tree.ts';
 import { formatHead, type Put } from './wire-request.ts';
 
-export const WEBJOBCTL = join(import.meta.dirname, '..', 'dist', 'webjobctl');
+export { WEBJOBCTL };
 
 export interface LockerSite {
   site: Site;
@@ -88,10 +87,9 @@ function formatRaw(method: 'GET' | 'PUT', given: Put): Buffer {
 }
 
 /** Runs the built webjobctl to its end. */
-export async function runWebjobctl(args: string[], env: NodeJS.ProcessEnv = process.env): Promise<Ran> {
-  const child = spawn(process.execPath, [WEBJOBCTL, ...args], { env, stdio: ['ignore', 'pipe', 'pipe'] });
-  const ran = await collect(child, 60);
-  return { ...ran, text: ran.stdout.toString('utf8') };
+export async function runWebjobctl(args: string[], environment: NodeJS.ProcessEnv = process.env): Promise<Ran> {
+  const { code, stdout, stderr } = await runProgram(WEBJOBCTL, args, { environment, timeLimitMs: 60_000 });
+  return { stdout, stderr: stderr.toString('latin1'), exitCode: code, text: stdout.toString('utf8') };
 }
 
 /** The job ids of the jobs that fillLocker makes, by what they are. */

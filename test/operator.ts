@@ -1,12 +1,9 @@
-// The built webjobctl as an operator runs it: a process of its own, in a folder that the web user may enter, with a Node that it may start.
-import { spawn } from 'node:child_process';
+// The built webjobctl as an operator runs it, in a folder that the web user may enter, with a Node that it may start.
 import { copyFileSync, existsSync, linkSync, mkdirSync, realpathSync, rmSync } from 'node:fs';
 import { delimiter, dirname, join } from 'node:path';
 import { obtainHttpd } from '../scripts/httpd-package.ts';
 import { makeRoot } from './deployment-httpd.ts';
-
-const WEBJOBCTL = join(import.meta.dirname, '..', 'dist', 'webjobctl');
-const TIME_LIMIT_MS = 120_000;
+import { runProgram, WEBJOBCTL } from './program-runs.ts';
 
 export interface Ended {
   code: number | null;
@@ -26,29 +23,15 @@ export interface OperatorOptions {
 }
 
 /** Runs webjobctl to its end, whatever its exit code. */
-export function runWebjobctl(args: readonly string[], options: OperatorOptions = {}): Promise<Ended> {
+export async function runWebjobctl(args: readonly string[], options: OperatorOptions = {}): Promise<Ended> {
   const { libraryPath } = obtainHttpd();
-  const child = spawn(process.execPath, [options.program ?? WEBJOBCTL, ...args], {
-    env: { ...process.env, ...(libraryPath && { LD_LIBRARY_PATH: libraryPath }), ...options.environment },
-    stdio: 'pipe',
-    timeout: TIME_LIMIT_MS,
-    killSignal: 'SIGKILL',
-    ...(options.cwd !== undefined && { cwd: options.cwd }),
-    ...options.user,
-  });
-  const chunks: { out: Buffer[]; err: Buffer[] } = { out: [], err: [] };
-  child.stdout.on('data', (chunk: Buffer) => chunks.out.push(chunk));
-  child.stderr.on('data', (chunk: Buffer) => chunks.err.push(chunk));
-  // It may end without having read.
-  child.stdin.on('error', () => undefined);
-  child.stdin.end(options.input ?? '');
-  return new Promise((resolve, reject) => {
-    child.on('error', reject);
-    child.on('close', (code) => {
-      const text = (parts: Buffer[]): string => Buffer.concat(parts).toString();
-      resolve({ code, stdout: text(chunks.out), stderr: text(chunks.err) });
-    });
-  });
+  const environment = {
+    ...process.env,
+    ...(libraryPath && { LD_LIBRARY_PATH: libraryPath }),
+    ...options.environment,
+  };
+  const { code, stdout, stderr } = await runProgram(options.program ?? WEBJOBCTL, args, { ...options, environment });
+  return { code, stdout: stdout.toString(), stderr: stderr.toString() };
 }
 
 export interface Ground {

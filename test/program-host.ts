@@ -1,0 +1,192 @@
+// A process that runs one built program again and again: what a run costs is then its work, and not the start of a Node. Each run
+// loads all of the program afresh and has its own `process`: command line, environment, folder, umask, standard streams, exit code
+// and listeners. What runs need a process of their own for is in program-runs.ts, which starts this.
+import { EventEmitter } from 'node:events';
+import { closeSync, readdirSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { dirname } from 'node:path';
+import { Readable, Writable } from 'node:stream';
+import { constants, Script } from 'node:vm';
+import { noteProcessorTime } from '../scripts/test-leftovers.ts';
+
+export interface HostedRun {
+  args: readonly string[];
+  environment: Record<string, string>;
+  cwd: string;
+  umask: number;
+}
+
+export interface HostedEnd {
+  code: number;
+  /** The run left something behind in the process, in which none should follow. */
+  isLast: boolean;
+}
+
+type Program = (require: NodeJS.Require, process: NodeJS.Process, file: string, folder: string) => void;
+
+const [, , programFile = '', testFile = ''] = process.argv;
+const program = compile(programFile);
+/** Above it a run could be hindered by what earlier ones left to the garbage collector. */
+const MOST_MEMORY = 400 * 1024 * 1024;
+
+/** Ends a run within a call of its own. */
+const EXIT = new Error('process.exit() was called');
+
+/** To the files that the host has as its own, where what a run starts writes too. */
+class Output extends Writable {
+  readonly #descriptor: number;
+  constructor(descriptor: number) {
+    super();
+    this.#descriptor = descriptor;
+  }
+  override _write(chunk: Buffer, _encoding: BufferEncoding, done: () => void): void {
+    writeFileSync(this.#descriptor, chunk);
+    done();
+  }
+}
+
+interface Current {
+  events: EventEmitter;
+  /** Tells that the run has ended. */
+  end(): void;
+}
+let current: Current | undefined;
+process.on('uncaughtException', (error) => {
+  if (error === EXIT) return;
+  if (!current?.events.emit('uncaughtException', error)) throw error;
+});
+
+process.on('message', async (run: HostedRun) => {
+  // A process ends when nothing is pending; so does a run. Whoever waits for the next one counts only between runs.
+  process.channel?.unref();
+  const end = await start(run);
+  process.channel?.ref();
+  process.send?.(end);
+});
+process.on('beforeExit', () => current?.end());
+process.on('disconnect', () => {
+  noteProcessorTime(testFile);
+  process.exit();
+});
+
+function compile(file: string): Program {
+  const source = readFileSync(file, 'utf8').replace(/^#!.*/, '');
+  const parameters = 'require, process, __filename, __dirname';
+  const script = new Script(`(function (${parameters}) {${source}\n})`, {
+    filename: file,
+    importModuleDynamically: constants.USE_MAIN_CONTEXT_DEFAULT_LOADER,
+  });
+  return script.runInThisContext() as Program;
+}
+
+async function start({ args, environment, cwd, umask }: HostedRun): Promise<HostedEnd> {
+  process.chdir(cwd);
+  process.umask(umask);
+  for (const name of Object.keys(process.env)) if (!(name in environment)) delete process.env[name];
+  Object.assign(process.env, environment);
+  const before = look();
+  const [stdout, stderr] = [new Output(1), new Output(2)];
+  const events = new EventEmitter();
+  let code: number | undefined;
+  let isCutOff = false;
+  const ended = new Promise<void>((resolve) => {
+    current = { events, end: resolve };
+  });
+  const exit = (given?: number): never => {
+    code = given ?? code;
+    isCutOff = true;
+    current?.end();
+    throw EXIT;
+  };
+  const own = makeProcess({ stdout, stderr, events, exit, argv: [process.execPath, programFile, ...args] });
+  Object.defineProperty(own, 'exitCode', {
+    get: () => code,
+    set: (value: number) => {
+      code = value;
+    },
+  });
+  const load = createRequire(programFile);
+  const ownRequire = Object.assign((name: string) => (/^(?:node:)?process$/.test(name) ? own : load(name)), load);
+  try {
+    program(ownRequire as NodeJS.Require, own, programFile, dirname(programFile));
+  } catch (error) {
+    if (error !== EXIT && !events.emit('uncaughtException', error)) throw error;
+  }
+  await ended;
+  try {
+    events.emit('exit', code ?? 0);
+  } catch (error) {
+    if (error !== EXIT) throw error;
+  }
+  current = undefined;
+  closeRemoved(before.descriptors);
+  const after = look();
+  const isLast =
+    isCutOff ||
+    after.descriptors.size > before.descriptors.size ||
+    after.user !== before.user ||
+    process.memoryUsage.rss() > MOST_MEMORY;
+  return { code: code ?? 0, isLast };
+}
+
+interface State {
+  descriptors: Set<string>;
+  user: string;
+}
+
+function look(): State {
+  const user = [process.geteuid?.(), process.getegid?.(), process.getgroups?.()].join(' ');
+  return { descriptors: listDescriptors(), user };
+}
+
+/** Without that of the folder itself while it is listed. */
+function listDescriptors(): Set<string> {
+  return new Set(readdirSync('/proc/self/fd').filter((fd) => readTarget(fd) !== undefined));
+}
+
+function readTarget(fd: string): string | undefined {
+  try {
+    return readlinkSync(`/proc/self/fd/${fd}`);
+  } catch {
+    return undefined;
+  }
+}
+
+/** webjob leaves its program open to its end, and removes it before. All else may have somebody who closes it yet. */
+function closeRemoved(before: ReadonlySet<string>): void {
+  for (const fd of listDescriptors())
+    if (!before.has(fd) && / \(deleted\)$/.test(readTarget(fd) ?? '')) closeSync(Number(fd));
+}
+
+interface Own {
+  stdout: Output;
+  stderr: Output;
+  events: EventEmitter;
+  exit: (code?: number) => never;
+  argv: string[];
+}
+
+/** What a run takes for the process: listeners and streams are its own, all else is the host's. */
+function makeProcess({ events, exit, argv, ...streams }: Own): NodeJS.Process {
+  const own = Object.create(process) as NodeJS.Process;
+  for (const name of [
+    'on',
+    'once',
+    'off',
+    'addListener',
+    'removeListener',
+    'removeAllListeners',
+    'listenerCount',
+    'listeners',
+  ])
+    Object.defineProperty(own, name, {
+      value: (...given: unknown[]) => {
+        const found = (events[name as 'on'] as (...all: unknown[]) => unknown).apply(events, given);
+        return found === events ? own : found;
+      },
+    });
+  const stdin = Readable.from([]);
+  for (const [name, value] of Object.entries({ ...streams, stdin, argv, exit }))
+    Object.defineProperty(own, name, { value });
+  return own;
+}
