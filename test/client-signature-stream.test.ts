@@ -116,7 +116,7 @@ describe('a signed program of 100 MB', {
       const signature = sign(kind === 'P-256' ? 'sha256' : null, program, privateKey).toString('base64');
       const header = `WebJob-Payload-Signature: ${signature}\r\n`;
       fake.get = reply(formatAnswer(program, '200 OK', header));
-      const { code, stdout, stderr } = await client.execute(['large.sh']);
+      const { code, stdout, stderr } = await client.start(['large.sh']).ended;
       assert.deepEqual([code, stderr], [0, '']);
       const peak = Number(/^(\d+) kB\n$/.exec(stdout)?.[1]) / 1024;
       assert.ok(peak > 10 && peak < 120, `${Math.round(peak)} MB at its peak`);

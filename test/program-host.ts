@@ -2,7 +2,7 @@
 // loads all of the program afresh and has its own `process`: command line, environment, folder, umask, standard streams, exit code
 // and listeners. What runs need a process of their own for is in program-runs.ts, which starts this.
 import { EventEmitter } from 'node:events';
-import { closeSync, readdirSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs';
+import { closeSync, fstatSync, readdirSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname } from 'node:path';
 import { Readable, Writable } from 'node:stream';
@@ -119,7 +119,7 @@ async function start({ args, environment, cwd, umask }: HostedRun): Promise<Host
     if (error !== EXIT) throw error;
   }
   current = undefined;
-  closeRemoved(before.descriptors);
+  closeKept(before.descriptors);
   const after = look();
   const isLast =
     isCutOff ||
@@ -152,10 +152,16 @@ function readTarget(fd: string): string | undefined {
   }
 }
 
-/** webjob leaves its program open to its end, and removes it before. All else may have somebody who closes it yet. */
-function closeRemoved(before: ReadonlySet<string>): void {
-  for (const fd of listDescriptors())
-    if (!before.has(fd) && / \(deleted\)$/.test(readTarget(fd) ?? '')) closeSync(Number(fd));
+/**
+ * What programs leave open to their end: webjob its program, which it has removed before, and webjobctl the folders of the locker.
+ * All else may have somebody who closes it yet.
+ */
+function closeKept(before: ReadonlySet<string>): void {
+  for (const fd of listDescriptors()) {
+    if (before.has(fd)) continue;
+    const isRemoved = / \(deleted\)$/.test(readTarget(fd) ?? '');
+    if (isRemoved || fstatSync(Number(fd)).isDirectory()) closeSync(Number(fd));
+  }
 }
 
 interface Own {

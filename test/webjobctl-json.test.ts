@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import type { CommandRow } from '../admin/completion/tree.ts';
 import { obtainHtpasswd } from '../scripts/httpd-package.ts';
@@ -37,14 +37,15 @@ describe('webjobctl --json', () => {
     locker = makeLockerSite();
     jobs = await fillLocker(locker);
     writeFileSync(join(locker.site.root, 'program'), 'true\n');
-    const key = spawnSync('openssl', [
-      'genpkey',
-      '-algorithm',
-      'ed25519',
-      '-out',
-      join(locker.site.root, 'custody.key'),
-    ]);
-    assert.equal(key.status, 0);
+    const openssl = (...args: string[]): void => {
+      const { status, stderr } = spawnSync('openssl', args, { cwd: locker.site.root, encoding: 'utf8' });
+      assert.equal(status, 0, stderr);
+    };
+    const etc = dirname(locker.site.propertiesFile);
+    const certificate = ['-keyout', join(etc, 'webjob-server.key'), '-out', join(etc, 'webjob-server.crt')];
+    openssl('genpkey', '-algorithm', 'ed25519', '-out', 'custody.key');
+    openssl('req', '-x509', '-newkey', 'rsa:2048', '-nodes', '-subj', '/CN=localhost', ...certificate);
+    openssl('req', '-newkey', 'rsa:2048', '-nodes', '-subj', '/CN=any', '-keyout', 'two.key', '-out', 'two.csr');
   });
   after(() => locker.close());
 
@@ -61,6 +62,12 @@ describe('webjobctl --json', () => {
       ['client passwd', ['one', '--generate']],
       ['client renew', ['one']],
       ['client remove', ['one']],
+      ['ca crl', []],
+      ['ca server', []],
+      ['ca make', [join(root, 'ca')]],
+      ['ca sign', [join(root, 'ca'), 'two', join(root, 'two.csr')]],
+      ['ca revoke', [join(root, 'ca'), 'two']],
+      ['ca install', [join(dirname(locker.site.propertiesFile), 'webjob-ca.crl')]],
       ['configtest', []],
       ['sign keygen', [join(root, 'signing')]],
       ['sign payload', [...key, join(root, 'program')]],

@@ -1,9 +1,10 @@
 // What has a date: the server's certificate, the CA, the list of revoked certificates, the clients' certificates.
 import { X509Certificate } from 'node:crypto';
 import { existsSync, readFileSync, statSync } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { errorCode } from '../../cli/files.ts';
 import { daysLeft, findLatest, listCertificates } from '../clients/certificates.ts';
+import { AUTHORITY_FOLDER } from '../site/authority.ts';
 import { askProgram } from '../site/programs.ts';
 import { error, type Finding, note, warning } from './finding.ts';
 import { type Directive, splitArguments } from './httpd.ts';
@@ -52,7 +53,10 @@ function checkRevocationList(path: string): Finding[] {
   const { stdout } = askProgram('openssl', ['crl', '-in', path, '-noout', '-nextupdate']);
   const until = new Date(/^nextUpdate=(.*)$/m.exec(stdout)?.[1] ?? '');
   if (Number.isNaN(until.getTime())) return [error('it is no list of revoked certificates', path, 'make it anew')];
-  const remedy = 'webjobctl ca crl && apachectl graceful, or webjobctl ca install where the CA is kept elsewhere';
+  const isHere = existsSync(join(dirname(path), AUTHORITY_FOLDER));
+  const remedy = isHere
+    ? 'webjobctl ca crl && apachectl graceful'
+    : 'webjobctl ca crl where the CA is kept, then webjobctl ca install with its webjob-ca.crl here';
   return judge('the list of revoked certificates', until, path, remedy);
 }
 
