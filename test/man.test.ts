@@ -13,7 +13,7 @@ import { parseReady } from 'webjob-locker';
 import { parseCommandLogLine, parseGetQuery, parseLogLine, parseRecord, REASONS, RECORD_FIELDS } from 'webjob-protocol';
 import { JOB_CONTROLS, CONTROLS as SERVER_CONTROLS, SITE_CONTROLS } from '../cgi/controls.ts';
 import { COMMAND_ENVIRONMENT } from '../cgi/hooks.ts';
-import { isListed } from '../cgi/hosts.ts';
+import { isListed, parseHostList } from '../cgi/hosts.ts';
 import { DEFAULT_FILES, parseSettings } from '../cgi/settings.ts';
 import { PATH_TOKENS, TOKENS } from '../cgi/tokens.ts';
 import { trackRequest } from '../cgi/tracking.ts';
@@ -313,7 +313,10 @@ describe('the examples in the man pages', () => {
   const parsers: Record<string, (text: string) => void> = {
     'nph-webjob.cfg': (text) => parseServerExample(text, SERVER_CONTROLS),
     override: (text) => parseServerExample(text, JOB_CONTROLS),
-    'hosts.access': (text) => assert.ok(isListed(text, 'client1', '192.168.1.120') && isListed(text, 'client2', '::1')),
+    'hosts.access': (text) => {
+      const list = parseHostList(text);
+      assert.ok(isListed(list, 'client1', '192.168.1.120') && isListed(list, 'client2', '::1'));
+    },
     'webjob.conf': (text) => {
       const path = join(folder, 'webjob.conf');
       // What others import is the first example, the article's client.
