@@ -73,6 +73,7 @@ export const JOB_CONTROLS = [
   number('GetHookOutputLimit', '100000000', BYTES),
   number('GetHookStatus', '0', EXIT_STATUS),
   number('GetHookTimeLimit', '30', SECONDS),
+  flag('GetRequireContentLength', 'Y'),
   flag('GetTriggerEnable', 'N'),
   text('GetTriggerCommandLine', '', orNothing(COMMAND_PATTERNS.getTrigger)),
   flag('KeepDifferingUploads', 'Y'),

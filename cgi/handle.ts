@@ -111,10 +111,18 @@ function epochSeconds(date: Date): number {
 }
 
 function checkContentLength({ request, settings }: Exchange): void {
-  if (request.contentLength === undefined) throw new Refusal(454, 'no Content-Length, or no number');
+  if (request.contentLength === undefined) {
+    if (request.method === 'GET' && !settings.getRequireContentLength && hasNoBody(request)) return;
+    throw new Refusal(454, 'no Content-Length, or no number');
+  }
   if (settings.capContentLength && request.contentLength > settings.maxContentLength) {
     throw new Refusal(455, 'over MaxContentLength');
   }
+}
+
+/** A request with neither of the headers that announce a body has none (RFC 9112, section 6.3). */
+function hasNoBody(request: CgiRequest): boolean {
+  return !request.env.CONTENT_LENGTH && findHeader(request, 'Transfer-Encoding') === undefined;
 }
 
 /** Throws Refusal 550 for a directory that an enabled service needs and cannot use. */

@@ -104,6 +104,7 @@ const OPEN: Record<
   GetHookOutputLimit: ['1', 'get', hook('echo a'), { status: 200 }, { status: 551 }],
   GetHookStatus: ['3', 'get', hook('exit 3'), { status: 551 }, { status: 200 }],
   GetHookTimeLimit: ['1', 'get', hook('sleep 1.5'), { status: 200 }, { status: 551 }],
+  GetRequireContentLength: ['N', 'get', {}, { status: 454 }, { status: 200 }],
   GetTriggerEnable: ['Y', 'get', { GetTriggerCommandLine: 'exit 1' }, { trigger: '' }, { trigger: '1' }],
   GetTriggerCommandLine: [
     'exit 2',
@@ -184,7 +185,7 @@ describe('overrides', () => {
       const look = async (wanted: Outcome): Promise<void> => {
         for (const name of ['out', 'err', 'env']) writeFileSync(join(site.incoming, `taken.${name}`), '');
         writeFileSync(join(site.incoming, 'taken.rdy'), 'Jid=z\n');
-        const seen: Outcome = await observe(method, { fileName });
+        const seen: Outcome = await observe(method, { fileName, hasNoLength: key === 'GetRequireContentLength' });
         seen.names = String(seen.names)
           .replaceAll(/taken\.\w+ ?/g, '')
           .trim();

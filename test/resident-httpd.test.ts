@@ -116,6 +116,36 @@ for (const way of WAYS) {
       }
     });
 
+    it(`a GET without a length is refused or served as set, ${way === 'mod_fcgid' ? 'by' : 'without'} a process of its own`, async () => {
+      const bare = head(port, 'GET', 0).replace('Content-Length: 0\r\n', '');
+      const ask = (text: string): Promise<StrictAnswer> => askStrictly({ port, head: text, timeLimitSeconds: 120 });
+      // A process that stays numbers its requests: the job id has another number for each of one second.
+      const numberOf = ({ headers }: StrictAnswer): number =>
+        Number(headers.get('job-id')?.split('_').at(-1)) % 4_194_304;
+      assert.equal((await ask(bare)).status, 454);
+      configure(site, { PutNameFormat: '%jid', GetRequireContentLength: 'N' });
+      try {
+        const isServed = async (): Promise<boolean> => (await ask(bare)).status === 200;
+        for (const deadline = Date.now() + 20_000; !(await isServed()); await sleep(100))
+          assert.ok(Date.now() < deadline);
+        assert.equal(findProcesses(site).includes(numberOf(await ask(bare))), way === 'mod_proxy_fcgi');
+        const chunked = bare.replace('Connection: close', 'Transfer-Encoding: chunked\r\nConnection: close');
+        const refused = await askStrictly({
+          port,
+          head: chunked,
+          body: [Buffer.from('0\r\n\r\n')],
+          timeLimitSeconds: 120,
+        });
+        assert.equal(refused.status, 454);
+        assert.ok(!findProcesses(site).includes(numberOf(refused)), 'a process of its own answers');
+      } finally {
+        configure(site, { PutNameFormat: '%jid' });
+      }
+      const isRefused = async (): Promise<boolean> => (await ask(bare)).status === 454;
+      for (const deadline = Date.now() + 20_000; !(await isRefused()); await sleep(100))
+        assert.ok(Date.now() < deadline);
+    });
+
     it('a chunked body is refused, and httpd keeps nothing of it first', async () => {
       const text = head(port, 'PUT', 5).replace('Content-Length: 5', 'Transfer-Encoding: chunked');
       const socket = connect(port, '127.0.0.1').on('error', () => {});

@@ -8,6 +8,8 @@ export interface Ask {
   /** `/open/` asks for no password. */
   folder?: '/webjob/' | '/open/';
   jobId?: string;
+  /** Announces no body, as curl does for a GET. */
+  hasNoLength?: boolean;
   /** More lines of the header. */
   headers?: string[];
 }
@@ -33,7 +35,7 @@ export function formatHead(method: 'GET' | 'PUT', ask: Put): string {
   const lines = [
     `${method} ${path} HTTP/1.1`,
     'Host: 127.0.0.1',
-    `Content-Length: ${out.length + err.length + env.length}`,
+    ...(ask.hasNoLength ? [] : [`Content-Length: ${out.length + err.length + env.length}`]),
     ...(folder === '/open/' ? [] : [formatAuthorization(user)]),
     ...(jobId === undefined ? [] : [`Job-Id: ${jobId}`]),
     ...headers,
