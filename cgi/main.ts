@@ -17,11 +17,16 @@ process.umask(0o022);
 if (process.env.GATEWAY_INTERFACE === undefined) {
   stay();
 } else {
-  serveScript(handleRequest, { env: process.env, style: headerStyle(process.env.SCRIPT_FILENAME) });
+  serveScript(handleRequest, { env: process.env, style: headerStyle(process.env) });
 }
 
-/** httpd passes a script's bytes on verbatim when the name of its file, or of the link to it, begins with `nph-`. */
-function headerStyle(scriptFilename: string | undefined): HeaderStyle {
+/**
+ * httpd passes a script's bytes on verbatim when the name of its file, or of the link to it, begins with `nph-`. Behind a wrapper that
+ * speaks FastCGI, such as fcgiwrap for nginx, nobody does: a status line is dropped there, and every refusal becomes a 200.
+ */
+function headerStyle(env: NodeJS.ProcessEnv): HeaderStyle {
+  if (env.FCGI_ROLE !== undefined) return 'parsed';
+  const scriptFilename = env.SCRIPT_FILENAME;
   return scriptFilename === undefined || /(?:^|\/)nph-[^/]*$/.test(scriptFilename) ? 'nph' : 'parsed';
 }
 

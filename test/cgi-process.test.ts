@@ -45,6 +45,23 @@ async function until(isTrue: () => boolean, what: string): Promise<void> {
     if (Date.now() > deadline) assert.fail(`${what}: ${lastLine()} ${readdirSync(site.incoming)}`);
 }
 
+describe('a script whose name begins with nph-', () => {
+  it('leaves the status line to a FastCGI wrapper, which would take every one for 200', async () => {
+    const user = findWebUser();
+    const ask = async (more: Record<string, string>): Promise<string> => {
+      const child = spawn(process.execPath, [CGI], {
+        env: { ...getVariables(site, 'none.sh'), SCRIPT_FILENAME: CGI, ...more },
+        stdio: ['ignore', 'pipe', 'pipe'],
+        ...(user && { uid: user.uid, gid: user.gid }),
+        cwd: '/',
+      });
+      return (await collect(child, 30)).stdout.toString('latin1');
+    };
+    assert.match(await ask({}), /^HTTP\/1\.1 404 Not Found\r\n/);
+    assert.match(await ask({ FCGI_ROLE: 'RESPONDER' }), /^Status: 404 Not Found\r\n/);
+  });
+});
+
 describe('the mask of the web server', () => {
   for (const mask of ['000', '077', '777'])
     it(`${mask} is not that of the files: anybody may read them, and nobody else write`, async () => {
