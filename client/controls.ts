@@ -76,7 +76,8 @@ export const CONTROLS = [
   flag('SSLUseCertificate', 'N'),
   flag('SSLVerifyHost', 'N'),
   flag('SSLVerifyPeerCert', 'N'),
-  path('TempDirectory'),
+  // Against the working directory, as ever: the program that is run there is not a part of a client kit.
+  text('TempDirectory', ''),
   number('TimeoutSignal', '9', '[1-9]|[12][0-9]|3[01]'),
   flag('UnlinkExecutable', 'Y'),
   flag('UnlinkOutput', 'Y'),

@@ -249,8 +249,12 @@ describe('webjobctl client add and passwd', { skip: !hasProgram('htpasswd') && '
     assert.deepEqual([long.code, long.stderr], [2, 'webjobctl: error: password must be 1 to 72 bytes (got 74)\n']);
   });
 
-  it('write limits that C clients know, too, and the rest as comments', () => {
-    const conf = readFileSync(join(ground.root, 'utf', 'webjob.conf'), 'latin1');
+  it('write for C clients only what they know, and limits for all', async () => {
+    const kit = join(ground.root, 'utf', 'webjob.conf');
+    const add = ['--config', 'site/etc/nph-webjob.cfg', 'client', 'add', 'old', '--generate', '--c-client'];
+    const run = await runWebjobctl(add, { cwd: ground.root });
+    assert.equal(run.code, 0, run.stderr);
+    const conf = readFileSync(join(ground.root, 'old', 'webjob.conf'), 'latin1');
     const keys = parseKeyValue(conf).entries.map(({ key }) => key);
     for (const key of ['GetTimeLimit', 'RunTimeLimit', 'PutTimeLimit', 'URLDownloadLimit'])
       assert.ok(keys.includes(key), key);
@@ -268,15 +272,15 @@ describe('webjobctl client add and passwd', { skip: !hasProgram('htpasswd') && '
       keys.filter((key) => own.has(key)),
       [],
     );
-    for (const key of ['RetryLimit', 'SpoolDirectory']) assert.match(conf, new RegExp(`^#${key}=`, 'm'));
-    const settings = readSettings(join(ground.root, 'utf', 'webjob.conf'));
+    const settings = readSettings(kit);
+    assert.equal(settings.spoolDirectory, join(ground.root, 'utf', 'spool'));
     assert.deepEqual(
       [settings.getTimeLimit, settings.runTimeLimit, settings.putTimeLimit, settings.urlDownloadLimit],
       [600, 86_400, 3600, 268_435_456],
     );
     // Without the number signs they are settings of this client.
     const all = join(ground.root, 'all.conf');
-    writeFileSync(all, conf.replace(/^#(?=[A-Z]\w+=)/gm, ''), { mode: 0o600 });
+    writeFileSync(all, readFileSync(kit, 'latin1').replace(/^#(?=[A-Z]\w+=)/gm, ''), { mode: 0o600 });
     assert.equal(readSettings(all).retryLimit, 5);
   });
 
