@@ -215,7 +215,8 @@ describe('a list of addresses', () => {
   it('takes a peer of IPv4 in the spelling of IPv6, and one with a zone', () => {
     for (const peer of ['::ffff:192.0.2.7', '::FFFF:192.0.2.7', '::ffff:c000:207', '192.0.2.7'])
       assert.ok(isListed('client1=192.0.2.0/24', 'client1', peer), peer);
-    assert.ok(isListed('client1=fe80::/10', 'client1', 'fe80::1%eth0'));
+    for (const zone of ['eth0', '1', 'br_lan.1'])
+      assert.ok(isListed('client1=fe80::/10', 'client1', `fe80::1%${zone}`), zone);
     assert.ok(
       !isListed('client1=192.0.2.0/24', 'client1', '::192.0.2.7'),
       'the old, compatible spelling is another address',

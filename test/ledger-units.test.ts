@@ -542,6 +542,11 @@ describe('the requests and uploads of one job', () => {
     assert.deepEqual(join([line('PUT', 0, { status: 453 }), line('PUT', day + 1)], [upload('u', day + 1)]), [
       'done 86401 2 1 u',
     ]);
+    assert.deepEqual(join([line('PUT', 0), line('PUT', day), line('PUT', day + 9)], [upload('u', 0)]), [
+      'done 86409 3 2 u',
+    ]);
+    // A client that was offline delivers what it ran days ago.
+    assert.deepEqual(join([line('GET', 0), line('PUT', day + 1)], [upload('u', day + 1)]), ['done 86401 2 0 u']);
   });
 
   it('are of each client and command, and of a hook that made another name', () => {
