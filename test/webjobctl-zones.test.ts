@@ -37,7 +37,7 @@ for (const [index, zone] of ZONES.entries()) {
       const { site } = its;
       const report = join(site.root, 'report');
       let past: Planted[];
-      /** Two jobs within two hours around the midnight before last, by the clock of the zone. */
+      /** Two jobs within two hours around a midnight of the clock of the zone. */
       let midnight: Planted[];
       /** By a real CGI process, in this zone. */
       let current = '';
@@ -168,9 +168,9 @@ for (const [index, zone] of ZONES.entries()) {
   }
 }
 
-/** The midnight before last of a zone's clock. */
+/** A midnight of a zone's clock, two to three days ago: the day that began then is not today by any other clock. */
 function findMidnight(zone: string): number {
-  const wanted = formatIn(zone, new Date(Date.now() - 24 * HOUR_MS)).slice(0, 10);
+  const wanted = formatIn(zone, new Date(Date.now() - 48 * HOUR_MS)).slice(0, 10);
   const step = HOUR_MS / 4;
   let at = Math.floor(Date.now() / step) * step;
   while (formatIn(zone, new Date(at)).slice(0, 16) !== `${wanted} 00:00`) at -= step;
