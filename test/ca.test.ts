@@ -136,8 +136,8 @@ describe('a CA whose key is not on the web server', () => {
     await ground.run(0, 'ca', 'sign', elsewhere, 'client8', at('client1.csr'), '--out', at('other.crt'));
     for (const [file, why] of [
       ['rogue.crt', /has not signed it/],
-      ['other.crt', /is no certificate of client9/],
-      ['client1.key', /is no certificate in PEM/],
+      ['other.crt', /is not a certificate of client9/],
+      ['client1.key', /is not a certificate in PEM/],
     ] as const) {
       const { code, stderr } = await here('client', 'add', 'client9', '--signed', at(file), '--url', url);
       assert.deepEqual([code, why.test(stderr), existsSync(at('client9'))], [4, true, false], stderr);
@@ -164,8 +164,8 @@ describe('a CA whose key is not on the web server', () => {
     // Who has kept a list cannot undo it with that.
     for (const [file, why] of [
       [old, /is older than/],
-      [join(at('rogue'), 'webjob-ca.crl'), /is no list of revoked certificates by the CA/],
-      [conf, /is no list/],
+      [join(at('rogue'), 'webjob-ca.crl'), /is not a list of revoked certificates by the CA/],
+      [conf, /is not a list/],
     ] as const) {
       const before = readFileSync(etc('webjob-ca.crl'));
       const { code, stderr } = await here('ca', 'install', file);

@@ -34,7 +34,7 @@ export interface Issued {
   request: string | undefined;
 }
 
-/** All that the CA ever issued to clients, the oldest first; none where there is no CA. */
+/** Every certificate that the CA has issued to clients, oldest first; an empty list without a CA. */
 export function listCertificates(etcDirectory: string): Certificate[] {
   const folder = join(etcDirectory, AUTHORITY_FOLDER);
   try {
@@ -100,13 +100,14 @@ export function readSigned(etcDirectory: string, client: string, file: string): 
   try {
     const text = readFileSync(file, 'utf8');
     const certificate = new X509Certificate(text);
-    if (certificate.subject !== `CN=${client}`) throw new Failure('failed', `${file} is no certificate of ${client}`);
+    if (certificate.subject !== `CN=${client}`)
+      throw new Failure('failed', `${file} is not a certificate of ${client}`);
     const { status } = askProgram('openssl', ['verify', '-purpose', 'sslclient', '-CAfile', authority, file]);
     if (status === 0) return text;
     throw new Failure('failed', `${file} is not good: the CA in ${authority} has not signed it, or it has ended`);
   } catch (error) {
     if (error instanceof Failure) throw error;
-    throw new Failure('failed', `--signed: ${file} is no certificate in PEM: ${errorCode(error)}`);
+    throw new Failure('failed', `--signed: ${file} is not a certificate in PEM: ${errorCode(error)}`);
   }
 }
 

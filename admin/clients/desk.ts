@@ -102,7 +102,7 @@ function readBundle(file: string): string {
     new X509Certificate(text);
     return text;
   } catch (error) {
-    throw new Failure('failed', `--ca: ${file} is no certificate in PEM: ${errorCode(error)}`);
+    throw new Failure('failed', `--ca: ${file} is not a certificate in PEM: ${errorCode(error)}`);
   }
 }
 

@@ -111,7 +111,7 @@ export async function proveRevocation(
   url: string,
   { revoked, good }: { revoked: Canary; good: Canary },
 ): Promise<void> {
-  // Whoever gets through the handshake gets some answer; with webjob-certificates.conf in its strict form the others get none.
+  // A client that passes the handshake always gets an answer; without an answer, strict webjob-certificates.conf refused it.
   const isRefused = await becomes(url, revoked.proof, (status) => status === 0);
   const isOtherwiseFine = isRefused && (await ask(url, good.proof)) !== 0;
   revokeCertificates(etcDirectory, [good.serial]);

@@ -14,7 +14,7 @@ export interface UserLine {
   scheme: 'bcrypt' | 'sha1' | 'md5' | 'other';
 }
 
-/** Of two lines of a name httpd takes the first. Nobody when there is no file. Throws Failure `failed`. */
+/** httpd takes the first of two lines with one name. An empty list when the file does not exist. Throws Failure `failed`. */
 export function readUserFile(path: string): UserLine[] {
   const users = new Map<string, UserLine>();
   for (const { name, hash } of readEntries(path)) {
@@ -104,7 +104,7 @@ interface Entry {
   hash: string;
 }
 
-/** Empty when there is no file. */
+/** An empty list when the file does not exist. */
 function readEntries(path: string): Entry[] {
   let text: string;
   try {

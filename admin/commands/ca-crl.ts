@@ -1,4 +1,4 @@
-// webjobctl ca crl: the list of revoked certificates, made anew before it ends.
+// webjobctl ca crl: renews the list of revoked certificates before it expires.
 import { Command } from 'commander';
 import { printJson, printLine, say } from '../../cli/output.ts';
 import { openDesk, parseDays } from '../clients/desk.ts';
@@ -24,7 +24,7 @@ Exit codes:
 
 export function caCrlCommand(): Command {
   return new Command('crl')
-    .description('make the list of revoked certificates anew')
+    .description('renew the list of revoked certificates')
     .argument('[folder]', 'where the CA is kept, if not beside nph-webjob.cfg')
     .option('--days <days>', 'how long it is good (else 365)', parseDays)
     .addHelpText('after', EXPLANATION)

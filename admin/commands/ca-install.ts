@@ -15,7 +15,7 @@ Exit codes:
   0  installed
   2  wrong command line
   3  nph-webjob.cfg cannot be used
-  4  it is no such list`;
+  4  it is not such a list`;
 
 export function caInstallCommand(): Command {
   return new Command('install')

@@ -8,7 +8,7 @@ import { revocationListOf } from '../site/authority.ts';
 import { globalOptions } from '../site/site.ts';
 
 const EXPLANATION = `
-Makes the list of revoked certificates anew. On the web server: webjobctl ca install, and reload httpd. Until then they
+Renews the list of revoked certificates. On the web server: webjobctl ca install, and reload httpd. Until then they
 still get in.
 
 Example:

@@ -84,7 +84,11 @@ async function unpack({ settings }: Site, name: string, json: true | undefined):
 async function restoreGroup(locker: string, pack: Pack, group: PackedGroup): Promise<boolean> {
   makeFolders(locker, group.name);
   if (lstatSync(reachFolder(locker, dirname(group.name)), { throwIfNoEntry: false }) === undefined)
-    throw new Failure('failed', `${locker}/${dirname(group.name)} is no folder`, 'nothing is unpacked through a link');
+    throw new Failure(
+      'failed',
+      `${locker}/${dirname(group.name)} is not a folder`,
+      'nothing is unpacked through a link',
+    );
   const locks = openUploadLocks(locker);
   try {
     const isTaken = locks.take(group.name);

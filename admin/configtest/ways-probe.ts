@@ -1,4 +1,4 @@
-// Asks httpd by every way to the script, without a word of who asks: only a refusal by httpd itself is right.
+// Asks httpd for the script by every way that leads to it, without credentials: the only right answer is a refusal by httpd itself.
 import { existsSync } from 'node:fs';
 import { type IncomingMessage, request as plainRequest } from 'node:http';
 import { request as secureRequest } from 'node:https';

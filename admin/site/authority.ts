@@ -87,7 +87,7 @@ export function makeRevocationList(folder: string, authority: string, days?: num
   return runProgram('openssl', ['ca', ...authorityOptions(authority), '-gencrl', ...until], { cwd: folder });
 }
 
-/** Makes the list of revoked certificates anew, before it ends: past its date httpd refuses everybody. Returns its path. */
+/** Renews the list of revoked certificates before it expires: past its date httpd refuses everybody. Returns its path. */
 export function renewRevocationList(etcDirectory: string, days: number | undefined): string {
   const folder = openAuthority(etcDirectory);
   const list = revocationListOf(etcDirectory);
@@ -203,7 +203,7 @@ export function installRevocationList(etcDirectory: string, file: string): strin
   const dateOf = (path: string, name: string): number =>
     new Date(/=(.*)$/m.exec(ask(path, `-${name}`))?.[1] ?? Number.NaN).getTime();
   if (!/verify OK/.test(ask(file, '-CAfile', authority)))
-    throw new Failure('failed', `${file} is no list of revoked certificates by the CA in ${authority}`);
+    throw new Failure('failed', `${file} is not a list of revoked certificates by the CA in ${authority}`);
   if (!(dateOf(file, 'nextupdate') > Date.now())) throw new Failure('failed', `${file} has ended`, 'webjobctl ca crl');
   // One that somebody has kept would let in whom a later one keeps out.
   if (dateOf(file, 'lastupdate') < dateOf(list, 'lastupdate'))
