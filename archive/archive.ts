@@ -6,7 +6,7 @@ import { pipeline } from 'node:stream/promises';
 import { crc32, createGunzip, createGzip, gunzipSync, gzipSync } from 'node:zlib';
 import { reach } from 'webjob-locker';
 import { Failure } from '../cli/failure.ts';
-import { formatMark, markOf } from '../cli/files.ts';
+import { closeStream, formatMark, markOf } from '../cli/files.ts';
 import type { Appender } from './appender.ts';
 import { PACKED_EXTENSIONS, type PackedExtension, type PackedFile, type PackedGroup } from './manifest.ts';
 import { BLOCK, formatTarHead, paddingOf, TAR_END, tarPadding } from './tar.ts';
@@ -252,8 +252,8 @@ async function* readLarge(
       for await (const _ of reader.until(end + paddingOf(file.bytes)));
     }
   } finally {
-    source.destroy();
     gunzip.destroy();
+    await closeStream(source);
   }
 }
 

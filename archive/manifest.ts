@@ -3,6 +3,7 @@
 import { createReadStream } from 'node:fs';
 import split2 from 'split2';
 import { Failure } from '../cli/failure.ts';
+import { closeStream } from '../cli/files.ts';
 
 /** The files of a group in the order in which they lie in a pack: what is looked at most comes first, and `.rdy` last. */
 export const PACKED_EXTENSIONS = ['env', 'err', 'out', 'rdy'] as const;
@@ -80,6 +81,8 @@ export async function* readManifest(path: string): AsyncGenerator<PackedGroup, M
   } catch (error) {
     const { code, message } = error as NodeJS.ErrnoException;
     throw new Failure('failed', `${path}: line ${count}: ${code ?? message}`, undefined, { cause: error });
+  } finally {
+    await closeStream(input);
   }
   if (!end) throw new Failure('failed', `${path}: the manifest is cut off`);
   return end;

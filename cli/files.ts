@@ -1,4 +1,4 @@
-// Files that webjobctl writes: whole or not at all, on disk when it says so, and secret from the first byte where they are meant to be.
+// Files that webjobctl reads and writes: whole or not at all, on disk when it says so, and secret from the first byte where they are meant to be.
 import { randomBytes } from 'node:crypto';
 import {
   type BigIntStats,
@@ -9,6 +9,7 @@ import {
   linkSync,
   lstatSync,
   openSync,
+  type ReadStream,
   readdirSync,
   realpathSync,
   renameSync,
@@ -16,12 +17,19 @@ import {
   unlinkSync,
 } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
+import { finished } from 'node:stream/promises';
 import { syncFile, syncFolder, writeAll } from 'webjob-locker/durable';
 
 export interface Access {
   mode: number;
   /** Undefined: whoever runs this. */
   owner?: { uid: number; gid: number } | undefined;
+}
+
+/** Ends a file's stream. Its descriptor is closed when this resolves; destroy() alone leaves that to another thread. */
+export async function closeStream(source: ReadStream): Promise<void> {
+  source.destroy();
+  await finished(source).catch(() => {});
 }
 
 /** Writes a file that did not exist. Throws EEXIST, and then nothing has changed. */

@@ -294,6 +294,18 @@ describe('a manifest', () => {
     assert.deepEqual(await read(head, { ...one, name: 'a/b..c/.d', ending }, end), ['a/b..c/.d']);
   });
 
+  it('is closed by the time its reader has seen enough, and after a line that is damaged', async () => {
+    await read(head, one, end);
+    const before = openFiles();
+    for await (const { name } of readManifest(join(folder, 'manifest'))) {
+      assert.equal(name, 'upload');
+      break;
+    }
+    assert.equal(openFiles(), before);
+    await assert.rejects(read(head, one, 'damaged\n'), /line 2/);
+    assert.equal(openFiles(), before);
+  });
+
   for (const [what, lines] of [
     ['has no end', [head, one]],
     ['is of another format', [{ ...head, format: 2 }, one, end]],
