@@ -9,7 +9,7 @@ import type { Site } from './site.ts';
 import { findWebUser } from './web-user.ts';
 
 const SHIPPED = join(import.meta.dirname, '..', 'apache');
-const START_LIMIT_MS = 20_000;
+const START_LIMIT_MS = 60_000;
 const STOP_LIMIT_MS = 20_000;
 
 export interface Resident {

@@ -20,9 +20,9 @@ export function noteMount(path: string): void {
   note(`mount ${path}`);
 }
 
-/** Notes what this process and all that it has started and waited for have used. */
-export function noteProcessorTime(file: string): void {
-  const [user = 0, system = 0, childUser = 0, childSystem = 0] = readFields(process.pid).slice(11, 15).map(Number);
+/** Notes what a process and all that it has started and waited for have used. */
+export function noteProcessorTime(file: string, pid = process.pid): void {
+  const [user = 0, system = 0, childUser = 0, childSystem = 0] = readFields(pid).slice(11, 15).map(Number);
   note(`used ${(user + system + childUser + childSystem) / TICKS_PER_SECOND} ${file}`);
 }
 

@@ -98,7 +98,7 @@ describe('an upload that is packed', () => {
       assert.deepEqual(stdout.split('\n').slice(0, 4), ['upload.env', 'upload.err', 'upload.out', 'upload.rdy']);
     });
 
-  it('is refused when one of its files becomes shorter meanwhile', { timeout: 20_000 }, async () => {
+  it('is refused when one of its files becomes shorter meanwhile', { timeout: 60_000 }, async () => {
     writeFileSync(pathOf('out'), randomBytes(LARGE));
     const before = openFiles();
     const packing = append();
@@ -240,7 +240,7 @@ describe('an archive that is not what its manifest says', () => {
     ['small', 2000],
     ['large', LARGE],
   ] as const)
-    it(`is a failure and no bytes of another upload: ${what}`, { timeout: 20_000 }, async () => {
+    it(`is a failure and no bytes of another upload: ${what}`, { timeout: 60_000 }, async () => {
       writeFileSync(pathOf('out'), randomBytes(bytes));
       const packed = group(await append());
       members.flush();

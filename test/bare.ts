@@ -5,6 +5,7 @@ import { chmodSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { delimiter, dirname, join } from 'node:path';
 import { openProgram } from '../scripts/web-user.ts';
+import { canBeHosted, host } from './program-runs.ts';
 import type { WebUser } from './tree.ts';
 
 // The script gets no TZ, as under httpd. So its logs are in the zone of the machine, and whoever reads them here must be in it, too.
@@ -35,6 +36,10 @@ export interface BareOptions {
   script?: string;
   /** Words in front of the script: a program that runs it. */
   wrapper?: readonly string[];
+  /** Words in front of whatever runs the script: what it runs in. */
+  within?: readonly string[];
+  /** Runs in a process of its own, as under httpd. */
+  isAlone?: boolean;
   /** Where the answer goes in place of a pipe. */
   stdout?: number;
   /** The Node that runs it, for the PATH that the script's first line is looked up in. */
@@ -115,24 +120,46 @@ function argumentsOf(query: string): string[] {
   return words.every((word) => /^[\x01-\x7f]*$/.test(word)) ? words : [];
 }
 
-/** Runs the script for one raw request. Rejects when it does not end in time. */
+/**
+ * Runs the script for one raw request: in a process for many, unless the options ask for what only a process of its own has. Rejects when it
+ * does not end in time.
+ */
 export async function runBare(raw: Buffer, options: BareOptions): Promise<BareResult> {
   const request = parseRawRequest(raw);
+  const { isAlone, wrapper = [], within, script, stdout, node, user, timeLimitSeconds = 60 } = options;
+  const isPlain =
+    !isAlone && wrapper.length === 0 && script === undefined && stdout === undefined && node === undefined;
+  const environment = makeEnvironment(request, options);
+  const variables = Object.fromEntries(environment);
+  const hosting = { program: CGI, user, within };
+  if (isPlain && [...environment].every(isAscii) && canBeHosted(hosting, variables)) {
+    const args = argumentsOf(environment.get('QUERY_STRING') ?? '');
+    const run = { body: request.body, environment: variables, cwd: dirname(CGI), timeLimitMs: timeLimitSeconds * 1000 };
+    const { code, stdout, stderr } = await host(hosting, args, run);
+    return { stdout, stderr: stderr.toString('latin1'), exitCode: code };
+  }
   const child = spawnBare(request, options);
   child.stdin?.end(request.body);
-  return collect(child, options.timeLimitSeconds ?? 20);
+  return collect(child, timeLimitSeconds);
 }
 
-/** Starts the script for a request and leaves its body to the caller. */
-export function spawnBare(request: RawRequest, options: BareOptions): ChildProcess {
+/** What the script sees of a request, and the options over that. */
+function makeEnvironment(request: RawRequest, options: BareOptions): Map<string, string> {
   const environment = environmentOf(request).set('WEBJOB_PROPERTIES_FILE', options.settingsFile);
   environment.set('PATH', `${dirname(options.node ?? process.execPath)}${delimiter}${process.env.PATH}`);
   for (const [name, value] of options.environment ?? []) {
     if (value === undefined) environment.delete(name);
     else environment.set(name, value);
   }
+  return environment;
+}
+
+/** Starts the script for a request, in a process of its own, and leaves its body to the caller. */
+export function spawnBare(request: RawRequest, options: BareOptions): ChildProcess {
+  const environment = makeEnvironment(request, options);
   const script = options.script ?? CGI;
-  const words = [...(options.wrapper ?? []), script, ...argumentsOf(environment.get('QUERY_STRING') ?? '')];
+  const { wrapper = [], within = [] } = options;
+  const words = [...within, ...wrapper, script, ...argumentsOf(environment.get('QUERY_STRING') ?? '')];
   const child = startScript(words, {
     env: environment,
     cwd: dirname(script),
@@ -153,7 +180,7 @@ interface Start {
 
 function startScript([program = '', ...args]: string[], { env, cwd, stdout, user }: Start): ChildProcess {
   const values = [...env];
-  const ascii = values.filter(([, value]) => /^[\x01-\x7f]*$/.test(value));
+  const ascii = values.filter(isAscii);
   const identity = user ? { uid: user.uid, gid: user.gid } : {};
   const stdio: StdioOptions = ['pipe', stdout, 'pipe'];
   const options = { env: Object.fromEntries(ascii), cwd, stdio, ...identity };
@@ -163,6 +190,10 @@ function startScript([program = '', ...args]: string[], { env, cwd, stdout, user
     .filter((pair) => !ascii.includes(pair))
     .map(([name, value]) => `${name}="$(printf '${octal(value)}')"`);
   return spawn('/bin/sh', ['-c', `export ${raw.join(' ')}; exec "$0" "$@"`, program, ...args], options);
+}
+
+function isAscii([, value]: readonly [name: string, value: string]): boolean {
+  return /^[\x01-\x7f]*$/.test(value);
 }
 
 function octal(value: string): string {

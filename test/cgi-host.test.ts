@@ -179,7 +179,7 @@ describe('bodies', () => {
 /** Sends each megabyte only when the one before has come back, which nothing that keeps a body in memory would let happen. */
 async function lockstep(port: number, head: string, megabytes: number): Promise<number> {
   const socket = connect({ host: '127.0.0.1', port });
-  socket.setTimeout(20_000, () => socket.destroy(new Error('nothing comes back')));
+  socket.setTimeout(60_000, () => socket.destroy(new Error('nothing comes back')));
   const piece = Buffer.alloc(MEGABYTE, 0x61);
   let sent = 0;
   let received = Number.NaN;

@@ -41,7 +41,7 @@ afterEach(() => site.remove());
 const lastLine = (): string => readLog(site.base).at(-1) ?? '';
 
 async function until(isTrue: () => boolean, what: string): Promise<void> {
-  for (const deadline = Date.now() + 20_000; !isTrue(); await sleep(10))
+  for (const deadline = Date.now() + 60_000; !isTrue(); await sleep(10))
     if (Date.now() > deadline) assert.fail(`${what}: ${lastLine()} ${readdirSync(site.incoming)}`);
 }
 

@@ -51,7 +51,7 @@ export function exchangeBytes(port: number, bytes: string | Uint8Array): Promise
   return new Promise((resolve, reject) => {
     const chunks: Buffer[] = [];
     const socket = connect({ host: '127.0.0.1', port });
-    socket.setTimeout(20_000, () => socket.destroy(new Error('the connection stays open')));
+    socket.setTimeout(60_000, () => socket.destroy(new Error('the connection stays open')));
     socket.on('data', (chunk: Buffer) => chunks.push(chunk));
     socket.on('error', reject);
     socket.on('end', () => resolve(Buffer.concat(chunks)));

@@ -223,7 +223,7 @@ describe('--hashsum', () => {
       const given = await runWebjob(['--hashsum', '--type', type, file]);
       assert.deepEqual([given.code, given.stdout, given.stderr], [0, `${expected}\n`, '']);
       const args = [WEBJOB, '-h', '-t', type.toLowerCase()];
-      const piped = spawnSync(process.execPath, args, { input: readFileSync(file), encoding: 'utf8', timeout: 30_000 });
+      const piped = spawnSync(process.execPath, args, { input: readFileSync(file), encoding: 'utf8', timeout: 60_000 });
       assert.deepEqual([piped.status, piped.stdout, piped.stderr], [0, `${expected}\n`, '']);
     });
   }

@@ -80,7 +80,7 @@ function ask({ client, password, session }: Call): Promise<{ status: number; ses
 }
 
 async function until(isSo: () => Promise<boolean>): Promise<void> {
-  for (const deadline = Date.now() + 20_000; !(await isSo()); await sleep(50)) assert.ok(Date.now() < deadline);
+  for (const deadline = Date.now() + 60_000; !(await isSo()); await sleep(50)) assert.ok(Date.now() < deadline);
 }
 
 const apply = (): string[] => ['--apply', '--url', `https://127.0.0.1:${port}`, ...reload()];

@@ -84,7 +84,7 @@ export async function startFake(program = '#!/bin/sh\n', tls?: TlsOptions): Prom
         new Promise((resolve, reject) =>
           server.getConnections((error, open) => (error ? reject(error) : resolve(open))),
         );
-      for (const deadline = Date.now() + 10_000; (await count()) > 0; await sleep(5))
+      for (const deadline = Date.now() + 60_000; (await count()) > 0; await sleep(5))
         if (Date.now() > deadline) throw new Error('clients stay connected');
     },
     close: async () => {

@@ -143,7 +143,7 @@ describe('a pass phrase on the terminal', {
     afterMs = 0,
   ): Promise<{ code: number | null; shown: string }> {
     const command = `'${process.execPath}' '${WEBJOB}' -e -f '${client.conf}' x`;
-    const child = spawn('script', ['-qec', command, '/dev/null'], { stdio: 'pipe', timeout: 30_000 });
+    const child = spawn('script', ['-qec', command, '/dev/null'], { stdio: 'pipe', timeout: 60_000 });
     let shown = '';
     child.stdout.on('data', (chunk: Buffer) => {
       shown += chunk.toString();

@@ -4,7 +4,7 @@ import { spawnSync } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
-const TIME_LIMIT_MS = 20_000;
+const TIME_LIMIT_MS = 60_000;
 
 function runShell(command: string, args: string[], folder: string, environment: Record<string, string>): string[] {
   const env = { PATH: process.env.PATH, HOME: folder, TERM: 'dumb', ...environment };

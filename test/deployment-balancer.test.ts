@@ -177,7 +177,7 @@ describe('two servers behind a balancer', async () => {
 
 /** Waits until both nodes answer in turn, or one alone does. */
 async function untilAlternation(port: number, both: boolean): Promise<void> {
-  for (const deadline = Date.now() + 15_000; Date.now() < deadline; await sleep(50)) {
+  for (const deadline = Date.now() + 60_000; Date.now() < deadline; await sleep(50)) {
     const ids = [];
     for (let run = 0; run < 3; run++) ids.push((await ask(port, getHead())).headers.get('job-id')?.slice(0, 6));
     const nodes = new Set(ids);

@@ -66,7 +66,7 @@ async function askSecurely(port: number, request: string, identity?: Identity): 
   const bytes = await new Promise<Buffer>((resolve, reject) => {
     const chunks: Buffer[] = [];
     const socket = connect({ host: '127.0.0.1', port, rejectUnauthorized: false, ...identity });
-    socket.setTimeout(30_000, () => socket.destroy(new Error('no answer in time')));
+    socket.setTimeout(60_000, () => socket.destroy(new Error('no answer in time')));
     socket.on('data', (chunk: Buffer) => chunks.push(chunk));
     socket.on('error', reject).on('end', () => resolve(Buffer.concat(chunks)));
     socket.write(Buffer.from(request, 'latin1'));

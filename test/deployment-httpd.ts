@@ -36,7 +36,7 @@ export interface ApacheOptions {
 }
 
 const { binary, modulesDirectory, libraryPath } = obtainHttpd();
-const START_LIMIT_MS = 10_000;
+const START_LIMIT_MS = 60_000;
 const STOP_LIMIT_MS = 5_000;
 
 /** What an httpd of the tests needs on any machine and has besides its modules. `run` holds what it writes. */

@@ -26,7 +26,7 @@ export interface FastCgiAnswer {
   protocolStatus: number | undefined;
 }
 
-const TIME_LIMIT_MS = 30_000;
+const TIME_LIMIT_MS = 60_000;
 
 /** The records of a whole request. */
 export function formatRequest(

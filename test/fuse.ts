@@ -56,7 +56,7 @@ function mount(command: (below: string, path: string, root: string) => [program:
 }
 
 function run(program: string, ...args: string[]): void {
-  const { status, error, stderr } = spawnSync(program, args, { encoding: 'utf8', timeout: 20_000 });
+  const { status, error, stderr } = spawnSync(program, args, { encoding: 'utf8', timeout: 60_000 });
   if (error ?? status !== 0) throw error ?? new Error(`${program}: ${stderr.trim()}`);
 }
 

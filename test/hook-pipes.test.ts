@@ -49,7 +49,7 @@ function asShell(path: string): Partial<BareOptions> {
   if (path === shell) return {};
   const script = `mount --bind ${path} ${shell} && exec "$@"`;
   return {
-    wrapper: [
+    within: [
       'unshare',
       '-m',
       spawnSync('sh', ['-c', 'command -v bash']).status === 0 ? 'bash' : 'sh',
@@ -76,9 +76,9 @@ const OUTPUTS: [command: string, stdout: string][] = [
   ['printf a; printf "\\000\\377" > /dev/stdout; printf b', 'a\0\xffb'],
   ['true', ''],
   [`${LONG} > /dev/stdout; echo end`, `${'0123456789abcde\n'.repeat(100_000)}end\n`],
-  ['(sleep 60; echo late) & echo now', 'now\n'],
-  ['nohup sh -c "sleep 60; echo late" 2> /dev/null & echo now', 'now\n'],
-  ['setsid sleep 3 & echo now', 'now\n'],
+  ['(sleep 90; echo late) & echo now', 'now\n'],
+  ['nohup sh -c "sleep 90; echo late" 2> /dev/null & echo now', 'now\n'],
+  ['setsid sleep 90 & echo now', 'now\n'],
   ['exec cat %file', PROGRAM],
   ['exec > /dev/stdout; cat %file', PROGRAM],
 ];
@@ -91,11 +91,10 @@ for (const { name, path } of SHELLS) {
     for (const [command, stdout] of OUTPUTS)
       it(`serves what a pipe would have carried: ${command}`, async () => {
         useGetHook(command);
-        const started = performance.now();
+        // What it left behind is not waited for: that would be longer than the time limit.
         const { status, body } = await ask('GET', {}, shell);
         assert.equal(status, 200);
         assert.equal(body.toString('latin1'), stdout);
-        assert.ok(performance.now() - started < 20_000, 'what it left behind is not waited for');
       });
 
     it('logs what was written to stderr in every way, in its order', async () => {

@@ -48,7 +48,7 @@ export function makeLockerSite(settings: Record<string, string> = {}): LockerSit
   const ask = (method: 'GET' | 'PUT', given: Put): Promise<StrictAnswer> =>
     askWorker(formatRaw(method, given), site.propertiesFile);
   const putAsCgi = async (given: Put): Promise<StrictAnswer> => {
-    const options = { settingsFile: site.propertiesFile, user: findWebUser(), timeLimitSeconds: 60 };
+    const options = { settingsFile: site.propertiesFile, user: findWebUser(), timeLimitSeconds: 60, isAlone: true };
     return parseAnswer((await runBare(formatRaw('PUT', given), options)).stdout);
   };
   const get: LockerSite['get'] = async (clientId, fileName) => {

@@ -58,7 +58,7 @@ it('a launcher whose program was never built says so, and answers in HTTP', () =
   try {
     const launcher = join(site.root, 'nph-webjob');
     copyFileSync(join(project, 'bin', 'nph-webjob'), launcher);
-    const run = spawnSync(process.execPath, [launcher], { encoding: 'utf8', input: 'body', timeout: 10_000 });
+    const run = spawnSync(process.execPath, [launcher], { encoding: 'utf8', input: 'body', timeout: 60_000 });
     assert.match(
       run.stdout,
       /^HTTP\/1\.1 550 Internal Server Initialization Error\r\nContent-Length: 0\r\nConnection: close\r\n\r\n$/,

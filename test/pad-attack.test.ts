@@ -222,7 +222,7 @@ describe('a signal to the group', () => {
     const [program = '', ...args] = words;
     const child = spawn(program, args, { detached: true, stdio: 'ignore', env });
     const group = -(child.pid ?? Number.NaN);
-    const ended = once(child, 'exit', { signal: AbortSignal.timeout(30_000) });
+    const ended = once(child, 'exit', { signal: AbortSignal.timeout(60_000) });
     try {
       await until(() => existsSync(mark()), 'the mark is set');
       process.kill(group, signal);

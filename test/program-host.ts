@@ -1,19 +1,20 @@
 // A process that runs one built program again and again: what a run costs is then its work, and not the start of a Node. Each run
-// loads all of the program afresh and has its own `process`: command line, environment, folder, umask, standard streams, exit code
-// and listeners. What runs need a process of their own for is in program-runs.ts, which starts this.
+// loads all of the program afresh and has its own `process`: id, command line, environment, folder, umask, standard streams, exit
+// code and listeners. Which runs need a process of their own is in program-runs.ts, which starts this.
 import { EventEmitter } from 'node:events';
 import { closeSync, fstatSync, readdirSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname } from 'node:path';
 import { Readable, Writable } from 'node:stream';
 import { constants, Script } from 'node:vm';
-import { noteProcessorTime } from '../scripts/test-leftovers.ts';
 
 export interface HostedRun {
   args: readonly string[];
   environment: Record<string, string>;
   cwd: string;
   umask: number;
+  /** What the run takes for its process id: one that no process has. */
+  pid: number;
 }
 
 export interface HostedEnd {
@@ -24,8 +25,9 @@ export interface HostedEnd {
 
 type Program = (require: NodeJS.Require, process: NodeJS.Process, file: string, folder: string) => void;
 
-const [, , programFile = '', testFile = ''] = process.argv;
+const [, , programFile = '', uid, gid] = process.argv;
 const program = compile(programFile);
+if (uid !== undefined && gid !== undefined) becomeUser(Number(uid), Number(gid));
 /** Above it a run could be hindered by what earlier ones left to the garbage collector. */
 const MOST_MEMORY = 400 * 1024 * 1024;
 
@@ -64,10 +66,14 @@ process.on('message', async (run: HostedRun) => {
   process.send?.(end);
 });
 process.on('beforeExit', () => current?.end());
-process.on('disconnect', () => {
-  noteProcessorTime(testFile);
-  process.exit();
-});
+process.on('disconnect', () => process.exit());
+
+/** Only now: the user need not be able to read the sources of the tests. */
+function becomeUser(uid: number, gid: number): void {
+  process.setgroups?.([]);
+  process.setgid?.(gid);
+  process.setuid?.(uid);
+}
 
 function compile(file: string): Program {
   const source = readFileSync(file, 'utf8').replace(/^#!.*/, '');
@@ -79,7 +85,7 @@ function compile(file: string): Program {
   return script.runInThisContext() as Program;
 }
 
-async function start({ args, environment, cwd, umask }: HostedRun): Promise<HostedEnd> {
+async function start({ args, environment, cwd, umask, pid }: HostedRun): Promise<HostedEnd> {
   process.chdir(cwd);
   process.umask(umask);
   for (const name of Object.keys(process.env)) if (!(name in environment)) delete process.env[name];
@@ -98,7 +104,7 @@ async function start({ args, environment, cwd, umask }: HostedRun): Promise<Host
     current?.end();
     throw EXIT;
   };
-  const own = makeProcess({ stdout, stderr, events, exit, argv: [process.execPath, programFile, ...args] });
+  const own = makeProcess({ stdout, stderr, events, exit, pid, argv: [process.execPath, programFile, ...args] });
   Object.defineProperty(own, 'exitCode', {
     get: () => code,
     set: (value: number) => {
@@ -169,11 +175,12 @@ interface Own {
   stderr: Output;
   events: EventEmitter;
   exit: (code?: number) => never;
+  pid: number;
   argv: string[];
 }
 
 /** What a run takes for the process: listeners and streams are its own, all else is the host's. */
-function makeProcess({ events, exit, argv, ...streams }: Own): NodeJS.Process {
+function makeProcess({ events, exit, pid, argv, ...streams }: Own): NodeJS.Process {
   const own = Object.create(process) as NodeJS.Process;
   for (const name of [
     'on',
@@ -192,7 +199,7 @@ function makeProcess({ events, exit, argv, ...streams }: Own): NodeJS.Process {
       },
     });
   const stdin = Readable.from([]);
-  for (const [name, value] of Object.entries({ ...streams, stdin, argv, exit }))
+  for (const [name, value] of Object.entries({ ...streams, stdin, pid, argv, exit }))
     Object.defineProperty(own, name, { value });
   return own;
 }

@@ -1,10 +1,11 @@
-// How tests run the built webjobctl and webjob: to their end, in a process that runs one of them again and again (program-host.ts), or
-// in a process of its own where a run needs what only that has. With WEBJOB_TEST_PROCESSES in the environment every run has one.
-import { type ChildProcess, fork, spawn } from 'node:child_process';
+// How tests run the built programs: to their end, in a process that runs one of them again and again (program-host.ts), or in a process
+// of its own where a run needs what only that has. With WEBJOB_TEST_PROCESSES in the environment every run has one.
+import { type ChildProcess, spawn } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
-import { closeSync, fstatSync, ftruncateSync, openSync, readSync, rmSync } from 'node:fs';
+import { closeSync, fstatSync, ftruncateSync, openSync, readFileSync, readSync, rmSync, writeSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { noteProcessorTime } from '../scripts/test-leftovers.ts';
 import type { HostedEnd, HostedRun } from './program-host.ts';
 
 const HOST = join(import.meta.dirname, 'program-host.ts');
@@ -35,14 +36,27 @@ export interface RunEnd {
 const READ_AT_START = /^(?:NODE_.*|LANG(?:UAGE)?|LC_.*|FORCE_COLOR|LD_PRELOAD)$/;
 const TIME_LIMIT_MS = 120_000;
 
+/** A program, and how the process that runs it is started. */
+export interface Hosting {
+  program: string;
+  /** Another user's uid and gid; only root may say so. */
+  user?: { uid: number; gid: number } | undefined;
+  /** Words in front of the process: what it runs in. */
+  within?: readonly string[] | undefined;
+}
+
 interface Host {
   child: ChildProcess;
+  /** What its runs read. */
+  input: number;
   /** What it and the programs that its runs start write to. */
   output: readonly [stdout: number, stderr: number];
   isBusy: boolean;
 }
 
 const hosts = new Map<string, Host>();
+/** Linux has no process of so high an id. */
+let lastPid = 1 << 22;
 
 /** Runs a built program to its end, whatever its exit code. */
 export async function runProgram(program: string, args: readonly string[], options: RunOptions = {}): Promise<RunEnd> {
@@ -51,31 +65,47 @@ export async function runProgram(program: string, args: readonly string[], optio
     : await runHosted(program, args, options);
 }
 
-/** A second run at the same time is a second process. */
-function needsItsOwn(program: string, { input, user, environment = process.env }: RunOptions): boolean {
+function needsItsOwn(program: string, { input, user, environment }: RunOptions): boolean {
   return (
     (program !== WEBJOBCTL && program !== WEBJOB) ||
-    hosts.get(program)?.isBusy === true ||
     input !== undefined ||
     user !== undefined ||
-    process.env.WEBJOB_TEST_PROCESSES !== undefined ||
-    Object.keys(environment).some((name) => READ_AT_START.test(name) && environment[name] !== process.env[name])
+    !canBeHosted({ program }, environment ?? process.env)
+  );
+}
+
+/** A second run at the same time is a second process. */
+export function canBeHosted(hosting: Hosting, environment: NodeJS.ProcessEnv): boolean {
+  return (
+    process.env.WEBJOB_TEST_PROCESSES === undefined &&
+    hosts.get(keyOf(hosting))?.isBusy !== true &&
+    !Object.keys(environment).some((name) => READ_AT_START.test(name) && environment[name] !== process.env[name])
   );
 }
 
 async function runHosted(program: string, args: readonly string[], options: RunOptions): Promise<RunEnd> {
-  const host = hosts.get(program) ?? startHost(program);
+  return await host({ program }, args, { ...options, environment: options.environment ?? process.env });
+}
+
+/** Runs a program to its end in the process that is for such runs. Rejects when it does not end in time, or ends that process. */
+export async function host(
+  hosting: Hosting,
+  args: readonly string[],
+  options: RunOptions & { environment: NodeJS.ProcessEnv; body?: Buffer },
+): Promise<RunEnd> {
+  const host = hosts.get(keyOf(hosting)) ?? startHost(hosting);
   host.isBusy = true;
   host.child.ref();
   host.child.channel?.ref();
   try {
-    const given = Object.entries(options.environment ?? process.env);
+    const given = Object.entries(options.environment);
     const environment = Object.fromEntries(given.filter((pair): pair is [string, string] => pair[1] !== undefined));
     const cwd = options.cwd ?? process.cwd();
-    const run: HostedRun = { args, environment, cwd, umask: process.umask() };
-    const { code, isLast } = await ask(program, host, run, options.timeLimitMs ?? TIME_LIMIT_MS);
+    if (options.body !== undefined) putInput(host, options.body);
+    const run: HostedRun = { args, environment, cwd, umask: process.umask(), pid: ++lastPid };
+    const { code, isLast } = await ask(hosting, host, run, options.timeLimitMs ?? TIME_LIMIT_MS);
     const [stdout, stderr] = host.output.map(takeAll);
-    if (isLast) endHost(program);
+    if (isLast) endHost(keyOf(hosting));
     return { code, signal: null, stdout: stdout as Buffer, stderr: stderr as Buffer };
   } finally {
     host.isBusy = false;
@@ -84,24 +114,50 @@ async function runHosted(program: string, args: readonly string[], options: RunO
   }
 }
 
-function startHost(program: string): Host {
+function keyOf({ program, user, within = [] }: Hosting): string {
+  return [program, user?.uid, user?.gid, ...within].join('\0');
+}
+
+function startHost(hosting: Hosting): Host {
+  const { program, user, within = [] } = hosting;
   const output = [openScratch(), openScratch()] as const;
-  const child = fork(HOST, [program, process.argv[1] ?? ''], {
-    execArgv: ['--disable-warning=ExperimentalWarning'],
-    stdio: ['ignore', ...output, 'ipc'],
-  });
-  const host = { child, output, isBusy: true };
-  if (hosts.size === 0) process.once('exit', () => [...hosts.keys()].forEach(endHost));
-  hosts.set(program, host);
+  const input = openScratch('wx+');
+  const [command = '', ...words] = [
+    ...within,
+    process.execPath,
+    '--disable-warning=ExperimentalWarning',
+    HOST,
+    program,
+    ...(user ? [String(user.uid), String(user.gid)] : []),
+  ];
+  const child = spawn(command, words, { stdio: [input, ...output, 'ipc'] });
+  const host = { child, input, output, isBusy: true };
+  if (hosts.size === 0) process.once('exit', endHosts);
+  hosts.set(keyOf(hosting), host);
   return host;
 }
 
-/** A file without a name, of which every writer writes at its end. */
-function openScratch(): number {
+/** Those that have ended by now are counted among what this process has waited for. */
+function endHosts(): void {
+  for (const [key, { child }] of hosts) {
+    noteProcessorTime(process.argv[1] ?? '', child.pid);
+    endHost(key);
+  }
+}
+
+/** A file without a name; unless told otherwise, whoever writes to it writes at its end. */
+function openScratch(flags = 'ax+'): number {
   const path = join(tmpdir(), `webjob-host-${process.pid}-${randomUUID()}`);
-  const descriptor = openSync(path, 'ax+', 0o600);
+  const descriptor = openSync(path, flags, 0o600);
   rmSync(path);
   return descriptor;
+}
+
+/** Where a run reads next is where the one before it has ended. */
+function putInput({ child, input }: Host, body: Buffer): void {
+  const at = Number(/^pos:\s*(\d+)/.exec(readFileSync(`/proc/${child.pid}/fdinfo/0`, 'latin1'))?.[1]);
+  ftruncateSync(input, at);
+  for (let done = 0; done < body.length; ) done += writeSync(input, body, done, body.length - done, at + done);
 }
 
 function takeAll(descriptor: number): Buffer {
@@ -111,21 +167,21 @@ function takeAll(descriptor: number): Buffer {
   return bytes;
 }
 
-function endHost(program: string): void {
-  const host = hosts.get(program);
+function endHost(key: string): void {
+  const host = hosts.get(key);
   if (host?.child.connected) host.child.disconnect();
-  for (const descriptor of host?.output ?? []) closeSync(descriptor);
-  hosts.delete(program);
+  for (const descriptor of host ? [host.input, ...host.output] : []) closeSync(descriptor);
+  hosts.delete(key);
 }
 
-function ask(program: string, { child }: Host, run: HostedRun, timeLimitMs: number): Promise<HostedEnd> {
+function ask(hosting: Hosting, { child }: Host, run: HostedRun, timeLimitMs: number): Promise<HostedEnd> {
   return new Promise((resolve, reject) => {
     const timer = setTimeout(() => fail(`did not end within ${timeLimitMs / 1000} s`), timeLimitMs);
     const fail = (what: string): void => {
       settle();
       child.kill('SIGKILL');
-      endHost(program);
-      reject(new Error(`${program} ${run.args.join(' ')} ${what}`));
+      endHost(keyOf(hosting));
+      reject(new Error(`${hosting.program} ${run.args.join(' ')} ${what}`));
     };
     const onExit = (code: number | null, signal: string | null): void => fail(`ended its host: ${code ?? signal}`);
     const onMessage = (end: HostedEnd): void => {

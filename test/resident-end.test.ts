@@ -21,7 +21,7 @@ before(() => {
 after(() => site.remove());
 
 async function until(isTrue: () => boolean | Promise<boolean>): Promise<boolean> {
-  for (const deadline = Date.now() + 30_000; Date.now() < deadline; await sleep(10)) if (await isTrue()) return true;
+  for (const deadline = Date.now() + 60_000; Date.now() < deadline; await sleep(10)) if (await isTrue()) return true;
   return false;
 }
 

@@ -95,7 +95,7 @@ for (const way of WAYS) {
       assert.equal((await askFor(port, 'PUT', 9_999_999)).status, 200);
       assert.ok(findProcesses(site).includes(pidOfLast()), 'it stays');
       assert.equal((await askFor(port, 'PUT', 10_000_000)).status, 200);
-      for (const deadline = Date.now() + 20_000; findProcesses(site).includes(pidOfLast()); await sleep(50))
+      for (const deadline = Date.now() + 60_000; findProcesses(site).includes(pidOfLast()); await sleep(50))
         assert.ok(Date.now() < deadline, 'it ends');
       const lengths = readLog(site.base).map((line) => / PUT client1 none\.sh (\d+) 0 \d+ 200 -- /.exec(line)?.[1]);
       assert.deepEqual(lengths.slice(-2), ['9999999', '10000000']);
@@ -126,7 +126,7 @@ for (const way of WAYS) {
       configure(site, { PutNameFormat: '%jid', GetRequireContentLength: 'N' });
       try {
         const isServed = async (): Promise<boolean> => (await ask(bare)).status === 200;
-        for (const deadline = Date.now() + 20_000; !(await isServed()); await sleep(100))
+        for (const deadline = Date.now() + 60_000; !(await isServed()); await sleep(100))
           assert.ok(Date.now() < deadline);
         assert.equal(findProcesses(site).includes(numberOf(await ask(bare))), way === 'mod_proxy_fcgi');
         const chunked = bare.replace('Connection: close', 'Transfer-Encoding: chunked\r\nConnection: close');
@@ -142,7 +142,7 @@ for (const way of WAYS) {
         configure(site, { PutNameFormat: '%jid' });
       }
       const isRefused = async (): Promise<boolean> => (await ask(bare)).status === 454;
-      for (const deadline = Date.now() + 20_000; !(await isRefused()); await sleep(100))
+      for (const deadline = Date.now() + 60_000; !(await isRefused()); await sleep(100))
         assert.ok(Date.now() < deadline);
     });
 
@@ -153,7 +153,7 @@ for (const way of WAYS) {
       try {
         socket.write(`${text}5\r\nhello\r\n`);
         // Its end has not come.
-        for (const deadline = Date.now() + 20_000; !isLogged(); await sleep(20)) assert.ok(Date.now() < deadline);
+        for (const deadline = Date.now() + 60_000; !isLogged(); await sleep(20)) assert.ok(Date.now() < deadline);
       } finally {
         socket.destroy();
       }
@@ -265,7 +265,7 @@ describe('an httpd that is killed', { skip: obtainFcgid() === undefined && 'no m
       assert.ok(findProcesses(site).length > 0);
       process.kill(serving.server.pid, 'SIGKILL');
       await serving.close();
-      for (const deadline = Date.now() + 20_000; findProcesses(site).length > 0 && Date.now() < deadline; )
+      for (const deadline = Date.now() + 60_000; findProcesses(site).length > 0 && Date.now() < deadline; )
         await sleep(50);
       assert.deepEqual(findProcesses(site), []);
     } finally {

@@ -55,7 +55,7 @@ const openFiles = (): string[] =>
   });
 
 async function until(isTrue: () => boolean, what: () => string): Promise<void> {
-  for (const deadline = Date.now() + 10_000; !isTrue(); await sleep(5))
+  for (const deadline = Date.now() + 60_000; !isTrue(); await sleep(5))
     if (Date.now() > deadline) assert.fail(`${what()}\n${openFiles().join('\n')}`);
 }
 

@@ -30,7 +30,7 @@ const NOTHING = Buffer.alloc(0);
 const QUERY = 'VERSION=webjob+1.4.0&SYSTEM=Linux&CLIENTID=client1&FILENAME=host.sh';
 
 async function until(isTrue: () => boolean | Promise<boolean>): Promise<boolean> {
-  for (const deadline = Date.now() + 20_000; Date.now() < deadline; await sleep(10)) if (await isTrue()) return true;
+  for (const deadline = Date.now() + 60_000; Date.now() < deadline; await sleep(10)) if (await isTrue()) return true;
   return false;
 }
 

@@ -21,7 +21,7 @@ const THREE = ['--processes', '3'];
 const STEP = 4_194_304;
 
 async function until(isTrue: () => boolean | Promise<boolean>): Promise<boolean> {
-  for (const deadline = Date.now() + 30_000; Date.now() < deadline; await sleep(20)) if (await isTrue()) return true;
+  for (const deadline = Date.now() + 60_000; Date.now() < deadline; await sleep(20)) if (await isTrue()) return true;
   return false;
 }
 

@@ -54,7 +54,7 @@ const openFiles = (): string[] =>
     }
   });
 async function until(isTrue: () => boolean): Promise<boolean> {
-  for (const deadline = Date.now() + 20_000; Date.now() < deadline; await sleep(10)) if (isTrue()) return true;
+  for (const deadline = Date.now() + 60_000; Date.now() < deadline; await sleep(10)) if (isTrue()) return true;
   return false;
 }
 const lastLine = (): string => readLog(site.base).at(-1) ?? '';
@@ -239,7 +239,7 @@ describe('peers that are slow or gone', () => {
     await sleep(200);
     const startedAt = performance.now();
     for (let turn = 0; turn < 20; turn += 1) assert.equal((await get(resident.socket, site)).body.toString(), HOST_SH);
-    assert.ok(performance.now() - startedAt < 20_000);
+    assert.ok(performance.now() - startedAt < 60_000);
     // One more for each whose file is on its way.
     assert.ok(openFiles().length <= before + SLOW * 1.1 + 10, `${openFiles().length} descriptors, ${before} before`);
     for (const client of slow) client.close();

@@ -19,7 +19,7 @@ import { HOST_SH, readLog } from './tree.ts';
 const SHIPPED = join(import.meta.dirname, '..', 'apache');
 /** The name in the guide. */
 export const SERVER_NAME = 'webjob.example.com';
-const TIME_LIMIT_MS = 30_000;
+const TIME_LIMIT_MS = 60_000;
 
 /** One of everything that is made once and serves every test of a file. */
 export interface Certificates {

@@ -152,6 +152,6 @@ describe('README.md', () => {
 /** A graceful restart takes effect a moment after the command. */
 async function untilServed(): Promise<void> {
   let status = 0;
-  for (const deadline = Date.now() + 30_000; Date.now() < deadline && status !== 401; await sleep(50))
+  for (const deadline = Date.now() + 60_000; Date.now() < deadline && status !== 401; await sleep(50))
     status = (await ask(httpd.ports[0] ?? 0, getHead({ headers: ['Connection: close'] }))).status;
 }

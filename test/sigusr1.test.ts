@@ -12,6 +12,7 @@ import { parseRawRequest, spawnBare } from './bare.ts';
 import { makeClient, until } from './client-job.ts';
 import { type FakeServer, formatAnswer, startFake } from './client-server.ts';
 import { useResidentSite } from './resident-site.ts';
+import { untilAsleep } from './target.ts';
 import { findWebUser } from './tree.ts';
 
 const dist = join(import.meta.dirname, '..', 'dist');
@@ -40,9 +41,10 @@ function listens(pid: number): boolean {
     .some((field) => field[3] === '0A' && inodes.includes(field[9] ?? ''));
 }
 
-/** Sends the signal, more than once, and gives the debugger the time to open. */
+/** Sends the signal to a process that waits, more than once, and gives the debugger the time to open. */
 async function disturb(pid: number | undefined): Promise<void> {
   assert.ok(pid);
+  await untilAsleep(pid);
   for (let n = 0; n < 3; n += 1) {
     process.kill(pid, 'SIGUSR1');
     await sleep(150);
@@ -93,7 +95,6 @@ describe('SIGUSR1 does nothing to', { skip }, () => {
   it('webjobctl', async () => {
     const child = start('webjobctl', ['tail', '-f', '-c', site.propertiesFile]);
     const result = ended(child);
-    await sleep(1500);
     await disturb(child.pid);
     child.kill('SIGTERM');
     const { stderr } = await result;
@@ -108,20 +109,18 @@ describe('SIGUSR1 does nothing to', { skip }, () => {
     writeFileSync(join(folder, 'program'), 'program');
     const signing = start('webjob-sign', ['--key', fifo, join(folder, 'program')]);
     const signed = ended(signing);
-    await sleep(800);
     await disturb(signing.pid);
     writeFileSync(fifo, key);
     assert.deepEqual(await signed, { code: 0, stdout: '', stderr: '' });
     // Its reader is slow: more than a pipe holds waits to be written.
     writeFileSync(join(folder, 'large'), Buffer.alloc(4 * 1024 * 1024, 'x'));
     const making = start('pad-make-script', [join(folder, 'large')]);
-    await sleep(1200);
     await disturb(making.pid);
     const { code, stderr } = await ended(making);
     assert.deepEqual([code, stderr], [0, '']);
   });
 
-  it('the script as a CGI, which goes on with its upload', async () => {
+  it('the script as a CGI, which goes on with its upload', async (t) => {
     const query = 'VERSION=webjob+1.4.0&SYSTEM=x&CLIENTID=client1&FILENAME=x&RUNTYPE=linktest';
     const lengths = '&STDOUT_LENGTH=4&STDERR_LENGTH=0&STDENV_LENGTH=0';
     const raw = `PUT /open/nph-webjob.cgi?${query}${lengths} HTTP/1.1\r\nContent-Length: 4\r\n\r\n`;
@@ -134,9 +133,9 @@ describe('SIGUSR1 does nothing to', { skip }, () => {
       ] as const,
     };
     const child = spawnBare(parseRawRequest(Buffer.from(raw)), options);
+    t.after(() => child.kill('SIGKILL'));
     const result = ended(child);
     child.stdin?.write('ab');
-    await sleep(500);
     await disturb(child.pid);
     child.stdin?.end('cd');
     const { code, stdout, stderr } = await result;
@@ -149,7 +148,6 @@ describe('SIGUSR1 does nothing to', { skip }, () => {
     it('alone, as primary and as worker', async () => {
       for (const args of [[], ['--processes', '2']]) {
         const resident = await startResident(args);
-        await sleep(300);
         const pids = [resident.pid, ...childrenOf(resident.pid)];
         assert.equal(pids.length, args.length === 0 ? 1 : 3);
         for (const pid of pids) await disturb(pid);

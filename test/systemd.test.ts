@@ -61,7 +61,7 @@ describe('systemd-socket-activate', { skip: missing('systemd-socket-activate') }
     });
     const ended = new Promise((resolve) => child.on('exit', resolve));
     try {
-      for (const deadline = Date.now() + 20_000; !existsSync(socket); await sleep(10))
+      for (const deadline = Date.now() + 60_000; !existsSync(socket); await sleep(10))
         assert.ok(Date.now() < deadline, said);
       for (let count = 0; count < 5; count++) assert.equal((await get(socket, site)).status, 200);
       assert.equal(await ended, 0, said);

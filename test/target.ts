@@ -34,6 +34,7 @@ async function startBare(): Promise<Target> {
         settingsFile: site.propertiesFile,
         user: findWebUser(),
         environment: vector?.bareEnvironment ?? [],
+        isAlone: true,
       });
       return result.stdout.toString('latin1');
     },
@@ -67,7 +68,7 @@ ScriptAlias /open/ "${site.cgiDirectory}/"
   return { site, server, close };
 }
 
-const TIME_LIMIT_MS = 30_000;
+const TIME_LIMIT_MS = 60_000;
 
 /**
  * Sends bytes and reads to the end. When they are fewer than announced, ends its half of the connection after `scriptWaits`: a
@@ -117,6 +118,18 @@ export function watchForScript(site: Site): () => Promise<void> {
     }
     throw new Error('no script was started that waits for input');
   };
+}
+
+/** Resolves when a process has got as far as it can: asleep in four samples, with no processor time between them. */
+export async function untilAsleep(pid: number): Promise<void> {
+  let [before, same] = ['', 0];
+  for (const deadline = Date.now() + TIME_LIMIT_MS; Date.now() < deadline; await sleep(SAMPLE_MS)) {
+    const sample = sampleProcess(pid);
+    same = sample.startsWith('S ') && sample === before ? same + 1 : 0;
+    if (same === 3) return;
+    before = sample;
+  }
+  throw new Error(`process ${pid} does not come to rest`);
 }
 
 /** State and processor time of a process, as proc(5) has them; empty when it has ended. */

@@ -8,7 +8,7 @@ import type { CommandLogLine } from 'webjob-protocol';
 import { until } from './cgi-scripts.ts';
 import { findProcesses, giveAway, type Put, readLines, startCommandSite } from './hooks-site.ts';
 
-const LIMIT_MS = 10_000;
+const LIMIT_MS = 60_000;
 
 for (const mpm of ['prefork', 'event'] as const) {
   describe(`triggers under ${mpm}`, async () => {
