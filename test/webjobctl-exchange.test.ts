@@ -7,6 +7,7 @@ import {
   chmodSync,
   chownSync,
   cpSync,
+  existsSync,
   lchownSync,
   mkdirSync,
   mkdtempSync,
@@ -26,6 +27,8 @@ import { findWebUser, readFiles, removeTree } from './tree.ts';
 const AT = new Date(Date.now() - 40 * 86_400_000);
 const DAY = AT.toISOString().slice(0, 10);
 const ATTACKER = join(import.meta.dirname, 'exchange-attacker.py');
+/** The system's own, where there is one: what else PATH finds first can be a script that looks for it. */
+const PYTHON = existsSync('/usr/bin/python3') ? '/usr/bin/python3' : 'python3';
 const RUNS = Number(process.env.WEBJOB_TEST_RUNS ?? 1);
 
 /** In one run of a command each folder is an attack of its own. */
@@ -176,7 +179,7 @@ function giveAway(base: string, folders: readonly string[]): void {
 
 /** Resolves to the lines that it prints, to which others are added as they come. */
 async function startHelper(helpers: ChildProcess[], ...words: string[]): Promise<string[]> {
-  const child = spawn('python3', [ATTACKER, ...words], { stdio: ['ignore', 'pipe', 'inherit'] });
+  const child = spawn(PYTHON, [ATTACKER, ...words], { stdio: ['ignore', 'pipe', 'inherit'] });
   helpers.push(child);
   const lines: string[] = [];
   child.stdout.setEncoding('utf8').on('data', (text: string) => lines.push(...text.split('\n').filter((line) => line)));
@@ -201,7 +204,7 @@ function findObstacle(): string | undefined {
   try {
     const [one = '', other = ''] = ['one', 'other'].map((name) => join(folder, name));
     for (const path of [one, other]) mkdirSync(path);
-    const { status, error } = spawnSync('python3', [ATTACKER, 'now', one, other]);
+    const { status, error } = spawnSync(PYTHON, [ATTACKER, 'now', one, other]);
     if (error) return 'python3 is not installed';
     return status === 0 ? undefined : 'renameat2 exchanges nothing here';
   } finally {
