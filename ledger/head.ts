@@ -5,22 +5,29 @@ export const MAX_HEAD_BYTES = 64 * 1024;
 
 const buffer = Buffer.allocUnsafe(MAX_HEAD_BYTES);
 
-/**
- * At most 64 kB, one character a byte; undefined when there is no such file. A link is none. With `most`, one byte more than that of a file
- * that is longer.
- */
-export function readHead(path: string, most = 0): string | undefined {
-  return withFile(path, (fd) => {
-    const text = readText(fd);
-    if (text.length < MAX_HEAD_BYTES || most <= MAX_HEAD_BYTES) return text;
-    const more = Buffer.allocUnsafe(Math.min(most + 1, fstatSync(fd).size));
-    return more.toString('latin1', 0, readSync(fd, more, 0, more.length, 0));
-  });
+/** At most 64 kB, one character a byte; undefined when there is no such file. A link is none. */
+export function readHead(path: string): string | undefined {
+  return withFile(path, readText);
 }
 
 /** The same, with what the system knows of that very file. */
 export function readHeadAndStats(path: string): { text: string; stats: Stats } | undefined {
   return withFile(path, (fd) => ({ text: readText(fd), stats: fstatSync(fd) }));
+}
+
+/**
+ * The beginning of a file, at most one byte more than `most`, one character a byte, and the size of
+ * that file.
+ */
+export function readHeadAndSize(path: string, most: number): { text: string; size: number } | undefined {
+  return withFile(path, (fd) => {
+    const text = readText(fd);
+    // A file that ends within the buffer need not be asked for its size.
+    if (text.length < MAX_HEAD_BYTES) return { text, size: text.length };
+    const { size } = fstatSync(fd);
+    const more = Buffer.allocUnsafe(Math.min(most + 1, size));
+    return { text: more.toString('latin1', 0, readSync(fd, more, 0, more.length, 0)), size };
+  });
 }
 
 function readText(fd: number): string {

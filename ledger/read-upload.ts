@@ -3,7 +3,7 @@ import type { Stats } from 'node:fs';
 import { EXTENSIONS, type Extension, type Group, parseReady, reach, STREAMS, statGroupFile } from 'webjob-locker';
 import { encodeField, isClientId, isFileName } from 'webjob-protocol';
 import { describeEnding, ENDING_FIELDS, type Ending, fieldPattern, parseRecordFields } from './ending.ts';
-import { readHead, readHeadAndStats } from './head.ts';
+import { readHead, readHeadAndSize, readHeadAndStats } from './head.ts';
 import { LOCKER, type Upload } from './join.ts';
 import type { NameFacts, ParseName } from './names.ts';
 
@@ -14,29 +14,51 @@ export type ReadUpload = Upload & {
   bytes: number;
 };
 
-/** Undefined when nothing of it is there (any more). */
-export function readUpload(locker: string, name: string, parseName: ParseName, known?: Group): ReadUpload | undefined {
-  const sizes = new Map<Extension, number>();
+/** What was read of the streams of an upload for another purpose. */
+export interface ReadStreams {
+  /** Of the streams that are there. */
+  sizes: ReadonlyMap<Extension, number>;
+  /** The run record, one character a byte; undefined when it is not there, or was not read to its end. */
+  record: string | undefined;
+}
+
+/**
+ * Undefined when nothing of it is there (any more).
+ *
+ * @param streams spares reading them again
+ */
+export function readUpload(
+  locker: string,
+  name: string,
+  parseName: ParseName,
+  known?: Group,
+  streams?: ReadStreams,
+): ReadUpload | undefined {
+  const sizes = new Map<Extension, number>(streams?.sizes);
+  const record = readRecord(locker, name, known, streams);
+  if (record) sizes.set('env', record.size);
   for (const extension of known?.has ?? EXTENSIONS) {
+    if (extension === 'rdy' || extension === 'env' || (streams && extension !== 'lck')) continue;
     const found = statGroupFile(locker, name, extension);
     if (found) sizes.set(extension, found.size);
   }
+  // Last, as it is the first to go: an upload whose files go meanwhile is not taken for a whole one.
+  const ready = (known?.has ?? ALL).has('rdy') ? readHeadAndStats(reach(locker, `${name}.rdy`)) : undefined;
+  if (ready) sizes.set('rdy', ready.stats.size);
   const has = new Set(sizes.keys());
-  const group: Group = { name, has };
   if (has.size === 0 || has.size < (known?.has.size ?? 0)) return known && readUpload(locker, name, parseName);
-  const ready = has.has('rdy') ? readHeadAndStats(reach(locker, `${name}.rdy`)) : undefined;
-  if (has.has('rdy') && !ready) return known ? readUpload(locker, name, parseName) : undefined;
   const text = ready ? ready.text : readHead(reach(locker, `${name}.lck`));
   const jobId = text === undefined ? undefined : parseJobId(text);
-  const record = readRecord(locker, name);
   return {
     ...{ name, place: LOCKER, has: unpackFiles(packFiles(has)), jobId },
-    ...(ready ? { at: ready.stats.mtimeMs, stamp: stampReady(ready.stats) } : stampBroken(locker, group)),
-    ...whoseIs(parseName(name, jobId), () => record),
+    ...(ready ? { at: ready.stats.mtimeMs, stamp: stampReady(ready.stats) } : stampBroken(locker, { name, has })),
+    ...whoseIs(parseName(name, jobId), () => record?.fields),
     bytes: [...sizes.values()].reduce((sum, size) => sum + size, 0),
-    ending: ready ? record && describeEnding(record) : undefined,
+    ending: ready ? record && describeEnding(record.fields) : undefined,
   };
 }
+
+const ALL: ReadonlySet<Extension> = new Set(EXTENSIONS);
 
 /** A complete upload is what it was while its .rdy is: whoever replaces an upload replaces that, too. */
 export function stampReady({ ino, mtimeMs, size }: Pick<Stats, 'ino' | 'mtimeMs' | 'size'>): string {
@@ -73,9 +95,25 @@ const FACTS = fieldPattern(`${ENDING_FIELDS.join('|')}|ClientId|GetRequest`);
 /** A longer file is no run record, whatever it begins with. */
 const MAX_RECORD_BYTES = 1024 * 1024;
 
-function readRecord(locker: string, name: string): Map<string, string> | undefined {
-  const text = readHead(reach(locker, `${name}.env`), MAX_RECORD_BYTES);
-  return text === undefined ? undefined : parseRecordFields(text.length > MAX_RECORD_BYTES ? '' : text, FACTS);
+/** The run record and its size; undefined when it is not there. */
+function readRecord(
+  locker: string,
+  name: string,
+  known: Group | undefined,
+  streams: ReadStreams | undefined,
+): { fields: Map<string, string>; size: number } | undefined {
+  if (!(known?.has ?? ALL).has('env')) return undefined;
+  const text = streams?.record;
+  const found =
+    text === undefined
+      ? readHeadAndSize(reach(locker, `${name}.env`), MAX_RECORD_BYTES)
+      : { text, size: streams?.sizes.get('env') ?? text.length };
+  return (
+    found && {
+      fields: parseRecordFields(found.text.length > MAX_RECORD_BYTES ? '' : found.text, FACTS),
+      size: found.size,
+    }
+  );
 }
 
 /** What a .rdy file says, as the log writes it. */

@@ -17,6 +17,7 @@ import { packFiles, type ReadUpload, readUpload, stampBroken, stampReady, unpack
 import { INDEXES } from './schema.ts';
 import { logFolders, type Site } from './site.ts';
 import type { Database } from './sqlite.ts';
+import type { ReadText, ReadTexts } from './texts.ts';
 import { type FileKind, listBroken, readNewLines } from './tracked-files.ts';
 import { locate, parseUpload, placeLine, Writer } from './writer.ts';
 
@@ -26,6 +27,8 @@ export type Walk = 'none' | 'changed' | 'all';
 export interface Refreshed {
   /** Uploads that were read. */
   read: number;
+  /** Uploads of which the texts were read, too. */
+  texts: number;
   /** Uploads that are gone. */
   removed: number;
   /** Rows of the jobs that have ended since the last time. */
@@ -45,6 +48,8 @@ export interface Window {
 
 /** Units that are joined at once. */
 const BATCH = 400;
+/** The same while a store is filled: the GET and the PUT of a job come together the more often. */
+const FILL_BATCH = 2000;
 /** A folder that changed so lately may change again without another time. */
 const SETTLED_MS = 2000;
 const MAX_CUSTODY_BYTES = 1 << 20;
@@ -70,16 +75,19 @@ export class Refresh {
   readonly #locker: string;
   readonly #parseName: ParseName;
   readonly #lister: ReturnType<typeof makeLister>;
-  readonly #done: Refreshed = { read: 0, removed: 0, ended: [] };
+  readonly #done: Refreshed = { read: 0, texts: 0, removed: 0, ended: [] };
   readonly #advance: () => void;
+  readonly #readTexts: ReadTexts | undefined;
   #mustWalk = false;
   /** Only uploads of job ids with this text. */
   #contains: string | undefined;
 
-  constructor(database: Database, site: Site, { advance = () => {} }: Steps = {}) {
+  /** `readTexts` is for a store that is filled: what it reads of an upload is indexed as well. */
+  constructor(database: Database, site: Site, { advance = () => {} }: Steps = {}, readTexts?: ReadTexts) {
     this.#database = database;
     this.#site = site;
     this.#advance = advance;
+    this.#readTexts = readTexts;
     this.#writer = new Writer(database, site);
     this.#locker = site.settings.incomingDirectory;
     this.#parseName = compileNames(site);
@@ -162,8 +170,9 @@ export class Refresh {
    * a store is filled is attributed at the end.
    */
   #isWorthLooking({ line, at }: Located): boolean {
-    if (at >= this.#walkedAt - CLOCK_MS) return true;
-    return breaksOff(line) ? !this.#isFilling : this.#hasExactNames;
+    // All that broke off is looked for in lists of whole folders: what a clock that was set back hides, the next walk finds.
+    if (breaksOff(line)) return !this.#isFilling || at >= this.#walkedAt - 1000;
+    return at >= this.#walkedAt - CLOCK_MS || this.#hasExactNames;
   }
 
   async #readLogs(): Promise<void> {
@@ -184,7 +193,7 @@ export class Refresh {
         this.#writer.add(line);
         if (this.#isFilling && line.line.method === 'PUT' && this.#isWorthLooking(line)) this.#mustLook = true;
       }
-      if (this.#writer.pending < BATCH) continue;
+      if (this.#writer.pending < (this.#isFilling ? FILL_BATCH : BATCH)) continue;
       this.#settle();
     }
     const broken = listBroken(this.#database);
@@ -357,9 +366,10 @@ export class Refresh {
     else this.#remove(name);
   }
 
-  #put(upload: ReadUpload): void {
+  #put(upload: ReadUpload, text?: ReadText): void {
     this.#done.read++;
-    this.#writer.put(upload);
+    if (text) this.#done.texts++;
+    this.#writer.put(upload, text);
   }
 
   #remove(name: string): void {
@@ -419,8 +429,9 @@ export class Refresh {
       const old = known.get(name);
       known.delete(name);
       if (old && this.#isSame(name, bits, old, walk)) continue;
-      const upload = readUpload(this.#locker, name, this.#parseName, { name, has: unpackFiles(bits) });
-      if (upload) this.#put(upload);
+      const text = this.#isFilling ? this.#readTexts?.(name, bits) : undefined;
+      const upload = readUpload(this.#locker, name, this.#parseName, { name, has: unpackFiles(bits) }, text);
+      if (upload) this.#put(upload, text);
     }
     for (const name of known.keys()) this.#remove(name);
     return { folders, foreignFiles, uploads: groups.size };

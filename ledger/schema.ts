@@ -12,6 +12,9 @@ CREATE INDEX IF NOT EXISTS uploads_unit ON uploads (unit);
 CREATE INDEX IF NOT EXISTS uploads_folder ON uploads (folder) WHERE place = '';
 `;
 
+/** What the jobs of a unit are found by. */
+export const JOB_INDEXES = 'CREATE INDEX IF NOT EXISTS jobs_unit ON jobs (unit);';
+
 /**
  * `files`: logs and custody files, each with how far it was read, and with its beginning and the end of that part, by which it is known again
  * whatever rotation calls it. `folders`: the locker's, as they were at the last walk. `uploads`: `facts` has what a job is joined from, as JSON.
@@ -35,7 +38,7 @@ CREATE TABLE IF NOT EXISTS jobs (
   rank INTEGER NOT NULL, seen INTEGER, broken INTEGER NOT NULL, first_log INTEGER, last_log INTEGER, lines TEXT NOT NULL, joined TEXT NOT NULL
 );
 CREATE TABLE IF NOT EXISTS sums (client TEXT PRIMARY KEY, seen INTEGER, counts TEXT NOT NULL) WITHOUT ROWID;
-${UPLOAD_INDEXES}CREATE INDEX IF NOT EXISTS jobs_unit ON jobs (unit);
+${UPLOAD_INDEXES}${JOB_INDEXES}
 CREATE INDEX IF NOT EXISTS jobs_broken ON jobs (client, command) WHERE broken;
 CREATE VIRTUAL TABLE IF NOT EXISTS texts USING fts5 (
   body, content = '', contentless_delete = 1, tokenize = 'trigram', detail = none

@@ -19,6 +19,7 @@ import { Refresh, type Refreshed, type Steps, type Walk, type Window } from './r
 import { SCHEMA_VERSION, TABLES } from './schema.ts';
 import { logFolders, type Site } from './site.ts';
 import { APPLICATION_ID, type Database, openDatabase } from './sqlite.ts';
+import { beginTexts } from './texts.ts';
 
 /** A store that is up to date. */
 export interface Store {
@@ -195,6 +196,8 @@ export interface FillOptions {
   rebuild?: boolean;
   /** Looks at every upload again, which in a large locker is else done once a day. */
   check?: boolean;
+  /** When it is made, index what clients sent as well, so many bytes of a stream. */
+  maxText?: number;
 }
 
 /**
@@ -205,7 +208,11 @@ export async function fillStore(path: string, site: Site, options: FillOptions, 
   const { database, isAlone } = openToFill(path, site, options.rebuild === true);
   try {
     database.exec('BEGIN IMMEDIATE');
-    const refreshed = await refresh(database, site, options.check || isDue(database) ? 'all' : walkOf(database), steps);
+    const { incomingDirectory } = site.settings;
+    const { maxText } = options;
+    const readTexts = isAlone && maxText !== undefined ? beginTexts(database, incomingDirectory, maxText) : undefined;
+    const walk = options.check || isDue(database) ? 'all' : walkOf(database);
+    const refreshed = await new Refresh(database, site, steps, readTexts).run(walk);
     database.prepare("INSERT OR REPLACE INTO facts VALUES ('site', ?)").run(describeSite(site));
     database.exec('COMMIT');
     if (isAlone) publish(database);

@@ -1,8 +1,8 @@
 // The trigrams of what clients sent, in the store: they tell in which uploads a text can be, so that search reads no others.
-import { readSync } from 'node:fs';
-import { reach, STREAMS } from 'webjob-locker';
+import { fstatSync, readSync } from 'node:fs';
+import { reach, STREAMS, type StreamName } from 'webjob-locker';
 import { withFile } from './head.ts';
-import { unpackFiles } from './read-upload.ts';
+import { type ReadStreams, unpackFiles } from './read-upload.ts';
 import type { Database } from './sqlite.ts';
 
 /** So much of a stream is indexed unless `index --max-text` says otherwise; search reads the rest itself. */
@@ -54,45 +54,72 @@ function settleLimit(database: Database, maxBytes: number | undefined): number {
   database.exec('BEGIN IMMEDIATE');
   database.exec("DELETE FROM texts WHERE rowid IN (SELECT id FROM uploads WHERE whole IS NOT NULL AND place = '')");
   database.exec("UPDATE uploads SET whole = NULL WHERE place = ''");
-  database.prepare("INSERT OR REPLACE INTO facts VALUES ('maxText', ?)").run(String(limit));
-  // Merging four parts of the index at a time, as FTS5 does by default, takes a quarter of the time.
-  database.exec("INSERT INTO texts (texts, rank) VALUES ('automerge', 16)");
+  noteLimit(database, limit);
   database.exec('COMMIT');
   return limit;
 }
 
+/** Notes how much of a stream is indexed, in the transaction of the caller. */
+function noteLimit(database: Database, limit: number): void {
+  database.prepare("INSERT OR REPLACE INTO facts VALUES ('maxText', ?)").run(String(limit));
+  // Merging four parts of the index at a time, as FTS5 does by default, takes a quarter of the time.
+  database.exec("INSERT INTO texts (texts, rank) VALUES ('automerge', 16)");
+}
+
+/** The streams of an upload, and the text of them that the store takes. */
+export interface ReadText extends ReadStreams {
+  body: string;
+  /** They were read to their ends. */
+  isWhole: boolean;
+}
+
+/** Reads the streams of one upload: which files it has is given as `packFiles` has it. */
+export type ReadTexts = (name: string, has: number) => ReadText;
+
+/**
+ * For a store that holds nothing yet, in the transaction of the caller: uploads are indexed as they
+ * are met, as every file that is opened twice costs twice.
+ */
+export function beginTexts(database: Database, locker: string, maxBytes: number): ReadTexts {
+  noteLimit(database, maxBytes);
+  return makeReader(locker, maxBytes);
+}
+
 /** Reads the streams of one upload after the other into the same memory. */
-function makeReader(
-  locker: string,
-  maxBytes: number,
-): (name: string, has: number) => { body: string; isWhole: boolean } {
+function makeReader(locker: string, maxBytes: number): ReadTexts {
   let buffer = Buffer.allocUnsafe(64 * 1024);
-  /** Reads a file behind what is there already; where it ends. */
-  const read = (fd: number, from: number): number => {
+  /** Reads a file behind what is there already; where it ends, and its size. */
+  const read = (fd: number, from: number): { end: number; size: number } => {
     for (let end = from; ; ) {
       if (end === buffer.length) buffer = Buffer.concat([buffer], 2 * buffer.length);
       const asked = Math.min(buffer.length, from + maxBytes + 1) - end;
       const count = readSync(fd, buffer, end, asked, end - from);
       end += count;
       // Of a file that ends, less is read than was asked for.
-      if (count < asked || end > from + maxBytes) return end;
+      if (count < asked) return { end, size: end - from };
+      if (end > from + maxBytes) return { end, size: fstatSync(fd).size };
     }
   };
   return (name, bits) => {
     const has = unpackFiles(bits);
+    const sizes = new Map<StreamName, number>();
+    let record: string | undefined;
     let isWhole = has.has('rdy');
     let length = 0;
     for (const stream of STREAMS) {
       const from = length;
-      const end = has.has(stream) ? withFile(reach(locker, `${name}.${stream}`), (fd) => read(fd, from)) : from;
-      if (end === undefined || end - length > maxBytes) isWhole = false;
-      if (end === undefined) continue;
-      length = Math.min(end, length + maxBytes);
+      if (!has.has(stream)) continue;
+      const found = withFile(reach(locker, `${name}.${stream}`), (fd) => read(fd, from));
+      if (!found || found.size > maxBytes) isWhole = false;
+      if (!found) continue;
+      sizes.set(stream, found.size);
+      if (stream === 'env' && found.size <= maxBytes) record = buffer.toString('latin1', from, found.end);
+      length = Math.min(found.end, length + maxBytes);
       if (length === buffer.length) buffer = Buffer.concat([buffer], 2 * buffer.length);
       buffer[length++] = 10;
     }
     // NUL would end the text for the tokenizer. What is no UTF-8 becomes U+FFFD, as it is for whoever searches.
-    return { body: buffer.toString('utf8', 0, length).replaceAll('\0', '\ufffd'), isWhole };
+    return { body: buffer.toString('utf8', 0, length).replaceAll('\0', '\ufffd'), isWhole, sizes, record };
   };
 }
 

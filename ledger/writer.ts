@@ -19,9 +19,10 @@ import {
 } from './join.ts';
 import { makeGuesser } from './names.ts';
 import { packEnding, packFiles, type ReadUpload, type StoredEnding, unpackEnding, unpackFiles } from './read-upload.ts';
-import { UPLOAD_INDEXES } from './schema.ts';
+import { JOB_INDEXES, UPLOAD_INDEXES } from './schema.ts';
 import type { Site } from './site.ts';
 import type { Database } from './sqlite.ts';
+import type { ReadText } from './texts.ts';
 
 type Statement = ReturnType<Database['prepare']>;
 
@@ -34,6 +35,7 @@ type StatementName =
   | 'moveUpload'
   | 'broken'
   | 'forgetText'
+  | 'learnText'
   | 'jobsOfUnits'
   | 'uploadsOfUnits'
   | 'storedNames';
@@ -80,6 +82,24 @@ interface Counted {
   unseen: number;
 }
 
+/** What is kept in mind while a store is filled from nothing. */
+interface Filling {
+  /** The units that may have jobs already, and those that may have uploads. */
+  joined: Bloom;
+  uploads: Bloom;
+  hasIndexes: boolean;
+  /**
+   * Lines of units that may have jobs already: they are joined when the index of jobs is made,
+   * which of all rows at once costs a fraction. Undefined when it is there.
+   */
+  late: Map<string, Located[]> | undefined;
+  /** How many lines wait there. */
+  lateLines: number;
+}
+
+/** More lines than that wait for no index. */
+const MAX_LATE_LINES = 10_000;
+
 export class Writer {
   readonly site: Site;
   readonly guess: GuessNames;
@@ -92,8 +112,7 @@ export class Writer {
   readonly #locker: LockerTotals = { complete: 0, incomplete: 0, bytes: 0 };
   readonly #statements: Record<StatementName, Statement>;
   readonly #database: Database;
-  /** While a store is filled from nothing: which units may have jobs already. */
-  #filling: { joined: Bloom; hasIndexes: boolean } | undefined;
+  #filling: Filling | undefined;
 
   constructor(database: Database, site: Site) {
     this.#database = database;
@@ -117,6 +136,7 @@ export class Writer {
         'SELECT unit, lines FROM jobs WHERE broken AND client IS ?1 AND (command IS ?2 OR ?2 IS NULL)',
       ),
       forgetText: database.prepare('DELETE FROM texts WHERE rowid = ?'),
+      learnText: database.prepare('INSERT INTO texts (rowid, body) VALUES (?, ?)'),
       storedNames: database.prepare(`${ofUnits('name', 'uploads')} WHERE place = '' AND has & ${READY}`),
     };
   }
@@ -128,10 +148,10 @@ export class Writer {
 
   /** A store that holds nothing yet: until `endUploads` nothing is looked up, and no upload may be put twice but one that was taken away. */
   beginFilling(): void {
-    this.#database.exec(
-      'DROP INDEX IF EXISTS uploads_name; DROP INDEX IF EXISTS uploads_unit; DROP INDEX IF EXISTS uploads_folder',
-    );
-    this.#filling = { joined: makeBloom(), hasIndexes: false };
+    const indexes = ['uploads_name', 'uploads_unit', 'uploads_folder', 'jobs_unit'];
+    this.#database.exec(indexes.map((name) => `DROP INDEX IF EXISTS ${name};`).join(' '));
+    const blooms = { joined: makeBloom(BLOOM_BITS.joined), uploads: makeBloom(BLOOM_BITS.uploads) };
+    this.#filling = { ...blooms, hasIndexes: false, late: new Map(), lateLines: 0 };
   }
 
   /** All uploads that there were are put; the lines follow. */
@@ -157,6 +177,7 @@ export class Writer {
   /** All lines are joined: what broke off goes to the PUT that left it, and what no line tells of is joined, too. */
   *endFilling(): Generator<void> {
     if (!this.#filling) return;
+    this.#endLate(this.#filling);
     this.#filling = undefined;
     const broken = this.#database.prepare(
       `SELECT id, unit, facts FROM uploads WHERE place = '' AND NOT has & ${READY}`,
@@ -170,7 +191,9 @@ export class Writer {
       this.#touch(unit);
     }
     const unjoined = this.#database.prepare(
-      'SELECT DISTINCT unit FROM uploads WHERE unit > ? AND NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.unit = uploads.unit) ORDER BY unit LIMIT ?',
+      // What was taken away makes no job of its own.
+      `SELECT DISTINCT unit FROM uploads WHERE unit > ? AND substr(place, 1, 1) <> '${takenPlace(undefined)}'
+         AND NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.unit = uploads.unit) ORDER BY unit LIMIT ?`,
     );
     for (let last = ''; ; ) {
       const rows = unjoined.all(last, UNITS_AT_ONCE) as { unit: string }[];
@@ -193,22 +216,25 @@ export class Writer {
     return this.#statements.upload.get(name, place)?.stamp === stamp;
   }
 
-  /** An upload that is new, or not what it was. */
-  put(upload: ReadUpload): void {
+  /** An upload that is new, or not what it was; with its text when that was read, too. */
+  put(upload: ReadUpload, text?: ReadText): void {
     const isOpen = this.#filling?.hasIndexes === false;
     const isOwn = upload.has.has('rdy') || upload.jobId !== undefined || isOpen;
     const unit = isOwn ? unitOfUpload(upload) : this.#findBroken(upload);
     if (!isOpen) this.#makeRoom(upload, unit);
-    this.#insertUpload(upload, unit);
+    this.#insertUpload(upload, unit, text);
     if (upload.place === LOCKER) this.#countUpload(packFiles(upload.has), upload.bytes, 1);
     if (!isOpen) this.#touch(unit);
   }
 
-  #insertUpload(upload: ReadUpload, unit: string): void {
+  #insertUpload(upload: ReadUpload, unit: string, text?: ReadText): void {
     const { name, place, has, stamp, bytes } = upload;
     const facts = JSON.stringify(formatUpload(upload));
-    const whole = place === LOCKER ? null : 1;
-    this.#statements.insertUpload.run(name, place, folderOf(name), unit, facts, packFiles(has), stamp, bytes, whole);
+    const whole = place !== LOCKER ? 1 : text ? Number(text.isWhole) : null;
+    const row = [name, place, folderOf(name), unit, facts, packFiles(has), stamp, bytes, whole];
+    const { lastInsertRowid } = this.#statements.insertUpload.run(...row);
+    if (text) this.#statements.learnText.run(lastInsertRowid, text.body);
+    this.#filling?.uploads.add(unit);
   }
 
   #makeRoom({ name, place, has }: ReadUpload, unit: string): void {
@@ -262,12 +288,36 @@ export class Writer {
     for (const { unit } of rows) this.#touch(unit as string);
   }
 
+  /** Has lines of units that may have jobs already wait, unless too many do. */
+  #postpone(filling: Filling): void {
+    if (!filling.late) return;
+    for (const [unit, lines] of this.#touched) {
+      if (!filling.joined.has(unit)) continue;
+      const waiting = filling.late.get(unit);
+      if (waiting) waiting.push(...lines);
+      else filling.late.set(unit, lines);
+      filling.lateLines += lines.length;
+      this.#touched.delete(unit);
+    }
+    if (filling.lateLines > MAX_LATE_LINES) this.#endLate(filling);
+  }
+
+  #endLate(filling: Filling): void {
+    if (!filling.late) return;
+    this.#database.exec(JOB_INDEXES);
+    for (const [unit, lines] of filling.late) this.#touch(unit).push(...lines);
+    filling.late = undefined;
+  }
+
   /** Joins what was touched again. Returns the jobs that have ended since, by their rows. */
   settle(): number[] {
     const ended: number[] = [];
+    const filling = this.#filling;
+    if (filling) this.#postpone(filling);
     const units = [...this.#touched.keys()];
-    const uploads = this.#ask<UploadRow>('uploadsOfUnits', units);
-    const joined = this.#filling?.joined;
+    const withUploads = filling ? units.filter((unit) => filling.uploads.has(unit)) : units;
+    const uploads = this.#ask<UploadRow>('uploadsOfUnits', withUploads);
+    const joined = filling?.joined;
     const rows = this.#ask<JobRow>('jobsOfUnits', joined ? units.filter((unit) => joined.has(unit)) : units);
     for (const [unit, lines] of this.#touched) {
       this.#join(
@@ -466,16 +516,17 @@ const UNITS_AT_ONCE = 4000;
 
 const isAccepted = ({ line }: Located): boolean => line.method === 'PUT' && line.status === 200;
 
-/** A set of texts that may tell of one that it was added and was not, never the other way round: 8 MB for any number. */
+/** A set of texts that may tell of one that it was added and was not, never the other way round: of a fixed size for any number. */
 interface Bloom {
   add(text: string): void;
   has(text: string): boolean;
 }
 
-const BLOOM_BITS = 1 << 26;
+/** Of jobs, and of uploads, which there are fewer of and cost less when they are looked for in vain. */
+const BLOOM_BITS = { joined: 1 << 26, uploads: 1 << 24 };
 
-function makeBloom(): Bloom {
-  const bits = new Uint8Array(BLOOM_BITS / 8);
+function makeBloom(size: number): Bloom {
+  const bits = new Uint8Array(size / 8);
   /** FNV-1a, and one that runs along with it. */
   let [a, b] = [0, 0];
   const hash = (text: string): void => {
@@ -485,8 +536,8 @@ function makeBloom(): Bloom {
       a = Math.imul(a ^ code, 0x01000193);
       b = Math.imul(b ^ (code + at), 0x5bd1e995);
     }
-    a = (a ^ (a >>> 15)) & (BLOOM_BITS - 1);
-    b = (b ^ (b >>> 13)) & (BLOOM_BITS - 1);
+    a = (a ^ (a >>> 15)) & (size - 1);
+    b = (b ^ (b >>> 13)) & (size - 1);
   };
   const isSet = (place: number): boolean => ((bits[place >> 3] ?? 0) & (1 << (place & 7))) !== 0;
   const set = (place: number): void => {

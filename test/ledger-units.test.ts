@@ -20,7 +20,7 @@ import { formatLogLine, type LogLine, parseLogLine } from 'webjob-protocol';
 import { readSettings } from '../cgi/settings.ts';
 import { describeClockSkew, findClockSkew } from '../ledger/clock.ts';
 import { describeEnding, parseRecordFields } from '../ledger/ending.ts';
-import { readHead } from '../ledger/head.ts';
+import { readHead, readHeadAndSize } from '../ledger/head.ts';
 import { joinUnit, LOCKER, type Located, takenPlace, type Upload, unitOfLine, unitOfUpload } from '../ledger/join.ts';
 import { makeCutter } from '../ledger/lines.ts';
 import { makeLister } from '../ledger/listing.ts';
@@ -410,10 +410,12 @@ describe('an upload as it lies there', () => {
     symlinkSync('u.out', join(folder, 'u.err'));
     assert.equal(findStreams(site, { name: 'u', has: new Set() }).err, undefined);
     assert.equal(readHead(join(folder, 'u.err')), undefined);
+    assert.equal(readHead(join(folder, 'u.out'))?.length, 65_536);
     assert.deepEqual(
-      [0, 70_000, 300_000].map((most) => readHead(join(folder, 'u.out'), most)?.length),
-      [65_536, 70_001, 200_000],
+      [70_000, 300_000].map((most) => readHeadAndSize(join(folder, 'u.out'), most)?.text.length),
+      [70_001, 200_000],
     );
+    assert.equal(readHeadAndSize(join(folder, 'u.out'), 70_000)?.size, 200_000);
   });
 
   it('is in the listing of its folder, whole or not', () => {

@@ -140,6 +140,23 @@ describe('a site of two servers', () => {
 });
 
 describe('one job', () => {
+  for (const count of [2500, 13_000])
+    it(
+      `has its GET and its PUT when ${count} other lines stand between them`,
+      withSite({}, async (its) => {
+        const ids = Array.from({ length: count }, (_, at) => `job_${at}`);
+        const gets = ids.map((jobId) => lineAt(60, { jobId }));
+        const puts = ids.map((jobId) => lineAt(50, { jobId, method: 'PUT', status: 455, message: 'Too large' }));
+        appendFileSync(its.site.logFile, [...gets, ...puts].join(''));
+        const counted = await askEveryWay(its, async () => {
+          const { text } = await its.webjobctl('--json', 'jobs');
+          const jobs = text.split('\n').flatMap((line) => (line === '' ? [] : [JSON.parse(line) as Shown]));
+          return [jobs.length, jobs.filter(({ state, requests }) => state === 'refused' && requests === 2).length];
+        });
+        assert.deepEqual(counted, [count, count]);
+      }),
+    );
+
   it(
     'is a GET with the suffix of a GetHook and its PUT',
     withSite({}, async (its) => {

@@ -80,7 +80,8 @@ async function fill(path: string, site: Site, options: Options, advance: () => v
   try {
     const read = indexTexts(database, site.settings.incomingDirectory, options.maxText, advance);
     const { complete, incomplete } = readLocker(database);
-    return { jobs: countJobs(database), groups: complete + incomplete, read, removed: refreshed.removed };
+    const { texts, removed } = refreshed;
+    return { jobs: countJobs(database), groups: complete + incomplete, read: texts + read, removed };
   } finally {
     close();
   }

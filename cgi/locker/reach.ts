@@ -132,7 +132,13 @@ function errorOf(code: string | undefined, message: string): NodeJS.ErrnoExcepti
   return Object.assign(new Error(message), { code, syscall: 'open' });
 }
 
-const isRoot = (): boolean => process.geteuid?.() === 0;
+let wasRoot: boolean | undefined;
+
+/** Asked once: it is a system call, and a path is asked for several times for each upload. */
+function isRoot(): boolean {
+  wasRoot ??= process.geteuid?.() === 0;
+  return wasRoot;
+}
 
 function withoutDescriptors(path: string): string {
   if (isRoot())
