@@ -198,7 +198,7 @@ describe('somebody who plants all the time', () => {
       const pad = place(kind);
       const codes = new Set<number | null>();
       await planting(() => {
-        for (let round = 0; round < 30 || (round < 1000 && codes.size < 2); round++) {
+        for (let round = 0; round < 20 || (round < 1000 && codes.size < 2); round++) {
           const options = round % 2 === 0 ? ['--overwrite'] : [];
           const { words, env } = systems[(round >> 1) % systems.length] ?? { words: ['sh'], env: process.env };
           const { code, stdout } = run([...words, pad, ...options, 'sh', '-c', LOOK[kind], 'sh', target], { env });

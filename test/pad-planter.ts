@@ -35,9 +35,14 @@ function plantAt(place: string): void {
   }
 }
 
+/** Many times within one delivery, and the processor is for that. */
+const PAUSE_MS = 0.5;
+const nobody = new Int32Array(new SharedArrayBuffer(4));
+
 process.stdout.write('planting\n');
 for (;;) {
   plantAt(path);
   // As long again he leaves the name alone, so that either may come first.
   plantAt(`${path}.other`);
+  Atomics.wait(nobody, 0, 0, PAUSE_MS);
 }

@@ -12,6 +12,7 @@ import {
   type RunOptions,
   run,
   type Shell,
+  share,
   type Workshop,
 } from './pad-workshop.ts';
 
@@ -52,11 +53,6 @@ function deliver(shell: Shell, file: string, command: readonly string[], options
 it(`is tried in ${SHELLS.map(({ name }) => name).join(', ')}`, () => {
   assert.ok(SHELLS.length >= 3);
 });
-
-/** What each of the two common shells tries all of; the others share it so that each value is tried in three of them or so. */
-function share<T>(values: readonly T[], index: number): readonly T[] {
-  return index < 2 ? values : values.filter((_, at) => (at + index) % 3 === 0);
-}
 
 for (const [index, shell] of SHELLS.entries()) {
   describe(shell.name, () => {
