@@ -34,7 +34,15 @@ export interface EvidenceOptions extends Pick<RecordsOptions, 'share' | 'watch'>
    * Only what these uploads and this job are is asked for: the records are searched for them, not
    * walked, and of their files only those are held against the witness that somebody has touched.
    */
-  only?: { names: readonly string[]; jobId: string | undefined } | undefined;
+  only?: Wanted | undefined;
+}
+
+/** The uploads and the job that are asked for. */
+export interface Wanted {
+  names: readonly string[];
+  jobId: string | undefined;
+  /** Milliseconds: when the job began; undefined when nothing tells. */
+  since?: number | undefined;
 }
 
 /** What an upload in the locker turned out to be. */
@@ -44,6 +52,9 @@ export interface Judged extends UploadReport {
 }
 
 const OLDER = 'it came before the custody record began, and nothing but its run record vouches for it';
+
+/** A server's clock may have been set back between a job id and a custody record. */
+const CLOCK_MS = 3_600_000;
 
 /** How often an upload that changes under our eyes is looked at. */
 const LOOKS = 5;
@@ -114,15 +125,23 @@ export class Evidence {
   }
 
   /** What took an upload of the job away tells its name alone. */
-  #search({ names, jobId }: NonNullable<EvidenceOptions['only']>, old: OldBook[]): CustodyRecords {
+  #search({ names, jobId, since }: Wanted, old: OldBook[]): CustodyRecords {
     const watch = (other: string): boolean => other === jobId;
     const only = [...names, ...(jobId === undefined ? [] : [jobId])];
-    const records = new CustodyRecords(folders(this.site), { old, only, watch });
+    // What was cut may be told by older records.
+    const from = since === undefined || old.length > 0 ? undefined : since - CLOCK_MS;
+    const records = new CustodyRecords(folders(this.site), { old, only, watch, from });
     records.refresh();
     const more = [...records.watched.keys()].filter((name) => !names.includes(name));
-    if (more.length === 0) return records;
+    if (from !== undefined ? this.#areThere(records, [...names, ...more]) : more.length === 0) return records;
     records.close(old);
     return this.#search({ names: [...names, ...more], jobId }, old);
+  }
+
+  /** True when all of these are there and on record: nothing that is older can say more of them. */
+  #areThere(records: CustodyRecords, names: readonly string[]): boolean {
+    const isThere = (name: string): boolean => findGroup(this.site.incomingDirectory, name)?.has.has('rdy') === true;
+    return names.length > 0 && names.every((name) => records.isExpected(name) && isThere(name));
   }
 
   /**

@@ -26,6 +26,7 @@ import { escapeAscii } from 'webjob-protocol';
 import { WRITER } from './events.ts';
 import type { Finding } from './finding.ts';
 import { isInShare, NameTable, type Share } from './names.ts';
+import { seekRecord } from './seek.ts';
 
 /** What a custody record says of an upload. */
 export interface Deposit {
@@ -143,6 +144,8 @@ export interface RecordsOptions {
    * twentieth of the time, and nothing is said of the record as a whole.
    */
   only?: readonly string[] | undefined;
+  /** With `only`: records that are older than this instant, in milliseconds, need not be looked at. */
+  from?: number | undefined;
 }
 
 /** One record, as far as it was read. */
@@ -534,8 +537,10 @@ export class CustodyRecords {
   /** Each text more takes as long again: what only tells of a pack is searched for behind the record that names the pack. */
   #search(book: OpenBook, names: readonly string[]): void {
     const fd = this.#fdOf(book);
-    const { searched, number, serverId } = book;
-    if (searched === 0 && number === 1 && serverId !== WRITER) this.#begin(fd, book.stats);
+    const { number, serverId } = book;
+    const { from } = this.#options;
+    if (book.searched === 0 && number === 1 && serverId !== WRITER) this.#begin(fd, book.stats);
+    const searched = book.searched === 0 && from !== undefined ? seekRecord(fd, from) : book.searched;
     let texts = this.#packs.size > 0 ? [...names, ...RETURN_TEXTS] : names;
     let links = searchChain(fd, searched, serverId === WRITER ? texts : names);
     let step = links.next();

@@ -7,8 +7,10 @@ import {
   appendFileSync,
   chmodSync,
   chownSync,
+  closeSync,
   mkdirSync,
   mkdtempSync,
+  openSync,
   readdirSync,
   readFileSync,
   rmSync,
@@ -25,9 +27,11 @@ import { formatRecord, RECORD_FIELDS, type RecordField } from 'webjob-protocol';
 import { appendCustody, custodyPath, formatCustody, segmentPath } from '../cgi/locker/index.ts';
 import { compareCheckpoints, digestStart, formatCheckpoint } from '../evidence/checkpoint.ts';
 import { type KeepEvent, readEvents, recordEvent } from '../evidence/events.ts';
+import { Evidence } from '../evidence/evidence.ts';
 import { isInShare, NameTable, NO_NAMES } from '../evidence/names.ts';
 import { digestFile, readFile, statFile } from '../evidence/reading.ts';
 import { CustodyRecords, type Deposit } from '../evidence/records.ts';
+import { seekRecord } from '../evidence/seek.ts';
 import { checkUpload, findDiffering, findRights, readRunRecord, touchedAt } from '../evidence/upload.ts';
 
 const root = mkdtempSync(join(tmpdir(), 'webjob-evidence-'));
@@ -346,6 +350,61 @@ describe('what custody records tell', () => {
       [10, 14, 15, 25].map((limit) => records.before(new Set(['u']), Date.parse(at(limit))).get('u')?.jobId),
     );
     assert.deepEqual(before, ['job_10', 'job_10', 'job_15', 'job_20']);
+  });
+
+  /** Lines of records of other uploads, from second to second. */
+  const fill = (from: number, to: number, serverId = 'server_1'): void => {
+    const lines = Array.from({ length: to - from }, (_, index) => {
+      const facts = JSON.stringify({ time: at(from + index), event: 'deposit', name: 'x'.repeat(800) });
+      return `{"covers":[0,1],"prev":"",${facts.slice(1)}\n`;
+    });
+    appendFileSync(custodyPath(folder, serverId), lines.join(''));
+  };
+
+  it('is found from a time on, at a line that begins there', () => {
+    deposit('u', 0);
+    fill(1, 3000);
+    const path = custodyPath(folder, 'server_1');
+    const text = readFileSync(path, 'latin1');
+    const fd = openSync(path, 'r');
+    for (const second of [-1, 0, 1, 700, 1500, 2998, 2999, 5000]) {
+      const from = seekRecord(fd, Date.parse(at(second)));
+      const times = (part: string): string[] => [...part.matchAll(/"time":"([^"]+)"/g)].map(([, time = '']) => time);
+      assert.ok(from === 0 || text[from - 1] === '\n', String(second));
+      assert.ok(
+        times(text.slice(0, from)).every((time) => time < at(second)),
+        String(second),
+      );
+      const older = times(text.slice(from)).filter((time) => time < at(second)).length;
+      assert.ok(older < 1000, `${older} records older than second ${second} would be read`);
+    }
+    closeSync(fd);
+  });
+
+  it('is the same of a job that began after its own record, or whose upload was taken away', () => {
+    deposit('late', 10);
+    fill(1000, 20_000);
+    deposit('u', 20_000);
+    deposit('pruned', 20_001);
+    say('webjobctl', 1, { event: 'prune', rule: 'r', names: ['pruned'] });
+    fill(1000, 20_000, 'webjobctl');
+    for (const name of ['late', 'u']) writeFileSync(join(folder, `${name}.rdy`), '');
+    const site = { incomingDirectory: folder, servers: [{ logfilesDirectory: folder }] };
+    const since = Date.parse(at(20_000));
+    const look = (name: string, jobId: string): [string | undefined, string[]] => {
+      const evidence = new Evidence(site, { only: { names: [name], jobId, since } });
+      try {
+        return [evidence.records.find(name)?.jobId, [...evidence.missing()].map((found) => found.name)];
+      } finally {
+        evidence.close();
+      }
+    };
+    assert.deepEqual(look('u', 'job_20000'), ['job_20000', []]);
+    assert.deepEqual(look('late', 'job_10'), ['job_10', []]);
+    // The clock of webjobctl was behind: what it wrote counts as older, and so the upload is missing, but it was read.
+    const evidence = new Evidence(site, { only: { names: ['pruned'], jobId: 'job_20001', since } });
+    assert.ok(evidence.records.count >= 2);
+    evidence.close();
   });
 
   it('is what webjobctl took away, and what came again', () => {

@@ -1,6 +1,6 @@
 // The verdict on one job's uploads, as `webjobctl show` prints it.
 import { STREAMS, type StreamName } from 'webjob-locker';
-import { encodeField, NOT_APPLICABLE } from 'webjob-protocol';
+import { encodeField, findJobIdParts, NOT_APPLICABLE } from 'webjob-protocol';
 import type { Finding } from '../../evidence/finding.ts';
 import { judgeAll, STREAM_WORDS, type Verdict } from '../../evidence/verdict.ts';
 import { describeMissing } from '../../evidence/verify.ts';
@@ -30,7 +30,9 @@ export function verifyShown(site: Site, job: Job, bytes: number): JobVerificatio
   ];
   const jobId = searchable(job.jobId);
   if (names.length === 0 && jobId === undefined) return undefined;
-  const evidence = openEvidence(site, { only: { names, jobId } });
+  const issued = jobId === undefined ? undefined : findJobIdParts(jobId)?.epochSeconds;
+  const since = issued === undefined ? undefined : issued * 1000;
+  const evidence = openEvidence(site, { only: { names, jobId, since } });
   try {
     const care = { contents: bytes <= MAX_READ_BYTES };
     const judged = new Map<string, Verdict>(uploads.map(({ name }) => [name, evidence.judge(name, care)]));
