@@ -2,6 +2,7 @@
 import { closeSync, existsSync, lstatSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
 import { NOT_APPLICABLE, parseRecord, type RunRecord } from 'webjob-protocol';
+import { quote } from '../cli/shell.ts';
 import { type Captured, hashCaptured, takeLength } from './captured.ts';
 import { Failure, WireError, warn } from './failure.ts';
 import { checkSpoolDirectory } from './place.ts';
@@ -18,7 +19,6 @@ import {
   newJobName,
   openJobFile,
   ownName,
-  quote,
   readParcel,
   removeSent,
   unusable,

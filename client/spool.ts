@@ -26,6 +26,7 @@ import {
 import { basename, dirname, join, resolve } from 'node:path';
 import { isClientId, isFileName, isJobId } from 'webjob-protocol';
 import { isAlive, startOf } from '../cli/processes.ts';
+import { quote } from '../cli/shell.ts';
 import { writeAll } from './captured.ts';
 import { codeOf, Failure, warn } from './failure.ts';
 import { checkSpoolDirectory } from './place.ts';
@@ -238,11 +239,6 @@ export function flushCommand(conf: string, folder?: string): string {
     '--file',
     quote(files.join(',')),
   ].join(' ');
-}
-
-/** For a shell. */
-export function quote(text: string): string {
-  return /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
 }
 
 /** Puts a file or a folder on disk. Throws the error of the system call. */

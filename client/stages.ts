@@ -3,6 +3,7 @@
 import { copyFileSync, mkdtempSync, renameSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { isFileName, NOT_APPLICABLE } from 'webjob-protocol';
+import { quote } from '../cli/shell.ts';
 import type { Captured } from './captured.ts';
 import { openCleanup } from './cleanup.ts';
 import { checkArguments } from './exact.ts';
@@ -16,7 +17,6 @@ import { describeClient, type Ending, formatJob, type Job, nowMicros, OUTER_JOB_
 import { waitSplay } from './retry.ts';
 import { runProgram } from './run.ts';
 import type { ClientSettings } from './settings.ts';
-import { quote } from './spool.ts';
 import { type Parcel, uploadParcel } from './upload.ts';
 
 type Cleanup = ReturnType<typeof openCleanup>;

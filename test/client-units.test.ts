@@ -26,6 +26,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, beforeEach, describe, it } from 'node:test';
 import { startOf } from '../cli/processes.ts';
+import { quote } from '../cli/shell.ts';
 import { decodeUtf8, percentDecode, percentEncode } from '../client/bytes.ts';
 import { Capture, hashCaptured, readCaptured, takeLength } from '../client/captured.ts';
 import { writeJournal } from '../client/journal.ts';
@@ -44,7 +45,6 @@ import {
   jobName,
   openJobFile,
   openSpool,
-  quote,
   readParcel,
   removeSent,
   spoolBytes,

@@ -1,7 +1,7 @@
 // The checks of webjobctl configtest, each by itself: what it finds, and what it does not find where little is missing.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { chmodSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { createServer, type IncomingMessage } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -12,6 +12,7 @@ import { checkControls } from '../admin/configtest/controls.ts';
 import { checkAccess, checkDirectives, checkModules, findScriptFolders } from '../admin/configtest/directives.ts';
 import type { Finding } from '../admin/configtest/finding.ts';
 import { type Directive, splitArguments } from '../admin/configtest/httpd.ts';
+import { makeMends } from '../admin/configtest/mends.ts';
 import { checkNodes } from '../admin/configtest/nodes.ts';
 import { probe } from '../admin/configtest/probe.ts';
 import { checkScripts } from '../admin/configtest/script.ts';
@@ -25,6 +26,11 @@ after(() => rmSync(root, { recursive: true }));
 const at = (...names: string[]): string => join(root, ...names);
 const isRoot = process.getuid?.() === 0;
 const me = { name: 'me', uid: process.getuid?.() ?? 0, gid: process.getgid?.() ?? 0 };
+const MENDS = {
+  ...{ propertiesFile: at('nph-webjob.cfg'), etcDirectory: root, httpd: {}, httpdConf: at('httpd.conf') },
+  shippedText: (name: string): string => readFileSync(join(import.meta.dirname, '..', name), 'utf8'),
+};
+const mends = makeMends(MENDS);
 /** Nobody of this machine; owns nothing. */
 const other = { name: 'other', uid: 54_321, gid: 54_321 };
 
@@ -47,11 +53,7 @@ describe('the modules of httpd', () => {
   const NEEDED = ['alias', 'env', 'authz_core', 'authn_core', 'cgid'];
   const PASSWORDS = ['auth_basic', 'authn_file', 'authz_user'];
   const missing = (modules: string[], isByPassword = false, sslRequireSsl = false): string[] =>
-    checkModules(
-      { modules, directives: undefined, userName: undefined },
-      { sslRequireSsl } as ServerSettings,
-      isByPassword,
-    )
+    checkModules({ modules, directives: undefined }, { sslRequireSsl } as ServerSettings, isByPassword, mends)
       .map(({ what }) => what.replace('httpd has loaded neither mod_cgid nor mod_cgi', 'runner'))
       .map((what) => what.replace('httpd has not loaded mod_', ''));
 
@@ -69,25 +71,27 @@ describe('the modules of httpd', () => {
 describe('the directives that hold', () => {
   const folder = at('served');
   const settings = at('etc', 'nph-webjob.cfg');
+  const own = makeMends({ ...MENDS, propertiesFile: settings });
   const directive = (name: string, value: string, ...sections: string[]): Directive => {
     return { name, value, sections: sections.length > 0 ? sections : [`Directory "${folder}"`], where: 'httpd.conf:1' };
   };
   const setEnv = (file: string): Directive => directive('SetEnv', `WEBJOB_PROPERTIES_FILE "${file}"`);
   const good = [setEnv(settings), directive('AllowOverride', 'AuthConfig Limit')];
-  const find = (...more: Directive[]): string[] => brief(checkDirectives([...good, ...more], folder, settings));
+  const find = (...more: Directive[]): string[] => brief(checkDirectives([...good, ...more], folder, own));
 
   it('are the last of a name, in the section of the folder', () => {
     assert.deepEqual(find(), []);
+    write(at('another'), '');
     assert.deepEqual(find(setEnv(at('another'))), [
       `warning: httpd hands the script ${at('another')}, and this is about ${settings}`,
     ]);
-    assert.deepEqual(brief(checkDirectives([setEnv(at('another')), ...good], folder, settings)), []);
+    assert.deepEqual(brief(checkDirectives([setEnv(at('another')), ...good], folder, own)), []);
     assert.deepEqual(find(directive('SetEnv', 'OTHER x')), ['warning: no SetEnv tells the script its settings']);
     assert.deepEqual(find({ ...setEnv('/x'), sections: ['Directory "/elsewhere"'] }), []);
     const said = ['error: .htaccess has no say'];
     assert.deepEqual(find(directive('AllowOverride', 'None')), said);
     assert.deepEqual(find(directive('AllowOverride', 'All')), []);
-    assert.deepEqual(brief(checkDirectives(good.slice(0, 1), folder, settings)), said);
+    assert.deepEqual(brief(checkDirectives(good.slice(0, 1), folder, own)), said);
   });
 
   it('let nobody in without a word', () => {
@@ -143,7 +147,7 @@ describe('.htaccess', () => {
   const check = (text: string, user = me): string[] => {
     const folder = at(`cgi${made++}`);
     write(join(folder, '.htaccess'), text);
-    const { isByPassword, findings } = checkAccess(folder, user);
+    const { isByPassword, findings } = checkAccess(folder, user, 'apache/htaccess', mends);
     return [...(isByPassword ? ['by password'] : []), ...brief(findings)];
   };
   const byPassword = (file: string, more = ''): string => `AuthUserFile ${file}\n Require valid-user\n${more}`;
@@ -156,7 +160,9 @@ describe('.htaccess', () => {
     const nobody = 'error: .htaccess asks nobody who he is';
     assert.deepEqual(check('# Require valid-user\n'), [nobody]);
     assert.deepEqual(check(`Require expr "%{SSL_CLIENT_VERIFY} == 'NONE'"\n`), [nobody]);
-    assert.deepEqual(brief(checkAccess(at('nowhere'), me).findings), ['error: nobody may enter']);
+    assert.deepEqual(brief(checkAccess(at('nowhere'), me, 'apache/htaccess', mends).findings), [
+      'error: nobody may enter',
+    ]);
   });
 
   it('lets nobody in besides', () => {
@@ -181,7 +187,9 @@ describe('.htaccess', () => {
     const folder = at('inside');
     write(join(folder, '.htaccess'), byPassword(join(folder, 'users')));
     write(join(folder, 'users'), 'a:$2y$x\n', 0o640);
-    assert.deepEqual(brief(checkAccess(folder, me).findings), ['error: the users lie in the folder that httpd serves']);
+    assert.deepEqual(brief(checkAccess(folder, me, 'apache/htaccess', mends).findings), [
+      'error: the users lie in the folder that httpd serves',
+    ]);
   });
 });
 
@@ -232,17 +240,18 @@ describe('nph-webjob.cfg', () => {
         .filter(({ where }) => where !== file)
         .map(({ what, where, remedy }) => [where.slice(file.length), what, remedy]),
       [
-        [':5', 'a line that is no Key=Value means nothing', 'begin it with #, or give it a value'],
-        [':4', 'RequireUser is in line 3 too, and the last one holds', 'keep one'],
-        [':6', 'Colour is no control, and means nothing', 'remove it: nph-webjob.cfg(5) has them all'],
-        [':7', 'UseGTM is no control, and means nothing', 'write UseGMT'],
+        [':5', 'a line that is no Key=Value means nothing', `sed -i '5s/^/# /' ${file}`],
+        [':4', 'RequireUser is in line 3 too, and the last one holds', `sed -i 3d ${file}`],
+        [':6', 'Colour is no control, and means nothing', `sed -i 6d ${file}  # nph-webjob.cfg(5) has them all`],
+        [':7', 'UseGTM is no control, and means nothing', `sed -i '7s/[A-Za-z0-9_]*/UseGMT/' ${file}`],
+        [':4', 'nobody has to say who he is: RequireUser=N', `sed -i '4c\\RequireUser=Y' ${file}`],
       ],
     );
     assert.deepEqual(brief(checkControls(at('none.cfg')).findings).slice(0, 1), ['error: the file is not there']);
     const wrong = check({ UseGMT: 'perhaps' });
     assert.deepEqual(
       wrong.findings.map(({ severity, where }) => [severity, where]),
-      [['error', wrong.file]],
+      [['error', `${wrong.file}:3`]],
     );
   });
 
@@ -257,7 +266,7 @@ describe('nph-webjob.cfg', () => {
       const file = write(join(base, 'nph-webjob.cfg'), `BaseDirectory=${base}\nSslRequireSsl=Y\n${more}`);
       return checkControls(file).findings.map(({ severity, where }) => `${severity} ${where}`);
     };
-    const expected = files.flatMap((file) => [`warning ${file}:1`, `error ${file}`]);
+    const expected = files.flatMap((file) => [`warning ${file}:1`, `error ${file}:2`]);
     assert.deepEqual(main('').sort(), expected.sort());
     assert.deepEqual(main('EnableConfigOverrides=N\n'), []);
     const hosts = join(folder, 'hosts.access');
@@ -418,13 +427,14 @@ describe('the script', () => {
     return serious(checkScripts(folder, user));
   };
   const node = process.execPath;
+  const ANSWER = "process.stdout.write('HTTP/1.1 405 Method Not Allowed\\r\\n')\n";
 
   it('is there, under a name that httpd takes for an nph script', () => {
     assert.deepEqual(serious(checkScripts(at('no-folder'), me)), ['error: the folder of the script cannot be read']);
     assert.deepEqual(check({ 'other.cgi': '' }), ['error: no script is in it']);
-    assert.deepEqual(check({ 'webjob.cgi': `#!${node}\n` }), ['error: httpd takes it for no nph script']);
+    assert.deepEqual(check({ 'webjob.cgi': `#!${node}\n${ANSWER}` }), ['error: httpd takes it for no nph script']);
     const beside = { 'nph-webjob.cgi.20261101T000000.bak': '', 'nph-webjob-resident.cjs': '' };
-    assert.deepEqual(check({ 'nph-webjob.cgi': `#!${node}\n`, ...beside }), [
+    assert.deepEqual(check({ 'nph-webjob.cgi': `#!${node}\n${ANSWER}`, ...beside }), [
       'warning: clients can still run what an earlier init has replaced',
     ]);
     check({});
@@ -437,16 +447,15 @@ describe('the script', () => {
       ['', 'error: its first line names no interpreter'],
       ['#!node\n', 'error: its first line names no interpreter'],
       ['#!/bin/sh\n', 'error: its interpreter is no Node'],
-      ['#!/nowhere/node\n', 'error: it cannot be looked at'],
+      ['#!/nowhere/node\n', 'error: its interpreter does not exist'],
+      [`#!${node}\n`, 'error: me cannot run it'],
+      [`#!${node}\r\n`, 'error: httpd cannot run it'],
+      [`\ufeff#!${node}\n`, 'error: httpd cannot run it'],
     ] as const)
-      assert.equal(
-        check({ 'nph-webjob.cgi': line })[0]?.replace('it cannot be looked at', 'it cannot be looked at'),
-        found,
-        line,
-      );
+      assert.equal(check({ 'nph-webjob.cgi': line })[0], found, line);
     const old = write(at('old-node'), '#!/bin/sh\necho v20.18.9\n', 0o755);
     assert.deepEqual(check({ 'nph-webjob.cgi': `#!${old}\n` }), ['error: its Node is v20.18.9, too old']);
-    write(old, '#!/bin/sh\necho v20.19.0\n', 0o755);
+    write(old, '#!/bin/sh\n[ "$1" = --version ] && echo v20.19.0 || echo HTTP/1.1 405 No\n', 0o755);
     assert.deepEqual(check({ 'nph-webjob.cgi': `#! ${old}\n` }), []);
     assert.equal(
       check({ 'nph-webjob.cgi': '#!/usr/bin/env node\n' })[0],
@@ -458,7 +467,11 @@ describe('the script', () => {
     for (const mode of [0o750, 0o754, 0o751])
       assert.deepEqual(check({ 'nph-webjob.cgi': `#!${node}\n` }, other, mode), ['error: other cannot run it']);
     const changed = 'error: other may change what httpd runs';
-    const shell = write(at('any-node'), '#!/bin/sh\necho v24.0.0\n', 0o755);
+    const shell = write(
+      at('any-node'),
+      '#!/bin/sh\n[ "$1" = --version ] && echo v24.0.0 || echo HTTP/1.1 405 No\n',
+      0o755,
+    );
     assert.deepEqual(check({ 'nph-webjob.cgi': `#!${shell}\n` }, other, 0o757), [changed]);
     chmodSync(shell, 0o750);
     assert.deepEqual(check({ 'nph-webjob.cgi': `#!${shell}\n` }, other), ['error: other cannot run its Node']);
@@ -479,15 +492,15 @@ describe('what has a date', () => {
   before(() => mkdirSync(etc));
 
   it('is to be renewed in less than thirty days, and not before', () => {
-    assert.deepEqual(checkCertificates(etc, undefined), []);
+    assert.deepEqual(checkCertificates(etc, undefined, mends), []);
     make(31);
     assert.deepEqual(
-      checkCertificates(etc, undefined).map(({ severity, what }) => `${severity}: ${what}`),
+      checkCertificates(etc, undefined, mends).map(({ severity, what }) => `${severity}: ${what}`),
       ["note: the server's certificate is good for 30 days"],
     );
     make(30);
     assert.deepEqual(
-      checkCertificates(etc, undefined).map(({ severity, what }) => `${severity}: ${what}`),
+      checkCertificates(etc, undefined, mends).map(({ severity, what }) => `${severity}: ${what}`),
       ["warning: the server's certificate ends in 29 days"],
     );
   });
@@ -507,7 +520,7 @@ describe('what has a date', () => {
       const args = [...sign.split(' '), '-notext', '-out', certificate];
       assert.equal(spawnSync('openssl', args, { cwd: folder }).status, 0);
       write(join(folder, 'index'), '');
-      assert.deepEqual(serious(checkCertificates(etc, undefined)), [found]);
+      assert.deepEqual(serious(checkCertificates(etc, undefined, mends)), [found]);
     }
   });
 
@@ -516,12 +529,12 @@ describe('what has a date', () => {
     const elsewhere = join(etc, 'elsewhere.crt');
     write(elsewhere, 'no certificate');
     const directive = { name: 'SSLCertificateFile', value: `"${elsewhere}"`, sections: [], where: 'httpd.conf:1' };
-    assert.deepEqual(brief(checkCertificates(etc, [directive, directive])), [
+    assert.deepEqual(brief(checkCertificates(etc, [directive, directive], mends)), [
       "error: the server's certificate cannot be read",
     ]);
-    assert.deepEqual(brief(checkCertificates(etc, [])), ["note: the server's certificate is good for 30 days"]);
+    assert.deepEqual(brief(checkCertificates(etc, [], mends)), ["note: the server's certificate is good for 30 days"]);
     write(join(etc, 'webjob-ca.crl'), 'no list');
-    assert.deepEqual(serious(checkCertificates(etc, [])), ['error: it is no list of revoked certificates']);
+    assert.deepEqual(serious(checkCertificates(etc, [], mends)), ['error: it is no list of revoked certificates']);
     rmSync(join(etc, 'webjob-ca.crl'));
   });
 
@@ -529,13 +542,13 @@ describe('what has a date', () => {
     for (const mode of [0o640, 0o604, 0o620, 0o602]) {
       chmodSync(key, mode);
       assert.deepEqual(
-        serious(checkCertificates(etc, [])),
+        serious(checkCertificates(etc, [], mends)),
         ['error: others may read the private key'],
         mode.toString(8),
       );
     }
     chmodSync(key, 0o400);
-    assert.deepEqual(serious(checkCertificates(etc, [])), []);
+    assert.deepEqual(serious(checkCertificates(etc, [], mends)), []);
   });
 });
 
@@ -587,6 +600,7 @@ describe('configtest --probe', () => {
   interface Said {
     status: number;
     date?: Date;
+    type?: string;
   }
   let answers: (request: IncomingMessage, isStranger: boolean) => Said;
   const seen: { method: string; query: URLSearchParams; authorization: string; bytes: number; jobId: string }[] = [];
@@ -599,11 +613,15 @@ describe('configtest --probe', () => {
       const { authorization = '', 'job-id': jobId } = request.headers;
       const query = new URLSearchParams(request.url?.split('?')[1]);
       seen.push({ method: request.method ?? '', query, authorization, bytes, jobId: String(jobId) });
-      const { status, date = new Date() } = answers(request, authorization === '');
-      response.writeHead(status, { Date: date.toUTCString() }).end();
+      const { status, date = new Date(), type = 'application/octet-stream' } = answers(request, authorization === '');
+      response.writeHead(status, { Date: date.toUTCString(), 'Content-Type': type }).end();
     });
   });
   const conf = at('webjob.conf');
+  const site = {
+    ...{ settings: { logfilesDirectory: root }, errorLog: undefined, mends },
+    explainMissing: () => undefined,
+  };
   let url = '';
   before(async () => {
     await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
@@ -619,7 +637,7 @@ describe('configtest --probe', () => {
   const find = async (change: typeof answers): Promise<string[]> => {
     answers = change;
     seen.length = 0;
-    return brief(await probe(url, conf)).filter((line) => !line.startsWith('note'));
+    return brief(await probe(url, conf, site)).filter((line) => !line.startsWith('note'));
   };
   const instead = (of: (request: IncomingMessage, isStranger: boolean) => boolean, said: Said) =>
     find((request, isStranger) => (of(request, isStranger) ? said : good(request, isStranger)));
@@ -650,6 +668,9 @@ describe('configtest --probe', () => {
     for (const status of [452, 472]) assert.deepEqual(await stranger(status), [script], String(status));
     for (const status of [451, 473, 200, 404])
       assert.deepEqual(await stranger(status), ['error: who says nothing gets in'], String(status));
+    const httpd = await instead((_, isStranger) => isStranger, { status: 404, type: 'text/html' });
+    assert.deepEqual(httpd, ['error: httpd has no script at /webjob/nph-webjob.cgi']);
+    assert.equal(seen.length, 1, 'once is enough');
   });
 
   it('wants the client to be served', async () => {

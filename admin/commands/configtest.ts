@@ -6,16 +6,37 @@ import { Command } from 'commander';
 import { DEFAULT_FILES } from '../../cgi/settings.ts';
 import { EXIT_CODES, Failure } from '../../cli/failure.ts';
 import { paint, printJson, printLine, safeLine } from '../../cli/output.ts';
+import { quote } from '../../cli/shell.ts';
 import { checkCertificates } from '../configtest/certificates.ts';
-import { checkControls } from '../configtest/controls.ts';
-import { checkAccess, checkDirectives, checkModules, findScriptFolders } from '../configtest/directives.ts';
+import { checkControls, placeOf } from '../configtest/controls.ts';
+import {
+  checkAccess,
+  checkDirectives,
+  checkModules,
+  checkScriptFolder,
+  findScriptFolders,
+} from '../configtest/directives.ts';
 import { error, type Finding, note, SEVERITIES } from '../configtest/finding.ts';
-import { askHttpd, type Httpd } from '../configtest/httpd.ts';
+import {
+  type AskedHttpd,
+  askConfigurationFile,
+  askHttpd,
+  type Directive,
+  type Httpd,
+  splitArguments,
+} from '../configtest/httpd.ts';
+import { checkIdentities } from '../configtest/identities.ts';
+import { type AccessKind, type Mends, makeMends } from '../configtest/mends.ts';
+import { checkServerNames, findNameProblem } from '../configtest/names.ts';
 import { checkNodes } from '../configtest/nodes.ts';
+import { checkPlaces } from '../configtest/places.ts';
 import { probe } from '../configtest/probe.ts';
+import { checkPrograms } from '../configtest/programs.ts';
 import { checkScripts } from '../configtest/script.ts';
 import { checkTree } from '../configtest/tree.ts';
+import { findWays } from '../configtest/ways.ts';
 import { probeWays } from '../configtest/ways-probe.ts';
+import { shippedText } from '../site/shipped.ts';
 import { findPropertiesFile, globalOptions } from '../site/site.ts';
 import { findUser, findWebUser, isRoot, type User } from '../site/users.ts';
 
@@ -71,35 +92,81 @@ async function testSite(command: Command, options: Options): Promise<Finding[]> 
     throw new Failure('usage', '--probe and --as go together');
   const propertiesFile = resolve(findPropertiesFile(command) ?? DEFAULT_FILES[0] ?? '');
   const etcDirectory = dirname(propertiesFile);
-  const { settings, findings } = checkControls(propertiesFile);
+  const { settings, given, findings } = checkControls(propertiesFile);
   const asked = askHttpd(options.httpd, options.httpdConf);
+  const { directives } = asked.httpd ?? {};
+  const mends = makeMends({
+    ...{ propertiesFile, etcDirectory, shippedText },
+    httpd: {
+      ...(asked.program && { httpd: asked.program }),
+      ...(options.httpdConf && { httpdConf: options.httpdConf }),
+    },
+    httpdConf: findHttpdConf(asked),
+  });
   const user = findScriptUser(options.webUser, asked.httpd);
   const folders = findFolders(asked.httpd, etcDirectory);
-  findings.push(...asked.findings, ...checkTree(settings, propertiesFile, user));
+  const ways = directives && findWays(directives);
+  const misplaced = checkPlaces(settings, given, propertiesFile);
+  findings.push(...asked.findings, ...misplaced.findings);
+  findings.push(...checkTree(settings, propertiesFile, user, misplaced.folders));
+  if (!misplaced.folders.has('ProfilesDirectory')) findings.push(...checkPrograms(settings, user));
   if (folders.length === 0)
-    findings.push(error('no ScriptAlias leads to the script', 'httpd', findInclude(etcDirectory, options.httpdConf)));
+    findings.push(error('no ScriptAlias leads to the script', 'httpd', findInclude(etcDirectory, mends)));
   let isByPassword = false;
   for (const folder of folders) {
-    const access = checkAccess(folder, user);
+    const moved = directives && checkScriptFolder(directives, folder, mends);
+    if (moved) {
+      findings.push(moved);
+      continue;
+    }
+    const access = checkAccess(folder, user, findAccessKind(directives), mends);
     isByPassword ||= access.isByPassword;
     findings.push(...checkScripts(folder, user), ...access.findings);
-    if (asked.httpd?.directives) findings.push(...checkDirectives(asked.httpd.directives, folder, propertiesFile));
+    if (access.findings.length === 0) {
+      const place = (key: string): string => placeOf(given, key, propertiesFile);
+      findings.push(...checkIdentities({ settings, access, directives, ways, mends, placeOf: place }));
+    }
+    if (directives) findings.push(...checkDirectives(directives, folder, mends));
   }
-  if (asked.httpd?.directives) findings.push(...(await probeWays(asked.httpd.directives)));
-  if (asked.httpd) findings.push(...checkModules(asked.httpd, settings, isByPassword));
-  findings.push(...checkCertificates(etcDirectory, asked.httpd?.directives), ...checkNodes(settings));
-  if (options.probe !== undefined && options.as !== undefined)
-    findings.push(...(await probe(options.probe, options.as)));
-  else findings.push(note('no client has tried it', 'httpd', '--probe URL --as webjob.conf'));
+  if (directives && ways)
+    findings.push(...checkServerNames(directives, ways, mends), ...(await probeWays(ways, mends)));
+  if (asked.httpd) findings.push(...checkModules(asked.httpd, settings, isByPassword, mends));
+  findings.push(...checkCertificates(etcDirectory, directives, mends), ...checkNodes(settings));
+  if (options.probe !== undefined && options.as !== undefined) {
+    const explainMissing = (url: URL): Finding | undefined =>
+      directives && ways && findNameProblem(url, directives, ways, mends);
+    const errorLog = findErrorLog(directives);
+    findings.push(...(await probe(options.probe, options.as, { settings, errorLog, mends, explainMissing })));
+  } else findings.push(note('no client has tried it', 'httpd', '--probe URL --as webjob.conf'));
   return findings;
 }
 
-/** What makes httpd read the site that init has made, in its layout. */
-function findInclude(etcDirectory: string, httpdConf = 'httpd.conf'): string {
-  const file = join(etcDirectory, 'webjob-site.conf');
-  if (existsSync(file)) return `echo 'Include ${file}' >> ${httpdConf} && apachectl graceful`;
-  if (existsSync('/etc/apache2/conf-available/webjob.conf')) return 'a2enconf webjob && apachectl graceful';
-  return 'webjobctl init makes what httpd is to include';
+/** Which .htaccess goes with the certificates that httpd asks for. */
+function findAccessKind(directives: readonly Directive[] | undefined): AccessKind {
+  const asked = directives?.find(({ name }) => name === 'SSLVerifyClient')?.value.toLowerCase();
+  if (asked === 'require') return 'apache/htaccess-certificates';
+  return asked === 'optional' ? 'apache/htaccess-either' : 'apache/htaccess';
+}
+
+function findHttpdConf({ conf, program }: AskedHttpd): string {
+  return conf ?? (program === undefined ? undefined : askConfigurationFile(program)) ?? '/etc/apache2/apache2.conf';
+}
+
+function findErrorLog(directives: readonly Directive[] | undefined): string | undefined {
+  const [path = ''] = splitArguments(directives?.find(({ name }) => name === 'ErrorLog')?.value ?? '');
+  return path.startsWith('/') ? path : undefined;
+}
+
+/** What makes httpd read the site, in its layout: as init has made it, or by hand. */
+function findInclude(etcDirectory: string, { addDirectives, reload }: Mends): string {
+  if (existsSync('/etc/apache2/conf-available/webjob.conf') && etcDirectory === '/etc/webjob')
+    return `a2enconf webjob && ${reload}`;
+  const file = ['webjob-site.conf', 'webjob.conf']
+    .map((name) => join(etcDirectory, name))
+    .find((path) => existsSync(path));
+  return file === undefined
+    ? `webjobctl init --prefix ${quote(dirname(etcDirectory))}`
+    : addDirectives(`Include ${file}`);
 }
 
 function findScriptUser(given: string | undefined, httpd: Httpd | undefined): User {

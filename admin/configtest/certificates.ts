@@ -3,30 +3,41 @@ import { X509Certificate } from 'node:crypto';
 import { existsSync, readFileSync, statSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { errorCode } from '../../cli/files.ts';
+import { quote } from '../../cli/shell.ts';
 import { daysLeft, findLatest, listCertificates } from '../clients/certificates.ts';
 import { AUTHORITY_FOLDER } from '../site/authority.ts';
 import { askProgram } from '../site/programs.ts';
 import { error, type Finding, note, warning } from './finding.ts';
 import { type Directive, splitArguments } from './httpd.ts';
+import type { Mends } from './mends.ts';
 
 /** Days before its end at which something is to be renewed. */
 const SOON = 30;
 
-export function checkCertificates(etcDirectory: string, directives: readonly Directive[] | undefined): Finding[] {
+export function checkCertificates(
+  etcDirectory: string,
+  directives: readonly Directive[] | undefined,
+  mends: Mends,
+): Finding[] {
+  const { webjobctl, reload } = mends;
   const placed = (name: string, usual: string): string[] => {
     const named = directives?.filter((one) => one.name === name).map(({ value }) => splitArguments(value)[0] ?? '');
     return [...new Set(named?.length ? named : [join(etcDirectory, usual)])].filter((path) => existsSync(path));
   };
   return [
     ...placed('SSLCertificateFile', 'webjob-server.crt').flatMap((path) =>
-      checkDate("the server's certificate", path, 'webjobctl ca server --prepare; or have its CA renew it'),
+      checkDate("the server's certificate", path, `${webjobctl} ca server --prepare  # or have its CA renew it`),
     ),
     ...placed('SSLCACertificateFile', 'webjob-ca.crt').flatMap((path) =>
-      checkDate('the CA of the clients', path, 'renew it, then apachectl graceful'),
+      checkDate(
+        'the CA of the clients',
+        path,
+        `openssl x509 -in ${quote(path)} -noout -subject -dates  # renew it, then ${reload}`,
+      ),
     ),
-    ...placed('SSLCARevocationFile', 'webjob-ca.crl').flatMap(checkRevocationList),
+    ...placed('SSLCARevocationFile', 'webjob-ca.crl').flatMap((path) => checkRevocationList(path, mends)),
     ...placed('SSLCertificateKeyFile', 'webjob-server.key').flatMap(checkKey),
-    ...checkClients(etcDirectory),
+    ...checkClients(etcDirectory, mends),
   ];
 }
 
@@ -34,10 +45,16 @@ function checkDate(what: string, path: string, remedy: string): Finding[] {
   try {
     const certificate = new X509Certificate(readFileSync(path));
     if (certificate.validFromDate.getTime() > Date.now())
-      return [error(`${what} is not good yet`, path, "is this machine's clock right?")];
+      return [error(`${what} is not good yet`, path, "date  # is this machine's clock right?")];
     return judge(what, certificate.validToDate, path, remedy);
   } catch (failure) {
-    return [error(`${what} cannot be read: ${errorCode(failure)}`, path, 'it must be a certificate in PEM')];
+    return [
+      error(
+        `${what} cannot be read: ${errorCode(failure)}`,
+        path,
+        `openssl x509 -in ${quote(path)}  # it must be one in PEM`,
+      ),
+    ];
   }
 }
 
@@ -49,25 +66,29 @@ function judge(what: string, until: Date, path: string, remedy: string): Finding
 }
 
 /** Past its date httpd refuses everybody. */
-function checkRevocationList(path: string): Finding[] {
+function checkRevocationList(path: string, { webjobctl, reload }: Mends): Finding[] {
   const { stdout } = askProgram('openssl', ['crl', '-in', path, '-noout', '-nextupdate']);
   const until = new Date(/^nextUpdate=(.*)$/m.exec(stdout)?.[1] ?? '');
-  if (Number.isNaN(until.getTime())) return [error('it is no list of revoked certificates', path, 'make it anew')];
   const isHere = existsSync(join(dirname(path), AUTHORITY_FOLDER));
   const remedy = isHere
-    ? 'webjobctl ca crl && apachectl graceful'
-    : 'webjobctl ca crl where the CA is kept, then webjobctl ca install with its webjob-ca.crl here';
+    ? `${webjobctl} ca crl && ${reload}`
+    : `${webjobctl} ca install webjob-ca.crl && ${reload}  # with what webjobctl ca crl makes where the CA is kept`;
+  if (Number.isNaN(until.getTime())) return [error('it is no list of revoked certificates', path, remedy)];
   return judge('the list of revoked certificates', until, path, remedy);
 }
 
 function checkKey(path: string): Finding[] {
   if ((statSync(path).mode & 0o077) === 0) return [];
   return [
-    error('others may read the private key', path, `chmod 600 ${path}; and make another one, with its certificate`),
+    error(
+      'others may read the private key',
+      path,
+      `chmod 600 ${quote(path)}  # and make another one, with its certificate`,
+    ),
   ];
 }
 
-function checkClients(etcDirectory: string): Finding[] {
+function checkClients(etcDirectory: string, { webjobctl }: Mends): Finding[] {
   const certificates = listCertificates(etcDirectory);
   const ending = [...new Set(certificates.map(({ client }) => client))].filter((client) => {
     const latest = findLatest(certificates, client);
@@ -75,5 +96,6 @@ function checkClients(etcDirectory: string): Finding[] {
   });
   if (ending.length === 0) return [];
   const what = `certificates of clients end within ${SOON} days or have ended: ${ending.slice(0, 5).join(', ')}`;
-  return [warning(what, etcDirectory, `webjobctl client list --expiring ${SOON}d, then client renew`)];
+  const remedy = `${webjobctl} client list --expiring ${SOON}d  # then ${webjobctl} client renew NAME for each`;
+  return [warning(what, etcDirectory, remedy)];
 }

@@ -1,28 +1,68 @@
 // Every control of nph-webjob.cfg and of the overrides: what is not allowed, not known, said twice, or dangerous.
 import { existsSync, globSync, readFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { parseKeyValue } from 'webjob-conf';
 import { CONTROLS, JOB_CONTROLS, type ServerSettings } from '../../cgi/controls.ts';
-import { parseSettings, readSettings } from '../../cgi/settings.ts';
+import { parseHostList } from '../../cgi/hosts.ts';
+import { type GivenControls, parseSettings, readSettings } from '../../cgi/settings.ts';
 import { errorCode } from '../../cli/files.ts';
+import { quote } from '../../cli/shell.ts';
 import { error, type Finding, note, warning } from './finding.ts';
+import { replaceLine, setControl } from './mends.ts';
 import { findNearest } from './spelling.ts';
 
 /** Names of the controls, as far as a kind of file may hold them. */
 const KEYS = CONTROLS.map(({ key }) => key);
 const JOB_KEYS = JOB_CONTROLS.map(({ key }) => key);
 
-export function checkControls(file: string): { settings: ServerSettings; findings: Finding[] } {
-  const { settings, problems } = readSettings(file);
+export interface CheckedControls {
+  settings: ServerSettings;
+  /** What the file itself says. */
+  given: GivenControls;
+  findings: Finding[];
+}
+
+export function checkControls(file: string): CheckedControls {
+  const { settings, given, problems } = readSettings(file);
   const findings = [
-    ...problems.map((problem) =>
-      error(problem, file, 'every request is answered 550 until it is right: nph-webjob.cfg(5)'),
-    ),
-    ...(existsSync(file) ? checkLines(file, KEYS) : [error('the file is not there', file, 'webjobctl init makes one')]),
-    ...checkRisks(settings, file),
-    ...checkOverrides(settings),
+    ...problems.map((problem) => describeProblem(problem, file, 'every request')),
+    ...(existsSync(file) ? checkLines(file, KEYS) : [error('the file is not there', file, formatInit(file))]),
+    ...checkRisks(settings, (key) => placeOf(given, key, file)),
+    ...checkOverrides(settings, placeOf(given, 'EnableHostAccessList', file)),
   ];
-  return { settings, findings };
+  return { settings, given, findings };
+}
+
+/** `FILE:LINE` of a setting, the file alone where it is not given. */
+export function placeOf(given: GivenControls, key: string, file: string): string {
+  const line = /\d+/.exec(given.get(key.toLowerCase())?.place ?? '')?.[0];
+  return line === undefined ? file : `${file}:${line}`;
+}
+
+/** A value that is not allowed gives way to the default, whose line is taken out: some defaults depend on other settings. */
+function describeProblem(problem: string, file: string, requests: string): Finding {
+  const [, key, line] = /^(\w+) in line (\d+) has a value/.exec(problem) ?? [];
+  const why = `${requests} is answered 550 until it is right`;
+  if (line === undefined) return error(problem, file, `man 5 nph-webjob.cfg  # ${why}`);
+  const standard = CONTROLS.find((control) => control.key === key)?.default ?? '';
+  const mend = standard.startsWith('<')
+    ? formatEdit(`${line}d`, file)
+    : replaceLine(file, Number(line), `${key}=${standard}`);
+  return error(problem, `${file}:${line}`, `${mend}  # ${why}: that is the default`);
+}
+
+const formatEdit = (edit: string, file: string): string => `sed -i ${quote(edit)} ${quote(file)}`;
+
+/** As the site was made: what is there stays. */
+function formatInit(file: string): string {
+  const folder = dirname(resolve(file));
+  const layouts: Record<string, string> = { '/etc/webjob': 'debian', '/usr/local/apache/etc': 'article' };
+  const has = (name: string): boolean => existsSync(join(folder, name));
+  const options = [
+    ...(has('webjob-server.crt') ? ['--tls'] : []),
+    ...(has('webjob-certificates.conf') ? ['--certificates'] : []),
+  ];
+  return ['webjobctl init --prefix', quote(layouts[folder] ?? dirname(folder)), ...options].join(' ');
 }
 
 /** What the server passes over without a word. */
@@ -31,33 +71,47 @@ function checkLines(file: string, keys: readonly string[]): Finding[] {
   try {
     text = readFileSync(file, 'utf8');
   } catch (failure) {
-    return [error(`it cannot be read: ${errorCode(failure)}`, file, 'it must be readable for the web user')];
+    return [error(`it cannot be read: ${errorCode(failure)}`, file, `chmod 644 ${quote(file)}`)];
   }
   const { entries, strayLines } = parseKeyValue(text);
   const known = new Set(keys.map((key) => key.toLowerCase()));
   const seen = new Map<string, number>();
   const findings = strayLines.map((line) =>
-    warning('a line that is no Key=Value means nothing', `${file}:${line}`, 'begin it with #, or give it a value'),
+    warning('a line that is no Key=Value means nothing', `${file}:${line}`, formatEdit(`${line}s/^/# /`, file)),
   );
   for (const { key, line } of entries) {
     const name = key.toLowerCase();
-    if (!known.has(name)) findings.push(describeUnknown(key, `${file}:${line}`, keys));
+    if (!known.has(name)) findings.push(describeUnknown(key, file, line, keys));
     const earlier = seen.get(name);
     if (earlier !== undefined)
-      findings.push(warning(`${key} is in line ${earlier} too, and the last one holds`, `${file}:${line}`, 'keep one'));
+      findings.push(
+        warning(
+          `${key} is in line ${earlier} too, and the last one holds`,
+          `${file}:${line}`,
+          formatEdit(`${earlier}d`, file),
+        ),
+      );
     seen.set(name, line);
   }
   return findings;
 }
 
-function describeUnknown(key: string, where: string, keys: readonly string[]): Finding {
+function describeUnknown(key: string, file: string, line: number, keys: readonly string[]): Finding {
+  const where = `${file}:${line}`;
+  const remove = formatEdit(`${line}d`, file);
   if (keys !== KEYS && KEYS.some((known) => known.toLowerCase() === key.toLowerCase()))
-    return warning(`${key} cannot be overridden, and means nothing here`, where, 'set it in the main file');
+    return warning(
+      `${key} cannot be overridden, and means nothing here`,
+      where,
+      `${remove}  # and set it in the main file`,
+    );
   const nearest = findNearest(key, keys);
   return warning(
     `${key} is no control, and means nothing`,
     where,
-    nearest === undefined ? 'remove it: nph-webjob.cfg(5) has them all' : `write ${nearest}`,
+    nearest === undefined
+      ? `${remove}  # nph-webjob.cfg(5) has them all`
+      : formatEdit(`${line}s/[A-Za-z0-9_]*/${nearest}/`, file),
   );
 }
 
@@ -67,9 +121,13 @@ function describeUnknown(key: string, where: string, keys: readonly string[]): F
  */
 const OWN_NAME = /(?:^|[/@=,])%cid(?:$|[/@=,.:+]|_%[Yyjs](?!id)|_%pid)/;
 
-function checkRisks(settings: ServerSettings, file: string): Finding[] {
+function checkRisks(settings: ServerSettings, placeOf: (key: string) => string): Finding[] {
   const risk = (isRisk: boolean, what: string, remedy: string): Finding[] =>
-    isRisk ? [warning(what, file, remedy)] : [];
+    isRisk ? [warning(what, placeOf(remedy.split('=')[0] ?? ''), format(remedy))] : [];
+  const format = (remedy: string): string => {
+    const [key = '', value = ''] = remedy.split('=');
+    return setControl(placeOf(key), key, value);
+  };
   const { requireUser, requireMatch, sslRequireMatch, sslRequireSsl, enableLogging } = settings;
   const { overwriteExistingFiles, keepDifferingUploads, putNameFormat } = settings;
   return [
@@ -85,32 +143,42 @@ function checkRisks(settings: ServerSettings, file: string): Finding[] {
       'PutNameFormat=%cid/%jid_%cmd',
     ),
     ...risk(!enableLogging, 'no request leaves a line in the log: EnableLogging=N', 'EnableLogging=Y'),
-    ...(sslRequireSsl ? [] : [note('programs, output and passwords may travel in the clear: SslRequireSsl=N', file)]),
+    ...(sslRequireSsl
+      ? []
+      : [note('programs, output and passwords may travel in the clear: SslRequireSsl=N', placeOf('SslRequireSsl'))]),
   ];
 }
 
+/** The script reads it only as far as a client's own lines, and answers 550 to each line that is malformed. */
+function checkHostList(path: string, place: string): Finding[] {
+  if (!existsSync(path)) {
+    const remedy = `${setControl(place, 'EnableHostAccessList', 'N')}  # or name each client there: client1=192.0.2.0/24`;
+    return [error('EnableHostAccessList=Y, and there is no list: every request is answered 550', path, remedy)];
+  }
+  try {
+    parseHostList(readFileSync(path, 'utf8'));
+    return [];
+  } catch (failure) {
+    const { message } = failure as Error;
+    const line = /^line (\d+) /.exec(message)?.[1];
+    if (line === undefined)
+      return [error(`it cannot be read: ${errorCode(failure)}`, path, `chmod 644 ${quote(path)}`)];
+    const what = `${message}, and requests are answered 550`;
+    return [error(what, `${path}:${line}`, formatEdit(`${line}s/^/# /`, path))];
+  }
+}
+
 /** Settings of one client or command, and the list of addresses. */
-function checkOverrides(settings: ServerSettings): Finding[] {
+function checkOverrides(settings: ServerSettings, place: string): Finding[] {
   const folder = join(settings.configDirectory, 'nph-webjob');
-  const hosts = join(folder, 'hosts.access');
-  const findings =
-    settings.enableHostAccessList && !existsSync(hosts)
-      ? [
-          error(
-            'EnableHostAccessList=Y, and there is no list',
-            hosts,
-            'every request is answered 550 until there is one',
-          ),
-        ]
-      : [];
+  const findings = settings.enableHostAccessList ? checkHostList(join(folder, 'hosts.access'), place) : [];
   if (!settings.enableConfigOverrides) return findings;
   for (const name of globSync('{commands,clients}/**/nph-webjob.cfg', { cwd: folder })) {
     const file = join(folder, name);
     const problems: string[] = [];
     findings.push(...checkLines(file, JOB_KEYS));
     parseSettings(readFileSync(file, 'utf8'), problems);
-    for (const problem of problems)
-      findings.push(error(problem, file, 'its requests are answered 550 until it is right'));
+    for (const problem of problems) findings.push(describeProblem(problem, file, 'each of its requests'));
   }
   return findings;
 }

@@ -1,18 +1,27 @@
 // The directives that hold for the script: it is served, from the right settings, to nobody who has not said who he is.
 import { existsSync, readFileSync, statSync } from 'node:fs';
-import { join, resolve } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import type { ServerSettings } from '../../cgi/controls.ts';
+import { quote } from '../../cli/shell.ts';
 import { readUserFile } from '../clients/userfile.ts';
-import { mayAccess, type User } from '../site/users.ts';
+import type { User } from '../site/users.ts';
 import { error, type Finding, note, warning } from './finding.ts';
 import { type Directive, type Httpd, splitArguments } from './httpd.ts';
+import { type AccessKind, type Mends, replaceLine } from './mends.ts';
+import { findMeant } from './places.ts';
+import { attempt, formatOpening } from './trial.ts';
 
 const NEEDED = ['alias', 'env', 'authz_core', 'authn_core'];
 const FOR_PASSWORDS = ['auth_basic', 'authn_file', 'authz_user'];
 
-export function checkModules({ modules }: Httpd, settings: ServerSettings, isByPassword: boolean): Finding[] {
+export function checkModules(
+  { modules, directives }: Pick<Httpd, 'modules' | 'directives'>,
+  settings: ServerSettings,
+  isByPassword: boolean,
+  mends: Mends,
+): Finding[] {
   const wanted = [...NEEDED, ...(isByPassword ? FOR_PASSWORDS : []), ...(settings.sslRequireSsl ? ['ssl'] : [])];
-  const remedy = (name: string): string => `a2enmod ${name}, or LoadModule ${name}_module`;
+  const remedy = (name: string): string => formatLoading(name, directives ?? [], mends);
   const missing = wanted.filter((name) => !modules.includes(name));
   const isRunner = modules.some((name) => ['cgi', 'cgid', 'fcgid', 'proxy_fcgi'].includes(name));
   return [
@@ -21,41 +30,57 @@ export function checkModules({ modules }: Httpd, settings: ServerSettings, isByP
   ];
 }
 
-/** Folders that a ScriptAlias leads to and that hold a webjob script. */
+/** Debian's own command where httpd is Debian's; else a line beside those that load the others. A module takes a restart. */
+function formatLoading(name: string, directives: readonly Directive[], { httpdConf, reload }: Mends): string {
+  const restart = reload.replace(/graceful$/, 'restart');
+  if (httpdConf.startsWith('/etc/apache2/')) return `a2enmod ${name} && ${restart}`;
+  const known = directives.find((one) => one.name === 'LoadModule')?.value ?? '';
+  const folder = dirname(splitArguments(known)[1] ?? '/usr/lib/apache2/modules/x');
+  return `sed -i ${quote(`1i LoadModule ${name}_module ${folder}/mod_${name}.so`)} ${quote(httpdConf)} && ${restart}`;
+}
+
+/** Folders that a ScriptAlias leads to and that hold a webjob script, or are for one: a SetEnv tells it its settings. */
 export function findScriptFolders(directives: readonly Directive[]): string[] {
+  const told = directives
+    .filter(({ name, value }) => name === 'SetEnv' && value.startsWith('WEBJOB_PROPERTIES_FILE'))
+    .flatMap(({ sections }) => sections.map(splitArguments))
+    .flatMap(([kind, place = '']) => (kind === 'Directory' ? [resolve(place)] : []));
   const folders = directives
     .filter(({ name }) => name === 'ScriptAlias')
     .map(({ value }) => resolve(splitArguments(value)[1] ?? '/'))
-    .filter((folder) => existsSync(join(folder, 'nph-webjob.cgi')) || existsSync(join(folder, 'nph-webjob')));
+    .filter(
+      (folder) =>
+        existsSync(join(folder, 'nph-webjob.cgi')) || existsSync(join(folder, 'nph-webjob')) || told.includes(folder),
+    );
   return [...new Set(folders)];
 }
 
-export function checkDirectives(directives: readonly Directive[], folder: string, propertiesFile: string): Finding[] {
+export function checkDirectives(directives: readonly Directive[], folder: string, mends: Mends): Finding[] {
+  const add = (line: string): string => mends.addDirectives(`<Directory "${folder}">`, line, '</Directory>');
   const isOf = ({ sections }: Directive): boolean => sections.some((section) => coversFolder(section, folder));
   const own = directives.filter(isOf);
   const findOwn = (name: string): Directive | undefined => own.findLast((one) => one.name === name);
   const override = findOwn('AllowOverride');
-  const [variable, file] = splitArguments(findOwn('SetEnv')?.value ?? '');
-  const findings: Finding[] = [];
-  if (variable !== 'WEBJOB_PROPERTIES_FILE' || file === undefined)
-    findings.push(warning('no SetEnv tells the script its settings', folder, 'include apache/webjob.conf'));
-  else if (resolve(file) !== resolve(propertiesFile))
-    findings.push(
-      warning(`httpd hands the script ${file}, and this is about ${propertiesFile}`, folder, '--config, or the Define'),
-    );
+  const findings = checkSetEnv(findOwn('SetEnv'), folder, mends, add);
   if (!override || !/\b(?:AuthConfig|All)\b/i.test(override.value))
     findings.push(
       error(
         '.htaccess has no say: AllowOverride AuthConfig is missing',
         override?.where ?? folder,
-        'include apache/webjob.conf',
+        override
+          ? mends.replaceDirective(override.where, 'AllowOverride', 'AuthConfig')
+          : add('AllowOverride AuthConfig'),
       ),
     );
-  for (const one of own) findings.push(...checkOpening(one));
+  for (const one of own) findings.push(...checkOpening(one, mends));
   for (const one of directives) {
     if (one.name === 'SSLVerifyClient' && one.value === 'optional_no_ca')
       findings.push(
-        error('certificates that nobody verified get in: optional_no_ca', one.where, 'SSLVerifyClient require'),
+        error(
+          'certificates that nobody verified get in: optional_no_ca',
+          one.where,
+          mends.replaceDirective(one.where, 'SSLVerifyClient', 'require'),
+        ),
       );
   }
   const limit = findOwn('LimitRequestBody');
@@ -64,13 +89,51 @@ export function checkDirectives(directives: readonly Directive[], folder: string
   return findings;
 }
 
+/** A folder of the script that does not exist, where one beside it has the script: the path is misspelt. */
+export function checkScriptFolder(
+  directives: readonly Directive[],
+  folder: string,
+  { replaceDirective }: Mends,
+): Finding | undefined {
+  if (existsSync(folder)) return undefined;
+  const meant = findMeant(folder, (path) => existsSync(join(path, 'nph-webjob.cgi')));
+  const alias = directives.find(
+    ({ name, value }) => name === 'ScriptAlias' && resolve(splitArguments(value)[1] ?? '/') === folder,
+  );
+  if (meant === undefined || !alias) return undefined;
+  const [path = ''] = splitArguments(alias.value);
+  const mend = replaceDirective(alias.where, 'ScriptAlias', `${path} "${meant}/"`, meant);
+  return error(`ScriptAlias leads to a folder that does not exist, ${folder}`, alias.where, mend);
+}
+
+/** The script reads the settings that this is about. */
+function checkSetEnv(
+  setEnv: Directive | undefined,
+  folder: string,
+  { propertiesFile, replaceDirective }: Mends,
+  add: (line: string) => string,
+): Finding[] {
+  const [variable, file] = splitArguments(setEnv?.value ?? '');
+  if (!setEnv || variable !== 'WEBJOB_PROPERTIES_FILE' || file === undefined) {
+    const mend = add(`SetEnv WEBJOB_PROPERTIES_FILE "${propertiesFile}"`);
+    return [warning('no SetEnv tells the script its settings', folder, mend)];
+  }
+  if (resolve(file) === resolve(propertiesFile)) return [];
+  const value = `WEBJOB_PROPERTIES_FILE "${propertiesFile}"`;
+  const mend = replaceDirective(setEnv.where, 'SetEnv', value, propertiesFile);
+  // Without the file every setting is at its default.
+  if (!existsSync(file)) return [error(`httpd hands the script ${file}, which does not exist`, setEnv.where, mend)];
+  const what = `httpd hands the script ${file}, and this is about ${propertiesFile}`;
+  return [warning(what, setEnv.where, `${mend}  # or --config`)];
+}
+
 /** What lets in everybody. `Files` sections only ever close something in apache/. */
-function checkOpening({ name, value, where, sections }: Directive): Finding[] {
+function checkOpening({ name, value, where, sections }: Directive, mends: Mends): Finding[] {
   const isOpen = name === 'Require' && /^all granted$/i.test(value);
   const isAny = name === 'Satisfy' && /^any$/i.test(value);
   if (!isOpen && !isAny) return [];
   const section = sections.at(-1) ?? '';
-  return [error(`<${section}> lets in everybody: ${name} ${value}`, where, 'remove it; .htaccess says who may enter')];
+  return [error(`<${section}> lets in everybody: ${name} ${value}`, where, mends.removeDirective(where))];
 }
 
 /** `Directory "/…"` of the folder itself, `Location "/webjob…"`. */
@@ -80,59 +143,94 @@ function coversFolder(section: string, folder: string): boolean {
   return kind === 'Location' && /^\/webjob(?:\/|$)/.test(place);
 }
 
-/** Whether .htaccess asks who somebody is, and whether the file of users is fit for it. */
-export function checkAccess(folder: string, user: User): { isByPassword: boolean; findings: Finding[] } {
+/** What .htaccess asks of a client. */
+export interface Access {
+  file: string;
+  isByPassword: boolean;
+  isByCertificate: boolean;
+  /** Makes a user of the name in a certificate. */
+  namesUser: boolean;
+  userFile: string | undefined;
+  findings: Finding[];
+}
+
+/** Whether .htaccess asks who somebody is, and whether the file of users is fit for it. `kind` is what this site should have. */
+export function checkAccess(folder: string, user: User, kind: AccessKind, mends: Mends): Access {
   const file = join(folder, '.htaccess');
-  if (!existsSync(file))
+  const none = { file, isByPassword: true, isByCertificate: false, namesUser: false, userFile: undefined };
+  const mend = (): string => mends.writeAccess(kind, file);
+  if (!existsSync(file)) return { ...none, findings: [error('nobody may enter: there is no .htaccess', file, mend())] };
+  const code = attempt(user, file, 'read');
+  if (code !== undefined)
     return {
-      isByPassword: true,
-      findings: [error('nobody may enter: there is no .htaccess', file, 'copy apache/htaccess there')],
+      ...none,
+      findings: [error(`${user.name} cannot read .htaccess, and httpd answers 403`, file, `chmod 644 ${quote(file)}`)],
     };
   const lines = readFileSync(file, 'utf8')
     .split('\n')
     .map((line) => line.trim());
-  const find = (start: string): string | undefined =>
-    lines
-      .find((line) => line.toLowerCase().startsWith(start))
-      ?.slice(start.length)
-      .trim();
+  const find = (start: string): number => lines.findIndex((line) => line.toLowerCase().startsWith(start));
   const isByPassword = lines.some((line) => /^Require\s+(?:valid-user|user|group)\b/i.test(line));
   const isByCertificate = lines.some((line) => /^Require\s+expr\s.*SSL_CLIENT_VERIFY.*SUCCESS/i.test(line));
   const findings: Finding[] = [];
-  if (!isByPassword && !isByCertificate)
-    findings.push(
-      error(
-        '.htaccess asks nobody who he is',
-        file,
-        'take apache/htaccess, apache/htaccess-certificates or apache/htaccess-either',
-      ),
-    );
+  if (!isByPassword && !isByCertificate && !lines.some((line) => /^Require\s+env\s+SSL_CLIENT/i.test(line)))
+    findings.push(error('.htaccess asks nobody who he is', file, mend()));
   if (lines.some((line) => /^(?:Require\s+all\s+granted|Satisfy\s+any|<Limit\b)/i.test(line)))
     findings.push(
-      error(
-        '.htaccess lets in some without a word: Require all granted, Satisfy any or <Limit>',
-        file,
-        'take apache/htaccess',
-      ),
+      error('.htaccess lets in some without a word: Require all granted, Satisfy any or <Limit>', file, mend()),
     );
-  const [userFile = ''] = splitArguments(find('authuserfile') ?? '');
-  if (isByPassword) findings.push(...checkUserFile(userFile, folder, user));
-  return { isByPassword, findings };
+  const line = find('authuserfile');
+  const [, userFile] = splitArguments(lines[line] ?? '');
+  if (isByPassword) findings.push(...checkUserFile(userFile, { file, line: line + 1 }, user, mends));
+  const namesUser = find('sslusername') >= 0;
+  return { file, isByPassword, isByCertificate, namesUser, userFile, findings };
 }
 
-function checkUserFile(path: string, folder: string, user: User): Finding[] {
-  if (path === '' || !existsSync(path))
-    return [error('AuthUserFile names no file', path || folder, 'webjobctl client add makes users')];
+/** `place` is that of its directive; the line is 0 where there is none. */
+function checkUserFile(
+  path: string | undefined,
+  { file, line }: { file: string; line: number },
+  user: User,
+  { etcDirectory, webjobctl }: Mends,
+): Finding[] {
+  const usual = join(etcDirectory, 'webjob.htpasswd');
+  const text = `AuthUserFile ${usual}`;
+  const name = line > 0 ? replaceLine(file, line, text) : `sed -i ${quote(`1i ${text}`)} ${quote(file)}`;
+  const make = `install -m 640 -g ${user.gid} /dev/null`;
+  if (path === undefined || !existsSync(path)) {
+    const isThere = existsSync(usual);
+    const mend = path === usual || !isThere ? `${make} ${quote(path ?? usual)}` : name;
+    const added = isThere ? '' : `  # then ${webjobctl} client add NAME --generate`;
+    return [
+      error(
+        'AuthUserFile names no file',
+        path ?? file,
+        `${path === undefined && !isThere ? `${mend} && ${name}` : mend}${added}`,
+      ),
+    ];
+  }
   const weak = readUserFile(path).filter(({ scheme }) => scheme !== 'bcrypt');
   return [
-    ...(mayAccess(user, path, 'read')
+    ...(attempt(user, path, 'read') === undefined
       ? []
-      : [error(`${user.name} cannot read the users`, path, `chgrp ${user.name} ${path} && chmod 640 ${path}`)]),
+      : [
+          error(
+            `${user.name} cannot read the users`,
+            path,
+            formatOpening(user, path, `chgrp ${user.gid} ${quote(path)} && chmod 640 ${quote(path)}`),
+          ),
+        ]),
     ...((statSync(path).mode & 0o004) === 0
       ? []
-      : [warning('everybody on this machine may read the hashes of the passwords', path, `chmod 640 ${path}`)]),
-    ...(resolve(path).startsWith(`${folder}/`)
-      ? [error('the users lie in the folder that httpd serves', path, 'move the file out of it')]
+      : [warning('everybody on this machine may read the hashes of the passwords', path, `chmod 640 ${quote(path)}`)]),
+    ...(resolve(path).startsWith(`${dirname(file)}/`)
+      ? [
+          error(
+            'the users lie in the folder that httpd serves',
+            path,
+            `mv -n ${quote(path)} ${quote(usual)} && ${name}`,
+          ),
+        ]
       : []),
     ...(weak.length === 0
       ? []
@@ -140,7 +238,7 @@ function checkUserFile(path: string, folder: string, user: User): Finding[] {
           warning(
             `the hash of ${weak.length} passwords is weak, not bcrypt`,
             path,
-            `webjobctl client passwd ${weak[0]?.name} --generate`,
+            `${webjobctl} client passwd ${weak[0]?.name} --generate`,
           ),
         ]),
   ];

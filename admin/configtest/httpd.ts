@@ -1,6 +1,7 @@
 // httpd as it is configured: asked by its own -t and what it dumps, so that what counts is what it makes of its files.
 import { existsSync } from 'node:fs';
-import { delimiter, dirname, join } from 'node:path';
+import { delimiter, dirname, join, resolve } from 'node:path';
+import { quote } from '../../cli/shell.ts';
 import { askProgram } from '../site/programs.ts';
 import { error, type Finding, note } from './finding.ts';
 
@@ -21,6 +22,16 @@ export interface Httpd {
   userName: string | undefined;
 }
 
+/** What is known of httpd, also where its configuration cannot be used. */
+export interface AskedHttpd {
+  httpd: Httpd | undefined;
+  findings: Finding[];
+  /** The program that was asked. */
+  program: string | undefined;
+  /** Where it begins to read; undefined when it does not tell. */
+  conf: string | undefined;
+}
+
 const NAMES = ['apachectl', 'apache2', 'httpd'];
 const FOLDERS = ['/usr/sbin', '/usr/local/sbin', '/usr/local/apache/bin', '/usr/local/apache2/bin'];
 const INFO_MODULES = [
@@ -33,23 +44,19 @@ const INFO_MODULES = [
 ];
 
 /** Asks httpd. Without one, or one that does not like its configuration, the findings say so. */
-export function askHttpd(
-  given: string | undefined,
-  conf: string | undefined,
-): { httpd: Httpd | undefined; findings: Finding[] } {
+export function askHttpd(given: string | undefined, conf: string | undefined): AskedHttpd {
   const program = given ?? findProgram();
+  const asked = (httpd: Httpd | undefined, ...findings: Finding[]): AskedHttpd => {
+    return { httpd, findings, program, conf };
+  };
   if (program === undefined)
-    return { httpd: undefined, findings: [note('no httpd was found, so none was asked', 'PATH', '--httpd PROGRAM')] };
+    return asked(undefined, note('no httpd was found, so none was asked', 'PATH', '--httpd PROGRAM'));
   const file = conf === undefined ? [] : ['-f', conf];
   const ask = (...args: string[]) => askProgram(program, [...file, ...args]);
   const test = ask('-t', '-D', 'DUMP_MODULES', '-D', 'DUMP_RUN_CFG');
   if (test.status !== 0) {
     const said = test.stderr.trim().split('\n').slice(-3).join(' ');
-    const remedy = conf === undefined ? 'mend it; --httpd-conf FILE when httpd reads another file' : 'mend it';
-    return {
-      httpd: undefined,
-      findings: [error(`httpd does not take its configuration: ${said}`, conf ?? program, remedy)],
-    };
+    return asked(undefined, describeRefusal(said, conf, [program, ...file, '-t']));
   }
   const modules = [...test.stdout.matchAll(/^ (\w+)_module /gm)].map(([, name = '']) => name);
   const userName = /^User: name="([^"]+)"/m.exec(test.stdout)?.[1];
@@ -58,7 +65,27 @@ export function askHttpd(
     directives === undefined
       ? [note('without mod_info httpd does not tell which directives hold, so they were not checked', program)]
       : [];
-  return { httpd: { modules, directives, userName }, findings };
+  return asked({ modules, directives, userName }, ...findings);
+}
+
+/** A directive that nobody knows is left out; all else is for a person to see. */
+function describeRefusal(said: string, conf: string | undefined, test: string[]): Finding {
+  const [, line, file] = /[Ss]yntax error on line (\d+) of (\S+):/.exec(said) ?? [];
+  const hint = conf === undefined ? '; --httpd-conf FILE when httpd reads another file' : '';
+  const remedy =
+    line !== undefined && file !== undefined && said.includes('Invalid command')
+      ? `sed -i ${quote(`${line}s/^/#/`)} ${quote(file)}  # or correct that line`
+      : `${test.map(quote).join(' ')}  # and mend what it says${hint}`;
+  const where = file === undefined ? (conf ?? test[0] ?? '') : `${file}:${line}`;
+  return error(`httpd does not take its configuration: ${said}`, where, remedy);
+}
+
+/** The file that it was built to read (`-V`), for commands that change it. */
+export function askConfigurationFile(program: string): string | undefined {
+  const { stdout } = askProgram(program, ['-V']);
+  const find = (name: string): string => new RegExp(`-D ${name}="([^"]*)"`).exec(stdout)?.[1] ?? '';
+  const file = find('SERVER_CONFIG_FILE');
+  return file === '' ? undefined : resolve(find('HTTPD_ROOT') || '/', file);
 }
 
 function findProgram(): string | undefined {

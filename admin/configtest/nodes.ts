@@ -94,7 +94,7 @@ function checkClock(issued: ReadonlyMap<string, number>, log: string): Finding[]
           error(
             `the log has a job of ${Math.round(ahead / 1000)} s from now: this clock or another server's is wrong`,
             log,
-            'set the clock',
+            'timedatectl set-ntp true',
           ),
         ]
       : []),

@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { request as plainRequest, type RequestOptions } from 'node:http';
 import { request as secureRequest } from 'node:https';
-import { dirname, resolve } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { parseKeyValue } from 'webjob-conf';
 import {
   formatGetQuery,
@@ -14,9 +14,12 @@ import {
   RECORD_FIELDS,
   type RecordField,
 } from 'webjob-protocol';
+import type { ServerSettings } from '../../cgi/controls.ts';
 import { Failure } from '../../cli/failure.ts';
 import { errorCode } from '../../cli/files.ts';
+import { quote } from '../../cli/shell.ts';
 import { error, type Finding, note, warning } from './finding.ts';
+import type { Mends } from './mends.ts';
 
 const TIME_LIMIT_MS = 30_000;
 /** Where this is found, no other question is asked: it would only be found again. */
@@ -27,6 +30,8 @@ const NAMES = { version: 'webjob probe', system: 'webjobctl', fileName: FILE_NAM
 
 interface Caller {
   clientId: string;
+  /** That of its webjob.conf. */
+  folder: string;
   /** `user:password` in base64. */
   auth: string | undefined;
   tls: RequestOptions;
@@ -35,28 +40,43 @@ interface Caller {
 interface Answer {
   status: number;
   reason: string;
-  jobId: string | undefined;
+  /** The script has answered, and not httpd itself. */
+  isOurs: boolean;
   date: string | undefined;
 }
 
+export interface ProbeSite {
+  settings: Pick<ServerSettings, 'logfilesDirectory'>;
+  /** httpd's own, where it tells. */
+  errorLog: string | undefined;
+  mends: Mends;
+  /** What is wrong where httpd has no script behind a URL; undefined when nothing is known of it. */
+  explainMissing(url: URL): Finding | undefined;
+}
+
 /** Throws Failure for a webjob.conf that cannot be used. */
-export async function probe(url: string, conf: string): Promise<Finding[]> {
+export async function probe(url: string, conf: string, site: ProbeSite): Promise<Finding[]> {
   const caller = readCaller(conf);
   const target = URL.parse(url);
   if (!target || !/^https?:$/.test(target.protocol)) throw new Failure('usage', '--probe is no http or https URL');
   if (target.pathname === '/') target.pathname = '/webjob/nph-webjob.cgi';
-  const stranger = await probeStranger(target, caller);
-  if (stranger.some(({ what }) => what.startsWith(UNREACHABLE))) return stranger;
+  const stranger = await probeStranger(target, caller, site);
+  if (stranger === undefined || stranger.some(({ what }) => what.startsWith(UNREACHABLE)))
+    return stranger ?? [site.explainMissing(target) ?? describeMissing(target, site)];
   return [
     ...stranger,
-    ...(await probePut(target, caller, 'linktest')),
-    ...(await probeGet(target, caller)),
-    ...(await probePut(target, caller, 'snapshot')),
+    ...(await probePut(target, caller, 'linktest', site)),
+    ...(await probeGet(target, caller, site)),
+    ...(await probePut(target, caller, 'snapshot', site)),
   ];
 }
 
-/** The same client without a word of who it is. */
-async function probeStranger(url: URL, caller: Caller): Promise<Finding[]> {
+function describeMissing(url: URL, site: ProbeSite): Finding {
+  return error(`httpd has no script at ${url.pathname}`, url.href, formatLogCommand(site.errorLog));
+}
+
+/** The same client without a word of who it is. Undefined when httpd itself knows nothing at that URL. */
+async function probeStranger(url: URL, caller: Caller, { mends }: ProbeSite): Promise<Finding[] | undefined> {
   const query = formatGetQuery({ ...NAMES, clientId: caller.clientId });
   const { cert: _cert, key: _key, ...bare } = caller.tls as Record<string, unknown>;
   const answer = await ask(url, 'GET', query, { ...caller, auth: undefined, tls: bare }, Buffer.alloc(0));
@@ -64,24 +84,30 @@ async function probeStranger(url: URL, caller: Caller): Promise<Finding[]> {
     // A server that wants a certificate ends the handshake.
     if (/alert|certificate required|socket hang up|ECONNRESET|EPIPE/i.test(`${answer.message} ${errorCode(answer)}`))
       return [];
-    return [error(`${UNREACHABLE}: ${answer.message}`, url.href, 'is httpd up, and the URL right?')];
+    return [error(`${UNREACHABLE}: ${answer.message}`, url.href, 'apachectl start  # and is the URL right?')];
   }
   const skew = answer.date === undefined ? 0 : Math.abs(Date.now() - new Date(answer.date).getTime());
   const clock =
-    skew > SKEW_MS ? [warning(`its clock is ${Math.round(skew / 1000)} s off ours`, url.href, 'set the clocks')] : [];
+    skew > SKEW_MS
+      ? [warning(`its clock is ${Math.round(skew / 1000)} s off ours`, url.href, 'timedatectl set-ntp true  # on both')]
+      : [];
   if (answer.status === 401 || answer.status === 403) return clock;
+  if (answer.status === 404 && !answer.isOurs) return undefined;
   if (answer.status >= 452 && answer.status <= 472)
     return [
       ...clock,
-      warning(`httpd lets in anybody; only the script refuses: ${describe(answer)}`, url.href, 'apache/htaccess'),
+      warning(`httpd lets in anybody; only the script refuses: ${describe(answer)}`, url.href, findAccess(mends)),
     ];
   return [
     ...clock,
-    error(`who says nothing gets in: ${describe(answer)}`, url.href, 'apache/htaccess, and RequireUser=Y'),
+    error(`who says nothing gets in: ${describe(answer)}`, url.href, `${findAccess(mends)}; RequireUser=Y`),
   ];
 }
 
-async function probeGet(url: URL, caller: Caller): Promise<Finding[]> {
+const findAccess = ({ webjobctl }: Mends): string =>
+  `${webjobctl} configtest  # tells how .htaccess or a <Location> lets it in`;
+
+async function probeGet(url: URL, caller: Caller, site: ProbeSite): Promise<Finding[]> {
   const answer = await ask(
     url,
     'GET',
@@ -90,13 +116,18 @@ async function probeGet(url: URL, caller: Caller): Promise<Finding[]> {
     Buffer.alloc(0),
   );
   if (answer instanceof Error)
-    return [error(`the GET failed: ${answer.message}`, url.href, "httpd's error log says why")];
+    return [error(`the GET failed: ${answer.message}`, url.href, formatLogCommand(site.errorLog))];
   // Nobody has a program of that name, and only who is let in is told.
   if (answer.status === 404 || answer.status === 200) return [note(`GET ${FILE_NAME}: ${describe(answer)}`, url.href)];
-  return [error(`GET ${FILE_NAME}: ${describe(answer)}`, url.href, findReason(answer))];
+  return [error(`GET ${FILE_NAME}: ${describe(answer)}`, url.href, findReason(answer, caller, site))];
 }
 
-async function probePut(url: URL, caller: Caller, runType: 'linktest' | 'snapshot'): Promise<Finding[]> {
+async function probePut(
+  url: URL,
+  caller: Caller,
+  runType: 'linktest' | 'snapshot',
+  site: ProbeSite,
+): Promise<Finding[]> {
   const out = Buffer.from('webjobctl configtest --probe\n');
   const jobId = `probe_${Math.floor(Date.now() / 1000)}_${String(process.pid).padStart(5, '0')}`;
   const env = Buffer.from(formatRecord({ fields: describeProbe(caller.clientId, jobId, out), extra: [] }));
@@ -105,9 +136,9 @@ async function probePut(url: URL, caller: Caller, runType: 'linktest' | 'snapsho
   const answer = await ask(url, 'PUT', query, caller, Buffer.concat([out, env]), jobId);
   const what = runType === 'linktest' ? 'link test' : 'PUT';
   if (answer instanceof Error)
-    return [error(`the ${what} failed: ${answer.message}`, url.href, "httpd's error log says why")];
+    return [error(`the ${what} failed: ${answer.message}`, url.href, formatLogCommand(site.errorLog))];
   if (answer.status !== (runType === 'linktest' ? 251 : 200))
-    return [error(`${what}: ${describe(answer)}`, url.href, findReason(answer))];
+    return [error(`${what}: ${describe(answer)}`, url.href, findReason(answer, caller, site))];
   const left = runType === 'snapshot' ? `; job ${jobId} is in the locker now` : '';
   return [note(`${what}: ${describe(answer)}${left}`, url.href)];
 }
@@ -123,12 +154,18 @@ function describeProbe(clientId: string, jobId: string, out: Buffer): Record<Rec
 }
 
 /** Only of what the script has answered is there a line in its log. */
-function findReason({ status }: Answer): string {
-  if (status === 401)
-    return 'httpd knows no such user with this password; its error log says which: client passwd NAME --generate';
-  return status >= 450 && status !== 500
-    ? 'nph-webjob.log says why: docs/protocol.md, section 3'
-    : "httpd's error log says why";
+function findReason({ status, isOurs }: Answer, caller: Caller, { settings, errorLog, mends }: ProbeSite): string {
+  if (status === 401) {
+    const passwd = `${mends.webjobctl} client passwd ${caller.clientId} --generate --out ${quote(caller.folder)}`;
+    return `${passwd}  # httpd knows no such user with this password`;
+  }
+  return isOurs && status !== 500
+    ? `tail -n 5 ${quote(join(settings.logfilesDirectory, 'nph-webjob.log'))}  # docs/protocol.md, section 3`
+    : formatLogCommand(errorLog);
+}
+
+function formatLogCommand(errorLog: string | undefined): string {
+  return errorLog === undefined ? "httpd's error log says why" : `tail -n 20 ${quote(errorLog)}`;
 }
 
 const describe = ({ status, reason }: Answer): string => `${status} ${reason}`;
@@ -155,9 +192,9 @@ function ask(
       },
       (response) => {
         response.resume();
-        const { 'job-id': issued, date } = response.headers;
+        const { 'content-type': type, date } = response.headers;
         const answer = { status: response.statusCode ?? 0, reason: response.statusMessage ?? '' };
-        response.on('end', () => resolve({ ...answer, jobId: typeof issued === 'string' ? issued : undefined, date }));
+        response.on('end', () => resolve({ ...answer, isOurs: type === 'application/octet-stream', date }));
         response.on('error', resolve);
       },
     );
@@ -183,7 +220,7 @@ function readCaller(conf: string): Caller {
   const auth = /^basic$/i.test(get('URLAuthType')) ? Buffer.from(pair, 'latin1').toString('base64') : undefined;
   const name = get('SSLExpectedPeerCN');
   return {
-    ...{ clientId, auth },
+    ...{ clientId, auth, folder: dirname(resolve(conf)) },
     tls: {
       rejectUnauthorized: isOn('SSLVerifyPeerCert') || isOn('SSLVerifyHost'),
       ...(get('SSLBundledCAsFile') !== '' && { ca: readPem('SSLBundledCAsFile', pathOf('SSLBundledCAsFile')) }),

@@ -1,11 +1,10 @@
 // nph-webjob.cgi itself: its name, owner and mode, who runs it, and how long that takes.
 import { spawnSync } from 'node:child_process';
 import {
-  closeSync,
+  existsSync,
   mkdtempSync,
-  openSync,
   readdirSync,
-  readSync,
+  readFileSync,
   realpathSync,
   rmSync,
   statSync,
@@ -14,55 +13,122 @@ import {
 import { tmpdir } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 import { errorCode } from '../../cli/files.ts';
-import { askVersion, isNewEnough } from '../site/interpreter.ts';
-import { mayAccess, type User } from '../site/users.ts';
+import { quote } from '../../cli/shell.ts';
+import { askVersion, findNode, isNewEnough } from '../site/interpreter.ts';
+import { findScript } from '../site/shipped.ts';
+import { canBecome, isRoot, mayAccess, type User } from '../site/users.ts';
 import { error, type Finding, note, warning } from './finding.ts';
+import { findLineProblem, readFirstLine } from './firstline.ts';
+import { findMount, formatOpening, formatRemount } from './trial.ts';
+import { MAX_SCRIPT_BYTES, SCRIPT_MARK } from './ways.ts';
 
-const RUNS = 2;
+const TIME_LIMIT_MS = 10_000;
+/** What the URLs of clients end in: the built script, or a link to the launcher of an installation elsewhere. */
+const NAMES = ['nph-webjob.cgi', 'nph-webjob'];
 
 /** `folder` is where ScriptAlias leads. */
 export function checkScripts(folder: string, user: User): Finding[] {
-  let names: string[];
+  let files: string[];
   try {
-    names = readdirSync(folder).filter(
-      (name) => /webjob/i.test(name) && !name.endsWith('.bak') && !name.endsWith('.cjs'),
-    );
+    files = readdirSync(folder).filter((name) => !name.endsWith('.bak') && !name.endsWith('.cjs'));
   } catch (failure) {
-    return [error(`the folder of the script cannot be read: ${errorCode(failure)}`, folder, 'webjobctl init makes it')];
+    const make = `mkdir -p -m 755 ${quote(folder)} && ${formatInstall(folder, user)}`;
+    return [error(`the folder of the script cannot be read: ${errorCode(failure)}`, folder, make)];
   }
-  if (names.length === 0) return [error('no script is in it', folder, 'copy dist/nph-webjob.cgi there, mode 755')];
-  return [...names.flatMap((name) => checkScript(join(folder, name), user)), ...checkOld(folder)];
+  const names = files.filter((name) => /webjob/i.test(name));
+  const found = names.length > 0 ? names : files.filter((name) => isScript(join(folder, name)));
+  if (found.length === 0)
+    return [error('no script is in it', folder, formatInstall(folder, user)), ...checkOld(folder)];
+  const [first = ''] = found;
+  const renamed =
+    !found.some((name) => NAMES.includes(name)) && first.startsWith('nph-')
+      ? [error(`clients ask for ${NAMES[0]}, and the script is called ${first}`, folder, formatRename(folder, first))]
+      : [];
+  return [...renamed, ...found.flatMap((name) => checkScript(join(folder, name), user)), ...checkOld(folder)];
+}
+
+function isScript(path: string): boolean {
+  const stats = statSync(path, { throwIfNoEntry: false });
+  return (
+    stats?.isFile() === true && stats.size <= MAX_SCRIPT_BYTES && readFileSync(path, 'latin1').includes(SCRIPT_MARK)
+  );
+}
+
+const formatRename = (folder: string, name: string): string =>
+  `mv ${quote(join(folder, name))} ${quote(join(folder, NAMES[0] ?? ''))}`;
+
+/** The script beside webjobctl, with a Node in its first line. */
+function formatInstall(folder: string, user: User): string {
+  const target = join(folder, NAMES[0] ?? '');
+  const node = findNodeFor(user);
+  const place = node === undefined ? '' : ` && ${setFirstLine(target, '#!', node)}`;
+  return `install -m 755 ${quote(findShippedScript() ?? 'dist/nph-webjob.cgi')} ${quote(target)}${place}`;
+}
+
+/** Undefined where there is none: what is found is told, not what is missing to mend it. */
+function findShippedScript(): string | undefined {
+  try {
+    return findScript(undefined);
+  } catch {
+    return undefined;
+  }
+}
+
+function findNodeFor(user: User): string | undefined {
+  try {
+    return findNode(undefined, user);
+  } catch {
+    return undefined;
+  }
 }
 
 function checkScript(link: string, user: User): Finding[] {
   const findings: Finding[] = [];
-  if (!basename(link).startsWith('nph-'))
-    findings.push(error('httpd takes it for no nph script: its name does not begin with nph-', link, 'rename it'));
+  const name = basename(link);
+  if (!name.startsWith('nph-')) {
+    const isBeside = NAMES.some((one) => existsSync(join(dirname(link), one)));
+    const mend = isBeside ? `rm ${quote(link)}` : formatRename(dirname(link), name);
+    findings.push(error('httpd takes it for no nph script: its name does not begin with nph-', link, mend));
+  }
   try {
     const path = realpathSync(link);
     if (!mayAccess(user, path, 'run') || !mayAccess(user, path, 'read'))
-      return [...findings, error(`${user.name} cannot run it`, path, `chmod 755 ${path} and the folders above it`)];
+      return [
+        ...findings,
+        error(`${user.name} cannot run it`, path, formatOpening(user, path, `chmod 755 ${quote(path)}`)),
+      ];
     for (const place of [path, dirname(path)]) {
       if (user.uid !== process.getuid?.() && mayAccess(user, place, 'write'))
         findings.push(
-          error(`${user.name} may change what httpd runs`, place, `chown 0:0 ${place} && chmod 755 ${place}`),
+          error(
+            `${user.name} may change what httpd runs`,
+            place,
+            `chown 0:0 ${quote(place)} && chmod 755 ${quote(place)}`,
+          ),
         );
     }
-    return [...findings, ...checkInterpreter(path, user)];
+    return [...findings, ...checkInterpreter(link, path, user)];
   } catch (failure) {
     return [
       ...findings,
-      error(`it cannot be looked at: ${errorCode(failure)}`, link, 'copy dist/nph-webjob.cgi there'),
+      error(`it cannot be looked at: ${errorCode(failure)}`, link, formatInstall(dirname(link), user)),
     ];
   }
 }
 
-function checkInterpreter(path: string, user: User): Finding[] {
+function checkInterpreter(link: string, path: string, user: User): Finding[] {
   const line = readFirstLine(path);
+  const problem = findLineProblem(line, path);
+  if (problem) return [error(`httpd cannot run it: ${problem.what}`, path, problem.mend)];
   const [, interpreter, argument] = /^#!\s*(\/\S+)(?:\s+(\S+))?\s*$/.exec(line) ?? [];
-  if (interpreter === undefined) return [error('its first line names no interpreter', path, '#!/path/to/node')];
+  const own = findNodeFor(user);
+  const mend =
+    own === undefined
+      ? 'install a Node that the web user can start, and run this again'
+      : setFirstLine(path, line, own);
+  if (interpreter === undefined) return [error('its first line names no interpreter', path, mend)];
+  if (!existsSync(interpreter)) return [error(`its interpreter does not exist: ${interpreter}`, path, mend)];
   const isLookedUp = basename(interpreter) === 'env';
-  const mend = 'webjobctl init writes the absolute path of a Node into it; --node says which';
   const node = isLookedUp ? findInPath(argument ?? '') : interpreter;
   const findings = isLookedUp ? [warning("its Node is looked up in httpd's PATH, which is not yours", path, mend)] : [];
   const version = node === undefined ? undefined : askVersion(node);
@@ -71,7 +137,12 @@ function checkInterpreter(path: string, user: User): Finding[] {
   if (!isNewEnough(version)) return [...findings, error(`its Node is ${version}, too old`, node, mend)];
   if (!mayAccess(user, realpathSync(node), 'run'))
     return [...findings, error(`${user.name} cannot run its Node`, node, mend)];
-  return [...findings, describeStart(node, version, path)];
+  return [...findings, tryScript(link, isLookedUp ? node : undefined, version, user)];
+}
+
+/** A command that gives a script a first line that names this Node, in the place of one that begins with `#!`. */
+function setFirstLine(path: string, line: string, node: string): string {
+  return `sed -i ${quote(line.startsWith('#!') ? `1s|.*|#!${node}|` : `1i #!${node}`)} ${quote(path)}`;
 }
 
 /** An earlier version of init put the old script aside here, where httpd still runs it. */
@@ -80,17 +151,7 @@ function checkOld(folder: string): Finding[] {
     .filter((name) => name.endsWith('.bak'))
     .map((name) => join(folder, name))
     .filter((path) => statSync(path, { throwIfNoEntry: false })?.isFile())
-    .map((path) => warning('clients can still run what an earlier init has replaced', path, `rm ${path}`));
-}
-
-function readFirstLine(path: string): string {
-  const fd = openSync(path, 'r');
-  try {
-    const buffer = Buffer.alloc(256);
-    return buffer.toString('latin1', 0, readSync(fd, buffer)).split('\n')[0] ?? '';
-  } finally {
-    closeSync(fd);
-  }
+    .map((path) => warning('clients can still run what an earlier init has replaced', path, `rm ${quote(path)}`));
 }
 
 function findInPath(name: string): string | undefined {
@@ -100,24 +161,43 @@ function findInPath(name: string): string | undefined {
     .find((place) => statSync(place, { throwIfNoEntry: false })?.isFile());
 }
 
-/** A refused request under settings of its own, beside an empty script: the better of two each. */
-function describeStart(node: string, version: string, script: string): Finding {
+/**
+ * Runs it as httpd does, for a request that it refuses whatever its settings say, under settings of its own: httpd knows
+ * nothing else of a script that the kernel cannot start than that no answer came.
+ */
+function tryScript(link: string, node: string | undefined, version: string, user: User): Finding {
   const folder = mkdtempSync(join(tmpdir(), 'webjobctl-'));
   try {
-    const [empty, settings] = [join(folder, 'empty.cjs'), join(folder, 'nph-webjob.cfg')];
-    writeFileSync(empty, '');
+    const settings = join(folder, 'nph-webjob.cfg');
     writeFileSync(settings, `BaseDirectory=${folder}\nEnableLogging=N\nEnableJobIds=N\n`);
-    const request = { REQUEST_METHOD: 'HEAD', GATEWAY_INTERFACE: 'CGI/1.1', CONTENT_LENGTH: '0', QUERY_STRING: '' };
-    const time = (file: string): number => {
-      const times = Array.from({ length: RUNS }, () => {
-        const start = performance.now();
-        spawnSync(node, [file], { env: { ...request, WEBJOB_PROPERTIES_FILE: settings }, input: '', timeout: 10_000 });
-        return performance.now() - start;
-      });
-      return Math.round(Math.min(...times));
-    };
-    const [own, nothing] = [time(script), time(empty)];
-    return note(`Node ${version} answers with it in ${own} ms, and runs an empty script in ${nothing} ms`, node);
+    const start = performance.now();
+    // Where it looks its Node up, httpd's PATH decides, and this is about the script.
+    const [command, args] = node === undefined ? [link, []] : [node, [link]];
+    const {
+      error: failure,
+      stdout,
+      stderr,
+      signal,
+    } = spawnSync(command, args, {
+      ...(canBecome(user) && isRoot() && { uid: user.uid, gid: user.gid }),
+      env: {
+        ...{ REQUEST_METHOD: 'HEAD', GATEWAY_INTERFACE: 'CGI/1.1', CONTENT_LENGTH: '0', QUERY_STRING: '' },
+        ...{ PATH: '/usr/local/bin:/usr/bin:/bin', WEBJOB_PROPERTIES_FILE: settings },
+      },
+      ...{ cwd: dirname(link), input: '', encoding: 'utf8', timeout: TIME_LIMIT_MS },
+    });
+    const elapsed = Math.round(performance.now() - start);
+    if (/^HTTP\/1\.[01] \d{3} /.test(stdout ?? ''))
+      return note(`Node ${version} answers with it in ${elapsed} ms`, node ?? link);
+    const code = failure && errorCode(failure);
+    const isNoexec = code === 'EACCES' && findMount(link)?.options.includes('noexec');
+    const lines = (stderr ?? '').split('\n').filter((text) => text.trim() !== '');
+    const said = lines.find((text) => /error/i.test(text)) ?? lines.at(-1) ?? signal ?? 'it ends without an answer';
+    return error(
+      `${user.name} cannot run it: ${isNoexec ? 'its file system is mounted noexec' : (code ?? said)}`,
+      link,
+      isNoexec ? formatRemount(link, 'noexec', 'exec') : formatInstall(dirname(link), user),
+    );
   } finally {
     rmSync(folder, { recursive: true });
   }

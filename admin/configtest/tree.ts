@@ -1,28 +1,41 @@
-// The folders and logs of a site: there, with owners and modes under which the web user can do its work and no more, and room left.
-import { lstatSync, type StatsFs, statfsSync } from 'node:fs';
+// The folders and logs of a site: there, under which the web user can do its work and no more, and room left.
+import { lstatSync, type StatsFs, statfsSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { custodyPath, segmentFolder } from 'webjob-locker';
 import type { ServerSettings } from '../../cgi/controls.ts';
 import { formatBytes } from '../../cli/output.ts';
+import { quote } from '../../cli/shell.ts';
 import { findUserName, mayAccess, type User } from '../site/users.ts';
 import { error, type Finding, note, warning } from './finding.ts';
+import { attempt, describeCode, findMend, formatOpening } from './trial.ts';
 
 /** Less than this part of a file system, or these bytes, is soon none. */
 const LITTLE_PART = 0.05;
 const LITTLE_BYTES = 1_000_000_000;
 
-export function checkTree(settings: ServerSettings, propertiesFile: string, webUser: User): Finding[] {
+/** `misplaced` are settings that name a folder of which it is known that it is the wrong one. */
+export function checkTree(
+  settings: ServerSettings,
+  propertiesFile: string,
+  webUser: User,
+  misplaced: ReadonlySet<string> = new Set(),
+): Finding[] {
   const { incomingDirectory, logfilesDirectory, profilesDirectory, spoolDirectory } = settings;
+  const check = (...[control, ...more]: Parameters<typeof checkFolder>): Finding[] =>
+    misplaced.has(control) ? [] : checkFolder(control, ...more);
+  const hasLogs = !misplaced.has('LogfilesDirectory');
   return [
-    ...checkFolder('IncomingDirectory', incomingDirectory, webUser, 'writes'),
-    ...checkFolder('LogfilesDirectory', logfilesDirectory, webUser, 'enters'),
-    ...checkFolder('ProfilesDirectory', profilesDirectory, webUser, 'reads'),
+    ...check('IncomingDirectory', incomingDirectory, webUser, 'writes'),
+    ...check('LogfilesDirectory', logfilesDirectory, webUser, 'enters'),
+    ...check('ProfilesDirectory', profilesDirectory, webUser, 'reads'),
     ...(settings.getHookEnable ? checkFolder('SpoolDirectory', spoolDirectory, webUser, 'writes') : []),
-    ...logsOf(settings).flatMap((name) => checkLog(join(logfilesDirectory, name), webUser)),
-    ...checkSegments(settings, webUser),
+    ...(hasLogs ? logsOf(settings).flatMap((name) => checkLog(join(logfilesDirectory, name), webUser)) : []),
+    ...(hasLogs ? checkSegments(settings, webUser) : []),
     ...checkSettingsFile(propertiesFile, webUser),
     ...checkRoom(incomingDirectory),
-    ...checkRoom(logfilesDirectory).filter(({ severity }) => severity !== 'note'),
+    ...(isOneFileSystem(incomingDirectory, logfilesDirectory)
+      ? []
+      : checkRoom(logfilesDirectory).filter(({ severity }) => severity !== 'note')),
     ...checkFileSystem('IncomingDirectory', incomingDirectory),
     ...checkFileSystem('LogfilesDirectory', logfilesDirectory),
   ];
@@ -52,39 +65,58 @@ function logsOf(settings: ServerSettings): string[] {
   ];
 }
 
-function checkFolder(control: string, path: string, user: User, use: 'writes' | 'enters' | 'reads'): Finding[] {
-  const mend = `mkdir -p ${path}${use === 'writes' ? ` && chown ${user.name}:0 ${path}` : ''}`;
+const DEEDS = { writes: 'fill', enters: 'enter', reads: 'list' } as const;
+const MODES = { writes: '755', enters: '755', reads: 'a+rx' } as const;
+
+function checkFolder(control: string, path: string, user: User, use: keyof typeof DEEDS): Finding[] {
+  const place = quote(path);
+  const mend = `mkdir -p -m 755 ${place}${use === 'writes' ? ` && chown ${user.name}:0 ${place}` : ''}`;
   const problem = findProblem(path, 'folder');
   if (problem) return [error(`${control} ${problem}`, path, mend)];
+  const entering = attempt(user, path, 'enter');
+  if (entering !== undefined) {
+    const opening = formatOpening(user, path, `chmod ${MODES[use]} ${place}`);
+    return [error(`${user.name} cannot enter ${control}${describeCode(entering)}`, path, opening)];
+  }
+  const code = attempt(user, path, DEEDS[use]);
+  // Of a file system that is full checkRoom tells.
+  if (code !== undefined && !(code === 'ENOSPC' && hasNoRoom(path))) {
+    const change =
+      use === 'writes' ? `chown ${user.name}:0 ${place} && chmod 755 ${place}` : `chmod ${MODES[use]} ${place}`;
+    const what = use === 'writes' ? 'write in' : 'list';
+    return [error(`${user.name} cannot ${what} ${control}${describeCode(code)}`, path, findMend(code, path) ?? change)];
+  }
   const may = (wanted: 'read' | 'write' | 'enter'): boolean => mayAccess(user, path, wanted);
-  if (!may('enter'))
-    return [error(`${user.name} cannot enter ${control}`, path, `chmod 755 it and the folders above it`)];
-  if (use === 'writes' && !may('write'))
-    return [
-      error(`${user.name} cannot write in ${control}`, path, `chown ${user.name}:0 ${path} && chmod 755 ${path}`),
-    ];
   if ((lstatSync(path).mode & 0o002) !== 0)
-    return [error(`everybody may write in ${control}`, path, `chmod 755 ${path}`)];
+    return [error(`everybody may write in ${control}`, path, `chmod 755 ${place}`)];
   if (use === 'writes' || user.uid === process.getuid?.() || !may('write')) return [];
   const risk =
     use === 'reads' ? 'a script that is taken over could change what clients run' : 'a log could be replaced';
-  return [warning(`${user.name} may write in ${control}: ${risk}`, path, `chown 0:0 ${path} && chmod 755 ${path}`)];
+  return [warning(`${user.name} may write in ${control}: ${risk}`, path, `chown 0:0 ${place} && chmod 755 ${place}`)];
 }
 
 function checkLog(path: string, user: User): Finding[] {
   const problem = findProblem(path, 'file');
-  if (problem) return [error(`the log ${problem}`, path, `touch ${path} && chown ${user.name}:0 ${path}`)];
+  const own = `chown ${user.name}:0 ${quote(path)}`;
+  if (problem) return [error(`the log ${problem}`, path, `touch ${quote(path)} && ${own}`)];
+  const code = attempt(user, path, 'append');
+  if (code === undefined) return [];
   const owner = findUserName(lstatSync(path).uid);
-  if (mayAccess(user, path, 'write')) return [];
-  return [error(`${user.name} cannot write the log, which is ${owner}'s`, path, `chown ${user.name}:0 ${path}`)];
+  const what = code === 'EACCES' ? `, which is ${owner}'s` : describeCode(code);
+  const change = owner === user.name ? `chmod u+w ${quote(path)}` : own;
+  return [
+    error(`${user.name} cannot write the log${what}`, path, findMend(code, path) ?? formatOpening(user, path, change)),
+  ];
 }
 
 /** The folder in which the custody record goes on when its first file is full. */
 function checkSegments({ enableCustody, logfilesDirectory, serverId }: ServerSettings, user: User): Finding[] {
   const path = segmentFolder(custodyPath(logfilesDirectory, serverId));
   if (!enableCustody || findProblem(logfilesDirectory, 'folder')) return [];
-  if (mayAccess(user, findProblem(path, 'folder') ? logfilesDirectory : path, 'write')) return [];
-  const remedy = `install -d -m 755 -o ${user.name} -g 0 ${path}`;
+  const place = findProblem(path, 'folder') ? logfilesDirectory : path;
+  const code = attempt(user, place, 'fill');
+  if (code === undefined || (code === 'ENOSPC' && hasNoRoom(place))) return [];
+  const remedy = findMend(code, place) ?? `install -d -m 755 -o ${user.name} -g 0 ${quote(path)}`;
   return [
     warning(`${user.name} cannot begin another file of the custody record, and the first one grows on`, path, remedy),
   ];
@@ -92,9 +124,12 @@ function checkSegments({ enableCustody, logfilesDirectory, serverId }: ServerSet
 
 function checkSettingsFile(path: string, user: User): Finding[] {
   if (findProblem(path, 'file')) return [];
-  if (!mayAccess(user, path, 'read')) return [error(`${user.name} cannot read it`, path, `chmod 644 ${path}`)];
+  const file = quote(path);
+  if (attempt(user, path, 'read') !== undefined)
+    return [error(`${user.name} cannot read it`, path, formatOpening(user, path, `chmod 644 ${file}`))];
   if (user.uid === process.getuid?.() || !mayAccess(user, path, 'write')) return [];
-  return [warning(`${user.name} may write it: a script that is taken over could change it`, path, `chown 0:0 ${path}`)];
+  const risk = 'a script that is taken over could change it';
+  return [warning(`${user.name} may write it: ${risk}`, path, `chown 0:0 ${file} && chmod 644 ${file}`)];
 }
 
 /** `is not there`; undefined when it is what it must be. */
@@ -105,11 +140,23 @@ function findProblem(path: string, kind: 'folder' | 'file'): string | undefined 
   return isRight ? undefined : `is no ${kind}`;
 }
 
+/** Of one disk one finding is enough. */
+function isOneFileSystem(...paths: string[]): boolean {
+  return new Set(paths.map((path) => statSync(path, { throwIfNoEntry: false })?.dev)).size === 1;
+}
+
+function hasNoRoom(path: string): boolean {
+  const { bavail, ffree, files } = statfsSync(path);
+  return bavail === 0 || (files > 0 && ffree === 0);
+}
+
 /** Bytes and inodes that are left where uploads or logs lie. */
 function checkRoom(path: string): Finding[] {
   if (findProblem(path, 'folder')) return [];
   return describeRoom(path, statfsSync(path));
 }
+
+const ROOM = 'make room: an upload that does not fit is answered 507. webjobctl pack and webjobctl prune help';
 
 /** What a file system says of itself (statfs(2)), as far as it is about room. */
 export type Room = Pick<StatsFs, 'bavail' | 'blocks' | 'bsize' | 'ffree' | 'files'>;
@@ -119,7 +166,10 @@ export function describeRoom(path: string, { bavail, blocks, bsize, ffree, files
   const [freeBytes, freePart] = [bavail * bsize, blocks === 0 ? 1 : bavail / blocks];
   const inodePart = files === 0 ? 1 : ffree / files;
   const percent = (part: number): string => `${Math.floor(part * 100)} %`;
-  const remedy = 'make room: an upload that does not fit is answered 507';
+  const [hasNoBytes, hasNoInodes] = [bavail === 0 && blocks > 0, ffree === 0 && files > 0];
+  const remedy = `df ${hasNoInodes || inodePart < LITTLE_PART ? '-i' : '-h'} ${quote(path)}  # ${ROOM}`;
+  if (hasNoBytes || hasNoInodes)
+    return [error(`no ${hasNoBytes ? 'room' : 'inode'} is left, and uploads are answered 507`, path, remedy)];
   return [
     ...(freeBytes < LITTLE_BYTES || freePart < LITTLE_PART
       ? [warning(`little room is left: ${formatBytes(freeBytes)}, ${percent(freePart)}`, path, remedy)]

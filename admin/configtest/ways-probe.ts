@@ -6,8 +6,8 @@ import { isIP } from 'node:net';
 import { dirname, join } from 'node:path';
 import { errorCode } from '../../cli/files.ts';
 import { error, type Finding, note, warning } from './finding.ts';
-import type { Directive } from './httpd.ts';
-import { findWays, type Server, type Way } from './ways.ts';
+import type { Mends } from './mends.ts';
+import type { Server, Way, Ways } from './ways.ts';
 
 const TIME_LIMIT_MS = 10_000;
 const MAX_REQUESTS = 100;
@@ -24,8 +24,7 @@ interface Request {
 }
 
 /** What strangers reach of the script. Asks the httpd that runs now, which may have started with another configuration. */
-export async function probeWays(directives: readonly Directive[]): Promise<Finding[]> {
-  const { servers, ways, gaps } = findWays(directives);
+export async function probeWays({ servers, ways, gaps }: Ways, mends: Mends): Promise<Finding[]> {
   const reachable = servers.filter((server) => ways.some((way) => way.server === server));
   const requests = uniqueRequests([
     ...ways.flatMap((way) => toRequests(way.server, 'GET', `${encodeURI(way.path)}${QUERY}`, way)),
@@ -40,7 +39,7 @@ export async function probeWays(directives: readonly Directive[]): Promise<Findi
     if (silent.has(`${host} ${port}`)) continue;
     const answer = await ask(request);
     if (answer instanceof Error && errorCode(answer) === 'ECONNREFUSED') silent.add(`${host} ${port}`);
-    else findings.push(...judge(request, answer));
+    else findings.push(...judge(request, answer, mends));
   }
   if (silent.size > 0)
     findings.push(note(`nobody listens at ${[...silent].join(', ')}, so nothing was asked there`, 'httpd'));
@@ -73,31 +72,43 @@ interface Answer {
   start: string;
 }
 
-function judge(request: Request, answer: Answer | Error): Finding[] {
+function judge(request: Request, answer: Answer | Error, mends: Mends): Finding[] {
   const { server, way } = request;
   const url = urlOf(request);
   // It ended the handshake: that is a refusal, too.
   if (answer instanceof Error) return [];
   const { status, reason, start } = answer;
   if (request.method === 'TRACE')
-    return status === 200 ? [warning('httpd sends back what it is sent: TRACE is on', url, 'TraceEnable Off')] : [];
+    return status === 200
+      ? [warning('httpd sends back what it is sent: TRACE is on', url, mends.addDirectives('TraceEnable Off'))]
+      : [];
   const place = way?.file ?? 'a FastCGI process';
   if (start.startsWith('#!'))
-    return [warning(`httpd hands out the script as a file: ${place}`, url, 'remove it, or what leads there')];
+    return [warning(`httpd hands out the script as a file: ${place}`, url, deny(place, mends))];
   const isOurs = (status >= 450 && status <= 499) || status >= 550 || (status >= 200 && status < 300);
   if (!isOurs) return [];
   return [
-    error(`strangers reach the script in ${server.label}: ${status} ${reason} by ${place}`, url, findRemedy(way)),
+    error(
+      `strangers reach the script in ${server.label}: ${status} ${reason} by ${place}`,
+      url,
+      findRemedy(way, mends),
+    ),
   ];
 }
 
-function findRemedy(way: Way | undefined): string {
+function findRemedy(way: Way | undefined, mends: Mends): string {
   if (way?.file === undefined)
     return 'SetHandler belongs inside the <Directory> of the script, as in apache/webjob-proxy-fcgi.conf';
   const folder = dirname(way.file);
   return existsSync(join(folder, '.htaccess'))
-    ? 'apache/htaccess as .htaccess, and no <Location> that opens what it closes'
-    : `Require all denied in a <Directory> for ${folder}, outside of virtual hosts; or remove what leads there`;
+    ? `${mends.writeAccess('apache/htaccess', join(folder, '.htaccess'))}  # and let no <Location> open what it closes`
+    : deny(way.file, mends);
+}
+
+/** Outside of virtual hosts, so that the guard holds in whatever way somebody comes. */
+function deny(file: string, mends: Mends): string {
+  const lines = [`<Directory "${dirname(file)}">`, 'AllowOverride None', 'Require all denied', '</Directory>'];
+  return `${mends.addDirectives(...lines)}  # or remove what leads there`;
 }
 
 function ask({ server, address, method, path }: Request): Promise<Answer | Error> {

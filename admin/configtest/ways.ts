@@ -30,12 +30,18 @@ interface Mapping {
 
 const MAX_ENTRIES = 20_000;
 const MAX_DEPTH = 6;
-const MAX_SCRIPT_BYTES = 2_000_000;
+export const MAX_SCRIPT_BYTES = 2_000_000;
 /** Stands in every version of the script, and in few other files. */
-const MARK = 'WEBJOB_PROPERTIES_FILE';
+export const SCRIPT_MARK = 'WEBJOB_PROPERTIES_FILE';
 
 /** All ways, and the places that could not be looked through. */
-export function findWays(directives: readonly Directive[]): { servers: Server[]; ways: Way[]; gaps: string[] } {
+export interface Ways {
+  servers: Server[];
+  ways: Way[];
+  gaps: string[];
+}
+
+export function findWays(directives: readonly Directive[]): Ways {
   const listens = directives.filter(({ name }) => name === 'Listen').map(({ value }) => parseAddress(value));
   const sections = [...new Set(directives.flatMap(({ sections: [first = ''] }) => virtualHostOf(first)))];
   const taken = new Set(sections.flatMap((section) => hostsOf(section).map(({ port }) => port)));
@@ -192,5 +198,5 @@ function isScript(path: string, { size, mode }: { size: number; mode: number }):
     closeSync(fd);
   }
   // Of bin/nph-webjob, a launcher, the name is all that tells.
-  return readFileSync(path, 'latin1').includes(MARK) || /nph-webjob[^/]*$/.test(realpathSync(path));
+  return readFileSync(path, 'latin1').includes(SCRIPT_MARK) || /nph-webjob[^/]*$/.test(realpathSync(path));
 }

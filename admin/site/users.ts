@@ -69,3 +69,45 @@ function hasBit(user: User, path: string, bit: number): boolean {
   const shift = uid === user.uid ? 6 : gid === user.gid ? 3 : 0;
   return ((mode >> shift) & bit) !== 0;
 }
+
+/** Whether this process can do something as that user: it is that user, or root. */
+export function canBecome(user: User): boolean {
+  return isRoot() || user.uid === process.getuid?.();
+}
+
+/**
+ * Does something with the rights of a user, for whom `canBecome` holds, and of all groups of that user. The real user stays, which
+ * access(2) goes by: only a call that does what it asks about tells what the user may do.
+ */
+export function asUser<Result>(user: User, work: () => Result): Result {
+  if (!isRoot()) return work();
+  const groups = process.getgroups?.() ?? [];
+  const gid = process.getegid?.() ?? 0;
+  try {
+    process.setgroups?.(groupsOf(user));
+    process.setegid?.(user.gid);
+    process.seteuid?.(user.uid);
+    return work();
+  } finally {
+    process.seteuid?.(0);
+    process.setegid?.(gid);
+    process.setgroups?.(groups);
+  }
+}
+
+/** By /etc/group, which is where httpd's user gets its groups from. */
+function groupsOf({ name, gid }: User): number[] {
+  const others = readFileSync('/etc/group', 'utf8')
+    .split('\n')
+    .map((line) => line.split(':'))
+    .filter(([, , number = '', members = '']) => /^\d+$/.test(number) && members.split(',').includes(name))
+    .map(([, , number]) => Number(number));
+  return [gid, ...others];
+}
+
+/** The first folder on the way to a path that the user cannot enter; undefined when there is none. */
+export function findClosedFolder(user: User, path: string): string | undefined {
+  const folders: string[] = [];
+  for (let folder = dirname(path); !folders.includes(folder); folder = dirname(folder)) folders.unshift(folder);
+  return folders.find((folder) => !hasBit(user, folder, 1));
+}

@@ -1,0 +1,79 @@
+// The programs of the clients below ProfilesDirectory: the web user can read each of them, and a client can run it.
+import { existsSync, lstatSync, readdirSync } from 'node:fs';
+import { basename, join } from 'node:path';
+import type { ServerSettings } from '../../cgi/controls.ts';
+import { errorCode } from '../../cli/files.ts';
+import { quote } from '../../cli/shell.ts';
+import type { User } from '../site/users.ts';
+import { error, type Finding, note, warning } from './finding.ts';
+import {
+  findInterpreter,
+  findLineProblem,
+  findMeantInterpreter,
+  formatReplacement,
+  readFirstLine,
+} from './firstline.ts';
+import { attempt, describeCode, findMend, formatOpening } from './trial.ts';
+
+/** More are not looked at: a site may have any number. */
+const MAX_FILES = 20_000;
+/** Of each kind of fault so many are named. */
+const MAX_NAMED = 20;
+
+export function checkPrograms({ profilesDirectory, dsvSignatureSuffix }: ServerSettings, user: User): Finding[] {
+  // What keeps the web user from all of them is a finding of its own.
+  if (!existsSync(profilesDirectory) || attempt(user, profilesDirectory, 'list') !== undefined) return [];
+  const findings: Finding[] = [];
+  let files = 0;
+  const look = (folder: string): void => {
+    for (const name of readdirSync(folder)) {
+      if (++files > MAX_FILES || findings.length >= MAX_NAMED) return;
+      const path = join(folder, name);
+      const stats = lstatSync(path, { throwIfNoEntry: false });
+      if (stats?.isDirectory()) {
+        const code = attempt(user, path, 'enter');
+        if (code !== undefined) findings.push(describeClosed('enter this folder of programs', code, path, user));
+        else look(path);
+      } else if (stats?.isFile()) findings.push(...checkProgram(path, user, dsvSignatureSuffix));
+    }
+  };
+  try {
+    look(profilesDirectory);
+  } catch (failure) {
+    findings.push(
+      error(`programs cannot be looked at: ${errorCode(failure)}`, profilesDirectory, 'run it again as root'),
+    );
+  }
+  if (files > MAX_FILES)
+    findings.push(note(`only ${MAX_FILES} of the files below it were looked at`, profilesDirectory));
+  return findings;
+}
+
+function checkProgram(path: string, user: User, signatureSuffix: string): Finding[] {
+  const code = attempt(user, path, 'read');
+  if (code !== undefined) return [describeClosed('read this program, and answers 457', code, path, user)];
+  const line = readFirstLine(path);
+  const problem = findLineProblem(line, path);
+  // What is signed is signed as it stands.
+  const sign = existsSync(path + signatureSuffix)
+    ? `  # and sign it again: webjobctl sign payload --key KEY ${quote(path)}`
+    : '';
+  if (problem) return [error(`clients cannot run this program: ${problem.what}`, path, `${problem.mend}${sign}`)];
+  if (!line.startsWith('#!')) return [];
+  const interpreter = findInterpreter(line);
+  if (existsSync(interpreter) && interpreter.startsWith('/')) return [];
+  const meant = interpreter.startsWith('/') ? findMeantInterpreter(interpreter) : findUsual(interpreter);
+  const what = `no such interpreter for this program is on this machine: ${interpreter || 'none is named'}`;
+  if (meant === undefined) return [note(what, path, 'on the clients there must be one')];
+  return [warning(what, path, `${formatReplacement(path, meant)}${sign}`)];
+}
+
+function findUsual(name: string): string | undefined {
+  if (name === '') return '/bin/sh';
+  return ['/bin', '/usr/bin'].map((folder) => join(folder, basename(name))).find((path) => existsSync(path));
+}
+
+function describeClosed(what: string, code: string, path: string, user: User): Finding {
+  const mend = findMend(code, path) ?? formatOpening(user, path, `chmod a+rX ${quote(path)}`);
+  return error(`${user.name} cannot ${what}${describeCode(code)}`, path, mend);
+}

@@ -1,0 +1,564 @@
+// Broken sites: configtest finds each fault and nothing besides, its remedy is pasted into a shell as it is printed, and then a client
+// is served. One site is broken again and again; the next fault is found alone, so the one before it is mended.
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { chmodSync, chownSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { request as plainRequest } from 'node:http';
+import { request as secureRequest } from 'node:https';
+import { join } from 'node:path';
+import { after, before, describe, it } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { formatGetQuery, formatPutQuery } from 'webjob-protocol';
+import { obtainHtpasswd, obtainHttpd } from '../scripts/httpd-package.ts';
+import { noteMount } from '../scripts/test-leftovers.ts';
+import { findWebUser } from '../scripts/web-user.ts';
+import { isRoot } from './deployment-guide.ts';
+import { type Apache, formatBasics, startApache } from './deployment-httpd.ts';
+import { fillBytes, fillInodes, findMountObstacle, mountTmpfs } from './locker-tmpfs.ts';
+import { type Ground, makeGround, parseLines, runWebjobctl } from './operator.ts';
+import { WEBJOBCTL } from './program-runs.ts';
+
+interface Finding {
+  severity: string;
+  what: string;
+  where: string;
+  remedy: string;
+}
+
+interface Fault {
+  /** How the test calls it. */
+  name: string;
+  breaks(): void;
+  /** What is said of it; of several findings with one cause the first, whose remedy mends all. */
+  finds: RegExp;
+  /** Done beside the remedy, where that leaves something to people. */
+  besides?: () => void;
+  /** Takes away what the test needed for it. */
+  tidies?: () => void;
+  /** httpd takes it up before it is looked for. */
+  reloads?: true;
+  /** Stored as well, where the fault is about uploads. */
+  puts?: true;
+}
+
+const MODULES =
+  'mpm_event cgid alias env auth_basic authn_core authn_file authz_core authz_user reqtimeout ssl socache_shmcb';
+const obstacle = isRoot ? findMountObstacle() : 'owners need root';
+const { binary, libraryPath } = obtainHttpd();
+obtainHtpasswd();
+const web = findWebUser();
+
+class BrokenSite {
+  readonly ground: Ground = makeGround();
+  readonly conf = this.at('httpd', 'httpd.conf');
+  httpd: Apache | undefined;
+  readonly #name: string;
+  readonly #options: readonly string[];
+  /** Of the last configtest. */
+  known: Finding[] = [];
+
+  constructor(name: string, options: readonly string[] = []) {
+    this.#name = name;
+    this.#options = options;
+  }
+
+  at(...names: string[]): string {
+    return join(this.ground.root, ...names);
+  }
+
+  /** `etc/nph-webjob.cfg` */
+  path(name: string): string {
+    return this.at(this.#name, name);
+  }
+
+  get port(): number {
+    return this.httpd?.ports[0] ?? 0;
+  }
+
+  async make(): Promise<void> {
+    mkdirSync(this.at('httpd'));
+    mkdirSync(this.at('programs'));
+    const webjobctl = `#!/bin/sh\nexec "${process.execPath}" "${WEBJOBCTL}" "$@"\n`;
+    writeFileSync(this.at('programs', 'webjobctl'), webjobctl, { mode: 0o755 });
+    this.httpd = await startApache({
+      ...{ serverRoot: this.at('httpd'), configurationFile: this.conf, portCount: 1 },
+      errorLog: this.at('httpd', 'error.log'),
+      configure: (ports) => {
+        const text = `ServerRoot "${this.at('httpd')}"\n${formatBasics(this.at('httpd'), ports, MODULES)}`;
+        writeFileSync(this.conf, text);
+      },
+    });
+    const tls = this.#options.includes('--tls') ? ['--tls-port', String(this.port)] : [];
+    const apply = ['--apply', '--httpd', binary, '--httpd-conf', this.conf];
+    const init = ['--prefix', this.at(this.#name), '--node', this.ground.node, ...this.#options, ...tls];
+    await this.reloading(() => this.ground.run(0, 'init', ...init, ...apply));
+    await this.client('add', 'client1', tls.length > 0 ? '--cert' : '--generate', '--url', this.url);
+    this.addProgram();
+  }
+
+  get url(): string {
+    return `${this.#options.includes('--tls') ? 'https' : 'http'}://127.0.0.1:${this.port}/`;
+  }
+
+  addProgram(text = '#!/bin/sh\nhostname\n'): void {
+    writeFileSync(this.path('integrity/profiles/client1/commands/host.sh'), text);
+  }
+
+  client(...args: string[]): Promise<string> {
+    return this.ground.run(0, '-c', this.path('etc/nph-webjob.cfg'), 'client', ...args);
+  }
+
+  async remove(): Promise<void> {
+    await this.httpd?.stop();
+    this.ground.remove();
+  }
+
+  /** Errors, warnings and notes with a remedy, but for those of the machine that the test runs on. */
+  async configtest(...more: string[]): Promise<Finding[]> {
+    const args = ['-c', this.path('etc/nph-webjob.cfg'), 'configtest', '--json', '--httpd', binary];
+    const { stdout, stderr } = await runWebjobctl([...args, '--httpd-conf', this.conf, ...more], {
+      cwd: this.ground.root,
+    });
+    assert.equal(stderr, '');
+    return parseLines<Finding>(stdout).filter(
+      ({ severity, what, where }) =>
+        severity !== 'note' && where !== 'timedatectl' && !/little room is left|few inodes are left/.test(what),
+    );
+  }
+
+  /** As somebody pastes it. A restart of httpd has ended when it serves again. */
+  async paste(command: string): Promise<void> {
+    const run = (): void => {
+      const ended = spawnSync('/bin/sh', ['-euc', command], {
+        ...{ cwd: this.ground.root, encoding: 'utf8', timeout: 60_000 },
+        env: {
+          PATH: `${this.at('programs')}:/usr/sbin:/usr/bin:/sbin:/bin`,
+          ...(libraryPath && { LD_LIBRARY_PATH: libraryPath }),
+        },
+      });
+      assert.equal(ended.status, 0, `${command}: ${ended.stdout}${ended.stderr}`);
+    };
+    if (/-k (?:graceful|restart)/.test(command)) await this.reloading(run);
+    else run();
+  }
+
+  reload(): Promise<void> {
+    return this.reloading(() => void this.httpd?.control('-k', 'graceful'));
+  }
+
+  async reloading(work: () => unknown): Promise<void> {
+    const count = (): number => this.httpd?.complaints().split('resuming normal operations').length ?? 0;
+    const was = count();
+    await work();
+    for (let i = 0; count() === was && i < 500; i++) await sleep(10);
+    assert.notEqual(count(), was, 'httpd was not reloaded');
+  }
+
+  /** What a client gets, by the kit that it was given last. */
+  async serves(kit = 'client1', puts = false): Promise<void> {
+    assert.equal(await this.#ask('GET', kit), 200);
+    if (puts) assert.equal(await this.#ask('PUT', kit), 200);
+  }
+
+  #ask(method: 'GET' | 'PUT', kit: string): Promise<number> {
+    const names = { version: 'webjob test', system: 'test', clientId: kit.split('-')[0] ?? '', fileName: 'host.sh' };
+    const query =
+      method === 'GET'
+        ? formatGetQuery(names)
+        : formatPutQuery({ ...names, runType: 'snapshot', outLength: 3, errLength: 0, envLength: 0 });
+    const conf = readFileSync(this.at(kit, 'webjob.conf'), 'utf8');
+    const [, password] = /^URLPassword=(.*)$/m.exec(conf) ?? [];
+    const name = kit.split('-')[0] ?? '';
+    const basic = `Basic ${Buffer.from(`${name}:${password}`).toString('base64')}`;
+    const identity = existsSync(this.at(kit, `${name}.crt`))
+      ? { cert: readFileSync(this.at(kit, `${name}.crt`)), key: readFileSync(this.at(kit, `${name}.key`)) }
+      : {};
+    const body = method === 'PUT' ? 'abc' : '';
+    return new Promise((resolve, reject) => {
+      const request = (this.url.startsWith('https') ? secureRequest : plainRequest)(
+        `${this.url}webjob/nph-webjob.cgi?${query}`,
+        {
+          ...{ method, agent: false, rejectUnauthorized: false, ...identity },
+          headers: { 'Content-Length': body.length, ...(password !== undefined && { Authorization: basic }) },
+        },
+        (response) => response.resume().on('end', () => resolve(response.statusCode ?? 0)),
+      );
+      request.on('error', reject).end(body);
+    });
+  }
+
+  /** Breaks it, finds the fault alone, pastes the remedy, and is served again. */
+  async mend(
+    { breaks, finds, besides, tidies, puts, reloads }: Fault,
+    kit?: string,
+    ...probe: string[]
+  ): Promise<void> {
+    breaks();
+    if (reloads) await this.reload();
+    try {
+      const found = await this.configtest(...probe);
+      const [first] = found;
+      assert.ok(first, 'nothing was found');
+      assert.match(first.what, finds);
+      for (const { what, remedy } of found)
+        assert.ok(finds.test(what) || remedy === first.remedy, `${what} is another fault: ${remedy}`);
+      await this.paste(first.remedy);
+      besides?.();
+      await this.serves(kit, puts);
+    } finally {
+      tidies?.();
+    }
+  }
+}
+
+const replace = (path: string, found: RegExp | string, by: string): void => {
+  const text = readFileSync(path, 'latin1');
+  const changed = text.replace(found, () => by);
+  assert.notEqual(changed, text, `${path} has no ${found}`);
+  writeFileSync(path, changed, 'latin1');
+};
+
+const mount = (path: string, ...more: string[]): void => {
+  for (const args of [['--bind', path, path], ...(more.length > 0 ? [['-o', `remount,bind,${more}`, path]] : [])])
+    assert.equal(spawnSync('mount', args).status, 0, `mount ${args.join(' ')}`);
+  noteMount(path);
+};
+
+/** What httpd still runs there goes on to its end. */
+const unmountBind = (path: string): void => {
+  assert.equal(spawnSync('umount', ['-l', path]).status, 0);
+};
+
+describe('a broken site', { skip: obstacle }, () => {
+  const site = new BrokenSite('site');
+  before(() => site.make());
+  after(() => site.remove());
+
+  const path = (name: string): string => site.path(name);
+  const mode = (name: string, bits: number) => () => chmodSync(path(name), bits);
+  const give =
+    (name: string, uid = 0) =>
+    () =>
+      chownSync(path(name), uid, 0);
+  const giveWeb = (name: string) => () => chownSync(path(name), web?.uid ?? 0, 0);
+  const remove = (name: string) => () => rmSync(path(name), { recursive: true });
+  const edit = (name: string, found: RegExp | string, by: string) => () => replace(path(name), found, by);
+  const cfg = (line: string) => () => {
+    const [key = ''] = line.split('=');
+    replace(path('etc/nph-webjob.cfg'), new RegExp(`^#?${key}=.*$`, 'm'), line);
+  };
+  const httpdConf = (line: string) => () => writeFileSync(site.conf, `${readFileSync(site.conf, 'utf8')}${line}\n`);
+  const immutable = (name: string) => () => {
+    assert.equal(spawnSync('chattr', ['+i', path(name)]).status, 0);
+  };
+  const program = (text: string) => () => site.addProgram(text);
+  const [incoming, logs, log] = ['integrity/incoming', 'integrity/logfiles', 'integrity/logfiles/nph-webjob.log'];
+  const [script, access, users] = ['webjob/nph-webjob.cgi', 'webjob/.htaccess', 'etc/webjob.htpasswd'];
+  const unmount = (name: string) => () => unmountBind(path(name));
+
+  const faults: Fault[] = [
+    {
+      ...{ name: 'IncomingDirectory that was removed', puts: true, breaks: remove(incoming) },
+      finds: /^IncomingDirectory is not there/,
+    },
+    {
+      ...{ name: "IncomingDirectory that is root's", puts: true, breaks: give(incoming) },
+      finds: /cannot write in IncomingDirectory$/,
+    },
+    {
+      ...{ name: 'IncomingDirectory that its owner may not write', puts: true, breaks: mode(incoming, 0o555) },
+      finds: /cannot write in IncomingDirectory$/,
+    },
+    {
+      ...{ name: 'IncomingDirectory that everybody may write', breaks: mode(incoming, 0o777) },
+      finds: /^everybody may write in IncomingDirectory/,
+    },
+    {
+      ...{ name: 'a read-only IncomingDirectory', puts: true, tidies: unmount(incoming) },
+      breaks: () => mount(path(incoming), 'ro'),
+      finds: /cannot write in IncomingDirectory: the file system is read-only/,
+    },
+    {
+      ...{ name: 'an immutable IncomingDirectory', puts: true, breaks: immutable(incoming) },
+      finds: /cannot write in IncomingDirectory: it is immutable/,
+    },
+    {
+      name: 'a full disk',
+      puts: true,
+      breaks: () => {
+        mountTmpfs(path(incoming), 'size=64m');
+        fillBytes(path(`${incoming}/filler`));
+      },
+      finds: /^no room is left/,
+      besides: remove(`${incoming}/filler`),
+      tidies: unmount(incoming),
+    },
+    {
+      name: 'a disk without an inode',
+      puts: true,
+      breaks: () => {
+        mountTmpfs(path(incoming), 'size=10g,nr_inodes=50');
+        fillInodes(path(`${incoming}/filler`), 0);
+      },
+      finds: /^no inode is left/,
+      besides: remove(`${incoming}/filler`),
+      tidies: unmount(incoming),
+    },
+    {
+      ...{ name: 'read-only logs', tidies: unmount(logs) },
+      breaks: () => mount(path(logs), 'ro'),
+      finds:
+        /cannot (?:write the log|begin another file of the custody record, .*): the file system is read-only|custody/,
+    },
+    { name: "a log that is root's", breaks: give(log), finds: /cannot write the log, which is root's/ },
+    { name: 'an immutable log', breaks: immutable(log), finds: /cannot write the log: it is immutable/ },
+    { name: 'a log that was removed', breaks: remove(log), finds: /^the log is not there/ },
+    { name: 'logs that could be replaced', breaks: giveWeb(logs), finds: /may write in LogfilesDirectory/ },
+    {
+      ...{ name: 'programs that nobody may list', breaks: mode('integrity/profiles', 0o700) },
+      finds: /cannot (?:enter|list) ProfilesDirectory/,
+    },
+    {
+      ...{ name: 'programs that could be changed', breaks: giveWeb('integrity/profiles') },
+      finds: /may write in ProfilesDirectory/,
+    },
+    {
+      ...{ name: 'a closed folder of programs', breaks: mode('integrity/profiles/client1', 0o700) },
+      finds: /cannot enter this folder of programs/,
+    },
+    {
+      ...{ name: 'a program of mode 0600', breaks: mode('integrity/profiles/client1/commands/host.sh', 0o600) },
+      finds: /cannot read this program, and answers 457/,
+    },
+    {
+      ...{ name: 'a program with CRLF', breaks: program('#!/bin/sh\r\nhostname\r\n') },
+      finds: /^clients cannot run this program: its lines end in CRLF/,
+    },
+    {
+      ...{ name: 'a program with a byte order mark', breaks: program('\ufeff#!/bin/sh\nhostname\n') },
+      finds: /^clients cannot run this program: a byte order mark/,
+    },
+    {
+      ...{ name: 'a program whose interpreter is misspelt', breaks: program('#!/bin/bsah\nhostname\n') },
+      finds: /^no such interpreter .*: \/bin\/bsah/,
+    },
+    { name: 'settings that nobody may read', breaks: mode('etc/nph-webjob.cfg', 0o600), finds: /cannot read it/ },
+    { name: 'settings that could be changed', breaks: giveWeb('etc/nph-webjob.cfg'), finds: /may write it/ },
+    {
+      name: 'a misspelt BaseDirectory',
+      breaks: () => cfg(`BaseDirectory=${path('integirty')}`)(),
+      finds: /^BaseDirectory names the wrong folder, .*integirty/,
+    },
+    {
+      name: 'a BaseDirectory one folder too high',
+      breaks: () => cfg(`BaseDirectory=${site.at('site')}`)(),
+      finds: /^BaseDirectory names the wrong folder/,
+    },
+    {
+      name: 'a misspelt IncomingDirectory',
+      puts: true,
+      breaks: () => replace(path('etc/nph-webjob.cfg'), /$/, `\nIncomingDirectory=${path('integrity/imcoming')}\n`),
+      finds: /^IncomingDirectory names the wrong folder/,
+    },
+    {
+      name: 'a misspelt setting',
+      breaks: edit('etc/nph-webjob.cfg', 'RequireUser=', 'RequireUsr='),
+      finds: /^RequireUsr is no control/,
+    },
+    {
+      ...{ name: 'a line without a value', breaks: edit('etc/nph-webjob.cfg', /$/, '\nno setting\n') },
+      finds: /^a line that is no Key=Value/,
+    },
+    {
+      name: 'a value that is not allowed',
+      breaks: cfg('RequireMatch=perhaps'),
+      finds: /^RequireMatch in line \d+ has/,
+    },
+    { name: 'users that nobody asks for', breaks: cfg('RequireUser=N'), finds: /^nobody has to say who he is/ },
+    { name: 'requests without a log', breaks: cfg('EnableLogging=N'), finds: /^no request leaves a line in the log/ },
+    { name: 'TLS that is required and not there', breaks: cfg('SslRequireSsl=Y'), finds: /^SslRequireSsl=Y, and/ },
+    {
+      ...{ name: 'certificates that are required and not asked for', breaks: cfg('SslRequireMatch=Y') },
+      finds: /^SslRequireMatch=Y, and/,
+    },
+    {
+      ...{ name: 'a list of addresses that is not there', breaks: cfg('EnableHostAccessList=Y') },
+      finds: /^EnableHostAccessList=Y, and there is no list/,
+    },
+    { name: 'a script that nobody may run', breaks: mode(script, 0o644), finds: /cannot run it/ },
+    { name: 'a script that could be changed', breaks: giveWeb(script), finds: /may change what httpd runs/ },
+    {
+      ...{ name: 'a script on a file system without programs', tidies: unmount('webjob') },
+      breaks: () => mount(path('webjob'), 'noexec'),
+      finds: /cannot run it: its file system is mounted noexec/,
+    },
+    {
+      ...{ name: 'a script with CRLF', breaks: edit(script, /^(.*)\n/, `#!${site.ground.node}\r\n`) },
+      finds: /^httpd cannot run it: its lines end in CRLF/,
+    },
+    {
+      ...{ name: 'a script with a byte order mark', breaks: edit(script, /^/, '\xef\xbb\xbf') },
+      finds: /^httpd cannot run it: a byte order mark/,
+    },
+    {
+      ...{ name: 'a script whose interpreter is gone', breaks: edit(script, /^.*/, '#!/opt/node-20/bin/node') },
+      finds: /^its interpreter does not exist: \/opt\/node-20/,
+    },
+    {
+      ...{ name: 'a script with another interpreter', breaks: edit(script, /^.*/, '#!/bin/sh') },
+      finds: /^its interpreter is no Node/,
+    },
+    {
+      name: 'a renamed script',
+      breaks: () => renameSync(path(script), path('webjob/nph-job.cgi')),
+      finds: /^clients ask for nph-webjob.cgi, and the script is called nph-job.cgi/,
+    },
+    {
+      name: 'a script that httpd takes for another kind',
+      breaks: () => renameSync(path(script), path('webjob/webjob.cgi')),
+      finds: /does not begin with nph-/,
+    },
+    { name: 'no script', breaks: remove(script), finds: /^no script is in it/ },
+    { name: 'no .htaccess', breaks: remove(access), finds: /^nobody may enter/ },
+    { name: '.htaccess that httpd may not read', breaks: mode(access, 0o600), finds: /cannot read .htaccess/ },
+    {
+      ...{ name: '.htaccess that lets everybody in', breaks: edit(access, /^/, 'Require all granted\n') },
+      finds: /^\.htaccess lets in some without a word|^strangers reach the script/,
+    },
+    { name: 'a misspelt user file', breaks: edit(access, 'webjob.htpasswd', 'webjob.htpaswd'), finds: /names no file/ },
+    { name: 'users that httpd may not read', breaks: mode(users, 0o600), finds: /cannot read the users/ },
+    { name: 'users that everybody may read', breaks: mode(users, 0o644), finds: /may read the hashes/ },
+    {
+      ...{ name: 'a weak hash', breaks: edit(users, /^client1:.*$/m, 'client1:{SHA}C+7Hteo/D9vJXQ3UfzxbwnXaijM=') },
+      finds: /^the hash of 1 passwords is weak/,
+    },
+    {
+      name: 'an Include that was removed',
+      breaks: () => replace(site.conf, /^Include .*\n/m, ''),
+      finds: /^no ScriptAlias leads to the script/,
+    },
+    {
+      ...{ name: 'a misspelt directive', breaks: httpdConf('Scriptallias /x/ /y/') },
+      finds: /does not take its configuration: .*Scriptallias/,
+    },
+    {
+      ...{ name: 'a place that is open to everybody', reloads: true },
+      breaks: httpdConf('<Location "/webjob/">\nRequire all granted\n</Location>'),
+      finds: /^<Location "\/webjob\/"> lets in everybody|^strangers reach the script/,
+    },
+    {
+      ...{ name: '.htaccess that httpd does not read', reloads: true },
+      breaks: () => httpdConf(`<Directory "${path('webjob')}">\nAllowOverride None\n</Directory>`)(),
+      finds: /^\.htaccess has no say/,
+    },
+    {
+      ...{ name: 'settings that httpd looks for elsewhere', reloads: true },
+      breaks: edit('etc/webjob-site.conf', 'etc/nph-webjob.cfg', 'etc/nph-webjb.cfg'),
+      finds: /^httpd hands the script .*nph-webjb\.cfg, which does not exist/,
+    },
+    {
+      ...{ name: 'a script that httpd looks for elsewhere', reloads: true },
+      breaks: edit(
+        'etc/webjob-site.conf',
+        /^(Define WEBJOB_CGI_DIRECTORY .*)b$/m,
+        `Define WEBJOB_CGI_DIRECTORY ${site.at('site')}/wbejob`,
+      ),
+      finds: /^ScriptAlias leads to a folder that does not exist, .*wbejob/,
+    },
+    {
+      ...{ name: 'a module that is not loaded', reloads: true },
+      breaks: () => replace(site.conf, /^LoadModule authz_user_module.*\n/m, ''),
+      finds: /^httpd has not loaded mod_authz_user/,
+    },
+    { name: 'TRACE', breaks: httpdConf('TraceEnable On'), reloads: true, finds: /TRACE is on/ },
+  ];
+
+  it('is served as long as nothing is broken', async () => {
+    assert.deepEqual(await site.configtest(), []);
+    await site.serves('client1', true);
+  });
+
+  for (const fault of faults) it(`${fault.name}: found, mended, served`, () => site.mend(fault));
+
+  it('a password that httpd does not know: found by a probe, mended, served', async () => {
+    const breaks = (): void => replace(site.at('client1/webjob.conf'), /^URLPassword=.*$/m, 'URLPassword=wrong');
+    const probe = ['--probe', site.url, '--as', 'client1/webjob.conf'];
+    await site.mend(
+      { name: 'password', breaks, finds: /^(?:link test|GET webjobctl-probe|PUT): 401/ },
+      'client1',
+      ...probe,
+    );
+  });
+
+  it('a client with a certificate where passwords are asked for: found, mended, served', async () => {
+    await site.client('add', 'client2', '--cert', '--url', site.url);
+    mkdirSync(path('integrity/profiles/client2/commands'), { recursive: true });
+    writeFileSync(path('integrity/profiles/client2/commands/host.sh'), '#!/bin/sh\n');
+    const finds = /^1 client has a certificate and no password, which this site asks for: client2$/;
+    await site.mend({ name: 'certificate', breaks: () => {}, finds }, 'client2-password');
+  });
+
+  it('is without a fault at the end', async () => {
+    assert.deepEqual(await site.configtest('--probe', site.url, '--as', 'client1/webjob.conf'), []);
+  });
+});
+
+describe('a broken site with certificates', { skip: obstacle }, () => {
+  const site = new BrokenSite('secure', ['--tls', '--certificates', '--server-name', 'webjob.example.com']);
+  before(() => site.make());
+  after(() => site.remove());
+  const path = (name: string): string => site.path(name);
+
+  it('is served as long as nothing is broken', async () => {
+    assert.deepEqual(await site.configtest(), []);
+    await site.serves('client1', true);
+  });
+
+  const faults: Fault[] = [
+    {
+      name: 'a misspelt ServerName',
+      reloads: true,
+      breaks: () => replace(path('etc/webjob-site.conf'), 'webjob.example.com', 'wbejob.example.com'),
+      finds: /^VirtualHost .* is called wbejob\.example\.com, and its certificate is for webjob\.example\.com/,
+    },
+    {
+      name: 'a certificate that makes no user',
+      breaks: () => replace(path('webjob/.htaccess'), /^SSLUserName.*\n/m, ''),
+      finds: /^RequireUser=Y, and \.htaccess makes no user of a certificate/,
+    },
+    {
+      name: 'certificates that nobody verified',
+      reloads: true,
+      breaks: () =>
+        replace(path('etc/webjob-certificates.conf'), /^SSLVerifyClient .*$/m, 'SSLVerifyClient optional_no_ca'),
+      finds: /^certificates that nobody verified get in/,
+    },
+    {
+      name: 'a private key that others may read',
+      breaks: () => chmodSync(path('etc/webjob-server.key'), 0o644),
+      finds: /^others may read the private key/,
+    },
+    {
+      name: 'a list of revoked certificates that has ended',
+      breaks: () => {
+        const dates = '-crl_lastupdate 20200101000000Z -crl_nextupdate 20200102000000Z';
+        const command = `ca -config ca.cnf -gencrl ${dates} -out ../webjob-ca.crl`;
+        const ended = spawnSync('openssl', command.split(' '), { cwd: path('etc/webjob-ca'), encoding: 'utf8' });
+        assert.equal(ended.status, 0, ended.stderr);
+      },
+      finds: /^the list of revoked certificates ended 2020-01-02/,
+    },
+  ];
+  for (const fault of faults) it(`${fault.name}: found, mended, served`, () => site.mend(fault));
+
+  it('a client with a password where certificates are asked for: found, mended, served', async () => {
+    await site.client('add', 'client2', '--generate', '--url', site.url);
+    writeFileSync(path('integrity/profiles/client2/commands/host.sh'), '#!/bin/sh\n');
+    const finds = /^1 client has a password and no certificate, which this site asks for: client2$/;
+    await site.mend({ name: 'password', breaks: () => {}, finds }, 'client2-certificate');
+  });
+
+  it('is without a fault at the end', async () => {
+    assert.deepEqual(await site.configtest(), []);
+  });
+});
