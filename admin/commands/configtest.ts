@@ -49,9 +49,10 @@ interface Options {
 }
 
 const EXPLANATION = `
-Looks at every control and override, the folders, logs and their owners, the room that is left, the script and its
-Node, httpd's modules and the directives that hold, who may enter, every certificate's date, job ids and the clock. It
-says what is wrong, where, and what mends it, the worst first; without errors and warnings it ends with Syntax OK.
+Looks at every control and override, the folders, logs and programs, the room that is left, the script and its Node,
+httpd's modules and the directives that hold, who may enter, names and dates of certificates, job ids and the clock. As
+root it writes, reads and runs as the web user what that has to write, read and run. It says what is wrong, where, and a
+command that mends it, the worst first; without errors and warnings it ends with Syntax OK.
 
 It finds every way to the script: virtual hosts, aliases, links, copies. It asks the httpd that runs here by each of them
 without saying who it is, over HTTP or TLS, and only httpd's own refusal is right.
