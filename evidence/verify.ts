@@ -6,6 +6,7 @@ import { basename, dirname, join } from 'node:path';
 import {
   custodyPath,
   findGroup,
+  type Group,
   groupPaths,
   isAbandoned,
   listCustodyFiles,
@@ -225,8 +226,8 @@ function* findSince(
       if (isFirst) yield* checkFolder(locker, found.folder, evidence);
     } else if (found.stray !== undefined) {
       if (isFirst) yield* checkStray(locker, found.stray);
-    } else if (isMeant(found.name) && !done.has(found.name) && touchedAt(statUpload(locker, found.name)) >= since)
-      yield* verifyUpload(scope, evidence, found.name, summary);
+    } else if (isMeant(found.group.name) && !done.has(found.group.name) && cameAt(locker, found.group) >= since)
+      yield* verifyUpload(scope, evidence, found.group.name, summary);
   }
   if (!evidence.isIdle || isChangedSince(scope.packsFolder, since)) yield* findInPacks(scope, evidence, summary, share);
   if (!isFirst) return;
@@ -234,10 +235,17 @@ function* findSince(
   scope.done?.(evidence);
 }
 
+/** When an upload was announced, by the system's clock as well, or when what is not announced was last touched. */
+function cameAt(locker: string, { name, has }: Group): number {
+  // Of the hundreds of thousands in a folder one file each is looked at.
+  const ready = has.has('rdy') ? statGroupFile(locker, name, 'rdy') : undefined;
+  return touchedAt(ready ? { rdy: ready } : statUpload(locker, name));
+}
+
 type Met =
-  | { name: string; folder?: undefined; stray?: undefined }
-  | { folder: string; name?: undefined; stray?: undefined }
-  | { stray: string; name?: undefined; folder?: undefined };
+  | { group: Group; folder?: undefined; stray?: undefined }
+  | { folder: string; group?: undefined; stray?: undefined }
+  | { stray: string; group?: undefined; folder?: undefined };
 
 /** The folders of a locker in which a name was added, removed or changed since, and what is in each; others are not read. */
 function* walkChanged(locker: string, since: number, folder = ''): Generator<Met> {
@@ -250,7 +258,7 @@ function* walkChanged(locker: string, since: number, folder = ''): Generator<Met
   const folders: string[] = [];
   for (const { group, stray, folder: inner } of listFolder(locker, folder)) {
     if (inner !== undefined) folders.push(inner);
-    else if (isChanged) yield group ? { name: group.name } : { stray: stray ?? '' };
+    else if (isChanged) yield group ? { group } : { stray: stray ?? '' };
   }
   for (const inner of folders) yield* walkChanged(locker, since, inner);
 }

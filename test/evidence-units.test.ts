@@ -355,7 +355,8 @@ describe('what custody records tell', () => {
   /** Lines of records of other uploads, from second to second. */
   const fill = (from: number, to: number, serverId = 'server_1'): void => {
     const lines = Array.from({ length: to - from }, (_, index) => {
-      const facts = JSON.stringify({ time: at(from + index), event: 'deposit', name: 'x'.repeat(800) });
+      // The time stands late, so that the rest of a line has one, too.
+      const facts = JSON.stringify({ event: 'deposit', name: 'x'.repeat(800), time: at(from + index) });
       return `{"covers":[0,1],"prev":"",${facts.slice(1)}\n`;
     });
     appendFileSync(custodyPath(folder, serverId), lines.join(''));

@@ -1,7 +1,6 @@
 // What lies in a locker: every group of files below IncomingDirectory with what each file is, and what belongs to no group. Reads names and
 // inodes, opens nothing; the server never loads it.
 import { type Dir, type Dirent, lstatSync, opendirSync, type Stats } from 'node:fs';
-import { join } from 'node:path';
 import { reach, reachFolder } from './reach.ts';
 
 /** The files that a group may have. */
@@ -53,19 +52,21 @@ export function* listFolder(
   const groups = new Map<string, number>();
   const folders: string[] = [];
   const strays: string[] = [];
+  const prefix = folder === '' ? '' : `${folder}/`;
   for (const entry of readFolder(locker, folder)) {
     const dot = entry.name.lastIndexOf('.');
     const bit = dot > 0 ? BITS.get(entry.name.slice(dot + 1)) : undefined;
-    const path = join(folder, entry.name);
-    if (entry.isDirectory() && path.length <= MAX_PATH_LENGTH) folders.push(path);
-    else if (!entry.isFile() || bit === undefined) strays.push(path);
-    else {
+    if (bit === undefined || !entry.isFile()) {
+      const path = prefix + entry.name;
+      if (entry.isDirectory() && path.length <= MAX_PATH_LENGTH) folders.push(path);
+      else strays.push(path);
+    } else {
       const name = entry.name.slice(0, dot);
       groups.set(name, (groups.get(name) ?? 0) | bit);
     }
   }
   for (const name of [...groups.keys()].sort())
-    yield { group: { name: join(folder, name), has: SETS[groups.get(name) ?? 0] ?? new Set() } };
+    yield { group: { name: prefix + name, has: SETS[groups.get(name) ?? 0] ?? new Set() } };
   for (const stray of strays.sort()) yield { stray };
   for (const child of folders.sort()) yield { folder: child };
 }
