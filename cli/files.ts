@@ -19,6 +19,7 @@ import {
 import { basename, dirname, join } from 'node:path';
 import { finished } from 'node:stream/promises';
 import { syncFile, syncFolder, writeAll } from 'webjob-locker/durable';
+import { Failure } from './failure.ts';
 
 export interface Access {
   mode: number;
@@ -115,6 +116,16 @@ export function isRootsOwn(folder: string): boolean {
     if (uid !== 0 || isShared) return false;
     if (path === dirname(path)) return true;
   }
+}
+
+/** Throws Failure `failed` for root where others could put a link in the place of what is to be written. They do no harm to anybody else. */
+export function requireRootsOwn(folder: string): void {
+  if (process.geteuid?.() !== 0 || isRootsOwn(folder)) return;
+  throw new Failure(
+    'failed',
+    `others than root can exchange what is in ${folder}, so root writes nothing there`,
+    'run this command as the user whose folder it is, or give it and those above it to root: chown root, chmod go-w',
+  );
 }
 
 /** Takes a file away, if it is there. `rmSync` looks at it first, and takes several times as long. */

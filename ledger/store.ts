@@ -15,6 +15,7 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { makeFolder } from 'webjob-locker/durable';
 import { Failure } from '../cli/failure.ts';
+import { isRootsOwn } from '../cli/files.ts';
 import { Refresh, type Refreshed, type Steps, type Walk, type Window } from './refresh.ts';
 import { SCHEMA_VERSION, TABLES } from './schema.ts';
 import { logFolders, type Site } from './site.ts';
@@ -54,7 +55,7 @@ export async function openStore(site: Site, window: Window, steps: Steps = {}): 
 /** Brings the store up to date, in place. Undefined when there is none that is whole, or it cannot be written now. */
 async function openShared(site: Site, steps: Steps): Promise<Store | undefined> {
   const path = storeFile(site);
-  if (!isStore(path)) return undefined;
+  if (!isStore(path) || !mayWriteIn(dirname(path))) return undefined;
   let database: Database | undefined;
   try {
     for (const suffix of ['', '-wal', '-shm', '-journal']) checkOwner(path + suffix);
@@ -366,6 +367,11 @@ function checkOwner(file: string): void {
   for (const found of [lstatSync(file, { throwIfNoEntry: false }), statSync(file, { throwIfNoEntry: false })])
     if (found && !owners.includes(found.uid))
       throw new Failure('failed', `${file} belongs to somebody else`, 'name a file in a folder of your own');
+}
+
+/** Root writes no file of a database where others could put a link in its place. */
+function mayWriteIn(folder: string): boolean {
+  return process.geteuid?.() !== 0 || isRootsOwn(folder);
 }
 
 function isStore(path: string): boolean {

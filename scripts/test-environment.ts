@@ -31,7 +31,7 @@ export function makeEnvironment(isFast: boolean, given = process.env): TestEnvir
   // npm takes these from the home, which is another one here.
   const npm = { npm_config_userconfig: join(homedir(), '.npmrc'), npm_config_cache: join(homedir(), '.npm') };
   const node = openProgram(realpathSync(process.execPath), () => folder);
-  const PATH = [dirname(node), given.PATH ?? '/usr/bin:/bin'].join(delimiter);
+  const PATH = [dirname(node), ...sortPath(given.PATH ?? '/usr/bin:/bin')].join(delimiter);
   const fast = isFast ? { WEBJOB_TEST_FAST: '1' } : {};
   const notes = join('/tmp', `${basename(folder)}.notes`);
   const own = { PATH, HOME: folder, TMPDIR: '/tmp', [NOTES]: notes };
@@ -40,4 +40,11 @@ export function makeEnvironment(isFast: boolean, given = process.env): TestEnvir
     for (const path of [folder, notes]) rmSync(path, { recursive: true, force: true });
   };
   return { variables, node, notes, remove };
+}
+
+/** Folders of shims last: those are scripts that look for the program, and cost more than a short one does. */
+function sortPath(path: string): string[] {
+  const folders = path.split(delimiter);
+  const isShims = (folder: string): boolean => basename(folder) === 'shims';
+  return [...folders.filter((folder) => !isShims(folder)), ...folders.filter(isShims)];
 }

@@ -24,7 +24,7 @@ interface Failure {
 
 /** Lines of a stack that are Node's own. */
 const RUNNER_FRAMES = /^ +at .*\(?node:(?:internal|async_hooks).*\n/gm;
-const TIMES_SHOWN = 15;
+const TIMES_SHOWN = 40;
 const STDERR_SHOWN = 4000;
 /** `failed` is missing in the types of Node 24. */
 type Counts = EventData.TestSummary['counts'] & { failed: number };

@@ -70,13 +70,13 @@ async function runFast(): Promise<boolean> {
   return isGood;
 }
 
-/** One process a file, and two for each processor: most of them wait for others most of the time. */
+/** One process a file, and three for each processor: most of them wait for others most of the time. */
 async function runTests(files: readonly string[]): Promise<Outcome> {
   process.stderr.write('webjob: tests\n');
   process.execPath = environment.node;
   const events = run({
     files: files.map((file) => join(root, file)),
-    concurrency: 2 * availableParallelism(),
+    concurrency: 3 * availableParallelism(),
     timeout: TEST_LIMIT_MS,
     cwd: root,
     // Sources of the tests, compiled: half of the time of a small file. The preload takes it back for what a test starts.

@@ -7,11 +7,11 @@ import {
   chmodSync,
   chownSync,
   cpSync,
-  existsSync,
   lchownSync,
   mkdirSync,
   mkdtempSync,
   readdirSync,
+  renameSync,
   rmSync,
   symlinkSync,
   writeFileSync,
@@ -20,6 +20,7 @@ import { tmpdir } from 'node:os';
 import { dirname, join, relative } from 'node:path';
 import { describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { configure } from '../scripts/site.ts';
 import { makeLockerSite } from './locker-site.ts';
 import { plantPast } from './past-site.ts';
 import { findWebUser, readFiles, removeTree } from './tree.ts';
@@ -27,8 +28,6 @@ import { findWebUser, readFiles, removeTree } from './tree.ts';
 const AT = new Date(Date.now() - 40 * 86_400_000);
 const DAY = AT.toISOString().slice(0, 10);
 const ATTACKER = join(import.meta.dirname, 'exchange-attacker.py');
-/** The system's own, where there is one: what else PATH finds first can be a script that looks for it. */
-const PYTHON = existsSync('/usr/bin/python3') ? '/usr/bin/python3' : 'python3';
 const RUNS = Number(process.env.WEBJOB_TEST_RUNS ?? 1);
 
 /** In one run of a command each folder is an attack of its own. */
@@ -71,12 +70,61 @@ describe('the web user exchanges a folder of the locker for a link', { skip: fin
     });
 
   for (const name of ['pack', 'prune', 'unpack', 'verify'])
-    it(`or the locker itself, where all is his, and webjobctl ${name} touches nothing either`, async () => {
+    it(`or the locker itself, in a folder of his, and webjobctl ${name} touches nothing either`, async () => {
       let exchanged = 0;
       for (let run = 0; run < 2 * RUNS; run++)
-        exchanged += await attack(COMMANDS[name] ?? { args: [] }, ['incoming'], () => 1 + ((4 * run) % MOST));
+        exchanged += await attack(COMMANDS[name] ?? { args: [] }, ['his/incoming'], () => 1 + ((4 * run) % MOST));
       assert.ok(exchanged > 0, 'nothing was exchanged');
     });
+
+  it('and root writes nothing where what it writes is in a folder of his', async () => {
+    const its = makeLockerSite();
+    const { site } = its;
+    const { uid = 0, gid = 0 } = findWebUser() ?? {};
+    const ask = async (...args: string[]): Promise<[number | null, string | undefined]> => {
+      const { exitCode, stderr } = await its.webjobctl(...args);
+      return [exitCode, /what is in (\S+), so root writes nothing there\n.*hint: .*chown root/.exec(stderr)?.[1]];
+    };
+    try {
+      plantPast(site, 'UTC', [{ at: AT, name: 'one', jobId: 'job-0' }]);
+      const [packed, index, keep] = ['packed', 'index', 'config/nph-webjob'].map((name) => join(site.base, name)) as [
+        string,
+        string,
+        string,
+      ];
+      for (const folder of [packed, index, keep]) mkdirSync(folder, { recursive: true });
+      for (const folder of [site.base, packed, keep]) {
+        chownSync(folder, uid, gid);
+        const writes = [
+          ['pack', '--older-than', '30d'],
+          ['prune', '--older-than', '30d', '--yes'],
+          ['unpack', DAY],
+          ['custody', 'adopt', '--reason', 'r'],
+          ['hold', 'add', '--client', 'client1', '--reason', 'r'],
+          ['index'],
+        ];
+        for (const args of writes) assert.deepEqual(await ask(...args), [4, folder], args.join(' '));
+        assert.deepEqual(await ask('jobs'), [0, undefined], 'what only reads goes on');
+        chownSync(folder, 0, 0);
+      }
+      assert.deepEqual([readdirSync(packed), readdirSync(index)], [[], []]);
+      chownSync(index, uid, gid);
+      assert.deepEqual(await ask('index'), [4, index]);
+      chownSync(index, 0, 0);
+      assert.deepEqual(await ask('index'), [0, undefined]);
+      chownSync(index, uid, gid);
+      const before = readFiles(index);
+      assert.deepEqual(await ask('jobs'), [0, undefined]);
+      assert.deepEqual(readFiles(index), before, 'an answer is kept there neither');
+      for (const args of [
+        ['pack', '--older-than', '30d'],
+        ['unpack', DAY],
+      ])
+        assert.deepEqual(await ask(...args), [0, undefined], args.join(' '));
+    } finally {
+      removeTree(site.root);
+    }
+  });
 
   it('and needs none where the locker is a link that is his: root refuses it', async () => {
     const its = makeLockerSite();
@@ -84,14 +132,16 @@ describe('the web user exchanges a folder of the locker for a link', { skip: fin
     const { uid = 0, gid = 0 } = findWebUser() ?? {};
     try {
       mkdirSync(join(site.root, 'own'));
-      rmSync(site.incoming, { recursive: true });
-      symlinkSync('../own', site.incoming);
+      const his = join(site.base, 'his');
+      mkdirSync(his);
+      symlinkSync('../../own', join(his, 'incoming'));
+      configure(site, { IncomingDirectory: join(his, 'incoming') });
       const ask = async (): Promise<[number | null, boolean]> => {
         const { exitCode, stderr } = await its.webjobctl('prune', '--older-than', '30d', '--yes');
         return [exitCode, /incoming is a link that others than root can change/.test(stderr)];
       };
       assert.deepEqual(await ask(), [0, false], 'a link in a folder of root');
-      chownSync(site.base, uid, gid);
+      chownSync(his, uid, gid);
       assert.deepEqual(await ask(), [4, true]);
     } finally {
       removeTree(site.root);
@@ -110,10 +160,11 @@ async function attack(
   const own = join(site.root, 'own');
   const helpers: ChildProcess[] = [];
   try {
+    const locker = folders[0]?.startsWith('his/') ? 'his/incoming' : 'incoming';
     const names = folders.flatMap((folder, index) =>
       ['a', 'b'].map((file) => ({
         at: AT,
-        name: relative('incoming', join(folder, `${index}${file}`)),
+        name: relative(locker, join(folder, `${index}${file}`)),
         // For `custody adopt` to have something to read.
         ...(file === 'b' && { custody: false as const }),
       })),
@@ -123,13 +174,18 @@ async function attack(
       'UTC',
       names.map((job, index) => ({ ...job, jobId: `job-${index}` })),
     );
+    if (locker !== 'incoming') {
+      mkdirSync(join(site.base, 'his'));
+      renameSync(site.incoming, join(site.base, locker));
+      configure(site, { UseGMT: 'Y', IncomingDirectory: join(site.base, locker) });
+    }
     mkdirSync(own, { mode: 0o700 });
     const plans = folders.map((folder, index) => {
       const secret = join(own, String(index));
       cpSync(join(site.base, folder), secret, { recursive: true, preserveTimestamps: true });
       return { folder: join(site.base, folder), secret, link: join(site.base, `${folder}.link`) };
     });
-    giveAway(site.base, folders);
+    giveAway(site.base, locker);
     if (before) {
       await its.webjobctl(...before);
       // Where something is made there must be room for it.
@@ -167,19 +223,18 @@ function makeLink(target: string, path: string): void {
   lchownSync(path, uid, gid);
 }
 
-/** The locker and what is in it become the web user's, and where that is exchanged, what is around it. */
-function giveAway(base: string, folders: readonly string[]): void {
+/** The locker and what is in it become the web user's, and the folder that it is in, where that is for it alone. */
+function giveAway(base: string, locker: string): void {
   const { uid = 0, gid = 0 } = findWebUser() ?? {};
   for (const path of [dirname(base), base, join(base, 'logfiles')]) chmodSync(path, 0o755);
-  if (folders.includes('incoming')) chownSync(base, uid, gid);
-  chownSync(join(base, 'incoming'), uid, gid);
-  for (const entry of readdirSync(join(base, 'incoming'), { recursive: true, withFileTypes: true }))
+  for (let path = locker; path !== '.'; path = dirname(path)) chownSync(join(base, path), uid, gid);
+  for (const entry of readdirSync(join(base, locker), { recursive: true, withFileTypes: true }))
     lchownSync(join(entry.parentPath, entry.name), uid, gid);
 }
 
 /** Resolves to the lines that it prints, to which others are added as they come. */
 async function startHelper(helpers: ChildProcess[], ...words: string[]): Promise<string[]> {
-  const child = spawn(PYTHON, [ATTACKER, ...words], { stdio: ['ignore', 'pipe', 'inherit'] });
+  const child = spawn('python3', [ATTACKER, ...words], { stdio: ['ignore', 'pipe', 'inherit'] });
   helpers.push(child);
   const lines: string[] = [];
   child.stdout.setEncoding('utf8').on('data', (text: string) => lines.push(...text.split('\n').filter((line) => line)));
@@ -204,7 +259,7 @@ function findObstacle(): string | undefined {
   try {
     const [one = '', other = ''] = ['one', 'other'].map((name) => join(folder, name));
     for (const path of [one, other]) mkdirSync(path);
-    const { status, error } = spawnSync(PYTHON, [ATTACKER, 'now', one, other]);
+    const { status, error } = spawnSync('python3', [ATTACKER, 'now', one, other]);
     if (error) return 'python3 is not installed';
     return status === 0 ? undefined : 'renameat2 exchanges nothing here';
   } finally {

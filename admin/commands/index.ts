@@ -1,6 +1,8 @@
 // webjobctl index: makes or refreshes the database that jobs, search and clients ask while it is fresh.
+import { dirname } from 'node:path';
 import { Command } from 'commander';
 import { Failure } from '../../cli/failure.ts';
+import { requireRootsOwn } from '../../cli/files.ts';
 import { printJson, say, startProgress } from '../../cli/output.ts';
 import { parseSize } from '../../cli/sizes.ts';
 import { countJobs } from '../../ledger/jobs.ts';
@@ -51,6 +53,7 @@ async function index(site: Site, options: Options, { json }: { json?: true }): P
   const started = performance.now();
   const progress = startProgress('lines and uploads');
   const done = await inTurn(site.settings, 'index', async () => {
+    if (options.database === undefined) requireRootsOwn(dirname(path));
     try {
       return await fill(path, site, options, () => progress.advance());
     } catch (error) {

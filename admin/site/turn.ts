@@ -1,8 +1,10 @@
 // Whose turn it is: one webjobctl at a time changes what is kept.
 import { join } from 'node:path';
 import { makeFolder } from 'webjob-locker/durable';
+import { packsFolder } from '../../archive/packs.ts';
 import type { ServerSettings } from '../../cgi/controls.ts';
 import { Failure } from '../../cli/failure.ts';
+import { requireRootsOwn } from '../../cli/files.ts';
 import { openLocks } from '../../cli/lockfile.ts';
 
 /** Where webjobctl keeps what it must remember of a site. */
@@ -10,7 +12,10 @@ export function keepFolder(settings: ServerSettings): string {
   return join(settings.configDirectory, 'nph-webjob');
 }
 
-/** Does what only one may do at a time; what only looks (`undefined`) need not wait. Throws Failure `failed` when another is at it. */
+/**
+ * Does what only one may do at a time; what only looks (`undefined`) need not wait. Throws Failure `failed` when another is at it, and for root
+ * where others could exchange what it writes.
+ */
 export async function inTurn<Type>(
   settings: ServerSettings,
   thing: 'keep' | 'holds' | 'index' | undefined,
@@ -26,6 +31,7 @@ export async function inTurn<Type>(
 
 function takeTurn(settings: ServerSettings, thing: string): () => void {
   const folder = keepFolder(settings);
+  for (const path of [settings.baseDirectory, packsFolder(settings), folder]) requireRootsOwn(path);
   makeFolder(folder);
   const path = join(folder, `${thing}.lck`);
   const locks = openLocks(`${path}.${process.pid}.new`);
