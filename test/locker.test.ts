@@ -12,6 +12,7 @@ import {
   statSync,
   symlinkSync,
   unlinkSync,
+  utimesSync,
   writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -108,6 +109,15 @@ describe('a new upload', () => {
     storeUpload(plan(), source(STREAMS_TEXT));
     assert.deepEqual(standing(), COMPLETE);
     assert.equal(parseReady(formatReady(JOB_ID)), JOB_ID);
+  });
+
+  it('has a .rdy of the time at which it was announced, however long it took', () => {
+    const late = new Date(Date.now() - 3_000_000);
+    storeUpload(
+      plan(),
+      source(STREAMS_TEXT, () => utimesSync(`${base}.lck`, late, late)),
+    );
+    assert.ok(Math.abs(statSync(`${base}.rdy`).mtimeMs - Date.now()) < 60_000);
   });
 
   it('may have empty streams', () => {

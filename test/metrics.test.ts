@@ -107,10 +107,10 @@ describe('metrics', () => {
     assert.deepEqual(readdirSync(folder), ['webjob.prom']);
     const { series, types } = parseExposition(readFileSync(file, 'utf8'));
     assert.ok(series.every(({ name }) => types.get(name) === 'gauge'));
+    assert.deepEqual([...new Set(series.map(({ labels }) => labels.site))], [its.site.base]);
+    const own = ({ site: _site, ...labels }: Record<string, string>): string => Object.values(labels).join(' ');
     const values = (name: string): Record<string, number> =>
-      Object.fromEntries(
-        series.filter((one) => one.name === name).map(({ labels, value }) => [Object.values(labels).join(' '), value]),
-      );
+      Object.fromEntries(series.filter((one) => one.name === name).map(({ labels, value }) => [own(labels), value]));
     assert.deepEqual(values('webjob_jobs'), {
       got: 2,
       done: 2,
@@ -145,6 +145,20 @@ describe('metrics', () => {
         .filter(({ name }) => !/^webjob_metrics_|free_/.test(name))
         .map(({ name, labels = {}, value }) => JSON.stringify([name, labels, value]));
     assert.deepEqual(withoutClock(samples), withoutClock(series));
+  });
+
+  it('of two sites have no series in common', async () => {
+    const [here, there] = await Promise.all(
+      [[], ['--site', 'west']].map(async (more) => {
+        const { text } = await its.webjobctl('metrics', '--textfile', '-', ...more);
+        return parseExposition(text).series.map(({ name, labels }) => JSON.stringify([name, labels]));
+      }),
+    );
+    assert.ok(here && there && here.length > 10);
+    assert.deepEqual(
+      here.filter((series) => there.includes(series)),
+      [],
+    );
   });
 
   it('replace a file for a reader who looks all the time', async () => {

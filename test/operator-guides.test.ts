@@ -2,7 +2,7 @@
 // page's order, on a site whose jobs real CGI processes made. Names of jobs, days and folders are moved to where the test has them.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
 import { describe, it } from 'node:test';
 import type { Site } from '../scripts/site.ts';
@@ -19,7 +19,7 @@ function readCommands(page: string, ...replacements: [found: string, by: string]
   let isFenced = false;
   const commands = lines.flatMap((line) => {
     if (line.startsWith('```')) isFenced = !isFenced;
-    return (isFenced || line.startsWith('    ')) && /^\s*(?:[\d*]+ .* {2})?webjobctl /.test(line)
+    return (isFenced || line.startsWith('    ')) && /^\s*(?:[\d*/]+ .* {2})?webjobctl /.test(line)
       ? [line.slice(line.indexOf('webjobctl '))]
       : [];
   });
@@ -132,6 +132,63 @@ describe('docs/guide/keep.md', () => {
   }
 });
 
+describe('crontabs in the guides', () => {
+  const SITE = /^WEBJOB_PROPERTIES_FILE=(.*)$/m;
+  /** Blocks that say where they go, with the page. */
+  const tabs = readdirSync(guide)
+    .filter((page) => page.endsWith('.md'))
+    .flatMap((page) => [...readFileSync(join(guide, page), 'utf8').matchAll(/^```\n(# \/etc\/cron\.d\/.*?)^```$/gms)])
+    .map(([, text = '']) => text);
+
+  it('say which programs and which site are meant, for cron knows neither', () => {
+    assert.equal(tabs.length, 4);
+    for (const text of tabs) {
+      assert.match(text, /^PATH=\/usr\/local\/bin:/m);
+      if (text.includes('webjobctl')) assert.match(text, SITE);
+      assert.doesNotMatch(text, /^[\d*][^\n]*%/m, 'cron makes a line end of it');
+    }
+    const lines = readdirSync(guide)
+      .filter((page) => page.endsWith('.md'))
+      .flatMap((page) => readFileSync(join(guide, page), 'utf8').match(/^(?:[\d*/]+ ){5} *\w+ {2}.*$/gm) ?? []);
+    for (const line of lines)
+      assert.ok(
+        tabs.some((text) => text.includes(line)),
+        `no crontab has ${line}`,
+      );
+  });
+
+  it('run with what cron gives them', async () => {
+    const locker = makeLockerSite();
+    const { site } = locker;
+    try {
+      await fillLocker(locker);
+      // What the pages have in /usr/local/bin: the built programs, which look their node up.
+      const programs = join(site.root, 'local-bin');
+      mkdirSync(programs);
+      symlinkSync(process.execPath, join(programs, 'node'));
+      symlinkSync(WEBJOBCTL, join(programs, 'webjobctl'));
+      const texts = tabs.filter((text) => /webjobctl (?:pack|report|metrics)/.test(text));
+      assert.equal(texts.length, 2);
+      for (const text of texts.map((all) => all.replaceAll('/usr/local/bin', programs))) {
+        const env = Object.fromEntries(
+          [...text.matchAll(/^([A-Z_]+)=(.*)$/gm)].map(([, name, value]) => [name, value]),
+        );
+        for (const [, command = ''] of text.matchAll(/^(?:[\d*/]+ ){5} *\w+ {2}(.*)$/gm)) {
+          const own = command.replaceAll('/var/webjob', site.base).replaceAll('/var/lib/node_exporter', site.root);
+          const options = { cwd: '/', encoding: 'utf8', timeout: 60_000 } as const;
+          const run = (more: Record<string, string>) =>
+            spawnSync('/bin/sh', ['-c', own], { ...options, env: { HOME: '/', PATH: '/usr/bin:/bin', ...more } });
+          const ended = run({ ...env, WEBJOB_PROPERTIES_FILE: site.propertiesFile });
+          assert.equal(ended.status, 0, `${own}: ${ended.stderr}`);
+          assert.notEqual(run({}).status, 0, `${own} needs neither line`);
+        }
+      }
+    } finally {
+      locker.close();
+    }
+  });
+});
+
 describe('docs/guide/find.md', () => {
   it('finds by the commands that it shows', async () => {
     const locker = makeLockerSite();
@@ -169,10 +226,10 @@ describe('docs/guide/report.md and custody.md', () => {
         ['/var/lib/node_exporter', site.root],
       ];
       const reports = readCommands('report.md', ...replacements);
-      assert.equal(reports.length, 3);
+      assert.equal(reports.length, 4);
       for (const command of reports) expect(site, command);
       assert.ok(existsSync(join(site.base, 'report/index.html')));
-      assert.match(readFileSync(join(site.root, 'webjob.prom'), 'utf8'), /^webjob_metrics_timestamp_seconds /m);
+      assert.match(readFileSync(join(site.root, 'webjob.prom'), 'utf8'), /^webjob_metrics_timestamp_seconds\{site=/m);
       const checks = readCommands('custody.md', ...replacements).filter(
         (command) => !/--checkpoint|--key/.test(command),
       );

@@ -42,6 +42,22 @@ describe('the units', { skip: missing('systemd-analyze') || (!findWebUser() && '
   });
 });
 
+describe('timers in the guides', { skip: missing('systemd-analyze') }, () => {
+  const [, schedule = ''] =
+    /^OnCalendar=(.*)$/m.exec(readFileSync(join(import.meta.dirname, '../docs/guide/client.md'), 'utf8')) ?? [];
+
+  it('leave out no hour when summer time ends', () => {
+    // 2026-10-25 in Berlin: at 01:00 UTC it is 2 o'clock for the second time.
+    const args = ['calendar', '--iterations=4', '--base-time=2026-10-24 23:30:00 UTC', schedule];
+    const env = { ...process.env, TZ: 'Europe/Berlin', LC_ALL: 'C' };
+    const { stdout, stderr } = spawnSync('systemd-analyze', args, { encoding: 'utf8', env });
+    const hours = [
+      ...stdout.matchAll(/(?:Next elapse|Iteration #\d+|Iter\. #\d+|\(in UTC\)): .*? (\d\d:\d\d):00 UTC/g),
+    ].map(([, hour]) => hour);
+    assert.deepEqual([...new Set(hours)], ['00:00', '01:00', '02:00', '03:00'], stdout + stderr);
+  });
+});
+
 describe('systemd-socket-activate', { skip: missing('systemd-socket-activate') }, () => {
   it('starts what the unit starts at the first request, and keeps the socket from whoever it started', async () => {
     const site = makeSite({ resident: true });

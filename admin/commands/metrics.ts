@@ -15,7 +15,8 @@ declare const WEBJOB_VERSION: string;
 const EXPLANATION = `
 Writes Prometheus' text format, for the textfile collector of node_exporter. FILE is replaced when all of it is
 there, so that no half of it is ever read; - is standard output. Jobs are counted by state, requests by method and
-status, and each client has the time of its last request that was granted.
+status, and each client has the time of its last request that was granted. Every series has a label site, so that
+several sites on one machine, each with a file of its own, stay apart.
 
 Example, every five minutes from cron:
   webjobctl metrics --textfile /var/lib/node_exporter/webjob.prom
@@ -30,20 +31,29 @@ export function metricsCommand(): Command {
   return new Command('metrics')
     .description('write the site in numbers, for Prometheus')
     .requiredOption('--textfile <file>', 'the file to make or to replace; - is standard output')
+    .option('--site <name>', 'what the label site says (else BaseDirectory)')
     .addHelpText('after', EXPLANATION)
     .action(async (_, command: Command) => await run(command));
 }
 
 async function run(command: Command): Promise<void> {
   const site = openSite(command);
-  const { textfile } = command.opts<{ textfile: string }>();
+  const options = command.opts<{ textfile: string; site?: string }>();
+  const { textfile } = options;
   const isJson = globalOptions(command).json === true;
   const path = textfile === '-' ? undefined : checkPlace(textfile);
-  const families = await measure(site);
+  const families = labelSite(await measure(site), options.site ?? site.settings.baseDirectory);
   const text = formatFamilies(families);
   if (path !== undefined) write(path, text);
   if (isJson) for (const { name, samples } of families) for (const sample of samples) printJson({ name, ...sample });
   else if (path === undefined) process.stdout.write(text);
+}
+
+/** Two sites on one machine have the same families: only a label tells their series apart. */
+function labelSite(families: readonly Family[], site: string): Family[] {
+  return families.map((family) => {
+    return { ...family, samples: family.samples.map(({ labels, value }) => ({ labels: { site, ...labels }, value })) };
+  });
 }
 
 function write(path: string, text: string): void {

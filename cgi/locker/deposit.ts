@@ -1,6 +1,6 @@
 // One upload on its way into the locker. The process may be killed between any two lines, and the disk may be full at any
 // of them: a `.rdy` file never stands beside streams that are not complete and on disk (docs/protocol.md, section 5).
-import { closeSync, fstatSync, lstatSync, renameSync, rmSync, statfsSync, writeSync } from 'node:fs';
+import { closeSync, fstatSync, futimesSync, lstatSync, renameSync, rmSync, statfsSync, writeSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { makeFolder, openFolder, openNew, syncFile, syncOpened, writeAll } from './durable.ts';
 import { failureOf, LockerFailure } from './failure.ts';
@@ -308,6 +308,7 @@ function announce(deposit: Deposit): void {
     syncFile(lock.fd);
   }
   if (!isHeld(lock)) throw new LockerFailure('failed', 'the lock was taken away');
+  touch(lock.fd);
   renameSync(lock.path, paths.rdy);
   try {
     syncOpened(folder.fd);
@@ -315,6 +316,16 @@ function announce(deposit: Deposit): void {
     // The client is told that it failed, so the group must not look as if it had not.
     rmSync(paths.rdy, { force: true });
     throw error;
+  }
+}
+
+/** So that `.rdy` has the time at which it was announced, and not that at which the upload began. */
+function touch(fd: number): void {
+  try {
+    const now = new Date();
+    futimesSync(fd, now, now);
+  } catch {
+    // A file system that sets no times: the upload is no worse for it.
   }
 }
 
