@@ -21,7 +21,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { after, beforeEach, describe, it } from 'node:test';
 import { formatRecord, RECORD_FIELDS, type RecordField } from 'webjob-protocol';
 import { appendCustody, custodyPath, formatCustody, segmentPath } from '../cgi/locker/index.ts';
@@ -139,6 +139,22 @@ describe('an upload against what is known of it', () => {
       assert.equal(check(deposit).at(-1), states('changed'));
       rmSync(join(folder, `u.${stream}`));
       assert.deepEqual(check(deposit), [`stream-missing u.${stream}`, states('missing')]);
+    });
+
+  for (const stream of ['out', 'err', 'env'] as const)
+    it(`cannot be read where nobody may open its .${stream}`, () => {
+      put(whole());
+      for (const path of [folder, dirname(folder)]) chmodSync(path, 0o755);
+      chmodSync(join(folder, `u.${stream}`), 0);
+      const deposit = depositOf(whole());
+      const isRoot = process.getuid?.() === 0;
+      if (isRoot) process.seteuid?.(65_534);
+      try {
+        const states = ['out', 'err', 'env'].map((name) => (name === stream ? 'unreadable' : 'received')).join(' ');
+        assert.deepEqual(check(deposit), [`unreadable u.${stream}`, states]);
+      } finally {
+        if (isRoot) process.seteuid?.(0);
+      }
     });
 
   for (const hashType of ['MD5', 'SHA1', 'SHA256', 'SHA512', 'sha1'])
