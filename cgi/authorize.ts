@@ -5,7 +5,7 @@ import { checkAddress } from './hosts.ts';
 import { Refusal } from './refusal.ts';
 
 /** Throws Refusal 458, 472, 452, 453, 470 or 471, in this order. */
-export function checkCaller({ request, settings }: Exchange, clientId: string): void {
+export function checkCaller({ request, settings }: Pick<Exchange, 'request' | 'settings'>, clientId: string): void {
   if (settings.sslRequireSsl && !request.secure) throw new Refusal(458, 'the request did not come over TLS');
   if (settings.enableHostAccessList) checkAddress(settings, clientId, request.remoteAddress);
   if (settings.requireUser) {

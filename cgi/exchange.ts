@@ -1,8 +1,9 @@
 // One request on its way through the server and what has been learned of it so far: what get, put, checks and log share.
 import type { Body, CgiRequest } from 'node-cgi-compat';
-import type { GroupPaths } from 'webjob-locker';
+import type { GroupPaths, Slot } from 'webjob-locker';
 import type { GetQuery, PutQuery, Status } from 'webjob-protocol';
 import type { ServerSettings } from './controls.ts';
+import type { Refusal } from './refusal.ts';
 import type { TokenFacts } from './tokens.ts';
 
 export interface Exchange {
@@ -13,6 +14,8 @@ export interface Exchange {
   receivedAt: Date;
   /** The number of this request: of all that came in this second to this machine, no other has it. */
   sequence: number;
+  /** The slot of the client that this request holds, or why it was given none: before it is known where bodies are received early. */
+  slot?: Slot | Refusal | undefined;
   /** Known once issued (GET) or read from the request (PUT). */
   jobId?: string | undefined;
   /** Known once it has matched. */
@@ -24,6 +27,8 @@ export interface Answer {
   status: Status;
   /** For the log, behind the reason phrase. */
   detail?: string;
+  /** Seconds. */
+  retryAfter?: number | undefined;
   /** What a GET serves: an open file and its size in bytes. */
   file?: { fd: number; size: number } | undefined;
   /** The value of WebJob-Payload-Signature. */

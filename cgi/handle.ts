@@ -15,6 +15,7 @@ import { checkCaller } from './authorize.ts';
 import type { ServerSettings } from './controls.ts';
 import type { Answer, Exchange } from './exchange.ts';
 import { serveCommand } from './get.ts';
+import { takeClientSlot } from './limits.ts';
 import { complain, logRequest } from './log.ts';
 import { overrideSettings } from './overrides.ts';
 import { receiveUpload } from './put.ts';
@@ -25,18 +26,20 @@ import { startTrigger } from './triggers.ts';
 
 /**
  * Serves one request: never throws, and what it did is on disk and in the log when it returns. A process that stays reads its settings in
- * another way, and numbers its requests: `nextSequence` gives a number for the second it is given.
+ * another way, and numbers its requests: `nextSequence` gives a number for the second it is given. It takes the slot of a client before
+ * the body has come, which is then released with the rest.
  */
 export function handleRequest(
   request: CgiRequest,
   body: Body,
   read = readSettings,
   nextSequence: (epochSeconds: number) => number = () => process.pid,
+  slot?: Exchange['slot'],
 ): CgiResponse {
   const receivedAt = new Date();
   const configuration = read(request.env.WEBJOB_PROPERTIES_FILE || undefined);
   const sequence = nextSequence(epochSeconds(receivedAt));
-  const exchange: Exchange = { request, body, settings: configuration.settings, receivedAt, sequence };
+  const exchange: Exchange = { request, body, settings: configuration.settings, receivedAt, sequence, slot };
   const answer = answerRequest(exchange, configuration);
   logRequest(exchange, answer);
   if (exchange.settings.enableRequestTracking) trackRequest(exchange, answer);
@@ -49,7 +52,7 @@ function answerRequest(exchange: Exchange, configuration: Configuration): Answer
     checkDirectories(exchange.settings);
     return serve(exchange, configuration);
   } catch (error) {
-    if (error instanceof Refusal) return { status: error.status, detail: error.message };
+    if (error instanceof Refusal) return { status: error.status, detail: error.message, retryAfter: error.retryAfter };
     if (error instanceof QueryError) return { status: 450, detail: error.message };
     complain(error instanceof Error ? (error.stack ?? error.message) : String(error));
     return { status: 500, detail: 'unexpected, see the error log of httpd' };
@@ -91,6 +94,8 @@ function prepare(exchange: Exchange, { given }: Configuration, { clientId, fileN
   if (settings.enableConfigOverrides) exchange.settings = overrideSettings(settings, given, clientId, fileName);
   checkService(exchange);
   checkCaller(exchange, clientId);
+  exchange.slot ??= takeClientSlot(exchange.settings, clientId);
+  if (exchange.slot instanceof Refusal) throw exchange.slot;
   checkContentLength(exchange);
 }
 
@@ -144,15 +149,20 @@ function checkAccess(settings: ServerSettings, control: Directory, mode: number)
   }
 }
 
+/** A refused request that holds no slot shall not hold its process either: a client may send its body as slowly as it likes. */
+const DRAIN_LIMIT_MS = 10_000;
+
 function formatAnswer(exchange: Exchange, answer: Answer): CgiResponse {
-  const { request, jobId } = exchange;
+  const { request, settings, jobId, slot } = exchange;
   const headers: [string, string | undefined][] = [
     ['Server', request.serverSoftware],
     ['Content-Type', 'application/octet-stream'],
     ['Job-Id', request.method === 'GET' ? jobId : undefined],
     ['WebJob-Payload-Signature', answer.signature],
+    ['Retry-After', answer.retryAfter?.toString()],
   ];
   const { status, file } = answer;
+  const held = slot instanceof Refusal ? undefined : slot;
   return {
     status,
     reason: REASONS[status],
@@ -160,6 +170,8 @@ function formatAnswer(exchange: Exchange, answer: Answer): CgiResponse {
     contentLength: file?.size ?? 0,
     content: file,
     afterwards: findTrigger(exchange, answer),
+    atEnd: held && (() => held.release()),
+    drainLimitMs: settings.maxRequestsAtOnce > 0 && !held ? DRAIN_LIMIT_MS : undefined,
   };
 }
 

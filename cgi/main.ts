@@ -2,6 +2,7 @@
 import { type HeaderStyle, serveScript } from 'node-cgi-compat';
 import { parsePutQuery } from 'webjob-protocol';
 import { handleRequest } from './handle.ts';
+import { admitEarly } from './limits.ts';
 import { complain } from './log.ts';
 import { overrideSettings } from './overrides.ts';
 import type { serveResident } from './resident.ts';
@@ -34,7 +35,8 @@ function headerStyle(env: NodeJS.ProcessEnv): HeaderStyle {
 function stay(): void {
   try {
     const resident: { serveResident: typeof serveResident } = require(RESIDENT);
-    resident.serveResident({ handleRequest, readSettings, overrideSettings, parsePutQuery, complain, DEFAULT_FILES });
+    const core = { handleRequest, admitEarly, readSettings, overrideSettings, parsePutQuery, complain, DEFAULT_FILES };
+    resident.serveResident(core);
   } catch (error) {
     const { code, message } = error as NodeJS.ErrnoException;
     complain(`error: httpd starts this script; to stay it needs ${RESIDENT} beside it: ${code ?? message}`);

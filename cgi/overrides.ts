@@ -9,18 +9,19 @@ import { buildSettings, collectControls, type GivenControls } from './settings.t
 
 /**
  * The settings for a client and a command; `given` is what the main file says. An attempt to override what is the main file's alone is
- * logged and has no effect. Throws Refusal 550 for a file that cannot be read or a value that is not allowed.
+ * logged by `tell` and has no effect. Throws Refusal 550 for a file that cannot be read or a value that is not allowed.
  */
 export function overrideSettings(
   settings: ServerSettings,
   given: GivenControls,
   clientId: string,
   fileName: string,
+  tell = complain,
 ): ServerSettings {
   const root = `${settings.configDirectory}/nph-webjob`;
   const client = `clients/${clientId}`;
   const overrides = [`commands/${fileName}`, client, `${client}/commands/${fileName}`].flatMap((folder) =>
-    readOverrides(root, `${folder}/nph-webjob.cfg`),
+    readOverrides(root, `${folder}/nph-webjob.cfg`, tell),
   );
   if (overrides.length === 0) return settings;
   const problems: string[] = [];
@@ -29,10 +30,14 @@ export function overrideSettings(
   return overridden;
 }
 
-function readOverrides(root: string, file: string): [string, { value: string; place: string }][] {
+function readOverrides(
+  root: string,
+  file: string,
+  tell: typeof complain,
+): [string, { value: string; place: string }][] {
   const entries = readEntries(root, file).filter(({ key, line }) => {
     const isNamed = (control: { key: string }): boolean => control.key.toLowerCase() === key.toLowerCase();
-    if (SITE_CONTROLS.some(isNamed)) complain(`${file} line ${line}: ${key} cannot be overridden`);
+    if (SITE_CONTROLS.some(isNamed)) tell(`${file} line ${line}: ${key} cannot be overridden`);
     return JOB_CONTROLS.some(isNamed);
   });
   return [...collectControls(entries, `${file} `)];

@@ -15,6 +15,7 @@ import { NOT_APPLICABLE, type PutQuery, type Status } from 'webjob-protocol';
 import { type Content, findReceived, readContent, recordDeposit, recordReplaced } from './custody.ts';
 import { type Answer, type Exchange, tokenFacts } from './exchange.ts';
 import { inspectUpload } from './hooks.ts';
+import { type DayShare, openDayShare } from './limits.ts';
 import { Refusal } from './refusal.ts';
 import { expandTokens } from './tokens.ts';
 
@@ -26,23 +27,28 @@ const STATUS_OF_FAILURE: Record<LockerFailureKind, Status> = {
   failed: 500,
 };
 
-/** Throws Refusal 450, 451, 456, 500, 507 or 551. When it returns 200, the upload is on disk. */
+/** Failures behind which nothing of an upload stays in the locker. */
+const LEAVES_NOTHING = new Set<LockerFailureKind>(['exists', 'full', 'name']);
+
+/** Throws Refusal 450, 451, 456, 500, 507, 550 or 551. When it returns 200, the upload is on disk. */
 export function receiveUpload(exchange: Exchange, query: PutQuery): Answer {
-  const { request, body, settings } = exchange;
+  const { request, settings } = exchange;
   const total = query.outLength + query.errLength + query.envLength;
   if (!Number.isSafeInteger(total) || total !== request.contentLength) {
     throw new Refusal(456, 'Content-Length is not the sum of the three lengths');
   }
   if (query.runType === 'linktest') {
-    if (drainBody(body) !== total) throw new Refusal(456, 'the body ended early');
+    if (drainBody(exchange.body) !== total) throw new Refusal(456, 'the body ended early');
     return { status: 251 };
   }
   const name = uploadName(exchange);
   checkName(exchange, name);
   const lengths = { out: query.outLength, err: query.errLength, env: query.envLength };
   const { enableCustody, enableRequestTracking } = settings;
+  const share = openDayShare(exchange, query.clientId, total);
+  const body = share?.body ?? exchange.body;
   const digested = enableCustody || enableRequestTracking ? digestStreams(body, lengths) : undefined;
-  const { stored, sha256 } = store(exchange, name, lengths, digested ?? body, digested?.digests);
+  const { stored, sha256 } = store(exchange, name, lengths, digested ?? body, { take: digested?.digests, share });
   const answer: Answer = { status: 200, upload: stored.paths, digests: sha256 };
   // The client retries because it heard no answer: what it sent is safe, and the log says why there is no second upload.
   return stored.isRepeat ? { ...answer, isRepeat: true, detail: 'the same upload was stored before' } : answer;
@@ -53,7 +59,7 @@ function store(
   name: string,
   lengths: Content['bytes'],
   source: ByteSource,
-  takeDigests: (() => Digests) | undefined,
+  { take, share }: { take: (() => Digests) | undefined; share: DayShare | undefined },
 ): { stored: StoredUpload; sha256: Digests | undefined } {
   const { incomingDirectory, overwriteExistingFiles, keepDifferingUploads, enableCustody, putHookEnable } =
     exchange.settings;
@@ -62,7 +68,7 @@ function store(
   const nameOf = (path: string): string => name + path.slice(base.length);
   let sha256: Digests | undefined;
   const digest = (): Digests | undefined => {
-    sha256 ??= takeDigests?.();
+    sha256 ??= take?.();
     return sha256;
   };
   const findChanged = (bases: readonly string[]) => {
@@ -75,6 +81,7 @@ function store(
       {
         ...{ base, lengths, jobId, overwrite: overwriteExistingFiles, keepDiffering: keepDifferingUploads },
         findChanged: putHookEnable && enableCustody ? findChanged : undefined,
+        beforeStoring: share?.reserve,
       },
       source,
       (paths, differsFrom) => {
@@ -90,8 +97,10 @@ function store(
       },
       (paths) => enableCustody && recordReplaced(exchange, name, paths),
     );
+    share?.settle(stored.isRepeat ? 'nothing' : 'stored');
     return { stored, sha256 };
   } catch (error) {
+    share?.settle(error instanceof LockerFailure && LEAVES_NOTHING.has(error.kind) ? 'nothing' : 'broken');
     if (!(error instanceof LockerFailure)) throw error;
     // The limit of a file system with shorter names shows only when the name is made.
     const what = error.kind === 'name' ? 'FILENAME or Job-Id makes a name for the upload that is too long: ' : '';

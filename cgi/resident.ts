@@ -15,16 +15,19 @@ import {
   startLeader,
 } from 'node-cgi-compat/responder';
 import type { parsePutQuery } from 'webjob-protocol';
+import type { Exchange } from './exchange.ts';
 import type { handleRequest } from './handle.ts';
 import { keepSettings, type SettingsReader } from './kept-settings.ts';
+import type { admitEarly } from './limits.ts';
 import type { complain } from './log.ts';
 import type { overrideSettings } from './overrides.ts';
 import { createSequence } from './sequence.ts';
-import type { DEFAULT_FILES, readSettings } from './settings.ts';
+import type { Configuration, DEFAULT_FILES, readSettings } from './settings.ts';
 
 /** What the script has and this file uses. */
 export interface Core {
   handleRequest: typeof handleRequest;
+  admitEarly: typeof admitEarly;
   readSettings: typeof readSettings;
   overrideSettings: typeof overrideSettings;
   parsePutQuery: typeof parsePutQuery;
@@ -122,10 +125,22 @@ function lead(core: Core, { place, processes, idleSeconds }: Options): void {
 }
 
 function openResponder(core: Core): Responder {
-  const read = keepSettings((file) => core.readSettings(file), core.DEFAULT_FILES);
+  const kept = keepSettings((file) => core.readSettings(file), core.DEFAULT_FILES);
   const nextSequence = createSequence(process.pid, Date.now());
+  // By settings file: what it said when a request was last served. So a site without limits costs a request no look at the file more.
+  const latest = new Map<string | undefined, Configuration>();
+  const read: SettingsReader = (file) => {
+    const configuration = kept(file);
+    latest.set(file, configuration);
+    return configuration;
+  };
+  const slots = new WeakMap<CgiRequest, Exchange['slot']>();
   return createResponder({
-    handler: (request, body) => core.handleRequest(request, body, read, nextSequence),
+    onRequest: (request) => {
+      const file = request.env.WEBJOB_PROPERTIES_FILE || undefined;
+      slots.set(request, core.admitEarly(request, latest.get(file) ?? read(file)));
+    },
+    handler: (request, body) => core.handleRequest(request, body, read, nextSequence, slots.get(request)),
     findSpoolFolder: (request) => findSpoolFolder(core, read, request),
     onError: (error) => core.complain(`FastCGI: ${error.stack ?? error.message}`),
   });
@@ -142,7 +157,9 @@ function findSpoolFolder(core: Core, read: SettingsReader, request: CgiRequest):
   try {
     const { clientId, fileName } = core.parsePutQuery(request.query);
     const own = settings.enableConfigOverrides ? core.overrideSettings(settings, given, clientId, fileName) : settings;
-    return own.capContentLength && contentLength > own.maxContentLength ? undefined : own.incomingDirectory;
+    const isOver = own.capContentLength && contentLength > own.maxContentLength;
+    const isOverDay = own.maxBytesPerDay > 0 && contentLength > own.maxBytesPerDay;
+    return isOver || isOverDay ? undefined : own.incomingDirectory;
   } catch {
     // handleRequest finds the same and says it.
     return undefined;

@@ -66,7 +66,7 @@ function readValue({ key, default: value, allowed }: Control, given: GivenContro
 function placeDirectories(settings: ServerSettings): void {
   const base = settings.baseDirectory.replace(/\/+$/, '');
   settings.baseDirectory = base;
-  for (const name of ['config', 'dynamic', 'incoming', 'logfiles', 'profiles', 'spool'] as const) {
+  for (const name of ['config', 'dynamic', 'incoming', 'limits', 'logfiles', 'profiles', 'spool'] as const) {
     const path = settings[`${name}Directory`];
     if (path.startsWith('<')) settings[`${name}Directory`] = base + path.slice('<Base>'.length);
   }

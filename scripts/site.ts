@@ -69,6 +69,7 @@ export function makeSite(options: SiteOptions = {}): Site {
     join(root, 'etc'),
     base,
     site.incoming,
+    join(base, 'limits'),
     join(base, 'logfiles'),
     site.profiles,
   ]) {
@@ -76,6 +77,7 @@ export function makeSite(options: SiteOptions = {}): Site {
   }
   writeFileSync(site.logFile, '', { mode: 0o644 });
   giveToWebUser(site.incoming);
+  giveToWebUser(join(base, 'limits'));
   giveToWebUser(site.logFile);
   if (!options.withoutCustody) {
     const custody = custodyPath(join(base, 'logfiles'), options.settings?.ServerId ?? 'server_1');

@@ -74,6 +74,7 @@ describe('what webjobctl init makes', { skip: !(isRoot && findWebUser()) && 'own
     ...more.filter((line) => !line.endsWith('.conf')),
     `0755 root:root folder ${base}`,
     `0755 web:root folder ${base}/incoming`,
+    `0755 web:root folder ${base}/limits`,
     `0755 root:root folder ${base}/logfiles`,
     ...['nph-webjob.log', 'nph-webjob.json.log', 'nph-webjob-hook.log', 'nph-webjob-trigger.log'].map(
       (name) => `0644 web:root file ${base}/logfiles/${name}`,

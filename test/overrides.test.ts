@@ -61,6 +61,7 @@ const LOCKED: Record<string, { value: string; main?: Record<string, string>; ask
   ConfigDirectory: { value: '/nonexistent', main: { EnableHostAccessList: 'Y' } },
   DynamicDirectory: { value: '/nonexistent' },
   IncomingDirectory: { value: '/tmp', method: 'put', main: { PutNameFormat: '%jid' } },
+  LimitsDirectory: { value: '/nonexistent', main: { MaxRequestsAtOnce: '3' } },
   LogfilesDirectory: { value: '/nonexistent' },
   ProfilesDirectory: { value: join(site.base, 'profiles/elsewhere') },
   SpoolDirectory: { value: '/nonexistent', main: { GetHookEnable: 'Y', GetHookCommandLine: 'echo made' } },
@@ -92,6 +93,9 @@ const OPEN: Record<
   [value: string, method: Method, main: Record<string, string>, without: Outcome, using: Outcome]
 > = {
   CapContentLength: ['Y', 'put', { MaxContentLength: '11' }, { status: 200 }, { status: 455 }],
+  MaxBytesPerDay: ['11', 'put', {}, { status: 200 }, { status: 507 }],
+  MaxRequestsAtOnce: ['1', 'get', { LimitsDirectory: '/nonexistent' }, { status: 200 }, { status: 550 }],
+  MaxUploadsPerDay: ['1', 'put', { MaxUploadsPerDay: '2' }, { status: 200 }, { status: 507 }],
   MaxContentLength: ['11', 'put', { CapContentLength: 'Y' }, { status: 200 }, { status: 455 }],
   DsvRequireSignatures: ['Y', 'get', { DsvSignatureSuffix: '.none' }, { status: 200 }, { status: 459 }],
   DsvSignatureSuffix: ['.asc', 'get', {}, { signature: undefined }, { signature: 'signed' }],

@@ -34,7 +34,10 @@ const SAMPLES: Record<string, Samples> = {
   },
   ...Object.fromEntries(
     [
+      ['MaxBytesPerDay', 15],
       ['MaxContentLength', 20],
+      ['MaxRequestsAtOnce', 3],
+      ['MaxUploadsPerDay', 8],
       ['GetHookOutputLimit', 15],
       ['CustodySegmentLimit', 15],
     ].map(([key, digits]) => [key, bytes(fieldOf(String(key)), Number(digits))]),
@@ -104,7 +107,9 @@ const SAMPLES: Record<string, Samples> = {
 
 function bytes(field: string, digits: number): Samples {
   return {
-    good: ['0', '7', '007', '9'.repeat(digits)].map((value) => [value, { [field]: Number(value) }]),
+    good: ['0', '7', '007', '9'.repeat(digits)]
+      .filter((value) => value !== CONTROLS.find(({ key }) => fieldOf(key) === field)?.default)
+      .map((value) => [value, { [field]: Number(value) }]),
     bad: ['', '-1', '+1', '1.5', '1e6', '0x10', '10 MB', '1_000', '9'.repeat(digits + 1), 'unlimited'],
   };
 }
@@ -133,7 +138,7 @@ function command(field: string, off: string, tokens: string[], strangers: string
 }
 
 function treeBelow(base: string): Partial<ServerSettings> {
-  const parts = ['config', 'dynamic', 'incoming', 'logfiles', 'profiles', 'spool'] as const;
+  const parts = ['config', 'dynamic', 'incoming', 'limits', 'logfiles', 'profiles', 'spool'] as const;
   return { baseDirectory: base, ...Object.fromEntries(parts.map((part) => [`${part}Directory`, `${base}/${part}`])) };
 }
 

@@ -130,6 +130,7 @@ function checkRisks(settings: ServerSettings, placeOf: (key: string) => string):
   };
   const { requireUser, requireMatch, sslRequireMatch, sslRequireSsl, enableLogging } = settings;
   const { overwriteExistingFiles, keepDifferingUploads, putNameFormat } = settings;
+  const isProven = (requireUser && requireMatch) || sslRequireMatch;
   return [
     ...risk(!requireUser && !sslRequireMatch, 'nobody has to say who he is: RequireUser=N', 'RequireUser=Y'),
     ...risk(
@@ -141,6 +142,11 @@ function checkRisks(settings: ServerSettings, placeOf: (key: string) => string):
       overwriteExistingFiles && !keepDifferingUploads && !OWN_NAME.test(putNameFormat),
       'a client may choose a job id with which it replaces what another has put: KeepDifferingUploads=N',
       'PutNameFormat=%cid/%jid_%cmd',
+    ),
+    ...risk(
+      setsLimit(settings) && !isProven,
+      'a client may use up the limits of another, for no client id is proven',
+      requireUser ? 'RequireMatch=Y' : 'RequireUser=Y',
     ),
     ...risk(!enableLogging, 'no request leaves a line in the log: EnableLogging=N', 'EnableLogging=Y'),
     ...(sslRequireSsl
@@ -172,13 +178,30 @@ function checkHostList(path: string, place: string): Finding[] {
 function checkOverrides(settings: ServerSettings, place: string): Finding[] {
   const folder = join(settings.configDirectory, 'nph-webjob');
   const findings = settings.enableHostAccessList ? checkHostList(join(folder, 'hosts.access'), place) : [];
-  if (!settings.enableConfigOverrides) return findings;
-  for (const name of globSync('{commands,clients}/**/nph-webjob.cfg', { cwd: folder })) {
-    const file = join(folder, name);
-    const problems: string[] = [];
+  for (const { file, problems } of readOverrides(settings)) {
     findings.push(...checkLines(file, JOB_KEYS));
-    parseSettings(readFileSync(file, 'utf8'), problems);
     for (const problem of problems) findings.push(describeProblem(problem, file, 'each of its requests'));
   }
   return findings;
+}
+
+/** What each of the overrides says by itself. */
+export function readOverrides(
+  settings: ServerSettings,
+): { file: string; settings: ServerSettings; problems: string[] }[] {
+  if (!settings.enableConfigOverrides) return [];
+  const folder = join(settings.configDirectory, 'nph-webjob');
+  return globSync('{commands,clients}/**/nph-webjob.cfg', { cwd: folder }).map((name) => {
+    const file = join(folder, name);
+    const problems: string[] = [];
+    return { file, settings: parseSettings(readFileSync(file, 'utf8'), problems), problems };
+  });
+}
+
+/** Whether the main file or an override has a limit for clients. */
+export function setsLimit(settings: ServerSettings): boolean {
+  return [settings, ...readOverrides(settings).map((override) => override.settings)].some(
+    ({ maxBytesPerDay, maxRequestsAtOnce, maxUploadsPerDay }) =>
+      maxBytesPerDay + maxRequestsAtOnce + maxUploadsPerDay > 0,
+  );
 }

@@ -6,6 +6,7 @@ import type { ServerSettings } from '../../cgi/controls.ts';
 import { formatBytes } from '../../cli/output.ts';
 import { quote } from '../../cli/shell.ts';
 import { findUserName, mayAccess, type User } from '../site/users.ts';
+import { setsLimit } from './controls.ts';
 import { error, type Finding, note, warning } from './finding.ts';
 import { attempt, describeCode, findMend, formatOpening } from './trial.ts';
 
@@ -20,7 +21,7 @@ export function checkTree(
   webUser: User,
   misplaced: ReadonlySet<string> = new Set(),
 ): Finding[] {
-  const { incomingDirectory, logfilesDirectory, profilesDirectory, spoolDirectory } = settings;
+  const { incomingDirectory, limitsDirectory, logfilesDirectory, profilesDirectory, spoolDirectory } = settings;
   const check = (...[control, ...more]: Parameters<typeof checkFolder>): Finding[] =>
     misplaced.has(control) ? [] : checkFolder(control, ...more);
   const hasLogs = !misplaced.has('LogfilesDirectory');
@@ -29,6 +30,7 @@ export function checkTree(
     ...check('LogfilesDirectory', logfilesDirectory, webUser, 'enters'),
     ...check('ProfilesDirectory', profilesDirectory, webUser, 'reads'),
     ...(settings.getHookEnable ? checkFolder('SpoolDirectory', spoolDirectory, webUser, 'writes') : []),
+    ...(setsLimit(settings) ? check('LimitsDirectory', limitsDirectory, webUser, 'writes') : []),
     ...(hasLogs ? logsOf(settings).flatMap((name) => checkLog(join(logfilesDirectory, name), webUser)) : []),
     ...(hasLogs ? checkSegments(settings, webUser) : []),
     ...checkSettingsFile(propertiesFile, webUser),

@@ -33,6 +33,8 @@ export interface DepositPlan {
    * called when every byte of the upload has come, and names the one that came with the same bytes. Undefined when none is known.
    */
   findChanged?: ((bases: readonly string[]) => FindRepeated | undefined) | undefined;
+  /** Called before anything is made of an upload that is not known to be there, perhaps twice. What it throws passes through. */
+  beforeStoring?: (() => void) | undefined;
 }
 
 /** The base of the upload that came with the same bytes. */
@@ -93,7 +95,7 @@ export function storeUpload(
   beforeReplacing?: BeforeReplacing,
 ): StoredUpload {
   const paths = groupPaths(plan.base);
-  const folder = openGroupFolder(dirname(plan.base));
+  const folder = openGroupFolder(dirname(plan.base), plan.beforeStoring);
   try {
     return underLock(paths, plan.jobId, (lock) => {
       const count = countComplete(plan.base);
@@ -142,12 +144,13 @@ function readRepeated(
   return findRepeated();
 }
 
-function openGroupFolder(path: string): Deposit['folder'] {
+function openGroupFolder(path: string, beforeStoring: DepositPlan['beforeStoring']): Deposit['folder'] {
   try {
     return { path, fd: openFolder(path) };
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw failureOf(error);
   }
+  beforeStoring?.();
   try {
     makeFolder(path);
     return { path, fd: openFolder(path) };
@@ -220,6 +223,7 @@ function deposit(
 ): StoredUpload {
   const { plan, paths, folder } = deposit;
   try {
+    plan.beforeStoring?.();
     checkRoom(folder.path, plan.lengths);
     receiveStreams(deposit, source);
     const repeated = deposit.findRepeated?.();

@@ -5,6 +5,7 @@ export * from './digest.ts';
 export * from './failure.ts';
 export * from './inventory.ts';
 export * from './layout.ts';
+export * from './limits.ts';
 export * from './lines.ts';
 export { isAbandoned, removeDeadLock } from './lock.ts';
 export * from './reach.ts';

@@ -26,6 +26,8 @@ export interface ConnectionOptions {
   handler: CgiHandler;
   /** Where the body of a request may be kept when it is large; undefined throws the rest of it away. Must not throw. */
   findSpoolFolder: (request: CgiRequest) => string | undefined;
+  /** Hears of a request before its body comes. Must not throw. */
+  onRequest?: (request: CgiRequest) => void;
   /** Hears of what a peer did wrong, and of what a handler threw. */
   onError: (error: Error) => void;
   /** What a server that asks is told. */
@@ -48,6 +50,7 @@ interface Exchange {
   /** What has not been sent yet of an answer that is on its way. */
   file: { fd: number; left: number } | undefined;
   afterwards: (() => void) | undefined;
+  atEnd: (() => void) | undefined;
   isAnswered: boolean;
 }
 
@@ -137,7 +140,13 @@ export class Connection {
       this.socket.write(formatEnding(requestId, PROTOCOL_STATUSES.unknownRole));
       if (!keepConnection || this.#isLast) this.socket.end();
     } else if (this.socket.writable) {
-      const nothingYet = { request: undefined, spool: undefined, file: undefined, afterwards: undefined };
+      const nothingYet = {
+        request: undefined,
+        spool: undefined,
+        file: undefined,
+        afterwards: undefined,
+        atEnd: undefined,
+      };
       this.#exchange = { requestId, keepConnection, params: [], paramsBytes: 0, ...nothingYet, isAnswered: false };
     }
   }
@@ -168,6 +177,7 @@ export class Connection {
     const request = requestFromEnv(Object.fromEntries(parsePairs(Buffer.concat(exchange.params))));
     exchange.params = undefined;
     exchange.request = request;
+    this.#options.onRequest?.(request);
     exchange.spool = new Spool(request.contentLength, () => this.#options.findSpoolFolder(request));
   }
 
@@ -179,6 +189,7 @@ export class Connection {
     let response: CgiResponse | undefined;
     try {
       response = this.#options.handler(request, spool);
+      exchange.atEnd = response.atEnd;
       this.#sendStdout(exchange, Buffer.from(formatHead(response, 'parsed'), 'latin1'));
     } catch (error) {
       this.#options.onError(error as Error);
@@ -232,6 +243,7 @@ export class Connection {
       this.socket.write(Buffer.concat([end, formatEnding(exchange.requestId, PROTOCOL_STATUSES.complete)]));
       if (!exchange.keepConnection || this.#isLast) this.socket.end();
     }
+    exchange.atEnd?.();
     exchange.afterwards?.();
   }
 

@@ -15,6 +15,10 @@ export interface CgiResponse {
   content?: Uint8Array | { fd: number } | undefined;
   /** What is left to do once the answer is on its way. Must not throw. */
   afterwards?: (() => void) | undefined;
+  /** Called when the request has ended, whatever became of the answer. Must not throw. */
+  atEnd?: (() => void) | undefined;
+  /** How long a script may read the rest of the body; then it answers without, and is killed. As long as it takes when undefined. */
+  drainLimitMs?: number | undefined;
 }
 
 /** How the header is spelled: `nph` for a script that answers the client itself, `parsed` for one the server reads. */

@@ -23,7 +23,22 @@ export function serveScript(handler: CgiHandler, options: ScriptOptions): void {
   const request = requestFromEnv(options.env);
   const body = openBody(options.stdin ?? 0, request.contentLength);
   const response = handler(request, body);
-  drainBody(body);
-  writeResponse(options.stdout ?? 1, response, options.style);
-  response.afterwards?.();
+  const answer = (): void => {
+    try {
+      writeResponse(options.stdout ?? 1, response, options.style);
+    } finally {
+      response.atEnd?.();
+    }
+    response.afterwards?.();
+  };
+  if (response.drainLimitMs === undefined) {
+    drainBody(body);
+    answer();
+    return;
+  }
+  body.drainFor(response.drainLimitMs, (isRead) => {
+    answer();
+    // An exit would wait for the read, and so for the client.
+    if (!isRead) process.kill(process.pid, 'SIGKILL');
+  });
 }

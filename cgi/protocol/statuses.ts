@@ -20,6 +20,7 @@ export const REASONS = {
   471: 'CommonName-ClientId Mismatch',
   472: 'Address Not Allowed',
   500: 'Internal Server Error',
+  503: 'Service Unavailable',
   507: 'Insufficient Storage',
   550: 'Internal Server Initialization Error',
   551: 'Hook Failed',
