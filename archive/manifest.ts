@@ -2,6 +2,7 @@
 // the SHA-256 of each of its files, and a last one that counts them and holds the SHA-256 of the archive. Without the last it is cut off.
 import { createReadStream } from 'node:fs';
 import split2 from 'split2';
+import { readLines } from 'webjob-locker';
 import { Failure } from '../cli/failure.ts';
 import { closeStream } from '../cli/files.ts';
 
@@ -88,10 +89,23 @@ export async function* readManifest(path: string): AsyncGenerator<PackedGroup, M
   return end;
 }
 
-/** A line of a manifest; undefined for the one that ends it. Throws SyntaxError. */
-export function parsePackedGroup(line: string): PackedGroup | undefined {
-  const value = parseLine(line);
-  return value.archiveSha256 === undefined ? checkGroup(value) : undefined;
+/**
+ * Every upload that an open manifest names, whether it is whole or not; `onDamage` is told of each
+ * line that is none of a manifest.
+ */
+export function* readGroups(fd: number, onDamage: (error: SyntaxError) => void): Generator<PackedGroup> {
+  for (const { text, from } of readLines(fd, 0)) {
+    if (from === 0) continue;
+    let value: ReturnType<typeof parseLine>;
+    try {
+      value = parseLine(Buffer.from(text, 'latin1').toString());
+      if (value.archiveSha256 === undefined) checkGroup(value);
+    } catch (error) {
+      onDamage(error as SyntaxError);
+      continue;
+    }
+    if (value.archiveSha256 === undefined) yield value;
+  }
 }
 
 /** Which of them it is, its reader finds out. */

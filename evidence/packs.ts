@@ -1,8 +1,8 @@
 // The packs of a site: each against what webjobctl put on record when it made it, and the uploads in it against what was deposited.
 import { closeSync, existsSync, lstatSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
-import { readLines, STREAMS, type StreamName } from 'webjob-locker';
-import { type PackedGroup, parsePackedGroup } from '../archive/manifest.ts';
+import { STREAMS, type StreamName } from 'webjob-locker';
+import { type PackedGroup, readGroups } from '../archive/manifest.ts';
 import type { Finding } from './finding.ts';
 import { isInShare, type Share } from './names.ts';
 import { type Reading, readFile, statFile } from './reading.ts';
@@ -184,10 +184,9 @@ export function isOther(folder: string, pack: string, { name, jobId, bytes, sha2
 function* readPackedGroups(path: string): Generator<PackedGroup> {
   const fd = openCustodyFile(path);
   try {
-    for (const { text, from } of readLines(fd, 0)) {
-      const group = from === 0 ? undefined : parsePackedGroup(Buffer.from(text, 'latin1').toString());
-      if (group) yield group;
-    }
+    yield* readGroups(fd, (error) => {
+      throw error;
+    });
   } finally {
     closeSync(fd);
   }

@@ -21,6 +21,7 @@ import {
 import { tmpdir } from 'node:os';
 import { join, relative } from 'node:path';
 import { gunzipSync, gzipSync } from 'node:zlib';
+import { readRange } from 'webjob-locker';
 import { makeFolder, syncFile, syncFolder, writeAll } from 'webjob-locker/durable';
 import { isRootsOwn, replaceFile } from '../cli/files.ts';
 import type { Finding } from './finding.ts';
@@ -205,7 +206,7 @@ export class Witness {
       const parts = [...last.parts];
       let end = parts.reduce((sum, length) => sum + length, 0);
       ftruncateSync(copy, end);
-      for (const block of readBlocks(fd, last.size, size)) {
+      for (const block of readRange(fd, last.size, size, BLOCK_BYTES)) {
         hash.update(block);
         const packed = gzipSync(block, { level: 1 });
         for (let done = 0; done < packed.length; )
@@ -286,18 +287,7 @@ function compareFile(path: string, { file, size, head, time }: Seen): { hash?: H
 }
 
 function hashRange(fd: number, from: number, to: number, hash: Hash): void {
-  for (const block of readBlocks(fd, from, to)) hash.update(block);
-}
-
-/** The bytes of an open file from one offset to another, as far as it has them; a block is good until the next one is asked for. */
-function* readBlocks(fd: number, from: number, to: number): Generator<Buffer> {
-  const buffer = Buffer.allocUnsafe(Math.min(BLOCK_BYTES, Math.max(0, to - from)));
-  for (let at = from; at < to; ) {
-    const count = readSync(fd, buffer, 0, Math.min(buffer.length, to - at), at);
-    if (count === 0) return;
-    yield buffer.subarray(0, count);
-    at += count;
-  }
+  for (const block of readRange(fd, from, to)) hash.update(block);
 }
 
 function* readCopy(path: string, parts: readonly number[]): Generator<Buffer> {

@@ -38,12 +38,20 @@ export function digestStreams(
 /** The SHA-256 of the bytes from `start` to `end` of an open file, as far as it has them; leaves its offset alone. */
 export function digestRange(fd: number, start: number, end: number): string {
   const hash = newHash();
-  const buffer = Buffer.allocUnsafe(Math.min(CHUNK_BYTES, end - start));
+  for (const block of readRange(fd, start, end)) hash.update(block);
+  return hash.digest('hex');
+}
+
+/**
+ * The bytes from `start` to `end` of an open file, as far as it has them; a block is good until the
+ * next one is asked for, and has `most` bytes at most. Leaves the offset of the file alone.
+ */
+export function* readRange(fd: number, start: number, end: number, most = CHUNK_BYTES): Generator<Buffer> {
+  const buffer = Buffer.allocUnsafe(Math.min(most, Math.max(0, end - start)));
   for (let at = start; at < end; ) {
     const count = readSync(fd, buffer, 0, Math.min(buffer.length, end - at), at);
-    if (count === 0) break;
-    hash.update(buffer.subarray(0, count));
+    if (count === 0) return;
+    yield buffer.subarray(0, count);
     at += count;
   }
-  return hash.digest('hex');
 }
