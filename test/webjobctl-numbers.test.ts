@@ -31,7 +31,7 @@ before(() => {
 });
 after(its.close);
 
-/** Samples of metrics, by name and labels; Node is given the words in front. */
+/** Samples of metrics, by name and labels but that of the site; Node is given the words in front. */
 async function readMetrics(...node: string[]): Promise<Map<string, number>> {
   const words = [...node, WEBJOBCTL, '--config', site.propertiesFile, 'metrics', '--textfile', '-'];
   const ran = await collect(spawn(process.execPath, words, { stdio: ['ignore', 'pipe', 'pipe'] }), 60);
@@ -41,6 +41,7 @@ async function readMetrics(...node: string[]): Promise<Map<string, number>> {
       .toString()
       .split('\n')
       .filter((line) => line !== '' && !line.startsWith('#'))
+      .map((line) => line.replace(`{site="${site.base}"}`, '').replace(`{site="${site.base}",`, '{'))
       .map((line) => [line.slice(0, line.lastIndexOf(' ')), Number(line.slice(line.lastIndexOf(' ') + 1))]),
   );
 }

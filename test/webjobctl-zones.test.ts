@@ -127,7 +127,10 @@ for (const [index, zone] of ZONES.entries()) {
         const { text } = await run('metrics', '--textfile', '-');
         assert.match(
           text,
-          new RegExp(`^webjob_client_last_seen_timestamp_seconds\\{client="client2"\\} ${at.getTime() / 1000}$`, 'm'),
+          new RegExp(
+            `^webjob_client_last_seen_timestamp_seconds\\{site="[^"]+",client="client2"\\} ${at.getTime() / 1000}$`,
+            'm',
+          ),
         );
         const [client] = await read<{ lastSeen: string }>('clients', '--client', 'client2');
         assert.equal(client?.lastSeen, at.toISOString());

@@ -1,0 +1,83 @@
+// apache/webjob-auth-cache.conf as it is shipped: httpd remembers who has given the right password, and nobody else gets in.
+import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { request } from 'node:http';
+import { join } from 'node:path';
+import { after, before, describe, it } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { type HttpdServer, startHttpd } from '../scripts/httpd.ts';
+import { addCommand, addUser, makeSite } from '../scripts/site.ts';
+
+const snippet = join(import.meta.dirname, '..', 'apache', 'webjob-auth-cache.conf');
+
+describe('apache/webjob-auth-cache.conf', () => {
+  const site = makeSite();
+  let server: HttpdServer;
+  before(async () => {
+    addUser(site, 'client2', 'bar');
+    addCommand(site, 'client2', 'host.sh', '#!/bin/sh\n');
+    const places = `Define WEBJOB_CGI_DIRECTORY "${site.cgiDirectory}"\n`;
+    const modules = ['authn_socache', 'socache_shmcb'];
+    server = await startHttpd({ site, mpm: 'event', modules, after: `${places}Include "${snippet}"` });
+  });
+  after(async () => {
+    await server?.stop();
+    site.remove();
+  });
+
+  const ask = (client: string, password?: string): Promise<number> => {
+    const query = `VERSION=webjob+1.4.0&SYSTEM=Linux&CLIENTID=${client}&FILENAME=host.sh`;
+    const headers = password === undefined ? {} : { Authorization: `Basic ${btoa(`${client}:${password}`)}` };
+    return new Promise((resolve, reject) => {
+      request(
+        `${server.url}/webjob/nph-webjob.cgi?${query}`,
+        { agent: false, headers: { ...headers, 'Content-Length': 0 } },
+        (response) => response.resume().on('end', () => resolve(response.statusCode ?? 0)),
+      )
+        .on('error', reject)
+        .end();
+    });
+  };
+  const complaints = (): string => readFileSync(server.errorLog, 'utf8');
+  const reload = async (): Promise<void> => {
+    const count = (): number => complaints().split('resuming normal operations').length;
+    const was = count();
+    process.kill(server.pid, 'SIGUSR1');
+    for (let i = 0; count() === was && i < 500; i++) await sleep(10);
+  };
+
+  it('lets in the right password, the first time and from memory, and no other', async () => {
+    assert.deepEqual([await ask('client1', 'foo'), await ask('client1', 'foo')], [200, 200]);
+    assert.equal(await ask('client2', 'bar'), 200);
+    assert.deepEqual(
+      [await ask('client1'), await ask('client1', 'bar'), await ask('client2', 'foo'), await ask('nobody', 'foo')],
+      [401, 401, 401, 401],
+    );
+    assert.doesNotMatch(complaints(), /Segmentation|signal/i);
+  });
+
+  it('remembers a client that was removed, and forgets it when httpd is reloaded', async () => {
+    const users = readFileSync(site.userFile, 'utf8');
+    writeFileSync(site.userFile, users.replace(/^client2:.*\n/m, ''));
+    assert.equal(await ask('client2', 'bar'), 200, 'from memory: the user file was not read');
+    await reload();
+    assert.equal(await ask('client2', 'bar'), 401);
+    assert.equal(await ask('client1', 'foo'), 200);
+  });
+
+  it('takes a new password when httpd is reloaded', async () => {
+    const hash = createHash('sha1').update('new').digest('base64');
+    writeFileSync(site.userFile, readFileSync(site.userFile, 'utf8').replace(/^client1:.*$/m, `client1:{SHA}${hash}`));
+    assert.equal(await ask('client1', 'new'), 401, 'the old one is remembered');
+    await reload();
+    assert.deepEqual([await ask('client1', 'new'), await ask('client1', 'foo')], [200, 401]);
+  });
+
+  it('says which module is missing', async () => {
+    await assert.rejects(
+      startHttpd({ site, mpm: 'event', after: `Include "${snippet}"` }),
+      /webjob-auth-cache\.conf needs authn_socache_module/,
+    );
+  });
+});
