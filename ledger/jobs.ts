@@ -218,13 +218,17 @@ function* queryJobs(store: Store, site: Site, filter: JobFilter, order = ORDERS.
   const isWanted = makeFilter(filter);
   const gone = new Set<string>();
   const outer = filter.outer === undefined ? undefined : findInner(database, filter.outer);
-  for (const row of readRows(() =>
-    database.prepare(`SELECT lines, joined FROM jobs ${where} ORDER BY ${order}`).iterate(...values),
-  )) {
-    const { job } = recheck(store, site, readJoined(site, row as unknown as Row), gone);
-    if (isWanted(job) && (!outer || outer.has(job.jobId ?? ''))) yield job;
+  try {
+    for (const row of readRows(() =>
+      database.prepare(`SELECT lines, joined FROM jobs ${where} ORDER BY ${order}`).iterate(...values),
+    )) {
+      const { job } = recheck(store, site, readJoined(site, row as unknown as Row), gone);
+      if (isWanted(job) && (!outer || outer.has(job.jobId ?? ''))) yield job;
+    }
+  } finally {
+    // Most who ask want the newest few, and stop here.
+    noteGone(store, site, gone);
   }
-  noteGone(store, site, gone);
 }
 
 /** Damage to a store may be found in the middle of an answer, which the files cannot take over then. */

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { appendFileSync, chmodSync, existsSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { appendFileSync, chmodSync, existsSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { after, before, describe, it } from 'node:test';
@@ -69,7 +69,9 @@ describe('the live store', () => {
   /** What metrics, which read every job and every sum, or all that ask say, with the store and by the files alone. */
   async function isTrue(questions: readonly (readonly string[])[] = QUESTIONS.slice(0, 1)): Promise<void> {
     for (const args of questions) {
-      const plain = (text: string): string => text.replace(/^.*(?:timestamp|duration|free).*\n/gm, '');
+      // Without what is of the moment, and BaseDirectory, which is another one without the store.
+      const plain = (text: string): string =>
+        text.replace(/^.*(?:timestamp|duration|free).*\n/gm, '').replace(/\bsite="[^"]*"/g, 'site');
       const [files, live] = [await ask(withoutStore(its), ...args), await its.webjobctl(...args)];
       assert.deepEqual([live.exitCode, live.stderr], [files.exitCode, files.stderr], args.join(' '));
       assert.equal(plain(live.text), plain(files.text), args.join(' '));
@@ -83,6 +85,25 @@ describe('the live store', () => {
     const database = new DatabaseSync(store, { readOnly: true });
     assert.equal(database.prepare('SELECT count(*) AS count FROM jobs WHERE job_id = ?').get(jobId)?.count, 1);
     database.close();
+    await isTrue(QUESTIONS);
+  });
+
+  it('forgets an upload that a question finds gone, also where the locker is too large to be walked each time', async () => {
+    const jobId = plant(its);
+    assert.equal((await its.webjobctl('jobs')).exitCode, 0);
+    const edit = new DatabaseSync(store);
+    const last = edit.prepare('SELECT id, name FROM uploads ORDER BY id DESC LIMIT 1').get();
+    const count = (): unknown =>
+      edit.prepare('SELECT count(*) AS count FROM uploads WHERE name = ?').get(String(last?.name))?.count;
+    // As in a locker of so many: the highest id stands for their number.
+    edit.prepare('UPDATE uploads SET id = 30000 WHERE id = ?').run(Number(last?.id));
+    edit.prepare("INSERT OR REPLACE INTO facts VALUES ('walked', ?)").run(String(Date.now()));
+    assert.equal(count(), 1);
+    for (const extension of ['rdy', 'out', 'err', 'env']) rmSync(join(site.incoming, `${last?.name}.${extension}`));
+    const { text } = await its.webjobctl('--json', 'jobs', '--limit', '1');
+    const job = JSON.parse(text.split('\n')[0] ?? '') as { jobId: string; state: string };
+    assert.deepEqual([job.jobId, job.state, count()], [jobId, 'missing', 0]);
+    edit.close();
     await isTrue(QUESTIONS);
   });
 
