@@ -347,7 +347,7 @@ describe('webjobctl configtest', () => {
       assert.equal(ended.status, 0, ended.stderr);
     };
     openssl(
-      'req -x509 -newkey rsa:2048 -nodes -days 9 -subj /CN=x -keyout webjob-server.key -out webjob-server.crt',
+      'req -x509 -newkey rsa:2048 -nodes -days 9 -subj /CN=x -addext basicConstraints=CA:FALSE -keyout webjob-server.key -out webjob-server.crt',
       site('etc'),
     );
     chmodSync(site('etc/webjob-server.key'), 0o640);

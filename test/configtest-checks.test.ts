@@ -481,8 +481,9 @@ describe('the script', () => {
 describe('what has a date', () => {
   const etc = at('dates');
   const [certificate, key] = [join(etc, 'webjob-server.crt'), join(etc, 'webjob-server.key')];
+  const NO_CA = ['-addext', 'basicConstraints=CA:FALSE'];
   const make = (days: number): void => {
-    const made = ['req', '-x509', '-newkey', 'rsa:2048', '-nodes', '-days', String(days), '-subj', '/CN=x'];
+    const made = ['req', '-x509', '-newkey', 'rsa:2048', '-nodes', '-days', String(days), '-subj', '/CN=x', ...NO_CA];
     const { status, stderr } = spawnSync('openssl', [...made, '-keyout', key, '-out', certificate], {
       encoding: 'utf8',
     });
@@ -510,13 +511,13 @@ describe('what has a date', () => {
     const settings = 'database=index\nrand_serial=yes\nnew_certs_dir=.\ndefault_md=sha256\npolicy=p\nemail_in_dn=no';
     write(join(folder, 'cnf'), `[ca]\ndefault_ca=d\n[d]\n${settings}\n[p]\ncommonName=supplied\n`);
     write(join(folder, 'index'), '');
-    const request = 'req -new -newkey rsa:2048 -nodes -subj /CN=x -keyout key -out csr'.split(' ');
+    const request = `req -new -newkey rsa:2048 -nodes -subj /CN=x -keyout ${key} -out csr`.split(' ');
     assert.equal(spawnSync('openssl', request, { cwd: folder }).status, 0);
     for (const [first, last, found] of [
       ['20200101000000Z', '20200202000000Z', "error: the server's certificate ended 2020-02-02"],
       ['20900101000000Z', '20910101000000Z', "error: the server's certificate is not good yet"],
     ] as const) {
-      const sign = `ca -config cnf -batch -selfsign -keyfile key -in csr -startdate ${first} -enddate ${last}`;
+      const sign = `ca -config cnf -batch -selfsign -keyfile ${key} -in csr -startdate ${first} -enddate ${last}`;
       const args = [...sign.split(' '), '-notext', '-out', certificate];
       assert.equal(spawnSync('openssl', args, { cwd: folder }).status, 0);
       write(join(folder, 'index'), '');

@@ -9,6 +9,7 @@ import { AUTHORITY_FOLDER } from '../site/authority.ts';
 import { askProgram } from '../site/programs.ts';
 import { error, type Finding, note, warning } from './finding.ts';
 import { type Directive, splitArguments } from './httpd.ts';
+import { judgeAuthority, judgeServers } from './judged.ts';
 import type { Mends } from './mends.ts';
 
 /** Days before its end at which something is to be renewed. */
@@ -24,17 +25,29 @@ export function checkCertificates(
     const named = directives?.filter((one) => one.name === name).map(({ value }) => splitArguments(value)[0] ?? '');
     return [...new Set(named?.length ? named : [join(etcDirectory, usual)])].filter((path) => existsSync(path));
   };
-  return [
+  const authorities = placed('SSLCACertificateFile', 'webjob-ca.crt');
+  const judged = [
+    ...judgeServers(etcDirectory, directives, mends),
+    ...authorities.flatMap((path) => judgeAuthority(path, etcDirectory, directives)),
+  ];
+  // One that httpd refuses is not good for any number of days.
+  const isRefused = ({ severity, where }: Finding): boolean =>
+    severity === 'note' && judged.some((one) => one.severity === 'error' && one.where === where);
+  const dated = [
     ...placed('SSLCertificateFile', 'webjob-server.crt').flatMap((path) =>
       checkDate("the server's certificate", path, `${webjobctl} ca server --prepare  # or have its CA renew it`),
     ),
-    ...placed('SSLCACertificateFile', 'webjob-ca.crt').flatMap((path) =>
+    ...authorities.flatMap((path) =>
       checkDate(
         'the CA of the clients',
         path,
         `openssl x509 -in ${quote(path)} -noout -subject -dates  # renew it, then ${reload}`,
       ),
     ),
+  ];
+  return [
+    ...judged,
+    ...dated.filter((finding) => !isRefused(finding)),
     ...placed('SSLCARevocationFile', 'webjob-ca.crl').flatMap((path) => checkRevocationList(path, mends)),
     ...placed('SSLCertificateKeyFile', 'webjob-server.key').flatMap(checkKey),
     ...checkClients(etcDirectory, mends),

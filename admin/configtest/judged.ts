@@ -1,0 +1,173 @@
+// Whether httpd takes its certificates and keys when it starts, which its own -t does not try. openssl loads them as httpd will: it has
+// the same library, and by it the same security level, unless SSLCipherSuite sets another.
+import { X509Certificate } from 'node:crypto';
+import { existsSync, readFileSync } from 'node:fs';
+import { isIP } from 'node:net';
+import { join } from 'node:path';
+import { quote } from '../../cli/shell.ts';
+import { askProgram } from '../site/programs.ts';
+import { error, type Finding, warning } from './finding.ts';
+import { type Directive, splitArguments } from './httpd.ts';
+import type { Mends } from './mends.ts';
+
+/** A certificate that httpd serves, and what its virtual host says of it. */
+interface Served {
+  certificate: string;
+  key: string;
+  /** What SSLCipherSuite holds; undefined for the library's own. */
+  ciphers: string | undefined;
+  /** ServerName and ServerAlias of a virtual host that serves WebJob; empty for any other. */
+  names: string[];
+  isKeyEncrypted: boolean;
+}
+
+/** What httpd or a client refuses about the server's certificates, whatever their dates are. */
+export function judgeServers(
+  etcDirectory: string,
+  directives: readonly Directive[] | undefined,
+  mends: Pick<Mends, 'reload'>,
+): Finding[] {
+  const usual = { certificate: join(etcDirectory, 'webjob-server.crt'), key: join(etcDirectory, 'webjob-server.key') };
+  const found = directives ? findServed(directives) : [];
+  const served =
+    found.length > 0 ? found : [{ ...usual, ciphers: findCiphers(directives ?? []), names: [], isKeyEncrypted: false }];
+  const isNew = (one: Served, at: number): boolean =>
+    served.findIndex((other) => JSON.stringify(other) === JSON.stringify(one)) === at;
+  return served.filter(isNew).flatMap((one) => (existsSync(one.certificate) ? judgeServer(one, mends.reload) : []));
+}
+
+/** A CA whose key is too small for the level in force: httpd then refuses every client, whatever its certificate. */
+export function judgeAuthority(
+  path: string,
+  etcDirectory: string,
+  directives: readonly Directive[] | undefined,
+): Finding[] {
+  const served = directives ? findServed(directives) : [];
+  const key = served[0]?.key ?? join(etcDirectory, 'webjob-server.key');
+  if (!existsSync(key)) return [];
+  const ciphers = served[0] ? served[0].ciphers : findCiphers(directives ?? []);
+  // Any key will do: a certificate that is refused is refused before its key is looked at.
+  const said = load(path, key, ciphers);
+  if (!said.includes('key too small')) return [];
+  const what = `httpd refuses all clients: the key of their CA is too small (${describeKey(path)}), and they need another`;
+  return [error(what, path, 'webjobctl ca make webjob-ca.new')];
+}
+
+function judgeServer(one: Served, reload: string): Finding[] {
+  const certificate = readCertificate(one.certificate);
+  // What is no certificate at all is told where dates are read.
+  if (certificate === undefined) return [];
+  const said = load(one.certificate, one.key, one.ciphers);
+  const reason = findReason(said, one);
+  const remedy = formatRemedy(one, certificate, reload);
+  if (reason !== undefined)
+    return [error(`httpd refuses the server's certificate: ${reason}`, one.certificate, remedy)];
+  const findings: Finding[] = [];
+  if (/unable to load|could not (?:read|open)|no start line/i.test(said) && !one.isKeyEncrypted)
+    findings.push(error("the server's private key cannot be read", one.key, remedy));
+  if (certificate.ca) {
+    const what = "the server's certificate is that of a CA: with its key, certificates for other names can be signed";
+    findings.push(warning(what, one.certificate, remedy));
+  }
+  const isFor = (name: string): boolean =>
+    (isIP(name) ? certificate.checkIP(name) : certificate.checkHost(name)) !== undefined;
+  if (one.names.length > 0 && !one.names.some(isFor)) {
+    const names = certificate.subjectAltName ?? certificate.subject.replaceAll('\n', ', ');
+    findings.push(
+      warning(`the server's certificate is for ${names}, not for ${one.names[0]}`, one.certificate, remedy),
+    );
+  }
+  return findings;
+}
+
+/** What OpenSSL says while it loads a pair. Nothing listens at the socket, so nobody is asked. */
+function load(certificate: string, key: string, ciphers: string | undefined): string {
+  const level = ciphers === undefined ? [] : ['-cipher', ciphers];
+  const pair = ['-cert', certificate, '-key', key, '-pass', 'pass:'];
+  return askProgram('openssl', ['s_client', '-unix', '/nonexistent/webjob', ...level, ...pair]).stderr;
+}
+
+function findReason(said: string, { certificate, key }: Served): string | undefined {
+  if (said.includes('key too small')) return `its key is too small (${describeKey(certificate)})`;
+  if (said.includes('md too weak')) return `its signature is too weak (${describeSignature(certificate)})`;
+  if (said.includes('key values mismatch') || said.includes('key type mismatch'))
+    return `${key} is the key of another certificate`;
+  return undefined;
+}
+
+function readCertificate(path: string): X509Certificate | undefined {
+  try {
+    return new X509Certificate(readFileSync(path));
+  } catch {
+    return undefined;
+  }
+}
+
+function describeKey(path: string): string {
+  const details = readCertificate(path)?.publicKey;
+  const size = details?.asymmetricKeyDetails?.modulusLength;
+  return size === undefined ? String(details?.asymmetricKeyType) : `${size} bits`;
+}
+
+function describeSignature(path: string): string {
+  const { stdout } = askProgram('openssl', ['x509', '-in', path, '-noout', '-text']);
+  return /Signature Algorithm: (\S+)/.exec(stdout)?.[1] ?? 'unknown';
+}
+
+/** One that signed itself is made anew; another gets a request for its CA to sign. */
+function formatRemedy({ certificate: path, key, names }: Served, certificate: X509Certificate, reload: string): string {
+  const name = names[0] ?? /^CN=(.*)$/m.exec(certificate.subject)?.[1] ?? 'webjob.example.com';
+  const quoted = /^[\w.:-]+$/.test(name) ? name : 'webjob.example.com';
+  const subject = `-subj /CN=${quoted} -addext subjectAltName=${isIP(quoted) ? 'IP' : 'DNS'}:${quoted}`;
+  const make = 'openssl req -newkey rsa:2048 -nodes';
+  if (certificate.issuer !== certificate.subject)
+    return `${make} -new ${subject} -keyout ${quote(`${path}.key`)} -out ${quote(`${path}.csr`)}`;
+  const own = '-x509 -days 3650 -addext basicConstraints=critical,CA:FALSE';
+  return `${make} ${own} ${subject} -keyout ${quote(key)} -out ${quote(path)} && ${reload}`;
+}
+
+/** Virtual host by virtual host, in the order of the configuration; what stands outside holds for all. */
+function findServed(directives: readonly Directive[]): Served[] {
+  const main = directives.filter(({ sections }) => !sections[0]?.startsWith('VirtualHost'));
+  const isKeyEncrypted = directives.some(({ name }) => name === 'SSLPassPhraseDialog');
+  return [main, ...splitHosts(directives)].flatMap((host) => {
+    const read = (wanted: string): string[] =>
+      host
+        .filter(({ name, sections }) => name === wanted && sections.length < 2)
+        .flatMap(({ value }) => splitArguments(value));
+    const keys = read('SSLCertificateKeyFile');
+    const isOurs = host.some(({ name, value }) => name === 'SetEnv' && value.startsWith('WEBJOB_PROPERTIES_FILE'));
+    const named = host === main ? [] : [...read('ServerName').slice(0, 1), ...read('ServerAlias')];
+    const names = isOurs ? named.map((name) => name.replace(/^\w+:\/\//, '').replace(/:\d+$/, '')) : [];
+    const ciphers = findCiphers(host) ?? findCiphers(main);
+    return read('SSLCertificateFile').map((certificate, at) => {
+      return { certificate, key: keys[at] ?? certificate, ciphers, names, isKeyEncrypted };
+    });
+  });
+}
+
+/** Two virtual hosts of one address have the same section: the second ServerName begins the second. */
+function splitHosts(directives: readonly Directive[]): Directive[][] {
+  const hosts: Directive[][] = [];
+  let section: string | undefined;
+  for (const one of directives) {
+    const [first = ''] = one.sections;
+    const isName = one.name === 'ServerName' && one.sections.length === 1;
+    if (first.startsWith('VirtualHost')) {
+      const isSecond = isName && hosts.at(-1)?.some(({ name }) => name === 'ServerName');
+      if (first !== section || isSecond) hosts.push([]);
+      hosts.at(-1)?.push(one);
+    }
+    section = first;
+  }
+  return hosts;
+}
+
+/** `HIGH:@SECLEVEL=0` of `SSLCipherSuite SSL HIGH:@SECLEVEL=0`; that of TLS 1.3 sets no level. */
+function findCiphers(host: readonly Directive[]): string | undefined {
+  const suites = host
+    .filter(({ name, sections }) => name === 'SSLCipherSuite' && sections.length < 2)
+    .map(({ value }) => splitArguments(value))
+    .filter(([first = '']) => first !== 'TLSv1.3');
+  return suites.at(-1)?.at(-1);
+}

@@ -1,0 +1,201 @@
+// webjobctl configtest judges the server's certificate as httpd does: what it calls refused, a real httpd does not start with, and the
+// other way round; the remedy is pasted, and then all is well.
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, describe, it } from 'node:test';
+import { connect } from 'node:tls';
+import { checkCertificates } from '../admin/configtest/certificates.ts';
+import type { Finding } from '../admin/configtest/finding.ts';
+import type { Directive } from '../admin/configtest/httpd.ts';
+import { makeMends } from '../admin/configtest/mends.ts';
+import { startHttpd } from '../scripts/httpd.ts';
+import { makeSite, type Site } from '../scripts/site.ts';
+
+const NAME = 'webjob.example.com';
+const folder = mkdtempSync(join(tmpdir(), 'webjob-judged-'));
+const at = (name: string): string => join(folder, name);
+const [certificate, key] = [at('webjob-server.crt'), at('webjob-server.key')];
+let site: Site;
+before(() => {
+  site = makeSite();
+  openssl(`req -x509 -newkey rsa:2048 -nodes -days 90 -subj /CN=CA -keyout ${at('ca.key')} -out ${at('ca.crt')}`);
+});
+after(() => {
+  site.remove();
+  rmSync(folder, { recursive: true });
+});
+
+function openssl(words: string): void {
+  execFileSync('openssl', words.split(' '), { cwd: folder, stdio: 'pipe' });
+}
+
+const FILES = `-keyout ${key} -out ${certificate}`;
+const NO_CA = '-addext basicConstraints=critical,CA:FALSE';
+
+function makeSelfSigned(bits: number, more = `${NO_CA} -addext subjectAltName=DNS:${NAME}`): void {
+  openssl(`req -x509 -newkey rsa:${bits} -nodes -days 90 -subj /CN=${NAME} ${more} ${FILES}`);
+}
+
+function makeSigned(digest: string): void {
+  openssl(`req -new -newkey rsa:2048 -nodes -subj /CN=${NAME} -keyout ${key} -out ${at('csr')}`);
+  writeFileSync(at('extensions'), `subjectAltName=DNS:${NAME}\n`);
+  const signer = `-CA ${at('ca.crt')} -CAkey ${at('ca.key')} -CAcreateserial -extfile ${at('extensions')}`;
+  openssl(`x509 -req -in ${at('csr')} ${signer} -${digest} -days 90 -out ${certificate}`);
+}
+
+/** What httpd says of a virtual host with this pair, as its own dump has it. */
+function describeHost(ciphers: string | undefined, serverName = NAME): Directive[] {
+  const host = ['VirtualHost *:443'];
+  const say = (name: string, value: string, sections = host): Directive => {
+    return { name, value, sections, where: 'httpd.conf:1' };
+  };
+  return [
+    say('ServerName', serverName),
+    say('SSLCertificateFile', certificate),
+    say('SSLCertificateKeyFile', key),
+    ...(ciphers === undefined ? [] : [say('SSLCipherSuite', ciphers)]),
+    say('SetEnv', 'WEBJOB_PROPERTIES_FILE /etc/webjob/nph-webjob.cfg', [
+      ...host,
+      'Directory "/usr/lib/cgi-bin/webjob"',
+    ]),
+  ];
+}
+
+const mends = makeMends({
+  ...{ propertiesFile: at('nph-webjob.cfg'), etcDirectory: folder, httpd: {}, httpdConf: at('httpd.conf') },
+  shippedText: () => '',
+});
+const check = (directives: Directive[] | undefined): Finding[] => checkCertificates(folder, directives, mends);
+const findSerious = (directives: Directive[]): Finding[] =>
+  check(directives).filter(({ severity }) => severity !== 'note');
+
+/** Whether a real httpd serves the pair. It listens before it has looked at it, so only a handshake tells. */
+async function isTaken(ciphers: string | undefined): Promise<boolean> {
+  const own = ciphers === undefined ? '' : `SSLCipherSuite ${ciphers}`;
+  const tls = { keyFile: key, certificateFile: certificate };
+  const refusal = /AH02562|AH02565|AH02577|AH02311/;
+  try {
+    const server = await startHttpd({ site, mpm: 'event', tls, before: own });
+    const isServed = await shakesHands(server.port);
+    await server.stop();
+    const said = readFileSync(server.errorLog, 'utf8');
+    if (!isServed) assert.match(said, refusal, 'nothing else keeps it from starting');
+    writeFileSync(server.errorLog, '');
+    return isServed;
+  } catch (error) {
+    assert.match(String(error), refusal);
+    return false;
+  }
+}
+
+function shakesHands(port: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    const options = { host: '127.0.0.1', port, rejectUnauthorized: false, ciphers: 'DEFAULT@SECLEVEL=0' };
+    const socket = connect(options, () => {
+      socket.destroy();
+      resolve(true);
+    }).on('error', () => resolve(false));
+  });
+}
+
+/** Without the reload behind it: that would be of the machine's httpd. */
+function paste(remedy: string): void {
+  const [command = ''] = remedy.split(' && ');
+  execFileSync('sh', ['-e', '-c', command], { cwd: folder, stdio: 'pipe' });
+}
+
+const WEAK: [what: string, make: () => void, ciphers: string | undefined, found: RegExp | undefined][] = [
+  ['a key of 2048 bits', () => makeSelfSigned(2048), undefined, undefined],
+  ['a key of 1024 bits', () => makeSelfSigned(1024), undefined, /: its key is too small \(1024 bits\)$/],
+  ['a key of 1024 bits and SECLEVEL=0', () => makeSelfSigned(1024), 'DEFAULT:@SECLEVEL=0', undefined],
+  ['a key of 2048 bits and SECLEVEL=3', () => makeSelfSigned(2048), 'DEFAULT:@SECLEVEL=3', /\(2048 bits\)$/],
+  ['a signature with SHA-256', () => makeSigned('sha256'), undefined, undefined],
+  ['a signature with SHA-1', () => makeSigned('sha1'), undefined, /: its signature is too weak \(sha1With\w+\)$/],
+  [
+    'the key of another certificate',
+    () => {
+      makeSelfSigned(2048);
+      openssl(`genrsa -out ${key} 2048`);
+    },
+    undefined,
+    /: \S+\/webjob-server\.key is the key of another certificate$/,
+  ],
+];
+
+describe("a server's certificate", () => {
+  for (const [what, make, ciphers, found] of WEAK) {
+    it(`with ${what} is ${found ? 'refused' : 'taken'} by httpd, and configtest says so`, async () => {
+      make();
+      const findings = findSerious(describeHost(ciphers));
+      assert.equal(await isTaken(ciphers), found === undefined);
+      if (!found) return assert.deepEqual(findings, []);
+      const [finding, ...more] = findings;
+      assert.deepEqual(more, []);
+      assert.match(finding?.what ?? '', /^httpd refuses the server's certificate: /);
+      assert.match(finding?.what ?? '', found);
+      assert.equal(finding?.where, certificate);
+      const notes = check(describeHost(ciphers)).filter(({ what }) => what.includes('is good for'));
+      assert.deepEqual(
+        notes.map(({ where }) => where),
+        [],
+      );
+      paste(finding?.remedy ?? '');
+      if (existsSync(`${certificate}.csr`)) openssl(`req -verify -noout -in ${certificate}.csr`);
+      else if (ciphers === undefined) assert.deepEqual(findSerious(describeHost(ciphers)), []);
+      rmSync(`${certificate}.csr`, { force: true });
+    });
+  }
+
+  it('is judged where httpd names none, too', () => {
+    makeSelfSigned(1024);
+    assert.match(check(undefined)[0]?.what ?? '', /its key is too small \(1024 bits\)/);
+  });
+
+  it('should not be that of a CA, and be for the name of its virtual host', () => {
+    makeSelfSigned(2048, `-addext subjectAltName=DNS:${NAME}`);
+    const [isCa] = findSerious(describeHost(undefined));
+    assert.match(`${isCa?.severity}: ${isCa?.what}`, /^warning: the server's certificate is that of a CA: /);
+    paste(isCa?.remedy ?? '');
+    assert.deepEqual(findSerious(describeHost(undefined)), []);
+    const other = describeHost(undefined, 'other.example.com:443');
+    const [wrongName] = findSerious(other);
+    assert.equal(wrongName?.what, `the server's certificate is for DNS:${NAME}, not for other.example.com`);
+    paste(wrongName?.remedy ?? '');
+    assert.deepEqual(findSerious(other), []);
+    // Of a virtual host without WebJob the name is not our business.
+    const elsewhere = describeHost(undefined).filter(({ name }) => name !== 'SetEnv');
+    assert.deepEqual(findSerious(elsewhere), []);
+  });
+
+  it('is judged for each of two virtual hosts of one address', () => {
+    makeSelfSigned(2048);
+    const [own, other] = [describeHost(undefined), describeHost(undefined, 'other.example.com')];
+    assert.deepEqual(
+      findSerious([...own, ...other]).map(({ what }) => what),
+      [`the server's certificate is for DNS:${NAME}, not for other.example.com`],
+    );
+  });
+});
+
+it('a CA with a key of 1024 bits lets in no client, and configtest says so', () => {
+  makeSelfSigned(2048);
+  const small = at('small.crt');
+  openssl(`req -x509 -newkey rsa:1024 -nodes -days 90 -subj /CN=CA -keyout ${at('small.key')} -out ${small}`);
+  const withAuthority = (path: string, ciphers?: string): Directive[] => {
+    const directive = {
+      name: 'SSLCACertificateFile',
+      value: path,
+      sections: ['VirtualHost *:443'],
+      where: 'httpd.conf:2',
+    };
+    return [...describeHost(ciphers), directive];
+  };
+  const [finding] = findSerious(withAuthority(small));
+  assert.match(finding?.what ?? '', /^httpd refuses all clients: the key of their CA is too small \(1024 bits\)/);
+  assert.deepEqual(findSerious(withAuthority(at('ca.crt'))), []);
+  makeSelfSigned(1024);
+  assert.deepEqual(findSerious(withAuthority(small, 'DEFAULT:@SECLEVEL=0')), []);
+});
