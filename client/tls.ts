@@ -23,12 +23,12 @@ export type Secure = (host: string, plain: Socket, signal: AbortSignal | undefin
 export async function prepareSecurity(settings: ClientSettings): Promise<Secure> {
   warnUnchecked(settings);
   const ca = settings.sslBundledCAsFile === '' ? undefined : readBundle(settings.sslBundledCAsFile);
+  // What old servers speak is below the level that OpenSSL holds for safe.
+  const level = isOld(settings) ? { ciphers: 'DEFAULT@SECLEVEL=0' } : {};
   const options: ConnectionOptions = {
-    ...(await credentialsOf(settings)),
+    ...(await credentialsOf(settings, level)),
     ...(ca && { ca }),
-    minVersion: settings.sslMinVersion,
-    // What old servers speak is below the level that OpenSSL holds for safe.
-    ...(/1(?:\.1)?$/.test(settings.sslMinVersion) && { ciphers: 'DEFAULT@SECLEVEL=0' }),
+    ...{ minVersion: settings.sslMinVersion, ...level },
     // Judged below, where the reason can be told; whose name it is only when SSLVerifyHost asks.
     rejectUnauthorized: false,
     checkServerIdentity: () => undefined,
@@ -50,6 +50,9 @@ export async function prepareSecurity(settings: ClientSettings): Promise<Secure>
   };
 }
 
+/** Old protocols are asked for, and with them small keys and SHA-1. */
+const isOld = ({ sslMinVersion }: ClientSettings): boolean => /v1(?:\.1)?$/.test(sslMinVersion);
+
 let isWarned = false;
 
 /** Once, for all connections of a run. */
@@ -67,17 +70,29 @@ function untilSecure(secure: TLSSocket): Promise<void> {
   });
 }
 
-async function credentialsOf(settings: ClientSettings): Promise<{ cert?: Buffer; key?: Buffer; passphrase?: string }> {
+interface Credentials {
+  cert?: Buffer;
+  key?: Buffer;
+  passphrase?: string;
+}
+
+async function credentialsOf(settings: ClientSettings, level: { ciphers?: string }): Promise<Credentials> {
   if (!settings.sslUseCertificate) return {};
   const cert = readPem('SSLPublicCertFile', settings.sslPublicCertFile);
   const key = readPem('SSLPrivateKeyFile', settings.sslPrivateKeyFile);
   const passphrase = await askPassPhrase(settings, key);
   try {
     const credentials = { cert, ...(passphrase === undefined ? { key } : unlock(key, passphrase)) };
-    createSecureContext(credentials);
+    createSecureContext({ ...credentials, ...level });
     return credentials;
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
+    if (/_TOO_(?:SMALL|WEAK)$/.test(code ?? ''))
+      throw new Failure(
+        'settings',
+        `SSLPublicCertFile is refused: ${/SMALL$/.test(code ?? '') ? 'its key is too small' : 'its signature is too weak'}`,
+        `it needs a key of 2048 bits and a signature with SHA-256; ${OLD_HINT}`,
+      );
     throw new Failure(
       'settings',
       `SSLPrivateKeyFile and SSLPublicCertFile cannot be used: ${code ?? 'not PEM'}`,
@@ -113,7 +128,10 @@ function readPem(control: string, path: string): Buffer {
 function checkPeer(settings: ClientSettings, host: string, secure: TLSSocket): void {
   const chain = chainOf(secure.getPeerCertificate(true));
   const [certificate] = chain;
-  if ((settings.sslVerifyPeerCert || settings.sslVerifyHost) && !secure.authorized)
+  const isRefused = (settings.sslVerifyPeerCert || settings.sslVerifyHost) && !secure.authorized;
+  const weakness = isRefused && secure.authorizationError?.toString() === UNNAMED ? findWeakness(chain) : undefined;
+  if (weakness !== undefined) throw refusal(`is too weak: ${weakness}`, `the server needs a better one; ${OLD_HINT}`);
+  if (isRefused)
     throw refusal(`is not trusted: ${secure.authorizationError}`, hintAt(String(secure.authorizationError), chain));
   if (settings.sslVerifyPeerCert) {
     const above = chain.length - 1;
@@ -130,6 +148,28 @@ function checkPeer(settings: ClientSettings, host: string, secure: TLSSocket): v
 
 function refusal(why: string, hint: string): WireError {
   return new WireError(`the server's certificate ${why}`, undefined, hint);
+}
+
+/** What Node says for the reasons that it has no name for; weakness is one of them. */
+const UNNAMED = 'UNSPECIFIED';
+const OLD_HINT = 'SSLMinVersion=TLSv1 takes this one, and old protocols with it';
+const SMALLEST_RSA = 2048;
+/** As they stand in a certificate: md5WithRSAEncryption, sha1WithRSAEncryption, ecdsa-with-SHA1 (RFC 8017, appendix C; RFC 3279). */
+const WEAK_SIGNATURES = { MD5: ['06092a864886f70d010104'], 'SHA-1': ['06092a864886f70d010105', '06072a8648ce3d0401'] };
+
+/** The first thing that OpenSSL's level of today refuses about a chain. */
+function findWeakness(chain: readonly DetailedPeerCertificate[]): string | undefined {
+  for (const { subject, issuer, bits, modulus, raw } of chain) {
+    const name = nameOf(subject);
+    if (modulus !== undefined && bits !== undefined && bits < SMALLEST_RSA)
+      return `the key of ${name} has ${bits} bits`;
+    // Whoever trusts one that signed itself does not look at that signature.
+    if (JSON.stringify(subject) === JSON.stringify(issuer)) continue;
+    for (const [digest, codes] of Object.entries(WEAK_SIGNATURES))
+      if (codes.some((code) => raw.includes(Buffer.from(code, 'hex'))))
+        return `that of ${name} is signed with ${digest}`;
+  }
+  return undefined;
 }
 
 /** What to do about a chain that is not trusted, by the name that OpenSSL has for the reason. */

@@ -20,16 +20,20 @@ export interface Wish {
   /** `DNS:localhost,IP:127.0.0.1`. */
   names?: string;
   isCa?: boolean;
+  /** An RSA key of so many bits in place of one of P-256. */
+  rsaBits?: number;
+  digest?: 'sha1' | 'sha256';
 }
 
 const P256 = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes'];
 let count = 0;
 
-export function issue(folder: string, { subject, issuer, names, isCa = false }: Wish): Issued {
+export function issue(folder: string, { subject, issuer, names, isCa = false, rsaBits, digest }: Wish): Issued {
   count += 1;
   const name = `issued${count}`;
   const files = ['-keyout', `${name}.key`, '-out', `${name}.csr`];
-  runOpenssl(folder, ['req', '-new', ...P256, '-utf8', '-subj', subject, ...files]);
+  const kind = rsaBits === undefined ? P256 : ['-newkey', `rsa:${rsaBits}`, '-nodes'];
+  runOpenssl(folder, ['req', '-new', ...kind, '-utf8', '-subj', subject, ...files]);
   const extensions = [
     `basicConstraints=critical,CA:${isCa ? 'TRUE' : 'FALSE'}`,
     ...(names ? [`subjectAltName=${names}`] : []),
@@ -39,7 +43,7 @@ export function issue(folder: string, { subject, issuer, names, isCa = false }: 
     ? ['-CA', `${issuer.name}.crt`, '-CAkey', `${issuer.name}.key`, '-CAcreateserial']
     : ['-signkey', `${name}.key`];
   const request = ['-req', '-in', `${name}.csr`, '-extfile', `${name}.cnf`, '-days', '2', '-out', `${name}.crt`];
-  runOpenssl(folder, ['x509', ...request, ...signer]);
+  runOpenssl(folder, ['x509', ...request, ...signer, ...(digest ? [`-${digest}`] : [])]);
   const read = (file: string): string => readFileSync(join(folder, file), 'utf8');
   // A root is not sent: who trusts it has it.
   const above = issuer?.isRoot === false ? issuer.cert : '';

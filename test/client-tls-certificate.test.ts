@@ -6,7 +6,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, beforeEach, describe, it } from 'node:test';
-import type { TLSSocket } from 'node:tls';
+import type { TLSSocket, TlsOptions } from 'node:tls';
 import { encryptKey, issue } from './client-authority.ts';
 import { makeClient, until, WEBJOB } from './client-job.ts';
 import { type FakeServer, serve, startFake } from './client-server.ts';
@@ -25,8 +25,12 @@ let server: FakeServer;
 let seen: unknown[] = [];
 
 before(async () => {
+  server = await startServer({});
+});
+
+async function startServer(more: TlsOptions): Promise<FakeServer> {
   const tls = { ...issue(folder, { subject: '/CN=localhost', issuer: root }), requestCert: true, ca: root.cert };
-  server = await startFake('#!/bin/sh\n', { ...tls, rejectUnauthorized: false });
+  const server = await startFake('#!/bin/sh\n', { ...tls, rejectUnauthorized: false, ...more });
   const { put } = server;
   const look =
     (next: FakeServer['get']): FakeServer['get'] =>
@@ -37,7 +41,21 @@ before(async () => {
     };
   server.get = look((...call) => serve(program)(...call));
   server.put = look(put);
-});
+  return server;
+}
+
+/** In place of the server one that speaks TLS 1.0 alone, and takes any key. */
+async function withOldServer(check: () => Promise<void>): Promise<void> {
+  const usual = server;
+  server = await startServer({ minVersion: 'TLSv1', maxVersion: 'TLSv1', ciphers: 'DEFAULT@SECLEVEL=0' });
+  try {
+    await check();
+  } finally {
+    await server.close();
+    server = usual;
+  }
+}
+
 let program = '#!/bin/sh\n';
 after(async () => {
   await server.close();
@@ -108,6 +126,21 @@ describe('SSLUseCertificate', () => {
     }
     const noPhrase = /^webjob: error: SSLPassPhraseFile: \/nowhere cannot be read: ENOENT\n$/;
     await assertUnusable({ SSLPrivateKeyFile: encrypted, SSLPassPhraseFile: '/nowhere' }, noPhrase);
+  });
+
+  it('may have 1024 bits and SHA-1 with SSLMinVersion=TLSv1, and else is called weak', async () => {
+    const weak = issue(folder, { subject: '/CN=client1', issuer: root, rsaBits: 1024, digest: 'sha1' });
+    const [weakCert, weakKey] = [join(folder, `${weak.name}.crt`), join(folder, `${weak.name}.key`)];
+    const controls = { ...MINE, SSLPublicCertFile: weakCert, SSLPrivateKeyFile: weakKey };
+    await assertUnusable(
+      controls,
+      /^webjob: error: SSLPublicCertFile is refused: its (?:key is too small|signature is too weak)\nwebjob: hint: .*SSLMinVersion=TLSv1/,
+    );
+    await withOldServer(() => assertProven({ ...controls, SSLMinVersion: 'TLSv1' }));
+    seen = [];
+    const another = issue(folder, { subject: '/CN=client1', rsaBits: 1024 });
+    const mixed = { ...controls, SSLPrivateKeyFile: join(folder, `${another.name}.key`), SSLMinVersion: 'TLSv1' };
+    await assertUnusable(mixed, /^webjob: error: SSLPrivateKeyFile and SSLPublicCertFile cannot be used: /);
   });
 
   it('is refused at once without a pass phrase and without a terminal', () =>

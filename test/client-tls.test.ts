@@ -336,6 +336,48 @@ describe('SSLMinVersion', () => {
   }
 });
 
+describe('a weak certificate of a server', () => {
+  const smallRoot = issue(folder, { subject: '/CN=Small root', isCa: true, rsaBits: 1024 });
+  const trustSmall = { ...VERIFY, SSLBundledCAsFile: join(folder, `${smallRoot.name}.crt`) };
+  const WEAK: [what: string, wish: Parameters<typeof issue>[1], controls: Record<string, string>, why: string][] = [
+    [
+      'a small key',
+      { subject: '/CN=localhost', issuer: root, rsaBits: 1024 },
+      VERIFY,
+      'the key of localhost has 1024 bits',
+    ],
+    [
+      'SHA-1',
+      { subject: '/CN=localhost', issuer: root, digest: 'sha1' },
+      VERIFY,
+      'that of localhost is signed with SHA-1',
+    ],
+    [
+      'a CA with a small key',
+      { subject: '/CN=localhost', issuer: smallRoot },
+      trustSmall,
+      'the key of Small root has 1024 bits',
+    ],
+  ];
+  for (const [what, wish, controls, why] of WEAK) {
+    it(`is named as such, and taken with SSLMinVersion=TLSv1: ${what}`, async () => {
+      const identity = { ...issue(folder, wish), ciphers: 'DEFAULT@SECLEVEL=0' };
+      await withServer(identity, async (server) => {
+        const hint = await assertRefused(server, controls, `the server's certificate is too weak: ${why}`);
+        assert.match(hint, /^the server needs a better one; SSLMinVersion=TLSv1 takes this one/);
+        await assertTaken(server, { ...controls, SSLMinVersion: 'TLSv1' });
+      });
+    });
+  }
+
+  it('is not what an unknown CA is called', async () => {
+    const small = issue(folder, { subject: '/CN=localhost', rsaBits: 1024 });
+    await withServer({ ...small, ciphers: 'DEFAULT@SECLEVEL=0' }, (server) =>
+      assertRefused(server, { ...VERIFY, SSLMinVersion: 'TLSv1' }, untrusted('DEPTH_ZERO_SELF_SIGNED_CERT')),
+    );
+  });
+});
+
 describe('a server of TLS', () => {
   it('is told the name that the client asks for, never an address', async () => {
     await withServer(good, async (server) => {
