@@ -2,18 +2,14 @@
 // answer of the nph script says that its connection ends (RFC 9112, section 9.3).
 import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { Agent, type IncomingMessage, request } from 'node:http';
-import { connect, createServer } from 'node:net';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { formatGetQuery, formatPutQuery } from 'webjob-protocol';
 import { obtainFcgid } from '../scripts/httpd-package.ts';
 import { startWay, WAYS } from '../scripts/resident.ts';
 import { configure, makeSite, type Site } from '../scripts/site.ts';
 import { collect } from './bare.ts';
+import { isNginxMissing, startNginx } from './nginx.ts';
 import { startServer } from './target.ts';
 
 const ROUNDS = 4;
@@ -170,63 +166,6 @@ for (const way of WAYS) {
         GOOD,
       );
       for (const { headers } of answers) assert.equal(headers.connection?.toLowerCase(), 'keep-alive');
-    });
-  });
-}
-
-function isNginxMissing(): string | false {
-  return spawnSync('nginx', ['-v']).error ? 'no nginx on this machine' : false;
-}
-
-/** An nginx of its own in front of httpd, with connections that it keeps. */
-async function startNginx(upstream: number): Promise<{ port: number; close(): Promise<void> }> {
-  const folder = mkdtempSync(join(tmpdir(), 'webjob-nginx-'));
-  const port = await findFreePort();
-  const temporary = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map(
-    (name) => `${name}_temp_path ${folder}/${name};`,
-  );
-  const configuration = `
-daemon off; master_process off; worker_processes 1; pid ${folder}/pid; error_log ${folder}/error.log;
-events {}
-http {
-  access_log off; ${temporary.join(' ')}
-  upstream webjob { server 127.0.0.1:${upstream}; keepalive 8; }
-  server {
-    listen 127.0.0.1:${port};
-    location / { proxy_pass http://webjob; proxy_http_version 1.1; proxy_set_header Connection ""; }
-  }
-}
-`;
-  writeFileSync(join(folder, 'nginx.conf'), configuration);
-  const child = spawn('nginx', ['-p', folder, '-e', `${folder}/error.log`, '-c', join(folder, 'nginx.conf')], {
-    stdio: 'ignore',
-  });
-  const ended = new Promise<void>((resolve) => child.once('close', () => resolve()));
-  for (let tries = 0; tries < 200 && !(await canConnect(port)); tries += 1) await sleep(20);
-  return {
-    port,
-    close: async () => {
-      child.kill('SIGTERM');
-      await ended;
-      rmSync(folder, { recursive: true });
-    },
-  };
-}
-
-function canConnect(port: number): Promise<boolean> {
-  return new Promise((resolve) => {
-    const socket = connect(port, '127.0.0.1', () => {
-      socket.destroy();
-      resolve(true);
-    }).on('error', () => resolve(false));
-  });
-}
-
-function findFreePort(): Promise<number> {
-  return new Promise((resolve) => {
-    const server = createServer().listen(0, '127.0.0.1', () => {
-      const address = server.address();
-      server.close(() => resolve(typeof address === 'object' && address ? address.port : 0));
     });
   });
 }

@@ -1,6 +1,7 @@
 // An HTTP client as strict as the original in C: it sends the whole request before it reads one byte of the answer, reads the header
 // byte by byte, and takes nothing but one exact Content-Length. What it refuses, a fielded client would have refused.
 import { connect, type Socket } from 'node:net';
+import { type ConnectionOptions, connect as connectSecurely } from 'node:tls';
 
 /** What the original reserves for a header, with its blank line. */
 const MAX_HEADER_BYTES = 16_383;
@@ -21,6 +22,8 @@ export interface StrictRequest {
   /** The body: sent piece by piece, never all in memory. */
   body?: Iterable<Uint8Array>;
   timeLimitSeconds?: number;
+  /** Over TLS, with these options. */
+  tls?: ConnectionOptions;
 }
 
 /** `bytes` zeros in pieces. */
@@ -31,8 +34,11 @@ export function* zeros(bytes: number): Iterable<Uint8Array> {
 
 /** Sends a request and reads its answer. Rejects when a byte cannot be sent, or with the first thing wrong with the answer. */
 export async function askStrictly(request: StrictRequest): Promise<StrictAnswer> {
+  const target = { host: '127.0.0.1', port: request.port };
   // Paused before it is connected: Node would otherwise begin to read by itself.
-  const socket = connect({ host: '127.0.0.1', port: request.port, allowHalfOpen: true }).pause();
+  const socket = request.tls
+    ? connectSecurely({ ...request.tls, ...target }).pause()
+    : connect({ ...target, allowHalfOpen: true }).pause();
   // Every step hears of an error by its own way; without a listener the process would end.
   socket.on('error', () => {});
   const timeLimit = setTimeout(
@@ -49,10 +55,11 @@ export async function askStrictly(request: StrictRequest): Promise<StrictAnswer>
 }
 
 /** Resolves when the kernel has taken the last byte. */
-async function send(socket: Socket, { head, body }: StrictRequest): Promise<void> {
+async function send(socket: Socket, { head, body, tls }: StrictRequest): Promise<void> {
   await write(socket, Buffer.from(head, 'latin1'));
   for (const piece of body ?? []) await write(socket, piece);
-  if (socket.bytesRead > 0) throw new Error('a byte was read before the request was sent');
+  // With TLS the bytes of the handshake count, too.
+  if (!tls && socket.bytesRead > 0) throw new Error('a byte was read before the request was sent');
 }
 
 function write(socket: Socket, bytes: Uint8Array): Promise<void> {
