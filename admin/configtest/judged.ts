@@ -16,8 +16,6 @@ interface Served {
   key: string;
   /** What SSLCipherSuite holds; undefined for the library's own. */
   ciphers: string | undefined;
-  /** ServerName and ServerAlias of a virtual host that serves WebJob; empty for any other. */
-  names: string[];
   isKeyEncrypted: boolean;
 }
 
@@ -30,7 +28,7 @@ export function judgeServers(
   const usual = { certificate: join(etcDirectory, 'webjob-server.crt'), key: join(etcDirectory, 'webjob-server.key') };
   const found = directives ? findServed(directives) : [];
   const served =
-    found.length > 0 ? found : [{ ...usual, ciphers: findCiphers(directives ?? []), names: [], isKeyEncrypted: false }];
+    found.length > 0 ? found : [{ ...usual, ciphers: findCiphers(directives ?? []), isKeyEncrypted: false }];
   const isNew = (one: Served, at: number): boolean =>
     served.findIndex((other) => JSON.stringify(other) === JSON.stringify(one)) === at;
   return served.filter(isNew).flatMap((one) => (existsSync(one.certificate) ? judgeServer(one, mends.reload) : []));
@@ -68,14 +66,6 @@ function judgeServer(one: Served, reload: string): Finding[] {
   if (certificate.ca) {
     const what = "the server's certificate is that of a CA: with its key, certificates for other names can be signed";
     findings.push(warning(what, one.certificate, remedy));
-  }
-  const isFor = (name: string): boolean =>
-    (isIP(name) ? certificate.checkIP(name) : certificate.checkHost(name)) !== undefined;
-  if (one.names.length > 0 && !one.names.some(isFor)) {
-    const names = certificate.subjectAltName ?? certificate.subject.replaceAll('\n', ', ');
-    findings.push(
-      warning(`the server's certificate is for ${names}, not for ${one.names[0]}`, one.certificate, remedy),
-    );
   }
   return findings;
 }
@@ -115,8 +105,8 @@ function describeSignature(path: string): string {
 }
 
 /** One that signed itself is made anew; another gets a request for its CA to sign. */
-function formatRemedy({ certificate: path, key, names }: Served, certificate: X509Certificate, reload: string): string {
-  const name = names[0] ?? /^CN=(.*)$/m.exec(certificate.subject)?.[1] ?? 'webjob.example.com';
+function formatRemedy({ certificate: path, key }: Served, certificate: X509Certificate, reload: string): string {
+  const name = /^CN=(.*)$/m.exec(certificate.subject)?.[1] ?? 'webjob.example.com';
   const quoted = /^[\w.:-]+$/.test(name) ? name : 'webjob.example.com';
   const subject = `-subj /CN=${quoted} -addext subjectAltName=${isIP(quoted) ? 'IP' : 'DNS'}:${quoted}`;
   const make = 'openssl req -newkey rsa:2048 -nodes';
@@ -136,12 +126,9 @@ function findServed(directives: readonly Directive[]): Served[] {
         .filter(({ name, sections }) => name === wanted && sections.length < 2)
         .flatMap(({ value }) => splitArguments(value));
     const keys = read('SSLCertificateKeyFile');
-    const isOurs = host.some(({ name, value }) => name === 'SetEnv' && value.startsWith('WEBJOB_PROPERTIES_FILE'));
-    const named = host === main ? [] : [...read('ServerName').slice(0, 1), ...read('ServerAlias')];
-    const names = isOurs ? named.map((name) => name.replace(/^\w+:\/\//, '').replace(/:\d+$/, '')) : [];
     const ciphers = findCiphers(host) ?? findCiphers(main);
     return read('SSLCertificateFile').map((certificate, at) => {
-      return { certificate, key: keys[at] ?? certificate, ciphers, names, isKeyEncrypted };
+      return { certificate, key: keys[at] ?? certificate, ciphers, isKeyEncrypted };
     });
   });
 }
