@@ -160,6 +160,11 @@ export class Capture {
     return `printed ${this.#written} bytes to ${this.stream}, of which ${this.#kept} were kept: ${this.#failure}`;
   }
 
+  /** Reads on from the file, which is finished, where it is now. Throws the error of the system call. */
+  reopen(path: string): void {
+    this.#file = { writer: -1, reader: openSync(path, 'r') };
+  }
+
   /** Leaves the file alone: on some file systems one that is open cannot be removed. */
   close(): void {
     closeFile(this.#file);

@@ -1,14 +1,18 @@
 // Arguments and environment that are not UTF-8. Node reads them with U+FFFD for every byte that does not fit, and starts programs with what
 // it read. Where the kernel shows them as they came (/proc), such a program is started through the shell, which makes the bytes anew.
 import { readFileSync } from 'node:fs';
+import { basename } from 'node:path';
 import { decodeUtf8 } from './bytes.ts';
 import { Failure } from './failure.ts';
+import { findBatchObstacle, findNameObstacle, isBatch, type ShellCommand } from './windows.ts';
 
 /** What starts a program: a file, its arguments, and the environment. */
 export interface Command {
   file: string;
   args: string[];
   env: NodeJS.ProcessEnv;
+  /** What else spawn is told. */
+  options?: ShellCommand['options'];
 }
 
 const REPLACED = '\ufffd';
@@ -24,16 +28,25 @@ export function findExactArguments(args: readonly string[]): (string | undefined
   });
 }
 
-/** Throws Failure `usage` for an argument that the program would not get as it was given. */
-export function checkArguments(args: readonly string[]): void {
+/** Throws Failure `usage` for an argument that the program would not get as it was given; `path` is where it will be. */
+export function checkArguments(path: string, args: readonly string[]): void {
+  if (process.platform === 'win32') {
+    checkForWindows(path, args);
+    return;
+  }
   const index = args.findIndex((arg) => arg.includes(REPLACED));
-  // Windows gives its arguments as UTF-16.
-  if (index < 0 || process.platform === 'win32' || readList('/proc/self/cmdline').length > args.length) return;
+  if (index < 0 || readList('/proc/self/cmdline').length > args.length) return;
   throw new Failure(
     'usage',
     `argument ${index + 1} of the program must be UTF-8`,
     'let the program find the name itself',
   );
+}
+
+/** Windows gives its arguments as UTF-16; what cmd.exe cannot be given is known before anything is fetched. */
+function checkForWindows(path: string, args: readonly string[]): void {
+  const obstacle = findNameObstacle(basename(path)) ?? (isBatch(path) ? findBatchObstacle(path, args) : undefined);
+  if (obstacle) throw new Failure('usage', obstacle.message, obstacle.hint);
 }
 
 /** Variables whose values Node did not read as they are. A name that no shell could set is left as Node has it. */
@@ -70,6 +83,8 @@ function assign(name: string, bytes: string): string {
 
 /** Entries that end in NUL, a byte a character; none where no /proc tells. */
 function readList(path: string): string[] {
+  // On Windows anybody may make a folder of that name, and arguments come as UTF-16.
+  if (process.platform === 'win32') return [];
   try {
     return readFileSync(path, 'latin1').split('\0').slice(0, -1);
   } catch {

@@ -2,7 +2,6 @@
 import { closeSync, existsSync, lstatSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
 import { NOT_APPLICABLE, parseRecord, type RunRecord } from 'webjob-protocol';
-import { quote } from '../cli/shell.ts';
 import { type Captured, hashCaptured, takeLength } from './captured.ts';
 import { Failure, WireError, warn } from './failure.ts';
 import { checkSpoolDirectory } from './place.ts';
@@ -20,6 +19,7 @@ import {
   openJobFile,
   ownName,
   readParcel,
+  removeCommand,
   removeSent,
   unusable,
 } from './spool.ts';
@@ -143,7 +143,7 @@ function isMeantIn(folder: string, isMeant: IsMeant): boolean {
 function describeLeftover(path: string, conf: string): string {
   const isSendable = existsSync(join(path, 'parcel.json')) && existsSync(join(path, 'env'));
   const what = basename(path).startsWith('over-') ? 'over SpoolLimit' : 'left by a webjob that was killed';
-  const remove = `to remove it: rm -r ${quote(path)}`;
+  const remove = `to remove it: ${removeCommand(path)}`;
   return isSendable
     ? `${what}; to deliver it: ${flushCommand(conf, path)}; ${remove}`
     : `${what}, without a record; ${remove}`;
@@ -234,7 +234,7 @@ function digestOf(type: string, stream: Captured, shown: string): string {
 }
 
 function damaged(shown: string, message: string): Failure {
-  return new Failure('put', message, `the machine may have gone down; to remove what is left: rm -r ${quote(shown)}`);
+  return new Failure('put', message, `the machine may have gone down; to remove what is left: ${removeCommand(shown)}`);
 }
 
 function openStream(folder: string, name: string, shown: string): number {

@@ -1,11 +1,13 @@
 // GetHook: the command that makes the program out of what was fetched, and whose failure is the job's (docs/protocol.md, section 7).
-import { spawn } from 'node:child_process';
+import { type ChildProcessByStdio, spawn } from 'node:child_process';
 import { lstatSync } from 'node:fs';
 import { join } from 'node:path';
+import type { Readable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Failure } from './failure.ts';
 import { signalSession } from './processes.ts';
 import type { ClientSettings } from './settings.ts';
+import { findSystemProgram, makeShellCommand } from './windows.ts';
 
 const MAX_COMPLAINT_LENGTH = 200;
 const LAST_WORDS_MS = 500;
@@ -22,7 +24,9 @@ export async function runGetHook(
   onStart: (end: () => void) => void,
 ): Promise<void> {
   // Names of programs hold nothing a shell takes apart; one that begins with a dash would be taken for an option.
-  const values: Record<string, string> = { '%file': `./${fetched}`, '%cmd': `./${program}`, '%%': '%' };
+  // What stands behind a slash cmd.exe would take for an option.
+  const here = process.platform === 'win32' ? '.\\' : './';
+  const values: Record<string, string> = { '%file': here + fetched, '%cmd': here + program, '%%': '%' };
   const command = settings.getHookCommandLine.replace(/%(?:%|cmd|file)/g, (token) => values[token] ?? '');
   const { ending, complaint } = await run(command, folder, settings.getHookTimeLimit, onStart);
   if (ending !== settings.getHookStatus) {
@@ -40,8 +44,7 @@ async function run(
   limitSeconds: number,
   onStart: (end: () => void) => void,
 ): Promise<{ ending: number | string; complaint: string }> {
-  const [shell, option] = process.platform === 'win32' ? ['cmd.exe', '/c'] : ['/bin/sh', '-c'];
-  const hook = spawn(shell, [option, command], { cwd, detached: true, stdio: ['ignore', 'ignore', 'pipe'] });
+  const hook = startShell(command, cwd);
   const silence = new Promise((resolve) => hook.stderr.once('close', resolve));
   let isOver = false;
   onStart(() => isOver || signalSession(hook.pid, 'SIGKILL'));
@@ -64,12 +67,24 @@ async function run(
     );
   });
   clearTimeout(timer);
-  // Nothing that it started may change the program afterwards.
-  signalSession(hook.pid, 'SIGKILL');
+  // Nothing that it started may change the program afterwards. On Windows its process id may be another's by now.
+  if (process.platform !== 'win32') signalSession(hook.pid, 'SIGKILL');
   isOver = true;
   // Its last words may still be in the pipe; somebody who left the group would keep that open for ever.
   await Promise.race([silence, sleep(LAST_WORDS_MS, undefined, { ref: false })]);
   hook.stderr.destroy();
   const lastLine = said.trimEnd().split('\n').at(-1) ?? '';
   return { ending, complaint: lastLine.replace(/[^\x20-\x7e]/g, '?').slice(0, MAX_COMPLAINT_LENGTH) };
+}
+
+/** Throws Failure `get` where Windows has no cmd.exe. */
+function startShell(command: string, cwd: string): ChildProcessByStdio<null, null, Readable> {
+  const stdio: ['ignore', 'ignore', 'pipe'] = ['ignore', 'ignore', 'pipe'];
+  if (process.platform !== 'win32') return spawn('/bin/sh', ['-c', command], { cwd, detached: true, stdio });
+  const shell = findSystemProgram('cmd.exe');
+  if (shell === undefined) throw new Failure('get', 'the GetHook needs System32\\cmd.exe, which is not there');
+  const { file, args, options } = makeShellCommand(shell, command, true);
+  // cmd.exe would look for programs in the current folder first, and there is what was fetched.
+  const env = { ...process.env, NoDefaultCurrentDirectoryInExePath: '1' };
+  return spawn(file, args, { cwd, stdio, env, ...options });
 }

@@ -168,7 +168,7 @@ export class KeptRun {
   /** Under the name of a process that is gone it waits as well. */
   #letGo(): void {
     try {
-      if (!this.#isOver) this.#folder.rename(this.#job);
+      if (!this.#isOver) this.#rename(this.#job);
       sync(this.#folder.place);
     } catch {
       // It is complete and on disk.
@@ -192,9 +192,24 @@ export class KeptRun {
     this.#folder.write('env', this.#env);
     if (durably) this.#folder.sync();
     this.#isOver = this.isInSpool && spoolBytes(place) + folderBytes(path) > this.#settings.spoolLimit;
-    this.#folder.rename(this.#isOver ? `over-${this.#job}` : name);
+    this.#rename(this.#isOver ? `over-${this.#job}` : name);
     if (durably) sync(place);
     this.#isKept = true;
+  }
+
+  /** Windows renames no folder in which a file is open. Throws the error of the system call. */
+  #rename(name: string): void {
+    if (process.platform !== 'win32') {
+      this.#folder.rename(name);
+      return;
+    }
+    for (const capture of this.#captures) capture.close();
+    try {
+      this.#folder.rename(name);
+    } finally {
+      for (const [index, file] of ['out', 'err'].entries())
+        this.#captures[index]?.reopen(join(this.#folder.path, file));
+    }
   }
 
   /** Goes on in the refuge, with what is kept so far; false when there is none or it takes no more either. */

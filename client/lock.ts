@@ -116,8 +116,9 @@ function removeAbandoned(path: string, lockFile: string): void {
   });
 }
 
+/** Node 22.12 to 22.16 and 24.0 to 24.1 on Windows name no device of a file that is asked for by its path. */
 function isSame({ ino, dev }: Stats, other: Stats | undefined): boolean {
-  return other?.ino === ino && other.dev === dev;
+  return other?.ino === ino && (other.dev === dev || process.platform === 'win32');
 }
 
 function busy(lockFile: string, pid: number | undefined): Failure {

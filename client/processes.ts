@@ -2,13 +2,19 @@
 import { spawnSync } from 'node:child_process';
 import { readdirSync, readFileSync, type Stats, statSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { warn } from './failure.ts';
+import { findSystemProgram } from './windows.ts';
 
 const POLL_MS = 50;
 /** A process that does not end although it is killed waits for a device. */
 const MOST_LOOKS = 20;
+const TASKKILL_MS = 10_000;
+/** Elsewhere there is none, and on Windows anybody may make a folder of that name. */
+const HAS_PROC = process.platform !== 'win32';
 
 /** Whether a process has a file open; undefined where no /proc tells, or not us. */
 export function hasOpen(pid: number, { dev, ino }: Stats): boolean | undefined {
+  if (!HAS_PROC) return undefined;
   const folder = `/proc/${pid}/fd`;
   try {
     return readdirSync(folder).some((fd) => {
@@ -23,6 +29,7 @@ export function hasOpen(pid: number, { dev, ino }: Stats): boolean | undefined {
 
 /** Whether an argument of a process matches; undefined where no /proc tells. */
 export function hasArgument(pid: number, pattern: RegExp): boolean | undefined {
+  if (!HAS_PROC) return undefined;
   try {
     return readFileSync(`/proc/${pid}/cmdline`, 'latin1')
       .split('\0')
@@ -34,12 +41,12 @@ export function hasArgument(pid: number, pattern: RegExp): boolean | undefined {
 
 /**
  * Sends a signal to a process that was started detached and to its group; on Linux to its whole session, in which `timeout` and
- * shells with job control make groups of their own. On Windows (untested) it ends the whole tree instead.
+ * shells with job control make groups of their own. On Windows any signal ends it and what it started.
  */
 export function signalSession(pid: number | undefined, signal: NodeJS.Signals | number): void {
   if (pid === undefined) return;
   if (process.platform === 'win32') {
-    spawnSync('taskkill', ['/pid', String(pid), '/T', '/F'], { stdio: 'ignore' });
+    endTree(pid);
     return;
   }
   // The group first, in one call: nobody in it can react to the end of another before it has the signal, too.
@@ -51,6 +58,22 @@ export function signalSession(pid: number | undefined, signal: NodeJS.Signals | 
       // Nothing is left of it.
     }
   }
+}
+
+/** Ends a process of Windows and what it started; where taskkill fails, at least the process. */
+function endTree(pid: number): void {
+  const taskkill = findSystemProgram('taskkill.exe');
+  if (taskkill !== undefined) {
+    const options = { stdio: 'ignore', timeout: TASKKILL_MS, windowsHide: true } as const;
+    if (spawnSync(taskkill, ['/pid', String(pid), '/t', '/f'], options).status === 0) return;
+  }
+  try {
+    process.kill(pid, 'SIGKILL');
+  } catch {
+    // It has ended.
+    return;
+  }
+  warn(`taskkill fails: process ${pid} is ended, but what it started may go on`);
 }
 
 /**

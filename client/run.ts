@@ -11,6 +11,14 @@ import type { PlacedProgram } from './program.ts';
 import { type Ending, OUTER_JOB_VARIABLE } from './record.ts';
 import type { ClientSettings } from './settings.ts';
 import { explainStartFailure, isForeign } from './start-failure.ts';
+import {
+  findBatchObstacle,
+  findSystemProgram,
+  formatBatchLine,
+  isBatch,
+  isRunnable,
+  makeShellCommand,
+} from './windows.ts';
 
 /** Where the kid's stdout and stderr go: through pipes, which may be made in the private `folder`, or where ours go. */
 export type Output = { sinks: readonly [out: Sink, err: Sink]; folder: string } | 'inherit';
@@ -37,7 +45,12 @@ export async function runProgram(
   const pid = kid instanceof Error ? undefined : kid.pid;
   let timedOut = false;
   let killAt = 0;
-  const passOn = (signal: NodeJS.Signals): void => signalSession(pid, signal);
+  let hasEnded = false;
+  const signalKid = (signal: NodeJS.Signals | number): void => {
+    // Windows gives the process id of one that has ended to another at once.
+    if (!hasEnded || process.platform !== 'win32') signalSession(pid, signal);
+  };
+  const passOn = (signal: NodeJS.Signals): void => signalKid(signal);
   process.on('SIGINT', passOn).on('SIGTERM', passOn).on('SIGHUP', passOn);
   const timers: NodeJS.Timeout[] = [];
   if (settings.runTimeLimit > 0) {
@@ -45,8 +58,8 @@ export async function runProgram(
       setTimeout(() => {
         timedOut = true;
         killAt = performance.now() + KILL_AFTER_MS;
-        signalSession(pid, settings.timeoutSignal);
-        timers.push(setTimeout(() => signalSession(pid, 'SIGKILL'), KILL_AFTER_MS));
+        signalKid(settings.timeoutSignal);
+        timers.push(setTimeout(() => signalKid('SIGKILL'), KILL_AFTER_MS));
       }, settings.runTimeLimit * 1000),
     );
   }
@@ -54,9 +67,10 @@ export async function runProgram(
     if (kid instanceof Error) return neverStarted(kid, program);
     const ending = await new Promise<Ending>((resolve) => {
       kid.on('error', (error: NodeJS.ErrnoException) => resolve(neverStarted(error, program)));
-      kid.on('exit', (code, signal) =>
-        resolve(describeEnding(pid, code, signal, timedOut ? settings.runTimeLimit : undefined)),
-      );
+      kid.on('exit', (code, signal) => {
+        hasEnded = true;
+        resolve(describeEnding(pid, code, signal, timedOut ? settings.runTimeLimit : undefined));
+      });
     });
     if (timedOut && pid !== undefined) await endSession(pid, killAt - performance.now());
     return ending;
@@ -85,18 +99,37 @@ function startKid(
 ): ChildProcess | Error {
   if (isForeign(program.fd)) return Object.assign(new Error('not for this machine'), { code: 'ENOEXEC' });
   for (let tries = 1; ; tries++) {
-    const kid = trySpawn(makeExact({ file: program.path, args: program.argumentsOf(args), env }, args), stdio);
+    const command = commandOf(program, args, env);
+    if (command instanceof Error) return command;
+    const kid = trySpawn(command, stdio);
     const isStarted = !(kid instanceof Error) && kid.pid !== undefined;
     if (isStarted || tries === MOST_TRIES || !program.restore()) return kid;
     if (!(kid instanceof Error)) kid.on('error', () => {});
   }
 }
 
+function commandOf(program: PlacedProgram, args: string[], env: NodeJS.ProcessEnv): Command | Error {
+  const command: Command = { file: program.path, args: program.argumentsOf(args), env };
+  return process.platform === 'win32' ? commandForWindows(command) : makeExact(command, args);
+}
+
+/** Node starts no batch file by itself: how cmd.exe takes a command line apart is not how programs do. */
+function commandForWindows(command: Command): Command | Error {
+  const { file, args, env } = command;
+  if (!isRunnable(file)) return new Error('Windows runs files whose names end in .exe, .com, .bat or .cmd');
+  if (!isBatch(file)) return command;
+  const obstacle = findBatchObstacle(file, args);
+  if (obstacle) return new Error(obstacle.message);
+  const shell = findSystemProgram('cmd.exe');
+  if (shell === undefined) return new Error('there is no System32\\cmd.exe in the folder that SystemRoot names');
+  return { env, ...makeShellCommand(shell, formatBatchLine(file, args), false) };
+}
+
 /** Some errors spawn reports by an event, some it throws. */
-function trySpawn({ file, args, env }: Command, stdio: StdioOptions): ChildProcess | Error {
+function trySpawn({ file, args, env, options }: Command, stdio: StdioOptions): ChildProcess | Error {
   try {
     // Windows gives a detached program a window of its own.
-    return spawn(file, args, { detached: process.platform !== 'win32', stdio, env });
+    return spawn(file, args, { detached: process.platform !== 'win32', stdio, env, ...options });
   } catch (error) {
     return error as Error;
   }

@@ -26,7 +26,7 @@ import {
 import { basename, dirname, join, resolve } from 'node:path';
 import { isClientId, isFileName, isJobId } from 'webjob-protocol';
 import { isAlive, startOf } from '../cli/processes.ts';
-import { quote } from '../cli/shell.ts';
+import { quoteFile } from '../cli/shell.ts';
 import { writeAll } from './captured.ts';
 import { codeOf, Failure, warn } from './failure.ts';
 import { checkSpoolDirectory } from './place.ts';
@@ -235,10 +235,15 @@ export function flushCommand(conf: string, folder?: string): string {
   const files = conf.split(',').map((file) => resolve(file));
   return [
     'webjob --flush',
-    ...(folder === undefined ? [] : [quote(resolve(folder))]),
+    ...(folder === undefined ? [] : [quoteFile(resolve(folder))]),
     '--file',
-    quote(files.join(',')),
+    quoteFile(files.join(',')),
   ].join(' ');
+}
+
+/** The command that removes a folder, to be pasted into a shell. */
+export function removeCommand(folder: string): string {
+  return `${process.platform === 'win32' ? 'rmdir /s' : 'rm -r'} ${quoteFile(folder)}`;
 }
 
 /** Puts a file or a folder on disk. Throws the error of the system call. */

@@ -3,7 +3,7 @@
 import { copyFileSync, mkdtempSync, renameSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { isFileName, NOT_APPLICABLE } from 'webjob-protocol';
-import { quote } from '../cli/shell.ts';
+import { quoteFile } from '../cli/shell.ts';
 import type { Captured } from './captured.ts';
 import { openCleanup } from './cleanup.ts';
 import { checkArguments } from './exact.ts';
@@ -54,7 +54,7 @@ export async function executeJob(
     );
   }
   checkProgramName(settings, program);
-  checkArguments(args);
+  checkArguments(join(settings.tempDirectory, 'webjob-RANDOM', program), args);
   const cleanup = openCleanup();
   try {
     cleanup.add(takeLock(settings.lockFile));
@@ -78,7 +78,7 @@ async function runJob(job: Job, conf: string, cleanup: Cleanup): Promise<number>
   const { settings, program, args } = job;
   const path = join(settings.tempDirectory, program);
   const work: Workplace = { folder: makePrivateFolder(settings), keep: false, waiting: undefined, conf };
-  cleanup.add(() => work.keep || rmSync(work.folder, { recursive: true, force: true }));
+  cleanup.add(() => work.keep || removePrivateFolder(work.folder));
   cleanup.add(
     (signal) =>
       signal && work.waiting && warn(`ended by ${signal} before the upload was done; to do it: ${work.waiting}`),
@@ -111,7 +111,7 @@ async function getProgram(job: Job, folder: string, path: string, cleanup: Clean
     throw error;
   }
   const placed = new PlacedProgram(join(folder, program), path, settings.overwriteExecutable);
-  if (settings.unlinkExecutable) cleanup.add(() => placed.remove());
+  cleanup.add(() => (settings.unlinkExecutable ? placed.remove() : placed.leave()));
   return placed;
 }
 
@@ -194,7 +194,7 @@ function parcelOf({ settings, identity, program, jobId }: Job): Parcel {
 /** For output that the disk did not take. */
 function remedyOf(error: string, { tempDirectory }: ClientSettings): string | undefined {
   if (/: EFBIG\b/.test(error)) return 'ulimit -f unlimited';
-  return /: (?:ENOSPC|EDQUOT)\b/.test(error) ? `df ${quote(tempDirectory)}` : undefined;
+  return /: (?:ENOSPC|EDQUOT)\b/.test(error) ? `df ${quoteFile(tempDirectory)}` : undefined;
 }
 
 /** As a shell reports it: the program's status, or 128 and the number of the signal. Throws Failure for one that did not run its course. */
@@ -213,7 +213,16 @@ function makePrivateFolder(settings: ClientSettings): string {
   } catch (error) {
     if (error instanceof Failure) throw error;
     const code = codeOf(error);
-    const hint = FULL.has(code) ? `df -i ${quote(settings.tempDirectory)}` : 'it must exist and be writable';
+    const hint = FULL.has(code) ? `df -i ${quoteFile(settings.tempDirectory)}` : 'it must exist and be writable';
     throw new Failure('run', `TempDirectory cannot be used: ${code}`, hint);
+  }
+}
+
+/** What the program or the hook started, and a scanner, may keep it on Windows. */
+function removePrivateFolder(folder: string): void {
+  try {
+    rmSync(folder, { recursive: true, force: true, maxRetries: 5 });
+  } catch (error) {
+    if (process.platform === 'win32') warn(`${folder} cannot be removed (${codeOf(error)}): another process uses it`);
   }
 }

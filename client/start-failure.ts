@@ -25,6 +25,9 @@ export function explainStartFailure({ code, message }: NodeJS.ErrnoException, pr
       return explainDenied(program, head);
     case 'ENOEXEC':
       return explainFormat(program.fd);
+    case 'EFTYPE':
+    case 'UNKNOWN':
+      return process.platform === 'win32' ? `it is not a program for this Windows (${code})` : code;
     case 'E2BIG':
       return 'its arguments and the environment are larger than this system takes (E2BIG)';
     case 'ETXTBSY':
@@ -69,6 +72,7 @@ function explainDenied({ path, fd }: Program, head: Buffer): string {
 
 /** The mount point of an open file, when programs there are not run; undefined also where no /proc tells. */
 function findNoexecMount(fd: number): string | undefined {
+  if (process.platform !== 'linux') return undefined;
   try {
     const id = /^mnt_id:\s*(\d+)$/m.exec(readFileSync(`/proc/self/fdinfo/${fd}`, 'latin1'))?.[1];
     for (const line of readFileSync('/proc/self/mountinfo', 'utf8').split('\n')) {
@@ -76,7 +80,7 @@ function findNoexecMount(fd: number): string | undefined {
       if (mountId === id) return options.split(',').includes('noexec') ? point : undefined;
     }
   } catch {
-    // No Linux, or no /proc.
+    // There is no /proc.
   }
   return undefined;
 }

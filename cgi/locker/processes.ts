@@ -12,6 +12,8 @@ export function isAlive(pid: number): boolean {
 
 /** When a process started, in ticks since the machine did: a process id comes again, both together do not. `0` where no /proc tells. */
 export function startOf(pid: number): string {
+  // On Windows anybody may make a folder of that name.
+  if (process.platform === 'win32') return '0';
   try {
     // Behind the name, which may hold anything, it is the twentieth field.
     return /.*\) (?:\S+ ){19}(\d+)/s.exec(readFileSync(`/proc/${pid}/stat`, 'latin1'))?.[1] ?? '0';

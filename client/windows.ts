@@ -1,0 +1,121 @@
+// What starting a program on Windows needs: names that are files there, system programs by their full paths, and command lines
+// that cmd.exe takes as they are meant. Works on text alone, so that its rules are tested on every system.
+import { existsSync } from 'node:fs';
+import { win32 } from 'node:path';
+
+/** What starts a program: a file, its whole command line behind the name, and the environment. */
+export interface ShellCommand {
+  file: string;
+  args: string[];
+  options: { windowsVerbatimArguments: true; windowsHide: boolean; argv0: string };
+}
+
+/** What keeps a job from being run, and what helps. */
+export interface Obstacle {
+  message: string;
+  hint: string;
+}
+
+/** In UTF-16 code units, the limit of cmd.exe. */
+const LONGEST_COMMAND = 8191;
+
+/** Devices, in every folder and with every ending. */
+const DEVICE = /^(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\.|$)/i;
+
+/** Without an ending of these, Windows starts a file of the same name that has one. */
+const RUNNABLE = /\.(?:bat|cmd|com|exe)$/i;
+
+const BATCH = /\.(?:bat|cmd)$/i;
+
+/** What cmd.exe and the programs it starts take for one word that means nothing else. Everything else is quoted. */
+const PLAIN = /^[\w#$*+\-./:?@\\]+$/;
+
+/** True for a file that cmd.exe has to run. */
+export function isBatch(path: string): boolean {
+  return BATCH.test(path);
+}
+
+/** True for a file that Windows starts by its name. */
+export function isRunnable(path: string): boolean {
+  return RUNNABLE.test(path);
+}
+
+/**
+ * The full path of a program of Windows itself, undefined where there is none. A bare name would be looked up in the current
+ * folder first, and a path without a drive on the drive that is current.
+ */
+export function findSystemProgram(
+  name: 'cmd.exe' | 'taskkill.exe',
+  env: NodeJS.ProcessEnv = process.env,
+  exists: (path: string) => boolean = existsSync,
+): string | undefined {
+  return [env.SystemRoot, env.windir, 'C:\\Windows']
+    .filter((folder) => folder !== undefined && /^[A-Za-z]:\\/.test(folder))
+    .map((folder) => win32.join(folder ?? '', 'System32', name))
+    .find((path) => exists(path));
+}
+
+/** Why Windows cannot keep a program under this name; undefined when it can. */
+export function findNameObstacle(program: string): Obstacle | undefined {
+  const refuse = (why: string): Obstacle => ({
+    message: `Windows cannot keep a program named ${program}: ${why}`,
+    hint: 'give it another name in the profile',
+  });
+  if (program.includes(':')) return refuse('a colon separates the name of a stream');
+  if (DEVICE.test(program)) return refuse('it is the name of a device');
+  return program.endsWith('.') ? refuse('a dot at the end is dropped') : undefined;
+}
+
+/** Why cmd.exe cannot be given the command line of a batch file; undefined when it can. */
+export function findBatchObstacle(path: string, args: readonly string[]): Obstacle | undefined {
+  if (path.includes('%'))
+    return { message: `cmd.exe would expand the % in ${path}`, hint: 'set TempDirectory to a folder without a %' };
+  for (const [index, arg] of args.entries()) {
+    const why = findArgumentFault(arg);
+    if (why)
+      return {
+        message: `argument ${index + 1} of the program must not contain ${why}`,
+        hint: 'put it into an environment variable, which the program inherits',
+      };
+  }
+  const { length } = formatBatchLine(path, args);
+  if (length <= LONGEST_COMMAND) return undefined;
+  return {
+    message: `the command must be at most ${LONGEST_COMMAND} characters for cmd.exe (got ${length})`,
+    hint: 'put long arguments into a file, and give its name',
+  };
+}
+
+/** No quoting keeps cmd.exe from expanding `%NAME%`, and a line break ends its command. */
+function findArgumentFault(arg: string): string | undefined {
+  if (arg.includes('%')) return 'a %, which cmd.exe would expand';
+  const isControl = (char: string): boolean => (char < ' ' && char !== '\t') || char === '\x7f';
+  return [...arg].some(isControl) ? 'a control character, which cmd.exe would not pass on' : undefined;
+}
+
+/** The command line with which cmd.exe runs a batch file. What findBatchObstacle refuses must not come here. */
+export function formatBatchLine(path: string, args: readonly string[]): string {
+  return [`"${path}"`, ...args.map(quoteForBatch)].join(' ');
+}
+
+/**
+ * One argument for cmd.exe. Every quote in it is doubled, so that all of it stays quoted for cmd.exe whatever is in it, and the
+ * batch file's own `"%~1"` does too. Programs take a doubled quote for one, and a backslash before a quote for its escape.
+ */
+function quoteForBatch(arg: string): string {
+  if (PLAIN.test(arg)) return arg;
+  const doubled = arg.replace(/(\\*)"/g, '$1$1""').replace(/(\\+)$/, '$1$1');
+  return `"${doubled}"`;
+}
+
+/**
+ * What runs a command line by cmd.exe at `shell`: exactly as it stands between the outer quotes (/s), without the AutoRun
+ * commands of the registry (/d), and with `!NAME!` left as it is (/v:off).
+ */
+export function makeShellCommand(shell: string, line: string, windowsHide: boolean): ShellCommand {
+  return {
+    file: shell,
+    args: ['/d', '/e:on', '/v:off', '/s', '/c', `"${line}"`],
+    options: { windowsVerbatimArguments: true, windowsHide, argv0: `"${shell}"` },
+  };
+}
