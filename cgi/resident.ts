@@ -56,16 +56,17 @@ export function serveResident(core: Core): void {
     core.complain(`error: ${error.message}`);
     process.exitCode = 1;
   };
-  let stop = (): void => {};
+  let stop = (_isReplaced: boolean): void => {};
   try {
-    const membership = joinLeader(() => stop());
+    const membership = joinLeader((isReplaced) => stop(isReplaced));
     const options = readOptions(process.argv.slice(2), membership?.leaderPid);
     if (options.processes > 1 && !membership) {
       lead(core, options);
       return;
     }
     const responder = openResponder(core);
-    (membership?.listen ?? listenAt)(responder.server, options.place).then(
+    const listened = membership?.listen(responder.server) ?? listenAt(responder.server, options.place);
+    listened.then(
       (listening) => {
         stop = stayUntilTold(responder, listening, options, membership);
       },
@@ -105,12 +106,13 @@ function readOptions(args: string[], leaderPid?: number): Options {
   return { place: { fd: 0 }, ...numbers, quietMilliseconds: QUIET_MS };
 }
 
-/** Serves nothing: starts those who do, and ends when the last one has. */
+/** Serves nothing: starts those who do, and ends when the last one has, and says why. */
 function lead(core: Core, { place, processes, idleSeconds }: Options): void {
   const leader = startLeader({ place, processes, onError: (error) => core.complain(error.message) });
   let activity = 0;
   let activeAt = performance.now();
-  const stop = (): void => {
+  const stop = (why?: string): void => {
+    if (why !== undefined && !leader.hasEnded()) core.complain(`ends: ${why}`);
     clearInterval(looking);
     leader.listening.leave();
     leader.end();
@@ -118,10 +120,16 @@ function lead(core: Core, { place, processes, idleSeconds }: Options): void {
   const looking = setInterval(() => {
     if (leader.activity() !== activity) activeAt = performance.now();
     activity = leader.activity();
-    const isIdle = idleSeconds > 0 && performance.now() - activeAt > idleSeconds * 1000;
-    if (isIdle || leader.hasEnded() || !leader.listening.isOurs()) stop();
+    if (leader.hasEnded()) stop();
+    else if (!leader.listening.isOurs()) stop('another process has its socket');
+    else if (idleSeconds > 0 && performance.now() - activeAt > idleSeconds * 1000)
+      stop(`no request for ${idleSeconds} s`);
   }, LOOK_MS);
-  for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, stop);
+  for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => stop(signal));
+  process.on('SIGHUP', () => {
+    core.complain('SIGHUP: new processes take the place of all');
+    leader.renew();
+  });
 }
 
 function openResponder(core: Core): Responder {
@@ -166,20 +174,21 @@ function findSpoolFolder(core: Core, read: SettingsReader, request: CgiRequest):
   }
 }
 
-/** Returns how it is told. */
+/** Returns how it is told; one that was replaced leaves those who come now to the others at its socket. */
 function stayUntilTold(
   responder: Responder,
   listening: Listening,
   { place, idleSeconds, quietMilliseconds }: Options,
   membership?: Membership,
-): () => void {
+): (isReplaced: boolean) => void {
   const parent = process.ppid;
   let activity = responder.activity();
   let activeAt = performance.now();
-  const stop = (): void => {
+  const stop = (isReplaced = false): void => {
     clearInterval(looking);
     listening.leave();
-    responder.end(quietMilliseconds, 'port' in place ? PORT_LIMIT_MS : undefined);
+    if (isReplaced) responder.end(0, 0);
+    else responder.end(quietMilliseconds, 'port' in place ? PORT_LIMIT_MS : undefined);
   };
   const looking = setInterval(() => {
     if (responder.isBusy() || responder.activity() !== activity) {
@@ -192,7 +201,9 @@ function stayUntilTold(
     const isOrphan = 'fd' in place && place.fd === 0 && process.ppid !== parent;
     if (isIdle || isOrphan || !listening.isOurs()) stop();
   }, LOOK_MS);
-  for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, stop);
+  for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => stop());
+  // A terminal that is closed sends it to all: the leader knows what to do.
+  process.on('SIGHUP', () => membership ?? stop());
   responder.server.on('close', () => membership?.leave());
   return stop;
 }
