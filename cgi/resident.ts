@@ -146,7 +146,9 @@ function openResponder(core: Core): Responder {
   return createResponder({
     onRequest: (request) => {
       const file = request.env.WEBJOB_PROPERTIES_FILE || undefined;
-      slots.set(request, core.admitEarly(request, latest.get(file) ?? read(file)));
+      const last = latest.get(file);
+      const configuration = last?.settings.maxRequestsAtOnce === 0 ? last : read(file);
+      slots.set(request, core.admitEarly(request, configuration));
     },
     handler: (request, body) => core.handleRequest(request, body, read, nextSequence, slots.get(request)),
     findSpoolFolder: (request) => findSpoolFolder(core, read, request),

@@ -393,6 +393,28 @@ describe('folders and logs', { skip: !isRoot && 'owners need root' }, () => {
     );
   });
 
+  it('are one more where a limit is set, in the main file or for one client', () => {
+    const missing = ['error: LimitsDirectory is not there'];
+    const none = (): void => undefined;
+    for (const control of ['MaxUploadsPerDay', 'MaxBytesPerDay', 'MaxRequestsAtOnce']) {
+      assert.deepEqual(site(none, `${control}=5\n`), missing, control);
+      const override = (base: string): void => {
+        const folder = join(base, 'config/nph-webjob/clients/client1');
+        mkdirSync(folder, { recursive: true });
+        write(join(folder, 'nph-webjob.cfg'), `${control}=5\n`);
+      };
+      assert.deepEqual(site(override), missing, control);
+      assert.deepEqual(site(override, 'EnableConfigOverrides=N\n'), [], control);
+    }
+    const make = (base: string): void => mkdirSync(join(base, 'limits'));
+    assert.deepEqual(site(make, 'MaxUploadsPerDay=5\n'), ['error: other cannot write in LimitsDirectory']);
+    const give = (base: string): void => {
+      make(base);
+      spawnSync('chown', [`${other.uid}`, join(base, 'limits')]);
+    };
+    assert.deepEqual(site(give, 'MaxUploadsPerDay=5\n'), []);
+  });
+
   it('are those that hooks, triggers and tracking write to', () => {
     const log = 'error: the log is not there';
     assert.deepEqual(

@@ -321,6 +321,10 @@ describe(`${TIMES} PUTs leave no descriptor open`, () => {
   leavesNothing('whose lengths do not add up', sent(SPOOLED_BYTES, 456, { CONTENT_LENGTH: '7' }));
   const capped = { CapContentLength: 'Y', MaxContentLength: '1000' };
   leavesNothing('that are too long', sent(SPOOLED_BYTES, 455), () => capped);
+  const counted = { MaxRequestsAtOnce: '5', MaxUploadsPerDay: '99999', MaxBytesPerDay: '99999999' };
+  leavesNothing('that are counted', sent(100, 200), () => counted);
+  leavesNothing('that are counted and sent again', twice(200, false), () => counted);
+  leavesNothing('that are over their day', sent(SPOOLED_BYTES, 507), () => ({ ...counted, MaxBytesPerDay: '1000' }));
   leavesNothing('with a hook', sent(100, 200), putHook('true'));
   leavesNothing('with a hook that fails', sent(100, 551), putHook('false'));
   leavesNothing('with a hook that talks', sent(100, 200), () => ({

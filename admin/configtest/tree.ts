@@ -30,7 +30,10 @@ export function checkTree(
     ...check('LogfilesDirectory', logfilesDirectory, webUser, 'enters'),
     ...check('ProfilesDirectory', profilesDirectory, webUser, 'reads'),
     ...(settings.getHookEnable ? checkFolder('SpoolDirectory', spoolDirectory, webUser, 'writes') : []),
-    ...(setsLimit(settings) ? check('LimitsDirectory', limitsDirectory, webUser, 'writes') : []),
+    // Of a tree that is elsewhere it is, too.
+    ...(setsLimit(settings) && !misplaced.has('IncomingDirectory')
+      ? checkFolder('LimitsDirectory', limitsDirectory, webUser, 'writes')
+      : []),
     ...(hasLogs ? logsOf(settings).flatMap((name) => checkLog(join(logfilesDirectory, name), webUser)) : []),
     ...(hasLogs ? checkSegments(settings, webUser) : []),
     ...checkSettingsFile(propertiesFile, webUser),

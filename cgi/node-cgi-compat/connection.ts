@@ -236,6 +236,8 @@ export class Connection {
     if (exchange !== this.#exchange) return;
     this.#exchange = undefined;
     this.served += 1;
+    // Before the peer hears of it: it may ask another process the next moment.
+    exchange.atEnd?.();
     exchange.spool?.close();
     if (exchange.file) closeSync(exchange.file.fd);
     if (this.socket.writable) {
@@ -243,7 +245,6 @@ export class Connection {
       this.socket.write(Buffer.concat([end, formatEnding(exchange.requestId, PROTOCOL_STATUSES.complete)]));
       if (!exchange.keepConnection || this.#isLast) this.socket.end();
     }
-    exchange.atEnd?.();
     exchange.afterwards?.();
   }
 
