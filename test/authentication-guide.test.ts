@@ -37,11 +37,13 @@ describe('the guide to authentication', () => {
       'ca-elsewhere',
       'ca-sign',
       'ca-revoke',
+      'server-old',
+      'try-old',
       ...Object.keys(TRIES).map((name) => `try-${name}`),
     ];
-    const apache = ['password', 'certificate', 'revoked', 'optional'];
+    const apache = ['password', 'certificate', 'revoked', 'optional', 'old'];
     const cfg = ['password', 'certificate', 'both', 'either', 'hosts'];
-    const named = { sh, apache, cfg, ini: ['ca.cnf'], hosts: ['hosts.access'] };
+    const named = { sh, apache, cfg, ini: ['ca.cnf', 'stunnel.conf'], hosts: ['hosts.access'] };
     const used = Object.entries(named).flatMap(([language, names]) => names.map((name) => `${language} ${name}`));
     assert.deepEqual(
       readBlocks()

@@ -186,7 +186,7 @@ export async function assertStatus(site: SecureSite, status: number, call: Call)
 }
 
 /** The guide's paths and port become those of the test. */
-function localize(text: string, { folder, site }: Certificates, port: number): string {
+export function localize(text: string, { folder, site }: Certificates, port: number): string {
   return text
     .replace('*:443', `127.0.0.1:${port}`)
     .replaceAll('Include /usr/local/apache/etc', `Include ${SHIPPED}`)
