@@ -41,9 +41,9 @@ describe('the guide to authentication', () => {
       'try-old',
       ...Object.keys(TRIES).map((name) => `try-${name}`),
     ];
-    const apache = ['password', 'certificate', 'revoked', 'optional', 'old'];
+    const apache = ['password', 'certificate', 'revoked', 'optional', 'old', 'auth-cache'];
     const cfg = ['password', 'certificate', 'both', 'either', 'hosts'];
-    const named = { sh, apache, cfg, ini: ['ca.cnf', 'stunnel.conf'], hosts: ['hosts.access'] };
+    const named = { sh, apache, cfg, ini: ['ca.cnf', 'stunnel.conf'], cron: ['crl'], hosts: ['hosts.access'] };
     const used = Object.entries(named).flatMap(([language, names]) => names.map((name) => `${language} ${name}`));
     assert.deepEqual(
       readBlocks()

@@ -137,7 +137,9 @@ describe('crontabs in the guides', () => {
   /** Blocks that say where they go, with the page. */
   const tabs = readdirSync(guide)
     .filter((page) => page.endsWith('.md'))
-    .flatMap((page) => [...readFileSync(join(guide, page), 'utf8').matchAll(/^```\n(# \/etc\/cron\.d\/.*?)^```$/gms)])
+    .flatMap((page) => [
+      ...readFileSync(join(guide, page), 'utf8').matchAll(/^```(?:cron \w+)?\n(# \/etc\/cron\.d\/.*?)^```$/gms),
+    ])
     .map(([, text = '']) => text);
 
   it('say which programs and which site are meant, for cron knows neither', () => {
