@@ -131,12 +131,29 @@ describe('the directives that hold', () => {
     write(at('lead', 'a', 'nph-webjob.cgi'), '');
     write(at('lead', 'b b', 'nph-webjob'), '');
     const alias = (path: string): Directive => directive('ScriptAlias', `/x/ ${path}`, 'VirtualHost *:80');
-    const found = findScriptFolders([
+    const aliases = [
       ...['a/', 'c/', 'a'].map((name) => alias(at('lead', name))),
       alias(`"${at('lead', 'b b')}/"`),
       { ...alias(at('lead', 'a')), name: 'Alias' },
+    ];
+    const [both, tell] = [
+      [at('lead', 'a'), at('lead', 'b b')],
+      (name: string, file: string): Directive => {
+        return { ...setEnv(file), sections: [`Directory "${at('lead', name)}"`] };
+      },
+    ];
+    assert.deepEqual(findScriptFolders(aliases, settings), both);
+    // A folder without a script is one of the site when it is told the settings.
+    assert.deepEqual(findScriptFolders([...aliases, tell('c', at('x'))], settings), [
+      both[0],
+      at('lead', 'c'),
+      both[1],
     ]);
-    assert.deepEqual(found, [at('lead', 'a'), at('lead', 'b b')]);
+    // Of two sites on one server one is meant.
+    const two = [...aliases, tell('a', settings), tell('b b', at('another'))];
+    assert.deepEqual(findScriptFolders(two, settings), both.slice(0, 1));
+    assert.deepEqual(findScriptFolders(two, at('another')), both.slice(1));
+    assert.deepEqual(findScriptFolders(two, at('third')), both);
     assert.deepEqual(splitArguments('/a/ "b c" d'), ['/a/', 'b c', 'd']);
   });
 });

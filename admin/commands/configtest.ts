@@ -105,7 +105,7 @@ async function testSite(command: Command, options: Options): Promise<Finding[]> 
     httpdConf: findHttpdConf(asked),
   });
   const user = findScriptUser(options.webUser, asked.httpd);
-  const folders = findFolders(asked.httpd, etcDirectory);
+  const folders = findFolders(asked.httpd, propertiesFile);
   const ways = directives && findWays(directives);
   const misplaced = checkPlaces(settings, given, propertiesFile);
   findings.push(...asked.findings, ...misplaced.findings);
@@ -183,8 +183,9 @@ function findScriptUser(given: string | undefined, httpd: Httpd | undefined): Us
 }
 
 /** As httpd says; where it cannot be asked, as the usual files do. */
-function findFolders(httpd: Httpd | undefined, etcDirectory: string): string[] {
-  if (httpd?.directives) return findScriptFolders(httpd.directives);
+function findFolders(httpd: Httpd | undefined, propertiesFile: string): string[] {
+  if (httpd?.directives) return findScriptFolders(httpd.directives, propertiesFile);
+  const etcDirectory = dirname(propertiesFile);
   const siteFiles = [join(etcDirectory, 'webjob-site.conf'), '/etc/apache2/conf-available/webjob.conf'];
   const defined = siteFiles
     .filter((file) => existsSync(file))

@@ -39,12 +39,20 @@ function formatLoading(name: string, directives: readonly Directive[], { httpdCo
   return `sed -i ${quote(`1i LoadModule ${name}_module ${folder}/mod_${name}.so`)} ${quote(httpdConf)} && ${restart}`;
 }
 
-/** Folders that a ScriptAlias leads to and that hold a webjob script, or are for one: a SetEnv tells it its settings. */
-export function findScriptFolders(directives: readonly Directive[]): string[] {
-  const told = directives
-    .filter(({ name, value }) => name === 'SetEnv' && value.startsWith('WEBJOB_PROPERTIES_FILE'))
-    .flatMap(({ sections }) => sections.map(splitArguments))
-    .flatMap(([kind, place = '']) => (kind === 'Directory' ? [resolve(place)] : []));
+/**
+ * Folders that a ScriptAlias leads to and that hold a webjob script, or are for one: a SetEnv tells it its settings. Where several sites
+ * are on one server, those of the site with these settings.
+ */
+export function findScriptFolders(directives: readonly Directive[], propertiesFile: string): string[] {
+  const setEnvs = directives.flatMap(({ name, value, sections }) => {
+    const [variable, file = ''] = splitArguments(value);
+    if (name !== 'SetEnv' || variable !== 'WEBJOB_PROPERTIES_FILE') return [];
+    return sections.map(splitArguments).flatMap(([kind, place = '']) => {
+      return kind === 'Directory' ? [{ folder: resolve(place), isOwn: resolve(file) === resolve(propertiesFile) }] : [];
+    });
+  });
+  const told = setEnvs.map(({ folder }) => folder);
+  const own = setEnvs.filter(({ isOwn }) => isOwn).map(({ folder }) => folder);
   const folders = directives
     .filter(({ name }) => name === 'ScriptAlias')
     .map(({ value }) => resolve(splitArguments(value)[1] ?? '/'))
@@ -52,7 +60,8 @@ export function findScriptFolders(directives: readonly Directive[]): string[] {
       (folder) =>
         existsSync(join(folder, 'nph-webjob.cgi')) || existsSync(join(folder, 'nph-webjob')) || told.includes(folder),
     );
-  return [...new Set(folders)];
+  const found = [...new Set(folders)];
+  return own.length > 0 ? found.filter((folder) => own.includes(folder) || !told.includes(folder)) : found;
 }
 
 export function checkDirectives(directives: readonly Directive[], folder: string, mends: Mends): Finding[] {
