@@ -49,7 +49,7 @@ export interface Window {
 /** Units that are joined at once. */
 const BATCH = 400;
 /** The same while a store is filled: the GET and the PUT of a job come together the more often. */
-const FILL_BATCH = 2000;
+const FILL_BATCH = 800;
 /** A folder that changed so lately may change again without another time. */
 const SETTLED_MS = 2000;
 const MAX_CUSTODY_BYTES = 1 << 20;

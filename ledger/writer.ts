@@ -523,7 +523,7 @@ interface Bloom {
 }
 
 /** Of jobs, and of uploads, which there are fewer of and cost less when they are looked for in vain. */
-const BLOOM_BITS = { joined: 1 << 26, uploads: 1 << 24 };
+const BLOOM_BITS = { joined: 1 << 25, uploads: 1 << 24 };
 
 function makeBloom(size: number): Bloom {
   const bits = new Uint8Array(size / 8);
