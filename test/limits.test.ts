@@ -15,11 +15,14 @@ import {
 import { connect } from 'node:net';
 import { join } from 'node:path';
 import { after, afterEach, beforeEach, describe, it } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { formatRecord, formatStream, RECORD_TYPES } from 'node-cgi-compat/responder';
 import { startHttpd } from '../scripts/httpd.ts';
 import { configure, makeSite, type Site } from '../scripts/site.ts';
 import { type BareResult, collect, parseRawRequest, runBare, spawnBare } from './bare.ts';
 import { until } from './cgi-scripts.ts';
+import { runWebjob } from './client-job.ts';
+import { startClientSite } from './client-site.ts';
 import { makeFakeClock, needsFakeClock } from './clock-fake.ts';
 import { FastCgiClient, formatRequest } from './fastcgi-client.ts';
 import { findMountObstacle, mountTmpfs, unmountTmpfs } from './locker-tmpfs.ts';
@@ -242,9 +245,16 @@ describe('requests at once, in a persistent worker', () => {
   });
 });
 
+/** Waits for the next day where this one ends before a test does. */
+async function settleDay(): Promise<void> {
+  const left = 86_400_000 - (Date.now() % 86_400_000);
+  if (left < 30_000) await sleep(left);
+}
+
 describe('uploads and bytes a day', () => {
   const site = makeSite();
   after(() => site.remove());
+  beforeEach(settleDay);
   beforeEach(() => renew(site));
   const send = (ask: Put, method: 'GET' | 'PUT' = 'PUT'): Promise<StrictAnswer> =>
     askWorker(raw(method, ask), site.propertiesFile);
@@ -337,6 +347,36 @@ describe('uploads and bytes a day', () => {
     assert.equal((await sendAt('2026-11-30 23:00:00', 'c')).status, 507);
     assert.equal((await sendAt('2026-12-02 12:00:00', 'c')).status, 200);
     assert.deepEqual(readdirSync(limitsOf(site, 'client1')), ['day-20261201-server_1', 'day-20261202-server_1']);
+  });
+});
+
+describe('a client over its limits', () => {
+  beforeEach(settleDay);
+
+  it('keeps its upload, and delivers it when it may', async () => {
+    const its = await startClientSite();
+    try {
+      const spool = join(its.client.root, 'spool');
+      mkdirSync(spool, { mode: 0o700 });
+      its.configure({ SpoolDirectory: spool, RetryLimit: '0' });
+      its.add('host.sh', '#!/bin/sh\necho here\n');
+      const limit = (controls: Record<string, string>): void =>
+        configure(its.site, { PutNameFormat: '%jid', ...controls });
+      limit({ MaxUploadsPerDay: '1' });
+      assert.equal((await its.client.execute(['host.sh'])).code, 0);
+      assert.equal(its.takeUpload().out.toString(), 'here\n');
+      const { code, stderr } = await its.client.execute(['host.sh']);
+      assert.equal(code, 5, stderr);
+      assert.match(stderr, /Status = \[507\], Reason = \[Insufficient Storage\]/);
+      assert.deepEqual(readdirSync(its.site.incoming), []);
+      assert.equal(readdirSync(spool).length, 1);
+      limit({ MaxUploadsPerDay: '10' });
+      assert.equal((await runWebjob(['--flush', '--file', its.client.conf])).code, 0);
+      assert.equal(its.takeUpload().out.toString(), 'here\n');
+      assert.deepEqual(readdirSync(spool), []);
+    } finally {
+      await its.close();
+    }
   });
 });
 
