@@ -240,7 +240,7 @@ describe('a GetHook', () => {
     assert.equal(code, 3);
     assert.match(stderr, /webjob: error: the GetHook ended with GetHookTimeLimit after 3 seconds\n/);
     // Without a taskkill that knows /t, what the hook started goes on in the folder.
-    assert.match(stderr, /\\webjob-\w{6} cannot be removed \(\w+\): another process uses it\n$/);
+    assert.match(stderr, /\\webjob-\w{6} cannot be removed \(\w+\): another process uses it\n/);
   });
 });
 
