@@ -289,7 +289,8 @@ describe('webjobctl client add and passwd', { skip: !hasProgram('htpasswd') && '
     const server = createServer((request, response) => {
       authorization = request.headers.authorization ?? authorization;
       request.resume();
-      response.writeHead(404).end();
+      // As the script would: httpd's own 404 means that there is none.
+      response.writeHead(404, { 'Content-Type': 'application/octet-stream' }).end();
     });
     server.listen(0, '127.0.0.1');
     await once(server, 'listening');

@@ -137,7 +137,7 @@ function checkInterpreter(link: string, path: string, user: User): Finding[] {
   if (!isNewEnough(version)) return [...findings, error(`its Node is ${version}, too old`, node, mend)];
   if (!mayAccess(user, realpathSync(node), 'run'))
     return [...findings, error(`${user.name} cannot run its Node`, node, mend)];
-  return [...findings, tryScript(link, isLookedUp ? node : undefined, version, user)];
+  return [...findings, tryScript(link, { path: node, isLookedUp, version }, user)];
 }
 
 /** A command that gives a script a first line that names this Node, in the place of one that begins with `#!`. */
@@ -161,18 +161,25 @@ function findInPath(name: string): string | undefined {
     .find((place) => statSync(place, { throwIfNoEntry: false })?.isFile());
 }
 
+interface ScriptNode {
+  path: string;
+  /** By env(1), in httpd's PATH. */
+  isLookedUp: boolean;
+  version: string;
+}
+
 /**
  * Runs it as httpd does, for a request that it refuses whatever its settings say, under settings of its own: httpd knows
  * nothing else of a script that the kernel cannot start than that no answer came.
  */
-function tryScript(link: string, node: string | undefined, version: string, user: User): Finding {
+function tryScript(link: string, node: ScriptNode, user: User): Finding {
   const folder = mkdtempSync(join(tmpdir(), 'webjobctl-'));
   try {
     const settings = join(folder, 'nph-webjob.cfg');
     writeFileSync(settings, `BaseDirectory=${folder}\nEnableLogging=N\nEnableJobIds=N\n`);
     const start = performance.now();
     // Where it looks its Node up, httpd's PATH decides, and this is about the script.
-    const [command, args] = node === undefined ? [link, []] : [node, [link]];
+    const [command, args] = node.isLookedUp ? [node.path, [link]] : [link, []];
     const {
       error: failure,
       stdout,
@@ -188,7 +195,7 @@ function tryScript(link: string, node: string | undefined, version: string, user
     });
     const elapsed = Math.round(performance.now() - start);
     if (/^HTTP\/1\.[01] \d{3} /.test(stdout ?? ''))
-      return note(`Node ${version} answers with it in ${elapsed} ms`, node ?? link);
+      return note(`Node ${node.version} answers with it in ${elapsed} ms`, node.path);
     const code = failure && errorCode(failure);
     const isNoexec = code === 'EACCES' && findMount(link)?.options.includes('noexec');
     const lines = (stderr ?? '').split('\n').filter((text) => text.trim() !== '');
