@@ -9,6 +9,7 @@ import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { isDeadLock } from '../cli/lockfile.ts';
 import { obtainHtpasswd, obtainHttpd } from '../scripts/httpd-package.ts';
+import { makeKey, readPrivateKey, signFile } from '../sign/keys.ts';
 import { runWebjob } from './client-job.ts';
 import { write } from './deployment-guide.ts';
 import { type Apache, formatBasics, startApache } from './deployment-httpd.ts';
@@ -163,6 +164,25 @@ describe('webjobctl client add', () => {
       .split('\n')
       .map((line) => line.split(':')[0]);
     assert.deepEqual(users.filter((name) => name?.startsWith('many')).sort(), names);
+  });
+
+  it('has the client verify programs with the key that it is given', async () => {
+    makeKey(at('sign'), 'ed25519');
+    const add = ['--generate', '--url', url(0), '--verify-key'];
+    await client('plain', 0, 'add', 'signed1', ...add, at('sign.pub'));
+    addProgram('plain', 'signed1');
+    const conf = at('signed1/webjob.conf');
+    assert.match(readFileSync(conf, 'utf8'), /^DsvVerifySignature=Y\nDsvPublicKeyFile=webjob-sign\.pub$/m);
+    assert.equal(mode(at('signed1/webjob-sign.pub')), 0o644);
+    const unsigned = await runWebjob(['--execute', '--file', conf, 'host.sh']);
+    assert.match(unsigned.stderr, /error: the program is not signed/);
+    assert.equal(unsigned.code, 3);
+    signFile(at('plain/integrity/profiles/signed1/commands/host.sh'), readPrivateKey(at('sign.key')));
+    await runJob(conf, 0);
+    // Of the private half only what is public goes to the client.
+    await client('plain', 0, 'add', 'signed2', ...add, at('sign.key'));
+    assert.deepEqual(readFileSync(at('signed2/webjob-sign.pub')), readFileSync(at('signed1/webjob-sign.pub')));
+    await client('plain', 4, 'add', 'signed3', ...add, conf);
   });
 
   it('takes over the lock of a process that was killed, and no other', async () => {

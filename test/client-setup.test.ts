@@ -107,7 +107,7 @@ describe('webjob.conf', () => {
     isForC: true,
     server,
     password: 'p',
-    hasCertificate: false,
+    ...{ hasCertificate: false, hasVerifyKey: false },
   };
   const format = (more: Partial<ConfFacts> = {}): Record<string, string> => {
     const lines = formatConf({ ...facts, ...more })
@@ -185,7 +185,7 @@ describe('webjob.conf', () => {
 describe('the folder that a client is given', () => {
   const issued: Issued = { certificate: 'CERTIFICATE', key: 'KEY', request: 'REQUEST' };
   const parcel = (folder: string) => {
-    return { client: 'client1', folder, conf: Buffer.from('CONF'), bundle: 'BUNDLE', issued };
+    return { client: 'client1', folder, conf: Buffer.from('CONF'), bundle: 'BUNDLE', verifyKey: undefined, issued };
   };
 
   it('has secrets that nobody else may read, whatever the umask, and webjob.conf last', () => {

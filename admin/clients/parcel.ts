@@ -15,6 +15,8 @@ export interface Parcel {
   conf: Buffer;
   /** What the client is to trust for the server's certificate. */
   bundle: string | undefined;
+  /** What verifies the signatures of programs, as PEM. */
+  verifyKey: Buffer | undefined;
   issued: Issued | undefined;
 }
 
@@ -28,6 +30,7 @@ export interface ConfFacts {
   /** A byte a character. */
   password: string | undefined;
   hasCertificate: boolean;
+  hasVerifyKey: boolean;
 }
 
 /** Of the client's files, by what they hold. */
@@ -35,6 +38,8 @@ const names = (client: string) => {
   return { conf: 'webjob.conf', key: `${client}.key`, request: `${client}.csr`, certificate: `${client}.crt` };
 };
 const BUNDLE = 'webjob-server.crt';
+/** As webjob-sign calls it. */
+const VERIFY_KEY = 'webjob-sign.pub';
 
 /** Throws Failure `failed` when one of the files is there: another client's, or an earlier one's. */
 export function checkParcelFolder(folder: string, client: string): void {
@@ -47,16 +52,17 @@ export function checkParcelFolder(folder: string, client: string): void {
 export function removeParcel(folder: string, client: string): void {
   if (!existsSync(folder)) return;
   const own = Object.values(names(client));
-  for (const name of [...own, BUNDLE]) removeUnfinished(join(folder, name));
+  for (const name of [...own, BUNDLE, VERIFY_KEY]) removeUnfinished(join(folder, name));
   for (const name of own) rmSync(join(folder, name), { force: true });
 }
 
 /** Writes it all, webjob.conf last; returns its path. Throws Failure `failed`. */
-export function writeParcel({ client, folder, conf, bundle, issued }: Parcel): string {
+export function writeParcel({ client, folder, conf, bundle, verifyKey, issued }: Parcel): string {
   const path = join(resolve(folder), names(client).conf);
   try {
     mkdirSync(folder, { recursive: true, mode: 0o700 });
     if (bundle !== undefined) replaceFile(join(folder, BUNDLE), bundle, { mode: 0o644 });
+    if (verifyKey !== undefined) replaceFile(join(folder, VERIFY_KEY), verifyKey, { mode: 0o644 });
     if (issued) writeCertificate(folder, client, issued);
     createFile(path, conf, { mode: 0o600 });
   } catch (error) {
@@ -90,29 +96,18 @@ export function writeCertificate(folder: string, client: string, issued: Issued)
 }
 
 /** The bytes of webjob.conf. Throws Failure `usage` for what it cannot hold. */
-export function formatConf({ client, installFolder, isForC, server, password, hasCertificate }: ConfFacts): Buffer {
+export function formatConf(facts: ConfFacts): Buffer {
+  const { client, installFolder, isForC, server, password, hasCertificate, hasVerifyKey } = facts;
   const place = (name: string): string => (installFolder === undefined ? name : join(installFolder, name));
   const own = names(client);
   const lines: [key: string, value: string][] = [
     ['ClientId', client],
     ['URLGetURL', server.url],
     ['URLPutURL', server.url],
-    ...(password === undefined
-      ? ([['URLAuthType', 'none']] as const)
-      : ([
-          ['URLAuthType', 'basic'],
-          ['URLUsername', client],
-          ['URLPassword', password],
-        ] as const)
-    ).map(([key, value]): [string, string] => [key, value]),
+    ...formatPassword(client, password),
     ...formatTls(server, place(BUNDLE)),
-    ...(hasCertificate
-      ? ([
-          ['SSLUseCertificate', 'Y'],
-          ['SSLPublicCertFile', place(own.certificate)],
-          ['SSLPrivateKeyFile', place(own.key)],
-        ] as [string, string][])
-      : []),
+    ...(hasCertificate ? formatCertificate(place(own.certificate), place(own.key)) : []),
+    ...(hasVerifyKey ? formatVerifyKey(place(VERIFY_KEY)) : []),
     ['RunType', 'snapshot'],
     ['OverwriteExecutable', 'Y'],
     ['UnlinkExecutable', 'Y'],
@@ -156,6 +151,30 @@ const BAD_NETWORKS = `
 #RetryLimit=5
 #RetryDelay=10
 `;
+
+function formatPassword(client: string, password: string | undefined): [string, string][] {
+  if (password === undefined) return [['URLAuthType', 'none']];
+  return [
+    ['URLAuthType', 'basic'],
+    ['URLUsername', client],
+    ['URLPassword', password],
+  ];
+}
+
+function formatCertificate(certificate: string, key: string): [string, string][] {
+  return [
+    ['SSLUseCertificate', 'Y'],
+    ['SSLPublicCertFile', certificate],
+    ['SSLPrivateKeyFile', key],
+  ];
+}
+
+function formatVerifyKey(path: string): [string, string][] {
+  return [
+    ['DsvVerifySignature', 'Y'],
+    ['DsvPublicKeyFile', path],
+  ];
+}
 
 /** Checked by what C clients know too: the chain, its length, and the CN. */
 function formatTls({ url, bundle, commonName }: ServerFacts, bundlePath: string): [string, string][] {

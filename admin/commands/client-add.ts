@@ -7,6 +7,7 @@ import { makeFolder } from 'webjob-locker/durable';
 import { Failure } from '../../cli/failure.ts';
 import { errorCode } from '../../cli/files.ts';
 import { printJson, printLine, warn } from '../../cli/output.ts';
+import { readPublicKey } from '../../sign/keys.ts';
 import {
   findLatest,
   type Issued,
@@ -39,6 +40,7 @@ interface Options extends DeskOptions {
   days: number;
   url?: string;
   ca?: string;
+  verifyKey?: string;
   out?: string;
   installDir?: string;
   cClient?: true;
@@ -52,7 +54,7 @@ nowhere else. The folder goes to the client whole, to any place; then webjob can
   webjob --execute --file /etc/webjob/webjob.conf host.sh
 
 What cannot be uploaded is kept in the folder spool beside webjob.conf. With --c-client the file is one that C clients
-take: without the spool, and with absolute paths.
+take: without the spool, and with absolute paths. With --verify-key it runs only programs that webjob-sign has signed.
 
 A certificate is made by the site's own CA, in webjob-ca beside nph-webjob.cfg. With --csr the key stays on the client.
 With --signed the CA is elsewhere (webjobctl ca).
@@ -80,6 +82,7 @@ export function addCommand(): Command {
     .option('--days <days>', 'how long the certificate is good', parseDays, 730)
     .option('--url <url>', "the server's, with or without the path of the script")
     .option('--ca <file>', "what the client is to trust for the server's certificate (PEM)")
+    .option('--verify-key <file>', 'run only programs signed with the other half of this key (webjob-sign)')
     .option('--out <folder>', 'where to put what the client is given (else NAME)')
     .option('--install-dir <folder>', 'write absolute paths, of that folder on the client')
     .option('--c-client', 'make a webjob.conf that C clients take')
@@ -100,7 +103,9 @@ function add(desk: Desk, client: string, options: Options): void {
   const folder = resolve(options.out ?? client);
   const isForC = options.cClient === true;
   const installFolder = options.installDir ?? (isForC ? folder : undefined);
-  const conf = formatConf({ client, installFolder, isForC, server, password, hasCertificate: wantsCertificate });
+  const verifyKey = options.verifyKey === undefined ? undefined : readVerifyKey(options.verifyKey);
+  const facts = { client, installFolder, isForC, server, password, hasCertificate: wantsCertificate };
+  const conf = formatConf({ ...facts, hasVerifyKey: verifyKey !== undefined });
   const path = withClient(desk, client, () => {
     beginAdd(desk, client, folder);
     let issued: Issued | undefined;
@@ -109,7 +114,7 @@ function add(desk: Desk, client: string, options: Options): void {
       const source = options.csr === undefined ? 'new key' : { requestFile: options.csr };
       if (signed) issued = { certificate: signed, request: undefined, key: undefined };
       else if (wantsCertificate) issued = issueCertificate(desk.etcDirectory, client, options.days, source);
-      const written = writeParcel({ client, folder, conf, bundle: server.bundle, issued });
+      const written = writeParcel({ client, folder, conf, bundle: server.bundle, verifyKey, issued });
       if (password !== undefined) setUser(desk.userFile, client, password);
       if (issued && !signed) keepRequest(desk.etcDirectory, client, issued);
       removeNote(desk, client);
@@ -129,6 +134,12 @@ function add(desk: Desk, client: string, options: Options): void {
       certificate: certificate ? { serial: certificate.serial, until: certificate.until.toISOString() } : null,
     });
   else printLine(path);
+}
+
+/** Never the private half, which would let the client's machine sign programs for all. Throws Failure `failed`. */
+function readVerifyKey(path: string): Buffer {
+  const key = readPublicKey(path);
+  return Buffer.from(key.export({ type: 'spki', format: 'pem' }));
 }
 
 /** Takes note of what is begun. What a killed run had begun is taken back: nobody was told of it. Throws Failure `failed`. */
