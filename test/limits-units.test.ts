@@ -161,7 +161,7 @@ describe('the record of a day', () => {
       count(1, { bytes: 1000 });
       truncateSync(record, size + length);
     }
-    // Of the last one only the newline is missing.
+    // Only the last one is whole: the upload of one that lacks its newline was refused.
     assert.deepEqual(
       [count(90, { bytes: 101 }), count(0, { bytes: 101 }), count(1, { bytes: 101 })],
       ['', '', 'bytes'],

@@ -199,8 +199,6 @@ interface View {
   sum: Use;
   /** Behind the last line that has its end. */
   end: number;
-  /** A write was cut short behind it. */
-  isTorn: boolean;
 }
 
 function readView(fd: number): View {
@@ -215,7 +213,7 @@ function readView(fd: number): View {
   const last = lines.at(-1);
   let sum = last?.sum ?? { bytes: 0, uploads: 0 };
   for (const line of lines) if (last && line.at >= last.covered) sum = add(sum, line.added);
-  return { sum, end, isTorn: end < size };
+  return { sum, end };
 }
 
 /** What is counted before our own line, which was appended when the record looked like `before`. */
@@ -246,7 +244,7 @@ function readLines(fd: number, from: number, size: number): { lines: Line[]; end
   return { lines, end: from + start };
 }
 
-function append(fd: number, { sum, end, isTorn }: View, added: Use): void {
+function append(fd: number, { sum, end }: View, added: Use): void {
   const signed = (value: number, digits: number): string => (value < 0 ? '-' : '+') + pad(Math.abs(value), digits);
   const fields = [
     signed(added.bytes, 16),
@@ -255,7 +253,7 @@ function append(fd: number, { sum, end, isTorn }: View, added: Use): void {
     pad(sum.bytes, 17),
     pad(sum.uploads, 9),
   ];
-  const line = Buffer.from(`${isTorn ? '\n' : ''}${[...fields, pad(process.pid, 10)].join(' ')}\n`);
+  const line = Buffer.from(`${[...fields, pad(process.pid, 10)].join(' ')}\n`);
   // What is missing is not written later: it could land behind the line of another.
   if (writeSync(fd, line) < line.length) throw new LockerFailure('full', 'write was cut short');
 }
