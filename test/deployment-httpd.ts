@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { findFreePorts } from '../scripts/free-ports.ts';
 import { obtainHttpd } from '../scripts/httpd-package.ts';
+import { noteGroup } from '../scripts/test-leftovers.ts';
 import { findWebUser } from '../scripts/web-user.ts';
 import { isServing } from './deployment-wire.ts';
 
@@ -98,6 +99,7 @@ async function startOnce(options: ApacheOptions, ports: number[]): Promise<Apach
     ...options.environment,
   };
   const child = spawn(binary, [...args, '-DFOREGROUND'], { detached: true, stdio: ['ignore', 'ignore', 'pipe'], env });
+  noteGroup(child.pid);
   let said = '';
   child.stderr?.on('data', (chunk: Buffer) => {
     said += chunk;
