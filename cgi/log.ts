@@ -1,6 +1,6 @@
 // What a request leaves in the logs: the one line in nph-webjob.log, and one for whatever a hook did or said. Logging never changes
 // an answer: what cannot be written goes to stderr.
-import { closeSync, fstatSync, openSync, readSync, writeSync } from 'node:fs';
+import { closeSync, existsSync, fstatSync, openSync, readSync, writeSync } from 'node:fs';
 import { type CgiRequest, writeAll } from 'node-cgi-compat';
 import {
   type CommandName,
@@ -68,13 +68,20 @@ export function appendLine(settings: ServerSettings, file: string, line: string)
   }
 }
 
+/** logrotate gives the log another name before it makes the new one, which the web user often may not make. */
+const ROTATION_TRIES = 10;
+const ROTATION_MS = 20;
+
 /** To append and to read; to append alone where the log may not be read. */
 function openLog(path: string): number {
-  try {
-    return openSync(path, 'a+', 0o644);
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'EACCES') throw error;
-    return openSync(path, 'a', 0o644);
+  for (let tries = 1; ; tries++) {
+    try {
+      return openSync(path, 'a+', 0o644);
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'EACCES') throw error;
+    }
+    if (tries === ROTATION_TRIES || existsSync(path)) return openSync(path, 'a', 0o644);
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ROTATION_MS);
   }
 }
 

@@ -50,12 +50,12 @@ describe('webjobctl init, layout by layout', () => {
   const GUIDES = {
     article: {
       file: 'apache/README.md',
-      paths: ['/usr/local/apache', '/var/integrity'],
+      paths: ['/usr/local/apache', '/var/integrity', '/etc/logrotate.d'],
       parts: ['2. ', '3. ', '4. ', '5. '],
     },
     debian: {
       file: 'apache/debian/README.md',
-      paths: ['/etc/apache2', '/etc/webjob', '/usr/lib/cgi-bin', '/var/lib/webjob'],
+      paths: ['/etc/apache2', '/etc/webjob', '/etc/logrotate.d', '/usr/lib/cgi-bin', '/var/lib/webjob'],
       parts: ['1. ', '2. ', '3. '],
     },
   } as const;

@@ -52,7 +52,7 @@ async function waitForStatus(port: number, status: number): Promise<void> {
 
 describe('apache/README.md, its commands run as they are printed', async () => {
   const root = makeRoot();
-  const paths = ['/usr/local/apache', '/var/integrity'];
+  const paths = ['/usr/local/apache', '/var/integrity', '/etc/logrotate.d'];
   const guide = readGuide('apache/README.md', root, paths);
   const serverRoot = join(root, 'usr/local/apache');
   const run: Run = {
@@ -195,7 +195,7 @@ const a2 = findProgram('a2enconf') ? "Debian's a2enconf" : 'the links that a2enc
 
 describe(`apache/debian/README.md, its commands run as they are printed, with ${a2}`, async () => {
   const root = makeRoot();
-  const paths = ['/etc/apache2', '/etc/webjob', '/usr/lib/cgi-bin', '/var/lib/webjob'];
+  const paths = ['/etc/apache2', '/etc/webjob', '/etc/logrotate.d', '/usr/lib/cgi-bin', '/var/lib/webjob'];
   const guide = readGuide('apache/debian/README.md', root, paths);
   const serverRoot = makeDebianTree(root);
   const runDirectory = join(root, 'run');

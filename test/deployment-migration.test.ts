@@ -23,7 +23,7 @@ import { formatBasics, makeRoot, startApache } from './deployment-httpd.ts';
 import { ask, getHead, putHead } from './deployment-wire.ts';
 
 const PAGE = 'docs/guide/migration.md';
-const PATHS = ['/usr/local/apache', '/var/integrity'];
+const PATHS = ['/usr/local/apache', '/var/integrity', '/etc/logrotate.d'];
 const MODULES = 'mpm_event cgid alias env auth_basic authn_core authn_file authz_core authz_user reqtimeout';
 const project = join(import.meta.dirname, '..');
 /** What stands for the script of the site: it tells itself from ours. */

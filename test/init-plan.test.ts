@@ -70,6 +70,9 @@ describe('what webjobctl init makes', { skip: !(isRoot && findWebUser()) && 'own
     `0644 root:root file ${etc}/webjob.conf`,
     ...more.filter((line) => line.endsWith('.conf')),
     `0644 root:root file ${siteFile}`,
+    ...(siteFile.startsWith('/w/')
+      ? ['0644 root:root file /w/etc/webjob.logrotate']
+      : ['0755 root:root folder /etc/logrotate.d', '0644 root:root file /etc/logrotate.d/webjob']),
     `0640 root:web file ${etc}/webjob.htpasswd`,
     ...more.filter((line) => !line.endsWith('.conf')),
     `0755 root:root folder ${base}`,

@@ -3,7 +3,17 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';
-import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import {
+  chownSync,
+  cpSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { after, before, beforeEach, describe, it } from 'node:test';
 import { configure } from '../scripts/site.ts';
@@ -186,6 +196,7 @@ describe('a disk that fills up', { skip: findMountObstacle() }, () => {
   before(() => {
     mkdirSync(disk);
     mountTmpfs(disk, 'size=4m');
+    chownSync(disk, 0, 0);
     for (const folder of ['incoming', 'logfiles', 'config']) mkdirSync(join(disk, folder));
     const config = makeScratch(site);
     cpSync(site.logFile, join(disk, 'logfiles', 'nph-webjob.log'));

@@ -39,8 +39,9 @@ interface Options extends HttpdOptions {
 }
 
 const EXPLANATION = `
-Makes the folders, nph-webjob.cfg, the snippet for httpd, .htaccess, the user file, the logs and the script, with the
-owners and modes that the 2004 article gives them: uploads and logs belong to the web user, everything else to root.
+Makes the folders, nph-webjob.cfg, the snippet for httpd, .htaccess, the user file, the logs, a file for logrotate and the
+script, with the owners and modes that the 2004 article gives them: uploads and logs belong to the web user, everything
+else to root.
 What is there and is the same is kept; what is there and differs is refused, all of it and before anything is made,
 unless --force puts the old one aside as NAME.<time>.bak: beside the new one, but for what httpd serves, which goes into
 the folder replaced beside nph-webjob.cfg. Then it prints what is left to do to httpd; --apply does it.
@@ -99,6 +100,7 @@ function init(options: Options, isJson: boolean): void {
     passwords: options.passwords === true,
     hasWitness: isRoot(),
     isPrivate: options.private !== undefined,
+    logOwner: webUser && [webUser.name, options.private ?? 'root'],
     script: readFileSync(findScript(options.cgi), 'utf8'),
     node: findNode(options.node, webUser),
   });

@@ -11,6 +11,8 @@ export interface Places {
   base: string;
   /** What httpd includes. */
   siteFile: string;
+  /** Where logrotate looks; in a layout of one folder it must be told of it. */
+  logrotateFile: string;
 }
 
 /** `--prefix`, and `--base` where it differs. */
@@ -21,6 +23,7 @@ export function findPlaces(prefix: string, base: string | undefined): Places {
     etcDirectory: join(prefix, 'etc'),
     base: join(prefix, 'integrity'),
     siteFile: join(prefix, 'etc', 'webjob-site.conf'),
+    logrotateFile: join(prefix, 'etc', 'webjob.logrotate'),
   };
   return base === undefined ? places : { ...places, base };
 }
@@ -32,6 +35,7 @@ const PLACES: Record<string, Places> = {
     etcDirectory: '/usr/local/apache/etc',
     base: '/var/integrity',
     siteFile: '/usr/local/apache/etc/webjob-site.conf',
+    logrotateFile: '/etc/logrotate.d/webjob',
   },
   debian: {
     layout: 'debian',
@@ -39,5 +43,6 @@ const PLACES: Record<string, Places> = {
     etcDirectory: '/etc/webjob',
     base: '/var/lib/webjob',
     siteFile: '/etc/apache2/conf-available/webjob.conf',
+    logrotateFile: '/etc/logrotate.d/webjob',
   },
 };

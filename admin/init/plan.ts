@@ -35,6 +35,8 @@ export interface Wanted {
   hasWitness: boolean;
   /** Uploads and logs are for the web user and a group of analysts alone. */
   isPrivate: boolean;
+  /** Whose a new log is, by name: user and group. Undefined for who makes a site for himself. */
+  logOwner: readonly [user: string, group: string] | undefined;
   /** Text of nph-webjob.cgi, and the Node for its first line. */
   script: string;
   node: string;
@@ -54,9 +56,9 @@ export function planSite(wanted: Wanted): Wish[] {
   const evidence = (path: string): Wish => {
     return { kind: 'folder', path, mode: wanted.isPrivate ? 0o750 : 0o755, owner: 'web', group };
   };
+  const logMode = wanted.isPrivate ? 0o640 : 0o644;
   const log = (name: string): Wish => {
-    const mode = wanted.isPrivate ? 0o640 : 0o644;
-    return { kind: 'file', path: join(base, 'logfiles', name), mode, owner: 'web', group };
+    return { kind: 'file', path: join(base, 'logfiles', name), mode: logMode, owner: 'web', group };
   };
   const snippet = (name: ShippedFile): Wish => file(join(etcDirectory, name.replace('apache/', '')), shippedText(name));
   return [
@@ -69,6 +71,8 @@ export function planSite(wanted: Wanted): Wish[] {
     ...(wanted.serverName === undefined ? [] : [snippet('apache/webjob-tls.conf')]),
     ...(wanted.certificates ? [snippet('apache/webjob-certificates.conf')] : []),
     file(places.siteFile, formatSiteFile(wanted)),
+    ...(places.logrotateFile.startsWith(etcDirectory) ? [] : [folder(dirname(places.logrotateFile))]),
+    file(places.logrotateFile, formatLogrotate(wanted, logMode)),
     { kind: 'file', path: join(etcDirectory, 'webjob.htpasswd'), mode: 0o640, owner: 'root', group: 'web' },
     ...planIdentities(wanted),
     folder(base),
@@ -140,6 +144,13 @@ function formatSettings({ places, serverId, serverName, certificates, passwords 
     (text, [key, value]) => text.replace(new RegExp(`^${key}=.*$`, 'm'), () => `${key}=${value}`),
     shippedText('conf/nph-webjob.cfg'),
   );
+}
+
+function formatLogrotate({ places, logOwner }: Wanted, mode: number): string {
+  const own = ['create', `0${mode.toString(8)}`, ...(logOwner ?? [])].join(' ');
+  return shippedText('conf/webjob.logrotate')
+    .replaceAll('/var/integrity/logfiles/', () => join(places.base, 'logfiles/'))
+    .replace(/create 0644 .*/, () => own);
 }
 
 /** What httpd includes: this site's places, then the snippet. Debian's own, where nothing differs from it. */

@@ -15,7 +15,8 @@ export type ShippedFile =
   | 'apache/htaccess-certificates'
   | 'apache/htaccess-either'
   | 'apache/debian/webjob.conf'
-  | 'conf/nph-webjob.cfg';
+  | 'conf/nph-webjob.cfg'
+  | 'conf/webjob.logrotate';
 
 export function shippedText(file: ShippedFile): string {
   return WEBJOB_SHIPPED[file];
