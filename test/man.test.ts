@@ -383,7 +383,10 @@ describe('the man pages', () => {
       assert.deepEqual(unknown, [], name);
       for (const line of page.filter((candidate) => candidate.startsWith('.Xr '))) {
         const [, title, section] = line.split(' ');
-        assert.ok([...MAN_PAGES, 'httpd.8', 'cron.8', 'diff.1', 'logrotate.8'].includes(`${title}.${section}`), `${name}: ${line}`);
+        assert.ok(
+          [...MAN_PAGES, 'httpd.8', 'cron.8', 'diff.1', 'logrotate.8'].includes(`${title}.${section}`),
+          `${name}: ${line}`,
+        );
       }
     }
   });
