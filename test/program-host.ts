@@ -6,6 +6,7 @@ import { closeSync, fstatSync, readdirSync, readFileSync, readlinkSync, writeFil
 import { createRequire } from 'node:module';
 import { dirname } from 'node:path';
 import { Readable, Writable } from 'node:stream';
+import { inspect } from 'node:util';
 import { constants, Script } from 'node:vm';
 
 export interface HostedRun {
@@ -51,11 +52,16 @@ interface Current {
   events: EventEmitter;
   /** Tells that the run has ended. */
   end(): void;
+  /** Ends it as Node ends a process for an error that nobody has caught. */
+  fail(error: unknown): void;
 }
 let current: Current | undefined;
+/** What a run left behind has failed when the run was over, as it could not have in a process of its own. */
+let isSpoiled = false;
 process.on('uncaughtException', (error) => {
   if (error === EXIT) return;
-  if (!current?.events.emit('uncaughtException', error)) throw error;
+  if (!current) isSpoiled = true;
+  else if (!current.events.emit('uncaughtException', error)) current.fail(error);
 });
 
 process.on('message', async (run: HostedRun) => {
@@ -96,7 +102,12 @@ async function start({ args, environment, cwd, umask, pid }: HostedRun): Promise
   let code: number | undefined;
   let isCutOff = false;
   const ended = new Promise<void>((resolve) => {
-    current = { events, end: resolve };
+    const fail = (error: unknown): void => {
+      writeFileSync(2, `${inspect(error)}\n`);
+      [code, isCutOff] = [1, true];
+      resolve();
+    };
+    current = { events, end: resolve, fail };
   });
   const exit = (given?: number): never => {
     code = given ?? code;
@@ -116,7 +127,7 @@ async function start({ args, environment, cwd, umask, pid }: HostedRun): Promise
   try {
     program(ownRequire as NodeJS.Require, own, programFile, dirname(programFile));
   } catch (error) {
-    if (error !== EXIT && !events.emit('uncaughtException', error)) throw error;
+    if (error !== EXIT && !events.emit('uncaughtException', error)) current?.fail(error);
   }
   await ended;
   try {
@@ -129,6 +140,7 @@ async function start({ args, environment, cwd, umask, pid }: HostedRun): Promise
   const after = look();
   const isLast =
     isCutOff ||
+    isSpoiled ||
     after.descriptors.size > before.descriptors.size ||
     after.user !== before.user ||
     process.memoryUsage.rss() > MOST_MEMORY;

@@ -174,14 +174,15 @@ function endHost(key: string): void {
   hosts.delete(key);
 }
 
-function ask(hosting: Hosting, { child }: Host, run: HostedRun, timeLimitMs: number): Promise<HostedEnd> {
+function ask(hosting: Hosting, { child, output }: Host, run: HostedRun, timeLimitMs: number): Promise<HostedEnd> {
   return new Promise((resolve, reject) => {
     const timer = setTimeout(() => fail(`did not end within ${timeLimitMs / 1000} s`), timeLimitMs);
     const fail = (what: string): void => {
       settle();
       child.kill('SIGKILL');
+      const said = takeAll(output[1]).toString();
       endHost(keyOf(hosting));
-      reject(new Error(`${hosting.program} ${run.args.join(' ')} ${what}`));
+      reject(new Error(`${hosting.program} ${run.args.join(' ')} ${what}: ${said}`));
     };
     const onExit = (code: number | null, signal: string | null): void => fail(`ended its host: ${code ?? signal}`);
     const onMessage = (end: HostedEnd): void => {

@@ -2,7 +2,17 @@
 // Each says what could not be done, and leaves nothing half made. A full disk needs a tmpfs, and so root.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { chmodSync, closeSync, existsSync, mkdirSync, openSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  chownSync,
+  closeSync,
+  existsSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { fillBytes, findMountObstacle, mountTmpfs, unmountTmpfs } from './locker-tmpfs.ts';
@@ -34,6 +44,7 @@ describe('webjobctl on a full disk', { skip: obstacle }, () => {
   before(() => {
     mkdirSync(disk);
     mountTmpfs(disk, 'size=256k');
+    chownSync(disk, 0, 0);
     makeSite();
     fillBytes(join(disk, 'fill'));
   });
