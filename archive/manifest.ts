@@ -90,8 +90,8 @@ export async function* readManifest(path: string): AsyncGenerator<PackedGroup, M
 }
 
 /**
- * Every upload that an open manifest names, whether it is whole or not; `onDamage` is told of each
- * line that is none of a manifest.
+ * Every upload that an open manifest names, even if the manifest is cut off; `onDamage` is told of each
+ * line that does not belong to a manifest.
  */
 export function* readGroups(fd: number, onDamage: (error: SyntaxError) => void): Generator<PackedGroup> {
   for (const { text, from } of readLines(fd, 0)) {

@@ -433,7 +433,7 @@ describe('a broken site', { skip: obstacle }, () => {
         name: 'a line without a value',
         breaks: edit('etc/nph-webjob.cfg', /$/, '\nno setting\n'),
       },
-      finds: /^a line that is no Key=Value/,
+      finds: /^a line without Key=Value/,
     },
     {
       places: ['settings'],
@@ -469,7 +469,7 @@ describe('a broken site', { skip: obstacle }, () => {
     },
     {
       ...{ places: ['settings'], name: 'a list of addresses that is not there', breaks: cfg('EnableHostAccessList=Y') },
-      finds: /^EnableHostAccessList=Y, and there is no list/,
+      finds: /^EnableHostAccessList=Y, but the list does not exist/,
     },
     { places: ['script'], name: 'a script that nobody may run', breaks: mode(script, 0o644), finds: /cannot run it/ },
     {

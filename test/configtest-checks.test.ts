@@ -257,7 +257,7 @@ describe('nph-webjob.cfg', () => {
         .filter(({ where }) => where !== file)
         .map(({ what, where, remedy }) => [where.slice(file.length), what, remedy]),
       [
-        [':5', 'a line that is no Key=Value means nothing', `sed -i '5s/^/# /' ${file}`],
+        [':5', 'a line without Key=Value has no effect', `sed -i '5s/^/# /' ${file}`],
         [':4', 'RequireUser is in line 3 too, and the last one holds', `sed -i 3d ${file}`],
         [':6', 'Colour is no control, and means nothing', `sed -i 6d ${file}  # nph-webjob.cfg(5) has them all`],
         [':7', 'UseGTM is no control, and means nothing', `sed -i '7s/[A-Za-z0-9_]*/UseGMT/' ${file}`],
@@ -574,7 +574,7 @@ describe('what has a date', () => {
     ]);
     assert.deepEqual(brief(checkCertificates(etc, [], mends)), ["note: the server's certificate is good for 30 days"]);
     write(join(etc, 'webjob-ca.crl'), 'no list');
-    assert.deepEqual(serious(checkCertificates(etc, [], mends)), ['error: it is no list of revoked certificates']);
+    assert.deepEqual(serious(checkCertificates(etc, [], mends)), ['error: it is not a list of revoked certificates']);
     rmSync(join(etc, 'webjob-ca.crl'));
   });
 

@@ -86,7 +86,7 @@ function checkRevocationList(path: string, { webjobctl, reload }: Mends): Findin
   const remedy = isHere
     ? `${webjobctl} ca crl && ${reload}`
     : `${webjobctl} ca install webjob-ca.crl && ${reload}  # with what webjobctl ca crl makes where the CA is kept`;
-  if (Number.isNaN(until.getTime())) return [error('it is no list of revoked certificates', path, remedy)];
+  if (Number.isNaN(until.getTime())) return [error('it is not a list of revoked certificates', path, remedy)];
   return judge('the list of revoked certificates', until, path, remedy);
 }
 

@@ -77,7 +77,7 @@ function checkLines(file: string, keys: readonly string[]): Finding[] {
   const known = new Set(keys.map((key) => key.toLowerCase()));
   const seen = new Map<string, number>();
   const findings = strayLines.map((line) =>
-    warning('a line that is no Key=Value means nothing', `${file}:${line}`, formatEdit(`${line}s/^/# /`, file)),
+    warning('a line without Key=Value has no effect', `${file}:${line}`, formatEdit(`${line}s/^/# /`, file)),
   );
   for (const { key, line } of entries) {
     const name = key.toLowerCase();
@@ -159,7 +159,7 @@ function checkRisks(settings: ServerSettings, placeOf: (key: string) => string):
 function checkHostList(path: string, place: string): Finding[] {
   if (!existsSync(path)) {
     const remedy = `${setControl(place, 'EnableHostAccessList', 'N')}  # or name each client there: client1=192.0.2.0/24`;
-    return [error('EnableHostAccessList=Y, and there is no list: every request is answered 550', path, remedy)];
+    return [error('EnableHostAccessList=Y, but the list does not exist: every request is answered 550', path, remedy)];
   }
   try {
     parseHostList(readFileSync(path, 'utf8'));

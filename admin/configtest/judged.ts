@@ -53,7 +53,7 @@ export function judgeAuthority(
 
 function judgeServer(one: Served, reload: string): Finding[] {
   const certificate = readCertificate(one.certificate);
-  // What is no certificate at all is told where dates are read.
+  // checkCertificates() reports a file that is not a certificate.
   if (certificate === undefined) return [];
   const said = load(one.certificate, one.key, one.ciphers);
   const reason = findReason(said, one);
@@ -104,7 +104,7 @@ function describeSignature(path: string): string {
   return /Signature Algorithm: (\S+)/.exec(stdout)?.[1] ?? 'unknown';
 }
 
-/** One that signed itself is made anew; another gets a request for its CA to sign. */
+/** A self-signed certificate is made again; for any other a request is made, for its CA to sign. */
 function formatRemedy({ certificate: path, key }: Served, certificate: X509Certificate, reload: string): string {
   const name = /^CN=(.*)$/m.exec(certificate.subject)?.[1] ?? 'webjob.example.com';
   const quoted = /^[\w.:-]+$/.test(name) ? name : 'webjob.example.com';

@@ -1,4 +1,4 @@
-// The folders and logs of a site: there, under which the web user can do its work and no more, and room left.
+// The folders and logs of a site: they exist, the web user can do its work in them and no more, and there is room left.
 import { lstatSync, type StatsFs, statfsSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { custodyPath, segmentFolder } from 'webjob-locker';

@@ -30,7 +30,7 @@ const DEEDS = {
     try {
       unlinkSync(path);
       writeFileSync(fd, Buffer.alloc(FILL_BYTES));
-      // Some file systems find out only now that there is no room.
+      // Some file systems report only now that they are full.
       fsyncSync(fd);
     } finally {
       closeSync(fd);
@@ -97,7 +97,7 @@ export function formatOpening(user: User, path: string, change: string): string 
   return change;
 }
 
-/** `mount -o remount,rw /srv`; of a bind mount its own option, which is another one than that of the file system. */
+/** `mount -o remount,rw /srv`; a bind mount has an option of its own, apart from that of the file system. */
 export function formatRemount(path: string, from: string, to: string): string {
   const mount = findMount(path);
   if (mount === undefined) return `mount -o remount,${to} the file system of ${path}`;

@@ -329,7 +329,7 @@ function touch(fd: number): void {
     const now = new Date();
     futimesSync(fd, now, now);
   } catch {
-    // A file system that sets no times: the upload is no worse for it.
+    // Some file systems cannot set times. The upload is still whole.
   }
 }
 
