@@ -31,7 +31,7 @@ export interface RunOptions {
   wrapper?: readonly string[];
 }
 
-const TIME_LIMIT_MS = 60_000;
+const TIME_LIMIT_MS = 120_000;
 
 /** Starts the client without waiting for it: a server it talks to may live in this very process. */
 function startWebjob(args: readonly string[], options: RunOptions = {}): Running {
@@ -79,7 +79,7 @@ export interface Client {
   root: string;
   temp: string;
   conf: string;
-  /** Writes webjob.conf anew: ClientId, TempDirectory and the controls given. */
+  /** Writes webjob.conf: ClientId, TempDirectory and the controls given. */
   configure(controls: Record<string, string>): void;
   /** Gets, runs and puts a program. */
   execute(command: readonly string[], options?: RunOptions): Promise<Ended>;
@@ -118,10 +118,19 @@ export function findKeptJob(stderr: string): { command: string; folder: string; 
   return { command, folder, job: join(folder, job) };
 }
 
-/** Polls until `condition` holds. Throws Error when it does not within the time limit. */
-export async function until(condition: () => boolean, what: string): Promise<void> {
+/** Polls until `condition` holds. Throws Error when it does not within the time limit, or `running` has ended without it. */
+export async function until(condition: () => boolean, what: string, running?: Running): Promise<void> {
+  let ended: Ended | undefined;
+  running?.ended.then(
+    (outcome) => {
+      ended = outcome;
+    },
+    () => {},
+  );
   for (const deadline = Date.now() + TIME_LIMIT_MS / 2; Date.now() < deadline; await sleep(10)) {
+    const isOver = ended !== undefined;
     if (condition()) return;
+    if (isOver) break;
   }
-  throw new Error(`it never came to pass: ${what}`);
+  throw new Error(`it never came to pass: ${what}${ended ? `; webjob ended: ${JSON.stringify(ended)}` : ''}`);
 }

@@ -274,7 +274,7 @@ describe('TempDirectory', () => {
     home.add('job.sh', '#!/bin/sh\ntouch "$1"\nexec sleep 2\n');
     const started = join(home.client.temp, 'started');
     const running = home.client.start(['job.sh', started]);
-    await until(() => existsSync(started), 'the program runs');
+    await until(() => existsSync(started), 'the program runs', running);
     const { ino } = statSync(path);
     rmSync(path);
     // A file system gives the number of a file that is gone to one of the next.
