@@ -1,5 +1,5 @@
 // TLS: a handshake, and then every check that the settings ask for, each with an error of its own (docs/protocol.md, section 7).
-import { createPrivateKey } from 'node:crypto';
+import { createPrivateKey, X509Certificate } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { isIP, type Socket } from 'node:net';
 import {
@@ -84,9 +84,12 @@ async function credentialsOf(settings: ClientSettings, level: { ciphers?: string
   try {
     const credentials = { cert, ...(passphrase === undefined ? { key } : unlock(key, passphrase)) };
     createSecureContext({ ...credentials, ...level });
+    checkPair(credentials);
     return credentials;
   } catch (error) {
+    if (error instanceof Failure) throw error;
     const { code } = error as NodeJS.ErrnoException;
+    if (code === 'ERR_OSSL_X509_KEY_VALUES_MISMATCH') throw mismatch('');
     if (/_TOO_(?:SMALL|WEAK)$/.test(code ?? ''))
       throw new Failure(
         'settings',
@@ -96,9 +99,28 @@ async function credentialsOf(settings: ClientSettings, level: { ciphers?: string
     throw new Failure(
       'settings',
       `SSLPrivateKeyFile and SSLPublicCertFile cannot be used: ${code ?? 'not PEM'}`,
-      'is the pass phrase right, and the certificate that of the key',
+      'is the pass phrase right, and are both files PEM',
     );
   }
+}
+
+/**
+ * OpenSSL keeps a key and a certificate of each type, so it takes an EC key beside an RSA certificate, and then uses neither. Throws
+ * Failure `settings`, and the errors of node:crypto.
+ */
+function checkPair({ cert, key, passphrase }: Required<Pick<Credentials, 'cert' | 'key'>> & Credentials): void {
+  const certificate = new X509Certificate(cert);
+  const own = createPrivateKey({ key, ...(passphrase !== undefined && { passphrase }) });
+  const [its, mine] = [certificate.publicKey, own].map(({ asymmetricKeyType }) => asymmetricKeyType);
+  if (its !== mine) throw mismatch(`: that is of type ${its}, and the key of type ${mine}`);
+}
+
+function mismatch(types: string): Failure {
+  return new Failure(
+    'settings',
+    `SSLPrivateKeyFile is not the key of the certificate in SSLPublicCertFile${types}`,
+    'name the two files of one pair',
+  );
 }
 
 /** node:tls takes pass phrases as text; one that is not UTF-8 opens the key here. */

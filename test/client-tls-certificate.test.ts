@@ -113,11 +113,10 @@ describe('SSLUseCertificate', () => {
 
   it('does not mind a pass phrase for a key that needs none', () => assertProven({ ...MINE, SSLPassPhrase: PHRASE }));
 
-  it('is refused with a wrong pass phrase, with a key of another certificate, and with files that are none', async () => {
+  it('is refused with a wrong pass phrase, and with files that are none', async () => {
     const unusable = /^webjob: error: SSLPrivateKeyFile and SSLPublicCertFile cannot be used: \w[\w ]+\n/;
     await assertUnusable({ SSLPrivateKeyFile: encrypted, SSLPassPhrase: `${PHRASE}x` }, unusable);
     await assertUnusable({ SSLPrivateKeyFile: encrypted, SSLPassPhraseFile: writePhrase(` ${PHRASE}`) }, unusable);
-    await assertUnusable({ SSLPrivateKeyFile: join(folder, `${other.name}.key`) }, unusable);
     await assertUnusable({ SSLPrivateKeyFile: cert }, unusable);
     await assertUnusable({ SSLPublicCertFile: key }, unusable);
     for (const control of ['SSLPublicCertFile', 'SSLPrivateKeyFile']) {
@@ -126,6 +125,24 @@ describe('SSLUseCertificate', () => {
     }
     const noPhrase = /^webjob: error: SSLPassPhraseFile: \/nowhere cannot be read: ENOENT\n$/;
     await assertUnusable({ SSLPrivateKeyFile: encrypted, SSLPassPhraseFile: '/nowhere' }, noPhrase);
+  });
+
+  it('is refused by name with the key of another certificate, also one of another type', async () => {
+    const mismatch = 'webjob: error: SSLPrivateKeyFile is not the key of the certificate in SSLPublicCertFile';
+    const hint = '\nwebjob: hint: name the two files of one pair\n$';
+    const otherKey = join(folder, `${other.name}.key`);
+    await assertUnusable({ SSLPrivateKeyFile: otherKey }, new RegExp(`^${mismatch}${hint}`));
+    const rsa = issue(folder, { subject: '/CN=client1', rsaBits: 2048 });
+    const [rsaCert, rsaKey] = ['crt', 'key'].map((kind) => join(folder, `${rsa.name}.${kind}`)) as [string, string];
+    for (const [certFile, keyFile, types] of [
+      [rsaCert, key, 'of type rsa, and the key of type ec'],
+      [cert, rsaKey, 'of type ec, and the key of type rsa'],
+    ] as const) {
+      const controls = { SSLPublicCertFile: certFile, SSLPrivateKeyFile: keyFile };
+      await assertUnusable(controls, new RegExp(`^${mismatch}: that is ${types}${hint}`));
+    }
+    const encryptedRsa = { SSLPublicCertFile: rsaCert, SSLPrivateKeyFile: encrypted, SSLPassPhrase: PHRASE };
+    await assertUnusable(encryptedRsa, new RegExp(`^${mismatch}: that is of type rsa`));
   });
 
   it('may have 1024 bits and SHA-1 with SSLMinVersion=TLSv1, and else is called weak', async () => {
@@ -140,7 +157,7 @@ describe('SSLUseCertificate', () => {
     seen = [];
     const another = issue(folder, { subject: '/CN=client1', rsaBits: 1024 });
     const mixed = { ...controls, SSLPrivateKeyFile: join(folder, `${another.name}.key`), SSLMinVersion: 'TLSv1' };
-    await assertUnusable(mixed, /^webjob: error: SSLPrivateKeyFile and SSLPublicCertFile cannot be used: /);
+    await assertUnusable(mixed, /^webjob: error: SSLPrivateKeyFile is not the key of the certificate/);
   });
 
   it('is refused at once without a pass phrase and without a terminal', () =>
