@@ -6,6 +6,8 @@ import { WireError, warn } from './failure.ts';
 import type { ClientSettings } from './settings.ts';
 
 const LONGEST_SECONDS = 3600;
+/** Of Retry-After: a run that waits holds its lock, and the job is safe in the spool. */
+const LONGEST_ASKED_SECONDS = 300;
 
 /** Does it, and again up to RetryLimit times when what went wrong may pass. Throws what the last try threw. */
 export async function withRetries<Result>(
@@ -17,24 +19,28 @@ export async function withRetries<Result>(
     try {
       return await action();
     } catch (error) {
-      if (!(error instanceof WireError) || !isWorthWaiting(error.retryAfter) || attempt >= settings.retryLimit)
-        throw error;
-      const seconds = delaySeconds(settings.retryDelay, attempt, error.retryAfter, Math.random());
+      if (!(error instanceof WireError) || attempt >= settings.retryLimit) throw error;
+      const { retryAfter } = error;
+      if (retryAfter === undefined || !isWorthWaiting(settings.retryDelay, attempt, retryAfter)) throw error;
+      const seconds = delaySeconds(settings.retryDelay, attempt, retryAfter, Math.random());
       warn(`${what} failed: ${error.message}; trying again in ${seconds.toFixed(1)} seconds`);
       await sleep(seconds * 1000);
     }
   }
 }
 
-/** A server that is away for longer than an hour is for the next run: this one would hold its lock all the time. */
-function isWorthWaiting(retryAfter: number | undefined): retryAfter is number {
-  return retryAfter !== undefined && retryAfter <= LONGEST_SECONDS;
+/** A server that is away for longer than five minutes, or than RetryDelay comes to by now, is left to the next run. */
+export function isWorthWaiting(retryDelay: number, attempt: number, retryAfter: number): boolean {
+  return retryAfter <= Math.max(LONGEST_ASKED_SECONDS, backoffSeconds(retryDelay, attempt));
 }
 
 /** RetryDelay, doubled with every attempt, then up to half of it more by chance; never less than the server asked for. */
 export function delaySeconds(retryDelay: number, attempt: number, retryAfter: number, chance: number): number {
-  const backoff = Math.min(LONGEST_SECONDS, retryDelay * 2 ** attempt);
-  return Math.max(retryAfter, backoff) * (1 + chance / 2);
+  return Math.max(retryAfter, backoffSeconds(retryDelay, attempt)) * (1 + chance / 2);
+}
+
+function backoffSeconds(retryDelay: number, attempt: number): number {
+  return Math.min(LONGEST_SECONDS, retryDelay * 2 ** attempt);
 }
 
 /** Waits this client's part of the Splay window for this program, which is the same at every run. */

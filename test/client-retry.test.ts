@@ -5,7 +5,7 @@ import { createServer } from 'node:net';
 import { hostname } from 'node:os';
 import { after, before, beforeEach, describe, it } from 'node:test';
 import fc from 'fast-check';
-import { delaySeconds, splaySeconds } from '../client/retry.ts';
+import { delaySeconds, isWorthWaiting, splaySeconds } from '../client/retry.ts';
 import { type Ended, makeClient } from './client-job.ts';
 import { type Behaviour, type FakeServer, formatAnswer, reply, serve, startFake } from './client-server.ts';
 
@@ -130,12 +130,25 @@ describe('Retry-After', () => {
     }
   });
 
-  it('of more than an hour is not waited for: the next run asks', async () => {
-    for (const value of ['3601', '999999999', 'Fri, 31 Dec 9999 23:59:59 GMT']) {
+  it('of more than five minutes is not waited for: the next run asks', async () => {
+    for (const value of ['301', '3600', '999999999', 'Fri, 31 Dec 9999 23:59:59 GMT']) {
       const { code, stderr, tries } = await run(refuse('503 Busy', header(value)));
       assert.deepEqual([code, tries], [3, 1]);
       assert.equal(stderr, 'webjob: error: GET of host.sh failed: Status = [503], Reason = [Busy]\n');
     }
+  });
+
+  it('is waited for up to five minutes, or as long as RetryDelay comes to', () => {
+    for (const [retryDelay, attempt, retryAfter, expected] of [
+      [0, 0, 300, true],
+      [0, 9, 301, false],
+      [400, 0, 400, true],
+      [400, 0, 401, false],
+      [400, 1, 800, true],
+      [999_999, 998, 3600, true],
+      [999_999, 998, 3601, false],
+    ] as const)
+      assert.equal(isWorthWaiting(retryDelay, attempt, retryAfter), expected, `${retryDelay} ${attempt} ${retryAfter}`);
   });
 });
 
