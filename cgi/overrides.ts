@@ -18,11 +18,28 @@ export function overrideSettings(
   fileName: string,
   tell = complain,
 ): ServerSettings {
-  const root = `${settings.configDirectory}/nph-webjob`;
   const client = `clients/${clientId}`;
-  const overrides = [`commands/${fileName}`, client, `${client}/commands/${fileName}`].flatMap((folder) =>
-    readOverrides(root, `${folder}/nph-webjob.cfg`, tell),
-  );
+  return applyOverrides(settings, given, [`commands/${fileName}`, client, `${client}/commands/${fileName}`], tell);
+}
+
+/** The settings for a client, whatever command it asks for: overrides for commands are left out. Throws Refusal 550. */
+export function overrideClientSettings(
+  settings: ServerSettings,
+  given: GivenControls,
+  clientId: string,
+): ServerSettings {
+  if (!settings.enableConfigOverrides) return settings;
+  return applyOverrides(settings, given, [`clients/${clientId}`], () => {});
+}
+
+function applyOverrides(
+  settings: ServerSettings,
+  given: GivenControls,
+  folders: readonly string[],
+  tell: typeof complain,
+): ServerSettings {
+  const root = `${settings.configDirectory}/nph-webjob`;
+  const overrides = folders.flatMap((folder) => readOverrides(root, `${folder}/nph-webjob.cfg`, tell));
   if (overrides.length === 0) return settings;
   const problems: string[] = [];
   const overridden = buildSettings(new Map([...given, ...overrides]), problems);

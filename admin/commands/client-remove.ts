@@ -4,6 +4,7 @@ import { EXIT_CODES } from '../../cli/failure.ts';
 import { printJson, printLine, say } from '../../cli/output.ts';
 import { listCertificates, revokeCertificates } from '../clients/certificates.ts';
 import { type Desk, type DeskOptions, findServer, openDesk, parseClientId, userFileOption } from '../clients/desk.ts';
+import { removeLimits } from '../clients/limits.ts';
 import { beginPasswordProof, issueCanaries, proveRevocation } from '../clients/proof.ts';
 import { removeNote, withClient } from '../clients/turn.ts';
 import { readUserFile, removeUser } from '../clients/userfile.ts';
@@ -16,8 +17,8 @@ interface Options extends DeskOptions, HttpdOptions {
 }
 
 const EXPLANATION = `
-Takes the client out of the user file and revokes its certificates. Its programs below profiles, its uploads and its
-lines in the log stay: they are evidence.
+Takes the client out of the user file, revokes its certificates, and removes what was counted for its limits. Its
+programs below profiles, its uploads and its lines in the log stay: they are evidence.
 
 httpd reads the user file at each request, but the list of revoked certificates only when it starts. --apply reloads
 it and then proves that removed clients are kept out: with a user and certificates of nobody, made and removed for that.
@@ -71,6 +72,9 @@ async function remove(desk: Desk, client: string, options: Options): Promise<voi
     } else if (isKnown) sayWhatStillWorks(options, hadPassword, serials.length > 0);
   } finally {
     proof?.remove();
+    // As late as can be: a client that still gets in is counted.
+    const left = removeLimits(desk.settings, client);
+    if (left !== undefined) say(`warning: what was counted for its limits is not removed: ${left}`);
   }
   if (!isKnown) {
     say(`there is no client ${client}`);

@@ -2,14 +2,21 @@
 import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { Command } from 'commander';
-import { EXIT_CODES } from '../../cli/failure.ts';
-import { printJson, printLine, safeLine, say } from '../../cli/output.ts';
+import { overrideClientSettings } from '../../cgi/overrides.ts';
+import { readSettings } from '../../cgi/settings.ts';
+import { EXIT_CODES, Failure } from '../../cli/failure.ts';
+import { formatBytes, printJson, printLine, safeLine, say } from '../../cli/output.ts';
 import { listCertificates } from '../clients/certificates.ts';
 import { type Desk, type DeskOptions, openDesk, parseClientId, userFileOption } from '../clients/desk.ts';
+import { type ClientLimits, type Limit, readLimits } from '../clients/limits.ts';
+import { findPropertiesFile } from '../site/site.ts';
 import { profileOf } from './client-add.ts';
 import { describeCertificate, describeClient, findClients, formatEnd } from './client-list.ts';
 
 const EXPLANATION = `
+Limits are those that hold for this client, overrides included, with what it has used of them: requests that run on this
+server, and uploads and bytes of today (UTC) on all servers. A client without limits has no such lines.
+
 Example:
   webjobctl client show client1
 
@@ -17,8 +24,8 @@ Exit codes:
   0  shown
   1  there is no such client
   2  wrong command line
-  3  nph-webjob.cfg cannot be used
-  4  the user file or the CA cannot be read`;
+  3  nph-webjob.cfg, or the client's override, cannot be used
+  4  the user file, the CA or LimitsDirectory cannot be read`;
 
 export function showCommand(): Command {
   return new Command('show')
@@ -26,10 +33,12 @@ export function showCommand(): Command {
     .argument('<name>', 'the client id', parseClientId)
     .addOption(userFileOption())
     .addHelpText('after', EXPLANATION)
-    .action((name: string, _options: DeskOptions, command: Command) => show(openDesk(command), name));
+    .action((name: string, _options: DeskOptions, command: Command) =>
+      show(openDesk(command), name, findPropertiesFile(command)),
+    );
 }
 
-function show(desk: Desk, client: string): void {
+function show(desk: Desk, client: string, propertiesFile: string | undefined): void {
   const row = findClients(desk).find((candidate) => candidate.client === client);
   if (!row) {
     say(`there is no client ${client}`);
@@ -38,8 +47,9 @@ function show(desk: Desk, client: string): void {
   }
   const certificates = listCertificates(desk.etcDirectory).filter((certificate) => certificate.client === client);
   const commands = findCommands(profileOf(desk, client));
+  const limits = findLimits(desk, client, propertiesFile);
   if (desk.isJson) {
-    printJson({ ...describeClient(row), certificates: certificates.map(describeCertificate), commands });
+    printJson({ ...describeClient(row), certificates: certificates.map(describeCertificate), commands, limits });
     return;
   }
   printLine(`client       ${client}`);
@@ -47,6 +57,33 @@ function show(desk: Desk, client: string): void {
   for (const certificate of certificates) printLine(`certificate  ${certificate.serial}  ${formatEnd(certificate)}`);
   printLine(`profile      ${row.hasProfile ? profileOf(desk, client) : '-'}`);
   for (const command of commands) printLine(`command      ${safeLine(command)}`);
+  for (const line of formatLimits(limits)) printLine(line);
+}
+
+/** By the settings that hold for this client. Throws Failure. */
+function findLimits({ settings }: Desk, client: string, propertiesFile: string | undefined): ClientLimits {
+  let own = settings;
+  try {
+    own = overrideClientSettings(settings, readSettings(propertiesFile).given, client);
+  } catch (error) {
+    throw new Failure('settings', `the override of ${client}: ${(error as Error).message}`, 'webjobctl configtest');
+  }
+  return readLimits(own, client);
+}
+
+/** Of an upload that is still coming, all its bytes are counted. */
+function formatLimits({ requests, uploads, bytes }: ClientLimits): string[] {
+  const format = (
+    title: string,
+    limit: Limit | null,
+    when: string,
+    count: (value: number) => string = String,
+  ): string[] => (limit ? [`${title.padEnd(12)} ${count(limit.used)} of ${count(limit.limit)} ${when}`] : []);
+  return [
+    ...format('requests', requests, 'at once'),
+    ...format('uploads', uploads, 'today (UTC)'),
+    ...format('bytes', bytes, 'today (UTC)', formatBytes),
+  ];
 }
 
 /** In the order in which a GET looks. */

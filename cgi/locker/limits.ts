@@ -60,6 +60,11 @@ function takeFromDead(target: string, path: string): boolean {
   return tryLink(target, path);
 }
 
+/** True while the process that took a slot lives: only the machine of that process can say. */
+export function holdsSlot(path: string): boolean {
+  return !isDeadSlot(path);
+}
+
 /** True when the process that took it has ended, or the slot is gone by now. What is no slot belongs to nobody who could be asked. */
 function isDeadSlot(path: string): boolean {
   try {
@@ -173,10 +178,15 @@ function sumOthers(folder: string, day: string, serverId: string, oldest: string
 function readSum(path: string): Use {
   const fd = openSync(path, 'r');
   try {
-    return readView(fd).sum;
+    return readUse(fd);
   } finally {
     closeSync(fd);
   }
+}
+
+/** What an open record of a day comes to. Throws the errors of system calls. */
+export function readUse(fd: number): Use {
+  return readView(fd).sum;
 }
 
 // A line says what it adds, and what everything before `covered` comes to: so who reads needs the last line, and those behind what it covers,
