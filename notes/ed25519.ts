@@ -1,0 +1,65 @@
+// Ed25519 keys of signed notes, and the one line that a verifier key is written as.
+import { createHash, createPublicKey, type KeyObject, sign, verify } from 'node:crypto';
+import { decodeBase64, isKeyName, NoteError, type NoteSigner, type NoteVerifier } from './note.ts';
+
+/** The identifier of plain Ed25519 signatures (https://c2sp.org/signed-note, "Signature types"). */
+const ED25519 = 0x01;
+
+/** The public half of a key that signs notes. */
+export interface NoteKey extends NoteVerifier {
+  readonly publicKey: KeyObject;
+}
+
+/** The first four bytes of SHA-256(name || newline || type || key), as 8 hexadecimal digits. */
+export function keyId(name: string, type: number, key: Uint8Array): string {
+  return createHash('sha256').update(`${name}\n`).update(Uint8Array.of(type)).update(key).digest('hex').slice(0, 8);
+}
+
+/**
+ * Reads NAME+ID+BASE64, a verifier key.
+ *
+ * @throws NoteError for any other text, for a key that is not Ed25519, and for an id that is not that of the key
+ */
+export function parseVerifierKey(text: string): NoteKey {
+  const [, name = '', id = '', encoded = ''] = /^([^+]+)\+([0-9a-f]{8})\+(.+)$/.exec(text) ?? [];
+  const bytes = decodeBase64(encoded);
+  if (!isKeyName(name) || bytes === undefined || bytes.length === 0) throw new NoteError('not a verifier key');
+  if (bytes[0] !== ED25519 || bytes.length !== 33) throw new NoteError('not an Ed25519 key');
+  const key = bytes.subarray(1);
+  if (keyId(name, ED25519, key) !== id) throw new NoteError('the id is not that of the name and key');
+  return verifierOf(name, publicKeyOf(key));
+}
+
+/** The verifier key of a public key: one line without its end. Throws NoteError for a bad name or a key that is not Ed25519. */
+export function formatVerifierKey(name: string, publicKey: KeyObject): string {
+  const key = rawKey(publicKey);
+  return `${name}+${noteKeyId(name, key)}+${Buffer.concat([Uint8Array.of(ED25519), key]).toString('base64')}`;
+}
+
+/** What checks the signatures of a public key under a name. Throws NoteError for a bad name or a key that is not Ed25519. */
+export function verifierOf(name: string, publicKey: KeyObject): NoteKey {
+  const id = noteKeyId(name, rawKey(publicKey));
+  const isGood = (text: string, signature: Uint8Array): boolean =>
+    verify(null, Buffer.from(text), publicKey, signature);
+  return { name, id, publicKey, isGood };
+}
+
+/** What signs notes with a private key under a name. Throws NoteError for a bad name or a key that is not Ed25519. */
+export function signerOf(name: string, privateKey: KeyObject): NoteSigner {
+  const id = noteKeyId(name, rawKey(createPublicKey(privateKey)));
+  return { name, id, sign: (text) => sign(null, Buffer.from(text), privateKey) };
+}
+
+function noteKeyId(name: string, key: Buffer): string {
+  if (!isKeyName(name)) throw new NoteError('a key name has no white space and no plus');
+  return keyId(name, ED25519, key);
+}
+
+function rawKey(publicKey: KeyObject): Buffer {
+  if (publicKey.asymmetricKeyType !== 'ed25519') throw new NoteError('not an Ed25519 key');
+  return Buffer.from(publicKey.export({ format: 'jwk' }).x ?? '', 'base64url');
+}
+
+function publicKeyOf(key: Buffer): KeyObject {
+  return createPublicKey({ key: { kty: 'OKP', crv: 'Ed25519', x: key.toString('base64url') }, format: 'jwk' });
+}
