@@ -33,6 +33,8 @@ export interface Answer {
   file?: { fd: number; size: number } | undefined;
   /** The value of WebJob-Payload-Signature. */
   signature?: string | undefined;
+  /** The value of WebJob-Payload-Manifest. */
+  manifest?: string | undefined;
   /** Where a PUT was stored. */
   upload?: GroupPaths;
   /** A PUT whose very bytes were stored before, by the same job. */

@@ -1,4 +1,4 @@
-// serveCommand: find what a GET asks for, its signature, let the hook make of it what it will, and answer with it.
+// serveCommand: find what a GET asks for, its signature and manifest, let the hook make of it what it will, and answer with it.
 import { closeSync } from 'node:fs';
 import type { GetQuery } from 'webjob-protocol';
 import { findCommand } from './commands.ts';
@@ -6,7 +6,7 @@ import type { Answer, Exchange } from './exchange.ts';
 import { makePayload } from './hooks.ts';
 import { checkUploadName } from './put.ts';
 import { Refusal } from './refusal.ts';
-import { findSignature } from './signature.ts';
+import { findManifest, findSignature } from './signature.ts';
 
 /** Throws Refusal 404, 450, 457, 459, 550 or 551. The file in the answer is open. */
 export function serveCommand(exchange: Exchange, query: GetQuery): Answer {
@@ -23,7 +23,8 @@ export function serveCommand(exchange: Exchange, query: GetQuery): Answer {
     }
     const signature = command && findSignature(settings.profilesDirectory, command.place + settings.dsvSignatureSuffix);
     if (settings.dsvRequireSignatures && signature === undefined) throw new Refusal(459, 'no signature');
-    return { status: 200, file: command, signature };
+    const manifest = command && findManifest(settings.profilesDirectory, command.place);
+    return { status: 200, file: command, signature, manifest };
   } catch (error) {
     if (command) closeSync(command.fd);
     throw error;

@@ -159,6 +159,7 @@ function formatAnswer(exchange: Exchange, answer: Answer): CgiResponse {
     ['Content-Type', 'application/octet-stream'],
     ['Job-Id', request.method === 'GET' ? jobId : undefined],
     ['WebJob-Payload-Signature', answer.signature],
+    ['WebJob-Payload-Manifest', answer.manifest],
     ['Retry-After', answer.retryAfter?.toString()],
   ];
   const { status, file } = answer;

@@ -18,7 +18,7 @@ import { type GroupPaths, STREAMS } from 'webjob-locker';
 import { type Exchange, tokenFacts } from './exchange.ts';
 import { complain, logHook } from './log.ts';
 import { Refusal } from './refusal.ts';
-import { readSignature } from './signature.ts';
+import { readManifest, readSignature } from './signature.ts';
 import { expandCommand } from './tokens.ts';
 
 /** What a command we run sees of the world besides its command line. */
@@ -74,35 +74,37 @@ interface Spool {
 interface Payload {
   file: { fd: number; size: number };
   signature: string | undefined;
+  manifest: string | undefined;
 }
 
 /**
- * Runs the GetHook and returns its stdout, an open file without a name, and the signature that it made. `file` is the path of the command it
- * may transform, empty when there is none. Throws Refusal 551, 459 without a signature that is required, and 550 when SpoolDirectory
- * cannot be used.
+ * Runs the GetHook and returns its stdout, an open file without a name, and the signature and the manifest that it made. `file` is the
+ * path of the command it may transform, empty when there is none. Throws Refusal 551, 459 without a signature that is required, and 550
+ * when SpoolDirectory cannot be used.
  */
 export function makePayload(exchange: Exchange, file: string): Payload {
   const { spoolDirectory, getHookCommandLine, getHookOutputLimit, dsvRequireSignatures } = exchange.settings;
-  const makesSignature = getHookCommandLine.includes('%sig');
-  if (dsvRequireSignatures && !makesSignature) throw new Refusal(459, 'GetHookCommandLine has no %sig');
+  const made = (['sig', 'manifest'] as const).filter((token) => getHookCommandLine.includes(`%${token}`));
+  if (dsvRequireSignatures && !made.includes('sig')) throw new Refusal(459, 'GetHookCommandLine has no %sig');
   const out = openSpool(spoolDirectory, getHookOutputLimit, 'printed more than GetHookOutputLimit');
-  let sig = '';
-  if (makesSignature) removeAbandoned(spoolDirectory);
+  const paths: { sig?: string; manifest?: string } = {};
+  if (made.length > 0) removeAbandoned(spoolDirectory);
   try {
-    if (makesSignature) sig = makeSignatureFile(spoolDirectory);
-    const command = expandCommand(getHookCommandLine, tokenFacts(exchange), { file, sig });
+    for (const token of made) paths[token] = makeEmptyFile(`${spoolPath(spoolDirectory)}.${token}`);
+    const command = expandCommand(getHookCommandLine, tokenFacts(exchange), { file, ...paths });
     // For whatever else the hook writes, too; of what it prints the `cat` that keeps it sees to the limit.
     const limited = `ulimit -f ${blocksOf(getHookOutputLimit)} || exit 126\n${command}`;
     const size = runHook(exchange, 'GetHook', limited, out);
-    const signature = sig ? takeSignature(sig) : undefined;
+    const signature = takeMade('signature', paths.sig, readSignature);
     if (dsvRequireSignatures && signature === undefined) throw new Refusal(459, 'GetHook made no signature');
-    return { file: { fd: out.reader, size }, signature };
+    const manifest = takeMade('manifest', paths.manifest, readManifest);
+    return { file: { fd: out.reader, size }, signature, manifest };
   } catch (error) {
     closeSync(out.reader);
     throw error;
   } finally {
     closeSync(out.writer);
-    if (sig) removeFile(sig);
+    for (const path of Object.values(paths)) removeFile(path);
   }
 }
 
@@ -128,8 +130,7 @@ function blocksOf(limit: number): number {
   return Math.ceil(limit / BLOCK_BYTES) + 1;
 }
 
-function makeSignatureFile(folder: string): string {
-  const path = `${spoolPath(folder)}.sig`;
+function makeEmptyFile(path: string): string {
   try {
     closeSync(openSync(path, 'wx', 0o600));
     return path;
@@ -138,13 +139,14 @@ function makeSignatureFile(folder: string): string {
   }
 }
 
-/** Undefined, with a word in the error log unless it is empty, for a file that holds no signature, or that the hook took away. */
-function takeSignature(path: string): string | undefined {
+/** Undefined, with a word in the error log unless it is empty, for a file that does not hold what it should, or that the hook took away. */
+function takeMade(what: string, path: string | undefined, read: (fd: number) => string): string | undefined {
+  if (path === undefined) return undefined;
   try {
     const { size } = statSync(path);
-    return size === 0 ? undefined : readSignature(openSync(path, 'r'));
+    return size === 0 ? undefined : read(openSync(path, 'r'));
   } catch (error) {
-    complain(`signature of GetHook: ${(error as Error).message}`);
+    complain(`${what} of GetHook: ${(error as Error).message}`);
     return undefined;
   }
 }
@@ -157,7 +159,7 @@ function removeAbandoned(folder: string): void {
   try {
     for (const name of readdirSync(folder)) {
       const path = `${folder}/${name}`;
-      if (/^hook-\d+-\d+(?:\.sig)?$/.test(name) && Date.now() - lstatSync(path).mtimeMs > ABANDONED_AFTER_MS)
+      if (/^hook-\d+-\d+(?:\.sig|\.manifest)?$/.test(name) && Date.now() - lstatSync(path).mtimeMs > ABANDONED_AFTER_MS)
         removeFile(path);
     }
   } catch {

@@ -27,6 +27,7 @@ export const TOKENS = [
 export const PATH_TOKENS = [
   'file', // the command that was found, empty when there is none (GetHook)
   'sig', // an empty file for the signature of what it prints (GetHook)
+  'manifest', // the same for the manifest (GetHook)
   'out', // stdout of an upload (PutHook, PutTrigger)
   'err', // its stderr (the same)
   'env', // its record (the same)
@@ -49,13 +50,13 @@ type Token = (typeof TOKENS)[number];
 type PathToken = (typeof PATH_TOKENS)[number];
 
 /**
- * The alternatives, longest first: `%sid` is a ServerId, not seconds followed by "id". Nor is `%sig` that where it is not known: whoever
- * writes it there has mistaken the control.
+ * The alternatives, longest first: `%sid` is a ServerId, not seconds followed by "id". Nor is `%sig` that where it is not known, or
+ * `%manifest` a month: whoever writes it there has mistaken the control.
  */
 function anyOf(tokens: readonly string[]): string {
   const alternatives = tokens
     .toSorted((a, b) => b.length - a.length)
-    .map((token) => (token === 's' ? 's(?!ig)' : token));
+    .map((token) => (token === 's' ? 's(?!ig)' : token === 'm' ? 'm(?!anifest)' : token));
   return `%(?:${alternatives.join('|')})`;
 }
 
@@ -70,7 +71,7 @@ const commandPattern = (...paths: PathToken[]): string => `(?:${anyOf([...TOKENS
 
 /** What the command lines may be: anything printable, with the tokens that the moment knows. */
 export const COMMAND_PATTERNS = {
-  getHook: commandPattern('file', 'sig'),
+  getHook: commandPattern('file', 'sig', 'manifest'),
   getTrigger: commandPattern(),
   put: commandPattern('out', 'err', 'env', 'rdy'),
 } as const;

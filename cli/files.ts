@@ -70,7 +70,8 @@ function writeBeside(
     rmSync(unfinished, { force: true });
     throw error;
   }
-  syncFolder(dirname(path));
+  // Windows syncs no folder.
+  if (process.platform !== 'win32') syncFolder(dirname(path));
 }
 
 /** What is written beside a file before it takes its place, and the private folders of admin/site/authority.ts, by the rest of their names. */

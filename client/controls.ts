@@ -46,6 +46,11 @@ const number = <Key extends string>(key: Key, value: string, allowed: string): C
 export const CONTROLS = [
   text('ClientId', '', NAME_PATTERNS.clientId),
   path('DsvPublicKeyFile'),
+  flag('DsvRequireManifest', 'Y'),
+  path('DsvSerialFile'),
+  number('DsvThreshold', '1', '[1-9][0-9]{0,2}'),
+  path('DsvTrustedKeysFile'),
+  flag('DsvVerifyManifest', 'N'),
   flag('DsvVerifySignature', 'N'),
   text('GetHookCommandLine', '', '(?:%(?:%|cmd|file)|[^%\\x00-\\x1f\\x7f])+'),
   flag('GetHookEnable', 'N'),

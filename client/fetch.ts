@@ -7,9 +7,18 @@ import { openGarbage } from './garbage.ts';
 import type { Identity } from './record.ts';
 import { withRetries } from './retry.ts';
 import type { ClientSettings } from './settings.ts';
-import type { prepareCheck, SignatureCheck } from './signature.ts';
 import { isProgram } from './status.ts';
 import { exchange, readAnswer } from './wire.ts';
+
+/** Takes a program as it comes. */
+export interface PayloadCheck {
+  update(piece: Uint8Array): void;
+  /** Once, behind the last piece. Throws Failure `get` for a program that must not be run. */
+  finish(): void;
+}
+
+/** Begins a check with the header of an answer; undefined when there is nothing to check. Throws Failure `get`. */
+type BeginCheck = (answer: IncomingMessage, size: number) => PayloadCheck | undefined;
 
 /** Fetches `fileName` into `path`. Returns the server's name for this job, undefined when it gave none. Throws Failure. */
 export async function fetchProgram(
@@ -18,21 +27,28 @@ export async function fetchProgram(
   fileName: string,
   path: string,
 ): Promise<string | undefined> {
-  const check = await prepareSignature(settings);
+  const checks = await prepareChecks(settings, fileName);
   try {
     return await withRetries(settings, `GET of ${fileName}`, async () => {
       rmSync(path, { force: true });
-      return await fetchOnce(settings, identity, fileName, path, check);
+      return await fetchOnce(settings, identity, fileName, path, checks);
     });
   } catch (error) {
     throw failureOf('get', `GET of ${fileName}`, error);
   }
 }
 
-/** Who checks no signature does not load what it takes. */
-async function prepareSignature(settings: ClientSettings): Promise<ReturnType<typeof prepareCheck> | undefined> {
-  if (!settings.dsvVerifySignature) return undefined;
-  return (await import('./signature.ts')).prepareCheck(settings.dsvPublicKeyFile);
+/** Who checks nothing does not load what it takes. */
+async function prepareChecks(settings: ClientSettings, fileName: string): Promise<BeginCheck[]> {
+  const checks: BeginCheck[] = [];
+  if (settings.dsvVerifySignature) {
+    const begin = (await import('./signature.ts')).prepareCheck(settings.dsvPublicKeyFile);
+    checks.push(({ headers: { 'webjob-payload-signature': line } }) =>
+      begin(typeof line === 'string' ? line : undefined),
+    );
+  }
+  if (settings.dsvVerifyManifest) checks.push((await import('./manifest.ts')).prepareManifest(settings, fileName));
+  return checks;
 }
 
 async function fetchOnce(
@@ -40,7 +56,7 @@ async function fetchOnce(
   identity: Identity,
   fileName: string,
   path: string,
-  check: ReturnType<typeof prepareCheck> | undefined,
+  checks: readonly BeginCheck[],
 ): Promise<string | undefined> {
   return await exchange(
     {
@@ -54,22 +70,22 @@ async function fetchOnce(
       if (settings.urlDownloadLimit > 0 && contentLength > settings.urlDownloadLimit) {
         throw new WireError('the program is larger than URLDownloadLimit');
       }
-      const { 'job-id': jobId, 'webjob-payload-signature': signature } = answer.headers;
-      const checking = check?.(typeof signature === 'string' ? signature : undefined);
-      await save(answer, path, checking);
-      checking?.finish();
+      const { 'job-id': jobId } = answer.headers;
+      const begun = checks.flatMap((begin) => begin(answer, contentLength) ?? []);
+      await save(answer, path, begun);
+      for (const check of begun) check.finish();
       return typeof jobId === 'string' && isJobId(jobId) ? jobId : undefined;
     },
   );
 }
 
 /** Writes as it comes, at the pace of the disk. Throws Failure `get` when that takes no more. */
-async function save(answer: IncomingMessage, path: string, checking: SignatureCheck | undefined): Promise<void> {
+async function save(answer: IncomingMessage, path: string, checks: readonly PayloadCheck[]): Promise<void> {
   const fd = openSync(path, 'wx', 0o600);
   const discard = openGarbage();
   try {
     await readAnswer(answer, (piece) => {
-      checking?.update(piece);
+      for (const check of checks) check.update(piece);
       write(fd, piece);
       discard(piece.length);
     });

@@ -111,6 +111,8 @@ function fault(file: string, line: number, message: string): Failure {
 const NEEDS: readonly [on: keyof Controls, control: ControlKey, needed: ControlKey][] = [
   ['getHookEnable', 'GetHookEnable', 'GetHookCommandLine'],
   ['getHookEnable', 'GetHookEnable', 'GetHookSuffix'],
+  ['dsvVerifyManifest', 'DsvVerifyManifest', 'DsvTrustedKeysFile'],
+  ['dsvVerifyManifest', 'DsvVerifyManifest', 'DsvSerialFile'],
   ['dsvVerifySignature', 'DsvVerifySignature', 'DsvPublicKeyFile'],
   ['sslUseCertificate', 'SSLUseCertificate', 'SSLPublicCertFile'],
   ['sslUseCertificate', 'SSLUseCertificate', 'SSLPrivateKeyFile'],
@@ -131,6 +133,8 @@ function checkSettings(given: Given, required: ControlKey[]): ClientSettings {
   if (controls.sslPassPhrase !== '' && controls.sslPassPhraseFile !== '')
     throw new Failure('settings', `${place(given, 'SSLPassPhraseFile')} and SSLPassPhrase exclude each other`);
   if (controls.dsvVerifySignature) warnOfOthers(controls.dsvPublicKeyFile);
+  if (controls.dsvVerifyManifest)
+    for (const file of [controls.dsvTrustedKeysFile, controls.dsvSerialFile]) warnOfOthers(file);
   if (controls.sslBundledCAsFile !== '') warnOfOthers(controls.sslBundledCAsFile);
   const own = credentialsOf(given, controls.urlAuthType, 'URLUsername', controls.urlPassword);
   const target = (key: ControlKey, bytes: string): Target => parseTarget(place(given, key), percentEncode(bytes), own);

@@ -5,19 +5,13 @@ import { readFileSync } from 'node:fs';
 import { isSignature, KEY_KINDS, signatureDigest } from 'webjob-protocol';
 import { type Verifier, verifyEd25519 } from './ed25519.ts';
 import { Failure } from './failure.ts';
-
-/** Takes the signature that came with a program, then the program as it comes. */
-export interface SignatureCheck {
-  update(piece: Uint8Array): void;
-  /** Once, behind the last piece. Throws Failure `get` for a program that is not the one that was signed. */
-  finish(): void;
-}
+import type { PayloadCheck } from './fetch.ts';
 
 /**
  * Returns what begins the check of a program. It needs no more memory for a large program than for a small one. Throws Failure `settings` for
  * a key that is none; what it returns throws Failure `get` for a signature that is missing or none.
  */
-export function prepareCheck(keyFile: string): (signature: string | undefined) => SignatureCheck {
+export function prepareCheck(keyFile: string): (signature: string | undefined) => PayloadCheck {
   const key = readKey(keyFile);
   return (signature) => {
     if (signature === undefined)

@@ -51,7 +51,9 @@ const AUTHENTICATION: Values = { good: ['basic', 'none', 'Basic', 'NONE'], bad: 
 /** Values at the edges of what each control takes. */
 const VALUES: Record<ControlKey, Values> = {
   ClientId: { good: ['a', 'A-z_09', 'x'.repeat(64)], bad: ['x'.repeat(65), 'a b', 'a.b', '../a', 'ä'] },
-  ...{ DsvPublicKeyFile: TEXT, DsvVerifySignature: FLAG },
+  ...{ DsvPublicKeyFile: TEXT, DsvRequireManifest: FLAG, DsvSerialFile: TEXT },
+  DsvThreshold: { good: ['1', '2', '999'], bad: ['', '0', '-1', '01', '1000'] },
+  ...{ DsvTrustedKeysFile: TEXT, DsvVerifyManifest: FLAG, DsvVerifySignature: FLAG },
   GetHookCommandLine: {
     good: ['', 'gpg -d -o %cmd %file', 'a %% b', '%%cmd', 'x | y && z; "q"'],
     bad: ['%', '%x', '%file2 %', '%%%', 'a %payload', 'a\u0000b'],
@@ -99,6 +101,7 @@ const VALUES: Record<ControlKey, Values> = {
 
 /** What a control that is on cannot do without. */
 const NEEDED: Partial<Record<ControlKey, string>> = {
+  DsvVerifyManifest: 'DsvTrustedKeysFile=k\nDsvSerialFile=s\n',
   DsvVerifySignature: 'DsvPublicKeyFile=k\n',
   GetHookEnable: 'GetHookCommandLine=x\nGetHookSuffix=.x\n',
   SSLUseCertificate: 'SSLPublicCertFile=c\nSSLPrivateKeyFile=k\n',
@@ -155,10 +158,14 @@ describe('every control of webjob.conf', () => {
     const texts =
       'dsvPublicKeyFile getHookCommandLine getHookSuffix journalFile lockFile spoolDirectory sslBundledCAsFile sslExpectedPeerCN';
     const more = 'sslPassPhrase sslPassPhraseFile sslPrivateKeyFile sslPublicCertFile urlPassword urlProxyHost';
-    const empty = `${texts} ${more} urlProxyPassword urlProxyUsername urlPutURL urlUsername`.split(' ');
+    const empty =
+      `dsvSerialFile dsvTrustedKeysFile ${texts} ${more} urlProxyPassword urlProxyUsername urlPutURL urlUsername`.split(
+        ' ',
+      );
     assert.deepEqual(settings, {
       ...given,
       ...Object.fromEntries(empty.map((name) => [name, ''])),
+      ...{ dsvVerifyManifest: false, dsvRequireManifest: true, dsvThreshold: 1 },
       ...{ dsvVerifySignature: false, getHookEnable: false, getHookStatus: 0, getHookTimeLimit: 60, hashType: 'MD5' },
       ...{ getTimeLimit: 0, putTimeLimit: 0, runTimeLimit: 0, timeoutSignal: 9, urlDownloadLimit: 0, splay: 0 },
       ...{ overwriteExecutable: true, unlinkExecutable: true, unlinkOutput: true, uploadOnGetFailure: false },
@@ -172,6 +179,8 @@ describe('every control of webjob.conf', () => {
     ['GetHookEnable=Y\nGetHookSuffix=.x', 'GetHookEnable=Y needs GetHookCommandLine'],
     ['GetHookEnable=y\nGetHookCommandLine=x', 'GetHookEnable=Y needs GetHookSuffix'],
     ['DsvVerifySignature=Y\nDsvPublicKeyFile=', 'DsvVerifySignature=Y needs DsvPublicKeyFile'],
+    ['DsvVerifyManifest=Y\nDsvSerialFile=s', 'DsvVerifyManifest=Y needs DsvTrustedKeysFile'],
+    ['DsvVerifyManifest=Y\nDsvTrustedKeysFile=k', 'DsvVerifyManifest=Y needs DsvSerialFile'],
     ['SSLUseCertificate=Y\nSSLPrivateKeyFile=k', 'SSLUseCertificate=Y needs SSLPublicCertFile'],
     ['SSLUseCertificate=Y\nSSLPublicCertFile=c', 'SSLUseCertificate=Y needs SSLPrivateKeyFile'],
     ['SSLPassPhraseFile=f\nSSLPassPhrase=p', 'SSLPassPhraseFile and SSLPassPhrase exclude each other'],

@@ -21,3 +21,8 @@ export function signatureDigest(key: SigningKey): 'sha256' | null | undefined {
 export function isSignature(text: string): boolean {
   return /^[A-Za-z0-9+/]{4,340}={0,2}$/.test(text);
 }
+
+/** What is behind the name of a program in the name of its manifest (docs/protocol.md, section 10). */
+export const MANIFEST_SUFFIX = '.manifest';
+/** The longest manifest. In base64 its header line stays below the 8,190 bytes that httpd takes in one. */
+export const MAX_MANIFEST_BYTES = 4096;

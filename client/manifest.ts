@@ -1,0 +1,86 @@
+// WebJob-Payload-Manifest: a signed note that binds a program to its name, its clients, a time and a serial number (docs/protocol.md,
+// section 10). A server that is in other hands can give only what trusted keys signed for this client, this name and this time.
+import { createHash } from 'node:crypto';
+import { readFileSync } from 'node:fs';
+import type { IncomingMessage } from 'node:http';
+import { findMismatch, openManifest, type SignedManifest } from '../notes/manifest.ts';
+import { decodeBase64, NoteError } from '../notes/note.ts';
+import { MAX_TRUST_BYTES, parseTrustedKeys, type TrustedKey, weightOf } from '../notes/trust.ts';
+import { codeOf, Failure } from './failure.ts';
+import type { PayloadCheck } from './fetch.ts';
+import { Serials } from './serials.ts';
+import type { ClientSettings } from './settings.ts';
+import { printable } from './status.ts';
+
+/**
+ * Returns what begins the check of a program by its manifest: everything but the hash and the serial on disk is known before its
+ * first byte. Throws Failure `settings` for keys that cannot be used; what it returns throws Failure `get`, undefined for a program
+ * that has no manifest and needs none.
+ */
+export function prepareManifest(
+  settings: ClientSettings,
+  name: string,
+): (answer: IncomingMessage, size: number) => PayloadCheck | undefined {
+  const keys = readTrustedKeys(settings);
+  const serials = new Serials(settings.dsvSerialFile, settings.clientId);
+  return ({ headersDistinct }, size) => {
+    const values = headersDistinct['webjob-payload-manifest'] ?? [];
+    if (values.length === 0 && !settings.dsvRequireManifest) return undefined;
+    const { manifest, text } = open(values, keys, settings.dsvThreshold);
+    const mismatch =
+      findMismatch(manifest, { name, clientId: settings.clientId, at: new Date() }) ??
+      (manifest.size === size ? undefined : `it is for ${manifest.size} bytes, and ${size} were sent`);
+    if (mismatch !== undefined) throw refused(mismatch);
+    const offered = { serial: manifest.serial, textHash: createHash('sha256').update(text).digest('hex') };
+    serials.check(name, offered);
+    const hash = createHash('sha256');
+    return {
+      update: (piece) => hash.update(piece),
+      finish: () => {
+        if (hash.digest('hex') !== manifest.sha256) throw refused('it is for other bytes than were sent');
+        serials.take(name, offered);
+      },
+    };
+  };
+}
+
+function open(values: readonly string[], keys: readonly TrustedKey[], threshold: number): SignedManifest {
+  const [value] = values;
+  if (value === undefined)
+    throw new Failure('get', 'the program has no manifest', 'DsvRequireManifest=Y takes programs with one only');
+  if (values.length > 1) throw refused(`${values.length} came`);
+  const bytes = decodeBase64(value);
+  if (bytes === undefined) throw refused('it is not base64');
+  try {
+    return openManifest(bytes, keys, threshold);
+  } catch (error) {
+    if (error instanceof NoteError) throw refused(error.message);
+    throw error;
+  }
+}
+
+function refused(why: string): Failure {
+  return new Failure('get', `the program's manifest is refused: ${printable(why)}`);
+}
+
+/** Throws Failure `settings`, also where all of the keys together do not reach the threshold. */
+function readTrustedKeys({ dsvTrustedKeysFile: path, dsvThreshold }: ClientSettings): TrustedKey[] {
+  const fail = (why: string, hint?: string): Failure =>
+    new Failure('settings', `DsvTrustedKeysFile: ${path} ${why}`, hint);
+  let bytes: Buffer;
+  try {
+    bytes = readFileSync(path);
+  } catch (error) {
+    throw fail(`cannot be read: ${codeOf(error)}`);
+  }
+  if (bytes.length > MAX_TRUST_BYTES) throw fail(`is longer than ${MAX_TRUST_BYTES} bytes`);
+  try {
+    const keys = parseTrustedKeys(bytes.toString());
+    const weight = weightOf(keys);
+    if (weight >= dsvThreshold) return keys;
+    throw fail(`has keys of a weight of ${weight}, and DsvThreshold is ${dsvThreshold}`);
+  } catch (error) {
+    if (error instanceof NoteError) throw fail(printable(error.message), 'webjobctl sign trust list');
+    throw error;
+  }
+}

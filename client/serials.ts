@@ -1,0 +1,100 @@
+// DsvSerialFile: the highest serial number that this client has taken of each program's manifest, so that a server cannot go
+// back to an older program. A line is `ClientId name serial SHA-256`, the last of the text that had the serial.
+import { readFileSync } from 'node:fs';
+import { isClientId, isFileName } from 'webjob-protocol';
+import { KnownFailure } from '../cli/failure.ts';
+import { replaceFile } from '../cli/files.ts';
+import { withLock } from '../cli/lockfile.ts';
+import { codeOf, Failure } from './failure.ts';
+
+/** A serial, and which text had it. */
+export interface Seen {
+  serial: number;
+  textHash: string;
+}
+
+type SeenByName = Map<string, Seen>;
+
+/** The serials of one client. Concurrent runs may share the file. */
+export class Serials {
+  readonly #path: string;
+  readonly #clientId: string;
+
+  constructor(path: string, clientId: string) {
+    this.#path = path;
+    this.#clientId = clientId;
+  }
+
+  /** Throws Failure `settings` for a file that cannot be read or was not written by webjob, `get` for a serial that must not be taken. */
+  check(name: string, offered: Seen): void {
+    this.#compare(this.#read(), name, offered);
+  }
+
+  /** Takes a serial, which is on disk when this returns. Throws as `check` does, and Failure `get` when it cannot be written. */
+  take(name: string, offered: Seen): void {
+    if (!this.#compare(this.#read(), name, offered)) return;
+    try {
+      withLock(this.#path, () => {
+        // Another run may have been faster, with a higher one.
+        const seen = this.#read();
+        if (!this.#compare(seen, name, offered)) return;
+        seen.set(this.#keyOf(name), offered);
+        replaceFile(this.#path, format(seen), { mode: 0o600 });
+      });
+    } catch (error) {
+      if (error instanceof Failure) throw error;
+      const why = error instanceof KnownFailure ? error.message : codeOf(error);
+      throw new Failure('get', `DsvSerialFile: ${this.#path} cannot be written: ${why}`);
+    }
+  }
+
+  /** True when what is offered is new. */
+  #compare(seen: SeenByName, name: string, offered: Seen): boolean {
+    const last = seen.get(this.#keyOf(name));
+    if (last === undefined || offered.serial > last.serial) return true;
+    if (offered.serial < last.serial)
+      throw new Failure(
+        'get',
+        `the program's manifest is refused: its serial ${offered.serial} is lower than ${last.serial}, which was seen before`,
+        'the server gave an older program; if that is meant, sign it again',
+      );
+    if (offered.textHash === last.textHash) return false;
+    throw new Failure(
+      'get',
+      `the program's manifest is refused: another one had its serial ${offered.serial}`,
+      'sign the program again, with a higher serial',
+    );
+  }
+
+  #keyOf(name: string): string {
+    return `${this.#clientId} ${name}`;
+  }
+
+  #read(): SeenByName {
+    let text: string;
+    try {
+      text = readFileSync(this.#path, 'latin1');
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return new Map();
+      throw new Failure('settings', `DsvSerialFile: ${this.#path} cannot be read: ${codeOf(error)}`);
+    }
+    const lines = text.split('\n');
+    // A file that was cut off names its unfinished line.
+    const end = lines.pop();
+    if (end !== '') lines.push('');
+    return new Map(
+      lines.map((line, index): [string, Seen] => {
+        const [clientId = '', name = '', serial = '', textHash = '', ...more] = line.split(' ');
+        const isOurs = isClientId(clientId) && isFileName(name) && /^\d{1,15}$/.test(serial);
+        if (!isOurs || !/^[0-9a-f]{64}$/.test(textHash) || more.length > 0)
+          throw new Failure('settings', `DsvSerialFile: ${this.#path} line ${index + 1} was not written by webjob`);
+        return [`${clientId} ${name}`, { serial: Number(serial), textHash }];
+      }),
+    );
+  }
+}
+
+function format(seen: SeenByName): string {
+  const lines = Array.from(seen, ([key, { serial, textHash }]) => `${key} ${serial} ${textHash}\n`);
+  return lines.sort().join('');
+}

@@ -1,0 +1,117 @@
+// Manifests of programs: signed notes that bind the bytes of a program to its name, to the clients it is for, to a time
+// and to a serial number (docs/protocol.md, section 10). Those who sign and those who check both ask here.
+import { isFileName, MAX_MANIFEST_BYTES } from 'webjob-protocol';
+import { NoteError, parseNote, verifyNote } from './note.ts';
+import { type TrustedKey, weightOf } from './trust.ts';
+
+/** What the text of a manifest says. */
+export interface Manifest {
+  /** The name that clients ask for. */
+  name: string;
+  /** Globs of client ids, at least one. */
+  clients: readonly string[];
+  size: number;
+  /** Of the program, in hexadecimal. */
+  sha256: string;
+  /** A client takes no lower one of this name than it has seen. */
+  serial: number;
+  /** Whole seconds. */
+  notBefore: Date;
+  notAfter: Date;
+}
+
+/** A manifest whose signatures are good and reach the threshold. */
+export interface SignedManifest {
+  manifest: Manifest;
+  /** The signed text. */
+  text: string;
+  signers: TrustedKey[];
+}
+
+const FIRST_LINE = 'webjob-manifest/v1';
+const NUMBER = '0|[1-9][0-9]{0,14}';
+const TIME = '[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z';
+const TEXT = new RegExp(
+  `^${FIRST_LINE}\nname (?<name>.+)\n(?<clients>(?:client [A-Za-z0-9_*?-]{1,64}\n)+)size (?<size>${NUMBER})\n` +
+    `sha256 (?<sha256>[0-9a-f]{64})\nserial (?<serial>${NUMBER})\nnot-before (?<from>${TIME})\nnot-after (?<to>${TIME})\n$`,
+);
+
+/** The text of a manifest, to be signed. Throws NoteError for what parseManifest would not take. */
+export function formatManifest({ name, clients, size, sha256, serial, notBefore, notAfter }: Manifest): string {
+  const globs = clients.map((glob) => `client ${glob}\n`).join('');
+  const times = `not-before ${formatSeconds(notBefore)}\nnot-after ${formatSeconds(notAfter)}\n`;
+  const text = `${FIRST_LINE}\nname ${name}\n${globs}size ${size}\nsha256 ${sha256}\nserial ${serial}\n${times}`;
+  parseManifest(text);
+  return text;
+}
+
+/** Throws NoteError unless the text is exactly one manifest. */
+export function parseManifest(text: string): Manifest {
+  const found = TEXT.exec(text)?.groups;
+  const { name = '', clients = '', size, sha256 = '', serial, from, to } = found ?? {};
+  if (found === undefined || !isFileName(name)) throw new NoteError('not the text of a manifest');
+  const [notBefore, notAfter] = [parseSeconds(from), parseSeconds(to)];
+  if (notBefore >= notAfter) throw new NoteError('it ends before it begins');
+  const globs = clients.trimEnd().split('\n');
+  return {
+    ...{ name, clients: globs.map((line) => line.slice('client '.length)), size: Number(size), sha256 },
+    ...{ serial: Number(serial), notBefore, notAfter },
+  };
+}
+
+/**
+ * Checks who signed a manifest; what it says is for findMismatch.
+ *
+ * @throws NoteError for bytes that are not a manifest, for a wrong signature of a trusted key, and below the threshold
+ */
+export function openManifest(bytes: Uint8Array, trusted: readonly TrustedKey[], threshold: number): SignedManifest {
+  if (bytes.length > MAX_MANIFEST_BYTES) throw new NoteError(`longer than ${MAX_MANIFEST_BYTES} bytes`);
+  const note = parseNote(bytes);
+  const signers = verifyNote(note, trusted);
+  const weight = weightOf(signers);
+  if (weight < threshold) throw new NoteError(`signed with a weight of ${weight}, and ${threshold} is needed`);
+  return { manifest: parseManifest(note.text), text: note.text, signers };
+}
+
+/** Why a manifest is not for this program, this client and this moment; undefined when it is. */
+export function findMismatch(
+  { name, clients, notBefore, notAfter }: Manifest,
+  wanted: { name: string; clientId: string; at: Date },
+): string | undefined {
+  if (name !== wanted.name) return `it is for ${name}, not ${wanted.name}`;
+  if (!clients.some((glob) => matchesGlob(glob, wanted.clientId))) return `it is not for ${wanted.clientId}`;
+  if (wanted.at < notBefore) return `it is not valid before ${formatSeconds(notBefore)}`;
+  // Up to the end of its last second, as certificates are.
+  return wanted.at.getTime() >= notAfter.getTime() + 1000 ? `it expired at ${formatSeconds(notAfter)}` : undefined;
+}
+
+/** Whether all of a client id matches: `*` stands for any characters, `?` for one. */
+export function matchesGlob(glob: string, clientId: string): boolean {
+  let [at, star, retry] = [0, -1, 0];
+  for (let next = 0; next < clientId.length; ) {
+    if (glob[at] === '?' || (glob[at] === clientId[next] && glob[at] !== '*')) {
+      at++;
+      next++;
+    } else if (glob[at] === '*') {
+      star = at++;
+      retry = next;
+    } else if (star >= 0) {
+      at = star + 1;
+      next = ++retry;
+    } else {
+      return false;
+    }
+  }
+  return /^\**$/.test(glob.slice(at));
+}
+
+/** `2026-11-24T06:12:40Z` */
+export function formatSeconds(date: Date): string {
+  return date.toISOString().replace(/\.\d+Z$/, 'Z');
+}
+
+function parseSeconds(text = ''): Date {
+  const date = new Date(text);
+  if (Number.isNaN(date.getTime()) || formatSeconds(date) !== text) throw new NoteError(`${text} is not a time`);
+  return date;
+}
