@@ -2,7 +2,7 @@
 import { closeSync, openSync, rmSync, writeSync } from 'node:fs';
 import type { IncomingMessage } from 'node:http';
 import { formatGetQuery, isJobId } from 'webjob-protocol';
-import { codeOf, Failure, failureOf, WireError } from './failure.ts';
+import { codeOf, Failure, failureOf, WireError, warn } from './failure.ts';
 import { openGarbage } from './garbage.ts';
 import type { Identity } from './record.ts';
 import { withRetries } from './retry.ts';
@@ -19,6 +19,10 @@ export interface PayloadCheck {
 
 /** Begins a check with the header of an answer; undefined when there is nothing to check. Throws Failure `get`. */
 type BeginCheck = (answer: IncomingMessage, size: number) => PayloadCheck | undefined;
+
+/** Some do nothing on purpose. What is between may also have lost the status of a refusal, which has no content. */
+const EMPTY =
+  'the program is empty: where fcgiwrap runs an older script, a refusal looks like this, and its reason is in nph-webjob.log';
 
 /** Fetches `fileName` into `path`. Returns the server's name for this job, undefined when it gave none. Throws Failure. */
 export async function fetchProgram(
@@ -70,6 +74,7 @@ async function fetchOnce(
       if (settings.urlDownloadLimit > 0 && contentLength > settings.urlDownloadLimit) {
         throw new WireError('the program is larger than URLDownloadLimit');
       }
+      if (contentLength === 0) warn(EMPTY);
       const { 'job-id': jobId } = answer.headers;
       const begun = checks.flatMap((begin) => begin(answer, contentLength) ?? []);
       await save(answer, path, begun);

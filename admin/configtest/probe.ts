@@ -137,8 +137,11 @@ async function probePut(
   const what = runType === 'linktest' ? 'link test' : 'PUT';
   if (answer instanceof Error)
     return [error(`the ${what} failed: ${answer.message}`, url.href, formatLogCommand(site.errorLog))];
+  // Under fcgiwrap nginx makes 200 of whatever an older script answers.
+  const isLost = runType === 'linktest' && answer.status === 200;
+  const why = isLost ? ' in place of 251: the status is lost on the way, and refusals look like successes' : '';
   if (answer.status !== (runType === 'linktest' ? 251 : 200))
-    return [error(`${what}: ${describe(answer)}`, url.href, findReason(answer, caller, site))];
+    return [error(`${what}: ${describe(answer)}${why}`, url.href, findReason(answer, caller, site))];
   const left = runType === 'snapshot' ? `; job ${jobId} is in the locker now` : '';
   return [note(`${what}: ${describe(answer)}${left}`, url.href)];
 }
