@@ -3,8 +3,9 @@ import { realpathSync, statSync } from 'node:fs';
 import { type CustodyFile, findGroup, listCustodyFiles, statGroupFile } from 'webjob-locker';
 import { WRITER } from './events.ts';
 import type { Finding } from './finding.ts';
+import { MetNames } from './met-names.ts';
 import { isOther, judgePack } from './packs.ts';
-import { CustodyRecords, type Deposit, type Mark, type OldBook, type RecordsOptions } from './records.ts';
+import { CustodyRecords, type Deposit, type Known, type OldBook, type RecordsOptions } from './records.ts';
 import { type Care, checkUpload, findDiffering, type Owners, type UploadReport } from './upload.ts';
 import type { Verdict } from './verdict.ts';
 import { Witness, type WitnessState } from './witness.ts';
@@ -68,6 +69,7 @@ export class Evidence {
   readonly witnesses: readonly PlacedWitness[];
   readonly #cut: Finding[] = [];
   readonly #options: EvidenceOptions;
+  readonly #met: MetNames[] = [];
   #records: CustodyRecords | undefined;
 
   /**
@@ -113,7 +115,7 @@ export class Evidence {
       this.witnesses.some(({ witness, logs }) => logs === folder && this.#isKnown(witness, logs, file));
     const { only, since, ...options } = this.#options;
     if (only) return this.#search(only, old);
-    const resume = (folder: string, { file }: CustodyFile): Mark | undefined =>
+    const resume = (folder: string, { file }: CustodyFile): Known | undefined =>
       since === undefined
         ? undefined
         : this.witnesses.find(({ logs }) => logs === folder)?.witness.knownUpTo(folder, file, since.getTime());
@@ -171,8 +173,18 @@ export class Evidence {
     return this.#cut.map(({ place }) => place);
   }
 
-  /** Has what was found sound kept by the witness. For root, one at a time. Throws the error of a system call. */
+  /** What root has met in a folder of the locker; undefined where there is no witness that counts, or none is kept. */
+  metNames(folder: string): MetNames | undefined {
+    const witness = this.witnesses[0]?.witness;
+    if (witness?.state !== 'asked') return undefined;
+    const met = new MetNames(witness.folder, this.site.incomingDirectory, folder);
+    this.#met.push(met);
+    return met;
+  }
+
+  /** Has what was found sound, and what was met, kept by the witness. For root, one at a time. Throws the error of a system call. */
   tellWitness(isAdopted = false): void {
+    for (const met of this.#met) met.save();
     if (!this.#records) return;
     for (const { witness, logs } of this.witnesses)
       if (witness.state === 'asked' || witness.state === 'none')

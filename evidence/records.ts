@@ -78,6 +78,12 @@ export interface Mark {
   newest: number;
 }
 
+/** How far a segment is known. */
+export interface Known extends Mark {
+  /** Of webjobctl's: where the records before that place begin which tell of packs, or end the segment; undefined when nobody noted it. */
+  turns?: readonly number[] | undefined;
+}
+
 /** What a record was, as a witness kept it. */
 export interface OldBook {
   file: string;
@@ -98,6 +104,8 @@ interface OpenBook extends Book {
   newest: number;
   /** Some places in it, in order, since `size` was 0 or what it was when it was gone on with. */
   marks: Mark[];
+  /** In a record of webjobctl, where those begin that tell of packs, or end it. */
+  turns: number[] | undefined;
   /** It has a record of which root was the writer, which vouches for what stands before it. */
   hasGenesis: boolean;
   /** It ends with a record that names the next segment. */
@@ -138,7 +146,7 @@ export interface RecordsOptions {
    * How much of a segment need not be read, as `skip`: that it is as it was is for the caller to
    * see to.
    */
-  resume?: ((folder: string, file: CustodyFile) => Mark | undefined) | undefined;
+  resume?: ((folder: string, file: CustodyFile) => Known | undefined) | undefined;
   /**
    * Only records that hold one of these names or job ids are looked at. They are found in a
    * twentieth of the time, and nothing is said of the record as a whole.
@@ -160,6 +168,8 @@ const PACK = /^\d{4}-\d\d-\d\d(?:\.\d+)?$/;
 const DEPARTURES: readonly unknown[] = ['prune', 'pack'];
 /** What only webjobctl puts on record, and what only a server does. */
 const KEEPING: readonly unknown[] = [...DEPARTURES, 'unpack', 'prune-pack', 'adopt', 'hold', 'release'];
+/** Of webjobctl's what must be known of a record that is else not read again. */
+const TURNS: readonly unknown[] = ['pack', 'unpack', 'prune-pack', 'seal'];
 const RECEIVING: readonly unknown[] = ['deposit', 'replaced'];
 const USUAL_RECORD_BYTES = 2048;
 const ALL: Share = { index: 0, count: 1 };
@@ -189,8 +199,6 @@ export class CustodyRecords {
   /** What was gone on with was not enough. */
   #mustReadAll = false;
   #names = new NameTable();
-  /** Names of the deposits read so far, up to one more than are searched for. */
-  readonly #met = new Set<string>();
   #faults: Finding[] = [];
   /** By the digest of the archive, as a name comes again after an unpack. */
   #packs = new Map<string, KnownPack>();
@@ -226,11 +234,11 @@ export class CustodyRecords {
   }
 
   /** How much of each segment was walked, of those in which nothing was found. */
-  sound(): ({ folder: string; file: string; marks: readonly Mark[] } & Mark)[] {
-    return this.#books.flatMap(({ folder, file, size, newest, marks, isSkipped, place }) =>
+  sound(): ({ folder: string; file: string; marks: readonly Mark[] } & Known)[] {
+    return this.#books.flatMap(({ folder, file, size, newest, marks, turns, isSkipped, place }) =>
       folder === undefined || isSkipped || this.#faults.some((fault) => fault.place === place)
         ? []
-        : [{ folder, file, size, newest, marks }],
+        : [{ folder, file, size, newest, marks, turns }],
     );
   }
 
@@ -447,7 +455,8 @@ export class CustodyRecords {
       isForeign: false,
       isSkipped: false,
     };
-    const opened = { ...book, row, fd, chain, ...nothing, marks: [], broken: new Set<number>(), torn: [] };
+    const lists = { marks: [], turns: book.serverId === WRITER ? [] : undefined, broken: new Set<number>(), torn: [] };
+    const opened: OpenBook = { ...book, row, fd, chain, ...nothing, ...lists };
     row.books.push(opened);
     this.#books.push(opened);
     return opened;
@@ -492,23 +501,46 @@ export class CustodyRecords {
     return skipped;
   }
 
-  #resume(book: OpenBook, { size, newest }: Mark): void {
+  #resume(book: OpenBook, { size, newest, turns }: Known): void {
     const isKeeping = book.serverId === WRITER;
-    if (isKeeping && this.#met.size > MOST_SEARCHED) return;
+    const older = isKeeping ? this.#depositedBefore(newest) : [];
+    if (!older) return;
     const known = book.chain?.resume(size);
     if (!known) return;
-    if (isKeeping) this.#takeKept(book, size);
+    if (isKeeping) this.#takeKept(book, size, older, turns);
     Object.assign(book, { size, newest, marks: [{ size, newest }], isSealed: known.isSealed });
     this.#isPartial = true;
     if (!isKeeping) this.#begin(this.#fdOf(book), book.stats);
   }
 
-  /** What webjobctl put on record before of packs and of the uploads that were met. */
-  #takeKept(book: OpenBook, end: number): void {
-    const texts = [...[...this.#met].map(quoted), SEAL_TEXT, ...RETURN_TEXTS, PACK_TEXT];
-    for (const link of searchChain(this.#fdOf(book), 0, texts)) {
+  /** The uploads on record that were deposited up to an instant; undefined when they are more than are searched for. */
+  #depositedBefore(instant: number): string[] | undefined {
+    const { file, time } = this.#names;
+    const rows: number[] = [];
+    for (const row of this.#names.rows()) {
+      if (file[row] !== 0 && (time[row] ?? 0) <= instant) rows.push(row);
+      if (rows.length > MOST_SEARCHED) return undefined;
+    }
+    return rows.flatMap((row) => this.#depositAt(row)?.name ?? []);
+  }
+
+  /**
+   * What webjobctl put on record before of packs, and of uploads that may have been there by then. To search it for packs takes as long as all
+   * else.
+   */
+  #takeKept(book: OpenBook, end: number, names: readonly string[], turns: readonly number[] | undefined): void {
+    const fd = this.#fdOf(book);
+    for (const from of turns ?? []) {
+      const link = linkAt(fd, from);
+      if (link) this.#take(book, link);
+      else this.#mustReadAll = true;
+    }
+    const texts = [...names.map(quoted), ...(turns ? [] : [SEAL_TEXT, ...RETURN_TEXTS, PACK_TEXT])];
+    if (texts.length === 0) return;
+    const taken = new Set(turns);
+    for (const link of searchChain(fd, 0, texts)) {
       if (link.from >= end) return;
-      this.#take(book, link);
+      if (!taken.has(link.from)) this.#take(book, link);
     }
   }
 
@@ -651,6 +683,7 @@ export class CustodyRecords {
     if (isServers && begun < this.#since) this.#since = begun;
     if (facts.event === 'genesis') book.hasGenesis = true;
     if (facts.event === 'seal') book.isSealed = true;
+    if (TURNS.includes(facts.event)) book.turns?.push(link.from);
     this.#checkWriter(book, link, facts);
     for (const { name, jobId } of depositsIn(facts)) this.#deposit(book, link.from, name, jobId, time);
     if (facts.event === 'replaced' && isName(facts.name)) {
@@ -689,7 +722,6 @@ export class CustodyRecords {
   #deposit(book: OpenBook, from: number, name: string, jobId: unknown, time: number): void {
     if (this.#options.watch?.(String(jobId))) this.watched.set(name, { jobId: String(jobId), pack: undefined });
     if (!isInShare(name, this.#share)) return;
-    if (this.#met.size <= MOST_SEARCHED) this.#met.add(name);
     const row = this.#names.add(name);
     const file = this.#books.indexOf(book) + 1;
     const last = this.#names.file[row] ?? 0;
@@ -869,6 +901,13 @@ function readDeposit(fd: number, from: number, which?: string | ((name: string) 
   );
   if (!isWhole || !name || jobId === undefined || !bytes || !sha256) return undefined;
   return { name, time: new Date(String(facts.time)), jobId, bytes, sha256, receivedAt, fault: undefined };
+}
+
+/** The record that begins at a place; undefined when none does. */
+function linkAt(fd: number, from: number): Link | undefined {
+  const text = readLine(fd, from);
+  const link = readLink({ text, from, to: from + text.length + 1 });
+  return link?.from === from ? link : undefined;
 }
 
 function readLine(fd: number, from: number): string {

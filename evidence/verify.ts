@@ -5,6 +5,7 @@ import { lstatSync, realpathSync, statSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import {
   custodyPath,
+  type Extension,
   findGroup,
   type Group,
   groupPaths,
@@ -20,6 +21,7 @@ import {
 import { Failure } from '../cli/failure.ts';
 import { Evidence, type EvidenceSite } from './evidence.ts';
 import type { Finding } from './finding.ts';
+import type { MetNames } from './met-names.ts';
 import { isInShare, type Share } from './names.ts';
 import { checkPacks } from './packs.ts';
 import { readFile } from './reading.ts';
@@ -221,13 +223,16 @@ function* findSince(
     }
     if (isFirst) yield* findReplaced(scope, evidence);
   }
-  for (const found of walkChanged(locker, since)) {
+  for (const found of walkChanged(locker, evidence, since)) {
     if (found.folder !== undefined) {
       if (isFirst) yield* checkFolder(locker, found.folder, evidence);
     } else if (found.stray !== undefined) {
       if (isFirst) yield* checkStray(locker, found.stray);
-    } else if (isMeant(found.group.name) && !done.has(found.group.name) && cameAt(locker, found.group) >= since)
-      yield* verifyUpload(scope, evidence, found.group.name, summary);
+    } else if (isMeant(found.group.name) && !done.has(found.group.name)) {
+      const at = cameAt(locker, found.group);
+      if (at >= since) yield* verifyUpload(scope, evidence, found.group.name, summary);
+      if (found.group.has.has('rdy')) found.met?.note(found.group.name, at);
+    }
   }
   if (!evidence.isIdle || isChangedSince(scope.packsFolder, since)) yield* findInPacks(scope, evidence, summary, share);
   if (!isFirst) return;
@@ -243,24 +248,30 @@ function cameAt(locker: string, { name, has }: Group): number {
 }
 
 type Met =
-  | { group: Group; folder?: undefined; stray?: undefined }
+  | { group: Group; met: MetNames | undefined; folder?: undefined; stray?: undefined }
   | { folder: string; group?: undefined; stray?: undefined }
   | { stray: string; group?: undefined; folder?: undefined };
 
-/** The folders of a locker in which a name was added, removed or changed since, and what is in each; others are not read. */
-function* walkChanged(locker: string, since: number, folder = ''): Generator<Met> {
+/**
+ * The folders of a locker in which a name was added, removed or changed since, and what is in each; others are not read. Left out are uploads
+ * that root has met, and that came before.
+ */
+function* walkChanged(locker: string, evidence: Evidence, since: number, folder = ''): Generator<Met> {
   const stats = lstatSync(reachFolder(locker, folder || '.'), { throwIfNoEntry: false });
   if (!stats?.isDirectory()) return;
   const isChanged = Math.max(stats.mtimeMs, stats.ctimeMs) >= since;
   // A folder has a link from itself, one from above, and one from each folder in it; file systems that do not count have 1.
   if (!isChanged && stats.nlink === 2) return;
   if (isChanged) yield { folder: folder || '.' };
+  const met = isChanged ? evidence.metNames(folder) : undefined;
+  const isWanted = (file: string, extension: Extension): boolean =>
+    met === undefined || met.cameAt(file, extension === 'rdy') >= since;
   const folders: string[] = [];
-  for (const { group, stray, folder: inner } of listFolder(locker, folder)) {
+  for (const { group, stray, folder: inner } of listFolder(locker, folder, isWanted)) {
     if (inner !== undefined) folders.push(inner);
-    else if (isChanged) yield group ? { group } : { stray: stray ?? '' };
+    else if (isChanged) yield group ? { group, met } : { stray: stray ?? '' };
   }
-  for (const inner of folders) yield* walkChanged(locker, since, inner);
+  for (const inner of folders) yield* walkChanged(locker, evidence, since, inner);
 }
 
 function isChangedSince(path: string | undefined, since: number): boolean {

@@ -25,7 +25,7 @@ import { readRange } from 'webjob-locker';
 import { makeFolder, syncFile, syncFolder, writeAll } from 'webjob-locker/durable';
 import { isRootsOwn, replaceFile } from '../cli/files.ts';
 import type { Finding } from './finding.ts';
-import { type Mark, openCustodyFile } from './records.ts';
+import { type Known, type Mark, openCustodyFile } from './records.ts';
 
 /** Whether there was a witness to be asked. */
 export type WitnessState =
@@ -54,12 +54,14 @@ export interface Seen {
   newest: number;
   /** Some places before the end; missing in what earlier versions kept. */
   marks?: Mark[];
+  /** Where those of webjobctl's records begin that tell of packs, or end a segment; missing as `marks`, and in the record of a server. */
+  turns?: readonly number[] | undefined;
   /** Bytes of each gzip member of the copy, in order: what stands behind them was not finished. */
   parts: number[];
 }
 
 /** How much of a record was walked and found sound. */
-export interface Sound extends Mark {
+export interface Sound extends Known {
   file: string;
   marks?: readonly Mark[];
 }
@@ -118,10 +120,11 @@ export class Witness {
    * How far a record need not be read again: there it is what it was when root saw it, as nobody has touched it or compare() has found, and
    * has no record since an instant.
    */
-  knownUpTo(logs: string, file: string, instant = Number.POSITIVE_INFINITY): Mark | undefined {
+  knownUpTo(logs: string, file: string, instant = Number.POSITIVE_INFINITY): Known | undefined {
     const seen = this.#find(logs, file);
     if (!seen || !(this.#alike.has(copyName(seen)) || this.untouched(logs, file))) return undefined;
-    return [...(seen.marks ?? []), seen].findLast(({ newest }) => newest < instant);
+    const mark = [...(seen.marks ?? []), seen].findLast(({ newest }) => newest < instant);
+    return mark && { ...mark, turns: seen.turns?.filter((at) => at < mark.size) };
   }
 
   /** The SHA-256 of the first bytes of a record, in lower-case hex; what compare() has read of it is not read again. */
@@ -189,14 +192,17 @@ export class Witness {
     replaceFile(join(this.folder, INDEX), text, { mode: 0o600 });
   }
 
-  #add(logs: string, { file, size, newest, marks = [] }: Sound, time: string): Seen | undefined {
+  #add(logs: string, { file, size, newest, marks = [], turns }: Sound, time: string): Seen | undefined {
     const place = { logs: this.#place(logs), file };
     const known = this.#seen.get(copyName(place));
     const last = known ?? { size: 0, head: emptyHead(), parts: [] };
     const found = lstatSync(join(logs, file), { bigint: true });
     // What was appended since the record was walked is for the next time.
     const mark = found.size === BigInt(size) ? markOf(found) : '';
-    if (known && (size < known.size || mark === known.mark || (mark === '' && size === known.size))) return undefined;
+    const isSame = mark === known?.mark || (mark === '' && size === known?.size);
+    // What earlier versions kept tells less.
+    const tellsMore = known?.turns === undefined && turns !== undefined;
+    if (known && (size < known.size || (isSame && !tellsMore))) return undefined;
     const fd = openCustodyFile(join(logs, file));
     const copy = openSync(join(this.folder, copyName(place)), constants.O_RDWR | constants.O_CREAT, 0o600);
     try {
@@ -218,7 +224,7 @@ export class Witness {
       syncFolder(this.folder);
       const old = known?.marks ?? [];
       const between = [...old, ...marks.filter((one) => one.size > (old.at(-1)?.size ?? 0) && one.size < size)];
-      return { ...place, size, head: hash.digest('hex'), time, mark, newest, marks: between, parts };
+      return { ...place, size, head: hash.digest('hex'), time, mark, newest, marks: between, turns, parts };
     } finally {
       closeSync(copy);
       closeSync(fd);

@@ -11,6 +11,7 @@ import {
   openSync,
   readFileSync,
   rmSync,
+  statSync,
   utimesSync,
   writeFileSync,
 } from 'node:fs';
@@ -19,9 +20,11 @@ import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { joinSites, tellWitness } from '../admin/site/evidence.ts';
-import { appendCustody, Chain, formatCustody, type Link } from '../cgi/locker/index.ts';
+import { appendCustody, Chain, custodyPath, formatCustody, type Link } from '../cgi/locker/index.ts';
 import { readSettings } from '../cgi/settings.ts';
+import { WRITER as WRITER_ID } from '../evidence/events.ts';
 import { Evidence } from '../evidence/evidence.ts';
+import { CustodyRecords } from '../evidence/records.ts';
 import { serversOf } from '../ledger/site.ts';
 import { makeSite } from '../scripts/site.ts';
 import { custodyOf, walk } from './custody-record.ts';
@@ -189,6 +192,31 @@ describe('verify --since at a site that root has verified', {
       changed.some((line) => line.endsWith(' newest.out')),
       changed.join(),
     );
+  });
+
+  it('knows of an upload that was adopted since it was deposited, in what it does not read again', () => {
+    const folder = mkdtempSync(join(tmpdir(), 'webjob-adopted-'));
+    const facts = (word: string, second: number) => ({
+      ...{ time: new Date(Date.UTC(2026, 0, 1, 0, 0, second)), name: 'one', jobId: 'server_1_1085355126_00723' },
+      ...{ bytes: { out: 1, err: 1, env: 1 }, sha256: { out: word, err: word, env: word } },
+    });
+    try {
+      const [server, keeper] = ['server_1', WRITER_ID].map((id) => custodyPath(folder, id)) as [string, string];
+      appendCustody(server, { event: 'deposit', serverId: 'server_1', ...facts('deposited', 1) }, { mayCreate: true });
+      const { time, ...upload } = facts('adopted', 2);
+      appendCustody(keeper, { time, event: 'adopt', reason: 'a test', uploads: [upload] }, { mayCreate: true });
+      const { size } = statSync(keeper);
+      for (const turns of [[], undefined]) {
+        const resume = (_: string, { serverId }: { serverId: string }) =>
+          serverId === WRITER_ID ? { size, newest: time.getTime(), turns } : undefined;
+        const records = new CustodyRecords([folder], { resume });
+        records.refresh();
+        assert.equal(records.find('one')?.sha256.out, 'adopted');
+        records.close();
+      }
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
   });
 
   it('finds what was changed in what it does not read again', async () => {

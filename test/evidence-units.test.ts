@@ -28,6 +28,7 @@ import { appendCustody, custodyPath, formatCustody, segmentPath } from '../cgi/l
 import { compareCheckpoints, digestStart, formatCheckpoint } from '../evidence/checkpoint.ts';
 import { type KeepEvent, readEvents, recordEvent } from '../evidence/events.ts';
 import { Evidence } from '../evidence/evidence.ts';
+import { KeyedDigest } from '../evidence/keyed-digest.ts';
 import { isInShare, NameTable, NO_NAMES } from '../evidence/names.ts';
 import { digestFile, readFile, statFile } from '../evidence/reading.ts';
 import { CustodyRecords, type Deposit } from '../evidence/records.ts';
@@ -583,5 +584,35 @@ describe('what custody records tell', () => {
     const text = readFileSync(path, 'latin1');
     writeFileSync(path, text.replace('"rule":"r"', '"rule":"x"'), 'latin1');
     assert.equal(names('prune'), 0);
+  });
+});
+
+describe('a keyed digest', () => {
+  it('is that of the authors of HalfSipHash', () => {
+    // vectors.h of https://github.com/veorq/SipHash, by the number of bytes.
+    const vectors = [
+      '218d1f59b9b83cc8',
+      'be552412f8387315',
+      '064f39ef7c50eb57',
+      'ce0f1a45f7060679',
+      'd5e78a175be52ea1',
+    ];
+    vectors[8] = 'edfee820bce4858c';
+    vectors[19] = 'f910e48020ab363c';
+    const digest = new KeyedDigest(Buffer.from([0, 1, 2, 3, 4, 5, 6, 7]));
+    vectors.forEach((vector, length) => {
+      const text = String.fromCharCode(...Array.from({ length: length + 1 }, (_, code) => code));
+      assert.equal(digest.take(text, length), true);
+      const bytes = Buffer.alloc(8);
+      bytes.writeUInt32LE(digest.low, 0);
+      bytes.writeUInt32LE(digest.high, 4);
+      assert.equal(bytes.toString('hex'), vector, `${length} bytes`);
+    });
+  });
+
+  it('is none of what is not ASCII', () => {
+    const digest = new KeyedDigest(Buffer.alloc(8));
+    for (const text of ['caf\u00e9', 'caf\u00e9s', '\ufffdxxx']) assert.equal(digest.take(text, text.length), false);
+    assert.equal(digest.take('caf\u00e9', 3), true);
   });
 });

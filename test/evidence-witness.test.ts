@@ -1,13 +1,16 @@
 // What root saw of the custody record is known when the record was cut: the issue is a web user who can write in it as he likes.
 import assert from 'node:assert/strict';
 import fs, {
+  chmodSync,
   chownSync,
   existsSync,
+  mkdirSync,
   readdirSync,
   readFileSync,
   readlinkSync,
   rmSync,
   statSync,
+  symlinkSync,
   truncateSync,
   utimesSync,
   writeFileSync,
@@ -15,7 +18,9 @@ import fs, {
 import { syncBuiltinESMExports } from 'node:module';
 import { basename, join } from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { appendCustody } from '../cgi/locker/index.ts';
+import { LARGE_FOLDER } from '../evidence/met-names.ts';
 import { Witness } from '../evidence/witness.ts';
 import { makeSite, type Site } from '../scripts/site.ts';
 import { custodyOf } from './custody-record.ts';
@@ -196,6 +201,87 @@ describe('webjobctl verify --since', needsRoot, () => {
     assert.notDeepEqual(await take(), first);
     truncateSync(custodyOf(site), Number(first[2]) - 10);
     assert.equal((await take())[0], 1);
+  });
+});
+
+describe('verify --since in a large folder', needsRoot, () => {
+  const kept = (): string[] => readdirSync(witness()).filter((name) => name.startsWith('locker-names.'));
+
+  /** Many uploads from before there was a custody record. */
+  function plantMany(folder = ''): void {
+    mkdirSync(at(folder), { recursive: true });
+    for (let number = 0; number < LARGE_FOLDER; number++) {
+      for (const extension of ['out', 'err', 'env']) writeFileSync(at(`${folder}old_${number}.${extension}`), '');
+      writeFileSync(at(`${folder}old_${number}.rdy`), `Jid=server_1_1085355126_${number}\n`);
+      utimesSync(at(`${folder}old_${number}.rdy`), 1e9, 1e9);
+    }
+  }
+
+  /** An instant after all that was done so far, and before all that is done from now on. */
+  async function pause(): Promise<Date> {
+    await sleep(20);
+    const instant = new Date();
+    await sleep(20);
+    return instant;
+  }
+
+  const since = (instant: Date): Promise<string[]> => verify('--since', instant.toISOString());
+
+  it('looks at every upload that root has not met, and at no other', async () => {
+    plantMany();
+    const before = await pause();
+    plant('first');
+    await verify();
+    assert.deepEqual(await since(before), []);
+    assert.deepEqual([kept().length, statSync(join(witness(), kept()[0] ?? '')).mode & 0o777], [1, 0o600]);
+    const instant = await pause();
+    plant('slipped', { custody: false });
+    writeFileSync(at('unfinished.out'), '');
+    writeFileSync(at('notes'), '');
+    rmSync(at('old_6.out'));
+    symlinkSync('/etc/passwd', at('old_6.out'));
+    chmodSync(at('old_5.rdy'), 0o666);
+    const found = ['incomplete unfinished', 'link old_6.out', 'unexpected notes', 'unrecorded slipped'];
+    assert.deepEqual(await since(instant), found);
+    assert.deepEqual(await since(instant), found, 'what root has met came since, all the same');
+    for (const args of [[], ['--touched', instant.toISOString()]])
+      assert.ok((await verify(...args)).includes('mode old_5.rdy'), args.join(' '));
+    const later = await pause();
+    writeFileSync(at('unfinished.err'), '');
+    assert.deepEqual(await since(later), found.slice(0, 3), 'what is not whole was never met');
+  });
+
+  it('looks at all of them when what it kept is damaged, and keeps nothing of a folder that is small again', async () => {
+    plantMany();
+    const before = await pause();
+    plant('first');
+    await verify();
+    await since(before);
+    const path = join(witness(), kept()[0] ?? '');
+    const instant = await pause();
+    chmodSync(at('old_5.rdy'), 0o666);
+    plant('second');
+    assert.deepEqual(await since(instant), []);
+    const bytes = readFileSync(path);
+    bytes.writeUInt8(bytes.readUInt8(bytes.length - 1) ^ 1, bytes.length - 1);
+    writeFileSync(path, bytes);
+    assert.deepEqual(await since(instant), ['mode old_5.rdy', 'older old_5']);
+    for (let number = 0; number < 10; number++) remove(`old_${number}`);
+    assert.deepEqual(await since(instant), []);
+    assert.deepEqual(kept(), []);
+  });
+
+  it('keeps nothing of a folder that is gone', async () => {
+    const before = await pause();
+    plantMany('deep/');
+    plant('first');
+    await verify();
+    await since(before);
+    assert.equal(kept().length, 1);
+    rmSync(at('deep'), { recursive: true });
+    plantMany('other/');
+    await since(before);
+    assert.equal(kept().length, 1);
   });
 });
 

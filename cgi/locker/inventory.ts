@@ -44,10 +44,15 @@ export function* walkLocker(locker: string, folder = ''): Generator<Found> {
   for (const inner of folders) yield* walkLocker(locker, inner);
 }
 
-/** What lies in one folder of a locker: its uploads, what belongs to none, and then its folders, each in the order of names. */
+/**
+ * What lies in one folder of a locker: its uploads, what belongs to none, and then its folders, each in the order of names.
+ *
+ * @param isWanted is asked of each file of an upload; of those that are not wanted nothing is kept
+ */
 export function* listFolder(
   locker: string,
   folder: string,
+  isWanted: (file: string, extension: Extension) => boolean = () => true,
 ): Generator<(Found & { folder?: undefined }) | { folder: string; group?: undefined; stray?: undefined }> {
   const groups = new Map<string, number>();
   const folders: string[] = [];
@@ -60,7 +65,7 @@ export function* listFolder(
       const path = prefix + entry.name;
       if (entry.isDirectory() && path.length <= MAX_PATH_LENGTH) folders.push(path);
       else strays.push(path);
-    } else {
+    } else if (isWanted(entry.name, entry.name.slice(dot + 1) as Extension)) {
       const name = entry.name.slice(0, dot);
       groups.set(name, (groups.get(name) ?? 0) | bit);
     }
