@@ -1,6 +1,7 @@
-// The locks of uploads as prune, pack and unpack take them: the `.lck` that an upload takes too, created where none is. Of the file system
-// they need no more than a deposit does: no links, of which some allow few a file and some none.
-import { closeSync, fstatSync, lstatSync, openSync } from 'node:fs';
+// The locks of uploads as prune, pack and unpack take them: the `.lck` that an upload takes too, created where none is. Those of a batch are one
+// file with many names, as far as the file system allows: some have few links a file and some none. To make an inode takes several times as long,
+// and on ext4 the longer, the more were removed in the last seconds.
+import { closeSync, fstatSync, linkSync, lstatSync, openSync } from 'node:fs';
 import { reach, removeDeadLock } from 'webjob-locker';
 import { writeAll } from 'webjob-locker/durable';
 import { removeFile } from '../../cli/files.ts';
@@ -26,17 +27,46 @@ export function openUploadLocks(locker: string): UploadLocks {
   const held: { name: string; ino: number }[] = [];
   const holder = Buffer.from(formatHolder());
   const pathOf = (name: string): string => reach(locker, `${name}.lck`);
+  const create = (name: string): void => {
+    const fd = openSync(pathOf(name), 'wx', LOCK_MODE);
+    try {
+      held.push({ name, ino: fstatSync(fd).ino });
+      // On a full disk it says by its mode alone that it is ours.
+      attempt(() => writeAll(fd, holder));
+    } finally {
+      closeSync(fd);
+    }
+  };
+  let mayLink = true;
+  /** False where the file system has no links, or no more of this one. */
+  const link = (name: string): boolean => {
+    const first = held[0];
+    if (!first || !mayLink) return false;
+    try {
+      linkSync(pathOf(first.name), pathOf(name));
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === 'EEXIST') throw error;
+      mayLink = false;
+      return false;
+    }
+    // Others can have put another file in the place of the first.
+    mayLink = lstatSync(pathOf(name), { throwIfNoEntry: false })?.ino === first.ino;
+    if (mayLink) held.push({ name, ino: first.ino });
+    else removeFile(pathOf(name));
+    return mayLink;
+  };
+  const make = (name: string): void => {
+    if (!link(name)) create(name);
+  };
   return {
     take(name) {
       return attempt(() => {
-        if (isDeadLock(pathOf(name))) endDeadLock(locker, name);
-        const fd = openSync(pathOf(name), 'wx', LOCK_MODE);
         try {
-          held.push({ name, ino: fstatSync(fd).ino });
-          // On a full disk it says by its mode alone that it is ours.
-          attempt(() => writeAll(fd, holder));
-        } finally {
-          closeSync(fd);
+          make(name);
+        } catch (error) {
+          if ((error as NodeJS.ErrnoException).code !== 'EEXIST' || !isDeadLock(pathOf(name))) throw error;
+          endDeadLock(locker, name);
+          make(name);
         }
       });
     },
