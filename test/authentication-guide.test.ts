@@ -39,9 +39,10 @@ describe('the guide to authentication', () => {
       'ca-revoke',
       'server-old',
       'try-old',
+      'auth-dbm',
       ...Object.keys(TRIES).map((name) => `try-${name}`),
     ];
-    const apache = ['password', 'certificate', 'revoked', 'optional', 'old', 'auth-cache'];
+    const apache = ['password', 'certificate', 'revoked', 'optional', 'old', 'auth-cache', 'auth-dbm'];
     const cfg = ['password', 'certificate', 'both', 'either', 'hosts'];
     const named = { sh, apache, cfg, ini: ['ca.cnf', 'stunnel.conf'], cron: ['crl'], hosts: ['hosts.access'] };
     const used = Object.entries(named).flatMap(([language, names]) => names.map((name) => `${language} ${name}`));
