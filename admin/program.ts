@@ -33,6 +33,9 @@ const COMMANDS: ReadonlyMap<string, () => Promise<MakeCommand>> = new Map([
   ['completion', async () => (await import('./commands/completion.ts')).completionCommand],
 ]);
 
+/** `init` installs what `completion` prints. */
+const ALL = new Set(['completion', 'init']);
+
 const EXPLANATION = `
 The files are the truth: webjobctl reads the same nph-webjob.cfg, locker and logs as the server, and needs no daemon.
 
@@ -68,12 +71,12 @@ export async function makeProgram(words: readonly string[]): Promise<Command> {
   return prepare(program);
 }
 
-/** The word that stands where a command's name does; undefined for `completion` too, which tells of all of them. */
+/** The word that stands where a command's name does; undefined for those that tell of all commands, too. */
 function findCommand(words: readonly string[]): string | undefined {
   for (let at = 0; at < words.length; at++) {
     const word = words[at] ?? '';
     if (word === '-c' || word === '--config') at++;
-    else if (word !== '--json' && !/^(?:-c.|--config=)/.test(word)) return word === 'completion' ? undefined : word;
+    else if (word !== '--json' && !/^(?:-c.|--config=)/.test(word)) return ALL.has(word) ? undefined : word;
   }
   return undefined;
 }

@@ -1,7 +1,8 @@
 // Builds dist/: one self-contained CommonJS file for every program. A `.cgi` is copied alone into a cgi-bin, so nothing may be left
 // beside it, and an ES module would cost every request 8 ms more.
-import { chmodSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { chmodSync, globSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { gzipSync } from 'node:zlib';
 import { type BuildOptions, build, type Plugin } from 'esbuild';
 
 const root = join(import.meta.dirname, '..');
@@ -14,7 +15,15 @@ const shipped = Object.fromEntries(
     ([, file = '']) => [file, readFileSync(join(root, file), 'utf8')],
   ),
 );
-const SHIPPED = { WEBJOB_SHIPPED: JSON.stringify(shipped) };
+const manuals = Object.fromEntries(
+  globSync(['docs/man/*', 'completions/*'], { cwd: root })
+    .sort()
+    .map((file) => [file, readFileSync(join(root, file), 'utf8')]),
+);
+const SHIPPED = {
+  WEBJOB_SHIPPED: JSON.stringify(shipped),
+  WEBJOB_MANUALS: JSON.stringify(gzipSync(JSON.stringify(manuals), { level: 9 }).toString('base64')),
+};
 const VERSION = { WEBJOB_VERSION: JSON.stringify(version) };
 
 /**

@@ -19,14 +19,16 @@ import fs, {
 } from 'node:fs';
 import { syncBuiltinESMExports } from 'node:module';
 import { tmpdir } from 'node:os';
-import { basename, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { after, beforeEach, describe, it } from 'node:test';
 import { applySteps, type Makers } from '../admin/init/apply.ts';
 import { compareWishes, type Step } from '../admin/init/compare.ts';
 import { formatHttpdStep, planHttpdSteps, takeHttpdSteps } from '../admin/init/httpd-steps.ts';
 import { findPlaces } from '../admin/init/places.ts';
 import type { Wish } from '../admin/init/plan.ts';
+import { isInCheckout } from '../admin/site/interpreter.ts';
 import { runWebjobctl } from './locker-site.ts';
+import { runWebjobctl as runOperator } from './operator.ts';
 import { findWebUser } from './tree.ts';
 
 const root = mkdtempSync(join(tmpdir(), 'webjob-init-'));
@@ -85,19 +87,44 @@ describe('what webjobctl init makes', { skip: !(isRoot && findWebUser()) && 'own
     `0644 web:root file ${base}/logfiles/nph-webjob-custody.server_1.jsonl`,
     `0755 web:root folder ${base}/logfiles/nph-webjob-custody.server_1.d`,
     `0755 root:root folder ${base}/profiles`,
+    ...documents(siteFile.startsWith('/w/') ? '/w/share' : '/usr/local/share'),
     `0755 root:root folder ${base}/config`,
     `0755 root:root folder ${base}/config/nph-webjob`,
     `0600 root:root file ${base}/config/nph-webjob/custody-witness.json`,
   ];
 
+  const fishOf = (share: string): string =>
+    share === '/w/share' ? `${share}/fish/vendor_completions.d` : '/etc/fish/completions';
+  const documents = (share: string): string[] => [
+    ...['', '/man', '/man/man8', '/man/man5', '/man/man1', '/bash-completion', '/bash-completion/completions'].map(
+      (name) => `0755 root:root folder ${share}${name}`,
+    ),
+    ...['/zsh', '/zsh/site-functions'].map((name) => `0755 root:root folder ${share}${name}`),
+    ...[dirname(fishOf(share)), fishOf(share)].map((name) => `0755 root:root folder ${name}`),
+    ...['man8/nph-webjob.8', 'man5/nph-webjob.cfg.5', 'man1/pad-make-script.1', 'man1/webjob-sign.1'].map(
+      (name) => `0644 root:root file ${share}/man/${name}`,
+    ),
+    ...['man1/webjob.1', 'man5/webjob.conf.5', 'man8/webjobctl.8'].map(
+      (name) => `0644 root:root file ${share}/man/${name}`,
+    ),
+    ...['bash-completion/completions/webjob', 'bash-completion/completions/webjobctl'].map(
+      (name) => `0644 root:root file ${share}/${name}`,
+    ),
+    ...['zsh/site-functions/_webjob', 'zsh/site-functions/_webjobctl'].map(
+      (name) => `0644 root:root file ${share}/${name}`,
+    ),
+    ...['webjob.fish', 'webjobctl.fish'].map((name) => `0644 root:root file ${fishOf(share)}/${name}`),
+  ];
+
   it('has owners and modes, in the layout of the article, of Debian, and in a folder', async () => {
     const apache = '/usr/local/apache';
-    const article = await plan(0);
+    const article = await plan(0, '--httpd-conf', '/x/httpd.conf');
     const expected = site(`${apache}/webjob`, `${apache}/etc`, '/var/integrity', `${apache}/etc/webjob-site.conf`);
     assert.deepEqual(article.paths.slice(0, -1), expected);
     assert.match(article.paths.at(-1) ?? '', /^0600 root:root file .*\/custody\S*\.gz$|^0600 root:root file .*\.gz$/);
     assert.deepEqual(article.left, [
-      ...[`echo 'Include ${apache}/etc/webjob-site.conf' >> httpd.conf`, 'apachectl configtest', 'apachectl graceful'],
+      `grep -qxF 'Include ${apache}/etc/webjob-site.conf' /x/httpd.conf || echo 'Include ${apache}/etc/webjob-site.conf' >> /x/httpd.conf`,
+      ...['apachectl -f /x/httpd.conf -t', 'apachectl -f /x/httpd.conf -k graceful'],
     ]);
     const debian = await plan(0, '--prefix', 'debian', '--base', '/srv/w');
     const conf = '/etc/apache2/conf-available/webjob.conf';
@@ -197,7 +224,7 @@ describe('what webjobctl init makes', { skip: !(isRoot && findWebUser()) && 'own
     assert.equal(exitCode, 0, stderr);
     assert.match(
       stderr,
-      new RegExp(`next: webjobctl --config ${folder}/w/etc/nph-webjob\\.cfg client add client1 --cert\\n`),
+      new RegExp(`next: \\S*webjobctl --config ${folder}/w/etc/nph-webjob\\.cfg client add client1 --cert\\n`),
     );
     const text = (path: string): string => readFileSync(join(folder, path), 'utf8');
     const settings = text('w/etc/nph-webjob.cfg').split('\n');
@@ -231,6 +258,105 @@ describe('what webjobctl init makes', { skip: !(isRoot && findWebUser()) && 'own
   });
 });
 
+describe('man pages and completions', () => {
+  const project = join(import.meta.dirname, '..');
+  const make = (...more: string[]) =>
+    runOperator(['init', '--root', folder, '--prefix', '/w', '--node', process.execPath, ...more]);
+  const at = (...names: string[]): string => join(folder, 'w', 'share', ...names);
+
+  it('are those of the project, with the completion that webjobctl prints', async () => {
+    const { code, stderr } = await make();
+    assert.equal(code, 0, stderr);
+    const shipped = (...names: string[]): string => readFileSync(join(project, ...names), 'utf8');
+    for (const page of readdirSync(join(project, 'docs', 'man')))
+      assert.equal(readFileSync(at('man', `man${page.slice(-1)}`, page), 'utf8'), shipped('docs', 'man', page));
+    for (const [shell, webjob, webjobctl] of [
+      ['webjob.bash', 'bash-completion/completions/webjob', 'bash-completion/completions/webjobctl'],
+      ['_webjob', 'zsh/site-functions/_webjob', 'zsh/site-functions/_webjobctl'],
+      ['webjob.fish', 'fish/vendor_completions.d/webjob.fish', 'fish/vendor_completions.d/webjobctl.fish'],
+    ] as const) {
+      assert.equal(readFileSync(at(webjob), 'utf8'), shipped('completions', shell));
+      const name = /bash|fish/.exec(shell)?.[0] ?? 'zsh';
+      assert.equal(readFileSync(at(webjobctl), 'utf8'), (await runOperator(['completion', name])).stdout);
+    }
+  });
+
+  it('are where man, zsh and fish look', () => {
+    const ask = (program: string, ...words: string[]): string => {
+      const { error, stdout } = spawnSync(program, words, { encoding: 'utf8', env: { PATH: process.env.PATH } });
+      return error ? '' : stdout;
+    };
+    const zsh = ask('zsh', '-fc', 'print -l $fpath');
+    if (zsh) assert.ok(zsh.split('\n').includes('/usr/local/share/zsh/site-functions'), zsh);
+    const fish = ask('fish', '-c', 'printf "%s\\n" $fish_complete_path');
+    if (fish) assert.ok(fish.split('\n').includes('/etc/fish/completions'), fish);
+  });
+
+  it("leave the system's folders as they are", async () => {
+    mkdirSync(at(), { recursive: true });
+    chmodSync(at(), 0o2775);
+    mkdirSync(join(folder, 'pages'));
+    symlinkSync('../../pages', at('man'));
+    const { code, stderr } = await make();
+    assert.equal(code, 0, stderr);
+    assert.equal(statSync(at()).mode & 0o7777, 0o2775);
+    assert.ok(existsSync(join(folder, 'pages', 'man1', 'webjob.1')));
+  });
+
+  it('are replaced with --force, and the old one goes where nobody takes it for a page', async () => {
+    await make();
+    writeFileSync(at('zsh/site-functions/_webjob'), 'mine');
+    assert.equal((await make()).code, 4);
+    assert.equal((await make('--force')).code, 0);
+    assert.deepEqual(readdirSync(at('zsh/site-functions')), ['_webjob', '_webjobctl']);
+    const [aside = ''] = readdirSync(join(folder, 'w/etc/replaced'));
+    assert.match(aside, /^_webjob\.\d{8}T\d{6}\.bak$/);
+    assert.equal(readFileSync(join(folder, 'w/etc/replaced', aside), 'utf8'), 'mine');
+  });
+});
+
+describe('the Node of the script', () => {
+  const firstLine = (): string => readFileSync(join(folder, 'w/webjob/nph-webjob.cgi'), 'utf8').split('\n')[0] ?? '';
+  const addNode = (...names: string[]): string => {
+    const path = join(folder, ...names, 'node');
+    mkdirSync(join(folder, ...names), { recursive: true });
+    writeFileSync(path, '#!/bin/sh\necho v24.0.0\n', { mode: 0o755 });
+    chmodSync(path, 0o755);
+    return path;
+  };
+  const init = (path: string, ...more: string[]) =>
+    runOperator(['init', '--root', folder, '--prefix', '/w', ...more], { environment: { PATH: path } });
+
+  it('is part of a checkout below node_modules, or below a folder with .git, also by a link', () => {
+    assert.ok(isInCheckout(addNode('a/node_modules/node/bin')));
+    const cloned = addNode('b/.cache/node/bin');
+    assert.equal(isInCheckout(cloned), false);
+    mkdirSync(join(folder, 'b', '.git'));
+    assert.ok(isInCheckout(cloned));
+    symlinkSync(cloned, join(folder, 'link'));
+    assert.ok(isInCheckout(join(folder, 'link')));
+    assert.equal(isInCheckout('/usr/bin/node'), false);
+  });
+
+  it('is one outside of a checkout where there is one', async () => {
+    const inside = addNode('a/node_modules/.bin');
+    const outside = addNode('own/bin');
+    const { code, stderr } = await init(`${join(inside, '..')}:${join(outside, '..')}:${process.env.PATH}`);
+    assert.equal(code, 0, stderr);
+    assert.equal(firstLine(), `#!${isInCheckout(process.execPath) ? outside : process.execPath}`);
+    assert.doesNotMatch(stderr, /part of a checkout/);
+  });
+
+  it('may be one of a checkout, and then init says what that means', async () => {
+    const inside = addNode('a/node_modules/.bin');
+    const { code, stderr } = await init(process.env.PATH ?? '', '--node', inside);
+    assert.equal(code, 0, stderr);
+    assert.equal(firstLine(), `#!${inside}`);
+    assert.ok(stderr.includes(`warning: the script runs with ${inside}, which is part of a checkout`), stderr);
+    assert.match(stderr, /hint: install Node for the whole machine, .*--node .* --force\n/);
+  });
+});
+
 describe('a wish', () => {
   const wish = (name: string, more: Partial<Wish> = {}): Wish => {
     return { kind: 'file', path: `/${name}`, mode: 0o644, owner: 'root', group: 'root', content: 'x', ...more };
@@ -245,7 +371,7 @@ describe('a wish', () => {
     const { state, why } = compare(one);
     return [state, ...why].join(' ');
   };
-  const UNSERVED = { directory: '/nowhere', replacedDirectory: '/nowhere/replaced' };
+  const UNSERVED = { directories: ['/nowhere'], replacedDirectory: '/nowhere/replaced' };
   const NO_MAKERS = {} as Makers;
   const { content: _content, ...any } = wish('a');
 
@@ -347,7 +473,7 @@ describe('the steps for httpd', () => {
 
   it('are for the httpd that is named', () => {
     assert.deepEqual(steps('/w', true, { httpd: '/x/httpd', httpdConf: '/x/httpd.conf' }), [
-      "echo 'Include /w/etc/webjob-site.conf' >> /x/httpd.conf",
+      "grep -qxF 'Include /w/etc/webjob-site.conf' /x/httpd.conf || echo 'Include /w/etc/webjob-site.conf' >> /x/httpd.conf",
       '/x/httpd -f /x/httpd.conf -t',
       '/x/httpd -f /x/httpd.conf -k graceful',
     ]);
@@ -371,9 +497,10 @@ describe('the steps for httpd', () => {
 
   const httpd = (modules: string, status = 0): string => {
     const path = join(folder, 'httpd');
+    const version = `printf ' -D HTTPD_ROOT="${folder}"\\n -D SERVER_CONFIG_FILE="conf.d/httpd.conf"\\n'`;
     writeFileSync(
       path,
-      `#!/bin/sh\necho "$@" >> ${folder}/asked\n[ "$3" = -M ] && echo ' ${modules} (shared)'\nexit ${status}\n`,
+      `#!/bin/sh\necho "$@" >> ${folder}/asked\n[ "$1" = -V ] && ${version}\n[ "$3" = -M ] && echo ' ${modules} (shared)'\nexit ${status}\n`,
     );
     chmodSync(path, 0o755);
     return path;
@@ -404,6 +531,51 @@ describe('the steps for httpd', () => {
     }
     const asked = readFileSync(join(folder, 'asked'), 'utf8').split('\n').slice(0, 3);
     assert.deepEqual(asked, [`-f ${conf} -M`, `-f ${conf} -t`, `-f ${conf} -k graceful`]);
+  });
+
+  it('can be pasted in any folder, again and again', async () => {
+    const program = httpd('cgid_module');
+    const conf = join(folder, 'conf.d', 'httpd.conf');
+    mkdirSync(join(folder, 'conf.d'));
+    mkdirSync(join(folder, 'elsewhere'));
+    writeFileSync(conf, 'Listen 80\n');
+    const words = ['init', '--prefix', '/w', '--root', 'made', '--node', process.execPath, '--httpd', './httpd'];
+    const ended = await runOperator(words, { cwd: folder });
+    assert.equal(ended.code, 0, ended.stderr);
+    const steps = ended.stdout.split('\n').filter((line) => !/^(?:made|make|kept|replaced|differs) /.test(line));
+    assert.equal(steps.filter(Boolean).length, 3, steps.join('\n'));
+    for (let times = 0; times < 2; times += 1) {
+      const shell = spawnSync('sh', ['-ec', steps.join('\n')], { cwd: join(folder, 'elsewhere'), encoding: 'utf8' });
+      assert.equal(shell.status, 0, shell.stderr);
+    }
+    assert.equal(readFileSync(conf, 'utf8'), `Listen 80\n${LINE}\n`);
+    assert.deepEqual(readdirSync(join(folder, 'elsewhere')), []);
+    assert.deepEqual(readFileSync(join(folder, 'asked'), 'utf8').split('\n').slice(-3), ['configtest', 'graceful', '']);
+    const next = /next: (.*)/.exec(ended.stderr)?.[1] ?? '';
+    assert.ok(next.includes(` --config ${folder}/made/w/etc/nph-webjob.cfg `), next);
+    const pasted = spawnSync('sh', ['-ec', `${next} --help`], { cwd: join(folder, 'elsewhere'), encoding: 'utf8' });
+    assert.match(pasted.stdout, /Usage: webjobctl client add/, pasted.stderr);
+    assert.equal(program, join(folder, 'httpd'));
+  });
+
+  it('say which restart is a full one', () => {
+    const full = formatHttpdStep({ run: ['apachectl', 'restart'], why: 'a full restart' });
+    assert.equal(full, 'apachectl restart  # a full restart');
+    const planned = steps('debian', true).filter((step) => / restart\b/.test(step));
+    const enabled = ['cgid', 'ssl'].every((name) => existsSync(`/etc/apache2/mods-enabled/${name}.load`));
+    assert.equal(planned.length, enabled ? 0 : 1);
+    for (const step of planned)
+      assert.match(step, / {2}# a full restart, for a module is new: requests under way are cut off$/);
+  });
+
+  it('name no file where nobody knows it', () => {
+    const [include] = steps('/w', false, { httpd: join(folder, 'none') });
+    assert.match(
+      include ?? '',
+      existsSync('/etc/apache2/apache2.conf')
+        ? /apache2\.conf$/
+        : /^# add to what httpd reads, or give --httpd-conf FILE: Include \/w/,
+    );
   });
 
   it('end at the first that fails, and where nothing runs scripts', () => {

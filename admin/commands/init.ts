@@ -1,21 +1,25 @@
 // webjobctl init: a site from nothing, in the article's layout, Debian's, or one folder.
-import { lstatSync, readFileSync } from 'node:fs';
+import { existsSync, lstatSync, readFileSync } from 'node:fs';
 import { hostname } from 'node:os';
-import { basename, dirname, join, resolve } from 'node:path';
+import { basename, delimiter, dirname, isAbsolute, join, resolve } from 'node:path';
 import { Command, InvalidArgumentError } from 'commander';
 import { NAME_PATTERNS } from 'webjob-protocol';
 import { EXIT_CODES, Failure } from '../../cli/failure.ts';
 import { printJson, printLine, say } from '../../cli/output.ts';
+import { quote } from '../../cli/shell.ts';
 import { Witness } from '../../evidence/witness.ts';
+import { formatCompletion } from '../completion/scripts.ts';
+import { describeCommands } from '../completion/tree.ts';
 import { applySteps } from '../init/apply.ts';
 import { compareWishes, type Step } from '../init/compare.ts';
+import { type Completions, planDocuments } from '../init/documents.ts';
 import { formatHttpdStep, planHttpdSteps, takeHttpdSteps } from '../init/httpd-steps.ts';
 import { findPlaces } from '../init/places.ts';
 import { planSite } from '../init/plan.ts';
 import { makeServerCertificate, openAuthority } from '../site/authority.ts';
 import type { HttpdOptions } from '../site/httpd-control.ts';
-import { findNode } from '../site/interpreter.ts';
-import { findScript } from '../site/shipped.ts';
+import { findNode, isInCheckout } from '../site/interpreter.ts';
+import { findScript, shippedManuals } from '../site/shipped.ts';
 import { globalOptions } from '../site/site.ts';
 import { findGroup, findWebUser, isRoot } from '../site/users.ts';
 
@@ -39,12 +43,13 @@ interface Options extends HttpdOptions {
 }
 
 const EXPLANATION = `
-Makes the folders, nph-webjob.cfg, the snippet for httpd, .htaccess, the user file, the logs, a file for logrotate and the
+Makes the folders, nph-webjob.cfg, the snippet for httpd, .htaccess, the user file, the logs, a file for logrotate, the
 script, with the owners and modes that the 2004 article gives them: uploads and logs belong to the web user, everything
-else to root.
+else to root. Man pages and completions go below /usr/local/share (for fish /etc/fish/completions), or with a folder as
+--prefix below its share.
 What is there and is the same is kept; what is there and differs is refused, all of it and before anything is made,
-unless --force puts the old one aside as NAME.<time>.bak: beside the new one, but for what httpd serves, which goes into
-the folder replaced beside nph-webjob.cfg. Then it prints what is left to do to httpd; --apply does it.
+unless --force puts the old one aside as NAME.<time>.bak: beside the new one, but for what httpd serves and for man pages
+and completions, which go into the folder replaced beside nph-webjob.cfg. Then it prints what is left to do to httpd; --apply does it.
 
 Without root it can make a site of yours alone, with --prefix DIR, for an httpd that you run yourself.
 
@@ -76,7 +81,10 @@ export function initCommand(): Command {
       parseGroup,
     )
     .option('--web-user <name>', 'who httpd runs scripts as (else the usual one)')
-    .option('--node <path>', 'the Node of the script (else this one, or the first that the web user can start)')
+    .option(
+      '--node <path>',
+      'the Node of the script (else the first that the web user can start, outside of checkouts)',
+    )
     .option('--cgi <file>', 'nph-webjob.cgi (else the one beside webjobctl)')
     .option('--root <folder>', 'make it all below this folder, as for a package or an image')
     .option('--dry-run', 'show everything and change nothing')
@@ -85,15 +93,18 @@ export function initCommand(): Command {
     .option('--httpd <program>', 'httpd or apachectl for these steps (else apachectl)')
     .option('--httpd-conf <file>', 'the httpd.conf that is to include the site', parsePath)
     .addHelpText('after', EXPLANATION)
-    .action((options: Options, command: Command) => init(options, globalOptions(command).json === true));
+    .action((options: Options, command: Command) =>
+      init(options, globalOptions(command).json === true, command.parent ?? command),
+    );
 }
 
-function init(options: Options, isJson: boolean): void {
+function init(options: Options, isJson: boolean, program: Command): void {
   checkOptions(options);
   process.umask(0o022);
   const places = findPlaces(options.prefix, options.base);
   const webUser = isRoot() ? findWebUser(options.webUser) : undefined;
   const serverName = options.tls ? (options.serverName ?? hostname()) : undefined;
+  const node = findNode(options.node, webUser);
   const wishes = planSite({
     ...{ places, serverName, serverId: options.serverId, tlsPort: options.tlsPort },
     certificates: options.certificates === true,
@@ -102,7 +113,8 @@ function init(options: Options, isJson: boolean): void {
     isPrivate: options.private !== undefined,
     logOwner: webUser && [webUser.name, options.private ?? 'root'],
     script: readFileSync(findScript(options.cgi), 'utf8'),
-    node: findNode(options.node, webUser),
+    node,
+    documents: planDocuments(places, shippedManuals(), completionsOf(program)),
   });
   const analystsGid = options.private === undefined || !isRoot() ? undefined : findGroup(options.private);
   const steps = compareWishes(wishes, { root: options.root ?? '/', webUser, analystsGid });
@@ -119,20 +131,43 @@ function init(options: Options, isJson: boolean): void {
       'client authority': (folder: string) => void openAuthority(folder),
       witness: (folder: string) => beginWitness(folder, steps),
     };
-    const [directory, etcDirectory] = [places.cgiDirectory, places.etcDirectory].map((path) =>
-      join(options.root ?? '/', path),
-    ) as [string, string];
-    const served = { directory, replacedDirectory: join(etcDirectory, 'replaced') };
+    const below = (path: string): string => join(options.root ?? '/', path);
+    const directories = [places.cgiDirectory, places.shareDirectory, places.fishDirectory].map(below);
+    const served = { directories, replacedDirectory: join(below(places.etcDirectory), 'replaced') };
     applySteps(steps, makers, served, (step, backup) =>
       show(step, isJson, step.state === 'make' ? 'made' : 'replaced', backup),
     );
   }
   if (options.apply && !options.dryRun) takeHttpdSteps(httpdSteps, options);
   else for (const step of httpdSteps) isJson ? printJson(step) : printLine(formatHttpdStep(step));
+  if (isInCheckout(node)) sayInCheckout(node);
   if (options.private === undefined)
     say('everybody with a login on this machine may read uploads and logs: --private GROUP keeps them to a group');
-  const config = join(options.root ?? '/', places.etcDirectory, 'nph-webjob.cfg');
-  say(`next: webjobctl --config ${config} client add client1 ${options.certificates ? '--cert' : '--generate'}`);
+  const config = resolve(options.root ?? '/', `.${places.etcDirectory}`, 'nph-webjob.cfg');
+  say(
+    `next: ${nameProgram()} --config ${quote(config)} client add client1 ${options.certificates ? '--cert' : '--generate'}`,
+  );
+}
+
+/** Given by --node, or no other is good enough. */
+function sayInCheckout(node: string): void {
+  say(
+    `warning: the script runs with ${node}, which is part of a checkout: when that is moved, updated or removed, every request fails`,
+  );
+  say(`hint: install Node for the whole machine, then add to this command: --node ${'$'}(command -v node) --force`);
+}
+
+/** For a line that is pasted in any folder: by its path where PATH leads to no webjobctl. */
+function nameProgram(): string {
+  const folders = (process.env.PATH ?? '').split(delimiter).filter(isAbsolute);
+  const isInPath = folders.some((folder) => existsSync(join(folder, 'webjobctl')));
+  return isInPath ? 'webjobctl' : quote(resolve(process.argv[1] ?? 'webjobctl'));
+}
+
+function completionsOf(program: Command): Completions {
+  const rows = describeCommands(program);
+  const [bash, zsh, fish] = (['bash', 'zsh', 'fish'] as const).map((shell) => formatCompletion(shell, rows));
+  return { bash: bash ?? '', zsh: zsh ?? '', fish: fish ?? '' };
 }
 
 /** What root sees of the custody record when it begins. */

@@ -9,9 +9,10 @@ import type { Wish } from './plan.ts';
 
 export type Makers = Record<NonNullable<Wish['maker']>, (folder: string) => void>;
 
-/** What httpd serves, and the folder outside of it that gets the old versions of it. */
+/** Folders in which everything is taken for what it looks like, and the one outside of them that gets the old versions. */
 export interface Served {
-  directory: string;
+  /** What httpd serves, and where man and shells look. */
+  directories: readonly string[];
   replacedDirectory: string;
 }
 
@@ -70,11 +71,11 @@ function setAccess({ ownership, mode }: Step, place: string): void {
 }
 
 /**
- * Returns where it is then. An old version of the script would still run beside the new one, so nothing that httpd
- * serves is put aside there.
+ * Returns where it is then. An old version of the script would still run beside the new one, and zsh would load an old
+ * completion, so nothing is put aside in such folders.
  */
-function putAside(place: string, { directory, replacedDirectory }: Served): string {
-  const isServed = place === directory || dirname(place) === directory;
+function putAside(place: string, { directories, replacedDirectory }: Served): string {
+  const isServed = directories.some((directory) => place === directory || place.startsWith(`${directory}/`));
   const folder = isServed ? replacedDirectory : dirname(place);
   if (isServed && !existsSync(folder)) {
     makeFolder(dirname(folder));

@@ -1,5 +1,5 @@
 // How what is wanted compares with what is there: a list of wishes in, each with its state out. Changes nothing.
-import { lstatSync, readFileSync, type Stats } from 'node:fs';
+import { lstatSync, readFileSync, type Stats, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { Failure } from '../../cli/failure.ts';
 import { errorCode } from '../../cli/files.ts';
@@ -41,6 +41,7 @@ export function compareWishes(wishes: readonly Wish[], { root, webUser, analysts
 }
 
 function findDifferences(wish: Wish, place: string, stats: Stats, ownership: Step['ownership']): Step['why'] {
+  if (wish.isSystems && statSync(place, { throwIfNoEntry: false })?.isDirectory()) return [];
   // A link is somebody's own arrangement, and never followed.
   if (wish.kind === 'folder' ? !stats.isDirectory() : !stats.isFile()) return ['kind'];
   const isSame = wish.content === undefined || readFileSync(place, 'utf8') === wish.content;

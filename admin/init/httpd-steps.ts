@@ -1,17 +1,21 @@
 // What remains to be done to httpd: as lines to paste, or run one after the other with --apply.
 import { existsSync, readFileSync, realpathSync, statSync } from 'node:fs';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { Failure } from '../../cli/failure.ts';
 import { errorCode, replaceFile } from '../../cli/files.ts';
 import { say } from '../../cli/output.ts';
+import { quote } from '../../cli/shell.ts';
 import { commandOf, type HttpdOptions } from '../site/httpd-control.ts';
 import { askProgram } from '../site/programs.ts';
 import { isRoot } from '../site/users.ts';
 import type { Places } from './places.ts';
 
-export type HttpdStep = { run: string[] } | { include: string; file: string | undefined };
+/** `why`: what somebody should know before. `file`: undefined where nobody knows which it is. */
+export type HttpdStep = { run: string[]; why?: string } | { include: string; file: string | undefined };
 
 const DEBIAN = '/etc/apache2';
+/** A graceful restart loads modules, too, but mod_cgid starts no daemon by it. */
+const FULL = 'a full restart, for a module is new: requests under way are cut off';
 
 export function planHttpdSteps(places: Places, isTls: boolean, options: HttpdOptions): HttpdStep[] {
   const { httpdConf } = options;
@@ -25,9 +29,9 @@ export function planHttpdSteps(places: Places, isTls: boolean, options: HttpdOpt
   const site: HttpdStep[] =
     places.layout === 'debian'
       ? [{ run: ['a2enconf', 'webjob'] }]
-      : [{ include: `Include ${places.siteFile}`, file: httpdConf }];
+      : [{ include: `Include ${places.siteFile}`, file: httpdConf ?? findConfiguration(places, options) }];
   // A module that was not loaded yet takes a restart, mod_cgid starts its daemon with the one after that, and two at once are one.
-  const again = modules.isMissing ? [signal('restart'), { run: ['sleep', '3'] }] : [];
+  const again = modules.isMissing ? [{ ...signal('restart'), why: FULL }, { run: ['sleep', '3'] }] : [];
   return [...modules.steps, ...site, test, ...again, signal('graceful')];
 }
 
@@ -44,10 +48,32 @@ function planModules(isTls: boolean): { steps: HttpdStep[]; isMissing: boolean }
   };
 }
 
-/** A line for a shell, or for httpd.conf. */
+/** What httpd reads, for a step that is pasted in any folder: what it says itself, or as the article or Debian has it. */
+function findConfiguration({ layout }: Places, options: HttpdOptions): string | undefined {
+  const stdout = askVersion(commandOf(options).control);
+  const [root, file] = ['HTTPD_ROOT', 'SERVER_CONFIG_FILE'].map(
+    (name) => new RegExp(`${name}="(.*)"`).exec(stdout)?.[1],
+  );
+  const usual = layout === 'article' ? ['/usr/local/apache/conf/httpd.conf'] : [];
+  const places = [...(file ? [resolve(root ?? '/', file)] : []), ...usual, `${DEBIAN}/apache2.conf`];
+  return places.find((place) => existsSync(place)) ?? usual[0];
+}
+
+/** What `-V` prints; nothing where there is no httpd yet. */
+function askVersion(control: string): string {
+  try {
+    return askProgram(control, ['-V']).stdout;
+  } catch {
+    return '';
+  }
+}
+
+/** A line for a shell, which may be pasted in any folder. */
 export function formatHttpdStep(step: HttpdStep): string {
-  if ('run' in step) return step.run.join(' ');
-  return `echo '${step.include}' >> ${step.file ?? 'httpd.conf'}`;
+  if ('run' in step) return `${step.run.map(quote).join(' ')}${step.why ? `  # ${step.why}` : ''}`;
+  const line = quote(step.include);
+  if (step.file === undefined) return `# add to what httpd reads, or give --httpd-conf FILE: ${step.include}`;
+  return `grep -qxF ${line} ${quote(step.file)} || echo ${line} >> ${quote(step.file)}`;
 }
 
 /** Takes the steps. Throws Failure `failed` at the first that fails: httpd then goes on as it was. */
@@ -67,7 +93,11 @@ function checkModules(options: HttpdOptions): void {
   const { control, file } = commandOf(options);
   const { status, stdout } = askProgram(control, [...file, '-M']);
   if (status !== 0 || /\b(?:cgid?|fcgid|proxy_fcgi)_module\b/.test(stdout)) return;
-  throw new Failure('failed', 'httpd has no module that runs scripts', 'LoadModule cgid_module, and run init again');
+  throw new Failure(
+    'failed',
+    'httpd has no module that runs scripts',
+    'LoadModule cgid_module, restart httpd (graceful is not enough: mod_cgid has a daemon), and run init again',
+  );
 }
 
 function runStep([command = '', ...args]: string[]): void {

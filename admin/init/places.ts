@@ -11,6 +11,10 @@ export interface Places {
   base: string;
   /** What httpd includes. */
   siteFile: string;
+  /** Where man and shells look for what programs outside of the system's packages bring, or in a layout of one folder would. */
+  shareDirectory: string;
+  /** Where fish looks: of the folders of others it takes no account of /usr/local. */
+  fishDirectory: string;
   /** Where logrotate looks; in a layout of one folder it must be told of it. */
   logrotateFile: string;
 }
@@ -23,6 +27,8 @@ export function findPlaces(prefix: string, base: string | undefined): Places {
     etcDirectory: join(prefix, 'etc'),
     base: join(prefix, 'integrity'),
     siteFile: join(prefix, 'etc', 'webjob-site.conf'),
+    shareDirectory: join(prefix, 'share'),
+    fishDirectory: join(prefix, 'share', 'fish', 'vendor_completions.d'),
     logrotateFile: join(prefix, 'etc', 'webjob.logrotate'),
   };
   return base === undefined ? places : { ...places, base };
@@ -35,6 +41,8 @@ const PLACES: Record<string, Places> = {
     etcDirectory: '/usr/local/apache/etc',
     base: '/var/integrity',
     siteFile: '/usr/local/apache/etc/webjob-site.conf',
+    shareDirectory: '/usr/local/share',
+    fishDirectory: '/etc/fish/completions',
     logrotateFile: '/etc/logrotate.d/webjob',
   },
   debian: {
@@ -43,6 +51,8 @@ const PLACES: Record<string, Places> = {
     etcDirectory: '/etc/webjob',
     base: '/var/lib/webjob',
     siteFile: '/etc/apache2/conf-available/webjob.conf',
+    shareDirectory: '/usr/local/share',
+    fishDirectory: '/etc/fish/completions',
     logrotateFile: '/etc/logrotate.d/webjob',
   },
 };

@@ -17,6 +17,8 @@ export interface Wish {
   content?: string;
   /** Of a log, the first line in it when it is made. */
   first?: string;
+  /** A folder that others use, too: where it is there, it stays as it is. */
+  isSystems?: true;
   /** Of files that openssl makes together, what makes those that are missing. */
   maker?: 'server certificate' | 'client authority' | 'witness';
 }
@@ -40,6 +42,8 @@ export interface Wanted {
   /** Text of nph-webjob.cgi, and the Node for its first line. */
   script: string;
   node: string;
+  /** Man pages and completions. */
+  documents: readonly Wish[];
 }
 
 export function planSite(wanted: Wanted): Wish[] {
@@ -71,7 +75,9 @@ export function planSite(wanted: Wanted): Wish[] {
     ...(wanted.serverName === undefined ? [] : [snippet('apache/webjob-tls.conf')]),
     ...(wanted.certificates ? [snippet('apache/webjob-certificates.conf')] : []),
     file(places.siteFile, formatSiteFile(wanted)),
-    ...(places.logrotateFile.startsWith(etcDirectory) ? [] : [folder(dirname(places.logrotateFile))]),
+    ...(places.logrotateFile.startsWith(etcDirectory)
+      ? []
+      : [{ ...folder(dirname(places.logrotateFile)), isSystems: true as const }]),
     file(places.logrotateFile, formatLogrotate(wanted, logMode)),
     { kind: 'file', path: join(etcDirectory, 'webjob.htpasswd'), mode: 0o640, owner: 'root', group: 'web' },
     ...planIdentities(wanted),
@@ -86,6 +92,7 @@ export function planSite(wanted: Wanted): Wish[] {
     { ...log(custodyPath('', wanted.serverId)), first: formatGenesis(wanted.serverId) },
     evidence(join(base, 'logfiles', segmentFolder(custodyPath('', wanted.serverId)))),
     folder(join(base, 'profiles')),
+    ...wanted.documents,
     ...(wanted.hasWitness ? planWitness(wanted) : []),
   ];
 }

@@ -1,4 +1,5 @@
 // The httpd that is told to test its configuration and to start again.
+import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import { Failure } from '../../cli/failure.ts';
 import { askProgram } from './programs.ts';
@@ -16,7 +17,11 @@ export function addHttpdOptions(command: Command): Command {
 }
 
 export function commandOf({ httpd = 'apachectl', httpdConf }: HttpdOptions): { control: string; file: string[] } {
-  return { control: httpd, file: httpdConf === undefined ? [] : ['-f', httpdConf] };
+  // A path that is relative would mean another program where the command is pasted.
+  return {
+    control: httpd.includes('/') ? resolve(httpd) : httpd,
+    file: httpdConf === undefined ? [] : ['-f', httpdConf],
+  };
 }
 
 /** The command that has httpd read its files again without a request being lost. */

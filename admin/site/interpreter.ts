@@ -1,6 +1,6 @@
 // The Node that runs the script: which one the web user can start, and whether it is new enough.
 import { existsSync, realpathSync } from 'node:fs';
-import { delimiter, join } from 'node:path';
+import { delimiter, dirname, join } from 'node:path';
 import { Failure } from '../../cli/failure.ts';
 import { askProgram } from './programs.ts';
 import { mayAccess, type User } from './users.ts';
@@ -12,19 +12,34 @@ const OLDEST = [20, 19] as const;
 const MAX_LINE = 127;
 
 /**
- * A Node for the first line of nph-webjob.cgi, by its absolute path: the one given, this one, or one in the usual places. Throws Failure
- * `failed`.
+ * A Node for the first line of nph-webjob.cgi, by its absolute path: the one given, this one, or one in the usual places. One that is part of
+ * a checkout only where there is no other. Throws Failure `failed`.
  */
 export function findNode(given: string | undefined, webUser: User | undefined): string {
   const folders = [...(process.env.PATH ?? '').split(delimiter), '/usr/local/bin', '/usr/bin'];
   const places = given !== undefined ? [given] : [process.execPath, ...folders.map((folder) => join(folder, 'node'))];
+  // A stable order: of those outside of a checkout the first, then of the others.
+  const ordered = [...places].sort((one, other) => Number(isInCheckout(one)) - Number(isInCheckout(other)));
   let problem = '';
-  for (const place of places) {
+  for (const place of ordered) {
     const found = findProblem(place, webUser);
     if (found === undefined) return place;
     problem ||= found;
   }
   throw new Failure('failed', `no Node for the script: ${problem}`, 'say which one httpd can start: --node PATH');
+}
+
+/** True for a Node that goes with somebody's working copy: npm's package of Node, or anything below a folder with a `.git`. */
+export function isInCheckout(node: string): boolean {
+  const places = [node, existsSync(node) ? realpathSync(node) : node];
+  return places.some((place) => /\/node_modules\//.test(place) || hasAbove(place, '.git'));
+}
+
+function hasAbove(path: string, name: string): boolean {
+  for (let folder = dirname(path); ; folder = dirname(folder)) {
+    if (existsSync(join(folder, name))) return true;
+    if (folder === dirname(folder)) return false;
+  }
 }
 
 function findProblem(place: string, webUser: User | undefined): string | undefined {

@@ -2,9 +2,12 @@
 // it but the script that it installs.
 import { existsSync, realpathSync, statSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
+import { gunzipSync } from 'node:zlib';
 import { Failure } from '../../cli/failure.ts';
 
 declare const WEBJOB_SHIPPED: Record<ShippedFile, string>;
+/** JSON of the texts of docs/man and completions by their paths, compressed: few commands need it, and Node reads all of the file. */
+declare const WEBJOB_MANUALS: string;
 
 /** By their paths in the project; scripts/build.ts reads this list. */
 export type ShippedFile =
@@ -20,6 +23,11 @@ export type ShippedFile =
 
 export function shippedText(file: ShippedFile): string {
   return WEBJOB_SHIPPED[file];
+}
+
+/** The man pages and the client's completions, by their paths in the project: `docs/man/webjob.1`. */
+export function shippedManuals(): Record<string, string> {
+  return JSON.parse(gunzipSync(Buffer.from(WEBJOB_MANUALS, 'base64')).toString());
 }
 
 /** nph-webjob.cgi: the file given, or the one beside dist/webjobctl. Throws Failure `failed`. */
