@@ -81,7 +81,9 @@ function checkGround(): void {
     for (const name of listFiles(at(folder))) {
       const path = at(folder, name);
       const text = readFileSync(path, 'latin1');
-      if (SECRET.test(text)) assert.ok(!isOpen(path), `${path} is open to others`);
+      // A man page has a password in its example.
+      const isSecret = SECRET.test(text) && !name.startsWith('share/man/');
+      if (isSecret) assert.ok(!isOpen(path), `${path} is open to others`);
       checkWhole(path, text);
     }
   }
