@@ -73,13 +73,15 @@ export function openManifest(bytes: Uint8Array, trusted: readonly TrustedKey[], 
   return { manifest: parseManifest(note.text), text: note.text, signers };
 }
 
-/** Why a manifest is not for this program, this client and this moment; undefined when it is. */
+/** Why a manifest is not for this program, this client where one is named, and this moment; undefined when it is. */
 export function findMismatch(
   { name, clients, notBefore, notAfter }: Manifest,
-  wanted: { name: string; clientId: string; at: Date },
+  wanted: { name: string; clientId?: string; at: Date },
 ): string | undefined {
   if (name !== wanted.name) return `it is for ${name}, not ${wanted.name}`;
-  if (!clients.some((glob) => matchesGlob(glob, wanted.clientId))) return `it is not for ${wanted.clientId}`;
+  const { clientId } = wanted;
+  if (clientId !== undefined && !clients.some((glob) => matchesGlob(glob, clientId)))
+    return `it is not for ${clientId}`;
   if (wanted.at < notBefore) return `it is not valid before ${formatSeconds(notBefore)}`;
   // Up to the end of its last second, as certificates are.
   return wanted.at.getTime() >= notAfter.getTime() + 1000 ? `it expired at ${formatSeconds(notAfter)}` : undefined;

@@ -1,21 +1,76 @@
 // Keys for signing programs, and signatures beside them: what client/signature.ts checks, too (docs/protocol.md, section 7).
 import { createPrivateKey, createPublicKey, generateKeyPairSync, type KeyObject, sign, verify } from 'node:crypto';
-import { readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { basename } from 'node:path';
 import { isSignature, KEY_KINDS, signatureDigest } from 'webjob-protocol';
 import { Failure } from '../cli/failure.ts';
+import { formatVerifierKey, parseVerifierKey, signerOf } from '../notes/ed25519.ts';
+import { isKeyName, NoteError, type NoteSigner } from '../notes/note.ts';
 
 export const KEY_TYPES = ['ed25519', 'p256'] as const;
 
-/** Makes NAME.key, which only its owner can read, and NAME.pub for the clients. Throws Failure `failed` before it would overwrite one. */
-export function makeKey(name: string, type: (typeof KEY_TYPES)[number]): void {
+/**
+ * Makes NAME.key, which only its owner can read, NAME.pub for the clients, and of an Ed25519 key NAME.vkey, the verifier key of
+ * its manifests, under `keyName`. Returns that key. Throws Failure `failed` before it would overwrite a file.
+ */
+export function makeKey(name: string, type: (typeof KEY_TYPES)[number], keyName = nameAfter(name)): string | undefined {
+  if (!isKeyName(keyName))
+    throw new Failure('usage', 'the name of a key has no blank and no plus', 'as in site.example/alice');
   const { privateKey, publicKey } =
     type === 'ed25519' ? generateKeyPairSync('ed25519') : generateKeyPairSync('ec', { namedCurve: 'P-256' });
-  writeKey(`${name}.key`, privateKey.export({ type: 'pkcs8', format: 'pem' }), 0o600);
+  const verifierKey = type === 'ed25519' ? formatVerifierKey(keyName, publicKey) : undefined;
+  const files: [path: string, text: string | Buffer, mode: number][] = [
+    [`${name}.key`, privateKey.export({ type: 'pkcs8', format: 'pem' }), 0o600],
+    [`${name}.pub`, publicKey.export({ type: 'spki', format: 'pem' }), 0o644],
+    ...(verifierKey === undefined ? [] : [[`${name}.vkey`, `${verifierKey}\n`, 0o644] as [string, string, number]]),
+  ];
+  const made: string[] = [];
   try {
-    writeKey(`${name}.pub`, publicKey.export({ type: 'spki', format: 'pem' }), 0o644);
+    for (const [path, text, mode] of files) {
+      writeKey(path, text, mode);
+      made.push(path);
+    }
   } catch (error) {
-    rmSync(`${name}.key`);
+    for (const path of made) rmSync(path);
     throw error;
+  }
+  return verifierKey;
+}
+
+/** The name of a key that was given none: that of its file. */
+function nameAfter(path: string): string {
+  return basename(path).replace(/[\p{White_Space}\p{Cc}\p{Cs}+]/gu, '-');
+}
+
+/**
+ * What signs notes with a private key. Its name is `keyName`, else that in the .vkey beside the .key, else that of the file. Throws
+ * Failure `usage` for a name that no key may have, `failed` for a key that is not Ed25519 and for a .vkey of another key.
+ */
+export function readNoteSigner(path: string, key: KeyObject, keyName: string | undefined): NoteSigner {
+  const start = path.replace(/\.key$/, '');
+  const name = keyName ?? readName(`${start}.vkey`, key) ?? nameAfter(start);
+  try {
+    return signerOf(name, key);
+  } catch (error) {
+    if (!(error instanceof NoteError)) throw error;
+    throw new Failure(isKeyName(name) ? 'failed' : 'usage', `${path} signs no manifests: ${error.message}`);
+  }
+}
+
+function readName(path: string, key: KeyObject): string | undefined {
+  if (!existsSync(path)) return undefined;
+  const { name, publicKey } = readVerifierKey(path);
+  if (publicKey.equals(createPublicKey(key))) return name;
+  throw new Failure('failed', `${path} is of another key`, 'say the name of this one: --key-name');
+}
+
+/** The verifier key in a file. Throws Failure `failed`. */
+export function readVerifierKey(path: string): ReturnType<typeof parseVerifierKey> {
+  try {
+    return parseVerifierKey(readFileSync(path, 'utf8').trim());
+  } catch (error) {
+    const why = error instanceof NoteError ? error.message : (error as NodeJS.ErrnoException).code;
+    throw new Failure('failed', `${path} is no verifier key: ${why}`);
   }
 }
 

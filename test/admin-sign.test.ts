@@ -17,9 +17,13 @@ describe('webjobctl sign', () => {
     it(`signs with ${type} what openssl and verify take`, async () => {
       const program = at(`${type}.sh`);
       writeFileSync(program, '#!/bin/sh\nhostname\n');
-      assert.equal(await sign(0, 'keygen', type, '--type', type), `${type}.key\n${type}.pub\n`);
+      const isNoteKey = type === 'ed25519';
+      const files = `${type}.key\n${type}.pub\n${isNoteKey ? `${type}.vkey\n` : ''}`;
+      assert.equal(await sign(0, 'keygen', type, '--type', type), files);
       assert.equal(statSync(at(`${type}.key`)).mode & 0o777, 0o600);
-      assert.equal(await sign(0, 'payload', '--key', `${type}.key`, program), `${program}.sig\n`);
+      const written = `${program}.sig\n${isNoteKey ? `${program}.manifest\n` : ''}`;
+      assert.equal(await sign(0, 'payload', '--key', `${type}.key`, program), written);
+      assert.equal(existsSync(`${program}.manifest`), isNoteKey);
       writeFileSync(at('raw'), Buffer.from(readFileSync(`${program}.sig`, 'latin1'), 'base64'));
       const words =
         type === 'ed25519'
@@ -55,7 +59,13 @@ describe('webjobctl sign', () => {
     }
   });
 
-  it('leaves no half of a pair: where NAME.pub is taken, there is no NAME.key afterwards', async () => {
+  it('leaves no part of a key: where NAME.pub or NAME.vkey is taken, there is nothing else afterwards', async () => {
+    writeFileSync(at('third.vkey'), 'taken');
+    await sign(4, 'keygen', 'third');
+    assert.deepEqual(
+      ['key', 'pub'].map((end) => existsSync(at(`third.${end}`))),
+      [false, false],
+    );
     writeFileSync(at('half.pub'), 'taken');
     const { code, stderr } = await runWebjobctl(['sign', 'keygen', 'half'], { cwd: ground.root });
     assert.deepEqual([code, existsSync(at('half.key')), readFileSync(at('half.pub'), 'utf8')], [4, false, 'taken']);
@@ -73,9 +83,10 @@ describe('webjobctl sign', () => {
     };
     await refused(4, /good is no private key in PEM/, 'payload', '--key', 'good', 'good');
     await refused(4, /good is no public key in PEM/, 'verify', '--key', 'good', 'good');
-    await refused(4, /none cannot be signed: ENOENT/, 'payload', '--key', 'ed25519.key', 'none');
+    await refused(4, /none cannot be read: ENOENT/, 'payload', '--key', 'ed25519.key', 'none');
     await refused(4, /none cannot be read: ENOENT/, 'verify', '--key', 'ed25519.pub', 'none');
-    await refused(2, /required option '--key <file>' not specified/, 'verify', 'good');
+    await refused(2, /required option '--key <file>' not specified/, 'payload', 'good');
+    await refused(2, /say what to check with: --key or --trusted/, 'verify', 'good');
     await refused(2, /argument 'rsa' is invalid/, 'keygen', 'x', '--type', 'rsa');
   });
 });

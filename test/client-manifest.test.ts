@@ -259,6 +259,16 @@ describe('DsvSerialFile', () => {
     ]);
   });
 
+  it('refuses a lower serial before the first byte of the program comes', async () => {
+    await assertRuns(signed({ serial: 5 }));
+    configure({ GetTimeLimit: '20' });
+    const whole = signed({ serial: 4 });
+    fake.get = (socket) => socket.write(whole.subarray(0, whole.length - PROGRAM.length));
+    const { code, stderr } = await client.execute(['collect.sh']);
+    assert.match(stderr, /its serial 4 is lower than 5, which was seen before\n/);
+    assert.equal(code, 3);
+  });
+
   it('does not change for a program that is refused', async () => {
     await assertRuns(signed({ serial: 5 }));
     const was = readFileSync(serials());

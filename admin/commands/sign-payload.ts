@@ -1,32 +1,82 @@
-// webjobctl sign payload: signatures beside programs.
-import { Command } from 'commander';
+// webjobctl sign payload: signatures and manifests beside programs.
+import { Command, InvalidArgumentError } from 'commander';
+import { parseDuration, parseInstant } from '../../cli/durations.ts';
+import { Failure } from '../../cli/failure.ts';
 import { printJson, printLine, safeLine } from '../../cli/output.ts';
-import { readPrivateKey, signFile } from '../../sign/keys.ts';
+import { readNoteSigner, readPrivateKey, signFile } from '../../sign/keys.ts';
+import { describeManifest, programOf, writeManifest } from '../../sign/manifests.ts';
 import { globalOptions } from '../site/site.ts';
+
+interface Options {
+  key: string;
+  keyName?: string;
+  client?: string[];
+  expires: number;
+  notBefore?: Date;
+  name?: string;
+  serial?: number;
+}
+
+const YEAR_SECONDS = 365 * 86_400;
+
 export function payloadCommand(): Command {
   return new Command('payload')
-    .description('sign programs: the signature of each goes into FILE.sig beside it')
+    .description('sign programs: a signature goes into FILE.sig beside each, a manifest into FILE.manifest')
     .argument('<file...>', 'what to sign')
     .requiredOption('--key <file>', 'the private key')
+    .option('--key-name <name>', 'its name in manifests (else that in KEY.vkey, else that of the file)')
+    .option('--client <glob>', 'the clients it is for, as in web-*; several add up', collect)
+    .option('--expires <span>', 'how long the manifest is good, as in 90d', parseDuration, YEAR_SECONDS)
+    .option('--not-before <time>', 'when it begins to be good', parseInstant)
+    .option('--name <name>', 'the name that clients ask for, where it is not that of the file')
+    .option('--serial <number>', 'the serial number, where it is not to be this moment', parseSerial)
     .addHelpText(
       'after',
       `
-The server finds the signature there and sends it along. A program that is changed must be signed again.
+The server finds both files there and sends them along. A program that is changed must be signed again.
 
-Example:
-  webjobctl sign payload --key /root/webjob.key /var/integrity/profiles/client1/commands/host.sh
+FILE.sig is for clients with DsvVerifySignature=Y. FILE.manifest is for those with DsvVerifyManifest=Y: a signed note that
+binds the program to its name, to clients, to a time, and to a serial number, of which a client takes none lower than it has
+seen. It needs an Ed25519 key. Without --client it is for those that the manifest there is for, or without one for all; without
+--expires it is good for a year. Whoever else must sign adds a signature with webjobctl sign add.
+
+Examples:
+  webjobctl sign payload --key /root/alice.key --client client1 /var/integrity/profiles/client1/commands/host.sh
+  webjobctl sign payload --key /root/alice.key --client 'web-*' --client 'db-*' --expires 90d collect.sh
 
 Exit codes:
   0  signed
   2  wrong command line
   4  a key or a file cannot be read, used or written; files named before it are signed`,
     )
-    .action((files: string[], { key }: { key: string }, command: Command) => {
-      const privateKey = readPrivateKey(key);
-      for (const file of files) {
-        signFile(file, privateKey);
-        if (globalOptions(command).json) printJson({ file, signature: `${file}.sig` });
-        else printLine(safeLine(`${file}.sig`));
-      }
-    });
+    .action((files: string[], options: Options, command: Command) => signAll(command, files, options));
+}
+
+function signAll(command: Command, files: string[], options: Options): void {
+  const { key, keyName, client, expires, notBefore, name, serial } = options;
+  const privateKey = readPrivateKey(key);
+  const hasManifest = privateKey.asymmetricKeyType === 'ed25519';
+  const wishes = [keyName, client, notBefore, name, serial];
+  if (!hasManifest && (wishes.some((wish) => wish !== undefined) || command.getOptionValueSource('expires') === 'cli'))
+    throw new Failure('usage', `${key} signs no manifests`, 'webjobctl sign keygen makes an Ed25519 key');
+  if (name !== undefined && files.length > 1) throw new Failure('usage', '--name takes one file');
+  const signer = hasManifest ? readNoteSigner(key, privateKey, keyName) : undefined;
+  for (const program of files.map(programOf)) {
+    // The manifest first: what cannot be said in one is not half signed.
+    const found =
+      signer && writeManifest(program, signer, { name, clients: client, notBefore, lifetime: expires, serial });
+    signFile(program, privateKey);
+    const written = { signature: `${program}.sig`, ...(found && { manifest: found.path }) };
+    if (globalOptions(command).json) printJson({ file: program, ...written, ...(found && describeManifest(found)) });
+    else for (const path of Object.values(written)) printLine(safeLine(path));
+  }
+}
+
+function collect(glob: string, globs: string[] = []): string[] {
+  return [...globs, glob];
+}
+
+function parseSerial(text: string): number {
+  if (!/^(?:0|[1-9][0-9]{0,14})$/.test(text)) throw new InvalidArgumentError('it is a number of at most 15 digits.');
+  return Number(text);
 }

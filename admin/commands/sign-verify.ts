@@ -1,33 +1,72 @@
-// webjobctl sign verify: whether clients would take the signatures beside programs.
+// webjobctl sign verify: whether clients would take the signatures and the manifests beside programs.
 import { Command } from 'commander';
-import { EXIT_CODES } from '../../cli/failure.ts';
+import { parseInstant } from '../../cli/durations.ts';
+import { EXIT_CODES, Failure } from '../../cli/failure.ts';
 import { printJson, printLine, safeLine } from '../../cli/output.ts';
+import { parseCount } from '../../cli/sizes.ts';
 import { checkFile, readPublicKey } from '../../sign/keys.ts';
+import { type Judgement, judgeManifest, programOf, readTrustedKeys } from '../../sign/manifests.ts';
 import { globalOptions } from '../site/site.ts';
+
+interface Options {
+  key?: string;
+  trusted?: string;
+  threshold: number;
+  client?: string;
+  name?: string;
+  at?: Date;
+}
+
 export function verifyCommand(): Command {
   return new Command('verify')
-    .description('check the signatures beside programs, as a client does')
+    .description('check the signatures and manifests beside programs, as a client does')
     .argument('<file...>', 'the programs')
-    .requiredOption('--key <file>', 'the public key: DsvPublicKeyFile of the clients')
+    .option('--key <file>', 'check FILE.sig with this public key: DsvPublicKeyFile of the clients')
+    .option('--trusted <file>', 'check FILE.manifest with these keys: DsvTrustedKeysFile of the clients')
+    .option('--threshold <number>', 'the weight that must have signed: DsvThreshold', parseCount, 1)
+    .option('--client <id>', 'as this client would')
+    .option('--name <name>', 'asked for by this name (else that of the file)')
+    .option('--at <time>', 'at this time (else now)', parseInstant)
     .addHelpText(
       'after',
       `
-Example:
+Which serial numbers a client has seen is known there alone.
+
+Examples:
+  webjobctl sign verify --trusted trusted.keys --threshold 2 --client client1 collect.sh
   webjobctl sign verify --key /root/webjob.pub /var/integrity/profiles/client1/commands/host.sh
 
 Exit codes:
-  0  every signature is good
+  0  every one is good
   1  one is wrong or missing
   2  wrong command line
   4  a key or a file cannot be read, used or written`,
     )
-    .action((files: string[], { key }: { key: string }, command: Command) => {
-      const publicKey = readPublicKey(key);
-      for (const file of files) {
-        const signature = checkFile(file, publicKey);
-        if (signature !== 'good') process.exitCode = EXIT_CODES.findings;
-        if (globalOptions(command).json) printJson({ file, signature });
-        else printLine(safeLine(`${signature.padEnd(8)} ${file}`));
-      }
-    });
+    .action((files: string[], options: Options, command: Command) => verifyAll(command, files, options));
+}
+
+function verifyAll(command: Command, files: string[], options: Options): void {
+  const { key, trusted: keysFile, threshold, client: clientId, name, at = new Date() } = options;
+  if (key === undefined && keysFile === undefined)
+    throw new Failure('usage', 'say what to check with: --key or --trusted');
+  if (name !== undefined && files.length > 1) throw new Failure('usage', '--name takes one file');
+  const publicKey = key === undefined ? undefined : readPublicKey(key);
+  const trusted = keysFile === undefined ? undefined : readTrustedKeys(keysFile);
+  for (const program of files.map(programOf)) {
+    const signature = publicKey && checkFile(program, publicKey);
+    const judged = trusted && judgeManifest(program, trusted, threshold, { name, clientId, at });
+    if ([signature, judged?.verdict].some((verdict) => verdict !== undefined && verdict !== 'good'))
+      process.exitCode = EXIT_CODES.findings;
+    if (globalOptions(command).json) {
+      printJson({ file: program, ...(signature && { signature }), ...(judged && describe(judged)) });
+      continue;
+    }
+    if (signature) printLine(safeLine(`${signature.padEnd(8)} ${program}`));
+    if (judged)
+      printLine(safeLine(`${judged.verdict.padEnd(8)} ${program}.manifest${judged.why ? `: ${judged.why}` : ''}`));
+  }
+}
+
+function describe({ verdict, why, signers }: Judgement) {
+  return { manifest: verdict, ...(why !== undefined && { why }), ...(signers && { signers }) };
 }

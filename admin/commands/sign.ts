@@ -1,12 +1,17 @@
-// webjobctl sign: keys, signatures beside programs, and whether a client would take them.
+// webjobctl sign: keys, signatures and manifests beside programs, and whether a client would take them.
 import { Command } from 'commander';
+import { addCommand } from './sign-add.ts';
 import { keygenCommand } from './sign-keygen.ts';
 import { payloadCommand } from './sign-payload.ts';
+import { showCommand } from './sign-show.ts';
+import { trustCommand } from './sign-trust.ts';
 import { verifyCommand } from './sign-verify.ts';
 
 export function signCommand(): Command {
   const command = new Command('sign')
-    .description('make keys, sign programs, and check signatures, for clients with DsvVerifySignature=Y')
+    .description(
+      'make keys, sign programs, and check what is signed, for clients with DsvVerifyManifest=Y or DsvVerifySignature=Y',
+    )
     .helpCommand(false)
     .addHelpText(
       'after',
@@ -16,6 +21,7 @@ Example:
 
 Exit codes: those of webjobctl; each command's own are in its help.`,
     );
-  for (const make of [keygenCommand, payloadCommand, verifyCommand]) command.addCommand(make());
+  for (const make of [keygenCommand, payloadCommand, addCommand, showCommand, verifyCommand, trustCommand])
+    command.addCommand(make());
   return command;
 }

@@ -1,0 +1,38 @@
+// webjobctl sign trust add: one more key, or another weight of one.
+import { Command, InvalidArgumentError } from 'commander';
+import { printJson, say } from '../../cli/output.ts';
+import { changeTrustedKeys, describeKey, findVerifierKey } from '../../sign/trust.ts';
+import { globalOptions } from '../site/site.ts';
+
+export function addCommand(): Command {
+  return new Command('add')
+    .description('trust a key, or give it another weight')
+    .argument('<file>', 'the file of trusted keys; made when it is missing')
+    .argument('<key>', 'a verifier key, or the .vkey file that holds one')
+    .option('--weight <number>', 'what its signature counts', parseWeight, 1)
+    .addHelpText(
+      'after',
+      `
+Comments in the file stay. DsvThreshold says which weight the signatures of a manifest must have together: with keys of
+weight 1 and a threshold of 2 two persons must sign.
+
+Example:
+  webjobctl sign trust add trusted.keys /root/alice.vkey
+
+Exit codes:
+  0  trusted
+  2  wrong command line
+  4  a key or a file cannot be read, used or written`,
+    )
+    .action((file: string, key: string, { weight }: { weight: number }, command: Command) => {
+      const trusted = { ...findVerifierKey(key), weight };
+      changeTrustedKeys(file, trusted, trusted);
+      if (globalOptions(command).json) printJson(describeKey(trusted));
+      else say(`${trusted.name}+${trusted.id} is trusted with a weight of ${weight}`);
+    });
+}
+
+function parseWeight(text: string): number {
+  if (!/^[1-9][0-9]?$/.test(text)) throw new InvalidArgumentError('it is a number from 1 to 99.');
+  return Number(text);
+}

@@ -1,0 +1,32 @@
+// webjobctl sign trust remove: a key that signs no more.
+import { Command } from 'commander';
+import { printJson, say } from '../../cli/output.ts';
+import { changeTrustedKeys, describeKey, findTrustedKey } from '../../sign/trust.ts';
+import { globalOptions } from '../site/site.ts';
+
+export function removeCommand(): Command {
+  return new Command('remove')
+    .description('trust a key no longer')
+    .argument('<file>', 'the file of trusted keys')
+    .argument('<key>', 'its name, its name and id as name+id, a verifier key, or the .vkey file that holds one')
+    .addHelpText(
+      'after',
+      `
+A client that has the new file refuses what this key signed, unless others signed enough of it. Which programs that
+concerns, webjobctl sign verify --trusted says beforehand.
+
+Example:
+  webjobctl sign trust remove trusted.keys site.example/alice
+
+Exit codes:
+  0  removed
+  2  wrong command line
+  4  it is not in the file, or several have the name, or the file cannot be read or written`,
+    )
+    .action((file: string, key: string, _: unknown, command: Command) => {
+      const found = findTrustedKey(file, key);
+      changeTrustedKeys(file, found, undefined);
+      if (globalOptions(command).json) printJson(describeKey(found));
+      else say(`${found.name}+${found.id} is trusted no longer`);
+    });
+}

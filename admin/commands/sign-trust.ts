@@ -1,0 +1,23 @@
+// webjobctl sign trust: the keys that clients trust.
+import { Command } from 'commander';
+import { addCommand } from './sign-trust-add.ts';
+import { listCommand } from './sign-trust-list.ts';
+import { removeCommand } from './sign-trust-remove.ts';
+
+export function trustCommand(): Command {
+  const command = new Command('trust')
+    .description('write and show DsvTrustedKeysFile: the keys whose signatures of manifests count')
+    .helpCommand(false)
+    .addHelpText(
+      'after',
+      `
+The file belongs on the clients, and goes there by a way that the server has no part in.
+
+Example:
+  webjobctl sign trust list trusted.keys
+
+Exit codes: those of webjobctl; each command's own are in its help.`,
+    );
+  for (const make of [addCommand, removeCommand, listCommand]) command.addCommand(make());
+  return command;
+}
