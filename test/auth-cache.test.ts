@@ -5,9 +5,9 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { request } from 'node:http';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { type HttpdServer, startHttpd } from '../scripts/httpd.ts';
 import { addCommand, addUser, makeSite } from '../scripts/site.ts';
+import { reloadHttpd } from './wait.ts';
 
 const snippet = join(import.meta.dirname, '..', 'apache', 'webjob-auth-cache.conf');
 
@@ -40,15 +40,6 @@ describe('apache/webjob-auth-cache.conf', () => {
     });
   };
   const complaints = (): string => readFileSync(server.errorLog, 'utf8');
-  const children = (): string[] =>
-    readFileSync(`/proc/${server.pid}/task/${server.pid}/children`, 'latin1').split(' ').filter(Boolean);
-  /** Until the last old process has gone: for a moment both take connections. */
-  const reload = async (): Promise<void> => {
-    const old = children();
-    process.kill(server.pid, 'SIGUSR1');
-    for (const deadline = Date.now() + 60_000; children().some((pid) => old.includes(pid)); await sleep(10))
-      assert.ok(Date.now() < deadline, 'httpd has not ended its old processes');
-  };
 
   it('lets in the right password, the first time and from memory, and no other', async () => {
     assert.deepEqual([await ask('client1', 'foo'), await ask('client1', 'foo')], [200, 200]);
@@ -64,7 +55,7 @@ describe('apache/webjob-auth-cache.conf', () => {
     const users = readFileSync(site.userFile, 'utf8');
     writeFileSync(site.userFile, users.replace(/^client2:.*\n/m, ''));
     assert.equal(await ask('client2', 'bar'), 200, 'from memory: the user file was not read');
-    await reload();
+    await reloadHttpd(server.pid);
     assert.equal(await ask('client2', 'bar'), 401);
     assert.equal(await ask('client1', 'foo'), 200);
   });
@@ -73,7 +64,7 @@ describe('apache/webjob-auth-cache.conf', () => {
     const hash = createHash('sha1').update('new').digest('base64');
     writeFileSync(site.userFile, readFileSync(site.userFile, 'utf8').replace(/^client1:.*$/m, `client1:{SHA}${hash}`));
     assert.equal(await ask('client1', 'new'), 401, 'the old one is remembered');
-    await reload();
+    await reloadHttpd(server.pid);
     assert.deepEqual([await ask('client1', 'new'), await ask('client1', 'foo')], [200, 401]);
   });
 

@@ -3,8 +3,8 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { runProgram, WEBJOB } from './program-runs.ts';
+import { waitFor } from './wait.ts';
 
 export { WEBJOB };
 
@@ -118,7 +118,7 @@ export function findKeptJob(stderr: string): { command: string; folder: string; 
   return { command, folder, job: join(folder, job) };
 }
 
-/** Polls until `condition` holds. Throws Error when it does not within the time limit, or `running` has ended without it. */
+/** Looks until `condition` holds. Throws Error when it does not within a minute, or `running` has ended without it. */
 export async function until(condition: () => boolean, what: string, running?: Running): Promise<void> {
   let ended: Ended | undefined;
   running?.ended.then(
@@ -127,10 +127,5 @@ export async function until(condition: () => boolean, what: string, running?: Ru
     },
     () => {},
   );
-  for (const deadline = Date.now() + TIME_LIMIT_MS / 2; Date.now() < deadline; await sleep(10)) {
-    const isOver = ended !== undefined;
-    if (condition()) return;
-    if (isOver) break;
-  }
-  throw new Error(`it never came to pass: ${what}${ended ? `; webjob ended: ${JSON.stringify(ended)}` : ''}`);
+  await waitFor(what, condition, () => ended && `webjob ended: ${JSON.stringify(ended)}`);
 }

@@ -12,6 +12,7 @@ import { configure } from '../scripts/site.ts';
 import { type Ended, runWebjob } from './client-job.ts';
 import { type ClientSite, startClientSite } from './client-site.ts';
 import { mountUnion, NO_UNION, type Union } from './fuse.ts';
+import { waitFor } from './wait.ts';
 
 const WANTED = Number(process.env.WEBJOB_TEST_RUNS ?? Number.NaN);
 const DEFAULT_MS = 3_000;
@@ -63,7 +64,7 @@ async function start(): Promise<void> {
 /** Kills the server with everything it runs; what it was writing stays as it is. */
 async function killServer({ pid, port }: HttpdServer): Promise<void> {
   process.kill(-pid, 'SIGKILL');
-  while (await isListening(port)) await sleep(5);
+  await waitFor('the end of the server', async () => !(await isListening(port)));
 }
 
 function isListening(port: number): Promise<boolean> {
@@ -98,12 +99,15 @@ async function runMany(isEnough: (started: number) => boolean): Promise<Map<numb
   return runs;
 }
 
+/** A process of its own: whether the owner of a job in the spool is alive, others ask the system. */
+function runAlone(command: string[], timeLimitMs: number): Promise<Ended> {
+  return home.client.start(command, { timeLimitMs }).ended;
+}
+
 /** Milliseconds that each of some runs at once takes. What they leave is removed. */
 async function timeRuns(): Promise<number> {
   const startedAt = performance.now();
-  const runs = Array.from({ length: AT_ONCE }, () =>
-    home.client.execute(['job.sh', 'first'], { timeLimitMs: 120_000 }),
-  );
+  const runs = Array.from({ length: AT_ONCE }, () => runAlone(['job.sh', 'first'], 120_000));
   for (const { code, stderr } of await Promise.all(runs)) assert.equal(code, 0, stderr);
   rmSync(stored(), { recursive: true });
   return performance.now() - startedAt;
@@ -115,7 +119,7 @@ const mostMs = (): number => Math.ceil(Math.max(60_000, 40 * runMs));
 /** Runs a job. Where the server was down at the GET, nothing was run: that is no result, and it is tried again. */
 async function runOnce(number: number): Promise<Ended> {
   for (let tries = 1; ; tries++) {
-    const ended = await home.client.execute(['job.sh', `run-${number}`], { timeLimitMs: mostMs() });
+    const ended = await runAlone(['job.sh', `run-${number}`], mostMs());
     if (ended.code !== GET_FAILED || tries === MOST_TRIES) return ended;
   }
 }

@@ -13,6 +13,7 @@ import { isServing } from './deployment-wire.ts';
 
 export interface Apache {
   ports: number[];
+  pid: number;
   /** Runs httpd on the same configuration: `-t`, `-k graceful`. Returns its exit code and what it said. */
   control(...args: string[]): { code: number | null; said: string };
   /** Everything that httpd and the scripts complained of. */
@@ -110,8 +111,7 @@ async function startOnce(options: ApacheOptions, ports: number[]): Promise<Apach
     throw new Error(`httpd did not start: ${complaints()}`);
   }
   return {
-    ports,
-    complaints,
+    ...{ ports, complaints, pid: child.pid ?? 0 },
     control: (...more) => {
       const ended = spawnSync(binary, [...args, ...more], { encoding: 'utf8', env });
       return { code: ended.status, said: ended.stdout + ended.stderr };

@@ -21,6 +21,7 @@ import { addUser, makeSite, type Site } from '../scripts/site.ts';
 import { type Run, readGuide, runCommands, stageCheckout, write } from './deployment-guide.ts';
 import { formatBasics, makeRoot, startApache } from './deployment-httpd.ts';
 import { ask, getHead, putHead } from './deployment-wire.ts';
+import { reloadHttpd, waitFor } from './wait.ts';
 
 const PAGE = 'docs/guide/migration.md';
 const PATHS = ['/usr/local/apache', '/var/integrity', '/etc/logrotate.d'];
@@ -134,7 +135,7 @@ ScriptAlias /webjob/ "${serverRoot}/webjob/"
     const [lines = ''] = guide.blocks('apache', 'Both side by side');
     const moved = lines.replace('Listen 8080', `Listen 127.0.0.1:${newPort}`).replace('*:8080', `127.0.0.1:${newPort}`);
     configure([port], moved);
-    assert.equal(httpd.control('-k', 'graceful').code, 0);
+    await reloadHttpd(httpd.pid, () => assert.equal(httpd.control('-k', 'graceful').code, 0));
     let jobId = '';
     for (const deadline = Date.now() + 60_000; jobId === '' && Date.now() < deadline; await sleep(20)) {
       jobId = (await ask(newPort, getHead())).headers.get('job-id') ?? '';
@@ -152,16 +153,26 @@ ScriptAlias /webjob/ "${serverRoot}/webjob/"
     const client = async (): Promise<void> => {
       while (!isDone) served.push(await whoServes());
     };
-    const clients = [client(), client()];
+    let failure: string | undefined;
+    const note = (error: unknown): void => {
+      failure ??= `a request: ${error}`;
+    };
+    const clients = [client().catch(note), client().catch(note)];
+    const untilServed = (count: number): Promise<void> =>
+      waitFor(
+        `${count} answers`,
+        () => served.length >= count,
+        () => failure,
+      );
     try {
-      while (served.length < 4) await sleep(5);
+      await untilServed(4);
       runCommands(commands('Switching').slice(0, 1), run);
-      const seen = served.length;
-      while (served.length < seen + 8) await sleep(5);
+      await untilServed(served.length + 8);
     } finally {
       isDone = true;
     }
     await Promise.all(clients);
+    assert.equal(failure, undefined);
     assert.deepEqual([served[0], served.at(-1)], ['old', 'ours']);
   });
 

@@ -19,11 +19,11 @@ import {
 import { tmpdir } from 'node:os';
 import { dirname, join, relative } from 'node:path';
 import { describe, it } from 'node:test';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { configure } from '../scripts/site.ts';
 import { makeLockerSite } from './locker-site.ts';
 import { plantPast } from './past-site.ts';
 import { findWebUser, readFiles, removeTree } from './tree.ts';
+import { waitFor } from './wait.ts';
 
 const AT = new Date(Date.now() - 40 * 86_400_000);
 const DAY = AT.toISOString().slice(0, 10);
@@ -203,7 +203,7 @@ async function attack(
     // It tells things in the order in which they happened.
     const last = join(own, '0', 'last');
     writeFileSync(last, '');
-    while (!touched.includes(last)) await sleep(5);
+    await waitFor('the last thing that is told', () => touched.includes(last));
     await endHelpers(helpers);
     rmSync(last);
     assert.deepEqual(touched.slice(1, touched.indexOf(last)), [], `opened, made or removed: ${stderr}`);

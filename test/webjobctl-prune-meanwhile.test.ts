@@ -7,9 +7,9 @@ import { once } from 'node:events';
 import { appendFileSync, existsSync, mkdirSync, readdirSync, readlinkSync, rmSync, truncateSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { groupNames, makeOldLocker, type OldLocker, readCustody, runKilled, setAge, WEBJOBCTL } from './keep-site.ts';
 import { inject, NO_STRACE } from './locker-strace.ts';
+import { waitFor } from './wait.ts';
 
 const sha256 = (text: string): string => createHash('sha256').update(text, 'latin1').digest('hex');
 
@@ -29,7 +29,7 @@ describe('webjobctl prune, while somebody sets a hold', () => {
         { stdio: 'ignore' },
       );
       const ended = once(prune, 'exit');
-      while (!opensFile(prune.pid, `${mine}.out`)) await sleep(10);
+      await waitFor('prune reads the upload', () => opensFile(prune.pid, `${mine}.out`));
       assert.equal((await hold(locker)).exitCode, 0);
       assert.ok(opensFile(prune.pid, `${mine}.out`), 'the hold came in time');
       assert.deepEqual(await ended, [0, null]);
@@ -52,7 +52,7 @@ describe('webjobctl prune, while somebody sets a hold', () => {
       const trace = join(locker.site.root, 'trace');
       const wrapper = inject(trace, '?unlink,?unlinkat:delay_enter=4000000:when=1', [join(packs, first)]);
       const ended = runKilled(locker.site, ['prune', '--older-than', '1d', '--yes'], undefined, wrapper);
-      while (!readCustody(locker.site).some(({ event }) => event === 'prune-pack')) await sleep(10);
+      await waitFor('the record', () => readCustody(locker.site).some(({ event }) => event === 'prune-pack'));
       assert.equal((await hold(locker)).exitCode, 0);
       assert.ok(existsSync(join(packs, first)), 'the hold came in time');
       await ended;
