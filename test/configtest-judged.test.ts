@@ -2,7 +2,7 @@
 // other way round; the remedy is pasted, and then all is well.
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
@@ -11,8 +11,10 @@ import { checkCertificates } from '../admin/configtest/certificates.ts';
 import type { Finding } from '../admin/configtest/finding.ts';
 import type { Directive } from '../admin/configtest/httpd.ts';
 import { makeMends } from '../admin/configtest/mends.ts';
+import { openAuthority } from '../admin/site/authority.ts';
 import { startHttpd } from '../scripts/httpd.ts';
 import { makeSite, type Site } from '../scripts/site.ts';
+import { WEBJOBCTL } from './program-runs.ts';
 
 const NAME = 'webjob.example.com';
 const folder = mkdtempSync(join(tmpdir(), 'webjob-judged-'));
@@ -181,8 +183,97 @@ it('a CA with a key of 1024 bits lets in no client, and configtest says so', () 
     return [...describeHost(ciphers), directive];
   };
   const [finding] = findSerious(withAuthority(small));
-  assert.match(finding?.what ?? '', /^httpd refuses all clients: the key of their CA is too small \(1024 bits\)/);
+  assert.match(
+    finding?.what ?? '',
+    /^httpd refuses all clients, whose CA is too weak: its key is too small \(1024 bits\)$/,
+  );
   assert.deepEqual(findSerious(withAuthority(at('ca.crt'))), []);
   makeSelfSigned(1024);
   assert.deepEqual(findSerious(withAuthority(small, 'DEFAULT:@SECLEVEL=0')), []);
+});
+
+describe("a client's certificate", () => {
+  const etc = at('clients');
+  const ca = join(etc, 'webjob-ca');
+  const list = { ...mends, webjobctl: `webjobctl --config ${join(etc, 'nph-webjob.cfg')}` };
+  before(() => {
+    mkdirSync(etc);
+    writeFileSync(join(etc, 'nph-webjob.cfg'), `BaseDirectory=${etc}\n`);
+    openAuthority(etc);
+    makeSelfSigned(2048);
+    for (const name of ['crt', 'key'] as const)
+      writeFileSync(join(etc, `webjob-server.${name}`), readFileSync(at(`webjob-server.${name}`)), { mode: 0o600 });
+  });
+
+  /** As an administrator might have made it, with the site's CA and other words. */
+  function issue(client: string, bits: number, digest = 'sha256'): void {
+    const request = `req -new -newkey rsa:${bits} -nodes -subj /CN=${client} -keyout ${client}.key -out ${client}.csr`;
+    const sign = `ca -config ca.cnf -batch -notext -md ${digest} -subj /CN=${client} -in ${client}.csr -out ${client}.crt`;
+    for (const words of [request, sign]) execFileSync('openssl', words.split(' '), { cwd: ca, stdio: 'pipe' });
+  }
+
+  /** Whether a real httpd lets it through the handshake: with TLS 1.3 a client learns that from what comes after it. */
+  async function isLetIn(client: string, port: number): Promise<boolean> {
+    const [cert, own] = ['crt', 'key'].map((kind) => readFileSync(join(ca, `${client}.${kind}`))) as [Buffer, Buffer];
+    const options = { host: '127.0.0.1', port, rejectUnauthorized: false, ciphers: 'DEFAULT@SECLEVEL=0' };
+    return await new Promise((resolve) => {
+      const socket = connect({ ...options, cert, key: own }, () => socket.write('GET / HTTP/1.0\r\n\r\n'));
+      socket.once('data', () => resolve(true)).on('error', () => resolve(false));
+      socket.on('close', () => resolve(false));
+    });
+  }
+
+  const find = (ciphers?: string): Finding[] =>
+    checkCertificates(etc, describeHost(ciphers), list).filter(({ what }) => what.startsWith('httpd refuses'));
+
+  for (const ciphers of [undefined, 'DEFAULT:@SECLEVEL=0', 'DEFAULT:@SECLEVEL=3'])
+    it(`is judged as httpd does ${ciphers ? `with ${ciphers}` : 'by itself'}`, async () => {
+      rmSync(join(ca, 'index.txt'));
+      writeFileSync(join(ca, 'index.txt'), '');
+      makeSelfSigned(ciphers?.endsWith('3') ? 4096 : 2048);
+      issue('strong', 3072);
+      issue('usual', 2048);
+      issue('small', 1024);
+      issue('old', 2048, 'sha1');
+      const verify = `SSLVerifyClient require\nSSLCACertificateFile ${join(etc, 'webjob-ca.crt')}\n`;
+      const own = ciphers === undefined ? '' : `SSLCipherSuite ${ciphers}\n`;
+      const tls = { keyFile: key, certificateFile: certificate };
+      const server = await startHttpd({ site, mpm: 'event', tls, before: own + verify });
+      const refused: string[] = [];
+      try {
+        for (const client of ['strong', 'usual', 'small', 'old'])
+          if (!(await isLetIn(client, server.port))) refused.push(client);
+      } finally {
+        await server.stop();
+      }
+      const isNamed = (client: string): boolean =>
+        find(ciphers).some(({ what }) => new RegExp(`\\b${client}\\b`).test(what));
+      const isAll = find(ciphers).some(({ what }) => what.includes('all clients'));
+      assert.deepEqual(
+        ['strong', 'usual', 'small', 'old'].filter((client) => isAll || isNamed(client)),
+        refused,
+      );
+      if (ciphers === undefined) assert.deepEqual(refused, ['small', 'old']);
+    });
+
+  it('is renewed by the remedy, which is pasted', () => {
+    rmSync(join(ca, 'index.txt'));
+    writeFileSync(join(ca, 'index.txt'), '');
+    makeSelfSigned(2048);
+    for (const client of ['client1', 'client2', 'client3', 'client4', 'client5', 'client6', 'client7'])
+      issue(client, 1024);
+    const [small, ...more] = find();
+    assert.deepEqual(more, []);
+    assert.equal(
+      small?.what,
+      'httpd refuses certificates of clients, for their keys are too small (1024 bits): client1, client2, client3, client4, client5 and 2 more',
+    );
+    const lines = `webjobctl() { "${process.execPath}" "${WEBJOBCTL}" "$@"; }\n${small?.remedy ?? ''}`;
+    execFileSync('sh', ['-e', '-c', lines], { cwd: folder, stdio: 'pipe' });
+    assert.match(find()[0]?.what ?? '', /: client2, client3, client4, client5, client6 and 1 more$/);
+    assert.deepEqual(find('DEFAULT:@SECLEVEL=0'), []);
+    const both = [...describeHost(undefined), ...describeHost('DEFAULT:@SECLEVEL=0')];
+    const refused = checkCertificates(etc, both, list).filter(({ what }) => what.startsWith('httpd refuses'));
+    assert.deepEqual(refused, [], 'the second virtual host takes them');
+  });
 });

@@ -9,7 +9,7 @@ import { AUTHORITY_FOLDER } from '../site/authority.ts';
 import { askProgram } from '../site/programs.ts';
 import { error, type Finding, note, warning } from './finding.ts';
 import { type Directive, splitArguments } from './httpd.ts';
-import { judgeAuthority, judgeServers } from './judged.ts';
+import { judgeAuthority, judgeClients, judgeServers } from './judged.ts';
 import type { Mends } from './mends.ts';
 
 /** Days before its end at which something is to be renewed. */
@@ -29,6 +29,7 @@ export function checkCertificates(
   const judged = [
     ...judgeServers(etcDirectory, directives, mends),
     ...authorities.flatMap((path) => judgeAuthority(path, etcDirectory, directives)),
+    ...judgeClients(etcDirectory, directives, mends),
   ];
   // One that httpd refuses is not good for any number of days.
   const isRefused = ({ severity, where }: Finding): boolean =>

@@ -1,10 +1,12 @@
-// Whether httpd takes its certificates and keys when it starts, which its own -t does not try. openssl loads them as httpd will: it has
+// Whether httpd takes its certificates and keys when it starts, which its own -t does not try, and those of clients when they come. openssl loads them as httpd will: it has
 // the same library, and by it the same security level, unless SSLCipherSuite sets another.
 import { X509Certificate } from 'node:crypto';
 import { existsSync, readFileSync } from 'node:fs';
 import { isIP } from 'node:net';
 import { join } from 'node:path';
 import { quote } from '../../cli/shell.ts';
+import { listCertificates } from '../clients/certificates.ts';
+import { AUTHORITY_FOLDER } from '../site/authority.ts';
 import { askProgram } from '../site/programs.ts';
 import { error, type Finding, warning } from './finding.ts';
 import { type Directive, splitArguments } from './httpd.ts';
@@ -34,21 +36,80 @@ export function judgeServers(
   return served.filter(isNew).flatMap((one) => (existsSync(one.certificate) ? judgeServer(one, mends.reload) : []));
 }
 
-/** A CA whose key is too small for the level in force: httpd then refuses every client, whatever its certificate. */
+/** A CA that is too weak for every level in force: httpd then refuses every client, whatever its certificate. */
 export function judgeAuthority(
   path: string,
   etcDirectory: string,
   directives: readonly Directive[] | undefined,
 ): Finding[] {
-  const served = directives ? findServed(directives) : [];
-  const key = served[0]?.key ?? join(etcDirectory, 'webjob-server.key');
-  if (!existsSync(key)) return [];
-  const ciphers = served[0] ? served[0].ciphers : findCiphers(directives ?? []);
-  // Any key will do: a certificate that is refused is refused before its key is looked at.
-  const said = load(path, key, ciphers);
-  if (!said.includes('key too small')) return [];
-  const what = `httpd refuses all clients: the key of their CA is too small (${describeKey(path)}), and they need another`;
+  const reason = findRefusal(path, findLevels(etcDirectory, directives ?? []));
+  if (reason === undefined) return [];
+  const what = `httpd refuses all clients, whose CA is too weak: ${reason}`;
   return [error(what, path, 'webjobctl ca make webjob-ca.new')];
+}
+
+/** Certificates of clients, the newest of each, that httpd refuses at every level in force, whatever their dates are. */
+export function judgeClients(
+  etcDirectory: string,
+  directives: readonly Directive[] | undefined,
+  { webjobctl }: Pick<Mends, 'webjobctl'>,
+): Finding[] {
+  const levels = findLevels(etcDirectory, directives ?? []);
+  return [...groupClients(etcDirectory).values()].flatMap(({ path, clients }) => {
+    const reason = findRefusal(path, levels);
+    if (reason === undefined) return [];
+    const [first = ''] = clients;
+    const more = clients.length > 5 ? ` and ${clients.length - 5} more` : '';
+    const why = reason.replace('its key is', 'their keys are').replace('its signature is', 'their signatures are');
+    const what = `httpd refuses certificates of clients, for ${why}: ${clients.slice(0, 5).join(', ')}${more}`;
+    const renew = `${webjobctl} client renew ${first}${reason.includes('key') ? ' --new-key' : ''}`;
+    return [error(what, etcDirectory, `${renew}  # and so each; a client needs what it writes`)];
+  });
+}
+
+/** Clients whose newest certificates have keys of one size and signatures of one kind: what holds for one of them holds for all. */
+function groupClients(etcDirectory: string): Map<string, { path: string; clients: string[] }> {
+  const groups = new Map<string, { path: string; clients: string[] }>();
+  const valid = listCertificates(etcDirectory).filter(({ state }) => state === 'valid');
+  for (const [client, serial] of new Map(valid.map((one) => [one.client, one.serial]))) {
+    const path = join(etcDirectory, AUTHORITY_FOLDER, 'issued', `${serial}.pem`);
+    const certificate = readCertificate(path);
+    if (certificate === undefined) continue;
+    const kind = `${describeKey(path)} ${certificate.publicKey.asymmetricKeyType} ${readAlgorithm(certificate.raw)}`;
+    const group = groups.get(kind) ?? { path, clients: [] };
+    groups.set(kind, group);
+    group.clients.push(client);
+  }
+  return groups;
+}
+
+/** The signatureAlgorithm of a certificate: what is behind its first part (RFC 5280, section 4.1). */
+function readAlgorithm(der: Buffer): string {
+  const skip = (at: number): { content: number; end: number } => {
+    const first = der[at + 1] ?? 0;
+    const count = first < 0x80 ? 0 : first - 0x80;
+    const length = count === 0 ? first : der.readUIntBE(at + 2, count);
+    return { content: at + 2 + count, end: at + 2 + count + length };
+  };
+  const algorithm = skip(skip(0).content).end;
+  return der.toString('hex', algorithm, skip(algorithm).end);
+}
+
+/** A key to load certificates with, and what SSLCipherSuite says, of each virtual host; a key of 2048 bits is too small for some. */
+type Level = Pick<Served, 'key' | 'ciphers'>;
+
+function findLevels(etcDirectory: string, directives: readonly Directive[]): Level[] {
+  const served: Level[] = findServed(directives);
+  const usual = { key: join(etcDirectory, 'webjob-server.key'), ciphers: findCiphers(directives) };
+  const levels = (served.length > 0 ? served : [usual]).filter(({ key }) => existsSync(key));
+  return levels.filter((one, at) => levels.findIndex(({ ciphers }) => ciphers === one.ciphers) === at);
+}
+
+/** Why every level refuses a certificate; undefined when one takes it. */
+function findRefusal(path: string, levels: readonly Level[]): string | undefined {
+  // Any key will do: a certificate that is refused is refused before its key is looked at.
+  const reasons = levels.map(({ key, ciphers }) => findWeakness(load(path, key, ciphers), path));
+  return reasons.every((reason) => reason !== undefined) ? reasons[0] : undefined;
 }
 
 function judgeServer(one: Served, reload: string): Finding[] {
@@ -78,11 +139,16 @@ function load(certificate: string, key: string, ciphers: string | undefined): st
 }
 
 function findReason(said: string, { certificate, key }: Served): string | undefined {
-  if (said.includes('key too small')) return `its key is too small (${describeKey(certificate)})`;
-  if (said.includes('md too weak')) return `its signature is too weak (${describeSignature(certificate)})`;
+  const weakness = findWeakness(said, certificate);
+  if (weakness !== undefined) return weakness;
   if (said.includes('key values mismatch') || said.includes('key type mismatch'))
     return `${key} is the key of another certificate`;
   return undefined;
+}
+
+function findWeakness(said: string, certificate: string): string | undefined {
+  if (said.includes('key too small')) return `its key is too small (${describeKey(certificate)})`;
+  return said.includes('md too weak') ? `its signature is too weak (${describeSignature(certificate)})` : undefined;
 }
 
 function readCertificate(path: string): X509Certificate | undefined {
