@@ -26,9 +26,8 @@ import { compareWishes, type Step } from '../admin/init/compare.ts';
 import { formatHttpdStep, planHttpdSteps, takeHttpdSteps } from '../admin/init/httpd-steps.ts';
 import { findPlaces } from '../admin/init/places.ts';
 import type { Wish } from '../admin/init/plan.ts';
-import { isInCheckout } from '../admin/site/interpreter.ts';
 import { runWebjobctl } from './locker-site.ts';
-import { runWebjobctl as runOperator } from './operator.ts';
+import { runProgram, WEBJOBCTL } from './program-runs.ts';
 import { findWebUser } from './tree.ts';
 
 const root = mkdtempSync(join(tmpdir(), 'webjob-init-'));
@@ -42,6 +41,15 @@ beforeEach(() => {
   folder = join(root, String(made++));
   mkdirSync(folder);
 });
+
+/** In a folder. */
+async function runIn(
+  cwd: string,
+  args: readonly string[],
+): Promise<{ code: number | null; stdout: string; stderr: string }> {
+  const { code, stdout, stderr } = await runProgram(WEBJOBCTL, args, { cwd, environment: process.env });
+  return { code, stdout: stdout.toString(), stderr: stderr.toString() };
+}
 
 /** What init says with --dry-run, as `0755 root:root folder PATH`, below --root. */
 async function plan(code: number, ...args: string[]): Promise<{ paths: string[]; states: string[]; left: string[] }> {
@@ -258,105 +266,6 @@ describe('what webjobctl init makes', { skip: !(isRoot && findWebUser()) && 'own
   });
 });
 
-describe('man pages and completions', () => {
-  const project = join(import.meta.dirname, '..');
-  const make = (...more: string[]) =>
-    runOperator(['init', '--root', folder, '--prefix', '/w', '--node', process.execPath, ...more]);
-  const at = (...names: string[]): string => join(folder, 'w', 'share', ...names);
-
-  it('are those of the project, with the completion that webjobctl prints', async () => {
-    const { code, stderr } = await make();
-    assert.equal(code, 0, stderr);
-    const shipped = (...names: string[]): string => readFileSync(join(project, ...names), 'utf8');
-    for (const page of readdirSync(join(project, 'docs', 'man')))
-      assert.equal(readFileSync(at('man', `man${page.slice(-1)}`, page), 'utf8'), shipped('docs', 'man', page));
-    for (const [shell, webjob, webjobctl] of [
-      ['webjob.bash', 'bash-completion/completions/webjob', 'bash-completion/completions/webjobctl'],
-      ['_webjob', 'zsh/site-functions/_webjob', 'zsh/site-functions/_webjobctl'],
-      ['webjob.fish', 'fish/vendor_completions.d/webjob.fish', 'fish/vendor_completions.d/webjobctl.fish'],
-    ] as const) {
-      assert.equal(readFileSync(at(webjob), 'utf8'), shipped('completions', shell));
-      const name = /bash|fish/.exec(shell)?.[0] ?? 'zsh';
-      assert.equal(readFileSync(at(webjobctl), 'utf8'), (await runOperator(['completion', name])).stdout);
-    }
-  });
-
-  it('are where man, zsh and fish look', () => {
-    const ask = (program: string, ...words: string[]): string => {
-      const { error, stdout } = spawnSync(program, words, { encoding: 'utf8', env: { PATH: process.env.PATH } });
-      return error ? '' : stdout;
-    };
-    const zsh = ask('zsh', '-fc', 'print -l $fpath');
-    if (zsh) assert.ok(zsh.split('\n').includes('/usr/local/share/zsh/site-functions'), zsh);
-    const fish = ask('fish', '-c', 'printf "%s\\n" $fish_complete_path');
-    if (fish) assert.ok(fish.split('\n').includes('/etc/fish/completions'), fish);
-  });
-
-  it("leave the system's folders as they are", async () => {
-    mkdirSync(at(), { recursive: true });
-    chmodSync(at(), 0o2775);
-    mkdirSync(join(folder, 'pages'));
-    symlinkSync('../../pages', at('man'));
-    const { code, stderr } = await make();
-    assert.equal(code, 0, stderr);
-    assert.equal(statSync(at()).mode & 0o7777, 0o2775);
-    assert.ok(existsSync(join(folder, 'pages', 'man1', 'webjob.1')));
-  });
-
-  it('are replaced with --force, and the old one goes where nobody takes it for a page', async () => {
-    await make();
-    writeFileSync(at('zsh/site-functions/_webjob'), 'mine');
-    assert.equal((await make()).code, 4);
-    assert.equal((await make('--force')).code, 0);
-    assert.deepEqual(readdirSync(at('zsh/site-functions')), ['_webjob', '_webjobctl']);
-    const [aside = ''] = readdirSync(join(folder, 'w/etc/replaced'));
-    assert.match(aside, /^_webjob\.\d{8}T\d{6}\.bak$/);
-    assert.equal(readFileSync(join(folder, 'w/etc/replaced', aside), 'utf8'), 'mine');
-  });
-});
-
-describe('the Node of the script', () => {
-  const firstLine = (): string => readFileSync(join(folder, 'w/webjob/nph-webjob.cgi'), 'utf8').split('\n')[0] ?? '';
-  const addNode = (...names: string[]): string => {
-    const path = join(folder, ...names, 'node');
-    mkdirSync(join(folder, ...names), { recursive: true });
-    writeFileSync(path, '#!/bin/sh\necho v24.0.0\n', { mode: 0o755 });
-    chmodSync(path, 0o755);
-    return path;
-  };
-  const init = (path: string, ...more: string[]) =>
-    runOperator(['init', '--root', folder, '--prefix', '/w', ...more], { environment: { PATH: path } });
-
-  it('is part of a checkout below node_modules, or below a folder with .git, also by a link', () => {
-    assert.ok(isInCheckout(addNode('a/node_modules/node/bin')));
-    const cloned = addNode('b/.cache/node/bin');
-    assert.equal(isInCheckout(cloned), false);
-    mkdirSync(join(folder, 'b', '.git'));
-    assert.ok(isInCheckout(cloned));
-    symlinkSync(cloned, join(folder, 'link'));
-    assert.ok(isInCheckout(join(folder, 'link')));
-    assert.equal(isInCheckout('/usr/bin/node'), false);
-  });
-
-  it('is one outside of a checkout where there is one', async () => {
-    const inside = addNode('a/node_modules/.bin');
-    const outside = addNode('own/bin');
-    const { code, stderr } = await init(`${join(inside, '..')}:${join(outside, '..')}:${process.env.PATH}`);
-    assert.equal(code, 0, stderr);
-    assert.equal(firstLine(), `#!${isInCheckout(process.execPath) ? outside : process.execPath}`);
-    assert.doesNotMatch(stderr, /part of a checkout/);
-  });
-
-  it('may be one of a checkout, and then init says what that means', async () => {
-    const inside = addNode('a/node_modules/.bin');
-    const { code, stderr } = await init(process.env.PATH ?? '', '--node', inside);
-    assert.equal(code, 0, stderr);
-    assert.equal(firstLine(), `#!${inside}`);
-    assert.ok(stderr.includes(`warning: the script runs with ${inside}, which is part of a checkout`), stderr);
-    assert.match(stderr, /hint: install Node for the whole machine, .*--node .* --force\n/);
-  });
-});
-
 describe('a wish', () => {
   const wish = (name: string, more: Partial<Wish> = {}): Wish => {
     return { kind: 'file', path: `/${name}`, mode: 0o644, owner: 'root', group: 'root', content: 'x', ...more };
@@ -540,7 +449,7 @@ describe('the steps for httpd', () => {
     mkdirSync(join(folder, 'elsewhere'));
     writeFileSync(conf, 'Listen 80\n');
     const words = ['init', '--prefix', '/w', '--root', 'made', '--node', process.execPath, '--httpd', './httpd'];
-    const ended = await runOperator(words, { cwd: folder });
+    const ended = await runIn(folder, words);
     assert.equal(ended.code, 0, ended.stderr);
     const steps = ended.stdout.split('\n').filter((line) => !/^(?:made|make|kept|replaced|differs) /.test(line));
     assert.equal(steps.filter(Boolean).length, 3, steps.join('\n'));
