@@ -1,8 +1,8 @@
 // What the client costs: a whole `webjob -e` against the same job by hand, `curl` GET, run, `curl` PUT, through the same httpd in turn; and
 // the start of the client and of its standalone executable against an empty Node script; and the CPU time of a job against that of another
-// build. Prints medians and ratios; asserts nothing.
+// build, or with its manifest checked against that without. Prints medians and ratios; asserts nothing.
 import { spawnSync } from 'node:child_process';
-import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { startHttpd } from '../scripts/httpd.ts';
@@ -10,12 +10,13 @@ import { configure, makeSite, type Site, writeClientConf } from '../scripts/site
 import { parseCount } from './options.ts';
 import { quantile } from './quantile.ts';
 
-const HELP = `Usage: node bench/client.ts [--rounds N] [--against FILE]
+const HELP = `Usage: node bench/client.ts [--rounds N] [--against FILE | --manifest]
 
 Milliseconds of one job by webjob beside the same by curl, and of the start of webjob beside that of an empty script.
 
   --rounds N      runs of each kind (default 100)
   --against FILE  another webjob: only the CPU time of one job by each of them
+  --manifest      only the CPU time of one job with DsvVerifyManifest=Y, beside that without
 `;
 const WARM_UP = 3;
 const dist = join(import.meta.dirname, '..', 'dist');
@@ -50,9 +51,10 @@ async function main(): Promise<void> {
   const known = {
     rounds: { type: 'string', default: '100' },
     against: { type: 'string' },
+    manifest: { type: 'boolean', default: false },
     help: { type: 'boolean', default: false },
   } as const;
-  const { rounds: count, against, help } = parseArgs({ options: known }).values;
+  const { rounds: count, against, manifest, help } = parseArgs({ options: known }).values;
   if (help) {
     process.stdout.write(HELP);
     return;
@@ -64,7 +66,9 @@ async function main(): Promise<void> {
     const server = await startHttpd({ site, mpm: 'event' });
     try {
       const conf = writeQuietConf(site, server.url);
-      if (against === undefined) {
+      if (manifest) {
+        measure('CPU of one job', manifestPeers(site, conf), rounds, cpuTime);
+      } else if (against === undefined) {
         measure('start', startPeers(site), rounds, wallTime);
         measure('one job', jobPeers(site, server.url, conf), rounds, wallTime);
       } else {
@@ -112,6 +116,35 @@ function buildPeers(conf: string, other: string): Peer[] {
     { name: 'the other webjob', command: jobBy(other, conf), milliseconds: [] },
     { name: 'this webjob', command: jobBy(WEBJOB, conf), milliseconds: [] },
   ];
+}
+
+/** The same job from a program that two have signed, of whom the client checks both. */
+function manifestPeers(site: Site, conf: string): Peer[] {
+  const folder = join(site.root, 'keys');
+  mkdirSync(folder);
+  const program = join(site.profiles, 'client1', 'host.sh');
+  for (const [command, name] of [
+    ['payload', 'alice'],
+    ['add', 'bob'],
+  ] as const) {
+    sign(folder, 'keygen', name);
+    sign(folder, command, '--key', `${name}.key`, program);
+    sign(folder, 'trust', 'add', 'trusted', `${name}.vkey`);
+  }
+  const checking = join(site.root, 'client', 'manifest.conf');
+  const files = `DsvTrustedKeysFile=${join(folder, 'trusted')}\nDsvSerialFile=${join(folder, 'serials')}\n`;
+  writeFileSync(checking, `${readFileSync(conf, 'utf8')}DsvVerifyManifest=Y\nDsvThreshold=2\n${files}`, {
+    mode: 0o600,
+  });
+  return [
+    { name: 'webjob -e', command: jobBy(WEBJOB, conf), milliseconds: [] },
+    { name: 'with a manifest', command: jobBy(WEBJOB, checking), milliseconds: [] },
+  ];
+}
+
+function sign(cwd: string, ...words: string[]): void {
+  const { status, stderr } = spawnSync(process.execPath, [join(dist, 'webjobctl'), 'sign', ...words], { cwd });
+  if (status !== 0) throw new Error(`webjobctl sign ${words.join(' ')}: ${stderr}`);
 }
 
 function jobBy(webjob: string, conf: string): Peer['command'] {
