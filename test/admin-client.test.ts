@@ -166,6 +166,37 @@ describe('webjobctl client add', () => {
     assert.deepEqual(users.filter((name) => name?.startsWith('many')).sort(), names);
   });
 
+  it('has the client check manifests with the keys that it is given', async () => {
+    for (const name of ['first', 'second']) makeKey(at(name), 'ed25519');
+    const keys = ['first', 'second'].map((name) => readFileSync(at(`${name}.vkey`), 'utf8')).join('');
+    writeFileSync(at('trusted'), keys);
+    const add = ['--generate', '--url', url(0), '--trusted-keys', at('trusted')];
+    await client('plain', 4, 'add', 'nobody1', ...add, '--threshold', '3');
+    await client('plain', 2, 'add', 'nobody1', ...add, '--c-client');
+    await client('plain', 2, 'add', 'nobody1', '--generate', '--url', url(0), '--threshold', '2');
+    assert.equal(existsSync(at('nobody1')), false);
+    await client('plain', 0, 'add', 'manifest1', ...add, '--threshold', '2');
+    addProgram('plain', 'manifest1');
+    const conf = at('manifest1/webjob.conf');
+    assert.match(
+      readFileSync(conf, 'utf8'),
+      /^DsvVerifyManifest=Y\nDsvTrustedKeysFile=webjob-trusted\.keys\nDsvThreshold=2\nDsvSerialFile=serials$/m,
+    );
+    assert.equal(readFileSync(at('manifest1/webjob-trusted.keys'), 'utf8'), keys);
+    const program = at('plain/integrity/profiles/manifest1/commands/host.sh');
+    const sign = async (command: string, name: string): Promise<void> => {
+      const { code, stderr } = await runWebjobctl(['sign', command, '--key', at(`${name}.key`), program]);
+      assert.equal(code, 0, stderr);
+    };
+    await sign('payload', 'first');
+    const refused = await runWebjob(['--execute', '--file', conf, 'host.sh']);
+    assert.match(refused.stderr, /signed with a weight of 1, and 2 is needed/);
+    assert.equal(refused.code, 3);
+    await sign('add', 'second');
+    await runJob(conf, 0);
+    assert.match(readFileSync(at('manifest1/serials'), 'utf8'), /^manifest1 host\.sh \d+ /);
+  });
+
   it('has the client verify programs with the key that it is given', async () => {
     makeKey(at('sign'), 'ed25519');
     const add = ['--generate', '--url', url(0), '--verify-key'];

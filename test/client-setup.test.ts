@@ -107,7 +107,7 @@ describe('webjob.conf', () => {
     isForC: true,
     server,
     password: 'p',
-    ...{ hasCertificate: false, hasVerifyKey: false },
+    ...{ hasCertificate: false, hasVerifyKey: false, threshold: undefined },
   };
   const format = (more: Partial<ConfFacts> = {}): Record<string, string> => {
     const lines = formatConf({ ...facts, ...more })
@@ -185,7 +185,15 @@ describe('webjob.conf', () => {
 describe('the folder that a client is given', () => {
   const issued: Issued = { certificate: 'CERTIFICATE', key: 'KEY', request: 'REQUEST' };
   const parcel = (folder: string) => {
-    return { client: 'client1', folder, conf: Buffer.from('CONF'), bundle: 'BUNDLE', verifyKey: undefined, issued };
+    return {
+      client: 'client1',
+      folder,
+      conf: Buffer.from('CONF'),
+      bundle: 'BUNDLE',
+      verifyKey: undefined,
+      trustedKeys: undefined,
+      issued,
+    };
   };
 
   it('has secrets that nobody else may read, whatever the umask, and webjob.conf last', () => {

@@ -17,6 +17,8 @@ export interface Parcel {
   bundle: string | undefined;
   /** What verifies the signatures of programs, as PEM. */
   verifyKey: Buffer | undefined;
+  /** The file of keys whose signatures of manifests count. */
+  trustedKeys: Buffer | undefined;
   issued: Issued | undefined;
 }
 
@@ -31,6 +33,8 @@ export interface ConfFacts {
   password: string | undefined;
   hasCertificate: boolean;
   hasVerifyKey: boolean;
+  /** What DsvThreshold is to be; undefined for a client that checks no manifests. */
+  threshold: number | undefined;
 }
 
 /** Of the client's files, by what they hold. */
@@ -40,6 +44,7 @@ const names = (client: string) => {
 const BUNDLE = 'webjob-server.crt';
 /** As webjob-sign calls it. */
 const VERIFY_KEY = 'webjob-sign.pub';
+const TRUSTED_KEYS = 'webjob-trusted.keys';
 
 /** Throws Failure `failed` when one of the files is there: another client's, or an earlier one's. */
 export function checkParcelFolder(folder: string, client: string): void {
@@ -52,17 +57,18 @@ export function checkParcelFolder(folder: string, client: string): void {
 export function removeParcel(folder: string, client: string): void {
   if (!existsSync(folder)) return;
   const own = Object.values(names(client));
-  for (const name of [...own, BUNDLE, VERIFY_KEY]) removeUnfinished(join(folder, name));
+  for (const name of [...own, BUNDLE, VERIFY_KEY, TRUSTED_KEYS]) removeUnfinished(join(folder, name));
   for (const name of own) rmSync(join(folder, name), { force: true });
 }
 
 /** Writes it all, webjob.conf last; returns its path. Throws Failure `failed`. */
-export function writeParcel({ client, folder, conf, bundle, verifyKey, issued }: Parcel): string {
+export function writeParcel({ client, folder, conf, bundle, verifyKey, trustedKeys, issued }: Parcel): string {
   const path = join(resolve(folder), names(client).conf);
   try {
     mkdirSync(folder, { recursive: true, mode: 0o700 });
     if (bundle !== undefined) replaceFile(join(folder, BUNDLE), bundle, { mode: 0o644 });
     if (verifyKey !== undefined) replaceFile(join(folder, VERIFY_KEY), verifyKey, { mode: 0o644 });
+    if (trustedKeys !== undefined) replaceFile(join(folder, TRUSTED_KEYS), trustedKeys, { mode: 0o644 });
     if (issued) writeCertificate(folder, client, issued);
     createFile(path, conf, { mode: 0o600 });
   } catch (error) {
@@ -97,7 +103,7 @@ export function writeCertificate(folder: string, client: string, issued: Issued)
 
 /** The bytes of webjob.conf. Throws Failure `usage` for what it cannot hold. */
 export function formatConf(facts: ConfFacts): Buffer {
-  const { client, installFolder, isForC, server, password, hasCertificate, hasVerifyKey } = facts;
+  const { client, installFolder, isForC, server, password, hasCertificate, hasVerifyKey, threshold } = facts;
   const place = (name: string): string => (installFolder === undefined ? name : join(installFolder, name));
   const own = names(client);
   const lines: [key: string, value: string][] = [
@@ -108,6 +114,7 @@ export function formatConf(facts: ConfFacts): Buffer {
     ...formatTls(server, place(BUNDLE)),
     ...(hasCertificate ? formatCertificate(place(own.certificate), place(own.key)) : []),
     ...(hasVerifyKey ? formatVerifyKey(place(VERIFY_KEY)) : []),
+    ...(threshold === undefined ? [] : formatManifests(place(TRUSTED_KEYS), threshold, place('serials'))),
     ['RunType', 'snapshot'],
     ['OverwriteExecutable', 'Y'],
     ['UnlinkExecutable', 'Y'],
@@ -173,6 +180,15 @@ function formatVerifyKey(path: string): [string, string][] {
   return [
     ['DsvVerifySignature', 'Y'],
     ['DsvPublicKeyFile', path],
+  ];
+}
+
+function formatManifests(keys: string, threshold: number, serials: string): [string, string][] {
+  return [
+    ['DsvVerifyManifest', 'Y'],
+    ['DsvTrustedKeysFile', keys],
+    ['DsvThreshold', String(threshold)],
+    ['DsvSerialFile', serials],
   ];
 }
 

@@ -1,13 +1,15 @@
 // webjobctl client add: a user or a certificate, the folders of the profile, and the webjob.conf that goes to the client.
 import { randomBytes } from 'node:crypto';
-import { existsSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
-import { Command } from 'commander';
+import { Command, InvalidArgumentError } from 'commander';
 import { makeFolder } from 'webjob-locker/durable';
 import { Failure } from '../../cli/failure.ts';
 import { errorCode } from '../../cli/files.ts';
 import { printJson, printLine, warn } from '../../cli/output.ts';
+import { weightOf } from '../../notes/trust.ts';
 import { readPublicKey } from '../../sign/keys.ts';
+import { readTrustedKeys } from '../../sign/manifests.ts';
 import {
   findLatest,
   type Issued,
@@ -41,6 +43,8 @@ interface Options extends DeskOptions {
   url?: string;
   ca?: string;
   verifyKey?: string;
+  trustedKeys?: string;
+  threshold?: number;
   out?: string;
   installDir?: string;
   cClient?: true;
@@ -54,7 +58,8 @@ nowhere else. The folder goes to the client whole, to any place; then webjob can
   webjob --execute --file /etc/webjob/webjob.conf host.sh
 
 What cannot be uploaded is kept in the folder spool beside webjob.conf. With --c-client the file is one that C clients
-take: without the spool, and with absolute paths. With --verify-key it runs only programs that webjob-sign has signed.
+take: without the spool, and with absolute paths. With --verify-key it runs only programs that webjob-sign has signed, and
+with --trusted-keys only those with a manifest that keys of this file have signed (webjobctl sign trust).
 
 A certificate is made by the site's own CA, in webjob-ca beside nph-webjob.cfg. With --csr the key stays on the client.
 With --signed the CA is elsewhere (webjobctl ca).
@@ -83,6 +88,8 @@ export function addCommand(): Command {
     .option('--url <url>', "the server's, with or without the path of the script")
     .option('--ca <file>', "what the client is to trust for the server's certificate (PEM)")
     .option('--verify-key <file>', 'run only programs signed with the other half of this key (webjob-sign)')
+    .option('--trusted-keys <file>', 'run only programs whose manifest is signed by these keys (webjobctl sign trust)')
+    .option('--threshold <number>', 'the weight that must have signed a manifest (else 1)', parseThreshold)
     .option('--out <folder>', 'where to put what the client is given (else NAME)')
     .option('--install-dir <folder>', 'write absolute paths, of that folder on the client')
     .option('--c-client', 'make a webjob.conf that C clients take')
@@ -104,7 +111,9 @@ function add(desk: Desk, client: string, options: Options): void {
   const isForC = options.cClient === true;
   const installFolder = options.installDir ?? (isForC ? folder : undefined);
   const verifyKey = options.verifyKey === undefined ? undefined : readVerifyKey(options.verifyKey);
-  const facts = { client, installFolder, isForC, server, password, hasCertificate: wantsCertificate };
+  const trusted = readTrusted(options);
+  const { threshold } = trusted ?? {};
+  const facts = { client, installFolder, isForC, server, password, hasCertificate: wantsCertificate, threshold };
   const conf = formatConf({ ...facts, hasVerifyKey: verifyKey !== undefined });
   const path = withClient(desk, client, () => {
     beginAdd(desk, client, folder);
@@ -114,7 +123,15 @@ function add(desk: Desk, client: string, options: Options): void {
       const source = options.csr === undefined ? 'new key' : { requestFile: options.csr };
       if (signed) issued = { certificate: signed, request: undefined, key: undefined };
       else if (wantsCertificate) issued = issueCertificate(desk.etcDirectory, client, options.days, source);
-      const written = writeParcel({ client, folder, conf, bundle: server.bundle, verifyKey, issued });
+      const written = writeParcel({
+        client,
+        folder,
+        conf,
+        bundle: server.bundle,
+        verifyKey,
+        trustedKeys: trusted?.keys,
+        issued,
+      });
       if (password !== undefined) setUser(desk.userFile, client, password);
       if (issued && !signed) keepRequest(desk.etcDirectory, client, issued);
       removeNote(desk, client);
@@ -140,6 +157,25 @@ function add(desk: Desk, client: string, options: Options): void {
 function readVerifyKey(path: string): Buffer {
   const key = readPublicKey(path);
   return Buffer.from(key.export({ type: 'spki', format: 'pem' }));
+}
+
+/** What the client is given of trusted keys. Throws Failure `usage`, `failed` for keys that no client would take. */
+function readTrusted({ trustedKeys: path, threshold: given, cClient }: Options) {
+  const threshold = given ?? 1;
+  if (path === undefined) {
+    if (given !== undefined) throw new Failure('usage', '--threshold goes with --trusted-keys');
+    return undefined;
+  }
+  if (cClient) throw new Failure('usage', 'C clients check no manifests: --trusted-keys goes without --c-client');
+  const weight = weightOf(readTrustedKeys(path));
+  if (weight < threshold)
+    throw new Failure('failed', `${path} has keys of a weight of ${weight}, and ${threshold} is needed`);
+  return { keys: readFileSync(path), threshold };
+}
+
+function parseThreshold(text: string): number {
+  if (!/^[1-9][0-9]{0,2}$/.test(text)) throw new InvalidArgumentError('it is a number from 1 to 999.');
+  return Number(text);
 }
 
 /** Takes note of what is begun. What a killed run had begun is taken back: nobody was told of it. Throws Failure `failed`. */
