@@ -90,9 +90,23 @@ function countRequests({ get, put, attempts }: Job): number {
   return attempts.length + Number(get !== undefined) + Number(put !== undefined);
 }
 
+/** The day that was asked for last, in days since 1970, and how ISO 8601 begins on it: jobs that follow each other are mostly of one day. */
+let lastDay = { day: Number.NaN, start: '' };
+const DAY_MS = 86_400_000;
+const TWO_DIGITS = Array.from({ length: 60 }, (_, number) => String(number).padStart(2, '0'));
+
 /** A log may hold any digits where a time should be. */
 function isoOf(at: Date): string | undefined {
-  return Number.isNaN(at.getTime()) ? undefined : at.toISOString();
+  const milliseconds = at.getTime();
+  if (Number.isNaN(milliseconds)) return undefined;
+  const day = Math.floor(milliseconds / DAY_MS);
+  if (day !== lastDay.day) lastDay = { day, start: at.toISOString().slice(0, -'00:00:00.000Z'.length) };
+  // All of a day but what begins it is arithmetic; the system's formatting takes several times as long.
+  const rest = milliseconds - day * DAY_MS;
+  const [seconds, thousandths] = [Math.floor(rest / 1000), rest % 1000];
+  const [hours, minutes] = [Math.floor(seconds / 3600), Math.floor(seconds / 60) % 60];
+  const clock = `${TWO_DIGITS[hours]}:${TWO_DIGITS[minutes]}:${TWO_DIGITS[seconds % 60]}`;
+  return `${lastDay.start}${clock}.${String(thousandths).padStart(3, '0')}Z`;
 }
 
 /**

@@ -10,11 +10,17 @@ export interface Cutter<Line> {
   end(): Line[];
 }
 
-/** `parse` is told where in all that was cut a line begins. */
+/**
+ * `parse` is told where in all that was cut a line begins.
+ *
+ * @param holds `parse` is spared most of the lines that hold none of these texts
+ */
 export function makeCutter<Line>(
   parse: (text: string, offset: number) => Line | undefined,
   maxLineBytes = MAX_LINE_BYTES,
+  holds?: readonly string[],
 ): Cutter<Line> {
+  const needles = holds?.map((text) => Buffer.from(text));
   let rest: Buffer = Buffer.alloc(0);
   // In the middle of a line that is too long.
   let isSkipping = false;
@@ -37,10 +43,16 @@ export function makeCutter<Line>(
         start = end + 1;
         end = block.indexOf(10, start);
       }
-      for (; end >= 0; end = block.indexOf(10, start)) {
-        take(block, start, end, base + start, lines);
-        start = end + 1;
-      }
+      if (needles && end >= 0) {
+        const whole = block.subarray(0, block.lastIndexOf(10) + 1);
+        for (const from of findStarts(whole, start, needles))
+          take(block, from, block.indexOf(10, from), base + from, lines);
+        start = whole.length;
+      } else
+        for (; end >= 0; end = block.indexOf(10, start)) {
+          take(block, start, end, base + start, lines);
+          start = end + 1;
+        }
       rest = isSkipping ? rest : Buffer.concat([rest, block.subarray(start)]);
       if (rest.length > maxLineBytes) [rest, isSkipping] = [Buffer.alloc(0), true];
       base += block.length;
@@ -52,4 +64,13 @@ export function makeCutter<Line>(
       return lines;
     },
   };
+}
+
+/** Where the lines begin that hold one of some texts, from `start` on, which is the beginning of one. */
+function findStarts(block: Buffer, start: number, needles: readonly Buffer[]): number[] {
+  const found = new Set<number>();
+  for (const needle of needles)
+    for (let hit = block.indexOf(needle, start); hit >= 0; hit = block.indexOf(needle, block.indexOf(10, hit)))
+      found.add(Math.max(start, block.lastIndexOf(10, hit) + 1));
+  return [...found].sort((a, b) => a - b);
 }

@@ -53,6 +53,8 @@ const FILL_BATCH = 800;
 /** A folder that changed so lately may change again without another time. */
 const SETTLED_MS = 2000;
 const MAX_CUSTODY_BYTES = 1 << 20;
+/** What a custody record tells of uploads but for their deposits. */
+const KEEPING = ['"event":"prune"', '"event":"unpack"'];
 const MAX_LOG_BYTES = 64 * 1024;
 /** A server's clock may have been set back between a job id and a line of the log. */
 const CLOCK_MS = 3_600_000;
@@ -244,6 +246,7 @@ export class Refresh {
       list: () => logFolders(this.#site).flatMap(listCustody),
       isLive: () => true,
       parse: (text) => text,
+      holds: withDeposits ? undefined : KEEPING,
       maxLineBytes: MAX_CUSTODY_BYTES,
     };
     const forget = (): void => {
@@ -251,14 +254,13 @@ export class Refresh {
     };
     for await (const { lines } of readNewLines(this.#database, kind, forget))
       for (const text of lines) {
-        if (!withDeposits && text.includes('"event":"deposit"')) continue;
         const facts = parseFacts(text);
-        if (facts) this.#takeEvent(facts);
+        if (facts) this.#takeEvent(facts, withDeposits);
       }
   }
 
-  #takeEvent({ event, name, time, groups }: CustodyEvent): void {
-    if (event === 'deposit' && isUploadName(name)) this.#look(name);
+  #takeEvent({ event, name, time, groups }: CustodyEvent, withDeposits: boolean): void {
+    if (withDeposits && event === 'deposit' && isUploadName(name)) this.#look(name);
     if (event === 'unpack') this.#mustWalk = true;
     if (event !== 'prune' || !Array.isArray(groups)) return;
     const at = Date.parse(String(time));

@@ -40,22 +40,22 @@ CREATE TABLE IF NOT EXISTS jobs (
 CREATE TABLE IF NOT EXISTS sums (client TEXT PRIMARY KEY, seen INTEGER, counts TEXT NOT NULL) WITHOUT ROWID;
 ${UPLOAD_INDEXES}${JOB_INDEXES}
 CREATE INDEX IF NOT EXISTS jobs_broken ON jobs (client, command) WHERE broken;
+CREATE INDEX IF NOT EXISTS jobs_outer ON jobs (outer_id) WHERE outer_id IS NOT NULL;
+CREATE INDEX IF NOT EXISTS uploads_unread ON uploads (id) WHERE whole IS NOT 1;
 CREATE VIRTUAL TABLE IF NOT EXISTS texts USING fts5 (
   body, content = '', contentless_delete = 1, tokenize = 'trigram', detail = none
 );
 `;
 
 /**
- * Made when the tables are filled for the first time: of all rows at once they cost a fraction. The sorter takes as much memory again as the
+ * Of which most rows are part. Made when the tables are filled for the first time: of all rows at once they cost a fraction. The sorter takes as much memory again as the
  * cache has.
  */
 export const INDEXES = `
 PRAGMA cache_size = -8192;
 CREATE INDEX IF NOT EXISTS uploads_place ON uploads (place) WHERE place <> '';
-CREATE INDEX IF NOT EXISTS uploads_unread ON uploads (id) WHERE whole IS NOT 1;
 CREATE INDEX IF NOT EXISTS jobs_at ON jobs (at);
 CREATE INDEX IF NOT EXISTS jobs_order ON jobs (rank, at);
 CREATE INDEX IF NOT EXISTS jobs_client ON jobs (client, seen);
-CREATE INDEX IF NOT EXISTS jobs_outer ON jobs (outer_id) WHERE outer_id IS NOT NULL;
 PRAGMA cache_size = -16384;
 `;

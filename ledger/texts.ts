@@ -1,6 +1,6 @@
 // The trigrams of what clients sent, in the store: they tell in which uploads a text can be, so that search reads no others.
 import { fstatSync, readSync } from 'node:fs';
-import { reach, STREAMS, type StreamName } from 'webjob-locker';
+import { reach, STREAMS, type StreamName, statGroupFile } from 'webjob-locker';
 import { withFile } from './head.ts';
 import { type ReadStreams, unpackFiles } from './read-upload.ts';
 import type { Database } from './sqlite.ts';
@@ -109,7 +109,11 @@ function makeReader(locker: string, maxBytes: number): ReadTexts {
     for (const stream of STREAMS) {
       const from = length;
       if (!has.has(stream)) continue;
-      const found = withFile(reach(locker, `${name}.${stream}`), (fd) => read(fd, from));
+      // Most programs write nothing to stderr: to ask for the size of a file takes a third of the time that it takes to open it.
+      const isEmpty = stream === 'err' && statGroupFile(locker, name, stream)?.size === 0;
+      const found = isEmpty
+        ? { end: from, size: 0 }
+        : withFile(reach(locker, `${name}.${stream}`), (fd) => read(fd, from));
       if (!found || found.size > maxBytes) isWhole = false;
       if (!found) continue;
       sizes.set(stream, found.size);

@@ -15,6 +15,8 @@ export interface FileKind<Line> {
   isLive(path: string): boolean;
   /** Undefined for what is no line. */
   parse(text: string, file: number): Line | undefined;
+  /** Only lines with one of these texts are of interest; without it all are. */
+  holds?: readonly string[] | undefined;
   maxLineBytes: number;
 }
 
@@ -60,7 +62,7 @@ const SAMPLE_LENGTH = 80;
  */
 export async function* readNewLines<Line>(
   database: Database,
-  { list, isLive, parse, kind, maxLineBytes }: FileKind<Line>,
+  { list, isLive, parse, kind, maxLineBytes, holds }: FileKind<Line>,
   forget: (file: number) => void,
 ): AsyncGenerator<NewLines<Line>> {
   const known = database.prepare('SELECT * FROM files WHERE kind = ?').all(kind) as unknown as Known[];
@@ -79,13 +81,10 @@ export async function* readNewLines<Line>(
   try {
     for (const { present, known: file = newFile(database) } of claims) {
       if (file.inode === present.inode && file.size === present.size && file.mtime === present.mtime) continue;
-      for await (const lines of readRest(
-        present,
-        file,
-        isLive(present.path),
-        (text) => parse(text, file.id),
+      for await (const lines of readRest(present, file, isLive(present.path), (text) => parse(text, file.id), {
         maxLineBytes,
-      )) {
+        holds,
+      })) {
         save(file, present, false);
         yield { lines };
       }
@@ -211,15 +210,16 @@ async function* readRest<Line>(
   file: Known,
   isLive: boolean,
   parse: (text: string) => Line | undefined,
-  maxLineBytes: number,
+  { maxLineBytes, holds }: Pick<FileKind<Line>, 'maxLineBytes' | 'holds'>,
 ): AsyncGenerator<Line[]> {
-  const cutter = makeCutter((text): Line | undefined => {
+  const parseCounted = (text: string): Line | undefined => {
     const line = parse(text);
     // Two writers that both end a torn line leave an empty one.
     if (line === undefined && trimLine(text) !== '' && file.broken++ === 0)
       file.sample = text.length > SAMPLE_LENGTH ? `${text.slice(0, SAMPLE_LENGTH)}...` : text;
     return line;
-  }, maxLineBytes);
+  };
+  const cutter = makeCutter(parseCounted, maxLineBytes, holds);
   const start = file.offset;
   let at = start;
   for await (const block of present.packer ? skip(expand(present), start) : readPlain(present, start)) {

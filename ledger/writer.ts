@@ -191,13 +191,14 @@ export class Writer {
       this.#touch(unit);
     }
     const unjoined = this.#database.prepare(
-      // What was taken away makes no job of its own.
-      `SELECT DISTINCT unit FROM uploads WHERE unit > ? AND substr(place, 1, 1) <> '${takenPlace(undefined)}'
-         AND NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.unit = uploads.unit) ORDER BY unit LIMIT ?`,
+      // What was taken away makes no job of its own. The inner part asks the indexes alone.
+      `SELECT unit, EXISTS (SELECT 1 FROM uploads WHERE unit = free.unit AND substr(place, 1, 1) <> '${takenPlace(undefined)}')
+         AS isJob FROM (SELECT DISTINCT unit FROM uploads WHERE unit > ?
+         AND NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.unit = uploads.unit) ORDER BY unit LIMIT ?) AS free`,
     );
     for (let last = ''; ; ) {
-      const rows = unjoined.all(last, UNITS_AT_ONCE) as { unit: string }[];
-      for (const { unit } of rows) this.#touch(unit);
+      const rows = unjoined.all(last, UNITS_AT_ONCE) as { unit: string; isJob: number }[];
+      for (const { unit, isJob } of rows) if (isJob) this.#touch(unit);
       yield;
       if (rows.length < UNITS_AT_ONCE) return;
       last = rows.at(-1)?.unit ?? '';
@@ -318,15 +319,11 @@ export class Writer {
     const withUploads = filling ? units.filter((unit) => filling.uploads.has(unit)) : units;
     const uploads = this.#ask<UploadRow>('uploadsOfUnits', withUploads);
     const joined = filling?.joined;
-    const rows = this.#ask<JobRow>('jobsOfUnits', joined ? units.filter((unit) => joined.has(unit)) : units);
+    // Lines of units that have jobs already wait, as long as they can.
+    const withJobs = filling?.late ? [] : joined ? units.filter((unit) => joined.has(unit)) : units;
+    const rows = this.#ask<JobRow>('jobsOfUnits', withJobs);
     for (const [unit, lines] of this.#touched) {
-      this.#join(
-        unit,
-        lines,
-        rows.get(unit) ?? [],
-        uploads.get(unit)?.map(({ facts }) => parseUpload(facts)) ?? [],
-        ended,
-      );
+      this.#join(unit, lines, rows.get(unit) ?? [], uploads.get(unit) ?? [], ended);
       joined?.add(unit);
     }
     this.#touched.clear();
@@ -399,7 +396,15 @@ export class Writer {
     return fitting.sort((a, b) => distance(a) - distance(b))[0]?.unit ?? unitOfUpload(upload);
   }
 
-  #join(unit: string, fresh: Located[], rows: readonly JobRow[], uploads: readonly Upload[], ended: number[]): void {
+  #join(
+    unit: string,
+    fresh: Located[],
+    rows: readonly JobRow[],
+    uploadRows: readonly UploadRow[],
+    ended: number[],
+  ): void {
+    const uploads = uploadRows.map(({ facts }) => parseUpload(facts));
+    const textOf = (upload: Upload): string => uploadRows[uploads.indexOf(upload)]?.facts ?? '';
     const lines = rows.length > 0 ? [...fresh] : fresh;
     const hadEnded = new Set<string>();
     for (const row of rows) {
@@ -410,13 +415,13 @@ export class Writer {
       this.#statements.deleteJob.run(row.id);
     }
     for (const joined of joinUnit(lines, uploads, this.guess)) {
-      const id = this.#insert(unit, joined);
+      const id = this.#insert(unit, joined, `[${joined.uploads.map(textOf).join()}]`);
       this.#count(joined.job, 1);
       if (joined.job.state !== 'got' && !(hadEnded.size > 0 && hadEnded.has(identify(joined.job)))) ended.push(id);
     }
   }
 
-  #insert(unit: string, { job, lines, uploads }: Joined): number {
+  #insert(unit: string, { job, lines }: Joined, uploads: string): number {
     const values: (string | number | null)[] = [];
     for (const field of STORED_FIELDS)
       values.push(columnValue(field, job, this.site) ?? (field.name === 'at' ? '' : null));
@@ -427,7 +432,7 @@ export class Writer {
       if (breaksOff(line)) isBroken = 1;
       text += `${text === '' ? '' : '\n'}${log} ${own}`;
     }
-    values.push(unit, rankOf(job), job.seenAt?.getTime() ?? null, isBroken, first, last, text, formatUploads(uploads));
+    values.push(unit, rankOf(job), job.seenAt?.getTime() ?? null, isBroken, first, last, text, uploads);
     return Number(this.#statements.insertJob.run(...values).lastInsertRowid);
   }
 
@@ -656,10 +661,6 @@ type StoredUpload = [
   facts: [string | null, string | null, string | null, number],
   ending: StoredEnding,
 ];
-
-function formatUploads(uploads: readonly Upload[]): string {
-  return uploads.length > 0 ? JSON.stringify(uploads.map(formatUpload)) : '[]';
-}
 
 function formatUpload({ name, place, has, at, jobId, clientId, command, isNamed, ending }: Upload): StoredUpload {
   const facts: StoredUpload[4] = [jobId ?? null, clientId ?? null, command ?? null, Number(isNamed)];

@@ -20,7 +20,9 @@ import { formatLogLine, type LogLine, parseLogLine } from 'webjob-protocol';
 import { readSettings } from '../cgi/settings.ts';
 import { describeClockSkew, findClockSkew } from '../ledger/clock.ts';
 import { describeEnding, parseRecordFields } from '../ledger/ending.ts';
+import { FIELDS } from '../ledger/fields.ts';
 import { readHead, readHeadAndSize } from '../ledger/head.ts';
+import type { Job } from '../ledger/job.ts';
 import { joinUnit, LOCKER, type Located, takenPlace, type Upload, unitOfLine, unitOfUpload } from '../ledger/join.ts';
 import { makeCutter } from '../ledger/lines.ts';
 import { makeLister } from '../ledger/listing.ts';
@@ -87,6 +89,26 @@ describe('lines', () => {
     const cutter = makeCutter((line) => line);
     cutter.cut(Buffer.from('all\n'));
     assert.deepEqual(cutter.end(), []);
+  });
+
+  it('that hold a text are all found however the blocks fall, and of the others few are looked at', () => {
+    const others = Array.from({ length: 50 }, (_, number) => `other ${number}`);
+    const lines = ['a first', ...others.slice(0, 20), 'the b', 'b and a', ...others.slice(20), 'a', 'the last, not a'];
+    const bytes = Buffer.from(lines.join('\n'));
+    const isHolding = (line: string): boolean => /a|b/.test(line);
+    for (let size = 1; size <= bytes.length; size++) {
+      let looks = 0;
+      const take = (line: string): string | undefined => {
+        looks++;
+        return isHolding(line) ? line : undefined;
+      };
+      const cutter = makeCutter(take, undefined, ['a', 'b']);
+      const found: string[] = [];
+      for (let at = 0; at < bytes.length; at += size) found.push(...cutter.cut(bytes.subarray(at, at + size)));
+      found.push(...cutter.end());
+      assert.deepEqual(found, lines.filter(isHolding), `blocks of ${size}`);
+      assert.ok(looks <= 6 + Math.ceil(bytes.length / size), `${looks} looks in blocks of ${size}`);
+    }
   });
 });
 
@@ -639,5 +661,29 @@ describe('the requests and uploads of one job', () => {
       () => [],
     );
     assert.deepEqual(gone?.job.packed, { pack: '2026-11-02', name: 'v' });
+  });
+});
+
+describe('the fields of a job', () => {
+  it('have the time that ECMAScript writes, whatever was asked for before', () => {
+    const field = FIELDS.find(({ name }) => name === 'at');
+    const instants = [
+      0,
+      -1,
+      -86_400_001,
+      86_399_999,
+      86_400_000,
+      8.64e15,
+      -8.64e15,
+      Date.UTC(2026, 1, 28, 23, 59, 59, 999),
+    ];
+    let state = 1;
+    for (let count = 0; count < 300; count++) {
+      state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;
+      instants.push((state % 3 === 0 ? state * 1000 : Date.UTC(2026, 9, 25)) + (state % 90_000_000));
+    }
+    const timeOf = (at: number) => field?.value({ at: new Date(at) } as Job, {} as Site);
+    for (const at of instants) assert.equal(timeOf(at), new Date(at).toISOString());
+    assert.equal(timeOf(Number.NaN), undefined);
   });
 });
