@@ -1,14 +1,20 @@
-// Checkpoints: how long a custody record's last segment was at a moment and the SHA-256 of all of
-// it, signed, one line of JSON each. Kept elsewhere, a line tells whether anything before that
-// moment was changed or taken away since (docs/protocol.md, section 8).
-import { createPrivateKey, createPublicKey, type KeyObject, sign, verify } from 'node:crypto';
+// Checkpoints: how many entries a custody record had at a moment and the root of the Merkle tree
+// over them, a signed note each. Kept elsewhere, one tells whether anything before that moment was
+// changed or taken away since (docs/protocol.md, section 8). Those of earlier versions are lines of
+// JSON: how long the last segment was, and the SHA-256 of all of it.
+import { createPrivateKey, createPublicKey, type KeyObject, verify } from 'node:crypto';
 import { closeSync, fstatSync, openSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { digestRange } from 'webjob-locker';
+import { digestRange, listCustodyFiles } from 'webjob-locker';
 import { Failure } from '../cli/failure.ts';
+import { verifierOf } from '../notes/ed25519.ts';
+import { NoteError, type NoteVerifier, verifyNote } from '../notes/note.ts';
 import type { Finding } from './finding.ts';
+import { parseCheckpoint, parseWitnessKey, splitCheckpoints, TlogError, type TreeHead } from './tlog.ts';
+import { rootsOf } from './tree.ts';
 
-export interface Checkpoint {
+/** What a checkpoint of an earlier version says. */
+interface OldCheckpoint {
   /**
    * The custody record's last segment then, by its path below LogfilesDirectory: each is bound to
    * the one before.
@@ -20,15 +26,8 @@ export interface Checkpoint {
   time: string;
 }
 
-/** The line without its newline. Signed is the object without the signature, and a newline. */
-export function formatCheckpoint({ file, size, head, time }: Checkpoint, key: KeyObject): string {
-  const text = JSON.stringify({ file, size, head, time });
-  const signature = sign(null, Buffer.from(`${text}\n`), key).toString('base64');
-  return `${text.slice(0, -1)},"signature":"${signature}"}`;
-}
-
 /** The checkpoint in a line; undefined for what is none, or not signed with the key's other half. */
-function parseCheckpoint(line: string, key: KeyObject): Checkpoint | undefined {
+function parseOldCheckpoint(line: string, key: KeyObject): OldCheckpoint | undefined {
   const pattern =
     /^(\{"file":"nph-webjob-custody\.[A-Za-z0-9_.-]+(?:\.d\/\d{6})?\.jsonl","size":\d{1,15},"head":"[0-9a-f]{64}","time":"[0-9TZ:.-]+"),"signature":"([A-Za-z0-9+/]{86}==)"\}$/;
   const [, text, signature] = pattern.exec(line) ?? [];
@@ -37,31 +36,94 @@ function parseCheckpoint(line: string, key: KeyObject): Checkpoint | undefined {
   return isSigned ? JSON.parse(`${text}}`) : undefined;
 }
 
+/** Who must have signed. */
+export interface Trust {
+  key: KeyObject;
+  /** At least one of them must have cosigned each note, where there are any. */
+  witnesses?: readonly NoteVerifier[];
+}
+
+/**
+ * Takes a note as a checkpoint that the log's own key has signed, and a witness where some are
+ * given. Throws NoteError and TlogError, which say why it is none.
+ */
+export function checkCheckpoint(text: string, { key, witnesses = [] }: Trust): TreeHead {
+  const { note, head } = parseCheckpoint(text);
+  const log = verifierOf(head.origin, key);
+  const signed = verifyNote(note, [log, ...witnesses]);
+  if (!signed.includes(log)) throw new NoteError('the key has not signed it');
+  if (witnesses.length > 0 && signed.length === 1) throw new NoteError('no witness has cosigned it');
+  return head;
+}
+
 /**
  * Holds the custody records in some folders of logs against every checkpoint of a file. A checkpoint does not say of which folder it is: one
  * of them must hold what it tells. Throws Failure for a file that cannot be read or holds none.
  */
-export function* compareCheckpoints(path: string, key: KeyObject, folders: readonly string[]): Generator<Finding> {
-  const lines = readText(path)
-    .split('\n')
-    .filter((line) => line !== '');
-  if (lines.length === 0) throw new Failure('failed', `${path} holds no checkpoint`);
-  for (const [index, line] of lines.entries()) {
-    const checkpoint = parseCheckpoint(line, key);
-    if (checkpoint) yield* compareAny(checkpoint, folders);
-    else {
-      const detail = `line ${index + 1} is no checkpoint that this key has signed`;
+export function* compareCheckpoints(path: string, trust: Trust, folders: readonly string[]): Generator<Finding> {
+  const pieces = splitCheckpoints(readText(path));
+  if (pieces.length === 0) throw new Failure('failed', `${path} holds no checkpoint`);
+  const heads: TreeHead[] = [];
+  for (const { line, text } of pieces) {
+    const old = text.startsWith('{') ? parseOldCheckpoint(text.slice(0, -1), trust.key) : undefined;
+    if (old) {
+      yield* compareAny(old, folders);
+      continue;
+    }
+    try {
+      heads.push(checkCheckpoint(text, trust));
+    } catch (error) {
+      if (!(error instanceof NoteError || error instanceof TlogError)) throw error;
+      const why = text.startsWith('{') ? '' : `: ${error.message}`;
+      const detail = `line ${line} is no checkpoint that this key has signed${why}`;
       yield { kind: 'checkpoint-invalid', place: path, detail };
+    }
+  }
+  yield* compareHeads(heads, folders);
+}
+
+/** Walks each record that checkpoints are of once, however many there are of it. */
+function* compareHeads(heads: readonly TreeHead[], folders: readonly string[]): Generator<Finding> {
+  for (const serverId of new Set(heads.map(({ origin }) => serverOf(origin)))) {
+    const all = heads.filter(({ origin }) => serverOf(origin) === serverId);
+    const records = [...new Set(folders)].map((logs) => ({
+      logs,
+      segments: listCustodyFiles(logs).filter((file) => file.serverId === serverId),
+    }));
+    const found = records
+      .filter(({ segments }) => segments.length > 0)
+      .map(({ logs, segments }) =>
+        rootsOf(
+          logs,
+          segments.map(({ file }) => file),
+          all.map(({ size }) => size),
+        ),
+      );
+    for (const { origin, size, root } of all) {
+      if (found.some(({ roots }) => roots.get(size)?.equals(root))) continue;
+      const longest = Math.max(0, ...found.map((record) => record.size));
+      if (longest < size) {
+        const detail = `${longest} entries, ${size} at the checkpoint`;
+        yield { kind: 'checkpoint-truncated', place: origin, detail };
+      } else {
+        const detail = `its first ${size} entries are not what they were at the checkpoint`;
+        yield { kind: 'checkpoint-changed', place: origin, detail };
+      }
     }
   }
 }
 
-function compareAny(checkpoint: Checkpoint, folders: readonly string[]): Finding[] {
+/** The server whose record a log is of: the origin ends with it, or with the number of the log behind it (CustodyTree.begin). */
+export function serverOf(origin: string): string {
+  return /([^/]+?)(?:\/r\d+)?$/.exec(origin)?.[1] ?? '';
+}
+
+function compareAny(checkpoint: OldCheckpoint, folders: readonly string[]): Finding[] {
   const found = [...new Set(folders)].map((folder) => [...compare(checkpoint, folder)]);
   return found.some((findings) => findings.length === 0) ? [] : found.flat().slice(0, 1);
 }
 
-function* compare({ file, size, head, time }: Checkpoint, logfilesDirectory: string): Generator<Finding> {
+function* compare({ file, size, head, time }: OldCheckpoint, logfilesDirectory: string): Generator<Finding> {
   const found = digestStart(join(logfilesDirectory, file), size);
   if (found.size < size) {
     const detail = `${found.size} bytes, ${size} at the checkpoint of ${time}`;
@@ -95,6 +157,23 @@ export function readSigningKey(path: string): KeyObject {
 
 export function readCheckingKey(path: string): KeyObject {
   return readKey(path, createPublicKey, 'public');
+}
+
+/** The verifier keys of witnesses in a file, one a line; `#` begins a remark. Throws Failure. */
+export function readWitnessKeys(path: string): NoteVerifier[] {
+  const lines = readText(path)
+    .split('\n')
+    .map((line) => line.trim());
+  const keys = lines.flatMap((line, index) => {
+    if (line === '' || line.startsWith('#')) return [];
+    try {
+      return [parseWitnessKey(line)];
+    } catch (error) {
+      throw new Failure('failed', `${path}, line ${index + 1}: ${(error as NoteError).message}`);
+    }
+  });
+  if (keys.length === 0) throw new Failure('failed', `${path} holds no verifier key`);
+  return keys;
 }
 
 function readKey(path: string, create: (pem: string) => KeyObject, half: string): KeyObject {

@@ -21,13 +21,20 @@ export function keyId(name: string, type: number, key: Uint8Array): string {
  * @throws NoteError for any other text, for a key that is not Ed25519, and for an id that is not that of the key
  */
 export function parseVerifierKey(text: string): NoteKey {
+  const { name, publicKey } = parseKeyLine(text, ED25519);
+  return verifierOf(name, publicKey);
+}
+
+/** The same for an Ed25519 key that signs in another way, which `type` names: witnesses have such keys. Throws NoteError. */
+export function parseKeyLine(text: string, type: number): { name: string; publicKey: KeyObject } {
   const [, name = '', id = '', encoded = ''] = /^([^+]+)\+([0-9a-f]{8})\+(.+)$/.exec(text) ?? [];
   const bytes = decodeBase64(encoded);
   if (!isKeyName(name) || bytes === undefined || bytes.length === 0) throw new NoteError('not a verifier key');
-  if (bytes[0] !== ED25519 || bytes.length !== 33) throw new NoteError('not an Ed25519 key');
+  if (bytes[0] !== type || bytes.length !== 33)
+    throw new NoteError(type === ED25519 ? 'not an Ed25519 key' : `not an Ed25519 key of type ${type}`);
   const key = bytes.subarray(1);
-  if (keyId(name, ED25519, key) !== id) throw new NoteError('the id is not that of the name and key');
-  return verifierOf(name, publicKeyOf(key));
+  if (keyId(name, type, key) !== id) throw new NoteError('the id is not that of the name and key');
+  return { name, publicKey: publicKeyOf(key) };
 }
 
 /** The verifier key of a public key: one line without its end. Throws NoteError for a bad name or a key that is not Ed25519. */
@@ -55,7 +62,8 @@ function noteKeyId(name: string, key: Buffer): string {
   return keyId(name, ED25519, key);
 }
 
-function rawKey(publicKey: KeyObject): Buffer {
+/** The 32 bytes of a public key. Throws NoteError for one that is not Ed25519. */
+export function rawKey(publicKey: KeyObject): Buffer {
   if (publicKey.asymmetricKeyType !== 'ed25519') throw new NoteError('not an Ed25519 key');
   return Buffer.from(publicKey.export({ format: 'jwk' }).x ?? '', 'base64url');
 }

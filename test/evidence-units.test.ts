@@ -25,7 +25,7 @@ import { dirname, join } from 'node:path';
 import { after, beforeEach, describe, it } from 'node:test';
 import { formatRecord, RECORD_FIELDS, type RecordField } from 'webjob-protocol';
 import { appendCustody, custodyPath, formatCustody, segmentPath } from '../cgi/locker/index.ts';
-import { compareCheckpoints, digestStart, formatCheckpoint } from '../evidence/checkpoint.ts';
+import { compareCheckpoints, digestStart } from '../evidence/checkpoint.ts';
 import { type KeepEvent, readEvents, recordEvent } from '../evidence/events.ts';
 import { Evidence } from '../evidence/evidence.ts';
 import { KeyedDigest } from '../evidence/keyed-digest.ts';
@@ -34,6 +34,7 @@ import { digestFile, readFile, statFile } from '../evidence/reading.ts';
 import { CustodyRecords, type Deposit } from '../evidence/records.ts';
 import { seekRecord } from '../evidence/seek.ts';
 import { checkUpload, findDiffering, findRights, readRunRecord, touchedAt } from '../evidence/upload.ts';
+import { formatOldCheckpoint } from './old-checkpoint.ts';
 
 const root = mkdtempSync(join(tmpdir(), 'webjob-evidence-'));
 after(() => rmSync(root, { recursive: true }));
@@ -281,7 +282,7 @@ describe('a table of names', () => {
   });
 });
 
-describe('a checkpoint', () => {
+describe('a checkpoint of an earlier version', () => {
   const pair = generateKeyPairSync('ed25519');
   const file = 'nph-webjob-custody.server_1.jsonl';
 
@@ -292,10 +293,10 @@ describe('a checkpoint', () => {
     const lines = join(folder, 'checkpoints');
     writeFileSync(path, 'one\ntwo\n');
     const checkpoint = { file, ...digestStart(path, 4), size: 4, time: '2026-11-01T00:00:00.000Z' };
-    const line = formatCheckpoint(checkpoint, pair.privateKey);
+    const line = formatOldCheckpoint(checkpoint, pair.privateKey);
     const find = (text: string, ...folders: string[]): string[] => {
       writeFileSync(lines, text);
-      return [...compareCheckpoints(lines, pair.publicKey, folders)].map(({ kind }) => kind);
+      return [...compareCheckpoints(lines, { key: pair.publicKey }, folders)].map(({ kind }) => kind);
     };
     assert.deepEqual(find(`${line}\n`, folder), []);
     appendFileSync(path, 'more\n');
@@ -311,7 +312,7 @@ describe('a checkpoint', () => {
     writeFileSync(path, 'one\n');
     for (const wrong of [
       line.replace('"size":4', '"size":3'),
-      formatCheckpoint(checkpoint, generateKeyPairSync('ed25519').privateKey),
+      formatOldCheckpoint(checkpoint, generateKeyPairSync('ed25519').privateKey),
       line.slice(0, -1),
       `${line} `,
       line.replace('nph-webjob-custody.', '../nph-webjob-custody.'),

@@ -4,14 +4,18 @@ import assert from 'node:assert/strict';
 import { createHash, generateKeyPairSync } from 'node:crypto';
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { appendCustody, custodyPath, listCustodyFiles, segmentFolder } from '../cgi/locker/index.ts';
-import { compareCheckpoints, formatCheckpoint } from '../evidence/checkpoint.ts';
+import { compareCheckpoints } from '../evidence/checkpoint.ts';
 import { formatGenesis } from '../evidence/events.ts';
 import { Evidence, type EvidenceSite } from '../evidence/evidence.ts';
 import type { Finding } from '../evidence/finding.ts';
+import { formatTreeHead } from '../evidence/tlog.ts';
+import { rootsOf } from '../evidence/tree.ts';
 import { verifySite } from '../evidence/verify.ts';
+import { signerOf } from '../notes/ed25519.ts';
+import { signNote } from '../notes/note.ts';
 import { randomNumbers } from './locker-kills.ts';
 import { runWebjobctl } from './locker-site.ts';
 import { EXTENSIONS_KEPT, type Planted, plantGroup } from './verify-site.ts';
@@ -349,15 +353,9 @@ describe('a checkpoint', () => {
   const key = generateKeyPairSync('ed25519');
   const checkpoint = join(ground.root, 'checkpoint');
   before(() => {
-    const bytes = readFileSync(custody);
-    const head = createHash('sha256').update(bytes).digest('hex');
-    const facts = {
-      file: 'nph-webjob-custody.server_1.jsonl',
-      size: bytes.length,
-      head,
-      time: new Date().toISOString(),
-    };
-    writeFileSync(checkpoint, `${formatCheckpoint(facts, key.privateKey)}\n`);
+    const { size, roots } = rootsOf(ground.logfilesDirectory, [basename(custody)], [readLineCount(custody)]);
+    const head = { origin: 'example.org/webjob/server_1', size, root: roots.get(size) ?? assert.fail() };
+    writeFileSync(checkpoint, signNote(formatTreeHead(head), [signerOf(head.origin, key.privateKey)]));
   });
   after(() => {
     for (const { root } of [ground, site]) rmSync(root, { recursive: true });
@@ -383,7 +381,9 @@ describe('a checkpoint', () => {
   };
 
   it('finds what somebody changed who knew what to do', async () => {
-    const look = (): Finding[] => [...compareCheckpoints(checkpoint, key.publicKey, [ground.logfilesDirectory])];
+    const look = (): Finding[] => [
+      ...compareCheckpoints(checkpoint, { key: key.publicKey }, [ground.logfilesDirectory]),
+    ];
     assert.deepEqual(look(), []);
     for (let made = 0; made < MUTATIONS / 20; made++) {
       for (const [kind, make] of Object.entries(SKILLED)) {
@@ -396,6 +396,10 @@ describe('a checkpoint', () => {
     assert.deepEqual(look(), []);
   });
 });
+
+function readLineCount(path: string): number {
+  return readFileSync(path, 'latin1').split('\n').length - 1;
+}
 
 function describeChange(change: Change): string {
   return [...change]

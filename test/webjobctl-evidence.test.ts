@@ -67,7 +67,7 @@ describe('webjobctl custody checkpoint', () => {
     chmodSync(key, 0o600);
   });
 
-  it('signs a record with a fault, says so, and exits with 1', async () => {
+  it('says that a record has a fault, exits with 1, and signs none that was signed as another', async () => {
     const whole = readFileSync(file, 'utf8');
     const [first = '', second = '', third = ''] = whole.split('\n');
     const broken = {
@@ -81,10 +81,18 @@ describe('webjobctl custody checkpoint', () => {
       const { stderr, exitCode, text } = await checkpoint();
       assert.equal(exitCode, 1, what);
       assert.match(stderr, /^webjobctl: warning: nph-webjob-custody\.server_1\.jsonl is not as it was written/m, what);
-      assert.match(text, /^\{"file":"nph-webjob-custody\.server_1\.jsonl",.*"signature":/m, what);
+      assert.equal(text, '', `${what}: it is not what the last checkpoint says`);
     }
     writeFileSync(file, whole);
     assert.equal((await checkpoint()).exitCode, 0);
+    const kept = join(site.base, 'config', 'nph-webjob');
+    for (const name of readdirSync(kept)) if (/^custody-/.test(name)) rmSync(join(kept, name));
+    writeFileSync(file, [second, third].map((line) => `${line}\n`).join(''));
+    const { text, exitCode } = await checkpoint();
+    assert.equal(exitCode, 1);
+    assert.match(text, /^[^\n]+\/webjob\/server_1\n2\n/, 'one that was never signed is, as it is');
+    for (const name of readdirSync(kept)) if (/^custody-/.test(name)) rmSync(join(kept, name));
+    writeFileSync(file, whole);
   });
 
   it('exits with 4 where no custody record exists', async () => {

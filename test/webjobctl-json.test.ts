@@ -44,6 +44,10 @@ describe('webjobctl --json', () => {
     const etc = dirname(locker.site.propertiesFile);
     const certificate = ['-keyout', join(etc, 'webjob-server.key'), '-out', join(etc, 'webjob-server.crt')];
     openssl('genpkey', '-algorithm', 'ed25519', '-out', 'custody.key');
+    openssl('pkey', '-in', 'custody.key', '-pubout', '-out', 'custody.pub');
+    const key = ['--key', join(locker.site.root, 'custody.key')];
+    const { text } = await locker.webjobctl('custody', 'checkpoint', ...key);
+    writeFileSync(join(locker.site.root, 'checkpoint'), text);
     openssl('req', '-x509', '-newkey', 'rsa:2048', '-nodes', '-subj', '/CN=localhost', ...certificate);
     openssl('req', '-newkey', 'rsa:2048', '-nodes', '-subj', '/CN=any', '-keyout', 'two.key', '-out', 'two.csr');
   });
@@ -84,6 +88,9 @@ describe('webjobctl --json', () => {
       ['metrics', ['--textfile', '-']],
       ['verify', []],
       ['custody checkpoint', ['--key', join(root, 'custody.key')]],
+      ['custody prove', [jobs.second]],
+      ['custody consistency', [join(root, 'checkpoint'), join(root, 'checkpoint')]],
+      ['custody check', [join(root, 'checkpoint'), '--key', join(root, 'custody.pub')]],
       ['custody adopt', ['--reason', 'a test']],
       ['hold add', held],
       ['hold list', []],

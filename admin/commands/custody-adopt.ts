@@ -3,13 +3,16 @@
 import { join } from 'node:path';
 import { Command } from 'commander';
 import { parseReady, STREAMS, type StreamName, walkLocker } from 'webjob-locker';
+import type { ServerSettings } from '../../cgi/controls.ts';
 import { Failure } from '../../cli/failure.ts';
+import { withLock } from '../../cli/lockfile.ts';
 import { printJson, printLine, safeLine, say, warn } from '../../cli/output.ts';
 import { type AdoptedUpload, BATCH, recordEvent, recordGenesis } from '../../evidence/events.ts';
 import type { Evidence } from '../../evidence/evidence.ts';
 import { openEvidence, tellWitness } from '../site/evidence.ts';
+import { openTree, recordsOf, wholeSegments } from '../site/logs.ts';
 import { globalOptions, openSite, type Site } from '../site/site.ts';
-import { inTurn } from '../site/turn.ts';
+import { inTurn, keepFolder } from '../site/turn.ts';
 import { isRoot } from '../site/users.ts';
 
 interface Options {
@@ -74,11 +77,30 @@ async function adopt(site: Site, { reason, dryRun }: Options, json: true | undef
       for (const place of evidence.cut()) report('record', place);
       evidence.records.refresh();
       if (!dryRun) tellWitness(evidence, true);
+      if (!dryRun && isRoot()) beginTrees(site.settings);
     } finally {
       evidence.close();
     }
   });
   if (!json && !isRoot()) say('only root keeps a witness of the custody record');
+}
+
+/** A record that is no longer what its checkpoints say goes on as another log. */
+function beginTrees(settings: ServerSettings): void {
+  withLock(join(keepFolder(settings), 'custody-tree'), () => {
+    for (const serverId of recordsOf(settings).keys()) {
+      const tree = openTree(settings, serverId);
+      try {
+        if (tree.isNew || tree.findChanged(wholeSegments(settings, serverId)) === undefined) continue;
+        const before = tree.origin;
+        tree.begin();
+        tree.save();
+        say(`${before} ended with what was adopted: its next checkpoint is of ${tree.origin}`);
+      } finally {
+        tree.close();
+      }
+    }
+  });
 }
 
 /** The uploads that have no custody record, with what they are. */

@@ -1,103 +1,265 @@
 // webjobctl custody checkpoint: what is to be kept elsewhere of the custody records.
+import type { KeyObject } from 'node:crypto';
 import { statSync } from 'node:fs';
 import { join } from 'node:path';
 import { Command } from 'commander';
-import { listCustodyFiles } from 'webjob-locker';
+import { listCustodyFiles, parseCustodyName } from 'webjob-locker';
 import { makeFolder } from 'webjob-locker/durable';
+import type { ServerSettings } from '../../cgi/controls.ts';
 import { EXIT_CODES, Failure } from '../../cli/failure.ts';
 import { errorCode } from '../../cli/files.ts';
 import { withLock } from '../../cli/lockfile.ts';
-import { printLine, warn } from '../../cli/output.ts';
-import { type Checkpoint, formatCheckpoint, readSigningKey } from '../../evidence/checkpoint.ts';
+import { printJson, printLine, safeLine, say, warn } from '../../cli/output.ts';
+import { checkCheckpoint, readCheckingKey, readSigningKey, serverOf } from '../../evidence/checkpoint.ts';
 import { NO_NAMES } from '../../evidence/names.ts';
 import { CustodyRecords, type Extent } from '../../evidence/records.ts';
+import { formatTreeHead, type TreeHead } from '../../evidence/tlog.ts';
+import type { CustodyTree, Segment } from '../../evidence/tree.ts';
 import { type Seen, type Sound, Witness } from '../../evidence/witness.ts';
-import { openSite } from '../site/site.ts';
+import { signerOf } from '../../notes/ed25519.ts';
+import { type NoteError, signNote } from '../../notes/note.ts';
+import { defaultOrigin, keepCheckpoint, openTree, readPieces, requireOrigin } from '../site/logs.ts';
+import { globalOptions, openSite } from '../site/site.ts';
 import { keepFolder } from '../site/turn.ts';
 import { isRoot } from '../site/users.ts';
 
-export function checkpointCommand(): Command {
-  return new Command('checkpoint')
-    .description('sign how long each custody record is, and the SHA-256 of all of it')
-    .requiredOption('--key <file>', 'private Ed25519 key in PEM; keep it off the server')
-    .addHelpText(
-      'after',
-      `
-Prints one line of JSON for each custody record in LogfilesDirectory: of its newest file, which commits to all before.
-Keep the lines where the server cannot write: on paper, in the mail, on another machine. With one of them, webjobctl
-verify --checkpoint finds any change to what the record held then, and any record that was cut off behind it.
+interface Options {
+  key?: string;
+  origin?: string;
+  server?: string;
+  unsigned?: true;
+  add?: string;
+}
+
+const EXPLANATION = `
+A checkpoint says how many entries a custody record has and the root of the Merkle tree over them (RFC 6962), as a signed
+note of c2sp.org/tlog-checkpoint: one for each record in LogfilesDirectory. Keep it where the server cannot write: on
+paper, in the mail, on another machine. With it, webjobctl verify --checkpoint finds any change to what the record held
+then, and any record that was cut off behind it; custody prove shows that one job was in it.
+
+The first checkpoint of a record names it: ORIGIN/SERVER, where the origin is HOST/webjob unless --origin says another.
+The name stays. Root keeps the checkpoints and the tree in config/nph-webjob/, so that the next one costs what is new.
+A record that is no longer what an earlier checkpoint said gets none until it was adopted.
+
+Where the key must not come to the server, --unsigned prints the text to be signed, and --add takes the signed note, here
+or with the signatures of witnesses that are to be kept with it. --key is then the public key.
 
 Examples:
   webjobctl sign keygen /root/custody
-  webjobctl custody checkpoint --key /root/custody.key >> /mnt/elsewhere/checkpoints
+  webjobctl custody checkpoint --key /root/custody.key --origin example.org/webjob >> /mnt/elsewhere/checkpoints
+  webjobctl custody checkpoint --unsigned --server server_1 > text
+  webjobctl custody checkpoint --add signed-note --key custody.pub
 
 Exit codes:
   0  signed
-  1  signed, and something in a record is not as it was written: webjobctl verify says what
+  1  something in a record is not as it was written: webjobctl verify says what
   2  wrong command line
   3  nph-webjob.cfg cannot be used
-  4  no custody record, or the key or a file cannot be read`,
-    )
-    .action((_, command: Command) => run(command));
+  4  no custody record, or the key or a file cannot be read`;
+
+export function checkpointCommand(): Command {
+  return new Command('checkpoint')
+    .description('sign how many entries each custody record has, and the root of the tree over them')
+    .option('--key <file>', 'private Ed25519 key in PEM; keep it off the server')
+    .option('--origin <name>', 'what the logs are called before the ServerId (default: HOST/webjob)')
+    .option('--server <id>', 'only the record of this ServerId')
+    .option('--unsigned', 'print the text to be signed elsewhere')
+    .option('--add <file>', 'keep notes that were signed elsewhere, or that witnesses have cosigned')
+    .addHelpText('after', EXPLANATION)
+    .action((options: Options, command: Command) => run(command, options));
 }
 
-function run(command: Command): void {
+function run(command: Command, options: Options): void {
   const { settings } = openSite(command);
-  const { logfilesDirectory: logs } = settings;
-  const path = command.opts<{ key: string }>().key;
-  const key = readSigningKey(path);
-  if (statSync(path).mode & 0o044) warn(`${path} may be read by others than its owner`);
+  const sign = makeSigner(options);
+  const isJson = globalOptions(command).json === true;
   try {
-    const witness = new Witness(keepFolder(settings));
-    const known = new Map<string, Seen>();
-    for (const { file } of listCustodyFiles(logs)) {
-      const seen = witness.untouched(logs, file);
-      if (seen) known.set(file, seen);
-    }
-    const cut = witness.state === 'asked' ? witness.compare(logs, (file) => !known.has(file)) : [];
-    const records = new CustodyRecords([logs], {
-      share: NO_NAMES,
-      skip: (_, { file }) => known.has(file),
-      resume: (_, { file }) => witness.knownUpTo(logs, file),
+    inTurnOfRoot(settings, () => {
+      if (options.add !== undefined) addCheckpoints(settings, options.add, readCheckingKey(options.key ?? ''));
+      else
+        measure(settings, options, (serverId, head) => {
+          const text = sign(head);
+          if (isRoot() && !options.unsigned) keepCheckpoint(settings, serverId, text);
+          if (!isJson) printLine(text.slice(0, -1));
+          else
+            printJson({
+              server: serverId,
+              origin: head.origin,
+              size: head.size,
+              root: head.root.toString('base64'),
+              note: text,
+            });
+        });
     });
-    try {
-      records.refresh();
-      const extents = records.extents();
-      if (extents.length === 0) throw new Failure('failed', `no custody record in ${logs}`);
-      for (const { segments } of extents) {
-        const { file, size, head } = measureEnd(witness, logs, segments, known);
-        printLine(formatCheckpoint({ file, size, head, time: new Date().toISOString() }, key));
-      }
-      const wrong = extents.flatMap(({ segments, isSound }) => (isSound ? [] : segments.slice(0, 1)));
-      const places = new Set([...wrong.map(({ file }) => file), ...cut.map(({ place }) => place)]);
-      for (const place of places) warn(`${place} is not as it was written: webjobctl verify --custody`);
-      if (places.size > 0) process.exitCode = EXIT_CODES.findings;
-      keepSeen(witness, logs, records.sound());
-    } finally {
-      records.close();
-    }
   } catch (error) {
     if (error instanceof Failure) throw error;
-    throw new Failure('failed', `${logs}: ${errorCode(error)}`, undefined, { cause: error });
+    throw new Failure('failed', `${settings.logfilesDirectory}: ${errorCode(error)}`, undefined, { cause: error });
   }
 }
 
+/** What makes the note, or the text, of the head of a tree. Throws Failure for options that do not go together. */
+function makeSigner({ key: path, unsigned, add, origin, server }: Options): (head: TreeHead) => string {
+  if (origin !== undefined) requireOrigin(origin);
+  if (add !== undefined) {
+    if (unsigned || origin !== undefined || server !== undefined)
+      throw new Failure('usage', '--add goes with --key alone, the public key of the notes');
+    if (path === undefined) throw new Failure('usage', '--add needs --key, the public key of the notes');
+    return formatTreeHead;
+  }
+  if (unsigned) {
+    if (path !== undefined) throw new Failure('usage', '--unsigned needs no --key');
+    return formatTreeHead;
+  }
+  if (path === undefined)
+    throw new Failure(
+      'usage',
+      'say --key, or --unsigned to sign elsewhere',
+      'webjobctl sign keygen /root/custody makes a key',
+    );
+  const key = readSigningKey(path);
+  if (statSync(path).mode & 0o044) warn(`${path} may be read by others than its owner`);
+  return (head) => signNote(formatTreeHead(head), [signerOf(head.origin, key)]);
+}
+
+/** What root keeps is written by one process at a time. */
+function inTurnOfRoot(settings: ServerSettings, work: () => void): void {
+  if (!isRoot()) {
+    work();
+    return;
+  }
+  makeFolder(keepFolder(settings));
+  withLock(join(keepFolder(settings), 'custody-tree'), work);
+}
+
+/** Walks what is new of the records and of their trees, and tells the head of each that is an extension of what it was. */
+function measure(
+  settings: ServerSettings,
+  { origin, server, unsigned }: Options,
+  tell: (serverId: string, head: TreeHead) => void,
+): void {
+  const { logfilesDirectory: logs } = settings;
+  const witness = new Witness(keepFolder(settings));
+  const known = new Map<string, Seen>();
+  for (const { file } of listCustodyFiles(logs)) {
+    const seen = witness.untouched(logs, file);
+    if (seen) known.set(file, seen);
+  }
+  const cut = witness.state === 'asked' ? witness.compare(logs, (file) => !known.has(file)) : [];
+  const records = new CustodyRecords([logs], {
+    share: NO_NAMES,
+    skip: (_, { file }) => known.has(file),
+    resume: (_, { file }) => witness.knownUpTo(logs, file),
+  });
+  try {
+    records.refresh();
+    const extents = records.extents().flatMap(({ segments, isSound }) => {
+      const serverId = parseCustodyName(segments[0]?.file ?? '')?.serverId;
+      return serverId === undefined || (server ?? serverId) !== serverId ? [] : [{ serverId, segments, isSound }];
+    });
+    if (extents.length === 0)
+      throw new Failure('failed', `no custody record${server ? ` of ${server}` : ''} in ${logs}`);
+    if (unsigned && extents.length > 1)
+      throw new Failure(
+        'usage',
+        'there are several records, and each is signed by itself',
+        `--server ${extents[0]?.serverId}`,
+      );
+    const wrong = extents.flatMap(({ segments, isSound }) => (isSound ? [] : segments.slice(0, 1)));
+    const places = new Set([...wrong.map(({ file }) => file), ...cut.map(({ place }) => place)]);
+    const base = requireOrigin(origin ?? defaultOrigin(settings));
+    for (const { serverId, segments } of extents) {
+      const tree = openTree(settings, serverId, {
+        origin: base,
+        digest: (file, size) => digestOf(witness, known, logs, file, size),
+      });
+      try {
+        const head = growTree(tree, sizesOf(segments, known), places, origin && `${origin}/${serverId}`);
+        if (head) tell(serverId, head);
+      } finally {
+        tree.close();
+      }
+    }
+    for (const place of places) warn(`${place} is not as it was written: webjobctl verify --custody`);
+    if (places.size > 0) process.exitCode = EXIT_CODES.findings;
+    keepSeen(witness, logs, records.sound());
+  } finally {
+    records.close();
+  }
+}
+
+/** The head of a tree with what is new in it, kept; undefined when the record is no longer what the tree is of. */
+function growTree(
+  tree: CustodyTree,
+  segments: readonly Segment[],
+  places: Set<string>,
+  origin: string | undefined,
+): TreeHead | undefined {
+  if (origin !== undefined && tree.origin !== origin && !tree.isNew && !tree.origin.startsWith(`${origin}/r`))
+    throw new Failure('usage', `since its first checkpoint this log is called ${tree.origin}`, 'leave --origin out');
+  const changed = tree.findChanged(segments);
+  if (changed !== undefined) {
+    places.add(changed);
+    warn(`${tree.origin} gets no checkpoint: its first ${tree.size} entries are not what they were`);
+    return undefined;
+  }
+  tree.grow(segments);
+  if (isRoot()) tree.save();
+  return { origin: tree.origin, size: tree.size, root: tree.root() };
+}
+
 /**
- * Up to the end of the last record: what is behind it may be one that is being written. It commits
- * to every segment before.
+ * Up to the end of the last record: what is behind it may be one that is being written.
  */
-function measureEnd(
+function sizesOf(segments: Extent['segments'], known: ReadonlyMap<string, Seen>): Segment[] {
+  return segments.flatMap(({ file, size }) => {
+    const name = parseCustodyName(file);
+    return name ? [{ file, number: name.number, size: size ?? known.get(file)?.size ?? 0 }] : [];
+  });
+}
+
+function digestOf(
   witness: Witness,
-  logs: string,
-  segments: Extent['segments'],
   known: ReadonlyMap<string, Seen>,
-): Omit<Checkpoint, 'time'> {
-  const sizeOf = ({ file, size }: Extent['segments'][number]): number => size ?? known.get(file)?.size ?? 0;
-  const last = segments.findLast((segment) => sizeOf(segment) > 0) ?? segments[0];
-  const { file } = last ?? { file: '' };
-  const size = last ? sizeOf(last) : 0;
-  const seen = last?.size === undefined ? known.get(file) : undefined;
-  return { file, size, head: seen?.head ?? witness.digest(logs, file, size) };
+  logs: string,
+  file: string,
+  size: number,
+): string {
+  const seen = known.get(file);
+  return seen?.size === size ? seen.head : witness.digest(logs, file, size);
+}
+
+/** Keeps the notes in a file that say what the trees say, and that the key has signed. Throws Failure `failed`. */
+function addCheckpoints(settings: ServerSettings, path: string, key: KeyObject): void {
+  if (!isRoot()) throw new Failure('failed', 'only root keeps checkpoints');
+  const pieces = readPieces(path);
+  if (pieces.length === 0) throw new Failure('failed', `${path} holds no checkpoint`);
+  for (const { line, text } of pieces) {
+    const where = `${path}, line ${line}`;
+    const head = readHead(where, text, key);
+    const tree = openTree(settings, serverOf(head.origin));
+    try {
+      if (tree.isNew || tree.origin !== head.origin || tree.size < head.size)
+        throw new Failure(
+          'failed',
+          `${where}: ${head.origin} has no tree of ${head.size} entries here`,
+          'custody checkpoint --unsigned makes it',
+        );
+      if (!tree.root(head.size).equals(head.root))
+        throw new Failure('failed', `${where}: the first ${head.size} entries of ${head.origin} are others here`);
+    } finally {
+      tree.close();
+    }
+    keepCheckpoint(settings, serverOf(head.origin), text);
+    say(safeLine(`kept: ${head.origin} of ${head.size} entries`));
+  }
+}
+
+function readHead(where: string, text: string, key: KeyObject): TreeHead {
+  try {
+    return checkCheckpoint(text, { key });
+  } catch (error) {
+    throw new Failure('failed', `${where} is no checkpoint that this key has signed: ${(error as NoteError).message}`);
+  }
 }
 
 function keepSeen(witness: Witness, logs: string, sound: readonly Sound[]): void {

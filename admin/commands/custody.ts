@@ -1,19 +1,27 @@
 // webjobctl custody: what root says of the custody record.
 import { Command } from 'commander';
 import { adoptCommand } from './custody-adopt.ts';
+import { checkCommand } from './custody-check.ts';
 import { checkpointCommand } from './custody-checkpoint.ts';
+import { consistencyCommand } from './custody-consistency.ts';
+import { proveCommand } from './custody-prove.ts';
 
 export function custodyCommand(): Command {
   return new Command('custody')
-    .description('sign and adopt what the custody record says')
+    .description('sign, prove, check and adopt what the custody record says')
     .helpCommand(false)
     .addCommand(checkpointCommand())
+    .addCommand(proveCommand())
+    .addCommand(consistencyCommand())
+    .addCommand(checkCommand())
     .addCommand(adoptCommand())
     .addHelpText(
       'after',
       `
 Examples:
   webjobctl custody checkpoint --key /root/custody.key >> /mnt/elsewhere/checkpoints
+  webjobctl custody prove 00723 > job.tlog-proof
+  webjobctl custody check job.tlog-proof --key custody.pub
   webjobctl custody adopt --reason 'uploads of the server before this one'
 
 Exit codes: those of webjobctl; each command's own are in its help.`,

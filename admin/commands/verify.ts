@@ -4,7 +4,7 @@ import { walkLocker } from 'webjob-locker';
 import { parseInstant } from '../../cli/durations.ts';
 import { EXIT_CODES, Failure } from '../../cli/failure.ts';
 import { formatBytes, printJson, printLine, safeLine, say, startProgress } from '../../cli/output.ts';
-import { compareCheckpoints, readCheckingKey } from '../../evidence/checkpoint.ts';
+import { compareCheckpoints, readCheckingKey, readWitnessKeys } from '../../evidence/checkpoint.ts';
 import type { EvidenceSite } from '../../evidence/evidence.ts';
 import type { Finding } from '../../evidence/finding.ts';
 import { type Scope, type Summary, verifyJob, verifySite } from '../../evidence/verify.ts';
@@ -19,6 +19,7 @@ interface Options {
   custody?: true;
   checkpoint?: string;
   key?: string;
+  witnesses?: string;
 }
 
 const EXPLANATION = `
@@ -55,6 +56,7 @@ export function verifyCommand(): Command {
     .option('--custody', 'the custody record, names and job ids alone: read no streams')
     .option('--checkpoint <file>', 'what webjobctl custody checkpoint printed, to be held against the custody record')
     .option('--key <file>', 'the public key of the checkpoints')
+    .option('--witnesses <file>', 'verifier keys, one a line, of which one must have cosigned each checkpoint')
     .addHelpText('after', EXPLANATION)
     .action((jid: string | undefined, _, command: Command) => run(command, jid));
 }
@@ -70,6 +72,8 @@ function run(command: Command, jid: string | undefined): void {
   const options = command.opts<Options>();
   if ((options.checkpoint === undefined) !== (options.key === undefined))
     throw new Failure('usage', '--checkpoint and --key belong together');
+  if (options.witnesses !== undefined && options.checkpoint === undefined)
+    throw new Failure('usage', '--witnesses belongs to --checkpoint');
   const { since, touched, sample } = options;
   const picks = [jid, since ?? sample, touched].filter((one) => one !== undefined);
   if ((jid !== undefined && picks.length > 1) || (since && touched))
@@ -83,7 +87,8 @@ function run(command: Command, jid: string | undefined): void {
   if (options.checkpoint !== undefined && options.key !== undefined) {
     const key = readCheckingKey(options.key);
     const folders = sites.flatMap(({ servers }) => servers.map(({ logfilesDirectory }) => logfilesDirectory));
-    for (const finding of compareCheckpoints(options.checkpoint, key, folders)) report(finding);
+    const witnesses = options.witnesses === undefined ? [] : readWitnessKeys(options.witnesses);
+    for (const finding of compareCheckpoints(options.checkpoint, { key, witnesses }, folders)) report(finding);
   }
   const startedAt = performance.now();
   const summary = addUp(verifyAll(sites, options, jid, report));

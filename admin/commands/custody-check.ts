@@ -1,0 +1,80 @@
+// webjobctl custody check: what somebody else was given, held against a public key and nothing else.
+import { readFileSync } from 'node:fs';
+import { Command } from 'commander';
+import { Failure } from '../../cli/failure.ts';
+import { errorCode } from '../../cli/files.ts';
+import { printJson, printLine, safeLine } from '../../cli/output.ts';
+import { type Checked, checkText } from '../../evidence/check.ts';
+import { readCheckingKey, readWitnessKeys } from '../../evidence/checkpoint.ts';
+import { TlogError } from '../../evidence/tlog.ts';
+import { NoteError } from '../../notes/note.ts';
+import { globalOptions } from '../site/site.ts';
+
+interface Options {
+  key: string;
+  witnesses?: string;
+  entry?: string;
+  old?: string;
+}
+
+const EXPLANATION = `
+FILE is what custody checkpoint, custody prove or custody consistency printed. No site is needed: this runs anywhere.
+Of an entry that is proved, the record itself is printed. A proof of another tool may come without it: --entry FILE.
+
+Examples:
+  webjobctl custody check job.tlog-proof --key custody.pub
+  webjobctl custody check checkpoints --key custody.pub --witnesses witnesses
+  webjobctl custody check proof --key custody.pub --old january
+
+Exit codes:
+  0  all of it is so
+  1  something is not
+  2  wrong command line
+  4  a file cannot be read`;
+
+export function checkCommand(): Command {
+  return new Command('check')
+    .description('check a checkpoint or a proof with the public key alone')
+    .argument('<file>', 'what custody checkpoint, prove or consistency printed')
+    .requiredOption('--key <file>', 'the public key of the checkpoints')
+    .option('--witnesses <file>', 'verifier keys, one a line, of which one must have cosigned each checkpoint')
+    .option('--entry <file>', 'the entry that is to be proved, where the proof does not hold it')
+    .option('--old <file>', 'the earlier checkpoint, for a proof that the later one extends it')
+    .addHelpText('after', EXPLANATION)
+    .action((path: string, options: Options, command: Command) =>
+      run(path, options, globalOptions(command).json === true),
+    );
+}
+
+function run(path: string, options: Options, isJson: boolean): void {
+  const witnesses = options.witnesses === undefined ? [] : readWitnessKeys(options.witnesses);
+  const trust = { key: readCheckingKey(options.key), witnesses };
+  const text = read(path).toString('utf8');
+  if (text.startsWith('old ') && options.old === undefined)
+    throw new Failure('usage', `${path} proves that a checkpoint extends an earlier one`, '--old FILE, with that one');
+  try {
+    const entry = options.entry === undefined ? undefined : read(options.entry);
+    const old = options.old === undefined ? undefined : read(options.old).toString('utf8');
+    for (const checked of checkText(text, trust, { entry, old })) {
+      if (isJson) printJson(checked);
+      else for (const line of describe(checked)) printLine(safeLine(line));
+    }
+  } catch (error) {
+    if (!(error instanceof NoteError || error instanceof TlogError)) throw error;
+    throw new Failure('findings', safeLine(`${path}: ${error.message}`));
+  }
+}
+
+function describe({ kind, origin, size, of, text }: Checked): string[] {
+  if (kind === 'checkpoint') return [`good: checkpoint of ${origin}, ${size} entries`];
+  if (kind === 'extension') return [`good: ${origin} of ${size} entries begins with the ${of} of the old checkpoint`];
+  return [`good: entry ${of} of ${origin}, ${size} entries`, ...(text === undefined ? [] : [text])];
+}
+
+function read(path: string): Buffer {
+  try {
+    return readFileSync(path);
+  } catch (error) {
+    throw new Failure('failed', `${path}: ${errorCode(error)}`);
+  }
+}

@@ -1,0 +1,110 @@
+// webjobctl custody prove: that what the custody record says of a job was there when a checkpoint was made.
+import { Command } from 'commander';
+import { findJobIdParts } from 'webjob-protocol';
+import { Failure } from '../../cli/failure.ts';
+import { printJson, printLine } from '../../cli/output.ts';
+import { serverOf } from '../../evidence/checkpoint.ts';
+import { type Entry, findEntries } from '../../evidence/entries.ts';
+import { hashLeaf, isIncluded } from '../../evidence/merkle.ts';
+import { formatProof } from '../../evidence/tlog.ts';
+import { findJob } from '../jobs/lookup.ts';
+import { completeTree, openTree, readCheckpointFile, readCheckpoints, recordsOf } from '../site/logs.ts';
+import { globalOptions, openSites, type Site } from '../site/site.ts';
+
+interface Options {
+  checkpoint?: string;
+  client?: string;
+}
+
+const EXPLANATION = `
+Prints a proof (c2sp.org/tlog-proof) for each record of the job's deposits: the record itself, its number, the path from
+it to the root of the tree, and the newest checkpoint that was kept. Whoever has the public key needs nothing else to
+check it: webjobctl custody check, or any other tool for such proofs. Nothing of other jobs is in it but hashes.
+
+Examples:
+  webjobctl custody prove server_1_1085355126_00723 > job.tlog-proof
+  webjobctl custody prove 00723 --checkpoint /mnt/elsewhere/checkpoints
+
+Exit codes:
+  0  printed
+  1  there is no such job, or it has no record that a checkpoint covers
+  2  wrong command line, or several jobs whose ids begin or end so
+  3  nph-webjob.cfg cannot be used
+  4  a file cannot be read`;
+
+export function proveCommand(): Command {
+  return new Command('prove')
+    .description('prove that the record of a job was in a custody record that was signed')
+    .argument('<jid>', 'job id, or its beginning or end')
+    .option('--checkpoint <file>', 'take the newest checkpoint in this file, not the newest one that root has kept')
+    .option('--client <glob>', 'of this client, where several sent the same job id')
+    .addHelpText('after', EXPLANATION)
+    .action((jid: string, options: Options, command: Command) =>
+      run(openSites(command), jid, options, globalOptions(command).json === true),
+    );
+}
+
+async function run(sites: readonly Site[], jid: string, options: Options, isJson: boolean): Promise<void> {
+  const { site, job } = await findJob(sites, jid, options.client);
+  const { jobId } = job;
+  if (jobId === undefined) throw new Failure('nothing', 'the job has no id, by which its record could be found');
+  const issued = findJobIdParts(jobId)?.epochSeconds;
+  let [isFound, isCovered] = [false, false];
+  for (const [serverId, files] of recordsOf(site.settings)) {
+    const entries = findEntries(site.settings.logfilesDirectory, files, jobId, (issued ?? 0) * 1000);
+    if (entries.length === 0) continue;
+    isFound = true;
+    for (const proof of proveAll(site, serverId, entries, options.checkpoint)) {
+      isCovered = true;
+      if (isJson) printJson({ jobId, ...proof });
+      else printLine(proof.proof.slice(0, -1));
+    }
+  }
+  if (!isFound)
+    throw new Failure('findings', `no custody record of ${site.settings.logfilesDirectory} tells of ${jobId}`);
+  if (!isCovered)
+    throw new Failure(
+      'findings',
+      `no checkpoint covers the record of ${jobId}`,
+      'webjobctl custody checkpoint makes one',
+    );
+}
+
+interface Proof {
+  origin: string;
+  size: number;
+  index: number;
+  entry: string;
+  proof: string;
+}
+
+function* proveAll(
+  site: Site,
+  serverId: string,
+  entries: readonly Entry[],
+  path: string | undefined,
+): Generator<Proof> {
+  const tree = openTree(site.settings, serverId);
+  try {
+    const kept = path === undefined ? readCheckpoints(site.settings, serverId) : readCheckpointFile(path);
+    const checkpoint = kept.findLast(({ origin }) =>
+      tree.isNew ? serverOf(origin) === serverId : origin === tree.origin,
+    );
+    if (!checkpoint) return;
+    completeTree(tree, site.settings, serverId, checkpoint);
+    for (const { file, text, to } of entries) {
+      const index = tree.find(file.number, to);
+      if (index === undefined || index >= checkpoint.size) continue;
+      const inclusion = tree.proveInclusion(index, checkpoint.size);
+      if (!isIncluded({ ...checkpoint, index }, hashLeaf(text), inclusion))
+        throw new Failure(
+          'findings',
+          `entry ${index} of ${tree.origin} is not what it was when the checkpoint was made`,
+        );
+      const proof = formatProof({ index, path: inclusion, entry: text, checkpoint: checkpoint.text });
+      yield { origin: checkpoint.origin, size: checkpoint.size, index, entry: text.toString('latin1'), proof };
+    }
+  } finally {
+    tree.close();
+  }
+}

@@ -1,0 +1,139 @@
+// The custody records of a site as transparency logs: the tree of each, and the checkpoints that were made of it, which lie where only
+// root writes.
+import { appendFileSync, closeSync, constants, openSync, readFileSync, statSync } from 'node:fs';
+import { hostname } from 'node:os';
+import { join } from 'node:path';
+import { type CustodyFile, listCustodyFiles } from 'webjob-locker';
+import { makeFolder, syncFile, syncFolder } from 'webjob-locker/durable';
+import type { ServerSettings } from '../../cgi/controls.ts';
+import { Failure } from '../../cli/failure.ts';
+import { errorCode } from '../../cli/files.ts';
+import { type Piece, parseCheckpoint, splitCheckpoints, type TreeHead } from '../../evidence/tlog.ts';
+import { CustodyTree, type Segment, type TreeOptions } from '../../evidence/tree.ts';
+import { Witness } from '../../evidence/witness.ts';
+import { isKeyName } from '../../notes/note.ts';
+import { keepFolder } from './turn.ts';
+
+/** A checkpoint as it was kept, with its head. */
+export interface KeptCheckpoint extends TreeHead {
+  text: string;
+}
+
+/** What the logs of a site are called before the ServerId: as those that have a name, or HOST/webjob. */
+export function defaultOrigin(settings: ServerSettings): string {
+  for (const serverId of recordsOf(settings).keys()) {
+    const tree = openTree(settings, serverId, { origin: '' });
+    tree.close();
+    if (!tree.isNew) return tree.origin.slice(0, tree.origin.lastIndexOf(`/${serverId}`));
+  }
+  return `${hostname()}/webjob`;
+}
+
+/** Throws Failure `usage` for what no log can be called. */
+export function requireOrigin(origin: string): string {
+  if (isKeyName(origin) && !origin.endsWith('/') && origin.length <= 200) return origin;
+  throw new Failure(
+    'usage',
+    `--origin ${JSON.stringify(origin)} is not a name of a log`,
+    '--origin example.org/webjob',
+  );
+}
+
+/** Opens the tree of a server's record as it is kept, for whoever may read it; else it is empty. Throws Failure `failed`. */
+export function openTree(
+  settings: ServerSettings,
+  serverId: string,
+  options: Partial<Pick<TreeOptions, 'origin' | 'digest'>> = {},
+): CustodyTree {
+  const { logfilesDirectory: logs } = settings;
+  const witness = new Witness(keepFolder(settings));
+  const isKept = witness.state === 'asked' || witness.state === 'none';
+  const folder = isKept ? witness.folder : undefined;
+  const digest = (file: string, size: number): string => witness.digest(logs, file, size);
+  return new CustodyTree({ origin: '', digest, ...options, logs, serverId, folder });
+}
+
+/** The custody records of a site, by ServerId, each with its segments in order. */
+export function recordsOf({ logfilesDirectory }: ServerSettings): Map<string, CustodyFile[]> {
+  const records = new Map<string, CustodyFile[]>();
+  for (const file of listCustodyFiles(logfilesDirectory))
+    records.set(file.serverId, [...(records.get(file.serverId) ?? []), file]);
+  return records;
+}
+
+/** Every segment of a record as long as it is now. */
+export function wholeSegments(settings: ServerSettings, serverId: string): Segment[] {
+  const { logfilesDirectory: logs } = settings;
+  const files = recordsOf(settings).get(serverId) ?? [];
+  return files.map(({ file, number }) => ({ file, number, size: statSync(join(logs, file)).size }));
+}
+
+/**
+ * Who may not read the tree that root keeps works it out from the record, as far as a checkpoint goes. Throws Failure `findings` for a record
+ * that is not what the checkpoint says.
+ */
+export function completeTree(
+  tree: CustodyTree,
+  settings: ServerSettings,
+  serverId: string,
+  { origin, size, root }: TreeHead,
+): void {
+  if (tree.size < size) tree.grow(wholeSegments(settings, serverId));
+  if (tree.size < size || !tree.root(size).equals(root))
+    throw new Failure(
+      'findings',
+      `${origin} is not what it was when the checkpoint of ${size} entries was made`,
+      'webjobctl verify --custody',
+    );
+}
+
+function checkpointsPath(settings: ServerSettings, serverId: string): string {
+  return join(keepFolder(settings), `custody-checkpoints.${serverId}`);
+}
+
+/** Every checkpoint that was kept of a server's record, the oldest first. Throws Failure `failed`. */
+export function readCheckpoints(settings: ServerSettings, serverId: string): KeptCheckpoint[] {
+  const path = checkpointsPath(settings, serverId);
+  try {
+    return readCheckpointFile(path);
+  } catch (error) {
+    if (errorCode((error as Failure).cause) === 'ENOENT') return [];
+    throw error;
+  }
+}
+
+/** The checkpoints in a file, each as it stands. Throws Failure `failed` for one that cannot be read. */
+export function readPieces(path: string): Piece[] {
+  try {
+    return splitCheckpoints(readFileSync(path, 'utf8'));
+  } catch (error) {
+    throw new Failure('failed', `${path}: ${errorCode(error)}`, undefined, { cause: error });
+  }
+}
+
+/** The same with their heads. What is none is passed over: a line may have been cut off by a full disk. Throws Failure `failed`. */
+export function readCheckpointFile(path: string): KeptCheckpoint[] {
+  return readPieces(path).flatMap((piece) => {
+    try {
+      return [{ ...parseCheckpoint(piece.text).head, text: piece.text }];
+    } catch {
+      return [];
+    }
+  });
+}
+
+/** Keeps a checkpoint, on disk when it returns. For root, one process at a time. */
+export function keepCheckpoint(settings: ServerSettings, serverId: string, text: string): void {
+  const path = checkpointsPath(settings, serverId);
+  makeFolder(keepFolder(settings));
+  const { O_APPEND, O_CREAT, O_NOFOLLOW, O_WRONLY } = constants;
+  const fd = openSync(path, O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW, 0o644);
+  try {
+    // A blank line ends what a killed process had begun.
+    appendFileSync(fd, `\n${text}`);
+    syncFile(fd);
+  } finally {
+    closeSync(fd);
+  }
+  syncFolder(keepFolder(settings));
+}

@@ -1,0 +1,69 @@
+// Checkpoints and proofs, held against a public key and nothing else: what whoever was given them can do anywhere.
+import { checkCheckpoint, type Trust } from './checkpoint.ts';
+import { hashLeaf, isConsistent, isIncluded } from './merkle.ts';
+import { parseExtension, parseProof, splitCheckpoints, splitProofs, TlogError, type TreeHead } from './tlog.ts';
+
+/** One thing that was checked, and is so. */
+export interface Checked {
+  kind: 'checkpoint' | 'entry' | 'extension';
+  origin: string;
+  /** Entries of the tree. */
+  size: number;
+  /** The number of the entry, or the size of the older tree. */
+  of?: number;
+  /** The entry, a character a byte. */
+  text?: string;
+}
+
+export interface Companions {
+  /** The entry that is to be proved, where the proof does not hold it. */
+  entry?: Buffer | undefined;
+  /** The earlier checkpoint, of several in a file that of the size that the proof is for. */
+  old?: string | undefined;
+}
+
+/** Checks every checkpoint or proof in a text, in order. Throws NoteError and TlogError, which say what is wrong, at the first that is not so. */
+export function* checkText(text: string, trust: Trust, companions: Companions = {}): Generator<Checked> {
+  if (text.startsWith('old ')) yield checkExtension(text, trust, companions);
+  else if (text.startsWith('c2sp.org/tlog-proof@'))
+    for (const proof of splitProofs(text)) yield checkProof(proof, trust, companions);
+  else {
+    const pieces = splitCheckpoints(text);
+    if (pieces.length === 0) throw new TlogError('neither a checkpoint nor a proof');
+    for (const piece of pieces) {
+      const { origin, size } = checkCheckpoint(piece.text, trust);
+      yield { kind: 'checkpoint', origin, size };
+    }
+  }
+}
+
+function checkProof(text: string, trust: Trust, { entry: given }: Companions): Checked {
+  const { index, path, entry: held, checkpoint } = parseProof(text);
+  const head = checkCheckpoint(checkpoint, trust);
+  const entry = given ?? held;
+  if (!entry) throw new TlogError('the proof does not hold the entry: give it with --entry');
+  // Whoever wrote the entry into a file may have ended the line.
+  const isEnded = given !== undefined && entry.at(-1) === 10;
+  const found = [entry, ...(isEnded ? [entry.subarray(0, -1)] : [])].find((bytes) =>
+    isIncluded({ ...head, index }, hashLeaf(bytes), path),
+  );
+  if (!found) throw new TlogError(`the path does not lead from this entry to the root of ${head.origin}`);
+  return { kind: 'entry', origin: head.origin, size: head.size, of: index, text: found.toString('latin1') };
+}
+
+function checkExtension(text: string, trust: Trust, { old }: Companions): Checked {
+  if (old === undefined) throw new TlogError('this proof needs the earlier checkpoint: give it with --old');
+  const { older: size, path, checkpoint } = parseExtension(text);
+  const newer = checkCheckpoint(checkpoint, trust);
+  if (!isConsistent(findOld(old, size, newer, trust), newer, path))
+    throw new TlogError(`${newer.origin} does not begin with the older tree`);
+  return { kind: 'extension', origin: newer.origin, size: newer.size, of: size };
+}
+
+function findOld(text: string, size: number, { origin }: TreeHead, trust: Trust): TreeHead {
+  const found = splitCheckpoints(text)
+    .map((piece) => checkCheckpoint(piece.text, trust))
+    .findLast((head) => head.size === size && head.origin === origin);
+  if (!found) throw new TlogError(`there is no older checkpoint of ${origin} with ${size} entries`);
+  return found;
+}

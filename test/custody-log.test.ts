@@ -1,0 +1,313 @@
+// The custody record as a transparency log: checkpoints, proofs of an entry and of consistency, made by webjobctl and checked
+// with nothing but the public key; and that nothing else is taken for one.
+import assert from 'node:assert/strict';
+import { createPrivateKey, createPublicKey, generateKeyPairSync, randomInt, sign } from 'node:crypto';
+import { chmodSync, existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { after, before, describe, it } from 'node:test';
+import { checkText } from '../evidence/check.ts';
+import { parseProof, TlogError } from '../evidence/tlog.ts';
+import { keyId, rawKey, signerOf, verifierOf } from '../notes/ed25519.ts';
+import { NoteError, parseNote, signNote, verifyNote } from '../notes/note.ts';
+import { configure } from '../scripts/site.ts';
+import { custodyOf } from './custody-record.ts';
+import { type LockerSite, makeLockerSite, type Ran } from './locker-site.ts';
+import { runWebjobctl } from './operator.ts';
+import { findWebUser } from './tree.ts';
+
+const ORIGIN = 'example.org/webjob/server_1';
+
+describe('webjobctl custody, as a transparency log', () => {
+  const its: LockerSite = makeLockerSite();
+  const { site } = its;
+  const at = (name: string): string => join(site.root, name);
+  const custody = (...args: string[]): Promise<Ran> => its.webjobctl('custody', ...args);
+  const checkpoint = async (name: string, ...args: string[]): Promise<Ran> => {
+    const ran = await custody('checkpoint', '--key', at('custody.key'), ...args);
+    writeFileSync(at(name), ran.text);
+    return ran;
+  };
+  const check = (name: string, ...args: string[]): Promise<Ran> =>
+    custody('check', at(name), '--key', at('custody.pub'), ...args);
+  const jobs: string[] = [];
+  const runJobs = async (count: number): Promise<void> => {
+    for (let index = 0; index < count; index += 1)
+      jobs.push(await its.run({ clientId: 'client1', fileName: 'host.sh', out: `${jobs.length}\n` }));
+  };
+  before(async () => {
+    configure(site, { CustodySegmentLimit: '4000' });
+    assert.equal((await its.webjobctl('sign', 'keygen', at('custody'))).exitCode, 0);
+    await runJobs(3);
+  });
+  after(its.close);
+
+  const entries = (): string[] => {
+    const first = custodyOf(site);
+    const rest = Array.from({ length: 99 }, (_, index) =>
+      join(first.replace(/\.jsonl$/, '.d'), `${String(index + 2).padStart(6, '0')}.jsonl`),
+    );
+    return [first, ...rest]
+      .filter((path) => existsSync(path))
+      .flatMap((path) => readFileSync(path, 'latin1').split('\n').slice(0, -1));
+  };
+
+  it('signs the number of entries and the root as a note that any tool of C2SP can read', async () => {
+    const { text, exitCode, stderr } = await checkpoint('first', '--origin', 'example.org/webjob');
+    assert.deepEqual([exitCode, stderr], [0, '']);
+    const [origin, size, , blank, signature, end, ...more] = text.split('\n');
+    assert.deepEqual([origin, size, blank, end, more], [ORIGIN, `${entries().length}`, '', '', []]);
+    assert.match(signature ?? '', /^— example\.org\/webjob\/server_1 [A-Za-z0-9+/]{91}=$/);
+    const key = createPublicKey(readFileSync(at('custody.pub'), 'utf8'));
+    assert.equal(verifyNote(parseNote(Buffer.from(text)), [verifierOf(ORIGIN, key)]).length, 1);
+    const checked = await check('first');
+    assert.deepEqual([checked.exitCode, checked.text], [0, `good: checkpoint of ${ORIGIN}, ${size} entries\n`]);
+  });
+
+  it('keeps the name of the log, and takes no other', async () => {
+    const { stderr, exitCode } = await checkpoint('none', '--origin', 'example.net/other');
+    assert.equal(exitCode, 2);
+    assert.match(stderr, /error: since its first checkpoint this log is called example\.org\/webjob\/server_1$/m);
+    for (const origin of ['', 'a b', 'a+b', 'a/', 'a\u00a0b', 'x'.repeat(201)])
+      assert.equal((await checkpoint('none', '--origin', origin)).exitCode, 2, JSON.stringify(origin));
+  });
+
+  it('proves the record of a job, to whoever has the public key alone', async () => {
+    for (const jobId of jobs) {
+      const { text, exitCode } = await custody('prove', jobId);
+      assert.equal(exitCode, 0);
+      writeFileSync(at('proof'), text);
+      const { index, entry } = parseProof(text);
+      assert.equal(entry?.toString('latin1'), entries()[index]);
+      assert.equal(JSON.parse(entry?.toString('latin1') ?? '').jobId, jobId);
+      const checked = await check('proof');
+      assert.deepEqual([checked.exitCode, checked.text.split('\n')[1]], [0, entries()[index]]);
+      for (const other of jobs) assert.equal(entry?.includes(other), other === jobId);
+    }
+  });
+
+  it('proves nothing that came behind the newest checkpoint, and says how to get there', async () => {
+    await runJobs(1);
+    const { stderr, exitCode, text } = await custody('prove', jobs.at(-1) ?? '');
+    assert.deepEqual([exitCode, text], [1, '']);
+    assert.match(
+      stderr,
+      /error: no checkpoint covers the record of server_1_\d+_\d+\nwebjobctl: hint: webjobctl custody checkpoint/,
+    );
+    assert.equal((await custody('prove', 'nobody')).exitCode, 1);
+  });
+
+  it('proves that a later checkpoint extends an earlier one, across segments', async () => {
+    await runJobs(8);
+    assert.ok(existsSync(custodyOf(site).replace(/\.jsonl$/, '.d/000002.jsonl')), 'a second segment');
+    assert.equal((await checkpoint('second')).exitCode, 0);
+    const { text, exitCode } = await custody('consistency', at('first'), at('second'));
+    assert.equal(exitCode, 0);
+    writeFileSync(at('extension'), text);
+    const checked = await check('extension', '--old', at('first'));
+    assert.deepEqual(
+      [checked.exitCode, checked.text.replace(/\d+/g, 'N')],
+      [0, 'good: example.org/webjob/server_N of N entries begins with the N of the old checkpoint\n'],
+    );
+    assert.equal((await check('extension')).exitCode, 2, 'without the old one');
+    assert.equal((await check('extension', '--old', at('second'))).exitCode, 1, 'another old one');
+    assert.equal((await custody('consistency', at('second'), at('first'))).exitCode, 1, 'the other way round');
+    const proof = await custody('prove', jobs.at(-1) ?? '');
+    assert.equal(proof.exitCode, 0, 'an entry of the second segment');
+    const early = await custody('prove', jobs[0] ?? '', '--checkpoint', at('first'));
+    assert.equal(early.exitCode, 0, 'an entry in an earlier tree');
+    assert.match(
+      early.text,
+      new RegExp(`\\n${readFileSync(at('first'), 'utf8').split('\n')[2]?.replace(/[+/]/g, '\\$&')}\\n`),
+    );
+  });
+
+  it('gives the same to a user who cannot read what root keeps, and tells of a tree that is damaged', async () => {
+    const kept = join(site.base, 'config', 'nph-webjob', 'custody-tree.server_1.json');
+    const state = readFileSync(kept, 'utf8');
+    const args = ['custody', 'prove', jobs[5] ?? '', '--checkpoint', at('second')];
+    const { text } = await its.webjobctl(...args);
+    const user = findWebUser();
+    if (user) {
+      chmodSync(at('second'), 0o644);
+      const { stdout } = await runWebjobctl(['--config', site.propertiesFile, ...args], { user, cwd: '/' });
+      assert.equal(stdout, text);
+    }
+    writeFileSync(kept, state.slice(0, 20));
+    const broken = await its.webjobctl(...args);
+    assert.equal(broken.exitCode, 4);
+    assert.match(
+      broken.stderr,
+      /custody-tree\.server_1\.json is damaged\nwebjobctl: hint: rm \S+: the next checkpoint works it out/,
+    );
+    rmSync(kept);
+    assert.equal((await its.webjobctl(...args)).text, text, 'worked out from the record');
+    writeFileSync(kept, state, { mode: 0o600 });
+  });
+
+  it('takes the signatures of witnesses, keeps them, and checks those that are given', async () => {
+    const text = readFileSync(at('second'), 'utf8');
+    const { publicKey, privateKey } = generateKeyPairSync('ed25519');
+    const [name, time] = ['witness.example/w1', 1_790_000_000n];
+    const stamp = Buffer.alloc(8);
+    stamp.writeBigUInt64BE(time);
+    const message = `cosignature/v1\ntime ${time}\n${parseNote(Buffer.from(text)).text}`;
+    const id = keyId(name, 4, rawKey(publicKey));
+    const bytes = Buffer.concat([Buffer.from(id, 'hex'), stamp, sign(null, Buffer.from(message), privateKey)]);
+    writeFileSync(at('cosigned'), `${text}— ${name} ${bytes.toString('base64')}\n`);
+    const encoded = Buffer.concat([Buffer.from([4]), rawKey(publicKey)]).toString('base64');
+    writeFileSync(at('witnesses'), `# who looks on\n${name}+${id}+${encoded}\n`);
+    assert.equal((await check('cosigned', '--witnesses', at('witnesses'))).exitCode, 0);
+    assert.match((await check('second', '--witnesses', at('witnesses'))).stderr, /: no witness has cosigned it$/m);
+    bytes.writeUInt8(bytes.readUInt8(30) ^ 1, 30);
+    writeFileSync(at('miscosigned'), `${text}— ${name} ${bytes.toString('base64')}\n`);
+    assert.match(
+      (await check('miscosigned', '--witnesses', at('witnesses'))).stderr,
+      /: the signature of witness\.example\/w1\+\S+ is wrong$/m,
+    );
+
+    const added = await custody('checkpoint', '--add', at('cosigned'), '--key', at('custody.pub'));
+    assert.deepEqual(
+      [added.exitCode, added.stderr.replace(/\d+/g, 'N')],
+      [0, 'webjobctl: kept: example.org/webjob/server_N of N entries\n'],
+    );
+    writeFileSync(at('proof'), (await custody('prove', jobs[0] ?? '')).text);
+    assert.equal((await check('proof', '--witnesses', at('witnesses'))).exitCode, 0, 'in proofs from now on');
+    const verify = (...args: string[]) => its.webjobctl('verify', '--custody', '--key', at('custody.pub'), ...args);
+    assert.equal((await verify('--checkpoint', at('cosigned'), '--witnesses', at('witnesses'))).exitCode, 0);
+    assert.match(
+      (await verify('--checkpoint', at('second'), '--witnesses', at('witnesses'))).text,
+      /^checkpoint-invalid/m,
+    );
+  });
+
+  it('is signed elsewhere: the text goes out, the note comes in, and nothing else is kept', async () => {
+    await runJobs(1);
+    const { text, exitCode } = await custody('checkpoint', '--unsigned', '--server', 'server_1');
+    assert.equal(exitCode, 0);
+    const key = createPrivateKey(readFileSync(at('custody.key'), 'utf8'));
+    writeFileSync(at('signed'), signNote(text, [signerOf(ORIGIN, key)]));
+    assert.equal((await custody('prove', jobs.at(-1) ?? '')).exitCode, 1);
+    const forged = text.replace(/\n(\d+)\n/, (_, size) => `\n${Number(size) - 1}\n`);
+    writeFileSync(at('forged'), signNote(forged, [signerOf(ORIGIN, key)]));
+    const other = generateKeyPairSync('ed25519').privateKey;
+    writeFileSync(at('alien'), signNote(text, [signerOf(ORIGIN, other)]));
+    for (const [name, said] of [
+      ['forged', /: the first \d+ entries of example\.org\/webjob\/server_1 are others here$/m],
+      ['alien', /alien, line 1 is no checkpoint that this key has signed: no signature of a trusted key$/m],
+    ] as const) {
+      const refused = await custody('checkpoint', '--add', at(name), '--key', at('custody.pub'));
+      assert.equal(refused.exitCode, 4);
+      assert.match(refused.stderr, said);
+    }
+    assert.equal((await custody('checkpoint', '--add', at('signed'), '--key', at('custody.pub'))).exitCode, 0);
+    assert.equal((await custody('prove', jobs.at(-1) ?? '')).exitCode, 0);
+    for (const words of [
+      ['--unsigned', '--key', at('custody.key')],
+      ['--add', at('signed')],
+      [],
+      ['--add', at('signed'), '--key', at('custody.pub'), '--unsigned'],
+    ])
+      assert.equal((await custody('checkpoint', ...words)).exitCode, 2, words.join(' '));
+  });
+
+  it('takes none of 10,000 checkpoints and proofs with a byte changed, put in or left out', async () => {
+    writeFileSync(at('proof'), (await custody('prove', jobs[4] ?? '', '--checkpoint', at('second'))).text);
+    const key = createPublicKey(readFileSync(at('custody.pub'), 'utf8'));
+    const old = readFileSync(at('first'), 'utf8');
+    const accept = (text: string): string => {
+      try {
+        return JSON.stringify([...checkText(text, { key }, { old })]);
+      } catch (error) {
+        if (error instanceof NoteError || error instanceof TlogError) return '';
+        throw error;
+      }
+    };
+    for (const name of ['second', 'proof', 'extension']) {
+      const bytes = readFileSync(at(name));
+      const good = accept(bytes.toString('utf8'));
+      assert.notEqual(good, '', name);
+      for (let round = 0; round < 3400; round += 1) {
+        const changed = Buffer.from(bytes);
+        const place = randomInt(changed.length);
+        const value = randomInt(1, 256);
+        const kind = randomInt(3);
+        if (kind === 0) changed[place] = (changed[place] ?? 0) ^ value;
+        const text = (
+          kind === 0
+            ? changed
+            : Buffer.concat([
+                bytes.subarray(0, place),
+                ...(kind === 1 ? [Buffer.from([value])] : []),
+                bytes.subarray(place + (kind === 2 ? 1 : 0)),
+              ])
+        ).toString('utf8');
+        // A blank line before or behind it makes no difference.
+        assert.ok(
+          ['', ...(text.trim() === bytes.toString('utf8').trim() ? [good] : [])].includes(accept(text)),
+          `${name}: ${JSON.stringify(text)}`,
+        );
+      }
+    }
+  });
+
+  it('signs no record that is not what it was, until it was adopted: then it is another log', async () => {
+    const path = custodyOf(site);
+    const whole = readFileSync(path, 'latin1');
+    const edited = whole.replace('"fileName":"host.sh"', '"fileName":"hosT.sh"');
+    assert.notEqual(edited, whole);
+    writeFileSync(path, edited, 'latin1');
+    const refused = await checkpoint('third');
+    assert.deepEqual([refused.exitCode, refused.text], [1, '']);
+    assert.match(
+      refused.stderr,
+      /warning: example\.org\/webjob\/server_1 gets no checkpoint: its first \d+ entries are not what they were$/m,
+    );
+    const verified = await its.webjobctl(
+      'verify',
+      '--custody',
+      '--checkpoint',
+      at('second'),
+      '--key',
+      at('custody.pub'),
+    );
+    assert.match(
+      verified.text,
+      /^checkpoint-changed +example\.org\/webjob\/server_1: its first \d+ entries are not what they were/m,
+    );
+    const adopted = await custody('adopt', '--reason', 'a test');
+    assert.match(
+      adopted.stderr,
+      /server_1 ended with what was adopted: its next checkpoint is of example\.org\/webjob\/server_1\/r2$/m,
+    );
+    const next = await checkpoint('third');
+    assert.equal(next.text.split('\n')[0], `${ORIGIN}/r2`);
+    const also = await its.webjobctl('verify', '--custody', '--checkpoint', at('third'), '--key', at('custody.pub'));
+    assert.doesNotMatch(also.text, /^checkpoint/m);
+    assert.equal((await custody('consistency', at('second'), at('third'))).exitCode, 1, 'two logs');
+    assert.equal((await custody('prove', jobs[0] ?? '')).exitCode, 1, 'the record that was edited');
+    assert.equal((await custody('prove', jobs[1] ?? '')).exitCode, 0);
+  });
+
+  it('tells of a record that was cut', async () => {
+    const segments = readFileSync(custodyOf(site), 'latin1').split('\n');
+    writeFileSync(custodyOf(site), `${segments.slice(0, 2).join('\n')}\n`, 'latin1');
+    rmSync(custodyOf(site).replace(/\.jsonl$/, '.d'), { recursive: true });
+    const verified = await its.webjobctl(
+      'verify',
+      '--custody',
+      '--checkpoint',
+      at('third'),
+      '--key',
+      at('custody.pub'),
+    );
+    assert.match(
+      verified.text,
+      /^checkpoint-truncated +example\.org\/webjob\/server_1\/r2: 2 entries, \d+ at the checkpoint$/m,
+    );
+    assert.match(
+      (await checkpoint('fourth')).text,
+      /^example\.org\/webjob\/webjobctl\n\d+\n[^\n]+\n\n[^\n]+\n$/,
+      'the other record alone',
+    );
+  });
+});
