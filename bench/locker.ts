@@ -553,6 +553,23 @@ export function addJobs(folder: string, count: number): string {
   return last;
 }
 
+/** Adds records of uploads that are not there to the custody record of such a site: what asks the record alone sees no difference. */
+export function addRecords(folder: string, count: number): void {
+  const record = new Chained(join(folder, 'logfiles'), SERVER, SEGMENT_BYTES, true);
+  const at = Date.now() - SPAN_MS;
+  for (let index = 0; index < count; index++) {
+    const time = new Date(at + Math.floor((SPAN_MS / 2) * (index / count))).toISOString();
+    const digest = sha256(`${index}`);
+    const jobId = `${SERVER}_${String(Math.floor(Date.parse(time) / 1000))}_${String(index % 100_000).padStart(5, '0')}`;
+    record.append({
+      ...{ time, event: 'deposit', pid: 2193, name: `client_${index}`, serverId: SERVER, jobId, clientId: 'client1' },
+      ...{ fileName: 'host.sh', remoteUser: 'client1', remoteAddress: '192.168.1.120', receivedAt: time },
+      ...{ bytes: { out: 1, err: 0, env: 602 }, sha256: { out: digest, err: EMPTY_SHA256, env: digest } },
+    });
+  }
+  record.end();
+}
+
 /** As many clients as such a locker has unless it is said. */
 export function clientsOf(uploads: number): number {
   return Math.max(50, Math.floor(uploads / 10));

@@ -135,8 +135,11 @@ export class CustodyTree {
     })?.file;
   }
 
-  /** Adds the lines that are new. Call it only when findChanged() has found nothing. Throws the error of a system call. */
-  grow(segments: readonly Segment[]): void {
+  /**
+   * Adds the lines that are new. Call it only when findChanged() has found nothing. With `isKept` the rows go to the files of the store segment
+   * by segment; they count from save() on. Throws the error of a system call.
+   */
+  grow(segments: readonly Segment[], isKept = false): void {
     const last = this.#segments.at(-1)?.number ?? 0;
     const behind = segments.filter(({ number }) => number >= last).sort((a, b) => a.number - b.number);
     for (const { file, number, size } of behind) {
@@ -146,6 +149,7 @@ export class CustodyTree {
       const grown = { file, number, size, head: this.#options.digest(file, size) };
       if (known) Object.assign(known, grown);
       else this.#segments.push(grown);
+      if (isKept) this.#saveRows();
     }
   }
 
@@ -186,8 +190,7 @@ export class CustodyTree {
   save(): void {
     const { folder } = this.#options;
     if (folder === undefined || (!this.#isNew && this.#kept === this.#size)) return;
-    this.#hashes.save(this.#rowsPath('hashes'));
-    this.#places.save(this.#rowsPath('places'));
+    this.#saveRows();
     syncFolder(folder);
     const state: State = {
       ...{ format: 1, origin: this.#origin, generation: this.#generation },
@@ -205,6 +208,12 @@ export class CustodyTree {
   }
 
   readonly #read = (level: number, index: number): Buffer => this.#hashes.get(storedIndex(level, index));
+
+  #saveRows(): void {
+    if (this.#options.folder === undefined) return;
+    this.#hashes.save(this.#rowsPath('hashes'));
+    this.#places.save(this.#rowsPath('places'));
+  }
 
   /** Each generation has its own, so that what is kept is whole while it is replaced. */
   #rowsPath(kind: string): string {

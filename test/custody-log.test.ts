@@ -1,12 +1,15 @@
 // The custody record as a transparency log: checkpoints, proofs of an entry and of consistency, made by webjobctl and checked
 // with nothing but the public key; and that nothing else is taken for one.
 import assert from 'node:assert/strict';
-import { createPrivateKey, createPublicKey, generateKeyPairSync, randomInt, sign } from 'node:crypto';
-import { chmodSync, existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { createHash, createPrivateKey, createPublicKey, generateKeyPairSync, randomInt, sign } from 'node:crypto';
+import { chmodSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { checkText } from '../evidence/check.ts';
+import { hashLeaf } from '../evidence/merkle.ts';
 import { parseProof, TlogError } from '../evidence/tlog.ts';
+import { CustodyTree, rootsOf } from '../evidence/tree.ts';
 import { keyId, rawKey, signerOf, verifierOf } from '../notes/ed25519.ts';
 import { NoteError, parseNote, signNote, verifyNote } from '../notes/note.ts';
 import { configure } from '../scripts/site.ts';
@@ -111,6 +114,15 @@ describe('webjobctl custody, as a transparency log', () => {
     assert.equal((await check('extension')).exitCode, 2, 'without the old one');
     assert.equal((await check('extension', '--old', at('second'))).exitCode, 1, 'another old one');
     assert.equal((await custody('consistency', at('second'), at('first'))).exitCode, 1, 'the other way round');
+    const [, size = '', root = ''] = readFileSync(at('first'), 'utf8').split('\n');
+    const key = createPrivateKey(readFileSync(at('custody.key'), 'utf8'));
+    for (const [name, origin, hash] of [
+      ['renamed', 'example.org/webjob/server_2', root],
+      ['another', ORIGIN, hashLeaf(Buffer.from('nothing')).toString('base64')],
+    ] as const)
+      writeFileSync(at(name), signNote(`${origin}\n${size}\n${hash}\n`, [signerOf(origin, key)]));
+    assert.equal((await check('extension', '--old', at('renamed'))).exitCode, 1, 'the old one of another log');
+    assert.equal((await custody('consistency', at('another'), at('second'))).exitCode, 1, 'not what the record was');
     const proof = await custody('prove', jobs.at(-1) ?? '');
     assert.equal(proof.exitCode, 0, 'an entry of the second segment');
     const early = await custody('prove', jobs[0] ?? '', '--checkpoint', at('first'));
@@ -158,6 +170,10 @@ describe('webjobctl custody, as a transparency log', () => {
     writeFileSync(at('witnesses'), `# who looks on\n${name}+${id}+${encoded}\n`);
     assert.equal((await check('cosigned', '--witnesses', at('witnesses'))).exitCode, 0);
     assert.match((await check('second', '--witnesses', at('witnesses'))).stderr, /: no witness has cosigned it$/m);
+    const [line = ''] = readFileSync(at('cosigned'), 'utf8').split('\n').slice(-2);
+    writeFileSync(at('unsigned'), `${parseNote(Buffer.from(text)).text}\n${line}\n`);
+    const unsigned = await check('unsigned', '--witnesses', at('witnesses'));
+    assert.match(unsigned.stderr, /: the key has not signed it$/m, 'a witness alone');
     bytes.writeUInt8(bytes.readUInt8(30) ^ 1, 30);
     writeFileSync(at('miscosigned'), `${text}— ${name} ${bytes.toString('base64')}\n`);
     assert.match(
@@ -281,6 +297,13 @@ describe('webjobctl custody, as a transparency log', () => {
     );
     const next = await checkpoint('third');
     assert.equal(next.text.split('\n')[0], `${ORIGIN}/r2`);
+    const kept = readdirSync(join(site.base, 'config', 'nph-webjob')).filter((name) =>
+      /^custody-tree\.server_1/.test(name),
+    );
+    assert.deepEqual(
+      kept.sort(),
+      ['2.hashes', '2.places', 'json'].map((end) => `custody-tree.server_1.${end}`),
+    );
     const also = await its.webjobctl('verify', '--custody', '--checkpoint', at('third'), '--key', at('custody.pub'));
     assert.doesNotMatch(also.text, /^checkpoint/m);
     assert.equal((await custody('consistency', at('second'), at('third'))).exitCode, 1, 'two logs');
@@ -309,5 +332,69 @@ describe('webjobctl custody, as a transparency log', () => {
       /^example\.org\/webjob\/webjobctl\n\d+\n[^\n]+\n\n[^\n]+\n$/,
       'the other record alone',
     );
+  });
+});
+
+describe('the tree of a record', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'webjob-tree-'));
+  after(() => rmSync(folder, { recursive: true }));
+  const file = 'nph-webjob-custody.server_1.jsonl';
+  const open = (store?: string): CustodyTree =>
+    new CustodyTree({
+      ...{ logs: folder, serverId: 'server_1', origin: 'example.org', folder: store },
+      digest: (name, size) =>
+        createHash('sha256')
+          .update(readFileSync(join(folder, name)).subarray(0, size))
+          .digest('hex'),
+    });
+  const grow = (tree: CustodyTree, size: number): void => tree.grow([{ file, number: 1, size }], true);
+
+  it('has the lines up to a size as entries, whatever is in them and however long they are', () => {
+    const lines = ['one', '', '\u00ff\u0000 torn', 'x'.repeat(1_500_000), 'last'];
+    writeFileSync(join(folder, file), `${lines.join('\n')}\nbegun`, 'latin1');
+    const tree = open();
+    grow(tree, lines.slice(0, 2).join('\n').length + 1);
+    assert.equal(tree.size, 2);
+    grow(tree, lines.join('\n').length + 1);
+    assert.equal(tree.size, 5);
+    const { size, roots } = rootsOf(folder, [file], [0, 1, 2, 3, 4, 5]);
+    assert.equal(size, 5);
+    for (const [count, root] of roots) assert.deepEqual(tree.root(count), root, `of ${count}`);
+    for (const [index, line] of lines.entries()) {
+      const { from, to } = tree.place(index);
+      assert.equal(readFileSync(join(folder, file), 'latin1').slice(from, to), line);
+      assert.equal(tree.find(1, to + 1), index);
+    }
+    assert.equal(tree.find(1, 2), undefined);
+    tree.close();
+  });
+
+  it('goes on from what was kept, whatever a killed process has left behind it', () => {
+    const store = mkdtempSync(join(folder, 'store-'));
+    const text = Array.from({ length: 40 }, (_, index) => `line ${index}\n`).join('');
+    writeFileSync(join(folder, file), text);
+    const { roots } = rootsOf(folder, [file], [10, 25, 40]);
+    const half = text.indexOf('line 10\n');
+    const first = open(store);
+    grow(first, half);
+    first.save();
+    first.close();
+    const killed = open(store);
+    grow(killed, text.indexOf('line 25\n'));
+    assert.deepEqual(killed.root(), roots.get(25));
+    killed.close();
+    const next = open(store);
+    assert.deepEqual([next.size, next.root()], [10, roots.get(10)]);
+    grow(next, text.length);
+    next.save();
+    next.close();
+    const last = open(store);
+    assert.deepEqual([last.size, last.root(), last.root(25)], [40, roots.get(40), roots.get(25)]);
+    last.close();
+    const [hashes = ''] = readdirSync(store).filter((name) => name.endsWith('.hashes'));
+    writeFileSync(join(store, hashes), readFileSync(join(store, hashes)).subarray(0, 100));
+    const cut = open(store);
+    assert.throws(() => cut.root(), /is kept of the custody record as a log is cut off/);
+    cut.close();
   });
 });

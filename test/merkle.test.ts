@@ -126,6 +126,11 @@ describe('the Merkle tree of RFC 6962', () => {
         `${size}`,
       );
     assert.ok(!isConsistent(at(3), at(2), []));
+    const [leaf = emptyRoot()] = leaves;
+    assert.ok(!isIncluded({ index: 0, size: 2, root: leaf }, leaf, []), 'a path that is too short');
+    assert.ok(!isConsistent(at(3), { size: 3, root: at(4).root }, []), 'two trees of one size');
+    assert.ok(!isConsistent(at(3), at(3), [leaf]), 'a path where none is');
+    assert.ok(!isConsistent({ size: 0, root: leaf }, at(3), []), 'a tree of nothing with a root of something');
   });
 });
 

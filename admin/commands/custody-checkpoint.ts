@@ -202,7 +202,7 @@ function growTree(
     warn(`${tree.origin} gets no checkpoint: its first ${tree.size} entries are not what they were`);
     return undefined;
   }
-  tree.grow(segments);
+  tree.grow(segments, isRoot());
   if (isRoot()) tree.save();
   return { origin: tree.origin, size: tree.size, root: tree.root() };
 }
