@@ -16,7 +16,10 @@ import { parseLines, runWebjobctl } from './operator.ts';
 const OPEN = ['record', 'labels'];
 
 /** Whose values the manual says are like those of another command. */
-const LIKE: Record<string, string> = { 'client show': 'client list', show: 'jobs', export: 'jobs' };
+const LIKE: Record<string, string> = {
+  ...{ 'client show': 'client list', show: 'jobs', export: 'jobs' },
+  ...{ 'sign payload': 'sign show', 'sign add': 'sign show', 'sign trust remove': 'sign trust list' },
+};
 
 function* namesIn(value: unknown): Generator<string> {
   if (Array.isArray(value)) for (const item of value) yield* namesIn(item);
@@ -76,6 +79,12 @@ describe('webjobctl --json', () => {
       ['sign keygen', [join(root, 'signing')]],
       ['sign payload', [...key, join(root, 'program')]],
       ['sign verify', ['--key', join(root, 'signing.pub'), join(root, 'program')]],
+      ['sign keygen', [join(root, 'second')]],
+      ['sign add', ['--key', join(root, 'second.key'), join(root, 'program')]],
+      ['sign show', [join(root, 'program')]],
+      ['sign trust add', [join(root, 'trusted.keys'), join(root, 'signing.vkey')]],
+      ['sign trust list', [join(root, 'trusted.keys')]],
+      ['sign trust remove', [join(root, 'trusted.keys'), join(root, 'signing.vkey')]],
       ['jobs', []],
       ['show', [jobs.second]],
       ['diff', [jobs.second, '--previous']],
