@@ -8,6 +8,7 @@ import fs, {
   readdirSync,
   readFileSync,
   readlinkSync,
+  renameSync,
   rmSync,
   statSync,
   utimesSync,
@@ -22,6 +23,7 @@ import { recoverParts } from '../admin/retention/pack-making.ts';
 import { describeGroup, finishRemoval, removeDescribed } from '../admin/retention/removal.ts';
 import { formatRule, type Rule, selectGroups } from '../admin/retention/rule.ts';
 import { dayOf, readJobId, type Surveyed, surveyLocker } from '../admin/retention/survey.ts';
+import { openUploadLocks } from '../admin/retention/upload-locks.ts';
 import type { ServerSettings } from '../cgi/controls.ts';
 
 const root = mkdtempSync(join(tmpdir(), 'webjob-rules-'));
@@ -360,5 +362,29 @@ describe('uploads that are taken away', () => {
     assert.equal(await finishRemoval(folder, 'a', files), true);
     assert.equal(left(), '');
     assert.ok(!existsSync(join(folder, 'a.lck')));
+  });
+});
+
+describe('the locks of a batch of uploads', () => {
+  it('are one file, unless somebody has put another in its place', () => {
+    const locker = mkdtempSync(join(tmpdir(), 'webjob-locks-'));
+    const lockOf = (name: string): string => join(locker, `${name}.lck`);
+    try {
+      const locks = openUploadLocks(locker);
+      writeFileSync(lockOf('held'), 'Jid=server_1_1085355126_00723\n');
+      assert.deepEqual(
+        ['a', 'b', 'held'].map((name) => locks.take(name)),
+        [true, true, false],
+      );
+      assert.equal(statSync(lockOf('a')).ino, statSync(lockOf('b')).ino);
+      writeFileSync(join(locker, 'other'), 'anything');
+      renameSync(join(locker, 'other'), lockOf('a'));
+      assert.equal(locks.take('c'), true);
+      assert.match(readFileSync(lockOf('c'), 'latin1'), /^webjobctl /);
+      locks.release();
+      assert.deepEqual(readdirSync(locker).sort(), ['a.lck', 'held.lck']);
+    } finally {
+      rmSync(locker, { recursive: true });
+    }
   });
 });
