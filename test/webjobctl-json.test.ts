@@ -51,6 +51,28 @@ describe('webjobctl --json', () => {
     const key = ['--key', join(locker.site.root, 'custody.key')];
     const { text } = await locker.webjobctl('custody', 'checkpoint', ...key);
     writeFileSync(join(locker.site.root, 'checkpoint'), text);
+    const usage = ['-addext', 'extendedKeyUsage=critical,timeStamping'];
+    openssl(
+      'req',
+      '-x509',
+      '-newkey',
+      'rsa:2048',
+      '-nodes',
+      '-subj',
+      '/CN=tsa',
+      ...usage,
+      '-keyout',
+      'tsa.key',
+      '-out',
+      'tsa.pem',
+    );
+    const lines = ['[t]', 'serial=tsa.serial', 'signer_cert=tsa.pem', 'signer_key=tsa.key', 'signer_digest=sha256'];
+    writeFileSync(
+      join(locker.site.root, 'tsa.cnf'),
+      [...lines, 'default_policy=1.2.3', 'digests=sha256', ''].join('\n'),
+    );
+    openssl('ts', '-query', '-data', 'checkpoint', '-sha256', '-cert', '-out', 'tsa.tsq');
+    openssl('ts', '-reply', '-config', 'tsa.cnf', '-section', 't', '-queryfile', 'tsa.tsq', '-out', 'tsa.tsr');
     openssl('req', '-x509', '-newkey', 'rsa:2048', '-nodes', '-subj', '/CN=localhost', ...certificate);
     openssl('req', '-newkey', 'rsa:2048', '-nodes', '-subj', '/CN=any', '-keyout', 'two.key', '-out', 'two.csr');
   });
@@ -97,6 +119,10 @@ describe('webjobctl --json', () => {
       ['metrics', ['--textfile', '-']],
       ['verify', []],
       ['custody checkpoint', ['--key', join(root, 'custody.key')]],
+      [
+        'custody timestamp',
+        ['--server', 'server_1', '--response', join(root, 'tsa.tsr'), '--ca', join(root, 'tsa.pem')],
+      ],
       ['custody prove', [jobs.second]],
       ['custody consistency', [join(root, 'checkpoint'), join(root, 'checkpoint')]],
       ['custody check', [join(root, 'checkpoint'), '--key', join(root, 'custody.pub')]],

@@ -8,6 +8,7 @@ import { EXIT_CODES, Failure } from '../../cli/failure.ts';
 import { paint, printJson, printLine, safeLine } from '../../cli/output.ts';
 import { quote } from '../../cli/shell.ts';
 import { checkCertificates } from '../configtest/certificates.ts';
+import { checkCheckpoints } from '../configtest/checkpoints.ts';
 import { checkControls, placeOf } from '../configtest/controls.ts';
 import {
   checkAccess,
@@ -133,6 +134,7 @@ async function testSite(command: Command, options: Options): Promise<Finding[]> 
     findings.push(...checkServerNames(directives, ways, mends), ...(await probeWays(ways, mends)));
   if (asked.httpd) findings.push(...checkModules(asked.httpd, settings, isByPassword, mends));
   findings.push(...checkCertificates(etcDirectory, directives, mends), ...checkNodes(settings));
+  findings.push(...checkCheckpoints(settings, mends));
   if (options.probe !== undefined && options.as !== undefined) {
     const explainMissing = (url: URL): Finding | undefined =>
       directives && ways && findNameProblem(url, directives, ways, mends);

@@ -9,12 +9,15 @@ import { readCheckingKey, readWitnessKeys } from '../../evidence/checkpoint.ts';
 import { TlogError } from '../../evidence/tlog.ts';
 import { NoteError } from '../../notes/note.ts';
 import { globalOptions } from '../site/site.ts';
+import { checkStamp } from '../site/stamps.ts';
 
 interface Options {
   key: string;
   witnesses?: string;
   entry?: string;
   old?: string;
+  timestamp?: string;
+  ca?: string;
 }
 
 const EXPLANATION = `
@@ -25,6 +28,7 @@ Examples:
   webjobctl custody check job.tlog-proof --key custody.pub
   webjobctl custody check checkpoints --key custody.pub --witnesses witnesses
   webjobctl custody check proof --key custody.pub --old january
+  webjobctl custody check checkpoint --key custody.pub --timestamp stamp.tsr --ca tsa-ca.pem
 
 Exit codes:
   0  all of it is so
@@ -40,6 +44,8 @@ export function checkCommand(): Command {
     .option('--witnesses <file>', 'verifier keys, one a line, of which one must have cosigned each checkpoint')
     .option('--entry <file>', 'the entry that is to be proved, where the proof does not hold it')
     .option('--old <file>', 'the earlier checkpoint, for a proof that the later one extends it')
+    .option('--timestamp <file>', 'the time stamp of the checkpoint that is FILE (with --ca)')
+    .option('--ca <file>', 'the certificate of the CA of the time stamp, in PEM')
     .addHelpText('after', EXPLANATION)
     .action((path: string, options: Options, command: Command) =>
       run(path, options, globalOptions(command).json === true),
@@ -47,6 +53,8 @@ export function checkCommand(): Command {
 }
 
 function run(path: string, options: Options, isJson: boolean): void {
+  if ((options.timestamp === undefined) !== (options.ca === undefined))
+    throw new Failure('usage', '--timestamp and --ca belong together');
   const witnesses = options.witnesses === undefined ? [] : readWitnessKeys(options.witnesses);
   const trust = { key: readCheckingKey(options.key), witnesses };
   const text = read(path).toString('utf8');
@@ -63,6 +71,10 @@ function run(path: string, options: Options, isJson: boolean): void {
     if (!(error instanceof NoteError || error instanceof TlogError)) throw error;
     throw new Failure('findings', safeLine(`${path}: ${error.message}`));
   }
+  if (options.timestamp === undefined || options.ca === undefined) return;
+  const time = checkStamp(read(options.timestamp), text, { ca: options.ca }).toISOString();
+  if (isJson) printJson({ kind: 'timestamp', time });
+  else printLine(`good: it was there at ${time}`);
 }
 
 function describe({ kind, origin, size, of, text }: Checked): string[] {

@@ -5,12 +5,14 @@ import { checkCommand } from './custody-check.ts';
 import { checkpointCommand } from './custody-checkpoint.ts';
 import { consistencyCommand } from './custody-consistency.ts';
 import { proveCommand } from './custody-prove.ts';
+import { timestampCommand } from './custody-timestamp.ts';
 
 export function custodyCommand(): Command {
   return new Command('custody')
-    .description('sign, prove, check and adopt what the custody record says')
+    .description('sign, stamp, prove, check and adopt what the custody record says')
     .helpCommand(false)
     .addCommand(checkpointCommand())
+    .addCommand(timestampCommand())
     .addCommand(proveCommand())
     .addCommand(consistencyCommand())
     .addCommand(checkCommand())

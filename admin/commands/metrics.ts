@@ -7,7 +7,7 @@ import { errorCode, replaceFile } from '../../cli/files.ts';
 import { printJson } from '../../cli/output.ts';
 import { readMeasures } from '../../ledger/jobs.ts';
 import { type Family, formatFamilies } from '../metrics/exposition.ts';
-import { gauge, MAX_CLIENTS, measureJobs, measureLocker, measureLog } from '../metrics/measure.ts';
+import { gauge, MAX_CLIENTS, measureCheckpoints, measureJobs, measureLocker, measureLog } from '../metrics/measure.ts';
 import { globalOptions, openSite, type Site } from '../site/site.ts';
 
 declare const WEBJOB_VERSION: string;
@@ -68,7 +68,12 @@ async function measure(site: Site): Promise<Family[]> {
   const startedAt = Date.now();
   try {
     const measures = await readMeasures(site, MAX_CLIENTS);
-    const families = [...measureJobs(measures), ...measureLocker(site, measures), ...measureLog(site)];
+    const families = [
+      ...measureJobs(measures),
+      ...measureLocker(site, measures),
+      ...measureLog(site),
+      ...measureCheckpoints(site),
+    ];
     return [
       ...families,
       gauge('webjob_info', 'Always 1; its label says which webjobctl measured.', [

@@ -5,7 +5,9 @@ import { join } from 'node:path';
 import { REASONS } from 'webjob-protocol';
 import { JOB_STATES } from '../../ledger/job.ts';
 import type { Measures } from '../../ledger/jobs.ts';
+import { newestCheckpoint, recordsOf } from '../site/logs.ts';
 import type { Site } from '../site/site.ts';
+import { newestStamp } from '../site/stamps.ts';
 import type { Family, Sample } from './exposition.ts';
 
 /** Each client is a time series for ever: above this many the ones not seen the longest are left out. */
@@ -75,6 +77,31 @@ export function measureLog({ settings }: Site): Family[] {
       'webjob_log_modified_timestamp_seconds',
       'When a request last left its line in nph-webjob.log.',
       log ? [{ value: log.mtimeMs / 1000 }] : [],
+    ),
+  ];
+}
+
+/** When the custody records were last signed and stamped, as far as whoever measures may see it. */
+export function measureCheckpoints({ settings }: Site): Family[] {
+  const servers = [...recordsOf(settings).keys()];
+  const times = (find: (serverId: string) => Date | undefined): Sample[] =>
+    labelled(
+      'server',
+      servers.flatMap((serverId): [string, number][] => {
+        const at = find(serverId);
+        return at ? [[serverId, at.getTime() / 1000]] : [];
+      }),
+    );
+  return [
+    gauge(
+      'webjob_checkpoint_timestamp_seconds',
+      'When the newest checkpoint of a custody record was kept.',
+      times((serverId) => newestCheckpoint(settings, serverId)),
+    ),
+    gauge(
+      'webjob_checkpoint_stamp_timestamp_seconds',
+      'What the newest time stamp of one of its checkpoints says.',
+      times((serverId) => newestStamp(settings, serverId)),
     ),
   ];
 }

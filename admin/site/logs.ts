@@ -102,6 +102,15 @@ export function readCheckpoints(settings: ServerSettings, serverId: string): Kep
   }
 }
 
+/** When the newest one was kept; undefined when there is none, or it is not to be seen. */
+export function newestCheckpoint(settings: ServerSettings, serverId: string): Date | undefined {
+  try {
+    return statSync(checkpointsPath(settings, serverId)).mtime;
+  } catch {
+    return undefined;
+  }
+}
+
 /** The checkpoints in a file, each as it stands. Throws Failure `failed` for one that cannot be read. */
 export function readPieces(path: string): Piece[] {
   try {

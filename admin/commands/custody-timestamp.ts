@@ -1,0 +1,112 @@
+// webjobctl custody timestamp: an authority of RFC 3161 says when a checkpoint was there.
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { Command } from 'commander';
+import { Failure } from '../../cli/failure.ts';
+import { errorCode } from '../../cli/files.ts';
+import { withLock } from '../../cli/lockfile.ts';
+import { printJson, printLine, safeLine } from '../../cli/output.ts';
+import { type KeptCheckpoint, readCheckpoints, recordsOf } from '../site/logs.ts';
+import { globalOptions, openSite, type Site } from '../site/site.ts';
+import { askAuthority, checkStamp, keepStamp, makeStampRequest } from '../site/stamps.ts';
+import { keepFolder } from '../site/turn.ts';
+import { isRoot } from '../site/users.ts';
+
+interface Options {
+  tsa?: string;
+  request?: string;
+  response?: string;
+  ca?: string;
+  server?: string;
+}
+
+const EXPLANATION = `
+What is stamped is the newest checkpoint that was kept of each custody record, as custody checkpoint printed it. The time
+stamp is checked with the CA of the authority, and kept beside the checkpoint in config/nph-webjob/. Nothing but a SHA-256
+goes out.
+
+A machine that must not ask writes the question into a file, and takes the answer from one; then --server says of which
+record, where there are several. Whoever has checkpoint and time stamp can check them: webjobctl custody check CHECKPOINT
+--timestamp FILE, or openssl ts -verify -data CHECKPOINT -in FILE -CAfile CA.
+
+Examples:
+  webjobctl custody timestamp --tsa https://tsa.example.org/ --ca tsa-ca.pem
+  webjobctl custody timestamp --server server_1 --request question.tsq
+  webjobctl custody timestamp --server server_1 --response answer.tsr --ca tsa-ca.pem
+
+Exit codes:
+  0  stamped, and kept
+  1  the time stamp is not good, or there is no checkpoint
+  2  wrong command line
+  3  nph-webjob.cfg cannot be used
+  4  the authority cannot be reached, or a file cannot be read or written`;
+
+export function timestampCommand(): Command {
+  return new Command('timestamp')
+    .description('have an authority of RFC 3161 stamp the newest checkpoints')
+    .option('--tsa <url>', 'ask this authority')
+    .option('--request <file>', 'write the question into this file, and ask nobody')
+    .option('--response <file>', 'take the answer from this file')
+    .option('--ca <file>', 'the certificate of its CA, in PEM')
+    .option('--server <id>', 'only the record of this ServerId')
+    .addHelpText('after', EXPLANATION)
+    .action(async (options: Options, command: Command) =>
+      run(openSite(command), options, globalOptions(command).json === true),
+    );
+}
+
+async function run(site: Site, options: Options, isJson: boolean): Promise<void> {
+  const { tsa, request, response, ca } = options;
+  if ([tsa, request, response].filter((one) => one !== undefined).length !== 1)
+    throw new Failure('usage', 'say one of --tsa, --request and --response', 'webjobctl custody timestamp --help');
+  if (request === undefined && ca === undefined)
+    throw new Failure('usage', '--ca says with which certificate the time stamp is checked', '--ca tsa-ca.pem');
+  if (request === undefined && !isRoot()) throw new Failure('failed', 'only root keeps time stamps');
+  if (tsa !== undefined && !/^https?:$/.test(URL.parse(tsa)?.protocol ?? ''))
+    throw new Failure('usage', `--tsa ${tsa} is not a URL`, '--tsa https://tsa.example.org/');
+  const newest = findNewest(site, options.server);
+  const [first] = newest;
+  if (tsa === undefined && newest.length > 1)
+    throw new Failure('usage', 'there are several records, and each is stamped by itself', `--server ${first?.[0]}`);
+  for (const [serverId, checkpoint] of newest) {
+    if (request !== undefined) {
+      write(request, makeStampRequest(checkpoint.text));
+      continue;
+    }
+    const question = tsa === undefined ? undefined : makeStampRequest(checkpoint.text);
+    const answer = question && tsa !== undefined ? await askAuthority(tsa, question) : read(response ?? '');
+    const time = checkStamp(answer, checkpoint.text, { ca: ca ?? '', request: question });
+    const lock = join(keepFolder(site.settings), 'custody-tree');
+    const file = withLock(lock, () => keepStamp(site.settings, serverId, checkpoint, answer, time));
+    const { origin, size } = checkpoint;
+    if (isJson) printJson({ server: serverId, origin, size, time: time.toISOString(), file });
+    else printLine(safeLine(`${origin} had its ${size} entries at ${time.toISOString()}: ${file}`));
+  }
+}
+
+/** The newest checkpoint of each record. Throws Failure `findings` when there is none. */
+function findNewest({ settings }: Site, server: string | undefined): [string, KeptCheckpoint][] {
+  const found = [...recordsOf(settings).keys()].flatMap((serverId): [string, KeptCheckpoint][] => {
+    const newest = server === undefined || server === serverId ? readCheckpoints(settings, serverId).at(-1) : undefined;
+    return newest ? [[serverId, newest]] : [];
+  });
+  if (found.length > 0) return found;
+  const whose = server === undefined ? '' : ` of ${server}`;
+  throw new Failure('findings', `there is no checkpoint${whose}`, 'webjobctl custody checkpoint --key FILE makes one');
+}
+
+function read(path: string): Buffer {
+  try {
+    return readFileSync(path);
+  } catch (error) {
+    throw new Failure('failed', `${path}: ${errorCode(error)}`);
+  }
+}
+
+function write(path: string, bytes: Buffer): void {
+  try {
+    writeFileSync(path, bytes, { mode: 0o644 });
+  } catch (error) {
+    throw new Failure('failed', `${path}: ${errorCode(error)}`);
+  }
+}

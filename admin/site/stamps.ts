@@ -1,0 +1,154 @@
+// Time stamps of RFC 3161 over checkpoints: what shows that a checkpoint was there at a time, to whoever trusts the authority that says so.
+// openssl makes the question and judges the answer, as the recipient of one can do himself.
+import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { makeFolder } from 'webjob-locker/durable';
+import type { ServerSettings } from '../../cgi/controls.ts';
+import { Failure } from '../../cli/failure.ts';
+import { replaceFile } from '../../cli/files.ts';
+import { safeLine } from '../../cli/output.ts';
+import type { KeptCheckpoint } from './logs.ts';
+import { askProgram, runProgram, withPrivateUmask } from './programs.ts';
+import { keepFolder } from './turn.ts';
+
+/** An answer of an authority is some kilobytes, with all of its certificates. */
+const MAX_ANSWER_BYTES = 1024 * 1024;
+const TIME_LIMIT_MS = 60_000;
+
+/** The question for the time stamp of a text, in DER: with its SHA-256, a nonce, and the wish for the authority's certificate. */
+export function makeStampRequest(text: string): Buffer {
+  return withFiles({ text }, ({ text: path, folder }) => {
+    const out = join(folder, 'request');
+    runProgram('openssl', ['ts', '-query', '-data', path, '-sha256', '-cert', '-out', out]);
+    return readFileSync(out);
+  });
+}
+
+/** Asks an authority (RFC 3161, section 3.4). Throws Failure `failed`. */
+export async function askAuthority(url: string, request: Buffer): Promise<Buffer> {
+  try {
+    const answer = await fetch(url, {
+      ...{ method: 'POST', body: new Uint8Array(request), signal: AbortSignal.timeout(TIME_LIMIT_MS) },
+      headers: { 'Content-Type': 'application/timestamp-query', Accept: 'application/timestamp-reply' },
+    });
+    if (!answer.ok) throw new Failure('failed', safeLine(`${url}: ${answer.status} ${answer.statusText}`));
+    return await readBounded(url, answer);
+  } catch (error) {
+    if (error instanceof Failure) throw error;
+    // What fetch says itself is no more than that it failed.
+    const { message, cause } = error as Error;
+    throw new Failure('failed', safeLine(`${url}: ${cause instanceof Error ? cause.message || cause.name : message}`));
+  }
+}
+
+async function readBounded(url: string, answer: Response): Promise<Buffer> {
+  const parts: Uint8Array[] = [];
+  let size = 0;
+  for await (const part of answer.body ?? []) {
+    parts.push(part);
+    size += part.length;
+    if (size > MAX_ANSWER_BYTES) throw new Failure('failed', safeLine(`${url}: more than ${MAX_ANSWER_BYTES} bytes`));
+  }
+  return Buffer.concat(parts);
+}
+
+export interface StampTrust {
+  /** The certificate of the authority's CA, in PEM. */
+  ca: string;
+  /** The question, where the answer must be the one to it. */
+  request?: Buffer | undefined;
+}
+
+/**
+ * When the time stamp says that the text was there. It is checked as of then: that the authority's certificate has ended since says nothing
+ * against it. Throws Failure `findings` for an answer that is none, or that is for another text, or of another authority.
+ */
+export function checkStamp(answer: Buffer, text: string, { ca, request }: StampTrust): Date {
+  return withFiles({ answer, text, request: request ?? '' }, (paths) => {
+    const { status, stdout, stderr } = askProgram('openssl', ['ts', '-reply', '-in', paths.answer, '-text']);
+    if (status !== 0) throw new Failure('findings', `it is not an answer of RFC 3161: ${lastLine(stderr)}`);
+    const state = /^Status: (.*)$/m.exec(stdout)?.[1] ?? '';
+    if (!/^Granted/.test(state))
+      throw new Failure('findings', safeLine(`the authority has not stamped it: ${state} ${why(stdout)}`.trimEnd()));
+    const time = new Date(/^Time stamp: (.*)$/m.exec(stdout)?.[1] ?? '');
+    if (Number.isNaN(time.getTime())) throw new Failure('findings', 'the answer does not say the time');
+    const at = ['-attime', String(Math.floor(time.getTime() / 1000))];
+    const questions = [['-data', paths.text], ...(request ? [['-queryfile', paths.request]] : [])];
+    for (const question of questions) {
+      const words = ['ts', '-verify', ...question, '-in', paths.answer, '-CAfile', ca, ...at];
+      const checked = askProgram('openssl', words);
+      if (checked.status !== 0 || !/^Verification: OK$/m.test(checked.stdout))
+        throw new Failure('findings', `the time stamp is not good: ${reason(`${checked.stdout}${checked.stderr}`)}`);
+    }
+    return time;
+  });
+}
+
+function lastLine(text: string): string {
+  return safeLine(text.trim().split('\n').at(-1) ?? '');
+}
+
+/** The part of openssl's error lines that is for people. */
+function reason(text: string): string {
+  const parts = [...text.matchAll(/^[0-9A-F]+:error:[^:]*:[^:]*:([^:]+):/gm)].map(([, part = '']) => part);
+  return safeLine(parts.length > 0 ? [...new Set(parts)].join(', ') : (text.trim().split('\n').at(-1) ?? ''));
+}
+
+function why(text: string): string {
+  const found = [...text.matchAll(/^(?:Status description|Failure info): (.*)$/gm)].map(([, part = '']) => part);
+  return found.filter((part) => part !== 'unspecified').join(', ');
+}
+
+/** Runs `work` with files of these contents, which nobody else can read and which are removed. */
+function withFiles<Name extends string, Type>(
+  contents: Record<Name, string | Buffer>,
+  work: (paths: Record<Name | 'folder', string>) => Type,
+): Type {
+  const folder = withPrivateUmask(() => mkdtempSync(join(tmpdir(), 'webjob-stamp-')));
+  try {
+    const paths = { folder } as Record<Name | 'folder', string>;
+    for (const [name, content] of Object.entries<string | Buffer>(contents)) {
+      paths[name as Name] = join(folder, name);
+      writeFileSync(join(folder, name), content);
+    }
+    return work(paths);
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+/** The folder of the time stamps of a server's record: each beside the checkpoint that it is of. */
+function stampsFolder(settings: ServerSettings, serverId: string): string {
+  return join(keepFolder(settings), `custody-timestamps.${serverId}`);
+}
+
+/** Keeps a time stamp, on disk when it returns; the files have the time that it says. Returns its path. For root. */
+export function keepStamp(
+  settings: ServerSettings,
+  serverId: string,
+  { text, size }: KeptCheckpoint,
+  answer: Buffer,
+  time: Date,
+): string {
+  const folder = stampsFolder(settings, serverId);
+  makeFolder(folder);
+  const base = join(folder, `${size}-${time.toISOString().replace(/[-:]|\.\d+/g, '')}`);
+  replaceFile(`${base}.checkpoint`, text, { mode: 0o644 });
+  replaceFile(`${base}.tsr`, answer, { mode: 0o644 });
+  for (const end of ['checkpoint', 'tsr']) utimesSync(`${base}.${end}`, time, time);
+  return `${base}.tsr`;
+}
+
+/** When the newest time stamp of a server's record was made; undefined when there is none, or it is not to be seen. */
+export function newestStamp(settings: ServerSettings, serverId: string): Date | undefined {
+  const folder = stampsFolder(settings, serverId);
+  try {
+    const times = readdirSync(folder)
+      .filter((name) => name.endsWith('.tsr'))
+      .map((name) => statSync(join(folder, name)).mtimeMs);
+    return times.length > 0 ? new Date(Math.max(...times)) : undefined;
+  } catch {
+    return undefined;
+  }
+}
