@@ -233,7 +233,7 @@ describe('docs/guide/report.md and custody.md', () => {
       assert.ok(existsSync(join(site.base, 'report/index.html')));
       assert.match(readFileSync(join(site.root, 'webjob.prom'), 'utf8'), /^webjob_metrics_timestamp_seconds\{site=/m);
       const checks = readCommands('custody.md', ...replacements).filter(
-        (command) => !/--checkpoint|--key|custody prove/.test(command),
+        (command) => !/--checkpoint|--key|--tsa|custody prove/.test(command),
       );
       assert.equal(checks.length, 5);
       // The upload that broke off is a finding.
