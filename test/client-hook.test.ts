@@ -64,7 +64,10 @@ function configure(command: string, more: Record<string, string> = {}): void {
 /** Exit code 3 with this error; nothing was run, nothing was put, nothing is left. */
 function assertRefused({ code, stdout, stderr }: Ended, why: RegExp): void {
   assert.match(stderr, why);
-  assert.match(stderr, /^webjob: error: [^\n]+\n(?:webjob: hint: [^\n]+\n)?$/);
+  assert.match(
+    stderr,
+    /^(?:webjob: warning: the program is empty[^\n]+\n)?webjob: error: [^\n]+\n(?:webjob: hint: [^\n]+\n)?$/,
+  );
   assert.deepEqual([code, stdout, existsSync(marker)], [3, '', false]);
   assert.deepEqual([home.client.left(), readdirSync(home.site.incoming)], [[], []]);
 }

@@ -9,7 +9,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { type HttpdServer, startHttpd } from '../scripts/httpd.ts';
 import { makeLockerSite, type Ran } from './locker-site.ts';
 
-const ENDS_AFTER_MS = 6_000;
+const ENDS_AFTER_MS = 60_000;
 const CUT_SHORT =
   "#!/bin/sh\nprintf 'Content-Type: application/timestamp-reply\\r\\nContent-Length: 100\\r\\n\\r\\nhalf'\n";
 
