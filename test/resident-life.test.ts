@@ -295,8 +295,10 @@ use Socket; use POSIX ();
 my ($path, @command) = @ARGV;
 $^F = 10;
 my $socket;
-socket($socket, PF_UNIX, SOCK_STREAM, 0) && bind($socket, sockaddr_un($path)) && listen($socket, 64) or die "$path: $!";
-chmod 0666, $path;
+socket($socket, PF_UNIX, SOCK_STREAM, 0) && bind($socket, sockaddr_un("$path.new")) && listen($socket, 64) or die "$path: $!";
+chmod 0666, "$path.new";
+# Whoever sees its name can connect.
+rename "$path.new", $path or die;
 POSIX::dup2(fileno($socket), 3) or die;
 $ENV{LISTEN_FDS} = 1; $ENV{LISTEN_PID} = $$;
 exec @command;

@@ -324,8 +324,10 @@ use Socket; use POSIX ();
 my ($path, @command) = @ARGV;
 $^F = 10;
 my $socket;
-socket($socket, PF_UNIX, SOCK_STREAM, 0) && bind($socket, sockaddr_un($path)) && listen($socket, 64) or die "$path: $!";
-chmod 0666, $path;
+socket($socket, PF_UNIX, SOCK_STREAM, 0) && bind($socket, sockaddr_un("$path.new")) && listen($socket, 64) or die "$path: $!";
+chmod 0666, "$path.new";
+# Whoever sees its name can connect.
+rename "$path.new", $path or die;
 for my $life (1 .. 3) {
   my $child = fork;
   if (!$child) {
