@@ -1,4 +1,4 @@
-// Checkpoints and proofs, held against a public key and nothing else: what whoever was given them can do anywhere.
+// Checks checkpoints and proofs with a public key and nothing else, as anyone who was given them can, anywhere.
 import { checkCheckpoint, type Trust } from './checkpoint.ts';
 import { hashLeaf, isConsistent, isIncluded } from './merkle.ts';
 import { parseExtension, parseProof, splitCheckpoints, splitProofs, TlogError, type TreeHead } from './tlog.ts';

@@ -45,7 +45,7 @@ export interface Trust {
 
 /**
  * Takes a note as a checkpoint that the log's own key has signed, and a witness where some are
- * given. Throws NoteError and TlogError, which say why it is none.
+ * given. Throws NoteError and TlogError, which say what is wrong with it.
  */
 export function checkCheckpoint(text: string, { key, witnesses = [] }: Trust): TreeHead {
   const { note, head } = parseCheckpoint(text);
@@ -75,7 +75,7 @@ export function* compareCheckpoints(path: string, trust: Trust, folders: readonl
     } catch (error) {
       if (!(error instanceof NoteError || error instanceof TlogError)) throw error;
       const why = text.startsWith('{') ? '' : `: ${error.message}`;
-      const detail = `line ${line} is no checkpoint that this key has signed${why}`;
+      const detail = `line ${line} is not a checkpoint signed with this key${why}`;
       yield { kind: 'checkpoint-invalid', place: path, detail };
     }
   }

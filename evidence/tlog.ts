@@ -132,9 +132,12 @@ export function splitCheckpoints(text: string): Piece[] {
     part = [];
     isSigned = false;
   };
-  for (const [index, line] of text.replace(/\n$/, '').split('\n').entries()) {
+  const lines = text.replace(/\n$/, '').split('\n');
+  for (const [index, line] of lines.entries()) {
     const isSignature = line.startsWith('— ');
-    if (isSigned && !isSignature) end();
+    // Behind a blank line come signatures, or what stands before it was cut off: the next note is whole all the same.
+    const isCut = line === '' && !lines[index + 1]?.startsWith('— ');
+    if ((isSigned && !isSignature) || isCut) end();
     if (part.length === 0 && line === '') continue;
     if (part.length === 0) from = index + 1;
     isSigned = isSignature || (part.length === 0 && line.startsWith('{'));

@@ -2,11 +2,11 @@
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { readFileSync, writeFileSync } from 'node:fs';
-import { request } from 'node:http';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { type HttpdServer, startHttpd } from '../scripts/httpd.ts';
 import { addCommand, addUser, makeSite } from '../scripts/site.ts';
+import { askAs } from './password-request.ts';
 import { reloadHttpd } from './wait.ts';
 
 const snippet = join(import.meta.dirname, '..', 'apache', 'webjob-auth-cache.conf');
@@ -26,19 +26,7 @@ describe('apache/webjob-auth-cache.conf', () => {
     site.remove();
   });
 
-  const ask = (client: string, password?: string): Promise<number> => {
-    const query = `VERSION=webjob+1.4.0&SYSTEM=Linux&CLIENTID=${client}&FILENAME=host.sh`;
-    const headers = password === undefined ? {} : { Authorization: `Basic ${btoa(`${client}:${password}`)}` };
-    return new Promise((resolve, reject) => {
-      request(
-        `${server.url}/webjob/nph-webjob.cgi?${query}`,
-        { agent: false, headers: { ...headers, 'Content-Length': 0 } },
-        (response) => response.resume().on('end', () => resolve(response.statusCode ?? 0)),
-      )
-        .on('error', reject)
-        .end();
-    });
-  };
+  const ask = (client: string, password?: string): Promise<number> => askAs(server.url, client, password);
   const complaints = (): string => readFileSync(server.errorLog, 'utf8');
 
   it('lets in the right password, the first time and from memory, and no other', async () => {

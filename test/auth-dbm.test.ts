@@ -3,7 +3,6 @@
 import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
 import { chownSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
-import { request } from 'node:http';
 import { dirname, join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { type HttpdServer, startHttpd } from '../scripts/httpd.ts';
@@ -12,6 +11,7 @@ import { addCommand, addUser, makeSite } from '../scripts/site.ts';
 import { findWebUser } from '../scripts/web-user.ts';
 import { readBlock } from './authentication-guide.ts';
 import { runWebjobctl } from './operator.ts';
+import { askAs } from './password-request.ts';
 
 const snippet = join(import.meta.dirname, '..', 'apache', 'webjob-auth-dbm.conf');
 
@@ -42,19 +42,7 @@ describe('apache/webjob-auth-dbm.conf', { skip: isMissing }, () => {
     execFileSync('sh', ['-ec', command], { env: { PATH: SEARCH_PATH }, stdio: 'pipe' });
   }
 
-  const ask = (client: string, password?: string): Promise<number> => {
-    const query = `VERSION=webjob+1.4.0&SYSTEM=Linux&CLIENTID=${client}&FILENAME=host.sh`;
-    const headers = password === undefined ? {} : { Authorization: `Basic ${btoa(`${client}:${password}`)}` };
-    return new Promise((resolve, reject) => {
-      request(
-        `${server.url}/webjob/nph-webjob.cgi?${query}`,
-        { agent: false, headers: { ...headers, 'Content-Length': 0 } },
-        (response) => response.resume().on('end', () => resolve(response.statusCode ?? 0)),
-      )
-        .on('error', reject)
-        .end();
-    });
-  };
+  const ask = (client: string, password?: string): Promise<number> => askAs(server.url, client, password);
 
   it('lets in the right password, and no other', async () => {
     assert.equal(await ask('client1', 'foo'), 200);

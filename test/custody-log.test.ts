@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { checkText } from '../evidence/check.ts';
 import { hashLeaf } from '../evidence/merkle.ts';
-import { parseProof, TlogError } from '../evidence/tlog.ts';
+import { parseProof, splitCheckpoints, TlogError } from '../evidence/tlog.ts';
 import { CustodyTree, rootsOf } from '../evidence/tree.ts';
 import { keyId, rawKey, signerOf, verifierOf } from '../notes/ed25519.ts';
 import { NoteError, parseNote, signNote, verifyNote } from '../notes/note.ts';
@@ -209,7 +209,7 @@ describe('webjobctl custody, as a transparency log', () => {
     writeFileSync(at('alien'), signNote(text, [signerOf(ORIGIN, other)]));
     for (const [name, said] of [
       ['forged', /: the first \d+ entries of example\.org\/webjob\/server_1 are others here$/m],
-      ['alien', /alien, line 1 is no checkpoint that this key has signed: no signature of a trusted key$/m],
+      ['alien', /alien, line 1 is not a checkpoint signed with this key: no signature of a trusted key$/m],
     ] as const) {
       const refused = await custody('checkpoint', '--add', at(name), '--key', at('custody.pub'));
       assert.equal(refused.exitCode, 4);
@@ -332,6 +332,24 @@ describe('webjobctl custody, as a transparency log', () => {
       /^example\.org\/webjob\/webjobctl\n\d+\n[^\n]+\n\n[^\n]+\n$/,
       'the other record alone',
     );
+  });
+});
+
+describe('a file of checkpoints', () => {
+  const text = (size: number): string => `example.org\n${size}\n${hashLeaf(Buffer.from('')).toString('base64')}\n`;
+  const { privateKey } = generateKeyPairSync('ed25519');
+  const note = (size: number): string => signNote(text(size), [signerOf('example.org', privateKey)]);
+
+  it('has every whole note, wherever the one before it was cut off', () => {
+    const cut = note(7);
+    for (let length = 0; length < cut.length; length += 1) {
+      const whole = `${note(1)}\n\n${cut.slice(0, length)}\n\n${note(2)}${note(3)}`;
+      const found = splitCheckpoints(whole).map((piece) => piece.text);
+      for (const size of [1, 2, 3]) assert.ok(found.includes(note(size)), `${size} of ${JSON.stringify(whole)}`);
+      assert.ok(found.length <= 5);
+    }
+    assert.deepEqual(splitCheckpoints(`\n\n${note(1)}`), [{ line: 3, text: note(1) }]);
+    assert.deepEqual(splitCheckpoints('\n\n'), []);
   });
 });
 

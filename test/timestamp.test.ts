@@ -156,11 +156,13 @@ accuracy=secs:1
       [`${server.url}/tsa/nobody`, /error: \S+: 404 Not Found$/m, 4],
       [`${server.url}/webjob/nph-webjob.cgi`, /error: \S+: 403 Forbidden$/m, 4],
       ['http://127.0.0.1:9/', /error: http:\/\/127\.0\.0\.1:9\/: /, 4],
+      ['https://me:secret@tsa.example.org', /^webjobctl: error: --tsa takes no password\n/, 2],
       ['tsa.example.org', /error: --tsa tsa\.example\.org is not a URL$/m, 2],
     ] as const) {
       const { stderr, exitCode } = await custody('timestamp', '--tsa', place, '--ca', tsa('ca.pem'));
       assert.match(stderr, said);
       assert.equal(exitCode, code, place);
+      assert.doesNotMatch(stderr, /secret/);
     }
     writeFileSync(at('noise'), 'noise');
     const noise = await custody('timestamp', '--response', at('noise'), '--ca', tsa('ca.pem'), '--server', 'server_1');

@@ -92,7 +92,9 @@ describe('the web user exchanges a folder of the locker for a link', { skip: fin
         string,
         string,
       ];
+      const key = join(site.root, 'custody.key');
       for (const folder of [packed, index, keep]) mkdirSync(folder, { recursive: true });
+      assert.deepEqual(await ask('sign', 'keygen', key.replace(/\.key$/, '')), [0, undefined]);
       for (const folder of [site.base, packed, keep]) {
         chownSync(folder, uid, gid);
         const writes = [
@@ -102,6 +104,7 @@ describe('the web user exchanges a folder of the locker for a link', { skip: fin
           ['custody', 'adopt', '--reason', 'r'],
           ['hold', 'add', '--client', 'client1', '--reason', 'r'],
           ['index'],
+          ...(folder === keep ? [['custody', 'checkpoint', '--key', key]] : []),
         ];
         for (const args of writes) assert.deepEqual(await ask(...args), [4, folder], args.join(' '));
         assert.deepEqual(await ask('jobs'), [0, undefined], 'what only reads goes on');

@@ -12,7 +12,7 @@ export interface Limit {
   used: number;
 }
 
-/** Null where there is no limit: then nothing is counted. */
+/** Null without a limit: nothing is counted then. */
 export interface ClientLimits {
   /** On this server, at this moment. */
   requests: Limit | null;

@@ -85,7 +85,7 @@ async function adopt(site: Site, { reason, dryRun }: Options, json: true | undef
   if (!json && !isRoot()) say('only root keeps a witness of the custody record');
 }
 
-/** A record that is no longer what its checkpoints say goes on as another log. */
+/** A record that no longer matches its checkpoints continues as a new log. */
 function beginTrees(settings: ServerSettings): void {
   withLock(join(keepFolder(settings), 'custody-tree'), () => {
     for (const serverId of recordsOf(settings).keys()) {

@@ -7,7 +7,7 @@ import { listCustodyFiles, parseCustodyName } from 'webjob-locker';
 import { makeFolder } from 'webjob-locker/durable';
 import type { ServerSettings } from '../../cgi/controls.ts';
 import { EXIT_CODES, Failure } from '../../cli/failure.ts';
-import { errorCode } from '../../cli/files.ts';
+import { errorCode, requireRootsOwn } from '../../cli/files.ts';
 import { withLock } from '../../cli/lockfile.ts';
 import { printJson, printLine, safeLine, say, warn } from '../../cli/output.ts';
 import { checkCheckpoint, readCheckingKey, readSigningKey, serverOf } from '../../evidence/checkpoint.ts';
@@ -39,7 +39,7 @@ then, and any record that was cut off behind it; custody prove shows that one jo
 
 The first checkpoint of a record names it: ORIGIN/SERVER, where the origin is HOST/webjob unless --origin says another.
 The name stays. Root keeps the checkpoints and the tree in config/nph-webjob/, so that the next one costs what is new.
-A record that is no longer what an earlier checkpoint said gets none until it was adopted.
+A record that no longer matches its last checkpoint gets no other until it is adopted.
 
 Where the key must not come to the server, --unsigned prints the text to be signed, and --add takes the signed note, here
 or with the signatures of witnesses that are to be kept with it. --key is then the public key.
@@ -127,8 +127,10 @@ function inTurnOfRoot(settings: ServerSettings, work: () => void): void {
     work();
     return;
   }
-  makeFolder(keepFolder(settings));
-  withLock(join(keepFolder(settings), 'custody-tree'), work);
+  const folder = keepFolder(settings);
+  requireRootsOwn(folder);
+  makeFolder(folder);
+  withLock(join(folder, 'custody-tree'), work);
 }
 
 /** Walks what is new of the records and of their trees, and tells the head of each that is an extension of what it was. */
@@ -187,7 +189,7 @@ function measure(
   }
 }
 
-/** The head of a tree with what is new in it, kept; undefined when the record is no longer what the tree is of. */
+/** Adds what is new to a tree, keeps it, and returns its head; undefined for a record that no longer matches the tree. */
 function growTree(
   tree: CustodyTree,
   segments: readonly Segment[],
@@ -258,7 +260,7 @@ function readHead(where: string, text: string, key: KeyObject): TreeHead {
   try {
     return checkCheckpoint(text, { key });
   } catch (error) {
-    throw new Failure('failed', `${where} is no checkpoint that this key has signed: ${(error as NoteError).message}`);
+    throw new Failure('failed', `${where} is not a checkpoint signed with this key: ${(error as NoteError).message}`);
   }
 }
 

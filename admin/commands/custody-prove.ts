@@ -18,7 +18,7 @@ interface Options {
 
 const EXPLANATION = `
 Prints a proof (c2sp.org/tlog-proof) for each record of the job's deposits: the record itself, its number, the path from
-it to the root of the tree, and the newest checkpoint that was kept. Whoever has the public key needs nothing else to
+it to the root of the tree, and the newest checkpoint that was kept. With the public key anyone can
 check it: webjobctl custody check, or any other tool for such proofs. Nothing of other jobs is in it but hashes.
 
 Examples:
@@ -27,7 +27,7 @@ Examples:
 
 Exit codes:
   0  printed
-  1  there is no such job, or it has no record that a checkpoint covers
+  1  no such job, or no checkpoint covers its record
   2  wrong command line, or several jobs whose ids begin or end so
   3  nph-webjob.cfg cannot be used
   4  a file cannot be read`;
@@ -61,7 +61,7 @@ async function run(sites: readonly Site[], jid: string, options: Options, isJson
     }
   }
   if (!isFound)
-    throw new Failure('findings', `no custody record of ${site.settings.logfilesDirectory} tells of ${jobId}`);
+    throw new Failure('findings', `no custody record in ${site.settings.logfilesDirectory} mentions ${jobId}`);
   if (!isCovered)
     throw new Failure(
       'findings',

@@ -3,7 +3,7 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Command } from 'commander';
 import { Failure } from '../../cli/failure.ts';
-import { errorCode } from '../../cli/files.ts';
+import { errorCode, requireRootsOwn } from '../../cli/files.ts';
 import { withLock } from '../../cli/lockfile.ts';
 import { printJson, printLine, safeLine } from '../../cli/output.ts';
 import { type KeptCheckpoint, readCheckpoints, recordsOf } from '../site/logs.ts';
@@ -26,7 +26,7 @@ stamp is checked with the CA of the authority, and kept beside the checkpoint in
 goes out.
 
 A machine that must not ask writes the question into a file, and takes the answer from one; then --server says of which
-record, where there are several. Whoever has checkpoint and time stamp can check them: webjobctl custody check CHECKPOINT
+record, where there are several. Anyone with checkpoint and time stamp can check them: webjobctl custody check CHECKPOINT
 --timestamp FILE, or openssl ts -verify -data CHECKPOINT -in FILE -CAfile CA.
 
 Examples:
@@ -36,7 +36,7 @@ Examples:
 
 Exit codes:
   0  stamped, and kept
-  1  the time stamp is not good, or there is no checkpoint
+  1  the time stamp is not good, or no checkpoint was kept
   2  wrong command line
   3  nph-webjob.cfg cannot be used
   4  the authority cannot be reached, or a file cannot be read or written`;
@@ -62,8 +62,8 @@ async function run(site: Site, options: Options, isJson: boolean): Promise<void>
   if (request === undefined && ca === undefined)
     throw new Failure('usage', '--ca says with which certificate the time stamp is checked', '--ca tsa-ca.pem');
   if (request === undefined && !isRoot()) throw new Failure('failed', 'only root keeps time stamps');
-  if (tsa !== undefined && !/^https?:$/.test(URL.parse(tsa)?.protocol ?? ''))
-    throw new Failure('usage', `--tsa ${tsa} is not a URL`, '--tsa https://tsa.example.org/');
+  if (tsa !== undefined) checkUrl(tsa);
+  if (isRoot()) requireRootsOwn(keepFolder(site.settings));
   const newest = findNewest(site, options.server);
   const [first] = newest;
   if (tsa === undefined && newest.length > 1)
@@ -82,6 +82,14 @@ async function run(site: Site, options: Options, isJson: boolean): Promise<void>
     if (isJson) printJson({ server: serverId, origin, size, time: time.toISOString(), file });
     else printLine(safeLine(`${origin} had its ${size} entries at ${time.toISOString()}: ${file}`));
   }
+}
+
+/** Throws Failure `usage`. A password would stand in the list of processes, and in errors. */
+function checkUrl(tsa: string): void {
+  const url = URL.parse(tsa);
+  const hint = '--tsa https://tsa.example.org/';
+  if (url && (url.username !== '' || url.password !== '')) throw new Failure('usage', '--tsa takes no password', hint);
+  if (!/^https?:$/.test(url?.protocol ?? '')) throw new Failure('usage', `--tsa ${tsa} is not a URL`, hint);
 }
 
 /** The newest checkpoint of each record. Throws Failure `findings` when there is none. */

@@ -1,6 +1,6 @@
 // How long ago the custody records were signed, where they are signed at all.
 import type { ServerSettings } from '../../cgi/controls.ts';
-import { newestCheckpoint, recordsOf } from '../site/logs.ts';
+import { listServers, newestCheckpoint } from '../site/logs.ts';
 import { newestStamp } from '../site/stamps.ts';
 import { type Finding, note, warning } from './finding.ts';
 import type { Mends } from './mends.ts';
@@ -9,10 +9,10 @@ const DAY_MS = 86_400_000;
 /** Days after which somebody has forgotten it. */
 const OLD = 31;
 
-/** Nothing of a site that keeps no checkpoints: whoever signs elsewhere may keep them there. */
+/** Says nothing about a record without checkpoints: a site may keep them elsewhere. */
 export function checkCheckpoints(settings: ServerSettings, { webjobctl }: Mends): Finding[] {
   const { logfilesDirectory: logs } = settings;
-  return listRecords(settings).flatMap((serverId) => {
+  return listServers(settings).flatMap((serverId) => {
     const [signed, stamped] = [newestCheckpoint(settings, serverId), newestStamp(settings, serverId)];
     const judge = (what: string, at: Date | undefined, remedy: string): Finding[] => {
       if (!at) return [];
@@ -26,13 +26,4 @@ export function checkCheckpoints(settings: ServerSettings, { webjobctl }: Mends)
       ...judge('time stamp', stamped, `${webjobctl} custody timestamp --tsa URL --ca FILE`),
     ];
   });
-}
-
-/** None where the folder is missing, or is not to be seen: other checks say so. */
-function listRecords(settings: ServerSettings): string[] {
-  try {
-    return [...recordsOf(settings).keys()];
-  } catch {
-    return [];
-  }
 }

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { REASONS } from 'webjob-protocol';
 import { JOB_STATES } from '../../ledger/job.ts';
 import type { Measures } from '../../ledger/jobs.ts';
-import { newestCheckpoint, recordsOf } from '../site/logs.ts';
+import { listServers, newestCheckpoint } from '../site/logs.ts';
 import type { Site } from '../site/site.ts';
 import { newestStamp } from '../site/stamps.ts';
 import type { Family, Sample } from './exposition.ts';
@@ -81,9 +81,9 @@ export function measureLog({ settings }: Site): Family[] {
   ];
 }
 
-/** When the custody records were last signed and stamped, as far as whoever measures may see it. */
+/** When the custody records were last signed and stamped, as far as this user may see it. */
 export function measureCheckpoints({ settings }: Site): Family[] {
-  const servers = [...recordsOf(settings).keys()];
+  const servers = listServers(settings);
   const times = (find: (serverId: string) => Date | undefined): Sample[] =>
     labelled(
       'server',

@@ -61,6 +61,15 @@ export function recordsOf({ logfilesDirectory }: ServerSettings): Map<string, Cu
   return records;
 }
 
+/** Whose records there are; none where the folder of logs is missing or may not be read, which other checks report. */
+export function listServers(settings: ServerSettings): string[] {
+  try {
+    return [...recordsOf(settings).keys()];
+  } catch {
+    return [];
+  }
+}
+
 /** Every segment of a record as long as it is now. */
 export function wholeSegments(settings: ServerSettings, serverId: string): Segment[] {
   const { logfilesDirectory: logs } = settings;
@@ -138,8 +147,8 @@ export function keepCheckpoint(settings: ServerSettings, serverId: string, text:
   const { O_APPEND, O_CREAT, O_NOFOLLOW, O_WRONLY } = constants;
   const fd = openSync(path, O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW, 0o644);
   try {
-    // A blank line ends what a killed process had begun.
-    appendFileSync(fd, `\n${text}`);
+    // What a killed process had begun ends here, in the middle of a line or not.
+    appendFileSync(fd, `\n\n${text}`);
     syncFile(fd);
   } finally {
     closeSync(fd);

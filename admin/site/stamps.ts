@@ -1,4 +1,4 @@
-// Time stamps of RFC 3161 over checkpoints: what shows that a checkpoint was there at a time, to whoever trusts the authority that says so.
+// Time stamps of RFC 3161 over checkpoints: they prove to anyone who trusts the authority that a checkpoint existed at a time.
 // openssl makes the question and judges the answer, as the recipient of one can do himself.
 import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
