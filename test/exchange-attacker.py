@@ -53,7 +53,10 @@ def attack(uid, *plans):
     for folder, _ in events(list(left)):
         left[folder][0] -= 1
         if left[folder][0] == 0:
-            exchange(folder, left[folder][1])
+            try:
+                exchange(folder, left[folder][1])
+            except FileNotFoundError:
+                continue  # What was attacked has removed it.
             print("exchanged " + folder, flush=True)
 
 

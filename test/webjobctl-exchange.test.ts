@@ -19,7 +19,7 @@ import {
 import { tmpdir } from 'node:os';
 import { dirname, join, relative } from 'node:path';
 import { describe, it } from 'node:test';
-import { configure } from '../scripts/site.ts';
+import { addUser, configure } from '../scripts/site.ts';
 import { makeLockerSite } from './locker-site.ts';
 import { plantPast } from './past-site.ts';
 import { findWebUser, readFiles, removeTree } from './tree.ts';
@@ -76,6 +76,12 @@ describe('the web user exchanges a folder of the locker for a link', { skip: fin
         exchanged += await attack(COMMANDS[name] ?? { args: [] }, ['his/incoming'], () => 1 + ((4 * run) % MOST));
       assert.ok(exchanged > 0, 'nothing was exchanged');
     });
+
+  it('and webjobctl client remove of root removes nothing where the folder of what was counted leads', async () => {
+    let exchanged = 0;
+    for (let run = 0; run < RUNS; run++) exchanged += await attackCounts((index) => 1 + ((index + run) % 4));
+    assert.ok(exchanged > 0, 'nothing was exchanged');
+  });
 
   it('and root writes nothing where what it writes is in a folder of his', async () => {
     const its = makeLockerSite();
@@ -220,6 +226,44 @@ async function attack(
   }
 }
 
+/** Exchanges what was counted for each of some clients, while root removes them. Returns how many were. Throws AssertionError. */
+async function attackCounts(countOf: (index: number) => number): Promise<number> {
+  const its = makeLockerSite({ MaxUploadsPerDay: '9' });
+  const { site } = its;
+  const own = join(site.root, 'own');
+  const limits = join(site.base, 'limits');
+  const helpers: ChildProcess[] = [];
+  try {
+    mkdirSync(own, { mode: 0o700 });
+    const clients = Array.from({ length: FOLDERS }, (_, index) => `removed${index}`);
+    const plans = clients.map((client) => {
+      addUser(site, client, 'foo');
+      const [folder, secret, link] = [join(limits, client), join(own, client), join(limits, `${client}.link`)];
+      for (const place of [folder, secret]) {
+        mkdirSync(place);
+        for (const name of ['slot-server_1-1', 'day-server_1-20261101', 'day-server_1-20261102'])
+          writeFileSync(join(place, name), '');
+      }
+      return { folder, secret, link };
+    });
+    giveAway(site.base, 'limits');
+    for (const { secret, link } of plans) makeLink(secret, link);
+    const was = readFiles(own);
+    const exchanges = plans.map(({ folder, link }, index) => `${countOf(index)}:${folder}:${link}`);
+    const told = await startHelper(helpers, 'exchange', String(findWebUser()?.uid), ...exchanges);
+    for (const client of clients) {
+      const { exitCode, stderr } = await its.webjobctl('client', 'remove', client);
+      assert.equal(exitCode, 0, stderr);
+    }
+    await endHelpers(helpers);
+    assert.deepEqual(readFiles(own), was);
+    return told.length - 1;
+  } finally {
+    await endHelpers(helpers);
+    removeTree(site.root);
+  }
+}
+
 function makeLink(target: string, path: string): void {
   const { uid = 0, gid = 0 } = findWebUser() ?? {};
   symlinkSync(target, path);
@@ -248,6 +292,8 @@ async function startHelper(helpers: ChildProcess[], ...words: string[]): Promise
 async function endHelpers(helpers: ChildProcess[]): Promise<void> {
   await Promise.all(
     helpers.splice(0).map(async (child) => {
+      if (child.exitCode !== null || child.signalCode !== null)
+        throw new Error(`the attacker ended with ${child.exitCode}`);
       const closed = once(child, 'close');
       child.kill('SIGKILL');
       await closed;
