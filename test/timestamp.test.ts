@@ -9,9 +9,9 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { type HttpdServer, startHttpd } from '../scripts/httpd.ts';
 import { makeLockerSite, type Ran } from './locker-site.ts';
 
-const ENDS_AFTER_MS = 60_000;
-const CUT_SHORT =
-  "#!/bin/sh\nprintf 'Content-Type: application/timestamp-reply\\r\\nContent-Length: 100\\r\\n\\r\\nhalf'\n";
+const ENDS_AFTER_MS = 30_000;
+// httpd sends what a script of this name prints as it is.
+const CUT_SHORT = "#!/bin/sh\nprintf 'HTTP/1.1 200 OK\\r\\nContent-Length: 100\\r\\n\\r\\nhalf'\n";
 
 describe('webjobctl custody timestamp', () => {
   const its = makeLockerSite();
@@ -139,19 +139,19 @@ accuracy=secs:1
     assert.deepEqual([good.exitCode, /^good: it was there at 20\S+Z$/m.test(good.text)], [0, true], good.stderr);
     const other = await check('other.pem');
     assert.equal(other.exitCode, 1);
-    assert.match(other.stderr, /error: the time stamp is not good: /);
+    assert.match(other.stderr, /error: the time stamp is not good: [a-z][a-z ,]+$/m);
     await its.run({ clientId: 'client1', fileName: 'host.sh', out: 'two\n' });
     writeFileSync(at('later'), (await custody('checkpoint', '--key', at('custody.key'))).text);
     const later = await check('ca.pem', at('later'));
     assert.equal(later.exitCode, 1, 'of another checkpoint');
-    assert.match(later.stderr, /error: the time stamp is not good: \S/);
+    assert.match(later.stderr, /error: the time stamp is not good: message imprint mismatch$/m);
   });
 
   it('takes no answer of one that rejects, is no authority, or is not there', async () => {
     const before = readdirSync(kept);
-    writeFileSync(join(at('authority'), 'cut'), CUT_SHORT, { mode: 0o755 });
+    writeFileSync(join(at('authority'), 'nph-cut'), CUT_SHORT, { mode: 0o755 });
     for (const [place, said, code] of [
-      [`${server.url}/tsa/cut`, /error: \S+\/tsa\/cut: \S/, 4],
+      [`${server.url}/tsa/nph-cut`, /error: \S+\/tsa\/nph-cut: \S/, 4],
       [`${server.url}/tsa/ed25519`, /error: the authority has not stamped it: Rejected/, 1],
       [`${server.url}/tsa/nobody`, /error: \S+: 404 Not Found$/m, 4],
       [`${server.url}/webjob/nph-webjob.cgi`, /error: \S+: 403 Forbidden$/m, 4],
@@ -166,7 +166,7 @@ accuracy=secs:1
     }
     writeFileSync(at('noise'), 'noise');
     const noise = await custody('timestamp', '--response', at('noise'), '--ca', tsa('ca.pem'), '--server', 'server_1');
-    assert.match(noise.stderr, /error: it is not an answer of RFC 3161: /);
+    assert.match(noise.stderr, /error: it is not an answer of RFC 3161: [a-z][a-z ,]+$/m);
     assert.deepEqual(readdirSync(kept), before);
   });
 

@@ -67,7 +67,7 @@ export interface StampTrust {
 export function checkStamp(answer: Buffer, text: string, { ca, request }: StampTrust): Date {
   return withFiles({ answer, text, request: request ?? '' }, (paths) => {
     const { status, stdout, stderr } = askProgram('openssl', ['ts', '-reply', '-in', paths.answer, '-text']);
-    if (status !== 0) throw new Failure('findings', `it is not an answer of RFC 3161: ${lastLine(stderr)}`);
+    if (status !== 0) throw new Failure('findings', `it is not an answer of RFC 3161: ${reason(stderr)}`);
     const state = /^Status: (.*)$/m.exec(stdout)?.[1] ?? '';
     if (!/^Granted/.test(state))
       throw new Failure('findings', safeLine(`the authority has not stamped it: ${state} ${why(stdout)}`.trimEnd()));
@@ -85,13 +85,9 @@ export function checkStamp(answer: Buffer, text: string, { ca, request }: StampT
   });
 }
 
-function lastLine(text: string): string {
-  return safeLine(text.trim().split('\n').at(-1) ?? '');
-}
-
 /** The part of openssl's error lines that is for people. */
 function reason(text: string): string {
-  const parts = [...text.matchAll(/^[0-9A-F]+:error:[^:]*:[^:]*:([^:]+):/gm)].map(([, part = '']) => part);
+  const parts = [...text.matchAll(/^[0-9A-F]+:error:[^:]*:[^:]*:[^:]*:([^:]+):/gm)].map(([, part = '']) => part);
   return safeLine(parts.length > 0 ? [...new Set(parts)].join(', ') : (text.trim().split('\n').at(-1) ?? ''));
 }
 
