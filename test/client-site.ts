@@ -41,7 +41,7 @@ export async function startClientSite(options: Partial<HttpdOptions> = {}): Prom
       client.configure(Object.fromEntries(Object.entries(controls).filter(([, value]) => value !== '')));
     },
     add: (name, program) => addCommand(site, 'client1', name, program),
-    takeUpload: () => takeUpload(site.incoming),
+    takeUpload: () => takeUpload(site, server),
     close: async () => {
       await server.stop();
       client.remove();
@@ -56,10 +56,15 @@ async function startServer(site: Site, options: Partial<HttpdOptions>): Promise<
   return { ...server, stop: close };
 }
 
-function takeUpload(incoming: string): Upload {
+function takeUpload({ base, incoming }: Site, { errorLog }: Server): Upload {
   const names = readdirSync(incoming).sort();
   const extensions = names.map((name) => name.slice(-4));
-  if (extensions.join() !== '.env,.err,.out,.rdy') throw new Error(`not one upload: ${names.join(' ')}`);
+  if (extensions.join() !== '.env,.err,.out,.rdy') {
+    const said = [join(base, 'logfiles', 'nph-webjob.log'), errorLog].map((path) =>
+      readFileSync(path, 'utf8').slice(-1500),
+    );
+    throw new Error([`not one upload: ${names.join(' ')}`, ...said].join('\n'));
+  }
   const [env = '', err = '', out = '', rdy = ''] = names.map((name) => join(incoming, name));
   const text = (path: string): string => readFileSync(path, 'utf8');
   const upload = { out: readFileSync(out), err: readFileSync(err), env: text(env), rdy: text(rdy) };
