@@ -1,7 +1,7 @@
 // Builds dist/: one self-contained CommonJS file for every program. A `.cgi` is copied alone into a cgi-bin, so nothing may be left
 // beside it, and an ES module would cost every request 8 ms more.
-import { chmodSync, globSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { chmodSync, globSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { basename, dirname, join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import { type BuildOptions, build, type Plugin } from 'esbuild';
 
@@ -97,7 +97,7 @@ mkdirSync(dist, { recursive: true });
 // Whatever the umask: web users run what is in it.
 chmodSync(dist, 0o755);
 // Without it the package.json above would make Node read these files as ES modules.
-writeFileSync(join(dist, 'package.json'), '{ "type": "commonjs" }\n');
+replaceFile(join(dist, 'package.json'), '{ "type": "commonjs" }\n', 0o644);
 for (const { source, target, more } of PROGRAMS) {
   const built = await build({
     ...COMMON,
@@ -110,6 +110,13 @@ for (const { source, target, more } of PROGRAMS) {
   const banner = `'use strict'; // ${target} ${version}, built from TypeScript: change ${source}\n`;
   const outfile = join(dist, target);
   const start = isProgram ? `#!/usr/bin/env node\n${banner}${NO_DEBUGGER}${QUICK_END}` : banner;
-  writeFileSync(outfile, start + code);
-  chmodSync(outfile, isProgram ? 0o755 : 0o644);
+  replaceFile(outfile, start + code, isProgram ? 0o755 : 0o644);
+}
+
+/** A program that somebody starts meanwhile is the old one or the new one: one of no lines would end at once, and say that all is well. */
+function replaceFile(path: string, text: string, mode: number): void {
+  const next = join(dirname(path), `.${basename(path)}.${process.pid}`);
+  writeFileSync(next, text);
+  chmodSync(next, mode);
+  renameSync(next, path);
 }

@@ -1,7 +1,7 @@
 // Builds dist/webjob-<platform>-<arch>: the client and the Node that runs this script in one file, for machines without Node (Node's
 // single executable application). What dist/webjob is made of must be built before.
 import { execFileSync, spawnSync } from 'node:child_process';
-import { chmodSync, copyFileSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { chmodSync, copyFileSync, mkdtempSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
@@ -27,8 +27,9 @@ export function buildExecutable(): string {
     inject(made, blob);
     if (process.platform === 'darwin') run('codesign', ['--sign', '-', made]);
     checkIsClosed(made);
-    rmSync(target, { force: true });
-    copyFileSync(made, target);
+    const next = join(dist, `.webjob.${process.pid}`);
+    copyFileSync(made, next);
+    renameSync(next, target);
     return target;
   } finally {
     rmSync(folder, { recursive: true });

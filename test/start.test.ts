@@ -1,13 +1,24 @@
 // npm start, as it comes out of a fresh clone: what it shows, and that it leaves nothing behind, whichever way it ends.
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
-import { chmodSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import {
+  chmodSync,
+  closeSync,
+  fstatSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+} from 'node:fs';
 import { hostname, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 const script = join(import.meta.dirname, '..', 'scripts', 'start.ts');
+const built = join(import.meta.dirname, '..', 'dist');
 const temporary = mkdtempSync(join(tmpdir(), 'webjob-start-test-'));
 // The web user must be able to go through it, as through /tmp.
 chmodSync(temporary, 0o755);
@@ -84,13 +95,40 @@ function checkTranscript(text: string): void {
   assert.ok(text.includes(`.out\n${hostname()}\n`));
 }
 
+interface Program {
+  path: string;
+  fd: number;
+  text: string;
+}
+
+function openPrograms(): Program[] {
+  return ['nph-webjob.cgi', 'nph-webjob-resident.cjs', 'webjob', 'webjobctl', 'pad-make-script', 'webjob-sign'].map(
+    (name) => {
+      const path = join(built, name);
+      return { path, fd: openSync(path, 'r'), text: readFileSync(path, 'utf8') };
+    },
+  );
+}
+
+/** Built anew, each as another file: who has begun to read the one before, as a Node that starts with it, reads all of it. */
+function checkReplaced(programs: readonly Program[]): void {
+  for (const { path, fd, text } of programs) {
+    assert.notEqual(statSync(path).ino, fstatSync(fd).ino, `${path} was written over`);
+    assert.equal(readFileSync(fd, 'utf8'), text);
+    assert.equal(statSync(path).mode & 0o777, path.endsWith('.cjs') ? 0o644 : 0o755);
+    closeSync(fd);
+  }
+}
+
 describe('npm start', () => {
   for (const args of [[], ['--embedded']]) {
     it(`${['shows the whole run', ...args].join(' ')}, and leaves nothing`, async () => {
+      const before = openPrograms();
       const { ended, stdout } = start(...args);
       assert.equal(await ended, 0);
       checkTranscript(stdout());
       await checkNothingLeft();
+      checkReplaced(before);
     });
   }
 
