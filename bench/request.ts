@@ -1,13 +1,12 @@
 // What one request costs a CGI: CPU time of a GET and of a PUT beside that of an empty nph script in Node, in turn, and of another build of
 // the script when one is given. Start-up is most of it, so this is what keeps the script from growing. Ends with 1 when a GET costs too much.
-import { spawnSync } from 'node:child_process';
-import { chmodSync, readFileSync, writeFileSync } from 'node:fs';
-import { delimiter, dirname, join, resolve } from 'node:path';
+import { chmodSync, writeFileSync } from 'node:fs';
+import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
-import { formatGetQuery, formatPutQuery } from 'webjob-protocol';
 import { makeSite, type Site } from '../scripts/site.ts';
+import { middle, timeRequest } from './one-request.ts';
 import { parseCount } from './options.ts';
-import { EMPTY_NODE, KILOBYTE } from './peers.ts';
+import { EMPTY_NODE } from './peers.ts';
 
 const HELP = `Usage: node bench/request.ts [--rounds N] [--against FILE]
 
@@ -19,9 +18,6 @@ CPU time of one request in milliseconds, and its ratio to that of an empty nph s
 /** What a GET may cost, in empty scripts. */
 const LIMIT = 1.25;
 const WARM_UP = 3;
-/** Prints user and system time of a script, which answers to a file. */
-const TIMED = 'TIMEFORMAT="%3U %3S"; time "$0" < "$1" > "$2" 2>&1';
-
 interface Kind {
   name: string;
   script: string;
@@ -72,38 +68,10 @@ function measure(site: Site, kinds: readonly Kind[], rounds: number): void {
   for (let round = -WARM_UP; round < rounds; round += 1) {
     if (round % 50 === 0) process.stderr.write(`${round} of ${rounds}\n`);
     for (const kind of round % 2 === 0 ? kinds : kinds.toReversed()) {
-      const took = runOnce(site, kind, `bench_${kinds.indexOf(kind)}_${round}`);
+      const took = timeRequest(site, { ...kind, jobId: `bench_${kinds.indexOf(kind)}_${round}` });
       if (round >= 0) kind.milliseconds.push(took);
     }
   }
-}
-
-function runOnce(site: Site, { name, script, method }: Kind, jobId: string): number {
-  const [body, answer] = [join(site.root, 'body'), join(site.root, 'answer')];
-  const size = method === 'PUT' ? KILOBYTE : 0;
-  writeFileSync(body, Buffer.alloc(size, 'x'));
-  const env = environmentOf(site, method, size, jobId);
-  const { stderr } = spawnSync('bash', ['--norc', '-c', TIMED, script, body, answer], { env, encoding: 'utf8' });
-  const said = readFileSync(answer, 'latin1');
-  const [user = Number.NaN, system = Number.NaN] = stderr.trim().split(' ').map(Number);
-  if (!said.startsWith('HTTP/1.1 200 ') || Number.isNaN(user + system)) throw new Error(`${name}: ${said}${stderr}`);
-  return (user + system) * 1000;
-}
-
-/** The variables of RFC 3875 that the script reads. */
-function environmentOf(site: Site, method: string, size: number, jobId: string): NodeJS.ProcessEnv {
-  const query = { version: 'webjob 1.4.0', system: 'bench', clientId: 'client1', fileName: 'host.sh' };
-  const put = { ...query, runType: 'snapshot', outLength: size, errLength: 0, envLength: 0 } as const;
-  return {
-    PATH: `${dirname(process.execPath)}${delimiter}${process.env.PATH}`,
-    WEBJOB_PROPERTIES_FILE: site.propertiesFile,
-    GATEWAY_INTERFACE: 'CGI/1.1',
-    REQUEST_METHOD: method,
-    QUERY_STRING: method === 'PUT' ? formatPutQuery(put) : formatGetQuery(query),
-    CONTENT_LENGTH: String(size),
-    HTTP_JOB_ID: jobId,
-    REMOTE_ADDR: '127.0.0.1',
-  };
 }
 
 function formatKinds(kinds: readonly Kind[]): string {
@@ -114,13 +82,6 @@ function formatKinds(kinds: readonly Kind[]): string {
     return `${name.padEnd(20)}${own.toFixed(2).padStart(8)}${(own / empty).toFixed(3).padStart(8)}${limit}\n`;
   });
   return `${'one request'.padEnd(20)}  CPU ms   ratio\n${rows.join('')}`;
-}
-
-/** The mean of the middle half: the clock behind it counts whole milliseconds, so a median would be one of those. */
-function middle(values: readonly number[]): number {
-  const sorted = values.toSorted((a, b) => a - b);
-  const half = sorted.slice(Math.floor(sorted.length / 4), Math.ceil((sorted.length * 3) / 4));
-  return half.reduce((sum, value) => sum + value, 0) / half.length;
 }
 
 main();
