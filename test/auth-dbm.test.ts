@@ -6,7 +6,7 @@ import { chownSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSyn
 import { dirname, join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { type HttpdServer, startHttpd } from '../scripts/httpd.ts';
-import { obtainHtpasswd } from '../scripts/httpd-package.ts';
+import { obtainHtpasswd, obtainHttpd } from '../scripts/httpd-package.ts';
 import { addCommand, addUser, makeSite } from '../scripts/site.ts';
 import { findWebUser } from '../scripts/web-user.ts';
 import { readBlock } from './authentication-guide.ts';
@@ -74,6 +74,31 @@ describe('apache/webjob-auth-dbm.conf', { skip: isMissing }, () => {
     assert.equal(await ask('client2', 'new'), 200, 'until the file is made');
     make();
     assert.deepEqual([await ask('client2', 'new'), await ask('client1', 'foo')], [401, 200]);
+  });
+
+  it('is never proved to keep a client out that is removed from the user file alone', async () => {
+    addUser(site, 'client2', 'bar');
+    make();
+    const { binary } = obtainHttpd();
+    const apply = [
+      '--apply',
+      '--url',
+      server.url,
+      '--httpd',
+      binary,
+      '--httpd-conf',
+      join(dirname(server.errorLog), 'httpd.conf'),
+    ];
+    const words = ['--config', site.propertiesFile, 'client', 'remove', 'client2', ...apply];
+    const { code, stderr } = await runWebjobctl(words);
+    assert.equal(code, 4);
+    assert.match(
+      stderr,
+      /does not let in users of .*, so removing one there proves nothing\n.* a DBM file has to be made anew/,
+    );
+    assert.equal(await ask('client2', 'bar'), 200);
+    make();
+    assert.equal(await ask('client2', 'bar'), 401);
   });
 
   it('takes of the user file what httpd takes of it', async () => {
