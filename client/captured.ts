@@ -62,25 +62,40 @@ function openFile(path: string): OpenFile {
   }
 }
 
+interface CaptureOptions {
+  /** HashType. */
+  hashType: string;
+  /** Take the SHA-256, too. */
+  isSigned: boolean;
+  /** Told when a write fails; true when the capture was moved to another file, and goes on there. */
+  onFailure: (code: string) => boolean;
+}
+
 /** One stream of a program and the file it is kept in. When the file takes no more, the rest is counted and let go. */
 export class Capture {
   readonly stream: 'stdout' | 'stderr';
   readonly #hashType: string;
+  /** Whether the SHA-256 is wanted besides. */
+  readonly #isSigned: boolean;
   /** Told when a write fails; true when the capture was moved to another file, and goes on there. */
   readonly #onFailure: (code: string) => boolean;
   #hash: Hash;
+  #sha256: Hash | undefined;
   #file: OpenFile;
   #written = 0;
   #kept = 0;
   /** The error that ended the keeping. */
   #failure: string | undefined;
   #digest: string | undefined;
+  #sha256Digest: string | undefined;
 
   /** Makes the file at `path`. Throws the error of the system call. */
-  constructor(stream: 'stdout' | 'stderr', path: string, hashType: string, onFailure: (code: string) => boolean) {
+  constructor(stream: 'stdout' | 'stderr', path: string, { hashType, isSigned, onFailure }: CaptureOptions) {
     this.stream = stream;
     this.#hashType = hashType.toLowerCase();
+    this.#isSigned = isSigned;
     this.#hash = createHash(this.#hashType);
+    if (isSigned && this.#hashType !== 'sha256') this.#sha256 = createHash('sha256');
     this.#onFailure = onFailure;
     this.#file = openFile(path);
   }
@@ -95,7 +110,9 @@ export class Capture {
   #write(piece: Buffer): number {
     try {
       const count = writeSync(this.#file.writer, piece);
-      this.#hash.update(count === piece.length ? piece : piece.subarray(0, count));
+      const written = count === piece.length ? piece : piece.subarray(0, count);
+      this.#hash.update(written);
+      this.#sha256?.update(written);
       this.#kept += count;
       return count;
     } catch (error) {
@@ -128,6 +145,7 @@ export class Capture {
     const fd = this.#file.writer;
     this.#file.writer = -1;
     this.#digest ??= this.#hash.digest('hex');
+    this.#sha256Digest ??= this.#isSigned ? (this.#sha256?.digest('hex') ?? this.#digest) : undefined;
     if (fd < 0) return;
     for (const step of [() => durably && fsyncSync(fd), () => closeSync(fd)]) {
       try {
@@ -143,6 +161,7 @@ export class Capture {
   #takeWhatIsThere(): void {
     this.#kept = Math.min(this.#kept, fstatSync(this.#file.reader).size);
     this.#digest = hashCaptured(this.#hashType, this.captured);
+    if (this.#isSigned) this.#sha256Digest = hashCaptured('SHA256', this.captured);
   }
 
   get captured(): Captured {
@@ -152,6 +171,11 @@ export class Capture {
   /** Of what is kept, in lower-case hex, when it is finished. */
   get digest(): string {
     return this.#digest ?? '';
+  }
+
+  /** The same with its length; no SHA-256 where nobody asked for it. */
+  get facts(): { bytes: number; sha256: string } {
+    return { bytes: this.#kept, sha256: this.#sha256Digest ?? '' };
   }
 
   /** What RunError says of a stream that is not whole; undefined for one that is. */

@@ -63,6 +63,7 @@ export const CONTROLS = [
   path('LockFile'),
   flag('OverwriteExecutable', 'Y'),
   number('PutTimeLimit', '0', SECONDS),
+  path('ResultKeyFile'),
   number('RetryDelay', '10', SECONDS),
   number('RetryLimit', '0', '[0-9]{1,3}'),
   number('RunTimeLimit', '0', SECONDS),

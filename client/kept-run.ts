@@ -3,6 +3,7 @@
 // from where it lies: keeping must never be what stops evidence from being sent.
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
+import type { ResultStreams } from '../notes/result.ts';
 import { Capture, type Captured } from './captured.ts';
 import { codeOf, Failure, warn } from './failure.ts';
 import type { Sink } from './pipes.ts';
@@ -11,6 +12,7 @@ import {
   flushCommand,
   folderBytes,
   JobFolder,
+  type KeptParcel,
   newJobName,
   openSpool,
   ownName,
@@ -18,7 +20,6 @@ import {
   sync,
   unusable,
 } from './spool.ts';
-import type { Parcel } from './upload.ts';
 
 /** With these somebody has to look at the settings; with all others the job goes on elsewhere. */
 const REFUSALS = new Set(['EACCES', 'EEXIST', 'ELOOP', 'ENAMETOOLONG', 'ENOTDIR', 'EPERM']);
@@ -27,6 +28,7 @@ export class KeptRun {
   readonly sinks: readonly [Sink, Sink];
   readonly #settings: ClientSettings;
   readonly #parcel: Buffer;
+  readonly #isSigned: boolean;
   readonly #job = newJobName();
   #env: Buffer;
   #folder: JobFolder;
@@ -41,7 +43,7 @@ export class KeptRun {
    * Makes the folder of a run, in which `env` tells of it until its own record does: what a webjob leaves that is killed can be sent, too.
    * Throws Failure.
    */
-  static open(settings: ClientSettings, privateFolder: string, parcel: Parcel, env: string): KeptRun {
+  static open(settings: ClientSettings, privateFolder: string, parcel: KeptParcel, env: string): KeptRun {
     const { spoolDirectory: spool } = settings;
     const make = (place: string, refuge?: string): KeptRun => new KeptRun(settings, place, refuge, parcel, env);
     try {
@@ -65,12 +67,13 @@ export class KeptRun {
     settings: ClientSettings,
     place: string,
     refuge: string | undefined,
-    parcel: Parcel,
+    parcel: KeptParcel,
     env: string,
   ) {
     this.#settings = settings;
     this.#refuge = refuge;
     this.#parcel = Buffer.from(`${JSON.stringify({ ...parcel, putUrl: settings.put?.url.href })}\n`);
+    this.#isSigned = parcel.resultKey !== undefined;
     this.#env = Buffer.from(env);
     this.#folder = JobFolder.makeRun(place);
     try {
@@ -85,7 +88,8 @@ export class KeptRun {
 
   #capture(stream: 'stdout' | 'stderr', file: 'out' | 'err'): Capture {
     const path = join(this.#folder.path, file);
-    return new Capture(stream, path, this.#settings.hashType, (code) => this.#moveOn(code));
+    const onFailure = (code: string): boolean => this.#moveOn(code);
+    return new Capture(stream, path, { hashType: this.#settings.hashType, isSigned: this.#isSigned, onFailure });
   }
 
   /** In the last place there is, a run without them is better than none. */
@@ -99,11 +103,11 @@ export class KeptRun {
   }
 
   /** Ends the capture. Returns what RunError says of streams that are not whole. */
-  finish(): { outHash: string; errHash: string; troubles: string[] } {
+  finish(): { outHash: string; errHash: string; streams: ResultStreams; troubles: string[] } {
     for (const capture of this.#captures) capture.finish(this.#isDurable);
     const [out, err] = this.#captures;
     const troubles = [out.trouble, err.trouble].filter((trouble) => trouble !== undefined);
-    return { outHash: out.digest, errHash: err.digest, troubles };
+    return { outHash: out.digest, errHash: err.digest, streams: { out: out.facts, err: err.facts }, troubles };
   }
 
   /** Completes the job on disk before it is sent: a webjob that is killed while it sends loses nothing. Never throws. */

@@ -38,7 +38,9 @@ export const FILES = ['out', 'err', 'env'] as const;
 /** What is in parcel.json: what the upload needs besides the streams. */
 export interface KeptParcel extends Parcel {
   /** URLPutURL, without user and password: the server that the job is for. */
-  putUrl?: string;
+  putUrl?: string | undefined;
+  /** The name and id of the key that signs it when it is complete; undefined for none. */
+  resultKey?: string | undefined;
 }
 
 /** Makes SpoolDirectory when it is not there. Throws Failure `settings` for one that is refused, or the error of the system call. */

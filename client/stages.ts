@@ -14,6 +14,7 @@ import { takeLock } from './lock.ts';
 import { checkTempDirectory } from './place.ts';
 import { checkProgramName, PlacedProgram } from './program.ts';
 import { describeClient, type Ending, formatJob, type Job, nowMicros, OUTER_JOB_VARIABLE } from './record.ts';
+import type { ResultSigner } from './result.ts';
 import { waitSplay } from './retry.ts';
 import { runProgram } from './run.ts';
 import type { ClientSettings } from './settings.ts';
@@ -34,6 +35,8 @@ interface Workplace {
   waiting: string | undefined;
   /** What was given with --file. */
   conf: string;
+  /** Signs the record of the run; undefined without ResultKeyFile. */
+  signer: ResultSigner | undefined;
 }
 
 /**
@@ -55,15 +58,21 @@ export async function executeJob(
   }
   checkProgramName(settings, program);
   checkArguments(join(settings.tempDirectory, 'webjob-RANDOM', program), args);
+  const signer = await findSigner(settings);
   const cleanup = openCleanup();
   try {
     cleanup.add(takeLock(settings.lockFile));
     // A job inside a job is no client of its own.
     if (process.env[OUTER_JOB_VARIABLE] === undefined) await waitSplay(settings, program);
-    return await runJob(newJob(settings, program, args), conf, cleanup);
+    return await runJob(newJob(settings, program, args), { conf, signer }, cleanup);
   } finally {
     cleanup.run();
   }
+}
+
+/** Signs results with ResultKeyFile; undefined without one. Throws Failure `settings`. */
+async function findSigner(settings: ClientSettings): Promise<ResultSigner | undefined> {
+  return settings.resultKeyFile === '' ? undefined : (await import('./result.ts')).openResultSigner(settings);
 }
 
 function newJob(settings: ClientSettings, program: string, args: string[]): Job {
@@ -74,16 +83,17 @@ function newJob(settings: ClientSettings, program: string, args: string[]): Job 
   };
 }
 
-async function runJob(job: Job, conf: string, cleanup: Cleanup): Promise<number> {
+async function runJob(job: Job, given: Pick<Workplace, 'conf' | 'signer'>, cleanup: Cleanup): Promise<number> {
   const { settings, program, args } = job;
+  const { conf } = given;
   const path = join(settings.tempDirectory, program);
-  const work: Workplace = { folder: makePrivateFolder(settings), keep: false, waiting: undefined, conf };
+  const work: Workplace = { folder: makePrivateFolder(settings), keep: false, waiting: undefined, ...given };
   cleanup.add(() => work.keep || removePrivateFolder(work.folder));
   cleanup.add(
     (signal) =>
       signal && work.waiting && warn(`ended by ${signal} before the upload was done; to do it: ${work.waiting}`),
   );
-  const placed = await getProgram(job, work.folder, path, cleanup);
+  const placed = await getProgram(job, work, path, cleanup);
   if (settings.put === undefined) {
     job.ending = await runProgram(settings, placed, args, 'inherit', job.jobId);
     return exitCodeOf(program, job.ending);
@@ -96,7 +106,12 @@ async function runJob(job: Job, conf: string, cleanup: Cleanup): Promise<number>
 }
 
 /** GET, the hook, and the program at its place, executable. A failure is reported to the server when that is wanted. */
-async function getProgram(job: Job, folder: string, path: string, cleanup: Cleanup): Promise<PlacedProgram> {
+async function getProgram(
+  job: Job,
+  { folder, signer }: Workplace,
+  path: string,
+  cleanup: Cleanup,
+): Promise<PlacedProgram> {
   const { settings, identity, program, request } = job;
   job.getAt = nowMicros();
   try {
@@ -107,7 +122,7 @@ async function getProgram(job: Job, folder: string, path: string, cleanup: Clean
     }
   } catch (error) {
     if (settings.uploadOnGetFailure && settings.put && error instanceof Failure && error.kind === 'get')
-      await reportGetFailure(job, error);
+      await reportGetFailure(job, signer, error);
     throw error;
   }
   const placed = new PlacedProgram(join(folder, program), path, settings.overwriteExecutable);
@@ -116,10 +131,11 @@ async function getProgram(job: Job, folder: string, path: string, cleanup: Clean
 }
 
 /** An upload of nothing but the record, which carries GetError. The job has failed either way. */
-async function reportGetFailure(job: Job, failure: Failure): Promise<void> {
+async function reportGetFailure(job: Job, signer: ResultSigner | undefined, failure: Failure): Promise<void> {
   job.getError = failure.message;
   const nothing: Captured = { fd: -1, length: 0 };
-  const env = Buffer.from(formatJob(job, nowMicros()));
+  const record = formatJob(job, nowMicros());
+  const env = Buffer.from(signer ? signer.sign(record, (await import('./result.ts')).NOTHING) : record);
   try {
     await uploadParcel(job.settings, parcelOf(job), { out: nothing, err: nothing, env });
   } catch (error) {
@@ -130,15 +146,18 @@ async function reportGetFailure(job: Job, failure: Failure): Promise<void> {
 /** RUN and PUT. The output is kept from its first byte: until the server has it, it is nowhere else. */
 async function runAndUpload(job: Job, work: Workplace, placed: PlacedProgram): Promise<void> {
   const { settings, program, args } = job;
+  const { signer } = work;
   job.runAt = nowMicros();
-  const run = KeptRun.open(settings, work.folder, parcelOf(job), formatJob({ ...job, ending: CUT_SHORT }, undefined));
+  const parcel = { ...parcelOf(job), resultKey: signer?.key };
+  const run = KeptRun.open(settings, work.folder, parcel, formatJob({ ...job, ending: CUT_SHORT }, undefined));
   try {
     work.keep = !run.isInSpool;
     const ending = await runProgram(settings, placed, args, { sinks: run.sinks, folder: work.folder }, job.jobId);
-    const { outHash, errHash, troubles } = run.finish();
+    const { outHash, errHash, streams, troubles } = run.finish();
     const error = [ending.error, ...troubles].filter((text) => text !== undefined).join('; ');
     Object.assign(job, { outHash, errHash, ending: { ...ending, error: error === '' ? undefined : error } });
-    run.complete(formatJob(job, nowMicros()));
+    const record = formatJob(job, nowMicros());
+    run.complete(signer ? signer.sign(record, streams) : record);
     work.keep = !run.isInSpool;
     await send(job, work, run);
   } finally {

@@ -23,7 +23,7 @@ export interface Parcel {
 export interface Streams {
   out: Captured;
   err: Captured;
-  env: Buffer;
+  env: Buffer<ArrayBufferLike>;
 }
 
 /** Uploads a job to URLPutURL. Tries again as RetryLimit says. Throws Failure `put`. */

@@ -6,6 +6,7 @@ import type { Finding } from './finding.ts';
 import { MetNames } from './met-names.ts';
 import { isOther, judgePack } from './packs.ts';
 import { CustodyRecords, type Deposit, type Known, type OldBook, type RecordsOptions } from './records.ts';
+import type { ResultKeys } from './result-keys.ts';
 import { type Care, checkUpload, findDiffering, type Owners, type UploadReport } from './upload.ts';
 import type { Verdict } from './verdict.ts';
 import { Witness, type WitnessState } from './witness.ts';
@@ -16,6 +17,8 @@ export interface EvidenceSite {
   servers: readonly EvidenceServer[];
   /** Where packs are; undefined: they are not looked at. */
   packsFolder?: string | undefined;
+  /** The result keys of its clients; undefined: signatures are not looked at. */
+  resultKeys?: ResultKeys | undefined;
 }
 
 export interface EvidenceServer {
@@ -209,7 +212,8 @@ export class Evidence {
 
   #look(name: string, care: Care): Judged {
     const deposit = this.records.find(name);
-    const report = checkUpload(this.site.incomingDirectory, name, deposit, this.owners, care);
+    const { incomingDirectory, resultKeys: keys } = this.site;
+    const report = checkUpload(incomingDirectory, name, { deposit, owners: this.owners, keys }, care);
     const { announcedAt, findings } = report;
     const isUnrecorded = announcedAt !== undefined && deposit === undefined;
     const isDue = announcedAt !== undefined && this.records.covers(announcedAt);

@@ -11,6 +11,14 @@ export type FindingKind =
   | 'ready-wrong'
   /** A stream is not what the record of the run says of it. */
   | 'hash-wrong'
+  /** The client has a result key, and the upload came without a signature. */
+  | 'signature-missing'
+  /** The signature does not hold, or a stream is not what was signed. */
+  | 'signature-wrong'
+  /** Signed with a key that the site does not have of this client, or that had ended. */
+  | 'signature-key'
+  /** Signed, but for another client, job or command than it is kept as. */
+  | 'signature-moved'
   /** A stream has not the size, or the SHA-256, of the custody record. */
   | 'size-changed'
   | 'digest-changed'

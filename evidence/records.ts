@@ -33,6 +33,9 @@ export interface Deposit {
   name: string;
   time: Date;
   jobId: string;
+  /** Whose it is, and of which command; undefined for an upload that was adopted. */
+  clientId: string | undefined;
+  fileName: string | undefined;
   bytes: Record<StreamName, number>;
   sha256: Record<StreamName, string>;
   /** When the request came, as the server wrote it. */
@@ -895,12 +898,15 @@ function readDeposit(fd: number, from: number, which?: string | ((name: string) 
   const isIt = ({ name }: Record<string, unknown>): boolean =>
     typeof which === 'function' ? which(String(name)) : which === undefined || name === which;
   const upload = facts.event === 'adopt' ? uploadsIn(facts).findLast(isIt) : facts;
-  const { name, jobId, bytes, sha256, receivedAt } = (upload ?? {}) as Partial<Deposit>;
+  const { name, jobId, clientId, fileName, bytes, sha256, receivedAt } = (upload ?? {}) as Partial<Deposit>;
   const isWhole = STREAMS.every(
     (stream) => typeof sha256?.[stream] === 'string' && typeof bytes?.[stream] === 'number',
   );
   if (!isWhole || !name || jobId === undefined || !bytes || !sha256) return undefined;
-  return { name, time: new Date(String(facts.time)), jobId, bytes, sha256, receivedAt, fault: undefined };
+  const time = new Date(String(facts.time));
+  const text = (value: unknown): string | undefined => (typeof value === 'string' ? value : undefined);
+  const whose = { clientId: text(clientId), fileName: text(fileName) };
+  return { name, time, jobId, ...whose, bytes, sha256, receivedAt, fault: undefined };
 }
 
 /** The record that begins at a place; undefined when none does. */

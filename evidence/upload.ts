@@ -17,6 +17,8 @@ import { parseRecord, type RunRecord } from 'webjob-protocol';
 import type { Finding, FindingKind } from './finding.ts';
 import { type Reading, readFile, statFile } from './reading.ts';
 import type { Deposit } from './records.ts';
+import { compareSigned, type JudgedResult, judgeResult, type ResultFacts } from './result.ts';
+import type { ResultKeys } from './result-keys.ts';
 import type { StreamVerdict, Verdict } from './verdict.ts';
 
 /** Whose files may lie in a locker. */
@@ -51,6 +53,18 @@ export interface Care {
   contents: boolean;
   /** Take the SHA-256 of every stream, also where nothing is to be compared with it. */
   digests?: boolean;
+  /** What else is known of whose it is, as from the log. */
+  as?: Pick<ResultFacts, 'clientId' | 'command'> | undefined;
+}
+
+/** What is known of an upload besides its files. */
+export interface Sources {
+  /** What the custody record says of it. */
+  deposit: Deposit | undefined;
+  /** Whose files may lie in a locker. */
+  owners: Owners;
+  /** The result keys of the site; undefined: signatures are not looked at. */
+  keys?: ResultKeys | undefined;
 }
 
 type Files = Partial<Record<Extension, Stats>>;
@@ -82,13 +96,12 @@ export function touchedAt(files: Files): number {
 
 type Look = (extension: Extension, reading: Reading | undefined) => Reading | undefined;
 
-/** Looks at an upload as it stands. `deposit` is what the custody record says of it. */
+/** Looks at an upload as it stands. */
 export function checkUpload(
   locker: string,
   name: string,
-  deposit: Deposit | undefined,
-  owners: Owners,
-  { contents, digests = false }: Care,
+  { deposit, owners, keys }: Sources,
+  { contents, digests = false, as }: Care,
 ): UploadReport {
   const paths = groupPaths(reach(locker, name));
   const report = emptyReport();
@@ -114,14 +127,24 @@ export function checkUpload(
   if (env && !env.failure) Object.assign(report, readRunRecord(env.text, env.size));
   if (ready && !ready.failure)
     for (const detail of findReady(ready.text, deposit, report.record?.fields.Jid)) find('ready-wrong', detail, 'rdy');
+  const result = ready && env && keys && judgeEnv(env, report.ready, { deposit, readyAt: ready.stats.mtime, as }, keys);
+  report.result = result?.verdict;
+  if (result?.problem) find(result.problem[0], result.problem[1], 'env');
   for (const stream of STREAMS) {
     const claim = findClaim(stream, report.record);
-    const wanted = { algorithms: claim ? [...new Set([...sha256, claim.algorithm])] : sha256 };
+    const signed = isRead && result?.streams ? ['sha256'] : [];
+    const wanted = { algorithms: [...new Set([...sha256, ...signed, ...(claim ? [claim.algorithm] : [])])] };
     const read = (path: string): Reading | undefined => (isRead ? readFile(path, wanted) : statFile(path));
     const reading = stream === 'env' ? env : look(stream, read(paths[stream]));
     if (!reading && ready) find('stream-missing', 'a .rdy without this stream', stream);
     if (reading && !reading.failure && isRead) report.bytes += reading.size;
     const [verdict, differences] = judgeStream(reading, stream, isRead, deposit, claim);
+    const is = reading && !reading.failure ? { bytes: reading.size, sha256: verdict.sha256 } : undefined;
+    const unlike = is && result?.streams && compareSigned(result.streams, stream, is);
+    if (unlike && result) {
+      differences.push(unlike);
+      report.result = { ...result.verdict, state: 'bad', words: `.${stream} is not what ${result.verdict.key} signed` };
+    }
     report.streams[stream] = verdict;
     for (const [kind, detail] of differences) find(kind, detail, stream);
   }
@@ -137,6 +160,7 @@ export function emptyReport(): UploadReport {
     ...{
       recordProblem: undefined,
       isAnnounced: false,
+      result: undefined,
       bytes: 0,
       announcedAt: undefined,
       ready: undefined,
@@ -164,6 +188,30 @@ function* findReady(ready: string, deposit: Deposit | undefined, jobId: string |
     if (jobId !== undefined && jobId !== 'NA' && jobId !== announced) yield 'not the job id of the run record';
   } catch {
     yield 'no line Jid=<job id>';
+  }
+}
+
+/** The signature in a run record, with what the server says of the upload. */
+function judgeEnv(
+  { failure, text }: Reading,
+  ready: string | undefined,
+  { deposit, readyAt, as }: Pick<Sources, 'deposit'> & Pick<Care, 'as'> & { readyAt: Date },
+  keys: ResultKeys,
+): JudgedResult {
+  const facts = {
+    clientId: deposit?.clientId ?? as?.clientId,
+    jobId: deposit?.jobId ?? jobIdOf(ready),
+    command: deposit?.fileName ?? as?.command,
+    at: deposit?.time ?? readyAt,
+  };
+  return judgeResult(Buffer.from(failure ? '' : text, 'latin1'), facts, keys);
+}
+
+function jobIdOf(ready: string | undefined): string | undefined {
+  try {
+    return ready === undefined ? undefined : parseReady(ready);
+  } catch {
+    return undefined;
   }
 }
 

@@ -2,6 +2,7 @@
 import { STREAMS, type StreamName } from 'webjob-locker';
 import type { RunRecord } from 'webjob-protocol';
 import type { Finding } from './finding.ts';
+import type { ResultVerdict } from './result.ts';
 
 /** What one stream turned out to be, the worst first. */
 export const STREAM_STATES = [
@@ -41,6 +42,8 @@ export interface Verdict {
   recordProblem: string | undefined;
   /** It has a `.rdy`; of what was never announced nothing is claimed. */
   isAnnounced: boolean;
+  /** Whose signature is on it; undefined where nobody looked. */
+  result: ResultVerdict | undefined;
 }
 
 export const STREAM_WORDS: Record<StreamState, string> = {

@@ -25,6 +25,7 @@ import type { MetNames } from './met-names.ts';
 import { isInShare, type Share } from './names.ts';
 import { checkPacks } from './packs.ts';
 import { readFile } from './reading.ts';
+import type { ResultVerdict } from './result.ts';
 import { findRights, statUpload, touchedAt } from './upload.ts';
 import type { WitnessState } from './witness.ts';
 
@@ -39,6 +40,8 @@ export interface Scope extends EvidenceSite {
   contents: boolean;
   /** Told of every upload. */
   advance?: () => void;
+  /** Told of the signature on each upload of a job. */
+  tell?: (name: string, result: ResultVerdict) => void;
   /** Told when the custody records were walked, and all that they tell was looked at. */
   done?: (evidence: Evidence) => void;
 }
@@ -51,6 +54,9 @@ export interface Summary {
   inProgress: number;
   /** Older than the custody record: nothing but the run record vouches for them. */
   older: number;
+  /** Signed by their clients, with keys that the site has of them; and not signed. */
+  signed: number;
+  unsigned: number;
   /** Whether the records were held against what root saw of them before. */
   witness: WitnessState;
 }
@@ -95,8 +101,10 @@ export function* verifyJob(scope: Scope, part: string): Generator<Finding, Summa
     for (const [name, pack] of chooseJob(evidence, part)) {
       summary.groups++;
       if (findGroup(scope.incomingDirectory, name)) {
-        const { findings, bytes } = evidence.judge(name, { contents: scope.contents });
+        const { findings, bytes, result } = evidence.judge(name, { contents: scope.contents });
         summary.bytes += bytes;
+        countSignature(summary, result);
+        if (result) scope.tell?.(name, result);
         yield* report(findings);
       } else if (records.isExpected(name)) yield* report([describeMissing({ name })]);
       else if (pack !== undefined && records.packs().some((known) => known.name === pack))
@@ -158,7 +166,7 @@ export function describeMissing({ name }: { name: string }): Finding {
 }
 
 function emptySummary(): Summary {
-  return { groups: 0, bytes: 0, findings: 0, inProgress: 0, older: 0, witness: 'none' };
+  return { groups: 0, bytes: 0, findings: 0, inProgress: 0, older: 0, signed: 0, unsigned: 0, witness: 'none' };
 }
 
 function countTurns({ servers }: Scope): number {
@@ -331,12 +339,18 @@ function isPicked(name: string, { fraction, seed }: { fraction: number; seed: st
 
 function* verifyUpload(scope: Scope, evidence: Evidence, name: string, summary: Summary): Generator<Finding> {
   scope.advance?.();
-  const { findings, bytes, inProgress, isOlder } = evidence.judge(name, { contents: scope.contents });
+  const { findings, bytes, inProgress, isOlder, result } = evidence.judge(name, { contents: scope.contents });
   summary.groups++;
   summary.bytes += bytes;
+  countSignature(summary, result);
   if (inProgress) summary.inProgress++;
   else if (isOlder) summary.older++;
   yield* findings;
+}
+
+function countSignature(summary: Summary, result: ResultVerdict | undefined): void {
+  if (result?.state === 'good') summary.signed++;
+  else if (result?.state === 'none') summary.unsigned++;
 }
 
 function* findInPacks(scope: Scope, evidence: Evidence, summary: Summary, share: Share): Generator<Finding> {

@@ -62,10 +62,7 @@ export function parseNote(bytes: Uint8Array): Note {
 
 /** The note as bytes of a file. Throws NoteError for what parseNote would not take. */
 export function formatNote({ text, signatures }: Note): string {
-  const lines = signatures.map(({ name, id, bytes }) => {
-    const encoded = Buffer.concat([Buffer.from(id, 'hex'), bytes]).toString('base64');
-    return `${DASH}${name} ${encoded}\n`;
-  });
+  const lines = signatures.map((signature) => `${DASH}${formatSignature(signature)}\n`);
   const whole = `${text}\n${lines.join('')}`;
   const parsed = parseNote(Buffer.from(whole));
   if (parsed.text !== text || parsed.signatures.length !== signatures.length)
@@ -103,7 +100,8 @@ export function addSignature(note: Note, signer: NoteSigner): string {
   return formatNote({ ...note, signatures: [...note.signatures, signatureOf(note.text, signer)] });
 }
 
-function signatureOf(text: string, { name, id, sign }: NoteSigner): NoteSignature {
+/** What a key makes of a text. */
+export function signatureOf(text: string, { name, id, sign }: NoteSigner): NoteSignature {
   return { name, id, bytes: sign(text) };
 }
 
@@ -119,12 +117,23 @@ export function decodeBase64(text: string): Buffer | undefined {
   return bytes.toString('base64') === text ? bytes : undefined;
 }
 
-function parseSignatureLine(line: string): NoteSignature {
-  const [, name = '', encoded = ''] = /^— ([^ ]+) ([^ ]+)$/.exec(line) ?? [];
+/** What follows the dash in a signature line: the name of the key, and base64 of its id and the signature. */
+export function formatSignature({ name, id, bytes }: NoteSignature): string {
+  return `${name} ${Buffer.concat([Buffer.from(id, 'hex'), bytes]).toString('base64')}`;
+}
+
+/** The signature that formatSignature wrote; undefined for any other text. */
+export function parseSignature(text: string): NoteSignature | undefined {
+  const [, name = '', encoded = ''] = /^([^ ]+) ([^ ]+)$/.exec(text) ?? [];
   const bytes = decodeBase64(encoded);
-  if (!isKeyName(name) || bytes === undefined || bytes.length <= ID_BYTES)
-    throw new NoteError('a line below the text is not a signature');
+  if (!isKeyName(name) || bytes === undefined || bytes.length <= ID_BYTES) return undefined;
   return { name, id: bytes.toString('hex', 0, ID_BYTES), bytes: bytes.subarray(ID_BYTES) };
+}
+
+function parseSignatureLine(line: string): NoteSignature {
+  const signature = line.startsWith(DASH) ? parseSignature(line.slice(DASH.length)) : undefined;
+  if (!signature) throw new NoteError('a line below the text is not a signature');
+  return signature;
 }
 
 function assertNoControls(text: string): void {

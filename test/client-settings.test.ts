@@ -53,7 +53,7 @@ const VALUES: Record<ControlKey, Values> = {
   ClientId: { good: ['a', 'A-z_09', 'x'.repeat(64)], bad: ['x'.repeat(65), 'a b', 'a.b', '../a', 'ä'] },
   ...{ DsvPublicKeyFile: TEXT, DsvRequireManifest: FLAG, DsvSerialFile: TEXT },
   DsvThreshold: { good: ['1', '2', '999'], bad: ['', '0', '-1', '01', '1000'] },
-  ...{ DsvTrustedKeysFile: TEXT, DsvVerifyManifest: FLAG, DsvVerifySignature: FLAG },
+  ...{ DsvTrustedKeysFile: TEXT, DsvVerifyManifest: FLAG, DsvVerifySignature: FLAG, ResultKeyFile: TEXT },
   GetHookCommandLine: {
     good: ['', 'gpg -d -o %cmd %file', 'a %% b', '%%cmd', 'x | y && z; "q"'],
     bad: ['%', '%x', '%file2 %', '%%%', 'a %payload', 'a\u0000b'],
@@ -159,7 +159,7 @@ describe('every control of webjob.conf', () => {
       'dsvPublicKeyFile getHookCommandLine getHookSuffix journalFile lockFile spoolDirectory sslBundledCAsFile sslExpectedPeerCN';
     const more = 'sslPassPhrase sslPassPhraseFile sslPrivateKeyFile sslPublicCertFile urlPassword urlProxyHost';
     const empty =
-      `dsvSerialFile dsvTrustedKeysFile ${texts} ${more} urlProxyPassword urlProxyUsername urlPutURL urlUsername`.split(
+      `dsvSerialFile dsvTrustedKeysFile resultKeyFile ${texts} ${more} urlProxyPassword urlProxyUsername urlPutURL urlUsername`.split(
         ' ',
       );
     assert.deepEqual(settings, {

@@ -107,7 +107,7 @@ describe('webjob.conf', () => {
     isForC: true,
     server,
     password: 'p',
-    ...{ hasCertificate: false, hasVerifyKey: false, threshold: undefined },
+    ...{ hasCertificate: false, hasVerifyKey: false, threshold: undefined, hasResultKey: false },
   };
   const format = (more: Partial<ConfFacts> = {}): Record<string, string> => {
     const lines = formatConf({ ...facts, ...more })
@@ -193,6 +193,7 @@ describe('the folder that a client is given', () => {
       verifyKey: undefined,
       trustedKeys: undefined,
       issued,
+      resultKey: 'RESULT KEY',
     };
   };
 
@@ -203,11 +204,12 @@ describe('the folder that a client is given', () => {
       const modes = Object.fromEntries(readdirSync(folder).map((name) => [name, mode(join(folder, name)).toString(8)]));
       assert.deepEqual(modes, {
         ...{ 'client1.crt': '644', 'client1.csr': '644', 'client1.key': '600', 'webjob-server.crt': '644' },
-        'webjob.conf': '600',
+        ...{ 'client1.result.key': '600', 'webjob.conf': '600' },
       });
       assert.equal(mode(folder), 0o700);
       const names = steps.filter((step) => step.startsWith('name ')).map((step) => step.slice(5));
-      assert.deepEqual(names, ['webjob-server.crt', 'client1.csr', 'client1.crt', 'client1.key', 'webjob.conf']);
+      const keys = ['client1.key', 'client1.result.key'];
+      assert.deepEqual(names, ['webjob-server.crt', 'client1.csr', 'client1.crt', ...keys, 'webjob.conf']);
       for (const [index, step] of steps.entries())
         if (step.startsWith('name '))
           assert.match(`${steps[index - 1]} ${steps[index + 1]}`, /^fsync \.\S+ fsync new$/, steps.join('\n'));
@@ -215,7 +217,7 @@ describe('the folder that a client is given', () => {
   });
 
   it('takes the place of nothing that is another one', () => {
-    for (const name of ['webjob.conf', 'client1.key', 'client1.csr', 'client1.crt']) {
+    for (const name of ['webjob.conf', 'client1.key', 'client1.csr', 'client1.crt', 'client1.result.key']) {
       const folder = folderOf();
       checkParcelFolder(folder, 'client1');
       writeFileSync(join(folder, name), 'mine');

@@ -103,7 +103,7 @@ function syncedBy(work: () => void): string[] {
 describe('what a program printed', () => {
   const digest = (text: string): string => createHash('sha1').update(text).digest('hex');
   const capture = (onFailure: (code: string) => boolean = () => false): Capture =>
-    new Capture('stdout', at('out'), 'SHA1', onFailure);
+    new Capture('stdout', at('out'), { hashType: 'SHA1', isSigned: false, onFailure });
   const textOf = (captured: Parameters<typeof readCaptured>[0]): string =>
     Buffer.concat([...readCaptured(captured)].map((piece) => Buffer.from(piece))).toString();
 

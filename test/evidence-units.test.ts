@@ -109,11 +109,12 @@ describe('an upload against what is known of it', () => {
   const whole = (env = record()): Record<string, string> => ({ ...TEXTS, env, rdy: 'Jid=job\n' });
   const depositOf = ({ out = '', err = '', env = '' }: Record<string, string>): Deposit => ({
     ...{ name: 'u', time: new Date(), jobId: 'job', receivedAt: undefined, fault: undefined },
+    ...{ clientId: undefined, fileName: undefined },
     bytes: { out: out.length, err: err.length, env: env.length },
     sha256: { out: digest(out), err: digest(err), env: digest(env) },
   });
   const check = (deposit?: Deposit, contents = true): string[] => {
-    const { findings, streams } = checkUpload(folder, 'u', deposit, owners, { contents });
+    const { findings, streams } = checkUpload(folder, 'u', { deposit, owners }, { contents });
     return [
       ...findings.map(({ kind, place }) => `${kind} ${place}`),
       (['out', 'err', 'env'] as const).map((stream) => streams[stream].state).join(' '),
@@ -201,7 +202,7 @@ describe('an upload against what is known of it', () => {
 
   it('is not announced while somebody is at work, or when it broke off', () => {
     put({ ...TEXTS, lck: 'Jid=job\n' });
-    const report = checkUpload(folder, 'u', undefined, owners, { contents: true });
+    const report = checkUpload(folder, 'u', { deposit: undefined, owners }, { contents: true });
     assert.deepEqual([report.inProgress, report.isAnnounced, report.findings], [true, false, []]);
     rmSync(join(folder, 'u.lck'));
     assert.deepEqual(check(), ['incomplete u', 'unread unread missing']);

@@ -280,7 +280,8 @@ describe('the verdict on an upload', () => {
   const verdict = (...states: [StreamState, StreamState, StreamState]): Verdict => {
     const [out, err, env] = states.map((state) => ({ state, bytes: 1, sha256: undefined, proof: undefined }));
     assert.ok(out && err && env);
-    return { streams: { out, err, env }, findings: [], record: undefined, recordProblem: undefined, isAnnounced: true };
+    const unknown = { record: undefined, recordProblem: undefined, result: undefined };
+    return { streams: { out, err, env }, findings: [], ...unknown, isAnnounced: true };
   };
 
   it('is that of its worst stream, whichever that is', () => {

@@ -90,6 +90,7 @@ describe('webjobctl --json', () => {
       ['client show', ['one']],
       ['client passwd', ['one', '--generate']],
       ['client renew', ['one']],
+      ['client result-key', ['one', '--out', join(root, 'next')]],
       ['client remove', ['one']],
       ['ca crl', []],
       ['ca server', []],

@@ -19,6 +19,8 @@ export interface Parcel {
   verifyKey: Buffer | undefined;
   /** The file of keys whose signatures of manifests count. */
   trustedKeys: Buffer | undefined;
+  /** What signs the client's results, as PEM; undefined for none, or one that is the client's own and was never here. */
+  resultKey: string | undefined;
   issued: Issued | undefined;
 }
 
@@ -35,11 +37,13 @@ export interface ConfFacts {
   hasVerifyKey: boolean;
   /** What DsvThreshold is to be; undefined for a client that checks no manifests. */
   threshold: number | undefined;
+  hasResultKey: boolean;
 }
 
 /** Of the client's files, by what they hold. */
 const names = (client: string) => {
-  return { conf: 'webjob.conf', key: `${client}.key`, request: `${client}.csr`, certificate: `${client}.crt` };
+  const [key, request, certificate] = [`${client}.key`, `${client}.csr`, `${client}.crt`];
+  return { conf: 'webjob.conf', key, request, certificate, resultKey: `${client}.result.key` };
 };
 const BUNDLE = 'webjob-server.crt';
 /** As webjob-sign calls it. */
@@ -62,7 +66,8 @@ export function removeParcel(folder: string, client: string): void {
 }
 
 /** Writes it all, webjob.conf last; returns its path. Throws Failure `failed`. */
-export function writeParcel({ client, folder, conf, bundle, verifyKey, trustedKeys, issued }: Parcel): string {
+export function writeParcel(parcel: Parcel): string {
+  const { client, folder, conf, bundle, verifyKey, trustedKeys, resultKey, issued } = parcel;
   const path = join(resolve(folder), names(client).conf);
   try {
     mkdirSync(folder, { recursive: true, mode: 0o700 });
@@ -70,6 +75,7 @@ export function writeParcel({ client, folder, conf, bundle, verifyKey, trustedKe
     if (verifyKey !== undefined) replaceFile(join(folder, VERIFY_KEY), verifyKey, { mode: 0o644 });
     if (trustedKeys !== undefined) replaceFile(join(folder, TRUSTED_KEYS), trustedKeys, { mode: 0o644 });
     if (issued) writeCertificate(folder, client, issued);
+    if (resultKey !== undefined) createFile(join(folder, names(client).resultKey), resultKey, { mode: 0o600 });
     createFile(path, conf, { mode: 0o600 });
   } catch (error) {
     if (error instanceof Failure) throw error;
@@ -103,7 +109,8 @@ export function writeCertificate(folder: string, client: string, issued: Issued)
 
 /** The bytes of webjob.conf. Throws Failure `usage` for what it cannot hold. */
 export function formatConf(facts: ConfFacts): Buffer {
-  const { client, installFolder, isForC, server, password, hasCertificate, hasVerifyKey, threshold } = facts;
+  const { client, installFolder, isForC, server, password, hasCertificate, hasVerifyKey, threshold, hasResultKey } =
+    facts;
   const place = (name: string): string => (installFolder === undefined ? name : join(installFolder, name));
   const own = names(client);
   const lines: [key: string, value: string][] = [
@@ -115,6 +122,7 @@ export function formatConf(facts: ConfFacts): Buffer {
     ...(hasCertificate ? formatCertificate(place(own.certificate), place(own.key)) : []),
     ...(hasVerifyKey ? formatVerifyKey(place(VERIFY_KEY)) : []),
     ...(threshold === undefined ? [] : formatManifests(place(TRUSTED_KEYS), threshold, place('serials'))),
+    ...(hasResultKey ? [['ResultKeyFile', place(own.resultKey)] as [string, string]] : []),
     ['RunType', 'snapshot'],
     ['OverwriteExecutable', 'Y'],
     ['UnlinkExecutable', 'Y'],
@@ -201,6 +209,20 @@ function formatTls({ url, bundle, commonName }: ServerFacts, bundlePath: string)
     ['SSLMaxChainLength', bundle === undefined ? '3' : '1'],
     ['SSLExpectedPeerCN', commonName ?? ''],
   ];
+}
+
+/** Writes a result key for a client that has its kit, never over another. Returns its path. Throws Failure `failed`. */
+export function writeResultKey(folder: string, client: string, pem: string): string {
+  const path = join(resolve(folder), names(client).resultKey);
+  try {
+    mkdirSync(folder, { recursive: true, mode: 0o700 });
+    removeUnfinished(path);
+    createFile(path, pem, { mode: 0o600 });
+  } catch (error) {
+    const hint = errorCode(error) === 'EEXIST' ? 'a key is never overwritten: choose --out' : undefined;
+    throw new Failure('failed', `${path} cannot be written: ${errorCode(error)}`, hint);
+  }
+  return path;
 }
 
 /** Puts another password into a client's webjob.conf; undefined when there is none in the folder. Throws Failure `failed`. */

@@ -7,6 +7,7 @@ import { makeFolder } from 'webjob-locker/durable';
 import { Failure } from '../../cli/failure.ts';
 import { errorCode } from '../../cli/files.ts';
 import { printJson, printLine, warn } from '../../cli/output.ts';
+import { formatVerifierKey } from '../../notes/ed25519.ts';
 import { weightOf } from '../../notes/trust.ts';
 import { readPublicKey } from '../../sign/keys.ts';
 import { readTrustedKeys } from '../../sign/manifests.ts';
@@ -30,6 +31,13 @@ import {
   userFileOption,
 } from '../clients/desk.ts';
 import { checkParcelFolder, formatConf, removeParcel, writeParcel } from '../clients/parcel.ts';
+import {
+  addResultKey,
+  endResultKeys,
+  type MadeKey,
+  makeResultKey,
+  readPublicResultKey,
+} from '../clients/result-keys.ts';
 import { readNote, removeNote, withClient, writeNote } from '../clients/turn.ts';
 import { checkPassword, readUserFile, setUser } from '../clients/userfile.ts';
 
@@ -48,6 +56,8 @@ interface Options extends DeskOptions {
   out?: string;
   installDir?: string;
   cClient?: true;
+  /** False with --no-result-key. */
+  resultKey?: string | false;
 }
 
 const EXPLANATION = `
@@ -60,6 +70,9 @@ nowhere else. The folder goes to the client whole, to any place; then webjob can
 What cannot be uploaded is kept in the folder spool beside webjob.conf. With --c-client the file is one that C clients
 take: without the spool, and with absolute paths. With --verify-key it runs only programs that webjob-sign has signed, and
 with --trusted-keys only those with a manifest that keys of this file have signed (webjobctl sign trust).
+
+Unless it is a C client, it signs its results with NAME.result.key, of which the site keeps the public half. With
+--result-key the client made the key itself, and the server never sees the private half.
 
 A certificate is made by the site's own CA, in webjob-ca beside nph-webjob.cfg. With --csr the key stays on the client.
 With --signed the CA is elsewhere (webjobctl ca).
@@ -93,6 +106,8 @@ export function addCommand(): Command {
     .option('--out <folder>', 'where to put what the client is given (else NAME)')
     .option('--install-dir <folder>', 'write absolute paths, of that folder on the client')
     .option('--c-client', 'make a webjob.conf that C clients take')
+    .option('--result-key <file>', 'results are signed with the other half of this key, which stays on the client')
+    .option('--no-result-key', 'results are not signed')
     .addOption(userFileOption())
     .addHelpText('after', EXPLANATION)
     .action((name: string, options: Options, command: Command) => add(openDesk(command), name, options));
@@ -114,7 +129,9 @@ function add(desk: Desk, client: string, options: Options): void {
   const trusted = readTrusted(options);
   const { threshold } = trusted ?? {};
   const facts = { client, installFolder, isForC, server, password, hasCertificate: wantsCertificate, threshold };
-  const conf = formatConf({ ...facts, hasVerifyKey: verifyKey !== undefined });
+  const resultKey = chooseResultKey(options);
+  const has = { hasVerifyKey: verifyKey !== undefined, hasResultKey: resultKey !== undefined };
+  const conf = formatConf({ ...facts, ...has });
   const path = withClient(desk, client, () => {
     beginAdd(desk, client, folder);
     let issued: Issued | undefined;
@@ -123,34 +140,40 @@ function add(desk: Desk, client: string, options: Options): void {
       const source = options.csr === undefined ? 'new key' : { requestFile: options.csr };
       if (signed) issued = { certificate: signed, request: undefined, key: undefined };
       else if (wantsCertificate) issued = issueCertificate(desk.etcDirectory, client, options.days, source);
-      const written = writeParcel({
-        client,
-        folder,
-        conf,
-        bundle: server.bundle,
-        verifyKey,
-        trustedKeys: trusted?.keys,
-        issued,
-      });
+      const files = { bundle: server.bundle, verifyKey, trustedKeys: trusted?.keys, resultKey: resultKey?.pem, issued };
+      const written = writeParcel({ client, folder, conf, ...files });
+      if (resultKey) addResultKey(desk, client, resultKey.publicKey);
       if (password !== undefined) setUser(desk.userFile, client, password);
       if (issued && !signed) keepRequest(desk.etcDirectory, client, issued);
       removeNote(desk, client);
       return written;
     } catch (error) {
       removeParcel(folder, client);
+      endResultKeys(desk, client);
       // Of what the CA has on record the next add must know.
       if (!issued) removeNote(desk, client);
       throw error;
     }
   });
   warnOfGaps(desk, { password: password !== undefined, certificate: wantsCertificate }, server.bundle === undefined);
+  if (!desk.isJson) {
+    printLine(path);
+    return;
+  }
   const certificate = wantsCertificate && !signed && findLatest(listCertificates(desk.etcDirectory), client);
-  if (desk.isJson)
-    printJson({
-      ...{ client, conf: path, url: server.url, profile: profileOf(desk, client), password: password !== undefined },
-      certificate: certificate ? { serial: certificate.serial, until: certificate.until.toISOString() } : null,
-    });
-  else printLine(path);
+  printJson({
+    ...{ client, conf: path, url: server.url, profile: profileOf(desk, client), password: password !== undefined },
+    certificate: certificate ? { serial: certificate.serial, until: certificate.until.toISOString() } : null,
+    resultKey: resultKey ? formatVerifierKey(client, resultKey.publicKey) : null,
+  });
+}
+
+/** What the client signs its results with; undefined for a client that does not. Throws Failure. */
+function chooseResultKey({ resultKey, cClient }: Options): MadeKey | undefined {
+  if (typeof resultKey === 'string' && cClient)
+    throw new Failure('usage', 'C clients sign no results: --result-key goes without --c-client');
+  if (typeof resultKey === 'string') return readPublicResultKey(resultKey);
+  return resultKey === false || cClient ? undefined : makeResultKey();
 }
 
 /** Never the private half, which would let the client's machine sign programs for all. Throws Failure `failed`. */
@@ -185,6 +208,8 @@ function beginAdd(desk: Desk, client: string, folder: string): void {
   if (begun !== folder) checkParcelFolder(folder, client);
   else removeParcel(folder, client);
   writeNote(desk, client, folder);
+  // Those of a client of this name that was removed have ended.
+  endResultKeys(desk, client);
   if (begun === undefined) return;
   const valid = listCertificates(desk.etcDirectory).filter((one) => one.client === client && one.state === 'valid');
   if (valid.length > 0)

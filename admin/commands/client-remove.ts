@@ -6,6 +6,7 @@ import { listCertificates, revokeCertificates } from '../clients/certificates.ts
 import { type Desk, type DeskOptions, findServer, openDesk, parseClientId, userFileOption } from '../clients/desk.ts';
 import { removeLimits } from '../clients/limits.ts';
 import { beginPasswordProof, issueCanaries, proveRevocation } from '../clients/proof.ts';
+import { endResultKeys } from '../clients/result-keys.ts';
 import { removeNote, withClient } from '../clients/turn.ts';
 import { readUserFile, removeUser } from '../clients/userfile.ts';
 import { addHttpdOptions, type HttpdOptions, reloadCommand, reloadHttpd } from '../site/httpd-control.ts';
@@ -18,7 +19,8 @@ interface Options extends DeskOptions, HttpdOptions {
 
 const EXPLANATION = `
 Takes the client out of the user file, revokes its certificates, and removes what was counted for its limits. Its
-programs below profiles, its uploads and its lines in the log stay: they are evidence.
+programs below profiles, its uploads and its lines in the log stay: they are evidence. Its result keys end now, and stay
+to check what they signed.
 
 httpd reads the user file at each request, but the list of revoked certificates only when it starts. --apply reloads
 it and then proves that removed clients are kept out: with a user and certificates of nobody, made and removed for that.
@@ -58,6 +60,7 @@ async function remove(desk: Desk, client: string, options: Options): Promise<voi
     withClient(desk, client, () => {
       removeUser(desk.userFile, client);
       proof?.remove();
+      endResultKeys(desk, client);
       if (serials.length > 0)
         revokeCertificates(desk.etcDirectory, [...serials, ...(canaries ? [canaries.revoked.serial] : [])]);
       removeNote(desk, client);

@@ -9,6 +9,7 @@ import { formatBytes, printJson, printLine, safeLine, say } from '../../cli/outp
 import { listCertificates } from '../clients/certificates.ts';
 import { type Desk, type DeskOptions, openDesk, parseClientId, userFileOption } from '../clients/desk.ts';
 import { type ClientLimits, type Limit, readLimits } from '../clients/limits.ts';
+import { describeResultKey, formatResultKey, listResultKeys } from '../clients/result-keys.ts';
 import { findPropertiesFile } from '../site/site.ts';
 import { profileOf } from './client-add.ts';
 import { describeCertificate, describeClient, findClients, formatEnd } from './client-list.ts';
@@ -45,16 +46,21 @@ function show(desk: Desk, client: string, propertiesFile: string | undefined): v
     process.exitCode = EXIT_CODES.findings;
     return;
   }
+  const resultKeys = listResultKeys(desk, client);
   const certificates = listCertificates(desk.etcDirectory).filter((certificate) => certificate.client === client);
   const commands = findCommands(profileOf(desk, client));
   const limits = findLimits(desk, client, propertiesFile);
   if (desk.isJson) {
-    printJson({ ...describeClient(row), certificates: certificates.map(describeCertificate), commands, limits });
+    printJson({
+      ...{ ...describeClient(row), certificates: certificates.map(describeCertificate), commands, limits },
+      resultKeys: resultKeys.map(describeResultKey),
+    });
     return;
   }
   printLine(`client       ${client}`);
   printLine(`password     ${row.password ?? '-'}`);
   for (const certificate of certificates) printLine(`certificate  ${certificate.serial}  ${formatEnd(certificate)}`);
+  for (const key of resultKeys) printLine(`result key   ${formatResultKey(key)}`);
   printLine(`profile      ${row.hasProfile ? profileOf(desk, client) : '-'}`);
   for (const command of commands) printLine(`command      ${safeLine(command)}`);
   for (const line of formatLimits(limits)) printLine(line);

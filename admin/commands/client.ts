@@ -5,6 +5,7 @@ import { listCommand } from './client-list.ts';
 import { passwdCommand } from './client-passwd.ts';
 import { removeCommand } from './client-remove.ts';
 import { renewCommand } from './client-renew.ts';
+import { resultKeyCommand } from './client-result-key.ts';
 import { showCommand } from './client-show.ts';
 
 const EXPLANATION = `
@@ -19,7 +20,7 @@ export function clientCommand(): Command {
     .description('add clients, list them, change their passwords, renew their certificates, remove them')
     .helpCommand(false)
     .addHelpText('after', EXPLANATION);
-  for (const make of [addCommand, listCommand, showCommand, passwdCommand, renewCommand, removeCommand])
-    command.addCommand(make());
+  const commands = [addCommand, listCommand, showCommand, passwdCommand, renewCommand, resultKeyCommand, removeCommand];
+  for (const make of commands) command.addCommand(make());
   return command;
 }

@@ -154,6 +154,7 @@ function describeJob(
     ['Differs', describeDiffering(job)],
     ['Left behind', job.left.filter((name) => name !== job.group?.name).join(', ') || undefined],
     ['Verification', verification && describeVerification(verification)],
+    ['Signature', verification?.signature],
     ['Bytes', STREAMS.flatMap((name) => (stored[name] ? `${name} ${stored[name].bytes}` : [])).join(', ') || undefined],
     ...RECORD_FACTS.map((name): [string, string | undefined] => [name, record?.get(name)]),
   ];

@@ -1,4 +1,5 @@
 // webjobctl verify: whether what is kept is what was deposited.
+import { existsSync } from 'node:fs';
 import { Command, InvalidArgumentError } from 'commander';
 import { walkLocker } from 'webjob-locker';
 import { parseInstant } from '../../cli/durations.ts';
@@ -7,6 +8,7 @@ import { formatBytes, printJson, printLine, safeLine, say, startProgress } from 
 import { compareCheckpoints, readCheckingKey, readWitnessKeys } from '../../evidence/checkpoint.ts';
 import type { EvidenceSite } from '../../evidence/evidence.ts';
 import type { Finding } from '../../evidence/finding.ts';
+import { ResultKeys } from '../../evidence/result-keys.ts';
 import { type Scope, type Summary, verifyJob, verifySite } from '../../evidence/verify.ts';
 import { describeWitness, joinSites, tellWitness } from '../site/evidence.ts';
 import { globalOptions, openSites } from '../site/site.ts';
@@ -20,11 +22,12 @@ interface Options {
   checkpoint?: string;
   key?: string;
   witnesses?: string;
+  resultKeys?: string;
 }
 
 const EXPLANATION = `
 Every group is held against the record of the run in its .env and against the custody record: sizes, digests, job ids,
-files that are missing or too many, who may write to them. The custody record itself is walked from its first line.
+files that are missing or too many, who may write to them, and whose key signed it. The custody record itself is walked from its first line.
 With --since nothing is read that is older and as root saw it last; --touched looks at every file, as its last change
 cannot be set back.
 Nothing is changed. The server may go on meanwhile: what looks wrong is looked at again before it is told.
@@ -57,6 +60,7 @@ export function verifyCommand(): Command {
     .option('--checkpoint <file>', 'what webjobctl custody checkpoint printed, to be held against the custody record')
     .option('--key <file>', 'the public key of the checkpoints')
     .option('--witnesses <file>', 'verifier keys, one a line, of which one must have cosigned each checkpoint')
+    .option('--result-keys <folder>', 'a copy of webjob-result-keys that the server could not change')
     .addHelpText('after', EXPLANATION)
     .action((jid: string | undefined, _, command: Command) => run(command, jid));
 }
@@ -68,8 +72,8 @@ function parsePercent(text: string): number {
 }
 
 function run(command: Command, jid: string | undefined): void {
-  const sites = joinSites(openSites(command));
   const options = command.opts<Options>();
+  const sites = joinSites(openSites(command)).map((site) => withKeys(site, options.resultKeys));
   if ((options.checkpoint === undefined) !== (options.key === undefined))
     throw new Failure('usage', '--checkpoint and --key belong together');
   if (options.witnesses !== undefined && options.checkpoint === undefined)
@@ -95,6 +99,13 @@ function run(command: Command, jid: string | undefined): void {
   const seconds = (performance.now() - startedAt) / 1000;
   if (isJson) printJson({ kind: 'summary', ...summary, seconds });
   else describe(summary, seconds);
+}
+
+/** Signatures are held against the keys of the site, or of a copy. Throws Failure `failed` for a copy that is not there. */
+function withKeys(site: EvidenceSite, copy: string | undefined): EvidenceSite {
+  if (copy === undefined) return site;
+  if (!existsSync(copy)) throw new Failure('failed', `--result-keys: there is no folder ${copy}`);
+  return { ...site, resultKeys: new ResultKeys([copy]) };
 }
 
 /** A job is in one of the lockers. */
@@ -123,7 +134,8 @@ function addUp(summaries: readonly Summary[]): Summary {
   const [groups, bytes, findings] = [sum('groups'), sum('bytes'), sum('findings')];
   const states = summaries.map(({ witness }) => witness);
   const witness = states.find((state) => state !== 'asked') ?? 'asked';
-  return { groups, bytes, findings, inProgress: sum('inProgress'), older: sum('older'), witness };
+  const signatures = { signed: sum('signed'), unsigned: sum('unsigned') };
+  return { groups, bytes, findings, inProgress: sum('inProgress'), older: sum('older'), ...signatures, witness };
 }
 
 function verify(
@@ -145,6 +157,7 @@ function verify(
       contents: custody !== true,
       sample: fraction === undefined ? undefined : { fraction, seed },
       advance: () => progress.advance(),
+      tell: (name, { words }) => say(`${safeLine(name)}: ${safeLine(words)}`),
       done: tellWitness,
     };
     const findings = jid === undefined ? verifySite(scope) : verifyJob(scope, jid);
@@ -168,10 +181,12 @@ function countGroups(locker: string): number {
   return count;
 }
 
-function describe({ groups, bytes, findings, inProgress, older, witness }: Summary, seconds: number): void {
+function describe(summary: Summary, seconds: number): void {
+  const { groups, bytes, findings, inProgress, older, signed, unsigned, witness } = summary;
   const rate = formatBytes(bytes / Math.max(seconds, 0.001));
   const found = `${findings} ${findings === 1 ? 'finding' : 'findings'}`;
   say(`${groups} groups, ${formatBytes(bytes)} in ${seconds.toFixed(1)} s (${rate}/s): ${found}`);
+  if (signed > 0) say(`${signed} signed by their clients, ${unsigned} not signed`);
   if (inProgress > 0) say(`${inProgress} groups are being written`);
   if (older > 0) say(`${older} groups are older than the custody record; hint: webjobctl custody adopt --reason TEXT`);
   const unasked = describeWitness(witness);

@@ -13,6 +13,10 @@ export interface JobVerification {
   words: string;
   /** Of the last upload, each stream in words; undefined when none is there. */
   streams: Record<StreamName, string> | undefined;
+  /** Whose signature is on the last upload, in words; undefined when none is there. */
+  signature: string | undefined;
+  /** The key that it is of; null for none. */
+  key: string | null;
   findings: readonly Finding[];
 }
 
@@ -34,7 +38,7 @@ export function verifyShown(site: Site, job: Job, bytes: number): JobVerificatio
   const since = issued === undefined ? undefined : issued * 1000;
   const evidence = openEvidence(site, { only: { names, jobId, since } });
   try {
-    const care = { contents: bytes <= MAX_READ_BYTES };
+    const care = { contents: bytes <= MAX_READ_BYTES, as: { clientId: job.clientId, command: job.command } };
     const judged = new Map<string, Verdict>(uploads.map(({ name }) => [name, evidence.judge(name, care)]));
     if (group && !judged.has(group.name)) judged.set(group.name, evidence.judge(group.name, care));
     if (packed && !group) {
@@ -51,6 +55,7 @@ export function verifyShown(site: Site, job: Job, bytes: number): JobVerificatio
       verdict && {
         words: verdict.words,
         streams: streams && (Object.fromEntries(streams) as Record<StreamName, string>),
+        ...{ signature: last?.result?.words, key: last?.result?.key ?? null },
         findings: [...judged.values()].flatMap(({ findings }) => findings).concat(missing.map(describeMissing)),
       }
     );

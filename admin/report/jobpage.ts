@@ -112,7 +112,7 @@ function formatVerification({ job, verdict, deposit, earlier, missing }: Case): 
     if (lost.length > 0) return formatProblems(lost);
     return html`<p class="note">There are no files to verify.</p>`;
   }
-  const { record, recordProblem, isAnnounced } = verdict;
+  const { record, recordProblem, isAnnounced, result } = verdict;
   const findings = [verdict, ...earlier.map((other) => other.verdict)].flatMap(({ findings }) => findings);
   const problems = [
     ...(isAnnounced ? [] : ['The upload was not announced: it has no .rdy file.']),
@@ -123,7 +123,10 @@ function formatVerification({ job, verdict, deposit, earlier, missing }: Case): 
     recordProblem && `The record cannot be read: ${recordProblem}.`,
     deposit?.fault && 'Something before the entry of this upload in the custody record was changed.',
     deposit?.receivedAt && `Received ${deposit.receivedAt}, as the custody record says.`,
-  ].filter((note) => note !== undefined);
+    result?.state === 'good' && `The client signed the record and what it printed, with the key ${result.key}.`,
+    result?.state === 'none' && 'The client did not sign it.',
+    result?.sealedTo && `The streams are sealed to ${result.sealedTo.join(', ')}.`,
+  ].filter((note) => typeof note === 'string');
   const sources = [
     deposit ? 'the custody record of the server' : undefined,
     record ? `the ${record.fields.HashType} hashes in the record of the client` : undefined,

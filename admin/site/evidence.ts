@@ -6,6 +6,7 @@ import { packsFolder } from '../../archive/packs.ts';
 import { Failure } from '../../cli/failure.ts';
 import { withLock } from '../../cli/lockfile.ts';
 import { Evidence, type EvidenceOptions, type EvidenceServer, type EvidenceSite } from '../../evidence/evidence.ts';
+import { ResultKeys, resultKeysFolder } from '../../evidence/result-keys.ts';
 import type { WitnessState } from '../../evidence/witness.ts';
 import type { Site } from './site.ts';
 import { keepFolder } from './turn.ts';
@@ -14,10 +15,14 @@ import { isRoot } from './users.ts';
 /** The lockers of these sites, each once. Throws Failure `failed` for a locker that is not there. */
 export function joinSites(sites: readonly Site[]): EvidenceSite[] {
   const lockers = new Map<string, EvidenceSite & { servers: EvidenceServer[] }>();
+  const resultKeys = new ResultKeys(
+    sites.flatMap(({ propertiesFile }) => (propertiesFile === undefined ? [] : resultKeysFolder(propertiesFile))),
+  );
   for (const { settings, servers } of sites) {
     const { incomingDirectory } = settings;
     const locker = findLocker(incomingDirectory);
-    const site = lockers.get(locker) ?? { incomingDirectory, servers: [], packsFolder: packsFolder(settings) };
+    const packs = packsFolder(settings);
+    const site = lockers.get(locker) ?? { incomingDirectory, servers: [], packsFolder: packs, resultKeys };
     // Of the other servers of a site nothing is kept here.
     for (const { logfilesDirectory, serverId, enableCustody } of servers)
       site.servers.push({

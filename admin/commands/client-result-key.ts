@@ -1,0 +1,68 @@
+// webjobctl client result-key: another key with which a client signs its results.
+import { Command } from 'commander';
+import { parseInstant } from '../../cli/durations.ts';
+import { Failure } from '../../cli/failure.ts';
+import { printJson, printLine, say } from '../../cli/output.ts';
+import { formatVerifierKey } from '../../notes/ed25519.ts';
+import { type Desk, openDesk, parseClientId, userFileOption } from '../clients/desk.ts';
+import { writeResultKey } from '../clients/parcel.ts';
+import { addResultKey, endResultKeys, makeResultKey, readPublicResultKey } from '../clients/result-keys.ts';
+import { withClient } from '../clients/turn.ts';
+import { findClients } from './client-list.ts';
+
+interface Options {
+  public?: string;
+  from?: Date;
+  end?: true;
+  out?: string;
+}
+
+const EXPLANATION = `
+Writes NAME.result.key into the folder NAME, never over another, for ResultKeyFile in the client's webjob.conf. With --public
+the client made the key itself, as with "openssl genpkey -algorithm ed25519", and the server never sees the private half.
+
+The site takes results of an earlier key as before, so that the client can change over in its own time; --end ends it now.
+What it signed until then stays good. From the first key on, unsigned results of the client are a finding of verify; --from
+moves that to another time, as after the last spooled job from before the key.
+
+Examples:
+  webjobctl client result-key client1
+  webjobctl client result-key client1 --public client1.pub --end
+
+Exit codes:
+  0  the site knows the key
+  2  wrong command line
+  3  nph-webjob.cfg cannot be used
+  4  there is no such client, or the key cannot be read or written`;
+
+export function resultKeyCommand(): Command {
+  return new Command('result-key')
+    .description('make another key for the results of a client, or take in one that it made')
+    .argument('<name>', 'the client id', parseClientId)
+    .option('--public <file>', 'take in this public key; the private half stays on the client')
+    .option('--from <time>', 'results that come from then on must be signed (else now)', parseInstant)
+    .option('--end', 'end the earlier keys')
+    .option('--out <folder>', 'where to put the key (else NAME)')
+    .addOption(userFileOption())
+    .addHelpText('after', EXPLANATION)
+    .action((name: string, options: Options, command: Command) => change(openDesk(command), name, options));
+}
+
+function change(desk: Desk, client: string, options: Options): void {
+  if (options.public !== undefined && options.out !== undefined)
+    throw new Failure('usage', '--public writes no key, so there is nothing for --out');
+  if (!findClients(desk).some((row) => row.client === client))
+    throw new Failure('failed', `there is no client ${client}`, 'webjobctl client add makes it, with a result key');
+  const { publicKey, pem } = options.public === undefined ? makeResultKey() : readPublicResultKey(options.public);
+  const { path, key, ended } = withClient(desk, client, () => {
+    const path = pem === undefined ? undefined : writeResultKey(options.out ?? client, client, pem);
+    const key = addResultKey(desk, client, publicKey, options.from);
+    return { path, key, ended: options.end ? endResultKeys(desk, client, key) : [] };
+  });
+  const verifierKey = formatVerifierKey(client, publicKey);
+  const names = ended.map(({ name, id }) => `${name}+${id}`);
+  if (desk.isJson)
+    printJson({ client, file: path ?? null, key: verifierKey, from: key.from.toISOString(), ended: names });
+  else printLine(path ?? verifierKey);
+  for (const name of names) say(`${name} has ended`);
+}

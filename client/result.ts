@@ -1,0 +1,63 @@
+// ResultKeyFile: the key with which this client signs its results (docs/protocol.md, section 11), so that nobody who holds
+// the server can change one, or make one up.
+import { createHash, createPrivateKey } from 'node:crypto';
+import { closeSync, fstatSync, openSync, readFileSync } from 'node:fs';
+import { signerOf } from '../notes/ed25519.ts';
+import { NoteError, type NoteSigner } from '../notes/note.ts';
+import { type ResultStreams, resultFields, signResult } from '../notes/result.ts';
+import { codeOf, Failure } from './failure.ts';
+import type { ClientSettings } from './settings.ts';
+
+/** Signs run records with the key of this client. */
+export interface ResultSigner {
+  /** The name and id of the key, `client1+5782c125`. */
+  key: string;
+  /** The record with what its streams are, and the signature. */
+  sign(record: string, streams: ResultStreams): string;
+}
+
+/** What a job prints that has no program. */
+export const NOTHING: ResultStreams = {
+  out: { bytes: 0, sha256: createHash('sha256').digest('hex') },
+  err: { bytes: 0, sha256: createHash('sha256').digest('hex') },
+};
+
+/** Reads ResultKeyFile. Throws Failure `settings` for a key that cannot be used, or that others may read. */
+export function openResultSigner(settings: ClientSettings): ResultSigner {
+  const signer = readKey(settings);
+  return {
+    key: `${signer.name}+${signer.id}`,
+    sign: (record, streams) => signResult(appendFields(record, resultFields(streams)), signer),
+  };
+}
+
+function appendFields(record: string, fields: readonly [name: string, value: string][]): string {
+  return record + fields.map(([name, value]) => `${name}=${value}\n`).join('');
+}
+
+/** The key, under the name of this client. */
+function readKey({ resultKeyFile: path, clientId }: ClientSettings): NoteSigner {
+  const fail = (why: string, hint?: string): Failure => new Failure('settings', `ResultKeyFile: ${path} ${why}`, hint);
+  let pem: Buffer;
+  try {
+    pem = readSecret(path, () => fail('may be read by others, who could sign for this client', `chmod 600 ${path}`));
+  } catch (error) {
+    if (error instanceof Failure) throw error;
+    throw fail(`cannot be read: ${codeOf(error)}`);
+  }
+  try {
+    return signerOf(clientId, createPrivateKey(pem));
+  } catch (error) {
+    throw fail(`is no private key in PEM: ${error instanceof NoteError ? error.message : codeOf(error)}`);
+  }
+}
+
+function readSecret(path: string, fail: () => Failure): Buffer {
+  const fd = openSync(path, 'r');
+  try {
+    if (process.platform !== 'win32' && (fstatSync(fd).mode & 0o077) !== 0) throw fail();
+    return readFileSync(fd);
+  } finally {
+    closeSync(fd);
+  }
+}

@@ -1,0 +1,128 @@
+// The signature of a client on what one job uploaded: whose it is, and whether it holds. The one judge of it; what a client
+// signs, byte for byte, is in docs/protocol.md, section 11.
+import type { StreamName } from 'webjob-locker';
+import { NoteError } from '../notes/note.ts';
+import { openResult, type ResultStreams, type Sealing, type SignedResult } from '../notes/result.ts';
+import { isInUse, type ResultKey } from '../notes/result-keys.ts';
+import type { FindingKind } from './finding.ts';
+import type { ResultKeys } from './result-keys.ts';
+
+/** What is known of the signature on an upload. */
+export interface ResultVerdict {
+  /** `good` by a key that the site has of this client, `none` where none is needed, and `bad` for all else. */
+  state: 'good' | 'none' | 'bad';
+  /** `signed by client1+5782c125`, `not signed`, or why it does not count. */
+  words: string;
+  /** The name and id of the key that the signature says it is of. It may be anybody's words. */
+  key: string | undefined;
+  /** age recipients of streams that are sealed, as the record says. */
+  sealedTo: readonly string[] | undefined;
+}
+
+/** What the server, and not the client, says of an upload. */
+export interface ResultFacts {
+  clientId: string | undefined;
+  /** In the `.rdy`. */
+  jobId: string | undefined;
+  command: string | undefined;
+  /** When it came. */
+  at: Date | undefined;
+}
+
+/** A verdict with what is wrong, and what the streams must be. */
+export interface JudgedResult {
+  verdict: ResultVerdict;
+  problem: [kind: FindingKind, detail: string] | undefined;
+  /** As they were signed; undefined without a signature that holds. */
+  streams: ResultStreams | undefined;
+}
+
+/**
+ * Judges the signature in a run record.
+ *
+ * @param env the bytes of the record; empty for one that cannot be read
+ * @param facts what the server says of the upload, as far as it is known
+ * @param keys the result keys of the site
+ */
+export function judgeResult(env: Uint8Array, facts: ResultFacts, keys: ResultKeys): JudgedResult {
+  let result: SignedResult | undefined;
+  try {
+    result = openResult(env);
+  } catch (error) {
+    if (!(error instanceof NoteError)) throw error;
+    return bad('signature-wrong', `the record is not as a client signs it: ${error.message}`);
+  }
+  return result ? judgeSigned(result, facts, keys) : judgeUnsigned(env, facts, keys);
+}
+
+function judgeSigned(result: SignedResult, facts: ResultFacts, keys: ResultKeys): JudgedResult {
+  const { signature, record, sealing, streams, text } = result;
+  const { ClientId: client, Jid, Command } = record.fields;
+  const key = `${signature.name}+${signature.id}`;
+  const fail = (kind: FindingKind, detail: string): JudgedResult => bad(kind, detail, key, sealing);
+  if (signature.name !== client) return fail('signature-key', `signed by ${key}, which is not a key of ${client}`);
+  const known = keys.of(client).find(({ id }) => id === signature.id);
+  if (!known) return fail('signature-key', `signed by ${key}, a key that the site does not have`);
+  if (!known.isGood(text, signature.bytes)) return fail('signature-wrong', `not the record that ${key} signed`);
+  if (hasEnded(known, facts.at)) return fail('signature-key', `signed by ${key}, which had ended before it came`);
+  const moved = findMoved({ client, Jid, Command }, facts);
+  if (moved !== undefined) return fail('signature-moved', `${key} signed it ${moved}`);
+  const verdict = { state: 'good', words: `signed by ${key}`, key, sealedTo: sealing?.recipients } as const;
+  return { verdict, problem: undefined, streams };
+}
+
+function hasEnded({ until }: ResultKey, at: Date | undefined): boolean {
+  return until !== undefined && at !== undefined && at >= until;
+}
+
+/** What of an upload is not what the client signed it as. */
+function findMoved(
+  signed: { client: string; Jid: string; Command: string },
+  { clientId, jobId, command }: ResultFacts,
+): string | undefined {
+  if (clientId !== undefined && clientId !== signed.client)
+    return `as ${signed.client}, and it is kept as ${clientId}'s`;
+  if (jobId !== undefined && jobId !== signed.Jid) return `as job ${signed.Jid}, and it is kept as ${jobId}`;
+  if (command !== undefined && command !== signed.Command)
+    return `as the output of ${signed.Command}, and it is kept as that of ${command}`;
+  return undefined;
+}
+
+/** Whoever takes the signature out can write another client into the record: the server's word of who sent it counts, too. */
+function judgeUnsigned(env: Uint8Array, { clientId, at }: ResultFacts, keys: ResultKeys): JudgedResult {
+  const claimed = /^ClientId=(.*)$/m.exec(Buffer.from(env).toString('latin1'))?.[1];
+  for (const client of new Set([clientId, claimed])) {
+    const key = client === undefined ? undefined : keys.of(client).find((one) => isInUse(one, at ?? new Date()));
+    if (key)
+      return bad(
+        'signature-missing',
+        `not signed, and ${client} has had the key ${key.name}+${key.id} since ${dayOf(key.from)}`,
+      );
+  }
+  return { verdict: UNSIGNED, problem: undefined, streams: undefined };
+}
+
+const UNSIGNED: ResultVerdict = { state: 'none', words: 'not signed', key: undefined, sealedTo: undefined };
+
+function bad(kind: FindingKind, detail: string, key?: string, sealing?: Sealing): JudgedResult {
+  const verdict = { state: 'bad', words: detail, key, sealedTo: sealing?.recipients } as const;
+  return { verdict, problem: [kind, detail], streams: undefined };
+}
+
+function dayOf(date: Date): string {
+  return date.toISOString().slice(0, 10);
+}
+
+/** What of a stream is not what its client signed; undefined when all is, and for the record itself. */
+export function compareSigned(
+  streams: ResultStreams,
+  stream: StreamName,
+  { bytes, sha256 }: { bytes: number; sha256: string | undefined },
+): [FindingKind, string] | undefined {
+  if (stream === 'env') return undefined;
+  const signed = streams[stream];
+  if (bytes !== signed.bytes) return ['signature-wrong', `${bytes} bytes, and the client signed ${signed.bytes}`];
+  if (sha256 !== undefined && sha256 !== signed.sha256)
+    return ['signature-wrong', 'not the SHA-256 that the client signed'];
+  return undefined;
+}

@@ -1,0 +1,259 @@
+// A server in other hands against what clients signed: it keeps what it likes, with a custody record that says the same, and verify
+// finds every result that is not the one that its client signed.
+import assert from 'node:assert/strict';
+import { cpSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { after, before, describe, it } from 'node:test';
+import { RECORD_FIELDS } from 'webjob-protocol';
+import type { NoteSigner } from '../notes/note.ts';
+import { makeSite, type Site } from '../scripts/site.ts';
+import { verifyAs } from './evidence-site.ts';
+import { makeSigner, type Signer } from './signed-programs.ts';
+import {
+  keyLine,
+  plantSigned,
+  resultKeysOf,
+  type SignedUpload,
+  signEnv,
+  streamsOf,
+  writeResultKeys,
+} from './signed-results.ts';
+
+const [client1, earlier, client2, stranger] = ['client1', 'client1', 'client2', 'client1'].map(makeSigner) as [
+  Signer,
+  Signer,
+  Signer,
+  Signer,
+];
+/** A key of somebody else who gives it out for the client's. */
+const posing: NoteSigner = { ...stranger, id: client1.id };
+const OUT = 'out of host.sh\n';
+const ERR = 'err of host.sh\n';
+
+interface Attack extends Partial<SignedUpload> {
+  what: string;
+  /** The findings that there must be; others may come besides. */
+  found: string[];
+}
+
+const attacks: Attack[] = [];
+const attack = (found: string | string[], what: string, more: Partial<SignedUpload>): void => {
+  attacks.push({ what, found: [found].flat(), ...more });
+};
+/** The server can write any record, also one that fits what it keeps. */
+const edit = (found: string, what: string, change: (env: string) => string): void =>
+  attack(`${found} env`, what, { edit: change });
+const without = (name: RegExp) => (env: string) => env.replace(new RegExp(`^(?:${name.source})=.*\n`, 'gm'), '');
+const UNSIGNED = /(?:StdOut|StdErr)(?:Bytes|Sha256)|ResultSignature/;
+
+function flip(text: string, at: number): Buffer {
+  const bytes = Buffer.from(text);
+  bytes[at] = (bytes[at] ?? 0) ^ 1;
+  return bytes;
+}
+
+for (const stream of ['out', 'err'] as const) {
+  const text = stream === 'out' ? OUT : ERR;
+  const keep = (what: string, kept: string | Buffer): void =>
+    attack(`signature-wrong ${stream}`, `.${stream} ${what}`, { kept: { [stream]: kept } });
+  for (let at = 0; at < text.length; at++) keep(`with another bit in byte ${at}`, flip(text, at));
+  keep('without its last byte', text.slice(0, -1));
+  keep('with a byte more', `${text}\n`);
+  keep('with a byte in front', ` ${text}`);
+  keep('with nothing in it', '');
+  keep('with all of another', 'all is well\n');
+  keep('twice', text + text);
+  attack(`signature-wrong ${stream}`, `.${stream} with another length, where nothing was printed`, {
+    ...{ out: '', err: '' },
+    kept: { [stream]: 'found nothing\n' },
+  });
+}
+attack(['signature-wrong out', 'signature-wrong err'], 'the streams in each other’s place', {
+  kept: { out: ERR, err: OUT },
+});
+
+for (const field of RECORD_FIELDS)
+  for (const [what, value] of [
+    ['another value', 'changed'],
+    ['no value', ''],
+  ])
+    edit(field === 'ClientId' ? 'signature-key' : 'signature-wrong', `${what} of ${field}`, (env) =>
+      env.replace(new RegExp(`^${field}=.*$`, 'm'), `${field}=${value}`),
+    );
+for (const field of ['StdOutBytes', 'StdOutSha256', 'StdErrBytes', 'StdErrSha256']) {
+  edit('signature-wrong', `another ${field}`, (env) =>
+    env.replace(
+      new RegExp(`^(${field}=.*)([0-9a-f])$`, 'm'),
+      (_, start, last) => `${start}${last === '1' ? '2' : '1'}`,
+    ),
+  );
+  edit('signature-wrong', `no ${field}`, without(new RegExp(field)));
+  edit('signature-wrong', `${field} twice`, (env) => env.replace(new RegExp(`^${field}=.*\n`, 'm'), '$&$&'));
+  edit('signature-wrong', `${field} that is not one`, (env) =>
+    env.replace(new RegExp(`^${field}=.*$`, 'm'), `${field}=x`),
+  );
+}
+edit('signature-wrong', 'an exit code that was not 0', (env) => env.replace('KidStatus=0', 'KidStatus=1'));
+edit('signature-wrong', 'a field more', (env) => env.replace('StdOutBytes', 'Case=1\nStdOutBytes'));
+edit('signature-wrong', 'a field behind the signature', (env) => `${env}Case=1\n`);
+edit('signature-wrong', 'an empty line behind the signature', (env) => `${env}\n`);
+edit('signature-wrong', 'the end of the last line cut off', (env) => env.slice(0, -1));
+edit('signature-wrong', 'line ends of DOS', (env) => env.replaceAll('\n', '\r\n'));
+edit('signature-wrong', 'a byte that is not UTF-8', (env) => env.replace('Hostname=host', 'Hostname=h\ufffd'));
+edit('signature-wrong', 'an outer job', (env) =>
+  env.replace('StdOutBytes', 'OuterJid=server_1_1085355126_00001\nStdOutBytes'),
+);
+edit('signature-wrong', 'the streams that are kept in a record that fits them', (env) =>
+  signEnv(without(UNSIGNED)(env), streamsOf('all is well\n', ''), posing),
+);
+
+for (const [what, change] of Object.entries({
+  'is of another text': (line) => line.replace(/[A-Za-z0-9]{8}$/, '') + line.slice(-8).toLowerCase(),
+  'is zeros': (line) =>
+    line.replace(/ .*/, ` ${Buffer.concat([Buffer.from(client1.id, 'hex'), Buffer.alloc(64)]).toString('base64')}`),
+  'has 63 bytes': (line) => resized(line, 67),
+  'has 65 bytes': (line) => resized(line, 69),
+  'has no bytes': (line) => resized(line, 4),
+  'is not base64': (line) => line.replace(/ .*/, ' !!!'),
+  'is empty': () => 'ResultSignature=',
+  'has no name': (line) => line.replace('=client1 ', '= '),
+  'comes twice': (line) => `${line}\n${line}`,
+  'is a whole signature line': (line) => line.replace('=', '=— '),
+} satisfies Record<string, (line: string) => string>))
+  edit('signature-wrong', `a signature that ${what}`, (env) => env.replace(/ResultSignature=.*/, change));
+
+function resized(line: string, length: number): string {
+  const bytes = Buffer.concat([Buffer.from(line.split(' ')[1] ?? '', 'base64'), Buffer.alloc(8)]).subarray(0, length);
+  return line.replace(/ .*/, ` ${bytes.toString('base64')}`);
+}
+
+for (const [what, signer, found] of [
+  ['a key that nobody knows', stranger, 'signature-key'],
+  ['a key that gives itself out for that of the client', posing, 'signature-wrong'],
+  ['the key of another client', client2, 'signature-key'],
+  ['the key of another client under the name of this one', { ...client2, name: 'client1' }, 'signature-key'],
+  [
+    'the key of another client with name and id of this one',
+    { ...client2, name: 'client1', id: client1.id },
+    'signature-wrong',
+  ],
+  ['the key of the client under another name', { ...client1, name: 'client3' }, 'signature-key'],
+  ['the key of the client with another id', { ...client1, id: '00000000' }, 'signature-key'],
+  ['a key that has ended', earlier, 'signature-key'],
+  [
+    'the key of the client, over a manifest',
+    { ...client1, sign: (text) => client1.sign(text.replace('webjob-result', 'webjob-manifest')) },
+    'signature-wrong',
+  ],
+  [
+    'the key of the client, over the record alone',
+    { ...client1, sign: (text) => client1.sign(text.slice(text.indexOf('\n') + 1)) },
+    'signature-wrong',
+  ],
+  ['the key of the client, over nothing', { ...client1, sign: () => client1.sign('') }, 'signature-wrong'],
+] satisfies [string, NoteSigner, string][])
+  attack(`${found} env`, `a record by ${what}`, { signer });
+
+const SIGNED_JOB = 'server_1_1085355126_00723';
+for (const [what, jobId] of [
+  ['of the same second', 'server_1_1085355126_00724'],
+  ['of another server', 'server_2_1085355126_00723'],
+  ['of another day', 'server_1_1185355126_00723'],
+  ['that is none', 'NA'],
+] as const)
+  attack(['signature-moved env'], `a result moved to a job ${what}`, { jobId, fields: { Jid: SIGNED_JOB } });
+attack(['signature-moved env'], 'a result without a job moved to one', { jobId: SIGNED_JOB, fields: { Jid: 'NA' } });
+for (const clientId of ['client2', 'client3', 'client', 'Client1'])
+  attack(['signature-moved env'], `a result moved to ${clientId}`, { custody: { clientId } });
+for (const fileName of ['other.sh', 'host', 'host.sh.sh', 'Host.sh'])
+  attack(['signature-moved env'], `a result moved to ${fileName}`, { custody: { fileName } });
+attack(['signature-moved env'], 'a result of client2 given out for that of client1', {
+  signer: client2,
+  fields: { ClientId: 'client2' },
+});
+
+edit('signature-missing', 'all that is ours taken out', without(UNSIGNED));
+edit('signature-missing', 'all taken out, and the record that of a client without a key', (env) =>
+  without(UNSIGNED)(env).replace('ClientId=client1', 'ClientId=legacy'),
+);
+attack('signature-missing env', 'all taken out, and the custody record that of a client without a key', {
+  edit: without(UNSIGNED),
+  custody: { clientId: 'legacy' },
+});
+attack('signature-missing env', 'all taken out, without a custody record', { edit: without(UNSIGNED), custody: false });
+attack('signature-missing env', 'all taken out, and the streams changed to what the record says', {
+  kept: { out: 'all is well\n' },
+  edit: without(UNSIGNED),
+});
+edit('signature-missing', 'an empty record', () => '');
+edit('signature-missing', 'a record of one line', () => 'Version=webjob\n');
+edit('signature-missing', 'a record that is longer than any', (env) => `${env}${'x'.repeat(1024 * 1024)}\n`);
+edit('signature-wrong', 'the signature taken out', without(/ResultSignature/));
+edit('signature-wrong', 'the signature taken out, and the client another', (env) =>
+  without(/ResultSignature/)(env).replace('ClientId=client1', 'ClientId=legacy'),
+);
+edit('signature-missing', 'the signature of another name', (env) =>
+  without(UNSIGNED)(env).concat('Signature=client1 AAAA\n'),
+);
+
+describe('results at a stolen server', () => {
+  let site: Site;
+  let copy: string;
+  let found: Set<string>;
+  const nameOf = (index: number): string => `job${String(index).padStart(4, '0')}`;
+
+  before(async () => {
+    site = makeSite({ settings: { EnableCustody: 'Y' } });
+    const keys = resultKeysOf(site);
+    const ended = keyLine(earlier, '2000-01-01T00:00:00Z', '2020-01-01T00:00:00Z');
+    writeResultKeys(keys, 'client1', [ended, keyLine(client1)]);
+    writeResultKeys(keys, 'client2', [keyLine(client2)]);
+    copy = join(site.root, 'copy');
+    cpSync(keys, copy, { recursive: true });
+    for (const [index, { what, found, ...more }] of attacks.entries())
+      plantSigned(site, { signer: client1, out: OUT, err: ERR, ...more, name: nameOf(index) });
+    plantSigned(site, { signer: client1, name: 'honest' });
+    plantSigned(site, { signer: client1, name: 'nothing', out: '', err: '' });
+    found = new Set(await verifyAs([site.propertiesFile]));
+  });
+  after(() => site.remove());
+
+  it(`are found out, in ${attacks.length} attacks`, (context) => {
+    const missed = attacks.filter((one, index) =>
+      one.found.some((kind) => !found.has(kind.replace(' ', ` ${nameOf(index)}.`))),
+    );
+    context.diagnostic(`${attacks.length - missed.length} of ${attacks.length} attacks on results were found out`);
+    assert.deepEqual(
+      missed.map(({ what, found: wanted }) => `${what}: no ${wanted.join(' and ')}`),
+      [],
+    );
+    assert.ok(attacks.length >= 150, String(attacks.length));
+  });
+
+  it('are not taken for those that are as they were signed', () => {
+    assert.deepEqual(
+      [...found].filter((line) => /honest|nothing/.test(line)),
+      [],
+    );
+  });
+
+  it('are found out by a copy of the keys where those of the site were replaced', async () => {
+    const keys = resultKeysOf(site);
+    plantSigned(site, { signer: stranger, name: 'forged', out: 'all is well\n' });
+    writeResultKeys(keys, 'client1', [keyLine(stranger)]);
+    const here = await verifyAs([site.propertiesFile]);
+    assert.deepEqual(
+      here.filter((line) => line.includes('forged')),
+      [],
+    );
+    assert.ok(here.includes('signature-key honest.env'));
+    const there = await verifyAs([site.propertiesFile], '--result-keys', copy);
+    assert.deepEqual(
+      there.filter((line) => /forged|honest/.test(line)),
+      ['signature-key forged.env'],
+    );
+    rmSync(keys, { recursive: true });
+    const gone = await verifyAs([site.propertiesFile]);
+    assert.ok(gone.includes('signature-key honest.env'));
+  });
+});

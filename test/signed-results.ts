@@ -1,0 +1,68 @@
+// Results as a client signs them, and as nobody should, planted into a locker with its custody record.
+import { createHash } from 'node:crypto';
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import type { NoteSigner } from '../notes/note.ts';
+import { type ResultStreams, resultFields, signResult } from '../notes/result.ts';
+import type { Site } from '../scripts/site.ts';
+import type { Signer } from './signed-programs.ts';
+import { type Planted, plantGroup } from './verify-site.ts';
+
+/** What these streams are. */
+export function streamsOf(out: string | Buffer, err: string | Buffer): ResultStreams {
+  const factsOf = (bytes: string | Buffer) => ({
+    bytes: Buffer.byteLength(bytes),
+    sha256: createHash('sha256').update(bytes).digest('hex'),
+  });
+  return { out: factsOf(out), err: factsOf(err) };
+}
+
+/** A run record with the fields and the signature of a client. */
+export function signEnv(env: string, streams: ResultStreams, signer: NoteSigner): string {
+  const fields = resultFields(streams).map(([name, value]) => `${name}=${value}\n`);
+  return signResult(env + fields.join(''), signer);
+}
+
+export interface SignedUpload extends Partial<Omit<Planted, 'changeEnv'>> {
+  name: string;
+  signer: NoteSigner;
+  /** What is kept, where it is not what was signed. */
+  kept?: { out?: string | Buffer; err?: string | Buffer };
+  /** Of the signed record, what is kept. */
+  edit?: (env: string) => string;
+}
+
+/** Plants an upload that a client signed, and that the server keeps as it likes, with a custody record that says the same. */
+export function plantSigned(site: Site, { signer, kept = {}, edit = (env) => env, ...planted }: SignedUpload): void {
+  const { out = 'out of host.sh\n', err = 'err of host.sh\n' } = planted;
+  plantGroup({
+    ...{ incomingDirectory: site.incoming, logfilesDirectory: join(site.base, 'logfiles') },
+    ...{ jobId: planted.name, ...planted, out, err, ...kept },
+    changeEnv: (env) => edit(signEnv(hashesOf(env, out, err), streamsOf(out, err), signer)),
+    custody: { fileName: 'host.sh', ...planted.custody },
+  });
+}
+
+/** A record of what the program printed, whatever is kept. */
+function hashesOf(env: string, out: string | Buffer, err: string | Buffer): string {
+  const md5 = (bytes: string | Buffer): string => createHash('md5').update(bytes).digest('hex');
+  return env
+    .replace(/^StdOutHash=.*$/m, `StdOutHash=${md5(out)}`)
+    .replace(/^StdErrHash=.*$/m, `StdErrHash=${md5(err)}`);
+}
+
+/** A line of a client's result keys, in use since the beginning of time. */
+export function keyLine(signer: Signer, from = '2000-01-01T00:00:00Z', until?: string): string {
+  return `${[signer.verifierKey, from, ...(until === undefined ? [] : [until])].join(' ')}\n`;
+}
+
+/** Gives the site, or a copy, result keys of a client. */
+export function writeResultKeys(folder: string, client: string, lines: readonly string[]): void {
+  mkdirSync(folder, { recursive: true });
+  writeFileSync(join(folder, client), lines.join(''), { mode: 0o644 });
+}
+
+/** Where a site has them. */
+export function resultKeysOf({ propertiesFile }: Site): string {
+  return join(dirname(propertiesFile), 'webjob-result-keys');
+}
