@@ -83,6 +83,14 @@ export function recordReplaced(exchange: Exchange, name: string, paths: GroupPat
   record(exchange, { event: 'replaced', ...describeRequest(exchange, name, jobId), replacedBy: by, ...content });
 }
 
+/** Records what a client is given to run. Throws the same. */
+export function recordBatch(exchange: Exchange, orders: readonly { id: string; due: number; command: string }[]): void {
+  if (!exchange.settings.enableCustody) return;
+  const { name: _, ...request } = describeRequest(exchange, '', exchange.jobId);
+  const given = orders.map(({ id, due, command }) => ({ id, due, command }));
+  record(exchange, { event: 'batch', ...request, orders: given });
+}
+
 function describeRequest(exchange: Exchange, name: string, jobId: string | undefined) {
   const { request, receivedAt } = exchange;
   const { SSL_CLIENT_VERIFY: tlsVerify, SSL_CLIENT_S_DN: tlsSubject } = request.env;

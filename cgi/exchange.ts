@@ -31,6 +31,8 @@ export interface Answer {
   retryAfter?: number | undefined;
   /** What a GET serves: an open file and its size in bytes. */
   file?: { fd: number; size: number } | undefined;
+  /** What a GET serves that was made for it. */
+  content?: Uint8Array | undefined;
   /** The value of WebJob-Payload-Signature. */
   signature?: string | undefined;
   /** The value of WebJob-Payload-Manifest. */

@@ -1,6 +1,7 @@
 // serveCommand: find what a GET asks for, its signature and manifest, let the hook make of it what it will, and answer with it.
 import { closeSync } from 'node:fs';
 import type { GetQuery } from 'webjob-protocol';
+import { serveBatch } from './batch.ts';
 import { findCommand } from './commands.ts';
 import type { Answer, Exchange } from './exchange.ts';
 import { makePayload } from './hooks.ts';
@@ -11,6 +12,10 @@ import { findManifest, findSignature } from './signature.ts';
 /** Throws Refusal 404, 450, 457, 459, 550 or 551. The file in the answer is open. */
 export function serveCommand(exchange: Exchange, query: GetQuery): Answer {
   const { settings } = exchange;
+  if (query.fileName === settings.batchCommand) {
+    checkUploadName(exchange);
+    return serveBatch(exchange, query.clientId);
+  }
   const command = findCommand(settings, query.clientId, query.fileName);
   if (!command && !settings.getHookEnable) throw new Refusal(404, 'in no folder of this client');
   try {

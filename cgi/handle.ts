@@ -162,14 +162,14 @@ function formatAnswer(exchange: Exchange, answer: Answer): CgiResponse {
     ['WebJob-Payload-Manifest', answer.manifest],
     ['Retry-After', answer.retryAfter?.toString()],
   ];
-  const { status, file } = answer;
+  const { status, file, content } = answer;
   const held = slot instanceof Refusal ? undefined : slot;
   return {
     status,
     reason: REASONS[status],
     headers: headers.filter((header): header is [string, string] => Boolean(header[1])),
-    contentLength: file?.size ?? 0,
-    content: file,
+    contentLength: file?.size ?? content?.length ?? 0,
+    content: file ?? content,
     afterwards: findTrigger(exchange, answer),
     atEnd: held && (() => held.release()),
     drainLimitMs: settings.maxRequestsAtOnce > 0 && !held ? DRAIN_LIMIT_MS : undefined,

@@ -1,8 +1,8 @@
 // hosts.access: from which addresses a client id may come (docs/protocol.md, section 4).
 
-import { type BigIntStats, closeSync, fstatSync, openSync, readFileSync, statSync } from 'node:fs';
 import { isClientId } from 'webjob-protocol';
 import type { ServerSettings } from './controls.ts';
+import { readKept } from './kept-file.ts';
 import { Refusal } from './refusal.ts';
 
 /** The networks of each client id, as they are written. */
@@ -21,44 +21,9 @@ export function checkAddress(settings: ServerSettings, clientId: string, address
   if (!allowed) throw new Refusal(472, 'the address is not on the list');
 }
 
-/** A later change of a file that was left alone for so long has another time, however coarse the clock of the file system is. */
-const SETTLED_AFTER_MS = 2000n;
-
-interface Kept {
-  mark: string;
-  /** Made by the second request that finds the same file. A process that serves only one has no use for it. */
-  list?: HostList;
-}
-
-/** What a persistent worker has seen and read, by the path of the file. */
-const kept = new Map<string, Kept>();
-
-/**
- * Reads the list, at least of this client. What was read is kept, and holds as long as the file is the same.
- * Throws as parseHostList does, and errors of system calls.
- */
+/** Reads the list, at least of this client. Throws as parseHostList does, and errors of system calls. */
 export function readHostList(path: string, clientId: string): HostList {
-  const found = kept.get(path);
-  if (found?.list && found.mark === markOf(statSync(path, { bigint: true }))) return found.list;
-  kept.delete(path);
-  const fd = openSync(path, 'r');
-  try {
-    const before = fstatSync(fd, { bigint: true });
-    const mark = markOf(before);
-    const isKnown = found?.mark === mark;
-    const list = parseHostList(readFileSync(fd, 'utf8'), isKnown ? undefined : clientId);
-    const changedAt = before.mtimeMs > before.ctimeMs ? before.mtimeMs : before.ctimeMs;
-    const isSettled = BigInt(Date.now()) - changedAt > SETTLED_AFTER_MS;
-    if (isSettled && mark === markOf(fstatSync(fd, { bigint: true })))
-      kept.set(path, isKnown ? { mark, list } : { mark });
-    return list;
-  } finally {
-    closeSync(fd);
-  }
-}
-
-function markOf({ dev, ino, size, mtimeNs, ctimeNs }: BigIntStats): string {
-  return `${dev} ${ino} ${size} ${mtimeNs} ${ctimeNs}`;
+  return readKept(path, (text, isKept) => parseHostList(text, isKept ? undefined : clientId));
 }
 
 const GROUP = '[0-9A-Fa-f]{1,4}';

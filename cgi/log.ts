@@ -23,7 +23,7 @@ export function logRequest(exchange: Exchange, answer: Answer): void {
     ...identify(exchange),
     method: request.method,
     bytesReceived: announcedLength(request),
-    bytesSent: answer.file?.size ?? 0,
+    bytesSent: answer.file?.size ?? answer.content?.length ?? 0,
     seconds: Math.max(0, Math.floor((now.getTime() - receivedAt.getTime()) / 1000)),
     status: answer.status,
     message: describeAnswer(answer),

@@ -2,7 +2,7 @@
 // what it costs: a site without EnableRequestTracking never loads node:crypto.
 import { basename } from 'node:path';
 import type { CgiEnvironment } from 'node-cgi-compat';
-import { digestRange } from 'webjob-locker';
+import { digestRange, newHash } from 'webjob-locker';
 import { announcedLengths, escapeAscii } from 'webjob-protocol';
 import { type Answer, type Exchange, identify } from './exchange.ts';
 import { announcedLength, appendLine, describeAnswer } from './log.ts';
@@ -10,7 +10,7 @@ import { announcedLength, appendLine, describeAnswer } from './log.ts';
 /** Appends the line of a finished request. Times are ISO 8601 in UTC, sizes bytes; what is unknown is left out. */
 export function trackRequest(exchange: Exchange, answer: Answer): void {
   const { request, settings, receivedAt, query } = exchange;
-  const { file, upload } = answer;
+  const { file, content, upload } = answer;
   const announced = query?.runType && announcedLengths(request.query);
   const done = new Date();
   const line = {
@@ -25,16 +25,21 @@ export function trackRequest(exchange: Exchange, answer: Answer): void {
     bytesOut: exactCount(announced?.out),
     bytesErr: exactCount(announced?.err),
     bytesEnv: exactCount(announced?.env),
-    bytesSent: file?.size ?? 0,
+    bytesSent: file?.size ?? content?.length ?? 0,
     milliseconds: Math.max(0, done.getTime() - receivedAt.getTime()),
     status: answer.status,
     message: describeAnswer(answer),
     upload: upload && basename(upload.out, '.out'),
-    sha256: answer.digests ?? (file && { payload: digestRange(file.fd, 0, file.size) }),
+    sha256: answer.digests ?? digestPayload(answer),
     signed: request.method === 'GET' ? answer.signature !== undefined : undefined,
     tls: request.secure ? tlsFacts(request.env) : undefined,
   };
   appendLine(settings, 'nph-webjob.json.log', escapeAscii(JSON.stringify(line)));
+}
+
+function digestPayload({ file, content }: Answer): { payload: string } | undefined {
+  if (content) return { payload: newHash().update(content).digest('hex') };
+  return file && { payload: digestRange(file.fd, 0, file.size) };
 }
 
 /** A count as it was announced: a number where a number has the same digits, otherwise text. */

@@ -1,6 +1,6 @@
 // The jobs of a site, for whoever asks: listed, found by an id, counted by client, or as they end.
 import { statGroupFile } from 'webjob-locker';
-import { findJobIdParts } from 'webjob-protocol';
+import { findJobIdParts, matchesGlob } from 'webjob-protocol';
 import { Failure } from '../cli/failure.ts';
 import type { Job, JobState } from './job.ts';
 import { type Joined, joinEpisode, LOCKER } from './join.ts';
@@ -403,16 +403,9 @@ function makeFilter(filter: JobFilter): (job: Job) => boolean {
 }
 
 function makeNameFilter({ client, command }: Pick<JobFilter, 'client' | 'command'>): (facts: NameFacts) => boolean {
-  const clients = client === undefined ? undefined : compileGlob(client);
-  const commands = command === undefined ? undefined : compileGlob(command);
   return ({ clientId, command: name }) =>
-    (!clients || clients.test(clientId ?? '-')) && (!commands || commands.test(name ?? '-'));
+    (client === undefined || matchesGlob(client, clientId ?? '-')) &&
+    (command === undefined || matchesGlob(command, name ?? '-'));
 }
 
 const isGlob = (text: string): boolean => /[*?]|^-$/.test(text);
-
-/** `*` is any text and `?` any character. */
-export function compileGlob(glob: string): RegExp {
-  const source = glob.replace(/[^A-Za-z0-9_]/g, (c) => (c === '*' ? '.*' : c === '?' ? '.' : `\\${c}`));
-  return new RegExp(`^${source}$`);
-}

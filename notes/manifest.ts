@@ -1,6 +1,6 @@
 // Manifests of programs: signed notes that bind the bytes of a program to its name, to the clients it is for, to a time
 // and to a serial number (docs/protocol.md, section 10). Those who sign and those who check both ask here.
-import { isFileName, MAX_MANIFEST_BYTES } from 'webjob-protocol';
+import { isFileName, MAX_MANIFEST_BYTES, matchesGlob } from 'webjob-protocol';
 import { NoteError, parseNote, verifyNote } from './note.ts';
 import { type TrustedKey, weightOf } from './trust.ts';
 
@@ -85,26 +85,6 @@ export function findMismatch(
   if (wanted.at < notBefore) return `it is not valid before ${formatSeconds(notBefore)}`;
   // Up to the end of its last second, as certificates are.
   return wanted.at.getTime() >= notAfter.getTime() + 1000 ? `it expired at ${formatSeconds(notAfter)}` : undefined;
-}
-
-/** Whether all of a client id matches: `*` stands for any characters, `?` for one. */
-export function matchesGlob(glob: string, clientId: string): boolean {
-  let [at, star, retry] = [0, -1, 0];
-  for (let next = 0; next < clientId.length; ) {
-    if (glob[at] === '?' || (glob[at] === clientId[next] && glob[at] !== '*')) {
-      at++;
-      next++;
-    } else if (glob[at] === '*') {
-      star = at++;
-      retry = next;
-    } else if (star >= 0) {
-      at = star + 1;
-      next = ++retry;
-    } else {
-      return false;
-    }
-  }
-  return /^\**$/.test(glob.slice(at));
 }
 
 /** `2026-11-24T06:12:40Z` */

@@ -1,7 +1,7 @@
 // webjobctl search: where in what clients sent a text stands.
 import { Command, InvalidArgumentError } from 'commander';
 import { STREAMS, type StreamName } from 'webjob-locker';
-import { encodeField } from 'webjob-protocol';
+import { encodeField, matchesGlob } from 'webjob-protocol';
 import { listPacks, type Pack, readGroups } from '../../archive/packs.ts';
 import { drained } from '../../cli/drained.ts';
 import { parseInstant } from '../../cli/durations.ts';
@@ -9,7 +9,6 @@ import { EXIT_CODES, Failure } from '../../cli/failure.ts';
 import { paint, printJson, printLine, safeLine, startProgress, warn } from '../../cli/output.ts';
 import { findCandidates } from '../../ledger/candidates.ts';
 import { siteJson } from '../../ledger/fields.ts';
-import { compileGlob } from '../../ledger/jobs.ts';
 import { findStreams, packedStreams, type Stored } from '../../ledger/streams.ts';
 import { parseLimit } from '../jobs/options.ts';
 import { compileSearch, type Hit, searchLines, textsOf } from '../search/lines.ts';
@@ -152,9 +151,10 @@ function makeFilter({
   since,
   until,
 }: Options): (facts: Picked['facts'], at: () => Date | undefined) => boolean {
-  const [clients, commands] = [compileGlob(client ?? '*'), compileGlob(command ?? '*')];
   return (facts, findTime) => {
-    if (!clients.test(facts.clientId ?? '-') || !commands.test(facts.command ?? '-')) return false;
+    const isNamed =
+      matchesGlob(client ?? '*', facts.clientId ?? '-') && matchesGlob(command ?? '*', facts.command ?? '-');
+    if (!isNamed) return false;
     if (!since && !until) return true;
     const at = findTime();
     return at !== undefined && (!since || at >= since) && (!until || at <= until);

@@ -1,4 +1,5 @@
 export * from './chain.ts';
+export * from './claims.ts';
 export * from './custody.ts';
 export * from './deposit.ts';
 export * from './digest.ts';

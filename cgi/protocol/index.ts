@@ -1,5 +1,6 @@
 export * from './chain.ts';
 export * from './commandlog.ts';
+export * from './glob.ts';
 export * from './jobids.ts';
 export * from './logline.ts';
 export * from './names.ts';

@@ -1,0 +1,74 @@
+// The batch command: a GET of it is answered with what the assignments of the site have for this client now, as a script that runs it
+// (docs/protocol.md, section 12). What is given away is claimed first, on disk, and never given away again.
+import { claim, failureOf, LockerFailure, readClaims } from 'webjob-locker';
+import { NOT_APPLICABLE } from 'webjob-protocol';
+import { type Assignment, dueFor, parseAssignments } from '../fleet/assignment.ts';
+import { formatBatch, type Order } from '../fleet/batch-script.ts';
+import { type Groups, makeMembership, parseGroups } from '../fleet/groups.ts';
+import type { ServerSettings } from './controls.ts';
+import { recordBatch } from './custody.ts';
+import type { Exchange } from './exchange.ts';
+import { readKept } from './kept-file.ts';
+import { Refusal } from './refusal.ts';
+
+/** What one batch holds at most; the next one has the rest. */
+const MOST_ORDERS = 100;
+
+/** Where the site's assignments and groups are, and the folder of claims. */
+export function fleetPaths({ configDirectory, dynamicDirectory }: ServerSettings) {
+  const folder = `${configDirectory}/nph-webjob`;
+  return {
+    assignments: `${folder}/assignments`,
+    groups: `${folder}/groups`,
+    claims: `${dynamicDirectory}/assignments`,
+  };
+}
+
+/** Throws Refusal 459, 500, 507 or 550. */
+export function serveBatch(exchange: Exchange, clientId: string): { status: 200; content: Buffer } {
+  if (exchange.settings.dsvRequireSignatures) throw new Refusal(459, 'a batch has no signature');
+  return { status: 200, content: Buffer.from(formatBatch(clientId, takeOrders(exchange, clientId))) };
+}
+
+function takeOrders(exchange: Exchange, clientId: string): Order[] {
+  const { settings, receivedAt, jobId = NOT_APPLICABLE } = exchange;
+  const paths = fleetPaths(settings);
+  const due = findDue(paths, clientId, Math.floor(receivedAt.getTime() / 1000));
+  if (due.length === 0) return [];
+  try {
+    const claims = readClaims(paths.claims, clientId);
+    const open = due.filter(({ id, due }) => due > (claims.get(id) ?? -1)).slice(0, MOST_ORDERS);
+    if (open.length === 0) return [];
+    const claimant = { clientId, serverId: settings.serverId, jobId };
+    return claim(paths.claims, claimant, open, (claimed) => recordBatch(exchange, claimed));
+  } catch (error) {
+    const { kind, message } = failureOf(error);
+    const detail = `the batch: ${message}`;
+    if (error instanceof LockerFailure || kind === 'full') throw new Refusal(kind === 'full' ? 507 : 500, detail);
+    throw new Refusal(550, `DynamicDirectory: ${message}`);
+  }
+}
+
+/** What is to be run by a client, in the order in which it was assigned. Throws Refusal 550. */
+function findDue(paths: ReturnType<typeof fleetPaths>, clientId: string, now: number): Order[] {
+  const assignments = readAs<Assignment[]>('assignments', paths.assignments, parseAssignments);
+  if (!assignments?.length) return [];
+  const groups: Groups = readAs('groups', paths.groups, parseGroups) ?? new Map();
+  const reached = { clientId, isMeant: makeMembership(groups, clientId) };
+  return assignments.flatMap((assignment) => {
+    const due = dueFor(assignment, reached, now);
+    const { id, command, args } = assignment;
+    return due === undefined ? [] : [{ id, due, command, args }];
+  });
+}
+
+/** Undefined for a file that is not there. */
+function readAs<Value>(name: string, path: string, parse: (text: string) => Value): Value | undefined {
+  try {
+    return readKept(path, parse);
+  } catch (error) {
+    const { code, message } = error as NodeJS.ErrnoException;
+    if (code === 'ENOENT') return undefined;
+    throw new Refusal(550, `${name}: ${code ?? message}`);
+  }
+}

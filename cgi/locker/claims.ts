@@ -1,0 +1,144 @@
+// Who has fetched what of the assignments, in a folder of the web user (docs/protocol.md, section 12). No process waits for another, and one
+// that is killed leaves claims that stand: what was claimed is never given away twice.
+//
+//   clients/<client>/<id>@<due>  a symbolic link to the job id of the batch: it appears with its content, and only once
+//   taken/<id>.<ServerId>        a line for each claim, `<due> <client> <position> <job id>`, appended by one write
+//
+// The links decide, the lines are for those who ask about all clients of an assignment at once.
+import { closeSync, openSync, readdirSync, symlinkSync, unlinkSync, writeSync } from 'node:fs';
+import { makeFolder, syncFile, syncFolder } from './durable.ts';
+
+/** One due time of an assignment. */
+export interface ClaimKey {
+  id: string;
+  /** Seconds since 1970. */
+  due: number;
+}
+
+export interface Claimant {
+  clientId: string;
+  serverId: string;
+  /** Of the batch in which they are given away. */
+  jobId: string;
+}
+
+/** A line of `taken`. */
+export interface TakenClaim {
+  due: number;
+  clientId: string;
+  /** Which of its batch it was, counted from 1. */
+  position: number;
+  jobId: string;
+}
+
+/** The due time that a client claimed last, for each assignment; `most` links are looked at. */
+export function readClaims(folder: string, clientId: string): Map<string, number> {
+  const claims = new Map<string, number>();
+  for (const name of listNames(clientFolder(folder, clientId))) {
+    const key = parseName(name);
+    if (key && key.due > (claims.get(key.id) ?? -1)) claims.set(key.id, key.due);
+  }
+  return claims;
+}
+
+/**
+ * Claims what nobody has claimed for this client yet; returns that part of it, in its order, on disk. `beforeGiving` is called then, and when it
+ * throws nothing stays claimed. Throws the errors of system calls.
+ */
+export function claim<Key extends ClaimKey>(
+  folder: string,
+  claimant: Claimant,
+  keys: readonly Key[],
+  beforeGiving: (claimed: readonly Key[]) => void,
+): Key[] {
+  const own = clientFolder(folder, claimant.clientId);
+  makeFolder(own);
+  makeFolder(`${folder}/taken`);
+  const claimed: Key[] = [];
+  try {
+    for (const key of keys) if (makeLink(claimant.jobId, `${own}/${formatName(key)}`)) claimed.push(key);
+    if (claimed.length === 0) return [];
+    syncFolder(own);
+    for (const [index, key] of claimed.entries()) note(folder, claimant, key, index + 1);
+    syncFolder(`${folder}/taken`);
+    beforeGiving(claimed);
+  } catch (error) {
+    for (const key of claimed) unlinkSync(`${own}/${formatName(key)}`);
+    throw error;
+  }
+  forgetEarlier(own, claimed);
+  return claimed;
+}
+
+/** The lines of a file of `taken`; what is none is passed over. */
+export function parseTaken(text: string): TakenClaim[] {
+  return text.split('\n').flatMap((line) => {
+    const [, due, clientId = '', position, jobId = ''] =
+      /^(\d{1,12}) ([A-Za-z0-9_-]{1,64}) (\d{1,4}) ([\x21-\x7e]{1,255})$/.exec(line) ?? [];
+    return due === undefined ? [] : [{ due: Number(due), clientId, position: Number(position), jobId }];
+  });
+}
+
+function clientFolder(folder: string, clientId: string): string {
+  return `${folder}/clients/${clientId}`;
+}
+
+function formatName({ id, due }: ClaimKey): string {
+  return `${id}@${due}`;
+}
+
+function parseName(name: string): ClaimKey | undefined {
+  const [, id, due] = /^([1-9][0-9]{0,8})@([0-9]{1,12})$/.exec(name) ?? [];
+  return id === undefined ? undefined : { id, due: Number(due) };
+}
+
+/** False when it is there already. */
+function makeLink(target: string, path: string): boolean {
+  try {
+    symlinkSync(target, path);
+    return true;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'EEXIST') return false;
+    throw error;
+  }
+}
+
+function note(folder: string, { clientId, serverId, jobId }: Claimant, { id, due }: ClaimKey, position: number): void {
+  const fd = openSync(`${folder}/taken/${id}.${serverId}`, 'a', 0o644);
+  try {
+    // A line that did not fit is ended by the next one's, and neither is read as another.
+    const line = Buffer.from(`${due} ${clientId} ${position} ${jobId}\n`);
+    if (writeSync(fd, line) < line.length) throw Object.assign(new Error('no room'), { code: 'ENOSPC' });
+    syncFile(fd);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** Keeps the last claim before, for a clock that is set back a little. What cannot be removed does no harm. */
+function forgetEarlier(own: string, claimed: readonly ClaimKey[]): void {
+  const dueOf = new Map(claimed.map(({ id, due }) => [id, due]));
+  const earlier = new Map<string, number[]>();
+  for (const name of listNames(own)) {
+    const { id = '', due = 0 } = parseName(name) ?? {};
+    if (due < (dueOf.get(id) ?? 0)) earlier.set(id, [...(earlier.get(id) ?? []), due]);
+  }
+  for (const [id, dues] of earlier) {
+    for (const due of dues.sort((a, b) => b - a).slice(1)) {
+      try {
+        unlinkSync(`${own}/${formatName({ id, due })}`);
+      } catch {
+        // Another server may have done it.
+      }
+    }
+  }
+}
+
+function listNames(folder: string): string[] {
+  try {
+    return readdirSync(folder);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return [];
+    throw error;
+  }
+}

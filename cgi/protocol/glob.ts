@@ -1,0 +1,21 @@
+// Names with wildcards, as operators type them.
+
+/** Whether all of a text matches: `*` stands for any characters, `?` for one. Takes at most the product of both lengths. */
+export function matchesGlob(glob: string, text: string): boolean {
+  let [at, star, retry] = [0, -1, 0];
+  for (let next = 0; next < text.length; ) {
+    if (glob[at] === '?' || (glob[at] === text[next] && glob[at] !== '*')) {
+      at++;
+      next++;
+    } else if (glob[at] === '*') {
+      star = at++;
+      retry = next;
+    } else if (star >= 0) {
+      at = star + 1;
+      next = ++retry;
+    } else {
+      return false;
+    }
+  }
+  return /^\**$/.test(glob.slice(at));
+}

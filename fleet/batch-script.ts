@@ -1,0 +1,72 @@
+// The script that a client gets for the batch command: a run of webjob for each assignment that is due, whatever client it is that runs it.
+import { quote } from '../cli/shell.ts';
+
+/** What one client is to run for an assignment. */
+export interface Order {
+  id: string;
+  /** Seconds since 1970. */
+  due: number;
+  command: string;
+  args: readonly string[];
+}
+
+/**
+ * The client that runs this script, and its configuration: told by it in WEBJOB_PROGRAM (words of a shell) and WEBJOB_FILE, else those of the
+ * process that started us. An original client tells nothing: it is looked for in /proc, or with ps.
+ */
+const HEAD = `conf=\${WEBJOB_FILE-} program=\${WEBJOB_PROGRAM-}
+[ -n "$conf" ] || conf=\${1-}
+if [ -z "$conf" ]; then
+  if [ -r "/proc/$PPID/cmdline" ]; then
+    words=$(tr '\\000' '\\n' < "/proc/$PPID/cmdline")
+  else
+    words=$(ps -o args= -p "$PPID" | tr ' ' '\\n')
+  fi
+  conf=$(printf '%s\\n' "$words" | awk '
+    isNext { print; exit }
+    /^(-f|--file)$/ { isNext = 1; next }
+    sub(/^--file=/, "") { print; exit }
+    /^-f./ { print substr($0, 3); exit }')
+fi
+if [ -z "$program" ]; then
+  if command -v webjob > /dev/null 2>&1; then program=webjob
+  elif exe=$(readlink "/proc/$PPID/exe"); then program='"$exe"'
+  else program=webjob
+  fi
+fi
+run() {
+  assignment=$1
+  shift
+  if [ -n "$conf" ]; then
+    eval "$program" '-e -f "$conf" "$@"' < /dev/null
+  else
+    echo "webjob-batch: its configuration file is not known; give it once more: webjob -e -f FILE BATCH FILE" >&2
+    false
+  fi
+  echo "assignment $assignment exit $?"
+}
+`;
+
+/** The line that the script prints to stdout when a run has ended. */
+const ENDED = /^assignment ([1-9][0-9]{0,8}) due ([0-9]{1,12}) exit ([0-9]{1,3})$/;
+
+/** Makes the script for a client; for no orders one that does nothing. */
+export function formatBatch(clientId: string, orders: readonly Order[]): string {
+  const title = `#!/bin/sh\n# What is assigned to ${clientId}, made for it by the WebJob server.\n`;
+  if (orders.length === 0) return `${title}# Nothing is due.\n:\n`;
+  const lines = orders.map(({ id, due, command, args }) => {
+    const words = [`${id} due ${due}`, command, ...args].map(quote);
+    return `run ${words.join(' ')}\n`;
+  });
+  return `${title}${HEAD}${lines.join('')}`;
+}
+
+/** The exit codes of webjob that the script printed, by `ID@DUE`. */
+export function parseBatchOutput(text: string): Map<string, number> {
+  const found = new Map<string, number>();
+  for (const line of text.split('\n')) {
+    const [, id, due, code] = ENDED.exec(line) ?? [];
+    if (code !== undefined && !found.has(`${id}@${due}`)) found.set(`${id}@${due}`, Number(code));
+  }
+  return found;
+}
