@@ -5,7 +5,7 @@ import { NOT_APPLICABLE } from 'webjob-protocol';
 import { type Assignment, dueFor, parseAssignments } from '../fleet/assignment.ts';
 import { formatBatch, type Order } from '../fleet/batch-script.ts';
 import { type Groups, makeMembership, parseGroups } from '../fleet/groups.ts';
-import type { ServerSettings } from './controls.ts';
+import { type FleetPaths, fleetPaths } from '../fleet/paths.ts';
 import { recordBatch } from './custody.ts';
 import type { Exchange } from './exchange.ts';
 import { readKept } from './kept-file.ts';
@@ -13,16 +13,6 @@ import { Refusal } from './refusal.ts';
 
 /** What one batch holds at most; the next one has the rest. */
 const MOST_ORDERS = 100;
-
-/** Where the site's assignments and groups are, and the folder of claims. */
-export function fleetPaths({ configDirectory, dynamicDirectory }: ServerSettings) {
-  const folder = `${configDirectory}/nph-webjob`;
-  return {
-    assignments: `${folder}/assignments`,
-    groups: `${folder}/groups`,
-    claims: `${dynamicDirectory}/assignments`,
-  };
-}
 
 /** Throws Refusal 459, 500, 507 or 550. */
 export function serveBatch(exchange: Exchange, clientId: string): { status: 200; content: Buffer } {
@@ -50,7 +40,7 @@ function takeOrders(exchange: Exchange, clientId: string): Order[] {
 }
 
 /** What is to be run by a client, in the order in which it was assigned. Throws Refusal 550. */
-function findDue(paths: ReturnType<typeof fleetPaths>, clientId: string, now: number): Order[] {
+function findDue(paths: FleetPaths, clientId: string, now: number): Order[] {
   const assignments = readAs<Assignment[]>('assignments', paths.assignments, parseAssignments);
   if (!assignments?.length) return [];
   const groups: Groups = readAs('groups', paths.groups, parseGroups) ?? new Map();

@@ -1,9 +1,9 @@
 // One job from end to end: GET, RUN, PUT. Everything of ours lies in private folders that are gone afterwards, unless they hold a result
 // that is nowhere else.
 import { copyFileSync, mkdtempSync, renameSync, rmSync } from 'node:fs';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { isFileName, NOT_APPLICABLE } from 'webjob-protocol';
-import { quoteFile } from '../cli/shell.ts';
+import { quote, quoteFile } from '../cli/shell.ts';
 import type { Captured } from './captured.ts';
 import { openCleanup } from './cleanup.ts';
 import { checkArguments } from './exact.ts';
@@ -27,6 +27,10 @@ const CUT_SHORT: Ending = {
   ...{ pid: undefined, status: undefined, signal: undefined, reason: NOT_APPLICABLE },
   error: 'went on when webjob was ended',
 };
+
+/** What a batch script is told by the client that runs it. */
+const FILE_VARIABLE = 'WEBJOB_FILE';
+const PROGRAM_VARIABLE = 'WEBJOB_PROGRAM';
 
 /** The private folder of a job, whether it holds what must not be lost, and how to deliver it when a signal ends the upload. */
 interface Workplace {
@@ -59,6 +63,7 @@ export async function executeJob(
   checkProgramName(settings, program);
   checkArguments(join(settings.tempDirectory, 'webjob-RANDOM', program), args);
   const signer = await findSigner(settings);
+  tellWhoRuns(conf);
   const cleanup = openCleanup();
   try {
     cleanup.add(takeLock(settings.lockFile));
@@ -73,6 +78,14 @@ export async function executeJob(
 /** Signs results with ResultKeyFile; undefined without one. Throws Failure `settings`. */
 async function findSigner(settings: ClientSettings): Promise<ResultSigner | undefined> {
   return settings.resultKeyFile === '' ? undefined : (await import('./result.ts')).openResultSigner(settings);
+}
+
+/** A program that runs webjob itself, as a batch does, runs this one with this configuration (docs/protocol.md, section 12). */
+function tellWhoRuns(conf: string): void {
+  // A standalone executable is its own script.
+  const words = [...new Set([process.execPath, process.argv[1] ?? process.execPath])];
+  process.env[FILE_VARIABLE] = conf === '-' ? '' : resolve(conf);
+  process.env[PROGRAM_VARIABLE] = words.map(quote).join(' ');
 }
 
 function newJob(settings: ClientSettings, program: string, args: string[]): Job {

@@ -57,7 +57,9 @@ export type KeepEvent =
   | ({ event: 'unpack' } & PackFacts)
   | ({ event: 'prune-pack'; rule: string } & PackFacts)
   | { event: 'adopt'; reason: string; uploads: AdoptedUpload[] }
-  | { event: 'hold' | 'release'; kind: 'client' | 'job'; id: string; reason: string };
+  | { event: 'hold' | 'release'; kind: 'client' | 'job'; id: string; reason: string }
+  | { event: 'assign'; assignment: Record<string, unknown> }
+  | { event: 'assign-change'; id: string; state: string; reason: string | undefined };
 
 /** So many groups fit into a record, however long their names are. */
 export const BATCH = 100;
@@ -122,6 +124,8 @@ const TELLS = {
   hold: 'id',
   release: 'id',
   adopt: 'uploads',
+  assign: 'assignment',
+  'assign-change': 'state',
 };
 
 /** Whoever can write in the folder of logs can write a record with anything in it. */

@@ -7,10 +7,13 @@ interface Group {
   members: string[];
   /** Those of them that may stand for more than one client. */
   patterns: string[];
+  /** The members once more, from the second question on: a process that asks once has no use for it. */
+  index: ReadonlySet<string> | undefined;
+  isAsked: boolean;
 }
 
 /** Groups by name. */
-export type Groups = ReadonlyMap<string, Readonly<Group>>;
+export type Groups = ReadonlyMap<string, Group>;
 
 const NAME = /^[A-Za-z0-9_-]{1,64}$/;
 const MEMBER = /^[A-Za-z0-9_*?-]{1,64}$/;
@@ -41,7 +44,12 @@ export function parseGroups(text: string): Groups {
     const wrong = members.find((member) => !MEMBER.test(member));
     if (wrong !== undefined) throw new GroupsError(index + 1, `${wrong} is not a client id, a glob or a group`);
     const known = groups.get(name);
-    groups.set(name, { members: known ? known.members.concat(members) : members, patterns: [] });
+    groups.set(name, {
+      members: known ? known.members.concat(members) : members,
+      patterns: [],
+      index: undefined,
+      isAsked: false,
+    });
     if (!lines.has(name)) lines.set(name, index + 1);
   }
   for (const group of groups.values())
@@ -70,12 +78,21 @@ export function makeMembership(groups: Groups, clientId: string): (word: string)
     if (!group) return word === clientId || matchesGlob(word, clientId);
     let isIn = known.get(word);
     if (isIn === undefined) {
-      isIn = (!groups.has(clientId) && group.members.includes(clientId)) || group.patterns.some(isMeant);
+      isIn = (!groups.has(clientId) && holds(group, clientId)) || group.patterns.some(isMeant);
       known.set(word, isIn);
     }
     return isIn;
   };
   return isMeant;
+}
+
+function holds(group: Group, clientId: string): boolean {
+  if (!group.isAsked) {
+    group.isAsked = true;
+    return group.members.includes(clientId);
+  }
+  group.index ??= new Set(group.members);
+  return group.index.has(clientId);
 }
 
 /** True for a word that can stand in a list of targets. */

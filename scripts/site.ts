@@ -70,6 +70,7 @@ export function makeSite(options: SiteOptions = {}): Site {
     base,
     site.incoming,
     join(base, 'limits'),
+    join(base, 'dynamic'),
     join(base, 'logfiles'),
     site.profiles,
   ]) {
@@ -78,6 +79,7 @@ export function makeSite(options: SiteOptions = {}): Site {
   writeFileSync(site.logFile, '', { mode: 0o644 });
   giveToWebUser(site.incoming);
   giveToWebUser(join(base, 'limits'));
+  giveToWebUser(join(base, 'dynamic'));
   giveToWebUser(site.logFile);
   if (!options.withoutCustody) {
     const custody = custodyPath(join(base, 'logfiles'), options.settings?.ServerId ?? 'server_1');

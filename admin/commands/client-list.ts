@@ -1,13 +1,11 @@
 // webjobctl client list: who may enter, by what, and until when.
-import { readdirSync } from 'node:fs';
 import { Command } from 'commander';
-import { isClientId } from 'webjob-protocol';
 import { parseDuration } from '../../cli/durations.ts';
-import { EXIT_CODES, Failure } from '../../cli/failure.ts';
-import { errorCode } from '../../cli/files.ts';
+import { EXIT_CODES } from '../../cli/failure.ts';
 import { formatTable, printJson, printLine } from '../../cli/output.ts';
 import { type Certificate, daysLeft, findLatest, listCertificates } from '../clients/certificates.ts';
 import { type Desk, type DeskOptions, openDesk, userFileOption } from '../clients/desk.ts';
+import { listProfiles } from '../clients/profiles.ts';
 import { readUserFile, type UserLine } from '../clients/userfile.ts';
 
 interface Options extends DeskOptions {
@@ -84,23 +82,14 @@ export function describeCertificate({ serial, from, until, state }: Certificate)
 export function findClients({ settings, etcDirectory, userFile }: Desk): ClientRow[] {
   const users = readUserFile(userFile);
   const certificates = listCertificates(etcDirectory);
-  const shared = settings.folderList.split(':');
-  const profiles = readFolders(settings.profilesDirectory).filter((name) => isClientId(name) && !shared.includes(name));
+  const profiles = new Set(listProfiles(settings));
+  const schemes = new Map(users.map(({ name, scheme }) => [name, scheme]));
   const certified = certificates.filter(({ state }) => state !== 'revoked').map(({ client }) => client);
   const names = [...new Set([...users.map(({ name }) => name), ...certified, ...profiles])].sort();
   return names.map((client) => ({
     client,
-    password: users.find(({ name }) => name === client)?.scheme,
+    password: schemes.get(client),
     certificate: findLatest(certificates, client),
-    hasProfile: profiles.includes(client),
+    hasProfile: profiles.has(client),
   }));
-}
-
-function readFolders(path: string): string[] {
-  try {
-    const entries = readdirSync(path, { withFileTypes: true });
-    return entries.filter((entry) => entry.isDirectory()).map(({ name }) => name);
-  } catch (error) {
-    throw new Failure('failed', `${path} cannot be read: ${errorCode(error)}`);
-  }
 }

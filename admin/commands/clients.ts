@@ -1,7 +1,6 @@
 // webjobctl clients: who was heard of when, and how their jobs went.
-import { readdirSync } from 'node:fs';
 import { Command } from 'commander';
-import { formatTime, isClientId } from 'webjob-protocol';
+import { formatTime } from 'webjob-protocol';
 import { parseDuration, parseInstant } from '../../cli/durations.ts';
 import { EXIT_CODES } from '../../cli/failure.ts';
 import {
@@ -16,6 +15,7 @@ import {
 } from '../../cli/output.ts';
 import { JOB_STATES, type JobState } from '../../ledger/job.ts';
 import { type ClientTotals, makeClientTotals, readSums } from '../../ledger/jobs.ts';
+import { listProfiles } from '../clients/profiles.ts';
 import { globalOptions, openSites, type Site } from '../site/site.ts';
 
 interface Options {
@@ -85,8 +85,7 @@ async function collectClients(sites: readonly Site[], { since, client }: Options
     for (const [clientId, totals] of sums.clients) add(clients, clientId, totals);
   }
   progress.end();
-  if (client === undefined)
-    for (const clientId of sites.flatMap(listProfiles)) add(clients, clientId, makeClientTotals());
+  if (client === undefined) for (const clientId of sites.flatMap(listOwn)) add(clients, clientId, makeClientTotals());
   return clients;
 }
 
@@ -102,13 +101,10 @@ function add(clients: Map<string, Client>, clientId: string, totals: ClientTotal
   if (totals.seenAt && !(known.seenAt && known.seenAt > totals.seenAt)) known.seenAt = totals.seenAt;
 }
 
-/** Clients that have commands of their own; the folders of FolderList are not theirs. */
-function listProfiles({ settings }: Site): string[] {
-  const shared = settings.folderList.split(':');
+/** A site that reads logs of elsewhere need not have profiles. */
+function listOwn({ settings }: Site): string[] {
   try {
-    return readdirSync(settings.profilesDirectory, { withFileTypes: true }).flatMap((entry) =>
-      entry.isDirectory() && isClientId(entry.name) && !shared.includes(entry.name) ? [entry.name] : [],
-    );
+    return listProfiles(settings);
   } catch {
     return [];
   }

@@ -21,7 +21,8 @@ export function checkTree(
   webUser: User,
   misplaced: ReadonlySet<string> = new Set(),
 ): Finding[] {
-  const { incomingDirectory, limitsDirectory, logfilesDirectory, profilesDirectory, spoolDirectory } = settings;
+  const { incomingDirectory, limitsDirectory, logfilesDirectory, profilesDirectory, spoolDirectory, dynamicDirectory } =
+    settings;
   const check = (...[control, ...more]: Parameters<typeof checkFolder>): Finding[] =>
     misplaced.has(control) ? [] : checkFolder(control, ...more);
   const hasLogs = !misplaced.has('LogfilesDirectory');
@@ -33,6 +34,9 @@ export function checkTree(
     // Of a tree that is elsewhere it is, too.
     ...(setsLimit(settings) && !misplaced.has('IncomingDirectory')
       ? checkFolder('LimitsDirectory', limitsDirectory, webUser, 'writes')
+      : []),
+    ...(settings.batchCommand !== '' && !misplaced.has('IncomingDirectory')
+      ? checkFolder('DynamicDirectory', dynamicDirectory, webUser, 'writes')
       : []),
     ...(hasLogs ? logsOf(settings).flatMap((name) => checkLog(join(logfilesDirectory, name), webUser)) : []),
     ...(hasLogs ? checkSegments(settings, webUser) : []),

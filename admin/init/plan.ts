@@ -85,6 +85,8 @@ export function planSite(wanted: Wanted): Wish[] {
     evidence(join(base, 'incoming')),
     // For limits that are not set yet, too: the web user could not make it.
     evidence(join(base, 'limits')),
+    // The same of assignments.
+    evidence(join(base, 'dynamic')),
     // The web user goes through it to the logs; it belongs to root, so that no log can be replaced.
     { ...folder(join(base, 'logfiles')), mode: wanted.isPrivate ? 0o751 : 0o755, group },
     // What is not turned on yet, too: the web user could make none of them.

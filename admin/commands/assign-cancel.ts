@@ -1,0 +1,12 @@
+// webjobctl assign cancel.
+import type { Command } from 'commander';
+import { makeChangeCommand } from '../fleet/change-command.ts';
+
+export function cancelCommand(): Command {
+  return makeChangeCommand(
+    'cancel',
+    'take an assignment back from the clients that have not fetched it',
+    'cancelled',
+    'is cancelled; what was fetched before still runs',
+  );
+}

@@ -1,0 +1,53 @@
+// webjobctl assign retry: the same once more, for the clients that need it.
+import { Command } from 'commander';
+import { Failure } from '../../cli/failure.ts';
+import { printJson, printLine } from '../../cli/output.ts';
+import { type DeskOptions, openDesk, userFileOption } from '../clients/desk.ts';
+import { addAssignment, checkBatch, describeAssignment } from '../fleet/assigning.ts';
+import { findAssignment, readBook, readGroups } from '../fleet/assignments.ts';
+import { findTargets, listClientIds } from '../fleet/clients.ts';
+import { readProgress } from '../fleet/states.ts';
+import { openSite } from '../site/site.ts';
+
+const EXPLANATION = `
+What was fetched is never given away twice, so this makes a new assignment: for the clients that failed, were lost or
+did not fetch it in time, once, from now on.
+
+Example:
+  webjobctl assign retry 7
+
+Exit codes:
+  0  assigned again
+  1  no client needs it, or there is no such assignment
+  2  wrong command line
+  3  nph-webjob.cfg cannot be used, or has no BatchCommand
+  4  a file cannot be read or written`;
+
+const RETRIED = new Set(['failed', 'lost', 'expired']);
+
+export function retryCommand(): Command {
+  return new Command('retry')
+    .description('assign the same again to the clients that failed, were lost or came too late')
+    .argument('<id>', 'its number')
+    .addOption(userFileOption())
+    .addHelpText('after', EXPLANATION)
+    .action(async (id: string, _options: DeskOptions, command: Command) => {
+      const desk = openDesk(command);
+      const assignment = findAssignment(readBook(desk.settings), id);
+      checkBatch(desk.settings, assignment.command);
+      const targets = findTargets(assignment, readGroups(desk.settings), listClientIds(desk));
+      const progress = await readProgress(openSite(command), assignment, targets);
+      const to = progress.filter(({ state }) => RETRIED.has(state)).map(({ clientId }) => clientId);
+      if (to.length === 0)
+        throw new Failure('findings', `no client of assignment ${id} failed, was lost or came too late`);
+      const again = await addAssignment(desk.settings, {
+        ...{ command: assignment.command, args: assignment.args, to, schedule: { kind: 'once' } },
+        ...{ from: Math.floor(Date.now() / 1000), until: undefined, reason: `retry of ${id}` },
+      });
+      if (desk.isJson) printJson({ ...describeAssignment(again), clients: to.length });
+      else
+        printLine(
+          `assignment ${again.id}: ${again.command} once more for ${to.length} client${to.length === 1 ? '' : 's'}`,
+        );
+    });
+}

@@ -1,0 +1,96 @@
+// webjobctl assign show: one assignment, and how far each of its clients is.
+import { Command } from 'commander';
+import { formatTime } from 'webjob-protocol';
+import { EXIT_CODES } from '../../cli/failure.ts';
+import { formatTable, printJson, printLine, printLines } from '../../cli/output.ts';
+import type { Assignment } from '../../fleet/assignment.ts';
+import { describeExit } from '../../ledger/fields.ts';
+import { type Desk, type DeskOptions, openDesk, userFileOption } from '../clients/desk.ts';
+import { describeAssignment, describeCommand, describeSchedule, isoOf } from '../fleet/assigning.ts';
+import { findAssignment, readBook, readGroups } from '../fleet/assignments.ts';
+import { findTargets, listClientIds } from '../fleet/clients.ts';
+import { CLIENT_STATES, type ClientProgress, countStates, readProgress } from '../fleet/states.ts';
+import { openSite } from '../site/site.ts';
+
+interface Options extends DeskOptions {
+  state?: string;
+}
+
+const EXPLANATION = `
+Each client is in one state: waiting, fetched, done, failed, lost (fetched, and nothing came back), expired or
+cancelled. A schedule that is due again has its clients waiting again.
+
+Examples:
+  webjobctl assign show 7
+  webjobctl --json assign show 7 --state failed | jq -r 'select(.client).client'
+
+Exit codes:
+  0  shown, and no client failed or was lost
+  1  some did, or there is no such assignment
+  2  wrong command line
+  3  nph-webjob.cfg cannot be used
+  4  a file cannot be read`;
+
+export function showCommand(): Command {
+  return new Command('show')
+    .description('show an assignment and its clients')
+    .argument('<id>', 'its number')
+    .option('--state <state>', `only clients in this state: ${CLIENT_STATES.join(', ')}`)
+    .addOption(userFileOption())
+    .addHelpText('after', EXPLANATION)
+    .action((id: string, options: Options, command: Command) => show(command, openDesk(command), id, options));
+}
+
+async function show(command: Command, desk: Desk, id: string, { state }: Options): Promise<void> {
+  const assignment = findAssignment(readBook(desk.settings), id);
+  const targets = findTargets(assignment, readGroups(desk.settings), listClientIds(desk));
+  const progress = await readProgress(openSite(command), assignment, targets);
+  const counts = countStates(progress);
+  const shown = progress.filter((client) => state === undefined || client.state === state);
+  if (counts.failed + counts.lost > 0) process.exitCode = EXIT_CODES.findings;
+  if (desk.isJson) {
+    printJson({ ...describeAssignment(assignment), clients: progress.length, states: counts });
+    for (const client of shown) printJson(describeProgress(client));
+    return;
+  }
+  for (const line of describe(assignment)) printLine(line);
+  const parts = CLIENT_STATES.filter((name) => counts[name] > 0).map((name) => `${counts[name]} ${name}`);
+  printLine(`clients   ${progress.length}${parts.length > 0 ? `: ${parts.join(', ')}` : ''}`);
+  if (shown.length > 0) printLines(['', ...formatTable(shown, columnsOf(desk.settings.useGMT))]);
+}
+
+function describe(assignment: Assignment): string[] {
+  const { id, state, schedule, from, until, to, by, at, reason } = assignment;
+  return [
+    `id        ${id}, ${state}`,
+    `command   ${describeCommand(assignment)}`,
+    `to        ${to.join(', ')}`,
+    `when      ${describeSchedule(schedule)}, from ${isoOf(from)}${until === undefined ? '' : ` until ${isoOf(until)}`}`,
+    `by        ${by} at ${at}${reason === undefined ? '' : `: ${reason}`}`,
+  ];
+}
+
+function describeProgress({ clientId, state, due, job, webjobExit }: ClientProgress): Record<string, unknown> {
+  return {
+    ...{ client: clientId, state, due: due === undefined ? null : isoOf(due), jobId: job?.jobId ?? null },
+    ...{ exit: (job && describeExit(job)) ?? null, webjobExit: webjobExit ?? null },
+  };
+}
+
+function columnsOf(useGMT: boolean) {
+  return [
+    { title: 'CLIENT', value: ({ clientId }: ClientProgress) => clientId },
+    { title: 'STATE', value: ({ state }: ClientProgress) => state },
+    {
+      title: 'DUE',
+      value: ({ due }: ClientProgress) =>
+        due === undefined ? '-' : formatTime(new Date(due * 1000), useGMT).slice(0, 19),
+    },
+    {
+      title: 'EXIT',
+      value: ({ job, webjobExit }: ClientProgress) =>
+        (job && describeExit(job)) ?? (webjobExit === undefined ? '-' : `webjob ${webjobExit}`),
+    },
+    { title: 'JOB', value: ({ job }: ClientProgress) => job?.jobId ?? '-' },
+  ];
+}

@@ -1,0 +1,31 @@
+// webjobctl assign: what clients are to run when they ask for their batch, and how far that is.
+import { Command } from 'commander';
+import { addCommand } from './assign-add.ts';
+import { cancelCommand } from './assign-cancel.ts';
+import { listCommand } from './assign-list.ts';
+import { pauseCommand } from './assign-pause.ts';
+import { resumeCommand } from './assign-resume.ts';
+import { retryCommand } from './assign-retry.ts';
+import { showCommand } from './assign-show.ts';
+
+const EXPLANATION = `
+A client that runs "webjob -e -f FILE batch" from cron runs what is assigned to it, each at most once per due time.
+BatchCommand in nph-webjob.cfg names the command, here batch; a C client takes part as it is.
+
+Examples:
+  webjobctl assign host.sh --to 'web-*' --reason 'inventory'
+  webjobctl assign --to servers --every 1h -- netstat.sh -an
+  webjobctl assign show 7
+
+Exit codes: those of webjobctl; each command's own are in its help.`;
+
+export function assignCommand(): Command {
+  const command = new Command('assign')
+    .description('have clients run a command when they ask for their batch, and see how far that is')
+    .helpCommand(false)
+    .addHelpText('after', EXPLANATION)
+    .addCommand(addCommand(), { isDefault: true });
+  for (const make of [listCommand, showCommand, pauseCommand, resumeCommand, cancelCommand, retryCommand])
+    command.addCommand(make());
+  return command;
+}

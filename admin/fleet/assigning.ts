@@ -1,0 +1,83 @@
+// What the commands about assignments share: how one is made, changed, told and put on record.
+import type { ServerSettings } from '../../cgi/controls.ts';
+import { Failure } from '../../cli/failure.ts';
+import { quote } from '../../cli/shell.ts';
+import { operatorName, recordEvent } from '../../evidence/events.ts';
+import type { Assignment } from '../../fleet/assignment.ts';
+import type { Schedule } from '../../fleet/due.ts';
+import { type Book, changeBook, findAssignment, nextId } from './assignments.ts';
+
+/** Throws Failure `settings` where the server makes no batches, and `usage` for the batch itself. */
+export function checkBatch({ batchCommand }: ServerSettings, command: string): void {
+  if (batchCommand === '')
+    throw new Failure(
+      'settings',
+      'BatchCommand is not set, so no client is ever given an assignment',
+      'add the line BatchCommand=batch to nph-webjob.cfg, and have clients run: webjob -e -f FILE batch',
+    );
+  if (command === batchCommand)
+    throw new Failure('usage', `${command} is the batch itself, and would run without end`, 'assign another command');
+}
+
+/** Assigns, on record and on disk when it returns. */
+export async function addAssignment(
+  settings: ServerSettings,
+  plan: Omit<Assignment, 'id' | 'by' | 'at' | 'state' | 'open'>,
+): Promise<Assignment> {
+  return await changeBook(settings, (book) => {
+    const assignment: Assignment = {
+      ...plan,
+      ...{ id: nextId(book), state: 'active', open: 1, by: operatorName(), at: new Date().toISOString() },
+    };
+    recordEvent(settings, { event: 'assign', assignment: describeAssignment(assignment) });
+    book.active.push(assignment);
+    return assignment;
+  });
+}
+
+/** Sets the state of an assignment that is not over. Throws Failure `findings` for one that is, or has that state. */
+export async function setState(
+  settings: ServerSettings,
+  id: string,
+  state: Assignment['state'],
+  reason: string | undefined,
+): Promise<Assignment> {
+  return await changeBook(settings, (book: Book) => {
+    const assignment = findAssignment(book, id);
+    if (!book.active.includes(assignment)) throw new Failure('findings', `assignment ${id} is over`);
+    if (assignment.state === state) throw new Failure('findings', `assignment ${id} is ${state} already`);
+    recordEvent(settings, { event: 'assign-change', id, state, reason });
+    assignment.state = state;
+    return assignment;
+  });
+}
+
+/** As --json has it. */
+export function describeAssignment(assignment: Assignment): Record<string, unknown> {
+  const { id, command, args, to, schedule, from, until, state, by, at, reason } = assignment;
+  return {
+    ...{ assignment: id, command, args, to, schedule: describeSchedule(schedule), state, by, at },
+    ...{ from: isoOf(from), until: until === undefined ? null : isoOf(until), reason: reason ?? null },
+  };
+}
+
+/** `once`, `every 3600 s`, `cron 0 3 * * *` */
+export function describeSchedule(schedule: Schedule): string {
+  if (schedule.kind === 'cron') return `cron ${schedule.cron}`;
+  return schedule.kind === 'every' ? `every ${describeSpan(schedule.seconds)}` : 'once';
+}
+
+/** `host.sh -v 'two words'` */
+export function describeCommand({ command, args }: Pick<Assignment, 'command' | 'args'>): string {
+  return [command, ...args].map(quote).join(' ');
+}
+
+function describeSpan(seconds: number): string {
+  const unit = Object.entries({ d: 86_400, h: 3600, m: 60 }).find(([, size]) => seconds % size === 0);
+  return unit ? `${seconds / unit[1]}${unit[0]}` : `${seconds}s`;
+}
+
+/** `2026-11-24T06:12:40.000Z` */
+export function isoOf(seconds: number): string {
+  return new Date(seconds * 1000).toISOString();
+}

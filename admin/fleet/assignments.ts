@@ -1,0 +1,89 @@
+// The files of assignments, as webjobctl keeps them: those that count, which the server reads, and those that are over.
+import { existsSync, readFileSync } from 'node:fs';
+import type { ServerSettings } from '../../cgi/controls.ts';
+import { Failure } from '../../cli/failure.ts';
+import { errorCode, replaceFile } from '../../cli/files.ts';
+import { quote } from '../../cli/shell.ts';
+import { type Assignment, formatAssignment, parseAssignments } from '../../fleet/assignment.ts';
+import { type Groups, GroupsError, parseGroups } from '../../fleet/groups.ts';
+import { fleetPaths } from '../../fleet/paths.ts';
+import { inTurn } from '../site/turn.ts';
+
+/** The assignments of a site. */
+export interface Book {
+  /** Those that a client may still be given. */
+  active: Assignment[];
+  /** Those that are cancelled, or over. */
+  past: Assignment[];
+}
+
+const PAST = '.past';
+
+/** Throws Failure `failed`. */
+export function readBook(settings: ServerSettings): Book {
+  const { assignments } = fleetPaths(settings);
+  return { active: readFile(assignments), past: readFile(`${assignments}${PAST}`) };
+}
+
+function readFile(path: string): Assignment[] {
+  try {
+    return existsSync(path) ? parseAssignments(readFileSync(path, 'utf8')) : [];
+  } catch (error) {
+    const reason = error instanceof SyntaxError ? error.message : errorCode(error);
+    throw new Failure(
+      'failed',
+      `${path} cannot be read: ${reason}`,
+      `mend it, or move it away: mv ${quote(path)} ${quote(`${path}.bad`)}`,
+    );
+  }
+}
+
+/** An empty map where there is no file. Throws Failure `failed`. */
+export function readGroups(settings: ServerSettings): Groups {
+  const { groups } = fleetPaths(settings);
+  try {
+    return existsSync(groups) ? parseGroups(readFileSync(groups, 'utf8')) : new Map();
+  } catch (error) {
+    const reason = error instanceof GroupsError ? error.message : errorCode(error);
+    throw new Failure('failed', `${groups} cannot be read: ${reason}`, 'a line is: name = member member');
+  }
+}
+
+/**
+ * Changes the assignments, while no other webjobctl does. Those that are over move to the others first. The order of the two files is such that
+ * a kill between them leaves an assignment in both, never in none. Throws Failure `failed`.
+ */
+export async function changeBook<Result>(settings: ServerSettings, change: (book: Book) => Result): Promise<Result> {
+  return await inTurn(settings, 'assignments', () => {
+    const book = readBook(settings);
+    const known = new Set(book.active.map(({ id }) => id));
+    book.past = book.past.filter(({ id }) => !known.has(id));
+    const now = Math.floor(Date.now() / 1000);
+    const result = change(book);
+    const isOver = ({ state, until }: Assignment): boolean =>
+      state === 'cancelled' || (until !== undefined && now >= until);
+    const over = book.active.filter(isOver);
+    const { assignments } = fleetPaths(settings);
+    // The web user reads it, and who may see the site's programs.
+    const access = { mode: 0o644 };
+    if (over.length > 0) replaceFile(`${assignments}${PAST}`, format([...book.past, ...over]), access);
+    replaceFile(assignments, format(book.active.filter((one) => !isOver(one))), access);
+    return result;
+  });
+}
+
+function format(list: readonly Assignment[]): string {
+  return list.map((assignment) => `${formatAssignment(assignment)}\n`).join('');
+}
+
+/** The next number. */
+export function nextId({ active, past }: Book): string {
+  return String(Math.max(0, ...[...active, ...past].map(({ id }) => Number(id))) + 1);
+}
+
+/** The assignment of a number. Throws Failure `findings` when there is none. */
+export function findAssignment({ active, past }: Book, id: string): Assignment {
+  const found = [...active, ...past].find((assignment) => assignment.id === id);
+  if (!found) throw new Failure('findings', `there is no assignment ${id}`, 'webjobctl assign list --all');
+  return found;
+}

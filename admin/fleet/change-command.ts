@@ -1,0 +1,37 @@
+// The commands that set the state of an assignment.
+import { Command } from 'commander';
+import { printJson, printLine } from '../../cli/output.ts';
+import type { Assignment } from '../../fleet/assignment.ts';
+import { globalOptions, openSite } from '../site/site.ts';
+import { describeAssignment, setState } from './assigning.ts';
+
+/** A command that gives the assignments that are named a state, and says so. */
+export function makeChangeCommand(
+  name: string,
+  description: string,
+  state: Assignment['state'],
+  said: string,
+): Command {
+  return new Command(name)
+    .description(description)
+    .argument('<id>', 'its number')
+    .option('--reason <text>', 'why, for the record')
+    .addHelpText(
+      'after',
+      `
+Example:
+  webjobctl assign ${name} 7 --reason 'case 4711'
+
+Exit codes:
+  0  done
+  1  there is no such assignment, it is over, or it was so before
+  2  wrong command line
+  3  nph-webjob.cfg cannot be used
+  4  a file cannot be written`,
+    )
+    .action(async (id: string, { reason }: { reason?: string }, command: Command) => {
+      const assignment = await setState(openSite(command).settings, id, state, reason);
+      if (globalOptions(command).json) printJson(describeAssignment(assignment));
+      else printLine(`assignment ${id} ${said}`);
+    });
+}

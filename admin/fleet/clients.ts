@@ -1,0 +1,31 @@
+// Which clients a site has, for whoever deals with many of them at once.
+
+import { isClientId } from 'webjob-protocol';
+import type { Assignment } from '../../fleet/assignment.ts';
+import { type Groups, makeMembership, namedClients } from '../../fleet/groups.ts';
+import { listCertificates } from '../clients/certificates.ts';
+import type { Desk } from '../clients/desk.ts';
+import { listProfiles } from '../clients/profiles.ts';
+import { readUserFile } from '../clients/userfile.ts';
+
+/**
+ * The clients of a site, sorted: who has a password or a valid certificate. At a site that keeps neither, those that have a folder below
+ * profiles. Throws Failure `failed`.
+ */
+export function listClientIds({ settings, etcDirectory, userFile }: Desk): string[] {
+  const users = readUserFile(userFile).map(({ name }) => name);
+  const certified = listCertificates(etcDirectory)
+    .filter(({ state }) => state === 'valid')
+    .map(({ client }) => client);
+  const known = new Set([...users, ...certified].filter(isClientId));
+  return [...(known.size > 0 ? known : listProfiles(settings))].sort();
+}
+
+/** Those of the clients that an assignment is for, and those that it names and the site has not heard of. Sorted. */
+export function findTargets({ to }: Pick<Assignment, 'to'>, groups: Groups, clientIds: readonly string[]): string[] {
+  const meant = clientIds.filter((clientId) => {
+    const isMeant = makeMembership(groups, clientId);
+    return to.some(isMeant);
+  });
+  return [...new Set([...meant, ...namedClients(groups, to)])].sort();
+}

@@ -1,0 +1,29 @@
+// Where what belongs to many clients lies (docs/protocol.md, section 12).
+
+export interface FleetPaths {
+  /** Written by webjobctl, read by the server. */
+  assignments: string;
+  /** Written by hand. */
+  groups: string;
+  /** The folder of claims, which the server writes. */
+  claims: string;
+}
+
+/** The folder of claims in DynamicDirectory. */
+export const CLAIMS = 'assignments';
+
+/** The paths of a site, from its settings. */
+export function fleetPaths({
+  configDirectory,
+  dynamicDirectory,
+}: {
+  configDirectory: string;
+  dynamicDirectory: string;
+}): FleetPaths {
+  const folder = `${configDirectory}/nph-webjob`;
+  return {
+    assignments: `${folder}/assignments`,
+    groups: `${folder}/groups`,
+    claims: `${dynamicDirectory}/${CLAIMS}`,
+  };
+}
