@@ -33,10 +33,11 @@ export function retryCommand(): Command {
     .addHelpText('after', EXPLANATION)
     .action(async (id: string, _options: DeskOptions, command: Command) => {
       const desk = openDesk(command);
-      const assignment = findAssignment(readBook(desk.settings), id);
+      const book = readBook(desk.settings);
+      const assignment = findAssignment(book, id);
       checkBatch(desk.settings, assignment.command);
       const targets = findTargets(assignment, readGroups(desk.settings), listClientIds(desk));
-      const progress = await readProgress(openSite(command), assignment, targets);
+      const progress = await readProgress(openSite(command), book, assignment, targets);
       const to = progress.filter(({ state }) => RETRIED.has(state)).map(({ clientId }) => clientId);
       if (to.length === 0)
         throw new Failure('findings', `no client of assignment ${id} failed, was lost or came too late`);

@@ -2,7 +2,7 @@
 import { Command } from 'commander';
 import { formatTime } from 'webjob-protocol';
 import { EXIT_CODES } from '../../cli/failure.ts';
-import { formatTable, printJson, printLine, printLines } from '../../cli/output.ts';
+import { formatTable, printJson, printLine, printLines, safeLine } from '../../cli/output.ts';
 import type { Assignment } from '../../fleet/assignment.ts';
 import { describeExit } from '../../ledger/fields.ts';
 import { type Desk, type DeskOptions, openDesk, userFileOption } from '../clients/desk.ts';
@@ -42,9 +42,10 @@ export function showCommand(): Command {
 }
 
 async function show(command: Command, desk: Desk, id: string, { state }: Options): Promise<void> {
-  const assignment = findAssignment(readBook(desk.settings), id);
+  const book = readBook(desk.settings);
+  const assignment = findAssignment(book, id);
   const targets = findTargets(assignment, readGroups(desk.settings), listClientIds(desk));
-  const progress = await readProgress(openSite(command), assignment, targets);
+  const progress = await readProgress(openSite(command), book, assignment, targets);
   const counts = countStates(progress);
   const shown = progress.filter((client) => state === undefined || client.state === state);
   if (counts.failed + counts.lost > 0) process.exitCode = EXIT_CODES.findings;
@@ -53,7 +54,7 @@ async function show(command: Command, desk: Desk, id: string, { state }: Options
     for (const client of shown) printJson(describeProgress(client));
     return;
   }
-  for (const line of describe(assignment)) printLine(line);
+  for (const line of describe(assignment)) printLine(safeLine(line));
   const parts = CLIENT_STATES.filter((name) => counts[name] > 0).map((name) => `${counts[name]} ${name}`);
   printLine(`clients   ${progress.length}${parts.length > 0 ? `: ${parts.join(', ')}` : ''}`);
   if (shown.length > 0) printLines(['', ...formatTable(shown, columnsOf(desk.settings.useGMT))]);

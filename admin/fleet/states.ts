@@ -11,6 +11,7 @@ import type { Job } from '../../ledger/job.ts';
 import { readJobs } from '../../ledger/jobs.ts';
 import { findJobStreams } from '../../ledger/streams.ts';
 import type { Site } from '../site/site.ts';
+import type { Book } from './assignments.ts';
 
 /** The states a client of an assignment can be in, in the order in which they come. */
 export const CLIENT_STATES = [
@@ -48,11 +49,15 @@ const MOST_OUTPUT = 1024 * 1024;
  */
 export async function readProgress(
   site: Site,
+  { active, past }: Book,
   assignment: Assignment,
   clientIds: readonly string[],
   now = Math.floor(Date.now() / 1000),
 ): Promise<ClientProgress[]> {
   const { dynamicDirectory } = site.settings;
+  const siblings = [...active, ...past].filter(
+    ({ id, command }) => id !== assignment.id && command === assignment.command,
+  );
   const taken = newestOf(readTaken(dynamicDirectory, assignment.id));
   const due = lastDue(assignment.schedule, assignment.from, Math.min(now, (assignment.until ?? now + 1) - 1));
   for (const clientId of clientIds) {
@@ -62,7 +67,11 @@ export async function readProgress(
     const jobId = readClaim(dynamicDirectory, `${CLAIMS}/clients/${clientId}/${assignment.id}@${due}`);
     if (jobId !== undefined) taken.set(clientId, { due, clientId, position: 1, jobId });
   }
-  const results = await readResults(site, assignment, taken, now);
+  const before = countBefore(
+    taken,
+    siblings.flatMap(({ id }) => readTaken(dynamicDirectory, id)),
+  );
+  const results = await readResults(site, assignment, taken, before, now);
   const names = [...new Set([...clientIds, ...taken.keys()])].sort();
   return names.map((clientId) => {
     const claim = taken.get(clientId);
@@ -99,6 +108,16 @@ function newestOf(claims: readonly TakenClaim[]): Map<string, TakenClaim> {
   return newest;
 }
 
+/** How many runs of the same command stood before each claim in its batch, by client. */
+function countBefore(taken: ReadonlyMap<string, TakenClaim>, others: readonly TakenClaim[]): Map<string, number> {
+  const counts = new Map<string, number>();
+  for (const { clientId, jobId, position } of others) {
+    const own = taken.get(clientId);
+    if (own?.jobId === jobId && position < own.position) counts.set(clientId, (counts.get(clientId) ?? 0) + 1);
+  }
+  return counts;
+}
+
 interface Result {
   state: ClientState;
   job?: Job;
@@ -110,6 +129,7 @@ async function readResults(
   site: Site,
   { id, command }: Assignment,
   taken: ReadonlyMap<string, TakenClaim>,
+  before: ReadonlyMap<string, number>,
   now: number,
 ): Promise<Map<string, Result>> {
   const results = new Map<string, Result>();
@@ -129,7 +149,8 @@ async function readResults(
   }
   for (const claim of taken.values()) {
     const batch = batches.get(claim.jobId);
-    const job = findJob(jobs.get(claim.clientId) ?? [], claim, epochs.get(claim.jobId), batch);
+    const own = findJobs(jobs.get(claim.clientId) ?? [], claim, epochs.get(claim.jobId), batch);
+    const job = own[before.get(claim.clientId) ?? 0];
     results.set(claim.clientId, await judge(site, `${id}@${claim.due}`, claim, { batch, job, now }));
   }
   return results;
@@ -140,22 +161,32 @@ function epochOf(jobId: string): number | undefined {
 }
 
 /**
- * The job that a claim became. A client that tells which job started another says it; of an original one it is the first that
- * began while its batch ran.
+ * The jobs of one command that the batch of a claim started, the first one first. A client that tells which job started another says it; of
+ * an original one they are those that began while its batch ran.
  */
-function findJob(
+function findJobs(
   jobs: readonly Job[],
   { jobId }: TakenClaim,
   epoch: number | undefined,
   batch: Job | undefined,
-): Job | undefined {
-  const told = jobs.find(({ outerId }) => outerId === jobId);
-  if (told || epoch === undefined) return told;
+): Job[] {
+  const told = jobs.filter(({ outerId }) => outerId === jobId);
+  if (told.length > 0 || epoch === undefined) return sortByStart(told);
   const endedAt = batch?.put ? batch.at.getTime() / 1000 : Number.POSITIVE_INFINITY;
-  return jobs.find((job) => {
-    const began = job.jobId === undefined ? undefined : epochOf(job.jobId);
+  const meanwhile = jobs.filter((job) => {
+    const began = startOf(job);
     return job.outerId === undefined && began !== undefined && began >= epoch && began <= endedAt + 1;
   });
+  return sortByStart(meanwhile);
+}
+
+function startOf({ jobId }: Job): number | undefined {
+  return jobId === undefined ? undefined : epochOf(jobId);
+}
+
+/** Of one second in the order in which they ended. */
+function sortByStart(jobs: readonly Job[]): Job[] {
+  return jobs.toSorted((a, b) => (startOf(a) ?? 0) - (startOf(b) ?? 0) || a.at.getTime() - b.at.getTime());
 }
 
 async function judge(

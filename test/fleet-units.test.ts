@@ -1,0 +1,250 @@
+// Groups, assignments and due times in pieces.
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, describe, it } from 'node:test';
+import { Cron } from 'croner';
+import fc from 'fast-check';
+import { type Assignment, dueFor, formatAssignment, parseAssignments, rankOf } from '../fleet/assignment.ts';
+import { formatBatch, parseBatchOutput } from '../fleet/batch-script.ts';
+import { lastDue, parseCron } from '../fleet/due.ts';
+import { makeMembership, namedClients, parseGroups } from '../fleet/groups.ts';
+
+describe('groups', () => {
+  const groups = parseGroups(`# who serves
+web = web-1, web-2  web-*
+servers = web db mail-?
+db = db1
+db = db2 # two lines of one group add up
+`);
+  const isIn = (client: string, word: string): boolean => makeMembership(groups, client)(word);
+
+  it('hold clients, globs and other groups', () => {
+    const rows: [client: string, word: string, isMeant: boolean][] = [
+      ['web-1', 'web', true],
+      ['web-99', 'servers', true],
+      ['db2', 'servers', true],
+      ['mail-1', 'servers', true],
+      ['mail-11', 'servers', false],
+      ['db3', 'servers', false],
+      ['db3', 'db?', true],
+      ['db3', 'db3', true],
+      ['web', 'web', false],
+    ];
+    for (const [client, word, isMeant] of rows) assert.equal(isIn(client, word), isMeant, `${client} ${word}`);
+    assert.deepEqual([...namedClients(groups, ['servers', 'x', 'y*'])], ['web-1', 'web-2', 'db1', 'db2', 'x']);
+  });
+
+  it('answer for many clients as for one', () => {
+    const members = Array.from({ length: 1000 }, (_, index) => `c${index}`);
+    const large = parseGroups(`all = ${members.join(' ')}\n`);
+    for (const client of [...members, 'c1000', 'c', 'all'])
+      assert.equal(makeMembership(large, client)('all'), members.includes(client), client);
+  });
+
+  it('are refused with the line that is wrong', () => {
+    const rows: [text: string, message: RegExp][] = [
+      ['web: a b', /^line 1: it is not: name = member member$/],
+      ['\n\nweb* = a', /^line 3: it is not/],
+      ['web = a/b', /^line 1: a\/b is not a client id, a glob or a group$/],
+      ['a = b\nb = c a', /^line 1: the group a holds itself$/],
+      ['ok = x\nself = self', /^line 2: the group self holds itself$/],
+    ];
+    for (const [text, message] of rows) assert.throws(() => parseGroups(text), { message }, text);
+  });
+});
+
+describe('a due time', () => {
+  it('of a span begins with its first time and is the last that has come', () => {
+    const every = { kind: 'every', seconds: 3600 } as const;
+    assert.deepEqual(
+      [999, 1000, 4599, 4600, 8300].map((now) => lastDue(every, 1000, now)),
+      [undefined, 1000, 1000, 4600, 8200],
+    );
+    assert.deepEqual(
+      [999, 1000, 99_999].map((now) => lastDue({ kind: 'once' }, 1000, now)),
+      [undefined, 1000, 1000],
+    );
+  });
+
+  it('of a cron expression is what another implementation says', () => {
+    const word = (low: number, high: number): fc.Arbitrary<string> =>
+      fc.oneof(
+        fc.constant('*'),
+        fc.integer({ min: low, max: high }).map(String),
+        fc.tuple(fc.integer({ min: low, max: high }), fc.integer({ min: low, max: high })).map(([a, b]) => {
+          return `${Math.min(a, b)}-${Math.max(a, b)}`;
+        }),
+        fc.integer({ min: 1, max: high }).map((step) => `*/${step}`),
+        fc.array(fc.integer({ min: low, max: high }), { minLength: 2, maxLength: 4 }).map((list) => list.join(',')),
+      );
+    const expression = fc.tuple(word(0, 59), word(0, 23), word(1, 28), word(1, 12), word(0, 6));
+    const time = fc.integer({ min: 1_600_000_000, max: 1_900_000_000 });
+    fc.assert(
+      fc.property(expression, time, (words, now) => {
+        const cron = words.join(' ');
+        // A star with a step limits no days, says crontab(5), and the other one differs there.
+        fc.pre(!words[2].startsWith('*/') && !words[4].startsWith('*/'));
+        const other = new Cron(cron, { timezone: 'UTC', paused: true }).previousRuns(1, new Date((now + 1) * 1000))[0];
+        assert.equal(lastDue({ kind: 'cron', cron }, 0, now), other && other.getTime() / 1000, `${cron} at ${now}`);
+      }),
+      { numRuns: 500 },
+    );
+  });
+
+  it('of a cron expression is never before the assignment began', () => {
+    const cron = { kind: 'cron', cron: '0 3 * * *' } as const;
+    const three = Date.UTC(2026, 10, 30, 3) / 1000;
+    assert.deepEqual(
+      [three - 1, three, three + 86_399].map((now) => lastDue(cron, three - 100, now)),
+      [undefined, three, three],
+    );
+    assert.equal(lastDue(cron, three + 1, three + 100), undefined);
+    assert.equal(lastDue({ kind: 'cron', cron: '0 0 29 feb *' }, 0, three), Date.UTC(2024, 1, 29) / 1000);
+    assert.equal(lastDue({ kind: 'cron', cron: '@weekly' }, 0, three), Date.UTC(2026, 10, 29) / 1000);
+    assert.equal(lastDue({ kind: 'cron', cron: '15 12 31 2 *' }, 0, three), undefined);
+  });
+
+  it('is refused with the field that is wrong', () => {
+    for (const [text, message] of [
+      ['* * * *', /five fields, and not 4/],
+      ['60 * * * *', /60 is not a minute/],
+      ['* 5-2 * * *', /5-2 is not a hour/],
+      ['* * 0 * *', /0 is not a day of the month/],
+      ['* * * foo *', /foo is not a month/],
+      ['* * * * */0', /\*\/0 is not a day of the week/],
+    ] as const)
+      assert.throws(() => parseCron(text), { message }, text);
+  });
+});
+
+describe('an assignment', () => {
+  const assignment: Assignment = {
+    ...{ id: '7', command: 'job.sh', args: ["it's", '$(id)', 'a\nb', ''], to: ['web-*'], from: 1000, until: 5000 },
+    ...{
+      schedule: { kind: 'once' },
+      state: 'active',
+      open: 1,
+      by: 'root',
+      at: '2026-11-30T08:00:00.000Z',
+      reason: 'x',
+    },
+  };
+  const due = (change: Partial<Assignment>, clientId = 'web-1', now = 2000): number | undefined =>
+    dueFor({ ...assignment, ...change }, { clientId, isMeant: makeMembership(new Map(), clientId) }, now);
+
+  it('is read as it was written', () => {
+    const others: Assignment[] = [
+      { ...assignment, schedule: { kind: 'every', seconds: 60 }, until: undefined, reason: undefined },
+      { ...assignment, id: '8', schedule: { kind: 'cron', cron: '@daily' }, state: 'paused', open: 0.25 },
+    ];
+    const text = [assignment, ...others].map((one) => `${formatAssignment(one)}\n`).join('');
+    assert.deepEqual(parseAssignments(text), [assignment, ...others]);
+  });
+
+  it('is given only to whom it is for, and only while it is', () => {
+    assert.equal(due({}), 1000);
+    assert.equal(due({}, 'db-1'), undefined);
+    assert.equal(due({}, 'web-1', 999), undefined);
+    assert.equal(due({}, 'web-1', 5000), undefined);
+    assert.equal(due({ state: 'paused' }), undefined);
+    assert.equal(due({ state: 'cancelled' }), undefined);
+  });
+
+  it('reaches the part of its clients that is open, another one for each assignment', () => {
+    const clients = Array.from({ length: 1000 }, (_, index) => `web-${index}`);
+    const reached = (id: string): string[] => clients.filter((client) => due({ id, open: 0.1 }, client) !== undefined);
+    assert.ok(Math.abs(reached('7').length - 100) < 40, `${reached('7').length} of 1000`);
+    assert.notDeepEqual(reached('7'), reached('8'));
+    for (const client of clients) assert.equal(due({ open: rankOf(assignment, client) }, client), undefined);
+  });
+
+  it('is refused with the line and the field that is wrong', () => {
+    const wrong: [field: string, value: unknown][] = [
+      ['id', 7],
+      ['command', '../x'],
+      ['args', 'x'],
+      ['args', ['\0']],
+      ['to', []],
+      ['to', ['a b']],
+      ['from', -1],
+      ['until', 'x'],
+      ['state', 'off'],
+      ['open', 2],
+      ['every', 0],
+      ['cron', '* *'],
+    ];
+    for (const [field, value] of wrong) {
+      const line = JSON.stringify({ ...JSON.parse(formatAssignment(assignment)), [field]: value });
+      assert.throws(
+        () => parseAssignments(`${formatAssignment(assignment)}\n${line}\n`),
+        { message: /^line 2: / },
+        field,
+      );
+    }
+  });
+});
+
+describe('a batch script', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'webjob-batch-'));
+  after(() => rmSync(folder, { recursive: true }));
+  /** In place of the client: writes down its words, each ended by a NUL. */
+  const client = join(folder, 'webjob');
+  const told = join(folder, 'told');
+  writeFileSync(client, `#!/bin/sh\nprintf '%s\\0' "$@" >> '${told}'\nexit 3\n`, { mode: 0o755 });
+  const shells = [['dash'], ['bash'], ['bash', '--posix'], ['busybox', 'sh'], ['mksh'], ['ksh']].filter(
+    ([name = '']) => spawnSync(name, ['-c', ':']).error === undefined,
+  );
+
+  function run(shell: readonly string[], script: string, environment: NodeJS.ProcessEnv = {}) {
+    const path = join(folder, 'batch');
+    writeFileSync(path, script);
+    rmSync(told, { force: true });
+    const [program = '', ...words] = shell;
+    const ended = spawnSync(program, [...words, path], {
+      encoding: 'utf8',
+      env: { PATH: '/usr/bin:/bin', WEBJOB_FILE: "/etc/it's here.conf", WEBJOB_PROGRAM: `'${client}'`, ...environment },
+    });
+    assert.equal(ended.stderr, '');
+    return { ended, words: readFileSync(told, 'utf8').split('\0').slice(0, -1) };
+  }
+
+  it('hands every argument on as it is, in every shell there is, and nothing else runs', () => {
+    assert.ok(shells.length >= 2);
+    const args = [
+      ...["it's", '"', '$(touch x)', '`touch x`', '\\', 'a\nb', '', '-e', '--', '*', '~', '!', 'ünïcödé', '\x01\x7f'],
+      ...['${IFS}', '%s', '&', ';', '|', '>', '#', ' ', '\t', "'\\''", 'x'.repeat(100_000)],
+    ];
+    for (const shell of shells) {
+      const { ended, words } = run(shell, formatBatch('client1', [{ id: '7', due: 1000, command: 'job.sh', args }]));
+      assert.deepEqual(words, ['-e', '-f', "/etc/it's here.conf", 'job.sh', ...args], shell.join(' '));
+      assert.equal(ended.stdout, 'assignment 7 due 1000 exit 3\n');
+    }
+  });
+
+  it('runs all of them in order, whatever one of them does', () => {
+    const orders = ['1', '22', '333'].map((id) => ({ id, due: Number(id) * 1000, command: `job${id}.sh`, args: [] }));
+    for (const shell of shells) {
+      const { ended, words } = run(shell, formatBatch('client1', orders));
+      assert.deepEqual(
+        words.filter((word) => word.startsWith('job')),
+        ['job1.sh', 'job22.sh', 'job333.sh'],
+      );
+      assert.deepEqual(
+        [...parseBatchOutput(ended.stdout)],
+        [
+          ['1@1000', 3],
+          ['22@22000', 3],
+          ['333@333000', 3],
+        ],
+      );
+    }
+  });
+
+  it('does nothing when nothing is due', () => {
+    const ended = spawnSync('sh', ['-ec', formatBatch('client1', [])], { encoding: 'utf8' });
+    assert.deepEqual([ended.status, ended.stdout, ended.stderr], [0, '', '']);
+  });
+});
