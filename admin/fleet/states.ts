@@ -1,6 +1,6 @@
 // How far an assignment is, client by client: what the claims say of who fetched it, and the jobs of what became of it.
 import { closeSync, constants, fstatSync, openSync, readdirSync, readFileSync, readlinkSync } from 'node:fs';
-import { parseTaken, reach, reachFolder, type TakenClaim } from 'webjob-locker';
+import { parseClaim, parseTaken, reach, reachFolder, type TakenClaim } from 'webjob-locker';
 import { findJobIdParts } from 'webjob-protocol';
 import { errorCode } from '../../cli/files.ts';
 import type { Assignment } from '../../fleet/assignment.ts';
@@ -64,8 +64,8 @@ export async function readProgress(
     const known = taken.get(clientId);
     if (due === undefined || known?.due === due) continue;
     // A server that was killed between the claim and its line.
-    const jobId = readClaim(dynamicDirectory, `${CLAIMS}/clients/${clientId}/${assignment.id}@${due}`);
-    if (jobId !== undefined) taken.set(clientId, { due, clientId, position: 1, jobId });
+    const claim = readClaim(dynamicDirectory, `${CLAIMS}/clients/${clientId}/${assignment.id}@${due}`);
+    if (claim) taken.set(clientId, { due, clientId, ...claim });
   }
   const before = countBefore(
     taken,
@@ -229,9 +229,9 @@ function readRegular(locker: string, name: string): string {
   }
 }
 
-function readClaim(locker: string, name: string): string | undefined {
+function readClaim(locker: string, name: string): ReturnType<typeof parseClaim> {
   try {
-    return readlinkSync(reach(locker, name));
+    return parseClaim(readlinkSync(reach(locker, name)));
   } catch {
     return undefined;
   }

@@ -1,12 +1,13 @@
 // Who has fetched what of the assignments, in a folder of the web user (docs/protocol.md, section 12). No process waits for another, and one
 // that is killed leaves claims that stand: what was claimed is never given away twice.
 //
-//   clients/<client>/<id>@<due>  a symbolic link to the job id of the batch: it appears with its content, and only once
+//   clients/<client>/<id>@<due>  a symbolic link to `<position>:<job id>` of the batch: it appears with its content, and only once
 //   taken/<id>.<ServerId>        a line for each claim, `<due> <client> <position> <job id>`, appended by one write
 //
-// The links decide, the lines are for those who ask about all clients of an assignment at once.
+// The links decide. The lines are an index for those who ask about all clients of an assignment at once; one that is missing costs them a look
+// at the link.
 import { closeSync, openSync, readdirSync, symlinkSync, unlinkSync, writeSync } from 'node:fs';
-import { makeFolder, syncFile, syncFolder } from './durable.ts';
+import { makeFolder, syncFolder } from './durable.ts';
 
 /** One due time of an assignment. */
 export interface ClaimKey {
@@ -31,7 +32,7 @@ export interface TakenClaim {
   jobId: string;
 }
 
-/** The due time that a client claimed last, for each assignment; `most` links are looked at. */
+/** The due time that a client claimed last, for each assignment. */
 export function readClaims(folder: string, clientId: string): Map<string, number> {
   const claims = new Map<string, number>();
   for (const name of listNames(clientFolder(folder, clientId))) {
@@ -53,20 +54,21 @@ export function claim<Key extends ClaimKey>(
 ): Key[] {
   const own = clientFolder(folder, claimant.clientId);
   makeFolder(own);
-  makeFolder(`${folder}/taken`);
   const claimed: Key[] = [];
   try {
-    for (const key of keys) if (makeLink(claimant.jobId, `${own}/${formatName(key)}`)) claimed.push(key);
+    for (const key of keys) {
+      const target = `${claimed.length + 1}:${claimant.jobId}`;
+      if (makeLink(target, `${own}/${formatName(key)}`)) claimed.push(key);
+    }
     if (claimed.length === 0) return [];
     syncFolder(own);
-    for (const [index, key] of claimed.entries()) note(folder, claimant, key, index + 1);
-    syncFolder(`${folder}/taken`);
     beforeGiving(claimed);
   } catch (error) {
     for (const key of claimed) unlinkSync(`${own}/${formatName(key)}`);
     throw error;
   }
   forgetEarlier(own, claimed);
+  note(folder, claimant, claimed);
   return claimed;
 }
 
@@ -77,6 +79,12 @@ export function parseTaken(text: string): TakenClaim[] {
       /^(\d{1,12}) ([A-Za-z0-9_-]{1,64}) (\d{1,4}) ([\x21-\x7e]{1,255})$/.exec(line) ?? [];
     return due === undefined ? [] : [{ due: Number(due), clientId, position: Number(position), jobId }];
   });
+}
+
+/** What a link says of its claim; undefined for another link. */
+export function parseClaim(target: string): { position: number; jobId: string } | undefined {
+  const [, position, jobId = ''] = /^(\d{1,4}):([\x21-\x7e]{1,255})$/.exec(target) ?? [];
+  return position === undefined ? undefined : { position: Number(position), jobId };
 }
 
 function clientFolder(folder: string, clientId: string): string {
@@ -103,15 +111,19 @@ function makeLink(target: string, path: string): boolean {
   }
 }
 
-function note(folder: string, { clientId, serverId, jobId }: Claimant, { id, due }: ClaimKey, position: number): void {
-  const fd = openSync(`${folder}/taken/${id}.${serverId}`, 'a', 0o644);
+function note(folder: string, { clientId, serverId, jobId }: Claimant, claimed: readonly ClaimKey[]): void {
   try {
-    // A line that did not fit is ended by the next one's, and neither is read as another.
-    const line = Buffer.from(`${due} ${clientId} ${position} ${jobId}\n`);
-    if (writeSync(fd, line) < line.length) throw Object.assign(new Error('no room'), { code: 'ENOSPC' });
-    syncFile(fd);
-  } finally {
-    closeSync(fd);
+    makeFolder(`${folder}/taken`);
+    for (const [index, { id, due }] of claimed.entries()) {
+      const fd = openSync(`${folder}/taken/${id}.${serverId}`, 'a', 0o644);
+      try {
+        writeSync(fd, `${due} ${clientId} ${index + 1} ${jobId}\n`);
+      } finally {
+        closeSync(fd);
+      }
+    }
+  } catch {
+    // The links say the same.
   }
 }
 
