@@ -79,6 +79,7 @@ function sampleValues(words: string): { good: string[]; bad: string[] } {
     'server ids with folders, separated by commas, or nothing': {
       ...{ good: ['', 'server_2:/a b', 's-2:/a,s.3:/b/c'], bad: ['a', 'a:b', 'a:/b,', '/b', 'a b:/c', 'a:/\u0001'] },
     },
+    'file name, or nothing': { good: ['', 'batch', 'a_+.:-1'], bad: ['a b', 'a/b', 'a~'] },
     command: { good: ['', 'a "b" | c; d', '%cid%%'], bad: ['%q', '100%', 'a\u0001'] },
     URL: { good: ['http://h/', 'https://u:p@h:1/a'], bad: ['ftp://h/', 'http://h/?a', 'http://h/ a', 'h'] },
     text: { good: ['', 'a b', '%'], bad: ['\u0001'] },
@@ -384,7 +385,7 @@ describe('the man pages', () => {
       for (const line of page.filter((candidate) => candidate.startsWith('.Xr '))) {
         const [, title, section] = line.split(' ');
         assert.ok(
-          [...MAN_PAGES, 'httpd.8', 'cron.8', 'diff.1', 'logrotate.8'].includes(`${title}.${section}`),
+          [...MAN_PAGES, 'httpd.8', 'cron.8', 'crontab.5', 'diff.1', 'logrotate.8'].includes(`${title}.${section}`),
           `${name}: ${line}`,
         );
       }

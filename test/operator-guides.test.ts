@@ -217,6 +217,24 @@ describe('docs/guide/find.md', () => {
   });
 });
 
+describe('docs/guide/fleet.md', () => {
+  it('assigns by the commands that it shows', () => {
+    const locker = makeLockerSite({ BatchCommand: 'batch' });
+    const { site } = locker;
+    try {
+      const groups = /^```groups groups\n(.*?)^```$/ms.exec(readFileSync(join(guide, 'fleet.md'), 'utf8'))?.[1] ?? '';
+      mkdirSync(join(site.base, 'config', 'nph-webjob'), { recursive: true });
+      writeFileSync(join(site.base, 'config', 'nph-webjob', 'groups'), groups);
+      const commands = readCommands('fleet.md');
+      assert.equal(commands.length, 7);
+      for (const command of commands) expect(site, command);
+      expect(site, 'webjobctl assign host.sh --to servers');
+    } finally {
+      locker.close();
+    }
+  });
+});
+
 describe('docs/guide/report.md and custody.md', () => {
   it('report, measure and verify by the commands that they show', async () => {
     const locker = makeLockerSite();

@@ -7,6 +7,7 @@ import { dirname, join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import type { CommandRow } from '../admin/completion/tree.ts';
 import { obtainHtpasswd } from '../scripts/httpd-package.ts';
+import { configure } from '../scripts/site.ts';
 import { setAge } from './keep-site.ts';
 import { type FilledLocker, fillLocker, type LockerSite, makeLockerSite } from './locker-site.ts';
 import { readPage, readSection } from './mdoc.ts';
@@ -39,6 +40,7 @@ describe('webjobctl --json', () => {
   before(async () => {
     locker = makeLockerSite();
     jobs = await fillLocker(locker);
+    configure(locker.site, { BatchCommand: 'batch' });
     writeFileSync(join(locker.site.root, 'program'), 'true\n');
     const openssl = (...args: string[]): void => {
       const { status, stderr } = spawnSync('openssl', args, { cwd: locker.site.root, encoding: 'utf8' });
@@ -128,6 +130,14 @@ describe('webjobctl --json', () => {
       ['custody consistency', [join(root, 'checkpoint'), join(root, 'checkpoint')]],
       ['custody check', [join(root, 'checkpoint'), '--key', join(root, 'custody.pub')]],
       ['custody adopt', ['--reason', 'a test']],
+      ['assign add', ['host.sh', '--to', 'client1']],
+      ['assign list', []],
+      ['assign show', ['1']],
+      ['assign pause', ['1']],
+      ['assign resume', ['1']],
+      ['assign cancel', ['1']],
+      ['assign add', ['host.sh', '--to', 'client1', '--not-before', '2026-01-01', '--until', '2026-01-02']],
+      ['assign retry', ['2']],
       ['hold add', held],
       ['hold list', []],
       ['hold remove', held],
