@@ -215,7 +215,7 @@ describe('a batch script', () => {
     assert.ok(shells.length >= 2);
     const args = [
       ...["it's", '"', '$(touch x)', '`touch x`', '\\', 'a\nb', '', '-e', '--', '*', '~', '!', 'ünïcödé', '\x01\x7f'],
-      ...['${IFS}', '%s', '&', ';', '|', '>', '#', ' ', '\t', "'\\''", 'x'.repeat(100_000)],
+      ...['$IFS', '%s', '&', ';', '|', '>', '#', ' ', '\t', "'\\''", 'x'.repeat(100_000)],
     ];
     for (const shell of shells) {
       const { ended, words } = run(shell, formatBatch('client1', [{ id: '7', due: 1000, command: 'job.sh', args }]));
