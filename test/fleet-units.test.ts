@@ -103,6 +103,7 @@ describe('a due time', () => {
     );
     assert.equal(lastDue(cron, three + 1, three + 100), undefined);
     assert.equal(lastDue({ kind: 'cron', cron: '0 0 29 feb *' }, 0, three), Date.UTC(2024, 1, 29) / 1000);
+    assert.equal(lastDue({ kind: 'cron', cron: '0 0 * * 7' }, 0, three), Date.UTC(2026, 10, 29) / 1000);
     assert.equal(lastDue({ kind: 'cron', cron: '@weekly' }, 0, three), Date.UTC(2026, 10, 29) / 1000);
     assert.equal(lastDue({ kind: 'cron', cron: '15 12 31 2 *' }, 0, three), undefined);
   });
