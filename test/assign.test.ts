@@ -83,7 +83,9 @@ describe('an assignment', () => {
       parseLines((await control('--json', 'jobs')).stdout).find(({ command }) => command === 'batch')?.jobId as string,
     );
     assert.deepEqual(
-      parseLines(tree.stdout).map(({ command }) => command),
+      parseLines(tree.stdout)
+        .map(({ command }) => command)
+        .sort(),
       ['batch', 'show-words.sh'],
     );
   });
