@@ -72,6 +72,8 @@ function lineFields(part: 'get' | 'put'): Omit<Field, 'column'>[] {
       const line = job[part];
       return line && read(line, site);
     },
+    // What arrived is summed up by day.
+    ...(part === 'put' && name === 'bytesReceived' && { stored: 'INTEGER' as const }),
   }));
 }
 

@@ -323,13 +323,62 @@ function readAllSums(database: Database, { client }: JobFilter): Sums {
   return { all: readTotals(database), clients };
 }
 
+/** What a store knows of one client; undefined when nothing. */
+export function readClient(database: Database, clientId: string): ClientTotals | undefined {
+  if (clientId === ALL_CLIENTS) return undefined;
+  const row = database.prepare('SELECT seen, counts FROM sums WHERE client = ?').get(clientId);
+  return row && totalsOfRow(row as unknown as SumsRow);
+}
+
+interface SumsRow {
+  client: string;
+  seen: number | null;
+  counts: string;
+}
+
+function totalsOfRow({ seen, counts }: SumsRow): ClientTotals {
+  const totals = makeClientTotals();
+  addCounts(totals, counts);
+  if (seen !== null) totals.seenAt = new Date(seen);
+  return totals;
+}
+
+/** Clients by name, those behind `after` whose names are like a glob. */
+export function listClients(
+  database: Database,
+  { after = '', glob }: { after?: string | undefined; glob?: string | undefined },
+  limit: number,
+): [clientId: string, totals: ClientTotals][] {
+  const rows = database
+    .prepare(
+      'SELECT client, seen, counts FROM sums WHERE client > ? AND client <> ? AND client GLOB ? ORDER BY client LIMIT ?',
+    )
+    .all(after, ALL_CLIENTS, (glob ?? '*').replaceAll('[', '[[]'), limit) as unknown as SumsRow[];
+  return rows.map((row) => [row.client, totalsOfRow(row)]);
+}
+
+/** Clients that the server has not answered with success since, the longest silent first, at most so many, and how many there are. */
+export function listSilent(
+  database: Database,
+  before: Date,
+  limit: number,
+): { count: number; clients: [clientId: string, seenAt: Date][] } {
+  const isSilent = "FROM sums WHERE client NOT IN ('', ?) AND seen < ?";
+  const values = [ALL_CLIENTS, before.getTime()] as const;
+  const rows = database.prepare(`SELECT client, seen ${isSilent} ORDER BY seen LIMIT ?`).all(...values, limit);
+  return {
+    count: Number(database.prepare(`SELECT count(*) AS count ${isSilent}`).get(...values)?.count),
+    clients: rows.map(({ client, seen }) => [client as string, new Date(seen as number)]),
+  };
+}
+
 /** How many jobs a store has. */
 export function countJobs(database: Database): number {
   return [...readTotals(database).states.values()].reduce((sum, count) => sum + count, 0);
 }
 
 /** Of all clients together. */
-function readTotals(database: Database): Totals {
+export function readTotals(database: Database): Totals {
   const totals = makeTotals();
   const row = database.prepare('SELECT counts FROM sums WHERE client = ?').get(ALL_CLIENTS);
   if (row) addCounts(totals, row.counts as string);

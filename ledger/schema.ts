@@ -3,7 +3,7 @@
 import { FIELDS } from './fields.ts';
 
 /** Goes up with every change of the tables: a store of another version is made again. */
-export const SCHEMA_VERSION = 6;
+export const SCHEMA_VERSION = 7;
 
 /** What uploads are found by. */
 export const UPLOAD_INDEXES = `

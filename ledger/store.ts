@@ -52,9 +52,11 @@ export async function openStore(site: Site, window: Window, steps: Steps = {}): 
   return (await openKnownStore(site, steps)) ?? openWindow(site, window, steps);
 }
 
-/** Brings the store up to date, in place. Undefined when there is none that is whole, or it cannot be written now. */
-async function openShared(site: Site, steps: Steps): Promise<Store | undefined> {
-  const path = storeFile(site);
+/**
+ * The store in this file, brought up to date in place. Undefined when there is none that is whole and of this site, or it
+ * cannot be written now. Throws Failure `failed` for a site that cannot be read.
+ */
+export async function openStoreAt(path: string, site: Site, steps: Steps = {}): Promise<Store | undefined> {
   if (!isStore(path) || !mayWriteIn(dirname(path))) return undefined;
   let database: Database | undefined;
   try {
@@ -164,7 +166,7 @@ export function openWindowStore(): Database {
 
 /** A store that is there, brought up to date; undefined when there is none that can be used. */
 export async function openKnownStore(site: Site, steps: Steps = {}): Promise<Store | undefined> {
-  return (await openShared(site, steps)) ?? (await openCopy(site, steps));
+  return (await openStoreAt(storeFile(site), site, steps)) ?? (await openCopy(site, steps));
 }
 
 /** Ends a transaction that failed, which SQLite may have ended itself. */

@@ -77,6 +77,7 @@ const PROGRAMS = [
   },
   { source: 'pad/main.ts', target: 'pad-make-script' },
   { source: 'sign/main.ts', target: 'webjob-sign' },
+  { source: 'view/main.ts', target: 'webjob-view.cgi', more: { ...PARSED_EVERY_TIME } },
   { source: 'admin/main.ts', target: 'webjobctl', more: { ...PARSED_EVERY_TIME, define: { ...VERSION, ...SHIPPED } } },
 ];
 

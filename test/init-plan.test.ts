@@ -109,9 +109,13 @@ describe('what webjobctl init makes', { skip: !(isRoot && findWebUser()) && 'own
     ),
     ...['/zsh', '/zsh/site-functions'].map((name) => `0755 root:root folder ${share}${name}`),
     ...[dirname(fishOf(share)), fishOf(share)].map((name) => `0755 root:root folder ${name}`),
-    ...['man8/nph-webjob.8', 'man5/nph-webjob.cfg.5', 'man1/pad-make-script.1', 'man1/webjob-sign.1'].map(
-      (name) => `0644 root:root file ${share}/man/${name}`,
-    ),
+    ...[
+      'man8/nph-webjob.8',
+      'man5/nph-webjob.cfg.5',
+      'man1/pad-make-script.1',
+      'man1/webjob-sign.1',
+      'man8/webjob-view.8',
+    ].map((name) => `0644 root:root file ${share}/man/${name}`),
     ...['man1/webjob.1', 'man5/webjob.conf.5', 'man8/webjobctl.8'].map(
       (name) => `0644 root:root file ${share}/man/${name}`,
     ),

@@ -17,13 +17,15 @@ import {
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { after, beforeEach, describe, it } from 'node:test';
-import { formatChart, formatMeter } from '../admin/report/charts.ts';
 import { replaceFolder, tidyFolder } from '../admin/report/folder.ts';
-import { html, trustedMarkup } from '../admin/report/html.ts';
 import { actorsPath, clientPath, commandPath, dayPath, jobPath, partPath } from '../admin/report/links.ts';
 import { Pages } from '../admin/report/pages.ts';
-import { formatDump, formatStream, isBinary } from '../admin/report/stream.ts';
 import { dayOf, Newest, summarize } from '../admin/report/summary.ts';
+import { isFailure, type Job, uploadBytes } from '../ledger/job.ts';
+import type { Site } from '../ledger/site.ts';
+import { formatChart, formatMeter } from '../pages/charts.ts';
+import { html, trustedMarkup } from '../pages/html.ts';
+import { formatDump, formatStream, isBinary } from '../pages/stream.ts';
 import {
   type Book,
   formatClient,
@@ -32,9 +34,7 @@ import {
   formatInstant,
   formatJobTable,
   formatSpan,
-} from '../admin/report/tables.ts';
-import { isFailure, type Job, uploadBytes } from '../ledger/job.ts';
-import type { Site } from '../ledger/site.ts';
+} from '../pages/tables.ts';
 
 const root = mkdtempSync(join(tmpdir(), 'webjob-report-'));
 after(() => rmSync(root, { recursive: true }));
@@ -148,9 +148,9 @@ describe('tables', () => {
   const book: Book = {
     useGmt: true,
     now: new Date(T0),
-    clients: new Map([['c', 1]]),
-    commands: new Map([['x', 1]]),
-    hasPage: ({ jobId }) => jobId === 'job',
+    clientHref: (clientId, root) => (clientId === 'c' ? root + clientPath(clientId) : undefined),
+    commandHref: (command, root) => (command === 'x' ? root + commandPath(command) : undefined),
+    jobHref: (one, root) => (one.jobId === 'job' ? root + jobPath(one) : undefined),
   };
 
   it('say times, ends and spans in words', () => {
@@ -209,8 +209,8 @@ describe('tables', () => {
       '1.5 kB',
       '1 differing upload',
       'no job id',
-      'class="state bad">failed',
-      'class="state good">done',
+      'class="state bad failed">failed',
+      'class="state good done">done',
     ])
       assert.ok(table.includes(part), part);
     assert.match(formatJobTable('t', 'Jobs', [], '', book).text, /None/);

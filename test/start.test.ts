@@ -102,12 +102,18 @@ interface Program {
 }
 
 function openPrograms(): Program[] {
-  return ['nph-webjob.cgi', 'nph-webjob-resident.cjs', 'webjob', 'webjobctl', 'pad-make-script', 'webjob-sign'].map(
-    (name) => {
-      const path = join(built, name);
-      return { path, fd: openSync(path, 'r'), text: readFileSync(path, 'utf8') };
-    },
-  );
+  return [
+    'nph-webjob.cgi',
+    'nph-webjob-resident.cjs',
+    'webjob',
+    'webjobctl',
+    'pad-make-script',
+    'webjob-sign',
+    'webjob-view.cgi',
+  ].map((name) => {
+    const path = join(built, name);
+    return { path, fd: openSync(path, 'r'), text: readFileSync(path, 'utf8') };
+  });
 }
 
 /** Built anew, each as another file: who has begun to read the one before, as a Node that starts with it, reads all of it. */

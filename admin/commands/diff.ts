@@ -1,15 +1,10 @@
 // webjobctl diff: what one run wrote against what another did, of the same client and command unless told otherwise.
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
-import { closeSync, mkdtempSync, openSync, rmSync, writeSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { StringDecoder } from 'node:string_decoder';
 import { Command } from 'commander';
 import { STREAMS, type StreamName } from 'webjob-locker';
 import { EXIT_CODES, Failure } from '../../cli/failure.ts';
 import { hasColours, paint, printJson, safeText } from '../../cli/output.ts';
 import { openOutput } from '../../cli/pager.ts';
+import { compareStreams, type WriteText } from '../../ledger/compare.ts';
 import type { Found } from '../../ledger/sites.ts';
 import { findJobStreams, type StoredStream } from '../../ledger/streams.ts';
 import { findJob, findPrevious } from '../jobs/lookup.ts';
@@ -69,7 +64,7 @@ async function diff(
     const streams = [await streamOf(from, name), await streamOf(to, name)] as const;
     const labels: [string, string] = [label(from, name), label(to, name)];
     const kept: string[] = [];
-    const differs = await compare(
+    const differs = await compareStreams(
       streams,
       labels,
       output ? (text) => output.write(colour(safeText(text))) : keep(kept),
@@ -103,10 +98,8 @@ async function streamOf({ site, job }: Found, name: StreamName): Promise<StoredS
   return stream;
 }
 
-type Write = (text: string) => void | Promise<void>;
-
 /** Keeps a difference for a line of JSON; of one that is too large for it nothing but an empty text at the end. */
-function keep(kept: string[]): Write {
+function keep(kept: string[]): WriteText {
   let left = MAX_JSON_BYTES;
   return (text) => {
     left -= text.length;
@@ -120,94 +113,6 @@ function label({ job }: Found, name: StreamName): string {
 }
 
 const MAX_JSON_BYTES = 64 * 1024 * 1024;
-
-/** Writes what `diff -u` says. False when they are the same. */
-async function compare(
-  streams: readonly [StoredStream, StoredStream],
-  labels: [string, string],
-  write: Write,
-): Promise<boolean> {
-  const from = await openToCompare(streams[0]);
-  try {
-    const to = await openToCompare(streams[1]);
-    try {
-      return await runDiff(from, to, labels, write);
-    } finally {
-      closeSync(to);
-    }
-  } finally {
-    closeSync(from);
-  }
-}
-
-/** A file of the locker, or of what lies in a pack a copy that has no name any more when it is filled: a kill leaves none of it behind. */
-async function openToCompare(stream: StoredStream): Promise<number> {
-  if (stream.open) return stream.open();
-  const folder = mkdtempSync(join(tmpdir(), 'webjob-diff-'));
-  let fd: number | undefined;
-  try {
-    fd = openSync(join(folder, 'stream'), 'wx+', 0o600);
-  } finally {
-    rmSync(folder, { recursive: true, force: true });
-  }
-  try {
-    // At places of its own, so that the descriptor stays at the beginning.
-    let at = 0;
-    for await (const piece of stream.read())
-      for (let done = 0; done < piece.length; ) {
-        const count = writeSync(fd, piece, done, piece.length - done, at);
-        done += count;
-        at += count;
-      }
-    return fd;
-  } catch (error) {
-    closeSync(fd);
-    throw error;
-  }
-}
-
-async function runDiff(from: number, to: number, labels: [string, string], write: Write): Promise<boolean> {
-  const args = ['-u', '-L', labels[0], '-L', labels[1], '--', '/dev/fd/3', '/dev/fd/4'];
-  const child = spawn('diff', args, { stdio: ['ignore', 'pipe', 'pipe', from, to] });
-  try {
-    const closed = once(child, 'close');
-    const passed = passLines(child.stdout, write).catch((error) => {
-      child.kill();
-      throw error;
-    });
-    const [, problem, [code]] = await Promise.all([passed, readAll(child.stderr), closed]);
-    if (code !== 0 && code !== 1)
-      throw new Failure('failed', `diff failed: ${problem.trim() || `exit status ${code}`}`);
-    return code === 1;
-  } catch (error) {
-    const { code, syscall = '' } = error as NodeJS.ErrnoException;
-    if (!syscall.startsWith('spawn')) throw error;
-    throw new Failure('failed', `diff cannot be started: ${code}`, undefined, { cause: error });
-  }
-}
-
-/** A longer line is written in pieces. */
-const MAX_LINE_LENGTH = 1024 * 1024;
-
-/** Whole lines, many at a time, however much there is. */
-async function passLines(stream: AsyncIterable<Buffer> | null, write: Write): Promise<void> {
-  const decoder = new StringDecoder('utf8');
-  let rest = '';
-  for await (const piece of stream ?? []) {
-    rest += decoder.write(piece);
-    const end = rest.length > MAX_LINE_LENGTH ? rest.length : rest.lastIndexOf('\n') + 1;
-    if (end > 0) await write(rest.slice(0, end));
-    rest = rest.slice(end);
-  }
-  rest += decoder.end();
-  if (rest !== '') await write(rest);
-}
-
-async function readAll(stream: AsyncIterable<Buffer> | null): Promise<string> {
-  const pieces: Buffer[] = [];
-  for await (const piece of stream ?? []) pieces.push(piece);
-  return Buffer.concat(pieces).toString();
-}
 
 function colour(text: string): string {
   if (!hasColours()) return text;

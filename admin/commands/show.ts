@@ -12,9 +12,9 @@ import { readRecordFields } from '../../ledger/ending.ts';
 import { describeDiffering, describeExit, describePlace, jobJson, lineJson } from '../../ledger/fields.ts';
 import type { Job } from '../../ledger/job.ts';
 import { findJobStreams, readPackedRecord, type Stored, type StoredStream } from '../../ledger/streams.ts';
+import { formatDump, isBinary } from '../../pages/stream.ts';
 import { findJob } from '../jobs/lookup.ts';
 import { type JobVerification, verifyShown } from '../jobs/verification.ts';
-import { formatDump, isBinary } from '../report/stream.ts';
 import { globalOptions, openSites, type Site } from '../site/site.ts';
 
 interface Options {

@@ -2,8 +2,10 @@
 import { STREAMS, type StreamName } from 'webjob-locker';
 import { encodeField, findJobIdParts, NOT_APPLICABLE } from 'webjob-protocol';
 import type { Finding } from '../../evidence/finding.ts';
+import type { Deposit } from '../../evidence/records.ts';
 import { judgeAll, STREAM_WORDS, type Verdict } from '../../evidence/verdict.ts';
 import { describeMissing } from '../../evidence/verify.ts';
+import type { WitnessState } from '../../evidence/witness.ts';
 import type { Job } from '../../ledger/job.ts';
 import { openEvidence } from '../site/evidence.ts';
 import type { Site } from '../site/site.ts';
@@ -28,6 +30,46 @@ const MAX_READ_BYTES = 64 * 1024 * 1024;
  * Undefined for a job that has none. Throws Failure `failed`.
  */
 export function verifyShown(site: Site, job: Job, bytes: number): JobVerification | undefined {
+  const judged = judgeJob(site, job, { isRead: bytes <= MAX_READ_BYTES, maxPackBytes: MAX_READ_BYTES });
+  if (!judged) return undefined;
+  const { verdicts, missing } = judged;
+  const verdict = judgeAll([...verdicts.values()], missing.length > 0);
+  const last = verdicts.get((job.group ?? job.packed)?.name ?? '');
+  const streams = last && STREAMS.map((name) => [name, STREAM_WORDS[last.streams[name].state]]);
+  return (
+    verdict && {
+      words: verdict.words,
+      streams: streams && (Object.fromEntries(streams) as Record<StreamName, string>),
+      ...{ signature: last?.result?.words, key: last?.result?.key ?? null },
+      findings: [...verdicts.values()].flatMap(({ findings }) => findings).concat(missing.map(describeMissing)),
+    }
+  );
+}
+
+/** What can be said of the uploads of a job. */
+export interface JudgedJob {
+  /** By the names of the uploads. */
+  verdicts: ReadonlyMap<string, Verdict>;
+  /** Uploads that are on record under its job id, and are not there. */
+  missing: readonly Deposit[];
+  /** What the custody record says of the last upload. */
+  deposit: Deposit | undefined;
+  /** What root keeps beside the custody record. */
+  witnessState: WitnessState;
+}
+
+/** How much of a job is read to judge it. */
+export interface JudgeCare {
+  /** Its streams are read. */
+  isRead: boolean;
+  /** The SHA-256 of every stream is taken, also where nothing is to be compared with it. */
+  digests?: boolean;
+  /** The archive of a pack is read up to this size. */
+  maxPackBytes: number;
+}
+
+/** Undefined for a job that has no uploads and no id to look for them by. Throws Failure `failed`. */
+export function judgeJob(site: Site, job: Job, { isRead, digests, maxPackBytes }: JudgeCare): JudgedJob | undefined {
   const { uploads, group, packed } = job;
   const names = [
     ...new Set([...uploads, ...(group ? [group] : []), ...(packed ? [packed] : [])].map(({ name }) => name)),
@@ -38,27 +80,19 @@ export function verifyShown(site: Site, job: Job, bytes: number): JobVerificatio
   const since = issued === undefined ? undefined : issued * 1000;
   const evidence = openEvidence(site, { only: { names, jobId, since } });
   try {
-    const care = { contents: bytes <= MAX_READ_BYTES, as: { clientId: job.clientId, command: job.command } };
-    const judged = new Map<string, Verdict>(uploads.map(({ name }) => [name, evidence.judge(name, care)]));
-    if (group && !judged.has(group.name)) judged.set(group.name, evidence.judge(group.name, care));
+    const as = { clientId: job.clientId, command: job.command };
+    const care = { contents: isRead, digests: digests === true, as };
+    const verdicts = new Map<string, Verdict>(uploads.map(({ name }) => [name, evidence.judge(name, care)]));
+    if (group && !verdicts.has(group.name)) verdicts.set(group.name, evidence.judge(group.name, care));
     if (packed && !group) {
       const { pack, name } = packed;
       const archive = evidence.records.packs().find((known) => known.name === pack);
-      const isShort = (archive?.archiveBytes ?? 0) <= MAX_READ_BYTES;
-      judged.set(name, evidence.judgePack(pack, new Set([name]), isShort)(name));
+      const isShort = (archive?.archiveBytes ?? 0) <= maxPackBytes;
+      verdicts.set(name, evidence.judgePack(pack, new Set([name]), isShort)(name));
     }
     const missing = [...evidence.missing()].filter((deposit) => jobId !== undefined && deposit.jobId === jobId);
-    const verdict = judgeAll([...judged.values()], missing.length > 0);
-    const last = judged.get((group ?? packed)?.name ?? '');
-    const streams = last && STREAMS.map((name) => [name, STREAM_WORDS[last.streams[name].state]]);
-    return (
-      verdict && {
-        words: verdict.words,
-        streams: streams && (Object.fromEntries(streams) as Record<StreamName, string>),
-        ...{ signature: last?.result?.words, key: last?.result?.key ?? null },
-        findings: [...judged.values()].flatMap(({ findings }) => findings).concat(missing.map(describeMissing)),
-      }
-    );
+    const deposit = evidence.records.find((group ?? packed)?.name ?? '');
+    return { verdicts, missing, deposit, witnessState: evidence.witnessState };
   } finally {
     evidence.close();
   }

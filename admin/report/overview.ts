@@ -1,12 +1,10 @@
 // The pages that show many jobs: the overview, the lists, and one page a client and a command.
 import { formatBytes } from '../../cli/output.ts';
 import type { Job } from '../../ledger/job.ts';
-import { type Bar, formatChart, formatMeter } from './charts.ts';
-import { html, type Markup } from './html.ts';
-import { actorsPath, clientPath, commandPath, dayPath, partPath } from './links.ts';
-import type { Page } from './page.ts';
-import type { Actor, Newest, Period, Summary, Tally } from './summary.ts';
+import { type Bar, formatChart, formatMeter } from '../../pages/charts.ts';
+import { html, type Markup } from '../../pages/html.ts';
 import {
+  type Actor,
   type Book,
   describeState,
   formatActorTable,
@@ -15,7 +13,12 @@ import {
   formatJobTable,
   formatSearch,
   formatSpan,
-} from './tables.ts';
+  type Tally,
+} from '../../pages/tables.ts';
+import { formatTiles, type Tile } from '../../pages/tiles.ts';
+import { actorsPath, clientPath, commandPath, dayPath, partPath } from './links.ts';
+import type { Page } from './page.ts';
+import type { Newest, Period, Summary } from './summary.ts';
 
 const MAX_SILENT_BARS = 5;
 const MAX_SILENT_ROWS = 200;
@@ -96,17 +99,11 @@ function describeCustody({ files, records, faults }: Custody): Markup {
   return html`<span class="state bad">The custody record is not as it was written: ${faults} ${faults === 1 ? 'fault' : 'faults'} in ${records} entries.</span>`;
 }
 
-type Tile = [name: string, value: string | number, look?: 'warn' | 'bad' | undefined];
-
 function jobTiles({ total, states }: Summary): Tile[] {
   const shown = (['done', 'failed', 'refused', 'incomplete', 'got', 'orphan', 'missing'] as const).filter(
     (state) => state === 'done' || state === 'failed' || (states.get(state) ?? 0) > 0,
   );
   return [['jobs', total.jobs], ...shown.map((state): Tile => [describeState(state), states.get(state) ?? 0])];
-}
-
-function formatTiles(tiles: readonly Tile[]): Markup {
-  return html`<dl class="tiles">${tiles.map(([name, value, look]) => html`<div><dt>${name}</dt><dd${look && html` class="${look}"`}>${value}</dd></div>`)}</dl>`;
 }
 
 function formatCharts({ periods, periodDays }: Summary): Markup {

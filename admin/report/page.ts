@@ -1,9 +1,10 @@
-// The frame of every page: what it may load, which is nothing, the way round the report, and its landmarks.
+// A page of the report: what it may load, which is nothing, and the way round the report.
 import { createHash } from 'node:crypto';
 import { closeSync, constants, openSync, readSync } from 'node:fs';
+import { type FramePlace, formatFrame } from '../../pages/frame.ts';
+import { html, type Markup, trustedMarkup } from '../../pages/html.ts';
+import { STYLE } from '../../pages/style.ts';
 import { FILTER } from './filter.ts';
-import { html, type Markup, trustedMarkup } from './html.ts';
-import { STYLE } from './style.ts';
 
 const hash = (text: string): string => `'sha256-${createHash('sha256').update(text).digest('base64')}'`;
 
@@ -16,9 +17,6 @@ const CONTENT_POLICY = [
   "base-uri 'none'",
   "form-action 'none'",
 ].join('; ');
-
-const ICON =
-  "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E%3Crect width='16' height='16' rx='3' fill='%230a5685'/%3E%3Cpath d='M4 11V8m4 3V5m4 6V7' stroke='white' stroke-width='2'/%3E%3C/svg%3E";
 
 const PLACES = [
   ['index.html', 'Overview'],
@@ -72,38 +70,17 @@ export function formatPage(
   { siteName, madeAt, version }: Frame,
   mark: string,
 ): string {
-  const isPlace = (file: string): boolean => root === '' && file === place;
-  const current = (file: string): Markup | undefined => {
-    if (file !== place) return undefined;
-    return isPlace(file) ? html` aria-current="page"` : html` aria-current="true"`;
-  };
-  return html`<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="webjob-page" content="${mark}">
-<meta http-equiv="Content-Security-Policy" content="${trustedMarkup(CONTENT_POLICY)}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="referrer" content="no-referrer">
-<meta name="robots" content="noindex, nofollow">
-<title>${title} · ${siteName} · WebJob</title>
-<link rel="icon" href="${trustedMarkup(ICON)}">
-<style>${trustedMarkup(STYLE)}</style>
-</head>
-<body>
-<a class="skip" href="#content">Skip to the content</a>
-<header class="top"><div class="wide">
-<div class="brand">WebJob <span>${siteName}</span></div>
-<nav aria-label="Report"><ul>${PLACES.map(
-    ([file, name]) => html`<li><a href="${root}${file}"${current(file)}>${name}</a></li>`,
-  )}</ul></nav>
-</div></header>
-<main class="wide" id="content" tabindex="-1">
-${content}
-</main>
-<footer class="foot"><div class="wide">Made ${madeAt} by webjobctl ${version}. What clients sent is shown as text, never run.</div></footer>
-<script>${trustedMarkup(FILTER)}</script>
-</body>
-</html>
-`.text;
+  const places = PLACES.map(([file, name]): FramePlace => {
+    const current = file !== place ? undefined : root === '' ? 'page' : 'true';
+    return { href: root + file, name, current };
+  });
+  return formatFrame({
+    ...{ title, siteName, content, places, placesLabel: 'Report' },
+    meta: html`<meta name="webjob-page" content="${mark}">
+<meta http-equiv="Content-Security-Policy" content="${trustedMarkup(CONTENT_POLICY)}">`,
+    style: html`<style>${trustedMarkup(STYLE)}</style>`,
+    foot: html`Made ${madeAt} by webjobctl ${version}. What clients sent is shown as text, never run.`,
+    end: html`<script>${trustedMarkup(FILTER)}</script>
+`,
+  });
 }

@@ -1,28 +1,12 @@
 // What the report says of all jobs together, gathered as they pass by: numbers, and of the jobs themselves a few of the newest.
 import { timeFields } from 'webjob-protocol';
 import { isFailure, type Job, uploadBytes } from '../../ledger/job.ts';
+import type { Actor, Tally } from '../../pages/tables.ts';
 import type { Site } from '../site/site.ts';
 
 const DAY_SECONDS = 86_400;
 /** More bars than this cannot be told apart on a page. */
 const MAX_BARS = 92;
-
-export interface Tally {
-  jobs: number;
-  /** Jobs that failed, were refused, or broke off. */
-  failures: number;
-  /** Bytes that uploads announced. */
-  bytes: number;
-}
-
-/** A client or a command, and what is known of it. */
-export interface Actor extends Tally {
-  name: string;
-  /** Of the last request that the server granted: one that it refused proves nothing of who sent it. */
-  seenAt: Date | undefined;
-  /** The last job, granted or not. */
-  last: Pick<Job, 'state' | 'at'> | undefined;
-}
 
 export interface Period extends Tally {
   /** Its first day: `2026-11-01`. */

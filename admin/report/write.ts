@@ -11,9 +11,11 @@ import { readRunRecord, statUpload, touchedAt } from '../../evidence/upload.ts';
 import { STREAM_WORDS, type Verdict } from '../../evidence/verdict.ts';
 import type { Job } from '../../ledger/job.ts';
 import { openStreams, type Stored } from '../../ledger/streams.ts';
+import { type Heads, readHeads } from '../../pages/heads.ts';
+import { type Case, judgeCase } from '../../pages/job.ts';
+import type { Actor, Book } from '../../pages/tables.ts';
 import type { Site } from '../site/site.ts';
-import { type Heads, readHeads } from './heads.ts';
-import { type Case, jobPage, judgeCase } from './jobpage.ts';
+import { jobPage } from './jobpage.ts';
 import { actorsPath, clientPath, commandPath, dayPath, jobPath, partPath } from './links.ts';
 import {
   actorPage,
@@ -28,8 +30,7 @@ import {
   type Scope,
 } from './overview.ts';
 import type { Pages } from './pages.ts';
-import { type Actor, count, dayOf, emptyTally, Newest, type Summary } from './summary.ts';
-import type { Book } from './tables.ts';
+import { count, dayOf, emptyTally, Newest, type Summary } from './summary.ts';
 
 /** Rows of a part, and of the newest jobs on the page of all, of a client or of a command. */
 const PART_ROWS = 1000;
@@ -62,10 +63,12 @@ export interface Listed {
 export async function writeReport(folder: string, pages: Pages, plan: ReportPlan): Promise<Listed> {
   const { summary, scope, evidence } = plan;
   for (const name of ['client', 'command', 'day', 'job']) mkdirSync(join(folder, name), 0o755);
+  const hasPage = (job: Job): boolean => existsSync(join(folder, jobPath(job)));
   const book: Book = {
     ...{ useGmt: plan.site.settings.useGMT, now: plan.now },
-    ...{ clients: summary.clients, commands: summary.commands },
-    hasPage: (job) => existsSync(join(folder, jobPath(job))),
+    clientHref: (clientId, root) => (summary.clients.has(clientId) ? root + clientPath(clientId) : undefined),
+    commandHref: (command, root) => (summary.commands.has(command) ? root + commandPath(command) : undefined),
+    jobHref: (job, root) => (hasPage(job) ? root + jobPath(job) : undefined),
   };
   const jobs = await writeJobs(pages, plan, book);
   pages.put('jobs.html', jobsPage({ summary, ...jobs, newest: jobs.newest.jobs }, book));
@@ -183,7 +186,7 @@ async function writeActors(kind: 'client' | 'command', pages: Pages, plan: Repor
   for await (const job of plan.readJobs(kind)) {
     const name = kind === 'client' ? job.clientId : job.command;
     // A job that came after its page would have been made is in the next report.
-    if (name === undefined || Number.isNaN(job.at.getTime()) || !plan.isListed(job) || !book.hasPage(job)) continue;
+    if (name === undefined || Number.isNaN(job.at.getTime()) || !plan.isListed(job) || !book.jobHref(job, '')) continue;
     if (name !== current) {
       parts.end();
       newest = new Newest(NEWEST_ROWS);

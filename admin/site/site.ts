@@ -31,7 +31,7 @@ export function findPropertiesFile(command: Command): string | undefined {
 
 /** The site of a command. Throws Failure `settings`, and `usage` when several are named. */
 export function openSite(command: Command): Site {
-  return readSite(findPropertiesFile(command), undefined);
+  return readSite(findPropertiesFile(command));
 }
 
 /**
@@ -66,7 +66,8 @@ function realLocker({ settings: { incomingDirectory } }: Site): string {
   }
 }
 
-function readSite(propertiesFile: string | undefined, label: string | undefined): Site {
+/** The site of a file. Throws Failure `settings`. */
+export function readSite(propertiesFile: string | undefined, label?: string): Site {
   // The server would go on with its defaults; whoever named a file means that site and no other.
   if (propertiesFile !== undefined && !existsSync(propertiesFile))
     throw new Failure('settings', `${propertiesFile} is not there`, 'webjobctl init makes one');

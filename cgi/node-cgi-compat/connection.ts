@@ -186,19 +186,39 @@ export class Connection {
     const { request, spool } = exchange;
     if (!request || !spool) return;
     exchange.isAnswered = true;
-    let response: CgiResponse | undefined;
+    let given: CgiResponse | Promise<CgiResponse>;
     try {
-      response = this.#options.handler(request, spool);
-      exchange.atEnd = response.atEnd;
-      this.#sendStdout(exchange, Buffer.from(formatHead(response, 'parsed'), 'latin1'));
+      given = this.#options.handler(request, spool);
     } catch (error) {
-      this.#options.onError(error as Error);
-      if (response?.content && 'fd' in response.content) closeSync(response.content.fd);
-      response = { status: 500, reason: 'Internal Server Error', headers: [], contentLength: 0 };
-      this.#sendStdout(exchange, Buffer.from(formatHead(response, 'parsed'), 'latin1'));
+      given = this.#failed(error);
     } finally {
       spool.close();
       exchange.spool = undefined;
+    }
+    if (!(given instanceof Promise)) this.#answer(exchange, given);
+    else void given.catch((error) => this.#failed(error)).then((response) => this.#answer(exchange, response));
+  }
+
+  #failed(error: unknown): CgiResponse {
+    this.#options.onError(error as Error);
+    return { status: 500, reason: 'Internal Server Error', headers: [], contentLength: 0 };
+  }
+
+  #answer(exchange: Exchange, given: CgiResponse): void {
+    let response = given;
+    // The peer left, or wants no more, while the handler was at work.
+    if (exchange !== this.#exchange) {
+      closeContent(response);
+      response.atEnd?.();
+      return;
+    }
+    try {
+      exchange.atEnd = response.atEnd;
+      this.#sendStdout(exchange, Buffer.from(formatHead(response, 'parsed'), 'latin1'));
+    } catch (error) {
+      closeContent(response);
+      response = this.#failed(error);
+      this.#sendStdout(exchange, Buffer.from(formatHead(response, 'parsed'), 'latin1'));
     }
     exchange.afterwards = response.afterwards;
     const { content, contentLength } = response;
@@ -258,6 +278,10 @@ export class Connection {
     } else if (exchange && this.socket.destroyed) this.#finish(exchange);
     if (!this.#exchange && this.socket.writable) this.socket.end();
   }
+}
+
+function closeContent({ content }: CgiResponse): void {
+  if (content && 'fd' in content) closeSync(content.fd);
 }
 
 /** Undefined at the end of the file, and when it cannot be read. */

@@ -1,11 +1,14 @@
 // The shell of a plain CGI script: one process, one request (RFC 3875). Reads the environment and descriptor 0, hands both to
-// a synchronous handler, and writes its answer to descriptor 1. Never touches process.stdin or process.stdout.
-import { type Body, drainBody, openBody } from './body.ts';
+// a handler, and writes its answer to descriptor 1. Never touches process.stdin or process.stdout.
+import { type Body, drainBody, type OpenBody, openBody } from './body.ts';
 import { type CgiEnvironment, type CgiRequest, requestFromEnv } from './request.ts';
 import { type CgiResponse, type HeaderStyle, writeResponse } from './response.ts';
 
-/** Answers a request. Must not throw: what it throws ends the process with an empty answer. */
-export type CgiHandler = (request: CgiRequest, body: Body) => CgiResponse;
+/**
+ * Answers a request, at once or with a promise. Must not throw: what it throws ends the process with an empty answer. The
+ * body can be read until the handler returns, not later.
+ */
+export type CgiHandler = (request: CgiRequest, body: Body) => CgiResponse | Promise<CgiResponse>;
 
 /** Where the request comes from and the answer goes: descriptors 0 and 1 unless told otherwise. */
 export interface ScriptOptions {
@@ -22,7 +25,12 @@ export interface ScriptOptions {
 export function serveScript(handler: CgiHandler, options: ScriptOptions): void {
   const request = requestFromEnv(options.env);
   const body = openBody(options.stdin ?? 0, request.contentLength);
-  const response = handler(request, body);
+  const given = handler(request, body);
+  if (given instanceof Promise) void given.then((response) => answerScript(response, body, options));
+  else answerScript(given, body, options);
+}
+
+function answerScript(response: CgiResponse, body: OpenBody, options: ScriptOptions): void {
   const answer = (): void => {
     try {
       writeResponse(options.stdout ?? 1, response, options.style);

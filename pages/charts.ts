@@ -6,6 +6,8 @@ export interface Bar {
   /** What the bar stands for: a day. */
   label: string;
   value: number;
+  /** Where it leads: with a pointer from the bar, and for everybody from the table. */
+  href?: string;
 }
 
 export interface Chart {
@@ -28,11 +30,13 @@ const LEAST_HEIGHT = 1.5;
 export function formatChart({ id, title, labels, bars, isBad, format }: Chart): Markup {
   const most = Math.max(0, ...bars.map(({ value }) => value));
   const sum = bars.reduce((total, { value }) => total + value, 0);
+  // What leads elsewhere cannot be a picture: the table below says and links the same.
+  const isLinked = bars.some(({ href }) => href !== undefined);
   const summary = `${format(sum)} in all${most > 0 ? `, at most ${format(most)}` : ''}`;
   return html`<figure class="chart">
 <figcaption><h3>${title}</h3> <span>${summary}</span></figcaption>
 <div class="plot"><span class="most" aria-hidden="true">${format(most)}</span>
-<svg viewBox="0 0 ${Math.max(1, bars.length)} ${HEIGHT}" preserveAspectRatio="none" role="img" aria-labelledby="${id}-title ${id}-text">
+<svg viewBox="0 0 ${Math.max(1, bars.length)} ${HEIGHT}" preserveAspectRatio="none" ${isLinked ? html`aria-hidden="true"` : html`role="img" aria-labelledby="${id}-title ${id}-text"`}>
 <title id="${id}-title">${title}</title>
 <desc id="${id}-text">${describeBars(bars, format)}</desc>
 ${[0, 50, 100].map((y) => html`<line class="grid" x1="0" x2="${Math.max(1, bars.length)}" y1="${y}" y2="${y}"/>`)}
@@ -44,13 +48,13 @@ ${bars.map((bar, index) => formatBar(bar, index, most, isBad === true, format))}
 <caption><span>${title}</span></caption>
 <thead><tr><th scope="col">${labels}</th><th scope="col" class="number">${title}</th></tr></thead>
 <tbody>
-${bars.map(({ label, value }) => html`<tr><th scope="row">${label}</th><td class="number">${format(value)}</td></tr>\n`)}</tbody>
+${bars.map(({ label, value, href }) => html`<tr><th scope="row">${href === undefined ? label : html`<a href="${href}">${label}</a>`}</th><td class="number">${format(value)}</td></tr>\n`)}</tbody>
 </table></div></details>
 </figure>`;
 }
 
 function formatBar(
-  { label, value }: Bar,
+  { label, value, href }: Bar,
   index: number,
   most: number,
   isBad: boolean,
@@ -59,7 +63,8 @@ function formatBar(
   const height = value > 0 ? Math.max(LEAST_HEIGHT, (value / most) * HEIGHT) : 0;
   const shape = html`<rect class="${isBad ? 'bar-bad' : 'bar'}" x="${round(index + (1 - BAR_WIDTH) / 2)}" y="${round(HEIGHT - height)}" width="${BAR_WIDTH}" height="${round(height)}"/>`;
   // The tip belongs to the whole height of the slot, or a low bar could not be pointed at.
-  return html`<g><title>${label}: ${format(value)}</title><rect class="slot" x="${index}" y="0" width="1" height="${HEIGHT}"/>${height > 0 ? shape : undefined}</g>\n`;
+  const slot = html`<g><title>${label}: ${format(value)}</title><rect class="slot" x="${index}" y="0" width="1" height="${HEIGHT}"/>${height > 0 ? shape : undefined}</g>`;
+  return href === undefined ? html`${slot}\n` : html`<a href="${href}" tabindex="-1">${slot}</a>\n`;
 }
 
 function describeBars(bars: readonly Bar[], format: Chart['format']): string {

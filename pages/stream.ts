@@ -1,6 +1,6 @@
 // What a client sent, as a page may show it: the beginning of a stream as text in which every control character is seen, or as a hex dump.
 import { isUtf8 } from 'node:buffer';
-import { HIDDEN_CHARACTERS, writeOut } from '../../cli/output.ts';
+import { HIDDEN_CHARACTERS, writeOut } from '../cli/output.ts';
 import { html, type Markup } from './html.ts';
 
 /** Of each stream, this many bytes are shown as text, */
@@ -40,7 +40,7 @@ export function formatStream(label: string, { head, size }: StreamHead): Markup 
 const HIDDEN_BYTES = /[\x00-\x08\x0b-\x1f\x7f-\xff]+/g;
 
 /** Text with what a terminal or a reader would obey written out and marked. Bytes that are no UTF-8 are written as `\xhh`. */
-function formatText(bytes: Buffer): Markup {
+export function formatText(bytes: Buffer): Markup {
   const isText = isUtf8(bytes);
   const text = bytes.toString(isText ? 'utf8' : 'latin1').replaceAll('\r\n', '\n');
   const parts: Markup[] = [];
@@ -52,20 +52,27 @@ function formatText(bytes: Buffer): Markup {
   return html`${parts}${text.slice(done)}`;
 }
 
-/** `00000000  68 6f 73 74 ...  |host...|` */
-export function formatDump(bytes: Uint8Array): string {
+/** Text in which each place of another text is marked. */
+export function formatMarked(text: string, marked: string): Markup {
+  if (marked === '') return html`${text}`;
+  const [first = '', ...others] = text.split(marked);
+  return html`${first}${others.map((part) => html`<mark>${marked}</mark>${part}`)}`;
+}
+
+/** `00000000  68 6f 73 74 ...  |host...|`; the first byte is at `offset` of its stream. */
+export function formatDump(bytes: Uint8Array, offset = 0): string {
   const lines: string[] = [];
   for (let at = 0; at < bytes.length; at += 16) {
     const row = Array.from(bytes.subarray(at, at + 16));
     const hex = row.map((byte) => byte.toString(16).padStart(2, '0')).join(' ');
     const text = row.map((byte) => (byte >= 32 && byte < 127 ? String.fromCharCode(byte) : '.')).join('');
-    lines.push(`${at.toString(16).padStart(8, '0')}  ${hex.padEnd(47)}  |${text}|`);
+    lines.push(`${(offset + at).toString(16).padStart(8, '0')}  ${hex.padEnd(47)}  |${text}|`);
   }
   return lines.join('\n');
 }
 
 /** A head that was cut in the middle of a character loses what is left of it. */
-function wholeCharacters(head: Buffer, size: number): Buffer {
+export function wholeCharacters(head: Buffer, size: number): Buffer {
   if (head.length === size || isUtf8(head)) return head;
   for (let cut = 1; cut <= 3; cut++) {
     const shorter = head.subarray(0, head.length - cut);

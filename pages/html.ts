@@ -1,5 +1,5 @@
 // HTML from values nobody trusts: the one place that escapes, and a template that escapes whatever is put into it.
-import { safeText } from '../../cli/output.ts';
+import { safeText } from '../cli/output.ts';
 
 const ENTITIES: Record<string, string> = { '&': '&amp;', '<': '&lt;', '>': '&gt;', '"': '&quot;', "'": '&#39;' };
 

@@ -1,7 +1,7 @@
 // What a page shows of the streams of one job: the beginning of each, and the run record, but never a stream whole.
 import { STREAMS, type StreamName } from 'webjob-locker';
-import { MAX_ENV_BYTES } from '../../evidence/upload.ts';
-import type { Stored, StoredStream } from '../../ledger/streams.ts';
+import { MAX_ENV_BYTES } from '../evidence/upload.ts';
+import type { Stored, StoredStream } from '../ledger/streams.ts';
 import { MAX_TEXT_BYTES, type StreamHead } from './stream.ts';
 
 export type Heads = Partial<Record<StreamName, StreamHead>>;

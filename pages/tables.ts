@@ -1,21 +1,35 @@
 // The tables that several pages share: jobs, clients and commands; and how states, times and sizes are written.
 import { formatTime } from 'webjob-protocol';
-import { formatBytes } from '../../cli/output.ts';
-import { describeDiffering } from '../../ledger/fields.ts';
-import { type Job, uploadBytes } from '../../ledger/job.ts';
+import { formatBytes } from '../cli/output.ts';
+import { describeDiffering } from '../ledger/fields.ts';
+import { type Job, uploadBytes } from '../ledger/job.ts';
 import { html, type Markup } from './html.ts';
-import { clientPath, commandPath, jobPath } from './links.ts';
-import type { Actor } from './summary.ts';
 
-/** What the pages need to know to point at each other. */
+/** What the pages need to know to point at each other. `root` leads from the page to where all pages are. */
 export interface Book {
   useGmt: boolean;
   now: Date;
-  /** Clients and commands that have a page. */
-  clients: ReadonlyMap<string, unknown>;
-  commands: ReadonlyMap<string, unknown>;
-  /** Whether a job has one. */
-  hasPage(job: Job): boolean;
+  /** Undefined where there is no such page. */
+  clientHref(clientId: string, root: string): string | undefined;
+  commandHref(command: string, root: string): string | undefined;
+  jobHref(job: Job, root: string): string | undefined;
+}
+
+export interface Tally {
+  jobs: number;
+  /** Jobs that failed, were refused, or broke off. */
+  failures: number;
+  /** Bytes that uploads announced. */
+  bytes: number;
+}
+
+/** A client or a command, and what is known of it. */
+export interface Actor extends Tally {
+  name: string;
+  /** Of the last request that the server granted: one that it refused proves nothing of who sent it. */
+  seenAt: Date | undefined;
+  /** The last job, granted or not. */
+  last: Pick<Job, 'state' | 'at'> | undefined;
 }
 
 const STATES: Record<Job['state'], { look: string; words: string }> = {
@@ -34,7 +48,7 @@ export function describeState(state: Job['state']): string {
 
 export function formatState(state: Job['state']): Markup {
   const { look, words } = STATES[state];
-  return html`<span class="state ${look}">${words}</span>`;
+  return html`<span class="state ${look} ${state}">${words}</span>`;
 }
 
 export function formatInstant(date: Date | undefined, { useGmt }: Pick<Book, 'useGmt'>): Markup {
@@ -56,14 +70,19 @@ export function formatSpan(seconds: number): string {
   return 'less than a minute';
 }
 
-export function formatClient(clientId: string | undefined, root: string, { clients }: Book): Markup {
+export function formatClient(clientId: string | undefined, root: string, book: Book): Markup {
   if (clientId === undefined) return html`<span class="plain">unknown</span>`;
-  return clients.has(clientId) ? html`<a href="${root}${clientPath(clientId)}">${clientId}</a>` : html`${clientId}`;
+  return formatLink(clientId, book.clientHref(clientId, root));
 }
 
-export function formatCommand(command: string | undefined, root: string, { commands }: Book): Markup {
+export function formatCommand(command: string | undefined, root: string, book: Book): Markup {
   if (command === undefined) return html`<span class="plain">unknown</span>`;
-  return commands.has(command) ? html`<a href="${root}${commandPath(command)}">${command}</a>` : html`${command}`;
+  return formatLink(command, book.commandHref(command, root));
+}
+
+/** Text that leads somewhere, or where there is nothing to lead to, text. */
+export function formatLink(text: string, href: string | undefined): Markup {
+  return href === undefined ? html`${text}` : html`<a href="${href}">${text}</a>`;
 }
 
 /** How a run ended, in a word or two. */
@@ -76,7 +95,7 @@ export function formatEnd(job: Job): string {
 
 export function formatJobTable(id: string, caption: string, jobs: readonly Job[], root: string, book: Book): Markup {
   if (jobs.length === 0) return html`<p class="note">None.</p>`;
-  return html`<div class="scroll" role="region" aria-label="${caption}" tabindex="0"><table id="${id}">
+  return html`<div class="scroll" role="region" aria-label="${caption}" tabindex="0"><table id="${id}" class="stack jobs">
 <caption><span>${caption}</span></caption>
 <thead><tr><th scope="col">Time</th><th scope="col">Client</th><th scope="col">Command</th><th scope="col">State</th><th scope="col">End</th><th scope="col" class="number">Bytes</th><th scope="col">Job</th></tr></thead>
 <tbody>
@@ -86,8 +105,8 @@ ${jobs.map((job) => formatJobRow(job, root, book))}</tbody>
 
 function formatJobRow(job: Job, root: string, book: Book): Markup {
   const name = job.jobId ?? 'no job id';
-  const link = book.hasPage(job) ? html`<a href="${root}${jobPath(job)}">${name}</a>` : html`${name}`;
-  return html`<tr><td class="time">${formatInstant(job.at, book)}</td><td class="client">${formatClient(job.clientId, root, book)}</td><td class="command">${formatCommand(job.command, root, book)}</td><td>${formatState(job.state)}</td><td class="time">${formatEnd(job)}</td><td class="number">${formatBytes(uploadBytes(job))}</td><th scope="row" class="job">${link}${formatDiffering(job)}</th></tr>
+  const link = formatLink(name, book.jobHref(job, root));
+  return html`<tr data-row><td class="time">${formatInstant(job.at, book)}</td><td class="client">${formatClient(job.clientId, root, book)}</td><td class="command">${formatCommand(job.command, root, book)}</td><td class="state-cell">${formatState(job.state)}</td><td class="time end">${formatEnd(job)}</td><td class="number">${formatBytes(uploadBytes(job))}</td><th scope="row" class="job">${link}${formatDiffering(job)}</th></tr>
 `;
 }
 

@@ -1,0 +1,242 @@
+// Jobs one after the other from a place on, for whoever shows a page at a time. What the indexes cannot answer is asked row by row,
+// so that the one who asks can stop after so many rows, or when it has taken long enough.
+import type { Job, JobState } from './job.ts';
+import type { Site } from './site.ts';
+import type { Database } from './sqlite.ts';
+import { readJoined } from './writer.ts';
+
+/** What a store for pages is asked by, beside the ledger's own indexes. */
+const SCAN_INDEXES = `
+CREATE INDEX IF NOT EXISTS scan_client ON jobs (client, at DESC);
+CREATE INDEX IF NOT EXISTS scan_client_command ON jobs (client, command, at DESC);
+CREATE INDEX IF NOT EXISTS scan_command ON jobs (command, at DESC);
+CREATE INDEX IF NOT EXISTS scan_command_client ON jobs (command, client, at DESC);
+CREATE INDEX IF NOT EXISTS scan_state ON jobs (state, at DESC);
+CREATE INDEX IF NOT EXISTS scan_days ON jobs (at, state, put_bytes_received);
+`;
+
+export function makeScanIndexes(database: Database): void {
+  database.exec(SCAN_INDEXES);
+}
+
+/** `time` is the newest first; of the others each has its jobs together, of them the newest first. */
+export const SCAN_ORDERS = ['time', 'oldest', 'client', 'command', 'state'] as const;
+export type ScanOrder = (typeof SCAN_ORDERS)[number];
+
+export interface ScanFilter {
+  /** Names with `*` and `?`. */
+  client?: string | undefined;
+  command?: string | undefined;
+  states?: readonly JobState[] | undefined;
+  exitCode?: number | undefined;
+  since?: Date | undefined;
+  until?: Date | undefined;
+}
+
+/** The place of a job in an order: what it is ordered by, its time and its row. */
+export type ScanKey = readonly [value: string, at: string, id: number];
+
+/** A row that was looked at; `job` is undefined for one that the filter does not ask for. */
+export interface Scanned {
+  key: ScanKey;
+  unit: string;
+  job: Job | undefined;
+}
+
+type Condition = readonly [sql: string, ...values: (string | number)[]];
+
+const COLUMNS = { client: 'client', command: 'command', state: 'state' } as const;
+
+/** Every row of a filter, and those between them that must be looked at, from `after` on. */
+export function* scanJobs(
+  database: Database,
+  site: Site,
+  filter: ScanFilter,
+  order: ScanOrder,
+  after?: ScanKey,
+): Generator<Scanned> {
+  const { indexed, residual } = splitFilter(filter);
+  const column = order === 'time' || order === 'oldest' ? undefined : COLUMNS[order];
+  const wanted = residual.length > 0 ? residual.map(([sql]) => sql).join(' AND ') : '1';
+  const orderBy = {
+    time: 'at DESC, id DESC',
+    oldest: 'at, id',
+    client: 'client, at DESC, id',
+    command: 'command, at DESC, id',
+    state: 'state, at DESC, id',
+  }[order];
+  for (const segment of segmentsOf(order, column, after)) {
+    const where = [...indexed, ...segment];
+    const conditions = where.length > 0 ? `WHERE ${where.map(([sql]) => sql).join(' AND ')}` : '';
+    // The values of a row that is not wanted are not read.
+    const rows = database
+      .prepare(
+        `SELECT id, unit, at, ${column ?? "''"} AS value, iif(${wanted}, lines, NULL) AS lines, iif(${wanted}, joined, NULL) AS joined FROM jobs ${conditions} ORDER BY ${orderBy}`,
+      )
+      .iterate(
+        ...residual.flatMap(([, ...values]) => values),
+        ...residual.flatMap(([, ...values]) => values),
+        ...where.flatMap(([, ...values]) => values),
+      );
+    for (const row of rows as Iterable<Record<string, string | number | null>>) {
+      const key: ScanKey = [String(row.value ?? ''), String(row.at ?? ''), Number(row.id)];
+      const job =
+        row.lines === null ? undefined : readJoined(site, { lines: String(row.lines), joined: String(row.joined) }).job;
+      yield { key, unit: String(row.unit), job };
+    }
+  }
+}
+
+/** What an index answers, and what is asked row by row. */
+function splitFilter({ client, command, states, exitCode, since, until }: ScanFilter): {
+  indexed: Condition[];
+  residual: Condition[];
+} {
+  const indexed: Condition[] = [];
+  const residual: Condition[] = [];
+  let hasIndex = false;
+  const add = (isExact: boolean, condition: Condition): void => {
+    if (isExact && !hasIndex) {
+      indexed.push(condition);
+      hasIndex = true;
+    } else residual.push(condition);
+  };
+  const name = (column: string, text: string | undefined): void => {
+    if (text === undefined) return;
+    if (/[*?]/.test(text)) residual.push([`coalesce(${column}, '-') GLOB ?`, text.replaceAll('[', '[[]')]);
+    else add(true, [`${column} = ?`, text]);
+  };
+  name('client', client);
+  name('command', command);
+  const [state, ...others] = states ?? [];
+  if (state !== undefined && others.length === 0) add(true, ['state = ?', state]);
+  else if (states && states.length > 0) residual.push([`state IN (${states.map(() => '?').join(', ')})`, ...states]);
+  if (exitCode !== undefined) residual.push(['exit_code IS ? AND signal IS NULL', exitCode]);
+  if (since) indexed.push(['at >= ?', since.toISOString()]);
+  if (until) indexed.push(['at <= ?', until.toISOString()]);
+  return { indexed, residual };
+}
+
+/** Where to go on behind a place; in several steps where no index has all of them in one. */
+function segmentsOf(order: ScanOrder, column: string | undefined, after: ScanKey | undefined): Condition[][] {
+  if (!after) return [[]];
+  const [value, at, id] = after;
+  if (order === 'time') return [[['(at, id) < (?, ?)', at, id]]];
+  if (order === 'oldest' || column === undefined) return [[['(at, id) > (?, ?)', at, id]]];
+  return [
+    [
+      [`${column} = ?`, value],
+      ['at <= ? AND (at < ? OR id > ?)', at, at, id],
+    ],
+    [[`${column} > ?`, value]],
+  ];
+}
+
+/** What jobs of a time add up to. */
+export interface SpanSums {
+  states: Map<JobState, number>;
+  /** Of uploads that were accepted. */
+  bytes: number;
+}
+
+export function sumSpan(database: Database, since: Date, until: Date): SpanSums {
+  const rows = database
+    .prepare(
+      'SELECT state, count(*) AS count, total(put_bytes_received) AS bytes FROM jobs WHERE at >= ? AND at < ? GROUP BY state',
+    )
+    .all(since.toISOString(), until.toISOString());
+  const sums: SpanSums = { states: new Map(), bytes: 0 };
+  for (const { state, count, bytes } of rows) {
+    sums.states.set(state as JobState, Number(count));
+    if (state !== 'refused' && state !== 'incomplete') sums.bytes += Number(bytes);
+  }
+  return sums;
+}
+
+interface JobRow {
+  lines: string;
+  joined: string;
+}
+
+/** The newest job that has output of each client of a command, or of each command of a client, by name; those behind `after`, at most so many. */
+export function newestOfEach(
+  database: Database,
+  site: Site,
+  of: { client: string } | { command: string },
+  { after = '', limit }: { after?: string | undefined; limit: number },
+): Job[] {
+  const [fixed, value, each] =
+    'client' in of ? (['client', of.client, 'command'] as const) : (['command', of.command, 'client'] as const);
+  const next = database.prepare(`SELECT min(${each}) AS name FROM jobs WHERE ${fixed} = ? AND ${each} > ?`);
+  const newest = database.prepare(
+    `SELECT lines, joined FROM jobs WHERE ${fixed} = ? AND ${each} = ? AND state IN ('done', 'failed', 'orphan') ORDER BY at DESC LIMIT 1`,
+  );
+  const jobs: Job[] = [];
+  for (let name = after; jobs.length < limit; ) {
+    const found = next.get(value, name)?.name;
+    if (found === null || found === undefined) break;
+    name = String(found);
+    const row = newest.get(value, name) as unknown as JobRow | undefined;
+    if (row) jobs.push(readJoined(site, row).job);
+  }
+  return jobs;
+}
+
+/** The latest earlier job of the same client and command that has output. */
+export function findEarlier(database: Database, site: Site, job: Job): Job | undefined {
+  const { clientId, command, at } = job;
+  if (clientId === undefined || command === undefined) return undefined;
+  const rows = database
+    .prepare(
+      "SELECT lines, joined FROM jobs WHERE client = ? AND command = ? AND at <= ? AND state IN ('done', 'failed', 'orphan') ORDER BY at DESC, id DESC LIMIT 20",
+    )
+    .all(clientId, command, at.toISOString());
+  const jobs = rows.map((row) => readJoined(site, row as unknown as JobRow).job);
+  const own = jobs.findIndex((other) => isSameJob(other, job));
+  return jobs.slice(own + 1).find((other) => other.group ?? other.packed);
+}
+
+function isSameJob(a: Job, b: Job): boolean {
+  return a.jobId === b.jobId && a.at.getTime() === b.at.getTime() && a.group?.name === b.group?.name;
+}
+
+const MAX_SAME = 50;
+
+/** The jobs of an id, the newest first. */
+export function findById(database: Database, site: Site, jobId: string): Job[] {
+  const rows = database
+    .prepare('SELECT lines, joined FROM jobs WHERE unit = ? ORDER BY at DESC, id DESC LIMIT ?')
+    .all(jobId, MAX_SAME);
+  return rows.map((row) => readJoined(site, row as unknown as JobRow).job).filter((job) => job.jobId === jobId);
+}
+
+/** The jobs without an id of one time. */
+export function findNameless(database: Database, site: Site, at: string): Job[] {
+  const rows = database
+    .prepare('SELECT lines, joined FROM jobs WHERE at = ? AND job_id IS NULL ORDER BY id LIMIT ?')
+    .all(at, MAX_SAME);
+  return rows.map((row) => readJoined(site, row as unknown as JobRow).job);
+}
+
+/** The jobs that one has started, the oldest first. */
+export function findChildren(database: Database, site: Site, jobId: string): Job[] {
+  const rows = database
+    .prepare('SELECT lines, joined FROM jobs WHERE outer_id = ? ORDER BY at, id LIMIT ?')
+    .all(jobId, MAX_SAME);
+  return rows.map((row) => readJoined(site, row as unknown as JobRow).job);
+}
+
+/** The newest job of each command that any client fetched, by name; those behind `after`, at most so many. */
+export function listCommands(database: Database, site: Site, after: string, limit: number): Job[] {
+  const next = database.prepare('SELECT min(command) AS name FROM jobs WHERE command > ?');
+  const newest = database.prepare('SELECT lines, joined FROM jobs WHERE command = ? ORDER BY at DESC LIMIT 1');
+  const jobs: Job[] = [];
+  for (let name = after; jobs.length < limit; ) {
+    const found = next.get(name)?.name;
+    if (found === null || found === undefined) break;
+    name = String(found);
+    const row = newest.get(name) as unknown as JobRow | undefined;
+    if (row) jobs.push(readJoined(site, row).job);
+  }
+  return jobs;
+}

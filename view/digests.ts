@@ -1,0 +1,99 @@
+// What tells outputs apart: the SHA-256 of what a run wrote to stdout. Taken once of each upload, and kept in the view's store.
+import { createHash } from 'node:crypto';
+import type { StreamName } from 'webjob-locker';
+import { packAt, readGroups } from '../archive/packs.ts';
+import { Failure } from '../cli/failure.ts';
+import type { Job } from '../ledger/job.ts';
+import { findStreams } from '../ledger/streams.ts';
+import type { Context } from './context.ts';
+
+const TABLE =
+  'CREATE TABLE IF NOT EXISTS view_digests (name TEXT PRIMARY KEY, stamp TEXT NOT NULL, bytes INTEGER NOT NULL, sha256 TEXT NOT NULL) WITHOUT ROWID';
+
+/** A longer stream is not read for a page. */
+const MAX_BYTES = 64 * 1024 * 1024;
+
+/** What a job wrote; a string says why that is not known. */
+export type Output = { bytes: number; sha256: string } | 'not read yet' | 'too long' | 'missing';
+
+/** The outputs of jobs, in their order, as many as the time allows to read. */
+export async function digestOutputs(context: Context, jobs: readonly Job[]): Promise<Output[]> {
+  const { database } = context;
+  database.exec(TABLE);
+  const packed = await readPackedDigests(context, jobs);
+  const outputs: Output[] = [];
+  const learned: [name: string, stamp: string, bytes: number, sha256: string][] = [];
+  const stampOf = database.prepare("SELECT stamp FROM uploads WHERE name = ? AND place = ''");
+  const known = database.prepare('SELECT stamp, bytes, sha256 FROM view_digests WHERE name = ?');
+  for (const { group, packed: place } of jobs) {
+    if (!group) {
+      outputs.push((place && packed.get(`${place.pack}\0${place.name}`)) ?? 'missing');
+      continue;
+    }
+    const stamp = String(stampOf.get(group.name)?.stamp ?? '');
+    const before = known.get(group.name);
+    if (before && stamp !== '' && before.stamp === stamp) {
+      outputs.push({ bytes: Number(before.bytes), sha256: String(before.sha256) });
+      continue;
+    }
+    const output = await digest(context, group, 'out');
+    outputs.push(output);
+    if (typeof output === 'object' && stamp !== '') learned.push([group.name, stamp, output.bytes, output.sha256]);
+  }
+  if (learned.length > 0) keep(context, learned);
+  return outputs;
+}
+
+async function digest(
+  { site, deadline }: Context,
+  group: NonNullable<Job['group']>,
+  name: StreamName,
+): Promise<Output> {
+  const stream = findStreams(site, group)[name];
+  if (!stream) return 'missing';
+  if (stream.bytes > MAX_BYTES) return 'too long';
+  if (performance.now() > deadline) return 'not read yet';
+  const hash = createHash('sha256');
+  let bytes = 0;
+  try {
+    for await (const piece of stream.read()) {
+      hash.update(piece);
+      bytes += piece.length;
+    }
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).syscall === undefined && !(error instanceof Failure)) throw error;
+    return 'missing';
+  }
+  return { bytes, sha256: hash.digest('hex') };
+}
+
+function keep({ database }: Context, learned: readonly (readonly [string, string, number, string])[]): void {
+  const insert = database.prepare('INSERT OR REPLACE INTO view_digests VALUES (?, ?, ?, ?)');
+  try {
+    database.exec('BEGIN IMMEDIATE');
+    for (const row of learned) insert.run(...row);
+    database.exec('COMMIT');
+  } catch (error) {
+    // Another process writes: what is not kept is read again.
+    if ((error as NodeJS.ErrnoException).code !== 'ERR_SQLITE_ERROR') throw error;
+    if (database.isTransaction) database.exec('ROLLBACK');
+  }
+}
+
+/** Manifests tell the digests of what is in packs. */
+async function readPackedDigests({ site, deadline }: Context, jobs: readonly Job[]): Promise<Map<string, Output>> {
+  const wanted = new Map<string, Set<string>>();
+  for (const { group, packed } of jobs)
+    if (!group && packed) wanted.set(packed.pack, (wanted.get(packed.pack) ?? new Set()).add(packed.name));
+  const found = new Map<string, Output>();
+  for (const [pack, names] of wanted) {
+    if (performance.now() > deadline) break;
+    try {
+      for await (const { name, files } of readGroups(packAt(site.settings, pack)))
+        if (names.has(name)) found.set(`${pack}\0${name}`, { bytes: files.out.bytes, sha256: files.out.sha256 });
+    } catch (error) {
+      if (!(error instanceof Failure)) throw error;
+    }
+  }
+  return found;
+}

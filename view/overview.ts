@@ -1,0 +1,252 @@
+// What needs somebody now, and the last thirty days.
+import { statfsSync } from 'node:fs';
+import { listServers, newestCheckpoint } from '../admin/site/logs.ts';
+import { formatBytes } from '../cli/output.ts';
+import { jobJson } from '../ledger/fields.ts';
+import type { Job, JobState } from '../ledger/job.ts';
+import { listSilent, readTotals } from '../ledger/jobs.ts';
+import { type SpanSums, scanJobs, sumSpan } from '../ledger/scan.ts';
+import type { Site } from '../ledger/site.ts';
+import { readLocker } from '../ledger/writer.ts';
+import { formatChart } from '../pages/charts.ts';
+import { html, type Markup } from '../pages/html.ts';
+import { formatInstant, formatJobTable, formatSpan } from '../pages/tables.ts';
+import { formatTiles } from '../pages/tiles.ts';
+import type { Page } from './answer.ts';
+import type { Context } from './context.ts';
+import { dayStart, dayText } from './days.ts';
+import { countOf, groupDigits } from './words.ts';
+
+const DAYS = 30;
+const DAY_MS = 86_400_000;
+/** A client that was not seen for so long is silent. */
+const SILENT_DAYS = 2;
+const SHOWN_SILENT = 5;
+const SHOWN_JOBS = 10;
+/** Less of it free is little. */
+const LITTLE_SHARE = 0.1;
+/** An older checkpoint proves little of what came since. */
+const OLD_CHECKPOINT_DAYS = 2;
+
+interface Day extends SpanSums {
+  label: string;
+  since: Date;
+  until: Date;
+}
+
+/** Something that needs somebody, the worst first. */
+interface Need {
+  look: 'bad' | 'warn';
+  shape: string;
+  words: string;
+  detail: Markup | string;
+  href: string | undefined;
+}
+
+interface Overview {
+  days: Day[];
+  last: SpanSums;
+  needs: Need[];
+  failures: Job[];
+  newest: Job[];
+}
+
+const FAILURES: readonly JobState[] = ['failed', 'incomplete', 'refused'];
+
+function read(context: Context): Overview {
+  const { database, now } = context;
+  const last = sumSpan(database, new Date(now.getTime() - DAY_MS), new Date(now.getTime() + DAY_MS));
+  return {
+    ...{ days: readDays(context), last, needs: findNeeds(context, last) },
+    failures: readSome(context, { states: ['failed', 'incomplete'] }),
+    newest: readSome(context, {}),
+  };
+}
+
+function readSome({ database, site, deadline }: Context, filter: { states?: readonly JobState[] }): Job[] {
+  const jobs: Job[] = [];
+  for (const { job } of scanJobs(database, site, filter, 'time')) {
+    if (job) jobs.push(job);
+    if (jobs.length === SHOWN_JOBS || performance.now() > deadline) break;
+  }
+  return jobs;
+}
+
+/** Days that are over change seldom: in a process that stays they are summed up again after a while. */
+const KEEP_MS = 300_000;
+const kept = new Map<string, { sums: SpanSums; until: number }>();
+
+function readDays({ database, book: { useGmt, now }, site }: Context): Day[] {
+  return Array.from({ length: DAYS }, (_, index): Day => {
+    const before = DAYS - 1 - index;
+    const since = dayStart(now, useGmt, before);
+    // A job of a clock that is ahead is of today.
+    const until = before === 0 ? new Date(now.getTime() + DAY_MS) : dayStart(now, useGmt, before - 1);
+    const key = `${site.propertiesFile} ${since.getTime()}`;
+    const known = before > 1 ? kept.get(key) : undefined;
+    const sums = known && known.until > now.getTime() ? known.sums : sumSpan(database, since, until);
+    if (before > 1 && sums !== known?.sums) {
+      if (kept.size > 10 * DAYS) kept.clear();
+      kept.set(key, { sums, until: now.getTime() + KEEP_MS });
+    }
+    return { label: dayText(since, useGmt), since, until, ...sums };
+  });
+}
+
+const countOfStates = ({ states }: SpanSums, names?: readonly JobState[]): number =>
+  [...states].reduce((sum, [state, count]) => sum + (!names || names.includes(state) ? count : 0), 0);
+
+function findNeeds(context: Context, last: SpanSums): Need[] {
+  const { links, database, site, now, book } = context;
+  const jobs = (state: JobState, words: string, look: Need['look']): Need[] => {
+    const count = last.states.get(state) ?? 0;
+    if (count === 0) return [];
+    const href = links.page('/jobs', { state, since: '24h' });
+    return [{ look, shape: state, words: `${groupDigits(count)} ${words}`, detail: 'in the last 24 hours', href }];
+  };
+  const missing = readTotals(database).states.get('missing') ?? 0;
+  const silent = listSilent(database, new Date(now.getTime() - SILENT_DAYS * DAY_MS), SHOWN_SILENT);
+  const names = silent.clients.map(
+    ([clientId, seenAt], index) =>
+      html`${index > 0 ? ', ' : undefined}<a href="${links.client(clientId)}">${clientId}</a> for ${formatSpan((now.getTime() - seenAt.getTime()) / 1000)}`,
+  );
+  return [
+    ...(missing > 0
+      ? [
+          {
+            look: 'bad',
+            shape: 'missing',
+            words: `${countOf(missing, 'upload')} missing`,
+            detail: 'acknowledged, and neither pruned nor packed',
+            href: links.page('/jobs', { state: 'missing' }),
+          } as const,
+        ]
+      : []),
+    ...jobs('failed', 'failed', 'bad'),
+    ...jobs('incomplete', 'incomplete', 'bad'),
+    ...jobs('refused', 'refused', 'bad'),
+    ...(silent.count > 0
+      ? [
+          {
+            look: 'warn',
+            shape: 'silent',
+            words: `${countOf(silent.count, 'client')} silent`,
+            detail: html`${names}${silent.count > names.length ? ', and more' : undefined}`,
+            href: undefined,
+          } as const,
+        ]
+      : []),
+    ...findSiteNeeds(site, now, (date) => formatInstant(date, book)),
+  ];
+}
+
+/** Of the disk and the record, as far as this user may see them. */
+function findSiteNeeds(site: Site, now: Date, formatTime: (date: Date) => Markup): Need[] {
+  const needs: Need[] = [];
+  const { settings } = site;
+  const add = (shape: string, words: string, detail: Need['detail']): void => {
+    needs.push({ look: 'warn', shape, words, detail, href: undefined });
+  };
+  try {
+    const disk = statfsSync(settings.incomingDirectory);
+    if (disk.bavail < disk.blocks * LITTLE_SHARE)
+      add(
+        'disk',
+        'little room for uploads',
+        `${formatBytes(disk.bavail * disk.bsize)} of ${formatBytes(disk.blocks * disk.bsize)} are free`,
+      );
+    if (disk.files > 0 && disk.ffree < disk.files * LITTLE_SHARE)
+      add('disk', 'few inodes left', `${groupDigits(disk.ffree)} of ${groupDigits(disk.files)} are free`);
+  } catch {
+    add('disk', 'the locker cannot be looked at', 'its file system does not answer');
+  }
+  for (const serverId of listServers(settings)) {
+    const checkpoint = newestCheckpoint(settings, serverId);
+    if (checkpoint && now.getTime() - checkpoint.getTime() > OLD_CHECKPOINT_DAYS * DAY_MS)
+      add(
+        'record',
+        'the newest checkpoint is old',
+        html`${serverId}: ${formatTime(checkpoint)}. webjobctl custody checkpoint makes the next`,
+      );
+  }
+  return needs;
+}
+
+export function overviewPage(context: Context): Page {
+  const { days, last, needs, failures, newest } = read(context);
+  const { database, links, book } = context;
+  const { complete, bytes } = readLocker(database);
+  return {
+    ...{ title: 'Overview', place: '/', isPlace: true },
+    content: html`<h1>Overview</h1>
+${formatNeeds(needs)}
+${formatTiles([
+  ['jobs in 24 hours', groupDigits(countOfStates(last)), undefined, links.page('/jobs', { since: '24h' })],
+  [
+    'done in 24 hours',
+    groupDigits(last.states.get('done') ?? 0),
+    undefined,
+    links.page('/jobs', { since: '24h', state: 'done' }),
+  ],
+  ['uploads in the locker', groupDigits(complete)],
+  ['bytes in the locker', formatBytes(bytes)],
+])}
+<h2>The last ${DAYS} days</h2>
+<div class="charts three">${formatCharts(days, context)}</div>
+<h2>Newest failures</h2>
+${failures.length > 0 ? formatJobTable('failures', 'The newest jobs that failed or broke off', failures, '', book) : html`<p class="note">No job has failed.</p>`}
+<p class="ways"><a href="${links.page('/jobs', { state: FAILURES.join(',') })}">All failures</a> · <a href="${links.page('/failures.atom')}">Atom feed</a></p>
+<h2>Newest jobs</h2>
+${newest.length > 0 ? formatJobTable('newest', 'The newest jobs', newest, '', book) : html`<p class="note">There are no jobs yet. A client that runs <code>webjob --execute</code> makes the first.</p>`}
+<p class="ways"><a href="${links.page('/jobs')}">All jobs</a> · <a href="${links.page('/jobs', { live: 1 })}">Live</a> · <a href="${links.page('/index.json')}">JSON</a></p>`,
+  };
+}
+
+function formatNeeds(needs: readonly Need[]): Markup {
+  if (needs.length === 0)
+    return html`<p class="needs none"><span class="state good done">Nothing needs you now.</span></p>`;
+  return html`<h2>Needs you now</h2>
+<ul class="needs">${needs.map(
+    ({ look, shape, words, detail, href }) =>
+      html`<li><span class="state ${look} ${shape}">${href === undefined ? words : html`<a href="${href}">${words}</a>`}</span> <span class="detail">${detail}</span></li>
+`,
+  )}</ul>`;
+}
+
+function formatCharts(days: readonly Day[], { links }: Context): Markup {
+  const bars = (value: (day: Day) => number, query: Record<string, string>) =>
+    days.map((day) => ({
+      ...{ label: day.label, value: value(day) },
+      href: links.page('/jobs', {
+        ...query,
+        since: day.since.toISOString(),
+        until: new Date(day.until.getTime() - 1).toISOString(),
+      }),
+    }));
+  const failures = (day: Day): number => countOfStates(day, FAILURES);
+  return html`${[
+    { id: 'runs', title: 'Jobs a day', bars: bars((day) => countOfStates(day), {}), format: groupDigits },
+    {
+      id: 'failed',
+      title: 'Failures a day',
+      bars: bars(failures, { state: FAILURES.join(',') }),
+      format: groupDigits,
+      isBad: true,
+    },
+    { id: 'bytes', title: 'Bytes a day', bars: bars(({ bytes }) => bytes, {}), format: formatBytes },
+  ].map((chart) => formatChart({ ...chart, labels: 'Day' }))}`;
+}
+
+export function overviewJson(context: Context): unknown {
+  const { days, last, needs, failures, newest } = read(context);
+  const { site, database } = context;
+  return {
+    states: Object.fromEntries(readTotals(database).states),
+    lastDay: Object.fromEntries(last.states),
+    locker: readLocker(database),
+    needs: needs.map(({ shape, words }) => ({ kind: shape, words })),
+    days: days.map(({ label, states, bytes }) => ({ day: label, states: Object.fromEntries(states), bytes })),
+    failures: failures.map((job) => jobJson(site, job)),
+    newest: newest.map((job) => jobJson(site, job)),
+  };
+}

@@ -1,0 +1,127 @@
+// The site that a request is for, and the view's own store of it: in a folder that belongs to the view, for it may not write in the locker.
+import { type ChildProcess, spawn } from 'node:child_process';
+import { join } from 'node:path';
+import type { CgiEnvironment } from 'node-cgi-compat';
+import { readSite } from '../admin/site/site.ts';
+import { makeScanIndexes } from '../ledger/scan.ts';
+import type { Site } from '../ledger/site.ts';
+import { type Database, openDatabase } from '../ledger/sqlite.ts';
+import { fillStore, openStoreAt } from '../ledger/store.ts';
+import { indexTexts, MAX_TEXT_BYTES } from '../ledger/texts.ts';
+
+export interface Place {
+  site: Site;
+  /** The view's own: its store, and the record of who looked. */
+  folder: string;
+  /** Undefined where nobody is to be recorded. */
+  accessRecord: string | undefined;
+}
+
+const DEFAULT_FOLDER = '/var/lib/webjob-view';
+
+/** Throws Failure `settings`. */
+export function readPlace(env: CgiEnvironment): Place {
+  const folder = env.WEBJOB_VIEW_DIRECTORY || DEFAULT_FOLDER;
+  const isRecorded = /^(?:on|1|y|yes)$/i.test(env.WEBJOB_VIEW_ACCESS_RECORD ?? '');
+  return {
+    site: readSite(env.WEBJOB_PROPERTIES_FILE || undefined),
+    folder,
+    accessRecord: isRecorded ? join(folder, 'access.jsonl') : undefined,
+  };
+}
+
+const storePath = ({ folder }: Place): string => join(folder, 'webjob.sqlite');
+
+/** So long a store counts as up to date. */
+const FRESH_MS = 1000;
+
+interface Kept {
+  path: string;
+  database: Database;
+}
+
+let kept: Kept | undefined;
+let freshUntil = 0;
+let refreshing: Promise<boolean> | undefined;
+
+/**
+ * The store, not much older than now. Undefined while it is made for the first time, which another process does; that is
+ * waited for as long as `patienceMs`. Throws Failure `failed` for a site that cannot be read.
+ */
+export async function openViewStore(place: Place, patienceMs: number): Promise<Database | undefined> {
+  const path = storePath(place);
+  if (kept && kept.path !== path) {
+    kept.database.close();
+    kept = undefined;
+    freshUntil = 0;
+  }
+  if (performance.now() >= freshUntil) {
+    // Whoever comes meanwhile waits for the same.
+    refreshing ??= refresh(place, patienceMs).finally(() => {
+      refreshing = undefined;
+    });
+    const isThere = await refreshing;
+    if (!isThere && !kept) return undefined;
+    freshUntil = performance.now() + FRESH_MS;
+  }
+  kept ??= { path, database: openDatabase(path, false) };
+  return kept.database;
+}
+
+/** In a connection of its own: readers see what is done, never what is being done. False when there is no store yet. */
+async function refresh(place: Place, patienceMs: number): Promise<boolean> {
+  if (await refreshOnce(place)) return true;
+  const filling = startFilling(place);
+  await new Promise<void>((resolve) => {
+    // Nothing else may keep a script alive that waits.
+    const timer = setTimeout(resolve, patienceMs);
+    filling.once('exit', () => {
+      clearTimeout(timer);
+      resolve();
+    });
+    if (filling.exitCode !== null) resolve();
+  });
+  return filling.exitCode === 0 && (await refreshOnce(place));
+}
+
+async function refreshOnce(place: Place): Promise<boolean> {
+  const store = await openStoreAt(storePath(place), place.site);
+  if (!store) return false;
+  try {
+    makeScanIndexes(store.database);
+    indexTexts(store.database, place.site.settings.incomingDirectory, undefined, () => {});
+    return true;
+  } finally {
+    store.close();
+  }
+}
+
+let filler: ChildProcess | undefined;
+
+/** Another process makes the store, so that this one can say so meanwhile. */
+function startFilling({ site, folder }: Place): ChildProcess {
+  if (filler && filler.exitCode === null && filler.signalCode === null) return filler;
+  filler = spawn(process.execPath, [process.argv[1] ?? '', '--index'], {
+    stdio: ['ignore', 'ignore', 'inherit'],
+    detached: true,
+    env: {
+      PATH: process.env.PATH,
+      WEBJOB_VIEW_DIRECTORY: folder,
+      ...(site.propertiesFile !== undefined && { WEBJOB_PROPERTIES_FILE: site.propertiesFile }),
+    },
+  });
+  filler.on('error', () => {});
+  filler.unref();
+  return filler;
+}
+
+/** Makes the store, or brings it up to date. Throws Failure, and the errors of SQLite. */
+export async function fillViewStore(place: Place): Promise<void> {
+  const store = await fillStore(storePath(place), place.site, { maxText: MAX_TEXT_BYTES });
+  try {
+    makeScanIndexes(store.database);
+    indexTexts(store.database, place.site.settings.incomingDirectory, undefined, () => {});
+  } finally {
+    store.close();
+  }
+}
