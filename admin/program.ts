@@ -17,6 +17,8 @@ const COMMANDS: ReadonlyMap<string, () => Promise<MakeCommand>> = new Map([
   ['jobs', async () => (await import('./commands/jobs.ts')).jobsCommand],
   ['show', async () => (await import('./commands/show.ts')).showCommand],
   ['diff', async () => (await import('./commands/diff.ts')).diffCommand],
+  ['latest', async () => (await import('./commands/latest.ts')).latestCommand],
+  ['compare', async () => (await import('./commands/compare.ts')).compareCommand],
   ['search', async () => (await import('./commands/search.ts')).searchCommand],
   ['tail', async () => (await import('./commands/tail.ts')).tailCommand],
   ['clients', async () => (await import('./commands/clients.ts')).clientsCommand],

@@ -218,7 +218,7 @@ describe('docs/guide/find.md', () => {
 });
 
 describe('docs/guide/fleet.md', () => {
-  it('assigns by the commands that it shows', () => {
+  it('assigns and compares by the commands that it shows', async () => {
     const locker = makeLockerSite({ BatchCommand: 'batch' });
     const { site } = locker;
     try {
@@ -226,7 +226,8 @@ describe('docs/guide/fleet.md', () => {
       mkdirSync(join(site.base, 'config', 'nph-webjob'), { recursive: true });
       writeFileSync(join(site.base, 'config', 'nph-webjob', 'groups'), groups);
       const commands = readCommands('fleet.md');
-      assert.equal(commands.length, 7);
+      await locker.run({ clientId: 'client1', fileName: 'host.sh', out: 'one\n' });
+      assert.equal(commands.length, 9);
       for (const command of commands) expect(site, command);
       expect(site, 'webjobctl assign host.sh --to servers');
     } finally {

@@ -18,7 +18,7 @@ const OPEN = ['record', 'labels'];
 
 /** Whose values the manual says are like those of another command. */
 const LIKE: Record<string, string> = {
-  ...{ 'client show': 'client list', show: 'jobs', export: 'jobs' },
+  ...{ 'client show': 'client list', show: 'jobs', export: 'jobs', latest: 'jobs' },
   ...{ 'sign payload': 'sign show', 'sign add': 'sign show', 'sign trust remove': 'sign trust list' },
 };
 
@@ -130,6 +130,8 @@ describe('webjobctl --json', () => {
       ['custody consistency', [join(root, 'checkpoint'), join(root, 'checkpoint')]],
       ['custody check', [join(root, 'checkpoint'), '--key', join(root, 'custody.pub')]],
       ['custody adopt', ['--reason', 'a test']],
+      ['latest', ['host.sh']],
+      ['compare', ['host.sh']],
       ['assign add', ['host.sh', '--to', 'client1']],
       ['assign list', []],
       ['assign show', ['1']],

@@ -6,11 +6,11 @@ import { Failure } from '../../cli/failure.ts';
 import { printJson, printLine, say } from '../../cli/output.ts';
 import { type Assignment, MAX_ARGUMENT_BYTES } from '../../fleet/assignment.ts';
 import { parseCron, type Schedule } from '../../fleet/due.ts';
-import { isTarget } from '../../fleet/groups.ts';
 import { type Desk, type DeskOptions, openDesk, userFileOption } from '../clients/desk.ts';
 import { addAssignment, checkBatch, describeAssignment } from '../fleet/assigning.ts';
 import { readGroups } from '../fleet/assignments.ts';
 import { findTargets, listClientIds } from '../fleet/clients.ts';
+import { collectTargets } from '../fleet/options.ts';
 
 interface Options extends DeskOptions {
   to: string[];
@@ -42,7 +42,7 @@ export function addCommand(): Command {
     .description('assign a command to clients')
     .argument('<command>', 'its name in the profiles', parseCommand)
     .argument('[args...]', 'its arguments')
-    .requiredOption('--to <who>', 'a client, a glob or a group; several with commas, or again', collect)
+    .requiredOption('--to <who>', 'a client, a glob or a group; several with commas, or again', collectTargets)
     .option('--once', 'one time for each client (if not said otherwise)')
     .option('--every <span>', 'again after so long: 10m, 1h, 7d', parseDuration)
     .option('--cron <expression>', 'five fields of crontab(5), in UTC', checkCron)
@@ -87,14 +87,6 @@ function scheduleOf({ once, every, cron }: Options): Schedule {
 function parseCommand(text: string): Assignment['command'] {
   if (isFileName(text) && !text.startsWith('-')) return text;
   throw new InvalidArgumentError('a command is 1 to 1024 letters, digits and _ + . : -, and does not begin with -.');
-}
-
-function collect(text: string, before: string[] = []): string[] {
-  const words = text.split(',').filter((word) => word !== '');
-  const wrong = words.find((word) => !isTarget(word));
-  if (words.length === 0 || wrong !== undefined)
-    throw new InvalidArgumentError(`${wrong ?? 'it'} is not a client id, a glob or a group.`);
-  return [...before, ...words];
 }
 
 function checkCron(text: string): string {

@@ -114,7 +114,8 @@ function label({ job }: Found, name: StreamName): string {
 
 const MAX_JSON_BYTES = 64 * 1024 * 1024;
 
-function colour(text: string): string {
+/** Lines of a difference as a terminal shows them. */
+export function colour(text: string): string {
   if (!hasColours()) return text;
   return text.replace(/^[-+].*$/gm, (line) => paint(line, line.startsWith('-') ? 'red' : 'green'));
 }

@@ -1,0 +1,140 @@
+// webjobctl compare: which clients printed the same, and how the others differ.
+import { Command, InvalidArgumentError } from 'commander';
+import { STREAMS, type StreamName } from 'webjob-locker';
+import { parseInstant } from '../../cli/durations.ts';
+import { EXIT_CODES, Failure } from '../../cli/failure.ts';
+import { printJson, safeText } from '../../cli/output.ts';
+import { openOutput } from '../../cli/pager.ts';
+import { compareStreams } from '../../ledger/compare.ts';
+import type { Job } from '../../ledger/job.ts';
+import { findJobStreams, type StoredStream } from '../../ledger/streams.ts';
+import { type Alike, digestStream, groupAlike } from '../fleet/alike.ts';
+import { findLatest } from '../fleet/latest.ts';
+import { collectTargets, monthAgo } from '../fleet/options.ts';
+import { findJob } from '../jobs/lookup.ts';
+import { globalOptions, openSite, type Site } from '../site/site.ts';
+import { colour } from './diff.ts';
+
+interface Options {
+  to?: string[];
+  golden?: string;
+  majority?: true;
+  ignore: RegExp[];
+  stream: StreamName;
+  since: Date;
+  diff: boolean;
+}
+
+/** What the others are held against. */
+interface Reference {
+  name: string;
+  digest: string;
+  job: Job;
+}
+
+const EXPLANATION = `
+The newest result of each client is held against that of a golden job, or against what most of them printed. Lines
+that match --ignore do not count, as times and process ids do not.
+
+Examples:
+  webjobctl compare rpm-list.sh --to servers
+  webjobctl compare sysctl.sh --golden 00723 --ignore '^kernel\\.random'
+
+Exit codes:
+  0  all are the same
+  1  some differ
+  2  wrong command line
+  3  nph-webjob.cfg cannot be used
+  4  diff is missing or failed, or the log or the locker cannot be read
+  5  there is nothing to compare`;
+
+export function compareCommand(): Command {
+  return new Command('compare')
+    .description('compare what a command printed on many clients')
+    .argument('<command>', 'its name in the profiles')
+    .option('--to <who>', 'only these: a client, a glob or a group; several with commas, or again', collectTargets)
+    .option('--golden <jid>', 'with this job, whose ever it is')
+    .option('--majority', 'with what most of them printed; as without --golden')
+    .option('--ignore <regex>', 'without lines that match; may be given again', collectPattern, [])
+    .option('--stream <name>', 'out, err or env', parseStream, 'out')
+    .option(
+      '--since <time>',
+      'of jobs since: 2026-11-01, "2026-11-01 12:00", or a span (else 30d)',
+      parseInstant,
+      monthAgo(),
+    )
+    .option('--no-diff', 'only who differs, not how')
+    .addHelpText('after', EXPLANATION)
+    .action((name: string, options: Options, command: Command) => compare(command, name, options));
+}
+
+async function compare(command: Command, name: string, options: Options): Promise<void> {
+  if (options.golden !== undefined && options.majority)
+    throw new Failure('usage', 'give one of --golden and --majority');
+  const site = openSite(command);
+  const jobs = await findLatest(site, { command: name, ...options });
+  const groups = await groupAlike(site, jobs, options.stream, options.ignore);
+  const [largest] = groups;
+  if (!largest)
+    throw new Failure(
+      'nothing',
+      `no client has a result of ${name}`,
+      'webjobctl latest lists them; --since looks back further',
+    );
+  const reference =
+    options.golden === undefined ? majorityOf(largest) : await readGolden(site, options.golden, options);
+  const isAlike = ({ digest }: Alike): boolean => digest === reference.digest;
+  if (!groups.every(isAlike)) process.exitCode = EXIT_CODES.findings;
+  if (globalOptions(command).json) {
+    for (const group of groups)
+      printJson({ clients: group.clients, same: isAlike(group), sha256: group.digest, jobId: group.job.jobId });
+    return;
+  }
+  const output = await openOutput();
+  for (const group of [...groups].sort((a, b) => Number(isAlike(b)) - Number(isAlike(a)))) {
+    await output.write(`${describe(group, isAlike(group), reference)}\n`);
+    if (isAlike(group) || !options.diff) continue;
+    const streams = [await streamOf(site, reference.job, options), await streamOf(site, group.job, options)] as const;
+    const labels: [string, string] = [reference.name, `${group.clients[0]} ${group.job.jobId}`];
+    await compareStreams(streams, labels, (text) => output.write(colour(safeText(text))));
+  }
+  await output.end();
+}
+
+const MOST_NAMED = 10;
+
+function describe({ clients }: Alike, isAlike: boolean, { name }: Reference): string {
+  const more = clients.length > MOST_NAMED ? ` and ${clients.length - MOST_NAMED} more` : '';
+  const what = isAlike ? `as ${name}` : `differ${clients.length === 1 ? 's' : ''}`;
+  return `${clients.length} ${what}: ${clients.slice(0, MOST_NAMED).join(' ')}${more}`;
+}
+
+function majorityOf({ digest, job, clients }: Alike): Reference {
+  return { name: `${clients[0]} ${job.jobId}`, digest, job };
+}
+
+async function readGolden(site: Site, id: string, options: Options): Promise<Reference> {
+  const { job } = await findJob([site], id);
+  const digest = await digestStream(await streamOf(site, job, options), options.ignore);
+  return { name: `the golden ${job.jobId}`, digest, job };
+}
+
+async function streamOf(site: Site, job: Job, { stream }: Pick<Options, 'stream'>): Promise<StoredStream> {
+  const stored = (await findJobStreams(site, job))[stream];
+  if (!stored) throw new Failure('nothing', `${job.jobId} has no .${stream}`);
+  return stored;
+}
+
+function collectPattern(text: string, before: readonly RegExp[]): RegExp[] {
+  try {
+    return [...before, new RegExp(text)];
+  } catch (error) {
+    throw new InvalidArgumentError(`${(error as Error).message}.`);
+  }
+}
+
+function parseStream(text: string): StreamName {
+  const found = STREAMS.find((name) => name === text);
+  if (found) return found;
+  throw new InvalidArgumentError('a stream is out, err or env.');
+}
