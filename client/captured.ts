@@ -189,6 +189,13 @@ export class Capture {
     this.#file = { writer: -1, reader: openSync(path, 'r') };
   }
 
+  /** Goes on with another file, which is whole and has taken the place of this one. Throws the error of the system call. */
+  becomes(path: string): void {
+    this.close();
+    this.reopen(path);
+    this.#kept = fstatSync(this.#file.reader).size;
+  }
+
   /** Leaves the file alone: on some file systems one that is open cannot be removed. */
   close(): void {
     closeFile(this.#file);

@@ -68,6 +68,7 @@ export const CONTROLS = [
   number('RetryLimit', '0', '[0-9]{1,3}'),
   number('RunTimeLimit', '0', SECONDS),
   choice('RunType', 'snapshot', 'linktest'),
+  text('SealTo', '', '[A-Za-z0-9, -]+'),
   number('Splay', '0', SECONDS),
   path('SpoolDirectory'),
   number('SpoolLimit', '1073741824', BYTES),

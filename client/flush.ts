@@ -194,12 +194,16 @@ function giveBack(folder: JobFolder, name: string): void {
 async function sendJob(settings: ClientSettings, folder: string, shown: string): Promise<void> {
   const open: number[] = [];
   try {
-    const { resultKey, ...parcel } = readParcel(folder, shown);
+    const { resultKey, sealTo, ...parcel } = readParcel(folder, shown);
+    if (sealTo) await (await import('./late-seal.ts')).finishKept(folder, shown);
     const [out = -1, err = -1, env = -1] = FILES.map((name) => open[open.push(openStream(folder, name, shown)) - 1]);
     const streams: Streams = { out: takeLength(out), err: takeLength(err), env: readFileSync(env) };
     checkStreams(streams, shown);
-    if (resultKey !== undefined)
-      streams.env = (await import('./late-signature.ts')).signKept(settings, { folder, shown, resultKey, streams });
+    const late = { folder, shown, resultKey: resultKey ?? '', streams };
+    if (sealTo) {
+      const isSealed = await (await import('./late-seal.ts')).sealKept(settings, { ...late, sealTo });
+      if (!isSealed) return await sendJob(settings, folder, shown);
+    } else if (resultKey !== undefined) streams.env = (await import('./late-signature.ts')).signKept(settings, late);
     await uploadParcel(settings, parcel, streams);
   } finally {
     for (const fd of open) closeSync(fd);

@@ -7,6 +7,8 @@ import type { ResultStreams } from '../notes/result.ts';
 import { Capture, type Captured } from './captured.ts';
 import { codeOf, Failure, warn } from './failure.ts';
 import type { Sink } from './pipes.ts';
+import type { ResultSigner } from './result.ts';
+import type { Sealer } from './seal.ts';
 import type { ClientSettings } from './settings.ts';
 import {
   flushCommand,
@@ -108,6 +110,28 @@ export class KeptRun {
     const [out, err] = this.#captures;
     const troubles = [out.trouble, err.trouble].filter((trouble) => trouble !== undefined);
     return { outHash: out.digest, errHash: err.digest, streams: { out: out.facts, err: err.facts }, troubles };
+  }
+
+  /**
+   * Seals what the program printed and signs the record, in the refuge when this place takes no more. Returns the record. Throws
+   * Failure `put`; the job is then kept as it is, to be sealed when it is delivered.
+   */
+  async seal(record: string, sealer: Sealer, signer: ResultSigner): Promise<string> {
+    this.#env = Buffer.from(record);
+    const { sealFailure, sealJob } = await import('./seal.ts');
+    for (;;) {
+      const [out, err] = this.#captures;
+      try {
+        this.#folder.write('env', this.#env);
+        const job = { folder: this.#folder.path, out: out.captured, err: err.captured, record };
+        const signed = await sealJob(job, sealer, signer);
+        out.becomes(join(this.#folder.path, 'out'));
+        err.becomes(join(this.#folder.path, 'err'));
+        return signed;
+      } catch (error) {
+        if (!this.#moveOn(codeOf(error))) throw sealFailure(error);
+      }
+    }
   }
 
   /** Completes the job on disk before it is sent: a webjob that is killed while it sends loses nothing. Never throws. */

@@ -10,7 +10,7 @@ import { sync } from './spool.ts';
 import type { Streams } from './upload.ts';
 
 /** A job as it lies in its folder, which messages call `shown`. */
-interface KeptJob {
+export interface KeptJob {
   folder: string;
   shown: string;
   streams: Streams;

@@ -4,7 +4,7 @@ import { createHash, createPrivateKey } from 'node:crypto';
 import { closeSync, fstatSync, openSync, readFileSync } from 'node:fs';
 import { signerOf } from '../notes/ed25519.ts';
 import { NoteError, type NoteSigner } from '../notes/note.ts';
-import { type ResultStreams, resultFields, signResult } from '../notes/result.ts';
+import { type ResultStreams, resultFields, type Sealing, signResult } from '../notes/result.ts';
 import { codeOf, Failure } from './failure.ts';
 import type { ClientSettings } from './settings.ts';
 
@@ -13,7 +13,7 @@ export interface ResultSigner {
   /** The name and id of the key, `client1+5782c125`. */
   key: string;
   /** The record with what its streams are, and the signature. */
-  sign(record: string, streams: ResultStreams): string;
+  sign(record: string, streams: ResultStreams, sealing?: Sealing): string;
 }
 
 /** What a job prints that has no program. */
@@ -27,7 +27,7 @@ export function openResultSigner(settings: ClientSettings): ResultSigner {
   const signer = readKey(settings);
   return {
     key: `${signer.name}+${signer.id}`,
-    sign: (record, streams) => signResult(appendFields(record, resultFields(streams)), signer),
+    sign: (record, streams, sealing) => signResult(appendFields(record, resultFields(streams, sealing)), signer),
   };
 }
 

@@ -130,6 +130,10 @@ function checkSettings(given: Given, required: ControlKey[]): ClientSettings {
     if (controls[on] && value(needed) === '')
       throw new Failure('settings', `${place(given, key)}=Y needs ${needed}`, `add a line ${needed}=...`);
   }
+  if (given.has('sealto') && controls.sealTo === '')
+    throw new Failure('settings', `${place(given, 'SealTo')} names nobody`, 'without the line nothing is sealed');
+  if (controls.sealTo !== '' && controls.resultKeyFile === '')
+    throw new Failure('settings', `${place(given, 'SealTo')} needs ResultKeyFile`, 'add a line ResultKeyFile=...');
   if (controls.sslPassPhrase !== '' && controls.sslPassPhraseFile !== '')
     throw new Failure('settings', `${place(given, 'SSLPassPhraseFile')} and SSLPassPhrase exclude each other`);
   if (controls.dsvVerifySignature) warnOfOthers(controls.dsvPublicKeyFile);

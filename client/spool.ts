@@ -39,6 +39,8 @@ export const FILES = ['out', 'err', 'env'] as const;
 export interface KeptParcel extends Parcel {
   /** URLPutURL, without user and password: the server that the job is for. */
   putUrl?: string | undefined;
+  /** age recipients to whom its streams are sealed when it is complete; undefined for none. */
+  sealTo?: readonly string[] | undefined;
   /** The name and id of the key that signs it when it is complete; undefined for none. */
   resultKey?: string | undefined;
 }

@@ -17,6 +17,7 @@ import { describeClient, type Ending, formatJob, type Job, nowMicros, OUTER_JOB_
 import type { ResultSigner } from './result.ts';
 import { waitSplay } from './retry.ts';
 import { runProgram } from './run.ts';
+import type { Sealer } from './seal.ts';
 import type { ClientSettings } from './settings.ts';
 import { type Parcel, uploadParcel } from './upload.ts';
 
@@ -41,6 +42,8 @@ interface Workplace {
   conf: string;
   /** Signs the record of the run; undefined without ResultKeyFile. */
   signer: ResultSigner | undefined;
+  /** Seals what the program prints; undefined without SealTo. */
+  sealer: Sealer | undefined;
 }
 
 /**
@@ -63,13 +66,14 @@ export async function executeJob(
   checkProgramName(settings, program);
   checkArguments(join(settings.tempDirectory, 'webjob-RANDOM', program), args);
   const signer = await findSigner(settings);
+  const sealer = settings.sealTo === '' ? undefined : await (await import('./seal.ts')).openSealer(settings.sealTo);
   tellWhoRuns(conf);
   const cleanup = openCleanup();
   try {
     cleanup.add(takeLock(settings.lockFile));
     // A job inside a job is no client of its own.
     if (process.env[OUTER_JOB_VARIABLE] === undefined) await waitSplay(settings, program);
-    return await runJob(newJob(settings, program, args), { conf, signer }, cleanup);
+    return await runJob(newJob(settings, program, args), { conf, signer, sealer }, cleanup);
   } finally {
     cleanup.run();
   }
@@ -96,7 +100,11 @@ function newJob(settings: ClientSettings, program: string, args: string[]): Job 
   };
 }
 
-async function runJob(job: Job, given: Pick<Workplace, 'conf' | 'signer'>, cleanup: Cleanup): Promise<number> {
+async function runJob(
+  job: Job,
+  given: Pick<Workplace, 'conf' | 'signer' | 'sealer'>,
+  cleanup: Cleanup,
+): Promise<number> {
   const { settings, program, args } = job;
   const { conf } = given;
   const path = join(settings.tempDirectory, program);
@@ -159,9 +167,9 @@ async function reportGetFailure(job: Job, signer: ResultSigner | undefined, fail
 /** RUN and PUT. The output is kept from its first byte: until the server has it, it is nowhere else. */
 async function runAndUpload(job: Job, work: Workplace, placed: PlacedProgram): Promise<void> {
   const { settings, program, args } = job;
-  const { signer } = work;
+  const { signer, sealer } = work;
   job.runAt = nowMicros();
-  const parcel = { ...parcelOf(job), resultKey: signer?.key };
+  const parcel = { ...parcelOf(job), resultKey: signer?.key, sealTo: sealer?.recipients };
   const run = KeptRun.open(settings, work.folder, parcel, formatJob({ ...job, ending: CUT_SHORT }, undefined));
   try {
     work.keep = !run.isInSpool;
@@ -170,7 +178,8 @@ async function runAndUpload(job: Job, work: Workplace, placed: PlacedProgram): P
     const error = [ending.error, ...troubles].filter((text) => text !== undefined).join('; ');
     Object.assign(job, { outHash, errHash, ending: { ...ending, error: error === '' ? undefined : error } });
     const record = formatJob(job, nowMicros());
-    run.complete(signer ? signer.sign(record, streams) : record);
+    if (signer && sealer) await seal(job, work, run, { record, signer, sealer });
+    else run.complete(signer ? signer.sign(record, streams) : record);
     work.keep = !run.isInSpool;
     await send(job, work, run);
   } finally {
@@ -181,20 +190,39 @@ async function runAndUpload(job: Job, work: Workplace, placed: PlacedProgram): P
   work.keep = !settings.unlinkOutput;
 }
 
+/** Seals what was printed. Throws Failure whose hint seals and delivers the job, which waits from then on. */
+async function seal(
+  job: Job,
+  work: Workplace,
+  run: KeptRun,
+  { record, signer, sealer }: { record: string; signer: ResultSigner; sealer: Sealer },
+): Promise<void> {
+  try {
+    run.complete(await run.seal(record, sealer, signer));
+  } catch (error) {
+    throw leave(job, work, run, error);
+  }
+}
+
 /** PUT. Throws Failure whose hint delivers the job, which waits from then on. */
 async function send(job: Job, work: Workplace, run: KeptRun): Promise<void> {
   work.waiting = run.describe(work.conf);
   try {
     await uploadParcel(job.settings, parcelOf(job), run.streams);
   } catch (error) {
-    if (!(error instanceof Failure)) throw error;
-    if (job.ending?.error !== undefined) warn(`${job.program} ${job.ending.error}`);
-    const hint = run.stay(work.conf);
-    work.keep = !run.isInSpool;
-    throw new Failure(error.kind, error.message, [...error.hints, hint], { cause: error });
+    throw leave(job, work, run, error);
   } finally {
     work.waiting = undefined;
   }
+}
+
+/** What to throw for a job that could not be sent, and stays. */
+function leave(job: Job, work: Workplace, run: KeptRun, error: unknown): unknown {
+  if (!(error instanceof Failure)) return error;
+  if (job.ending?.error !== undefined) warn(`${job.program} ${job.ending.error}`);
+  const hint = run.stay(work.conf);
+  work.keep = !run.isInSpool;
+  return new Failure(error.kind, error.message, [...error.hints, hint], { cause: error });
 }
 
 /** What stays because of UnlinkOutput=N lies in TempDirectory and is named after its program. The server has it already. */

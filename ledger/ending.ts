@@ -33,7 +33,7 @@ export function fieldPattern(names: string): RegExp {
   return new RegExp(`^(${names})=([^\\r\\n]*)`, 'gm');
 }
 
-const ANY_FIELD = fieldPattern('[A-Za-z]{1,64}');
+const ANY_FIELD = fieldPattern('[A-Za-z][A-Za-z0-9]{0,63}');
 
 /**
  * The fields of a run record, all of them or those of a pattern. Clients of other versions write other fields in other orders, but these names.

@@ -73,6 +73,11 @@ export function isSigned(env: Buffer): boolean {
   return env.includes(`\n${SIGNATURE}=`);
 }
 
+/** Whether a run record says that the streams are sealed. */
+export function isSealed(env: Buffer): boolean {
+  return env.includes(`\n${SEALED_TO}=`);
+}
+
 /** The recipients that a record says the streams are sealed to; undefined for a record of streams that are not. */
 export function sealedTo(fields: ReadonlyMap<string, string>): string[] | undefined {
   return fields.get(SEALED_TO)?.split(',');

@@ -46,26 +46,38 @@ const COMMON = {
   logLevel: 'warning',
 } as const satisfies BuildOptions;
 
+/** A longer text is kept compressed: Node reads all of a file each time it starts. */
+const LONG_TEXT = 64 * 1024;
+
 /**
  * Keeps packages that a program loads with `await import()` as texts, which are compiled on that occasion: Node looks
- * through every function of a file at its start, and at a string it does not.
+ * through every function of a file at its start, and at a string it does not. Of each, what the program takes of it.
  */
-const asTexts = (...packages: readonly string[]): Plugin => ({
+const asTexts = (packages: Readonly<Record<string, string>>): Plugin => ({
   name: 'as-texts',
   setup({ onResolve, onLoad }) {
-    onResolve({ filter: /^[^./]/ }, ({ path }) => (packages.includes(path) ? { path, namespace: 'text' } : undefined));
+    onResolve({ filter: /^[^./]/ }, ({ path }) => (packages[path] ? { path, namespace: 'text' } : undefined));
     onLoad({ filter: /.*/, namespace: 'text' }, async ({ path }) => {
       const { outputFiles } = await build({
         ...COMMON,
         ...PARSED_EVERY_TIME,
-        stdin: { contents: `export * from '${path}'`, resolveDir: root },
+        stdin: { contents: `export ${packages[path]} from '${path}'`, resolveDir: root },
       });
       const names = ['exports', 'require', 'module'];
-      const code = [JSON.stringify(outputFiles[0]?.text), JSON.stringify(names), JSON.stringify({ filename: path })];
+      const text = outputFiles[0]?.text ?? '';
+      const packed = JSON.stringify(gzipSync(text, { level: 9 }).toString('base64'));
+      const kept =
+        text.length < LONG_TEXT
+          ? JSON.stringify(text)
+          : `require('node:zlib').gunzipSync(Buffer.from(${packed},'base64')).toString()`;
+      const code = [kept, JSON.stringify(names), JSON.stringify({ filename: path })];
       return { contents: `require('node:vm').compileFunction(${code.join()})(${names.join()});` };
     });
   },
 });
+
+/** What is taken of the package that seals and opens streams. */
+const SEALING = { 'age-encryption': '{ Encrypter, Decrypter }' };
 
 const PROGRAMS = [
   { source: 'cgi/main.ts', target: 'nph-webjob.cgi', more: PARSED_EVERY_TIME },
@@ -73,12 +85,16 @@ const PROGRAMS = [
   {
     source: 'client/main.ts',
     target: 'webjob',
-    more: { ...PARSED_EVERY_TIME, plugins: [asTexts('commander', '@noble/ed25519')] },
+    more: { ...PARSED_EVERY_TIME, plugins: [asTexts({ commander: '*', '@noble/ed25519': '*', ...SEALING })] },
   },
   { source: 'pad/main.ts', target: 'pad-make-script' },
   { source: 'sign/main.ts', target: 'webjob-sign' },
   { source: 'view/main.ts', target: 'webjob-view.cgi', more: { ...PARSED_EVERY_TIME } },
-  { source: 'admin/main.ts', target: 'webjobctl', more: { ...PARSED_EVERY_TIME, define: { ...VERSION, ...SHIPPED } } },
+  {
+    source: 'admin/main.ts',
+    target: 'webjobctl',
+    more: { ...PARSED_EVERY_TIME, define: { ...VERSION, ...SHIPPED }, plugins: [asTexts(SEALING)] },
+  },
 ];
 
 /**

@@ -5,6 +5,7 @@ import { delimiter, join } from 'node:path';
 
 /** The packages of programs, besides httpd and what few tests get for themselves; without some of them tests are skipped. */
 const TEST_PROGRAMS: Readonly<Record<string, string>> = {
+  age: 'age',
   htpasswd: 'apache2-utils',
   logrotate: 'logrotate',
   curl: 'curl',

@@ -54,6 +54,7 @@ const VALUES: Record<ControlKey, Values> = {
   ...{ DsvPublicKeyFile: TEXT, DsvRequireManifest: FLAG, DsvSerialFile: TEXT },
   DsvThreshold: { good: ['1', '2', '999'], bad: ['', '0', '-1', '01', '1000'] },
   ...{ DsvTrustedKeysFile: TEXT, DsvVerifyManifest: FLAG, DsvVerifySignature: FLAG, ResultKeyFile: TEXT },
+  SealTo: { good: ['age1a', 'age1pq1a, age1b'], bad: ['a;b', 'a\tb', 'ä'] },
   GetHookCommandLine: {
     good: ['', 'gpg -d -o %cmd %file', 'a %% b', '%%cmd', 'x | y && z; "q"'],
     bad: ['%', '%x', '%file2 %', '%%%', 'a %payload', 'a\u0000b'],
@@ -102,6 +103,7 @@ const VALUES: Record<ControlKey, Values> = {
 /** What a control that is on cannot do without. */
 const NEEDED: Partial<Record<ControlKey, string>> = {
   DsvVerifyManifest: 'DsvTrustedKeysFile=k\nDsvSerialFile=s\n',
+  SealTo: 'ResultKeyFile=k\n',
   DsvVerifySignature: 'DsvPublicKeyFile=k\n',
   GetHookEnable: 'GetHookCommandLine=x\nGetHookSuffix=.x\n',
   SSLUseCertificate: 'SSLPublicCertFile=c\nSSLPrivateKeyFile=k\n',
@@ -159,7 +161,7 @@ describe('every control of webjob.conf', () => {
       'dsvPublicKeyFile getHookCommandLine getHookSuffix journalFile lockFile spoolDirectory sslBundledCAsFile sslExpectedPeerCN';
     const more = 'sslPassPhrase sslPassPhraseFile sslPrivateKeyFile sslPublicCertFile urlPassword urlProxyHost';
     const empty =
-      `dsvSerialFile dsvTrustedKeysFile resultKeyFile ${texts} ${more} urlProxyPassword urlProxyUsername urlPutURL urlUsername`.split(
+      `dsvSerialFile dsvTrustedKeysFile resultKeyFile sealTo ${texts} ${more} urlProxyPassword urlProxyUsername urlPutURL urlUsername`.split(
         ' ',
       );
     assert.deepEqual(settings, {

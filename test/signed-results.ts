@@ -2,6 +2,7 @@
 import { createHash } from 'node:crypto';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
+import { Encrypter } from 'age-encryption';
 import type { NoteSigner } from '../notes/note.ts';
 import { type ResultStreams, resultFields, signResult } from '../notes/result.ts';
 import type { Site } from '../scripts/site.ts';
@@ -21,6 +22,29 @@ export function streamsOf(out: string | Buffer, err: string | Buffer): ResultStr
 export function signEnv(env: string, streams: ResultStreams, signer: NoteSigner): string {
   const fields = resultFields(streams).map(([name, value]) => `${name}=${value}\n`);
   return signResult(env + fields.join(''), signer);
+}
+
+/** Plants an upload whose streams a client sealed to an examiner. */
+export async function plantSealed(
+  site: Site,
+  {
+    name,
+    signer,
+    out,
+    err,
+    recipient,
+  }: { name: string; signer: NoteSigner; out: string; err: string; recipient: string },
+): Promise<void> {
+  const encrypter = new Encrypter();
+  encrypter.addRecipient(recipient);
+  const seal = async (text: string): Promise<Buffer> => Buffer.from(await encrypter.encrypt(text));
+  const sealed = { out: await seal(out), err: await seal(err) };
+  const sealing = { recipients: [recipient], plain: streamsOf(out, err) };
+  const fields = resultFields(streamsOf(sealed.out, sealed.err), sealing).map(([key, value]) => `${key}=${value}\n`);
+  plantGroup({
+    ...{ incomingDirectory: site.incoming, logfilesDirectory: join(site.base, 'logfiles'), name, ...sealed },
+    changeEnv: (env) => signResult(env + fields.join(''), signer),
+  });
 }
 
 export interface SignedUpload extends Partial<Omit<Planted, 'changeEnv'>> {

@@ -8,6 +8,7 @@ import { compareStreams, type WriteText } from '../../ledger/compare.ts';
 import type { Found } from '../../ledger/sites.ts';
 import { findJobStreams, type StoredStream } from '../../ledger/streams.ts';
 import { findJob, findPrevious } from '../jobs/lookup.ts';
+import { type Identities, identityOption, readIdentities, unsealNamed } from '../jobs/sealed.ts';
 import { globalOptions, openSites, type Site } from '../site/site.ts';
 
 interface Options {
@@ -16,6 +17,7 @@ interface Options {
   out?: true;
   err?: true;
   env?: true;
+  identity?: string;
 }
 
 const EXPLANATION = `
@@ -44,6 +46,7 @@ export function diffCommand(): Command {
     .option('--err', 'what they wrote to stderr')
     .option('--env', 'the records of the runs')
     .option('--client <glob>', 'of this client, where several sent the same job id')
+    .addOption(identityOption())
     .addHelpText('after', EXPLANATION)
     .action((jid: string, other: string | undefined, options: Options, command: Command) =>
       diff(openSites(command), [jid, other], options, globalOptions(command).json === true),
@@ -59,9 +62,10 @@ async function diff(
   if (other !== undefined && options.previous) throw new Failure('usage', '--previous makes no sense with two job ids');
   const [from, to] = await findBoth(sites, [jid, other], options.client);
   const asked = STREAMS.filter((name) => options[name]);
+  const identities = await readIdentities(options.identity);
   const output = isJson ? undefined : await openOutput();
   for (const name of asked.length > 0 ? asked : (['out'] as const)) {
-    const streams = [await streamOf(from, name), await streamOf(to, name)] as const;
+    const streams = [await streamOf(from, name, identities), await streamOf(to, name, identities)] as const;
     const labels: [string, string] = [label(from, name), label(to, name)];
     const kept: string[] = [];
     const differs = await compareStreams(
@@ -92,8 +96,13 @@ async function findBoth(
   }
 }
 
-async function streamOf({ site, job }: Found, name: StreamName): Promise<StoredStream> {
-  const stream = (await findJobStreams(site, job))[name];
+async function streamOf(
+  { site, job }: Found,
+  name: StreamName,
+  identities: Identities | undefined,
+): Promise<StoredStream> {
+  const stored = await findJobStreams(site, job);
+  const stream = name === 'env' ? stored.env : await unsealNamed(stored, name, identities);
   if (!stream) throw new Failure('nothing', `${job.jobId} has no .${name}`);
   return stream;
 }

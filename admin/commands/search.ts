@@ -11,6 +11,7 @@ import { findCandidates } from '../../ledger/candidates.ts';
 import { siteJson } from '../../ledger/fields.ts';
 import { findStreams, packedStreams, type Stored } from '../../ledger/streams.ts';
 import { parseLimit } from '../jobs/options.ts';
+import { type Identities, identityOption, readIdentities, unsealNamed } from '../jobs/sealed.ts';
 import { compileSearch, type Hit, searchLines, textsOf } from '../search/lines.ts';
 import { globalOptions, openSites, type Site } from '../site/site.ts';
 
@@ -21,13 +22,15 @@ interface Options {
   since?: Date;
   until?: Date;
   limit?: number;
+  identity?: string;
 }
 
 const EXPLANATION = `
 Looks at the streams of every upload in the locker, complete or not, and in packs. Between slashes stands a regular expression of
 JavaScript, /error: \\d+/ or without regard to case /error/i. Lines of more than 65536 characters are cut. Where an index is
 (webjobctl index), only uploads are read that hold all groups of three letters in a row which the text, or the expression outside of
-brackets and alternatives, must have, and what came or changed since; without three such letters all are.
+brackets and alternatives, must have, and what came or changed since; without three such letters all are. Sealed streams are
+searched with --identity alone.
 
 Examples:
   webjobctl search 'Permission denied' --in err --since 24h
@@ -55,6 +58,7 @@ export function searchCommand(): Command {
     )
     .option('--until <time>', 'announced not later, likewise', parseInstant)
     .option('--limit <n>', 'stop after so many lines', parseLimit)
+    .addOption(identityOption())
     .addHelpText('after', EXPLANATION)
     .action((text: string, options: Options, command: Command) =>
       search(openSites(command), text, options, globalOptions(command).json === true),
@@ -72,6 +76,7 @@ interface Picked {
 
 async function search(sites: readonly Site[], text: string, options: Options, isJson: boolean): Promise<void> {
   const matches = makeMatcher(text);
+  const identities = await readIdentities(options.identity);
   const progress = startProgress('groups searched');
   let count = 0;
   const gaps = new Set<string>();
@@ -82,7 +87,7 @@ async function search(sites: readonly Site[], text: string, options: Options, is
   };
   for await (const { site, name, facts, jobId, stored } of pickAll(sites, text, options, passOver)) {
     if (count === 0) progress.advance();
-    for await (const { stream, hit } of searchStreams(stored(), options.in ?? STREAMS, matches, passOver)) {
+    for await (const { stream, hit } of searchStreams(stored(), options.in ?? STREAMS, identities, matches, passOver)) {
       if (count++ === 0) progress.end();
       printHit({ ...{ ...facts, site, jobId: jobId(), group: name, stream }, ...hit }, isJson);
       await drained();
@@ -141,7 +146,9 @@ async function* pickPacked(site: Site, pack: Pack, options: Options): AsyncGener
 
 async function* pickGroups(site: Site, text: string, options: Options): AsyncGenerator<Picked> {
   const isWanted = makeFilter(options);
-  for (const { name, group, facts, jobId, at } of await findCandidates(site, textsOf(text)))
+  // The index knows nothing of what is sealed.
+  const texts = options.identity === undefined ? textsOf(text) : [];
+  for (const { name, group, facts, jobId, at } of await findCandidates(site, texts))
     if (isWanted(facts(), at)) yield { site, name, facts: facts(), jobId, stored: () => findStreams(site, group) };
 }
 
@@ -164,13 +171,15 @@ function makeFilter({
 async function* searchStreams(
   stored: Stored,
   names: readonly StreamName[],
+  identities: Identities | undefined,
   matches: (line: string) => boolean,
   passOver: PassOver,
 ): AsyncGenerator<{ stream: StreamName; hit: Hit }> {
   for (const stream of names) {
-    const found = stored[stream];
-    if (!found || found.bytes === 0) continue;
+    if (!stored[stream]?.bytes) continue;
     try {
+      const found = stream === 'env' ? stored.env : await unsealNamed(stored, stream, identities);
+      if (!found) continue;
       for await (const hit of searchLines(found.read(), matches)) yield { stream, hit };
     } catch (error) {
       passOver(error);

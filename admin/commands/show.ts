@@ -5,7 +5,7 @@ import { Command } from 'commander';
 import { STREAMS, type StreamName } from 'webjob-locker';
 import { formatTime } from 'webjob-protocol';
 import { EXIT_CODES, Failure } from '../../cli/failure.ts';
-import { formatBytes, paint, printJson, safeLine, safeText } from '../../cli/output.ts';
+import { formatBytes, paint, printJson, safeLine, safeText, say } from '../../cli/output.ts';
 import { type Output, openOutput } from '../../cli/pager.ts';
 import { describeClockSkew } from '../../ledger/clock.ts';
 import { readRecordFields } from '../../ledger/ending.ts';
@@ -14,6 +14,14 @@ import type { Job } from '../../ledger/job.ts';
 import { findJobStreams, readPackedRecord, type Stored, type StoredStream } from '../../ledger/streams.ts';
 import { formatDump, isBinary } from '../../pages/stream.ts';
 import { findJob } from '../jobs/lookup.ts';
+import {
+  describeSealing,
+  findRecipients,
+  type Identities,
+  identityOption,
+  readIdentities,
+  unsealAll,
+} from '../jobs/sealed.ts';
 import { type JobVerification, verifyShown } from '../jobs/verification.ts';
 import { globalOptions, openSites, type Site } from '../site/site.ts';
 
@@ -23,6 +31,7 @@ interface Options {
   err?: true;
   env?: true;
   all?: true;
+  identity?: string;
 }
 
 const EXPLANATION = `
@@ -30,6 +39,8 @@ The job id may be given by its beginning or its end alone, where no other job's 
 goes through PAGER (else less). Control characters are written out, as \\x1b, and of what is no text only the beginning
 is shown, in hex. But with one of --out, --err and --env, and standard output that is no terminal, the stream comes as
 it is, byte for byte.
+
+What a client sealed to examiners is shown to whoever has an identity of age, --identity; without one it comes sealed.
 
 Examples:
   webjobctl show server_1_1085355126_00723
@@ -52,6 +63,7 @@ export function showCommand(): Command {
     .option('--env', 'only the record of the run')
     .option('--all', 'everything: the job and the three streams')
     .option('--client <glob>', 'of this client, where several sent the same job id')
+    .addOption(identityOption())
     .addHelpText('after', EXPLANATION)
     .action((jid: string, options: Options, command: Command) =>
       show(openSites(command), jid, options, globalOptions(command).json === true),
@@ -64,27 +76,30 @@ async function show(sites: readonly Site[], jid: string, options: Options, isJso
     throw new Failure('usage', '--json shows no stream', 'show JID --out > file gives it byte for byte');
   const { site, job } = await findJob(sites, jid, options.client);
   if (job.state === 'missing') process.exitCode = EXIT_CODES.findings;
-  const opened = await openJob(site, job);
+  const opened = await openJob(site, job, await readIdentities(options.identity));
   const { stored } = opened;
   const isStream = asked.length > 0 && !options.all;
   const bytes = STREAMS.reduce((sum, name) => sum + (stored[name]?.bytes ?? 0), 0);
   const verification = isStream ? undefined : verifyShown(site, job, bytes);
   if (isJson) printJson({ ...jobJson(site, job), ...showJson(site, job, opened), verification: verification ?? null });
   else if (asked.length === 1 && !process.stdout.isTTY && !options.all)
-    await copyStream(stored, asked[0] ?? 'out', jid);
+    await copyStream(opened, asked[0] ?? 'out', jid);
   else {
     const output = await openOutput();
     if (asked.length === 0 || options.all)
       await output.write(`${describeJob(site, job, opened, verification).join('\n')}\n`);
     const names = options.all ? STREAMS : asked.length > 0 ? asked : (['out', 'err'] as const);
-    for (const name of names) await showStream(output, name, stored[name], names.length > 1 || asked.length === 0);
+    for (const name of names)
+      await showStream(output, name, stored[name], names.length > 1 || asked.length === 0, sealingOf(opened, name));
     await output.end();
   }
 }
 
 /** Byte for byte. */
-async function copyStream(stored: Stored, name: StreamName, jid: string): Promise<void> {
-  const stream = stored[name];
+async function copyStream(opened: Opened, name: StreamName, jid: string): Promise<void> {
+  const stream = opened.stored[name];
+  const sealing = sealingOf(opened, name);
+  if (sealing !== undefined) say(`.${name} is ${sealing}`);
   if (!stream) throw new Failure('findings', `${jid} has no .${name}`);
   for await (const piece of stream.read()) if (!process.stdout.write(piece)) await once(process.stdout, 'drain');
 }
@@ -95,12 +110,26 @@ interface Opened {
   record: ReadonlyMap<string, string> | undefined;
   /** The pack they are in. */
   place: string | undefined;
+  /** To whom they are sealed; undefined for streams that can be read. */
+  recipients: readonly string[] | undefined;
 }
 
-async function openJob(site: Site, job: Job): Promise<Opened> {
-  const stored = await findJobStreams(site, job);
-  if (job.group) return { stored, record: readRecordFields(site, job.group), place: undefined };
-  return { stored, record: job.packed && (await readPackedRecord(stored)), place: describePlace(job) };
+async function openJob(site: Site, job: Job, identities: Identities | undefined): Promise<Opened> {
+  const found = await findJobStreams(site, job);
+  const record = job.group ? readRecordFields(site, job.group) : job.packed && (await readPackedRecord(found));
+  const recipients = identities ? undefined : findRecipients(record);
+  return {
+    stored: unsealAll(found, record, identities),
+    record,
+    place: job.group ? undefined : describePlace(job),
+    recipients,
+  };
+}
+
+/** What is to be said of a stream that is sealed; undefined for one that can be read. */
+function sealingOf({ stored, recipients }: Opened, name: StreamName): string | undefined {
+  const isSealed = recipients !== undefined && name !== 'env' && stored[name] !== undefined;
+  return isSealed ? `${describeSealing(recipients)}; --identity FILE opens it, as age -d does` : undefined;
 }
 
 function showJson(site: Site, job: Job, { stored, record }: Opened): Record<string, unknown> {
@@ -118,7 +147,7 @@ const RECORD_FACTS = [
 function describeJob(
   site: Site,
   job: Job,
-  { stored, record, place }: Opened,
+  { stored, record, place, recipients }: Opened,
   verification: JobVerification | undefined,
 ): string[] {
   const { settings } = site;
@@ -155,6 +184,7 @@ function describeJob(
     ['Left behind', job.left.filter((name) => name !== job.group?.name).join(', ') || undefined],
     ['Verification', verification && describeVerification(verification)],
     ['Signature', verification?.signature],
+    ['Sealed', recipients && describeSealing(recipients)],
     ['Bytes', STREAMS.flatMap((name) => (stored[name] ? `${name} ${stored[name].bytes}` : [])).join(', ') || undefined],
     ...RECORD_FACTS.map((name): [string, string | undefined] => [name, record?.get(name)]),
   ];
@@ -176,10 +206,12 @@ async function showStream(
   name: StreamName,
   stream: StoredStream | undefined,
   hasTitle: boolean,
+  sealing: string | undefined,
 ): Promise<void> {
   const size = stream ? formatBytes(stream.bytes) : 'not there';
   if (hasTitle) await output.write(`\n${paint(`--- ${name}: ${size}`, 'bold')}\n`);
   if (!stream) return;
+  if (sealing !== undefined) return output.write(`${safeLine(sealing)}\n`);
   const decoder = new StringDecoder('utf8');
   let isFirst = true;
   let last = '\n';

@@ -1,0 +1,38 @@
+// A run that was to be sealed and whose webjob was killed, or found no room, before it could: it is sealed where it lies, before it is sent.
+import { isSealed } from '../notes/result.ts';
+import { Failure } from './failure.ts';
+import type { KeptJob } from './late-signature.ts';
+import { openResultSigner } from './result.ts';
+import { finishSealing, openSealer, sealFailure, sealJob } from './seal.ts';
+import type { ClientSettings } from './settings.ts';
+
+/** Goes on with a sealing that was begun. Throws Failure `put`. */
+export function finishKept(folder: string, shown: string): void {
+  try {
+    finishSealing(folder);
+  } catch (error) {
+    throw sealFailure(error, shown);
+  }
+}
+
+/**
+ * Seals a kept job that is not sealed yet, to whom it was to be sealed when it ran. Returns false when it was not: its files are other
+ * ones now. Throws Failure `put`, and `settings` for a key that cannot be used.
+ */
+export async function sealKept(
+  settings: ClientSettings,
+  { folder, shown, streams, resultKey, sealTo }: KeptJob & { sealTo: readonly string[] },
+): Promise<boolean> {
+  if (isSealed(streams.env)) return true;
+  if (settings.resultKeyFile === '')
+    throw new Failure('put', `${shown} is to be sealed, and signed with ${resultKey}`, 'add a line ResultKeyFile=...');
+  const signer = openResultSigner(settings);
+  const sealer = await openSealer(sealTo.join());
+  const { out, err, env } = streams;
+  try {
+    await sealJob({ folder, out, err, record: env.toString() }, sealer, signer);
+  } catch (error) {
+    throw sealFailure(error, shown);
+  }
+  return false;
+}

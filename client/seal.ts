@@ -1,0 +1,167 @@
+// SealTo: stdout and stderr leave this client encrypted to the examiners (https://age-encryption.org/v1), so that whoever holds the
+// server cannot read them. The package is loaded here and nowhere else.
+//
+// In the folder of a job the streams are sealed beside themselves, and env.sealed is the step after which they count:
+//
+//   out, err, env                      as the program left them
+//   and out.age, err.age               sealed, or a part of it: done again
+//   and env.sealed                     all is on disk; what is left are renames, which whoever finds it goes on with
+//   out, err, env                      sealed; nothing is in plain text
+import { createHash } from 'node:crypto';
+import { closeSync, existsSync, fsyncSync, openSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { formatRecord, NOT_APPLICABLE, parseRecord } from 'webjob-protocol';
+import type { StreamFacts } from '../notes/result.ts';
+import { type Captured, readCaptured, writeAll } from './captured.ts';
+import { codeOf, Failure } from './failure.ts';
+import type { ResultSigner } from './result.ts';
+import { sync } from './spool.ts';
+
+/** Encrypts streams to recipients that are known to be good. */
+export interface Sealer {
+  recipients: readonly string[];
+  seal(source: ReadableStream<Uint8Array>): Promise<AsyncIterable<Uint8Array>>;
+}
+
+const SEALED_RECORD = 'env.sealed';
+const STREAMS = ['out', 'err'] as const;
+const X25519 = /^age1[02-9ac-hj-np-z]{58}$/;
+const HYBRID = /^age1pq1[02-9ac-hj-np-z]+$/;
+
+/** Throws Failure `settings` for a list that is empty, or in which something is not a recipient. */
+export async function openSealer(sealTo: string): Promise<Sealer> {
+  const recipients = sealTo.split(',').map((text) => text.trim());
+  const fail = (why: string, hint?: string): Failure => new Failure('settings', `SealTo: ${why}`, hint);
+  if (recipients.every((text) => text === '')) throw fail('it names nobody');
+  const { Encrypter } = await import('age-encryption');
+  const encrypter = new Encrypter();
+  for (const recipient of recipients) {
+    if (/^AGE-SECRET-KEY-/i.test(recipient))
+      throw fail('it holds the secret key of an examiner', 'age-keygen -y FILE prints the recipient');
+    const shown = recipient.length > 24 ? `${recipient.slice(0, 20)}...` : recipient;
+    if (!X25519.test(recipient) && !HYBRID.test(recipient))
+      throw fail(`${shown === '' ? 'an empty entry' : shown} is not an age recipient`, 'as age1..., or age1pq1...');
+    try {
+      encrypter.addRecipient(recipient);
+    } catch (error) {
+      throw fail(`${shown} is not an age recipient: ${(error as Error).message}`);
+    }
+  }
+  if (recipients.some((text) => HYBRID.test(text)) && recipients.some((text) => X25519.test(text)))
+    throw fail('age1pq1... and other recipients exclude each other', 'the weakest of them would be all that protects');
+  try {
+    await encrypter.encrypt(new Uint8Array());
+  } catch (error) {
+    throw fail(`nothing can be sealed to it: ${(error as Error).message}`);
+  }
+  return { recipients, seal: async (source) => await encrypter.encrypt(source) };
+}
+
+/** A job as it lies in a folder. */
+export interface PlainJob {
+  folder: string;
+  out: Captured;
+  err: Captured;
+  /** Its record, without what says what the streams are. */
+  record: string;
+}
+
+/**
+ * Seals the streams of a job, signs its record, and has them take the place of what is in plain text. A kill at any moment leaves
+ * either, whole. Returns the record. Throws the error of a system call, and then the job is as it was.
+ */
+export async function sealJob(job: PlainJob, sealer: Sealer, signer: ResultSigner): Promise<string> {
+  const { HashType } = parseRecord(job.record).fields;
+  const sealed = {
+    out: await sealStream(job, 'out', sealer, HashType),
+    err: await sealStream(job, 'err', sealer, HashType),
+  };
+  const plain = { out: sealed.out.plain, err: sealed.err.plain };
+  const streams = { out: sealed.out.sealed, err: sealed.err.sealed };
+  const record = withHashes(job.record, sealed.out.hash, sealed.err.hash);
+  const signed = signer.sign(record, streams, { recipients: sealer.recipients, plain });
+  const next = join(job.folder, `${SEALED_RECORD}.new`);
+  writeFileSync(next, signed, { mode: 0o600 });
+  sync(next);
+  sync(job.folder);
+  renameSync(next, join(job.folder, SEALED_RECORD));
+  sync(job.folder);
+  finishSealing(job.folder);
+  return signed;
+}
+
+/** Goes on with what a webjob that was killed had sealed, if it had. Throws the error of a system call. */
+export function finishSealing(folder: string): void {
+  const record = join(folder, SEALED_RECORD);
+  if (!existsSync(record)) return;
+  for (const stream of STREAMS) {
+    const sealed = join(folder, `${stream}.age`);
+    if (existsSync(sealed)) renameSync(sealed, join(folder, stream));
+  }
+  sync(folder);
+  renameSync(record, join(folder, 'env'));
+  sync(folder);
+}
+
+interface Sealed {
+  plain: StreamFacts;
+  sealed: StreamFacts;
+  /** By HashType. */
+  hash: string;
+}
+
+async function sealStream(
+  { folder, ...streams }: PlainJob,
+  name: (typeof STREAMS)[number],
+  sealer: Sealer,
+  hashType: string,
+): Promise<Sealed> {
+  const path = join(folder, `${name}.age`);
+  const captured = streams[name];
+  const [plainHash, sealedHash, hash] = ['sha256', 'sha256', hashType.toLowerCase()].map((type) => createHash(type));
+  let bytes = 0;
+  const fd = openSync(path, 'w', 0o600);
+  try {
+    const pieces = readCaptured(captured);
+    const source = new ReadableStream<Uint8Array>({
+      pull: (controller) => {
+        const { value, done } = pieces.next();
+        if (done) return controller.close();
+        plainHash?.update(value);
+        // The next piece comes in the same buffer.
+        controller.enqueue(Uint8Array.from(value));
+      },
+    });
+    for await (const piece of await sealer.seal(source)) {
+      const buffer = Buffer.from(piece.buffer, piece.byteOffset, piece.byteLength);
+      writeAll(fd, buffer);
+      sealedHash?.update(buffer);
+      hash?.update(buffer);
+      bytes += buffer.length;
+    }
+    fsyncSync(fd);
+  } catch (error) {
+    rmSync(path, { force: true });
+    throw error;
+  } finally {
+    closeSync(fd);
+  }
+  return {
+    plain: { bytes: captured.length, sha256: plainHash?.digest('hex') ?? '' },
+    sealed: { bytes, sha256: sealedHash?.digest('hex') ?? '' },
+    hash: hash?.digest('hex') ?? '',
+  };
+}
+
+/** Whoever reads the record compares StdOutHash and StdErrHash with what is stored. A run that was cut short has none. */
+function withHashes(text: string, out: string, err: string): string {
+  const { fields, extra } = parseRecord(text);
+  const either = (was: string, is: string): string => (was === NOT_APPLICABLE ? was : is);
+  const hashes = { StdOutHash: either(fields.StdOutHash, out), StdErrHash: either(fields.StdErrHash, err) };
+  return formatRecord({ fields: { ...fields, ...hashes }, extra });
+}
+
+/** For a job that could not be sealed. */
+export function sealFailure(error: unknown, shown = 'the output'): Failure {
+  return error instanceof Failure ? error : new Failure('put', `${shown} cannot be sealed: ${codeOf(error)}`);
+}
