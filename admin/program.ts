@@ -32,6 +32,7 @@ const COMMANDS: ReadonlyMap<string, () => Promise<MakeCommand>> = new Map([
   ['pack', async () => (await import('./commands/pack.ts')).packCommand],
   ['unpack', async () => (await import('./commands/unpack.ts')).unpackCommand],
   ['verify', async () => (await import('./commands/verify.ts')).verifyCommand],
+  ['evidence', async () => (await import('./commands/evidence.ts')).evidenceCommand],
   ['custody', async () => (await import('./commands/custody.ts')).custodyCommand],
   ['completion', async () => (await import('./commands/completion.ts')).completionCommand],
 ]);

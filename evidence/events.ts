@@ -50,6 +50,20 @@ export interface PackFacts {
   manifestSha256: string;
 }
 
+/** What was handed over in a package of evidence; of more jobs than BATCH there are several records. */
+export interface PackageFacts {
+  /** Where it was made. */
+  directory: string;
+  jobs: string[];
+  caseNumber: string | undefined;
+  examiner: string;
+  description: string | undefined;
+  /** What was wrong with what is in it. */
+  findings: number;
+  /** Of the list of all its files that are not data, which names the list of the others. */
+  tagListSha256: string;
+}
+
 /** `names` is what a reader of the custody record goes by: the groups that were taken out of the locker, at most BATCH in a record. */
 export type KeepEvent =
   | { event: 'prune'; rule: string; names: string[]; groups: RemovedGroup[]; pack?: string }
@@ -59,7 +73,8 @@ export type KeepEvent =
   | { event: 'adopt'; reason: string; uploads: AdoptedUpload[] }
   | { event: 'hold' | 'release'; kind: 'client' | 'job'; id: string; reason: string }
   | { event: 'assign'; assignment: Record<string, unknown> }
-  | { event: 'assign-change'; id: string; state: string; reason: string | undefined };
+  | { event: 'assign-change'; id: string; state: string; reason: string | undefined }
+  | ({ event: 'evidence' } & PackageFacts);
 
 /** So many groups fit into a record, however long their names are. */
 export const BATCH = 100;
@@ -126,6 +141,7 @@ const TELLS = {
   adopt: 'uploads',
   assign: 'assignment',
   'assign-change': 'state',
+  evidence: 'jobs',
 };
 
 /** Whoever can write in the folder of logs can write a record with anything in it. */

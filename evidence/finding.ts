@@ -54,6 +54,8 @@ export type FindingKind =
   /** The custody record is shorter than it was at a checkpoint; in what it held then something was changed. */
   | 'checkpoint-truncated'
   | 'checkpoint-changed'
+  /** Of a package alone: a signature of the program's manifest is wrong. */
+  | 'manifest-wrong'
   /** The same, since root looked at it last. */
   | 'witness-truncated'
   | 'witness-changed';

@@ -228,13 +228,14 @@ export function readRunRecord(text: string, size: number): Pick<Verdict, 'record
 }
 
 /** What the run record says that a stream is. */
-interface Claim {
+export interface Claim {
   hashType: string;
   algorithm: string;
   digest: string;
 }
 
-function findClaim(stream: StreamName, record: RunRecord | undefined): Claim | undefined {
+/** What the run record says of a stream; undefined where it says nothing that can be checked. */
+export function findClaim(stream: StreamName, record: RunRecord | undefined): Claim | undefined {
   if (!record || stream === 'env') return undefined;
   const { HashType, StdOutHash, StdErrHash } = record.fields;
   const digest = stream === 'out' ? StdOutHash : StdErrHash;
@@ -243,8 +244,8 @@ function findClaim(stream: StreamName, record: RunRecord | undefined): Claim | u
 }
 
 /** A stream and what differs. */
-function judgeStream(
-  reading: Reading | undefined,
+export function judgeStream(
+  reading: Pick<Reading, 'size' | 'digests' | 'failure'> | undefined,
   stream: StreamName,
   isRead: boolean,
   deposit: Deposit | undefined,

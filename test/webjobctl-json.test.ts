@@ -129,6 +129,8 @@ describe('webjobctl --json', () => {
       ['custody prove', [jobs.second]],
       ['custody consistency', [join(root, 'checkpoint'), join(root, 'checkpoint')]],
       ['custody check', [join(root, 'checkpoint'), '--key', join(root, 'custody.pub')]],
+      ['evidence', [jobs.second, '--out', join(root, 'package'), '--zip', '--key', join(root, 'custody.pub')]],
+      ['evidence', ['--verify', join(root, 'package')]],
       ['custody adopt', ['--reason', 'a test']],
       ['latest', ['host.sh']],
       ['compare', ['host.sh']],

@@ -3,12 +3,10 @@ import { Command } from 'commander';
 import { findJobIdParts } from 'webjob-protocol';
 import { Failure } from '../../cli/failure.ts';
 import { printJson, printLine } from '../../cli/output.ts';
-import { serverOf } from '../../evidence/checkpoint.ts';
-import { type Entry, findEntries } from '../../evidence/entries.ts';
-import { hashLeaf, isIncluded } from '../../evidence/merkle.ts';
-import { formatProof } from '../../evidence/tlog.ts';
+import { findEntries } from '../../evidence/entries.ts';
 import { findJob } from '../jobs/lookup.ts';
-import { completeTree, openTree, readCheckpointFile, readCheckpoints, recordsOf } from '../site/logs.ts';
+import { readCheckpointFile, readCheckpoints, recordsOf } from '../site/logs.ts';
+import { proveEntries } from '../site/proofs.ts';
 import { globalOptions, openSites, type Site } from '../site/site.ts';
 
 interface Options {
@@ -54,10 +52,13 @@ async function run(sites: readonly Site[], jid: string, options: Options, isJson
     const entries = findEntries(site.settings.logfilesDirectory, files, jobId, (issued ?? 0) * 1000);
     if (entries.length === 0) continue;
     isFound = true;
-    for (const proof of proveAll(site, serverId, entries, options.checkpoint)) {
+    const { checkpoint: path } = options;
+    const kept = path === undefined ? readCheckpoints(site.settings, serverId) : readCheckpointFile(path);
+    for (const proof of proveEntries(site.settings, serverId, entries, kept.toReversed())) {
       isCovered = true;
-      if (isJson) printJson({ jobId, ...proof });
-      else printLine(proof.proof.slice(0, -1));
+      const { origin, size, index, entry, text } = proof;
+      if (isJson) printJson({ jobId, origin, size, index, entry: entry.text.toString('latin1'), proof: text });
+      else printLine(text.slice(0, -1));
     }
   }
   if (!isFound)
@@ -68,43 +69,4 @@ async function run(sites: readonly Site[], jid: string, options: Options, isJson
       `no checkpoint covers the record of ${jobId}`,
       'webjobctl custody checkpoint makes one',
     );
-}
-
-interface Proof {
-  origin: string;
-  size: number;
-  index: number;
-  entry: string;
-  proof: string;
-}
-
-function* proveAll(
-  site: Site,
-  serverId: string,
-  entries: readonly Entry[],
-  path: string | undefined,
-): Generator<Proof> {
-  const tree = openTree(site.settings, serverId);
-  try {
-    const kept = path === undefined ? readCheckpoints(site.settings, serverId) : readCheckpointFile(path);
-    const checkpoint = kept.findLast(({ origin }) =>
-      tree.isNew ? serverOf(origin) === serverId : origin === tree.origin,
-    );
-    if (!checkpoint) return;
-    completeTree(tree, site.settings, serverId, checkpoint);
-    for (const { file, text, to } of entries) {
-      const index = tree.find(file.number, to);
-      if (index === undefined || index >= checkpoint.size) continue;
-      const inclusion = tree.proveInclusion(index, checkpoint.size);
-      if (!isIncluded({ ...checkpoint, index }, hashLeaf(text), inclusion))
-        throw new Failure(
-          'findings',
-          `entry ${index} of ${tree.origin} is not what it was when the checkpoint was made`,
-        );
-      const proof = formatProof({ index, path: inclusion, entry: text, checkpoint: checkpoint.text });
-      yield { origin: checkpoint.origin, size: checkpoint.size, index, entry: text.toString('latin1'), proof };
-    }
-  } finally {
-    tree.close();
-  }
 }

@@ -1,10 +1,7 @@
 // webjobctl report: the locker as a folder of static pages.
-import { realpathSync } from 'node:fs';
-import { basename, dirname, join, resolve, sep } from 'node:path';
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { encodeField, formatTime } from 'webjob-protocol';
 import { parseDuration, parseInstant } from '../../cli/durations.ts';
-import { Failure } from '../../cli/failure.ts';
 import { printJson, say, startProgress } from '../../cli/output.ts';
 import type { Job } from '../../ledger/job.ts';
 import { findJobs, type JobFilter, readJobs, readNewest } from '../../ledger/jobs.ts';
@@ -14,6 +11,7 @@ import { Pages } from '../report/pages.ts';
 import { summarize } from '../report/summary.ts';
 import { writeReport } from '../report/write.ts';
 import { openEvidence } from '../site/evidence.ts';
+import { findPlace } from '../site/place.ts';
 import { globalOptions, openSite, type Site } from '../site/site.ts';
 
 declare const WEBJOB_VERSION: string;
@@ -75,7 +73,7 @@ function parseLimit(text: string): number {
 async function run(command: Command): Promise<void> {
   const site = openSite(command);
   const { html, limit, silent, since, client, job, all } = command.opts<ReportOptions>();
-  const path = checkPlace(html, site);
+  const path = findPlace('--html', html, 'a report', site);
   // What the web server is to read must not depend on who runs this.
   process.umask(0o022);
   tidyFolder(path);
@@ -140,20 +138,5 @@ async function* counted<T>(values: AsyncIterable<T> | Iterable<T>, advance: () =
   for await (const value of values) {
     advance();
     yield value;
-  }
-}
-
-/** The folder as an absolute path. Throws Failure for one whose parent is not there, or inside the locker. */
-function checkPlace(given: string, { settings }: Site): string {
-  const path = resolve(given);
-  try {
-    const real = join(realpathSync(dirname(path)), basename(path));
-    const locker = realpathSync(settings.incomingDirectory);
-    if (`${real}${sep}`.startsWith(`${locker}${sep}`))
-      throw new Failure('usage', `--html ${given} lies in the locker`, 'a report beside uploads would be one of them');
-    return real;
-  } catch (error) {
-    if (error instanceof Failure) throw error;
-    throw new Failure('failed', `${(error as Error).message}`, undefined, { cause: error });
   }
 }

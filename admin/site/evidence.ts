@@ -35,7 +35,7 @@ export function joinSites(sites: readonly Site[]): EvidenceSite[] {
 }
 
 /** What can be said of the uploads of one site. Throws Failure `failed`. */
-export function openEvidence(site: Site, options: Pick<EvidenceOptions, 'isNow' | 'only'> = {}): Evidence {
+export function openEvidence(site: Site, options: Pick<EvidenceOptions, 'isNow' | 'only' | 'watch'> = {}): Evidence {
   const [joined] = joinSites([site]);
   try {
     if (joined) return new Evidence(joined, options);

@@ -6,9 +6,9 @@ import { join } from 'node:path';
 import { makeFolder } from 'webjob-locker/durable';
 import type { ServerSettings } from '../../cgi/controls.ts';
 import { Failure } from '../../cli/failure.ts';
-import { replaceFile } from '../../cli/files.ts';
+import { errorCode, replaceFile } from '../../cli/files.ts';
 import { safeLine } from '../../cli/output.ts';
-import type { KeptCheckpoint } from './logs.ts';
+import { type KeptCheckpoint, readCheckpointFile } from './logs.ts';
 import { askProgram, runProgram, withPrivateUmask } from './programs.ts';
 import { keepFolder } from './turn.ts';
 
@@ -147,4 +147,32 @@ export function newestStamp(settings: ServerSettings, serverId: string): Date | 
   } catch {
     return undefined;
   }
+}
+
+/** A time stamp that was kept, and the checkpoint that it is of. */
+export interface KeptStamp {
+  /** Of its files, without what tells them apart: `12-20261124T061240Z`. */
+  name: string;
+  checkpoint: KeptCheckpoint;
+  answer: Buffer;
+}
+
+/** Every time stamp that was kept of a server's record, the one of the shortest first. Throws Failure `failed`. */
+export function readStamps(settings: ServerSettings, serverId: string): KeptStamp[] {
+  const folder = stampsFolder(settings, serverId);
+  let names: string[];
+  try {
+    names = readdirSync(folder);
+  } catch (error) {
+    if (errorCode(error) === 'ENOENT') return [];
+    throw new Failure('failed', `${folder}: ${errorCode(error)}`, undefined, { cause: error });
+  }
+  return names
+    .flatMap((file): KeptStamp[] => {
+      const name = file.endsWith('.tsr') ? file.slice(0, -'.tsr'.length) : undefined;
+      if (name === undefined || !names.includes(`${name}.checkpoint`)) return [];
+      const [checkpoint] = readCheckpointFile(join(folder, `${name}.checkpoint`));
+      return checkpoint ? [{ name, checkpoint, answer: readFileSync(join(folder, file)) }] : [];
+    })
+    .sort((a, b) => a.checkpoint.size - b.checkpoint.size || (a.name < b.name ? -1 : 1));
 }

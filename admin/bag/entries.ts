@@ -1,0 +1,102 @@
+// What the custody records of a site say of the jobs of a package: their deposits, and what became of them, as far as an entry names nobody
+// else.
+import { listCustodyFiles, STREAMS } from 'webjob-locker';
+import { encodeField, findJobIdParts } from 'webjob-protocol';
+import { type Entry, scanEntries } from '../../evidence/entries.ts';
+import type { Deposit } from '../../evidence/records.ts';
+import type { Job } from '../../ledger/job.ts';
+import { logFolders } from '../../ledger/site.ts';
+import type { Site } from '../site/site.ts';
+
+/** An entry of a record of one server. */
+export interface PlacedEntry extends Entry {
+  /** The folder of logs that the record is in. */
+  logs: string;
+  /** The deposits that it tells of: one, or those of uploads that were adopted together. */
+  deposits: readonly Deposit[];
+}
+
+/** The entries that tell of one job. */
+export interface JobEntries {
+  /** Those that may be shown, the oldest first. */
+  shown: PlacedEntry[];
+  /** Those that name other jobs, too, and are not handed over; what they say of this job counts all the same. */
+  hidden: PlacedEntry[];
+}
+
+/** A server's clock may have been set back between a job id and a custody record. */
+const CLOCK_MS = 3_600_000;
+
+/** Whether a deposit is of a job. */
+export function isDepositOf({ jobId, clientId }: Pick<Job, 'jobId' | 'clientId'>): (told: Deposit) => boolean {
+  return (told) => encodeField(told.jobId) === jobId && (told.clientId === undefined || told.clientId === clientId);
+}
+
+/** Job ids as records have them are those of jobs as the log writes them. */
+export function jobIdsOf(jobs: readonly Job[]): (jobId: string) => boolean {
+  const ids = new Set(jobs.flatMap(({ jobId }) => jobId ?? []));
+  return (jobId) => ids.has(encodeField(jobId));
+}
+
+/** Finds the entries of all jobs in one walk. Throws the error of a system call. */
+export function findJobEntries(site: Site, jobs: readonly Job[]): (job: Job) => JobEntries {
+  const isMeant = jobIdsOf(jobs);
+  const issued = jobs.map(({ jobId = '' }) => findJobIdParts(jobId)?.epochSeconds ?? 0);
+  const since = Math.min(...issued) * 1000 - CLOCK_MS;
+  const owners = new Map<string, Job[]>();
+  for (const job of jobs) if (job.jobId !== undefined) owners.set(job.jobId, [...(owners.get(job.jobId) ?? []), job]);
+  const isOwn = (jobId: unknown, clientId: unknown): boolean =>
+    (owners.get(encodeField(String(jobId))) ?? []).some((job) => clientId === undefined || clientId === job.clientId);
+  const found = new Map<Job, JobEntries>();
+  for (const logs of logFolders(site))
+    for (const entry of scanEntries(logs, listCustodyFiles(logs), isMeant, since)) {
+      const placed = { ...entry, logs, deposits: depositsOf(entry.facts) };
+      const isShown = namesOnly(placed, isOwn);
+      for (const job of jobsOf(placed, owners)) {
+        const entries = found.get(job) ?? { shown: [], hidden: [] };
+        found.set(job, entries);
+        entries[isShown ? 'shown' : 'hidden'].push(placed);
+      }
+    }
+  return (job) => found.get(job) ?? { shown: [], hidden: [] };
+}
+
+function jobsOf({ facts, deposits }: PlacedEntry, owners: ReadonlyMap<string, Job[]>): Set<Job> {
+  const told = [
+    ...deposits,
+    ...(facts.event === 'replaced' ? [{ jobId: String(facts.jobId), clientId: undefined }] : []),
+  ];
+  return new Set(
+    told.flatMap(({ jobId, clientId }) =>
+      (owners.get(encodeField(jobId)) ?? []).filter((job) => clientId === undefined || clientId === job.clientId),
+    ),
+  );
+}
+
+/** Of an upload that was replaced the entry names the job that took its place, and that job's client. */
+function namesOnly({ facts, deposits }: PlacedEntry, isOwn: (jobId: unknown, clientId: unknown) => boolean): boolean {
+  if (facts.event === 'replaced') return isOwn(facts.replacedBy, facts.clientId) && isOwn(facts.jobId, undefined);
+  return deposits.every(({ jobId, clientId }) => isOwn(jobId, clientId));
+}
+
+/** The deposits that a record tells of. */
+export function depositsOf(facts: Record<string, unknown>): Deposit[] {
+  const rows = facts.event === 'deposit' ? [facts] : facts.event === 'adopt' ? facts.uploads : [];
+  if (!Array.isArray(rows)) return [];
+  return rows.flatMap((row) => {
+    const { name, jobId, clientId, fileName, bytes, sha256, receivedAt } = row ?? {};
+    if (typeof name !== 'string' || typeof jobId !== 'string' || !isContent(bytes, sha256)) return [];
+    const text = (value: unknown): string | undefined => (typeof value === 'string' ? value : undefined);
+    const who = { clientId: text(clientId), fileName: text(fileName) };
+    const time = new Date(String(facts.time));
+    return [{ name, jobId, ...who, time, bytes, sha256, receivedAt: text(receivedAt), fault: undefined }];
+  });
+}
+
+function isContent(bytes: unknown, sha256: unknown): boolean {
+  return STREAMS.every(
+    (stream) =>
+      Number.isSafeInteger((bytes as Record<string, unknown>)?.[stream]) &&
+      typeof (sha256 as Record<string, unknown>)?.[stream] === 'string',
+  );
+}

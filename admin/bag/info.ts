@@ -1,0 +1,53 @@
+// What a package says of itself: bag-info.txt (RFC 8493, section 2.2.2), and the questions for what is not given.
+import { createInterface } from 'node:readline/promises';
+import { Failure } from '../../cli/failure.ts';
+import { operatorName } from '../../evidence/events.ts';
+
+export interface PackageInfo {
+  caseNumber: string | undefined;
+  examiner: string;
+  description: string | undefined;
+}
+
+export type GivenInfo = { [Name in keyof PackageInfo]: string | undefined };
+
+/** Asks on a terminal for what is not given; elsewhere the examiner is whoever runs this. Throws Failure `usage`. */
+export async function completeInfo(given: GivenInfo, mayAsk: boolean): Promise<PackageInfo> {
+  const info = { ...given };
+  if (mayAsk && process.stdin.isTTY && process.stderr.isTTY) {
+    const terminal = createInterface({ input: process.stdin, output: process.stderr });
+    try {
+      info.caseNumber ??= await ask(terminal, 'case number');
+      info.examiner ??= await ask(terminal, `examiner [${operatorName()}]`);
+      info.description ??= await ask(terminal, 'description');
+    } finally {
+      terminal.close();
+    }
+  }
+  for (const [name, value] of Object.entries(info))
+    if (value !== undefined && /[\p{Cc}\p{Zl}\p{Zp}]/u.test(value))
+      throw new Failure('usage', `the ${name === 'caseNumber' ? 'case number' : name} is not one line of text`);
+  return { ...info, examiner: info.examiner ?? operatorName() };
+}
+
+async function ask(terminal: { question(text: string): Promise<string> }, what: string): Promise<string | undefined> {
+  return (await terminal.question(`${what}: `)).trim() || undefined;
+}
+
+/** The text of bag-info.txt. */
+export function formatInfo(
+  { caseNumber, examiner, description }: PackageInfo,
+  { site, madeAt, version, oxum, jobs }: { site: string; madeAt: Date; version: string; oxum: string; jobs: number },
+): string {
+  const rows: [string, string | undefined][] = [
+    ['Case-Number', caseNumber],
+    ['Examiner', examiner],
+    ['External-Description', description],
+    ['External-Identifier', `${site}, ${jobs} ${jobs === 1 ? 'job' : 'jobs'}`],
+    ['Bagging-Date', madeAt.toISOString().slice(0, 10)],
+    ['Bagging-Time', madeAt.toISOString()],
+    ['Payload-Oxum', oxum],
+    ['Bag-Software-Agent', `webjobctl ${version}`],
+  ];
+  return rows.flatMap(([name, value]) => (value === undefined ? [] : `${name}: ${value}\n`)).join('');
+}

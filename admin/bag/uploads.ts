@@ -1,0 +1,230 @@
+// The uploads of one job, from the locker or from packs, copied into a package. Each stream is read once, and held against the custody record
+// and the run record while it is copied.
+import { findGroup, STREAMS, type StreamName, statGroupFile } from 'webjob-locker';
+import { encodeField } from 'webjob-protocol';
+import { readGroup } from '../../archive/archive.ts';
+import type { PackedGroup } from '../../archive/manifest.ts';
+import { packAt, readGroups } from '../../archive/packs.ts';
+import { Failure } from '../../cli/failure.ts';
+import type { Evidence } from '../../evidence/evidence.ts';
+import type { Finding } from '../../evidence/finding.ts';
+import type { Deposit } from '../../evidence/records.ts';
+import { emptyReport, findClaim, judgeStream, MAX_ENV_BYTES, readRunRecord } from '../../evidence/upload.ts';
+import type { Verdict } from '../../evidence/verdict.ts';
+import { describeMissing } from '../../evidence/verify.ts';
+import type { Job } from '../../ledger/job.ts';
+import { findStreams } from '../../ledger/streams.ts';
+import type { Heads } from '../../pages/heads.ts';
+import { MAX_TEXT_BYTES } from '../../pages/stream.ts';
+import type { Site } from '../site/site.ts';
+import { isDepositOf, type JobEntries, type PlacedEntry } from './entries.ts';
+import { type BagWriter, UnreadableStream, type Written } from './writer.ts';
+
+/** An upload as it was copied. */
+export interface CopiedUpload {
+  name: string;
+  /** Where it is in the package. */
+  folder: string;
+  /** The pack that it was in. */
+  pack: string | undefined;
+  verdict: Verdict & { findings: Finding[] };
+  heads: Heads;
+  /** The deposit that vouches for it, and the entry, where that may be handed over. */
+  deposit: Deposit | undefined;
+  entry: PlacedEntry | undefined;
+}
+
+/** Where the uploads of some jobs are. */
+export interface Places {
+  evidence: Evidence;
+  packs: ReadonlyMap<string, OpenedPack>;
+}
+
+interface OpenedPack {
+  /** Those of the jobs, by name. */
+  groups: ReadonlyMap<string, PackedGroup>;
+  judge: (name: string) => Verdict;
+}
+
+/** Kinds of findings that say what an upload is, and nothing against it. */
+const REMARKS: readonly string[] = ['older', 'incomplete', 'differing', 'lock-abandoned'];
+
+export function isRemark({ kind }: Finding): boolean {
+  return REMARKS.includes(kind);
+}
+
+/** Looks up in which packs uploads are: each manifest is read once. Throws Failure `failed` for one that cannot be read. */
+export async function findPlaces(site: Site, evidence: Evidence, jobs: readonly Job[]): Promise<Places> {
+  const wanted = new Map<string, Set<string>>();
+  const want = (pack: string, name: string): void => {
+    wanted.set(pack, (wanted.get(pack) ?? new Set()).add(name));
+  };
+  for (const { packed } of jobs) if (packed) want(packed.pack, packed.name);
+  const known = new Set(evidence.records.packs().map(({ name }) => name));
+  for (const [name, { pack }] of evidence.records.watched) if (pack !== undefined && known.has(pack)) want(pack, name);
+  const packs = new Map<string, OpenedPack>();
+  for (const [pack, names] of wanted) {
+    const groups = new Map<string, PackedGroup>();
+    for await (const group of readGroups(packAt(site.settings, pack)))
+      if (names.has(group.name)) groups.set(group.name, group);
+    // The archive itself is not read: what is copied from it is.
+    packs.set(pack, { groups, judge: evidence.judgePack(pack, names, false) });
+  }
+  return { evidence, packs };
+}
+
+interface Source {
+  name: string;
+  pack: string | undefined;
+}
+
+/** Copies every upload of a job that is there, the oldest first, and what is left of those that broke off. */
+export async function copyUploads(
+  bag: BagWriter,
+  site: Site,
+  places: Places,
+  { job, entries, folder }: { job: Job; entries: JobEntries; folder: string },
+): Promise<{ uploads: CopiedUpload[]; missing: Finding[] }> {
+  const uploads: CopiedUpload[] = [];
+  const told = [...entries.shown, ...entries.hidden].flatMap(({ deposits }) => deposits.filter(isDepositOf(job)));
+  const sources = findSources(site, places, job, told);
+  const counts = { upload: 0, incomplete: 0 };
+  for (const { name, pack } of sources) {
+    const isWhole = pack !== undefined || statGroupFile(site.settings.incomingDirectory, name, 'rdy') !== undefined;
+    const kind = isWhole ? 'upload' : 'incomplete';
+    counts[kind] += 1;
+    const place = `${folder}/${kind}-${counts[kind]}`;
+    const copied =
+      pack === undefined
+        ? await copyStored(bag, site, places, name, place)
+        : await copyPacked(bag, site, places, { name, pack }, { place, told });
+    uploads.push({ ...copied, entry: findEntry(copied, entries) });
+  }
+  const names = new Set(sources.map(({ name }) => name));
+  const missing = new Set(told.map(({ name }) => name).filter((name) => !names.has(name)));
+  const lost = [...missing].filter((name) => places.evidence.isMissing(name));
+  return { uploads, missing: lost.map((name) => describeMissing({ name })) };
+}
+
+/** A job may have uploads that the log does not tell of, and a name may be another job's by now. */
+function findSources(site: Site, { evidence, packs }: Places, job: Job, told: readonly Deposit[]): Source[] {
+  const locker = site.settings.incomingDirectory;
+  const found = new Map<string, Source>();
+  const add = (name: string, pack?: string): void => {
+    if (!found.has(`${pack}/${name}`)) found.set(`${pack}/${name}`, { name, pack });
+  };
+  const names = [...told.map(({ name }) => name), ...(job.packed ? [job.packed.name] : [])];
+  for (const name of names)
+    for (const [pack, { groups }] of packs) {
+      const group = groups.get(name);
+      if (group && encodeField(group.jobId) === job.jobId) add(name, pack);
+    }
+  const stored = new Set(job.uploads.map(({ name }) => name));
+  for (const { name, jobId } of told)
+    if (evidence.records.find(name)?.jobId === jobId && statGroupFile(locker, name, 'rdy')) stored.add(name);
+  for (const name of stored) add(name);
+  for (const name of [...job.left, ...(job.group ? [job.group.name] : [])]) if (findGroup(locker, name)) add(name);
+  return [...found.values()];
+}
+
+type Copied = Omit<CopiedUpload, 'entry'>;
+
+async function copyStored(
+  bag: BagWriter,
+  site: Site,
+  { evidence }: Places,
+  name: string,
+  folder: string,
+): Promise<Copied> {
+  const report = evidence.judge(name, { contents: false });
+  const locker = site.settings.incomingDirectory;
+  const stored = findStreams(site, { name, has: new Set() });
+  const deposit = report.isAnnounced ? evidence.records.find(name) : undefined;
+  const copied: Copied = { ...{ name, folder, pack: undefined, heads: {}, deposit }, verdict: report };
+  for (const stream of ORDER) {
+    const file = stored[stream];
+    if (file) await copyStream(bag, copied, stream, file.read(), `${name}.${stream}`);
+  }
+  if (report.ready !== undefined && statGroupFile(locker, name, 'rdy')?.size === report.ready.length)
+    bag.addText(`${folder}/rdy`, Buffer.from(report.ready, 'latin1'));
+  return copied;
+}
+
+/** What says how the others are hashed comes first. */
+const ORDER = ['env', 'out', 'err'] as const;
+
+async function copyPacked(
+  bag: BagWriter,
+  site: Site,
+  { packs }: Places,
+  { name, pack }: { name: string; pack: string },
+  { place: folder, told }: { place: string; told: readonly Deposit[] },
+): Promise<Copied> {
+  const opened = packs.get(pack);
+  const group = opened?.groups.get(name);
+  if (!opened || !group) throw new Failure('failed', `${name} is not in the pack of ${pack}`);
+  // What the streams were is held against the record while they are copied.
+  const findings = opened
+    .judge(name)
+    .findings.filter(({ kind }) => kind !== 'size-changed' && kind !== 'digest-changed');
+  const isSame = ({ sha256 }: Deposit): boolean =>
+    STREAMS.every((stream) => sha256[stream] === group.files[stream].sha256);
+  const own = told.filter((one) => one.name === name);
+  const deposit = own.findLast(isSame) ?? own.at(-1);
+  const verdict = { ...emptyReport(), findings, isAnnounced: true };
+  const copied: Copied = { ...{ name, folder, pack, heads: {}, deposit, verdict } };
+  const at = `packed/${pack}: ${name}`;
+  try {
+    for await (const { extension, chunks } of readGroup(packAt(site.settings, pack).archive, group)) {
+      if (extension === 'rdy') await bag.addStream(`${folder}/rdy`, chunks);
+      else await copyStream(bag, copied, extension, chunks, `${at}.${extension}`);
+    }
+  } catch (error) {
+    if (!(error instanceof Failure || error instanceof UnreadableStream)) throw error;
+    findings.push({ kind: 'pack-changed', place: at, detail: error.message });
+  }
+  return copied;
+}
+
+async function copyStream(
+  bag: BagWriter,
+  { folder, verdict, heads, deposit }: Copied,
+  stream: StreamName,
+  chunks: AsyncIterable<Buffer> | Iterable<Buffer>,
+  place: string,
+): Promise<void> {
+  const claim = findClaim(stream, verdict.record);
+  const wanted = {
+    algorithms: claim ? [claim.algorithm] : [],
+    headBytes: stream === 'env' ? MAX_ENV_BYTES : MAX_TEXT_BYTES,
+  };
+  let written: Written;
+  try {
+    written = await bag.addStream(`${folder}/${stream}`, chunks, wanted);
+  } catch (error) {
+    // What cannot be read is a finding; what cannot be written ends it all.
+    if (!(error instanceof UnreadableStream)) throw error;
+    verdict.streams[stream] = { state: 'unreadable', bytes: undefined, sha256: undefined, proof: undefined };
+    verdict.findings.push({ kind: 'unreadable', place, detail: error.message });
+    return;
+  }
+  const { head, size, digests } = written;
+  heads[stream] = { head, size };
+  if (stream === 'env') Object.assign(verdict, readRunRecord(head.toString('latin1'), size));
+  const [judged, differences] = judgeStream({ size, digests }, stream, true, deposit, claim);
+  verdict.streams[stream] = judged;
+  for (const [kind, detail] of differences) verdict.findings.push({ kind, place, detail });
+}
+
+/** The entry that tells of the deposit, if it may be handed over. */
+function findEntry({ deposit }: Copied, { shown }: JobEntries): PlacedEntry | undefined {
+  if (!deposit) return undefined;
+  return shown.findLast(({ deposits }) =>
+    deposits.some(
+      ({ name, time, sha256 }) =>
+        name === deposit.name &&
+        time.getTime() === deposit.time.getTime() &&
+        STREAMS.every((stream) => sha256[stream] === deposit.sha256[stream]),
+    ),
+  );
+}

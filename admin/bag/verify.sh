@@ -1,0 +1,511 @@
+#!/bin/sh
+# Checks the package that this file lies in, or the one that is given: every file, every stream, every proof and
+# every signature. Needs a POSIX shell and its tools, sha256sum, and openssl 3; no WebJob, and no network.
+#
+#     sh VERIFY.sh [DIRECTORY]
+#
+# Prints a line for each check: OK, FAILED, or NOTE for what this package cannot prove. Exits with 0 when nothing
+# failed, 1 when something did, and 2 when it could not check. README.txt says what each file is.
+#
+# A package can vouch for itself only so far: whoever can change all of it can make new lists. The digest of the
+# list that covers everything else is printed at the end; compare it with the one that the sender told you by
+# another way. The same holds for the keys: compare them with what you know of their owners.
+
+set -u
+LC_ALL=C
+export LC_ALL
+umask 077
+
+passed=0 failed=0 noted=0 work=''
+# The checkpoints that were found good, and the keys that are those of their names.
+checkpoints='' owned=''
+return=$(printf '\r')
+
+ok() {
+  passed=$((passed + 1))
+  printf 'OK      %s\n' "$1"
+}
+
+fail() {
+  failed=$((failed + 1))
+  # Names and findings may hold what a terminal would obey.
+  printf 'FAILED  %s: %s\n' "$1" "$2" | tr -c '\012\040-\176\200-\377' '?'
+}
+
+note() {
+  noted=$((noted + 1))
+  printf 'NOTE    %s: %s\n' "$1" "$2"
+}
+
+give_up() {
+  printf 'VERIFY.sh: error: %s\n' "$1" >&2
+  exit 2
+}
+
+tidy() {
+  [ ! "$work" ] || rm -rf "$work"
+}
+
+# The SHA-256 of standard input.
+digest() {
+  sum=$(sha256sum)
+  printf '%s' "${sum%% *}"
+}
+
+# True for what a decimal number of at most 15 digits is; one that began with 0 would be octal to the shell.
+is_number() {
+  case $1 in
+    0) return 0 ;;
+    '' | 0* | *[!0-9]* | ????????????????*) return 1 ;;
+  esac
+}
+
+# --- The bag (RFC 8493): the lists name every file, and every file is what the lists say.
+
+check_bag() {
+  printf 'BagIt-Version: 1.0\nTag-File-Character-Encoding: UTF-8\n' >"$work/bagit"
+  if cmp -s "$work/bagit" bagit.txt; then
+    ok 'bagit.txt: a BagIt bag, version 1.0'
+  else
+    fail bagit.txt 'not that of a BagIt bag, version 1.0'
+  fi
+  find . ! -type f ! -type d >"$work/strange"
+  while IFS= read -r name; do fail "$name" 'a link, or another thing that is not a file'; done <"$work/strange"
+  find . -type f | sed 's/^\.\///' >"$work/found"
+  grep '^data/' "$work/found" >"$work/found-data"
+  grep -v -e '^data/' -e '^tagmanifest-sha256\.txt$' "$work/found" >"$work/found-tag"
+  check_list tagmanifest-sha256.txt "$work/found-tag"
+  check_list manifest-sha256.txt "$work/found-data"
+}
+
+check_list() {
+  list=$1 listed=0 good=0 bad=0
+  # In every line 64 digits, two blanks, and a name that leads nowhere else.
+  if [ ! -s "$list" ] ||
+    grep -q -v -E '^[0-9a-f]{64}  [A-Za-z0-9_][A-Za-z0-9_.~+-]*(/[A-Za-z0-9_][A-Za-z0-9_.~+-]*)*$' "$list"; then
+    fail "$list" 'not a list of SHA-256 and names'
+    return
+  fi
+  cut -c 67- "$list" >"$work/listed"
+  # What stands twice is in both.
+  sort "$work/listed" "$work/listed" "$2" | uniq -u >"$work/unlisted"
+  while IFS= read -r name; do fail "$name" "not in $list"; done <"$work/unlisted"
+  [ -s "$work/unlisted" ] || ok "$list: no file is missing from it"
+  # Prints NAME: OK or NAME: FAILED, and something behind that where a file is not there.
+  sha256sum -c "$list" 2>"$work/errors" | sed -n 's/^\(.*\): OK$/\1/p' >"$work/good"
+  sort "$work/good" "$work/good" "$work/listed" | uniq -u >"$work/bad"
+  while IFS= read -r name; do listed=$((listed + 1)); done <"$work/listed"
+  while IFS= read -r name; do
+    good=$((good + 1))
+    ok "$name: SHA-256"
+  done <"$work/good"
+  while IFS= read -r name; do
+    bad=$((bad + 1))
+    fail "$name" "missing, or not the SHA-256 of $list"
+  done <"$work/bad"
+  [ $((good + bad)) -eq "$listed" ] || fail "$list" 'cannot be checked'
+}
+
+# --- Signed notes (c2sp.org/signed-note): a text, a blank line, and a line for each signature.
+
+# Checks the note in $1, called $2, with the keys in data/keys/$3. Its text is left in $work/text. With $4 only signatures of
+# that name count.
+check_note() {
+  place=$2 keys=data/keys/$3 wanted=${4-} signers='' unknown='' wrong=''
+  {
+    while IFS= read -r line && [ -n "$line" ]; do printf '%s\n' "$line"; done >"$work/text"
+    while IFS=' ' read -r dash name encoded rest; do
+      if [ "$dash" != '—' ] || [ -z "$encoded" ] || [ -n "$rest" ]; then
+        wrong='a line below the text is not a signature'
+      elif [ -z "$wanted" ] || [ "$name" = "$wanted" ]; then
+        check_signature "$name" "$encoded" </dev/null
+        case $? in
+          0) signers="$signers $name" ;;
+          1) wrong="the signature of $name is wrong" ;;
+          *) unknown=$name ;;
+        esac
+      fi
+    done
+  } <"$1"
+  if [ "$wrong" ]; then
+    fail "$place" "$wrong"
+  elif [ "$signers" ]; then
+    ok "$place: signed by$signers"
+  elif [ "$unknown" ] && [ ! -d "$keys" ]; then
+    note "$place" "signed by $unknown, and no key to check that is in this package"
+  else
+    wrong="no signature${wanted:+ of $wanted} with a key in $keys"
+    fail "$place" "$wrong"
+  fi
+  [ ! "$wrong" ]
+}
+
+# Checks the signature $2 of the key named $1 over $work/text. Returns 1 for a wrong one, 2 when the key is not in $keys.
+check_signature() {
+  is_base64 "$2" || return 1
+  printf '%s\n' "$2" | openssl base64 -d -A >"$work/decoded"
+  tail -c +5 "$work/decoded" >"$work/signature"
+  # shellcheck disable=SC2046 # four words
+  set -- "$1" $(od -An -tx1 -N4 "$work/decoded")
+  id=$2$3$4$5 key=$keys/$2$3$4$5.pem
+  [ -f "$key" ] || return 2
+  case $owned in
+    *"
+$key $1
+"*) ;;
+    *) owns_key "$1" || return 1 ;;
+  esac
+  openssl pkeyutl -verify -pubin -inkey "$key" -rawin -in "$work/text" -sigfile "$work/signature" >/dev/null 2>&1
+}
+
+# Whether the key in $key is that of the name $1: the id is the beginning of the SHA-256 of name, newline, 1 for Ed25519, and
+# the 32 bytes of the key.
+owns_key() {
+  openssl pkey -pubin -in "$key" -outform DER -out "$work/key" 2>/dev/null || return 1
+  own=$({ printf '%s\n\001' "$1" && tail -c 32 "$work/key"; } | digest)
+  [ "${own%"${own#????????}"}" = "$id" ] || return 1
+  owned="$owned
+$key $1
+"
+}
+
+# True for base64 of 32 bytes, or of two more than a multiple of three, in the one way to write it: what the last letter says
+# beyond them is 0.
+is_base64() {
+  case $1 in
+    *[!A-Za-z0-9+/=]* | *=?*) return 1 ;;
+    *[AEIMQUYcgkosw048]=) [ $((${#1} % 4)) -eq 0 ] ;;
+    *) return 1 ;;
+  esac
+}
+
+# --- Merkle trees (RFC 6962, RFC 9162): whether a path leads from an entry to the root of a tree.
+
+# From the entry $1, which has the number $2 in a tree of $3, by the hashes in $work/path, a line each, to the root $4.
+is_included() {
+  position=$2 last=$(($3 - 1)) node=$work/node.a other=$work/node.b
+  [ "$position" -le "$last" ] || return 1
+  printf '\000%s' "$1" | openssl dgst -sha256 -binary >"$node"
+  while IFS= read -r hash; do
+    [ "$last" -ne 0 ] && [ ${#hash} -eq 44 ] && is_base64 "$hash" || return 1
+    printf '%s\n' "$hash" | openssl base64 -d -A >"$work/sibling"
+    if [ $((position % 2)) -eq 1 ] || [ "$position" -eq "$last" ]; then
+      join_nodes "$work/sibling" "$node" >"$other"
+      while [ $((position % 2)) -eq 0 ] && [ "$position" -ne 0 ]; do
+        position=$((position / 2)) last=$((last / 2))
+      done
+    else
+      join_nodes "$node" "$work/sibling" >"$other"
+    fi
+    hash=$node node=$other other=$hash
+    position=$((position / 2)) last=$((last / 2))
+  done <"$work/path"
+  [ "$last" -eq 0 ] && [ "$(openssl base64 -A <"$node")" = "$4" ]
+}
+
+join_nodes() {
+  { printf '\001' && cat "$1" "$2"; } | openssl dgst -sha256 -binary
+}
+
+# --- Checkpoints (c2sp.org/tlog-checkpoint): the name of a log, how many entries it has, and the root of its tree.
+
+# Reads the checkpoint in $1 into origin, size and root.
+read_checkpoint() {
+  { IFS= read -r origin && IFS= read -r size && IFS= read -r root; } <"$1" || return 1
+  [ -n "$origin" ] && is_number "$size" && [ ${#root} -eq 44 ]
+}
+
+# Checks the checkpoint in $1, called $2.
+check_checkpoint() {
+  if ! read_checkpoint "$1"; then
+    fail "$2" 'not a checkpoint'
+    return 1
+  fi
+  check_note "$1" "$2" checkpoints "$origin"
+}
+
+check_checkpoints() {
+  for file in data/checkpoints/*.checkpoint; do
+    [ ! -f "$file" ] || ! check_checkpoint "$file" "$file" || checkpoints="$checkpoints $file"
+  done
+  for file in data/checkpoints/*.tsr; do
+    [ ! -f "$file" ] || check_stamp "$file" "${file%.tsr}.checkpoint"
+  done
+}
+
+# --- Time stamps (RFC 3161): that a checkpoint was there at a time, by the word of an authority.
+
+check_stamp() {
+  if [ ! -f data/keys/tsa-ca.pem ]; then
+    note "$1" "the certificate of the authority's CA is not in this package"
+    return
+  fi
+  openssl ts -reply -in "$1" -text >"$work/reply" 2>/dev/null
+  seconds=''
+  while IFS= read -r line; do
+    case $line in
+      'Time stamp: '*) read_time "${line#Time stamp: }" ;;
+    esac
+  done <"$work/reply"
+  if [ -z "$seconds" ]; then
+    fail "$1" 'not a time stamp'
+    return
+  fi
+  # As of its own time: that the certificate of the authority has ended since says nothing against it.
+  if openssl ts -verify -data "$2" -in "$1" -CAfile data/keys/tsa-ca.pem -attime "$seconds" >"$work/verified" 2>/dev/null &&
+    IFS= read -r line <"$work/verified" && [ "$line" = 'Verification: OK' ]; then
+    ok "$1: $2 was there at $stamped"
+  else
+    fail "$1" "not a good time stamp of $2"
+  fi
+}
+
+# Reads `Nov 24 06:12:40.5 2026 GMT` into seconds since 1970, which openssl takes; both are empty for anything else.
+read_time() {
+  stamped=$1 seconds=''
+  # shellcheck disable=SC2086 # the words are meant
+  set -- $1
+  [ $# -eq 5 ] && [ "$5" = GMT ] || return 0
+  month=1
+  for name in Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec; do
+    [ "$name" != "$1" ] || break
+    month=$((month + 1))
+  done
+  [ "$month" -le 12 ] || return 0
+  clock=${3%%.*} day=$2 year=$4
+  hour=${clock%%:*} minute=${clock#*:}
+  minute=${minute%:*} second=${clock##*:}
+  is_number "$day" && is_number "$year" || return 0
+  for name in hour minute second; do
+    eval "value=\$$name"
+    value=${value#0}
+    is_number "${value:-0}" || return 0
+    eval "$name=\${value:-0}"
+  done
+  # Years that begin in March end with the day that some of them lack.
+  [ "$month" -gt 2 ] || year=$((year - 1))
+  days=$((365 * year + year / 4 - year / 100 + year / 400 + (153 * ((month + 9) % 12) + 2) / 5 + day - 719469))
+  seconds=$((days * 86400 + hour * 3600 + minute * 60 + second))
+}
+
+# --- Jobs: what the custody record of the server says of them, and whether the files are that.
+
+check_jobs() {
+  for job in data/jobs/*; do
+    [ -d "$job" ] || continue
+    for file in "$job"/*.json "$job"/*/custody.json; do
+      case $file in
+        */job.json) ;;
+        *) [ ! -f "$file" ] || check_entry "$file" ;;
+      esac
+    done
+    for upload in "$job"/upload-*; do
+      [ ! -d "$upload" ] || check_upload "$upload"
+    done
+    [ ! -f "$job/program.manifest" ] || check_manifest "$job"
+  done
+}
+
+# An entry of the custody record, and the proof (c2sp.org/tlog-proof) that it was in it when a checkpoint was made.
+check_entry() {
+  entry=$1 proof=${1%.json}.tlog-proof
+  # What counts is the line without its end.
+  { IFS= read -r line && ! IFS= read -r rest && [ -z "$rest" ]; } <"$entry" || line=''
+  stated=${line##*,\"sum\":\"}
+  if [ "$(printf '%s' "${line%,\"sum\":\"*}" | digest)\"}" != "$stated" ]; then
+    fail "$entry" 'not what its own sum says'
+    return
+  fi
+  ok "$entry: its own sum"
+  if [ ! -f "$proof" ]; then
+    note "$entry" 'no checkpoint vouches for it'
+    return
+  fi
+  if ! read_proof <"$proof"; then
+    fail "$proof" 'not a proof'
+    return
+  fi
+  entry_line=$line
+  if [ "$extra" != "$(printf '%s' "$line" | openssl base64 -A)" ]; then
+    fail "$proof" "of another entry than $entry"
+    return
+  fi
+  # Most proofs of a package lead to one of its checkpoints.
+  known=''
+  for file in $checkpoints; do
+    if cmp -s "$work/checkpoint" "$file"; then
+      known=$file
+      break
+    fi
+  done
+  if [ "$known" ]; then
+    read_checkpoint "$known"
+  else
+    check_checkpoint "$work/checkpoint" "$proof" || return
+  fi
+  if ! is_included "$entry_line" "$index" "$size" "$root"; then
+    fail "$proof" "does not lead from the entry to the root of $origin"
+    return
+  fi
+  ok "$proof: entry $index of $origin, which had $size entries"
+  stamp=${known%.checkpoint}.tsr
+  [ ! "$known" ] || [ ! -f "$stamp" ] || ok "$proof: stamped by $stamp"
+}
+
+# Reads a proof into extra, index, $work/path and $work/checkpoint.
+read_proof() {
+  : >"$work/path"
+  IFS= read -r first && IFS= read -r extra && IFS= read -r index || return 1
+  [ "$first" = 'c2sp.org/tlog-proof@v1' ] && [ "$extra" != "${extra#extra }" ] || return 1
+  [ "$index" != "${index#index }" ] && is_number "${index#index }" || return 1
+  extra=${extra#extra } index=${index#index }
+  while IFS= read -r hash && [ -n "$hash" ]; do printf '%s\n' "$hash"; done >"$work/path"
+  while IFS= read -r rest; do printf '%s\n' "$rest"; done >"$work/checkpoint"
+}
+
+check_upload() {
+  for stream in out err env rdy; do
+    [ -f "$1/$stream" ] || fail "$1" "no $stream"
+  done
+  [ -f "$1/out" ] && [ -f "$1/err" ] && [ -f "$1/env" ] && [ -f "$1/rdy" ] || return
+  if [ -f "$1/custody.json" ]; then
+    check_deposit "$1"
+  else
+    note "$1" 'no entry of the custody record vouches for it'
+  fi
+  check_record "$1"
+}
+
+# Whether the files in $1 are those of the entry beside them, and of its job.
+check_deposit() {
+  folder=$1
+  IFS= read -r line <"$folder/custody.json" || line=''
+  IFS= read -r ready <"$folder/rdy" || ready=''
+  # shellcheck disable=SC2046 # the words are meant, and no name has blanks
+  set -- $(sha256sum "$folder/out" "$folder/err" "$folder/env")
+  digests="{\"out\":\"$1\",\"err\":\"$3\",\"env\":\"$5\"}"
+  # shellcheck disable=SC2046
+  set -- $(wc -c "$folder/out" "$folder/err" "$folder/env" "$folder/rdy")
+  facts="\"bytes\":{\"out\":$1,\"err\":$3,\"env\":$5},\"sha256\":$digests"
+  if [ "$7" -ne $((${#ready} + 1)) ] || [ "$ready" = "${ready#Jid=}" ]; then
+    fail "$folder/rdy" 'not one line Jid=JOB'
+  fi
+  job_id=${ready#Jid=}
+  case $job_id in
+    # As JSON writes it.
+    *[\\\"]*) job_id=$(printf '%s\n' "$job_id" | sed 's/[\\"]/\\&/g') ;;
+  esac
+  # Of a deposit they stand last; one that was adopted is one of several.
+  case $line in
+    *,\"event\":\"deposit\",*"$facts,\"sum\":\""* | *,\"event\":\"adopt\",*"\"jobId\":\"$job_id\",$facts}"*)
+      ok "$folder: out, err and env are what the custody record says"
+      ;;
+    *) fail "$folder" 'not what the custody record says' ;;
+  esac
+  case $line in
+    *"\"jobId\":\"$job_id\""*) ok "$folder: of the job $job_id, as the custody record says" ;;
+    *) fail "$folder" 'the custody record has it under another job id' ;;
+  esac
+}
+
+# The hashes in the record of the run, which the client wrote: fields 18 to 20.
+check_record() {
+  kind='' out='' err='' number=0
+  while IFS= read -r field; do
+    number=$((number + 1)) field=${field%"$return"}
+    case $number:$field in
+      18:HashType=*) kind=${field#HashType=} ;;
+      19:StdOutHash=*) out=${field#StdOutHash=} ;;
+      20:StdErrHash=*) err=${field#StdErrHash=} ;;
+      21:*) break ;;
+    esac
+  done <"$1/env"
+  case $kind in
+    [Mm][Dd]5) option=-md5 ;;
+    [Ss][Hh][Aa]1) option=-sha1 ;;
+    [Ss][Hh][Aa]256) option=-sha256 ;;
+    [Ss][Hh][Aa]512) option=-sha512 ;;
+    *)
+      note "$1/env" 'states no hashes that can be checked'
+      return
+      ;;
+  esac
+  check_hash "$1/out" "$out"
+  check_hash "$1/err" "$err"
+}
+
+check_hash() {
+  case $2 in
+    '' | NA) note "$1" 'the run record states no hash of it' && return ;;
+    *[A-F]*) stated=$(printf '%s' "$2" | tr A-F a-f) ;;
+    *) stated=$2 ;;
+  esac
+  found=$(openssl dgst "$option" -r <"$1" 2>/dev/null)
+  if [ "${found%% *}" = "$stated" ]; then
+    ok "$1: the $kind of the run record"
+  else
+    fail "$1" "not the $kind of the run record"
+  fi
+}
+
+# What the authors of a program signed: that it is this program, for this client, for some time.
+check_manifest() {
+  check_note "$1/program.manifest" "$1/program.manifest" manifests || return
+  { IFS= read -r first && IFS= read -r second; } <"$work/text" || second=''
+  if [ "$first" != webjob-manifest/v1 ]; then
+    fail "$1/program.manifest" 'not the text of a manifest'
+    return
+  fi
+  asked=$second
+  for file in "$1"/upload-*/env; do
+    [ -f "$file" ] || continue
+    while IFS= read -r field; do
+      case $field in
+        GetRequest=*) asked="name ${field#GetRequest=}" && break ;;
+      esac
+    done <"$file"
+    break
+  done
+  [ "$second" = "${asked%"$return"}" ] || fail "$1/program.manifest" 'of another program than the client asked for'
+}
+
+check_findings() {
+  [ -f data/findings.txt ] || return 0
+  while IFS= read -r line; do
+    fail 'found when the package was made' "$line"
+  done <data/findings.txt
+}
+
+main() {
+  case $0 in
+    */*) own=${0%/*} ;;
+    *) own=. ;;
+  esac
+  cd "${1:-$own}" || give_up 'no such directory'
+  [ -d data ] || give_up 'this is not a package: there is no data'
+  # Without one of them a check could say nothing, and nothing is no proof.
+  for tool in cat cmp cut find grep mkdir od openssl rm sed sha256sum sort tail tr uniq wc; do
+    command -v "$tool" >/dev/null 2>&1 || give_up "$tool is not installed"
+  done
+  openssl pkeyutl -help 2>&1 | grep -q -e -rawin || give_up 'openssl 3 is not installed'
+  work=${TMPDIR:-/tmp}/verify.$$
+  mkdir "$work" || give_up "cannot make $work"
+  trap tidy EXIT
+  trap 'exit 2' HUP INT TERM
+  check_bag
+  check_checkpoints
+  check_jobs
+  check_findings
+  [ ! -f data/notes.txt ] || note data/notes.txt 'says what was left out, and what is not proven'
+  printf '\n'
+  # shellcheck disable=SC2046 # no name in a list has blanks
+  sha256sum $(grep '^data/keys/' "$work/found-data") VERIFY.sh tagmanifest-sha256.txt
+  printf 'Compare these SHA-256 with what the sender told you by another way.\n\n'
+  if [ "$failed" -gt 0 ]; then
+    printf 'FAILED: %s checks failed, %s passed, %s notes\n' "$failed" "$passed" "$noted"
+    exit 1
+  fi
+  printf 'OK: %s checks passed, %s notes\n' "$passed" "$noted"
+}
+
+main "$@"

@@ -1,0 +1,328 @@
+// webjobctl evidence --verify: the checks of VERIFY.sh, by the readers that the site itself uses, and with keys that the recipient has by
+// another way.
+import { createPublicKey, type KeyObject } from 'node:crypto';
+import { lstatSync } from 'node:fs';
+import { join } from 'node:path';
+import { formatReady, parseReady, readLink, STREAMS } from 'webjob-locker';
+import type { RunRecord } from 'webjob-protocol';
+import { Failure } from '../../cli/failure.ts';
+import { type BagCheck, checkBag } from '../../evidence/bag.ts';
+import { hashLeaf, isIncluded } from '../../evidence/merkle.ts';
+import { type FileFacts, readFile } from '../../evidence/reading.ts';
+import { parseProof, parseTreeHead, TlogError, type TreeHead } from '../../evidence/tlog.ts';
+import { compareDeposit, findClaim, MAX_ENV_BYTES, readRunRecord } from '../../evidence/upload.ts';
+import { keyId, rawKey, verifierOf } from '../../notes/ed25519.ts';
+import { parseManifest } from '../../notes/manifest.ts';
+import { NoteError, type NoteVerifier, parseNote, verifyNote } from '../../notes/note.ts';
+import { checkStamp } from '../site/stamps.ts';
+import { depositsOf } from './entries.ts';
+import type { Keys } from './proofs.ts';
+
+const ED25519 = 1;
+/** The longest file that is read as a text: an entry of the custody record in base64, with a proof. */
+const MAX_TEXT_BYTES = 1024 * 1024;
+
+/** Checks everything in a package. Throws Failure `failed` where it cannot be read. */
+export function* verifyPackage(folder: string, keys: Keys): Generator<BagCheck> {
+  if (!lstatSync(join(folder, 'data'), { throwIfNoEntry: false })?.isDirectory())
+    throw new Failure('failed', `${folder} is not a package: there is no data/ in it`);
+  try {
+    yield* new PackageCheck(folder, keys).run();
+  } catch (error) {
+    if (error instanceof Failure || (error as NodeJS.ErrnoException).syscall === undefined) throw error;
+    throw new Failure('failed', (error as Error).message, undefined, { cause: error });
+  }
+}
+
+const ok = (place: string, detail: string): BagCheck => ({ verdict: 'ok', place, detail });
+const failed = (place: string, detail: string): BagCheck => ({ verdict: 'failed', place, detail });
+const note = (place: string, detail: string): BagCheck => ({ verdict: 'note', place, detail });
+
+/** Whose signatures count, and which keys. */
+interface Wanted {
+  name?: string;
+  /** Below data/keys. */
+  folder: string;
+  given: readonly KeyObject[];
+}
+
+class PackageCheck {
+  readonly #folder: string;
+  readonly #keys: Keys;
+  readonly #digests = new Map<string, FileFacts>();
+  /** The texts of checkpoints that are stamped, with what stamps them. */
+  readonly #stamped = new Map<string, string[]>();
+
+  /** By their texts, the checkpoints of the package in which nothing is wrong. */
+  readonly #heads = new Map<string, TreeHead>();
+
+  constructor(folder: string, keys: Keys) {
+    this.#folder = folder;
+    this.#keys = keys;
+  }
+
+  *run(): Generator<BagCheck> {
+    yield* checkBag(this.#folder, (path) => this.#read(path), this.#digests);
+    yield* this.#checkCheckpoints();
+    for (const job of this.#listJobs()) yield* this.#checkJob(job);
+    for (const line of this.#read('data/findings.txt')?.split('\n').slice(0, -1) ?? [])
+      yield failed('found when the package was made', line);
+    if (this.#digests.has('data/notes.txt'))
+      yield note('data/notes.txt', 'says what was left out, and what is not proven');
+  }
+
+  /** A character a byte; undefined for what is not there, not a regular file, or too long. */
+  #read(path: string): string | undefined {
+    const reading = readFile(join(this.#folder, path), { maxTextBytes: MAX_TEXT_BYTES });
+    if (reading?.failure) throw new Failure('failed', `${path}: ${reading.failure}`);
+    return reading && reading.text !== '\0' ? reading.text : undefined;
+  }
+
+  #readUtf8(path: string): string {
+    return Buffer.from(this.#read(path) ?? '', 'latin1').toString();
+  }
+
+  #has(path: string): boolean {
+    return this.#digests.has(path);
+  }
+
+  #listJobs(): string[] {
+    const jobs = [...this.#digests.keys()].flatMap((path) => /^data\/jobs\/[^/]+(?=\/)/.exec(path)?.[0] ?? []);
+    return [...new Set(jobs)];
+  }
+
+  #listFiles(pattern: RegExp): string[] {
+    return [...this.#digests.keys()].filter((path) => pattern.test(path));
+  }
+
+  *#checkCheckpoints(): Generator<BagCheck> {
+    for (const path of this.#listFiles(/^data\/checkpoints\/[^/]+\.checkpoint$/)) {
+      const text = this.#readUtf8(path);
+      const { checks, head } = this.#checkHead(path, text);
+      if (head) this.#heads.set(text, head);
+      yield* checks;
+    }
+    for (const path of this.#listFiles(/^data\/checkpoints\/[^/]+\.tsr$/)) {
+      const checkpoint = path.replace(/\.tsr$/, '.checkpoint');
+      const text = this.#readUtf8(checkpoint);
+      yield this.#checkStamp(path, checkpoint, text);
+      this.#stamped.set(text, [...(this.#stamped.get(text) ?? []), path]);
+    }
+  }
+
+  #checkStamp(path: string, checkpoint: string, text: string): BagCheck {
+    const own = this.#has('data/keys/tsa-ca.pem') ? join(this.#folder, 'data/keys/tsa-ca.pem') : undefined;
+    const ca = this.#keys.ca?.path ?? own;
+    if (ca === undefined) return note(path, "the certificate of the authority's CA is not in this package");
+    try {
+      const time = checkStamp(Buffer.from(this.#read(path) ?? '', 'latin1'), text, { ca });
+      return ok(path, `${checkpoint} was there at ${time.toISOString()}`);
+    } catch (error) {
+      if (!(error instanceof Failure) || error.kind !== 'findings') throw error;
+      return failed(path, error.message);
+    }
+  }
+
+  /** A note as a checkpoint, and the head of its tree when its signature is good, or its key is unknown. */
+  #checkHead(place: string, text: string): { checks: BagCheck[]; head: TreeHead | undefined } {
+    try {
+      const { origin } = parseTreeHead(parseNote(Buffer.from(text)).text);
+      const wanted = { name: origin, folder: 'checkpoints', given: this.#keys.checkpoints };
+      const { check, signedText } = this.#checkNote(place, text, wanted);
+      return { checks: [check], head: check.verdict === 'failed' ? undefined : parseTreeHead(signedText) };
+    } catch (error) {
+      if (!(error instanceof NoteError || error instanceof TlogError)) throw error;
+      return { checks: [failed(place, error.message)], head: undefined };
+    }
+  }
+
+  /**
+   * The signatures of a note, by the keys in a folder of the package, or by those that were given: then nothing else counts. Throws NoteError
+   * for what is not a note.
+   */
+  #checkNote(
+    place: string,
+    text: string,
+    { name: wanted, folder, given }: Wanted,
+  ): { check: BagCheck; signedText: string } {
+    const parsed = parseNote(Buffer.from(text));
+    const signedText = parsed.text;
+    const signatures = parsed.signatures.filter(({ name }) => wanted === undefined || name === wanted);
+    const verifiers = signatures.flatMap(({ name, id }) => this.#findVerifier(name, id, folder, given) ?? []);
+    const check = ((): BagCheck => {
+      const [first] = signatures;
+      const hasKeys =
+        given.length > 0 || this.#listFiles(/^data\/keys\/./).some((path) => path.split('/')[2] === folder);
+      if (first && !hasKeys) return note(place, `signed by ${first.name}, and no key to check that is in this package`);
+      if (verifiers.length === 0)
+        return failed(
+          place,
+          `no signature${wanted === undefined ? '' : ` of ${wanted}`} with a key in data/keys/${folder}`,
+        );
+      try {
+        const signers = verifyNote({ ...parsed, signatures }, verifiers);
+        return ok(place, `signed by ${signers.map(({ name }) => name).join(' ')}`);
+      } catch (error) {
+        if (!(error instanceof NoteError)) throw error;
+        return failed(place, error.message);
+      }
+    })();
+    return { check, signedText };
+  }
+
+  #findVerifier(name: string, id: string, folder: string, given: readonly KeyObject[]): NoteVerifier | undefined {
+    const path = `data/keys/${folder}/${id}.pem`;
+    const own = given.length > 0 ? given : this.#ownKey(path);
+    const key = own.find((one) => keyId(name, ED25519, rawKey(one)) === id);
+    if (key) return verifierOf(name, key);
+    // A key that is there under this id and is another makes the signature wrong, not unknown.
+    return given.length === 0 && this.#has(path) ? { name, id, isGood: () => false } : undefined;
+  }
+
+  #ownKey(path: string): KeyObject[] {
+    if (!this.#has(path)) return [];
+    try {
+      const key = createPublicKey(this.#read(path) ?? '');
+      return key.asymmetricKeyType === 'ed25519' ? [key] : [];
+    } catch {
+      return [];
+    }
+  }
+
+  *#checkJob(job: string): Generator<BagCheck> {
+    const isIn = (path: string): boolean => path.startsWith(`${job}/`);
+    for (const path of this.#listFiles(/\/(?:record-\d+|custody)\.json$/).filter(isIn)) yield* this.#checkEntry(path);
+    const uploads = this.#listFiles(/\/upload-\d+\//).filter(isIn);
+    for (const upload of new Set(uploads.map((path) => path.replace(/\/[^/]+$/, '')))) yield* this.#checkUpload(upload);
+    if (this.#has(`${job}/program.manifest`)) yield this.#checkManifest(job);
+  }
+
+  *#checkEntry(path: string): Generator<BagCheck> {
+    const line = this.#read(path) ?? '';
+    const text = line.replace(/\n$/, '');
+    if (!readLink({ text, from: 0, to: text.length + 1 })) {
+      yield failed(path, 'not what its own sum says');
+      return;
+    }
+    yield ok(path, 'its own sum');
+    const place = path.replace(/\.json$/, '.tlog-proof');
+    if (!this.#has(place)) {
+      yield note(path, 'no checkpoint vouches for it');
+      return;
+    }
+    try {
+      const proof = parseProof(this.#readUtf8(place));
+      const entry = Buffer.from(text, 'latin1');
+      if (!proof.entry?.equals(entry)) {
+        yield failed(place, `of another entry than ${path}`);
+        return;
+      }
+      // Most proofs of a package lead to one of its checkpoints.
+      let head = this.#heads.get(proof.checkpoint);
+      if (!head) {
+        const checked = this.#checkHead(place, proof.checkpoint);
+        yield* checked.checks;
+        head = checked.head;
+      }
+      if (!head) return;
+      const { origin, size } = head;
+      if (!isIncluded({ ...head, index: proof.index }, hashLeaf(entry), proof.path))
+        yield failed(place, `does not lead from the entry to the root of ${origin}`);
+      else {
+        yield ok(place, `entry ${proof.index} of ${origin}, which had ${size} entries`);
+        for (const stamp of this.#stamped.get(proof.checkpoint) ?? []) yield ok(place, `stamped by ${stamp}`);
+      }
+    } catch (error) {
+      if (!(error instanceof TlogError || error instanceof NoteError)) throw error;
+      yield failed(place, error.message);
+    }
+  }
+
+  *#checkUpload(upload: string): Generator<BagCheck> {
+    const missing = [...STREAMS, 'rdy'].filter((name) => !this.#has(`${upload}/${name}`));
+    for (const name of missing) yield failed(upload, `no ${name}`);
+    if (missing.length > 0) return;
+    if (this.#has(`${upload}/custody.json`)) yield* this.#checkDeposit(upload);
+    else yield note(upload, 'no entry of the custody record vouches for it');
+    yield* this.#checkRecord(upload);
+  }
+
+  *#checkDeposit(upload: string): Generator<BagCheck> {
+    const ready = this.#read(`${upload}/rdy`) ?? '';
+    const jobId = readJobId(ready);
+    if (jobId === undefined || ready !== formatReady(jobId)) yield failed(`${upload}/rdy`, 'not one line Jid=JOB');
+    const told = this.#readDeposits(`${upload}/custody.json`);
+    const isContent = (deposit: (typeof told)[number]): boolean =>
+      STREAMS.every((stream) => {
+        const { bytes = -1, sha256 } = this.#digests.get(`${upload}/${stream}`) ?? {};
+        return compareDeposit(deposit, stream, { bytes, sha256 }) === undefined;
+      });
+    const same = told.filter(isContent);
+    yield same.length > 0
+      ? ok(upload, 'out, err and env are what the custody record says')
+      : failed(upload, 'not what the custody record says');
+    yield (same.length > 0 ? same : told).some((deposit) => deposit.jobId === jobId)
+      ? ok(upload, `of the job ${jobId}, as the custody record says`)
+      : failed(upload, 'the custody record has it under another job id');
+  }
+
+  #readDeposits(path: string) {
+    try {
+      return depositsOf(JSON.parse(this.#read(path) ?? '{}'));
+    } catch {
+      return [];
+    }
+  }
+
+  *#checkRecord(upload: string): Generator<BagCheck> {
+    const env = readFile(join(this.#folder, upload, 'env'), { maxTextBytes: MAX_ENV_BYTES });
+    const { record } = readRunRecord(env?.text ?? '', env?.size ?? 0);
+    if (!record || !isHashed(record)) {
+      yield note(`${upload}/env`, 'states no hashes that can be checked');
+      return;
+    }
+    for (const stream of ['out', 'err'] as const) {
+      const place = `${upload}/${stream}`;
+      const claim = findClaim(stream, record);
+      if (!claim) {
+        yield note(place, 'the run record states no hash of it');
+        continue;
+      }
+      const { hashType, algorithm, digest } = claim;
+      const found = readFile(join(this.#folder, place), { algorithms: [algorithm] })?.digests.get(algorithm);
+      yield found === digest
+        ? ok(place, `the ${hashType} of the run record`)
+        : failed(place, `not the ${hashType} of the run record`);
+    }
+  }
+
+  #checkManifest(job: string): BagCheck {
+    const place = `${job}/program.manifest`;
+    const given = this.#keys.manifests.map(({ publicKey }) => publicKey);
+    try {
+      const { check, signedText } = this.#checkNote(place, this.#readUtf8(place), { folder: 'manifests', given });
+      const { name } = parseManifest(signedText);
+      const env = this.#listFiles(/\/upload-\d+\/env$/).find((path) => path.startsWith(`${job}/`));
+      const asked = /^GetRequest=(.*?)\r?$/m.exec(env === undefined ? '' : (this.#read(env) ?? ''))?.[1];
+      return asked === undefined || asked === name || check.verdict === 'failed'
+        ? check
+        : failed(place, 'of another program than the client asked for');
+    } catch (error) {
+      if (!(error instanceof NoteError)) throw error;
+      return failed(place, error.message);
+    }
+  }
+}
+
+/** Whether the run record names an algorithm that is known. */
+function isHashed({ fields, extra }: RunRecord): boolean {
+  return findClaim('out', { fields: { ...fields, StdOutHash: '0' }, extra }) !== undefined;
+}
+
+function readJobId(ready: string): string | undefined {
+  try {
+    return parseReady(ready);
+  } catch {
+    return undefined;
+  }
+}

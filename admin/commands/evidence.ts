@@ -1,0 +1,157 @@
+// webjobctl evidence: jobs as a package that can be handed over, and be checked by anyone.
+import { Command } from 'commander';
+import { parseInstant } from '../../cli/durations.ts';
+import { EXIT_CODES, Failure } from '../../cli/failure.ts';
+import { printJson, printLine, safeLine, say, startProgress } from '../../cli/output.ts';
+import { completeInfo } from '../bag/info.ts';
+import { makePackage } from '../bag/make.ts';
+import { readKeys } from '../bag/proofs.ts';
+import { selectJobs } from '../bag/select.ts';
+import { verifyPackage } from '../bag/verify.ts';
+import { findPlace } from '../site/place.ts';
+import { globalOptions, openSite } from '../site/site.ts';
+import { inTurn } from '../site/turn.ts';
+
+declare const WEBJOB_VERSION: string;
+
+interface Options {
+  out?: string;
+  zip?: true;
+  client?: string;
+  command?: string;
+  since?: Date;
+  until?: Date;
+  case?: string;
+  caseNumber?: string;
+  examiner?: string;
+  description?: string;
+  key?: string[];
+  ca?: string;
+  trusted?: string;
+  verify?: string;
+}
+
+const EXPLANATION = `
+Makes DIRECTORY, a BagIt bag (RFC 8493) of these jobs: what the clients sent, what the logs and the custody record say, with proofs, signed
+checkpoints and time stamps as far as root keeps them, public keys, pages to print, and VERIFY.sh, which checks all of it with sha256sum and
+openssl alone. README.txt in it is for the recipient. Of other jobs and clients it holds nothing but hashes.
+
+--case NAME picks the jobs that are on hold for a case: those of each client, and each job, of which the reason of a hold holds NAME.
+--client, --command, --since and --until each narrow the choice.
+
+Every stream is held against the custody record while it is copied. What is wrong is printed, and stands in data/findings.txt: the package is
+made all the same. That it was made, with its jobs, is put on record. On a terminal, case number, examiner and description are asked for.
+
+Tell the recipient the SHA-256 that is printed at the end by another way than the package.
+
+Examples:
+  webjobctl evidence server_1_1085355126_00723 --out package --key custody.pub --ca tsa-ca.pem
+  webjobctl evidence --case 4711 --out case4711 --zip --examiner 'A. Smith' --key custody.pub
+  webjobctl evidence --verify package
+
+Exit codes:
+  0  made, or verified, and all is well
+  1  made, or verified, with findings; or there is no such job
+  2  wrong command line, or several jobs whose ids begin or end so
+  3  nph-webjob.cfg cannot be used
+  4  a file cannot be read or written, or another webjobctl is at work`;
+
+export function evidenceCommand(): Command {
+  return new Command('evidence')
+    .description('make a package of jobs that anyone can check, or check one')
+    .argument('[jid...]', 'job ids, or their beginnings or ends')
+    .option('--out <directory>', 'where to make it; nothing may be there')
+    .option('--zip', 'make DIRECTORY.zip, too')
+    .option('--client <glob>', 'jobs of these clients: * is any text, ? any character')
+    .option('--command <glob>', 'jobs of these commands, likewise')
+    .option('--since <time>', 'not older: 2026-11-01, "2026-11-01 12:00", or a span as in 24h', parseInstant)
+    .option('--until <time>', 'not younger, likewise', parseInstant)
+    .option('--case <name>', 'jobs on hold for this case')
+    .option('--case-number <text>', 'for bag-info.txt (else what --case says)')
+    .option('--examiner <text>', 'who makes it, for bag-info.txt (else who runs this)')
+    .option('--description <text>', 'for bag-info.txt')
+    .option('--key <file>', 'the public key of the checkpoints; of several logs several', collect)
+    .option('--ca <file>', "the certificate of the time stamps' CA, in PEM")
+    .option('--trusted <file>', 'the keys of those who sign programs: DsvTrustedKeysFile of the clients')
+    .option('--verify <directory>', 'check a package instead; no site is needed')
+    .addHelpText('after', EXPLANATION)
+    .action((jids: string[], options: Options, command: Command) =>
+      options.verify === undefined
+        ? make(command, jids, options)
+        : verify(options.verify, jids, options, globalOptions(command).json === true),
+    );
+}
+
+function collect(value: string, values: string[] = []): string[] {
+  return [...values, value];
+}
+
+async function make(command: Command, jids: readonly string[], options: Options): Promise<void> {
+  const { out, zip, client, command: program, since, until } = options;
+  if (out === undefined) throw new Failure('usage', '--out says where to make the package', '--out DIRECTORY');
+  const site = openSite(command);
+  const isJson = globalOptions(command).json === true;
+  const keys = readKeys(options);
+  const directory = findPlace('--out', out, 'a package', site);
+  const jobs = await selectJobs(site, { jobs: jids, client, command: program, since, until, case: options.case });
+  const given = {
+    caseNumber: options.caseNumber ?? options.case,
+    examiner: options.examiner,
+    description: options.description,
+  };
+  const info = await completeInfo(given, !isJson);
+  const progress = startProgress('jobs', jobs.length);
+  const zipFolder = zip && (await import('../bag/zip.ts')).zipFolder;
+  const made = await inTurn(site.settings, 'keep', () =>
+    makePackage(site, {
+      directory,
+      jobs,
+      info,
+      keys,
+      version: WEBJOB_VERSION,
+      zip: zipFolder,
+      advance: progress.advance,
+    }),
+  );
+  progress.end();
+  const { findings, notes, uploads, tagListSha256, verifierSha256 } = made;
+  if (findings.length > 0) process.exitCode = EXIT_CODES.findings;
+  if (isJson) {
+    const facts = { package: directory, zip: zip ? `${directory}.zip` : null, jobs: jobs.length, uploads };
+    printJson({
+      ...facts,
+      ...info,
+      caseNumber: info.caseNumber ?? null,
+      description: info.description ?? null,
+      findings,
+      notes,
+      tagListSha256,
+      verifierSha256,
+    });
+    return;
+  }
+  for (const { kind, place, detail } of findings) printLine(safeLine(`${kind.padEnd(20)} ${place}: ${detail}`));
+  printLine(`${tagListSha256}  tagmanifest-sha256.txt`);
+  printLine(`${verifierSha256}  VERIFY.sh`);
+  const count = (number: number, what: string): string => `${number} ${what}${number === 1 ? '' : 's'}`;
+  say(
+    `${directory}: ${count(jobs.length, 'job')}, ${count(uploads, 'upload')}, ${count(findings.length, 'finding')}, ${count(notes.length, 'note')}`,
+  );
+}
+
+const WORDS = { ok: 'OK', failed: 'FAILED', note: 'NOTE' };
+
+function verify(directory: string, jids: readonly string[], options: Options, isJson: boolean): void {
+  const { verify: _, key, ca, trusted, ...others } = options;
+  if (jids.length > 0 || Object.keys(others).length > 0)
+    throw new Failure('usage', '--verify takes a package, and --key, --ca and --trusted alone');
+  const counts = { ok: 0, failed: 0, note: 0 };
+  for (const { verdict, place, detail } of verifyPackage(directory, readKeys(options))) {
+    counts[verdict] += 1;
+    if (isJson) printJson({ verdict, place, detail });
+    else printLine(safeLine(`${WORDS[verdict].padEnd(7)} ${place}: ${detail}`));
+  }
+  if (counts.failed > 0) process.exitCode = EXIT_CODES.findings;
+  if (isJson) printJson({ verdict: 'summary', ...counts });
+  else say(`${counts.ok} checks passed, ${counts.failed} failed, ${counts.note} notes`);
+}

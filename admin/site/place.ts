@@ -1,0 +1,27 @@
+// Where a command is to write what it makes.
+import { realpathSync } from 'node:fs';
+import { basename, dirname, join, resolve, sep } from 'node:path';
+import { Failure } from '../../cli/failure.ts';
+import type { Site } from './site.ts';
+
+/**
+ * A folder to be made, as an absolute path; `what` is made. Throws Failure: `usage` for one inside the locker, `failed` when the folder above it
+ * is not there.
+ */
+export function findPlace(option: string, given: string, what: string, { settings }: Site): string {
+  const path = resolve(given);
+  try {
+    const real = join(realpathSync(dirname(path)), basename(path));
+    const locker = realpathSync(settings.incomingDirectory);
+    if (`${real}${sep}`.startsWith(`${locker}${sep}`))
+      throw new Failure(
+        'usage',
+        `${option} ${given} lies in the locker`,
+        `${what} beside uploads would be one of them`,
+      );
+    return real;
+  } catch (error) {
+    if (error instanceof Failure) throw error;
+    throw new Failure('failed', `${(error as Error).message}`, undefined, { cause: error });
+  }
+}
