@@ -7,13 +7,14 @@ import { startEmbedded } from './embedded.ts';
 import { type Server, startHttpd } from './httpd.ts';
 import { findHttpd } from './httpd-package.ts';
 import { makeSite, type Site, writeClientConf } from './site.ts';
+import { MODULES_OF_VIEW, startView } from './view.ts';
 
 const HELP = `Usage: npm start [-- --keep] [--embedded]
 
 Shows a WebJob run from end to end: makes a private site in a temporary folder, serves it with this machine's httpd
 (or, where there is none, with the embedded host), and lets client1 get, run and put host.sh.
 
-  --keep      leave the server up until Ctrl-C, and say how to use it
+  --keep      leave the server up until Ctrl-C, with the locker in the browser, and say how to use it
   --embedded  use the embedded host even where there is an httpd
   --help      print this help
 
@@ -36,9 +37,9 @@ async function main(): Promise<number> {
   execFileSync(process.execPath, [join(root, 'scripts', 'build.ts')], { stdio: ['ignore', 'inherit', 'inherit'] });
   const interrupted = waitForSignal();
   const site = makeSite();
-  let server: Server | undefined;
+  let server: Shown | undefined;
   try {
-    server = await serve(site, options.embedded);
+    server = await serve(site, options.embedded, options.keep);
     const conf = writeClientConf(site, server.url);
     const code = await Promise.race([showRun(site, conf), interrupted]);
     if (!options.keep || code !== 0) return code;
@@ -61,11 +62,22 @@ function readOptions(): { keep: boolean; embedded: boolean; help: boolean } | un
   }
 }
 
-async function serve(site: Site, embedded: boolean): Promise<Server> {
+/** Who may look at the locker in the browser. */
+const READER = { name: 'reader', password: 'webjob' };
+
+interface Shown extends Server {
+  /** Of the view; undefined where there is none. */
+  viewUrl?: string;
+}
+
+async function serve(site: Site, embedded: boolean, keep: boolean): Promise<Shown> {
   const program = embedded ? undefined : findHttpd();
   if (program) {
     talk(`webjob: serving ${site.root} with ${program.binary}`);
-    return await startHttpd({ site, mpm: 'event', program });
+    if (!keep) return await startHttpd({ site, mpm: 'event', program });
+    const view = await startView({ site, way: 'cgi', readers: { [READER.name]: READER.password } });
+    const server = await startHttpd({ site, mpm: 'event', program, modules: MODULES_OF_VIEW.cgi, after: view.lines });
+    return { ...server, viewUrl: `${server.url}/webjob-view/` };
   }
   talk(`webjob: serving ${site.root} with the embedded host${embedded ? '' : ': this machine has no httpd'}`);
   return await startEmbedded(site);
@@ -98,9 +110,14 @@ async function runClient(args: string[]): Promise<number> {
   });
 }
 
-function explain(site: Site, server: Server, conf: string): void {
+function explain(site: Site, server: Shown, conf: string): void {
+  const view =
+    server.viewUrl === undefined
+      ? ''
+      : `
+  browser   ${server.viewUrl}  (${READER.name}, ${READER.password})`;
   print(`
-${heading('The server stays up until Ctrl-C')}
+${heading('The server stays up until Ctrl-C')}${view}
   client    ${webjob} --execute --file ${conf} host.sh
   by hand   curl -u client1:foo -H 'Content-Length: 0' '${server.url}/webjob/nph-webjob.cgi?VERSION=webjob+1.4.0&SYSTEM=any&CLIENTID=client1&FILENAME=host.sh'
   programs  ${join(site.profiles, 'client1', 'commands')}

@@ -10,8 +10,9 @@ import { makeSite } from '../scripts/site.ts';
 import { get } from './resident-requests.ts';
 import { findWebUser } from './tree.ts';
 
-const UNITS = ['webjob.service', 'webjob.socket'] as const;
+const UNITS = ['webjob.service', 'webjob.socket', 'webjob-view.service', 'webjob-view.socket'] as const;
 const SCRIPT = '/usr/lib/cgi-bin/webjob/nph-webjob.cgi';
+const VIEW = '/usr/lib/cgi-bin/webjob-view/webjob-view.cgi';
 const read = (unit: string): string => readFileSync(join(import.meta.dirname, '../apache/systemd', unit), 'utf8');
 const missing = (program: string): string | false =>
   spawnSync(program, ['--version']).status !== 0 && `${program} is not installed`;
@@ -24,13 +25,21 @@ describe('the units', { skip: missing('systemd-analyze') || (!findWebUser() && '
   function verify(change = (text: string): string => text): { status: number | null; said: string } {
     const paths = UNITS.map((unit) => join(folder, unit));
     for (const [index, path] of paths.entries())
-      writeFileSync(path, change(read(UNITS[index] ?? '').replace(SCRIPT, process.execPath)));
+      writeFileSync(
+        path,
+        change(
+          read(UNITS[index] ?? '')
+            .replace(SCRIPT, process.execPath)
+            .replace(VIEW, process.execPath),
+        ),
+      );
     const { status, stderr } = spawnSync('systemd-analyze', ['verify', '--man=no', ...paths], { encoding: 'utf8' });
     return { status, said: stderr };
   }
 
   it('are what systemd takes', () => {
     assert.match(read('webjob.service'), new RegExp(`^ExecStart=${SCRIPT} `, 'm'));
+    assert.match(read('webjob-view.service'), new RegExp(`^ExecStart=${VIEW} `, 'm'));
     assert.deepEqual(verify(), { status: 0, said: '' });
   });
 

@@ -1,0 +1,239 @@
+// The view's own parts without a server: pages of a list against the whole list, places of a stream, addresses, and sums of days.
+import assert from 'node:assert/strict';
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { after, before, describe, it } from 'node:test';
+import { readSite } from '../admin/site/site.ts';
+import type { Job } from '../ledger/job.ts';
+import {
+  findEarlier,
+  makeScanIndexes,
+  newestOfEach,
+  SCAN_ORDERS,
+  type ScanFilter,
+  type ScanKey,
+  type ScanOrder,
+  scanJobs,
+  sumSpan,
+} from '../ledger/scan.ts';
+import { fillStore, openStoreAt, type Store } from '../ledger/store.ts';
+import type { StoredStream } from '../ledger/streams.ts';
+import { configure, makeSite } from '../scripts/site.ts';
+import { formatKey, NotShown, parseKey } from '../view/context.ts';
+import { dayStart } from '../view/days.ts';
+import { asFormat, makeLinks } from '../view/links.ts';
+import { readStretch } from '../view/stretch.ts';
+import { countOf, groupDigits } from '../view/words.ts';
+
+const own = makeSite();
+const site = (() => {
+  configure(own, { UseGMT: 'Y' });
+  return readSite(own.propertiesFile);
+})();
+const path = join(own.root, 'own', 'webjob.sqlite');
+let store: Store;
+
+/** Many jobs of one second, some of each client, command and state. */
+function makeLog(): string {
+  const lines: string[] = [];
+  for (let index = 0; index < 120; index++) {
+    const at = `2026-11-${String(1 + Math.floor(index / 40)).padStart(2, '0')} 10:00:${String(Math.floor((index % 40) / 8)).padStart(2, '0')}`;
+    const [client, command] = [`c${index % 5}`, `${['a', 'b', 'c'][index % 3]}.sh`];
+    const id = `server_1_${1793527200 + index}_${index}`;
+    const [method, status, message] = index % 4 === 0 ? ['GET', 404, 'Not Found'] : ['PUT', 200, 'Success'];
+    lines.push(`${at} ${id} ${client} 127.0.0.1 ${method} ${client} ${command} ${index} 0 0 ${status} -- ${message}\n`);
+  }
+  return lines.join('');
+}
+
+before(async () => {
+  writeFileSync(own.logFile, makeLog());
+  (await fillStore(path, site, { maxText: 1000 })).close();
+  const opened = await openStoreAt(path, site);
+  assert.ok(opened);
+  store = opened;
+  makeScanIndexes(store.database);
+});
+after(() => {
+  store?.close();
+  own.remove();
+});
+
+const idOf = ({ jobId }: Job): string => jobId ?? '';
+
+/** All of a list, a page after the other. */
+function readPages(filter: ScanFilter, order: ScanOrder, rows: number): string[] {
+  const ids: string[] = [];
+  for (let after: ScanKey | undefined, isEnd = false; !isEnd; ) {
+    let found = 0;
+    isEnd = true;
+    for (const { key, job } of scanJobs(store.database, site, filter, order, after)) {
+      if (!job) continue;
+      if (found === rows) {
+        isEnd = false;
+        break;
+      }
+      ids.push(idOf(job));
+      found++;
+      after = parseKey(formatKey(key));
+    }
+    assert.ok(ids.length < 1000, 'the pages do not end');
+  }
+  return ids;
+}
+
+describe('pages of jobs', () => {
+  const all = (filter: ScanFilter = {}, order: ScanOrder = 'time'): Job[] =>
+    [...scanJobs(store.database, site, filter, order)].flatMap(({ job }) => job ?? []);
+
+  for (const order of SCAN_ORDERS)
+    it(`have every job once, in the order ${order}, though many are of one second`, () => {
+      const whole = all({}, order).map(idOf);
+      assert.equal(new Set(whole).size, 120);
+      for (const rows of [1, 7, 50, 1000]) assert.deepEqual(readPages({}, order, rows), whole);
+    });
+
+  it('are in their order', () => {
+    const times = (jobs: readonly Job[]): number[] => jobs.map(({ at }) => at.getTime());
+    assert.deepEqual(
+      times(all()),
+      times(all()).toSorted((a, b) => b - a),
+    );
+    assert.deepEqual(times(all({}, 'oldest')), times(all()).toReversed());
+    for (const order of ['client', 'command', 'state'] as const) {
+      const name = (job: Job): string =>
+        (order === 'client' ? job.clientId : order === 'state' ? job.state : job.command) ?? '';
+      const expected = all().toSorted((a, b) =>
+        name(a) === name(b) ? b.at.getTime() - a.at.getTime() : name(a) < name(b) ? -1 : 1,
+      );
+      const key = (job: Job): string => `${name(job)} ${job.at.toISOString()}`;
+      assert.deepEqual(all({}, order).map(key), expected.map(key));
+    }
+  });
+
+  it('hold what a filter asks for, whichever index answers it', () => {
+    const filters: [ScanFilter, (job: Job) => boolean][] = [
+      [{ client: 'c1' }, ({ clientId }) => clientId === 'c1'],
+      [{ client: 'c[1]' }, () => false],
+      [{ client: 'c?', command: 'a*' }, ({ command }) => command === 'a.sh'],
+      [{ client: 'c1', command: 'a.sh' }, ({ clientId, command }) => clientId === 'c1' && command === 'a.sh'],
+      [{ states: ['refused'] }, ({ state }) => state === 'refused'],
+      [
+        { states: ['refused', 'done'], client: 'c2' },
+        ({ state, clientId }) => state === 'refused' && clientId === 'c2',
+      ],
+      [{ exitCode: 0 }, ({ exitCode }) => exitCode === 0],
+      [{ since: new Date('2026-11-02T10:00:02Z') }, ({ at }) => at >= new Date('2026-11-02T10:00:02Z')],
+      [{ until: new Date('2026-11-02T10:00:02Z') }, ({ at }) => at <= new Date('2026-11-02T10:00:02Z')],
+    ];
+    for (const [filter, isWanted] of filters)
+      for (const order of SCAN_ORDERS) {
+        const expected = all({}, order).filter(isWanted).map(idOf);
+        assert.deepEqual(readPages(filter, order, 4).sort(), expected.sort(), `${JSON.stringify(filter)} ${order}`);
+      }
+  });
+
+  it('look at no row twice when nothing is found', () => {
+    const looked = [...scanJobs(store.database, site, { client: 'z*' }, 'time')];
+    assert.deepEqual([looked.length, looked.some(({ job }) => job)], [120, false]);
+  });
+
+  it('begin at places that were made here', () => {
+    for (const text of ['x', formatKey(['a', 'b', 1.5 as number]), Buffer.from('[1,2,3]').toString('base64url')])
+      assert.throws(() => parseKey(text), NotShown);
+  });
+});
+
+describe('the sums of a time', () => {
+  it('are those of its jobs, the end not among them', () => {
+    const day = sumSpan(store.database, new Date('2026-11-02T00:00:00Z'), new Date('2026-11-03T00:00:00Z'));
+    assert.deepEqual(Object.fromEntries(day.states), { missing: 30, refused: 10 });
+    const indexes = Array.from({ length: 40 }, (_, index) => 40 + index).filter((index) => index % 4 !== 0);
+    assert.equal(
+      day.bytes,
+      indexes.reduce((sum, index) => sum + index, 0),
+    );
+    const first = new Date('2026-11-02T10:00:00Z');
+    assert.equal(sumSpan(store.database, first, first).states.size, 0);
+    assert.equal(sumSpan(store.database, new Date('2026-11-01T10:00:04Z'), first).states.get('missing'), 6);
+  });
+
+  it('have days that begin at midnight of the clock that is shown', () => {
+    const now = new Date('2026-11-30T12:34:56Z');
+    assert.equal(dayStart(now, true, 0).toISOString(), '2026-11-30T00:00:00.000Z');
+    assert.equal(dayStart(now, true, 30).toISOString(), '2026-10-31T00:00:00.000Z');
+  });
+});
+
+it('the newest of each has no job that has no output', () => {
+  assert.deepEqual(newestOfEach(store.database, site, { command: 'a.sh' }, { limit: 10 }), []);
+  const [job] = [...scanJobs(store.database, site, {}, 'time')].flatMap(({ job: one }) => one ?? []);
+  assert.ok(job);
+  assert.equal(findEarlier(store.database, site, job), undefined);
+});
+
+describe('a stretch of a stream', () => {
+  const streamOf = (bytes: Buffer): StoredStream => ({
+    bytes: bytes.length,
+    open: undefined,
+    async *read() {
+      for (let at = 0; at < bytes.length; at += 1000) yield bytes.subarray(at, at + 1000);
+    },
+  });
+  const later = (): number => performance.now() + 10_000;
+  const wish = { stream: 'out', at: 0, as: undefined, find: undefined } as const;
+
+  it('begins and ends between characters', async () => {
+    const text = streamOf(Buffer.from('\u20ac'.repeat(20_000)));
+    const { bytes, from, as } = await readStretch(text, { ...wish, at: 3001 }, later());
+    assert.deepEqual([from, as, bytes.toString().replaceAll('\u20ac', '')], [3003, 'text', '']);
+    const last = await readStretch(text, { ...wish, at: 'last' }, later());
+    assert.equal(last.from + last.bytes.length, 60_000);
+    assert.ok(last.bytes.length > 16_000);
+  });
+
+  it('is a dump where there are no characters, of whole rows', async () => {
+    const { bytes, from, as } = await readStretch(streamOf(Buffer.alloc(10_000)), { ...wish, at: 5001 }, later());
+    assert.deepEqual([from, as, bytes.length], [4992, 'hex', 4096]);
+  });
+
+  it('is where a text stands, also across pieces', async () => {
+    const at = 256 * 1024 - 3;
+    const text = streamOf(Buffer.concat([Buffer.alloc(at, 'x'), Buffer.from('needle'), Buffer.alloc(1000, 'y')]));
+    const found = await readStretch(text, { ...wish, find: 'needle' }, later());
+    assert.deepEqual([found.found, found.from, found.bytes.includes('needle')], ['found', at - 512, true]);
+    const none = await readStretch(text, { ...wish, find: 'needle', at: at + 1 }, later());
+    assert.equal(none.found, 'not found');
+    const late = await readStretch(text, { ...wish, find: 'nowhere' }, 0);
+    assert.deepEqual([late.found, late.from], ['not yet found', 256 * 1024]);
+  });
+});
+
+describe('an address', () => {
+  const links = makeLinks('/v');
+  const job = (facts: Partial<Job>): Job =>
+    ({ at: new Date('2026-11-01T00:00:00Z'), clientId: 'c', command: 'x.sh', ...facts }) as Job;
+
+  it('holds only what a path may, and the rest in its query', () => {
+    assert.equal(links.client('web-1'), '/v/client/web-1');
+    assert.equal(links.command('report.json'), '/v/command/report.json.html');
+    assert.equal(links.command('..'), '/v/command/-?name=..');
+    assert.equal(links.job(job({ jobId: 'a/../b' }), { s: 'out' }), '/v/job/-?name=a%2F..%2Fb&s=out');
+    assert.equal(
+      links.job(job({ jobId: undefined })),
+      '/v/job/-?at=2026-11-01T00%3A00%3A00.000Z&client=c&command=x.sh',
+    );
+    assert.equal(links.stream(job({ jobId: 'j_1' }), 'err'), '/v/stream/err/j_1');
+  });
+
+  it('has the same for a program beside it', () => {
+    assert.equal(asFormat('/v/job/j_1', 'json'), '/v/job/j_1.json');
+    assert.equal(asFormat('/v/command/report.json.html', 'json'), '/v/command/report.json.json');
+    assert.equal(asFormat('/v/job/-?name=a', 'json'), '/v/job/-.json?name=a');
+  });
+});
+
+it('numbers are grouped, and counted in words', () => {
+  assert.deepEqual([0, 999, 1000, 1_234_567].map(groupDigits), ['0', '999', '1,000', '1,234,567']);
+  assert.deepEqual([countOf(1, 'job'), countOf(2000, 'job')], ['1 job', '2,000 jobs']);
+});
