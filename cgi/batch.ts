@@ -1,6 +1,6 @@
 // The batch command: a GET of it is answered with what the assignments of the site have for this client now, as a script that runs it
 // (docs/protocol.md, section 12). What is given away is claimed first, on disk, and never given away again.
-import { claim, failureOf, LockerFailure, readClaims } from 'webjob-locker';
+import { type ClaimKey, claim, failureOf, LockerFailure, leavePlaces, readClaims } from 'webjob-locker';
 import { NOT_APPLICABLE } from 'webjob-protocol';
 import { type Assignment, dueFor, parseAssignments } from '../fleet/assignment.ts';
 import { formatBatch, type Order } from '../fleet/batch-script.ts';
@@ -18,6 +18,11 @@ const MOST_ORDERS = 100;
 export function serveBatch(exchange: Exchange, clientId: string): { status: 200; content: Buffer } {
   if (exchange.settings.dsvRequireSignatures) throw new Refusal(459, 'a batch has no signature');
   return { status: 200, content: Buffer.from(formatBatch(clientId, takeOrders(exchange, clientId))) };
+}
+
+/** What has come back is a batch that is over: others may take its places. */
+export function endBatch({ settings, jobId = NOT_APPLICABLE }: Exchange): void {
+  leavePlaces(fleetPaths(settings).claims, jobId);
 }
 
 function takeOrders(exchange: Exchange, clientId: string): Order[] {
@@ -40,15 +45,15 @@ function takeOrders(exchange: Exchange, clientId: string): Order[] {
 }
 
 /** What is to be run by a client, in the order in which it was assigned. Throws Refusal 550. */
-function findDue(paths: FleetPaths, clientId: string, now: number): Order[] {
+function findDue(paths: FleetPaths, clientId: string, now: number): (Order & ClaimKey)[] {
   const assignments = readAs<Assignment[]>('assignments', paths.assignments, parseAssignments);
   if (!assignments?.length) return [];
   const groups: Groups = readAs('groups', paths.groups, parseGroups) ?? new Map();
   const reached = { clientId, isMeant: makeMembership(groups, clientId) };
   return assignments.flatMap((assignment) => {
     const due = dueFor(assignment, reached, now);
-    const { id, command, args } = assignment;
-    return due === undefined ? [] : [{ id, due, command, args }];
+    const { id, command, args, limit } = assignment;
+    return due === undefined ? [] : [{ id, due, command, args, limit }];
   });
 }
 

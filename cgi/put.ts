@@ -12,6 +12,7 @@ import {
   storeUpload,
 } from 'webjob-locker';
 import { NOT_APPLICABLE, type PutQuery, type Status } from 'webjob-protocol';
+import { endBatch } from './batch.ts';
 import { type Content, findReceived, readContent, recordDeposit, recordReplaced } from './custody.ts';
 import { type Answer, type Exchange, tokenFacts } from './exchange.ts';
 import { inspectUpload } from './hooks.ts';
@@ -49,6 +50,7 @@ export function receiveUpload(exchange: Exchange, query: PutQuery): Answer {
   const body = share?.body ?? exchange.body;
   const digested = enableCustody || enableRequestTracking ? digestStreams(body, lengths) : undefined;
   const { stored, sha256 } = store(exchange, name, lengths, digested ?? body, { take: digested?.digests, share });
+  if (query.fileName === settings.batchCommand) endBatch(exchange);
   const answer: Answer = { status: 200, upload: stored.paths, digests: sha256 };
   // The client retries because it heard no answer: what it sent is safe, and the log says why there is no second upload.
   return stored.isRepeat ? { ...answer, isRepeat: true, detail: 'the same upload was stored before' } : answer;

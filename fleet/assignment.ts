@@ -5,6 +5,20 @@ import { isFileName } from 'webjob-protocol';
 import { lastDue, parseCron, type Schedule } from './due.ts';
 import { isTarget } from './groups.ts';
 
+/** An assignment that reaches more and more of its clients. */
+export interface Rollout {
+  /** Parts of all clients, each larger than the one before, the last one 1. */
+  stages: readonly number[];
+  /** The index of the stage that is open. */
+  stage: number;
+  /** Seconds since 1970: when it was opened. */
+  openedAt: number;
+  /** The part of the results that may be bad; with more it is paused. */
+  stopAt: number | undefined;
+  /** Seconds after which the next stage is opened though some clients are missing; it waits for all when undefined. */
+  seconds: number | undefined;
+}
+
 export interface Assignment {
   /** A number, counted from 1. */
   id: string;
@@ -20,6 +34,9 @@ export interface Assignment {
   state: 'active' | 'paused' | 'cancelled';
   /** Clients whose rank is below it may have it: of a rollout in stages the part that is open. */
   open: number;
+  rollout?: Rollout | undefined;
+  /** How many clients may be at it at once; any number when undefined. */
+  limit?: number | undefined;
   by: string;
   /** ISO 8601. */
   at: string;
@@ -67,6 +84,8 @@ function parseAssignment(facts: Record<string, unknown>): Assignment {
     by = '',
     at = '',
     reason,
+    rollout,
+    limit,
   } = facts;
   const need = (name: string, isRight: boolean): void => {
     if (!isRight) throw new SyntaxError(`${name} is not as it should be`);
@@ -83,13 +102,35 @@ function parseAssignment(facts: Record<string, unknown>): Assignment {
   need('by', isText(by) && isText(at));
   need('reason', reason === undefined || isText(reason));
   need('cron', cron === undefined || isText(cron));
+  need('rollout', rollout === undefined || isRollout(rollout as Rollout));
+  need('limit', limit === undefined || (isSeconds(limit) && limit > 0));
   if (isText(cron)) parseCron(cron);
   const schedule: Schedule = isText(cron)
     ? { kind: 'cron', cron }
     : every === undefined
       ? { kind: 'once' }
       : { kind: 'every', seconds: every as number };
-  return { id, command, args, to, schedule, from, until, state, open, by, at, reason } as Assignment;
+  const more = { ...(rollout !== undefined && { rollout }), ...(limit !== undefined && { limit }) };
+  return { id, command, args, to, schedule, from, until, state, open, by, at, reason, ...more } as Assignment;
+}
+
+function isRollout({ stages, stage, openedAt, stopAt, seconds }: Rollout): boolean {
+  const isPart = (part: unknown): boolean => typeof part === 'number' && part >= 0 && part <= 1;
+  return (
+    Array.isArray(stages) &&
+    stages.every(isPart) &&
+    isSeconds(stage) &&
+    stage < stages.length &&
+    isSeconds(openedAt) &&
+    (stopAt === undefined || isPart(stopAt)) &&
+    (seconds === undefined || isSeconds(seconds))
+  );
+}
+
+/** What `open` has to be for a part of these clients to be reached, rounded up. */
+export function openFor(assignment: Pick<Assignment, 'id'>, clientIds: readonly string[], part: number): number {
+  const ranks = clientIds.map((clientId) => rankOf(assignment, clientId)).sort((a, b) => a - b);
+  return part >= 1 ? 1 : (ranks[Math.ceil(part * ranks.length)] ?? 1);
 }
 
 /** A client's place in the order in which a rollout reaches clients, from 0 to less than 1: another one for each assignment. */

@@ -143,7 +143,7 @@ describe('crontabs in the guides', () => {
     .map(([, text = '']) => text);
 
   it('say which programs and which site are meant, for cron knows neither', () => {
-    assert.equal(tabs.length, 4);
+    assert.equal(tabs.length, 5);
     for (const text of tabs) {
       assert.match(text, /^PATH=\/usr\/local\/bin:/m);
       if (text.includes('webjobctl')) assert.match(text, SITE);
@@ -169,8 +169,8 @@ describe('crontabs in the guides', () => {
       mkdirSync(programs);
       symlinkSync(process.execPath, join(programs, 'node'));
       symlinkSync(WEBJOBCTL, join(programs, 'webjobctl'));
-      const texts = tabs.filter((text) => /webjobctl (?:pack|report|metrics)/.test(text));
-      assert.equal(texts.length, 2);
+      const texts = tabs.filter((text) => /webjobctl (?:pack|report|metrics|assign)/.test(text));
+      assert.equal(texts.length, 3);
       for (const text of texts.map((all) => all.replaceAll('/usr/local/bin', programs))) {
         const env = Object.fromEntries(
           [...text.matchAll(/^([A-Z_]+)=(.*)$/gm)].map(([, name, value]) => [name, value]),
@@ -227,7 +227,7 @@ describe('docs/guide/fleet.md', () => {
       writeFileSync(join(site.base, 'config', 'nph-webjob', 'groups'), groups);
       const commands = readCommands('fleet.md');
       await locker.run({ clientId: 'client1', fileName: 'host.sh', out: 'one\n' });
-      assert.equal(commands.length, 9);
+      assert.equal(commands.length, 11);
       for (const command of commands) expect(site, command);
       expect(site, 'webjobctl assign host.sh --to servers');
     } finally {

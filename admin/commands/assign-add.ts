@@ -4,7 +4,7 @@ import { isFileName } from 'webjob-protocol';
 import { parseDuration, parseInstant } from '../../cli/durations.ts';
 import { Failure } from '../../cli/failure.ts';
 import { printJson, printLine, say } from '../../cli/output.ts';
-import { type Assignment, MAX_ARGUMENT_BYTES } from '../../fleet/assignment.ts';
+import { type Assignment, MAX_ARGUMENT_BYTES, type Rollout } from '../../fleet/assignment.ts';
 import { parseCron, type Schedule } from '../../fleet/due.ts';
 import { type Desk, type DeskOptions, openDesk, userFileOption } from '../clients/desk.ts';
 import { addAssignment, checkBatch, describeAssignment } from '../fleet/assigning.ts';
@@ -20,6 +20,10 @@ interface Options extends DeskOptions {
   notBefore?: Date;
   until?: Date;
   reason?: string;
+  limit?: number;
+  stages?: number[];
+  stopAtFailureRate?: number;
+  stageTime?: number;
 }
 
 const EXPLANATION = `
@@ -48,6 +52,10 @@ export function addCommand(): Command {
     .option('--cron <expression>', 'five fields of crontab(5), in UTC', checkCron)
     .option('--not-before <time>', 'the first time it is due (else now)', parseFuture)
     .option('--until <time>', 'nobody gets it from then on', parseFuture)
+    .option('--limit <n>', 'so many clients at once at most', parseLimit)
+    .option('--stages <parts>', 'reach them in stages: 1%,10%,100%', parseStages)
+    .option('--stop-at-failure-rate <part>', 'pause it when more of the results are bad: 5%', parsePart)
+    .option('--stage-time <span>', 'go on after so long though clients of a stage are missing', parseDuration)
     .option('--reason <text>', 'why, for the record')
     .addOption(userFileOption())
     .addHelpText('after', EXPLANATION)
@@ -67,14 +75,21 @@ async function add(desk: Desk, command: string, args: string[], options: Options
   if (until !== undefined && until <= from) throw new Failure('usage', '--until is not behind its first time');
   const groups = readGroups(desk.settings);
   const targets = findTargets(options, groups, listClientIds(desk));
-  const plan = { command, args, to: options.to, schedule: scheduleOf(options), from, until, reason: options.reason };
-  const assignment = await addAssignment(desk.settings, plan);
+  const { to, reason, limit } = options;
+  const plan = { command, args, to, schedule: scheduleOf(options), from, until, reason, limit };
+  const assignment = await addAssignment(desk.settings, plan, rolloutOf(options, now), targets);
   if (desk.isJson) printJson({ ...describeAssignment(assignment), clients: targets.length });
   else
     printLine(`assignment ${assignment.id}: ${command} for ${targets.length} client${targets.length === 1 ? '' : 's'}`);
   if (targets.length > 0) return;
   say(`warning: it is for nobody yet: ${options.to.join(', ')} means no client of the site`);
   process.exitCode = 1;
+}
+
+function rolloutOf({ stages, stopAtFailureRate, stageTime }: Options, now: number): Rollout | undefined {
+  if (stages) return { stages, stage: 0, openedAt: now, stopAt: stopAtFailureRate, seconds: stageTime };
+  if (stopAtFailureRate === undefined && stageTime === undefined) return undefined;
+  throw new Failure('usage', '--stop-at-failure-rate and --stage-time are for --stages', '--stages 1%,10%,100%');
 }
 
 function scheduleOf({ once, every, cron }: Options): Schedule {
@@ -87,6 +102,28 @@ function scheduleOf({ once, every, cron }: Options): Schedule {
 function parseCommand(text: string): Assignment['command'] {
   if (isFileName(text) && !text.startsWith('-')) return text;
   throw new InvalidArgumentError('a command is 1 to 1024 letters, digits and _ + . : -, and does not begin with -.');
+}
+
+function parseLimit(text: string): number {
+  if (/^[1-9][0-9]{0,3}$/.test(text)) return Number(text);
+  throw new InvalidArgumentError('a limit is 1 to 9999 clients.');
+}
+
+/** `5%` or `0.05`, from 0 to 1. */
+function parsePart(text: string): number {
+  const part = /^\d{1,3}(?:\.\d+)?%$/.test(text)
+    ? Number.parseFloat(text) / 100
+    : /^[01](?:\.\d+)?$/.test(text)
+      ? Number(text)
+      : 2;
+  if (part <= 1) return part;
+  throw new InvalidArgumentError('a part is 0% to 100%.');
+}
+
+function parseStages(text: string): number[] {
+  const parts = text.split(',').map(parsePart);
+  if (parts.every((part, index) => part > (parts[index - 1] ?? 0)) && parts.at(-1) === 1) return parts;
+  throw new InvalidArgumentError('stages are parts, each larger than the one before, and the last one is 100%.');
 }
 
 function checkCron(text: string): string {

@@ -61,14 +61,23 @@ async function show(command: Command, desk: Desk, id: string, { state }: Options
 }
 
 function describe(assignment: Assignment): string[] {
-  const { id, state, schedule, from, until, to, by, at, reason } = assignment;
+  const { id, state, schedule, from, until, to, by, at, reason, rollout, limit } = assignment;
   return [
     `id        ${id}, ${state}`,
     `command   ${describeCommand(assignment)}`,
     `to        ${to.join(', ')}`,
     `when      ${describeSchedule(schedule)}, from ${isoOf(from)}${until === undefined ? '' : ` until ${isoOf(until)}`}`,
+    ...(rollout
+      ? [`stage     ${rollout.stage + 1} of ${rollout.stages.length}: ${describeParts(rollout.stages)}`]
+      : []),
+    ...(limit === undefined ? [] : [`limit     ${limit} at once`]),
     `by        ${by} at ${at}${reason === undefined ? '' : `: ${reason}`}`,
   ];
+}
+
+/** `1 %, 10 %, 100 %` */
+function describeParts(parts: readonly number[]): string {
+  return parts.map((part) => `${Number((part * 100).toFixed(2))} %`).join(', ');
 }
 
 function describeProgress({ clientId, state, due, job, webjobExit }: ClientProgress): Record<string, unknown> {

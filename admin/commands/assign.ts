@@ -1,6 +1,7 @@
 // webjobctl assign: what clients are to run when they ask for their batch, and how far that is.
 import { Command } from 'commander';
 import { addCommand } from './assign-add.ts';
+import { advanceCommand } from './assign-advance.ts';
 import { cancelCommand } from './assign-cancel.ts';
 import { listCommand } from './assign-list.ts';
 import { pauseCommand } from './assign-pause.ts';
@@ -25,7 +26,15 @@ export function assignCommand(): Command {
     .helpCommand(false)
     .addHelpText('after', EXPLANATION)
     .addCommand(addCommand(), { isDefault: true });
-  for (const make of [listCommand, showCommand, pauseCommand, resumeCommand, cancelCommand, retryCommand])
+  for (const make of [
+    listCommand,
+    showCommand,
+    pauseCommand,
+    resumeCommand,
+    cancelCommand,
+    retryCommand,
+    advanceCommand,
+  ])
     command.addCommand(make());
   return command;
 }

@@ -3,7 +3,7 @@ import type { ServerSettings } from '../../cgi/controls.ts';
 import { Failure } from '../../cli/failure.ts';
 import { quote } from '../../cli/shell.ts';
 import { operatorName, recordEvent } from '../../evidence/events.ts';
-import type { Assignment } from '../../fleet/assignment.ts';
+import { type Assignment, openFor, type Rollout } from '../../fleet/assignment.ts';
 import type { Schedule } from '../../fleet/due.ts';
 import { type Book, changeBook, findAssignment, nextId } from './assignments.ts';
 
@@ -19,15 +19,24 @@ export function checkBatch({ batchCommand }: ServerSettings, command: string): v
     throw new Failure('usage', `${command} is the batch itself, and would run without end`, 'assign another command');
 }
 
-/** Assigns, on record and on disk when it returns. */
+/** Assigns, on record and on disk when it returns; with a rollout to the first stage of the clients that it is for. */
 export async function addAssignment(
   settings: ServerSettings,
   plan: Omit<Assignment, 'id' | 'by' | 'at' | 'state' | 'open'>,
+  rollout?: Rollout,
+  targets: readonly string[] = [],
 ): Promise<Assignment> {
   return await changeBook(settings, (book) => {
+    const id = nextId(book);
     const assignment: Assignment = {
-      ...plan,
-      ...{ id: nextId(book), state: 'active', open: 1, by: operatorName(), at: new Date().toISOString() },
+      ...{
+        ...plan,
+        id,
+        state: 'active',
+        rollout,
+        open: rollout ? openFor({ id }, targets, rollout.stages[0] ?? 1) : 1,
+      },
+      ...{ by: operatorName(), at: new Date().toISOString() },
     };
     recordEvent(settings, { event: 'assign', assignment: describeAssignment(assignment) });
     book.active.push(assignment);
@@ -54,9 +63,10 @@ export async function setState(
 
 /** As --json has it. */
 export function describeAssignment(assignment: Assignment): Record<string, unknown> {
-  const { id, command, args, to, schedule, from, until, state, by, at, reason } = assignment;
+  const { id, command, args, to, schedule, from, until, state, by, at, reason, rollout, limit } = assignment;
   return {
     ...{ assignment: id, command, args, to, schedule: describeSchedule(schedule), state, by, at },
+    ...{ stages: rollout?.stages ?? null, stage: rollout ? rollout.stage + 1 : null, limit: limit ?? null },
     ...{ from: isoOf(from), until: until === undefined ? null : isoOf(until), reason: reason ?? null },
   };
 }

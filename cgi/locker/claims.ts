@@ -2,11 +2,12 @@
 // that is killed leaves claims that stand: what was claimed is never given away twice.
 //
 //   clients/<client>/<id>@<due>  a symbolic link to `<position>:<job id>` of the batch: it appears with its content, and only once
+//   running/<id>/<n>             a symbolic link to `<seconds since 1970>:<job id>`: one of the places of an assignment with a limit
 //   taken/<id>.<ServerId>        a line for each claim, `<due> <client> <position> <job id>`, appended by one write
 //
 // The links decide. The lines are an index for those who ask about all clients of an assignment at once; one that is missing costs them a look
 // at the link.
-import { closeSync, openSync, readdirSync, symlinkSync, unlinkSync, writeSync } from 'node:fs';
+import { closeSync, openSync, readdirSync, readlinkSync, symlinkSync, unlinkSync, writeSync } from 'node:fs';
 import { makeFolder, syncFolder } from './durable.ts';
 
 /** One due time of an assignment. */
@@ -14,6 +15,8 @@ export interface ClaimKey {
   id: string;
   /** Seconds since 1970. */
   due: number;
+  /** How many clients may be at it at once. */
+  limit?: number | undefined;
 }
 
 export interface Claimant {
@@ -57,19 +60,77 @@ export function claim<Key extends ClaimKey>(
   const claimed: Key[] = [];
   try {
     for (const key of keys) {
+      if (key.limit !== undefined && !takePlace(folder, claimant, key.id, key.limit)) continue;
       const target = `${claimed.length + 1}:${claimant.jobId}`;
       if (makeLink(target, `${own}/${formatName(key)}`)) claimed.push(key);
+      else if (key.limit !== undefined) leavePlace(folder, claimant, key.id);
     }
     if (claimed.length === 0) return [];
     syncFolder(own);
     beforeGiving(claimed);
   } catch (error) {
     for (const key of claimed) unlinkSync(`${own}/${formatName(key)}`);
+    leavePlaces(folder, claimant.jobId);
     throw error;
   }
   forgetEarlier(own, claimed);
   note(folder, claimant, claimed);
   return claimed;
+}
+
+/** A place of a client that was never heard of again is free after so long. */
+const PLACE_SECONDS = 3600;
+
+/** Takes one of the places of an assignment, `running/<id>/<number>`: a link to `<seconds since 1970>:<job id>`. */
+function takePlace(folder: string, { jobId }: Claimant, id: string, limit: number): boolean {
+  const places = `${folder}/running/${id}`;
+  makeFolder(places);
+  const now = Math.floor(Date.now() / 1000);
+  for (let number = 0; number < limit; number += 1) {
+    const path = `${places}/${number}`;
+    if (makeLink(`${now}:${jobId}`, path)) return true;
+    const [since = ''] = readLink(path)?.split(':', 1) ?? [];
+    if (!(now - Number(since) > PLACE_SECONDS)) continue;
+    // Of two that find it abandoned the second may take the place of the first away: then one more is at it for a while.
+    removeLink(path);
+    if (makeLink(`${now}:${jobId}`, path)) return true;
+  }
+  return false;
+}
+
+function leavePlace(folder: string, { jobId }: Pick<Claimant, 'jobId'>, id: string): void {
+  const places = `${folder}/running/${id}`;
+  for (const number of listNamesIfAny(places))
+    if (readLink(`${places}/${number}`)?.replace(/^\d*:/, '') === jobId) removeLink(`${places}/${number}`);
+}
+
+/** Gives the places of a batch back, which is over. Never throws. */
+export function leavePlaces(folder: string, jobId: string): void {
+  for (const id of listNamesIfAny(`${folder}/running`)) leavePlace(folder, { jobId }, id);
+}
+
+function readLink(path: string): string | undefined {
+  try {
+    return readlinkSync(path);
+  } catch {
+    return undefined;
+  }
+}
+
+function removeLink(path: string): void {
+  try {
+    unlinkSync(path);
+  } catch {
+    // Another one did.
+  }
+}
+
+function listNamesIfAny(folder: string): string[] {
+  try {
+    return readdirSync(folder);
+  } catch {
+    return [];
+  }
 }
 
 /** The lines of a file of `taken`; what is none is passed over. */

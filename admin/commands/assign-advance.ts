@@ -1,0 +1,46 @@
+// webjobctl assign advance: rollouts go to their next stage, or stop. For cron.
+import { Command } from 'commander';
+import { EXIT_CODES } from '../../cli/failure.ts';
+import { printJson, printLine } from '../../cli/output.ts';
+import { type Desk, type DeskOptions, openDesk, userFileOption } from '../clients/desk.ts';
+import { type Step, stepRollouts } from '../fleet/rollout.ts';
+import { openSite } from '../site/site.ts';
+
+const EXPLANATION = `
+A stage is over when each of its clients has a result, or, with --stage-time, after that time when some have.
+When more of the results are bad (failed or lost) than --stop-at-failure-rate allows, the assignment is paused: nobody
+else gets it until "assign resume". Nothing behind the open stage is given away before this command says so.
+
+Example:
+  */5 * * * * root  webjobctl assign advance
+
+Exit codes:
+  0  done, also when there was nothing to do
+  1  a rollout was stopped
+  2  wrong command line
+  3  nph-webjob.cfg cannot be used
+  4  a file cannot be read or written`;
+
+export function advanceCommand(): Command {
+  return new Command('advance')
+    .description('open the next stage of rollouts, or stop those that fail; for cron')
+    .addOption(userFileOption())
+    .addHelpText('after', EXPLANATION)
+    .action((_options: DeskOptions, command: Command) => advance(command, openDesk(command)));
+}
+
+async function advance(command: Command, desk: Desk): Promise<void> {
+  for (const step of await stepRollouts(openSite(command), desk)) {
+    if (step.kind === 'stopped') process.exitCode = EXIT_CODES.findings;
+    if (desk.isJson)
+      printJson({ assignment: step.id, step: step.kind, stage: step.stage + 1, bad: step.bad, results: step.results });
+    else printLine(describe(step));
+  }
+}
+
+function describe({ id, kind, stage, bad, results }: Step): string {
+  const what = `${bad} of ${results} results bad`;
+  return kind === 'stopped'
+    ? `assignment ${id} is stopped in stage ${stage + 1}: ${what}`
+    : `assignment ${id}: stage ${stage + 1} is open (${what})`;
+}

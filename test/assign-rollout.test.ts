@@ -1,0 +1,148 @@
+// Assignments that reach their clients bit by bit: in stages that stop when too much fails, and so many at once. A hundred clients ask the real
+// server, and webjobctl decides between their requests.
+import assert from 'node:assert/strict';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, it } from 'node:test';
+import { type LockerSite, makeLockerSite } from './locker-site.ts';
+import { askWorker } from './locker-worker.ts';
+import { parseLines } from './operator.ts';
+import { formatHead } from './wire-request.ts';
+
+const CLIENTS = Array.from({ length: 100 }, (_, index) => `c${index}`);
+let its: LockerSite;
+
+beforeEach(() => {
+  its = makeLockerSite({ RequireUser: 'N', BatchCommand: 'batch' });
+  const folder = join(its.site.base, 'config', 'nph-webjob');
+  mkdirSync(folder, { recursive: true });
+  writeFileSync(join(folder, 'groups'), `all = ${CLIENTS.join(' ')}\n`);
+});
+afterEach(() => its.close());
+
+interface Batch {
+  clientId: string;
+  jobId: string;
+}
+
+/** Lets each client ask for its batch; returns those that were given something. */
+async function askAll(clients: readonly string[] = CLIENTS): Promise<Batch[]> {
+  const given: Batch[] = [];
+  for (const clientId of clients) {
+    const head = Buffer.from(formatHead('GET', { clientId, fileName: 'batch', user: clientId }), 'latin1');
+    const answer = await askWorker(head, its.site.propertiesFile);
+    assert.equal(answer.status, 200);
+    const jobId = answer.headers.get('job-id') ?? '';
+    if (answer.body.includes('\nrun ')) given.push({ clientId, jobId });
+  }
+  return given;
+}
+
+/** The client has run its batch: the job in it, and the batch itself. */
+async function report({ clientId, jobId }: Batch, exitCode = 0): Promise<void> {
+  await its.run({ clientId, fileName: 'host.sh', record: { KidStatus: String(exitCode), OuterJid: jobId } as never });
+  await putBatch({ clientId, jobId });
+}
+
+async function putBatch({ clientId, jobId }: Batch): Promise<void> {
+  assert.equal((await its.put({ clientId, fileName: 'batch', jobId })).status, 200);
+}
+
+async function assign(...words: string[]): Promise<void> {
+  const { exitCode, stderr } = await its.webjobctl('assign', 'host.sh', '--to', 'all', ...words);
+  assert.equal(exitCode, 0, stderr);
+}
+
+async function advance(): Promise<[code: number | null, text: string]> {
+  const { exitCode, text } = await its.webjobctl('assign', 'advance');
+  return [exitCode, text];
+}
+
+async function countStates(): Promise<Record<string, number>> {
+  const { text } = await its.webjobctl('--json', 'assign', 'show', '1');
+  const [{ states, clients } = {}] = parseLines<{ states?: Record<string, number>; clients?: number }>(text);
+  const counted = Object.entries(states ?? {}).filter(([, count]) => count > 0);
+  assert.equal(
+    counted.reduce((sum, [, count]) => sum + count, 0),
+    clients,
+  );
+  return Object.fromEntries(counted);
+}
+
+describe('a rollout', () => {
+  it('reaches one stage after the other, each when the one before has its results', async () => {
+    await assign('--stages', '10%,50%,100%', '--stop-at-failure-rate', '20%');
+    const first = await askAll();
+    assert.equal(first.length, 10);
+    assert.deepEqual(await advance(), [0, ''], 'no result yet');
+    for (const batch of first.slice(1)) await report(batch);
+    assert.deepEqual(await advance(), [0, ''], 'one is missing');
+    assert.deepEqual(await askAll(), []);
+    await report(first[0] as Batch, 3);
+    assert.deepEqual(await advance(), [0, 'assignment 1: stage 2 is open (1 of 10 results bad)\n']);
+    assert.equal((await askAll()).length, 40);
+    assert.deepEqual(await countStates(), { waiting: 50, fetched: 40, done: 9, failed: 1 });
+    const { text } = await its.webjobctl('assign', 'show', '1', '--state', 'failed');
+    assert.match(text, /^stage {5}2 of 3: 10 %, 50 %, 100 %$/m);
+  });
+
+  it('stops where too much fails, and nobody behind that stage has fetched it', async () => {
+    await assign('--stages', '10%,100%', '--stop-at-failure-rate', '5%');
+    const first = await askAll();
+    for (const [index, batch] of first.entries()) await report(batch, index < 2 ? 1 : 0);
+    assert.deepEqual(await advance(), [1, 'assignment 1 is stopped in stage 1: 2 of 10 results bad\n']);
+    assert.deepEqual(await askAll(), []);
+    assert.deepEqual(await advance(), [0, '']);
+    assert.deepEqual(await countStates(), { waiting: 90, done: 8, failed: 2 });
+    const record = readFileSync(join(its.site.base, 'logfiles', 'nph-webjob-custody.webjobctl.jsonl'), 'utf8');
+    assert.match(record, /"state":"paused","reason":"stopped: 2 of 10 results bad"/);
+  });
+
+  it('goes on without clients that are missing, when there is a time for a stage', async () => {
+    await assign('--stages', '10%,100%', '--stage-time', '1s');
+    const first = await askAll();
+    await report(first[0] as Batch);
+    await new Promise((resolve) => setTimeout(resolve, 1100));
+    assert.deepEqual(await advance(), [0, 'assignment 1: stage 2 is open (0 of 1 results bad)\n']);
+    assert.equal((await askAll()).length, 90);
+  });
+
+  const rows: [words: string[], message: RegExp][] = [
+    [['--stages', '10%,5%,100%'], /stages are parts, each larger than the one before, and the last one is 100%/],
+    [['--stages', '10%,50%'], /the last one is 100%/],
+    [['--stages', '10%,200%'], /a part is 0% to 100%/],
+    [['--stop-at-failure-rate', '5%'], /--stop-at-failure-rate and --stage-time are for --stages/],
+    [['--limit', '0'], /a limit is 1 to 9999 clients/],
+  ];
+  for (const [words, message] of rows)
+    it(`refuses ${words.join(' ')}`, async () => {
+      const { exitCode, stderr } = await its.webjobctl('assign', 'host.sh', '--to', 'all', ...words);
+      assert.equal(exitCode, 2);
+      assert.match(stderr, message);
+    });
+});
+
+describe('a limit', () => {
+  it('lets so many clients at once, and the next ones when a batch has come back', async () => {
+    await assign('--limit', '3');
+    const first = await askAll();
+    assert.equal(first.length, 3);
+    assert.deepEqual(await askAll(), []);
+    await putBatch(first[1] as Batch);
+    const next = await askAll();
+    assert.equal(next.length, 1);
+    for (const batch of [first[0], first[2], ...next]) await putBatch(batch as Batch);
+    assert.equal((await askAll()).length, 3);
+    assert.deepEqual(await countStates(), { waiting: 93, lost: 4, fetched: 3 });
+  });
+
+  it('gives a place to another when nothing was heard for an hour', async () => {
+    await assign('--limit', '1');
+    const { execFileSync } = await import('node:child_process');
+    const [first] = await askAll();
+    const place = join(its.site.base, 'dynamic', 'assignments', 'running', '1', '0');
+    execFileSync('ln', ['-sfn', `${Math.floor(Date.now() / 1000) - 3700}:${first?.jobId}`, place]);
+    assert.equal((await askAll()).length, 1);
+    assert.deepEqual(await askAll(), []);
+  });
+});
