@@ -135,7 +135,7 @@ describe('webjobctl --json', () => {
       ['latest', ['host.sh']],
       ['compare', ['host.sh']],
       ['assign add', ['host.sh', '--to', 'client1']],
-      ['assign add', ['host.sh', '--to', 'nobody', '--stages', '10%,100%']],
+      ['assign add', ['host.sh', '--to', 'nobody-*', '--stages', '10%,100%']],
       ['assign advance', []],
       ['assign list', []],
       ['assign show', ['1']],
