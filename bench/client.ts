@@ -1,6 +1,6 @@
 // What the client costs: a whole `webjob -e` against the same job by hand, `curl` GET, run, `curl` PUT, through the same httpd in turn; and
 // the start of the client and of its standalone executable against an empty Node script; and the CPU time of a job against that of another
-// build, or with its manifest checked against that without. Prints medians and ratios; asserts nothing.
+// build, or with its manifest checked and its result signed against that without. Prints medians and ratios; asserts nothing.
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
@@ -16,7 +16,7 @@ Milliseconds of one job by webjob beside the same by curl, and of the start of w
 
   --rounds N      runs of each kind (default 100)
   --against FILE  another webjob: only the CPU time of one job by each of them
-  --manifest      only the CPU time of one job with DsvVerifyManifest=Y, beside that without
+  --manifest      only the CPU time of one job with DsvVerifyManifest=Y, and with ResultKeyFile, beside that without
 `;
 const WARM_UP = 3;
 const dist = join(import.meta.dirname, '..', 'dist');
@@ -136,9 +136,14 @@ function manifestPeers(site: Site, conf: string): Peer[] {
   writeFileSync(checking, `${readFileSync(conf, 'utf8')}DsvVerifyManifest=Y\nDsvThreshold=2\n${files}`, {
     mode: 0o600,
   });
+  const signing = join(site.root, 'client', 'result.conf');
+  writeFileSync(signing, `${readFileSync(checking, 'utf8')}ResultKeyFile=${join(folder, 'alice.key')}\n`, {
+    mode: 0o600,
+  });
   return [
     { name: 'webjob -e', command: jobBy(WEBJOB, conf), milliseconds: [] },
     { name: 'with a manifest', command: jobBy(WEBJOB, checking), milliseconds: [] },
+    { name: 'and a result key', command: jobBy(WEBJOB, signing), milliseconds: [] },
   ];
 }
 

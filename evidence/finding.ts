@@ -19,6 +19,11 @@ export type FindingKind =
   | 'signature-key'
   /** Signed, but for another client, job or command than it is kept as. */
   | 'signature-moved'
+  /** A client's journal has a run that the server acknowledged, and it is not there; or other bytes are. */
+  | 'journal-missing'
+  | 'journal-changed'
+  /** The journal is not as the client wrote it. */
+  | 'journal-broken'
   /** A stream has not the size, or the SHA-256, of the custody record. */
   | 'size-changed'
   | 'digest-changed'

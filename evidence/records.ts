@@ -38,6 +38,8 @@ export interface Deposit {
   fileName: string | undefined;
   bytes: Record<StreamName, number>;
   sha256: Record<StreamName, string>;
+  /** The SHA-256 of what the client sent, where a PutHook changed it. */
+  received?: Record<StreamName, string> | undefined;
   /** When the request came, as the server wrote it. */
   receivedAt: string | undefined;
   /** What is wrong with what stands before the record in its file. */
@@ -906,7 +908,8 @@ function readDeposit(fd: number, from: number, which?: string | ((name: string) 
   const time = new Date(String(facts.time));
   const text = (value: unknown): string | undefined => (typeof value === 'string' ? value : undefined);
   const whose = { clientId: text(clientId), fileName: text(fileName) };
-  return { name, time, jobId, ...whose, bytes, sha256, receivedAt, fault: undefined };
+  const received = (upload as { received?: { sha256?: Record<StreamName, string> } }).received?.sha256;
+  return { name, time, jobId, ...whose, received, bytes, sha256, receivedAt, fault: undefined };
 }
 
 /** The record that begins at a place; undefined when none does. */

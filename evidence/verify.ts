@@ -140,8 +140,8 @@ function chooseJob({ records: { watched } }: Evidence, part: string): Map<string
 }
 
 /** What has no custody record tells its job id in the `.rdy` alone. */
-function findUnrecorded(
-  { incomingDirectory }: Scope,
+export function findUnrecorded(
+  { incomingDirectory }: EvidenceSite,
   { records }: Evidence,
   isMeant: (jobId: string) => boolean,
 ): void {

@@ -5,6 +5,8 @@ import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } f
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, it } from 'node:test';
+import { openResultSigner } from '../client/result.ts';
+import { openSealer } from '../client/seal.ts';
 import { readSettings } from '../client/settings.ts';
 import { WEBJOBCTL } from './program-runs.ts';
 
@@ -55,6 +57,7 @@ describe('docs/guide/stolen.md', () => {
       cpSync(at(name), at(`profiles/web-1/commands/${name}`));
     writeFileSync(at('profiles/web-1/commands/bare.sh'), '#!/bin/sh\n');
     expect('find', 1, /^(?=[\s\S]*good {5}\S+host\.sh\.manifest\n)(?=[\s\S]*missing {2}\S+bare\.sh\.manifest\n)/);
+    expect('openssl genpkey', 0, /^$/);
     expect('webjobctl sign keygen alice2', 0, /\nprofiles\/web-1\/commands\/host\.sh\.manifest\n$/);
     expect(
       'webjobctl sign trust remove trusted.keys site.example/alice',
@@ -75,5 +78,14 @@ describe('docs/guide/stolen.md', () => {
     writeFileSync(at(name), text, { mode: 0o600 });
     const { dsvVerifyManifest, dsvRequireManifest, dsvThreshold } = readSettings(at(name));
     assert.deepEqual([dsvVerifyManifest, dsvRequireManifest, dsvThreshold], [true, true, 2]);
+  });
+
+  it('signs results with the key that it makes, and seals them to recipients of age', async () => {
+    for (const [, name = '', text = ''] of page.matchAll(/^```ini (\S+)\n(.*?)^```$/gms))
+      writeFileSync(at(name), text, { mode: 0o600 });
+    const settings = readSettings(at('sealed.conf'));
+    assert.equal(settings.resultKeyFile, at('client1.result.key'));
+    assert.match(openResultSigner({ ...settings, clientId: 'client1' }).key, /^client1\+[0-9a-f]{8}$/);
+    assert.equal((await openSealer(settings.sealTo)).recipients.length, 2);
   });
 });

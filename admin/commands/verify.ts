@@ -8,6 +8,7 @@ import { formatBytes, printJson, printLine, safeLine, say, startProgress } from 
 import { compareCheckpoints, readCheckingKey, readWitnessKeys } from '../../evidence/checkpoint.ts';
 import type { EvidenceSite } from '../../evidence/evidence.ts';
 import type { Finding } from '../../evidence/finding.ts';
+import { verifyJournal } from '../../evidence/journal.ts';
 import { ResultKeys } from '../../evidence/result-keys.ts';
 import { type Scope, type Summary, verifyJob, verifySite } from '../../evidence/verify.ts';
 import { describeWitness, joinSites, tellWitness } from '../site/evidence.ts';
@@ -23,6 +24,7 @@ interface Options {
   key?: string;
   witnesses?: string;
   resultKeys?: string;
+  journal?: string;
 }
 
 const EXPLANATION = `
@@ -39,6 +41,7 @@ Examples:
   webjobctl verify --since 24h
   webjobctl verify server_1_1085355126_00723
   webjobctl verify --sample 5% --seed "$(date +%F)"
+  webjobctl verify --journal client1-journal.jsonl
   webjobctl verify --custody --checkpoint /mnt/elsewhere/checkpoints --key custody.pub
 
 Exit codes:
@@ -46,7 +49,7 @@ Exit codes:
   1  something does not verify, or there is no such job
   2  wrong command line, or several jobs whose ids begin or end so
   3  nph-webjob.cfg cannot be used
-  4  the locker, a custody record, the checkpoints or the key cannot be read`;
+  4  the locker, a custody record, the checkpoints, the key or the journal cannot be read`;
 
 export function verifyCommand(): Command {
   return new Command('verify')
@@ -60,6 +63,7 @@ export function verifyCommand(): Command {
     .option('--checkpoint <file>', 'what webjobctl custody checkpoint printed, to be held against the custody record')
     .option('--key <file>', 'the public key of the checkpoints')
     .option('--witnesses <file>', 'verifier keys, one a line, of which one must have cosigned each checkpoint')
+    .option('--journal <file>', 'only the runs in the journal of a client (JournalFile), each against the locker')
     .option('--result-keys <folder>', 'a copy of webjob-result-keys that the server could not change')
     .addHelpText('after', EXPLANATION)
     .action((jid: string | undefined, _, command: Command) => run(command, jid));
@@ -88,6 +92,12 @@ function run(command: Command, jid: string | undefined): void {
     if (isJson) printJson({ kind, place, detail });
     else printLine(safeLine(`${kind.padEnd(20)} ${place}: ${detail}`));
   };
+  if (options.journal !== undefined) {
+    const others = [...picks, options.custody, options.checkpoint].filter((one) => one !== undefined);
+    if (others.length > 0) throw new Failure('usage', '--journal goes without what else picks groups or records');
+    holdJournal(sites, options.journal, report, isJson);
+    return;
+  }
   if (options.checkpoint !== undefined && options.key !== undefined) {
     const key = readCheckingKey(options.key);
     const folders = sites.flatMap(({ servers }) => servers.map(({ logfilesDirectory }) => logfilesDirectory));
@@ -99,6 +109,26 @@ function run(command: Command, jid: string | undefined): void {
   const seconds = (performance.now() - startedAt) / 1000;
   if (isJson) printJson({ kind: 'summary', ...summary, seconds });
   else describe(summary, seconds);
+}
+
+/** Holds the journal of a client against the lockers. */
+function holdJournal(
+  sites: readonly EvidenceSite[],
+  path: string,
+  report: (finding: Finding) => void,
+  isJson: boolean,
+): void {
+  const findings = verifyJournal(sites, path);
+  let step = findings.next();
+  for (; !step.done; step = findings.next()) report(step.value);
+  const { deliveries, acknowledged, kept, removed, findings: count } = step.value;
+  if (isJson) {
+    printJson({ kind: 'summary', ...step.value });
+    return;
+  }
+  const found = `${count} ${count === 1 ? 'finding' : 'findings'}`;
+  say(`${deliveries} deliveries, ${acknowledged} runs acknowledged, ${kept} of them as they were sent: ${found}`);
+  if (removed > 0) say(`${removed} were removed by webjobctl, as the custody record says`);
 }
 
 /** Signatures are held against the keys of the site, or of a copy. Throws Failure `failed` for a copy that is not there. */
