@@ -31,15 +31,16 @@ export interface ScanFilter {
   exitCode?: number | undefined;
   since?: Date | undefined;
   until?: Date | undefined;
+  /** Of these units alone. */
+  units?: readonly string[] | undefined;
 }
 
 /** The place of a job in an order: what it is ordered by, its time and its row. */
 export type ScanKey = readonly [value: string, at: string, id: number];
 
-/** A row that was looked at; `job` is undefined for one that the filter does not ask for. */
+/** A job of the filter; without one, how far was looked. */
 export interface Scanned {
   key: ScanKey;
-  unit: string;
   job: Job | undefined;
 }
 
@@ -47,48 +48,85 @@ type Condition = readonly [sql: string, ...values: (string | number)[]];
 
 const COLUMNS = { client: 'client', command: 'command', state: 'state' } as const;
 
-/** Every row of a filter, and those between them that must be looked at, from `after` on. */
+/** So many rows are looked at between two chances to stop. */
+const CHUNK_ROWS = 5000;
+/** So few units are looked up one by one. */
+const FEW_UNITS = 500;
+
+/**
+ * The jobs of a filter from `after` on, and now and then how far was looked, so that the one who asks can stop at any place
+ * and go on from there.
+ */
 export function* scanJobs(
   database: Database,
   site: Site,
   filter: ScanFilter,
   order: ScanOrder,
   after?: ScanKey,
+  chunkRows = CHUNK_ROWS,
 ): Generator<Scanned> {
-  const { indexed, residual } = splitFilter(filter);
   const column = order === 'time' || order === 'oldest' ? undefined : COLUMNS[order];
-  const wanted = residual.length > 0 ? residual.map(([sql]) => sql).join(' AND ') : '1';
-  const orderBy = {
-    time: 'at DESC, id DESC',
-    oldest: 'at, id',
-    client: 'client, at DESC, id',
-    command: 'command, at DESC, id',
-    state: 'state, at DESC, id',
-  }[order];
-  for (const segment of segmentsOf(order, column, after)) {
-    const where = [...indexed, ...segment];
-    const conditions = where.length > 0 ? `WHERE ${where.map(([sql]) => sql).join(' AND ')}` : '';
-    // The values of a row that is not wanted are not read.
-    const rows = database
-      .prepare(
-        `SELECT id, unit, at, ${column ?? "''"} AS value, iif(${wanted}, lines, NULL) AS lines, iif(${wanted}, joined, NULL) AS joined FROM jobs ${conditions} ORDER BY ${orderBy}`,
-      )
-      .iterate(
-        ...residual.flatMap(([, ...values]) => values),
-        ...residual.flatMap(([, ...values]) => values),
-        ...where.flatMap(([, ...values]) => values),
-      );
-    for (const row of rows as Iterable<Record<string, string | number | null>>) {
-      const key: ScanKey = [String(row.value ?? ''), String(row.at ?? ''), Number(row.id)];
-      const job =
-        row.lines === null ? undefined : readJoined(site, { lines: String(row.lines), joined: String(row.joined) }).job;
-      yield { key, unit: String(row.unit), job };
+  for (let from = after; ; ) {
+    let end: ScanKey | undefined;
+    for (const segment of segmentsOf(order, column, from)) {
+      end = yield* scanChunk(database, site, filter, order, segment, chunkRows);
+      if (end) break;
     }
+    if (!end) return;
+    yield { key: end, job: undefined };
+    from = end;
   }
 }
 
+/** The jobs among the next rows; returns where these end, undefined when they were the last. */
+function* scanChunk(
+  database: Database,
+  site: Site,
+  filter: ScanFilter,
+  order: ScanOrder,
+  segment: readonly Condition[],
+  chunkRows: number,
+): Generator<Scanned, ScanKey | undefined> {
+  const { indexed, residual } = splitFilter(filter);
+  const column = order === 'time' || order === 'oldest' ? "''" : COLUMNS[order];
+  const where = [...indexed, ...segment];
+  const conditions = where.length > 0 ? `WHERE ${where.map(([sql]) => sql).join(' AND ')}` : '';
+  const index = filter.units && filter.units.length <= FEW_UNITS ? 'INDEXED BY jobs_unit' : '';
+  const chunk = `SELECT id FROM jobs ${index} ${conditions} ORDER BY ${ORDERS[order]} LIMIT ${chunkRows}`;
+  const wanted = residual.length > 0 ? `WHERE ${residual.map(([sql]) => sql).join(' AND ')}` : '';
+  const values = (list: readonly Condition[]): (string | number)[] => list.flatMap(([, ...each]) => each);
+  const rows = database
+    .prepare(
+      `SELECT jobs.id, at, ${column} AS value, lines, joined FROM (${chunk}) AS chunk CROSS JOIN jobs USING (id) ${wanted}`,
+    )
+    .iterate(...values(where), ...values(residual));
+  let last: ScanKey | undefined;
+  let count = 0;
+  for (const row of rows as Iterable<Record<string, string | number | null>>) {
+    last = [String(row.value ?? ''), String(row.at ?? ''), Number(row.id)];
+    count++;
+    const { job } = readJoined(site, { lines: String(row.lines), joined: String(row.joined) });
+    yield { key: last, job };
+  }
+  if (count === chunkRows) return last;
+  const end = database
+    .prepare(
+      `SELECT id, at, ${column} AS value FROM jobs ${index} ${conditions} ORDER BY ${ORDERS[order]} LIMIT 1 OFFSET ${chunkRows - 1}`,
+    )
+    .get(...values(where));
+  return end && [String(end.value ?? ''), String(end.at ?? ''), Number(end.id)];
+}
+
+const ORDERS: Record<ScanOrder, string> = {
+  time: 'at DESC, id DESC',
+  oldest: 'at, id',
+  client: 'client, at DESC, id',
+  command: 'command, at DESC, id',
+  state: 'state, at DESC, id',
+};
+
 /** What an index answers, and what is asked row by row. */
-function splitFilter({ client, command, states, exitCode, since, until }: ScanFilter): {
+function splitFilter({ client, command, states, exitCode, since, until, units }: ScanFilter): {
   indexed: Condition[];
   residual: Condition[];
 } {
@@ -101,6 +139,7 @@ function splitFilter({ client, command, states, exitCode, since, until }: ScanFi
       hasIndex = true;
     } else residual.push(condition);
   };
+  if (units) add(units.length <= FEW_UNITS, ['unit IN (SELECT value FROM json_each(?))', JSON.stringify(units)]);
   const name = (column: string, text: string | undefined): void => {
     if (text === undefined) return;
     if (/[*?]/.test(text)) residual.push([`coalesce(${column}, '-') GLOB ?`, text.replaceAll('[', '[[]')]);

@@ -133,9 +133,35 @@ describe('pages of jobs', () => {
       }
   });
 
-  it('look at no row twice when nothing is found', () => {
-    const looked = [...scanJobs(store.database, site, { client: 'z*' }, 'time')];
-    assert.deepEqual([looked.length, looked.some(({ job }) => job)], [120, false]);
+  it('are of these units alone, whether they are few or many', () => {
+    const units = all().map(idOf).slice(10, 20);
+    const many = [...units, ...Array.from({ length: 1000 }, (_, index) => `none_${index}`)];
+    for (const asked of [units, many, []])
+      for (const order of SCAN_ORDERS)
+        assert.deepEqual(
+          readPages({ units: asked }, order, 4),
+          all({}, order)
+            .map(idOf)
+            .filter((id) => asked.includes(id)),
+        );
+  });
+
+  it('are the same however many rows are looked at between two chances to stop', () => {
+    for (const filter of [
+      {},
+      { client: 'c?', command: 'a*' },
+      { client: 'c1', exitCode: 3 },
+      { states: ['missing'] as const },
+    ])
+      for (const order of SCAN_ORDERS)
+        for (const rows of [1, 7, 24, 120]) {
+          const found = [...scanJobs(store.database, site, filter, order, undefined, rows)];
+          assert.deepEqual(
+            found.flatMap(({ job }) => (job ? idOf(job) : [])),
+            all(filter, order).map(idOf),
+          );
+          if (rows === 1) assert.ok(found.some(({ job }) => !job));
+        }
   });
 
   it('begin at places that were made here', () => {

@@ -12,7 +12,7 @@ import { asFormat } from './links.ts';
 import { countOf, groupDigits } from './words.ts';
 
 /** Clients that are compared at once. */
-const MAX_CLIENTS = 1000;
+const MAX_CLIENTS = 500;
 /** Of each group so many are named, and so many groups are shown. */
 const NAMED = 12;
 const MAX_GROUPS = 20;

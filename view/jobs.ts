@@ -72,8 +72,9 @@ export async function findPage(context: Context, query: JobQuery, limit: number)
   const search = query.text === undefined ? undefined : makeTextSearch(context, query.text);
   const found: FoundJobs = { jobs: [], next: undefined, isCut: false };
   let last: ScanKey | undefined;
-  for (const { key, unit, job } of scanJobs(database, site, query.filter, query.order, parseKey(params.get('after')))) {
-    if (job && (!search || (search.mayHold(unit) && (await search.find(job, 1)).length > 0))) {
+  const filter = { ...query.filter, units: search?.units };
+  for (const { key, job } of scanJobs(database, site, filter, query.order, parseKey(params.get('after')))) {
+    if (job && (!search || (await search.find(job, 1)).length > 0)) {
       if (found.jobs.length === limit) {
         found.next = last;
         return found;

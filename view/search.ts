@@ -29,10 +29,10 @@ interface Found {
 
 async function search(context: Context, text: string): Promise<Found> {
   const { database, site, params, deadline } = context;
-  const { mayHold, find } = makeTextSearch(context, text);
+  const { units, find } = makeTextSearch(context, text);
   const result: Found = { found: [], next: undefined, isCut: false };
-  for (const { key, unit, job } of scanJobs(database, site, {}, 'time', parseKey(params.get('after')))) {
-    if (job && mayHold(unit)) {
+  for (const { key, job } of scanJobs(database, site, { units }, 'time', parseKey(params.get('after')))) {
+    if (job) {
       const hits = await find(job, HITS_OF_JOB);
       if (hits.length > 0) result.found.push({ job, hits });
     }

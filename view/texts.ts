@@ -11,8 +11,8 @@ export interface TextHit extends Hit {
 }
 
 export interface TextSearch {
-  /** False for what no upload of which can hold it. */
-  mayHold(unit: string): boolean;
+  /** The units of which an upload can hold it; undefined when every one can. */
+  units: readonly string[] | undefined;
   /** The first lines of an upload in the locker that hold it, at most so many. What is in a pack is not read. */
   find(job: Job, limit: number): Promise<TextHit[]>;
 }
@@ -25,16 +25,14 @@ export function makeTextSearch({ database, site, deadline }: Context, text: stri
   const units =
     match === undefined
       ? undefined
-      : new Set(
-          database
-            .prepare(
-              "SELECT unit FROM uploads WHERE place = '' AND id IN (SELECT rowid FROM texts WHERE texts MATCH ?) UNION ALL SELECT unit FROM uploads WHERE whole IS NOT 1",
-            )
-            .all(match)
-            .map(({ unit }) => unit as string),
-        );
+      : database
+          .prepare(
+            "SELECT unit FROM uploads WHERE place = '' AND id IN (SELECT rowid FROM texts WHERE texts MATCH ?) UNION SELECT unit FROM uploads WHERE whole IS NOT 1",
+          )
+          .all(match)
+          .map(({ unit }) => unit as string);
   return {
-    mayHold: (unit) => units?.has(unit) ?? true,
+    units,
     async find({ group }, limit) {
       const hits: TextHit[] = [];
       if (!group) return hits;
