@@ -19,6 +19,7 @@ import {
   makeRecord,
   nextSecond,
 } from './locker-site.ts';
+import { waitFor } from './wait.ts';
 
 const SCRIPT = '<script>window.pwned=1</script>';
 const IMAGE = '"><img/src=x/onerror=window.pwned=2>';
@@ -58,6 +59,13 @@ before(async () => {
   const names = `client1 127.0.0.1 GET ${SCRIPT} ${IMAGE} 0 0 0 404 -- ${SCRIPT}`;
   appendFileSync(its.site.logFile, `2026-11-24 01:02:03 ${SCRIPT} ${names}\n`);
   await serve();
+  // On a busy machine the first index takes longer than a request waits: until it is there a page says so.
+  for (const base of urls.values())
+    await waitFor('the index', async () => {
+      const { status } = await ask('/', {}, base);
+      assert.ok([200, 503].includes(status), `${status} ${readFileSync(server.errorLog, 'utf8').slice(-500)}`);
+      return status === 200;
+    });
   browser = await startChromium();
 });
 after(async () => {
