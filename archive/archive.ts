@@ -196,6 +196,20 @@ export async function* readGroup(archive: string, group: PackedGroup): AsyncGene
   else yield* readLarge(archive, group, entries);
 }
 
+/** The files of a group that has at most `most` bytes, at once; undefined for a larger one. Throws the same. */
+export function readGroupAtOnce(
+  archive: string,
+  group: PackedGroup,
+  most: number,
+): Map<PackedExtension, Buffer> | undefined {
+  const { entries, size } = entriesOf(group);
+  if (size > most || group.length > most) return undefined;
+  const files = new Map<PackedExtension, Buffer>();
+  for (const { extension, chunks } of readSmall(archive, group, entries, size))
+    for (const bytes of chunks as Iterable<Buffer>) files.set(extension, bytes);
+  return files;
+}
+
 interface PackedEntry {
   extension: PackedExtension;
   file: PackedFile;

@@ -238,7 +238,7 @@ export class Evidence {
 
   /** Some uploads of one pack; without `contents` its archive is not read. */
   judgePack(pack: string, names: ReadonlySet<string>, contents = true): (name: string) => Verdict {
-    return judgePack(this.site.packsFolder ?? '', pack, names, this.records, contents);
+    return judgePack(this.site.packsFolder ?? '', pack, names, this.records, { contents, keys: this.site.resultKeys });
   }
 
   /** The uploads that the custody record has, that nobody pruned or packed, and that are not there. */

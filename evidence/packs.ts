@@ -1,13 +1,18 @@
 // The packs of a site: each against what webjobctl put on record when it made it, and the uploads in it against what was deposited.
+import { hash } from 'node:crypto';
 import { closeSync, existsSync, lstatSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { STREAMS, type StreamName } from 'webjob-locker';
+import { readGroupAtOnce } from '../archive/archive.ts';
 import { type PackedGroup, readGroups } from '../archive/manifest.ts';
-import type { Finding } from './finding.ts';
+import { Failure } from '../cli/failure.ts';
+import type { Finding, FindingKind } from './finding.ts';
 import { isInShare, type Share } from './names.ts';
 import { type Reading, readFile, statFile } from './reading.ts';
 import { type CustodyRecords, type Deposit, openCustodyFile, type RecordedPack } from './records.ts';
-import { compareDeposit, emptyReport, findDiffering } from './upload.ts';
+import { compareSigned, judgeResult, type ResultVerdict } from './result.ts';
+import type { ResultKeys } from './result-keys.ts';
+import { compareDeposit, emptyReport, findDiffering, MAX_ENV_BYTES, type UploadReport } from './upload.ts';
 import type { Verdict } from './verdict.ts';
 
 export interface PackScope {
@@ -23,6 +28,10 @@ export interface PackScope {
   count(bytes: number): void;
   /** Of all names, only these; files are looked at with the first share alone. */
   share: Share;
+  /** The result keys of the site; undefined: signatures are not looked at. */
+  keys?: ResultKeys | undefined;
+  /** Told of the signature on an upload. */
+  tell?: (result: ResultVerdict | undefined) => void;
 }
 
 const PACK_FILE = /^(\d{4}-\d\d-\d\d(?:\.\d+)?)\.jsonl$/;
@@ -80,8 +89,19 @@ function* checkPack(scope: PackScope, records: CustodyRecords, pack: RecordedPac
   );
   for (const packed of readPackedGroups(path))
     if (isInShare(packed.name, scope.share))
-      for (const finding of judgePacked(pack, packed, deposits(packed.name), scope.contents).findings)
+      for (const finding of judgeAndTell(scope, pack, packed, deposits(packed.name)).findings)
         if (finding.kind !== 'differing' || !scope.isStored(packed.name)) yield finding;
+}
+
+function judgeAndTell(
+  scope: PackScope,
+  pack: RecordedPack,
+  packed: PackedGroup,
+  received: Deposit | undefined,
+): Verdict {
+  const verdict = judgePacked(scope, pack, packed, received);
+  scope.tell?.(verdict.result);
+  return verdict;
 }
 
 /** Archive and manifest as files. */
@@ -124,7 +144,12 @@ function judgeFile(
 }
 
 /** An upload in a pack whose files are the ones on record. What was changed in the locker before, its manifest has as it was packed. */
-function judgePacked(pack: RecordedPack, packed: PackedGroup, received: Deposit | undefined, isRead: boolean): Verdict {
+function judgePacked(
+  { folder, contents: isRead, keys }: PackScope,
+  pack: RecordedPack,
+  packed: PackedGroup,
+  received: Deposit | undefined,
+): Verdict {
   const { name, files } = packed;
   const verdict = { ...emptyReport(), isAnnounced: true };
   for (const stream of STREAMS) {
@@ -139,7 +164,57 @@ function judgePacked(pack: RecordedPack, packed: PackedGroup, received: Deposit 
   }
   const differing = findDiffering(name, `${placeOf(pack.name)}: ${name}`);
   if (differing) verdict.findings.push(differing);
+  if (isRead && keys)
+    judgeSignature(verdict, { archive: join(folder, `${pack.name}.tar.gz`), pack, packed, received }, keys);
   return verdict;
+}
+
+/** Of a larger upload in a pack the signature is looked at when it is unpacked: everything is read at once. */
+const MAX_SIGNED_BYTES = 64 * 1024 * 1024;
+
+interface Packed {
+  archive: string;
+  pack: RecordedPack;
+  packed: PackedGroup;
+  received: Deposit | undefined;
+}
+
+/** Holds what is in the archive, and not what the manifest says of it, against what the client signed. */
+function judgeSignature(verdict: UploadReport, { archive, pack, packed, received }: Packed, keys: ResultKeys): void {
+  let files: ReturnType<typeof readGroupAtOnce>;
+  try {
+    files = readGroupAtOnce(archive, packed, MAX_SIGNED_BYTES);
+  } catch (error) {
+    if (!(error instanceof Failure)) throw error;
+    verdict.findings.push({
+      kind: 'unreadable',
+      place: `${placeOf(pack.name)}: ${packed.name}`,
+      detail: error.message,
+    });
+    return;
+  }
+  if (!files) return;
+  const facts = {
+    clientId: received?.clientId,
+    jobId: packed.jobId,
+    command: received?.fileName,
+    at: received?.time ?? new Date(packed.at),
+  };
+  const env = files.get('env') ?? Buffer.of();
+  const isRecord = env.length <= MAX_ENV_BYTES;
+  const { verdict: result, problem, streams } = judgeResult(isRecord ? env : Buffer.of(), facts, keys);
+  verdict.result = result;
+  const find = (stream: StreamName, [kind, detail]: [FindingKind, string]): void => {
+    verdict.findings.push({ kind, place: `${placeOf(pack.name)}: ${packed.name}.${stream}`, detail });
+  };
+  if (problem) find('env', problem);
+  for (const stream of STREAMS) {
+    const bytes = files.get(stream) ?? Buffer.of();
+    const unlike = streams && compareSigned(streams, stream, { bytes: bytes.length, sha256: hash('sha256', bytes) });
+    if (!unlike) continue;
+    find(stream, unlike);
+    verdict.result = { ...result, state: 'bad', words: `.${stream} is not what ${result.key} signed` };
+  }
 }
 
 /**
@@ -198,20 +273,19 @@ export function judgePack(
   name: string,
   wanted: ReadonlySet<string>,
   records: CustodyRecords,
-  contents: boolean,
+  { contents, keys }: Pick<PackScope, 'contents' | 'keys'>,
 ): (upload: string) => Verdict {
   const pack = findRecorded(records, name);
   const scope: PackScope = {
     ...{ folder, contents, isMeant: () => true, isStored: () => false, count: () => undefined },
-    share: { index: 0, count: 1 },
+    ...{ share: { index: 0, count: 1 }, keys },
   };
   const findings = pack ? [...checkPackFiles(scope, pack)] : [unrecordedPack(name)];
   const verdicts = new Map<string, Verdict>();
   if (pack && findings.length === 0) {
     const deposits = findDeposits(pack, records, wanted);
     for (const packed of readPackedGroups(join(folder, `${name}.jsonl`)))
-      if (wanted.has(packed.name))
-        verdicts.set(packed.name, judgePacked(pack, packed, deposits(packed.name), contents));
+      if (wanted.has(packed.name)) verdicts.set(packed.name, judgePacked(scope, pack, packed, deposits(packed.name)));
   }
   return (upload) => verdicts.get(upload) ?? unread(findings);
 }

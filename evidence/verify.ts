@@ -27,6 +27,7 @@ import { checkPacks } from './packs.ts';
 import { readFile } from './reading.ts';
 import type { ResultVerdict } from './result.ts';
 import { findRights, statUpload, touchedAt } from './upload.ts';
+import type { Verdict } from './verdict.ts';
 import type { WitnessState } from './witness.ts';
 
 export interface Scope extends EvidenceSite {
@@ -108,13 +109,25 @@ export function* verifyJob(scope: Scope, part: string): Generator<Finding, Summa
         yield* report(findings);
       } else if (records.isExpected(name)) yield* report([describeMissing({ name })]);
       else if (pack !== undefined && records.packs().some((known) => known.name === pack))
-        yield* report(evidence.judgePack(pack, new Set([name]))(name).findings);
+        yield* reportPacked(scope, summary, name, evidence.judgePack(pack, new Set([name]))(name), report);
     }
     yield* report(evidence.findFaults());
     return summary;
   } finally {
     evidence.close();
   }
+}
+
+function* reportPacked(
+  scope: Scope,
+  summary: Summary,
+  name: string,
+  { findings, result }: Verdict,
+  report: (findings: readonly Finding[]) => Generator<Finding>,
+): Generator<Finding> {
+  countSignature(summary, result);
+  if (result) scope.tell?.(name, result);
+  yield* report(findings);
 }
 
 /** The uploads of the job, each with the pack that it was put into. */
@@ -363,7 +376,9 @@ function* findInPacks(scope: Scope, evidence: Evidence, summary: Summary, share:
     summary.bytes += bytes;
   };
   const isStored = (name: string): boolean => statGroupFile(scope.incomingDirectory, name, 'rdy') !== undefined;
-  yield* checkPacks({ folder, contents, isMeant, isStored, count, share }, evidence.records);
+  const tell = (result: ResultVerdict | undefined): void => countSignature(summary, result);
+  const { resultKeys: keys } = scope;
+  yield* checkPacks({ folder, contents, isMeant, isStored, count, share, keys, tell }, evidence.records);
 }
 
 /** What was given up for an upload of the same name, at a site that overwrites. */

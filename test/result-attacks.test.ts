@@ -1,13 +1,14 @@
 // A server in other hands against what clients signed: it keeps what it likes, with a custody record that says the same, and verify
 // finds every result that is not the one that its client signed.
 import assert from 'node:assert/strict';
-import { cpSync, rmSync } from 'node:fs';
+import { cpSync, readdirSync, rmSync, utimesSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { RECORD_FIELDS } from 'webjob-protocol';
 import type { NoteSigner } from '../notes/note.ts';
 import { makeSite, type Site } from '../scripts/site.ts';
 import { verifyAs } from './evidence-site.ts';
+import { runWebjobctl } from './operator.ts';
 import { makeSigner, type Signer } from './signed-programs.ts';
 import {
   keyLine,
@@ -235,6 +236,32 @@ describe('results at a stolen server', () => {
       [...found].filter((line) => /honest|nothing/.test(line)),
       [],
     );
+  });
+
+  it('are found out in packs as well, and honest ones are not taken for them', async () => {
+    const past = new Date(Date.now() - 40 * 86_400_000);
+    for (const file of readdirSync(site.incoming)) utimesSync(join(site.incoming, file), past, past);
+    const { code, stderr } = await runWebjobctl(['--config', site.propertiesFile, 'pack', '--older-than', '30d']);
+    assert.ok(code === 0, stderr);
+    const packed = await verifyAs([site.propertiesFile]);
+    const isFound = (name: string, one: string): boolean =>
+      packed.some(
+        (line) => line.startsWith(`${one.split(' ')[0]} packed/`) && line.endsWith(`${name}.${one.split(' ')[1]}`),
+      );
+    const missed = attacks.filter((one, index) => one.found.some((kind) => !isFound(nameOf(index), kind)));
+    assert.deepEqual(
+      missed.map(({ what }) => what),
+      [],
+    );
+    assert.deepEqual(
+      packed.filter((line) => /honest|nothing/.test(line)),
+      [],
+    );
+    const unpack =
+      readdirSync(join(site.base, 'packed'))
+        .find((name) => name.endsWith('.jsonl'))
+        ?.slice(0, -6) ?? '';
+    assert.equal((await runWebjobctl(['--config', site.propertiesFile, 'unpack', unpack])).code, 0);
   });
 
   it('are found out by a copy of the keys where those of the site were replaced', async () => {
