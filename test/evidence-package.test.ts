@@ -18,6 +18,7 @@ import {
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { Encrypter, generateIdentity, identityToRecipient } from 'age-encryption';
 import { addCommand, configure } from '../scripts/site.ts';
 import { custodyOf, readRecords } from './custody-record.ts';
 import { groupNames } from './keep-site.ts';
@@ -34,10 +35,12 @@ import {
 } from './package-site.ts';
 import { findProgram } from './pad-workshop.ts';
 import { WEBJOBCTL } from './program-runs.ts';
+import { makeSigner } from './signed-programs.ts';
+import { keyLine, plantSigned, resultKeysOf, type SignedUpload, writeResultKeys } from './signed-results.ts';
 import { readFiles } from './tree.ts';
 
 const PACKAGES = Number(process.env.WEBJOB_TEST_PACKAGES ?? 1);
-const MUTATIONS = Number(process.env.WEBJOB_TEST_MUTATIONS ?? 4);
+const MUTATIONS = Number(process.env.WEBJOB_TEST_MUTATIONS ?? 3);
 const SEED = Number(process.env.WEBJOB_TEST_SEED ?? 20040523);
 const random = randomNumbers(SEED);
 const pick = <Type>(values: readonly Type[]): Type => values[Math.floor(random() * values.length)] as Type;
@@ -120,11 +123,11 @@ describe(`webjobctl evidence, seed ${SEED}`, () => {
   });
 
   it('is checked by VERIFY.sh under every shell without Node, and by --verify, alike', async () => {
-    const { folder } = await make(0, '--client', 'client1', ...its.keys);
+    const { folder } = await make(0, its.jobs.twice, its.jobs.uncovered, ...its.keys);
     const ran = await its.expect(0, 'evidence', '--verify', folder);
     const wanted = linesOf(ran.text).map(withoutTime).sort();
-    assert.equal(wanted.filter((line) => line.includes('stamped by')).length, 3, 'what came before the time stamp');
-    assert.equal(wanted.filter((line) => line.includes('signed by example.org/author')).length, 5);
+    assert.equal(wanted.filter((line) => line.includes('stamped by')).length, 2, 'what came before the time stamp');
+    assert.equal(wanted.filter((line) => line.includes('signed by example.org/author')).length, 2);
     for (const { name, check } of checkers) {
       const { code, text } = check(folder);
       assert.equal(code, 0, `${name}: ${text}`);
@@ -242,6 +245,47 @@ describe(`webjobctl evidence, seed ${SEED}`, () => {
     assert.match(ran.text, /^checkpoint-changed |^custody-edited /m);
   });
 
+  it('holds what a client signed, sealed or not, and tells of what a server made of it', async () => {
+    const { site } = its;
+    const signer = makeSigner('client3');
+    writeResultKeys(resultKeysOf(site), 'client3', [keyLine(signer)]);
+    const plant = (number: number, more: Partial<SignedUpload> = {}): string => {
+      const jobId = `server_1_1085355126_0000${number}`;
+      const own = { fields: { ClientId: 'client3' }, custody: { clientId: 'client3', fileName: 'host.sh' } };
+      plantSigned(site, { name: `client3_2026112400000${number}_00001_host.sh`, jobId, signer, ...own, ...more });
+      return jobId;
+    };
+    const encrypter = new Encrypter();
+    encrypter.addRecipient(await identityToRecipient(await generateIdentity()));
+    const sealed = Buffer.from(await encrypter.encrypt('for one pair of eyes\n'));
+    const { folder } = await make(0, plant(1), plant(2, { out: sealed }), ...its.keys);
+    const wanted = linesOf((await its.expect(0, 'evidence', '--verify', folder)).text).sort();
+    const signed = wanted.filter((line) => line.endsWith('are what the client client3 signed'));
+    assert.equal(signed.length, 2);
+    const { check } = pick(checkers);
+    assert.deepEqual(linesOf(check(folder).text).sort(), wanted);
+    // The server edits a stream, and its custody record with it.
+    const edited = await make(1, plant(3, { kept: { out: 'another\n' } }));
+    assert.match(
+      edited.ran.text,
+      /^signature-wrong .*not the SHA-256 that the client signed|bytes, and the client signed/m,
+    );
+    assert.match(check(edited.folder).text, /^FAILED .*: out and err are not what the client client3 signed$/m);
+    assert.equal((await its.webjobctl('evidence', '--verify', edited.folder)).exitCode, 1);
+    for (const [number, edit, said] of [
+      [4, (env: string) => env.replace('KidStatus=0', 'KidStatus=1'), /env: the signature of client3 is wrong$/m],
+      [
+        5,
+        (env: string) => env.replace(/^ResultSignature=.*\n/m, ''),
+        /env: the signature of the client was taken out$/m,
+      ],
+    ] as const) {
+      const { folder: forged } = await make(1, plant(number, { edit }), ...its.keys);
+      if (number === 4) assert.match(check(forged).text, said);
+      assert.match((await its.expect(1, 'evidence', '--verify', forged)).text, /^FAILED .*env: /m);
+    }
+  });
+
   it('leaves out what names other clients, too, and says so', async () => {
     const { site, run, at } = its;
     const program = addCommand(site, 'client1', 'two.sh', '#!/bin/sh\ntwo\n');
@@ -259,7 +303,7 @@ describe(`webjobctl evidence, seed ${SEED}`, () => {
     );
     configure(site, { EnableCustody: 'N' });
     const adopted = await run({ clientId: 'client1', fileName: 'two.sh', out: 'adopted\n' });
-    await run({ clientId: 'client2', fileName: 'ps.sh', out: 'adopted, too\n' });
+    const others = await run({ clientId: 'client2', fileName: 'ps.sh', out: 'adopted, too\n' });
     configure(site, {});
     await its.expect(0, 'custody', 'adopt', '--reason', 'a test');
     const { folder } = await make(0, adopted, ...its.keys);
@@ -270,12 +314,12 @@ describe(`webjobctl evidence, seed ${SEED}`, () => {
       /upload-1: it was held against the custody record, whose entry names other jobs and is left out$/m,
     );
     assert.match(notes, /the manifest of two\.sh names other clients, too$/m);
-    const both = await make(0, '--command', '*', '--client', 'client*', ...its.keys);
+    const both = await make(0, adopted, others, ...its.keys);
     const entries = [...filesOf(both.folder)].filter(
       ([path, bytes]) => path.endsWith('/custody.json') && bytes.includes('"event":"adopt"'),
     );
     assert.equal(entries.length, 2, 'where all of them were asked for');
-    assert.equal((checkers[0] as Checker).check(both.folder).code, 0);
+    assert.equal(pick(checkers).check(both.folder).code, 0);
   });
 
   it('finds a file that is not listed, one that is missing, and what is no file', async () => {
@@ -287,16 +331,13 @@ describe(`webjobctl evidence, seed ${SEED}`, () => {
       assert.match(text, said, name);
       assert.match((await its.expect(1, 'evidence', '--verify', folder)).text, said);
     };
-    for (const place of ['data/more', 'more']) {
-      writeFileSync(join(folder, place), '');
-      await fails(new RegExp(`^FAILED {2}${place}: not in (?:tag)?manifest-sha256\\.txt$`, 'm'));
-      rmSync(join(folder, place));
-    }
+    for (const place of ['data/more', 'more']) writeFileSync(join(folder, place), '');
+    await fails(
+      /^FAILED {2}more: not in tagmanifest-sha256\.txt$[\s\S]*^FAILED {2}data\/more: not in manifest-sha256\.txt$/m,
+    );
+    for (const place of ['data/more', 'more', 'bag-info.txt']) rmSync(join(folder, place));
     symlinkSync('bagit.txt', join(folder, 'link'));
-    await fails(/^FAILED .*link/m);
-    rmSync(join(folder, 'link'));
-    rmSync(join(folder, 'bag-info.txt'));
-    await fails(/^FAILED {2}bag-info\.txt: missing/m);
+    await fails(/^FAILED {2}link: a link[\s\S]*^FAILED {2}bag-info\.txt: missing/m);
   });
 });
 
@@ -331,7 +372,8 @@ describe(`${PACKAGES} random packages, ${MUTATIONS} bytes changed, seed ${SEED}`
       const keys = random() < 0.7 ? its.keys : [];
       const made = await make(0, ...selector, ...keys);
       assert.equal(made.ran.text.split('\n').length, 3, made.ran.text);
-      for (const { name, check } of checkers) {
+      // The suite has little time.
+      for (const { name, check } of PACKAGES > 1 ? checkers : [pick(checkers)]) {
         const { code, text } = check(made.folder);
         assert.equal(code, 0, `${index} ${name}: ${selector.join(' ')}\n${text}`);
       }
@@ -358,7 +400,7 @@ describe(`${PACKAGES} random packages, ${MUTATIONS} bytes changed, seed ${SEED}`
     const isSigned = /\/(?:out|env|rdy|custody\.json|custody\.tlog-proof|program\.manifest)$|\.checkpoint$/;
     const files = [...filesOf(folder).keys()].filter((path) => isSigned.test(path));
     assert.equal(files.length, 13);
-    for (let index = 0; index < Math.max(4, MUTATIONS / 4); index++) {
+    for (let index = 0; index < Math.max(3, MUTATIONS / 4); index++) {
       const path: string = MUTATIONS < files.length ? pick(files) : (files[index % files.length] ?? '');
       const at = Math.floor(random() * lstatSync(join(folder, path)).size);
       const putBack = changeByte(join(folder, path), at, 1 + Math.floor(random() * 255));
@@ -368,7 +410,5 @@ describe(`${PACKAGES} random packages, ${MUTATIONS} bytes changed, seed ${SEED}`
       putBack();
       assert.equal(code, 1, `${name}: byte ${at} of ${path}\n${text}`);
     }
-    listAgain(folder);
-    assert.equal((checkers[0] as Checker).check(folder).code, 0);
   });
 });

@@ -17,6 +17,7 @@ import { type EntryProved, proveEntries } from '../site/proofs.ts';
 import type { Site } from '../site/site.ts';
 import { checkStamp, type KeptStamp, readStamps } from '../site/stamps.ts';
 import type { PlacedEntry } from './entries.ts';
+import { addKey } from './keys.ts';
 import type { FoundManifest } from './program.ts';
 import type { BagWriter } from './writer.ts';
 
@@ -181,10 +182,4 @@ export function addManifestKeys(
     if (!(error instanceof NoteError)) throw error;
     return { isWrong: true, why: error.message };
   }
-}
-
-/** A key is in a file of its own, named like the key id that signature lines begin with. */
-function addKey(bag: BagWriter, folder: string, id: string, key: KeyObject): void {
-  const path = `data/keys/${folder}/${id}.pem`;
-  if (!bag.has(path)) bag.addText(path, key.export({ type: 'spki', format: 'pem' }));
 }

@@ -76,6 +76,7 @@ WHAT EACH FILE IS
     data/keys/                 the public keys, each named by its key id:
       checkpoints/             of those who sign checkpoints
       manifests/               of those who sign programs
+      clients/                 of clients that sign what they send
       tsa-ca.pem               the certificate of the time stamps' CA
     data/findings.txt          what was not as it was received, if anything
     data/notes.txt             what was left out or is not proven, if anything
@@ -93,7 +94,11 @@ server. The proof leads from the entry to the root: nobody can have changed the
 entry, nor the files, after the checkpoint was made. A time stamp (RFC 3161)
 says when that was, by the word of an independent authority.
 
-The hashes in env are the client's own statement.
+The hashes in env are the client's own statement. If env ends with a line
+ResultSignature, the client signed that statement, with the SHA-256 of out and
+err in it, before the server saw any of it: then the server cannot have changed
+or made up the result. Files that begin with "age-encryption.org" are sealed to
+an examiner; the program age opens them.
 
 
 CHECK IT BY HAND

@@ -1,6 +1,6 @@
 // The uploads of one job, from the locker or from packs, copied into a package. Each stream is read once, and held against the custody record
 // and the run record while it is copied.
-import { findGroup, STREAMS, type StreamName, statGroupFile } from 'webjob-locker';
+import { findGroup, formatReady, STREAMS, type StreamName, statGroupFile } from 'webjob-locker';
 import { encodeField } from 'webjob-protocol';
 import { readGroup } from '../../archive/archive.ts';
 import type { PackedGroup } from '../../archive/manifest.ts';
@@ -9,15 +9,18 @@ import { Failure } from '../../cli/failure.ts';
 import type { Evidence } from '../../evidence/evidence.ts';
 import type { Finding } from '../../evidence/finding.ts';
 import type { Deposit } from '../../evidence/records.ts';
+import { compareSigned, type JudgedResult, judgeResult } from '../../evidence/result.ts';
 import { emptyReport, findClaim, judgeStream, MAX_ENV_BYTES, readRunRecord } from '../../evidence/upload.ts';
 import type { Verdict } from '../../evidence/verdict.ts';
 import { describeMissing } from '../../evidence/verify.ts';
 import type { Job } from '../../ledger/job.ts';
 import { findStreams } from '../../ledger/streams.ts';
+import type { ResultStreams } from '../../notes/result.ts';
 import type { Heads } from '../../pages/heads.ts';
 import { MAX_TEXT_BYTES } from '../../pages/stream.ts';
 import type { Site } from '../site/site.ts';
 import { isDepositOf, type JobEntries, type PlacedEntry } from './entries.ts';
+import { addKey } from './keys.ts';
 import { type BagWriter, UnreadableStream, type Written } from './writer.ts';
 
 /** An upload as it was copied. */
@@ -96,8 +99,9 @@ export async function copyUploads(
     const place = `${folder}/${kind}-${counts[kind]}`;
     const copied =
       pack === undefined
-        ? await copyStored(bag, site, places, name, place)
-        : await copyPacked(bag, site, places, { name, pack }, { place, told });
+        ? await copyStored(bag, site, places, { name, job }, place)
+        : await copyPacked(bag, site, places, { name, pack }, { place, told, job });
+    addClientKey(bag, places.evidence, copied);
     uploads.push({ ...copied, entry: findEntry(copied, entries) });
   }
   const names = new Set(sources.map(({ name }) => name));
@@ -127,23 +131,30 @@ function findSources(site: Site, { evidence, packs }: Places, job: Job, told: re
   return [...found.values()];
 }
 
-type Copied = Omit<CopiedUpload, 'entry'>;
+/** `signed` is what the streams must be by the client's word. */
+type Copied = Omit<CopiedUpload, 'entry'> & { signed?: ResultStreams | undefined };
 
 async function copyStored(
   bag: BagWriter,
   site: Site,
   { evidence }: Places,
-  name: string,
+  { name, job }: { name: string; job: Job },
   folder: string,
 ): Promise<Copied> {
-  const report = evidence.judge(name, { contents: false });
+  const judged = evidence.judge(name, { contents: false });
+  // What the client signed is held against what is copied.
+  const findings = judged.findings.filter(({ kind }) => !kind.startsWith('signature-'));
+  const report = { ...judged, findings };
   const locker = site.settings.incomingDirectory;
   const stored = findStreams(site, { name, has: new Set() });
   const deposit = report.isAnnounced ? evidence.records.find(name) : undefined;
   const copied: Copied = { ...{ name, folder, pack: undefined, heads: {}, deposit }, verdict: report };
+  const { announcedAt, ready } = judged;
+  const at = announcedAt === undefined ? undefined : new Date(announcedAt);
+  const judge = report.isAnnounced ? judgeRecord(evidence, job, deposit, { ready, at }) : undefined;
   for (const stream of ORDER) {
     const file = stored[stream];
-    if (file) await copyStream(bag, copied, stream, file.read(), `${name}.${stream}`);
+    if (file) await copyStream(bag, copied, stream, file.read(), { place: `${name}.${stream}`, judge });
   }
   if (report.ready !== undefined && statGroupFile(locker, name, 'rdy')?.size === report.ready.length)
     bag.addText(`${folder}/rdy`, Buffer.from(report.ready, 'latin1'));
@@ -156,9 +167,9 @@ const ORDER = ['env', 'out', 'err'] as const;
 async function copyPacked(
   bag: BagWriter,
   site: Site,
-  { packs }: Places,
+  { packs, evidence }: Places,
   { name, pack }: { name: string; pack: string },
-  { place: folder, told }: { place: string; told: readonly Deposit[] },
+  { place: folder, told, job }: { place: string; told: readonly Deposit[]; job: Job },
 ): Promise<Copied> {
   const opened = packs.get(pack);
   const group = opened?.groups.get(name);
@@ -174,10 +185,12 @@ async function copyPacked(
   const verdict = { ...emptyReport(), findings, isAnnounced: true };
   const copied: Copied = { ...{ name, folder, pack, heads: {}, deposit, verdict } };
   const at = `packed/${pack}: ${name}`;
+  const announced = { ready: formatReady(group.jobId), at: new Date(group.at) };
+  const judge = judgeRecord(evidence, job, deposit, announced);
   try {
     for await (const { extension, chunks } of readGroup(packAt(site.settings, pack).archive, group)) {
       if (extension === 'rdy') await bag.addStream(`${folder}/rdy`, chunks);
-      else await copyStream(bag, copied, extension, chunks, `${at}.${extension}`);
+      else await copyStream(bag, copied, extension, chunks, { place: `${at}.${extension}`, judge });
     }
   } catch (error) {
     if (!(error instanceof Failure || error instanceof UnreadableStream)) throw error;
@@ -186,13 +199,42 @@ async function copyPacked(
   return copied;
 }
 
+/** Judges the signature in a run record. */
+type JudgeRecord = (env: Buffer) => JudgedResult;
+
+/** What the server says of an upload that a client may have signed: the custody record, and where that says nothing the log. */
+function judgeRecord(
+  { site }: Evidence,
+  { clientId, command }: Job,
+  deposit: Deposit | undefined,
+  { ready, at }: { ready: string | undefined; at: Date | undefined },
+): JudgeRecord | undefined {
+  const { resultKeys } = site;
+  if (!resultKeys) return undefined;
+  const facts = {
+    clientId: deposit?.clientId ?? clientId,
+    jobId: deposit?.jobId ?? /^Jid=(.*)\n$/.exec(ready ?? '')?.[1],
+    command: deposit?.fileName ?? command,
+    at: deposit?.time ?? at,
+  };
+  return (env) => judgeResult(env, facts, resultKeys);
+}
+
+/** Adds the key that a client signed with, if the site has it. */
+function addClientKey(bag: BagWriter, { site }: Evidence, { verdict: { result, record } }: Copied): void {
+  const keys = site.resultKeys?.of(record?.fields.ClientId ?? '') ?? [];
+  const key = keys.find(({ name, id }) => `${name}+${id}` === result?.key);
+  if (key) addKey(bag, 'clients', key.id, key.publicKey);
+}
+
 async function copyStream(
   bag: BagWriter,
-  { folder, verdict, heads, deposit }: Copied,
+  copied: Copied,
   stream: StreamName,
   chunks: AsyncIterable<Buffer> | Iterable<Buffer>,
-  place: string,
+  { place, judge }: { place: string; judge: JudgeRecord | undefined },
 ): Promise<void> {
+  const { folder, verdict, heads, deposit } = copied;
   const claim = findClaim(stream, verdict.record);
   const wanted = {
     algorithms: claim ? [claim.algorithm] : [],
@@ -210,9 +252,20 @@ async function copyStream(
   }
   const { head, size, digests } = written;
   heads[stream] = { head, size };
-  if (stream === 'env') Object.assign(verdict, readRunRecord(head.toString('latin1'), size));
+  if (stream === 'env') {
+    Object.assign(verdict, readRunRecord(head.toString('latin1'), size));
+    const result = judge?.(size > head.length ? Buffer.alloc(0) : head);
+    verdict.result = result?.verdict;
+    copied.signed = result?.streams;
+    if (result?.problem) verdict.findings.push({ kind: result.problem[0], place, detail: result.problem[1] });
+  }
   const [judged, differences] = judgeStream({ size, digests }, stream, true, deposit, claim);
   verdict.streams[stream] = judged;
+  const unlike = copied.signed && compareSigned(copied.signed, stream, { bytes: size, sha256: judged.sha256 });
+  if (unlike && verdict.result) {
+    differences.push(unlike);
+    verdict.result = { ...verdict.result, state: 'bad', words: `.${stream} is not what ${verdict.result.key} signed` };
+  }
   for (const [kind, detail] of differences) verdict.findings.push({ kind, place, detail });
 }
 

@@ -70,7 +70,7 @@ check_bag() {
     fail bagit.txt 'not that of a BagIt bag, version 1.0'
   fi
   find . ! -type f ! -type d >"$work/strange"
-  while IFS= read -r name; do fail "$name" 'a link, or another thing that is not a file'; done <"$work/strange"
+  while IFS= read -r name; do fail "${name#./}" 'a link, or another thing that is not a file'; done <"$work/strange"
   find . -type f | sed 's/^\.\///' >"$work/found"
   grep '^data/' "$work/found" >"$work/found-data"
   grep -v -e '^data/' -e '^tagmanifest-sha256\.txt$' "$work/found" >"$work/found-tag"
@@ -395,9 +395,10 @@ check_deposit() {
     # As JSON writes it.
     *[\\\"]*) job_id=$(printf '%s\n' "$job_id" | sed 's/[\\"]/\\&/g') ;;
   esac
-  # Of a deposit they stand last; one that was adopted is one of several.
+  # Behind a comma or a brace: what a client sent, before a hook of the server changed it, has two. One that was adopted is
+  # one of several.
   case $line in
-    *,\"event\":\"deposit\",*"$facts,\"sum\":\""* | *,\"event\":\"adopt\",*"\"jobId\":\"$job_id\",$facts}"*)
+    *,\"event\":\"deposit\",*"$facts,"* | *,\"event\":\"adopt\",*"\"jobId\":\"$job_id\",$facts}"*)
       ok "$folder: out, err and env are what the custody record says"
       ;;
     *) fail "$folder" 'not what the custody record says' ;;
@@ -408,19 +409,29 @@ check_deposit() {
   esac
 }
 
-# The hashes in the record of the run, which the client wrote: fields 18 to 20.
+# The record of the run, which the client wrote: the hashes in it, and where the client has a key for that its signature.
 check_record() {
-  kind='' out='' err='' number=0
+  kind='' out='' err='' number=0 client='' record_job='' sizes='' signature='' more=''
+  printf 'webjob-result/v1\n' >"$work/text"
   while IFS= read -r field; do
-    number=$((number + 1)) field=${field%"$return"}
+    number=$((number + 1))
     case $number:$field in
+      4:ClientId=*) client=${field#ClientId=} ;;
+      8:Jid=*) record_job=${field#Jid=} ;;
       18:HashType=*) kind=${field#HashType=} ;;
       19:StdOutHash=*) out=${field#StdOutHash=} ;;
       20:StdErrHash=*) err=${field#StdErrHash=} ;;
-      21:*) break ;;
+      *:StdOutBytes=* | *:StdOutSha256=* | *:StdErrBytes=* | *:StdErrSha256=*) sizes="$sizes $field" ;;
+      *:ResultSignature=*)
+        signature=${field#ResultSignature=}
+        continue
+        ;;
     esac
+    more=$signature
+    [ "$signature" ] || printf '%s\n' "$field" >>"$work/text"
   done <"$1/env"
-  case $kind in
+  check_result "$1"
+  case ${kind%"$return"} in
     [Mm][Dd]5) option=-md5 ;;
     [Ss][Hh][Aa]1) option=-sha1 ;;
     [Ss][Hh][Aa]256) option=-sha256 ;;
@@ -430,8 +441,43 @@ check_record() {
       return
       ;;
   esac
-  check_hash "$1/out" "$out"
-  check_hash "$1/err" "$err"
+  check_hash "$1/out" "${out%"$return"}"
+  check_hash "$1/err" "${err%"$return"}"
+}
+
+# The signature of the client over its record, and with it over out and err: what check_record found.
+check_result() {
+  keys=data/keys/clients
+  if [ ! "$signature" ]; then
+    [ ! "$sizes" ] || fail "$1/env" 'the signature of the client was taken out'
+    return
+  fi
+  signer=${signature%% *}
+  check_signature "$signer" "${signature#* }"
+  case $? in
+    0) ;;
+    1) fail "$1/env" "the signature of $signer is wrong" && return ;;
+    *)
+      if [ -d "$keys" ]; then
+        fail "$1/env" "no signature with a key in $keys"
+      else
+        note "$1/env" "signed by the client $signer, and no key to check that is in this package"
+      fi
+      return
+      ;;
+  esac
+  # shellcheck disable=SC2046 # the words are meant, and no name has blanks
+  set -- "$1" $(sha256sum "$1/out" "$1/err") $(wc -c "$1/out" "$1/err")
+  IFS= read -r ready <"$1/rdy" || ready=''
+  if [ "$more" ] || [ "$signer" != "$client" ]; then
+    fail "$1/env" "the record is not as $signer signs it"
+  elif [ "$sizes" != " StdOutBytes=$6 StdOutSha256=$2 StdErrBytes=$8 StdErrSha256=$4" ]; then
+    fail "$1" "out and err are not what the client $signer signed"
+  elif [ "$ready" != "Jid=$record_job" ]; then
+    fail "$1" "the client $signer signed it as job $record_job"
+  else
+    ok "$1: out, err and env are what the client $signer signed"
+  fi
 }
 
 check_hash() {

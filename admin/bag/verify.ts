@@ -14,6 +14,7 @@ import { compareDeposit, findClaim, MAX_ENV_BYTES, readRunRecord } from '../../e
 import { keyId, rawKey, verifierOf } from '../../notes/ed25519.ts';
 import { parseManifest } from '../../notes/manifest.ts';
 import { NoteError, type NoteVerifier, parseNote, verifyNote } from '../../notes/note.ts';
+import { openResult } from '../../notes/result.ts';
 import { checkStamp } from '../site/stamps.ts';
 import { depositsOf } from './entries.ts';
 import type { Keys } from './proofs.ts';
@@ -277,6 +278,7 @@ class PackageCheck {
   *#checkRecord(upload: string): Generator<BagCheck> {
     const env = readFile(join(this.#folder, upload, 'env'), { maxTextBytes: MAX_ENV_BYTES });
     const { record } = readRunRecord(env?.text ?? '', env?.size ?? 0);
+    if (env) yield* this.#checkResult(upload, Buffer.from(env.text === '\0' ? '' : env.text, 'latin1'));
     if (!record || !isHashed(record)) {
       yield note(`${upload}/env`, 'states no hashes that can be checked');
       return;
@@ -294,6 +296,38 @@ class PackageCheck {
         ? ok(place, `the ${hashType} of the run record`)
         : failed(place, `not the ${hashType} of the run record`);
     }
+  }
+
+  /** What the client signed: its record, and with it out and err. */
+  *#checkResult(upload: string, bytes: Buffer): Generator<BagCheck> {
+    const env = `${upload}/env`;
+    try {
+      const result = openResult(bytes);
+      if (!result) return;
+      const { signature, text, record, streams } = result;
+      const { name, id } = signature;
+      const verifier = this.#findVerifier(name, id, 'clients', []);
+      if (!verifier && !this.#listFiles(/^data\/keys\/clients\//).length) {
+        yield note(env, `signed by the client ${name}, and no key to check that is in this package`);
+        return;
+      }
+      if (!verifier) yield failed(env, 'no signature with a key in data/keys/clients');
+      else if (!verifier.isGood(text, signature.bytes)) yield failed(env, `the signature of ${name} is wrong`);
+      else if (name !== record.fields.ClientId) yield failed(env, `the record is not as ${name} signs it`);
+      else if ((['out', 'err'] as const).some((stream) => this.#isOther(`${upload}/${stream}`, streams[stream])))
+        yield failed(upload, `out and err are not what the client ${name} signed`);
+      else if (this.#read(`${upload}/rdy`) !== formatReady(record.fields.Jid))
+        yield failed(upload, `the client ${name} signed it as job ${record.fields.Jid}`);
+      else yield ok(upload, `out, err and env are what the client ${name} signed`);
+    } catch (error) {
+      if (!(error instanceof NoteError)) throw error;
+      yield failed(env, error.message);
+    }
+  }
+
+  #isOther(path: string, { bytes, sha256 }: FileFacts): boolean {
+    const found = this.#digests.get(path);
+    return found?.bytes !== bytes || found.sha256 !== sha256;
   }
 
   #checkManifest(job: string): BagCheck {
