@@ -124,8 +124,9 @@ pre.text { white-space: pre; }
 .filter input, .filter select, .quick input, button { width: 100%; min-width: 0; height: 2.2rem; padding: 0.3rem 0.6rem; font: inherit; font-size: 0.925rem;
   color: var(--text); background: var(--paper); border: 1px solid var(--edge); border-radius: 6px; }
 ::placeholder { color: var(--muted); opacity: 1; }
-button { width: auto; padding: 0.3rem 1.1rem; color: var(--paper); background: var(--link); border-color: var(--link); font-weight: 600; cursor: pointer; }
-.filter .act a { margin-left: 0.6rem; }
+.filter select { padding-left: 0.4rem; padding-right: 0.1rem; }
+button { width: auto; padding: 0.3rem 0.8rem; color: var(--paper); background: var(--link); border-color: var(--link); font-weight: 600; cursor: pointer; }
+.filter .act a { margin-left: 0.35rem; font-size: 0.925rem; }
 .quick { margin-left: auto; flex: 0 1 14rem; }
 .needs { margin: 0; padding: 0; list-style: none; background: var(--paper); border: 1px solid var(--line); border-radius: 6px; }
 .needs li { display: flex; flex-wrap: wrap; gap: 0 1rem; padding: 0.5rem 0.9rem; border-top: 1px solid var(--line); }
