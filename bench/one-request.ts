@@ -16,14 +16,16 @@ export interface TimedRequest {
   script: string;
   method: 'GET' | 'PUT';
   jobId: string;
+  /** What a GET asks for: host.sh when undefined. */
+  fileName?: string;
 }
 
 /** Runs the script as httpd would; returns the milliseconds of CPU time. Throws Error for another answer than 200. */
-export function timeRequest(site: Site, { name, script, method, jobId }: TimedRequest): number {
+export function timeRequest(site: Site, { name, script, method, jobId, fileName }: TimedRequest): number {
   const [body, answer] = [join(site.root, 'body'), join(site.root, 'answer')];
   const size = method === 'PUT' ? KILOBYTE : 0;
   writeFileSync(body, Buffer.alloc(size, 'x'));
-  const env = environmentOf(site, method, size, jobId);
+  const env = environmentOf(site, method, size, jobId, fileName);
   const { stderr } = spawnSync('bash', ['--norc', '-c', TIMED, script, body, answer], { env, encoding: 'utf8' });
   const said = readFileSync(answer, 'latin1');
   const [user = Number.NaN, system = Number.NaN] = stderr.trim().split(' ').map(Number);
@@ -32,8 +34,14 @@ export function timeRequest(site: Site, { name, script, method, jobId }: TimedRe
 }
 
 /** The variables of RFC 3875 that the script reads. */
-function environmentOf(site: Site, method: string, size: number, jobId: string): NodeJS.ProcessEnv {
-  const query = { version: 'webjob 1.4.0', system: 'bench', clientId: 'client1', fileName: 'host.sh' };
+function environmentOf(
+  site: Site,
+  method: string,
+  size: number,
+  jobId: string,
+  fileName = 'host.sh',
+): NodeJS.ProcessEnv {
+  const query = { version: 'webjob 1.4.0', system: 'bench', clientId: 'client1', fileName };
   const put = { ...query, runType: 'snapshot', outLength: size, errLength: 0, envLength: 0 } as const;
   return {
     PATH: `${dirname(process.execPath)}${delimiter}${process.env.PATH}`,

@@ -44,8 +44,21 @@ db = db2 # two lines of one group add up
       assert.equal(makeMembership(large, client)('all'), members.includes(client), client);
   });
 
+  it('may have a million members in one line', () => {
+    const members = Array.from({ length: 1_000_000 }, (_, index) => `host-${index}`);
+    const large = parseGroups(`all = ${members.join(' ')}\n`);
+    for (const [client, isMeant] of [
+      ['host-999999', true],
+      ['host-1000000', false],
+      ['host', false],
+      ['host-0', true],
+    ] as const)
+      assert.equal(makeMembership(large, client)('all'), isMeant, client);
+  });
+
   it('are refused with the line that is wrong', () => {
     const rows: [text: string, message: RegExp][] = [
+      [`a = b ${'x'.repeat(65)}`, /^line 1: x{65} is not a client id/],
       ['web: a b', /^line 1: it is not: name = member member$/],
       ['\n\nweb* = a', /^line 3: it is not/],
       ['web = a/b', /^line 1: a\/b is not a client id, a glob or a group$/],

@@ -1,0 +1,82 @@
+// What a batch costs in which nothing is due: CPU time of a GET of it beside that of a GET of a file, at a site without assignments, and at one with
+// many, for many clients. Ends with 1 when it costs more than it may.
+import { mkdirSync, utimesSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+import { formatAssignment } from '../fleet/assignment.ts';
+import type { Site } from '../scripts/site.ts';
+import { parseCount } from './options.ts';
+import { compareSites } from './sites.ts';
+
+const HELP = `Usage: node bench/batch.ts [--rounds N] [--clients N] [--assignments N]
+
+CPU time of a GET in milliseconds: of a file, of a batch without assignments, and of one with many.
+
+  --rounds N       runs as a CGI, and rounds of 200 requests in a worker (default 40)
+  --clients N      in the groups of the large site (default 100000)
+  --assignments N  of it (default 1000)
+`;
+/** Clients in a group. */
+const GROUP = 1000;
+
+async function main(): Promise<void> {
+  const known = {
+    rounds: { type: 'string', default: '40' },
+    clients: { type: 'string', default: '100000' },
+    assignments: { type: 'string', default: '1000' },
+    help: { type: 'boolean' },
+  } as const;
+  const { rounds, clients, assignments, help } = parseArgs({ options: known }).values;
+  if (help) {
+    process.stdout.write(HELP);
+    return;
+  }
+  const [clientCount, count] = [parseCount('clients', clients), parseCount('assignments', assignments)];
+  const settings = { BatchCommand: 'batch' };
+  const isGood = await compareSites(
+    [
+      { name: 'a file', settings, fileName: 'host.sh' },
+      { name: 'a batch, nothing assigned', settings, fileName: 'batch', limits: { cgi: 1.05, worker: 1.05 } },
+      {
+        ...{ name: `a batch, ${clientCount} clients, ${count} assignments`, settings, fileName: 'batch' },
+        ...{ limits: { cgi: 1.5, worker: 1.5 }, prepare: (site) => writeFleet(site, clientCount, count) },
+      },
+    ],
+    parseCount('rounds', rounds),
+  );
+  if (!isGood) process.exitCode = 1;
+}
+
+/** Groups of a thousand clients, the one that asks in the last of them; assignments for a group, a glob or all, none of them due for it. */
+function writeFleet(site: Site, clients: number, assignments: number): void {
+  const folder = join(site.base, 'config', 'nph-webjob');
+  mkdirSync(folder, { recursive: true });
+  const count = Math.ceil(clients / GROUP);
+  const groups = Array.from({ length: count }, (_, group) => {
+    const members = Array.from({ length: GROUP }, (_, index) => `host-${group * GROUP + index}`);
+    return `group-${group} = ${members.join(' ')}${group === count - 1 ? ' client1' : ''}\n`;
+  });
+  const later = Math.floor(Date.now() / 1000) + 86_400;
+  const lines = Array.from({ length: assignments }, (_, index) => {
+    const to = [index % 3 === 0 ? `host-${index}*` : index % 3 === 1 ? `group-${index % count}` : 'client*'];
+    // What means the client is not due yet.
+    const from = index % 3 === 2 || index % count === count - 1 ? later : 1000;
+    const fixed = {
+      args: [],
+      until: undefined,
+      state: 'active',
+      open: 1,
+      by: 'root',
+      at: '',
+      reason: undefined,
+    } as const;
+    const assignment = { ...fixed, id: String(index + 1), command: `job-${index}.sh`, to, from };
+    return `${formatAssignment({ ...assignment, schedule: { kind: 'every', seconds: 3600 } })}\n`;
+  });
+  for (const [name, text] of Object.entries({ groups: groups.join(''), assignments: lines.join('') })) {
+    writeFileSync(join(folder, name), text);
+    utimesSync(join(folder, name), new Date(0), new Date(0));
+  }
+}
+
+await main();
