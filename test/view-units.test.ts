@@ -115,6 +115,7 @@ describe('pages of jobs', () => {
     const filters: [ScanFilter, (job: Job) => boolean][] = [
       [{ client: 'c1' }, ({ clientId }) => clientId === 'c1'],
       [{ client: 'c[1]' }, () => false],
+      [{ client: 'c[1]*' }, () => false],
       [{ client: 'c?', command: 'a*' }, ({ command }) => command === 'a.sh'],
       [{ client: 'c1', command: 'a.sh' }, ({ clientId, command }) => clientId === 'c1' && command === 'a.sh'],
       [{ states: ['refused'] }, ({ state }) => state === 'refused'],
