@@ -164,6 +164,26 @@ describe(`webjobctl evidence, seed ${SEED}`, () => {
     assert.match(since.ran.stderr, /no job is as asked for/);
   });
 
+  it('is made and checked by the commands of docs/guide/evidence.md', () => {
+    const page = readFileSync(join(import.meta.dirname, '..', 'docs', 'guide', 'evidence.md'), 'utf8');
+    const commands = [...page.matchAll(/^ {4}((?:webjobctl|sh) .*)$/gm)].map(([, command = '']) => command);
+    assert.equal(commands.length, 5);
+    const folder = its.at('guide');
+    mkdirSync(folder);
+    for (const name of ['custody.key', 'custody.pub']) copyFileSync(its.at(name), join(folder, name));
+    writeFileSync(join(folder, 'webjobctl'), `#!/bin/sh\nexec "${process.execPath}" "${WEBJOBCTL}" "$@"\n`, {
+      mode: 0o755,
+    });
+    const env = { PATH: `${folder}:${process.env.PATH}`, WEBJOB_PROPERTIES_FILE: its.site.propertiesFile };
+    for (const command of commands) {
+      const cwd = command.startsWith('sh ') ? join(folder, 'case4711') : folder;
+      const { status, stderr } = spawnSync('/bin/sh', ['-c', command], { cwd, env, encoding: 'utf8' });
+      // client1 is on hold already.
+      assert.equal(status, command.includes('hold add') ? 1 : 0, `${command}: ${stderr}`);
+    }
+    assert.ok(existsSync(join(folder, 'case4711.zip')));
+  });
+
   it('wants words that belong together, and a place where nothing is', async () => {
     const { folder } = await make(0, its.jobs.later);
     for (const [args, said] of [
