@@ -85,6 +85,12 @@ describe('a signed record', () => {
     assert.throws(() => openResult(Buffer.from(without)), NoteError);
   });
 
+  it('has each field once, whoever signed it', () => {
+    const [name, value] = resultFields(streamsOf('', ''))[0] ?? assert.fail();
+    const env = signEnv(`${recordOf()}${name}=${value}\n`, streamsOf('', ''), signer);
+    assert.throws(() => openResult(Buffer.from(env)), /a field is there twice/);
+  });
+
   it('is told from one that is not, whatever the values in it are', () => {
     const plain = recordOf({ CommandLine: 'ResultSignature=client1 AAAA', KidReason: 'StdOutBytes=1' });
     assert.equal(openResult(Buffer.from(plain)), undefined);
