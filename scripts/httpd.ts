@@ -85,7 +85,7 @@ async function startOnce(options: HttpdOptions, ports: Ports): Promise<HttpdServ
     complaints += chunk;
   });
   try {
-    await untilListening(child, port);
+    await untilListening(child, port, join(run, 'pid'));
   } catch (error) {
     await stopGroup(child);
     const log = existsSync(errorLog) ? readFileSync(errorLog, 'utf8').slice(-2000) : '';
@@ -134,12 +134,21 @@ ${options.second ? `Listen 127.0.0.1:${secondPort}\n${options.second(secondPort)
 `;
 }
 
-async function untilListening(child: ChildProcess, port: number): Promise<void> {
+/** Its own file says that it has the port: whoever else answers there may be the httpd of another test. */
+async function untilListening(child: ChildProcess, port: number, pidFile: string): Promise<void> {
   for (const deadline = Date.now() + START_LIMIT_MS; Date.now() < deadline; await sleep(10)) {
     if (hasEnded(child)) throw new Error('it ended');
-    if (await canConnect(port)) return;
+    if (readPid(pidFile) === child.pid && (await canConnect(port))) return;
   }
   throw new Error('it does not listen');
+}
+
+function readPid(path: string): number | undefined {
+  try {
+    return Number(readFileSync(path, 'latin1'));
+  } catch {
+    return undefined;
+  }
 }
 
 function canConnect(port: number): Promise<boolean> {

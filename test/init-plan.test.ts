@@ -88,6 +88,7 @@ describe('what webjobctl init makes', { skip: !(isRoot && findWebUser()) && 'own
     `0755 root:root folder ${base}`,
     `0755 web:root folder ${base}/incoming`,
     `0755 web:root folder ${base}/limits`,
+    `0755 web:root folder ${base}/dynamic`,
     `0755 root:root folder ${base}/logfiles`,
     ...['nph-webjob.log', 'nph-webjob.json.log', 'nph-webjob-hook.log', 'nph-webjob-trigger.log'].map(
       (name) => `0644 web:root file ${base}/logfiles/${name}`,
