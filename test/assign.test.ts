@@ -1,11 +1,12 @@
 // webjobctl assign, with real clients at a real httpd: what is assigned is run, once, with its very arguments, and what came of it is told.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { chmodSync, copyFileSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { chmodSync, copyFileSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, beforeEach, describe, it } from 'node:test';
 import { obtainHtpasswd } from '../scripts/httpd-package.ts';
 import { addCommand, addUser, configure } from '../scripts/site.ts';
+import { findWebUser } from '../scripts/web-user.ts';
 import { type ClientSite, startClientSite } from './client-site.ts';
 import { parseLines, runWebjobctl } from './operator.ts';
 
@@ -198,6 +199,20 @@ describe('webjobctl assign', () => {
     const { code, stderr } = await control('assign', 'host.sh', '--to', 'client1');
     assert.equal(code, 3);
     assert.match(stderr, /BatchCommand is not set.*\n.*add the line BatchCommand=batch to nph-webjob\.cfg/);
+  });
+
+  it('says what is missing where the server could note nothing', async () => {
+    configure(home.site, { BatchCommand: 'batch', DynamicDirectory: join(home.site.root, 'none here') });
+    const { code, stderr } = await control('assign', 'host.sh', '--to', 'client1');
+    assert.equal(code, 3);
+    assert.match(stderr, /DynamicDirectory is missing.*\n.*hint: install -d -o www-data -g root -m 755 '\S* here'/);
+  });
+
+  it('writes arguments where only the web user and root read them', () => {
+    if (process.getuid?.() !== 0) return;
+    const path = join(home.site.base, 'config', 'nph-webjob', 'assignments');
+    const { mode, uid, gid } = statSync(path);
+    assert.deepEqual([mode & 0o777, uid, gid], [0o640, 0, findWebUser()?.gid]);
   });
 
   it('warns of an assignment for nobody', async () => {

@@ -1,4 +1,5 @@
 // What the commands about assignments share: how one is made, changed, told and put on record.
+import { existsSync } from 'node:fs';
 import type { ServerSettings } from '../../cgi/controls.ts';
 import { Failure } from '../../cli/failure.ts';
 import { quote } from '../../cli/shell.ts';
@@ -8,12 +9,18 @@ import type { Schedule } from '../../fleet/due.ts';
 import { type Book, changeBook, findAssignment, nextId } from './assignments.ts';
 
 /** Throws Failure `settings` where the server makes no batches, and `usage` for the batch itself. */
-export function checkBatch({ batchCommand }: ServerSettings, command: string): void {
+export function checkBatch({ batchCommand, dynamicDirectory }: ServerSettings, command: string): void {
   if (batchCommand === '')
     throw new Failure(
       'settings',
       'BatchCommand is not set, so no client is ever given an assignment',
       'add the line BatchCommand=batch to nph-webjob.cfg, and have clients run: webjob -e -f FILE batch',
+    );
+  if (!existsSync(dynamicDirectory))
+    throw new Failure(
+      'settings',
+      `DynamicDirectory is missing, where the server notes what it gives away: ${dynamicDirectory}`,
+      `install -d -o www-data -g root -m 755 ${quote(dynamicDirectory)}  # with the user of httpd`,
     );
   if (command === batchCommand)
     throw new Failure('usage', `${command} is the batch itself, and would run without end`, 'assign another command');

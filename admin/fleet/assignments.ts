@@ -1,13 +1,14 @@
 // The files of assignments, as webjobctl keeps them: those that count, which the server reads, and those that are over.
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readFileSync, statSync } from 'node:fs';
 import type { ServerSettings } from '../../cgi/controls.ts';
 import { Failure } from '../../cli/failure.ts';
-import { errorCode, replaceFile } from '../../cli/files.ts';
+import { type Access, errorCode, replaceFile } from '../../cli/files.ts';
 import { quote } from '../../cli/shell.ts';
 import { type Assignment, formatAssignment, parseAssignments } from '../../fleet/assignment.ts';
 import { type Groups, GroupsError, parseGroups } from '../../fleet/groups.ts';
 import { fleetPaths } from '../../fleet/paths.ts';
 import { inTurn } from '../site/turn.ts';
+import { findUserById, isRoot } from '../site/users.ts';
 
 /** The assignments of a site. */
 export interface Book {
@@ -64,12 +65,18 @@ export async function changeBook<Result>(settings: ServerSettings, change: (book
       state === 'cancelled' || (until !== undefined && now >= until);
     const over = book.active.filter(isOver);
     const { assignments } = fleetPaths(settings);
-    // The web user reads it, and who may see the site's programs.
-    const access = { mode: 0o644 };
+    const access = findAccess(settings);
     if (over.length > 0) replaceFile(`${assignments}${PAST}`, format([...book.past, ...over]), access);
     replaceFile(assignments, format(book.active.filter((one) => !isOver(one))), access);
     return result;
   });
+}
+
+/** Arguments may be nobody's business: root gives them to the web user alone, to whom DynamicDirectory belongs. */
+function findAccess({ dynamicDirectory }: ServerSettings): Access {
+  const { uid } = statSync(dynamicDirectory, { throwIfNoEntry: false }) ?? {};
+  const webUser = isRoot() && uid !== undefined && uid !== 0 ? findUserById(uid) : undefined;
+  return webUser ? { mode: 0o640, owner: { uid: 0, gid: webUser.gid } } : { mode: 0o644 };
 }
 
 function format(list: readonly Assignment[]): string {

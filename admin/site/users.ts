@@ -19,8 +19,13 @@ export function findUser(name: string): User | undefined {
   return readUsers().find((user) => user.name === name);
 }
 
+/** The same by its number. */
+export function findUserById(uid: number): User | undefined {
+  return readUsers().find((user) => user.uid === uid);
+}
+
 export function findUserName(uid: number): string {
-  return readUsers().find((user) => user.uid === uid)?.name ?? String(uid);
+  return findUserById(uid)?.name ?? String(uid);
 }
 
 /** The user given, or the first of the usual ones. Throws Failure `failed`. */
