@@ -202,13 +202,12 @@ const OLDEST = ['rank', 'at', ...BY_ID].join(', ');
 const BY_TIME = ['at', 'rank', ...BY_ID].join(', ');
 const NEWEST = ['at', 'rank', ...BY_ID].map((column) => `${column} DESC`).join(', ');
 
-/** As they ended; or by the latest that is known of them, the oldest or the newest first; or the jobs of one client, or command, after the other, each by time. */
-export type JobOrder = 'end' | 'time' | 'newest' | 'client' | 'command';
+/** As they ended; or by the latest that is known of them; or the jobs of one client, or command, after the other, each by time. */
+export type JobOrder = 'end' | 'time' | 'client' | 'command';
 
 const ORDERS: Record<JobOrder, string> = {
   end: OLDEST,
   time: BY_TIME,
-  newest: NEWEST,
   client: `client, ${BY_TIME}`,
   command: `command, ${BY_TIME}`,
 };

@@ -1,8 +1,8 @@
 // The newest result of a command for each client.
-
 import { makeMembership } from '../../fleet/groups.ts';
 import type { Job } from '../../ledger/job.ts';
-import { readJobs, readSums } from '../../ledger/jobs.ts';
+import { newestOfEach } from '../../ledger/scan.ts';
+import { openStore } from '../../ledger/store.ts';
 import type { Site } from '../site/site.ts';
 import { readGroups } from './assignments.ts';
 
@@ -13,28 +13,16 @@ export interface Wanted {
   since: Date;
 }
 
-/** What a job has given when it has ended and its upload is there. */
-const RESULTS = new Set(['done', 'failed']);
-
-/**
- * The newest job of each client, by client id, of those with a result. The jobs are read from the newest on, until all clients that were ever heard
- * of have one each. Throws Failure `failed`.
- */
+/** The newest job of each client that brought a result, by client id. Throws Failure `failed`. */
 export async function findLatest(site: Site, { command, to, since }: Wanted): Promise<Map<string, Job>> {
   const groups = readGroups(site.settings);
   const isMeant = (clientId: string): boolean => to === undefined || to.some(makeMembership(groups, clientId));
-  const left = new Set([...(await readSums(site)).clients.keys()].filter(isMeant));
-  const found = new Map<string, Job>();
-  const passed = new Set<string>();
-  for await (const job of readJobs(site, { command, since, states: ['done', 'failed'] }, undefined, 'newest')) {
-    const { clientId, state } = job;
-    if (clientId === undefined || found.has(clientId) || passed.has(clientId) || !RESULTS.has(state)) continue;
-    if (!isMeant(clientId)) passed.add(clientId);
-    else {
-      found.set(clientId, job);
-      left.delete(clientId);
-      if (left.size === 0) break;
-    }
+  const { database, close } = await openStore(site, { since });
+  try {
+    const jobs = newestOfEach(database, site, { command }, { limit: Number.MAX_SAFE_INTEGER });
+    const found = jobs.filter(({ clientId = '', at }) => at >= since && isMeant(clientId));
+    return new Map(found.map((job) => [job.clientId ?? '', job]));
+  } finally {
+    close();
   }
-  return new Map([...found].sort(([a], [b]) => (a < b ? -1 : 1)));
 }
