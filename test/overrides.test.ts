@@ -9,6 +9,7 @@ import { JOB_CONTROLS, SITE_CONTROLS } from '../cgi/controls.ts';
 import { overrideSettings } from '../cgi/overrides.ts';
 import { Refusal } from '../cgi/refusal.ts';
 import { readSettings } from '../cgi/settings.ts';
+import { formatBatch } from '../fleet/batch-script.ts';
 import { until } from './cgi-scripts.ts';
 import { endSwapper, raceLink, startSwapper } from './hooks-link-race.ts';
 import { type Ask, type Put, readLines, startCommandSite } from './hooks-site.ts';
@@ -92,6 +93,7 @@ const OPEN: Record<
   string,
   [value: string, method: Method, main: Record<string, string>, without: Outcome, using: Outcome]
 > = {
+  BatchCommand: ['host.sh', 'get', {}, { body: 'here' }, { body: formatBatch('client1', []) }],
   CapContentLength: ['Y', 'put', { MaxContentLength: '11' }, { status: 200 }, { status: 455 }],
   MaxBytesPerDay: ['11', 'put', {}, { status: 200 }, { status: 507 }],
   MaxRequestsAtOnce: ['1', 'get', { LimitsDirectory: '/nonexistent' }, { status: 200 }, { status: 550 }],
