@@ -62,7 +62,7 @@ export const SITE_CONTROLS = [
 
 /** What an override for one client or command may set, too. */
 export const JOB_CONTROLS = [
-  text('BatchCommand', '', orNothing(NAME_PATTERNS.fileName)),
+  text('BatchCommand', '', orNothing(`(?!\\.{1,2}$)${NAME_PATTERNS.fileName}`)),
   flag('CapContentLength', 'N'),
   flag('DsvRequireSignatures', 'N'),
   text('DsvSignatureSuffix', '.sig', '\\.[A-Za-z0-9_.-]{1,32}'),

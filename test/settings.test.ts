@@ -62,6 +62,13 @@ const SAMPLES: Record<string, Samples> = {
     ],
     bad: ['', '.', 'sig', '/sig', './sig', '.a/b', '.a b', `.${'x'.repeat(33)}`, '.%cid'],
   },
+  BatchCommand: {
+    good: [
+      ['batch', { batchCommand: 'batch' }],
+      ['a_+.:-1', { batchCommand: 'a_+.:-1' }],
+    ],
+    bad: ['.', '..', 'a/b', '/a', 'a b', 'a,b', '%cid', 'ä', 'x'.repeat(1025)],
+  },
   FolderList: {
     good: [
       ['', { folderList: '' }],
