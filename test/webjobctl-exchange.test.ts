@@ -285,7 +285,11 @@ async function startHelper(helpers: ChildProcess[], ...words: string[]): Promise
   helpers.push(child);
   const lines: string[] = [];
   child.stdout.setEncoding('utf8').on('data', (text: string) => lines.push(...text.split('\n').filter((line) => line)));
-  await once(child.stdout, 'data');
+  const ended = once(child, 'close').then(() => {
+    throw new Error(`the attacker ended: ${words[0]}`);
+  });
+  ended.catch(() => {});
+  await Promise.race([once(child.stdout, 'data'), ended]);
   return lines;
 }
 
