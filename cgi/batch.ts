@@ -21,8 +21,8 @@ export function serveBatch(exchange: Exchange, clientId: string): { status: 200;
 }
 
 /** What has come back is a batch that is over: others may take its places. */
-export function endBatch({ settings, jobId = NOT_APPLICABLE }: Exchange): void {
-  leavePlaces(fleetPaths(settings).claims, jobId);
+export function endBatch({ settings, jobId = NOT_APPLICABLE }: Exchange, clientId: string): void {
+  leavePlaces(fleetPaths(settings).claims, { clientId, jobId });
 }
 
 function takeOrders(exchange: Exchange, clientId: string): Order[] {

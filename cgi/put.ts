@@ -50,7 +50,7 @@ export function receiveUpload(exchange: Exchange, query: PutQuery): Answer {
   const body = share?.body ?? exchange.body;
   const digested = enableCustody || enableRequestTracking ? digestStreams(body, lengths) : undefined;
   const { stored, sha256 } = store(exchange, name, lengths, digested ?? body, { take: digested?.digests, share });
-  if (query.fileName === settings.batchCommand) endBatch(exchange);
+  if (query.fileName === settings.batchCommand) endBatch(exchange, query.clientId);
   const answer: Answer = { status: 200, upload: stored.paths, digests: sha256 };
   // The client retries because it heard no answer: what it sent is safe, and the log says why there is no second upload.
   return stored.isRepeat ? { ...answer, isRepeat: true, detail: 'the same upload was stored before' } : answer;

@@ -1,11 +1,11 @@
-// SealTo: stdout and stderr leave this client encrypted to the examiners (https://age-encryption.org/v1), so that whoever holds the
-// server cannot read them. The package is loaded here and nowhere else.
+// SealTo: stdout and stderr leave this client encrypted to the examiners (https://age-encryption.org/v1), so that a server in
+// other hands cannot read them. The package is loaded here and nowhere else.
 //
 // In the folder of a job the streams are sealed beside themselves, and env.sealed is the step after which they count:
 //
 //   out, err, env                      as the program left them
 //   and out.age, err.age               sealed, or a part of it: done again
-//   and env.sealed                     all is on disk; what is left are renames, which whoever finds it goes on with
+//   and env.sealed                     all is on disk; only renames are left, and the next run finishes them
 //   out, err, env                      sealed; nothing is in plain text
 import { createHash } from 'node:crypto';
 import { closeSync, existsSync, fsyncSync, openSync, renameSync, rmSync, writeFileSync } from 'node:fs';

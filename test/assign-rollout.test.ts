@@ -128,6 +128,9 @@ describe('a limit', () => {
     const first = await askAll();
     assert.equal(first.length, 3);
     assert.deepEqual(await askAll(), []);
+    const [thief] = CLIENTS.filter((clientId) => !first.some((batch) => batch.clientId === clientId));
+    await putBatch({ clientId: thief ?? '', jobId: first[1]?.jobId ?? '' });
+    assert.deepEqual(await askAll(), [], 'a job id can be guessed');
     await putBatch(first[1] as Batch);
     const next = await askAll();
     assert.equal(next.length, 1);
@@ -141,7 +144,7 @@ describe('a limit', () => {
     const { execFileSync } = await import('node:child_process');
     const [first] = await askAll();
     const place = join(its.site.base, 'dynamic', 'assignments', 'running', '1', '0');
-    execFileSync('ln', ['-sfn', `${Math.floor(Date.now() / 1000) - 3700}:${first?.jobId}`, place]);
+    execFileSync('ln', ['-sfn', `${Math.floor(Date.now() / 1000) - 3700}:${first?.clientId}:${first?.jobId}`, place]);
     assert.equal((await askAll()).length, 1);
     assert.deepEqual(await askAll(), []);
   });

@@ -1,4 +1,4 @@
-// Failures as an Atom feed (RFC 4287): whoever follows it need not look.
+// Failures as an Atom feed (RFC 4287).
 import { scanJobs } from '../ledger/scan.ts';
 import { html } from '../pages/html.ts';
 import { describeState, formatEnd } from '../pages/tables.ts';

@@ -12,11 +12,11 @@ import type { Site } from '../site/site.ts';
 export interface PlacedEntry extends Entry {
   /** The folder of logs that the record is in. */
   logs: string;
-  /** The deposits that it tells of: one, or those of uploads that were adopted together. */
+  /** Its deposits: one, or those of uploads that were adopted together. */
   deposits: readonly Deposit[];
 }
 
-/** The entries that tell of one job. */
+/** The custody entries of one job. */
 export interface JobEntries {
   /** Those that may be shown, the oldest first. */
   shown: PlacedEntry[];
@@ -79,7 +79,7 @@ function namesOnly({ facts, deposits }: PlacedEntry, isOwn: (jobId: unknown, cli
   return deposits.every(({ jobId, clientId }) => isOwn(jobId, clientId));
 }
 
-/** The deposits that a record tells of. */
+/** The deposits in a custody entry. */
 export function depositsOf(facts: Record<string, unknown>): Deposit[] {
   const rows = facts.event === 'deposit' ? [facts] : facts.event === 'adopt' ? facts.uploads : [];
   if (!Array.isArray(rows)) return [];

@@ -11,7 +11,7 @@ export interface PackageInfo {
 
 export type GivenInfo = { [Name in keyof PackageInfo]: string | undefined };
 
-/** Asks on a terminal for what is not given; elsewhere the examiner is whoever runs this. Throws Failure `usage`. */
+/** Asks on a terminal for missing fields; without a terminal the examiner is the user who runs the command. Throws Failure `usage`. */
 export async function completeInfo(given: GivenInfo, mayAsk: boolean): Promise<PackageInfo> {
   const info = { ...given };
   if (mayAsk && process.stdin.isTTY && process.stderr.isTTY) {

@@ -30,7 +30,7 @@ export interface PackagePlan {
   info: PackageInfo;
   keys: Keys;
   version: string;
-  /** Also as one file, by whoever can make one of a folder. */
+  /** Writes the package as one file as well. */
   zip: ((folder: string, name: string, file: string, madeAt: Date) => Promise<void>) | undefined;
   /** Told of every job. */
   advance: () => void;

@@ -49,7 +49,7 @@ sha256sum and openssl 3. A NOTE is what this package cannot prove.
 
 At its end it prints the SHA-256 of tagmanifest-sha256.txt, of itself, and of
 each key. Compare these with what the sender told you by another way, such as
-by telephone: whoever can change all of this folder can also make new lists.
+by telephone: anyone who can change every file in this folder can also make new lists.
 
 
 WHAT EACH FILE IS

@@ -110,7 +110,7 @@ export async function copyUploads(
   return { uploads, missing: lost.map((name) => describeMissing({ name })) };
 }
 
-/** A job may have uploads that the log does not tell of, and a name may be another job's by now. */
+/** A job may have uploads without a log line, and a name may be another job's by now. */
 function findSources(site: Site, { evidence, packs }: Places, job: Job, told: readonly Deposit[]): Source[] {
   const locker = site.settings.incomingDirectory;
   const found = new Map<string, Source>();
@@ -269,7 +269,7 @@ async function copyStream(
   for (const [kind, detail] of differences) verdict.findings.push({ kind, place, detail });
 }
 
-/** The entry that tells of the deposit, if it may be handed over. */
+/** The custody entry of the deposit, if it may be handed over. */
 function findEntry({ deposit }: Copied, { shown }: JobEntries): PlacedEntry | undefined {
   if (!deposit) return undefined;
   return shown.findLast(({ deposits }) =>

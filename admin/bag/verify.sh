@@ -7,7 +7,7 @@
 # Prints a line for each check: OK, FAILED, or NOTE for what this package cannot prove. Exits with 0 when nothing
 # failed, 1 when something did, and 2 when it could not check. README.txt says what each file is.
 #
-# A package can vouch for itself only so far: whoever can change all of it can make new lists. The digest of the
+# A package can vouch for itself only so far: anyone who can change all of it can make new lists. The digest of the
 # list that covers everything else is printed at the end; compare it with the one that the sender told you by
 # another way. The same holds for the keys: compare them with what you know of their owners.
 

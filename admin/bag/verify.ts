@@ -26,7 +26,7 @@ const MAX_TEXT_BYTES = 1024 * 1024;
 /** Checks everything in a package. Throws Failure `failed` where it cannot be read. */
 export function* verifyPackage(folder: string, keys: Keys): Generator<BagCheck> {
   if (!lstatSync(join(folder, 'data'), { throwIfNoEntry: false })?.isDirectory())
-    throw new Failure('failed', `${folder} is not a package: there is no data/ in it`);
+    throw new Failure('failed', `${folder} is not a package: it has no data/ directory`);
   try {
     yield* new PackageCheck(folder, keys).run();
   } catch (error) {

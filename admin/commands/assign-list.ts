@@ -14,7 +14,7 @@ Example:
 
 Exit codes:
   0  listed
-  1  there are none
+  1  no assignments
   2  wrong command line
   3  nph-webjob.cfg cannot be used
   4  a file cannot be read`;

@@ -18,7 +18,7 @@ Example:
 
 Exit codes:
   0  assigned again
-  1  no client needs it, or there is no such assignment
+  1  no client failed, was lost or expired; or no assignment has this number
   2  wrong command line
   3  nph-webjob.cfg cannot be used, or has no BatchCommand
   4  a file cannot be read or written`;

@@ -25,8 +25,8 @@ Examples:
   webjobctl --json assign show 7 --state failed | jq -r 'select(.client).client'
 
 Exit codes:
-  0  shown, and no client failed or was lost
-  1  some did, or there is no such assignment
+  0  shown; no client failed or was lost
+  1  a client failed or was lost, or no assignment has this number
   2  wrong command line
   3  nph-webjob.cfg cannot be used
   4  a file cannot be read`;

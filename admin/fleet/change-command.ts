@@ -24,7 +24,7 @@ Example:
 
 Exit codes:
   0  done
-  1  there is no such assignment, it is over, or it was so before
+  1  no assignment has this number, it has ended, or it has this state already
   2  wrong command line
   3  nph-webjob.cfg cannot be used
   4  a file cannot be written`,

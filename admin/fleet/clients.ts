@@ -1,4 +1,4 @@
-// Which clients a site has, for whoever deals with many of them at once.
+// The clients of a site, and which of them an assignment is for.
 
 import { isClientId } from 'webjob-protocol';
 import type { Assignment } from '../../fleet/assignment.ts';

@@ -2,7 +2,7 @@
 // that is killed leaves claims that stand: what was claimed is never given away twice.
 //
 //   clients/<client>/<id>@<due>  a symbolic link to `<position>:<job id>` of the batch: it appears with its content, and only once
-//   running/<id>/<n>             a symbolic link to `<seconds since 1970>:<job id>`: one of the places of an assignment with a limit
+//   running/<id>/<n>             a symbolic link to `<seconds since 1970>:<client>:<job id>`: one of the places of an assignment with a limit
 //   taken/<id>.<ServerId>        a line for each claim, `<due> <client> <position> <job id>`, appended by one write
 //
 // The links decide. The lines are an index for those who ask about all clients of an assignment at once; one that is missing costs them a look
@@ -25,6 +25,9 @@ export interface Claimant {
   /** Of the batch in which they are given away. */
   jobId: string;
 }
+
+/** Whose batch it is, and its job id. */
+type Batch = Pick<Claimant, 'clientId' | 'jobId'>;
 
 /** A line of `taken`. */
 export interface TakenClaim {
@@ -70,7 +73,7 @@ export function claim<Key extends ClaimKey>(
     beforeGiving(claimed);
   } catch (error) {
     for (const key of claimed) unlinkSync(`${own}/${formatName(key)}`);
-    leavePlaces(folder, claimant.jobId);
+    leavePlaces(folder, claimant);
     throw error;
   }
   forgetEarlier(own, claimed);
@@ -81,32 +84,33 @@ export function claim<Key extends ClaimKey>(
 /** A place of a client that was never heard of again is free after so long. */
 const PLACE_SECONDS = 3600;
 
-/** Takes one of the places of an assignment, `running/<id>/<number>`: a link to `<seconds since 1970>:<job id>`. */
-function takePlace(folder: string, { jobId }: Claimant, id: string, limit: number): boolean {
+/** Takes one of the places of an assignment, `running/<id>/<number>`: a link to `<seconds since 1970>:<client>:<job id>`. */
+function takePlace(folder: string, { clientId, jobId }: Claimant, id: string, limit: number): boolean {
   const places = `${folder}/running/${id}`;
   makeFolder(places);
   const now = Math.floor(Date.now() / 1000);
   for (let number = 0; number < limit; number += 1) {
     const path = `${places}/${number}`;
-    if (makeLink(`${now}:${jobId}`, path)) return true;
+    if (makeLink(`${now}:${clientId}:${jobId}`, path)) return true;
     const [since = ''] = readLink(path)?.split(':', 1) ?? [];
     if (!(now - Number(since) > PLACE_SECONDS)) continue;
     // Of two that find it abandoned the second may take the place of the first away: then one more is at it for a while.
     removeLink(path);
-    if (makeLink(`${now}:${jobId}`, path)) return true;
+    if (makeLink(`${now}:${clientId}:${jobId}`, path)) return true;
   }
   return false;
 }
 
-function leavePlace(folder: string, { jobId }: Pick<Claimant, 'jobId'>, id: string): void {
+function leavePlace(folder: string, { clientId, jobId }: Batch, id: string): void {
   const places = `${folder}/running/${id}`;
   for (const number of listNamesIfAny(places))
-    if (readLink(`${places}/${number}`)?.replace(/^\d*:/, '') === jobId) removeLink(`${places}/${number}`);
+    if (readLink(`${places}/${number}`)?.replace(/^\d*:/, '') === `${clientId}:${jobId}`)
+      removeLink(`${places}/${number}`);
 }
 
-/** Gives the places of a batch back, which is over. Never throws. */
-export function leavePlaces(folder: string, jobId: string): void {
-  for (const id of listNamesIfAny(`${folder}/running`)) leavePlace(folder, { jobId }, id);
+/** Gives back the places of a batch that has ended, to its own client alone: a job id can be guessed. Never throws. */
+export function leavePlaces(folder: string, batch: Batch): void {
+  for (const id of listNamesIfAny(`${folder}/running`)) leavePlace(folder, batch, id);
 }
 
 function readLink(path: string): string | undefined {
