@@ -37,6 +37,8 @@ for name in charset localized-error-pages other-vhosts-access-log security serve
 a2ensite -q 000-default
 mkdir -p /usr/lib/webjob-programs
 cp "$NODE" /usr/lib/webjob-programs/node
+mkdir /usr/lib/webjob-files
+for file in $FILES; do cp "$file" /usr/lib/webjob-files/; done
 for name in ${PROGRAMS.join(' ')}; do cp "$DIST/$name" /usr/lib/webjob-programs/; done
 chmod -R go+rX /usr/lib/webjob-programs
 cat > /usr/local/bin/webjobctl <<'END'
@@ -79,12 +81,16 @@ function obtainPackages(): boolean {
   return isThere();
 }
 
-export async function openDebian(): Promise<Debian> {
+/** `files` are copied to /usr/lib/webjob-files: no path of the checkout need be visible there. */
+export async function openDebian(files: readonly string[] = []): Promise<Debian> {
   const work = execFileSync('mktemp', ['-d', '/tmp/webjob-debian-XXXXXX'], { encoding: 'utf8' }).trim();
   const holder = spawn('unshare', ['-mnp', '--fork', '--mount-proc', '--kill-child', 'sh', '-c', SET_UP], {
     detached: true,
     stdio: ['pipe', 'pipe', 'pipe'],
-    env: { ...process.env, WORK: work, CACHE, NODE: process.execPath, DIST: join(project, 'dist'), LC_ALL: 'C' },
+    env: {
+      ...{ ...process.env, WORK: work, CACHE, NODE: process.execPath, DIST: join(project, 'dist'), LC_ALL: 'C' },
+      FILES: files.join(' '),
+    },
   });
   noteGroup(holder.pid);
   await waitForReady(holder);

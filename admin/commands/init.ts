@@ -19,7 +19,7 @@ import { planSite } from '../init/plan.ts';
 import { makeServerCertificate, openAuthority } from '../site/authority.ts';
 import type { HttpdOptions } from '../site/httpd-control.ts';
 import { findNode, isInCheckout } from '../site/interpreter.ts';
-import { findScript, shippedManuals } from '../site/shipped.ts';
+import { findScript, isPackaged, shippedManuals } from '../site/shipped.ts';
 import { globalOptions } from '../site/site.ts';
 import { findGroup, findWebUser, isRoot } from '../site/users.ts';
 
@@ -105,6 +105,9 @@ function init(options: Options, isJson: boolean, program: Command): void {
   const webUser = isRoot() ? findWebUser(options.webUser) : undefined;
   const serverName = options.tls ? (options.serverName ?? hostname()) : undefined;
   const node = findNode(options.node, webUser);
+  const script = findScript(options.cgi);
+  // The package's script has an interpreter of its own, and a copy would miss its upgrades.
+  const isLink = isPackaged(script) && options.node === undefined;
   const wishes = planSite({
     ...{ places, serverName, serverId: options.serverId, tlsPort: options.tlsPort },
     certificates: options.certificates === true,
@@ -112,9 +115,8 @@ function init(options: Options, isJson: boolean, program: Command): void {
     hasWitness: isRoot(),
     isPrivate: options.private !== undefined,
     logOwner: webUser && [webUser.name, options.private ?? 'root'],
-    script: readFileSync(findScript(options.cgi), 'utf8'),
-    node,
-    documents: planDocuments(places, shippedManuals(), completionsOf(program)),
+    script: isLink ? { target: script } : { text: readFileSync(script, 'utf8'), node },
+    documents: isPackaged(script) ? [] : planDocuments(places, shippedManuals(), completionsOf(program)),
   });
   const analystsGid = options.private === undefined || !isRoot() ? undefined : findGroup(options.private);
   const steps = compareWishes(wishes, { root: options.root ?? '/', webUser, analystsGid });

@@ -1,5 +1,15 @@
 // Carries the plan out, one step at a time and each whole: whoever is interrupted runs init again, and what is done is kept.
-import { chmodSync, chownSync, cpSync, existsSync, mkdirSync, renameSync, rmdirSync, rmSync } from 'node:fs';
+import {
+  chmodSync,
+  chownSync,
+  cpSync,
+  existsSync,
+  mkdirSync,
+  renameSync,
+  rmdirSync,
+  rmSync,
+  symlinkSync,
+} from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { makeFolder, syncFolder } from 'webjob-locker/durable';
 import { Failure } from '../../cli/failure.ts';
@@ -44,8 +54,13 @@ function applyStep(step: Step, makers: Makers, served: Served): string | undefin
   }
   const backup = state === 'differs' ? putAside(place, served) : undefined;
   makeFolder(dirname(place));
+  // What differs was put aside: a file that is still there is as the package installed it.
+  if (step.packaged !== undefined) rmSync(place, { force: true });
   if (kind === 'folder') makeOwned(step);
-  else if (step.maker === undefined) {
+  else if (kind === 'link') {
+    symlinkSync(step.target ?? '', place);
+    syncFolder(dirname(place));
+  } else if (step.maker === undefined) {
     removeUnfinished(place);
     createFile(place, step.content ?? step.first ?? '', { mode, owner: ownership });
   }

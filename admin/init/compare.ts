@@ -1,5 +1,5 @@
 // How what is wanted compares with what is there: a list of wishes in, each with its state out. Changes nothing.
-import { lstatSync, readFileSync, type Stats, statSync } from 'node:fs';
+import { lstatSync, readFileSync, readlinkSync, type Stats, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { Failure } from '../../cli/failure.ts';
 import { errorCode } from '../../cli/files.ts';
@@ -35,13 +35,19 @@ export function compareWishes(wishes: readonly Wish[], { root, webUser, analysts
       isRoot() && webUser ? { uid: wish.owner === 'web' ? webUser.uid : 0, gid: gids[wish.group] } : undefined;
     const stats = findStats(place);
     if (stats === undefined) return { ...wish, place, ownership, state: 'make', why: [] };
+    if (isAsPackaged(wish, place, stats)) return { ...wish, place, ownership, state: 'make', why: [] };
     const why = findDifferences(wish, place, stats, ownership);
     return { ...wish, place, ownership, state: why.length === 0 ? 'keep' : 'differs', why };
   });
 }
 
+function isAsPackaged({ packaged, content }: Wish, place: string, stats: Stats): boolean {
+  return packaged !== undefined && packaged !== content && stats.isFile() && readFileSync(place, 'utf8') === packaged;
+}
+
 function findDifferences(wish: Wish, place: string, stats: Stats, ownership: Step['ownership']): Step['why'] {
   if (wish.isSystems && statSync(place, { throwIfNoEntry: false })?.isDirectory()) return [];
+  if (wish.kind === 'link' && stats.isSymbolicLink()) return readlinkSync(place) === wish.target ? [] : ['content'];
   // A link is somebody's own arrangement, and never followed.
   if (wish.kind === 'folder' ? !stats.isDirectory() : !stats.isFile()) return ['kind'];
   const isSame = wish.content === undefined || readFileSync(place, 'utf8') === wish.content;

@@ -7,7 +7,7 @@ import { type ShippedFile, shippedText } from '../site/shipped.ts';
 import type { Places } from './places.ts';
 
 export interface Wish {
-  kind: 'folder' | 'file';
+  kind: 'folder' | 'file' | 'link';
   path: string;
   mode: number;
   owner: 'root' | 'web';
@@ -15,6 +15,10 @@ export interface Wish {
   group: 'root' | 'web' | 'analysts';
   /** Of a file. Undefined where what is in it is the site's own: a log, the user file. */
   content?: string;
+  /** Of a link, where it leads. */
+  target?: string;
+  /** What a package installs there: replaced without --force. */
+  packaged?: string;
   /** Of a log, the first line in it when it is made. */
   first?: string;
   /** A folder that others use, too: where it is there, it stays as it is. */
@@ -39,9 +43,8 @@ export interface Wanted {
   isPrivate: boolean;
   /** Whose a new log is, by name: user and group. Undefined for who makes a site for himself. */
   logOwner: readonly [user: string, group: string] | undefined;
-  /** Text of nph-webjob.cgi, and the Node for its first line. */
-  script: string;
-  node: string;
+  /** nph-webjob.cgi: a text and the Node for its first line, or the file of a package to link to. */
+  script: { text: string; node: string } | { target: string };
   /** Man pages and completions. */
   documents: readonly Wish[];
 }
@@ -67,18 +70,24 @@ export function planSite(wanted: Wanted): Wish[] {
   const snippet = (name: ShippedFile): Wish => file(join(etcDirectory, name.replace('apache/', '')), shippedText(name));
   return [
     folder(cgiDirectory),
-    file(join(cgiDirectory, 'nph-webjob.cgi'), setInterpreter(wanted.script, wanted.node), 0o755),
+    planScript(join(cgiDirectory, 'nph-webjob.cgi'), wanted.script),
     file(join(cgiDirectory, '.htaccess'), formatHtaccess(wanted)),
     folder(etcDirectory),
     file(join(etcDirectory, 'nph-webjob.cfg'), formatSettings(wanted)),
     snippet('apache/webjob.conf'),
     ...(wanted.serverName === undefined ? [] : [snippet('apache/webjob-tls.conf')]),
     ...(wanted.certificates ? [snippet('apache/webjob-certificates.conf')] : []),
-    file(places.siteFile, formatSiteFile(wanted)),
+    {
+      ...file(places.siteFile, formatSiteFile(wanted)),
+      ...packagedAs(places, shippedText('apache/debian/webjob.conf')),
+    },
     ...(places.logrotateFile.startsWith(etcDirectory)
       ? []
       : [{ ...folder(dirname(places.logrotateFile)), isSystems: true as const }]),
-    file(places.logrotateFile, formatLogrotate(wanted, logMode)),
+    {
+      ...file(places.logrotateFile, formatLogrotate(wanted, logMode)),
+      ...packagedAs(places, placeLogrotate(shippedText('conf/webjob.logrotate'), '/var/lib/webjob')),
+    },
     { kind: 'file', path: join(etcDirectory, 'webjob.htpasswd'), mode: 0o640, owner: 'root', group: 'web' },
     ...planIdentities(wanted),
     folder(base),
@@ -130,9 +139,16 @@ function planIdentities({ places, serverName, certificates }: Wanted): Wish[] {
   ];
 }
 
-/** An interpreter by its absolute path: httpd's PATH then does not matter. */
-function setInterpreter(script: string, node: string): string {
-  return script.replace(/^#!.*/, () => `#!${node}`);
+/** A text gets its interpreter by an absolute path, so that httpd's PATH does not matter. A link follows upgrades of the package. */
+function planScript(path: string, script: Wanted['script']): Wish {
+  const common = { path, owner: 'root', group: 'root' } as const;
+  if ('target' in script) return { ...common, kind: 'link', mode: 0o777, target: script.target };
+  const content = script.text.replace(/^#!.*/, () => `#!${script.node}`);
+  return { ...common, kind: 'file', mode: 0o755, content };
+}
+
+function packagedAs({ layout }: Places, packaged: string): Pick<Wish, 'packaged'> {
+  return layout === 'debian' ? { packaged } : {};
 }
 
 function formatHtaccess({ places, certificates, passwords }: Wanted): string {
@@ -155,11 +171,13 @@ function formatSettings({ places, serverId, serverName, certificates, passwords 
   );
 }
 
+function placeLogrotate(shipped: string, base: string): string {
+  return shipped.replaceAll('/var/integrity/logfiles/', () => join(base, 'logfiles/'));
+}
+
 function formatLogrotate({ places, logOwner }: Wanted, mode: number): string {
   const own = ['create', `0${mode.toString(8)}`, ...(logOwner ?? [])].join(' ');
-  return shippedText('conf/webjob.logrotate')
-    .replaceAll('/var/integrity/logfiles/', () => join(places.base, 'logfiles/'))
-    .replace(/create 0644 .*/, () => own);
+  return placeLogrotate(shippedText('conf/webjob.logrotate'), places.base).replace(/create 0644 .*/, () => own);
 }
 
 /** What httpd includes: this site's places, then the snippet. Debian's own, where nothing differs from it. */

@@ -30,6 +30,14 @@ export function shippedManuals(): Record<string, string> {
   return JSON.parse(gunzipSync(Buffer.from(WEBJOB_MANUALS, 'base64')).toString());
 }
 
+/** Where the Debian package installs the programs: upgrades replace them there. */
+const PACKAGE_DIRECTORY = '/usr/lib/webjob';
+
+/** True for a file that the Debian package installed, and replaces when it is upgraded. */
+export function isPackaged(file: string): boolean {
+  return dirname(file) === PACKAGE_DIRECTORY;
+}
+
 /** nph-webjob.cgi: the file given, or the one beside dist/webjobctl. Throws Failure `failed`. */
 export function findScript(given: string | undefined): string {
   if (given !== undefined) {

@@ -1,0 +1,211 @@
+// npm run build:deb: the Debian package, dist/webjob_VERSION_all.deb, made by dpkg-deb from dist/ and packaging/debian. The
+// same commit gives the same bytes.
+import { execFileSync } from 'node:child_process';
+import {
+  chmodSync,
+  existsSync,
+  globSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import { basename, dirname, join } from 'node:path';
+import { gzipSync } from 'node:zlib';
+
+const root = join(import.meta.dirname, '..');
+const { version } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as { version: string };
+
+/** Programs by where they are installed below /usr/lib/webjob, with the names in /usr/bin that lead to them. */
+const PROGRAMS: Readonly<Record<string, { place: string; command?: string }>> = {
+  webjob: { place: 'webjob', command: 'webjob' },
+  webjobctl: { place: 'webjobctl', command: 'webjobctl' },
+  'webjob-sign': { place: 'webjob-sign', command: 'webjob-sign' },
+  'pad-make-script': { place: 'pad-make-script', command: 'pad-make-script' },
+  'nph-webjob.cgi': { place: 'nph-webjob.cgi' },
+  'nph-webjob-resident.cjs': { place: 'nph-webjob-resident.cjs' },
+  // webjob-view.conf wants a directory that holds nothing else.
+  'webjob-view.cgi': { place: 'view/webjob-view.cgi' },
+};
+
+/** Writes the package into a directory and returns its path. `npm run build` must have run. Throws Error when dpkg-deb fails. */
+export function buildDeb(target = join(root, 'dist')): string {
+  // dpkg sorts 1.0.0~rc.1 before 1.0.0.
+  const debian = version.replace('-', '~');
+  const epoch = sourceDate();
+  const folder = mkdtempSync(join(tmpdir(), 'webjob-deb-'));
+  try {
+    const put = (path: string, content: string | Buffer, mode = 0o644): void => {
+      const place = join(folder, path);
+      mkdirSync(dirname(place), { recursive: true });
+      writeFileSync(place, content);
+      chmodSync(place, mode);
+    };
+    addPrograms(folder, put);
+    addDocuments(put, debian, epoch);
+    addConfiguration(put);
+    addControl(folder, put, debian);
+    setTimes(folder, epoch);
+    const file = join(target, `webjob_${debian}_all.deb`);
+    // zlib's bytes are the same wherever there are zlib and dpkg; `xz` would depend on the number of processors.
+    execFileSync('dpkg-deb', ['--root-owner-group', '-Zgzip', '-z9', '--build', folder, file], {
+      stdio: ['ignore', 'ignore', 'inherit'],
+      env: { ...process.env, SOURCE_DATE_EPOCH: String(epoch) },
+    });
+    return file;
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+}
+
+/** Seconds since 1970 of SOURCE_DATE_EPOCH or the last commit; of package.json where there is no git. */
+function sourceDate(): number {
+  if (process.env.SOURCE_DATE_EPOCH) return Number(process.env.SOURCE_DATE_EPOCH);
+  try {
+    const stdio: ['ignore', 'pipe', 'ignore'] = ['ignore', 'pipe', 'ignore'];
+    return Number(execFileSync('git', ['log', '-1', '--format=%ct'], { cwd: root, stdio }).toString());
+  } catch {
+    return Math.floor(statSync(join(root, 'package.json')).mtimeMs / 1000);
+  }
+}
+
+type Put = (path: string, content: string | Buffer, mode?: number) => void;
+
+function addPrograms(folder: string, put: Put): void {
+  for (const [name, { place, command }] of Object.entries(PROGRAMS)) {
+    const file = join(root, 'dist', name);
+    if (!existsSync(file)) throw new Error(`dist/${name} is missing: npm run build makes it`);
+    const isProgram = !name.endsWith('.cjs');
+    // Debian's node, whatever httpd's PATH is.
+    const text = readFileSync(file, 'utf8').replace(/^#!.*/, '#!/usr/bin/node');
+    put(join('usr/lib/webjob', place), text, isProgram ? 0o755 : 0o644);
+    if (command === undefined) continue;
+    mkdirSync(join(folder, 'usr/bin'), { recursive: true });
+    symlinkSync(join('../lib/webjob', place), join(folder, 'usr/bin', command));
+  }
+}
+
+function addDocuments(put: Put, debian: string, epoch: number): void {
+  const read = (name: string): Buffer => readFileSync(join(root, name));
+  const compress = (content: Buffer | string): Buffer => gzipSync(content, { level: 9 });
+  for (const page of readdirSync(join(root, 'docs/man')))
+    put(`usr/share/man/man${page.slice(-1)}/${page}.gz`, compress(read(`docs/man/${page}`)));
+  const completion = (shell: string): string =>
+    execFileSync(process.execPath, [join(root, 'dist/webjobctl'), 'completion', shell]).toString();
+  put('usr/share/bash-completion/completions/webjob', read('completions/webjob.bash'));
+  put('usr/share/bash-completion/completions/webjobctl', completion('bash'));
+  put('usr/share/zsh/vendor-completions/_webjob', read('completions/_webjob'));
+  put('usr/share/zsh/vendor-completions/_webjobctl', completion('zsh'));
+  put('usr/share/fish/vendor_completions.d/webjob.fish', read('completions/webjob.fish'));
+  put('usr/share/fish/vendor_completions.d/webjobctl.fish', completion('fish'));
+  const doc = 'usr/share/doc/webjob';
+  put(`${doc}/README.Debian`, read('packaging/debian/README.Debian'));
+  put(`${doc}/README.md`, read('README.md'));
+  put(`${doc}/NEWS.gz`, compress(read('CHANGELOG.md')));
+  put(`${doc}/changelog.gz`, compress(formatChangelog(debian, epoch)));
+  put(`${doc}/copyright`, formatCopyright());
+  put('usr/share/lintian/overrides/webjob', read('packaging/debian/lintian-overrides'));
+  for (const file of globSync('docs/**/*.md', { cwd: root }).sort()) put(`${doc}/${file}`, read(file));
+  for (const file of globSync('apache/{htaccess*,README.md,debian/README.md}', { cwd: root }).sort())
+    put(`${doc}/${file}`, read(file));
+  for (const file of ['conf/nph-webjob.cfg', 'conf/webjob.conf']) put(`${doc}/examples/${basename(file)}`, read(file));
+}
+
+function formatChangelog(debian: string, epoch: number): string {
+  const date = new Date(epoch * 1000).toUTCString().replace('GMT', '+0000');
+  return `webjob (${debian}) unstable; urgency=medium
+
+  * Release ${debian}; NEWS.gz lists what changed.
+
+ -- ${maintainer()}  ${date}
+`;
+}
+
+function maintainer(): string {
+  const control = readFileSync(join(root, 'packaging/debian/control'), 'utf8');
+  return /^Maintainer: (.*)$/m.exec(control)?.[1] ?? '';
+}
+
+/** The licence of the project and of every package that esbuild puts into its programs. */
+function formatCopyright(): string {
+  const lock = JSON.parse(readFileSync(join(root, 'package-lock.json'), 'utf8')) as {
+    packages: Record<string, { dev?: true; link?: true; version?: string }>;
+  };
+  const bundled = Object.entries(lock.packages)
+    .filter(([place, entry]) => place.startsWith('node_modules/') && !entry.dev && !entry.link)
+    .map(([place, entry]) => {
+      const name = place.replace(/^.*node_modules\//, '');
+      const licence = readdirSync(join(root, place)).find((file) => /^licen[cs]e(?:\.|$)/i.test(file));
+      if (licence === undefined) throw new Error(`${place} has no LICENSE`);
+      return `${name} ${entry.version}\n\n${readFileSync(join(root, place, licence), 'utf8').trim()}\n`;
+    });
+  const rule = `\n${'-'.repeat(72)}\n\n`;
+  return [
+    `webjob\n\n${readFileSync(join(root, 'LICENSE'), 'utf8').trim()}\n`,
+    'The programs in /usr/lib/webjob contain the npm packages below.\n',
+    ...bundled,
+  ].join(rule);
+}
+
+/** Snippets for httpd, units for systemd and the file for logrotate, with Debian's paths. */
+function addConfiguration(put: Put): void {
+  const read = (name: string): string => readFileSync(join(root, name), 'utf8');
+  put('etc/apache2/conf-available/webjob.conf', read('apache/debian/webjob.conf'));
+  for (const file of globSync('apache/*.conf', { cwd: root }).sort()) put(`etc/webjob/${basename(file)}`, read(file));
+  put(
+    'etc/logrotate.d/webjob',
+    read('conf/webjob.logrotate').replaceAll('/var/integrity/logfiles/', '/var/lib/webjob/logfiles/'),
+  );
+  for (const file of globSync('apache/systemd/*', { cwd: root }).sort())
+    put(
+      `usr/lib/systemd/system/${basename(file)}`,
+      read(file)
+        .replace('/usr/lib/cgi-bin/webjob/nph-webjob.cgi', '/usr/lib/webjob/nph-webjob.cgi')
+        .replace('/usr/lib/cgi-bin/webjob-view/webjob-view.cgi', '/usr/lib/webjob/view/webjob-view.cgi'),
+    );
+}
+
+function addControl(folder: string, put: Put, debian: string): void {
+  const read = (name: string): string => readFileSync(join(root, 'packaging/debian', name), 'utf8');
+  const files = filesBelow(folder);
+  const kilobytes = files.reduce((sum, file) => sum + Math.ceil(statSync(join(folder, file)).size / 1024), 0);
+  const sums = execFileSync(
+    'md5sum',
+    files.filter((file) => !file.startsWith('etc/')),
+    { cwd: folder },
+  );
+  const conffiles = files.filter((file) => file.startsWith('etc/')).map((file) => `/${file}\n`);
+  put('DEBIAN/control', read('control').replace('@VERSION@', debian).replace('@SIZE@', String(kilobytes)));
+  put('DEBIAN/conffiles', conffiles.join(''));
+  put('DEBIAN/md5sums', sums);
+  for (const name of ['postinst', 'prerm', 'postrm']) put(`DEBIAN/${name}`, read(name), 0o755);
+}
+
+/** Regular files, without links, in one order. */
+function filesBelow(folder: string): string[] {
+  return readdirSync(folder, { recursive: true, withFileTypes: true })
+    .filter((entry) => entry.isFile())
+    .map((entry) => join(entry.parentPath, entry.name).slice(folder.length + 1))
+    .sort();
+}
+
+/** Also the modes of directories, whatever the umask. */
+function setTimes(folder: string, epoch: number): void {
+  for (const entry of readdirSync(folder, { recursive: true, withFileTypes: true })) {
+    const place = join(entry.parentPath, entry.name);
+    if (entry.isDirectory()) chmodSync(place, 0o755);
+    if (!entry.isSymbolicLink()) utimesSync(place, epoch, epoch);
+  }
+  chmodSync(folder, 0o755);
+}
+
+if (import.meta.main) {
+  const file = buildDeb();
+  process.stdout.write(`${file}  ${(statSync(file).size / 1024 ** 2).toFixed(1)} MB\n`);
+}
