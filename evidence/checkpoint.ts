@@ -8,9 +8,10 @@ import { join } from 'node:path';
 import { digestRange, listCustodyFiles } from 'webjob-locker';
 import { Failure } from '../cli/failure.ts';
 import { verifierOf } from '../notes/ed25519.ts';
-import { NoteError, type NoteVerifier, verifyNote } from '../notes/note.ts';
+import { NoteError } from '../notes/note.ts';
+import { type Cosigners, checkCosigners } from './cosigners.ts';
 import type { Finding } from './finding.ts';
-import { parseCheckpoint, parseWitnessKey, splitCheckpoints, TlogError, type TreeHead } from './tlog.ts';
+import { parseCheckpoint, splitCheckpoints, TlogError, type TreeHead } from './tlog.ts';
 import { rootsOf } from './tree.ts';
 
 /** What a checkpoint of an earlier version says. */
@@ -39,20 +40,22 @@ function parseOldCheckpoint(line: string, key: KeyObject): OldCheckpoint | undef
 /** Who must have signed. */
 export interface Trust {
   key: KeyObject;
-  /** At least one of them must have cosigned each note, where there are any. */
-  witnesses?: readonly NoteVerifier[];
+  /** Who must have cosigned each note. */
+  cosigners?: Cosigners | undefined;
 }
 
 /**
- * Takes a note as a checkpoint that the log's own key has signed, and a witness where some are
- * given. Throws NoteError and TlogError, which say what is wrong with it.
+ * Takes a note as a checkpoint that the log's own key has signed, and as many witnesses as a policy
+ * asks for. Throws NoteError and TlogError, which say what is wrong with it.
  */
-export function checkCheckpoint(text: string, { key, witnesses = [] }: Trust): TreeHead {
+export function checkCheckpoint(text: string, { key, cosigners }: Trust): TreeHead {
   const { note, head } = parseCheckpoint(text);
-  const log = verifierOf(head.origin, key);
-  const signed = verifyNote(note, [log, ...witnesses]);
-  if (!signed.includes(log)) throw new NoteError('the key has not signed it');
-  if (witnesses.length > 0 && signed.length === 1) throw new NoteError('no witness has cosigned it');
+  const { name, id, isGood } = verifierOf(head.origin, key);
+  const own = note.signatures.filter((one) => one.name === name && one.id === id);
+  if (own.length === 0) throw new NoteError('the key has not signed it');
+  if (!own.every(({ bytes }) => isGood(note.text, bytes)))
+    throw new NoteError(`the signature of ${name}+${id} is wrong`);
+  if (cosigners) checkCosigners(note, cosigners);
   return head;
 }
 
@@ -157,23 +160,6 @@ export function readSigningKey(path: string): KeyObject {
 
 export function readCheckingKey(path: string): KeyObject {
   return readKey(path, createPublicKey, 'public');
-}
-
-/** The verifier keys of witnesses in a file, one a line; `#` begins a remark. Throws Failure. */
-export function readWitnessKeys(path: string): NoteVerifier[] {
-  const lines = readText(path)
-    .split('\n')
-    .map((line) => line.trim());
-  const keys = lines.flatMap((line, index) => {
-    if (line === '' || line.startsWith('#')) return [];
-    try {
-      return [parseWitnessKey(line)];
-    } catch (error) {
-      throw new Failure('failed', `${path}, line ${index + 1}: ${(error as NoteError).message}`);
-    }
-  });
-  if (keys.length === 0) throw new Failure('failed', `${path} holds no verifier key`);
-  return keys;
 }
 
 function readKey(path: string, create: (pem: string) => KeyObject, half: string): KeyObject {

@@ -60,6 +60,8 @@ export interface PackageFacts {
   description: string | undefined;
   /** What was wrong with what is in it. */
   findings: number;
+  /** How many sealed streams it holds as they were before they were sealed. */
+  opened: number | undefined;
   /** Of the list of all its files that are not data, which names the list of the others. */
   tagListSha256: string;
 }

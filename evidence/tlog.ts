@@ -2,8 +2,8 @@
 // proofs of an entry (c2sp.org/tlog-proof), proofs that a later checkpoint extends an earlier one, as
 // a request to a witness has them (c2sp.org/tlog-witness), and cosignatures (c2sp.org/tlog-cosignature).
 import { type KeyObject, verify } from 'node:crypto';
-import { keyId, parseKeyLine, rawKey } from '../notes/ed25519.ts';
-import { decodeBase64, type Note, type NoteVerifier, parseNote } from '../notes/note.ts';
+import { keyId, type NoteKey, parseKeyLine, rawKey } from '../notes/ed25519.ts';
+import { decodeBase64, type Note, parseNote } from '../notes/note.ts';
 import { HASH_BYTES } from './merkle.ts';
 
 /** The head of a Merkle tree. */
@@ -156,22 +156,32 @@ export function parseCheckpoint(text: string): { note: Note; head: TreeHead } {
 /** The identifier of Ed25519 cosignatures (c2sp.org/tlog-cosignature, "Format"). */
 const COSIGNATURE = 0x04;
 const TIME_BYTES = 8;
+/** What a script of the shell can count to, and far behind every clock. */
+const MAX_SECONDS = 253_402_300_799n;
+
+/** A witness, by its key. */
+export type Cosigner = NoteKey;
+
+/** When a witness made a cosignature that is good. */
+export function cosignedAt(bytes: Uint8Array): Date {
+  return new Date(Number(Buffer.from(bytes).readBigUInt64BE()) * 1000);
+}
 
 /** The key of a witness. Throws NoteError. */
-export function parseWitnessKey(text: string): NoteVerifier {
+export function parseWitnessKey(text: string): Cosigner {
   const { name, publicKey } = parseKeyLine(text, COSIGNATURE);
   return cosignerOf(name, publicKey);
 }
 
 /** What checks the cosignatures of a witness: each signs the time and the checkpoint. */
-export function cosignerOf(name: string, publicKey: KeyObject): NoteVerifier {
+export function cosignerOf(name: string, publicKey: KeyObject): Cosigner {
   return {
-    ...{ name, id: keyId(name, COSIGNATURE, rawKey(publicKey)) },
+    ...{ name, id: keyId(name, COSIGNATURE, rawKey(publicKey)), publicKey },
     isGood(text, bytes) {
       if (bytes.length <= TIME_BYTES) return false;
       const signature = Buffer.from(bytes);
       const seconds = signature.readBigUInt64BE();
-      if (seconds >= 2n ** 63n) return false;
+      if (seconds > MAX_SECONDS) return false;
       const message = `cosignature/v1\ntime ${seconds}\n${text}`;
       return verify(null, Buffer.from(message), publicKey, signature.subarray(TIME_BYTES));
     },

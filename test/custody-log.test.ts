@@ -1,22 +1,23 @@
 // The custody record as a transparency log: checkpoints, proofs of an entry and of consistency, made by webjobctl and checked
 // with nothing but the public key; and that nothing else is taken for one.
 import assert from 'node:assert/strict';
-import { createHash, createPrivateKey, createPublicKey, generateKeyPairSync, randomInt, sign } from 'node:crypto';
+import { createHash, createPrivateKey, createPublicKey, generateKeyPairSync, randomInt } from 'node:crypto';
 import { chmodSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { checkText } from '../evidence/check.ts';
 import { hashLeaf } from '../evidence/merkle.ts';
 import { parseProof, splitCheckpoints, TlogError } from '../evidence/tlog.ts';
 import { CustodyTree, rootsOf } from '../evidence/tree.ts';
-import { keyId, rawKey, signerOf, verifierOf } from '../notes/ed25519.ts';
+import { signerOf, verifierOf } from '../notes/ed25519.ts';
 import { NoteError, parseNote, signNote, verifyNote } from '../notes/note.ts';
 import { configure } from '../scripts/site.ts';
 import { custodyOf } from './custody-record.ts';
 import { type LockerSite, makeLockerSite, type Ran } from './locker-site.ts';
 import { runWebjobctl } from './operator.ts';
 import { findWebUser } from './tree.ts';
+import { makeWitness } from './witnesses.ts';
 
 const ORIGIN = 'example.org/webjob/server_1';
 
@@ -158,24 +159,20 @@ describe('webjobctl custody, as a transparency log', () => {
 
   it('takes the signatures of witnesses, keeps them, and checks those that are given', async () => {
     const text = readFileSync(at('second'), 'utf8');
-    const { publicKey, privateKey } = generateKeyPairSync('ed25519');
-    const [name, time] = ['witness.example/w1', 1_790_000_000n];
-    const stamp = Buffer.alloc(8);
-    stamp.writeBigUInt64BE(time);
-    const message = `cosignature/v1\ntime ${time}\n${parseNote(Buffer.from(text)).text}`;
-    const id = keyId(name, 4, rawKey(publicKey));
-    const bytes = Buffer.concat([Buffer.from(id, 'hex'), stamp, sign(null, Buffer.from(message), privateKey)]);
-    writeFileSync(at('cosigned'), `${text}— ${name} ${bytes.toString('base64')}\n`);
-    const encoded = Buffer.concat([Buffer.from([4]), rawKey(publicKey)]).toString('base64');
-    writeFileSync(at('witnesses'), `# who looks on\n${name}+${id}+${encoded}\n`);
+    const witness = makeWitness('witness.example/w1');
+    writeFileSync(at('cosigned'), text + witness.cosign(text));
+    writeFileSync(at('witnesses'), `# who looks on\n${witness.verifierKey}\n`);
     assert.equal((await check('cosigned', '--witnesses', at('witnesses'))).exitCode, 0);
-    assert.match((await check('second', '--witnesses', at('witnesses'))).stderr, /: no witness has cosigned it$/m);
+    assert.match(
+      (await check('second', '--witnesses', at('witnesses'))).stderr,
+      /: too few witnesses have cosigned it$/m,
+    );
     const [line = ''] = readFileSync(at('cosigned'), 'utf8').split('\n').slice(-2);
     writeFileSync(at('unsigned'), `${parseNote(Buffer.from(text)).text}\n${line}\n`);
     const unsigned = await check('unsigned', '--witnesses', at('witnesses'));
     assert.match(unsigned.stderr, /: the key has not signed it$/m, 'a witness alone');
-    bytes.writeUInt8(bytes.readUInt8(30) ^ 1, 30);
-    writeFileSync(at('miscosigned'), `${text}— ${name} ${bytes.toString('base64')}\n`);
+    const bend = (bytes: Buffer): Buffer => bytes.fill(bytes.readUInt8(30) ^ 1, 30, 31);
+    writeFileSync(at('miscosigned'), text + witness.cosign(text, 1_790_000_000, bend));
     assert.match(
       (await check('miscosigned', '--witnesses', at('witnesses'))).stderr,
       /: the signature of witness\.example\/w1\+\S+ is wrong$/m,
@@ -196,6 +193,86 @@ describe('webjobctl custody, as a transparency log', () => {
     );
   });
 
+  it('wants as many witnesses as a policy asks for', async () => {
+    const text = readFileSync(at('second'), 'utf8');
+    const [one, two, three] = ['one', 'two', 'three'].map((name) => makeWitness(`witness.example/${name}`));
+    assert.ok(one && two && three);
+    const lines = [one, two, three].map(
+      ({ verifierKey }, index) => `witness w${index + 1} ${verifierKey} https://w.example/`,
+    );
+    const policy = (...more: string[]): void => writeFileSync(at('policy'), [...lines, ...more, ''].join('\n'));
+    const cosigned = async (...witnesses: (typeof one)[]): Promise<number | null> => {
+      writeFileSync(at('cosigned'), text + witnesses.map((witness) => witness.cosign(text)).join(''));
+      return (await check('cosigned', '--witnesses', at('policy'))).exitCode;
+    };
+    policy('# two of three', 'group both 2 w1 w2 w3', 'quorum both');
+    assert.deepEqual([await cosigned(one), await cosigned(one, one), await cosigned(one, three)], [1, 1, 0]);
+    policy('group any any w2 w3', '  group all\tall w1 any', 'quorum all');
+    assert.deepEqual([await cosigned(two, three), await cosigned(one), await cosigned(one, three)], [1, 1, 0]);
+    policy('quorum w2');
+    assert.deepEqual([await cosigned(one, three), await cosigned(two)], [1, 0]);
+    policy('quorum none');
+    assert.equal(await cosigned(), 0);
+    const tooLate = two.cosign(text, 253_402_300_800);
+    writeFileSync(at('cosigned'), text + one.cosign(text) + tooLate);
+    policy('quorum w1');
+    assert.match(
+      (await check('cosigned', '--witnesses', at('policy'))).stderr,
+      /the signature of witness\.example\/two\S+ is wrong/,
+    );
+    for (const [more, said] of [
+      [[], /: no line of the quorum$/m],
+      [['quorum both'], /line 4: both is not defined above$/m],
+      [['group both 4 w1 w2 w3', 'quorum both'], /line 4: 4 of 3 is not a quorum$/m],
+      [['group both 0 w1', 'quorum both'], /line 4: 0 of 1 is not a quorum$/m],
+      [['group both any', 'quorum both'], /line 4: any of 0 is not a quorum$/m],
+      [['group a any w1', 'group b any w1', 'quorum a'], /line 5: w1 is a member twice$/m],
+      [['group none any w1', 'quorum none'], /line 4: none cannot be a name here/m],
+      [['group w1 any w2', 'quorum w1'], /line 4: w1 cannot be a name here, or is one already$/m],
+      [['group * any w2', 'quorum *'], /line 4: \* cannot be a name here/m],
+      [['quorum w1', 'quorum w2'], /line 5: a second quorum$/m],
+      [[lines[0] ?? ''], /line 4: the same key as witness\.example\/one/m],
+      [[one.verifierKey.replace('one', 'other')], /line 4: the id is not that of the name and key$/m],
+      [[makeWitness('more').verifierKey], /: a policy, and verifier keys that are not in it$/m],
+      [['quorum'], /line 4: not a verifier key$/m],
+      [['trust w1 w2', 'quorum w1'], /line 4: not a line of a policy of witnesses$/m],
+    ] as const) {
+      policy(...more);
+      const { exitCode, stderr } = await check('cosigned', '--witnesses', at('policy'));
+      assert.equal(exitCode, 4);
+      assert.match(stderr, said);
+    }
+  });
+
+  it('says in configtest whether enough witnesses have cosigned it', async () => {
+    const [one, two] = ['one', 'two'].map((name) => makeWitness(`witness.example/${name}`));
+    assert.ok(one && two);
+    const path = join(dirname(site.propertiesFile), 'webjob-witnesses');
+    const said = async (): Promise<string> => (await its.webjobctl('configtest')).text;
+    assert.doesNotMatch(await said(), /witnesses/, 'a site without witnesses');
+    writeFileSync(path, `${one.verifierKey}\n${two.verifierKey}\nquorum witness-1\n`);
+    assert.match(await said(), /error.*webjob-witnesses: a policy, and verifier keys that are not in it/);
+    writeFileSync(
+      path,
+      `witness a ${one.verifierKey}\nwitness b ${two.verifierKey}\ngroup both all a b\nquorum both\n`,
+    );
+    const few = /warning.*too few witnesses have cosigned any checkpoint of the custody record of server_1/;
+    assert.match(await said(), few);
+    const text = readFileSync(at('second'), 'utf8');
+    const days = (count: number): number => Math.floor(Date.now() / 1000) - count * 86_400;
+    const keep = async (...lines: string[]): Promise<void> => {
+      writeFileSync(at('cosigned'), text + lines.join(''));
+      assert.equal((await custody('checkpoint', '--add', at('cosigned'), '--key', at('custody.pub'))).exitCode, 0);
+    };
+    await keep(one.cosign(text, days(50)));
+    assert.match(await said(), few);
+    await keep(one.cosign(text, days(50)), two.cosign(text, days(40)));
+    assert.match(await said(), /warning.*that enough witnesses have cosigned is 40 days old/);
+    await keep(one.cosign(text, days(2)), two.cosign(text, days(3)));
+    assert.match(await said(), /note.*that enough witnesses have cosigned is 2 days old/);
+    rmSync(path);
+  });
+
   it('is signed elsewhere: the text goes out, the note comes in, and nothing else is kept', async () => {
     await runJobs(1);
     const { text, exitCode } = await custody('checkpoint', '--unsigned', '--server', 'server_1');
@@ -209,7 +286,7 @@ describe('webjobctl custody, as a transparency log', () => {
     writeFileSync(at('alien'), signNote(text, [signerOf(ORIGIN, other)]));
     for (const [name, said] of [
       ['forged', /: the first \d+ entries of example\.org\/webjob\/server_1 are others here$/m],
-      ['alien', /alien, line 1 is not a checkpoint signed with this key: no signature of a trusted key$/m],
+      ['alien', /alien, line 1 is not a checkpoint signed with this key: the key has not signed it$/m],
     ] as const) {
       const refused = await custody('checkpoint', '--add', at(name), '--key', at('custody.pub'));
       assert.equal(refused.exitCode, 4);

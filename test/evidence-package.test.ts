@@ -19,6 +19,7 @@ import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Encrypter, generateIdentity, identityToRecipient } from 'age-encryption';
+import { splitCheckpoints } from '../evidence/tlog.ts';
 import { addCommand, configure } from '../scripts/site.ts';
 import { custodyOf, readRecords } from './custody-record.ts';
 import { groupNames } from './keep-site.ts';
@@ -35,9 +36,18 @@ import {
 } from './package-site.ts';
 import { findProgram } from './pad-workshop.ts';
 import { WEBJOBCTL } from './program-runs.ts';
+import { makeExaminer, open as openSealed } from './sealed-streams.ts';
 import { makeSigner } from './signed-programs.ts';
-import { keyLine, plantSigned, resultKeysOf, type SignedUpload, writeResultKeys } from './signed-results.ts';
+import {
+  keyLine,
+  plantSealed,
+  plantSigned,
+  resultKeysOf,
+  type SignedUpload,
+  writeResultKeys,
+} from './signed-results.ts';
 import { readFiles } from './tree.ts';
+import { makeWitness } from './witnesses.ts';
 
 const PACKAGES = Number(process.env.WEBJOB_TEST_PACKAGES ?? 1);
 const MUTATIONS = Number(process.env.WEBJOB_TEST_MUTATIONS ?? 3);
@@ -306,6 +316,115 @@ describe(`webjobctl evidence, seed ${SEED}`, () => {
     }
   });
 
+  it('holds what is sealed as it was before, too, for an examiner with an identity', async () => {
+    const { site } = its;
+    const [alice, bob] = [await makeExaminer(), await makeExaminer('hybrid')];
+    const signer = makeSigner('client4');
+    writeResultKeys(resultKeysOf(site), 'client4', [keyLine(signer)]);
+    const own = { signer, client: 'client4', err: '', out: 'the secret\n', recipient: alice.recipient };
+    await plantSealed(site, { name: 'alone', ...own });
+    await plantSealed(site, { name: 'lied', ...own, plainOut: 'another\n' });
+    await plantSealed(site, { name: 'theirs', ...own, recipient: bob.recipient });
+    const identity = its.at('identity.txt');
+    writeFileSync(identity, `${alice.identity}\n`, { mode: 0o600 });
+    const id = (name: string): string => `server_1_1085355126_${name}`;
+    const { folder, ran } = await make(0, id('alone'), id('theirs'), '--identity', identity, ...its.keys);
+    assert.ok(!ran.stderr.includes('AGE-SECRET-KEY'));
+    const files = filesOf(folder);
+    const below = (path: string): string => path.split('/').slice(3).join('/');
+    const plain = [...files].filter(([path]) => path.endsWith('.plain'));
+    assert.deepEqual(
+      plain.map(([path, bytes]) => [below(path), bytes]),
+      [
+        ['upload-1/err.plain', ''],
+        ['upload-1/out.plain', 'the secret\n'],
+      ],
+    );
+    const [sealed = ''] = [...files].filter(([path]) => path.endsWith('/out')).map(([, bytes]) => bytes);
+    assert.equal(
+      String(await openSealed(Buffer.from(sealed, 'latin1'), alice)),
+      'the secret\n',
+      'beside what is sealed',
+    );
+    assert.match(
+      files.get('data/notes.txt') ?? '',
+      /upload-1: not opened: \.out cannot be opened: no identity matched/,
+    );
+    assert.match(files.get('README.txt') ?? '', /^Sealed streams were opened for it/m);
+    const page = [...files].find(([path]) => path.startsWith('pages/') && path.includes('alone'))?.[1] ?? '';
+    assert.match(page, /the secret/);
+    assert.equal(readRecords(custodyOf(site, 'webjobctl')).at(-1)?.opened, 2);
+    const wanted = linesOf((await its.expect(0, 'evidence', '--verify', folder)).text).sort();
+    assert.equal(
+      wanted.filter((line) => line.endsWith('.plain: what the client sealed, as the run record says')).length,
+      2,
+    );
+    for (const { name, check } of checkers) assert.deepEqual(linesOf(check(folder).text).sort(), wanted, name);
+    // What is there is not what the client says that it sealed.
+    const lied = await make(1, id('lied'), '--identity', identity);
+    assert.match(lied.ran.text, /^hash-wrong .*lied\.out: what is sealed in it is not what the run record says$/m);
+    const said = /^FAILED .*out\.plain: not what the client sealed, as the run record says$/m;
+    assert.match(pick(checkers).check(lied.folder).text, said);
+    assert.match((await its.expect(1, 'evidence', '--verify', lied.folder)).text, said);
+    const none = await make(0, id('alone'));
+    assert.ok(![...filesOf(none.folder).keys()].some((path) => path.endsWith('.plain')), 'only when asked for');
+  });
+
+  it('proves by checkpoints that enough witnesses have cosigned, and says which', async () => {
+    const witnesses = ['one', 'two', 'three'].map((name) => makeWitness(`witness.example/${name}`));
+    const lines = witnesses.map(({ verifierKey }, index) => `witness w${index + 1} ${verifierKey}\n`);
+    writeFileSync(its.at('policy'), `${lines.join('')}group some any w1 w2\ngroup both all some w3\nquorum both\n`);
+    const asked = [its.jobs.later, ...its.keys, '--witnesses', its.at('policy')];
+    const before = await make(0, ...asked);
+    assert.match(
+      readFileSync(join(before.folder, 'data/notes.txt'), 'utf8'),
+      /too few witnesses have cosigned any checkpoint/,
+    );
+    assert.ok(!existsSync(join(before.folder, 'data/checkpoints')));
+    const kept = join(its.site.base, 'config', 'nph-webjob', 'custody-checkpoints.server_1');
+    const text = splitCheckpoints(readFileSync(kept, 'utf8')).at(-1)?.text ?? '';
+    const add = async (...lines: string[]): Promise<void> => {
+      writeFileSync(its.at('cosigned'), text + lines.join(''));
+      await its.expect(0, 'custody', 'checkpoint', '--add', its.at('cosigned'), '--key', its.at('custody.pub'));
+    };
+    const [one, two, three] = witnesses.map((witness) => witness.cosign(text));
+    await add(two ?? '', three ?? '');
+    const { folder } = await make(0, ...asked);
+    const wanted = linesOf((await its.expect(0, 'evidence', '--verify', folder)).text).sort();
+    const said = 'cosigned by witness.example/two witness.example/three, as data/keys/witnesses/policy asks';
+    assert.equal(wanted.filter((line) => line.endsWith(said)).length, 1);
+    for (const { name, check } of checkers) assert.deepEqual(linesOf(check(folder).text).sort(), wanted, name);
+    await its.expect(0, 'evidence', '--verify', folder, '--witnesses', its.at('policy'));
+    writeFileSync(its.at('other'), `${makeWitness('elsewhere').verifierKey}\n`);
+    const other = await its.expect(1, 'evidence', '--verify', folder, '--witnesses', its.at('other'));
+    assert.match(other.text, /^FAILED .*not cosigned as the policy that was given asks: too few witnesses/m);
+    const [path = ''] = [...filesOf(folder).keys()].filter((file) => file.endsWith('.newest.checkpoint'));
+    const fails = async (what: string, change: () => void, pattern: RegExp): Promise<void> => {
+      const was = filesOf(folder);
+      change();
+      listAgain(folder);
+      const { name, check } = pick(checkers);
+      assert.match(check(folder).text, pattern, `${what}: ${name}`);
+      assert.match((await its.expect(1, 'evidence', '--verify', folder)).text, /^FAILED .*not cosigned as /m, what);
+      for (const [file, bytes] of was) writeFileSync(join(folder, file), bytes, 'latin1');
+    };
+    const rewrite =
+      (...lines: (string | undefined)[]) =>
+      () =>
+        writeFileSync(join(folder, path), text + lines.join(''));
+    const few = /^FAILED .*: not cosigned as data\/keys\/witnesses\/policy asks$/m;
+    await fails('one is missing', rewrite(two), few);
+    await fails('two of a group that one does for', rewrite(one, two), few);
+    const bend = (bytes: Buffer): Buffer => bytes.fill(bytes.readUInt8(40) ^ 1, 40, 41);
+    const wrong = /^FAILED .*: the cosignature of witness\.example\/three is wrong$/m;
+    await fails('a wrong one', rewrite(two, witnesses[2]?.cosign(text, 1_790_000_000, bend)), wrong);
+    await fails('a time that is no time', rewrite(two, witnesses[2]?.cosign(text, 253_402_300_800)), wrong);
+    const [key = ''] = [...filesOf(folder).keys()].filter((file) => file.endsWith(`${idOf(lines[2])}.pem`));
+    const [another = ''] = [...filesOf(folder).keys()].filter((file) => file.endsWith(`${idOf(lines[1])}.pem`));
+    await fails('another key', () => copyFileSync(join(folder, another), join(folder, key)), wrong);
+    await fails('no key', () => rmSync(join(folder, key)), few);
+  });
+
   it('leaves out what names other clients, too, and says so', async () => {
     const { site, run, at } = its;
     const program = addCommand(site, 'client1', 'two.sh', '#!/bin/sh\ntwo\n');
@@ -360,6 +479,11 @@ describe(`webjobctl evidence, seed ${SEED}`, () => {
     await fails(/^FAILED {2}link: a link[\s\S]*^FAILED {2}bag-info\.txt: missing/m);
   });
 });
+
+/** The key id in a line of a policy. */
+function idOf(line = ''): string {
+  return line.split('+')[1] ?? '';
+}
 
 /** How the time of a stamp is written differs. */
 function withoutTime(line: string): string {

@@ -21,6 +21,7 @@ import { CONTROLS as CLIENT_CONTROLS } from '../client/controls.ts';
 import { EXIT_CODES } from '../client/failure.ts';
 import { DIGESTS } from '../client/modes.ts';
 import { readSettings as readClientSettings } from '../client/settings.ts';
+import { parseCosigners } from '../evidence/cosigners.ts';
 import { runWebjob } from './client-job.ts';
 import {
   findLinter,
@@ -336,6 +337,7 @@ describe('the examples in the man pages', () => {
     log: (text) => forEachLine(text, parseLogLine),
     'command log': (text) => forEachLine(text, parseCommandLogLine),
     json: JSON.parse,
+    'tlog-policy': parseCosigners,
     ready: parseReady,
     record: (text) => assert.deepEqual(Object.keys(parseRecord(text).fields), [...RECORD_FIELDS]),
     shell: (text) => assert.equal(spawnSync('/bin/sh', ['-n'], { input: text }).stderr.toString(), ''),

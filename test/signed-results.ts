@@ -24,7 +24,7 @@ export function signEnv(env: string, streams: ResultStreams, signer: NoteSigner)
   return signResult(env + fields.join(''), signer);
 }
 
-/** Plants an upload whose streams a client sealed to an examiner. */
+/** Plants an upload whose streams a client sealed to an examiner; `plainOut` is what it says that it sealed. */
 export async function plantSealed(
   site: Site,
   {
@@ -33,16 +33,28 @@ export async function plantSealed(
     out,
     err,
     recipient,
-  }: { name: string; signer: NoteSigner; out: string; err: string; recipient: string },
+    plainOut = out,
+    client = 'client1',
+  }: {
+    name: string;
+    signer: NoteSigner;
+    out: string;
+    err: string;
+    recipient: string;
+    plainOut?: string;
+    client?: string;
+  },
 ): Promise<void> {
   const encrypter = new Encrypter();
   encrypter.addRecipient(recipient);
   const seal = async (text: string): Promise<Buffer> => Buffer.from(await encrypter.encrypt(text));
   const sealed = { out: await seal(out), err: await seal(err) };
-  const sealing = { recipients: [recipient], plain: streamsOf(out, err) };
+  const sealing = { recipients: [recipient], plain: streamsOf(plainOut, err) };
   const fields = resultFields(streamsOf(sealed.out, sealed.err), sealing).map(([key, value]) => `${key}=${value}\n`);
   plantGroup({
     ...{ incomingDirectory: site.incoming, logfilesDirectory: join(site.base, 'logfiles'), name, ...sealed },
+    fields: { ClientId: client },
+    custody: { clientId: client },
     changeEnv: (env) => signResult(env + fields.join(''), signer),
   });
 }

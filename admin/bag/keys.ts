@@ -2,6 +2,9 @@
 import type { KeyObject } from 'node:crypto';
 import type { BagWriter } from './writer.ts';
 
+/** How many of which witnesses must have cosigned each checkpoint. */
+export const POLICY = 'data/keys/witnesses/policy';
+
 /** A key is in a file of its own, named like the key id that signature lines begin with. */
 export function addKey(bag: BagWriter, folder: string, id: string, key: KeyObject): void {
   const path = `data/keys/${folder}/${id}.pem`;

@@ -9,6 +9,7 @@ import { BATCH, recordEvent } from '../../evidence/events.ts';
 import type { Finding } from '../../evidence/finding.ts';
 import { jobJson, lineJson } from '../../ledger/fields.ts';
 import type { Job } from '../../ledger/job.ts';
+import type { Identities } from '../jobs/sealed.ts';
 import { tidyFolder } from '../report/folder.ts';
 import { openEvidence } from '../site/evidence.ts';
 import type { Site } from '../site/site.ts';
@@ -16,6 +17,7 @@ import { findJobEntries, type JobEntries, jobIdsOf, type PlacedEntry } from './e
 import { formatInfo, type PackageInfo } from './info.ts';
 import { findLogLines } from './log.ts';
 import { formatIndexPage, formatJobPage, type PageFrame, type ShownJob } from './pages.ts';
+import { plainPath } from './plain.ts';
 import { findProgramManifest } from './program.ts';
 import { addManifestKeys, addProofs, type Keys, type Proofs } from './proofs.ts';
 import { formatReadme } from './readme.ts';
@@ -29,6 +31,8 @@ export interface PackagePlan {
   jobs: readonly Job[];
   info: PackageInfo;
   keys: Keys;
+  /** Opens sealed streams, to be handed over as they were before, too. */
+  identities: Identities | undefined;
   version: string;
   /** Writes the package as one file as well. */
   zip: ((folder: string, name: string, file: string, madeAt: Date) => Promise<void>) | undefined;
@@ -40,6 +44,8 @@ export interface MadePackage {
   uploads: number;
   findings: Finding[];
   notes: string[];
+  /** How many sealed streams are in it as they were before. */
+  opened: number;
   /** SHA-256 of the list that covers all others. */
   tagListSha256: string;
   verifierSha256: string;
@@ -77,7 +83,7 @@ export async function makePackage(site: Site, plan: PackagePlan): Promise<MadePa
 function record(
   { settings }: Site,
   { directory, jobs, info }: PackagePlan,
-  { findings, tagListSha256 }: MadePackage,
+  { findings, opened, tagListSha256 }: MadePackage,
 ): void {
   const ids = jobs.map(({ jobId = '-' }) => jobId);
   for (let from = 0; from < ids.length; from += BATCH) {
@@ -88,13 +94,14 @@ function record(
       jobs: batch,
       ...info,
       findings: findings.length,
+      opened: opened > 0 ? opened : undefined,
       tagListSha256,
     });
   }
 }
 
 /** What is gathered of one job. */
-type Gathered = ShownJob & { problems: readonly Finding[]; uploadCount: number };
+type Gathered = ShownJob & { problems: readonly Finding[]; uploadCount: number; openedCount: number };
 
 async function fillPackage(site: Site, plan: PackagePlan, folder: string, madeAt: Date): Promise<MadePackage> {
   const { jobs, info, version } = plan;
@@ -102,7 +109,7 @@ async function fillPackage(site: Site, plan: PackagePlan, folder: string, madeAt
   const frame: PageFrame = { siteName: site.settings.serverId, madeAt, version, useGmt: site.settings.useGMT };
   const evidence = openEvidence(site, { watch: jobIdsOf(jobs) });
   try {
-    const places = await findPlaces(site, evidence, jobs);
+    const places = await findPlaces(site, evidence, jobs, plan.identities);
     const entriesOf = findJobEntries(site, jobs);
     const shown = new Map(jobs.map((job) => [job, withoutOthers(job)]));
     const linesOf = await findLogLines(
@@ -127,7 +134,8 @@ async function fillPackage(site: Site, plan: PackagePlan, folder: string, madeAt
     ];
     const tagListSha256 = await addTags(bag, folder, plan, { gathered, findings, notes, frame, info });
     const uploads = gathered.reduce((sum, { uploadCount }) => sum + uploadCount, 0);
-    return { uploads, findings, notes, tagListSha256, verifierSha256: bag.digestOf('VERIFY.sh') };
+    const opened = gathered.reduce((sum, { openedCount }) => sum + openedCount, 0);
+    return { uploads, findings, notes, opened, tagListSha256, verifierSha256: bag.digestOf('VERIFY.sh') };
   } finally {
     evidence.close();
   }
@@ -169,13 +177,16 @@ async function addJob(
     if (proof) add(`${place}.tlog-proof`, proof.text);
     else notes.push(`${place}.json: no checkpoint vouches for it`);
   };
-  for (const { folder: place, entry, deposit, verdict } of uploads) {
+  for (const { folder: place, entry, deposit, verdict, opened, unopened } of uploads) {
     const below = place.slice(folder.length + 1);
     for (const stream of ['out', 'err', 'env', 'rdy'] as const)
-      if (bag.has(`${place}/${stream}`)) files.push(`${place}/${stream}`);
+      for (const path of [`${place}/${stream}`, plainPath(`${place}/${stream}`)]) if (bag.has(path)) files.push(path);
     if (entry) addEntry(entry, `${below}/custody`);
     else if (deposit)
       notes.push(`${below}: it was held against the custody record, whose entry names other jobs and is left out`);
+    for (const stream of opened)
+      notes.push(`${plainPath(`${below}/${stream}`)}: opened when the package was made; only age -d proves that`);
+    for (const why of unopened) notes.push(`${below}: not opened: ${why}`);
     for (const { kind, detail } of verdict.findings.filter(isRemark)) notes.push(`${below}: ${kind}: ${detail}`);
   }
   const vouching = new Set(uploads.map(({ entry }) => entry));
@@ -188,6 +199,7 @@ async function addJob(
     ...{ job, uploads, folder, files, notes, problems, page: `pages/${name}.html` },
     ...{ missing: missing.map(({ place }) => place), findings: problems.map(formatFinding) },
     uploadCount: uploads.length,
+    openedCount: uploads.reduce((sum, { opened }) => sum + opened.length, 0),
   };
 }
 
@@ -255,7 +267,8 @@ async function addTags(
     bag.paths().some((path) => path.startsWith('data/checkpoints/') && path.endsWith(end));
   const contents = { jobs: jobs.length, findings: findings.length, notes: notes.length };
   const made = { madeAt: frame.madeAt, version };
-  const marks = { hasCheckpoints: has('.checkpoint'), hasStamps: has('.tsr') };
+  const isOpened = gathered.some(({ openedCount }) => openedCount > 0);
+  const marks = { hasCheckpoints: has('.checkpoint'), hasStamps: has('.tsr'), isOpened };
   bag.addText('README.txt', formatReadme(info, { ...contents, ...marks }, made));
   // Only the built program has it as a module.
   const { default: verifier } = await import('./verify.sh');

@@ -5,6 +5,7 @@ import { readFileSync } from 'node:fs';
 import { Failure } from '../../cli/failure.ts';
 import { errorCode } from '../../cli/files.ts';
 import { checkCheckpoint, readCheckingKey } from '../../evidence/checkpoint.ts';
+import { type Cosigners, readCosigners, whenCosigned } from '../../evidence/cosigners.ts';
 import type { Entry } from '../../evidence/entries.ts';
 import type { Finding } from '../../evidence/finding.ts';
 import { TlogError } from '../../evidence/tlog.ts';
@@ -17,7 +18,7 @@ import { type EntryProved, proveEntries } from '../site/proofs.ts';
 import type { Site } from '../site/site.ts';
 import { checkStamp, type KeptStamp, readStamps } from '../site/stamps.ts';
 import type { PlacedEntry } from './entries.ts';
-import { addKey } from './keys.ts';
+import { addKey, POLICY } from './keys.ts';
 import type { FoundManifest } from './program.ts';
 import type { BagWriter } from './writer.ts';
 
@@ -27,13 +28,26 @@ export interface Keys {
   checkpoints: readonly KeyObject[];
   /** Of manifests. */
   manifests: readonly TrustedKey[];
+  /** Who must have cosigned a checkpoint. */
+  cosigners: Cosigners | undefined;
   /** The path of the certificate of the time stamps' CA, and what is in it. */
   ca: { path: string; pem: string } | undefined;
 }
 
 /** Reads them. Throws Failure `failed` and `usage`. */
-export function readKeys({ key = [], trusted, ca }: { key?: string[]; trusted?: string; ca?: string }): Keys {
+export function readKeys({
+  key = [],
+  trusted,
+  witnesses,
+  ca,
+}: {
+  key?: string[];
+  trusted?: string;
+  witnesses?: string;
+  ca?: string;
+}): Keys {
   return {
+    cosigners: witnesses === undefined ? undefined : readCosigners(witnesses),
     checkpoints: key.map(readCheckingKey),
     manifests: trusted === undefined ? [] : readTrustedKeys(trusted),
     ca: ca === undefined ? undefined : { path: ca, pem: readPem(ca) },
@@ -70,7 +84,7 @@ export function addProofs(bag: BagWriter, site: Site, entries: readonly PlacedEn
   const proofs: Proofs = { proved: new Map(), findings: [], notes: [] };
   let isStamped = false;
   for (const [serverId, own] of byRecord(entries)) {
-    const { stamps, newest } = proveRecord(site, serverId, own, proofs);
+    const { stamps, newest } = proveRecord(site, serverId, own, keys, proofs);
     for (const stamp of stamps) addStamp(bag, serverId, stamp, keys, proofs);
     isStamped ||= stamps.length > 0;
     if (newest) bag.addText(`data/checkpoints/${serverId}.newest.checkpoint`, newest.text);
@@ -80,6 +94,8 @@ export function addProofs(bag: BagWriter, site: Site, entries: readonly PlacedEn
       addCheckpointKey(bag, checkpoint, keys, proofs);
   }
   if (keys.ca && isStamped) bag.addText('data/keys/tsa-ca.pem', keys.ca.pem);
+  if (keys.cosigners && bag.paths().some((path) => path.startsWith('data/checkpoints/')))
+    addPolicy(bag, keys.cosigners);
   return proofs;
 }
 
@@ -88,11 +104,20 @@ function proveRecord(
   site: Site,
   serverId: string,
   entries: readonly PlacedEntry[],
-  { proved, findings }: Proofs,
+  { cosigners }: Keys,
+  { proved, findings, notes }: Proofs,
 ): { stamps: KeptStamp[]; newest: KeptCheckpoint | undefined } {
   const settings = { ...site.settings, logfilesDirectory: entries[0]?.logs ?? site.settings.logfilesDirectory };
-  const stamps = readStamps(settings, serverId);
-  const newest = readCheckpoints(settings, serverId).at(-1);
+  const isEnough = (checkpoint: KeptCheckpoint): boolean =>
+    !cosigners || whenCosigned(checkpoint.text, cosigners) !== undefined;
+  const kept = readCheckpoints(settings, serverId);
+  const newest = kept.findLast(isEnough);
+  const all = readStamps(settings, serverId);
+  const stamps = all.filter(({ checkpoint }) => isEnough(checkpoint));
+  if (kept.length > 0 && !newest)
+    notes.push(`${serverId}: too few witnesses have cosigned any checkpoint of its record`);
+  for (const { name } of all.filter((stamp) => !stamps.includes(stamp)))
+    notes.push(`${serverId}: the time stamp ${name} is left out: too few witnesses have cosigned its checkpoint`);
   const checkpoints = [...stamps.map(({ checkpoint }) => checkpoint), ...(newest ? [newest] : [])];
   const used = new Set<string>();
   try {
@@ -105,6 +130,12 @@ function proveRecord(
     findings.push({ kind: 'checkpoint-changed', place: serverId, detail: error.message });
   }
   return { stamps: stamps.filter(({ checkpoint }) => used.has(checkpoint.text)), newest };
+}
+
+/** Adds the policy by which checkpoints were picked, with its keys. */
+function addPolicy(bag: BagWriter, { text, witnesses }: Cosigners): void {
+  bag.addText(POLICY, text);
+  for (const { id, publicKey } of witnesses) addKey(bag, 'witnesses', id, publicKey);
 }
 
 /** The entries of each record, by its server: of two folders of logs that have one of the same name the first counts. */

@@ -8,12 +8,14 @@ export interface Contents {
   notes: number;
   hasCheckpoints: boolean;
   hasStamps: boolean;
+  /** Whether what was sealed is there as it was before, too. */
+  isOpened: boolean;
 }
 
 /** The text, in lines of at most 78 columns. */
 export function formatReadme(
   { caseNumber, examiner, description }: PackageInfo,
-  { jobs, findings, notes, hasCheckpoints, hasStamps }: Contents,
+  { jobs, findings, notes, hasCheckpoints, hasStamps, isOpened }: Contents,
   { madeAt, version }: { madeAt: Date; version: string },
 ): string {
   const about = [
@@ -29,6 +31,7 @@ export function formatReadme(
       ? undefined
       : 'No signed checkpoint covers it: nothing but its lists vouches for the custody record.',
     hasStamps ? undefined : 'No time stamp of an independent authority is in it.',
+    isOpened ? 'Sealed streams were opened for it: beside out and err are out.plain and err.plain.' : undefined,
   ];
   return `EVIDENCE FROM A WEBJOB SITE
 
@@ -64,6 +67,8 @@ WHAT EACH FILE IS
       log.txt                  its requests, as the server logged them
       upload-1/                what the client sent; if more than once, upload-2/
         out, err               what the program wrote to stdout and stderr
+        out.plain, err.plain   the same before the client sealed it, where the sender
+                               of this package opened it
         env                    the record of the run, which the client wrote
         rdy                    the job id under which the server received it
         custody.json           the entry of the server's custody record
@@ -75,6 +80,8 @@ WHAT EACH FILE IS
                                and time stamps of it (.tsr)
     data/keys/                 the public keys, each named by its key id:
       checkpoints/             of those who sign checkpoints
+      witnesses/               of witnesses of the checkpoints, and how many of them
+                               must have cosigned each (policy)
       manifests/               of those who sign programs
       clients/                 of clients that sign what they send
       tsa-ca.pem               the certificate of the time stamps' CA
@@ -98,7 +105,14 @@ The hashes in env are the client's own statement. If env ends with a line
 ResultSignature, the client signed that statement, with the SHA-256 of out and
 err in it, before the server saw any of it: then the server cannot have changed
 or made up the result. Files that begin with "age-encryption.org" are sealed to
-an examiner; the program age opens them.
+an examiner; the program age opens them. Where out.plain is beside such a file,
+the line PlainOutSha256 of env, which the client signed as well, is its SHA-256.
+That it is what is sealed in out, only the examiner can show: age -d opens out.
+
+If data/keys/witnesses/policy is there, others than the server's owner have seen
+each checkpoint, and have signed that the record only ever grew: the server cannot
+show one record to you and another to them. Their signatures are the further
+lines of a checkpoint (c2sp.org/tlog-cosignature, c2sp.org/tlog-policy).
 
 
 CHECK IT BY HAND
@@ -120,6 +134,15 @@ The signature of a checkpoint (ID is the key id, in the name of the key's file):
     sed -n 5p $f | cut -d ' ' -f 3 | openssl base64 -d -A | tail -c +5 > sig
     openssl pkeyutl -verify -pubin -inkey data/keys/checkpoints/ID.pem \\
         -rawin -in text -sigfile sig
+
+The signature of a witness, line N of a checkpoint (the text as above):
+
+    sed -n Np $f | cut -d ' ' -f 3 | openssl base64 -d -A > cosignature
+    time=$(od -An -tx1 -j4 -N8 cosignature | tr -d ' ')
+    { printf 'cosignature/v1\\ntime %d\\n' 0x$time; cat text; } > cosigned
+    tail -c +13 cosignature > sig
+    openssl pkeyutl -verify -pubin -inkey data/keys/witnesses/ID.pem \\
+        -rawin -in cosigned -sigfile sig
 
 The time stamp of a checkpoint (if the authority's certificate has ended, add
 -attime and the time of the stamp in seconds since 1970):

@@ -18,9 +18,11 @@ import { findStreams } from '../../ledger/streams.ts';
 import type { ResultStreams } from '../../notes/result.ts';
 import type { Heads } from '../../pages/heads.ts';
 import { MAX_TEXT_BYTES } from '../../pages/stream.ts';
+import type { Identities, SealedName } from '../jobs/sealed.ts';
 import type { Site } from '../site/site.ts';
 import { isDepositOf, type JobEntries, type PlacedEntry } from './entries.ts';
 import { addKey } from './keys.ts';
+import { addPlain } from './plain.ts';
 import { type BagWriter, UnreadableStream, type Written } from './writer.ts';
 
 /** An upload as it was copied. */
@@ -35,12 +37,17 @@ export interface CopiedUpload {
   /** The deposit that vouches for it, and the entry, where that may be handed over. */
   deposit: Deposit | undefined;
   entry: PlacedEntry | undefined;
+  /** Of sealed streams: which are there as they were before, too, and why another is not. */
+  opened: readonly SealedName[];
+  unopened: readonly string[];
 }
 
 /** Where the uploads of some jobs are. */
 export interface Places {
   evidence: Evidence;
   packs: ReadonlyMap<string, OpenedPack>;
+  /** What opens sealed streams. */
+  identities: Identities | undefined;
 }
 
 interface OpenedPack {
@@ -57,7 +64,12 @@ export function isRemark({ kind }: Finding): boolean {
 }
 
 /** Looks up in which packs uploads are: each manifest is read once. Throws Failure `failed` for one that cannot be read. */
-export async function findPlaces(site: Site, evidence: Evidence, jobs: readonly Job[]): Promise<Places> {
+export async function findPlaces(
+  site: Site,
+  evidence: Evidence,
+  jobs: readonly Job[],
+  identities: Identities | undefined,
+): Promise<Places> {
   const wanted = new Map<string, Set<string>>();
   const want = (pack: string, name: string): void => {
     wanted.set(pack, (wanted.get(pack) ?? new Set()).add(name));
@@ -73,7 +85,7 @@ export async function findPlaces(site: Site, evidence: Evidence, jobs: readonly 
     // The archive itself is not read: what is copied from it is.
     packs.set(pack, { groups, judge: evidence.judgePack(pack, names, false) });
   }
-  return { evidence, packs };
+  return { evidence, packs, identities };
 }
 
 interface Source {
@@ -102,7 +114,8 @@ export async function copyUploads(
         ? await copyStored(bag, site, places, { name, job }, place)
         : await copyPacked(bag, site, places, { name, pack }, { place, told, job });
     addClientKey(bag, places.evidence, copied);
-    uploads.push({ ...copied, entry: findEntry(copied, entries) });
+    const { opened, unopened } = await addPlain(bag, copied, places.identities);
+    uploads.push({ ...copied, entry: findEntry(copied, entries), opened, unopened });
   }
   const names = new Set(sources.map(({ name }) => name));
   const missing = new Set(told.map(({ name }) => name).filter((name) => !names.has(name)));
@@ -132,7 +145,7 @@ function findSources(site: Site, { evidence, packs }: Places, job: Job, told: re
 }
 
 /** `signed` is what the streams must be by the client's word. */
-type Copied = Omit<CopiedUpload, 'entry'> & { signed?: ResultStreams | undefined };
+type Copied = Omit<CopiedUpload, 'entry' | 'opened' | 'unopened'> & { signed?: ResultStreams | undefined };
 
 async function copyStored(
   bag: BagWriter,

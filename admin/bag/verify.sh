@@ -153,16 +153,21 @@ check_signature() {
     *"
 $key $1
 "*) ;;
-    *) owns_key "$1" || return 1 ;;
+    *) owns_key "$1" 001 || return 1 ;;
   esac
-  openssl pkeyutl -verify -pubin -inkey "$key" -rawin -in "$work/text" -sigfile "$work/signature" >/dev/null 2>&1
+  is_signed "$work/text"
 }
 
-# Whether the key in $key is that of the name $1: the id is the beginning of the SHA-256 of name, newline, 1 for Ed25519, and
-# the 32 bytes of the key.
+# Whether the key in $key made $work/signature of the file $1.
+is_signed() {
+  openssl pkeyutl -verify -pubin -inkey "$key" -rawin -in "$1" -sigfile "$work/signature" >/dev/null 2>&1
+}
+
+# Whether the key in $key is that of the name $1 and the type $2: the id is the beginning of the SHA-256 of name, newline, the
+# type (octal: 001 is Ed25519, 004 a witness with such a key), and the 32 bytes of the key.
 owns_key() {
   openssl pkey -pubin -in "$key" -outform DER -out "$work/key" 2>/dev/null || return 1
-  own=$({ printf '%s\n\001' "$1" && tail -c 32 "$work/key"; } | digest)
+  own=$({ printf "%s\\n\\$2" "$1" && tail -c 32 "$work/key"; } | digest)
   [ "${own%"${own#????????}"}" = "$id" ] || return 1
   owned="$owned
 $key $1
@@ -221,7 +226,8 @@ check_checkpoint() {
     fail "$2" 'not a checkpoint'
     return 1
   fi
-  check_note "$1" "$2" checkpoints "$origin"
+  check_note "$1" "$2" checkpoints "$origin" || return 1
+  [ ! -f "$policy" ] || check_cosigners "$1" "$2"
 }
 
 check_checkpoints() {
@@ -231,6 +237,94 @@ check_checkpoints() {
   for file in data/checkpoints/*.tsr; do
     [ ! -f "$file" ] || check_stamp "$file" "${file%.tsr}.checkpoint"
   done
+}
+
+# --- Witnesses (c2sp.org/tlog-cosignature): others who have seen a checkpoint, and that it only added to what they saw before.
+
+policy=data/keys/witnesses/policy
+
+# Whether enough of those in the policy have signed the checkpoint in $1, called $2. Its text is in $work/text.
+check_cosigners() {
+  cosigned=' ' cosigners='' wrong=''
+  {
+    while IFS= read -r line && [ -n "$line" ]; do :; done
+    while IFS=' ' read -r dash name encoded rest; do
+      [ "$dash" = '—' ] && [ -z "$rest" ] || continue
+      check_cosignature "$name" "$encoded" </dev/null
+      case $? in
+        0) cosigned="$cosigned$name+$id " cosigners="$cosigners $name" ;;
+        1) wrong=$name ;;
+      esac
+    done
+  } <"$1"
+  if [ "$wrong" ]; then
+    fail "$2" "the cosignature of $wrong is wrong"
+  elif is_quorum; then
+    ok "$2: cosigned by${cosigners:- nobody}, as $policy asks"
+  else
+    wrong=quorum
+    fail "$2" "not cosigned as $policy asks"
+  fi
+  [ ! "$wrong" ]
+}
+
+# Checks the cosignature $2 of the witness named $1 over its time and $work/text. Returns 1 for a wrong one, 2 when its key is not there.
+check_cosignature() {
+  # 4 bytes of the key id, 8 of the time, 64 of the signature.
+  case ${2%==} in
+    *[!A-Za-z0-9+/]*) return 2 ;;
+    *[AQgw]) [ ${#2} -eq 104 ] && [ "$2" != "${2%==}" ] || return 2 ;;
+    *) return 2 ;;
+  esac
+  printf '%s\n' "$2" | openssl base64 -d -A >"$work/decoded"
+  tail -c +13 "$work/decoded" >"$work/signature"
+  # shellcheck disable=SC2046 # the words are meant
+  set -- "$1" $(od -An -tx1 -N12 "$work/decoded")
+  id=$2$3$4$5 key=data/keys/witnesses/$2$3$4$5.pem time=$((0x$9${10}${11}${12}${13}))
+  [ -f "$key" ] || return 2
+  [ "$6$7$8" = 000000 ] && [ "$time" -le 253402300799 ] && owns_key "$1" 004 || return 1
+  { printf 'cosignature/v1\ntime %s\n' "$time" && cat "$work/text"; } >"$work/cosigned"
+  is_signed "$work/cosigned"
+}
+
+# Whether those in $cosigned are enough for the policy (c2sp.org/tlog-policy): a line names nothing but what is above it.
+is_quorum() {
+  met=' none ' quorum=''
+  set -f
+  while read -r kind name first members; do
+    case $kind in
+      witness)
+        # NAME+ID+KEY: a key may have a plus in it.
+        rest=${first#*+}
+        case $cosigned in
+          *" ${first%%+*}+${rest%%+*} "*) ! is_key "${rest%%+*}" "${rest#*+}" || met="$met$name " ;;
+        esac
+        ;;
+      group)
+        count=0 all=0
+        for member in $members; do
+          all=$((all + 1))
+          case $met in
+            *" $member "*) count=$((count + 1)) ;;
+          esac
+        done
+        case $first in
+          any) first=1 ;;
+          all) first=$all ;;
+        esac
+        ! is_number "$first" || [ "$count" -lt "$first" ] || met="$met$name "
+        ;;
+      quorum) quorum=$name ;;
+    esac
+  done <"$policy"
+  set +f
+  [ "$quorum" ] && [ "$met" != "${met#*" $quorum "}" ]
+}
+
+# Whether the key of a witness with the id $1 is $2, and not another that has this id.
+is_key() {
+  openssl pkey -pubin -in "data/keys/witnesses/$1.pem" -outform DER -out "$work/key" 2>/dev/null </dev/null || return 1
+  [ "$2" = "$({ printf '\004' && tail -c 32 "$work/key"; } | openssl base64 -A)" ]
 }
 
 # --- Time stamps (RFC 3161): that a checkpoint was there at a time, by the word of an authority.
@@ -411,7 +505,7 @@ check_deposit() {
 
 # The record of the run, which the client wrote: the hashes in it, and where the client has a key for that its signature.
 check_record() {
-  kind='' out='' err='' number=0 client='' record_job='' sizes='' signature='' more=''
+  kind='' out='' err='' number=0 client='' record_job='' sizes='' plain='' signature='' more=''
   printf 'webjob-result/v1\n' >"$work/text"
   while IFS= read -r field; do
     number=$((number + 1))
@@ -422,6 +516,7 @@ check_record() {
       19:StdOutHash=*) out=${field#StdOutHash=} ;;
       20:StdErrHash=*) err=${field#StdErrHash=} ;;
       *:StdOutBytes=* | *:StdOutSha256=* | *:StdErrBytes=* | *:StdErrSha256=*) sizes="$sizes $field" ;;
+      *:PlainOutBytes=* | *:PlainOutSha256=* | *:PlainErrBytes=* | *:PlainErrSha256=*) plain="$plain $field" ;;
       *:ResultSignature=*)
         signature=${field#ResultSignature=}
         continue
@@ -431,6 +526,8 @@ check_record() {
     [ "$signature" ] || printf '%s\n' "$field" >>"$work/text"
   done <"$1/env"
   check_result "$1"
+  check_plain "$1/out" PlainOut
+  check_plain "$1/err" PlainErr
   case ${kind%"$return"} in
     [Mm][Dd]5) option=-md5 ;;
     [Ss][Hh][Aa]1) option=-sha1 ;;
@@ -478,6 +575,17 @@ check_result() {
   else
     ok "$1: out, err and env are what the client $signer signed"
   fi
+}
+
+# What a client sealed in $1, where it is there as it was before: its size and hash are fields of the record that begin with $2.
+check_plain() {
+  [ -f "$1.plain" ] || return 0
+  # shellcheck disable=SC2046 # the words are meant, and no name has blanks
+  set -- "$1.plain" "$2" $(sha256sum "$1.plain") $(wc -c "$1.plain")
+  case "$plain " in
+    *" $2Bytes=$5 $2Sha256=$3 "*) ok "$1: what the client sealed, as the run record says" ;;
+    *) fail "$1" 'not what the client sealed, as the run record says' ;;
+  esac
 }
 
 check_hash() {

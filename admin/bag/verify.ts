@@ -7,6 +7,7 @@ import { formatReady, parseReady, readLink, STREAMS } from 'webjob-locker';
 import type { RunRecord } from 'webjob-protocol';
 import { Failure } from '../../cli/failure.ts';
 import { type BagCheck, checkBag } from '../../evidence/bag.ts';
+import { type Cosigners, checkCosigners, parseCosigners } from '../../evidence/cosigners.ts';
 import { hashLeaf, isIncluded } from '../../evidence/merkle.ts';
 import { type FileFacts, readFile } from '../../evidence/reading.ts';
 import { parseProof, parseTreeHead, TlogError, type TreeHead } from '../../evidence/tlog.ts';
@@ -17,6 +18,8 @@ import { NoteError, type NoteVerifier, parseNote, verifyNote } from '../../notes
 import { openResult } from '../../notes/result.ts';
 import { checkStamp } from '../site/stamps.ts';
 import { depositsOf } from './entries.ts';
+import { POLICY } from './keys.ts';
+import { isPlain, plainPath } from './plain.ts';
 import type { Keys } from './proofs.ts';
 
 const ED25519 = 1;
@@ -56,6 +59,8 @@ class PackageCheck {
 
   /** By their texts, the checkpoints of the package in which nothing is wrong. */
   readonly #heads = new Map<string, TreeHead>();
+
+  #policy: Cosigners | undefined;
 
   constructor(folder: string, keys: Keys) {
     this.#folder = folder;
@@ -130,11 +135,37 @@ class PackageCheck {
       const { origin } = parseTreeHead(parseNote(Buffer.from(text)).text);
       const wanted = { name: origin, folder: 'checkpoints', given: this.#keys.checkpoints };
       const { check, signedText } = this.#checkNote(place, text, wanted);
-      return { checks: [check], head: check.verdict === 'failed' ? undefined : parseTreeHead(signedText) };
+      const checks = [check, ...(check.verdict === 'failed' ? [] : this.#checkCosigners(place, text))];
+      const isGood = checks.every(({ verdict }) => verdict !== 'failed');
+      return { checks, head: isGood ? parseTreeHead(signedText) : undefined };
     } catch (error) {
       if (!(error instanceof NoteError || error instanceof TlogError)) throw error;
       return { checks: [failed(place, error.message)], head: undefined };
     }
+  }
+
+  /** Whether enough witnesses have signed a checkpoint: those of the given policy, or of the one in the package. */
+  #checkCosigners(place: string, text: string): BagCheck[] {
+    const source = this.#keys.cosigners ? 'the policy that was given' : POLICY;
+    try {
+      const cosigners = this.#keys.cosigners ?? (this.#has(POLICY) ? this.#ownPolicy() : undefined);
+      if (!cosigners) return [];
+      const { signed } = checkCosigners(parseNote(Buffer.from(text)), cosigners);
+      const names = signed.map(({ name }) => name).join(' ') || 'nobody';
+      return [ok(place, `cosigned by ${names}, as ${source} asks`)];
+    } catch (error) {
+      if (!(error instanceof NoteError)) throw error;
+      return [failed(place, `not cosigned as ${source} asks: ${error.message}`)];
+    }
+  }
+
+  /** Throws NoteError, also where the keys beside it are others. */
+  #ownPolicy(): Cosigners {
+    this.#policy ??= parseCosigners(this.#readUtf8(POLICY));
+    for (const { id, publicKey } of this.#policy.witnesses)
+      if (!this.#ownKey(`data/keys/witnesses/${id}.pem`)[0]?.equals(publicKey))
+        throw new NoteError(`data/keys/witnesses/${id}.pem is not the key of the policy`);
+    return this.#policy;
   }
 
   /**
@@ -279,6 +310,7 @@ class PackageCheck {
     const env = readFile(join(this.#folder, upload, 'env'), { maxTextBytes: MAX_ENV_BYTES });
     const { record } = readRunRecord(env?.text ?? '', env?.size ?? 0);
     if (env) yield* this.#checkResult(upload, Buffer.from(env.text === '\0' ? '' : env.text, 'latin1'));
+    yield* this.#checkPlain(upload, new Map(record?.extra));
     if (!record || !isHashed(record)) {
       yield note(`${upload}/env`, 'states no hashes that can be checked');
       return;
@@ -295,6 +327,18 @@ class PackageCheck {
       yield found === digest
         ? ok(place, `the ${hashType} of the run record`)
         : failed(place, `not the ${hashType} of the run record`);
+    }
+  }
+
+  /** What the client sealed, where it is there as it was before. */
+  *#checkPlain(upload: string, extra: ReadonlyMap<string, string>): Generator<BagCheck> {
+    for (const stream of ['out', 'err'] as const) {
+      const place = plainPath(`${upload}/${stream}`);
+      const found = this.#digests.get(place);
+      if (!found) continue;
+      yield isPlain(extra, stream, found)
+        ? ok(place, 'what the client sealed, as the run record says')
+        : failed(place, 'not what the client sealed, as the run record says');
     }
   }
 

@@ -1,6 +1,6 @@
 // Writes the files of a BagIt bag, and takes the SHA-256 of what is written while it is written.
 import { createHash, type Hash } from 'node:crypto';
-import { closeSync, mkdirSync, openSync, unlinkSync } from 'node:fs';
+import { closeSync, createReadStream, mkdirSync, openSync, unlinkSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { writeAll } from 'webjob-locker/durable';
 import { BAG_DECLARATION, formatBagList, PAYLOAD_LIST, TAG_LIST } from '../../evidence/bag.ts';
@@ -46,6 +46,11 @@ export class BagWriter {
   /** In lower-case hex. */
   digestOf(path: string): string {
     return this.#digests.get(path) ?? '';
+  }
+
+  /** What was written. */
+  read(path: string): AsyncIterable<Buffer> {
+    return createReadStream(join(this.#folder, path));
   }
 
   paths(): string[] {

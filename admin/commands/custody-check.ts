@@ -5,7 +5,8 @@ import { Failure } from '../../cli/failure.ts';
 import { errorCode } from '../../cli/files.ts';
 import { printJson, printLine, safeLine } from '../../cli/output.ts';
 import { type Checked, checkText } from '../../evidence/check.ts';
-import { readCheckingKey, readWitnessKeys } from '../../evidence/checkpoint.ts';
+import { readCheckingKey } from '../../evidence/checkpoint.ts';
+import { readCosigners } from '../../evidence/cosigners.ts';
 import { TlogError } from '../../evidence/tlog.ts';
 import { NoteError } from '../../notes/note.ts';
 import { globalOptions } from '../site/site.ts';
@@ -41,7 +42,10 @@ export function checkCommand(): Command {
     .description('check a checkpoint or a proof with the public key alone')
     .argument('<file>', 'what custody checkpoint, prove or consistency printed')
     .requiredOption('--key <file>', 'the public key of the checkpoints')
-    .option('--witnesses <file>', 'verifier keys, one a line, of which one must have cosigned each checkpoint')
+    .option(
+      '--witnesses <file>',
+      'the witnesses that must have cosigned each checkpoint: a policy, or verifier keys of which one does',
+    )
     .option('--entry <file>', 'the entry that is to be proved, where the proof does not hold it')
     .option('--old <file>', 'the earlier checkpoint, for a proof that the later one extends it')
     .option('--timestamp <file>', 'the time stamp of the checkpoint that is FILE (with --ca)')
@@ -55,8 +59,8 @@ export function checkCommand(): Command {
 function run(path: string, options: Options, isJson: boolean): void {
   if ((options.timestamp === undefined) !== (options.ca === undefined))
     throw new Failure('usage', '--timestamp and --ca belong together');
-  const witnesses = options.witnesses === undefined ? [] : readWitnessKeys(options.witnesses);
-  const trust = { key: readCheckingKey(options.key), witnesses };
+  const cosigners = options.witnesses === undefined ? undefined : readCosigners(options.witnesses);
+  const trust = { key: readCheckingKey(options.key), cosigners };
   const text = read(path).toString('utf8');
   if (text.startsWith('old ') && options.old === undefined)
     throw new Failure('usage', `${path} proves that a checkpoint extends an earlier one`, '--old FILE, with that one');

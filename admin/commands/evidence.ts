@@ -8,6 +8,7 @@ import { makePackage } from '../bag/make.ts';
 import { readKeys } from '../bag/proofs.ts';
 import { selectJobs } from '../bag/select.ts';
 import { verifyPackage } from '../bag/verify.ts';
+import { identityOption, readIdentities } from '../jobs/sealed.ts';
 import { findPlace } from '../site/place.ts';
 import { globalOptions, openSite } from '../site/site.ts';
 import { inTurn } from '../site/turn.ts';
@@ -28,6 +29,8 @@ interface Options {
   key?: string[];
   ca?: string;
   trusted?: string;
+  witnesses?: string;
+  identity?: string;
   verify?: string;
 }
 
@@ -41,6 +44,8 @@ openssl alone. README.txt in it is for the recipient. Of other jobs and clients 
 
 Every stream is held against the custody record while it is copied. What is wrong is printed, and stands in data/findings.txt: the package is
 made all the same. That it was made, with its jobs, is put on record. On a terminal, case number, examiner and description are asked for.
+
+What clients sealed stays sealed. With --identity it stands beside that as it was before, in out.plain and err.plain.
 
 Tell the recipient the SHA-256 that is printed at the end by another way than the package.
 
@@ -73,6 +78,8 @@ export function evidenceCommand(): Command {
     .option('--key <file>', 'the public key of the checkpoints; of several logs several', collect)
     .option('--ca <file>', "the certificate of the time stamps' CA, in PEM")
     .option('--trusted <file>', 'the keys of those who sign programs: DsvTrustedKeysFile of the clients')
+    .option('--witnesses <file>', 'the witnesses that must have cosigned each checkpoint: a policy, or verifier keys')
+    .addOption(identityOption())
     .option('--verify <directory>', 'check a package instead; no site is needed')
     .addHelpText('after', EXPLANATION)
     .action((jids: string[], options: Options, command: Command) =>
@@ -92,6 +99,7 @@ async function make(command: Command, jids: readonly string[], options: Options)
   const site = openSite(command);
   const isJson = globalOptions(command).json === true;
   const keys = readKeys(options);
+  const identities = await readIdentities(options.identity);
   const directory = findPlace('--out', out, 'a package', site);
   const jobs = await selectJobs(site, { jobs: jids, client, command: program, since, until, case: options.case });
   const given = {
@@ -108,16 +116,17 @@ async function make(command: Command, jids: readonly string[], options: Options)
       jobs,
       info,
       keys,
+      identities,
       version: WEBJOB_VERSION,
       zip: zipFolder,
       advance: progress.advance,
     }),
   );
   progress.end();
-  const { findings, notes, uploads, tagListSha256, verifierSha256 } = made;
+  const { findings, notes, uploads, opened, tagListSha256, verifierSha256 } = made;
   if (findings.length > 0) process.exitCode = EXIT_CODES.findings;
   if (isJson) {
-    const facts = { package: directory, zip: zip ? `${directory}.zip` : null, jobs: jobs.length, uploads };
+    const facts = { package: directory, zip: zip ? `${directory}.zip` : null, jobs: jobs.length, uploads, opened };
     printJson({
       ...facts,
       ...info,
@@ -142,9 +151,9 @@ async function make(command: Command, jids: readonly string[], options: Options)
 const WORDS = { ok: 'OK', failed: 'FAILED', note: 'NOTE' };
 
 function verify(directory: string, jids: readonly string[], options: Options, isJson: boolean): void {
-  const { verify: _, key, ca, trusted, ...others } = options;
+  const { verify: _, key, ca, trusted, witnesses, ...others } = options;
   if (jids.length > 0 || Object.keys(others).length > 0)
-    throw new Failure('usage', '--verify takes a package, and --key, --ca and --trusted alone');
+    throw new Failure('usage', '--verify takes a package, and --key, --ca, --trusted and --witnesses alone');
   const counts = { ok: 0, failed: 0, note: 0 };
   for (const { verdict, place, detail } of verifyPackage(directory, readKeys(options))) {
     counts[verdict] += 1;

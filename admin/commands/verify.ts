@@ -5,7 +5,8 @@ import { walkLocker } from 'webjob-locker';
 import { parseInstant } from '../../cli/durations.ts';
 import { EXIT_CODES, Failure } from '../../cli/failure.ts';
 import { formatBytes, printJson, printLine, safeLine, say, startProgress } from '../../cli/output.ts';
-import { compareCheckpoints, readCheckingKey, readWitnessKeys } from '../../evidence/checkpoint.ts';
+import { compareCheckpoints, readCheckingKey } from '../../evidence/checkpoint.ts';
+import { readCosigners } from '../../evidence/cosigners.ts';
 import type { EvidenceSite } from '../../evidence/evidence.ts';
 import type { Finding } from '../../evidence/finding.ts';
 import { verifyJournal } from '../../evidence/journal.ts';
@@ -62,7 +63,10 @@ export function verifyCommand(): Command {
     .option('--custody', 'the custody record, names and job ids alone: read no streams')
     .option('--checkpoint <file>', 'what webjobctl custody checkpoint printed, to be held against the custody record')
     .option('--key <file>', 'the public key of the checkpoints')
-    .option('--witnesses <file>', 'verifier keys, one a line, of which one must have cosigned each checkpoint')
+    .option(
+      '--witnesses <file>',
+      'the witnesses that must have cosigned each checkpoint: a policy, or verifier keys of which one does',
+    )
     .option('--journal <file>', 'only the runs in the journal of a client (JournalFile), each against the locker')
     .option('--result-keys <folder>', 'a copy of webjob-result-keys that the server could not change')
     .addHelpText('after', EXPLANATION)
@@ -101,8 +105,8 @@ function run(command: Command, jid: string | undefined): void {
   if (options.checkpoint !== undefined && options.key !== undefined) {
     const key = readCheckingKey(options.key);
     const folders = sites.flatMap(({ servers }) => servers.map(({ logfilesDirectory }) => logfilesDirectory));
-    const witnesses = options.witnesses === undefined ? [] : readWitnessKeys(options.witnesses);
-    for (const finding of compareCheckpoints(options.checkpoint, { key, witnesses }, folders)) report(finding);
+    const cosigners = options.witnesses === undefined ? undefined : readCosigners(options.witnesses);
+    for (const finding of compareCheckpoints(options.checkpoint, { key, cosigners }, folders)) report(finding);
   }
   const startedAt = performance.now();
   const summary = addUp(verifyAll(sites, options, jid, report));

@@ -12,7 +12,7 @@ import { sealedTo } from '../../notes/result.ts';
 /** Opens sealed streams. */
 export type Identities = Decrypter;
 
-type SealedName = 'out' | 'err';
+export type SealedName = 'out' | 'err';
 
 const MAX_IDENTITY_BYTES = 1024 * 1024;
 /** How a sealed stream begins. */
@@ -87,6 +87,20 @@ async function* readSealed(
   identities: Identities,
 ): AsyncGenerator<Buffer> {
   const hash = createHash('sha256');
+  for await (const bytes of openSealed(name, stream, identities)) {
+    hash.update(bytes);
+    yield bytes;
+  }
+  if (hash.digest('hex') !== sha256)
+    throw new Failure('failed', `.${name} is not what the client sealed`, 'webjobctl verify JOB');
+}
+
+/** What is in a sealed stream, whatever its client says of it. Throws Failure `failed` where it cannot be opened to its end. */
+export async function* openSealed(
+  name: SealedName,
+  stream: Pick<StoredStream, 'read'>,
+  identities: Identities,
+): AsyncGenerator<Buffer> {
   const pieces = stream.read()[Symbol.asyncIterator]();
   const source = new ReadableStream<Uint8Array>({
     pull: async (controller) => {
@@ -98,7 +112,6 @@ async function* readSealed(
   try {
     for await (const piece of await identities.decrypt(source)) {
       const bytes = Buffer.from(piece.buffer, piece.byteOffset, piece.byteLength);
-      hash.update(bytes);
       if (bytes.length > 0) yield bytes;
     }
   } catch (error) {
@@ -111,8 +124,6 @@ async function* readSealed(
   } finally {
     await pieces.return?.();
   }
-  if (hash.digest('hex') !== sha256)
-    throw new Failure('failed', `.${name} is not what the client sealed`, 'webjobctl verify JOB');
 }
 
 /** The streams of an upload, those that are sealed opened where somebody can. */

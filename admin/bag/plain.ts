@@ -1,0 +1,53 @@
+// What a client sealed, as it was before: beside the sealed stream, in packages that were made with an identity.
+import type { FileFacts } from '../../evidence/reading.ts';
+import { MAX_TEXT_BYTES } from '../../pages/stream.ts';
+import { findRecipients, type Identities, openSealed, type SealedName } from '../jobs/sealed.ts';
+import type { CopiedUpload } from './uploads.ts';
+import { type BagWriter, UnreadableStream } from './writer.ts';
+
+/** Where it is. */
+export function plainPath(sealed: string): string {
+  return `${sealed}.plain`;
+}
+
+/** Whether the fields behind a run record say so. */
+export function isPlain(extra: ReadonlyMap<string, string>, name: SealedName, { bytes, sha256 }: FileFacts): boolean {
+  const start = name === 'out' ? 'PlainOut' : 'PlainErr';
+  return extra.get(`${start}Bytes`) === String(bytes) && extra.get(`${start}Sha256`) === sha256;
+}
+
+/** Adds what a client sealed beside it, as it was before, where an identity opens it. Throws the error of a system call. */
+export async function addPlain(
+  bag: BagWriter,
+  {
+    name,
+    folder,
+    pack,
+    heads,
+    verdict: { record, findings },
+  }: Pick<CopiedUpload, 'name' | 'folder' | 'pack' | 'heads' | 'verdict'>,
+  identities: Identities | undefined,
+): Promise<Pick<CopiedUpload, 'opened' | 'unopened'>> {
+  const opened: SealedName[] = [];
+  const unopened: string[] = [];
+  const extra = new Map(record?.extra);
+  if (!identities || !findRecipients(extra)) return { opened, unopened };
+  for (const stream of ['out', 'err'] as const) {
+    const path = `${folder}/${stream}`;
+    if (!bag.has(path)) continue;
+    const plain = plainPath(path);
+    try {
+      const chunks = openSealed(stream, { read: () => bag.read(path) }, identities);
+      const { head, size, digests } = await bag.addStream(plain, chunks, { headBytes: MAX_TEXT_BYTES });
+      opened.push(stream);
+      heads[stream] = { head, size };
+      if (isPlain(extra, stream, { bytes: size, sha256: digests.get('sha256') ?? '' })) continue;
+      const place = `${pack === undefined ? '' : `packed/${pack}: `}${name}.${stream}`;
+      findings.push({ kind: 'hash-wrong', place, detail: 'what is sealed in it is not what the run record says' });
+    } catch (error) {
+      if (!(error instanceof UnreadableStream)) throw error;
+      unopened.push(error.message);
+    }
+  }
+  return { opened, unopened };
+}
