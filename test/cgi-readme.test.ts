@@ -5,6 +5,7 @@ import { spawn, spawnSync } from 'node:child_process';
 import { chmodSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { delimiter, dirname, join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
+import { stageLibrary } from '../scripts/npm-packages.ts';
 import { type Folder, makeFolder } from './cgi-scripts.ts';
 import { askFastCgi } from './fastcgi-client.ts';
 
@@ -27,7 +28,8 @@ let project: Folder;
 before(() => {
   project = makeFolder();
   mkdirSync(join(project.path, 'node_modules'));
-  symlinkSync(library, join(project.path, 'node_modules', 'node-cgi-compat'));
+  // As npm installs it: JavaScript, without the sources.
+  stageLibrary(join(project.path, 'node_modules', 'node-cgi-compat'));
   symlinkSync(join(root, 'node_modules', 'supertest'), join(project.path, 'node_modules', 'supertest'));
   for (const [name, text] of files) {
     writeFileSync(join(project.path, name), text);
