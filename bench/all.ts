@@ -7,12 +7,12 @@ import { parseArgs } from 'node:util';
 import { formatChart } from './chart.ts';
 import { watchFootprint } from './footprint.ts';
 import { askTogether, type Operation } from './load.ts';
-import { CAT, KILOBYTE, PERL, type Peer, startPeers } from './peers.ts';
+import { CAT, KILOBYTE, OTHER, PERL, type Peer, startPeers } from './peers.ts';
 import { quantile } from './quantile.ts';
 import { formatTable, type Row } from './table.ts';
 
 const HELP = `Usage: node bench/all.ts [--quick] [--seconds N] [--turns N] [--large MIB] [--processes N]
-                         [--only TEXT] [--what TEXT] [--json] [--chart FILE]
+                         [--only TEXT] [--what TEXT] [--against DIRECTORY] [--json] [--chart FILE]
 
 A static file, scripts that do nothing, a Perl script of equal work, and WebJob as a CGI, with mod_fcgid, with mod_proxy_fcgi, and on two
 servers behind a balancer: GET of 1 KiB, PUT of 1 KiB, 1 MiB and 1 GiB, by one client and by eight at once. Requests and megabytes a second
@@ -23,8 +23,9 @@ are medians of the turns, p50 and p99 of all requests; memory is the most that h
   --turns N      how often everything has its turn (default 3)
   --large MIB    the large upload, by one client at a time (default 1024)
   --processes N  of WebJob behind mod_proxy_fcgi (default 2, as in the shipped unit)
-  --only TEXT    peers whose name holds this, and the Perl script
+  --only TEXT    peers whose name matches this expression, and the Perl script
   --what TEXT    only what holds this: 'GET', '1 KiB', ...
+  --against DIRECTORY  the dist/ of another build, which is measured in turn with this one
   --json         one value a line: the machine, then each row
   --chart FILE   writes a picture of requests a second (SVG), too
 `;
@@ -40,6 +41,7 @@ interface Options {
   what: string;
   json: boolean;
   chart: string | undefined;
+  against: string | undefined;
 }
 
 interface Cell {
@@ -59,10 +61,10 @@ async function main(): Promise<void> {
     return;
   }
   const loadBefore = loadavg()[0] ?? 0;
-  const { peers, close } = await startPeers(options.processes);
+  const { peers, close } = await startPeers(options.processes, options.against);
   const cells: Cell[] = [];
   try {
-    const chosen = peers.filter(({ name }) => name === PERL || name.includes(options.only));
+    const chosen = peers.filter(({ name }) => name === PERL || name.match(options.only));
     for (const operation of listOperations(options.largeMegabytes).filter(({ name }) => name.includes(options.what))) {
       // The large one by one client: eight would measure the disk alone, and need room for eight.
       for (const clients of operation.bytes > MEGABYTE ? [1] : CLIENTS) {
@@ -132,6 +134,7 @@ function formatRow(cell: Cell, cells: readonly Cell[]): Row {
     p99Milliseconds: quantile(milliseconds, 0.99),
     requestsPerSecond: rate,
     ...{ toPerl: ratioTo(PERL), toCat: operation.method === 'PUT' ? ratioTo(CAT) : undefined },
+    toOther: peer.name.endsWith(OTHER) ? undefined : ratioTo(peer.name + OTHER),
     megabytesPerSecond: (rate * (peer.isEmpty ? 0 : operation.bytes)) / 1e6,
     peakMegabytes,
   };
@@ -142,15 +145,23 @@ function readOptions(): Options | undefined {
   const is = { type: 'boolean', default: false } as const;
   const { values } = parseArgs({
     options: {
-      ...{ quick: is, json: is, help: is, chart: { type: 'string' }, only: text(''), what: text('') },
+      ...{
+        quick: is,
+        json: is,
+        help: is,
+        chart: { type: 'string' },
+        against: { type: 'string' },
+        only: text(''),
+        what: text(''),
+      },
       ...{ seconds: text('2'), turns: text('3'), large: text('1024'), processes: text('2') },
     },
   });
   if (values.help) return undefined;
   for (const name of ['seconds', 'turns', 'large', 'processes'] as const)
     if (!/^[1-9][0-9]{0,4}$/.test(values[name])) throw new RangeError(`--${name} is a whole number from 1`);
-  const { json, chart, only, what } = values;
-  const common = { processes: Number(values.processes), json, chart, only, what };
+  const { json, chart, only, what, against } = values;
+  const common = { processes: Number(values.processes), json, chart, only, what, against };
   if (values.quick) return { milliseconds: 200, turns: 1, largeMegabytes: 16, ...common };
   const { seconds, turns, large } = values;
   return { milliseconds: Number(seconds) * 1000, turns: Number(turns), largeMegabytes: Number(large), ...common };

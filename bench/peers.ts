@@ -36,10 +36,15 @@ const SCRIPTS = {
   'nph-empty-sh.cgi': `#!/bin/sh\nprintf '${EMPTY_ANSWER}'\n`,
   'nph-empty-node.cgi': EMPTY_NODE,
 };
+/** What a script that stays is made of. */
+const PROGRAMS = ['nph-webjob.cgi', 'nph-webjob-resident.cjs'];
 const SETTINGS = { PutNameFormat: '%cid_%jid' };
 
-/** Starts all of them. */
-export async function startPeers(processes: number): Promise<Peers> {
+/** What is behind the names of peers that run another build. */
+export const OTHER = ', other build';
+
+/** Starts all of them; with a directory of another build, that one too in each way in which the script stays. */
+export async function startPeers(processes: number, against?: string): Promise<Peers> {
   const closing: (() => unknown)[] = [];
   const close = async (): Promise<void> => {
     for (const step of closing.reverse()) await step();
@@ -52,13 +57,16 @@ export async function startPeers(processes: number): Promise<Peers> {
   };
   try {
     const peers = await startScripts(make(), closing);
-    for (const way of WAYS) {
+    const builds = [undefined, ...(against === undefined ? [] : [against])];
+    for (const [way, build] of WAYS.flatMap((way) => builds.map((build) => [way, build] as const))) {
       if (way === 'mod_fcgid' && !obtainFcgid()) continue;
       const site = make();
+      if (build) for (const name of PROGRAMS) copyFileSync(join(build, name), join(site.cgiDirectory, name));
       const { server, resident, close: stop } = await startWay(way, site, {}, ['--processes', String(processes)]);
       closing.push(stop);
+      const name = `webjob, ${way}${build ? OTHER : ''}`;
       peers.push({
-        ...{ name: `webjob, ${way}`, port: server.port, path: '/webjob/nph-webjob.cgi', isDurable: true },
+        ...{ name, port: server.port, path: '/webjob/nph-webjob.cgi', isDurable: true },
         ...{ methods: ['GET', 'PUT'], incoming: site.incoming },
         pids: [server.pid, ...(resident ? [resident.pid] : [])],
       });

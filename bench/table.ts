@@ -17,18 +17,20 @@ export interface Row {
   toPerl: number;
   /** The same for a PUT, to those of a shell script that syncs. */
   toCat: number | undefined;
+  /** The same, to those of another build behind the same web server. */
+  toOther: number | undefined;
   /** Of all processes of the server, pages that they share once. */
   peakMegabytes: number;
 }
 
-const HEADING = ['p50 ms', 'p99 ms', 'requests/s', 'to Perl', 'to cat', 'MB/s', 'memory MB'];
+const HEADING = ['p50 ms', 'p99 ms', 'requests/s', 'to Perl', 'to cat', 'to other', 'MB/s', 'memory MB'];
 
 export function formatTable(rows: readonly Row[]): string {
   const titleOf = ({ operation, clients }: Row): string =>
     `${operation}, ${clients === 1 ? 'one client' : `${clients} clients`}`;
   const blocks = [...new Set(rows.map(titleOf))].map((title) => {
     const block = rows.filter((row) => titleOf(row) === title);
-    const heading = `${title.padEnd(26)}${HEADING.map((text) => text.padStart(11)).join('')}`;
+    const heading = `${title.padEnd(38)}${HEADING.map((text) => text.padStart(11)).join('')}`;
     const note = block.some(({ isDurable }) => isDurable) ? '* on disk when it is answered\n' : '';
     return `${[heading, ...block.map(formatLine)].join('\n')}\n${note}`;
   });
@@ -39,10 +41,10 @@ function formatLine(row: Row): string {
   const { p50Milliseconds, p99Milliseconds, requestsPerSecond, megabytesPerSecond, peakMegabytes } = row;
   const cells = [
     ...[p50Milliseconds, p99Milliseconds, requestsPerSecond].map(short),
-    ...[row.toPerl, row.toCat].map((ratio) => (Number.isFinite(ratio) ? Number(ratio).toFixed(2) : '')),
+    ...[row.toPerl, row.toCat, row.toOther].map((ratio) => (Number.isFinite(ratio) ? Number(ratio).toFixed(2) : '')),
     ...[megabytesPerSecond, peakMegabytes].map(short),
   ];
-  return `${`${row.peer}${row.isDurable ? ' *' : ''}`.padEnd(26)}${cells.map((cell) => cell.padStart(11)).join('')}`;
+  return `${`${row.peer}${row.isDurable ? ' *' : ''}`.padEnd(38)}${cells.map((cell) => cell.padStart(11)).join('')}`;
 }
 
 /** Three figures are all that is to be had. */

@@ -1,7 +1,6 @@
 // What the server knows of a deposit, written into the custody record before the deposit is announced (docs/protocol.md, section 8).
 import { closeSync, existsSync, fstatSync, openSync, readFileSync } from 'node:fs';
 import {
-  appendCustody,
   type CustodyFacts,
   custodyPath,
   type Digests,
@@ -12,7 +11,9 @@ import {
   parseCustody,
   parseReady,
   readCustodyEnd,
+  runAlone,
   STREAMS,
+  type Steps,
   type StreamName,
 } from 'webjob-locker';
 import { NOT_APPLICABLE } from 'webjob-protocol';
@@ -37,9 +38,9 @@ interface DepositFacts {
  * Records the deposit `name` of a request. At a site where nobody made the file and the web user may not, it complains and goes on.
  * Throws LockerFailure.
  */
-export function recordDeposit(exchange: Exchange, name: string, content: Content, more: DepositFacts): void {
+export function* recordDeposit(exchange: Exchange, name: string, content: Content, more: DepositFacts): Steps<void> {
   const jobId = exchange.jobId ?? NOT_APPLICABLE;
-  record(exchange, { event: 'deposit', ...describeRequest(exchange, name, jobId), ...more, ...content });
+  yield* record(exchange, { event: 'deposit', ...describeRequest(exchange, name, jobId), ...more, ...content });
 }
 
 /** How much of the end of a segment of the custody record is searched for a deposit: some eight thousand records. */
@@ -68,7 +69,7 @@ function parseFacts(line: string): { name?: string; jobId?: string; received?: C
 }
 
 /** Records what a group was that is about to be replaced. Throws the same. */
-export function recordReplaced(exchange: Exchange, name: string, paths: GroupPaths): void {
+export function* recordReplaced(exchange: Exchange, name: string, paths: GroupPaths): Steps<void> {
   let content: Content;
   let jobId: string | undefined;
   try {
@@ -80,7 +81,7 @@ export function recordReplaced(exchange: Exchange, name: string, paths: GroupPat
     content = { bytes: {}, sha256: {} } as Content;
   }
   const by = exchange.jobId ?? NOT_APPLICABLE;
-  record(exchange, { event: 'replaced', ...describeRequest(exchange, name, jobId), replacedBy: by, ...content });
+  yield* record(exchange, { event: 'replaced', ...describeRequest(exchange, name, jobId), replacedBy: by, ...content });
 }
 
 /** Records what a client is given to run. Throws the same. */
@@ -88,7 +89,7 @@ export function recordBatch(exchange: Exchange, orders: readonly { id: string; d
   if (!exchange.settings.enableCustody) return;
   const { name: _, ...request } = describeRequest(exchange, '', exchange.jobId);
   const given = orders.map(({ id, due, command }) => ({ id, due, command }));
-  record(exchange, { event: 'batch', ...request, orders: given });
+  runAlone(record(exchange, { event: 'batch', ...request, orders: given }));
 }
 
 function describeRequest(exchange: Exchange, name: string, jobId: string | undefined) {
@@ -97,11 +98,11 @@ function describeRequest(exchange: Exchange, name: string, jobId: string | undef
   return { pid: process.pid, name, ...identify(exchange), jobId, tlsVerify, tlsSubject, receivedAt };
 }
 
-function record({ settings }: Exchange, facts: CustodyFacts): void {
+function* record({ settings }: Exchange, facts: CustodyFacts): Steps<void> {
   const { logfilesDirectory, serverId, custodySegmentLimit: segmentLimit } = settings;
   const path = custodyPath(logfilesDirectory, serverId);
   try {
-    appendCustody(path, { time: new Date(), ...facts }, { mayCreate: true, segmentLimit });
+    yield { kind: 'record', path, facts: { time: new Date(), ...facts }, segmentLimit };
   } catch (error) {
     const { kind, message } = failureOf(error);
     if (existsSync(path) || kind === 'full') throw new LockerFailure(kind, `custody record: ${message}`);

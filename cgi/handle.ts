@@ -2,6 +2,7 @@
 // stdin nor sockets: three shells wrap the same function.
 import { accessSync, constants } from 'node:fs';
 import { type Body, type CgiRequest, type CgiResponse, findHeader } from 'node-cgi-compat';
+import { runAlone, type Steps } from 'webjob-locker';
 import {
   formatJobId,
   type GetQuery,
@@ -29,28 +30,33 @@ import { startTrigger } from './triggers.ts';
  * another way, and numbers its requests: `nextSequence` gives a number for the second it is given. It takes the slot of a client before
  * the body has come, which is then released with the rest.
  */
-export function handleRequest(
+export function handleRequest(...given: Parameters<typeof handleSteps>): CgiResponse {
+  return runAlone(handleSteps(...given));
+}
+
+/** The same for a driver that makes the steps of several requests side by side. Only a PUT has any. */
+export function* handleSteps(
   request: CgiRequest,
   body: Body,
   read = readSettings,
   nextSequence: (epochSeconds: number) => number = () => process.pid,
   slot?: Exchange['slot'],
-): CgiResponse {
+): Steps<CgiResponse> {
   const receivedAt = new Date();
   const configuration = read(request.env.WEBJOB_PROPERTIES_FILE || undefined);
   const sequence = nextSequence(epochSeconds(receivedAt));
   const exchange: Exchange = { request, body, settings: configuration.settings, receivedAt, sequence, slot };
-  const answer = answerRequest(exchange, configuration);
+  const answer = yield* answerRequest(exchange, configuration);
   logRequest(exchange, answer);
   if (exchange.settings.enableRequestTracking) trackRequest(exchange, answer);
   return formatAnswer(exchange, answer);
 }
 
-function answerRequest(exchange: Exchange, configuration: Configuration): Answer {
+function* answerRequest(exchange: Exchange, configuration: Configuration): Steps<Answer> {
   try {
     if (configuration.problems.length > 0) throw new Refusal(550, configuration.problems.join('; '));
     checkDirectories(exchange.settings);
-    return serve(exchange, configuration);
+    return yield* serve(exchange, configuration);
   } catch (error) {
     if (error instanceof Refusal) return { status: error.status, detail: error.message, retryAfter: error.retryAfter };
     if (error instanceof QueryError) return { status: 450, detail: error.message };
@@ -59,7 +65,7 @@ function answerRequest(exchange: Exchange, configuration: Configuration): Answer
   }
 }
 
-function serve(exchange: Exchange, configuration: Configuration): Answer {
+function* serve(exchange: Exchange, configuration: Configuration): Steps<Answer> {
   const { request } = exchange;
   switch (request.method) {
     case 'GET': {
@@ -76,7 +82,7 @@ function serve(exchange: Exchange, configuration: Configuration): Answer {
       exchange.query = query;
       exchange.jobId = givenJobId(exchange) ?? issueJobId(exchange);
       prepare(exchange, configuration, query);
-      return receiveUpload(exchange, query);
+      return yield* receiveUpload(exchange, query);
     }
     default:
       throw new Refusal(405, 'only GET and PUT');

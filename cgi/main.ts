@@ -1,7 +1,8 @@
 // What httpd starts: picks the shell and hands it handleRequest, nothing else.
 import { type HeaderStyle, serveScript } from 'node-cgi-compat';
+import { appendCustodyOf, runAlone } from 'webjob-locker';
 import { parsePutQuery } from 'webjob-protocol';
-import { handleRequest } from './handle.ts';
+import { handleRequest, handleSteps } from './handle.ts';
 import { admitEarly } from './limits.ts';
 import { complain } from './log.ts';
 import { overrideSettings } from './overrides.ts';
@@ -35,8 +36,8 @@ function headerStyle(env: NodeJS.ProcessEnv): HeaderStyle {
 function stay(): void {
   try {
     const resident: { serveResident: typeof serveResident } = require(RESIDENT);
-    const core = { handleRequest, admitEarly, readSettings, overrideSettings, parsePutQuery, complain, DEFAULT_FILES };
-    resident.serveResident(core);
+    const serving = { handleRequest, handleSteps, admitEarly, appendCustodyOf, runAlone };
+    resident.serveResident({ ...serving, readSettings, overrideSettings, parsePutQuery, complain, DEFAULT_FILES });
   } catch (error) {
     const { code, message } = error as NodeJS.ErrnoException;
     complain(`error: httpd starts this script; to stay it needs ${RESIDENT} beside it: ${code ?? message}`);

@@ -8,8 +8,9 @@ import {
   LockerFailure,
   type LockerFailureKind,
   STREAMS,
+  type Steps,
   type StoredUpload,
-  storeUpload,
+  storeSteps,
 } from 'webjob-locker';
 import { NOT_APPLICABLE, type PutQuery, type Status } from 'webjob-protocol';
 import { endBatch } from './batch.ts';
@@ -32,7 +33,7 @@ const STATUS_OF_FAILURE: Record<LockerFailureKind, Status> = {
 const LEAVES_NOTHING = new Set<LockerFailureKind>(['exists', 'full', 'name']);
 
 /** Throws Refusal 450, 451, 456, 500, 507, 550 or 551. When it returns 200, the upload is on disk. */
-export function receiveUpload(exchange: Exchange, query: PutQuery): Answer {
+export function* receiveUpload(exchange: Exchange, query: PutQuery): Steps<Answer> {
   const { request, settings } = exchange;
   const total = query.outLength + query.errLength + query.envLength;
   if (!Number.isSafeInteger(total) || total !== request.contentLength) {
@@ -44,25 +45,39 @@ export function receiveUpload(exchange: Exchange, query: PutQuery): Answer {
   }
   const name = uploadName(exchange);
   checkName(exchange, name);
+  yield { kind: 'turn', keys: conflictsOf(exchange, name, query.clientId), blocks: settings.putHookEnable };
   const lengths = { out: query.outLength, err: query.errLength, env: query.envLength };
   const { enableCustody, enableRequestTracking } = settings;
   const share = openDayShare(exchange, query.clientId, total);
   const body = share?.body ?? exchange.body;
   const digested = enableCustody || enableRequestTracking ? digestStreams(body, lengths) : undefined;
-  const { stored, sha256 } = store(exchange, name, lengths, digested ?? body, { take: digested?.digests, share });
+  const { stored, sha256 } = yield* store(exchange, name, lengths, digested ?? body, {
+    take: digested?.digests,
+    share,
+  });
   if (query.fileName === settings.batchCommand) endBatch(exchange, query.clientId);
   const answer: Answer = { status: 200, upload: stored.paths, digests: sha256 };
   // The client retries because it heard no answer: what it sent is safe, and the log says why there is no second upload.
   return stored.isRepeat ? { ...answer, isRepeat: true, detail: 'the same upload was stored before' } : answer;
 }
 
-function store(
+/**
+ * What no two uploads may be at work on at once, so that each is answered as if it came alone: its name, and where a day has
+ * limits what its client has left of them.
+ */
+function conflictsOf({ settings }: Exchange, name: string, clientId: string): string[] {
+  const { incomingDirectory, maxBytesPerDay, maxUploadsPerDay, limitsDirectory } = settings;
+  const path = `name ${incomingDirectory}/${name}`;
+  return maxBytesPerDay > 0 || maxUploadsPerDay > 0 ? [path, `day ${limitsDirectory}/${clientId}`] : [path];
+}
+
+function* store(
   exchange: Exchange,
   name: string,
   lengths: Content['bytes'],
   source: ByteSource,
   { take, share }: { take: (() => Digests) | undefined; share: DayShare | undefined },
-): { stored: StoredUpload; sha256: Digests | undefined } {
+): Steps<{ stored: StoredUpload; sha256: Digests | undefined }> {
   const { incomingDirectory, overwriteExistingFiles, keepDifferingUploads, enableCustody, putHookEnable } =
     exchange.settings;
   const base = `${incomingDirectory}/${name}`;
@@ -79,14 +94,14 @@ function store(
     return received.size > 0 ? () => bases.find(isSame) : undefined;
   };
   try {
-    const stored = storeUpload(
+    const stored = yield* storeSteps(
       {
         ...{ base, lengths, jobId, overwrite: overwriteExistingFiles, keepDiffering: keepDifferingUploads },
         findChanged: putHookEnable && enableCustody ? findChanged : undefined,
         beforeStoring: share?.reserve,
       },
       source,
-      (paths, differsFrom) => {
+      function* (paths, differsFrom) {
         const sha256 = digest();
         if (putHookEnable) inspectUpload(exchange, paths);
         if (!sha256 || !enableCustody) return;
@@ -95,9 +110,11 @@ function store(
         const content = putHookEnable ? readContent(paths) : sent;
         const received = isEqual(content, sent) ? undefined : sent;
         const stored = nameOf(paths.out.slice(0, -'.out'.length));
-        recordDeposit(exchange, stored, content, { differsFrom: differsFrom && nameOf(differsFrom), received });
+        yield* recordDeposit(exchange, stored, content, { differsFrom: differsFrom && nameOf(differsFrom), received });
       },
-      (paths) => enableCustody && recordReplaced(exchange, name, paths),
+      function* (paths) {
+        if (enableCustody) yield* recordReplaced(exchange, name, paths);
+      },
     );
     share?.settle(stored.isRepeat ? 'nothing' : 'stored');
     return { stored, sha256 };

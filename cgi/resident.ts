@@ -4,7 +4,8 @@ import type { CgiRequest } from 'node-cgi-compat';
 import { createResponder, type Responder } from 'node-cgi-compat/responder';
 import type { parsePutQuery } from 'webjob-protocol';
 import type { Exchange } from './exchange.ts';
-import type { handleRequest } from './handle.ts';
+import { createGroup, type GroupCore } from './group.ts';
+import type { handleRequest, handleSteps } from './handle.ts';
 import { keepSettings, type SettingsReader } from './kept-settings.ts';
 import type { admitEarly } from './limits.ts';
 import type { complain } from './log.ts';
@@ -14,8 +15,9 @@ import type { Configuration, DEFAULT_FILES, readSettings } from './settings.ts';
 import { stay } from './staying.ts';
 
 /** What the script has and this file uses. */
-export interface Core {
+export interface Core extends GroupCore {
   handleRequest: typeof handleRequest;
+  handleSteps: typeof handleSteps;
   admitEarly: typeof admitEarly;
   readSettings: typeof readSettings;
   overrideSettings: typeof overrideSettings;
@@ -24,8 +26,15 @@ export interface Core {
   DEFAULT_FILES: typeof DEFAULT_FILES;
 }
 
+/**
+ * Threads that wait for the disk: so many fsyncs can be joined by the kernel. Node's own four would be one upload's, and it
+ * reads the variable when the first one starts.
+ */
+const DISK_THREADS = '16';
+
 /** Serves until it is told to end. Says what is wrong on stderr, and ends with 1 when it cannot serve at all. */
 export function serveResident(core: Core): void {
+  process.env.UV_THREADPOOL_SIZE ??= DISK_THREADS;
   stay({ openResponder: () => openResponder(core), complain: core.complain });
 }
 
@@ -39,6 +48,7 @@ function openResponder(core: Core): Responder {
     latest.set(file, configuration);
     return configuration;
   };
+  const group = createGroup(core);
   const slots = new WeakMap<CgiRequest, Exchange['slot']>();
   return createResponder({
     onRequest: (request) => {
@@ -47,7 +57,10 @@ function openResponder(core: Core): Responder {
       const configuration = last?.settings.maxRequestsAtOnce === 0 ? last : read(file);
       slots.set(request, core.admitEarly(request, configuration));
     },
-    handler: (request, body) => core.handleRequest(request, body, read, nextSequence, slots.get(request)),
+    handler: (request, body) => {
+      const given = [request, body, read, nextSequence, slots.get(request)] as const;
+      return request.method === 'PUT' ? group.run(core.handleSteps(...given)) : core.handleRequest(...given);
+    },
     findSpoolFolder: (request) => findSpoolFolder(core, read, request),
     onError: (error) => core.complain(`FastCGI: ${error.stack ?? error.message}`),
   });

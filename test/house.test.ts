@@ -210,7 +210,7 @@ describe('dist/nph-webjob.cgi', () => {
 
   it('is one executable CommonJS file, with the names of its functions and in lines, for stack traces', () => {
     assert.equal(statSync(join(root, 'dist/nph-webjob.cgi')).mode & 0o111, 0o111);
-    for (const name of ['handleRequest', 'storeUpload', 'parseKeyValue'])
+    for (const name of ['handleRequest', 'appendCustody', 'parseKeyValue'])
       assert.ok(text().includes(`function ${name}(`), name);
     assert.ok(text().split('\n').length > 200);
     assert.match(text(), /^#!\/usr\/bin\/env node\n'use strict';/);

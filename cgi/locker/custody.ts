@@ -22,7 +22,7 @@ import {
   type ChainedTail,
   findTail,
   formatChained,
-  nextChained,
+  nextChainedOf,
   parseChained,
   TAIL_BYTES,
 } from 'webjob-protocol';
@@ -30,6 +30,7 @@ import { digestRange, newHash } from './digest.ts';
 import { makeFolder, syncFile, syncFolder, syncOpened, withFolder } from './durable.ts';
 import { failureOf, LockerFailure } from './failure.ts';
 import { readLines } from './lines.ts';
+import { drive, type Steps, type SyncStep, syncAlone, syncStep } from './steps.ts';
 
 export {
   type ChainedFacts as CustodyFacts,
@@ -103,11 +104,24 @@ export interface Growth {
  * line.
  */
 export function appendCustody(path: string, facts: ChainedFacts, growth: Growth = {}): void {
+  drive(appendCustodyOf(path, [facts], growth), syncAlone);
+}
+
+/**
+ * The same for several records, with one write and one fsync. Returns the failure of each, or
+ * undefined: a disk that is full may have cut off the last ones. Throws when none is on disk.
+ */
+export function* appendCustodyOf(
+  path: string,
+  all: readonly ChainedFacts[],
+  growth: Growth = {},
+): Steps<(LockerFailure | undefined)[], SyncStep> {
   const noted = growth.segmentLimit === undefined ? 1 : readNewest(path);
   const place = { path, number: noted, mayCreate: false, ...growth };
-  let outcome = appendTo(place, facts, noted > 1);
-  for (; !outcome.isDone; outcome = appendTo(place, facts, false)) place.number = outcome.number;
+  let outcome = yield* appendTo(place, all, noted > 1);
+  for (; outcome.count === 0; outcome = yield* appendTo(place, all, false)) place.number = outcome.number;
   if (outcome.number !== noted) noteNewest(path, outcome.number);
+  return all.map((_, index) => (index < outcome.count ? undefined : cutShort()));
 }
 
 interface Place extends Growth {
@@ -117,36 +131,35 @@ interface Place extends Growth {
 }
 
 /**
- * What became of a record: it is on disk, and the newest segment is `number`, or it is to be
- * appended to that one.
+ * What became of records: so many are on disk, and the newest segment is `number`; or none is, and
+ * they are to be appended to that one.
  */
 interface Outcome {
-  isDone: boolean;
+  count: number;
   number: number;
 }
 
 /** `isNoted`: nothing but the note says that this is a segment. */
-function appendTo(place: Place, facts: ChainedFacts, isNoted: boolean): Outcome {
+function* appendTo(place: Place, all: readonly ChainedFacts[], isNoted: boolean): Steps<Outcome, SyncStep> {
   const { number, segmentLimit } = place;
   const fd = isNoted ? openNoted(place) : openSegment(place);
-  if (fd === undefined) return { isDone: false, number: 1 };
+  if (fd === undefined) return { count: 0, number: 1 };
   try {
     const segment = readSegment(fd);
     if (segmentLimit !== undefined) {
-      if (segment.seal) return { isDone: false, number: number + 1 };
+      if (segment.seal) return { count: 0, number: number + 1 };
       if (number > 1 && !segment.tail.last) {
         if (!bindSegment(place, fd, segment)) return startAgain(isNoted);
         // Others may have filled and sealed it meanwhile.
-        return { isDone: false, number };
+        return { count: 0, number };
       }
     }
-    const bytes = append(fd, segment, facts);
+    const { first, length, count } = append(fd, segment, all);
     const size = segmentLimit === undefined ? 0 : fstatSync(fd).size;
-    if (size > segment.file.size + bytes.length && isBehindSeal(fd, segment, bytes))
-      return { isDone: false, number: number + 1 };
-    syncFile(fd);
+    if (size > segment.file.size + length && isBehindSeal(fd, segment, first)) return { count: 0, number: number + 1 };
+    yield syncStep([fd]);
     const isSealed = segmentLimit !== undefined && size >= segmentLimit && sealSegment(place, fd);
-    return { isDone: true, number: isSealed ? number + 1 : number };
+    return { count, number: isSealed ? number + 1 : number };
   } finally {
     closeSync(fd);
   }
@@ -154,7 +167,7 @@ function appendTo(place: Place, facts: ChainedFacts, isNoted: boolean): Outcome 
 
 function startAgain(isNoted: boolean): Outcome {
   if (!isNoted) throw new LockerFailure('failed', 'a segment has no sealed one before it');
-  return { isDone: false, number: 1 };
+  return { count: 0, number: 1 };
 }
 
 /** A segment as its writer finds it. */
@@ -211,11 +224,28 @@ function isSeal({ text }: ChainedRecord): boolean {
   return text.includes(',"event":"seal",');
 }
 
-/** Appends with one write, to be put on disk by syncFile; returns the bytes. */
-function append(fd: number, { file, tail }: Segment, facts: ChainedFacts): Buffer {
-  const bytes = nextChained(file, facts, newHash, tail);
-  if (writeSync(fd, bytes) < bytes.length) throw new LockerFailure('full', 'the custody record was cut short');
-  return bytes;
+/** What was appended: its first record, its bytes, and how many records are whole. */
+interface Appended {
+  first: Buffer;
+  length: number;
+  count: number;
+}
+
+/** Appends with one write, to be put on disk. */
+function append(fd: number, { file, tail }: Segment, all: readonly ChainedFacts[]): Appended {
+  const records = nextChainedOf(file, all, newHash, tail);
+  const length = writeSync(fd, Buffer.concat(records));
+  let [count, end] = [0, 0];
+  for (const record of records) {
+    end += record.length;
+    if (end <= length) count += 1;
+  }
+  if (count === 0) throw cutShort();
+  return { first: records[0] as Buffer, length, count };
+}
+
+function cutShort(): LockerFailure {
+  return new LockerFailure('full', 'the custody record was cut short');
 }
 
 /** True when a seal landed before these bytes, which landed where nobody could foresee. */
@@ -244,7 +274,7 @@ function sealSegment({ path, number, mayCreate }: Place, fd: number): boolean {
       const segment = readSegment(fd);
       const facts = { time: new Date(), event: 'seal', pid: process.pid, next: segmentName(path, number + 1) };
       if (!segment.seal) {
-        append(fd, segment, facts);
+        append(fd, segment, [facts]);
         syncFile(fd);
       }
       const bound = readSegment(next);
@@ -271,7 +301,7 @@ function bindSegment({ path, number }: Place, fd: number, segment: Segment): boo
     syncFile(before);
     const { from, to } = seal;
     const follows = { file: segmentName(path, number - 1), covers: [from, to], prev: digestRange(before, from, to) };
-    append(fd, segment, { time: new Date(), event: 'segment', pid: process.pid, follows });
+    append(fd, segment, [{ time: new Date(), event: 'segment', pid: process.pid, follows }]);
     syncFile(fd);
     return true;
   } finally {

@@ -2,7 +2,8 @@
 // of them: a `.rdy` file never stands beside streams that are not complete and on disk (docs/protocol.md, section 5).
 import { closeSync, fstatSync, futimesSync, lstatSync, renameSync, rmSync, statfsSync, writeSync } from 'node:fs';
 import { dirname } from 'node:path';
-import { makeFolder, openFolder, openNew, syncFile, syncOpened, writeAll } from './durable.ts';
+import { appendCustody } from './custody.ts';
+import { makeFolder, openFolder, openNew, writeAll } from './durable.ts';
 import { failureOf, LockerFailure } from './failure.ts';
 import {
   formatReady,
@@ -16,6 +17,7 @@ import {
 } from './layout.ts';
 import { isHeld, type Lock, releaseLock, takeLock } from './lock.ts';
 import { compareUpload, isOfJob } from './repeat.ts';
+import { drive, type OpenFolder, type Step, type Steps, syncAlone, syncStep } from './steps.ts';
 
 /** What is to be stored, and where. */
 export interface DepositPlan {
@@ -48,10 +50,10 @@ export interface StoredUpload {
 }
 
 /** Runs on the complete files before they are announced. `differsFrom` is the base of the first group of that name, when this one is numbered. */
-type BeforeReady = (paths: GroupPaths, differsFrom: string | undefined) => void;
+type BeforeReady = (paths: GroupPaths, differsFrom: string | undefined) => Steps<void>;
 
 /** Runs when a complete group is about to be given up for its successor, whose streams are on disk. */
-type BeforeReplacing = (paths: GroupPaths) => void;
+type BeforeReplacing = (paths: GroupPaths) => Steps<void>;
 
 /** Where the bytes come from: fills the start of `buffer`, returns how many; 0 is the end, early or not. */
 export interface ByteSource {
@@ -62,7 +64,7 @@ interface Deposit {
   plan: DepositPlan;
   paths: GroupPaths;
   /** The folder of the group: opened before anything is made in it, so that no error of it is lost. */
-  folder: { path: string; fd: number };
+  folder: OpenFolder & { path: string };
   lock: Lock;
   /** A group of that name stands already: the new streams lie beside it until they are complete. */
   replaces: boolean;
@@ -91,28 +93,59 @@ const MAX_COMPARED = 8;
 export function storeUpload(
   plan: DepositPlan,
   source: ByteSource,
+  beforeReady?: (paths: GroupPaths, differsFrom: string | undefined) => void,
+  beforeReplacing?: (paths: GroupPaths) => void,
+): StoredUpload {
+  const steps = storeSteps(
+    plan,
+    source,
+    // biome-ignore lint/correctness/useYield: it has nothing to wait for.
+    function* (paths, differsFrom) {
+      beforeReady?.(paths, differsFrom);
+    },
+    // biome-ignore lint/correctness/useYield: the same.
+    function* (paths) {
+      beforeReplacing?.(paths);
+    },
+  );
+  return runAlone(steps);
+}
+
+/** Makes all steps of some work at once, in their order: nobody else is at work in this process. */
+export function runAlone<Result>(steps: Steps<Result>): Result {
+  return drive(steps, (step: Step) => {
+    if (step.kind === 'sync') syncAlone(step);
+    else if (step.kind === 'record')
+      appendCustody(step.path, step.facts, { mayCreate: true, segmentLimit: step.segmentLimit });
+  });
+}
+
+/** What storeUpload does, for a driver that makes its steps. */
+export function* storeSteps(
+  plan: DepositPlan,
+  source: ByteSource,
   beforeReady?: BeforeReady,
   beforeReplacing?: BeforeReplacing,
-): StoredUpload {
+): Steps<StoredUpload> {
   const paths = groupPaths(plan.base);
   const folder = openGroupFolder(dirname(plan.base), plan.beforeStoring);
   try {
-    return underLock(paths, plan.jobId, (lock) => {
+    return yield* underLock(paths, plan.jobId, function* (lock) {
       const count = countComplete(plan.base);
       if (count === 0) {
         const replaces = isAnyTaken(paths);
         if (replaces && !plan.overwrite) throw takenName();
-        return deposit({ plan, paths, folder, lock, replaces, created: [] }, source, beforeReady);
+        return yield* deposit({ plan, paths, folder, lock, replaces, created: [] }, source, beforeReady);
       }
       const bases = listCompared(plan.base, count);
       const { repeated, rest, close } = compareUpload(bases, plan, source);
       try {
-        if (repeated) return confirm(repeated, folder.fd);
+        if (repeated) return yield* confirm(repeated, folder);
         const findRepeated = plan.findChanged?.(bases.filter((base) => isOfJob(base, plan.jobId)));
-        if (!plan.overwrite) return confirm(readRepeated(plan, rest, findRepeated) ?? refuseName(), folder.fd);
-        if (plan.keepDiffering) return depositNumbered(plan, folder, count + 1, rest, findRepeated, beforeReady);
+        if (!plan.overwrite) return yield* confirm(readRepeated(plan, rest, findRepeated) ?? refuseName(), folder);
+        if (plan.keepDiffering) return yield* depositNumbered(plan, folder, count + 1, rest, findRepeated, beforeReady);
         const replacing = { plan, paths, folder, lock, replaces: true, created: [], findRepeated };
-        return deposit(replacing, rest, beforeReady, beforeReplacing);
+        return yield* deposit(replacing, rest, beforeReady, beforeReplacing);
       } finally {
         close();
       }
@@ -144,25 +177,29 @@ function readRepeated(
   return findRepeated();
 }
 
+let openedFolders = 0;
+
 function openGroupFolder(path: string, beforeStoring: DepositPlan['beforeStoring']): Deposit['folder'] {
+  openedFolders += 1;
+  const openedAs = openedFolders;
   try {
-    return { path, fd: openFolder(path) };
+    return { path, fd: openFolder(path), openedAs };
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw failureOf(error);
   }
   beforeStoring?.();
   try {
     makeFolder(path);
-    return { path, fd: openFolder(path) };
+    return { path, fd: openFolder(path), openedAs };
   } catch (error) {
     throw failureOf(error);
   }
 }
 
-function underLock<Result>(paths: GroupPaths, jobId: string, work: (lock: Lock) => Result): Result {
+function* underLock<Result>(paths: GroupPaths, jobId: string, work: (lock: Lock) => Steps<Result>): Steps<Result> {
   const lock = takeLock(paths, formatReady(jobId));
   try {
-    return work(lock);
+    return yield* work(lock);
   } finally {
     releaseLock(lock);
   }
@@ -192,49 +229,53 @@ function listCompared(base: string, count: number): string[] {
 }
 
 /** Who announced the group may have been killed before its name was on disk, and the client was told nothing. */
-function confirm(base: string, folder: number): StoredUpload {
-  syncOpened(folder);
+function* confirm(base: string, folder: OpenFolder): Steps<StoredUpload> {
+  yield syncStep([], [folder]);
   return { paths: groupPaths(base), isRepeat: true };
 }
 
 /** The lock of the name is held: nobody else takes a number. */
-function depositNumbered(
+function* depositNumbered(
   plan: DepositPlan,
   folder: Deposit['folder'],
   number: number,
   source: ByteSource,
   findRepeated: FindRepeated | undefined,
   beforeReady: BeforeReady | undefined,
-): StoredUpload {
+): Steps<StoredUpload> {
   if (number > MAX_NUMBER) throw takenName();
   const paths = groupPaths(numberedBase(plan.base, number));
-  return underLock(paths, plan.jobId, (lock) =>
-    deposit({ plan, paths, folder, lock, replaces: isAnyTaken(paths), created: [], findRepeated }, source, (placed) =>
-      beforeReady?.(placed, plan.base),
+  return yield* underLock(paths, plan.jobId, (lock) =>
+    deposit(
+      { plan, paths, folder, lock, replaces: isAnyTaken(paths), created: [], findRepeated },
+      source,
+      beforeReady && ((placed) => beforeReady(placed, plan.base)),
     ),
   );
 }
 
-function deposit(
+function* deposit(
   deposit: Deposit,
   source: ByteSource,
   beforeReady?: BeforeReady,
   beforeReplacing?: BeforeReplacing,
-): StoredUpload {
+): Steps<StoredUpload> {
   const { plan, paths, folder } = deposit;
   try {
     plan.beforeStoring?.();
     checkRoom(folder.path, plan.lengths);
-    receiveStreams(deposit, source);
+    yield* receiveStreams(deposit, source);
     const repeated = deposit.findRepeated?.();
     if (repeated !== undefined) {
       removeStreams(deposit);
-      return confirm(repeated, folder.fd);
+      return yield* confirm(repeated, folder);
     }
-    if (deposit.replaces && isTaken(paths.rdy)) beforeReplacing?.(paths);
-    placeStreams(deposit);
-    beforeReady?.(paths, undefined);
-    announce(deposit);
+    if (deposit.replaces) {
+      if (beforeReplacing && isTaken(paths.rdy)) yield* beforeReplacing(paths);
+      yield* placeStreams(deposit);
+    }
+    if (beforeReady) yield* beforeReady(paths, undefined);
+    yield* announce(deposit);
     return { paths, isRepeat: false };
   } catch (error) {
     const failure = failureOf(error);
@@ -252,7 +293,8 @@ function checkRoom(folder: string, lengths: DepositPlan['lengths']): void {
   if (disk.files > 0 && disk.ffree < RESERVE_INODES) throw new LockerFailure('full', 'no inodes left');
 }
 
-function receiveStreams(deposit: Deposit, source: ByteSource): void {
+/** Also puts the names of the streams on disk, unless they are yet to get those that they will have. */
+function* receiveStreams(deposit: Deposit, source: ByteSource): Steps<void> {
   const buffer = Buffer.allocUnsafe(CHUNK_BYTES);
   const opened: number[] = [];
   try {
@@ -265,7 +307,7 @@ function receiveStreams(deposit: Deposit, source: ByteSource): void {
       copyExactly(source, fd, deposit.plan.lengths[name], buffer);
     }
     // All together at the end: a journal writes the new files of all of them in one go, where each by itself would have to wait for it.
-    for (const fd of [deposit.lock.fd, ...opened]) syncFile(fd);
+    yield syncStep([deposit.lock.fd, ...opened], deposit.replaces ? [] : [deposit.folder]);
   } finally {
     closeAll(opened);
   }
@@ -291,31 +333,29 @@ function copyExactly(source: ByteSource, fd: number | undefined, length: number,
   }
 }
 
-/** Gives the complete streams their names. A group that is replaced loses its `.rdy`, on disk, before its streams. */
-function placeStreams(deposit: Deposit): void {
+/** Gives the complete streams the names of a group that is replaced: that one loses its `.rdy`, on disk, before its streams. */
+function* placeStreams(deposit: Deposit): Steps<void> {
   const { paths, folder } = deposit;
-  if (deposit.replaces) {
-    rmSync(paths.rdy, { force: true });
-    deposit.created = [];
-    syncOpened(folder.fd);
-    for (const name of STREAMS) renameSync(streamPath(deposit, name), paths[name]);
-  }
-  syncOpened(folder.fd);
+  rmSync(paths.rdy, { force: true });
+  deposit.created = [];
+  yield syncStep([], [folder]);
+  for (const name of STREAMS) renameSync(streamPath(deposit, name), paths[name]);
+  yield syncStep([], [folder]);
 }
 
 /** Turns the lock into the `.rdy` file: both hold the same line, so one rename ends the one and makes the other. */
-function announce(deposit: Deposit): void {
+function* announce(deposit: Deposit): Steps<void> {
   const { lock, paths, folder } = deposit;
   // An original server that comes for this name empties the lock before it sees that the name is taken.
   if (fstatSync(lock.fd).size === 0) {
     writeSync(lock.fd, formatReady(deposit.plan.jobId), 0);
-    syncFile(lock.fd);
+    yield syncStep([lock.fd]);
   }
   if (!isHeld(lock)) throw new LockerFailure('failed', 'the lock was taken away');
   touch(lock.fd);
   renameSync(lock.path, paths.rdy);
   try {
-    syncOpened(folder.fd);
+    yield syncStep([], [folder]);
   } catch (error) {
     // The client is told that it failed, so the group must not look as if it had not.
     rmSync(paths.rdy, { force: true });

@@ -10,3 +10,4 @@ export * from './limits.ts';
 export * from './lines.ts';
 export { isAbandoned, removeDeadLock } from './lock.ts';
 export * from './reach.ts';
+export type { OpenFolder, RecordStep, Step, Steps, SyncStep, TurnStep } from './steps.ts';

@@ -186,17 +186,20 @@ export class Connection {
     const { request, spool } = exchange;
     if (!request || !spool) return;
     exchange.isAnswered = true;
+    // The handler's from now on, whatever becomes of the exchange.
+    exchange.spool = undefined;
     let given: CgiResponse | Promise<CgiResponse>;
     try {
       given = this.#options.handler(request, spool);
     } catch (error) {
       given = this.#failed(error);
-    } finally {
-      spool.close();
-      exchange.spool = undefined;
     }
-    if (!(given instanceof Promise)) this.#answer(exchange, given);
-    else void given.catch((error) => this.#failed(error)).then((response) => this.#answer(exchange, response));
+    const answer = (response: CgiResponse): void => {
+      spool.close();
+      this.#answer(exchange, response);
+    };
+    if (given instanceof Promise) void given.catch((error) => this.#failed(error)).then(answer);
+    else answer(given);
   }
 
   #failed(error: unknown): CgiResponse {

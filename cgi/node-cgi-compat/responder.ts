@@ -35,7 +35,7 @@ const SILENCE_SECONDS = 600;
 /** While it ends, no silent peer is waited for any longer. A web server whose client reads slowly takes nothing for many seconds. */
 const ENDING_SILENCE_MS = 30_000;
 
-/** Every request goes to `handler`, one after the other; their bodies come and their answers go side by side. */
+/** Every request goes to `handler`, in the order in which they are whole; their bodies come and their answers go side by side. */
 export function createResponder(options: ResponderOptions): Responder {
   const { maxConnections = MAX_CONNECTIONS, silenceSeconds = SILENCE_SECONDS } = options;
   const connections = new Set<Connection>();

@@ -6,7 +6,7 @@ import { type CgiResponse, type HeaderStyle, writeResponse } from './response.ts
 
 /**
  * Answers a request, at once or with a promise. Must not throw: what it throws ends the process with an empty answer. The
- * body can be read until the handler returns, not later.
+ * body can be read until the answer is there, not later.
  */
 export type CgiHandler = (request: CgiRequest, body: Body) => CgiResponse | Promise<CgiResponse>;
 

@@ -75,17 +75,29 @@ export interface ChainedTail {
  * The bytes of the next record of a file: to be appended with one write, so that it lands in one piece, for a second one could land behind
  * the record of another. Throws RangeError for a record over the limit.
  */
-export function nextChained(
+export function nextChained(file: ChainedFile, facts: ChainedFacts, newHash: NewHash, tail = findTail(file)): Buffer {
+  return nextChainedOf(file, [facts], newHash, tail)[0] as Buffer;
+}
+
+/**
+ * The same for several records that are appended with one write. None of them covers another, as if their writers had come
+ * at the same moment: another process may append between the look and the write, and then none of them is where it was
+ * expected. Whoever comes next covers all of them.
+ */
+export function nextChainedOf(
   file: ChainedFile,
-  facts: ChainedFacts,
+  all: readonly ChainedFacts[],
   newHash: NewHash,
-  { last, isTorn } = findTail(file),
-): Buffer {
+  { last, isTorn }: ChainedTail,
+): Buffer[] {
   const from = Math.min(last?.covers[1] ?? 0, file.size);
-  const line = formatChained([from, file.size], digest(file, from, newHash), facts, newHash);
-  const bytes = Buffer.from(`${isTorn ? '\n' : ''}${line}\n`);
-  if (bytes.length > MAX_RECORD_BYTES) throw new RangeError('a record of a chain is over its limit');
-  return bytes;
+  const prev = digest(file, from, newHash);
+  return all.map((facts, index) => {
+    const line = formatChained([from, file.size], prev, facts, newHash);
+    const bytes = Buffer.from(`${isTorn && index === 0 ? '\n' : ''}${line}\n`);
+    if (bytes.length > MAX_RECORD_BYTES) throw new RangeError('a record of a chain is over its limit');
+    return bytes;
+  });
 }
 
 function digest(file: ChainedFile, from: number, newHash: NewHash): string {
