@@ -76,15 +76,24 @@ export type KeepEvent =
   | { event: 'hold' | 'release'; kind: 'client' | 'job'; id: string; reason: string }
   | { event: 'assign'; assignment: Record<string, unknown> }
   | { event: 'assign-change'; id: string; state: string; reason: string | undefined }
-  | ({ event: 'evidence' } & PackageFacts);
+  | ({ event: 'evidence' } & PackageFacts)
+  /** `jobId` as the log writes it. */
+  | { event: 'note'; jobId: string; text: string }
+  /** `job` and not `jobId`: what proves a deposit does not tell who looked at it. */
+  | { event: 'verify'; job: string; words: string; findings: number }
+  | { event: 'download'; job: string; client: string | undefined; stream: StreamName };
 
 /** So many groups fit into a record, however long their names are. */
 export const BATCH = 100;
 
-/** Appends a record, on disk when it returns. */
-export function recordEvent({ logfilesDirectory, custodySegmentLimit }: Logs, event: KeepEvent): void {
+/** Appends a record, on disk when it returns. `by`: for whom this was done, else who runs this. */
+export function recordEvent(
+  { logfilesDirectory, custodySegmentLimit }: Logs,
+  event: KeepEvent,
+  by = operatorName(),
+): void {
   const path = custodyPath(logfilesDirectory, WRITER);
-  const facts = { time: new Date().toISOString(), by: operatorName(), ...event };
+  const facts = { time: new Date().toISOString(), by, ...event };
   appendCustody(path, facts, {
     mayCreate: true,
     segmentLimit: mayFollow(logfilesDirectory) ? custodySegmentLimit : undefined,
@@ -144,6 +153,9 @@ const TELLS = {
   assign: 'assignment',
   'assign-change': 'state',
   evidence: 'jobs',
+  note: 'text',
+  verify: 'words',
+  download: 'stream',
 };
 
 /** Whoever can write in the folder of logs can write a record with anything in it. */

@@ -172,7 +172,18 @@ const PACK = /^\d{4}-\d\d-\d\d(?:\.\d+)?$/;
 /** Events after which an upload is no longer in the locker. */
 const DEPARTURES: readonly unknown[] = ['prune', 'pack'];
 /** What only webjobctl puts on record, and what only a server does. */
-const KEEPING: readonly unknown[] = [...DEPARTURES, 'unpack', 'prune-pack', 'adopt', 'hold', 'release', 'evidence'];
+const KEEPING: readonly unknown[] = [
+  ...DEPARTURES,
+  'unpack',
+  'prune-pack',
+  'adopt',
+  'hold',
+  'release',
+  'evidence',
+  'note',
+  'verify',
+  'download',
+];
 /** Of webjobctl's what must be known of a record that is else not read again. */
 const TURNS: readonly unknown[] = ['pack', 'unpack', 'prune-pack', 'seal'];
 const RECEIVING: readonly unknown[] = ['deposit', 'replaced'];

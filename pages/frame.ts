@@ -37,7 +37,6 @@ export function formatFrame(parts: FrameParts): string {
 <head>
 <meta charset="utf-8">
 ${meta && html`${meta}\n`}<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="referrer" content="no-referrer">
 <meta name="robots" content="noindex, nofollow">
 <title>${title} · ${siteName} · WebJob</title>
 <link rel="icon" href="${trustedMarkup(ICON)}">

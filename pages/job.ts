@@ -1,5 +1,6 @@
 // What every page of a job says: what is known of it, whether its files are what was received, the record of its run, its lines of the log.
 import { type LogLine, NOT_APPLICABLE, RECORD_FIELDS } from 'webjob-protocol';
+import { type Act, isHeld } from '../evidence/acts.ts';
 import type { Deposit } from '../evidence/records.ts';
 import { judge, judgeAll, lookOf, STREAM_WORDS, type StreamVerdict, type Verdict } from '../evidence/verdict.ts';
 import { describeClockSkew } from '../ledger/clock.ts';
@@ -8,7 +9,7 @@ import type { Job } from '../ledger/job.ts';
 import type { Heads } from './heads.ts';
 import { html, type Markup } from './html.ts';
 import { formatStream, MAX_TEXT_BYTES } from './stream.ts';
-import { type Book, formatClient, formatCommand, formatEnd } from './tables.ts';
+import { type Book, formatClient, formatCommand, formatEnd, formatInstant } from './tables.ts';
 
 /** All that there is to say of one job. */
 export interface Case {
@@ -22,6 +23,8 @@ export interface Case {
   earlier: readonly { name: string; verdict: Verdict }[];
   /** Uploads that are on record under its job id, and are not there. */
   missing: readonly string[];
+  /** What operators did about it, the oldest first. */
+  acts: readonly Act[];
 }
 
 /** The verdict on all that the job uploaded: the worst counts. Undefined when there is nothing to judge. */
@@ -131,6 +134,32 @@ function formatCheck(name: string, { state, bytes, sha256, proof }: StreamVerdic
     proof === undefined ? undefined : html`<br><span class="hash">${proof}</span>`
   }</td><td class="number">${bytes}</td><td class="hash">${sha256}</td></tr>
 `;
+}
+
+const ACT_WORDS: Record<Act['event'], string> = {
+  note: 'Note',
+  hold: 'Put on hold',
+  release: 'Released',
+  verify: 'Verified',
+  download: 'Downloaded',
+  evidence: 'Handed over',
+};
+
+/** Notes, holds and the like, under a heading of their own; nothing for a job that nobody did anything about. */
+export function formatActs({ acts }: Pick<Case, 'acts'>, book: Book): Markup | undefined {
+  if (acts.length === 0) return undefined;
+  return html`<h2 id="acts">Notes and acts</h2>
+${isHeld(acts) ? html`<p><span class="state warn held">On hold</span></p>` : undefined}
+<div class="scroll" role="region" aria-label="Notes and acts" tabindex="0"><table class="stack">
+<caption><span>What operators did about it, as the custody record has it</span></caption>
+<thead><tr><th scope="col">Time</th><th scope="col">What</th><th scope="col">By</th><th scope="col">Text</th></tr></thead>
+<tbody>
+${acts.map(
+  ({ event, kind, at, by, text }) =>
+    html`<tr><td class="time">${formatInstant(new Date(at), book)}</td><td>${ACT_WORDS[event]}${kind === 'client' ? ' (the client)' : undefined}</td><td class="name">${by}</td><td class="name">${text}</td></tr>
+`,
+)}</tbody>
+</table></div>`;
 }
 
 export function formatRecordTable(verdict: Verdict | undefined, { env }: Heads): Markup {

@@ -100,6 +100,7 @@ tbody th { font-weight: 400; }
 .state.got::before, .state.silent::before { background: none; border: 2px solid currentColor; }
 .state.orphan::before { border-radius: 0; transform: rotate(45deg) scale(0.8); }
 .state.changed::before, .state.disk::before, .state.record::before { border-radius: 0; clip-path: polygon(50% 0, 100% 100%, 0 100%); }
+.state.held::before { border-radius: 0; clip-path: polygon(0 0, 35% 0, 35% 100%, 0 100%, 0 0, 65% 0, 100% 0, 100% 100%, 65% 100%, 65% 0); }
 .state.same::before { border-radius: 0; clip-path: polygon(0 15%, 100% 15%, 100% 40%, 0 40%, 0 60%, 100% 60%, 100% 85%, 0 85%); }
 .good { color: var(--good); }
 .bad { color: var(--bad); }
@@ -121,13 +122,21 @@ pre.text { white-space: pre; }
 .filter div { min-width: 0; }
 .filter .act { white-space: nowrap; }
 .filter label { display: block; margin-bottom: 0.15rem; color: var(--muted); font-size: 0.85rem; }
-.filter input, .filter select, .quick input, button { width: 100%; min-width: 0; height: 2.2rem; padding: 0.3rem 0.6rem; font: inherit; font-size: 0.925rem;
+.filter input, .filter select, .act-form input, .act-form select, .quick input, button { width: 100%; min-width: 0; height: 2.2rem; padding: 0.3rem 0.6rem; font: inherit; font-size: 0.925rem;
   color: var(--text); background: var(--paper); border: 1px solid var(--edge); border-radius: 6px; }
 ::placeholder { color: var(--muted); opacity: 1; }
 .filter select { padding-left: 0.4rem; padding-right: 0.1rem; }
 button { width: auto; padding: 0.3rem 0.8rem; color: var(--paper); background: var(--link); border-color: var(--link); font-weight: 600; cursor: pointer; }
 .filter .act a { margin-left: 0.35rem; font-size: 0.925rem; }
 .quick { margin-left: auto; flex: 0 1 14rem; }
+.acts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 22rem), 1fr)); gap: 1rem; margin: 1.5rem 0; }
+.acts section { margin: 0; padding: 0.9rem 1rem 1rem; background: var(--paper); border: 1px solid var(--line); border-radius: 6px; }
+.acts h2 { margin: 0 0 0.25rem; font-size: 1rem; }
+.act-form { display: flex; gap: 0.6rem; align-items: end; }
+.act-form .text { flex: 1 1 10rem; min-width: 0; }
+.act-form label { display: block; margin-bottom: 0.15rem; color: var(--muted); font-size: 0.85rem; }
+.asked { margin: 0; padding: 0; list-style: none; }
+.asked li { margin: 0.35rem 0; overflow-wrap: anywhere; }
 .needs { margin: 0; padding: 0; list-style: none; background: var(--paper); border: 1px solid var(--line); border-radius: 6px; }
 .needs li { display: flex; flex-wrap: wrap; gap: 0 1rem; padding: 0.5rem 0.9rem; border-top: 1px solid var(--line); }
 .needs li:first-child { border-top: 0; }

@@ -18,7 +18,7 @@ export type ViewWay = (typeof VIEW_WAYS)[number];
 export const MODULES_OF_VIEW: Record<ViewWay, string[]> = {
   cgi: ['headers'],
   mod_fcgid: ['headers', 'fcgid'],
-  mod_proxy_fcgi: ['headers', 'proxy', 'proxy_fcgi'],
+  mod_proxy_fcgi: ['headers', 'proxy', 'proxy_fcgi', 'authz_groupfile'],
 };
 
 export interface ViewOptions {
@@ -27,6 +27,8 @@ export interface ViewOptions {
   /** Passwords of readers by their names. */
   readers: Readonly<Record<string, string>>;
   isRecorded?: boolean;
+  /** Those of the readers who may act. */
+  actors?: readonly string[];
 }
 
 export interface View {
@@ -41,7 +43,7 @@ export interface View {
 }
 
 /** Puts the program in place, and for mod_proxy_fcgi starts it as a user that may write nothing of the site. */
-export async function startView({ site, way, readers, isRecorded = false }: ViewOptions): Promise<View> {
+export async function startView({ site, way, readers, isRecorded = false, actors }: ViewOptions): Promise<View> {
   const own = join(site.root, `view-${way}`);
   const [program, folder, run] = ['program', 'state', 'run'].map((name) => join(own, name)) as [string, string, string];
   for (const path of [own, program, folder, run]) mkdirSync(path, { recursive: true, mode: 0o755 });
@@ -53,6 +55,14 @@ export async function startView({ site, way, readers, isRecorded = false }: View
   const web = isRoot ? findWebUser() : undefined;
   const user = way === 'mod_proxy_fcgi' && isRoot ? findReader() : web;
   for (const path of [folder, run]) if (user) chownSync(path, user.uid, user.gid);
+  const groups = join(own, 'groups');
+  if (actors) {
+    writeFileSync(groups, `webjob-acts: ${actors.join(' ')}\n`, { mode: 0o644 });
+    const inbox = join(site.base, 'config', 'webjob-acts', 'inbox');
+    mkdirSync(dirname(inbox), { recursive: true, mode: 0o755 });
+    mkdirSync(inbox, { mode: 0o700 });
+    if (user) chownSync(inbox, user.uid, user.gid);
+  }
   const socket = join(run, 'view.sock');
   const node = openProgram(process.execPath, () => own);
   const worker =
@@ -68,9 +78,10 @@ export async function startView({ site, way, readers, isRecorded = false }: View
     WEBJOB_VIEW_USER_FILE: users,
     WEBJOB_VIEW_ACCESS_RECORD: isRecorded ? 'on' : 'off',
     ...(worker && { WEBJOB_VIEW_SOCKET: socket }),
+    ...(actors && { WEBJOB_VIEW_GROUP_FILE: groups }),
     ...(way === 'mod_fcgid' && { WEBJOB_VIEW_FCGID: '', WEBJOB_PATH: `${dirname(node)}:/usr/bin:/bin` }),
   };
-  const names = ['WEBJOB_VIEW_SOCKET', 'WEBJOB_VIEW_FCGID', ...Object.keys(defines)];
+  const names = ['WEBJOB_VIEW_SOCKET', 'WEBJOB_VIEW_FCGID', 'WEBJOB_VIEW_GROUP_FILE', ...Object.keys(defines)];
   return {
     ...{ folder, pid: worker?.child.pid, complaints: worker?.complaints ?? (() => '') },
     lines: `${names.map((name) => `UnDefine ${name}\n`).join('')}${Object.entries(defines)
@@ -87,7 +98,7 @@ export async function startView({ site, way, readers, isRecorded = false }: View
 const sha1 = (text: string): string => createHash('sha1').update(text).digest('base64');
 
 /** A user that is neither root nor the web user. */
-function findReader(): { uid: number; gid: number } | undefined {
+export function findReader(): { uid: number; gid: number } | undefined {
   const web = findWebUser();
   for (const name of ['nobody', 'daemon', 'bin']) {
     const [, , uid, gid] =

@@ -10,8 +10,12 @@ import { makeSite } from '../scripts/site.ts';
 import { get } from './resident-requests.ts';
 import { findWebUser } from './tree.ts';
 
-const UNITS = ['webjob.service', 'webjob.socket', 'webjob-view.service', 'webjob-view.socket'] as const;
+const UNITS = [
+  ...(['webjob.service', 'webjob.socket', 'webjob-view.service', 'webjob-view.socket'] as const),
+  ...(['webjob-acts.service', 'webjob-acts.path', 'webjob-acts.timer'] as const),
+];
 const SCRIPT = '/usr/lib/cgi-bin/webjob/nph-webjob.cgi';
+const CONTROL = '/usr/local/bin/webjobctl';
 const VIEW = '/usr/lib/cgi-bin/webjob-view/webjob-view.cgi';
 const read = (unit: string): string => readFileSync(join(import.meta.dirname, '../apache/systemd', unit), 'utf8');
 const missing = (program: string): string | false =>
@@ -30,7 +34,8 @@ describe('the units', { skip: missing('systemd-analyze') || (!findWebUser() && '
         change(
           read(UNITS[index] ?? '')
             .replace(SCRIPT, process.execPath)
-            .replace(VIEW, process.execPath),
+            .replace(VIEW, process.execPath)
+            .replace(CONTROL, process.execPath),
         ),
       );
     const { status, stderr } = spawnSync('systemd-analyze', ['verify', '--man=no', ...paths], { encoding: 'utf8' });
@@ -40,6 +45,7 @@ describe('the units', { skip: missing('systemd-analyze') || (!findWebUser() && '
   it('are what systemd takes', () => {
     assert.match(read('webjob.service'), new RegExp(`^ExecStart=${SCRIPT} `, 'm'));
     assert.match(read('webjob-view.service'), new RegExp(`^ExecStart=${VIEW} `, 'm'));
+    assert.match(read('webjob-acts.service'), new RegExp(`^ExecStart=${CONTROL} .* acts$`, 'm'));
     assert.deepEqual(verify(), { status: 0, said: '' });
   });
 

@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
+import { requestFromEnv } from 'node-cgi-compat';
 import { readSite } from '../admin/site/site.ts';
 import type { Job } from '../ledger/job.ts';
 import {
@@ -19,6 +20,7 @@ import {
 import { fillStore, openStoreAt, type Store } from '../ledger/store.ts';
 import type { StoredStream } from '../ledger/streams.ts';
 import { configure, makeSite } from '../scripts/site.ts';
+import { makeToken, openToken, readForm, requireActor, requireSameOrigin } from '../view/acting.ts';
 import { formatKey, NotShown, parseKey } from '../view/context.ts';
 import { dayStart } from '../view/days.ts';
 import { asFormat, makeLinks } from '../view/links.ts';
@@ -263,4 +265,83 @@ describe('an address', () => {
 it('numbers are grouped, and counted in words', () => {
   assert.deepEqual([0, 999, 1000, 1_234_567].map(groupDigits), ['0', '999', '1,000', '1,234,567']);
   assert.deepEqual([countOf(1, 'job'), countOf(2000, 'job')], ['1 job', '2,000 jobs']);
+});
+
+describe('a form', () => {
+  const place = { inbox: '', answers: '', secret: join(own.root, 'acts.secret') };
+  const purpose = { user: 'alice', act: 'note', job: 'server_1_1085355126_00723' } as const;
+  const isRefused = (act: () => unknown, status = 403): void =>
+    assert.throws(act, (error) => error instanceof NotShown && error.status === status);
+
+  it('is of the group where httpd says so, and nowhere else', () => {
+    const actor = (env: Record<string, string>): string => requireActor(requestFromEnv(env));
+    assert.equal(actor({ WEBJOB_VIEW_ACTOR: 'yes', REMOTE_USER: 'alice' }), 'alice');
+    for (const env of [
+      { REMOTE_USER: 'alice' },
+      { WEBJOB_VIEW_ACTOR: 'yes' },
+      { HTTP_WEBJOB_VIEW_ACTOR: 'yes', REMOTE_USER: 'alice' },
+      { WEBJOB_VIEW_ACTOR: '', REMOTE_USER: 'alice' },
+    ])
+      isRefused(() => actor(env));
+  });
+
+  it('comes from a page of this site', () => {
+    const check = (origin?: string, site?: string): void =>
+      requireSameOrigin(
+        requestFromEnv({
+          HTTP_HOST: 'server:8443',
+          ...(origin !== undefined && { HTTP_ORIGIN: origin }),
+          ...(site !== undefined && { HTTP_SEC_FETCH_SITE: site }),
+        }),
+      );
+    check('https://server:8443', 'same-origin');
+    check('https://server:8443');
+    // Before a proxy that ends TLS.
+    check('http://server:8443', 'same-origin');
+    for (const [origin, site] of [
+      ['https://server:8443', 'same-site'],
+      ['https://server:8443', 'none'],
+      ['https://server:8443', ''],
+      ['https://server', 'same-origin'],
+      ['https://server:8443.evil.example'],
+      ['null', 'same-origin'],
+      [undefined, 'same-origin'],
+      [],
+    ])
+      isRefused(() => check(origin, site));
+    isRefused(() => requireSameOrigin(requestFromEnv({ HTTP_ORIGIN: 'https://server' })));
+  });
+
+  it('has a token for one reader, act and job, for eight hours, and of this view', () => {
+    const now = Date.now();
+    const token = makeToken(place, purpose, now);
+    assert.equal(openToken(place, purpose, token, now + 7.9 * 3_600_000), token.split('.')[0]);
+    assert.notEqual(makeToken(place, purpose, now), token);
+    isRefused(() => openToken(place, purpose, token, now + 8.1 * 3_600_000));
+    for (const change of [{ user: 'bob' }, { act: 'hold' }, { job: 'server_1_1085355126_00724' }] as const)
+      isRefused(() => openToken(place, { ...purpose, ...change }, token));
+    const later = `${String(now + 1).padStart(13, '0')}${token.slice(13)}`;
+    for (const bad of ['', '.', 'x', token.slice(1), `${token}0`, token.toUpperCase(), later])
+      isRefused(() => openToken(place, purpose, bad));
+    isRefused(() => openToken({ ...place, secret: `${place.secret}2` }, purpose, token));
+  });
+
+  it('has as many bytes as its longest text takes, and no more', () => {
+    const read = (text: string, type = 'application/x-www-form-urlencoded'): URLSearchParams => {
+      let rest = Buffer.from(text);
+      return readForm(requestFromEnv({ CONTENT_TYPE: type }), {
+        read: (buffer) => {
+          const count = rest.copy(buffer, 0, 0, Math.min(7000, buffer.length));
+          rest = rest.subarray(count);
+          return count;
+        },
+      });
+    };
+    const text = '\u{1f600}'.repeat(1000);
+    assert.equal(read(`act=note&text=${encodeURIComponent(text)}`).get('text'), text);
+    assert.equal(read('a=b', 'application/x-www-form-urlencoded; charset=UTF-8').get('a'), 'b');
+    isRefused(() => read(`text=${'x'.repeat(20_000)}`), 400);
+    isRefused(() => read('a=b', 'multipart/form-data; boundary=x'), 400);
+    isRefused(() => read('a=b', ''), 400);
+  });
 });

@@ -2,12 +2,14 @@
 // has in the command's own part. A command that is not tried here makes this fail.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { writeFileSync } from 'node:fs';
+import { chownSync, mkdirSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
+import { formatRequest, makeActId } from '../admin/acts/request.ts';
 import type { CommandRow } from '../admin/completion/tree.ts';
 import { obtainHtpasswd } from '../scripts/httpd-package.ts';
 import { configure } from '../scripts/site.ts';
+import { findReader } from '../scripts/view.ts';
 import { setAge } from './keep-site.ts';
 import { type FilledLocker, fillLocker, type LockerSite, makeLockerSite } from './locker-site.ts';
 import { readPage, readSection } from './mdoc.ts';
@@ -80,6 +82,24 @@ describe('webjobctl --json', () => {
   });
   after(() => locker.close());
 
+  /** What the view would put into its inbox. */
+  function askForAct(): void {
+    const inbox = join(locker.site.base, 'config', 'webjob-acts', 'inbox');
+    mkdirSync(inbox, { recursive: true });
+    const request = {
+      act: 'note',
+      job: jobs.second,
+      client: undefined,
+      user: 'anna',
+      text: 'x',
+      stream: undefined,
+    } as const;
+    const file = join(inbox, `${makeActId(jobs.second, Date.now())}.json`);
+    writeFileSync(file, formatRequest(request));
+    const owner = process.getuid?.() === 0 ? findReader() : undefined;
+    if (owner) for (const path of [inbox, file]) chownSync(path, owner.uid, owner.gid);
+  }
+
   /** In an order in which each finds what it needs; a command may come twice. */
   const tries = (): [command: string, args: string[]][] => {
     const { root } = locker.site;
@@ -112,6 +132,7 @@ describe('webjobctl --json', () => {
       ['sign trust remove', [join(root, 'trusted.keys'), join(root, 'signing.vkey')]],
       ['jobs', []],
       ['show', [jobs.second]],
+      ['note', [jobs.second, 'looked at']],
       ['diff', [jobs.second, '--previous']],
       ['search', ['kept']],
       ['tail', []],
@@ -129,6 +150,7 @@ describe('webjobctl --json', () => {
       ['custody prove', [jobs.second]],
       ['custody consistency', [join(root, 'checkpoint'), join(root, 'checkpoint')]],
       ['custody check', [join(root, 'checkpoint'), '--key', join(root, 'custody.pub')]],
+      ['acts', []],
       ['evidence', [jobs.second, '--out', join(root, 'package'), '--zip', '--key', join(root, 'custody.pub')]],
       ['evidence', ['--verify', join(root, 'package')]],
       ['custody adopt', ['--reason', 'a test']],
@@ -175,6 +197,7 @@ describe('webjobctl --json', () => {
       ({ group }) => group ?? [],
     );
     setAge(site, old, 40);
+    askForAct();
     const unknown: string[] = [];
     for (const [command, args] of tries()) {
       const ended = await runWebjobctl(['--json', '--config', site.propertiesFile, ...command.split(' '), ...args], {

@@ -47,6 +47,7 @@ const STREAM_POLICY = "sandbox; default-src 'none'; frame-ancestors 'none'";
 
 const COMMON = [
   ['X-Content-Type-Options', 'nosniff'],
+  // With none at all a browser would not say of a form that it came from here.
   ['Referrer-Policy', 'same-origin'],
   ['Cross-Origin-Resource-Policy', 'same-origin'],
   ['Cross-Origin-Opener-Policy', 'same-origin'],

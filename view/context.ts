@@ -7,9 +7,12 @@ import type { Database } from '../ledger/sqlite.ts';
 import { html, type Markup } from '../pages/html.ts';
 import type { Book } from '../pages/tables.ts';
 import { type Links, makeLinks } from './links.ts';
+import type { ActPlace, Place } from './place.ts';
 
 export interface Context {
   site: Site;
+  /** Undefined where no acts are set up. */
+  acts: ActPlace | undefined;
   database: Database;
   links: Links;
   book: Book;
@@ -22,7 +25,12 @@ export interface Context {
 /** So long a page may look for what it shows. */
 const LOOK_MS = 1500;
 
-export function makeContext(site: Site, database: Database, base: string, params: URLSearchParams): Context {
+export function makeContext(
+  { site, acts }: Pick<Place, 'site' | 'acts'>,
+  database: Database,
+  base: string,
+  params: URLSearchParams,
+): Context {
   const links = makeLinks(base);
   const book: Book = {
     ...{ useGmt: site.settings.useGMT, now: new Date() },
@@ -30,13 +38,13 @@ export function makeContext(site: Site, database: Database, base: string, params
     commandHref: (command) => links.command(command),
     jobHref: (job: Job) => links.job(job),
   };
-  return { site, database, links, book, params, now: book.now, deadline: performance.now() + LOOK_MS };
+  return { site, acts, database, links, book, params, now: book.now, deadline: performance.now() + LOOK_MS };
 }
 
 /** What a request asks for and cannot have: its status, and a sentence for a reader. */
 export class NotShown extends Error {
-  readonly status: 400 | 404;
-  constructor(status: 400 | 404, message: string) {
+  readonly status: 400 | 403 | 404;
+  constructor(status: 400 | 403 | 404, message: string) {
     super(message);
     this.status = status;
   }

@@ -1,10 +1,12 @@
 // One request: which page it asks for, made from the store, and what becomes of an error.
 import { appendFileSync } from 'node:fs';
-import { type CgiRequest, type CgiResponse, findHeader } from 'node-cgi-compat';
+import { type Body, type CgiRequest, type CgiResponse, findHeader } from 'node-cgi-compat';
 import { STREAMS } from 'webjob-locker';
 import { Failure } from '../cli/failure.ts';
 import { openAsFile } from '../ledger/compare.ts';
 import { html } from '../pages/html.ts';
+import { readForm } from './acting.ts';
+import { actsPage, performAct, takeAnswer } from './acts.ts';
 import {
   answerAsset,
   answerFile,
@@ -37,12 +39,12 @@ export interface Serving {
 }
 
 /** The view as a handler of CGI requests; it never throws. */
-export function makeViewHandler(serving: Serving): (request: CgiRequest) => Promise<CgiResponse> {
-  return async (request) => {
+export function makeViewHandler(serving: Serving): (request: CgiRequest, body: Body) => Promise<CgiResponse> {
+  return async (request, body) => {
     const base = (request.env.SCRIPT_NAME ?? '').replace(/\/+$/, '');
     const facts: SiteFacts = { siteName: '', clock: "the server's", user: request.remoteUser };
     try {
-      return await answerRequest(request, base, facts, serving);
+      return await answerRequest(request, body, base, facts, serving);
     } catch (error) {
       return answerPage(errorPage(error, serving), makeLinks(base), facts);
     }
@@ -67,13 +69,18 @@ function errorPage(error: unknown, { complain }: Serving): Page {
 
 async function answerRequest(
   request: CgiRequest,
+  body: Body,
   base: string,
   facts: SiteFacts,
   serving: Serving,
 ): Promise<CgiResponse> {
   const { method, env } = request;
-  if (method !== 'GET' && method !== 'HEAD') throw new NotShown(400, 'Pages are asked for by GET.');
   const path = env.PATH_INFO ?? '';
+  const acted = method === 'POST' ? ACT_PATH.exec(path)?.[1] : undefined;
+  if (method !== 'GET' && method !== 'HEAD' && acted === undefined)
+    throw new NotShown(400, 'Pages are asked for by GET.');
+  // Later it cannot be read any more.
+  const form = acted === undefined ? undefined : readForm(request, body);
   if (path === '') return answerRedirect(308, `${base}/`);
   const asset = answerAsset(path);
   if (asset) return asset;
@@ -82,10 +89,12 @@ async function answerRequest(
   Object.assign(facts, { siteName: settings.serverId, clock: settings.useGMT ? 'GMT' : "the server's" });
   const database = await openViewStore(place, serving.patienceMs);
   if (!database) return answerPage(fillingPage(), makeLinks(base), facts);
-  const context = makeContext(place.site, database, base, new URLSearchParams(request.query));
-  const route = findRoute(path);
-  const response = await route(context, request, facts);
-  recordAccess(place, request, path, response.status);
+  const context = makeContext(place, database, base, new URLSearchParams(request.query));
+  const response =
+    acted !== undefined && form
+      ? await performAct(context, request, acted, form)
+      : await findRoute(path)(context, request, facts);
+  recordAccess(place, request, path, response.status, form?.get('act') ?? undefined);
   return response;
 }
 
@@ -95,6 +104,9 @@ function fillingPage(): Page {
     content: html`<h1>One moment</h1><p>The view's index of the log and the locker is being made, for the first time or after a change of the settings. This page loads again by itself.</p>`,
   };
 }
+
+/** The page of acts on a job. */
+const ACT_PATH = /^\/act\/job\/([^/]+?)(?:\.html)?$/;
 
 type Route = (context: Context, request: CgiRequest, facts: SiteFacts) => Promise<CgiResponse>;
 
@@ -151,10 +163,16 @@ function findRoute(path: string): Route {
       ? json((context) => kind.json(context, name))
       : page((context) => kind.page(context, name));
   }
+  const [, acted] = ACT_PATH.exec(path) ?? [];
+  if (acted !== undefined)
+    return async (context, request, facts) => answerPage(actsPage(context, request, acted), context.links, facts);
+  const [, asked] = /^\/act\/answer\/([^/]+)$/.exec(path) ?? [];
+  if (asked !== undefined) return (context, request) => takeAnswer(context, request, asked);
   const [, streamName, of = ''] = /^\/stream\/([a-z]+)\/([^/]+)$/.exec(path) ?? [];
   const stream = STREAMS.find((name) => name === streamName);
   if (!stream) throw new NotShown(404, 'There is no such page.');
   return async (context) => {
+    if (context.acts) throw new NotShown(403, 'Taking a stream is an act here: the page of its job leads to it.');
     const { job, stored } = await findStream(context, stream, of.replace(/\.html$/, ''));
     const fd = await openAsFile(stored);
     return answerFile(fd, stored.bytes, `${safeFileName(job.jobId ?? 'job')}.${stream}.bin`);
@@ -167,9 +185,17 @@ function originOf(request: CgiRequest): string {
 }
 
 /** Who looked at what, a line of JSON each. Throws the error of a system call: what cannot be recorded is not shown. */
-function recordAccess({ accessRecord }: Place, request: CgiRequest, path: string, status: number): void {
+function recordAccess(
+  { accessRecord }: Place,
+  request: CgiRequest,
+  path: string,
+  status: number,
+  act: string | undefined,
+): void {
   if (accessRecord === undefined) return;
   const { remoteUser: user = null, remoteAddress: address = null, query } = request;
-  const line = { time: new Date().toISOString(), user, address, path, query, status };
+  // Who is of the group that may act is only known where httpd has asked.
+  const actor = request.env.WEBJOB_VIEW_ACTOR === 'yes' || undefined;
+  const line = { time: new Date().toISOString(), user, address, path, query, status, actor, act };
   appendFileSync(accessRecord, `${JSON.stringify(line)}\n`, { mode: 0o600 });
 }

@@ -3,16 +3,19 @@ import { STREAMS, type StreamName } from 'webjob-locker';
 import { judgeJob } from '../admin/jobs/verification.ts';
 import { describeWitness } from '../admin/site/evidence.ts';
 import { Failure } from '../cli/failure.ts';
+import { Acts, actJson } from '../evidence/acts.ts';
 import { judgeAll } from '../evidence/verdict.ts';
 import { readRecordFields } from '../ledger/ending.ts';
 import { jobJson, lineJson } from '../ledger/fields.ts';
 import type { Job } from '../ledger/job.ts';
 import { findById, findChildren, findEarlier, findNameless } from '../ledger/scan.ts';
+import { logFolders } from '../ledger/site.ts';
 import { findJobStreams, readPackedRecord, type Stored } from '../ledger/streams.ts';
 import { type Heads, readHeads } from '../pages/heads.ts';
 import { html, type Markup } from '../pages/html.ts';
 import {
   type Case,
+  formatActs,
   formatFacts,
   formatLog,
   formatRecordTable,
@@ -21,6 +24,7 @@ import {
 } from '../pages/job.ts';
 import { formatInstant, formatJobTable, formatState } from '../pages/tables.ts';
 import type { Page } from './answer.ts';
+import { formatAsked } from './asked.ts';
 import { type Context, formatFailure, NotShown } from './context.ts';
 import { asFormat, isoOf, UNNAMED } from './links.ts';
 import { formatStretch, readStretch, type Wish } from './stretch.ts';
@@ -28,6 +32,16 @@ import { groupDigits } from './words.ts';
 
 /** What is longer is not read to be judged on a page: `webjobctl verify` reads it. */
 const MAX_JUDGED_BYTES = 8 * 1024 * 1024;
+
+let kept: { folders: string; acts: Acts } | undefined;
+
+/** What was read of the custody record stays for the next request. */
+export function actsOf(site: Context['site']): Acts {
+  const folders = logFolders(site);
+  const name = folders.join('\n');
+  if (kept?.folders !== name) kept = { folders: name, acts: new Acts(folders) };
+  return kept.acts;
+}
 
 /** The jobs that an address means; several when a client sent an id twice. Throws NotShown when there are none. */
 export function findAsked({ database, site, params }: Context, name: string): Job[] {
@@ -88,6 +102,7 @@ async function openJob({ site }: Context, job: Job): Promise<Shown> {
       ...{ job, heads, verdict: judged?.verdicts.get(own ?? ''), deposit: judged?.deposit },
       earlier: [...(judged?.verdicts ?? [])].flatMap(([name, verdict]) => (name === own ? [] : [{ name, verdict }])),
       missing: judged?.missing.map(({ name }) => name) ?? [],
+      acts: actsOf(site).of(job),
     },
     notes: [
       ...(isRead ? [] : [`Its ${groupDigits(bytes)} bytes are not read for a page: webjobctl verify reads them.`]),
@@ -131,6 +146,8 @@ ${formatFamily(context, job, children)}
 <h2 id="verification">Verification</h2>
 ${formatVerification(shown)}
 ${notes.map((note) => html`<p class="note">${note}</p>`)}
+${formatActs(shown, book)}
+${job.jobId === undefined ? undefined : formatAsked(context, job.jobId)}
 <h2 id="record">Record</h2>
 ${formatRecordTable(shown.verdict, shown.heads)}
 <h2 id="log">Log</h2>
@@ -209,8 +226,14 @@ function formatTools(context: Context, job: Job, wish: Wish | undefined): Markup
 <div><label for="find">Find</label><input id="find" name="find" type="search" value="${wish?.find ?? ''}" autocomplete="off" spellcheck="false"></div>
 <div class="act"><button type="submit">Find</button></div>
 </form>
-<p class="ways">${compare ? html`<a class="button" href="${links.page('/diff', { from: earlier.jobId, to: job.jobId })}">What changed since the previous run</a> · ` : undefined}${job.jobId === undefined ? undefined : html`<a href="${links.page('/diff', { to: job.jobId })}">Compare with another run</a> · `}Download ${STREAMS.map((name, index) => html`${index > 0 ? ' ' : undefined}<a href="${links.stream(job, name)}" download>.${name}</a>`)}</p>
+<p class="ways">${compare ? html`<a class="button" href="${links.page('/diff', { from: earlier.jobId, to: job.jobId })}">What changed since the previous run</a> · ` : undefined}${job.jobId === undefined ? undefined : html`<a href="${links.page('/diff', { to: job.jobId })}">Compare with another run</a> · `}${formatTaking(context, job)}</p>
 `;
+}
+
+/** Where acts are set up, taking a stream is one of them, and so on record. */
+function formatTaking({ acts, links }: Context, job: Job): Markup {
+  if (acts) return html`<a href="${links.act(job)}">Verify, note, hold, download</a>`;
+  return html`Download ${STREAMS.map((name, index) => html`${index > 0 ? ' ' : undefined}<a href="${links.stream(job, name)}" download>.${name}</a>`)}`;
 }
 
 /** The job that started it, and those that it started. */
@@ -240,6 +263,7 @@ export async function jobDetails(context: Context, name: string): Promise<unknow
       bytes: Object.fromEntries(STREAMS.map((stream) => [stream, stored[stream]?.bytes ?? null])),
       record: record ? Object.fromEntries(record) : null,
       verification: verdict?.words ?? null,
+      acts: shown.acts.map(actJson),
     });
   }
   return all.length === 1 ? all[0] : all;

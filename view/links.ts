@@ -13,6 +13,8 @@ export interface Links {
   command(command: string, query?: Query): string;
   job(job: Job, query?: Query): string;
   stream(job: Job, name: string): string;
+  /** The page of acts on it, which httpd keeps for those who may. */
+  act(job: Job): string;
 }
 
 /** Stands in a path for a name that is in the query: an id may hold slashes, and some jobs have none. */
@@ -53,6 +55,7 @@ export function makeLinks(base: string): Links {
     command: (command, query) => to('/command', command, query),
     job: (job, query) => toJob('/job', job, query),
     stream: (job, name) => toJob(`/stream/${name}`, job),
+    act: (job) => toJob('/act/job', job),
   };
 }
 

@@ -2,6 +2,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { join } from 'node:path';
 import type { CgiEnvironment } from 'node-cgi-compat';
+import { actFolders } from '../admin/acts/request.ts';
 import { readSite } from '../admin/site/site.ts';
 import { makeScanIndexes } from '../ledger/scan.ts';
 import type { Site } from '../ledger/site.ts';
@@ -15,6 +16,16 @@ export interface Place {
   folder: string;
   /** Undefined where nobody is to be recorded. */
   accessRecord: string | undefined;
+  /** Where acts are set up; undefined elsewhere. */
+  acts: ActPlace | undefined;
+}
+
+/** Where requests go and answers come from. */
+export interface ActPlace {
+  inbox: string;
+  answers: string;
+  /** The secret of this view, by which it knows its own forms. */
+  secret: string;
 }
 
 const DEFAULT_FOLDER = '/var/lib/webjob-view';
@@ -22,11 +33,15 @@ const DEFAULT_FOLDER = '/var/lib/webjob-view';
 /** Throws Failure `settings`. */
 export function readPlace(env: CgiEnvironment): Place {
   const folder = env.WEBJOB_VIEW_DIRECTORY || DEFAULT_FOLDER;
-  const isRecorded = /^(?:on|1|y|yes)$/i.test(env.WEBJOB_VIEW_ACCESS_RECORD ?? '');
+  const isOn = (value: string | undefined): boolean => /^(?:on|1|y|yes)$/i.test(value ?? '');
+  const site = readSite(env.WEBJOB_PROPERTIES_FILE || undefined);
   return {
-    site: readSite(env.WEBJOB_PROPERTIES_FILE || undefined),
+    site,
     folder,
-    accessRecord: isRecorded ? join(folder, 'access.jsonl') : undefined,
+    accessRecord: isOn(env.WEBJOB_VIEW_ACCESS_RECORD) ? join(folder, 'access.jsonl') : undefined,
+    acts: isOn(env.WEBJOB_VIEW_ACTS)
+      ? { ...actFolders(site.settings), secret: join(folder, 'acts.secret') }
+      : undefined,
   };
 }
 

@@ -64,7 +64,9 @@ export function findJobEntries(site: Site, jobs: readonly Job[]): (job: Job) => 
 function jobsOf({ facts, deposits }: PlacedEntry, owners: ReadonlyMap<string, Job[]>): Set<Job> {
   const told = [
     ...deposits,
-    ...(facts.event === 'replaced' ? [{ jobId: String(facts.jobId), clientId: undefined }] : []),
+    ...(facts.event === 'replaced' || facts.event === 'note'
+      ? [{ jobId: String(facts.jobId), clientId: undefined }]
+      : []),
   ];
   return new Set(
     told.flatMap(({ jobId, clientId }) =>

@@ -5,10 +5,12 @@ import { syncFolder } from 'webjob-locker/durable';
 import { Failure } from '../../cli/failure.ts';
 import { requireRootsOwn, syncTree } from '../../cli/files.ts';
 import { safeLine } from '../../cli/output.ts';
+import { type Act, Acts } from '../../evidence/acts.ts';
 import { BATCH, recordEvent } from '../../evidence/events.ts';
 import type { Finding } from '../../evidence/finding.ts';
 import { jobJson, lineJson } from '../../ledger/fields.ts';
 import type { Job } from '../../ledger/job.ts';
+import { logFolders } from '../../ledger/site.ts';
 import type { Identities } from '../jobs/sealed.ts';
 import { tidyFolder } from '../report/folder.ts';
 import { openEvidence } from '../site/evidence.ts';
@@ -36,6 +38,8 @@ export interface PackagePlan {
   version: string;
   /** Writes the package as one file as well. */
   zip: ((folder: string, name: string, file: string, madeAt: Date) => Promise<void>) | undefined;
+  /** For whom it is made; undefined: for who runs this. */
+  by?: string;
   /** Told of every job. */
   advance: () => void;
 }
@@ -82,21 +86,15 @@ export async function makePackage(site: Site, plan: PackagePlan): Promise<MadePa
 /** On record before it has its name: what was handed over is never more than what is on record. */
 function record(
   { settings }: Site,
-  { directory, jobs, info }: PackagePlan,
+  { directory, jobs, info, by }: PackagePlan,
   { findings, opened, tagListSha256 }: MadePackage,
 ): void {
   const ids = jobs.map(({ jobId = '-' }) => jobId);
   for (let from = 0; from < ids.length; from += BATCH) {
     const batch = ids.slice(from, from + BATCH);
-    recordEvent(settings, {
-      event: 'evidence',
-      directory,
-      jobs: batch,
-      ...info,
-      findings: findings.length,
-      opened: opened > 0 ? opened : undefined,
-      tagListSha256,
-    });
+    const facts = { directory, jobs: batch, ...info, findings: findings.length };
+    const rest = { opened: opened > 0 ? opened : undefined, tagListSha256 };
+    recordEvent(settings, { event: 'evidence', ...facts, ...rest }, by);
   }
 }
 
@@ -116,12 +114,14 @@ async function fillPackage(site: Site, plan: PackagePlan, folder: string, madeAt
       site,
       [...shown.values()].map(({ job }) => job),
     );
+    const acts = new Acts(logFolders(site));
     const all = new Set(jobs.flatMap((job) => entriesOf(job).shown));
     const proofs = addProofs(bag, site, [...all], plan.keys);
     const gathered: Gathered[] = [];
     for (const [index, job] of jobs.entries()) {
       const { job: own, left } = shown.get(job) ?? { job, left: 0 };
-      const given = { job: own, lines: linesOf(own), left, entries: entriesOf(job), number: index + 1 };
+      const notes = acts.of({ jobId: job.jobId }).filter(({ event }) => event === 'note');
+      const given = { job: own, lines: linesOf(own), left, entries: entriesOf(job), number: index + 1, acts: notes };
       const one = await addJob(bag, site, places, given, { proofs, keys: plan.keys });
       bag.addText(one.page, formatJobPage(one, frame));
       gathered.push({ ...one, files: [] });
@@ -149,13 +149,15 @@ interface Given {
   left: number;
   entries: JobEntries;
   number: number;
+  /** The notes on it. */
+  acts: readonly Act[];
 }
 
 async function addJob(
   bag: BagWriter,
   site: Site,
   places: Places,
-  { job, lines, left, entries, number }: Given,
+  { job, lines, left, entries, number, acts }: Given,
   { proofs, keys }: { proofs: Proofs; keys: Keys },
 ): Promise<Gathered> {
   const slug = (job.jobId ?? 'none').replace(/[^A-Za-z0-9_-]/g, '_').slice(0, 80);
@@ -196,7 +198,7 @@ async function addJob(
   const problems = [...uploads.flatMap(({ verdict }) => verdict.findings.filter((one) => !isRemark(one))), ...missing];
   addManifest({ bag, add, keys, notes, problems }, site, job, folder);
   return {
-    ...{ job, uploads, folder, files, notes, problems, page: `pages/${name}.html` },
+    ...{ job, acts, uploads, folder, files, notes, problems, page: `pages/${name}.html` },
     ...{ missing: missing.map(({ place }) => place), findings: problems.map(formatFinding) },
     uploadCount: uploads.length,
     openedCount: uploads.reduce((sum, { opened }) => sum + opened.length, 0),

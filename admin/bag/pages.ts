@@ -2,6 +2,7 @@
 // run nothing.
 import { createHash } from 'node:crypto';
 import { formatTime } from 'webjob-protocol';
+import type { Act } from '../../evidence/acts.ts';
 import type { Job } from '../../ledger/job.ts';
 import { html, type Markup, trustedMarkup } from '../../pages/html.ts';
 import { STYLE } from '../../pages/style.ts';
@@ -24,6 +25,8 @@ export interface ShownJob {
   job: Job;
   uploads: readonly CopiedUpload[];
   missing: readonly string[];
+  /** The notes on it: what else operators did is not for the recipient. */
+  acts: readonly Act[];
   /** Its folder in the package. */
   folder: string;
   /** Its page. */
@@ -44,7 +47,10 @@ export function formatJobPage(shown: ShownJob, frame: PageFrame): string {
   const last = uploads.findLast(({ verdict }) => verdict.isAnnounced) ?? uploads.at(-1);
   const earlier = uploads.filter((upload) => upload !== last).map(({ name, verdict }) => ({ name, verdict }));
   const { verdict, heads = {}, deposit } = last ?? {};
-  const { title, content } = jobPage({ job, heads, verdict, deposit, earlier, missing }, bookOf(frame));
+  const { title, content } = jobPage(
+    { job, heads, verdict, deposit, earlier, missing, acts: shown.acts },
+    bookOf(frame),
+  );
   const list = (id: string, name: string, lines: readonly (Markup | string)[]): Markup | undefined =>
     lines.length === 0
       ? undefined

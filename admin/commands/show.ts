@@ -7,10 +7,12 @@ import { formatTime } from 'webjob-protocol';
 import { EXIT_CODES, Failure } from '../../cli/failure.ts';
 import { formatBytes, paint, printJson, safeLine, safeText, say } from '../../cli/output.ts';
 import { type Output, openOutput } from '../../cli/pager.ts';
+import { type Act, Acts, actJson, isHeld } from '../../evidence/acts.ts';
 import { describeClockSkew } from '../../ledger/clock.ts';
 import { readRecordFields } from '../../ledger/ending.ts';
 import { describeDiffering, describeExit, describePlace, jobJson, lineJson } from '../../ledger/fields.ts';
 import type { Job } from '../../ledger/job.ts';
+import { logFolders } from '../../ledger/site.ts';
 import { findJobStreams, readPackedRecord, type Stored, type StoredStream } from '../../ledger/streams.ts';
 import { formatDump, isBinary } from '../../pages/stream.ts';
 import { findJob } from '../jobs/lookup.ts';
@@ -81,13 +83,21 @@ async function show(sites: readonly Site[], jid: string, options: Options, isJso
   const isStream = asked.length > 0 && !options.all;
   const bytes = STREAMS.reduce((sum, name) => sum + (stored[name]?.bytes ?? 0), 0);
   const verification = isStream ? undefined : verifyShown(site, job, bytes);
-  if (isJson) printJson({ ...jobJson(site, job), ...showJson(site, job, opened), verification: verification ?? null });
+  const acts = isStream ? [] : new Acts(logFolders(site)).of(job);
+  if (isJson)
+    printJson({
+      ...jobJson(site, job),
+      ...showJson(site, job, opened),
+      ...{ verification: verification ?? null, acts: acts.map(actJson) },
+    });
   else if (asked.length === 1 && !process.stdout.isTTY && !options.all)
     await copyStream(opened, asked[0] ?? 'out', jid);
   else {
     const output = await openOutput();
     if (asked.length === 0 || options.all)
-      await output.write(`${describeJob(site, job, opened, verification).join('\n')}\n`);
+      await output.write(
+        `${[...describeJob(site, job, opened, verification), ...describeActs(acts, site)].join('\n')}\n`,
+      );
     const names = options.all ? STREAMS : asked.length > 0 ? asked : (['out', 'err'] as const);
     for (const name of names)
       await showStream(output, name, stored[name], names.length > 1 || asked.length === 0, sealingOf(opened, name));
@@ -191,6 +201,16 @@ function describeJob(
   return facts.flatMap(([name, value]) =>
     value === undefined || value === 'NA' ? [] : [`${paint(`${name}:`.padEnd(15), 'bold')} ${safeLine(value)}`],
   );
+}
+
+/** What operators did about the job: notes above all. */
+function describeActs(acts: readonly Act[], { settings }: Site): string[] {
+  const lines = acts.map(({ event, kind, at, by, text }): string => {
+    const what = kind === 'client' ? `${event} of the client` : event;
+    return safeLine(`${formatTime(new Date(at), settings.useGMT)}  ${what} by ${by}: ${text}`);
+  });
+  const held = isHeld(acts) ? ['on hold'] : [];
+  return [...held, ...lines].map((line, index) => `${paint((index === 0 ? 'Acts:' : '').padEnd(15), 'bold')} ${line}`);
 }
 
 /** `verified`, or what is wrong: `does not verify: size-changed client1_host.sh.out: …`. */

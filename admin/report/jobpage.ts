@@ -4,6 +4,7 @@ import type { Heads } from '../../pages/heads.ts';
 import { html, type Markup } from '../../pages/html.ts';
 import {
   type Case,
+  formatActs,
   formatFacts,
   formatLog,
   formatRecordTable,
@@ -27,6 +28,7 @@ export function jobPage(shown: Case, book: Book): Page {
 ${formatFacts(shown, ROOT, book)}
 <h2 id="verification">Verification</h2>
 ${formatVerification(shown)}
+${formatActs(shown, book)}
 <h2 id="output">Output</h2>
 ${formatOutput(job, heads)}
 <h2 id="record">Record</h2>

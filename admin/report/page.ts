@@ -77,7 +77,8 @@ export function formatPage(
   return formatFrame({
     ...{ title, siteName, content, places, placesLabel: 'Report' },
     meta: html`<meta name="webjob-page" content="${mark}">
-<meta http-equiv="Content-Security-Policy" content="${trustedMarkup(CONTENT_POLICY)}">`,
+<meta http-equiv="Content-Security-Policy" content="${trustedMarkup(CONTENT_POLICY)}">
+<meta name="referrer" content="no-referrer">`,
     style: html`<style>${trustedMarkup(STYLE)}</style>`,
     foot: html`Made ${madeAt} by webjobctl ${version}. What clients sent is shown as text, never run.`,
     end: html`<script>${trustedMarkup(FILTER)}</script>

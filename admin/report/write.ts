@@ -6,10 +6,12 @@ import { encodeField } from 'webjob-protocol';
 import { packAt } from '../../archive/packs.ts';
 import { Failure } from '../../cli/failure.ts';
 import { warn } from '../../cli/output.ts';
+import { Acts } from '../../evidence/acts.ts';
 import type { Evidence } from '../../evidence/evidence.ts';
 import { readRunRecord, statUpload, touchedAt } from '../../evidence/upload.ts';
 import { STREAM_WORDS, type Verdict } from '../../evidence/verdict.ts';
 import type { Job } from '../../ledger/job.ts';
+import { logFolders } from '../../ledger/site.ts';
 import { openStreams, type Stored } from '../../ledger/streams.ts';
 import { type Heads, readHeads } from '../../pages/heads.ts';
 import { type Case, judgeCase } from '../../pages/job.ts';
@@ -219,11 +221,13 @@ class JobPages {
   readonly #book: Book;
   /** Names of uploads that are on record and not there, by job id. */
   readonly #missing: ReadonlyMap<string | undefined, { name: string }[]>;
+  readonly #acts: Acts;
 
   constructor(pages: Pages, plan: ReportPlan, book: Book) {
     this.#pages = pages;
     this.#plan = plan;
     this.#book = book;
+    this.#acts = new Acts(logFolders(plan.site));
     this.#missing = groupBy([...plan.evidence.missing()], ({ jobId }) => encodeField(jobId));
   }
 
@@ -260,7 +264,7 @@ class JobPages {
     const { site, evidence, now } = this.#plan;
     const { records } = evidence;
     const { incomingDirectory: locker } = site.settings;
-    const facts: unknown[] = [job, records.hasBegun, this.#missingOf(job)];
+    const facts: unknown[] = [job, records.hasBegun, this.#missingOf(job), this.#acts.of(job)];
     const names = new Set([job.group, ...job.uploads].flatMap((group) => group?.name ?? []));
     for (const name of names) {
       const files = statUpload(locker, name);
@@ -309,6 +313,7 @@ class JobPages {
         ...{ job, heads, verdict, deposit: evidence.records.find(uploadName(job) ?? '') },
         earlier: earlier.map((other) => ({ name: other.name, verdict: judgeGroup(other) })),
         missing: this.#missingOf(job),
+        acts: this.#acts.of(job),
       };
     }
   }

@@ -1,10 +1,10 @@
 // What hold add and hold remove share: for whom a hold is, and the change of the file.
 import type { Command } from 'commander';
 import type { ServerSettings } from '../../cgi/controls.ts';
-import { EXIT_CODES, Failure } from '../../cli/failure.ts';
-import { operatorName } from '../../evidence/events.ts';
+import { Failure } from '../../cli/failure.ts';
+import { operatorName, recordEvent } from '../../evidence/events.ts';
 import { inTurn } from '../site/turn.ts';
-import { type Hold, isHoldId, readHolds } from './holds.ts';
+import { type Hold, isHoldId, readHolds, writeHolds } from './holds.ts';
 
 export interface HoldOptions {
   client?: string;
@@ -48,11 +48,26 @@ export function parseHold({ client, job, reason }: HoldOptions): Hold {
   return { kind, id, reason, by: operatorName(), at: new Date().toISOString() };
 }
 
-/** Returns whether there was something to do, as the exit code tells, too. */
-export function changeHolds(settings: ServerSettings, act: (holds: Hold[]) => boolean): Promise<boolean> {
+/** Sets a hold. It stands before it is on record: a kill between the two leaves too much held, never too little. False for one that stands. */
+export function setHold(settings: ServerSettings, hold: Hold): Promise<boolean> {
+  const { kind, id, reason, by } = hold;
   return inTurn(settings, 'holds', () => {
-    const isDone = act(readHolds(settings));
-    if (!isDone) process.exitCode = EXIT_CODES.findings;
-    return isDone;
+    const holds = readHolds(settings);
+    if (holds.some((other) => other.kind === kind && other.id === id)) return false;
+    writeHolds(settings, [...holds, hold]);
+    recordEvent(settings, { event: 'hold', kind, id, reason }, by);
+    return true;
+  });
+}
+
+/** Ends a hold. On record before it is gone, for the same reason. False where there is none. */
+export function endHold(settings: ServerSettings, { kind, id, reason, by }: Hold): Promise<boolean> {
+  return inTurn(settings, 'holds', () => {
+    const holds = readHolds(settings);
+    const others = holds.filter((hold) => hold.kind !== kind || hold.id !== id);
+    if (others.length === holds.length) return false;
+    recordEvent(settings, { event: 'release', kind, id, reason }, by);
+    writeHolds(settings, others);
+    return true;
   });
 }

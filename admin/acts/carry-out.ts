@@ -1,0 +1,90 @@
+// Does what a reader of the view asked for, by the code of the commands of the same names.
+import { chmodSync, chownSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { Failure } from '../../cli/failure.ts';
+import { recordEvent } from '../../evidence/events.ts';
+import { verifyJob } from '../../evidence/verify.ts';
+import { makePackage } from '../bag/make.ts';
+import type { Keys } from '../bag/proofs.ts';
+import { selectJobs } from '../bag/select.ts';
+import { endHold, setHold } from '../retention/hold-change.ts';
+import { joinSites } from '../site/evidence.ts';
+import type { Site } from '../site/site.ts';
+import { inTurn } from '../site/turn.ts';
+import { isRoot, type User } from '../site/users.ts';
+import { packageFile } from './answers.ts';
+import { addNote } from './note.ts';
+import type { ActRequest } from './request.ts';
+
+/** What an act needs beside the request. */
+export interface ActPlace {
+  site: Site;
+  /** The folder of answers, where a package goes. */
+  answers: string;
+  /** Whose group may read a package. */
+  reader: Pick<User, 'gid'>;
+  keys: Keys;
+  version: string;
+}
+
+/** Returns what came of it, in words. Throws Failure, and the error of a system call. */
+export async function carryOut(id: string, request: ActRequest, place: ActPlace): Promise<string> {
+  const { act, job, client, user, text = '', stream = 'out' } = request;
+  const { settings } = place.site;
+  // Root has the view's word for it that this user asked.
+  const by = `${user} (webjob-view)`;
+  switch (act) {
+    case 'verify':
+      return verify(place.site, job, by);
+    case 'hold':
+    case 'release': {
+      const hold = { kind: 'job', id: job, reason: text, by, at: new Date().toISOString() } as const;
+      if (act === 'hold') return (await setHold(settings, hold)) ? 'on hold' : 'was on hold already';
+      return (await endHold(settings, hold)) ? 'on hold no longer' : 'was not on hold';
+    }
+    case 'note':
+      addNote(settings, job, text, by);
+      return 'on record';
+    case 'download':
+      recordEvent(settings, { event: 'download', job, client, stream }, by);
+      return `.${stream} may be taken`;
+    case 'package':
+      return makeEvidence(id, job, client, { user, by }, place);
+  }
+}
+
+function verify(site: Site, job: string, by: string): string {
+  const [joined] = joinSites([site]);
+  if (!joined) throw new Failure('failed', 'there is no locker');
+  const scope = { ...joined, contents: true, ...{ since: undefined, touchedSince: undefined, sample: undefined } };
+  const found = [...verifyJob(scope, job)];
+  const [first] = found;
+  const more = found.length > 1 ? `, and ${found.length - 1} more` : '';
+  const words = first ? `${first.kind} ${first.place}: ${first.detail}${more}`.slice(0, 1000) : 'verified';
+  recordEvent(site.settings, { event: 'verify', job, words, findings: found.length }, by);
+  return words;
+}
+
+async function makeEvidence(
+  id: string,
+  job: string,
+  client: string | undefined,
+  { user, by }: { user: string; by: string },
+  { site, answers, reader, keys, version }: ActPlace,
+): Promise<string> {
+  const jobs = await selectJobs(site, { jobs: [job], client });
+  // An id may be the beginning of another's.
+  if (jobs.some(({ jobId }) => jobId !== job)) throw new Failure('findings', `there is no job ${job}`);
+  const directory = join(answers, id);
+  const info = { caseNumber: undefined, examiner: user, description: undefined };
+  const { zipFolder } = await import('../bag/zip.ts');
+  // No identity lies where acts are done: sealed streams stay sealed.
+  const plan = { directory, jobs, info, keys, identities: undefined, version, zip: zipFolder, advance: () => {}, by };
+  const { findings, tagListSha256 } = await inTurn(site.settings, 'keep', () => makePackage(site, plan));
+  rmSync(directory, { recursive: true });
+  const file = packageFile(answers, id);
+  if (isRoot()) chownSync(file, 0, reader.gid);
+  chmodSync(file, 0o640);
+  const count = `${findings.length} ${findings.length === 1 ? 'finding' : 'findings'}`;
+  return `made with ${count}; SHA-256 of tagmanifest-sha256.txt: ${tagListSha256}`;
+}

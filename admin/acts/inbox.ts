@@ -1,0 +1,170 @@
+// The inbox as root reads it. The view's user owns it and can put anything there at any moment: links, FIFOs, other names of files that are
+// not its own, files without end. So the folder is held open, each file is opened in that very folder without following a link, and what
+// was opened is looked at, not its name.
+import {
+  closeSync,
+  constants,
+  fstatSync,
+  opendirSync,
+  openSync,
+  readSync,
+  rmdirSync,
+  statSync,
+  unlinkSync,
+} from 'node:fs';
+import { dirname } from 'node:path';
+import { Failure } from '../../cli/failure.ts';
+import { errorCode, requireRootsOwn } from '../../cli/files.ts';
+import { findUserById, isRoot, mayAccess, type User } from '../site/users.ts';
+import { ACT_LIFETIME_MS, type ActRequest, MAX_REQUEST_BYTES, parseActId, parseRequest, tagOf } from './request.ts';
+
+/** More names are left for the next time. */
+const MAX_NAMES = 2000;
+/** A clock that was set back, or one that is a little ahead. */
+const AHEAD_MS = 300_000;
+/** What is being written is younger. */
+const WRITING_MS = 600_000;
+
+export interface Asked {
+  id: string;
+  /** When it was asked for: the time of the file, since the id has that of the form. */
+  at: Date;
+  request: ActRequest;
+}
+
+export interface Inbox {
+  /** Who owns it. */
+  owner: Pick<User, 'uid' | 'gid'>;
+  /** The requests in it, the oldest first. What is none is taken away, and told of. */
+  read(now: number, complain: (message: string) => void): Asked[];
+  remove(id: string): void;
+  close(): void;
+}
+
+/** Throws Failure `failed` for one that is not there, or that is not safe to be read. */
+export function openInbox(path: string, locker: string): Inbox {
+  requireRootsOwn(dirname(path));
+  const fd = openFolder(path);
+  try {
+    const { uid, gid, mode } = fstatSync(fd);
+    if ((mode & 0o022) !== 0) throw unsafe(path, 'others than its owner can write in it', `chmod 700 ${path}`);
+    if (isRoot()) checkOwner(path, uid, locker);
+    // Without the dot it would be the link to the folder.
+    const folder = `/proc/self/fd/${fd}/.`;
+    return {
+      owner: { uid, gid },
+      read: (now, complain) => readAll(folder, uid, now, complain),
+      remove: (id) => unlinkSync(`${folder}/${id}.json`),
+      close: () => closeSync(fd),
+    };
+  } catch (error) {
+    closeSync(fd);
+    throw error;
+  }
+}
+
+function openFolder(path: string): number {
+  try {
+    return openSync(path, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW);
+  } catch (error) {
+    throw new Failure('failed', `${path}: ${errorCode(error)}`, 'docs/guide/view.md says how to make it');
+  }
+}
+
+function unsafe(path: string, why: string, hint: string): Failure {
+  return new Failure('failed', `${path} is not safe: ${why}`, hint);
+}
+
+/** Whoever can write the locker could make evidence, and could then also say that somebody verified and released it. */
+function checkOwner(path: string, uid: number, locker: string): void {
+  const owner = findUserById(uid);
+  const hint = 'give it to the user of the process that stays, as docs/guide/view.md says';
+  if (uid === 0) throw unsafe(path, 'it belongs to root', hint);
+  if (!owner) throw unsafe(path, `it belongs to ${uid}, who is no user`, hint);
+  if (statSync(locker).uid === uid || mayAccess(owner, locker, 'write'))
+    throw unsafe(path, `it belongs to ${owner.name}, who can write the locker`, hint);
+}
+
+function readAll(folder: string, owner: number, now: number, complain: (message: string) => void): Asked[] {
+  const asked: Asked[] = [];
+  for (const name of listNames(folder)) {
+    const id = /^(.*)\.json$/.exec(name)?.[1] ?? '';
+    const parsed = parseActId(id);
+    if (!parsed && isBeingWritten(name, now)) continue;
+    try {
+      if (!parsed) throw new SyntaxError('its name is none of a request');
+      const { at, tag } = parsed;
+      if (at > now + AHEAD_MS || at < now - ACT_LIFETIME_MS) throw new SyntaxError('it is too old, or of the future');
+      const { text, askedAt } = readFile(`${folder}/${name}`, owner);
+      const request = parseRequest(text);
+      if (tagOf(request.job) !== tag) throw new SyntaxError('its name is that of another job');
+      asked.push({ id, at: askedAt, request });
+    } catch (error) {
+      complain(`${name} in the inbox is no request, and was removed: ${reasonOf(error)}`);
+      removeAny(`${folder}/${name}`, complain);
+    }
+  }
+  return asked.sort((a, b) => a.at.getTime() - b.at.getTime() || (a.id < b.id ? -1 : 1));
+}
+
+function reasonOf(error: unknown): string {
+  if (error instanceof SyntaxError) return error.message;
+  if ((error as NodeJS.ErrnoException).syscall !== undefined) return errorCode(error);
+  throw error;
+}
+
+function listNames(folder: string): string[] {
+  const names: string[] = [];
+  const listed = opendirSync(folder);
+  try {
+    for (let entry = listed.readSync(); entry && names.length < MAX_NAMES; entry = listed.readSync())
+      names.push(entry.name);
+  } finally {
+    listed.closeSync();
+  }
+  return names;
+}
+
+/** The view gives a file its name when it is whole. */
+function isBeingWritten(name: string, now: number): boolean {
+  const { at } = parseActId(/^\.(.*)\.new$/.exec(name)?.[1] ?? '') ?? {};
+  return at !== undefined && Math.abs(now - at) < WRITING_MS;
+}
+
+/** A small file with one name, which belongs to the owner of the inbox. Throws SyntaxError for anything else. */
+function readFile(path: string, owner: number): { text: string; askedAt: Date } {
+  const fd = openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
+  try {
+    const found = fstatSync(fd);
+    if (!found.isFile()) throw new SyntaxError('it is no file');
+    if (found.nlink !== 1) throw new SyntaxError('it has other names');
+    if (found.uid !== owner) throw new SyntaxError('it belongs to another user');
+    const buffer = Buffer.alloc(MAX_REQUEST_BYTES + 1);
+    let length = 0;
+    for (let count = -1; count !== 0 && length < buffer.length; length += count)
+      count = readSync(fd, buffer, length, buffer.length - length, length);
+    if (length > MAX_REQUEST_BYTES) throw new SyntaxError('it is too long');
+    const text = new TextDecoder('utf-8', { fatal: true }).decode(buffer.subarray(0, length));
+    return { text, askedAt: found.mtime };
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ERR_ENCODING_INVALID_ENCODED_DATA')
+      throw new SyntaxError('it is no UTF-8');
+    throw error;
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** Only the name goes: what a link leads to stays. */
+function removeAny(path: string, complain: (message: string) => void): void {
+  try {
+    unlinkSync(path);
+  } catch (error) {
+    if (errorCode(error) === 'ENOENT') return;
+    try {
+      rmdirSync(path);
+    } catch {
+      complain(`${path.slice(path.lastIndexOf('/') + 1)} in the inbox cannot be removed: ${errorCode(error)}`);
+    }
+  }
+}

@@ -1,0 +1,118 @@
+// webjobctl acts: does what readers of webjob-view asked for.
+import { Command } from 'commander';
+import { EXIT_CODES, Failure } from '../../cli/failure.ts';
+import { errorCode } from '../../cli/files.ts';
+import { printJson, safeLine, say, warn } from '../../cli/output.ts';
+import { openAnswers, readAnswer, removeOldAnswers, writeAnswer } from '../acts/answers.ts';
+import { carryOut } from '../acts/carry-out.ts';
+import { type Asked, openInbox } from '../acts/inbox.ts';
+import { ACT_NAMES, type ActAnswer, actFolders } from '../acts/request.ts';
+import { readKeys } from '../bag/proofs.ts';
+import { globalOptions, openSite } from '../site/site.ts';
+import { inTurn } from '../site/turn.ts';
+
+declare const WEBJOB_VERSION: string;
+
+interface Options {
+  allow?: string;
+  key?: string[];
+  ca?: string;
+  trusted?: string;
+}
+
+const EXPLANATION = `
+webjob-view cannot write the locker. What its readers ask for it puts into the inbox, config/webjob-acts/inbox below
+BaseDirectory; this command does it, each by the code of the command of that name, and answers in config/webjob-acts/answers.
+systemd runs it when something is in the inbox (webjob-acts.path), or cron every minute. Answers and packages are removed
+after a day.
+
+Example:
+  webjobctl acts --allow verify,note,hold --key custody.pub
+
+Exit codes:
+  0  all is done, or there was nothing to do
+  1  an act failed: its answer says why
+  2  wrong command line
+  3  nph-webjob.cfg cannot be used
+  4  the inbox is not there or not safe, or another webjobctl is at work`;
+
+export function actsCommand(): Command {
+  return new Command('acts')
+    .description('do what readers of webjob-view asked for')
+    .option('--allow <acts>', `only these, separated by commas (else ${ACT_NAMES.join(',')})`)
+    .option('--key <file>', 'for packages: the public key of the checkpoints; of several logs several', collect)
+    .option('--ca <file>', "for packages: the certificate of the time stamps' CA, in PEM")
+    .option('--trusted <file>', 'for packages: the keys of those who sign programs')
+    .addHelpText('after', EXPLANATION)
+    .action((options: Options, command: Command) => act(command, options));
+}
+
+function collect(value: string, values: string[] = []): string[] {
+  return [...values, value];
+}
+
+async function act(command: Command, options: Options): Promise<void> {
+  const site = openSite(command);
+  const allowed = (options.allow ?? ACT_NAMES.join(',')).split(',');
+  const unknown = allowed.find((name) => !(ACT_NAMES as readonly string[]).includes(name));
+  if (unknown !== undefined)
+    throw new Failure('usage', `--allow: ${unknown} is no act`, `of ${ACT_NAMES.join(', ')} some`);
+  const keys = readKeys(options);
+  const isJson = globalOptions(command).json === true;
+  const { inbox: path, answers } = actFolders(site.settings);
+  const inbox = openInbox(path, site.settings.incomingDirectory);
+  try {
+    await inTurn(site.settings, 'acts', async () => {
+      openAnswers(answers, inbox.owner);
+      removeOldAnswers(answers, Date.now());
+      for (const asked of inbox.read(Date.now(), warn)) {
+        const place = { site, answers, reader: inbox.owner, keys, version: WEBJOB_VERSION };
+        const known = readAnswer(answers, asked.id);
+        const answer = known ? afterKill(known) : await answerOne(asked, allowed, place);
+        if (answer) tell(answer, isJson);
+        inbox.remove(asked.id);
+      }
+    });
+  } finally {
+    inbox.close();
+  }
+
+  /** What was asked twice is done once; what a kill broke off is not tried again, for part of it may be done. */
+  function afterKill(known: ActAnswer): ActAnswer | undefined {
+    if (known.state !== 'started') return undefined;
+    const failed = { ...known, state: 'failed', words: 'broken off: the record says whether it was done' } as const;
+    writeAnswer(answers, failed, inbox.owner);
+    return failed;
+  }
+}
+
+async function answerOne(
+  { id, at, request }: Asked,
+  allowed: readonly string[],
+  place: Parameters<typeof carryOut>[2],
+): Promise<ActAnswer> {
+  const answer = (state: ActAnswer['state'], words: string): ActAnswer => {
+    const times = { askedAt: at.toISOString(), answeredAt: new Date().toISOString() };
+    const made: ActAnswer = { id, ...request, ...times, state, words };
+    writeAnswer(place.answers, made, place.reader);
+    return made;
+  };
+  if (!allowed.includes(request.act)) return answer('failed', 'not allowed at this site');
+  answer('started', 'being done');
+  try {
+    return answer('done', await carryOut(id, request, place));
+  } catch (error) {
+    const { syscall, message } = error as NodeJS.ErrnoException;
+    if (error instanceof Failure) return answer('failed', error.message);
+    if (syscall === undefined) throw error;
+    // Paths of the server are for its log.
+    warn(`${id}: ${message}`);
+    return answer('failed', errorCode(error));
+  }
+}
+
+function tell({ id, act, job, user, state, words }: ActAnswer, isJson: boolean): void {
+  if (state === 'failed') process.exitCode = EXIT_CODES.findings;
+  if (isJson) printJson({ id, act, job, user, state, words });
+  else say(safeLine(`${act} of ${job} for ${user}: ${state}: ${words}`));
+}

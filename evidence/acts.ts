@@ -1,0 +1,133 @@
+// What operators did about jobs, as the custody record of webjobctl has it: notes, holds, checks,
+// downloads and packages of evidence.
+import { closeSync, existsSync, fstatSync } from 'node:fs';
+import { join } from 'node:path';
+import { listCustodyFiles, searchChain } from 'webjob-locker';
+import { encodeField } from 'webjob-protocol';
+import { WRITER } from './events.ts';
+import { openCustodyFile } from './records.ts';
+
+const ACTS = ['note', 'hold', 'release', 'verify', 'download', 'evidence'] as const;
+
+/** One act on one job, or on a client. */
+export interface Act {
+  event: (typeof ACTS)[number];
+  /** `client` for a hold of everything of a client. */
+  kind: 'job' | 'client';
+  id: string;
+  /** ISO 8601. */
+  at: string;
+  by: string;
+  /** The note, the reason, or what came of it. */
+  text: string;
+}
+
+const NEEDLES = ACTS.map((event) => `,"event":"${event}",`);
+
+/** The acts of a site. It reads on where it stopped, so a process that stays reads each record once. */
+export class Acts {
+  readonly #folders: readonly string[];
+  /** By the path of each segment: its inode, and up to where it was read. */
+  readonly #read = new Map<string, { ino: number; to: number }>();
+  /** By kind and id, the oldest first. */
+  #acts = new Map<string, Act[]>();
+
+  /** @param folders the folders of logs of the site */
+  constructor(folders: readonly string[]) {
+    this.#folders = folders;
+  }
+
+  /** The acts on a job, by its id as the log writes it, and the holds of its client, the oldest first. */
+  of({ jobId, clientId }: { jobId?: string | undefined; clientId?: string | undefined }): Act[] {
+    this.#refresh();
+    const own = jobId === undefined ? [] : (this.#acts.get(`job ${jobId}`) ?? []);
+    const clients = clientId === undefined ? [] : (this.#acts.get(`client ${clientId}`) ?? []);
+    if (clients.length === 0) return own;
+    return [...own, ...clients].sort((a, b) => (a.at < b.at ? -1 : Number(a.at > b.at)));
+  }
+
+  #refresh(): void {
+    for (const folder of this.#folders) {
+      if (!existsSync(folder)) continue;
+      for (const { file, serverId } of listCustodyFiles(folder))
+        if (serverId === WRITER) this.#readSegment(join(folder, file));
+    }
+  }
+
+  /** A segment that was replaced is read from its beginning. Throws the error of a system call. */
+  #readSegment(path: string): void {
+    const fd = openCustodyFile(path);
+    try {
+      const { ino, size } = fstatSync(fd);
+      const known = this.#read.get(path);
+      if (known && (known.ino !== ino || size < known.to)) {
+        this.#read.clear();
+        this.#acts = new Map();
+        this.#refresh();
+        return;
+      }
+      if (known?.to === size) return;
+      const links = searchChain(fd, known?.to ?? 0, NEEDLES);
+      let step = links.next();
+      for (; !step.done; step = links.next()) for (const act of actsIn(step.value.facts ?? {})) this.#add(act);
+      this.#read.set(path, { ino, to: step.value });
+    } finally {
+      closeSync(fd);
+    }
+  }
+
+  #add(act: Act): void {
+    const key = `${act.kind} ${act.id}`;
+    const known = this.#acts.get(key);
+    if (known) known.push(act);
+    else this.#acts.set(key, [act]);
+  }
+}
+
+/** An act as programs read it. */
+export function actJson({ event, kind, at, by, text }: Act): Record<string, string> {
+  return { event, kind, at, by, text };
+}
+
+/** True when the newest of these acts about holds set one, for the job or for its client. */
+export function isHeld(acts: readonly Act[]): boolean {
+  return (['job', 'client'] as const).some(
+    (kind) => acts.findLast((act) => act.kind === kind && isHoldAct(act))?.event === 'hold',
+  );
+}
+
+function isHoldAct({ event }: Act): boolean {
+  return event === 'hold' || event === 'release';
+}
+
+/** Whoever can write in the folder of logs can write a record with anything in it. */
+function actsIn(facts: Record<string, unknown>): Act[] {
+  const text = (name: string): string => (typeof facts[name] === 'string' ? (facts[name] as string) : '');
+  const event = ACTS.find((name) => name === facts.event);
+  if (!event) return [];
+  const act = { event, at: text('time'), by: text('by') };
+  const job = (id: unknown, words: string): Act[] =>
+    typeof id === 'string' && id !== '' ? [{ ...act, kind: 'job', id: logId(id), text: words }] : [];
+  switch (event) {
+    case 'note':
+      return job(facts.jobId, text('text'));
+    case 'hold':
+    case 'release':
+      if (facts.kind === 'job') return job(facts.id, text('reason'));
+      return facts.kind === 'client' ? [{ ...act, kind: 'client', id: text('id'), text: text('reason') }] : [];
+    case 'verify':
+      return job(facts.job, text('words'));
+    case 'download':
+      return job(facts.job, `.${text('stream')}`);
+    case 'evidence': {
+      const { jobs } = facts;
+      const words = `package ${text('tagListSha256').slice(0, 16)}${text('caseNumber') === '' ? '' : `, case ${text('caseNumber')}`}`;
+      return Array.isArray(jobs) ? jobs.flatMap((id) => job(id, words)) : [];
+    }
+  }
+}
+
+/** Ids come as an operator typed them, or as the log writes them. */
+function logId(id: string): string {
+  return /%[0-9a-fA-F]{2}/.test(id) ? id : encodeField(id);
+}
