@@ -7,6 +7,7 @@ import { crc32, createGunzip, createGzip, gunzipSync, gzipSync } from 'node:zlib
 import { reach } from 'webjob-locker';
 import { Failure } from '../cli/failure.ts';
 import { closeStream, formatMark, markOf } from '../cli/files.ts';
+import { digestPieces } from './apart.ts';
 import type { Appender } from './appender.ts';
 import { PACKED_EXTENSIONS, type PackedExtension, type PackedFile, type PackedGroup } from './manifest.ts';
 import { BLOCK, formatTarHead, paddingOf, TAR_END, tarPadding } from './tar.ts';
@@ -196,18 +197,50 @@ export async function* readGroup(archive: string, group: PackedGroup): AsyncGene
   else yield* readLarge(archive, group, entries);
 }
 
-/** The files of a group that has at most `most` bytes, at once; undefined for a larger one. Throws the same. */
-export function readGroupAtOnce(
-  archive: string,
-  group: PackedGroup,
-  most: number,
-): Map<PackedExtension, Buffer> | undefined {
-  const { entries, size } = entriesOf(group);
-  if (size > most || group.length > most) return undefined;
-  const files = new Map<PackedExtension, Buffer>();
+/** What is in an archive of a group, whatever its manifest says. */
+export interface Digested {
+  /** In lower-case hex. */
+  sha256: Record<PackedExtension, string>;
+  /** Of the run record, as many bytes as were wanted. */
+  record: Buffer;
+}
+
+/** The same at once, of groups of any size, for those who cannot wait for an event. Throws the same. */
+export function digestGroup(archive: string, group: PackedGroup, recordBytes: number): Digested {
+  const { entries, size, isSmall } = entriesOf(group);
+  if (!isSmall) return digestLarge(archive, group, entries, recordBytes);
+  const digested: Digested = { sha256: {} as Digested['sha256'], record: Buffer.of() };
   for (const { extension, chunks } of readSmall(archive, group, entries, size))
-    for (const bytes of chunks as Iterable<Buffer>) files.set(extension, bytes);
-  return files;
+    for (const bytes of chunks as Iterable<Buffer>) {
+      digested.sha256[extension] = hash('sha256', bytes);
+      if (extension === 'env') digested.record = bytes.subarray(0, recordBytes);
+    }
+  return digested;
+}
+
+/** Of each entry its head, its bytes, and what fills up the last block. */
+function digestLarge(
+  file: string,
+  { name, offset, length }: PackedGroup,
+  entries: readonly PackedEntry[],
+  keptBytes: number,
+): Digested {
+  const sizes = entries.flatMap(({ head, file: { bytes } }) => [head.length, bytes, paddingOf(bytes)]);
+  const kept = 3 * entries.findIndex(({ extension }) => extension === 'env') + 1;
+  let digests: ReturnType<typeof digestPieces>;
+  try {
+    digests = digestPieces({ file, offset, length: Math.max(1, length), sizes, kept, keptBytes });
+  } catch (error) {
+    if (error instanceof Failure) throw error;
+    throw damageOf(file, error as Error);
+  }
+  const digested: Digested = { sha256: {} as Digested['sha256'], record: digests.kept };
+  for (const [index, { extension, head }] of entries.entries()) {
+    const [found, content = ''] = digests.sha256.slice(3 * index);
+    if (found !== hash('sha256', head)) throw missing(file, `${name}.${extension}`);
+    digested.sha256[extension] = content;
+  }
+  return digested;
 }
 
 interface PackedEntry {

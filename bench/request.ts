@@ -1,9 +1,11 @@
-// What one request costs a CGI: CPU time of a GET and of a PUT beside that of an empty nph script in Node, in turn, and of another build of
-// the script when one is given. Start-up is most of it, so this is what keeps the script from growing. Ends with 1 when a GET costs too much.
-import { chmodSync, writeFileSync } from 'node:fs';
+// What one request costs a CGI: CPU time of a GET, of one with a manifest, and of a PUT beside that of an empty nph script in Node, in turn,
+// and of another build of the script when one is given. Start-up is most of it, so this is what keeps the script from growing. Ends with 1
+// when a GET costs too much.
+import { chmodSync, readFileSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
-import { makeSite, type Site } from '../scripts/site.ts';
+import { MAX_MANIFEST_BYTES } from 'webjob-protocol';
+import { addCommand, makeSite, type Site } from '../scripts/site.ts';
 import { middle, timeRequest } from './one-request.ts';
 import { parseCount } from './options.ts';
 import { EMPTY_NODE } from './peers.ts';
@@ -18,10 +20,13 @@ CPU time of one request in milliseconds, and its ratio to that of an empty nph s
 /** What a GET may cost, in empty scripts. */
 const LIMIT = 1.25;
 const WARM_UP = 3;
+/** Beside which there is a manifest of the longest that is sent. */
+const SIGNED = 'signed.sh';
 interface Kind {
   name: string;
   script: string;
   method: 'GET' | 'PUT';
+  fileName?: string;
   /** CPU time of each run. */
   milliseconds: number[];
 }
@@ -39,6 +44,8 @@ function main(): void {
   }
   const site = makeSite({ settings: { RequireUser: 'N', PutNameFormat: '%cid_%jid' } });
   try {
+    addCommand(site, 'client1', SIGNED, readFileSync(join(site.profiles, 'client1', 'host.sh')));
+    writeFileSync(join(site.profiles, 'client1', `${SIGNED}.manifest`), Buffer.alloc(MAX_MANIFEST_BYTES, 'x'));
     const kinds = listKinds(site, against);
     measure(site, kinds, parseCount('rounds', rounds));
     process.stdout.write(formatKinds(kinds));
@@ -60,7 +67,14 @@ function listKinds(site: Site, against: string | undefined): Kind[] {
       ([name, script]): Kind => ({ name: `${name} ${method}`, script, method, milliseconds: [] }),
     ),
   );
-  return [{ name: 'empty Node script', script: empty, method: 'GET', milliseconds: [] }, ...requests];
+  const signed: Kind = {
+    name: 'GET, manifest',
+    script: builds.webjob,
+    method: 'GET',
+    fileName: SIGNED,
+    milliseconds: [],
+  };
+  return [{ name: 'empty Node script', script: empty, method: 'GET', milliseconds: [] }, ...requests, signed];
 }
 
 /** In every other round backwards: nobody always runs behind the same one. */

@@ -1,9 +1,8 @@
 // The packs of a site: each against what webjobctl put on record when it made it, and the uploads in it against what was deposited.
-import { hash } from 'node:crypto';
 import { closeSync, existsSync, lstatSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { STREAMS, type StreamName } from 'webjob-locker';
-import { readGroupAtOnce } from '../archive/archive.ts';
+import { type Digested, digestGroup } from '../archive/archive.ts';
 import { type PackedGroup, readGroups } from '../archive/manifest.ts';
 import { Failure } from '../cli/failure.ts';
 import type { Finding, FindingKind } from './finding.ts';
@@ -169,9 +168,6 @@ function judgePacked(
   return verdict;
 }
 
-/** Of a larger upload in a pack the signature is looked at when it is unpacked: everything is read at once. */
-const MAX_SIGNED_BYTES = 64 * 1024 * 1024;
-
 interface Packed {
   archive: string;
   pack: RecordedPack;
@@ -181,9 +177,9 @@ interface Packed {
 
 /** Holds what is in the archive, and not what the manifest says of it, against what the client signed. */
 function judgeSignature(verdict: UploadReport, { archive, pack, packed, received }: Packed, keys: ResultKeys): void {
-  let files: ReturnType<typeof readGroupAtOnce>;
+  let found: Digested;
   try {
-    files = readGroupAtOnce(archive, packed, MAX_SIGNED_BYTES);
+    found = digestGroup(archive, packed, MAX_ENV_BYTES);
   } catch (error) {
     if (!(error instanceof Failure)) throw error;
     verdict.findings.push({
@@ -193,24 +189,22 @@ function judgeSignature(verdict: UploadReport, { archive, pack, packed, received
     });
     return;
   }
-  if (!files) return;
   const facts = {
     clientId: received?.clientId,
     jobId: packed.jobId,
     command: received?.fileName,
     at: received?.time ?? new Date(packed.at),
   };
-  const env = files.get('env') ?? Buffer.of();
-  const isRecord = env.length <= MAX_ENV_BYTES;
-  const { verdict: result, problem, streams } = judgeResult(isRecord ? env : Buffer.of(), facts, keys);
+  const isRecord = packed.files.env.bytes <= MAX_ENV_BYTES;
+  const { verdict: result, problem, streams } = judgeResult(isRecord ? found.record : Buffer.of(), facts, keys);
   verdict.result = result;
   const find = (stream: StreamName, [kind, detail]: [FindingKind, string]): void => {
     verdict.findings.push({ kind, place: `${placeOf(pack.name)}: ${packed.name}.${stream}`, detail });
   };
   if (problem) find('env', problem);
   for (const stream of STREAMS) {
-    const bytes = files.get(stream) ?? Buffer.of();
-    const unlike = streams && compareSigned(streams, stream, { bytes: bytes.length, sha256: hash('sha256', bytes) });
+    const { bytes } = packed.files[stream];
+    const unlike = streams && compareSigned(streams, stream, { bytes, sha256: found.sha256[stream] });
     if (!unlike) continue;
     find(stream, unlike);
     verdict.result = { ...result, state: 'bad', words: `.${stream} is not what ${result.key} signed` };

@@ -343,8 +343,11 @@ describe('webjobctl client, over TLS', () => {
       states?.certificates.map(({ state }) => state),
       ['revoked', 'revoked', 'valid'],
     );
-    await client('certs', 0, 'renew', 'client1', '--days', '20', '--out', at('cert1'));
+    await client('certs', 0, 'result-key', 'client1', '--end', '--out', at('other'));
+    const words = ['--days', '20', '--out', at('cert1'), '--json'];
+    const [renewed] = parseLines<{ resultKeys: string[] }>(await client('certs', 0, 'renew', 'client1', ...words));
     assert.ok(read().publicKey.equals(third.publicKey), 'for the key that it has by now');
+    assert.match(renewed?.resultKeys.join() ?? '', /^client1\+[0-9a-f]{8}$/, 'the one in use');
   });
 
   it('lists who is to be renewed, by the real dates', async () => {

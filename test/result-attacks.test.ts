@@ -1,10 +1,12 @@
 // A server in other hands against what clients signed: it keeps what it likes, with a custody record that says the same, and verify
 // finds every result that is not the one that its client signed.
 import assert from 'node:assert/strict';
-import { cpSync, readdirSync, rmSync, utimesSync } from 'node:fs';
+import { cpSync, readdirSync, readFileSync, rmSync, utimesSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { RECORD_FIELDS } from 'webjob-protocol';
+import { digestGroup } from '../archive/archive.ts';
+import type { PackedGroup } from '../archive/manifest.ts';
 import type { NoteSigner } from '../notes/note.ts';
 import { makeSite, type Site } from '../scripts/site.ts';
 import { verifyAs } from './evidence-site.ts';
@@ -282,5 +284,59 @@ describe('results at a stolen server', () => {
     rmSync(keys, { recursive: true });
     const gone = await verifyAs([site.propertiesFile]);
     assert.ok(gone.includes('signature-key honest.env'));
+  });
+});
+
+describe('results in packs at a stolen server', () => {
+  let site: Site;
+  before(() => {
+    site = makeSite({ settings: { EnableCustody: 'Y' } });
+    writeResultKeys(resultKeysOf(site), 'client1', [keyLine(client1)]);
+  });
+  after(() => site.remove());
+
+  it('are found out however large they are', async () => {
+    const [out, large] = [3_000_000, 70_000_000].map((bytes) => Buffer.alloc(bytes, 'all of a disk\n'));
+    assert.ok(out && large);
+    const plant = (name: string, more: Partial<SignedUpload> = {}): void =>
+      plantSigned(site, { signer: client1, name, out, ...more });
+    plant('honest');
+    plant('changed', { out: large, kept: { out: Buffer.concat([large.subarray(0, -1), Buffer.of(0)]) } });
+    plant('edited', { edit: (env) => env.replace('KidStatus=0', 'KidStatus=1') });
+    plant('small', { out: 'x', kept: { out } });
+    const past = new Date(Date.now() - 40 * 86_400_000);
+    for (const file of readdirSync(site.incoming)) utimesSync(join(site.incoming, file), past, past);
+    const { code, stderr } = await runWebjobctl(['--config', site.propertiesFile, 'pack', '--older-than', '30d']);
+    assert.ok(code === 0, stderr);
+    const found = await verifyAs([site.propertiesFile]);
+    assert.deepEqual(
+      found
+        .filter((line) => line.startsWith('signature-'))
+        .map((line) => line.replace(/packed\/\S+ /, ''))
+        .sort(),
+      ['signature-wrong changed.out', 'signature-wrong edited.env', 'signature-wrong small.out'],
+    );
+    assert.ok(!found.some((line) => line.includes('honest')));
+  });
+
+  it('are told as what cannot be read where the archive is damaged', () => {
+    const [manifest = ''] = readdirSync(join(site.base, 'packed')).filter((name) => name.endsWith('.jsonl'));
+    const path = join(site.base, 'packed', manifest);
+    const archive = path.replace(/jsonl$/, 'tar.gz');
+    const [group] = readFileSync(path, 'utf8')
+      .split('\n')
+      .filter((line) => line.includes('"honest"'))
+      .map((line) => JSON.parse(line) as PackedGroup);
+    assert.ok(group);
+    assert.equal(digestGroup(archive, group, 10).sha256.out, group.files.out.sha256);
+    assert.equal(digestGroup(archive, group, 10).record.length, 10);
+    assert.throws(() => digestGroup(archive, { ...group, length: group.length - 9 }, 10), /: damaged, /);
+    assert.throws(
+      () => digestGroup(archive, { ...group, name: 'another' }, 10),
+      /: damaged, another\.\w+ is not there/,
+    );
+    assert.throws(() => digestGroup(`${archive}.gone`, group, 10), /gone: ENOENT/);
+    const longer = { ...group.files, rdy: { ...group.files.rdy, bytes: 1_000_000 } };
+    assert.throws(() => digestGroup(archive, { ...group, files: longer }, 10), /: damaged, /);
   });
 });

@@ -376,8 +376,9 @@ attack('a text', 'of another kind of note, by the same keys', () =>
 );
 
 describe(`a stolen server, ${attacks.length} attacks: nothing runs for`, () => {
-  it('more than a hundred of them', () => {
-    assert.ok(attacks.length >= 100);
+  it('more than a hundred of them', (context) => {
+    context.diagnostic(`${attacks.length} attacks on programs`);
+    assert.ok(attacks.length >= 200);
     const names = attacks.map(({ kind, what }) => `${kind} ${what}`);
     assert.equal(new Set(names).size, names.length);
   });

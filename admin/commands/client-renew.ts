@@ -12,6 +12,7 @@ import {
 import { type Desk, type DeskOptions, findServer, openDesk, parseClientId, parseDays } from '../clients/desk.ts';
 import { checkHasNoKey, writeCertificate } from '../clients/parcel.ts';
 import { issueCanaries, proveRevocation } from '../clients/proof.ts';
+import { listResultKeys } from '../clients/result-keys.ts';
 import { withClient } from '../clients/turn.ts';
 import { addHttpdOptions, type HttpdOptions, reloadHttpd } from '../site/httpd-control.ts';
 import { sayWhatStillWorks } from './client-remove.ts';
@@ -29,6 +30,7 @@ interface Options extends DeskOptions, HttpdOptions {
 const EXPLANATION = `
 Writes NAME.crt into the folder NAME, and with --new-key NAME.key, which is never written over another. The earlier
 certificate stays good to its date, so that the client can change over in its own time; --revoke ends it now.
+The key with which the client signs its results is another one, and stays: webjobctl client result-key makes a new one.
 
 Example:
   webjobctl client renew client3 --days 365
@@ -62,8 +64,18 @@ async function renew(desk: Desk, client: string, options: Options): Promise<void
   const canaries = options.apply ? issueCanaries(desk) : undefined;
   const path = withClient(desk, client, () => renewAlone(desk, client, options, canaries?.revoked.serial));
   const latest = findLatest(listCertificates(desk.etcDirectory), client);
-  if (desk.isJson) printJson({ client, certificate: path, serial: latest?.serial, until: latest?.until.toISOString() });
-  else printLine(path);
+  const resultKeys = listResultKeys(desk, client)
+    .filter(({ until }) => until === undefined)
+    .map(({ name, id }) => `${name}+${id}`);
+  if (desk.isJson) {
+    const until = latest?.until.toISOString();
+    printJson({ client, certificate: path, serial: latest?.serial, until, resultKeys });
+  } else printLine(path);
+  // Whoever has the one key of a client may have the other.
+  if ((options.newKey || options.revoke) && resultKeys.length > 0) {
+    const remedy = `webjobctl client result-key ${client} --end`;
+    say(`${client} signs its results with ${resultKeys.join(' and ')} as before; to change that, too: ${remedy}`);
+  }
   if (canaries) {
     reloadHttpd(options);
     await proveRevocation(desk, url, canaries);
