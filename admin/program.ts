@@ -24,6 +24,7 @@ const COMMANDS: ReadonlyMap<string, () => Promise<MakeCommand>> = new Map([
   ['tail', async () => (await import('./commands/tail.ts')).tailCommand],
   ['clients', async () => (await import('./commands/clients.ts')).clientsCommand],
   ['assign', async () => (await import('./commands/assign.ts')).assignCommand],
+  ['alert', async () => (await import('./commands/alert.ts')).alertCommand],
   ['report', async () => (await import('./commands/report.ts')).reportCommand],
   ['metrics', async () => (await import('./commands/metrics.ts')).metricsCommand],
   ['index', async () => (await import('./commands/index.ts')).indexCommand],

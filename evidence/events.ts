@@ -76,6 +76,7 @@ export type KeepEvent =
   | { event: 'hold' | 'release'; kind: 'client' | 'job'; id: string; reason: string }
   | { event: 'assign'; assignment: Record<string, unknown> }
   | { event: 'assign-change'; id: string; state: string; reason: string | undefined }
+  | { event: 'alert'; begun: string[]; ended: string[] }
   | ({ event: 'evidence' } & PackageFacts)
   /** `jobId` as the log writes it. */
   | { event: 'note'; jobId: string; text: string }
@@ -152,6 +153,7 @@ const TELLS = {
   adopt: 'uploads',
   assign: 'assignment',
   'assign-change': 'state',
+  alert: 'begun',
   evidence: 'jobs',
   note: 'text',
   verify: 'words',

@@ -5,6 +5,8 @@ export interface FleetPaths {
   assignments: string;
   /** Written by hand. */
   groups: string;
+  /** Written by hand. */
+  expect: string;
   /** The folder of claims, which the server writes. */
   claims: string;
 }
@@ -24,6 +26,7 @@ export function fleetPaths({
   return {
     assignments: `${folder}/assignments`,
     groups: `${folder}/groups`,
+    expect: `${folder}/expect`,
     claims: `${dynamicDirectory}/${CLAIMS}`,
   };
 }

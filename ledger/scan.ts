@@ -235,6 +235,21 @@ export function findEarlier(database: Database, site: Site, job: Job): Job | und
   return jobs.slice(own + 1).find((other) => other.group ?? other.packed);
 }
 
+/** The newest job that has output of a client and a command up to a time. */
+export function findNewestUpTo(
+  database: Database,
+  site: Site,
+  { client, command }: { client: string; command: string },
+  until: Date,
+): Job | undefined {
+  const row = database
+    .prepare(
+      "SELECT lines, joined FROM jobs WHERE client = ? AND command = ? AND at <= ? AND state IN ('done', 'failed', 'orphan') ORDER BY at DESC, id DESC LIMIT 1",
+    )
+    .get(client, command, until.toISOString());
+  return row && readJoined(site, row as unknown as JobRow).job;
+}
+
 function isSameJob(a: Job, b: Job): boolean {
   return a.jobId === b.jobId && a.at.getTime() === b.at.getTime() && a.group?.name === b.group?.name;
 }

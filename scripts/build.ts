@@ -79,6 +79,9 @@ const asTexts = (packages: Readonly<Record<string, string>>): Plugin => ({
 /** What is taken of the package that seals and opens streams. */
 const SEALING = { 'age-encryption': '{ Encrypter, Decrypter }' };
 
+/** The same of the one that sends mail. */
+const MAILING = { nodemailer: '{ createTransport }' };
+
 const PROGRAMS = [
   { source: 'cgi/main.ts', target: 'nph-webjob.cgi', more: PARSED_EVERY_TIME },
   { source: 'cgi/resident.ts', target: 'nph-webjob-resident.cjs' },
@@ -93,7 +96,7 @@ const PROGRAMS = [
   {
     source: 'admin/main.ts',
     target: 'webjobctl',
-    more: { ...PARSED_EVERY_TIME, define: { ...VERSION, ...SHIPPED }, plugins: [asTexts(SEALING)] },
+    more: { ...PARSED_EVERY_TIME, define: { ...VERSION, ...SHIPPED }, plugins: [asTexts({ ...SEALING, ...MAILING })] },
   },
 ];
 

@@ -11,6 +11,7 @@ import { checkCertificates } from '../admin/configtest/certificates.ts';
 import { checkControls } from '../admin/configtest/controls.ts';
 import { checkAccess, checkDirectives, checkModules, findScriptFolders } from '../admin/configtest/directives.ts';
 import type { Finding } from '../admin/configtest/finding.ts';
+import { checkFleet } from '../admin/configtest/fleet.ts';
 import { type Directive, splitArguments } from '../admin/configtest/httpd.ts';
 import { makeMends } from '../admin/configtest/mends.ts';
 import { checkNodes } from '../admin/configtest/nodes.ts';
@@ -728,5 +729,55 @@ describe('configtest --probe', () => {
     assert.deepEqual([await shifted(50), await shifted(-50)], [[], []]);
     for (const seconds of [90, -90])
       assert.match((await shifted(seconds)).join(), /^warning: its clock is (?:89|9\d) s off ours$/);
+  });
+});
+
+describe('the files about many clients', () => {
+  const folder = at('fleet', 'nph-webjob');
+  const settings = { configDirectory: at('fleet'), dynamicDirectory: at('fleet') } as ServerSettings;
+  const find = (groups: string, expect: string): string[] => {
+    write(join(folder, 'groups'), groups);
+    write(join(folder, 'expect'), expect);
+    return checkFleet(settings, mends).map(
+      ({ severity, what, where }) => `${severity} ${where.replace(/.*[/]/, '')}: ${what}`,
+    );
+  };
+
+  it('need not be there', () => {
+    assert.deepEqual(checkFleet({ ...settings, configDirectory: at('nowhere') }, mends), []);
+  });
+
+  it('are read to the line that is wrong', () => {
+    assert.deepEqual(find('# good\nweb = web-1 /\n', 'tell command /bin/sh\n\nexpect web\n'), [
+      'error groups:2: / is not a client id, a glob or a group',
+      'error expect:3: nothing is not a command',
+    ]);
+    assert.deepEqual(find('web = web-1\n', 'tell command /bin/sh\nexpect web x.sh exit=0\n'), []);
+  });
+
+  it('name somebody to be told, programs that are there, and secrets that are', () => {
+    assert.deepEqual(find('', 'warn disk 5%\n'), [
+      'warning expect: nobody is told: it has no line that begins with tell',
+    ]);
+    assert.deepEqual(find('', `tell command ${at('none')}\ntell mail a@b.c sendmail=${folder}\n`), [
+      `error expect:1: ${at('none')} is not a program`,
+      `error expect:2: ${folder} is not a program`,
+    ]);
+    assert.deepEqual(find('', `tell mail a@b.c smtp=smtp://x sendmail=${at('none')}\n`), []);
+    const [open, closed] = [write(at('open'), 'x', 0o644), write(at('closed'), 'x', 0o600)];
+    assert.deepEqual(
+      find(
+        '',
+        `tell webhook @${open} secret-file=${at('none')}\ntell webhook http://x secret-file=${closed}\nping @${open}\n`,
+      ),
+      [
+        'error open: others may read this secret',
+        `error expect:1: ${at('none')} is not there`,
+        'error open: others may read this secret',
+      ],
+    );
+    assert.deepEqual(find('', `tell mail a@b.c smtp=smtp://x user=u password-file=${open}\n`), [
+      'error open: others may read this secret',
+    ]);
   });
 });

@@ -147,6 +147,23 @@ describe('metrics', () => {
     assert.deepEqual(withoutClock(samples), withoutClock(series));
   });
 
+  it('count the clients that miss what is expected of them', async () => {
+    const folder = join(its.site.base, 'config', 'nph-webjob');
+    mkdirSync(folder, { recursive: true });
+    writeFileSync(join(folder, 'expect'), 'expect x,y host.sh every=1h\n');
+    assert.equal((await its.webjobctl('metrics', '--textfile', '-')).exitCode, 4);
+    writeFileSync(join(folder, 'groups'), 'two = x y\n');
+    writeFileSync(join(folder, 'expect'), 'expect two host.sh every=1h\nexpect client1 host.sh every=1h exit=9\n');
+    const { series } = parseExposition((await its.webjobctl('metrics', '--textfile', '-')).text);
+    assert.deepEqual(
+      series.flatMap(({ name, labels: { command, kind }, value }) =>
+        name === 'webjob_expectations_missed' ? [`${command} ${kind} ${value}`] : [],
+      ),
+      ['host.sh late 2', 'host.sh exit 1', 'host.sh output 0', 'host.sh duration 0'],
+    );
+    rmSync(folder, { recursive: true });
+  });
+
   it('of two sites have no series in common', async () => {
     const [here, there] = await Promise.all(
       [[], ['--site', 'west']].map(async (more) => {

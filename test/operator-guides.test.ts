@@ -143,7 +143,7 @@ describe('crontabs in the guides', () => {
     .map(([, text = '']) => text);
 
   it('say which programs and which site are meant, for cron knows neither', () => {
-    assert.equal(tabs.length, 5);
+    assert.equal(tabs.length, 6);
     for (const text of tabs) {
       assert.match(text, /^PATH=\/usr\/local\/bin:/m);
       if (text.includes('webjobctl')) assert.match(text, SITE);
@@ -230,6 +230,34 @@ describe('docs/guide/fleet.md', () => {
       assert.equal(commands.length, 11);
       for (const command of commands) expect(site, command);
       expect(site, 'webjobctl assign host.sh --to servers');
+    } finally {
+      locker.close();
+    }
+  });
+});
+
+describe('docs/guide/alerts.md', () => {
+  it('tells by the rules and commands that it shows', async () => {
+    const locker = makeLockerSite();
+    const { site } = locker;
+    try {
+      const page = readFileSync(join(guide, 'alerts.md'), 'utf8');
+      const [, rules = ''] = /^```expect expect\n(.*?)^```$/ms.exec(page) ?? [];
+      const told = join(site.root, 'told');
+      writeFileSync(join(site.root, 'sendmail'), `#!/bin/sh\ncat >> ${told}\n`, { mode: 0o755 });
+      mkdirSync(join(site.base, 'config', 'nph-webjob'), { recursive: true });
+      writeFileSync(
+        join(site.base, 'config', 'nph-webjob', 'expect'),
+        rules.replace(/^(tell {2}mail .*)$/m, `$1 sendmail=${join(site.root, 'sendmail')}`),
+      );
+      await locker.run({ clientId: 'client1', fileName: 'host.sh' });
+      const [dryRun = '', test = '', cron = '', ...others] = readCommands('alerts.md');
+      assert.deepEqual(others, []);
+      assert.match(expect(site, dryRun, [1]), /^begun {4}db: backup\.sh: nothing came within 26h/m);
+      assert.equal(existsSync(told), false);
+      assert.match(expect(site, test), /^sent {5}mail root@localhost: /);
+      expect(site, cron, [1]);
+      assert.match(readFileSync(told, 'utf8'), /backup\.sh/);
     } finally {
       locker.close();
     }

@@ -44,6 +44,7 @@ describe('webjobctl --json', () => {
     jobs = await fillLocker(locker);
     configure(locker.site, { BatchCommand: 'batch' });
     writeFileSync(join(locker.site.root, 'program'), 'true\n');
+    writeFileSync(join(locker.site.root, 'rules'), 'expect x y every=1h\ntell command /bin/true\n');
     const openssl = (...args: string[]): void => {
       const { status, stderr } = spawnSync('openssl', args, { cwd: locker.site.root, encoding: 'utf8' });
       assert.equal(status, 0, stderr);
@@ -141,6 +142,7 @@ describe('webjobctl --json', () => {
       ['export', []],
       ['report', ['--html', join(root, 'report')]],
       ['metrics', ['--textfile', '-']],
+      ['alert', ['--rules', join(root, 'rules')]],
       ['verify', []],
       ['custody checkpoint', ['--key', join(root, 'custody.key')]],
       [

@@ -13,6 +13,7 @@ import {
   printLines,
   startProgress,
 } from '../../cli/output.ts';
+import { isOverdue } from '../../fleet/expect.ts';
 import { JOB_STATES, type JobState } from '../../ledger/job.ts';
 import { type ClientTotals, makeClientTotals, readSums } from '../../ledger/jobs.ts';
 import { listProfiles } from '../clients/profiles.ts';
@@ -58,10 +59,12 @@ export function clientsCommand(): Command {
 
 async function listClients(sites: readonly Site[], options: Options, isJson: boolean): Promise<void> {
   const clients = await collectClients(sites, options);
-  const silentBefore = options.expect === undefined ? undefined : new Date(Date.now() - options.expect * 1000);
-  const isSilent = ({ seenAt }: Client): boolean => !!silentBefore && (!seenAt || seenAt < silentBefore);
+  const { expect } = options;
+  const now = new Date();
+  const isSilent = ({ seenAt }: Client): boolean => expect !== undefined && isOverdue(seenAt, expect, now);
   const rows = [...clients.values()].sort((a, b) => (a.clientId < b.clientId ? -1 : 1));
-  if (isJson) for (const client of rows) printJson(clientJson(client, silentBefore && isSilent(client)));
+  if (isJson)
+    for (const client of rows) printJson(clientJson(client, expect === undefined ? undefined : isSilent(client)));
   else if (rows.length > 0) {
     const [titles = '', ...lines] = formatTable(
       rows,
@@ -70,11 +73,11 @@ async function listClients(sites: readonly Site[], options: Options, isJson: boo
         isSilent,
       ),
     );
-    const isMarked = (index: number): boolean => silentBefore !== undefined && isSilent(rows[index] as Client);
+    const isMarked = (index: number): boolean => isSilent(rows[index] as Client);
     const marked = hasColours() ? lines.map((line, index) => (isMarked(index) ? paint(line, 'red') : line)) : lines;
     printLines([titles, ...marked]);
   }
-  if (silentBefore ? rows.some(isSilent) : rows.length === 0) process.exitCode = EXIT_CODES.findings;
+  if (expect !== undefined ? rows.some(isSilent) : rows.length === 0) process.exitCode = EXIT_CODES.findings;
 }
 
 async function collectClients(sites: readonly Site[], { since, client }: Options): Promise<Map<string, Client>> {

@@ -18,6 +18,7 @@ import {
   findScriptFolders,
 } from '../configtest/directives.ts';
 import { error, type Finding, note, SEVERITIES } from '../configtest/finding.ts';
+import { checkFleet } from '../configtest/fleet.ts';
 import {
   type AskedHttpd,
   askConfigurationFile,
@@ -134,7 +135,7 @@ async function testSite(command: Command, options: Options): Promise<Finding[]> 
     findings.push(...checkServerNames(directives, ways, mends), ...(await probeWays(ways, mends)));
   if (asked.httpd) findings.push(...checkModules(asked.httpd, settings, isByPassword, mends));
   findings.push(...checkCertificates(etcDirectory, directives, mends), ...checkNodes(settings));
-  findings.push(...checkCheckpoints(settings, mends));
+  findings.push(...checkCheckpoints(settings, mends), ...checkFleet(settings, mends));
   if (options.probe !== undefined && options.as !== undefined) {
     const explainMissing = (url: URL): Finding | undefined =>
       directives && ways && findNameProblem(url, directives, ways, mends);

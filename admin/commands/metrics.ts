@@ -6,8 +6,20 @@ import { Failure } from '../../cli/failure.ts';
 import { errorCode, replaceFile } from '../../cli/files.ts';
 import { printJson } from '../../cli/output.ts';
 import { readMeasures } from '../../ledger/jobs.ts';
+import { openDesk } from '../clients/desk.ts';
+import { readGroups } from '../fleet/assignments.ts';
+import { listClientIds } from '../fleet/clients.ts';
+import { findMissed, readRules } from '../fleet/expectations.ts';
 import { type Family, formatFamilies } from '../metrics/exposition.ts';
-import { gauge, MAX_CLIENTS, measureCheckpoints, measureJobs, measureLocker, measureLog } from '../metrics/measure.ts';
+import {
+  gauge,
+  MAX_CLIENTS,
+  measureCheckpoints,
+  measureExpectations,
+  measureJobs,
+  measureLocker,
+  measureLog,
+} from '../metrics/measure.ts';
 import { globalOptions, openSite, type Site } from '../site/site.ts';
 
 declare const WEBJOB_VERSION: string;
@@ -42,7 +54,7 @@ async function run(command: Command): Promise<void> {
   const { textfile } = options;
   const isJson = globalOptions(command).json === true;
   const path = textfile === '-' ? undefined : checkPlace(textfile);
-  const families = labelSite(await measure(site), options.site ?? site.settings.baseDirectory);
+  const families = labelSite(await measure(site, command), options.site ?? site.settings.baseDirectory);
   const text = formatFamilies(families);
   if (path !== undefined) write(path, text);
   if (isJson) for (const { name, samples } of families) for (const sample of samples) printJson({ name, ...sample });
@@ -64,7 +76,18 @@ function write(path: string, text: string): void {
   }
 }
 
-async function measure(site: Site): Promise<Family[]> {
+async function measureMissed(site: Site, command: Command): Promise<Family[]> {
+  const { expectations = [] } = readRules(site.settings) ?? {};
+  if (expectations.length === 0) return [];
+  const clientIds = listClientIds(openDesk(command));
+  const missed = await findMissed(site, expectations, readGroups(site.settings), clientIds);
+  return measureExpectations(
+    expectations.map((one) => one.command),
+    missed,
+  );
+}
+
+async function measure(site: Site, command: Command): Promise<Family[]> {
   const startedAt = Date.now();
   try {
     const measures = await readMeasures(site, MAX_CLIENTS);
@@ -73,6 +96,7 @@ async function measure(site: Site): Promise<Family[]> {
       ...measureLocker(site, measures),
       ...measureLog(site),
       ...measureCheckpoints(site),
+      ...(await measureMissed(site, command)),
     ];
     return [
       ...families,

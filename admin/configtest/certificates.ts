@@ -1,12 +1,11 @@
 // What has a date: the server's certificate, the CA, the list of revoked certificates, the clients' certificates.
-import { X509Certificate } from 'node:crypto';
-import { existsSync, readFileSync, statSync } from 'node:fs';
+import { existsSync, statSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { errorCode } from '../../cli/files.ts';
 import { quote } from '../../cli/shell.ts';
-import { daysLeft, findLatest, listCertificates } from '../clients/certificates.ts';
+import { daysLeft } from '../clients/certificates.ts';
+import { certificateDates, listEnding, revocationListEnd, USUAL_FILES } from '../clients/dates.ts';
 import { AUTHORITY_FOLDER } from '../site/authority.ts';
-import { askProgram } from '../site/programs.ts';
 import { error, type Finding, note, warning } from './finding.ts';
 import { type Directive, splitArguments } from './httpd.ts';
 import { judgeAuthority, judgeClients, judgeServers } from './judged.ts';
@@ -21,11 +20,12 @@ export function checkCertificates(
   mends: Mends,
 ): Finding[] {
   const { webjobctl, reload } = mends;
-  const placed = (name: string, usual: string): string[] => {
+  const placed = (name: keyof typeof USUAL_FILES): string[] => {
     const named = directives?.filter((one) => one.name === name).map(({ value }) => splitArguments(value)[0] ?? '');
-    return [...new Set(named?.length ? named : [join(etcDirectory, usual)])].filter((path) => existsSync(path));
+    const paths = named?.length ? named : [join(etcDirectory, USUAL_FILES[name])];
+    return [...new Set(paths)].filter((path) => existsSync(path));
   };
-  const authorities = placed('SSLCACertificateFile', 'webjob-ca.crt');
+  const authorities = placed('SSLCACertificateFile');
   const judged = [
     ...judgeServers(etcDirectory, directives, mends),
     ...authorities.flatMap((path) => judgeAuthority(path, etcDirectory, directives)),
@@ -35,7 +35,7 @@ export function checkCertificates(
   const isRefused = ({ severity, where }: Finding): boolean =>
     severity === 'note' && judged.some((one) => one.severity === 'error' && one.where === where);
   const dated = [
-    ...placed('SSLCertificateFile', 'webjob-server.crt').flatMap((path) =>
+    ...placed('SSLCertificateFile').flatMap((path) =>
       checkDate("the server's certificate", path, `${webjobctl} ca server --prepare  # or have its CA renew it`),
     ),
     ...authorities.flatMap((path) =>
@@ -49,18 +49,18 @@ export function checkCertificates(
   return [
     ...judged,
     ...dated.filter((finding) => !isRefused(finding)),
-    ...placed('SSLCARevocationFile', 'webjob-ca.crl').flatMap((path) => checkRevocationList(path, mends)),
-    ...placed('SSLCertificateKeyFile', 'webjob-server.key').flatMap(checkKey),
+    ...placed('SSLCARevocationFile').flatMap((path) => checkRevocationList(path, mends)),
+    ...placed('SSLCertificateKeyFile').flatMap(checkKey),
     ...checkClients(etcDirectory, mends),
   ];
 }
 
 function checkDate(what: string, path: string, remedy: string): Finding[] {
   try {
-    const certificate = new X509Certificate(readFileSync(path));
-    if (certificate.validFromDate.getTime() > Date.now())
+    const { from, until } = certificateDates(path);
+    if (from.getTime() > Date.now())
       return [error(`${what} is not good yet`, path, "date  # is this machine's clock right?")];
-    return judge(what, certificate.validToDate, path, remedy);
+    return judge(what, until, path, remedy);
   } catch (failure) {
     return [
       error(
@@ -81,13 +81,12 @@ function judge(what: string, until: Date, path: string, remedy: string): Finding
 
 /** Past its date httpd refuses everybody. */
 function checkRevocationList(path: string, { webjobctl, reload }: Mends): Finding[] {
-  const { stdout } = askProgram('openssl', ['crl', '-in', path, '-noout', '-nextupdate']);
-  const until = new Date(/^nextUpdate=(.*)$/m.exec(stdout)?.[1] ?? '');
+  const until = revocationListEnd(path);
   const isHere = existsSync(join(dirname(path), AUTHORITY_FOLDER));
   const remedy = isHere
     ? `${webjobctl} ca crl && ${reload}`
     : `${webjobctl} ca install webjob-ca.crl && ${reload}  # with what webjobctl ca crl makes where the CA is kept`;
-  if (Number.isNaN(until.getTime())) return [error('it is not a list of revoked certificates', path, remedy)];
+  if (!until) return [error('it is not a list of revoked certificates', path, remedy)];
   return judge('the list of revoked certificates', until, path, remedy);
 }
 
@@ -103,11 +102,7 @@ function checkKey(path: string): Finding[] {
 }
 
 function checkClients(etcDirectory: string, { webjobctl }: Mends): Finding[] {
-  const certificates = listCertificates(etcDirectory);
-  const ending = [...new Set(certificates.map(({ client }) => client))].filter((client) => {
-    const latest = findLatest(certificates, client);
-    return latest !== undefined && daysLeft(latest.until) < SOON;
-  });
+  const ending = listEnding(etcDirectory, SOON * 86_400).map(({ client }) => client);
   if (ending.length === 0) return [];
   const what = `certificates of clients end within ${SOON} days or have ended: ${ending.slice(0, 5).join(', ')}`;
   const remedy = `${webjobctl} client list --expiring ${SOON}d  # then ${webjobctl} client renew NAME for each`;

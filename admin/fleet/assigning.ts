@@ -3,6 +3,7 @@ import { existsSync } from 'node:fs';
 import type { ServerSettings } from '../../cgi/controls.ts';
 import { Failure } from '../../cli/failure.ts';
 import { quote } from '../../cli/shell.ts';
+import { formatSpan } from '../../cli/spans.ts';
 import { operatorName, recordEvent } from '../../evidence/events.ts';
 import { type Assignment, openFor, type Rollout } from '../../fleet/assignment.ts';
 import type { Schedule } from '../../fleet/due.ts';
@@ -81,17 +82,12 @@ export function describeAssignment(assignment: Assignment): Record<string, unkno
 /** `once`, `every 3600 s`, `cron 0 3 * * *` */
 export function describeSchedule(schedule: Schedule): string {
   if (schedule.kind === 'cron') return `cron ${schedule.cron}`;
-  return schedule.kind === 'every' ? `every ${describeSpan(schedule.seconds)}` : 'once';
+  return schedule.kind === 'every' ? `every ${formatSpan(schedule.seconds)}` : 'once';
 }
 
 /** `host.sh -v 'two words'` */
 export function describeCommand({ command, args }: Pick<Assignment, 'command' | 'args'>): string {
   return [command, ...args].map(quote).join(' ');
-}
-
-function describeSpan(seconds: number): string {
-  const unit = Object.entries({ d: 86_400, h: 3600, m: 60 }).find(([, size]) => seconds % size === 0);
-  return unit ? `${seconds / unit[1]}${unit[0]}` : `${seconds}s`;
 }
 
 /** `2026-11-24T06:12:40.000Z` */

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { REASONS } from 'webjob-protocol';
 import { JOB_STATES } from '../../ledger/job.ts';
 import type { Measures } from '../../ledger/jobs.ts';
+import { MISSED_KINDS, type Missed } from '../fleet/expectations.ts';
 import { listServers, newestCheckpoint } from '../site/logs.ts';
 import type { Site } from '../site/site.ts';
 import { newestStamp } from '../site/stamps.ts';
@@ -104,6 +105,17 @@ export function measureCheckpoints({ settings }: Site): Family[] {
       times((serverId) => newestStamp(settings, serverId)),
     ),
   ];
+}
+
+/** How many expectations of the file `expect` are missed now, by command and by what is wrong; none without rules. */
+export function measureExpectations(commands: readonly string[], missed: readonly Missed[]): Family[] {
+  const samples = [...new Set(commands)].sort().flatMap((command) =>
+    MISSED_KINDS.map((kind) => ({
+      labels: { command, kind },
+      value: missed.filter((one) => one.command === command && one.kind === kind).length,
+    })),
+  );
+  return [gauge('webjob_expectations_missed', 'Clients that miss what the file expect says of a command.', samples)];
 }
 
 export function gauge(name: string, help: string, samples: readonly Sample[]): Family {

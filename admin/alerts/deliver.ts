@@ -1,0 +1,83 @@
+// Sends what is in the outbox, each message over each channel in the order in which they were made. Before a message is sent it is on record that
+// it is about to be, and behind it that it was taken: after a kill between the two it is sent once more, with the same id.
+import { Failure } from '../../cli/failure.ts';
+import type { Channel, Rules } from '../../fleet/expect.ts';
+import { nameChannel, send } from './channels.ts';
+import { writeLetter } from './message.ts';
+import { type AlertState, forgetSent, nextAttemptAt } from './state.ts';
+
+/** What became of one attempt. */
+export interface Attempt {
+  channel: string;
+  messageId: string;
+  attempt: number;
+  /** Undefined when it was taken. */
+  error: string | undefined;
+}
+
+export interface Deliverer {
+  state: AlertState;
+  rules: Rules;
+  /** How the site is called. */
+  site: string;
+  /** Keeps the state, on disk when it returns. */
+  keep(): void;
+}
+
+/** Sends what is due. A channel that fails is left alone until its pause is over; the others go on. */
+export async function deliver({ state, rules, site, keep }: Deliverer): Promise<Attempt[]> {
+  const attempts: Attempt[] = [];
+  dropUnknown(state, rules);
+  for (const channel of rules.channels) {
+    const name = nameChannel(channel);
+    const due = state.failures[name]?.nextAt ?? 0;
+    // A clock that was set back far is no reason to wait.
+    if (Date.now() < due && due - Date.now() <= 3_600_000 + rules.retry * 1000) continue;
+    for (let delivery = findNext(state, name); delivery; delivery = findNext(state, name)) {
+      const message = state.messages.find(({ id }) => id === delivery?.messageId);
+      delivery.attempts++;
+      keep();
+      const error = message
+        ? await trySending(channel, writeLetter(message, site, delivery.attempts), delivery.attempts, rules)
+        : undefined;
+      attempts.push({ channel: name, messageId: delivery.messageId, attempt: delivery.attempts, error });
+      if (error !== undefined) {
+        const count = (state.failures[name]?.count ?? 0) + 1;
+        state.failures[name] = { count, nextAt: nextAttemptAt(count, rules.retry, Date.now()) };
+        break;
+      }
+      delete state.failures[name];
+      state.outbox = state.outbox.filter((one) => one !== delivery);
+      forgetSent(state);
+    }
+  }
+  keep();
+  return attempts;
+}
+
+function findNext({ outbox }: AlertState, name: string): AlertState['outbox'][number] | undefined {
+  return outbox.find(({ channel }) => channel === name);
+}
+
+/** For a channel that the rules no longer have there is nobody to tell. */
+function dropUnknown(state: AlertState, { channels }: Rules): void {
+  const names = new Set(channels.map(nameChannel));
+  state.outbox = state.outbox.filter(({ channel }) => names.has(channel));
+  state.failures = Object.fromEntries(Object.entries(state.failures).filter(([name]) => names.has(name)));
+  forgetSent(state);
+}
+
+async function trySending(
+  channel: Channel,
+  letter: ReturnType<typeof writeLetter>,
+  attempt: number,
+  { timeout }: Rules,
+): Promise<string | undefined> {
+  try {
+    await send(channel, letter, attempt, timeout);
+    return undefined;
+  } catch (error) {
+    if (error instanceof Failure) return error.message;
+    throw error;
+  }
+}

@@ -1,0 +1,161 @@
+// webjobctl alert: whether a site is as its file of rules expects it, and somebody is told when that changes.
+import { randomBytes } from 'node:crypto';
+import { Command } from 'commander';
+import { EXIT_CODES, Failure } from '../../cli/failure.ts';
+import { printJson, printLine, safeLine, say } from '../../cli/output.ts';
+import { recordEvent } from '../../evidence/events.ts';
+import { isQuiet, type Rules } from '../../fleet/expect.ts';
+import { fleetPaths } from '../../fleet/paths.ts';
+import { nameChannel, ping, send } from '../alerts/channels.ts';
+import { type Attempt, deliver } from '../alerts/deliver.ts';
+import { describeEvent, describeJson, writeLetter } from '../alerts/message.ts';
+import { findProblems } from '../alerts/problems.ts';
+import { type AlertEvent, type AlertState, readState, takeLook, writeState } from '../alerts/state.ts';
+import { type Desk, type DeskOptions, openDesk, userFileOption } from '../clients/desk.ts';
+import { readRules } from '../fleet/expectations.ts';
+import { openSite, type Site } from '../site/site.ts';
+import { inTurn } from '../site/turn.ts';
+
+interface Options extends DeskOptions {
+  rules?: string;
+  dryRun?: true;
+  test?: true;
+}
+
+const EXPLANATION = `
+The rules are in ConfigDirectory/nph-webjob/expect: what is expected of clients, what to warn of, who is told. A problem
+is told once when it begins and once when it ends. A message that is not taken is sent again at later runs, longer and
+longer apart, with the same id. When all is well and nothing is left to send, the URL of "ping" is asked.
+
+Examples:
+  */5 * * * * root  webjobctl alert
+  webjobctl alert --dry-run
+
+Exit codes:
+  0  nothing is wrong
+  1  something is wrong, and whoever is to be told has been
+  2  wrong command line
+  3  nph-webjob.cfg cannot be used
+  4  a message could not be sent so far, or a file cannot be read or written`;
+
+export function alertCommand(): Command {
+  return new Command('alert')
+    .description('tell when something is not as expected, and when it is again; for cron')
+    .option('--rules <file>', 'the rules (else ConfigDirectory/nph-webjob/expect)')
+    .option('--dry-run', 'print what is wrong and what would be sent; send and remember nothing')
+    .option('--test', 'send a test over every channel, whatever is wrong')
+    .addOption(userFileOption())
+    .addHelpText('after', EXPLANATION)
+    .action((options: Options, command: Command) => alert(openSite(command), openDesk(command), options));
+}
+
+async function alert(site: Site, desk: Desk, options: Options): Promise<void> {
+  const { settings } = site;
+  const rules = readRules(settings, options.rules);
+  if (!rules) {
+    const path = options.rules ?? fleetPaths(settings).expect;
+    throw new Failure('failed', `there is no ${path}`, 'docs/guide/alerts.md says what is in it');
+  }
+  if (options.test && options.dryRun) throw new Failure('usage', 'give one of --test and --dry-run');
+  if (options.test) return await sendTest(site, desk, rules);
+  await inTurn(settings, options.dryRun ? undefined : 'alert', async () => {
+    const state = readState(settings);
+    const now = new Date();
+    const found = await findProblems({ site, desk, rules }, state, now);
+    const policy = {
+      ...{ channels: rules.channels.map(nameChannel), remind: rules.remind },
+      isQuiet: isQuiet(rules, minutesOfDay(now, settings.useGMT)),
+    };
+    state.verified = found.verified;
+    const events = takeLook(state, found, policy, now.getTime());
+    for (const event of events) printEvent(event, desk.isJson);
+    if (state.problems.length > 0) process.exitCode = EXIT_CODES.findings;
+    if (options.dryRun) printDryRun(state, events, desk.isJson, policy.isQuiet);
+    else await tell({ site, rules, state, events, isJson: desk.isJson });
+  });
+}
+
+function minutesOfDay(at: Date, useGMT: boolean): number {
+  return useGMT ? at.getUTCHours() * 60 + at.getUTCMinutes() : at.getHours() * 60 + at.getMinutes();
+}
+
+interface Round {
+  site: Site;
+  rules: Rules;
+  state: AlertState;
+  events: AlertEvent[];
+  isJson: boolean;
+}
+
+async function tell({ site, rules, state, events, isJson }: Round): Promise<void> {
+  const { settings } = site;
+  const keep = (): void => writeState(settings, state);
+  if (events.length > 0) record(site, events);
+  keep();
+  const attempts = await deliver({ state, rules, site: siteName(site), keep });
+  for (const attempt of attempts) printAttempt(attempt, isJson);
+  if (state.outbox.length > 0) process.exitCode = EXIT_CODES.failed;
+  else if (rules.ping !== undefined && state.problems.length === 0) await ping(rules.ping, rules.timeout);
+}
+
+/** So many problems fit into a record. */
+const MOST_RECORDED = 100;
+
+function record({ settings }: Site, events: readonly AlertEvent[]): void {
+  for (let at = 0; at < events.length; at += MOST_RECORDED) {
+    const part = events.slice(at, at + MOST_RECORDED).filter(({ kind }) => kind !== 'goes on');
+    const keys = (kind: AlertEvent['kind']): string[] => part.flatMap((one) => (one.kind === kind ? [one.key] : []));
+    if (part.length > 0) recordEvent(settings, { event: 'alert', begun: keys('begun'), ended: keys('ended') });
+  }
+}
+
+function siteName({ settings }: Site): string {
+  return settings.serverId;
+}
+
+async function sendTest(site: Site, desk: Desk, rules: Rules): Promise<void> {
+  if (rules.channels.length === 0) throw new Failure('findings', 'the rules have no line that begins with tell');
+  const now = Date.now();
+  const test: AlertEvent = {
+    ...{ kind: 'begun', key: 'test', what: 'this is a test, and nothing is wrong', where: site.settings.serverId },
+    ...{ beganAt: now, at: now },
+  };
+  for (const channel of rules.channels) {
+    const message = { id: randomBytes(16).toString('hex'), at: now, events: [test] };
+    const attempt: Attempt = { channel: nameChannel(channel), messageId: message.id, attempt: 1, error: undefined };
+    try {
+      await send(channel, writeLetter(message, siteName(site), 1), 1, rules.timeout);
+    } catch (error) {
+      if (!(error instanceof Failure)) throw error;
+      attempt.error = error.message;
+      process.exitCode = EXIT_CODES.failed;
+    }
+    printAttempt(attempt, desk.isJson);
+  }
+}
+
+function printEvent(event: AlertEvent, isJson: boolean): void {
+  if (isJson) printJson(describeJson(event));
+  else printLine(safeLine(describeEvent(event)));
+}
+
+function printAttempt({ channel, messageId, attempt, error }: Attempt, isJson: boolean): void {
+  if (isJson) printJson({ channel, message: messageId, attempt, sent: error === undefined, error: error ?? null });
+  else if (error === undefined) printLine(`sent     ${safeLine(channel)}: ${messageId}`);
+  else say(`not sent, ${safeLine(channel)}: ${error}`);
+}
+
+/** What goes on, and what would be sent. */
+function printDryRun(state: AlertState, events: readonly AlertEvent[], isJson: boolean, quiet: boolean): void {
+  const told = new Set(events.map(({ key }) => key));
+  for (const problem of state.problems.filter(({ key }) => !told.has(key)))
+    printEvent({ ...problem, kind: 'goes on', at: problem.toldAt }, isJson);
+  for (const { messageId, channel, attempts } of state.outbox) {
+    if (isJson) printJson({ channel, message: messageId, attempt: attempts + 1, sent: false, error: null });
+    else
+      printLine(
+        `to send  ${safeLine(channel)}: ${state.messages.find(({ id }) => id === messageId)?.events.length} events`,
+      );
+  }
+  if (quiet && !isJson && state.held.length > 0) printLine(`quiet    ${state.held.length} events wait for its end`);
+}

@@ -1,0 +1,189 @@
+// Which expectations of a site are missed: the rules of its file `expect`, held against the newest result of each client.
+import { existsSync, readFileSync } from 'node:fs';
+import { parseEpoch } from 'webjob-protocol';
+import type { ServerSettings } from '../../cgi/controls.ts';
+import { Failure } from '../../cli/failure.ts';
+import { errorCode } from '../../cli/files.ts';
+import { formatSpan } from '../../cli/spans.ts';
+import { type Expectation, ExpectError, isOverdue, parseExpect, type Rules } from '../../fleet/expect.ts';
+import { type Groups, makeMembership, namedClients } from '../../fleet/groups.ts';
+import { fleetPaths } from '../../fleet/paths.ts';
+import { parseRecordFields } from '../../ledger/ending.ts';
+import { describeExit } from '../../ledger/fields.ts';
+import { MAX_HEAD_BYTES } from '../../ledger/head.ts';
+import type { Job } from '../../ledger/job.ts';
+import { findJobs, readSums } from '../../ledger/jobs.ts';
+import { findEarlier, findNewestUpTo, newestOfEach } from '../../ledger/scan.ts';
+import type { Site } from '../../ledger/site.ts';
+import type { Database } from '../../ledger/sqlite.ts';
+import { openStore } from '../../ledger/store.ts';
+import { findJobStreams } from '../../ledger/streams.ts';
+import { digestStream } from './alike.ts';
+
+/** The ways in which an expectation can be missed. */
+export const MISSED_KINDS = ['late', 'exit', 'output', 'duration'] as const;
+
+/** One that is missed. */
+export interface Missed {
+  clientId: string;
+  /** `*` for any job at all. */
+  command: string;
+  kind: (typeof MISSED_KINDS)[number];
+  /** Of the rule. */
+  line: number;
+  /** What is wrong, as a part of a sentence. */
+  detail: string;
+  /** The job that shows it. */
+  jobId: string | undefined;
+}
+
+/** The rules of a file; undefined where there is none. Throws Failure `failed` that names the line. */
+export function readRules(settings: ServerSettings, path = fleetPaths(settings).expect): Rules | undefined {
+  try {
+    return existsSync(path) ? parseExpect(readFileSync(path, 'utf8')) : undefined;
+  } catch (error) {
+    const reason = error instanceof ExpectError ? error.message : errorCode(error);
+    throw new Failure('failed', `${path} cannot be read: ${reason}`, 'webjobctl configtest');
+  }
+}
+
+const DAY_MS = 86_400_000;
+/** How far back results are looked for where the rule says nothing. */
+const USUAL_DAYS = 30;
+
+/**
+ * The expectations that are missed now, by client and command; of two rules that say the same of a client the first one. `clientIds` are the
+ * clients of the site; those that a rule or its group names are expected as well. Throws Failure `failed`.
+ */
+export async function findMissed(
+  site: Site,
+  expectations: readonly Expectation[],
+  groups: Groups,
+  clientIds: readonly string[],
+  now = new Date(),
+): Promise<Missed[]> {
+  const missed = new Map<string, Missed>();
+  const add = (one: Missed): void => {
+    const key = `${one.clientId} ${one.command} ${one.kind}`;
+    if (!missed.has(key)) missed.set(key, one);
+  };
+  const membership = new Map(clientIds.map((clientId) => [clientId, makeMembership(groups, clientId)]));
+  const clientsOf = ({ who }: Expectation): Set<string> => {
+    const meant = clientIds.filter((clientId) => membership.get(clientId)?.(who));
+    return new Set([...meant, ...namedClients(groups, [who])]);
+  };
+  for (const one of await findSilent(site, expectations, clientsOf, now)) add(one);
+  const rules = expectations.filter(({ command }) => command !== '*');
+  if (rules.length > 0) {
+    const store = await openStore(site, { since: new Date(Math.min(...rules.map((rule) => startOf(rule, now)))) });
+    try {
+      for (const command of new Set(rules.map((rule) => rule.command))) {
+        const jobs = newestOfEach(store.database, site, { command }, { limit: Number.MAX_SAFE_INTEGER });
+        const newest = new Map(jobs.map((job) => [job.clientId ?? '', job]));
+        for (const rule of rules.filter((one) => one.command === command))
+          for (const clientId of clientsOf(rule))
+            for (const one of await judge(site, store.database, rule, clientId, newest.get(clientId), now)) add(one);
+      }
+    } finally {
+      store.close();
+    }
+  }
+  const order = (one: Missed): string => `${one.clientId} ${one.command} ${MISSED_KINDS.indexOf(one.kind)}`;
+  return [...missed.values()].sort((a, b) => (order(a) < order(b) ? -1 : 1));
+}
+
+/** Since when results matter to a rule, in milliseconds. */
+function startOf({ within = 0, same }: Expectation, now: Date): number {
+  const usual = now.getTime() - Math.max(within * 1000, USUAL_DAYS * DAY_MS);
+  return same?.as === 'date' ? Math.min(usual, same.date.getTime() - USUAL_DAYS * DAY_MS) : usual;
+}
+
+/** Clients of which nothing at all was heard. */
+async function findSilent(
+  site: Site,
+  expectations: readonly Expectation[],
+  clientsOf: (rule: Expectation) => Set<string>,
+  now: Date,
+): Promise<Missed[]> {
+  const rules = expectations.filter(({ command }) => command === '*');
+  if (rules.length === 0) return [];
+  const longest = Math.max(...rules.map(({ within }) => within ?? 0));
+  const { clients } = await readSums(site, { since: new Date(now.getTime() - longest * 1000 - DAY_MS) });
+  return rules.flatMap((rule) =>
+    [...clientsOf(rule)].flatMap((clientId): Missed[] => {
+      const seenAt = clients.get(clientId)?.seenAt;
+      if (!isOverdue(seenAt, rule.within ?? 0, now)) return [];
+      return [
+        { clientId, command: '*', kind: 'late', line: rule.line, detail: describeLate(seenAt, rule), jobId: undefined },
+      ];
+    }),
+  );
+}
+
+function describeLate(at: Date | undefined, { within = 0, command }: Expectation): string {
+  const what = command === '*' ? 'was last heard of' : 'brought its last result';
+  const last = at === undefined ? 'nothing in all that is kept of that time' : `it ${what} ${at.toISOString()}`;
+  return `nothing came within ${formatSpan(within)}: ${last}`;
+}
+
+async function judge(
+  site: Site,
+  database: Database,
+  rule: Expectation,
+  clientId: string,
+  job: Job | undefined,
+  now: Date,
+): Promise<Missed[]> {
+  const { command, line, within, exit, longest, same } = rule;
+  const missed: Missed[] = [];
+  const miss = (kind: Missed['kind'], detail: string): void => {
+    missed.push({ clientId, command, kind, line, detail, jobId: job?.jobId });
+  };
+  if (within !== undefined && isOverdue(job?.at, within, now)) miss('late', describeLate(job?.at, rule));
+  if (!job) return missed;
+  if (exit && !(job.signal === undefined && job.exitCode !== undefined && exit.includes(job.exitCode)))
+    miss('exit', `it ended with ${describeExit(job) ?? 'an error'} and not with ${exit.join(' or ')}`);
+  const seconds = longest === undefined ? undefined : await readSeconds(site, job);
+  if (seconds !== undefined && seconds > (longest ?? 0))
+    miss('duration', `it took ${Math.round(seconds)} s and not at most ${formatSpan(longest ?? 0)}`);
+  const reference = same && (await findReference(site, database, same, job));
+  if (reference === 'gone') miss('output', 'the golden job is not there');
+  else if (reference && (await digestOf(site, reference, rule)) !== (await digestOf(site, job, rule)))
+    miss('output', `its output differs from that of ${reference.jobId}`);
+  return missed;
+}
+
+async function findReference(
+  site: Site,
+  database: Database,
+  same: NonNullable<Expectation['same']>,
+  job: Job,
+): Promise<Job | 'gone' | undefined> {
+  const { clientId = '', command = '' } = job;
+  if (same.as === 'previous') return findEarlier(database, site, job);
+  if (same.as === 'date') return findNewestUpTo(database, site, { client: clientId, command }, same.date);
+  const found = (await findJobs(site, same.jobId, undefined)).filter(({ jobId }) => jobId === same.jobId);
+  return found.at(-1) ?? 'gone';
+}
+
+/** Undefined for a job without this stream. */
+async function digestOf(site: Site, job: Job, { stream, ignore }: Expectation): Promise<string | undefined> {
+  const stored = (await findJobStreams(site, job))[stream];
+  return stored && (await digestStream(stored, ignore));
+}
+
+/** How long the program ran, by its run record: from its start until all it printed was there to be sent. */
+async function readSeconds(site: Site, job: Job): Promise<number | undefined> {
+  const { env } = await findJobStreams(site, job);
+  let text = '';
+  for await (const piece of env?.read() ?? []) {
+    text += piece.toString('latin1');
+    if (text.length > MAX_HEAD_BYTES) break;
+  }
+  const fields = parseRecordFields(text);
+  try {
+    return (parseEpoch(fields.get('PutEpoch') ?? '') - parseEpoch(fields.get('RunEpoch') ?? '')) / 1_000_000;
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,348 @@
+// The file `expect` of a site: what is expected of which clients, who is told when it is not so, and when (docs/guide/alerts.md). Kept by hand;
+// a line is a statement, its first word says which.
+import { isFileName } from 'webjob-protocol';
+import { dateOf, secondsIn } from '../cli/spans.ts';
+import { isTarget } from './groups.ts';
+
+/** What is expected of a command at some clients. */
+export interface Expectation {
+  /** Counted from 1. */
+  line: number;
+  /** A client id, a glob or a group. */
+  who: string;
+  /** `*` for any job at all. */
+  command: string;
+  /** Seconds within which a result has to be followed by the next one, with the grace that is given. */
+  within: number | undefined;
+  /** Exit codes that are good. */
+  exit: readonly number[] | undefined;
+  /** What the output has to be equal to. */
+  same: { as: 'previous' } | { as: 'job'; jobId: string } | { as: 'date'; date: Date } | undefined;
+  stream: 'out' | 'err';
+  /** Lines that do not count. */
+  ignore: readonly RegExp[];
+  /** Seconds that a run may take. */
+  longest: number | undefined;
+}
+
+/** How somebody is told. */
+export type Channel = { line: number } & (
+  | {
+      kind: 'mail';
+      to: readonly string[];
+      from: string;
+      sendmail: string;
+      /** `smtp://host:port` or `smtps://host:port`; sendmail when undefined. */
+      smtp: string | undefined;
+      user: string | undefined;
+      passwordFile: string | undefined;
+    }
+  | { kind: 'webhook'; url: string; secretFile: string | undefined }
+  | { kind: 'command'; words: readonly string[] }
+);
+
+/** What is looked at beside the clients; undefined where it is not. */
+export interface Warnings {
+  /** Seconds before the end of a certificate or a list of revoked ones. */
+  certificates: number | undefined;
+  /** Of the file system of the locker and of the logs: a part from 0 to 1, or bytes. */
+  disk: Limit | undefined;
+  /** The same of inodes. */
+  inodes: Limit | undefined;
+  /** Seconds after which a custody record must have a new checkpoint. */
+  checkpoint: number | undefined;
+  /** Seconds between two verifications, and how far back each looks (all when undefined). */
+  verify: { every: number; since: number | undefined } | undefined;
+  /** Whether a rollout that stopped is told of. */
+  rollout: boolean;
+}
+
+export type Limit = { part: number } | { count: number };
+
+/** All of the file. */
+export interface Rules {
+  expectations: Expectation[];
+  channels: Channel[];
+  warnings: Warnings;
+  /** An URL, or `@FILE`: asked when all is well. */
+  ping: string | undefined;
+  /** Seconds after which a problem that goes on is told of again. */
+  remind: number | undefined;
+  /** Minutes of the day between which nobody is told; the second may be the smaller one. */
+  quiet: readonly [from: number, to: number] | undefined;
+  /** Seconds after which a message that failed is sent again: the first pause, each longer than the one before. */
+  retry: number;
+  /** Seconds that a channel may take. */
+  timeout: number;
+}
+
+/** What is wrong with the file, and in which line, counted from 1. */
+export class ExpectError extends Error {
+  readonly line: number;
+
+  constructor(line: number, message: string) {
+    super(`line ${line}: ${message}`);
+    this.line = line;
+  }
+}
+
+/** Throws ExpectError for the first line that is wrong. */
+export function parseExpect(text: string): Rules {
+  const rules: Rules = {
+    ...{ expectations: [], channels: [], ping: undefined, remind: undefined, quiet: undefined, retry: 60, timeout: 10 },
+    warnings: {
+      ...{ certificates: undefined, disk: undefined, inodes: undefined, checkpoint: undefined, verify: undefined },
+      rollout: false,
+    },
+  };
+  for (const [index, line] of text.split(/\r?\n/).entries()) {
+    try {
+      const [verb, ...words] = splitWords(line);
+      if (verb !== undefined) readStatement(rules, verb, words, index + 1);
+    } catch (error) {
+      if (!(error instanceof SyntaxError)) throw error;
+      throw new ExpectError(index + 1, error.message);
+    }
+  }
+  return rules;
+}
+
+/** Words with blanks between them; in double quotes a word may hold blanks and `#`, and `\"` is a quote. */
+function splitWords(line: string): string[] {
+  const words: string[] = [];
+  let [word, isQuoted, hasWord] = ['', false, false];
+  for (let at = 0; at < line.length; at++) {
+    const character = line[at] ?? '';
+    if (isQuoted && character === '\\' && line[at + 1] === '"') word += line[++at];
+    else if (character === '"') [isQuoted, hasWord] = [!isQuoted, true];
+    else if (!isQuoted && /\s/.test(character)) {
+      if (hasWord) words.push(word);
+      [word, hasWord] = ['', false];
+    } else if (!isQuoted && character === '#' && !hasWord) break;
+    else [word, hasWord] = [word + character, true];
+  }
+  if (isQuoted) throw new SyntaxError('a quote is not closed');
+  if (hasWord) words.push(word);
+  return words;
+}
+
+const VERBS = 'expect, tell, warn, ping, remind, quiet, retry, timeout';
+
+function readStatement(rules: Rules, verb: string, words: string[], line: number): void {
+  const [first = '', ...rest] = words;
+  const single = (): string => {
+    if (first === '' || rest.length > 0) throw new SyntaxError(`${verb} takes one word`);
+    return first;
+  };
+  switch (verb) {
+    case 'expect':
+      rules.expectations.push(readExpectation(words, line));
+      return;
+    case 'tell':
+      addChannel(rules.channels, readChannel(first, rest, line));
+      return;
+    case 'warn':
+      readWarning(rules.warnings, first, rest);
+      return;
+    case 'ping':
+      rules.ping = readUrl(single());
+      return;
+    case 'quiet':
+      rules.quiet = readQuiet(single());
+      return;
+    case 'remind':
+    case 'retry':
+    case 'timeout':
+      rules[verb] = readSpan(verb, single());
+      return;
+    default:
+      throw new SyntaxError(`${verb} is not one of ${VERBS}`);
+  }
+}
+
+/** `name=value` words, each at most once but those that may repeat; a bare word has the value ''. */
+function readPairs(words: readonly string[], known: readonly string[], repeated: readonly string[] = []) {
+  const pairs = new Map<string, string[]>();
+  for (const word of words) {
+    const [, name = '', , value = ''] = /^([a-z-]+)(=(.*))?$/s.exec(word) ?? [];
+    if (!known.includes(name)) throw new SyntaxError(`${word} is not one of ${known.join(', ')}`);
+    const before = pairs.get(name);
+    if (before && !repeated.includes(name)) throw new SyntaxError(`${name} is given twice`);
+    pairs.set(name, [...(before ?? []), value]);
+  }
+  return { all: (name: string) => pairs.get(name) ?? [], one: (name: string) => pairs.get(name)?.[0] };
+}
+
+const CONDITIONS = ['every', 'grace', 'exit', 'unchanged', 'unchanged-since', 'golden', 'stream', 'ignore', 'longest'];
+
+function readExpectation([who = '', command = '', ...words]: string[], line: number): Expectation {
+  if (!isTarget(who)) throw new SyntaxError(`${who || 'nothing'} is not a client id, a glob or a group`);
+  if (command !== '*' && !isFileName(command)) throw new SyntaxError(`${command || 'nothing'} is not a command`);
+  const { one, all } = readPairs(words, CONDITIONS, ['ignore']);
+  const span = (name: string): number | undefined => {
+    const text = one(name);
+    return text === undefined ? undefined : readSpan(name, text);
+  };
+  const [every, grace] = [span('every'), span('grace')];
+  if (grace !== undefined && every === undefined) throw new SyntaxError('grace is for every');
+  const [codes, stream = 'out'] = [one('exit'), one('stream')];
+  if (codes !== undefined && !/^\d{1,3}(,\d{1,3})*$/.test(codes))
+    throw new SyntaxError('exit codes are numbers with commas between them');
+  if (stream !== 'out' && stream !== 'err') throw new SyntaxError('stream is out or err');
+  const expectation: Expectation = {
+    ...{ line, who, command, stream, same: readSame(one) },
+    within: every === undefined ? undefined : every + (grace ?? 0),
+    exit: codes?.split(',').map(Number),
+    ignore: all('ignore').map(readPattern),
+    longest: span('longest'),
+  };
+  const { within, exit, same, longest } = expectation;
+  if (command === '*' && (within === undefined || words.some((word) => !/^(every|grace)=/.test(word))))
+    throw new SyntaxError('of any job at all only every and grace can be expected');
+  if ([within, exit, same, longest].every((one) => one === undefined))
+    throw new SyntaxError('it expects nothing: give every, exit, unchanged, unchanged-since, golden or longest');
+  return expectation;
+}
+
+function readSame(one: (name: string) => string | undefined): Expectation['same'] {
+  const [bare, since, golden] = [one('unchanged'), one('unchanged-since'), one('golden')];
+  if ([bare, since, golden].filter((value) => value !== undefined).length > 1)
+    throw new SyntaxError('give one of unchanged, unchanged-since and golden');
+  if (bare !== undefined && bare !== '') throw new SyntaxError('unchanged has no value: write unchanged-since=DATE');
+  if (bare !== undefined) return { as: 'previous' };
+  if (since !== undefined) {
+    const date = dateOf(since);
+    if (!date) throw new SyntaxError('unchanged-since is a date, as in 2026-11-01 or 2026-11-01T12:00Z');
+    return { as: 'date', date };
+  }
+  if (golden === undefined) return undefined;
+  if (!/^[A-Za-z0-9_.-]{1,128}$/.test(golden)) throw new SyntaxError('golden is the id of a job');
+  return { as: 'job', jobId: golden };
+}
+
+function readPattern(source: string): RegExp {
+  try {
+    return new RegExp(source, 'u');
+  } catch (error) {
+    throw new SyntaxError(`ignore: ${(error as Error).message}`);
+  }
+}
+
+function readSpan(name: string, text: string): number {
+  const seconds = secondsIn(text);
+  if (seconds === undefined || seconds === 0) throw new SyntaxError(`${name} is a span, as in 90s, 10m, 24h or 7d`);
+  return seconds;
+}
+
+function readChannel(kind: string, words: string[], line: number): Channel {
+  if (kind === 'mail') return readMail(words, line);
+  if (kind === 'command') {
+    if (!words[0]?.startsWith('/')) throw new SyntaxError('a command begins with an absolute path');
+    return { line, kind, words };
+  }
+  if (kind !== 'webhook') throw new SyntaxError(`${kind || 'nothing'} is not one of mail, webhook, command`);
+  const [url = '', ...rest] = words;
+  return { line, kind, url: readUrl(url), secretFile: readPath(readPairs(rest, ['secret-file']).one('secret-file')) };
+}
+
+/** Whom a channel reaches. */
+export function targetOf(channel: Channel): string {
+  if (channel.kind === 'mail') return channel.to.join(',');
+  return channel.kind === 'webhook' ? channel.url : channel.words.join(' ');
+}
+
+function addChannel(channels: Channel[], channel: Channel): void {
+  const same = channels.find((one) => one.kind === channel.kind && targetOf(one) === targetOf(channel));
+  if (same) throw new SyntaxError(`line ${same.line} tells the same`);
+  channels.push(channel);
+}
+
+const ADDRESS = /^[^\s@,<>"-][^\s@,<>"]{0,63}@[A-Za-z0-9.-]{1,255}$/;
+
+function readMail([given = '', ...words]: string[], line: number): Channel {
+  const { one } = readPairs(words, ['from', 'sendmail', 'smtp', 'user', 'password-file']);
+  const to = given.split(',');
+  const from = one('from') ?? to[0] ?? '';
+  const wrong = [...to, from].find((address) => !ADDRESS.test(address));
+  if (wrong !== undefined) throw new SyntaxError(`${wrong || 'nothing'} is not an address, as in ops@example.org`);
+  const [smtp, user, passwordFile] = [one('smtp'), one('user'), readPath(one('password-file'))];
+  if (smtp !== undefined && !/^smtps?:\/\/(?:[A-Za-z0-9.-]+|\[[0-9a-fA-F:]+\])(?::\d{1,5})?$/.test(smtp))
+    throw new SyntaxError('smtp is smtp://HOST:PORT or smtps://HOST:PORT, without a password');
+  if ((user === undefined) !== (passwordFile === undefined))
+    throw new SyntaxError('user and password-file go together');
+  if (user !== undefined && smtp === undefined) throw new SyntaxError('user is for smtp');
+  const sendmail = readPath(one('sendmail')) ?? '/usr/sbin/sendmail';
+  return { line, kind: 'mail', to, from, sendmail, smtp, user, passwordFile };
+}
+
+function readPath(path: string | undefined): string | undefined {
+  if (path !== undefined && !path.startsWith('/'))
+    throw new SyntaxError(`${path || 'nothing'} is not an absolute path`);
+  return path;
+}
+
+/** An URL, or `@FILE` for one that is a secret itself. */
+function readUrl(text: string): string {
+  if (text.startsWith('@')) {
+    readPath(text.slice(1));
+    return text;
+  }
+  const url = URL.parse(text);
+  if (!url || !/^https?:$/.test(url.protocol))
+    throw new SyntaxError(`${text || 'nothing'} is not an http or https URL`);
+  if (url.password !== '') throw new SyntaxError('a password in an URL belongs into a file: write @FILE');
+  return text;
+}
+
+const WARNINGS = 'certificates, disk, inodes, checkpoint, verify, rollout';
+
+function readWarning(warnings: Warnings, what: string, words: string[]): void {
+  const [first = '', ...rest] = words;
+  if (what === 'rollout') {
+    if (words.length > 0) throw new SyntaxError('rollout takes nothing');
+    warnings.rollout = true;
+    return;
+  }
+  if (what === 'verify') {
+    const since = readPairs(rest, ['since']).one('since');
+    warnings.verify = {
+      every: readSpan(what, first),
+      since: since === undefined ? undefined : readSpan('since', since),
+    };
+    return;
+  }
+  if (rest.length > 0) throw new SyntaxError(`${what} takes one word`);
+  if (what === 'certificates' || what === 'checkpoint') warnings[what] = readSpan(what, first);
+  else if (what === 'disk' || what === 'inodes') warnings[what] = readLimit(what, first);
+  else throw new SyntaxError(`${what || 'nothing'} is not one of ${WARNINGS}`);
+}
+
+const SIZES = ['', 'k', 'M', 'G', 'T'];
+
+function readLimit(what: string, text: string): Limit {
+  const [, number = '', unit = ''] = /^(\d{1,9}(?:\.\d+)?)([%kMGT]?)$/.exec(text) ?? [];
+  if (number === '' || (unit === '%' && Number(number) > 100))
+    throw new SyntaxError(`${what} is a part or a number, as in 5% or 20G`);
+  return unit === '%' ? { part: Number(number) / 100 } : { count: Number(number) * 1000 ** SIZES.indexOf(unit) };
+}
+
+function readQuiet(text: string): [number, number] {
+  const [, ...parts] = /^([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)$/.exec(text) ?? [];
+  const [fromHour, fromMinute, toHour, toMinute] = parts.map(Number);
+  if (toMinute === undefined) throw new SyntaxError('quiet is two times of day, as in 22:00-06:00');
+  const [from, to] = [(fromHour ?? 0) * 60 + (fromMinute ?? 0), (toHour ?? 0) * 60 + toMinute];
+  if (from === to) throw new SyntaxError('quiet begins and ends at the same time');
+  return [from, to];
+}
+
+/** True where the last that was heard of something is too long ago, or nothing was ever heard. */
+export function isOverdue(seenAt: Date | undefined, within: number, now: Date): boolean {
+  return seenAt === undefined || seenAt.getTime() < now.getTime() - within * 1000;
+}
+
+/** True in the quiet hours, which are those of a clock of `minutesOfDay`. */
+export function isQuiet({ quiet }: Pick<Rules, 'quiet'>, minutesOfDay: number): boolean {
+  if (!quiet) return false;
+  const [from, to] = quiet;
+  return from < to ? minutesOfDay >= from && minutesOfDay < to : minutesOfDay >= from || minutesOfDay < to;
+}
