@@ -58,6 +58,7 @@ export const SITE_CONTROLS = [
   flag('SslRequireMatch', 'N'),
   flag('SslRequireSsl', 'N'),
   flag('UseGMT', 'N'),
+  text('ViewURL', '', orNothing('https?://[A-Za-z0-9._~:/%\\[\\]-]{1,500}')),
 ] as const;
 
 /** What an override for one client or command may set, too. */

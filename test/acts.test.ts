@@ -13,11 +13,17 @@ import {
   rmSync,
   statSync,
   symlinkSync,
+  utimesSync,
   writeFileSync,
 } from 'node:fs';
+import { createServer } from 'node:net';
 import { dirname, join } from 'node:path';
 import { after, before, beforeEach, describe, it } from 'node:test';
 import { type ActAnswer, type ActRequest, formatRequest, makeActId } from '../admin/acts/request.ts';
+import type { Directive } from '../admin/configtest/httpd.ts';
+import { checkView } from '../admin/configtest/view.ts';
+import { readSite } from '../admin/site/site.ts';
+import { configure } from '../scripts/site.ts';
 import { findReader } from '../scripts/view.ts';
 import { type FilledLocker, fillLocker, type LockerSite, makeLockerSite, type Ran } from './locker-site.ts';
 import { findWebUser } from './tree.ts';
@@ -321,5 +327,87 @@ describe('webjobctl acts', () => {
     assert.equal((await acts()).exitCode, 1);
     assert.equal(answerOf(id).state, 'failed');
     assert.deepEqual(readdirSync(answers), [`${id}.json`]);
+  });
+});
+
+describe('what watches the acts', () => {
+  it('is told by metrics how much waits, and since when', async () => {
+    const read = async (): Promise<Map<string, number>> =>
+      new Map(
+        (await its.readJson<{ name: string; value: number }>('metrics', '--textfile', '-')).map((one) => [
+          one.name,
+          one.value,
+        ]),
+      );
+    assert.equal((await read()).get('webjob_view_acts_waiting'), 0);
+    const id = ask({ act: 'verify' });
+    ask({ act: 'note', text: 'x' });
+    const asked = Date.now() / 1000 - 1000;
+    utimesSync(join(inbox, `${id}.json`), asked, asked);
+    const waiting = await read();
+    assert.equal(waiting.get('webjob_view_acts_waiting'), 2);
+    assert.ok(Math.abs((waiting.get('webjob_view_oldest_act_timestamp_seconds') ?? 0) - asked) < 1);
+    rmSync(inbox, { recursive: true });
+    assert.equal((await read()).has('webjob_view_acts_waiting'), false);
+  });
+
+  it('is told by configtest what is wrong with the view', async () => {
+    const { settings } = readSite(its.site.propertiesFile);
+    const state = join(its.site.root, 'state');
+    const socket = join(its.site.root, 'view.sock');
+    mkdirSync(state, { mode: 0o700 });
+    if (owner) chownSync(state, owner.uid, owner.gid);
+    const say = (name: string, value: string): Directive => ({
+      ...{ name, value, where: 'httpd.conf:1' },
+      sections: ['Directory "/x"', 'Files "webjob-view.cgi"'],
+    });
+    const directives = [
+      say('SetEnv', `WEBJOB_VIEW_DIRECTORY "${state}"`),
+      say('SetEnv', 'WEBJOB_VIEW_ACTS on'),
+      say('SetHandler', `"proxy:unix:${socket}|fcgi://localhost/"`),
+    ];
+    const check = async (): Promise<string[]> =>
+      (await checkView(settings, directives)).filter(({ severity }) => severity !== 'note').map(({ what }) => what);
+    assert.deepEqual(await checkView(settings, [say('SetEnv', 'OTHER x')]), []);
+    assert.match((await check()).join(), /^the process of the view does not answer at .*: ENOENT$/);
+    const listening = createServer().listen(socket);
+    try {
+      await new Promise((resolve) => listening.once('listening', resolve));
+      assert.deepEqual(await check(), []);
+      const id = ask({ act: 'verify' });
+      assert.deepEqual(await check(), []);
+      const then = Date.now() / 1000 - 600;
+      utimesSync(join(inbox, `${id}.json`), then, then);
+      assert.match((await check()).join(), /^an act waits since .*, and nobody does them$/);
+      chmodSync(inbox, 0o777);
+      chmodSync(state, 0o777);
+      const wrong = await check();
+      assert.match(
+        wrong.join('\n'),
+        /^others can write in the folder of the view\n.*inbox is not safe: others than its owner/,
+      );
+      rmSync(state, { recursive: true });
+      assert.match((await check()).join(), /^the folder of the view is not there/);
+      const web = findWebUser();
+      if (!web) return;
+      mkdirSync(state, { mode: 0o700 });
+      chownSync(state, web.uid, web.gid);
+      assert.match((await check()).join(), /^the view runs as www-data, who can write the locker/);
+    } finally {
+      listening.close();
+    }
+  });
+
+  it('is led by show to the page of a job, where the site says where the view is', async () => {
+    assert.doesNotMatch((await its.webjobctl('show', ids.second)).text, /^Page:/m);
+    configure(its.site, { ViewURL: 'https://a.example/webjob-view/' });
+    try {
+      const page = `https://a.example/webjob-view/job/${ids.second}`;
+      assert.match((await its.webjobctl('show', ids.second)).text, new RegExp(`^Page: +${page}$`, 'm'));
+      const [shown] = await its.readJson<{ page: string }>('show', ids.second);
+      assert.equal(shown?.page, page);
+    } finally {
+      configure(its.site, { ViewURL: '' });
+    }
   });
 });

@@ -158,6 +158,61 @@ describe('what webjobctl init makes', { skip: !(isRoot && findWebUser()) && 'own
     assert.deepEqual(readdirSync(folder), []);
   });
 
+  it('adds the view, as a process of a user of its own where there is one', async () => {
+    const added = async (...args: string[]): Promise<string[]> => {
+      const [without, using] = [await plan(0, ...args), await plan(0, ...args, '--view')];
+      assert.deepEqual(
+        without.paths.filter((path) => !using.paths.includes(path)),
+        [],
+      );
+      return using.paths.filter((path) => !without.paths.includes(path));
+    };
+    assert.deepEqual(await added('--prefix', 'debian'), [
+      '0755 root:root folder /usr/lib/cgi-bin/webjob-view',
+      '0755 root:root file /usr/lib/cgi-bin/webjob-view/webjob-view.cgi',
+      '0644 root:root file /etc/webjob/webjob-view.conf',
+      '0640 root:web file /etc/webjob/webjob-view.htpasswd',
+      '0700 web:web folder /var/lib/webjob-view',
+    ]);
+    const words = ['init', '--root', folder, '--prefix', '/w', '--node', process.execPath];
+    const tls = ['--tls', '--server-name', 'w.example', '--tls-port', '8443'];
+    const { exitCode, stderr } = await runWebjobctl([...words, ...tls, '--view', '--view-user', 'daemon']);
+    assert.equal(exitCode, 0, stderr);
+    assert.match(
+      stderr,
+      /for readers: htpasswd -B \/w\/etc\/webjob-view\.htpasswd alice\n[\s\S]*webjob-acts: alice[\s\S]*systemctl/,
+    );
+    const text = (path: string): string => readFileSync(join(folder, 'w', path), 'utf8');
+    const lines = [
+      'Define WEBJOB_VIEW_SOCKET /run/webjob-view/view.sock',
+      'Define WEBJOB_VIEW_GROUP_FILE /w/etc/webjob-view.groups',
+    ];
+    for (const line of [...lines, 'Include /w/etc/webjob-view.conf'])
+      assert.ok(text('etc/webjob-site.conf').includes(line), line);
+    assert.match(text('etc/nph-webjob.cfg'), /^ViewURL=https:\/\/w\.example:8443\/webjob-view$/m);
+    const service = text('etc/webjob-view.service');
+    assert.match(service, /^ExecStart=\/w\/view\/webjob-view\.cgi --idle 600$/m);
+    assert.match(service, /^User=daemon$/m);
+    assert.match(service, /^ReadWritePaths=\/w\/view-state$/m);
+    assert.match(service, /^ReadWritePaths=-\/w\/integrity\/config\/webjob-acts\/inbox$/m);
+    assert.match(
+      text('etc/webjob-acts.service'),
+      /^ExecStart=\S+ \S+\/webjobctl --config \/w\/etc\/nph-webjob\.cfg acts$/m,
+    );
+    assert.match(text('etc/webjob-acts.path'), /^PathChanged=\/w\/integrity\/config\/webjob-acts\/inbox$/m);
+    assert.match(text('etc/webjob-view.socket'), /^SocketUser=www-data$/m);
+    const [view, inbox] = ['view-state', 'integrity/config/webjob-acts/inbox'].map((path) =>
+      statSync(join(folder, 'w', path)),
+    );
+    const { uid } = statSync(join(folder, 'w/integrity/incoming'));
+    assert.deepEqual([view?.uid, (view?.mode ?? 0) & 0o777], [inbox?.uid, (inbox?.mode ?? 0) & 0o777]);
+    assert.ok(view?.uid !== 0 && view?.uid !== uid && ((view?.mode ?? 0) & 0o777) === 0o700);
+    const again = await plan(0, '--prefix', '/w', ...tls, '--view', '--view-user', 'daemon');
+    assert.deepEqual([...new Set(again.states)], ['keep']);
+    await plan(4, '--prefix', '/w', '--view', '--view-user', 'no-such-user');
+    await plan(2, '--prefix', '/w', '--view-user', 'daemon');
+  });
+
   it('keeps uploads and logs to a group with --private, and else says who may read them', async () => {
     const group = readFileSync('/etc/group', 'utf8').split('\n').at(1)?.split(':')[0] ?? '';
     const words = ['init', '--root', folder, '--prefix', '/w', '--node', process.execPath];

@@ -81,6 +81,10 @@ function sampleValues(words: string): { good: string[]; bad: string[] } {
       ...{ good: ['', 'server_2:/a b', 's-2:/a,s.3:/b/c'], bad: ['a', 'a:b', 'a:/b,', '/b', 'a b:/c', 'a:/\u0001'] },
     },
     'file name, or nothing': { good: ['', 'batch', 'a_+.:-1'], bad: ['a b', 'a/b', 'a~'] },
+    'address with http or https, or nothing': {
+      good: ['', 'https://a.example/view', 'http://[::1]:8080/v/'],
+      bad: ['a.example', 'ftp://a', 'https://', 'https://a b', 'https://a?b'],
+    },
     command: { good: ['', 'a "b" | c; d', '%cid%%'], bad: ['%q', '100%', 'a\u0001'] },
     URL: { good: ['http://h/', 'https://u:p@h:1/a'], bad: ['ftp://h/', 'http://h/?a', 'http://h/ a', 'h'] },
     text: { good: ['', 'a b', '%'], bad: ['\u0001'] },

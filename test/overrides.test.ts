@@ -81,6 +81,7 @@ const LOCKED: Record<string, { value: string; main?: Record<string, string>; ask
   SslRequireMatch: { value: 'N', main: { SslRequireMatch: 'Y' } },
   SslRequireSsl: { value: 'N', main: { SslRequireSsl: 'Y' } },
   UseGMT: { value: 'Y' },
+  ViewURL: { value: 'https://forged.example' },
 };
 
 type Method = 'get' | 'put';

@@ -62,6 +62,23 @@ const SAMPLES: Record<string, Samples> = {
     ],
     bad: ['', '.', 'sig', '/sig', './sig', '.a/b', '.a b', `.${'x'.repeat(33)}`, '.%cid'],
   },
+  ViewURL: {
+    good: [
+      ['https://a.example/webjob-view', { viewURL: 'https://a.example/webjob-view' }],
+      ['http://[::1]:8080', { viewURL: 'http://[::1]:8080' }],
+    ],
+    bad: [
+      'a.example',
+      'https://',
+      'ftp://a',
+      'javascript:x',
+      'https://a b',
+      'https://a?b',
+      'https://u@a',
+      'https://a"',
+      'https://ä',
+    ],
+  },
   BatchCommand: {
     good: [
       ['batch', { batchCommand: 'batch' }],

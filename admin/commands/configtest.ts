@@ -36,6 +36,7 @@ import { probe } from '../configtest/probe.ts';
 import { checkPrograms } from '../configtest/programs.ts';
 import { checkScripts } from '../configtest/script.ts';
 import { checkTree } from '../configtest/tree.ts';
+import { checkView } from '../configtest/view.ts';
 import { findWays } from '../configtest/ways.ts';
 import { probeWays } from '../configtest/ways-probe.ts';
 import { shippedText } from '../site/shipped.ts';
@@ -136,6 +137,7 @@ async function testSite(command: Command, options: Options): Promise<Finding[]> 
   if (asked.httpd) findings.push(...checkModules(asked.httpd, settings, isByPassword, mends));
   findings.push(...checkCertificates(etcDirectory, directives, mends), ...checkNodes(settings));
   findings.push(...checkCheckpoints(settings, mends), ...checkFleet(settings, mends));
+  if (directives) findings.push(...(await checkView(settings, directives)));
   if (options.probe !== undefined && options.as !== undefined) {
     const explainMissing = (url: URL): Finding | undefined =>
       directives && ways && findNameProblem(url, directives, ways, mends);

@@ -1,5 +1,5 @@
 // webjobctl init: a site from nothing, in the article's layout, Debian's, or one folder.
-import { existsSync, lstatSync, readFileSync } from 'node:fs';
+import { existsSync, lstatSync, readFileSync, realpathSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { basename, delimiter, dirname, isAbsolute, join, resolve } from 'node:path';
 import { Command, InvalidArgumentError } from 'commander';
@@ -15,13 +15,14 @@ import { compareWishes, type Step } from '../init/compare.ts';
 import { type Completions, planDocuments } from '../init/documents.ts';
 import { formatHttpdStep, planHttpdSteps, takeHttpdSteps } from '../init/httpd-steps.ts';
 import { findPlaces } from '../init/places.ts';
-import { planSite } from '../init/plan.ts';
+import { planScript, planSite } from '../init/plan.ts';
+import { describeViewSteps, type WantedView } from '../init/view.ts';
 import { makeServerCertificate, openAuthority } from '../site/authority.ts';
 import type { HttpdOptions } from '../site/httpd-control.ts';
 import { findNode, isInCheckout } from '../site/interpreter.ts';
 import { findScript, isPackaged, shippedManuals } from '../site/shipped.ts';
 import { globalOptions } from '../site/site.ts';
-import { findGroup, findWebUser, isRoot } from '../site/users.ts';
+import { findGroup, findUser, findWebUser, isRoot, type User } from '../site/users.ts';
 
 interface Options extends HttpdOptions {
   prefix: string;
@@ -31,6 +32,8 @@ interface Options extends HttpdOptions {
   certificates?: true;
   passwords?: true;
   private?: string;
+  view?: true;
+  viewUser?: string;
   serverName?: string;
   tlsPort: number;
   webUser?: string;
@@ -80,6 +83,11 @@ export function initCommand(): Command {
       'uploads and logs for this group alone (else everybody here may read them)',
       parseGroup,
     )
+    .option('--view', 'the locker in the browser, too')
+    .option(
+      '--view-user <name>',
+      'the user of its process, which cannot write the locker (else webjob-view, where there is one)',
+    )
     .option('--web-user <name>', 'who httpd runs scripts as (else the usual one)')
     .option(
       '--node <path>',
@@ -108,6 +116,8 @@ function init(options: Options, isJson: boolean, program: Command): void {
   const script = findScript(options.cgi);
   // The package's script has an interpreter of its own, and a copy would miss its upgrades.
   const isLink = isPackaged(script) && options.node === undefined;
+  const viewUser = options.view && isRoot() ? findViewUser(options.viewUser) : undefined;
+  const view = options.view && planViewProgram(viewUser?.name, webUser?.name, node);
   const wishes = planSite({
     ...{ places, serverName, serverId: options.serverId, tlsPort: options.tlsPort },
     certificates: options.certificates === true,
@@ -116,12 +126,13 @@ function init(options: Options, isJson: boolean, program: Command): void {
     isPrivate: options.private !== undefined,
     logOwner: webUser && [webUser.name, options.private ?? 'root'],
     script: isLink ? { target: script } : { text: readFileSync(script, 'utf8'), node },
+    view,
     documents: isPackaged(script) ? [] : planDocuments(places, shippedManuals(), completionsOf(program)),
   });
   const analystsGid = options.private === undefined || !isRoot() ? undefined : findGroup(options.private);
-  const steps = compareWishes(wishes, { root: options.root ?? '/', webUser, analystsGid });
+  const steps = compareWishes(wishes, { root: options.root ?? '/', webUser, viewUser, analystsGid });
   const differing = steps.filter(({ state }) => state === 'differs');
-  const httpdSteps = planHttpdSteps(places, options.tls === true, options);
+  const httpdSteps = planHttpdSteps(places, options.tls === true, options, view ? modulesOf(view) : []);
   if (options.dryRun) {
     for (const step of steps) show(step, isJson, STATES[step.state]);
     if (differing.length > 0 && !options.force) process.exitCode = EXIT_CODES.findings;
@@ -145,10 +156,30 @@ function init(options: Options, isJson: boolean, program: Command): void {
   if (isInCheckout(node)) sayInCheckout(node);
   if (options.private === undefined)
     say('everybody with a login on this machine may read uploads and logs: --private GROUP keeps them to a group');
+  for (const step of view ? describeViewSteps(places, view, quote) : []) say(`for readers: ${step}`);
   const config = resolve(options.root ?? '/', `.${places.etcDirectory}`, 'nph-webjob.cfg');
   say(
     `next: ${nameProgram()} --config ${quote(config)} client add client1 ${options.certificates ? '--cert' : '--generate'}`,
   );
+}
+
+/** The user given, or the usual one; undefined where there is none, and httpd is to start the pages. */
+function findViewUser(given: string | undefined): User | undefined {
+  const user = findUser(given ?? 'webjob-view');
+  if (user || given === undefined) return user;
+  throw new Failure('failed', `--view-user: there is no user ${given}`, `useradd --system --no-create-home ${given}`);
+}
+
+function planViewProgram(user: string | undefined, webUser: string | undefined, node: string): WantedView {
+  const program = findScript(undefined, 'webjob-view.cgi');
+  const script = planScript(isPackaged(program) ? { target: program } : { text: readFileSync(program, 'utf8'), node });
+  const webjobctl = realpathSync(process.argv[1] ?? '');
+  return { script, user, webUser: webUser ?? '', webjobctl: `${node} ${webjobctl}` };
+}
+
+/** Of httpd, for the view. */
+function modulesOf({ user }: WantedView): string[] {
+  return user === undefined ? ['headers'] : ['headers', 'proxy', 'proxy_fcgi', 'authz_groupfile'];
 }
 
 /** Given by --node, or no other is good enough. */
@@ -182,6 +213,7 @@ function beginWitness(folder: string, steps: readonly Step[]): void {
 
 function checkOptions(options: Options): void {
   if (options.certificates && !options.tls) throw new Failure('usage', '--certificates needs --tls');
+  if (options.viewUser !== undefined && !options.view) throw new Failure('usage', '--view-user needs --view');
   if (options.passwords && !options.certificates) throw new Failure('usage', '--passwords needs --certificates');
   if (options.root && options.apply)
     throw new Failure('usage', '--apply makes no sense with --root: httpd is not there');

@@ -14,6 +14,7 @@ import { type Family, formatFamilies } from '../metrics/exposition.ts';
 import {
   gauge,
   MAX_CLIENTS,
+  measureActs,
   measureCheckpoints,
   measureExpectations,
   measureJobs,
@@ -97,6 +98,7 @@ async function measure(site: Site, command: Command): Promise<Family[]> {
       ...measureLog(site),
       ...measureCheckpoints(site),
       ...(await measureMissed(site, command)),
+      ...measureActs(site),
     ];
     return [
       ...families,

@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import { StringDecoder } from 'node:string_decoder';
 import { Command } from 'commander';
 import { STREAMS, type StreamName } from 'webjob-locker';
-import { formatTime } from 'webjob-protocol';
+import { formatTime, isJobId } from 'webjob-protocol';
 import { EXIT_CODES, Failure } from '../../cli/failure.ts';
 import { formatBytes, paint, printJson, safeLine, safeText, say } from '../../cli/output.ts';
 import { type Output, openOutput } from '../../cli/pager.ts';
@@ -88,7 +88,7 @@ async function show(sites: readonly Site[], jid: string, options: Options, isJso
     printJson({
       ...jobJson(site, job),
       ...showJson(site, job, opened),
-      ...{ verification: verification ?? null, acts: acts.map(actJson) },
+      ...{ verification: verification ?? null, acts: acts.map(actJson), page: pageOf(site, job) ?? null },
     });
   else if (asked.length === 1 && !process.stdout.isTTY && !options.all)
     await copyStream(opened, asked[0] ?? 'out', jid);
@@ -148,6 +148,12 @@ function showJson(site: Site, job: Job, { stored, record }: Opened): Record<stri
   return { attempts, bytes, record: record ? Object.fromEntries(record) : null };
 }
 
+/** Where the view has it; undefined for a site without, and for a job whose id would have to be written otherwise. */
+function pageOf({ settings: { viewURL } }: Site, { jobId }: Job): string | undefined {
+  if (viewURL === '' || jobId === undefined || !isJobId(jobId)) return undefined;
+  return `${viewURL.replace(/\/+$/, '')}/job/${jobId}`;
+}
+
 /** Facts of the record worth a line of their own. */
 const RECORD_FACTS = [
   ...(['Hostname', 'SystemOS', 'Version', 'CommandLine', 'KidReason', 'GetError', 'RunError'] as const),
@@ -171,6 +177,7 @@ function describeJob(
       ['Client', job.clientId],
       ['Command', job.command],
       ['State', job.state],
+      ['Page', pageOf(site, job)],
     ] as const),
     ['Exit', describeExit(job)],
     ['Started by', job.outerId],

@@ -22,17 +22,19 @@ export interface Ground {
   /** A folder that stands for `/`. */
   root: string;
   webUser: User | undefined;
+  /** The user of the view's process. */
+  viewUser?: User | undefined;
   /** The group of --private. */
   analystsGid?: number | undefined;
 }
 
 /** Throws Failure `failed` for what cannot be looked at. */
-export function compareWishes(wishes: readonly Wish[], { root, webUser, analystsGid = 0 }: Ground): Step[] {
+export function compareWishes(wishes: readonly Wish[], { root, webUser, viewUser, analystsGid = 0 }: Ground): Step[] {
   return wishes.map((wish) => {
     const place = join(root, wish.path);
-    const gids = { root: 0, web: webUser?.gid ?? 0, analysts: analystsGid };
-    const ownership =
-      isRoot() && webUser ? { uid: wish.owner === 'web' ? webUser.uid : 0, gid: gids[wish.group] } : undefined;
+    const gids = { root: 0, web: webUser?.gid ?? 0, view: viewUser?.gid ?? 0, analysts: analystsGid };
+    const uids = { root: 0, web: webUser?.uid ?? 0, view: viewUser?.uid ?? 0 };
+    const ownership = isRoot() && webUser ? { uid: uids[wish.owner], gid: gids[wish.group] } : undefined;
     const stats = findStats(place);
     if (stats === undefined) return { ...wish, place, ownership, state: 'make', why: [] };
     if (isAsPackaged(wish, place, stats)) return { ...wish, place, ownership, state: 'make', why: [] };

@@ -17,7 +17,12 @@ const DEBIAN = '/etc/apache2';
 /** A graceful restart loads modules, too, but mod_cgid starts no daemon by it. */
 const FULL = 'a full restart, for a module is new: requests under way are cut off';
 
-export function planHttpdSteps(places: Places, isTls: boolean, options: HttpdOptions): HttpdStep[] {
+export function planHttpdSteps(
+  places: Places,
+  isTls: boolean,
+  options: HttpdOptions,
+  more: readonly string[] = [],
+): HttpdStep[] {
   const { httpdConf } = options;
   const { control, file } = commandOf(options);
   const test = { run: [control, ...(file.length > 0 ? [...file, '-t'] : ['configtest'])] };
@@ -25,7 +30,7 @@ export function planHttpdSteps(places: Places, isTls: boolean, options: HttpdOpt
     run: [control, ...(file.length > 0 ? [...file, '-k', name] : [name])],
   });
   const isDebian = places.layout === 'debian' || httpdConf?.startsWith(`${DEBIAN}/`) === true;
-  const modules = isDebian ? planModules(isTls) : { steps: [], isMissing: false };
+  const modules = isDebian ? planModules(isTls, more) : { steps: [], isMissing: false };
   const site: HttpdStep[] =
     places.layout === 'debian'
       ? [{ run: ['a2enconf', 'webjob'] }]
@@ -36,9 +41,9 @@ export function planHttpdSteps(places: Places, isTls: boolean, options: HttpdOpt
 }
 
 /** Of Debian's httpd, which has its modules as files. */
-function planModules(isTls: boolean): { steps: HttpdStep[]; isMissing: boolean } {
+function planModules(isTls: boolean, more: readonly string[]): { steps: HttpdStep[]; isMissing: boolean } {
   const isEnabled = (name: string): boolean => existsSync(join(DEBIAN, 'mods-enabled', `${name}.load`));
-  const modules = [isEnabled('mpm_prefork') ? 'cgi' : 'cgid', ...(isTls ? ['ssl'] : [])];
+  const modules = [isEnabled('mpm_prefork') ? 'cgi' : 'cgid', ...(isTls ? ['ssl'] : []), ...more];
   return {
     steps: [
       ...(existsSync(DEBIAN) ? [] : [{ run: ['apt-get', 'install', 'apache2', 'apache2-utils'] }]),

@@ -15,6 +15,12 @@ export interface Places {
   shareDirectory: string;
   /** Where fish looks: of the folders of others it takes no account of /usr/local. */
   fishDirectory: string;
+  /** What httpd has of the view: its program and nothing else. */
+  viewDirectory: string;
+  /** The view's own folder. */
+  viewState: string;
+  /** Where systemd looks; in a layout of one folder its units must be linked there. */
+  unitDirectory: string;
   /** Where logrotate looks; in a layout of one folder it must be told of it. */
   logrotateFile: string;
 }
@@ -29,10 +35,15 @@ export function findPlaces(prefix: string, base: string | undefined): Places {
     siteFile: join(prefix, 'etc', 'webjob-site.conf'),
     shareDirectory: join(prefix, 'share'),
     fishDirectory: join(prefix, 'share', 'fish', 'vendor_completions.d'),
+    viewDirectory: join(prefix, 'view'),
+    viewState: join(prefix, 'view-state'),
+    unitDirectory: join(prefix, 'etc'),
     logrotateFile: join(prefix, 'etc', 'webjob.logrotate'),
   };
   return base === undefined ? places : { ...places, base };
 }
+
+const SYSTEM = { viewState: '/var/lib/webjob-view', unitDirectory: '/etc/systemd/system' } as const;
 
 const PLACES: Record<string, Places> = {
   article: {
@@ -41,6 +52,8 @@ const PLACES: Record<string, Places> = {
     etcDirectory: '/usr/local/apache/etc',
     base: '/var/integrity',
     siteFile: '/usr/local/apache/etc/webjob-site.conf',
+    viewDirectory: '/usr/local/apache/webjob-view',
+    ...SYSTEM,
     shareDirectory: '/usr/local/share',
     fishDirectory: '/etc/fish/completions',
     logrotateFile: '/etc/logrotate.d/webjob',
@@ -51,6 +64,8 @@ const PLACES: Record<string, Places> = {
     etcDirectory: '/etc/webjob',
     base: '/var/lib/webjob',
     siteFile: '/etc/apache2/conf-available/webjob.conf',
+    viewDirectory: '/usr/lib/cgi-bin/webjob-view',
+    ...SYSTEM,
     shareDirectory: '/usr/local/share',
     fishDirectory: '/etc/fish/completions',
     logrotateFile: '/etc/logrotate.d/webjob',

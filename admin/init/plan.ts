@@ -5,14 +5,15 @@ import { formatGenesis } from '../../evidence/events.ts';
 import { witnessFiles } from '../../evidence/witness.ts';
 import { type ShippedFile, shippedText } from '../site/shipped.ts';
 import type { Places } from './places.ts';
+import { formatViewLines, planView, type WantedView } from './view.ts';
 
 export interface Wish {
   kind: 'folder' | 'file' | 'link';
   path: string;
   mode: number;
-  owner: 'root' | 'web';
+  owner: 'root' | 'web' | 'view';
   /** `analysts`: the group of --private. */
-  group: 'root' | 'web' | 'analysts';
+  group: 'root' | 'web' | 'analysts' | 'view';
   /** Of a file. Undefined where what is in it is the site's own: a log, the user file. */
   content?: string;
   /** Of a link, where it leads. */
@@ -47,7 +48,11 @@ export interface Wanted {
   script: { text: string; node: string } | { target: string };
   /** Man pages and completions. */
   documents: readonly Wish[];
+  /** With --view. */
+  view: WantedView | undefined;
 }
+
+const ROOTS = { owner: 'root', group: 'root' } as const;
 
 export function planSite(wanted: Wanted): Wish[] {
   const { places } = wanted;
@@ -70,7 +75,7 @@ export function planSite(wanted: Wanted): Wish[] {
   const snippet = (name: ShippedFile): Wish => file(join(etcDirectory, name.replace('apache/', '')), shippedText(name));
   return [
     folder(cgiDirectory),
-    planScript(join(cgiDirectory, 'nph-webjob.cgi'), wanted.script),
+    { ...planScript(wanted.script), ...ROOTS, path: join(cgiDirectory, 'nph-webjob.cgi') },
     file(join(cgiDirectory, '.htaccess'), formatHtaccess(wanted)),
     folder(etcDirectory),
     file(join(etcDirectory, 'nph-webjob.cfg'), formatSettings(wanted)),
@@ -105,6 +110,7 @@ export function planSite(wanted: Wanted): Wish[] {
     folder(join(base, 'profiles')),
     ...wanted.documents,
     ...(wanted.hasWitness ? planWitness(wanted) : []),
+    ...(wanted.view ? planView(places, wanted.view) : []),
   ];
 }
 
@@ -140,11 +146,10 @@ function planIdentities({ places, serverName, certificates }: Wanted): Wish[] {
 }
 
 /** A text gets its interpreter by an absolute path, so that httpd's PATH does not matter. A link follows upgrades of the package. */
-function planScript(path: string, script: Wanted['script']): Wish {
-  const common = { path, owner: 'root', group: 'root' } as const;
-  if ('target' in script) return { ...common, kind: 'link', mode: 0o777, target: script.target };
+export function planScript(script: Wanted['script']): Pick<Wish, 'kind' | 'mode' | 'content' | 'target'> {
+  if ('target' in script) return { kind: 'link', mode: 0o777, target: script.target };
   const content = script.text.replace(/^#!.*/, () => `#!${script.node}`);
-  return { ...common, kind: 'file', mode: 0o755, content };
+  return { kind: 'file', mode: 0o755, content };
 }
 
 function packagedAs({ layout }: Places, packaged: string): Pick<Wish, 'packaged'> {
@@ -158,15 +163,18 @@ function formatHtaccess({ places, certificates, passwords }: Wanted): string {
   return shipped.replace(/^AuthUserFile .*$/m, () => `AuthUserFile ${userFile}`);
 }
 
-function formatSettings({ places, serverId, serverName, certificates, passwords }: Wanted): string {
+function formatSettings({ places, serverId, serverName, tlsPort, certificates, passwords, view }: Wanted): string {
+  const host = serverName?.includes(':') ? `[${serverName}]` : serverName;
   const controls = {
     BaseDirectory: places.base,
     ServerId: serverId,
     ...(serverName !== undefined && { SslRequireSsl: 'Y' }),
     ...(certificates && !passwords && { SslRequireMatch: 'Y' }),
   };
-  return Object.entries(controls).reduce(
-    (text, [key, value]) => text.replace(new RegExp(`^${key}=.*$`, 'm'), () => `${key}=${value}`),
+  const viewURL = `https://${host}${tlsPort === 443 ? '' : `:${tlsPort}`}/webjob-view`;
+  const own = { ...controls, ...(view && host !== undefined && { ViewURL: viewURL }) };
+  return Object.entries(own).reduce(
+    (text, [key, value]) => text.replace(new RegExp(`^#?${key}=.*$`, 'm'), () => `${key}=${value}`),
     shippedText('conf/nph-webjob.cfg'),
   );
 }
@@ -181,10 +189,11 @@ function formatLogrotate({ places, logOwner }: Wanted, mode: number): string {
 }
 
 /** What httpd includes: this site's places, then the snippet. Debian's own, where nothing differs from it. */
-function formatSiteFile({ places, serverName, tlsPort, certificates, passwords }: Wanted): string {
+function formatSiteFile({ places, serverName, tlsPort, certificates, passwords, view }: Wanted): string {
+  const more = view ? formatViewLines(places, view) : '';
   const { cgiDirectory, etcDirectory } = places;
   const own = (name: string): string => join(etcDirectory, name);
-  if (places.layout === 'debian' && serverName === undefined) return shippedText('apache/debian/webjob.conf');
+  if (places.layout === 'debian' && serverName === undefined) return shippedText('apache/debian/webjob.conf') + more;
   const defines = Object.entries({
     WEBJOB_CGI_DIRECTORY: cgiDirectory,
     WEBJOB_PROPERTIES_FILE: own('nph-webjob.cfg'),
@@ -200,5 +209,5 @@ function formatSiteFile({ places, serverName, tlsPort, certificates, passwords }
   const includes = own(serverName === undefined ? 'webjob.conf' : 'webjob-tls.conf');
   return `# This site's places, as webjobctl init laid them out. Include it in httpd.conf behind the last ScriptAlias.
 ${defines.join('')}${certificates ? 'Define WEBJOB_CERTIFICATES\n' : ''}${passwords ? 'Define WEBJOB_CERTIFICATE_OPTIONAL\n' : ''}Include ${includes}
-`;
+${more}`;
 }

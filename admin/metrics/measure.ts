@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { REASONS } from 'webjob-protocol';
 import { JOB_STATES } from '../../ledger/job.ts';
 import type { Measures } from '../../ledger/jobs.ts';
+import { readWaiting } from '../acts/waiting.ts';
 import { MISSED_KINDS, type Missed } from '../fleet/expectations.ts';
 import { listServers, newestCheckpoint } from '../site/logs.ts';
 import type { Site } from '../site/site.ts';
@@ -116,6 +117,23 @@ export function measureExpectations(commands: readonly string[], missed: readonl
     })),
   );
   return [gauge('webjob_expectations_missed', 'Clients that miss what the file expect says of a command.', samples)];
+}
+
+/** What readers of the view asked for and nobody has done yet; none where no acts are set up. */
+export function measureActs({ settings }: Site): Family[] {
+  const waiting = readWaiting(settings);
+  return [
+    gauge(
+      'webjob_view_acts_waiting',
+      'Acts that readers of webjob-view asked for and that wait.',
+      waiting ? [{ value: waiting.count }] : [],
+    ),
+    gauge(
+      'webjob_view_oldest_act_timestamp_seconds',
+      'When the oldest of them was asked for.',
+      waiting?.oldest ? [{ value: waiting.oldest.getTime() / 1000 }] : [],
+    ),
+  ];
 }
 
 export function gauge(name: string, help: string, samples: readonly Sample[]): Family {

@@ -18,6 +18,12 @@ export type ShippedFile =
   | 'apache/htaccess-certificates'
   | 'apache/htaccess-either'
   | 'apache/debian/webjob.conf'
+  | 'apache/webjob-view.conf'
+  | 'apache/systemd/webjob-view.service'
+  | 'apache/systemd/webjob-view.socket'
+  | 'apache/systemd/webjob-acts.service'
+  | 'apache/systemd/webjob-acts.path'
+  | 'apache/systemd/webjob-acts.timer'
   | 'conf/nph-webjob.cfg'
   | 'conf/webjob.logrotate';
 
@@ -38,20 +44,20 @@ export function isPackaged(file: string): boolean {
   return dirname(file) === PACKAGE_DIRECTORY;
 }
 
-/** nph-webjob.cgi: the file given, or the one beside dist/webjobctl. Throws Failure `failed`. */
-export function findScript(given: string | undefined): string {
+/** nph-webjob.cgi, or another script: the file given, or the one beside dist/webjobctl. Throws Failure `failed`. */
+export function findScript(given: string | undefined, name = 'nph-webjob.cgi'): string {
   if (given !== undefined) {
     if (!existsSync(given)) throw new Failure('failed', `--cgi: there is no ${given}`);
     if (!statSync(given).isFile()) throw new Failure('failed', `--cgi: ${given} is no file`);
     return resolve(given);
   }
   const folder = dirname(realpathSync(process.argv[1] ?? '.'));
-  const places = [join(folder, 'nph-webjob.cgi'), join(folder, '..', 'dist', 'nph-webjob.cgi')];
+  const places = [join(folder, name), join(folder, '..', 'dist', name)];
   const found = places.find((place) => existsSync(place));
   if (found !== undefined) return found;
   throw new Failure(
     'failed',
-    `nph-webjob.cgi is not beside webjobctl in ${folder}`,
+    `${name} is not beside webjobctl in ${folder}`,
     'build it with npm run build, or say where it is: --cgi FILE',
   );
 }

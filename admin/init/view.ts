@@ -1,0 +1,100 @@
+// What `init --view` adds: the program, its folder, its readers, the snippet, and for a process that stays the units and the inbox for acts.
+import { join } from 'node:path';
+import { shippedText } from '../site/shipped.ts';
+import type { Places } from './places.ts';
+import type { Wish } from './plan.ts';
+
+export interface WantedView {
+  /** webjob-view.cgi as it is to be. */
+  script: Pick<Wish, 'kind' | 'mode'> & Partial<Wish>;
+  /** The user of the process that stays; undefined: httpd starts a process for each page. */
+  user: string | undefined;
+  /** Who httpd runs as: the socket is for it alone. */
+  webUser: string;
+  /** The command line of webjobctl, for the unit that does what readers ask for. */
+  webjobctl: string;
+}
+
+const SOCKET = '/run/webjob-view/view.sock';
+const UNITS = [
+  'webjob-view.service',
+  'webjob-view.socket',
+  'webjob-acts.service',
+  'webjob-acts.path',
+  'webjob-acts.timer',
+] as const;
+
+export function planView(places: Places, view: WantedView): Wish[] {
+  const { etcDirectory, viewDirectory, viewState, unitDirectory, base, layout } = places;
+  const root = { owner: 'root', group: 'root' } as const;
+  const folder = (path: string, mode = 0o755): Wish => ({ ...root, kind: 'folder', path, mode });
+  const file = (path: string, content: string): Wish => ({ ...root, kind: 'file', path, mode: 0o644, content });
+  const owner = view.user === undefined ? 'web' : 'view';
+  const acts = join(base, 'config', 'webjob-acts');
+  return [
+    folder(viewDirectory),
+    { ...root, ...view.script, path: join(viewDirectory, 'webjob-view.cgi') },
+    file(join(etcDirectory, 'webjob-view.conf'), shippedText('apache/webjob-view.conf')),
+    { kind: 'file', path: join(etcDirectory, 'webjob-view.htpasswd'), mode: 0o640, owner: 'root', group: 'web' },
+    { ...folder(viewState, 0o700), owner, group: owner },
+    ...(view.user === undefined
+      ? []
+      : [
+          {
+            kind: 'file',
+            path: join(etcDirectory, 'webjob-view.groups'),
+            mode: 0o640,
+            owner: 'root',
+            group: 'web',
+          } as const,
+          folder(acts),
+          { ...folder(join(acts, 'inbox'), 0o700), owner, group: owner } as Wish,
+          ...(layout === 'folder' ? [] : [{ ...folder(unitDirectory), isSystems: true as const }]),
+          ...UNITS.map((name) => file(join(unitDirectory, name), formatUnit(name, places, view))),
+        ]),
+  ];
+}
+
+/** A shipped unit with the places of this site. */
+function formatUnit(
+  name: (typeof UNITS)[number],
+  places: Places,
+  { user = '', webUser, webjobctl }: WantedView,
+): string {
+  const { viewDirectory, viewState, base, etcDirectory } = places;
+  return shippedText(`apache/systemd/${name}`)
+    .replace('/usr/lib/cgi-bin/webjob-view/', () => `${viewDirectory}/`)
+    .replace(/^User=.*$/m, () => `User=${user}`)
+    .replace(/^SocketUser=.*$/m, () => `SocketUser=${webUser}`)
+    .replace(/^StateDirectory=.*\nStateDirectoryMode=.*\n/m, () => `ReadWritePaths=${viewState}\n`)
+    .replace('/usr/local/bin/webjobctl', () => webjobctl)
+    .replace('/etc/webjob/', () => `${etcDirectory}/`)
+    .replaceAll('/var/lib/webjob/config/', () => `${base}/config/`);
+}
+
+/** The lines of the site's file for httpd, behind those of the server. */
+export function formatViewLines({ etcDirectory, viewDirectory, viewState }: Places, { user }: WantedView): string {
+  const own = (name: string): string => join(etcDirectory, name);
+  const defines = Object.entries({
+    WEBJOB_VIEW_DIRECTORY: viewDirectory,
+    WEBJOB_VIEW_STATE: viewState,
+    WEBJOB_VIEW_USER_FILE: own('webjob-view.htpasswd'),
+    ...(user !== undefined && { WEBJOB_VIEW_SOCKET: SOCKET, WEBJOB_VIEW_GROUP_FILE: own('webjob-view.groups') }),
+  }).map(([name, value]) => `Define ${name} ${value}\n`);
+  return `${defines.join('')}Include ${own('webjob-view.conf')}\n`;
+}
+
+/** What is left to do by hand. */
+export function describeViewSteps(
+  { etcDirectory }: Places,
+  { user }: WantedView,
+  quoted: (path: string) => string,
+): string[] {
+  const reader = `htpasswd -B ${quoted(join(etcDirectory, 'webjob-view.htpasswd'))} alice`;
+  if (user === undefined) return [reader];
+  return [
+    reader,
+    `echo 'webjob-acts: alice' >> ${quoted(join(etcDirectory, 'webjob-view.groups'))}`,
+    'systemctl daemon-reload && systemctl enable --now webjob-view.socket webjob-acts.path webjob-acts.timer',
+  ];
+}
