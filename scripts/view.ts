@@ -27,6 +27,8 @@ export interface ViewOptions {
   /** Passwords of readers by their names. */
   readers: Readonly<Record<string, string>>;
   isRecorded?: boolean;
+  /** Readers come with a certificate in place of a password; modules and CA are the caller's. */
+  certificates?: boolean;
   /** Those of the readers who may act. */
   actors?: readonly string[];
 }
@@ -43,7 +45,14 @@ export interface View {
 }
 
 /** Puts the program in place, and for mod_proxy_fcgi starts it as a user that may write nothing of the site. */
-export async function startView({ site, way, readers, isRecorded = false, actors }: ViewOptions): Promise<View> {
+export async function startView({
+  site,
+  way,
+  readers,
+  isRecorded = false,
+  actors,
+  certificates,
+}: ViewOptions): Promise<View> {
   const own = join(site.root, `view-${way}`);
   const [program, folder, run] = ['program', 'state', 'run'].map((name) => join(own, name)) as [string, string, string];
   for (const path of [own, program, folder, run]) mkdirSync(path, { recursive: true, mode: 0o755 });
@@ -79,6 +88,7 @@ export async function startView({ site, way, readers, isRecorded = false, actors
     WEBJOB_VIEW_ACCESS_RECORD: isRecorded ? 'on' : 'off',
     ...(worker && { WEBJOB_VIEW_SOCKET: socket }),
     ...(actors && { WEBJOB_VIEW_GROUP_FILE: groups }),
+    ...(certificates && { WEBJOB_VIEW_CERTIFICATES: '' }),
     ...(way === 'mod_fcgid' && { WEBJOB_VIEW_FCGID: '', WEBJOB_PATH: `${dirname(node)}:/usr/bin:/bin` }),
   };
   const names = ['WEBJOB_VIEW_SOCKET', 'WEBJOB_VIEW_FCGID', 'WEBJOB_VIEW_GROUP_FILE', ...Object.keys(defines)];
