@@ -493,18 +493,51 @@ function withoutTime(line: string): string {
 describe(`${PACKAGES} random packages, ${MUTATIONS} bytes changed, seed ${SEED}`, () => {
   let folder: string;
   let script: string;
+  /** Sealed and signed ones beside those of the site. */
+  const more: string[] = [];
   before(async () => {
-    await open();
+    // None of the forgeries of above is in it.
+    its?.close();
+    its = await makePackageSite();
+    checkers = makeCheckers(its.at(''));
+    const signer = makeSigner('client3');
+    writeResultKeys(resultKeysOf(its.site), 'client3', [keyLine(signer)]);
+    const { identity, recipient } = await makeExaminer();
+    writeFileSync(its.at('identity.txt'), `${identity}\n`, { mode: 0o600 });
+    for (const number of [1, 2]) {
+      const jobId = `server_1_1085355126_1000${number}`;
+      const own = { fields: { ClientId: 'client3' }, custody: { clientId: 'client3', fileName: 'host.sh' } };
+      const name = `client3_2026112400000${number}_00001_host.sh`;
+      plantSigned(its.site, { name, jobId, signer, ...own, out: 'signed\n'.repeat(number) });
+      await plantSealed(its.site, {
+        name: `sealed${number}`,
+        signer,
+        client: 'client3',
+        out: '\0',
+        err: 'e\n',
+        recipient,
+      });
+      more.push(jobId, `server_1_1085355126_sealed${number}`);
+    }
+    const witness = makeWitness('witness.example/one');
+    writeFileSync(its.at('policy'), `${witness.verifierKey}\n`);
+    await its.expect(0, 'custody', 'checkpoint', '--key', its.at('custody.key'));
+    const kept = join(its.site.base, 'config', 'nph-webjob', 'custody-checkpoints.server_1');
+    const text = splitCheckpoints(readFileSync(kept, 'utf8')).at(-1)?.text ?? '';
+    writeFileSync(its.at('cosigned'), text + witness.cosign(text));
+    await its.expect(0, 'custody', 'checkpoint', '--add', its.at('cosigned'), '--key', its.at('custody.pub'));
     ({ folder } = await make(0, its.jobs.twice, ...its.keys));
     script = its.at('VERIFY.sh');
     copyFileSync(join(folder, 'VERIFY.sh'), script);
   });
   after(() => its.close());
 
-  it('are OK under every shell', async () => {
-    const ids = Object.values(its.jobs);
+  it('are OK under every shell', async (context) => {
+    const ids = [...Object.values(its.jobs), ...more];
+    const kinds = new Map<string, number>();
+    const note = (kind: string, is = true): void => void (is && kinds.set(kind, (kinds.get(kind) ?? 0) + 1));
     for (let index = 0; index < PACKAGES; index++) {
-      const jobs = ids.filter(() => random() < 0.4);
+      const jobs = ids.filter(() => random() < 0.25);
       const selector =
         jobs.length > 0
           ? jobs
@@ -514,7 +547,28 @@ describe(`${PACKAGES} random packages, ${MUTATIONS} bytes changed, seed ${SEED}`
               ['--case', '4711'],
             ]);
       const keys = random() < 0.7 ? its.keys : [];
-      const made = await make(0, ...selector, ...keys);
+      const identity = random() < 0.4 ? ['--identity', its.at('identity.txt')] : [];
+      const witnesses = random() < 0.3 ? ['--witnesses', its.at('policy')] : [];
+      const made = await make(0, ...selector, ...keys, ...identity, ...witnesses);
+      const files = filesOf(made.folder);
+      const has = (pattern: RegExp): boolean => [...files.keys()].some((path) => pattern.test(path));
+      note('held', selector.includes('--case'));
+      note(
+        'packed',
+        [...files.keys()].some((path) => path.includes(its.jobs.packed)),
+      );
+      note(
+        'several attempts',
+        [...files.keys()].some((path) => path.includes(its.jobs.twice)),
+      );
+      note(
+        'sealed',
+        [...files.keys()].some((path) => path.includes('_sealed')),
+      );
+      note('opened', has(/\.plain$/));
+      note('signed', has(/^data\/keys\/clients\//));
+      note('unsigned', !has(/^data\/keys\/checkpoints\//));
+      note('cosigned', has(/^data\/keys\/witnesses\//));
       assert.equal(made.ran.text.split('\n').length, 3, made.ran.text);
       // The suite has little time.
       for (const { name, check } of PACKAGES > 1 ? checkers : [pick(checkers)]) {
@@ -523,6 +577,9 @@ describe(`${PACKAGES} random packages, ${MUTATIONS} bytes changed, seed ${SEED}`
       }
       rmSync(made.folder, { recursive: true });
     }
+    const counts = [...kinds].map(([kind, number]) => `${number} ${kind}`);
+    context.diagnostic(`${PACKAGES} packages, of which ${counts.join(', ')}`);
+    if (PACKAGES >= 50) assert.equal(kinds.size, 8, counts.join());
   });
 
   it('are FAILED wherever one byte is changed', () => {

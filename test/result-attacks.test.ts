@@ -5,6 +5,7 @@ import { cpSync, readdirSync, readFileSync, rmSync, utimesSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { RECORD_FIELDS } from 'webjob-protocol';
+import { digestPieces } from '../archive/apart.ts';
 import { digestGroup } from '../archive/archive.ts';
 import type { PackedGroup } from '../archive/manifest.ts';
 import type { NoteSigner } from '../notes/note.ts';
@@ -336,6 +337,10 @@ describe('results in packs at a stolen server', () => {
       /: damaged, another\.\w+ is not there/,
     );
     assert.throws(() => digestGroup(`${archive}.gone`, group, 10), /gone: ENOENT/);
+    const { offset, length } = group;
+    const pieces = { file: archive, offset, length, kept: 1, keptBytes: 3 };
+    assert.equal(digestPieces({ ...pieces, sizes: [0, 512, 0] }).kept.length, 3);
+    assert.throws(() => digestPieces({ ...pieces, sizes: [512, 10_000_000_000] }), /it ends early/);
     const longer = { ...group.files, rdy: { ...group.files.rdy, bytes: 1_000_000 } };
     assert.throws(() => digestGroup(archive, { ...group, files: longer }, 10), /: damaged, /);
   });
