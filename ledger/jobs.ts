@@ -2,6 +2,7 @@
 import { statGroupFile } from 'webjob-locker';
 import { findJobIdParts, matchesGlob } from 'webjob-protocol';
 import { Failure } from '../cli/failure.ts';
+import { makeClientFilter } from './groups.ts';
 import type { Job, JobState } from './job.ts';
 import { type Joined, joinEpisode, LOCKER } from './join.ts';
 import type { NameFacts } from './names.ts';
@@ -14,7 +15,7 @@ import { ALL_CLIENTS, type LockerTotals, readJoined, readLocker, tally, Writer }
 export interface JobFilter {
   since?: Date | undefined;
   until?: Date | undefined;
-  /** Ids with `*` and `?`. */
+  /** Ids with `*` and `?`, and groups, with commas between them. */
   client?: string | undefined;
   command?: string | undefined;
   states?: readonly JobState[] | undefined;
@@ -32,7 +33,7 @@ export async function* readJobs(
   advance?: () => void,
   order: JobOrder = 'end',
 ): AsyncGenerator<Job> {
-  const store = await openStore(site, windowOf(filter), advance ? { advance } : {});
+  const store = await openStore(site, windowOf(site, filter), advance ? { advance } : {});
   try {
     yield* queryJobs(store, site, filter, ORDERS[order]);
   } finally {
@@ -55,7 +56,7 @@ export async function readNewest(
   for (const days of [...LOOKS_DAYS, undefined]) {
     const since = days === undefined ? filter.since : new Date(until.getTime() - days * DAY_MS);
     if (days !== undefined && since && filter.since && since <= filter.since) continue;
-    const store = await openStore(site, windowOf({ ...filter, since }));
+    const store = await openStore(site, windowOf(site, { ...filter, since }));
     try {
       const found: Job[] = [];
       for (const job of queryJobs(store, site, filter, NEWEST)) {
@@ -87,7 +88,7 @@ export async function findJobs(site: Site, part: string, client: string | undefi
   for (const window of windows) {
     const store = await openStore(site, window);
     try {
-      const found = queryId(store, site, part).filter(makeNameFilter({ client }));
+      const found = queryId(store, site, part).filter(makeNameFilter(site, { client }));
       const isFound = found.length > 0 && found.every(({ state }) => state !== 'got' && state !== 'missing');
       // A GET without an answer may have files that the log does not tell of.
       if (store.isComplete || isFound || window === windows.at(-1)) return found;
@@ -123,9 +124,11 @@ export interface Sums {
 /** What the jobs of a site add up to. Throws Failure `failed`. */
 export async function readSums(site: Site, filter: JobFilter = {}, advance?: () => void): Promise<Sums> {
   const isPlain = !filter.since && !filter.until && !filter.command && !filter.states;
-  const store = await openStore(site, windowOf(filter), advance ? { advance } : {});
+  const store = await openStore(site, windowOf(site, filter), advance ? { advance } : {});
   try {
-    return isPlain && store.isComplete ? readAllSums(store.database, filter) : sumUp(queryJobs(store, site, filter));
+    return isPlain && store.isComplete
+      ? readAllSums(store.database, site, filter)
+      : sumUp(queryJobs(store, site, filter));
   } finally {
     store.close();
   }
@@ -163,7 +166,7 @@ export async function readMeasures(site: Site, mostClients: number): Promise<Mea
 
 /** Jobs as they end, without end; those that are there first when `since` is given. */
 export async function* watchJobs(site: Site, filter: JobFilter, onFollow: () => void): AsyncGenerator<Job> {
-  const isWanted = makeFilter(filter);
+  const isWanted = makeFilter(site, filter);
   const since = filter.since ?? new Date(Date.now() - 60_000);
   const database = openWindowStore();
   try {
@@ -214,8 +217,8 @@ const ORDERS: Record<JobOrder, string> = {
 
 function* queryJobs(store: Store, site: Site, filter: JobFilter, order = ORDERS.end): Generator<Job> {
   const { database } = store;
-  const [where, values] = conditionsOf(filter);
-  const isWanted = makeFilter(filter);
+  const [where, values] = conditionsOf(site, filter);
+  const isWanted = makeFilter(site, filter);
   const gone = new Set<string>();
   const outer = filter.outer === undefined ? undefined : findInner(database, filter.outer);
   try {
@@ -271,11 +274,12 @@ function findInner(database: Database, outer: string): Set<string> {
   return new Set(rows.map(({ job_id: jobId }) => jobId as string));
 }
 
-function conditionsOf({ since, until, client }: JobFilter): [where: string, values: string[]] {
+function conditionsOf(site: Site, { since, until, client }: JobFilter): [where: string, values: string[]] {
   const parts: [string, string][] = [];
   if (since) parts.push(['at >= ?', since.toISOString()]);
   if (until) parts.push(['at <= ?', until.toISOString()]);
-  if (client !== undefined && !isGlob(client)) parts.push(['client = ?', client]);
+  const exact = client === undefined ? undefined : makeClientFilter(site, client).exact;
+  if (exact !== undefined) parts.push(['client = ?', exact]);
   const where = parts.length > 0 ? `WHERE ${parts.map(([condition]) => condition).join(' AND ')}` : '';
   return [where, parts.map(([, value]) => value)];
 }
@@ -308,8 +312,8 @@ function noteGone({ database, isShared }: Store, site: Site, gone: ReadonlySet<s
   }
 }
 
-function readAllSums(database: Database, { client }: JobFilter): Sums {
-  const isClient = makeNameFilter({ client });
+function readAllSums(database: Database, site: Site, { client }: JobFilter): Sums {
+  const isClient = makeNameFilter(site, { client });
   const clients = new Map<string, ClientTotals>();
   const rows = database.prepare("SELECT client, seen, counts FROM sums WHERE client NOT IN ('', ?)");
   for (const { client: id, seen, counts } of rows.iterate(ALL_CLIENTS)) {
@@ -435,15 +439,15 @@ function add(map: Map<string, number>, name: string, value: number): void {
   map.set(name, (map.get(name) ?? 0) + value);
 }
 
-function windowOf({ since, client }: JobFilter): Window {
+function windowOf(site: Site, { since, client }: JobFilter): Window {
   if (client === undefined) return { since };
-  const isClient = makeNameFilter({ client });
+  const isClient = makeNameFilter(site, { client });
   return { since, isClient: (clientId) => isClient({ clientId }) };
 }
 
-function makeFilter(filter: JobFilter): (job: Job) => boolean {
+function makeFilter(site: Site, filter: JobFilter): (job: Job) => boolean {
   const { since, until, states } = filter;
-  const isNamed = makeNameFilter(filter);
+  const isNamed = makeNameFilter(site, filter);
   return (job) =>
     (!since || job.at >= since) &&
     (!until || job.at <= until) &&
@@ -451,10 +455,12 @@ function makeFilter(filter: JobFilter): (job: Job) => boolean {
     isNamed(job);
 }
 
-function makeNameFilter({ client, command }: Pick<JobFilter, 'client' | 'command'>): (facts: NameFacts) => boolean {
+function makeNameFilter(
+  site: Site,
+  { client, command }: Pick<JobFilter, 'client' | 'command'>,
+): (facts: NameFacts) => boolean {
+  const clients = client === undefined ? undefined : makeClientFilter(site, client);
   return ({ clientId, command: name }) =>
-    (client === undefined || matchesGlob(client, clientId ?? '-')) &&
+    (clients === undefined || clients.includes(clientId)) &&
     (command === undefined || matchesGlob(command, name ?? '-'));
 }
-
-const isGlob = (text: string): boolean => /[*?]|^-$/.test(text);

@@ -6,9 +6,9 @@ import { Failure } from '../../cli/failure.ts';
 import { printJson, printLine, say } from '../../cli/output.ts';
 import { type Assignment, MAX_ARGUMENT_BYTES, type Rollout } from '../../fleet/assignment.ts';
 import { parseCron, type Schedule } from '../../fleet/due.ts';
+import { readGroups } from '../../ledger/groups.ts';
 import { type Desk, type DeskOptions, openDesk, userFileOption } from '../clients/desk.ts';
 import { addAssignment, checkBatch, describeAssignment } from '../fleet/assigning.ts';
-import { readGroups } from '../fleet/assignments.ts';
 import { findTargets, listClientIds } from '../fleet/clients.ts';
 import { collectTargets } from '../fleet/options.ts';
 

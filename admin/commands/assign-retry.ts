@@ -2,9 +2,10 @@
 import { Command } from 'commander';
 import { Failure } from '../../cli/failure.ts';
 import { printJson, printLine } from '../../cli/output.ts';
+import { readGroups } from '../../ledger/groups.ts';
 import { type DeskOptions, openDesk, userFileOption } from '../clients/desk.ts';
 import { addAssignment, checkBatch, describeAssignment } from '../fleet/assigning.ts';
-import { findAssignment, readBook, readGroups } from '../fleet/assignments.ts';
+import { findAssignment, readBook } from '../fleet/assignments.ts';
 import { findTargets, listClientIds } from '../fleet/clients.ts';
 import { readProgress } from '../fleet/states.ts';
 import { openSite } from '../site/site.ts';

@@ -17,6 +17,7 @@ import { isOverdue } from '../../fleet/expect.ts';
 import { JOB_STATES, type JobState } from '../../ledger/job.ts';
 import { type ClientTotals, makeClientTotals, readSums } from '../../ledger/jobs.ts';
 import { listProfiles } from '../clients/profiles.ts';
+import { clientOption } from '../site/client-option.ts';
 import { globalOptions, openSites, type Site } from '../site/site.ts';
 
 interface Options {
@@ -50,7 +51,7 @@ export function clientsCommand(): Command {
     .description('list clients: last seen, and how their jobs went')
     .option('--expect <span>', 'mark clients as silent that were not seen for so long, as in 24h', parseDuration)
     .option('--since <time>', 'of jobs since: 2026-11-01, "2026-11-01 12:00", or a span as in 30d', parseInstant)
-    .option('--client <glob>', 'of these clients: * is any text, ? any character')
+    .addOption(clientOption())
     .addHelpText('after', EXPLANATION)
     .action((options: Options, command: Command) =>
       listClients(openSites(command), options, globalOptions(command).json === true),

@@ -5,6 +5,7 @@ import { Failure } from '../../cli/failure.ts';
 import { printJson, printLine } from '../../cli/output.ts';
 import { findEntries } from '../../evidence/entries.ts';
 import { findJob } from '../jobs/lookup.ts';
+import { clientOption } from '../site/client-option.ts';
 import { readCheckpointFile, readCheckpoints, recordsOf } from '../site/logs.ts';
 import { proveEntries } from '../site/proofs.ts';
 import { globalOptions, openSites, type Site } from '../site/site.ts';
@@ -35,7 +36,7 @@ export function proveCommand(): Command {
     .description('prove that the record of a job was in a custody record that was signed')
     .argument('<jid>', 'job id, or its beginning or end')
     .option('--checkpoint <file>', 'take the newest checkpoint in this file, not the newest one that root has kept')
-    .option('--client <glob>', 'of this client, where several sent the same job id')
+    .addOption(clientOption('of this client, where several sent the same job id'))
     .addHelpText('after', EXPLANATION)
     .action((jid: string, options: Options, command: Command) =>
       run(openSites(command), jid, options, globalOptions(command).json === true),

@@ -9,6 +9,7 @@ import type { Found } from '../../ledger/sites.ts';
 import { findJobStreams, type StoredStream } from '../../ledger/streams.ts';
 import { findJob, findPrevious } from '../jobs/lookup.ts';
 import { type Identities, identityOption, readIdentities, unsealNamed } from '../jobs/sealed.ts';
+import { clientOption } from '../site/client-option.ts';
 import { globalOptions, openSites, type Site } from '../site/site.ts';
 
 interface Options {
@@ -45,7 +46,7 @@ export function diffCommand(): Command {
     .option('--out', 'what they wrote to stdout; as without --err and --env')
     .option('--err', 'what they wrote to stderr')
     .option('--env', 'the records of the runs')
-    .option('--client <glob>', 'of this client, where several sent the same job id')
+    .addOption(clientOption('of this client, where several sent the same job id'))
     .addOption(identityOption())
     .addHelpText('after', EXPLANATION)
     .action((jid: string, other: string | undefined, options: Options, command: Command) =>

@@ -9,6 +9,7 @@ import { readKeys } from '../bag/proofs.ts';
 import { selectJobs } from '../bag/select.ts';
 import { verifyPackage } from '../bag/verify.ts';
 import { identityOption, readIdentities } from '../jobs/sealed.ts';
+import { clientOption } from '../site/client-option.ts';
 import { findPlace } from '../site/place.ts';
 import { globalOptions, openSite } from '../site/site.ts';
 import { inTurn } from '../site/turn.ts';
@@ -67,7 +68,7 @@ export function evidenceCommand(): Command {
     .argument('[jid...]', 'job ids, or their beginnings or ends')
     .option('--out <directory>', 'where to make it; nothing may be there')
     .option('--zip', 'make DIRECTORY.zip, too')
-    .option('--client <glob>', 'jobs of these clients: * is any text, ? any character')
+    .addOption(clientOption())
     .option('--command <glob>', 'jobs of these commands, likewise')
     .option('--since <time>', 'not older: 2026-11-01, "2026-11-01 12:00", or a span as in 24h', parseInstant)
     .option('--until <time>', 'not younger, likewise', parseInstant)

@@ -5,6 +5,7 @@ import { Failure } from '../../cli/failure.ts';
 import type { Job } from '../../ledger/job.ts';
 import { readJobs } from '../../ledger/jobs.ts';
 import { csvFormat, type Format, JSON_FORMAT, ROWS, sqlFormat } from '../jobs/formats.ts';
+import { clientOption } from '../site/client-option.ts';
 import { globalOptions, openSite, type Site } from '../site/site.ts';
 
 interface Options {
@@ -38,7 +39,7 @@ export function exportCommand(): Command {
     .option('--table <name>', 'with --sql: its name', parseTable, 'webjob_jobs')
     .option('--since <time>', 'not older: 2026-11-01, "2026-11-01 12:00", or a span as in 24h', parseInstant)
     .option('--until <time>', 'not younger, likewise', parseInstant)
-    .option('--client <glob>', 'of these clients: * is any text, ? any character')
+    .addOption(clientOption())
     .option('--command <glob>', 'of these commands, likewise')
     .helpOption('-h, --help', 'print this help')
     .addHelpText('after', EXPLANATION)

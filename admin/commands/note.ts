@@ -5,6 +5,7 @@ import { Failure } from '../../cli/failure.ts';
 import { printJson, say } from '../../cli/output.ts';
 import { addNote, parseNote } from '../acts/note.ts';
 import { findJob } from '../jobs/lookup.ts';
+import { clientOption } from '../site/client-option.ts';
 import { globalOptions, openSite } from '../site/site.ts';
 
 const EXPLANATION = `
@@ -26,7 +27,7 @@ export function noteCommand(): Command {
     .description('put a note on a job on record')
     .argument('<jid>', 'job id, or its beginning or end')
     .argument('<text>', 'one line')
-    .option('--client <glob>', 'of this client, where several sent the same job id')
+    .addOption(clientOption('of this client, where several sent the same job id'))
     .addHelpText('after', EXPLANATION)
     .action(async (jid: string, text: string, options: { client?: string }, command: Command) => {
       const site = openSite(command);

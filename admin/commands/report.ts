@@ -10,6 +10,7 @@ import { jobPath } from '../report/links.ts';
 import { Pages } from '../report/pages.ts';
 import { summarize } from '../report/summary.ts';
 import { writeReport } from '../report/write.ts';
+import { clientOption } from '../site/client-option.ts';
 import { openEvidence } from '../site/evidence.ts';
 import { findPlace } from '../site/place.ts';
 import { globalOptions, openSite, type Site } from '../site/site.ts';
@@ -56,7 +57,7 @@ export function reportCommand(): Command {
         .argParser(parseDuration)
         .default(parseDuration('2d'), '2d'),
     )
-    .option('--client <glob>', 'only jobs of these clients: * is any text, ? any character')
+    .addOption(clientOption())
     .option('--job <jid>', 'only this job, and those with its id of other clients')
     .option('--all', 'make every page again, and read every file again')
     .helpOption('-h, --help', 'print this help')

@@ -9,10 +9,12 @@ import { EXIT_CODES, Failure } from '../../cli/failure.ts';
 import { paint, printJson, printLine, safeLine, startProgress, warn } from '../../cli/output.ts';
 import { findCandidates } from '../../ledger/candidates.ts';
 import { siteJson } from '../../ledger/fields.ts';
+import { makeClientFilter } from '../../ledger/groups.ts';
 import { findStreams, packedStreams, type Stored } from '../../ledger/streams.ts';
 import { parseLimit } from '../jobs/options.ts';
 import { type Identities, identityOption, readIdentities, unsealNamed } from '../jobs/sealed.ts';
 import { compileSearch, type Hit, searchLines, textsOf } from '../search/lines.ts';
+import { clientOption } from '../site/client-option.ts';
 import { globalOptions, openSites, type Site } from '../site/site.ts';
 
 interface Options {
@@ -49,7 +51,7 @@ export function searchCommand(): Command {
     .description('find a text in what clients sent')
     .argument('<text>', 'a text, /re/ or /re/i')
     .option('--in <streams>', 'out, err, env: one, or several with commas (else all)', parseStreams)
-    .option('--client <glob>', 'of these clients: * is any text, ? any character')
+    .addOption(clientOption())
     .option('--command <glob>', 'of these commands, likewise')
     .option(
       '--since <time>',
@@ -131,7 +133,7 @@ async function* pickAll(
 }
 
 async function* pickPacked(site: Site, pack: Pack, options: Options): AsyncGenerator<Picked> {
-  const isWanted = makeFilter(options);
+  const isWanted = makeFilter(site, options);
   for await (const group of readGroups(pack)) {
     const { name, jobId, clientId, command } = group;
     if (!isWanted({ clientId, command }, () => new Date(group.at))) continue;
@@ -145,22 +147,20 @@ async function* pickPacked(site: Site, pack: Pack, options: Options): AsyncGener
 }
 
 async function* pickGroups(site: Site, text: string, options: Options): AsyncGenerator<Picked> {
-  const isWanted = makeFilter(options);
+  const isWanted = makeFilter(site, options);
   // The index knows nothing of what is sealed.
   const texts = options.identity === undefined ? textsOf(text) : [];
   for (const { name, group, facts, jobId, at } of await findCandidates(site, texts))
     if (isWanted(facts(), at)) yield { site, name, facts: facts(), jobId, stored: () => findStreams(site, group) };
 }
 
-function makeFilter({
-  client,
-  command,
-  since,
-  until,
-}: Options): (facts: Picked['facts'], at: () => Date | undefined) => boolean {
+function makeFilter(
+  site: Site,
+  { client, command, since, until }: Options,
+): (facts: Picked['facts'], at: () => Date | undefined) => boolean {
+  const clients = makeClientFilter(site, client ?? '*');
   return (facts, findTime) => {
-    const isNamed =
-      matchesGlob(client ?? '*', facts.clientId ?? '-') && matchesGlob(command ?? '*', facts.command ?? '-');
+    const isNamed = clients.includes(facts.clientId) && matchesGlob(command ?? '*', facts.command ?? '-');
     if (!isNamed) return false;
     if (!since && !until) return true;
     const at = findTime();

@@ -25,6 +25,7 @@ import {
   unsealAll,
 } from '../jobs/sealed.ts';
 import { type JobVerification, verifyShown } from '../jobs/verification.ts';
+import { clientOption } from '../site/client-option.ts';
 import { globalOptions, openSites, type Site } from '../site/site.ts';
 
 interface Options {
@@ -64,7 +65,7 @@ export function showCommand(): Command {
     .option('--err', 'only what it wrote to stderr')
     .option('--env', 'only the record of the run')
     .option('--all', 'everything: the job and the three streams')
-    .option('--client <glob>', 'of this client, where several sent the same job id')
+    .addOption(clientOption('of this client, where several sent the same job id'))
     .addOption(identityOption())
     .addHelpText('after', EXPLANATION)
     .action((jid: string, options: Options, command: Command) =>

@@ -5,7 +5,6 @@ import { Failure } from '../../cli/failure.ts';
 import { type Access, errorCode, replaceFile } from '../../cli/files.ts';
 import { quote } from '../../cli/shell.ts';
 import { type Assignment, formatAssignment, parseAssignments } from '../../fleet/assignment.ts';
-import { type Groups, GroupsError, parseGroups } from '../../fleet/groups.ts';
 import { fleetPaths } from '../../fleet/paths.ts';
 import { inTurn } from '../site/turn.ts';
 import { findUserById, isRoot } from '../site/users.ts';
@@ -36,17 +35,6 @@ function readFile(path: string): Assignment[] {
       `${path} cannot be read: ${reason}`,
       `mend it, or move it away: mv ${quote(path)} ${quote(`${path}.bad`)}`,
     );
-  }
-}
-
-/** An empty map where there is no file. Throws Failure `failed`. */
-export function readGroups(settings: ServerSettings): Groups {
-  const { groups } = fleetPaths(settings);
-  try {
-    return existsSync(groups) ? parseGroups(readFileSync(groups, 'utf8')) : new Map();
-  } catch (error) {
-    const reason = error instanceof GroupsError ? error.message : errorCode(error);
-    throw new Failure('failed', `${groups} cannot be read: ${reason}`, 'a line is: name = member member');
   }
 }
 

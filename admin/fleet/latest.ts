@@ -1,10 +1,10 @@
 // The newest result of a command for each client.
-import { makeMembership } from '../../fleet/groups.ts';
+
+import { makeClientFilter } from '../../ledger/groups.ts';
 import type { Job } from '../../ledger/job.ts';
 import { newestOfEach } from '../../ledger/scan.ts';
 import { openStore } from '../../ledger/store.ts';
 import type { Site } from '../site/site.ts';
-import { readGroups } from './assignments.ts';
 
 export interface Wanted {
   command: string;
@@ -15,12 +15,11 @@ export interface Wanted {
 
 /** The newest job of each client that brought a result, by client id. Throws Failure `failed`. */
 export async function findLatest(site: Site, { command, to, since }: Wanted): Promise<Map<string, Job>> {
-  const groups = readGroups(site.settings);
-  const isMeant = (clientId: string): boolean => to === undefined || to.some(makeMembership(groups, clientId));
+  const clients = to && makeClientFilter(site, to.join(','));
   const { database, close } = await openStore(site, { since });
   try {
     const jobs = newestOfEach(database, site, { command }, { limit: Number.MAX_SAFE_INTEGER });
-    const found = jobs.filter(({ clientId = '', at }) => at >= since && isMeant(clientId));
+    const found = jobs.filter(({ clientId = '', at }) => at >= since && (!clients || clients.includes(clientId)));
     return new Map(found.map((job) => [job.clientId ?? '', job]));
   } finally {
     close();

@@ -1,9 +1,10 @@
 // Rollouts: whether a stage is over, and what comes then.
 import { recordEvent } from '../../evidence/events.ts';
 import { type Assignment, openFor, type Rollout, rankOf } from '../../fleet/assignment.ts';
+import { readGroups } from '../../ledger/groups.ts';
 import type { Desk } from '../clients/desk.ts';
 import type { Site } from '../site/site.ts';
-import { changeBook, readBook, readGroups } from './assignments.ts';
+import { changeBook, readBook } from './assignments.ts';
 import { findTargets, listClientIds } from './clients.ts';
 import { type ClientProgress, readProgress } from './states.ts';
 

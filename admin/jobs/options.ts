@@ -5,6 +5,7 @@ import { parseInstant } from '../../cli/durations.ts';
 import { statusOf } from '../../ledger/fields.ts';
 import { JOB_STATES, type Job, type JobState } from '../../ledger/job.ts';
 import type { JobFilter } from '../../ledger/jobs.ts';
+import { clientOption } from '../site/client-option.ts';
 
 export interface JobOptions extends JobFilter {
   state?: JobState[];
@@ -16,7 +17,7 @@ export interface JobOptions extends JobFilter {
 /** Adds the options to a command. */
 export function addJobOptions(command: Command): Command {
   return command
-    .option('--client <glob>', 'of these clients: * is any text, ? any character')
+    .addOption(clientOption())
     .option('--command <glob>', 'of these commands, likewise')
     .option('--since <time>', 'not older: 2026-11-01, "2026-11-01 12:00", or a span as in 24h', parseInstant)
     .option('--until <time>', 'not younger, likewise', parseInstant)
