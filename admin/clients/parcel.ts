@@ -6,6 +6,7 @@ import { Failure } from '../../cli/failure.ts';
 import { createFile, errorCode, removeUnfinished, replaceFile } from '../../cli/files.ts';
 import type { Issued } from './certificates.ts';
 import type { ServerFacts } from './desk.ts';
+import { SCHEDULE_FILES } from './schedule.ts';
 
 export interface Parcel {
   client: string;
@@ -22,6 +23,8 @@ export interface Parcel {
   /** What signs the client's results, as PEM; undefined for none, or one that is the client's own and was never here. */
   resultKey: string | undefined;
   issued: Issued | undefined;
+  /** Files for cron and systemd, by name. */
+  schedule?: Readonly<Record<string, string>> | undefined;
 }
 
 export interface ConfFacts {
@@ -61,13 +64,14 @@ export function checkParcelFolder(folder: string, client: string): void {
 export function removeParcel(folder: string, client: string): void {
   if (!existsSync(folder)) return;
   const own = Object.values(names(client));
-  for (const name of [...own, BUNDLE, VERIFY_KEY, TRUSTED_KEYS]) removeUnfinished(join(folder, name));
+  for (const name of [...own, BUNDLE, VERIFY_KEY, TRUSTED_KEYS, ...SCHEDULE_FILES])
+    removeUnfinished(join(folder, name));
   for (const name of own) rmSync(join(folder, name), { force: true });
 }
 
 /** Writes it all, webjob.conf last; returns its path. Throws Failure `failed`. */
 export function writeParcel(parcel: Parcel): string {
-  const { client, folder, conf, bundle, verifyKey, trustedKeys, resultKey, issued } = parcel;
+  const { client, folder, conf, bundle, verifyKey, trustedKeys, resultKey, issued, schedule = {} } = parcel;
   const path = join(resolve(folder), names(client).conf);
   try {
     mkdirSync(folder, { recursive: true, mode: 0o700 });
@@ -76,6 +80,7 @@ export function writeParcel(parcel: Parcel): string {
     if (trustedKeys !== undefined) replaceFile(join(folder, TRUSTED_KEYS), trustedKeys, { mode: 0o644 });
     if (issued) writeCertificate(folder, client, issued);
     if (resultKey !== undefined) createFile(join(folder, names(client).resultKey), resultKey, { mode: 0o600 });
+    for (const [name, text] of Object.entries(schedule)) replaceFile(join(folder, name), text, { mode: 0o644 });
     createFile(path, conf, { mode: 0o600 });
   } catch (error) {
     if (error instanceof Failure) throw error;

@@ -6,7 +6,7 @@ import { Command, InvalidArgumentError } from 'commander';
 import { makeFolder } from 'webjob-locker/durable';
 import { Failure } from '../../cli/failure.ts';
 import { errorCode } from '../../cli/files.ts';
-import { printJson, printLine, warn } from '../../cli/output.ts';
+import { printJson, printLine, say, warn } from '../../cli/output.ts';
 import { formatVerifierKey } from '../../notes/ed25519.ts';
 import { weightOf } from '../../notes/trust.ts';
 import { readPublicKey } from '../../sign/keys.ts';
@@ -38,6 +38,7 @@ import {
   makeResultKey,
   readPublicResultKey,
 } from '../clients/result-keys.ts';
+import { formatSchedule, parseSchedule } from '../clients/schedule.ts';
 import { readNote, removeNote, withClient, writeNote } from '../clients/turn.ts';
 import { checkPassword, readUserFile, setUser } from '../clients/userfile.ts';
 
@@ -58,6 +59,8 @@ interface Options extends DeskOptions {
   cClient?: true;
   /** False with --no-result-key. */
   resultKey?: string | false;
+  /** Seconds. */
+  schedule?: number;
 }
 
 const EXPLANATION = `
@@ -73,6 +76,9 @@ with --trusted-keys only those with a manifest that keys of this file have signe
 
 Unless it is a C client, it signs its results with NAME.result.key, of which the site keeps the public half. With
 --result-key the client made the key itself, and the server never sees the private half.
+
+With --schedule the folder has a line for cron and a timer for systemd, one of which makes the client ask for its batch;
+from then on everything is decided on the server (webjobctl assign).
 
 A certificate is made by the site's own CA, in webjob-ca beside nph-webjob.cfg. With --csr the key stays on the client.
 With --signed the CA is elsewhere (webjobctl ca).
@@ -108,6 +114,11 @@ export function addCommand(): Command {
     .option('--c-client', 'make a webjob.conf that C clients take')
     .option('--result-key <file>', 'results are signed with the other half of this key, which stays on the client')
     .option('--no-result-key', 'results are not signed')
+    .option(
+      '--schedule <span>',
+      'add files for cron and systemd: it asks for its batch so often, as in 10m',
+      parseSchedule,
+    )
     .addOption(userFileOption())
     .addHelpText('after', EXPLANATION)
     .action((name: string, options: Options, command: Command) => add(openDesk(command), name, options));
@@ -117,21 +128,18 @@ function add(desk: Desk, client: string, options: Options): void {
   const password = choosePassword(options);
   const signed = options.signed === undefined ? undefined : readSigned(desk.etcDirectory, client, options.signed);
   const wantsCertificate = options.cert === true || options.csr !== undefined || signed !== undefined;
-  if (signed && (options.cert || options.csr !== undefined))
-    throw new Failure('usage', '--signed goes without --cert and --csr');
-  if (password === undefined && !wantsCertificate)
-    throw new Failure('usage', 'say how it proves itself: --generate, --password-file, --cert, --csr or --signed');
+  checkProofs(options, password !== undefined || wantsCertificate);
   const server = findServer(desk, options.url, options.ca);
   const folder = resolve(options.out ?? client);
   const isForC = options.cClient === true;
   const installFolder = options.installDir ?? (isForC ? folder : undefined);
   const verifyKey = options.verifyKey === undefined ? undefined : readVerifyKey(options.verifyKey);
   const trusted = readTrusted(options);
-  const { threshold } = trusted ?? {};
-  const facts = { client, installFolder, isForC, server, password, hasCertificate: wantsCertificate, threshold };
+  const facts = { client, installFolder, isForC, server, password, hasCertificate: wantsCertificate };
   const resultKey = chooseResultKey(options);
   const has = { hasVerifyKey: verifyKey !== undefined, hasResultKey: resultKey !== undefined };
-  const conf = formatConf({ ...facts, ...has });
+  const conf = formatConf({ ...facts, ...has, threshold: trusted?.threshold });
+  const schedule = chooseSchedule(desk, client, options, installFolder);
   const path = withClient(desk, client, () => {
     beginAdd(desk, client, folder);
     let issued: Issued | undefined;
@@ -140,8 +148,8 @@ function add(desk: Desk, client: string, options: Options): void {
       const source = options.csr === undefined ? 'new key' : { requestFile: options.csr };
       if (signed) issued = { certificate: signed, request: undefined, key: undefined };
       else if (wantsCertificate) issued = issueCertificate(desk.etcDirectory, client, options.days, source);
-      const files = { bundle: server.bundle, verifyKey, trustedKeys: trusted?.keys, resultKey: resultKey?.pem, issued };
-      const written = writeParcel({ client, folder, conf, ...files });
+      const keys = { verifyKey, trustedKeys: trusted?.keys, resultKey: resultKey?.pem };
+      const written = writeParcel({ client, folder, conf, bundle: server.bundle, ...keys, issued, schedule });
       if (resultKey) addResultKey(desk, client, resultKey.publicKey);
       if (password !== undefined) setUser(desk.userFile, client, password);
       if (issued && !signed) keepRequest(desk.etcDirectory, client, issued);
@@ -158,6 +166,7 @@ function add(desk: Desk, client: string, options: Options): void {
   warnOfGaps(desk, { password: password !== undefined, certificate: wantsCertificate }, server.bundle === undefined);
   if (!desk.isJson) {
     printLine(path);
+    if (schedule) say('as root on the client: install -m 644 webjob.cron /etc/cron.d/webjob-batch');
     return;
   }
   const certificate = wantsCertificate && !signed && findLatest(listCertificates(desk.etcDirectory), client);
@@ -165,7 +174,34 @@ function add(desk: Desk, client: string, options: Options): void {
     ...{ client, conf: path, url: server.url, profile: profileOf(desk, client), password: password !== undefined },
     certificate: certificate ? { serial: certificate.serial, until: certificate.until.toISOString() } : null,
     resultKey: resultKey ? formatVerifierKey(client, resultKey.publicKey) : null,
+    schedule: options.schedule ?? null,
   });
+}
+
+/** Throws Failure `usage`. */
+function checkProofs({ signed, cert, csr }: Options, hasProof: boolean): void {
+  if (signed !== undefined && (cert || csr !== undefined))
+    throw new Failure('usage', '--signed goes without --cert and --csr');
+  if (!hasProof)
+    throw new Failure('usage', 'say how it proves itself: --generate, --password-file, --cert, --csr or --signed');
+}
+
+/** Files by which cron or systemd has the client ask for its batch. Throws Failure `settings` where the server makes none. */
+function chooseSchedule(
+  { settings: { batchCommand } }: Desk,
+  client: string,
+  { schedule: seconds, cClient }: Options,
+  installFolder = '/etc/webjob',
+): Record<string, string> | undefined {
+  if (seconds === undefined) return undefined;
+  if (batchCommand === '')
+    throw new Failure(
+      'settings',
+      'BatchCommand is not set, so there are no batches',
+      'BatchCommand=batch in nph-webjob.cfg',
+    );
+  const conf = join(installFolder, 'webjob.conf');
+  return formatSchedule({ client, seconds, conf, batchCommand, isForC: cClient === true });
 }
 
 /** What the client signs its results with; undefined for a client that does not. Throws Failure. */
