@@ -6,6 +6,7 @@ import type { CommandLine, Options } from './options.ts';
 import { describeClient } from './record.ts';
 
 const USAGE = `{-e|--execute} {-f|--file} config[,config..] program [options]
+       webjob --batch {-f|--file} config[,config..] [name]
        webjob {-g|--get-url} [{-f|--file} config[,config..]] url
        webjob {-h|--hashsum} {-t|--type} digest [file]
        webjob --flush [directory] {-f|--file} config[,config..]
@@ -14,6 +15,9 @@ const USAGE = `{-e|--execute} {-f|--file} config[,config..] program [options]
 const EXPLANATION = `
 --execute fetches the program from URLGetURL, runs it with the options that follow its name, and puts its stdout, its
 stderr and a record of the run to URLPutURL. On success nothing is printed.
+
+--batch does the same with the batch of this client, which the server makes (batch, where NAME says no other), and runs
+each assignment in it by a webjob of its own.
 
 Example:
   webjob --execute --file /usr/local/etc/webjob.conf host.sh
@@ -37,6 +41,8 @@ export async function readCommandLine(argv: readonly string[]): Promise<CommandL
     .usage(USAGE)
     .description('Get a program from a WebJob server, run it, and put what it prints back on the server.')
     .option('-e, --execute', 'get, run and put a program')
+    .option('--batch', 'get, run and put what is assigned to this client')
+    .addOption(new Option('--run-batch <file>').hideHelp())
     .option('-g, --get-url', 'write what a URL gives to stdout')
     .option('-h, --hashsum', 'print the digest of a file, or of stdin')
     .option('--flush [directory]', 'deliver what waits in SpoolDirectory, or in a directory')

@@ -11,8 +11,10 @@ async function main(argv: string[]): Promise<number> {
 }
 
 async function runMode(options: Options, [first, ...rest]: string[]): Promise<number> {
-  const modes = (['execute', 'getUrl', 'hashsum', 'flush'] as const).filter((name) => options[name]);
-  if (modes.length !== 1) throw usage('say one of --execute, --get-url, --hashsum and --flush');
+  const modes = (['execute', 'batch', 'runBatch', 'getUrl', 'hashsum', 'flush'] as const).filter(
+    (name) => options[name],
+  );
+  if (modes.length !== 1) throw usage('say one of --execute, --batch, --get-url, --hashsum and --flush');
   const conf = (): string => options.file ?? fail("required option '-f, --file <config>' not specified");
   const only = (argument: string | undefined): string | undefined =>
     rest.length === 0 ? argument : fail(`too many arguments: ${rest.length + 1}`);
@@ -21,6 +23,12 @@ async function runMode(options: Options, [first, ...rest]: string[]): Promise<nu
       const [file, program] = [conf(), first ?? fail("missing required argument 'program'")];
       return await executeJob(readSettings(file), file, program, rest);
     }
+    case 'batch': {
+      const { batchRunner, USUAL_BATCH } = await import('./batch.ts');
+      return await executeJob(readSettings(conf()), conf(), only(first) ?? USUAL_BATCH, [], batchRunner());
+    }
+    case 'runBatch':
+      return await (await import('./batch.ts')).runBatch(options.runBatch ?? '');
     case 'getUrl':
       return await (await import('./modes.ts')).getUrl(
         readConnection(options.file),

@@ -4,6 +4,9 @@
 /** The options of webjob itself, by their long names. */
 export interface Options {
   execute?: true;
+  batch?: true;
+  /** A script of a batch, which --batch has fetched. */
+  runBatch?: string;
   getUrl?: true;
   hashsum?: true;
   flush?: true | string;

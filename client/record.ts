@@ -17,6 +17,17 @@ export interface Identity {
 /** Names the job whose program runs us, so that a batch of jobs can be put together again. */
 export const OUTER_JOB_VARIABLE = 'WEBJOB_JID';
 
+/** Names the assignment that a batch runs us for. */
+export const ASSIGNMENT_VARIABLE = 'WEBJOB_ASSIGNMENT';
+
+type Extra = [name: string, value: string];
+
+/** `7@1795503148`: the number of the assignment, and the time at which it was due. */
+function findAssignment(): Extra[] {
+  const assignment = process.env[ASSIGNMENT_VARIABLE] ?? '';
+  return /^[1-9][0-9]{0,8}@[0-9]{1,12}$/.test(assignment) ? [['Assignment', assignment]] : [];
+}
+
 /** How the kid ended, in the record's words. Undefined stands for what does not apply. */
 export interface Ending {
   pid: number | undefined;
@@ -35,6 +46,8 @@ export interface Job {
   /** What the server was asked for: the program, or with GetHookSuffix what it is made of. */
   request: string;
   args: string[];
+  /** Words that run the program, where the system does not run it itself. */
+  runner?: readonly string[] | undefined;
   jobId: string | undefined;
   startedAt: number;
   getAt: number | undefined;
@@ -93,6 +106,6 @@ export function formatJob(job: Job, putAt: number | undefined): string {
       GetError: orNone(job.getError),
       RunError: orNone(ending?.error),
     },
-    extra: isJobId(outer) ? [['OuterJid', outer]] : [],
+    extra: [...(isJobId(outer) ? [['OuterJid', outer] as Extra] : []), ...findAssignment()],
   });
 }

@@ -8,7 +8,7 @@ import { LOCK_VARIABLE } from './lock.ts';
 import { openTaps, type Sink } from './pipes.ts';
 import { endSession, signalSession } from './processes.ts';
 import type { PlacedProgram } from './program.ts';
-import { type Ending, OUTER_JOB_VARIABLE } from './record.ts';
+import { ASSIGNMENT_VARIABLE, type Ending, type Job, OUTER_JOB_VARIABLE } from './record.ts';
 import type { ClientSettings } from './settings.ts';
 import { explainStartFailure, isForeign } from './start-failure.ts';
 import {
@@ -31,15 +31,13 @@ const MOST_TRIES = 5;
  * session. After RunTimeLimit nothing of its session is left; what made a session of its own goes on. Never throws.
  */
 export async function runProgram(
-  settings: ClientSettings,
+  { settings, args, runner, jobId }: Pick<Job, 'settings' | 'args' | 'runner' | 'jobId'>,
   program: PlacedProgram,
-  args: string[],
   output: Output,
-  jobId: string | undefined,
 ): Promise<Ending> {
   const taps = output === 'inherit' ? undefined : openTaps(output.sinks, output.folder);
   const stdio: StdioOptions = taps ? ['inherit', taps[0].stdio, taps[1].stdio] : 'inherit';
-  const kid = startKid(program, args, stdio, kidEnvironment(settings, jobId));
+  const kid = startKid({ program, args, runner }, stdio, kidEnvironment(settings, jobId));
   taps?.[0].attach(kid instanceof Error ? null : kid.stdout);
   taps?.[1].attach(kid instanceof Error ? null : kid.stderr);
   const pid = kid instanceof Error ? undefined : kid.pid;
@@ -81,25 +79,30 @@ export async function runProgram(
   }
 }
 
+/** A program with its arguments, and the words that run it where the system does not. */
+interface Run {
+  program: PlacedProgram;
+  args: string[];
+  runner: readonly string[] | undefined;
+}
+
 /** A program that runs webjob itself: the inner job knows the outer one, and runs under its lock. */
 function kidEnvironment(settings: ClientSettings, jobId: string | undefined): NodeJS.ProcessEnv {
   return {
     ...process.env,
+    // It is for this job alone, and for none that its program starts.
+    [ASSIGNMENT_VARIABLE]: undefined,
     ...(jobId !== undefined && { [OUTER_JOB_VARIABLE]: jobId }),
     ...(settings.lockFile !== '' && { [LOCK_VARIABLE]: resolve(settings.lockFile) }),
   };
 }
 
 /** A program that another run took away before it started is put back, a few times at most: one that keeps vanishing has a reason. */
-function startKid(
-  program: PlacedProgram,
-  args: string[],
-  stdio: StdioOptions,
-  env: NodeJS.ProcessEnv,
-): ChildProcess | Error {
-  if (isForeign(program.fd)) return Object.assign(new Error('not for this machine'), { code: 'ENOEXEC' });
+function startKid(run: Run, stdio: StdioOptions, env: NodeJS.ProcessEnv): ChildProcess | Error {
+  const { program, runner } = run;
+  if (!runner && isForeign(program.fd)) return Object.assign(new Error('not for this machine'), { code: 'ENOEXEC' });
   for (let tries = 1; ; tries++) {
-    const command = commandOf(program, args, env);
+    const command = commandOf(run, env);
     if (command instanceof Error) return command;
     const kid = trySpawn(command, stdio);
     const isStarted = !(kid instanceof Error) && kid.pid !== undefined;
@@ -108,7 +111,8 @@ function startKid(
   }
 }
 
-function commandOf(program: PlacedProgram, args: string[], env: NodeJS.ProcessEnv): Command | Error {
+function commandOf({ program, args, runner }: Run, env: NodeJS.ProcessEnv): Command | Error {
+  if (runner) return { file: runner[0] ?? '', args: [...runner.slice(1), program.path], env };
   const command: Command = { file: program.path, args: program.argumentsOf(args), env };
   return process.platform === 'win32' ? commandForWindows(command) : makeExact(command, args);
 }

@@ -48,13 +48,14 @@ interface Workplace {
 
 /**
  * Gets a program, runs it with `args` and uploads what came out; returns the exit code of webjob. Without URLPutURL that is the
- * program's own. `conf` is what was given with --file. Throws Failure.
+ * program's own. `conf` is what was given with --file; with a `runner` these words run the program, and the system does not. Throws Failure.
  */
 export async function executeJob(
   settings: ClientSettings,
   conf: string,
   program: string,
   args: string[],
+  runner?: readonly string[],
 ): Promise<number> {
   if (!isFileName(program)) {
     throw new Failure(
@@ -73,7 +74,7 @@ export async function executeJob(
     cleanup.add(takeLock(settings.lockFile));
     // A job inside a job is no client of its own.
     if (process.env[OUTER_JOB_VARIABLE] === undefined) await waitSplay(settings, program);
-    return await runJob(newJob(settings, program, args), { conf, signer, sealer }, cleanup);
+    return await runJob(newJob(settings, program, args, runner), { conf, signer, sealer }, cleanup);
   } finally {
     cleanup.run();
   }
@@ -92,9 +93,9 @@ function tellWhoRuns(conf: string): void {
   process.env[PROGRAM_VARIABLE] = words.map(quote).join(' ');
 }
 
-function newJob(settings: ClientSettings, program: string, args: string[]): Job {
+function newJob(settings: ClientSettings, program: string, args: string[], runner?: readonly string[]): Job {
   return {
-    ...{ settings, identity: describeClient(), program, args, jobId: undefined, startedAt: nowMicros() },
+    ...{ settings, identity: describeClient(), program, args, runner, jobId: undefined, startedAt: nowMicros() },
     request: settings.getHookEnable ? program + settings.getHookSuffix : program,
     ...{ getAt: undefined, getError: undefined, runAt: undefined, ending: undefined, outHash: 'NA', errHash: 'NA' },
   };
@@ -105,7 +106,7 @@ async function runJob(
   given: Pick<Workplace, 'conf' | 'signer' | 'sealer'>,
   cleanup: Cleanup,
 ): Promise<number> {
-  const { settings, program, args } = job;
+  const { settings, program } = job;
   const { conf } = given;
   const path = join(settings.tempDirectory, program);
   const work: Workplace = { folder: makePrivateFolder(settings), keep: false, waiting: undefined, ...given };
@@ -116,7 +117,7 @@ async function runJob(
   );
   const placed = await getProgram(job, work, path, cleanup);
   if (settings.put === undefined) {
-    job.ending = await runProgram(settings, placed, args, 'inherit', job.jobId);
+    job.ending = await runProgram(job, placed, 'inherit');
     return exitCodeOf(program, job.ending);
   }
   await runAndUpload(job, work, placed);
@@ -166,14 +167,14 @@ async function reportGetFailure(job: Job, signer: ResultSigner | undefined, fail
 
 /** RUN and PUT. The output is kept from its first byte: until the server has it, it is nowhere else. */
 async function runAndUpload(job: Job, work: Workplace, placed: PlacedProgram): Promise<void> {
-  const { settings, program, args } = job;
+  const { settings, program } = job;
   const { signer, sealer } = work;
   job.runAt = nowMicros();
   const parcel = { ...parcelOf(job), resultKey: signer?.key, sealTo: sealer?.recipients };
   const run = KeptRun.open(settings, work.folder, parcel, formatJob({ ...job, ending: CUT_SHORT }, undefined));
   try {
     work.keep = !run.isInSpool;
-    const ending = await runProgram(settings, placed, args, { sinks: run.sinks, folder: work.folder }, job.jobId);
+    const ending = await runProgram(job, placed, { sinks: run.sinks, folder: work.folder });
     const { outHash, errHash, streams, troubles } = run.finish();
     const error = [ending.error, ...troubles].filter((text) => text !== undefined).join('; ');
     Object.assign(job, { outHash, errHash, ending: { ...ending, error: error === '' ? undefined : error } });

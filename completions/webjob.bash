@@ -37,7 +37,7 @@ _webjob() {
   done
   if [[ $current == -* ]]; then
     mapfile -t COMPREPLY < <(compgen -W '
-      -e --execute -g --get-url -h --hashsum --flush
+      -e --execute --batch -g --get-url -h --hashsum --flush
       -f --file -t --type -v --version --help' -- "$current")
   elif [[ $mode == hashsum ]]; then
     _webjob_files "$current"

@@ -32,6 +32,7 @@ complete -c webjob -f
 complete -c webjob -n 'not __webjob_before_program' -F
 complete -c webjob -n __webjob_hashes -F
 complete -c webjob -n __webjob_before_program -s e -l execute -d 'get, run and put a program'
+complete -c webjob -n __webjob_before_program -l batch -d 'get, run and put what is assigned to this client'
 complete -c webjob -n __webjob_before_program -s g -l get-url -d 'write what a URL gives to stdout'
 complete -c webjob -n __webjob_before_program -s h -l hashsum -d 'print the digest of a file, or of stdin'
 complete -c webjob -n __webjob_before_program -l flush -d 'deliver what waits in SpoolDirectory, or in a directory'

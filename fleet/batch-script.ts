@@ -37,6 +37,8 @@ fi
 run() {
   assignment=$1
   shift
+  WEBJOB_ASSIGNMENT=\${assignment%% *}@\${assignment##* }
+  export WEBJOB_ASSIGNMENT
   if [ -n "$conf" ]; then
     eval "$program" '-e -f "$conf" "$@"' < /dev/null
   else
@@ -50,6 +52,35 @@ run() {
 /** The line that the script prints to stdout when a run has ended. */
 const ENDED = /^assignment ([1-9][0-9]{0,8}) due ([0-9]{1,12}) exit ([0-9]{1,3})$/;
 
+/** Begins the line that says the same to a client that runs it without a shell, as JSON. */
+const ORDERS = '#orders ';
+
+const describe = ({ id, due, command, args }: Order): Order => ({ id, due, command, args });
+
+/** The orders of a script, for a client that runs them itself. Throws SyntaxError for what is no batch. */
+export function parseBatch(script: string): Order[] {
+  if (!script.startsWith('#!/bin/sh\n# What is assigned to '))
+    throw new SyntaxError('it is not a batch of a WebJob server');
+  const line = script.split('\n', 3)[2] ?? '';
+  if (!line.startsWith(ORDERS)) {
+    if (line.startsWith('# Nothing is due.')) return [];
+    throw new SyntaxError('it is a batch of an older server, which a shell has to run: webjob -e -f FILE batch');
+  }
+  const orders = JSON.parse(line.slice(ORDERS.length)) as Order[];
+  const isOrder = ({ id, due, command, args }: Order): boolean =>
+    /^[1-9][0-9]{0,8}$/.test(id) &&
+    Number.isSafeInteger(due) &&
+    typeof command === 'string' &&
+    args.every((arg) => typeof arg === 'string');
+  if (!Array.isArray(orders) || !orders.every(isOrder)) throw new SyntaxError('its orders are not as they should be');
+  return orders;
+}
+
+/** The line that tells what became of an order. */
+export function formatEnded({ id, due }: Order, code: number): string {
+  return `assignment ${id} due ${due} exit ${code}\n`;
+}
+
 /** Makes the script for a client; for no orders one that does nothing. */
 export function formatBatch(clientId: string, orders: readonly Order[]): string {
   const title = `#!/bin/sh\n# What is assigned to ${clientId}, made for it by the WebJob server.\n`;
@@ -58,7 +89,7 @@ export function formatBatch(clientId: string, orders: readonly Order[]): string 
     const words = [`${id} due ${due}`, command, ...args].map(quote);
     return `run ${words.join(' ')}\n`;
   });
-  return `${title}${HEAD}${lines.join('')}`;
+  return `${title}${ORDERS}${JSON.stringify(orders.map(describe))}\n${HEAD}${lines.join('')}`;
 }
 
 /** The exit codes of webjob that the script printed, by `ID@DUE`. */

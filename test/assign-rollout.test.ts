@@ -149,3 +149,33 @@ describe('a limit', () => {
     assert.deepEqual(await askAll(), []);
   });
 });
+
+describe('the jobs of a batch', () => {
+  it('belong to the assignments that their records name, whichever came back', async () => {
+    await assign('first');
+    await assign('second');
+    const rows = await its.readJson<{ assignment: string; command: string; args: string[] }>('assign', 'list');
+    const idOf = (word: string): string => rows.findLast(({ args }) => args[0] === word)?.assignment ?? '';
+    const [given] = await askAll(CLIENTS.slice(0, 1));
+    assert.ok(given);
+    const { clientId, jobId } = given;
+    // The first is lost on its way.
+    const due = (await its.readJson<{ client: string; due: string }>('assign', 'show', idOf('second'))).find(
+      ({ client }) => client === clientId,
+    )?.due;
+    const assignment = `${idOf('second')}@${Date.parse(due ?? '') / 1000}`;
+    const ran = await its.run({
+      clientId,
+      fileName: 'host.sh',
+      record: { OuterJid: jobId, Assignment: assignment } as never,
+    });
+    await putBatch({ clientId, jobId });
+    const stateOf = async (word: string): Promise<unknown> => {
+      const shown = await its.readJson<{ client: string; state: string; jobId: string }>('assign', 'show', idOf(word));
+      const { state, jobId: job } = shown.find(({ client }) => client === clientId) ?? { state: '', jobId: '' };
+      return [state, job];
+    };
+    assert.deepEqual(await stateOf('second'), ['done', ran]);
+    assert.deepEqual(await stateOf('first'), ['lost', null]);
+  });
+});

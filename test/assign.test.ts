@@ -7,6 +7,7 @@ import { after, before, beforeEach, describe, it } from 'node:test';
 import { obtainHtpasswd } from '../scripts/httpd-package.ts';
 import { addCommand, addUser, configure } from '../scripts/site.ts';
 import { findWebUser } from '../scripts/web-user.ts';
+import { runWebjob } from './client-job.ts';
 import { type ClientSite, startClientSite } from './client-site.ts';
 import { parseLines, runWebjobctl } from './operator.ts';
 
@@ -89,6 +90,38 @@ describe('an assignment', () => {
         .sort(),
       ['batch', 'show-words.sh'],
     );
+  });
+
+  it('is run by a client of ours without a shell, and is named in the record of its run', async () => {
+    const ids = [
+      await assign('--to', 'client1', '--', 'show-words.sh', ...WORDS),
+      await assign('show-words.sh', 'second', '--to', 'client1'),
+      await assign('fails.sh', '--to', 'client1'),
+    ];
+    assert.deepEqual(await runWebjob(['--batch', '-f', home.client.conf]), DONE);
+    for (const [index, printed] of [PRINTED, '[second]', ''].entries()) {
+      const { states, rows } = await show(ids[index] ?? '');
+      assert.deepEqual(states, { [index === 2 ? 'failed' : 'done']: 1 });
+      assert.equal(await outputOf(rows[0]?.jobId ?? null), printed);
+      const record = (await control('show', rows[0]?.jobId ?? '', '--env')).stdout;
+      assert.match(record, new RegExp(`^Assignment=${ids[index]}@\\d+$`, 'm'));
+    }
+    const [batch] = parseLines((await control('--json', 'jobs', '--command', 'batch', '--limit', '1')).stdout) as {
+      jobId: string;
+    }[];
+    const lines = (await outputOf(batch?.jobId ?? null)).trimEnd().split('\n');
+    assert.deepEqual(
+      lines.map((line) => line.replace(/due \d+ /, '')),
+      ids.map((id) => `assignment ${id} exit 0`),
+    );
+    assert.deepEqual(await runWebjob(['--batch', '-f', home.client.conf]), DONE);
+    const wrong = await runWebjob(['--batch', '-f', home.client.conf, 'show-words.sh']);
+    assert.equal(wrong.code, 0, 'the program ran, and its record says that it failed');
+    const [last] = parseLines((await control('--json', 'jobs', '--limit', '1')).stdout) as {
+      state: string;
+      exitCode: number;
+    }[];
+    assert.deepEqual([last?.state, last?.exitCode], ['failed', 4]);
   });
 
   it('is run by an original client, that tells nothing of itself', { skip: isCurlMissing }, async () => {

@@ -145,7 +145,11 @@ describe('other reasons', () => {
     writeFileSync(fetched, '#!/bin/sh\n', { mode: 0o600 });
     const placed = new PlacedProgram(fetched, path, true);
     const end = prepare(path);
-    const ending = await runProgram(readConnection(undefined), placed, args, 'inherit', undefined);
+    const ending = await runProgram(
+      { settings: readConnection(undefined), args, runner: undefined, jobId: undefined },
+      placed,
+      'inherit',
+    );
     end?.();
     placed.remove();
     return ending.error?.replace(/^cannot be run: /, '') ?? 'it ran';

@@ -8,7 +8,7 @@ import { after, describe, it } from 'node:test';
 import { Cron } from 'croner';
 import fc from 'fast-check';
 import { type Assignment, dueFor, formatAssignment, parseAssignments, rankOf } from '../fleet/assignment.ts';
-import { formatBatch, parseBatchOutput } from '../fleet/batch-script.ts';
+import { formatBatch, parseBatch, parseBatchOutput } from '../fleet/batch-script.ts';
 import { lastDue, parseCron } from '../fleet/due.ts';
 import { makeMembership, namedClients, parseGroups } from '../fleet/groups.ts';
 
@@ -255,6 +255,34 @@ describe('a batch script', () => {
         ],
       );
     }
+  });
+
+  it('tells each client which assignment it is run for', () => {
+    const own = join(folder, 'own');
+    writeFileSync(own, `#!/bin/sh\nprintf '%s\\0' "$WEBJOB_ASSIGNMENT" >> '${told}'\n`, { mode: 0o755 });
+    const orders = ['7', '22'].map((id) => ({ id, due: 1000, command: 'job.sh', args: ['a b'] }));
+    for (const shell of shells) {
+      const { words } = run(shell, formatBatch('client1', orders), { WEBJOB_PROGRAM: own });
+      assert.deepEqual(words, ['7@1000', '22@1000'], shell.join(' '));
+    }
+  });
+
+  it('says the same to a client that needs no shell, and to no other', () => {
+    const orders = [
+      { id: '7', due: 1000, command: 'job.sh', args: ["it's", 'a\nb', '\u2028', '#orders [', '', 'ü'] },
+      { id: '8', due: 1001, command: 'x', args: [] },
+    ];
+    assert.deepEqual(parseBatch(formatBatch('client1', orders)), orders);
+    assert.deepEqual(parseBatch(formatBatch('client1', [])), []);
+    const script = formatBatch('client1', orders);
+    for (const [wrong, message] of [
+      ['#!/bin/sh\necho\n', /it is not a batch/],
+      [script.replace(/^#orders .*$/m, ''), /of an older server/],
+      [script.replace('#orders [', '#orders {['), /JSON/],
+      [script.replace('"id":"7"', '"id":"-f"'), /not as they should be/],
+      [script.replace('"args":[]', '"args":[1]'), /not as they should be/],
+    ] as const)
+      assert.throws(() => parseBatch(wrong), message);
   });
 
   it('does nothing when nothing is due', () => {

@@ -39,7 +39,11 @@ type Facts = Partial<Record<RecordField, string>>;
 export function makeRecord(given: Facts): string {
   const good: Facts = { KidStatus: '0', KidSignal: '0', KidReason: 'The kid exited cleanly.', HashType: 'MD5' };
   const fields = Object.fromEntries(RECORD_FIELDS.map((name) => [name, given[name] ?? good[name] ?? 'NA']));
-  return formatRecord({ fields: fields as Record<RecordField, string>, extra: [] });
+  const isExtra = ([name]: [string, string]): boolean => !(RECORD_FIELDS as readonly string[]).includes(name);
+  return formatRecord({
+    fields: fields as Record<RecordField, string>,
+    extra: Object.entries(given as Record<string, string>).filter(isExtra),
+  });
 }
 
 /** A site with an empty locker. */

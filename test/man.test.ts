@@ -275,7 +275,7 @@ describe('webjob(1)', () => {
     const modes = usage
       .trimEnd()
       .split('\n')
-      .map((line) => /-\w\|(--[a-z-]+)|(--flush)/.exec(line)?.slice(1).join(''));
+      .map((line) => /-\w\|(--[a-z-]+)|(--(?:flush|batch))/.exec(line)?.slice(1).join(''));
     assert.ok(modes.length >= 5 && modes.every(Boolean), usage);
     const synopsis = readSection(clientPage, 'SYNOPSIS')
       .join('\n')
@@ -382,6 +382,7 @@ describe('the man pages', () => {
       ...keysOf(CLIENT_CONTROLS),
       ...RECORD_FIELDS,
       'OuterJid',
+      'Assignment',
       'Key',
       'Name',
       'Import',

@@ -7,6 +7,8 @@ import type { Assignment } from '../../fleet/assignment.ts';
 import { parseBatchOutput } from '../../fleet/batch-script.ts';
 import { lastDue } from '../../fleet/due.ts';
 import { CLAIMS } from '../../fleet/paths.ts';
+import { fieldPattern, parseRecordFields } from '../../ledger/ending.ts';
+import { MAX_HEAD_BYTES } from '../../ledger/head.ts';
 import type { Job } from '../../ledger/job.ts';
 import { readJobs } from '../../ledger/jobs.ts';
 import { findJobStreams } from '../../ledger/streams.ts';
@@ -108,12 +110,12 @@ function newestOf(claims: readonly TakenClaim[]): Map<string, TakenClaim> {
   return newest;
 }
 
-/** How many runs of the same command stood before each claim in its batch, by client. */
+/** How many runs of the same command stood before each claim in its batch, by client; nothing for a client that had no other in it. */
 function countBefore(taken: ReadonlyMap<string, TakenClaim>, others: readonly TakenClaim[]): Map<string, number> {
   const counts = new Map<string, number>();
   for (const { clientId, jobId, position } of others) {
     const own = taken.get(clientId);
-    if (own?.jobId === jobId && position < own.position) counts.set(clientId, (counts.get(clientId) ?? 0) + 1);
+    if (own?.jobId === jobId) counts.set(clientId, (counts.get(clientId) ?? 0) + (position < own.position ? 1 : 0));
   }
   return counts;
 }
@@ -148,13 +150,36 @@ async function readResults(
     jobs.set(job.clientId ?? '', own);
   }
   for (const claim of taken.values()) {
+    const key = `${id}@${claim.due}`;
     const batch = batches.get(claim.jobId);
     const own = findJobs(jobs.get(claim.clientId) ?? [], claim, epochs.get(claim.jobId), batch);
-    const job = own[before.get(claim.clientId) ?? 0];
-    results.set(claim.clientId, await judge(site, `${id}@${claim.due}`, claim, { batch, job, now }));
+    const place = before.get(claim.clientId);
+    // Where it is the only one of its command in its batch, its record need not be read.
+    const job = place === undefined && own.length < 2 ? own[0] : await findOwn(site, own, key, place ?? 0);
+    results.set(claim.clientId, await judge(site, key, claim, { batch, job, now }));
   }
   return results;
 }
+
+/**
+ * Of the runs of a command in one batch the one whose record names the assignment. Clients that tell nothing of it have theirs in the order in
+ * which they were given them.
+ */
+async function findOwn(site: Site, jobs: readonly Job[], assignment: string, place: number): Promise<Job | undefined> {
+  const told = await Promise.all(jobs.map((job) => readAssignment(site, job)));
+  return told.every((name) => name === undefined) ? jobs[place] : jobs[told.indexOf(assignment)];
+}
+
+async function readAssignment(site: Site, job: Job): Promise<string | undefined> {
+  let text = '';
+  for await (const piece of (await findJobStreams(site, job)).env?.read() ?? []) {
+    text += piece.toString('latin1');
+    if (text.length > MAX_HEAD_BYTES) break;
+  }
+  return parseRecordFields(text, ASSIGNMENT).get('Assignment');
+}
+
+const ASSIGNMENT = fieldPattern('Assignment');
 
 function epochOf(jobId: string): number | undefined {
   return findJobIdParts(jobId)?.epochSeconds;

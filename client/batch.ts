@@ -1,0 +1,53 @@
+// Batches without a shell (docs/protocol.md, section 12): the script that the server made is fetched and delivered as any program is, and what runs it
+// is this client, which starts a webjob for each assignment in it.
+import { spawn } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+import { constants } from 'node:os';
+import { print } from '../cli/streams.ts';
+import { formatEnded, type Order, parseBatch } from '../fleet/batch-script.ts';
+import { EXIT_CODES, Failure, warn } from './failure.ts';
+import { ASSIGNMENT_VARIABLE } from './record.ts';
+
+/** BatchCommand where nobody has chosen another one. */
+export const USUAL_BATCH = 'batch';
+
+/** A standalone executable is its own script. */
+const ownWords = (): string[] => [...new Set([process.execPath, process.argv[1] ?? process.execPath])];
+
+/** The words by which webjob runs a batch that it has fetched. */
+export function batchRunner(): string[] {
+  return [...ownWords(), '--run-batch'];
+}
+
+/** Runs the assignments of a script one after the other, and prints what became of each. Throws Failure `run` for what is no batch. */
+export async function runBatch(path: string): Promise<number> {
+  const conf = process.env.WEBJOB_FILE ?? '';
+  if (conf === '') throw new Failure('usage', 'a batch needs the settings from a file, and not from stdin');
+  for (const order of readOrders(path)) await print(formatEnded(order, await runOrder(conf, order)));
+  return EXIT_CODES.ok;
+}
+
+function readOrders(path: string): Order[] {
+  try {
+    return parseBatch(readFileSync(path, 'utf8'));
+  } catch (error) {
+    throw new Failure('run', `the batch: ${(error as Error).message}`);
+  }
+}
+
+/** The exit code of the webjob, as a shell has it. */
+async function runOrder(conf: string, { id, due, command, args }: Order): Promise<number> {
+  const [file = '', ...words] = ownWords();
+  const env = { ...process.env, [ASSIGNMENT_VARIABLE]: `${id}@${due}` };
+  return await new Promise((resolve) => {
+    const kid = spawn(file, [...words, '-e', '-f', conf, command, ...args], {
+      env,
+      stdio: ['ignore', 'inherit', 'inherit'],
+    });
+    kid.on('error', (error: NodeJS.ErrnoException) => {
+      warn(`assignment ${id} cannot be run: ${error.code}`);
+      resolve(126);
+    });
+    kid.on('exit', (code, signal) => resolve(code ?? 128 + (signal ? constants.signals[signal] : 0)));
+  });
+}
