@@ -318,7 +318,13 @@ describe('a job', () => {
     assert.ok(page.length < 100_000, `a page of ${page.length} bytes`);
     assert.match(await read(`/job/${long}?s=out&pos=last`), /lllneedle</);
     assert.match(await read(`/job/${long}?s=out&pos=20000000`), /Bytes 20,000,000 to 20,016,384 of 40,000,006\./);
-    assert.match(await read(`/job/${long}?s=out&find=needle`), /<mark>needle<\/mark>/);
+    // On a busy machine a page ends before the text is found, and leads on.
+    let found = await read(`/job/${long}?s=out&find=needle`);
+    for (let looked = 0; found.includes('Not found so far') && looked < 40; looked++) {
+      const [, href = ''] = /href="\/webjob-view([^"#]*)[^"]*">Find next</.exec(found) ?? [];
+      found = await read(href.replaceAll('&amp;', '&'));
+    }
+    assert.match(found, /<mark>needle<\/mark>/);
     assert.match(await read(`/job/${long}?s=out&find=nothere`), /Not found behind this place|Not found so far/);
     assert.match(await read(`/job/${ids.killed}?s=out&as=hex`), /00000000 {2}1b 5d 30 3b/);
   });
