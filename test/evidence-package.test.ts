@@ -519,6 +519,8 @@ describe(`${PACKAGES} random packages, ${MUTATIONS} bytes changed, seed ${SEED}`
       });
       more.push(jobId, `server_1_1085355126_sealed${number}`);
     }
+    // Before a witness signs: without a policy nothing vouches for its line.
+    ({ folder } = await make(0, its.jobs.twice, ...its.keys));
     const witness = makeWitness('witness.example/one');
     writeFileSync(its.at('policy'), `${witness.verifierKey}\n`);
     await its.expect(0, 'custody', 'checkpoint', '--key', its.at('custody.key'));
@@ -526,7 +528,6 @@ describe(`${PACKAGES} random packages, ${MUTATIONS} bytes changed, seed ${SEED}`
     const text = splitCheckpoints(readFileSync(kept, 'utf8')).at(-1)?.text ?? '';
     writeFileSync(its.at('cosigned'), text + witness.cosign(text));
     await its.expect(0, 'custody', 'checkpoint', '--add', its.at('cosigned'), '--key', its.at('custody.pub'));
-    ({ folder } = await make(0, its.jobs.twice, ...its.keys));
     script = its.at('VERIFY.sh');
     copyFileSync(join(folder, 'VERIFY.sh'), script);
   });
