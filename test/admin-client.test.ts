@@ -297,6 +297,7 @@ describe('webjobctl client, over TLS', () => {
         password: false,
       },
       certificate: { serial: certificate.serialNumber, until: certificate.validToDate.toISOString() },
+      schedule: null,
     });
     assert.doesNotMatch(readFileSync(conf, 'utf8'), /URLPassword/);
     assert.equal(mode(at('cert1/client1.key')), 0o600);
