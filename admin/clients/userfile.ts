@@ -25,6 +25,8 @@ export function readUserFile(path: string): UserLine[] {
 
 /** For people, and for comparison with client ids, which are ASCII. */
 function decodeName(bytes: string): string {
+  // Nearly all are, and a decoder for each takes most of the time that a large file takes.
+  if (/^[\x20-\x7e]*$/.test(bytes)) return bytes;
   try {
     return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(Buffer.from(bytes, 'latin1'));
   } catch {

@@ -1,6 +1,6 @@
 // The clients of a site, and which of them an assignment is for.
 
-import { isClientId } from 'webjob-protocol';
+import { isClientId, matchesGlob } from 'webjob-protocol';
 import type { Assignment } from '../../fleet/assignment.ts';
 import { type Groups, makeMembership, namedClients } from '../../fleet/groups.ts';
 import { listCertificates } from '../clients/certificates.ts';
@@ -23,9 +23,12 @@ export function listClientIds({ settings, etcDirectory, userFile }: Desk): strin
 
 /** Those of the clients that an assignment is for, and those that it names and the site has not heard of. Sorted. */
 export function findTargets({ to }: Pick<Assignment, 'to'>, groups: Groups, clientIds: readonly string[]): string[] {
-  const meant = clientIds.filter((clientId) => {
-    const isMeant = makeMembership(groups, clientId);
-    return to.some(isMeant);
-  });
+  // A word that is no group means the same whatever else is asked of a client.
+  const [named, globs] = [to.filter((word) => groups.has(word)), to.filter((word) => !groups.has(word))];
+  const meant = clientIds.filter(
+    (clientId) =>
+      globs.some((glob) => matchesGlob(glob, clientId)) ||
+      (named.length > 0 && named.some(makeMembership(groups, clientId))),
+  );
   return [...new Set([...meant, ...namedClients(groups, to)])].sort();
 }

@@ -62,9 +62,10 @@ export async function readProgress(
   );
   const taken = newestOf(readTaken(dynamicDirectory, assignment.id));
   const due = lastDue(assignment.schedule, assignment.from, Math.min(now, (assignment.until ?? now + 1) - 1));
+  // Most clients of a site may never have asked for a batch.
+  const asked = new Set(listNames(dynamicDirectory, `${CLAIMS}/clients`));
   for (const clientId of clientIds) {
-    const known = taken.get(clientId);
-    if (due === undefined || known?.due === due) continue;
+    if (due === undefined || !asked.has(clientId) || taken.get(clientId)?.due === due) continue;
     // A server that was killed between the claim and its line.
     const claim = readClaim(dynamicDirectory, `${CLAIMS}/clients/${clientId}/${assignment.id}@${due}`);
     if (claim) taken.set(clientId, { due, clientId, ...claim });
@@ -152,6 +153,11 @@ async function readResults(
   for (const claim of taken.values()) {
     const key = `${id}@${claim.due}`;
     const batch = batches.get(claim.jobId);
+    if (!batch && !jobs.has(claim.clientId)) {
+      // As most are for a while: nothing has come back.
+      results.set(claim.clientId, { state: isSilent(epochs.get(claim.jobId), now) ? 'lost' : 'fetched' });
+      continue;
+    }
     const own = findJobs(jobs.get(claim.clientId) ?? [], claim, epochs.get(claim.jobId), batch);
     const place = before.get(claim.clientId);
     // Where it is the only one of its command in its batch, its record need not be read.
@@ -225,8 +231,11 @@ async function judge(
   const isOver = batch !== undefined && batch.put !== undefined;
   const webjobExit = isOver ? parseBatchOutput(await readOutput(site, batch)).get(key) : undefined;
   if (webjobExit !== undefined) return { state: 'failed', webjobExit, ...(job && { job }) };
-  const isSilent = now - (epochOf(jobId) ?? now) > LOST_AFTER;
-  return { state: isOver || isSilent ? 'lost' : 'fetched', ...(job && { job }) };
+  return { state: isOver || isSilent(epochOf(jobId), now) ? 'lost' : 'fetched', ...(job && { job }) };
+}
+
+function isSilent(epoch: number | undefined, now: number): boolean {
+  return now - (epoch ?? now) > LOST_AFTER;
 }
 
 async function readOutput(site: Site, job: Job): Promise<string> {
