@@ -69,7 +69,7 @@ export async function makeProgram(words: readonly string[]): Promise<Command> {
       'nph-webjob.cfg (else WEBJOB_PROPERTIES_FILE, else where the server looks); several: several sites as one',
       (file: string, files: string[] = []) => [...files, file],
     )
-    .option('--json', 'one JSON value a line in place of text')
+    .option('--json', 'print one JSON value a line')
     .version(WEBJOB_VERSION, '-v, --version', 'print the version')
     .addHelpText('after', EXPLANATION)
     .showSuggestionAfterError();

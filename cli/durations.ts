@@ -5,14 +5,15 @@ import { dateOf, secondsIn } from './spans.ts';
 /** Seconds in `90s`, `10m`, `24h`, `30d`, `2w`. Throws InvalidArgumentError, for commander to name the option. */
 export function parseDuration(text: string): number {
   const seconds = secondsIn(text);
-  if (seconds === undefined) throw new InvalidArgumentError('a span is a number and one of s m h d w, as in 24h.');
+  if (seconds === undefined)
+    throw new InvalidArgumentError('a duration is a number and one of s m h d w, as in 24h.');
   return seconds;
 }
 
-/** An instant: a date, a date and a time of this machine's zone, ISO 8601 with a zone, or a span that is over. Throws InvalidArgumentError. */
+/** An instant: a date, a date and a time of this machine's zone, ISO 8601 with a zone, or a duration that is over. Throws InvalidArgumentError. */
 export function parseInstant(text: string): Date {
   if (/^[0-9]+[smhdw]$/.test(text)) return new Date(Date.now() - parseDuration(text) * 1000);
   const date = dateOf(text);
-  if (!date) throw new InvalidArgumentError('an instant is 2026-11-01, "2026-11-01 12:00", or a span as in 24h.');
+  if (!date) throw new InvalidArgumentError('a time is 2026-11-01, "2026-11-01 12:00", or a duration as in 24h.');
   return date;
 }

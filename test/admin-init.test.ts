@@ -197,7 +197,7 @@ describe('webjobctl init, what it refuses', () => {
 
   it('names the option that is wrong', async () => {
     await refused(2, /--server-id <id>' argument 'a b' is invalid/, '--server-id', 'a b');
-    await refused(2, /--base <folder>' argument 'a\nb' is invalid/, '--base', 'a\nb');
+    await refused(2, /--base <directory>' argument 'a\nb' is invalid/, '--base', 'a\nb');
     await refused(2, /--server-name <name>' .* invalid/, '--tls', '--server-name', 'a/CN=b');
     await refused(2, /--tls-port <port>' .* invalid/, '--tls-port', '65536');
     await refused(2, /--certificates needs --tls/, '--certificates');

@@ -36,7 +36,7 @@ describe('what docs/guide/migration.md says', () => {
     page.split(/^## /m).find((section) => section.startsWith(heading)) ?? '';
 
   it('names every control once, and none that does not exist', () => {
-    const table = sectionOf('What is the same').split('control by control')[1] ?? '';
+    const table = sectionOf('What is the same').split('Setting by setting')[1] ?? '';
     const rows = [...table.matchAll(/^\| (`.*?) \|/gm)].map(([, cell = '']) => cell);
     const named = rows.flatMap((cell) => [...cell.matchAll(/`(\w+)`/g)].map(([, key]) => key));
     assert.deepEqual(named.toSorted(), CONTROLS.map(({ key }) => key).toSorted());

@@ -61,7 +61,7 @@ interface Entry {
 }
 
 function readEntries(page: readonly string[]): Entry[] {
-  return readItems(readSection(page, 'CONTROLS'), 'Ic').map((head) => {
+  return readItems(readSection(page, 'SETTINGS'), 'Ic').map((head) => {
     const match = /^([A-Za-z]+) (.+?) ?; (?:default (.+)|no default|required)$/.exec(head);
     assert.ok(match, `no values and default in: ${head}`);
     const [, key = '', values = '', words = ''] = match;
@@ -119,7 +119,7 @@ function describeControls(
   controls: readonly Control[],
   shippedFile: string,
 ): void {
-  describe(`${name}, CONTROLS`, () => {
+  describe(`${name}, SETTINGS`, () => {
     const entries = readEntries(page);
     const find = ({ key }: Control): Entry => {
       const entry = entries.find((candidate) => candidate.key === key);
@@ -150,7 +150,7 @@ function describeControls(
     it('groups and orders them as the shipped file does', () => {
       const shipped = read(shippedFile);
       const titles = [...shipped.matchAll(/^# ---- (.+?)(?:: .*)? ----$/gm)].map(([, title]) => title);
-      assert.deepEqual(readTitles(readSection(page, 'CONTROLS')), titles);
+      assert.deepEqual(readTitles(readSection(page, 'SETTINGS')), titles);
       const order = [...shipped.matchAll(/^#?([A-Z][A-Za-z0-9]*)=/gm)].map(([, key]) => key);
       assert.deepEqual(
         entries.map(({ key }) => key),
@@ -189,7 +189,7 @@ describe('nph-webjob.cfg(5)', () => {
   });
 
   it('lists what no override may set', () => {
-    const section = readSection(cfgPage, 'Controls of the main file alone', 'Ss');
+    const section = readSection(cfgPage, 'Settings of the main file alone', 'Ss');
     assert.deepEqual(readWords(section, 'Ic').sort(), keysOf(SITE_CONTROLS).sort());
   });
 

@@ -29,7 +29,7 @@ const shipped = (file: string): Place => ({
 });
 const manual = (file: string): Place => ({
   file,
-  write: (key) => `an entry ".It Ic ${key}" in CONTROLS, in the group and order of the shipped file`,
+  write: (key) => `an entry ".It Ic ${key}" in SETTINGS, in the group and order of the shipped file`,
   isThere: (text, key) => new RegExp(`^\\.It Ic ${key}\\b`, 'm').test(text),
 });
 const row = (file: string, where: string): Place => ({

@@ -84,7 +84,7 @@ describe('webjobctl prune', () => {
 
   for (const [args, says] of [
     [[], /prune needs --older-than, --keep or --max-bytes/],
-    [['--older-than', '90'], /--older-than.*a span is a number/],
+    [['--older-than', '90'], /--older-than.*a duration is a number/],
     [['--keep', '0'], /--keep.*a number from 1/],
     [['--max-bytes', '-1'], /--max-bytes.*a size is a number/],
     [['--max-bytes', '9'.repeat(30)], /--max-bytes.*a size is a number/],

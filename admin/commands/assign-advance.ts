@@ -23,7 +23,7 @@ Exit codes:
 
 export function advanceCommand(): Command {
   return new Command('advance')
-    .description('open the next stage of rollouts, or stop those that fail; for cron')
+    .description('open the next stage of rollouts, or pause those that fail; for cron')
     .addOption(userFileOption())
     .addHelpText('after', EXPLANATION)
     .action((_options: DeskOptions, command: Command) => advance(command, openDesk(command)));

@@ -5,7 +5,7 @@ import { makeChangeCommand } from '../fleet/change-command.ts';
 export function cancelCommand(): Command {
   return makeChangeCommand(
     'cancel',
-    'take an assignment back from the clients that have not fetched it',
+    'cancel an assignment for clients that have not fetched it',
     'cancelled',
     'is cancelled; what was fetched before still runs',
   );

@@ -21,8 +21,8 @@ Exit codes:
 
 export function listCommand(): Command {
   return new Command('list')
-    .description('list what is assigned')
-    .option('--all', 'those that are over and cancelled, too')
+    .description('list assignments')
+    .option('--all', 'include finished and cancelled ones')
     .addHelpText('after', EXPLANATION)
     .action(({ all }: { all?: true }, command: Command) => {
       const { settings } = openSite(command);

@@ -3,5 +3,5 @@ import type { Command } from 'commander';
 import { makeChangeCommand } from '../fleet/change-command.ts';
 
 export function pauseCommand(): Command {
-  return makeChangeCommand('pause', 'give an assignment to nobody until it is resumed', 'paused', 'is paused');
+  return makeChangeCommand('pause', 'pause an assignment', 'paused', 'is paused');
 }

@@ -28,7 +28,7 @@ const RETRIED = new Set(['failed', 'lost', 'expired']);
 
 export function retryCommand(): Command {
   return new Command('retry')
-    .description('assign the same again to the clients that failed, were lost or came too late')
+    .description('assign again to clients that failed, were lost or expired')
     .argument('<id>', 'its number')
     .addOption(userFileOption())
     .addHelpText('after', EXPLANATION)

@@ -22,7 +22,7 @@ Exit codes: those of webjobctl; each command's own are in its help.`;
 
 export function assignCommand(): Command {
   const command = new Command('assign')
-    .description('have clients run a command when they ask for their batch, and see how far that is')
+    .description('assign commands to clients, and follow their progress')
     .helpCommand(false)
     .addHelpText('after', EXPLANATION)
     .addCommand(addCommand(), { isDefault: true });

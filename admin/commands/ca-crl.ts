@@ -24,9 +24,9 @@ Exit codes:
 
 export function caCrlCommand(): Command {
   return new Command('crl')
-    .description('renew the list of revoked certificates')
-    .argument('[folder]', 'where the CA is kept, if not beside nph-webjob.cfg')
-    .option('--days <days>', 'how long it is good (else 365)', parseDays)
+    .description('renew the revocation list')
+    .argument('[directory]', 'where the CA is kept, if not beside nph-webjob.cfg')
+    .option('--days <days>', 'days of validity (else 365)', parseDays)
     .addHelpText('after', EXPLANATION)
     .action((folder: string | undefined, { days }: Options, command: Command) => {
       const list = renewRevocationList(folder ?? openDesk(command).etcDirectory, days);

@@ -19,7 +19,7 @@ Exit codes:
 
 export function caInstallCommand(): Command {
   return new Command('install')
-    .description('install a list of revoked certificates that was made elsewhere')
+    .description('install a revocation list that was made elsewhere')
     .argument('<list>', 'webjob-ca.crl, made by ca revoke or ca crl')
     .addHelpText('after', EXPLANATION)
     .action((file: string, _options: unknown, command: Command) => {

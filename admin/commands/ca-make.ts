@@ -22,8 +22,8 @@ Exit codes:
 
 export function caMakeCommand(): Command {
   return new Command('make')
-    .description('make a CA in a folder')
-    .argument('<folder>', 'where the CA is to be kept')
+    .description('make a CA in a directory')
+    .argument('<directory>', 'where the CA is to be kept')
     .addHelpText('after', EXPLANATION)
     .action((folder: string, _options: unknown, command: Command) => {
       try {

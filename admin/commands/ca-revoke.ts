@@ -23,7 +23,7 @@ Exit codes:
 export function caRevokeCommand(): Command {
   return new Command('revoke')
     .description("revoke a client's certificates")
-    .argument('<folder>', 'where the CA is kept')
+    .argument('<directory>', 'where the CA is kept')
     .argument('<name>', 'the client id', parseClientId)
     .addHelpText('after', EXPLANATION)
     .action((folder: string, client: string, _options: unknown, command: Command) => {

@@ -28,8 +28,8 @@ Exit codes:
 export function caServerCommand(): Command {
   return new Command('server')
     .description("renew the server's certificate")
-    .option('--prepare', 'make the next one, for clients to know before it is in use')
-    .option('--days <days>', 'how long it is good', parseDays, 3650)
+    .option('--prepare', 'make the next certificate, for clients to trust before it is used')
+    .option('--days <days>', 'days of validity', parseDays, 3650)
     .addHelpText('after', EXPLANATION)
     .action(({ days, prepare }: Options, command: Command) => {
       const certificate = renewServerCertificate(openDesk(command).etcDirectory, days, prepare === true);

@@ -28,10 +28,10 @@ Exit codes:
 export function caSignCommand(): Command {
   return new Command('sign')
     .description("sign a client's request")
-    .argument('<folder>', 'where the CA is kept')
+    .argument('<directory>', 'where the CA is kept')
     .argument('<name>', 'the client id', parseClientId)
     .argument('<request>', "the client's request (PEM)")
-    .option('--days <days>', 'how long the certificate is good', parseDays, 730)
+    .option('--days <days>', 'days that the certificate is valid', parseDays, 730)
     .option('--out <file>', 'where to put it (else NAME.crt)')
     .addHelpText('after', EXPLANATION)
     .action((folder: string, client: string, requestFile: string, options: Options, command: Command) => {

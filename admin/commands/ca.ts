@@ -20,7 +20,7 @@ Exit codes: those of webjobctl; each command's own are in its help.`;
 
 export function caCommand(): Command {
   const command = new Command('ca')
-    .description('renew certificates and the list of revoked ones, sign for clients elsewhere')
+    .description('renew certificates and the revocation list, sign requests of clients')
     .helpCommand(false)
     .addHelpText('after', EXPLANATION);
   const makers = [caCrlCommand, caServerCommand, caMakeCommand, caSignCommand, caRevokeCommand, caInstallCommand];

@@ -38,7 +38,7 @@ Exit codes:
 export function listCommand(): Command {
   return new Command('list')
     .description('list the clients')
-    .option('--expiring <span>', 'only those whose certificate ends within it, as in 30d', parseDuration)
+    .option('--expiring <duration>', 'only clients whose certificate expires within it, as in 30d', parseDuration)
     .addOption(userFileOption())
     .addHelpText('after', EXPLANATION)
     .action((options: Options, command: Command) => list(openDesk(command), options));

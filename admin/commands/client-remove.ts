@@ -37,11 +37,11 @@ Exit codes:
 
 export function removeCommand(): Command {
   const command = new Command('remove')
-    .description('let a client in no more')
+    .description("revoke a client's access")
     .argument('<name>', 'the client id', parseClientId)
     .addOption(userFileOption())
-    .option('--apply', 'reload httpd, and prove that the client is kept out')
-    .option('--url <url>', "the server's, to ask it (else as init has set it up)");
+    .option('--apply', 'reload httpd, and prove that it refuses the client')
+    .option('--url <url>', 'URL of the server, to ask it (else as init set it up)');
   return addHttpdOptions(command)
     .addHelpText('after', EXPLANATION)
     .action((name: string, options: Options, command: Command) => remove(openDesk(command), name, options));

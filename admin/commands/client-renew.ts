@@ -45,13 +45,13 @@ export function renewCommand(): Command {
   const command = new Command('renew')
     .description("renew a client's certificate")
     .argument('<name>', 'the client id', parseClientId)
-    .option('--new-key', 'for a new key; else the key stays')
+    .option('--new-key', 'make a new key (else keep it)')
     .option('--csr <file>', 'for this request; the key stays on the client')
-    .option('--days <days>', 'how long it is good', parseDays, 730)
+    .option('--days <days>', 'days of validity', parseDays, 730)
     .option('--revoke', 'revoke the earlier ones')
-    .option('--out <folder>', 'where to put it (else NAME)')
+    .option('--out <directory>', 'where to put it (else NAME)')
     .option('--apply', 'with --revoke: reload httpd, and prove that it refuses them')
-    .option('--url <url>', "the server's, to ask it (else as init has set it up)");
+    .option('--url <url>', 'URL of the server, to ask it (else as init set it up)');
   return addHttpdOptions(command)
     .addHelpText('after', EXPLANATION)
     .action((name: string, options: Options, command: Command) => renew(openDesk(command), name, options));

@@ -37,12 +37,12 @@ Exit codes:
 
 export function resultKeyCommand(): Command {
   return new Command('result-key')
-    .description('make another key for the results of a client, or take in one that it made')
+    .description('make another result key for a client, or add one that it made')
     .argument('<name>', 'the client id', parseClientId)
-    .option('--public <file>', 'take in this public key; the private half stays on the client')
-    .option('--from <time>', 'results that come from then on must be signed (else now)', parseInstant)
+    .option('--public <file>', 'add this public key; the private key stays on the client')
+    .option('--from <time>', 'results from then on must be signed (else now)', parseInstant)
     .option('--end', 'end the earlier keys')
-    .option('--out <folder>', 'where to put the key (else NAME)')
+    .option('--out <directory>', 'where to put the key (else NAME)')
     .addOption(userFileOption())
     .addHelpText('after', EXPLANATION)
     .action((name: string, options: Options, command: Command) => change(openDesk(command), name, options));

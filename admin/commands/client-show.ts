@@ -30,7 +30,7 @@ Exit codes:
 
 export function showCommand(): Command {
   return new Command('show')
-    .description('show what the site knows of a client')
+    .description('show one client')
     .argument('<name>', 'the client id', parseClientId)
     .addOption(userFileOption())
     .addHelpText('after', EXPLANATION)

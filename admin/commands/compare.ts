@@ -52,18 +52,22 @@ export function compareCommand(): Command {
   return new Command('compare')
     .description('compare what a command printed on many clients')
     .argument('<command>', 'its name in the profiles')
-    .option('--to <who>', 'only these: a client, a glob or a group; several with commas, or again', collectTargets)
-    .option('--golden <jid>', 'with this job, whose ever it is')
-    .option('--majority', 'with what most of them printed; as without --golden')
-    .option('--ignore <regex>', 'without lines that match; may be given again', collectPattern, [])
+    .option(
+      '--to <who>',
+      'only these clients: ids, globs or groups, with commas between; may be repeated',
+      collectTargets,
+    )
+    .option('--golden <job>', 'compare with this job, of any client')
+    .option('--majority', 'compare with what most of them printed; the default')
+    .option('--ignore <regex>', 'ignore lines that match; may be repeated', collectPattern, [])
     .option('--stream <name>', 'out, err or env', parseStream, 'out')
     .option(
       '--since <time>',
-      'of jobs since: 2026-11-01, "2026-11-01 12:00", or a span (else 30d)',
+      'of jobs since: 2026-11-01, "2026-11-01 12:00", or a duration (else 30d)',
       parseInstant,
       monthAgo(),
     )
-    .option('--no-diff', 'only who differs, not how')
+    .option('--no-diff', 'list only which clients differ')
     .addHelpText('after', EXPLANATION)
     .action((name: string, options: Options, command: Command) => compare(command, name, options));
 }

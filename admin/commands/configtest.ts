@@ -77,10 +77,10 @@ export function configtestCommand(): Command {
   return (
     new Command('configtest')
       .description('check the whole site: settings, folders, script, httpd, certificates')
-      .option('--httpd <program>', 'httpd or apachectl to ask (else the one that is found)')
+      .option('--httpd <program>', 'httpd or apachectl to ask (else the first in PATH)')
       // httpd would look for a relative one below its ServerRoot.
       .option('--httpd-conf <file>', 'the configuration that httpd reads', (file: string) => resolve(file))
-      .option('--web-user <name>', 'who httpd runs scripts as (else as httpd says, or the usual one)')
+      .option('--web-user <name>', 'the user that runs scripts (else as httpd is configured, or the usual one)')
       .option('--probe <url>', 'ask the server itself (with --as)')
       .option('--as <webjob.conf>', 'the client that asks')
       .addHelpText('after', EXPLANATION)

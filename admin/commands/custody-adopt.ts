@@ -40,7 +40,7 @@ Exit codes:
 
 export function adoptCommand(): Command {
   return new Command('adopt')
-    .description('put on record as they are now the uploads that have no record')
+    .description('record unrecorded uploads as they are now')
     .requiredOption('--reason <text>', 'why')
     .option('--dry-run', 'only list what would be adopted')
     .addHelpText('after', EXPLANATION)

@@ -46,7 +46,7 @@ export function checkCommand(): Command {
       '--witnesses <file>',
       'the witnesses that must have cosigned each checkpoint: a policy, or verifier keys of which one does',
     )
-    .option('--entry <file>', 'the entry that is to be proved, where the proof does not hold it')
+    .option('--entry <file>', 'the entry to prove, if the proof does not contain it')
     .option('--old <file>', 'the earlier checkpoint, for a proof that the later one extends it')
     .option('--timestamp <file>', 'the time stamp of the checkpoint that is FILE (with --ca)')
     .option('--ca <file>', 'the certificate of the CA of the time stamp, in PEM')

@@ -59,9 +59,9 @@ Exit codes:
 
 export function checkpointCommand(): Command {
   return new Command('checkpoint')
-    .description('sign how many entries each custody record has, and the root of the tree over them')
+    .description('sign checkpoints of the custody record for off-site storage')
     .option('--key <file>', 'private Ed25519 key in PEM; keep it off the server')
-    .option('--origin <name>', 'what the logs are called before the ServerId (default: HOST/webjob)')
+    .option('--origin <name>', 'name of the logs, before the ServerId (default: HOST/webjob)')
     .option('--server <id>', 'only the record of this ServerId')
     .option('--unsigned', 'print the text to be signed elsewhere')
     .option('--add <file>', 'keep notes that were signed elsewhere, or that witnesses have cosigned')

@@ -33,8 +33,8 @@ Exit codes:
 
 export function proveCommand(): Command {
   return new Command('prove')
-    .description('prove that the record of a job was in a custody record that was signed')
-    .argument('<jid>', 'job id, or its beginning or end')
+    .description('prove that a job is in a signed custody record')
+    .argument('<job>', 'job id, or its beginning or end')
     .option('--checkpoint <file>', 'take the newest checkpoint in this file, not the newest one that root has kept')
     .addOption(clientOption('of this client, where several sent the same job id'))
     .addHelpText('after', EXPLANATION)

@@ -43,10 +43,10 @@ Exit codes:
 
 export function timestampCommand(): Command {
   return new Command('timestamp')
-    .description('have an authority of RFC 3161 stamp the newest checkpoints')
+    .description('obtain RFC 3161 time stamps for the newest checkpoints')
     .option('--tsa <url>', 'ask this authority')
-    .option('--request <file>', 'write the question into this file, and ask nobody')
-    .option('--response <file>', 'take the answer from this file')
+    .option('--request <file>', 'write the request into this file, and send it to nobody')
+    .option('--response <file>', 'read the response from this file')
     .option('--ca <file>', 'the certificate of its CA, in PEM')
     .option('--server <id>', 'only the record of this ServerId')
     .addHelpText('after', EXPLANATION)

@@ -9,7 +9,7 @@ import { timestampCommand } from './custody-timestamp.ts';
 
 export function custodyCommand(): Command {
   return new Command('custody')
-    .description('sign, stamp, prove, check and adopt what the custody record says')
+    .description('sign, time-stamp, prove and check the custody record')
     .helpCommand(false)
     .addCommand(checkpointCommand())
     .addCommand(timestampCommand())

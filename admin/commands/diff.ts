@@ -40,9 +40,9 @@ Exit codes:
 export function diffCommand(): Command {
   return new Command('diff')
     .description('compare what two runs wrote')
-    .argument('<jid>', 'job id, or its beginning or end')
-    .argument('[jid2]', 'the one to compare it with; without it the first is compared with the one before')
-    .option('--previous', 'with the latest earlier upload of the same client and command; as without a second id')
+    .argument('<job>', 'job id, or its beginning or end')
+    .argument('[job2]', 'the one to compare it with; without it the first is compared with the one before')
+    .option('--previous', 'compare with the previous upload of the same client and command; the default')
     .option('--out', 'what they wrote to stdout; as without --err and --env')
     .option('--err', 'what they wrote to stderr')
     .option('--env', 'the records of the runs')

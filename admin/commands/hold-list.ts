@@ -9,7 +9,7 @@ import { globalOptions, openSite } from '../site/site.ts';
 
 export function listCommand(): Command {
   return new Command('list')
-    .description('list what is on hold')
+    .description('list holds')
     .addHelpText('after', HOLD_EXPLANATION)
     .action((_: unknown, command: Command) => list(openSite(command).settings, globalOptions(command).json));
 }

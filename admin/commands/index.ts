@@ -41,7 +41,7 @@ export function indexCommand(): Command {
       parseSize,
       MAX_TEXT_BYTES,
     )
-    .option('--rebuild', 'make it anew')
+    .option('--rebuild', 'make it again')
     .option('--check', 'look at every upload again now')
     .helpOption('-h, --help', 'print this help')
     .addHelpText('after', EXPLANATION)

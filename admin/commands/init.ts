@@ -70,36 +70,36 @@ Exit codes:
 export function initCommand(): Command {
   return new Command('init')
     .description('make a site: folders, settings, snippets, the script, with the right owners and modes')
-    .option('--prefix <layout>', 'article, debian, or a folder for everything', parsePrefix, 'article')
-    .option('--base <folder>', 'BaseDirectory, where the uploads lie', parsePath)
+    .option('--prefix <layout>', 'article, debian, or a directory for everything', parsePrefix, 'article')
+    .option('--base <directory>', 'BaseDirectory, which holds the uploads', parsePath)
     .option('--server-id <id>', 'ServerId: differs on every server that shares the locker', parseServerId, 'server_1')
-    .option('--tls', 'a TLS virtual host, with a certificate of its own making unless there is one')
-    .option('--certificates', 'clients come with a certificate and no password (with --tls)')
-    .option('--passwords', 'or with a password, each as it has (with --certificates)')
+    .option('--tls', 'make a TLS virtual host, with a new certificate if there is none')
+    .option('--certificates', 'clients authenticate by certificate, without a password (with --tls)')
+    .option('--passwords', 'clients authenticate by certificate or by password (with --certificates)')
     .option('--server-name <name>', 'name of the TLS virtual host (else the host name)', parseServerName)
-    .option('--tls-port <port>', 'where it listens', parsePort, 443)
+    .option('--tls-port <port>', 'its port', parsePort, 443)
     .option(
       '--private <group>',
-      'uploads and logs for this group alone (else everybody here may read them)',
+      'uploads and logs are readable for this group only (else for everyone on this machine)',
       parseGroup,
     )
-    .option('--view', 'the locker in the browser, too')
+    .option('--view', 'also set up webjob-view')
     .option(
       '--view-user <name>',
-      'the user of its process, which cannot write the locker (else webjob-view, where there is one)',
+      'the user of its process, which cannot write the locker (else webjob-view, if it exists)',
     )
-    .option('--web-user <name>', 'who httpd runs scripts as (else the usual one)')
+    .option('--web-user <name>', 'the user that runs scripts (else the usual one)')
     .option(
       '--node <path>',
-      'the Node of the script (else the first that the web user can start, outside of checkouts)',
+      'the Node that runs the script (else the first outside checkouts that the web user can start)',
     )
     .option('--cgi <file>', 'nph-webjob.cgi (else the one beside webjobctl)')
-    .option('--root <folder>', 'make it all below this folder, as for a package or an image')
+    .option('--root <directory>', 'make everything below this directory, as for a package or an image')
     .option('--dry-run', 'show everything and change nothing')
-    .option('--force', 'replace what differs; the old one is put aside')
-    .option('--apply', 'take the steps that are left for httpd, too')
+    .option('--force', 'replace files that differ; keep the old ones as backups')
+    .option('--apply', 'configure and restart httpd as well')
     .option('--httpd <program>', 'httpd or apachectl for these steps (else apachectl)')
-    .option('--httpd-conf <file>', 'the httpd.conf that is to include the site', parsePath)
+    .option('--httpd-conf <file>', 'the httpd.conf that includes the site', parsePath)
     .addHelpText('after', EXPLANATION)
     .action((options: Options, command: Command) =>
       init(options, globalOptions(command).json === true, command.parent ?? command),

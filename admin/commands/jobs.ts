@@ -44,11 +44,11 @@ Exit codes:
   4  the log or the locker cannot be read`;
 
 export function jobsCommand(): Command {
-  return addJobOptions(new Command('jobs').description('list what was asked for and what came of it'))
+  return addJobOptions(new Command('jobs').description('list jobs'))
     .option('--limit <n>', 'only the newest', parseLimit)
-    .option('--outer <jid>', 'only jobs that the program of this job started, and what those started')
+    .option('--outer <job>', 'only jobs that the program of this job started, directly or not')
     .option('--columns <names>', 'what to show, with commas between', parseColumns)
-    .option('--watch', 'stay, and show jobs as they end, until Ctrl-C')
+    .option('--watch', 'show jobs as they end, until Ctrl-C')
     .addHelpText('after', EXPLANATION)
     .action((options: Options, command: Command) => listJobs(options, openSites(command), globalOptions(command).json));
 }

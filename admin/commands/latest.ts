@@ -43,10 +43,14 @@ export function latestCommand(): Command {
   return new Command('latest')
     .description('list the newest result of a command for each client')
     .argument('<command>', 'its name in the profiles')
-    .option('--to <who>', 'only these: a client, a glob or a group; several with commas, or again', collectTargets)
+    .option(
+      '--to <who>',
+      'only these clients: ids, globs or groups, with commas between; may be repeated',
+      collectTargets,
+    )
     .option(
       '--since <time>',
-      'of jobs since: 2026-11-01, "2026-11-01 12:00", or a span (else 30d)',
+      'of jobs since: 2026-11-01, "2026-11-01 12:00", or a duration (else 30d)',
       parseInstant,
       monthAgo(),
     )

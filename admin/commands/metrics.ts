@@ -42,9 +42,9 @@ Exit codes:
 
 export function metricsCommand(): Command {
   return new Command('metrics')
-    .description('write the site in numbers, for Prometheus')
+    .description('write metrics for Prometheus')
     .requiredOption('--textfile <file>', 'the file to make or to replace; - is standard output')
-    .option('--site <name>', 'what the label site says (else BaseDirectory)')
+    .option('--site <name>', 'value of the label site (else BaseDirectory)')
     .addHelpText('after', EXPLANATION)
     .action(async (_, command: Command) => await run(command));
 }

@@ -36,9 +36,9 @@ Exit codes:
 
 export function packCommand(): Command {
   return new Command('pack')
-    .description('put old days into one compressed archive each')
-    .requiredOption('--older-than <span>', 'days that ended longer ago, as in 30d', parseDuration)
-    .option('--dry-run', 'only list the days that would be packed')
+    .description('archive old days')
+    .requiredOption('--older-than <duration>', 'days that ended longer ago, as in 30d', parseDuration)
+    .option('--dry-run', 'only list the days that would be archived')
     .addHelpText('after', EXPLANATION)
     .action(async (options: Options, command: Command) => pack(openSite(command), options, globalOptions(command)));
 }

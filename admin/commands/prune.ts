@@ -41,12 +41,12 @@ Exit codes:
 
 export function pruneCommand(): Command {
   return new Command('prune')
-    .description('remove old groups from the locker')
-    .option('--older-than <span>', 'what was announced longer ago, as in 90d', parseDuration)
-    .option('--keep <n>', 'of every client and command all but the newest <n>', parseCount)
-    .option('--max-bytes <size>', 'the oldest, until the locker holds at most so much, as in 20G', parseSize)
-    .option('--incomplete', 'incomplete groups too, that is streams without .rdy')
-    .option('--dry-run', 'only list what would go')
+    .description('remove old uploads from the locker')
+    .option('--older-than <duration>', 'uploads older than this, as in 90d', parseDuration)
+    .option('--keep <n>', 'keep the newest <n> of every client and command', parseCount)
+    .option('--max-bytes <size>', 'remove the oldest until the locker holds at most this much, as in 20G', parseSize)
+    .option('--incomplete', 'include incomplete uploads (streams without .rdy)')
+    .option('--dry-run', 'only list what would be removed')
     .option('--yes', 'do not ask')
     .addHelpText('after', EXPLANATION)
     .action(async (options: Options, command: Command) => prune(openSite(command), options, globalOptions(command)));

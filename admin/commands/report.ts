@@ -44,16 +44,16 @@ interface ReportOptions {
 
 export function reportCommand(): Command {
   return new Command('report')
-    .description('write a static site of the locker')
-    .requiredOption('--html <dir>', 'the folder to make or to replace')
+    .description('write the locker as static pages')
+    .requiredOption('--html <directory>', 'the folder to make or to replace')
     .addOption(
-      new Option('--since <when>', 'count jobs from then on: 2026-11-01, or 14d for two weeks')
+      new Option('--since <time>', 'count jobs from then on: 2026-11-01, or 14d for two weeks')
         .argParser(parseInstant)
         .default(parseInstant('30d'), '30d'),
     )
-    .option('--limit <jobs>', `only the newest jobs have a page, so many; at most ${MAX_JOBS}`, parseLimit)
+    .option('--limit <jobs>', `write pages for this many of the newest jobs; at most ${MAX_JOBS}`, parseLimit)
     .addOption(
-      new Option('--silent <span>', 'a client not seen for so long is silent')
+      new Option('--silent <duration>', 'report clients not seen for this long')
         .argParser(parseDuration)
         .default(parseDuration('2d'), '2d'),
     )

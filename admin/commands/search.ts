@@ -48,18 +48,18 @@ Exit codes:
 
 export function searchCommand(): Command {
   return new Command('search')
-    .description('find a text in what clients sent')
+    .description('search the output of jobs')
     .argument('<text>', 'a text, /re/ or /re/i')
     .option('--in <streams>', 'out, err, env: one, or several with commas (else all)', parseStreams)
     .addOption(clientOption())
     .option('--command <glob>', 'of these commands, likewise')
     .option(
       '--since <time>',
-      'announced not earlier: 2026-11-01, "2026-11-01 12:00", or a span as in 24h',
+      'announced not earlier: 2026-11-01, "2026-11-01 12:00", or a duration as in 24h',
       parseInstant,
     )
     .option('--until <time>', 'announced not later, likewise', parseInstant)
-    .option('--limit <n>', 'stop after so many lines', parseLimit)
+    .option('--limit <n>', 'stop after this many lines', parseLimit)
     .addOption(identityOption())
     .addHelpText('after', EXPLANATION)
     .action((text: string, options: Options, command: Command) =>

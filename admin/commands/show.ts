@@ -59,8 +59,8 @@ Exit codes:
 
 export function showCommand(): Command {
   return new Command('show')
-    .description('show one job, and what its program wrote')
-    .argument('<jid>', 'job id, or its beginning or end')
+    .description('show one job and its output')
+    .argument('<job>', 'job id, or its beginning or end')
     .option('--out', 'only what it wrote to stdout')
     .option('--err', 'only what it wrote to stderr')
     .option('--env', 'only the record of the run')

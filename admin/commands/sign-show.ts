@@ -6,7 +6,7 @@ import { globalOptions } from '../site/site.ts';
 
 export function showCommand(): Command {
   return new Command('show')
-    .description('show what the manifests beside programs say')
+    .description('show the manifests beside programs')
     .argument('<file...>', 'the programs, or their manifests')
     .addHelpText(
       'after',

@@ -9,7 +9,7 @@ export function addCommand(): Command {
     .description('trust a key, or give it another weight')
     .argument('<file>', 'the file of trusted keys; made when it is missing')
     .argument('<key>', 'a verifier key, or the .vkey file that holds one')
-    .option('--weight <number>', 'what its signature counts', parseWeight, 1)
+    .option('--weight <number>', 'weight of its signature', parseWeight, 1)
     .addHelpText(
       'after',
       `

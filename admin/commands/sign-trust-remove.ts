@@ -6,7 +6,7 @@ import { globalOptions } from '../site/site.ts';
 
 export function removeCommand(): Command {
   return new Command('remove')
-    .description('trust a key no longer')
+    .description('stop trusting a key')
     .argument('<file>', 'the file of trusted keys')
     .argument('<key>', 'its name, its name and id as name+id, a verifier key, or the .vkey file that holds one')
     .addHelpText(

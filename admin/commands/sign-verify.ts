@@ -23,9 +23,9 @@ export function verifyCommand(): Command {
     .argument('<file...>', 'the programs')
     .option('--key <file>', 'check FILE.sig with this public key: DsvPublicKeyFile of the clients')
     .option('--trusted <file>', 'check FILE.manifest with these keys: DsvTrustedKeysFile of the clients')
-    .option('--threshold <number>', 'the weight that must have signed: DsvThreshold', parseCount, 1)
+    .option('--threshold <number>', 'the weight of signatures that is required: DsvThreshold', parseCount, 1)
     .option('--client <id>', 'as this client would')
-    .option('--name <name>', 'asked for by this name (else that of the file)')
+    .option('--name <name>', 'the name that clients ask for (else that of the file)')
     .option('--at <time>', 'at this time (else now)', parseInstant)
     .addHelpText(
       'after',

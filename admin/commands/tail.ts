@@ -28,9 +28,9 @@ Exit codes:
 
 export function tailCommand(): Command {
   return new Command('tail')
-    .description('show the end of nph-webjob.log, readably')
-    .option('-n, --lines <n>', 'so many lines', parseLimit, 20)
-    .option('-f, --follow', 'stay, and show what is added, until Ctrl-C')
+    .description('show the end of nph-webjob.log')
+    .option('-n, --lines <n>', 'this many lines', parseLimit, 20)
+    .option('-f, --follow', 'show lines as they are added, until Ctrl-C')
     .addHelpText('after', EXPLANATION)
     .action((options: Options, command: Command) =>
       tail(openSite(command), options, globalOptions(command).json === true),

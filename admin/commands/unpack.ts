@@ -37,7 +37,7 @@ Exit codes:
 
 export function unpackCommand(): Command {
   return new Command('unpack')
-    .description('put the groups of a pack back into the locker')
+    .description('restore the uploads of an archive into the locker')
     .argument('<pack>', 'the name of a pack, as in 2026-10-01')
     .addHelpText('after', EXPLANATION)
     .action(async (name: string, _: unknown, command: Command) =>

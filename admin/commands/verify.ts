@@ -54,21 +54,21 @@ Exit codes:
 
 export function verifyCommand(): Command {
   return new Command('verify')
-    .description('hold the locker against what was deposited')
-    .argument('[jid]', 'only the uploads of this job: its id, or the beginning or end of it')
-    .option('--since <instant>', 'only groups and packs that came since, as 24h or 2026-11-01', parseInstant)
-    .option('--touched <instant>', 'only groups in which a file was written or changed since', parseInstant)
-    .option('--sample <percent>', 'only a part of the groups, as 5%, the same at every run', parsePercent)
-    .option('--seed <text>', 'picks another sample', '')
+    .description('check the locker against the custody record')
+    .argument('[job]', 'only the uploads of this job: its id, or the beginning or end of it')
+    .option('--since <time>', 'only uploads and archives since, as 24h or 2026-11-01', parseInstant)
+    .option('--touched <time>', 'only uploads with a file that was written or changed since', parseInstant)
+    .option('--sample <percent>', 'only a part of the uploads, as 5%, the same at every run', parsePercent)
+    .option('--seed <text>', 'pick another sample', '')
     .option('--custody', 'the custody record, names and job ids alone: read no streams')
-    .option('--checkpoint <file>', 'what webjobctl custody checkpoint printed, to be held against the custody record')
+    .option('--checkpoint <file>', 'compare the custody record with what webjobctl custody checkpoint printed')
     .option('--key <file>', 'the public key of the checkpoints')
     .option(
       '--witnesses <file>',
       'the witnesses that must have cosigned each checkpoint: a policy, or verifier keys of which one does',
     )
-    .option('--journal <file>', 'only the runs in the journal of a client (JournalFile), each against the locker')
-    .option('--result-keys <folder>', 'a copy of webjob-result-keys that the server could not change')
+    .option('--journal <file>', 'check the runs in the journal of a client (JournalFile) against the locker')
+    .option('--result-keys <directory>', 'a copy of webjob-result-keys that the server cannot change')
     .addHelpText('after', EXPLANATION)
     .action((jid: string | undefined, _, command: Command) => run(command, jid));
 }

@@ -19,10 +19,10 @@ export function addJobOptions(command: Command): Command {
   return command
     .addOption(clientOption())
     .option('--command <glob>', 'of these commands, likewise')
-    .option('--since <time>', 'not older: 2026-11-01, "2026-11-01 12:00", or a span as in 24h', parseInstant)
-    .option('--until <time>', 'not younger, likewise', parseInstant)
+    .option('--since <time>', 'not older: 2026-11-01, "2026-11-01 12:00", or a duration as in 24h', parseInstant)
+    .option('--until <time>', 'not newer, likewise', parseInstant)
     .option('--state <states>', `${JOB_STATES.join(', ')}: one, or several with commas`, parseStates)
-    .option('--status <status>', 'the server answered this: 404, or 4xx', parseStatus)
+    .option('--status <status>', 'status of the answer: 404, or 4xx', parseStatus)
     .option('--exit-code <n>', 'the program ended with this exit status', parseExitCode);
 }
 

@@ -159,7 +159,7 @@ export function parsePairs(bytes: Buffer): [name: string, value: string][] {
   return pairs;
 }
 
-/** The other way round. */
+/** Names and values as bytes, for `parsePairs`. */
 export function formatPairs(pairs: Iterable<readonly [name: string, value: string]>): Buffer {
   const parts: Buffer[] = [];
   for (const [name, value] of pairs) {

@@ -43,7 +43,7 @@ export function formatHead(response: CgiResponse, style: HeaderStyle): string {
   return `${lines.join('\r\n')}\r\n\r\n`;
 }
 
-/** Writes header and content to `fd` and closes the content's file. A peer that left (EPIPE) is no error. */
+/** Writes header and content to `fd` and closes the content's file. A peer that left (EPIPE) is not an error. */
 export function writeResponse(fd: number, response: CgiResponse, style: HeaderStyle): void {
   const { content, contentLength } = response;
   try {

@@ -16,7 +16,7 @@ export interface LeaderOptions {
   onError: (error: Error) => void;
 }
 
-/** The processes of a leader, seen from him. */
+/** A leader's handle on its processes. */
 export interface Leader {
   listening: Listening;
   /** Grows with what the processes say that they do. */
