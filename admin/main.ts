@@ -14,7 +14,7 @@ function failureOf(error: NodeJS.ErrnoException): Error {
   const isSystem = syscall !== undefined || code === 'ERR_SQLITE_ERROR' || error instanceof LockerFailure;
   if (!isSystem) return error;
   const mayNot = code === 'EACCES' || code === 'EPERM';
-  return new Failure('failed', message, mayNot ? 'run it as root, or as one who may' : [], { cause: error });
+  return new Failure('failed', message, mayNot ? 'run it as root, or as a user with access' : [], { cause: error });
 }
 
 /** Output has no other place to go: a full disk must not look like the end of it. */

@@ -251,7 +251,7 @@ export class KeptRun {
     } catch {
       return false;
     }
-    warn(`SpoolDirectory takes no more: ${code}; the job is kept in ${refuge} until it is sent`);
+    warn(`SpoolDirectory is full or unusable: ${code}; the job is kept in ${refuge} until it is sent`);
     return true;
   }
 

@@ -51,7 +51,7 @@ export const DIGESTS = ['MD5', 'SHA1', 'SHA256', 'SHA512'] as const;
 /** Prints the digest of a file, or of stdin, in lower-case hex. Throws Failure. */
 export async function printDigest(type: string, file: string | undefined): Promise<number> {
   const name = DIGESTS.find((digest) => digest === type.toUpperCase());
-  if (!name) throw new Failure('usage', `the digest is none of ${DIGESTS.join(', ')}`);
+  if (!name) throw new Failure('usage', `the digest must be one of ${DIGESTS.join(', ')}`);
   const hash = createHash(name.toLowerCase());
   try {
     const source = file === undefined ? process.stdin : createReadStream(file, { highWaterMark: 256 * 1024 });

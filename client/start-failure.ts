@@ -35,7 +35,7 @@ export function explainStartFailure({ code, message }: NodeJS.ErrnoException, pr
     case 'EPERM':
       return 'a security policy of this system forbids it (EPERM)';
     case 'EAGAIN':
-      return 'this user may start no more processes (EAGAIN)';
+      return 'this user cannot start another process (EAGAIN)';
     case 'ENOMEM':
       return 'there is not enough memory (ENOMEM)';
     case 'EMFILE':

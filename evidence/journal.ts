@@ -157,7 +157,7 @@ function describeFault(path: string, { from, to, fault }: Pick<Link, 'from' | 't
   return {
     kind: 'journal-broken',
     place: path,
-    detail: `what stands in bytes ${from} to ${to} ${why[fault ?? 'torn']}`,
+    detail: `what is in bytes ${from} to ${to} ${why[fault ?? 'torn']}`,
   };
 }
 

@@ -133,7 +133,7 @@ function judgeFile(
   bytes: number | undefined,
   sha256: string | undefined,
 ): Omit<Finding, 'place'> | undefined {
-  if (!reading) return { kind: 'pack-missing', detail: 'webjobctl made it, and it is not there' };
+  if (!reading) return { kind: 'pack-missing', detail: 'webjobctl made it, and it is missing' };
   if (reading.failure) return { kind: 'unreadable', detail: reading.failure };
   if (bytes !== undefined && reading.size !== bytes)
     return { kind: 'pack-changed', detail: `${reading.size} bytes, ${bytes} when it was made` };

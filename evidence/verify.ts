@@ -175,7 +175,7 @@ function readJobId(path: string): string | undefined {
 
 /** What the custody record has, that nobody took away, and that is not there. */
 export function describeMissing({ name }: { name: string }): Finding {
-  return { kind: 'group-missing', place: name, detail: 'the custody record has it, and it is not there' };
+  return { kind: 'group-missing', place: name, detail: 'the custody record has it, and it is missing' };
 }
 
 function emptySummary(): Summary {

@@ -42,7 +42,7 @@ run() {
   if [ -n "$conf" ]; then
     eval "$program" '-e -f "$conf" "$@"' < /dev/null
   else
-    echo "webjob-batch: its configuration file is not known; give it once more: webjob -e -f FILE BATCH FILE" >&2
+    echo "webjob-batch: its configuration file is unknown; give it again: webjob -e -f FILE BATCH FILE" >&2
     false
   fi
   echo "assignment $assignment exit $?"

@@ -84,7 +84,7 @@ export async function* readLogBlocks(site: Site, range: LogRange = {}): AsyncGen
   } finally {
     for (const { fd } of files) closeSync(fd);
     if (broken > 0 && !range.isTrial)
-      warn(`lines that are none of a log were passed over: ${broken}, the first in ${first}`);
+      warn(`lines that are not log lines were skipped: ${broken}, the first in ${first}`);
   }
 }
 

@@ -201,8 +201,7 @@ export class Refresh {
     const broken = listBroken(this.#database);
     const [first] = broken;
     const count = broken.reduce((sum, file) => sum + file.broken, 0);
-    if (first)
-      warn(`lines that are none of a log were passed over: ${count}, the first in ${first.name}: ${first.sample}`);
+    if (first) warn(`lines that are not log lines were skipped: ${count}, the first in ${first.name}: ${first.sample}`);
   }
 
   async #readWindow({ since, contains, isClient }: Window): Promise<Located[]> {

@@ -90,7 +90,7 @@ export function formatVerdict(shown: Case): Markup | undefined {
 }
 
 export function formatVerification({ job, verdict, deposit, earlier, missing }: Case): Markup {
-  const lost = missing.map((name) => `The custody record has ${name}, and it is not there.`);
+  const lost = missing.map((name) => `The custody record has ${name}, and it is missing.`);
   if (!verdict) {
     if (lost.length > 0) return formatProblems(lost);
     return html`<p class="note">There are no files to verify.</p>`;

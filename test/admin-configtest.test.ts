@@ -270,7 +270,7 @@ describe('webjobctl configtest', () => {
       copyFileSync(at('copy-2'), users);
       writeFileSync(access, 'Require all granted\n');
       await expectFindings([
-        ['error', /asks nobody who he is/, /^printf .*Require valid-user/],
+        ['error', /requires no credentials/, /^printf .*Require valid-user/],
         ['error', /lets in some without a word/, /^printf .*Require valid-user/],
         ['error', /^strangers reach the script in the main server: 450 /, /^printf .*Require valid-user/],
       ]);

@@ -201,7 +201,7 @@ describe('webjobctl init, what it refuses', () => {
     await refused(2, /--server-name <name>' .* invalid/, '--tls', '--server-name', 'a/CN=b');
     await refused(2, /--tls-port <port>' .* invalid/, '--tls-port', '65536');
     await refused(2, /--certificates needs --tls/, '--certificates');
-    await refused(2, /--apply needs to know which file/, '--apply');
+    await refused(2, /--apply requires the file/, '--apply');
     await refused(4, /--cgi: there is no \/nowhere/, '--cgi', '/nowhere');
     await refused(4, /--cgi: \/tmp is no file/, '--cgi', '/tmp');
     await refused(4, /no Node for the script: \/bin\/sh is no Node[\s\S]*--node PATH/, '--node', '/bin/sh');

@@ -445,7 +445,7 @@ describe('a broken site', { skip: obstacle }, () => {
       places: ['settings'],
       name: 'users that nobody asks for',
       breaks: cfg('RequireUser=N'),
-      finds: /^nobody has to say who he is/,
+      finds: /^requests need no credentials/,
     },
     {
       places: ['settings'],

@@ -264,7 +264,7 @@ describe('a disk that takes no more', { skip: findMountObstacle() }, () => {
       const { code, stderr } = await home.client.execute(['job.sh']);
       assert.match(
         stderr,
-        /^webjob: warning: SpoolDirectory takes no more: ENOSPC; the job is kept in \S+ until it is sent\n$/,
+        /^webjob: warning: SpoolDirectory is full or unusable: ENOSPC; the job is kept in \S+ until it is sent\n$/,
       );
       assert.equal(code, 0);
     });

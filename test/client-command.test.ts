@@ -66,7 +66,7 @@ describe('the command line', () => {
     [['-g', 'http://h/', 'http://h/'], /^webjob: error: too many arguments: 2\n/],
     [['-g', 'file:///etc/passwd'], /^webjob: error: the URL is not http:\/\/\.\.\. or https:\/\/\.\.\.\n/],
     [['-h', 'file'], /^webjob: error: required option '-t, --type <digest>' not specified\n/],
-    [['-h', '-t', 'CRC32', 'file'], /^webjob: error: the digest is none of MD5, SHA1, SHA256, SHA512\n/],
+    [['-h', '-t', 'CRC32', 'file'], /^webjob: error: the digest must be one of MD5, SHA1, SHA256, SHA512\n/],
     [['-h', '-t', 'MD5', 'a', 'b'], /^webjob: error: too many arguments: 2\n/],
     [['-h', '-t', 'MD5', '/nowhere/x'], /^webjob: error: \/nowhere\/x cannot be read: ENOENT\n$/],
     [['-h', '-t', 'MD5', '/'], /^webjob: error: \/ cannot be read: EISDIR\n$/],

@@ -258,7 +258,7 @@ describe('a webjob that is to seal', () => {
       });
       assert.ok(upload && ended);
       assert.equal(ended.code, 0, ended.stderr);
-      assert.match(ended.stderr, /^webjob: warning: SpoolDirectory takes no more: ENOSPC; /);
+      assert.match(ended.stderr, /^webjob: warning: SpoolDirectory is full or unusable: ENOSPC; /);
       await check(upload, alice);
       assert.ok(!isBelow(spool, SECRET) && !isBelow(home.client.temp, SECRET));
     } finally {

@@ -171,7 +171,7 @@ describe('other reasons', () => {
     const fd = openSync(path, 'r');
     const explain = (code: string): string =>
       explainStartFailure(Object.assign(new Error('spawn'), { code }), { path, fd });
-    assert.equal(explain('EAGAIN'), 'this user may start no more processes (EAGAIN)');
+    assert.equal(explain('EAGAIN'), 'this user cannot start another process (EAGAIN)');
     assert.equal(explain('EPERM'), 'a security policy of this system forbids it (EPERM)');
     assert.equal(explain('ENFILE'), 'too many files are open (ENFILE)');
     assert.equal(explain('EIO'), 'EIO');

@@ -175,7 +175,7 @@ describe('.htaccess', () => {
     assert.deepEqual(check(byPassword(good())), ['by password']);
     assert.deepEqual(check(byPassword(`"${good()}"`)), ['by password']);
     assert.deepEqual(check(`Require expr "%{SSL_CLIENT_VERIFY} == 'SUCCESS'"\n`), []);
-    const nobody = 'error: .htaccess asks nobody who he is';
+    const nobody = 'error: .htaccess requires no credentials';
     assert.deepEqual(check('# Require valid-user\n'), [nobody]);
     assert.deepEqual(check(`Require expr "%{SSL_CLIENT_VERIFY} == 'NONE'"\n`), [nobody]);
     assert.deepEqual(brief(checkAccess(at('nowhere'), me, 'apache/htaccess', mends).findings), [
@@ -206,7 +206,7 @@ describe('.htaccess', () => {
     write(join(folder, '.htaccess'), byPassword(join(folder, 'users')));
     write(join(folder, 'users'), 'a:$2y$x\n', 0o640);
     assert.deepEqual(brief(checkAccess(folder, me, 'apache/htaccess', mends).findings), [
-      'error: the users lie in the folder that httpd serves',
+      'error: the user file is in the directory that httpd serves',
     ]);
   });
 });
@@ -227,7 +227,7 @@ describe('nph-webjob.cfg', () => {
   it('is told of risks, each only where nothing else guards', () => {
     assert.deepEqual(find({}), []);
     const [nobody, every] = [
-      'warning: nobody has to say who he is',
+      'warning: requests need no credentials',
       'warning: every client may get and put as every other',
     ];
     assert.deepEqual(find({ RequireUser: 'N' }), [nobody]);
@@ -262,7 +262,7 @@ describe('nph-webjob.cfg', () => {
         [':4', 'RequireUser is in line 3 too, and the last one holds', `sed -i 3d ${file}`],
         [':6', 'Colour is no control, and means nothing', `sed -i 6d ${file}  # nph-webjob.cfg(5) has them all`],
         [':7', 'UseGTM is no control, and means nothing', `sed -i '7s/[A-Za-z0-9_]*/UseGMT/' ${file}`],
-        [':4', 'nobody has to say who he is: RequireUser=N', `sed -i '4c\\RequireUser=Y' ${file}`],
+        [':4', 'requests need no credentials: RequireUser=N', `sed -i '4c\\RequireUser=Y' ${file}`],
       ],
     );
     assert.deepEqual(brief(checkControls(at('none.cfg')).findings).slice(0, 1), ['error: the file is not there']);
@@ -479,7 +479,7 @@ describe('the script', () => {
     ]);
     check({});
     symlinkSync(at('nowhere'), join(at(`script${made - 1}`), 'nph-webjob'));
-    assert.deepEqual(serious(checkScripts(at(`script${made - 1}`), me)), ['error: it cannot be looked at']);
+    assert.deepEqual(serious(checkScripts(at(`script${made - 1}`), me)), ['error: it cannot be read']);
   });
 
   it('begins with a Node', () => {

@@ -201,7 +201,7 @@ describe(`webjobctl evidence, seed ${SEED}`, () => {
       [['--out', its.at('x')], /say which jobs/],
       [[its.jobs.later, '--case', '4711', '--out', its.at('x')], /two ways to pick jobs/],
       [[its.jobs.later, '--examiner', 'a\nb', '--out', its.at('x')], /the examiner is not one line/],
-      [[its.jobs.later, '--out', join(its.site.incoming, 'x')], /lies in the locker/],
+      [[its.jobs.later, '--out', join(its.site.incoming, 'x')], /is in the locker/],
       [['--verify', folder, '--zip'], /--verify takes a package/],
       [[its.jobs.later, '--ca', its.at('tsa/tsa.key'), '--out', its.at('x')], /private key/],
     ] as const)

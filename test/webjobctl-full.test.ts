@@ -111,10 +111,7 @@ describe('webjobctl', () => {
     writeFileSync(join(ground.root, 'odd.cfg'), `BaseDirectory=${base}\n`);
     const { code, stderr } = await runWebjobctl(['-c', join(ground.root, 'odd.cfg'), 'jobs']);
     const shown = `nph-webjob.log: \\x1b[2J ${'x'.repeat(75)}...`;
-    assert.equal(
-      stderr,
-      `webjobctl: warning: lines that are none of a log were passed over: 2, the first in ${shown}\n`,
-    );
+    assert.equal(stderr, `webjobctl: warning: lines that are not log lines were skipped: 2, the first in ${shown}\n`);
     assert.equal(code, 1);
   });
 

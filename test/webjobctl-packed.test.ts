@@ -207,14 +207,14 @@ describe('webjobctl and packed uploads', () => {
       assert.equal(damaged.text, `client1 host.sh ${failed} err:1: a needle\n`);
       assert.match(
         damaged.stderr,
-        /^webjobctl: warning: passed over: .*\.tar\.gz: damaged, .*\nwebjobctl: error: what was/,
+        /^webjobctl: warning: skipped: .*\.tar\.gz: damaged, .*\nwebjobctl: error: skipped parts/,
       );
       assert.equal(damaged.exitCode, 4);
       writeFileSync(archive, bytes);
       writeFileSync(manifest, 'garbage\n');
       const garbled = await webjobctl('search', 'after');
       assert.match(garbled.text, new RegExp(`^client1 host\\.sh ${young} out:2: after\n$`));
-      assert.match(garbled.stderr, /^webjobctl: warning: passed over: .*\.jsonl: /);
+      assert.match(garbled.stderr, /^webjobctl: warning: skipped: .*\.jsonl: /);
       assert.equal(garbled.exitCode, 4);
     } finally {
       writeFileSync(archive, bytes);

@@ -79,7 +79,7 @@ function readTests(): void {
     );
     const without = await run('search', 'needle');
     assert.equal(without.code, 4);
-    assert.match(without.stderr, /warning: passed over: \.out is sealed to age1/);
+    assert.match(without.stderr, /warning: skipped: \.out is sealed to age1/);
     assert.equal((await run('search', 'ClientId=client1', '--in', 'env')).code, 0);
   });
 

@@ -158,7 +158,7 @@ function findSiteNeeds(site: Site, now: Date, formatTime: (date: Date) => Markup
     if (disk.files > 0 && disk.ffree < disk.files * LITTLE_SHARE)
       add('disk', 'few inodes left', `${groupDigits(disk.ffree)} of ${groupDigits(disk.files)} are free`);
   } catch {
-    add('disk', 'the locker cannot be looked at', 'its file system does not answer');
+    add('disk', 'the locker cannot be read', 'its file system does not answer');
   }
   for (const serverId of listServers(settings)) {
     const checkpoint = newestCheckpoint(settings, serverId);

@@ -27,8 +27,8 @@ interface Options extends DeskOptions {
 }
 
 const EXPLANATION = `
-Whom it is for: client ids, globs of them, and groups of the file ConfigDirectory/nph-webjob/groups, which has a
-line "name = member member" for each. Times of --cron are UTC. Words of the command that begin with - come behind --.
+WHO is a client id, a glob of client ids, or a group of the file ConfigDirectory/nph-webjob/groups, which has a line
+"name = member member" for each. Times of --cron are UTC. Arguments that begin with - follow a --.
 
 Examples:
   webjobctl assign host.sh --to client1 --reason 'case 4711'

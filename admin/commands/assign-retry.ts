@@ -11,7 +11,7 @@ import { readProgress } from '../fleet/states.ts';
 import { openSite } from '../site/site.ts';
 
 const EXPLANATION = `
-What was fetched is never given away twice, so this makes a new assignment: for the clients that failed, were lost or
+An assignment that was fetched is never given again, so this makes a new one: for the clients that failed, were lost or
 did not fetch it in time, once, from now on.
 
 Example:

@@ -18,8 +18,8 @@ interface Options extends DeskOptions {
 }
 
 const EXPLANATION = `
-Each client is in one state: waiting, fetched, done, failed, lost (fetched, and nothing came back), expired or
-cancelled. A schedule that is due again has its clients waiting again.
+Each client is in one state: waiting, fetched, done, failed, lost (fetched without a result), expired or cancelled.
+When a schedule is due again, its clients are waiting again.
 
 Examples:
   webjobctl assign show 7

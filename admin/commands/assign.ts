@@ -10,8 +10,8 @@ import { retryCommand } from './assign-retry.ts';
 import { showCommand } from './assign-show.ts';
 
 const EXPLANATION = `
-A client that runs "webjob -e -f FILE batch" from cron runs what is assigned to it, each at most once per due time.
-BatchCommand in nph-webjob.cfg names the command, here batch; a C client takes part as it is.
+A client that runs "webjob -e -f FILE batch" from cron runs what is assigned to it, at most once for each due time.
+BatchCommand in nph-webjob.cfg names the command, here batch. C clients take part unchanged.
 
 Examples:
   webjobctl assign host.sh --to 'web-*' --reason 'inventory'

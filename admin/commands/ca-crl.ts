@@ -10,8 +10,8 @@ interface Options {
 }
 
 const EXPLANATION = `
-Past its date httpd refuses every client, so let cron do it once a month, and reload httpd behind it. Without FOLDER it
-is the list of the site's own CA.
+httpd refuses every client when the list is past its date, so renew it from cron once a month, and reload httpd.
+Without DIRECTORY it is the list of the site's own CA.
 
 Example:
   webjobctl ca crl && apachectl graceful

@@ -6,7 +6,7 @@ import { installRevocationList } from '../site/authority.ts';
 import { globalOptions } from '../site/site.ts';
 
 const EXPLANATION = `
-Takes only a list that the site's CA has signed, that has not ended, and that is not older than the one in use.
+Installs only a list that the site's CA has signed, that is still valid, and that is not older than the one in use.
 
 Example:
   webjobctl ca install webjob-ca.crl && apachectl graceful

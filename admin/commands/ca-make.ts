@@ -9,8 +9,8 @@ import { openAuthority } from '../site/authority.ts';
 import { globalOptions } from '../site/site.ts';
 
 const EXPLANATION = `
-Who has the key of the CA can make himself any client, so it is best kept on another machine than the web server. Copy
-webjob-ca.crt and webjob-ca.crl from FOLDER to where nph-webjob.cfg is, before webjobctl init --certificates.
+Anyone with the key of the CA can act as any client, so keep it on a machine other than the web server. Copy
+webjob-ca.crt and webjob-ca.crl from DIRECTORY to the directory of nph-webjob.cfg before webjobctl init --certificates.
 
 Example:
   webjobctl ca make /root/webjob-ca

@@ -8,15 +8,15 @@ import { revocationListOf } from '../site/authority.ts';
 import { globalOptions } from '../site/site.ts';
 
 const EXPLANATION = `
-Renews the list of revoked certificates. On the web server: webjobctl ca install, and reload httpd. Until then they
-still get in.
+Renews the revocation list. On the web server run webjobctl ca install and reload httpd. Until then the certificates
+are still accepted.
 
 Example:
   webjobctl ca revoke /root/webjob-ca client1
 
 Exit codes:
   0  revoked
-  1  the client has no certificate that is good
+  1  the client has no valid certificate
   2  wrong command line
   4  the CA cannot be used`;
 
@@ -32,7 +32,7 @@ export function caRevokeCommand(): Command {
         .map(({ serial }) => serial);
       if (revoked.length > 0) revokeCertificates(folder, revoked);
       else {
-        say(`${client} has no certificate that is good`);
+        say(`${client} has no valid certificate`);
         process.exitCode = EXIT_CODES.findings;
       }
       const list = revocationListOf(folder);

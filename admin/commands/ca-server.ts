@@ -11,9 +11,9 @@ interface Options {
 }
 
 const EXPLANATION = `
-For a certificate of the server's own making, which clients trust by itself. --prepare makes the next one and leaves the
-present one in use: add it to the file webjob-server.crt of every client, which then takes both. Without --prepare the
-next one, or a new one, takes its place. The key stays. Then reload httpd.
+For a self-signed server certificate that clients trust directly. --prepare makes the next one and keeps the present
+one in use: add it to webjob-server.crt on every client, which then accepts both. Without --prepare the next one, or a
+new one, replaces the present one. The key stays. Then reload httpd.
 
 Examples:
   webjobctl ca server --prepare

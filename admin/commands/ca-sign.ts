@@ -14,8 +14,8 @@ interface Options {
 }
 
 const EXPLANATION = `
-The request is made on the client, whose key never leaves it; the name in it does not count. On the web server, give the
-certificate to webjobctl client add --signed.
+The client makes the request, and its key never leaves it; the name in the request does not count. On the web server,
+give the certificate to webjobctl client add --signed.
 
 Example:
   webjobctl ca sign /root/webjob-ca client1 client1.csr

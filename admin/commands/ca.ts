@@ -8,8 +8,8 @@ import { caServerCommand } from './ca-server.ts';
 import { caSignCommand } from './ca-sign.ts';
 
 const EXPLANATION = `
-A site has its CA beside nph-webjob.cfg unless it is kept in a folder elsewhere, on a machine that is not the web server:
-ca make, sign, revoke and crl work there, on nothing but that folder.
+The CA of a site is beside nph-webjob.cfg, or in a directory on a machine that is not the web server: ca make, sign,
+revoke and crl work there, and need only that directory.
 
 Examples:
   webjobctl ca crl

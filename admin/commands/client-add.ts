@@ -64,18 +64,18 @@ interface Options extends DeskOptions {
 }
 
 const EXPLANATION = `
-Makes the folders profiles/NAME/commands, lets the client in by a password, a certificate or both, and writes what the
-client is given into the folder NAME: webjob.conf, and the files that it names. A generated password stands there and
-nowhere else. The folder goes to the client whole, to any place; then webjob can run, from any working directory:
+Makes profiles/NAME/commands, gives the client a password, a certificate or both, and writes the client kit into the
+directory NAME: webjob.conf and the files that it names. A generated password is stored nowhere else. Copy the whole
+directory to the client; webjob can then run from any working directory:
 
   webjob --execute --file /etc/webjob/webjob.conf host.sh
 
-What cannot be uploaded is kept in the folder spool beside webjob.conf. With --c-client the file is one that C clients
-take: without the spool, and with absolute paths. With --verify-key it runs only programs that webjob-sign has signed, and
-with --trusted-keys only those with a manifest that keys of this file have signed (webjobctl sign trust).
+Jobs that cannot be uploaded wait in the directory spool beside webjob.conf. With --c-client the file suits C clients:
+no spool, and absolute paths. With --verify-key the client runs only programs that webjob-sign has signed, with
+--trusted-keys only those with a manifest signed by keys of this file (webjobctl sign trust).
 
-Unless it is a C client, it signs its results with NAME.result.key, of which the site keeps the public half. With
---result-key the client made the key itself, and the server never sees the private half.
+Unless it is a C client, it signs its results with NAME.result.key; the site keeps the public key. With --result-key
+the client made the key itself, and the server never sees the private one.
 
 With --schedule the folder has a line for cron and a timer for systemd, one of which makes the client ask for its batch;
 from then on everything is decided on the server (webjobctl assign).
@@ -299,5 +299,5 @@ function warnOfGaps(
     warn('the server asks for no certificate: SslRequireMatch=N');
   if (!proof.certificate && (sslRequireCn || sslRequireMatch))
     warn('the server lets nobody in without a certificate: --cert');
-  if (sslRequireSsl && hasNoBundle) warn('a C client needs to be told what to trust: --ca');
+  if (sslRequireSsl && hasNoBundle) warn('a C client needs a CA file: --ca FILE');
 }

@@ -21,8 +21,8 @@ export interface ClientRow {
 }
 
 const EXPLANATION = `
-A client is who has a password, a certificate of the site's CA, or a folder below profiles. With --expiring only those
-are listed whose certificate ends within that time or has ended, and the exit code is 1 when there are any.
+Lists every client that has a password, a certificate from the site CA, or a profile directory. With --expiring it
+lists only clients whose certificate expires within that time or has expired, and exits with 1 when there are any.
 
 Examples:
   webjobctl client list

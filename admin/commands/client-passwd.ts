@@ -17,8 +17,8 @@ interface Options extends DeskOptions {
 }
 
 const EXPLANATION = `
-The password is changed in the user file and in the webjob.conf of the folder NAME; where there is none, a file
-NAME/URLPassword has the one line that webjob.conf needs. httpd reads the user file at every request.
+Changes the password in the user file and in the webjob.conf of the directory NAME; without one, the file
+NAME/URLPassword gets the line that webjob.conf needs. httpd reads the user file at every request.
 
 Example:
   webjobctl client passwd client1 --generate

@@ -18,12 +18,11 @@ interface Options extends DeskOptions, HttpdOptions {
 }
 
 const EXPLANATION = `
-Takes the client out of the user file, revokes its certificates, and removes what was counted for its limits. Its
-programs below profiles, its uploads and its lines in the log stay: they are evidence. Its result keys end now, and stay
-to check what they signed.
+Removes the client from the user file, revokes its certificates, and removes the counts of its limits. Its programs,
+uploads and log lines stay: they are evidence. Its result keys expire now, and stay to verify what they signed.
 
-httpd reads the user file at each request, but the list of revoked certificates only when it starts. --apply reloads
-it and then proves that removed clients are kept out: with a user and certificates of nobody, made and removed for that.
+httpd reads the user file at each request, but the revocation list only when it starts. --apply reloads httpd and
+proves that it refuses removed clients: with a user and certificates that are made and removed for the purpose.
 
 Example:
   webjobctl client remove client1 --apply

@@ -28,9 +28,9 @@ interface Options extends DeskOptions, HttpdOptions {
 }
 
 const EXPLANATION = `
-Writes NAME.crt into the folder NAME, and with --new-key NAME.key, which is never written over another. The earlier
-certificate stays good to its date, so that the client can change over in its own time; --revoke ends it now.
-The key with which the client signs its results is another one, and stays: webjobctl client result-key makes a new one.
+Writes NAME.crt into the directory NAME, and with --new-key NAME.key, never over an existing file. The earlier
+certificate stays valid until its date, so the client can change when it suits; --revoke ends it now. The key that
+signs results is a different one, and stays: webjobctl client result-key makes a new one.
 
 Example:
   webjobctl client renew client3 --days 365

@@ -18,12 +18,12 @@ interface Options {
 }
 
 const EXPLANATION = `
-Writes NAME.result.key into the folder NAME, never over another, for ResultKeyFile in the client's webjob.conf. With --public
-the client made the key itself, as with "openssl genpkey -algorithm ed25519", and the server never sees the private half.
+Writes NAME.result.key into the directory NAME, never over an existing file, for ResultKeyFile in webjob.conf. With
+--public the client made the key itself, as with "openssl genpkey -algorithm ed25519", and the server never sees it.
 
-The site takes results of an earlier key as before, so that the client can change over in its own time; --end ends it now.
-What it signed until then stays good. From the first key on, unsigned results of the client are a finding of verify; --from
-moves that to another time, as after the last spooled job from before the key.
+The site still accepts results of earlier keys, so the client can change when it suits; --end expires them now. Results
+that they signed stay valid. After the first key, verify reports unsigned results of the client; --from sets another
+time for that, such as after the last spooled job from before the key.
 
 Examples:
   webjobctl client result-key client1

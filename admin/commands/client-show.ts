@@ -15,8 +15,8 @@ import { profileOf } from './client-add.ts';
 import { describeCertificate, describeClient, findClients, formatEnd } from './client-list.ts';
 
 const EXPLANATION = `
-Limits are those that hold for this client, overrides included, with what it has used of them: requests that run on this
-server, and uploads and bytes of today (UTC) on all servers. A client without limits has no such lines.
+Prints the limits of this client, overrides included, and its use of them: requests that run on this server, uploads
+and bytes of today (UTC) on all servers. A client without limits has no such lines.
 
 Example:
   webjobctl client show client1

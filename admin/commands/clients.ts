@@ -31,9 +31,9 @@ interface Client extends ClientTotals {
 }
 
 const EXPLANATION = `
-A client is one that the log or the locker names, or that has a folder of its own below ProfilesDirectory. It was seen
-when the server last answered it with success: who is refused may be somebody else. The failure rate is the part of
-failed, refused and incomplete jobs among those that ended; jobs that somebody else asked for in its name do not count.
+Lists clients that are in the log or the locker, or have a profile directory. A client was seen when the server last
+answered it with success; a refused request may be from somebody else. The failure rate is the part of failed, refused
+and incomplete jobs among those that ended; requests that others made in its name do not count.
 
 Examples:
   webjobctl clients --expect 24h

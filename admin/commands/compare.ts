@@ -33,8 +33,8 @@ interface Reference {
 }
 
 const EXPLANATION = `
-The newest result of each client is held against that of a golden job, or against what most of them printed. Lines
-that match --ignore do not count, as times and process ids do not.
+Compares the newest result of each client with that of a golden job, or with what most of them printed. Lines that
+match --ignore do not count: use it for times and process ids.
 
 Examples:
   webjobctl compare rpm-list.sh --to servers

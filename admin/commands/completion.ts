@@ -7,7 +7,7 @@ import { describeCommands } from '../completion/tree.ts';
 import { globalOptions } from '../site/site.ts';
 
 const EXPLANATION = `
-The completion knows every command and option of this webjobctl. With --json it is printed as data, a command a line.
+The completion knows every command and option of this webjobctl. With --json it is printed as data, one command a line.
 
 Examples:
   webjobctl completion bash > /etc/bash_completion.d/webjobctl

@@ -52,16 +52,16 @@ interface Options {
 }
 
 const EXPLANATION = `
-Looks at every control and override, the folders, logs and programs, the room that is left, the script and its Node,
-httpd's modules and the directives that hold, who may enter, names and dates of certificates, job ids and the clock. As
-root it writes, reads and runs as the web user what that has to write, read and run. It says what is wrong, where, and a
-command that mends it, the worst first; without errors and warnings it ends with Syntax OK.
+Checks every setting and override, the directories, logs and programs, free space, the script and its Node, httpd's
+modules and effective directives, access, names and dates of certificates, job ids and the clock. As root it also
+writes, reads and runs files as the web user. Each finding says what is wrong and where, with a command that mends it,
+the worst first. Without errors and warnings the last line is Syntax OK.
 
-It finds every way to the script: virtual hosts, aliases, links, copies. It asks the httpd that runs here by each of them
-without saying who it is, over HTTP or TLS, and only httpd's own refusal is right.
+It finds every path to the script: virtual hosts, aliases, links, copies. It sends a request without credentials to the
+local httpd by each, over HTTP or TLS, and expects httpd's own refusal.
 
---probe asks the server itself, as the client of a webjob.conf: somebody without a name must be refused, a link test,
-a GET and a PUT must pass. The PUT leaves a small job, webjobctl-probe, in the locker.
+--probe asks the server itself, as the client of a webjob.conf: a request without credentials must be refused; a link
+test, a GET and a PUT must succeed. The PUT leaves a small job, webjobctl-probe, in the locker.
 
 Examples:
   webjobctl configtest

@@ -21,11 +21,11 @@ interface Options {
 }
 
 const EXPLANATION = `
-Uploads without a custody record, from before it began or from a server that keeps none, are put on record with their
-sizes and SHA-256 as they are now: from then on webjobctl verify finds what is changed in them or missing. A custody record
-that is not what root saw before is taken as it is now; what it was is kept beside the witness. A record that does not begin
-with the one that webjobctl init makes gets it at its end. Look at what webjobctl verify says first: what is adopted is found
-no more.
+Records uploads without a custody record, from before it began or from a server that keeps none, with their sizes and
+SHA-256 as they are now: from then on webjobctl verify finds changes to them. A custody record that differs from what
+root saw before is accepted as it is now, and the former one is kept beside the witness. A record that does not begin
+with the one that webjobctl init makes gets it at its end. Look at webjobctl verify first: it no longer reports what is
+adopted.
 
 Examples:
   webjobctl custody adopt --reason 'uploads of the server before this one' --dry-run

@@ -22,8 +22,8 @@ interface Options {
 }
 
 const EXPLANATION = `
-FILE is what custody checkpoint, custody prove or custody consistency printed. No site is needed: this runs anywhere.
-Of an entry that is proved, the record itself is printed. A proof of another tool may come without it: --entry FILE.
+FILE is the output of custody checkpoint, custody prove or custody consistency. No site is needed: this runs anywhere.
+For a proof it prints the record that is proved. A proof of another tool may lack the record: give it with --entry.
 
 Examples:
   webjobctl custody check job.tlog-proof --key custody.pub

@@ -32,17 +32,17 @@ interface Options {
 }
 
 const EXPLANATION = `
-A checkpoint says how many entries a custody record has and the root of the Merkle tree over them (RFC 6962), as a signed
-note of c2sp.org/tlog-checkpoint: one for each record in LogfilesDirectory. Keep it where the server cannot write: on
-paper, in the mail, on another machine. With it, webjobctl verify --checkpoint finds any change to what the record held
-then, and any record that was cut off behind it; custody prove shows that one job was in it.
+A checkpoint is a signed note (c2sp.org/tlog-checkpoint) with the number of entries of a custody record and the root of
+the Merkle tree over them (RFC 6962); there is one for each record in LogfilesDirectory. Keep it where the server cannot
+write: on paper, in the mail, on another machine. With it, webjobctl verify --checkpoint finds any later change to these
+entries and a record that was truncated, and custody prove shows that a job was among them.
 
-The first checkpoint of a record names it: ORIGIN/SERVER, where the origin is HOST/webjob unless --origin says another.
-The name stays. Root keeps the checkpoints and the tree in config/nph-webjob/, so that the next one costs what is new.
-A record that no longer matches its last checkpoint gets no other until it is adopted.
+The first checkpoint of a record names it: ORIGIN/SERVER, where the origin is HOST/webjob unless --origin is given.
+The name stays. Root keeps the checkpoints and the tree in config/nph-webjob/, so the next one reads only new entries.
+A record that contradicts its last checkpoint gets no other until it is adopted.
 
-Where the key must not come to the server, --unsigned prints the text to be signed, and --add takes the signed note, here
-or with the signatures of witnesses that are to be kept with it. --key is then the public key.
+If the key must not be on the server, --unsigned prints the text to sign, and --add stores the signed note, also with
+the signatures of witnesses. --key is then the public key.
 
 Examples:
   webjobctl sign keygen /root/custody

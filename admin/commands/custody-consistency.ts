@@ -8,9 +8,9 @@ import { completeTree, type KeptCheckpoint, openTree, readCheckpointFile } from 
 import { globalOptions, openSite, type Site } from '../site/site.ts';
 
 const EXPLANATION = `
-OLD and NEW are files with a checkpoint; of several in a file the last one counts. Prints the proof as witnesses take it
-(c2sp.org/tlog-witness, add-checkpoint): the old size, the hashes, and the new checkpoint. Anyone with the old checkpoint
-and the public key can check it: webjobctl custody check --old OLD.
+OLD and NEW are files with a checkpoint; of several in a file the last one counts. Prints the proof in the form that
+witnesses take (c2sp.org/tlog-witness, add-checkpoint): the old size, the hashes, and the new checkpoint. Anyone with
+the old checkpoint and the public key can check it: webjobctl custody check --old OLD.
 
 Examples:
   webjobctl custody consistency january february > proof

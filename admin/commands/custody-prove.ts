@@ -16,9 +16,9 @@ interface Options {
 }
 
 const EXPLANATION = `
-Prints a proof (c2sp.org/tlog-proof) for each record of the job's deposits: the record itself, its number, the path from
-it to the root of the tree, and the newest checkpoint that was kept. With the public key anyone can
-check it: webjobctl custody check, or any other tool for such proofs. Nothing of other jobs is in it but hashes.
+Prints a proof (c2sp.org/tlog-proof) for each record of the job's deposits: the record, its number, the path to the
+root of the tree, and the newest checkpoint that was kept. Anyone with the public key can check it: webjobctl custody
+check, or any other tool for such proofs. Of other jobs it contains only hashes.
 
 Examples:
   webjobctl custody prove server_1_1085355126_00723 > job.tlog-proof

@@ -21,12 +21,11 @@ interface Options {
 }
 
 const EXPLANATION = `
-What is stamped is the newest checkpoint that was kept of each custody record, as custody checkpoint printed it. The time
-stamp is checked with the CA of the authority, and kept beside the checkpoint in config/nph-webjob/. Nothing but a SHA-256
-goes out.
+Stamps the newest checkpoint of each custody record. The time stamp is checked with the CA of the authority, and kept
+beside the checkpoint in config/nph-webjob/. Only a SHA-256 leaves the machine.
 
-A machine that must not ask writes the question into a file, and takes the answer from one; then --server says of which
-record, where there are several. Anyone with checkpoint and time stamp can check them: webjobctl custody check CHECKPOINT
+A machine without network access writes the request into a file, and reads the response from one; --server then names
+the record, if there are several. Anyone can check checkpoint and time stamp: webjobctl custody check CHECKPOINT
 --timestamp FILE, or openssl ts -verify -data CHECKPOINT -in FILE -CAfile CA.
 
 Examples:

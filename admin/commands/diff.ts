@@ -22,8 +22,8 @@ interface Options {
 }
 
 const EXPLANATION = `
-The baseline comes first: with two job ids that of the first, else the latest earlier upload of the same client and
-command. Control characters are written out, as \\x1b. Needs the system's diff.
+The baseline comes first: the first job id, or else the previous upload of the same client and command. Control
+characters are escaped, as \\x1b. Needs the system's diff.
 
 Examples:
   webjobctl diff server_1_1085355126_00723 --previous
@@ -60,7 +60,8 @@ async function diff(
   options: Options,
   isJson: boolean,
 ): Promise<void> {
-  if (other !== undefined && options.previous) throw new Failure('usage', '--previous makes no sense with two job ids');
+  if (other !== undefined && options.previous)
+    throw new Failure('usage', '--previous cannot be combined with two job ids');
   const [from, to] = await findBoth(sites, [jid, other], options.client);
   const asked = STREAMS.filter((name) => options[name]);
   const identities = await readIdentities(options.identity);

@@ -36,19 +36,21 @@ interface Options {
 }
 
 const EXPLANATION = `
-Makes DIRECTORY, a BagIt bag (RFC 8493) of these jobs: what the clients sent, what the logs and the custody record say, with proofs, signed
-checkpoints and time stamps as far as root keeps them, public keys, pages to print, and VERIFY.sh, which checks all of it with sha256sum and
-openssl alone. README.txt in it is for the recipient. Of other jobs and clients it holds nothing but hashes.
+Makes DIRECTORY, a BagIt bag (RFC 8493) of these jobs: what the clients sent, the log lines, the custody record with
+proofs, signed checkpoints and time stamps as far as root keeps them, public keys, pages to print, and VERIFY.sh, which
+checks all of it with sha256sum and openssl alone. README.txt is for the recipient. Of other jobs and clients it
+contains only hashes.
 
---case NAME picks the jobs that are on hold for a case: those of each client, and each job, of which the reason of a hold holds NAME.
---client, --command, --since and --until each narrow the choice.
+--case NAME picks the jobs on hold for a case: those for which the reason of a hold contains NAME. --client, --command,
+--since and --until each narrow the choice.
 
-Every stream is held against the custody record while it is copied. What is wrong is printed, and stands in data/findings.txt: the package is
-made all the same. That it was made, with its jobs, is put on record. On a terminal, case number, examiner and description are asked for.
+Every stream is compared with the custody record while it is copied. Findings are printed and are in data/findings.txt;
+the package is made all the same, and recorded with its jobs. On a terminal it asks for case number, examiner and
+description.
 
-What clients sealed stays sealed. With --identity it stands beside that as it was before, in out.plain and err.plain.
+Sealed streams stay sealed. With --identity the plain text is beside them, in out.plain and err.plain.
 
-Tell the recipient the SHA-256 that is printed at the end by another way than the package.
+Tell the recipient the SHA-256 that is printed at the end by a way other than the package.
 
 Examples:
   webjobctl evidence server_1_1085355126_00723 --out package --key custody.pub --ca tsa-ca.pem

@@ -20,9 +20,9 @@ interface Options {
 }
 
 const EXPLANATION = `
-One of --csv, --json and --sql says the format; webjobctl(8) lists the fields. A line of --json is that of jobs. Text is as clients and the
-log have it: what CSV holds may be a formula to a spreadsheet, so for one use --spreadsheet. --sql replaces the table of that name, so that
-it can be loaded again and again.
+One of --csv, --json and --sql selects the format; webjobctl(8) lists the fields. --json prints the lines of jobs. Text
+is as clients sent it: a spreadsheet may take CSV for a formula, so use --spreadsheet for one. --sql replaces the table,
+so it can be loaded again and again.
 
 Example:
   webjobctl export --csv --since 2026-11-01 > jobs.csv

@@ -20,10 +20,10 @@ interface Options {
 }
 
 const EXPLANATION = `
-The index is an SQLite database, index/webjob.sqlite below BaseDirectory: all jobs, and the trigrams of what clients sent. Once it is there,
-every command that reads jobs brings it up to date with what is new of the logs and the locker, and asks it. It holds nothing that these do
-not hold, and may be removed at any time. Run index from cron, too: it looks at every upload again, and so finds what was changed by hand;
-of more than 20,000 uploads once a day, and with --check.
+The index is an SQLite database, index/webjob.sqlite below BaseDirectory, with all jobs and the trigrams of their
+output. Once it exists, every command that reads jobs updates and queries it. It contains nothing that the logs and the
+locker do not contain, and may be removed at any time. Run index from cron as well: it looks at every upload again, and
+so finds files that were changed by hand; with more than 20,000 uploads once a day, or with --check.
 
 Example:
   webjobctl index

@@ -46,15 +46,16 @@ interface Options extends HttpdOptions {
 }
 
 const EXPLANATION = `
-Makes the folders, nph-webjob.cfg, the snippet for httpd, .htaccess, the user file, the logs, a file for logrotate, the
-script, with the owners and modes that the 2004 article gives them: uploads and logs belong to the web user, everything
-else to root. Man pages and completions go below /usr/local/share (for fish /etc/fish/completions), or with a folder as
---prefix below its share.
-What is there and is the same is kept; what is there and differs is refused, all of it and before anything is made,
-unless --force puts the old one aside as NAME.<time>.bak: beside the new one, but for what httpd serves and for man pages
-and completions, which go into the folder replaced beside nph-webjob.cfg. Then it prints what is left to do to httpd; --apply does it.
+Makes the directories, nph-webjob.cfg, the snippet for httpd, .htaccess, the user file, the logs, a file for logrotate
+and the script, with the owners and modes of the 2004 article: uploads and logs belong to the web user, everything else
+to root. Man pages and completions go below /usr/local/share (for fish /etc/fish/completions), or, with a directory as
+--prefix, below its share. From the Debian package it makes a link to the packaged script, and no man pages.
 
-Without root it can make a site of yours alone, with --prefix DIR, for an httpd that you run yourself.
+Existing files that are the same are kept. If any file differs, init changes nothing, unless --force moves the old one
+aside as NAME.<time>.bak: beside the new one, or, for files that httpd serves, man pages and completions, into the
+directory replaced beside nph-webjob.cfg. Then init prints what remains to be done for httpd; --apply does it.
+
+Without root, --prefix DIRECTORY makes a site of your own, for an httpd that you run yourself.
 
 Examples:
   webjobctl init --prefix debian --tls --dry-run
@@ -216,7 +217,7 @@ function checkOptions(options: Options): void {
   if (options.viewUser !== undefined && !options.view) throw new Failure('usage', '--view-user needs --view');
   if (options.passwords && !options.certificates) throw new Failure('usage', '--passwords needs --certificates');
   if (options.root && options.apply)
-    throw new Failure('usage', '--apply makes no sense with --root: httpd is not there');
+    throw new Failure('usage', '--apply cannot be combined with --root: there is no httpd below it');
   if (!isRoot() && !options.root && !options.dryRun && findPlaces(options.prefix, undefined).layout !== 'folder')
     throw new Failure(
       'failed',
@@ -224,7 +225,7 @@ function checkOptions(options: Options): void {
       '--prefix DIR makes a site of your own, --dry-run shows everything',
     );
   if (options.apply && !options.httpdConf && findPlaces(options.prefix, undefined).layout !== 'debian')
-    throw new Failure('usage', '--apply needs to know which file is to include the site', '--httpd-conf FILE');
+    throw new Failure('usage', '--apply requires the file that includes the site', '--httpd-conf FILE');
 }
 
 const STATES = { make: 'make', keep: 'keep', differs: 'differs' } as const;
@@ -243,7 +244,7 @@ function show(step: Step, isJson: boolean, state: string, backup?: string): void
 
 function refuse(differing: readonly Step[]): never {
   const list = differing.map(({ place, why }) => `  ${place} (${why.join(', ')})`).join('\n');
-  throw new Failure('failed', `what is there differs, and nothing was changed:\n${list}`, '--force replaces it');
+  throw new Failure('failed', `existing files differ; nothing was changed:\n${list}`, '--force replaces it');
 }
 
 /** What may stand in every file that names it: httpd's, nph-webjob.cfg, a shell's. */

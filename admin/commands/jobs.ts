@@ -18,16 +18,16 @@ interface Options extends JobOptions {
 }
 
 const EXPLANATION = `
-GET and PUT of nph-webjob.log, rotated and gzipped ones too, are put together by job id with the files of the locker.
-A job is
+Combines GET and PUT lines of nph-webjob.log, also rotated and compressed, with the files of the locker by job id. A
+job is
   got         a program was served, no answer yet
   done        the upload is complete, and the program exited with 0 (or prune removed it)
-  failed      its record tells of an error, a signal, or another exit status
+  failed      its run record has an error, a signal, or another exit status
   refused     the server refused the GET or the PUT
-  incomplete  there are files of it without .rdy: it broke off, or is being written
-  orphan      a complete upload without a log line
-  missing     the upload was acknowledged and is gone, and neither prune nor pack took it
-They come in the order in which they ended, the newest last; then uploads without a log line; then got.
+  incomplete  files without .rdy: the upload broke off, or is in progress
+  orphan      a complete upload without a log line (an unmatched upload)
+  missing     the upload was acknowledged and is gone, and neither prune nor pack removed it
+Jobs are listed in the order in which they ended, the newest last; then uploads without a log line; then got.
 
 Columns: ${Object.keys(SHOWN_COLUMNS).join(', ')}.
 
@@ -54,7 +54,8 @@ export function jobsCommand(): Command {
 }
 
 async function listJobs(options: Options, sites: readonly Site[], isJson: true | undefined): Promise<void> {
-  if (options.watch && options.limit !== undefined) throw new Failure('usage', '--limit makes no sense with --watch');
+  if (options.watch && options.limit !== undefined)
+    throw new Failure('usage', '--limit cannot be combined with --watch');
   const { columns = [...DEFAULT_COLUMNS, ...(sites.length > 1 ? (['site'] as const) : []), 'clock', 'differing'] } =
     options;
   let count = 0;

@@ -26,7 +26,7 @@ interface Row {
 }
 
 const EXPLANATION = `
-The newest job of each client that brought a result, done or failed, with the first line that it printed.
+Lists the newest job of each client with a result, done or failed, and the first line that it printed.
 
 Examples:
   webjobctl latest uptime.sh

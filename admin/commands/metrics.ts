@@ -26,10 +26,10 @@ import { globalOptions, openSite, type Site } from '../site/site.ts';
 declare const WEBJOB_VERSION: string;
 
 const EXPLANATION = `
-Writes Prometheus' text format, for the textfile collector of node_exporter. FILE is replaced when all of it is
-there, so that no half of it is ever read; - is standard output. Jobs are counted by state, requests by method and
-status, and each client has the time of its last request that was granted. Every series has a label site, so that
-several sites on one machine, each with a file of its own, stay apart.
+Writes Prometheus' text format for the textfile collector of node_exporter. FILE is replaced when it is complete, so
+that no half of it is ever read; - is standard output. Jobs are counted by state, requests by method and status, and
+each client has the time of its last successful request. Every series has a label site, so that several sites on one
+machine, each with its own file, stay apart.
 
 Example, every five minutes from cron:
   webjobctl metrics --textfile /var/lib/node_exporter/webjob.prom

@@ -19,9 +19,9 @@ interface Options {
 }
 
 const EXPLANATION = `
-A day is packed when it is over and older than that as a whole, into packed/DAY.tar.gz below BaseDirectory; DAY.jsonl beside it is its
-manifest. The originals go when the archive was read back, has its name on disk, and is on record. What is on hold stays where it is.
-tar xzf unpacks an archive; webjobctl unpack puts a day back.
+Archives each day that is older than that as a whole into packed/DAY.tar.gz below BaseDirectory; DAY.jsonl beside it is
+its manifest. The originals are removed when the archive was read back, is on disk, and is recorded. Uploads on hold
+stay. tar xzf unpacks an archive; webjobctl unpack restores a day.
 
 Example:
   webjobctl pack --older-than 30d --dry-run

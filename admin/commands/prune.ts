@@ -24,9 +24,9 @@ interface Options {
 }
 
 const EXPLANATION = `
-A group goes only when every rule that is given lets it go. What is on hold stays (webjobctl hold), and so does what is
-being written. Age is that of the .rdy file; a pack goes as a whole, by --older-than alone. The client of a group is the
-one that the log names; --keep leaves alone what the log does not know.
+Removes an upload only when every given rule allows it. Uploads on hold (webjobctl hold) and uploads in progress stay.
+The age is that of the .rdy file; an archive is removed as a whole, by --older-than alone. The log decides which client
+an upload belongs to; --keep leaves alone uploads that the log does not know.
 
 Examples:
   webjobctl prune --older-than 90d --dry-run

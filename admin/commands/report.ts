@@ -20,12 +20,11 @@ declare const WEBJOB_VERSION: string;
 const MAX_JOBS = 10_000;
 
 const EXPLANATION = `
-Writes an overview with charts, and a page for each client, command and job, with its output, its record and
-whether the files are what was received. The pages need no server and no script: open index.html. DIR is
-replaced as a whole when all pages are there; a folder that holds anything else is left alone.
+Writes an overview with charts, and a page for each client, command and job, with its output, its run record and
+whether the files are as received. The pages need no server and no script: open index.html. DIRECTORY is replaced as a
+whole when all pages are complete; a directory with anything else in it is left alone.
 
-Pages of which nothing has changed are taken from the last report, and the files of these jobs are not read
-again. With --all they are.
+Unchanged pages are taken from the last report, and the files of these jobs are not read again, unless --all is given.
 
 Example, every hour from cron:
   webjobctl report --html /var/webjob/report --since 14d

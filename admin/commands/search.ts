@@ -28,11 +28,11 @@ interface Options {
 }
 
 const EXPLANATION = `
-Looks at the streams of every upload in the locker, complete or not, and in packs. Between slashes stands a regular expression of
-JavaScript, /error: \\d+/ or without regard to case /error/i. Lines of more than 65536 characters are cut. Where an index is
-(webjobctl index), only uploads are read that hold all groups of three letters in a row which the text, or the expression outside of
-brackets and alternatives, must have, and what came or changed since; without three such letters all are. Sealed streams are
-searched with --identity alone.
+Searches the streams of every upload in the locker, complete or not, and in archives. Between slashes TEXT is a regular
+expression of JavaScript, /error: \\d+/ or, ignoring case, /error/i. Lines of more than 65536 characters are truncated.
+With an index (webjobctl index), only uploads are read that contain every three-letter sequence of the text, or of the
+expression outside brackets and alternatives, and uploads that are new or changed. Sealed streams are searched only with
+--identity.
 
 Examples:
   webjobctl search 'Permission denied' --in err --since 24h
@@ -84,7 +84,7 @@ async function search(sites: readonly Site[], text: string, options: Options, is
   const gaps = new Set<string>();
   const passOver: PassOver = (error) => {
     if (!(error instanceof Failure)) throw error;
-    if (!gaps.has(error.message)) warn(`passed over: ${error.message}`);
+    if (!gaps.has(error.message)) warn(`skipped: ${error.message}`);
     gaps.add(error.message);
   };
   for await (const { site, name, facts, jobId, stored } of pickAll(sites, text, options, passOver)) {
@@ -97,7 +97,7 @@ async function search(sites: readonly Site[], text: string, options: Options, is
     }
   }
   if (count === 0) progress.end();
-  if (gaps.size > 0) throw new Failure('failed', 'what was passed over was not searched', 'webjobctl verify');
+  if (gaps.size > 0) throw new Failure('failed', 'skipped parts were not searched', 'webjobctl verify');
   if (count === 0) process.exitCode = EXIT_CODES.findings;
 }
 

@@ -38,12 +38,11 @@ interface Options {
 }
 
 const EXPLANATION = `
-The job id may be given by its beginning or its end alone, where no other job's is the same. On a terminal the output
-goes through PAGER (else less). Control characters are written out, as \\x1b, and of what is no text only the beginning
-is shown, in hex. But with one of --out, --err and --env, and standard output that is no terminal, the stream comes as
-it is, byte for byte.
+The beginning or the end of a job id is enough if it is unique. On a terminal the output goes through PAGER (else
+less). Control characters are escaped, as \\x1b; of binary output the beginning is shown in hex. With one of --out,
+--err and --env, and an output other than a terminal, the stream is written byte for byte.
 
-What a client sealed to examiners is shown to whoever has an identity of age, --identity; without one it comes sealed.
+Sealed streams are opened with an age identity, --identity; without one they are shown sealed.
 
 Examples:
   webjobctl show server_1_1085355126_00723

@@ -26,7 +26,7 @@ export function payloadCommand(): Command {
     .requiredOption('--key <file>', 'the private key')
     .option('--key-name <name>', 'its name in manifests (else that in KEY.vkey, else that of the file)')
     .option('--client <glob>', 'the clients it is for, as in web-*; may be repeated', collect)
-    .option('--expires <duration>', 'how long the manifest is good, as in 90d', parseDuration, YEAR_SECONDS)
+    .option('--expires <duration>', 'how long the manifest is valid, as in 90d', parseDuration, YEAR_SECONDS)
     .option('--not-before <time>', 'start of its validity', parseInstant)
     .option('--name <name>', 'the name that clients ask for (else that of the file)')
     .option('--serial <number>', 'the serial number (else the current time)', parseSerial)

@@ -23,7 +23,8 @@ import { inTurn } from '../site/turn.ts';
 const MAX_NAME_LENGTH = 255;
 
 const EXPLANATION = `
-PACK is the name of a pack: its day, as in 2026-10-01, or that and a number. A group whose name is taken by another stays in the pack.
+PACK is the name of an archive: its day, as in 2026-10-01, or that and a number. An upload whose name is taken stays in
+the archive.
 
 Example:
   webjobctl unpack 2026-10-01

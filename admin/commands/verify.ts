@@ -29,13 +29,12 @@ interface Options {
 }
 
 const EXPLANATION = `
-Every group is held against the record of the run in its .env and against the custody record: sizes, digests, job ids,
-files that are missing or too many, who may write to them, and whose key signed it. The custody record itself is walked from its first line.
-With --since nothing is read that is older and as root saw it last; --touched looks at every file, as its last change
-cannot be set back.
-Nothing is changed. The server may go on meanwhile: what looks wrong is looked at again before it is told.
+Compares every upload with the run record in its .env and with the custody record: sizes, digests, job ids, missing and
+foreign files, access rights, and result signatures. Walks the custody record from its first line. --since reads only
+what is new since, or changed since root last saw it; --touched reads every file whose last change is newer, a time that
+cannot be set back. Changes nothing. The server may go on: a possible finding is checked again before it is reported.
 
-A kind, a place and what is wrong is a line on standard output; man webjobctl explains the kinds.
+Each finding is a line on standard output: a kind, a place, and what is wrong. man webjobctl explains the kinds.
 
 Examples:
   webjobctl verify

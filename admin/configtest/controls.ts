@@ -132,7 +132,7 @@ function checkRisks(settings: ServerSettings, placeOf: (key: string) => string):
   const { overwriteExistingFiles, keepDifferingUploads, putNameFormat } = settings;
   const isProven = (requireUser && requireMatch) || sslRequireMatch;
   return [
-    ...risk(!requireUser && !sslRequireMatch, 'nobody has to say who he is: RequireUser=N', 'RequireUser=Y'),
+    ...risk(!requireUser && !sslRequireMatch, 'requests need no credentials: RequireUser=N', 'RequireUser=Y'),
     ...risk(
       requireUser && !requireMatch && !sslRequireMatch,
       'every client may get and put as every other: RequireMatch=N',

@@ -183,7 +183,7 @@ export function checkAccess(folder: string, user: User, kind: AccessKind, mends:
   const isByCertificate = lines.some((line) => /^Require\s+expr\s.*SSL_CLIENT_VERIFY.*SUCCESS/i.test(line));
   const findings: Finding[] = [];
   if (!isByPassword && !isByCertificate && !lines.some((line) => /^Require\s+env\s+SSL_CLIENT/i.test(line)))
-    findings.push(error('.htaccess asks nobody who he is', file, mend()));
+    findings.push(error('.htaccess requires no credentials', file, mend()));
   if (lines.some((line) => /^(?:Require\s+all\s+granted|Satisfy\s+any|<Limit\b)/i.test(line)))
     findings.push(
       error('.htaccess lets in some without a word: Require all granted, Satisfy any or <Limit>', file, mend()),
@@ -235,7 +235,7 @@ function checkUserFile(
     ...(resolve(path).startsWith(`${dirname(file)}/`)
       ? [
           error(
-            'the users lie in the folder that httpd serves',
+            'the user file is in the directory that httpd serves',
             path,
             `mv -n ${quote(path)} ${quote(usual)} && ${name}`,
           ),

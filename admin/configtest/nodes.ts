@@ -33,7 +33,7 @@ export function checkNodes(settings: ServerSettings): Finding[] {
     ...(others.length === 0
       ? [
           note(
-            `nothing tells of another server; should one share the locker, it needs another ServerId than ${settings.serverId}`,
+            `no sign of another server; a server that shares the locker needs a ServerId other than ${settings.serverId}`,
             log,
           ),
         ]

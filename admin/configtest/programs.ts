@@ -40,9 +40,7 @@ export function checkPrograms({ profilesDirectory, dsvSignatureSuffix }: ServerS
   try {
     look(profilesDirectory);
   } catch (failure) {
-    findings.push(
-      error(`programs cannot be looked at: ${errorCode(failure)}`, profilesDirectory, 'run it again as root'),
-    );
+    findings.push(error(`programs cannot be read: ${errorCode(failure)}`, profilesDirectory, 'run it again as root'));
   }
   if (files > MAX_FILES)
     findings.push(note(`only ${MAX_FILES} of the files below it were looked at`, profilesDirectory));

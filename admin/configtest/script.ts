@@ -109,10 +109,7 @@ function checkScript(link: string, user: User): Finding[] {
     }
     return [...findings, ...checkInterpreter(link, path, user)];
   } catch (failure) {
-    return [
-      ...findings,
-      error(`it cannot be looked at: ${errorCode(failure)}`, link, formatInstall(dirname(link), user)),
-    ];
+    return [...findings, error(`it cannot be read: ${errorCode(failure)}`, link, formatInstall(dirname(link), user))];
   }
 }
 

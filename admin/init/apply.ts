@@ -40,7 +40,7 @@ export function applySteps(
       else done(step, applyStep(step, makers, served));
     } catch (error) {
       if (error instanceof Failure) throw error;
-      throw new Failure('failed', `${step.place} cannot be made: ${errorCode(error)}`, 'mend that, and run init again');
+      throw new Failure('failed', `${step.place} cannot be made: ${errorCode(error)}`, 'fix that, and run init again');
     }
   }
 }

@@ -67,6 +67,6 @@ function findStats(place: string): Stats | undefined {
   } catch (error) {
     const code = errorCode(error);
     if (code === 'ENOENT') return undefined;
-    throw new Failure('failed', `${place} cannot be looked at: ${code}`);
+    throw new Failure('failed', `${place} cannot be read: ${code}`);
   }
 }

@@ -108,12 +108,12 @@ function checkModules(options: HttpdOptions): void {
 function runStep([command = '', ...args]: string[]): void {
   const { status, stdout, stderr } = askProgram(command, args);
   for (const line of `${stdout}${stderr}`.trim().split('\n').filter(Boolean)) say(`  ${line}`);
-  if (status !== 0) throw new Failure('failed', `${command} failed with ${status}`, 'mend that, and run init again');
+  if (status !== 0) throw new Failure('failed', `${command} failed with ${status}`, 'fix that, and run init again');
 }
 
 function includeOnce(line: string, file: string | undefined): void {
   if (file === undefined)
-    throw new Failure('usage', '--apply needs to know which file to add the Include to', '--httpd-conf FILE');
+    throw new Failure('usage', '--apply requires the file that includes the site', '--httpd-conf FILE');
   try {
     // It is somebody's own: a link stays a link, and owner and mode are what they were.
     const place = realpathSync(file);

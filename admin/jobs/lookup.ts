@@ -43,7 +43,7 @@ function ambiguous(text: string, all: readonly Found[]): Failure {
 export async function findPrevious({ site, job }: Found): Promise<Found> {
   const { clientId, command, jobId } = job;
   if (clientId === undefined || command === undefined)
-    throw new Failure('nothing', `client and command of ${jobId} are not known`);
+    throw new Failure('nothing', `client and command of ${jobId} are unknown`);
   let previous: Job | undefined;
   let isBehind = false;
   const filter = { client: clientId, command, until: job.at };

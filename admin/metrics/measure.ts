@@ -20,7 +20,7 @@ export function measureJobs({ all, clients, lastSeen }: Measures): Family[] {
   const states = JOB_STATES.map((state): [string, number] => [state, all.states.get(state) ?? 0]);
   const seen = lastSeen.map(([client, at]): [string, number] => [client, at.getTime() / 1000]);
   return [
-    gauge('webjob_jobs', 'Jobs that the log and the locker tell of, by state.', labelled('state', states)),
+    gauge('webjob_jobs', 'Jobs in the log and the locker, by state.', labelled('state', states)),
     gauge('webjob_requests', 'Requests of these jobs, by method and status.', countRequests(all.requests)),
     gauge('webjob_uploaded_bytes', 'Bytes of the uploads that were accepted.', [{ value: all.received }]),
     gauge('webjob_served_bytes', 'Bytes of the programs that were served.', [{ value: all.sent }]),
@@ -61,7 +61,7 @@ export function measureLocker(
     gauge('webjob_locker_groups', 'Uploads in the locker, with and without .rdy.', labelled('state', groups)),
     gauge('webjob_locker_strays', 'Files in the locker that belong to no upload.', [{ value: foreignFiles }]),
     gauge('webjob_locker_bytes', 'Bytes of the files of all uploads.', [{ value: bytes }]),
-    gauge('webjob_locker_free_bytes', 'Room on the file system of the locker for one who is not root.', [
+    gauge('webjob_locker_free_bytes', 'Free space on the file system of the locker for users other than root.', [
       { value: disk.bavail * disk.bsize },
     ]),
     gauge('webjob_locker_size_bytes', 'Size of the file system of the locker.', [{ value: disk.blocks * disk.bsize }]),

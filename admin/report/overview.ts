@@ -94,7 +94,7 @@ function describeKept(kept: number, listed: number): string {
 }
 
 function describeCustody({ files, records, faults }: Custody): Markup {
-  if (files === 0) return html`<span class="plain">There is no custody record: what was received is not known.</span>`;
+  if (files === 0) return html`<span class="plain">There is no custody record: what was received is unknown.</span>`;
   if (faults === 0) return html`<span class="state good">The custody record is whole, ${records} entries.</span>`;
   return html`<span class="state bad">The custody record is not as it was written: ${faults} ${faults === 1 ? 'fault' : 'faults'} in ${records} entries.</span>`;
 }

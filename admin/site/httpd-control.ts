@@ -36,5 +36,5 @@ export function reloadHttpd(options: HttpdOptions): void {
   const { status, stdout, stderr } = askProgram(command, args);
   if (status === 0) return;
   const said = `${stdout}${stderr}`.trim().split('\n').slice(-3).join(' ');
-  throw new Failure('failed', `httpd was not reloaded: ${said}`, `mend that, then ${[command, ...args].join(' ')}`);
+  throw new Failure('failed', `httpd was not reloaded: ${said}`, `fix that, then ${[command, ...args].join(' ')}`);
 }

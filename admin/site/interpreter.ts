@@ -43,7 +43,7 @@ function hasAbove(path: string, name: string): boolean {
 }
 
 function findProblem(place: string, webUser: User | undefined): string | undefined {
-  if (!/^\/\S+$/.test(place) || place.length > MAX_LINE - 2) return `${place} cannot stand in a #! line`;
+  if (!/^\/\S+$/.test(place) || place.length > MAX_LINE - 2) return `${place} cannot be used in a #! line`;
   if (!existsSync(place)) return `there is no ${place}`;
   if (webUser && !mayAccess(webUser, realpathSync(place), 'run')) return `${place} is closed to ${webUser.name}`;
   const version = askVersion(place);

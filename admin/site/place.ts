@@ -14,11 +14,7 @@ export function findPlace(option: string, given: string, what: string, { setting
     const real = join(realpathSync(dirname(path)), basename(path));
     const locker = realpathSync(settings.incomingDirectory);
     if (`${real}${sep}`.startsWith(`${locker}${sep}`))
-      throw new Failure(
-        'usage',
-        `${option} ${given} lies in the locker`,
-        `${what} beside uploads would be one of them`,
-      );
+      throw new Failure('usage', `${option} ${given} is in the locker`, `${what} beside uploads would be one of them`);
     return real;
   } catch (error) {
     if (error instanceof Failure) throw error;
