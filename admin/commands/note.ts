@@ -25,7 +25,7 @@ Exit codes:
 export function noteCommand(): Command {
   return new Command('note')
     .description('put a note on a job on record')
-    .argument('<jid>', 'job id, or its beginning or end')
+    .argument('<job>', 'job id, or its beginning or end')
     .argument('<text>', 'one line')
     .addOption(clientOption('of this client, where several sent the same job id'))
     .addHelpText('after', EXPLANATION)
