@@ -5,8 +5,7 @@ import { dateOf, secondsIn } from './spans.ts';
 /** Seconds in `90s`, `10m`, `24h`, `30d`, `2w`. Throws InvalidArgumentError, for commander to name the option. */
 export function parseDuration(text: string): number {
   const seconds = secondsIn(text);
-  if (seconds === undefined)
-    throw new InvalidArgumentError('a duration is a number and one of s m h d w, as in 24h.');
+  if (seconds === undefined) throw new InvalidArgumentError('a duration is a number and one of s m h d w, as in 24h.');
   return seconds;
 }
 
