@@ -30,8 +30,8 @@ const PROGRAMS: Readonly<Record<string, { place: string; command?: string }>> = 
   'pad-make-script': { place: 'pad-make-script', command: 'pad-make-script' },
   'nph-webjob.cgi': { place: 'nph-webjob.cgi' },
   'nph-webjob-resident.cjs': { place: 'nph-webjob-resident.cjs' },
-  // webjob-view.conf wants a directory that holds nothing else.
-  'webjob-view.cgi': { place: 'view/webjob-view.cgi' },
+  // webjobctl init --view looks for it beside webjobctl.
+  'webjob-view.cgi': { place: 'webjob-view.cgi' },
 };
 
 /** Writes the package into a directory and returns its path. `npm run build` must have run. Throws Error when dpkg-deb fails. */
@@ -48,6 +48,7 @@ export function buildDeb(target = join(root, 'dist')): string {
       chmodSync(place, mode);
     };
     addPrograms(folder, put);
+    addViewDirectory(folder);
     addDocuments(put, debian, epoch);
     addConfiguration(put);
     addControl(folder, put, debian);
@@ -89,6 +90,12 @@ function addPrograms(folder: string, put: Put): void {
     mkdirSync(join(folder, 'usr/bin'), { recursive: true });
     symlinkSync(join('../lib/webjob', place), join(folder, 'usr/bin', command));
   }
+}
+
+/** webjob-view.conf serves a directory that holds nothing else. */
+function addViewDirectory(folder: string): void {
+  mkdirSync(join(folder, 'usr/lib/webjob/view'));
+  symlinkSync('../webjob-view.cgi', join(folder, 'usr/lib/webjob/view/webjob-view.cgi'));
 }
 
 function addDocuments(put: Put, debian: string, epoch: number): void {
@@ -167,7 +174,8 @@ function addConfiguration(put: Put): void {
       `usr/lib/systemd/system/${basename(file)}`,
       read(file)
         .replace('/usr/lib/cgi-bin/webjob/nph-webjob.cgi', '/usr/lib/webjob/nph-webjob.cgi')
-        .replace('/usr/lib/cgi-bin/webjob-view/webjob-view.cgi', '/usr/lib/webjob/view/webjob-view.cgi'),
+        .replace('/usr/local/bin/webjobctl', '/usr/bin/webjobctl')
+        .replace('/usr/lib/cgi-bin/webjob-view/webjob-view.cgi', '/usr/lib/webjob/webjob-view.cgi'),
     );
 }
 
