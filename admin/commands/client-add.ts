@@ -115,7 +115,7 @@ export function addCommand(): Command {
     .option('--result-key <file>', 'the public key of the results; the private key stays on the client')
     .option('--no-result-key', 'results are not signed')
     .option(
-      '--schedule <span>',
+      '--schedule <duration>',
       'add files for cron and systemd: it asks for its batch so often, as in 10m',
       parseSchedule,
     )

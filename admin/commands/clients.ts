@@ -49,8 +49,8 @@ Exit codes:
 export function clientsCommand(): Command {
   return new Command('clients')
     .description('list clients: last seen, and how their jobs went')
-    .option('--expect <span>', 'mark clients as silent that were not seen for so long, as in 24h', parseDuration)
-    .option('--since <time>', 'of jobs since: 2026-11-01, "2026-11-01 12:00", or a span as in 30d', parseInstant)
+    .option('--expect <duration>', 'mark clients that were not seen for this long, as in 24h', parseDuration)
+    .option('--since <time>', 'of jobs since: 2026-11-01, "2026-11-01 12:00", or a duration as in 30d', parseInstant)
     .addOption(clientOption())
     .addHelpText('after', EXPLANATION)
     .action((options: Options, command: Command) =>

@@ -45,7 +45,7 @@ export function diffCommand(): Command {
     .option('--previous', 'compare with the previous upload of the same client and command; the default')
     .option('--out', 'what they wrote to stdout; as without --err and --env')
     .option('--err', 'what they wrote to stderr')
-    .option('--env', 'the records of the runs')
+    .option('--env', 'the run records')
     .addOption(clientOption('of this client, where several sent the same job id'))
     .addOption(identityOption())
     .addHelpText('after', EXPLANATION)

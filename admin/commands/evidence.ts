@@ -67,9 +67,9 @@ Exit codes:
 export function evidenceCommand(): Command {
   return new Command('evidence')
     .description('make a package of jobs that anyone can check, or check one')
-    .argument('[jid...]', 'job ids, or their beginnings or ends')
-    .option('--out <directory>', 'where to make it; nothing may be there')
-    .option('--zip', 'make DIRECTORY.zip, too')
+    .argument('[job...]', 'job ids, or their beginnings or ends')
+    .option('--out <directory>', 'a new directory for the package')
+    .option('--zip', 'also make DIRECTORY.zip')
     .addOption(clientOption())
     .option('--command <glob>', 'jobs of these commands, likewise')
     .option('--since <time>', 'not older: 2026-11-01, "2026-11-01 12:00", or a duration as in 24h', parseInstant)

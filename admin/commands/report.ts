@@ -57,8 +57,8 @@ export function reportCommand(): Command {
         .default(parseDuration('2d'), '2d'),
     )
     .addOption(clientOption())
-    .option('--job <jid>', 'only this job, and those with its id of other clients')
-    .option('--all', 'make every page again, and read every file again')
+    .option('--job <job>', 'only this job, of every client with this job id')
+    .option('--all', 'write every page and read every file again')
     .helpOption('-h, --help', 'print this help')
     .addHelpText('after', EXPLANATION)
     .action(async (_, command: Command) => await run(command));
