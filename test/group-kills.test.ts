@@ -63,8 +63,12 @@ async function killUnderLoad(site: Site, kills: number, random: () => number): P
         if (status === undefined) await sleep(20);
       }
     });
+    let answered = 0;
     while (round.kills < kills) {
-      await sleep(random() * 250);
+      await sleep(random() * 100);
+      // Some are at work, then, and not all of them starting.
+      if (round.statuses.size === answered) continue;
+      answered = round.statuses.size;
       const workers = workersOf(primary.pid);
       const victim = workers[Math.floor(random() * workers.length)];
       if (victim === undefined) continue;
