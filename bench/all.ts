@@ -1,5 +1,6 @@
 // All of it in one go: what httpd serves by itself, scripts that do nothing, a Perl script of the same work (bench/peer.pl), and WebJob in
 // every way in which it is shipped, in turn in one run, so that all of them see the same machine. Prints figures and ratios; asserts nothing.
+import { spawnSync } from 'node:child_process';
 import { readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { cpus, loadavg, release } from 'node:os';
 import { join } from 'node:path';
@@ -101,13 +102,16 @@ async function measure(peers: Peer[], operation: Operation, clients: number, opt
     (peer): Cell => ({ peer, operation, clients, milliseconds: [], rates: [], peakMegabytes: 0 }),
   );
   for (let turn = 0; turn <= options.turns; turn += 1) {
-    for (const cell of cells) {
+    // In every other turn backwards: nobody always runs behind the same one.
+    for (const cell of turn % 2 === 0 ? cells : cells.toReversed()) {
       const { peer, milliseconds, rates } = cell;
       const target = { ...peer, isEmpty: undefined };
       const asked = peer.isEmpty ? { ...operation, bytes: 0 } : operation;
       const when = turn === 0 ? 'memory' : `turn ${turn} of ${options.turns}`;
       process.stderr.write(`${operation.name}, ${clients} at once, ${when}: ${peer.name}\n`);
       const stop = turn === 0 ? watchFootprint(peer.pids) : undefined;
+      // What another one left for the disk to write is not this one's to wait for.
+      spawnSync('sync');
       const load = await askTogether(target, asked, clients, options.milliseconds);
       if (stop) cell.peakMegabytes = stop();
       else {
