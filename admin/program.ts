@@ -27,6 +27,7 @@ const COMMANDS: ReadonlyMap<string, () => Promise<MakeCommand>> = new Map([
   ['alert', async () => (await import('./commands/alert.ts')).alertCommand],
   ['report', async () => (await import('./commands/report.ts')).reportCommand],
   ['metrics', async () => (await import('./commands/metrics.ts')).metricsCommand],
+  ['ledger', async () => (await import('./commands/ledger.ts')).ledgerCommand],
   ['index', async () => (await import('./commands/index.ts')).indexCommand],
   ['export', async () => (await import('./commands/export.ts')).exportCommand],
   ['prune', async () => (await import('./commands/prune.ts')).pruneCommand],
@@ -70,6 +71,7 @@ export async function makeProgram(words: readonly string[]): Promise<Command> {
       (file: string, files: string[] = []) => [...files, file],
     )
     .option('--json', 'print one JSON value a line')
+    .option('--ledger <url>', 'ask a PostgreSQL that sites push to: jobs, show and clients')
     .version(WEBJOB_VERSION, '-v, --version', 'print the version')
     .addHelpText('after', EXPLANATION)
     .showSuggestionAfterError();
@@ -82,8 +84,8 @@ export async function makeProgram(words: readonly string[]): Promise<Command> {
 function findCommand(words: readonly string[]): string | undefined {
   for (let at = 0; at < words.length; at++) {
     const word = words[at] ?? '';
-    if (word === '-c' || word === '--config') at++;
-    else if (word !== '--json' && !/^(?:-c.|--config=)/.test(word)) return ALL.has(word) ? undefined : word;
+    if (/^(?:-c|--config|--ledger)$/.test(word)) at++;
+    else if (word !== '--json' && !/^(?:-c.|--config=|--ledger=)/.test(word)) return ALL.has(word) ? undefined : word;
   }
   return undefined;
 }

@@ -29,8 +29,9 @@ export interface ClientFilter {
  * Reads client ids, globs and names of groups with commas between them, as --to has them. What a log names may be no client id: an empty glob
  * matches nothing, and `*` all. Throws Failure `failed` for groups that cannot be read.
  */
-export function makeClientFilter({ settings }: Pick<Site, 'settings'>, text: string): ClientFilter {
-  const groups = readGroups(settings);
+export function makeClientFilter({ settings, remote }: Pick<Site, 'settings' | 'remote'>, text: string): ClientFilter {
+  // The groups of a site are among its files.
+  const groups: Groups = remote ? new Map() : readGroups(settings);
   const words = text.split(',');
   const [first = ''] = words;
   const isOne = words.length === 1 && !groups.has(first);

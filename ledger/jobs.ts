@@ -33,6 +33,10 @@ export async function* readJobs(
   advance?: () => void,
   order: JobOrder = 'end',
 ): AsyncGenerator<Job> {
+  if (site.remote) {
+    for await (const { job } of site.remote.readJobs([site], filter, order)) yield job;
+    return;
+  }
   const store = await openStore(site, windowOf(site, filter), advance ? { advance } : {});
   try {
     yield* queryJobs(store, site, filter, ORDERS[order]);
@@ -52,6 +56,7 @@ export async function readNewest(
   isWanted: (job: Job) => boolean,
   limit: number,
 ): Promise<Job[]> {
+  if (site.remote) return (await site.remote.readNewest([site], filter, isWanted, limit)).map(({ job }) => job);
   const until = filter.until ?? new Date();
   for (const days of [...LOOKS_DAYS, undefined]) {
     const since = days === undefined ? filter.since : new Date(until.getTime() - days * DAY_MS);
@@ -77,10 +82,11 @@ export async function readNewest(
 
 /** A server's clock may have been set back between a job id and a line of the log. */
 const CLOCK_SECONDS = 3600;
-const MAX_FOUND = 1000;
+export const MAX_FOUND = 1000;
 
 /** The jobs whose id is this, or begins or ends with it; it is as the log writes job ids. Throws Failure `failed`. */
 export async function findJobs(site: Site, part: string, client: string | undefined): Promise<Job[]> {
+  if (site.remote) return await site.remote.findJobs(site, part, client);
   const epoch = findJobIdParts(part)?.epochSeconds;
   const since = epoch === undefined ? undefined : new Date((epoch - CLOCK_SECONDS) * 1000);
   // The log of the time that is in a whole id is all that most questions have to read.
@@ -123,6 +129,7 @@ export interface Sums {
 
 /** What the jobs of a site add up to. Throws Failure `failed`. */
 export async function readSums(site: Site, filter: JobFilter = {}, advance?: () => void): Promise<Sums> {
+  if (site.remote) return await site.remote.readSums(site, filter);
   const isPlain = !filter.since && !filter.until && !filter.command && !filter.states;
   const store = await openStore(site, windowOf(site, filter), advance ? { advance } : {});
   try {
@@ -148,6 +155,7 @@ export interface Measures {
 
 /** What the jobs and the uploads of a site add up to, with so many clients. Throws Failure `failed`. */
 export async function readMeasures(site: Site, mostClients: number): Promise<Measures> {
+  if (site.remote) return await site.remote.readMeasures(site, mostClients);
   const { database, close } = await openStore(site, {});
   try {
     const isSeen = "FROM sums WHERE client <> '' AND seen IS NOT NULL";
@@ -200,7 +208,7 @@ interface Row {
  * Of jobs that ended at one time the one that began first comes first: their ids tell the second, and behind it how many requests there
  * were before in it, in any number of digits (docs/protocol.md, section 5).
  */
-const BY_ID = ["rtrim(job_id, '0123456789')", 'length(job_id)', 'job_id', 'client', 'command'];
+export const BY_ID = ["rtrim(job_id, '0123456789')", 'length(job_id)', 'job_id', 'client', 'command'];
 const OLDEST = ['rank', 'at', ...BY_ID].join(', ');
 const BY_TIME = ['at', 'rank', ...BY_ID].join(', ');
 const NEWEST = ['at', 'rank', ...BY_ID].map((column) => `${column} DESC`).join(', ');
@@ -389,7 +397,7 @@ export function readTotals(database: Database): Totals {
   return totals;
 }
 
-function sumUp(jobs: Iterable<Job>): Sums {
+export function sumUp(jobs: Iterable<Job>): Sums {
   const sums: Sums = { all: makeTotals(), clients: new Map() };
   for (const job of jobs) {
     const add = (name: string, value: number): void => {
@@ -413,12 +421,12 @@ export function makeClientTotals(): ClientTotals {
   return { states: new Map(), foreign: 0, received: 0, sent: 0, seenAt: undefined };
 }
 
-function makeTotals(): Totals {
+export function makeTotals(): Totals {
   return { ...makeClientTotals(), requests: new Map() };
 }
 
 /** Adds what a store has of a client: `name`, a tab and a number a line. */
-function addCounts(totals: ClientTotals | Totals, counts: string): void {
+export function addCounts(totals: ClientTotals | Totals, counts: string): void {
   for (let start = 0; start < counts.length; ) {
     const tab = counts.indexOf('\t', start);
     const end = counts.indexOf('\n', tab);
@@ -445,7 +453,7 @@ function windowOf(site: Site, { since, client }: JobFilter): Window {
   return { since, isClient: (clientId) => isClient({ clientId }) };
 }
 
-function makeFilter(site: Site, filter: JobFilter): (job: Job) => boolean {
+export function makeFilter(site: Site, filter: JobFilter): (job: Job) => boolean {
   const { since, until, states } = filter;
   const isNamed = makeNameFilter(site, filter);
   return (job) =>
@@ -455,7 +463,7 @@ function makeFilter(site: Site, filter: JobFilter): (job: Job) => boolean {
     isNamed(job);
 }
 
-function makeNameFilter(
+export function makeNameFilter(
   site: Site,
   { client, command }: Pick<JobFilter, 'client' | 'command'>,
 ): (facts: NameFacts) => boolean {

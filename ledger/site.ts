@@ -1,5 +1,6 @@
 // A site as its readers see it: one locker, and the servers that store into it, each with a log of its own.
 import type { ServerSettings } from '../cgi/controls.ts';
+import type { Remote } from './remote.ts';
 
 export interface Server {
   serverId: string;
@@ -16,6 +17,8 @@ export interface Site {
   servers: readonly Server[];
   /** What tells it from the others that are read with it; undefined when it is alone. */
   label: string | undefined;
+  /** Who knows its jobs, when its files are elsewhere. */
+  remote?: Remote;
 }
 
 /** The server that settings are of. */

@@ -14,6 +14,7 @@ export interface Found {
  */
 export async function* readSites(sites: readonly Site[], filter: JobFilter): AsyncGenerator<Found> {
   const [site, another] = sites;
+  if (site?.remote) return yield* site.remote.readJobs(sites, filter, 'end');
   if (site && another) yield* mergeSites(sites, filter);
   else if (site) for await (const job of readJobs(site, filter)) yield { site, job };
 }
@@ -44,6 +45,8 @@ export async function readNewestOf(
   isWanted: (job: Job) => boolean,
   limit: number,
 ): Promise<Found[]> {
+  const remote = sites[0]?.remote;
+  if (remote) return await remote.readNewest(sites, filter, isWanted, limit);
   const all: Found[] = [];
   for (const site of sites) for (const job of await readNewest(site, filter, isWanted, limit)) all.push({ site, job });
   // Of one site they are in their order already.

@@ -630,8 +630,12 @@ function identify({ clientId, command, put, get, group }: Job): string {
 
 /** A job as its row says. */
 export function readJoined(site: Site, { lines, joined }: Pick<JobRow, 'lines' | 'joined'>): Joined {
-  const uploads = joined === '[]' ? [] : (JSON.parse(joined) as StoredUpload[]).map(parseStored);
-  return joinEpisode(parseLines(site, lines), uploads);
+  return joinStored(site, lines, joined === '[]' ? [] : JSON.parse(joined));
+}
+
+/** The same where the uploads were parsed already. */
+export function joinStored(site: Site, lines: string, uploads: readonly unknown[]): Joined {
+  return joinEpisode(parseLines(site, lines), (uploads as StoredUpload[]).map(parseStored));
 }
 
 /** The lines of a row of `jobs`. */

@@ -78,6 +78,8 @@ const asTexts = (packages: Readonly<Record<string, string>>): Plugin => ({
 
 /** What is taken of the package that seals and opens streams. */
 const SEALING = { 'age-encryption': '{ Encrypter, Decrypter }' };
+/** What is taken of those that speak with PostgreSQL. */
+const POSTGRES = { pg: '{ Client }', 'pg-copy-streams': '{ from }' };
 
 /** The same of the one that sends mail. */
 const MAILING = { nodemailer: '{ createTransport }' };
@@ -96,7 +98,11 @@ const PROGRAMS = [
   {
     source: 'admin/main.ts',
     target: 'webjobctl',
-    more: { ...PARSED_EVERY_TIME, define: { ...VERSION, ...SHIPPED }, plugins: [asTexts({ ...SEALING, ...MAILING })] },
+    more: {
+      ...PARSED_EVERY_TIME,
+      define: { ...VERSION, ...SHIPPED },
+      plugins: [asTexts({ ...SEALING, ...MAILING, ...POSTGRES })],
+    },
   },
 ];
 

@@ -18,7 +18,8 @@ import { JOB_STATES, type JobState } from '../../ledger/job.ts';
 import { type ClientTotals, makeClientTotals, readSums } from '../../ledger/jobs.ts';
 import { listProfiles } from '../clients/profiles.ts';
 import { clientOption } from '../site/client-option.ts';
-import { globalOptions, openSites, type Site } from '../site/site.ts';
+import { openSitesOrLedger } from '../site/ledger.ts';
+import { globalOptions, type Site } from '../site/site.ts';
 
 interface Options {
   expect?: number;
@@ -53,8 +54,8 @@ export function clientsCommand(): Command {
     .option('--since <time>', 'of jobs since: 2026-11-01, "2026-11-01 12:00", or a duration as in 30d', parseInstant)
     .addOption(clientOption())
     .addHelpText('after', EXPLANATION)
-    .action((options: Options, command: Command) =>
-      listClients(openSites(command), options, globalOptions(command).json === true),
+    .action(async (options: Options, command: Command) =>
+      listClients(await openSitesOrLedger(command), options, globalOptions(command).json === true),
     );
 }
 

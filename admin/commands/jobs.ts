@@ -9,7 +9,8 @@ import { type JobFilter, watchJobs } from '../../ledger/jobs.ts';
 import { type Found, readNewestOf, readSites } from '../../ledger/sites.ts';
 import { formatRow, formatTitles } from '../jobs/columns.ts';
 import { addJobOptions, historyFilter, type JobOptions, makeJobFilter, parseLimit } from '../jobs/options.ts';
-import { globalOptions, openSites, type Site } from '../site/site.ts';
+import { openSitesOrLedger } from '../site/ledger.ts';
+import { globalOptions, type Site } from '../site/site.ts';
 
 interface Options extends JobOptions {
   columns?: readonly ColumnName[];
@@ -50,7 +51,9 @@ export function jobsCommand(): Command {
     .option('--columns <names>', 'what to show, with commas between', parseColumns)
     .option('--watch', 'show jobs as they end, until Ctrl-C')
     .addHelpText('after', EXPLANATION)
-    .action((options: Options, command: Command) => listJobs(options, openSites(command), globalOptions(command).json));
+    .action(async (options: Options, command: Command) =>
+      listJobs(options, await openSitesOrLedger(command), globalOptions(command).json),
+    );
 }
 
 async function listJobs(options: Options, sites: readonly Site[], isJson: true | undefined): Promise<void> {

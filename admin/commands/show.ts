@@ -26,7 +26,8 @@ import {
 } from '../jobs/sealed.ts';
 import { type JobVerification, verifyShown } from '../jobs/verification.ts';
 import { clientOption } from '../site/client-option.ts';
-import { globalOptions, openSites, type Site } from '../site/site.ts';
+import { openSitesOrLedger } from '../site/ledger.ts';
+import { globalOptions, type Site } from '../site/site.ts';
 
 interface Options {
   client?: string;
@@ -67,8 +68,8 @@ export function showCommand(): Command {
     .addOption(clientOption('of this client, where several sent the same job id'))
     .addOption(identityOption())
     .addHelpText('after', EXPLANATION)
-    .action((jid: string, options: Options, command: Command) =>
-      show(openSites(command), jid, options, globalOptions(command).json === true),
+    .action(async (jid: string, options: Options, command: Command) =>
+      show(await openSitesOrLedger(command), jid, options, globalOptions(command).json === true),
     );
 }
 
@@ -78,12 +79,13 @@ async function show(sites: readonly Site[], jid: string, options: Options, isJso
     throw new Failure('usage', '--json shows no stream', 'show JID --out > file gives it byte for byte');
   const { site, job } = await findJob(sites, jid, options.client);
   if (job.state === 'missing') process.exitCode = EXIT_CODES.findings;
+  if (site.remote && (asked.length > 0 || options.all)) throw elsewhere(site);
   const opened = await openJob(site, job, await readIdentities(options.identity));
   const { stored } = opened;
   const isStream = asked.length > 0 && !options.all;
   const bytes = STREAMS.reduce((sum, name) => sum + (stored[name]?.bytes ?? 0), 0);
-  const verification = isStream ? undefined : verifyShown(site, job, bytes);
-  const acts = isStream ? [] : new Acts(logFolders(site)).of(job);
+  const verification = isStream || site.remote ? undefined : verifyShown(site, job, bytes);
+  const acts = isStream || site.remote ? [] : new Acts(logFolders(site)).of(job);
   if (isJson)
     printJson({
       ...jobJson(site, job),
@@ -98,11 +100,17 @@ async function show(sites: readonly Site[], jid: string, options: Options, isJso
       await output.write(
         `${[...describeJob(site, job, opened, verification), ...describeActs(acts, site)].join('\n')}\n`,
       );
-    const names = options.all ? STREAMS : asked.length > 0 ? asked : (['out', 'err'] as const);
+    const names = options.all ? STREAMS : asked.length > 0 ? asked : site.remote ? [] : (['out', 'err'] as const);
     for (const name of names)
       await showStream(output, name, stored[name], names.length > 1 || asked.length === 0, sealingOf(opened, name));
     await output.end();
   }
+}
+
+/** A database of many sites has what is known of jobs, and not what they sent. */
+function elsewhere({ label, settings }: Site): Failure {
+  const where = `the streams of ${label} are in ${settings.incomingDirectory} at that site`;
+  return new Failure('usage', where, 'run webjobctl show there, without --ledger');
 }
 
 /** Byte for byte. */
@@ -125,6 +133,7 @@ interface Opened {
 }
 
 async function openJob(site: Site, job: Job, identities: Identities | undefined): Promise<Opened> {
+  if (site.remote) return { stored: {}, record: undefined, place: describePlace(job), recipients: undefined };
   const found = await findJobStreams(site, job);
   const record = job.group ? readRecordFields(site, job.group) : job.packed && (await readPackedRecord(found));
   const recipients = identities ? undefined : findRecipients(record);

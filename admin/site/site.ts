@@ -9,6 +9,8 @@ export interface GlobalOptions {
   /** nph-webjob.cfg, of several sites several; undefined: where the server itself looks. */
   config?: string[];
   json?: true;
+  /** A database with the jobs of many sites, in place of the files of one. */
+  ledger?: string;
 }
 
 export type { Site };
@@ -23,6 +25,8 @@ const DEBIAN_FILE = '/etc/webjob/nph-webjob.cfg';
 
 /** The file of the one site of a command: --config, WEBJOB_PROPERTIES_FILE, the first that is there of the usual places and Debian's. */
 export function findPropertiesFile(command: Command): string | undefined {
+  if (globalOptions(command).ledger !== undefined)
+    throw new Failure('usage', `${command.name()} reads the files of a site`, 'run it there, without --ledger');
   const [named, another] = globalOptions(command).config ?? [process.env.WEBJOB_PROPERTIES_FILE];
   if (another !== undefined)
     throw new Failure('usage', `${command.name()} works on one site at a time`, 'give --config once');

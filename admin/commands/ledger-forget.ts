@@ -1,0 +1,26 @@
+// webjobctl ledger forget: takes a site out of the database of many sites.
+import { Command } from 'commander';
+import { Failure } from '../../cli/failure.ts';
+import { printJson, say } from '../../cli/output.ts';
+import { withLedger } from '../site/ledger.ts';
+import { globalOptions } from '../site/site.ts';
+
+const EXPLANATION = `
+The files of the site stay as they are, and a push tells all of it again.
+
+Exit codes: 0 done, 1 there is no such site, 2 wrong command line, 4 the database failed`;
+
+export function forgetCommand(): Command {
+  return new Command('forget')
+    .description('take a site out of the database')
+    .argument('<name>', 'how the site is called there')
+    .requiredOption('--to <url>', 'the database, as psql takes it, without a password')
+    .addHelpText('after', EXPLANATION)
+    .action(async (name: string, { to }: { to: string }, command: Command) => {
+      const { forget } = await import('../../ledger/postgres/push.ts');
+      if (!(await withLedger(to, async (client) => await forget(client, name))))
+        throw new Failure('findings', `no site there is called ${name}`, 'webjobctl ledger list --to URL');
+      if (globalOptions(command).json) printJson({ site: name, forgotten: true });
+      else say(`${name} is forgotten`);
+    });
+}

@@ -1,0 +1,71 @@
+// webjobctl ledger push: tells the database of many sites what is new of this one.
+import { hostname } from 'node:os';
+import { dirname } from 'node:path';
+import { Command, InvalidArgumentError } from 'commander';
+import { requireRootsOwn } from '../../cli/files.ts';
+import { printJson, say, startProgress } from '../../cli/output.ts';
+import type { Pushed } from '../../ledger/postgres/push.ts';
+import { fillStore, storeFile } from '../../ledger/store.ts';
+import { withLedger } from '../site/ledger.ts';
+import { globalOptions, openSite, type Site } from '../site/site.ts';
+import { inTurn } from '../site/turn.ts';
+
+interface Options {
+  to: string;
+  as: string;
+}
+
+const EXPLANATION = `
+Brings the index of the site up to date, makes it where there is none, and tells the database every job that is new or has changed since
+the last push: each once, also when this command, the network or the database ends in between. The first push tells everything. A site
+that gets another index (webjobctl index --rebuild), or a database that was restored from a backup, is told everything again.
+
+A site pushes to one database; its name there is that of the machine unless --as says another. What clients sent stays in the locker.
+
+Example, every minute from cron:
+  webjobctl ledger push --to 'postgresql://webjob_push@db.example.org/webjob?sslmode=verify-full' --as berlin
+
+Exit codes: 0 done, 2 wrong command line, 3 wrong settings, 4 the log, the locker or the database failed`;
+
+export function pushCommand(): Command {
+  return new Command('push')
+    .description('tell the database what is new of this site')
+    .requiredOption('--to <url>', 'the database, as psql takes it, without a password')
+    .option('--as <name>', 'how the site is called there', parseName, hostname())
+    .addHelpText('after', EXPLANATION)
+    .action(async (options: Options, command: Command) => {
+      const started = performance.now();
+      const pushed = await push(openSite(command), options);
+      const seconds = Math.round(performance.now() - started) / 1000;
+      if (globalOptions(command).json) printJson({ site: options.as, ...pushed, seconds });
+      else say(`${options.as}: ${pushed.jobs} jobs and ${pushed.clients} clients were told, ${seconds} s`);
+    });
+}
+
+async function push(site: Site, { to, as: name }: Options): Promise<Pushed> {
+  const path = storeFile(site);
+  const progress = startProgress('jobs');
+  const { push: tell } = await import('../../ledger/postgres/push.ts');
+  try {
+    // Before the site is read: a database that is away is told at once.
+    return await withLedger(to, async (client) => {
+      const store = await inTurn(site.settings, 'index', async () => {
+        requireRootsOwn(dirname(path));
+        return await fillStore(path, site, {});
+      });
+      try {
+        return await tell(store.database, { client, name, site }, progress.advance);
+      } finally {
+        store.close();
+      }
+    });
+  } finally {
+    progress.end();
+  }
+}
+
+function parseName(text: string): string {
+  if (!/^[\p{L}\p{N}][\p{L}\p{N} ._:/-]{0,63}$/u.test(text))
+    throw new InvalidArgumentError('a name is up to 64 letters, digits, blanks and . _ : / -');
+  return text;
+}

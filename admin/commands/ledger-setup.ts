@@ -1,0 +1,50 @@
+// webjobctl ledger setup: the tables of the database of many sites, and what its roles may.
+import { Command, InvalidArgumentError } from 'commander';
+import { printJson, say } from '../../cli/output.ts';
+import { withLedger } from '../site/ledger.ts';
+import { globalOptions } from '../site/site.ts';
+
+interface Options {
+  to: string;
+  writer?: string;
+  reader?: string;
+}
+
+const EXPLANATION = `
+Makes the schema webjob in a database, or brings one of an earlier webjobctl up to date: in one transaction, and again as often as you
+like. Whoever runs it owns the tables. A role that is not there is made, without a right to log in: a database's administrator gives it
+one by ALTER ROLE, or a user the role by GRANT. A writer may push; a reader may ask, and nothing else.
+
+Example:
+  createdb webjob
+  webjobctl ledger setup --to postgresql:///webjob --writer webjob_push --reader webjob_read
+
+Exit codes: 0 done, 2 wrong command line, 4 the database failed`;
+
+export function setupCommand(): Command {
+  return new Command('setup')
+    .description('make the tables, or bring them up to date')
+    .requiredOption('--to <url>', 'the database, as psql takes it, without a password')
+    .option('--writer <role>', 'this role may push', parseRole)
+    .option('--reader <role>', 'this role may ask', parseRole)
+    .addHelpText('after', EXPLANATION)
+    .action(async ({ to, writer, reader }: Options, command: Command) => {
+      const { setUp } = await import('../../ledger/postgres/setup.ts');
+      const done = await withLedger(to, async (client) => await setUp(client, { writer, reader }));
+      if (globalOptions(command).json) printJson(done);
+      else {
+        say(
+          done.from === done.to
+            ? `the tables are of version ${done.to} already`
+            : `version ${done.from} is now ${done.to}`,
+        );
+        for (const role of done.made) say(`role ${role} was made; it may not log in yet`);
+      }
+    });
+}
+
+function parseRole(text: string): string {
+  if (text === '' || Buffer.byteLength(text) > 63 || /[\0-\x1f]/.test(text))
+    throw new InvalidArgumentError('the name of a role is 1 to 63 bytes of text.');
+  return text;
+}

@@ -1,0 +1,28 @@
+// webjobctl ledger: the jobs of many sites in one PostgreSQL.
+import { Command } from 'commander';
+import { forgetCommand } from './ledger-forget.ts';
+import { listCommand } from './ledger-list.ts';
+import { pushCommand } from './ledger-push.ts';
+import { setupCommand } from './ledger-setup.ts';
+
+export function ledgerCommand(): Command {
+  return new Command('ledger')
+    .description('tell a PostgreSQL the jobs of this site, so that many sites can be asked as one')
+    .helpCommand(false)
+    .addCommand(setupCommand())
+    .addCommand(pushCommand())
+    .addCommand(listCommand())
+    .addCommand(forgetCommand())
+    .addHelpText(
+      'after',
+      `
+The password of the database is taken from where psql takes it: ~/.pgpass, PGPASSFILE or PGPASSWORD.
+
+Examples:
+  webjobctl ledger setup --to postgresql:///webjob --writer webjob_push --reader webjob_read
+  webjobctl ledger push --to 'postgresql://webjob_push@db.example.org/webjob?sslmode=verify-full' --as berlin
+  webjobctl --ledger 'postgresql://webjob_read@db.example.org/webjob' jobs --state failed --since 24h
+
+Exit codes: those of webjobctl; each command's own are in its help.`,
+    );
+}

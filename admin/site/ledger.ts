@@ -1,0 +1,41 @@
+// The sites of a command that asks for jobs alone: by their own files, or by a database that they are pushed to.
+import type { Command } from 'commander';
+import { readSettings } from '../../cgi/settings.ts';
+import { Failure } from '../../cli/failure.ts';
+import type { Connection } from '../../ledger/postgres/connect.ts';
+import type { SiteSettings } from '../../ledger/postgres/push.ts';
+import { globalOptions, openSites, type Site } from './site.ts';
+
+/** Throws Failure `settings`, `usage`, and `failed` when the database cannot be asked. */
+export async function openSitesOrLedger(command: Command): Promise<Site[]> {
+  const { ledger, config } = globalOptions(command);
+  if (ledger === undefined) return openSites(command);
+  if (config) throw new Failure('usage', '--config and --ledger name different places', 'give one of them');
+  // Most commands have no use for it.
+  const { openLedger } = await import('../../ledger/postgres/ask.ts');
+  return await openLedger(ledger, makeSite);
+}
+
+/** A site whose files are elsewhere: nothing of this machine is looked at for it. */
+function makeSite({ baseDirectory, incomingDirectory, putNameFormat, servers }: SiteSettings): Site {
+  const { settings } = readSettings(undefined);
+  return {
+    propertiesFile: undefined,
+    settings: { ...settings, baseDirectory, incomingDirectory, putNameFormat },
+    servers,
+    label: undefined,
+  };
+}
+
+/** Does something with a database of many sites. Throws Failure `usage` and `failed`. */
+export async function withLedger<Result>(url: string, act: (client: Connection) => Promise<Result>): Promise<Result> {
+  const { connect, failureOf } = await import('../../ledger/postgres/connect.ts');
+  const client = await connect(url);
+  try {
+    return await act(client);
+  } catch (error) {
+    throw failureOf(error, url);
+  } finally {
+    await client.end().catch(() => {});
+  }
+}

@@ -1,0 +1,102 @@
+// Connects to PostgreSQL by a URL without a password: that comes from where psql takes it.
+import type { Client } from 'pg';
+import { Failure } from '../../cli/failure.ts';
+import { MIGRATIONS } from './schema.ts';
+
+export type Connection = Client;
+
+const CONNECT_MS = 15_000;
+
+/** A URL as libpq takes it, which need not name a host, in its parts: user and password, host, and what follows. */
+const URL_PARTS = /^postgres(?:ql)?:\/\/(?:([^@/?#]*)@)?([^/?#]*)([^#]*)$/;
+
+/** Throws Failure `usage` for what is no such URL, or shows a password to everybody who lists processes. */
+function checkUrl(text: string): void {
+  const [, user = '', , more] = URL_PARTS.exec(text) ?? [];
+  if (more === undefined)
+    throw new Failure(
+      'usage',
+      // What was typed may hold a password.
+      'this is no URL of a database',
+      "as in 'postgresql://webjob@db.example.org/webjob?sslmode=verify-full'",
+    );
+  if (user.includes(':') || /[?&]password=/i.test(more))
+    throw new Failure(
+      'usage',
+      'the URL holds a password, which everybody sees who lists processes',
+      'write it into ~/.pgpass, as HOST:PORT:DATABASE:USER:PASSWORD, and: chmod 600 ~/.pgpass',
+    );
+}
+
+/** As messages name it. */
+function describeUrl(text: string): string {
+  const [, , host, more = ''] = URL_PARTS.exec(text) ?? [];
+  const [path = '', query] = more.split('?');
+  return `${host || new URLSearchParams(query).get('host') || 'the local PostgreSQL'}${path}`;
+}
+
+/** Throws Failure `failed`. */
+export async function connect(url: string): Promise<Client> {
+  checkUrl(url);
+  const { Client } = await import('pg');
+  const client = new Client({
+    connectionString: url,
+    connectionTimeoutMillis: CONNECT_MS,
+    keepAlive: true,
+    application_name: 'webjobctl',
+  });
+  // A connection that breaks between two questions is told by the next of them.
+  client.on('error', () => {});
+  try {
+    await client.connect();
+    // The server may be set to anything.
+    await client.query(
+      "SET TIME ZONE 'UTC'; SET DateStyle = 'ISO'; SET IntervalStyle = 'iso_8601'; SET client_encoding = 'UTF8'",
+    );
+    return client;
+  } catch (error) {
+    await client.end().catch(() => {});
+    throw failureOf(error, url);
+  }
+}
+
+const REMEDIES: Readonly<Record<string, string>> = {
+  '28P01': 'the password is taken from PGPASSWORD, or from a line HOST:PORT:DATABASE:USER:PASSWORD in ~/.pgpass',
+  '28000': 'pg_hba.conf of the server says who may connect from where',
+  '3D000': 'make it: createdb NAME',
+  '42501': 'webjobctl ledger setup --writer ROLE --reader ROLE says what each role may',
+  '42P01': 'webjobctl ledger setup makes the tables',
+  ECONNREFUSED: 'is the server there? pg_isready tells',
+};
+
+/** What went wrong at the server, as a failure that says at which. */
+export function failureOf(error: unknown, url: string): Error {
+  if (error instanceof Failure) return error;
+  const { code, message, severity } = error as Error & { code?: string; severity?: string };
+  const isOurs = severity === undefined && code === undefined && !/timeout|terminated|password/i.test(message);
+  if (isOurs) return error as Error;
+  return new Failure('failed', `${describeUrl(url)}: ${message || code}`, REMEDIES[code ?? ''] ?? [], { cause: error });
+}
+
+/** Throws Failure `failed` for a database without our tables, or with those of another version. */
+export async function requireVersion(client: Client): Promise<void> {
+  const version = await readVersion(client);
+  if (version === MIGRATIONS.length) return;
+  if (version > MIGRATIONS.length)
+    throw new Failure('failed', `the tables are of a later webjobctl (version ${version})`, 'update this one');
+  throw new Failure(
+    'failed',
+    version === 0
+      ? 'the database has no tables of webjobctl'
+      : `the tables are of an earlier webjobctl (version ${version})`,
+    'their owner runs: webjobctl ledger setup --to URL',
+  );
+}
+
+/** How many of the steps in MIGRATIONS a database has taken; 0 for one without our tables. */
+export async function readVersion(client: Client): Promise<number> {
+  const { rows: known } = await client.query("SELECT to_regclass('webjob.facts') IS NOT NULL AS known");
+  if (!known[0]?.known) return 0;
+  const { rows } = await client.query("SELECT value FROM webjob.facts WHERE name = 'version'");
+  return Number(rows[0]?.value ?? 0);
+}

@@ -1,0 +1,47 @@
+// Rows as COPY takes them in its text format (PostgreSQL's manual, COPY, "Text Format").
+
+import { Readable } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
+import type { Client } from 'pg';
+
+export type Cell = string | number | null;
+
+/** Of what COPY would take for something else. */
+const ESCAPES: Readonly<Record<string, string>> = { '\\': '\\\\', '\t': '\\t', '\n': '\\n', '\r': '\\r' };
+
+/** What no text of PostgreSQL can hold is U+FFFD: NUL, and half a surrogate pair. */
+export function safeText(text: string): string {
+  return text.replaceAll(/\0|\p{Surrogate}/gu, '\ufffd');
+}
+
+export function formatCell(value: Cell): string {
+  if (value === null) return '\\N';
+  if (typeof value === 'number') return Number.isInteger(value) ? String(BigInt(value)) : String(value);
+  return (/[\0-\x1f\\\ud800-\udfff]/.test(value) ? safeText(value) : value).replaceAll(
+    /[\\\t\n\r]/g,
+    (one) => ESCAPES[one] ?? one,
+  );
+}
+
+export function formatRow(cells: readonly Cell[]): string {
+  return `${cells.map(formatCell).join('\t')}\n`;
+}
+
+/** Copies rows into a table; all of them are there when it returns. */
+export async function copyInto(
+  client: Client,
+  table: string,
+  columns: readonly string[],
+  rows: readonly string[],
+): Promise<void> {
+  const { from } = await import('pg-copy-streams');
+  const into = client.query(from(`COPY ${table} (${columns.join(', ')}) FROM STDIN`));
+  await pipeline(Readable.from(chunksOf(rows)), into);
+}
+
+const CHUNK = 500;
+
+/** A write a row costs more than the row. */
+function* chunksOf(rows: readonly string[]): Generator<string> {
+  for (let at = 0; at < rows.length; at += CHUNK) yield rows.slice(at, at + CHUNK).join('');
+}

@@ -1,0 +1,300 @@
+// Tells a database of many sites what is new of one: each change once, whatever ends this process, the server or the connection. What was told
+// is noted there in the same transaction as the rows, and only then forgotten here; what is told twice for that replaces itself.
+import { randomUUID } from 'node:crypto';
+import { hostname } from 'node:os';
+import type { Client } from 'pg';
+import { formatTime } from 'webjob-protocol';
+import { Failure } from '../../cli/failure.ts';
+import { beginTelling, type Change, countChanges, endChanges, lastChange, nextChanges, readTold } from '../changes.ts';
+import { columnValue, FIELDS } from '../fields.ts';
+import type { Site } from '../site.ts';
+import type { Database } from '../sqlite.ts';
+import { rankOf, readJoined, readLocker } from '../writer.ts';
+import { type Cell, copyInto, formatRow } from './copy.ts';
+import { JOB_COLUMNS, NO_TIME } from './schema.ts';
+
+export interface Pushed {
+  /** Rows of jobs that were written. */
+  jobs: number;
+  /** Clients whose sums were written. */
+  clients: number;
+  /** All of the site was told, and not only what was new. */
+  isAll: boolean;
+}
+
+/** Units that go in one transaction. */
+const UNITS = 5000;
+
+/** How the site is called there, and what its readers must know of it. */
+interface Target {
+  client: Client;
+  name: string;
+  site: Site;
+}
+
+/**
+ * Tells everything that is new of a store that is up to date. Throws Failure `failed` when another one is at it or the name is taken by another
+ * site, and the errors of the server.
+ */
+export async function push(database: Database, target: Target, advance: (jobs: number) => void): Promise<Pushed> {
+  const { client, name } = target;
+  const { rows } = await client.query('SELECT pg_try_advisory_lock(hashtext($1)) AS mine', [`webjob.push ${name}`]);
+  if (!rows[0]?.mine)
+    throw new Failure('failed', `another webjobctl is pushing the site ${name}`, 'try again when it has ended');
+  const state = await begin(database, target);
+  const done: Pushed = { jobs: 0, clients: 0, isAll: state.isAll };
+  for (;;) {
+    const units = nextChanges(database, 'unit', UNITS);
+    if (units.length === 0) break;
+    const jobs = await tellUnits(database, target, state, units);
+    endChanges(database, 'unit', units);
+    done.jobs += jobs;
+    advance(jobs);
+  }
+  for (;;) {
+    const clients = nextChanges(database, 'client', UNITS);
+    if (clients.length === 0) break;
+    await tellClients(database, target, state, clients);
+    endChanges(database, 'client', clients);
+    done.clients += clients.length;
+  }
+  await end(database, target, state);
+  return done;
+}
+
+interface State {
+  siteId: number;
+  telling: string;
+  /** Up to this change nothing is there that a row could replace. */
+  isNewUntil: number;
+  isAll: boolean;
+}
+
+async function begin(database: Database, { client, name, site }: Target): Promise<State> {
+  const { rows: facts } = await client.query("SELECT value FROM webjob.facts WHERE name = 'database'");
+  const databaseId = String(facts[0]?.value);
+  const known = await findSite(client, name, site);
+  const told = readTold(database);
+  const goesOn =
+    told !== undefined &&
+    told.database === databaseId &&
+    told.telling === known.telling &&
+    // A server that was restored from a backup knows less than it was told.
+    told.number <= known.number;
+  const telling = goesOn ? known.telling : randomUUID();
+  if (!goesOn) {
+    await client.query('UPDATE webjob.sites SET telling = $2, number = 0, is_complete = false WHERE id = $1', [
+      known.siteId,
+      telling,
+    ]);
+    beginTelling(database, { database: databaseId, telling });
+  }
+  const { rows } = await client.query(
+    'SELECT NOT EXISTS (SELECT FROM webjob.jobs WHERE site_id = $1) AS is_empty, is_complete FROM webjob.sites WHERE id = $1',
+    [known.siteId],
+  );
+  const isNewUntil = !goesOn && rows[0]?.is_empty ? lastChange(database) : 0;
+  return { siteId: known.siteId, telling, isNewUntil, isAll: !rows[0]?.is_complete };
+}
+
+async function findSite(
+  client: Client,
+  name: string,
+  site: Site,
+): Promise<{ siteId: number; telling: string; number: number }> {
+  const settings = describeSite(site);
+  const { rows } = await client.query('SELECT id, settings, telling, number FROM webjob.sites WHERE name = $1', [name]);
+  const [known] = rows;
+  if (!known) {
+    const added = await client.query('INSERT INTO webjob.sites (name, settings) VALUES ($1, $2) RETURNING id', [
+      name,
+      JSON.stringify(settings),
+    ]);
+    return { siteId: added.rows[0]?.id, telling: '', number: 0 };
+  }
+  const before = JSON.parse(known.settings) as SiteSettings;
+  if (before.host !== settings.host || before.baseDirectory !== settings.baseDirectory)
+    throw new Failure(
+      'failed',
+      `the site ${name} there is ${before.baseDirectory} on ${before.host}`,
+      'give this one another name with --as, or that one up: webjobctl ledger forget NAME --to URL',
+    );
+  await client.query('UPDATE webjob.sites SET settings = $2 WHERE id = $1', [known.id, JSON.stringify(settings)]);
+  return { siteId: known.id, telling: known.telling, number: Number(known.number) };
+}
+
+/** What is known of a site where its files are not. */
+export interface SiteSettings {
+  host: string;
+  baseDirectory: string;
+  propertiesFile: string | null;
+  incomingDirectory: string;
+  putNameFormat: string;
+  servers: readonly { serverId: string; logfilesDirectory: string; enableCustody: boolean }[];
+}
+
+function describeSite({ settings, servers, propertiesFile }: Site): SiteSettings {
+  const { baseDirectory, incomingDirectory, putNameFormat } = settings;
+  return {
+    host: hostname(),
+    baseDirectory,
+    propertiesFile: propertiesFile ?? null,
+    incomingDirectory,
+    putNameFormat,
+    servers,
+  };
+}
+
+/** Rows of some units take the place of those that were there; with the note of how far was told. */
+async function tellUnits(
+  database: Database,
+  { client, site }: Target,
+  { siteId, telling, isNewUntil }: State,
+  units: readonly Change[],
+): Promise<number> {
+  const names = units.map(({ name }) => name);
+  const { rows, months } = readRows(database, site, siteId, telling, names);
+  await inTransaction(client, async () => {
+    for (const month of months) await client.query('SELECT webjob.make_partition($1::date)', [`${month}-01`]);
+    if ((units.at(-1)?.number ?? 0) > isNewUntil)
+      await client.query('DELETE FROM webjob.jobs WHERE site_id = $1 AND unit = ANY ($2)', [siteId, names]);
+    await copyInto(client, 'webjob.jobs', JOB_COLUMNS, rows);
+    await noteNumber(client, siteId, units);
+  });
+  return rows.length;
+}
+
+interface StoredRow {
+  id: number;
+  unit: string;
+  lines: string;
+  joined: string;
+}
+
+function readRows(
+  database: Database,
+  site: Site,
+  siteId: number,
+  telling: string,
+  units: readonly string[],
+): { rows: string[]; months: Set<string> } {
+  const stored = database
+    .prepare('SELECT id, unit, lines, joined FROM jobs WHERE unit IN (SELECT value FROM json_each(?)) ORDER BY id')
+    .iterate(JSON.stringify(units)) as unknown as Iterable<StoredRow>;
+  const rows: string[] = [];
+  const months = new Set<string>();
+  for (const row of stored) {
+    const { job, lines } = readJoined(site, row);
+    const cells: Cell[] = FIELDS.map((field) => columnValue(field, job, site));
+    const at = cells[AT];
+    if (typeof at === 'string') months.add(at.slice(0, 7));
+    else cells[AT] = NO_TIME;
+    const texts = lines.map((one) => `${one.log} ${inUtc(one.text, one.at, site)}`);
+    const facts = `[${JSON.stringify(texts.join('\n'))},${row.joined}]`;
+    rows.push(
+      formatRow([
+        ...cells,
+        ...[siteId, row.id, row.unit, rankOf(job), job.seenAt?.toISOString() ?? null, telling, facts],
+      ]),
+    );
+  }
+  return { rows, months };
+}
+
+const AT = FIELDS.findIndex(({ column }) => column === 'at');
+
+/** A line of a log with its time in UTC: who reads it elsewhere has another zone. */
+function inUtc(text: string, at: number, { settings }: Site): string {
+  if (settings.useGMT || at === 0) return text;
+  const time = formatTime(new Date(at), true);
+  return time + text.slice(time.length);
+}
+
+async function tellClients(
+  database: Database,
+  { client }: Target,
+  { siteId, telling }: State,
+  clients: readonly Change[],
+): Promise<void> {
+  const names = clients.map(({ name }) => name);
+  const rows = database
+    .prepare('SELECT client, seen, counts FROM sums WHERE client IN (SELECT value FROM json_each(?))')
+    .all(JSON.stringify(names)) as unknown as { client: string; seen: number | null; counts: string }[];
+  await inTransaction(client, async () => {
+    await client.query('DELETE FROM webjob.sums WHERE site_id = $1 AND client = ANY ($2)', [siteId, names]);
+    const lines = rows.map((row) =>
+      formatRow([siteId, row.client, row.seen === null ? null : new Date(row.seen).toISOString(), row.counts, telling]),
+    );
+    await copyInto(client, 'webjob.sums', ['site_id', 'client', 'seen_at', 'counts', 'telling'], lines);
+    await noteNumber(client, siteId, clients);
+  });
+}
+
+async function noteNumber(client: Client, siteId: number, changes: readonly Change[]): Promise<void> {
+  await client.query('UPDATE webjob.sites SET number = greatest(number, $2), told_at = now() WHERE id = $1', [
+    siteId,
+    changes.at(-1)?.number ?? 0,
+  ]);
+}
+
+/** What an earlier telling left that is not there any more goes, when all of this one was told. */
+async function end(database: Database, { client }: Target, { siteId, telling, isAll }: State): Promise<void> {
+  if (countChanges(database) > 0) return;
+  const foreignFiles = Number(database.prepare('SELECT sum(foreign_files) AS count FROM folders').get()?.count ?? 0);
+  await inTransaction(client, async () => {
+    if (isAll)
+      for (const table of ['jobs', 'sums'])
+        await client.query(`DELETE FROM webjob.${table} WHERE site_id = $1 AND telling <> $2`, [siteId, telling]);
+    await client.query('UPDATE webjob.sites SET is_complete = true, locker = $2, told_at = now() WHERE id = $1', [
+      siteId,
+      JSON.stringify({ ...readLocker(database), foreignFiles }),
+    ]);
+  });
+}
+
+async function inTransaction(client: Client, act: () => Promise<void>): Promise<void> {
+  await client.query('BEGIN');
+  try {
+    await act();
+    await client.query('COMMIT');
+  } catch (error) {
+    await client.query('ROLLBACK').catch(() => {});
+    throw error;
+  }
+}
+
+/** Takes all rows of a site away; false when there is none of that name. */
+export async function forget(client: Client, name: string): Promise<boolean> {
+  let isThere = false;
+  await inTransaction(client, async () => {
+    const { rows } = await client.query('SELECT id FROM webjob.sites WHERE name = $1 FOR UPDATE', [name]);
+    const id = rows[0]?.id;
+    isThere = id !== undefined;
+    for (const [table, column] of [
+      ['jobs', 'site_id'],
+      ['sums', 'site_id'],
+      ['sites', 'id'],
+    ])
+      if (isThere) await client.query(`DELETE FROM webjob.${table} WHERE ${column} = $1`, [id]);
+  });
+  return isThere;
+}
+
+/** A site that pushes. */
+export interface TellingSite {
+  name: string;
+  host: string;
+  baseDirectory: string;
+  /** Undefined while its first push goes on. */
+  toldAt: Date | undefined;
+  isComplete: boolean;
+}
+
+/** The sites of a database, by name. */
+export async function listSites(client: Client): Promise<TellingSite[]> {
+  const { rows } = await client.query('SELECT name, settings, told_at, is_complete FROM webjob.sites ORDER BY name');
+  return rows.map(({ name, settings, told_at: toldAt, is_complete: isComplete }) => {
+    const { host, baseDirectory } = JSON.parse(settings) as SiteSettings;
+    return { name, host, baseDirectory, toldAt: toldAt ?? undefined, isComplete };
+  });
+}

@@ -1,0 +1,51 @@
+// Makes the tables of the database of many sites, brings those of an earlier version up to date, and says what roles may.
+import type { Client } from 'pg';
+import { Failure } from '../../cli/failure.ts';
+import { readVersion } from './connect.ts';
+import { GRANTS, MIGRATIONS } from './schema.ts';
+
+export interface Roles {
+  writer?: string | undefined;
+  reader?: string | undefined;
+}
+
+export interface SetUp {
+  /** The version that was there, 0 for none, and the one that is there now. */
+  from: number;
+  to: number;
+  /** Roles that were made; they may not log in yet. */
+  made: string[];
+}
+
+/** All of it or nothing. Throws Failure `failed`, and the errors of the server. */
+export async function setUp(client: Client, roles: Roles): Promise<SetUp> {
+  await client.query('BEGIN');
+  try {
+    await client.query("SELECT pg_advisory_xact_lock(hashtext('webjob.setup'))");
+    const from = await readVersion(client);
+    if (from > MIGRATIONS.length)
+      throw new Failure('failed', `the tables are of a later webjobctl (version ${from})`, 'update this one');
+    for (const step of MIGRATIONS.slice(from)) await client.query(step);
+    await client.query(
+      "INSERT INTO webjob.facts VALUES ('version', $1) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+      [String(MIGRATIONS.length)],
+    );
+    const made: string[] = [];
+    for (const kind of ['writer', 'reader'] as const) {
+      const role = roles[kind];
+      if (role === undefined) continue;
+      const quoted = client.escapeIdentifier(role);
+      const { rowCount } = await client.query('SELECT FROM pg_roles WHERE rolname = $1', [role]);
+      if (rowCount === 0) {
+        await client.query(`CREATE ROLE ${quoted} NOLOGIN`);
+        made.push(role);
+      }
+      await client.query(GRANTS[kind].replaceAll('%', () => quoted));
+    }
+    await client.query('COMMIT');
+    return { from, to: MIGRATIONS.length, made };
+  } catch (error) {
+    await client.query('ROLLBACK').catch(() => {});
+    throw error;
+  }
+}
