@@ -30,7 +30,7 @@ export function setupCommand(): Command {
     .addHelpText('after', EXPLANATION)
     .action(async ({ to, writer, reader }: Options, command: Command) => {
       const { setUp } = await import('../../ledger/postgres/setup.ts');
-      const done = await withLedger(to, async (client) => await setUp(client, { writer, reader }));
+      const done = await withLedger(to, async (client) => await setUp(client, { writer, reader }), false);
       if (globalOptions(command).json) printJson(done);
       else {
         say(

@@ -13,11 +13,11 @@ export async function openSitesOrLedger(command: Command): Promise<Site[]> {
   if (config) throw new Failure('usage', '--config and --ledger name different places', 'give one of them');
   // Most commands have no use for it.
   const { openLedger } = await import('../../ledger/postgres/ask.ts');
-  return await openLedger(ledger, makeSite);
+  return await openLedger(ledger, siteElsewhere);
 }
 
 /** A site whose files are elsewhere: nothing of this machine is looked at for it. */
-function makeSite({ baseDirectory, incomingDirectory, putNameFormat, servers }: SiteSettings): Site {
+export function siteElsewhere({ baseDirectory, incomingDirectory, putNameFormat, servers }: SiteSettings): Site {
   const { settings } = readSettings(undefined);
   return {
     propertiesFile: undefined,
@@ -27,11 +27,18 @@ function makeSite({ baseDirectory, incomingDirectory, putNameFormat, servers }: 
   };
 }
 
-/** Does something with a database of many sites. Throws Failure `usage` and `failed`. */
-export async function withLedger<Result>(url: string, act: (client: Connection) => Promise<Result>): Promise<Result> {
-  const { connect, failureOf } = await import('../../ledger/postgres/connect.ts');
+/**
+ * Does something with a database of many sites, which has its tables already but for `ledger setup`. Throws Failure `usage` and `failed`.
+ */
+export async function withLedger<Result>(
+  url: string,
+  act: (client: Connection) => Promise<Result>,
+  hasTables = true,
+): Promise<Result> {
+  const { connect, failureOf, requireVersion } = await import('../../ledger/postgres/connect.ts');
   const client = await connect(url);
   try {
+    if (hasTables) await requireVersion(client);
     return await act(client);
   } catch (error) {
     throw failureOf(error, url);

@@ -247,7 +247,7 @@ function conditionsOf(
   let inner = '';
   if (outer !== undefined) {
     values.push(outer);
-    inner = `WITH RECURSIVE inner_jobs (job_id) AS (SELECT $${values.length}::text UNION
+    inner = `WITH RECURSIVE inner_jobs (job_id) AS (SELECT $${values.length}::text COLLATE "C" UNION
       SELECT jobs.job_id FROM webjob.jobs JOIN inner_jobs ON jobs.outer_id = inner_jobs.job_id) `;
     parts.push('job_id IN (SELECT job_id FROM inner_jobs)');
   }

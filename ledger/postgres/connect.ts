@@ -62,7 +62,7 @@ export async function connect(url: string): Promise<Client> {
 
 const REMEDIES: Readonly<Record<string, string>> = {
   '28P01': 'the password is taken from PGPASSWORD, or from a line HOST:PORT:DATABASE:USER:PASSWORD in ~/.pgpass',
-  '28000': 'pg_hba.conf of the server says who may connect from where',
+  '28000': 'the role must exist and may LOGIN, and pg_hba.conf of the server lets it in from here',
   '3D000': 'make it: createdb NAME',
   '42501': 'webjobctl ledger setup --writer ROLE --reader ROLE says what each role may',
   '42P01': 'webjobctl ledger setup makes the tables',
