@@ -26,11 +26,15 @@ CREATE TRIGGER IF NOT EXISTS changes_sum AFTER UPDATE ON sums BEGIN ${note('clie
 CREATE TRIGGER IF NOT EXISTS changes_gone_sum AFTER DELETE ON sums BEGIN ${note('client', 'OLD.client')} END;
 `;
 
-/** Of a store and what it was told to: which database, which telling, and how far. */
+/** To which database a store was told, and how far. */
 export interface Told {
   database: string;
+  /** Which telling of everything this is. */
   telling: string;
+  /** The last change that was told. */
   number: number;
+  /** The last row of jobs when it began; what came later is among the changes. */
+  lastRow: number;
 }
 
 /** What the store says it has told; undefined when it never told anything. */
@@ -39,15 +43,16 @@ export function readTold(database: Database): Told | undefined {
   return value === undefined ? undefined : (JSON.parse(value as string) as Told);
 }
 
-/** Everything there is counts as changed, and from now on whatever changes. */
-export function beginTelling(database: Database, told: Omit<Told, 'number'>): void {
+/** From now on whatever changes is noted; what is there already are the rows up to `lastRow`, and all clients. */
+export function beginTelling(database: Database, given: Pick<Told, 'database' | 'telling'>): Told {
   database.exec(`BEGIN IMMEDIATE; ${QUEUE}`);
   try {
-    database.exec(`DELETE FROM changes;
-      INSERT INTO changes (kind, name) SELECT 'unit', unit FROM jobs GROUP BY unit ORDER BY min(id);
-      INSERT INTO changes (kind, name) SELECT 'client', client FROM sums;`);
-    saveTold(database, { ...told, number: 0 });
+    database.exec("DELETE FROM changes; INSERT INTO changes (kind, name) SELECT 'client', client FROM sums");
+    const lastRow = Number(database.prepare('SELECT max(id) AS id FROM jobs').get()?.id ?? 0);
+    const told = { ...given, number: 0, lastRow };
+    saveTold(database, told);
     database.exec('COMMIT');
+    return told;
   } catch (error) {
     database.exec('ROLLBACK');
     throw error;
@@ -67,11 +72,6 @@ export function nextChanges(database: Database, kind: ChangeKind, limit: number)
 
 export function countChanges(database: Database): number {
   return Number(database.prepare('SELECT count(*) AS count FROM changes').get()?.count);
-}
-
-/** The number of the newest change that was not told. */
-export function lastChange(database: Database): number {
-  return Number(database.prepare('SELECT max(number) AS number FROM changes').get()?.number ?? 0);
 }
 
 /** These were told; what has changed again since keeps its new number. */

@@ -8,6 +8,9 @@ import { globalOptions } from '../site/site.ts';
 const EXPLANATION = `
 The files of the site stay as they are, and a push tells all of it again.
 
+Example:
+  webjobctl ledger forget berlin --to postgresql://webjob_push@db.example.org/webjob
+
 Exit codes: 0 done, 1 there is no such site, 2 wrong command line, 4 the database failed`;
 
 export function forgetCommand(): Command {

@@ -8,6 +8,9 @@ import { withLedger } from '../site/ledger.ts';
 import { globalOptions } from '../site/site.ts';
 
 const EXPLANATION = `
+Example:
+  webjobctl ledger list --to postgresql://webjob_read@db.example.org/webjob
+
 Exit codes: 0 there are sites, 1 there is none, 2 wrong command line, 4 the database failed`;
 
 export function listCommand(): Command {

@@ -14,17 +14,21 @@ export function safeText(text: string): string {
   return text.replaceAll(/\0|\p{Surrogate}/gu, '\ufffd');
 }
 
+/** Most texts have nothing in them that needs another look. */
+const SPECIAL = /[\0\t\n\r\\\ud800-\udfff]/;
+
 export function formatCell(value: Cell): string {
   if (value === null) return '\\N';
-  if (typeof value === 'number') return Number.isInteger(value) ? String(BigInt(value)) : String(value);
-  return (/[\0-\x1f\\\ud800-\udfff]/.test(value) ? safeText(value) : value).replaceAll(
-    /[\\\t\n\r]/g,
-    (one) => ESCAPES[one] ?? one,
-  );
+  // Without an exponent.
+  if (typeof value === 'number') return Number.isSafeInteger(value) ? `${value}` : String(BigInt(Math.round(value)));
+  if (!SPECIAL.test(value)) return value;
+  return safeText(value).replaceAll(/[\\\t\n\r]/g, (one) => ESCAPES[one] ?? one);
 }
 
 export function formatRow(cells: readonly Cell[]): string {
-  return `${cells.map(formatCell).join('\t')}\n`;
+  let row = '';
+  for (const cell of cells) row += `\t${formatCell(cell)}`;
+  return `${row.slice(1)}\n`;
 }
 
 /** Copies rows into a table; all of them are there when it returns. */

@@ -5,7 +5,7 @@ import { hostname } from 'node:os';
 import type { Client } from 'pg';
 import { formatTime } from 'webjob-protocol';
 import { Failure } from '../../cli/failure.ts';
-import { beginTelling, type Change, countChanges, endChanges, lastChange, nextChanges, readTold } from '../changes.ts';
+import { beginTelling, type Change, countChanges, endChanges, nextChanges, readTold } from '../changes.ts';
 import { columnValue, FIELDS } from '../fields.ts';
 import type { Site } from '../site.ts';
 import type { Database } from '../sqlite.ts';
@@ -22,8 +22,9 @@ export interface Pushed {
   isAll: boolean;
 }
 
-/** Units that go in one transaction. */
+/** Units, or rows, that go in one transaction. */
 const UNITS = 5000;
+const ROWS = 10_000;
 
 /** How the site is called there, and what its readers must know of it. */
 interface Target {
@@ -43,6 +44,11 @@ export async function push(database: Database, target: Target, advance: (jobs: n
     throw new Failure('failed', `another webjobctl is pushing the site ${name}`, 'try again when it has ended');
   const state = await begin(database, target);
   const done: Pushed = { jobs: 0, clients: 0, isAll: state.isAll };
+  while (state.scanned < state.lastRow) {
+    const jobs = await tellRows(database, target, state);
+    done.jobs += jobs;
+    advance(jobs);
+  }
   for (;;) {
     const units = nextChanges(database, 'unit', UNITS);
     if (units.length === 0) break;
@@ -65,36 +71,38 @@ export async function push(database: Database, target: Target, advance: (jobs: n
 interface State {
   siteId: number;
   telling: string;
-  /** Up to this change nothing is there that a row could replace. */
-  isNewUntil: number;
+  /** Nothing is there of an earlier telling that a row could replace. */
+  isEmpty: boolean;
   isAll: boolean;
+  /** Rows up to this one were told, of those up to `lastRow` that were there when this telling began. */
+  scanned: number;
+  lastRow: number;
 }
 
 async function begin(database: Database, { client, name, site }: Target): Promise<State> {
   const { rows: facts } = await client.query("SELECT value FROM webjob.facts WHERE name = 'database'");
   const databaseId = String(facts[0]?.value);
   const known = await findSite(client, name, site);
-  const told = readTold(database);
+  let told = readTold(database);
   const goesOn =
-    told !== undefined &&
-    told.database === databaseId &&
+    told?.database === databaseId &&
     told.telling === known.telling &&
     // A server that was restored from a backup knows less than it was told.
     told.number <= known.number;
-  const telling = goesOn ? known.telling : randomUUID();
-  if (!goesOn) {
-    await client.query('UPDATE webjob.sites SET telling = $2, number = 0, is_complete = false WHERE id = $1', [
-      known.siteId,
-      telling,
-    ]);
-    beginTelling(database, { database: databaseId, telling });
+  if (!told || !goesOn) {
+    const telling = randomUUID();
+    const reset = 'UPDATE webjob.sites SET telling = $2, number = 0, scanned = 0, is_complete = false WHERE id = $1';
+    await client.query(reset, [known.siteId, telling]);
+    told = beginTelling(database, { database: databaseId, telling });
   }
+  const { telling, lastRow } = told;
   const { rows } = await client.query(
-    'SELECT NOT EXISTS (SELECT FROM webjob.jobs WHERE site_id = $1) AS is_empty, is_complete FROM webjob.sites WHERE id = $1',
-    [known.siteId],
+    `SELECT NOT EXISTS (SELECT FROM webjob.jobs WHERE site_id = $1 AND telling <> $2) AS is_empty, is_complete, scanned
+     FROM webjob.sites WHERE id = $1`,
+    [known.siteId, telling],
   );
-  const isNewUntil = !goesOn && rows[0]?.is_empty ? lastChange(database) : 0;
-  return { siteId: known.siteId, telling, isNewUntil, isAll: !rows[0]?.is_complete };
+  const [{ is_empty: isEmpty, is_complete: isComplete, scanned } = {}] = rows;
+  return { siteId: known.siteId, telling, isEmpty, isAll: !isComplete, scanned: Number(scanned), lastRow };
 }
 
 async function findSite(
@@ -145,23 +153,52 @@ function describeSite({ settings, servers, propertiesFile }: Site): SiteSettings
   };
 }
 
+/** The next of the rows that were there when this telling began. That they were told is known there alone. */
+async function tellRows(database: Database, { client, site }: Target, state: State): Promise<number> {
+  const { siteId, telling, isEmpty, scanned, lastRow } = state;
+  const stored = database
+    .prepare('SELECT id, unit, lines, joined FROM jobs WHERE id > ? AND id <= ? ORDER BY id LIMIT ?')
+    .all(scanned, lastRow, ROWS) as unknown as StoredRow[];
+  const until = stored.length < ROWS ? lastRow : (stored.at(-1)?.id ?? lastRow);
+  const { rows, months } = formatRows(stored, site, state);
+  await inTransaction(client, async () => {
+    await makePartitions(client, months);
+    if (!isEmpty)
+      await client.query('DELETE FROM webjob.jobs WHERE site_id = $1 AND unit = ANY ($2) AND telling <> $3', [
+        siteId,
+        [...new Set(stored.map(({ unit }) => unit))],
+        telling,
+      ]);
+    await copyInto(client, 'webjob.jobs', JOB_COLUMNS, rows);
+    await client.query('UPDATE webjob.sites SET scanned = $2, told_at = now() WHERE id = $1', [siteId, until]);
+  });
+  state.scanned = until;
+  return rows.length;
+}
+
 /** Rows of some units take the place of those that were there; with the note of how far was told. */
 async function tellUnits(
   database: Database,
   { client, site }: Target,
-  { siteId, telling, isNewUntil }: State,
+  state: State,
   units: readonly Change[],
 ): Promise<number> {
   const names = units.map(({ name }) => name);
-  const { rows, months } = readRows(database, site, siteId, telling, names);
+  const stored = database
+    .prepare('SELECT id, unit, lines, joined FROM jobs WHERE unit IN (SELECT value FROM json_each(?)) ORDER BY id')
+    .all(JSON.stringify(names)) as unknown as StoredRow[];
+  const { rows, months } = formatRows(stored, site, state);
   await inTransaction(client, async () => {
-    for (const month of months) await client.query('SELECT webjob.make_partition($1::date)', [`${month}-01`]);
-    if ((units.at(-1)?.number ?? 0) > isNewUntil)
-      await client.query('DELETE FROM webjob.jobs WHERE site_id = $1 AND unit = ANY ($2)', [siteId, names]);
+    await makePartitions(client, months);
+    await client.query('DELETE FROM webjob.jobs WHERE site_id = $1 AND unit = ANY ($2)', [state.siteId, names]);
     await copyInto(client, 'webjob.jobs', JOB_COLUMNS, rows);
-    await noteNumber(client, siteId, units);
+    await noteNumber(client, state.siteId, units);
   });
   return rows.length;
+}
+
+async function makePartitions(client: Client, months: ReadonlySet<string>): Promise<void> {
+  for (const month of months) await client.query('SELECT webjob.make_partition($1::date)', [`${month}-01`]);
 }
 
 interface StoredRow {
@@ -171,41 +208,34 @@ interface StoredRow {
   joined: string;
 }
 
-function readRows(
-  database: Database,
+/** As COPY takes them, and the months that they are of. */
+function formatRows(
+  stored: readonly StoredRow[],
   site: Site,
-  siteId: number,
-  telling: string,
-  units: readonly string[],
+  { siteId, telling }: State,
 ): { rows: string[]; months: Set<string> } {
-  const stored = database
-    .prepare('SELECT id, unit, lines, joined FROM jobs WHERE unit IN (SELECT value FROM json_each(?)) ORDER BY id')
-    .iterate(JSON.stringify(units)) as unknown as Iterable<StoredRow>;
-  const rows: string[] = [];
   const months = new Set<string>();
-  for (const row of stored) {
+  const rows = stored.map((row) => {
     const { job, lines } = readJoined(site, row);
     const cells: Cell[] = FIELDS.map((field) => columnValue(field, job, site));
     const at = cells[AT];
     if (typeof at === 'string') months.add(at.slice(0, 7));
     else cells[AT] = NO_TIME;
-    const texts = lines.map((one) => `${one.log} ${inUtc(one.text, one.at, site)}`);
-    const facts = `[${JSON.stringify(texts.join('\n'))},${row.joined}]`;
-    rows.push(
-      formatRow([
-        ...cells,
-        ...[siteId, row.id, row.unit, rankOf(job), job.seenAt?.toISOString() ?? null, telling, facts],
-      ]),
-    );
-  }
+    const texts = site.settings.useGMT
+      ? row.lines
+      : lines.map((one) => `${one.log} ${inUtc(one.text, one.at)}`).join('\n');
+    const seenAt = job.seenAt?.toISOString() ?? null;
+    cells.push(siteId, row.id, row.unit, rankOf(job), seenAt, telling, `[${JSON.stringify(texts)},${row.joined}]`);
+    return formatRow(cells);
+  });
   return { rows, months };
 }
 
 const AT = FIELDS.findIndex(({ column }) => column === 'at');
 
 /** A line of a log with its time in UTC: who reads it elsewhere has another zone. */
-function inUtc(text: string, at: number, { settings }: Site): string {
-  if (settings.useGMT || at === 0) return text;
+function inUtc(text: string, at: number): string {
+  if (at === 0) return text;
   const time = formatTime(new Date(at), true);
   return time + text.slice(time.length);
 }

@@ -26,6 +26,7 @@ const COMMENTS: readonly (readonly [what: string, text: string])[] = [
   ['COLUMN webjob.sites.locker', 'Uploads and bytes of its locker when it pushed last, as JSON.'],
   ['COLUMN webjob.sites.telling', 'Which telling of everything the newest rows are of.'],
   ['COLUMN webjob.sites.number', 'The number of the last change that was told.'],
+  ['COLUMN webjob.sites.scanned', 'How many of the rows were told that were there when the telling began.'],
   ['COLUMN webjob.sites.is_complete', 'Everything of this telling was told; false while the first push goes on.'],
   ['COLUMN webjob.sites.told_at', 'When it pushed last.'],
   ['TABLE webjob.sums', 'What the jobs of a client add up to; the client * stands for all.'],
@@ -72,7 +73,7 @@ INSERT INTO webjob.facts VALUES ('database', gen_random_uuid()::text);
 CREATE TABLE webjob.sites (
   id smallint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, name text COLLATE "C" NOT NULL UNIQUE, settings text NOT NULL,
   locker text NOT NULL DEFAULT '{}', telling text NOT NULL DEFAULT '', number bigint NOT NULL DEFAULT 0,
-  is_complete boolean NOT NULL DEFAULT false, told_at timestamptz
+  scanned bigint NOT NULL DEFAULT 0, is_complete boolean NOT NULL DEFAULT false, told_at timestamptz
 );
 CREATE TABLE webjob.sums (
   site_id smallint NOT NULL REFERENCES webjob.sites, client text COLLATE "C" NOT NULL, seen_at timestamptz, counts text NOT NULL,
