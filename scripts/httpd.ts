@@ -48,6 +48,8 @@ type Ports = readonly [first: number, second: number];
 
 const MODULES = 'authn_core authn_file authz_core authz_user auth_basic alias env reqtimeout'.split(' ');
 const START_LIMIT_MS = 60_000;
+/** Looks that are taken in any case: a busy test may leave no time for a second one before the limit. */
+const START_LOOKS = 100;
 const STOP_LIMIT_MS = 5_000;
 
 /** Starts httpd and waits until it answers. Throws Error with the end of the error log when it does not. */
@@ -136,7 +138,8 @@ ${options.second ? `Listen 127.0.0.1:${secondPort}\n${options.second(secondPort)
 
 /** Its own file says that it has the port: whoever else answers there may be the httpd of another test. */
 async function untilListening(child: ChildProcess, port: number, pidFile: string): Promise<void> {
-  for (const deadline = Date.now() + START_LIMIT_MS; Date.now() < deadline; await sleep(10)) {
+  const deadline = Date.now() + START_LIMIT_MS;
+  for (let looks = 0; looks < START_LOOKS || Date.now() < deadline; looks += 1, await sleep(10)) {
     if (hasEnded(child)) throw new Error('it ended');
     if (readPid(pidFile) === child.pid && (await canConnect(port))) return;
   }

@@ -12,6 +12,7 @@ import { formatHead, giveAway, type Put, startCommandSite } from './hooks-site.t
 import { inject, NO_STRACE } from './locker-strace.ts';
 import { bareOptions, makeLockerSite, makeScratch, makeUpload, rawPut, statusOf } from './locker-upload.ts';
 import { makeCertificates, useSite } from './secure-site.ts';
+import { part } from './thorough.ts';
 import { findWebUser, readLog } from './tree.ts';
 
 /** What the system's own program says of a file. */
@@ -35,7 +36,7 @@ const UPLOAD: Put = {
   env: 'Key=value\n',
 };
 
-for (const mpm of ['prefork', 'event'] as const) {
+for (const mpm of part(['prefork', 'event'] as const, 1)) {
   describe(`the custody record under ${mpm}`, async () => {
     const its = await startCommandSite({ mpm });
     const { site } = its;

@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import { after, afterEach, beforeEach, describe, it } from 'node:test';
 import { until } from './cgi-scripts.ts';
 import { type CommandSite, findProcesses, formatHead, readLines, startCommandSite } from './hooks-site.ts';
+import { part } from './thorough.ts';
 import { readFiles } from './tree.ts';
 
 /** Tells what a command is given, one fact a line. */
@@ -82,7 +83,7 @@ const LEFTOVERS: [name: string, text: string][] = [
 
 // Most of the time is spent waiting for limits.
 describe('hooks', { concurrency: true }, () => {
-  for (const mpm of ['prefork', 'event'] as const) {
+  for (const mpm of part(['prefork', 'event'] as const, 1)) {
     describe(`under ${mpm}`, { concurrency: false }, async () => {
       const its = await startCommandSite({ mpm });
       after(its.close);

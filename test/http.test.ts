@@ -9,6 +9,7 @@ import { after, before, describe, it } from 'node:test';
 import { addCommand } from '../scripts/site.ts';
 import { type CurlAnswer, NO_CURL, runCurl } from './curl.ts';
 import { makeCertificates, SERVER_NAME, type SecureSite, useSite } from './secure-site.ts';
+import { part } from './thorough.ts';
 import { readFiles } from './tree.ts';
 
 const MEGABYTE = 1024 * 1024;
@@ -75,7 +76,7 @@ function assertProgram(answer: CurlAnswer | undefined): void {
   assert.ok(answer.body.equals(PROGRAM));
 }
 
-for (const mpm of ['event', 'prefork'] as const) {
+for (const mpm of part(['event', 'prefork'] as const, 1)) {
   describe(`curl with ${mpm}`, { skip: NO_CURL }, () => {
     const http2 = mpm === 'event' ? { modules: ['http2'], before: 'Protocols h2 http/1.1' } : {};
     const use = useSite({ certificates, mpm, virtualHost: 'password', ...http2 });

@@ -11,6 +11,7 @@ import { configure, makeSite, type Site } from '../scripts/site.ts';
 import { collect } from './bare.ts';
 import { isNginxMissing, startNginx } from './nginx.ts';
 import { startServer } from './target.ts';
+import { part } from './thorough.ts';
 
 const ROUNDS = 4;
 const QUERY = { version: 'webjob 1.4.0', system: 'any', clientId: 'client1', fileName: 'host.sh' };
@@ -99,7 +100,7 @@ const GOOD = Array.from({ length: 2 * ROUNDS }, () => '200');
 const isMissing = (program: string): string | false =>
   spawnSync(program, ['--version']).error ? `no ${program} on this machine` : false;
 
-for (const mpm of ['event', 'prefork'] as const) {
+for (const mpm of part(['event', 'prefork'] as const, 1)) {
   describe(`a session of GET and PUT with ${mpm}`, async () => {
     const { site, server, close } = await startServer(mpm);
     after(close);

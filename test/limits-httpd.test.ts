@@ -10,13 +10,14 @@ import { startWay, WAYS } from '../scripts/resident.ts';
 import { makeSite } from '../scripts/site.ts';
 import { putHead } from './deployment-wire.ts';
 import { sendRaw } from './target.ts';
+import { part } from './thorough.ts';
 import { readLog } from './tree.ts';
 
 const LIMIT = 1000;
 const before = `Define WEBJOB_LIMIT_REQUEST_BODY ${LIMIT}`;
 const HAS_FCGID = obtainFcgid() !== undefined;
 
-for (const way of ['prefork', 'event', ...WAYS] as const) {
+for (const way of part(['prefork', 'event', ...WAYS] as const, 2)) {
   const isHere = way !== 'mod_fcgid' || HAS_FCGID;
   describe(`a limit under ${way}`, { skip: !isHere && 'no mod_fcgid on this machine' }, async () => {
     if (!isHere) return;

@@ -23,6 +23,7 @@ import {
   statusOf,
   type Upload,
 } from './locker-upload.ts';
+import { part } from './thorough.ts';
 import { HOST_SH, readFiles, readLog, resetTree } from './tree.ts';
 
 const SIZES = { out: 200_000, err: 3_000, env: 500 };
@@ -150,7 +151,7 @@ describe('errors injected into the script (strace)', { skip: NO_STRACE }, () => 
     [507, FULL],
     [500, FAILING],
   ] as const)
-    for (const fault of faults)
+    for (const fault of part(faults, 4))
       it(`${fault.fault} on ${fault.on} of a differing upload: ${status}, the first stays, and a retry is stored once`, async () => {
         configure(site, { ...OVERWRITE, KeepDifferingUploads: 'Y' });
         const [first, second] = [makeUpload('faulty', SIZES), makeUpload('faulty', SIZES)];

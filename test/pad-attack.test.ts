@@ -20,6 +20,7 @@ import { join } from 'node:path';
 import { after, before, beforeEach, describe, it } from 'node:test';
 import { until } from './client-job.ts';
 import { findShells, makeBusyboxFarm, openWorkshop, run, type Workshop, withPath } from './pad-workshop.ts';
+import { many } from './thorough.ts';
 import { findWebUser } from './tree.ts';
 
 const SHELLS = findShells();
@@ -198,7 +199,7 @@ describe('somebody who plants all the time', () => {
       const pad = place(kind);
       const codes = new Set<number | null>();
       await planting(() => {
-        for (let round = 0; round < 20 || (round < 1000 && codes.size < 2); round++) {
+        for (let round = 0; round < many(20, 8) || (round < 1000 && codes.size < 2); round++) {
           const options = round % 2 === 0 ? ['--overwrite'] : [];
           const { words, env } = systems[(round >> 1) % systems.length] ?? { words: ['sh'], env: process.env };
           const { code, stdout } = run([...words, pad, ...options, 'sh', '-c', LOOK[kind], 'sh', target], { env });

@@ -14,6 +14,7 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { part } from './thorough.ts';
 
 export const MAKER = join(import.meta.dirname, '..', 'dist', 'pad-make-script');
 
@@ -83,18 +84,16 @@ export function findProgram(name: string): string | undefined {
 
 /** Those of this machine. Throws Error where dash or bash is missing: with one shell alone nothing is shown. */
 export function findShells(): Shell[] {
-  const candidates: [program: string, ...words: string[]][] = [
-    ['dash'],
-    ['bash'],
+  const usual: [program: string, ...words: string[]][] = [['dash'], ['bash'], ['busybox', 'sh']];
+  const others: typeof usual = [
     ['bash', '--posix'],
-    ['busybox', 'sh'],
     ['mksh'],
     ['ksh93'],
     ['yash'],
     ['posh'],
     ['zsh', '--emulate', 'sh'],
   ];
-  const shells = candidates.flatMap(([program, ...words]): Shell[] => {
+  const shells = [...usual, ...part(others, 0)].flatMap(([program, ...words]): Shell[] => {
     const path = findProgram(program);
     return path === undefined ? [] : [{ name: [program, ...words].join(' '), words: [path, ...words] }];
   });

@@ -20,10 +20,11 @@ import { addCommand, addUser, configure, makeSite, type Site } from '../scripts/
 import { custodyOf, readRecords } from './custody-record.ts';
 import { makeCertificates, startSecureSite } from './secure-site.ts';
 import { askStrictly, type StrictAnswer, zeros } from './strict-client.ts';
+import { many } from './thorough.ts';
 import { readLog } from './tree.ts';
 
 const MEGABYTE = 1024 * 1024;
-const SLOW_CLIENTS = 500;
+const SLOW_CLIENTS = many(500, 200);
 /** Between two requests of one of those that ask while httpd is restarted. */
 const PAUSE_MS = 40;
 

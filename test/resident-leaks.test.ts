@@ -22,10 +22,11 @@ import { askFastCgi, FastCgiClient, formatRequest } from './fastcgi-client.ts';
 import { findProcesses, giveAway } from './hooks-site.ts';
 import { findMountObstacle, mountTmpfs, unmountTmpfs } from './locker-tmpfs.ts';
 import { getVariables, putVariables, type Variables } from './resident-requests.ts';
+import { many } from './thorough.ts';
 import { HOST_SH } from './tree.ts';
 
 /** As often as this each path is taken: a leak of one descriptor a request is far from any other change. */
-const TIMES = 12;
+const TIMES = many(12, 5);
 /** What `ulimit -n` says of the process. */
 const DESCRIPTORS = 64;
 /** More than a socket and a stream hold, so that an answer or a body is on its way for as long as a test wants. */

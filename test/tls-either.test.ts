@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { readBlock } from './authentication-guide.ts';
 import { assertStatus, type Call, makeCertificates, useSite } from './secure-site.ts';
+import { part } from './thorough.ts';
 
 const certificates = makeCertificates();
 const { site: authority, rogue, imitator } = certificates;
@@ -15,7 +16,7 @@ const nameless = authority.issue({ subject: '/O=client1' });
 const expired = authority.issue({ from: '20200101000000Z', to: '20210101000000Z' });
 after(() => certificates.remove());
 
-for (const mpm of ['event', 'prefork'] as const) {
+for (const mpm of part(['prefork', 'event'] as const, 1)) {
   describe(`a password or a certificate with ${mpm}`, () => {
     const use = useSite({ certificates, virtualHost: 'certificate', before: readBlock('apache optional'), mpm });
     before(() => {

@@ -7,10 +7,11 @@ import { after, afterEach, beforeEach, describe, it } from 'node:test';
 import type { CommandLogLine } from 'webjob-protocol';
 import { until } from './cgi-scripts.ts';
 import { findProcesses, giveAway, type Put, readLines, startCommandSite } from './hooks-site.ts';
+import { part } from './thorough.ts';
 
 const LIMIT_MS = 60_000;
 
-for (const mpm of ['prefork', 'event'] as const) {
+for (const mpm of part(['prefork', 'event'] as const, 1)) {
   describe(`triggers under ${mpm}`, async () => {
     const its = await startCommandSite({ mpm });
     after(its.close);

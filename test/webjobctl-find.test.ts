@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { collect } from './bare.ts';
 import { type FilledLocker, fillLocker, HOSTILE_OUTPUT, makeLockerSite, makeRecord, WEBJOBCTL } from './locker-site.ts';
+import { many } from './thorough.ts';
 import { refuse } from './webjobctl-words.ts';
 
 const hasScript = /util-linux/.test(spawnSync('script', ['--version'], { encoding: 'utf8' }).stdout ?? '');
@@ -226,19 +227,23 @@ describe('webjobctl diff', () => {
 });
 
 describe('webjobctl diff of streams that differ in every line', () => {
+  const LINES = many(40_000, 8000);
   it('ends with 1, however much there is', async () => {
     const jobs = ['0', '1'].map((first) => ({ first, name: `client1_2026110100000${first}_00001_far.sh` }));
     const line = 'x'.repeat(1022);
     for (const { first, name } of jobs) {
       const path = join(site.incoming, name);
-      writeFileSync(`${path}.out`, `${first}${line}\n`.repeat(40_000));
+      writeFileSync(`${path}.out`, `${first}${line}\n`.repeat(LINES));
       for (const extension of ['err', 'env']) writeFileSync(`${path}.${extension}`, '');
       writeFileSync(`${path}.rdy`, `Jid=far_${first}\n`);
     }
     try {
       const { exitCode, stderr, stdout } = await webjobctl('diff', 'far_0', 'far_1');
       assert.deepEqual([exitCode, stderr], [1, '']);
-      assert.equal(stdout.length, 80_000 * 1025 + '--- far_0 out\n+++ far_1 out\n@@ -1,40000 +1,40000 @@\n'.length);
+      assert.equal(
+        stdout.length,
+        2 * LINES * 1025 + `--- far_0 out\n+++ far_1 out\n@@ -1,${LINES} +1,${LINES} @@\n`.length,
+      );
       const json = await webjobctl('--json', 'diff', 'far_0', 'far_1');
       assert.deepEqual(
         [json.exitCode, JSON.parse(json.text)],
@@ -279,7 +284,7 @@ describe('webjobctl search', () => {
   it('reads a stream of any size piece by piece', async () => {
     const path = join(site.incoming, 'client1_20261101000000_00001_huge.out');
     writeFileSync(path, 'first\n');
-    truncateSync(path, 150_000_000);
+    truncateSync(path, many(150_000_000, 80_000_000));
     appendFileSync(path, 'the needle\n');
     const args = [
       '--max-old-space-size=64',
