@@ -41,6 +41,9 @@ const COMMANDS: ReadonlyMap<string, () => Promise<MakeCommand>> = new Map([
   ['completion', async () => (await import('./commands/completion.ts')).completionCommand],
 ]);
 
+/** What is answered without any command. */
+const VERSION_WORDS = new Set(['-v', '--version']);
+
 /** `init` installs what `completion` prints. */
 const ALL = new Set(['completion', 'init']);
 
@@ -75,8 +78,10 @@ export async function makeProgram(words: readonly string[]): Promise<Command> {
     .version(WEBJOB_VERSION, '-v, --version', 'print the version')
     .addHelpText('after', EXPLANATION)
     .showSuggestionAfterError();
-  const asked = COMMANDS.get(findCommand(words) ?? '');
-  for (const load of asked ? [asked] : COMMANDS.values()) program.addCommand((await load())());
+  const word = findCommand(words) ?? '';
+  const asked = COMMANDS.get(word);
+  const loaded = asked ? [asked] : VERSION_WORDS.has(word) ? [] : COMMANDS.values();
+  for (const load of loaded) program.addCommand((await load())());
   return prepare(program);
 }
 
