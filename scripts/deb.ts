@@ -148,9 +148,7 @@ function formatCopyright(): string {
     .filter(([place, entry]) => place.startsWith('node_modules/') && !entry.dev && !entry.link)
     .map(([place, entry]) => {
       const name = place.replace(/^.*node_modules\//, '');
-      const licence = readdirSync(join(root, place)).find((file) => /^licen[cs]e(?:\.|$)/i.test(file));
-      if (licence === undefined) throw new Error(`${place} has no LICENSE`);
-      return `${name} ${entry.version}\n\n${readFileSync(join(root, place, licence), 'utf8').trim()}\n`;
+      return `${name} ${entry.version}\n\n${readLicence(place).trim()}\n`;
     });
   const rule = `\n${'-'.repeat(72)}\n\n`;
   return [
@@ -158,6 +156,19 @@ function formatCopyright(): string {
     'The programs in /usr/lib/webjob contain the npm packages below.\n',
     ...bundled,
   ].join(rule);
+}
+
+/** Of a package by its LICENSE, or by that part of its README. Throws Error for one that has neither. */
+function readLicence(place: string): string {
+  const files = readdirSync(join(root, place));
+  const read = (pattern: RegExp): string | undefined => {
+    const file = files.find((name) => pattern.test(name));
+    return file === undefined ? undefined : readFileSync(join(root, place, file), 'utf8');
+  };
+  const text =
+    read(/^licen[cs]e(?:\.|$)/i) ?? /^#+ *licen[cs]e\b[^\n]*\n(.*)/ims.exec(read(/^readme(?:\.|$)/i) ?? '')?.[1];
+  if (!text?.trim()) throw new Error(`${place} has no licence`);
+  return text;
 }
 
 /** Snippets for httpd, units for systemd and the file for logrotate, with Debian's paths. */

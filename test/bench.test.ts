@@ -61,7 +61,7 @@ describe('bench/request.ts', () => {
     const [heading = '', ...rows] = stdout.trimEnd().split('\n');
     assert.match(heading, /^one request +CPU ms +ratio$/, stderr);
     const cells = rows.map((row) => /^(\S+(?: \S+)*?) {2,}([0-9.]+) +([0-9.]+)(?: {2}limit (1\.25))?$/.exec(row) ?? []);
-    const names = ['empty Node script', 'webjob GET', 'other GET', 'webjob PUT', 'other PUT'];
+    const names = ['empty Node script', 'webjob GET', 'other GET', 'webjob PUT', 'other PUT', 'GET, manifest'];
     assert.deepEqual(
       cells.map(([, name]) => name),
       names,
