@@ -129,6 +129,10 @@ describe('webjobctl configtest', () => {
     const ready = readdirSync(site('integrity/incoming')).filter((name) => name.endsWith('.rdy'));
     const ids = ready.map((name) => readFileSync(site(`integrity/incoming/${name}`), 'utf8'));
     assert.ok(ids.includes(`Jid=${jobId}\n`), `${ids}`);
+    // The client has a result key: what is not signed by it would be a finding.
+    assert.match(readFileSync(at('client1/webjob.conf'), 'utf8'), /^ResultKeyFile=/m);
+    const verified = await runWebjobctl(['-c', site('etc/nph-webjob.cfg'), '--json', 'show', jobId ?? '']);
+    assert.match(verified.stdout, /"signature":"signed by client1\+[0-9a-f]{8}"/);
   });
 
   it('says Syntax OK behind its notes', async () => {

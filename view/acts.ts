@@ -47,7 +47,8 @@ export function actsPage(context: Context, request: CgiRequest, name: string): P
   const job = findActedOn(context, name);
   const { book, links, site } = context;
   const acts = actsOf(site).of(job);
-  const isWaiting = listWaiting(place, job.jobId).length > 0;
+  // Behind a form the page looks for the answer again and again, and has no text that this would lose.
+  const isWaiting = context.params.has('asked') && listWaiting(place, job.jobId).length > 0;
   const title = `Acts on ${job.command ?? 'unknown command'} of ${job.clientId ?? 'unknown client'}`;
   const form = (act: ActName, button: string, fields?: Markup): Markup =>
     html`<form class="act-form" action="${links.act(job)}" method="post" aria-label="${button}">
@@ -56,23 +57,24 @@ ${fields}<button type="submit">${button}</button></form>
 `;
   const text = (id: string, label: string): Markup =>
     html`<div class="text"><label for="${id}">${label}</label><input id="${id}" name="text" type="text" maxlength="1000" required autocomplete="off"></div>`;
+  const formatForms = (): Markup => html`<div class="acts">
+<section><h2>Verify</h2><p class="note">Holds its uploads against the custody record and the record of the run.</p>${form('verify', 'Verify now')}</section>
+<section><h2>Note</h2><p class="note">One line. It cannot be changed or removed.</p>${form('note', 'Add note', text('note', 'Note'))}</section>
+<section><h2>Hold</h2><p class="note">What is on hold no prune and no pack touches.</p>${isHeld(acts.filter(({ kind }) => kind === 'job')) ? form('release', 'Release', text('reason', 'Reason')) : form('hold', 'Put on hold', text('reason', 'Reason'))}</section>
+<section><h2>Download</h2><p class="note">One stream, byte for byte.</p>${form(
+    'download',
+    'Download',
+    html`<div class="text"><label for="take">Stream</label><select id="take" name="stream">${STREAMS.map((stream) => html`<option value="${stream}">.${stream}</option>`)}</select></div>`,
+  )}</section>
+<section><h2>Evidence</h2><p class="note">A package of this job that anyone can check.</p>${form('package', 'Make a package')}</section>
+</div>`;
   return {
     ...{ title: `${title}, ${job.jobId}`, place: '/jobs', refreshSeconds: isWaiting ? 3 : undefined },
     content: html`<h1>${title}</h1>
 <p class="lead">${formatState(job.state)} · ${formatInstant(job.at, book)} · <a class="path" href="${links.job(job)}">${job.jobId}</a></p>
 <p class="note">Each act is put on the custody record with your name, ${user}.</p>
 ${formatAsked(context, job.jobId, user)}
-<div class="acts">
-<section><h2>Verify</h2><p class="note">Holds its uploads against the custody record and the record of the run.</p>${form('verify', 'Verify now')}</section>
-<section><h2>Note</h2><p class="note">One line. It cannot be changed or removed.</p>${form('note', 'Add note', text('note', 'Note'))}</section>
-<section><h2>Hold</h2><p class="note">What is on hold no prune and no pack touches.</p>${isHeld(acts.filter(({ kind }) => kind === 'job')) ? form('release', 'Release', text('reason', 'Reason')) : form('hold', 'Put on hold', text('reason', 'Reason'))}</section>
-<section><h2>Download</h2><p class="note">One stream, byte for byte.</p>${form(
-      'download',
-      'Download',
-      html`<div class="text"><label for="take">Stream</label><select id="take" name="stream">${STREAMS.map((stream) => html`<option value="${stream}">.${stream}</option>`)}</select></div>`,
-    )}</section>
-<section><h2>Evidence</h2><p class="note">A package of this job that anyone can check.</p>${form('package', 'Make a package')}</section>
-</div>
+${isWaiting ? html`<p><a href="${links.act(job)}">Ask for another act</a></p>` : formatForms()}
 ${formatActs({ acts }, book)}`,
   };
 }
@@ -91,7 +93,7 @@ export async function performAct(
   const act = ACT_NAMES.find((known) => known === fields.get('act'));
   if (!act) throw new NotShown(400, 'There is no such act.');
   const id = openToken(place, { user, act, job: job.jobId }, fields.get('token') ?? '');
-  const back = `${context.links.act(job)}#asked`;
+  const back = `${context.links.act(job)}?asked=1#asked`;
   // A form that was sent twice is one act.
   if (isKnown(place, id, job.jobId)) return answerRedirect(303, back);
   const stream = STREAMS.find((known) => known === fields.get('stream'));

@@ -1,5 +1,5 @@
 // configtest --probe: the real requests of a client, and one of somebody who is none. Says what the server answered.
-import { createHash } from 'node:crypto';
+import { createHash, createPrivateKey } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { request as plainRequest, type RequestOptions } from 'node:http';
 import { request as secureRequest } from 'node:https';
@@ -18,6 +18,9 @@ import type { ServerSettings } from '../../cgi/controls.ts';
 import { Failure } from '../../cli/failure.ts';
 import { errorCode } from '../../cli/files.ts';
 import { quote } from '../../cli/shell.ts';
+import { signerOf } from '../../notes/ed25519.ts';
+import type { NoteSigner } from '../../notes/note.ts';
+import { type ResultStreams, resultFields, signResult } from '../../notes/result.ts';
 import { error, type Finding, note, warning } from './finding.ts';
 import type { Mends } from './mends.ts';
 
@@ -35,6 +38,8 @@ interface Caller {
   /** `user:password` in base64. */
   auth: string | undefined;
   tls: RequestOptions;
+  /** Signs its results. */
+  signer: NoteSigner | undefined;
 }
 
 interface Answer {
@@ -130,7 +135,7 @@ async function probePut(
 ): Promise<Finding[]> {
   const out = Buffer.from('webjobctl configtest --probe\n');
   const jobId = `probe_${Math.floor(Date.now() / 1000)}_${String(process.pid).padStart(5, '0')}`;
-  const env = Buffer.from(formatRecord({ fields: describeProbe(caller.clientId, jobId, out), extra: [] }));
+  const env = Buffer.from(formatEnv(caller, jobId, out));
   const lengths = { outLength: out.length, errLength: 0, envLength: env.length };
   const query = formatPutQuery({ ...NAMES, clientId: caller.clientId, runType, ...lengths });
   const answer = await ask(url, 'PUT', query, caller, Buffer.concat([out, env]), jobId);
@@ -144,6 +149,17 @@ async function probePut(
     return [error(`${what}: ${describe(answer)}${why}`, url.href, findReason(answer, caller, site))];
   const left = runType === 'snapshot' ? `; job ${jobId} is in the locker now` : '';
   return [note(`${what}: ${describe(answer)}${left}`, url.href)];
+}
+
+/** The run record, signed where the client signs: an unsigned one would be a finding of verify. */
+function formatEnv({ clientId, signer }: Caller, jobId: string, out: Buffer): string {
+  const describeStream = (bytes: Buffer): ResultStreams['out'] => ({
+    bytes: bytes.length,
+    sha256: createHash('sha256').update(bytes).digest('hex'),
+  });
+  const extra = signer ? resultFields({ out: describeStream(out), err: describeStream(Buffer.alloc(0)) }) : [];
+  const record = formatRecord({ fields: describeProbe(clientId, jobId, out), extra });
+  return signer ? signResult(record, signer) : record;
 }
 
 function describeProbe(clientId: string, jobId: string, out: Buffer): Record<RecordField, string> {
@@ -224,6 +240,7 @@ function readCaller(conf: string): Caller {
   const name = get('SSLExpectedPeerCN');
   return {
     ...{ clientId, auth, folder: dirname(resolve(conf)) },
+    signer: get('ResultKeyFile') === '' ? undefined : readSigner(clientId, pathOf('ResultKeyFile')),
     tls: {
       rejectUnauthorized: isOn('SSLVerifyPeerCert') || isOn('SSLVerifyHost'),
       ...(get('SSLBundledCAsFile') !== '' && { ca: readPem('SSLBundledCAsFile', pathOf('SSLBundledCAsFile')) }),
@@ -235,6 +252,15 @@ function readCaller(conf: string): Caller {
         name === '' || subject.CN === name ? undefined : new Error('the CN of the server is not SSLExpectedPeerCN'),
     } as RequestOptions,
   };
+}
+
+function readSigner(clientId: string, path: string): NoteSigner {
+  const pem = readPem('ResultKeyFile', path);
+  try {
+    return signerOf(clientId, createPrivateKey(pem));
+  } catch {
+    throw new Failure('failed', `ResultKeyFile: ${path} is no private key in PEM`);
+  }
 }
 
 function readPem(control: string, path: string, encoding: 'utf8' | 'latin1' = 'utf8'): string {
