@@ -197,7 +197,7 @@ describe('the record', () => {
       ...{ StdOutHash: digest('md5', Buffer.from(`${KidPid}\n`)), StdErrHash: NOTHING, GetError: 'NA', RunError: 'NA' },
     };
     assert.equal(env, RECORD_FIELDS.map((name) => `${name}=${expected[name]}\n`).join(''));
-    assert.match(Version, /^webjob \d+\.\d+\.\d+ ssl (?:32|64) bit$/);
+    assert.match(Version, /^webjob \d+\.\d+\.\d+(?:-rc\.\d+)? ssl (?:32|64) bit$/);
     assert.match(Jid, /^server_1_\d{10}_\d{5,}$/);
     assert.match(`${Pid} ${KidPid}`, /^\d+ \d+$/);
     const instants = [

@@ -269,7 +269,7 @@ describe('webjob-sign', () => {
     const help = sign('--help');
     assert.equal(help.status, 0);
     assert.match(help.stdout, /^Usage: webjob-sign [\s\S]*\nExit codes:\n/);
-    assert.match(sign('--version').stdout, /^\d+\.\d+\.\d+\n$/);
+    assert.match(sign('--version').stdout, /^\d+\.\d+\.\d+(?:-rc\.\d+)?\n$/);
     assert.equal(existsSync(key('x.key')), false);
   });
 });

@@ -215,7 +215,7 @@ for (const [index, shell] of SHELLS.entries()) {
       const help = run([...shell.words, pad, '--help']);
       assert.equal(help.code, 0);
       assert.match(help.stdout, /^Usage: myprograms\.rpm\.pad \[options\] \[command \[arguments\]\]\n/);
-      assert.match(run([...shell.words, pad, '--version']).stdout, /^pad-make-script \d+\.\d+\.\d+\n$/);
+      assert.match(run([...shell.words, pad, '--version']).stdout, /^pad-make-script \d+\.\d+\.\d+(?:-rc\.\d+)?\n$/);
       const { code, stderr } = run([...shell.words, pad, '--kepp', 'touch', 'ran']);
       assert.equal(code, 125);
       assert.match(stderr, /^myprograms\.rpm\.pad: error: unknown option --kepp\nmyprograms\.rpm\.pad: hint: .*\n$/);
