@@ -1,8 +1,8 @@
 // What tells outputs apart: the SHA-256 of what a run wrote to stdout. Taken once of each upload, and kept in the view's store.
-import { createHash } from 'node:crypto';
 import type { StreamName } from 'webjob-locker';
 import { packAt, readGroups } from '../archive/packs.ts';
 import { Failure } from '../cli/failure.ts';
+import { digestStream } from '../ledger/digest.ts';
 import type { Job } from '../ledger/job.ts';
 import { findStreams } from '../ledger/streams.ts';
 import type { Context } from './context.ts';
@@ -53,18 +53,12 @@ async function digest(
   if (!stream) return 'missing';
   if (stream.bytes > MAX_BYTES) return 'too long';
   if (performance.now() > deadline) return 'not read yet';
-  const hash = createHash('sha256');
-  let bytes = 0;
   try {
-    for await (const piece of stream.read()) {
-      hash.update(piece);
-      bytes += piece.length;
-    }
+    return { bytes: stream.bytes, sha256: await digestStream(stream) };
   } catch (error) {
     if ((error as NodeJS.ErrnoException).syscall === undefined && !(error instanceof Failure)) throw error;
     return 'missing';
   }
-  return { bytes, sha256: hash.digest('hex') };
 }
 
 function keep({ database }: Context, learned: readonly (readonly [string, string, number, string])[]): void {

@@ -8,6 +8,7 @@ import { formatSpan } from '../../cli/spans.ts';
 import { type Expectation, ExpectError, isOverdue, parseExpect, type Rules } from '../../fleet/expect.ts';
 import { type Groups, makeMembership, namedClients } from '../../fleet/groups.ts';
 import { fleetPaths } from '../../fleet/paths.ts';
+import { digestStream } from '../../ledger/digest.ts';
 import { parseRecordFields } from '../../ledger/ending.ts';
 import { describeExit } from '../../ledger/fields.ts';
 import { MAX_HEAD_BYTES } from '../../ledger/head.ts';
@@ -18,7 +19,6 @@ import type { Site } from '../../ledger/site.ts';
 import type { Database } from '../../ledger/sqlite.ts';
 import { openStore } from '../../ledger/store.ts';
 import { findJobStreams } from '../../ledger/streams.ts';
-import { digestStream } from './alike.ts';
 
 /** The ways in which an expectation can be missed. */
 export const MISSED_KINDS = ['late', 'exit', 'output', 'duration'] as const;

@@ -1,0 +1,45 @@
+// The SHA-256 of the lines that count, however the stream comes and however long a line is.
+import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
+import { it } from 'node:test';
+import { digestStream } from '../ledger/digest.ts';
+import type { StoredStream } from '../ledger/streams.ts';
+
+const IGNORED = [/^# /, /^long ignored/, /\d+ seconds$/];
+
+/** A stream that comes in pieces of this size, each in the same buffer. */
+function streamOf(bytes: Buffer, size: number): StoredStream {
+  const buffer = Buffer.alloc(size);
+  return {
+    bytes: bytes.length,
+    open: undefined,
+    async *read() {
+      for (let at = 0; at < bytes.length; at += size) {
+        const length = bytes.copy(buffer, 0, at, at + size);
+        yield buffer.subarray(0, length);
+        buffer.fill(0x55);
+      }
+    },
+  };
+}
+
+const digest = (text: string): string => createHash('sha256').update(text).digest('hex');
+
+for (const [what, text, rest] of [
+  ['nothing', '', ''],
+  ['lines', 'one\n# two\nthree\ntook 5 seconds\nend', 'one\nthree\nend'],
+  ['a last line that does not count', 'one\n# two', 'one\n'],
+  ['line ends of Windows', 'one\r\ntook 5 seconds\r\n', 'one\r\n'],
+  [
+    'long lines, of which the beginning decides',
+    `long ignored${'x'.repeat(200_000)}\nlong${'y'.repeat(200_000)}5 seconds\n# short\nend\n`,
+    `long${'y'.repeat(200_000)}5 seconds\nend\n`,
+  ],
+] as const)
+  it(`passes over lines in ${what}, in pieces of any size`, async () => {
+    for (const size of [1, 7, 65_535, 65_536, 65_537, 1_000_000]) {
+      if (size === 1 && text.length > 1000) continue;
+      assert.equal(await digestStream(streamOf(Buffer.from(text), size), IGNORED), digest(rest), `${size} bytes`);
+      assert.equal(await digestStream(streamOf(Buffer.from(text), size)), digest(text), `${size} bytes, all`);
+    }
+  });
