@@ -227,7 +227,7 @@ describe('webjobctl diff', () => {
 });
 
 describe('webjobctl diff of streams that differ in every line', () => {
-  const LINES = many(40_000, 8000);
+  const LINES = 40_000;
   it('ends with 1, however much there is', async () => {
     const jobs = ['0', '1'].map((first) => ({ first, name: `client1_2026110100000${first}_00001_far.sh` }));
     const line = 'x'.repeat(1022);
