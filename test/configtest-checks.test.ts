@@ -622,7 +622,7 @@ describe('job ids and the clock', () => {
         .join();
     assert.match(
       notes(line(id('server_1', 1_085_355_126)), ['server_1', 'webjobctl']),
-      /^nothing tells of another server/,
+      /^no sign of another server/,
     );
     assert.equal(
       notes(line(id('west', 1_085_355_126)) + line(id('east', 1_085_355_126)), ['north', 'east']),
