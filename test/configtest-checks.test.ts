@@ -620,10 +620,7 @@ describe('job ids and the clock', () => {
       check(...given)
         .map(({ what }) => what)
         .join();
-    assert.match(
-      notes(line(id('server_1', 1_085_355_126)), ['server_1', 'webjobctl']),
-      /^no sign of another server/,
-    );
+    assert.match(notes(line(id('server_1', 1_085_355_126)), ['server_1', 'webjobctl']), /^no sign of another server/);
     assert.equal(
       notes(line(id('west', 1_085_355_126)) + line(id('east', 1_085_355_126)), ['north', 'east']),
       'servers with other ids have written here: east, north, west',

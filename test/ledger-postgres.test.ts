@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { appendFileSync, rmSync } from 'node:fs';
+import { userInfo } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -12,6 +13,7 @@ import { siteElsewhere } from '../admin/site/ledger.ts';
 import { FIELDS, jobJson } from '../ledger/fields.ts';
 import { readJobs } from '../ledger/jobs.ts';
 import { openLedger } from '../ledger/postgres/ask.ts';
+import { completeUrl } from '../ledger/postgres/connect.ts';
 import { MIGRATIONS } from '../ledger/postgres/schema.ts';
 import type { Site } from '../ledger/site.ts';
 import { storeFile } from '../ledger/store.ts';
@@ -164,6 +166,17 @@ describe('a PostgreSQL of many sites', { skip: NO_POSTGRES }, () => {
         (await ask(command, ...(command === 'latest' || command === 'search' ? ['x'] : []))).stderr,
         /reads the files of a site|required option/,
       );
+  });
+
+  it('takes what a URL does not say from where psql takes it', async () => {
+    const folder = new URLSearchParams(server.url().split('?')[1]).get('host') ?? '';
+    const environment = { ...process.env, PGHOST: folder, PGUSER: 'reading' };
+    const { exitCode, stderr } = await runWebjobctl(['ledger', 'list', '--to', 'postgresql:///webjob'], environment);
+    assert.equal(exitCode, 0, stderr);
+    const own = { PGHOST: folder };
+    assert.equal(completeUrl('postgresql:///webjob', own), `postgresql:///webjob?user=${userInfo().username}`);
+    for (const whole of ['postgresql://me@db/webjob', 'postgresql:///webjob?host=/run&user=me'])
+      assert.equal(completeUrl(whole, {}), whole);
   });
 
   it('says who may not, whose name is taken, and where no database is, and never a password', async () => {

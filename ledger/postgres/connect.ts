@@ -1,4 +1,7 @@
 // Connects to PostgreSQL by a URL without a password: that comes from where psql takes it.
+import { existsSync } from 'node:fs';
+import { userInfo } from 'node:os';
+import { join } from 'node:path';
 import type { Client } from 'pg';
 import { Failure } from '../../cli/failure.ts';
 import { MIGRATIONS } from './schema.ts';
@@ -35,12 +38,27 @@ function describeUrl(text: string): string {
   return `${host || new URLSearchParams(query).get('host') || 'the local PostgreSQL'}${path}`;
 }
 
+/** Where Debian's server has its socket, and where PostgreSQL itself would. */
+const SOCKETS = ['/run/postgresql', '/var/run/postgresql', '/tmp'];
+
+/** With what libpq takes where a URL does not say it: the socket of this machine's server, and the name of the user who runs this. */
+export function completeUrl(text: string, environment = process.env): string {
+  const [, user = '', host = '', more = ''] = URL_PARTS.exec(text) ?? [];
+  const given = new URLSearchParams(more.split('?')[1]);
+  const added = new URLSearchParams();
+  const socket = `.s.PGSQL.${given.get('port') ?? environment.PGPORT ?? 5432}`;
+  const folder = SOCKETS.find((path) => existsSync(join(path, socket)));
+  if (host === '' && !given.has('host') && !environment.PGHOST && folder) added.set('host', folder);
+  if (user === '' && !given.has('user') && !environment.PGUSER) added.set('user', userInfo().username);
+  return added.size === 0 ? text : `${text}${more.includes('?') ? '&' : '?'}${added}`;
+}
+
 /** Throws Failure `failed`. */
 export async function connect(url: string): Promise<Client> {
   checkUrl(url);
   const { Client } = await import('pg');
   const client = new Client({
-    connectionString: url,
+    connectionString: completeUrl(url),
     connectionTimeoutMillis: CONNECT_MS,
     keepAlive: true,
     application_name: 'webjobctl',
