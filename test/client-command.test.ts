@@ -52,7 +52,7 @@ describe('the command line', () => {
   });
 
   const NO_MODE =
-    /^webjob: error: say one of --execute, --get-url, --hashsum and --flush\nwebjob: hint: webjob --help\n$/;
+    /^webjob: error: say one of --execute, --batch, --get-url, --hashsum and --flush\nwebjob: hint: webjob --help\n$/;
   const WRONG: [args: string[], complaint: RegExp][] = [
     [[], NO_MODE],
     [['host.sh'], NO_MODE],
