@@ -358,7 +358,7 @@ describe('uploads without a custody record', () => {
   it('are a finding until they are adopted, and then evidence like all others', async () => {
     for (const name of ['old', 'older', 'oldest']) plant(name, { custody: false });
     await new Promise((resolve) => setTimeout(resolve, 20));
-    appendCustody(custodyOf(site), { event: 'note', time: new Date() });
+    appendCustody(custodyOf(site), { event: 'remark', time: new Date() });
     const before = ['older old', 'older older', 'older oldest'];
     assert.deepEqual(await verify(), before);
     assert.deepEqual(

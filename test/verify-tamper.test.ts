@@ -150,9 +150,9 @@ class Ground {
  */
 const SHAPES: Record<string, (ground: Ground) => void> = {
   'two uploads, with notes between them': (ground) => {
-    ground.note('server_1', { event: 'note', said: 'before a deposit' });
+    ground.note('server_1', { event: 'remark', said: 'before a deposit' });
     ground.plant('client1_job0', { out: '' });
-    ground.note('server_1', { event: 'note', said: 'before another' });
+    ground.note('server_1', { event: 'remark', said: 'before another' });
     ground.plant('client1_job1', { out: 'out '.repeat(40), err: '' });
   },
   'one upload alone, with other digests': (ground) => ground.plant('client1_job0', { hashType: 'SHA256' }),
