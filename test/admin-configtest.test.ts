@@ -399,7 +399,9 @@ describe('webjobctl configtest', () => {
   it('reports a wrong password, a server that is not there, and a webjob.conf that is none', async () => {
     writeFileSync(
       at('wrong.conf'),
-      readFileSync(at('client1/webjob.conf'), 'utf8').replace(/^URLPassword=.*$/m, 'URLPassword=wrong'),
+      readFileSync(at('client1/webjob.conf'), 'utf8')
+        .replace(/^URLPassword=.*$/m, 'URLPassword=wrong')
+        .replace(/^ResultKeyFile=/m, '$&client1/'),
       { mode: 0o600 },
     );
     await expectFindings(

@@ -177,9 +177,17 @@ describe('somebody of the group', () => {
     try {
       const asked = await post({ ...(await readForm('note')), text: 'later' });
       assert.equal(asked.status, 303);
-      const waiting = await ask(`/act/job/${ids.second}`);
+      const behind = asked.headers.get('location') ?? '';
+      assert.match(behind, new RegExp(`/act/job/${ids.second}\\?asked=1#asked$`));
+      const waiting = await ask(`/act/job/${ids.second}?asked=1`);
       assert.equal(waiting.headers.get('refresh'), '3');
-      assert.match(await waiting.text(), /waits<\/span> Note, asked .* by alice/);
+      const text = await waiting.text();
+      assert.match(text, /waits<\/span> Note, asked .* by alice/);
+      // What is typed into a form would be lost.
+      assert.doesNotMatch(text, /<form class="act-form"/);
+      const forms = await ask(`/act/job/${ids.second}`);
+      assert.equal(forms.headers.get('refresh'), null);
+      assert.match(await forms.text(), /<form class="act-form"/);
       assert.match(await (await ask(`/job/${ids.second}`, {}, 'bob')).text(), /waits<\/span> Note/);
     } finally {
       isCarriedOut = true;
