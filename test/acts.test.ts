@@ -286,7 +286,7 @@ describe('webjobctl acts', () => {
     assert.deepEqual(readdirSync(answers), [`${one}.json`]);
     assert.doesNotMatch(ran.stderr, /[\x00-\x09\x0b-\x1f]|\u202e/);
     // A packed name and a missing one are as good as none.
-    assert.match(ran.stderr, /is no request, and was removed: ELOOP/);
+    assert.match(ran.stderr, /removed \S+ from the inbox, which is not a request: ELOOP/);
   });
 
   it('does nothing with an inbox that others can write, or change for another', { skip: !isRoot }, async () => {

@@ -55,7 +55,7 @@ export async function carryOut(id: string, request: ActRequest, place: ActPlace)
 
 function verify(site: Site, job: string, by: string): string {
   const [joined] = joinSites([site]);
-  if (!joined) throw new Failure('failed', 'there is no locker');
+  if (!joined) throw new Failure('failed', 'the evidence locker is missing');
   const scope = { ...joined, contents: true, ...{ since: undefined, touchedSince: undefined, sample: undefined } };
   const found = [...verifyJob(scope, job)];
   const [first] = found;
@@ -74,11 +74,11 @@ async function makeEvidence(
 ): Promise<string> {
   const jobs = await selectJobs(site, { jobs: [job], client });
   // An id may be the beginning of another's.
-  if (jobs.some(({ jobId }) => jobId !== job)) throw new Failure('findings', `there is no job ${job}`);
+  if (jobs.some(({ jobId }) => jobId !== job)) throw new Failure('findings', `job ${job} not found`);
   const directory = join(answers, id);
   const info = { caseNumber: undefined, examiner: user, description: undefined };
   const { zipFolder } = await import('../bag/zip.ts');
-  // No identity lies where acts are done: sealed streams stay sealed.
+  // Acts have no identity to open sealed streams with.
   const plan = { directory, jobs, info, keys, identities: undefined, version, zip: zipFolder, advance: () => {}, by };
   const { findings, tagListSha256 } = await inTurn(site.settings, 'keep', () => makePackage(site, plan));
   rmSync(directory, { recursive: true });

@@ -27,7 +27,7 @@ const WRITING_MS = 600_000;
 
 export interface Asked {
   id: string;
-  /** When it was asked for: the time of the file, since the id has that of the form. */
+  /** Time of the request file; the id contains the time of the form. */
   at: Date;
   request: ActRequest;
 }
@@ -75,12 +75,12 @@ function unsafe(path: string, why: string, hint: string): Failure {
   return new Failure('failed', `${path} is not safe: ${why}`, hint);
 }
 
-/** Whoever can write the locker could make evidence, and could then also say that somebody verified and released it. */
+/** A user who can write to the locker could forge evidence, and then also record that it was verified and released. */
 function checkOwner(path: string, uid: number, locker: string): void {
   const owner = findUserById(uid);
   const hint = 'give it to the user of the process that stays, as docs/guide/view.md says';
   if (uid === 0) throw unsafe(path, 'it belongs to root', hint);
-  if (!owner) throw unsafe(path, `it belongs to ${uid}, who is no user`, hint);
+  if (!owner) throw unsafe(path, `its owner, user id ${uid}, does not exist`, hint);
   if (statSync(locker).uid === uid || mayAccess(owner, locker, 'write'))
     throw unsafe(path, `it belongs to ${owner.name}, who can write the locker`, hint);
 }
@@ -92,7 +92,7 @@ function readAll(folder: string, owner: number, now: number, complain: (message:
     const parsed = parseActId(id);
     if (!parsed && isBeingWritten(name, now)) continue;
     try {
-      if (!parsed) throw new SyntaxError('its name is none of a request');
+      if (!parsed) throw new SyntaxError('its name is not that of a request');
       const { at, tag } = parsed;
       if (at > now + AHEAD_MS || at < now - ACT_LIFETIME_MS) throw new SyntaxError('it is too old, or of the future');
       const { text, askedAt } = readFile(`${folder}/${name}`, owner);
@@ -100,7 +100,7 @@ function readAll(folder: string, owner: number, now: number, complain: (message:
       if (tagOf(request.job) !== tag) throw new SyntaxError('its name is that of another job');
       asked.push({ id, at: askedAt, request });
     } catch (error) {
-      complain(`${name} in the inbox is no request, and was removed: ${reasonOf(error)}`);
+      complain(`removed ${name} from the inbox, which is not a request: ${reasonOf(error)}`);
       removeAny(`${folder}/${name}`, complain);
     }
   }
@@ -136,7 +136,7 @@ function readFile(path: string, owner: number): { text: string; askedAt: Date } 
   const fd = openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
   try {
     const found = fstatSync(fd);
-    if (!found.isFile()) throw new SyntaxError('it is no file');
+    if (!found.isFile()) throw new SyntaxError('it is not a regular file');
     if (found.nlink !== 1) throw new SyntaxError('it has other names');
     if (found.uid !== owner) throw new SyntaxError('it belongs to another user');
     const buffer = Buffer.alloc(MAX_REQUEST_BYTES + 1);
@@ -148,7 +148,7 @@ function readFile(path: string, owner: number): { text: string; askedAt: Date } 
     return { text, askedAt: found.mtime };
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'ERR_ENCODING_INVALID_ENCODED_DATA')
-      throw new SyntaxError('it is no UTF-8');
+      throw new SyntaxError('it is not UTF-8');
     throw error;
   } finally {
     closeSync(fd);

@@ -1,5 +1,5 @@
-// What the view and `webjobctl acts` hand each other as files: a request lies in the inbox, where the view alone writes, an answer among the
-// answers, where root alone writes. Both know this format, and neither trusts what it reads.
+// The files that the view and `webjobctl acts` exchange: only the view writes requests, into the inbox, and only root writes answers.
+// Both know this format, and neither trusts what it reads.
 import { createHash, randomBytes } from 'node:crypto';
 import { join } from 'node:path';
 import { STREAMS, type StreamName } from 'webjob-locker';
@@ -20,7 +20,7 @@ export interface ActRequest {
   job: string;
   /** Whose job it is: a client can send the id of another's. */
   client: string | undefined;
-  /** Who asks, as httpd told the view. */
+  /** The reader who asked, by the user name from httpd. */
   user: string;
   /** Of those that take words. */
   text: string | undefined;
@@ -62,7 +62,7 @@ export function makeActId(job: string, now: number): string {
   return `${String(now).padStart(13, '0')}-${tagOf(job)}-${randomBytes(16).toString('hex')}`;
 }
 
-/** Undefined for what is no id. */
+/** Undefined when the text is not an act id. */
 export function parseActId(id: string): { at: number; tag: string } | undefined {
   const [, at, tag = ''] = ID.exec(id) ?? [];
   return at === undefined ? undefined : { at: Number(at), tag };
@@ -80,13 +80,14 @@ export function parseRequest(text: string): ActRequest {
   const { act, job, client, user, text: words, stream, ...others } = parseObject(text);
   if (Object.keys(others).length > 0) throw new SyntaxError('it has fields that nobody knows');
   const name = ACT_NAMES.find((known) => known === act);
-  if (!name) throw new SyntaxError('its act is none');
-  if (typeof job !== 'string' || !isJobId(job)) throw new SyntaxError('its job is no job id');
+  if (!name) throw new SyntaxError('its act is unknown');
+  if (typeof job !== 'string' || !isJobId(job)) throw new SyntaxError('its job is not a job id');
   if (client !== undefined && (typeof client !== 'string' || !isClientId(client)))
-    throw new SyntaxError('its client is no client id');
-  if (!isUser(user)) throw new SyntaxError('its user is no name');
+    throw new SyntaxError('its client is not a client id');
+  if (!isUser(user)) throw new SyntaxError('its user is not a user name');
   const found = STREAMS.find((known) => known === stream);
-  if ((stream !== undefined) !== (name === 'download') || found !== stream) throw new SyntaxError('its stream is none');
+  if ((stream !== undefined) !== (name === 'download') || found !== stream)
+    throw new SyntaxError('its stream is unknown');
   if ((words !== undefined) !== ACTS_WITH_TEXT.includes(name)) throw new SyntaxError('its text is out of place');
   return { act: name, job, client, user, text: words === undefined ? undefined : parseWords(words), stream: found };
 }
@@ -103,7 +104,7 @@ function parseWords(words: unknown): string {
     if (error instanceof Failure) throw new SyntaxError(error.message);
     throw error;
   }
-  throw new SyntaxError('its text is none');
+  throw new SyntaxError('its text is missing');
 }
 
 function parseObject(text: string): Record<string, unknown> {
@@ -111,9 +112,9 @@ function parseObject(text: string): Record<string, unknown> {
   try {
     value = JSON.parse(text);
   } catch {
-    throw new SyntaxError('it is no JSON');
+    throw new SyntaxError('it is not JSON');
   }
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) throw new SyntaxError('it is no object');
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) throw new SyntaxError('it is not an object');
   return value as Record<string, unknown>;
 }
 

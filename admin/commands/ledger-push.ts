@@ -47,7 +47,14 @@ async function push(site: Site, { to, as: name }: Options): Promise<Pushed> {
   const progress = startProgress('jobs');
   const { push: tell } = await import('../../ledger/postgres/push.ts');
   try {
-    // Before the site is read: a database that is away is told at once.
+    // One at a time, to whichever database: what is told to one is forgotten.
+    return await inTurn(site.settings, 'ledger', async () => await tellSite());
+  } finally {
+    progress.end();
+  }
+
+  async function tellSite(): Promise<Pushed> {
+    // Before the site is read: an unreachable database is reported at once.
     return await withLedger(to, async (client) => {
       const store = await inTurn(site.settings, 'index', async () => {
         requireRootsOwn(dirname(path));
@@ -59,8 +66,6 @@ async function push(site: Site, { to, as: name }: Options): Promise<Pushed> {
         store.close();
       }
     });
-  } finally {
-    progress.end();
   }
 }
 

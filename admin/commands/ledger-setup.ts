@@ -12,7 +12,7 @@ interface Options {
 
 const EXPLANATION = `
 Makes the schema webjob in a database, or brings one of an earlier webjobctl up to date: in one transaction, and again as often as you
-like. Whoever runs it owns the tables. A role that is not there is made, without a right to log in: a database's administrator gives it
+like. The user who runs it owns the tables. A role that is not there is made, without a right to log in: a database's administrator gives it
 one by ALTER ROLE, or a user the role by GRANT. A writer may push; a reader may ask, and nothing else.
 
 Example:

@@ -18,7 +18,7 @@ export function keepFolder(settings: ServerSettings): string {
  */
 export async function inTurn<Type>(
   settings: ServerSettings,
-  thing: 'keep' | 'holds' | 'index' | 'assignments' | 'acts' | 'alert' | undefined,
+  thing: 'keep' | 'holds' | 'index' | 'ledger' | 'assignments' | 'acts' | 'alert' | undefined,
   act: () => Type | Promise<Type>,
 ): Promise<Type> {
   const endTurn = thing === undefined ? () => {} : takeTurn(settings, thing);

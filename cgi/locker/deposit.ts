@@ -99,11 +99,11 @@ export function storeUpload(
   const steps = storeSteps(
     plan,
     source,
-    // biome-ignore lint/correctness/useYield: it has nothing to wait for.
+    // biome-ignore lint/correctness/useYield: a caller without steps; the driver wants a generator.
     function* (paths, differsFrom) {
       beforeReady?.(paths, differsFrom);
     },
-    // biome-ignore lint/correctness/useYield: the same.
+    // biome-ignore lint/correctness/useYield: a caller without steps; the driver wants a generator.
     function* (paths) {
       beforeReplacing?.(paths);
     },

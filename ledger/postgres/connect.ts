@@ -20,7 +20,7 @@ function checkUrl(text: string): void {
     throw new Failure(
       'usage',
       // What was typed may hold a password.
-      'this is no URL of a database',
+      'not a PostgreSQL URL',
       "as in 'postgresql://webjob@db.example.org/webjob?sslmode=verify-full'",
     );
   if (user.includes(':') || /[?&]password=/i.test(more))

@@ -39,9 +39,7 @@ interface Target {
  */
 export async function push(database: Database, target: Target, advance: (jobs: number) => void): Promise<Pushed> {
   const { client, name } = target;
-  const { rows } = await client.query('SELECT pg_try_advisory_lock(hashtext($1)) AS mine', [`webjob.push ${name}`]);
-  if (!rows[0]?.mine)
-    throw new Failure('failed', `another webjobctl is pushing the site ${name}`, 'try again when it has ended');
+  await lockSite(client, name);
   const state = await begin(database, target);
   const done: Pushed = { jobs: 0, clients: 0, isAll: state.isAll };
   while (state.scanned < state.lastRow) {
@@ -66,6 +64,13 @@ export async function push(database: Database, target: Target, advance: (jobs: n
   }
   await end(database, target, state);
   return done;
+}
+
+/** Until the connection ends. Throws Failure `failed` while another process pushes or removes the site. */
+async function lockSite(client: Client, name: string): Promise<void> {
+  const { rows } = await client.query('SELECT pg_try_advisory_lock(hashtext($1)) AS mine', [`webjob.push ${name}`]);
+  if (!rows[0]?.mine)
+    throw new Failure('failed', `another webjobctl is pushing the site ${name}`, 'try again when it has ended');
 }
 
 interface State {
@@ -296,6 +301,7 @@ async function inTransaction(client: Client, act: () => Promise<void>): Promise<
 /** Takes all rows of a site away; false when there is none of that name. */
 export async function forget(client: Client, name: string): Promise<boolean> {
   let isThere = false;
+  await lockSite(client, name);
   await inTransaction(client, async () => {
     const { rows } = await client.query('SELECT id FROM webjob.sites WHERE name = $1 FOR UPDATE', [name]);
     const id = rows[0]?.id;
