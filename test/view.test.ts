@@ -272,7 +272,7 @@ describe('a list of jobs', () => {
       for (let path: string | null = `/jobs.json?${query}`, looked = 0; path !== null && looked < 40; looked++) {
         const { jobs, next }: Jobs = await readJson<Jobs>(path);
         found.push(...jobs.map(({ jobId }) => jobId));
-        path = next && next.replace('/webjob-view', '');
+        path = next?.replace('/webjob-view', '') ?? null;
       }
       return found;
     };
