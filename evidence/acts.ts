@@ -1,5 +1,5 @@
-// What operators did about jobs, as the custody record of webjobctl has it: notes, holds, checks,
-// downloads and packages of evidence.
+// What operators did with jobs, read from the custody record of webjobctl: notes, holds, checks,
+// downloads and evidence packages.
 import { closeSync, existsSync, fstatSync } from 'node:fs';
 import { join } from 'node:path';
 import { listCustodyFiles, searchChain } from 'webjob-locker';
@@ -12,32 +12,38 @@ const ACTS = ['note', 'hold', 'release', 'verify', 'download', 'evidence'] as co
 /** One act on one job, or on a client. */
 export interface Act {
   event: (typeof ACTS)[number];
-  /** `client` for a hold of everything of a client. */
+  /** `client` for a hold on everything of a client. */
   kind: 'job' | 'client';
   id: string;
-  /** ISO 8601. */
+  /** The time of the act, in ISO 8601. */
   at: string;
   by: string;
-  /** The note, the reason, or what came of it. */
+  /** The text of a note, the reason for a hold, or the result of a check. */
   text: string;
 }
 
 const NEEDLES = ACTS.map((event) => `,"event":"${event}",`);
 
-/** The acts of a site. It reads on where it stopped, so a process that stays reads each record once. */
+/**
+ * The acts of a site. Each call continues where the last one stopped, so a persistent process reads
+ * every record once.
+ */
 export class Acts {
   readonly #folders: readonly string[];
-  /** By the path of each segment: its inode, and up to where it was read. */
+  /** For each segment, by path: its inode, and the offset up to which it was read. */
   readonly #read = new Map<string, { ino: number; to: number }>();
-  /** By kind and id, the oldest first. */
+  /** Acts by kind and id, oldest first. */
   #acts = new Map<string, Act[]>();
 
-  /** @param folders the folders of logs of the site */
+  /** @param folders the log directories of the site */
   constructor(folders: readonly string[]) {
     this.#folders = folders;
   }
 
-  /** The acts on a job, by its id as the log writes it, and the holds of its client, the oldest first. */
+  /**
+   * Returns the acts on a job and the holds of its client, oldest first. The job id is the one in
+   * nph-webjob.log.
+   */
   of({ jobId, clientId }: { jobId?: string | undefined; clientId?: string | undefined }): Act[] {
     this.#refresh();
     const own = jobId === undefined ? [] : (this.#acts.get(`job ${jobId}`) ?? []);
@@ -54,7 +60,10 @@ export class Acts {
     }
   }
 
-  /** A segment that was replaced is read from its beginning. Throws the error of a system call. */
+  /**
+   * Reads what was appended to a segment; one that was replaced is read from its beginning. Throws
+   * the error of a system call.
+   */
   #readSegment(path: string): void {
     const fd = openCustodyFile(path);
     try {
@@ -84,12 +93,12 @@ export class Acts {
   }
 }
 
-/** An act as programs read it. */
+/** An act in the form that JSON output and the view's API use. */
 export function actJson({ event, kind, at, by, text }: Act): Record<string, string> {
   return { event, kind, at, by, text };
 }
 
-/** True when the newest of these acts about holds set one, for the job or for its client. */
+/** Whether the newest act about a hold set one, for the job or for its client. */
 export function isHeld(acts: readonly Act[]): boolean {
   return (['job', 'client'] as const).some(
     (kind) => acts.findLast((act) => act.kind === kind && isHoldAct(act))?.event === 'hold',
@@ -100,7 +109,10 @@ function isHoldAct({ event }: Act): boolean {
   return event === 'hold' || event === 'release';
 }
 
-/** Whoever can write in the folder of logs can write a record with anything in it. */
+/**
+ * Any process that can write to the log directory can append a record with any content, so every
+ * field is checked.
+ */
 function actsIn(facts: Record<string, unknown>): Act[] {
   const text = (name: string): string => (typeof facts[name] === 'string' ? (facts[name] as string) : '');
   const event = ACTS.find((name) => name === facts.event);
@@ -127,7 +139,7 @@ function actsIn(facts: Record<string, unknown>): Act[] {
   }
 }
 
-/** Ids come as an operator typed them, or as the log writes them. */
+/** The escaped form that the log uses, for an id as an operator typed it or as the log has it. */
 function logId(id: string): string {
   return /%[0-9a-fA-F]{2}/.test(id) ? id : encodeField(id);
 }

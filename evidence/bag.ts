@@ -1,23 +1,24 @@
-// BagIt bags (RFC 8493): a folder of files below data/, lists of their SHA-256, and files that tell of the bag. The lists
-// are read strictly: one digest, two blanks and a name that leads nowhere else a line, as `sha256sum` writes them.
+// BagIt bags (RFC 8493): files below data/, lists of their SHA-256 digests, and tag files that
+// describe the bag. The lists are read strictly: each line is one digest, two spaces and a path
+// inside the bag, as `sha256sum` writes it.
 import { lstatSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { describeFile, type FileFacts } from './reading.ts';
 
-/** The declaration that makes a folder a bag. */
+/** The declaration that makes a directory a bag (RFC 8493, section 2.1.1). */
 export const BAG_DECLARATION = 'BagIt-Version: 1.0\nTag-File-Character-Encoding: UTF-8\n';
 export const PAYLOAD_LIST = 'manifest-sha256.txt';
-/** The list of all files outside of data/ but itself. */
+/** The list of all tag files except itself (RFC 8493, section 2.2.1). */
 export const TAG_LIST = 'tagmanifest-sha256.txt';
 
 const LINE = /^([0-9a-f]{64}) {2}([A-Za-z0-9_][A-Za-z0-9_.~+-]*(?:\/[A-Za-z0-9_][A-Za-z0-9_.~+-]*)*)$/;
 
-/** True for the path of a file in a bag that every system can have: no blank, no leading dot or hyphen. */
+/** Whether a path is portable to every system: no space, no leading dot or hyphen. */
 export function isBagPath(path: string): boolean {
   return LINE.test(`${'0'.repeat(64)}  ${path}`);
 }
 
-/** Throws TypeError for a path that isBagPath would not take. */
+/** Formats a list of digests by path. Throws TypeError for a path that isBagPath() rejects. */
 export function formatBagList(digests: ReadonlyMap<string, string>): string {
   return [...digests]
     .sort(([a], [b]) => (a < b ? -1 : 1))
@@ -28,7 +29,7 @@ export function formatBagList(digests: ReadonlyMap<string, string>): string {
     .join('');
 }
 
-/** The digests of a list by path; undefined for a text that is not one. */
+/** Parses a list into digests by path. Returns undefined for text that is not a list of digests. */
 export function parseBagList(text: string): Map<string, string> | undefined {
   const lines = text.split('\n');
   if (lines.pop() !== '' || lines.length === 0) return undefined;
@@ -41,15 +42,15 @@ export function parseBagList(text: string): Map<string, string> | undefined {
   return digests;
 }
 
-/** What a bag is found to hold. */
+/** The contents of a bag. */
 export interface FoundFiles {
-  /** Paths of regular files, in order. */
+  /** Paths of regular files, sorted. */
   files: string[];
-  /** Paths of links, and of whatever else is neither a file nor a folder. */
+  /** Paths of symbolic links and of everything else that is neither a file nor a directory. */
   strange: string[];
 }
 
-/** Lists a bag. Follows no link. Throws the error of a system call. */
+/** Lists the files of a bag without following links. Throws the error of a system call. */
 export function listBag(folder: string): FoundFiles {
   const found: FoundFiles = { files: [], strange: [] };
   const walk = (below: string): void => {
@@ -64,16 +65,17 @@ export function listBag(folder: string): FoundFiles {
   return found;
 }
 
-/** One thing that was looked at in a package. */
+/** The result of one check of a package. */
 export interface BagCheck {
-  /** `note`: nothing is wrong, and nothing is proven. */
+  /** `note` reports something that proves nothing and is not wrong. */
   verdict: 'ok' | 'failed' | 'note';
   place: string;
   detail: string;
 }
 
 /**
- * Checks that the lists of a bag name every file, and that every file is what they say. What was read is left in `digests`.
+ * Checks that the lists of a bag name every file, and that every file has the digest in its list.
+ * Adds each digest that it reads to `digests`.
  *
  * @throws the error of a system call
  */

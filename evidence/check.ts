@@ -1,28 +1,35 @@
-// Checks checkpoints and proofs with a public key and nothing else, as anyone who was given them can, anywhere.
+// Checks checkpoints and proofs with nothing but a public key, so that anyone who was given them
+// can check them anywhere.
 import { checkCheckpoint, type Trust } from './checkpoint.ts';
 import { hashLeaf, isConsistent, isIncluded } from './merkle.ts';
 import { parseExtension, parseProof, splitCheckpoints, splitProofs, TlogError, type TreeHead } from './tlog.ts';
 
-/** One thing that was checked, and is so. */
+/** One statement that was checked and holds. */
 export interface Checked {
   kind: 'checkpoint' | 'entry' | 'extension';
   origin: string;
-  /** Entries of the tree. */
+  /** The number of entries in the tree. */
   size: number;
-  /** The number of the entry, or the size of the older tree. */
+  /** The index of the entry, or the size of the older tree. */
   of?: number;
-  /** The entry, a character a byte. */
+  /** The entry, one character for each byte. */
   text?: string;
 }
 
 export interface Companions {
-  /** The entry that is to be proved, where the proof does not hold it. */
+  /** The entry to be proven, when the proof itself does not contain it. */
   entry?: Buffer | undefined;
-  /** The earlier checkpoint, of several in a file that of the size that the proof is for. */
+  /**
+   * The text of the earlier checkpoint; in a file of several, the one whose size the proof names is
+   * used.
+   */
   old?: string | undefined;
 }
 
-/** Checks every checkpoint or proof in a text, in order. Throws NoteError and TlogError, which say what is wrong, at the first that is not so. */
+/**
+ * Checks every checkpoint or proof in a text, in order. At the first that does not hold, throws a
+ * NoteError or TlogError whose message says why.
+ */
 export function* checkText(text: string, trust: Trust, companions: Companions = {}): Generator<Checked> {
   if (text.startsWith('old ')) yield checkExtension(text, trust, companions);
   else if (text.startsWith('c2sp.org/tlog-proof@'))
@@ -42,7 +49,7 @@ function checkProof(text: string, trust: Trust, { entry: given }: Companions): C
   const head = checkCheckpoint(checkpoint, trust);
   const entry = given ?? held;
   if (!entry) throw new TlogError('the proof does not hold the entry: give it with --entry');
-  // Whoever wrote the entry into a file may have ended the line.
+  // A file with the entry may end in a newline that is not part of it.
   const isEnded = given !== undefined && entry.at(-1) === 10;
   const found = [entry, ...(isEnded ? [entry.subarray(0, -1)] : [])].find((bytes) =>
     isIncluded({ ...head, index }, hashLeaf(bytes), path),

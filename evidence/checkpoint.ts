@@ -1,7 +1,7 @@
-// Checkpoints: how many entries a custody record had at a moment and the root of the Merkle tree
-// over them, a signed note each. Kept elsewhere, one tells whether anything before that moment was
-// changed or taken away since (docs/protocol.md, section 8). Those of earlier versions are lines of
-// JSON: how long the last segment was, and the SHA-256 of all of it.
+// Checkpoints: signed notes with the number of entries that a custody record had at a moment, and
+// the root of the Merkle tree over them. A copy kept elsewhere shows whether anything before that
+// moment was changed or removed since (docs/protocol.md, section 8). Earlier versions wrote lines
+// of JSON instead, with the size of the last segment and its SHA-256.
 import { createPrivateKey, createPublicKey, type KeyObject, verify } from 'node:crypto';
 import { closeSync, fstatSync, openSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -14,20 +14,23 @@ import type { Finding } from './finding.ts';
 import { parseCheckpoint, splitCheckpoints, TlogError, type TreeHead } from './tlog.ts';
 import { rootsOf } from './tree.ts';
 
-/** What a checkpoint of an earlier version says. */
+/** A checkpoint as earlier versions wrote it. */
 interface OldCheckpoint {
   /**
-   * The custody record's last segment then, by its path below LogfilesDirectory: each is bound to
-   * the one before.
+   * The last segment of the custody record at that time, as a path below LogfilesDirectory. Each
+   * segment is bound to the one before it.
    */
   file: string;
-  /** Bytes of it, and their SHA-256: `head -c SIZE FILE | sha256sum`. */
+  /** The size of that segment in bytes, and its SHA-256: `head -c SIZE FILE | sha256sum`. */
   size: number;
   head: string;
   time: string;
 }
 
-/** The checkpoint in a line; undefined for what is none, or not signed with the key's other half. */
+/**
+ * Parses a checkpoint in one line. Returns undefined for any other text, and when the signature
+ * does not verify with the key.
+ */
 function parseOldCheckpoint(line: string, key: KeyObject): OldCheckpoint | undefined {
   const pattern =
     /^(\{"file":"nph-webjob-custody\.[A-Za-z0-9_.-]+(?:\.d\/\d{6})?\.jsonl","size":\d{1,15},"head":"[0-9a-f]{64}","time":"[0-9TZ:.-]+"),"signature":"([A-Za-z0-9+/]{86}==)"\}$/;
@@ -37,16 +40,16 @@ function parseOldCheckpoint(line: string, key: KeyObject): OldCheckpoint | undef
   return isSigned ? JSON.parse(`${text}}`) : undefined;
 }
 
-/** Who must have signed. */
+/** The keys that must have signed a checkpoint. */
 export interface Trust {
   key: KeyObject;
-  /** Who must have cosigned each note. */
+  /** The policy that says which witnesses must have cosigned. */
   cosigners?: Cosigners | undefined;
 }
 
 /**
- * Takes a note as a checkpoint that the log's own key has signed, and as many witnesses as a policy
- * asks for. Throws NoteError and TlogError, which say what is wrong with it.
+ * Parses a checkpoint that must be signed by the log's own key and cosigned as the policy requires.
+ * Throws a NoteError or TlogError that says what is wrong.
  */
 export function checkCheckpoint(text: string, { key, cosigners }: Trust): TreeHead {
   const { note, head } = parseCheckpoint(text);
@@ -60,8 +63,9 @@ export function checkCheckpoint(text: string, { key, cosigners }: Trust): TreeHe
 }
 
 /**
- * Holds the custody records in some folders of logs against every checkpoint of a file. A checkpoint does not say of which folder it is: one
- * of them must hold what it tells. Throws Failure for a file that cannot be read or holds none.
+ * Checks the custody records in some log directories against every checkpoint of a file. A
+ * checkpoint does not name its directory, so one of them must contain what it commits to. Throws
+ * Failure for a file that cannot be read or has no checkpoint.
  */
 export function* compareCheckpoints(path: string, trust: Trust, folders: readonly string[]): Generator<Finding> {
   const pieces = splitCheckpoints(readText(path));
@@ -85,7 +89,7 @@ export function* compareCheckpoints(path: string, trust: Trust, folders: readonl
   yield* compareHeads(heads, folders);
 }
 
-/** Walks each record that checkpoints are of once, however many there are of it. */
+/** Walks each record once, however many checkpoints of it there are. */
 function* compareHeads(heads: readonly TreeHead[], folders: readonly string[]): Generator<Finding> {
   for (const serverId of new Set(heads.map(({ origin }) => serverOf(origin)))) {
     const all = heads.filter(({ origin }) => serverOf(origin) === serverId);
@@ -116,7 +120,10 @@ function* compareHeads(heads: readonly TreeHead[], folders: readonly string[]): 
   }
 }
 
-/** The server whose record a log is of: the origin ends with it, or with the number of the log behind it (CustodyTree.begin). */
+/**
+ * The id of the server that a log belongs to: its origin ends with the id, or with the id and the
+ * number of the log (CustodyTree.begin).
+ */
 export function serverOf(origin: string): string {
   return /([^/]+?)(?:\/r\d+)?$/.exec(origin)?.[1] ?? '';
 }
@@ -137,7 +144,10 @@ function* compare({ file, size, head, time }: OldCheckpoint, logfilesDirectory: 
   }
 }
 
-/** The first bytes of a file, as far as it has them; one that is gone has none. Throws Failure. */
+/**
+ * Digests the first `size` bytes of a file, or all of a shorter one; a file that does not exist
+ * counts as empty. Throws Failure.
+ */
 export function digestStart(path: string, size: number): { size: number; head: string } {
   let fd: number;
   try {
@@ -153,7 +163,7 @@ export function digestStart(path: string, size: number): { size: number; head: s
   }
 }
 
-/** An Ed25519 key in PEM. Throws Failure. */
+/** Reads an Ed25519 private key in PEM. Throws Failure. */
 export function readSigningKey(path: string): KeyObject {
   return readKey(path, createPrivateKey, 'private');
 }
@@ -168,7 +178,7 @@ function readKey(path: string, create: (pem: string) => KeyObject, half: string)
   try {
     key = create(pem);
   } catch {
-    // OpenSSL's own words could name what is in the file.
+    // OpenSSL's message is left out, because it could quote the file.
   }
   if (key?.asymmetricKeyType !== 'ed25519')
     throw new Failure('failed', `${path} is no ${half} Ed25519 key in PEM`, 'webjobctl sign keygen makes a pair');

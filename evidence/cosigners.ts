@@ -1,11 +1,11 @@
-// Who must have cosigned a checkpoint: a policy of c2sp.org/tlog-policy, or in its place verifier keys of witnesses, one a
-// line, of which any one does.
+// Who must have cosigned a checkpoint: a policy (c2sp.org/tlog-policy), or a plain list of verifier
+// keys of witnesses, one a line, any one of which is enough.
 import { readFileSync } from 'node:fs';
 import { Failure } from '../cli/failure.ts';
 import { type Note, NoteError, parseNote, verifyNote } from '../notes/note.ts';
 import { type Cosigner, cosignedAt, parseWitnessKey } from './tlog.ts';
 
-/** Of so many of these members. */
+/** A group of a policy: `threshold` of its members are needed. */
 interface Group {
   threshold: number;
   members: readonly Rule[];
@@ -13,20 +13,26 @@ interface Group {
 
 type Rule = Cosigner | Group;
 
-/** The witnesses that count, and how many of them. */
+/** The witnesses that a policy names, and the quorum it requires. */
 export interface Cosigners {
-  /** Each once. */
+  /** Every witness once. */
   witnesses: readonly Cosigner[];
-  /** As a file of a policy. */
+  /** The policy as the text of a file. */
   text: string;
-  /** Whether these are enough. */
+  /** Whether these witnesses meet the quorum. */
   isMet(signed: readonly unknown[]): boolean;
 }
 
-/** Names in a policy: its text is read by a shell script, too. */
+/**
+ * A name in a policy. A shell script reads the policy too, so no character of a shell pattern is
+ * allowed.
+ */
 const NAME = /^[^\s*?[\]\\]+$/;
 
-/** Reads a policy. Lines of logs are passed over: whose log it is, its own key says. Throws NoteError that names the line. */
+/**
+ * Parses a policy. Lines for logs are ignored, because the log's own key identifies it. Throws a
+ * NoteError that names the line.
+ */
 export function parseCosigners(text: string): Cosigners {
   const reader = new PolicyReader();
   for (const [index, line] of text.split('\n').entries()) {
@@ -60,7 +66,7 @@ class PolicyReader {
     else throw new NoteError('not a line of a policy of witnesses');
   }
 
-  /** Throws NoteError for a policy that is not whole. */
+  /** Finishes a policy. Throws NoteError when it is incomplete. */
   end(): Cosigners {
     if (this.#bare > 0) {
       if (this.#bare < this.#lines.length) throw new NoteError('a policy, and verifier keys that are not in it');
@@ -125,7 +131,7 @@ function isRuleMet(rule: Rule, signed: readonly unknown[]): boolean {
   return rule.members.filter((member) => isRuleMet(member, signed)).length >= rule.threshold;
 }
 
-/** Reads the file of a policy. Throws Failure `failed`. */
+/** Reads a policy from a file. Throws Failure `failed`. */
 export function readCosigners(path: string): Cosigners {
   let text: string;
   try {
@@ -142,9 +148,9 @@ export function readCosigners(path: string): Cosigners {
 }
 
 /**
- * The witnesses of a policy that have cosigned a note, and when the last of them did.
+ * The witnesses of a policy that have cosigned a note, and the time of the newest cosignature.
  *
- * @throws NoteError when they are too few, and for a cosignature that is wrong
+ * @throws NoteError when the quorum is not met, or a cosignature is wrong
  */
 export function checkCosigners(note: Note, { witnesses, isMet }: Cosigners): { signed: Cosigner[]; at: Date } {
   const own = note.signatures.filter((one) => witnesses.some(({ name, id }) => one.name === name && one.id === id));
@@ -154,7 +160,10 @@ export function checkCosigners(note: Note, { witnesses, isMet }: Cosigners): { s
   return { signed, at: new Date(Math.max(0, ...times)) };
 }
 
-/** When the last of the witnesses signed the text of a note; undefined where they are too few, or what is there is wrong. */
+/**
+ * The time of the newest cosignature on the text of a note; undefined when the quorum is not met or
+ * a cosignature is wrong.
+ */
 export function whenCosigned(text: string, cosigners: Cosigners): Date | undefined {
   try {
     return checkCosigners(parseNote(Buffer.from(text)), cosigners).at;

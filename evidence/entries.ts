@@ -1,25 +1,25 @@
-// The entries of a custody record that tell of one job.
+// The entries of a custody record that concern one job.
 import { closeSync } from 'node:fs';
 import { join } from 'node:path';
 import { type CustodyFile, readLines, readLink, searchChain } from 'webjob-locker';
 import { openCustodyFile } from './records.ts';
 import { seekRecord } from './seek.ts';
 
-/** A record in a file, with its place. */
+/** A record with its place in the file. */
 export interface Entry {
   file: CustodyFile;
-  /** Its bytes, without the newline. */
+  /** The bytes of the record without its newline. */
   text: Buffer;
   facts: Record<string, unknown>;
-  /** Behind its newline. */
+  /** The offset after its newline. */
   to: number;
 }
 
 /**
- * The records that tell of a job alone: its deposits, and the uploads of it that gave way to others. What takes many uploads at once out
- * of the locker names those of others too.
+ * Finds the records that concern one job only: its deposits, and its uploads that were replaced by
+ * others. Records that remove many uploads at once name other jobs too and are left out.
  *
- * @param since milliseconds: records that are older are not looked at
+ * @param since milliseconds: older records are not looked at
  */
 export function findEntries(logs: string, files: readonly CustodyFile[], jobId: string, since: number): Entry[] {
   return files.flatMap((file) => {
@@ -36,9 +36,10 @@ export function findEntries(logs: string, files: readonly CustodyFile[], jobId: 
 }
 
 /**
- * The same for many jobs in one walk, and the uploads of them that were adopted: an entry is told once, whatever jobs it names.
+ * Finds the entries of many jobs in one walk, including the adoption of their uploads. Each entry
+ * is returned once, however many of the jobs it names.
  *
- * @param isMeant is asked of job ids as the records have them
+ * @param isMeant is asked about job ids as the records have them
  */
 export function* scanEntries(
   logs: string,

@@ -1,5 +1,5 @@
-// What webjobctl puts on record before it touches anything: who removes, packs or holds what. It has a custody file of its own, as every
-// server has, so that none depends on who made the file of another.
+// What webjobctl records before it changes anything: who removes, archives or holds what. It has a
+// custody record of its own, as every server has, so that no writer depends on another's file.
 import { createHash } from 'node:crypto';
 import { closeSync, constants, existsSync, openSync } from 'node:fs';
 import { userInfo } from 'node:os';
@@ -16,23 +16,23 @@ import {
 import { isRootsOwn } from '../cli/files.ts';
 import type { FileFacts } from './reading.ts';
 
-/** Its name among the servers. */
+/** The name of webjobctl's record among those of the servers. */
 export const WRITER = 'webjobctl';
 
-/** Where a site has its custody records. */
+/** The log directory with the custody records of a site, and their owner. */
 export interface Logs {
   logfilesDirectory: string;
   custodySegmentLimit: number;
 }
 
-/** What a record of `prune` or `unpack` says of each group. */
+/** An upload in a record of `prune` or `unpack`. */
 export interface RemovedGroup {
   name: string;
   jobId: string | undefined;
   files: Partial<Record<Extension, FileFacts>>;
 }
 
-/** An upload that had no custody record, as it was when it was adopted. */
+/** An upload without a custody record, as it was when it was adopted. */
 export interface AdoptedUpload {
   name: string;
   jobId: string;
@@ -40,33 +40,38 @@ export interface AdoptedUpload {
   sha256: Record<StreamName, string>;
 }
 
-/** A pack as records name it. */
+/** An archive as records name it. */
 export interface PackFacts {
   pack: string;
-  /** How many it holds. */
+  /** The number of uploads in it. */
   count: number;
   archiveBytes: number;
   archiveSha256: string;
   manifestSha256: string;
 }
 
-/** What was handed over in a package of evidence; of more jobs than BATCH there are several records. */
+/**
+ * An evidence package that was handed over. A package of more than BATCH jobs has several records.
+ */
 export interface PackageFacts {
-  /** Where it was made. */
+  /** The directory in which it was made. */
   directory: string;
   jobs: string[];
   caseNumber: string | undefined;
   examiner: string;
   description: string | undefined;
-  /** What was wrong with what is in it. */
+  /** The number of findings in the package. */
   findings: number;
-  /** How many sealed streams it holds as they were before they were sealed. */
+  /** The number of sealed streams that it contains decrypted. */
   opened: number | undefined;
-  /** Of the list of all its files that are not data, which names the list of the others. */
+  /** The SHA-256 of the list of tag files, which in turn names the list of all data files. */
   tagListSha256: string;
 }
 
-/** `names` is what a reader of the custody record goes by: the groups that were taken out of the locker, at most BATCH in a record. */
+/**
+ * The events that webjobctl records. `names` are the uploads that were removed from the locker, at
+ * most BATCH in one record; readers of the custody record rely on it.
+ */
 export type KeepEvent =
   | { event: 'prune'; rule: string; names: string[]; groups: RemovedGroup[]; pack?: string }
   | ({ event: 'pack'; names: string[] } & PackFacts)
@@ -78,16 +83,22 @@ export type KeepEvent =
   | { event: 'assign-change'; id: string; state: string; reason: string | undefined }
   | { event: 'alert'; begun: string[]; ended: string[] }
   | ({ event: 'evidence' } & PackageFacts)
-  /** `jobId` as the log writes it. */
+  /** `jobId` in the escaped form of the log. */
   | { event: 'note'; jobId: string; text: string }
-  /** `job` and not `jobId`: what proves a deposit does not tell who looked at it. */
+  /**
+   * The field is `job` and not `jobId`, so that a proof of a deposit does not reveal who looked at
+   * it.
+   */
   | { event: 'verify'; job: string; words: string; findings: number }
   | { event: 'download'; job: string; client: string | undefined; stream: StreamName };
 
-/** So many groups fit into a record, however long their names are. */
+/** A record holds this many uploads, however long their names are. */
 export const BATCH = 100;
 
-/** Appends a record, on disk when it returns. `by`: for whom this was done, else who runs this. */
+/**
+ * Appends a record, which is on disk when this returns. `by` is the person it was done for, by
+ * default the one who runs this process.
+ */
 export function recordEvent(
   { logfilesDirectory, custodySegmentLimit }: Logs,
   event: KeepEvent,
@@ -101,28 +112,35 @@ export function recordEvent(
   });
 }
 
-/** Appends the record by which root vouches for what stands before it in the record of a server. */
+/** Appends the record by which root vouches for everything before it in the record of a server. */
 export function recordGenesis(path: string, reason: string): void {
   const facts = { time: new Date().toISOString(), event: 'genesis', by: operatorName(), reason };
-  // The server makes its segments itself: it could not write to one that root made.
+  // The server makes its segments itself, because it could not write to one that root made.
   appendCustody(path, facts, { segmentLimit: mayFollow(dirname(path)) ? Number.POSITIVE_INFINITY : undefined });
 }
 
 /**
- * Root enters no folder that others can put elsewhere: there webjobctl keeps to the first segment.
+ * Root does not enter a directory that others can replace: there webjobctl keeps to the first
+ * segment.
  */
 function mayFollow(logfilesDirectory: string): boolean {
   return process.getuid?.() !== 0 || isRootsOwn(logfilesDirectory);
 }
 
-/** The first line of a custody record, which whoever lays out a site writes: a record that does not begin with it was cut, or is not adopted. */
+/**
+ * The first line of a custody record, written when a site is set up. A record that does not begin
+ * with it was cut, or has not been adopted.
+ */
 export function formatGenesis(serverId: string): string {
   const nothing = createHash('sha256').digest('hex');
   const facts = { time: new Date().toISOString(), event: 'genesis', by: operatorName(), serverId };
   return `${formatCustody([0, 0], nothing, facts)}\n`;
 }
 
-/** The records of one kind, the oldest first; what is no whole record is passed over. None when there is no file yet. */
+/**
+ * Reads the records of one kind, oldest first. Incomplete records are skipped. There are none while
+ * the file does not exist.
+ */
 export function* readEvents<Name extends KeepEvent['event']>(
   { logfilesDirectory }: Pick<Logs, 'logfilesDirectory'>,
   name: Name,
@@ -142,7 +160,7 @@ export function* readEvents<Name extends KeepEvent['event']>(
   }
 }
 
-/** What a record of an event is nothing without. */
+/** The fields that a record of each event must have. */
 const TELLS = {
   prune: 'groups',
   pack: 'names',
@@ -160,7 +178,10 @@ const TELLS = {
   download: 'stream',
 };
 
-/** Whoever can write in the folder of logs can write a record with anything in it. */
+/**
+ * Any process that can write to the log directory can append a record with any content, so every
+ * field is checked.
+ */
 function isWhole(facts: Record<string, unknown>, event: KeepEvent['event']): boolean {
   const { groups = [], names = [], pack = '' } = facts;
   const areNames = Array.isArray(names) && names.every((name) => typeof name === 'string');
@@ -168,7 +189,7 @@ function isWhole(facts: Record<string, unknown>, event: KeepEvent['event']): boo
   return facts[TELLS[event]] !== undefined && areNames && areGroups && typeof pack === 'string';
 }
 
-/** `alice`, or `root (alice)` behind sudo. */
+/** The operator's name: `alice`, or `root (alice)` when sudo was used. */
 export function operatorName(): string {
   const { username } = userInfo();
   const { SUDO_USER } = process.env;

@@ -1,4 +1,4 @@
-// What can be said of the uploads of a site, by whoever asks: verify, report, show. The one verdict.
+// The one verdict on the uploads of a site, for every command that asks: verify, report, show.
 import { realpathSync, statSync } from 'node:fs';
 import { type CustodyFile, findGroup, listCustodyFiles, statGroupFile } from 'webjob-locker';
 import { WRITER } from './events.ts';
@@ -11,63 +11,69 @@ import { type Care, checkUpload, findDiffering, type Owners, type UploadReport }
 import type { Verdict } from './verdict.ts';
 import { Witness, type WitnessState } from './witness.ts';
 
-/** A locker, and the servers that store into it. */
+/** An evidence locker, and the servers that store into it. */
 export interface EvidenceSite {
   incomingDirectory: string;
   servers: readonly EvidenceServer[];
-  /** Where packs are; undefined: they are not looked at. */
+  /** The directory of the archives; undefined when they are not to be looked at. */
   packsFolder?: string | undefined;
-  /** The result keys of its clients; undefined: signatures are not looked at. */
+  /** The result keys of the site's clients; undefined when signatures are not to be checked. */
   resultKeys?: ResultKeys | undefined;
 }
 
 export interface EvidenceServer {
   logfilesDirectory: string;
-  /** It must have a custody record of this name; undefined with EnableCustody=N. */
+  /** The server whose custody record must exist; undefined with EnableCustody=N. */
   serverId?: string | undefined;
-  /** Where root keeps what it saw of the records in this folder; undefined: it keeps nothing. */
+  /**
+   * The directory in which root keeps what it saw of the records in this directory; undefined when
+   * nothing is kept.
+   */
   witnessFolder?: string | undefined;
 }
 
 export interface EvidenceOptions extends Pick<RecordsOptions, 'share' | 'watch'> {
-  /** Only what happened since is asked for: records that are older, and as root saw them, need not be read. */
+  /** Only newer events are wanted, so older records that are as root saw them need not be read. */
   since?: Date | undefined;
-  /** Take the custody records as they are now, whatever root saw before. */
+  /** Judge by the custody records as they are now, whatever root saw before. */
   isNow?: boolean;
   /**
-   * Only what these uploads and this job are is asked for: the records are searched for them, not
-   * walked, and of their files only those are held against the witness that somebody has touched.
+   * Only these uploads and this job are wanted: the records are searched for them instead of
+   * walked, and only files that were touched are compared with the witness.
    */
   only?: Wanted | undefined;
 }
 
-/** The uploads and the job that are asked for. */
+/** The uploads and the job that are wanted. */
 export interface Wanted {
   names: readonly string[];
   jobId: string | undefined;
-  /** Milliseconds: when the job began; undefined when nothing tells. */
+  /** When the job began, in milliseconds; undefined when unknown. */
   since?: number | undefined;
 }
 
-/** What an upload in the locker turned out to be. */
+/** The verdict on an upload in the locker. */
 export interface Judged extends UploadReport {
-  /** Older than the custody record: nothing but the run record vouches for it. */
+  /** The upload is older than the custody record: only its run record vouches for it. */
   isOlder: boolean;
 }
 
 const OLDER = 'it came before the custody record began, and nothing but its run record vouches for it';
 
-/** A server's clock may have been set back between a job id and a custody record. */
+/** How far a server's clock may have been set back between a job id and its custody record. */
 const CLOCK_MS = 3_600_000;
 
-/** How often an upload that changes under our eyes is looked at. */
+/** How often an upload that changes during a check is looked at. */
 const LOOKS = 5;
 
-/** Keeps the custody records open, until close. */
+/** The evidence of a site. The custody records stay open until close(). */
 export class Evidence {
   readonly site: EvidenceSite;
   readonly owners: Owners;
-  /** Since the instant that was asked for, no record was written, and none was touched since root saw it: nothing of them was read. */
+  /**
+   * Nothing was recorded since the requested time, and no file was touched since root saw it, so
+   * none was read.
+   */
   readonly isIdle: boolean;
   readonly witnesses: readonly PlacedWitness[];
   readonly #cut: Finding[] = [];
@@ -76,8 +82,8 @@ export class Evidence {
   #records: CustodyRecords | undefined;
 
   /**
-   * Reads the custody records, and of those that are not what root saw before also what they were, unless `isNow`. Throws the error of a system
-   * call for the locker and the logs themselves.
+   * Reads the custody records, and unless `isNow`, also the witness's copies of records that are
+   * not what root saw before. Throws the error of a system call on the locker or the logs.
    */
   constructor(site: EvidenceSite, options: EvidenceOptions = {}) {
     this.site = site;
@@ -88,7 +94,7 @@ export class Evidence {
     if (!this.isIdle) this.#records = this.#read();
   }
 
-  /** The custody records, which are read when they are asked for. */
+  /** The custody records, read at the first use. */
   get records(): CustodyRecords {
     this.#records ??= this.#read();
     return this.#records;
@@ -122,18 +128,18 @@ export class Evidence {
       since === undefined
         ? undefined
         : this.witnesses.find(({ logs }) => logs === folder)?.witness.knownUpTo(folder, file, since.getTime());
-    // What was cut may be told by older segments.
+    // Older segments may contain what was cut from a newer one, so all must be read.
     const unread = old.length === 0 ? { skip, resume } : {};
     const records = new CustodyRecords(folders(this.site), { ...options, old, ...unread });
     records.refresh();
     return records;
   }
 
-  /** What took an upload of the job away tells its name alone. */
+  /** A record that removes an upload of the job may have the upload's name and not the job id. */
   #search({ names, jobId, since }: Wanted, old: OldBook[]): CustodyRecords {
     const watch = (other: string): boolean => other === jobId;
     const only = [...names, ...(jobId === undefined ? [] : [jobId])];
-    // What was cut may be told by older records.
+    // Older records may contain what was cut, so the search has no start.
     const from = since === undefined || old.length > 0 ? undefined : since - CLOCK_MS;
     const records = new CustodyRecords(folders(this.site), { old, only, watch, from });
     records.refresh();
@@ -143,16 +149,15 @@ export class Evidence {
     return this.#search({ names: [...names, ...more], jobId }, old);
   }
 
-  /** True when all of these are there and on record: nothing that is older can say more of them. */
+  /**
+   * Whether all of these uploads are present and recorded; then no older record can add anything.
+   */
   #areThere(records: CustodyRecords, names: readonly string[]): boolean {
     const isThere = (name: string): boolean => findGroup(this.site.incomingDirectory, name)?.has.has('rdy') === true;
     return names.length > 0 && names.every((name) => records.isExpected(name) && isThere(name));
   }
 
-  /**
-   * True for a segment that nobody has touched since root saw it, and that is older than what is
-   * asked for.
-   */
+  /** Whether a segment is as root saw it, and older than what is wanted. */
   #isKnown(witness: Witness, logs: string, file: string): boolean {
     const { since, only } = this.#options;
     if (since === undefined && only === undefined) return false;
@@ -160,13 +165,15 @@ export class Evidence {
     return seen !== undefined && (since === undefined || seen.newest < since.getTime());
   }
 
-  /** Of several witnesses the one that could say the least. */
+  /** With several witnesses, the state of the least informative one. */
   get witnessState(): WitnessState {
     const states = this.witnesses.map(({ witness }) => witness.state);
     return (['untrusted', 'unreadable', 'none', 'asked'] as const).find((state) => states.includes(state)) ?? 'none';
   }
 
-  /** What is wrong with the custody records themselves: what root saw last is not there, or they are not as they were written. */
+  /**
+   * Findings on the custody records themselves: they lack what root saw before, or were changed.
+   */
   findFaults(): Finding[] {
     return [...this.#cut, ...(this.#records?.findFaults() ?? [])];
   }
@@ -176,7 +183,10 @@ export class Evidence {
     return this.#cut.map(({ place }) => place);
   }
 
-  /** What root has met in a folder of the locker; undefined where there is no witness that counts, or none is kept. */
+  /**
+   * What root has seen in a directory of the locker; undefined without a witness that can be
+   * trusted.
+   */
   metNames(folder: string): MetNames | undefined {
     const witness = this.witnesses[0]?.witness;
     if (witness?.state !== 'asked') return undefined;
@@ -185,7 +195,10 @@ export class Evidence {
     return met;
   }
 
-  /** Has what was found sound, and what was met, kept by the witness. For root, one at a time. Throws the error of a system call. */
+  /**
+   * Saves to the witness the records that were found sound and the uploads that were seen. Only for
+   * root, one process at a time. Throws the error of a system call.
+   */
   tellWitness(isAdopted = false): void {
     for (const met of this.#met) met.save();
     if (!this.#records) return;
@@ -198,7 +211,10 @@ export class Evidence {
         );
   }
 
-  /** An upload as it stands in the locker. What looks wrong is looked at again before it counts, because the server goes on meanwhile. */
+  /**
+   * Judges an upload in the locker. A finding counts only when it persists, because the server
+   * works meanwhile.
+   */
   judge(name: string, care: Care): Judged {
     let judged = this.#look(name, care);
     for (let look = 1; judged.findings.length > 0 && look < LOOKS; look++) {
@@ -228,7 +244,7 @@ export class Evidence {
     return { ...report, isOlder };
   }
 
-  /** The finding on an upload whose name has another upload in a pack. */
+  /** The finding on an upload whose name an archive also contains. */
   #findPacked(name: string, deposit: Deposit): Finding | undefined {
     const pack = this.records.packOf(name);
     if (!pack || !isOther(this.site.packsFolder ?? '', pack.name, deposit)) return undefined;
@@ -236,17 +252,17 @@ export class Evidence {
     return { kind: 'differing', place: name, detail };
   }
 
-  /** Some uploads of one pack; without `contents` its archive is not read. */
+  /** Judges uploads in one archive; without `contents` the archive itself is not read. */
   judgePack(pack: string, names: ReadonlySet<string>, contents = true): (name: string) => Verdict {
     return judgePack(this.site.packsFolder ?? '', pack, names, this.records, { contents, keys: this.site.resultKeys });
   }
 
-  /** The uploads that the custody record has, that nobody pruned or packed, and that are not there. */
+  /** Yields the uploads that were recorded, neither removed nor archived, and are missing. */
   *missing(): Generator<Deposit> {
     const { incomingDirectory: locker } = this.site;
     const absent: string[] = [];
     for (const { name } of this.records.unseen()) if (!statGroupFile(locker, name, 'rdy')) absent.push(name);
-    // What was pruned or packed while we looked.
+    // Some may have been removed or archived during the check.
     if (absent.length > 0) this.records.refresh();
     for (const name of absent) {
       const deposit = this.records.find(name);
@@ -254,7 +270,7 @@ export class Evidence {
     }
   }
 
-  /** True for an upload that the custody record has, that nobody pruned or packed, and that is not there. */
+  /** Whether an upload was recorded, neither removed nor archived, and is missing. */
   isMissing(name: string): boolean {
     this.records.refresh();
     return this.records.isExpected(name) && !findGroup(this.site.incomingDirectory, name);
@@ -279,7 +295,7 @@ function openWitnesses({ servers }: EvidenceSite): PlacedWitness[] {
   return [...places].map(([logs, folder]) => ({ logs, witness: new Witness(folder) }));
 }
 
-/** The folders of logs, each once. */
+/** The log directories, each once. */
 function folders({ servers }: EvidenceSite): string[] {
   return [...new Set(servers.map(({ logfilesDirectory }) => realpathSync(logfilesDirectory)))];
 }

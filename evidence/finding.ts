@@ -1,73 +1,88 @@
-// What webjobctl verify can find. The names are stable: scripts ask for them.
+// The findings of webjobctl verify. Their names are stable, because scripts rely on them.
 
 export type FindingKind =
-  /** A `.rdy` stands, and a stream of the group does not. */
+  /** There is a `.rdy`, but a stream of the upload is missing. */
   | 'stream-missing'
-  /** Streams without `.rdy`, and nobody at work on them. */
+  /** There are streams without a `.rdy`, and no process is writing them. */
   | 'incomplete'
-  /** A lock that nobody holds any more. */
+  /** A lock that no process holds. */
   | 'lock-abandoned'
-  /** The `.rdy` is no line with a job id, or not with the one that it was announced under. */
+  /** The `.rdy` has no line with a job id, or another job id than was recorded. */
   | 'ready-wrong'
-  /** A stream is not what the record of the run says of it. */
+  /** A stream differs from what the run record says. */
   | 'hash-wrong'
-  /** The client has a result key, and the upload came without a signature. */
+  /** The client has a result key, but the upload is not signed. */
   | 'signature-missing'
-  /** The signature does not hold, or a stream is not what was signed. */
+  /** The signature does not verify, or a stream differs from what was signed. */
   | 'signature-wrong'
-  /** Signed with a key that the site does not have of this client, or that had ended. */
+  /**
+   * The upload is signed with a key that the site does not have for this client, or with one that
+   * had ended.
+   */
   | 'signature-key'
-  /** Signed, but for another client, job or command than it is kept as. */
+  /** The upload is signed for another client, job or command than it is stored as. */
   | 'signature-moved'
-  /** A client's journal has a run that the server acknowledged, and it is not there; or other bytes are. */
+  /**
+   * The client's journal has a run that the server acknowledged, but the upload is missing or has
+   * other bytes.
+   */
   | 'journal-missing'
   | 'journal-changed'
   /** The journal is not as the client wrote it. */
   | 'journal-broken'
-  /** A stream has not the size, or the SHA-256, of the custody record. */
+  /** The size or SHA-256 of a stream differs from the custody record. */
   | 'size-changed'
   | 'digest-changed'
-  /** A group that came after the custody record began and is not in it. */
+  /** The upload is newer than the custody record's first entry, but not recorded. */
   | 'unrecorded'
-  /** A group that came before the custody record began: nothing but the run record vouches for it, until it is adopted. */
+  /**
+   * The upload is older than the custody record: only its run record vouches for it until it is
+   * adopted.
+   */
   | 'older'
-  /** It came under a name that was taken by other bytes, which are there too, or were replaced. */
+  /** An upload whose name was taken by other bytes, which are kept too or were replaced. */
   | 'differing'
   | 'replaced'
-  /** The custody record has it, nobody pruned or packed it, and it is not there. */
+  /** The upload was recorded, neither removed nor archived, and is missing. */
   | 'group-missing'
-  /** webjobctl made a pack, and neither removed nor unpacked it, and a file of it is not there, or another. */
+  /**
+   * An archive was recorded, neither removed nor unpacked, and one of its files is missing or
+   * differs.
+   */
   | 'pack-missing'
   | 'pack-changed'
-  /** Something that belongs to no group; a link, or what is neither file nor folder. */
+  /** A foreign file, a symbolic link, or something that is neither a file nor a directory. */
   | 'unexpected'
   | 'link'
-  /** Others than its owner may write to it; it belongs to neither the locker's owner nor root. */
+  /**
+   * Others than the owner may write to it, or its owner is neither root nor the owner of the
+   * locker.
+   */
   | 'mode'
   | 'owner'
   | 'unreadable'
-  /** EnableCustody=Y, and there is no custody record; or a segment of it is not there. */
+  /** EnableCustody=Y, but there is no custody record, or a segment of it is missing. */
   | 'custody-missing'
-  /** A record of another writer is in it, or it is the file of another. */
+  /** A record by another writer is in the file, or the whole file is another server's. */
   | 'custody-foreign'
-  /** What is wrong with a line of it: ChainFault of webjob-locker. */
+  /** A line of the custody record is wrong: ChainFault of webjob-locker. */
   | 'custody-edited'
   | 'custody-broken'
   | 'custody-torn'
-  /** The line of a checkpoint is none, or its signature is not the key's. */
+  /** A line is not a checkpoint, or its signature does not verify. */
   | 'checkpoint-invalid'
-  /** The custody record is shorter than it was at a checkpoint; in what it held then something was changed. */
+  /** The custody record is shorter than at a checkpoint, or was changed before it. */
   | 'checkpoint-truncated'
   | 'checkpoint-changed'
-  /** Of a package alone: a signature of the program's manifest is wrong. */
+  /** In evidence packages only: a signature on the program's manifest is wrong. */
   | 'manifest-wrong'
-  /** The same, since root looked at it last. */
+  /** The custody record is shorter than when root last saw it, or was changed before that point. */
   | 'witness-truncated'
   | 'witness-changed';
 
 export interface Finding {
   kind: FindingKind;
-  /** The group or file, below the locker; the name of a custody record. */
+  /** The upload or file, as a path below the locker, or the name of a custody record. */
   place: string;
   detail: string;
 }

@@ -1,5 +1,5 @@
-// The journal of a client (docs/protocol.md, section 9) against what a site has: a server that acknowledged an upload and dropped it, or
-// changed it since, is found by the client's own record of what it sent.
+// Compares a client's journal (docs/protocol.md, section 9) with what a site has. The client's own
+// record of what it sent shows when a server acknowledged an upload and then dropped or changed it.
 import { closeSync, constants, fstatSync, openSync } from 'node:fs';
 import { Chain, findGroup, type Link, STREAMS, type StreamName } from 'webjob-locker';
 import { Failure } from '../cli/failure.ts';
@@ -9,17 +9,20 @@ import type { Deposit } from './records.ts';
 import { findUnrecorded } from './verify.ts';
 
 export interface JournalSummary {
-  /** Lines of the journal that tell of a delivery. */
+  /** The number of lines that report a delivery. */
   deliveries: number;
-  /** Runs that a server said it had stored. */
+  /** The number of runs that a server said it had stored. */
   acknowledged: number;
-  /** Of these: there as they were sent; taken away by webjobctl, as the custody record says. */
+  /**
+   * Of the acknowledged runs, those stored as they were sent, and those that webjobctl removed
+   * according to the custody record.
+   */
   kept: number;
   removed: number;
   findings: number;
 }
 
-/** One run that a server acknowledged. */
+/** A run that a server acknowledged. */
 interface Run {
   jobId: string;
   clientId: string;
@@ -29,16 +32,17 @@ interface Run {
   sha256: Record<StreamName, string>;
 }
 
-/** What became of a run, the best first. */
+/** What became of a run, best first. */
 const FATES = ['kept', 'changed', 'removed', 'missing'] as const;
 type Fate = { fate: (typeof FATES)[number]; differing: readonly StreamName[] };
 const MISSING: Fate = { fate: 'missing', differing: [] };
 
 /**
- * Looks for every acknowledged run of a journal in the lockers of these sites and their packs.
+ * Looks for every acknowledged run of a journal in the lockers and archives of these sites.
  *
  * @param path the journal, as the client wrote it
- * @throws Failure `failed` for a journal that cannot be read, and the error of a system call for a locker
+ * @throws Failure `failed` for a journal that cannot be read, and the error of a system call on a
+ * locker
  */
 export function* verifyJournal(sites: readonly EvidenceSite[], path: string): Generator<Finding, JournalSummary> {
   const { runs, deliveries, faults } = readJournal(path);
@@ -70,7 +74,7 @@ function describe(run: Run, fate: 'changed' | 'missing', differing: readonly Str
   };
 }
 
-/** Notes for each run the best that a site knows of it. */
+/** Records for each run the best result that a site gives. */
 function findFates(site: EvidenceSite, runs: readonly Run[], fates: Map<Run, Fate>): void {
   const jobIds = new Set(runs.map(({ jobId }) => jobId));
   const evidence = new Evidence(site, { watch: (jobId) => jobIds.has(jobId) });
@@ -106,7 +110,10 @@ function judge(evidence: Evidence, run: Run, name: string, pack: string | undefi
   return { fate: 'changed', differing };
 }
 
-/** A PutHook changed what came, as the custody record says, and it is still that. */
+/**
+ * Whether a PutHook changed the upload, according to the custody record, and it is still as the
+ * hook left it.
+ */
 function isAsReceived(
   deposit: Deposit | undefined,
   { sha256 }: Run,
@@ -137,7 +144,7 @@ function readJournal(path: string): { runs: Run[]; deliveries: number; faults: F
       if (link.facts?.event !== 'put' || link.fault === 'edited') continue;
       deliveries++;
       const run = readRun(link.facts);
-      // A job is sent again when the answer was lost.
+      // A client sends a job again when it did not receive the answer.
       if (run) runs.set(`${run.jobId} ${run.sha256.env}`, run);
     }
     faults.push(...chain.findTorn().map((link) => describeFault(path, link)));
@@ -161,7 +168,9 @@ function describeFault(path: string, { from, to, fault }: Pick<Link, 'from' | 't
   };
 }
 
-/** Undefined for a delivery that no server acknowledged, or of which it keeps nothing. */
+/**
+ * Reads the run from a delivery; undefined when no server acknowledged it, or stores nothing of it.
+ */
 function readRun(facts: Record<string, unknown>): Run | undefined {
   const { jobId, clientId, fileName, time, status, sha256, isAcknowledged, runType } = facts as Partial<Run> & {
     isAcknowledged?: unknown;

@@ -1,10 +1,14 @@
-// HalfSipHash-2-4 with 64 bits of output (Aumasson and Bernstein, https://github.com/veorq/SipHash): for hundreds of thousands of short texts,
-// for each of which a digest of OpenSSL takes ten times as long to begin as to run.
+// HalfSipHash-2-4 with 64 bits of output (Aumasson and Bernstein,
+// https://github.com/veorq/SipHash). It digests hundreds of thousands of short texts: for such
+// texts, starting a digest in OpenSSL takes ten times as long as computing it.
 
 export const KEY_BYTES = 8;
 const LAST_ASCII = 0x7f;
 
-/** The digest of one text after the other; without the key nobody can tell which texts have the same. */
+/**
+ * A keyed digest of one text after another. Without the key, nobody can construct texts that
+ * collide.
+ */
 export class KeyedDigest {
   readonly key: Buffer;
   low = 0;
@@ -19,7 +23,10 @@ export class KeyedDigest {
     this.#key1 = key.readInt32LE(4);
   }
 
-  /** Digests the first `length` characters of a text into `low` and `high`. False, and neither is of use, for what is not ASCII. */
+  /**
+   * Digests the first `length` characters of a text into `low` and `high`. Returns false, and
+   * leaves both undefined in value, for text that is not ASCII.
+   */
   take(text: string, length: number): boolean {
     const state = this.#state;
     state[0] = this.#key0;

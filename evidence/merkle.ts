@@ -1,19 +1,19 @@
-// Merkle trees of RFC 6962, section 2.1: the root of a list of entries, the proof that one entry is
-// in it, and the proof that a longer list begins with a shorter one. The hashes of whole subtrees
-// are asked of a store, so that nothing costs more than the height of the tree.
+// Merkle trees (RFC 6962, section 2.1): the root of a list of entries, the proof that an entry is
+// in it, and the proof that a longer list begins with a shorter one. A store supplies the hashes of
+// whole subtrees, so that each operation costs no more than the height of the tree.
 import { hash } from 'node:crypto';
 
 export const HASH_BYTES = 32;
 
-/** Gives the hash of the subtree of 2^level leaves that begins at leaf `index * 2^level`. */
+/** Returns the hash of the subtree of 2^level leaves that begins at leaf `index * 2^level`. */
 export type ReadHash = (level: number, index: number) => Buffer;
 
-/** SHA-256 of 0x00 and the entry (RFC 6962, section 2.1). */
+/** The hash of a leaf: SHA-256 of 0x00 and the entry (RFC 6962, section 2.1). */
 export function hashLeaf(entry: Buffer): Buffer {
   return hash('sha256', Buffer.concat([LEAF, entry]), 'buffer');
 }
 
-/** SHA-256 of 0x01 and both halves (RFC 6962, section 2.1). */
+/** The hash of an inner node: SHA-256 of 0x01 and both children (RFC 6962, section 2.1). */
 export function hashNode(left: Buffer, right: Buffer): Buffer {
   return hash('sha256', Buffer.concat([NODE, left, right]), 'buffer');
 }
@@ -21,17 +21,19 @@ export function hashNode(left: Buffer, right: Buffer): Buffer {
 const LEAF = Buffer.from([0]);
 const NODE = Buffer.from([1]);
 
-/** The root of no entries is the SHA-256 of nothing. */
+/** The root of an empty tree: the SHA-256 of nothing (RFC 6962, section 2.1). */
 export function emptyRoot(): Buffer {
   return hash('sha256', '', 'buffer');
 }
 
-/** The root of the first `size` entries. */
+/** The root of the tree of the first `size` entries (RFC 6962, section 2.1). */
 export function rootOf(size: number, read: ReadHash): Buffer {
   return size === 0 ? emptyRoot() : hashRange(0, size, read);
 }
 
-/** The hash of the entries from `from` to before `to`, as a subtree of the tree that ends at `to`. */
+/**
+ * The hash of the entries from `from` to before `to`, as a subtree of the tree that ends at `to`.
+ */
 function hashRange(from: number, to: number, read: ReadHash): Buffer {
   const size = to - from;
   const level = Math.log2(size);
@@ -46,8 +48,8 @@ function splitOf(size: number): number {
 }
 
 /**
- * The path of entry `index` in a tree of `size` entries, from the leaf's sibling up (RFC 6962,
- * section 2.1.1). Throws RangeError for an entry that the tree does not have.
+ * The audit path of entry `index` in a tree of `size` entries, from the leaf's sibling upwards (RFC
+ * 6962, section 2.1.1). Throws RangeError for an entry that is not in the tree.
  */
 export function proveInclusion(index: number, size: number, read: ReadHash): Buffer[] {
   if (!isCount(index) || !isCount(size) || index >= size)
@@ -62,7 +64,7 @@ export function proveInclusion(index: number, size: number, read: ReadHash): Buf
   return path;
 }
 
-/** Whether the path leads from the entry's hash to the root (RFC 9162, section 2.1.3.2). */
+/** Whether an audit path leads from an entry's hash to the root (RFC 9162, section 2.1.3.2). */
 export function isIncluded(
   { index, size, root }: { index: number; size: number; root: Buffer },
   leaf: Buffer,
@@ -86,9 +88,9 @@ export function isIncluded(
 }
 
 /**
- * What shows that the first `older` entries of a tree of `newer` are those of the tree of `older`
- * (RFC 6962, section 2.1.2); empty for two trees of one size, and for the tree of no entries.
- * Throws RangeError where the older tree is the longer one.
+ * The consistency proof between a tree of `older` entries and one of `newer` (RFC 6962, section
+ * 2.1.2). It is empty for two trees of the same size, and for an empty older tree. Throws
+ * RangeError when the older tree is larger.
  */
 export function proveConsistency(older: number, newer: number, read: ReadHash): Buffer[] {
   if (!isCount(older) || !isCount(newer) || older > newer)
@@ -107,7 +109,10 @@ export function proveConsistency(older: number, newer: number, read: ReadHash): 
   return path;
 }
 
-/** Whether the path shows that one tree begins with the other (RFC 9162, section 2.1.4.2). */
+/**
+ * Whether a consistency proof shows that the newer tree begins with the older one (RFC 9162,
+ * section 2.1.4.2).
+ */
 export function isConsistent(
   older: { size: number; root: Buffer },
   newer: { size: number; root: Buffer },
@@ -144,20 +149,27 @@ function isCount(value: number): boolean {
   return Number.isSafeInteger(value) && value >= 0;
 }
 
-/** Where the hash of a whole subtree stands among those that were appended, the leaves' own among them. */
+/** The position of the hash of a whole subtree in a store to which hashes were only appended. */
 export function storedIndex(level: number, index: number): number {
-  // The subtree is whole when its last leaf is; that leaf's hash and those of the lower levels stand before it.
+  // A subtree is complete with its last leaf; that leaf's hash and those of the lower levels
+  // precede its own.
   return storedCount((index + 1) * 2 ** level - 1) + level;
 }
 
-/** How many hashes stand in a store of `size` leaves: a subtree's follows that of its last leaf. */
+/**
+ * The number of hashes in a store of `size` leaves. The hash of a subtree follows that of its last
+ * leaf.
+ */
 export function storedCount(size: number): number {
   let count = 0;
   for (let left = size; left > 0; left = Math.floor(left / 2)) count += left;
   return count;
 }
 
-/** The hashes that the next leaf adds to a store of `size` leaves: its own, and those of the subtrees that it completes. */
+/**
+ * The hashes that the next leaf adds to a store of `size` leaves: its own, and those of the
+ * subtrees it completes.
+ */
 export function hashesOf(leaf: Buffer, size: number, read: ReadHash): Buffer[] {
   const added = [leaf];
   let last = leaf;

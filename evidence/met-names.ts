@@ -1,5 +1,7 @@
-// Which uploads root has met in a large folder of a locker, and when each came: kept beside the witness, where only root writes. Whoever looks for
-// what came since asks the system then only of names that are new, as one new name is reason enough to read the folder.
+// Which uploads root has seen in a large directory of the locker, and when each arrived. The table
+// is kept beside the witness, where only root writes. A check of what is new then asks the file
+// system only about names that are not in it, because a single new name is enough to make it list
+// the directory.
 import { hash, randomBytes } from 'node:crypto';
 import { existsSync, lstatSync, readdirSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
@@ -7,12 +9,12 @@ import { reachFolder } from 'webjob-locker';
 import { removeFile, replaceFile } from '../cli/files.ts';
 import { KEY_BYTES, KeyedDigest } from './keyed-digest.ts';
 
-/** In a smaller folder every upload is looked at. */
+/** In a directory with fewer uploads, every one is looked at. */
 export const LARGE_FOLDER = 1000;
 const PREFIX = 'locker-names.';
 const FIRST_CAPACITY = 4096;
 const ROW_BYTES = 16;
-/** What is said of a name that was not met. */
+/** The arrival time of a name that was not seen. */
 const NEVER = Number.POSITIVE_INFINITY;
 
 interface Head {
@@ -20,13 +22,13 @@ interface Head {
   locker: string;
   folder: string;
   count: number;
-  /** Hex: nobody but root can tell which names would be taken for one another. */
+  /** A secret key in hex: only root can tell which names would collide. */
   key: string;
-  /** Of what follows. */
+  /** The SHA-256 of the bytes that follow. */
   sha256: string;
 }
 
-/** An open hash table of the names in one folder, without what their extensions are. */
+/** An open hash table of the upload names in one directory, without extensions. */
 export class MetNames {
   readonly #path: string;
   readonly #locker: string;
@@ -35,12 +37,15 @@ export class MetNames {
   #size = 0;
   #low = new Uint32Array(FIRST_CAPACITY);
   #high = new Uint32Array(FIRST_CAPACITY);
-  /** Milliseconds: when each came; 0 in a row that is free. */
+  /** Arrival times in milliseconds; 0 in a free slot. */
   #at = new Float64Array(FIRST_CAPACITY);
   #isThere = new Uint8Array(FIRST_CAPACITY);
   #isChanged = false;
 
-  /** Reads what is kept of `folder`, a path below a locker, in the folder of the witness. What is damaged was not kept. */
+  /**
+   * Loads the table of `folder`, a path below the locker, from the witness's directory. A damaged
+   * table counts as empty.
+   */
   constructor(witnessFolder: string, locker: string, folder: string) {
     this.#path = join(witnessFolder, PREFIX + hash('sha256', `${locker}\0${folder}`).slice(0, 16));
     this.#locker = locker;
@@ -64,7 +69,10 @@ export class MetNames {
     this.#size = 0;
   }
 
-  /** When the upload of a file came, as it was last looked at; `isReady` tells that it is there. Infinite for one that was not met. */
+  /**
+   * The arrival time of the upload that a file belongs to, in milliseconds. `isReady` says that the
+   * file is its `.rdy`. Infinite for an upload that was not seen.
+   */
   cameAt(file: string, isReady: boolean): number {
     if (!this.#digest.take(file, file.lastIndexOf('.'))) return NEVER;
     const row = this.#probe(this.#digest.low, this.#digest.high);
@@ -74,7 +82,7 @@ export class MetNames {
     return at;
   }
 
-  /** Notes when an upload came that is there as a whole. */
+  /** Notes the arrival time of an upload that is complete. */
   note(name: string, at: number): void {
     const own = name.slice(name.lastIndexOf('/') + 1);
     if (!this.#digest.take(own, own.length) || !(at > 0)) return;
@@ -111,7 +119,10 @@ export class MetNames {
     }
   }
 
-  /** Keeps what is there, if that is many, and nothing of folders that are gone. For root, one at a time. Throws the error of a system call. */
+  /**
+   * Saves the table when it is large, and removes tables of directories that no longer exist. Only
+   * for root, one process at a time. Throws the error of a system call.
+   */
   save(): void {
     const there: number[] = [];
     for (let row = 0; row < this.#at.length; row++) if (this.#isThere[row]) there.push(row);
@@ -136,7 +147,7 @@ export class MetNames {
   }
 }
 
-/** Forgets what is kept of folders of a locker that are no longer there. */
+/** Removes the tables of directories of a locker that no longer exist. */
 function forgetGoneFolders(witnessFolder: string, locker: string): void {
   for (const name of readdirSync(witnessFolder)) {
     if (!name.startsWith(PREFIX)) continue;
@@ -147,7 +158,7 @@ function forgetGoneFolders(witnessFolder: string, locker: string): void {
   }
 }
 
-/** Times, then digests, in the order of bytes that this machine has. */
+/** Reads a table: times, then digests, in this machine's byte order. */
 function readKept(path: string): { head: Head; rows: ArrayBuffer } | undefined {
   try {
     const bytes = readFileSync(path);
@@ -155,7 +166,7 @@ function readKept(path: string): { head: Head; rows: ArrayBuffer } | undefined {
     const head = JSON.parse(bytes.toString('latin1', 0, end)) as Head;
     const rows = bytes.subarray(end + 1);
     const isWhole = head.format === 1 && rows.length === head.count * ROW_BYTES;
-    // A copy is aligned to its numbers.
+    // A copy has the alignment that typed arrays need.
     return isWhole && hash('sha256', rows) === head.sha256 ? { head, rows: new Uint8Array(rows).buffer } : undefined;
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT' || error instanceof SyntaxError) return undefined;

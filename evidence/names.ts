@@ -1,5 +1,6 @@
-// What ought to be in a locker, by name, in a few bytes a name: a Map ends at 2^24 entries and takes ten times the memory. A name is known
-// by 64 bits of a keyed SHA-256, which nobody can aim at who does not know the key of this process.
+// The uploads that should be in a locker, by name, in a few bytes each: a Map is limited to 2^24
+// entries and takes ten times the memory. A name is represented by 64 bits of a keyed SHA-256;
+// without this process's key nobody can construct a collision.
 import { hash, randomBytes } from 'node:crypto';
 
 const FIRST_CAPACITY = 1024;
@@ -7,36 +8,45 @@ const USED = 1;
 const SEEN = 2;
 const KEY = randomBytes(16).toString('hex');
 
-/** A part of all names, when they are too many to be held at once: those that fall to `index` of `count`. */
+/**
+ * A part of all names, for a locker with more than fit into memory at once: those that hash to
+ * `index` modulo `count`.
+ */
 export interface Share {
   index: number;
   count: number;
 }
 
-/** The two halves of what a name is known by. */
+/** The 64 bits that represent a name, as two integers. */
 function digestName(name: string): [low: number, high: number] {
   const bytes = hash('sha256', KEY + name, 'buffer');
   return [bytes.readUInt32LE(0), bytes.readUInt32LE(4)];
 }
 
-/** No name at all. */
+/** A share without any name. */
 export const NO_NAMES: Share = { index: 0, count: 0 };
 
-/** True for a name of this share, the same for every table of a process. */
+/** Whether a name is in this share; the answer is the same for every table of a process. */
 export function isInShare(name: string, { index, count }: Share): boolean {
   return count === 1 || (count > 1 && digestName(name)[1] % count === index);
 }
 
-/** An open hash table of columns. A row, once it is there, is found under the same number until the next `add`. */
+/** An open hash table in columns. The number of a row is valid until the next add(). */
 export class NameTable {
   #size = 0;
   #flags = new Uint8Array(FIRST_CAPACITY);
   #low = new Uint32Array(FIRST_CAPACITY);
   #high = new Uint32Array(FIRST_CAPACITY);
-  /** Which file holds the last deposit, plus one, and where it begins; 0 when none is known. */
+  /**
+   * The number of the file with the last deposit, plus one, and the record's offset in it; 0 when
+   * unknown.
+   */
   file = new Uint32Array(FIRST_CAPACITY);
   at = new Float64Array(FIRST_CAPACITY);
-  /** Milliseconds: when it was deposited last, and when it was taken out of the locker last, 0 for never. */
+  /**
+   * When the upload was last deposited and last removed from the locker, in milliseconds; 0 for
+   * never.
+   */
   time = new Float64Array(FIRST_CAPACITY);
   gone = new Float64Array(FIRST_CAPACITY);
 
@@ -44,14 +54,14 @@ export class NameTable {
     return this.#size;
   }
 
-  /** The row of a name; -1 for one that is not there. */
+  /** Returns the row of a name, or -1. */
   find(name: string): number {
     const [low, high] = digestName(name);
     const row = this.#probe(low, high);
     return this.#flags[row] ? row : -1;
   }
 
-  /** The row of a name, which is made when it is not there. */
+  /** Returns the row of a name, and adds one when there is none. */
   add(name: string): number {
     const [low, high] = digestName(name);
     let row = this.#probe(low, high);
@@ -67,7 +77,7 @@ export class NameTable {
     return row;
   }
 
-  /** Tells whether a name is that of a row, also when the row has moved. */
+  /** Returns a function that recognises the name of a row, even after the row has moved. */
   matcher(row: number): (name: string) => boolean {
     const [low, high] = [this.#low[row], this.#high[row]];
     return (name) => {
@@ -76,7 +86,7 @@ export class NameTable {
     };
   }
 
-  /** Notes that a name was met in the locker. */
+  /** Notes that a name was seen in the locker. */
   markSeen(name: string): void {
     const row = this.find(name);
     if (row >= 0) this.#flags[row] = USED | SEEN;
@@ -86,7 +96,7 @@ export class NameTable {
     for (let row = 0; row < this.#flags.length; row++) if (this.#flags[row]) yield row;
   }
 
-  /** The rows of names that were not met. */
+  /** Yields the rows of names that were not seen. */
   *unseen(): Generator<number> {
     for (let row = 0; row < this.#flags.length; row++) if (this.#flags[row] === USED) yield row;
   }

@@ -1,4 +1,5 @@
-// The packs of a site: each against what webjobctl put on record when it made it, and the uploads in it against what was deposited.
+// Checks the archives of a site against what webjobctl recorded when it made them, and the uploads
+// in them against their deposits.
 import { closeSync, existsSync, lstatSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { STREAMS, type StreamName } from 'webjob-locker';
@@ -15,37 +16,40 @@ import { compareDeposit, emptyReport, findDiffering, MAX_ENV_BYTES, type UploadR
 import type { Verdict } from './verdict.ts';
 
 export interface PackScope {
-  /** Where packs are. */
+  /** The directory of the archives. */
   folder: string;
-  /** Read the archives; else only their sizes, and the manifests. */
+  /** Read the archives; otherwise only their sizes and manifests. */
   contents: boolean;
-  /** Whether a pack, or an upload in one, is meant that was put on record at an instant, or was changed at it. */
+  /**
+   * Whether to check an archive, or an upload in one, that was recorded or changed at this time in
+   * milliseconds.
+   */
   isMeant(name: string, at: number): boolean;
-  /** Whether the locker has an upload of this name too, which is reported there. */
+  /** Whether the locker also has an upload of this name, which is then reported there. */
   isStored(name: string): boolean;
-  /** Told of what was read. */
+  /** Called with the number of bytes read. */
   count(bytes: number): void;
-  /** Of all names, only these; files are looked at with the first share alone. */
+  /** Check only uploads of this share; files are checked with the first share. */
   share: Share;
-  /** The result keys of the site; undefined: signatures are not looked at. */
+  /** The result keys of the site; undefined when signatures are not to be checked. */
   keys?: ResultKeys | undefined;
-  /** Told of the signature on an upload. */
+  /** Called with the verdict on the signature of each upload. */
   tell?: (result: ResultVerdict | undefined) => void;
 }
 
 const PACK_FILE = /^(\d{4}-\d\d-\d\d(?:\.\d+)?)\.jsonl$/;
-/** One that is younger may be put on record in this moment: so long we wait for it. */
+/** A newer archive may not be recorded yet, so its check waits this long. */
 const MAKING_MS = 60_000;
 const WAIT_MS = 3000;
 const LOOK_MS = 100;
 
-/** Every pack that ought to be there, and what is there besides. */
+/** Checks every archive that should be there, and reports foreign files beside them. */
 export function* checkPacks(scope: PackScope, records: CustodyRecords): Generator<Finding> {
   for (const pack of records.packs()) {
     const findings = [...checkPack(scope, records, pack)];
     if (findings.length === 0) continue;
     records.refresh();
-    // Else it was removed or unpacked while we looked.
+    // Otherwise it was removed or unpacked during the check.
     if (records.packs().some(({ archiveSha256 }) => archiveSha256 === pack.archiveSha256)) yield* findings;
   }
   if (scope.share.index > 0) return;
@@ -103,7 +107,7 @@ function judgeAndTell(
   return verdict;
 }
 
-/** Archive and manifest as files. */
+/** Checks the archive and the manifest as files. */
 function* checkPackFiles(scope: PackScope, pack: RecordedPack): Generator<Finding> {
   const { archiveBytes, archiveSha256, manifestSha256 } = pack;
   const contents = scope.contents && scope.share.index === 0;
@@ -123,7 +127,7 @@ function* checkPackFiles(scope: PackScope, pack: RecordedPack): Generator<Findin
   }
 }
 
-/** As it is told: below BaseDirectory. */
+/** The path below BaseDirectory, as findings give it. */
 function placeOf(file: string): string {
   return `packed/${file}`;
 }
@@ -142,7 +146,10 @@ function judgeFile(
   return undefined;
 }
 
-/** An upload in a pack whose files are the ones on record. What was changed in the locker before, its manifest has as it was packed. */
+/**
+ * Judges an upload in an archive whose files are as recorded. If the upload was changed in the
+ * locker before, the manifest has it as it was archived.
+ */
 function judgePacked(
   { folder, contents: isRead, keys }: PackScope,
   pack: RecordedPack,
@@ -175,7 +182,7 @@ interface Packed {
   received: Deposit | undefined;
 }
 
-/** Holds what is in the archive, and not what the manifest says of it, against what the client signed. */
+/** Checks the bytes in the archive, rather than the manifest, against the client's signature. */
 function judgeSignature(verdict: UploadReport, { archive, pack, packed, received }: Packed, keys: ResultKeys): void {
   let found: Digested;
   try {
@@ -212,8 +219,8 @@ function judgeSignature(verdict: UploadReport, { archive, pack, packed, received
 }
 
 /**
- * What uploads were when they were packed. Of those whose names came again all records are read
- * once more.
+ * The deposits of uploads as of the time they were archived. If some names were deposited again
+ * since, all records are read once more.
  */
 function findDeposits(
   pack: RecordedPack,
@@ -234,7 +241,10 @@ function* namesOf(manifest: string, isMeant: (name: string) => boolean): Generat
   for (const { name } of readPackedGroups(manifest)) if (isMeant(name)) yield name;
 }
 
-/** True when a pack has an upload of the name and the job of a deposit with other bytes. A name may be free for the next job by then. */
+/**
+ * Whether an archive has an upload with the same name and job as a deposit, but other bytes. The
+ * name may have been free for the next job by then.
+ */
 export function isOther(folder: string, pack: string, { name, jobId, bytes, sha256 }: Deposit): boolean {
   const path = join(folder, `${pack}.jsonl`);
   if (!statFile(path)) return false;
@@ -249,7 +259,10 @@ export function isOther(folder: string, pack: string, { name, jobId, bytes, sha2
   return false;
 }
 
-/** The uploads of a manifest. Throws the error of the system call, and SyntaxError for one that is damaged. */
+/**
+ * Yields the uploads in a manifest. Throws the error of the system call, and SyntaxError for a
+ * damaged manifest.
+ */
 function* readPackedGroups(path: string): Generator<PackedGroup> {
   const fd = openCustodyFile(path);
   try {
@@ -261,7 +274,7 @@ function* readPackedGroups(path: string): Generator<PackedGroup> {
   }
 }
 
-/** The verdicts on some uploads of one pack, of which archive and manifest are read once. */
+/** Judges uploads of one archive. The archive and its manifest are read once. */
 export function judgePack(
   folder: string,
   name: string,
@@ -284,7 +297,7 @@ export function judgePack(
   return (upload) => verdicts.get(upload) ?? unread(findings);
 }
 
-/** Of an upload in a pack that is not the one on record. */
+/** The verdict on an upload in an archive that is not as recorded. */
 function unread(findings: Finding[]): Verdict {
   const streams = Object.fromEntries(
     STREAMS.map((stream) => [stream, { state: 'unread', bytes: undefined, sha256: undefined, proof: undefined }]),

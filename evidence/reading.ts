@@ -1,4 +1,5 @@
-// A file of a group, opened once, asked once what it is, and read once. Most are small: they take four system calls and no memory of their own.
+// Reads each file of an upload once: one open, one fstat, one pass. Most are small and take four
+// system calls and no allocation.
 import { createHash, hash } from 'node:crypto';
 import { closeSync, constants, fstatSync, lstatSync, openSync, readSync, type Stats } from 'node:fs';
 import { Failure } from '../cli/failure.ts';
@@ -6,36 +7,44 @@ import { formatMark } from '../cli/files.ts';
 
 export interface Reading {
   stats: Stats;
-  /** Why it could not be read: the code of the system call's error. */
+  /** The code of the system call's error, when the file could not be read. */
   failure?: string;
-  /** Bytes that were read; of a file that was not to be read, its size. */
+  /** The number of bytes read, or the size of a file that was not to be read. */
   size: number;
-  /** By algorithm, in lower-case hex. */
+  /** Digests in lower-case hex, by algorithm. */
   digests: ReadonlyMap<string, string>;
-  /** The whole of it; no text has the NUL that stands for what is too long. */
+  /**
+   * The whole content; a single NUL stands for content that is too long, since no text contains
+   * one.
+   */
   text: string;
 }
 
 export interface Wanted {
   algorithms?: readonly string[];
-  /** Up to how many bytes its text is wanted, too; at most a buffer. */
+  /**
+   * The content is wanted too when it has at most this many bytes; no more than the buffer holds.
+   */
   maxTextBytes?: number;
 }
 
 const NO_DIGESTS: ReadonlyMap<string, string> = new Map();
 const TOO_LONG = '\0';
-/** Without following a link, and without waiting for what is no file. */
+/** Follows no link, and does not block on a FIFO or device. */
 const FLAGS = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
-/** Everything here is synchronous: one is enough. */
+/** One buffer is enough, because all code here is synchronous. */
 const buffer = Buffer.allocUnsafe(1024 * 1024);
 
-/** Undefined for what is not there, or no regular file. */
+/** Size of a file; undefined when it does not exist or is not a regular file. */
 export function statFile(path: string): Reading | undefined {
   const stats = lstatSync(path, { throwIfNoEntry: false });
   return stats?.isFile() ? { stats, size: stats.size, digests: NO_DIGESTS, text: TOO_LONG } : undefined;
 }
 
-/** Undefined for what is not there, or no regular file; what cannot be read says so. */
+/**
+ * Reads a file; undefined when it does not exist or is not a regular file. `failure` is set when it
+ * cannot be read.
+ */
 export function readFile(path: string, wanted: Wanted): Reading | undefined {
   let fd: number;
   try {
@@ -59,7 +68,7 @@ function readOpen(fd: number, stats: Stats, { algorithms = [], maxTextBytes = 0 
   try {
     const count = readSync(fd, buffer, 0, buffer.length, null);
     const text = stats.size <= maxTextBytes && count <= maxTextBytes ? buffer.toString('latin1', 0, count) : TOO_LONG;
-    // As much as it has, and less than there was room for: that was the end.
+    // A read that fills less than the buffer and matches the size has reached the end.
     if (count < buffer.length && count === stats.size) return { size: count, digests: digest(count, algorithms), text };
     return algorithms.length > 0 ? { ...digestOpen(fd, count, algorithms), text } : { ...nothing, text };
   } catch (error) {
@@ -72,7 +81,7 @@ function digest(count: number, algorithms: readonly string[]): ReadonlyMap<strin
   return new Map(algorithms.map((algorithm) => [algorithm, hash(algorithm, bytes)]));
 }
 
-/** Goes on to the end of a file of which the buffer holds the beginning. */
+/** Digests the rest of a file whose beginning is in the buffer. */
 function digestOpen(fd: number, first: number, algorithms: readonly string[]): Pick<Reading, 'size' | 'digests'> {
   const hashes = algorithms.map((algorithm) => ({ algorithm, hash: createHash(algorithm) }));
   let size = 0;
@@ -83,14 +92,14 @@ function digestOpen(fd: number, first: number, algorithms: readonly string[]): P
   return { size, digests: new Map(hashes.map(({ algorithm, hash }) => [algorithm, hash.digest('hex')])) };
 }
 
-/** One file as it is when it is described. */
+/** The size and digest of a file. */
 export interface FileFacts {
   bytes: number;
-  /** In lower-case hex. */
+  /** SHA-256 in lower-case hex. */
   sha256: string;
 }
 
-/** Reads a file to its end. Throws the error of a system call; a link is none. */
+/** Digests a whole file. Throws the error of a system call, also for a symbolic link. */
 export function digestFile(path: string): FileFacts {
   const fd = openSync(path, FLAGS);
   try {
@@ -102,10 +111,13 @@ export function digestFile(path: string): FileFacts {
   }
 }
 
-/** What stands for a file that one may open, but not as a file. */
+/** Errors of open() for a path without a regular file. */
 const NO_FILE = ['ENOENT', 'ELOOP', 'ENXIO'];
 
-/** The same with the mark of the very file that was read; undefined for what is not there, or no regular file. */
+/**
+ * Digests a whole file, with a mark that identifies this very file. Undefined when it does not
+ * exist or is not a regular file.
+ */
 export function describeFile(path: string): (FileFacts & { mark: string }) | undefined {
   let fd: number;
   try {

@@ -1,7 +1,7 @@
 // The one reader of a site's custody records: what each upload was when it was deposited, and which
-// were taken out of the locker on purpose. Reads the records of every server of the site, segment
-// after segment, from their first line, and goes on where it stopped when more was appended. Holds
-// some fifty bytes for each upload.
+// uploads were removed on purpose. It reads the records of every server, segment by segment, from
+// their first line, and continues where it stopped when more is appended. It takes some fifty bytes
+// for each upload.
 import { closeSync, constants, fstatSync, lstatSync, openSync, readSync, type Stats } from 'node:fs';
 import { join } from 'node:path';
 import {
@@ -28,35 +28,35 @@ import type { Finding } from './finding.ts';
 import { isInShare, NameTable, type Share } from './names.ts';
 import { seekRecord } from './seek.ts';
 
-/** What a custody record says of an upload. */
+/** An upload as the custody record has it. */
 export interface Deposit {
   name: string;
   time: Date;
   jobId: string;
-  /** Whose it is, and of which command; undefined for an upload that was adopted. */
+  /** The client and the command; undefined for an upload that was adopted. */
   clientId: string | undefined;
   fileName: string | undefined;
   bytes: Record<StreamName, number>;
   sha256: Record<StreamName, string>;
-  /** The SHA-256 of what the client sent, where a PutHook changed it. */
+  /** SHA-256 of what the client sent, when a PutHook changed it. */
   received?: Record<StreamName, string> | undefined;
-  /** When the request came, as the server wrote it. */
+  /** When the request arrived, as the server wrote it. */
   receivedAt: string | undefined;
-  /** What is wrong with what stands before the record in its file. */
+  /** The fault in the chain before this record, if there is one. */
   fault: ChainFault | undefined;
 }
 
-/** An upload that is no longer there because another took its name. */
+/** An upload that was replaced by another of the same name. */
 export interface Replaced {
   name: string;
   time: Date;
   jobId: string | undefined;
 }
 
-/** A pack that was made, and neither removed nor unpacked since. */
+/** An archive that was made, and neither removed nor unpacked since. */
 export interface RecordedPack {
   name: string;
-  /** When it was put on record. */
+  /** When it was recorded. */
   time: Date;
   archiveBytes: number;
   archiveSha256: string;
@@ -65,31 +65,34 @@ export interface RecordedPack {
 
 /** One segment of a custody record. */
 export interface Book {
-  /** How findings call it: its name, or its path where a site has several folders of logs. */
+  /** Its name in findings: the file name, or the path when a site has several log directories. */
   place: string;
   serverId: string;
   number: number;
   stats: Stats;
-  /** The folder of logs it is in; undefined for the copy that a witness kept. */
+  /** The log directory; undefined for the copy that a witness kept. */
   folder: string | undefined;
-  /** Its path below that folder. */
+  /** The path below the log directory. */
   file: string;
 }
 
-/** A place in a segment, behind a record. */
+/** An offset in a segment, at the end of a record. */
 export interface Mark {
   size: number;
-  /** Milliseconds: the time of the newest record before it. */
+  /** The time of the newest record before the offset, in milliseconds. */
   newest: number;
 }
 
-/** How far a segment is known. */
+/** How much of a segment is already known. */
 export interface Known extends Mark {
-  /** Of webjobctl's: where the records before that place begin which tell of packs, or end the segment; undefined when nobody noted it. */
+  /**
+   * In webjobctl's record: offsets of the known records that concern archives or end the segment;
+   * undefined when they were not noted.
+   */
   turns?: readonly number[] | undefined;
 }
 
-/** What a record was, as a witness kept it. */
+/** The copy of a record that a witness kept. */
 export interface OldBook {
   file: string;
   fd: number;
@@ -97,81 +100,80 @@ export interface OldBook {
 
 interface OpenBook extends Book {
   row: Row;
-  /** Undefined when it is opened for each look. */
+  /** Undefined when the file is opened for each look. */
   fd: number | undefined;
-  /** Undefined when nothing more is to be read from it. */
+  /** Undefined when the segment is read to its end. */
   chain: Chain | undefined;
-  /** Up to where it was searched. */
+  /** The offset up to which it was searched. */
   searched: number;
-  /** Behind the last record that was read; 0 where none was. */
+  /** The offset after the last record that was read; 0 before the first. */
   size: number;
-  /** Milliseconds: the time of its newest record. */
+  /** The time of the newest record, in milliseconds. */
   newest: number;
-  /** Some places in it, in order, since `size` was 0 or what it was when it was gone on with. */
+  /** Some offsets in ascending order, beginning where this process began to read. */
   marks: Mark[];
-  /** In a record of webjobctl, where those begin that tell of packs, or end it. */
+  /** In webjobctl's record: offsets of records that concern archives or end the segment. */
   turns: number[] | undefined;
-  /** It has a record of which root was the writer, which vouches for what stands before it. */
+  /** Root has written a record here that vouches for everything before it. */
   hasGenesis: boolean;
-  /** It ends with a record that names the next segment. */
+  /** Its last record names the next segment. */
   isSealed: boolean;
-  /** It has a record that another writer's must be. */
+  /** It contains a record that only another writer can have written. */
   isForeign: boolean;
   isSkipped: boolean;
-  /** Where the records begin of which something before them is not what it was. */
+  /** Offsets of records after which the chain does not match. */
   broken: Set<number>;
-  /** What no record covers, and is none. */
+  /** Bytes that no record covers and that are not a record. */
   torn: Link[];
 }
 
-/** The segments of one record. */
+/** The segments of one custody record. */
 interface Row {
   folder: string | undefined;
   serverId: string;
   books: OpenBook[];
-  /** Those that were there at first and were not looked at so far. */
+  /** Segments that existed at the start and have not been read. */
   waiting: CustodyFile[];
 }
 
-/** A pack with the places of the records that name its uploads. */
+/** An archive with the places of the records that name its uploads. */
 type KnownPack = RecordedPack & { records: { book: OpenBook; from: number }[] };
 
 export interface RecordsOptions {
   old?: readonly OldBook[];
-  /** Only names of this share are held. */
+  /** Keep only names of this share. */
   share?: Share;
-  /** Jobs of which the uploads are noted. */
+  /** Selects jobs whose uploads are noted. */
   watch?: ((jobId: string) => boolean) | undefined;
   /**
-   * Segments that need not be read unless an upload is asked for that is in no other; `isLast`: the
-   * record may go on in it.
+   * Segments that need not be read unless an upload is asked for that no other segment has.
+   * `isLast`: the record may continue in it.
    */
   skip?: ((folder: string, file: CustodyFile, isLast: boolean) => boolean) | undefined;
-  /**
-   * How much of a segment need not be read, as `skip`: that it is as it was is for the caller to
-   * see to.
-   */
+  /** How much of a segment need not be read. The caller vouches that this part is unchanged. */
   resume?: ((folder: string, file: CustodyFile) => Known | undefined) | undefined;
   /**
-   * Only records that hold one of these names or job ids are looked at. They are found in a
-   * twentieth of the time, and nothing is said of the record as a whole.
+   * Look only at records that contain one of these names or job ids. This takes a twentieth of the
+   * time, and tells nothing about the record as a whole.
    */
   only?: readonly string[] | undefined;
-  /** With `only`: records that are older than this instant, in milliseconds, need not be looked at. */
+  /** With `only`: records older than this time in milliseconds need not be looked at. */
   from?: number | undefined;
 }
 
-/** One record, as far as it was read. */
+/** How much of one custody record was read. */
 export interface Extent {
-  /** In order; the size is that of the part that was walked, undefined for one that was skipped. */
+  /**
+   * Segments in order, with the size of the part that was read; undefined for one that was skipped.
+   */
   segments: { file: string; size: number | undefined }[];
   isSound: boolean;
 }
 
 const PACK = /^\d{4}-\d\d-\d\d(?:\.\d+)?$/;
-/** Events after which an upload is no longer in the locker. */
+/** Events that remove an upload from the locker. */
 const DEPARTURES: readonly unknown[] = ['prune', 'pack'];
-/** What only webjobctl puts on record, and what only a server does. */
+/** Events that only webjobctl records, and events that only a server records. */
 const KEEPING: readonly unknown[] = [
   ...DEPARTURES,
   'unpack',
@@ -184,21 +186,30 @@ const KEEPING: readonly unknown[] = [
   'verify',
   'download',
 ];
-/** Of webjobctl's what must be known of a record that is else not read again. */
+/** Events of webjobctl that must be known from a part of a record that is not read again. */
 const TURNS: readonly unknown[] = ['pack', 'unpack', 'prune-pack', 'seal'];
 const RECEIVING: readonly unknown[] = ['deposit', 'replaced'];
 const USUAL_RECORD_BYTES = 2048;
 const ALL: Share = { index: 0, count: 1 };
 const MAX_OPEN = 32;
-/** At least so many bytes are between two marks. */
+/** The least distance in bytes between two marks. */
 const MARK_BYTES = 1024 * 1024;
-/** A record of webjobctl by which uploads go into a pack, those that tell of a pack without their names, and one that ends a segment. */
+/**
+ * How events appear in webjobctl's record: uploads that go into an archive, changes to an archive
+ * without the names of its uploads, and the end of a segment.
+ */
 const PACK_TEXT = eventText('pack');
 const RETURN_TEXTS = ['unpack', 'prune-pack'].map(eventText);
 const SEAL_TEXT = eventText('seal');
-/** A seal is near the end of its segment: only writers at work when it came are behind it. */
+/**
+ * The end record is at most this far from the end of its segment: only processes that were already
+ * writing append after it.
+ */
 const SEAL_BYTES = 1024 * 1024;
-/** Names that are searched for in what is else not read again; with more of them all is read. */
+/**
+ * The most names that are searched for in parts that were not read; for more of them, everything is
+ * read.
+ */
 const MOST_SEARCHED = 32;
 
 export class CustodyRecords {
@@ -206,36 +217,36 @@ export class CustodyRecords {
   readonly #options: RecordsOptions;
   readonly #share: Share;
   readonly #files = new OpenFiles();
-  /** What is searched for; undefined when all is read. */
+  /** The texts to search for; undefined when everything is read. */
   readonly #texts: readonly string[] | undefined;
   #rows: Row[] = [];
   #books: OpenBook[] = [];
   #isPartial = false;
   #mustRead = false;
-  /** What was gone on with was not enough. */
+  /** The part that was read was not enough to answer. */
   #mustReadAll = false;
   #names = new NameTable();
   #faults: Finding[] = [];
-  /** By the digest of the archive, as a name comes again after an unpack. */
+  /** Archives by the digest of the file, because a name can be used again after `unpack`. */
   #packs = new Map<string, KnownPack>();
   /**
-   * Names that came again after an upload of them was packed; undefined when that is to be found
-   * out.
+   * Names that were deposited again after an upload of them was archived; undefined until it is
+   * computed.
    */
   #reused: Map<string, RecordedPack> | undefined;
-  /** Packs of which the uploads came back, to be told when every book is read. */
+  /** Archives whose uploads were unpacked, to be applied when every segment is read. */
   #returns: { pack: KnownPack; time: number }[] = [];
-  /** Since when a server records: its first record, or a file that waits for one. */
+  /** When recording began: the time of the first record, or of a file that waits for one. */
   #since = Number.POSITIVE_INFINITY;
-  /** Uploads that were given up for others of the same name. */
+  /** Uploads that were replaced by others of the same name. */
   #replaced: Replaced[] = [];
   #count = 0;
-  /** The uploads of jobs that are watched: their job ids, and the packs they were put into last. */
+  /** The uploads of watched jobs: their job ids, and the archives that they were last put into. */
   readonly watched = new Map<string, { jobId: string; pack: string | undefined }>();
 
   /**
-   * Finds the custody records in these folders, to be read after `old` ones; refresh() reads them.
-   * Closes all of them. Throws the error of the system call.
+   * Finds the custody records in these directories, to be read after the `old` ones; refresh()
+   * reads them. Takes over all descriptors and closes them. Throws the error of the system call.
    */
   constructor(folders: readonly string[], options: RecordsOptions = {}) {
     this.#folders = folders;
@@ -249,7 +260,7 @@ export class CustodyRecords {
     return this.#books;
   }
 
-  /** How much of each segment was walked, of those in which nothing was found. */
+  /** For each segment without findings, how much of it was read. */
   sound(): ({ folder: string; file: string; marks: readonly Mark[] } & Known)[] {
     return this.#books.flatMap(({ folder, file, size, newest, marks, turns, isSkipped, place }) =>
       folder === undefined || isSkipped || this.#faults.some((fault) => fault.place === place)
@@ -258,7 +269,7 @@ export class CustodyRecords {
     );
   }
 
-  /** Every record of a server or of webjobctl. */
+  /** How much was read of every record, of servers and of webjobctl. */
   extents(): Extent[] {
     return this.#rows
       .filter(({ folder }) => folder !== undefined)
@@ -270,9 +281,12 @@ export class CustodyRecords {
       }));
   }
 
-  /** The uploads that were deposited or adopted since an instant, also those that were taken away. */
+  /**
+   * Yields the uploads that were deposited or adopted since a time in milliseconds, including those
+   * removed later.
+   */
   *since(instant: number): Generator<Deposit> {
-    // Whoever asks goes on to read what is new, and rows move.
+    // The caller may read more records between two results, and then rows move.
     const found: { book: OpenBook | undefined; from: number; isIt: (name: string) => boolean }[] = [];
     for (const row of this.#names.rows())
       if ((this.#names.time[row] ?? 0) >= instant)
@@ -283,9 +297,7 @@ export class CustodyRecords {
     }
   }
 
-  /**
-   * The records of servers that do not begin with the one that root makes, by their first segments.
-   */
+  /** The first segments of server records that do not begin with root's record. */
   rootless(): { folder: string; file: string }[] {
     return this.#rows.flatMap(({ folder, serverId, books }) =>
       folder === undefined || serverId === WRITER || books.some(({ hasGenesis }) => hasGenesis)
@@ -294,22 +306,22 @@ export class CustodyRecords {
     );
   }
 
-  /** How many records were read. */
+  /** The number of records that were read. */
   get count(): number {
     return this.#count;
   }
 
-  /** A server of the site keeps a record. */
+  /** Whether a server of the site keeps a custody record. */
   get hasBegun(): boolean {
     return this.#since < Number.POSITIVE_INFINITY;
   }
 
-  /** An upload that came at `time` must have a record. */
+  /** Whether an upload that arrived at `time` must be recorded. */
   covers(time: number): boolean {
     return time >= this.#since;
   }
 
-  /** Reads what is new. Throws the error of the system call. */
+  /** Reads what was appended. Throws the error of the system call. */
   refresh(): void {
     for (const row of this.#rows) this.#readOn(row);
     if (this.#mustReadAll) {
@@ -319,14 +331,14 @@ export class CustodyRecords {
     for (const { pack, time } of this.#returns.splice(0)) this.#return(pack, time);
   }
 
-  /** What is wrong with the records themselves, as far as they were read. */
+  /** Findings on the part of the records that was read. */
   findFaults(): Finding[] {
     const torn = ({ place, chain, torn: known }: OpenBook): Finding[] =>
       (chain?.findTorn() ?? known).map(({ from, to }) => describeFault(place, { from, to, fault: 'torn' }));
     return [...this.#faults, ...this.#books.flatMap(torn), ...this.#rows.flatMap((row) => this.#findGaps(row))];
   }
 
-  /** Segments that others name, and that are not there. */
+  /** Reports segments that another segment names and that are missing. */
   #findGaps({ folder, serverId, books }: Row): Finding[] {
     const last = books.at(-1);
     if (folder === undefined || !last) return [];
@@ -348,17 +360,20 @@ export class CustodyRecords {
     });
   }
 
-  /** The last deposit of a name, also of one that was taken away since: it may be back. */
+  /**
+   * The last deposit of a name, even when the upload was removed since, because it may have been
+   * restored.
+   */
   find(name: string): Deposit | undefined {
     return this.#depositAt(this.#find(name), name);
   }
 
-  /** True for an upload that ought to be there. */
+  /** Whether an upload should be in the locker. */
   isExpected(name: string): boolean {
     return this.#isExpected(this.#find(name));
   }
 
-  /** The row of a name; for one that is not known, nothing is left unread. */
+  /** The row of a name. For an unknown name, everything that was skipped is read first. */
   #find(name: string): number {
     const row = this.#names.find(name);
     if (!this.#isPartial || (row >= 0 && this.#names.file[row] !== 0)) return row;
@@ -366,12 +381,12 @@ export class CustodyRecords {
     return this.#names.find(name);
   }
 
-  /** Notes that an upload is there, so that nobody has to look for it again. */
+  /** Notes that an upload is present, so that it is not reported as missing. */
   markSeen(name: string): void {
     this.#names.markSeen(name);
   }
 
-  /** The uploads that ought to be there and were not met. */
+  /** Yields the uploads that should be present and were not seen. */
   *unseen(): Generator<Deposit> {
     for (const row of this.#names.unseen()) {
       const deposit = this.#isExpected(row) ? this.#depositAt(row) : undefined;
@@ -379,19 +394,19 @@ export class CustodyRecords {
     }
   }
 
-  /** Every upload that another of its name has replaced, the oldest of a server first. */
+  /** The uploads that were replaced by others of the same name, oldest first for each server. */
   replaced(): readonly Replaced[] {
     return this.#replaced;
   }
 
-  /** The pack that has an earlier upload of this name. */
+  /** The archive with an earlier upload of this name. */
   packOf(name: string): RecordedPack | undefined {
     if (!this.#isReused(name)) return undefined;
     this.#reused ??= this.#findReused();
     return this.#reused.get(name);
   }
 
-  /** Deposited again after one of its name was taken away. */
+  /** Whether a name was deposited again after its upload was removed. */
   #isReused(name: string): boolean {
     const row = this.#names.find(name);
     const { time, gone } = this.#names;
@@ -407,7 +422,9 @@ export class CustodyRecords {
     return found;
   }
 
-  /** What these uploads were last at an instant, whatever took their names since. */
+  /**
+   * The last deposits of these names as of a time in milliseconds, whatever took the names since.
+   */
   before(names: ReadonlySet<string>, instant: number): Map<string, Deposit> {
     const found = new Map<string, Deposit>();
     if (names.size === 0) return found;
@@ -425,19 +442,19 @@ export class CustodyRecords {
     return found;
   }
 
-  /** The packs that ought to be there. */
+  /** The archives that should exist. */
   packs(): RecordedPack[] {
     return [...this.#packs.values()];
   }
 
-  /** Copies that go on to be read stay open. */
+  /** Closes all files except the copies in `kept`, which are read further. */
   close(kept: readonly OldBook[] = []): void {
     const fds = new Set(kept.map(({ fd }) => fd));
     for (const { fd } of this.#books) if (fd !== undefined && !fds.has(fd)) closeSync(fd);
     this.#files.close();
   }
 
-  /** Those of webjobctl last: it takes away what others have deposited. */
+  /** Lists all records, webjobctl's last, because it removes what others have deposited. */
   #listRows(): Row[] {
     const { old = [] } = this.#options;
     const rows: Row[] = old.map(({ file, fd }) => {
@@ -482,7 +499,7 @@ export class CustodyRecords {
     return this.#folders.length > 1 ? join(folder, file) : file;
   }
 
-  /** Reads a record to its end, also when it has gone on in another segment. */
+  /** Reads a record to its end, also when it continues in a new segment. */
   #readOn(row: Row): void {
     for (const book of row.books) this.#walk(book);
     for (let next = this.#nextOf(row); next; next = this.#nextOf(row)) {
@@ -529,7 +546,10 @@ export class CustodyRecords {
     if (!isKeeping) this.#begin(this.#fdOf(book), book.stats);
   }
 
-  /** The uploads on record that were deposited up to an instant; undefined when they are more than are searched for. */
+  /**
+   * The recorded uploads that were deposited up to a time; undefined when they are too many to
+   * search for.
+   */
   #depositedBefore(instant: number): string[] | undefined {
     const { file, time } = this.#names;
     const rows: number[] = [];
@@ -541,8 +561,8 @@ export class CustodyRecords {
   }
 
   /**
-   * What webjobctl put on record before of packs, and of uploads that may have been there by then. To search it for packs takes as long as all
-   * else.
+   * Applies what webjobctl recorded earlier about archives, and about uploads that may have existed
+   * by then. A search for archives takes as long as everything else together.
    */
   #takeKept(book: OpenBook, end: number, names: readonly string[], turns: readonly number[] | undefined): void {
     const fd = this.#fdOf(book);
@@ -582,7 +602,10 @@ export class CustodyRecords {
     if (chain.size === 0 && number === 1 && serverId !== WRITER) this.#since = Math.min(this.#since, stats.birthtimeMs);
   }
 
-  /** Each text more takes as long again: what only tells of a pack is searched for behind the record that names the pack. */
+  /**
+   * Each further text takes as long again, so records that change an archive are searched for only
+   * after the record that names it.
+   */
   #search(book: OpenBook, names: readonly string[]): void {
     const fd = this.#fdOf(book);
     const { number, serverId } = book;
@@ -616,7 +639,9 @@ export class CustodyRecords {
     if (begun < this.#since) this.#since = begun;
   }
 
-  /** The first record of a segment must commit to the one before, up to the end of its seal. */
+  /**
+   * The first record of a segment must commit to the previous segment up to the end of its seal.
+   */
   #checkBinding({ row, number, place }: OpenBook, { facts, from, to }: Link): void {
     const before = row.books.find((book) => book.number === number - 1);
     if (!before || (facts?.event === 'segment' && this.#isBound(before, facts.follows))) return;
@@ -641,7 +666,7 @@ export class CustodyRecords {
     return false;
   }
 
-  /** Begins anew, and reads also what was left unread. */
+  /** Starts over and reads the skipped parts too. */
   #readAll(): void {
     for (const { fd, folder } of this.#books) if (fd !== undefined && folder !== undefined) closeSync(fd);
     this.#mustRead = true;
@@ -673,7 +698,10 @@ export class CustodyRecords {
     return row >= 0 && file[row] !== 0 && (time[row] ?? 0) > (gone[row] ?? 0);
   }
 
-  /** Without a name, of a record of several uploads the one of the row. */
+  /**
+   * The deposit of a row. Without a name, of a record of several uploads it takes the one that the
+   * row stands for.
+   */
   #depositAt(row: number, name?: string): Deposit | undefined {
     const book = row < 0 ? undefined : this.#bookOf(row);
     return book && this.#read(book, this.#names.at[row] ?? 0, name ?? this.#names.matcher(row));
@@ -693,7 +721,7 @@ export class CustodyRecords {
     if (link.fault) book.broken.add(link.from);
     const time = Date.parse(String(facts.time)) || 1;
     book.newest = Math.max(book.newest, time);
-    // A lock stands, with the time that the .rdy will have, before the record is written.
+    // The lock with the time that the .rdy will have is taken before the record is written.
     const begun = Date.parse(String(facts.receivedAt ?? facts.time));
     const isServers = book.serverId !== WRITER && facts.event !== 'genesis';
     if (isServers && begun < this.#since) this.#since = begun;
@@ -707,7 +735,7 @@ export class CustodyRecords {
       this.#replaced.push({ name: facts.name, time: new Date(time), jobId });
     }
     if (book.serverId === WRITER) this.#takePack(book, link.from, facts, time);
-    // What somebody else put on record takes nothing away.
+    // Only webjobctl can record a removal.
     if (book.serverId !== WRITER || !DEPARTURES.includes(facts.event)) return;
     for (const name of this.#namesIn(facts)) {
       const row = this.#names.add(name);
@@ -717,7 +745,7 @@ export class CustodyRecords {
     }
   }
 
-  /** A record that another writer made was put here, or the whole file was. */
+  /** A record by another writer was inserted here, or the whole file was copied from elsewhere. */
   #checkWriter(book: OpenBook, { from, to }: Link, { event, serverId }: Record<string, unknown>): void {
     const isOther = serverId !== undefined && serverId !== book.serverId;
     const isWrong = isOther || (book.serverId === WRITER ? RECEIVING : KEEPING).includes(event);
@@ -732,8 +760,9 @@ export class CustodyRecords {
   }
 
   /**
-   * Of several deposits of a name the last counts. Uploads of one name take turns at its lock, and each writes its record while it holds it:
-   * in one file the order is that of the records, across files that of their times.
+   * The last deposit of a name counts. Uploads of one name take its lock in turn and write their
+   * records while they hold it, so within a file the order of records counts, and across files
+   * their times.
    */
   #deposit(book: OpenBook, from: number, name: string, jobId: unknown, time: number): void {
     if (this.#options.watch?.(String(jobId))) this.watched.set(name, { jobId: String(jobId), pack: undefined });
@@ -752,7 +781,7 @@ export class CustodyRecords {
     if (last?.row === book.row) return book.number > last.number;
     const difference = time - (this.#names.time[row] ?? 0);
     if (difference !== 0) return difference > 0;
-    // What a witness kept nobody has changed since.
+    // The witness's copy cannot have been changed.
     if (last?.folder === undefined) return false;
     const order = (deposit: Deposit | undefined): string => `${deposit?.receivedAt} ${JSON.stringify(deposit?.sha256)}`;
     const other = this.#depositAt(row);
@@ -777,7 +806,10 @@ export class CustodyRecords {
     }
   }
 
-  /** What came back from a pack is what went into it, also where a later deposit of the name was pruned meanwhile. */
+  /**
+   * What is unpacked is what was archived, even when a later deposit of the name was removed
+   * meanwhile.
+   */
   #return(pack: KnownPack, time: number): void {
     const packedAt = pack.time.getTime();
     const older = new Set<string>();
@@ -792,7 +824,7 @@ export class CustodyRecords {
     if (older.size > 0) this.#goBack(older, packedAt);
   }
 
-  /** Makes of these uploads the last deposit count that came before an instant. */
+  /** Resets these uploads to their last deposits before a time. */
   #goBack(names: ReadonlySet<string>, instant: number): void {
     for (const name of names) this.#names.file[this.#names.find(name)] = 0;
     for (const book of this.#books)
@@ -812,14 +844,13 @@ export class CustodyRecords {
 }
 
 /**
- * A sealed segment takes no more: what was walked of it is forgotten, and it is opened again for a
- * look.
+ * Forgets a sealed segment, since nothing is appended to it; it is opened again when it is needed.
  */
 function release(book: OpenBook): void {
   if (!book.chain || book.fd === undefined) return;
   const { size } = book.chain;
-  // Whoever saw half of another's line began a new one: behind a seal no later record covers the
-  // empty line before his.
+  // A writer that finds half of another's line begins a new one, and after a seal no record covers
+  // the empty line before it.
   book.torn = book.chain.findTorn().filter(({ from, to }) => to - from > 1 || to >= size);
   book.chain = undefined;
   closeSync(book.fd);
@@ -830,12 +861,12 @@ function eventText(event: string): string {
   return `,"event":"${event}",`;
 }
 
-/** As it stands in a record. */
+/** A text in the quoted form that records have. */
 function quoted(text: string): string {
   return escapeAscii(JSON.stringify(text));
 }
 
-/** For longer than a look. */
+/** Runs `work` on a segment that is kept open, or opened for this call. */
 function withOpen({ fd, folder, file }: OpenBook, work: (fd: number) => void): void {
   const own = fd ?? openCustodyFile(join(folder ?? '', file));
   try {
@@ -845,7 +876,7 @@ function withOpen({ fd, folder, file }: OpenBook, work: (fd: number) => void): v
   }
 }
 
-/** Segments that were read and are looked at again, not too many at once. */
+/** Segments that were read and are needed again; only a limited number stays open. */
 class OpenFiles {
   readonly #open = new Map<string, number>();
 
@@ -866,7 +897,10 @@ class OpenFiles {
   }
 }
 
-/** Without following a link, and without waiting for what is no file. Throws the error of the system call. */
+/**
+ * Opens a custody record without following a link, and without blocking on a FIFO or device. Throws
+ * the error of the system call.
+ */
 export function openCustodyFile(path: string): number {
   return openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
 }
@@ -882,29 +916,37 @@ function describeFault(place: string, { from, to, fault }: Link): Finding {
   return { kind: `custody-${kind}`, place, detail: details[kind] };
 }
 
-/** A relative path without a segment that leads elsewhere. */
+/** Whether this is a relative path that stays below its directory. */
 function isName(name: unknown): name is string {
   return typeof name === 'string' && !/(?:^|\/)\.{0,2}(?:\/|$)|\0/.test(name);
 }
 
-/** Of a record that was walked, and so is JSON. */
+/** Parses a record that was already checked and therefore is JSON. */
 function readFacts(fd: number, from: number): Record<string, unknown> | undefined {
   const record = parseCustody(readLine(fd, from));
   return record && JSON.parse(record.text);
 }
 
-/** Whoever can write in the folder of logs can write a record with anything in it. */
+/**
+ * Any process that can write to the log directory can append a record with any content, so every
+ * field is checked.
+ */
 function uploadsIn({ uploads }: Record<string, unknown>): Record<string, unknown>[] {
   return Array.isArray(uploads) ? uploads.filter((upload) => typeof upload === 'object' && upload !== null) : [];
 }
 
-/** The uploads that a record puts on record: the one that was deposited, or those that were adopted. */
+/**
+ * Yields the uploads that a record registers: one that was deposited, or those that were adopted.
+ */
 function* depositsIn(facts: Record<string, unknown>): Generator<{ name: string; jobId: unknown }> {
   const uploads = facts.event === 'deposit' ? [facts] : facts.event === 'adopt' ? uploadsIn(facts) : [];
   for (const { name, jobId } of uploads) if (isName(name)) yield { name, jobId };
 }
 
-/** A deposit, or the adoption of an upload that `which` names. What lacks what a deposit tells is none. */
+/**
+ * Reads a deposit, or the adoption of the upload that `which` selects; undefined when fields are
+ * missing.
+ */
 function readDeposit(fd: number, from: number, which?: string | ((name: string) => boolean)): Deposit | undefined {
   const facts = readFacts(fd, from);
   if (!facts) return undefined;
@@ -923,7 +965,7 @@ function readDeposit(fd: number, from: number, which?: string | ((name: string) 
   return { name, time, jobId, ...whose, received, bytes, sha256, receivedAt, fault: undefined };
 }
 
-/** The record that begins at a place; undefined when none does. */
+/** The record that begins at an offset; undefined when none begins there. */
 function linkAt(fd: number, from: number): Link | undefined {
   const text = readLine(fd, from);
   const link = readLink({ text, from, to: from + text.length + 1 });

@@ -1,4 +1,4 @@
-// The result keys of the clients of a site, read when a client is asked for.
+// The result keys of a site's clients, read when a client is first asked about.
 import { closeSync, constants, fstatSync, openSync, readFileSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import { isClientId } from 'webjob-protocol';
@@ -6,20 +6,23 @@ import { Failure } from '../cli/failure.ts';
 import { NoteError } from '../notes/note.ts';
 import { MAX_RESULT_KEYS_BYTES, parseResultKeys, type ResultKey } from '../notes/result-keys.ts';
 
-/** The folder beside nph-webjob.cfg in which a site keeps them, a file a client. */
+/** The directory beside nph-webjob.cfg with the result keys of a site, one file for each client. */
 const FOLDER = 'webjob-result-keys';
 
-/** Where a site keeps the result keys of its clients, or those of one. */
+/** The directory with the result keys of a site's clients, or the file with those of one client. */
 export function resultKeysPath(etcDirectory: string, clientId = ''): string {
   return join(etcDirectory, FOLDER, clientId);
 }
 
-/** The same by its nph-webjob.cfg. */
+/** The directory with the result keys of the site that an nph-webjob.cfg configures. */
 export function resultKeysFolder(propertiesFile: string): string {
   return resultKeysPath(dirname(resolve(propertiesFile)));
 }
 
-/** The result keys of one client in these folders, oldest first. Throws Failure `failed`. */
+/**
+ * Reads the result keys of one client from these directories, oldest first. Throws Failure
+ * `failed`.
+ */
 export function readResultKeys(folders: readonly string[], clientId: string): ResultKey[] {
   if (!isClientId(clientId)) return [];
   return folders.flatMap((folder) => {
@@ -34,7 +37,7 @@ export function readResultKeys(folders: readonly string[], clientId: string): Re
   });
 }
 
-/** Looks up result keys and remembers them. */
+/** Reads result keys and caches them. */
 export class ResultKeys {
   readonly #folders: readonly string[];
   readonly #known = new Map<string, readonly ResultKey[]>();
@@ -43,7 +46,10 @@ export class ResultKeys {
     this.#folders = [...new Set(folders)];
   }
 
-  /** Those of a client, oldest first; none for one that the site has no key of. Throws Failure `failed`. */
+  /**
+   * The result keys of a client, oldest first; empty for a client without keys. Throws Failure
+   * `failed`.
+   */
   of(clientId: string): readonly ResultKey[] {
     const known = this.#known.get(clientId);
     if (known) return known;
@@ -53,7 +59,7 @@ export class ResultKeys {
   }
 }
 
-/** Undefined for a file that is not there. */
+/** Reads a file that only trusted users can write; undefined when it does not exist. */
 function readTrusted(path: string): string | undefined {
   try {
     const fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);

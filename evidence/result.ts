@@ -1,5 +1,5 @@
-// The signature of a client on what one job uploaded: whose it is, and whether it holds. The one judge of it; what a client
-// signs, byte for byte, is in docs/protocol.md, section 11.
+// The one judge of result signatures: who signed what a job uploaded, and whether the signature
+// verifies. docs/protocol.md, section 11, says byte for byte what a client signs.
 import type { StreamName } from 'webjob-locker';
 import { NoteError } from '../notes/note.ts';
 import { openResult, type ResultStreams, type Sealing, type SignedResult } from '../notes/result.ts';
@@ -7,40 +7,43 @@ import { isInUse, type ResultKey } from '../notes/result-keys.ts';
 import type { FindingKind } from './finding.ts';
 import type { ResultKeys } from './result-keys.ts';
 
-/** What is known of the signature on an upload. */
+/** The verdict on the signature of an upload. */
 export interface ResultVerdict {
-  /** `good` by a key that the site has of this client, `none` where none is needed, and `bad` for all else. */
+  /**
+   * `good` for a signature by a key that the site has for this client, `none` where no signature is
+   * required, and `bad` otherwise.
+   */
   state: 'good' | 'none' | 'bad';
-  /** `signed by client1+5782c125`, `not signed`, or why it does not count. */
+  /** `signed by client1+5782c125`, `not signed`, or why the signature does not count. */
   words: string;
-  /** The name and id of the key that the signature says it is of. It may be anybody's words. */
+  /** The name and id of the key that the signature claims. Anyone can have written it. */
   key: string | undefined;
-  /** age recipients of streams that are sealed, as the record says. */
+  /** The age recipients of the sealed streams, from the run record. */
   sealedTo: readonly string[] | undefined;
 }
 
-/** What the server, and not the client, says of an upload. */
+/** What the server, rather than the client, says of an upload. */
 export interface ResultFacts {
   clientId: string | undefined;
-  /** In the `.rdy`. */
+  /** The job id in the `.rdy`. */
   jobId: string | undefined;
   command: string | undefined;
-  /** When it came. */
+  /** When the upload arrived. */
   at: Date | undefined;
 }
 
-/** A verdict with what is wrong, and what the streams must be. */
+/** A verdict with its findings, and the streams that were signed. */
 export interface JudgedResult {
   verdict: ResultVerdict;
   problem: [kind: FindingKind, detail: string] | undefined;
-  /** As they were signed; undefined without a signature that holds. */
+  /** The streams as they were signed; undefined without a valid signature. */
   streams: ResultStreams | undefined;
 }
 
 /**
  * Judges the signature in a run record.
  *
- * @param env the bytes of the record; empty for one that cannot be read
+ * @param env the bytes of the run record; empty when it cannot be read
  * @param facts what the server says of the upload, as far as it is known
  * @param keys the result keys of the site
  */
@@ -75,7 +78,7 @@ function hasEnded({ until }: ResultKey, at: Date | undefined): boolean {
   return until !== undefined && at !== undefined && at >= until;
 }
 
-/** What of an upload is not what the client signed it as. */
+/** Reports the fields of an upload that differ from what the client signed. */
 function findMoved(
   signed: { client: string; Jid: string; Command: string },
   { clientId, jobId, command }: ResultFacts,
@@ -88,7 +91,10 @@ function findMoved(
   return undefined;
 }
 
-/** Whoever takes the signature out can write another client into the record: the server's word of who sent it counts, too. */
+/**
+ * Removing the signature also allows writing another client into the run record, so the server's
+ * own record of the sender counts too.
+ */
 function judgeUnsigned(env: Uint8Array, { clientId, at }: ResultFacts, keys: ResultKeys): JudgedResult {
   const claimed = /^ClientId=(.*)$/m.exec(Buffer.from(env).toString('latin1'))?.[1];
   for (const client of new Set([clientId, claimed])) {
@@ -113,7 +119,10 @@ function dayOf(date: Date): string {
   return date.toISOString().slice(0, 10);
 }
 
-/** What of a stream is not what its client signed; undefined when all is, and for the record itself. */
+/**
+ * Describes how a stream differs from what was signed; undefined when it does not, and for the run
+ * record itself.
+ */
 export function compareSigned(
   streams: ResultStreams,
   stream: StreamName,

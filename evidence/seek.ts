@@ -1,13 +1,17 @@
-// Where in a custody record a time is: by bisection, as its records are in order but for clocks that were set back.
+// Finds a time in a custody record by bisection: its records are in order, except where a clock was
+// set back.
 import { fstatSync } from 'node:fs';
 import { readLines } from 'webjob-locker';
 
-/** So little is read through rather than halved. */
+/** A range this small is read through instead of halved. */
 const ENOUGH_BYTES = 256 * 1024;
-/** Near the beginning of a record; no value in it can hold these characters unescaped. */
+/** The time near the beginning of a record. No value can contain these characters unescaped. */
 const TIME = /"time":"([^"]+)"/;
 
-/** An offset where a record begins; in a file in order every record before it is older than an instant. */
+/**
+ * Returns the offset of a record such that in an ordered file all earlier records are older than
+ * `instant`, in milliseconds.
+ */
 export function seekRecord(fd: number, instant: number): number {
   let low = 0;
   for (let high = fstatSync(fd).size; high - low > ENOUGH_BYTES; ) {
@@ -19,10 +23,10 @@ export function seekRecord(fd: number, instant: number): number {
   return low;
 }
 
-/** The first record that begins behind an offset. */
+/** The first record that begins after an offset. */
 function findRecord(fd: number, offset: number): { from: number; time: number } | undefined {
   for (const { text, from } of readLines(fd, offset)) {
-    // The rest of the record that the offset is in.
+    // The first piece is the rest of the record that contains the offset.
     if (from === offset) continue;
     const time = Date.parse(TIME.exec(text)?.[1] ?? '');
     if (!Number.isNaN(time)) return { from, time };

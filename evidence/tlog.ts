@@ -1,6 +1,7 @@
-// The texts of a transparency log, as other tools read them: checkpoints (c2sp.org/tlog-checkpoint),
-// proofs of an entry (c2sp.org/tlog-proof), proofs that a later checkpoint extends an earlier one, as
-// a request to a witness has them (c2sp.org/tlog-witness), and cosignatures (c2sp.org/tlog-cosignature).
+// The text formats of transparency logs that other tools read: checkpoints
+// (c2sp.org/tlog-checkpoint), inclusion proofs (c2sp.org/tlog-proof), consistency proofs in the
+// form of a request to a witness (c2sp.org/tlog-witness), and cosignatures
+// (c2sp.org/tlog-cosignature).
 import { type KeyObject, verify } from 'node:crypto';
 import { keyId, type NoteKey, parseKeyLine, rawKey } from '../notes/ed25519.ts';
 import { decodeBase64, type Note, parseNote } from '../notes/note.ts';
@@ -8,22 +9,25 @@ import { HASH_BYTES } from './merkle.ts';
 
 /** The head of a Merkle tree. */
 export interface TreeHead {
-  /** Which log it is. */
+  /** The name of the log. */
   origin: string;
-  /** How many entries it has. */
+  /** The number of entries. */
   size: number;
   root: Buffer;
 }
 
-/** A text that is not what it should be; the message says why. */
+/** A text that is malformed or does not verify; the message says why. */
 export class TlogError extends Error {}
 
-/** The text of a checkpoint, to be signed. */
+/** Formats the text of a checkpoint to be signed (c2sp.org/tlog-checkpoint). */
 export function formatTreeHead({ origin, size, root }: TreeHead): string {
   return `${origin}\n${size}\n${root.toString('base64')}\n`;
 }
 
-/** The text of a note as the head of a tree; lines of others behind the three are allowed. Throws TlogError. */
+/**
+ * Parses the text of a note as a checkpoint; extension lines after the first three are allowed.
+ * Throws TlogError.
+ */
 export function parseTreeHead(text: string): TreeHead {
   const [origin = '', size = '', encoded = '', ...more] = text.split('\n');
   const isWhole = more.length > 0 && more.at(-1) === '' && !more.slice(0, -1).includes('');
@@ -31,26 +35,29 @@ export function parseTreeHead(text: string): TreeHead {
   return { origin, size: parseCount(size), root: parseHash(encoded) };
 }
 
-/** That an entry is in a log. */
+/** The proof that a log contains an entry. */
 export interface EntryProof {
   index: number;
   path: Buffer[];
-  /** The entry itself; undefined when the proof does not hold it. */
+  /** The entry itself; undefined when the proof does not contain it. */
   entry: Buffer | undefined;
-  /** The checkpoint of the tree that it is in, verbatim. */
+  /** The checkpoint of the tree with the entry, verbatim. */
   checkpoint: string;
 }
 
 const PROOF_LINE = 'c2sp.org/tlog-proof@v1';
 const MAX_PATH = 63;
 
-/** The entry goes into the line of extra data, so that the proof needs nothing else. */
+/**
+ * Formats a proof (c2sp.org/tlog-proof). The entry goes into the line of extra data, so that the
+ * proof is complete by itself.
+ */
 export function formatProof({ index, path, entry, checkpoint }: EntryProof): string {
   const extra = entry === undefined ? '' : `extra ${entry.toString('base64')}\n`;
   return `${PROOF_LINE}\n${extra}index ${index}\n${formatPath(path)}\n${checkpoint}`;
 }
 
-/** Throws TlogError. */
+/** Parses a proof (c2sp.org/tlog-proof). Throws TlogError. */
 export function parseProof(text: string): EntryProof {
   const lines = text.split('\n');
   if (lines.shift() !== PROOF_LINE) throw new TlogError(`the first line is not ${PROOF_LINE}`);
@@ -63,19 +70,19 @@ export function parseProof(text: string): EntryProof {
   return { index: parseCount(index), entry, ...parsePath(lines) };
 }
 
-/** The proofs in a text, one behind another. Throws TlogError. */
+/** Splits a text of several proofs. Throws TlogError. */
 export function splitProofs(text: string): string[] {
   const parts = text.split(new RegExp(`^(?=${PROOF_LINE.replaceAll('.', '\\.')}$)`, 'm'));
   if (parts.length === 0 || !text.startsWith(PROOF_LINE)) throw new TlogError(`the first line is not ${PROOF_LINE}`);
   return parts;
 }
 
-/** That a later tree begins with an earlier one. */
+/** The proof that a later tree begins with an earlier one. */
 export interface Extension {
-  /** The size of the earlier one. */
+  /** The size of the earlier tree. */
   older: number;
   path: Buffer[];
-  /** The checkpoint of the later one, verbatim. */
+  /** The checkpoint of the later tree, verbatim. */
   checkpoint: string;
 }
 
@@ -83,7 +90,7 @@ export function formatExtension({ older, path, checkpoint }: Extension): string 
   return `old ${older}\n${formatPath(path)}\n${checkpoint}`;
 }
 
-/** Throws TlogError. */
+/** Parses a consistency proof (c2sp.org/tlog-witness). Throws TlogError. */
 export function parseExtension(text: string): Extension {
   const lines = text.split('\n');
   const [, older] = /^old (.*)$/.exec(lines.shift() ?? '') ?? [];
@@ -95,7 +102,7 @@ function formatPath(path: readonly Buffer[]): string {
   return path.map((hash) => `${hash.toString('base64')}\n`).join('');
 }
 
-/** The hashes up to a blank line, and the checkpoint behind it. */
+/** Parses hashes up to a blank line, and the checkpoint after it. */
 function parsePath(lines: readonly string[]): { path: Buffer[]; checkpoint: string } {
   const end = lines.indexOf('');
   if (end < 0 || end > MAX_PATH) throw new TlogError('no blank line behind the hashes');
@@ -114,15 +121,16 @@ function parseHash(text: string): Buffer {
   return hash;
 }
 
-/** A piece of a file of checkpoints, and the number of its first line. */
+/** A checkpoint in a file, and the number of its first line. */
 export interface Piece {
   line: number;
   text: string;
 }
 
 /**
- * The checkpoints of a file to which they were appended: notes, and in files that an earlier version began a line of JSON each. A
- * note ends where a line behind its signatures is none.
+ * Splits a file to which checkpoints were appended: notes, and in files that an earlier version
+ * began, one line of JSON each. A note ends before the first line after its signatures that is not
+ * a signature.
  */
 export function splitCheckpoints(text: string): Piece[] {
   const pieces: Piece[] = [];
@@ -135,7 +143,8 @@ export function splitCheckpoints(text: string): Piece[] {
   const lines = text.replace(/\n$/, '').split('\n');
   for (const [index, line] of lines.entries()) {
     const isSignature = line.startsWith('— ');
-    // Behind a blank line come signatures, or what stands before it was cut off: the next note is whole all the same.
+    // A blank line is followed by signatures; otherwise the note was cut off there, and the next
+    // one is still whole.
     const isCut = line === '' && !lines[index + 1]?.startsWith('— ');
     if ((isSigned && !isSignature) || isCut) end();
     if (part.length === 0 && line === '') continue;
@@ -147,33 +156,33 @@ export function splitCheckpoints(text: string): Piece[] {
   return pieces;
 }
 
-/** The bytes of a note taken apart. Throws NoteError and TlogError. */
+/** Parses the bytes of a signed checkpoint. Throws NoteError and TlogError. */
 export function parseCheckpoint(text: string): { note: Note; head: TreeHead } {
   const note = parseNote(Buffer.from(text));
   return { note, head: parseTreeHead(note.text) };
 }
 
-/** The identifier of Ed25519 cosignatures (c2sp.org/tlog-cosignature, "Format"). */
+/** The signature type of Ed25519 cosignatures (c2sp.org/tlog-cosignature, "Format"). */
 const COSIGNATURE = 0x04;
 const TIME_BYTES = 8;
-/** What a script of the shell can count to, and far behind every clock. */
+/** The largest time that shell arithmetic can handle, far beyond any clock. */
 const MAX_SECONDS = 253_402_300_799n;
 
-/** A witness, by its key. */
+/** A witness and its key. */
 export type Cosigner = NoteKey;
 
-/** When a witness made a cosignature that is good. */
+/** The time in a valid cosignature. */
 export function cosignedAt(bytes: Uint8Array): Date {
   return new Date(Number(Buffer.from(bytes).readBigUInt64BE()) * 1000);
 }
 
-/** The key of a witness. Throws NoteError. */
+/** Parses the verifier key of a witness. Throws NoteError. */
 export function parseWitnessKey(text: string): Cosigner {
   const { name, publicKey } = parseKeyLine(text, COSIGNATURE);
   return cosignerOf(name, publicKey);
 }
 
-/** What checks the cosignatures of a witness: each signs the time and the checkpoint. */
+/** Returns a verifier for a witness's cosignatures, which sign a time and the checkpoint. */
 export function cosignerOf(name: string, publicKey: KeyObject): Cosigner {
   return {
     ...{ name, id: keyId(name, COSIGNATURE, rawKey(publicKey)), publicKey },

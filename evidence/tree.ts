@@ -1,6 +1,6 @@
-// A custody record as a log of RFC 6962: its lines, segment after segment, are the leaves of a
-// Merkle tree (docs/protocol.md, section 8). The hashes of whole subtrees are kept where only root
-// writes, so that a checkpoint or a proof costs what is new in the record.
+// A custody record as a transparency log (RFC 6962): its lines, segment by segment, are the leaves
+// of a Merkle tree (docs/protocol.md, section 8). The hashes of whole subtrees are stored where
+// only root writes, so that the cost of a checkpoint or proof depends only on what is new.
 import { closeSync, constants, ftruncateSync, openSync, readFileSync, readSync, rmSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { readLines, readRange } from 'webjob-locker';
@@ -21,9 +21,9 @@ import {
 } from './merkle.ts';
 import { openCustodyFile } from './records.ts';
 
-/** A segment of the record, as far as it consists of whole records. */
+/** A segment of the record, up to the end of its last complete record. */
 export interface Segment {
-  /** Its path below the folder of logs. */
+  /** The path below the log directory. */
   file: string;
   number: number;
   size: number;
@@ -38,14 +38,14 @@ interface Grown extends Segment {
 interface State {
   format: 1;
   origin: string;
-  /** 1, and one more each time the record was adopted as another than it was. */
+  /** 1, increased by one each time the record was adopted with different content. */
   generation: number;
-  /** How many entries the tree has. */
+  /** The number of entries in the tree. */
   size: number;
   segments: Grown[];
 }
 
-/** Where an entry stands: the bytes of its line, without the newline. */
+/** The place of an entry: the bytes of its line without the newline. */
 export interface Place {
   number: number;
   from: number;
@@ -53,19 +53,22 @@ export interface Place {
 }
 
 export interface TreeOptions {
-  /** The folder of logs that the record is in. */
+  /** The log directory of the record. */
   logs: string;
   serverId: string;
-  /** What the origin of its checkpoints begins with when none was kept so far: `example.org/webjob`. */
+  /**
+   * The beginning of the origin of its checkpoints, used until the first one is stored:
+   * `example.org/webjob`.
+   */
   origin: string;
-  /** The folder that keeps the hashes; undefined: they are worked out each time. */
+  /** The directory for the hashes; undefined when they are computed each time. */
   folder: string | undefined;
-  /** The SHA-256 of the first bytes of a segment. */
+  /** Returns the SHA-256 of the first bytes of a segment. */
   digest: (file: string, size: number) => string;
 }
 
 const PLACE_BYTES = 8;
-/** A place is the number of the segment and the byte behind the line, in one integer. */
+/** A place as one integer: the number of the segment, then the offset after the line. */
 const SEGMENT_SHIFT = 40n;
 const CHUNK_ROWS = 32_768;
 
@@ -75,15 +78,18 @@ export class CustodyTree {
   readonly #places: Rows;
   #segments: Grown[];
   #size: number;
-  /** Entries that the store has. */
+  /** The number of entries in the store. */
   #kept: number;
   #origin: string;
   #generation: number;
   #isNew: boolean;
-  /** Files of the log that this one takes the place of. */
+  /** Files of the log that this one replaces. */
   #given: string[] = [];
 
-  /** Reads what is kept of the tree. Throws Failure for a store that is damaged, and the error of a system call. */
+  /**
+   * Loads the stored part of the tree. Throws Failure for a damaged store, and the error of a
+   * system call.
+   */
   constructor(options: TreeOptions) {
     this.#options = options;
     const state = options.folder === undefined ? undefined : readState(pathOf(options, 'json'));
@@ -97,37 +103,37 @@ export class CustodyTree {
     this.#places = new Rows(this.#rowsPath('places'), PLACE_BYTES, this.#size);
   }
 
-  /** How checkpoints name this log. It stays what it was at the first one. */
+  /** The name of this log in checkpoints. It does not change after the first one. */
   get origin(): string {
     return this.#origin;
   }
 
-  /** How many entries it has. */
+  /** The number of entries. */
   get size(): number {
     return this.#size;
   }
 
-  /** Nothing of it has been kept so far. */
+  /** Whether nothing of this log has been stored. */
   get isNew(): boolean {
     return this.#isNew;
   }
 
-  /** The root of the first `size` entries. */
+  /** The root of the tree of the first `size` entries. */
   root(size = this.#size): Buffer {
     return rootOf(size, this.#read);
   }
 
-  /** Throws RangeError for an entry that is not in a tree of `size`. */
+  /** The audit path of an entry. Throws RangeError for an entry that is not in a tree of `size`. */
   proveInclusion(index: number, size: number): Buffer[] {
     return proveInclusion(index, size, this.#read);
   }
 
-  /** Throws RangeError. */
+  /** The consistency proof between two sizes. Throws RangeError. */
   proveConsistency(older: number, newer: number): Buffer[] {
     return proveConsistency(older, newer, this.#read);
   }
 
-  /** The segment that the tree has and that is no longer what it was; undefined when all are. */
+  /** The segment in the tree whose content has changed; undefined when none has. */
   findChanged(segments: readonly Segment[]): string | undefined {
     return this.#segments.find(({ file, number, size, head }) => {
       const now = segments.find((segment) => segment.number === number);
@@ -136,8 +142,9 @@ export class CustodyTree {
   }
 
   /**
-   * Adds the lines that are new. Call it only when findChanged() has found nothing. With `isKept` the rows go to the files of the store segment
-   * by segment; they count from save() on. Throws the error of a system call.
+   * Adds the lines that are new. findChanged() must have found nothing. With `isKept` the rows are
+   * written to the store after each segment, and become valid with save(). Throws the error of a
+   * system call.
    */
   grow(segments: readonly Segment[], isKept = false): void {
     const last = this.#segments.at(-1)?.number ?? 0;
@@ -153,7 +160,10 @@ export class CustodyTree {
     }
   }
 
-  /** A record that was adopted as it is now is another log, with an origin of its own. */
+  /**
+   * Starts a new log with an origin of its own, for a record that was adopted with different
+   * content.
+   */
   begin(): void {
     this.#given = ['hashes', 'places'].map((kind) => this.#rowsPath(kind));
     const base = this.#generation === 1 ? this.#origin : this.#origin.replace(/\/r\d+$/, '');
@@ -167,7 +177,10 @@ export class CustodyTree {
     this.#places.clear();
   }
 
-  /** The number of the entry whose line ends before byte `to` of a segment; undefined when the tree has none there. */
+  /**
+   * The index of the entry whose line ends before byte `to` of a segment; undefined when there is
+   * none.
+   */
   find(number: number, to: number): number | undefined {
     const wanted = packPlace(number, to);
     let [low, high] = [0, this.#size];
@@ -179,14 +192,16 @@ export class CustodyTree {
     return low < this.#size && this.#placeAt(low) === wanted ? low : undefined;
   }
 
-  /** Where an entry stands. */
+  /** The place of an entry. */
   place(index: number): Place {
     const { number, to } = unpackPlace(this.#placeAt(index));
     const before = index === 0 ? { number: 0, to: 0 } : unpackPlace(this.#placeAt(index - 1));
     return { number, from: before.number === number ? before.to : 0, to: to - 1 };
   }
 
-  /** Keeps what is new. For root, one process at a time. Throws the error of a system call. */
+  /**
+   * Stores what is new. Only for root, one process at a time. Throws the error of a system call.
+   */
   save(): void {
     const { folder } = this.#options;
     if (folder === undefined || (!this.#isNew && this.#kept === this.#size)) return;
@@ -215,7 +230,9 @@ export class CustodyTree {
     this.#places.save(this.#rowsPath('places'));
   }
 
-  /** Each generation has its own, so that what is kept is whole while it is replaced. */
+  /**
+   * Each generation has files of its own, so that the old ones stay valid while they are replaced.
+   */
   #rowsPath(kind: string): string {
     return pathOf(this.#options, `${this.#generation}.${kind}`);
   }
@@ -246,8 +263,8 @@ export class CustodyTree {
 }
 
 /**
- * The roots of a record's tree at some sizes, worked out from its lines alone, and how many entries
- * it has. Throws the error of a system call.
+ * Computes the roots of a record's tree at some sizes, and its number of entries, from its lines
+ * alone. Throws the error of a system call.
  */
 export function rootsOf(
   logs: string,
@@ -280,7 +297,7 @@ export function rootsOf(
   return { size, roots };
 }
 
-/** Of a line that is longer than any record only the end is held. */
+/** Only the end is kept of a line longer than any record. */
 function bytesOf(fd: number, { text, from, to }: { text: string; from: number; to: number }): Buffer {
   if (text.length === to - 1 - from) return Buffer.from(text, 'latin1');
   return Buffer.concat([...readRange(fd, from, to - 1)].map((block) => Buffer.from(block)));
@@ -298,7 +315,10 @@ function pathOf({ folder = '', serverId }: Pick<TreeOptions, 'folder' | 'serverI
   return join(folder, `custody-tree.${serverId}.${kind}`);
 }
 
-/** Undefined when none was kept, or where others than root could have written it. Throws Failure. */
+/**
+ * Reads the stored state; undefined when there is none, or when anyone but root could have written
+ * it. Throws Failure.
+ */
 function readState(path: string): State | undefined {
   let text: string;
   try {
@@ -312,16 +332,16 @@ function readState(path: string): State | undefined {
     const state = JSON.parse(text) as State;
     if (state.format === 1) return state;
   } catch {
-    // Said below.
+    // The failure below covers this case too.
   }
   throw new Failure('failed', `${path} is damaged`, `rm ${path}: the next checkpoint works it out from the record`);
 }
 
-/** Rows of one width: those that a file has, and those that are new. */
+/** Rows of a fixed width: those in a file, and new ones in memory. */
 class Rows {
   readonly #width: number;
   #fd: number | undefined;
-  /** How many rows are in the file. */
+  /** The number of rows in the file. */
   #kept: number;
   #chunks: Buffer[] = [];
   #fresh = 0;
@@ -332,7 +352,7 @@ class Rows {
     if (count > 0) this.#fd = openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW);
   }
 
-  /** Throws Failure for a row that the file does not have. */
+  /** Reads a row. Throws Failure for one that the file does not have. */
   get(index: number): Buffer {
     const fresh = index - this.#kept;
     if (fresh >= 0) {
@@ -359,7 +379,10 @@ class Rows {
     this.#fresh = 0;
   }
 
-  /** On disk when it returns; what a killed process had begun is written over. */
+  /**
+   * Writes the new rows, which are on disk when this returns. Rows that a killed process left are
+   * overwritten.
+   */
   save(path: string): void {
     const flags = constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW;
     const fd = openSync(path, flags, 0o600);

@@ -1,4 +1,4 @@
-// One upload of a locker against what is known of it: its files, the run record in its `.env`, and the custody record.
+// Checks one upload of a locker: its files, the run record in its `.env`, and the custody record.
 import type { Stats } from 'node:fs';
 import {
   EXTENSIONS,
@@ -21,24 +21,24 @@ import { compareSigned, type JudgedResult, judgeResult, type ResultFacts } from 
 import type { ResultKeys } from './result-keys.ts';
 import type { StreamVerdict, Verdict } from './verdict.ts';
 
-/** Whose files may lie in a locker. */
+/** The user ids that may own files in a locker. */
 export type Owners = ReadonlySet<number>;
 
 export interface UploadReport extends Verdict {
   findings: Finding[];
-  /** Bytes that were read. */
+  /** The number of bytes read. */
   bytes: number;
-  /** When it was announced; undefined for one that is not. */
+  /** When it was announced, in milliseconds; undefined when it was not. */
   announcedAt: number | undefined;
-  /** What its `.rdy` holds; undefined when there is none that can be read. */
+  /** The content of its `.rdy`; undefined when there is none or it cannot be read. */
   ready: string | undefined;
-  /** Somebody is at work on it. */
+  /** A process is still writing it. */
   inProgress: boolean;
 }
 
 /**
- * The finding on an announced upload that was kept beside another of its name, as `NAME~2`;
- * undefined for any other. `place` names it where it is in a pack.
+ * The finding on an announced upload that was stored beside another of its name, as `NAME~2`;
+ * undefined for any other. `place` is its name in the finding when it is in an archive.
  */
 export function findDiffering(name: string, place = name): Finding | undefined {
   const numbered = splitNumbered(name);
@@ -47,29 +47,29 @@ export function findDiffering(name: string, place = name): Finding | undefined {
   return { kind: 'differing', place, detail };
 }
 
-/** How closely to look. */
+/** How thoroughly to check. */
 export interface Care {
-  /** Read the streams; else names, access, run record and `.rdy` alone. */
+  /** Read the streams; otherwise only names, permissions, run record and `.rdy`. */
   contents: boolean;
-  /** Take the SHA-256 of every stream, also where nothing is to be compared with it. */
+  /** Compute the SHA-256 of every stream, even when there is nothing to compare it with. */
   digests?: boolean;
-  /** What else is known of whose it is, as from the log. */
+  /** The client and command, when known from elsewhere, such as the log. */
   as?: Pick<ResultFacts, 'clientId' | 'command'> | undefined;
 }
 
 /** What is known of an upload besides its files. */
 export interface Sources {
-  /** What the custody record says of it. */
+  /** The upload as the custody record has it. */
   deposit: Deposit | undefined;
-  /** Whose files may lie in a locker. */
+  /** The user ids that may own files in a locker. */
   owners: Owners;
-  /** The result keys of the site; undefined: signatures are not looked at. */
+  /** The result keys of the site; undefined when signatures are not to be checked. */
   keys?: ResultKeys | undefined;
 }
 
 type Files = Partial<Record<Extension, Stats>>;
 
-/** The longest run record, and the longest `.rdy`, that are read as such. */
+/** The largest run record, and the largest `.rdy`, that is read. */
 export const MAX_ENV_BYTES = 1024 * 1024;
 const MAX_READY_BYTES = 512;
 const ALGORITHMS: ReadonlyMap<string, string> = new Map([
@@ -79,7 +79,7 @@ const ALGORITHMS: ReadonlyMap<string, string> = new Map([
   ['SHA512', 'sha512'],
 ]);
 
-/** The files of an upload as they are at this moment. */
+/** Stats of the files of an upload at this moment. */
 export function statUpload(locker: string, name: string): Files {
   const files: Files = {};
   for (const extension of EXTENSIONS) {
@@ -89,14 +89,17 @@ export function statUpload(locker: string, name: string): Files {
   return files;
 }
 
-/** When a file of the upload was last written, or changed in any other way: that cannot be set back. */
+/**
+ * When a file of the upload last changed in any way, in milliseconds, by ctime, which cannot be set
+ * back.
+ */
 export function touchedAt(files: Files): number {
   return Math.max(...Object.values(files).flatMap(({ mtimeMs, ctimeMs }) => [mtimeMs, ctimeMs]));
 }
 
 type Look = (extension: Extension, reading: Reading | undefined) => Reading | undefined;
 
-/** Looks at an upload as it stands. */
+/** Checks an upload in the locker. */
 export function checkUpload(
   locker: string,
   name: string,
@@ -169,7 +172,7 @@ export function emptyReport(): UploadReport {
   };
 }
 
-/** What is wrong with who may change a file or folder. */
+/** Findings on the owner and the permissions of a file or directory. */
 export function findRights({ mode, uid }: Stats, owners: Owners): [FindingKind, string][] {
   const found: [FindingKind, string][] = [];
   if (mode & 0o022)
@@ -191,7 +194,7 @@ function* findReady(ready: string, deposit: Deposit | undefined, jobId: string |
   }
 }
 
-/** The signature in a run record, with what the server says of the upload. */
+/** Judges the signature in a run record with what the server says of the upload. */
 function judgeEnv(
   { failure, text }: Reading,
   ready: string | undefined,
@@ -215,7 +218,10 @@ function jobIdOf(ready: string | undefined): string | undefined {
   }
 }
 
-/** A run record that cannot be read is as the client sent it: nothing is wrong with the evidence, but it states nothing. */
+/**
+ * Parses a run record. One that cannot be parsed is still stored as the client sent it: the
+ * evidence is intact, but states nothing.
+ */
 export function readRunRecord(text: string, size: number): Pick<Verdict, 'record' | 'recordProblem'> {
   try {
     if (size > MAX_ENV_BYTES) throw new SyntaxError(`it has ${size} bytes, more than any run record`);
@@ -227,14 +233,14 @@ export function readRunRecord(text: string, size: number): Pick<Verdict, 'record
   }
 }
 
-/** What the run record says that a stream is. */
+/** What the run record says of a stream. */
 export interface Claim {
   hashType: string;
   algorithm: string;
   digest: string;
 }
 
-/** What the run record says of a stream; undefined where it says nothing that can be checked. */
+/** What the run record says of a stream; undefined when it says nothing that can be checked. */
 export function findClaim(stream: StreamName, record: RunRecord | undefined): Claim | undefined {
   if (!record || stream === 'env') return undefined;
   const { HashType, StdOutHash, StdErrHash } = record.fields;
@@ -243,7 +249,7 @@ export function findClaim(stream: StreamName, record: RunRecord | undefined): Cl
   return algorithm && digest !== 'NA' ? { hashType: HashType, algorithm, digest: digest.toLowerCase() } : undefined;
 }
 
-/** A stream and what differs. */
+/** The state of a stream, with the finding when it differs. */
 export function judgeStream(
   reading: Pick<Reading, 'size' | 'digests' | 'failure'> | undefined,
   stream: StreamName,
@@ -273,7 +279,7 @@ export function judgeStream(
   return [verdict, differences];
 }
 
-/** What is not as it was deposited; undefined when all is. */
+/** Describes how a stream differs from its deposit; undefined when it does not. */
 export function compareDeposit(
   deposit: Deposit,
   stream: StreamName,

@@ -1,48 +1,49 @@
-// What is found out about an upload, in words that every command uses. The worst of its streams counts, and what was not read is not checked.
+// The verdict on an upload, in words that every command uses. The worst of its streams decides, and
+// a stream that was not read counts as not checked.
 import { STREAMS, type StreamName } from 'webjob-locker';
 import type { RunRecord } from 'webjob-protocol';
 import type { Finding } from './finding.ts';
 import type { ResultVerdict } from './result.ts';
 
-/** What one stream turned out to be, the worst first. */
+/** The state of one stream, worst first. */
 export const STREAM_STATES = [
   'missing',
   'unreadable',
-  'changed', // not what the custody record says
-  'contradicted', // not what the run record says of it
-  'unread', // nobody read it
-  'unproven', // read, and nothing says what it was
-  'claimed', // what the run record says, which the client wrote
-  'received', // what the custody record says
+  'changed', // differs from the custody record
+  'contradicted', // differs from the run record
+  'unread', // was not read
+  'unproven', // was read, but there is nothing to compare it with
+  'claimed', // matches the run record, which the client wrote
+  'received', // matches the custody record
 ] as const;
 
 export type StreamState = (typeof STREAM_STATES)[number];
 
-/** `good` and `bad` were found out, `plain` could not be. */
+/** `good` and `bad` are proven; `plain` could not be decided. */
 export type Look = 'good' | 'bad' | 'plain';
 
 export interface StreamVerdict {
   state: StreamState;
-  /** Bytes that are there; undefined for a stream that is missing. */
+  /** Size in bytes; undefined for a stream that is missing. */
   bytes: number | undefined;
-  /** Lower-case hex; undefined where nobody took it. */
+  /** SHA-256 in lower-case hex; undefined when it was not computed. */
   sha256: string | undefined;
   /** The hashes that differ: `SHA-256 was …`. */
   proof: string | undefined;
 }
 
-/** What is known of one upload. */
+/** The verdict on one upload. */
 export interface Verdict {
   streams: Record<StreamName, StreamVerdict>;
-  /** All that is wrong with it; `verify` reports each. */
+  /** Everything that is wrong with it; `verify` reports each finding. */
   findings: readonly Finding[];
-  /** The run record, where there is one that can be read. */
+  /** The run record, when it can be parsed. */
   record: RunRecord | undefined;
-  /** Why it cannot be read although it is there. */
+  /** Why an existing run record cannot be parsed. */
   recordProblem: string | undefined;
-  /** It has a `.rdy`; of what was never announced nothing is claimed. */
+  /** Whether it has a `.rdy`. An upload that was never announced claims nothing. */
   isAnnounced: boolean;
-  /** Whose signature is on it; undefined where nobody looked. */
+  /** The verdict on its signature; undefined when it was not checked. */
   result: ResultVerdict | undefined;
 }
 
@@ -65,7 +66,7 @@ export function lookOf(state: StreamState): Look {
 }
 
 /**
- * The verdict on all that a job uploaded: the worst counts. Undefined when there is nothing to
+ * The verdict on all uploads of a job: the worst one decides. Undefined when there is nothing to
  * judge.
  */
 export function judgeAll(verdicts: readonly Verdict[], isMissing: boolean): ReturnType<typeof judge> | undefined {
@@ -79,7 +80,7 @@ export function judge({ streams, findings, isAnnounced }: Verdict): { look: Look
   if (findings.length > 0) return { look: 'bad', words: 'does not verify' };
   if (!isAnnounced) return { look: 'plain', words: 'not announced' };
   const states = new Set(STREAMS.map((name) => streams[name].state));
-  // A record of the run says nothing of itself.
+  // The run record has no entry for itself.
   const worst = STREAM_STATES.find((state) => states.has(state) && !(state === 'unproven' && states.has('claimed')));
   if (worst === undefined || lookOf(worst) === 'bad') return { look: 'bad', words: 'does not verify' };
   return worst === 'received' ? { look: 'good', words: 'verified' } : { look: 'plain', words: STREAM_WORDS[worst] };

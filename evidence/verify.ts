@@ -1,5 +1,5 @@
-// Verifies a site: the custody records, every upload of the locker against them and against itself, and what belongs to no upload. Reports and
-// never repairs.
+// Verifies a site: the custody records, every upload against them and against its own run record,
+// and foreign files. It reports and never repairs.
 import { createHash } from 'node:crypto';
 import { lstatSync, realpathSync, statSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
@@ -31,19 +31,22 @@ import type { Verdict } from './verdict.ts';
 import type { WitnessState } from './witness.ts';
 
 export interface Scope extends EvidenceSite {
-  /** Only uploads that came since, by their custody records or in folders that have changed, and packs since. */
+  /**
+   * Only uploads that arrived since, by their custody records or in directories that changed, and
+   * archives made since.
+   */
   since?: Date | undefined;
-  /** Only uploads in which something was written or changed since, whatever their records say. */
+  /** Only uploads with files that were changed since, whatever their records say. */
   touchedSince?: Date | undefined;
-  /** Only this part of the uploads, picked by name and seed. */
+  /** Only a sample of the uploads, chosen by name and seed. */
   sample?: { fraction: number; seed: string } | undefined;
-  /** Read the streams; else names, records and ready lines alone. */
+  /** Read the streams; otherwise only names, run records and `.rdy` files. */
   contents: boolean;
-  /** Told of every upload. */
+  /** Called for every upload. */
   advance?: () => void;
-  /** Told of the signature on each upload of a job. */
+  /** Called with the verdict on the signature of each upload. */
   tell?: (name: string, result: ResultVerdict) => void;
-  /** Told when the custody records were walked, and all that they tell was looked at. */
+  /** Called when the custody records were walked and everything in them was checked. */
   done?: (evidence: Evidence) => void;
 }
 
@@ -51,21 +54,29 @@ export interface Summary {
   groups: number;
   bytes: number;
   findings: number;
-  /** Somebody is at work on them. */
+  /** Uploads that a process is still writing. */
   inProgress: number;
-  /** Older than the custody record: nothing but the run record vouches for them. */
+  /** Uploads older than the custody record: only their run records vouch for them. */
   older: number;
-  /** Signed by their clients, with keys that the site has of them; and not signed. */
+  /**
+   * Uploads signed by their clients with keys that the site has, and uploads that are not signed.
+   */
   signed: number;
   unsigned: number;
-  /** Whether the records were held against what root saw of them before. */
+  /** Whether the records were compared with what root saw before. */
   witness: WitnessState;
 }
 
-/** Bytes of custody record whose uploads are held in memory at once, some fifty bytes for each: the rest waits for another turn. */
+/**
+ * Bytes of custody record whose uploads are kept in memory at once, at some fifty bytes each; the
+ * rest is checked in further passes.
+ */
 const TURN_BYTES = 1024 ** 3;
 
-/** Throws the error of a system call for the locker and the logs themselves. */
+/**
+ * Verifies a site; yields findings and returns a summary. Throws the error of a system call on the
+ * locker or the logs.
+ */
 export function* verifySite(scope: Scope): Generator<Finding, Summary> {
   const summary = emptySummary();
   const count = countTurns(scope);
@@ -85,8 +96,9 @@ export function* verifySite(scope: Scope): Generator<Finding, Summary> {
 }
 
 /**
- * Verifies the uploads of one job, and the custody records that tell of them. `part` is what its id is, begins or ends with. Throws Failure
- * `findings` when there is none, `usage` for several jobs.
+ * Verifies the uploads of one job and the custody records about them. `part` is the job id, or its
+ * beginning or end. Throws Failure `findings` when there is no such job, and `usage` when there are
+ * several.
  */
 export function* verifyJob(scope: Scope, part: string): Generator<Finding, Summary> {
   const isMeant = (jobId: string): boolean => jobId.startsWith(part) || jobId.endsWith(part);
@@ -130,7 +142,7 @@ function* reportPacked(
   yield* report(findings);
 }
 
-/** The uploads of the job, each with the pack that it was put into. */
+/** The uploads of the job, each with its archive. */
 function chooseJob({ records: { watched } }: Evidence, part: string): Map<string, string | undefined> {
   const exact = [...watched].filter(([, { jobId }]) => jobId === part);
   const all = exact.length > 0 ? exact : [...watched];
@@ -152,7 +164,7 @@ function chooseJob({ records: { watched } }: Evidence, part: string): Map<string
   return new Map(all.map(([name, { pack }]) => [name, pack]));
 }
 
-/** What has no custody record tells its job id in the `.rdy` alone. */
+/** The uploads of a job without custody records, found by the job id in their `.rdy`. */
 export function findUnrecorded(
   { incomingDirectory }: EvidenceSite,
   { records }: Evidence,
@@ -173,7 +185,7 @@ function readJobId(path: string): string | undefined {
   }
 }
 
-/** What the custody record has, that nobody took away, and that is not there. */
+/** The finding on an upload that was recorded, not removed, and is missing. */
 export function describeMissing({ name }: { name: string }): Finding {
   return { kind: 'group-missing', place: name, detail: 'the custody record has it, and it is missing' };
 }
@@ -190,7 +202,7 @@ function countTurns({ servers }: Scope): number {
   return Math.max(1, Math.ceil(sizes.reduce((sum, size) => sum + size, 0) / TURN_BYTES));
 }
 
-/** What belongs to no upload, and the records themselves, are looked at in the first turn alone. */
+/** Foreign files and the records themselves are checked in the first pass only. */
 function* findAll(scope: Scope, evidence: Evidence, summary: Summary, share: Share): Generator<Finding> {
   const { incomingDirectory: locker } = scope;
   const isFirst = share.index === 0;
@@ -220,7 +232,10 @@ function* findAll(scope: Scope, evidence: Evidence, summary: Summary, share: Sha
   scope.done?.(evidence);
 }
 
-/** What came since, at the cost of what came: a stream that was overwritten in place in an older upload is not looked at. */
+/**
+ * Checks what arrived since a time, at a cost that depends on that alone. A stream overwritten in
+ * place in an older upload goes unnoticed.
+ */
 function* findSince(
   scope: Scope,
   evidence: Evidence,
@@ -261,9 +276,9 @@ function* findSince(
   scope.done?.(evidence);
 }
 
-/** When an upload was announced, by the system's clock as well, or when what is not announced was last touched. */
+/** When an upload was announced, by ctime too, or when one that is not announced last changed. */
 function cameAt(locker: string, { name, has }: Group): number {
-  // Of the hundreds of thousands in a folder one file each is looked at.
+  // In a directory of hundreds of thousands, only one file of each upload is looked at.
   const ready = has.has('rdy') ? statGroupFile(locker, name, 'rdy') : undefined;
   return touchedAt(ready ? { rdy: ready } : statUpload(locker, name));
 }
@@ -274,14 +289,16 @@ type Met =
   | { stray: string; group?: undefined; folder?: undefined };
 
 /**
- * The folders of a locker in which a name was added, removed or changed since, and what is in each; others are not read. Left out are uploads
- * that root has met, and that came before.
+ * Yields the directories of a locker in which a name was added, removed or changed since, with
+ * their contents; other directories are not read. Uploads that root has seen and that arrived
+ * earlier are left out.
  */
 function* walkChanged(locker: string, evidence: Evidence, since: number, folder = ''): Generator<Met> {
   const stats = lstatSync(reachFolder(locker, folder || '.'), { throwIfNoEntry: false });
   if (!stats?.isDirectory()) return;
   const isChanged = Math.max(stats.mtimeMs, stats.ctimeMs) >= since;
-  // A folder has a link from itself, one from above, and one from each folder in it; file systems that do not count have 1.
+  // A directory has one link from itself, one from its parent and one from each subdirectory; file
+  // systems that do not count links report 1.
   if (!isChanged && stats.nlink === 2) return;
   if (isChanged) yield { folder: folder || '.' };
   const met = isChanged ? evidence.metNames(folder) : undefined;
@@ -300,7 +317,7 @@ function isChangedSince(path: string | undefined, since: number): boolean {
   return stats !== undefined && Math.max(stats.mtimeMs, stats.ctimeMs) >= since;
 }
 
-/** The custody records as files. */
+/** Checks the custody records as files. */
 function* checkFiles({ servers }: Scope, { records, owners }: Evidence): Generator<Finding> {
   const folders = new Map<string, string>();
   for (const { place, stats, number, folder, file } of records.books) {
@@ -313,7 +330,8 @@ function* checkFiles({ servers }: Scope, { records, owners }: Evidence): Generat
     if (serverId === undefined) continue;
     const path = custodyPath(logfilesDirectory, serverId);
     const logs = realpathSync(logfilesDirectory);
-    // Of a record that goes on in other segments the records themselves miss the first.
+    // For a record that continues in other segments, the records themselves report a missing first
+    // one.
     const goesOn = records.books.some((book) => book.folder === logs && book.serverId === serverId);
     if (goesOn || lstatSync(path, { throwIfNoEntry: false })) continue;
     yield { kind: 'custody-missing', place: basename(path), detail: 'EnableCustody=Y, and there is no custody record' };
@@ -327,13 +345,16 @@ function* checkFolder(locker: string, folder: string, { owners }: Evidence): Gen
 
 function* checkStray(locker: string, place: string): Generator<Finding> {
   const stats = lstatSync(reach(locker, place), { throwIfNoEntry: false });
-  // It was somebody's at work.
+  // It was a temporary file of a process at work.
   if (!stats || isSuccessor(locker, place)) return;
   if (stats.isFile()) yield { kind: 'unexpected', place, detail: 'a file that belongs to no group' };
   else yield { kind: 'link', place, detail: stats.isSymbolicLink() ? 'a link' : 'neither a file nor a folder' };
 }
 
-/** A stream that waits beside the upload which it is to replace, or is being unpacked. */
+/**
+ * Whether a file is a stream that waits beside the upload it will replace, or that is being
+ * unpacked.
+ */
 function isSuccessor(locker: string, place: string): boolean {
   const [, name] = /^(.+)\.(?:out|err|env|rdy)\.(?:new|unpack)$/.exec(place) ?? [];
   if (name === undefined) return false;
@@ -381,7 +402,7 @@ function* findInPacks(scope: Scope, evidence: Evidence, summary: Summary, share:
   yield* checkPacks({ folder, contents, isMeant, isStored, count, share, keys, tell }, evidence.records);
 }
 
-/** What was given up for an upload of the same name, at a site that overwrites. */
+/** Reports uploads that were replaced by others of the same name, at a site that overwrites. */
 function* findReplaced(scope: Scope, { records }: Evidence): Generator<Finding> {
   const since = scope.since ?? scope.touchedSince;
   for (const { name, time, jobId } of records.replaced()) {

@@ -1,6 +1,6 @@
-// The witness: what root saw of the custody records last, kept where only root writes. Of each
-// segment its size, the SHA-256 of all of it, and a compressed copy. Whoever becomes the web user
-// can cut the record or write another one; what it held at this moment is then still known.
+// The witness: what root last saw of the custody records, kept where only root writes. It has for
+// each segment its size, the SHA-256 of its content, and a compressed copy. A process with the web
+// user's rights can cut or rewrite the record, but what it contained at this moment stays known.
 import { createHash, type Hash, randomBytes } from 'node:crypto';
 import {
   type BigIntStats,
@@ -27,40 +27,52 @@ import { isRootsOwn, replaceFile } from '../cli/files.ts';
 import type { Finding } from './finding.ts';
 import { type Known, type Mark, openCustodyFile } from './records.ts';
 
-/** Whether there was a witness to be asked. */
+/** Whether a witness could be used. */
 export type WitnessState =
   | 'asked'
-  /** None was kept so far. */
+  /** Nothing was kept so far. */
   | 'none'
-  /** Only root may read it. */
+  /** Only root can read it. */
   | 'unreadable'
-  /** Others than root can write where it is, so that nothing in it counts. */
+  /** Others than root can write to its directory, so nothing in it counts. */
   | 'untrusted';
 
-/** One segment of a custody record as it was seen. */
+/** A segment of a custody record as it was seen. */
 export interface Seen {
-  /** The folder of logs it is in, from that of the witness: that of one site may be made below a root of its own. */
+  /**
+   * The log directory, relative to that of the witness, because a site may be made below a root of
+   * its own.
+   */
   logs: string;
-  /** Its path below that folder. */
+  /** The path below the log directory. */
   file: string;
   size: number;
-  /** Lower-case hex: `head -c SIZE FILE | sha256sum`. */
+  /** SHA-256 in lower-case hex: `head -c SIZE FILE | sha256sum`. */
   head: string;
-  /** ISO 8601. */
+  /** When it was seen, in ISO 8601. */
   time: string;
-  /** What tells that nobody has touched the file since: inode, size and the times of the last write and of the last change. */
+  /**
+   * Inode, size and the times of the last write and last change: equal marks mean that the file was
+   * not touched.
+   */
   mark: string;
-  /** Milliseconds: the time of its newest record. */
+  /** The time of the newest record, in milliseconds. */
   newest: number;
-  /** Some places before the end; missing in what earlier versions kept. */
+  /** Some offsets before the end; earlier versions did not store them. */
   marks?: Mark[];
-  /** Where those of webjobctl's records begin that tell of packs, or end a segment; missing as `marks`, and in the record of a server. */
+  /**
+   * In webjobctl's record, offsets of records that concern archives or end a segment. Undefined for
+   * records of servers, and in files of earlier versions.
+   */
   turns?: readonly number[] | undefined;
-  /** Bytes of each gzip member of the copy, in order: what stands behind them was not finished. */
+  /**
+   * The size of each gzip member of the copy, in order; bytes after them belong to an unfinished
+   * write.
+   */
   parts: number[];
 }
 
-/** How much of a record was walked and found sound. */
+/** How much of a record was read and found sound. */
 export interface Sound extends Known {
   file: string;
   marks?: readonly Mark[];
@@ -73,12 +85,18 @@ export class Witness {
   readonly state: WitnessState;
   readonly folder: string;
   readonly #seen = new Map<string, Seen>();
-  /** The digests of what was seen, of the copies of these names, made from the records as they are now. */
+  /**
+   * For records whose beginning was found unchanged, the digest of that part, by the name of the
+   * copy.
+   */
   readonly #alike = new Map<string, Hash>();
-  /** Folders of logs, each as an entry of the index has it. */
+  /** Log directories by the form in which the index has them. */
   readonly #places = new Map<string, string>();
 
-  /** Reads what is kept in a folder. Throws the error of a system call, and SyntaxError for an index that is damaged. */
+  /**
+   * Loads the index of a witness. Throws the error of a system call, and SyntaxError for a damaged
+   * index.
+   */
   constructor(folder: string) {
     this.folder = folder;
     const { state, seen } = readIndex(folder);
@@ -103,8 +121,8 @@ export class Witness {
   }
 
   /**
-   * The segments in a folder of logs that are not what they were, or more; only those that
-   * `isMeant` are looked at.
+   * Reports the segments in a log directory whose known part has changed; only segments that
+   * `isMeant` selects are read.
    */
   compare(logs: string, isMeant: (file: string) => boolean = () => true): Finding[] {
     return this.#seenIn(logs)
@@ -117,8 +135,8 @@ export class Witness {
   }
 
   /**
-   * How far a record need not be read again: there it is what it was when root saw it, as nobody has touched it or compare() has found, and
-   * has no record since an instant.
+   * How much of a record need not be read again: root saw this part, it is untouched or compare()
+   * found it unchanged, and it has no record newer than `instant`, in milliseconds.
    */
   knownUpTo(logs: string, file: string, instant = Number.POSITIVE_INFINITY): Known | undefined {
     const seen = this.#find(logs, file);
@@ -127,7 +145,10 @@ export class Witness {
     return mark && { ...mark, turns: seen.turns?.filter((at) => at < mark.size) };
   }
 
-  /** The SHA-256 of the first bytes of a record, in lower-case hex; what compare() has read of it is not read again. */
+  /**
+   * SHA-256 of the first bytes of a record, in lower-case hex. What compare() has read is not read
+   * again.
+   */
   digest(logs: string, file: string, size: number): string {
     const seen = this.#find(logs, file);
     const hash = seen && size >= seen.size ? this.#alike.get(copyName(seen))?.copy() : undefined;
@@ -142,7 +163,7 @@ export class Witness {
     }
   }
 
-  /** What was seen of a record that nobody has touched since: the time of its last change cannot be set back. */
+  /** What was seen of a record that was not touched since, by ctime, which cannot be set back. */
   untouched(logs: string, file: string): Readonly<Seen> | undefined {
     const seen = this.state === 'asked' ? this.#find(logs, file) : undefined;
     return seen && markOf(lstatSync(join(logs, file), { bigint: true, throwIfNoEntry: false })) === seen.mark
@@ -150,13 +171,16 @@ export class Witness {
       : undefined;
   }
 
-  /** True when nobody has touched the records in a folder of logs since root saw them, and none has a record since `instant`. */
+  /**
+   * Whether no record in a log directory was touched since root saw it, and none has an entry since
+   * `instant`, in milliseconds.
+   */
   isIdle(logs: string, files: readonly string[], instant: number): boolean {
     const all = new Set([...files, ...(this.state === 'asked' ? this.#seenIn(logs).map(({ file }) => file) : [])]);
     return [...all].every((file) => (this.untouched(logs, file)?.newest ?? Number.POSITIVE_INFINITY) < instant);
   }
 
-  /** Opens what a record was, as a file that has no name any more. */
+  /** Opens the copy of a record as a file that has already been unlinked. */
   openCopy(logs: string, file: string): number {
     const seen = this.#find(logs, file);
     const path = join(existsSync('/dev/shm') ? '/dev/shm' : tmpdir(), `.webjob-${randomBytes(8).toString('hex')}`);
@@ -168,8 +192,9 @@ export class Witness {
   }
 
   /**
-   * Keeps what was found sound in a folder of logs. A record that is not what it was stays as it was seen, unless it is adopted: then the copy of
-   * what it was gets another name and stays. For root, one at a time. Throws the error of a system call.
+   * Stores what was found sound in a log directory. A record that was changed stays as it was seen,
+   * unless it is adopted: then the old copy is renamed and stays. Only for root, one process at a
+   * time. Throws the error of a system call.
    */
   update(logs: string, sound: readonly Sound[], isAdopted = false): void {
     makeFolder(this.folder);
@@ -197,10 +222,10 @@ export class Witness {
     const known = this.#seen.get(copyName(place));
     const last = known ?? { size: 0, head: emptyHead(), parts: [] };
     const found = lstatSync(join(logs, file), { bigint: true });
-    // What was appended since the record was walked is for the next time.
+    // Records appended since the walk are left for the next time.
     const mark = found.size === BigInt(size) ? markOf(found) : '';
     const isSame = mark === known?.mark || (mark === '' && size === known?.size);
-    // What earlier versions kept tells less.
+    // Files of earlier versions contain less.
     const tellsMore = known?.turns === undefined && turns !== undefined;
     if (known && (size < known.size || (isSame && !tellsMore))) return undefined;
     const fd = openCustodyFile(join(logs, file));
@@ -244,7 +269,10 @@ function copyName({ logs, file }: Pick<Seen, 'logs' | 'file'>): string {
   return `${file.replace('/', '~')}.${createHash('sha256').update(logs).digest('hex').slice(0, 8)}.gz`;
 }
 
-/** The files that hold what was seen of one record, in the folder `logs` from that of the witness. */
+/**
+ * The files with what was seen of one record, whose log directory `logs` is relative to that of the
+ * witness.
+ */
 export function witnessFiles(logs: string, file: string): string[] {
   return [INDEX, copyName({ logs, file })];
 }
@@ -266,7 +294,7 @@ function readIndex(folder: string): { state: WitnessState; seen: Seen[] } {
   }
 }
 
-/** With the digest of what was seen, when it is there as it was. */
+/** Compares a file with what was seen; returns its digest when the known part is unchanged. */
 function compareFile(path: string, { file, size, head, time }: Seen): { hash?: Hash; findings: Finding[] } {
   let fd: number;
   try {
