@@ -1,4 +1,5 @@
-// The uploads of a locker in which some texts can be, for search: by the store, or where there is none, all of them.
+// The uploads of a locker that may contain some texts, for search: as the store finds them, or
+// without a store, all of them.
 import { posix } from 'node:path';
 import { type Group, statGroupFile, walkLocker } from 'webjob-locker';
 import { Failure } from '../cli/failure.ts';
@@ -9,17 +10,17 @@ import { openKnownStore, type Store } from './store.ts';
 import { formatMatch, indexTexts } from './texts.ts';
 import { parseUpload } from './writer.ts';
 
-/** An upload in the locker; what is not asked for is not found out. */
+/** An upload in the locker. What is not asked for is not computed. */
 export interface Candidate {
   name: string;
   group: Group;
   facts(): NameFacts;
   jobId(): string | undefined;
-  /** When it was announced; while it is not, when it last changed. */
+  /** When it was announced, or when it last changed while it is not announced. */
   at(): Date | undefined;
 }
 
-/** In the order of folders and names. Throws Failure `failed`. */
+/** Yields the uploads in the order of directories and names. Throws Failure `failed`. */
 export async function findCandidates(site: Site, texts: readonly string[]): Promise<Iterable<Candidate>> {
   const store = await openKnownStore(site);
   if (!store) return walkCandidates(site);

@@ -1,12 +1,13 @@
-// What of a store another database was not yet told: the units and clients that changed, in the order in which they did. SQLite itself notes
-// them by triggers, which only a store has that is pushed somewhere: all others pay nothing.
+// The changes in a store that another database has not received: units and clients, in the order in
+// which they changed. SQLite notes them by triggers, which exist only in a store that is pushed
+// somewhere, so that other stores pay nothing.
 import type { Database } from './sqlite.ts';
 
-/** `unit` has the unit of jobs, `client` the sums of a client. */
+/** `unit` stands for the jobs of a unit, `client` for the sums of a client. */
 export type ChangeKind = 'unit' | 'client';
 
 export interface Change {
-  /** Goes up with every change; no number comes twice. */
+  /** Increases with every change and is never used twice. */
   number: number;
   name: string;
 }
@@ -14,7 +15,10 @@ export interface Change {
 const note = (kind: ChangeKind, name: string): string =>
   `INSERT OR REPLACE INTO changes (kind, name) VALUES ('${kind}', ${name});`;
 
-/** AUTOINCREMENT: what changes again while it is told gets another number, also when it was the last. */
+/**
+ * AUTOINCREMENT: a row that changes again while it is being pushed gets a new number, even if it
+ * was the last.
+ */
 const QUEUE = `
 CREATE TABLE IF NOT EXISTS changes (
   number INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, name TEXT NOT NULL, UNIQUE (kind, name)
@@ -26,24 +30,24 @@ CREATE TRIGGER IF NOT EXISTS changes_sum AFTER UPDATE ON sums BEGIN ${note('clie
 CREATE TRIGGER IF NOT EXISTS changes_gone_sum AFTER DELETE ON sums BEGIN ${note('client', 'OLD.client')} END;
 `;
 
-/** To which database a store was told, and how far. */
+/** Which database a store was pushed to, and how far. */
 export interface Told {
   database: string;
-  /** Which telling of everything this is. */
+  /** The id of the push that began with the whole store. */
   telling: string;
-  /** The last change that was told. */
+  /** The last change that was pushed. */
   number: number;
-  /** The last row of jobs when it began; what came later is among the changes. */
+  /** The last row of jobs when that push began; later rows are among the changes. */
   lastRow: number;
 }
 
-/** What the store says it has told; undefined when it never told anything. */
+/** Reads how far the store was pushed; undefined when it never was. */
 export function readTold(database: Database): Told | undefined {
   const value = database.prepare("SELECT value FROM facts WHERE name = 'told'").get()?.value;
   return value === undefined ? undefined : (JSON.parse(value as string) as Told);
 }
 
-/** From now on whatever changes is noted; what is there already are the rows up to `lastRow`, and all clients. */
+/** Begins to note changes. What exists already are the rows up to `lastRow` and all clients. */
 export function beginTelling(database: Database, given: Pick<Told, 'database' | 'telling'>): Told {
   database.exec(`BEGIN IMMEDIATE; ${QUEUE}`);
   try {
@@ -63,7 +67,7 @@ function saveTold(database: Database, told: Told): void {
   database.prepare("INSERT OR REPLACE INTO facts VALUES ('told', ?)").run(JSON.stringify(told));
 }
 
-/** The next of what changed, the oldest change first. */
+/** The next changes of a kind, oldest first. */
 export function nextChanges(database: Database, kind: ChangeKind, limit: number): Change[] {
   return database
     .prepare('SELECT number, name FROM changes WHERE kind = ? ORDER BY number LIMIT ?')
@@ -74,7 +78,7 @@ export function countChanges(database: Database): number {
   return Number(database.prepare('SELECT count(*) AS count FROM changes').get()?.count);
 }
 
-/** These were told; what has changed again since keeps its new number. */
+/** Removes changes that were pushed. A row that has changed again since keeps its new number. */
 export function endChanges(database: Database, kind: ChangeKind, changes: readonly Change[]): void {
   const told = readTold(database);
   const last = changes.at(-1)?.number;

@@ -1,16 +1,18 @@
-// The clock of a client against the server's. A job id holds the server's time, so the record of the run shows how far they differed.
+// The client's clock compared with the server's. A job id contains the server's time, so a run
+// record shows how far the two differed.
 import { findJobIdParts, NOT_APPLICABLE, parseEpoch } from 'webjob-protocol';
 
-/** The fields of a run record that tell of the clocks. */
+/** The fields of a run record with times. */
 export const CLOCK_FIELDS = ['Jid', 'GetEpoch', 'JobEpoch', 'RunEpoch', 'PutEpoch'];
 
-/** Smaller differences are the network's, or nobody's concern. */
+/** Smaller differences can be due to the network and are not reported. */
 const TOLERATED_SECONDS = 60;
 
 /**
- * Seconds by which the client's clock was ahead of the server's, negative when behind; undefined within a minute, and
- * when the record does not tell. The server issued the id after GetEpoch and before RunEpoch. Between these the client
- * may have tried again and again, or received a large program: the difference is the smaller one that both allow.
+ * Seconds by which the client's clock was ahead of the server's, negative when it was behind.
+ * Undefined for less than a minute, and when the run record does not tell. The server issued the
+ * job id after GetEpoch and before RunEpoch; in between, the client may have retried or received a
+ * large program, so the result is the smallest difference that fits both.
  */
 export function findClockSkew(fields: ReadonlyMap<string, string>): number | undefined {
   const issued = findJobIdParts(fields.get('Jid') ?? '')?.epochSeconds;
@@ -21,7 +23,7 @@ export function findClockSkew(fields: ReadonlyMap<string, string>): number | und
   return Math.abs(skew) > TOLERATED_SECONDS ? Math.round(skew) : undefined;
 }
 
-/** The first of these fields that holds a time. */
+/** The value of the first of these fields that contains a time. */
 function epochSeconds(fields: ReadonlyMap<string, string>, ...names: string[]): number | undefined {
   for (const name of names) {
     const text = fields.get(name);
@@ -29,7 +31,7 @@ function epochSeconds(fields: ReadonlyMap<string, string>, ...names: string[]): 
     try {
       return parseEpoch(text) / 1_000_000;
     } catch {
-      // Another client's way of writing it.
+      // Another client may write the field in another form; the next one is tried.
     }
   }
   return undefined;
@@ -42,9 +44,9 @@ const UNITS = [
   ['min', 60],
 ] as const;
 
-/** `client 2 h 0 min behind the server` */
+/** Describes a difference in seconds: `client 2 h 0 min behind the server`. */
 export function describeClockSkew(seconds: number): string {
-  // Rounded, for a clock that is off by 2 hours is never off by 7200 seconds sharp.
+  // Rounded, because a clock that is off by 2 hours is never off by exactly 7200 seconds.
   let minutes = Math.round(Math.abs(seconds) / 60);
   const parts: string[] = [];
   for (const [unit, unitSeconds] of UNITS) {

@@ -1,4 +1,4 @@
-// What differs between two streams of uploads, as `diff -u` says it.
+// Compares two streams of uploads with `diff -u`.
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { closeSync, mkdtempSync, openSync, rmSync, writeSync } from 'node:fs';
@@ -8,12 +8,12 @@ import { StringDecoder } from 'node:string_decoder';
 import { Failure } from '../cli/failure.ts';
 import type { StoredStream } from './streams.ts';
 
-/** Takes whole lines, many at a time. */
+/** Receives whole lines, many at a time. */
 export type WriteText = (text: string) => void | Promise<void>;
 
 /**
- * Writes what `diff -u` says. False when they are the same. Throws Failure `failed` when diff cannot do it, or not within
- * `limitMs`; what `write` throws ends it, too.
+ * Writes the output of `diff -u`. Returns false when the streams are the same. Throws Failure
+ * `failed` when diff fails or exceeds `limitMs`; an error thrown by `write` stops it too.
  */
 export async function compareStreams(
   streams: readonly [StoredStream, StoredStream],
@@ -34,7 +34,10 @@ export async function compareStreams(
   }
 }
 
-/** A file of the locker, or of what lies in a pack a copy that has no name any more when it is filled: a kill leaves none of it behind. */
+/**
+ * Opens a stream as a file: the file of the locker, or for an archive a copy that is unlinked as
+ * soon as it is filled, so that a kill leaves nothing behind.
+ */
 export async function openAsFile(stream: StoredStream): Promise<number> {
   if (stream.open) return stream.open();
   const folder = mkdtempSync(join(tmpdir(), 'webjob-diff-'));
@@ -45,7 +48,7 @@ export async function openAsFile(stream: StoredStream): Promise<number> {
     rmSync(folder, { recursive: true, force: true });
   }
   try {
-    // At places of its own, so that the descriptor stays at the beginning.
+    // Positioned writes leave the descriptor's offset at the beginning.
     let at = 0;
     for await (const piece of stream.read())
       for (let done = 0; done < piece.length; ) {
@@ -89,7 +92,7 @@ async function runDiff(
 /** A longer line is written in pieces. */
 const MAX_LINE_LENGTH = 1024 * 1024;
 
-/** Whole lines, many at a time, however much there is. */
+/** Passes whole lines on, many at a time, without holding all of the output. */
 async function passLines(stream: AsyncIterable<Buffer> | null, write: WriteText): Promise<void> {
   const decoder = new StringDecoder('utf8');
   let rest = '';

@@ -1,12 +1,15 @@
-// What tells outputs apart: the SHA-256 of a stream, of all of it or of the lines that count.
+// Digests that tell outputs apart: the SHA-256 of a whole stream, or of the lines that matter.
 import { createHash, type Hash } from 'node:crypto';
 import type { StoredStream } from './streams.ts';
 
-/** A longer line is judged by its beginning. */
+/** A longer line is matched by its beginning only. */
 const MAX_LINE_BYTES = 65_536;
 const NEWLINE = 10;
 
-/** SHA-256 of a stream without the lines that match one of `ignored`, in lower-case hex. Never holds more than a line's beginning. */
+/**
+ * SHA-256 in lower-case hex of a stream without the lines that match one of `ignored`. Holds at
+ * most the beginning of one line in memory.
+ */
 export async function digestStream(stream: StoredStream, ignored: readonly RegExp[] = []): Promise<string> {
   const hash = createHash('sha256');
   if (ignored.length === 0) for await (const piece of stream.read()) hash.update(piece);
@@ -21,9 +24,9 @@ export async function digestStream(stream: StoredStream, ignored: readonly RegEx
 class Lines {
   readonly #hash: Hash;
   readonly #ignored: readonly RegExp[];
-  /** The line that has begun, while it is not judged. */
+  /** The beginning of a line that was not matched yet. */
   #begun: Buffer = Buffer.alloc(0);
-  /** What was found of the line that goes on, when it is long. */
+  /** Whether a long line counts, once its beginning was matched. */
   #counts: boolean | undefined;
 
   constructor(hash: Hash, ignored: readonly RegExp[]) {
@@ -41,7 +44,7 @@ class Lines {
     }
   }
 
-  /** The line is over. */
+  /** Finishes the current line. */
   end(): void {
     if (this.#begun.length > 0) this.#judge();
     this.#counts = undefined;
@@ -49,7 +52,7 @@ class Lines {
 
   #add(part: Buffer): void {
     if (this.#counts === undefined) {
-      // A copy: who reads may use his buffer again.
+      // A copy, because the reader reuses its buffer.
       this.#begun = Buffer.concat([this.#begun, part]);
       if (this.#begun.length > MAX_LINE_BYTES) this.#judge();
     } else if (this.#counts) this.#hash.update(part);

@@ -1,4 +1,5 @@
-// How a run ended, as the record of its upload says. A record is what a client sent: it may be of any size, and need not be one.
+// How a run ended, according to the run record of its upload. A client sent the file, so it may
+// have any size and need not be a run record.
 import { type Group, reach } from 'webjob-locker';
 import { encodeField, isJobId, NOT_APPLICABLE } from 'webjob-protocol';
 import type { Ending } from '../archive/manifest.ts';
@@ -8,27 +9,30 @@ import type { Site } from './site.ts';
 
 export type { Ending };
 
-/** Undefined when the record is not there (any more). */
+/** The ending of an upload's run; undefined when the run record does not exist (any longer). */
 export function readEnding(site: Site, group: Group): Ending | undefined {
   return readEndingAt(site.settings.incomingDirectory, group.name);
 }
 
-/** The same for a locker alone. */
+/**
+ * The ending of an upload's run, for a locker without its site; undefined when the run record does
+ * not exist.
+ */
 export function readEndingAt(locker: string, name: string): Ending | undefined {
   const text = readHead(reach(locker, `${name}.env`));
   return text === undefined ? undefined : describeEnding(parseRecordFields(text));
 }
 
-/** The fields of the record of a group; undefined when it is not there. */
+/** The fields of an upload's run record; undefined when it does not exist. */
 export function readRecordFields(site: Site, group: Group): Map<string, string> | undefined {
   const text = readHead(reach(site.settings.incomingDirectory, `${group.name}.env`));
   return text === undefined ? undefined : parseRecordFields(text);
 }
 
-/** What `describeEnding` looks at. */
+/** The fields that describeEnding() uses. */
 export const ENDING_FIELDS = ['GetError', 'RunError', 'KidStatus', 'KidSignal', 'OuterJid', ...CLOCK_FIELDS];
 
-/** Finds fields of a run record by their names, which are given as a regular expression. */
+/** A pattern for fields of a run record. `names` is a regular expression. */
 export function fieldPattern(names: string): RegExp {
   return new RegExp(`^(${names})=([^\\r\\n]*)`, 'gm');
 }
@@ -36,8 +40,9 @@ export function fieldPattern(names: string): RegExp {
 const ANY_FIELD = fieldPattern('[A-Za-z][A-Za-z0-9]{0,63}');
 
 /**
- * The fields of a run record, all of them or those of a pattern. Clients of other versions write other fields in other orders, but these names.
- * Skips everything that is not `Key=value`.
+ * The fields of a run record, all of them or those that match a pattern. Other versions of the
+ * client write more fields in another order, but use these names. Everything that is not
+ * `Key=value` is skipped.
  */
 export function parseRecordFields(text: string, pattern = ANY_FIELD): Map<string, string> {
   const fields = new Map<string, string>();
@@ -49,7 +54,7 @@ export function parseRecordFields(text: string, pattern = ANY_FIELD): Map<string
   return fields;
 }
 
-/** What tells of no exit status is no good ending. */
+/** The ending that the fields describe. A run without an exit status counts as failed. */
 export function describeEnding(fields: Map<string, string>): Ending {
   const number = (name: string): number | undefined => {
     const value = fields.get(name) ?? '';

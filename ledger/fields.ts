@@ -1,4 +1,5 @@
-// THE table of the fields of a job: what --json prints, the columns of CSV, SQL, the store and `jobs --columns`, and what webjobctl(8) lists.
+// THE table of the fields of a job: the output of --json, the columns of CSV, SQL, the store and
+// `jobs --columns`, and the list in webjobctl(8).
 import { formatTime, type LogLine } from 'webjob-protocol';
 import { formatBytes } from '../cli/output.ts';
 import { describeClockSkew } from './clock.ts';
@@ -7,18 +8,18 @@ import type { Job } from './job.ts';
 import type { Site } from './site.ts';
 
 export type Value = string | number | null;
-/** What is not known is undefined. */
+/** A value; undefined when it is not known. */
 type Found = string | number | readonly string[] | undefined;
 
 export interface Field {
-  /** In JSON, where a dot is a level: `put.status`. */
+  /** The name in JSON, where a dot is a level: `put.status`. */
   name: string;
-  /** In CSV, SQL and the store: `put_status`. */
+  /** The name in CSV, SQL and the store: `put_status`. */
   column: string;
-  /** A timestamp is ISO 8601 in UTC; of a list, text has the values with blanks between them. */
+  /** A timestamp is ISO 8601 in UTC. As text, the values of a list are separated by spaces. */
   type: 'text' | 'integer' | 'timestamp' | 'list';
   value(job: Job, site: Site): Found;
-  /** Its type in the store; undefined for what the lines there tell. */
+  /** The type in the store; undefined for a field that is computed from the stored log lines. */
   stored?: 'TEXT' | 'INTEGER';
 }
 
@@ -37,7 +38,7 @@ const LINE_FIELDS: readonly LineField[] = [
   ['message', 'text', ({ message }) => message],
 ];
 
-/** `group` and `left` are words of SQL. */
+/** `group` and `left` are keywords of SQL. */
 const COLUMN_NAMES: Readonly<Record<string, string>> = { group: 'group_name', left: 'left_behind' };
 
 const FIELD_ROWS: readonly Omit<Field, 'column'>[] = [
@@ -72,38 +73,41 @@ function lineFields(part: 'get' | 'put'): Omit<Field, 'column'>[] {
       const line = job[part];
       return line && read(line, site);
     },
-    // What arrived is summed up by day.
+    // The sizes of uploads are summed up by day.
     ...(part === 'put' && name === 'bytesReceived' && { stored: 'INTEGER' as const }),
   }));
 }
 
-/** One request as `--json` prints it. */
+/** A request in the form that `--json` prints. */
 export function lineJson(site: Site, line: LogLine): Record<string, unknown> {
   return Object.fromEntries(LINE_FIELDS.map(([name, , read]) => [name, read(line, site) ?? null]));
 }
 
-/** In which pack the upload is, and under which name: `2026-10-01: client1_…`. */
+/** The archive that an upload is in, and its name there: `2026-10-01: client1_…`. */
 export function describePlace({ packed }: Pick<Job, 'packed'>): string | undefined {
   return packed && `${packed.pack}: ${packed.name}`;
 }
 
-/** How many requests the job took. */
+/** The number of requests of a job. */
 function countRequests({ get, put, attempts }: Job): number {
   return attempts.length + Number(get !== undefined) + Number(put !== undefined);
 }
 
-/** The day that was asked for last, in days since 1970, and how ISO 8601 begins on it: jobs that follow each other are mostly of one day. */
+/**
+ * The last day that was formatted, in days since 1970, and the beginning of its ISO 8601 form:
+ * successive jobs are mostly of the same day.
+ */
 let lastDay = { day: Number.NaN, start: '' };
 const DAY_MS = 86_400_000;
 const TWO_DIGITS = Array.from({ length: 60 }, (_, number) => String(number).padStart(2, '0'));
 
-/** A log may hold any digits where a time should be. */
+/** A log may have any digits where a time should be. */
 function isoOf(at: Date): string | undefined {
   const milliseconds = at.getTime();
   if (Number.isNaN(milliseconds)) return undefined;
   const day = Math.floor(milliseconds / DAY_MS);
   if (day !== lastDay.day) lastDay = { day, start: at.toISOString().slice(0, -'00:00:00.000Z'.length) };
-  // All of a day but what begins it is arithmetic; the system's formatting takes several times as long.
+  // The time of day is plain arithmetic; Date.toISOString() takes several times as long.
   const rest = milliseconds - day * DAY_MS;
   const [seconds, thousandths] = [Math.floor(rest / 1000), rest % 1000];
   const [hours, minutes] = [Math.floor(seconds / 3600), Math.floor(seconds / 60) % 60];
@@ -112,8 +116,9 @@ function isoOf(at: Date): string | undefined {
 }
 
 /**
- * A job as `--json` prints it, in every command. What is not known is null; names of uploads are paths below IncomingDirectory without an
- * extension. `site` is there when several are read.
+ * A job in the form that every command prints with `--json`. Unknown values are null. Names of
+ * uploads are paths below IncomingDirectory without an extension. `site` is present when several
+ * sites are read.
  */
 export function jobJson(site: Site, job: Job): Record<string, unknown> {
   const json: Record<string, unknown> = siteJson(site);
@@ -130,7 +135,7 @@ export function jobJson(site: Site, job: Job): Record<string, unknown> {
   return json;
 }
 
-/** The nph-webjob.cfg of one of several sites. */
+/** The nph-webjob.cfg of a site, when several sites are read. */
 export function siteJson({ label }: Site): Record<string, unknown> {
   return label === undefined ? {} : { site: label };
 }
@@ -152,7 +157,10 @@ export interface ShownColumn {
   isNumber?: true;
 }
 
-/** What `jobs --columns` can show, by name. Rows are printed as they come, so every column has its width. */
+/**
+ * The columns that `jobs --columns` can show, by name. Rows are printed as they arrive, so each
+ * column has a fixed width.
+ */
 export const SHOWN_COLUMNS = {
   time: { title: 'TIME', width: 19, value: ({ at }, { settings }) => formatTime(at, settings.useGMT) },
   job: { title: 'JOB', width: 25, value: ({ jobId }) => jobId },
@@ -172,13 +180,13 @@ export const SHOWN_COLUMNS = {
   seconds: { title: 'SECONDS', width: 7, isNumber: true, value: (job) => lastLine(job)?.seconds },
   message: { title: 'MESSAGE', width: 20, value: (job) => lastLine(job)?.message },
   clock: {
-    // The cell explains itself, and most listings have none.
+    // The cell explains itself, and most listings have none of these.
     title: '',
     width: 0,
     value: ({ clockSkew }) => (clockSkew === undefined ? '' : describeClockSkew(clockSkew)),
   },
   differing: {
-    // As the clock.
+    // Without a title, because the cell explains itself.
     title: '',
     width: 0,
     value: (job) => describeDiffering(job) ?? '',
@@ -196,13 +204,16 @@ export function isColumnName(name: string): name is ColumnName {
   return Object.hasOwn(SHOWN_COLUMNS, name);
 }
 
-/** `2 differing uploads`, when a client sent other bytes under a name that was taken; undefined when not. */
+/**
+ * `2 differing uploads`, when a client sent other bytes under a name that was taken; otherwise
+ * undefined.
+ */
 export function describeDiffering({ differing }: Pick<Job, 'differing'>): string | undefined {
   const count = differing.length;
   return count === 0 ? undefined : `${count} differing upload${count === 1 ? '' : 's'}`;
 }
 
-/** The status that decided: that of the PUT, without one that of the GET. */
+/** The status that decided: that of the PUT, or without a PUT that of the GET. */
 export function statusOf(job: Job): number | undefined {
   return lastLine(job)?.status;
 }

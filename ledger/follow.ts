@@ -1,21 +1,25 @@
-// A log as it grows: looked at again and again, across its rotation. Reads what is there, waits, never ends by itself.
+// Follows a growing log across rotations, by polling: reads what exists, waits, and never ends by
+// itself.
 import { closeSync, fstatSync, openSync, readSync, statSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 const POLL_MILLISECONDS = 300;
 const PIECE_BYTES = 64 * 1024;
-/** What is longer is no line of a log. */
+/** A longer line is not a line of the log. */
 const MAX_LINE_LENGTH = 64 * 1024;
 
-/** Lines behind an offset of an open file, which this closes, and of every file that takes its place. */
+/**
+ * Yields the lines after an offset of an open file, and of every file that replaces it. Closes the
+ * file.
+ */
 export async function* followLines(path: string, fd: number, offset: number): AsyncGenerator<string> {
   const buffer = Buffer.allocUnsafe(PIECE_BYTES);
   let rest = '';
   try {
     for (;;) {
-      // Asked before we read: what is written into the old file until then is still read.
+      // Checked before reading, so that what is written to the old file until then is still read.
       const next = findSuccessor(path, fd);
-      // Emptied in place, as copytruncate does.
+      // The file was truncated, as copytruncate does.
       if (fstatSync(fd).size < offset) [offset, rest] = [0, ''];
       for (;;) {
         const count = readSync(fd, buffer, 0, PIECE_BYTES, offset);
@@ -35,7 +39,7 @@ export async function* followLines(path: string, fd: number, offset: number): As
   }
 }
 
-/** The file that has the name now, when it is another one. */
+/** Opens the file that has the name now, if it is another one. */
 function findSuccessor(path: string, fd: number): number | undefined {
   const old = fstatSync(fd);
   const now = statSync(path, { throwIfNoEntry: false });

@@ -1,4 +1,4 @@
-// Which clients an option means that takes client ids, globs and groups: jobs --client, latest --to, and so on.
+// Resolves options that take client ids, globs and groups: jobs --client, latest --to, and so on.
 import { existsSync, readFileSync } from 'node:fs';
 import { matchesGlob } from 'webjob-protocol';
 import { Failure } from '../cli/failure.ts';
@@ -7,7 +7,7 @@ import { type Groups, GroupsError, makeMembership, parseGroups } from '../fleet/
 import { fleetPaths } from '../fleet/paths.ts';
 import type { Site } from './site.ts';
 
-/** The groups of a site; none where there is no file. Throws Failure `failed`. */
+/** The groups of a site; empty without a file. Throws Failure `failed`. */
 export function readGroups(settings: Site['settings']): Groups {
   const { groups } = fleetPaths(settings);
   try {
@@ -19,23 +19,24 @@ export function readGroups(settings: Site['settings']): Groups {
 }
 
 export interface ClientFilter {
-  /** The one client that is meant, where the text says no more. */
+  /** The client id, when the text is nothing but one client id. */
   exact: string | undefined;
-  /** `-` and undefined are a client that is not known. */
+  /** Whether a client is included. `-` and undefined stand for an unknown client. */
   includes(clientId: string | undefined): boolean;
 }
 
 /**
- * Reads client ids, globs and names of groups with commas between them, as --to has them. What a log names may be no client id: an empty glob
- * matches nothing, and `*` all. Throws Failure `failed` for groups that cannot be read.
+ * Parses client ids, globs and group names separated by commas, as --to takes them. A log may
+ * contain names that are not client ids: an empty glob matches nothing, and `*` everything. Throws
+ * Failure `failed` when the groups cannot be read.
  */
 export function makeClientFilter({ settings, remote }: Pick<Site, 'settings' | 'remote'>, text: string): ClientFilter {
-  // The groups of a site are among its files.
+  // The groups of a site are defined in its files, which a remote site does not have here.
   const groups: Groups = remote ? new Map() : readGroups(settings);
   const words = text.split(',');
   const [first = ''] = words;
   const isOne = words.length === 1 && !groups.has(first);
-  // Jobs are many and clients few.
+  // A cache, because there are many jobs and few clients.
   const known = new Map<string, boolean>();
   const isMeant = (clientId: string): boolean => {
     if (isOne) return matchesGlob(first, clientId);

@@ -1,22 +1,32 @@
-// When a line of a log was written: its local time, and where that is not enough its job id.
+// When a line of the log was written, from its local time and, where that is ambiguous, from its
+// job id.
 import { findJobIdParts, formatTime, type LogLine } from 'webjob-protocol';
 import type { Site } from './site.ts';
 
-/** The instant that a text of a time means, and the later one that it means as well when summer time ends. */
+/**
+ * The time that a text means in milliseconds, and a second one an hour later if the text is
+ * ambiguous at the end of summer time.
+ */
 type Meaning = readonly [first: number, second: number | undefined];
 
-/** By the minute, within which no clock is set, in GMT and by the clock of the machine: lines come in order, several within one. */
+/**
+ * A cache by minute, for GMT and local time: no clock change happens within a minute, and
+ * successive lines often share one.
+ */
 const meanings = { gmt: new Map<string, Meaning>(), local: new Map<string, Meaning>() };
 const MAX_MEANINGS = 1000;
-/** A job id that is so much younger than the first of two equal hours belongs to the second. */
+/** A job id newer by this much than the first of two equal hours belongs to the second. */
 const YOUNGER_MS = 900_000;
 
-/** The instant at which a line was written. Of two equal hours the job id tells which, for it holds the time of the GET. */
+/**
+ * When a line was written. The job id contains the time of the GET and decides between two equal
+ * hours.
+ */
 export function instantOf(line: Pick<LogLine, 'time' | 'jobId'>, site: Site): Date {
   return new Date(millisecondsOf(line, site));
 }
 
-/** The same as a number: NaN for a day that is none. */
+/** When a line was written, in milliseconds; NaN for a day that does not exist. */
 export function millisecondsOf(
   { time, jobId }: Pick<LogLine, 'time' | 'jobId'>,
   { settings: { useGMT } }: Site,
@@ -36,12 +46,12 @@ export function millisecondsOf(
   return (issued * 1000 > first + inMinute + YOUNGER_MS ? second : first) + inMinute;
 }
 
-/** The code of the digit. */
+/** The character code of `0`. */
 const ZERO = 48;
 
 function readLocal(minute: string): Meaning {
   const first = Date.parse(minute.replace(' ', 'T'));
-  // No clock is set back by more than this.
+  // No time zone sets its clocks back by more than this.
   const later = new Date(first + 3 * 3_600_000);
   const second = first + (later.getTimezoneOffset() - new Date(first).getTimezoneOffset()) * 60_000;
   return [first, second > first && formatTime(new Date(second), false).startsWith(minute) ? second : undefined];

@@ -1,49 +1,63 @@
-// A job as the operator sees it: what the logs say of its requests, and the files of its uploads, put together by the job id.
+// A job as the operator sees it: the log lines of its requests and the files of its uploads, joined
+// by job id.
 import type { Group } from 'webjob-locker';
 import { isSuccess, type LogLine } from 'webjob-protocol';
 
-/** The states a job can be in. */
+/** The states of a job. */
 export const JOB_STATES = [
-  'got', // a program was served, no answer yet
-  'done', // the upload was accepted and its run record tells of no failure, or prune or pack took it and says no more
-  'failed', // the upload is complete and its run record tells of an error, a signal, another exit status, or nothing at all
+  'got', // the program was served, and no upload has arrived
+  // the upload was accepted and its run record reports no failure, or the upload was removed or
+  // archived and nothing else is known
+  'done',
+  // the upload is complete, and its run record reports an error, a signal, another exit status, or
+  // nothing
+  'failed',
   'refused', // the server refused the GET or the PUT
-  'incomplete', // the upload broke off, and what arrived is there without .rdy
-  'orphan', // a complete upload without a log line
-  'missing', // the upload was acknowledged and is gone, and neither prune nor pack took it
+  'incomplete', // the upload broke off and left files without a .rdy
+  'orphan', // a complete upload without a log line (an unmatched upload)
+  'missing', // the upload was acknowledged and is missing, though it was neither removed nor archived
 ] as const;
 
 export type JobState = (typeof JOB_STATES)[number];
 
 export interface Job {
-  /** As the log writes it. Undefined when the server that refused it gave none. */
+  /**
+   * The job id in the escaped form of the log; undefined when the server refused the request
+   * without issuing one.
+   */
   jobId: string | undefined;
   clientId: string | undefined;
-  /** What was uploaded, where a GetHook made it of what was served. */
+  /** The command; when a GetHook changed the name, the one that was uploaded. */
   command: string | undefined;
   state: JobState;
-  /** The latest that is known of it. */
+  /** The time of the newest event of the job. */
   at: Date;
   get: LogLine | undefined;
-  /** Of several the last that was answered with success, else the last. */
+  /** The last PUT that succeeded, or without one the last PUT. */
   put: LogLine | undefined;
-  /** Every other request of the job, the oldest first: refused and repeated ones. */
+  /** All other requests of the job, oldest first: refused and repeated ones. */
   attempts: readonly LogLine[];
-  /** The upload, when there is one in the locker; of several the last. */
+  /** The last upload of the job that is in the locker. */
   group: Group | undefined;
-  /** Every complete upload of the job in the locker, the oldest first. */
+  /** Every complete upload of the job in the locker, oldest first. */
   uploads: readonly Group[];
-  /** Names of complete uploads, in the locker or in packs, kept beside another as `NAME~2`. */
+  /**
+   * Names of complete uploads, in the locker or in archives, that were stored beside another as
+   * `NAME~2`.
+   */
   differing: readonly string[];
-  /** Names of what requests left that broke off, without .rdy. */
+  /** Names of files without a .rdy, left by requests that broke off. */
   left: readonly string[];
-  /** Where the upload is when it is in a pack and not in the locker. */
+  /** The archive that has the upload, when the locker no longer has it. */
   packed: { pack: string; name: string } | undefined;
   /** KidStatus of the run record. */
   exitCode: number | undefined;
-  /** KidSignal of the run record, undefined for none. */
+  /** KidSignal of the run record; undefined for none. */
   signal: number | undefined;
-  /** Seconds by which the client's clock was ahead of the server's, negative when behind; undefined within a minute. */
+  /**
+   * Seconds by which the client's clock was ahead of the server's, negative when it was behind;
+   * undefined for less than a minute.
+   */
   clockSkew: number | undefined;
   /** OuterJid of the run record: the job whose program started this one. */
   outerId: string | undefined;
@@ -51,21 +65,26 @@ export interface Job {
   seenAt: Date | undefined;
 }
 
-/** Statuses of requests by somebody who is not, or did not prove to be, the client that they name. */
+/** Statuses of requests whose sender is not, or did not prove to be, the client it names. */
 const FOREIGN_STATUSES: ReadonlySet<number> = new Set([452, 453, 458, 470, 471, 472]);
 
-/** True for a refused job that somebody else asked for in the client's name: it says nothing about the client. */
+/**
+ * Whether a refused job was requested by someone else in the client's name. Such a job says nothing
+ * about the client.
+ */
 export function isForeign({ state, get, put }: Pick<Job, 'state' | 'get' | 'put'>): boolean {
   return state === 'refused' && FOREIGN_STATUSES.has((put ?? get)?.status ?? 0);
 }
 
-/** True for a job that failed, was refused or broke off, and that the client it names is accountable for. */
+/**
+ * Whether a job failed, was refused or broke off, and the client it names is responsible for it.
+ */
 export function isFailure(job: Pick<Job, 'state' | 'get' | 'put'>): boolean {
   const { state } = job;
   return state === 'failed' || state === 'incomplete' || (state === 'refused' && !isForeign(job));
 }
 
-/** Bytes of the upload as it was announced and accepted. */
+/** The size of the upload in bytes, as it was announced and accepted. */
 export function uploadBytes({ put }: Pick<Job, 'put'>): number {
   return put && isSuccess(put.status) ? (put.bytesReceived ?? 0) : 0;
 }

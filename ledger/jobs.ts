@@ -1,4 +1,5 @@
-// The jobs of a site, for whoever asks: listed, found by an id, counted by client, or as they end.
+// The jobs of a site for every command: listed, found by id, counted by client, or followed as they
+// end.
 import { statGroupFile } from 'webjob-locker';
 import { findJobIdParts, matchesGlob } from 'webjob-protocol';
 import { Failure } from '../cli/failure.ts';
@@ -15,17 +16,18 @@ import { ALL_CLIENTS, type LockerTotals, readJoined, readLocker, tally, Writer }
 export interface JobFilter {
   since?: Date | undefined;
   until?: Date | undefined;
-  /** Ids with `*` and `?`, and groups, with commas between them. */
+  /** Client ids, `*` and `?` globs, and groups, separated by commas. */
   client?: string | undefined;
   command?: string | undefined;
   states?: readonly JobState[] | undefined;
-  /** Job ids that these, and what they started in turn, were started by. */
+  /** Only jobs that this job started, directly or through other jobs. */
   outer?: string | undefined;
 }
 
 /**
- * The jobs, if not said otherwise in the order in which they ended; behind them uploads without a log line, then the jobs that have not
- * ended. The GET of a job may be older than `since`. Throws Failure `failed`.
+ * Yields the jobs, by default in the order in which they ended, then uploads without a log line,
+ * then jobs that have not ended. The GET of a job may be older than `since`. Throws Failure
+ * `failed`.
  */
 export async function* readJobs(
   site: Site,
@@ -46,10 +48,12 @@ export async function* readJobs(
 }
 
 const DAY_MS = 86_400_000;
-/** Without a store: how far back one look goes, and the next; after them everything is read. */
+/**
+ * Without a store, how far back the first and the second search go; after them everything is read.
+ */
 const LOOKS_DAYS = [2, 30];
 
-/** The newest of the jobs that are wanted, in order of time. */
+/** The newest jobs that match the filter, in order of time. */
 export async function readNewest(
   site: Site,
   filter: JobFilter,
@@ -70,7 +74,7 @@ export async function readNewest(
         if (found.length === limit) break;
       }
       const oldest = found.at(-1);
-      // Of a job of the first day the GET may be before it.
+      // The GET of a job of the first day may be before that day.
       const isEnough = found.length === limit && oldest && since && oldest.at.getTime() > since.getTime() + DAY_MS;
       if (store.isComplete || days === undefined || isEnough) return found.reverse();
     } finally {
@@ -80,23 +84,26 @@ export async function readNewest(
   return [];
 }
 
-/** A server's clock may have been set back between a job id and a line of the log. */
+/** How far a server's clock may have been set back between a job id and its log line. */
 const CLOCK_SECONDS = 3600;
 export const MAX_FOUND = 1000;
 
-/** The jobs whose id is this, or begins or ends with it; it is as the log writes job ids. Throws Failure `failed`. */
+/**
+ * Finds the jobs whose id is `part`, or begins or ends with it. `part` is in the escaped form of
+ * the log. Throws Failure `failed`.
+ */
 export async function findJobs(site: Site, part: string, client: string | undefined): Promise<Job[]> {
   if (site.remote) return await site.remote.findJobs(site, part, client);
   const epoch = findJobIdParts(part)?.epochSeconds;
   const since = epoch === undefined ? undefined : new Date((epoch - CLOCK_SECONDS) * 1000);
-  // The log of the time that is in a whole id is all that most questions have to read.
+  // Most questions need only the part of the log around the time in a complete job id.
   const windows: Window[] = [...(since ? [{ contains: part, since, logOnly: true }] : []), { contains: part }];
   for (const window of windows) {
     const store = await openStore(site, window);
     try {
       const found = queryId(store, site, part).filter(makeNameFilter(site, { client }));
       const isFound = found.length > 0 && found.every(({ state }) => state !== 'got' && state !== 'missing');
-      // A GET without an answer may have files that the log does not tell of.
+      // A GET without an answer may have files that the log does not mention.
       if (store.isComplete || isFound || window === windows.at(-1)) return found;
     } finally {
       store.close();
@@ -108,17 +115,20 @@ export async function findJobs(site: Site, part: string, client: string | undefi
 /** What is known of a client. */
 export interface ClientTotals {
   states: Map<string, number>;
-  /** Refused jobs that others asked for in its name. */
+  /** The number of refused jobs that others requested in its name. */
   foreign: number;
   received: number;
   sent: number;
-  /** When the server last answered it with success: anybody can be refused in a client's name. */
+  /**
+   * When the server last answered it with success. Refused requests do not count, because anyone
+   * can send them.
+   */
   seenAt: Date | undefined;
 }
 
-/** What is known of all together. */
+/** The sums over all clients. */
 export interface Totals extends ClientTotals {
-  /** Requests by `METHOD status`. */
+  /** The number of requests by `METHOD status`. */
   requests: Map<string, number>;
 }
 
@@ -127,7 +137,7 @@ export interface Sums {
   clients: Map<string, ClientTotals>;
 }
 
-/** What the jobs of a site add up to. Throws Failure `failed`. */
+/** Sums up the jobs of a site by client. Throws Failure `failed`. */
 export async function readSums(site: Site, filter: JobFilter = {}, advance?: () => void): Promise<Sums> {
   if (site.remote) return await site.remote.readSums(site, filter);
   const isPlain = !filter.since && !filter.until && !filter.command && !filter.states;
@@ -144,16 +154,22 @@ export async function readSums(site: Site, filter: JobFilter = {}, advance?: () 
 /** A site in numbers. */
 export interface Measures {
   all: Totals;
-  /** How many clients the server answered with success, and those that it answered last, the newest first. */
+  /**
+   * The number of clients that the server has answered with success, and the most recent of them,
+   * newest first.
+   */
   clients: number;
   lastSeen: readonly [clientId: string, at: Date][];
   locker: LockerTotals & {
-    /** Files that belong to no upload. */
+    /** The number of foreign files. */
     foreignFiles: number;
   };
 }
 
-/** What the jobs and the uploads of a site add up to, with so many clients. Throws Failure `failed`. */
+/**
+ * Sums up the jobs and uploads of a site, with at most `mostClients` clients. Throws Failure
+ * `failed`.
+ */
 export async function readMeasures(site: Site, mostClients: number): Promise<Measures> {
   if (site.remote) return await site.remote.readMeasures(site, mostClients);
   const { database, close } = await openStore(site, {});
@@ -172,7 +188,7 @@ export async function readMeasures(site: Site, mostClients: number): Promise<Mea
   }
 }
 
-/** Jobs as they end, without end; those that are there first when `since` is given. */
+/** Yields jobs as they end, without end; with `since`, first those that have ended already. */
 export async function* watchJobs(site: Site, filter: JobFilter, onFollow: () => void): AsyncGenerator<Job> {
   const isWanted = makeFilter(site, filter);
   const since = filter.since ?? new Date(Date.now() - 60_000);
@@ -205,15 +221,18 @@ interface Row {
 }
 
 /**
- * Of jobs that ended at one time the one that began first comes first: their ids tell the second, and behind it how many requests there
- * were before in it, in any number of digits (docs/protocol.md, section 5).
+ * Jobs that ended at the same time are ordered by when they began: a job id contains the second,
+ * followed by a counter of any length (docs/protocol.md, section 5).
  */
 export const BY_ID = ["rtrim(job_id, '0123456789')", 'length(job_id)', 'job_id', 'client', 'command'];
 const OLDEST = ['rank', 'at', ...BY_ID].join(', ');
 const BY_TIME = ['at', 'rank', ...BY_ID].join(', ');
 const NEWEST = ['at', 'rank', ...BY_ID].map((column) => `${column} DESC`).join(', ');
 
-/** As they ended; or by the latest that is known of them; or the jobs of one client, or command, after the other, each by time. */
+/**
+ * The order of jobs: by their end; by the newest event of each; or by client or command, and then
+ * by time.
+ */
 export type JobOrder = 'end' | 'time' | 'client' | 'command';
 
 const ORDERS: Record<JobOrder, string> = {
@@ -237,12 +256,14 @@ function* queryJobs(store: Store, site: Site, filter: JobFilter, order = ORDERS.
       if (isWanted(job) && (!outer || outer.has(job.jobId ?? ''))) yield job;
     }
   } finally {
-    // Most who ask want the newest few, and stop here.
+    // Most callers want the newest few and stop the iteration here.
     noteGone(store, site, gone);
   }
 }
 
-/** Damage to a store may be found in the middle of an answer, which the files cannot take over then. */
+/**
+ * Damage may be found in the middle of an answer, when it is too late to read the files instead.
+ */
 function* readRows(iterate: () => Iterable<unknown>): Generator<unknown> {
   try {
     yield* iterate();
@@ -270,7 +291,7 @@ function queryId(store: Store, site: Site, part: string): Job[] {
   return jobs.filter(({ jobId }) => jobId?.startsWith(part) || jobId?.endsWith(part));
 }
 
-/** Job ids of all that a job has started, and what those have. */
+/** The ids of all jobs that a job started, directly or through other jobs. */
 function findInner(database: Database, outer: string): Set<string> {
   const rows = database
     .prepare(
@@ -292,7 +313,7 @@ function conditionsOf(site: Site, { since, until, client }: JobFilter): [where: 
   return [where, parts.map(([, value]) => value)];
 }
 
-/** A job as it is now: somebody may have taken its upload away since the store was told of the locker. */
+/** A job as it is now: its upload may have been removed since the store was brought up to date. */
 function recheck({ isComplete }: Store, site: Site, joined: Joined, gone: Set<string>): Joined {
   if (!isComplete) return joined;
   const locker = site.settings.incomingDirectory;
@@ -305,7 +326,7 @@ function recheck({ isComplete }: Store, site: Site, joined: Joined, gone: Set<st
   return left.length === joined.uploads.length ? joined : joinEpisode(joined.lines, left);
 }
 
-/** So that the next one who asks need not find out again. */
+/** Records what was found missing, so that the next caller need not check again. */
 function noteGone({ database, isShared }: Store, site: Site, gone: ReadonlySet<string>): void {
   if (gone.size === 0 || !isShared) return;
   try {
@@ -335,7 +356,7 @@ function readAllSums(database: Database, site: Site, { client }: JobFilter): Sum
   return { all: readTotals(database), clients };
 }
 
-/** What a store knows of one client; undefined when nothing. */
+/** What a store knows of a client; undefined when it knows nothing. */
 export function readClient(database: Database, clientId: string): ClientTotals | undefined {
   if (clientId === ALL_CLIENTS) return undefined;
   const row = database.prepare('SELECT seen, counts FROM sums WHERE client = ?').get(clientId);
@@ -355,7 +376,7 @@ function totalsOfRow({ seen, counts }: SumsRow): ClientTotals {
   return totals;
 }
 
-/** Clients by name, those behind `after` whose names are like a glob. */
+/** Lists clients by name: those after `after` whose names match a glob. */
 export function listClients(
   database: Database,
   { after = '', glob }: { after?: string | undefined; glob?: string | undefined },
@@ -369,7 +390,10 @@ export function listClients(
   return rows.map((row) => [row.client, totalsOfRow(row)]);
 }
 
-/** Clients that the server has not answered with success since, the longest silent first, at most so many, and how many there are. */
+/**
+ * Lists at most `limit` clients that the server has not answered with success since a time, longest
+ * silent first, and their total number.
+ */
 export function listSilent(
   database: Database,
   before: Date,
@@ -384,12 +408,12 @@ export function listSilent(
   };
 }
 
-/** How many jobs a store has. */
+/** The number of jobs in a store. */
 export function countJobs(database: Database): number {
   return [...readTotals(database).states.values()].reduce((sum, count) => sum + count, 0);
 }
 
-/** Of all clients together. */
+/** The sums over all clients of a store. */
 export function readTotals(database: Database): Totals {
   const totals = makeTotals();
   const row = database.prepare('SELECT counts FROM sums WHERE client = ?').get(ALL_CLIENTS);
@@ -416,7 +440,7 @@ function totalsOf({ clients }: Sums, clientId: string): ClientTotals {
   return known;
 }
 
-/** Of a client of which nothing is known. */
+/** The totals of a client without any jobs. */
 export function makeClientTotals(): ClientTotals {
   return { states: new Map(), foreign: 0, received: 0, sent: 0, seenAt: undefined };
 }
@@ -425,7 +449,7 @@ export function makeTotals(): Totals {
   return { ...makeClientTotals(), requests: new Map() };
 }
 
-/** Adds what a store has of a client: `name`, a tab and a number a line. */
+/** Adds the stored counts of a client: a name, a tab and a number on each line. */
 export function addCounts(totals: ClientTotals | Totals, counts: string): void {
   for (let start = 0; start < counts.length; ) {
     const tab = counts.indexOf('\t', start);

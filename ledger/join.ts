@@ -1,27 +1,34 @@
-// THE join: which requests and which uploads are one job, and what state that makes. Pure: the same lines and uploads give the same jobs in
-// whatever order they were met. Everything under one job id is joined at once; requests without one by client, command and time.
+// THE join: which requests and uploads are one job, and the state of that job. It is a pure
+// function: the same lines and uploads give the same jobs in whatever order they were read.
+// Requests and uploads with one job id are joined together; requests without one by client, command
+// and time.
 import { type Extension, type Group, splitNumbered } from 'webjob-locker';
 import { isSuccess, type LogLine, NOT_APPLICABLE } from 'webjob-protocol';
 import type { Ending } from './ending.ts';
 import type { Job, JobState } from './job.ts';
 import type { Guess } from './names.ts';
 
-/** A line of a log. */
+/** A line of a log with its origin. */
 export interface Located {
   line: LogLine;
-  /** As it stands in the log, without its end. */
+  /** The text of the line without its end. */
   text: string;
-  /** Milliseconds: when it was written. */
+  /** When it was written, in milliseconds. */
   at: number;
-  /** Which log it is of. */
+  /** The number of the log file. */
   log: number;
 }
 
-/** Where an upload is: in the locker, taken away on purpose, or in the pack of this name. */
+/**
+ * The place of an upload in the locker. Other places are the name of an archive, and takenPlace().
+ */
 export const LOCKER = '';
 const TAKEN = '-';
 
-/** Of an upload that prune or pack took away, or that another one has replaced. No pack is called so. */
+/**
+ * The place of an upload that was removed or archived, or replaced by another. No archive has such
+ * a name.
+ */
 export function takenPlace(jobId: string | undefined): string {
   return `${TAKEN}${jobId ?? ''}`;
 }
@@ -30,42 +37,49 @@ function isTaken({ place }: Pick<Upload, 'place'>): boolean {
   return place.startsWith(TAKEN);
 }
 
-/** An upload, or what one that broke off left. */
+/** An upload, or the files that a broken-off upload left. */
 export interface Upload {
   name: string;
   place: string;
   has: ReadonlySet<Extension>;
-  /** Milliseconds: when it was announced; while it is not, when it last changed. */
+  /** When it was announced, or when it last changed while it is not announced; in milliseconds. */
   at: number;
-  /** As the log writes it; undefined when nothing tells. */
+  /** The job id in the escaped form of the log; undefined when nothing tells. */
   jobId: string | undefined;
   clientId: string | undefined;
   command: string | undefined;
-  /** Client and command are those of the name that the server gave it, not only what its run record claims. */
+  /**
+   * The client and command are in the name that the server gave it, and not only in the run record.
+   */
   isNamed: boolean;
   ending: Ending | undefined;
 }
 
-/** One job, with all that it was made of. */
+/** A job with everything it was joined from. */
 export interface Joined {
   job: Job;
   lines: readonly Located[];
   uploads: readonly Upload[];
 }
 
-/** A PUT that is repeated later than this after one that went well is a job of its own. */
+/** A PUT that is repeated later than this after a success is a job of its own. */
 const REPEAT_MS = 86_400_000;
-/** 456, 500 and 551 leave what arrived under its name. */
+/** Statuses 456, 500 and 551 may leave a part of the upload under its name. */
 const BREAKS_OFF: ReadonlySet<number> = new Set([456, 500, 551]);
 
-/** True for a PUT that may have left files without .rdy. */
+/** Whether a PUT may have left files without a .rdy. */
 export function breaksOff({ method, status }: LogLine): boolean {
   return method === 'PUT' && BREAKS_OFF.has(status);
 }
 
-/** What all requests and uploads of one unit share: the job id, or without one the client, the command and the time. */
+/**
+ * A unit is what is joined together: everything with one job id, or without one, with the same
+ * client, command and hour.
+ */
 const NAMELESS_SECONDS = 3600;
-/** So that no whole or half hour, when cron runs things, is at the border of two units. */
+/**
+ * An offset, so that no full or half hour, when cron starts jobs, is the border between two units.
+ */
 const NAMELESS_OFFSET = 1043;
 
 /** The unit of a line. */
@@ -73,13 +87,13 @@ export function unitOfLine({ line: { jobId, clientId, fileName }, at }: Located)
   return jobId === undefined ? namelessUnit(clientId, fileName, at) : jobId;
 }
 
-/** The unit of an upload; one whose job id is unknown is alone. */
+/** The unit of an upload. An upload whose job id is unknown has a unit of its own. */
 export function unitOfUpload({ name, jobId, clientId, command, at }: Upload): string {
   if (jobId === NOT_APPLICABLE) return namelessUnit(clientId, command, at);
   return jobId ?? `${ALONE}${name}`;
 }
 
-/** No job id in a log begins so. */
+/** No job id in a log begins like this. */
 const ALONE = ' ';
 
 function namelessUnit(clientId = '', command = '', at: number): string {
@@ -87,7 +101,7 @@ function namelessUnit(clientId = '', command = '', at: number): string {
   return `${ALONE}${ALONE}${clientId} ${command} ${part}`;
 }
 
-/** The jobs of one unit. `guess` tells what names a PUT that broke off may have left. */
+/** Joins the jobs of one unit. `guess` returns the names that a broken-off PUT may have left. */
 export function joinUnit(lines: readonly Located[], uploads: readonly Upload[], guess: GuessNames): Joined[] {
   const episodes = lines.length === 1 ? [newEpisode(lines)] : separate(lines.toSorted(compareLines), uploads);
   const left: Upload[] = [];
@@ -104,7 +118,7 @@ export function joinUnit(lines: readonly Located[], uploads: readonly Upload[], 
 
 export type GuessNames = (put: LogLine) => Iterable<Guess>;
 
-/** The runs that some lines are of. */
+/** Splits lines into runs. */
 function separate(lines: readonly Located[], uploads: readonly Upload[]): Episode[] {
   if (lines.some(({ line }) => line.jobId === undefined)) return lines.map((one) => newEpisode([one]));
   return clusterLines(lines, uploads).flatMap(splitCluster);
@@ -117,7 +131,10 @@ interface Episode {
   command: string | undefined;
 }
 
-/** In time, a GET before the PUT of the same second, and else in an order that does not depend on which log was read first. */
+/**
+ * Sorts by time, a GET before a PUT of the same second, and otherwise independently of which log
+ * was read first.
+ */
 function compareLines(a: Located, b: Located): number {
   const byMethod = Number(a.line.method === 'PUT') - Number(b.line.method === 'PUT');
   return a.at - b.at || byMethod || (a.text < b.text ? -1 : Number(a.text > b.text));
@@ -129,15 +146,16 @@ function newEpisode(lines: readonly Located[]): Episode {
 }
 
 /**
- * The lines of one job id by client and command. A client with GetHookSuffix asks for `host.sh.gpg` and uploads `host.sh`: a GET of a name
- * that a PUT or an upload has with something behind a dot goes with that.
+ * Groups the lines of one job id by client and command. A client with GetHookSuffix requests
+ * `host.sh.gpg` and uploads `host.sh`, so a GET for the name of a PUT or upload with a further
+ * suffix belongs to that one.
  */
 function clusterLines(lines: readonly Located[], uploads: readonly Upload[]): (readonly Located[])[] {
   const [first] = lines;
   if (!first) return [];
   const { clientId, fileName } = first.line;
   const isOne = ({ line }: Located): boolean => line.clientId === clientId && line.fileName === fileName;
-  // A GET alone may go with an upload of another name.
+  // A single GET may belong to an upload with another name.
   if ((first.line.method === 'PUT' || lines.length > 1 || uploads.length === 0) && lines.every(isOne)) return [lines];
   const puts = new Set<string>();
   for (const { line } of lines) if (line.method === 'PUT') puts.add(`${line.clientId} ${line.fileName}`);
@@ -160,7 +178,10 @@ function clusterLines(lines: readonly Located[], uploads: readonly Upload[]): (r
   return [...clusters.values()];
 }
 
-/** A job that ended well ends; what comes more than a day later under its id is another one. */
+/**
+ * Splits at the end of a successful job: what follows more than a day later under its id is another
+ * job.
+ */
 function splitCluster(lines: readonly Located[]): Episode[] {
   const [first, last] = [lines[0], lines.at(-1)];
   if (first && last && last.at - first.at <= REPEAT_MS) return [newEpisode(lines)];
@@ -180,7 +201,10 @@ function splitCluster(lines: readonly Located[]): Episode[] {
 
 const isAccepted = ({ line }: Located): boolean => line.method === 'PUT' && line.status === 200;
 
-/** Whose a complete upload is. Its name decides; where that does not tell, the job id alone, and among several clients what it claims. */
+/**
+ * The run of a complete upload. Its name decides; otherwise the job id alone, and among several
+ * clients what the run record claims.
+ */
 function findEpisode(episodes: readonly Episode[], upload: Upload): Episode | undefined {
   const isSame = ({ clientId, command }: Episode): boolean =>
     clientId === upload.clientId && command === upload.command;
@@ -192,7 +216,7 @@ function findEpisode(episodes: readonly Episode[], upload: Upload): Episode | un
   return keys.size === 1 ? nearest(accepted, upload) : undefined;
 }
 
-/** Of several runs under one id that of which an accepted PUT was written nearest to the upload. */
+/** Of several runs with one id, the one whose accepted PUT was written closest to the upload. */
 function nearest(episodes: readonly Episode[], { at }: Upload): Episode | undefined {
   const distance = ({ lines }: Episode): number => {
     const accepted = lines.filter(isAccepted);
@@ -202,7 +226,10 @@ function nearest(episodes: readonly Episode[], { at }: Upload): Episode | undefi
   return first && others.reduce((a, b) => (distance(b) < distance(a) ? b : a), first);
 }
 
-/** The log has whole seconds: of when a request was done, and of how long it took. */
+/**
+ * Finds the run by time: the log has whole seconds for when a request finished and how long it
+ * took.
+ */
 function findBySecond(episodes: readonly Episode[], { at }: Upload): Episode | undefined {
   const second = Math.floor(at / 1000) * 1000;
   const free = episodes.filter(({ lines: [one], uploads }) => {
@@ -214,7 +241,7 @@ function findBySecond(episodes: readonly Episode[], { at }: Upload): Episode | u
   return first && others.reduce((a, b) => (distance(b) < distance(a) ? b : a), first);
 }
 
-/** The job of a PUT that broke off and left this, if one can be told. */
+/** The run whose broken-off PUT left these files, if it can be determined. */
 function findBroken(episodes: readonly Episode[], upload: Upload, guess: GuessNames): Episode | undefined {
   const fits = (one: Located): boolean =>
     breaksOff(one.line) && [...guess(one.line)].some((each) => each.fits(upload.name));
@@ -227,11 +254,14 @@ function findBroken(episodes: readonly Episode[], upload: Upload, guess: GuessNa
   );
 }
 
-/** Uploads without a log line: one job for each client and command under a job id, and one for each of which nothing is known. */
+/**
+ * Uploads without a log line: one job for each client and command with a job id, and one for each
+ * upload of which nothing is known.
+ */
 function gatherUnmatched(uploads: readonly Upload[]): Episode[] {
   const gathered = new Map<string, Episode>();
   for (const upload of uploads) {
-    // What prune or pack took away and no log line tells of is nobody's job any more.
+    // An upload that was removed or archived, and that no log line mentions, is not a job.
     if (isTaken(upload)) continue;
     const { name, jobId, clientId, command } = upload;
     const isKnown = jobId !== undefined && jobId !== NOT_APPLICABLE && upload.has.has('rdy');
@@ -243,10 +273,10 @@ function gatherUnmatched(uploads: readonly Upload[]): Episode[] {
   return [...gathered.values()];
 }
 
-/** One empty list for all: a new one for each of millions of jobs would take most of the memory. */
+/** One shared empty list: a new one for each of millions of jobs would take most of the memory. */
 const NONE: readonly never[] = [];
 
-/** What one run, all of its lines and uploads, comes to. */
+/** Joins the lines and uploads of one run. */
 export function joinEpisode(lines: readonly Located[], uploads: readonly Upload[]): Joined {
   const { put, get, seen } = pickLines(lines);
   const complete = uploads.length === 0 ? NONE : uploads.filter(({ has }) => has.has('rdy'));
@@ -284,11 +314,11 @@ export function joinEpisode(lines: readonly Located[], uploads: readonly Upload[
 interface Picked {
   put: Located | undefined;
   get: Located | undefined;
-  /** When the server last answered one with success. */
+  /** When the server last answered a request with success. */
   seen: number | undefined;
 }
 
-/** Of PUTs, and of all others, the last that was answered with success, else the last. */
+/** Picks the PUT and the GET that count: the last one that succeeded, or the last one. */
 function pickLines(lines: readonly Located[]): Picked {
   const picked: Picked = { put: undefined, get: undefined, seen: undefined };
   for (const one of lines) {
@@ -305,7 +335,7 @@ function attemptsOf(lines: readonly Located[], get: Located | undefined, put: Lo
   return lines.filter((one) => one !== get && one !== put).map(({ line }) => line);
 }
 
-/** Each name once: an upload is in the locker and in a pack while it moves between them. */
+/** Each name once: while an upload is being archived, it is in the locker and in an archive. */
 function namesOfDiffering(complete: readonly Upload[]): string[] {
   const there = complete.filter((upload) => splitNumbered(upload.name) && !isTaken(upload));
   return there.length === 0 ? [] : [...new Set(there.map(({ name }) => name))];
@@ -316,7 +346,7 @@ interface Parts {
   get: Located | undefined;
   /** The complete upload that counts. */
   upload: Upload | undefined;
-  /** What counts where there is none. */
+  /** The incomplete upload that counts when there is no complete one. */
   left: Upload | undefined;
   complete: readonly Upload[];
 }
@@ -326,7 +356,7 @@ function stateOf({ put, get, upload, left, complete }: Parts): JobState {
   if (upload && !(get && !put && !isSuccess(get.line.status))) return upload.ending?.isGood ? 'done' : 'failed';
   if (left) return 'incomplete';
   if (put?.line.status === 200) {
-    // Without a job id nothing tells for sure which of the uploads that are gone was its.
+    // Without a job id it is unknown which of the removed uploads belonged to this job.
     return complete.length > 0 || put.line.jobId === undefined ? 'done' : 'missing';
   }
   if (put) return isSuccess(put.line.status) ? 'done' : 'refused';

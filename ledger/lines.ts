@@ -1,19 +1,20 @@
-// Cuts a file into lines, block by block. Every line is a string of its own: one cut from a longer string would keep all of that in memory.
+// Splits a file into lines, block by block. Every line is a separate string: a slice of a longer
+// string would keep all of it in memory.
 
-/** The longest line that the server writes into its log is shorter; a longer one is none. */
+/** The longest line that the server writes to its log is shorter than this. */
 const MAX_LINE_BYTES = 64 * 1024;
 
 export interface Cutter<Line> {
-  /** The lines that end in a block, as far as `parse` takes them; the block may be written over afterwards. */
+  /** The lines that end in this block, parsed. The block may be overwritten afterwards. */
   cut(block: Buffer): Line[];
-  /** What stands behind the last line end. */
+  /** The rest after the last line end. */
   end(): Line[];
 }
 
 /**
- * `parse` is told where in all that was cut a line begins.
+ * Returns a cutter. `parse` receives each line and its offset in the input.
  *
- * @param holds `parse` is spared most of the lines that hold none of these texts
+ * @param holds a line without any of these texts need not be passed to `parse`
  */
 export function makeCutter<Line>(
   parse: (text: string, offset: number) => Line | undefined,
@@ -22,9 +23,9 @@ export function makeCutter<Line>(
 ): Cutter<Line> {
   const needles = holds?.map((text) => Buffer.from(text));
   let rest: Buffer = Buffer.alloc(0);
-  // In the middle of a line that is too long.
+  // Set in the middle of a line that is too long.
   let isSkipping = false;
-  /** Where the block begins. */
+  /** The offset of the block in the input. */
   let base = 0;
   const take = (bytes: Buffer, start: number, end: number, offset: number, lines: Line[]): void => {
     if (end - start > maxLineBytes) return;
@@ -66,7 +67,7 @@ export function makeCutter<Line>(
   };
 }
 
-/** Where the lines begin that hold one of some texts, from `start` on, which is the beginning of one. */
+/** The offsets of the lines that contain one of some texts. `start` is the beginning of a line. */
 function findStarts(block: Buffer, start: number, needles: readonly Buffer[]): number[] {
   const found = new Set<number>();
   for (const needle of needles)

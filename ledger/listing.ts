@@ -1,15 +1,16 @@
-// The folders of a locker as they were when they were first looked at: names of groups, in order, of few folders at a time. Opens no file.
+// Directories of a locker as they were when they were first listed, for a few directories at a
+// time: names of uploads, sorted. Opens no file.
 import type { Dirent } from 'node:fs';
 import { join } from 'node:path';
 import { EXTENSIONS, type Extension, type Group, readFolder } from 'webjob-locker';
 import { Failure } from '../cli/failure.ts';
 import { FILE_BITS } from './read-upload.ts';
 
-/** What lies in one folder; names are paths below the locker, without an extension. */
+/** The contents of a directory. Names are paths below the locker without an extension. */
 export interface Listing {
-  /** Complete groups, in the order of names. */
+  /** Complete uploads, sorted by name. */
   complete(): readonly string[];
-  /** Groups without .rdy, in the order of names. */
+  /** Uploads without a .rdy, sorted by name. */
   incomplete(): Incomplete;
   folders: readonly string[];
 }
@@ -19,18 +20,18 @@ export interface Incomplete {
   groups: ReadonlyMap<string, Group>;
 }
 
-/** Folders of which the names are kept in memory. */
+/** The number of directories whose names are kept in memory. */
 const MAX_LISTINGS = 64;
 
 export interface Lister {
   list(folder: string): Listing;
-  /** Every upload in a folder with its files, as packFiles has them, in the order of names. */
+  /** Every upload in a directory with its files in the form of packFiles(), sorted by name. */
   listGroups(folder: string): { groups: Map<string, number>; folders: readonly string[]; foreignFiles: number };
-  /** Looks anew, for a locker that has changed. */
+  /** Lists again, for a locker that has changed. */
   forget(): void;
 }
 
-/** Lists folders, `.` for the locker itself. One that is not there is empty. */
+/** Lists directories; `.` is the locker itself. One that does not exist is empty. */
 export function makeLister(locker: string): Lister {
   const listings = new Map<string, Listing>();
   return {
@@ -59,7 +60,7 @@ function readListing(locker: string, folder: string): Listing {
     else if (name.length > 4 && name.endsWith('.rdy')) ready.push(prefix + name.slice(0, -4));
     else others.push(name);
   }
-  // In a large folder each of these takes longer than to read it, and mostly one is asked for.
+  // In a large directory each of these takes longer than listing it, and usually only one is used.
   return {
     complete: once(() => ready.toSorted()),
     incomplete: once(() => collectIncomplete(others, prefix, new Set(ready))),
@@ -109,7 +110,10 @@ function collectIncomplete(names: readonly string[], prefix: string, complete: R
   };
 }
 
-/** Entry by entry: of the names of a large folder all at once, most of the memory and half of the time is wasted. */
+/**
+ * Entry by entry: reading all names of a large directory at once would waste most of the memory and
+ * half of the time.
+ */
 function* readEntries(locker: string, path: string): Generator<Dirent> {
   try {
     yield* readFolder(locker, path);

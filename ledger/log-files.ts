@@ -1,4 +1,5 @@
-// nph-webjob.log and what rotation made of it: which files there are, the oldest first, and which of them can hold lines of a time.
+// nph-webjob.log and its rotated files: which files exist, oldest first, and which of them may have
+// lines of a given time.
 import { closeSync, constants, fstatSync, openSync, readdirSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { formatTime } from 'webjob-protocol';
@@ -10,30 +11,30 @@ import { logFolders, type Site } from './site.ts';
 
 export const LOG = 'nph-webjob.log';
 
-/** One of the files, open: whatever rotation does to its name meanwhile, it stays the same. */
+/** One of the files, open, so that a rotation does not affect it. */
 export interface LogFile {
   path: string;
   fd: number;
-  /** What it is packed with; undefined for plain text. */
+  /** The compression; undefined for plain text. */
   packer: Packer | undefined;
   size: number;
-  /** Where its lines begin that can be of the time asked for. */
+  /** The offset of the first line that may be of the requested time. */
   start: number;
 }
 
-/** `.1`, `.old`, `-20261101`, what a packer adds aside. */
+/** The suffix after rotation without the suffix of a compressor: `.1`, `.old`, `-20261101`. */
 const ROTATED = /^(?:[.-][0-9][0-9.-]*|[.-]old)?$/;
 
 interface Span {
   since: string | undefined;
   until: string | undefined;
-  /** The log that is written now is among them however old it is, and only its whole lines count. */
+  /** Include the current log however old it is, and only its complete lines. */
   follow?: boolean | undefined;
 }
 
 /**
- * Opens the files that can hold lines from `since` to `until`, both as the log writes times; the caller closes them. Throws Failure
- * `failed`, for a site without a log too.
+ * Opens the files that may contain lines from `since` to `until`, both in the form of the log. The
+ * caller closes them. Throws Failure `failed`, also for a site without a log.
  */
 export function openLogFiles(site: Site, { since, until, follow }: Span): LogFile[] {
   const files = openAll(logFolders(site)).map((file) => {
@@ -48,7 +49,7 @@ export function openLogFiles(site: Site, { since, until, follow }: Span): LogFil
   const isWanted = ({ file, first, lastChange }: (typeof files)[number]): boolean => {
     if (until !== undefined && first > until) return false;
     if (since === undefined) return true;
-    // Packers keep the time of the last change, so what is packed is as old as it says.
+    // Compressors keep the modification time, so a compressed log is as old as it looks.
     if (file.packer) return lastChange >= since;
     if (!isLive(file) && (findLastTime(file.fd, file.size) ?? lastChange) < since) return false;
     file.start = seekTime(file.fd, file.size, since);
@@ -71,7 +72,7 @@ function openAll(folders: readonly string[]): LogFile[] {
     const fd = openLog(path);
     if (fd === undefined) return [];
     const { dev, ino, size } = fstatSync(fd);
-    // A file that was renamed between two looks at the folder is met under both names.
+    // A file that was renamed during the listing appears under both names.
     if (seen.size === seen.add(`${dev}:${ino}`).size) {
       closeSync(fd);
       return [];
@@ -83,7 +84,7 @@ function openAll(folders: readonly string[]): LogFile[] {
   return files;
 }
 
-/** The logs in a folder, by their paths, in no order. Throws Failure `failed`. */
+/** The paths of the logs in a directory, unsorted. Throws Failure `failed`. */
 export function listLogs(folder: string): string[] {
   try {
     return readdirSync(folder)
@@ -94,7 +95,7 @@ export function listLogs(folder: string): string[] {
   }
 }
 
-/** Warns of a log that is packed with something that cannot be read here. */
+/** Whether a file is a log. Warns of one whose compression this program cannot read. */
 function isLog(name: string): boolean {
   const [, rest = '', ending = ''] =
     /^(.*?)(\.(?:gz|zst|xz|bz2|lz4|lzma|lzo|br|Z|zip))?$/.exec(name.slice(LOG.length)) ?? [];
@@ -104,10 +105,10 @@ function isLog(name: string): boolean {
   return false;
 }
 
-/** Undefined when it is gone. */
+/** Opens a log; undefined when it no longer exists. */
 function openLog(path: string): number | undefined {
   try {
-    // O_NONBLOCK: what is no regular file must not hold us up.
+    // O_NONBLOCK: a FIFO or device must not block the program.
     return openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
@@ -116,7 +117,7 @@ function openLog(path: string): number | undefined {
   }
 }
 
-/** Where the last whole line ends. */
+/** The offset after the last complete line. */
 function endOfLines({ fd, size }: LogFile): number {
   const start = Math.max(0, size - BLOCK_BYTES);
   const end = readBlock(fd, start).lastIndexOf('\n', size - start - 1);

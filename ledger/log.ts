@@ -1,4 +1,5 @@
-// The lines of nph-webjob.log and of what rotation made of it, one after the other, the oldest first: streamed, never a whole file in memory.
+// Streams the lines of nph-webjob.log and its rotated files, oldest first, without ever holding a
+// whole file in memory.
 import { closeSync, readSync } from 'node:fs';
 import { basename } from 'node:path';
 import { formatTime, type LogLine, parseLogLine } from 'webjob-protocol';
@@ -12,42 +13,42 @@ import type { Site } from './site.ts';
 export interface LogRange {
   since?: Date | undefined;
   until?: Date | undefined;
-  /** Only lines before this time, as the log writes it. */
+  /** Only lines before this time, in the form of the log. */
   before?: string | undefined;
-  /** Only lines that hold this text. */
+  /** Only lines that contain this text. */
   contains?: string | undefined;
-  /** Goes on with what is written from now on, without end. */
+  /** Continue with lines as they are written, without end. */
   follow?: boolean | undefined;
-  /** Called when everything that was there has been read, and what follows is new. */
+  /** Called when everything that existed was read, and only new lines follow. */
   onFollow?: (() => void) | undefined;
-  /** The same lines are read again, and what is wrong with them is said then. */
+  /** Do not warn of malformed lines, because the same lines will be read again. */
   isTrial?: boolean | undefined;
 }
 
-/** So much later than a line that stands behind it another may say it was done. */
+/** A line may be followed by one whose time is earlier by at most this much. */
 const DISORDER_SECONDS = 600;
-/** An hour that is there twice, when a zone's summer time ends. */
+/** The hour that occurs twice when summer time ends. */
 const REPEATED_HOUR_SECONDS = 3600;
 const BLOCK_BYTES = 256 * 1024;
-/** Of a line that is none, so much is shown. */
+/** The number of characters of a malformed line that a warning shows. */
 const SHOWN_LENGTH = 80;
 
-/** A line, and as it stands in the log. */
+/** A parsed line and its text. */
 export interface ReadLine {
   line: LogLine;
   text: string;
 }
 
-/** The lines of readLogBlocks, one by one. */
+/** Yields the lines of readLogBlocks() one by one. */
 export async function* readLogLines(site: Site, range: LogRange = {}): AsyncGenerator<LogLine> {
   for await (const lines of readLogBlocks(site, range)) for (const { line } of lines) yield line;
 }
 
 /**
- * The lines of a time, many at once, as each wait costs more than a line does; a few older and
- * younger ones come with them, as the log is not strictly in order. Empty lines, which two writers
- * leave that both end a torn one, are skipped; so is what is not a line of the log, and a warning at
- * the end counts it and shows the first. Throws Failure `failed`.
+ * Yields the lines of a time range in blocks, because each await costs more than a line. A few
+ * older and newer lines are included, because the log is not strictly ordered. Empty lines, left by
+ * two writers that both end a torn line, are skipped. So are malformed lines; a warning at the end
+ * counts them and shows the first. Throws Failure `failed`.
  */
 export async function* readLogBlocks(site: Site, range: LogRange = {}): AsyncGenerator<ReadLine[]> {
   const since = range.since && shift(site, range.since, -1);
@@ -88,7 +89,10 @@ export async function* readLogBlocks(site: Site, range: LogRange = {}): AsyncGen
   }
 }
 
-/** The lines of all logs of a site from a time on, and those that are written from now on, without end. */
+/**
+ * Yields the lines of all logs of a site from a time on, and then new lines as they are written,
+ * without end.
+ */
 export async function* followLogs(site: Site, since: Date, onFollow: () => void): AsyncGenerator<ReadLine[]> {
   const servers = new Map(site.servers.map((server) => [server.logfilesDirectory, server]));
   let waiting = servers.size;
@@ -112,13 +116,13 @@ export async function* followLogs(site: Site, since: Date, onFollow: () => void)
   }
 }
 
-/** An instant as the log writes it, with the allowance for lines out of order. */
+/** A time in the form of the log, with the allowance for lines out of order added or subtracted. */
 export function shift({ settings }: Site, at: Date, sign: -1 | 1): string {
   const seconds = DISORDER_SECONDS + (settings.useGMT ? 0 : REPEATED_HOUR_SECONDS);
   return formatTime(new Date(at.getTime() + sign * seconds * 1000), settings.useGMT);
 }
 
-/** A line of a log that was written or carried over by a machine which ends lines in CR LF. */
+/** Removes the CR of a line that a machine with CR LF line ends has written or copied. */
 export function trimLine(text: string): string {
   return text.endsWith('\r') ? text.slice(0, -1) : text;
 }
@@ -142,7 +146,7 @@ async function* readFile(file: LogFile, parse: Parse, onFollow: (() => void) | u
   }
 }
 
-/** One block after the other, in the same memory. */
+/** Yields block after block in the same buffer. */
 function* readBlocks({ fd, start, size }: LogFile): Generator<Buffer> {
   const buffer = Buffer.allocUnsafe(Math.min(BLOCK_BYTES, size - start));
   for (let at = start; at < size; ) {

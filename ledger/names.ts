@@ -1,5 +1,5 @@
-// What the name of an upload says, and what name an upload must have: PutNameFormat read backwards and forwards. A name is only ever a hint,
-// which the job id in the .rdy file must confirm.
+// PutNameFormat read in both directions: what the name of an upload tells, and what name an upload
+// must have. A name is only a hint that the job id in the .rdy must confirm.
 import { posix } from 'node:path';
 import { splitNumbered } from 'webjob-locker';
 import { findJobIdParts, type LogLine, NOT_APPLICABLE } from 'webjob-protocol';
@@ -15,12 +15,12 @@ export interface NameFacts {
 /** Names that an upload may have, without an extension. */
 export interface Guess {
   folder: string;
-  /** What they all begin with. */
+  /** The common beginning of the names. */
   prefix: string;
   fits(name: string): boolean;
-  /** There is only one, but for a number behind it. */
+  /** There is only one such name, apart from a number after it. */
   isExact: boolean;
-  /** Guesses that are the same have the same. */
+  /** Equal for equal guesses. */
   key: string;
 }
 
@@ -36,14 +36,15 @@ const TOKEN_PATTERNS: Record<string, string> = {
 const TIME_TOKENS = new Set(['%Y', '%y', '%m', '%d', '%H', '%M', '%S', '%s', '%j']);
 
 /**
- * Tells what a name says. Where the id of a client or a command stands beside a job id, only the job id tells where each ends; without it
- * the name must have one that a server of the site can have given (docs/protocol.md, section 5). Undefined for a name of another form.
+ * Parses a name. When a client id or command is next to the job id, only the job id tells where
+ * each ends; without it, the name must have a job id that a server of the site can have issued
+ * (docs/protocol.md, section 5). Returns undefined for a name of another form.
  *
- * @param jobId as the log writes it
+ * @param jobId in the escaped form of the log
  */
 export type ParseName = (name: string, jobId?: string) => NameFacts | undefined;
 
-/** Reads names of the form that PutNameFormat has now. */
+/** Compiles a parser for names in the current PutNameFormat. */
 export function compileNames({ settings, servers }: Site): ParseName {
   const format = settings.putNameFormat;
   const issuers = [settings, ...servers].map(({ serverId }) => escapePattern(serverId));
@@ -58,7 +59,7 @@ export function compileNames({ settings, servers }: Site): ParseName {
   };
 }
 
-/** Stands for the job id: no name has it. */
+/** A placeholder for the job id that no name contains. */
 const ID_MARK = '\\0';
 
 function compileFormat(format: string, jobId: string): RegExp {
@@ -66,13 +67,13 @@ function compileFormat(format: string, jobId: string): RegExp {
   const source = splitFormat(format).map((part) => {
     if (!part.startsWith('%')) return escapePattern(part);
     const pattern = part === '%jid' ? jobId : (TOKEN_PATTERNS[part] ?? VALUE);
-    // A group may be named once only.
+    // A regular expression may use a group name only once.
     return seen.size === seen.add(part).size ? pattern.replace(/\?<\w+>/, '') : pattern;
   });
   return new RegExp(`^${source.join('')}$`);
 }
 
-/** The id may stand in the name of the command, too: one of its places is its own. */
+/** The command may contain the job id too, but one occurrence is the job id itself. */
 function findWithId(pattern: RegExp, name: string, jobId: string): RegExpExecArray | null {
   const id = encodeValue(decodeField(jobId));
   for (let at = name.indexOf(id); at >= 0; at = name.indexOf(id, at + 1)) {
@@ -83,8 +84,9 @@ function findWithId(pattern: RegExp, name: string, jobId: string): RegExpExecArr
 }
 
 /**
- * Tells what names the upload of a PUT may have, the likeliest first. The log says when a request was done and how many whole seconds it
- * took, so that one of three seconds is the one that stands in the name. No names when the folder itself depends on a process id.
+ * Returns a function that lists the names that the upload of a PUT may have, likeliest first. The
+ * log says when a request finished and how many whole seconds it took, so the time in the name is
+ * one of three seconds. There are no names when the directory depends on a process id.
  */
 export function makeGuesser(site: Site): (put: LogLine) => Generator<Guess> {
   const { settings } = site;
@@ -112,13 +114,16 @@ export function makeGuesser(site: Site): (put: LogLine) => Generator<Guess> {
   };
 }
 
-/** Any server of the site may have received it: the ones it names, and the one that issued the job id. */
+/**
+ * Any server of the site may have received it: those in the settings, and the one that issued the
+ * job id.
+ */
 function serversOf({ servers, settings }: Site, { jobId = '' }: LogLine): Set<string> {
   const issuer = findJobIdParts(jobId)?.serverId;
   return new Set([settings.serverId, ...servers.map(({ serverId }) => serverId), ...(issuer ? [issuer] : [])]);
 }
 
-/** The names of an ordered list that a guess fits. */
+/** The names of a sorted list that match a guess. */
 export function selectNames(names: readonly string[], { prefix, fits }: Guess): string[] {
   let low = 0;
   for (let high = names.length; low < high; ) {
@@ -131,13 +136,16 @@ export function selectNames(names: readonly string[], { prefix, fits }: Guess): 
   return end === low ? [] : names.slice(low, end).filter(fits);
 }
 
-/** The parts of a name; what is not known of it is `%pid`, and no value is that. */
+/**
+ * Builds a guess from the parts of a name. The only unknown part is `%pid`, which no value equals.
+ */
 function guessName(parts: string[]): Guess | undefined {
   const unknown = parts.indexOf('%pid');
   const prefix = parts.slice(0, unknown < 0 ? undefined : unknown).join('');
   const folder = posix.dirname(parts.join(''));
   if (folder.includes('%pid')) return undefined;
-  // A PutNameFormat has one process id mostly, and to compile a pattern takes longer than all else.
+  // A PutNameFormat usually has one process id, and compiling a pattern would take longer than
+  // everything else.
   const suffix = unknown < 0 ? '' : parts.slice(unknown + 1).join('');
   const hasOne = unknown >= 0 && parts.indexOf('%pid', unknown + 1) < 0;
   const fitsWhole = (name: string): boolean =>
@@ -146,7 +154,7 @@ function guessName(parts: string[]): Guess | undefined {
         name.endsWith(suffix) &&
         PID.test(name.slice(prefix.length, name.length - suffix.length))
       : compileName(parts).test(name);
-  // One that differs from what had its name before has a number behind it.
+  // An upload that differs from the one that has the name gets a number after its name.
   const fits = (name: string): boolean => fitsWhole(name) || fitsWhole(splitNumbered(name)?.base ?? '');
   return { folder, prefix, fits, isExact: unknown < 0, key: parts.join('\0') };
 }
@@ -157,7 +165,7 @@ function compileName(parts: string[]): RegExp {
   return new RegExp(`^${parts.map((part) => (part === '%pid' ? '[0-9]{1,10}' : escapePattern(part))).join('')}$`);
 }
 
-/** A field of the log as the client sent it. */
+/** Decodes a field of the log to what the client sent. */
 function decodeField(field: string): string {
   return field.replace(/%([0-9a-f]{2})/g, (_, hex: string) => String.fromCharCode(Number.parseInt(hex, 16)));
 }

@@ -1,5 +1,5 @@
-// Whose the uploads are that somebody wants to remove or pack: the same join as that of the jobs, of these uploads and of what the logs say
-// under their job ids.
+// Attribution of uploads that are to be removed or archived: the same join as for jobs, over these
+// uploads and the log lines with their job ids.
 import { findJobIdParts, NOT_APPLICABLE } from 'webjob-protocol';
 import { parseRecordFields } from './ending.ts';
 import { joinUnit, LOCKER, type Located, type Upload, unitOfLine, unitOfUpload } from './join.ts';
@@ -10,23 +10,23 @@ import type { Site } from './site.ts';
 import { openKnownStore } from './store.ts';
 import { parseLines, placeLine } from './writer.ts';
 
-/** What is known of an upload before anybody is asked whose it is. */
+/** What is known of an upload before its attribution. */
 export type Unowned = Pick<Upload, 'name' | 'has' | 'at' | 'jobId'> & {
-  /** The beginning of its run record, which can say what its client likes. */
+  /** The beginning of its run record, which may contain whatever the client likes. */
   record: string | undefined;
 };
 
 export interface Attribution {
-  /** Whose it is, and of what command, where the log tells. */
+  /** Its client and command, when the log tells them. */
   owner: { clientId: string; command: string } | undefined;
-  /** Every client whose PUT the log has as accepted under its job id. */
+  /** Every client that has an accepted PUT with its job id in the log. */
   clients: readonly string[];
 }
 
-/** A server's clock may have been set back between a job id and a line of the log. */
+/** How far a server's clock may have been set back between a job id and its log line. */
 const CLOCK_MS = 3_600_000;
 
-/** By the names of the uploads. Throws Failure `failed` when there is no log. */
+/** Attributes uploads; the result is by name. Throws Failure `failed` when there is no log. */
 export async function attribute(site: Site, uploads: readonly Unowned[]): Promise<ReadonlyMap<string, Attribution>> {
   const parseName = compileNames(site);
   const units = new Map<string, Upload[]>();
@@ -42,7 +42,7 @@ export async function attribute(site: Site, uploads: readonly Unowned[]): Promis
   const guess = makeGuesser(site);
   const found = new Map<string, Attribution>();
   for (const [unit, same] of units) {
-    // httpd vouched for no other client than that of an accepted one.
+    // Only an accepted PUT proves the client to httpd.
     const accepted = (lines.get(unit) ?? []).filter(({ line }) => line.method === 'PUT' && line.status === 200);
     const clients = [...new Set(accepted.flatMap(({ line }) => line.clientId ?? []))];
     for (const { job, lines: own, uploads } of joinUnit(accepted, same, guess)) {
@@ -54,7 +54,10 @@ export async function attribute(site: Site, uploads: readonly Unowned[]): Promis
   return found;
 }
 
-/** What the logs say of these units: as the store has it, or without one, read from when the first of the uploads can have begun. */
+/**
+ * The log lines of these units, from the store, or without one from the logs since the first of the
+ * uploads may have begun.
+ */
 async function findLines(site: Site, units: ReadonlyMap<string, readonly Upload[]>): Promise<Map<string, Located[]>> {
   const lines = new Map<string, Located[]>();
   const store = await openKnownStore(site);
@@ -84,7 +87,10 @@ async function findLines(site: Site, units: ReadonlyMap<string, readonly Upload[
   return lines;
 }
 
-/** Undefined when a job id does not tell: a copied file can be younger than its line of the log. */
+/**
+ * When the first of the uploads may have begun; undefined when a job id does not tell, because a
+ * copied file may be newer than its log line.
+ */
 function beginOf(uploads: readonly Upload[]): Date | undefined {
   let begin = Number.POSITIVE_INFINITY;
   for (const { jobId, at } of uploads) {

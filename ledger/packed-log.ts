@@ -1,4 +1,4 @@
-// Logs that rotation packed: read as zcat and zstdcat read them, as far as they go.
+// Reads compressed logs as zcat and zstdcat do, also damaged ones up to the damage.
 import { createReadStream, readSync } from 'node:fs';
 import { basename } from 'node:path';
 import { pipeline, type Transform } from 'node:stream';
@@ -13,16 +13,19 @@ interface PackedLog {
   packer: Packer | undefined;
 }
 
-/** Enough for the first line, and for a bomb of 4 MB at most. */
+/** Enough for the first line, and at most 4 MB for a compression bomb. */
 const HEAD_BYTES = 4096;
 
-/** What a log is packed with, by its name; undefined for plain text, and for what this Node cannot unpack. */
+/**
+ * The compression of a log, from its name; undefined for plain text, and for one that this Node
+ * cannot read.
+ */
 export function findPacker(name: string): Packer | undefined {
   if (name.endsWith('.gz')) return 'gzip';
   return name.endsWith('.zst') && 'createZstdDecompress' in loadZlib() ? 'zstd' : undefined;
 }
 
-/** The beginning of a packed log; empty when it is damaged. */
+/** The beginning of a compressed log; empty when it is damaged. */
 export function expandHead(fd: number, packer: Packer): Buffer {
   const buffer = Buffer.alloc(HEAD_BYTES);
   const head = buffer.subarray(0, readSync(fd, buffer, 0, buffer.length, 0));
@@ -35,7 +38,10 @@ export function expandHead(fd: number, packer: Packer): Buffer {
   }
 }
 
-/** The text of a packed log. Warns of one that is damaged, and reads it as far as it goes. Throws other errors of system calls. */
+/**
+ * The text of a compressed log. A damaged one is read as far as possible, with a warning. Throws
+ * other errors of system calls.
+ */
 export async function* expand(log: PackedLog): AsyncGenerator<Buffer> {
   if (log.size === 0) return;
   try {
@@ -48,10 +54,13 @@ export async function* expand(log: PackedLog): AsyncGenerator<Buffer> {
   }
 }
 
-/** CRC-32 and length behind the deflated bytes of a member (RFC 1952, section 2.3). */
+/** CRC-32 and length after the compressed data of a member (RFC 1952, section 2.3). */
 const TRAILER_BYTES = 8;
 
-/** Member after member. Whatever stands behind the last one is nobody's, as zcat has it: gunzip of Node would lose what comes before it. */
+/**
+ * Reads member after member. Bytes after the last one are ignored, as in zcat; Node's gunzip would
+ * lose the data before them.
+ */
 async function* gunzip(log: PackedLog): AsyncGenerator<Buffer> {
   for (let at = 0; at < log.size; ) {
     const start = findDeflated(log.fd, at);
@@ -66,10 +75,13 @@ async function* gunzip(log: PackedLog): AsyncGenerator<Buffer> {
 }
 
 const FLAGS = { headerCrc: 2, extra: 4, name: 8, comment: 16 };
-/** Name and comment have no limit of their own. */
+/** RFC 1952 sets no limit for the name and the comment. */
 const MAX_HEADER_BYTES = 64 * 1024;
 
-/** Where the deflated bytes of a member begin, by its header; undefined where there is none. */
+/**
+ * The offset of the compressed data of a member, from its header; undefined when there is no
+ * header.
+ */
 function findDeflated(fd: number, at: number): number | undefined {
   const buffer = Buffer.alloc(MAX_HEADER_BYTES);
   const head = buffer.subarray(0, readSync(fd, buffer, 0, buffer.length, at));
@@ -84,12 +96,12 @@ function findDeflated(fd: number, at: number): number | undefined {
 
 async function* pass({ fd, size }: PackedLog, start: number, through: Transform): AsyncGenerator<Buffer> {
   const source = createReadStream('', { fd, start, end: size - 1, autoClose: false });
-  // The error of any stage ends the last one, which is the one we read.
+  // An error in any stage ends the last one, which is the one that is read.
   pipeline(source, through, () => {});
   yield* through;
 }
 
-/** Expensive to load, and most logs are not packed. */
+/** Loaded on demand: it takes time, and most logs are not compressed. */
 function loadZlib(): typeof import('node:zlib') {
   return process.getBuiltinModule('node:zlib');
 }

@@ -1,4 +1,4 @@
-// The uploads that are in packs, as their manifests tell of them.
+// The uploads in archives, from the manifests.
 import { closeSync, openSync } from 'node:fs';
 import { encodeField } from 'webjob-protocol';
 import { type PackedGroup, readGroups } from '../archive/manifest.ts';
@@ -12,7 +12,10 @@ import { packedStreams, readPackedRecord } from './streams.ts';
 
 const COMPLETE = unpackFiles(packFiles(new Set(['out', 'err', 'env', 'rdy'])));
 
-/** Hands on every upload of a pack. False for a manifest that is damaged, which is read as far as it goes, or gone. */
+/**
+ * Passes on every upload of an archive. Returns false when the manifest is damaged, in which case
+ * it is read up to the damage, or when it no longer exists.
+ */
 export async function readPack(pack: Pack, parseName: ParseName, put: (upload: ReadUpload) => void): Promise<boolean> {
   let damage = '';
   const onDamage = (error: Error): void => {
@@ -29,13 +32,16 @@ export async function readPack(pack: Pack, parseName: ParseName, put: (upload: R
     return damage === '';
   } catch (error) {
     const { code, message } = error as NodeJS.ErrnoException;
-    // Unpacked or pruned at this moment.
+    // The archive was unpacked or removed at this moment.
     if (code !== 'ENOENT') warn(`${pack.manifest} is skipped: ${code ?? message}`);
     return false;
   }
 }
 
-/** Whose it is: by the manifest, or when the log told nothing of it, by its name. */
+/**
+ * The client and command of an upload, from the manifest, or if the log did not have them, from its
+ * name.
+ */
 async function describeGroup(pack: Pack, group: PackedGroup, parseName: ParseName): Promise<ReadUpload> {
   const jobId = encodeField(group.jobId);
   const { clientId, command } = group.clientId === undefined ? (parseName(group.name, jobId) ?? {}) : group;
@@ -48,7 +54,10 @@ async function describeGroup(pack: Pack, group: PackedGroup, parseName: ParseNam
   };
 }
 
-/** Packs of earlier versions do not tell it. A run record that cannot be read tells of no good ending. */
+/**
+ * Archives of earlier versions do not record the ending. A run record that cannot be read counts as
+ * failed.
+ */
 async function readPackedEnding(pack: Pack, group: PackedGroup): Promise<Ending> {
   try {
     return describeEnding(await readPackedRecord(packedStreams(pack, group)));

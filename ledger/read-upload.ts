@@ -1,4 +1,5 @@
-// What one upload is, read from its files: whose it is, when it was announced, and how its run ended.
+// Reads an upload from its files: its client and command, when it was announced, and how its run
+// ended.
 import type { Stats } from 'node:fs';
 import { EXTENSIONS, type Extension, type Group, parseReady, reach, STREAMS, statGroupFile } from 'webjob-locker';
 import { encodeField, isClientId, isFileName } from 'webjob-protocol';
@@ -7,25 +8,28 @@ import { readHead, readHeadAndSize, readHeadAndStats } from './head.ts';
 import { LOCKER, type Upload } from './join.ts';
 import type { NameFacts, ParseName } from './names.ts';
 
-/** An upload in the locker with what tells that it is still the same. */
+/** An upload in the locker with a stamp that shows whether it is still the same. */
 export type ReadUpload = Upload & {
   stamp: string;
-  /** Of all of its files. */
+  /** The size of all of its files. */
   bytes: number;
 };
 
 /** What was read of the streams of an upload for another purpose. */
 export interface ReadStreams {
-  /** Of the streams that are there. */
+  /** The sizes of the streams that exist. */
   sizes: ReadonlyMap<Extension, number>;
-  /** The run record, one character a byte; undefined when it is not there, or was not read to its end. */
+  /**
+   * The run record, one character for each byte; undefined when it does not exist or was not read
+   * to its end.
+   */
   record: string | undefined;
 }
 
 /**
- * Undefined when nothing of it is there (any more).
+ * Reads an upload; undefined when none of its files exists (any longer).
  *
- * @param streams spares reading them again
+ * @param streams avoids reading them again
  */
 export function readUpload(
   locker: string,
@@ -42,7 +46,8 @@ export function readUpload(
     const found = statGroupFile(locker, name, extension);
     if (found) sizes.set(extension, found.size);
   }
-  // Last, as it is the first to go: an upload whose files go meanwhile is not taken for a whole one.
+  // Read last, because it is removed first: so an upload that is being removed is not mistaken for
+  // a complete one.
   const ready = (known?.has ?? ALL).has('rdy') ? readHeadAndStats(reach(locker, `${name}.rdy`)) : undefined;
   if (ready) sizes.set('rdy', ready.stats.size);
   const has = new Set(sizes.keys());
@@ -60,12 +65,15 @@ export function readUpload(
 
 const ALL: ReadonlySet<Extension> = new Set(EXTENSIONS);
 
-/** A complete upload is what it was while its .rdy is: whoever replaces an upload replaces that, too. */
+/**
+ * The stamp of a complete upload. It is unchanged while its .rdy is, because every replacement
+ * replaces the .rdy too.
+ */
 export function stampReady({ ino, mtimeMs, size }: Pick<Stats, 'ino' | 'mtimeMs' | 'size'>): string {
   return `${ino}:${mtimeMs}:${size}`;
 }
 
-/** Without .rdy: when it last changed, and what tells that it did. */
+/** When an upload without a .rdy last changed, and its stamp. */
 export function stampBroken(locker: string, { name, has }: Group): { at: number; stamp: string } {
   const found = EXTENSIONS.map((extension) =>
     has.has(extension) ? statGroupFile(locker, name, extension) : undefined,
@@ -74,7 +82,10 @@ export function stampBroken(locker: string, { name, has }: Group): { at: number;
   return { at: Math.max(0, ...found.map((stats) => stats?.mtimeMs ?? 0)), stamp: marks.join(' ') };
 }
 
-/** By its name, or where that is of another form, by what its run record claims. */
+/**
+ * The client and command of an upload, from its name, or if that has another form, from what its
+ * run record claims.
+ */
 export function whoseIs(
   facts: NameFacts | undefined,
   readRecord: () => ReadonlyMap<string, string> | undefined,
@@ -90,12 +101,12 @@ export function whoseIs(
   };
 }
 
-/** What is read of a run record here. */
+/** The fields of the run record that are needed here. */
 const FACTS = fieldPattern(`${ENDING_FIELDS.join('|')}|ClientId|GetRequest`);
-/** A longer file is no run record, whatever it begins with. */
+/** A longer file is not a run record, whatever it begins with. */
 const MAX_RECORD_BYTES = 1024 * 1024;
 
-/** The run record and its size; undefined when it is not there. */
+/** The run record and its size; undefined when it does not exist. */
 function readRecord(
   locker: string,
   name: string,
@@ -116,7 +127,7 @@ function readRecord(
   );
 }
 
-/** What a .rdy file says, as the log writes it. */
+/** The job id in a .rdy file, in the escaped form of the log. */
 export function parseJobId(text: string): string | undefined {
   try {
     return encodeField(parseReady(text));
@@ -125,11 +136,11 @@ export function parseJobId(text: string): string | undefined {
   }
 }
 
-/** The files of an upload, by the bit that stands for each. */
+/** The files of an upload; the bit of each is its index. */
 export const FILE_BITS: readonly Extension[] = [...STREAMS, 'rdy', 'lck'];
 const SETS = new Map<number, ReadonlySet<Extension>>();
 
-/** Which files there are, as a number: `rdy` is 8. */
+/** The files that exist, as a bit set: `rdy` is 8. */
 export function packFiles(has: ReadonlySet<Extension>): number {
   return FILE_BITS.reduce((sum, extension, bit) => sum | (has.has(extension) ? 1 << bit : 0), 0);
 }
@@ -140,7 +151,7 @@ export function unpackFiles(bits: number): ReadonlySet<Extension> {
   return known;
 }
 
-/** `Ending` as it is kept, and back. */
+/** An `Ending` in its stored form. */
 export type StoredEnding = readonly [number | null, number | null, number | null, string | null, number | null];
 
 export function packEnding(ending: Ending | undefined): StoredEnding {

@@ -1,5 +1,6 @@
-// Brings a store up to date with the files: what is new of the logs, of the custody records, of the packs, and of the locker. What a custody
-// record or a line of the log tells of an upload leads to its files; a walk of the locker finds what neither tells of.
+// Brings a store up to date with the files: the new parts of the logs, the custody records, the
+// archives and the locker. A custody record or a log line leads to the files of an upload; a walk
+// of the locker finds uploads that neither mentions.
 import { lstatSync, statSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { type Group, listCustodyFiles, parseCustody, reachFolder, statGroupFile } from 'webjob-locker';
@@ -21,55 +22,61 @@ import type { ReadText, ReadTexts } from './texts.ts';
 import { type FileKind, listBroken, readNewLines } from './tracked-files.ts';
 import { locate, parseUpload, placeLine, Writer } from './writer.ts';
 
-/** How much of the locker is looked at: what is new is told of, every folder that changed, every upload whether it is still the same. */
+/**
+ * How much of the locker is walked: nothing, every directory that changed, or everything, with a
+ * check of every upload.
+ */
 export type Walk = 'none' | 'changed' | 'all';
 
 export interface Refreshed {
-  /** Uploads that were read. */
+  /** The number of uploads that were read. */
   read: number;
-  /** Uploads of which the texts were read, too. */
+  /** The number of uploads whose texts were read too. */
   texts: number;
-  /** Uploads that are gone. */
+  /** The number of uploads that no longer exist. */
   removed: number;
   /** Rows of the jobs that have ended since the last time. */
   ended: number[];
 }
 
-/** What to look at where there is no store that holds everything. */
+/** What to read when there is no complete store. */
 export interface Window {
   since?: Date | undefined;
-  /** Only lines that hold this text. */
+  /** Only lines that contain this text. */
   contains?: string | undefined;
   /** Only requests of these clients. */
   isClient?: ((clientId: string) => boolean) | undefined;
-  /** Uploads that no line of the log tells of are not looked for. */
+  /** Do not look for uploads that no log line mentions. */
   logOnly?: boolean | undefined;
 }
 
-/** Units that are joined at once. */
+/** The number of units that are joined at once. */
 const BATCH = 400;
-/** The same while a store is filled: the GET and the PUT of a job come together the more often. */
+/**
+ * The number of units that are joined at once while a store is filled: the larger it is, the more
+ * often it has both the GET and the PUT of a job.
+ */
 const FILL_BATCH = 800;
-/** A folder that changed so lately may change again without another time. */
+/** A directory that changed this recently may change again without a new mtime. */
 const SETTLED_MS = 2000;
 const MAX_CUSTODY_BYTES = 1 << 20;
-/** What a custody record tells of uploads but for their deposits. */
+/** Records about uploads other than deposits. */
 const KEEPING = ['"event":"prune"', '"event":"unpack"'];
 const MAX_LOG_BYTES = 64 * 1024;
-/** A server's clock may have been set back between a job id and a line of the log. */
+/** How far a server's clock may have been set back between a job id and its log line. */
 const CLOCK_MS = 3_600_000;
 
-/** Uploads of a folder that nobody reads again but for `webjobctl index`. */
+/** A directory with this many uploads is read again only by `webjobctl index`. */
 const LARGE_FOLDER = 20_000;
 
-/** A folder of the locker as it was at the last walk. */
+/** A directory of the locker as it was at the last walk. */
 interface KnownFolder {
   path: string;
   mtime: string;
   uploads: number;
 }
 
-/** One bringing up to date, in a transaction that the caller has begun. */
+/** One update, in a transaction that the caller has begun. */
 export class Refresh {
   readonly #database: Database;
   readonly #site: Site;
@@ -81,10 +88,13 @@ export class Refresh {
   readonly #advance: () => void;
   readonly #readTexts: ReadTexts | undefined;
   #mustWalk = false;
-  /** Only uploads of job ids with this text. */
+  /** Only uploads whose job ids contain this text. */
   #contains: string | undefined;
 
-  /** `readTexts` is for a store that is filled: what it reads of an upload is indexed as well. */
+  /**
+   * `readTexts` is for a store that is being filled: it also indexes the texts of each upload that
+   * is read.
+   */
   constructor(database: Database, site: Site, { advance = () => {} }: Steps = {}, readTexts?: ReadTexts) {
     this.#database = database;
     this.#site = site;
@@ -97,7 +107,7 @@ export class Refresh {
     this.#hasExactNames = !site.settings.putNameFormat.includes('%pid');
   }
 
-  /** Everything that is new. Throws Failure `failed`, and the errors of system calls. */
+  /** Reads everything that is new. Throws Failure `failed`, and the errors of system calls. */
   async run(walk: Walk): Promise<Refreshed> {
     checkLocker(this.#locker);
     this.#isFilling =
@@ -119,7 +129,10 @@ export class Refresh {
     return this.#done;
   }
 
-  /** What a question asks for and little else, into a store that is empty. Throws as `run` does. */
+  /**
+   * Reads what a question needs and little else into an empty store. Throws Failure `failed`, and
+   * the errors of system calls.
+   */
   async runWindow(window: Window): Promise<Refreshed> {
     checkLocker(this.#locker);
     this.#contains = window.contains;
@@ -137,8 +150,9 @@ export class Refresh {
   }
 
   /**
-   * Jobs as they end, by their rows, without end; `onFollow` is called when everything that was there has been told. For a store that is empty
-   * and nobody else's. Throws as `run` does.
+   * Yields the rows of jobs as they end, without end. `onFollow` is called when everything that
+   * existed was reported. Only for an empty store that no other process uses. Throws Failure
+   * `failed`, and the errors of system calls.
    */
   async *follow(since: Date, onFollow: () => void): AsyncGenerator<number[]> {
     checkLocker(this.#locker);
@@ -157,22 +171,23 @@ export class Refresh {
     if (!this.#isFilling || this.#mustLook) this.#lookFor(isWorth);
     this.#mustLook = false;
     const ended = this.#writer.settle();
-    // Of a store that is filled nobody asks which jobs are new.
+    // While a store is filled, nobody asks which jobs are new.
     if (!this.#isFilling) for (const id of ended) this.#done.ended.push(id);
   }
 
-  /** Looks for the uploads of what is new. */
+  /** Looks for the uploads of new log lines. */
   #lookFor(isWorth: (put: Located) => boolean): void {
     for (const name of this.#writer.repeated(this.#isFilling ? isWorth : () => true)) this.#look(name);
     this.#discover(this.#writer.unexplained(isWorth));
   }
 
   /**
-   * What was announced before the locker was walked is known, but for what broke off and what another upload has replaced; what broke off before
-   * a store is filled is attributed at the end.
+   * Uploads announced before the locker was walked are known, except those that broke off or were
+   * replaced. What broke off before a store is filled is attributed at the end.
    */
   #isWorthLooking({ line, at }: Located): boolean {
-    // All that broke off is looked for in lists of whole folders: what a clock that was set back hides, the next walk finds.
+    // Files that broke off are looked for in listings of whole directories; the next walk finds
+    // what a clock that was set back hides.
     if (breaksOff(line)) return !this.#isFilling || at >= this.#walkedAt - 1000;
     return at >= this.#walkedAt - CLOCK_MS || this.#hasExactNames;
   }
@@ -217,7 +232,9 @@ export class Refresh {
     return found;
   }
 
-  /** The requests before a window of jobs that go on in it: the id of a job tells when it began. */
+  /**
+   * Reads the requests before a window that belong to its jobs: a job id tells when the job began.
+   */
   async #readEarlier(lines: readonly Located[], { since, contains }: Window): Promise<void> {
     if (since === undefined) return;
     const served = new Set(lines.flatMap(({ line }) => (line.method === 'GET' ? (line.jobId ?? []) : [])));
@@ -238,7 +255,10 @@ export class Refresh {
         if (wanted.has(line.jobId ?? '')) this.#writer.add(placeLine(this.#site, line, text));
   }
 
-  /** What servers and webjobctl put on record of uploads. While the locker is walked anyway, that knows better what there is. */
+  /**
+   * Reads what servers and webjobctl recorded of uploads. A walk of the locker makes this
+   * unnecessary, because it shows what exists.
+   */
   async #readCustody(withDeposits: boolean): Promise<void> {
     const kind: FileKind<string> = {
       kind: 'custody',
@@ -265,10 +285,10 @@ export class Refresh {
     const at = Date.parse(String(time));
     for (const group of groups) {
       if (!isUploadName(group?.name)) continue;
-      // What is there under that name now, if anything, is another upload. Whoever walked the locker since then knows.
+      // If the name exists now, it is another upload. A later walk has found it.
       if (!(at < this.#walkedAt - CLOCK_MS) && !statGroupFile(this.#locker, group.name, 'rdy'))
         this.#lookLater(group.name);
-      // What broke off is nobody's any more when it is gone.
+      // Files that broke off and were removed belong to no job.
       if (group.files?.rdy) this.#writer.put(takenUpload(group, at, this.#parseName));
     }
   }
@@ -290,7 +310,7 @@ export class Refresh {
       if (old === stamp) continue;
       if (old !== undefined) this.#forgetPack(pack.name);
       const isWhole = await readPack(pack, this.#parseName, (upload) => this.#writer.put(upload));
-      // One that is damaged is read, and told of, every time.
+      // A damaged archive is read, and reported, every time.
       save.run(pack.name, isWhole ? stamp : '');
     }
     for (const name of known.keys()) this.#forgetPack(name as string);
@@ -327,19 +347,22 @@ export class Refresh {
   }
 
   #hasStrangers = false;
-  /** A name can be that of another upload already. */
+  /** The name may already belong to another upload. */
   readonly #hasExactNames: boolean;
-  /** The store held nothing when this began. */
+  /** The store was empty at the start. */
   #isFilling = false;
-  /** While it is filled: what prune took away since the walk began. */
+  /** While a store is filled: the uploads that were removed since the walk began. */
   readonly #later: string[] = [];
-  /** While it is filled: among the lines that wait is one whose upload may have come behind the walk. */
+  /** While a store is filled: a waiting line may have an upload that arrived after the walk. */
   #mustLook = false;
 
   /** When the whole locker was walked, in milliseconds. */
   #walkedAt = Number.NEGATIVE_INFINITY;
 
-  /** Uploads whose names are not of the form that PutNameFormat has now: only their .rdy files tell whose they are. */
+  /**
+   * Reads uploads whose names are not in the current PutNameFormat: only their .rdy files tell
+   * their job ids.
+   */
   #lookAtStrangers(): void {
     if (this.#hasStrangers) return;
     this.#hasStrangers = true;
@@ -351,13 +374,13 @@ export class Refresh {
     visit('.');
   }
 
-  /** Looks at once, or while a store is filled when it can be told which uploads are known. */
+  /** Reads an upload now, or while a store is filled, once it is clear which uploads are known. */
   #lookLater(name: string): void {
     if (this.#isFilling) this.#later.push(name);
     else this.#look(name);
   }
 
-  /** Reads an upload unless it is known as it is. */
+  /** Reads an upload unless it is known and unchanged. */
   #look(name: string, known?: Group): void {
     const ready = statGroupFile(this.#locker, name, 'rdy');
     if (ready && this.#writer.isKnown(name, '', stampReady(ready))) return;
@@ -378,7 +401,10 @@ export class Refresh {
     this.#writer.remove(name, '');
   }
 
-  /** Every folder that changed, or all of them. Of those that changed only an index run reads the large ones, which a look costs too much. */
+  /**
+   * Walks every directory that changed, or all of them. Of the changed ones, large directories are
+   * read only by `webjobctl index`, because they would slow every question down.
+   */
   #walk(walk: Walk, readsLarge = walk === 'all'): void {
     const rows = this.#database.prepare('SELECT path, mtime, uploads FROM folders').all() as unknown as KnownFolder[];
     const known = new Map(rows.map((row) => [row.path, row]));
@@ -416,7 +442,7 @@ export class Refresh {
     }
   }
 
-  /** Returns the folders in it. */
+  /** Walks one directory and returns its subdirectories and the number of foreign files. */
   #walkFolder(folder: string, walk: Walk): { folders: readonly string[]; foreignFiles: number; uploads: number } {
     const { groups, folders, foreignFiles } = this.#lister.listGroups(folder);
     const rows = this.#database
@@ -447,7 +473,7 @@ export class Refresh {
     return ready !== undefined && stampReady(ready) === old.stamp;
   }
 
-  /** Uploads that came, or broke off, since. */
+  /** Reads uploads that arrived or broke off since a time. */
   #walkSince({ since, isClient }: Window): void {
     const from = since ? since.getTime() - CLOCK_MS : Number.NEGATIVE_INFINITY;
     const visit = (folder: string): void => {
@@ -498,7 +524,7 @@ interface CustodyEvent {
   groups?: { name?: unknown; jobId?: unknown; files?: { rdy?: unknown } }[];
 }
 
-/** Undefined for a line that is no record. */
+/** Parses a record; undefined for a line that is not one. */
 function parseFacts(text: string): CustodyEvent | undefined {
   const record = parseCustody(text);
   try {
@@ -531,7 +557,10 @@ function takenUpload(
   };
 }
 
-/** A path below the locker, without a part that leads elsewhere: whoever can write in the folder of logs can write any. */
+/**
+ * Whether this is a relative path that stays below the locker: any process that can write to the
+ * log directory can record any path.
+ */
 function isUploadName(name: unknown): name is string {
   return typeof name === 'string' && !/(?:^|\/)\.{0,2}(?:\/|$)|\0/.test(name);
 }
@@ -541,7 +570,7 @@ function oldestOf(lines: readonly Located[]): Date | undefined {
   return Number.isFinite(at) ? new Date(at) : undefined;
 }
 
-/** Throws Failure `failed` when there is no locker. */
+/** Throws Failure `failed` when the locker does not exist. */
 function checkLocker(locker: string): void {
   try {
     statSync(locker);
@@ -550,7 +579,7 @@ function checkLocker(locker: string): void {
   }
 }
 
-/** Empty when it is gone. */
+/** The modification time of a directory as text; empty when it does not exist. */
 function mtimeOf(path: string): string {
   return String(lstatSync(path, { throwIfNoEntry: false, bigint: true })?.mtimeNs ?? '');
 }

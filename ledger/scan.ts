@@ -1,11 +1,11 @@
-// Jobs one after the other from a place on, for whoever shows a page at a time. What the indexes cannot answer is asked row by row,
-// so that the one who asks can stop after so many rows, or when it has taken long enough.
+// Jobs from a given place on, for pages. What no index can answer is filtered row by row, so that
+// the caller can stop after a number of rows or a time.
 import type { Job, JobState } from './job.ts';
 import type { Site } from './site.ts';
 import type { Database } from './sqlite.ts';
 import { readJoined } from './writer.ts';
 
-/** What a store for pages is asked by, beside the ledger's own indexes. */
+/** The indexes of a store for pages, beside the ledger's own. */
 const SCAN_INDEXES = `
 CREATE INDEX IF NOT EXISTS scan_client ON jobs (client, at DESC);
 CREATE INDEX IF NOT EXISTS scan_client_command ON jobs (client, command, at DESC);
@@ -19,7 +19,10 @@ export function makeScanIndexes(database: Database): void {
   database.exec(SCAN_INDEXES);
 }
 
-/** `time` is the newest first; of the others each has its jobs together, of them the newest first. */
+/**
+ * Orders: `time` is newest first; `client`, `command` and `state` group the jobs by that value,
+ * newest first within each.
+ */
 export const SCAN_ORDERS = ['time', 'oldest', 'client', 'command', 'state'] as const;
 export type ScanOrder = (typeof SCAN_ORDERS)[number];
 
@@ -31,14 +34,14 @@ export interface ScanFilter {
   exitCode?: number | undefined;
   since?: Date | undefined;
   until?: Date | undefined;
-  /** Of these units alone. */
+  /** Only jobs of these units. */
   units?: readonly string[] | undefined;
 }
 
-/** The place of a job in an order: what it is ordered by, its time and its row. */
+/** The place of a job in an order: the value that it is ordered by, its time and its row. */
 export type ScanKey = readonly [value: string, at: string, id: number];
 
-/** A job of the filter; without one, how far was looked. */
+/** A job that matches the filter, or without a job, how far the scan has come. */
 export interface Scanned {
   key: ScanKey;
   job: Job | undefined;
@@ -48,14 +51,14 @@ type Condition = readonly [sql: string, ...values: (string | number)[]];
 
 const COLUMNS = { client: 'client', command: 'command', state: 'state' } as const;
 
-/** So many rows are looked at between two chances to stop. */
+/** The number of rows that are read before the caller can stop the scan. */
 const CHUNK_ROWS = 5000;
-/** So few units are looked up one by one. */
+/** Up to this many units are looked up one by one. */
 const FEW_UNITS = 500;
 
 /**
- * The jobs of a filter from `after` on, and now and then how far was looked, so that the one who asks can stop at any place
- * and go on from there.
+ * Yields the jobs that match a filter from `after` on, and from time to time how far the scan has
+ * come, so that the caller can stop at any place and continue there later.
  */
 export function* scanJobs(
   database: Database,
@@ -78,7 +81,10 @@ export function* scanJobs(
   }
 }
 
-/** The jobs among the next rows; returns where these end, undefined when they were the last. */
+/**
+ * Yields the matching jobs among the next rows. Returns where these end; undefined when they were
+ * the last.
+ */
 function* scanChunk(
   database: Database,
   site: Site,
@@ -125,7 +131,7 @@ const ORDERS: Record<ScanOrder, string> = {
   state: 'state, at DESC, id',
 };
 
-/** What an index answers, and what is asked row by row. */
+/** Splits a filter into what an index answers and what is checked row by row. */
 function splitFilter({ client, command, states, exitCode, since, until, units }: ScanFilter): {
   indexed: Condition[];
   residual: Condition[];
@@ -156,7 +162,7 @@ function splitFilter({ client, command, states, exitCode, since, until, units }:
   return { indexed, residual };
 }
 
-/** Where to go on behind a place; in several steps where no index has all of them in one. */
+/** The ranges that follow a place in an order; several where no index has all of them in one. */
 function segmentsOf(order: ScanOrder, column: string | undefined, after: ScanKey | undefined): Condition[][] {
   if (!after) return [[]];
   const [value, at, id] = after;
@@ -171,10 +177,10 @@ function segmentsOf(order: ScanOrder, column: string | undefined, after: ScanKey
   ];
 }
 
-/** What jobs of a time add up to. */
+/** The sums of the jobs of a period. */
 export interface SpanSums {
   states: Map<JobState, number>;
-  /** Of uploads that were accepted. */
+  /** The size of the accepted uploads in bytes. */
   bytes: number;
 }
 
@@ -197,7 +203,10 @@ interface JobRow {
   joined: string;
 }
 
-/** The newest job that has output of each client of a command, or of each command of a client, by name; those behind `after`, at most so many. */
+/**
+ * The newest job with output of each client of a command, or of each command of a client, by name:
+ * at most `limit` after `after`.
+ */
 export function newestOfEach(
   database: Database,
   site: Site,
@@ -221,7 +230,7 @@ export function newestOfEach(
   return jobs;
 }
 
-/** The latest earlier job of the same client and command that has output. */
+/** The newest earlier job with output of the same client and command. */
 export function findEarlier(database: Database, site: Site, job: Job): Job | undefined {
   const { clientId, command, at } = job;
   if (clientId === undefined || command === undefined) return undefined;
@@ -235,7 +244,7 @@ export function findEarlier(database: Database, site: Site, job: Job): Job | und
   return jobs.slice(own + 1).find((other) => other.group ?? other.packed);
 }
 
-/** The newest job that has output of a client and a command up to a time. */
+/** The newest job with output of a client and a command up to a time. */
 export function findNewestUpTo(
   database: Database,
   site: Site,
@@ -256,7 +265,7 @@ function isSameJob(a: Job, b: Job): boolean {
 
 const MAX_SAME = 50;
 
-/** The jobs of an id, the newest first. */
+/** The jobs with an id, newest first. */
 export function findById(database: Database, site: Site, jobId: string): Job[] {
   const rows = database
     .prepare('SELECT lines, joined FROM jobs WHERE unit = ? ORDER BY at DESC, id DESC LIMIT ?')
@@ -264,7 +273,7 @@ export function findById(database: Database, site: Site, jobId: string): Job[] {
   return rows.map((row) => readJoined(site, row as unknown as JobRow).job).filter((job) => job.jobId === jobId);
 }
 
-/** The jobs without an id of one time. */
+/** The jobs without an id at a time. */
 export function findNameless(database: Database, site: Site, at: string): Job[] {
   const rows = database
     .prepare('SELECT lines, joined FROM jobs WHERE at = ? AND job_id IS NULL ORDER BY id LIMIT ?')
@@ -272,7 +281,7 @@ export function findNameless(database: Database, site: Site, at: string): Job[] 
   return rows.map((row) => readJoined(site, row as unknown as JobRow).job);
 }
 
-/** The jobs that one has started, the oldest first. */
+/** The jobs that a job started, oldest first. */
 export function findChildren(database: Database, site: Site, jobId: string): Job[] {
   const rows = database
     .prepare('SELECT lines, joined FROM jobs WHERE outer_id = ? ORDER BY at, id LIMIT ?')
@@ -280,7 +289,9 @@ export function findChildren(database: Database, site: Site, jobId: string): Job
   return rows.map((row) => readJoined(site, row as unknown as JobRow).job);
 }
 
-/** The newest job of each command that any client fetched, by name; those behind `after`, at most so many. */
+/**
+ * The newest job of each command that any client fetched, by name: at most `limit` after `after`.
+ */
 export function listCommands(database: Database, site: Site, after: string, limit: number): Job[] {
   const next = database.prepare('SELECT min(command) AS name FROM jobs WHERE command > ?');
   const newest = database.prepare('SELECT lines, joined FROM jobs WHERE command = ? ORDER BY at DESC LIMIT 1');

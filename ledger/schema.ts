@@ -1,25 +1,28 @@
-// The live store: an SQLite database with what was learned of the logs, the locker and the packs, and how far each was read. It holds nothing
-// that is not in those files, so it may be thrown away.
+// The live store: an SQLite database of what was read from the logs, the locker and the archives,
+// and how far each was read. It contains nothing that is not in those files, so it may be deleted.
 import { FIELDS } from './fields.ts';
 
-/** Goes up with every change of the tables: a store of another version is made again. */
+/** Increased with every change of the tables. A store of another version is rebuilt. */
 export const SCHEMA_VERSION = 7;
 
-/** What uploads are found by. */
+/** The indexes by which uploads are found. */
 export const UPLOAD_INDEXES = `
 CREATE UNIQUE INDEX IF NOT EXISTS uploads_name ON uploads (name, place);
 CREATE INDEX IF NOT EXISTS uploads_unit ON uploads (unit);
 CREATE INDEX IF NOT EXISTS uploads_folder ON uploads (folder) WHERE place = '';
 `;
 
-/** What the jobs of a unit are found by. */
+/** The index by which the jobs of a unit are found. */
 export const JOB_INDEXES = 'CREATE INDEX IF NOT EXISTS jobs_unit ON jobs (unit);';
 
 /**
- * `files`: logs and custody files, each with how far it was read, and with its beginning and the end of that part, by which it is known again
- * whatever rotation calls it. `folders`: the locker's, as they were at the last walk. `uploads`: `facts` has what a job is joined from, as JSON.
- * `jobs`: a row a job, with the lines of the log and the uploads that it was joined from. `sums`: what jobs add up to, by client, `*` for all. `texts`: the trigrams of what clients sent, without
- * the text itself: they tell in which uploads a text can be; `whole` is 0 where they do not cover everything, NULL where nothing was read.
+ * `files`: logs and custody records, each with how far it was read, and with its beginning and the
+ * end of that part, which identify it after a rotation. `folders`: directories of the locker as of
+ * the last walk. `uploads`: `facts` is JSON with what a job is joined from. `jobs`: one row for
+ * each job, with the log lines and uploads it was joined from. `sums`: sums over jobs by client,
+ * `*` for all. `texts`: trigrams of what clients sent, without the text: they tell which uploads
+ * may contain a text. `whole` is 0 when they do not cover everything, and NULL when nothing was
+ * read.
  */
 export const TABLES = `
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -48,8 +51,8 @@ CREATE VIRTUAL TABLE IF NOT EXISTS texts USING fts5 (
 `;
 
 /**
- * Of which most rows are part. Made when the tables are filled for the first time: of all rows at once they cost a fraction. The sorter takes as much memory again as the
- * cache has.
+ * Indexes that contain most rows. They are made after the tables are filled for the first time,
+ * which costs a fraction of updating them row by row. The sort takes as much memory as the cache.
  */
 export const INDEXES = `
 PRAGMA cache_size = -8192;

@@ -1,10 +1,11 @@
-// Where in a log a time is: by bisection over byte offsets, as its lines are nearly in order. Reads a few blocks of a file of any size.
+// Finds a time in a log by bisection over byte offsets, because its lines are almost in order.
+// Reads only a few blocks of a file of any size.
 import { readSync } from 'node:fs';
 
 export const BLOCK_BYTES = 64 * 1024;
 const TIME = /^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d /;
 
-/** The time that begins a line of nph-webjob.log, undefined for any other line. */
+/** The time at the beginning of a line of nph-webjob.log; undefined for any other line. */
 function findLineTime(line: string): string | undefined {
   return TIME.test(line) ? line.slice(0, 19) : undefined;
 }
@@ -18,21 +19,21 @@ export function findFirstTime(text: string): string | undefined {
   return undefined;
 }
 
-/** The time of the last line that has one, looked for in the last block; undefined when none does. */
+/** The time of the last line that has one, within the last block; undefined when there is none. */
 export function findLastTime(fd: number, size: number): string | undefined {
   const lines = readBlock(fd, Math.max(0, size - BLOCK_BYTES)).split('\n');
   return lines.map(findLineTime).findLast((time) => time !== undefined);
 }
 
-/** At most one block from an offset, one character a byte. */
+/** Reads at most one block from an offset, one character for each byte. */
 export function readBlock(fd: number, offset: number): string {
   const buffer = Buffer.allocUnsafe(BLOCK_BYTES);
   return buffer.toString('latin1', 0, readSync(fd, buffer, 0, BLOCK_BYTES, offset));
 }
 
 /**
- * An offset where a line begins, such that every line before it is older than `time` in a log that is in order. At most about one block of
- * older lines follows it; more where a stretch of the log holds no lines at all.
+ * The offset of a line such that, in a sorted log, every earlier line is older than `time`. At most
+ * about one block of older lines follows it, or more where a stretch of the log has no valid lines.
  */
 export function seekTime(fd: number, size: number, time: string): number {
   let low = 0;
@@ -47,7 +48,7 @@ export function seekTime(fd: number, size: number, time: string): number {
   return low;
 }
 
-/** The first whole line with a time behind an offset. */
+/** The first complete line with a time after an offset. */
 function findLineAfter(fd: number, from: number): { offset: number; time: string } | undefined {
   const block = readBlock(fd, from);
   for (let end = block.indexOf('\n'); end >= 0; end = block.indexOf('\n', end + 1)) {

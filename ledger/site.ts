@@ -1,32 +1,38 @@
-// A site as its readers see it: one locker, and the servers that store into it, each with a log of its own.
+// A site as its readers see it: one locker, and the servers that store into it, each with a log of
+// its own.
 import type { ServerSettings } from '../cgi/controls.ts';
 import type { Remote } from './remote.ts';
 
 export interface Server {
   serverId: string;
   logfilesDirectory: string;
-  /** It must have a custody record. */
+  /** The server must have a custody record. */
   enableCustody: boolean;
 }
 
 export interface Site {
-  /** The file that was asked for or found; undefined when there is none, and all is at its default. */
+  /**
+   * The nph-webjob.cfg that was named or found; undefined when there is none, so that all settings
+   * have their defaults.
+   */
   propertiesFile: string | undefined;
   settings: ServerSettings;
-  /** Every server of the site, the one that `settings` are of first. */
+  /** Every server of the site. The first is the one that `settings` describes. */
   servers: readonly Server[];
-  /** What tells it from the others that are read with it; undefined when it is alone. */
+  /**
+   * Distinguishes the site from others that are read together with it; undefined when it is alone.
+   */
   label: string | undefined;
-  /** Who knows its jobs, when its files are elsewhere. */
+  /** The database with its jobs, when its files are on another machine. */
   remote?: Remote;
 }
 
-/** The server that settings are of. */
+/** The server that settings describe. */
 export function serverOf({ serverId, logfilesDirectory, enableCustody }: ServerSettings): Server {
   return { serverId, logfilesDirectory, enableCustody };
 }
 
-/** Every server of a site, by the settings of one. */
+/** Every server of a site, from the settings of one. */
 export function serversOf(settings: ServerSettings): Server[] {
   const own = serverOf(settings);
   const others = settings.siteServers.split(',').flatMap((text): Server[] => {
@@ -37,7 +43,7 @@ export function serversOf(settings: ServerSettings): Server[] {
   return [own, ...others];
 }
 
-/** The folders with logs of a site, each once. */
+/** The log directories of a site, each once. */
 export function logFolders({ servers }: Pick<Site, 'servers'>): string[] {
   return [...new Set(servers.map(({ logfilesDirectory }) => logfilesDirectory))];
 }

@@ -1,4 +1,4 @@
-// The jobs of several sites as if they were of one: each job with the site it is of.
+// The jobs of several sites in one list, each job with its site.
 import type { Job } from './job.ts';
 import { type JobFilter, readJobs, readNewest } from './jobs.ts';
 import type { Site } from './site.ts';
@@ -9,8 +9,8 @@ export interface Found {
 }
 
 /**
- * The jobs of all sites. Those of each are in the order of readJobs, and of the next of every site the oldest comes first, so that what is in
- * order of time stays so.
+ * Yields the jobs of all sites. The jobs of each site are in the order of readJobs(); of the next
+ * jobs of all sites the oldest comes first, so that lists ordered by time stay ordered.
  */
 export async function* readSites(sites: readonly Site[], filter: JobFilter): AsyncGenerator<Found> {
   const [site, another] = sites;
@@ -38,7 +38,7 @@ async function* mergeSites(sites: readonly Site[], filter: JobFilter): AsyncGene
   }
 }
 
-/** The newest of the jobs of all sites that are wanted, in order of time. */
+/** The newest matching jobs of all sites, in order of time. */
 export async function readNewestOf(
   sites: readonly Site[],
   filter: JobFilter,
@@ -49,7 +49,7 @@ export async function readNewestOf(
   if (remote) return await remote.readNewest(sites, filter, isWanted, limit);
   const all: Found[] = [];
   for (const site of sites) for (const job of await readNewest(site, filter, isWanted, limit)) all.push({ site, job });
-  // Of one site they are in their order already.
+  // The jobs of a single site are already in order.
   const sorted = sites.length > 1 ? all.sort((a, b) => a.job.at.getTime() - b.job.at.getTime()) : all;
   return sorted.slice(-limit);
 }

@@ -1,16 +1,19 @@
-// Opens SQLite databases with what Node has built in.
+// Opens SQLite databases with Node's built-in module.
 import type { DatabaseSync } from 'node:sqlite';
 import { Failure } from '../cli/failure.ts';
 
 export type Database = DatabaseSync;
 
-/** `webj`: what tells our databases from those of others. */
+/** `webj`, the application_id that distinguishes our databases from others. */
 export const APPLICATION_ID = 0x7765626a;
 
-/** Who only asks has the files to go to, and does not wait for one who writes. */
+/** Readers can fall back to the files, so they do not wait long for a writer. */
 const TIMEOUT_MS = { read: 200, write: 5000 };
 
-/** Throws Failure `failed` on a Node that has none, and for a file that is no database. */
+/**
+ * Opens a database. Throws Failure `failed` for a Node without SQLite, and for a file that is not a
+ * database.
+ */
 export function openDatabase(path: string, readOnly: boolean): Database {
   const { DatabaseSync } = loadSqlite();
   try {
@@ -30,7 +33,10 @@ function loadSqlite(): typeof import('node:sqlite') {
   return found;
 }
 
-/** Node warns that its SQLite is an experiment; of this one thing, and of nothing else, the operator need not hear. */
+/**
+ * Node warns that its SQLite is experimental. This one warning is suppressed, because it means
+ * nothing to an operator.
+ */
 function findSqlite(): typeof import('node:sqlite') | undefined {
   const { emitWarning } = process;
   process.emitWarning = ((warning: string | Error, ...rest: never[]) => {

@@ -1,5 +1,6 @@
-// Opens the store of a site, as whoever asks may: to bring it up to date for everybody, or as a copy of one's own that is brought up to date and
-// thrown away, or, where there is none, as an empty one for the answer to this question. The same tables and the same code in every case.
+// Opens the store of a site in one of three ways: in place, brought up to date for everyone; as a
+// private copy that is brought up to date and thrown away; or without a store, as an empty one for
+// the current question. Tables and code are the same in each case.
 import {
   closeSync,
   copyFileSync,
@@ -25,36 +26,38 @@ import { beginTexts } from './texts.ts';
 /** A store that is up to date. */
 export interface Store {
   database: Database;
-  /** What came since it was last brought up to date. */
+  /** What arrived since the store was last brought up to date. */
   refreshed: Refreshed;
-  /** Others see what is written to it. */
+  /** Other processes see what is written to it. */
   isShared: boolean;
-  /** It holds all of the site, and not only what one question needs. */
+  /** It contains the whole site, and not only what one question needs. */
   isComplete: boolean;
   close(): void;
 }
 
-/** Where a site has its store. */
+/** The path of a site's store. */
 export function storeFile(site: Pick<Site, 'settings'>): string {
   return join(site.settings.baseDirectory, 'index', 'webjob.sqlite');
 }
 
-/** Uploads of a locker that is walked by every question when it changed. */
+/** With up to this many uploads, a locker that has changed is walked for every question. */
 const SMALL = 20_000;
-/** A larger one is walked at most so often, but by `webjobctl index`. */
+/** A larger locker is walked at most this often, except by `webjobctl index`. */
 const WALK_MS = 900_000;
 
 /**
- * The store of a site, brought up to date, or for a question that needs little of it, and where there is none, one that holds as much as the
- * question needs. Throws Failure `failed` for a site that cannot be read.
+ * Opens a site's store, brought up to date. For a question that needs little, and without a store,
+ * opens one with just enough for the question. Throws Failure `failed` for a site that cannot be
+ * read.
  */
 export async function openStore(site: Site, window: Window, steps: Steps = {}): Promise<Store> {
   return (await openKnownStore(site, steps)) ?? openWindow(site, window, steps);
 }
 
 /**
- * The store in this file, brought up to date in place. Undefined when there is none that is whole and of this site, or it
- * cannot be written now. Throws Failure `failed` for a site that cannot be read.
+ * Opens the store in this file and brings it up to date in place. Undefined when the file is not a
+ * complete store of this site, or cannot be written now. Throws Failure `failed` for a site that
+ * cannot be read.
  */
 export async function openStoreAt(path: string, site: Site, steps: Steps = {}): Promise<Store | undefined> {
   if (!isStore(path) || !mayWriteIn(dirname(path))) return undefined;
@@ -64,7 +67,7 @@ export async function openStoreAt(path: string, site: Site, steps: Steps = {}): 
     database = openDatabase(path, false);
     if (!isWhole(database, site)) return closeAll(database);
     database.exec('PRAGMA synchronous = NORMAL; PRAGMA cache_size = -16384; BEGIN IMMEDIATE');
-    // Another one may have replaced it while we waited.
+    // Another process may have replaced it meanwhile.
     if (!isWhole(database, site)) return closeAll(database);
     const refreshed = await refresh(database, site, walkOf(database), steps);
     database.exec('COMMIT');
@@ -90,7 +93,10 @@ function walkOf(database: Database): Walk {
   return countUploads(database) <= SMALL || Math.abs(Date.now() - walkedAt) > WALK_MS ? 'changed' : 'none';
 }
 
-/** A copy of the store, brought up to date. Undefined when there is no store that can be read, or no room for a copy. */
+/**
+ * Opens a copy of the store, brought up to date. Undefined when no store can be read, or there is
+ * no room for a copy.
+ */
 async function openCopy(site: Site, steps: Steps): Promise<Store | undefined> {
   const path = storeFile(site);
   if (!isStore(path)) return undefined;
@@ -100,7 +106,7 @@ async function openCopy(site: Site, steps: Steps): Promise<Store | undefined> {
     const copy = join(folder, 'webjob.sqlite');
     if (!copyStore(path, copy)) return undefined;
     database = openDatabase(copy, false);
-    // On Unix an open file needs no name: a kill leaves nothing behind.
+    // On Unix an open file needs no name, so that a kill leaves nothing behind.
     database.exec(
       'PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA locking_mode = EXCLUSIVE; BEGIN IMMEDIATE',
     );
@@ -121,7 +127,10 @@ async function openCopy(site: Site, steps: Steps): Promise<Store | undefined> {
 
 const COPY_TRIES = 5;
 
-/** False when there is none that can be read. A store that somebody writes is copied by SQLite, which knows what belongs together. */
+/**
+ * Copies a store; false when there is none that can be read. A store that is being written is
+ * copied by SQLite, which keeps it consistent.
+ */
 function copyStore(path: string, copy: string): boolean {
   for (let tries = 0; tries < COPY_TRIES; tries++) {
     const before = stampOf(path);
@@ -148,13 +157,19 @@ function copyStore(path: string, copy: string): boolean {
   return false;
 }
 
-/** What the file is at this moment, and how large the log of what is not yet in it; undefined when there is none. */
+/**
+ * The stamp of a store file and the size of its write-ahead log; undefined when the file does not
+ * exist.
+ */
 function stampOf(path: string): string | undefined {
   const [main, log] = ['', '-wal'].map((suffix) => statSync(path + suffix, { throwIfNoEntry: false, bigint: true }));
   return main && `${main.ino} ${main.size} ${main.mtimeNs} ${log?.size ?? 0}`;
 }
 
-/** An empty one that nobody else sees: a database without a name is a file of its own as soon as it does not fit into the cache. */
+/**
+ * Opens an empty, private store. A database without a name becomes a temporary file when it no
+ * longer fits into the cache.
+ */
 export function openWindowStore(): Database {
   const database = openDatabase('', false);
   database.exec(
@@ -164,21 +179,21 @@ export function openWindowStore(): Database {
   return database;
 }
 
-/** A store that is there, brought up to date; undefined when there is none that can be used. */
+/** Opens an existing store and brings it up to date; undefined when none can be used. */
 export async function openKnownStore(site: Site, steps: Steps = {}): Promise<Store | undefined> {
   return (await openStoreAt(storeFile(site), site, steps)) ?? (await openCopy(site, steps));
 }
 
-/** Ends a transaction that failed, which SQLite may have ended itself. */
+/** Rolls back a transaction that failed, unless SQLite has done so itself. */
 export function rollBack(database: Database): void {
   try {
     database.exec('ROLLBACK');
   } catch {
-    // There is none any more.
+    // SQLite has already ended the transaction.
   }
 }
 
-/** An empty one, filled with what the question needs. */
+/** Opens an empty store and fills it with what the question needs. */
 async function openWindow(site: Site, window: Window, steps: Steps): Promise<Store> {
   const database = openWindowStore();
   try {
@@ -195,17 +210,17 @@ async function openWindow(site: Site, window: Window, steps: Steps): Promise<Sto
 }
 
 export interface FillOptions {
-  /** Makes it anew. */
+  /** Make the store again from nothing. */
   rebuild?: boolean;
-  /** Looks at every upload again, which in a large locker is else done once a day. */
+  /** Look at every upload again, which in a large locker otherwise happens once a day. */
   check?: boolean;
-  /** When it is made, index what clients sent as well, so many bytes of a stream. */
+  /** When the store is made, also index this many bytes of each stream. */
   maxText?: number;
 }
 
 /**
- * Makes the store of a site, or brings it up to date. One that was killed while it was made is made again. Throws Failure `failed` for a file that
- * is something else, and the errors of SQLite.
+ * Makes the store of a site, or brings it up to date. An unfinished one is made again. Throws
+ * Failure `failed` for a file that is not a store, and the errors of SQLite.
  */
 export async function fillStore(path: string, site: Site, options: FillOptions, steps: Steps = {}): Promise<Store> {
   const { database, isAlone } = openToFill(path, site, options.rebuild === true);
@@ -228,18 +243,21 @@ export async function fillStore(path: string, site: Site, options: FillOptions, 
 
 const CHECK_MS = 86_400_000;
 
-/** True when every upload is to be looked at: in a small locker always. */
+/** Whether every upload is to be looked at, which in a small locker is always so. */
 function isDue(database: Database): boolean {
   const checkedAt = Number(database.prepare("SELECT value FROM facts WHERE name = 'checked'").get()?.value ?? 0);
   return countUploads(database) <= SMALL || Math.abs(Date.now() - checkedAt) > CHECK_MS;
 }
 
-/** At least so many as there are. */
+/** An upper bound of the number of uploads. */
 function countUploads(database: Database): number {
   return Number(database.prepare('SELECT max(id) AS id FROM uploads').get()?.id ?? 0);
 }
 
-/** A store that is brought up to date, or an empty one. Nobody else can open one while it is filled alone. */
+/**
+ * A store to be brought up to date, or an empty one, which no other process can open while it is
+ * filled.
+ */
 interface ToFill {
   database: Database;
   isAlone: boolean;
@@ -255,7 +273,7 @@ function openToFill(path: string, site: Site, rebuild: boolean): ToFill {
   try {
     return prepare(path, site, rebuild);
   } catch (error) {
-    // One that is damaged, or was killed while it was filled, can only be made again.
+    // A damaged or unfinished store can only be made again.
     if (!isDatabaseError(error) || !(rebuild || isUnfinished(path))) throw error;
     for (const suffix of ['-journal', '-wal', '-shm', '']) rmSync(path + suffix, { force: true });
     makeFile(path, site);
@@ -268,11 +286,15 @@ function makeFile(path: string, site: Site): void {
   closeSync(openSync(path, 'wx', path === storeFile(site) ? modeOf(site) : 0o600));
 }
 
-/** Opens it, and empties one of another version or of another site, and one that was not finished. Others may have it open: the file stays. */
+/**
+ * Opens a store and empties it if it is of another version or site, or unfinished. The file itself
+ * stays, because other processes may have it open.
+ */
 function prepare(path: string, site: Site, rebuild: boolean): ToFill {
   const database = openDatabase(path, false);
   try {
-    // Before the log of what is not yet in the file: whoever looks at the file must know it from the beginning.
+    // Set before anything is in the write-ahead log, so that the file itself identifies it from the
+    // beginning.
     if (readApplicationId(path) !== APPLICATION_ID) database.exec(`PRAGMA application_id = ${APPLICATION_ID}`);
     database.exec('PRAGMA temp_store = FILE; PRAGMA cache_size = -16384');
     const goesOn = !rebuild && isWhole(database, site);
@@ -289,8 +311,9 @@ function prepare(path: string, site: Site, rebuild: boolean): ToFill {
 }
 
 /**
- * Locks a store that is to be filled from nothing for as long as it is open: without a journal that takes half of the time. A kill leaves one
- * without a version, which nobody uses. False while others have it open.
+ * Locks a store that is filled from nothing for as long as it is open: without a journal this takes
+ * half of the time. A kill leaves a store without a version, which is not used. False while others
+ * have it open.
  */
 function takeAlone(database: Database): boolean {
   try {
@@ -306,10 +329,10 @@ function takeAlone(database: Database): boolean {
   }
 }
 
-/** What a store has for a version while it is filled. */
+/** The version of a store while it is filled. */
 const UNFINISHED = 0;
 
-/** The store is full and on disk before it gets its version, and with that to be found by others. */
+/** Gives a store its version, by which others find it, once it is complete and on disk. */
 function publish(database: Database): void {
   database.exec("PRAGMA synchronous = FULL; BEGIN; INSERT OR REPLACE INTO facts VALUES ('filled', '1'); COMMIT");
   database.exec('PRAGMA journal_mode = DELETE; PRAGMA locking_mode = NORMAL');
@@ -337,11 +360,11 @@ function empty(database: Database): void {
       )
       .all()
       .map(({ name }) => name as string);
-  // With a virtual table go the tables that are its own.
+  // Dropping a virtual table also drops its shadow tables.
   for (let [name] = names(); name !== undefined; [name] = names()) database.exec(`DROP TABLE "${name}"`);
 }
 
-/** What clients sent is for those to read who may read the locker and the logs anyway. */
+/** Only users who can read the locker and the logs may read what clients sent. */
 function modeOf(site: Site): number {
   const folders = [site.settings.incomingDirectory, ...logFolders(site)];
   return folders.every((folder) => ((statSync(folder, { throwIfNoEntry: false })?.mode ?? 0) & 0o005) === 0o005)
@@ -349,7 +372,7 @@ function modeOf(site: Site): number {
     : 0o600;
 }
 
-/** True for one that was filled to its end, of this version, and of the site as it is set up now. */
+/** Whether a store is complete, of this version, and of the site as it is set up now. */
 function isWhole(database: Database, site: Site): boolean {
   if (database.prepare('PRAGMA user_version').get()?.user_version !== SCHEMA_VERSION) return false;
   return database.prepare("SELECT value FROM facts WHERE name = 'site'").get()?.value === describeSite(site);
@@ -363,7 +386,10 @@ function describeSite(site: Site): string {
   return JSON.stringify([incomingDirectory, putNameFormat, useGMT, zone, servers]);
 }
 
-/** In a folder like /tmp anybody may have made the file, to read what we put into it, or a journal, which SQLite would obey. Throws Failure. */
+/**
+ * In a directory such as /tmp anyone may have made the file to read what is written to it, or a
+ * journal, which SQLite would replay. Throws Failure.
+ */
 function checkOwner(file: string): void {
   const owners = [0, process.geteuid?.(), statSync(dirname(file)).uid];
   for (const found of [lstatSync(file, { throwIfNoEntry: false }), statSync(file, { throwIfNoEntry: false })])
@@ -371,7 +397,7 @@ function checkOwner(file: string): void {
       throw new Failure('failed', `${file} belongs to somebody else`, 'name a file in a folder of your own');
 }
 
-/** Root writes no file of a database where others could put a link in its place. */
+/** Root writes no database file where others could put a link in its place. */
 function mayWriteIn(folder: string): boolean {
   return process.geteuid?.() !== 0 || isRootsOwn(folder);
 }
@@ -384,7 +410,10 @@ function isStore(path: string): boolean {
   }
 }
 
-/** What the head of an SQLite file says; undefined for no file or an empty one, 0 for a file of another kind. */
+/**
+ * The application_id in the header of an SQLite file; undefined for no file or an empty one, 0 for
+ * another kind of file.
+ */
 function readApplicationId(path: string): number | undefined {
   let fd: number;
   try {
@@ -404,7 +433,10 @@ function readApplicationId(path: string): number | undefined {
   }
 }
 
-/** True for what keeps a store from being used: the files hold all that it could tell. */
+/**
+ * Whether an error only means that a store cannot be used; everything in it can be read from the
+ * files.
+ */
 export function isDatabaseError(error: unknown): boolean {
   const { code, syscall = '', cause } = error as NodeJS.ErrnoException & { cause?: NodeJS.ErrnoException };
   return code === 'ERR_SQLITE_ERROR' || cause?.code === 'ERR_SQLITE_ERROR' || /^(?:copyfile|mkdtemp)$/.test(syscall);

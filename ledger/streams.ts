@@ -1,4 +1,4 @@
-// The streams of an upload as they lie in the locker or in a pack, one to be read at a time and piece by piece: the one place that knows how.
+// Reads the streams of an upload, in the locker or in an archive, one at a time and piece by piece.
 import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
 import { type Group, reach, STREAMS, type StreamName, statGroupFile } from 'webjob-locker';
 import type { PackedGroup } from '../archive/manifest.ts';
@@ -11,12 +11,14 @@ import type { Site } from './site.ts';
 
 export interface StoredStream {
   bytes: number;
-  /** Opens it where it is a file of its own, for whoever closes it; undefined in a pack. */
+  /**
+   * Opens the stream when it is a file of its own; the caller closes it. Undefined in an archive.
+   */
   open: (() => number) | undefined;
   read(): AsyncIterable<Buffer>;
 }
 
-/** The streams of a group that are there. */
+/** The streams of an upload that exist. */
 export type Stored = Partial<Record<StreamName, StoredStream>>;
 
 export function findStreams(site: Site, group: Group): Stored {
@@ -32,7 +34,10 @@ export function findStreams(site: Site, group: Group): Stored {
 
 const PIECE_BYTES = 64 * 1024;
 
-/** No link is followed, and nobody waits for a fifo. Throws the error of a system call, and Failure `failed` for what is no file. */
+/**
+ * Opens a stream without following a link and without blocking on a FIFO. Throws the error of a
+ * system call, and Failure `failed` for anything but a regular file.
+ */
 function openStream(locker: string, file: string): number {
   const fd = openSync(reach(locker, file), constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
   if (fstatSync(fd).isFile()) return fd;
@@ -40,7 +45,7 @@ function openStream(locker: string, file: string): number {
   throw new Failure('failed', `${locker}/${file} is no file`);
 }
 
-/** Without a stream of Node, which takes longer than most files have to be read. */
+/** Reads without a Node stream, whose overhead exceeds the time to read most files. */
 async function* readFile(open: () => number, bytes: number): AsyncGenerator<Buffer> {
   const fd = open();
   try {
@@ -48,7 +53,7 @@ async function* readFile(open: () => number, bytes: number): AsyncGenerator<Buff
       const piece = Buffer.allocUnsafe(length);
       const count = readSync(fd, piece, 0, length, null);
       if (count > 0) yield piece.subarray(0, count);
-      // Of a file that ends, less is read than was asked for.
+      // A file that shrinks meanwhile yields fewer bytes.
       if (count < length) return;
     }
   } finally {
@@ -66,12 +71,17 @@ export function packedStreams(pack: Pack, group: PackedGroup): Stored {
 
 type Placed = Pick<Job, 'group' | 'packed'>;
 
-/** The streams of a job's upload, wherever they are; none when it has none. Throws Failure for a pack that cannot be read. */
+/**
+ * The streams of a job's upload, wherever it is; empty when there is none. Throws Failure for an
+ * archive that cannot be read.
+ */
 export async function findJobStreams(site: Site, job: Placed): Promise<Stored> {
   return (await openStreams(site, [job]))(job);
 }
 
-/** The same for many jobs: the manifest of a pack is read once, as far as it takes. */
+/**
+ * Opens the streams of many jobs; the manifest of each archive is read once, as far as necessary.
+ */
 export async function openStreams(site: Site, jobs: readonly Placed[]): Promise<(job: Placed) => Stored> {
   const wanted = new Map<string, Set<string>>();
   for (const { group, packed } of jobs)
@@ -100,7 +110,10 @@ export async function openStreams(site: Site, jobs: readonly Placed[]): Promise<
   };
 }
 
-/** What the record of a packed upload says, as far as a record is read. */
+/**
+ * The fields in the run record of an archived upload, from as much of it as is read for any run
+ * record.
+ */
 export async function readPackedRecord(stored: Stored): Promise<Map<string, string>> {
   let text = '';
   for await (const piece of stored.env?.read() ?? []) {

@@ -1,19 +1,23 @@
-// The trigrams of what clients sent, in the store: they tell in which uploads a text can be, so that search reads no others.
+// Trigrams of what clients sent, in the store. They tell which uploads may contain a text, so that
+// search reads no others.
 import { fstatSync, readSync } from 'node:fs';
 import { reach, STREAMS, type StreamName, statGroupFile } from 'webjob-locker';
 import { withFile } from './head.ts';
 import { type ReadStreams, unpackFiles } from './read-upload.ts';
 import type { Database } from './sqlite.ts';
 
-/** So much of a stream is indexed unless `index --max-text` says otherwise; search reads the rest itself. */
+/**
+ * The number of bytes of a stream that are indexed, unless `index --max-text` says otherwise;
+ * search reads the rest itself.
+ */
 export const MAX_TEXT_BYTES = 262_144;
 
-/** Uploads a transaction. */
+/** Uploads for each transaction. */
 const BATCH = 2000;
 
 /**
- * Reads the uploads in the locker that were not read yet, or not to their end, and returns how many. In transactions of its own: one that is
- * killed is not lost.
+ * Reads the uploads in the locker that were not read yet, or not to their end; returns their
+ * number. It uses its own transactions, so that a killed process loses little.
  */
 export function indexTexts(
   database: Database,
@@ -24,7 +28,7 @@ export function indexTexts(
   const limit = settleLimit(database, maxBytes);
   const read = makeReader(locker, limit);
   const next = database.prepare(
-    // The first condition is that of the index.
+    // The first condition is the one of the partial index.
     "SELECT id, name, has FROM uploads WHERE whole IS NOT 1 AND whole IS NULL AND place = '' AND id > ? ORDER BY id LIMIT ?",
   );
   const learn = database.prepare('INSERT INTO texts (rowid, body) VALUES (?, ?)');
@@ -46,7 +50,7 @@ export function indexTexts(
   }
 }
 
-/** Another limit makes what was read under the old one unread. */
+/** With a new limit, uploads that were read under the old one count as unread. */
 function settleLimit(database: Database, maxBytes: number | undefined): number {
   const known = database.prepare("SELECT value FROM facts WHERE name = 'maxText'").get()?.value;
   const limit = maxBytes ?? Number(known ?? MAX_TEXT_BYTES);
@@ -59,43 +63,45 @@ function settleLimit(database: Database, maxBytes: number | undefined): number {
   return limit;
 }
 
-/** Notes how much of a stream is indexed, in the transaction of the caller. */
+/** Stores how much of a stream is indexed, in the caller's transaction. */
 function noteLimit(database: Database, limit: number): void {
   database.prepare("INSERT OR REPLACE INTO facts VALUES ('maxText', ?)").run(String(limit));
-  // Merging four parts of the index at a time, as FTS5 does by default, takes a quarter of the time.
+  // Merging four segments of the index at a time, the default of FTS5, takes a quarter of the time.
   database.exec("INSERT INTO texts (texts, rank) VALUES ('automerge', 16)");
 }
 
-/** The streams of an upload, and the text of them that the store takes. */
+/** The streams of an upload and the part of their text that is stored. */
 export interface ReadText extends ReadStreams {
   body: string;
-  /** They were read to their ends. */
+  /** The streams were read to their ends. */
   isWhole: boolean;
 }
 
-/** Reads the streams of one upload: which files it has is given as `packFiles` has it. */
+/** Reads the streams of an upload. `has` are its files in the form of packFiles(). */
 export type ReadTexts = (name: string, has: number) => ReadText;
 
 /**
- * For a store that holds nothing yet, in the transaction of the caller: uploads are indexed as they
- * are met, as every file that is opened twice costs twice.
+ * Prepares an empty store to index uploads as they are found, in the caller's transaction, because
+ * opening every file twice would double the cost.
  */
 export function beginTexts(database: Database, locker: string, maxBytes: number): ReadTexts {
   noteLimit(database, maxBytes);
   return makeReader(locker, maxBytes);
 }
 
-/** Reads the streams of one upload after the other into the same memory. */
+/** Returns a function that reads the streams of uploads into one reused buffer. */
 function makeReader(locker: string, maxBytes: number): ReadTexts {
   let buffer = Buffer.allocUnsafe(64 * 1024);
-  /** Reads a file behind what is there already; where it ends, and its size. */
+  /**
+   * Reads a file into the buffer at `from`; returns the end of the text and the size of the file.
+   */
   const read = (fd: number, from: number): { end: number; size: number } => {
     for (let end = from; ; ) {
       if (end === buffer.length) buffer = Buffer.concat([buffer], 2 * buffer.length);
       const asked = Math.min(buffer.length, from + maxBytes + 1) - end;
       const count = readSync(fd, buffer, end, asked, end - from);
       end += count;
-      // Of a file that ends, less is read than was asked for.
+      // A file that ends early yields fewer bytes.
       if (count < asked) return { end, size: end - from };
       if (end > from + maxBytes) return { end, size: fstatSync(fd).size };
     }
@@ -109,7 +115,8 @@ function makeReader(locker: string, maxBytes: number): ReadTexts {
     for (const stream of STREAMS) {
       const from = length;
       if (!has.has(stream)) continue;
-      // Most programs write nothing to stderr: to ask for the size of a file takes a third of the time that it takes to open it.
+      // Most programs write nothing to stderr, and asking for the size of a file takes a third of
+      // the time of opening it.
       const isEmpty = stream === 'err' && statGroupFile(locker, name, stream)?.size === 0;
       const found = isEmpty
         ? { end: from, size: 0 }
@@ -122,19 +129,23 @@ function makeReader(locker: string, maxBytes: number): ReadTexts {
       if (length === buffer.length) buffer = Buffer.concat([buffer], 2 * buffer.length);
       buffer[length++] = 10;
     }
-    // NUL would end the text for the tokenizer. What is no UTF-8 becomes U+FFFD, as it is for whoever searches.
+    // A NUL would end the text for the tokenizer. Invalid UTF-8 becomes U+FFFD, as it does in
+    // search.
     return { body: buffer.toString('utf8', 0, length).replaceAll('\0', '\ufffd'), isWhole, sizes, record };
   };
 }
 
-/** More tell no more. */
+/** More trigrams do not narrow the result further. */
 const MAX_TRIGRAMS = 48;
 
-/** All trigrams of the texts, each quoted: nothing in them is an operator. Undefined when they are too short to be looked up. */
+/**
+ * A query for all trigrams of the texts, each quoted so that none is an operator. Undefined when
+ * the texts are too short for a trigram.
+ */
 export function formatMatch(texts: readonly string[]): string | undefined {
   const trigrams = new Set<string>();
   for (const text of texts) {
-    // The store has U+FFFD for a NUL and for what is no UTF-8.
+    // The index has U+FFFD for a NUL and for invalid UTF-8.
     const characters = [...text.replaceAll('\0', '\ufffd')];
     for (let at = 0; at + 3 <= characters.length && trigrams.size < MAX_TRIGRAMS; at++)
       trigrams.add(characters.slice(at, at + 3).join(''));

@@ -1,5 +1,6 @@
-// Files that only grow, and that rotation renames, packs and removes: logs and custody records. Each is known again by its beginning and by the
-// end of what was read, so that only what is new is read, and each line once, whatever the file is called by now.
+// Files that only grow and that rotation renames, compresses and removes: logs and custody records.
+// Each is identified by its beginning and by the end of the part that was read, so that only new
+// lines are read, and each once, whatever the file's name is by now.
 import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
 import { basename, dirname } from 'node:path';
 import { makeCutter } from './lines.ts';
@@ -9,23 +10,23 @@ import type { Database } from './sqlite.ts';
 
 export interface FileKind<Line> {
   kind: 'log' | 'custody';
-  /** The paths of the files there are. */
+  /** Lists the paths of the files. */
   list(): string[];
-  /** True for a file to which a writer may add at this moment: what follows its last line end may be half a line. */
+  /** Whether a process may be appending to the file, so that it may end in half a line. */
   isLive(path: string): boolean;
-  /** Undefined for what is no line. */
+  /** Parses a line; undefined for a malformed one. */
   parse(text: string, file: number): Line | undefined;
-  /** Only lines with one of these texts are of interest; without it all are. */
+  /** Only lines that contain one of these texts are wanted; undefined for all. */
   holds?: readonly string[] | undefined;
   maxLineBytes: number;
 }
 
-/** Lines of one file, and a step on the way to its end. */
+/** New lines of one file. */
 export interface NewLines<Line> {
   lines: Line[];
 }
 
-/** What is known of a file that was read. */
+/** What is stored of a file that was read. */
 interface Known {
   id: number;
   folder: string;
@@ -33,11 +34,11 @@ interface Known {
   inode: string;
   size: number;
   mtime: string;
-  /** How much of it was read, unpacked. */
+  /** How many bytes of it were read, uncompressed. */
   offset: number;
   head: Uint8Array;
   tail: Uint8Array;
-  /** Lines that were none, and the first of them. */
+  /** The number of malformed lines, and the first of them. */
   broken: number;
   sample: string;
 }
@@ -57,8 +58,9 @@ const BLOCK_BYTES = 64 * 1024;
 const SAMPLE_LENGTH = 80;
 
 /**
- * The lines that are new, block by block; how far it came is written to the store at every step, in the transaction of whoever calls. At last
- * `forget` is told of the files that are gone, whose lines count no longer. Throws the errors of system calls.
+ * Yields new lines block by block. After each block the position is written to the store, in the
+ * caller's transaction. Finally `forget` is called with the files that no longer exist, whose lines
+ * no longer count. Throws the errors of system calls.
  */
 export async function* readNewLines<Line>(
   database: Database,
@@ -69,7 +71,7 @@ export async function* readNewLines<Line>(
   const claims = claimFiles(known, list());
   let gone = known.filter((file) => !claims.some((claim) => claim.known === file));
   if (gone.length > 0) {
-    // One that was renamed between two looks at the folder may be met under neither name.
+    // A file that was renamed during the listing may be missing under both names.
     const again = claimFiles(
       gone,
       list().filter((path) => !claims.some((claim) => claim.present.path === path)),
@@ -99,7 +101,7 @@ export async function* readNewLines<Line>(
   }
 }
 
-/** Numbers of lines that were none, by file, with the first of each. */
+/** The number of malformed lines by file, with the first of each. */
 export function listBroken(database: Database): { name: string; broken: number; sample: string }[] {
   const rows = database
     .prepare('SELECT name, broken, sample FROM files WHERE kind = ? AND broken > 0 ORDER BY id')
@@ -113,7 +115,7 @@ interface Claim {
   known: Known | undefined;
 }
 
-/** Which file is which. The caller closes them. */
+/** Matches files with what is stored of them. The caller closes them. */
 function claimFiles(known: readonly Known[], paths: readonly string[]): Claim[] {
   const claims: Claim[] = [];
   const isFree = (file: Known): boolean => !claims.some((claim) => claim.known === file);
@@ -133,7 +135,7 @@ function claimFiles(known: readonly Known[], paths: readonly string[]): Claim[] 
   for (const present of rest) {
     const isSame = (file: Known): boolean => file.folder === dirname(present.path) && continues(present, file);
     const found = known.find((file) => isFree(file) && isSame(file));
-    // A copy that logrotate makes before it empties the log holds nothing of its own.
+    // The copy that logrotate makes before it truncates the log has no lines of its own.
     const isCopy = !found && claims.some((claim) => claim.known && isSame(claim.known));
     if (isCopy) closeSync(present.fd);
     else claims.push({ present, known: found });
@@ -144,7 +146,7 @@ function claimFiles(known: readonly Known[], paths: readonly string[]): Claim[] 
 function openFile(path: string): Present | undefined {
   let fd: number;
   try {
-    // O_NONBLOCK: what is no regular file must not hold us up.
+    // O_NONBLOCK: a FIFO or device must not block the program.
     fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
@@ -159,7 +161,10 @@ function openFile(path: string): Present | undefined {
   return { path, fd, ...facts, packer: findPacker(path) };
 }
 
-/** True when a file begins as the other did, and has what was read of it. */
+/**
+ * Whether a file is the stored one: it has the same beginning, and the same end of the part that
+ * was read.
+ */
 function continues(present: Present, file: Known): boolean {
   const { inode, size, mtime } = present;
   if (file.inode === inode && file.size === size && file.mtime === mtime) return true;
@@ -190,7 +195,7 @@ function makeSaver(database: Database, kind: string): (file: Known, present: Pre
   const write = database.prepare(`INSERT OR REPLACE INTO files
     (id, kind, folder, name, inode, size, mtime, offset, head, tail, broken, sample) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`);
   return (file, present, isDone) => {
-    // Until it was read to its end nothing but its beginning tells which it is.
+    // Until it is read to its end, only its beginning identifies it.
     Object.assign(file, { folder: dirname(present.path), name: basename(present.path), inode: present.inode });
     Object.assign(file, isDone ? { size: present.size, mtime: present.mtime } : { size: -1, mtime: '' });
     if (file.offset > 0) {
@@ -199,12 +204,12 @@ function makeSaver(database: Database, kind: string): (file: Known, present: Pre
       else file.tail = new Uint8Array();
     }
     const { id, folder, name, inode, size, mtime, offset, head, tail, broken, sample } = file;
-    // A file without a line is not known by anything yet.
+    // A file without a line cannot be identified yet.
     if (offset > 0) write.run(id, kind, folder, name, inode, size, mtime, offset, head, tail, broken, sample);
   };
 }
 
-/** What is behind `file.offset`, which moves on with every block. */
+/** Reads what is after `file.offset`, which advances with every block. */
 async function* readRest<Line>(
   present: Present,
   file: Known,
@@ -234,7 +239,7 @@ async function* readRest<Line>(
   yield cutter.end();
 }
 
-/** One block after the other, in the same memory. */
+/** Yields block after block in the same buffer. */
 function* readPlain({ fd, size }: Present, start: number): Generator<Buffer> {
   const buffer = Buffer.allocUnsafe(Math.max(0, Math.min(BLOCK_BYTES, size - start)));
   for (let at = start; at < size; ) {

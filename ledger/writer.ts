@@ -1,5 +1,5 @@
-// Puts what was learned into the store: lines and uploads as they are met, then every job that they touch is joined again, and what jobs add up
-// to is changed by as much. In the transaction of whoever calls.
+// Writes to the store: collects lines and uploads, joins every job that they affect again, and
+// adjusts the sums. Works in the caller's transaction.
 import { isSuccess, type LogLine, parseLogLine } from 'webjob-protocol';
 import { columnValue, FIELDS } from './fields.ts';
 import { millisecondsOf } from './instant.ts';
@@ -40,7 +40,7 @@ type StatementName =
   | 'uploadsOfUnits'
   | 'storedNames';
 
-/** A row of one of the units that were asked for: `unit` is its place among them. */
+/** A row of one of the units that were asked for; `unit` is its index among them. */
 interface OfUnit {
   unit: number;
 }
@@ -65,47 +65,53 @@ const UPLOAD_COLUMNS = [...['name', 'place', 'folder', 'unit', 'facts', 'has', '
 const READY = 8;
 const marks = (columns: readonly string[]): string => columns.map(() => '?').join(', ');
 
-/** Whose name stands for all clients in the sums; no client has it. */
+/** The name in the sums that stands for all clients; no client id equals it. */
 export const ALL_CLIENTS = '*';
 
-/** Jobs that ended come first, then uploads without a log line, then jobs that have not ended. */
+/**
+ * The order of jobs: those that ended, then uploads without a log line, then those that have not
+ * ended.
+ */
 export function rankOf({ put, state }: Job): number {
   if (state === 'got') return 2;
   return put === undefined && (state === 'orphan' || state === 'incomplete') ? 1 : 0;
 }
 
-/** What came of a client since it was last written: how often each name was counted, as `name, number, name, number`, and when it was seen. */
+/**
+ * What was counted for a client since its sums were last written, as `name, number, name, number`,
+ * and when it was seen.
+ */
 interface Counted {
   counts: (string | number)[];
   seen: number;
-  /** When jobs saw it that are gone. */
+  /** The latest time among jobs that no longer exist. */
   unseen: number;
 }
 
-/** What is kept in mind while a store is filled from nothing. */
+/** State that is kept while a store is filled from nothing. */
 interface Filling {
-  /** The units that may have jobs already, and those that may have uploads. */
+  /** The units that may already have jobs, and those that may have uploads. */
   joined: Bloom;
   uploads: Bloom;
   hasIndexes: boolean;
   /**
-   * Lines of units that may have jobs already: they are joined when the index of jobs is made,
-   * which of all rows at once costs a fraction. Undefined when it is there.
+   * Lines of units that may already have jobs. They are joined once the index of jobs exists,
+   * because building that from all rows at once costs a fraction. Undefined when the index exists.
    */
   late: Map<string, Located[]> | undefined;
-  /** How many lines wait there. */
+  /** The number of lines waiting there. */
   lateLines: number;
 }
 
-/** More lines than that wait for no index. */
+/** With more lines than this, the index is made. */
 const MAX_LATE_LINES = 10_000;
 
 export class Writer {
   readonly site: Site;
   readonly guess: GuessNames;
-  /** What is new of each unit, and an empty list for one that is only to be joined again. */
+  /** New lines of each unit, and an empty list for a unit that only has to be joined again. */
   readonly #touched = new Map<string, Located[]>();
-  /** Those of the lines that may have left files without .rdy. */
+  /** Those of the new lines that may have left files without a .rdy. */
   #fresh: { unit: string; one: Located }[] = [];
   readonly #goneFiles = new Set<number>();
   readonly #sums = new Map<string, Counted>();
@@ -141,12 +147,15 @@ export class Writer {
     };
   }
 
-  /** How many units wait for settle. */
+  /** The number of units that wait for settle(). */
   get pending(): number {
     return this.#touched.size;
   }
 
-  /** A store that holds nothing yet: until `endUploads` nothing is looked up, and no upload may be put twice but one that was taken away. */
+  /**
+   * Begins to fill an empty store: until endUploads() nothing is looked up, and no upload may be
+   * put twice except one that was removed.
+   */
   beginFilling(): void {
     const indexes = ['uploads_name', 'uploads_unit', 'uploads_folder', 'jobs_unit'];
     this.#database.exec(indexes.map((name) => `DROP INDEX IF EXISTS ${name};`).join(' '));
@@ -154,7 +163,7 @@ export class Writer {
     this.#filling = { ...blooms, hasIndexes: false, late: new Map(), lateLines: 0 };
   }
 
-  /** All uploads that there were are put; the lines follow. */
+  /** Ends the uploads; the lines follow. */
   endUploads(): void {
     if (!this.#filling) return;
     try {
@@ -166,7 +175,7 @@ export class Writer {
     this.#filling.hasIndexes = true;
   }
 
-  /** Prune may have taken an upload away that came again, and again: the last counts. */
+  /** An upload may have been removed more than once after it came back; the last removal counts. */
   #forgetTwice(): void {
     this.#database.exec(`DELETE FROM uploads WHERE id IN (
       SELECT id FROM (SELECT id, lead(id) OVER (PARTITION BY name, place ORDER BY id) AS later FROM uploads WHERE place <> '')
@@ -174,7 +183,10 @@ export class Writer {
     this.#database.exec(UPLOAD_INDEXES);
   }
 
-  /** All lines are joined: what broke off goes to the PUT that left it, and what no line tells of is joined, too. */
+  /**
+   * Finishes filling: broken-off files are attributed to the PUTs that left them, and uploads
+   * without a log line are joined.
+   */
   *endFilling(): Generator<void> {
     if (!this.#filling) return;
     this.#endLate(this.#filling);
@@ -191,7 +203,8 @@ export class Writer {
       this.#touch(unit);
     }
     const unjoined = this.#database.prepare(
-      // What was taken away makes no job of its own. The inner part asks the indexes alone.
+      // An upload that was removed does not make a job by itself. The subquery uses the indexes
+      // only.
       `SELECT unit, EXISTS (SELECT 1 FROM uploads WHERE unit = free.unit AND substr(place, 1, 1) <> '${takenPlace(undefined)}')
          AS isJob FROM (SELECT DISTINCT unit FROM uploads WHERE unit > ?
          AND NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.unit = uploads.unit) ORDER BY unit LIMIT ?) AS free`,
@@ -205,19 +218,19 @@ export class Writer {
     }
   }
 
-  /** A line that is new. */
+  /** Adds a new line. */
   add(located: Located): void {
     const unit = unitOfLine(located);
     this.#touch(unit).push(located);
     if (breaksOff(located.line)) this.#fresh.push({ unit, one: located });
   }
 
-  /** True when an upload is known as it is. */
+  /** Whether an upload is known and unchanged. */
   isKnown(name: string, place: string, stamp: string): boolean {
     return this.#statements.upload.get(name, place)?.stamp === stamp;
   }
 
-  /** An upload that is new, or not what it was; with its text when that was read, too. */
+  /** Writes an upload that is new or has changed, with its text if that was read. */
   put(upload: ReadUpload, text?: ReadText): void {
     const isOpen = this.#filling?.hasIndexes === false;
     const isOwn = upload.has.has('rdy') || upload.jobId !== undefined || isOpen;
@@ -242,7 +255,7 @@ export class Writer {
     const known = this.#statements.upload.get(name, place) as { unit: string; has: number } | undefined;
     this.remove(name, place);
     const isReplaced = known && known.unit !== unit && known.has & READY && has.has('rdy');
-    // Its name is another job's now.
+    // Its name now belongs to another job.
     if (isReplaced && place === LOCKER) this.#replace(name, known.unit);
   }
 
@@ -251,7 +264,10 @@ export class Writer {
     this.#locker.bytes += sign * bytes;
   }
 
-  /** The one name that a PUT can have given its upload is another job's: it was replaced, as with OverwriteExistingFiles. */
+  /**
+   * Handles a PUT whose only possible name belongs to another job: its upload was replaced, as
+   * OverwriteExistingFiles allows.
+   */
   noteReplaced(name: string, line: LogLine): void {
     const unit = line.jobId;
     const known = this.#statements.upload.get(name, LOCKER);
@@ -266,7 +282,7 @@ export class Writer {
     this.#touch(unit);
   }
 
-  /** An upload that is no longer where it was. */
+  /** Removes an upload that is no longer at its place. */
   remove(name: string, place: string): void {
     const known = this.#statements.upload.get(name, place) as
       | { id: number; unit: string; has: number; bytes: number }
@@ -280,7 +296,7 @@ export class Writer {
     this.#touch(known.unit);
   }
 
-  /** Everything that a file of the log told. */
+  /** Removes everything that was read from a log file. */
   forgetFile(file: number): void {
     this.#goneFiles.add(file);
     const rows = this.#database
@@ -289,7 +305,7 @@ export class Writer {
     for (const { unit } of rows) this.#touch(unit as string);
   }
 
-  /** Has lines of units that may have jobs already wait, unless too many do. */
+  /** Sets lines of units that may already have jobs aside, unless there are too many. */
   #postpone(filling: Filling): void {
     if (!filling.late) return;
     for (const [unit, lines] of this.#touched) {
@@ -310,7 +326,7 @@ export class Writer {
     filling.late = undefined;
   }
 
-  /** Joins what was touched again. Returns the jobs that have ended since, by their rows. */
+  /** Joins the affected units again. Returns the rows of the jobs that have ended since. */
   settle(): number[] {
     const ended: number[] = [];
     const filling = this.#filling;
@@ -319,7 +335,7 @@ export class Writer {
     const withUploads = filling ? units.filter((unit) => filling.uploads.has(unit)) : units;
     const uploads = this.#ask<UploadRow>('uploadsOfUnits', withUploads);
     const joined = filling?.joined;
-    // Lines of units that have jobs already wait, as long as they can.
+    // Lines of units that already have jobs wait as long as possible.
     const withJobs = filling?.late ? [] : joined ? units.filter((unit) => joined.has(unit)) : units;
     const rows = this.#ask<JobRow>('jobsOfUnits', withJobs);
     for (const [unit, lines] of this.#touched) {
@@ -333,7 +349,7 @@ export class Writer {
     return ended;
   }
 
-  /** The rows of some units, by unit. */
+  /** Queries rows for some units; the result is by unit. */
   #ask<Row extends OfUnit>(
     name: 'uploadsOfUnits' | 'jobsOfUnits' | 'storedNames',
     units: readonly string[],
@@ -349,7 +365,7 @@ export class Writer {
     return found;
   }
 
-  /** The names of uploads in the locker under job ids that were accepted again. */
+  /** The names of uploads in the locker whose job ids were accepted again. */
   repeated(isWanted: (put: Located) => boolean): string[] {
     const units = [...this.#touched]
       .filter(([, lines]) => lines.some((one) => isAccepted(one) && isWanted(one)))
@@ -357,7 +373,10 @@ export class Writer {
     return [...this.#ask<OfUnit & { name: string }>('storedNames', units).values()].flat().map(({ name }) => name);
   }
 
-  /** The accepted PUTs among what is new of which no upload is known, and those that broke off: by these the locker is searched. */
+  /**
+   * The new PUTs for which the locker must be searched: those accepted without a known upload, and
+   * those that broke off.
+   */
   unexplained(isWanted: (put: Located) => boolean): Located[] {
     const found: Located[] = [];
     const open = new Map<string, Located[]>();
@@ -379,7 +398,7 @@ export class Writer {
     return lines;
   }
 
-  /** The unit of what a PUT left that broke off: nothing but its name tells whose it is. */
+  /** The unit of files that broke off: only their names tell which PUT left them. */
   #findBroken(upload: Upload): string {
     const rows = this.#statements.broken.all(upload.clientId ?? null, upload.command ?? null) as unknown as {
       unit: string;
@@ -450,7 +469,7 @@ export class Writer {
     sums[seen] = Math.max(sums[seen], job.seenAt.getTime());
   }
 
-  /** Puts what was counted into the store. */
+  /** Writes what was counted to the store. */
   writeSums(): void {
     const all: Counted = { counts: [], seen: 0, unseen: 0 };
     const read = this.#database.prepare('SELECT seen, counts FROM sums WHERE client = ?');
@@ -463,7 +482,7 @@ export class Writer {
       const last = Math.max(known?.seen ?? 0, seen);
       const isGone = unseen > 0 && unseen >= last && seen < unseen;
       const text = formatCounts(sums);
-      // All of its jobs are gone.
+      // None of the client's jobs is left.
       if (text === '') remove.run(client);
       else write.run(client, (isGone ? this.#lastSeen(client) : last) || null, text);
     };
@@ -497,42 +516,45 @@ export class Writer {
   }
 }
 
-/** The uploads of a locker, and the bytes of all of their files. */
+/** The number of uploads in the locker, and the size of all of their files. */
 export interface LockerTotals {
   complete: number;
   incomplete: number;
   bytes: number;
 }
 
-/** What is in the locker, as the store knows it. */
+/** The locker as the store knows it. */
 export function readLocker(database: Database): LockerTotals {
   const known = database.prepare("SELECT value FROM facts WHERE name = 'locker'").get()?.value as string | undefined;
   return known === undefined ? { complete: 0, incomplete: 0, bytes: 0 } : JSON.parse(known);
 }
 
-/** The folder of an upload, `.` for the locker itself. */
+/** The directory of an upload; `.` for the locker itself. */
 function folderOf(name: string): string {
   const slash = name.lastIndexOf('/');
   return slash < 0 ? '.' : name.slice(0, slash);
 }
 
-/** Units that are joined at once. */
+/** The number of units that are joined at once. */
 const UNITS_AT_ONCE = 4000;
 
 const isAccepted = ({ line }: Located): boolean => line.method === 'PUT' && line.status === 200;
 
-/** A set of texts that may tell of one that it was added and was not, never the other way round: of a fixed size for any number. */
+/**
+ * A Bloom filter: it may report a text that was never added, but never misses one that was. Its
+ * size is fixed.
+ */
 interface Bloom {
   add(text: string): void;
   has(text: string): boolean;
 }
 
-/** Of jobs, and of uploads, which there are fewer of and cost less when they are looked for in vain. */
+/** For jobs, and for uploads, which are fewer and for which a false positive costs less. */
 const BLOOM_BITS = { joined: 1 << 25, uploads: 1 << 24 };
 
 function makeBloom(size: number): Bloom {
   const bits = new Uint8Array(size / 8);
-  /** FNV-1a, and one that runs along with it. */
+  /** Two hashes in one pass: FNV-1a and a variant. */
   let [a, b] = [0, 0];
   const hash = (text: string): void => {
     [a, b] = [0x811c9dc5, 0x9747b28c];
@@ -561,7 +583,7 @@ function makeBloom(size: number): Bloom {
   };
 }
 
-/** Adds to the number behind a name, which comes in at the end when it is new. */
+/** Adds to the number after a name; a new name is appended. */
 function addCount(counts: (string | number)[], name: string, value: number): void {
   for (let at = 0; at < counts.length; at += 2)
     if (counts[at] === name) {
@@ -571,7 +593,10 @@ function addCount(counts: (string | number)[], name: string, value: number): voi
   counts.push(name, value);
 }
 
-/** As they are kept: `name\tnumber` a line, without those that come to nothing. No method or status holds a tab. */
+/**
+ * The stored form of counts: `name\tnumber` lines, without zeros. No method or status contains a
+ * tab.
+ */
 function formatCounts(counts: readonly (string | number)[]): string {
   let text = '';
   for (let at = 0; at < counts.length; at += 2) if (counts[at + 1] !== 0) text += `${counts[at]}\t${counts[at + 1]}\n`;
@@ -589,7 +614,7 @@ function parseCounts(text: string): (string | number)[] {
   return counts;
 }
 
-/** What a job adds to the sums, one number after the other. */
+/** Adds up what a job contributes to the sums. */
 export function tally(job: Job, add: (name: string, value: number) => void): void {
   const addRequest = (line: LogLine): void => {
     add(nameOfRequest(line), 1);
@@ -607,7 +632,7 @@ const STATE_NAMES = Object.fromEntries(JOB_STATES.map((state) => [state, `state 
   JobState,
   string
 >;
-/** The same text again and again takes no memory. */
+/** A cache, so that equal texts share memory. */
 const requestNames = new Map<string, Map<number, string>>();
 const MAX_METHODS = 100;
 
@@ -623,22 +648,22 @@ function nameOfRequest({ method = '-', status }: LogLine): string {
   return name;
 }
 
-/** A job among those of its unit, before and after it was joined again. */
+/** The identity of a job within its unit, before and after it is joined again. */
 function identify({ clientId, command, put, get, group }: Job): string {
   return JSON.stringify([clientId, command, put?.time ?? get?.time ?? group?.name, put?.status]);
 }
 
-/** A job as its row says. */
+/** Restores a job from its row. */
 export function readJoined(site: Site, { lines, joined }: Pick<JobRow, 'lines' | 'joined'>): Joined {
   return joinStored(site, lines, joined === '[]' ? [] : JSON.parse(joined));
 }
 
-/** The same where the uploads were parsed already. */
+/** Restores a job from its row and uploads that were already parsed. */
 export function joinStored(site: Site, lines: string, uploads: readonly unknown[]): Joined {
   return joinEpisode(parseLines(site, lines), (uploads as StoredUpload[]).map(parseStored));
 }
 
-/** The lines of a row of `jobs`. */
+/** Parses the log lines in a row of `jobs`. */
 export function parseLines(site: Site, lines: string): Located[] {
   if (lines === '') return [];
   return lines.split('\n').map((row) => {
@@ -647,12 +672,12 @@ export function parseLines(site: Site, lines: string): Located[] {
   });
 }
 
-/** A line of a log with its place. Throws SyntaxError. */
+/** Parses a line of a log. Throws SyntaxError. */
 export function locate(site: Site, text: string, log: number): Located {
   return placeLine(site, parseLogLine(text), text, log);
 }
 
-/** The same of a line that was read. */
+/** Adds the time and origin to a parsed line of a log. */
 export function placeLine(site: Site, line: LogLine, text: string, log = 0): Located {
   return { line, text, log, at: millisecondsOf(line, site) || 0 };
 }
@@ -678,7 +703,7 @@ function parseStored([name, place, has, at, [jobId, clientId, command, isNamed],
   };
 }
 
-/** An upload as its row has it. */
+/** Parses an upload from its row. */
 export function parseUpload(facts: string): Upload {
   return parseStored(JSON.parse(facts));
 }

@@ -1,4 +1,5 @@
-// Answers the questions of ledger/jobs.ts from a database of many sites: the same rows, joined by the same code.
+// Answers the questions of ledger/jobs.ts from a database of many sites: the same rows, joined by
+// the same code.
 import type { Client } from 'pg';
 import type { Job } from '../job.ts';
 import {
@@ -24,16 +25,16 @@ import { ALL_CLIENTS, joinStored, type LockerTotals } from '../writer.ts';
 import { connect, failureOf, requireVersion } from './connect.ts';
 import type { SiteSettings } from './push.ts';
 
-/** Rows that come at once. */
+/** Rows for each round trip. */
 const FETCH = 1000;
 
-/** A site whose files are elsewhere. */
+/** A site whose files are on another machine. */
 interface RemoteSite extends Site {
   remote: PostgresLedger;
   id: number;
 }
 
-/** The ledger in one database, and its sites in the order of their names. Throws Failure `failed`. */
+/** The ledger in one database, and its sites by name. Throws Failure `failed`. */
 export async function openLedger(
   url: string,
   makeSite: (settings: SiteSettings, name: string) => Site,
@@ -45,7 +46,7 @@ export async function openLedger(
     const remote = new PostgresLedger(url);
     return rows.map(({ id, name, settings }): RemoteSite => {
       const site = makeSite(JSON.parse(settings), name);
-      // The lines of the log were told with their times in UTC.
+      // The log lines were pushed with their times in UTC.
       return { ...site, settings: { ...site.settings, useGMT: true }, label: name, remote, id };
     });
   } catch (error) {
@@ -166,7 +167,9 @@ class PostgresLedger implements Remote {
     return totals;
   }
 
-  /** The rows that can be of a filter, by a cursor: however many there are, few are here at a time. */
+  /**
+   * Yields the rows that may match a filter through a cursor, so that few are in memory at a time.
+   */
   async *#scan(sites: readonly Site[], filter: JobFilter, order: string, firstRows = FETCH): AsyncGenerator<Found> {
     const client = await connect(this.#url);
     const byId = new Map(sites.map((site) => [idOf(site), site]));
@@ -194,7 +197,10 @@ class PostgresLedger implements Remote {
 
   #client: Promise<Client> | undefined;
 
-  /** One connection for all short questions. It keeps no command from ending that has its answers. */
+  /**
+   * Runs a short query. All of them share one connection, which does not keep the process from
+   * exiting.
+   */
   async #ask<Found extends object>(text: string, values: unknown[]): Promise<Found[]> {
     try {
       this.#client ??= connect(this.#url);
@@ -212,7 +218,7 @@ class PostgresLedger implements Remote {
   }
 }
 
-/** No site has groups of its own here, so that one filter is for all. */
+/** Remote sites have no groups of their own here, so one filter is enough for all. */
 function filterOf([site]: readonly Site[], filter: JobFilter): (job: Job) => boolean {
   return site ? makeFilter(site, filter) : () => false;
 }
@@ -224,7 +230,7 @@ function jobOf(site: Site, facts: string): Job {
   return joinStored(site, lines, uploads).job;
 }
 
-/** What an index can answer; makeFilter looks at each row again. */
+/** The conditions that an index can answer; makeFilter() checks each row again. */
 function conditionsOf(
   siteIds: readonly number[],
   { since, until, client, command, states, outer }: JobFilter,
@@ -256,7 +262,7 @@ function conditionsOf(
 
 const isExact = (glob: string): boolean => !/[*?,]|^-$/.test(glob);
 
-/** As LIKE has it; with `isGlob` its `*` and `?` are any text and any character. */
+/** A LIKE pattern; with `isGlob`, `*` and `?` match any text and any character. */
 function likeOf(text: string, isPattern = false): string {
   const escaped = text.replaceAll(/[\\%_]/g, '\\$&');
   return isPattern ? escaped.replaceAll('*', '%').replaceAll('?', '_') : escaped;

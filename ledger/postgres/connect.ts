@@ -1,4 +1,4 @@
-// Connects to PostgreSQL by a URL without a password: that comes from where psql takes it.
+// Connects to PostgreSQL by a URL without a password. The password comes from where psql takes it.
 import { existsSync } from 'node:fs';
 import { userInfo } from 'node:os';
 import { join } from 'node:path';
@@ -10,16 +10,22 @@ export type Connection = Client;
 
 const CONNECT_MS = 15_000;
 
-/** A URL as libpq takes it, which need not name a host, in its parts: user and password, host, and what follows. */
+/**
+ * The parts of a URL as libpq accepts it, which need not name a host: user and password, host, and
+ * the rest.
+ */
 const URL_PARTS = /^postgres(?:ql)?:\/\/(?:([^@/?#]*)@)?([^/?#]*)([^#]*)$/;
 
-/** Throws Failure `usage` for what is no such URL, or shows a password to everybody who lists processes. */
+/**
+ * Throws Failure `usage` for a text that is not such a URL, and for one with a password, which
+ * everyone who lists processes could see.
+ */
 function checkUrl(text: string): void {
   const [, user = '', , more] = URL_PARTS.exec(text) ?? [];
   if (more === undefined)
     throw new Failure(
       'usage',
-      // What was typed may hold a password.
+      // The text is not shown, because it may contain a password.
       'not a PostgreSQL URL',
       "as in 'postgresql://webjob@db.example.org/webjob?sslmode=verify-full'",
     );
@@ -31,17 +37,17 @@ function checkUrl(text: string): void {
     );
 }
 
-/** As messages name it. */
+/** The URL as messages name it. */
 function describeUrl(text: string): string {
   const [, , host, more = ''] = URL_PARTS.exec(text) ?? [];
   const [path = '', query] = more.split('?');
   return `${host || new URLSearchParams(query).get('host') || 'the local PostgreSQL'}${path}`;
 }
 
-/** Where Debian's server has its socket, and where PostgreSQL itself would. */
+/** The socket directories of Debian and of PostgreSQL itself. */
 const SOCKETS = ['/run/postgresql', '/var/run/postgresql', '/tmp'];
 
-/** With what libpq takes where a URL does not say it: the socket of this machine's server, and the name of the user who runs this. */
+/** Completes a URL as libpq does: with this machine's socket and the name of the current user. */
 export function completeUrl(text: string, environment = process.env): string {
   const [, user = '', host = '', more = ''] = URL_PARTS.exec(text) ?? [];
   const given = new URLSearchParams(more.split('?')[1]);
@@ -53,7 +59,7 @@ export function completeUrl(text: string, environment = process.env): string {
   return added.size === 0 ? text : `${text}${more.includes('?') ? '&' : '?'}${added}`;
 }
 
-/** Throws Failure `failed`. */
+/** Connects to a database. Throws Failure `failed`. */
 export async function connect(url: string): Promise<Client> {
   checkUrl(url);
   const { Client } = await import('pg');
@@ -63,11 +69,11 @@ export async function connect(url: string): Promise<Client> {
     keepAlive: true,
     application_name: 'webjobctl',
   });
-  // A connection that breaks between two questions is told by the next of them.
+  // A connection that breaks between two queries makes the next one fail.
   client.on('error', () => {});
   try {
     await client.connect();
-    // The server may be set to anything.
+    // The server may have other defaults.
     await client.query(
       "SET TIME ZONE 'UTC'; SET DateStyle = 'ISO'; SET IntervalStyle = 'iso_8601'; SET client_encoding = 'UTF8'",
     );
@@ -87,7 +93,7 @@ const REMEDIES: Readonly<Record<string, string>> = {
   ECONNREFUSED: 'is the server there? pg_isready tells',
 };
 
-/** What went wrong at the server, as a failure that says at which. */
+/** Turns an error of the server into a failure that names the server. */
 export function failureOf(error: unknown, url: string): Error {
   if (error instanceof Failure) return error;
   const { code, message, severity } = error as Error & { code?: string; severity?: string };
@@ -96,7 +102,7 @@ export function failureOf(error: unknown, url: string): Error {
   return new Failure('failed', `${describeUrl(url)}: ${message || code}`, REMEDIES[code ?? ''] ?? [], { cause: error });
 }
 
-/** Throws Failure `failed` for a database without our tables, or with those of another version. */
+/** Throws Failure `failed` for a database without our tables or with those of another version. */
 export async function requireVersion(client: Client): Promise<void> {
   const version = await readVersion(client);
   if (version === MIGRATIONS.length) return;
@@ -111,7 +117,9 @@ export async function requireVersion(client: Client): Promise<void> {
   );
 }
 
-/** How many of the steps in MIGRATIONS a database has taken; 0 for one without our tables. */
+/**
+ * The number of steps of MIGRATIONS that were applied to a database; 0 for one without our tables.
+ */
 export async function readVersion(client: Client): Promise<number> {
   const { rows: known } = await client.query("SELECT to_regclass('webjob.facts') IS NOT NULL AS known");
   if (!known[0]?.known) return 0;

@@ -1,4 +1,4 @@
-// Rows as COPY takes them in its text format (PostgreSQL's manual, COPY, "Text Format").
+// Rows in the text format of COPY (PostgreSQL manual, COPY, "Text Format").
 
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
@@ -6,15 +6,15 @@ import type { Client } from 'pg';
 
 export type Cell = string | number | null;
 
-/** Of what COPY would take for something else. */
+/** Characters with a special meaning in the text format. */
 const ESCAPES: Readonly<Record<string, string>> = { '\\': '\\\\', '\t': '\\t', '\n': '\\n', '\r': '\\r' };
 
-/** What no text of PostgreSQL can hold is U+FFFD: NUL, and half a surrogate pair. */
+/** Replaces what PostgreSQL cannot store by U+FFFD: NUL, and unpaired surrogates. */
 export function safeText(text: string): string {
   return text.replaceAll(/\0|\p{Surrogate}/gu, '\ufffd');
 }
 
-/** Most texts have nothing in them that needs another look. */
+/** A quick test, because most texts need no replacement. */
 const SPECIAL = /[\0\t\n\r\\\ud800-\udfff]/;
 
 export function formatCell(value: Cell): string {
@@ -45,7 +45,7 @@ export async function copyInto(
 
 const CHUNK = 500;
 
-/** A write a row costs more than the row. */
+/** Joins rows, because a write costs more than a row. */
 function* chunksOf(rows: readonly string[]): Generator<string> {
   for (let at = 0; at < rows.length; at += CHUNK) yield rows.slice(at, at + CHUNK).join('');
 }

@@ -1,5 +1,7 @@
-// Tells a database of many sites what is new of one: each change once, whatever ends this process, the server or the connection. What was told
-// is noted there in the same transaction as the rows, and only then forgotten here; what is told twice for that replaces itself.
+// Pushes what is new of a store to a database of many sites: each change once, even when this
+// process, the server or the connection fails. The database notes what was pushed in the same
+// transaction as the rows, and only then the store forgets it; rows pushed twice after a failure
+// replace themselves.
 import { randomUUID } from 'node:crypto';
 import { hostname } from 'node:os';
 import type { Client } from 'pg';
@@ -14,19 +16,19 @@ import { type Cell, copyInto, formatRow } from './copy.ts';
 import { JOB_COLUMNS, NO_TIME } from './schema.ts';
 
 export interface Pushed {
-  /** Rows of jobs that were written. */
+  /** The number of rows of jobs that were written. */
   jobs: number;
-  /** Clients whose sums were written. */
+  /** The number of clients whose sums were written. */
   clients: number;
-  /** All of the site was told, and not only what was new. */
+  /** Everything was pushed, and not only what was new. */
   isAll: boolean;
 }
 
-/** Units, or rows, that go in one transaction. */
+/** Units, or rows, for each transaction. */
 const UNITS = 5000;
 const ROWS = 10_000;
 
-/** How the site is called there, and what its readers must know of it. */
+/** The name of the site in the database, and what its readers must know of it. */
 interface Target {
   client: Client;
   name: string;
@@ -34,8 +36,8 @@ interface Target {
 }
 
 /**
- * Tells everything that is new of a store that is up to date. Throws Failure `failed` when another one is at it or the name is taken by another
- * site, and the errors of the server.
+ * Pushes everything that is new of a store that is up to date. Throws Failure `failed` when another
+ * process is pushing the site or the name belongs to another site, and the errors of the server.
  */
 export async function push(database: Database, target: Target, advance: (jobs: number) => void): Promise<Pushed> {
   const { client, name } = target;
@@ -66,7 +68,10 @@ export async function push(database: Database, target: Target, advance: (jobs: n
   return done;
 }
 
-/** Until the connection ends. Throws Failure `failed` while another process pushes or removes the site. */
+/**
+ * Holds the lock until the connection ends. Throws Failure `failed` while another process pushes or
+ * removes the site.
+ */
 async function lockSite(client: Client, name: string): Promise<void> {
   const { rows } = await client.query('SELECT pg_try_advisory_lock(hashtext($1)) AS mine', [`webjob.push ${name}`]);
   if (!rows[0]?.mine)
@@ -76,10 +81,12 @@ async function lockSite(client: Client, name: string): Promise<void> {
 interface State {
   siteId: number;
   telling: string;
-  /** Nothing is there of an earlier telling that a row could replace. */
+  /** There are no rows of an earlier push that a row could replace. */
   isEmpty: boolean;
   isAll: boolean;
-  /** Rows up to this one were told, of those up to `lastRow` that were there when this telling began. */
+  /**
+   * Rows up to this one were pushed, of those up to `lastRow` that existed when this push began.
+   */
   scanned: number;
   lastRow: number;
 }
@@ -92,7 +99,7 @@ async function begin(database: Database, { client, name, site }: Target): Promis
   const goesOn =
     told?.database === databaseId &&
     told.telling === known.telling &&
-    // A server that was restored from a backup knows less than it was told.
+    // A server that was restored from a backup has less than was pushed to it.
     told.number <= known.number;
   if (!told || !goesOn) {
     const telling = randomUUID();
@@ -136,7 +143,7 @@ async function findSite(
   return { siteId: known.id, telling: known.telling, number: Number(known.number) };
 }
 
-/** What is known of a site where its files are not. */
+/** What readers must know of a site whose files are on another machine. */
 export interface SiteSettings {
   host: string;
   baseDirectory: string;
@@ -158,7 +165,10 @@ function describeSite({ settings, servers, propertiesFile }: Site): SiteSettings
   };
 }
 
-/** The next of the rows that were there when this telling began. That they were told is known there alone. */
+/**
+ * Pushes the next rows that existed when this push began. Only the database knows how far they were
+ * pushed.
+ */
 async function tellRows(database: Database, { client, site }: Target, state: State): Promise<number> {
   const { siteId, telling, isEmpty, scanned, lastRow } = state;
   const stored = database
@@ -181,7 +191,7 @@ async function tellRows(database: Database, { client, site }: Target, state: Sta
   return rows.length;
 }
 
-/** Rows of some units take the place of those that were there; with the note of how far was told. */
+/** Replaces the rows of some units, and notes how far the push has come. */
 async function tellUnits(
   database: Database,
   { client, site }: Target,
@@ -213,7 +223,7 @@ interface StoredRow {
   joined: string;
 }
 
-/** As COPY takes them, and the months that they are of. */
+/** Rows in the format of COPY, and the months that they belong to. */
 function formatRows(
   stored: readonly StoredRow[],
   site: Site,
@@ -238,7 +248,7 @@ function formatRows(
 
 const AT = FIELDS.findIndex(({ column }) => column === 'at');
 
-/** A line of a log with its time in UTC: who reads it elsewhere has another zone. */
+/** A log line with its time in UTC, because readers may be in other time zones. */
 function inUtc(text: string, at: number): string {
   if (at === 0) return text;
   const time = formatTime(new Date(at), true);
@@ -272,7 +282,7 @@ async function noteNumber(client: Client, siteId: number, changes: readonly Chan
   ]);
 }
 
-/** What an earlier telling left that is not there any more goes, when all of this one was told. */
+/** Removes rows of an earlier push that no longer exist, once everything was pushed. */
 async function end(database: Database, { client }: Target, { siteId, telling, isAll }: State): Promise<void> {
   if (countChanges(database) > 0) return;
   const foreignFiles = Number(database.prepare('SELECT sum(foreign_files) AS count FROM folders').get()?.count ?? 0);
@@ -298,7 +308,7 @@ async function inTransaction(client: Client, act: () => Promise<void>): Promise<
   }
 }
 
-/** Takes all rows of a site away; false when there is none of that name. */
+/** Removes all rows of a site; false when there is no site of that name. */
 export async function forget(client: Client, name: string): Promise<boolean> {
   let isThere = false;
   await lockSite(client, name);
@@ -321,12 +331,12 @@ export interface TellingSite {
   name: string;
   host: string;
   baseDirectory: string;
-  /** Undefined while its first push goes on. */
+  /** When it last pushed; undefined during its first push. */
   toldAt: Date | undefined;
   isComplete: boolean;
 }
 
-/** The sites of a database, by name. */
+/** The sites in a database, by name. */
 export async function listSites(client: Client): Promise<TellingSite[]> {
   const { rows } = await client.query('SELECT name, settings, told_at, is_complete FROM webjob.sites ORDER BY name');
   return rows.map(({ name, settings, told_at: toldAt, is_complete: isComplete }) => {

@@ -1,8 +1,8 @@
-// The tables of the database of many sites. What each of them and each column means stands in the database itself, for those who ask it by
-// other programs.
+// The tables of the database of many sites. Comments in the database itself describe each table and
+// column for other programs that query it.
 import { FIELDS } from '../fields.ts';
 
-/** `at` decides the partition, so each job has one. */
+/** `at` is the partition key, so every job needs a value. */
 export const NO_TIME = '-infinity';
 
 /** The columns of a row of `jobs`, in the order in which they are copied. */
@@ -62,8 +62,8 @@ const COMMENTS: readonly (readonly [what: string, text: string])[] = [
 ];
 
 /**
- * How the tables came to be: the version of a database is how many of these steps it has taken. A step that was released is never changed; a
- * new field is a new step.
+ * The steps that make the tables; the version of a database is the number of steps applied to it. A
+ * released step is never changed: a new field is a new step.
  */
 export const MIGRATIONS: readonly string[] = [
   `
@@ -118,7 +118,7 @@ ${COMMENTS.map(([what, text]) => `COMMENT ON ${what} IS '${text}';`).join('\n')}
 `,
 ];
 
-/** What a role may that pushes, and what one that reads. `%` is the quoted name of the role. */
+/** The rights of a role that pushes, and of one that reads. `%` is the quoted name of the role. */
 export const GRANTS = {
   writer: `GRANT USAGE ON SCHEMA webjob TO %;
 GRANT SELECT ON ALL TABLES IN SCHEMA webjob TO %;

@@ -1,4 +1,5 @@
-// Makes the tables of the database of many sites, brings those of an earlier version up to date, and says what roles may.
+// Makes the tables of the database of many sites, migrates those of an earlier version, and grants
+// rights to roles.
 import type { Client } from 'pg';
 import { Failure } from '../../cli/failure.ts';
 import { readVersion } from './connect.ts';
@@ -10,14 +11,14 @@ export interface Roles {
 }
 
 export interface SetUp {
-  /** The version that was there, 0 for none, and the one that is there now. */
+  /** The version before, 0 for none, and the version now. */
   from: number;
   to: number;
-  /** Roles that were made; they may not log in yet. */
+  /** Roles that were created; they cannot log in yet. */
   made: string[];
 }
 
-/** All of it or nothing. Throws Failure `failed`, and the errors of the server. */
+/** Applies everything in one transaction. Throws Failure `failed`, and the errors of the server. */
 export async function setUp(client: Client, roles: Roles): Promise<SetUp> {
   await client.query('BEGIN');
   try {
