@@ -1,16 +1,20 @@
-// May this caller act for this client id? Authentication is httpd's work; this only judges what httpd says.
+// Decides whether a caller may act for a client id. httpd authenticates; this file only judges the
+// result.
 import type { CgiRequest } from 'node-cgi-compat';
 import type { Exchange } from './exchange.ts';
 import { checkAddress } from './hosts.ts';
 import { Refusal } from './refusal.ts';
 
-/** Throws Refusal 458, 472, 452, 453, 470 or 471, in this order. */
+/**
+ * Checks the caller. Throws Refusal 458, 472, 452, 453, 470 or 471, in this order
+ * (docs/protocol.md, section 3).
+ */
 export function checkCaller({ request, settings }: Pick<Exchange, 'request' | 'settings'>, clientId: string): void {
   if (settings.sslRequireSsl && !request.secure) throw new Refusal(458, 'the request did not come over TLS');
   if (settings.enableHostAccessList) checkAddress(settings, clientId, request.remoteAddress);
   if (settings.requireUser) {
     if (request.remoteUser === undefined) throw new Refusal(452, 'httpd authenticated nobody');
-    // RequireMatch acts only together with RequireUser.
+    // RequireMatch has an effect only together with RequireUser.
     if (settings.requireMatch && request.remoteUser !== clientId)
       throw new Refusal(453, 'the user is not the client id');
   }
@@ -20,9 +24,11 @@ export function checkCaller({ request, settings }: Pick<Exchange, 'request' | 's
 }
 
 /**
- * The subject's CN of the client's certificate, which mod_ssl passes on with StdEnvVars. With `SSLVerifyClient optional_no_ca` a
- * certificate of anybody's making arrives here too: only the verdict SUCCESS makes it worth more than any other header. (httpd 2.4 gives
- * that verdict to such a certificate as well, once its TLS session is resumed; so the shipped files never say optional_no_ca.)
+ * The CN in the subject of the client's certificate, which mod_ssl passes on with StdEnvVars. With
+ * `SSLVerifyClient optional_no_ca` a self-made certificate arrives here too: only the verdict
+ * SUCCESS makes it worth more than any other header. (httpd 2.4 gives that verdict to such a
+ * certificate as well once its TLS session is resumed, so the shipped files never use
+ * optional_no_ca.)
  */
 function findCommonName({ secure, env }: CgiRequest): string | undefined {
   return secure && env.SSL_CLIENT_VERIFY === 'SUCCESS' ? env.SSL_CLIENT_S_DN_CN || undefined : undefined;

@@ -1,5 +1,6 @@
-// The batch command: a GET of it is answered with what the assignments of the site have for this client now, as a script that runs it
-// (docs/protocol.md, section 12). What is given away is claimed first, on disk, and never given away again.
+// The batch command: a GET for it is answered with a script that runs everything currently assigned
+// to the client (docs/protocol.md, section 12). What is handed out is claimed on disk first, and
+// never handed out again.
 import { type ClaimKey, claim, failureOf, LockerFailure, leavePlaces, readClaims } from 'webjob-locker';
 import { NOT_APPLICABLE } from 'webjob-protocol';
 import { type Assignment, dueFor, parseAssignments } from '../fleet/assignment.ts';
@@ -11,16 +12,16 @@ import type { Exchange } from './exchange.ts';
 import { readKept } from './kept-file.ts';
 import { Refusal } from './refusal.ts';
 
-/** What one batch holds at most; the next one has the rest. */
+/** The most assignments in one batch; the next batch has the rest. */
 const MOST_ORDERS = 100;
 
-/** Throws Refusal 459, 500, 507 or 550. */
+/** Answers a GET for the batch command. Throws Refusal 459, 500, 507 or 550. */
 export function serveBatch(exchange: Exchange, clientId: string): { status: 200; content: Buffer } {
   if (exchange.settings.dsvRequireSignatures) throw new Refusal(459, 'a batch has no signature');
   return { status: 200, content: Buffer.from(formatBatch(clientId, takeOrders(exchange, clientId))) };
 }
 
-/** What has come back is a batch that is over: others may take its places. */
+/** Frees the slots of a batch whose output has arrived, for other clients. */
 export function endBatch({ settings, jobId = NOT_APPLICABLE }: Exchange, clientId: string): void {
   leavePlaces(fleetPaths(settings).claims, { clientId, jobId });
 }
@@ -44,7 +45,7 @@ function takeOrders(exchange: Exchange, clientId: string): Order[] {
   }
 }
 
-/** What is to be run by a client, in the order in which it was assigned. Throws Refusal 550. */
+/** What a client is to run, in the order of assignment. Throws Refusal 550. */
 function findDue(paths: FleetPaths, clientId: string, now: number): (Order & ClaimKey)[] {
   const assignments = readAs<Assignment[]>('assignments', paths.assignments, parseAssignments);
   if (!assignments?.length) return [];
@@ -57,7 +58,7 @@ function findDue(paths: FleetPaths, clientId: string, now: number): (Order & Cla
   });
 }
 
-/** Undefined for a file that is not there. */
+/** Reads and parses a file; undefined when it does not exist. */
 function readAs<Value>(name: string, path: string, parse: (text: string) => Value): Value | undefined {
   try {
     return readKept(path, parse);

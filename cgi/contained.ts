@@ -1,14 +1,15 @@
-// openContained: opens a file below a root for good, whatever links are in the way. For commands, their signatures and overrides.
+// openContained: opens a file that is guaranteed to be below a root, whatever links are in the way.
+// For commands, their signatures and overrides.
 import { closeSync, constants, fstatSync, lstatSync, openSync, readlinkSync, realpathSync } from 'node:fs';
 import { Refusal } from './refusal.ts';
 
 export interface ContainedFile {
   fd: number;
-  /** Bytes at the time it was opened. */
+  /** Size in bytes when it was opened. */
   size: number;
 }
 
-/** There is a file of that name, but it cannot be used. */
+/** A file of that name exists but cannot be used. */
 export class UnusableFile extends Refusal {
   constructor(detail: string) {
     super(457, detail);
@@ -16,8 +17,9 @@ export class UnusableFile extends Refusal {
 }
 
 /**
- * Opens a regular file below `root` for reading; undefined when there is nothing of that name. Throws UnusableFile for what is
- * there but no regular file, not readable, or outside `root` because a link leads there. The caller closes the descriptor.
+ * Opens a regular file below `root` for reading; undefined when there is nothing of that name.
+ * Throws UnusableFile for anything that is not a regular file, cannot be read, or is outside `root`
+ * because of a link. The caller closes the descriptor.
  */
 export function openContained(root: string, relativePath: string): ContainedFile | undefined {
   const path = `${root}/${relativePath}`;
@@ -26,7 +28,8 @@ export function openContained(root: string, relativePath: string): ContainedFile
   try {
     const opened = fstatSync(fd);
     if (!opened.isFile()) throw new UnusableFile('no regular file');
-    // The place has no links in it. What begins as `root` is written lies in `root`; else that may be written with links.
+    // `place` has no links in it. If it begins with `root` as written, it is below `root`;
+    // otherwise `root` itself may contain links.
     const place = placeOf(fd, path);
     if (!place.startsWith(`${root}/`) && !place.startsWith(`${realpathSync.native(root)}/`))
       throw new UnusableFile('a link leads outside');
@@ -38,9 +41,10 @@ export function openContained(root: string, relativePath: string): ContainedFile
 }
 
 /**
- * Where an open file lies, without any link. Its path may be changed between two looks at it, a folder on the way as well as the
- * file, so the descriptor itself is asked. Where there is no /proc, the path is followed once more and must lead to this very
- * file: that stops a link that stands, but not somebody who can write in the folders and swaps one in at the right moments.
+ * The path of an open file without any links. A path may be changed between two looks at it, and so
+ * may its directories, so the descriptor itself is asked. Without /proc the path is resolved again
+ * and must lead to this very file: that detects a link that stays, but not one that someone with
+ * write access swaps in at the right moments.
  */
 function placeOf(fd: number, path: string): string {
   try {
@@ -53,10 +57,11 @@ function placeOf(fd: number, path: string): string {
   }
 }
 
-/** O_NONBLOCK: a named pipe must not hold the request until somebody writes to it. */
+/** O_NONBLOCK: a named pipe must not block the request until a process writes to it. */
 function openIfPresent(path: string): number | undefined {
   try {
-    // Asked first, because an exception for each place where there is nothing would cost more than the rest of a request's work.
+    // Checked first, because an exception for each place without a file would cost more than the
+    // rest of a request.
     if (lstatSync(path, { throwIfNoEntry: false }) === undefined) return undefined;
     return openSync(path, constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOCTTY);
   } catch (error) {

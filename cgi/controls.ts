@@ -1,6 +1,7 @@
-// THE table of nph-webjob.cfg: every control, what it may be, its default and what it becomes in ServerSettings. What each one means is
-// said beside it in conf/nph-webjob.cfg. The shipped file, the man page and the tests are checked against this table, and no other file
-// knows a pattern or a default (docs/protocol.md, section 4).
+// THE table of nph-webjob.cfg: every setting with its allowed values, its default and its type in
+// ServerSettings. conf/nph-webjob.cfg explains each setting. The shipped file, the man page and the
+// tests are checked against this table, and no other file has a pattern or a default
+// (docs/protocol.md, section 4).
 import { NAME_PATTERNS } from 'webjob-protocol';
 import { COMMAND_PATTERNS, NAME_FORMAT_PATTERN } from './tokens.ts';
 
@@ -9,13 +10,13 @@ export interface Control<Key extends string = string, Type = unknown> {
   default: string;
   /** A pattern, anchored at both ends. */
   allowed: string;
-  /** The value of an allowed text; undefined for a control that gives text. */
+  /** Converts an allowed text to the value; undefined for a setting whose value is text. */
   parse: ((text: string) => Type) | undefined;
 }
 
 const FOLDER = '(?!\\.{1,2}(?::|$))[A-Za-z0-9_.-]+';
 const BYTES = '[0-9]{1,15}';
-/** Fewer than a lock stands before it counts as abandoned. */
+/** Fewer than the age at which a lock counts as abandoned. */
 const SECONDS = '[1-9][0-9]{0,2}';
 const EXIT_STATUS = '[01]?[0-9]{1,2}|2[0-4][0-9]|25[0-5]';
 /** `server_2:/srv/webjob/logfiles/server_2` */
@@ -33,7 +34,7 @@ const number = <Key extends string>(key: Key, value: string, allowed: string): C
   return { key, default: value, allowed, parse: Number };
 };
 
-/** What decides who may enter and where things lie: for the main file alone. */
+/** Settings for the main file only: they decide who may enter and where files are. */
 export const SITE_CONTROLS = [
   directory('BaseDirectory', '/var/webjob'),
   directory('ConfigDirectory', '<Base>/config'),
@@ -61,7 +62,7 @@ export const SITE_CONTROLS = [
   text('ViewURL', '', orNothing('https?://[A-Za-z0-9._~:/%\\[\\]-]{1,500}')),
 ] as const;
 
-/** What an override for one client or command may set, too. */
+/** Settings that an override for a client or command may change too. */
 export const JOB_CONTROLS = [
   text('BatchCommand', '', orNothing(`(?!\\.{1,2}$)${NAME_PATTERNS.fileName}`)),
   flag('CapContentLength', 'N'),
@@ -100,7 +101,10 @@ export const CONTROLS = [...SITE_CONTROLS, ...JOB_CONTROLS] as const;
 type AnyControl = (typeof CONTROLS)[number];
 export type ControlKey = AnyControl['key'];
 
-/** A property for every control, named as it is, beginning in lower case: RequireUser is `requireUser: boolean`. */
+/**
+ * One property for each setting, with its name in lower camel case: RequireUser is `requireUser:
+ * boolean`.
+ */
 export type ServerSettings = {
   [Row in AnyControl as Uncapitalize<Row['key']>]: Row extends Control<string, infer Type> ? Type : never;
 };

@@ -1,4 +1,5 @@
-// What the server knows of a deposit, written into the custody record before the deposit is announced (docs/protocol.md, section 8).
+// Writes what the server knows of a deposit to the custody record, before the deposit is announced
+// (docs/protocol.md, section 8).
 import { closeSync, existsSync, fstatSync, openSync, readFileSync } from 'node:fs';
 import {
   type CustodyFacts,
@@ -20,33 +21,39 @@ import { NOT_APPLICABLE } from 'webjob-protocol';
 import { type Exchange, identify } from './exchange.ts';
 import { complain } from './log.ts';
 
-/** What the three streams of a group are on disk. */
+/** The sizes and digests of the three streams of an upload on disk. */
 export interface Content {
   bytes: Readonly<Record<StreamName, number>>;
   sha256: Digests;
 }
 
-/** What a deposit is besides its content. */
+/** The facts of a deposit besides its content. */
 interface DepositFacts {
-  /** The name that was taken by other bytes. */
+  /** The name that other bytes had already taken. */
   differsFrom?: string | undefined;
-  /** What the client sent, where a PutHook changed it. */
+  /** What the client sent, when a PutHook changed it. */
   received?: Content | undefined;
 }
 
 /**
- * Records the deposit `name` of a request. At a site where nobody made the file and the web user may not, it complains and goes on.
- * Throws LockerFailure.
+ * Records the deposit `name` of a request. When the file does not exist and the web user may not
+ * create it, logs an error and continues. Throws LockerFailure.
  */
 export function* recordDeposit(exchange: Exchange, name: string, content: Content, more: DepositFacts): Steps<void> {
   const jobId = exchange.jobId ?? NOT_APPLICABLE;
   yield* record(exchange, { event: 'deposit', ...describeRequest(exchange, name, jobId), ...more, ...content });
 }
 
-/** How much of the end of a segment of the custody record is searched for a deposit: some eight thousand records. */
+/**
+ * How much of the end of a segment of the custody record is searched for a deposit: some eight
+ * thousand records.
+ */
 const SEARCHED_BYTES = 8 * 1024 * 1024;
 
-/** What the client sent of those of these deposits, of the job of the request, that a PutHook changed. */
+/**
+ * For those of these deposits of the request's job that a PutHook changed, what the client had
+ * sent.
+ */
 export function findReceived({ settings, jobId }: Exchange, names: readonly string[]): Map<string, Content> {
   const found = new Map<string, Content>();
   const path = custodyPath(settings.logfilesDirectory, settings.serverId);
@@ -68,7 +75,7 @@ function parseFacts(line: string): { name?: string; jobId?: string; received?: C
   }
 }
 
-/** Records what a group was that is about to be replaced. Throws the same. */
+/** Records the content of an upload that is about to be replaced. Throws LockerFailure. */
 export function* recordReplaced(exchange: Exchange, name: string, paths: GroupPaths): Steps<void> {
   let content: Content;
   let jobId: string | undefined;
@@ -76,7 +83,7 @@ export function* recordReplaced(exchange: Exchange, name: string, paths: GroupPa
     content = readContent(paths);
     jobId = parseReady(readFileSync(paths.rdy, 'latin1'));
   } catch (error) {
-    // Incomplete itself, or spoilt: that it was replaced is still to be said.
+    // The upload is incomplete or damaged; its replacement must still be recorded.
     if (!(error instanceof SyntaxError) && (error as NodeJS.ErrnoException).code === undefined) throw error;
     content = { bytes: {}, sha256: {} } as Content;
   }
@@ -84,7 +91,7 @@ export function* recordReplaced(exchange: Exchange, name: string, paths: GroupPa
   yield* record(exchange, { event: 'replaced', ...describeRequest(exchange, name, jobId), replacedBy: by, ...content });
 }
 
-/** Records what a client is given to run. Throws the same. */
+/** Records what a client is given to run. Throws LockerFailure. */
 export function recordBatch(exchange: Exchange, orders: readonly { id: string; due: number; command: string }[]): void {
   if (!exchange.settings.enableCustody) return;
   const { name: _, ...request } = describeRequest(exchange, '', exchange.jobId);

@@ -1,4 +1,4 @@
-// One request on its way through the server and what has been learned of it so far: what get, put, checks and log share.
+// One request and what is known of it so far, as GET, PUT, the checks and the log share it.
 import type { Body, CgiRequest } from 'node-cgi-compat';
 import type { GroupPaths, Slot } from 'webjob-locker';
 import type { GetQuery, PutQuery, Status } from 'webjob-protocol';
@@ -9,14 +9,20 @@ import type { TokenFacts } from './tokens.ts';
 export interface Exchange {
   request: CgiRequest;
   body: Body;
-  /** The main file's, and once the query has matched, those of this client and command. */
+  /**
+   * The settings of the main file, and once the query has matched, those of this client and
+   * command.
+   */
   settings: ServerSettings;
   receivedAt: Date;
-  /** The number of this request: of all that came in this second to this machine, no other has it. */
+  /** The number of this request, unique among all requests to this machine in this second. */
   sequence: number;
-  /** The slot of the client that this request holds, or why it was given none: before it is known where bodies are received early. */
+  /**
+   * The slot of the client that this request holds, or why it was given none. Set early where
+   * bodies are received before the request is handled.
+   */
   slot?: Slot | Refusal | undefined;
-  /** Known once issued (GET) or read from the request (PUT). */
+  /** Known once it was issued (GET) or read from the request (PUT). */
   jobId?: string | undefined;
   /** Known once it has matched. */
   query?: GetQuery & Partial<PutQuery>;
@@ -25,13 +31,13 @@ export interface Exchange {
 /** How the request ended. */
 export interface Answer {
   status: Status;
-  /** For the log, behind the reason phrase. */
+  /** Logged after the reason phrase. */
   detail?: string;
-  /** Seconds. */
+  /** Retry-After, in seconds. */
   retryAfter?: number | undefined;
-  /** What a GET serves: an open file and its size in bytes. */
+  /** The file that a GET serves: open, with its size in bytes. */
   file?: { fd: number; size: number } | undefined;
-  /** What a GET serves that was made for it. */
+  /** The content that was made for a GET. */
   content?: Uint8Array | undefined;
   /** The value of WebJob-Payload-Signature. */
   signature?: string | undefined;
@@ -39,20 +45,20 @@ export interface Answer {
   manifest?: string | undefined;
   /** Where a PUT was stored. */
   upload?: GroupPaths;
-  /** A PUT whose very bytes were stored before, by the same job. */
+  /** A PUT with the same job and the same bytes as an earlier one. */
   isRepeat?: boolean;
-  /** SHA-256 of what was served or stored, while requests are tracked. */
+  /** SHA-256 of what was served or stored, when requests are tracked. */
   digests?: Record<string, string> | undefined;
 }
 
-/** Whose request it is and what it is about, as every log, record and token names it. */
+/** The client, command and job of a request, as every log, record and token names them. */
 export function identify({ request, settings, jobId, query }: Exchange) {
   const { remoteUser, remoteAddress } = request;
   const { serverId } = settings;
   return { serverId, jobId, clientId: query?.clientId, fileName: query?.fileName, remoteUser, remoteAddress };
 }
 
-/** What the tokens of this request stand for. */
+/** The values of the tokens for this request. */
 export function tokenFacts(exchange: Exchange): TokenFacts {
   const { settings, receivedAt, sequence } = exchange;
   return { ...identify(exchange), pid: sequence, at: receivedAt, useGmt: settings.useGMT };

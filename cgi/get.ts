@@ -1,4 +1,5 @@
-// serveCommand: find what a GET asks for, its signature and manifest, let the hook make of it what it will, and answer with it.
+// serveCommand: finds the command that a GET asks for with its signature and manifest, runs the
+// hook, and answers with the result.
 import { closeSync } from 'node:fs';
 import type { GetQuery } from 'webjob-protocol';
 import { serveBatch } from './batch.ts';
@@ -9,7 +10,7 @@ import { checkUploadName } from './put.ts';
 import { Refusal } from './refusal.ts';
 import { findManifest, findSignature } from './signature.ts';
 
-/** Throws Refusal 404, 450, 457, 459, 550 or 551. The file in the answer is open. */
+/** Answers a GET. Throws Refusal 404, 450, 457, 459, 550 or 551. A file in the answer is open. */
 export function serveCommand(exchange: Exchange, query: GetQuery): Answer {
   const { settings } = exchange;
   if (query.fileName === settings.batchCommand) {

@@ -1,7 +1,8 @@
-// Uploads side by side in a persistent worker: the steps of several are made at the same time, so that the disk is waited for
-// once where each alone would wait for itself. Every fsync runs in a thread of its own, and the kernel joins those that come
-// together; records of one file share one write and one fsync, and names in one folder one fsync. What each upload does, and
-// in which order, is said by its steps alone (docs/architecture.md, "Uploads that come together").
+// Group commit for concurrent uploads in a persistent worker: steps of several uploads run at the
+// same time, so that they wait for the disk together. Every fsync runs in a thread of its own, and
+// the kernel merges those that overlap; records of one file share one write and one fsync, and
+// names in one directory share one fsync. What each upload does, and in which order, is defined by
+// its steps alone (docs/architecture.md, "Uploads that come together").
 import { fstatSync, fsync } from 'node:fs';
 import type { appendCustodyOf, OpenFolder, RecordStep, runAlone, Step, Steps, SyncStep, TurnStep } from 'webjob-locker';
 
@@ -11,27 +12,30 @@ export interface GroupCore {
   runAlone: typeof runAlone;
 }
 
-/** Drives work side by side. */
+/** Drives work concurrently. */
 export interface Group {
-  /** Begins the work at once, when there is room. Settles with what it comes to. */
+  /** Starts the work as soon as there is room. Settles with its result. */
   run<Result>(steps: Steps<Result>): Promise<Result>;
 }
 
-/** Each upload holds some descriptors, up to thirty while it is compared. More wait for these to end. */
+/**
+ * The number of uploads at once. Each holds some descriptors, up to thirty while it is compared;
+ * further ones wait.
+ */
 const MOST_AT_ONCE = 32;
-/** What one write of the custody record holds at most, in records of some 700 bytes. */
+/** The most records, of some 700 bytes each, in one write to the custody record. */
 const MOST_RECORDS = 64;
 
 type Done = (error?: unknown) => void;
 
 interface Work {
-  /** Goes on to its next step, or with the error of the last one. */
+  /** Resumes the work with its next step, or with the error of the last one. */
   goOn: Done;
   begin(): void;
   keys: readonly string[];
 }
 
-/** Starts with nothing to do. */
+/** Creates an idle group. */
 export function createGroup(core: GroupCore): Group {
   const records = createRecords(core);
   const syncs = createSyncs();
@@ -60,7 +64,7 @@ export function createGroup(core: GroupCore): Group {
         };
         const end = (settle: () => void): void => {
           running -= 1;
-          // Before others go on: it is answered first.
+          // Settled before other work continues, so that the finished request is answered first.
           settle();
           turns.leave(work);
           if (waiting.length > 0) setImmediate(startNext);
@@ -84,12 +88,12 @@ export function createGroup(core: GroupCore): Group {
   };
 }
 
-/** Gives keys to one work at a time, to each key's in the order in which they came. */
+/** Grants keys to one work at a time, each key in the order of the requests. */
 function createTurns() {
   const taken = new Set<string>();
   let waiting: { work: Work; step: TurnStep; go: () => void }[] = [];
   const look = (): void => {
-    // What one waits for nobody behind it may have, though it be free.
+    // Keys that an earlier work waits for are not granted to a later one, even when they are free.
     const wanted = new Set<string>();
     const ready: typeof waiting = [];
     waiting = waiting.filter((one) => {
@@ -117,7 +121,7 @@ function createTurns() {
   };
 }
 
-/** Each fsync in a thread, and of the folders that wait one for all. */
+/** Runs each fsync in a thread, and one for all that wait for the same directory. */
 function createSyncs() {
   const folders = new Map<string, Rounds<OpenFolder>>();
   const addFolder = (folder: OpenFolder, done: Done): void => {
@@ -130,7 +134,7 @@ function createSyncs() {
     rounds.add(folder, done);
   };
   return {
-    /** Ends when all have: a descriptor is in use until then. */
+    /** Calls back when all have ended, because a descriptor is in use until then. */
     add: (step: SyncStep, done: Done): void => {
       let left = step.files.length + step.folders.length;
       let failure: unknown;
@@ -151,23 +155,26 @@ function createSyncs() {
   };
 }
 
-/** Not by its path: another folder may have that by now. */
+/** By inode rather than by path, because another directory may have the path by now. */
 function identify({ fd }: OpenFolder): string {
   const { dev, ino } = fstatSync(fd);
   return `${dev} ${ino}`;
 }
 
-/** On the descriptor that was opened first: an error since the first change of any of them shows there. */
+/**
+ * Syncs the descriptor that was opened first, because only it reports errors since the first
+ * change.
+ */
 function syncFolders(all: readonly OpenFolder[], settle: (errors: readonly unknown[]) => void): void {
   const first = all.reduce((one, other) => (other.openedAs < one.openedAs ? other : one));
   fsync(first.fd, (error) => {
-    // A file system that knows no such thing needs none.
+    // A file system without fsync for directories does not need it.
     const failure = error && error.code !== 'EINVAL' ? error : undefined;
     settle(all.map(() => failure));
   });
 }
 
-/** Of each file of records one write at a time. */
+/** Runs one write at a time for each file of records. */
 function createRecords(core: GroupCore) {
   const files = new Map<string, Rounds<RecordStep>>();
   return {
@@ -187,7 +194,7 @@ function createRecords(core: GroupCore) {
   };
 }
 
-/** What does not fit on a disk that is full fails alone. */
+/** On a full disk, only the records that do not fit fail. */
 function appendRecords(
   core: GroupCore,
   all: readonly RecordStep[],
@@ -212,12 +219,12 @@ function appendRecords(
   advance();
 }
 
-/** What is done for several at once, one round after the other. */
+/** Work that is done for several requesters at once, round after round. */
 interface Rounds<Item> {
   add(item: Item, done: Done): void;
 }
 
-/** A round takes all that came until the loop has heard of everything that has ended. */
+/** A round takes everything that was added until the event loop has processed all that ended. */
 function createRounds<Item>(
   make: (items: readonly Item[], settle: (errors: readonly unknown[]) => void) => void,
   most: number,

@@ -1,5 +1,5 @@
-// handleRequest: every check in the contract's order (docs/protocol.md, section 3), the only try/catch, one log line. Knows neither
-// stdin nor sockets: three shells wrap the same function.
+// handleRequest: all checks in the order of docs/protocol.md, section 3, the only try/catch, and
+// one log line. It knows neither stdin nor sockets: three kinds of programs call the same function.
 import { accessSync, constants } from 'node:fs';
 import { type Body, type CgiRequest, type CgiResponse, findHeader } from 'node-cgi-compat';
 import { runAlone, type Steps } from 'webjob-locker';
@@ -26,15 +26,19 @@ import { trackRequest } from './tracking.ts';
 import { startTrigger } from './triggers.ts';
 
 /**
- * Serves one request: never throws, and what it did is on disk and in the log when it returns. A process that stays reads its settings in
- * another way, and numbers its requests: `nextSequence` gives a number for the second it is given. It takes the slot of a client before
- * the body has come, which is then released with the rest.
+ * Serves one request. Never throws; when it returns, everything it did is on disk and in the log. A
+ * persistent worker reads its settings differently and numbers its requests: `nextSequence` returns
+ * a number for a given second. It also takes the client's slot before the body arrives, and this
+ * function releases it.
  */
 export function handleRequest(...given: Parameters<typeof handleSteps>): CgiResponse {
   return runAlone(handleSteps(...given));
 }
 
-/** The same for a driver that makes the steps of several requests side by side. Only a PUT has any. */
+/**
+ * The steps of handleRequest(), for a driver that runs several requests concurrently. Only a PUT
+ * has any.
+ */
 export function* handleSteps(
   request: CgiRequest,
   body: Body,
@@ -94,7 +98,7 @@ function checkService({ request, settings }: Exchange): void {
   if (!settings[propertyOf(control)]) throw new Refusal(553, `${control}=N`);
 }
 
-/** The checks that GET and PUT share, under the settings of this client and command. */
+/** The checks that GET and PUT share, with the settings of this client and command. */
 function prepare(exchange: Exchange, { given }: Configuration, { clientId, fileName }: GetQuery): void {
   const { settings } = exchange;
   if (settings.enableConfigOverrides) exchange.settings = overrideSettings(settings, given, clientId, fileName);
@@ -105,7 +109,7 @@ function prepare(exchange: Exchange, { given }: Configuration, { clientId, fileN
   checkContentLength(exchange);
 }
 
-/** The id under which the client runs its job; one up to version 1.3 has none. */
+/** The id under which the client runs its job; clients up to version 1.3 send none. */
 function givenJobId({ request }: Exchange): string | undefined {
   const given = findHeader(request, 'Job-Id');
   if (given === undefined || isJobId(given)) return given;
@@ -131,12 +135,15 @@ function checkContentLength({ request, settings }: Exchange): void {
   }
 }
 
-/** A request with neither of the headers that announce a body has none (RFC 9112, section 6.3). */
+/**
+ * Whether a request has no body: it has neither of the headers that announce one (RFC 9112, section
+ * 6.3).
+ */
 function hasNoBody(request: CgiRequest): boolean {
   return !request.env.CONTENT_LENGTH && findHeader(request, 'Transfer-Encoding') === undefined;
 }
 
-/** Throws Refusal 550 for a directory that an enabled service needs and cannot use. */
+/** Throws Refusal 550 for a directory that an enabled feature needs and cannot use. */
 function checkDirectories(settings: ServerSettings): void {
   const { R_OK, W_OK, X_OK } = constants;
   if (settings.enableLogging) checkAccess(settings, 'LogfilesDirectory', X_OK);
@@ -148,14 +155,17 @@ type Directory = 'LogfilesDirectory' | 'ProfilesDirectory' | 'IncomingDirectory'
 
 function checkAccess(settings: ServerSettings, control: Directory, mode: number): void {
   try {
-    // The dot at the end makes it a directory or an error.
+    // With the dot at the end, only a directory passes.
     accessSync(`${settings[propertyOf(control)]}/.`, mode);
   } catch (error) {
     throw new Refusal(550, `${control} is missing or has wrong access: ${(error as NodeJS.ErrnoException).code}`);
   }
 }
 
-/** A refused request that holds no slot shall not hold its process either: a client may send its body as slowly as it likes. */
+/**
+ * A refused request without a slot must not hold its process for long, because a client may send
+ * its body as slowly as it likes.
+ */
 const DRAIN_LIMIT_MS = 10_000;
 
 function formatAnswer(exchange: Exchange, answer: Answer): CgiResponse {
@@ -182,7 +192,10 @@ function formatAnswer(exchange: Exchange, answer: Answer): CgiResponse {
   };
 }
 
-/** What runs after a request that was served, if anything does. A link test served nothing, a repeated upload was served before. */
+/**
+ * The trigger to run after a successful request, if there is one. A link test served nothing, and a
+ * repeated upload ran its trigger before.
+ */
 function findTrigger(exchange: Exchange, { status, upload, isRepeat }: Answer): (() => void) | undefined {
   const { settings } = exchange;
   const isEnabled = status === 200 && !isRepeat && settings[upload ? 'putTriggerEnable' : 'getTriggerEnable'];

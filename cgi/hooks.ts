@@ -1,5 +1,6 @@
-// The commands that take part in a request: a GetHook makes what a GET serves, a PutHook sees an upload before it is announced. Both run
-// to their end inside the request, in a process group of their own that does not outlive it (docs/protocol.md, section 4).
+// The commands that take part in a request: a GetHook makes what a GET serves, a PutHook inspects
+// an upload before it is announced. Both run to their end within the request, in a process group of
+// their own that does not outlive it (docs/protocol.md, section 4).
 import {
   closeSync,
   constants,
@@ -21,29 +22,36 @@ import { Refusal } from './refusal.ts';
 import { readManifest, readSignature } from './signature.ts';
 import { expandCommand } from './tokens.ts';
 
-/** What a command we run sees of the world besides its command line. */
+/** The environment of the commands that the server runs. */
 export const COMMAND_ENVIRONMENT = { PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin' };
 
-/** The most that is kept of what a hook says besides its payload, in bytes; one that says more is ended. */
+/**
+ * The most bytes that are kept of a hook's output other than its payload; a hook that writes more
+ * is ended.
+ */
 const MAX_DIVERTED_BYTES = 64 * 1024;
 /** The unit of `ulimit -f` (POSIX). */
 const BLOCK_BYTES = 512;
 const LOOK_MS = 2;
 
 /**
- * Before every command line: ends the group when this process is gone, because httpd kills a script that lets it wait too long, and nobody
- * would be left to keep the time limit. The outer parentheses hide it from a `wait` in the command line.
+ * Prefixed to every command line: kills the group when this process is gone. httpd kills a script
+ * that keeps it waiting for too long, and then nothing would enforce the time limit. The outer
+ * parentheses hide this process from a `wait` in the command line.
  */
 const WATCH = '( (while kill -0 $PPID; do sleep 1; done; kill -9 0) >&- 2>&- & )\n';
 
 /**
- * Runs a command whose stdout and stderr are pipes: a command may open /dev/stdout anew, which
- * empties a file and fails on a socket. A `cat` for each carries its bytes to the file that is descriptor 1 or 2 of this shell.
- * Arguments: the command line, a mark, and for each of the two the most that it may write, in blocks.
+ * Runs a command whose stdout and stderr are pipes, because a command may reopen /dev/stdout, which
+ * truncates a file and fails on a socket. One `cat` each carries its bytes to the file on
+ * descriptor 1 or 2 of this shell. Arguments: the command line, a mark, and the most that each of
+ * the two may write, in blocks.
  *
- * The mark follows the last byte of the command itself: what it has started and left behind may hold the pipes for ever, and nobody waits
- * for it. A `cat` that cannot write says `out` or `err` on descriptor 3. The exit status comes by way of descriptor 6, which only the shell
- * around the command holds: redirections are made by exec, because a shell keeps a copy of what it redirects for a group.
+ * The mark follows the last byte of the command itself: its background processes may hold the pipes
+ * forever, and nothing waits for them. A `cat` that cannot write reports `out` or `err` on
+ * descriptor 3. The exit status arrives on descriptor 6, which only the shell around the command
+ * holds. Redirections are made by exec, because a shell keeps a copy of what it redirects for a
+ * group.
  */
 export const PIPED = `
 exec 4>&1 5>&2
@@ -61,12 +69,14 @@ status=$( { {
 } 7>&1 | { exec 8<&0 >&5 2>/dev/null 6>&-; { (ulimit -f "$4" && exec cat <&8) || echo err >&3; } & } } 6>&1 )
 exit "\${status:-126}"`;
 
-/** Where the bytes of a stream are kept: a file without a name, open to be written and to be read. */
+/**
+ * Where the bytes of a stream are kept: a file without a name, open for writing and for reading.
+ */
 interface Spool {
   reader: number;
   writer: number;
   limit: number;
-  /** What is said of a hook that writes more. */
+  /** The message for a hook that writes more than the limit. */
   excess: string;
 }
 
@@ -78,9 +88,10 @@ interface Payload {
 }
 
 /**
- * Runs the GetHook and returns its stdout, an open file without a name, and the signature and the manifest that it made. `file` is the
- * path of the command it may transform, empty when there is none. Throws Refusal 551, 459 without a signature that is required, and 550
- * when SpoolDirectory cannot be used.
+ * Runs the GetHook and returns its stdout, an open file without a name, and the signature and
+ * manifest it made. `file` is the path of the command that it may transform, empty when there is
+ * none. Throws Refusal 551, 459 without a required signature, and 550 when SpoolDirectory cannot be
+ * used.
  */
 export function makePayload(exchange: Exchange, file: string): Payload {
   const { spoolDirectory, getHookCommandLine, getHookOutputLimit, dsvRequireSignatures } = exchange.settings;
@@ -92,7 +103,8 @@ export function makePayload(exchange: Exchange, file: string): Payload {
   try {
     for (const token of made) paths[token] = makeEmptyFile(`${spoolPath(spoolDirectory)}.${token}`);
     const command = expandCommand(getHookCommandLine, tokenFacts(exchange), { file, ...paths });
-    // For whatever else the hook writes, too; of what it prints the `cat` that keeps it sees to the limit.
+    // Limits the other files that the hook writes; its output is limited by the `cat` that keeps
+    // it.
     const limited = `ulimit -f ${blocksOf(getHookOutputLimit)} || exit 126\n${command}`;
     const size = runHook(exchange, 'GetHook', limited, out);
     const signature = takeMade('signature', paths.sig, readSignature);
@@ -108,7 +120,7 @@ export function makePayload(exchange: Exchange, file: string): Payload {
   }
 }
 
-/** Two descriptors: the writer's offset belongs to whoever writes. */
+/** Two descriptors, because the writer's offset belongs to the writing process. */
 function openSpool(folder: string, limit: number, excess: string): Spool {
   const path = spoolPath(folder);
   try {
@@ -125,7 +137,9 @@ function spoolPath(folder: string): string {
   return `${folder}/hook-${process.pid}-${process.hrtime.bigint()}`;
 }
 
-/** One more than the limit, so that reaching it can be told, and the mark behind it has room. */
+/**
+ * One block more than the limit, so that reaching it can be detected and the mark fits after it.
+ */
 function blocksOf(limit: number): number {
   return Math.ceil(limit / BLOCK_BYTES) + 1;
 }
@@ -139,7 +153,10 @@ function makeEmptyFile(path: string): string {
   }
 }
 
-/** Undefined, with a word in the error log unless it is empty, for a file that does not hold what it should, or that the hook took away. */
+/**
+ * What a hook wrote to a file. Undefined, with a message in the error log unless the file is empty,
+ * when the content is invalid or the hook removed the file.
+ */
 function takeMade(what: string, path: string | undefined, read: (fd: number) => string): string | undefined {
   if (path === undefined) return undefined;
   try {
@@ -151,10 +168,13 @@ function takeMade(what: string, path: string | undefined, read: (fd: number) => 
   }
 }
 
-/** A file of a hook that is older belongs to no request that is still running: a time limit has at most 999 seconds. */
+/**
+ * A hook's file that is older belongs to no running request, because a time limit has at most 999
+ * seconds.
+ */
 const ABANDONED_AFTER_MS = 3600 * 1000;
 
-/** Removes what requests that were killed have left. */
+/** Removes what killed requests have left. */
 function removeAbandoned(folder: string): void {
   try {
     for (const name of readdirSync(folder)) {
@@ -163,22 +183,22 @@ function removeAbandoned(folder: string): void {
         removeFile(path);
     }
   } catch {
-    // Another request removes it, or the next one.
+    // Another request removes it, or the next one does.
   }
 }
 
-/** Also a folder that a hook made of it. */
+/** Removes a file, even when a hook has made it a directory. */
 function removeFile(path: string): void {
   try {
     rmSync(path, { force: true, recursive: true });
   } catch {
-    // What may not be removed stays.
+    // What cannot be removed stays.
   }
 }
 
 /**
- * Runs the PutHook on the complete files of an upload, and puts on disk what it left of them. Throws Refusal 551, also when one of
- * them is gone or no longer a regular file, and the error of an fsync.
+ * Runs the PutHook on the complete files of an upload, and puts on disk what it left of them.
+ * Throws Refusal 551, also when a file is gone or no longer regular, and the error of an fsync.
  */
 export function inspectUpload(exchange: Exchange, paths: GroupPaths): void {
   runHook(exchange, 'PutHook', expandCommand(exchange.settings.putHookCommandLine, tokenFacts(exchange), paths));
@@ -193,7 +213,7 @@ export function inspectUpload(exchange: Exchange, paths: GroupPaths): void {
   }
 }
 
-/** Follows no link and waits for no FIFO. Throws Refusal 551. */
+/** Opens a file without following a link or blocking on a FIFO. Throws Refusal 551. */
 function openLeft(path: string, stream: string): number {
   try {
     return openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
@@ -203,8 +223,8 @@ function openLeft(path: string, stream: string): number {
 }
 
 /**
- * Runs in a group of its own, so that nothing it started is left when it ends or is ended. `payload` is for the stdout of a GetHook; returns
- * how many bytes of it there are.
+ * Runs a hook in a process group of its own, so that nothing it started is left at its end.
+ * `payload` receives the stdout of a GetHook; returns its size in bytes.
  */
 function runHook(exchange: Exchange, name: 'GetHook' | 'PutHook', command: string, payload?: Spool): number {
   const { settings } = exchange;
@@ -238,8 +258,8 @@ function runHook(exchange: Exchange, name: 'GetHook' | 'PutHook', command: strin
 }
 
 /**
- * Room for what the shell notes of a `cat` that cannot write, taken while there is some: on the disk that is full no other
- * note would arrive. It writes from the start of the file. Throws Refusal 551.
+ * Allocates space for what the shell notes about a `cat` that cannot write, because on a full disk
+ * the note would be lost. The shell writes from the beginning of the file. Throws Refusal 551.
  */
 function reserveNotes(name: string, notes: Spool): Spool {
   try {
@@ -258,10 +278,10 @@ interface Ended {
   status: number | null;
   signal: string | null;
   error?: NodeJS.ErrnoException | undefined;
-  /** Bytes that the command itself wrote. */
+  /** The number of bytes that the command itself wrote. */
   outSize: number;
   errSize: number;
-  /** What was wrong with where they went. */
+  /** What was wrong with its output files. */
   problem?: string | undefined;
 }
 
@@ -299,14 +319,14 @@ function runPiped(command: string, seconds: number, out: Spool, err: Spool | und
   }
 }
 
-/** Of a command that was ended. */
+/** The number of bytes so far from a command that was ended. */
 function sizeSoFar({ reader, limit }: Spool, mark: string): number {
   const { size } = fstatSync(reader);
   const at = findText(reader, mark, 0, size);
   return Math.min(at < 0 ? size : at, limit);
 }
 
-/** How many bytes came before the mark, once it has come; or what kept it from coming. */
+/** The number of bytes before the mark once it has arrived, or why it has not. */
 function awaitMark(
   { reader, limit, excess }: Spool,
   mark: string,
@@ -328,7 +348,7 @@ function awaitMark(
   }
 }
 
-/** Where a text begins between two offsets of a file; -1 when it does not. */
+/** The offset of a text between two offsets of a file; -1 when it is not there. */
 function findText(fd: number, text: string, from: number, to: number): number {
   const buffer = Buffer.allocUnsafe(256 * 1024);
   for (let at = from; to - at >= text.length; at += buffer.length - text.length) {
@@ -365,7 +385,7 @@ function describeFailure(ended: Ended, expected: number, seconds: number): strin
   return signal ? `was ended by ${signal}` : `exited with ${ended.status} in place of ${expected}`;
 }
 
-/** What a shell makes of a signal: its number and 128. */
+/** The signal that ended a command, also when a shell reported it as 128 plus its number. */
 function signalOf({ status, signal }: Ended): string | undefined {
   if (signal !== null) return signal;
   if (status === null || status <= 128) return undefined;
@@ -377,6 +397,6 @@ function endGroup(pid: number): void {
   try {
     if (pid > 0) process.kill(-pid, 'SIGKILL');
   } catch {
-    // Nothing was left of it.
+    // None of its processes is left.
   }
 }

@@ -1,4 +1,4 @@
-// hosts.access: from which addresses a client id may come (docs/protocol.md, section 4).
+// hosts.access: the addresses from which a client id may connect (docs/protocol.md, section 4).
 
 import { isClientId } from 'webjob-protocol';
 import type { ServerSettings } from './controls.ts';
@@ -8,7 +8,10 @@ import { Refusal } from './refusal.ts';
 /** The networks of each client id, as they are written. */
 export type HostList = ReadonlyMap<string, readonly string[]>;
 
-/** Throws Refusal 472 for an address that is not on the client's list, 550 for a file that is missing or malformed. */
+/**
+ * Checks the address of a client. Throws Refusal 472 for an address that is not on the client's
+ * list, 550 for a missing or malformed file.
+ */
 export function checkAddress(settings: ServerSettings, clientId: string, address: string | undefined): void {
   let allowed: boolean;
   try {
@@ -21,7 +24,9 @@ export function checkAddress(settings: ServerSettings, clientId: string, address
   if (!allowed) throw new Refusal(472, 'the address is not on the list');
 }
 
-/** Reads the list, at least of this client. Throws as parseHostList does, and errors of system calls. */
+/**
+ * Reads the list, at least the part of this client. Throws SyntaxError and errors of system calls.
+ */
 export function readHostList(path: string, clientId: string): HostList {
   return readKept(path, (text, isKept) => parseHostList(text, isKept ? undefined : clientId));
 }
@@ -34,15 +39,17 @@ const IPV6 = `(?!(?:[0-9A-Fa-f]{0,4}:){8})(?:${GROUPS})?::(?:${GROUPS})?(?:/(?:1
 const NETWORK = `(?:${IPV4}|${IPV6})`;
 const STATEMENT = `[A-Za-z0-9_-]{1,64}[ \\t]*=[ \\t]*${NETWORK}(?:[ \\t]*,[ \\t]*${NETWORK})*`;
 /**
- * A line as nearly all are. It holds less than what is allowed: each other line is taken to pieces, which takes ten times as long.
+ * The form that almost all lines have. It matches less than what is allowed; other lines are parsed
+ * separately, which takes ten times as long.
  */
 const PLAIN_LINE = `[ \\t]*(?:${STATEMENT})?[ \\t\\r]*(?:#[^\\n]*)?\\n`;
 const LINES_AT_ONCE = 256;
 
 /**
- * The clients and networks of a list; of `only` one client, when that is given, in a tenth of the time. Lines are
- * `clientid=CIDR[,CIDR...]`, comments begin with `#`, several lines of one client add up. Throws SyntaxError naming the first line that is
- * malformed, whoever's it is.
+ * Parses the clients and networks of a list, or with `only`, those of one client in a tenth of the
+ * time. Lines are `clientid=CIDR[,CIDR...]`, comments begin with `#`, and several lines of one
+ * client add up. Throws a SyntaxError that names the first malformed line, also for lines of other
+ * clients.
  */
 export function parseHostList(text: string, only?: string): HostList {
   const list = new Map<string, string[]>();
@@ -68,13 +75,16 @@ export function parseHostList(text: string, only?: string): HostList {
   return list;
 }
 
-/** As many plain lines as can be passed over. The stack of a regular expression bounds how many that may be. */
+/**
+ * Matches as many plain lines of other clients as possible. The stack of a regular expression
+ * limits their number.
+ */
 function linesOfOthers(clientId: string): RegExp {
   const own = `[ \\t]*${clientId}[ \\t]*=`;
   return new RegExp(`(?:(?!${own})${PLAIN_LINE}){1,${LINES_AT_ONCE}}`, 'y');
 }
 
-/** The id is empty for a line that says nothing; undefined for a malformed one. */
+/** Parses a line. The id is empty for a blank line or a comment; undefined for a malformed line. */
 function parseLine(line: string): [id: string, networks: string[]] | undefined {
   const statement = line.replace(/#.*$/s, '').trim();
   if (statement === '') return ['', []];
@@ -89,7 +99,7 @@ interface Network {
   family: 'ipv4' | 'ipv6';
 }
 
-/** An address, or one with the number of its leading bits; undefined for what is neither. */
+/** Parses an address, or one with the number of its leading bits; undefined for anything else. */
 function parseNetwork(text: string): Network | undefined {
   const [, address = '', given] = /^([0-9a-f.:]+)(?:\/([0-9]{1,3}))?$/i.exec(text) ?? [];
   const [family, version, width] = address.includes(':') ? (['ipv6', 6, 128] as const) : (['ipv4', 4, 32] as const);
@@ -97,12 +107,13 @@ function parseNetwork(text: string): Network | undefined {
   return bits <= width && loadNet().isIP(address) === version ? { address, bits, family } : undefined;
 }
 
-/** True when the list lets the client come from the address. */
+/** Whether the list allows a client to connect from an address. */
 export function isListed(list: HostList, clientId: string, address: string): boolean {
   const networks = list.get(clientId);
   if (networks === undefined) return false;
   const { BlockList, isIP } = loadNet();
-  // A zone says nothing of the network. An IPv4 peer in IPv6 spelling, as httpd on a dual-stack socket has it, is the same for BlockList.
+  // A zone id says nothing about the network. BlockList treats an IPv4 peer in IPv6 form, as httpd
+  // reports it on a dual-stack socket, as the same address.
   const peer = address.replace(/%.*$/, '');
   if (isIP(peer) === 0) return false;
   const own = new BlockList();
@@ -113,7 +124,7 @@ export function isListed(list: HostList, clientId: string, address: string): boo
   return own.check(peer, isIP(peer) === 4 ? 'ipv4' : 'ipv6');
 }
 
-/** Loading node:net costs more than the rest of the check, so only requests under a list pay for it. */
+/** Loading node:net costs more than the rest of the check, so only sites with a list pay for it. */
 function loadNet(): typeof import('node:net') {
   return process.getBuiltinModule('node:net');
 }

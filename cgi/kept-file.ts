@@ -1,21 +1,29 @@
 // Files that a persistent worker reads once for many requests, until they change.
 import { type BigIntStats, closeSync, fstatSync, openSync, readFileSync, statSync } from 'node:fs';
 
-/** A later change of a file that was left alone for so long has another time, however coarse the clock of the file system is. */
+/**
+ * A file that was unchanged for this long gets another mtime with its next change, however coarse
+ * the clock of the file system is.
+ */
 const SETTLED_AFTER_MS = 2000n;
 
 interface Kept {
   mark: string;
-  /** Made by the second request that finds the same file. A process that serves only one has no use for it. */
+  /**
+   * Set by the second request that finds the same file; a process with a single request has no use
+   * for it.
+   */
   value?: unknown;
 }
 
-/** What a persistent worker has seen and read, by the path of the file. */
+/** What a persistent worker has read, by the path of the file. */
 const kept = new Map<string, Kept>();
 
 /**
- * What `parse` makes of the text of a file; each path is always read by the same. When it is told that its value will be kept, that has to hold
- * for every request as long as the file is the same, else it is for this request alone. Throws what `parse` throws, and errors of system calls.
+ * Returns the result of `parse` on the text of a file; each path is always read with the same
+ * function. When `isKept` is true, the value must be valid for every request while the file is
+ * unchanged, and otherwise only for this one. Throws what `parse` throws, and errors of system
+ * calls.
  */
 export function readKept<Value>(path: string, parse: (text: string, isKept: boolean) => Value): Value {
   const found = kept.get(path);

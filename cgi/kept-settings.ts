@@ -1,5 +1,5 @@
-// The settings in a process that stays: read anew when their file changed, and not before it has been left alone for a second. A file
-// that is being written would otherwise be read by halves, and half of the settings are settings too.
+// The settings in a persistent worker. They are read again when their file has changed and has then
+// been left alone for a second: a half-written file would otherwise be taken for complete settings.
 import { statSync } from 'node:fs';
 import type { Configuration } from './settings.ts';
 
@@ -10,11 +10,14 @@ const SETTLED_AFTER_MS = 1000;
 interface Kept {
   mark: string;
   configuration: Configuration;
-  /** Another mark than the one that holds, and since when it has been seen. */
+  /** A stamp that differs from the current one, and since when it has been seen. */
   seen: { mark: string; at: number } | undefined;
 }
 
-/** A reader that keeps what it has read. `defaultFiles` are looked at when no file is named. */
+/**
+ * Returns a reader that caches what it has read. `defaultFiles` are looked at when no file is
+ * named.
+ */
 export function keepSettings(read: SettingsReader, defaultFiles: readonly string[]): SettingsReader {
   const kept = new Map<string | undefined, Kept>();
   return (file) => {
@@ -24,7 +27,7 @@ export function keepSettings(read: SettingsReader, defaultFiles: readonly string
     if (found.mark === mark) return found.configuration;
     if (!hasSettled(found, files, mark)) return found.configuration ?? read(file);
     const configuration = read(file);
-    // Changed between the look and the reading: what was read may be half of it.
+    // The files changed between the look and the reading, so what was read may be incomplete.
     if (markOf(files) !== mark) return found.configuration ?? configuration;
     kept.set(file, { mark, configuration, seen: undefined });
     return configuration;
@@ -37,12 +40,15 @@ function hasSettled(kept: Pick<Kept, 'seen'>, files: readonly string[], mark: st
   return now - Math.max(...files.map(modifiedAt)) > SETTLED_AFTER_MS || now - kept.seen.at > SETTLED_AFTER_MS;
 }
 
-/** Infinite for a file that is not there: an editor may have taken it away for a moment. */
+/**
+ * When a file was last changed. Infinite for a file that does not exist, because an editor may have
+ * removed it for a moment.
+ */
 function modifiedAt(file: string): number {
   return look(file)?.mtimeMs ?? Number.POSITIVE_INFINITY;
 }
 
-/** Differs when a file was written, replaced, or came or went. */
+/** Differs when a file was written, replaced, created or removed. */
 function markOf(files: readonly string[]): string {
   return files
     .map((file) => {

@@ -1,5 +1,6 @@
-// What one client may take of the server (docs/protocol.md, section 5): requests at once, and uploads and bytes a day. Counted by client id,
-// and only once it is known that the caller may act for it.
+// What one client may use of the server (docs/protocol.md, section 5): requests at once, and
+// uploads and bytes a day. Counted by client id, and only after the caller was found to be allowed
+// to act for it.
 import type { Body, CgiRequest } from 'node-cgi-compat';
 import { failureOf, type Reservation, reserve, type Slot, takeSlot } from 'webjob-locker';
 import { parseGetQuery, parsePutQuery } from 'webjob-protocol';
@@ -12,10 +13,13 @@ import { Refusal } from './refusal.ts';
 import type { Configuration } from './settings.ts';
 
 const DAY_SECONDS = 86_400;
-/** When a client that had too many requests at once may try again. */
+/** When a client with too many requests at once may try again. */
 const SLOT_RETRY_SECONDS = 5;
 
-/** Holds a slot of the client while the request runs, where MaxRequestsAtOnce says so. Throws Refusal 503, 507 or 550. */
+/**
+ * Takes a slot of the client for the duration of the request, when MaxRequestsAtOnce is set. Throws
+ * Refusal 503, 507 or 550.
+ */
 export function takeClientSlot(settings: ServerSettings, clientId: string): Slot | undefined {
   const { maxRequestsAtOnce: limit, limitsDirectory, serverId } = settings;
   if (limit === 0) return undefined;
@@ -25,8 +29,9 @@ export function takeClientSlot(settings: ServerSettings, clientId: string): Slot
 }
 
 /**
- * The same before a body has come, for a shell that receives it by itself: what handleRequest is given later. Undefined where the main file
- * has no limit, and for a request that will be refused for another reason.
+ * Takes the slot before a body has arrived, for a program that receives the body itself; the result
+ * is passed to handleRequest() later. Undefined when the main file has no limit, and for a request
+ * that will be refused for another reason.
  */
 export function admitEarly(
   request: CgiRequest,
@@ -38,11 +43,11 @@ export function admitEarly(
   try {
     const query = (request.method === 'PUT' ? parsePutQuery : parseGetQuery)(request.query);
     clientId = query.clientId;
-    // What is wrong with an override is told once, by handleRequest.
+    // handleRequest() reports problems with overrides.
     if (settings.enableConfigOverrides) own = overrideSettings(settings, given, clientId, query.fileName, () => {});
     checkCaller({ request, settings: own }, clientId);
   } catch {
-    // handleRequest finds the same and says it, in its order.
+    // handleRequest() finds the same problem and reports it in its order.
     return undefined;
   }
   try {
@@ -53,17 +58,17 @@ export function admitEarly(
   }
 }
 
-/** What an upload takes of the limits of a day. */
+/** The share of the daily limits that an upload uses. */
 export interface DayShare {
-  /** The body, as it is read from now on. */
+  /** The body; read this one from now on. */
   body: Body;
-  /** Counts it, once. Throws Refusal 507 or 550. */
+  /** Counts the upload, once. Throws Refusal 507 or 550. */
   reserve(): void;
-  /** What it came to: what was reserved and not stored is given back. */
+  /** Settles the count: what was reserved and not stored is returned. */
   settle(outcome: 'stored' | 'broken' | 'nothing'): void;
 }
 
-/** Undefined where no limit is set. */
+/** Opens the share of an upload; undefined when no limit is set. */
 export function openDayShare(exchange: Exchange, clientId: string, announced: number): DayShare | undefined {
   const { settings, receivedAt, body } = exchange;
   const limits = { bytes: settings.maxBytesPerDay, uploads: settings.maxUploadsPerDay };
@@ -93,7 +98,7 @@ export function openDayShare(exchange: Exchange, clientId: string, announced: nu
       try {
         held.giveBack({ bytes: announced - stays, uploads: outcome === 'nothing' ? 1 : 0 });
       } catch (error) {
-        // It counts for this day, then. What the client is told is already certain.
+        // It stays counted for this day. The answer to the client is already decided.
         complain(`LimitsDirectory: ${failureOf(error).message}`);
       } finally {
         held.close();
@@ -107,13 +112,18 @@ function overLimit(control: string, at: Date): Refusal {
   return new Refusal(507, `over ${control} until midnight UTC`, seconds);
 }
 
-/** The day of UTC, and the oldest that another server, whose clock is behind, may still be counting. */
+/**
+ * The day in UTC, and the oldest day that another server with a slow clock may still be counting.
+ */
 function daysOf(at: Date): { day: string; oldest: string } {
   const format = (time: number): string => new Date(time).toISOString().slice(0, 10).replaceAll('-', '');
   return { day: format(at.getTime()), oldest: format(at.getTime() - DAY_SECONDS * 1000) };
 }
 
-/** A site that wants limits and cannot count serves nobody: what is wrong is seen at once, not when a disk is full. */
+/**
+ * A site that wants limits and cannot count serves nobody, so that the problem is noticed at once
+ * and not when a disk is full.
+ */
 function refuseFailures<Result>(work: () => Result): Result {
   try {
     return work();

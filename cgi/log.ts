@@ -1,5 +1,5 @@
-// What a request leaves in the logs: the one line in nph-webjob.log, and one for whatever a hook did or said. Logging never changes
-// an answer: what cannot be written goes to stderr.
+// The logs of a request: one line in nph-webjob.log, and one for everything a hook did or printed.
+// Logging never changes an answer: what cannot be written goes to stderr.
 import { closeSync, existsSync, fstatSync, openSync, readSync, writeSync } from 'node:fs';
 import { type CgiRequest, writeAll } from 'node-cgi-compat';
 import {
@@ -31,7 +31,10 @@ export function logRequest(exchange: Exchange, answer: Answer): void {
   appendLine(settings, 'nph-webjob.log', line);
 }
 
-/** Content-Length digit for digit as it was announced, which a number may not hold; undefined when it was none. */
+/**
+ * Content-Length as the digits that were announced, which a number may not represent; undefined
+ * when it was not a number.
+ */
 export function announcedLength({ contentLength, env }: CgiRequest): string | undefined {
   return contentLength === undefined ? undefined : env.CONTENT_LENGTH;
 }
@@ -50,15 +53,15 @@ export function logHook(
 }
 
 /**
- * Appends a line with one write, so that writers of other makes can share the file. Behind a line that a full disk cut short, whoever wrote
- * it, the new one begins on a line of its own.
+ * Appends a line with one write, so that other programs can write to the same file. After a line
+ * that a full disk cut short, the new one begins on a line of its own.
  */
 export function appendLine(settings: ServerSettings, file: string, line: string): void {
   try {
     const fd = openLog(`${settings.logfilesDirectory}/${file}`);
     try {
       const bytes = Buffer.from(`${endsTorn(fd) ? '\n' : ''}${line}\n`);
-      // What is missing is not written later: it could land behind the line of another.
+      // The rest is not written later, because it could land after another process's line.
       if (writeSync(fd, bytes) < bytes.length) complain(`${file}: cut short: ${line}`);
     } finally {
       closeSync(fd);
@@ -68,11 +71,13 @@ export function appendLine(settings: ServerSettings, file: string, line: string)
   }
 }
 
-/** logrotate gives the log another name before it makes the new one, which the web user often may not make. */
+/**
+ * logrotate renames the log before it creates the new one, which the web user often may not create.
+ */
 const ROTATION_TRIES = 10;
 const ROTATION_MS = 20;
 
-/** To append and to read; to append alone where the log may not be read. */
+/** Opens a log to append and read; only to append when it may not be read. */
 function openLog(path: string): number {
   for (let tries = 1; ; tries++) {
     try {
@@ -85,7 +90,9 @@ function openLog(path: string): number {
   }
 }
 
-/** True when the last line has no end. Not so for what cannot be read from its end, as a pipe. */
+/**
+ * Whether the last line has no end. False for a log that cannot be read at its end, such as a pipe.
+ */
 function endsTorn(fd: number): boolean {
   try {
     const { size } = fstatSync(fd);
@@ -96,16 +103,19 @@ function endsTorn(fd: number): boolean {
   }
 }
 
-/** One line on stderr, httpd's error log. Control and non-ASCII characters are escaped: it may land there raw. */
+/**
+ * Writes one line to stderr, which is httpd's error log. Control and non-ASCII characters are
+ * escaped, because the log may be shown as it is.
+ */
 export function complain(message: string): void {
   try {
     writeAll(2, Buffer.from(`nph-webjob: ${escapeAscii(message)}\n`));
   } catch {
-    // Nobody is left to tell.
+    // Nobody is left to be told.
   }
 }
 
-/** What the log says of an answer: `Success`, or the reason; then what is to be said of it. */
+/** The log's description of an answer: `Success` or the reason, and then the detail. */
 export function describeAnswer({ status, detail }: Answer): string {
   return (status < 300 ? 'Success' : REASONS[status]) + (detail ? `: ${detail}` : '');
 }

@@ -1,4 +1,4 @@
-// What httpd starts: picks the shell and hands it handleRequest, nothing else.
+// The program that httpd starts: chooses between CGI and FastCGI and passes handleRequest() to it.
 import { type HeaderStyle, serveScript } from 'node-cgi-compat';
 import { appendCustodyOf, runAlone } from 'webjob-locker';
 import { parsePutQuery } from 'webjob-protocol';
@@ -12,7 +12,8 @@ import { DEFAULT_FILES, readSettings } from './settings.ts';
 /** Built as a file of its own, found beside the real path of this one. */
 const RESIDENT = './nph-webjob-resident.cjs';
 
-// Without a handler Node dies at once when httpd gives the client up, and leaves neither log line nor a clean locker.
+// Without a handler Node would die as soon as httpd gives the client up, leaving neither a log line
+// nor a clean locker.
 process.on('SIGTERM', () => {});
 process.umask(0o022);
 
@@ -23,8 +24,9 @@ if (process.env.GATEWAY_INTERFACE === undefined) {
 }
 
 /**
- * httpd passes a script's bytes on verbatim when the name of its file, or of the link to it, begins with `nph-`. Behind a wrapper that
- * speaks FastCGI, such as fcgiwrap for nginx, nobody does: a status line is dropped there, and every refusal becomes a 200.
+ * httpd passes a script's bytes on verbatim when the name of its file, or of the link to it, begins
+ * with `nph-`. Under a wrapper that speaks FastCGI, such as fcgiwrap for nginx, a status line would
+ * be dropped and every refusal become a 200.
  */
 function headerStyle(env: NodeJS.ProcessEnv): HeaderStyle {
   if (env.FCGI_ROLE !== undefined) return 'parsed';
@@ -32,7 +34,7 @@ function headerStyle(env: NodeJS.ProcessEnv): HeaderStyle {
   return scriptFilename === undefined || /(?:^|\/)nph-[^/]*$/.test(scriptFilename) ? 'nph' : 'parsed';
 }
 
-/** Whoever serves by CGI alone needs no second file. */
+/** A site with plain CGI does not need the second file. */
 function stay(): void {
   try {
     const resident: { serveResident: typeof serveResident } = require(RESIDENT);

@@ -1,4 +1,5 @@
-// Settings for one command, one client, or one command of one client, over those of the main file (docs/protocol.md, section 4).
+// Settings for one command, one client, or one command of one client, which override those of the
+// main file (docs/protocol.md, section 4).
 import { closeSync, readFileSync } from 'node:fs';
 import { type Entry, parseKeyValue } from 'webjob-conf';
 import { openContained, UnusableFile } from './contained.ts';
@@ -8,8 +9,9 @@ import { Refusal } from './refusal.ts';
 import { buildSettings, collectControls, type GivenControls } from './settings.ts';
 
 /**
- * The settings for a client and a command; `given` is what the main file says. An attempt to override what is the main file's alone is
- * logged by `tell` and has no effect. Throws Refusal 550 for a file that cannot be read or a value that is not allowed.
+ * The settings for a client and a command; `given` are those of the main file. An attempt to
+ * override a setting of the main file only is reported through `tell` and has no effect. Throws
+ * Refusal 550 for a file that cannot be read or a value that is not allowed.
  */
 export function overrideSettings(
   settings: ServerSettings,
@@ -22,7 +24,10 @@ export function overrideSettings(
   return applyOverrides(settings, given, [`commands/${fileName}`, client, `${client}/commands/${fileName}`], tell);
 }
 
-/** The settings for a client, whatever command it asks for: overrides for commands are left out. Throws Refusal 550. */
+/**
+ * The settings for a client, whatever command it asks for: overrides for commands are left out.
+ * Throws Refusal 550.
+ */
 export function overrideClientSettings(
   settings: ServerSettings,
   given: GivenControls,

@@ -1,4 +1,4 @@
-// receiveUpload: lengths, then the deposit. The bytes themselves are the locker's business.
+// receiveUpload: checks the lengths and stores the upload. The locker handles the bytes themselves.
 import { drainBody } from 'node-cgi-compat';
 import {
   type ByteSource,
@@ -29,10 +29,13 @@ const STATUS_OF_FAILURE: Record<LockerFailureKind, Status> = {
   failed: 500,
 };
 
-/** Failures behind which nothing of an upload stays in the locker. */
+/** Failures after which nothing of an upload stays in the locker. */
 const LEAVES_NOTHING = new Set<LockerFailureKind>(['exists', 'full', 'name']);
 
-/** Throws Refusal 450, 451, 456, 500, 507, 550 or 551. When it returns 200, the upload is on disk. */
+/**
+ * Receives an upload. Throws Refusal 450, 451, 456, 500, 507, 550 or 551. When it returns 200, the
+ * upload is on disk.
+ */
 export function* receiveUpload(exchange: Exchange, query: PutQuery): Steps<Answer> {
   const { request, settings } = exchange;
   const total = query.outLength + query.errLength + query.envLength;
@@ -57,13 +60,14 @@ export function* receiveUpload(exchange: Exchange, query: PutQuery): Steps<Answe
   });
   if (query.fileName === settings.batchCommand) endBatch(exchange, query.clientId);
   const answer: Answer = { status: 200, upload: stored.paths, digests: sha256 };
-  // The client retries because it heard no answer: what it sent is safe, and the log says why there is no second upload.
+  // The client retries because it received no answer. Its upload is safe, and the log explains why
+  // there is no second one.
   return stored.isRepeat ? { ...answer, isRepeat: true, detail: 'the same upload was stored before' } : answer;
 }
 
 /**
- * What no two uploads may be at work on at once, so that each is answered as if it came alone: its name, and where a day has
- * limits what its client has left of them.
+ * What concurrent uploads must not share, so that each is answered as if it came alone: the name,
+ * and where there are daily limits, what is left of them for the client.
  */
 function conflictsOf({ settings }: Exchange, name: string, clientId: string): string[] {
   const { incomingDirectory, maxBytesPerDay, maxUploadsPerDay, limitsDirectory } = settings;
@@ -121,7 +125,7 @@ function* store(
   } catch (error) {
     share?.settle(error instanceof LockerFailure && LEAVES_NOTHING.has(error.kind) ? 'nothing' : 'broken');
     if (!(error instanceof LockerFailure)) throw error;
-    // The limit of a file system with shorter names shows only when the name is made.
+    // The limit of a file system with shorter names shows only when the name is created.
     const what = error.kind === 'name' ? 'FILENAME or Job-Id makes a name for the upload that is too long: ' : '';
     throw new Refusal(STATUS_OF_FAILURE[error.kind], what + error.message);
   }
@@ -131,12 +135,15 @@ function isEqual(one: Content | undefined, other: { bytes: Content['bytes']; sha
   return STREAMS.every((name) => one?.bytes[name] === other.bytes[name] && one.sha256[name] === other.sha256?.[name]);
 }
 
-/** The upload's path below IncomingDirectory. */
+/** The path of the upload below IncomingDirectory. */
 function uploadName(exchange: Exchange): string {
   return expandTokens(exchange.settings.putNameFormat, tokenFacts(exchange));
 }
 
-/** Throws Refusal 450 for a name that no upload can have: with a segment of dots alone, or too long to be stored. */
+/**
+ * Throws Refusal 450 for a name that no upload can have: with a segment of dots only, or too long
+ * to be stored.
+ */
 function checkName({ settings }: Exchange, name: string): void {
   if (/(?:^|\/)\.{1,2}(?:\/|$)/.test(name)) throw new Refusal(450, 'Job-Id makes no name for a file');
   const problem = findTooLong(`${settings.incomingDirectory}/${name}`, settings.overwriteExistingFiles);
@@ -146,7 +153,10 @@ function checkName({ settings }: Exchange, name: string): void {
 /** No process id has more digits. */
 const LARGEST_PID = 2 ** 22;
 
-/** Throws Refusal 450 when the output of a command could not be stored: it is not to be run then. */
+/**
+ * Throws Refusal 450 when the output of a command could not be stored, so that the command is not
+ * run in vain.
+ */
 export function checkUploadName(exchange: Exchange): void {
   if (!exchange.settings.enablePutService) return;
   checkName(exchange, uploadName({ ...exchange, sequence: Math.max(exchange.sequence, LARGEST_PID) }));

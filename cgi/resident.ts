@@ -1,5 +1,6 @@
-// The shell of a process that stays (FastCGI): built as a file of its own beside the script, which loads it when httpd did not start it for
-// one request, and hands it the core. Nothing of the core may be in here a second time.
+// The persistent worker (FastCGI): built as a file of its own beside the script, which loads it
+// when httpd did not start it for one request, and passes it the core. This file must not contain
+// any part of the core a second time.
 import type { CgiRequest } from 'node-cgi-compat';
 import { createResponder, type Responder } from 'node-cgi-compat/responder';
 import type { parsePutQuery } from 'webjob-protocol';
@@ -14,7 +15,7 @@ import { createSequence } from './sequence.ts';
 import type { Configuration, DEFAULT_FILES, readSettings } from './settings.ts';
 import { stay } from './staying.ts';
 
-/** What the script has and this file uses. */
+/** What this file uses of the script. */
 export interface Core extends GroupCore {
   handleRequest: typeof handleRequest;
   handleSteps: typeof handleSteps;
@@ -27,12 +28,16 @@ export interface Core extends GroupCore {
 }
 
 /**
- * Threads that wait for the disk: so many fsyncs can be joined by the kernel. Node's own four would be one upload's, and it
- * reads the variable when the first one starts.
+ * The number of threads that wait for the disk, and thus of fsyncs that the kernel can merge.
+ * Node's default of four would serve a single upload. Node reads the variable when the first thread
+ * starts.
  */
 const DISK_THREADS = '16';
 
-/** Serves until it is told to end. Says what is wrong on stderr, and ends with 1 when it cannot serve at all. */
+/**
+ * Serves until it is told to end. Reports problems on stderr, and exits with 1 when it cannot serve
+ * at all.
+ */
 export function serveResident(core: Core): void {
   process.env.UV_THREADPOOL_SIZE ??= DISK_THREADS;
   stay({ openResponder: () => openResponder(core), complain: core.complain });
@@ -41,7 +46,8 @@ export function serveResident(core: Core): void {
 function openResponder(core: Core): Responder {
   const kept = keepSettings((file) => core.readSettings(file), core.DEFAULT_FILES);
   const nextSequence = createSequence(process.pid, Date.now());
-  // By settings file: what it said when a request was last served. So a site without limits costs a request no look at the file more.
+  // The configuration that the last request used, by settings file, so that a site without limits
+  // pays no additional look at the file.
   const latest = new Map<string | undefined, Configuration>();
   const read: SettingsReader = (file) => {
     const configuration = kept(file);
@@ -67,8 +73,9 @@ function openResponder(core: Core): Responder {
 }
 
 /**
- * The locker's own file system takes a body that is to lie there in the end. One that will be refused whatever it holds is not kept:
- * otherwise MaxContentLength would protect the disk from nobody.
+ * The directory for a request's body: on the locker's own file system, where the body ends up. The
+ * body of a request that will be refused in any case is not kept; otherwise MaxContentLength would
+ * not protect the disk.
  */
 function findSpoolFolder(core: Core, read: SettingsReader, request: CgiRequest): string | undefined {
   const { settings, given, problems } = read(request.env.WEBJOB_PROPERTIES_FILE || undefined);
@@ -81,7 +88,7 @@ function findSpoolFolder(core: Core, read: SettingsReader, request: CgiRequest):
     const isOverDay = own.maxBytesPerDay > 0 && contentLength > own.maxBytesPerDay;
     return isOver || isOverDay ? undefined : own.incomingDirectory;
   } catch {
-    // handleRequest finds the same and says it.
+    // handleRequest() finds the same problem and reports it.
     return undefined;
   }
 }

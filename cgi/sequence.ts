@@ -1,13 +1,15 @@
-// The number of a request in a process that stays, for job ids and `%pid`. A script's is its process id; a resident process counts on from
-// there in steps that no process id reaches, so that all processes of one machine can issue ids in the same second. Pure.
+// Numbers of requests in a persistent worker, for job ids and `%pid`. A CGI script uses its process
+// id. A persistent worker counts on from there in steps larger than any process id, so that all
+// processes of one machine can issue ids in the same second. Pure functions.
 
 /** One more than the largest process id of any system (Linux: 2^22). */
 const STEP = 2 ** 22;
 const MICROSECONDS = 1_000_000;
 
 /**
- * Gives a number for each request, the second in which it came given: never the same twice in one second. In the second in which the
- * process started it counts from the microsecond, because an earlier process with the same id may have served in that second.
+ * Returns a function that numbers requests by the second in which they arrived, without repetition
+ * within a second. In the second in which the process started it counts from the microsecond,
+ * because an earlier process with the same id may have served in that second.
  */
 export function createSequence(pid: number, startedAtMs: number): (epochSeconds: number) => number {
   let newest = Math.floor(startedAtMs / 1000);
@@ -18,7 +20,7 @@ export function createSequence(pid: number, startedAtMs: number): (epochSeconds:
       newest = epochSeconds;
       count = 0;
     } else if (epochSeconds < newest) {
-      // The clock was set back to a second that has been counted: nothing that was ever given comes again.
+      // The clock was set back to a second that has been counted: no number is ever used again.
       count = highest;
     }
     count += 1;

@@ -1,15 +1,18 @@
-// ServerSettings: what nph-webjob.cfg, and the overrides for one client or command, mean for a request (docs/protocol.md, section 4).
+// ServerSettings: the settings of nph-webjob.cfg, and of overrides for a client or command, that
+// apply to a request (docs/protocol.md, section 4).
 import { readFileSync } from 'node:fs';
 import { type Entry, parseKeyValue } from 'webjob-conf';
 import { CONTROLS, type Control, type ServerSettings } from './controls.ts';
 
-/** What files say, by the control's key in lower case; the place (`line 3`) is for messages. */
+/**
+ * The values in a file by the setting's name in lower case; the place (`line 3`) is for messages.
+ */
 export type GivenControls = ReadonlyMap<string, { value: string; place: string }>;
 
-/** Where the original looked, in order, when WEBJOB_PROPERTIES_FILE does not say. */
+/** The files that the original looks for, in order, when WEBJOB_PROPERTIES_FILE is not set. */
 export const DEFAULT_FILES = ['/usr/local/apache/etc/nph-webjob.cfg', '/var/webjob/config/nph-webjob/nph-webjob.cfg'];
 
-/** What the main file gives, the settings it makes, and what is wrong with it. */
+/** The values in the main file, the resulting settings, and the problems in it. */
 export interface Configuration {
   given: GivenControls;
   settings: ServerSettings;
@@ -17,8 +20,8 @@ export interface Configuration {
 }
 
 /**
- * Reads the settings a request runs under. Never throws: every problem is named in `problems` and its control stands at its
- * default, so that the refusal can still be logged where the rest of the file says.
+ * Reads the settings for a request. Never throws: every problem is listed in `problems` and its
+ * setting has its default, so that the refusal can still be logged where the rest of the file says.
  */
 export function readSettings(propertiesFile: string | undefined, defaultFiles = DEFAULT_FILES): Configuration {
   const problems: string[] = [];
@@ -32,12 +35,18 @@ export function parseSettings(text: string, problems: string[]): ServerSettings 
   return buildSettings(collectControls(parseKeyValue(text).entries), problems);
 }
 
-/** Unknown keys stay and mean nothing, the last of a repeated key wins. `prefix` goes before the number of the line. */
+/**
+ * Unknown keys are kept and have no effect; the last of a repeated key counts. `prefix` precedes
+ * the line number.
+ */
 export function collectControls(entries: Entry[], prefix = ''): GivenControls {
   return new Map(entries.map(({ key, value, line }) => [key.toLowerCase(), { value, place: `${prefix}line ${line}` }]));
 }
 
-/** The settings that controls make. Never throws: problems are added to `problems`, their controls stand at the defaults. */
+/**
+ * Builds settings from values. Never throws: problems are added to `problems`, and their settings
+ * have the defaults.
+ */
 export function buildSettings(given: GivenControls, problems: string[]): ServerSettings {
   const pairs = CONTROLS.map((control) => {
     const value = readValue(control, given, problems);
@@ -49,7 +58,7 @@ export function buildSettings(given: GivenControls, problems: string[]): ServerS
   return settings;
 }
 
-/** `RequireUser` is `requireUser`. */
+/** The property of a setting: `RequireUser` is `requireUser`. */
 export function propertyOf<Key extends string>(key: Key): Uncapitalize<Key> {
   return (key.charAt(0).toLowerCase() + key.slice(1)) as Uncapitalize<Key>;
 }
@@ -80,7 +89,10 @@ const COMMANDS = [
   ['PutTrigger', 'IncomingDirectory'],
 ] as const;
 
-/** A command that is enabled is there, and the paths it gets hold nothing that a shell would take apart. */
+/**
+ * Checks that an enabled command exists, and that the paths it gets contain nothing that a shell
+ * would interpret.
+ */
 function checkCommands(settings: ServerSettings, problems: string[]): void {
   for (const [name, directory] of COMMANDS) {
     if (!settings[propertyOf(`${name}Enable`)]) continue;
@@ -91,7 +103,10 @@ function checkCommands(settings: ServerSettings, problems: string[]): void {
   }
 }
 
-/** The first of the files that exists; a missing file means built-in defaults, an unreadable one is a problem. */
+/**
+ * Reads the first of the files that exists. Without a file all settings have their defaults; an
+ * unreadable one is a problem.
+ */
 function readFirstFile(paths: string[], problems: string[]): string {
   for (const path of paths) {
     try {

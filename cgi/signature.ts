@@ -1,20 +1,26 @@
-// What travels with a command: its signature, one line in a file beside it, and its manifest, a signed note in another. Both are made
-// elsewhere. The server carries them, the client checks them.
+// The signature and the manifest of a command: a line in one file beside it, and a signed note in
+// another. They are made elsewhere; the server only passes them on, and the client verifies them.
 import { closeSync } from 'node:fs';
 import { readSome } from 'node-cgi-compat';
 import { MANIFEST_SUFFIX, MAX_MANIFEST_BYTES } from 'webjob-protocol';
 import { openContained, UnusableFile } from './contained.ts';
 import { complain } from './log.ts';
 
-/** What a client takes as the value of a header (docs/protocol.md, section 2). */
+/** The longest header value that a client accepts (docs/protocol.md, section 2). */
 const MAX_LENGTH = 255;
 
-/** The signature in `relativePath` below `root`; undefined, with a word in the error log, for a file that holds none. */
+/**
+ * The signature of the command `relativePath` below `root`. Undefined, with a message in the error
+ * log, for a file without a valid one.
+ */
 export function findSignature(root: string, relativePath: string): string | undefined {
   return find('signature', root, relativePath, readSignature);
 }
 
-/** The manifest of the command in `relativePath` below `root`, in base64; undefined, with a word in the error log, for a file that holds none. */
+/**
+ * The manifest of the command `relativePath` below `root`, in base64. Undefined, with a message in
+ * the error log, for a file without a valid one.
+ */
 export function findManifest(root: string, relativePath: string): string | undefined {
   return find('manifest', root, relativePath + MANIFEST_SUFFIX, readManifest);
 }
@@ -30,16 +36,19 @@ function find(what: string, root: string, relativePath: string, read: (fd: numbe
   }
 }
 
-/** The signature in an open file, which is closed. Throws UnusableFile for one that holds none. */
+/** Reads the signature from an open file and closes it. Throws UnusableFile when there is none. */
 export function readSignature(fd: number): string {
   const buffer = Buffer.alloc(MAX_LENGTH + 3);
   const text = buffer.toString('latin1', 0, readFull(fd, buffer)).replace(/\r?\n$/, '');
-  // What is no single printable line could become a second header.
+  // Anything but a single printable line could become a second header.
   if (text.length <= MAX_LENGTH && /^[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?$/.test(text)) return text;
   throw new UnusableFile(`not one line of 1 to ${MAX_LENGTH} printable characters`);
 }
 
-/** The bytes of an open file, which is closed, in base64, in which nothing can become a second header. Throws UnusableFile. */
+/**
+ * Reads an open file and closes it; returns its bytes in base64, so that nothing can become a
+ * second header. Throws UnusableFile.
+ */
 export function readManifest(fd: number): string {
   const buffer = Buffer.alloc(MAX_MANIFEST_BYTES + 1);
   const length = readFull(fd, buffer);

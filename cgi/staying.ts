@@ -1,4 +1,5 @@
-// A process that stays (FastCGI): its command line, where it listens, the processes it leads, and when it ends. What it serves is its program's.
+// A persistent process (FastCGI): its command line, where it listens, its workers, and when it
+// ends. The program decides what it serves.
 import { parseArgs } from 'node:util';
 import {
   findPassedSocket,
@@ -12,10 +13,10 @@ import {
   startLeader,
 } from 'node-cgi-compat/responder';
 
-/** What stays. */
+/** A persistent program. */
 export interface StayingProgram {
   openResponder(): Responder;
-  /** Says on stderr what its administrator must know. */
+  /** Writes a message for the administrator to stderr. */
   complain(message: string): void;
 }
 
@@ -24,17 +25,20 @@ interface Options {
   processes: number;
   /** 0 for a process that never ends by itself. */
   idleSeconds: number;
-  /** How long nobody may have come before nobody more is expected, once we have left. */
+  /** After leaving its socket, how long no client must have come before no more are expected. */
   quietMilliseconds: number;
 }
 
-/** Who holds the listening socket alone is the only one whom the late comers have. */
+/** When no other process holds the listening socket, late clients can only reach this one. */
 const QUIET_MS = 250;
-/** A port, unlike a path, cannot be left: who asks there all the time would never let it end. */
+/** A port, unlike a path, cannot be left: clients that keep coming would prevent the end. */
 const PORT_LIMIT_MS = 1_000;
 const LOOK_MS = 1_000;
 
-/** Serves until it is told to end. Says what is wrong on stderr, and ends with 1 when it cannot serve at all. */
+/**
+ * Serves until it is told to end. Reports problems on stderr, and exits with 1 when it cannot serve
+ * at all.
+ */
 export function stay(program: StayingProgram): void {
   const fail = (error: Error): void => {
     program.complain(`error: ${error.message}`);
@@ -83,14 +87,18 @@ function readOptions(args: string[], leaderPid?: number): Options {
     }
   }
   const passed = findPassedSocket(process.env, leaderPid);
-  // systemd holds its socket and starts the next process for whoever comes now; mod_fcgid has one socket for one process.
+  // systemd holds its socket and starts the next process for new clients; mod_fcgid has one socket
+  // for each process.
   if (passed) return { place: passed, ...numbers, quietMilliseconds: 0 };
   if (numbers.processes > 1)
     throw new RangeError('--processes is for --listen and for systemd: mod_fcgid starts its own');
   return { place: { fd: 0 }, ...numbers, quietMilliseconds: QUIET_MS };
 }
 
-/** Serves nothing: starts those who do, and ends when the last one has, and says why. */
+/**
+ * The primary: serves nothing itself, starts the workers, ends when the last one has, and reports
+ * why.
+ */
 function lead(program: StayingProgram, { place, processes, idleSeconds }: Options): void {
   const leader = startLeader({ place, processes, onError: (error) => program.complain(error.message) });
   let activity = 0;
@@ -116,7 +124,10 @@ function lead(program: StayingProgram, { place, processes, idleSeconds }: Option
   });
 }
 
-/** Returns how it is told; one that was replaced leaves those who come now to the others at its socket. */
+/**
+ * Returns the function that ends the process. A worker that was replaced leaves new clients to the
+ * others on its socket.
+ */
 function stayUntilTold(
   responder: Responder,
   listening: Listening,
@@ -139,12 +150,12 @@ function stayUntilTold(
     }
     activity = responder.activity();
     const isIdle = !membership && idleSeconds > 0 && performance.now() - activeAt > idleSeconds * 1000;
-    // An httpd that was killed leaves its processes behind, with a socket that nobody knows any more.
+    // An httpd that was killed leaves its processes behind, with a socket that nobody can find.
     const isOrphan = 'fd' in place && place.fd === 0 && process.ppid !== parent;
     if (isIdle || isOrphan || !listening.isOurs()) stop();
   }, LOOK_MS);
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => stop());
-  // A terminal that is closed sends it to all: the leader knows what to do.
+  // A terminal that is closed sends SIGHUP to all processes; the primary handles it.
   process.on('SIGHUP', () => membership ?? stop());
   responder.server.on('close', () => membership?.leave());
   return stop;

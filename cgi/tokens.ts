@@ -1,18 +1,24 @@
-// %cid and friends: THE table of tokens, in one place for the names of uploads and for the commands we run
-// (docs/protocol.md, section 4). A value is encoded before it is put in, so that no client can add a path or a command.
+// THE table of tokens such as %cid, for the names of uploads and for the commands that the server
+// runs (docs/protocol.md, section 4). A value is encoded before it is inserted, so that no client
+// can add a path or a command.
 import { NOT_APPLICABLE, timeFields } from 'webjob-protocol';
 
-/** Every token, without its `%`. Comments, not strings, say what they mean: each request parses this file. */
+/**
+ * Every token, without its `%`. Their meanings are comments rather than strings, because each
+ * request parses this file.
+ */
 export const TOKENS = [
   'cid', // client id
-  'cmd', // name of the command
+  'cmd', // command
   'jid', // job id
-  'pid', // process id of the server script, in a resident one the number of the request; at least five digits
+  // process id of the script, or in a persistent worker the number of the request; at least five
+  // digits
+  'pid',
   'sid', // ServerId
   'ip', // address of the client
-  'ipv4', // the same
+  'ipv4', // address of the client
   'Y', // year
-  'y', // year without its century
+  'y', // year without century
   'm', // month
   'd', // day of the month
   'H', // hour
@@ -23,18 +29,20 @@ export const TOKENS = [
   '%', // a percent sign
 ] as const;
 
-/** Tokens that stand for the path of a file, in the commands that have such a file. */
+/** Tokens for the path of a file, in the commands that have such a file. */
 export const PATH_TOKENS = [
-  'file', // the command that was found, empty when there is none (GetHook)
-  'sig', // an empty file for the signature of what it prints (GetHook)
-  'manifest', // the same for the manifest (GetHook)
+  'file', // path of the command that was found, empty when there is none (GetHook)
+  'sig', // an empty file for the signature of the hook's output (GetHook)
+  'manifest', // an empty file for the manifest of the hook's output (GetHook)
   'out', // stdout of an upload (PutHook, PutTrigger)
-  'err', // its stderr (the same)
-  'env', // its record (the same)
-  'rdy', // its ready file, which a PutHook does not see yet (the same)
+  'err', // stderr of an upload (PutHook, PutTrigger)
+  'env', // run record of an upload (PutHook, PutTrigger)
+  'rdy', // .rdy file of an upload, which does not exist yet for a PutHook (PutHook, PutTrigger)
 ] as const;
 
-/** What the tokens of one request stand for; times are given as the instant and the zone to write it in. */
+/**
+ * The values of the tokens for one request; a time is given as a Date and the zone to format it in.
+ */
 export interface TokenFacts {
   clientId?: string | undefined;
   fileName?: string | undefined;
@@ -50,8 +58,9 @@ type Token = (typeof TOKENS)[number];
 type PathToken = (typeof PATH_TOKENS)[number];
 
 /**
- * The alternatives, longest first: `%sid` is a ServerId, not seconds followed by "id". Nor is `%sig` that where it is not known, or
- * `%manifest` a month: whoever writes it there has mistaken the control.
+ * The alternatives, longest first: `%sid` is the ServerId, not seconds followed by "id". `%sig` is
+ * not parsed as `%s` where it is unknown, nor `%manifest` as `%m`: whoever writes it there has
+ * confused two settings.
  */
 function anyOf(tokens: readonly string[]): string {
   const alternatives = tokens
@@ -60,30 +69,34 @@ function anyOf(tokens: readonly string[]): string {
   return `%(?:${alternatives.join('|')})`;
 }
 
-/** Matches any of them, unanchored. */
+/** Matches any token, unanchored. */
 export const NAME_TOKEN = anyOf(TOKENS);
 const NAME_PART = `(?:${NAME_TOKEN}|[A-Za-z0-9_.:+@=,-])+`;
 
-/** What a PutNameFormat may be: a relative path of tokens and harmless characters, no segment of dots alone. */
+/**
+ * The allowed values of PutNameFormat: a relative path of tokens and harmless characters, without a
+ * segment of dots only.
+ */
 export const NAME_FORMAT_PATTERN = `(?!(?:.*/)?\\.{1,2}(?:/|$))${NAME_PART}(?:/${NAME_PART})*`;
 
 const commandPattern = (...paths: PathToken[]): string => `(?:${anyOf([...TOKENS, ...paths])}|[^%\\x00-\\x1f\\x7f])+`;
 
-/** What the command lines may be: anything printable, with the tokens that the moment knows. */
+/** The allowed command lines: anything printable, with the tokens that are known at that point. */
 export const COMMAND_PATTERNS = {
   getHook: commandPattern('file', 'sig', 'manifest'),
   getTrigger: commandPattern(),
   put: commandPattern('out', 'err', 'env', 'rdy'),
 } as const;
 
-/** Puts the facts of a request in place of the tokens of a checked name format. */
+/** Replaces the tokens of a checked name format. */
 export function expandTokens(format: string, facts: TokenFacts): string {
   return expand(format, NAME_TOKEN, tokenValues(facts));
 }
 
 /**
- * The same for a checked command line, which may name files too: their paths hold nothing a shell takes apart, as the settings
- * have seen to. No value is an option, and none is another folder.
+ * Replaces the tokens of a checked command line, which may also name files. Their paths contain
+ * nothing that a shell would interpret, as the settings have checked. No value can be an option or
+ * lead to another directory.
  */
 export function expandCommand(
   commandLine: string,
@@ -99,7 +112,7 @@ function expand(text: string, pattern: string, values: Record<string, string>): 
   return text.replace(new RegExp(pattern, 'g'), (token) => values[token.slice(1)] ?? '');
 }
 
-/** What every token stands for. */
+/** The values of all tokens. */
 export function tokenValues(facts: TokenFacts): Record<Token, string> {
   const time = timeFields(facts.at, facts.useGmt);
   const address = encodeValue(facts.remoteAddress);
@@ -118,12 +131,18 @@ export function tokenValues(facts: TokenFacts): Record<Token, string> {
   };
 }
 
-/** A job id may hold any printable character; what is neither a path's nor a shell's ordinary one becomes `%hh`. */
+/**
+ * Encodes a value: a job id may contain any printable character; those that are not ordinary in
+ * paths and shells become `%hh`.
+ */
 export function encodeValue(value = NOT_APPLICABLE): string {
   return value.replace(/[^A-Za-z0-9_.:+-]/g, percentEncode);
 }
 
-/** A value in a command: one that begins with `-` could be an option, and one of dots alone another folder. */
+/**
+ * Encodes a value for a command: one that begins with `-` could be an option, and one of dots only
+ * another directory.
+ */
 function encodeWord(value: string): string {
   return value.replace(/^-|^\.+$/, (found) => found.replace(/./g, percentEncode));
 }

@@ -1,5 +1,6 @@
-// Request tracking: one line of JSON a request in nph-webjob.json.log, with all that is known of it (docs/protocol.md, section 6). Costs
-// what it costs: a site without EnableRequestTracking never loads node:crypto.
+// Request tracking: one line of JSON for each request in nph-webjob.json.log, with everything that
+// is known of it (docs/protocol.md, section 6). A site without EnableRequestTracking never loads
+// node:crypto for this.
 import { basename } from 'node:path';
 import type { CgiEnvironment } from 'node-cgi-compat';
 import { digestRange, newHash } from 'webjob-locker';
@@ -7,7 +8,10 @@ import { announcedLengths, escapeAscii } from 'webjob-protocol';
 import { type Answer, type Exchange, identify } from './exchange.ts';
 import { announcedLength, appendLine, describeAnswer } from './log.ts';
 
-/** Appends the line of a finished request. Times are ISO 8601 in UTC, sizes bytes; what is unknown is left out. */
+/**
+ * Appends the line of a finished request. Times are ISO 8601 in UTC, sizes are in bytes; unknown
+ * fields are left out.
+ */
 export function trackRequest(exchange: Exchange, answer: Answer): void {
   const { request, settings, receivedAt, query } = exchange;
   const { file, content, upload } = answer;
@@ -42,12 +46,12 @@ function digestPayload({ file, content }: Answer): { payload: string } | undefin
   return file && { payload: digestRange(file.fd, 0, file.size) };
 }
 
-/** A count as it was announced: a number where a number has the same digits, otherwise text. */
+/** A count as it was announced: a number when that has the same digits, otherwise text. */
 function exactCount(digits: string | undefined): number | string | undefined {
   return digits !== undefined && String(Number(digits)) === digits ? Number(digits) : digits;
 }
 
-/** What mod_ssl says with StdEnvVars. */
+/** The variables of mod_ssl with StdEnvVars. */
 function tlsFacts(env: CgiEnvironment): Record<string, string | undefined> {
   return {
     protocol: env.SSL_PROTOCOL,

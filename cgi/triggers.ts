@@ -1,4 +1,5 @@
-// Triggers: commands that run after the answer, whatever becomes of this process (docs/protocol.md, section 4).
+// Triggers: commands that run after the answer and do not depend on this process (docs/protocol.md,
+// section 4).
 import { closeSync, openSync } from 'node:fs';
 import { join } from 'node:path';
 import type { GroupPaths } from 'webjob-locker';
@@ -9,9 +10,9 @@ import { complain } from './log.ts';
 import { expandCommand } from './tokens.ts';
 
 /**
- * A shell that stays with the command and logs its start and its end, so that nobody else has to live as long. Arguments: the command
- * line, the log, what stands in a line between time and pid, an option for date. One printf is one append; a line that a full disk cut short
- * is ended first.
+ * A shell that stays with the command and logs its start and end, so that no other process has to
+ * live as long. Arguments: the command line, the log, the fields between the time and the pid, an
+ * option for date. One printf is one append; a line that a full disk cut short is ended first.
  */
 const SUPERVISOR = `
 command=$1 log=$2 facts=$3 zone=$4
@@ -26,7 +27,10 @@ say - started
 wait "$kid"
 say $? ended`;
 
-/** Starts the trigger of a GET or, with the files of an upload, of a PUT, and leaves it to itself. Never throws: all is answered. */
+/**
+ * Starts the trigger of a GET or, with the files of an upload, of a PUT, and does not wait for it.
+ * Never throws, because the request is already answered.
+ */
 export function startTrigger(exchange: Exchange, upload: GroupPaths | undefined): void {
   const { settings } = exchange;
   const name = upload ? 'PutTrigger' : 'GetTrigger';
@@ -36,12 +40,13 @@ export function startTrigger(exchange: Exchange, upload: GroupPaths | undefined)
     const { spawn } = process.getBuiltinModule('node:child_process');
     const facts = formatCommandFacts({ ...identify(exchange), name });
     const args = [expandCommand(commandLine, tokenFacts(exchange), upload), log, facts, settings.useGMT ? '-u' : ''];
-    // A session of its own and none of our descriptors: httpd ends what holds one of those.
+    // A session of its own without our descriptors, because httpd ends processes that hold one of
+    // those.
     const options = { detached: true, stdio: 'ignore', cwd: '/', env: COMMAND_ENVIRONMENT } as const;
     spawn('/bin/sh', ['-c', SUPERVISOR, name, ...args], options)
       .on('error', (error) => complain(`${name}: ${error.message}`))
       .unref();
-    // The supervisor would have nobody to tell.
+    // The supervisor would have nobody to report to.
     closeSync(openSync(log, 'a', 0o644));
   } catch (error) {
     complain(`${name}: ${(error as Error).message}`);

@@ -1,5 +1,6 @@
-// Walks a custody record and tells what in it is no longer as it was written. Reads it piece by piece and remembers a few bytes of each
-// record, and goes on where it stopped when more was appended. The server never loads it.
+// Walks a custody record and reports what is no longer as it was written. Reads it piece by piece,
+// remembers a few bytes of each record, and continues where it stopped when more is appended. The
+// server does not load this file.
 import { fstatSync, readdirSync, readSync } from 'node:fs';
 import { join } from 'node:path';
 import { type CustodyName, type CustodyRecord, parseCustody, parseCustodyName } from './custody.ts';
@@ -8,44 +9,58 @@ import { findLines, type Line, readLines } from './lines.ts';
 
 /** What can be wrong with a line. */
 export type ChainFault =
-  /** The record is not what its own sum says, or no JSON. */
+  /** The record does not match its own checksum, or is not JSON. */
   | 'edited'
-  /** What it is bound to is not what stands before it: something was changed, taken out, put in or moved. */
+  /**
+   * The bytes before the record do not match the digest in it: something was changed, removed,
+   * inserted or moved.
+   */
   | 'broken'
-  /** No record, and no later record covers it: the last one was cut off or spoilt, or is being written at this moment. */
+  /**
+   * A line that is not a record and that no later record covers: the last record was cut off or
+   * damaged, or is being written right now.
+   */
   | 'torn';
 
-/** What a walk says of one record, or of a line without one. */
+/** The result of a walk for one record, or for a line that is not one. */
 export interface Link {
-  /** Undefined for a line without one. */
+  /** Undefined for a line that is not a record. */
   record?: CustodyRecord;
-  /** What the record tells; undefined when it is no JSON. */
+  /** The content of the record; undefined when it is not JSON. */
   facts?: Record<string, unknown>;
-  /** The bytes of the record, or of the line without one: first, and behind the last. */
+  /** The first byte of the record or line, and the offset after its end. */
   from: number;
   to: number;
   fault?: ChainFault;
 }
 
-/** How far before its end a record is looked at to go on behind it: slow writers cover up to somewhere in it. */
+/**
+ * How far before its end a file is read to continue from there: slow writers cover up to somewhere
+ * in this range.
+ */
 const RESUME_BYTES = 1024 * 1024;
 
-/** A custody record that is open for reading; the descriptor stays the caller's. */
+/** A custody record that is open for reading. The caller keeps the descriptor. */
 export class Chain {
   readonly #fd: number;
-  /** Where each record ended and up to where it covered, in the offsets that the records themselves use. */
+  /**
+   * Where each record ends and how far it covers, in the offsets that the records themselves use.
+   */
   readonly #ends: number[] = [];
   readonly #covered: number[] = [];
-  /** What the offsets in the records are ahead of those in the file: bytes that were taken out. Not 0 only behind a fault. */
+  /**
+   * The difference between offsets in records and offsets in the file, caused by removed bytes. It
+   * is 0 unless there was a fault.
+   */
   #shift = 0;
   #coveredTo = 0;
-  /** Lines without a record that nothing covers so far. */
+  /** Lines that are not records and that nothing covers so far. */
   #loose: Link[] = [];
-  /** The sums of the records whose writers were slow, by the offset up to which they cover. */
+  /** The checksums of records from slow writers, by the offset up to which they cover. */
   readonly #late = new Map<number, Set<string>>();
-  /** Up to where it was read, in whole lines. */
+  /** The offset up to which complete lines were read. */
   #at = 0;
-  /** What was not looked at; 0 for a record that was walked from its first line. */
+  /** The number of bytes that were not read; 0 for a walk from the first line. */
   #unread = 0;
   #isLost = false;
 
@@ -53,19 +68,24 @@ export class Chain {
     this.#fd = fd;
   }
 
-  /** Behind the last record. */
+  /** The offset after the last record. */
   get size(): number {
     return (this.#ends.at(-1) ?? 0) - this.#shift;
   }
 
-  /** True when it went on behind what was known, and a record met covers up to somewhere that was not looked at: its fault says nothing. */
+  /**
+   * Whether this chain was resumed, and a record covers up to a place before the part that was
+   * read, so that its fault means nothing.
+   */
   get isLost(): boolean {
     return this.#isLost;
   }
 
   /**
-   * Goes on behind the first `size` bytes, which the caller knows to be as they were when no fault was found in them. Call before any walk.
-   * Returns whether a seal is among the last of them; undefined when too little of them was looked at: then the walk begins at the first line.
+   * Continues after the first `size` bytes, which the caller knows to be unchanged since a walk
+   * found no fault in them. Must be called before walk(). Returns whether a seal is among the last
+   * of these records, or undefined when the range that is read contains too little: then the walk
+   * begins at the first line.
    */
   resume(size: number): { isSealed: boolean } | undefined {
     const start = Math.max(0, size - RESUME_BYTES);
@@ -95,7 +115,10 @@ export class Chain {
     return undefined;
   }
 
-  /** Every record that was not walked yet, in order, with what is wrong with it. A last line without an end is left for the next time. */
+  /**
+   * Yields every record that was not yet walked, in order, with its fault if it has one. A last
+   * line without an end is left for the next time.
+   */
   *walk(): Generator<Link> {
     for (const { text, from, to } of readLines(this.#fd, this.#at)) {
       this.#at = to;
@@ -105,14 +128,14 @@ export class Chain {
     }
   }
 
-  /** What no record covers, and is none, when a walk is over. */
+  /** After a walk, the lines that are not records and that no record covers. */
   findTorn(): Link[] {
     const { size } = fstatSync(this.#fd);
     const tail: Link[] = size > this.#at ? [{ from: this.#at, to: size, fault: 'torn' }] : [];
     return [...this.#loose, ...tail];
   }
 
-  /** Lines that follow one another are one: there can be as many as there are bytes. */
+  /** Merges successive lines, because there can be as many as there are bytes. */
   #addLoose(from: number, to: number): void {
     const last = this.#loose.at(-1);
     if (last?.to === from) last.to = to;
@@ -127,7 +150,10 @@ export class Chain {
     return { record, from, to, ...(facts && { facts }), ...(fault && { fault }) };
   }
 
-  /** A record that ends at `end` and covers up to an offset, both in the offsets of the records. */
+  /**
+   * Notes a record that ends at `end` and covers up to `covers`, both in the offsets of the
+   * records.
+   */
   #note(covers: number, end: number, isFaulty = false): void {
     this.#ends.push(end);
     this.#covered.push(covers);
@@ -154,8 +180,9 @@ export class Chain {
   }
 
   /**
-   * True for a record that stands there already: put behind others, a copy looks like one whose writer was slow. Of the records that cover
-   * up to an offset one may stand right there, or behind the newline that ends a torn line; all others were slow themselves.
+   * Whether a record already occurred earlier: a copy after other records looks like the record of
+   * a slow writer. Of the records that cover up to an offset, only one can begin right there, or
+   * after the newline that ends a torn line; all others come from slow writers.
    */
   #isRepeated(record: CustodyRecord, at: number): boolean {
     const {
@@ -173,7 +200,7 @@ export class Chain {
     });
   }
 
-  /** Up to where the last record that ended at `offset` or before it covers. */
+  /** How far the last record covers that ends at or before `offset`. */
   #coveredBy(offset: number): number {
     let [low, high] = [0, this.#ends.length];
     while (low < high) {
@@ -186,8 +213,8 @@ export class Chain {
 }
 
 /**
- * The records of a custody record that hold one of some texts. Each is held against its own sum,
- * none against what stands before it. Returns where to go on.
+ * Yields the records of a custody record that contain one of some texts. Each is checked against
+ * its own checksum, but not against what precedes it. Returns the offset at which to continue.
  */
 export function* searchChain(fd: number, start: number, texts: readonly string[]): Generator<Link, number> {
   const lines = findLines(fd, start, texts);
@@ -199,7 +226,7 @@ export function* searchChain(fd: number, start: number, texts: readonly string[]
   return step.value;
 }
 
-/** The record in a line, when it is what its own sum says. */
+/** Parses the record in a line; undefined unless it matches its own checksum. */
 export function readLink({ text, to }: Line): (Link & { facts: Record<string, unknown> }) | undefined {
   const record = parseCustody(text);
   const facts = record && parseFacts(record.text);
@@ -211,7 +238,7 @@ function isItself({ text, sum }: CustodyRecord): boolean {
   return newHash().update(covered).digest('hex') === sum;
 }
 
-/** It begins with a brace, so that it is an object when it is JSON. */
+/** The line begins with a brace, so that JSON in it is an object. */
 function parseFacts(text: string): Record<string, unknown> | undefined {
   try {
     return JSON.parse(text);
@@ -220,15 +247,15 @@ function parseFacts(text: string): Record<string, unknown> | undefined {
   }
 }
 
-/** A segment of a custody record that lies in a folder of logs. */
+/** A segment of a custody record in a log directory. */
 export interface CustodyFile extends CustodyName {
-  /** Its path below that folder. */
+  /** The path below that directory. */
   file: string;
 }
 
 /**
- * The segments of all custody records in a folder, record by record. Throws the error of the system
- * call.
+ * Lists the segments of all custody records in a directory, record by record. Throws the error of
+ * the system call.
  */
 export function listCustodyFiles(folder: string): CustodyFile[] {
   const names = readdirSync(folder).flatMap((name) =>

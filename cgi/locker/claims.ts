@@ -1,39 +1,43 @@
-// Who has fetched what of the assignments, in a folder of the web user (docs/protocol.md, section 12). No process waits for another, and one
-// that is killed leaves claims that stand: what was claimed is never given away twice.
+// Which client has fetched which assignment, in a directory of the web user (docs/protocol.md,
+// section 12). No process waits for another, and claims of a killed process stay valid: what was
+// claimed is never handed out twice.
 //
-//   clients/<client>/<id>@<due>  a symbolic link to `<position>:<job id>` of the batch: it appears with its content, and only once
-//   running/<id>/<n>             a symbolic link to `<seconds since 1970>:<client>:<job id>`: one of the places of an assignment with a limit
-//   taken/<id>.<ServerId>        a line for each claim, `<due> <client> <position> <job id>`, appended by one write
+//   clients/<client>/<id>@<due>  a symbolic link to `<position>:<job id>` in the batch, which
+//                                appears together with its content and only once
+//   running/<id>/<n>             a symbolic link to `<seconds since 1970>:<client>:<job id>`: one
+//                                of the slots of an assignment with a limit
+//   taken/<id>.<ServerId>        one line for each claim, `<due> <client> <position> <job id>`,
+//                                appended by one write
 //
-// The links decide. The lines are an index for those who ask about all clients of an assignment at once; one that is missing costs them a look
-// at the link.
+// The links are authoritative. The lines are an index for questions about all clients of an
+// assignment; a missing line only costs a look at the link.
 import { closeSync, openSync, readdirSync, readlinkSync, symlinkSync, unlinkSync, writeSync } from 'node:fs';
 import { makeFolder, syncFolder } from './durable.ts';
 
-/** One due time of an assignment. */
+/** An assignment at one of its due times. */
 export interface ClaimKey {
   id: string;
-  /** Seconds since 1970. */
+  /** The due time in seconds since 1970. */
   due: number;
-  /** How many clients may be at it at once. */
+  /** The number of clients that may run it at once. */
   limit?: number | undefined;
 }
 
 export interface Claimant {
   clientId: string;
   serverId: string;
-  /** Of the batch in which they are given away. */
+  /** The job id of the batch that contains it. */
   jobId: string;
 }
 
-/** Whose batch it is, and its job id. */
+/** A batch: its client and its job id. */
 type Batch = Pick<Claimant, 'clientId' | 'jobId'>;
 
 /** A line of `taken`. */
 export interface TakenClaim {
   due: number;
   clientId: string;
-  /** Which of its batch it was, counted from 1. */
+  /** The position in its batch, counted from 1. */
   position: number;
   jobId: string;
 }
@@ -49,8 +53,9 @@ export function readClaims(folder: string, clientId: string): Map<string, number
 }
 
 /**
- * Claims what nobody has claimed for this client yet; returns that part of it, in its order, on disk. `beforeGiving` is called then, and when it
- * throws nothing stays claimed. Throws the errors of system calls.
+ * Claims what nobody has claimed for this client. Returns that part in its order, and it is on
+ * disk. `beforeGiving` is called with it; when that throws, nothing stays claimed. Throws the
+ * errors of system calls.
  */
 export function claim<Key extends ClaimKey>(
   folder: string,
@@ -81,10 +86,13 @@ export function claim<Key extends ClaimKey>(
   return claimed;
 }
 
-/** A place of a client that was never heard of again is free after so long. */
+/** The slot of a client that was never heard of again is free after this time. */
 const PLACE_SECONDS = 3600;
 
-/** Takes one of the places of an assignment, `running/<id>/<number>`: a link to `<seconds since 1970>:<client>:<job id>`. */
+/**
+ * Takes one of the slots of an assignment, `running/<id>/<number>`: a link to `<seconds since
+ * 1970>:<client>:<job id>`.
+ */
 function takePlace(folder: string, { clientId, jobId }: Claimant, id: string, limit: number): boolean {
   const places = `${folder}/running/${id}`;
   makeFolder(places);
@@ -94,7 +102,8 @@ function takePlace(folder: string, { clientId, jobId }: Claimant, id: string, li
     if (makeLink(`${now}:${clientId}:${jobId}`, path)) return true;
     const [since = ''] = readLink(path)?.split(':', 1) ?? [];
     if (!(now - Number(since) > PLACE_SECONDS)) continue;
-    // Of two that find it abandoned the second may take the place of the first away: then one more is at it for a while.
+    // If two processes find a slot abandoned, the second may remove the link of the first: then one
+    // client too many runs it for a while.
     removeLink(path);
     if (makeLink(`${now}:${clientId}:${jobId}`, path)) return true;
   }
@@ -108,7 +117,10 @@ function leavePlace(folder: string, { clientId, jobId }: Batch, id: string): voi
       removeLink(`${places}/${number}`);
 }
 
-/** Gives back the places of a batch that has ended, to its own client alone: a job id can be guessed. Never throws. */
+/**
+ * Frees the slots of a batch that has ended. Only its own client can do so, because job ids can be
+ * guessed. Never throws.
+ */
 export function leavePlaces(folder: string, batch: Batch): void {
   for (const id of listNamesIfAny(`${folder}/running`)) leavePlace(folder, batch, id);
 }
@@ -125,7 +137,7 @@ function removeLink(path: string): void {
   try {
     unlinkSync(path);
   } catch {
-    // Another one did.
+    // Another process removed it.
   }
 }
 
@@ -137,7 +149,7 @@ function listNamesIfAny(folder: string): string[] {
   }
 }
 
-/** The lines of a file of `taken`; what is none is passed over. */
+/** Parses the lines of a file of `taken`; malformed lines are skipped. */
 export function parseTaken(text: string): TakenClaim[] {
   return text.split('\n').flatMap((line) => {
     const [, due, clientId = '', position, jobId = ''] =
@@ -146,7 +158,7 @@ export function parseTaken(text: string): TakenClaim[] {
   });
 }
 
-/** What a link says of its claim; undefined for another link. */
+/** Parses the target of a claim's link; undefined for another link. */
 export function parseClaim(target: string): { position: number; jobId: string } | undefined {
   const [, position, jobId = ''] = /^(\d{1,4}):([\x21-\x7e]{1,255})$/.exec(target) ?? [];
   return position === undefined ? undefined : { position: Number(position), jobId };
@@ -165,7 +177,7 @@ function parseName(name: string): ClaimKey | undefined {
   return id === undefined ? undefined : { id, due: Number(due) };
 }
 
-/** False when it is there already. */
+/** Makes a link; false when it already exists. */
 function makeLink(target: string, path: string): boolean {
   try {
     symlinkSync(target, path);
@@ -188,11 +200,14 @@ function note(folder: string, { clientId, serverId, jobId }: Claimant, claimed: 
       }
     }
   } catch {
-    // The links say the same.
+    // The links contain the same.
   }
 }
 
-/** Keeps the last claim before, for a clock that is set back a little. What cannot be removed does no harm. */
+/**
+ * Removes earlier claims except the last one, which covers a clock that is set back a little. A
+ * claim that cannot be removed does no harm.
+ */
 function forgetEarlier(own: string, claimed: readonly ClaimKey[]): void {
   const dueOf = new Map(claimed.map(({ id, due }) => [id, due]));
   const earlier = new Map<string, number[]>();
@@ -205,7 +220,7 @@ function forgetEarlier(own: string, claimed: readonly ClaimKey[]): void {
       try {
         unlinkSync(`${own}/${formatName({ id, due })}`);
       } catch {
-        // Another server may have done it.
+        // Another server may have removed it.
       }
     }
   }

@@ -1,7 +1,7 @@
-// The custody record: the chained lines of deposits, as they lie in the folder of logs
-// (docs/protocol.md, section 8). It is a row of segments: the first is one file, all others are in
-// a folder beside it. Nobody locks a segment: a writer that finds one too long makes the next one
-// and seals the old, and whoever landed behind the seal appends his record again.
+// The custody record: the chained lines of deposits in the log directory (docs/protocol.md, section
+// 8). It consists of segments: the first is one file, all others are in a directory beside it.
+// Segments are not locked: a writer that finds one too long makes the next one and seals the old
+// one, and a writer whose record landed after the seal appends it again.
 import {
   closeSync,
   constants,
@@ -43,19 +43,19 @@ const { O_APPEND, O_CREAT, O_NOFOLLOW, O_RDONLY, O_RDWR } = constants;
 const MAX_SEGMENT = 999_999;
 
 /**
- * The custody record of one server, its first segment: every server that shares a folder of logs
- * has its own.
+ * The path of the first segment of a server's custody record. Each server that shares a log
+ * directory has its own record.
  */
 export function custodyPath(logfilesDirectory: string, serverId: string): string {
   return `${logfilesDirectory}/nph-webjob-custody.${serverId}.jsonl`;
 }
 
-/** The folder of all segments but the first. */
+/** The directory of all segments except the first. */
 export function segmentFolder(path: string): string {
   return path.replace(/\.jsonl$/, '.d');
 }
 
-/** A segment of the custody record whose first one is `path`. */
+/** The path of a segment of the custody record that begins with the file `path`. */
 export function segmentPath(path: string, number: number): string {
   return number === 1 ? path : `${segmentFolder(path)}/${segmentFile(number)}`;
 }
@@ -64,52 +64,52 @@ function segmentFile(number: number): string {
   return `${String(number).padStart(6, '0')}.jsonl`;
 }
 
-/** The same below LogfilesDirectory, as records, checkpoints and findings name it. */
+/** The path of a segment below LogfilesDirectory, as records, checkpoints and findings name it. */
 export function segmentName(path: string, number: number): string {
   return number === 1 ? basename(path) : `${basename(segmentFolder(path))}/${segmentFile(number)}`;
 }
 
-/** A segment by its path below LogfilesDirectory. */
+/** A segment, from its path below LogfilesDirectory. */
 export interface CustodyName {
   serverId: string;
   number: number;
 }
 
-/** Undefined for any other file. */
+/** Parses the path of a segment; undefined for any other file. */
 export function parseCustodyName(file: string): CustodyName | undefined {
   const pattern = /^nph-webjob-custody\.([A-Za-z0-9_.-]{1,64})(?:\.jsonl|\.d\/(?!00000[01])(\d{6})\.jsonl)$/;
   const [, serverId, number = '1'] = pattern.exec(file) ?? [];
   return serverId === undefined ? undefined : { serverId, number: Number(number) };
 }
 
-/** The line of a record, without its newline. */
+/** Formats the line of a record, without its newline. */
 export function formatCustody(covers: ChainedRecord['covers'], prev: string, facts: ChainedFacts): string {
   return formatChained(covers, prev, facts, newHash);
 }
 
 /** How a custody record may grow. */
 export interface Growth {
-  /** Files that are missing are made. */
+  /** Missing files are created. */
   mayCreate?: boolean;
   /**
-   * From so many bytes on a segment is sealed, where files may be made; undefined: everything goes
-   * into the first.
+   * The size in bytes from which a segment is sealed, when files may be created; undefined keeps
+   * everything in the first segment.
    */
   segmentLimit?: number | undefined;
 }
 
 /**
- * Appends a record and puts it on disk. Throws LockerFailure `full` when only a part of it fitted,
- * and the error of a system call: nothing is then vouched for, and the next record begins a new
- * line.
+ * Appends a record, which is on disk when this returns. Throws LockerFailure `full` when only a
+ * part of it fits, and the error of a system call. After either, nothing is guaranteed, and the
+ * next record begins a new line.
  */
 export function appendCustody(path: string, facts: ChainedFacts, growth: Growth = {}): void {
   drive(appendCustodyOf(path, [facts], growth), syncAlone);
 }
 
 /**
- * The same for several records, with one write and one fsync. Returns the failure of each, or
- * undefined: a disk that is full may have cut off the last ones. Throws when none is on disk.
+ * Appends several records with one write and one fsync. Returns the failure of each, or undefined:
+ * a full disk may have cut off the last ones. Throws when none of them is on disk.
  */
 export function* appendCustodyOf(
   path: string,
@@ -131,15 +131,15 @@ interface Place extends Growth {
 }
 
 /**
- * What became of records: so many are on disk, and the newest segment is `number`; or none is, and
- * they are to be appended to that one.
+ * The outcome of an append: `count` records are on disk and the newest segment is `number`; with a
+ * count of 0, they must be appended to that segment.
  */
 interface Outcome {
   count: number;
   number: number;
 }
 
-/** `isNoted`: nothing but the note says that this is a segment. */
+/** `isNoted` says that only the note names this segment. */
 function* appendTo(place: Place, all: readonly ChainedFacts[], isNoted: boolean): Steps<Outcome, SyncStep> {
   const { number, segmentLimit } = place;
   const fd = isNoted ? openNoted(place) : openSegment(place);
@@ -150,7 +150,7 @@ function* appendTo(place: Place, all: readonly ChainedFacts[], isNoted: boolean)
       if (segment.seal) return { count: 0, number: number + 1 };
       if (number > 1 && !segment.tail.last) {
         if (!bindSegment(place, fd, segment)) return startAgain(isNoted);
-        // Others may have filled and sealed it meanwhile.
+        // Other processes may have filled and sealed it meanwhile.
         return { count: 0, number };
       }
     }
@@ -178,15 +178,15 @@ interface Segment {
 }
 
 /**
- * The bytes that the next segment commits to: from where the first seal commits to everything
- * before, to the end of that seal.
+ * The bytes that the next segment commits to: from where the first seal's `covers` begins to the
+ * end of that seal.
  */
 interface Seal {
   from: number;
   to: number;
 }
 
-/** Takes three system calls, of a segment at whose end nobody else was at work. */
+/** Reads the end of a segment, with three system calls when no other process is writing it. */
 function readSegment(fd: number): Segment {
   const { size } = fstatSync(fd);
   const start = Math.max(0, size - TAIL_BYTES);
@@ -199,7 +199,7 @@ function readSegment(fd: number): Segment {
   return { file, tail, seal: findSeal(fd, size, tail) };
 }
 
-/** The first seal; undefined where there is none. */
+/** The first seal of a segment; undefined when there is none. */
 function findSeal(fd: number, size: number, tail: ChainedTail): Seal | undefined {
   const { last, isTorn } = tail;
   const isAlone = last && !isTorn && last.covers[1] === size - last.text.length - 1;
@@ -212,9 +212,9 @@ function findSeal(fd: number, size: number, tail: ChainedTail): Seal | undefined
 }
 
 /**
- * Before this no seal begins. Whoever wrote the last record had seen none up to where it covers;
- * that may be in the middle of a seal, of which he saw a part, but not before the record that was
- * the last one for him.
+ * No seal begins before this offset. The writer of the last record had seen none up to where it
+ * covers. That may be in the middle of a seal, of which the writer saw only a part, but not before
+ * the record that was the last one for that writer.
  */
 function unseenFrom(size: number, { last }: ChainedTail): number {
   return Math.min(last?.covers[0] ?? 0, size);
@@ -224,14 +224,14 @@ function isSeal({ text }: ChainedRecord): boolean {
   return text.includes(',"event":"seal",');
 }
 
-/** What was appended: its first record, its bytes, and how many records are whole. */
+/** What was appended: its first record, its bytes, and how many of its records are complete. */
 interface Appended {
   first: Buffer;
   length: number;
   count: number;
 }
 
-/** Appends with one write, to be put on disk. */
+/** Appends with one write; the caller puts it on disk. */
 function append(fd: number, { file, tail }: Segment, all: readonly ChainedFacts[]): Appended {
   const records = nextChainedOf(file, all, newHash, tail);
   const length = writeSync(fd, Buffer.concat(records));
@@ -248,7 +248,7 @@ function cutShort(): LockerFailure {
   return new LockerFailure('full', 'the custody record was cut short');
 }
 
-/** True when a seal landed before these bytes, which landed where nobody could foresee. */
+/** Whether a seal landed before these bytes, whose place no writer can know in advance. */
 function isBehindSeal(fd: number, { file, tail }: Segment, bytes: Buffer): boolean {
   const own = bytes.toString('latin1').trim();
   for (const { text } of readLines(fd, unseenFrom(file.size, tail))) {
@@ -260,9 +260,9 @@ function isBehindSeal(fd: number, { file, tail }: Segment, bytes: Buffer): boole
 }
 
 /**
- * Makes the next segment, seals this one and binds the next to it. False when that cannot be: then
- * this one goes on. Whoever is killed in between leaves the rest to the next writer. A seal stands
- * only where the next segment is there.
+ * Makes the next segment, seals this one and binds the next one to it. Returns false when that is
+ * not possible, and this segment continues. If the process is killed in between, the next writer
+ * does the rest. A seal exists only when the next segment exists.
  */
 function sealSegment({ path, number, mayCreate }: Place, fd: number): boolean {
   if (!mayCreate || number === MAX_SEGMENT) return false;
@@ -283,15 +283,16 @@ function sealSegment({ path, number, mayCreate }: Place, fd: number): boolean {
       closeSync(next);
     }
   } catch (error) {
-    // What was to be recorded is on disk.
+    // The record itself is already on disk.
     failureOf(error);
     return false;
   }
 }
 
 /**
- * Appends the first record of a segment, which commits to all of the one before it. Whoever sees it
- * may rely on what is before: all of that is on disk. False when the one before is not sealed.
+ * Appends the first record of a segment, which commits to all of the previous one, so that
+ * everything before it is known to be on disk. Returns false when the previous segment is not
+ * sealed.
  */
 function bindSegment({ path, number }: Place, fd: number, segment: Segment): boolean {
   const before = openSync(segmentPath(path, number - 1), O_RDONLY | O_NOFOLLOW);
@@ -309,7 +310,9 @@ function bindSegment({ path, number }: Place, fd: number, segment: Segment): boo
   }
 }
 
-/** Undefined for a segment that is not there: the note is wrong. */
+/**
+ * Opens a segment that a note names; undefined when it does not exist, so that the note is wrong.
+ */
 function openNoted({ path, number }: Place): number | undefined {
   try {
     return openSync(segmentPath(path, number), O_RDWR | O_APPEND | O_NOFOLLOW);
@@ -341,8 +344,8 @@ function openSegment({ path: first, number, mayCreate }: Place): number {
 }
 
 /**
- * The link in the folder of segments that names the newest one. It may be wrong: only the seals
- * count.
+ * The link in the directory of segments that names the newest one. It may be wrong, because only
+ * the seals are authoritative.
  */
 function newestPath(path: string): string {
   return `${segmentFolder(path)}/newest`;
@@ -358,8 +361,8 @@ function readNewest(path: string): number {
 }
 
 /**
- * The end of a custody record, in whole lines but for the first: at most `most` bytes of each of
- * its two newest segments. Empty where it cannot be read.
+ * The end of a custody record: at most `most` bytes of each of its two newest segments, in complete
+ * lines except for the first. Empty when it cannot be read.
  */
 export function readCustodyEnd(path: string, most: number): string {
   const newest = readNewest(path);
@@ -383,7 +386,7 @@ function readEnd(path: string, most: number): string {
   }
 }
 
-/** Where no link can be made every writer begins with the first segment. */
+/** Where links cannot be made, every writer begins with the first segment. */
 function noteNewest(path: string, number: number): void {
   const unfinished = `${newestPath(path)}.${process.pid}`;
   try {

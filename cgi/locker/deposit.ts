@@ -1,5 +1,6 @@
-// One upload on its way into the locker. The process may be killed between any two lines, and the disk may be full at any
-// of them: a `.rdy` file never stands beside streams that are not complete and on disk (docs/protocol.md, section 5).
+// Stores one upload in the locker. The process may be killed between any two lines, and the disk
+// may fill up at any of them: there is never a `.rdy` beside streams that are not complete and on
+// disk (docs/protocol.md, section 5).
 import { closeSync, fstatSync, futimesSync, lstatSync, renameSync, rmSync, statfsSync, writeSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { appendCustody } from './custody.ts';
@@ -19,43 +20,59 @@ import { isHeld, type Lock, releaseLock, takeLock } from './lock.ts';
 import { compareUpload, isOfJob } from './repeat.ts';
 import { drive, type OpenFolder, type Step, type Steps, syncAlone, syncStep } from './steps.ts';
 
-/** What is to be stored, and where. */
+/** What to store, and where. */
 export interface DepositPlan {
-  /** Absolute path of the group without an extension; folders that are missing are made. */
+  /** The absolute path of the upload without an extension. Missing directories are created. */
   base: string;
   jobId: string;
-  /** Bytes of each stream. */
+  /** The size of each stream in bytes. */
   lengths: Readonly<Record<StreamName, number>>;
-  /** Take a name that is taken; otherwise `exists`. */
+  /** Take a name that is already in use; otherwise fail with `exists`. */
   overwrite: boolean;
-  /** With `overwrite`: keep the complete group of that name too, and number the new one. Otherwise replace it. */
+  /**
+   * With `overwrite`: keep the existing complete upload too and number the new one, instead of
+   * replacing it.
+   */
   keepDiffering?: boolean;
   /**
-   * Which of these announced uploads of the same job id are known to have come with other bytes than they have now. What it returns is
-   * called when every byte of the upload has come, and names the one that came with the same bytes. Undefined when none is known.
+   * Returns a function when some of these announced uploads of the same job are known to have
+   * arrived with other bytes than they have now. That function is called when every byte of this
+   * upload has arrived, and returns the one that arrived with the same bytes.
    */
   findChanged?: ((bases: readonly string[]) => FindRepeated | undefined) | undefined;
-  /** Called before anything is made of an upload that is not known to be there, perhaps twice. What it throws passes through. */
+  /**
+   * Called before anything is created for an upload that is not known to be stored already,
+   * possibly twice. What it throws is passed on.
+   */
   beforeStoring?: (() => void) | undefined;
 }
 
-/** The base of the upload that came with the same bytes. */
+/** Returns the base of the upload that arrived with the same bytes. */
 type FindRepeated = () => string | undefined;
 
-/** Where an upload is. */
+/** Where an upload is stored. */
 export interface StoredUpload {
   paths: GroupPaths;
-  /** It was there already, announced, with the same job id and the same bytes: a retry. Nothing was stored. */
+  /**
+   * The same bytes were already announced under the same job id: this is a retry, and nothing was
+   * stored.
+   */
   isRepeat: boolean;
 }
 
-/** Runs on the complete files before they are announced. `differsFrom` is the base of the first group of that name, when this one is numbered. */
+/**
+ * Runs on the complete files before they are announced. `differsFrom` is the base of the first
+ * upload of that name, when this one is numbered.
+ */
 type BeforeReady = (paths: GroupPaths, differsFrom: string | undefined) => Steps<void>;
 
-/** Runs when a complete group is about to be given up for its successor, whose streams are on disk. */
+/** Runs when a complete upload is about to be replaced by one whose streams are on disk. */
 type BeforeReplacing = (paths: GroupPaths) => Steps<void>;
 
-/** Where the bytes come from: fills the start of `buffer`, returns how many; 0 is the end, early or not. */
+/**
+ * The source of the bytes: fills the beginning of `buffer` and returns how many bytes it put there;
+ * 0 is the end, early or not.
+ */
 export interface ByteSource {
   read(buffer: Uint8Array): number;
 }
@@ -63,32 +80,45 @@ export interface ByteSource {
 interface Deposit {
   plan: DepositPlan;
   paths: GroupPaths;
-  /** The folder of the group: opened before anything is made in it, so that no error of it is lost. */
+  /**
+   * The directory of the upload, opened before anything is created in it, so that none of its write
+   * errors is lost.
+   */
   folder: OpenFolder & { path: string };
   lock: Lock;
-  /** A group of that name stands already: the new streams lie beside it until they are complete. */
+  /**
+   * An upload of that name exists: the new streams are written beside it until they are complete.
+   */
   replaces: boolean;
-  /** Streams to remove when the disk is full: those created so far, until the group that they replace is given up for them. */
+  /**
+   * Streams to remove when the disk is full: those created so far, until the upload that they
+   * replace has been given up.
+   */
   created: string[];
   findRepeated?: FindRepeated | undefined;
 }
 
-/** What must stay free on the file system for the web server, its logs and the small files of a group. */
+/**
+ * Bytes that must stay free on the file system for the web server, its logs and the small files of
+ * an upload.
+ */
 const RESERVE_BYTES = 1024 * 1024;
 const RESERVE_INODES = 8;
 const CHUNK_BYTES = 256 * 1024;
-/** The most announced uploads of a name that a new one is compared with. */
+/** The most announced uploads of one name that a new one is compared with. */
 const MAX_COMPARED = 8;
 
 /**
- * Stores one upload: takes the name, receives the three streams, puts them on disk, and announces them with `.rdy`. When it
- * returns, everything is on disk. An announced group of that name with the same job id is compared with the upload, byte by byte (of many the
- * first and the newest): the same bytes are not stored again. What the functions throw ends the upload and passes through. Throws LockerFailure:
- * - `exists`: nothing was touched;
- * - `name`: the file system takes no name so long; nothing of this upload is left;
+ * Stores one upload: takes the name, receives the three streams, puts them on disk, and announces
+ * them with `.rdy`. When it returns, everything is on disk. Announced uploads of that name with the
+ * same job id are compared with it byte by byte (of many, the first and the newest ones), and the
+ * same bytes are not stored again. What the callbacks throw ends the upload and is passed on.
+ * Throws LockerFailure:
+ * - `exists`: nothing was changed;
+ * - `name`: the file system does not allow a name this long; nothing of this upload is left;
  * - `short`, `failed`: what arrived stays under its name, without `.rdy`;
- * - `full`: nothing of this upload is left, so that the room it took is free again. Only when a group that it replaces has lost its
- *   `.rdy` already, the streams of both stay.
+ * - `full`: nothing of this upload is left, so that its space is free again. Only when an upload
+ *   that it replaces has already lost its `.rdy` do the streams of both stay.
  */
 export function storeUpload(
   plan: DepositPlan,
@@ -111,7 +141,7 @@ export function storeUpload(
   return runAlone(steps);
 }
 
-/** Makes all steps of some work at once, in their order: nobody else is at work in this process. */
+/** Runs all steps at once and in order, because no other upload is in progress in this process. */
 export function runAlone<Result>(steps: Steps<Result>): Result {
   return drive(steps, (step: Step) => {
     if (step.kind === 'sync') syncAlone(step);
@@ -120,7 +150,7 @@ export function runAlone<Result>(steps: Steps<Result>): Result {
   });
 }
 
-/** What storeUpload does, for a driver that makes its steps. */
+/** The steps of storeUpload(), for a driver that runs them. */
 export function* storeSteps(
   plan: DepositPlan,
   source: ByteSource,
@@ -165,7 +195,7 @@ function refuseName(): never {
   throw takenName();
 }
 
-/** Reads an upload that is stored nowhere, when it may be one that is known. */
+/** Reads an upload without storing it, when it may be one that is already stored. */
 function readRepeated(
   plan: DepositPlan,
   source: ByteSource,
@@ -206,8 +236,9 @@ function* underLock<Result>(paths: GroupPaths, jobId: string, work: (lock: Lock)
 }
 
 /**
- * The number before a free one: how many announced uploads a name has, unless one in between was removed. Takes a handful of looks
- * however many there are, so that a client cannot make its uploads, or those of others, slower and slower.
+ * Finds the number before the first free one: the count of announced uploads of a name, unless one
+ * in between was removed. It needs only a few lookups however many there are, so that a client
+ * cannot slow its own or other uploads down.
  */
 function countComplete(base: string): number {
   const isComplete = (number: number): boolean => isTaken(groupPaths(numberedBase(base, number)).rdy);
@@ -221,20 +252,25 @@ function countComplete(base: string): number {
   return taken;
 }
 
-/** The first upload of a name and the newest ones: a client sends again what it has just sent. */
+/**
+ * The first upload of a name and the newest ones, because a client repeats what it has just sent.
+ */
 function listCompared(base: string, count: number): string[] {
   const newest = Math.max(2, count - MAX_COMPARED + 2);
   const numbers = [1, ...Array.from({ length: Math.max(0, count - newest + 1) }, (_, index) => newest + index)];
   return numbers.map((number) => numberedBase(base, number));
 }
 
-/** Who announced the group may have been killed before its name was on disk, and the client was told nothing. */
+/**
+ * The process that announced the upload may have been killed before its name was on disk, and the
+ * client did not get an answer.
+ */
 function* confirm(base: string, folder: OpenFolder): Steps<StoredUpload> {
   yield syncStep([], [folder]);
   return { paths: groupPaths(base), isRepeat: true };
 }
 
-/** The lock of the name is held: nobody else takes a number. */
+/** While the lock of the name is held, no other process takes a number. */
 function* depositNumbered(
   plan: DepositPlan,
   folder: Deposit['folder'],
@@ -289,11 +325,11 @@ function checkRoom(folder: string, lengths: DepositPlan['lengths']): void {
   const disk = statfsSync(folder);
   const needed = lengths.out + lengths.err + lengths.env + RESERVE_BYTES;
   if (disk.bavail * disk.bsize < needed) throw new LockerFailure('full', 'not enough room');
-  // File systems that make inodes as they go report none at all.
+  // File systems that allocate inodes on demand report 0 in total.
   if (disk.files > 0 && disk.ffree < RESERVE_INODES) throw new LockerFailure('full', 'no inodes left');
 }
 
-/** Also puts the names of the streams on disk, unless they are yet to get those that they will have. */
+/** Receives the streams. Also puts their names on disk, unless they get their final names later. */
 function* receiveStreams(deposit: Deposit, source: ByteSource): Steps<void> {
   const buffer = Buffer.allocUnsafe(CHUNK_BYTES);
   const opened: number[] = [];
@@ -306,14 +342,15 @@ function* receiveStreams(deposit: Deposit, source: ByteSource): Steps<void> {
       deposit.created.push(path);
       copyExactly(source, fd, deposit.plan.lengths[name], buffer);
     }
-    // All together at the end: a journal writes the new files of all of them in one go, where each by itself would have to wait for it.
+    // One sync for all of them at the end: a journal writes the new files in one go, where each
+    // alone would wait for it.
     yield syncStep([deposit.lock.fd, ...opened], deposit.replaces ? [] : [deposit.folder]);
   } finally {
     closeAll(opened);
   }
 }
 
-/** All of them, also when one cannot be closed well. */
+/** Closes all descriptors, even when closing one of them fails. */
 function closeAll([fd, ...others]: number[]): void {
   if (fd === undefined) return;
   try {
@@ -323,7 +360,7 @@ function closeAll([fd, ...others]: number[]): void {
   }
 }
 
-/** Without a descriptor the bytes are read and let go. */
+/** Copies exactly `length` bytes. Without a descriptor the bytes are read and discarded. */
 function copyExactly(source: ByteSource, fd: number | undefined, length: number, buffer: Buffer): void {
   for (let left = length; left > 0; ) {
     const count = source.read(left < buffer.length ? buffer.subarray(0, left) : buffer);
@@ -333,7 +370,10 @@ function copyExactly(source: ByteSource, fd: number | undefined, length: number,
   }
 }
 
-/** Gives the complete streams the names of a group that is replaced: that one loses its `.rdy`, on disk, before its streams. */
+/**
+ * Gives the complete streams the names of the upload they replace, which first loses its `.rdy`, on
+ * disk, and then its streams.
+ */
 function* placeStreams(deposit: Deposit): Steps<void> {
   const { paths, folder } = deposit;
   rmSync(paths.rdy, { force: true });
@@ -343,10 +383,14 @@ function* placeStreams(deposit: Deposit): Steps<void> {
   yield syncStep([], [folder]);
 }
 
-/** Turns the lock into the `.rdy` file: both hold the same line, so one rename ends the one and makes the other. */
+/**
+ * Turns the lock into the `.rdy` file: both contain the same line, so one rename ends the lock and
+ * announces the upload.
+ */
 function* announce(deposit: Deposit): Steps<void> {
   const { lock, paths, folder } = deposit;
-  // An original server that comes for this name empties the lock before it sees that the name is taken.
+  // An original server that wants this name truncates the lock before it notices that the name is
+  // taken.
   if (fstatSync(lock.fd).size === 0) {
     writeSync(lock.fd, formatReady(deposit.plan.jobId), 0);
     yield syncStep([lock.fd]);
@@ -357,19 +401,19 @@ function* announce(deposit: Deposit): Steps<void> {
   try {
     yield syncStep([], [folder]);
   } catch (error) {
-    // The client is told that it failed, so the group must not look as if it had not.
+    // The client is told that the upload failed, so it must not look as if it had succeeded.
     rmSync(paths.rdy, { force: true });
     throw error;
   }
 }
 
-/** So that `.rdy` has the time at which it was announced, and not that at which the upload began. */
+/** Gives `.rdy` the time of the announcement instead of the time at which the upload began. */
 function touch(fd: number): void {
   try {
     const now = new Date();
     futimesSync(fd, now, now);
   } catch {
-    // Some file systems cannot set times. The upload is still whole.
+    // Some file systems cannot set times. The upload is still complete.
   }
 }
 
@@ -385,7 +429,7 @@ function isAnyTaken({ out, err, env, rdy }: GroupPaths): boolean {
   return [out, err, env, rdy].some(isTaken);
 }
 
-/** A link that leads nowhere also takes the name. */
+/** A dangling symbolic link also occupies the name. */
 function isTaken(path: string): boolean {
   return lstatSync(path, { throwIfNoEntry: false }) !== undefined;
 }

@@ -1,4 +1,5 @@
-// SHA-256 of what passes or lies on disk. Costs what it costs: node:crypto is loaded with the first digest and not before.
+// SHA-256 of data that passes through or is on disk. node:crypto is loaded with the first digest
+// only, because loading it takes time.
 import { readSync } from 'node:fs';
 import type { ByteSource } from './deposit.ts';
 import { STREAMS, type StreamName } from './layout.ts';
@@ -8,12 +9,15 @@ export type Digests = Record<StreamName, string>;
 
 const CHUNK_BYTES = 256 * 1024;
 
-/** A SHA-256 that has seen nothing yet. */
+/** A new SHA-256. */
 export function newHash() {
   return process.getBuiltinModule('node:crypto').createHash('sha256');
 }
 
-/** Passes an upload on and takes the SHA-256 of each of its streams. `digests` is for one call, at the end. */
+/**
+ * Passes an upload on and computes the SHA-256 of each of its streams. `digests` may be called
+ * once, at the end.
+ */
 export function digestStreams(
   source: ByteSource,
   lengths: Readonly<Record<StreamName, number>>,
@@ -35,7 +39,10 @@ export function digestStreams(
   };
 }
 
-/** The SHA-256 of the bytes from `start` to `end` of an open file, as far as it has them; leaves its offset alone. */
+/**
+ * SHA-256 of the bytes from `start` to `end` of an open file, or to its end if that comes first.
+ * Does not move the file offset.
+ */
 export function digestRange(fd: number, start: number, end: number): string {
   const hash = newHash();
   for (const block of readRange(fd, start, end)) hash.update(block);
@@ -43,8 +50,9 @@ export function digestRange(fd: number, start: number, end: number): string {
 }
 
 /**
- * The bytes from `start` to `end` of an open file, as far as it has them; a block is good until the
- * next one is asked for, and has `most` bytes at most. Leaves the offset of the file alone.
+ * Yields the bytes from `start` to `end` of an open file, or to its end if that comes first. A
+ * block has at most `most` bytes and is valid until the next one is requested. Does not move the
+ * file offset.
  */
 export function* readRange(fd: number, start: number, end: number, most = CHUNK_BYTES): Generator<Buffer> {
   const buffer = Buffer.allocUnsafe(Math.min(most, Math.max(0, end - start)));

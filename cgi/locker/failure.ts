@@ -1,19 +1,21 @@
-// What can go wrong with the locker that is nobody's bug. The caller turns the kind into a status.
+// Expected failures of the locker. The caller maps the kind to a status.
 
-/** What a caller makes a status of. */
+/** The kind of a failure, from which the caller derives a status. */
 export type LockerFailureKind =
-  /** The name is taken, or another upload is writing it. */
+  /** The name is taken, or another process is writing an upload of that name. */
   | 'exists'
-  /** No room left: bytes, inodes or quota. */
+  /** No space left: bytes, inodes or quota. */
   | 'full'
-  /** The file system takes no name, or no path, so long. */
+  /** The file system does not allow a name or path this long. */
   | 'name'
   /** The body ended before its announced length. */
   | 'short'
-  /** A system call failed: the stored bytes cannot be vouched for. */
+  /** A system call failed, so the stored bytes cannot be trusted. */
   | 'failed';
 
-/** Thrown where the locker cannot do what it was asked; the message names no byte of a request. */
+/**
+ * Thrown when the locker cannot do what was asked. The message contains nothing from the request.
+ */
 export class LockerFailure extends Error {
   readonly kind: LockerFailureKind;
   constructor(kind: LockerFailureKind, message: string) {
@@ -26,10 +28,16 @@ const FULL_CODES = new Set(['ENOSPC', 'EDQUOT', 'EFBIG']);
 
 const KINDS: Partial<Record<string, LockerFailureKind>> = { EEXIST: 'exists', ENAMETOOLONG: 'name' };
 
-/** libuv has no name for EDQUOT, a quota that is used up: `Unknown system error -122` on Linux, -69 on the BSDs. */
+/**
+ * libuv has no name for EDQUOT, an exhausted quota: `Unknown system error -122` on Linux, -69 on
+ * the BSDs.
+ */
 const QUOTA_ERRNOS = new Set<number | undefined>([-122, -69]);
 
-/** The failure that a system call's error means. Throws what is neither: a bug, or a caller's own error on its way out. */
+/**
+ * The failure that the error of a system call means. Rethrows anything else: a bug, or a caller's
+ * own error on its way out.
+ */
 export function failureOf(error: unknown): LockerFailure {
   if (error instanceof LockerFailure) return error;
   const { syscall, errno, code: given } = error as NodeJS.ErrnoException;

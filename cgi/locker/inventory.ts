@@ -1,39 +1,41 @@
-// What lies in a locker: every group of files below IncomingDirectory with what each file is, and what belongs to no group. Reads names and
-// inodes, opens nothing; the server never loads it.
+// The contents of a locker: every upload below IncomingDirectory with its files, and foreign files.
+// Reads names and inodes and opens no file. The server does not load this file.
 import { type Dir, type Dirent, lstatSync, opendirSync, type Stats } from 'node:fs';
 import { reach, reachFolder } from './reach.ts';
 
-/** The files that a group may have. */
+/** The files that an upload may have. */
 export const EXTENSIONS = ['out', 'err', 'env', 'rdy', 'lck'] as const;
 
 export type Extension = (typeof EXTENSIONS)[number];
 
-/** A group as it stands at this moment. */
+/** An upload as it is at this moment. */
 export interface Group {
-  /** Its path below the locker, without an extension: `client1_20040523163210_00724_host.sh`. */
+  /** The path below the locker, without an extension: `client1_20040523163210_00724_host.sh`. */
   name: string;
-  /** Which of its files are there. */
+  /** The files that exist. */
   has: ReadonlySet<Extension>;
 }
 
-/** What one walk finds: a group, or the path below the locker of something that belongs to none. */
+/** A result of a walk: an upload, or the path of a foreign file below the locker. */
 export type Found = { group: Group; stray?: undefined } | { stray: string; group?: undefined };
 
-/** One bit for each extension, so that hundreds of thousands of groups fit in memory. */
+/** One bit for each extension, so that hundreds of thousands of uploads fit into memory. */
 const BITS: ReadonlyMap<string, number> = new Map(EXTENSIONS.map((extension, index) => [extension, 1 << index]));
 
-/** Every set of extensions there can be, by its bits. */
+/** Every possible set of extensions, by its bits. */
 const SETS: readonly ReadonlySet<Extension>[] = Array.from(
   { length: 1 << EXTENSIONS.length },
   (_, bits) => new Set(EXTENSIONS.filter((_, index) => bits & (1 << index))),
 );
 
-/** No upload is below a folder whose path is longer, and who makes one only wants to be in the way. */
+/**
+ * No upload is in a directory with a longer path; such directories can only be meant to obstruct.
+ */
 const MAX_PATH_LENGTH = 4095;
 
 /**
- * Walks a locker, folder by folder, names in order. Follows no link. What disappears meanwhile is passed over. Throws the error of the
- * system call for the locker itself.
+ * Walks a locker directory by directory, names in order, without following links. Files that
+ * disappear meanwhile are skipped. Throws the error of the system call on the locker itself.
  */
 export function* walkLocker(locker: string, folder = ''): Generator<Found> {
   const folders: string[] = [];
@@ -45,9 +47,10 @@ export function* walkLocker(locker: string, folder = ''): Generator<Found> {
 }
 
 /**
- * What lies in one folder of a locker: its uploads, what belongs to none, and then its folders, each in the order of names.
+ * Yields the contents of one directory of a locker: its uploads, foreign files, and then its
+ * subdirectories, each sorted by name.
  *
- * @param isWanted is asked of each file of an upload; of those that are not wanted nothing is kept
+ * @param isWanted selects files of uploads; nothing is kept of the others
  */
 export function* listFolder(
   locker: string,
@@ -76,7 +79,10 @@ export function* listFolder(
   for (const child of folders.sort()) yield { folder: child };
 }
 
-/** Entry by entry: of a large folder, all of them at once would take most of the memory, and twice the time. */
+/**
+ * Reads a directory entry by entry: all entries of a large directory at once would take most of the
+ * memory and twice the time.
+ */
 export function* readFolder(locker: string, name: string): Generator<Dirent> {
   let folder: Dir;
   try {
@@ -92,7 +98,10 @@ export function* readFolder(locker: string, name: string): Generator<Dirent> {
   }
 }
 
-/** Opens a folder to be read entry by entry. Node's own error does not say which it was. */
+/**
+ * Opens a directory to be read entry by entry. Node's error does not name the directory, so this
+ * adds it.
+ */
 function openFolder(locker: string, name: string): Dir {
   const path = reachFolder(locker, name || '.');
   try {
@@ -104,13 +113,13 @@ function openFolder(locker: string, name: string): Dir {
   }
 }
 
-/** The group of a name at this moment; undefined when none of its files is there. */
+/** The upload of a name at this moment; undefined when none of its files exists. */
 export function findGroup(locker: string, name: string): Group | undefined {
   const has = new Set(EXTENSIONS.filter((extension) => statGroupFile(locker, name, extension) !== undefined));
   return has.size > 0 ? { name, has } : undefined;
 }
 
-/** What is known of one file of a group; undefined when it is not there or no regular file. */
+/** Stats of one file of an upload; undefined unless it is a regular file. */
 export function statGroupFile(locker: string, name: string, extension: Extension): Stats | undefined {
   const found = lstatSync(reach(locker, `${name}.${extension}`), { throwIfNoEntry: false });
   return found?.isFile() ? found : undefined;

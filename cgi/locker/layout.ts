@@ -1,6 +1,7 @@
-// Where things lie in a locker and what a group of files is called (docs/protocol.md, section 5). Knows names, opens nothing.
+// The paths in a locker and the names of an upload's files (docs/protocol.md, section 5). Computes
+// names and opens nothing.
 
-/** The three streams of an upload in the order in which they are sent. */
+/** The three streams of an upload, in the order in which they are sent. */
 export const STREAMS = ['out', 'err', 'env'] as const;
 
 export type StreamName = (typeof STREAMS)[number];
@@ -10,13 +11,13 @@ export interface GroupPaths {
   out: string;
   err: string;
   env: string;
-  /** Stands while the group is being written. */
+  /** Exists while the upload is being written. */
   lck: string;
-  /** Appears last: the other three are complete and on disk. */
+  /** Appears last, when the other three are complete and on disk. */
   rdy: string;
 }
 
-/** The files of the group whose path without extension is `base`. */
+/** The paths of the files of the upload whose path without extension is `base`. */
 export function groupPaths(base: string): GroupPaths {
   return {
     out: `${base}.out`,
@@ -30,22 +31,25 @@ export function groupPaths(base: string): GroupPaths {
 /** The most uploads that are kept under one name. */
 export const MAX_NUMBER = 9999;
 
-/** The base of the upload that is kept as the nth of one name: `NAME`, `NAME~2`, ... No token makes a `~`. */
+/**
+ * The base of the nth upload of one name: `NAME`, `NAME~2`, ... Names never contain `~` otherwise.
+ */
 export function numberedBase(base: string, number: number): string {
   return number === 1 ? base : `${base}~${number}`;
 }
 
-/** Takes the number off a name or base; undefined for one that has none. */
+/** Splits the number from a name or base; undefined for one without a number. */
 export function splitNumbered(name: string): { base: string; number: number } | undefined {
-  // Asked of every name there is, and hardly one has a number.
+  // A quick test, because this is called for every name and few have a number.
   if (!name.includes('~')) return undefined;
   const [, base, number] = /^(.*[^/])~([2-9]|[1-9][0-9]{1,3})$/s.exec(name) ?? [];
   return base === undefined ? undefined : { base, number: Number(number) };
 }
 
 /**
- * Why no upload can be stored under a base: a part of its path is longer than file systems take (NAME_MAX 255, PATH_MAX 4096), with the
- * longest extension that is ever put behind it. Undefined for one that can.
+ * Why no upload can be stored under a base: a part of its path is longer than file systems allow
+ * (NAME_MAX 255, PATH_MAX 4096), including the longest extension that is ever added. Undefined when
+ * it is short enough.
  */
 export function findTooLong(base: string, mayHaveSuccessors: boolean): string | undefined {
   const suffix = mayHaveSuccessors ? `~${MAX_NUMBER}.out.new` : '.out';
@@ -54,12 +58,12 @@ export function findTooLong(base: string, mayHaveSuccessors: boolean): string | 
   return Buffer.byteLength(path) > 4095 ? 'a path over 4095 bytes' : undefined;
 }
 
-/** Where a stream lies while the group that it is to replace still stands. */
+/** The path of a stream until it replaces the one of an existing upload. */
 export function successorPath(path: string): string {
   return `${path}.new`;
 }
 
-/** What a `.rdy` file holds: `Jid=server_1_1085355126_00723` and a newline. */
+/** The content of a `.rdy` file: `Jid=server_1_1085355126_00723` and a newline. */
 export function formatReady(jobId: string): string {
   return `Jid=${jobId}\n`;
 }

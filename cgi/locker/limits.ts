@@ -1,10 +1,13 @@
-// What a client may take of a server, as files in a folder of its own: a slot for each request that runs, and one record a day of what it
-// has uploaded. No process waits for another, and none that is killed leaves anything that its successors do not see for what it is.
+// What a client may use of a server, as files in a directory of its own: a slot for each running
+// request, and one record for each day of what it has uploaded. No process waits for another, and a
+// killed one leaves nothing that others could misread.
 //
-//   slot-<ServerId>-<n>       a symbolic link to `<pid>-<start>`: it appears with its content, and takes a name only when it is free
-//   day-<yyyymmdd>-<ServerId> lines of one length, each appended by one write (O_APPEND)
+//   slot-<ServerId>-<n>       a symbolic link to `<pid>-<start>`, which appears together with its
+//                             content, and takes a name only when it is free
+//   day-<yyyymmdd>-<ServerId> lines of equal length, each appended by one write (O_APPEND)
 //
-// Every server has files of its own: a process id says nothing on another machine, and O_APPEND holds for the writers of one.
+// Every server has files of its own, because a process id means nothing on another machine and
+// O_APPEND orders the writers of one machine only.
 import {
   closeSync,
   fstatSync,
@@ -21,17 +24,18 @@ import { LockerFailure } from './failure.ts';
 import { removeDeadLock } from './lock.ts';
 import { isAlive, startOf } from './processes.ts';
 
-/** A slot that is held until it is released. */
+/** A slot, held until it is released. */
 export interface Slot {
-  /** Never throws: it runs on every way out. */
+  /** Never throws, because it runs on every way out. */
   release(): void;
 }
 
 let holder: string | undefined;
 
 /**
- * Takes one of the first `limit` slots of a client on a server; undefined when living processes hold all of them. Makes the client's folder,
- * not the one above it. Throws the errors of system calls.
+ * Takes one of the first `limit` slots of a client on a server; undefined when living processes
+ * hold all of them. Creates the client's directory, but not its parent. Throws the errors of system
+ * calls.
  */
 export function takeSlot(folder: string, serverId: string, limit: number): Slot | undefined {
   holder ??= `${process.pid}-${startOf(process.pid)}`;
@@ -60,12 +64,15 @@ function takeFromDead(target: string, path: string): boolean {
   return tryLink(target, path);
 }
 
-/** True while the process that took a slot lives: only the machine of that process can say. */
+/** Whether the process that took a slot is alive. Only the machine of that process can tell. */
 export function holdsSlot(path: string): boolean {
   return !isDeadSlot(path);
 }
 
-/** True when the process that took it has ended, or the slot is gone by now. What is no slot belongs to nobody who could be asked. */
+/**
+ * Whether the process that took the slot has ended, or the slot no longer exists. A link of another
+ * form also counts as dead, because no process can be asked about it.
+ */
 function isDeadSlot(path: string): boolean {
   try {
     const [, pid, start] = /^(\d{1,10})-(\d{1,20})$/.exec(readlinkSync(path)) ?? [];
@@ -75,7 +82,7 @@ function isDeadSlot(path: string): boolean {
   }
 }
 
-/** Does it, and once more when the folder of `path` had to be made for it. */
+/** Does the work, and again after creating the directory of `path` if it was missing. */
 function inFolder<Result>(path: string, work: () => Result): Result {
   try {
     return work();
@@ -94,7 +101,7 @@ function remove(path: string): void {
   try {
     unlinkSync(path);
   } catch {
-    // The file system no longer answers, or somebody cleaned up.
+    // The file system no longer answers, or another process has removed the slot.
   }
 }
 
@@ -102,23 +109,24 @@ function codeOf(error: unknown): string | undefined {
   return (error as NodeJS.ErrnoException).code;
 }
 
-/** What uploads take. */
+/** What uploads use. */
 export interface Use {
   bytes: number;
   uploads: number;
 }
 
-/** What is counted of an upload before it is stored. */
+/** What is counted for an upload before it is stored. */
 export interface Reservation {
-  /** Takes back what was not used after all. Throws the errors of system calls. */
+  /** Returns what was not used after all. Throws the errors of system calls. */
   giveBack(unused: Use): void;
   close(): void;
 }
 
 /**
- * Counts an upload of so many bytes for a client and a day (`20261130`) before it is stored. Returns which of the limits does not allow it;
- * 0 is no limit. Of uploads that come at once, those whose line came first are counted for those behind them, and never too few. Removes the
- * records of days before `oldest`. Throws LockerFailure `full`, and the errors of system calls.
+ * Counts an upload of so many bytes for a client and a day (`20261130`) before it is stored.
+ * Returns the limit that it would exceed; a limit of 0 is none. Of uploads that arrive at once,
+ * those whose line is first count for those after them, and never too little is counted. Removes
+ * the records of days before `oldest`. Throws LockerFailure `full`, and the errors of system calls.
  */
 export function reserve(
   folder: string,
@@ -133,7 +141,8 @@ export function reserve(
     const problem = findExceeded(add(before.sum, sumOthers(folder, day, serverId, oldest)), bytes, limits);
     if (problem) return closed(fd, problem);
     append(fd, before, { bytes, uploads: 1 });
-    // Those that came between the look and our line go first; on another server, whoever looks later sees both.
+    // Lines that were appended between the look and ours count first. On another server, the later
+    // reader sees both.
     const ahead = sumAhead(fd, before);
     const late = findExceeded(add(ahead, sumOthers(folder, day, serverId, oldest)), bytes, limits);
     if (!late) return { giveBack: (unused) => giveBack(fd, unused), close: () => closeSync(fd) };
@@ -184,19 +193,20 @@ function readSum(path: string): Use {
   }
 }
 
-/** What an open record of a day comes to. Throws the errors of system calls. */
+/** The sums of an open record of a day. Throws the errors of system calls. */
 export function readUse(fd: number): Use {
   return readView(fd).sum;
 }
 
-// A line says what it adds, and what everything before `covered` comes to: so who reads needs the last line, and those behind what it covers,
-// which are as many as there were writers at that moment. `covered` is behind a newline: a line that was not there whole is not covered.
+// A line contains what it adds and the sums of everything before `covered`. A reader therefore
+// needs the last line and the lines after the offset that it covers, as many as there were writers
+// at that moment. `covered` is after a newline: a line that was not complete is not covered.
 const LINE = /([+-]\d{16}) ([+-]\d) (\d{12}) (\d{17}) (\d{9}) (\d{10})$/;
 const LINE_BYTES = 72;
 const TAIL_BYTES = 4096;
 
 interface Line {
-  /** Where it begins. */
+  /** The offset of the line. */
   at: number;
   added: Use;
   covered: number;
@@ -204,10 +214,10 @@ interface Line {
   pid: number;
 }
 
-/** A record of a day as somebody sees it. */
+/** A reader's view of the record of a day. */
 interface View {
   sum: Use;
-  /** Behind the last line that has its end. */
+  /** The offset after the last complete line. */
   end: number;
 }
 
@@ -236,7 +246,10 @@ function sumAhead(fd: number, before: View): Use {
   throw new LockerFailure('failed', 'a line that was appended is not there');
 }
 
-/** The lines that end in a range of the file. What a full disk cut short lies before the line that was written behind it. */
+/**
+ * The lines that end in a range of the file. Anything a full disk cut short is at the beginning of
+ * the next line.
+ */
 function readLines(fd: number, from: number, size: number): { lines: Line[]; end: number } {
   const buffer = Buffer.alloc(size - from);
   const text = buffer.toString('latin1', 0, readSync(fd, buffer, 0, buffer.length, from));
@@ -264,7 +277,7 @@ function append(fd: number, { sum, end }: View, added: Use): void {
     pad(sum.uploads, 9),
   ];
   const line = Buffer.from(`${[...fields, pad(process.pid, 10)].join(' ')}\n`);
-  // What is missing is not written later: it could land behind the line of another.
+  // The rest is not written later, because it could land after another process's line.
   if (writeSync(fd, line) < line.length) throw new LockerFailure('full', 'write was cut short');
 }
 

@@ -1,4 +1,4 @@
-// The lines of an open file, piece by piece.
+// Reads the lines of an open file piece by piece.
 import { fstatSync, readSync } from 'node:fs';
 import { MAX_RECORD_BYTES } from 'webjob-protocol';
 
@@ -6,7 +6,8 @@ const BLOCK_BYTES = 256 * 1024;
 const SEARCH_BYTES = 4 * 1024 * 1024;
 
 /**
- * A line of a file, without its newline; `from` is its first byte, `to` the one behind the newline.
+ * A line without its newline; `from` is the offset of its first byte, `to` the offset after the
+ * newline.
  */
 export interface Line {
   text: string;
@@ -15,8 +16,8 @@ export interface Line {
 }
 
 /**
- * The whole lines of an open file, from an offset on, that hold one of some texts. Returns where to
- * go on. Takes a small part of the time that it takes to look at every line.
+ * Yields the complete lines of an open file, from an offset on, that contain one of some texts.
+ * Returns the offset at which to continue. Takes a small part of the time of looking at every line.
  */
 export function* findLines(fd: number, start: number, texts: readonly string[]): Generator<Line, number> {
   const buffer = Buffer.allocUnsafe(Math.max(0, Math.min(SEARCH_BYTES, fstatSync(fd).size - start)));
@@ -43,8 +44,8 @@ export function* findLines(fd: number, start: number, texts: readonly string[]):
 }
 
 /**
- * Every line of an open file from an offset on, a character a byte, without its newline. Of one
- * over a MiB only the end is kept.
+ * Yields every line of an open file from an offset on, one character for each byte. Of a line over
+ * 1 MiB only the end is kept.
  */
 export function* readLines(fd: number, start: number): Generator<Line> {
   const left = fstatSync(fd).size - start;

@@ -1,6 +1,7 @@
-// The `.lck` file that stands while a group is written. It already holds the ready line, so that renaming it to `.rdy` ends
-// the lock and announces the group in one step. Its holder may be killed at any moment: an old one is told by age alone,
-// which also works for a holder on another machine and for one that is not ours.
+// The `.lck` file that exists while an upload is written. It already contains the line of the
+// `.rdy`, so that renaming it to `.rdy` ends the lock and announces the upload in one step. Its
+// holder may be killed at any moment. An abandoned lock is recognised by its age alone, which also
+// works for a holder on another machine and for the original server.
 import { closeSync, fstatSync, linkSync, lstatSync, renameSync, unlinkSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { openNew, writeAll } from './durable.ts';
@@ -8,18 +9,21 @@ import { LockerFailure } from './failure.ts';
 import { type GroupPaths, STREAMS, successorPath } from './layout.ts';
 
 /**
- * A group in which no file changed for so long has no living writer: a web server ends a request that makes no progress
- * after its Timeout (60 s unless configured), many times sooner.
+ * An upload in which no file changed for this long has no living writer: a web server ends a
+ * request without progress after its Timeout (60 s by default), far sooner.
  */
 const ABANDONED_AFTER_SECONDS = 3600;
 
-/** A `.lck` that is held: its descriptor stays open until releaseLock. */
+/** A `.lck` that is held. Its descriptor stays open until releaseLock(). */
 export interface Lock {
   path: string;
   fd: number;
 }
 
-/** Takes the lock of a group and writes `readyLine` into it. Throws LockerFailure `exists` when somebody holds it. */
+/**
+ * Takes the lock of an upload and writes `readyLine` to it. Throws LockerFailure `exists` when
+ * another process holds it.
+ */
 export function takeLock(paths: GroupPaths, readyLine: string): Lock {
   const lock = { path: paths.lck, fd: createLock(paths) };
   try {
@@ -31,18 +35,21 @@ export function takeLock(paths: GroupPaths, readyLine: string): Lock {
   }
 }
 
-/** True while the file at the lock's path is the one that was taken. */
+/** Whether the file at the lock's path is the one that was taken. */
 export function isHeld(lock: Lock): boolean {
   const found = lstatSync(lock.path, { throwIfNoEntry: false });
   return found?.ino === fstatSync(lock.fd).ino;
 }
 
-/** Ends the lock, also after it became the `.rdy` file. Never throws: it runs on every way out. */
+/**
+ * Ends the lock, also after it became the `.rdy` file. Never throws, because it runs on every way
+ * out.
+ */
 export function releaseLock(lock: Lock): void {
   try {
     if (isHeld(lock)) unlinkSync(lock.path);
   } catch {
-    // The file system no longer answers; the age of what stays tells the next writer.
+    // The file system no longer answers. The next writer recognises what is left by its age.
   } finally {
     closeSync(lock.fd);
   }
@@ -56,28 +63,29 @@ function createLock(paths: GroupPaths): number {
   }
   if (!isAbandoned(paths)) throw new LockerFailure('exists', 'another upload is writing this name');
   removeDeadLock(paths.lck, isOld);
-  // Whoever was faster holds it now: EEXIST.
+  // A faster process holds it now: EEXIST.
   return openNew(paths.lck);
 }
 
-/** True when nobody can be at work on the group any more. */
+/** Whether no process can be writing the upload any longer. */
 export function isAbandoned(paths: GroupPaths): boolean {
   const streams = STREAMS.flatMap((name) => [paths[name], successorPath(paths[name])]);
   return [paths.lck, ...streams].every(isOld);
 }
 
-/** True also for a file that is not there. */
+/** Whether a file is old; also true for a file that does not exist. */
 function isOld(path: string): boolean {
   const modifiedAt = lstatSync(path, { throwIfNoEntry: false })?.mtimeMs ?? 0;
   return Date.now() - modifiedAt > ABANDONED_AFTER_SECONDS * 1000;
 }
 
 /**
- * Takes away a lock that was judged dead. Two may judge the same one: the late one finds it gone, or has caught the lock of the one that
- * was faster: that one it gives back.
+ * Removes a lock that was judged dead. Two processes may judge the same one: the later one finds it
+ * gone, or has moved the new lock of the faster process, which it then restores.
  */
 export function removeDeadLock(path: string, isDead: (path: string) => boolean): void {
-  // Short, as the name of the lock may be as long as names can be. What a kill leaves here is an abandoned lock like any other.
+  // A short name, because the lock's name may already have the maximum length. What a kill leaves
+  // here is an abandoned lock like any other.
   const aside = `${dirname(path)}/.${process.pid}.lck`;
   try {
     renameSync(path, aside);

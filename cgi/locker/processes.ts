@@ -1,7 +1,8 @@
-// Is a process alive, and is it the one that it was? For locks and leftovers that name one.
+// Whether a process is alive, and whether it is still the same one. For locks and leftover files
+// that name a process.
 import { readFileSync } from 'node:fs';
 
-/** True for a process that exists, whoever owns it. */
+/** Whether a process exists, whoever owns it. */
 export function isAlive(pid: number): boolean {
   try {
     return process.kill(pid, 0);
@@ -10,12 +11,15 @@ export function isAlive(pid: number): boolean {
   }
 }
 
-/** When a process started, in ticks since the machine did: a process id comes again, both together do not. `0` where no /proc tells. */
+/**
+ * When a process started, in clock ticks since boot. A process id is reused, but not together with
+ * its start time. `0` on systems without /proc.
+ */
 export function startOf(pid: number): string {
-  // On Windows anybody may make a folder of that name.
+  // On Windows anyone could create a directory with that name.
   if (process.platform === 'win32') return '0';
   try {
-    // Behind the name, which may hold anything, it is the twentieth field.
+    // The twentieth field after the name, which may contain any character.
     return /.*\) (?:\S+ ){19}(\d+)/s.exec(readFileSync(`/proc/${pid}/stat`, 'latin1'))?.[1] ?? '0';
   } catch {
     return '0';

@@ -1,8 +1,9 @@
-// The way to a file of a locker for whoever may do more than the web user, to whom the folders in it belong: he can put a
-// link in the place of any of them between a look and the use. So no path leads through such a folder. Each is opened by
-// its name in the one above it, with O_NOFOLLOW, and stays open: `/proc/self/fd/17/NAME` is in that very folder, wherever
-// somebody moves it and whatever takes its place. Node has no openat; this is the same (proc(5), open(2), "Rationale for
-// openat"). The server never loads it.
+// Access to files of a locker for root. The directories in it belong to the web user, who can
+// replace any of them by a link between a check and the use. So no path leads through such a
+// directory: each is opened by its name in its parent, with O_NOFOLLOW, and stays open.
+// `/proc/self/fd/17/NAME` is in that very directory wherever it is moved and whatever takes its
+// place. Node has no openat(); this is equivalent (proc(5), open(2), "Rationale for openat"). The
+// server does not load this file.
 import { closeSync, constants, existsSync, lstatSync, mkdirSync, openSync, readlinkSync, type Stats } from 'node:fs';
 import { dirname } from 'node:path';
 import { syncFolder } from './durable.ts';
@@ -10,41 +11,43 @@ import { syncFolder } from './durable.ts';
 const { O_RDONLY, O_DIRECTORY, O_NOFOLLOW } = constants;
 
 const DESCRIPTORS = '/proc/self/fd';
-/** Below it there is nothing, and nobody can change that. */
+/** A path below which nothing can exist, and that nobody can change. */
 const NOWHERE = `${DESCRIPTORS}/-`;
-/** What takes a folder away and makes another of its name is noticed after so long. */
+/** A directory that was removed and created again is noticed after this time. */
 const FRESH_MS = 1000;
 const MAX_FOLDERS = 128;
 const MAX_LINKS = 40;
 
-/** A folder that is held open. */
+/** A directory that is held open. */
 interface Held {
   fd: number;
   until: number;
 }
 
-/** By its path, the one longest unused first. */
+/** By path, the least recently used first. */
 const held = new Map<string, Held>();
-/** What descriptors stand for, in messages. */
+/** The directories that descriptors stand for, in messages. */
 const folders: string[] = [];
-/** Where the paths of lockers lead. */
+/** The resolved paths of lockers. */
 const ways = new Map<string, Way>();
 let hasDescriptors: boolean | undefined;
 
-/** Where a path leads. */
+/** A resolved path. */
 interface Way {
-  /** The same without a link in it. */
+  /** The path without links. */
   path: string;
-  /** Nobody but root can have it lead elsewhere. */
+  /** Nobody but root can make it lead elsewhere. */
   isFixed: boolean;
-  /** A link in it that others can put there; undefined when there is none. */
+  /** A link in the path that others can change; undefined when there is none. */
   link: string | undefined;
 }
 
 /**
- * The path of a file in a locker: `name` is below the locker, as Group has it, with or without an extension. To be used at once: the next
- * call may end what it leads through. What is in no folder of the locker has a path at which nothing is. A link in the place of the file
- * itself is for the caller not to follow. Throws the error of a system call for a folder that may not be entered.
+ * The path of a file in a locker. `name` is a path below the locker, as in Group, with or without
+ * an extension. Use it at once, because the next call may close the directory it leads through. A
+ * name in no directory of the locker gets a path at which nothing exists. The caller must not
+ * follow a link in place of the file itself. Throws the error of a system call for a directory that
+ * may not be entered.
  */
 export function reach(locker: string, name: string): string {
   const slash = name.lastIndexOf('/');
@@ -52,15 +55,21 @@ export function reach(locker: string, name: string): string {
   return `${hold(locker, name.slice(0, slash))}${name.slice(slash)}`;
 }
 
-/** The same for a folder of a locker, `.` for the locker itself. */
+/**
+ * The path of a directory in a locker; `.` is the locker itself. Use it at once, because the next
+ * call may close the directory it leads through.
+ */
 export function reachFolder(locker: string, folder: string): string {
   const name = folder === '.' ? '' : folder;
   if (name === '' && isFixed(locker)) return locker;
-  // Without the dot it would be the link to the folder.
+  // Without the dot it would be the path of the link to the directory.
   return `${hold(locker, name)}/.`;
 }
 
-/** Makes the folders of a file in a locker that are missing, mode 0755, each one's name on disk before the next, as far as nothing is in the way. */
+/**
+ * Creates the missing directories of a file in a locker with mode 0755. The name of each is on disk
+ * before the next one is created. Stops at anything that is in the way.
+ */
 export function makeFolders(locker: string, name: string): void {
   for (let slash = name.indexOf('/'); slash > 0; slash = name.indexOf('/', slash + 1)) {
     const folder = name.slice(0, slash);
@@ -75,12 +84,12 @@ export function makeFolders(locker: string, name: string): void {
   }
 }
 
-/** A text with the paths that `reach` gave as an operator knows them. */
+/** Replaces paths from reach() in a text by paths that an operator knows. */
 export function nameReached(text: string): string {
   return text.replace(/\/proc\/self\/fd\/(\d+)(?=\/)(?:\/\.(?![^/']))?/g, (path, fd) => folders[Number(fd)] ?? path);
 }
 
-/** The path of a folder that stays open. */
+/** The path of a directory, which stays open. */
 function hold(locker: string, folder: string): string {
   const path = folder === '' ? locker : `${locker}/${folder}`;
   hasDescriptors ??= existsSync(DESCRIPTORS);
@@ -108,7 +117,7 @@ function release(path: string, { fd }: Held): void {
   closeSync(fd);
 }
 
-/** Undefined for a folder that is not there, and for a link or a file in its place. */
+/** Opens a directory; undefined when it does not exist or is a link or a file. */
 function openBelow(locker: string, folder: string): number | undefined {
   if (folder === '') return openLocker(locker);
   const slash = folder.lastIndexOf('/');
@@ -134,7 +143,9 @@ function errorOf(code: string | undefined, message: string): NodeJS.ErrnoExcepti
 
 let wasRoot: boolean | undefined;
 
-/** Asked once: it is a system call, and a path is asked for several times for each upload. */
+/**
+ * Called once, because it is a system call and paths are requested several times for each upload.
+ */
 function isRoot(): boolean {
   wasRoot ??= process.geteuid?.() === 0;
   return wasRoot;
@@ -149,7 +160,7 @@ function withoutDescriptors(path: string): string {
   return path;
 }
 
-/** Somebody who is not root can do no more by a path than by himself. */
+/** A user other than root gains nothing by a path that they could not do directly. */
 function isFixed(locker: string): boolean {
   return !isRoot() || wayOf(locker).isFixed;
 }
@@ -160,7 +171,10 @@ function wayOf(locker: string): Way {
   return known;
 }
 
-/** Step by step from the root, each step without a link. Throws ELOOP for a link that others than root can change. */
+/**
+ * Opens the path step by step from the root, none of them a link. Throws ELOOP for a link that
+ * others than root can change.
+ */
 function openLocker(locker: string): number | undefined {
   const { path, link } = wayOf(locker);
   if (link !== undefined)
@@ -182,7 +196,7 @@ function openLocker(locker: string): number | undefined {
   return fd;
 }
 
-/** Follows a path as the system does. */
+/** Resolves a path as the system does. */
 function follow(locker: string): Way {
   const parts = (locker.startsWith('/') ? locker : `${process.cwd()}/${locker}`).split('/');
   const way: Way = { path: '', isFixed: true, link: undefined };
@@ -207,7 +221,10 @@ function follow(locker: string): Way {
   return way;
 }
 
-/** True when nobody but root can put something else in the place of what is in a folder. In one as /tmp nobody moves what is another's. */
+/**
+ * Whether nobody but root can replace an entry of a directory. In one with the sticky bit, such as
+ * /tmp, users cannot rename other users' files.
+ */
 function isRoots(folder: Stats, entry: Stats): boolean {
   const isShared = (folder.mode & 0o022) !== 0;
   return folder.uid === 0 && (!isShared || ((folder.mode & 0o1000) !== 0 && entry.uid === 0));

@@ -1,21 +1,22 @@
-// Is an upload there already? A client that heard no answer sends it again: its bytes are held against those on disk as they arrive, and when
-// they turn out to be others, what was read so far is told once more from the group that it was equal to.
+// Recognises an upload that is already stored, because a client that received no answer sends it
+// again. Its bytes are compared with those on disk as they arrive. When they turn out to differ,
+// the part that was read is supplied again from the upload that it was equal to.
 import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
 import type { ByteSource, DepositPlan } from './deposit.ts';
 import { LockerFailure } from './failure.ts';
 import { formatReady, groupPaths, STREAMS, type StreamName } from './layout.ts';
 
-/** What comparing an upload came to. */
+/** The result of comparing an upload. */
 export interface Comparison {
-  /** The base of the group that holds the very same upload. */
+  /** The base of the upload with the same bytes. */
   repeated: string | undefined;
-  /** The whole upload from its first byte, when it is repeated nowhere. */
+  /** The whole upload from its first byte, when no stored one is the same. */
   rest: ByteSource;
-  /** To be called when `rest` is no longer read. */
+  /** Must be called when `rest` is no longer read. */
   close(): void;
 }
 
-/** A group with the same job id and streams of the same lengths. */
+/** An upload with the same job id and streams of the same sizes. */
 interface Twin {
   base: string;
   fds: Record<StreamName, number>;
@@ -24,8 +25,9 @@ interface Twin {
 const CHUNK_BYTES = 256 * 1024;
 
 /**
- * Compares an upload with announced groups, as far as one of them can be it; each costs three descriptors. Reads nothing of `source` when
- * none can. Throws LockerFailure `short` when the body ends before it differs from all: what arrived of it is on disk already.
+ * Compares an upload with announced ones that may be the same; each costs three descriptors. Reads
+ * nothing of `source` when none may be. Throws LockerFailure `short` when the body ends before it
+ * differs from all: what has arrived is already on disk.
  */
 export function compareUpload(bases: readonly string[], plan: DepositPlan, source: ByteSource): Comparison {
   const twins = bases.flatMap((base) => openTwin(base, plan) ?? []);
@@ -66,7 +68,10 @@ function compare(
   return { repeated: alive[0]?.base, rest: source };
 }
 
-/** The upload from its first byte: up to byte `at` of a stream from a group that is equal so far, then `chunk`, then what `source` has. */
+/**
+ * The upload from its first byte: up to byte `at` of a stream from a stored upload that is equal so
+ * far, then `chunk`, then the rest of `source`.
+ */
 function tellAgain(
   { fds }: Twin,
   stream: StreamName,
@@ -101,7 +106,10 @@ function tellAgain(
   };
 }
 
-/** Undefined for a group that cannot be this upload: another job id, other lengths, or no plain files. */
+/**
+ * Opens a stored upload; undefined when it cannot be the same: another job id, other sizes, or
+ * files that are not regular.
+ */
 function openTwin(base: string, { jobId, lengths }: DepositPlan): Twin | undefined {
   const paths = groupPaths(base);
   const fds: Partial<Twin['fds']> = {};
@@ -117,7 +125,7 @@ function openTwin(base: string, { jobId, lengths }: DepositPlan): Twin | undefin
   return { base, fds: fds as Twin['fds'] };
 }
 
-/** True for an announced upload of that job. */
+/** Whether an upload was announced under that job id. */
 export function isOfJob(base: string, jobId: string): boolean {
   const ready = Buffer.from(formatReady(jobId));
   return withFile(groupPaths(base).rdy, ready.length, (fd) => {
@@ -136,7 +144,7 @@ function withFile(path: string, size: number, look: (fd: number) => boolean): bo
   }
 }
 
-/** A regular file of that size, no link followed; undefined for anything else. */
+/** Opens a regular file of that size without following a link; undefined for anything else. */
 function openFile(path: string, size: number): number | undefined {
   let fd: number;
   try {
@@ -150,7 +158,7 @@ function openFile(path: string, size: number): number | undefined {
   return undefined;
 }
 
-/** Fills the buffer from that offset; false when the file has fewer bytes. */
+/** Fills the buffer from an offset; false when the file has fewer bytes. */
 function readAt(fd: number, buffer: Uint8Array, offset: number): boolean {
   for (let at = 0; at < buffer.length; ) {
     const count = readSync(fd, buffer, at, buffer.length - at, offset + at);

@@ -1,28 +1,31 @@
-// The body of a request: bytes from a descriptor, never more than the request announced (RFC 3875, section 4.2).
+// The body of a request: bytes from a descriptor, never more than the request announced (RFC 3875,
+// section 4.2).
 import { read } from 'node:fs';
 import { readSome } from './descriptors.ts';
 
-/** Bytes to be read one after the other; what a handler is given. */
+/** The body that a handler reads. */
 export interface Body {
-  /** Fills the start of `buffer` and returns how many bytes it put there; 0 is the end, early or not. */
+  /**
+   * Fills the beginning of `buffer` and returns the number of bytes; 0 is the end, early or not.
+   */
   read(buffer: Uint8Array): number;
 }
 
-/** A body that waits on a descriptor. */
+/** A body that is read from a descriptor. */
 export interface OpenBody extends Body {
   /**
-   * Reads what is left of it and throws it away, for so long at most. Then calls `done`, once: with false when a read still waits, and the
-   * process can then end by a signal only.
+   * Reads and discards the rest, for at most this long. Then calls `done` once, with false when a
+   * read is still waiting: then only a signal can end the process.
    */
   drainFor(milliseconds: number, done: (isRead: boolean) => void): void;
 }
 
-/** What a reader of a whole body reads at once, in bytes. */
+/** The size of a read when a whole body is read, in bytes. */
 export const BODY_CHUNK_BYTES = 256 * 1024;
 
 /**
- * The body that waits on `fd`. With a length it ends after so many bytes; without one (a chunked request) it ends
- * where the descriptor does, and a truncated body cannot be told from a whole one.
+ * The body on `fd`. With a length it ends after that many bytes. Without one (a chunked request) it
+ * ends where the descriptor does, and a truncated body cannot be told from a complete one.
  */
 export function openBody(fd: number, contentLength: number | undefined): OpenBody {
   let left = contentLength ?? Number.POSITIVE_INFINITY;
@@ -37,7 +40,7 @@ export function openBody(fd: number, contentLength: number | undefined): OpenBod
   };
 }
 
-/** Reads what is left of a body and throws it away; returns how many bytes that was. */
+/** Reads and discards the rest of a body; returns the number of bytes. */
 export function drainBody(body: Body): number {
   const buffer = Buffer.allocUnsafe(BODY_CHUNK_BYTES);
   let total = 0;
@@ -45,10 +48,13 @@ export function drainBody(body: Body): number {
   return total;
 }
 
-/** How long a descriptor that somebody who shares it has made non-blocking is left alone. */
+/**
+ * The pause before reading again from a descriptor that another process sharing it has made
+ * non-blocking.
+ */
 const PAUSE_MILLISECONDS = 10;
 
-/** By asynchronous reads: only beside these can time run out. */
+/** Uses asynchronous reads, because time can only run out beside those. */
 function drainFor(fd: number, length: number, milliseconds: number, done: (isRead: boolean) => void): void {
   const buffer = Buffer.allocUnsafe(BODY_CHUNK_BYTES);
   let left = length;

@@ -1,5 +1,5 @@
-// One connection of a web server to a FastCGI responder: one request at a time, whatever else is sent. Everything that comes may be late,
-// cut off or nonsense: it costs this connection and no other.
+// A connection from a web server to a FastCGI responder: one request at a time, whatever the peer
+// sends. Input may be late, cut off or malformed, and affects this connection only.
 import { closeSync, readSync } from 'node:fs';
 import type { Socket } from 'node:net';
 import {
@@ -20,48 +20,57 @@ import { type CgiResponse, formatHead } from './response.ts';
 import type { CgiHandler } from './script.ts';
 import { Spool } from './spool.ts';
 
-/** What a connection needs of the responder. */
+/** What a connection needs from the responder. */
 export interface ConnectionOptions {
-  /** Answers a request, as that of `serveScript` does. */
+  /** Answers a request, like the handler of `serveScript`. */
   handler: CgiHandler;
-  /** Where the body of a request may be kept when it is large; undefined throws the rest of it away. Must not throw. */
+  /**
+   * Returns a directory for the body of a large request, or undefined to discard the rest of the
+   * body. Must not throw.
+   */
   findSpoolFolder: (request: CgiRequest) => string | undefined;
-  /** Hears of a request before its body comes. Must not throw. */
+  /** Called with a request before its body arrives. Must not throw. */
   onRequest?: (request: CgiRequest) => void;
-  /** Hears of what a peer did wrong, and of what a handler threw. */
+  /** Called with protocol errors of the peer and errors thrown by the handler. */
   onError: (error: Error) => void;
-  /** What a server that asks is told. */
+  /** The answer to FCGI_GET_VALUES. */
   maxConnections: number;
 }
 
-/** The variables of a request, with names and lengths: what httpd lets a client send is well below. */
+/**
+ * The limit for the variables of a request, names and lengths included; httpd's own limits are well
+ * below it.
+ */
 const MAX_PARAMS_BYTES = 1024 * 1024;
-/** What is read of an answer's file at once. */
+/** The number of bytes of an answer's file that are read at a time. */
 const PIECE_BYTES = 65_528;
 
 interface Exchange {
   requestId: number;
   keepConnection: boolean;
-  /** What has come of the variables; undefined once they are whole. */
+  /** The variables received so far; undefined when they are complete. */
   params: Buffer[] | undefined;
   paramsBytes: number;
   request: CgiRequest | undefined;
   spool: Spool | undefined;
-  /** What has not been sent yet of an answer that is on its way. */
+  /** The part of the answer's file that was not sent yet. */
   file: { fd: number; left: number } | undefined;
   afterwards: (() => void) | undefined;
   atEnd: (() => void) | undefined;
   isAnswered: boolean;
 }
 
-/** Serves the requests of one accepted socket, one after the other, until its peer leaves or it is told to end. */
+/**
+ * Serves the requests of one accepted socket, one after another, until the peer leaves or end() is
+ * called.
+ */
 export class Connection {
   readonly socket: Socket;
   readonly #options: ConnectionOptions;
   readonly #parser = new RecordParser();
   #exchange: Exchange | undefined;
   #isLast = false;
-  /** Requests that have ended. */
+  /** The number of finished requests. */
   served = 0;
 
   constructor(socket: Socket, options: ConnectionOptions) {
@@ -70,16 +79,16 @@ export class Connection {
     socket.on('data', (bytes: Buffer) => this.#receive(bytes));
     socket.on('end', () => this.#hangUp());
     socket.on('close', () => this.#hangUp());
-    // What follows is 'close'.
+    // 'close' follows.
     socket.on('error', () => {});
   }
 
-  /** True while a request has begun and its answer has not been sent. */
+  /** Whether a request has begun and its answer was not sent completely. */
   get isBusy(): boolean {
     return this.#exchange !== undefined;
   }
 
-  /** Ends with the request that is being served, or with the first one, which must be on its way. */
+  /** Ends after the current request, or after the first one, which must be on its way. */
   end(): void {
     this.#isLast = true;
     if (!this.#exchange && this.served > 0) this.socket.end();
@@ -95,7 +104,7 @@ export class Connection {
     } finally {
       this.socket.uncork();
     }
-    // A peer that asks and does not read what it is answered.
+    // The peer sends requests without reading the answers.
     if (this.socket.writableNeedDrain) {
       this.socket.pause();
       this.socket.once('drain', () => this.socket.resume());
@@ -109,7 +118,7 @@ export class Connection {
     else if (type === RECORD_TYPES.beginRequest) this.#begin(requestId, content);
     else if (this.#exchange?.requestId === requestId && !this.#exchange.isAnswered)
       this.#continue(this.#exchange, record);
-    // The peer wants no more of an answer that is on its way.
+    // The peer has aborted a request that is being answered.
     else if (this.#exchange?.requestId === requestId && type === RECORD_TYPES.abortRequest)
       this.#finish(this.#exchange);
     // Anything else concerns a request that has ended.
@@ -170,7 +179,7 @@ export class Connection {
       exchange.paramsBytes += content.length;
       if (exchange.paramsBytes > MAX_PARAMS_BYTES) throw new RangeError('more variables than a request may have');
       exchange.params.push(Buffer.from(content));
-      // A peer that sends them byte by byte shall not cost more than another.
+      // A peer that sends single bytes must not cost more than any other.
       if (exchange.params.length > 64) exchange.params = [Buffer.concat(exchange.params)];
       return;
     }
@@ -181,12 +190,12 @@ export class Connection {
     exchange.spool = new Spool(request.contentLength, () => this.#options.findSpoolFolder(request));
   }
 
-  /** The body is whole, or will never be: the handler tells by its length. */
+  /** The body is complete or never will be; the handler notices by its length. */
   #serve(exchange: Exchange): void {
     const { request, spool } = exchange;
     if (!request || !spool) return;
     exchange.isAnswered = true;
-    // The handler's from now on, whatever becomes of the exchange.
+    // From here on the handler owns it, whatever happens to the exchange.
     exchange.spool = undefined;
     let given: CgiResponse | Promise<CgiResponse>;
     try {
@@ -209,7 +218,7 @@ export class Connection {
 
   #answer(exchange: Exchange, given: CgiResponse): void {
     let response = given;
-    // The peer left, or wants no more, while the handler was at work.
+    // The peer left or aborted the request while the handler was working.
     if (exchange !== this.#exchange) {
       closeContent(response);
       response.atEnd?.();
@@ -234,13 +243,14 @@ export class Connection {
     for (const record of formatStream(RECORD_TYPES.stdout, exchange.requestId, bytes)) this.socket.write(record);
   }
 
-  /** Goes on as fast as the peer reads. */
+  /** Sends as fast as the peer reads. */
   #sendFile(exchange: Exchange): void {
     const { file } = exchange;
     while (file && file.left > 0 && exchange === this.#exchange) {
       const piece = readPiece(file.fd, Math.min(file.left, PIECE_BYTES));
       if (!piece || this.socket.destroyed) {
-        // The file shrank, or the peer is gone: the connection breaks, because an end would call the answer whole.
+        // The file shrank, or the peer left. The connection is broken off, because a regular end
+        // would declare the answer complete.
         this.socket.destroy();
         this.#finish(exchange);
         return;
@@ -259,7 +269,8 @@ export class Connection {
     if (exchange !== this.#exchange) return;
     this.#exchange = undefined;
     this.served += 1;
-    // Before the peer hears of it: it may ask another process the next moment.
+    // Called before the peer gets the end, because it may send its next request to another process
+    // right away.
     exchange.atEnd?.();
     exchange.spool?.close();
     if (exchange.file) closeSync(exchange.file.fd);
@@ -271,7 +282,10 @@ export class Connection {
     exchange.afterwards?.();
   }
 
-  /** The peer sends no more. A request whose body broke off is served: what arrived is the handler's to judge, as a CGI script's. */
+  /**
+   * The peer sends nothing more. A request with an incomplete body is still served: as with a CGI
+   * script, the handler decides what to do with the part that arrived.
+   */
   #hangUp(): void {
     const exchange = this.#exchange;
     this.#isLast = true;
@@ -287,7 +301,7 @@ function closeContent({ content }: CgiResponse): void {
   if (content && 'fd' in content) closeSync(content.fd);
 }
 
-/** Undefined at the end of the file, and when it cannot be read. */
+/** Reads the next piece of a file; undefined at its end, and when it cannot be read. */
 function readPiece(fd: number, length: number): Buffer | undefined {
   try {
     const buffer = Buffer.allocUnsafe(length);

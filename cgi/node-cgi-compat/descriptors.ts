@@ -1,10 +1,14 @@
-// Whole reads and writes on raw descriptors. Only the synchronous calls of node:fs: touching process.stdin or
-// process.stdout would set O_NONBLOCK on descriptors that are shared with the web server.
+// Complete reads and writes on raw descriptors. Uses only the synchronous calls of node:fs:
+// touching process.stdin or process.stdout would set O_NONBLOCK on descriptors that are shared with
+// the web server.
 import { readSync, writeSync } from 'node:fs';
 
 const RETRY_MILLISECONDS = 5;
 
-/** Reads up to `buffer.length` bytes; 0 is the end. A reset connection counts as the end: the length check tells. */
+/**
+ * Reads up to `buffer.length` bytes; 0 is the end. A reset connection counts as the end, which the
+ * check of the length detects.
+ */
 export function readSome(fd: number, buffer: Uint8Array): number {
   try {
     return persist(() => readSync(fd, buffer));
@@ -15,14 +19,17 @@ export function readSome(fd: number, buffer: Uint8Array): number {
   }
 }
 
-/** Writes all of `bytes`, however many calls it takes. Throws what the last write threw (EPIPE: the peer left). */
+/**
+ * Writes all of `bytes` with as many calls as necessary. Throws the error of the last write, such
+ * as EPIPE when the peer left.
+ */
 export function writeAll(fd: number, bytes: Uint8Array): void {
   for (let offset = 0; offset < bytes.length; ) offset += persist(() => writeSync(fd, bytes, offset));
 }
 
 /**
- * Repeats a call that a signal interrupted, or whose descriptor somebody who shares it has made non-blocking: without an event loop there
- * is no other way to wait for it.
+ * Repeats a call that was interrupted by a signal, or whose descriptor another process sharing it
+ * has made non-blocking. Without an event loop there is no other way to wait.
  */
 function persist(call: () => number): number {
   for (;;) {

@@ -1,4 +1,5 @@
-// The environment a web server owes a CGI script (RFC 3875, section 4.1), from what an HTTP server knows of a request. Pure.
+// Builds the environment of a CGI script (RFC 3875, section 4.1) from what an HTTP server knows of
+// a request. A pure function.
 import type { CgiEnvironment } from './request.ts';
 
 /** What a server knows of a request and of itself. */
@@ -8,24 +9,25 @@ export interface ServedRequest {
   target: string;
   /** `HTTP/1.1` */
   protocol: string;
-  /** Names and values in turn, as `IncomingMessage.rawHeaders`. */
+  /** Names and values alternating, as in `IncomingMessage.rawHeaders`. */
   rawHeaders: readonly string[];
   remoteAddress: string;
   remotePort: number;
   localAddress: string;
   localPort: number;
   secure: boolean;
-  /** URL path of the script; the target begins with it. */
+  /** URL path of the script, with which the target begins. */
   scriptName: string;
   scriptFilename: string;
   serverSoftware: string;
-  /** Who the server authenticated, by Basic authentication. */
+  /** The user authenticated by the server with Basic authentication. */
   remoteUser: string | undefined;
 }
 
 /**
- * The variables of section 4.1. The credentials of a request are not passed on (section 4.1.18), and neither is `Proxy`, which would
- * become HTTP_PROXY and send a script's own requests to a stranger. CONTENT_LENGTH is absent for a chunked body.
+ * The variables of RFC 3875, section 4.1. Credentials are not passed on (section 4.1.18), and
+ * neither is `Proxy`, which would become HTTP_PROXY and redirect the script's own requests.
+ * CONTENT_LENGTH is absent for a chunked body.
  */
 export function environmentFor(served: ServedRequest): CgiEnvironment {
   const headers = joinHeaders(served.rawHeaders);
@@ -71,7 +73,7 @@ function headerVariables(headers: Map<string, string>): Record<string, string> {
   );
 }
 
-/** Lower-case names; repeats joined by `, ` (section 4.1.18). */
+/** Headers by lower-case name; repeated ones are joined by `, ` (RFC 3875, section 4.1.18). */
 function joinHeaders(rawHeaders: readonly string[]): Map<string, string> {
   const headers = new Map<string, string>();
   for (let i = 0; i + 1 < rawHeaders.length; i += 2) {
@@ -83,12 +85,15 @@ function joinHeaders(rawHeaders: readonly string[]): Map<string, string> {
   return headers;
 }
 
-/** An address as SERVER_NAME has it (section 4.1.14). */
+/** An address in the form of SERVER_NAME (RFC 3875, section 4.1.14). */
 function hostOf(address: string): string {
   return address.includes(':') ? `[${address}]` : address;
 }
 
-/** A path that is not UTF-8, or that no variable could hold because of a NUL, stays encoded. */
+/**
+ * Decodes a path. One that is not UTF-8, or that contains a NUL, which no variable can hold, stays
+ * encoded.
+ */
 function decodePath(path: string): string {
   try {
     const decoded = decodeURIComponent(path);

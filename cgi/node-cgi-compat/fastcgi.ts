@@ -1,6 +1,7 @@
-// The records of FastCGI 1.0 as a web server and a responder exchange them: taken apart and put together. Pure: touches no socket.
+// Parses and formats the records of FastCGI 1.0 that a web server and a responder exchange. Pure
+// functions, without sockets.
 
-/** The types of a record (specification, section 8). */
+/** The record types (FastCGI specification, section 8). */
 export const RECORD_TYPES = {
   beginRequest: 1,
   abortRequest: 2,
@@ -15,39 +16,45 @@ export const RECORD_TYPES = {
   unknownType: 11,
 } as const;
 
-/** How a request ended for the protocol, in an END_REQUEST. */
+/** The protocol status in an END_REQUEST. */
 export const PROTOCOL_STATUSES = { complete: 0, cannotMultiplex: 1, overloaded: 2, unknownRole: 3 } as const;
 
-/** The role of a program that answers requests; the others (authorizer, filter) are not ours. */
+/** The responder role; the others (authorizer, filter) are not supported. */
 export const RESPONDER_ROLE = 1;
 
-/** One record without its header and padding. */
+/** A record without its header and padding. */
 export interface FastCgiRecord {
   /** One of RECORD_TYPES, or any other byte. */
   type: number;
-  /** 0 for what concerns the connection as a whole. */
+  /** 0 for a management record that concerns the whole connection. */
   requestId: number;
-  /** May lie in the bytes that were pushed: who keeps it copies it. */
+  /** May be a slice of the bytes that were pushed; copy it to keep it. */
   content: Buffer;
 }
 
 const VERSION = 1;
 const HEADER_BYTES = 8;
-/** The most that fits into a record without padding. */
+/** The largest content that needs no padding. */
 const MAX_CONTENT_BYTES = 65_528;
 const KEEP_CONNECTION = 1;
 const NOTHING = Buffer.alloc(0);
 
-/** Cuts the bytes of one connection into records, however they arrive. Holds one unfinished record at most. */
+/**
+ * Splits the bytes of a connection into records, however they arrive. Buffers at most one
+ * unfinished record.
+ */
 export class RecordParser {
   readonly #header = Buffer.allocUnsafe(HEADER_BYTES);
   #headerBytes = 0;
-  /** Of the record whose header is complete; undefined between records. */
+  /** The content of a record whose header is complete; undefined between records. */
   #content: Buffer | undefined;
   #contentBytes = 0;
   #paddingBytes = 0;
 
-  /** The records that these bytes complete. Throws SyntaxError where FastCGI 1 ends; the parser is of no use then. */
+  /**
+   * Yields the records that these bytes complete. Throws SyntaxError for input that is not FastCGI
+   * 1; the parser cannot be used after that.
+   */
   *push(bytes: Buffer): Generator<FastCgiRecord> {
     for (let at = 0; at < bytes.length; ) {
       at += this.#takeHeader(bytes, at);
@@ -74,7 +81,9 @@ export class RecordParser {
     return taken;
   }
 
-  /** A content that is whole in these bytes is not copied; one that is not gets room of its own. */
+  /**
+   * Content that is complete in these bytes is not copied; otherwise it gets a buffer of its own.
+   */
   #takeContent(bytes: Buffer, at: number): number {
     if (this.#content === undefined) return 0;
     const length = this.#header.readUInt16BE(4);
@@ -94,10 +103,13 @@ export class RecordParser {
   }
 }
 
-/** One record, padded to a multiple of eight bytes. Throws RangeError for a content that is longer than a record's. */
+/**
+ * Formats a record, padded to a multiple of eight bytes. Throws RangeError for content longer than
+ * a record allows.
+ */
 export function formatRecord({ type, requestId, content }: FastCgiRecord): Buffer {
   const paddingBytes = -content.length & 7;
-  // From Node's pool; memory of its own costs every record more than all the rest.
+  // From Node's pool, because a separate allocation costs more than everything else about a record.
   const record = Buffer.allocUnsafe(HEADER_BYTES + content.length + paddingBytes);
   record.writeUInt8(VERSION, 0);
   record.writeUInt8(type, 1);
@@ -109,7 +121,10 @@ export function formatRecord({ type, requestId, content }: FastCgiRecord): Buffe
   return record;
 }
 
-/** The bytes of a stream as records. Not its end: that is a record without content. */
+/**
+ * Formats the bytes of a stream as records. The end of the stream, a record without content, is not
+ * included.
+ */
 export function formatStream(type: number, requestId: number, bytes: Buffer): Buffer[] {
   const records: Buffer[] = [];
   for (let at = 0; at < bytes.length; at += MAX_CONTENT_BYTES)
@@ -117,20 +132,20 @@ export function formatStream(type: number, requestId: number, bytes: Buffer): Bu
   return records;
 }
 
-/** What a BEGIN_REQUEST says. */
+/** The content of a BEGIN_REQUEST. */
 export interface Beginning {
   role: number;
   /** The connection stays open for another request. */
   keepConnection: boolean;
 }
 
-/** Throws SyntaxError. */
+/** Parses the content of a BEGIN_REQUEST. Throws SyntaxError. */
 export function parseBeginning(content: Buffer): Beginning {
   if (content.length !== 8) throw new SyntaxError('a BEGIN_REQUEST that has not 8 bytes');
   return { role: content.readUInt16BE(0), keepConnection: (content.readUInt8(2) & KEEP_CONNECTION) !== 0 };
 }
 
-/** The content of a BEGIN_REQUEST. */
+/** Formats the content of a BEGIN_REQUEST. */
 export function formatBeginning({ role, keepConnection }: Beginning): Buffer {
   const content = Buffer.alloc(8);
   content.writeUInt16BE(role, 0);
@@ -138,14 +153,17 @@ export function formatBeginning({ role, keepConnection }: Beginning): Buffer {
   return content;
 }
 
-/** A whole END_REQUEST; `protocolStatus` is one of PROTOCOL_STATUSES. */
+/** Formats a complete END_REQUEST; `protocolStatus` is one of PROTOCOL_STATUSES. */
 export function formatEnding(requestId: number, protocolStatus: number): Buffer {
   const content = Buffer.alloc(8);
   content.writeUInt8(protocolStatus, 4);
   return formatRecord({ type: RECORD_TYPES.endRequest, requestId, content });
 }
 
-/** Names and values (section 3.4), as Node reads an environment: as UTF-8. Throws SyntaxError when a length leads beyond the end. */
+/**
+ * Parses name-value pairs (FastCGI specification, section 3.4) as UTF-8, as Node reads its
+ * environment. Throws SyntaxError when a length exceeds the end.
+ */
 export function parsePairs(bytes: Buffer): [name: string, value: string][] {
   const pairs: [string, string][] = [];
   for (let at = 0; at < bytes.length; ) {
@@ -159,7 +177,7 @@ export function parsePairs(bytes: Buffer): [name: string, value: string][] {
   return pairs;
 }
 
-/** Names and values as bytes, for `parsePairs`. */
+/** Formats name-value pairs (FastCGI specification, section 3.4). */
 export function formatPairs(pairs: Iterable<readonly [name: string, value: string]>): Buffer {
   const parts: Buffer[] = [];
   for (const [name, value] of pairs) {
@@ -169,7 +187,10 @@ export function formatPairs(pairs: Iterable<readonly [name: string, value: strin
   return Buffer.concat(parts);
 }
 
-/** One byte, or four with the highest bit set; and where the next thing begins. */
+/**
+ * Reads a length of one byte, or of four with the highest bit set; returns it with the offset after
+ * it.
+ */
 function readLength(bytes: Buffer, at: number): [length: number, next: number] {
   const first = bytes[at];
   if (first === undefined) throw new SyntaxError('names and values that break off');

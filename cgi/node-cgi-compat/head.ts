@@ -1,17 +1,18 @@
-// The header a host reads from an ordinary script's output (RFC 3875, section 6.3), the counterpart of formatHead. Pure.
+// Parses the header that a host reads from the output of an ordinary script (RFC 3875, section
+// 6.3), the counterpart of formatHead(). A pure function.
 
-/** What an ordinary script said before its first blank line. */
+/** The header of an ordinary script. */
 export interface ParsedHead {
   status: number;
-  /** Undefined when the script gave none: the host then knows the usual phrase. */
+  /** Undefined when the script gave none: the host then uses the standard phrase. */
   reason: string | undefined;
   headers: [name: string, value: string][];
 }
 
-/** Between host and client, not the script's to say: the host frames the content itself. */
+/** Hop-by-hop headers are not the script's to set, because the host frames the content itself. */
 const HOP_BY_HOP = new Set('connection keep-alive proxy-connection te trailer transfer-encoding upgrade'.split(' '));
 
-/** Takes the lines before the blank one apart; undefined for a header that is empty or malformed. */
+/** Parses the lines before the blank one; undefined for an empty or malformed header. */
 export function parseHead(text: string): ParsedHead | undefined {
   const head: ParsedHead = { status: 200, reason: undefined, headers: [] };
   let statusGiven = false;

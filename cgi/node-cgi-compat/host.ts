@@ -1,5 +1,6 @@
-// A host that runs one CGI script under node:http: for development, for tests, and for machines without a web server. One process a
-// request, as a web server does it; bodies stream both ways and are never held in memory.
+// A host that runs one CGI script under node:http: for development, for tests, and for machines
+// without a web server. It starts one process for each request, as a web server does. Bodies are
+// streamed in both directions and never held in memory.
 import { type ChildProcess, spawn } from 'node:child_process';
 import type { IncomingMessage, OutgoingHttpHeaders, RequestListener, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
@@ -11,23 +12,35 @@ import type { CgiEnvironment } from './request.ts';
 
 /** Which script the host runs, and how. */
 export interface CgiHostOptions {
-  /** URL path of the script; paths below it arrive as PATH_INFO. Everything else is 404. */
+  /** URL path of the script. Paths below it arrive as PATH_INFO; everything else is 404. */
   scriptName: string;
-  /** The script, an executable file. A name that begins with `nph-` makes its output the whole answer. */
+  /**
+   * The script, an executable file. With a name that begins with `nph-`, its output is the complete
+   * answer.
+   */
   scriptFilename: string;
-  /** Variables beside those of RFC 3875, which win. Of the host's own environment a script gets PATH alone. */
+  /**
+   * Additional variables; those of RFC 3875 take precedence. Of the host's own environment a script
+   * gets PATH only.
+   */
   env?: CgiEnvironment;
-  /** True for a name and password of Basic authentication that are right. Without this function everybody may enter. */
+  /**
+   * Whether a name and password of Basic authentication are correct. Without this function no
+   * authentication is required.
+   */
   authenticate?: (user: string, password: string) => boolean;
-  /** What SERVER_SOFTWARE says. */
+  /** The value of SERVER_SOFTWARE. */
   serverSoftware?: string;
-  /** Seconds a script may take before it is ended and the client sees 504; 0 for no limit. */
+  /** Seconds until a script is ended and the client gets 504; 0 for no limit. */
   timeLimitSeconds?: number;
-  /** Takes each line a script writes to stderr, without control characters. */
+  /** Called with each line a script writes to stderr, without control characters. */
   onStderr?: (line: string) => void;
 }
 
-/** One request and whether its answer has begun; nothing of the host's own may follow what a script has said. */
+/**
+ * A request, and whether its answer has begun: after that, the host must not add anything of its
+ * own.
+ */
 interface Exchange {
   request: IncomingMessage;
   response: ServerResponse;
@@ -37,10 +50,10 @@ interface Exchange {
 const KILL_AFTER_MS = 3_000;
 const MAX_HEAD_BYTES = 64 * 1024;
 
-/** The listener to give to `http.createServer` or `https.createServer`. */
+/** Returns the listener for `http.createServer` or `https.createServer`. */
 export function createCgiHost(options: CgiHostOptions): RequestListener {
   const absolute = { ...options, scriptFilename: resolve(options.scriptFilename) };
-  // Connections that end with the answer of an nph script. What a client sent behind its request goes unanswered.
+  // Connections that end with the answer of an nph script. Later requests on them are not answered.
   const taken = new WeakSet<Socket>();
   return (request, response) => {
     const exchange: Exchange = { request, response, begun: false };
@@ -72,13 +85,13 @@ function runScript(options: CgiHostOptions, exchange: Exchange, remoteUser: stri
     return;
   }
   child.on('error', () => refuse(exchange, 500));
-  // Without pipes (no descriptors are left) the error above is on its way.
+  // Without pipes (no descriptors are left) the child emits an error, which is handled above.
   if (!child.stdin || !child.stdout || !child.stderr) return;
   const end = limitScript(child, options.timeLimitSeconds ?? 0, () => giveUp(exchange));
   child.stdin.on('error', () => request.resume());
   request.pipe(child.stdin);
   passStderr(child.stderr, options.onStderr ?? ((line) => process.stderr.write(`${line}\n`)));
-  // A client that leaves closes the script's input and, after a while, its life.
+  // When the client leaves, the script's input is closed, and after a while the script is ended.
   if (isNph(options)) {
     request.socket.on('close', end);
     passVerbatim(child.stdout, exchange);
@@ -88,7 +101,10 @@ function runScript(options: CgiHostOptions, exchange: Exchange, remoteUser: stri
   }
 }
 
-/** Undefined for what spawn throws at once (ENOTDIR, E2BIG); other failures arrive as the child's error. */
+/**
+ * Starts the script; undefined for errors that spawn throws immediately (ENOTDIR, E2BIG). Other
+ * failures arrive as the child's error event.
+ */
 function startScript(options: CgiHostOptions, variables: CgiEnvironment): ChildProcess | undefined {
   const { scriptFilename } = options;
   try {
@@ -122,16 +138,20 @@ function describe(options: CgiHostOptions, request: IncomingMessage, remoteUser:
   });
 }
 
-/** An IPv4 address also where the server listens on IPv6 for both. */
+/** An IPv4 address in its usual form, even on an IPv6 socket that serves both. */
 function plainAddress(address: string | undefined): string {
   return address?.replace(/^::ffff:(?=\d+\.)/, '') ?? '';
 }
 
-/** An nph script writes the HTTP answer itself (RFC 3875, section 5): its bytes go to the socket as they are, and the connection closes. */
+/**
+ * Sends the output of an nph script, which is a complete HTTP answer (RFC 3875, section 5),
+ * verbatim to the socket, and closes the connection.
+ */
 function passVerbatim(stdout: Readable, exchange: Exchange): void {
   const { request, response } = exchange;
   stdout.once('data', (first: Buffer) => {
-    // The socket is no longer the response's when the connection ends with an earlier answer.
+    // The socket no longer belongs to the response when the connection ended with an earlier
+    // answer.
     if (exchange.begun || response.socket !== request.socket) {
       stdout.resume();
       return;
@@ -144,7 +164,10 @@ function passVerbatim(stdout: Readable, exchange: Exchange): void {
   stdout.on('end', () => refuse(exchange, 502));
 }
 
-/** Any other script writes a header the host reads (section 6), then the content. */
+/**
+ * Sends the output of any other script: a header that the host parses (RFC 3875, section 6), then
+ * the content.
+ */
 function passParsed(stdout: Readable, exchange: Exchange, end: () => void): void {
   const { response } = exchange;
   let head = Buffer.alloc(0);
@@ -169,7 +192,10 @@ function passParsed(stdout: Readable, exchange: Exchange, end: () => void): void
   stdout.on('data', onData).on('end', () => refuse(exchange, 502));
 }
 
-/** Ends a script that is over its time, or whose client left: SIGTERM, three seconds later SIGKILL. Returns what ends it. */
+/**
+ * Ends a script that exceeds its time or whose client left: SIGTERM, three seconds later SIGKILL.
+ * Returns the function that ends it.
+ */
 function limitScript(child: ChildProcess, limitSeconds: number, onLimit: () => void): () => void {
   const timers: NodeJS.Timeout[] = [];
   let ending = false;
@@ -194,13 +220,19 @@ function limitScript(child: ChildProcess, limitSeconds: number, onLimit: () => v
   return end;
 }
 
-/** Over the time limit: 504, or a broken connection when half of an answer is out, which must not look like a whole one. */
+/**
+ * Answers 504 when the time limit is exceeded, or breaks the connection off when half of an answer
+ * was sent, which must not look complete.
+ */
 function giveUp(exchange: Exchange): void {
   if (!exchange.begun) refuse(exchange, 504);
   else if (!exchange.response.writableFinished) exchange.request.socket.destroy();
 }
 
-/** An answer of the host's own, once the body is in: an earlier one would be lost with the connection. Nothing once one has begun. */
+/**
+ * Sends an answer of the host's own after the body was read, because an earlier answer would be
+ * lost with the connection. Does nothing once an answer has begun.
+ */
 function refuse(exchange: Exchange, status: number, headers: OutgoingHttpHeaders = {}): void {
   const { request, response } = exchange;
   if (exchange.begun) return;

@@ -1,32 +1,36 @@
-// Where a resident process listens: on a socket that it was given (by mod_fcgid on descriptor 0, by systemd), at a path, or at a port of
-// the loopback. FastCGI knows no passwords: who reaches the socket is believed whatever he says.
+// Where a persistent process listens: on a socket that was passed to it (by mod_fcgid on descriptor
+// 0, by systemd), at a path, or at a port of the loopback address. FastCGI has no authentication:
+// whoever can connect to the socket is trusted.
 import type { Server } from 'node:net';
 import { checkPlace, firstPlace, listenUnder, OWNER_ALONE, takePlace } from './place.ts';
 
-/** A listening socket that is there, a path for one, or a port of 127.0.0.1. */
+/** An open listening socket, a path for one, or a port of 127.0.0.1. */
 export type ListeningPlace = { fd: number } | { path: string } | { port: number };
 
-/** What was made, and how it is left. */
+/** A socket that listens. */
 export interface Listening {
-  /** False when the path has become another process's. */
+  /** False when another process has taken the path. */
   isOurs(): boolean;
-  /** Nobody who looks for us from now on finds us. Those who did before still come. */
+  /** Makes new clients unable to find this process. Connections made earlier may still arrive. */
   leave(): void;
 }
 
-/** systemd's first (sd_listen_fds(3)). */
+/** The first descriptor that systemd passes (sd_listen_fds(3)). */
 const FIRST_PASSED_FD = 3;
-/** The shortest limit of a path among the systems that have such sockets, less `.` and a process id. */
+/** The shortest limit for the path of a socket among all systems, less `.` and a process id. */
 const MAX_PATH_BYTES = 95;
 
-/** The socket that systemd passed to the process `pid`; undefined when it passed none. Throws RangeError for more than one. */
+/**
+ * The socket that systemd passed to the process `pid`; undefined when it passed none. Throws
+ * RangeError for more than one.
+ */
 export function findPassedSocket(env: NodeJS.ProcessEnv, pid = process.pid): { fd: number } | undefined {
   if (env.LISTEN_PID !== String(pid) || env.LISTEN_FDS === undefined) return undefined;
   if (env.LISTEN_FDS !== '1') throw new RangeError('LISTEN_FDS is not 1: one socket for one service');
   return { fd: FIRST_PASSED_FD };
 }
 
-/** `8080`, or an absolute path. Throws RangeError. */
+/** Parses `8080` or an absolute path. Throws RangeError. */
 export function parseListeningPlace(text: string): ListeningPlace {
   if (/^[0-9]{1,5}$/.test(text) && Number(text) >= 1 && Number(text) <= 65_535) return { port: Number(text) };
   if (!text.startsWith('/') || text.includes('\0')) throw new RangeError('neither a port nor an absolute path');
@@ -35,8 +39,8 @@ export function parseListeningPlace(text: string): ListeningPlace {
 }
 
 /**
- * Listens; rejects when it cannot. A socket at a path is its owner's alone (mode 0600). It takes the path over from the socket that was
- * there, dead or alive, in one step, so that no client finds nobody.
+ * Listens; rejects when that fails. A socket at a path belongs to its owner only (mode 0600). It
+ * replaces an existing socket, dead or alive, in one step, so that clients always find one.
  */
 export async function listenAt(server: Server, place: ListeningPlace): Promise<Listening> {
   checkPlace(place);

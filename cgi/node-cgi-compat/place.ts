@@ -1,26 +1,27 @@
-// A socket on the way to its place: made under a name that nobody knows, then renamed, so that at no moment nobody is found there.
+// Creates a socket under a temporary name and renames it, so that there is no moment without a
+// socket at its path.
 import { lstatSync, renameSync, unlinkSync } from 'node:fs';
 import type { Server } from 'node:net';
 import type { Listening, ListeningPlace } from './listener.ts';
 
-/** The mask of a process that makes a socket at a path. */
+/** The umask while a socket is created at a path. */
 export const OWNER_ALONE = 0o177;
 
-/** Throws Error when something else than a socket has the path. */
+/** Throws Error when the path is occupied by something that is not a socket. */
 export function checkPlace(place: ListeningPlace): void {
   if ('path' in place && lstatSync(place.path, { throwIfNoEntry: false })?.isSocket() === false)
     throw new Error('something that is no socket has this path');
 }
 
 /**
- * Where a socket is made before it takes its place. Node removes the name that it made when it stops to listen; by then another process may
- * have the path.
+ * Where a socket is created before it takes its place. When Node stops listening it removes the
+ * name that it created, and by then the path may belong to another process.
  */
 export function firstPlace(place: ListeningPlace, pid = process.pid): ListeningPlace {
   return 'path' in place ? { path: `${place.path}.${pid}` } : place;
 }
 
-/** Gives the socket that was made at `first` its place. */
+/** Moves the socket that was created at `first` to its place. */
 export function takePlace(place: ListeningPlace, first: ListeningPlace): Listening {
   if (!('path' in place && 'path' in first)) return { isOurs: () => true, leave: () => {} };
   const { path } = place;
@@ -30,7 +31,7 @@ export function takePlace(place: ListeningPlace, first: ListeningPlace): Listeni
   return { isOurs, leave: () => isOurs() && unlinkSync(path) };
 }
 
-/** Makes the socket, under the name that is given and no other. */
+/** Creates the socket under exactly the given name. */
 export function listenUnder(server: Server, place: ListeningPlace): Promise<void> {
   const where = 'port' in place ? { ...place, host: '127.0.0.1' } : place;
   return new Promise((resolve, reject) => {

@@ -1,11 +1,11 @@
-// The request a CGI script is started for, read from its environment (RFC 3875, section 4.1). Pure: touches nothing.
+// Reads the request of a CGI script from its environment (RFC 3875, section 4.1). A pure function.
 
 /** Variables by name: `process.env`, or what a FastCGI server sends with each request. */
 export type CgiEnvironment = Readonly<Record<string, string | undefined>>;
 
-/** What a script is asked; what a handler is given. */
+/** A request, as a handler receives it. */
 export interface CgiRequest {
-  /** REQUEST_METHOD, verbatim: servers pass on methods that nobody registered, and `get` beside `GET`. */
+  /** REQUEST_METHOD, verbatim: servers pass on unregistered methods, and `get` besides `GET`. */
   method: string;
   /** QUERY_STRING, still encoded; empty when there is none. */
   query: string;
@@ -13,18 +13,22 @@ export interface CgiRequest {
   protocol: string;
   /** SERVER_SOFTWARE, the value of a Server header. */
   serverSoftware: string;
-  /** CONTENT_LENGTH in bytes; undefined when it is absent (a chunked body) or no decimal number. */
+  /**
+   * CONTENT_LENGTH in bytes; undefined when it is absent (a chunked body) or not a decimal number.
+   */
   contentLength: number | undefined;
   remoteAddress: string | undefined;
-  /** REMOTE_USER; undefined when the server authenticated nobody. */
+  /** REMOTE_USER; undefined without authentication. */
   remoteUser: string | undefined;
   /** True when the request came over TLS (HTTPS=on). */
   secure: boolean;
-  /** Everything the server said, for what has no field here. */
+  /** All variables, for those without a field here. */
   env: CgiEnvironment;
 }
 
-/** Reads the request out of an environment. Absent variables become undefined or empty; nothing throws. */
+/**
+ * Reads the request from an environment. Absent variables become undefined or empty. Never throws.
+ */
 export function requestFromEnv(env: CgiEnvironment): CgiRequest {
   return {
     method: env.REQUEST_METHOD ?? '',
@@ -39,7 +43,10 @@ export function requestFromEnv(env: CgiEnvironment): CgiRequest {
   };
 }
 
-/** The value of a request header by its HTTP name (RFC 3875, section 4.1.18); repeats arrive joined by `, `. */
+/**
+ * The value of a request header by its HTTP name (RFC 3875, section 4.1.18). Repeated headers are
+ * joined by `, `.
+ */
 export function findHeader(request: CgiRequest, name: string): string | undefined {
   return request.env[`HTTP_${name.toUpperCase().replaceAll('-', '_')}`];
 }

@@ -1,5 +1,5 @@
-// A FastCGI responder: a handler of CGI requests that stays (FastCGI 1.0). Holds the connections and knows how to end without losing one;
-// where it listens is said by whoever starts it.
+// A FastCGI responder: serves CGI requests in a persistent process (FastCGI 1.0). It holds the
+// connections and can end without losing one. Its caller decides where it listens.
 import { createServer, type Server, type Socket } from 'node:net';
 import { Connection, type ConnectionOptions } from './connection.ts';
 
@@ -10,9 +10,12 @@ export * from './workers.ts';
 
 /** How a responder serves. */
 export interface ResponderOptions extends Omit<ConnectionOptions, 'maxConnections'> {
-  /** More are closed at once. Each costs one descriptor, and two more while its request has large bodies. */
+  /**
+   * More connections are closed at once. Each costs one descriptor, and two more while its request
+   * has large bodies.
+   */
   maxConnections?: number;
-  /** A connection on which nothing moves for so long is closed. */
+  /** A connection without traffic for this long is closed. */
   silenceSeconds?: number;
 }
 
@@ -21,21 +24,28 @@ export interface Responder {
   server: Server;
   /** True while a request is being received, served or answered. */
   isBusy(): boolean;
-  /** Grows with every connection and every request. */
+  /** Increases with every connection and every request. */
   activity(): number;
   /**
-   * Takes no more connections once `quietMilliseconds` passed without one, or `limitMilliseconds` in all, and ends each with the request
-   * that it is for. Those who come later are another process's, when somebody else holds the listening socket too.
+   * Accepts no more connections after `quietMilliseconds` without one, or `limitMilliseconds` in
+   * total, and ends each connection with its current request. Later clients reach another process,
+   * when one also holds the listening socket.
    */
   end(quietMilliseconds: number, limitMilliseconds?: number): void;
 }
 
 const MAX_CONNECTIONS = 1000;
 const SILENCE_SECONDS = 600;
-/** While it ends, no silent peer is waited for any longer. A web server whose client reads slowly takes nothing for many seconds. */
+/**
+ * While the responder ends, silent peers are given up after this time. A web server with a slow
+ * client can be silent for many seconds.
+ */
 const ENDING_SILENCE_MS = 30_000;
 
-/** Every request goes to `handler`, in the order in which they are whole; their bodies come and their answers go side by side. */
+/**
+ * Creates a responder. Requests go to `handler` in the order in which they are complete; their
+ * bodies arrive and their answers leave concurrently.
+ */
 export function createResponder(options: ResponderOptions): Responder {
   const { maxConnections = MAX_CONNECTIONS, silenceSeconds = SILENCE_SECONDS } = options;
   const connections = new Set<Connection>();
@@ -61,7 +71,10 @@ export function createResponder(options: ResponderOptions): Responder {
   });
   server.maxConnections = maxConnections;
 
-  /** A handler may hold the process for long, and Node takes one connection at a time: quiet is when nobody waits at the socket, either. */
+  /**
+   * A handler may block the process for long, and Node accepts one connection at a time, so quiet
+   * also means that nobody waits at the socket.
+   */
   const closeWhenQuiet = (quietMilliseconds: number, deadline: number): void => {
     const before = came;
     const look = (): void => {
@@ -84,7 +97,10 @@ export function createResponder(options: ResponderOptions): Responder {
   };
 }
 
-/** A handler may have held the process for long: what came meanwhile is read first, and counts. */
+/**
+ * A handler may have blocked the process for long: what arrived meanwhile is read first and counts
+ * as traffic.
+ */
 function limitSilence(socket: Socket, milliseconds: number): void {
   const moved = (): number => socket.bytesRead + socket.bytesWritten;
   socket.removeAllListeners('timeout');

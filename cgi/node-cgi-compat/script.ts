@@ -1,16 +1,17 @@
-// The shell of a plain CGI script: one process, one request (RFC 3875). Reads the environment and descriptor 0, hands both to
-// a handler, and writes its answer to descriptor 1. Never touches process.stdin or process.stdout.
+// Runs a plain CGI script: one process, one request (RFC 3875). Reads the environment and
+// descriptor 0, passes both to a handler, and writes its answer to descriptor 1. Never touches
+// process.stdin or process.stdout.
 import { type Body, drainBody, type OpenBody, openBody } from './body.ts';
 import { type CgiEnvironment, type CgiRequest, requestFromEnv } from './request.ts';
 import { type CgiResponse, type HeaderStyle, writeResponse } from './response.ts';
 
 /**
- * Answers a request, at once or with a promise. Must not throw: what it throws ends the process with an empty answer. The
- * body can be read until the answer is there, not later.
+ * Answers a request, immediately or with a promise. Must not throw: an error ends the process with
+ * an empty answer. The body can be read until the answer is returned, not later.
  */
 export type CgiHandler = (request: CgiRequest, body: Body) => CgiResponse | Promise<CgiResponse>;
 
-/** Where the request comes from and the answer goes: descriptors 0 and 1 unless told otherwise. */
+/** Where the request comes from and the answer goes; by default descriptors 0 and 1. */
 export interface ScriptOptions {
   env: CgiEnvironment;
   style: HeaderStyle;
@@ -19,8 +20,9 @@ export interface ScriptOptions {
 }
 
 /**
- * Serves the one request this process was started for. The body is read to its end before the first byte of the answer
- * goes out: a web server hands a script the whole body before it listens, and an exit with unread input loses the answer.
+ * Serves the one request this process was started for. The body is read to its end before the first
+ * byte of the answer is sent: a web server passes a script the whole body before it reads the
+ * answer, and an exit with unread input loses the answer.
  */
 export function serveScript(handler: CgiHandler, options: ScriptOptions): void {
   const request = requestFromEnv(options.env);
@@ -46,7 +48,7 @@ function answerScript(response: CgiResponse, body: OpenBody, options: ScriptOpti
   }
   body.drainFor(response.drainLimitMs, (isRead) => {
     answer();
-    // An exit would wait for the read, and so for the client.
+    // exit() would wait for the read, and so for the client.
     if (!isRead) process.kill(process.pid, 'SIGKILL');
   });
 }

@@ -1,5 +1,6 @@
-// The body of a request on its way from an asynchronous peer to a synchronous handler: in memory while it is small, beyond that in a file
-// without a name. Whatever ends the process, nothing of it stays.
+// Buffers the body of a request between an asynchronous peer and a synchronous handler: in memory
+// while it is small, otherwise in a file without a name, so that nothing of it stays however the
+// process ends.
 import { closeSync, constants, openSync, readSync, statfsSync, unlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Body } from './body.ts';
@@ -8,39 +9,43 @@ import { writeAll } from './descriptors.ts';
 /** A body of more bytes goes to a file. */
 const MEMORY_BODY_BYTES = 64 * 1024;
 
-/** What is written to it at once: a web server sends a body in pieces of some kilobytes. */
+/**
+ * The number of bytes written at a time, because a web server sends a body in pieces of some
+ * kilobytes.
+ */
 const WRITE_BYTES = 256 * 1024;
 /** What must stay free on the file system beside the body. */
 const RESERVE_BYTES = 1024 * 1024;
 const FIRST_BYTES = 4096;
-/** Linux has it on every architecture that Node runs on; Node does not name it. */
+/** Linux has this flag on every architecture that Node supports, but Node does not name it. */
 const O_TMPFILE = 0o20000000 | constants.O_DIRECTORY;
 
-/** Takes a body piece by piece, then gives it. */
+/** Receives a body piece by piece and then supplies it. */
 export class Spool implements Body {
   readonly #length: number;
   readonly #folder: () => string | undefined;
-  /** The body, or with a file what is not in it yet. */
+  /** The body, or with a file the part that is not yet in it. */
   #memory = Buffer.alloc(0);
   #fd: number | undefined;
-  /** Bytes that are kept, and those of them that are in the file. */
+  /** The number of bytes that are kept, and how many of them are in the file. */
   #size = 0;
   #written = 0;
   #at = 0;
-  /** Nothing more is kept: nobody wants it, or there is no room. */
+  /** Nothing more is kept, because nobody wants it or there is no room. */
   #isShut = false;
   #failure: Error | undefined;
 
   /**
-   * Keeps `length` bytes at most. `folder` says, once memory does not do, where the file may be; undefined for a body that nobody
-   * wants: the rest of it is thrown away, and a reader sees it end early.
+   * Keeps at most `length` bytes. `folder` is called when memory is not enough and returns the
+   * directory for the file. Undefined means that nobody wants the body: the rest is discarded, and
+   * a reader sees it end early.
    */
   constructor(length: number | undefined, folder: () => string | undefined) {
     this.#length = length ?? Number.POSITIVE_INFINITY;
     this.#folder = folder;
   }
 
-  /** Never throws: what goes wrong is for the reader to hear, as if it were his own file. */
+  /** Never throws: errors are reported to the reader, as for a file of its own. */
   append(piece: Buffer): void {
     const bytes = piece.subarray(0, Math.min(piece.length, this.#length - this.#size));
     if (this.#isShut || bytes.length === 0) return;
@@ -81,7 +86,7 @@ export class Spool implements Body {
     this.#written = this.#size;
   }
 
-  /** The room doubles, so that a peer that sends single bytes costs no more than one that does not. */
+  /** The buffer doubles, so that a peer that sends single bytes costs no more than any other. */
   #remember(bytes: Buffer): void {
     const used = this.#size - this.#written;
     if (used + bytes.length > this.#memory.length) {
@@ -105,7 +110,10 @@ export class Spool implements Body {
   }
 }
 
-/** A new private file to write and read. Where there is none without a name, it loses its name at once. */
+/**
+ * Opens a new private file for writing and reading. Where files without a name are not supported,
+ * it is unlinked right away.
+ */
 function openNameless(folder: string): number {
   if (process.platform === 'linux') {
     try {

@@ -1,6 +1,7 @@
-// Several processes that listen at one socket. A leader makes and holds it, starts them, and puts another in the place of one that died;
-// it serves nothing itself. The kernel gives a connection to whoever takes it first, so one that waits for the disk or for a hook is
-// passed over. While none of them listens, connections wait in the socket that the leader holds.
+// Several worker processes that listen on one socket. The primary creates and holds the socket,
+// starts the workers, and replaces one that died; it serves nothing itself. The kernel gives a
+// connection to the first worker that accepts it, so one that waits for the disk or for a hook is
+// skipped. While no worker listens, connections wait in the socket that the primary holds.
 import { type ChildProcess, fork } from 'node:child_process';
 import type { Server } from 'node:net';
 import * as net from 'node:net';
@@ -8,53 +9,58 @@ import { getSystemErrorName } from 'node:util';
 import type { Listening, ListeningPlace } from './listener.ts';
 import { checkPlace, firstPlace, listenUnder, OWNER_ALONE, takePlace } from './place.ts';
 
-/** What a leader leads. */
+/** What a primary manages. */
 export interface LeaderOptions {
   place: ListeningPlace;
   processes: number;
-  /** Hears of processes that died. */
+  /** Called when a worker has died. */
   onError: (error: Error) => void;
 }
 
-/** A leader's handle on its processes. */
+/** A primary's handle on its workers. */
 export interface Leader {
   listening: Listening;
-  /** Grows with what the processes say that they do. */
+  /** Increases with the activity that the workers report. */
   activity(): number;
-  /** True when nobody can be started, or is started any more. */
+  /** True when no worker is running and none will be started. */
   hasEnded(): boolean;
-  /** Puts new processes in the place of all; each old one ends when a new one listens and its own requests are answered. */
+  /**
+   * Replaces all workers. Each old one ends when a new one listens and its own requests are
+   * answered.
+   */
   renew(): void;
-  /** Lets all of them end with the requests that they have. */
+  /** Lets all workers finish their requests and end. */
   end(): void;
 }
 
-/** A process that dies sooner than this is not replaced before. */
+/** A worker that dies sooner than this is replaced only after this time. */
 const SHORTEST_LIFE_MS = 1_000;
-/** Says to a process who started it; its value is the process id of the leader. */
+/** Tells a worker the process id of its primary. */
 const LEADER_VARIABLE = 'NODE_CGI_COMPAT_LEADER';
-/** Behind the three standard streams and the channel. */
+/** The descriptor after the three standard streams and the IPC channel. */
 const SOCKET_FD = 4;
-/** What they say to each other. */
+/** The messages between primary and workers. */
 const [LISTENS, IS_ACTIVE, RETIRE] = ['listens', 'is active', 'retire'] as const;
 
-/** A socket that has its name and at which nobody listens yet. */
+/** A socket that has its name but does not listen yet. */
 interface Socket {
   fd: number;
   close(): void;
 }
 
 /**
- * Starts the running script as often as that, with the same arguments; each finds with `joinLeader` that it has a leader. The leader ends
- * with exit code 1 when the first one ends by itself and has never listened, which has said why. One that was killed is replaced, also
- * before any has listened. Throws errors of system calls when there can be no socket.
+ * Starts the running script this many times with the same arguments; each process finds with
+ * `joinLeader` that it has a primary. When the first worker exits before any has listened, the
+ * primary exits with code 1, because that worker has reported the problem. A worker that was killed
+ * is replaced, even before any has listened. Throws errors of system calls when the socket cannot
+ * be created.
  */
 export function startLeader({ place, processes, onError }: LeaderOptions): Leader {
   checkPlace(place);
   const first = firstPlace(place);
   const socket = openSocket(first);
   const workers = new Set<ChildProcess>();
-  /** Those that are to go, or have been told to, because another listens in their place. */
+  /** Workers that are to end, or were told to, because others listen in their place. */
   const replaced = new Set<ChildProcess>();
   let listening: Listening | undefined;
   let activity = 0;
@@ -63,7 +69,8 @@ export function startLeader({ place, processes, onError }: LeaderOptions): Leade
   const end = (): void => {
     isEnding = true;
     for (const worker of workers) worker.kill('SIGTERM');
-    // They have it as long as they need it. Kept here, it would take in clients whom nobody serves.
+    // The workers hold it as long as they need it. If the primary kept it, it would queue clients
+    // that nobody serves.
     socket.close();
   };
   const replace = (worker: ChildProcess, startedAt: number, how: string | number, isWaitedFor: boolean): void => {
@@ -90,10 +97,10 @@ export function startLeader({ place, processes, onError }: LeaderOptions): Leade
       },
       listens: () => {
         isWaitedFor = false;
-        // Before somebody listens, whoever finds the socket is refused.
+        // Until a worker listens, clients that find the socket are refused.
         listening ??= takePlace(place, first);
         if (old?.connected) old.send(RETIRE);
-        // It may not have been able to hear it before.
+        // The worker may not have been able to receive the message before.
         if (isEnding) worker.kill('SIGTERM');
       },
       ended: (how) => {
@@ -122,11 +129,11 @@ export function startLeader({ place, processes, onError }: LeaderOptions): Leade
 interface Hearing {
   listens(): void;
   isActive(): void;
-  /** With its exit code, the signal that ended it, or why it could not be started. */
+  /** Called with the exit code, the signal that ended it, or why it could not be started. */
   ended(how: string | number): void;
 }
 
-/** Starts the running script with the same arguments, and a socket. */
+/** Starts the running script with the same arguments, and passes it a socket. */
 function forkWorker(fd: number, hearing: Hearing): ChildProcess {
   const worker = fork(process.argv[1] ?? '', process.argv.slice(2), {
     stdio: ['inherit', 'inherit', 'inherit', 'ipc', fd],
@@ -149,17 +156,21 @@ interface Handle {
   getsockname?(into: { port?: number }): number;
 }
 
-/** Node's own way to a socket that has its name and takes no connection, by which `node:cluster` makes one for its workers. */
+/**
+ * Node's own function for a socket that has its name but accepts nothing; `node:cluster` uses it
+ * for its workers.
+ */
 type CreateServerHandle = (address: string, port: number, addressType: number) => Handle | number;
 
-/** The socket of a place. Throws errors of system calls. */
+/** Creates the socket of a place. Throws errors of system calls. */
 function openSocket(place: ListeningPlace): Socket {
   if ('fd' in place) return { fd: place.fd, close: () => {} };
   const { _createServerHandle: create } = net as unknown as { _createServerHandle: CreateServerHandle };
   const mask = process.umask(OWNER_ALONE);
   try {
     const handle = 'path' in place ? create(place.path, -1, -1) : create('127.0.0.1', place.port, 4);
-    // A port that is taken is told of only now; at a socket without a name anybody could listen at any port.
+    // Only this call reports a port that is taken; a socket without a name would let anyone listen
+    // on any port.
     const code = typeof handle === 'number' ? handle : (handle.getsockname?.({}) ?? 0);
     if (code === 0 && typeof handle !== 'number') return { fd: handle.fd, close: () => handle.close() };
     if (typeof handle !== 'number') handle.close();
@@ -170,28 +181,31 @@ function openSocket(place: ListeningPlace): Socket {
   }
 }
 
-/** What a process that was started by a leader has of it. */
+/** A worker's connection to its primary. */
 export interface Membership {
-  /** Listens at the socket of the leader. */
+  /** Listens on the primary's socket. */
   listen(server: Server): Promise<Listening>;
-  /** That of the leader. */
+  /** The process id of the primary. */
   leaderPid: number;
   tellActivity(): void;
-  /** To be called at the end: otherwise the leader keeps the process. */
+  /** Must be called at the end; otherwise the IPC channel keeps the process running. */
   leave(): void;
 }
 
-/** Undefined in a process that has no leader. `end` is called when the leader is gone, or when another process has the place of this one. */
+/**
+ * Joins the primary; undefined in a process without one. `end` is called when the primary is gone,
+ * or when another worker replaces this one.
+ */
 export function joinLeader(end: (isReplaced: boolean) => void): Membership | undefined {
   const leader = process.env[LEADER_VARIABLE];
   if (leader === undefined) return undefined;
-  // What this process starts has no leader.
+  // Processes started by this one have no primary.
   delete process.env[LEADER_VARIABLE];
   process.once('disconnect', () => end(false));
   process.on('message', (message) => {
     if (message === RETIRE) end(true);
   });
-  // The leader may be gone at any moment.
+  // The primary may be gone at any moment.
   const tell = (message: string): void => {
     if (process.connected) process.send?.(message, undefined, undefined, () => {});
   };

@@ -1,9 +1,14 @@
-// Files of JSON lines, each bound to all that stands before it by a SHA-256: the custody record of a server and the journal of a client
-// (docs/protocol.md, sections 8 and 9). Nobody locks such a file, so nobody can leave a lock behind: a writer looks how long the file is,
-// binds its record to the bytes so far, and appends it with one write. What others appended meanwhile is bound by whoever comes next.
+// Files of JSON lines in which each line is bound to everything before it by a SHA-256: the custody
+// record of a server and the journal of a client (docs/protocol.md, sections 8 and 9). Such a file
+// is not locked, so no lock can be left behind: a writer determines the size of the file, binds its
+// record to the bytes so far, and appends it with one write. Whatever others appended meanwhile is
+// bound by the next writer.
 import { escapeAscii } from './logline.ts';
 
-/** What a record tells; `event` says what happened, the rest is the writer's. What is undefined is left out. */
+/**
+ * The content of a record. `event` says what happened, all other fields depend on the writer.
+ * Undefined fields are left out.
+ */
 export interface ChainedFacts {
   event: string;
   [name: string]: unknown;
@@ -11,20 +16,23 @@ export interface ChainedFacts {
 
 /** A line of the file. */
 export interface ChainedRecord {
-  /** The bytes of the file, first and behind the last, that `prev` is the SHA-256 of. */
+  /**
+   * The range of the file, from the first byte to the offset after the last, whose SHA-256 is
+   * `prev`.
+   */
   covers: [from: number, to: number];
   prev: string;
   /** SHA-256 of the line up to the comma before this field. */
   sum: string;
-  /** The line from its brace on: what a torn line left in front of it is no part of it. */
+  /** The line from its brace on, without a torn line that may precede it. */
   text: string;
 }
 
 /** The file as a writer finds it. */
 export interface ChainedFile {
-  /** Its bytes at this moment. */
+  /** Its size in bytes at this moment. */
   size: number;
-  /** Reads from an offset on; returns how many bytes came, 0 at the end. */
+  /** Reads from an offset on; returns the number of bytes, 0 at the end. */
   read(buffer: Uint8Array, offset: number): number;
 }
 
@@ -34,16 +42,16 @@ export interface Hashing {
   digest(encoding: 'hex'): string;
 }
 
-/** Makes a SHA-256 that has seen nothing yet. */
+/** Returns a new SHA-256. */
 export type NewHash = () => Hashing;
 
-/** The longest line, with its newline: whoever reads such a file need not hold more of it. */
+/** The longest line with its newline, so that a reader need not buffer more. */
 export const MAX_RECORD_BYTES = 1024 * 1024;
-/** How much of the end of a file is read at first: more than a record usually has. */
+/** How much of the end of a file is read first: more than a record usually has. */
 export const TAIL_BYTES = 4096;
 const CHUNK_BYTES = 256 * 1024;
 
-/** The line of a record, without its newline. */
+/** Formats the line of a record, without its newline. */
 export function formatChained(
   covers: ChainedRecord['covers'],
   prev: string,
@@ -54,35 +62,39 @@ export function formatChained(
   return `${line},"sum":"${newHash().update(line).digest('hex')}"}`;
 }
 
-/** The record in a line; undefined when there is none, as in a line that was never finished. Does not compute the sum. */
+/**
+ * Parses the record in a line; undefined when there is none, as in a line that was never finished.
+ * Does not verify the checksum.
+ */
 export function parseChained(line: string): ChainedRecord | undefined {
-  // No text in a record holds this: there the quote has a backslash before it.
+  // No text in a record contains this, because there the quote is preceded by a backslash.
   const text = line.slice(line.lastIndexOf('{"covers":['));
   const pattern = /^\{"covers":\[(\d{1,15}),(\d{1,15})\],"prev":"([0-9a-f]{64})",.*,"sum":"([0-9a-f]{64})"\}$/;
   const [, from, to, prev, sum] = pattern.exec(text) ?? [];
   return prev && sum ? { covers: [Number(from), Number(to)], prev, sum, text } : undefined;
 }
 
-/** The end of a file, as the writer of its next record must know it. */
+/** The end of a file, as the writer of the next record must know it. */
 export interface ChainedTail {
-  /** The last record; undefined where there is none. */
+  /** The last record; undefined when there is none. */
   last: ChainedRecord | undefined;
-  /** Somebody left his line unfinished. */
+  /** The last line is unfinished. */
   isTorn: boolean;
 }
 
 /**
- * The bytes of the next record of a file: to be appended with one write, so that it lands in one piece, for a second one could land behind
- * the record of another. Throws RangeError for a record over the limit.
+ * The bytes of the next record of a file. Append them with one write, so that they stay together; a
+ * second write could land after another process's record. Throws RangeError for a record over the
+ * limit.
  */
 export function nextChained(file: ChainedFile, facts: ChainedFacts, newHash: NewHash, tail = findTail(file)): Buffer {
   return nextChainedOf(file, [facts], newHash, tail)[0] as Buffer;
 }
 
 /**
- * The same for several records that are appended with one write. None of them covers another, as if their writers had come
- * at the same moment: another process may append between the look and the write, and then none of them is where it was
- * expected. Whoever comes next covers all of them.
+ * The bytes of several records to be appended with one write. None of them covers another, as if
+ * their writers had come at the same moment: another process may append between the look and the
+ * write, and then none of them is where it was expected. The next writer covers all of them.
  */
 export function nextChainedOf(
   file: ChainedFile,
@@ -112,7 +124,7 @@ function digest(file: ChainedFile, from: number, newHash: NewHash): string {
   return hash.digest('hex');
 }
 
-/** Reads back as far as the last record begins. */
+/** Reads the end of a file back to the beginning of its last record. */
 export function findTail(file: ChainedFile): ChainedTail {
   for (let length = TAIL_BYTES; ; length *= 8) {
     const tail = Buffer.alloc(Math.min(length, file.size));

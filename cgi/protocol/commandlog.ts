@@ -1,10 +1,10 @@
-// The lines of nph-webjob-hook.log and nph-webjob-trigger.log (docs/protocol.md, section 6): which request ran which command, and
-// what became of it.
+// The lines of nph-webjob-hook.log and nph-webjob-trigger.log (docs/protocol.md, section 6): which
+// request ran which command, and how that ended.
 import { encodeField, encodeMessage } from './logline.ts';
 
 export type CommandName = 'GetHook' | 'PutHook' | 'GetTrigger' | 'PutTrigger';
 
-/** A line of either log. Undefined is what stands as `-`. */
+/** A line of either log. Undefined fields are written as `-`. */
 export interface CommandLogLine {
   /** `2004-05-23 16:32:06`, when it happened. */
   time: string;
@@ -13,22 +13,24 @@ export interface CommandLogLine {
   fileName: string | undefined;
   name: CommandName;
   pid: number;
-  /** Exit status or signal at the end, `out` or `err` for a line it wrote, undefined at the start. */
+  /**
+   * Exit status or signal at the end, `out` or `err` for a line of output, undefined at the start.
+   */
   event: string | undefined;
   message: string;
 }
 
-/** What stands between time and pid. */
+/** Formats the fields between the time and the pid. */
 export function formatCommandFacts(line: Pick<CommandLogLine, 'jobId' | 'clientId' | 'fileName' | 'name'>): string {
   return [line.jobId, line.clientId, line.fileName, line.name].map(encodeField).join(' ');
 }
 
-/** The line without its newline. */
+/** Formats a line without its newline. */
 export function formatCommandLogLine(line: CommandLogLine): string {
   return `${line.time} ${formatCommandFacts(line)} ${line.pid} ${encodeField(line.event)} -- ${encodeMessage(line.message)}`;
 }
 
-/** Parses a line. Throws SyntaxError. Fields stay encoded as they stand. */
+/** Parses a line. Fields stay encoded. Throws SyntaxError. */
 export function parseCommandLogLine(text: string): CommandLogLine {
   const match =
     /^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) (\S+) (\S+) (\S+) ((?:Get|Put)(?:Hook|Trigger)) (\d+) (\S+) -- (.*)$/.exec(text);

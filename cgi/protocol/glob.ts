@@ -1,6 +1,9 @@
 // Names with wildcards, as operators type them.
 
-/** Whether all of a text matches: `*` stands for any characters, `?` for one. Takes at most the product of both lengths. */
+/**
+ * Whether a glob matches a whole text: `*` stands for any characters, `?` for one. The time is at
+ * most the product of both lengths.
+ */
 export function matchesGlob(glob: string, text: string): boolean {
   let [at, star, retry] = [0, -1, 0];
   for (let next = 0; next < text.length; ) {

@@ -1,5 +1,6 @@
-// Job ids as this server issues them: `<ServerId>_<epoch seconds>_<sequence>` (docs/protocol.md, section 5). A CGI's
-// sequence is its pid, as the original's; a process that serves many requests counts on from there.
+// Job ids as this server issues them: `<ServerId>_<epoch seconds>_<sequence>` (docs/protocol.md,
+// section 5). The sequence is the process id of a CGI script, as in the original; a persistent
+// worker counts on from there.
 
 /** The parts of a job id. */
 export interface JobId {
@@ -9,12 +10,12 @@ export interface JobId {
   sequence: number;
 }
 
-/** Ten digits of time and at least five of sequence: `server_1_1085355126_00723`. */
+/** Formats ten digits of time and at least five of sequence: `server_1_1085355126_00723`. */
 export function formatJobId(id: JobId): string {
   return `${id.serverId}_${String(id.epochSeconds).padStart(10, '0')}_${String(id.sequence).padStart(5, '0')}`;
 }
 
-/** Takes a job id of our form apart; undefined for one that another server made in another form. */
+/** Parses a job id of this form; undefined for the form of another server. */
 export function findJobIdParts(text: string): JobId | undefined {
   const match = /^([A-Za-z0-9_.-]{1,64})_([0-9]{10})_([0-9]{5}|[1-9][0-9]{5,14})$/.exec(text);
   if (!match?.[1]) return undefined;

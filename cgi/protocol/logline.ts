@@ -1,9 +1,10 @@
-// The one line a request leaves in nph-webjob.log (docs/protocol.md, section 6): fields with one space between them, a
-// `-` for an empty one, then `--` and a message. Nothing a client sends may break a line or forge one.
+// The line that each request leaves in nph-webjob.log (docs/protocol.md, section 6): fields
+// separated by single spaces, `-` for an empty one, then `--` and a message. Nothing a client sends
+// can break or forge a line.
 
-/** A line of nph-webjob.log. Undefined is what stands as `-`. */
+/** A line of nph-webjob.log. Undefined fields are written as `-`. */
 export interface LogLine {
-  /** `2004-05-23 16:32:06`, when the request was done. */
+  /** `2004-05-23 16:32:06`, when the request was finished. */
   time: string;
   jobId: string | undefined;
   remoteUser: string | undefined;
@@ -21,10 +22,13 @@ export interface LogLine {
 
 const MAX_FIELD_LENGTH = 1024;
 
-/** A line to be written: a length as the digits that were announced, of which a number may not hold all. */
+/**
+ * A line to be written. The announced length is kept as digits, because a number may not represent
+ * all of them.
+ */
 export type NewLogLine = Omit<LogLine, 'bytesReceived'> & { bytesReceived: string | number | undefined };
 
-/** The line without its newline. Fields longer than 1024 characters are cut. */
+/** Formats a line without its newline. Fields longer than 1024 characters are cut. */
 export function formatLogLine(line: NewLogLine): string {
   const fields = [
     line.jobId,
@@ -41,10 +45,11 @@ export function formatLogLine(line: NewLogLine): string {
   return `${line.time} ${fields.map(encodeField).join(' ')} -- ${encodeMessage(line.message)}`;
 }
 
-/** Parses a line, ours or the original's. Throws SyntaxError. Fields stay encoded as they stand. */
+/** Parses a line of this server or the original. Fields stay encoded. Throws SyntaxError. */
 export function parseLogLine(text: string): LogLine {
   if (!LINE.test(text)) throw new SyntaxError('not a line of nph-webjob.log');
-  // By hand, as millions of lines are read at a time: where each of the ten fields begins, and the hyphens behind them.
+  // Parsed by hand, because millions of lines are read at a time: finds where each of the ten
+  // fields begins, and the hyphens after them.
   const user = text.indexOf(' ', JOB_ID) + 1;
   const address = text.indexOf(' ', user) + 1;
   const method = text.indexOf(' ', address) + 1;
@@ -75,17 +80,17 @@ export function parseLogLine(text: string): LogLine {
   };
 }
 
-/** Behind `2004-05-23 16:32:06 `. */
+/** The offset after `2004-05-23 16:32:06 `. */
 const JOB_ID = 20;
 
 /**
- * No other month, day or hour than there is: who reads the log makes an instant of it. The original leaves the blank behind the hyphens away
- * when it has no message.
+ * Only months, days and hours that exist, because readers convert the time. The original omits the
+ * space after the hyphens when there is no message.
  */
 const LINE =
   /^\d{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01]) (?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d (?:\S+ ){10}--(?: .*)?$/;
 
-/** A field with the blank behind it. */
+/** A field with the space after it. */
 function sliceField(text: string, start: number, next: number): string | undefined {
   return isEmpty(text, start, next) ? undefined : text.slice(start, next - 1);
 }
@@ -94,38 +99,45 @@ function isEmpty(text: string, start: number, next: number): boolean {
   return next === start + 2 && text[start] === '-';
 }
 
-/** A number holds so many digits exactly. */
+/** A number represents this many digits exactly. */
 const EXACT_DIGITS = 15;
 
 function parseCount(text: string, start: number, next: number): number {
   let count = 0;
   for (let at = start; at < next - 1; at++) {
     const digit = text.charCodeAt(at) - 48;
-    // Up to version 0.1 the largest announced length, twenty nines, was written as 1 and twenty zeros.
+    // Up to version 0.1 the largest announced length, twenty nines, was written as 1 and twenty
+    // zeros.
     if (digit < 0 || digit > 9 || at - start > 20) throw new SyntaxError('a count in nph-webjob.log is no number');
     count = count * 10 + digit;
   }
   return next - 1 - start > EXACT_DIGITS ? Number(text.slice(start, next - 1)) : count;
 }
 
-/** A field as it stands in a log: `-` when empty, cut after 1024 characters, nothing that could end it. */
+/**
+ * Encodes a field for a log: `-` when empty, cut after 1024 characters, without anything that could
+ * end it.
+ */
 export function encodeField(value: string | number | undefined): string {
   const text = String(value ?? '').slice(0, MAX_FIELD_LENGTH);
   if (text === '') return '-';
   return text === '-' ? '%2d' : text.replace(/[^\x21-\x24\x26-\x7e]/gu, percentEncode);
 }
 
-/** A message as it stands in a log: blanks stay, nothing that could end the line. */
+/** Encodes a message for a log: spaces stay, characters that could end the line do not. */
 export function encodeMessage(text: string): string {
   return text.slice(0, MAX_FIELD_LENGTH).replace(/[^\x20-\x7e]/gu, percentEncode);
 }
 
-/** The UTF-8 bytes of a character, each as `%hh`; a lone surrogate counts as U+FFFD. */
+/** The UTF-8 bytes of a character, each as `%hh`; a lone surrogate becomes U+FFFD. */
 function percentEncode(character: string): string {
   return Array.from(Buffer.from(character), (byte) => `%${byte.toString(16).padStart(2, '0')}`).join('');
 }
 
-/** Text or JSON with nothing but printable ASCII, for lines that a terminal may show: the rest becomes `\uhhhh`, which JSON reads back. */
+/**
+ * Escapes text or JSON to printable ASCII, for lines that a terminal may show. Other characters
+ * become `\uhhhh`, which a JSON parser reads back.
+ */
 export function escapeAscii(text: string): string {
   return text.replace(/[^\x20-\x7e]/g, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, '0')}`);
 }

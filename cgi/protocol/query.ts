@@ -1,8 +1,9 @@
-// The query strings of GET and PUT (docs/protocol.md, section 1): parsed by the server, formatted by the client.
-// The whole query is decoded first and then matched as a whole; nothing is ever looked up by name in a half-parsed one.
+// The query strings of GET and PUT (docs/protocol.md, section 1), parsed by the server and
+// formatted by the client. The whole query is decoded first and then matched as a whole; no field
+// is ever looked up in a half-parsed query.
 import { isFileName, NAME_PATTERNS } from './names.ts';
 
-/** A link test is read and thrown away; a snapshot is stored. */
+/** The output of a `linktest` is read and discarded, that of a `snapshot` is stored. */
 export type RunType = 'snapshot' | 'linktest';
 
 /** The decoded fields of a GET. */
@@ -16,13 +17,19 @@ export interface GetQuery {
 /** The decoded fields of a PUT. */
 export interface PutQuery extends GetQuery {
   runType: RunType;
-  /** Bytes of each stream. May exceed Number.MAX_SAFE_INTEGER (20 digits pass); such a sum never equals a length. */
+  /**
+   * The size of each stream in bytes. May exceed Number.MAX_SAFE_INTEGER, since 20 digits are
+   * allowed; such a sum never equals a length.
+   */
   outLength: number;
   errLength: number;
   envLength: number;
 }
 
-/** A query that does not match; `field` is the first name at which it differs. Never holds the query's own bytes. */
+/**
+ * A query that does not match. `field` is the first field at which it differs. Never contains bytes
+ * of the query.
+ */
 export class QueryError extends Error {
   readonly field: string;
   constructor(field: string) {
@@ -31,7 +38,7 @@ export class QueryError extends Error {
   }
 }
 
-/** Name and pattern of every field, in the order they must stand in. */
+/** The name and pattern of every field, in the required order. */
 const GET_FIELDS: readonly (readonly [string, string])[] = [
   ['VERSION', 'webjob[A-Za-z0-9 ().,_-]{0,64}'],
   ['SYSTEM', '[A-Za-z0-9 .,()_:+/~#-]{1,255}'],
@@ -67,13 +74,18 @@ export function parsePutQuery(raw: string): PutQuery {
   };
 }
 
-/** The three lengths of a PUT query digit for digit, as a number may not hold them. The query has been parsed. */
+/**
+ * The three lengths of a PUT query digit for digit, because a number may not represent them. The
+ * query must have been parsed successfully.
+ */
 export function announcedLengths(raw: string): Record<'out' | 'err' | 'env', string> {
   const [, , , , , out = '', err = '', env = ''] = matchFields(raw, PUT_FIELDS);
   return { out, err, env };
 }
 
-/** The query of a GET, escaped as C clients escape it. The fields must match their patterns. */
+/**
+ * Formats the query of a GET, escaped as C clients escape it. The fields must match their patterns.
+ */
 export function formatGetQuery(query: GetQuery): string {
   return (
     `VERSION=${escapeValue(query.version)}&SYSTEM=${escapeValue(query.system)}` +
@@ -81,7 +93,7 @@ export function formatGetQuery(query: GetQuery): string {
   );
 }
 
-/** The query of a PUT. Lengths are whole numbers of bytes. */
+/** Formats the query of a PUT. Lengths are whole numbers of bytes. */
 export function formatPutQuery(query: PutQuery): string {
   return (
     `${formatGetQuery(query)}&RUNTYPE=${query.runType}&STDOUT_LENGTH=${query.outLength}` +
@@ -89,21 +101,30 @@ export function formatPutQuery(query: PutQuery): string {
   );
 }
 
-/** `+` is a space and `%HH` a byte; a byte becomes the character of its number, so no sequence decodes twice. */
+/**
+ * Decodes `+` to a space and `%HH` to a byte. Each byte becomes the character with its number, so
+ * that no sequence is decoded twice.
+ */
 function decodeQuery(raw: string): string {
   return raw
     .replaceAll('+', ' ')
     .replace(/%([0-9A-Fa-f]{2})/g, (_, hex: string) => String.fromCharCode(Number.parseInt(hex, 16)));
 }
 
-/** Letters, digits and `_ . - / \` stay, space becomes `+`, all else `%` and two lower-case hex digits. */
+/**
+ * Letters, digits and `_ . - / \` stay, a space becomes `+`, everything else `%` and two lower-case
+ * hex digits.
+ */
 function escapeValue(value: string): string {
   return value.replace(/[^A-Za-z0-9_.\-/\\]/g, (character) =>
     character === ' ' ? '+' : `%${character.charCodeAt(0).toString(16).padStart(2, '0')}`,
   );
 }
 
-/** The values of the fields, with one pattern for all of them that grows by a field at a time, to know which one is at fault. */
+/**
+ * Matches the fields with a pattern that grows by one field at a time, so that the first field that
+ * does not match is known.
+ */
 function matchFields(raw: string, fields: readonly (readonly [string, string])[]): string[] {
   const decoded = decodeQuery(raw);
   let pattern = '^';

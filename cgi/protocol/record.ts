@@ -1,5 +1,6 @@
-// The record of a run, the `.env` stream (docs/protocol.md, section 7): 22 fields in a fixed order, `Key=value` a line, ending in
-// LF. Fields of our own may follow the 22, never come between them.
+// The run record, the `.env` stream (docs/protocol.md, section 7): 22 fields in a fixed order, one
+// `Key=value` for each line, each ending in LF. Additional fields may follow the 22, but not come
+// between them.
 import { formatTime } from './time.ts';
 
 /** The fields of the article, in its order. */
@@ -30,17 +31,20 @@ export const RECORD_FIELDS = [
 
 export type RecordField = (typeof RECORD_FIELDS)[number];
 
-/** A record, with the values as they stand. */
+/** A run record with its values as they are written. */
 export interface RunRecord {
   fields: Record<RecordField, string>;
-  /** Fields of ours that follow the 22, in order. */
+  /** Additional fields after the 22, in order. */
   extra: [name: string, value: string][];
 }
 
-/** What stands in a field that does not apply. */
+/** The value of a field that does not apply. */
 export const NOT_APPLICABLE = 'NA';
 
-/** Formats a record. Control characters in a value become `%hh`, so that no value can add a line. */
+/**
+ * Formats a run record. Control characters in a value become `%hh`, so that no value can add a
+ * line.
+ */
 export function formatRecord(record: RunRecord): string {
   const lines: [string, string][] = [
     ...RECORD_FIELDS.map((name): [string, string] => [name, record.fields[name]]),
@@ -49,7 +53,7 @@ export function formatRecord(record: RunRecord): string {
   return lines.map(([name, value]) => `${name}=${escapeControls(value)}\n`).join('');
 }
 
-/** Parses a record of this or the original client. Throws SyntaxError naming the line. */
+/** Parses a run record of this or the original client. Throws a SyntaxError that names the line. */
 export function parseRecord(text: string): RunRecord {
   const lines = text.split('\n');
   if (lines.pop() !== '') throw new SyntaxError('the record does not end in a newline');
@@ -68,10 +72,12 @@ export function parseRecord(text: string): RunRecord {
 }
 
 /**
- * A time as the record writes it: `2004-05-23 17:14:41 PDT (1085357681.245070)`. In the parentheses are the two
- * fields of C's `struct timeval`: before 1970 the seconds are negative and the microseconds still count up.
+ * Formats a time for the run record: `2004-05-23 17:14:41 PDT (1085357681.245070)`. The parentheses
+ * contain the two fields of C's `struct timeval`: before 1970 the seconds are negative, while the
+ * microseconds still count up.
+ *
  * @param epochMicros microseconds since 1970-01-01 UTC
- * @param zone what `date +%Z` prints for that instant on this machine
+ * @param zone the output of `date +%Z` for that time on this machine
  */
 export function formatEpoch(epochMicros: number, zone: string): string {
   const seconds = Math.floor(epochMicros / 1_000_000);
@@ -79,10 +85,13 @@ export function formatEpoch(epochMicros: number, zone: string): string {
   return `${formatTime(new Date(seconds * 1000), false)} ${zone} (${seconds}.${micros})`;
 }
 
-/** The microseconds since 1970-01-01 UTC of a time in a record, negative before. Throws SyntaxError. */
+/**
+ * Parses a time in a run record to microseconds since 1970-01-01 UTC, negative before. Throws
+ * SyntaxError.
+ */
 export function parseEpoch(text: string): number {
   const match = /^(\d{4})-\d\d-\d\d \d\d:\d\d:\d\d \S+ \((-?\d{1,11})\.(\d{6})\)$/.exec(text);
-  // East of Greenwich the clock shows 1970 before the seconds count from 0.
+  // East of Greenwich, clocks show 1970 before the seconds count from 0.
   if (!match || (match[2]?.startsWith('-') && Number(match[1]) > 1970)) throw new SyntaxError('not a time of a record');
   return Number(match[2]) * 1_000_000 + Number(match[3]);
 }

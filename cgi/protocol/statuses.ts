@@ -1,5 +1,6 @@
-// THE table of statuses the server answers with. The reason phrases are part of the interface: clients print
-// `Status = [n], Reason = [text]` (docs/protocol.md, section 3). Nothing else may invent a code or a reason.
+// THE table of statuses that the server answers with. The reason phrases are part of the interface:
+// clients print `Status = [n], Reason = [text]` (docs/protocol.md, section 3). No other file may
+// define a code or a reason.
 
 export const REASONS = {
   200: 'OK',
@@ -29,7 +30,7 @@ export const REASONS = {
 
 export type Status = keyof typeof REASONS;
 
-/** True for the statuses that tell a client its request was served: 200 to 299. */
+/** Whether a status tells a client that its request was served: 200 to 299. */
 export function isSuccess(status: number): boolean {
   return status >= 200 && status <= 299;
 }

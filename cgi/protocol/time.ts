@@ -1,6 +1,6 @@
-// Dates by hand: any Intl call costs the CGI more start-up time than the rest of its work together.
+// Formats dates by hand: any Intl call costs the CGI more start-up time than all of its other work.
 
-/** Named as strftime names them, all padded with zeros. */
+/** The fields of a time, named as in strftime and padded with zeros. */
 export interface TimeFields {
   /** Year. */
   Y: string;
@@ -13,9 +13,9 @@ export interface TimeFields {
   j: string;
 }
 
-/** The fields of an instant, in GMT or in the machine's own zone. */
+/** The fields of a time, in GMT or in the machine's time zone. */
 export function timeFields(date: Date, useGmt: boolean): TimeFields {
-  // Shifting the instant by the zone's offset lets GMT's fields serve both cases.
+  // Shifted by the zone's offset, the GMT fields of a Date serve both cases.
   const shifted = useGmt ? date : new Date(date.getTime() - date.getTimezoneOffset() * 60_000);
   const [Y, m, d, H, M, S] = shifted.toISOString().split(/\D/) as [string, string, string, string, string, string];
   const day = Math.floor((shifted.getTime() - Date.parse(`${Y}-01-01`)) / 86_400_000) + 1;
@@ -24,10 +24,10 @@ export function timeFields(date: Date, useGmt: boolean): TimeFields {
 
 const YEAR_10000_MS = 253_402_300_800_000;
 
-/** `2004-05-23 16:32:06` */
+/** Formats a time as `2004-05-23 16:32:06`. */
 export function formatTime(date: Date, useGmt: boolean): string {
   const milliseconds = date.getTime();
-  // By far the fastest way, where it writes the same.
+  // The fastest way by far, for dates where the result is the same.
   if (useGmt && milliseconds >= 0 && milliseconds < YEAR_10000_MS)
     return date.toISOString().slice(0, 19).replace('T', ' ');
   const { Y, m, d, H, M, S } = timeFields(date, useGmt);
