@@ -18,7 +18,7 @@ const MOST_ORDERS = 100;
 /** Answers a GET for the batch command. Throws Refusal 459, 500, 507 or 550. */
 export function serveBatch(exchange: Exchange, clientId: string): { status: 200; content: Buffer } {
   if (exchange.settings.dsvRequireSignatures) throw new Refusal(459, 'a batch has no signature');
-  return { status: 200, content: Buffer.from(formatBatch(clientId, takeOrders(exchange, clientId))) };
+  return { status: 200, content: Buffer.from(formatBatch(clientId, takeOrders(exchange, clientId), exchange.jobId)) };
 }
 
 /** Frees the slots of a batch whose output has arrived, for other clients. */
@@ -53,8 +53,8 @@ function findDue(paths: FleetPaths, clientId: string, now: number): (Order & Cla
   const reached = { clientId, isMeant: makeMembership(groups, clientId) };
   return assignments.flatMap((assignment) => {
     const due = dueFor(assignment, reached, now);
-    const { id, command, args, limit } = assignment;
-    return due === undefined ? [] : [{ id, due, command, args, limit }];
+    const { id, command, args, limit, note } = assignment;
+    return due === undefined ? [] : [{ id, due, command, args, limit, note }];
   });
 }
 

@@ -3,10 +3,12 @@
 import { spawn } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { constants } from 'node:os';
-import { print } from '../cli/streams.ts';
+import { print, say } from '../cli/streams.ts';
 import { formatEnded, type Order, parseBatch } from '../fleet/batch-script.ts';
+import type { OrderCheck } from './assignment.ts';
 import { EXIT_CODES, Failure, warn } from './failure.ts';
 import { ASSIGNMENT_VARIABLE } from './record.ts';
+import { type ClientSettings, readSettings } from './settings.ts';
 
 /** BatchCommand where nobody has chosen another one. */
 export const USUAL_BATCH = 'batch';
@@ -19,12 +21,47 @@ export function batchRunner(): string[] {
   return [...ownWords(), '--run-batch'];
 }
 
-/** Runs the assignments of a script one after the other, and prints what became of each. Throws Failure `run` for what is no batch. */
+/**
+ * Runs the assignments of a script one after the other, and prints what became of each; those that are refused do not run. Throws Failure `run`
+ * for what is no batch.
+ */
 export async function runBatch(path: string): Promise<number> {
   const conf = process.env.WEBJOB_FILE ?? '';
   if (conf === '') throw new Failure('usage', 'a batch needs the settings from a file, and not from stdin');
-  for (const order of readOrders(path)) await print(formatEnded(order, await runOrder(conf, order)));
-  return EXIT_CODES.ok;
+  const orders = readOrders(path);
+  const check = await prepareCheck(readSettings(conf));
+  let code: number = EXIT_CODES.ok;
+  for (const order of orders) {
+    const isTaken = !check || isAccepted(order, check.take);
+    if (!isTaken) code = EXIT_CODES.get;
+    await print(formatEnded(order, isTaken ? await runOrder(conf, order) : EXIT_CODES.get));
+  }
+  return code;
+}
+
+/**
+ * Warns of the assignments of a batch that must not run, where their reason is seen without the server, and returns how many there are. Throws
+ * Failure `run` for what is no batch.
+ */
+export async function countRefused(settings: ClientSettings, path: string): Promise<number> {
+  const check = await prepareCheck(settings);
+  return check ? readOrders(path).filter((order) => !isAccepted(order, check.check)).length : 0;
+}
+
+async function prepareCheck(settings: ClientSettings): Promise<OrderCheck | undefined> {
+  return settings.dsvVerifyManifest ? (await import('./assignment.ts')).prepareOrders(settings, new Date()) : undefined;
+}
+
+function isAccepted(order: Order, check: (order: Order) => void): boolean {
+  try {
+    check(order);
+    return true;
+  } catch (error) {
+    if (!(error instanceof Failure) || error.kind !== 'get') throw error;
+    warn(`assignment ${order.id} is refused: ${error.message}`);
+    for (const hint of error.hints) say(`webjob: hint: ${hint}`);
+    return false;
+  }
 }
 
 function readOrders(path: string): Order[] {

@@ -24,14 +24,18 @@ type BeginCheck = (answer: IncomingMessage, size: number) => PayloadCheck | unde
 const EMPTY =
   'the program is empty: where fcgiwrap runs an older script, a refusal looks like this, and its reason is in nph-webjob.log';
 
-/** Fetches `fileName` into `path`. Returns the server's name for this job, undefined when it gave none. Throws Failure. */
+/**
+ * Fetches `fileName` into `path`. Returns the server's name for this job, undefined when it gave none. A batch that webjob itself runs is no
+ * program: its orders are checked one by one. Throws Failure.
+ */
 export async function fetchProgram(
   settings: ClientSettings,
   identity: Identity,
   fileName: string,
   path: string,
+  isBatch = false,
 ): Promise<string | undefined> {
-  const checks = await prepareChecks(settings, fileName);
+  const checks = await prepareChecks(settings, fileName, isBatch);
   try {
     return await withRetries(settings, `GET of ${fileName}`, async () => {
       rmSync(path, { force: true });
@@ -43,15 +47,16 @@ export async function fetchProgram(
 }
 
 /** Who checks nothing does not load what it takes. */
-async function prepareChecks(settings: ClientSettings, fileName: string): Promise<BeginCheck[]> {
+async function prepareChecks(settings: ClientSettings, fileName: string, isBatch: boolean): Promise<BeginCheck[]> {
   const checks: BeginCheck[] = [];
-  if (settings.dsvVerifySignature) {
+  const { dsvVerifySignature, dsvVerifyManifest, dsvRequireManifest } = settings;
+  if (dsvVerifySignature && !(isBatch && dsvVerifyManifest && dsvRequireManifest)) {
     const begin = (await import('./signature.ts')).prepareCheck(settings.dsvPublicKeyFile);
     checks.push(({ headers: { 'webjob-payload-signature': line } }) =>
       begin(typeof line === 'string' ? line : undefined),
     );
   }
-  if (settings.dsvVerifyManifest) checks.push((await import('./manifest.ts')).prepareManifest(settings, fileName));
+  if (dsvVerifyManifest && !isBatch) checks.push((await import('./manifest.ts')).prepareManifest(settings, fileName));
   return checks;
 }
 

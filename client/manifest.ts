@@ -63,8 +63,8 @@ function refused(why: string): Failure {
   return new Failure('get', `the program's manifest is refused: ${printable(why)}`);
 }
 
-/** Throws Failure `settings`, also where all of the keys together do not reach the threshold. */
-function readTrustedKeys({ dsvTrustedKeysFile: path, dsvThreshold }: ClientSettings): TrustedKey[] {
+/** The keys of DsvTrustedKeysFile. Throws Failure `settings`, also where all of the keys together do not reach the threshold. */
+export function readTrustedKeys({ dsvTrustedKeysFile: path, dsvThreshold }: ClientSettings): TrustedKey[] {
   const fail = (why: string, hint?: string): Failure =>
     new Failure('settings', `DsvTrustedKeysFile: ${path} ${why}`, hint);
   let bytes: Buffer;

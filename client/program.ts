@@ -49,7 +49,7 @@ export class PlacedProgram {
    * is replaced, never followed, or with OverwriteExecutable=N refused. A name that is not ours to take, for it is a folder or another user's,
    * stays as it is: the program then runs in the private folder that it was fetched into. Throws Failure `run`.
    *
-   * `isAlone` keeps it there in any case, as on Windows: a program that runs can be neither replaced nor removed there, cmd.exe
+   * `isAlone` keeps it where it was fetched in any case, as on Windows: a program that runs can be neither replaced nor removed there, cmd.exe
    * reads a batch file again for every line, and a program loads libraries from the folder it is in.
    */
   constructor(fetched: string, path: string, overwrite: boolean, isAlone = process.platform === 'win32') {

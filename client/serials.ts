@@ -1,11 +1,8 @@
 // DsvSerialFile: the highest serial number that this client has taken of each program's manifest, so that a server cannot go
 // back to an older program. A line is `ClientId name serial SHA-256`, the last of the text that had the serial.
-import { readFileSync } from 'node:fs';
 import { isClientId, isFileName } from 'webjob-protocol';
-import { KnownFailure } from '../cli/failure.ts';
-import { replaceFile } from '../cli/files.ts';
-import { withLock } from '../cli/lockfile.ts';
-import { codeOf, Failure } from './failure.ts';
+import { Failure } from './failure.ts';
+import { changeSeen, readSeen } from './seen.ts';
 
 /** A serial, and which text had it. */
 export interface Seen {
@@ -35,19 +32,12 @@ export class Serials {
     // Most runs have nothing to write, and wait for nobody.
     const last = this.#read().get(this.#keyOf(name));
     if (last?.serial === offered.serial && last.textHash === offered.textHash) return;
-    try {
-      withLock(this.#path, () => {
-        // Another run may have been faster, with a higher one.
-        const seen = this.#read();
-        if (!this.#compare(seen, name, offered)) return;
-        seen.set(this.#keyOf(name), offered);
-        replaceFile(this.#path, format(seen), { mode: 0o600 });
-      });
-    } catch (error) {
-      if (error instanceof Failure) throw error;
-      const why = error instanceof KnownFailure ? error.message : codeOf(error);
-      throw new Failure('get', `DsvSerialFile: ${this.#path} cannot be written: ${why}`);
-    }
+    // Another run may have been faster, with a higher one.
+    changeSeen('DsvSerialFile', this.#path, () => {
+      const seen = this.#read();
+      if (!this.#compare(seen, name, offered)) return undefined;
+      return format(seen.set(this.#keyOf(name), offered));
+    });
   }
 
   /** True when what is offered is new. */
@@ -73,23 +63,10 @@ export class Serials {
   }
 
   #read(): SeenByName {
-    let text: string;
-    try {
-      text = readFileSync(this.#path, 'latin1');
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return new Map();
-      throw new Failure('settings', `DsvSerialFile: ${this.#path} cannot be read: ${codeOf(error)}`);
-    }
-    const lines = text.split('\n');
-    // A file that was cut off names its unfinished line.
-    const end = lines.pop();
-    if (end !== '') lines.push('');
     return new Map(
-      lines.map((line, index): [string, Seen] => {
-        const [clientId = '', name = '', serial = '', textHash = '', ...more] = line.split(' ');
-        const isOurs = isClientId(clientId) && isFileName(name) && /^\d{1,15}$/.test(serial);
-        if (!isOurs || !/^[0-9a-f]{64}$/.test(textHash) || more.length > 0)
-          throw new Failure('settings', `DsvSerialFile: ${this.#path} line ${index + 1} was not written by webjob`);
+      readSeen('DsvSerialFile', this.#path, ([clientId = '', name = '', serial = '', textHash = '', ...more]) => {
+        const isOurs = isClientId(clientId) && isFileName(name) && /^\d{1,15}$/.test(serial) && more.length === 0;
+        if (!isOurs || !/^[0-9a-f]{64}$/.test(textHash)) return undefined;
         return [`${clientId} ${name}`, { serial: Number(serial), textHash }];
       }),
     );

@@ -96,7 +96,8 @@ function tellWhoRuns(conf: string): void {
 function newJob(settings: ClientSettings, program: string, args: string[], runner?: readonly string[]): Job {
   return {
     ...{ settings, identity: describeClient(), program, args, runner, jobId: undefined, startedAt: nowMicros() },
-    request: settings.getHookEnable ? program + settings.getHookSuffix : program,
+    // A batch that webjob itself runs is made by the server, and for no hook.
+    request: settings.getHookEnable && !runner ? program + settings.getHookSuffix : program,
     ...{ getAt: undefined, getError: undefined, runAt: undefined, ending: undefined, outHash: 'NA', errHash: 'NA' },
   };
 }
@@ -116,6 +117,7 @@ async function runJob(
       signal && work.waiting && warn(`ended by ${signal} before the upload was done; to do it: ${work.waiting}`),
   );
   const placed = await getProgram(job, work, path, cleanup);
+  const refused = job.runner ? await (await import('./batch.ts')).countRefused(settings, placed.path) : 0;
   if (settings.put === undefined) {
     job.ending = await runProgram(job, placed, 'inherit');
     return exitCodeOf(program, job.ending);
@@ -124,6 +126,8 @@ async function runJob(
   if (settings.spoolDirectory !== '') await (await import('./flush.ts')).flushAfterRun(settings, conf);
   if (job.ending?.error !== undefined)
     throw new Failure('run', `${program} ${job.ending.error}`, remedyOf(job.ending.error, settings));
+  if (refused > 0 || (job.runner && job.ending?.status === EXIT_CODES.get))
+    throw new Failure('get', 'assignments of the batch were refused, and did not run', 'webjobctl sign assignment');
   return EXIT_CODES.ok;
 }
 
@@ -137,8 +141,9 @@ async function getProgram(
   const { settings, identity, program, request } = job;
   job.getAt = nowMicros();
   try {
-    job.jobId = await fetchProgram(settings, identity, request, join(folder, request));
-    if (settings.getHookEnable) {
+    const isBatch = job.runner !== undefined;
+    job.jobId = await fetchProgram(settings, identity, request, join(folder, request), isBatch);
+    if (settings.getHookEnable && !isBatch) {
       const { runGetHook } = await import('./hook.ts');
       await runGetHook(settings, folder, request, program, (end) => cleanup.add(end));
     }
@@ -147,7 +152,9 @@ async function getProgram(
       await reportGetFailure(job, signer, error);
     throw error;
   }
-  const placed = new PlacedProgram(join(folder, program), path, settings.overwriteExecutable);
+  // A batch of another run, which has been given other assignments, must not take its place before it is read.
+  const isAlone = job.runner ? true : undefined;
+  const placed = new PlacedProgram(join(folder, program), path, settings.overwriteExecutable, isAlone);
   cleanup.add(() => (settings.unlinkExecutable ? placed.remove() : placed.leave()));
   return placed;
 }

@@ -37,6 +37,8 @@ export interface Assignment {
   rollout?: Rollout | undefined;
   /** How many clients may be at it at once; any number when undefined. */
   limit?: number | undefined;
+  /** The note that its signers signed, for clients that require one: see signed.ts. */
+  note?: string | undefined;
   by: string;
   /** ISO 8601. */
   at: string;
@@ -86,32 +88,35 @@ function parseAssignment(facts: Record<string, unknown>): Assignment {
     reason,
     rollout,
     limit,
+    note,
   } = facts;
   const need = (name: string, isRight: boolean): void => {
     if (!isRight) throw new SyntaxError(`${name} is not as it should be`);
   };
+  const needIfAny = (name: string, is: (value: unknown) => boolean): void =>
+    need(name, facts[name] === undefined || is(facts[name]));
   need('id', isText(id) && /^[1-9][0-9]{0,8}$/.test(id));
   need('command', isText(command) && isFileName(command));
   need('args', areTexts(args) && !args.some((text) => text.includes('\0')));
   need('to', areTexts(to) && to.length > 0 && to.every(isTarget));
   need('every', every === undefined || (isSeconds(every) && every > 0 && cron === undefined));
   need('from', isSeconds(from));
-  need('until', until === undefined || isSeconds(until));
   need('state', state === 'active' || state === 'paused' || state === 'cancelled');
   need('open', typeof open === 'number' && open >= 0 && open <= 1);
   need('by', isText(by) && isText(at));
-  need('reason', reason === undefined || isText(reason));
-  need('cron', cron === undefined || isText(cron));
-  need('rollout', rollout === undefined || isRollout(rollout as Rollout));
-  need('limit', limit === undefined || (isSeconds(limit) && limit > 0));
-  if (isText(cron)) parseCron(cron);
-  const schedule: Schedule = isText(cron)
-    ? { kind: 'cron', cron }
-    : every === undefined
-      ? { kind: 'once' }
-      : { kind: 'every', seconds: every as number };
-  const more = { ...(rollout !== undefined && { rollout }), ...(limit !== undefined && { limit }) };
+  needIfAny('until', isSeconds);
+  for (const name of ['reason', 'cron', 'note']) needIfAny(name, isText);
+  needIfAny('rollout', (value) => isRollout(value as Rollout));
+  needIfAny('limit', (value) => isSeconds(value) && value > 0);
+  const schedule = scheduleOf(every as number | undefined, cron as string | undefined);
+  const more = Object.fromEntries(Object.entries({ rollout, limit, note }).filter(([, value]) => value !== undefined));
   return { id, command, args, to, schedule, from, until, state, open, by, at, reason, ...more } as Assignment;
+}
+
+function scheduleOf(every: number | undefined, cron: string | undefined): Schedule {
+  if (cron === undefined) return every === undefined ? { kind: 'once' } : { kind: 'every', seconds: every };
+  parseCron(cron);
+  return { kind: 'cron', cron };
 }
 
 function isRollout({ stages, stage, openedAt, stopAt, seconds }: Rollout): boolean {

@@ -8,6 +8,8 @@ export interface Order {
   due: number;
   command: string;
   args: readonly string[];
+  /** The signed note of the assignment, where there is one: see signed.ts. */
+  note?: string | undefined;
 }
 
 /**
@@ -49,13 +51,21 @@ run() {
 }
 `;
 
+const formatGuard = (jobId: string): string => `if [ "\${WEBJOB_JID-${jobId}}" != ${jobId} ]; then
+  echo "webjob-batch: it was made for job ${jobId}, and nothing of it runs in another" >&2
+  exit
+fi
+`;
+
 /** The line that the script prints to stdout when a run has ended. */
 const ENDED = /^assignment ([1-9][0-9]{0,8}) due ([0-9]{1,12}) exit ([0-9]{1,3})$/;
 
 /** Begins the line that says the same to a client that runs it without a shell, as JSON. */
 const ORDERS = '#orders ';
 
-const describe = ({ id, due, command, args }: Order): Order => ({ id, due, command, args });
+const describe = ({ id, due, command, args, note }: Order): Order => {
+  return { id, due, command, args, ...(note !== undefined && { note }) };
+};
 
 /** The orders of a script, for a client that runs them itself. Throws SyntaxError for what is no batch. */
 export function parseBatch(script: string): Order[] {
@@ -67,11 +77,12 @@ export function parseBatch(script: string): Order[] {
     throw new SyntaxError('it is a batch of an older server, which a shell has to run: webjob -e -f FILE batch');
   }
   const orders = JSON.parse(line.slice(ORDERS.length)) as Order[];
-  const isOrder = ({ id, due, command, args }: Order): boolean =>
+  const isOrder = ({ id, due, command, args, note }: Order): boolean =>
     /^[1-9][0-9]{0,8}$/.test(id) &&
     Number.isSafeInteger(due) &&
     typeof command === 'string' &&
-    args.every((arg) => typeof arg === 'string');
+    args.every((arg) => typeof arg === 'string') &&
+    (note === undefined || typeof note === 'string');
   if (!Array.isArray(orders) || !orders.every(isOrder)) throw new SyntaxError('its orders are not as they should be');
   return orders;
 }
@@ -81,15 +92,20 @@ export function formatEnded({ id, due }: Order, code: number): string {
   return `assignment ${id} due ${due} exit ${code}\n`;
 }
 
-/** Makes the script for a client; for no orders one that does nothing. */
-export function formatBatch(clientId: string, orders: readonly Order[]): string {
+/**
+ * Makes the script for a client; for no orders one that does nothing. Of two runs that overlap a client may start the script of one for both:
+ * with the id of the job it was made for it runs in no other, where the client tells which job that is. A shell reads all of it before it
+ * runs any, for a client may write the next one over it.
+ */
+export function formatBatch(clientId: string, orders: readonly Order[], jobId?: string): string {
   const title = `#!/bin/sh\n# What is assigned to ${clientId}, made for it by the WebJob server.\n`;
   if (orders.length === 0) return `${title}# Nothing is due.\n:\n`;
   const lines = orders.map(({ id, due, command, args }) => {
     const words = [`${id} due ${due}`, command, ...args].map(quote);
     return `run ${words.join(' ')}\n`;
   });
-  return `${title}${ORDERS}${JSON.stringify(orders.map(describe))}\n${HEAD}${lines.join('')}`;
+  const guard = jobId === undefined ? '' : formatGuard(jobId);
+  return `${title}${ORDERS}${JSON.stringify(orders.map(describe))}\n{\n${guard}${HEAD}${lines.join('')}exit\n}\n`;
 }
 
 /** The exit codes of webjob that the script printed, by `ID@DUE`. */

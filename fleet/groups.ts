@@ -120,11 +120,16 @@ export function isTarget(word: string): boolean {
 
 /** The client ids that the words name without a wildcard, each once: clients that a site may not have heard of yet. */
 export function namedClients(groups: Groups, words: readonly string[]): Set<string> {
+  return new Set([...membersOf(groups, words)].filter(isClientId));
+}
+
+/** The client ids and globs that the words stand for, each once, with the members of groups in the place of their names. */
+export function membersOf(groups: Groups, words: readonly string[]): Set<string> {
   const found = new Set<string>();
   const add = (word: string): void => {
     const group = groups.get(word);
     if (group) for (const member of splitMembers(group.text)) add(member);
-    else if (isClientId(word)) found.add(word);
+    else found.add(word);
   };
   for (const word of words) add(word);
   return found;

@@ -79,12 +79,19 @@ export function findMismatch(
   wanted: { name: string; clientId?: string; at: Date },
 ): string | undefined {
   if (name !== wanted.name) return `it is for ${name}, not ${wanted.name}`;
-  const { clientId } = wanted;
+  return findOutside({ clients, notBefore, notAfter }, wanted);
+}
+
+/** Why what was signed for these clients and this time is not for a client, where one is named, and a moment; undefined when it is. */
+export function findOutside(
+  { clients, notBefore, notAfter }: Pick<Manifest, 'clients' | 'notBefore' | 'notAfter'>,
+  { clientId, at }: { clientId?: string; at: Date },
+): string | undefined {
   if (clientId !== undefined && !clients.some((glob) => matchesGlob(glob, clientId)))
     return `it is not for ${clientId}`;
-  if (wanted.at < notBefore) return `it is not valid before ${formatSeconds(notBefore)}`;
+  if (at < notBefore) return `it is not valid before ${formatSeconds(notBefore)}`;
   // Up to the end of its last second, as certificates are.
-  return wanted.at.getTime() >= notAfter.getTime() + 1000 ? `it expired at ${formatSeconds(notAfter)}` : undefined;
+  return at.getTime() >= notAfter.getTime() + 1000 ? `it expired at ${formatSeconds(notAfter)}` : undefined;
 }
 
 /** `2026-11-24T06:12:40Z` */
@@ -92,7 +99,8 @@ export function formatSeconds(date: Date): string {
   return date.toISOString().replace(/\.\d+Z$/, 'Z');
 }
 
-function parseSeconds(text = ''): Date {
+/** Throws NoteError for what formatSeconds does not write. */
+export function parseSeconds(text = ''): Date {
   const date = new Date(text);
   if (Number.isNaN(date.getTime()) || formatSeconds(date) !== text) throw new NoteError(`${text} is not a time`);
   return date;

@@ -124,6 +124,15 @@ describe('an assignment', () => {
     assert.deepEqual([last?.state, last?.exitCode], ['failed', 4]);
   });
 
+  it('is kept from the batches of runs at the same time, which may have other ones', async () => {
+    home.add('list-temp.sh', '#!/bin/sh\nls "$(dirname "$0")"\n');
+    const id = await assign('list-temp.sh', '--to', 'client1');
+    assert.deepEqual(await runWebjob(['--batch', '-f', home.client.conf]), DONE);
+    const { rows } = await show(id);
+    const names = (await outputOf(rows[0]?.jobId ?? null)).trimEnd().split('\n');
+    assert.ok(names.includes('list-temp.sh') && !names.includes('batch'), names.join());
+  });
+
   it('is run by an original client, that tells nothing of itself', { skip: isCurlMissing }, async () => {
     const [one, two] = [
       await assign('--to', 'client1', '--', 'show-words.sh', ...WORDS),

@@ -1,7 +1,7 @@
 // Groups, assignments and due times in pieces.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, it } from 'node:test';
@@ -216,13 +216,17 @@ describe('a batch script', () => {
     const path = join(folder, 'batch');
     writeFileSync(path, script);
     rmSync(told, { force: true });
-    const [program = '', ...words] = shell;
-    const ended = spawnSync(program, [...words, path], {
+    const [program = '', ...options] = shell;
+    const ended = spawnSync(program, [...options, path], {
       encoding: 'utf8',
       env: { PATH: '/usr/bin:/bin', WEBJOB_FILE: "/etc/it's here.conf", WEBJOB_PROGRAM: `'${client}'`, ...environment },
     });
-    assert.equal(ended.stderr, '');
-    return { ended, words: readFileSync(told, 'utf8').split('\0').slice(0, -1) };
+    const words = existsSync(told) ? readFileSync(told, 'utf8').split('\0').slice(0, -1) : [];
+    assert.match(
+      ended.stderr,
+      words.length > 0 ? /^$/ : /^webjob-batch: it was made for job \S+, and nothing of it runs /,
+    );
+    return { ended, words };
   }
 
   it('hands every argument on as it is, in every shell there is, and nothing else runs', () => {
@@ -283,6 +287,37 @@ describe('a batch script', () => {
       [script.replace('"args":[]', '"args":[1]'), /not as they should be/],
     ] as const)
       assert.throws(() => parseBatch(wrong), message);
+  });
+
+  it('runs in the job that it was made for, and in no other', () => {
+    const orders = [{ id: '7', due: 1000, command: 'job.sh', args: [] }];
+    for (const shell of shells)
+      for (const [jobId, count] of [
+        ['server_1_1085355126_00723', 1],
+        ['server_1_1085355126_00724', 0],
+        [undefined, 1],
+      ] as const) {
+        const script = formatBatch('client1', orders, 'server_1_1085355126_00723');
+        const { ended, words } = run(shell, script, { ...(jobId !== undefined && { WEBJOB_JID: jobId }) });
+        assert.equal(words.filter((word) => word === 'job.sh').length, count, `${shell.join(' ')} ${jobId}`);
+        assert.equal(ended.stdout, count > 0 ? 'assignment 7 due 1000 exit 3\n' : '');
+      }
+  });
+
+  it('goes on as it was when another is written over it', () => {
+    const own = join(folder, 'overwrites');
+    writeFileSync(
+      own,
+      `#!/bin/sh\nprintf '%s\\0' "$WEBJOB_ASSIGNMENT" >> '${told}'\n: > '${join(folder, 'batch')}'\n`,
+      {
+        mode: 0o755,
+      },
+    );
+    const orders = ['7', '8', '9'].map((id) => ({ id, due: 1000, command: 'job.sh', args: ['x'.repeat(20_000)] }));
+    for (const shell of shells) {
+      const { words } = run(shell, formatBatch('client1', orders), { WEBJOB_PROGRAM: own });
+      assert.deepEqual(words, ['7@1000', '8@1000', '9@1000'], shell.join(' '));
+    }
   });
 
   it('does nothing when nothing is due', () => {

@@ -22,7 +22,12 @@ const OPEN = ['record', 'labels'];
 /** Whose values the manual says are like those of another command. */
 const LIKE: Record<string, string> = {
   ...{ 'client show': 'client list', show: 'jobs', export: 'jobs', latest: 'jobs' },
-  ...{ 'sign payload': 'sign show', 'sign add': 'sign show', 'sign trust remove': 'sign trust list' },
+  ...{
+    'sign payload': 'sign show',
+    'sign add': 'sign show',
+    'sign assignment': 'sign show',
+    'sign trust remove': 'sign trust list',
+  },
 };
 
 function* namesIn(value: unknown): Generator<string> {
@@ -135,6 +140,8 @@ describe('webjobctl --json', () => {
       ['sign keygen', [join(root, 'second')]],
       ['sign add', ['--key', join(root, 'second.key'), join(root, 'program')]],
       ['sign show', [join(root, 'program')]],
+      ['sign assignment', [...key, '--client', '*', '-o', join(root, 'x.assignment'), 'host.sh']],
+      ['sign show', [join(root, 'x.assignment')]],
       ['sign trust add', [join(root, 'trusted.keys'), join(root, 'signing.vkey')]],
       ['sign trust list', [join(root, 'trusted.keys')]],
       ['sign trust remove', [join(root, 'trusted.keys'), join(root, 'signing.vkey')]],

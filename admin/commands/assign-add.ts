@@ -1,24 +1,33 @@
 // webjobctl assign add: a command, whom it is for, and when.
 import { Command, InvalidArgumentError } from 'commander';
-import { isFileName } from 'webjob-protocol';
-import { parseDuration, parseInstant } from '../../cli/durations.ts';
+import { matchesGlob } from 'webjob-protocol';
+import { parseDuration } from '../../cli/durations.ts';
 import { Failure } from '../../cli/failure.ts';
 import { printJson, printLine, say } from '../../cli/output.ts';
-import { type Assignment, MAX_ARGUMENT_BYTES, type Rollout } from '../../fleet/assignment.ts';
-import { parseCron, type Schedule } from '../../fleet/due.ts';
+import type { Rollout } from '../../fleet/assignment.ts';
+import { type Groups, membersOf } from '../../fleet/groups.ts';
 import { readGroups } from '../../ledger/groups.ts';
+import { type FoundAssignment, readAssignment, signAssignment } from '../../sign/assignments.ts';
+import { readNoteSigner, readPrivateKey } from '../../sign/keys.ts';
 import { type Desk, type DeskOptions, openDesk, userFileOption } from '../clients/desk.ts';
-import { addAssignment, checkBatch, describeAssignment } from '../fleet/assigning.ts';
+import { addAssignment, checkBatch, describeAssignment, endSigned } from '../fleet/assigning.ts';
 import { findTargets, listClientIds } from '../fleet/clients.ts';
-import { collectTargets } from '../fleet/options.ts';
+import {
+  checkArguments,
+  checkCron,
+  collectTargets,
+  parseCommand,
+  parseFuture,
+  type TimeOptions,
+  type Times,
+  timesOf,
+} from '../fleet/options.ts';
 
-interface Options extends DeskOptions {
-  to: string[];
-  once?: true;
-  every?: number;
-  cron?: string;
-  notBefore?: Date;
-  until?: Date;
+interface Options extends DeskOptions, TimeOptions {
+  to?: string[];
+  signed?: string;
+  key?: string;
+  keyName?: string;
   reason?: string;
   limit?: number;
   stages?: number[];
@@ -30,9 +39,14 @@ const EXPLANATION = `
 WHO is a client id, a glob of client ids, or a group of the file ConfigDirectory/nph-webjob/groups, which has a line
 "name = member member" for each. Times of --cron are UTC. Arguments that begin with - follow a --.
 
+Clients with DsvVerifyManifest=Y run only what is signed for them. Sign on a machine that is not the server, with
+"webjobctl sign assignment", and bring the file: --signed. What --key signs ends after 30 days, or a year with --every
+or --cron, unless --until says otherwise.
+
 Examples:
   webjobctl assign host.sh --to client1 --reason 'case 4711'
   webjobctl assign --to 'web-*,db' --cron '30 2 * * *' --until 2027-01-01 -- check.sh -v 'two words'
+  webjobctl assign --signed collect.assignment --stages 10%,100%
 
 Exit codes:
   0  assigned
@@ -44,9 +58,9 @@ Exit codes:
 export function addCommand(): Command {
   return new Command('add')
     .description('assign a command to clients')
-    .argument('<command>', 'its name in the profiles', parseCommand)
+    .argument('[command]', 'its name in the profiles', parseCommand)
     .argument('[args...]', 'its arguments')
-    .requiredOption('--to <who>', 'a client, a glob or a group; several with commas, or again', collectTargets)
+    .option('--to <who>', 'a client, a glob or a group; several with commas, or again', collectTargets)
     .option('--once', 'once for each client (the default)')
     .option('--every <duration>', 'again after this long: 10m, 1h, 7d', parseDuration)
     .option('--cron <expression>', 'five fields of crontab(5), in UTC', checkCron)
@@ -57,51 +71,93 @@ export function addCommand(): Command {
     .option('--stop-at-failure-rate <part>', 'pause it when a larger part of the results is bad: 5%', parsePart)
     .option('--stage-time <duration>', 'advance after this long even if results are missing', parseDuration)
     .option('--reason <text>', 'why, for the record')
+    .option('--signed <file>', 'assign what is signed in this file: "webjobctl sign assignment"')
+    .option('--key <file>', 'sign it with this private key, Ed25519')
+    .option('--key-name <name>', 'the name of the key (else that in KEY.vkey, else that of the file)')
     .addOption(userFileOption())
     .addHelpText('after', EXPLANATION)
-    .action((name: string, args: string[], options: Options, command: Command) =>
+    .action((name: string | undefined, args: string[], options: Options, command: Command) =>
       add(openDesk(command), name, args, options),
     );
 }
 
-async function add(desk: Desk, command: string, args: string[], options: Options): Promise<void> {
-  checkBatch(desk.settings, command);
-  const size = args.reduce((sum, arg) => sum + Buffer.byteLength(arg) + 1, 0);
-  if (size > MAX_ARGUMENT_BYTES)
-    throw new Failure('usage', `the arguments are ${size} bytes, and ${MAX_ARGUMENT_BYTES} are the most`);
+async function add(desk: Desk, command: string | undefined, args: string[], options: Options): Promise<void> {
   const now = Math.floor(Date.now() / 1000);
-  const from = options.notBefore ? Math.floor(options.notBefore.getTime() / 1000) : now;
-  const until = options.until && Math.floor(options.until.getTime() / 1000);
-  if (until !== undefined && until <= from) throw new Failure('usage', '--until is not behind its first time');
   const groups = readGroups(desk.settings);
-  const targets = findTargets(options, groups, listClientIds(desk));
-  const { to, reason, limit } = options;
-  const plan = { command, args, to, schedule: scheduleOf(options), from, until, reason, limit };
-  const assignment = await addAssignment(desk.settings, plan, rolloutOf(options, now), targets);
+  const wanted =
+    options.signed === undefined ? planOf(command, args, options, groups, now) : takeSigned(command, options);
+  checkBatch(desk.settings, wanted.command);
+  const targets = findTargets(wanted, groups, listClientIds(desk));
+  const stranger = options.signed !== undefined && targets.find((id) => !isMeant(wanted.signed, id));
+  if (stranger)
+    throw new Failure('usage', `${options.signed} is not for ${stranger}`, '--to takes a part of its clients');
+  const { signed, ...plan } = wanted;
+  const { reason, limit } = options;
+  const whole = { ...plan, reason, limit, note: signed?.note };
+  const assignment = await addAssignment(desk.settings, whole, rolloutOf(options, now), targets);
   if (desk.isJson) printJson({ ...describeAssignment(assignment), clients: targets.length });
   else
-    printLine(`assignment ${assignment.id}: ${command} for ${targets.length} client${targets.length === 1 ? '' : 's'}`);
+    printLine(
+      `assignment ${assignment.id}: ${wanted.command} for ${targets.length} client${targets.length === 1 ? '' : 's'}`,
+    );
   if (targets.length > 0) return;
-  say(`warning: it is for nobody yet: ${options.to.join(', ')} means no client of the site`);
+  say(`warning: it is for nobody yet: ${wanted.to.join(', ')} means no client of the site`);
   process.exitCode = 1;
+}
+
+/** What is assigned, when, to whom, and the note that says so where it is signed. */
+interface Wanted extends Times {
+  command: string;
+  args: readonly string[];
+  to: readonly string[];
+  signed: FoundAssignment | undefined;
+}
+
+/** Throws Failure `usage`. */
+function planOf(command: string | undefined, args: string[], options: Options, groups: Groups, now: number): Wanted {
+  const { to, key, keyName } = options;
+  if (command === undefined) throw new Failure('usage', "missing required argument 'command'");
+  if (!to) throw new Failure('usage', "required option '--to <who>' not specified");
+  if (keyName !== undefined && key === undefined) throw new Failure('usage', '--key-name is for --key');
+  checkArguments(args);
+  const times = timesOf(options, now);
+  const plan = { command, args, to, ...times };
+  if (key === undefined) return { ...plan, signed: undefined };
+  const signer = readNoteSigner(key, readPrivateKey(key), keyName);
+  const until = times.until ?? endSigned(times);
+  const clients = [...membersOf(groups, to)];
+  const { schedule, from } = times;
+  const [notBefore, notAfter] = [new Date(from * 1000), new Date(until * 1000)];
+  const text = { command, args, clients, schedule, notBefore, notAfter, serial: Date.now() };
+  return { ...plan, until, signed: signAssignment(text, signer) };
+}
+
+/** What a file says that was signed elsewhere. Throws Failure `usage`, `failed`. */
+function takeSigned(command: string | undefined, options: Options): Wanted {
+  const { signed: path = '', to, once, every, cron, notBefore, until, key } = options;
+  if ([command, once, every, cron, notBefore, until, key].some((value) => value !== undefined))
+    throw new Failure(
+      'usage',
+      'what --signed assigns, and when, is in the file',
+      'leave the command and its times out',
+    );
+  const signed = readAssignment(path);
+  const { assignment } = signed;
+  return {
+    ...{ command: assignment.command, args: assignment.args, to: to ?? assignment.clients, signed },
+    ...{ schedule: assignment.schedule, from: assignment.notBefore.getTime() / 1000 },
+    until: assignment.notAfter.getTime() / 1000,
+  };
+}
+
+function isMeant(signed: FoundAssignment | undefined, clientId: string): boolean {
+  return signed?.assignment.clients.some((glob) => matchesGlob(glob, clientId)) ?? true;
 }
 
 function rolloutOf({ stages, stopAtFailureRate, stageTime }: Options, now: number): Rollout | undefined {
   if (stages) return { stages, stage: 0, openedAt: now, stopAt: stopAtFailureRate, seconds: stageTime };
   if (stopAtFailureRate === undefined && stageTime === undefined) return undefined;
   throw new Failure('usage', '--stop-at-failure-rate and --stage-time are for --stages', '--stages 1%,10%,100%');
-}
-
-function scheduleOf({ once, every, cron }: Options): Schedule {
-  if ([once, every, cron].filter((value) => value !== undefined).length > 1)
-    throw new Failure('usage', 'give one of --once, --every and --cron');
-  if (cron !== undefined) return { kind: 'cron', cron };
-  return every === undefined ? { kind: 'once' } : { kind: 'every', seconds: every };
-}
-
-function parseCommand(text: string): Assignment['command'] {
-  if (isFileName(text) && !text.startsWith('-')) return text;
-  throw new InvalidArgumentError('a command is 1 to 1024 letters, digits and _ + . : -, and does not begin with -.');
 }
 
 function parseLimit(text: string): number {
@@ -124,19 +180,4 @@ function parseStages(text: string): number[] {
   const parts = text.split(',').map(parsePart);
   if (parts.every((part, index) => part > (parts[index - 1] ?? 0)) && parts.at(-1) === 1) return parts;
   throw new InvalidArgumentError('stages are parts, each larger than the one before, and the last one is 100%.');
-}
-
-function checkCron(text: string): string {
-  try {
-    parseCron(text);
-    return text;
-  } catch (error) {
-    throw new InvalidArgumentError(`${(error as Error).message}.`);
-  }
-}
-
-/** A time that comes: a span from now, or what parseInstant takes. */
-function parseFuture(text: string): Date {
-  if (/^[0-9]+[smhdw]$/.test(text)) return new Date(Date.now() + parseDuration(text) * 1000);
-  return parseInstant(text);
 }

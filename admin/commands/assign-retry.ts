@@ -12,7 +12,7 @@ import { openSite } from '../site/site.ts';
 
 const EXPLANATION = `
 An assignment that was fetched is never given again, so this makes a new one: for the clients that failed, were lost or
-did not fetch it in time, once, from now on.
+did not fetch it in time, once, from now on. One that is signed has to be signed again: webjobctl sign assignment.
 
 Example:
   webjobctl assign retry 7
@@ -20,7 +20,7 @@ Example:
 Exit codes:
   0  assigned again
   1  no client failed, was lost or expired; or no assignment has this number
-  2  wrong command line
+  2  wrong command line, or the assignment is signed
   3  nph-webjob.cfg cannot be used, or has no BatchCommand
   4  a file cannot be read or written`;
 
@@ -37,6 +37,12 @@ export function retryCommand(): Command {
       const book = readBook(desk.settings);
       const assignment = findAssignment(book, id);
       checkBatch(desk.settings, assignment.command);
+      if (assignment.note !== undefined)
+        throw new Failure(
+          'usage',
+          `assignment ${id} is signed, and a client runs what was signed once`,
+          'sign it again and assign that: webjobctl sign assignment',
+        );
       const targets = findTargets(assignment, readGroups(desk.settings), listClientIds(desk));
       const progress = await readProgress(openSite(command), book, assignment, targets);
       const to = progress.filter(({ state }) => RETRIED.has(state)).map(({ clientId }) => clientId);

@@ -6,6 +6,7 @@ import { formatTable, printJson, printLine, printLines, safeLine } from '../../c
 import type { Assignment } from '../../fleet/assignment.ts';
 import { describeExit } from '../../ledger/fields.ts';
 import { readGroups } from '../../ledger/groups.ts';
+import { parseNote } from '../../notes/note.ts';
 import { type Desk, type DeskOptions, openDesk, userFileOption } from '../clients/desk.ts';
 import { describeAssignment, describeCommand, describeSchedule, isoOf } from '../fleet/assigning.ts';
 import { findAssignment, readBook } from '../fleet/assignments.ts';
@@ -62,7 +63,7 @@ async function show(command: Command, desk: Desk, id: string, { state }: Options
 }
 
 function describe(assignment: Assignment): string[] {
-  const { id, state, schedule, from, until, to, by, at, reason, rollout, limit } = assignment;
+  const { id, state, schedule, from, until, to, by, at, reason, rollout, limit, note } = assignment;
   return [
     `id        ${id}, ${state}`,
     `command   ${describeCommand(assignment)}`,
@@ -72,8 +73,16 @@ function describe(assignment: Assignment): string[] {
       ? [`stage     ${rollout.stage + 1} of ${rollout.stages.length}: ${describeParts(rollout.stages)}`]
       : []),
     ...(limit === undefined ? [] : [`limit     ${limit} at once`]),
+    ...(note === undefined ? [] : [`signed    ${describeSigners(note)}`]),
     `by        ${by} at ${at}${reason === undefined ? '' : `: ${reason}`}`,
   ];
+}
+
+/** Who claims to have signed it. */
+function describeSigners(note: string): string {
+  return parseNote(Buffer.from(note))
+    .signatures.map(({ name, id }) => `${name}+${id}`)
+    .join(', ');
 }
 
 /** `1 %, 10 %, 100 %` */

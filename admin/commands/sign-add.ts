@@ -1,20 +1,21 @@
 // webjobctl sign add: the signature of another signer under manifests that exist.
 import { Command } from 'commander';
 import { printJson, printLine, safeLine } from '../../cli/output.ts';
+import { addToAssignment, describeSigned, isAssignmentFile } from '../../sign/assignments.ts';
 import { readNoteSigner, readPrivateKey } from '../../sign/keys.ts';
 import { addToManifest, describeManifest, programOf } from '../../sign/manifests.ts';
 import { globalOptions } from '../site/site.ts';
 
 export function addCommand(): Command {
   return new Command('add')
-    .description("add another signer's signature to the manifests beside programs")
-    .argument('<file...>', 'the programs, or their manifests')
+    .description("add another signer's signature to the manifests beside programs, or to assignments")
+    .argument('<file...>', 'the programs, or their manifests; signed assignments')
     .requiredOption('--key <file>', 'the private key, Ed25519')
     .option('--key-name <name>', 'its name in manifests (else that in KEY.vkey, else that of the file)')
     .addHelpText(
       'after',
       `
-The text of the manifest stays as it is. Look at it first: webjobctl sign show. The program beside it must be the one that
+The text of the manifest or assignment stays as it is. Look at it first: webjobctl sign show. The program beside it must be the one that
 it is for. A second person signs so, and so does a new key that is to follow an old one.
 
 Examples:
@@ -29,6 +30,12 @@ Exit codes:
     .action((files: string[], { key, keyName }: { key: string; keyName?: string }, command: Command) => {
       const signer = readNoteSigner(key, readPrivateKey(key), keyName);
       for (const program of files.map(programOf)) {
+        if (isAssignmentFile(program)) {
+          const found = addToAssignment(program, signer);
+          if (globalOptions(command).json) printJson({ file: program, ...describeSigned(found) });
+          else printLine(safeLine(program));
+          continue;
+        }
         const found = addToManifest(program, signer);
         if (globalOptions(command).json) printJson({ file: program, manifest: found.path, ...describeManifest(found) });
         else printLine(safeLine(found.path));

@@ -4,6 +4,7 @@ import { parseInstant } from '../../cli/durations.ts';
 import { EXIT_CODES, Failure } from '../../cli/failure.ts';
 import { printJson, printLine, safeLine } from '../../cli/output.ts';
 import { parseCount } from '../../cli/sizes.ts';
+import { isAssignmentFile, judgeAssignment } from '../../sign/assignments.ts';
 import { checkFile, readPublicKey } from '../../sign/keys.ts';
 import { type Judgement, judgeManifest, programOf, readTrustedKeys } from '../../sign/manifests.ts';
 import { globalOptions } from '../site/site.ts';
@@ -19,10 +20,13 @@ interface Options {
 
 export function verifyCommand(): Command {
   return new Command('verify')
-    .description('check the signatures and manifests beside programs, as a client does')
-    .argument('<file...>', 'the programs')
+    .description('check the signatures and manifests beside programs, and signed assignments, as a client does')
+    .argument('<file...>', 'the programs; signed assignments')
     .option('--key <file>', 'check FILE.sig with this public key: DsvPublicKeyFile of the clients')
-    .option('--trusted <file>', 'check FILE.manifest with these keys: DsvTrustedKeysFile of the clients')
+    .option(
+      '--trusted <file>',
+      'check FILE.manifest or an assignment with these keys: DsvTrustedKeysFile of the clients',
+    )
     .option('--threshold <number>', 'the weight of signatures that is required: DsvThreshold', parseCount, 1)
     .option('--client <id>', 'as this client would')
     .option('--name <name>', 'the name that clients ask for (else that of the file)')
@@ -30,7 +34,7 @@ export function verifyCommand(): Command {
     .addHelpText(
       'after',
       `
-Which serial numbers a client has seen is known there alone.
+Which serial numbers a client has seen, and what it has run, is known there alone.
 
 Examples:
   webjobctl sign verify --trusted trusted.keys --threshold 2 --client client1 collect.sh
@@ -53,20 +57,28 @@ function verifyAll(command: Command, files: string[], options: Options): void {
   const publicKey = key === undefined ? undefined : readPublicKey(key);
   const trusted = keysFile === undefined ? undefined : readTrustedKeys(keysFile);
   for (const program of files.map(programOf)) {
-    const signature = publicKey && checkFile(program, publicKey);
-    const judged = trusted && judgeManifest(program, trusted, threshold, { name, clientId, at });
+    const isAssignment = isAssignmentFile(program);
+    if (isAssignment && !trusted) throw new Failure('usage', 'say whom to trust with assignments: --trusted');
+    const signature = isAssignment ? undefined : publicKey && checkFile(program, publicKey);
+    const judged =
+      trusted &&
+      (isAssignment
+        ? judgeAssignment(program, trusted, threshold, { clientId, at })
+        : judgeManifest(program, trusted, threshold, { name, clientId, at }));
     if ([signature, judged?.verdict].some((verdict) => verdict !== undefined && verdict !== 'good'))
       process.exitCode = EXIT_CODES.findings;
     if (globalOptions(command).json) {
-      printJson({ file: program, ...(signature && { signature }), ...(judged && describe(judged)) });
+      const kind = isAssignment ? 'assignment' : 'manifest';
+      printJson({ file: program, ...(signature && { signature }), ...(judged && describe(kind, judged)) });
       continue;
     }
     if (signature) printLine(safeLine(`${signature.padEnd(8)} ${program}`));
-    if (judged)
-      printLine(safeLine(`${judged.verdict.padEnd(8)} ${program}.manifest${judged.why ? `: ${judged.why}` : ''}`));
+    if (!judged) continue;
+    const path = isAssignment ? program : `${program}.manifest`;
+    printLine(safeLine(`${judged.verdict.padEnd(8)} ${path}${judged.why ? `: ${judged.why}` : ''}`));
   }
 }
 
-function describe({ verdict, why, signers }: Judgement) {
-  return { manifest: verdict, ...(why !== undefined && { why }), ...(signers && { signers }) };
+function describe(kind: 'assignment' | 'manifest', { verdict, why, signers }: Judgement) {
+  return { [kind]: verdict, ...(why !== undefined && { why }), ...(signers && { signers }) };
 }

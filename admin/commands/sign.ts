@@ -1,6 +1,7 @@
 // webjobctl sign: keys, signatures and manifests beside programs, and whether a client would take them.
 import { Command } from 'commander';
 import { addCommand } from './sign-add.ts';
+import { assignmentCommand } from './sign-assignment.ts';
 import { keygenCommand } from './sign-keygen.ts';
 import { payloadCommand } from './sign-payload.ts';
 import { showCommand } from './sign-show.ts';
@@ -10,7 +11,7 @@ import { verifyCommand } from './sign-verify.ts';
 export function signCommand(): Command {
   const command = new Command('sign')
     .description(
-      'make keys, sign programs, and check what is signed, for clients with DsvVerifyManifest=Y or DsvVerifySignature=Y',
+      'make keys, sign programs and assignments, and check what is signed, for clients with DsvVerifyManifest=Y or DsvVerifySignature=Y',
     )
     .helpCommand(false)
     .addHelpText(
@@ -21,7 +22,15 @@ Example:
 
 Exit codes: those of webjobctl; each command's own are in its help.`,
     );
-  for (const make of [keygenCommand, payloadCommand, addCommand, showCommand, verifyCommand, trustCommand])
+  for (const make of [
+    keygenCommand,
+    payloadCommand,
+    assignmentCommand,
+    addCommand,
+    showCommand,
+    verifyCommand,
+    trustCommand,
+  ])
     command.addCommand(make());
   return command;
 }

@@ -52,6 +52,13 @@ export async function addAssignment(
   });
 }
 
+const DAY = 86_400;
+
+/** When a signed assignment ends of which nobody says it, in seconds since 1970: a signature that a thief has must not be good for ever. */
+export function endSigned({ schedule, from }: Pick<Assignment, 'schedule' | 'from'>): number {
+  return from + (schedule.kind === 'once' ? 30 : 365) * DAY;
+}
+
 /** Sets the state of an assignment that is not over. Throws Failure `findings` for one that is, or has that state. */
 export async function setState(
   settings: ServerSettings,
@@ -71,10 +78,11 @@ export async function setState(
 
 /** As --json has it. */
 export function describeAssignment(assignment: Assignment): Record<string, unknown> {
-  const { id, command, args, to, schedule, from, until, state, by, at, reason, rollout, limit } = assignment;
+  const { id, command, args, to, schedule, from, until, state, by, at, reason, rollout, limit, note } = assignment;
   return {
     ...{ assignment: id, command, args, to, schedule: describeSchedule(schedule), state, by, at },
     ...{ stages: rollout?.stages ?? null, stage: rollout ? rollout.stage + 1 : null, limit: limit ?? null },
+    ...{ signed: note !== undefined },
     ...{ from: isoOf(from), until: until === undefined ? null : isoOf(until), reason: reason ?? null },
   };
 }

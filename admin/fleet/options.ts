@@ -1,6 +1,27 @@
 // What commands about many clients take from their command lines.
 import { InvalidArgumentError } from 'commander';
+import { isFileName } from 'webjob-protocol';
+import { parseDuration, parseInstant } from '../../cli/durations.ts';
+import { Failure } from '../../cli/failure.ts';
+import { type Assignment, MAX_ARGUMENT_BYTES } from '../../fleet/assignment.ts';
+import { parseCron, type Schedule } from '../../fleet/due.ts';
 import { isTarget } from '../../fleet/groups.ts';
+
+/** When an assignment is due. */
+export interface TimeOptions {
+  once?: true;
+  every?: number;
+  cron?: string;
+  notBefore?: Date;
+  until?: Date;
+}
+
+/** When an assignment is due, in seconds since 1970. */
+export interface Times {
+  schedule: Schedule;
+  from: number;
+  until: number | undefined;
+}
 
 /** Client ids, globs and groups, with commas, added to those before. Throws InvalidArgumentError. */
 export function collectTargets(text: string, before: readonly string[] = []): string[] {
@@ -14,4 +35,49 @@ export function collectTargets(text: string, before: readonly string[] = []): st
 /** Where nobody says since when. */
 export function monthAgo(): Date {
   return new Date(Date.now() - 30 * 86_400_000);
+}
+
+/** Takes the options about time together. Throws Failure `usage` for those that exclude each other. */
+export function timesOf(options: TimeOptions, now: number): Times {
+  const schedule = scheduleOf(options);
+  const from = options.notBefore ? Math.floor(options.notBefore.getTime() / 1000) : now;
+  const until = options.until && Math.floor(options.until.getTime() / 1000);
+  if (until !== undefined && until <= from) throw new Failure('usage', '--until is not behind its first time');
+  return { schedule, from, until };
+}
+
+/** Throws Failure `usage` for more than a program can be given. */
+export function checkArguments(args: readonly string[]): void {
+  const size = args.reduce((sum, arg) => sum + Buffer.byteLength(arg) + 1, 0);
+  if (size > MAX_ARGUMENT_BYTES)
+    throw new Failure('usage', `the arguments are ${size} bytes, and ${MAX_ARGUMENT_BYTES} are the most`);
+}
+
+function scheduleOf({ once, every, cron }: TimeOptions): Schedule {
+  if ([once, every, cron].filter((value) => value !== undefined).length > 1)
+    throw new Failure('usage', 'give one of --once, --every and --cron');
+  if (cron !== undefined) return { kind: 'cron', cron };
+  return every === undefined ? { kind: 'once' } : { kind: 'every', seconds: every };
+}
+
+/** The name of a command. Throws InvalidArgumentError. */
+export function parseCommand(text: string): Assignment['command'] {
+  if (isFileName(text) && !text.startsWith('-')) return text;
+  throw new InvalidArgumentError('a command is 1 to 1024 letters, digits and _ + . : -, and does not begin with -.');
+}
+
+/** A cron expression. Throws InvalidArgumentError. */
+export function checkCron(text: string): string {
+  try {
+    parseCron(text);
+    return text;
+  } catch (error) {
+    throw new InvalidArgumentError(`${(error as Error).message}.`);
+  }
+}
+
+/** A time that comes: a span from now, or what parseInstant takes. */
+export function parseFuture(text: string): Date {
+  if (/^[0-9]+[smhdw]$/.test(text)) return new Date(Date.now() + parseDuration(text) * 1000);
+  return parseInstant(text);
 }

@@ -1,0 +1,75 @@
+// webjobctl sign assignment: a command, its arguments, whom it is for and when, signed on a machine that is not the server.
+import { Command, InvalidArgumentError } from 'commander';
+import { parseDuration } from '../../cli/durations.ts';
+import { printJson, printLine, safeLine } from '../../cli/output.ts';
+import { ASSIGNMENT_SUFFIX } from '../../fleet/signed.ts';
+import { describeSigned, isAssignmentFile, signAssignment, writeAssignment } from '../../sign/assignments.ts';
+import { readNoteSigner, readPrivateKey } from '../../sign/keys.ts';
+import { endSigned } from '../fleet/assigning.ts';
+import {
+  checkArguments,
+  checkCron,
+  collectTargets,
+  parseCommand,
+  parseFuture,
+  type TimeOptions,
+  timesOf,
+} from '../fleet/options.ts';
+import { globalOptions } from '../site/site.ts';
+
+interface Options extends TimeOptions {
+  output: string;
+  key: string;
+  keyName?: string;
+  client: string[];
+}
+
+const EXPLANATION = `
+The file says what is run with which arguments, by which clients, when, and until when. Clients with DsvVerifyManifest=Y run
+an assignment only when keys that they trust have signed it for them, and each due time of it once. Without --until it ends
+30 days after its first time, or with --every and --cron after a year. Other signers add theirs with "webjobctl sign add";
+then bring the file to the server: "webjobctl assign --signed FILE". Arguments that begin with - follow a --.
+
+Example:
+  webjobctl sign assignment --key alice.key --client 'web-*' -o collect.assignment -- collect.sh -v
+
+Exit codes:
+  0  signed
+  2  wrong command line
+  4  a key or a file cannot be read, used or written`;
+
+export function assignmentCommand(): Command {
+  return new Command('assignment')
+    .description('sign an assignment, for clients that run only what is signed')
+    .argument('<command>', 'its name in the profiles', parseCommand)
+    .argument('[args...]', 'its arguments')
+    .requiredOption('-o, --output <file>', `where to write it: a name that ends in ${ASSIGNMENT_SUFFIX}`, checkOutput)
+    .requiredOption('--key <file>', 'the private key, Ed25519')
+    .requiredOption('--client <glob>', 'the clients it is for, as in web-*; may be repeated', collectTargets)
+    .option('--key-name <name>', 'its name in the file (else that in KEY.vkey, else that of the file)')
+    .option('--once', 'once for each client (the default)')
+    .option('--every <duration>', 'again after this long: 10m, 1h, 7d', parseDuration)
+    .option('--cron <expression>', 'five fields of crontab(5), in UTC', checkCron)
+    .option('--not-before <time>', 'the first time it is due (else now)', parseFuture)
+    .option('--until <time>', 'no client runs it after this time', parseFuture)
+    .addHelpText('after', EXPLANATION)
+    .action((name: string, args: string[], options: Options, command: Command) => sign(command, name, args, options));
+}
+
+function sign(command: Command, name: string, args: string[], options: Options): void {
+  checkArguments(args);
+  const { key, keyName, client: clients, output } = options;
+  const times = timesOf(options, Math.floor(Date.now() / 1000));
+  const { schedule, from, until = endSigned(times) } = times;
+  const [notBefore, notAfter] = [new Date(from * 1000), new Date(until * 1000)];
+  const text = { command: name, args, clients, schedule, notBefore, notAfter, serial: Date.now() };
+  const signed = signAssignment(text, readNoteSigner(key, readPrivateKey(key), keyName));
+  writeAssignment(output, signed.note);
+  if (globalOptions(command).json) printJson({ file: output, ...describeSigned(signed) });
+  else printLine(safeLine(output));
+}
+
+function checkOutput(path: string): string {
+  if (isAssignmentFile(path)) return path;
+  throw new InvalidArgumentError(`its name ends in ${ASSIGNMENT_SUFFIX}.`);
+}

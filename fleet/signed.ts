@@ -1,0 +1,140 @@
+// Signed assignments: notes that bind a command and its arguments to the clients they are for and to the times at which they are due, so that a
+// server in other hands can hand out only what trusted keys signed (docs/protocol.md, section 12). Those who sign and clients both ask here.
+import { isFileName } from 'webjob-protocol';
+import { findOutside, formatSeconds, parseSeconds } from '../notes/manifest.ts';
+import { MAX_NOTE_BYTES, NoteError, parseNote, verifyNote } from '../notes/note.ts';
+import { type TrustedKey, weightOf } from '../notes/trust.ts';
+import type { Order } from './batch-script.ts';
+import { lastDue, parseCron, type Schedule } from './due.ts';
+import { isTarget } from './groups.ts';
+
+/** What the text of a signed assignment says. */
+export interface AssignmentText {
+  command: string;
+  args: readonly string[];
+  /** Client ids and globs of them, at least one. */
+  clients: readonly string[];
+  schedule: Schedule;
+  /** Whole seconds: when it is due for the first time, or from when on. */
+  notBefore: Date;
+  /** Whole seconds: it is not run after this time. */
+  notAfter: Date;
+  /** Tells it from every other one that says the same. */
+  serial: number;
+}
+
+/** A signed assignment whose signatures are good and reach the threshold. */
+export interface OpenedAssignment {
+  assignment: AssignmentText;
+  /** The signed text. */
+  text: string;
+  signers: TrustedKey[];
+}
+
+/** What the names of its files end in. */
+export const ASSIGNMENT_SUFFIX = '.assignment';
+
+const FIRST_LINE = 'webjob-assignment/v1';
+const NUMBER = '0|[1-9][0-9]{0,14}';
+const TEXT = new RegExp(
+  `^${FIRST_LINE}\ncommand (?<command>.+)\narguments (?<args>\\[.*\\])\n(?<clients>(?:client .+\n)+)` +
+    `when (?<when>once|every [1-9][0-9]{0,8}|cron .+)\nnot-before (?<from>.+)\nnot-after (?<to>.+)\nserial (?<serial>${NUMBER})\n$`,
+);
+
+/** How far apart the clocks of signer, server and client may be. */
+const CLOCK_SKEW_SECONDS = 600;
+
+/** The text of an assignment, to be signed. Throws NoteError for what parseAssignmentText would not take. */
+export function formatAssignmentText(assignment: AssignmentText): string {
+  const { command, args, clients, schedule, notBefore, notAfter, serial } = assignment;
+  const globs = clients.map((glob) => `client ${glob}\n`).join('');
+  const times = `not-before ${formatSeconds(notBefore)}\nnot-after ${formatSeconds(notAfter)}\n`;
+  const what = `command ${command}\narguments ${JSON.stringify(args)}\n`;
+  const text = `${FIRST_LINE}\n${what}${globs}when ${formatWhen(schedule)}\n${times}serial ${serial}\n`;
+  parseAssignmentText(text);
+  return text;
+}
+
+/** Throws NoteError unless the text is exactly one assignment. */
+export function parseAssignmentText(text: string): AssignmentText {
+  const found = TEXT.exec(text)?.groups;
+  const { command = '', args = '', clients = '', when = '', from, to, serial } = found ?? {};
+  const globs = clients.trimEnd().split('\n');
+  const words = globs.map((line) => line.slice('client '.length));
+  if (found === undefined || !isFileName(command) || !words.every(isTarget))
+    throw new NoteError('not the text of an assignment');
+  const [notBefore, notAfter] = [parseSeconds(from), parseSeconds(to)];
+  if (notBefore >= notAfter) throw new NoteError('it ends before it begins');
+  return {
+    ...{ command, args: parseArguments(args), clients: words, schedule: parseWhen(when) },
+    ...{ notBefore, notAfter, serial: Number(serial) },
+  };
+}
+
+/**
+ * Checks who signed an assignment; what it says is for findRefusal.
+ *
+ * @throws NoteError for bytes that are not one, for a wrong signature of a trusted key, and below the threshold
+ */
+export function openAssignment(bytes: Uint8Array, trusted: readonly TrustedKey[], threshold: number): OpenedAssignment {
+  if (bytes.length > MAX_NOTE_BYTES) throw new NoteError(`longer than ${MAX_NOTE_BYTES} bytes`);
+  const note = parseNote(bytes);
+  const signers = verifyNote(note, trusted);
+  const weight = weightOf(signers);
+  if (weight < threshold) throw new NoteError(`signed with a weight of ${weight}, and ${threshold} is needed`);
+  return { assignment: parseAssignmentText(note.text), text: note.text, signers };
+}
+
+/**
+ * Why a client must not run an order under an assignment that was signed, at the moment at which it got it; undefined when it may. Whether it
+ * has run it before is not known here.
+ */
+export function findRefusal(
+  assignment: AssignmentText,
+  { command, args, due }: Order,
+  { clientId, at }: { clientId: string; at: Date },
+): string | undefined {
+  if (command !== assignment.command) return `it is for ${assignment.command}, not ${command}`;
+  if (JSON.stringify(args) !== JSON.stringify(assignment.args)) return 'it is for other arguments';
+  const { clients, notBefore, notAfter, schedule } = assignment;
+  const from = notBefore.getTime() / 1000;
+  const early = new Date((from - CLOCK_SKEW_SECONDS) * 1000);
+  const outside = findOutside({ clients, notBefore: early, notAfter }, { clientId, at });
+  if (outside !== undefined) return outside;
+  const now = Math.floor(at.getTime() / 1000);
+  if (lastDue(schedule, from, due) !== due) return `it is never due at ${due}`;
+  if (due > now + CLOCK_SKEW_SECONDS) return `it is due at ${due}, which is to come`;
+  // What a client missed while it was away is over, as it is for a server.
+  return due < (lastDue(schedule, from, now - CLOCK_SKEW_SECONDS) ?? from)
+    ? `it was due again after ${due}`
+    : undefined;
+}
+
+function formatWhen(schedule: Schedule): string {
+  if (schedule.kind === 'cron') return `cron ${schedule.cron}`;
+  return schedule.kind === 'every' ? `every ${schedule.seconds}` : 'once';
+}
+
+function parseWhen(text: string): Schedule {
+  const [, kind, rest = ''] = /^(\w+) ?(.*)$/.exec(text) ?? [];
+  if (kind === 'once') return { kind };
+  if (kind === 'every') return { kind, seconds: Number(rest) };
+  try {
+    parseCron(rest);
+    return { kind: 'cron', cron: rest };
+  } catch (error) {
+    throw new NoteError((error as Error).message);
+  }
+}
+
+/** In the one form that formatAssignmentText writes. */
+function parseArguments(text: string): string[] {
+  try {
+    const args: unknown = JSON.parse(text);
+    const isText = (arg: unknown): arg is string => typeof arg === 'string' && !arg.includes('\0');
+    if (Array.isArray(args) && args.every(isText) && JSON.stringify(args) === text) return args;
+  } catch {
+    // Said below.
+  }
+  throw new NoteError('its arguments are not a list of texts');
+}
