@@ -1,5 +1,6 @@
-// Batches without a shell (docs/protocol.md, section 12): the script that the server made is fetched and delivered as any program is, and what runs it
-// is this client, which starts a webjob for each assignment in it.
+// Batches on systems without a shell (docs/protocol.md, section 12): the script from the server is
+// fetched and its output delivered like any program's, but this client runs it and starts a webjob
+// for each assignment in it.
 import { spawn } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { constants } from 'node:os';
@@ -10,20 +11,20 @@ import { EXIT_CODES, Failure, warn } from './failure.ts';
 import { ASSIGNMENT_VARIABLE } from './record.ts';
 import { type ClientSettings, readSettings } from './settings.ts';
 
-/** BatchCommand where nobody has chosen another one. */
+/** The default of BatchCommand. */
 export const USUAL_BATCH = 'batch';
 
-/** A standalone executable is its own script. */
+/** The command line of this program; a standalone executable is its own script. */
 const ownWords = (): string[] => [...new Set([process.execPath, process.argv[1] ?? process.execPath])];
 
-/** The words by which webjob runs a batch that it has fetched. */
+/** The command line with which webjob runs a batch that it has fetched. */
 export function batchRunner(): string[] {
   return [...ownWords(), '--run-batch'];
 }
 
 /**
- * Runs the assignments of a script one after the other, and prints what became of each; those that are refused do not run. Throws Failure `run`
- * for what is no batch.
+ * Runs the assignments of a script one after the other, except those that are refused, and prints
+ * the result of each. Throws Failure `run` for a file that is not a batch.
  */
 export async function runBatch(path: string): Promise<number> {
   const conf = process.env.WEBJOB_FILE ?? '';
@@ -72,7 +73,7 @@ function readOrders(path: string): Order[] {
   }
 }
 
-/** The exit code of the webjob, as a shell has it. */
+/** Runs an assignment; returns the exit code of its webjob as a shell would report it. */
 async function runOrder(conf: string, { id, due, command, args }: Order): Promise<number> {
   const [file = '', ...words] = ownWords();
   const env = { ...process.env, [ASSIGNMENT_VARIABLE]: `${id}@${due}` };

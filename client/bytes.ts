@@ -1,7 +1,8 @@
-// Text whose bytes matter: passwords, which go to the server as they stand, and file names, which Node takes in UTF-8 alone. Files with
-// settings are read a byte a character (latin1), so that nothing is lost before it is known what a value is.
+// Text whose bytes matter: passwords, which go to the server byte for byte, and file names, which
+// Node accepts in UTF-8 only. Settings are read with one character for each byte (latin1), so that
+// nothing is lost before the meaning of a value is known.
 
-/** The text of such a value; undefined when its bytes are not UTF-8. */
+/** Decodes a value as UTF-8; undefined when it is not valid. */
 export function decodeUtf8(bytes: string): string | undefined {
   if (!/[\x80-\xff]/.test(bytes)) return bytes;
   const buffer = Buffer.from(bytes, 'latin1');
@@ -9,12 +10,12 @@ export function decodeUtf8(bytes: string): string | undefined {
   return Buffer.from(text, 'utf8').equals(buffer) ? text : undefined;
 }
 
-/** Every byte above 7 bits as `%hh`, so that a URL means the bytes that it was given. */
+/** Encodes every byte above 7 bits as `%hh`, so that a URL keeps its bytes. */
 export function percentEncode(bytes: string): string {
   return bytes.replace(/[\x80-\xff]/g, (c) => `%${c.charCodeAt(0).toString(16).toUpperCase()}`);
 }
 
-/** The bytes of a part of a URL, a byte a character; undefined for a bad `%`. */
+/** Decodes a part of a URL, one character for each byte; undefined for an invalid `%`. */
 export function percentDecode(text: string): string | undefined {
   if (/%(?![0-9A-Fa-f]{2})/.test(text)) return undefined;
   return text.replace(/%([0-9A-Fa-f]{2})/g, (_, hex: string) => String.fromCharCode(Number.parseInt(hex, 16)));

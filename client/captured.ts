@@ -1,5 +1,6 @@
-// What a program printed, on its way into a file and from there to the server. The hash and the length in the record are
-// those of the bytes that are in the file, also when the disk took less than the program wrote.
+// Writes what a program prints to a file, from which it goes to the server. The hash and the length
+// in the run record are those of the bytes in the file, even when the disk took less than the
+// program wrote.
 import { createHash, type Hash } from 'node:crypto';
 import { closeSync, fstatSync, fsyncSync, openSync, readSync, writeSync } from 'node:fs';
 import { codeOf } from './failure.ts';
@@ -9,7 +10,7 @@ export interface Captured {
   length: number;
 }
 
-/** What lies behind a descriptor at this moment. */
+/** The length of an open file at this moment. */
 export function takeLength(fd: number): Captured {
   return { fd, length: fstatSync(fd).size };
 }
@@ -17,8 +18,9 @@ export function takeLength(fd: number): Captured {
 const CHUNK_BYTES = 64 * 1024;
 
 /**
- * The bytes up to the length taken, piece by piece in one buffer that is used again: whoever gets a piece is done with it before asking
- * for the next, so that gigabytes need no more memory than one piece. Throws Error when the file has become shorter than that.
+ * Yields the bytes up to the captured length piece by piece in one buffer that is reused: a piece
+ * must not be used after requesting the next, so that gigabytes need no more memory than one piece.
+ * Throws Error when the file has become shorter.
  */
 export function* readCaptured({ fd, length }: Captured): Generator<Buffer> {
   const buffer = Buffer.allocUnsafe(Math.min(CHUNK_BYTES, length));
@@ -37,7 +39,10 @@ export function hashCaptured(type: string, captured: Captured): string {
   return hash.digest('hex');
 }
 
-/** A file that is written through one descriptor and read through another, which stays when the file has lost its name. */
+/**
+ * A file that is written through one descriptor and read through another, which stays valid after
+ * the file is unlinked.
+ */
 interface OpenFile {
   writer: number;
   reader: number;
@@ -45,13 +50,13 @@ interface OpenFile {
 
 /** A second file with the same bytes. */
 interface Copy {
-  /** The capture goes on in it. */
+  /** Continues the capture in the copy. */
   use(): void;
-  /** It is not needed. */
+  /** Discards the copy. */
   close(): void;
 }
 
-/** Makes the file. Throws the error of the system call. */
+/** Creates the file. Throws the error of the system call. */
 function openFile(path: string): OpenFile {
   const writer = openSync(path, 'wx', 0o600);
   try {
@@ -65,31 +70,40 @@ function openFile(path: string): OpenFile {
 interface CaptureOptions {
   /** HashType. */
   hashType: string;
-  /** Take the SHA-256, too. */
+  /** Also compute the SHA-256. */
   isSigned: boolean;
-  /** Told when a write fails; true when the capture was moved to another file, and goes on there. */
+  /**
+   * Called when a write fails; returns true when the capture was moved to another file and
+   * continues there.
+   */
   onFailure: (code: string) => boolean;
 }
 
-/** One stream of a program and the file it is kept in. When the file takes no more, the rest is counted and let go. */
+/**
+ * A stream of a program and its file. When the file takes no more, the rest is counted and
+ * discarded.
+ */
 export class Capture {
   readonly stream: 'stdout' | 'stderr';
   readonly #hashType: string;
-  /** Whether the SHA-256 is wanted besides. */
+  /** Whether the SHA-256 is computed too. */
   readonly #isSigned: boolean;
-  /** Told when a write fails; true when the capture was moved to another file, and goes on there. */
+  /**
+   * Called when a write fails; returns true when the capture was moved to another file and
+   * continues there.
+   */
   readonly #onFailure: (code: string) => boolean;
   #hash: Hash;
   #sha256: Hash | undefined;
   #file: OpenFile;
   #written = 0;
   #kept = 0;
-  /** The error that ended the keeping. */
+  /** The error that ended the capture. */
   #failure: string | undefined;
   #digest: string | undefined;
   #sha256Digest: string | undefined;
 
-  /** Makes the file at `path`. Throws the error of the system call. */
+  /** Creates the file at `path`. Throws the error of the system call. */
   constructor(stream: 'stdout' | 'stderr', path: string, { hashType, isSigned, onFailure }: CaptureOptions) {
     this.stream = stream;
     this.#hashType = hashType.toLowerCase();
@@ -100,13 +114,13 @@ export class Capture {
     this.#file = openFile(path);
   }
 
-  /** Keeps what the program wrote. */
+  /** Writes what the program printed. */
   take(piece: Buffer): void {
     this.#written += piece.length;
     for (let at = 0; at < piece.length && this.#failure === undefined; ) at += this.#write(piece.subarray(at));
   }
 
-  /** How many bytes of the piece were written. */
+  /** Writes a piece; returns the number of bytes that were written. */
   #write(piece: Buffer): number {
     try {
       const count = writeSync(this.#file.writer, piece);
@@ -122,7 +136,10 @@ export class Capture {
     }
   }
 
-  /** Copies what is kept to `path`; nothing changes before `use`. Throws the error of the system call that failed. */
+  /**
+   * Copies the captured bytes to `path`; nothing changes until `use()`. Throws the error of the
+   * system call.
+   */
   copyTo(path: string): Copy {
     const copy = openFile(path);
     try {
@@ -140,7 +157,10 @@ export class Capture {
     };
   }
 
-  /** Ends the writing, when asked with everything on disk. What a failed sync or close may have cost is counted. */
+  /**
+   * Ends the capture; with `durably`, everything is on disk. Bytes that a failed sync or close may
+   * have lost are counted.
+   */
   finish(durably: boolean): void {
     const fd = this.#file.writer;
     this.#file.writer = -1;
@@ -157,7 +177,7 @@ export class Capture {
     }
   }
 
-  /** After a failed sync only the file itself says what is in it. */
+  /** After a failed sync only the file itself tells what is in it. */
   #takeWhatIsThere(): void {
     this.#kept = Math.min(this.#kept, fstatSync(this.#file.reader).size);
     this.#digest = hashCaptured(this.#hashType, this.captured);
@@ -168,42 +188,45 @@ export class Capture {
     return { fd: this.#file.reader, length: this.#kept };
   }
 
-  /** Of what is kept, in lower-case hex, when it is finished. */
+  /** The digest of the finished file in lower-case hex, by HashType. */
   get digest(): string {
     return this.#digest ?? '';
   }
 
-  /** The same with its length; no SHA-256 where nobody asked for it. */
+  /** The size and SHA-256 of the finished file; the latter only when it was requested. */
   get facts(): { bytes: number; sha256: string } {
     return { bytes: this.#kept, sha256: this.#sha256Digest ?? '' };
   }
 
-  /** What RunError says of a stream that is not whole; undefined for one that is. */
+  /** The text for RunError when the stream is incomplete; otherwise undefined. */
   get trouble(): string | undefined {
     if (this.#failure === undefined) return undefined;
     return `printed ${this.#written} bytes to ${this.stream}, of which ${this.#kept} were kept: ${this.#failure}`;
   }
 
-  /** Reads on from the file, which is finished, where it is now. Throws the error of the system call. */
+  /** Reads from the finished file at its new path. Throws the error of the system call. */
   reopen(path: string): void {
     this.#file = { writer: -1, reader: openSync(path, 'r') };
   }
 
-  /** Goes on with another file, which is whole and has taken the place of this one. Throws the error of the system call. */
+  /**
+   * Continues with another complete file that has replaced this one. Throws the error of the system
+   * call.
+   */
   becomes(path: string): void {
     this.close();
     this.reopen(path);
     this.#kept = fstatSync(this.#file.reader).size;
   }
 
-  /** Leaves the file alone: on some file systems one that is open cannot be removed. */
+  /** Closes the file, because some file systems cannot remove an open one. */
   close(): void {
     closeFile(this.#file);
     this.#file = { writer: -1, reader: -1 };
   }
 }
 
-/** Writes all of it. Throws the error of the system call. */
+/** Writes all bytes. Throws the error of the system call. */
 export function writeAll(fd: number, piece: Buffer): void {
   for (let at = 0; at < piece.length; ) at += writeSync(fd, piece, at);
 }
@@ -213,7 +236,7 @@ function closeFile({ writer, reader }: OpenFile): void {
     try {
       if (fd >= 0) closeSync(fd);
     } catch {
-      // It is closed all the same, and what it held is copied or delivered.
+      // The file is closed all the same, and its contents are copied or delivered.
     }
   }
 }

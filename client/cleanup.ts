@@ -1,5 +1,5 @@
-// What has to be put away however a job ends: at its end, or by a signal outside RUN. While a program runs, the signal is its own: it ends,
-// and its end is reported.
+// Cleans up at the end of a job, however it ends: normally, or by a signal outside RUN. While a
+// program runs, signals are passed to it; it ends, and its end is reported.
 
 const SIGNALS = [
   ['SIGINT', 2],
@@ -7,17 +7,20 @@ const SIGNALS = [
   ['SIGHUP', 1],
 ] as const;
 
-/** What is done at the end; it is told of the signal that brought it. */
+/** A step of the clean-up. It gets the signal that caused it, if any. */
 export type CleanupStep = (signal?: NodeJS.Signals) => unknown;
 
-/** Begins to listen for signals. `add` says what to do at the end, `run` does it once, the last first, and stops listening. */
+/**
+ * Begins to listen for signals. `add` registers a step; `run` runs all steps once, the last one
+ * first, and stops listening.
+ */
 export function openCleanup(): { add(step: CleanupStep): void; run(signal?: NodeJS.Signals): void } {
   const steps: CleanupStep[] = [];
   const run = (signal?: NodeJS.Signals): void => {
     for (const [name] of SIGNALS) process.off(name, end);
     for (let step = steps.pop(); step; step = steps.pop()) attempt(() => step?.(signal));
   };
-  // A bug ends us without passing by.
+  // An uncaught error ends the process without a call to run().
   process.once('exit', () => run());
   const end = (signal: NodeJS.Signals): void => {
     if (process.listenerCount(signal) > 1) return;
@@ -25,16 +28,16 @@ export function openCleanup(): { add(step: CleanupStep): void; run(signal?: Node
     process.exit(128 + (SIGNALS.find(([name]) => name === signal)?.[1] ?? 0));
   };
   for (const [signal] of SIGNALS) process.on(signal, end);
-  // A file over a limit (ulimit -f) is to fail with EFBIG, not to end us.
+  // A write over a file size limit (ulimit -f) is to fail with EFBIG instead of ending the process.
   if (process.platform !== 'win32') process.on('SIGXFSZ', () => {});
   return { add: (step) => steps.push(step), run };
 }
 
-/** One thing that cannot be put away must not leave the others lying. */
+/** One step that fails must not prevent the others. */
 function attempt(step: () => unknown): void {
   try {
     step();
   } catch {
-    // Whoever made it impossible knows.
+    // Whoever made the clean-up impossible knows about it.
   }
 }

@@ -1,4 +1,4 @@
-// The webjob command line: what the original understands, with everything there is to say about it.
+// The webjob command line, with all of its help: the options of the original and further ones.
 import { Command, Option } from 'commander';
 import { parseWords } from '../cli/program.ts';
 import { DIGESTS, write } from './modes.ts';
@@ -35,7 +35,10 @@ Exit codes:
   74 standard output could not be written
   128 + n  ended by signal n`;
 
-/** Takes a command line apart. Throws CommanderError for one that is at its end with that, Failure `output`. */
+/**
+ * Parses a command line. Throws CommanderError for one that needs no further work, such as --help,
+ * and Failure `output`.
+ */
 export async function readCommandLine(argv: readonly string[]): Promise<CommandLine> {
   const command = new Command('webjob')
     .usage(USAGE)
@@ -50,7 +53,7 @@ export async function readCommandLine(argv: readonly string[]): Promise<CommandL
     .addOption(new Option('-t, --type <digest>', `for --hashsum: ${DIGESTS.join(', ')}`))
     .version(describeClient().version, '-v, --version', 'print the version')
     .helpOption('--help', 'print this help')
-    // What an option may be followed by stands in the usage.
+    // The usage line already shows what may follow an option.
     .configureHelp({ optionTerm: ({ flags }) => flags.replace(/ \[.*\]$/, '') })
     .argument('[program]', 'its name in the profile on the server')
     .argument('[options...]', 'passed on to the program untouched')

@@ -1,15 +1,21 @@
-// The connection to a server, directly or through a proxy, with everything checked that the settings ask for before the first byte of a
-// request leaves: a password must not reach a server that is not the one it seems to be.
+// Connects to a server directly or through a proxy, and makes every check that the settings require
+// before the first byte of a request is sent: a password must not reach an impostor.
 import http, { type IncomingMessage } from 'node:http';
 import { connect as connectPlain, isIP, type Socket } from 'node:net';
 import { WireError } from './failure.ts';
 import type { ClientSettings } from './settings.ts';
 import { formatStatus, isSuccess, retryAfterOf } from './status.ts';
 
-/** Opens a connection on which a request can be written. Throws WireError, or the error of the system call that failed. */
+/**
+ * Opens a connection on which a request can be written. Throws WireError, or the error of the
+ * system call.
+ */
 export type Connect = (signal: AbortSignal | undefined) => Promise<Socket>;
 
-/** Reads the files of TLS and asks for a pass phrase, while no server waits and no limit runs. Throws Failure `settings`. */
+/**
+ * Reads the TLS files and asks for a pass phrase before any server waits and any time limit runs.
+ * Throws Failure `settings`.
+ */
 export async function prepareConnection(settings: ClientSettings, url: URL): Promise<Connect> {
   if (url.protocol !== 'https:') return async (signal) => await openPlain(settings, url, signal);
   const { prepareSecurity } = await import('./tls.ts');
@@ -25,7 +31,10 @@ export async function prepareConnection(settings: ClientSettings, url: URL): Pro
   };
 }
 
-/** True when requests of this URL go to the proxy with their whole URL; those of https go through a tunnel. */
+/**
+ * Whether requests for this URL go to the proxy with their whole URL; https requests go through a
+ * tunnel.
+ */
 export function isForwarded(settings: ClientSettings, url: URL): boolean {
   return settings.urlProxyHost !== '' && url.protocol === 'http:';
 }
@@ -37,7 +46,7 @@ export function proxyAuthorization({ proxyCredentials }: ClientSettings): string
     : `Basic ${Buffer.from(proxyCredentials, 'latin1').toString('base64')}`;
 }
 
-/** The host without the brackets of IPv6. */
+/** The host without the brackets of an IPv6 address. */
 export function hostOf(url: URL): string {
   return url.hostname.replace(/^\[|\]$/g, '');
 }
@@ -60,7 +69,7 @@ function untilConnected(host: string, port: number, signal: AbortSignal | undefi
   });
 }
 
-/** CONNECT (RFC 9110, section 9.3.6). */
+/** Opens a tunnel with CONNECT (RFC 9110, section 9.3.6). */
 function openTunnel(
   settings: ClientSettings,
   url: URL,

@@ -1,5 +1,6 @@
-// THE table of webjob.conf: every control, what it may be, its default and what it becomes in ClientSettings. What each one means is said
-// beside it in conf/webjob.conf; the shipped file, the man page and the tests are checked against this table (docs/protocol.md, section 7).
+// THE table of webjob.conf: every setting with its allowed values, its default and its type in
+// ClientSettings. conf/webjob.conf explains each setting; that file, the man page and the tests are
+// checked against this table (docs/protocol.md, section 7).
 import { NAME_PATTERNS } from 'webjob-protocol';
 
 export interface Control<Key extends string = string, Type = unknown> {
@@ -8,7 +9,7 @@ export interface Control<Key extends string = string, Type = unknown> {
   /** A pattern, anchored at both ends. An empty value is allowed wherever the default is empty. */
   allowed: string;
   parse: (text: string) => Type;
-  /** A relative value is looked for beside the file in which it stands. */
+  /** A relative value is resolved against the directory of the file that contains it. */
   isPath?: true;
 }
 
@@ -23,7 +24,9 @@ const text = <Key extends string>(key: Key, value: string, allowed = TEXT): Cont
   return { key, default: value, allowed, parse: String };
 };
 const path = <Key extends string>(key: Key): Control<Key, string> => ({ ...text(key, ''), isPath: true });
-/** One of these words in any case, as the original took them; what comes of it is the word as it stands here. */
+/**
+ * One of these words in any case, as in the original; the value is the word as it is written here.
+ */
 const choice = <Key extends string, Word extends string>(key: Key, ...words: readonly [Word, ...Word[]]) => {
   const control: Control<Key, Word> = {
     key,
@@ -83,7 +86,8 @@ export const CONTROLS = [
   flag('SSLUseCertificate', 'N'),
   flag('SSLVerifyHost', 'N'),
   flag('SSLVerifyPeerCert', 'N'),
-  // Against the working directory, as ever: the program that is run there is not a part of a client kit.
+  // Relative to the working directory, as in the original: the program that runs there does not
+  // belong to a client kit.
   text('TempDirectory', ''),
   number('TimeoutSignal', '9', '[1-9]|[12][0-9]|3[01]'),
   flag('UnlinkExecutable', 'Y'),
@@ -114,7 +118,7 @@ type PropertyOf<Key> = Key extends `URL${infer Rest}`
       ? Uncapitalize<Key>
       : never;
 
-/** A property for every control. */
+/** One property for each setting. */
 export type Controls = {
   [Row in AnyControl as PropertyOf<Row['key']>]: Row extends Control<string, infer Type> ? Type : never;
 };
@@ -123,12 +127,12 @@ const BY_NAME: ReadonlyMap<string, AnyControl> = new Map(
   CONTROLS.map((control) => [control.key.toLowerCase(), control]),
 );
 
-/** The control of that name, in any case. */
+/** Finds a setting by its name in any case. */
 export function findControl(key: string): AnyControl | undefined {
   return BY_NAME.get(key.toLowerCase());
 }
 
-/** The name of a control's property in Controls. */
+/** The name of a setting's property in Controls. */
 export function propertyOf(key: string): string {
   return key.replace(/^(?:URL|SSL|.)/, (start) => start.toLowerCase());
 }

@@ -1,20 +1,21 @@
-// Ed25519 of a message that comes in pieces (RFC 8032, section 5.1.7). OpenSSL checks one only when it lies in memory as a whole, and
-// none over 2 GiB; yet all that a signature needs of the message is one SHA-512, whose beginning is known before the message comes.
+// Verifies Ed25519 signatures of messages that arrive in pieces (RFC 8032, section 5.1.7). OpenSSL
+// can verify one only when the whole message is in memory, and none over 2 GiB. All that a
+// signature needs of the message is one SHA-512 whose beginning is known in advance.
 import { createHash } from 'node:crypto';
 import { Point } from '@noble/ed25519';
 
-/** Checks piece by piece whether a message is the one that was signed. */
+/** Verifies a signature piece by piece. */
 export interface Verifier {
   update(piece: Uint8Array): void;
-  /** Once, at the end. */
+  /** Called once, at the end. */
   isGood(): boolean;
 }
 
 /**
- * Accepts and refuses what `crypto.verify` of Node 24 does.
+ * Accepts and rejects exactly what `crypto.verify` of Node 24 does.
  *
- * @param publicKey its 32 bytes
- * @param signature the bytes that may be one
+ * @param publicKey the 32 bytes of the key
+ * @param signature the bytes that may be a signature
  */
 export function verifyEd25519(publicKey: Buffer, signature: Buffer): Verifier {
   const hash = createHash('sha512').update(signature.subarray(0, 32)).update(publicKey);
@@ -25,14 +26,14 @@ export function verifyEd25519(publicKey: Buffer, signature: Buffer): Verifier {
       try {
         return isSigned(publicKey, signature, digest);
       } catch {
-        // Bytes that are no point of the curve.
+        // The bytes are not a point of the curve.
         return false;
       }
     },
   };
 }
 
-/** R must be [S]B - [k]A, byte for byte. With a key of small order anybody could make signatures. */
+/** R must be [S]B - [k]A, byte for byte. With a key of small order anyone could make signatures. */
 function isSigned(publicKey: Buffer, signature: Buffer, digest: bigint): boolean {
   const order = Point.CURVE().n;
   const S = littleEndian(signature.subarray(32));

@@ -1,23 +1,27 @@
-// Arguments and environment that are not UTF-8. Node reads them with U+FFFD for every byte that does not fit, and starts programs with what
-// it read. Where the kernel shows them as they came (/proc), such a program is started through the shell, which makes the bytes anew.
+// Arguments and environment variables that are not UTF-8. Node replaces invalid bytes by U+FFFD
+// when it reads them, and passes that on to programs. Where the kernel shows the original bytes
+// (/proc), such a program is started through the shell, which restores them.
 import { readFileSync } from 'node:fs';
 import { basename } from 'node:path';
 import { decodeUtf8 } from './bytes.ts';
 import { Failure } from './failure.ts';
 import { findBatchObstacle, findNameObstacle, isBatch, type ShellCommand } from './windows.ts';
 
-/** What starts a program: a file, its arguments, and the environment. */
+/** A program to start: a file, its arguments, and the environment. */
 export interface Command {
   file: string;
   args: string[];
   env: NodeJS.ProcessEnv;
-  /** What else spawn is told. */
+  /** Additional options for spawn. */
   options?: ShellCommand['options'];
 }
 
 const REPLACED = '\ufffd';
 
-/** The bytes of our last arguments, as the kernel has them; undefined for those that Node read as they are. */
+/**
+ * The bytes of our last arguments as the kernel has them; undefined for those that Node read
+ * correctly.
+ */
 export function findExactArguments(args: readonly string[]): (string | undefined)[] {
   if (!args.some((arg) => arg.includes(REPLACED))) return args.map(() => undefined);
   const all = readList('/proc/self/cmdline');
@@ -28,7 +32,10 @@ export function findExactArguments(args: readonly string[]): (string | undefined
   });
 }
 
-/** Throws Failure `usage` for an argument that the program would not get as it was given; `path` is where it will be. */
+/**
+ * Checks that the program will get its arguments unchanged; `path` is where it will be. Throws
+ * Failure `usage`.
+ */
 export function checkArguments(path: string, args: readonly string[]): void {
   if (process.platform === 'win32') {
     checkForWindows(path, args);
@@ -43,13 +50,19 @@ export function checkArguments(path: string, args: readonly string[]): void {
   );
 }
 
-/** Windows gives its arguments as UTF-16; what cmd.exe cannot be given is known before anything is fetched. */
+/**
+ * Windows passes arguments in UTF-16. What cmd.exe cannot take is detected before anything is
+ * fetched.
+ */
 function checkForWindows(path: string, args: readonly string[]): void {
   const obstacle = findNameObstacle(basename(path)) ?? (isBatch(path) ? findBatchObstacle(path, args) : undefined);
   if (obstacle) throw new Failure('usage', obstacle.message, obstacle.hint);
 }
 
-/** Variables whose values Node did not read as they are. A name that no shell could set is left as Node has it. */
+/**
+ * Variables whose values Node did not read correctly. A name that no shell could set is left as
+ * Node has it.
+ */
 function findExactVariables(env: NodeJS.ProcessEnv): [name: string, bytes: string][] {
   if (!Object.values(env).some((value) => value?.includes(REPLACED))) return [];
   return readList('/proc/self/environ').flatMap((entry): [string, string][] => {
@@ -58,7 +71,10 @@ function findExactVariables(env: NodeJS.ProcessEnv): [name: string, bytes: strin
   });
 }
 
-/** The same command, in which the program gets our arguments `given` and our environment byte for byte. */
+/**
+ * The same command, changed so that the program gets our arguments `given` and our environment byte
+ * for byte.
+ */
 export function makeExact(command: Command, given: readonly string[]): Command {
   const exact = findExactArguments(given);
   const variables = findExactVariables(command.env);
@@ -75,15 +91,15 @@ export function makeExact(command: Command, given: readonly string[]): Command {
   return { ...command, file: '/bin/sh', args: ['-c', lines.join(' '), command.file, ...command.args] };
 }
 
-/** The sentinel keeps newlines at the end, which a shell would drop. */
+/** The extra character at the end keeps trailing newlines, which a shell would drop. */
 function assign(name: string, bytes: string): string {
   const octal = Array.from(`${bytes}x`, (c) => `\\${c.charCodeAt(0).toString(8).padStart(3, '0')}`).join('');
   return `${name}=$(printf '${octal}'); ${name}=\${${name}%x};`;
 }
 
-/** Entries that end in NUL, a byte a character; none where no /proc tells. */
+/** Entries that end in NUL, one character for each byte; none on systems without /proc. */
 function readList(path: string): string[] {
-  // On Windows anybody may make a folder of that name, and arguments come as UTF-16.
+  // On Windows anyone could create a directory with that name, and arguments arrive in UTF-16.
   if (process.platform === 'win32') return [];
   try {
     return readFileSync(path, 'latin1').split('\0').slice(0, -1);
@@ -92,7 +108,7 @@ function readList(path: string): string[] {
   }
 }
 
-/** Arguments as the record shows them: bytes that are not UTF-8 as `%hh`. */
+/** Arguments for the run record: bytes that are not UTF-8 become `%hh`. */
 export function describeArguments(args: readonly string[]): string[] {
   const exact = findExactArguments(args);
   return args.map(

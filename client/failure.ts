@@ -1,5 +1,5 @@
-// What ends a job that is nobody's bug, and the exit codes of webjob. Messages are lower case without a full stop and never
-// hold a password.
+// Expected failures of a job, and the exit codes of webjob. Messages are lower case without a full
+// stop and never contain a password.
 import { EXIT_CODES as COMMON, KnownFailure } from '../cli/failure.ts';
 import { say } from '../cli/streams.ts';
 
@@ -16,16 +16,16 @@ export const EXIT_CODES = {
   output: 74,
 } as const;
 
-/** What the user should know although the job goes on. */
+/** Prints a warning for the user; the job continues. */
 export function warn(message: string): void {
   say(`webjob: warning: ${message}`);
 }
 
 export class Failure extends KnownFailure<keyof typeof EXIT_CODES> {}
 
-/** What went wrong on the way; the stages say in which one. */
+/** A failed exchange; the stage that called adds which one. */
 export class WireError extends Error {
-  /** Seconds after which it may go better; undefined when trying again makes no sense. */
+  /** Seconds until the next try may succeed; undefined when trying again makes no sense. */
   readonly retryAfter: number | undefined;
   readonly hint: string | undefined;
   constructor(message: string, retryAfter?: number, hint?: string) {
@@ -35,16 +35,19 @@ export class WireError extends Error {
   }
 }
 
-/** libuv has no name for EDQUOT, a quota that is used up: `Unknown system error -122` on Linux, -69 on the BSDs. */
+/**
+ * libuv has no name for EDQUOT, an exhausted quota: `Unknown system error -122` on Linux, -69 on
+ * the BSDs.
+ */
 const QUOTA_ERRNOS = new Set<number | undefined>([-122, -69]);
 
-/** The name of a system call's error; for any other its message. */
+/** The name of a system call's error, or the message of any other error. */
 export function codeOf(error: unknown): string {
   const { code, errno, message } = error as NodeJS.ErrnoException;
   return QUOTA_ERRNOS.has(errno) ? 'EDQUOT' : (code ?? message);
 }
 
-/** The failure of a stage that an exchange with a server ended with. */
+/** The failure of a stage, from the error of an exchange with a server. */
 export function failureOf(stage: 'get' | 'put', what: string, error: unknown): Failure {
   if (error instanceof Failure) return error;
   const hint = error instanceof WireError ? error.hint : undefined;

@@ -1,4 +1,5 @@
-// GET: brings a program into a private file, whole or not at all, again when the network asks for it, and verified.
+// GET: fetches a program into a private file, completely or not at all, with retries, and verifies
+// it.
 import { closeSync, openSync, rmSync, writeSync } from 'node:fs';
 import type { IncomingMessage } from 'node:http';
 import { formatGetQuery, isJobId } from 'webjob-protocol';
@@ -10,23 +11,30 @@ import type { ClientSettings } from './settings.ts';
 import { isProgram } from './status.ts';
 import { exchange, readAnswer } from './wire.ts';
 
-/** Takes a program as it comes. */
+/** Checks a program as it arrives. */
 export interface PayloadCheck {
   update(piece: Uint8Array): void;
-  /** Once, behind the last piece. Throws Failure `get` for a program that must not be run. */
+  /** Called once, after the last piece. Throws Failure `get` for a program that must not be run. */
   finish(): void;
 }
 
-/** Begins a check with the header of an answer; undefined when there is nothing to check. Throws Failure `get`. */
+/**
+ * Begins a check with the header of an answer; undefined when there is nothing to check. Throws
+ * Failure `get`.
+ */
 type BeginCheck = (answer: IncomingMessage, size: number) => PayloadCheck | undefined;
 
-/** Some do nothing on purpose. What is between may also have lost the status of a refusal, which has no content. */
+/**
+ * An empty program may be intended. But a middlebox may also have lost the status of a refusal,
+ * which has no content.
+ */
 const EMPTY =
   'the program is empty: where fcgiwrap runs an older script, a refusal looks like this, and its reason is in nph-webjob.log';
 
 /**
- * Fetches `fileName` into `path`. Returns the server's name for this job, undefined when it gave none. A batch that webjob itself runs is no
- * program: its orders are checked one by one. Throws Failure.
+ * Fetches `fileName` into `path`. Returns the job id from the server, or undefined without one. A
+ * batch that webjob itself runs is not checked as a program, because its orders are checked one by
+ * one. Throws Failure.
  */
 export async function fetchProgram(
   settings: ClientSettings,
@@ -46,7 +54,7 @@ export async function fetchProgram(
   }
 }
 
-/** Who checks nothing does not load what it takes. */
+/** A client that checks nothing does not load the code for it. */
 async function prepareChecks(settings: ClientSettings, fileName: string, isBatch: boolean): Promise<BeginCheck[]> {
   const checks: BeginCheck[] = [];
   const { dsvVerifySignature, dsvVerifyManifest, dsvRequireManifest } = settings;
@@ -75,7 +83,7 @@ async function fetchOnce(
       send: (request) => request.end(),
     },
     async (answer, contentLength) => {
-      // No more than Content-Length comes: the reader of HTTP cuts the rest off.
+      // No more than Content-Length arrives, because the HTTP parser discards the rest.
       if (settings.urlDownloadLimit > 0 && contentLength > settings.urlDownloadLimit) {
         throw new WireError('the program is larger than URLDownloadLimit');
       }
@@ -89,7 +97,10 @@ async function fetchOnce(
   );
 }
 
-/** Writes as it comes, at the pace of the disk. Throws Failure `get` when that takes no more. */
+/**
+ * Writes the answer as it arrives, at the speed of the disk. Throws Failure `get` when the disk
+ * takes no more.
+ */
 async function save(answer: IncomingMessage, path: string, checks: readonly PayloadCheck[]): Promise<void> {
   const fd = openSync(path, 'wx', 0o600);
   const discard = openGarbage();

@@ -1,4 +1,5 @@
-// Delivering what waits on disk: jobs in SpoolDirectory, and those that runs without one left in TempDirectory.
+// Delivers what waits on disk: jobs in SpoolDirectory, and those that runs without a spool left in
+// TempDirectory.
 import { closeSync, existsSync, lstatSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
 import { NOT_APPLICABLE, parseRecord, type RunRecord } from 'webjob-protocol';
@@ -25,10 +26,10 @@ import {
 } from './spool.ts';
 import { type Streams, uploadParcel } from './upload.ts';
 
-/** What a delivery came to. */
+/** The result of a delivery. */
 export interface Flushed {
   delivered: number;
-  /** The folder of every job that waits, and why it does. */
+  /** Why each job still waits, by the directory of the job. */
   left: Map<string, string>;
   /** Why the first job was not delivered. */
   failure: Failure | undefined;
@@ -37,8 +38,9 @@ export interface Flushed {
 type IsMeant = (parcel: KeptParcel) => boolean;
 
 /**
- * Delivers what waits in SpoolDirectory, and in TempDirectory what this client left there for the same server. `conf` is what was given with
- * --file. Throws Failure `settings` when there is neither.
+ * Delivers what waits in SpoolDirectory, and what this client left in TempDirectory for the same
+ * server. `conf` is the value of --file. Throws Failure `settings` when both directories are
+ * missing.
  */
 export async function flushAll(settings: ClientSettings, conf: string): Promise<Flushed> {
   const flushed = nothingYet();
@@ -50,7 +52,10 @@ export async function flushAll(settings: ClientSettings, conf: string): Promise<
   return flushed;
 }
 
-/** Delivers what waits in a folder, or the job that it is: whoever names it wants it sent. Throws Failure. */
+/**
+ * Delivers what waits in a directory, or the job in it. A directory that the user names is
+ * delivered in any case. Throws Failure.
+ */
 export async function flushFolder(settings: ClientSettings, conf: string, folder: string): Promise<Flushed> {
   const path = resolve(folder);
   const flushed = nothingYet();
@@ -67,7 +72,10 @@ export async function flushFolder(settings: ClientSettings, conf: string, folder
   return flushed;
 }
 
-/** What a run does with the spool when its own upload went well: each job is tried once, for the run has its lock all the time. */
+/**
+ * Delivers the spool after the upload of a run succeeded. Each job is tried once, because the run
+ * holds its lock all the time.
+ */
 export async function flushAfterRun(settings: ClientSettings, conf: string): Promise<void> {
   const flushed = nothingYet();
   try {
@@ -87,7 +95,7 @@ function nothingYet(): Flushed {
   return { delivered: 0, left: new Map(), failure: undefined };
 }
 
-/** Throws Failure `settings`. */
+/** Delivers what waits in SpoolDirectory. Throws Failure `settings`. */
 async function flushSpool(settings: ClientSettings, conf: string, flushed: Flushed): Promise<void> {
   const { spoolDirectory: spool } = settings;
   try {
@@ -100,8 +108,9 @@ async function flushSpool(settings: ClientSettings, conf: string, flushed: Flush
 }
 
 /**
- * The oldest first. A job that is damaged, or that the server refuses, keeps no other waiting; where the network fails it ends. Throws the
- * error of a system call on the folder itself.
+ * Delivers the oldest job first. A job that is damaged, or that the server refuses, does not hold
+ * up the others; a network failure stops the delivery. Throws the error of a system call on the
+ * directory itself.
  */
 async function flushPlace(
   settings: ClientSettings,
@@ -131,7 +140,7 @@ async function flushJob(settings: ClientSettings, path: string, flushed: Flushed
   if (flushed.delivered > 0) removePrivateFolder(dirname(path));
 }
 
-/** What nobody can read is told to everybody. */
+/** A job that cannot be read is reported whatever was asked for. */
 function isMeantIn(folder: string, isMeant: IsMeant): boolean {
   try {
     return isMeant(readParcel(folder, folder));
@@ -149,7 +158,9 @@ function describeLeftover(path: string, conf: string): string {
     : `${what}, without a record; ${remove}`;
 }
 
-/** Sends a job and removes it; one that cannot be sent keeps its name, and is left with the reason. */
+/**
+ * Sends a job and removes it. One that cannot be sent keeps its name and is listed with the reason.
+ */
 async function deliver(settings: ClientSettings, folder: JobFolder, flushed: Flushed): Promise<Failure | undefined> {
   const waiting = folder.name.startsWith('sending-') ? jobName(folder.name) : folder.name;
   const shown = join(folder.place, waiting);
@@ -168,7 +179,7 @@ async function deliver(settings: ClientSettings, folder: JobFolder, flushed: Flu
   }
 }
 
-/** Takes a job for this process; false when another one was faster. Throws Failure. */
+/** Takes a job for this process; false when another process was faster. Throws Failure. */
 function claim(folder: JobFolder): boolean {
   const { path } = folder;
   const job = jobName(folder.name);
@@ -182,12 +193,12 @@ function claim(folder: JobFolder): boolean {
   }
 }
 
-/** Under the name of a process that is gone it waits as well. */
+/** Under the name of a process that is gone, the job waits as well. */
 function giveBack(folder: JobFolder, name: string): void {
   try {
     folder.rename(name);
   } catch {
-    // The reason why it was not sent says more.
+    // The reason why it was not sent is more useful.
   }
 }
 
@@ -211,9 +222,9 @@ async function sendJob(settings: ClientSettings, folder: string, shown: string):
 }
 
 /**
- * A machine that went down may have left files that are shorter than they were, or full of zeros: without SpoolDirectory nothing is
- * synced before a PUT has failed. Compared are the digests in the record, which one of a run that was cut short does not have. Throws
- * Failure `put`.
+ * After a crash of the machine, files may be shorter than they were, or full of zeros: without
+ * SpoolDirectory nothing is synced before a PUT has failed. The digests in the run record are
+ * compared; the record of a run that was cut short has none. Throws Failure `put`.
  */
 function checkStreams({ out, err, env }: Streams, shown: string): void {
   const { HashType, StdOutHash, StdErrHash } = readRecord(env, shown);
@@ -251,7 +262,7 @@ function openStream(folder: string, name: string, shown: string): number {
   }
 }
 
-/** Private folders of jobs in TempDirectory that are ours and hold a job. */
+/** Our private directories in TempDirectory that contain a job. */
 function findPrivateFolders(tempDirectory: string): string[] {
   try {
     return readdirSync(tempDirectory)
@@ -262,7 +273,7 @@ function findPrivateFolders(tempDirectory: string): string[] {
   }
 }
 
-/** Nobody else can have made it, or put something there. */
+/** Whether a directory is one that nobody else can have made or written to. */
 function isPrivateFolder(path: string): boolean {
   if (!/^webjob-[A-Za-z0-9]{6}$/.test(basename(path))) return false;
   const found = lstatSync(path, { throwIfNoEntry: false });
@@ -274,7 +285,7 @@ function holdsJobs(folder: string): boolean {
   return readdirSync(folder).some((name) => /^(?:run|job|sending|sent|over)-/.test(name));
 }
 
-/** After its one job was delivered nobody needs it. */
+/** Removes a private directory after its only job was delivered. */
 function removePrivateFolder(folder: string): void {
   if (!isPrivateFolder(folder) || holdsJobs(folder)) return;
   try {

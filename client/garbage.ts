@@ -1,8 +1,9 @@
-// Keeps a client that moves gigabytes small. node:http hands out every piece of an answer in a buffer of its own, and V8 lets those pile up
-// to some hundred megabytes before it looks for them: on the machine of somebody else that is not ours to take.
+// Limits the memory of a client that transfers gigabytes. node:http allocates a new buffer for
+// every piece of an answer, and V8 lets them pile up to some hundred megabytes before it collects
+// them, too much on someone else's machine.
 const COLLECT_AFTER_BYTES = 16 * 1024 * 1024;
 
-/** Returns what is told of every piece, by its bytes, once it is done with. */
+/** Returns a function to be called with the size of every piece that is no longer needed. */
 export function openGarbage(): (bytes: number) => void {
   let waiting = 0;
   let collect: ((options: { type: 'minor' }) => void) | undefined;

@@ -1,4 +1,5 @@
-// GetHook: the command that makes the program out of what was fetched, and whose failure is the job's (docs/protocol.md, section 7).
+// GetHook: the command that makes the program from what was fetched; when it fails, the job fails
+// (docs/protocol.md, section 7).
 import { type ChildProcessByStdio, spawn } from 'node:child_process';
 import { lstatSync } from 'node:fs';
 import { join } from 'node:path';
@@ -13,8 +14,9 @@ const MAX_COMPLAINT_LENGTH = 200;
 const LAST_WORDS_MS = 500;
 
 /**
- * Runs the hook in the folder where `fetched` lies; what it left there as `program` is the program. `onStart` is given what ends the hook
- * when webjob ends before it. Throws Failure `get`.
+ * Runs the hook in the directory of `fetched`; the file `program` that it leaves there is the
+ * program. `onStart` gets a function that ends the hook when webjob ends before it. Throws Failure
+ * `get`.
  */
 export async function runGetHook(
   settings: ClientSettings,
@@ -23,8 +25,8 @@ export async function runGetHook(
   program: string,
   onStart: (end: () => void) => void,
 ): Promise<void> {
-  // Names of programs hold nothing a shell takes apart; one that begins with a dash would be taken for an option.
-  // What stands behind a slash cmd.exe would take for an option.
+  // Names of programs contain nothing that a shell interprets, but one that begins with a hyphen
+  // would be an option, and cmd.exe would take what follows a slash for one.
   const here = process.platform === 'win32' ? '.\\' : './';
   const values: Record<string, string> = { '%file': here + fetched, '%cmd': here + program, '%%': '%' };
   const command = settings.getHookCommandLine.replace(/%(?:%|cmd|file)/g, (token) => values[token] ?? '');
@@ -37,7 +39,10 @@ export async function runGetHook(
   if (!made?.isFile()) throw new Failure('get', `the GetHook made no file ${program}`, '%cmd is where it belongs');
 }
 
-/** Its exit status, or in words what ended it; and the last line it wrote to stderr. */
+/**
+ * Returns the exit status, or a description of what ended the hook, and the last line that it wrote
+ * to stderr.
+ */
 async function run(
   command: string,
   cwd: string,
@@ -67,24 +72,27 @@ async function run(
     );
   });
   clearTimeout(timer);
-  // Nothing that it started may change the program afterwards. On Windows its process id may be another's by now.
+  // Nothing that the hook started may change the program afterwards. On Windows its process id may
+  // already belong to another process.
   if (process.platform !== 'win32') signalSession(hook.pid, 'SIGKILL');
   isOver = true;
-  // Its last words may still be in the pipe; somebody who left the group would keep that open for ever.
+  // Its last output may still be in the pipe, which a process that left the group would keep open
+  // forever.
   await Promise.race([silence, sleep(LAST_WORDS_MS, undefined, { ref: false })]);
   hook.stderr.destroy();
   const lastLine = said.trimEnd().split('\n').at(-1) ?? '';
   return { ending, complaint: lastLine.replace(/[^\x20-\x7e]/g, '?').slice(0, MAX_COMPLAINT_LENGTH) };
 }
 
-/** Throws Failure `get` where Windows has no cmd.exe. */
+/** Starts the shell. Throws Failure `get` on a Windows without cmd.exe. */
 function startShell(command: string, cwd: string): ChildProcessByStdio<null, null, Readable> {
   const stdio: ['ignore', 'ignore', 'pipe'] = ['ignore', 'ignore', 'pipe'];
   if (process.platform !== 'win32') return spawn('/bin/sh', ['-c', command], { cwd, detached: true, stdio });
   const shell = findSystemProgram('cmd.exe');
   if (shell === undefined) throw new Failure('get', 'the GetHook needs System32\\cmd.exe, which is not there');
   const { file, args, options } = makeShellCommand(shell, command, true);
-  // cmd.exe would look for programs in the current folder first, and there is what was fetched.
+  // cmd.exe would look for programs in the current directory first, which contains what was
+  // fetched.
   const env = { ...process.env, NoDefaultCurrentDirectoryInExePath: '1' };
   return spawn(file, args, { cwd, stdio, env, ...options });
 }

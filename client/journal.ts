@@ -1,5 +1,6 @@
-// JournalFile: what this client sent, and what came back, in lines each bound to those before it, so that a server which acknowledges an
-// upload and drops it can be shown to have done so (docs/protocol.md, section 9).
+// JournalFile: what this client sent and what was answered, each line bound to those before it, so
+// that a server which acknowledges an upload and drops it can be proven to have done so
+// (docs/protocol.md, section 9).
 import { createHash } from 'node:crypto';
 import { closeSync, constants, fstatSync, fsyncSync, openSync, readSync, type Stats, writeSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
@@ -9,19 +10,22 @@ import { codeOf, warn } from './failure.ts';
 import { printable } from './status.ts';
 import type { Parcel, Streams } from './upload.ts';
 
-/** One delivery of a job to a server, with all its tries. */
+/** The delivery of a job to a server, including its retries. */
 export interface Delivery {
   parcel: Parcel;
   url: URL;
   startedAt: Date;
   tries: number;
-  /** The last answer whose header came. */
+  /** The last answer whose header arrived. */
   answer: { status: number; reason: string } | undefined;
-  /** Why the job is not delivered. */
+  /** Why the job was not delivered. */
   error: string | undefined;
 }
 
-/** Adds the line of a delivery to a journal, on disk when it returns. What cannot be written is warned of: the job is none the worse. */
+/**
+ * Appends the line of a delivery to a journal; it is on disk when this returns. Failures are only
+ * warned about, because the job itself is not affected.
+ */
 export function writeJournal(journalFile: string, delivery: Delivery, streams: Streams): void {
   const path = resolve(journalFile);
   try {
@@ -53,7 +57,7 @@ function sha256Of(captured: Captured): string {
   return hashCaptured('SHA256', captured);
 }
 
-/** As the record has them; undefined for a record that is none. */
+/** The times in a run record; undefined when it is malformed. */
 function epochsOf(env: Buffer): Record<'job' | 'get' | 'run' | 'put', string> | undefined {
   try {
     const { JobEpoch: job, GetEpoch: get, RunEpoch: run, PutEpoch: put } = parseRecord(env.toString()).fields;
@@ -66,7 +70,7 @@ function epochsOf(env: Buffer): Record<'job' | 'get' | 'run' | 'put', string> | 
 const { O_APPEND, O_CREAT, O_NOFOLLOW = 0, O_NONBLOCK = 0, O_RDWR } = constants;
 
 function append(path: string, facts: ChainedFacts): void {
-  // No link is followed, and no pipe waited at.
+  // Does not follow a link, and does not block on a FIFO.
   const fd = openSync(path, O_RDWR | O_APPEND | O_CREAT | O_NOFOLLOW | O_NONBLOCK, 0o600);
   try {
     const found = fstatSync(fd);
@@ -81,7 +85,7 @@ function append(path: string, facts: ChainedFacts): void {
   }
 }
 
-/** Another user's file, or another name of a file, is not ours to write to. */
+/** Refuses to write to another user's file or to a file with several links. */
 function checkOwn(found: Stats): void {
   if (!found.isFile() || found.nlink !== 1) throw new Error('it is not a file with one name');
   if (process.platform === 'win32') return;
@@ -89,7 +93,10 @@ function checkOwn(found: Stats): void {
   if ((found.mode & 0o022) !== 0) throw new Error('others may write in it');
 }
 
-/** The name of a new file is on disk, too. A file system that knows no such thing (EINVAL) needs none, and Windows opens no folder. */
+/**
+ * Puts the name of a new file on disk. A file system that does not support this (EINVAL) does not
+ * need it, and Windows cannot open directories.
+ */
 function syncFolder(path: string): void {
   if (process.platform === 'win32') return;
   const fd = openSync(path, 'r');

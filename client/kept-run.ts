@@ -1,6 +1,7 @@
-// A run and what it prints, kept on disk from its first byte until the server has it: in SpoolDirectory, or without one in
-// the private folder of the job. What the spool does not take goes into the private folder, and what neither takes is sent
-// from where it lies: keeping must never be what stops evidence from being sent.
+// Keeps a run and its output on disk from the first byte until the server has it: in
+// SpoolDirectory, or without one in the private directory of the job. What the spool cannot take
+// goes to the private directory, and what neither can take is sent from where it is: a full disk
+// must never prevent evidence from being sent.
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import type { ResultStreams } from '../notes/result.ts';
@@ -23,7 +24,7 @@ import {
   unusable,
 } from './spool.ts';
 
-/** With these somebody has to look at the settings; with all others the job goes on elsewhere. */
+/** With these errors the settings must be changed; with all others the job continues elsewhere. */
 const REFUSALS = new Set(['EACCES', 'EEXIST', 'ELOOP', 'ENAMETOOLONG', 'ENOTDIR', 'EPERM']);
 
 export class KeptRun {
@@ -34,16 +35,16 @@ export class KeptRun {
   readonly #job = newJobName();
   #env: Buffer;
   #folder: JobFolder;
-  /** Where it goes when its own place takes no more. */
+  /** Where the run continues when its own directory takes no more. */
   #refuge: string | undefined;
   #captures: readonly [Capture, Capture];
-  /** Complete on disk, under the name of a job. */
+  /** The run is complete on disk, under the name of a job. */
   #isKept = false;
   #isOver = false;
 
   /**
-   * Makes the folder of a run, in which `env` tells of it until its own record does: what a webjob leaves that is killed can be sent, too.
-   * Throws Failure.
+   * Makes the directory of a run. `env` describes the run until its own record does, so that it can
+   * be sent even when webjob is killed. Throws Failure.
    */
   static open(settings: ClientSettings, privateFolder: string, parcel: KeptParcel, env: string): KeptRun {
     const { spoolDirectory: spool } = settings;
@@ -94,7 +95,7 @@ export class KeptRun {
     return new Capture(stream, path, { hashType: this.#settings.hashType, isSigned: this.#isSigned, onFailure });
   }
 
-  /** In the last place there is, a run without them is better than none. */
+  /** In the last possible place, a run without these files is better than none. */
   #writeFiles(folder: JobFolder, isNeeded: boolean): void {
     try {
       folder.write('parcel.json', this.#parcel);
@@ -104,7 +105,7 @@ export class KeptRun {
     }
   }
 
-  /** Ends the capture. Returns what RunError says of streams that are not whole. */
+  /** Ends the capture. Returns the digests, and texts for RunError when streams are incomplete. */
   finish(): { outHash: string; errHash: string; streams: ResultStreams; troubles: string[] } {
     for (const capture of this.#captures) capture.finish(this.#isDurable);
     const [out, err] = this.#captures;
@@ -113,8 +114,9 @@ export class KeptRun {
   }
 
   /**
-   * Seals what the program printed and signs the record, in the refuge when this place takes no more. Returns the record. Throws
-   * Failure `put`; the job is then kept as it is, to be sealed when it is delivered.
+   * Seals the output and signs the run record, in the other directory when this one takes no more.
+   * Returns the record. Throws Failure `put`; the job is then kept as it is and sealed when it is
+   * delivered.
    */
   async seal(record: string, sealer: Sealer, signer: ResultSigner): Promise<string> {
     this.#env = Buffer.from(record);
@@ -134,32 +136,38 @@ export class KeptRun {
     }
   }
 
-  /** Completes the job on disk before it is sent: a webjob that is killed while it sends loses nothing. Never throws. */
+  /**
+   * Completes the job on disk before it is sent, so that nothing is lost when webjob is killed
+   * meanwhile. Never throws.
+   */
   complete(env: string): void {
     this.#env = Buffer.from(env);
     try {
       this.#settle(ownName('sending', this.#job), this.#isDurable);
     } catch (error) {
-      // Without a spool it is only of interest when it has to wait.
+      // Without a spool, durability matters only once the job has to wait.
       if (this.#isDurable)
         warn(`the job cannot be kept in ${this.#folder.place}: ${codeOf(error)}; it is sent at once`);
     }
   }
 
-  /** What goes to the server. */
+  /** The streams that go to the server. */
   get streams(): { out: Captured; err: Captured; env: Buffer } {
     const [out, err] = this.#captures;
     return { out: out.captured, err: err.captured, env: this.#env };
   }
 
-  /** The job waits for a later delivery. Returns the command for that, or in words what is left of it. Never throws. */
+  /**
+   * Keeps the job for a later delivery. Returns the command for that, or a description of what is
+   * left of it. Never throws.
+   */
   stay(conf: string): string {
     if (this.#isKept && this.#isDurable) this.#letGo();
     else this.#keepLate();
     return this.describe(conf);
   }
 
-  /** How to deliver the job as it lies there. */
+  /** How to deliver the job where it is. */
   describe(conf: string): string {
     const { place, path } = this.#folder;
     if (!existsSync(path)) return 'nothing of the job is left';
@@ -168,7 +176,7 @@ export class KeptRun {
     return flushCommand(conf, this.#isKept && !this.isInSpool ? place : path);
   }
 
-  /** Where its files lie. */
+  /** The directory of its files. */
   get path(): string {
     return this.#folder.path;
   }
@@ -177,12 +185,12 @@ export class KeptRun {
     return this.#folder.place === this.#settings.spoolDirectory;
   }
 
-  /** Closes its files: on some file systems a folder with one that is open cannot be removed. */
+  /** Closes its files, because some file systems cannot remove a directory with an open file. */
   close(): void {
     for (const capture of this.#captures) capture.close();
   }
 
-  /** The server has it. */
+  /** Removes the run, because the server has it. */
   remove(): void {
     this.close();
     this.#folder.remove();
@@ -193,7 +201,7 @@ export class KeptRun {
     return this.#settings.spoolDirectory !== '';
   }
 
-  /** Under the name of a process that is gone it waits as well. */
+  /** Releases the job; under the name of a process that is gone it waits as well. */
   #letGo(): void {
     try {
       if (!this.#isOver) this.#rename(this.#job);
@@ -213,7 +221,7 @@ export class KeptRun {
     }
   }
 
-  /** Everything on disk, then the name. Throws the error of the system call that failed. */
+  /** Puts everything on disk and then renames. Throws the error of the system call. */
   #settle(name: string, durably: boolean): void {
     const { place, path } = this.#folder;
     this.#folder.write('parcel.json', this.#parcel);
@@ -225,7 +233,7 @@ export class KeptRun {
     this.#isKept = true;
   }
 
-  /** Windows renames no folder in which a file is open. Throws the error of the system call. */
+  /** Windows cannot rename a directory with an open file. Throws the error of the system call. */
   #rename(name: string): void {
     if (process.platform !== 'win32') {
       this.#folder.rename(name);
@@ -240,7 +248,10 @@ export class KeptRun {
     }
   }
 
-  /** Goes on in the refuge, with what is kept so far; false when there is none or it takes no more either. */
+  /**
+   * Continues in the other directory with what was captured so far; false when there is none or it
+   * takes no more either.
+   */
   #moveOn(code: string): boolean {
     const refuge = this.#refuge;
     this.#refuge = undefined;

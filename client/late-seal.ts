@@ -1,4 +1,5 @@
-// A run that was to be sealed and whose webjob was killed, or found no room, before it could: it is sealed where it lies, before it is sent.
+// Seals a run whose webjob was killed, or had no space, before it could seal it: in place, before
+// it is sent.
 import { isSealed } from '../notes/result.ts';
 import { Failure } from './failure.ts';
 import type { KeptJob } from './late-signature.ts';
@@ -6,7 +7,7 @@ import { openResultSigner } from './result.ts';
 import { finishSealing, openSealer, sealFailure, sealJob } from './seal.ts';
 import type { ClientSettings } from './settings.ts';
 
-/** Goes on with a sealing that was begun. Throws Failure `put`. */
+/** Finishes a sealing that was begun. Throws Failure `put`. */
 export function finishKept(folder: string, shown: string): void {
   try {
     finishSealing(folder);
@@ -16,8 +17,9 @@ export function finishKept(folder: string, shown: string): void {
 }
 
 /**
- * Seals a kept job that is not sealed yet, to whom it was to be sealed when it ran. Returns false when it was not: its files are other
- * ones now. Throws Failure `put`, and `settings` for a key that cannot be used.
+ * Seals a kept job that is not sealed yet, for the recipients chosen when it ran. Returns whether
+ * it did, so that its files are now other ones. Throws Failure `put`, and `settings` for an
+ * unusable key.
  */
 export async function sealKept(
   settings: ClientSettings,

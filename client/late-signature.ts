@@ -1,4 +1,4 @@
-// A run that was to be signed and whose webjob was killed before it could: it is signed as it lies there, before it is sent.
+// Signs a run whose webjob was killed before it could sign it: in place, before it is sent.
 import { renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { isSigned } from '../notes/result.ts';
@@ -9,7 +9,7 @@ import type { ClientSettings } from './settings.ts';
 import { sync } from './spool.ts';
 import type { Streams } from './upload.ts';
 
-/** A job as it lies in its folder, which messages call `shown`. */
+/** A job in its directory; `shown` is its name in messages. */
 export interface KeptJob {
   folder: string;
   shown: string;
@@ -19,8 +19,8 @@ export interface KeptJob {
 }
 
 /**
- * Returns the signed record of a kept job; one that has no signature yet is signed, on disk, so that every try sends the same
- * bytes. Throws Failure `put`, and `settings` for a key that cannot be used.
+ * Returns the signed run record of a kept job. One without a signature is signed on disk, so that
+ * every try sends the same bytes. Throws Failure `put`, and `settings` for an unusable key.
  */
 export function signKept(settings: ClientSettings, { folder, shown, streams, resultKey }: KeptJob): Buffer {
   const { out, err, env } = streams;

@@ -1,5 +1,6 @@
-// LockFile: one run at a time. The file holds the process id of its run, which keeps it open to its end: a process id comes again, after
-// a reboot too, but a process that has only the number does not have the file open.
+// LockFile: one run at a time. The file contains the process id of its run, which keeps it open to
+// its end. A process id is reused, also after a reboot, but the other process with that number does
+// not have the file open.
 import {
   closeSync,
   constants,
@@ -17,15 +18,18 @@ import { isAlive } from '../cli/processes.ts';
 import { codeOf, Failure } from './failure.ts';
 import { hasArgument, hasOpen } from './processes.ts';
 
-/** A program that runs webjob itself does so under the lock that its own run holds. */
+/** Set for a program that itself runs webjob, which then runs under the lock of the outer run. */
 export const LOCK_VARIABLE = 'WEBJOB_LOCK';
 
-/** Earlier versions made theirs with 0600 and did not keep them open. */
+/** Earlier versions created lock files with mode 0600 and did not keep them open. */
 const KEPT_OPEN_MODE = 0o400;
-/** A larger file is not a lock, and not ours to remove. */
+/** A larger file is not a lock and must not be removed. */
 const MAX_LOCK_BYTES = 64;
 
-/** Takes the lock and returns what gives it back. Throws Failure `lock` when another run holds it, `settings` when it is no lock. */
+/**
+ * Takes the lock and returns the function that releases it. Throws Failure `lock` when another run
+ * holds it, `settings` when the file is not a lock.
+ */
 export function takeLock(lockFile: string): () => void {
   if (lockFile === '') return () => {};
   const path = resolve(lockFile);
@@ -40,8 +44,8 @@ export function takeLock(lockFile: string): () => void {
 }
 
 /**
- * Removes the lock, unless another has taken its place. Closes it only then: once it is closed it counts as abandoned, another run
- * replaces it, and we would remove the lock of that run.
+ * Removes the lock unless another has replaced it, and only then closes it: a closed lock counts as
+ * abandoned, another run could replace it, and this one would remove the new lock.
  */
 function release(path: string, fd: number): void {
   if (isSame(fstatSync(fd), lstatSync(path, { throwIfNoEntry: false }))) rmSync(path, { force: true });
@@ -49,14 +53,15 @@ function release(path: string, fd: number): void {
 }
 
 /**
- * Makes the lock, or the guard beside it, after removing one that nobody holds, and returns it open. Throws Failure, or the error of the
- * system call that failed.
+ * Creates the lock, or the guard beside it, after removing an abandoned one, and returns it open.
+ * Throws Failure, or the error of the system call.
  */
 function acquire(path: string, lockFile = path): number {
   const fd = create(path);
   if (fd !== undefined) return fd;
   checkFree(path, lockFile);
-  // Of runs that find the same abandoned lock only one may remove it: the next one would remove the lock of the first.
+  // Of the runs that find the same abandoned lock only one may remove it; a second one would remove
+  // the lock of the first.
   const guard = `${path}.next`;
   const guardFd = acquire(guard, lockFile);
   try {
@@ -69,7 +74,10 @@ function acquire(path: string, lockFile = path): number {
   }
 }
 
-/** The file appears with the process id in it, never empty: an empty one would look abandoned. Undefined when there is one already. */
+/**
+ * Creates a lock. The file appears with the process id in it, because an empty one would look
+ * abandoned. Undefined when it already exists.
+ */
 function create(path: string): number | undefined {
   const own = `${path}.${process.pid}`;
   rmSync(own, { force: true });
@@ -89,7 +97,9 @@ function create(path: string): number | undefined {
   }
 }
 
-/** The lock, open under the name that others look at: on FUSE the second name of a file has another number. */
+/**
+ * Reopens the lock by its name: on FUSE, a file has a different inode number under its second name.
+ */
 function hold(path: string, fd: number): number {
   if (lstatSync(path).ino === fstatSync(fd).ino) return fd;
   const held = openSync(path, 'r');
@@ -105,9 +115,9 @@ function checkFree(path: string, lockFile: string): void {
 }
 
 /**
- * Removes the lock when nobody holds it; the caller holds the guard. What was given back while we looked at it may be held by another
- * run now, under the same name: only the file that we looked at is removed. It stays open until then, so that no new file gets its
- * number.
+ * Removes the lock when no run holds it; the caller holds the guard. By the time of the removal,
+ * another run may hold a new lock of the same name, so only the file that was inspected is removed.
+ * It stays open until then, so that its inode number is not reused.
  */
 function removeAbandoned(path: string, lockFile: string): void {
   look(path, (found) => {
@@ -116,7 +126,10 @@ function removeAbandoned(path: string, lockFile: string): void {
   });
 }
 
-/** Node 22.12 to 22.16 and 24.0 to 24.1 on Windows name no device of a file that is asked for by its path. */
+/**
+ * On Windows, Node 22.12 to 22.16 and 24.0 to 24.1 report no device for a file that is looked up by
+ * path.
+ */
 function isSame({ ino, dev }: Stats, other: Stats | undefined): boolean {
   return other?.ino === ino && (other.dev === dev || process.platform === 'win32');
 }
@@ -126,23 +139,26 @@ function busy(lockFile: string, pid: number | undefined): Failure {
 }
 
 interface Found {
-  /** 0 when it holds no process id. */
+  /** 0 when the file contains no process id. */
   pid: number;
   stats: Stats;
 }
 
-/** Our own process id in it is that of an earlier process, which had the same: this one holds nothing yet. */
+/**
+ * Our own process id was written by an earlier process with the same id, because this one holds no
+ * lock yet.
+ */
 function isHeld({ pid, stats }: Found): boolean {
   if (pid === 0 || pid === process.pid || !isAlive(pid)) return false;
   const isOpen = hasOpen(pid, stats);
   if (isOpen || (isOpen === false && (stats.mode & 0o777) === KEPT_OPEN_MODE)) return isOpen;
-  // Every run of webjob that takes a lock was started with one of these.
+  // Every run of webjob that takes a lock was started with one of these options.
   return hasArgument(pid, /^(?:--execute|-[a-z]*e.*)$/) ?? isAlive(pid);
 }
 
 /**
- * Gives what `use` makes of the lock while it is open; undefined when there is none. Throws Failure `settings` for what is not a lock,
- * or not ours to read.
+ * Calls `use` with the lock while it is open; undefined when there is none. Throws Failure
+ * `settings` for a file that is not a lock or cannot be read.
  */
 function look<T>(path: string, use: (found: Found) => T): T | undefined {
   const stats = lstatSync(path, { throwIfNoEntry: false });

@@ -1,4 +1,4 @@
-// What is run as webjob: does what its command line asks for, and ends with the exit code of that.
+// The program webjob: does what its command line asks for and exits with the corresponding code.
 import { startProgram } from '../cli/program.ts';
 import { EXIT_CODES, Failure } from './failure.ts';
 import { type Options, readPlainly } from './options.ts';

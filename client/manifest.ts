@@ -1,5 +1,6 @@
-// WebJob-Payload-Manifest: a signed note that binds a program to its name, its clients, a time and a serial number (docs/protocol.md,
-// section 10). A server that is in other hands can give only what trusted keys signed for this client, this name and this time.
+// WebJob-Payload-Manifest: a signed note that binds a program to its name, its clients, a time and
+// a serial number (docs/protocol.md, section 10). A compromised server can only deliver what
+// trusted keys signed for this client, this name and this time.
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import type { IncomingMessage } from 'node:http';
@@ -13,9 +14,10 @@ import type { ClientSettings } from './settings.ts';
 import { printable } from './status.ts';
 
 /**
- * Returns what begins the check of a program by its manifest: everything but the hash and the serial on disk is known before its
- * first byte. Throws Failure `settings` for keys that cannot be used; what it returns throws Failure `get`, undefined for a program
- * that has no manifest and needs none.
+ * Returns a function that begins the check of a program by its manifest. Everything except the hash
+ * and the stored serial is checked before the first byte of the program. Throws Failure `settings`
+ * for unusable keys. The returned function throws Failure `get`, and returns undefined for a
+ * program that has no manifest and needs none.
  */
 export function prepareManifest(
   settings: ClientSettings,
@@ -63,7 +65,10 @@ function refused(why: string): Failure {
   return new Failure('get', `the program's manifest is refused: ${printable(why)}`);
 }
 
-/** The keys of DsvTrustedKeysFile. Throws Failure `settings`, also where all of the keys together do not reach the threshold. */
+/**
+ * Reads the keys in DsvTrustedKeysFile. Throws Failure `settings`, also when all of them together do
+ * not reach the threshold.
+ */
 export function readTrustedKeys({ dsvTrustedKeysFile: path, dsvThreshold }: ClientSettings): TrustedKey[] {
   const fail = (why: string, hint?: string): Failure =>
     new Failure('settings', `DsvTrustedKeysFile: ${path} ${why}`, hint);

@@ -1,4 +1,4 @@
-// The small modes beside --execute: --get-url, --hashsum, --flush.
+// The modes besides --execute: --get-url, --hashsum, --flush.
 import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
 import { print, say } from '../cli/streams.ts';
@@ -7,10 +7,13 @@ import { countJobs, flushAll, flushFolder } from './flush.ts';
 import { type ClientSettings, parseTarget } from './settings.ts';
 import { exchange } from './wire.ts';
 
-/** Writes what a URL gives to stdout, with the credentials, TLS and proxy of the settings. Throws Failure. */
+/**
+ * Writes the content of a URL to stdout, using the credentials, TLS and proxy of the settings.
+ * Throws Failure.
+ */
 export async function getUrl(settings: ClientSettings, text: string): Promise<number> {
   if (!/^https?:\/\//i.test(text)) throw new Failure('usage', 'the URL is not http://... or https://...');
-  // The user and password of a WebJob server are for that server alone.
+  // The user and password for a WebJob server are never sent to another server.
   const bare = parseTarget('the URL', text, undefined);
   const known = [settings.get, settings.put].find((target) => target?.url.origin === bare.url.origin);
   const request = {
@@ -64,8 +67,8 @@ export async function printDigest(type: string, file: string | undefined): Promi
 }
 
 /**
- * Delivers what waits in SpoolDirectory and in TempDirectory, or in one folder. `conf` is what was given with --file. Says what is left, a
- * line for each. Throws Failure.
+ * Delivers what waits in SpoolDirectory and TempDirectory, or in one directory. `conf` is the value
+ * of --file. Prints one line for each job that is left. Throws Failure.
  */
 export async function flush(settings: ClientSettings, conf: string, folder: string | undefined): Promise<number> {
   const { delivered, left, failure } = await (folder === undefined

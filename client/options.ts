@@ -1,11 +1,11 @@
-// What a command line comes to, and the reader of the ones that cron runs. All others are for client/command-line.ts,
-// which takes longer to load than to do all the rest of them.
+// A parsed command line, and a parser for the simple ones that cron runs. All others are parsed by
+// client/command-line.ts, which takes longer to load than everything else together.
 
 /** The options of webjob itself, by their long names. */
 export interface Options {
   execute?: true;
   batch?: true;
-  /** A script of a batch, which --batch has fetched. */
+  /** The script of a batch that --batch has fetched. */
   runBatch?: string;
   getUrl?: true;
   hashsum?: true;
@@ -14,15 +14,18 @@ export interface Options {
   type?: string;
 }
 
-/** A command line taken apart: `args` begin with the first word that is no option, and are no options of ours. */
+/**
+ * A parsed command line: `args` begin with the first word that is not an option; options among them
+ * belong to the program.
+ */
 export interface CommandLine {
   options: Options;
   args: string[];
 }
 
 /**
- * Reads `--execute --file config program ...` in any order and in short or long form. Returns undefined for every command
- * line that holds something else, be it right or wrong.
+ * Parses `--execute --file config program ...` in any order, with short or long options. Returns
+ * undefined for every other command line, valid or not.
  */
 export function readPlainly(argv: readonly string[]): CommandLine | undefined {
   const options: Options = {};

@@ -1,9 +1,13 @@
-// The pass phrase of a private key: from webjob.conf, from a file, or from the terminal. Never from the command line, where ps shows it.
+// The pass phrase of a private key: from webjob.conf, from a file, or from the terminal. Never from
+// the command line, where ps would show it.
 import { readFileSync } from 'node:fs';
 import { Failure } from './failure.ts';
 import type { ClientSettings } from './settings.ts';
 
-/** The pass phrase for a PEM key, a byte a character; undefined for a key that needs none. Throws Failure `settings`. */
+/**
+ * The pass phrase for a PEM key, one character for each byte; undefined for a key without one.
+ * Throws Failure `settings`.
+ */
 export async function askPassPhrase(settings: ClientSettings, key: Buffer): Promise<string | undefined> {
   if (settings.sslPassPhrase !== '') return settings.sslPassPhrase;
   if (settings.sslPassPhraseFile !== '') return readPassPhrase(settings.sslPassPhraseFile);
@@ -30,12 +34,12 @@ function readPassPhrase(path: string): string {
   }
 }
 
-/** Both forms of PEM say so: PKCS#8 and the older one of OpenSSL. */
+/** Both PKCS#8 and OpenSSL's older PEM format mark encrypted keys like this. */
 function needsPassPhrase(key: Buffer): boolean {
   return /^(?:-----BEGIN ENCRYPTED |Proc-Type: 4,ENCRYPTED)/m.test(key.toString('latin1'));
 }
 
-/** What was typed, by key: PUT needs what GET was told. */
+/** Pass phrases that were typed, by key, because PUT needs the same one as GET. */
 const answers = new Map<string, string>();
 
 async function promptOnce(file: string): Promise<string> {
@@ -44,13 +48,16 @@ async function promptOnce(file: string): Promise<string> {
   return answer;
 }
 
-/** In UTF-8 of several bytes. */
+/** The last character, which in UTF-8 may have several bytes. */
 const LAST_CHARACTER = /(?:[\xc0-\xf7][\x80-\xbf]+|.)$/s;
 
-/** Reads a line from the terminal without showing it. The terminal stays open: the program may read from it next. */
+/**
+ * Reads a line from the terminal without echo. The terminal stays open, because the program may
+ * read from it next.
+ */
 async function prompt(question: string): Promise<string> {
   const { stdin, stderr } = process;
-  // First, or what is typed at once would show.
+  // Before the prompt, because what is typed immediately would be shown.
   stdin.setRawMode(true).setEncoding('latin1');
   stderr.write(question);
   let line = '';

@@ -1,6 +1,7 @@
-// How a program's output comes to webjob: through a real pipe. What Node gives a child is a pair of sockets,
-// which a program on Linux cannot open again by the name of /dev/stdout (ENXIO); and a file would be emptied by
-// the program's own `> /dev/stdout`. Node makes no pipe, but a FIFO that is unlinked while it is open is one.
+// Passes a program's output to webjob through real pipes. Node gives a child a pair of sockets,
+// which a program on Linux cannot reopen as /dev/stdout (ENXIO), and a file would be truncated by
+// the program's own `> /dev/stdout`. Node cannot create pipes, but a FIFO that is unlinked while it
+// is open is one.
 import { spawnSync } from 'node:child_process';
 import { closeSync, constants, mkdtempSync, openSync, readSync, rmSync } from 'node:fs';
 import { Socket } from 'node:net';
@@ -11,28 +12,37 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { warn } from './failure.ts';
 import { openGarbage } from './garbage.ts';
 
-/** Takes what a program writes, in order; it is done with a piece when it returns. */
+/** Receives what a program writes, in order. The piece may be reused when it returns. */
 export type Sink = (piece: Buffer) => void;
 
-/** One end for the program, the other for us. */
+/** A pipe with one end for the program and the other for webjob. */
 export interface Tap {
-  /** What the program gets as its descriptor, in the words of child_process. */
+  /** The program's descriptor, as the stdio option of child_process takes it. */
   readonly stdio: number | 'pipe';
-  /** Begins to read: the program has its end, or there is none. Called once, also after a start that failed. */
+  /**
+   * Begins to read. The program has its end, or did not start. Called once, also after a failed
+   * start.
+   */
   attach(stream: Readable | null): void;
-  /** Takes what is in the pipe at this moment and closes it, whoever still holds the other end. */
+  /**
+   * Reads what is in the pipe at this moment and closes it, whatever process still holds the other
+   * end.
+   */
   drain(): Promise<void>;
 }
 
 const CHUNK_BYTES = 64 * 1024;
 
-/** More than a pipe holds: what comes behind it was written by a process that outlives the program. */
+/** More than a pipe holds: further bytes were written by a process that outlives the program. */
 const MOST_BYTES_LEFT = 16 * 1024 * 1024;
 
 const SILENCE_MS = 100;
 const LAST_WORDS_MS = 2_000;
 
-/** Two pipes for stdout and stderr. `folder` is private to us, for where nothing else takes a FIFO. */
+/**
+ * Opens two pipes for stdout and stderr. `folder` is a private directory, used where no other place
+ * supports FIFOs.
+ */
 export function openTaps(sinks: readonly [Sink, Sink], folder: string): readonly [Tap, Tap] {
   const fifos = makeFifos(folder);
   const [out, err] = sinks;
@@ -47,8 +57,8 @@ interface Fifo {
 }
 
 /**
- * A FIFO for each stream, open at both ends and without a name. In memory where there is a file system for that:
- * on NFS a file that is open leaves another one in its folder. Undefined where none can be made.
+ * Makes a FIFO for each stream, open at both ends and unlinked. In memory where possible, because
+ * on NFS an open file leaves another one in its directory. Undefined where FIFOs cannot be made.
  */
 function makeFifos(folder: string): readonly [Fifo, Fifo] | undefined {
   if (process.platform === 'win32') return undefined;
@@ -77,13 +87,16 @@ function tryMakeFifos(place: string): readonly [Fifo, Fifo] | undefined {
 
 function runMkfifo(...paths: string[]): void {
   for (const command of ['/usr/bin/mkfifo', '/bin/mkfifo', 'mkfifo']) {
-    // Without an environment: to set up a locale costs as much as to make two FIFOs.
+    // Without an environment, because setting up a locale costs as much as making two FIFOs.
     const { error } = spawnSync(command, ['-m', '600', ...paths], { stdio: ['inherit', 'inherit', 'ignore'], env: {} });
     if ((error as NodeJS.ErrnoException | undefined)?.code !== 'ENOENT') return;
   }
 }
 
-/** The reader first, which waits for nobody; then the writer finds one. Each goes into `opened`. */
+/**
+ * Opens the reader first, which does not block; then the writer finds one. Both are added to
+ * `opened`.
+ */
 function openFifo(path: string, opened: number[]): Fifo {
   const reader = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
   opened.push(reader);
@@ -96,7 +109,7 @@ class FifoTap implements Tap {
   readonly stdio: number;
   readonly #reader: number;
   readonly #sink: Sink;
-  /** One buffer for everything, also in `drain`: gigabytes pass through it. */
+  /** One buffer for everything, including drain(), because gigabytes pass through it. */
   readonly #buffer = Buffer.allocUnsafe(CHUNK_BYTES);
   #socket: Socket | undefined;
 
@@ -120,7 +133,7 @@ class FifoTap implements Tap {
   }
 
   async drain(): Promise<void> {
-    // Where every writer has closed its end, the socket has found out and closed ours.
+    // When every writer has closed its end, the socket has noticed and closed ours.
     if (!this.#socket?.destroyed) this.#takeRest();
     this.#socket?.destroy();
   }
@@ -139,7 +152,7 @@ class FifoTap implements Tap {
   }
 }
 
-/** Windows, and systems without mkfifo. */
+/** For Windows, and systems without mkfifo. */
 class SocketTap implements Tap {
   readonly stdio = 'pipe';
   readonly #sink: Sink;
@@ -164,7 +177,7 @@ class SocketTap implements Tap {
     this.#isOver = new Promise((resolve) => stream.once('close', () => resolve()));
   }
 
-  /** A socket does not say that it holds nothing: silence must do. */
+  /** A socket does not tell when it is empty, so silence has to do. */
   async drain(): Promise<void> {
     const end = performance.now() + LAST_WORDS_MS;
     this.#takenAt = performance.now();

@@ -1,4 +1,5 @@
-// Which folders may hold what is ours: none that another user could exchange, or in which they could exchange a file.
+// Which directories may hold our files: none that another user could replace, or in which another
+// user could replace a file.
 import { lstatSync, readlinkSync, type Stats, statSync } from 'node:fs';
 import { dirname, join, parse, relative, resolve, sep } from 'node:path';
 import { Failure, warn } from './failure.ts';
@@ -8,20 +9,26 @@ const WRITABLE = 0o022;
 const WRITABLE_BY_ALL = 0o002;
 const STICKY = 0o1000;
 
-/** Who reads and writes there, in the words of a message. */
+/** What a directory is used for, in the words of a message. */
 interface Rule {
   setting: 'SpoolDirectory' | 'TempDirectory';
   stage: Failure['kind'];
-  /** A folder that others write in, each their own files. */
+  /** Other users may write to the directory, each their own files. */
   mayBeShared: boolean;
 }
 
-/** Throws Failure `settings`: what others put there would be sent in our name. Throws the error of the system call where there is none. */
+/**
+ * Throws Failure `settings` when others can write to the directory: their files would be sent in
+ * our name. Throws the error of the system call when it does not exist.
+ */
 export function checkSpoolDirectory(path: string): void {
   check(path, { setting: 'SpoolDirectory', stage: 'settings', mayBeShared: false });
 }
 
-/** Throws Failure `run`: another program could run in our name. Throws the error of the system call where there is none. */
+/**
+ * Throws Failure `run` when others can write to the directory: another program could run in our
+ * name. Throws the error of the system call when it does not exist.
+ */
 export function checkTempDirectory({ tempDirectory }: ClientSettings): void {
   check(tempDirectory, { setting: 'TempDirectory', stage: 'run', mayBeShared: true });
 }
@@ -42,9 +49,10 @@ function check(path: string, { setting, stage, mayBeShared }: Rule): void {
 }
 
 /**
- * What of a path lets another user exchange what it leads to: a folder or a link on the way that is neither ours nor
- * root's, or a folder that everybody may write in and that is not sticky. Undefined for none. A group that may write in
- * a folder above has been given that on purpose, as `staff` in Debian's /usr/local.
+ * The part of a path by which another user could change what it leads to: a directory or link that
+ * belongs neither to us nor to root, or a world-writable directory without the sticky bit.
+ * Undefined for none. Write access for a group on a parent directory counts as intended, as for
+ * `staff` on Debian's /usr/local.
  */
 export function findWeakness(path: string): string | undefined {
   for (const [step, found] of stepsTo(resolve(path))) {
@@ -55,7 +63,10 @@ export function findWeakness(path: string): string | undefined {
   return undefined;
 }
 
-/** Warns of a file that decides what runs here, or who is trusted, and that another user could change or exchange. */
+/**
+ * Warns of a file that decides what runs here, or who is trusted, and that another user could
+ * change or replace.
+ */
 export function warnOfOthers(path: string): void {
   if (process.platform === 'win32') return;
   try {
@@ -63,11 +74,11 @@ export function warnOfOthers(path: string): void {
     const weak = isOpen ? `others may write in ${path}` : findWeakness(path);
     if (weak) warn(`${path} decides what runs here, but ${weak}${isOpen ? `: chmod go-w ${path}` : ''}`);
   } catch {
-    // It is a pipe, or gone: who reads it will say so.
+    // It is a pipe, or gone; reading it will report that.
   }
 }
 
-/** Our own, or root's, who can do anything anyway. */
+/** Whether this is our own user or root, who can do anything anyway. */
 export function isTrusted(uid: number): boolean {
   return uid === 0 || uid === process.geteuid?.();
 }
@@ -76,7 +87,7 @@ function isSticky({ mode }: Stats): boolean {
   return (mode & STICKY) !== 0;
 }
 
-/** Every folder and link that the kernel passes on its way, the path itself last. */
+/** Yields every directory and link on the way of a path, and finally the path itself. */
 function* stepsTo(path: string): Generator<[step: string, found: Stats]> {
   const { root } = parse(path);
   let at = root;

@@ -1,4 +1,4 @@
-// Other processes: is one alive, and end one with all that it started.
+// Other processes: whether one is alive, and how to end one with everything that it started.
 import { spawnSync } from 'node:child_process';
 import { readdirSync, readFileSync, type Stats, statSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -6,19 +6,19 @@ import { warn } from './failure.ts';
 import { findSystemProgram } from './windows.ts';
 
 const POLL_MS = 50;
-/** A process that does not end although it is killed waits for a device. */
+/** A process that survives SIGKILL waits for a device. */
 const MOST_LOOKS = 20;
 const TASKKILL_MS = 10_000;
-/** Elsewhere there is none, and on Windows anybody may make a folder of that name. */
+/** Other systems have none, and on Windows anyone could create a directory with that name. */
 const HAS_PROC = process.platform !== 'win32';
 
-/** Whether a process has a file open; undefined where no /proc tells, or not us. */
+/** Whether a process has a file open; undefined when that cannot be determined. */
 export function hasOpen(pid: number, { dev, ino }: Stats): boolean | undefined {
   if (!HAS_PROC) return undefined;
   const folder = `/proc/${pid}/fd`;
   try {
     return readdirSync(folder).some((fd) => {
-      // It may be closed meanwhile.
+      // It may have been closed meanwhile.
       const found = statSync(`${folder}/${fd}`, { throwIfNoEntry: false });
       return found?.ino === ino && found.dev === dev;
     });
@@ -27,7 +27,7 @@ export function hasOpen(pid: number, { dev, ino }: Stats): boolean | undefined {
   }
 }
 
-/** Whether an argument of a process matches; undefined where no /proc tells. */
+/** Whether an argument of a process matches; undefined without /proc. */
 export function hasArgument(pid: number, pattern: RegExp): boolean | undefined {
   if (!HAS_PROC) return undefined;
   try {
@@ -40,8 +40,9 @@ export function hasArgument(pid: number, pattern: RegExp): boolean | undefined {
 }
 
 /**
- * Sends a signal to a process that was started detached and to its group; on Linux to its whole session, in which `timeout` and
- * shells with job control make groups of their own. On Windows any signal ends it and what it started.
+ * Sends a signal to a process that was started detached and to its group; on Linux to its whole
+ * session, in which `timeout` and shells with job control make further groups. On Windows any
+ * signal ends the process and what it started.
  */
 export function signalSession(pid: number | undefined, signal: NodeJS.Signals | number): void {
   if (pid === undefined) return;
@@ -49,18 +50,19 @@ export function signalSession(pid: number | undefined, signal: NodeJS.Signals | 
     endTree(pid);
     return;
   }
-  // The group first, in one call: nobody in it can react to the end of another before it has the signal, too.
+  // The group first and in one call: no process in it can react to the end of another before it has
+  // the signal too.
   const others = findSession(pid).filter(({ group }) => group !== pid);
   for (const target of [-pid, ...others.map((other) => other.pid)]) {
     try {
       process.kill(target, signal);
     } catch {
-      // Nothing is left of it.
+      // None of the processes is left.
     }
   }
 }
 
-/** Ends a process of Windows and what it started; where taskkill fails, at least the process. */
+/** Ends a Windows process and what it started; if taskkill fails, at least the process itself. */
 function endTree(pid: number): void {
   const taskkill = findSystemProgram('taskkill.exe');
   if (taskkill !== undefined) {
@@ -77,13 +79,13 @@ function endTree(pid: number): void {
 }
 
 /**
- * Waits until nothing is left of the session of a process that has ended, for `graceMs` at most; then kills what is left. Without
- * a /proc it waits for nothing.
+ * Waits up to `graceMs` until nothing is left of the session of a process that has ended; then
+ * kills the rest. Without /proc it does not wait.
  */
 export async function endSession(pid: number, graceMs: number): Promise<void> {
   const end = performance.now() + graceMs;
   while (findSession(pid).length > 0 && performance.now() < end) await sleep(POLL_MS);
-  // What was started between the look and the signal is found by the next look.
+  // Processes started between the look and the signal are found by the next look.
   for (let looks = 0; findSession(pid).length > 0 && looks < MOST_LOOKS; looks++) {
     signalSession(pid, 'SIGKILL');
     await sleep(POLL_MS);
@@ -95,7 +97,7 @@ interface Member {
   group: number;
 }
 
-/** The living processes of a session; none where no /proc tells. */
+/** The living processes of a session; empty without /proc. */
 function findSession(session: number): Member[] {
   if (process.platform !== 'linux') return [];
   try {
@@ -105,10 +107,13 @@ function findSession(session: number): Member[] {
   }
 }
 
-/** Nothing for a zombie, which has ended, and for a process of another session or one that is gone. */
+/**
+ * The process as an array of one; empty for a zombie, for a process of another session and for one
+ * that is gone.
+ */
 function readMember(pid: number, session: number): Member[] {
   try {
-    // Behind the name, which may hold anything: state, parent, group, session.
+    // The fields after the name, which may contain any character: state, parent, group, session.
     const [, state, group, id] = /.*\) (\S) \S+ (\d+) (\d+) /s.exec(readFileSync(`/proc/${pid}/stat`, 'latin1')) ?? [];
     return state !== 'Z' && Number(id) === session ? [{ pid, group: Number(group) }] : [];
   } catch {

@@ -1,4 +1,4 @@
-// The program at its place in TempDirectory, where other runs of the same program put theirs and take them away.
+// The program in TempDirectory, where other runs of the same program put theirs and remove them.
 import {
   chmodSync,
   closeSync,
@@ -17,13 +17,19 @@ import { codeOf, Failure, warn } from './failure.ts';
 import type { ClientSettings } from './settings.ts';
 
 const CHUNK_BYTES = 64 * 1024;
-/** NAME_MAX of every file system that is likely here or on a server. */
+/** NAME_MAX of all file systems that are likely here or on a server. */
 const LONGEST_NAME = 255;
-/** The longest ending that a server puts behind the name of a program: of a stream that is to replace another. */
+/**
+ * The longest suffix that a server adds to the name of a program: that of a stream which is to
+ * replace another.
+ */
 const LONGEST_ENDING = '.out.new';
 const MOST_REMOVALS = 5;
 
-/** Throws Failure `usage` for a program that could be fetched and run, but not kept or stored under its name. */
+/**
+ * Throws Failure `usage` for a program that could be fetched and run, but not stored under its
+ * name.
+ */
 export function checkProgramName(settings: ClientSettings, program: string): void {
   const endings = [settings.getHookEnable ? settings.getHookSuffix : '', settings.put ? LONGEST_ENDING : ''];
   const most = LONGEST_NAME - Math.max(...endings.map(({ length }) => length));
@@ -33,8 +39,8 @@ export function checkProgramName(settings: ClientSettings, program: string): voi
 }
 
 /**
- * Held open while its job lasts: another run may replace or remove it, and the number of a file that is gone for good may become that of the
- * other run's program.
+ * A program that stays open during its job: another run may replace or remove it, and without that
+ * its inode number could be reused for the other run's program.
  */
 export class PlacedProgram {
   readonly #isAlone: boolean;
@@ -45,12 +51,15 @@ export class PlacedProgram {
   #fd: number;
 
   /**
-   * Makes a fetched program executable and gives it its name, which appears with the whole program behind it; a link or file that waits there
-   * is replaced, never followed, or with OverwriteExecutable=N refused. A name that is not ours to take, for it is a folder or another user's,
-   * stays as it is: the program then runs in the private folder that it was fetched into. Throws Failure `run`.
+   * Makes a fetched program executable and gives it its name, under which it appears completely. An
+   * existing link or file is replaced, never followed, or refused with OverwriteExecutable=N. A
+   * name that cannot be taken, because it is a directory or belongs to another user, stays as it
+   * is: the program then runs in the private directory that it was fetched into. Throws Failure
+   * `run`.
    *
-   * `isAlone` keeps it where it was fetched in any case, as on Windows: a program that runs can be neither replaced nor removed there, cmd.exe
-   * reads a batch file again for every line, and a program loads libraries from the folder it is in.
+   * `isAlone` leaves it in the private directory in any case, as on Windows: there a running
+   * program can be neither replaced nor removed, cmd.exe reads a batch file again for every line,
+   * and a program loads libraries from its own directory.
    */
   constructor(fetched: string, path: string, overwrite: boolean, isAlone = process.platform === 'win32') {
     this.#isAlone = isAlone;
@@ -63,7 +72,7 @@ export class PlacedProgram {
     this.#path = isAlone ? fetched : this.#move();
   }
 
-  /** Where it is. */
+  /** Its path. */
   get path(): string {
     return this.#path;
   }
@@ -74,8 +83,8 @@ export class PlacedProgram {
   }
 
   /**
-   * The arguments it is started with. `TempDirectory/%payload` in them is beside the program (docs/protocol.md, section 7): so it is also when
-   * the program is not in TempDirectory itself.
+   * The arguments it is started with. `TempDirectory/%payload` in them means beside the program
+   * (docs/protocol.md, section 7), even when the program is not in TempDirectory itself.
    */
   argumentsOf(args: readonly string[]): string[] {
     if (this.#path === this.#public) return [...args];
@@ -83,7 +92,10 @@ export class PlacedProgram {
     return args.map((arg) => arg.replaceAll(dirname(this.#public) + token, dirname(this.#path) + token));
   }
 
-  /** Puts it there again when a run that ended in the wrong moment has taken it away; false when there is nothing to do or it cannot be done. */
+  /**
+   * Restores it when a run that ended at the wrong moment has removed it; false when there is
+   * nothing to do or it cannot be done.
+   */
   restore(): boolean {
     if (this.#isAlone) return false;
     if (lstatSync(this.#path, { throwIfNoEntry: false }) !== undefined) return false;
@@ -122,7 +134,7 @@ export class PlacedProgram {
     }
   }
 
-  /** Scanners and whatever the program started may hold it for a moment, or for longer. */
+  /** Virus scanners and processes that the program started may keep it open for a while. */
   #removeAlone(): void {
     closeSync(this.#fd);
     try {
@@ -136,7 +148,7 @@ export class PlacedProgram {
     return new Failure('run', `${this.#public} cannot be written: EEXIST`, 'remove it, or set OverwriteExecutable=Y');
   }
 
-  /** From where it was fetched into TempDirectory. Throws the error of the system call. */
+  /** Moves it from where it was fetched into TempDirectory. Throws the error of the system call. */
   #rename(): void {
     if (this.#overwrite) {
       renameSync(this.#fetched, this.#public);
@@ -146,7 +158,7 @@ export class PlacedProgram {
     }
   }
 
-  /** Returns where it is then. */
+  /** Moves it; returns its new path. */
   #move(): string {
     try {
       this.#rename();

@@ -1,4 +1,5 @@
-// Who this client is, and the record of a run as it goes to the server (docs/protocol.md, section 7).
+// The identity of this client, and the run record as it is sent to the server (docs/protocol.md,
+// section 7).
 import os from 'node:os';
 import { formatEpoch, formatRecord, isJobId, NOT_APPLICABLE } from 'webjob-protocol';
 import { describeArguments } from './exact.ts';
@@ -10,14 +11,17 @@ declare const WEBJOB_VERSION: string;
 export interface Identity {
   version: string;
   system: string;
-  /** The same, within what the narrowest legacy server takes. */
+  /** The same, limited to what the most restrictive original server accepts. */
   onWire: { version: string; system: string };
 }
 
-/** Names the job whose program runs us, so that a batch of jobs can be put together again. */
+/**
+ * Contains the id of the job whose program runs webjob, so that the jobs of a batch can be put
+ * together again.
+ */
 export const OUTER_JOB_VARIABLE = 'WEBJOB_JID';
 
-/** Names the assignment that a batch runs us for. */
+/** Contains the assignment that a batch runs webjob for. */
 export const ASSIGNMENT_VARIABLE = 'WEBJOB_ASSIGNMENT';
 
 type Extra = [name: string, value: string];
@@ -28,25 +32,31 @@ function findAssignment(): Extra[] {
   return /^[1-9][0-9]{0,8}@[0-9]{1,12}$/.test(assignment) ? [['Assignment', assignment]] : [];
 }
 
-/** How the kid ended, in the record's words. Undefined stands for what does not apply. */
+/** How the program ended, in the words of the run record. Undefined fields do not apply. */
 export interface Ending {
   pid: number | undefined;
   status: number | undefined;
   signal: number | undefined;
   reason: string;
-  /** Why it could not be started, or was ended by us. */
+  /** Why it could not be started, or was ended by webjob. */
   error: string | undefined;
 }
 
-/** One job on its way: what the record will say of it. Times are microseconds since 1970-01-01 UTC; undefined: it came not so far. */
+/**
+ * A job in progress, for its run record. Times are microseconds since 1970-01-01 UTC; undefined for
+ * a stage that was not reached.
+ */
 export interface Job {
   settings: ClientSettings;
   identity: Identity;
   program: string;
-  /** What the server was asked for: the program, or with GetHookSuffix what it is made of. */
+  /**
+   * The name that the server was asked for: the program, or with GetHookSuffix what it is made
+   * from.
+   */
   request: string;
   args: string[];
-  /** Words that run the program, where the system does not run it itself. */
+  /** The command that runs the program, when the system does not run it directly. */
   runner?: readonly string[] | undefined;
   jobId: string | undefined;
   startedAt: number;
@@ -58,7 +68,10 @@ export interface Job {
   errHash: string;
 }
 
-/** This client and this machine: `webjob 1.4.0 ssl 32 bit` and `sparc OpenBSD 3.5` in the article. */
+/**
+ * Describes this client and this machine: `webjob 1.4.0 ssl 32 bit` and `sparc OpenBSD 3.5` in the
+ * article.
+ */
 export function describeClient(): Identity {
   const version = `webjob ${WEBJOB_VERSION} ssl ${/64|s390x/.test(os.arch()) ? 64 : 32} bit`;
   const system = `${os.machine()} ${os.type()} ${os.release()}`;
@@ -67,14 +80,14 @@ export function describeClient(): Identity {
 }
 
 /**
- * The wall clock in microseconds since 1970-01-01 UTC, as finely as Node reads it: to the millisecond. What
- * `performance` counts is finer, but knows nothing of a clock that was set or a machine that slept meanwhile.
+ * The wall clock in microseconds since 1970-01-01 UTC, with Node's resolution of milliseconds.
+ * `performance` is finer, but does not follow a clock that is set or a machine that sleeps.
  */
 export function nowMicros(): number {
   return Date.now() * 1000;
 }
 
-/** The record of a job that is about to be uploaded, as the `.env` stream. */
+/** Formats the run record of a job that is about to be uploaded, the `.env` stream. */
 export function formatJob(job: Job, putAt: number | undefined): string {
   const { settings, identity, ending } = job;
   const epoch = (micros: number | undefined): string =>

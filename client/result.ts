@@ -1,5 +1,5 @@
-// ResultKeyFile: the key with which this client signs its results (docs/protocol.md, section 11), so that nobody who holds
-// the server can change one, or make one up.
+// ResultKeyFile: the key with which this client signs its results (docs/protocol.md, section 11),
+// so that a compromised server can neither change nor invent one.
 import { createHash, createPrivateKey } from 'node:crypto';
 import { closeSync, fstatSync, openSync, readFileSync } from 'node:fs';
 import { signerOf } from '../notes/ed25519.ts';
@@ -12,17 +12,20 @@ import type { ClientSettings } from './settings.ts';
 export interface ResultSigner {
   /** The name and id of the key, `client1+5782c125`. */
   key: string;
-  /** The record with what its streams are, and the signature. */
+  /** Returns the run record with descriptions of its streams and the signature. */
   sign(record: string, streams: ResultStreams, sealing?: Sealing): string;
 }
 
-/** What a job prints that has no program. */
+/** The output of a job without a program. */
 export const NOTHING: ResultStreams = {
   out: { bytes: 0, sha256: createHash('sha256').digest('hex') },
   err: { bytes: 0, sha256: createHash('sha256').digest('hex') },
 };
 
-/** Reads ResultKeyFile. Throws Failure `settings` for a key that cannot be used, or that others may read. */
+/**
+ * Reads ResultKeyFile. Throws Failure `settings` for a key that cannot be used, or that others may
+ * read.
+ */
 export function openResultSigner(settings: ClientSettings): ResultSigner {
   const signer = readKey(settings);
   return {
@@ -35,7 +38,7 @@ function appendFields(record: string, fields: readonly [name: string, value: str
   return record + fields.map(([name, value]) => `${name}=${value}\n`).join('');
 }
 
-/** The key, under the name of this client. */
+/** Reads the key, which must have the name of this client. */
 function readKey({ resultKeyFile: path, clientId }: ClientSettings): NoteSigner {
   const fail = (why: string, hint?: string): Failure => new Failure('settings', `ResultKeyFile: ${path} ${why}`, hint);
   let pem: Buffer;

@@ -1,4 +1,5 @@
-// Waiting: between tries on a bad network, and before a job, so that ten thousand clients of one cron do not come at once.
+// Delays: between tries on a bad network, and before a job, so that ten thousand clients with the
+// same crontab do not connect at once.
 import { createHash } from 'node:crypto';
 import { hostname } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -6,10 +7,16 @@ import { WireError, warn } from './failure.ts';
 import type { ClientSettings } from './settings.ts';
 
 const LONGEST_SECONDS = 3600;
-/** Of Retry-After: a run that waits holds its lock, and the job is safe in the spool. */
+/**
+ * The longest Retry-After that is honoured, because a waiting run holds its lock, and the job is
+ * safe in the spool.
+ */
 const LONGEST_ASKED_SECONDS = 300;
 
-/** Does it, and again up to RetryLimit times when what went wrong may pass. Throws what the last try threw. */
+/**
+ * Calls a function, and again up to RetryLimit times after failures that may be temporary. Throws
+ * the error of the last try.
+ */
 export async function withRetries<Result>(
   settings: ClientSettings,
   what: string,
@@ -29,12 +36,18 @@ export async function withRetries<Result>(
   }
 }
 
-/** A server that is away for longer than five minutes, or than RetryDelay comes to by now, is left to the next run. */
+/**
+ * Whether to wait: a server that asks for more than five minutes, or for more than the current
+ * delay if that is longer, is left to the next run.
+ */
 export function isWorthWaiting(retryDelay: number, attempt: number, retryAfter: number): boolean {
   return retryAfter <= Math.max(LONGEST_ASKED_SECONDS, backoffSeconds(retryDelay, attempt));
 }
 
-/** RetryDelay, doubled with every attempt, then up to half of it more by chance; never less than the server asked for. */
+/**
+ * RetryDelay, doubled with every attempt, plus up to half of it at random, and at least what the
+ * server asked for.
+ */
 export function delaySeconds(retryDelay: number, attempt: number, retryAfter: number, chance: number): number {
   return Math.max(retryAfter, backoffSeconds(retryDelay, attempt)) * (1 + chance / 2);
 }
@@ -43,12 +56,15 @@ function backoffSeconds(retryDelay: number, attempt: number): number {
   return Math.min(LONGEST_SECONDS, retryDelay * 2 ** attempt);
 }
 
-/** Waits this client's part of the Splay window for this program, which is the same at every run. */
+/**
+ * Waits for this client's part of the Splay window for this program, which is the same in every
+ * run.
+ */
 export async function waitSplay({ splay, clientId }: ClientSettings, program: string): Promise<void> {
   if (splay > 0) await sleep(splaySeconds(splay, [hostname(), clientId, program]) * 1000);
 }
 
-/** Evenly spread over the window by the names. */
+/** A number of seconds that spreads the names evenly over the window. */
 export function splaySeconds(windowSeconds: number, names: string[]): number {
   const digest = createHash('sha256').update(names.join('\0')).digest();
   return (digest.readUInt32BE(0) / 2 ** 32) * windowSeconds;

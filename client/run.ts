@@ -1,5 +1,5 @@
-// RUN: runs the program in a session of its own and says how it ended. Its output is taken from pipes while it
-// runs; what processes write that outlive it is not waited for.
+// RUN: runs the program in a session of its own and reports how it ended. Its output is read from
+// pipes while it runs; processes that outlive it are not waited for.
 import { type ChildProcess, type StdioOptions, spawn } from 'node:child_process';
 import { constants } from 'node:os';
 import { resolve } from 'node:path';
@@ -20,15 +20,19 @@ import {
   makeShellCommand,
 } from './windows.ts';
 
-/** Where the kid's stdout and stderr go: through pipes, which may be made in the private `folder`, or where ours go. */
+/**
+ * Where the program's stdout and stderr go: through pipes, which may be made in the private
+ * directory `folder`, or to webjob's own.
+ */
 export type Output = { sinks: readonly [out: Sink, err: Sink]; folder: string } | 'inherit';
 
 const KILL_AFTER_MS = 5_000;
 const MOST_TRIES = 5;
 
 /**
- * Runs a program to its end, in the folder that webjob was started in. Signals sent to us meanwhile are passed on to its whole
- * session. After RunTimeLimit nothing of its session is left; what made a session of its own goes on. Never throws.
+ * Runs a program to its end, in the working directory of webjob. Signals sent to webjob meanwhile
+ * are passed on to its whole session. After RunTimeLimit nothing of its session is left; a process
+ * that made a session of its own continues. Never throws.
  */
 export async function runProgram(
   { settings, args, runner, jobId }: Pick<Job, 'settings' | 'args' | 'runner' | 'jobId'>,
@@ -45,7 +49,7 @@ export async function runProgram(
   let killAt = 0;
   let hasEnded = false;
   const signalKid = (signal: NodeJS.Signals | number): void => {
-    // Windows gives the process id of one that has ended to another at once.
+    // Windows immediately reuses the process id of a process that has ended.
     if (!hasEnded || process.platform !== 'win32') signalSession(pid, signal);
   };
   const passOn = (signal: NodeJS.Signals): void => signalKid(signal);
@@ -79,25 +83,31 @@ export async function runProgram(
   }
 }
 
-/** A program with its arguments, and the words that run it where the system does not. */
+/** A program with its arguments, and the command that runs it when the system does not. */
 interface Run {
   program: PlacedProgram;
   args: string[];
   runner: readonly string[] | undefined;
 }
 
-/** A program that runs webjob itself: the inner job knows the outer one, and runs under its lock. */
+/**
+ * The environment of the program. When the program runs webjob itself, the inner job records the
+ * outer one and runs under its lock.
+ */
 function kidEnvironment(settings: ClientSettings, jobId: string | undefined): NodeJS.ProcessEnv {
   return {
     ...process.env,
-    // It is for this job alone, and for none that its program starts.
+    // Meant for this job alone, and not for jobs that its program starts.
     [ASSIGNMENT_VARIABLE]: undefined,
     ...(jobId !== undefined && { [OUTER_JOB_VARIABLE]: jobId }),
     ...(settings.lockFile !== '' && { [LOCK_VARIABLE]: resolve(settings.lockFile) }),
   };
 }
 
-/** A program that another run took away before it started is put back, a few times at most: one that keeps vanishing has a reason. */
+/**
+ * Starts the program. When another run removed it before it started, it is restored a few times; if
+ * it keeps disappearing, there is a reason.
+ */
 function startKid(run: Run, stdio: StdioOptions, env: NodeJS.ProcessEnv): ChildProcess | Error {
   const { program, runner } = run;
   if (!runner && isForeign(program.fd)) return Object.assign(new Error('not for this machine'), { code: 'ENOEXEC' });
@@ -117,7 +127,9 @@ function commandOf({ program, args, runner }: Run, env: NodeJS.ProcessEnv): Comm
   return process.platform === 'win32' ? commandForWindows(command) : makeExact(command, args);
 }
 
-/** Node starts no batch file by itself: how cmd.exe takes a command line apart is not how programs do. */
+/**
+ * Node does not start batch files, because cmd.exe parses a command line differently from programs.
+ */
 function commandForWindows(command: Command): Command | Error {
   const { file, args, env } = command;
   if (!isRunnable(file)) return new Error('Windows runs files whose names end in .exe, .com, .bat or .cmd');
@@ -129,10 +141,10 @@ function commandForWindows(command: Command): Command | Error {
   return { env, ...makeShellCommand(shell, formatBatchLine(file, args), false) };
 }
 
-/** Some errors spawn reports by an event, some it throws. */
+/** spawn reports some errors by an event, and throws others. */
 function trySpawn({ file, args, env, options }: Command, stdio: StdioOptions): ChildProcess | Error {
   try {
-    // Windows gives a detached program a window of its own.
+    // Windows gives a detached program a console window of its own.
     return spawn(file, args, { detached: process.platform !== 'win32', stdio, env, ...options });
   } catch (error) {
     return error as Error;

@@ -1,11 +1,14 @@
-// SealTo: stdout and stderr leave this client encrypted to the examiners (https://age-encryption.org/v1), so that a server in
-// other hands cannot read them. The package is loaded here and nowhere else.
+// SealTo: stdout and stderr leave this client encrypted to the examiners
+// (https://age-encryption.org/v1), so that a compromised server cannot read them. Only this file
+// loads the age package.
 //
-// In the folder of a job the streams are sealed beside themselves, and env.sealed is the step after which they count:
+// In the directory of a job the sealed streams are written beside the originals, and take effect
+// with env.sealed:
 //
 //   out, err, env                      as the program left them
-//   and out.age, err.age               sealed, or a part of it: done again
-//   and env.sealed                     all is on disk; only renames are left, and the next run finishes them
+//   and out.age, err.age               sealed, maybe partly: will be done again
+//   and env.sealed                     everything is on disk; only renames are left, which the next
+//                                      run finishes if necessary
 //   out, err, env                      sealed; nothing is in plain text
 import { createHash } from 'node:crypto';
 import { closeSync, existsSync, fsyncSync, openSync, renameSync, rmSync, writeFileSync } from 'node:fs';
@@ -17,7 +20,7 @@ import { codeOf, Failure } from './failure.ts';
 import type { ResultSigner } from './result.ts';
 import { sync } from './spool.ts';
 
-/** Encrypts streams to recipients that are known to be good. */
+/** Encrypts streams to valid recipients. */
 export interface Sealer {
   recipients: readonly string[];
   seal(source: ReadableStream<Uint8Array>): Promise<AsyncIterable<Uint8Array>>;
@@ -28,7 +31,7 @@ const STREAMS = ['out', 'err'] as const;
 const X25519 = /^age1[02-9ac-hj-np-z]{58}$/;
 const HYBRID = /^age1pq1[02-9ac-hj-np-z]+$/;
 
-/** Throws Failure `settings` for a list that is empty, or in which something is not a recipient. */
+/** Parses SealTo. Throws Failure `settings` for an empty list, or one with an invalid recipient. */
 export async function openSealer(sealTo: string): Promise<Sealer> {
   const recipients = sealTo.split(',').map((text) => text.trim());
   const fail = (why: string, hint?: string): Failure => new Failure('settings', `SealTo: ${why}`, hint);
@@ -57,18 +60,19 @@ export async function openSealer(sealTo: string): Promise<Sealer> {
   return { recipients, seal: async (source) => await encrypter.encrypt(source) };
 }
 
-/** A job as it lies in a folder. */
+/** A job in its directory. */
 export interface PlainJob {
   folder: string;
   out: Captured;
   err: Captured;
-  /** Its record, without what says what the streams are. */
+  /** Its run record, without the fields that describe the streams. */
   record: string;
 }
 
 /**
- * Seals the streams of a job, signs its record, and has them take the place of what is in plain text. A kill at any moment leaves
- * either, whole. Returns the record. Throws the error of a system call, and then the job is as it was.
+ * Seals the streams of a job, signs its run record, and replaces the plain text by them. A kill at
+ * any moment leaves one or the other complete. Returns the record. Throws the error of a system
+ * call, and then the job is unchanged.
  */
 export async function sealJob(job: PlainJob, sealer: Sealer, signer: ResultSigner): Promise<string> {
   const { HashType } = parseRecord(job.record).fields;
@@ -90,7 +94,10 @@ export async function sealJob(job: PlainJob, sealer: Sealer, signer: ResultSigne
   return signed;
 }
 
-/** Goes on with what a webjob that was killed had sealed, if it had. Throws the error of a system call. */
+/**
+ * Finishes the work of a webjob that was killed after it had sealed. Throws the error of a system
+ * call.
+ */
 export function finishSealing(folder: string): void {
   const record = join(folder, SEALED_RECORD);
   if (!existsSync(record)) return;
@@ -128,7 +135,7 @@ async function sealStream(
         const { value, done } = pieces.next();
         if (done) return controller.close();
         plainHash?.update(value);
-        // The next piece comes in the same buffer.
+        // A copy, because the next piece arrives in the same buffer.
         controller.enqueue(Uint8Array.from(value));
       },
     });
@@ -153,7 +160,10 @@ async function sealStream(
   };
 }
 
-/** Whoever reads the record compares StdOutHash and StdErrHash with what is stored. A run that was cut short has none. */
+/**
+ * Updates StdOutHash and StdErrHash, which readers compare with what is stored. A run that was cut
+ * short has none.
+ */
 function withHashes(text: string, out: string, err: string): string {
   const { fields, extra } = parseRecord(text);
   const either = (was: string, is: string): string => (was === NOT_APPLICABLE ? was : is);
@@ -161,7 +171,7 @@ function withHashes(text: string, out: string, err: string): string {
   return formatRecord({ fields: { ...fields, ...hashes }, extra });
 }
 
-/** For a job that could not be sealed. */
+/** The failure for a job that could not be sealed. */
 export function sealFailure(error: unknown, shown = 'the output'): Failure {
   return error instanceof Failure ? error : new Failure('put', `${shown} cannot be sealed: ${codeOf(error)}`);
 }

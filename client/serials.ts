@@ -1,10 +1,11 @@
-// DsvSerialFile: the highest serial number that this client has taken of each program's manifest, so that a server cannot go
-// back to an older program. A line is `ClientId name serial SHA-256`, the last of the text that had the serial.
+// DsvSerialFile: the highest serial number accepted so far in the manifests of each program, so
+// that a server cannot go back to an older program. Each line is `ClientId name serial SHA-256`,
+// with the hash of the manifest that had the serial.
 import { isClientId, isFileName } from 'webjob-protocol';
 import { Failure } from './failure.ts';
 import { changeSeen, readSeen } from './seen.ts';
 
-/** A serial, and which text had it. */
+/** A serial, and the hash of the manifest that had it. */
 export interface Seen {
   serial: number;
   textHash: string;
@@ -22,17 +23,23 @@ export class Serials {
     this.#clientId = clientId;
   }
 
-  /** Throws Failure `settings` for a file that cannot be read or was not written by webjob, `get` for a serial that must not be taken. */
+  /**
+   * Checks a serial. Throws Failure `settings` for a file that cannot be read or was not written by
+   * webjob, `get` for a serial that is too old.
+   */
   check(name: string, offered: Seen): void {
     this.#compare(this.#read(), name, offered);
   }
 
-  /** Takes a serial, which is on disk when this returns. Throws as `check` does, and Failure `get` when it cannot be written. */
+  /**
+   * Stores a serial, which is on disk when this returns. Throws Failure `settings` and `get` like
+   * check(), and `get` when it cannot be written.
+   */
   take(name: string, offered: Seen): void {
-    // Most runs have nothing to write, and wait for nobody.
+    // Most runs have nothing to write and need not wait for others.
     const last = this.#read().get(this.#keyOf(name));
     if (last?.serial === offered.serial && last.textHash === offered.textHash) return;
-    // Another run may have been faster, with a higher one.
+    // Another run may have stored a higher one meanwhile.
     changeSeen('DsvSerialFile', this.#path, () => {
       const seen = this.#read();
       if (!this.#compare(seen, name, offered)) return undefined;
@@ -40,7 +47,7 @@ export class Serials {
     });
   }
 
-  /** True when what is offered is new. */
+  /** Whether the offered serial is new. */
   #compare(seen: SeenByName, name: string, offered: Seen): boolean {
     const last = seen.get(this.#keyOf(name));
     if (last === undefined || offered.serial > last.serial) return true;

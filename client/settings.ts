@@ -1,5 +1,5 @@
-// ClientSettings, read from one or more webjob.conf files (docs/protocol.md, section 7). Nothing is ignored: a control this client does not
-// know is an error, for it may be one that guards the user.
+// ClientSettings, read from one or more webjob.conf files (docs/protocol.md, section 7). Nothing is
+// ignored: an unknown setting is an error, because it may be one that protects the user.
 import { readFileSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, resolve } from 'node:path';
@@ -11,29 +11,35 @@ import { warnOfOthers } from './place.ts';
 
 export interface Target {
   url: URL;
-  /** `user:password` for basic authentication, a byte a character. */
+  /** `user:password` for Basic authentication, one character for each byte. */
   credentials: string | undefined;
 }
 
 export interface ClientSettings extends Controls {
   get: Target;
   put: Target | undefined;
-  /** `user:password` for the proxy, likewise. */
+  /** `user:password` for the proxy, one character for each byte. */
   proxyCredentials: string | undefined;
 }
 
 const IMPORT_DEPTH = 3;
 const SECRETS = /^(?:URLPassword|URLProxyPassword|SSLPassPhrase)$/i;
-/** Of these the bytes go to a server or into a digest; all others are file names, commands, or names in ASCII. */
+/**
+ * Settings whose bytes go to a server or into a digest; all others are file names, commands, or
+ * names in ASCII.
+ */
 const AS_BYTES = /^(?:URL.*|SSLPassPhrase)$/i;
 const UTF_16 = /^(?:\xff\xfe|\xfe\xff)/;
 
-/** Reads settings from files separated by commas, as one. Throws Failure naming file, line and control. */
+/**
+ * Reads settings from files separated by commas as if they were one. Throws a Failure that names
+ * file, line and setting.
+ */
 export function readSettings(files: string): ClientSettings {
   return checkSettings(readControls(files), ['ClientId', 'URLGetURL']);
 }
 
-/** The settings of a mode that talks to no WebJob server: no control is required. */
+/** Reads the settings for a mode that talks to no WebJob server, so that no setting is required. */
 export function readConnection(files: string | undefined): ClientSettings {
   return checkSettings(files === undefined ? new Map() : readControls(files), []);
 }
@@ -46,7 +52,10 @@ function readControls(files: string): Given {
   return given;
 }
 
-/** Import is replaced by the controls of the file it names, which is looked for beside the file it stands in. */
+/**
+ * Reads a file. Import is replaced by the settings of the file it names, which is looked for beside
+ * the importing file.
+ */
 function readFile(given: Given, file: string, depth: number): void {
   for (const entry of readEntries(file)) {
     if (entry.key.toLowerCase() === 'import') {
@@ -62,7 +71,10 @@ function readFile(given: Given, file: string, depth: number): void {
   }
 }
 
-/** A kit of webjob.conf and the files that it names works wherever it lies, and whatever the working directory of cron is. */
+/**
+ * Resolves a path against the directory of its file, so that a client kit works wherever it is, and
+ * whatever the working directory of cron is.
+ */
 function placeBeside(file: string, { key, value }: Entry): string {
   return value !== '' && findControl(key)?.isPath ? resolve(dirname(file), value) : value;
 }
@@ -87,7 +99,10 @@ function readEntries(file: string): Entry[] {
   return entries.map((entry) => decodeEntry(file, entry));
 }
 
-/** Passwords stay a byte a character. Node has no way to name a file or start a command in other bytes than UTF-8. */
+/**
+ * Decodes a value. Passwords keep one character for each byte; file names and commands must be
+ * UTF-8, because Node accepts nothing else.
+ */
 function decodeEntry(file: string, entry: Entry): Entry {
   if (AS_BYTES.test(entry.key)) return entry;
   const value = decodeUtf8(entry.value);
@@ -107,7 +122,7 @@ function fault(file: string, line: number, message: string): Failure {
   return new Failure('settings', `${file} line ${line}: ${message}`);
 }
 
-/** What a control that is on cannot do without. */
+/** Settings that an enabled setting needs. */
 const NEEDS: readonly [on: keyof Controls, control: ControlKey, needed: ControlKey][] = [
   ['getHookEnable', 'GetHookEnable', 'GetHookCommandLine'],
   ['getHookEnable', 'GetHookEnable', 'GetHookSuffix'],
@@ -144,7 +159,7 @@ function checkSettings(given: Given, required: ControlKey[]): ClientSettings {
   const target = (key: ControlKey, bytes: string): Target => parseTarget(place(given, key), percentEncode(bytes), own);
   return {
     ...controls,
-    // Absolute: a bare name would be looked up in PATH and another program of that name run.
+    // Absolute: a bare name would be looked up in PATH, and another program of that name could run.
     tempDirectory: resolve(controls.tempDirectory || tmpdir()),
     get: target('URLGetURL', controls.urlGetURL || 'http://localhost/'),
     put: controls.urlPutURL === '' ? undefined : target('URLPutURL', controls.urlPutURL),
@@ -152,13 +167,13 @@ function checkSettings(given: Given, required: ControlKey[]): ClientSettings {
   };
 }
 
-/** A control that was given, with its file and line. */
+/** The file and line in which a setting was given. */
 function place(given: Given, key: ControlKey): string {
   const entry = given.get(key.toLowerCase());
   return entry ? `${entry.file} line ${entry.line}: ${key}` : key;
 }
 
-/** `user:password` when that is how to authenticate. */
+/** `user:password` when Basic authentication is configured. */
 function credentialsOf(given: Given, type: string, key: ControlKey, password: string): string | undefined {
   if (type !== 'basic') return undefined;
   const user = given.get(key.toLowerCase())?.value ?? '';
@@ -167,7 +182,10 @@ function credentialsOf(given: Given, type: string, key: ControlKey, password: st
   return `${user}:${password}`;
 }
 
-/** A user and password in the URL win over the controls, and leave the URL before anybody can print it. Throws Failure. */
+/**
+ * Parses a URL. A user and password in it override the settings, and are removed before anything
+ * can print the URL. Throws Failure.
+ */
 export function parseTarget(name: string, text: string, ownCredentials: string | undefined): Target {
   if (!URL.canParse(text)) throw new Failure('settings', `${name} is no URL`);
   const url = new URL(text);

@@ -1,5 +1,6 @@
-// WebJob-Payload-Signature: one line of base64 over the exact bytes of a program, by a key whose other half the server never sees
-// (docs/protocol.md, section 7). Ed25519, or ECDSA on P-256 with SHA-256 in DER as openssl writes it.
+// WebJob-Payload-Signature: one line of base64 over the exact bytes of a program, made with a
+// private key that the server never sees (docs/protocol.md, section 7). Ed25519, or ECDSA on P-256
+// with SHA-256, in DER as openssl writes it.
 import { createPublicKey, createVerify, type KeyObject } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { isSignature, KEY_KINDS, signatureDigest } from 'webjob-protocol';
@@ -8,8 +9,9 @@ import { Failure } from './failure.ts';
 import type { PayloadCheck } from './fetch.ts';
 
 /**
- * Returns what begins the check of a program. It needs no more memory for a large program than for a small one. Throws Failure `settings` for
- * a key that is none; what it returns throws Failure `get` for a signature that is missing or none.
+ * Returns a function that begins the check of a program, in constant memory. Throws Failure
+ * `settings` for an invalid key; the returned function throws Failure `get` for a missing or
+ * malformed signature.
  */
 export function prepareCheck(keyFile: string): (signature: string | undefined) => PayloadCheck {
   const key = readKey(keyFile);

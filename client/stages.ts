@@ -1,5 +1,5 @@
-// One job from end to end: GET, RUN, PUT. Everything of ours lies in private folders that are gone afterwards, unless they hold a result
-// that is nowhere else.
+// One job from beginning to end: GET, RUN, PUT. All files are in private directories that are
+// removed afterwards, unless they contain the only copy of a result.
 import { copyFileSync, mkdtempSync, renameSync, rmSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { isFileName, NOT_APPLICABLE } from 'webjob-protocol';
@@ -23,32 +23,36 @@ import { type Parcel, uploadParcel } from './upload.ts';
 
 type Cleanup = ReturnType<typeof openCleanup>;
 
-/** What the record says of a run until it has ended. */
+/** The ending in the run record until the run has ended. */
 const CUT_SHORT: Ending = {
   ...{ pid: undefined, status: undefined, signal: undefined, reason: NOT_APPLICABLE },
   error: 'went on when webjob was ended',
 };
 
-/** What a batch script is told by the client that runs it. */
+/** Tells a batch script the configuration file of the client that runs it. */
 const FILE_VARIABLE = 'WEBJOB_FILE';
 const PROGRAM_VARIABLE = 'WEBJOB_PROGRAM';
 
-/** The private folder of a job, whether it holds what must not be lost, and how to deliver it when a signal ends the upload. */
+/**
+ * The private directory of a job, whether it contains something that must not be lost, and how to
+ * deliver that when a signal ends the upload.
+ */
 interface Workplace {
   folder: string;
   keep: boolean;
   waiting: string | undefined;
-  /** What was given with --file. */
+  /** The value of --file. */
   conf: string;
-  /** Signs the record of the run; undefined without ResultKeyFile. */
+  /** Signs the run record; undefined without ResultKeyFile. */
   signer: ResultSigner | undefined;
-  /** Seals what the program prints; undefined without SealTo. */
+  /** Seals the program's output; undefined without SealTo. */
   sealer: Sealer | undefined;
 }
 
 /**
- * Gets a program, runs it with `args` and uploads what came out; returns the exit code of webjob. Without URLPutURL that is the
- * program's own. `conf` is what was given with --file; with a `runner` these words run the program, and the system does not. Throws Failure.
+ * Fetches a program, runs it with `args` and uploads its output; returns the exit code of webjob,
+ * which without URLPutURL is the program's own. `conf` is the value of --file. With a `runner`,
+ * that command runs the program instead of the system. Throws Failure.
  */
 export async function executeJob(
   settings: ClientSettings,
@@ -72,7 +76,7 @@ export async function executeJob(
   const cleanup = openCleanup();
   try {
     cleanup.add(takeLock(settings.lockFile));
-    // A job inside a job is no client of its own.
+    // A job inside a job does not wait, because it is not a client of its own.
     if (process.env[OUTER_JOB_VARIABLE] === undefined) await waitSplay(settings, program);
     return await runJob(newJob(settings, program, args, runner), { conf, signer, sealer }, cleanup);
   } finally {
@@ -80,12 +84,15 @@ export async function executeJob(
   }
 }
 
-/** Signs results with ResultKeyFile; undefined without one. Throws Failure `settings`. */
+/** The signer for ResultKeyFile; undefined without one. Throws Failure `settings`. */
 async function findSigner(settings: ClientSettings): Promise<ResultSigner | undefined> {
   return settings.resultKeyFile === '' ? undefined : (await import('./result.ts')).openResultSigner(settings);
 }
 
-/** A program that runs webjob itself, as a batch does, runs this one with this configuration (docs/protocol.md, section 12). */
+/**
+ * Passes this program and configuration to a program that itself runs webjob, as a batch does
+ * (docs/protocol.md, section 12).
+ */
 function tellWhoRuns(conf: string): void {
   // A standalone executable is its own script.
   const words = [...new Set([process.execPath, process.argv[1] ?? process.execPath])];
@@ -131,7 +138,10 @@ async function runJob(
   return EXIT_CODES.ok;
 }
 
-/** GET, the hook, and the program at its place, executable. A failure is reported to the server when that is wanted. */
+/**
+ * GET, the hook, and the executable program in its place. A failure is reported to the server if
+ * the settings say so.
+ */
 async function getProgram(
   job: Job,
   { folder, signer }: Workplace,
@@ -159,7 +169,7 @@ async function getProgram(
   return placed;
 }
 
-/** An upload of nothing but the record, which carries GetError. The job has failed either way. */
+/** Uploads only a run record with GetError. The job has failed in any case. */
 async function reportGetFailure(job: Job, signer: ResultSigner | undefined, failure: Failure): Promise<void> {
   job.getError = failure.message;
   const nothing: Captured = { fd: -1, length: 0 };
@@ -172,7 +182,10 @@ async function reportGetFailure(job: Job, signer: ResultSigner | undefined, fail
   }
 }
 
-/** RUN and PUT. The output is kept from its first byte: until the server has it, it is nowhere else. */
+/**
+ * RUN and PUT. The output is kept on disk from its first byte, because until the server has it
+ * there is no other copy.
+ */
 async function runAndUpload(job: Job, work: Workplace, placed: PlacedProgram): Promise<void> {
   const { settings, program } = job;
   const { signer, sealer } = work;
@@ -198,7 +211,7 @@ async function runAndUpload(job: Job, work: Workplace, placed: PlacedProgram): P
   work.keep = !settings.unlinkOutput;
 }
 
-/** Seals what was printed. Throws Failure whose hint seals and delivers the job, which waits from then on. */
+/** Seals the output. The hint of a Failure seals and delivers the job, which waits from then on. */
 async function seal(
   job: Job,
   work: Workplace,
@@ -212,7 +225,7 @@ async function seal(
   }
 }
 
-/** PUT. Throws Failure whose hint delivers the job, which waits from then on. */
+/** PUT. The hint of a Failure delivers the job, which waits from then on. */
 async function send(job: Job, work: Workplace, run: KeptRun): Promise<void> {
   work.waiting = run.describe(work.conf);
   try {
@@ -224,7 +237,7 @@ async function send(job: Job, work: Workplace, run: KeptRun): Promise<void> {
   }
 }
 
-/** What to throw for a job that could not be sent, and stays. */
+/** What to throw for a job that could not be sent and is kept. */
 function leave(job: Job, work: Workplace, run: KeptRun, error: unknown): unknown {
   if (!(error instanceof Failure)) return error;
   if (job.ending?.error !== undefined) warn(`${job.program} ${job.ending.error}`);
@@ -233,7 +246,10 @@ function leave(job: Job, work: Workplace, run: KeptRun, error: unknown): unknown
   return new Failure(error.kind, error.message, [...error.hints, hint], { cause: error });
 }
 
-/** What stays because of UnlinkOutput=N lies in TempDirectory and is named after its program. The server has it already. */
+/**
+ * With UnlinkOutput=N the output stays in TempDirectory, named after its program. The server has it
+ * already.
+ */
 function nameOutput(from: string, to: string, program: string): void {
   for (const stream of ['out', 'err']) {
     const path = join(to, `${program}.${stream}`);
@@ -249,7 +265,7 @@ function move(from: string, to: string): void {
   try {
     renameSync(from, to);
   } catch (error) {
-    // The spool may lie on another file system.
+    // The spool may be on another file system.
     if ((error as NodeJS.ErrnoException).code !== 'EXDEV') throw error;
     copyFileSync(from, to);
   }
@@ -259,13 +275,16 @@ function parcelOf({ settings, identity, program, jobId }: Job): Parcel {
   return { ...identity.onWire, clientId: settings.clientId, fileName: program, runType: settings.runType, jobId };
 }
 
-/** For output that the disk did not take. */
+/** The remedy for output that did not fit on the disk. */
 function remedyOf(error: string, { tempDirectory }: ClientSettings): string | undefined {
   if (/: EFBIG\b/.test(error)) return 'ulimit -f unlimited';
   return /: (?:ENOSPC|EDQUOT)\b/.test(error) ? `df ${quoteFile(tempDirectory)}` : undefined;
 }
 
-/** As a shell reports it: the program's status, or 128 and the number of the signal. Throws Failure for one that did not run its course. */
+/**
+ * The exit code as a shell reports it: the program's status, or 128 plus the number of the signal.
+ * Throws Failure for a program that did not end by itself.
+ */
 function exitCodeOf(program: string, { error, signal, status }: Ending): number {
   if (error !== undefined) throw new Failure('run', `${program} ${error}`);
   return signal ? 128 + signal : (status ?? 0);
@@ -273,7 +292,7 @@ function exitCodeOf(program: string, { error, signal, status }: Ending): number 
 
 const FULL = new Set(['ENOSPC', 'EDQUOT']);
 
-/** Mode 0700, a name nobody can foresee. */
+/** Makes a directory with mode 0700 and an unpredictable name. */
 function makePrivateFolder(settings: ClientSettings): string {
   try {
     checkTempDirectory(settings);
@@ -286,7 +305,9 @@ function makePrivateFolder(settings: ClientSettings): string {
   }
 }
 
-/** What the program or the hook started, and a scanner, may keep it on Windows. */
+/**
+ * On Windows, processes that the program or the hook started, and virus scanners, may hold it open.
+ */
 function removePrivateFolder(folder: string): void {
   try {
     rmSync(folder, { recursive: true, force: true, maxRetries: 5 });

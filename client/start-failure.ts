@@ -1,5 +1,6 @@
-// Why the system does not start a program, in words and with what helps, for the record and the message. What execve(2) returns says little:
-// ENOENT is a script's interpreter, EACCES mostly the mount option noexec.
+// Why the system does not start a program, with a remedy, for the run record and the message. The
+// error of execve(2) tells little: ENOENT often means a script's interpreter, EACCES the mount
+// option noexec.
 import { closeSync, existsSync, openSync, readdirSync, readFileSync, readSync } from 'node:fs';
 import { machine } from 'node:os';
 import { basename } from 'node:path';
@@ -13,7 +14,7 @@ interface Program {
 
 const HEAD_BYTES = 4096;
 
-/** What went wrong: `its interpreter /bin/zsh does not exist`. */
+/** Explains an error: `its interpreter /bin/zsh does not exist`. */
 export function explainStartFailure({ code, message }: NodeJS.ErrnoException, program: Program): string {
   const head = readHead(program.fd);
   switch (code) {
@@ -70,7 +71,7 @@ function explainDenied({ path, fd }: Program, head: Buffer): string {
   return `${path} may not be executed (EACCES)`;
 }
 
-/** The mount point of an open file, when programs there are not run; undefined also where no /proc tells. */
+/** The mount point of an open file, if it is mounted noexec; undefined also without /proc. */
 function findNoexecMount(fd: number): string | undefined {
   if (process.platform !== 'linux') return undefined;
   try {
@@ -85,14 +86,18 @@ function findNoexecMount(fd: number): string | undefined {
   return undefined;
 }
 
-/** What follows `#!` as the kernel reads it; undefined for a file that is no script. A CR at the end of the line belongs to it. */
+/**
+ * The interpreter after `#!` as the kernel parses it, including a CR at the end of the line;
+ * undefined for a file that is not a script.
+ */
 function findInterpreter(head: Buffer): string | undefined {
   return /^#![ \t]*([^ \t\n\0]+)/.exec(head.toString('latin1'))?.[1];
 }
 
 /**
- * Whether the kernel would not take a binary. execvp(3) then gives it to /bin/sh, which takes its bytes for commands; shells tell a script from
- * a binary likewise, by a NUL in its first line. False where it is not known.
+ * Whether the kernel rejects a file as a foreign binary. execvp(3) would then pass it to /bin/sh,
+ * which takes its bytes for commands. Shells distinguish scripts from binaries in the same way, by
+ * a NUL in the first line. False when unknown.
  */
 export function isForeign(fd: number): boolean {
   if (process.platform !== 'linux') return false;
@@ -110,10 +115,10 @@ function explainFormat(fd: number): string {
 
 const isElf = (head: Buffer): boolean => head.length >= 20 && head.readUInt32BE(0) === 0x7f454c46;
 
-/** e_machine of an ELF header, in the byte order that it says. */
+/** e_machine of an ELF header, in the byte order that the header declares. */
 const machineOf = (head: Buffer): number => (head[5] === 2 ? head.readUInt16BE(18) : head.readUInt16LE(18));
 
-/** Of what one kernel runs both: x86, ARM, PowerPC, SPARC. */
+/** Pairs of machines that one kernel runs: x86, ARM, PowerPC, SPARC. */
 const FAMILIES = [
   [3, 62],
   [40, 183],
@@ -139,7 +144,7 @@ function readOwnHead(): Buffer {
 
 const REGISTRY = '/proc/sys/fs/binfmt_misc';
 
-/** Whether an emulator is registered for it (binfmt_misc). */
+/** Whether an emulator is registered for the binary (binfmt_misc). */
 function isRegistered(head: Buffer): boolean {
   try {
     return readdirSync(REGISTRY).some((name) => {

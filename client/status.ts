@@ -1,4 +1,4 @@
-// What an answer means, be it a server's or a proxy's (docs/protocol.md, sections 2 and 7).
+// The meaning of an answer from a server or a proxy (docs/protocol.md, sections 2 and 7).
 import type { IncomingMessage } from 'node:http';
 import type { RunType } from 'webjob-protocol';
 
@@ -11,22 +11,28 @@ export function formatStatus({ statusCode, statusMessage }: IncomingMessage): st
   return `Status = [${statusCode}], Reason = [${printable(statusMessage ?? '')}]`;
 }
 
-/** The types of content that WebJob servers send. C clients never looked, so an answer without a type is taken, too. */
+/**
+ * The content types that WebJob servers send. C clients never checked them, so an answer without a
+ * type is accepted too.
+ */
 const TYPES = ['', 'application/octet-stream', 'text/plain'];
 
-/** True for an answer that only a WebJob server gives to a GET, and no portal, proxy or filter in its place. */
+/**
+ * Whether a GET was answered by a WebJob server, rather than by a portal, proxy or filter in its
+ * place.
+ */
 export function isProgram(answer: IncomingMessage): boolean {
   return answer.statusCode === 200 && isPlain(answer);
 }
 
-/** True for an answer that only a WebJob server gives to a PUT which it has stored, or to a linktest which it has read. */
+/** Whether a WebJob server has stored a PUT, or read a linktest. */
 export function isAcknowledgement(answer: IncomingMessage, runType: RunType): boolean {
   const isKnown = answer.statusCode === 200 || (answer.statusCode === 251 && runType === 'linktest');
   const lengths = answer.headersDistinct['content-length'] ?? [];
   return isKnown && isPlain(answer) && lengths.every((length) => /^0+$/.test(length));
 }
 
-/** Content as it lies on the server's disk, or none. */
+/** Whether the content is as it is on the server's disk, or there is none. */
 function isPlain({ headersDistinct }: IncomingMessage): boolean {
   const types = headersDistinct['content-type'] ?? [''];
   const [type = ''] = (types[0] ?? '').split(';', 1);
@@ -34,7 +40,10 @@ function isPlain({ headersDistinct }: IncomingMessage): boolean {
   return isKnown && headersDistinct['content-encoding'] === undefined;
 }
 
-/** The status, and the headers that tell an answer of a WebJob server from another: `Content-Type = [text/html]`. */
+/**
+ * The status, and the headers that distinguish a WebJob server's answer from others: `Content-Type
+ * = [text/html]`.
+ */
 export function describeAnswer(answer: IncomingMessage): string {
   const told = ['Content-Type', 'Content-Encoding', 'Content-Length'].flatMap((name) => {
     const values = answer.headersDistinct[name.toLowerCase()];
@@ -43,20 +52,26 @@ export function describeAnswer(answer: IncomingMessage): string {
   return [formatStatus(answer), ...told].join(', ');
 }
 
-/** For a terminal that a server must not take over. */
+/** Removes what a hostile server could use to control the terminal. */
 export function printable(text: string): string {
   return text.slice(0, 255).replace(/[^\x20-\x7e]/g, '?');
 }
 
-/** Statuses of a server, or of a proxy before it, that may be other ones the next time (RFC 9110, section 15.6; RFC 6585, section 4). */
+/**
+ * Statuses of a server or proxy that may change at the next try (RFC 9110, section 15.6; RFC 6585,
+ * section 4).
+ */
 const RETRIED = new Set([408, 429, 500, 502, 503, 504, 507]);
 
-/** Seconds after which the next try may go better; undefined when it makes no sense. */
+/** Seconds until the next try may succeed; undefined when trying again makes no sense. */
 export function retryAfterOf({ statusCode = 0, headers }: IncomingMessage): number | undefined {
   return RETRIED.has(statusCode) ? parseRetryAfter(headers['retry-after']) : undefined;
 }
 
-/** Seconds, from the number or the date that the header gives (RFC 9110, section 10.2.3); 0 without one. */
+/**
+ * Seconds from a Retry-After header with a number or a date (RFC 9110, section 10.2.3); 0 without
+ * one.
+ */
 function parseRetryAfter(text: string | undefined): number {
   if (text === undefined) return 0;
   const seconds = /^[0-9]{1,9}$/.test(text) ? Number(text) : (Date.parse(text) - Date.now()) / 1000;

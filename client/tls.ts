@@ -1,4 +1,5 @@
-// TLS: a handshake, and then every check that the settings ask for, each with an error of its own (docs/protocol.md, section 7).
+// TLS: the handshake, and then every check that the settings require, each with an error message of
+// its own (docs/protocol.md, section 7).
 import { createPrivateKey, X509Certificate } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { isIP, type Socket } from 'node:net';
@@ -16,20 +17,24 @@ import { askPassPhrase } from './passphrase.ts';
 import type { ClientSettings } from './settings.ts';
 import { printable } from './status.ts';
 
-/** Makes a connection to a host secure. Nothing but the handshake is sent on it before it is returned. Throws WireError. */
+/**
+ * Secures a connection to a host. Nothing but the handshake is sent before it returns. Throws
+ * WireError.
+ */
 export type Secure = (host: string, plain: Socket, signal: AbortSignal | undefined) => Promise<TLSSocket>;
 
-/** Throws Failure `settings` for a file or a pass phrase that cannot be used. */
+/** Reads the TLS files. Throws Failure `settings` for an unusable file or pass phrase. */
 export async function prepareSecurity(settings: ClientSettings): Promise<Secure> {
   warnUnchecked(settings);
   const ca = settings.sslBundledCAsFile === '' ? undefined : readBundle(settings.sslBundledCAsFile);
-  // What old servers speak is below the level that OpenSSL holds for safe.
+  // The ciphers of old servers are below the level that OpenSSL considers secure.
   const level = isOld(settings) ? { ciphers: 'DEFAULT@SECLEVEL=0' } : {};
   const options: ConnectionOptions = {
     ...(await credentialsOf(settings, level)),
     ...(ca && { ca }),
     ...{ minVersion: settings.sslMinVersion, ...level },
-    // Judged below, where the reason can be told; whose name it is only when SSLVerifyHost asks.
+    // The chain is checked below, where the reason can be reported; the host name only with
+    // SSLVerifyHost.
     rejectUnauthorized: false,
     checkServerIdentity: () => undefined,
   };
@@ -50,12 +55,12 @@ export async function prepareSecurity(settings: ClientSettings): Promise<Secure>
   };
 }
 
-/** Old protocols are asked for, and with them small keys and SHA-1. */
+/** Old protocol versions were requested, and with them small keys and SHA-1. */
 const isOld = ({ sslMinVersion }: ClientSettings): boolean => /v1(?:\.1)?$/.test(sslMinVersion);
 
 let isWarned = false;
 
-/** Once, for all connections of a run. */
+/** Warns once for all connections of a run. */
 function warnUnchecked({ sslVerifyHost, sslVerifyPeerCert }: ClientSettings): void {
   if (isWarned || sslVerifyHost || sslVerifyPeerCert) return;
   isWarned = true;
@@ -64,7 +69,7 @@ function warnUnchecked({ sslVerifyHost, sslVerifyPeerCert }: ClientSettings): vo
 
 function untilSecure(secure: TLSSocket): Promise<void> {
   return new Promise((resolve, reject) => {
-    // A time limit ends both sockets, and each of them tells of it.
+    // A time limit ends both sockets, and each of them emits an error.
     secure.once('secureConnect', resolve).on('error', reject);
     secure.once('close', () => reject(new WireError('TLS failed: the server closed the connection', 0)));
   });
@@ -105,8 +110,8 @@ async function credentialsOf(settings: ClientSettings, level: { ciphers?: string
 }
 
 /**
- * OpenSSL keeps a key and a certificate of each type, so it takes an EC key beside an RSA certificate, and then uses neither. Throws
- * Failure `settings`, and the errors of node:crypto.
+ * OpenSSL keeps one key and certificate of each type, so it accepts an EC key with an RSA
+ * certificate and then uses neither. Throws Failure `settings`, and the errors of node:crypto.
  */
 function checkPair({ cert, key, passphrase }: Required<Pick<Credentials, 'cert' | 'key'>> & Credentials): void {
   const certificate = new X509Certificate(cert);
@@ -123,7 +128,7 @@ function mismatch(types: string): Failure {
   );
 }
 
-/** node:tls takes pass phrases as text; one that is not UTF-8 opens the key here. */
+/** node:tls takes pass phrases as text, so one that is not UTF-8 must decrypt the key here. */
 function unlock(key: Buffer, bytes: string): { key: Buffer; passphrase?: string } {
   const passphrase = decodeUtf8(bytes);
   if (passphrase !== undefined) return { key, passphrase };
@@ -131,7 +136,7 @@ function unlock(key: Buffer, bytes: string): { key: Buffer; passphrase?: string 
   return { key: Buffer.from(opened.export({ type: 'pkcs8', format: 'pem' })) };
 }
 
-/** OpenSSL takes any file for a bundle, which then holds no CA. */
+/** Reads a CA bundle. OpenSSL would accept any file as one without a CA. */
 function readBundle(path: string): Buffer {
   const bundle = readPem('SSLBundledCAsFile', path);
   if (!bundle.includes('-----BEGIN CERTIFICATE-----'))
@@ -172,20 +177,23 @@ function refusal(why: string, hint: string): WireError {
   return new WireError(`the server's certificate ${why}`, undefined, hint);
 }
 
-/** What Node says for the reasons that it has no name for; weakness is one of them. */
+/** Node's code for reasons without a name, among them weakness. */
 const UNNAMED = 'UNSPECIFIED';
 const OLD_HINT = 'SSLMinVersion=TLSv1 takes this one, and old protocols with it';
 const SMALLEST_RSA = 2048;
-/** As they stand in a certificate: md5WithRSAEncryption, sha1WithRSAEncryption, ecdsa-with-SHA1 (RFC 8017, appendix C; RFC 3279). */
+/**
+ * Algorithm identifiers in a certificate: md5WithRSAEncryption, sha1WithRSAEncryption,
+ * ecdsa-with-SHA1 (RFC 8017, appendix C; RFC 3279).
+ */
 const WEAK_SIGNATURES = { MD5: ['06092a864886f70d010104'], 'SHA-1': ['06092a864886f70d010105', '06072a8648ce3d0401'] };
 
-/** The first thing that OpenSSL's level of today refuses about a chain. */
+/** The first certificate of a chain that OpenSSL's current level rejects. */
 function findWeakness(chain: readonly DetailedPeerCertificate[]): string | undefined {
   for (const { subject, issuer, bits, modulus, raw } of chain) {
     const name = nameOf(subject);
     if (modulus !== undefined && bits !== undefined && bits < SMALLEST_RSA)
       return `the key of ${name} has ${bits} bits`;
-    // Whoever trusts one that signed itself does not look at that signature.
+    // The signature of a self-signed certificate does not matter to those who trust it.
     if (JSON.stringify(subject) === JSON.stringify(issuer)) continue;
     for (const [digest, codes] of Object.entries(WEAK_SIGNATURES))
       if (codes.some((code) => raw.includes(Buffer.from(code, 'hex'))))
@@ -194,7 +202,7 @@ function findWeakness(chain: readonly DetailedPeerCertificate[]): string | undef
   return undefined;
 }
 
-/** What to do about a chain that is not trusted, by the name that OpenSSL has for the reason. */
+/** The remedy for a chain that is not trusted, by OpenSSL's name for the reason. */
 function hintAt(reason: string, chain: readonly DetailedPeerCertificate[]): string {
   const now = new Date();
   const outdated = chain.find((one) => now < new Date(one.valid_from) || now > new Date(one.valid_to)) ?? chain[0];
@@ -211,7 +219,7 @@ function formatTime(time: Date): string {
   return Number.isNaN(time.getTime()) ? 'unknown' : time.toISOString().replace(/\.\d+/, '');
 }
 
-/** A name that a server chose, for a terminal. */
+/** A name chosen by a server, made safe for a terminal. */
 function nameOf(name: DetailedPeerCertificate['subject'] | undefined): string {
   return printable(String(name?.CN ?? name?.O ?? 'none'));
 }
@@ -220,7 +228,10 @@ function namesOf({ subject, subjectaltname }: DetailedPeerCertificate): string {
   return subjectaltname === undefined ? nameOf(subject) : printable(subjectaltname);
 }
 
-/** From the server's own up to the one that signed itself: 2 when the CA of the bundle issued it. */
+/**
+ * From the server's own certificate up to the self-signed one: 2 when the CA in the bundle issued
+ * it.
+ */
 function chainOf(certificate: DetailedPeerCertificate): [DetailedPeerCertificate, ...DetailedPeerCertificate[]] {
   const { issuerCertificate: issuer } = certificate;
   return issuer && issuer !== certificate ? [certificate, ...chainOf(issuer)] : [certificate];

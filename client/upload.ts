@@ -1,4 +1,5 @@
-// PUT: sends stdout, stderr and the record one after the other, with the lengths they have on disk.
+// PUT: sends stdout, stderr and the run record one after the other, with the lengths they have on
+// disk.
 import type { ClientRequest } from 'node:http';
 import { formatPutQuery, type RunType } from 'webjob-protocol';
 import { type Captured, readCaptured } from './captured.ts';
@@ -9,7 +10,7 @@ import type { ClientSettings, Target } from './settings.ts';
 import { isAcknowledgement } from './status.ts';
 import { exchange, readAnswer } from './wire.ts';
 
-/** A finished job as it goes to the server, now or at a later --flush. */
+/** A finished job as it goes to the server, immediately or with a later --flush. */
 export interface Parcel {
   version: string;
   system: string;
@@ -19,14 +20,14 @@ export interface Parcel {
   jobId: string | undefined;
 }
 
-/** What a job sends, in this order. */
+/** The streams of a job, in the order in which they are sent. */
 export interface Streams {
   out: Captured;
   err: Captured;
   env: Buffer<ArrayBufferLike>;
 }
 
-/** Uploads a job to URLPutURL. Tries again as RetryLimit says. Throws Failure `put`. */
+/** Uploads a job to URLPutURL, with retries as RetryLimit says. Throws Failure `put`. */
 export async function uploadParcel(settings: ClientSettings, parcel: Parcel, streams: Streams): Promise<void> {
   if (settings.put === undefined) throw new Failure('settings', 'URLPutURL is required');
   const { put } = settings;
@@ -48,7 +49,9 @@ export async function uploadParcel(settings: ClientSettings, parcel: Parcel, str
   }
 }
 
-/** The same bytes at every try: a server whose answer was lost knows by them that it has the job already. */
+/**
+ * Every try sends the same bytes, by which a server recognises a job that it has already stored.
+ */
 async function uploadOnce(
   settings: ClientSettings,
   target: Target,
@@ -75,7 +78,10 @@ async function uploadOnce(
   );
 }
 
-/** Sends piece by piece, each when the one before has left. A server that refuses and closes ends it: what it answered says more. */
+/**
+ * Sends piece by piece, each when the one before has left. When a server refuses and closes the
+ * connection, this ends without an error, because the answer is more useful.
+ */
 async function sendStreams(request: ClientRequest, { out, err, env }: Streams): Promise<void> {
   for (const stream of [readCaptured(out), readCaptured(err), [env]]) {
     for (const piece of stream) if (!(await write(request, piece))) return;
@@ -83,7 +89,7 @@ async function sendStreams(request: ClientRequest, { out, err, env }: Streams): 
   request.end();
 }
 
-/** False when the connection took no more. */
+/** Writes a piece; false when the connection takes no more. */
 function write(request: ClientRequest, piece: Buffer): Promise<boolean> {
   return new Promise((resolve) => {
     request.write(piece, (error) => resolve(!error));

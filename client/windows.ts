@@ -1,48 +1,52 @@
-// What starting a program on Windows needs: names that are files there, system programs by their full paths, and command lines
-// that cmd.exe takes as they are meant. Works on text alone, so that its rules are tested on every system.
+// Starting programs on Windows: names that are valid files, system programs by their full paths,
+// and command lines that cmd.exe interprets as intended. Works on text only, so that these rules
+// are tested on every system.
 import { existsSync } from 'node:fs';
 import { win32 } from 'node:path';
 
-/** What starts a program: a file, its whole command line behind the name, and the environment. */
+/** What starts a program: a file, its whole command line after the name, and the environment. */
 export interface ShellCommand {
   file: string;
   args: string[];
   options: { windowsVerbatimArguments: true; windowsHide: boolean; argv0: string };
 }
 
-/** What keeps a job from being run, and what helps. */
+/** What prevents a job from running, and the remedy. */
 export interface Obstacle {
   message: string;
   hint: string;
 }
 
-/** In UTF-16 code units, the limit of cmd.exe. */
+/** The limit of cmd.exe, in UTF-16 code units. */
 const LONGEST_COMMAND = 8191;
 
-/** Devices, in every folder and with every ending. */
+/** Device names, which exist in every directory and with every extension. */
 const DEVICE = /^(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\.|$)/i;
 
-/** Without an ending of these, Windows starts a file of the same name that has one. */
+/** For a name without one of these extensions, Windows starts a file of that name that has one. */
 const RUNNABLE = /\.(?:bat|cmd|com|exe)$/i;
 
 const BATCH = /\.(?:bat|cmd)$/i;
 
-/** What cmd.exe and the programs it starts take for one word that means nothing else. Everything else is quoted. */
+/**
+ * Arguments that cmd.exe and programs take for one word without a special meaning. Everything else
+ * is quoted.
+ */
 const PLAIN = /^[\w#$*+\-./:?@\\]+$/;
 
-/** True for a file that cmd.exe has to run. */
+/** Whether a file must be run by cmd.exe. */
 export function isBatch(path: string): boolean {
   return BATCH.test(path);
 }
 
-/** True for a file that Windows starts by its name. */
+/** Whether Windows starts a file by its name. */
 export function isRunnable(path: string): boolean {
   return RUNNABLE.test(path);
 }
 
 /**
- * The full path of a program of Windows itself, undefined where there is none. A bare name would be looked up in the current
- * folder first, and a path without a drive on the drive that is current.
+ * The full path of a Windows system program; undefined when it does not exist. A bare name would be
+ * looked up in the current directory first, and a path without a drive on the current drive.
  */
 export function findSystemProgram(
   name: 'cmd.exe' | 'taskkill.exe',
@@ -55,7 +59,7 @@ export function findSystemProgram(
     .find((path) => exists(path));
 }
 
-/** Why Windows cannot keep a program under this name; undefined when it can. */
+/** Why Windows cannot store a program under this name; undefined when it can. */
 export function findNameObstacle(program: string): Obstacle | undefined {
   const refuse = (why: string): Obstacle => ({
     message: `Windows cannot keep a program named ${program}: ${why}`,
@@ -66,7 +70,7 @@ export function findNameObstacle(program: string): Obstacle | undefined {
   return program.endsWith('.') ? refuse('a dot at the end is dropped') : undefined;
 }
 
-/** Why cmd.exe cannot be given the command line of a batch file; undefined when it can. */
+/** Why cmd.exe cannot take the command line of a batch file; undefined when it can. */
 export function findBatchObstacle(path: string, args: readonly string[]): Obstacle | undefined {
   if (path.includes('%'))
     return { message: `cmd.exe would expand the % in ${path}`, hint: 'set TempDirectory to a folder without a %' };
@@ -93,14 +97,18 @@ function findArgumentFault(arg: string): string | undefined {
   return [...arg].some(isControl) ? 'a control character, which cmd.exe would not pass on' : undefined;
 }
 
-/** The command line with which cmd.exe runs a batch file. What findBatchObstacle refuses must not come here. */
+/**
+ * The command line with which cmd.exe runs a batch file. Must not be called with what
+ * findBatchObstacle() rejects.
+ */
 export function formatBatchLine(path: string, args: readonly string[]): string {
   return [`"${path}"`, ...args.map(quoteForBatch)].join(' ');
 }
 
 /**
- * One argument for cmd.exe. Every quote in it is doubled, so that all of it stays quoted for cmd.exe whatever is in it, and the
- * batch file's own `"%~1"` does too. Programs take a doubled quote for one, and a backslash before a quote for its escape.
+ * Quotes an argument for cmd.exe. Every quote in it is doubled, so that the whole argument stays
+ * quoted for cmd.exe and for `"%~1"` in the batch file. Programs take a doubled quote for one, and
+ * a backslash before a quote for an escape.
  */
 function quoteForBatch(arg: string): string {
   if (PLAIN.test(arg)) return arg;
@@ -109,8 +117,8 @@ function quoteForBatch(arg: string): string {
 }
 
 /**
- * What runs a command line by cmd.exe at `shell`: exactly as it stands between the outer quotes (/s), without the AutoRun
- * commands of the registry (/d), and with `!NAME!` left as it is (/v:off).
+ * Runs a command line with the cmd.exe at `shell`: exactly what is between the outer quotes (/s),
+ * without the AutoRun commands of the registry (/d), and with `!NAME!` left as it is (/v:off).
  */
 export function makeShellCommand(shell: string, line: string, windowsHide: boolean): ShellCommand {
   return {

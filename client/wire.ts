@@ -1,5 +1,6 @@
-// One HTTP exchange with a WebJob server, with the headers a C client sends and the strictness it has (docs/protocol.md, sections
-// 1 and 2). Never follows a redirect and never takes an answer that may be incomplete.
+// One HTTP exchange with a WebJob server, with the headers of a C client and equally strict
+// (docs/protocol.md, sections 1 and 2). Never follows a redirect and never accepts an answer that
+// may be incomplete.
 import http, { type ClientRequest, type IncomingMessage } from 'node:http';
 import type { Socket } from 'node:net';
 import { isForwarded, portOf, prepareConnection, proxyAuthorization } from './connection.ts';
@@ -11,15 +12,18 @@ export interface WireRequest {
   settings: ClientSettings;
   method: 'GET' | 'PUT';
   target: Target;
-  /** Behind the `?` of the URL; the URL's own when undefined. */
+  /** The query of the URL; the URL's own when undefined. */
   query: string | undefined;
   contentLength: number;
   jobId?: string | undefined;
-  /** Seconds the whole exchange may take; 0 for no limit. */
+  /** Seconds for the whole exchange; 0 for no limit. */
   limitSeconds: number;
-  /** What a success must look like, and what it is then called: `a program`. Any success when undefined. */
+  /**
+   * What a successful answer must look like, and its name in messages: `a program`. Any success
+   * when undefined.
+   */
   expected?: { name: string; matches(answer: IncomingMessage): boolean };
-  /** Told of an answer whose header has come, whatever it is. */
+  /** Called with every answer whose header has arrived. */
   onAnswer?(answer: IncomingMessage): void;
   /** Writes the body and ends the request. */
   send(request: ClientRequest): void;
@@ -33,9 +37,10 @@ const ON_THE_WAY =
   'a proxy, portal or filter on the way may have answered in place of the server, or changed its answer';
 
 /**
- * Sends a request and hands the answer to `receive`, whose result it returns. Throws WireError for an answer that is not HTTP,
- * breaks off, comes too late, has not exactly one Content-Length, is not what was expected, or is no success: `Status = [404], Reason = [Not
- * Found]`. Throws Failure `settings` for files of TLS that cannot be used.
+ * Sends a request and passes the answer to `receive`, whose result it returns. Throws WireError for
+ * an answer that is not HTTP, is incomplete, is late, does not have exactly one Content-Length, is
+ * not what was expected, or is not a success: `Status = [404], Reason = [Not Found]`. Throws
+ * Failure `settings` for unusable TLS files.
  */
 export async function exchange<Result>(
   wire: WireRequest,
@@ -47,7 +52,8 @@ export async function exchange<Result>(
   try {
     socket = await connect(limit);
     const request = prepareRequest(wire, socket, limit);
-    // Bytes behind the end of an answer make an error of the request: a program that is longer than announced is cut off.
+    // Bytes after the end of an answer are an error: a program longer than announced would be cut
+    // off.
     let surplus = false;
     const answer = await new Promise<IncomingMessage>((resolve, reject) => {
       request
@@ -77,8 +83,9 @@ export async function exchange<Result>(
 }
 
 /**
- * Passes on what an answer holds, piece by piece, until its end: what `for await` does, without the iterator, which for
- * a small answer costs as much as all the rest of it. Throws what `take` throws, and the error of an answer that breaks off.
+ * Passes on the content of an answer piece by piece, like `for await`, but without the iterator,
+ * which for a small answer costs as much as everything else. Throws what `take` throws, and the
+ * error of an incomplete answer.
  */
 export function readAnswer(answer: IncomingMessage, take: (piece: Buffer) => void): Promise<void> {
   return new Promise((resolve, reject) => {
@@ -91,7 +98,7 @@ export function readAnswer(answer: IncomingMessage, take: (piece: Buffer) => voi
       }
     };
     answer.on('data', pass).once('end', resolve).once('error', reject);
-    // Behind the end it says nothing new.
+    // After the end this has no effect.
     answer.once('close', () => reject(Object.assign(new Error('no end'), { code: 'ECONNRESET' })));
   });
 }
@@ -111,8 +118,9 @@ function prepareRequest(wire: WireRequest, socket: Socket, signal: AbortSignal |
 }
 
 /**
- * A server may refuse an upload that is still being sent, and close. Its answer then waits behind the broken pipe, and Node would
- * throw both away: so a failed write is told a moment later, when the answer has been read.
+ * A server may refuse an upload that is still being sent, and close the connection. Its answer then
+ * waits behind the broken pipe, and Node would discard it: so a failed write is reported a moment
+ * later, when the answer has been read.
  */
 function readBehindBrokenPipe(socket: Socket): void {
   const timers: NodeJS.Timeout[] = [];
@@ -146,7 +154,10 @@ function formatHeaders({ settings, target, contentLength, jobId }: WireRequest):
   };
 }
 
-/** The Content-Length of an answer that is a success, that a C client would take, and that is what was expected. */
+/**
+ * The Content-Length of an answer that is a success, that a C client would accept, and that is as
+ * expected.
+ */
 function checkAnswer(answer: IncomingMessage, expected: WireRequest['expected']): number {
   if (!isSuccess(answer)) throw new WireError(formatStatus(answer), retryAfterOf(answer));
   if (headerBytes(answer) > MAX_HEADER_BYTES) throw new WireError(HEADER_TOO_LONG);
@@ -160,7 +171,9 @@ function checkAnswer(answer: IncomingMessage, expected: WireRequest['expected'])
   return Number(lengths[0]);
 }
 
-/** Sent in chunks, or until the connection ends: no WebJob server does so, and what stands between may. */
+/**
+ * Sent in chunks, or until the connection ends: a WebJob server does neither, but a middlebox may.
+ */
 function hasNoEnd({ headersDistinct }: IncomingMessage): boolean {
   return headersDistinct['transfer-encoding'] !== undefined || headersDistinct['content-length'] === undefined;
 }
@@ -172,16 +185,16 @@ function describe(error: NodeJS.ErrnoException & { reason?: string }): string {
   if (error.code === 'ECONNRESET' || error.code === 'EPIPE')
     return 'the connection broke off before the answer was complete';
   if (isOfTls(error)) return `TLS failed: ${printable(error.reason ?? error.code ?? '')}`;
-  // A host with several addresses that all refuse makes an error without a message.
+  // A host with several addresses that all refuse yields an error without a message.
   return printable(error.message || (error.code ?? 'unknown error'));
 }
 
-/** Two sides that do not agree on TLS will not the next time. */
+/** Two sides that do not agree on TLS will not agree the next time. */
 function isOfTls({ code }: NodeJS.ErrnoException): boolean {
   return code === 'EPROTO' || (code?.startsWith('ERR_SSL_') ?? false);
 }
 
-/** At least so many bytes had the header: blanks round a value are not kept. */
+/** A lower bound of the header's size: spaces around a value are not kept. */
 function headerBytes({ statusMessage, rawHeaders }: IncomingMessage): number {
   const lines = rawHeaders.length / 2;
   return `HTTP/1.1 200 ${statusMessage}\r\n\r\n`.length + rawHeaders.join('').length + lines * ': \r\n'.length;

@@ -1,8 +1,12 @@
-// What `date +%Z` prints for an instant, read from the machine's own zone file (TZif, RFC 8536). Starts no program: on a machine that is
-// under investigation nothing runs that the investigator did not ask for.
+// The output of `date +%Z` for a given time, read from the machine's time zone file (TZif, RFC
+// 8536). Starts no program: on a machine under investigation, nothing runs that the investigator
+// did not request.
 import { readFileSync } from 'node:fs';
 
-/** The abbreviation of the local zone at an instant: `PDT`; `+0530`-like when no zone file tells. */
+/**
+ * The abbreviation of the local zone at a time: `PDT`, or a form like `+0530` when no zone file
+ * tells.
+ */
 export function zoneAbbreviation(date: Date, tz: string | undefined = process.env.TZ): string {
   const offsetSeconds = -date.getTimezoneOffset() * 60;
   const posix = tz === undefined ? undefined : findPosixName(tz, date);
@@ -19,8 +23,9 @@ function zoneFile(tz: string | undefined): string {
 }
 
 /**
- * The name in a POSIX TZ string such as `EST5EDT,M3.2.0,M11.1.0` or `<+03>-3` (RFC 8536, section 3.3); undefined when it is not
- * that name's time that JavaScript tells, for it understands few such strings and takes the others for UTC.
+ * The name in a POSIX TZ string such as `EST5EDT,M3.2.0,M11.1.0` or `<+03>-3` (RFC 8536, section
+ * 3.3). Undefined when JavaScript's local time is not that of the string: it understands few of
+ * them and takes the others for UTC.
  */
 function findPosixName(tz: string, date: Date): string | undefined {
   const name = '([A-Za-z]{3,}|<[A-Za-z0-9+-]{3,}>)';
@@ -32,22 +37,23 @@ function findPosixName(tz: string, date: Date): string | undefined {
 }
 
 /**
- * Of the local time types of the file, the one in force at the instant; when the transitions end before it (the rest is a rule
- * in the footer), the last type that has the offset JavaScript reports.
+ * The local time type of the file that is in force at a time. When the transitions end before it
+ * (the rest is a rule in the footer), the last type with the offset that JavaScript reports.
  */
 function findInZoneFile(path: string, date: Date, offsetSeconds: number): string | undefined {
   const file = readOnce(path);
   if (file?.toString('latin1', 0, 4) !== 'TZif') return undefined;
-  // Version 2 and later repeat the header and the data with 64-bit times behind the 32-bit block (section 3.2).
+  // Version 2 and later repeat the header and the data with 64-bit times after the 32-bit block
+  // (RFC 8536, section 3.2).
   return file.readUInt8(4) === 0
     ? findInBlock(file, 0, 4, date, offsetSeconds)
     : findInBlock(file, blockEnd(file), 8, date, offsetSeconds);
 }
 
-/** The files read so far: one record names the zone of eight times. */
+/** The files that were read, because one run record contains the zone of eight times. */
 const files = new Map<string, Buffer | undefined>();
 
-/** Undefined for a file that cannot be read. */
+/** Reads a file once; undefined for one that cannot be read. */
 function readOnce(path: string): Buffer | undefined {
   if (!files.has(path)) files.set(path, readIfPossible(path));
   return files.get(path);
@@ -63,7 +69,7 @@ function readIfPossible(path: string): Buffer | undefined {
 
 const HEADER_BYTES = 44;
 
-/** The six counts of a header (section 3.1). */
+/** The six counts of a header (RFC 8536, section 3.1). */
 function readCounts(
   file: Buffer,
   start: number,

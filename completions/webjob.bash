@@ -1,6 +1,8 @@
-# bash completion for webjob(1), for bash 4 and later. Source it from ~/.bashrc, or copy it to /usr/share/bash-completion/completions/webjob.
+# bash completion for webjob(1), for bash 4 and later. Source it from ~/.bashrc, or copy it to
+# /usr/share/bash-completion/completions/webjob.
 
-# Sets COMPREPLY. Behind the name of the program everything is the program's own, so there it leaves bash to its files.
+# Sets COMPREPLY. Everything after the name of the program belongs to the program, so there bash
+# completes files.
 _webjob() {
   local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]} mode='' word i
   COMPREPLY=()
@@ -44,7 +46,7 @@ _webjob() {
   fi
 }
 
-# Files that go on from the last comma of a list.
+# Completes files after the last comma of a list.
 _webjob_files() {
   local before='' i
   [[ $1 == *,* ]] && before=${1%,*},

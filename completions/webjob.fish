@@ -1,6 +1,8 @@
-# fish completion for webjob(1). Copy it to ~/.config/fish/completions, or to /usr/share/fish/vendor_completions.d.
+# fish completion for webjob(1). Copy it to ~/.config/fish/completions, or to
+# /usr/share/fish/vendor_completions.d.
 
-# Succeeds where options of webjob may stand: behind the name of the program everything is the program's own.
+# Succeeds where options of webjob may be, since everything after the name of the program belongs to
+# the program.
 function __webjob_before_program
     set -l takes_value no
     for word in (commandline -opc)[2..]
@@ -18,7 +20,7 @@ function __webjob_hashes
     __webjob_before_program; and string match -q -r -- '^(-h|--hashsum)$' (commandline -opc)
 end
 
-# Files that go on from the last comma of a list.
+# Completes files after the last comma of a list.
 function __webjob_files
     set -l given (commandline -ct)
     set -l before (string match -r -- '^.*,' $given)

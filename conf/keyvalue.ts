@@ -1,26 +1,27 @@
-// The key=value dialect that nph-webjob.cfg and webjob.conf share (docs/protocol.md, sections 4 and 7), on top of `ini`. Knows
-// lines, not controls: what a key means, and whether a repeat or a stray line is an error, is for its callers to say.
+// The key=value syntax of nph-webjob.cfg and webjob.conf (docs/protocol.md, sections 4 and 7), on
+// top of `ini`. It knows lines, not settings: callers decide what a key means and whether a
+// repeated key or another line is an error.
 import ini from 'ini';
 
 /** One `key=value`. */
 export interface Entry {
   key: string;
   value: string;
-  /** Line in the file, from 1. */
+  /** The line number in the file, from 1. */
   line: number;
 }
 
-/** What a file says, line by line. */
+/** The content of a file, line by line. */
 export interface KeyValueFile {
-  /** Every `key=value`, repeats included, in the order of the file. */
+  /** Every `key=value`, including repeated keys, in the order of the file. */
   entries: Entry[];
-  /** Numbers of the lines that are neither blank nor a comment nor `key=value`. */
+  /** The numbers of the lines that are neither blank nor a comment nor `key=value`. */
   strayLines: number[];
 }
 
-/** What editors of Windows put before UTF-8, as text and as bytes. */
+/** A byte order mark as Windows editors write it, as text and as bytes. */
 const BYTE_ORDER_MARK = /^(?:\ufeff|\xef\xbb\xbf)/;
-/** Blanks of ASCII alone: in bytes, others are parts of characters. */
+/** ASCII blanks only: in bytes, other values are parts of characters. */
 const BLANKS = ' \t\v\f\r';
 const STATEMENTS = {
   text: /^([A-Za-z][A-Za-z0-9]*)\s*=\s*(.*)$/s,
@@ -28,9 +29,10 @@ const STATEMENTS = {
 };
 
 /**
- * Parses a file, given as text, or as `bytes` a byte a character. A byte order mark at its beginning is dropped. `#` starts
- * a comment anywhere; CR and blanks round key and value go; quotes, `;`, `[`, `=` and backslashes in a value are ordinary
- * characters. Never throws.
+ * Parses a file, given as text, or as `bytes` with one character for each byte. A byte order mark
+ * at the beginning is dropped. `#` starts a comment anywhere; CR and blanks around key and value
+ * are removed; quotes, `;`, `[`, `=` and backslashes in a value are ordinary characters. Never
+ * throws.
  */
 export function parseKeyValue(text: string, of: 'text' | 'bytes' = 'text'): KeyValueFile {
   const strayLines: number[] = [];
@@ -47,16 +49,17 @@ export function parseKeyValue(text: string, of: 'text' | 'bytes' = 'text'): KeyV
 }
 
 /**
- * `ini` cuts values at `;`, strips quotes, nests sections and folds repeats. So each statement goes in as a section of its
- * own, named by its line number, its value as a JSON string: the one form that `ini` hands back as it was, once it holds
- * none of the two line separators of Unicode, at which `ini` loses the whole line.
+ * `ini` cuts values at `;`, strips quotes, nests sections and merges repeated keys. So each
+ * statement is passed as a section of its own, named by its line number, with its value as a JSON
+ * string. That is the one form that `ini` returns unchanged, once it contains neither of Unicode's
+ * two line separators, at which `ini` loses the whole line.
  */
 function escapeStatement(line: number, key: string, value: string): string {
   const text = JSON.stringify(value).replaceAll('\u2028', '\\u2028').replaceAll('\u2029', '\\u2029');
   return `[${line}]\n${key}=${text}\n`;
 }
 
-/** Without blanks at either end, in time that grows with the text alone. */
+/** Trims blanks at both ends, in linear time. */
 function trimBlanks(text: string): string {
   let [start, end] = [0, text.length];
   while (start < end && BLANKS.includes(text.charAt(start))) start++;

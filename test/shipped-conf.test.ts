@@ -31,7 +31,7 @@ interface ShippedLine {
 const project = join(import.meta.dirname, '..');
 const SERVER_FILE = join(project, 'conf', 'nph-webjob.cfg');
 const CLIENT_FILE = join(project, 'conf', 'webjob.conf');
-const MAX_LINE_LENGTH = 120;
+const MAX_LINE_LENGTH = 100;
 
 function readShipped(path: string): ShippedLine[] {
   const lines = readFileSync(path, 'utf8').split('\n');
