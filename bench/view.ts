@@ -1,7 +1,8 @@
-// What a page of the view costs: processor time of its worker, as a multiple of an empty answer by FastCGI measured in the same run, the time a
-// reader waits, and the weight of the page; and the most memory of the worker. Before each request a job comes. Prints; asserts nothing.
+// What a page of the view costs: processor time of its worker, as a multiple of an empty answer by FastCGI measured in the
+// same run, and the weight of the page; then the time that readers wait who come at once while uploads arrive, and the
+// most memory of the worker. Prints; asserts nothing.
 import { type ChildProcess, spawn } from 'node:child_process';
-import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { connect } from 'node:net';
 import { loadavg, tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
@@ -16,16 +17,21 @@ import {
   RESPONDER_ROLE,
   RecordParser,
 } from 'node-cgi-compat/responder';
-import { addJobs, makeLocker, NEEDLE } from './locker.ts';
+import { addJobs, clientsOf, makeLocker, NEEDLE } from './locker.ts';
 import { parseCount } from './options.ts';
 import { quantile } from './quantile.ts';
 
-const HELP = `Usage: node bench/view.ts [--uploads N] [--lines M] [--locker DIRECTORY] [--requests R]
+const HELP = `Usage: node bench/view.ts [--uploads N] [--lines M] [--clients C] [--locker DIRECTORY] [--state DIRECTORY]
+                          [--requests R] [--readers N] [--puts P] [--page TEXT]
 
 Pages of a site of N uploads (default 20000) and M log lines (default 200000: 100,000 jobs), by a worker that is asked over its
-socket, R times each (default 40).
+socket, R times each (default 40): first one request after the other, a job before each, for the processor time; then by N
+readers at once (default 4) while P jobs come each second (default 20), for the time that a reader waits.
 
+  --clients C         clients of a site that is made (default a tenth of the uploads)
   --locker DIRECTORY  a site that bench/locker.ts made; else one is made and removed
+  --state DIRECTORY   the folder of the view, with its index when it has one; else one is made and removed
+  --page TEXT         only pages whose names hold this
 Needs dist/ and Linux.
 `;
 const VIEW = join(import.meta.dirname, '..', 'dist', 'webjob-view.cgi');
@@ -68,10 +74,14 @@ function ask(socket: string, variables: Record<string, string>): Promise<Answer>
   });
 }
 
-/** Processor time of a process so far. */
+/** Processor time of all threads of a process so far, and of the programs that it ran. */
 function cpuMilliseconds({ pid }: ChildProcess): number {
+  const threads = readdirSync(`/proc/${pid}/task`).map((id) =>
+    Number(readFileSync(`/proc/${pid}/task/${id}/schedstat`, 'latin1').split(' ')[0]),
+  );
   const fields = readFileSync(`/proc/${pid}/stat`, 'latin1').split(') ')[1]?.split(' ') ?? [];
-  return (Number(fields[11]) + Number(fields[12])) * TICK_MS;
+  const children = (Number(fields[13]) + Number(fields[14])) * TICK_MS;
+  return threads.reduce((sum, nanoseconds) => sum + nanoseconds, 0) / 1e6 + children;
 }
 
 const peakMegabytes = ({ pid }: ChildProcess): number =>
@@ -93,14 +103,24 @@ interface Page {
   query?: string;
 }
 
-async function measure(folder: string, requests: number): Promise<void> {
+interface Plan {
+  folder: string;
+  state: string | undefined;
+  requests: number;
+  readers: number;
+  puts: number;
+  page: string;
+}
+
+async function measure({ folder, state, requests, readers, puts, page: wanted }: Plan): Promise<void> {
   const run = mkdtempSync(join(tmpdir(), 'webjob-view-'));
   const [viewSocket, peerSocket] = [join(run, 'view'), join(run, 'peer')];
   const children: ChildProcess[] = [];
   try {
     const environment = {
       ...{ REQUEST_METHOD: 'GET', SCRIPT_NAME: '/webjob-view', SERVER_PROTOCOL: 'HTTP/1.1', REMOTE_USER: 'alice' },
-      ...{ WEBJOB_PROPERTIES_FILE: join(folder, 'etc', 'nph-webjob.cfg'), WEBJOB_VIEW_DIRECTORY: join(run, 'state') },
+      WEBJOB_PROPERTIES_FILE: join(folder, 'etc', 'nph-webjob.cfg'),
+      WEBJOB_VIEW_DIRECTORY: state ?? join(run, 'state'),
     };
     await fill(environment);
     const view = await start(VIEW, viewSocket);
@@ -109,15 +129,19 @@ async function measure(folder: string, requests: number): Promise<void> {
     children.push(peer);
     const get = ({ path, query = '' }: Page): Promise<Answer> =>
       ask(viewSocket, { ...environment, PATH_INFO: path, QUERY_STRING: query });
-    const empty = await measurePage(peer, 5 * requests, () => ask(peerSocket, environment));
+    const empty = await measureCost(peer, 5 * requests, () => ask(peerSocket, environment));
     print('an empty answer', empty, empty.cpu);
-    for (const page of await pagesOf(get)) {
+    const pages = (await pagesOf(get)).filter(({ name }) => name.includes(wanted));
+    for (const page of pages) {
       await get(page);
-      const cost = await measurePage(view, requests, async () => {
+      const cost = await measureCost(view, requests, async () => {
         addJobs(folder, 1);
         return await get(page);
       });
-      print(page.name, cost, empty.cpu);
+      const adding = setInterval(() => addJobs(folder, 1), 1000 / puts);
+      const wait = await measureWait(requests, readers, () => get(page));
+      clearInterval(adding);
+      print(page.name, { ...cost, ...wait }, empty.cpu);
     }
     console.log(`most memory of the worker: ${peakMegabytes(view).toFixed(0)} MB; load ${loadavg()[0]?.toFixed(1)}`);
   } finally {
@@ -138,22 +162,38 @@ async function fill(environment: Record<string, string>): Promise<void> {
 
 interface PageCost {
   cpu: number;
-  p50: number;
-  p95: number;
+  cpu95: number;
   kilobytes: number;
 }
 
-async function measurePage(worker: ChildProcess, requests: number, get: () => Promise<Answer>): Promise<PageCost> {
-  const before = cpuMilliseconds(worker);
-  const times: number[] = [];
+interface Wait {
+  p50: number;
+  p95: number;
+}
+
+/** One request after the other: what one costs is told apart. */
+async function measureCost(worker: ChildProcess, requests: number, get: () => Promise<Answer>): Promise<PageCost> {
+  const costs: number[] = [];
   let bytes = 0;
   for (let count = 0; count < requests; count++) {
-    const { milliseconds, body } = await get();
-    times.push(milliseconds);
+    const before = cpuMilliseconds(worker);
+    const { body } = await get();
+    costs.push(cpuMilliseconds(worker) - before);
     bytes = body.length;
   }
-  const cpu = (cpuMilliseconds(worker) - before) / requests;
-  return { cpu, p50: quantile(times, 0.5), p95: quantile(times, 0.95), kilobytes: bytes / 1000 };
+  const cpu = costs.reduce((sum, cost) => sum + cost, 0) / requests;
+  return { cpu, cpu95: quantile(costs, 0.95), kilobytes: bytes / 1000 };
+}
+
+/** Some readers at once, each of whom asks again as soon as there is an answer. */
+async function measureWait(requests: number, readers: number, get: () => Promise<Answer>): Promise<Wait> {
+  const times: number[] = [];
+  let left = requests;
+  const read = async (): Promise<void> => {
+    while (left-- > 0) times.push((await get()).milliseconds);
+  };
+  await Promise.all(Array.from({ length: readers }, read));
+  return { p50: quantile(times, 0.5), p95: quantile(times, 0.95) };
 }
 
 /** With a client, a command and a job that there are. */
@@ -169,7 +209,10 @@ async function pagesOf(get: (page: Page) => Promise<Answer>): Promise<Page[]> {
     { name: 'jobs', path: '/jobs' },
     { name: 'jobs, failed, by client', path: '/jobs', query: 'state=failed&sort=client' },
     { name: 'jobs, names of no client', path: '/jobs', query: 'client=z*' },
+    { name: 'jobs, names of few', path: '/jobs', query: `client=*${job.client.slice(-3)}` },
+    { name: 'jobs, a rare exit', path: '/jobs', query: 'exit=199' },
     { name: 'jobs, a rare text', path: '/jobs', query: `text=${NEEDLE}` },
+    { name: 'jobs, a text nowhere', path: '/jobs', query: 'text=there_is_no_such_text' },
     { name: 'job', path: `/job/${job.jobId}` },
     { name: 'client', path: `/client/${job.client}` },
     { name: 'command', path: `/command/${job.command}` },
@@ -181,15 +224,20 @@ async function pagesOf(get: (page: Page) => Promise<Answer>): Promise<Page[]> {
   ];
 }
 
-function print(name: string, { cpu, p50, p95, kilobytes }: PageCost, empty: number): void {
-  const cells = [cpu.toFixed(1), (cpu / empty).toFixed(1), p50.toFixed(1), p95.toFixed(1), kilobytes.toFixed(1)];
+const COLUMNS = ['CPU ms', 'ratio', 'p95', 'wait p50', 'wait p95', 'kB'];
+
+function print(name: string, cost: PageCost & Partial<Wait>, empty: number): void {
+  const { cpu, cpu95, p50, p95, kilobytes } = cost;
+  const cells = [cpu, cpu / empty, cpu95, p50, p95, kilobytes].map((value) => value?.toFixed(1) ?? '');
   console.log(`${name.padEnd(26)}${cells.map((cell) => cell.padStart(10)).join('')}`);
 }
 
+const text = (value: string) => ({ type: 'string', default: value }) as const;
 const { values } = parseArgs({
   options: {
-    ...{ uploads: { type: 'string', default: '20000' }, lines: { type: 'string', default: '200000' } },
-    ...{ locker: { type: 'string' }, requests: { type: 'string', default: '40' }, help: { type: 'boolean' } },
+    ...{ uploads: text('20000'), lines: text('200000'), clients: { type: 'string' }, page: text('') },
+    ...{ locker: { type: 'string' }, state: { type: 'string' }, help: { type: 'boolean' } },
+    ...{ requests: text('40'), readers: text('4'), puts: text('20') },
   },
 });
 if (values.help) process.stdout.write(HELP);
@@ -199,13 +247,20 @@ else {
   try {
     if (made !== undefined) {
       const uploads = parseCount('uploads', values.uploads);
-      const plan = { folder, uploads, lines: parseCount('lines', values.lines), clients: Math.max(50, uploads / 10) };
-      makeLocker({ ...plan, seed: 1, end: Date.now() });
+      const clients = values.clients === undefined ? clientsOf(uploads) : parseCount('clients', values.clients);
+      makeLocker({
+        ...{ folder, uploads, clients, lines: parseCount('lines', values.lines) },
+        seed: 1,
+        end: Date.now(),
+      });
     }
-    console.log(
-      `${''.padEnd(26)}${['CPU ms', 'ratio', 'p50 ms', 'p95 ms', 'kB'].map((cell) => cell.padStart(10)).join('')}`,
-    );
-    await measure(folder, parseCount('requests', values.requests));
+    console.log(`${''.padEnd(26)}${COLUMNS.map((cell) => cell.padStart(10)).join('')}`);
+    await measure({
+      ...{ folder, state: values.state === undefined ? undefined : resolve(values.state), page: values.page },
+      requests: parseCount('requests', values.requests),
+      readers: parseCount('readers', values.readers),
+      puts: parseCount('puts', values.puts),
+    });
   } finally {
     if (made !== undefined) rmSync(made, { recursive: true, force: true });
   }
