@@ -50,6 +50,8 @@ export interface Wanted {
   jobId: string | undefined;
   /** When the job began, in milliseconds; undefined when unknown. */
   since?: number | undefined;
+  /** Milliseconds: what was put on record later is only looked at when these uploads are not all there and on record. */
+  until?: number | undefined;
 }
 
 /** The verdict on an upload in the locker. */
@@ -136,12 +138,13 @@ export class Evidence {
   }
 
   /** A record that removes an upload of the job may have the upload's name and not the job id. */
-  #search({ names, jobId, since }: Wanted, old: OldBook[]): CustodyRecords {
+  #search({ names, jobId, since, until }: Wanted, old: OldBook[]): CustodyRecords {
     const watch = (other: string): boolean => other === jobId;
     const only = [...names, ...(jobId === undefined ? [] : [jobId])];
     // Older records may contain what was cut, so the search has no start.
     const from = since === undefined || old.length > 0 ? undefined : since - CLOCK_MS;
-    const records = new CustodyRecords(folders(this.site), { old, only, watch, from });
+    const to = from === undefined ? undefined : until;
+    const records = new CustodyRecords(folders(this.site), { old, only, watch, from, to });
     records.refresh();
     const more = [...records.watched.keys()].filter((name) => !names.includes(name));
     if (from !== undefined ? this.#areThere(records, [...names, ...more]) : more.length === 0) return records;

@@ -26,7 +26,7 @@ import { escapeAscii } from 'webjob-protocol';
 import { WRITER } from './events.ts';
 import type { Finding } from './finding.ts';
 import { isInShare, NameTable, type Share } from './names.ts';
-import { seekRecord } from './seek.ts';
+import { FEW_BYTES, seekBehind, seekRecord } from './seek.ts';
 
 /** An upload as the custody record has it. */
 export interface Deposit {
@@ -159,6 +159,8 @@ export interface RecordsOptions {
   only?: readonly string[] | undefined;
   /** With `only`: records older than this time in milliseconds need not be looked at. */
   from?: number | undefined;
+  /** And those that are younger than this one. */
+  to?: number | undefined;
 }
 
 /** How much of one custody record was read. */
@@ -609,19 +611,21 @@ export class CustodyRecords {
   #search(book: OpenBook, names: readonly string[]): void {
     const fd = this.#fdOf(book);
     const { number, serverId } = book;
-    const { from } = this.#options;
+    const { from, to } = this.#options;
     if (book.searched === 0 && number === 1 && serverId !== WRITER) this.#begin(fd, book.stats);
     const searched = book.searched === 0 && from !== undefined ? seekRecord(fd, from) : book.searched;
+    const end = to === undefined ? undefined : seekBehind(fd, to);
     let texts = this.#packs.size > 0 ? [...names, ...RETURN_TEXTS] : names;
-    let links = searchChain(fd, searched, serverId === WRITER ? texts : names);
+    let links = searchChain(fd, searched, serverId === WRITER ? texts : names, end);
     let step = links.next();
     for (; !step.done; step = links.next()) {
       this.#take(book, step.value);
       if (serverId !== WRITER || texts !== names || this.#packs.size === 0) continue;
       texts = [...names, ...RETURN_TEXTS];
-      links = searchChain(fd, step.value.to, texts);
+      links = searchChain(fd, step.value.to, texts, end);
     }
-    for (const link of searchChain(fd, Math.max(searched, step.value - SEAL_BYTES), [SEAL_TEXT]))
+    const last = end === undefined ? step.value : fstatSync(fd).size;
+    for (const link of searchChain(fd, Math.max(searched, last - SEAL_BYTES), [SEAL_TEXT]))
       if (link.facts?.event === 'seal') book.isSealed = true;
     book.searched = step.value;
   }
@@ -629,7 +633,7 @@ export class CustodyRecords {
   /** Notes the first record of a server. */
   #begin(fd: number, { birthtimeMs }: Stats): void {
     let begun = birthtimeMs;
-    for (const line of readLines(fd, 0)) {
+    for (const line of readLines(fd, 0, FEW_BYTES)) {
       const { facts } = readLink(line) ?? {};
       if (facts) begun = Number.POSITIVE_INFINITY;
       if (!facts || facts.event === 'genesis') continue;

@@ -5,6 +5,8 @@ import { readLines } from 'webjob-locker';
 
 /** A range this small is read through instead of halved. */
 const ENOUGH_BYTES = 256 * 1024;
+/** Enough for one record: most are shorter. */
+export const FEW_BYTES = 4096;
 /** The time near the beginning of a record. No value can contain these characters unescaped. */
 const TIME = /"time":"([^"]+)"/;
 
@@ -23,9 +25,14 @@ export function seekRecord(fd: number, instant: number): number {
   return low;
 }
 
+/** In an ordered file, every record after this offset is younger than the instant. */
+export function seekBehind(fd: number, instant: number): number {
+  return seekRecord(fd, instant) + ENOUGH_BYTES;
+}
+
 /** The first record that begins after an offset. */
 function findRecord(fd: number, offset: number): { from: number; time: number } | undefined {
-  for (const { text, from } of readLines(fd, offset)) {
+  for (const { text, from } of readLines(fd, offset, FEW_BYTES)) {
     // The first piece is the rest of the record that contains the offset.
     if (from === offset) continue;
     const time = Date.parse(TIME.exec(text)?.[1] ?? '');

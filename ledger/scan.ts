@@ -1,6 +1,7 @@
 // Jobs from a given place on, for pages. What no index can answer is filtered row by row, so that
 // the caller can stop after a number of rows or a time.
 import type { Job, JobState } from './job.ts';
+import { type Condition, joinConditions, type Plan, planScan, type ScanFilter, valuesOf } from './narrow.ts';
 import type { Site } from './site.ts';
 import type { Database } from './sqlite.ts';
 import { readJoined } from './writer.ts';
@@ -13,6 +14,8 @@ CREATE INDEX IF NOT EXISTS scan_command ON jobs (command, at DESC);
 CREATE INDEX IF NOT EXISTS scan_command_client ON jobs (command, client, at DESC);
 CREATE INDEX IF NOT EXISTS scan_state ON jobs (state, at DESC);
 CREATE INDEX IF NOT EXISTS scan_days ON jobs (at, state, put_bytes_received);
+CREATE INDEX IF NOT EXISTS scan_exit ON jobs (exit_code, at DESC) WHERE exit_code <> 0;
+CREATE INDEX IF NOT EXISTS scan_seen ON sums (seen);
 `;
 
 export function makeScanIndexes(database: Database): void {
@@ -26,17 +29,7 @@ export function makeScanIndexes(database: Database): void {
 export const SCAN_ORDERS = ['time', 'oldest', 'client', 'command', 'state'] as const;
 export type ScanOrder = (typeof SCAN_ORDERS)[number];
 
-export interface ScanFilter {
-  /** Names with `*` and `?`. */
-  client?: string | undefined;
-  command?: string | undefined;
-  states?: readonly JobState[] | undefined;
-  exitCode?: number | undefined;
-  since?: Date | undefined;
-  until?: Date | undefined;
-  /** Only jobs of these units. */
-  units?: readonly string[] | undefined;
-}
+export type { ScanFilter };
 
 /** The place of a job in an order: the value that it is ordered by, its time and its row. */
 export type ScanKey = readonly [value: string, at: string, id: number];
@@ -47,14 +40,10 @@ export interface Scanned {
   job: Job | undefined;
 }
 
-type Condition = readonly [sql: string, ...values: (string | number)[]];
-
 const COLUMNS = { client: 'client', command: 'command', state: 'state' } as const;
 
 /** The number of rows that are read before the caller can stop the scan. */
 const CHUNK_ROWS = 5000;
-/** Up to this many units are looked up one by one. */
-const FEW_UNITS = 500;
 
 /**
  * Yields the jobs that match a filter from `after` on, and from time to time how far the scan has
@@ -69,10 +58,12 @@ export function* scanJobs(
   chunkRows = CHUNK_ROWS,
 ): Generator<Scanned> {
   const column = order === 'time' || order === 'oldest' ? undefined : COLUMNS[order];
+  const plan = planScan(database, filter, chunkRows);
+  if (plan.isNone) return;
   for (let from = after; ; ) {
     let end: ScanKey | undefined;
     for (const segment of segmentsOf(order, column, from)) {
-      end = yield* scanChunk(database, site, filter, order, segment, chunkRows);
+      end = yield* scanChunk(database, site, plan, order, segment, chunkRows);
       if (end) break;
     }
     if (!end) return;
@@ -88,24 +79,22 @@ export function* scanJobs(
 function* scanChunk(
   database: Database,
   site: Site,
-  filter: ScanFilter,
+  { index, indexed, residual }: Plan,
   order: ScanOrder,
   segment: readonly Condition[],
   chunkRows: number,
 ): Generator<Scanned, ScanKey | undefined> {
-  const { indexed, residual } = splitFilter(filter);
   const column = order === 'time' || order === 'oldest' ? "''" : COLUMNS[order];
   const where = [...indexed, ...segment];
-  const conditions = where.length > 0 ? `WHERE ${where.map(([sql]) => sql).join(' AND ')}` : '';
-  const index = filter.units && filter.units.length <= FEW_UNITS ? 'INDEXED BY jobs_unit' : '';
-  const chunk = `SELECT id FROM jobs ${index} ${conditions} ORDER BY ${ORDERS[order]} LIMIT ${chunkRows}`;
-  const wanted = residual.length > 0 ? `WHERE ${residual.map(([sql]) => sql).join(' AND ')}` : '';
-  const values = (list: readonly Condition[]): (string | number)[] => list.flatMap(([, ...each]) => each);
+  const conditions = where.length > 0 ? `WHERE ${joinConditions(where)}` : '';
+  const source = `FROM jobs ${index === undefined ? '' : `INDEXED BY ${index}`} ${conditions} ORDER BY ${ORDERS[order]}`;
+  const chunk = `SELECT id ${source} LIMIT ${chunkRows}`;
+  const wanted = residual.length > 0 ? `WHERE ${joinConditions(residual)}` : '';
   const rows = database
     .prepare(
       `SELECT jobs.id, at, ${column} AS value, lines, joined FROM (${chunk}) AS chunk CROSS JOIN jobs USING (id) ${wanted}`,
     )
-    .iterate(...values(where), ...values(residual));
+    .iterate(...valuesOf(where), ...valuesOf(residual));
   let last: ScanKey | undefined;
   let count = 0;
   for (const row of rows as Iterable<Record<string, string | number | null>>) {
@@ -116,10 +105,8 @@ function* scanChunk(
   }
   if (count === chunkRows) return last;
   const end = database
-    .prepare(
-      `SELECT id, at, ${column} AS value FROM jobs ${index} ${conditions} ORDER BY ${ORDERS[order]} LIMIT 1 OFFSET ${chunkRows - 1}`,
-    )
-    .get(...values(where));
+    .prepare(`SELECT id, at, ${column} AS value ${source} LIMIT 1 OFFSET ${chunkRows - 1}`)
+    .get(...valuesOf(where));
   return end && [String(end.value ?? ''), String(end.at ?? ''), Number(end.id)];
 }
 
@@ -130,37 +117,6 @@ const ORDERS: Record<ScanOrder, string> = {
   command: 'command, at DESC, id',
   state: 'state, at DESC, id',
 };
-
-/** Splits a filter into what an index answers and what is checked row by row. */
-function splitFilter({ client, command, states, exitCode, since, until, units }: ScanFilter): {
-  indexed: Condition[];
-  residual: Condition[];
-} {
-  const indexed: Condition[] = [];
-  const residual: Condition[] = [];
-  let hasIndex = false;
-  const add = (isExact: boolean, condition: Condition): void => {
-    if (isExact && !hasIndex) {
-      indexed.push(condition);
-      hasIndex = true;
-    } else residual.push(condition);
-  };
-  if (units) add(units.length <= FEW_UNITS, ['unit IN (SELECT value FROM json_each(?))', JSON.stringify(units)]);
-  const name = (column: string, text: string | undefined): void => {
-    if (text === undefined) return;
-    if (/[*?]/.test(text)) residual.push([`coalesce(${column}, '-') GLOB ?`, text.replaceAll('[', '[[]')]);
-    else add(true, [`${column} = ?`, text]);
-  };
-  name('client', client);
-  name('command', command);
-  const [state, ...others] = states ?? [];
-  if (state !== undefined && others.length === 0) add(true, ['state = ?', state]);
-  else if (states && states.length > 0) residual.push([`state IN (${states.map(() => '?').join(', ')})`, ...states]);
-  if (exitCode !== undefined) residual.push(['exit_code IS ? AND signal IS NULL', exitCode]);
-  if (since) indexed.push(['at >= ?', since.toISOString()]);
-  if (until) indexed.push(['at <= ?', until.toISOString()]);
-  return { indexed, residual };
-}
 
 /** The ranges that follow a place in an order; several where no index has all of them in one. */
 function segmentsOf(order: ScanOrder, column: string | undefined, after: ScanKey | undefined): Condition[][] {

@@ -3,7 +3,7 @@
 import { fstatSync, readSync } from 'node:fs';
 import { reach, STREAMS, type StreamName, statGroupFile } from 'webjob-locker';
 import { withFile } from './head.ts';
-import { type ReadStreams, unpackFiles } from './read-upload.ts';
+import { packFiles, type ReadStreams, unpackFiles } from './read-upload.ts';
 import type { Database } from './sqlite.ts';
 
 /**
@@ -152,4 +152,24 @@ export function formatMatch(texts: readonly string[]): string | undefined {
   }
   if (trigrams.size === 0) return undefined;
   return [...trigrams].map((trigram) => `"${trigram.replaceAll('"', '""')}"`).join(' AND ');
+}
+
+/** The bit of `.rdy`. */
+const READY = packFiles(new Set(['rdy']));
+
+/**
+ * The units of which an upload in the locker can hold a text; undefined when every one can. What broke off is found by what
+ * was there when it was read: to look at all of it for every text takes longer the more of it there is.
+ */
+export function findUnits(database: Database, text: string): string[] | undefined {
+  const match = formatMatch([text]);
+  if (match === undefined) return undefined;
+  // Without the order of the join and the name of the index SQLite looks at every upload.
+  const rows = database
+    .prepare(
+      `SELECT unit FROM texts CROSS JOIN uploads ON uploads.id = texts.rowid WHERE texts MATCH ? AND place = ''
+       UNION SELECT unit FROM uploads INDEXED BY uploads_unread WHERE whole IS NOT 1 AND (whole IS NULL OR has & ${READY})`,
+    )
+    .all(match);
+  return rows.map(({ unit }) => unit as string);
 }

@@ -427,6 +427,28 @@ describe('what custody records tell', () => {
     evidence.close();
   });
 
+  it('is not searched behind a time while what is asked for is there and on record', () => {
+    deposit('u', 1000);
+    fill(10_000, 20_000);
+    deposit('gone', 20_000, { jobId: 'job_1000' });
+    writeFileSync(join(folder, 'u.rdy'), '');
+    const site = { incomingDirectory: folder, servers: [{ logfilesDirectory: folder }] };
+    const look = (until: number | undefined, name = 'u'): string[] => {
+      const only = { names: [name], jobId: 'job_1000', since: Date.parse(at(1000)), until };
+      const evidence = new Evidence(site, { only });
+      try {
+        assert.equal(evidence.records.find('u')?.jobId, 'job_1000');
+        return [...evidence.missing()].map((found) => found.name);
+      } finally {
+        evidence.close();
+      }
+    };
+    assert.deepEqual(look(undefined), ['gone']);
+    assert.deepEqual(look(Date.parse(at(2000))), []);
+    // What is not there may have been put on record later.
+    assert.deepEqual(look(Date.parse(at(2000)), 'gone'), ['gone']);
+  });
+
   it('is what webjobctl took away, and what came again', () => {
     deposit('u', 10);
     assert.ok(isExpected('u') && !isExpected('none'));

@@ -163,7 +163,8 @@ describe('pages of jobs', () => {
             found.flatMap(({ job }) => (job ? idOf(job) : [])),
             all(filter, order).map(idOf),
           );
-          if (rows === 1) assert.ok(found.some(({ job }) => !job));
+          // What an index tells to be rare is read at once.
+          if (rows === 1 && !('exitCode' in filter)) assert.ok(found.some(({ job }) => !job));
         }
   });
 

@@ -1,5 +1,7 @@
 // The page of one job: the verdict and how it was reached, every attempt, the record of the run, what it started, and its streams at any place.
-import { STREAMS, type StreamName } from 'webjob-locker';
+import { statSync } from 'node:fs';
+import { join } from 'node:path';
+import { listCustodyFiles, STREAMS, type StreamName } from 'webjob-locker';
 import { judgeJob } from '../admin/jobs/verification.ts';
 import { describeWitness } from '../admin/site/evidence.ts';
 import { Failure } from '../cli/failure.ts';
@@ -32,6 +34,8 @@ import { groupDigits } from './words.ts';
 
 /** What is longer is not read to be judged on a page: `webjobctl verify` reads it. */
 const MAX_JUDGED_BYTES = 8 * 1024 * 1024;
+/** A longer custody record is not searched for what became of uploads that are not in the locker. */
+const MAX_RECORD_BYTES = 32 * 1024 * 1024;
 
 let kept: { folders: string; acts: Acts } | undefined;
 
@@ -89,10 +93,9 @@ async function openJob({ site }: Context, job: Job): Promise<Shown> {
   const stored = await attempt(() => findJobStreams(site, job), {});
   const bytes = STREAMS.reduce((sum, name) => sum + (stored[name]?.bytes ?? 0), 0);
   const isRead = bytes <= MAX_JUDGED_BYTES;
-  const judged = await attempt(
-    () => judgeJob(site, job, { isRead, digests: isRead, maxPackBytes: MAX_JUDGED_BYTES }),
-    undefined,
-  );
+  const isSearched = job.group !== undefined || measureRecords(site) <= MAX_RECORD_BYTES;
+  const care = { isRead, digests: isRead, maxPackBytes: MAX_JUDGED_BYTES, isBounded: true };
+  const judged = await attempt(() => (isSearched ? judgeJob(site, job, care) : undefined), undefined);
   const heads = await attempt(() => readEnv(stored), {});
   const own = (job.group ?? job.packed)?.name;
   const witness = judged && describeWitness(judged.witnessState);
@@ -106,9 +109,20 @@ async function openJob({ site }: Context, job: Job): Promise<Shown> {
     },
     notes: [
       ...(isRead ? [] : [`Its ${groupDigits(bytes)} bytes are not read for a page: webjobctl verify reads them.`]),
+      ...(isSearched
+        ? []
+        : ['The custody record is too long to be searched for a page: webjobctl verify searches it.']),
       ...(witness ? [`Of the custody record as a whole: ${witness}.`] : []),
     ],
   };
+}
+
+/** The bytes of all custody records of a site. */
+function measureRecords(site: Context['site']): number {
+  const sizes = logFolders(site).flatMap((folder) =>
+    listCustodyFiles(folder).map(({ file }) => statSync(join(folder, file), { throwIfNoEntry: false })?.size ?? 0),
+  );
+  return sizes.reduce((sum, size) => sum + size, 0);
 }
 
 /** The run record alone: the other streams are read where they are shown. */

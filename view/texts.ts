@@ -3,7 +3,7 @@ import { STREAMS, type StreamName } from 'webjob-locker';
 import { type Hit, searchLines } from '../admin/search/lines.ts';
 import type { Job } from '../ledger/job.ts';
 import { findStreams } from '../ledger/streams.ts';
-import { formatMatch } from '../ledger/texts.ts';
+import { findUnits } from '../ledger/texts.ts';
 import type { Context } from './context.ts';
 
 export interface TextHit extends Hit {
@@ -21,18 +21,8 @@ export interface TextSearch {
 const MAX_BYTES = 16 * 1024 * 1024;
 
 export function makeTextSearch({ database, site, deadline }: Context, text: string): TextSearch {
-  const match = formatMatch([text]);
-  const units =
-    match === undefined
-      ? undefined
-      : database
-          .prepare(
-            "SELECT unit FROM uploads WHERE place = '' AND id IN (SELECT rowid FROM texts WHERE texts MATCH ?) UNION SELECT unit FROM uploads WHERE whole IS NOT 1",
-          )
-          .all(match)
-          .map(({ unit }) => unit as string);
   return {
-    units,
+    units: findUnits(database, text),
     async find({ group }, limit) {
       const hits: TextHit[] = [];
       if (!group) return hits;

@@ -66,10 +66,19 @@ export interface JudgeCare {
   digests?: boolean;
   /** The archive of a pack is read up to this size. */
   maxPackBytes: number;
+  /** What was put on record long after the job is not looked at while its upload is there and on record. */
+  isBounded?: boolean;
 }
 
+/** A server's clock may have been set back between a custody record and a line of the log. */
+const CLOCK_MS = 3_600_000;
+
 /** Undefined for a job that has no uploads and no id to look for them by. Throws Failure `failed`. */
-export function judgeJob(site: Site, job: Job, { isRead, digests, maxPackBytes }: JudgeCare): JudgedJob | undefined {
+export function judgeJob(
+  site: Site,
+  job: Job,
+  { isRead, digests, maxPackBytes, isBounded }: JudgeCare,
+): JudgedJob | undefined {
   const { uploads, group, packed } = job;
   const names = [
     ...new Set([...uploads, ...(group ? [group] : []), ...(packed ? [packed] : [])].map(({ name }) => name)),
@@ -78,7 +87,8 @@ export function judgeJob(site: Site, job: Job, { isRead, digests, maxPackBytes }
   if (names.length === 0 && jobId === undefined) return undefined;
   const issued = jobId === undefined ? undefined : findJobIdParts(jobId)?.epochSeconds;
   const since = issued === undefined ? undefined : issued * 1000;
-  const evidence = openEvidence(site, { only: { names, jobId, since } });
+  const until = isBounded && group ? job.at.getTime() + CLOCK_MS : undefined;
+  const evidence = openEvidence(site, { only: { names, jobId, since, until } });
   try {
     const as = { clientId: job.clientId, command: job.command };
     const care = { contents: isRead, digests: digests === true, as };

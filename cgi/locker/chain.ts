@@ -215,9 +215,16 @@ export class Chain {
 /**
  * Yields the records of a custody record that contain one of some texts. Each is checked against
  * its own checksum, but not against what precedes it. Returns the offset at which to continue.
+ *
+ * @param end records after this offset may be skipped
  */
-export function* searchChain(fd: number, start: number, texts: readonly string[]): Generator<Link, number> {
-  const lines = findLines(fd, start, texts);
+export function* searchChain(
+  fd: number,
+  start: number,
+  texts: readonly string[],
+  end?: number,
+): Generator<Link, number> {
+  const lines = findLines(fd, start, texts, end);
   let step = lines.next();
   for (; !step.done; step = lines.next()) {
     const link = readLink(step.value);

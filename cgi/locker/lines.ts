@@ -18,19 +18,28 @@ export interface Line {
 /**
  * Yields the complete lines of an open file, from an offset on, that contain one of some texts.
  * Returns the offset at which to continue. Takes a small part of the time of looking at every line.
+ *
+ * @param end lines after this offset may be skipped
  */
-export function* findLines(fd: number, start: number, texts: readonly string[]): Generator<Line, number> {
-  const buffer = Buffer.allocUnsafe(Math.max(0, Math.min(SEARCH_BYTES, fstatSync(fd).size - start)));
+export function* findLines(
+  fd: number,
+  start: number,
+  texts: readonly string[],
+  end = Number.POSITIVE_INFINITY,
+): Generator<Line, number> {
+  const length = Math.min(fstatSync(fd).size, end) - start;
+  const buffer = Buffer.allocUnsafe(Math.max(0, Math.min(SEARCH_BYTES, length)));
   const needles = texts.map((text) => Buffer.from(text, 'latin1'));
   for (let at = start; ; ) {
+    if (at >= end) return at;
     const count = readSync(fd, buffer, 0, buffer.length, at);
-    const end = buffer.subarray(0, count).lastIndexOf(10) + 1;
-    if (end === 0) {
+    const whole = buffer.subarray(0, count).lastIndexOf(10) + 1;
+    if (whole === 0) {
       if (count < SEARCH_BYTES) return at;
       at += count;
       continue;
     }
-    const block = buffer.subarray(0, end);
+    const block = buffer.subarray(0, whole);
     const found = new Set<number>();
     for (const needle of needles)
       for (let hit = block.indexOf(needle); hit >= 0; hit = block.indexOf(needle, block.indexOf(10, hit)))
@@ -39,18 +48,20 @@ export function* findLines(fd: number, start: number, texts: readonly string[]):
       const to = block.indexOf(10, from);
       yield { text: block.toString('latin1', from, to), from: at + from, to: at + to + 1 };
     }
-    at += end;
+    at += whole;
   }
 }
 
 /**
  * Yields every line of an open file from an offset on, one character for each byte. Of a line over
  * 1 MiB only the end is kept.
+ *
+ * @param pieceBytes how much is read at once; few for a caller that wants a line or two
  */
-export function* readLines(fd: number, start: number): Generator<Line> {
+export function* readLines(fd: number, start: number, pieceBytes = BLOCK_BYTES): Generator<Line> {
   const left = fstatSync(fd).size - start;
   if (left <= 0) return;
-  const block = Buffer.allocUnsafe(Math.min(BLOCK_BYTES, left));
+  const block = Buffer.allocUnsafe(Math.min(pieceBytes, left));
   let [text, from, at] = ['', start, start];
   for (;;) {
     const count = readSync(fd, block, 0, block.length, at);

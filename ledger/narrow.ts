@@ -1,0 +1,187 @@
+// How the jobs of a filter are found: by the index of what is rarest in it, where that is rare, or one after the other in the
+// order of the list. Names with wildcards are looked up among the names that there are, which are few beside the jobs.
+import type { JobState } from './job.ts';
+import type { Database } from './sqlite.ts';
+import { ALL_CLIENTS } from './writer.ts';
+
+export interface ScanFilter {
+  /** A name, or several of which any will do, with `*` and `?`. `-` is a client that is not known. */
+  client?: string | readonly string[] | undefined;
+  /** A name with `*` and `?`. */
+  command?: string | undefined;
+  states?: readonly JobState[] | undefined;
+  exitCode?: number | undefined;
+  since?: Date | undefined;
+  until?: Date | undefined;
+  /** Of these units alone. */
+  units?: readonly string[] | undefined;
+}
+
+export type Condition = readonly [sql: string, ...values: (string | number)[]];
+
+export interface Plan {
+  /** No job can be like that. */
+  isNone: boolean;
+  /** The index to go by; undefined for that of the order. */
+  index: string | undefined;
+  /** What is asked of the index, */
+  indexed: readonly Condition[];
+  /** and of each row that it finds. */
+  residual: readonly Condition[];
+}
+
+/** So few units are looked up one by one. */
+const FEW_UNITS = 500;
+/** So many names are looked up one by one. */
+const MOST_NAMES = 500;
+/** A log in which anybody can have any name written is not searched for all of them. */
+const MOST_COMMANDS = 2000;
+
+/** A condition with the index that answers it alone. */
+interface Choice {
+  index: string;
+  condition: Condition;
+  /** What else it says, row by row. */
+  also?: Condition;
+}
+
+/** `most` rows of an index are read and put in order at once. */
+export function planScan(database: Database, filter: ScanFilter, most: number): Plan {
+  const { exitCode, since, until, units, states = [] } = filter;
+  const times: Condition[] = [];
+  if (since) times.push(['at >= ?', since.toISOString()]);
+  if (until) times.push(['at <= ?', until.toISOString()]);
+  const residual: Condition[] = [];
+  const choices: Choice[] = [];
+  let isNone = false;
+  const choose = (index: string, column: string, names: readonly string[] | undefined, condition: Condition): void => {
+    if (names?.length === 0) isNone = true;
+    if (names) choices.push({ index, condition: anyOf(column, names) });
+    else residual.push(condition);
+  };
+  const clients = typeof filter.client === 'string' ? [filter.client] : filter.client;
+  if (clients && !clients.includes('*'))
+    choose('scan_client', 'client', findClients(database, clients), likeAny('client', clients));
+  if (filter.command !== undefined && filter.command !== '*') {
+    const command = [filter.command];
+    choose('scan_command', 'command', findCommands(database, filter.command), likeAny('command', command));
+  }
+  if (states.length > 0) choices.push({ index: 'scan_state', condition: anyOf('state', states) });
+  if (exitCode !== undefined) {
+    const also: Condition = ['exit_code IS ? AND signal IS NULL', exitCode];
+    // Most programs end with 0, of which no index is kept.
+    if (exitCode === 0) residual.push(also);
+    else choices.push({ index: 'scan_exit', condition: ['exit_code = ? AND exit_code <> 0', exitCode], also });
+  }
+  if (units) {
+    const condition: Condition = ['unit IN (SELECT value FROM json_each(?))', JSON.stringify(units)];
+    if (units.length <= FEW_UNITS) return driveBy({ index: 'jobs_unit', condition }, choices, times, residual, isNone);
+    residual.push(condition);
+  }
+  const rarest = isNone ? undefined : findRarest(database, choices, times, most);
+  if (rarest) return driveBy(rarest, choices, times, residual, false);
+  // What is one name has its jobs in the order of time, whatever their number.
+  const single = choices.find(({ condition: [sql] }) => / = \?$/.test(sql));
+  const others = choices.filter((choice) => choice !== single);
+  return {
+    ...{ isNone, index: undefined, indexed: [...(single ? [single.condition] : []), ...times] },
+    residual: [...residual, ...others.map(rowCondition)],
+  };
+}
+
+const rowCondition = ({ condition, also }: Choice): Condition => also ?? condition;
+
+function driveBy(
+  by: Choice,
+  choices: readonly Choice[],
+  times: readonly Condition[],
+  residual: readonly Condition[],
+  isNone: boolean,
+): Plan {
+  const others = choices.filter((choice) => choice !== by).map(rowCondition);
+  return {
+    ...{ isNone, index: by.index, indexed: [by.condition, ...times] },
+    residual: [...residual, ...others, ...(by.also ? [by.also] : [])],
+  };
+}
+
+/** Undefined when none has at most so many rows. */
+function findRarest(
+  database: Database,
+  choices: readonly Choice[],
+  times: readonly Condition[],
+  most: number,
+): Choice | undefined {
+  let rarest: { choice: Choice; count: number } | undefined;
+  for (const choice of choices) {
+    const where = [choice.condition, ...times];
+    const limit = rarest?.count ?? most + 1;
+    const row = database
+      .prepare(
+        `SELECT count(*) AS count FROM (SELECT 1 FROM jobs INDEXED BY ${choice.index} WHERE ${joinConditions(where)} LIMIT ${limit})`,
+      )
+      .get(...valuesOf(where));
+    const count = Number(row?.count);
+    if (count < limit) rarest = { choice, count };
+  }
+  return rarest?.choice;
+}
+
+export function joinConditions(conditions: readonly Condition[]): string {
+  return conditions.map(([sql]) => `(${sql})`).join(' AND ');
+}
+
+export function valuesOf(conditions: readonly Condition[]): (string | number)[] {
+  return conditions.flatMap(([, ...values]) => values);
+}
+
+/** One of these values. */
+function anyOf(column: string, values: readonly string[]): Condition {
+  const [value = ''] = values;
+  if (values.length === 1) return [`${column} = ?`, value];
+  return [`${column} IN (SELECT value FROM json_each(?))`, JSON.stringify(values)];
+}
+
+const isPattern = (word: string): boolean => /[*?]|^-$/.test(word);
+
+/** The names of rows that are like one of the words; what is not known is `-`. */
+function likeAny(column: string, words: readonly string[]): Condition {
+  const exact = words.filter((word) => !isPattern(word));
+  const globs = words.filter(isPattern).map(globOf);
+  const named = `coalesce(${column}, '-')`;
+  const parts = [
+    ...(exact.length > 0 ? [`${named} IN (SELECT value FROM json_each(?))`] : []),
+    ...globs.map(() => `${named} GLOB ?`),
+  ];
+  return [parts.join(' OR '), ...(exact.length > 0 ? [JSON.stringify(exact)] : []), ...globs];
+}
+
+/** SQLite's own has brackets, which ours has not. */
+const globOf = (word: string): string => word.replaceAll('[', '[[]');
+
+/** The clients that are like one of the words; undefined when they are many, or one that is not known is among them. */
+function findClients(database: Database, words: readonly string[]): string[] | undefined {
+  if (!words.some(isPattern)) return words.length <= MOST_NAMES ? [...words] : undefined;
+  const [sql, ...values] = likeAny("nullif(client, '')", words);
+  const names = database
+    .prepare(`SELECT client FROM sums WHERE client <> ? AND (${sql}) LIMIT ${MOST_NAMES + 1}`)
+    .all(ALL_CLIENTS, ...values)
+    .map(({ client }) => client as string);
+  return names.length <= MOST_NAMES && !names.includes('') ? names : undefined;
+}
+
+/** The commands that are like a word; undefined when there are many. */
+function findCommands(database: Database, word: string): string[] | undefined {
+  if (!isPattern(word)) return [word];
+  const names = database
+    .prepare(
+      `WITH RECURSIVE names (name) AS (
+         SELECT min(command) FROM jobs
+         UNION ALL SELECT (SELECT min(command) FROM jobs WHERE command > name) FROM names WHERE name IS NOT NULL LIMIT ${MOST_COMMANDS + 2}
+       ) SELECT name, name GLOB ? AS isLike FROM names WHERE name IS NOT NULL`,
+    )
+    .all(globOf(word)) as { name: string; isLike: number }[];
+  const like = names.filter(({ isLike }) => isLike === 1).map(({ name }) => name);
+  const hasUnknown = database.prepare("SELECT 1 WHERE '-' GLOB ?").get(globOf(word)) !== undefined;
+  return names.length > MOST_COMMANDS || like.length > MOST_NAMES || hasUnknown ? undefined : like;
+}
