@@ -1,4 +1,4 @@
-// What bin/webjobctl starts: reads the command line, says what went wrong, sets the exit code.
+// The program webjobctl: reads the command line, prints errors, and sets the exit code.
 import './node-version.ts';
 import { setFlagsFromString } from 'node:v8';
 import { LockerFailure, nameReached } from 'webjob-locker';
@@ -7,7 +7,10 @@ import { startProgram } from '../cli/program.ts';
 import { say } from '../cli/streams.ts';
 import { makeProgram } from './program.ts';
 
-/** What failed of the system and nobody on the way had a better word for: a call, the database, the locker. Other errors are bugs. */
+/**
+ * Failures of the system that nothing else has described: a system call, the database, the locker.
+ * Other errors are bugs.
+ */
 function failureOf(error: NodeJS.ErrnoException): Error {
   error.message = nameReached(error.message);
   const { syscall, code, message } = error;
@@ -17,7 +20,7 @@ function failureOf(error: NodeJS.ErrnoException): Error {
   return new Failure('failed', message, mayNot ? 'run it as root, or as a user with access' : [], { cause: error });
 }
 
-/** Output has no other place to go: a full disk must not look like the end of it. */
+/** Ends the program when stdout fails: a full disk must not look like the end of the output. */
 function endOutput({ code }: NodeJS.ErrnoException): never {
   if (code === 'EPIPE') process.exit(EXIT_CODES.ok);
   say(`webjobctl: error: standard output cannot be written: ${code}`);
@@ -25,13 +28,14 @@ function endOutput({ code }: NodeJS.ErrnoException): never {
 }
 
 async function main(): Promise<number> {
-  // A locker of a hundred thousand groups fits in a third of the memory when the heap is cleaned more often, and takes no longer.
+  // More frequent garbage collection lets a locker of a hundred thousand uploads fit in a third of
+  // the memory, without taking longer.
   for (const flag of ['--heap-growing-percent=20', '--semi-space-growth-factor=1']) setFlagsFromString(flag);
-  // Whoever reads our output may leave early, as head does.
+  // The reader of the output may leave early, as head does.
   process.stdout.on('error', endOutput);
   try {
     const program = await makeProgram(process.argv.slice(2));
-    // A command sets another exit code by process.exitCode.
+    // A command sets another exit code through process.exitCode.
     const { exitCode: unset } = process;
     await program.parseAsync(process.argv);
     return process.exitCode === unset ? EXIT_CODES.ok : Number(process.exitCode);

@@ -1,4 +1,4 @@
-// The webjobctl command line: one file a command, put together here and nothing else.
+// The webjobctl command line, assembled from one file for each command.
 import { Command } from 'commander';
 import { safeText } from '../cli/output.ts';
 
@@ -6,8 +6,10 @@ declare const WEBJOB_VERSION: string;
 
 type MakeCommand = () => Command;
 
-/** Every command, in the order in which an operator meets them. Each is loaded only when it is asked for: all of them take longer than most
- * have to do. */
+/**
+ * Every command, in the order in which an operator meets them. Each is loaded on demand, because
+ * loading all of them takes longer than most commands run.
+ */
 const COMMANDS: ReadonlyMap<string, () => Promise<MakeCommand>> = new Map([
   ['init', async () => (await import('./commands/init.ts')).initCommand],
   ['client', async () => (await import('./commands/client.ts')).clientCommand],
@@ -41,10 +43,10 @@ const COMMANDS: ReadonlyMap<string, () => Promise<MakeCommand>> = new Map([
   ['completion', async () => (await import('./commands/completion.ts')).completionCommand],
 ]);
 
-/** What is answered without any command. */
+/** Options that need no command. */
 const VERSION_WORDS = new Set(['-v', '--version']);
 
-/** `init` installs what `completion` prints. */
+/** These need all commands: `completion` prints completions for them, and `init` installs those. */
 const ALL = new Set(['completion', 'init']);
 
 const EXPLANATION = `
@@ -62,8 +64,8 @@ Exit codes:
 man webjobctl tells the rest.`;
 
 /**
- * What these words of a command line need, ready to parse them: one command when they begin with its name, else all of them. Its commands set
- * process.exitCode, or throw Failure or CommanderError.
+ * Returns a program that can parse the given words: with one command when they begin with its name,
+ * otherwise with all. Commands set process.exitCode, or throw Failure or CommanderError.
  */
 export async function makeProgram(words: readonly string[]): Promise<Command> {
   const program = new Command('webjobctl')
@@ -85,7 +87,7 @@ export async function makeProgram(words: readonly string[]): Promise<Command> {
   return prepare(program);
 }
 
-/** The word that stands where a command's name does; undefined for those that tell of all commands, too. */
+/** The word in the place of a command's name; undefined for words that concern all commands. */
 function findCommand(words: readonly string[]): string | undefined {
   for (let at = 0; at < words.length; at++) {
     const word = words[at] ?? '';
@@ -95,7 +97,7 @@ function findCommand(words: readonly string[]): string | undefined {
   return undefined;
 }
 
-/** What holds for every command: how it is asked for help, and errors in our voice. */
+/** Settings for every command: how its help is requested, and the form of its errors. */
 function prepare(command: Command): Command {
   command
     .helpOption('-h, --help', 'print this help')

@@ -1,4 +1,5 @@
-// The answers: what became of each request, and the packages that were made. Root writes them, the view reads them.
+// Answers: the result of each request, and the packages that were made. Root writes them, the view
+// reads them.
 import { chmodSync, chownSync, existsSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { makeFolder } from 'webjob-locker/durable';
@@ -6,7 +7,7 @@ import { replaceFile, requireRootsOwn } from '../../cli/files.ts';
 import { isRoot, type User } from '../site/users.ts';
 import { ACT_LIFETIME_MS, type ActAnswer, actFile, formatAnswer, parseActId, parseAnswer, tagOf } from './request.ts';
 
-/** Makes the folder where it is missing: the group of the inbox's owner may read it. */
+/** Makes the directory if it is missing, readable for the group of the inbox's owner. */
 export function openAnswers(folder: string, reader: Pick<User, 'gid'>): void {
   requireRootsOwn(folder);
   if (existsSync(folder)) return;
@@ -15,30 +16,33 @@ export function openAnswers(folder: string, reader: Pick<User, 'gid'>): void {
   chmodSync(folder, 0o750);
 }
 
-/** On disk when it returns. */
+/** Writes an answer, which is on disk when this returns. */
 export function writeAnswer(folder: string, answer: ActAnswer, reader: Pick<User, 'gid'>): void {
   const owner = isRoot() ? { uid: 0, gid: reader.gid } : undefined;
   replaceFile(join(folder, actFile(answer.id)), formatAnswer(answer), { mode: 0o640, owner });
 }
 
-/** Undefined where there is none. Throws the error of a system call, and SyntaxError. */
+/**
+ * Reads an answer; undefined when there is none. Throws the error of a system call, and
+ * SyntaxError.
+ */
 export function readAnswer(folder: string, id: string): ActAnswer | undefined {
   const path = join(folder, actFile(id));
   return existsSync(path) ? parseAnswer(readFileSync(path, 'utf8')) : undefined;
 }
 
-/** The answers about one job; none where nothing was ever answered. */
+/** The answers about one job; empty when there are none. */
 export function readAnswers(folder: string, job: string): ActAnswer[] {
   return listIds(folder, job).flatMap((id) => readAnswer(folder, id) ?? []);
 }
 
-/** The ids of the requests or answers about one job in a folder. */
+/** The ids of the requests or answers about one job in a directory. */
 export function listIds(folder: string, job: string): string[] {
   const tag = tagOf(job);
   return listAll(folder).filter((id) => parseActId(id)?.tag === tag);
 }
 
-/** The ids of all requests, or answers, in a folder. */
+/** The ids of all requests or answers in a directory. */
 export function listAll(folder: string): string[] {
   if (!existsSync(folder)) return [];
   return readdirSync(folder).flatMap((name) => {
@@ -47,12 +51,12 @@ export function listAll(folder: string): string[] {
   });
 }
 
-/** Where the package lies that an act made. */
+/** The path of the package that an act made. */
 export function packageFile(folder: string, id: string): string {
   return join(folder, `${id}.zip`);
 }
 
-/** Takes away answers that nobody needs any more, with their packages, and what a killed run left. */
+/** Removes answers that have expired, with their packages, and what a killed run left. */
 export function removeOldAnswers(folder: string, now: number): void {
   for (const name of readdirSync(folder)) {
     const { at } = parseActId(name.replace(/\.(?:json|zip)$/, '')) ?? {};

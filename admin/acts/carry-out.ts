@@ -1,4 +1,4 @@
-// Does what a reader of the view asked for, by the code of the commands of the same names.
+// Carries out what a user of the view requested, with the code of the commands of the same names.
 import { chmodSync, chownSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { Failure } from '../../cli/failure.ts';
@@ -16,22 +16,25 @@ import { packageFile } from './answers.ts';
 import { addNote } from './note.ts';
 import type { ActRequest } from './request.ts';
 
-/** What an act needs beside the request. */
+/** What an act needs besides the request. */
 export interface ActPlace {
   site: Site;
-  /** The folder of answers, where a package goes. */
+  /** The directory of answers, which receives packages too. */
   answers: string;
-  /** Whose group may read a package. */
+  /** The owner whose group may read a package. */
   reader: Pick<User, 'gid'>;
   keys: Keys;
   version: string;
 }
 
-/** Returns what came of it, in words. Throws Failure, and the error of a system call. */
+/**
+ * Carries out a request; returns the result in words. Throws Failure, and the error of a system
+ * call.
+ */
 export async function carryOut(id: string, request: ActRequest, place: ActPlace): Promise<string> {
   const { act, job, client, user, text = '', stream = 'out' } = request;
   const { settings } = place.site;
-  // Root has the view's word for it that this user asked.
+  // That this user requested it is only the view's claim.
   const by = `${user} (webjob-view)`;
   switch (act) {
     case 'verify':
@@ -73,12 +76,12 @@ async function makeEvidence(
   { site, answers, reader, keys, version }: ActPlace,
 ): Promise<string> {
   const jobs = await selectJobs(site, { jobs: [job], client });
-  // An id may be the beginning of another's.
+  // An id may be the beginning of another one.
   if (jobs.some(({ jobId }) => jobId !== job)) throw new Failure('findings', `job ${job} not found`);
   const directory = join(answers, id);
   const info = { caseNumber: undefined, examiner: user, description: undefined };
   const { zipFolder } = await import('../bag/zip.ts');
-  // Acts have no identity to open sealed streams with.
+  // Acts have no identity that could open sealed streams.
   const plan = { directory, jobs, info, keys, identities: undefined, version, zip: zipFolder, advance: () => {}, by };
   const { findings, tagListSha256 } = await inTurn(site.settings, 'keep', () => makePackage(site, plan));
   rmSync(directory, { recursive: true });

@@ -1,6 +1,6 @@
-// The inbox as root reads it. The view's user owns it and can put anything there at any moment: links, FIFOs, other names of files that are
-// not its own, files without end. So the folder is held open, each file is opened in that very folder without following a link, and what
-// was opened is looked at, not its name.
+// Reads the inbox as root. The view's user owns it and can put anything there at any moment: links,
+// FIFOs, hard links to other users' files, endless files. So the directory is held open, each file
+// is opened in it without following a link, and the open file is checked instead of its name.
 import {
   closeSync,
   constants,
@@ -18,30 +18,30 @@ import { errorCode, requireRootsOwn } from '../../cli/files.ts';
 import { findUserById, isRoot, mayAccess, type User } from '../site/users.ts';
 import { ACT_LIFETIME_MS, type ActRequest, MAX_REQUEST_BYTES, parseActId, parseRequest, tagOf } from './request.ts';
 
-/** More names are left for the next time. */
+/** Further names are left for the next run. */
 const MAX_NAMES = 2000;
-/** A clock that was set back, or one that is a little ahead. */
+/** Tolerated differences between clocks. */
 const AHEAD_MS = 300_000;
-/** What is being written is younger. */
+/** A younger file may still be being written. */
 const WRITING_MS = 600_000;
 
 export interface Asked {
   id: string;
-  /** Time of the request file; the id contains the time of the form. */
+  /** The time of the request file; the id contains the time of the form. */
   at: Date;
   request: ActRequest;
 }
 
 export interface Inbox {
-  /** Who owns it. */
+  /** The owner of the inbox. */
   owner: Pick<User, 'uid' | 'gid'>;
-  /** The requests in it, the oldest first. What is none is taken away, and told of. */
+  /** The requests in it, oldest first. Everything else is removed and reported. */
   read(now: number, complain: (message: string) => void): Asked[];
   remove(id: string): void;
   close(): void;
 }
 
-/** Throws Failure `failed` for one that is not there, or that is not safe to be read. */
+/** Opens an inbox. Throws Failure `failed` for one that does not exist or is not safe to read. */
 export function openInbox(path: string, locker: string): Inbox {
   requireRootsOwn(dirname(path));
   const fd = openFolder(path);
@@ -49,7 +49,7 @@ export function openInbox(path: string, locker: string): Inbox {
     const { uid, gid, mode } = fstatSync(fd);
     if ((mode & 0o022) !== 0) throw unsafe(path, 'others than its owner can write in it', `chmod 700 ${path}`);
     if (isRoot()) checkOwner(path, uid, locker);
-    // Without the dot it would be the link to the folder.
+    // Without the dot it would be the path of the link to the directory.
     const folder = `/proc/self/fd/${fd}/.`;
     return {
       owner: { uid, gid },
@@ -75,7 +75,10 @@ function unsafe(path: string, why: string, hint: string): Failure {
   return new Failure('failed', `${path} is not safe: ${why}`, hint);
 }
 
-/** A user who can write to the locker could forge evidence, and then also record that it was verified and released. */
+/**
+ * A user who can write to the locker could forge evidence, and then also record that it was
+ * verified and released.
+ */
 function checkOwner(path: string, uid: number, locker: string): void {
   const owner = findUserById(uid);
   const hint = 'give it to the user of the process that stays, as docs/guide/view.md says';
@@ -125,13 +128,16 @@ function listNames(folder: string): string[] {
   return names;
 }
 
-/** The view gives a file its name when it is whole. */
+/** The view renames a file to its final name when it is complete. */
 function isBeingWritten(name: string, now: number): boolean {
   const { at } = parseActId(/^\.(.*)\.new$/.exec(name)?.[1] ?? '') ?? {};
   return at !== undefined && Math.abs(now - at) < WRITING_MS;
 }
 
-/** A small file with one name, which belongs to the owner of the inbox. Throws SyntaxError for anything else. */
+/**
+ * Reads a small file with a single link that belongs to the owner of the inbox. Throws SyntaxError
+ * for anything else.
+ */
 function readFile(path: string, owner: number): { text: string; askedAt: Date } {
   const fd = openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
   try {
@@ -155,7 +161,7 @@ function readFile(path: string, owner: number): { text: string; askedAt: Date } 
   }
 }
 
-/** Only the name goes: what a link leads to stays. */
+/** Removes only the name; the target of a link stays. */
 function removeAny(path: string, complain: (message: string) => void): void {
   try {
     unlinkSync(path);

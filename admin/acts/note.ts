@@ -1,4 +1,4 @@
-// A note on a job: an entry of the custody record, which nobody can take out again without a trace.
+// Notes on jobs: entries of the custody record, which cannot be removed without a trace.
 import { Failure } from '../../cli/failure.ts';
 import { HIDDEN_CHARACTERS } from '../../cli/output.ts';
 import { type Logs, operatorName, recordEvent } from '../../evidence/events.ts';
@@ -6,13 +6,13 @@ import { type Logs, operatorName, recordEvent } from '../../evidence/events.ts';
 const MAX_CHARACTERS = 1000;
 
 export interface Note {
-  /** As the log writes it. */
+  /** The job id in the escaped form of the log. */
   job: string;
   text: string;
   by: string;
 }
 
-/** One line of text. Throws Failure `usage` for anything else. */
+/** Checks that a note is one line of text. Throws Failure `usage`. */
 export function parseNote(text: string, what = 'the note'): string {
   const line = text.trim();
   if (line === '') throw new Failure('usage', `${what} is empty`);
@@ -23,7 +23,10 @@ export function parseNote(text: string, what = 'the note'): string {
   return line;
 }
 
-/** Puts it on record; on disk when this returns. `by`: for whom, else who runs this. */
+/**
+ * Records a note, which is on disk when this returns. `by` is the person it was written for, by
+ * default the one who runs this process.
+ */
 export function addNote(settings: Logs, job: string, text: string, by = operatorName()): Note {
   recordEvent(settings, { event: 'note', jobId: job, text }, by);
   return { job, text, by };

@@ -1,5 +1,5 @@
-// The files that the view and `webjobctl acts` exchange: only the view writes requests, into the inbox, and only root writes answers.
-// Both know this format, and neither trusts what it reads.
+// The files that the view and `webjobctl acts` exchange: only the view writes requests to the
+// inbox, and only root writes answers. Neither side trusts what it reads.
 import { createHash, randomBytes } from 'node:crypto';
 import { join } from 'node:path';
 import { STREAMS, type StreamName } from 'webjob-locker';
@@ -12,39 +12,39 @@ import { parseNote } from './note.ts';
 export const ACT_NAMES = ['verify', 'hold', 'release', 'note', 'download', 'package'] as const;
 export type ActName = (typeof ACT_NAMES)[number];
 
-/** Those that take words: the note, or the reason. */
+/** Acts with a text: the note, or the reason. */
 export const ACTS_WITH_TEXT: readonly ActName[] = ['hold', 'release', 'note'];
 
 export interface ActRequest {
   act: ActName;
   job: string;
-  /** Whose job it is: a client can send the id of another's. */
+  /** The client of the job, because a client can send the id of another client's job. */
   client: string | undefined;
-  /** The reader who asked, by the user name from httpd. */
+  /** The user name from httpd. */
   user: string;
-  /** Of those that take words. */
+  /** The text, for acts that have one. */
   text: string | undefined;
-  /** Of a download. */
+  /** The stream, for a download. */
   stream: StreamName | undefined;
 }
 
 export interface ActAnswer extends ActRequest {
   id: string;
-  /** ISO 8601. */
+  /** The time of the request, in ISO 8601. */
   askedAt: string;
   answeredAt: string;
-  /** `started` is seen while it is done, and after a kill. */
+  /** `started` is visible while the act is carried out, and after a kill. */
   state: 'started' | 'done' | 'failed';
-  /** What came of it. */
+  /** The result in words. */
   words: string;
 }
 
-/** A request is a few hundred bytes. */
+/** A request has a few hundred bytes. */
 export const MAX_REQUEST_BYTES = 8192;
-/** So old a request is not done any more, and so old an answer is removed with what belongs to it. */
+/** An older request is no longer carried out, and an older answer is removed with its package. */
 export const ACT_LIFETIME_MS = 24 * 3_600_000;
 
-/** The folders of a site's acts. The one above both is root's. */
+/** The directories of a site's acts. Their parent belongs to root. */
 export function actFolders(settings: Pick<ServerSettings, 'configDirectory'>): { inbox: string; answers: string } {
   const folder = join(settings.configDirectory, 'webjob-acts');
   return { inbox: join(folder, 'inbox'), answers: join(folder, 'answers') };
@@ -52,30 +52,30 @@ export function actFolders(settings: Pick<ServerSettings, 'configDirectory'>): {
 
 const ID = /^(\d{13})-([0-9a-f]{16})-([0-9a-f]{32})$/;
 
-/** The part of an id by which those of one job are found without reading them. */
+/** The part of an act id by which the acts of one job are found without reading them. */
 export function tagOf(job: string): string {
   return createHash('sha256').update(job).digest('hex').slice(0, 16);
 }
 
-/** A new name for a request: when, for which job, and what nobody guesses. */
+/** A new act id: the time, the job, and random bytes. */
 export function makeActId(job: string, now: number): string {
   return `${String(now).padStart(13, '0')}-${tagOf(job)}-${randomBytes(16).toString('hex')}`;
 }
 
-/** Undefined when the text is not an act id. */
+/** Parses an act id; undefined for another text. */
 export function parseActId(id: string): { at: number; tag: string } | undefined {
   const [, at, tag = ''] = ID.exec(id) ?? [];
   return at === undefined ? undefined : { at: Number(at), tag };
 }
 
-/** The file of a request or of an answer. */
+/** The file of a request or an answer. */
 export const actFile = (id: string): string => `${id}.json`;
 
 export function formatRequest({ act, job, client, user, text, stream }: ActRequest): string {
   return `${JSON.stringify({ act, job, client, user, text, stream })}\n`;
 }
 
-/** Throws SyntaxError, which says what is wrong, for anything but a request. */
+/** Parses a request. Throws a SyntaxError that says what is wrong. */
 export function parseRequest(text: string): ActRequest {
   const { act, job, client, user, text: words, stream, ...others } = parseObject(text);
   if (Object.keys(others).length > 0) throw new SyntaxError('it has fields that nobody knows');
@@ -92,7 +92,7 @@ export function parseRequest(text: string): ActRequest {
   return { act: name, job, client, user, text: words === undefined ? undefined : parseWords(words), stream: found };
 }
 
-/** A name as httpd gives it: one line, nothing hidden. */
+/** Whether this is a user name as httpd passes it: one line of visible characters. */
 export function isUser(user: unknown): user is string {
   return typeof user === 'string' && /^[^\t\n]{1,255}$/.test(user) && user.search(HIDDEN_CHARACTERS) < 0;
 }
@@ -122,7 +122,7 @@ export function formatAnswer(answer: ActAnswer): string {
   return `${JSON.stringify(answer)}\n`;
 }
 
-/** What root wrote. Throws SyntaxError. */
+/** Parses an answer. Throws SyntaxError. */
 export function parseAnswer(text: string): ActAnswer {
   return parseObject(text) as unknown as ActAnswer;
 }

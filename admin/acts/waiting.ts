@@ -1,4 +1,4 @@
-// What waits in the inbox, for those who watch a site: how much, and since when.
+// How much waits in the inbox, and since when, for monitoring.
 import { existsSync, readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import type { ServerSettings } from '../../cgi/controls.ts';
@@ -7,11 +7,11 @@ import { actFile, actFolders } from './request.ts';
 
 export interface Waiting {
   count: number;
-  /** When the oldest was asked for. */
+  /** When the oldest waiting act was requested. */
   oldest: Date | undefined;
 }
 
-/** Undefined where no acts are set up, or this user may not look. */
+/** Undefined when acts are not set up, or this user may not read the inbox. */
 export function readWaiting(settings: ServerSettings): Waiting | undefined {
   const { inbox } = actFolders(settings);
   try {

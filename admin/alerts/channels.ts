@@ -1,5 +1,5 @@
-// The ways in which somebody is told: mail by sendmail or SMTP, a webhook, a program. Each takes at most the time of the rules, and throws Failure
-// `failed` for what was not taken.
+// The channels of alerts: mail by sendmail or SMTP, a webhook, a program. Each takes at most the
+// configured time, and throws Failure `failed` for a message that was not accepted.
 import { spawnSync } from 'node:child_process';
 import { createHash, createHmac } from 'node:crypto';
 import { readFileSync } from 'node:fs';
@@ -14,8 +14,8 @@ import type { Letter } from './message.ts';
 type Of<Kind extends Channel['kind']> = Extract<Channel, { kind: Kind }>;
 
 /**
- * The name of a channel, which stays the same while it reaches the same receiver. Of an URL it has the host alone, for a path may be a secret; a
- * digest tells those of one host apart.
+ * The name of a channel, which is the same as long as the receiver is. Of a URL it contains only
+ * the host, because the path may be a secret; a digest distinguishes channels to the same host.
  */
 export function nameChannel(channel: Channel): string {
   const target = targetOf(channel);
@@ -24,7 +24,7 @@ export function nameChannel(channel: Channel): string {
   return `webhook ${URL.parse(target)?.host ?? target} ${digest}`;
 }
 
-/** Resolves when the other side has taken the letter. */
+/** Resolves when the receiver has accepted the message. */
 export async function send(channel: Channel, letter: Letter, attempt: number, seconds: number): Promise<void> {
   switch (channel.kind) {
     case 'mail':
@@ -36,7 +36,7 @@ export async function send(channel: Channel, letter: Letter, attempt: number, se
   }
 }
 
-/** The first line of a file that holds a secret. Throws Failure `failed`. */
+/** The first line of a file with a secret. Throws Failure `failed`. */
 function readSecret(path: string): string {
   try {
     return readFileSync(path, 'utf8').split(/\r?\n/)[0] ?? '';
@@ -68,12 +68,12 @@ async function sendMail(mail: Of<'mail'>, letter: Letter, attempt: number, secon
       port: Number(url.port) || (isSecure ? 465 : 25),
       secure: isSecure,
     },
-    // A password goes over TLS or not at all.
+    // A password is sent over TLS or not at all.
     ...{ requireTLS: mail.user !== undefined && !isSecure, name: hostname() },
     ...{ connectionTimeout: timeout, greetingTimeout: timeout, socketTimeout: timeout, dnsTimeout: timeout },
     ...(mail.user !== undefined && { auth: { user: mail.user, pass: readSecret(mail.passwordFile ?? '') } }),
   });
-  // What a server sends byte by byte would keep a socket from ever being idle.
+  // A server that sends byte by byte would keep the socket from ever being idle.
   const expired = delay(timeout * 2, undefined, { ref: false }).then(() => {
     throw new Error(`it took more than ${seconds * 2} s`);
   });
@@ -86,7 +86,7 @@ async function sendMail(mail: Of<'mail'>, letter: Letter, attempt: number, secon
   }
 }
 
-/** An URL, or what is in the file that it names. */
+/** A URL, given directly or as the name of a file that contains it. */
 function readUrl(given: string): URL {
   const text = given.startsWith('@') ? readSecret(given.slice(1)) : given;
   const url = URL.parse(text);
@@ -94,7 +94,10 @@ function readUrl(given: string): URL {
   return url;
 }
 
-/** The headers of Standard Webhooks (https://www.standardwebhooks.com), by which a receiver knows the sender, the time and a repetition. */
+/**
+ * The headers of Standard Webhooks (https://www.standardwebhooks.com), which prove the sender and
+ * the time and identify repeated messages.
+ */
 export function signHeaders(
   letter: Pick<Letter, 'id' | 'json'>,
   secret: string | undefined,
@@ -116,14 +119,14 @@ async function post({ url, secretFile }: Of<'webhook'>, letter: Letter, seconds:
   await ask(readUrl(url), { method: 'POST', headers, body: letter.json }, seconds);
 }
 
-/** Tells an outside watch that all is well; it tells somebody when it no longer hears of us. */
+/** Pings an external monitor, which raises an alarm when pings stop. */
 export async function ping(url: string, seconds: number): Promise<void> {
   await ask(readUrl(url), { method: 'GET' }, seconds);
 }
 
 const MAX_REDIRECTS = 3;
 
-/** A redirect is followed where it keeps the method, and leads to the same host: what is sent is for nobody else. */
+/** Follows a redirect that keeps the method and the host; the message must not go elsewhere. */
 async function ask(first: URL, request: RequestInit, seconds: number): Promise<void> {
   const signal = AbortSignal.timeout(seconds * 1000);
   let url = first;
@@ -148,7 +151,7 @@ async function ask(first: URL, request: RequestInit, seconds: number): Promise<v
   }
 }
 
-/** The path of an URL may be a secret: it is not told. */
+/** The path of the URL is not shown, because it may be a secret. */
 function refused({ host }: URL, reason: string): Failure {
   return new Failure('failed', safeLine(`${host}: ${reason}`));
 }
@@ -160,7 +163,10 @@ function runCommand({ words }: Of<'command'>, letter: Letter, attempt: number, s
   });
 }
 
-/** Runs a program without a shell. What it prints is for nobody: a program that stays behind would hold our streams open. */
+/**
+ * Runs a program without a shell. Its output is discarded, because a background process could hold
+ * our streams open.
+ */
 function runProgram(
   program: string,
   args: readonly string[],
@@ -174,7 +180,7 @@ function runProgram(
   });
   const { code } = (error ?? {}) as NodeJS.ErrnoException;
   if (code === 'ETIMEDOUT') throw new Failure('failed', `${program} did not end within ${seconds} s`);
-  // A program may do without its input.
+  // A program need not read its input.
   if (error && code !== 'EPIPE') throw new Failure('failed', `${program} cannot be run: ${code}`);
   if (status !== 0) throw new Failure('failed', `${program} ended with ${signal ?? status}`);
 }

@@ -1,37 +1,38 @@
-// Sends what is in the outbox, each message over each channel in the order in which they were made. Before a message is sent it is on record that
-// it is about to be, and behind it that it was taken: after a kill between the two it is sent once more, with the same id.
+// Delivers the messages in the outbox, over each channel in their order. The state file says that a
+// message is about to be sent, and afterwards that it was accepted: after a kill in between it is
+// sent again with the same id.
 import { Failure } from '../../cli/failure.ts';
 import type { Channel, Rules } from '../../fleet/expect.ts';
 import { nameChannel, send } from './channels.ts';
 import { writeLetter } from './message.ts';
 import { type AlertState, forgetSent, nextAttemptAt } from './state.ts';
 
-/** What became of one attempt. */
+/** The result of one attempt. */
 export interface Attempt {
   channel: string;
   messageId: string;
   attempt: number;
-  /** Undefined when it was taken. */
+  /** Undefined when the message was accepted. */
   error: string | undefined;
 }
 
 export interface Deliverer {
   state: AlertState;
   rules: Rules;
-  /** How the site is called. */
+  /** The name of the site. */
   site: string;
-  /** Keeps the state, on disk when it returns. */
+  /** Saves the state, which is on disk when this returns. */
   keep(): void;
 }
 
-/** Sends what is due. A channel that fails is left alone until its pause is over; the others go on. */
+/** Sends what is due. A channel that failed pauses; the others continue. */
 export async function deliver({ state, rules, site, keep }: Deliverer): Promise<Attempt[]> {
   const attempts: Attempt[] = [];
   dropUnknown(state, rules);
   for (const channel of rules.channels) {
     const name = nameChannel(channel);
     const due = state.failures[name]?.nextAt ?? 0;
-    // A clock that was set back far is no reason to wait.
+    // A clock that was set back far must not delay messages.
     if (Date.now() < due && due - Date.now() <= 3_600_000 + rules.retry * 1000) continue;
     for (let delivery = findNext(state, name); delivery; delivery = findNext(state, name)) {
       const message = state.messages.find(({ id }) => id === delivery?.messageId);
@@ -59,7 +60,7 @@ function findNext({ outbox }: AlertState, name: string): AlertState['outbox'][nu
   return outbox.find(({ channel }) => channel === name);
 }
 
-/** For a channel that the rules no longer have there is nobody to tell. */
+/** Drops messages for channels that are no longer configured. */
 function dropUnknown(state: AlertState, { channels }: Rules): void {
   const names = new Set(channels.map(nameChannel));
   state.outbox = state.outbox.filter(({ channel }) => names.has(channel));

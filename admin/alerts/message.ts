@@ -1,12 +1,12 @@
-// A message about problems, as people and as programs read it.
+// Formats a message about problems for people and for programs.
 import { hostname } from 'node:os';
 import { safeLine } from '../../cli/output.ts';
 import type { AlertEvent, Message } from './state.ts';
 
-/** Events that a mail has word for word. */
+/** The most events that a mail lists one by one. */
 const MOST_NAMED = 100;
 
-/** A message as every channel has it. */
+/** A message in the form for channels. */
 export interface Letter {
   id: string;
   at: Date;
@@ -16,7 +16,7 @@ export interface Letter {
   json: string;
 }
 
-/** `attempt` above 1 means that the receiver may have it already. */
+/** With `attempt` above 1 the receiver may already have the message. */
 export function writeLetter({ id, at, events }: Message, site: string, attempt: number): Letter {
   const count = (kind: AlertEvent['kind']): number => events.filter((event) => event.kind === kind).length;
   const [begun, ended, goesOn] = [count('begun'), count('ended'), count('goes on')];
@@ -48,7 +48,7 @@ export function writeLetter({ id, at, events }: Message, site: string, attempt: 
   };
 }
 
-/** As --json prints it. */
+/** The event in the form that --json prints. */
 export function describeJson(
   { kind, key, what, where, beganAt, at }: AlertEvent,
   time = (milliseconds: number): string => new Date(milliseconds).toISOString(),

@@ -1,4 +1,4 @@
-// The checks of `webjobctl alert`: what is not as the rules of a site expect it, at this moment.
+// The checks of `webjobctl alert`: how a site deviates from its rules at this moment.
 import { existsSync, statfsSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { Failure } from '../../cli/failure.ts';
@@ -21,12 +21,15 @@ import { type AlertState, checkOf, type Look, type Problem } from './state.ts';
 
 const DAY_SECONDS = 86_400;
 
-/** What was found, and what the next run has to know of it. */
+/** What was found, and what the next run must know of it. */
 export interface Found extends Look {
   verified: AlertState['verified'];
 }
 
-/** Makes every check that the rules ask for. One that fails is a problem itself, and ends none that it found before. */
+/**
+ * Makes every configured check. A check that fails is a problem itself, and does not affect the
+ * results of the others.
+ */
 export async function findProblems(
   { site, desk, rules }: { site: Site; desk: Desk; rules: Rules },
   state: AlertState,
@@ -78,7 +81,7 @@ function findEnding(etcDirectory: string, { certificates: seconds }: Warnings, n
   if (seconds === undefined) return [];
   const ends = (what: string, where: string, until: Date): Problem[] => {
     if (until.getTime() - now.getTime() >= seconds * 1000) return [];
-    // The day and no count of days: one problem has one text.
+    // The date instead of a number of days, so that one problem always has the same text.
     const verb = until <= now ? 'ended' : 'ends';
     return [{ key: `${what} ${where}`, what: `${what} ${verb} ${until.toISOString().slice(0, 10)}`, where }];
   };
@@ -117,7 +120,7 @@ function findFull({ settings }: Site, { disk, inodes }: Warnings): Problem[] {
     const names: Problem = { key: `inodes ${folder}`, what: `its disk has ${ffree} inodes left`, where: folder };
     return [
       ...(isLow(disk, bavail * bsize, blocks * bsize) ? [room] : []),
-      // Some file systems make inodes as they go and report none at all.
+      // Some file systems allocate inodes on demand and report none.
       ...(files > 0 && isLow(inodes, ffree, files) ? [names] : []),
     ];
   });
@@ -134,7 +137,7 @@ function findUnsigned({ settings }: Site, { checkpoint: seconds }: Warnings, now
   });
 }
 
-/** Rollouts that `assign advance` has paused, until somebody resumes or cancels them. */
+/** Rollouts that `assign advance` has paused, until someone resumes or cancels them. */
 function findStopped({ settings }: Site): Problem[] {
   const paused = readBook(settings).active.filter(({ rollout, state }) => rollout && state === 'paused');
   if (paused.length === 0) return [];
@@ -148,7 +151,10 @@ function findStopped({ settings }: Site): Problem[] {
   });
 }
 
-/** Looks back far enough to see again what was found before, for only then it can be said to be gone. */
+/**
+ * Verifies far enough into the past to find earlier problems again, because only then their absence
+ * means that they are solved.
+ */
 function verifyNow(site: Site, span: number | undefined, { problems }: AlertState, now: Date): Problem[] {
   const begins = problems.filter((problem) => checkOf(problem) === 'verify').map(({ beganAt }) => beganAt);
   const since =

@@ -1,5 +1,6 @@
-// What is known of the problems of a site from one run of `webjobctl alert` to the next, and what is still to be sent. Every decision and the
-// message that it makes are written in one step, before anything is sent: a kill loses none, and none is decided twice.
+// The state of alerts between runs of `webjobctl alert`: the known problems and the messages to be
+// sent. Every decision is written together with its message before anything is sent, so that a kill
+// neither loses nor repeats one.
 import { randomBytes } from 'node:crypto';
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -10,16 +11,16 @@ import { errorCode, removeUnfinished, replaceFile } from '../../cli/files.ts';
 import { quote } from '../../cli/shell.ts';
 import { keepFolder } from '../site/turn.ts';
 
-/** Something that is not as it should be. */
+/** A problem of the site. */
 export interface Problem {
-  /** Its name for as long as it lasts; the first word says which check found it. */
+  /** The name of the problem as long as it lasts; the first word is the check that found it. */
   key: string;
   what: string;
-  /** A client, a file, the id of a job. */
+  /** A client, a file, or a job id. */
   where: string;
 }
 
-/** A problem that goes on; times are milliseconds since 1970. */
+/** A problem that persists; times are milliseconds since 1970. */
 interface OpenProblem extends Problem {
   beganAt: number;
   toldAt: number;
@@ -31,9 +32,9 @@ export interface AlertEvent extends Problem {
   at: number;
 }
 
-/** What is sent over every channel. */
+/** A message for every channel. */
 export interface Message {
-  /** By which a receiver knows it again. */
+  /** Identifies the message for its receiver. */
   id: string;
   at: number;
   events: AlertEvent[];
@@ -43,17 +44,17 @@ export interface Message {
 export interface Delivery {
   messageId: string;
   channel: string;
-  /** How often its sending was begun. After the first a receiver may have it already. */
+  /** How often an attempt was begun. After the first one, the receiver may have the message. */
   attempts: number;
 }
 
 export interface AlertState {
   version: 1;
   problems: OpenProblem[];
-  /** Events that wait for the end of the quiet hours. */
+  /** Events held back until the end of the quiet hours. */
   held: AlertEvent[];
   messages: Message[];
-  /** In the order in which they are to be sent. */
+  /** Messages in the order in which they are to be sent. */
   outbox: Delivery[];
   /** Channels that failed, by name: how often in a row, and when they are tried again. */
   failures: Record<string, { count: number; nextAt: number }>;
@@ -69,7 +70,10 @@ export function statePath(settings: ServerSettings): string {
   return join(keepFolder(settings), 'alert.state');
 }
 
-/** Throws Failure `failed`: to begin anew would tell of everything once more. */
+/**
+ * Reads the state. Throws Failure `failed` for a damaged one, because starting over would report
+ * everything again.
+ */
 export function readState(settings: ServerSettings): AlertState {
   const path = statePath(settings);
   if (!existsSync(path)) return structuredClone(EMPTY);
@@ -83,7 +87,7 @@ export function readState(settings: ServerSettings): AlertState {
   }
 }
 
-/** On disk when it returns. For whoever has the turn. */
+/** Writes the state, which is on disk when this returns. The caller holds the lock. */
 export function writeState(settings: ServerSettings, state: AlertState): void {
   const path = statePath(settings);
   try {
@@ -95,29 +99,29 @@ export function writeState(settings: ServerSettings, state: AlertState): void {
   }
 }
 
-/** What there is at this moment. */
+/** The problems at this moment. */
 export interface Look {
   problems: readonly Problem[];
-  /** Checks that could not be made: what they found before goes on. */
+  /** Checks that failed; the problems they found before persist. */
   failed: ReadonlySet<string>;
 }
 
 export interface Policy {
-  /** Names of the channels. */
+  /** The names of the channels. */
   channels: readonly string[];
   /** Seconds. */
   remind: number | undefined;
   isQuiet: boolean;
 }
 
-/** The check that a problem is of. */
+/** The check that found a problem. */
 export function checkOf({ key }: Pick<Problem, 'key'>): string {
   return key.split(' ', 1)[0] ?? '';
 }
 
 /**
- * What a look changes: the problems that go on, and one message to every channel with all that is new, unless it is quiet. Changes the state, and
- * returns the events.
+ * Compares a look with the state: updates the problems and adds one message with everything new for
+ * every channel, except in quiet hours. Returns the events.
  */
 export function takeLook(state: AlertState, { problems, failed }: Look, policy: Policy, now: number): AlertEvent[] {
   const events: AlertEvent[] = [];
@@ -154,13 +158,16 @@ function addMessage(state: AlertState, message: Message, channels: readonly stri
   for (const channel of channels) state.outbox.push({ messageId: message.id, channel, attempts: 0 });
 }
 
-/** Forgets messages that are on no way any more. */
+/** Removes messages that have been delivered over all channels. */
 export function forgetSent(state: AlertState): void {
   const wanted = new Set(state.outbox.map(({ messageId }) => messageId));
   state.messages = state.messages.filter(({ id }) => wanted.has(id));
 }
 
-/** The first pause is that of the rules, each is twice as long as the one before, and none longer than an hour. */
+/**
+ * When to try a channel again: the first pause is the configured one, each further one is twice as
+ * long, up to an hour.
+ */
 export function nextAttemptAt(count: number, retrySeconds: number, now: number): number {
   return now + Math.min(retrySeconds * 2 ** Math.min(count - 1, 20), Math.max(3600, retrySeconds)) * 1000;
 }

@@ -1,5 +1,5 @@
-// What the custody records of a site say of the jobs of a package: their deposits, and what became of them, as far as an entry names nobody
-// else.
+// The custody entries of the jobs in a package: their deposits, and what became of them. Entries
+// that name other jobs are not included.
 import { listCustodyFiles, STREAMS } from 'webjob-locker';
 import { encodeField, findJobIdParts } from 'webjob-protocol';
 import { type Entry, scanEntries } from '../../evidence/entries.ts';
@@ -8,31 +8,37 @@ import type { Job } from '../../ledger/job.ts';
 import { logFolders } from '../../ledger/site.ts';
 import type { Site } from '../site/site.ts';
 
-/** An entry of a record of one server. */
+/** An entry in the record of one server. */
 export interface PlacedEntry extends Entry {
-  /** The folder of logs that the record is in. */
+  /** The log directory of the record. */
   logs: string;
-  /** Its deposits: one, or those of uploads that were adopted together. */
+  /** The deposits in it: one, or those of uploads that were adopted together. */
   deposits: readonly Deposit[];
 }
 
 /** The custody entries of one job. */
 export interface JobEntries {
-  /** Those that may be shown, the oldest first. */
+  /** Entries that may be shown, oldest first. */
   shown: PlacedEntry[];
-  /** Those that name other jobs, too, and are not handed over; what they say of this job counts all the same. */
+  /**
+   * Entries that also name other jobs and are not handed over. What they say of this job is used
+   * all the same.
+   */
   hidden: PlacedEntry[];
 }
 
-/** A server's clock may have been set back between a job id and a custody record. */
+/** How far a server's clock may have been set back between a job id and its custody record. */
 const CLOCK_MS = 3_600_000;
 
-/** Whether a deposit is of a job. */
+/** Returns a function that tells whether a deposit belongs to a job. */
 export function isDepositOf({ jobId, clientId }: Pick<Job, 'jobId' | 'clientId'>): (told: Deposit) => boolean {
   return (told) => encodeField(told.jobId) === jobId && (told.clientId === undefined || told.clientId === clientId);
 }
 
-/** Job ids as records have them are those of jobs as the log writes them. */
+/**
+ * Returns a function that tells whether a job id in a custody record belongs to one of the jobs,
+ * whose ids are in the escaped form of the log.
+ */
 export function jobIdsOf(jobs: readonly Job[]): (jobId: string) => boolean {
   const ids = new Set(jobs.flatMap(({ jobId }) => jobId ?? []));
   return (jobId) => ids.has(encodeField(jobId));
@@ -75,7 +81,7 @@ function jobsOf({ facts, deposits }: PlacedEntry, owners: ReadonlyMap<string, Jo
   );
 }
 
-/** Of an upload that was replaced the entry names the job that took its place, and that job's client. */
+/** The entry about a replaced upload also names the job that replaced it, and that job's client. */
 function namesOnly({ facts, deposits }: PlacedEntry, isOwn: (jobId: unknown, clientId: unknown) => boolean): boolean {
   if (facts.event === 'replaced') return isOwn(facts.replacedBy, facts.clientId) && isOwn(facts.jobId, undefined);
   return deposits.every(({ jobId, clientId }) => isOwn(jobId, clientId));

@@ -1,4 +1,5 @@
-// What a package says of itself: bag-info.txt (RFC 8493, section 2.2.2), and the questions for what is not given.
+// bag-info.txt, the metadata of a package (RFC 8493, section 2.2.2), and the questions for what was
+// not given.
 import { createInterface } from 'node:readline/promises';
 import { Failure } from '../../cli/failure.ts';
 import { operatorName } from '../../evidence/events.ts';
@@ -11,7 +12,10 @@ export interface PackageInfo {
 
 export type GivenInfo = { [Name in keyof PackageInfo]: string | undefined };
 
-/** Asks on a terminal for missing fields; without a terminal the examiner is the user who runs the command. Throws Failure `usage`. */
+/**
+ * Asks on a terminal for missing fields. Without a terminal, the examiner is the user who runs the
+ * command. Throws Failure `usage`.
+ */
 export async function completeInfo(given: GivenInfo, mayAsk: boolean): Promise<PackageInfo> {
   const info = { ...given };
   if (mayAsk && process.stdin.isTTY && process.stderr.isTTY) {
@@ -34,7 +38,7 @@ async function ask(terminal: { question(text: string): Promise<string> }, what: 
   return (await terminal.question(`${what}: `)).trim() || undefined;
 }
 
-/** The text of bag-info.txt. */
+/** Formats bag-info.txt. */
 export function formatInfo(
   { caseNumber, examiner, description }: PackageInfo,
   { site, madeAt, version, oxum, jobs }: { site: string; madeAt: Date; version: string; oxum: string; jobs: number },

@@ -1,11 +1,11 @@
-// The lines of nph-webjob.log that jobs are made of, as they stand there.
+// The lines of nph-webjob.log about the jobs of a package, verbatim.
 import type { LogLine } from 'webjob-protocol';
 import { instantOf } from '../../ledger/instant.ts';
 import type { Job } from '../../ledger/job.ts';
 import { readLogBlocks } from '../../ledger/log.ts';
 import type { Site } from '../site/site.ts';
 
-/** The lines of each job, in the order of the log. One walk for all. Throws Failure `failed`. */
+/** Finds the lines of each job, in the order of the log, in one walk. Throws Failure `failed`. */
 export async function findLogLines(site: Site, jobs: readonly Job[]): Promise<(job: Job) => readonly string[]> {
   const owners = new Map<string, Job>();
   let since = Number.POSITIVE_INFINITY;
@@ -13,7 +13,7 @@ export async function findLogLines(site: Site, jobs: readonly Job[]): Promise<(j
     for (const line of linesOf(job)) {
       owners.set(JSON.stringify(line), job);
       const at = instantOf(line, site).getTime();
-      // A log may hold any digits where a time should be: then all of it is read.
+      // A log may have any digits where a time should be; then all of it is read.
       since = Number.isNaN(at) ? 0 : Math.min(since, at);
     }
   const found = new Map<Job, string[]>();

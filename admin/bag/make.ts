@@ -1,4 +1,5 @@
-// Makes a package of evidence: a BagIt bag that is written aside and gets its name when all of it is on disk and on record.
+// Makes an evidence package: a BagIt bag that is written under a temporary name and renamed when
+// all of it is on disk and recorded.
 import { chmodSync, lstatSync, mkdirSync, renameSync, rmSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { syncFolder } from 'webjob-locker/durable';
@@ -28,19 +29,19 @@ import { copyUploads, findPlaces, isRemark, type Places } from './uploads.ts';
 import { BagWriter } from './writer.ts';
 
 export interface PackagePlan {
-  /** Where it is to be, as an absolute path at which nothing is. */
+  /** The absolute path of the package, where nothing exists yet. */
   directory: string;
   jobs: readonly Job[];
   info: PackageInfo;
   keys: Keys;
-  /** Opens sealed streams, to be handed over as they were before, too. */
+  /** Opens sealed streams, which are then included decrypted too. */
   identities: Identities | undefined;
   version: string;
-  /** Writes the package as one file as well. */
+  /** Also writes the package as one ZIP file. */
   zip: ((folder: string, name: string, file: string, madeAt: Date) => Promise<void>) | undefined;
-  /** For whom it is made; undefined: for who runs this. */
+  /** The person it is made for, by default the one who runs this process. */
   by?: string;
-  /** Told of every job. */
+  /** Called for every job. */
   advance: () => void;
 }
 
@@ -48,14 +49,17 @@ export interface MadePackage {
   uploads: number;
   findings: Finding[];
   notes: string[];
-  /** How many sealed streams are in it as they were before. */
+  /** The number of sealed streams that are included decrypted. */
   opened: number;
-  /** SHA-256 of the list that covers all others. */
+  /** SHA-256 of the list that covers all other lists. */
   tagListSha256: string;
   verifierSha256: string;
 }
 
-/** Throws Failure `failed`, and the error of a system call; then nothing is left. A package with findings is made all the same. */
+/**
+ * Makes a package, even one with findings. Throws Failure `failed`, and the error of a system call;
+ * then nothing is left behind.
+ */
 export async function makePackage(site: Site, plan: PackagePlan): Promise<MadePackage> {
   const { directory, zip } = plan;
   const madeAt = new Date();
@@ -83,7 +87,10 @@ export async function makePackage(site: Site, plan: PackagePlan): Promise<MadePa
   }
 }
 
-/** On record before it has its name: what was handed over is never more than what is on record. */
+/**
+ * Records the package before it gets its name, so that nothing is ever handed over without a
+ * record.
+ */
 function record(
   { settings }: Site,
   { directory, jobs, info, by }: PackagePlan,
@@ -98,7 +105,7 @@ function record(
   }
 }
 
-/** What is gathered of one job. */
+/** What was gathered of one job. */
 type Gathered = ShownJob & { problems: readonly Finding[]; uploadCount: number; openedCount: number };
 
 async function fillPackage(site: Site, plan: PackagePlan, folder: string, madeAt: Date): Promise<MadePackage> {
@@ -142,14 +149,14 @@ async function fillPackage(site: Site, plan: PackagePlan, folder: string, madeAt
 }
 
 interface Given {
-  /** Without the requests of others. */
+  /** The job without requests by others. */
   job: Job;
   lines: readonly string[];
-  /** How many requests of others there are. */
+  /** The number of requests by others. */
   left: number;
   entries: JobEntries;
   number: number;
-  /** The notes on it. */
+  /** The notes on the job. */
   acts: readonly Act[];
 }
 
@@ -242,7 +249,7 @@ function formatFinding({ kind, place, detail }: Finding): string {
   return safeLine(`${kind} ${place}: ${detail}`);
 }
 
-/** Adds what stands beside data/. Returns the SHA-256 of the list that covers it. */
+/** Adds the tag files. Returns the SHA-256 of the list that covers them. */
 async function addTags(
   bag: BagWriter,
   folder: string,
@@ -272,7 +279,7 @@ async function addTags(
   const isOpened = gathered.some(({ openedCount }) => openedCount > 0);
   const marks = { hasCheckpoints: has('.checkpoint'), hasStamps: has('.tsr'), isOpened };
   bag.addText('README.txt', formatReadme(info, { ...contents, ...marks }, made));
-  // Only the built program has it as a module.
+  // This module exists only in the built program.
   const { default: verifier } = await import('./verify.sh');
   bag.addText('VERIFY.sh', verifier);
   chmodSync(join(folder, 'VERIFY.sh'), 0o700);

@@ -1,5 +1,5 @@
-// The pages of a package: an index, and one for each job, to be read and printed. They name nobody who is not in the package, load nothing and
-// run nothing.
+// The pages of a package, to be read and printed: an index, and one for each job. They name nobody
+// outside of the package, load nothing and run nothing.
 import { createHash } from 'node:crypto';
 import { formatTime } from 'webjob-protocol';
 import type { Act } from '../../evidence/acts.ts';
@@ -25,11 +25,11 @@ export interface ShownJob {
   job: Job;
   uploads: readonly CopiedUpload[];
   missing: readonly string[];
-  /** The notes on it: what else operators did is not for the recipient. */
+  /** The notes on the job; other acts are not for the recipient. */
   acts: readonly Act[];
-  /** Its folder in the package. */
+  /** The directory of the job in the package. */
   folder: string;
-  /** Its page. */
+  /** The page of the job. */
   page: string;
   files: readonly string[];
   findings: readonly string[];
@@ -41,7 +41,7 @@ function bookOf({ useGmt, madeAt: now }: PageFrame): Book {
   return { useGmt, now, clientHref: none, commandHref: none, jobHref: none };
 }
 
-/** The page of one job, complete. */
+/** Formats the complete page of one job. */
 export function formatJobPage(shown: ShownJob, frame: PageFrame): string {
   const { job, uploads, missing, files, findings, notes } = shown;
   const last = uploads.findLast(({ verdict }) => verdict.isAnnounced) ?? uploads.at(-1);
@@ -68,7 +68,7 @@ ${list('findings', 'Findings', findings)}${list('notes', 'Notes', notes)}${list(
   );
 }
 
-/** The page that lists the jobs, complete. */
+/** Formats the complete page that lists the jobs. */
 export function formatIndexPage(
   jobs: readonly Pick<ShownJob, 'job' | 'page' | 'findings'>[],
   { caseNumber, examiner, description }: PackageInfo,

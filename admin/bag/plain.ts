@@ -1,22 +1,25 @@
-// What a client sealed, as it was before: beside the sealed stream, in packages that were made with an identity.
+// Decrypted copies of sealed streams, in packages that were made with an identity.
 import type { FileFacts } from '../../evidence/reading.ts';
 import { MAX_TEXT_BYTES } from '../../pages/stream.ts';
 import { findRecipients, type Identities, openSealed, type SealedName } from '../jobs/sealed.ts';
 import type { CopiedUpload } from './uploads.ts';
 import { type BagWriter, UnreadableStream } from './writer.ts';
 
-/** Where it is. */
+/** The path of the decrypted copy. */
 export function plainPath(sealed: string): string {
   return `${sealed}.plain`;
 }
 
-/** Whether the fields behind a run record say so. */
+/** Whether a decrypted copy has the size and digest in the fields of the run record. */
 export function isPlain(extra: ReadonlyMap<string, string>, name: SealedName, { bytes, sha256 }: FileFacts): boolean {
   const start = name === 'out' ? 'PlainOut' : 'PlainErr';
   return extra.get(`${start}Bytes`) === String(bytes) && extra.get(`${start}Sha256`) === sha256;
 }
 
-/** Adds what a client sealed beside it, as it was before, where an identity opens it. Throws the error of a system call. */
+/**
+ * Adds a decrypted copy beside a sealed stream, if an identity opens it. Throws the error of a
+ * system call.
+ */
 export async function addPlain(
   bag: BagWriter,
   {

@@ -1,4 +1,5 @@
-// The manifest of the program that a job ran: the site has the one of today, and the log says how many bytes were sent.
+// The manifest of the program that a job ran. The site has the current one, and the log says how
+// many bytes were sent.
 import { closeSync, readFileSync } from 'node:fs';
 import { isClientId, isFileName, isSuccess, MANIFEST_SUFFIX, MAX_MANIFEST_BYTES, matchesGlob } from 'webjob-protocol';
 import { findCommand } from '../../cgi/commands.ts';
@@ -14,7 +15,7 @@ export interface FoundManifest {
   note: Note;
 }
 
-/** The manifest, or why there is none to hand over. */
+/** Finds the manifest, or the reason why there is none to hand over. */
 export function findProgramManifest(site: Site, { get, clientId = '' }: Job): FoundManifest | string {
   const { fileName = '', status = 0, bytesSent } = get ?? {};
   if (!get || !isSuccess(status)) return 'the log does not say which program the client got';
@@ -29,7 +30,7 @@ export function findProgramManifest(site: Site, { get, clientId = '' }: Job): Fo
     const manifest = parseManifest(note.text);
     if (manifest.size !== bytesSent)
       return `the manifest of ${fileName} is for another program than the one that was sent`;
-    // Globs of others could name them.
+    // Its globs could name other clients.
     if (!manifest.clients.every((glob) => matchesGlob(glob, clientId)))
       return `the manifest of ${fileName} names other clients, too`;
     const mismatch = findMismatch(manifest, { name: fileName, clientId, at: instantOf(get, site) });

@@ -1,5 +1,5 @@
-// What proves that the entries in a package were in the custody record: proofs, the checkpoints that they lead to, time stamps of those, and
-// the public keys to check all of it with.
+// What proves that the entries in a package were in the custody record: inclusion proofs, their
+// checkpoints, time stamps of those, and the public keys to check everything with.
 import type { KeyObject } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { Failure } from '../../cli/failure.ts';
@@ -22,19 +22,19 @@ import { addKey, POLICY } from './keys.ts';
 import type { FoundManifest } from './program.ts';
 import type { BagWriter } from './writer.ts';
 
-/** The keys that the operator gave, which the package holds as far as something in it is signed with them. */
+/** The keys given by the operator; the package includes those that signed something in it. */
 export interface Keys {
-  /** Of checkpoints. */
+  /** Keys that sign checkpoints. */
   checkpoints: readonly KeyObject[];
-  /** Of manifests. */
+  /** Keys that sign manifests. */
   manifests: readonly TrustedKey[];
-  /** Who must have cosigned a checkpoint. */
+  /** The policy for cosignatures on checkpoints. */
   cosigners: Cosigners | undefined;
-  /** The path of the certificate of the time stamps' CA, and what is in it. */
+  /** The path and the content of the certificate of the time stamps' CA. */
   ca: { path: string; pem: string } | undefined;
 }
 
-/** Reads them. Throws Failure `failed` and `usage`. */
+/** Reads the keys. Throws Failure `failed` and `usage`. */
 export function readKeys({
   key = [],
   trusted,
@@ -68,17 +68,18 @@ function readPem(path: string): string {
   return text;
 }
 
-/** What there is to say of the signatures in a package. */
+/** The signatures in a package. */
 export interface Proofs {
-  /** By the entries that they are of. */
+  /** By the entries that they prove. */
   proved: Map<Entry, EntryProved>;
   findings: Finding[];
   notes: string[];
 }
 
 /**
- * Proves the entries, each by the shortest checkpoint that covers it and that was stamped, else by the newest, and adds those checkpoints and
- * the newest one with their time stamps and keys. Throws Failure `failed`.
+ * Proves each entry by the smallest checkpoint that covers it and has a time stamp, or otherwise by
+ * the newest one, and adds those checkpoints and the newest with their time stamps and keys. Throws
+ * Failure `failed`.
  */
 export function addProofs(bag: BagWriter, site: Site, entries: readonly PlacedEntry[], keys: Keys): Proofs {
   const proofs: Proofs = { proved: new Map(), findings: [], notes: [] };
@@ -99,7 +100,7 @@ export function addProofs(bag: BagWriter, site: Site, entries: readonly PlacedEn
   return proofs;
 }
 
-/** The time stamps of the checkpoints that prove something, and the newest checkpoint. */
+/** The time stamps of the checkpoints that are used, and the newest checkpoint. */
 function proveRecord(
   site: Site,
   serverId: string,
@@ -132,13 +133,16 @@ function proveRecord(
   return { stamps: stamps.filter(({ checkpoint }) => used.has(checkpoint.text)), newest };
 }
 
-/** Adds the policy by which checkpoints were picked, with its keys. */
+/** Adds the policy by which checkpoints were chosen, with its keys. */
 function addPolicy(bag: BagWriter, { text, witnesses }: Cosigners): void {
   bag.addText(POLICY, text);
   for (const { id, publicKey } of witnesses) addKey(bag, 'witnesses', id, publicKey);
 }
 
-/** The entries of each record, by its server: of two folders of logs that have one of the same name the first counts. */
+/**
+ * The entries of each record, by server. Of two log directories with a record of the same name the
+ * first is used.
+ */
 function byRecord(entries: readonly PlacedEntry[]): Map<string, PlacedEntry[]> {
   const records = new Map<string, PlacedEntry[]>();
   for (const entry of entries) {
@@ -198,7 +202,10 @@ function isSigned(text: string, key: KeyObject): boolean {
   }
 }
 
-/** Adds the keys of those who signed a manifest. Returns why it is not good, or cannot be checked; undefined when it is. */
+/**
+ * Adds the keys that signed a manifest. Returns why it is not valid or cannot be checked; undefined
+ * when it is valid.
+ */
 export function addManifestKeys(
   bag: BagWriter,
   { note }: FoundManifest,

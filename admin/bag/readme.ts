@@ -1,18 +1,18 @@
-// README.txt of a package: for its recipient, who has neither WebJob nor its documentation.
+// README.txt of a package, for its recipient, who has neither WebJob nor its documentation.
 import type { PackageInfo } from './info.ts';
 
-/** What is in a package, as far as its README.txt depends on it. */
+/** The contents of a package that its README.txt depends on. */
 export interface Contents {
   jobs: number;
   findings: number;
   notes: number;
   hasCheckpoints: boolean;
   hasStamps: boolean;
-  /** Whether what was sealed is there as it was before, too. */
+  /** Whether sealed streams are included decrypted too. */
   isOpened: boolean;
 }
 
-/** The text, in lines of at most 78 columns. */
+/** Formats the text in lines of at most 78 columns. */
 export function formatReadme(
   { caseNumber, examiner, description }: PackageInfo,
   { jobs, findings, notes, hasCheckpoints, hasStamps, isOpened }: Contents,

@@ -1,4 +1,4 @@
-// Which jobs go into a package: those that are named, those of clients, commands and times, or those on hold for a case.
+// Selects the jobs of a package: by id, by client, command and time, or by the holds of a case.
 import { encodeField, type LogLine } from 'webjob-protocol';
 import { Failure } from '../../cli/failure.ts';
 import { isForeign, type Job } from '../../ledger/job.ts';
@@ -14,11 +14,14 @@ export interface Selector {
   command?: string | undefined;
   since?: Date | undefined;
   until?: Date | undefined;
-  /** What the reason of a hold says. */
+  /** A case that the reason of a hold names. */
   case?: string | undefined;
 }
 
-/** Throws Failure: `usage` for a selector that picks nothing or two ways, `findings` when there is no such job. */
+/**
+ * Selects jobs. Throws Failure `usage` for a selector that is empty or ambiguous, `findings` when
+ * no job matches.
+ */
 export async function selectJobs(site: Site, selector: Selector): Promise<Job[]> {
   const { jobs, client, command, since, until, case: name } = selector;
   const others = [command, since, until, name].filter((one) => one !== undefined);
@@ -47,8 +50,9 @@ async function findEach(site: Site, jobs: readonly string[], client: string | un
 }
 
 /**
- * The jobs of a case are those that its holds cover by the log: a name in a run record is the client's word, and what is handed over must not
- * be chosen by another client. Throws Failure `findings` when no hold names the case.
+ * The jobs of a case are those that its holds cover according to the log: a name in a run record is
+ * only the client's claim, and another client must not influence what is handed over. Throws
+ * Failure `findings` when no hold names the case.
  */
 function heldFor(holds: readonly Hold[], name: string): (job: Job) => boolean {
   const own = holds.filter(({ reason }) => hasWords(reason, name.trim()));
@@ -60,7 +64,10 @@ function heldFor(holds: readonly Hold[], name: string): (job: Job) => boolean {
   return ({ clientId, jobId }) => clients.has(clientId ?? '') || jobs.has(jobId ?? '');
 }
 
-/** Whether a text holds these words, with no letter or digit at either side: case 47 is not case 4711. */
+/**
+ * Whether a text contains these words, without a letter or digit on either side: case 47 is not
+ * case 4711.
+ */
 function hasWords(text: string, words: string): boolean {
   for (let at = words === '' ? -1 : text.indexOf(words); at >= 0; at = text.indexOf(words, at + 1)) {
     const [before, after] = [text.slice(0, at), text.slice(at + words.length)];
@@ -70,8 +77,8 @@ function hasWords(text: string, words: string): boolean {
 }
 
 /**
- * The job without the requests of others: somebody who is not the client may have asked in its name, and who that was, and from where, is
- * not what was asked for.
+ * The job without the requests of others. Anyone may have sent requests in the client's name; who
+ * that was, and from where, does not belong in the package.
  */
 export function withoutOthers(job: Job): { job: Job; left: number } {
   const isOthers = (line: LogLine): boolean =>

@@ -1,5 +1,5 @@
-// The uploads of one job, from the locker or from packs, copied into a package. Each stream is read once, and held against the custody record
-// and the run record while it is copied.
+// Copies the uploads of a job from the locker or from archives into a package. Each stream is read
+// once, and compared with the custody record and the run record while it is copied.
 import { findGroup, formatReady, STREAMS, type StreamName, statGroupFile } from 'webjob-locker';
 import { encodeField } from 'webjob-protocol';
 import { readGroup } from '../../archive/archive.ts';
@@ -25,19 +25,19 @@ import { addKey } from './keys.ts';
 import { addPlain } from './plain.ts';
 import { type BagWriter, UnreadableStream, type Written } from './writer.ts';
 
-/** An upload as it was copied. */
+/** An upload that was copied. */
 export interface CopiedUpload {
   name: string;
-  /** Where it is in the package. */
+  /** Its directory in the package. */
   folder: string;
-  /** The pack that it was in. */
+  /** The archive that contained it. */
   pack: string | undefined;
   verdict: Verdict & { findings: Finding[] };
   heads: Heads;
-  /** The deposit that vouches for it, and the entry, where that may be handed over. */
+  /** The deposit that it was compared with, and the custody entry, if that may be handed over. */
   deposit: Deposit | undefined;
   entry: PlacedEntry | undefined;
-  /** Of sealed streams: which are there as they were before, too, and why another is not. */
+  /** Of sealed streams: those that are included decrypted, and why others are not. */
   opened: readonly SealedName[];
   unopened: readonly string[];
 }
@@ -51,19 +51,22 @@ export interface Places {
 }
 
 interface OpenedPack {
-  /** Those of the jobs, by name. */
+  /** The uploads of the jobs, by name. */
   groups: ReadonlyMap<string, PackedGroup>;
   judge: (name: string) => Verdict;
 }
 
-/** Kinds of findings that say what an upload is, and nothing against it. */
+/** Kinds of findings that describe an upload and do not count against it. */
 const REMARKS: readonly string[] = ['older', 'incomplete', 'differing', 'lock-abandoned'];
 
 export function isRemark({ kind }: Finding): boolean {
   return REMARKS.includes(kind);
 }
 
-/** Looks up in which packs uploads are: each manifest is read once. Throws Failure `failed` for one that cannot be read. */
+/**
+ * Finds the archives of uploads; each manifest is read once. Throws Failure `failed` for one that
+ * cannot be read.
+ */
 export async function findPlaces(
   site: Site,
   evidence: Evidence,
@@ -82,7 +85,7 @@ export async function findPlaces(
     const groups = new Map<string, PackedGroup>();
     for await (const group of readGroups(packAt(site.settings, pack)))
       if (names.has(group.name)) groups.set(group.name, group);
-    // The archive itself is not read: what is copied from it is.
+    // The archive itself is not verified here, because what is copied from it is.
     packs.set(pack, { groups, judge: evidence.judgePack(pack, names, false) });
   }
   return { evidence, packs, identities };
@@ -93,7 +96,7 @@ interface Source {
   pack: string | undefined;
 }
 
-/** Copies every upload of a job that is there, the oldest first, and what is left of those that broke off. */
+/** Copies every upload of a job, oldest first, and what is left of those that broke off. */
 export async function copyUploads(
   bag: BagWriter,
   site: Site,
@@ -123,7 +126,7 @@ export async function copyUploads(
   return { uploads, missing: lost.map((name) => describeMissing({ name })) };
 }
 
-/** A job may have uploads without a log line, and a name may be another job's by now. */
+/** A job may have uploads without a log line, and a name may belong to another job by now. */
 function findSources(site: Site, { evidence, packs }: Places, job: Job, told: readonly Deposit[]): Source[] {
   const locker = site.settings.incomingDirectory;
   const found = new Map<string, Source>();
@@ -144,7 +147,7 @@ function findSources(site: Site, { evidence, packs }: Places, job: Job, told: re
   return [...found.values()];
 }
 
-/** `signed` is what the streams must be by the client's word. */
+/** `signed` describes the streams that the client signed. */
 type Copied = Omit<CopiedUpload, 'entry' | 'opened' | 'unopened'> & { signed?: ResultStreams | undefined };
 
 async function copyStored(
@@ -155,7 +158,7 @@ async function copyStored(
   folder: string,
 ): Promise<Copied> {
   const judged = evidence.judge(name, { contents: false });
-  // What the client signed is held against what is copied.
+  // The client's signature is checked against what is copied instead.
   const findings = judged.findings.filter(({ kind }) => !kind.startsWith('signature-'));
   const report = { ...judged, findings };
   const locker = site.settings.incomingDirectory;
@@ -174,7 +177,7 @@ async function copyStored(
   return copied;
 }
 
-/** What says how the others are hashed comes first. */
+/** The run record comes first, because it names the hash algorithm of the others. */
 const ORDER = ['env', 'out', 'err'] as const;
 
 async function copyPacked(
@@ -187,7 +190,7 @@ async function copyPacked(
   const opened = packs.get(pack);
   const group = opened?.groups.get(name);
   if (!opened || !group) throw new Failure('failed', `${name} is not in the pack of ${pack}`);
-  // What the streams were is held against the record while they are copied.
+  // Decrypted streams are compared with the run record while they are copied.
   const findings = opened
     .judge(name)
     .findings.filter(({ kind }) => kind !== 'size-changed' && kind !== 'digest-changed');
@@ -215,7 +218,10 @@ async function copyPacked(
 /** Judges the signature in a run record. */
 type JudgeRecord = (env: Buffer) => JudgedResult;
 
-/** What the server says of an upload that a client may have signed: the custody record, and where that says nothing the log. */
+/**
+ * What the server says of an upload that a client may have signed: from the custody record, or
+ * otherwise from the log.
+ */
 function judgeRecord(
   { site }: Evidence,
   { clientId, command }: Job,
@@ -257,7 +263,7 @@ async function copyStream(
   try {
     written = await bag.addStream(`${folder}/${stream}`, chunks, wanted);
   } catch (error) {
-    // What cannot be read is a finding; what cannot be written ends it all.
+    // What cannot be read is a finding; what cannot be written is fatal.
     if (!(error instanceof UnreadableStream)) throw error;
     verdict.streams[stream] = { state: 'unreadable', bytes: undefined, sha256: undefined, proof: undefined };
     verdict.findings.push({ kind: 'unreadable', place, detail: error.message });

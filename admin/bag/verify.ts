@@ -1,5 +1,5 @@
-// webjobctl evidence --verify: the checks of VERIFY.sh, by the readers that the site itself uses, and with keys that the recipient has by
-// another way.
+// webjobctl evidence --verify: makes the checks of VERIFY.sh with the code that the site itself
+// uses, and with keys that the recipient obtained independently.
 import { createPublicKey, type KeyObject } from 'node:crypto';
 import { lstatSync } from 'node:fs';
 import { join } from 'node:path';
@@ -23,10 +23,10 @@ import { isPlain, plainPath } from './plain.ts';
 import type { Keys } from './proofs.ts';
 
 const ED25519 = 1;
-/** The longest file that is read as a text: an entry of the custody record in base64, with a proof. */
+/** The longest file that is read as text: a custody entry in base64, with a proof. */
 const MAX_TEXT_BYTES = 1024 * 1024;
 
-/** Checks everything in a package. Throws Failure `failed` where it cannot be read. */
+/** Checks everything in a package. Throws Failure `failed` for a package that cannot be read. */
 export function* verifyPackage(folder: string, keys: Keys): Generator<BagCheck> {
   if (!lstatSync(join(folder, 'data'), { throwIfNoEntry: false })?.isDirectory())
     throw new Failure('failed', `${folder} is not a package: it has no data/ directory`);
@@ -42,10 +42,10 @@ const ok = (place: string, detail: string): BagCheck => ({ verdict: 'ok', place,
 const failed = (place: string, detail: string): BagCheck => ({ verdict: 'failed', place, detail });
 const note = (place: string, detail: string): BagCheck => ({ verdict: 'note', place, detail });
 
-/** Whose signatures count, and which keys. */
+/** The signers that count, and their keys. */
 interface Wanted {
   name?: string;
-  /** Below data/keys. */
+  /** A directory below data/keys. */
   folder: string;
   given: readonly KeyObject[];
 }
@@ -54,10 +54,10 @@ class PackageCheck {
   readonly #folder: string;
   readonly #keys: Keys;
   readonly #digests = new Map<string, FileFacts>();
-  /** The texts of checkpoints that are stamped, with what stamps them. */
+  /** The time stamps by the text of the checkpoint that they stamp. */
   readonly #stamped = new Map<string, string[]>();
 
-  /** By their texts, the checkpoints of the package in which nothing is wrong. */
+  /** The valid checkpoints of the package, by text. */
   readonly #heads = new Map<string, TreeHead>();
 
   #policy: Cosigners | undefined;
@@ -77,7 +77,10 @@ class PackageCheck {
       yield note('data/notes.txt', 'says what was left out, and what is not proven');
   }
 
-  /** A character a byte; undefined for what is not there, not a regular file, or too long. */
+  /**
+   * Reads a file, one character for each byte; undefined when it does not exist, is not a regular
+   * file, or is too long.
+   */
   #read(path: string): string | undefined {
     const reading = readFile(join(this.#folder, path), { maxTextBytes: MAX_TEXT_BYTES });
     if (reading?.failure) throw new Failure('failed', `${path}: ${reading.failure}`);
@@ -129,7 +132,10 @@ class PackageCheck {
     }
   }
 
-  /** A note as a checkpoint, and the head of its tree when its signature is good, or its key is unknown. */
+  /**
+   * Parses a note as a checkpoint. Returns the tree head when its signature is valid or its key
+   * unknown.
+   */
   #checkHead(place: string, text: string): { checks: BagCheck[]; head: TreeHead | undefined } {
     try {
       const { origin } = parseTreeHead(parseNote(Buffer.from(text)).text);
@@ -144,7 +150,10 @@ class PackageCheck {
     }
   }
 
-  /** Whether enough witnesses have signed a checkpoint: those of the given policy, or of the one in the package. */
+  /**
+   * Whether enough witnesses have cosigned a checkpoint, by the given policy or the one in the
+   * package.
+   */
   #checkCosigners(place: string, text: string): BagCheck[] {
     const source = this.#keys.cosigners ? 'the policy that was given' : POLICY;
     try {
@@ -159,7 +168,7 @@ class PackageCheck {
     }
   }
 
-  /** Throws NoteError, also where the keys beside it are others. */
+  /** Reads the policy in the package. Throws NoteError, also when the keys beside it differ. */
   #ownPolicy(): Cosigners {
     this.#policy ??= parseCosigners(this.#readUtf8(POLICY));
     for (const { id, publicKey } of this.#policy.witnesses)
@@ -169,8 +178,8 @@ class PackageCheck {
   }
 
   /**
-   * The signatures of a note, by the keys in a folder of the package, or by those that were given: then nothing else counts. Throws NoteError
-   * for what is not a note.
+   * Checks the signatures of a note by the keys in a directory of the package, or only by given
+   * keys. Throws NoteError for a text that is not a note.
    */
   #checkNote(
     place: string,
@@ -207,7 +216,7 @@ class PackageCheck {
     const own = given.length > 0 ? given : this.#ownKey(path);
     const key = own.find((one) => keyId(name, ED25519, rawKey(one)) === id);
     if (key) return verifierOf(name, key);
-    // A key that is there under this id and is another makes the signature wrong, not unknown.
+    // When another key has this id, the signature is wrong rather than unknown.
     return given.length === 0 && this.#has(path) ? { name, id, isGood: () => false } : undefined;
   }
 
@@ -249,7 +258,7 @@ class PackageCheck {
         yield failed(place, `of another entry than ${path}`);
         return;
       }
-      // Most proofs of a package lead to one of its checkpoints.
+      // Most proofs of a package are for one of its checkpoints.
       let head = this.#heads.get(proof.checkpoint);
       if (!head) {
         const checked = this.#checkHead(place, proof.checkpoint);
@@ -330,7 +339,7 @@ class PackageCheck {
     }
   }
 
-  /** What the client sealed, where it is there as it was before. */
+  /** Checks a decrypted copy of a sealed stream. */
   *#checkPlain(upload: string, extra: ReadonlyMap<string, string>): Generator<BagCheck> {
     for (const stream of ['out', 'err'] as const) {
       const place = plainPath(`${upload}/${stream}`);
@@ -342,7 +351,7 @@ class PackageCheck {
     }
   }
 
-  /** What the client signed: its record, and with it out and err. */
+  /** Checks what the client signed: its run record, and through it out and err. */
   *#checkResult(upload: string, bytes: Buffer): Generator<BagCheck> {
     const env = `${upload}/env`;
     try {
@@ -392,7 +401,7 @@ class PackageCheck {
   }
 }
 
-/** Whether the run record names an algorithm that is known. */
+/** Whether the run record names a known algorithm. */
 function isHashed({ fields, extra }: RunRecord): boolean {
   return findClaim('out', { fields: { ...fields, StdOutHash: '0' }, extra }) !== undefined;
 }

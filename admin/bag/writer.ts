@@ -1,26 +1,26 @@
-// Writes the files of a BagIt bag, and takes the SHA-256 of what is written while it is written.
+// Writes the files of a BagIt bag, and computes their SHA-256 while they are written.
 import { createHash, type Hash } from 'node:crypto';
 import { closeSync, createReadStream, mkdirSync, openSync, unlinkSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { writeAll } from 'webjob-locker/durable';
 import { BAG_DECLARATION, formatBagList, PAYLOAD_LIST, TAG_LIST } from '../../evidence/bag.ts';
 
-/** What was written of a stream. */
+/** A stream that was written. */
 export interface Written {
   size: number;
-  /** By algorithm, in lower-case hex. */
+  /** Digests in lower-case hex, by algorithm. */
   digests: ReadonlyMap<string, string>;
-  /** The first bytes, as many as were wanted. */
+  /** The first bytes, as many as were requested. */
   head: Buffer;
 }
 
 export interface Wanted {
-  /** Beside SHA-256. */
+  /** Algorithms besides SHA-256. */
   algorithms?: readonly string[];
   headBytes?: number;
 }
 
-/** What was to be copied cannot be read; the message is for people. */
+/** A source cannot be read; the message is for people. */
 export class UnreadableStream extends Error {}
 
 export class BagWriter {
@@ -29,12 +29,12 @@ export class BagWriter {
   #bytes = 0;
   #files = 0;
 
-  /** The folder is there, and empty. */
+  /** @param folder an existing, empty directory */
   constructor(folder: string) {
     this.#folder = folder;
   }
 
-  /** `octets.files` of what is below data/ (RFC 8493, section 2.2.2). */
+  /** `octets.files` of the payload below data/ (RFC 8493, section 2.2.2). */
   get oxum(): string {
     return `${this.#bytes}.${this.#files}`;
   }
@@ -43,12 +43,12 @@ export class BagWriter {
     return this.#digests.has(path);
   }
 
-  /** In lower-case hex. */
+  /** The digest of a file in lower-case hex. */
   digestOf(path: string): string {
     return this.#digests.get(path) ?? '';
   }
 
-  /** What was written. */
+  /** Reads a file of the bag. */
   read(path: string): AsyncIterable<Buffer> {
     return createReadStream(join(this.#folder, path));
   }
@@ -57,7 +57,7 @@ export class BagWriter {
     return [...this.#digests.keys()];
   }
 
-  /** Throws the error of a system call, EEXIST for a file that is there. */
+  /** Adds a file. Throws the error of a system call, EEXIST for a file that exists. */
   addText(path: string, content: string | Buffer): void {
     const bytes = Buffer.from(content);
     const file = this.#open(path, []);
@@ -68,7 +68,10 @@ export class BagWriter {
     }
   }
 
-  /** Copies a stream. Throws UnreadableStream when it cannot be read to its end: then nothing is left of it. */
+  /**
+   * Copies a stream into the bag. Throws UnreadableStream when it cannot be read to its end; then
+   * nothing of it is left.
+   */
   async addStream(
     path: string,
     chunks: AsyncIterable<Buffer> | Iterable<Buffer>,

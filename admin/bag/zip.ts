@@ -1,11 +1,15 @@
-// A folder as one ZIP file: its files in order of names, with one time, and ZIP64 where that is needed.
+// Writes a directory as a ZIP file: files sorted by name, all with the same time, and ZIP64 where
+// necessary.
 import { createWriteStream } from 'node:fs';
 import { join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { ZipFile } from 'yazl';
 import { listBag } from '../../evidence/bag.ts';
 
-/** Writes the files of a folder, which stand below `name` in it, and puts it on disk. Throws the error of a system call. */
+/**
+ * Writes the files of a directory, with paths below `name`, and puts the ZIP file on disk. Throws
+ * the error of a system call.
+ */
 export async function zipFolder(folder: string, name: string, file: string, mtime: Date): Promise<void> {
   const zip = new ZipFile();
   for (const path of listBag(folder).files) {

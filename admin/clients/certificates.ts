@@ -1,4 +1,5 @@
-// Certificates of clients, by the site's CA: issued, listed, revoked. What openssl writes down in index.txt is the record.
+// Client certificates of the site's CA: issued, listed, revoked. openssl's index.txt is the
+// authoritative list.
 import { X509Certificate } from 'node:crypto';
 import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -15,7 +16,7 @@ import {
 } from '../site/authority.ts';
 import { askProgram, runProgram } from '../site/programs.ts';
 
-/** Of certificates and users that are made to try httpd with: a name that no client can have. */
+/** The name of certificates and users that are made to test httpd; no client can have it. */
 export const PROBE_NAME = 'webjobctl probe';
 
 export interface Certificate {
@@ -28,13 +29,13 @@ export interface Certificate {
 
 export interface Issued {
   certificate: string;
-  /** Undefined when the key is the client's own and was never here. */
+  /** Undefined when the key was made by the client and was never on this machine. */
   key: string | undefined;
-  /** Undefined when it was signed elsewhere. */
+  /** Undefined when the certificate was signed elsewhere. */
   request: string | undefined;
 }
 
-/** Every certificate that the CA has issued to clients, oldest first; an empty list without a CA. */
+/** Every certificate that the CA has issued to clients, oldest first; empty without a CA. */
 export function listCertificates(etcDirectory: string): Certificate[] {
   const folder = join(etcDirectory, AUTHORITY_FOLDER);
   try {
@@ -50,7 +51,10 @@ export function listCertificates(etcDirectory: string): Certificate[] {
   }
 }
 
-/** `V 261124…Z <tab> <tab> serial unknown /CN=client1`: the state is openssl's, the dates are the certificate's own. */
+/**
+ * Parses `V 261124…Z <tab> <tab> serial unknown /CN=client1`. The state is openssl's; the dates are
+ * taken from the certificate itself.
+ */
 function readCertificate(folder: string, line: string): Certificate {
   const [state = '', , , serial = '', , subject = ''] = line.split('\t');
   const certificate = new X509Certificate(readFileSync(join(folder, 'issued', `${serial}.pem`)));
@@ -61,14 +65,19 @@ function readCertificate(folder: string, line: string): Certificate {
   };
 }
 
-/** The certificate that a client uses by now: of those that are not revoked the one that lasts longest. */
+/**
+ * The certificate that a client uses: of those that are not revoked, the one that lasts longest.
+ */
 export function findLatest(certificates: readonly Certificate[], client: string): Certificate | undefined {
   return certificates
     .filter((certificate) => certificate.client === client && certificate.state !== 'revoked')
     .reduce<Certificate | undefined>((best, next) => (best && best.until > next.until ? best : next), undefined);
 }
 
-/** Issues a certificate: for a request of the client's, for the key it has by now, or for a new key. Throws Failure `failed`. */
+/**
+ * Issues a certificate: for the client's own request, for its current key, or for a new key. Throws
+ * Failure `failed`.
+ */
 export function issueCertificate(
   etcDirectory: string,
   client: string,
@@ -84,7 +93,7 @@ export function issueCertificate(
       const made = ['-subj', `/CN=${client}`, '-keyout', 'key', '-out', 'csr'];
       runProgram('openssl', ['req', '-new', '-newkey', 'rsa:2048', '-nodes', ...made], { cwd: desk });
     } else writeFileSync(join(desk, 'csr'), given);
-    // The name is said here once more, because a request may hold any.
+    // The name is repeated here, because a request may contain any.
     const names = ['-subj', `/CN=${client}`, '-days', String(days)];
     const sign = ['-batch', '-notext', ...names, '-in', 'csr', '-out', 'crt'];
     runProgram('openssl', ['ca', ...authorityOptions('..'), ...sign], { cwd: desk });
@@ -94,7 +103,10 @@ export function issueCertificate(
   return issued;
 }
 
-/** A client's certificate that the site's CA has signed elsewhere, in PEM. Throws Failure `failed`. */
+/**
+ * A client's certificate that was signed elsewhere by the site's CA, in PEM. Throws Failure
+ * `failed`.
+ */
 export function readSigned(etcDirectory: string, client: string, file: string): string {
   const authority = join(etcDirectory, 'webjob-ca.crt');
   try {
@@ -111,7 +123,9 @@ export function readSigned(etcDirectory: string, client: string, file: string): 
   }
 }
 
-/** Keeps the request of a client that has its certificate, for the next one of the same key. */
+/**
+ * Keeps the request of a client that has its certificate, for the next certificate of the same key.
+ */
 export function keepRequest(etcDirectory: string, client: string, { request }: Issued): void {
   if (request === undefined) return;
   replaceFile(requestOf(join(etcDirectory, AUTHORITY_FOLDER), client), request, { mode: 0o600 });
@@ -120,8 +134,8 @@ export function keepRequest(etcDirectory: string, client: string, { request }: I
 const requestOf = (folder: string, client: string): string => join(folder, `${client}.csr`);
 
 /**
- * Changes the CA's list of certificates in a copy of it, which takes the place of the list as a whole: openssl writes in several steps, and goes on
- * for a while when whoever started it was killed.
+ * Changes the CA's index in a copy, which then replaces the original as a whole: openssl writes in
+ * several steps, and continues for a while when the calling process is killed.
  */
 function changeAuthority(folder: string, work: (desk: string) => void): void {
   const index = join(folder, 'index.txt');
@@ -155,20 +169,21 @@ function readRequest(folder: string, client: string, source: { requestFile: stri
   }
 }
 
-/** Revokes certificates and makes the list of them anew. httpd reads it when it starts. */
+/** Revokes certificates and makes a new revocation list, which httpd reads when it starts. */
 export function revokeCertificates(etcDirectory: string, serials: readonly string[]): void {
   const folder = join(etcDirectory, AUTHORITY_FOLDER);
   changeAuthority(folder, (desk) => {
     const revoke = (serial: string): string[] => ['-revoke', join('..', 'issued', `${serial}.pem`)];
     for (const serial of serials)
       runProgram('openssl', ['ca', ...authorityOptions('..'), ...revoke(serial)], { cwd: desk });
-    // Before the CA itself knows: a run that is killed here finds them valid, and revokes them once more.
+    // Before the CA's index changes: if this process is killed here, the certificates are still
+    // valid in the index, and the next run revokes them again.
     removeUnfinished(revocationListOf(etcDirectory));
     replaceFile(revocationListOf(etcDirectory), makeRevocationList(desk, '..'), { mode: 0o644 });
   });
 }
 
-/** Whole days; less than none for what is over. */
+/** The number of whole days left; negative when it is over. */
 export function daysLeft(until: Date): number {
   return Math.floor((until.getTime() - Date.now()) / 86_400_000);
 }

@@ -1,10 +1,10 @@
-// When what has a date ends: certificates of servers and authorities, lists of revoked certificates, the clients' certificates.
+// Expiry dates: of server and CA certificates, revocation lists, and client certificates.
 import { X509Certificate } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { askProgram } from '../site/programs.ts';
 import { type Certificate, findLatest, listCertificates } from './certificates.ts';
 
-/** What a directive of httpd names where init has set the site up, beside nph-webjob.cfg. */
+/** The files beside nph-webjob.cfg that httpd's directives name at a site made by init. */
 export const USUAL_FILES = {
   SSLCertificateFile: 'webjob-server.crt',
   SSLCertificateKeyFile: 'webjob-server.key',
@@ -12,13 +12,16 @@ export const USUAL_FILES = {
   SSLCARevocationFile: 'webjob-ca.crl',
 } as const;
 
-/** From when until when a certificate is good. Throws for what is none. */
+/** The validity period of a certificate. Throws for a file that is not one. */
 export function certificateDates(path: string): { from: Date; until: Date } {
   const { validFromDate, validToDate } = new X509Certificate(readFileSync(path));
   return { from: validFromDate, until: validToDate };
 }
 
-/** When a list of revoked certificates ends, after which httpd refuses everybody; undefined for what is none. */
+/**
+ * When a revocation list ends, after which httpd refuses everyone; undefined for a file that is not
+ * one.
+ */
 export function revocationListEnd(path: string): Date | undefined {
   const { stdout } = askProgram('openssl', ['crl', '-in', path, '-noout', '-nextupdate']);
   const until = new Date(/^nextUpdate=(.*)$/m.exec(stdout)?.[1] ?? '');

@@ -1,4 +1,5 @@
-// What every `webjobctl client` command works on: the site's user file, its CA, its profiles, and what the server is called.
+// What every `webjobctl client` command works with: the site's user file, its CA, its profiles, and
+// the name of the server.
 import { X509Certificate } from 'node:crypto';
 import { existsSync, readFileSync } from 'node:fs';
 import { hostname } from 'node:os';
@@ -22,7 +23,7 @@ export interface DeskOptions {
   userFile?: string;
 }
 
-/** Throws Failure `settings` when there is no nph-webjob.cfg. */
+/** Opens the site of a command. Throws Failure `settings` when there is no nph-webjob.cfg. */
 export function openDesk(command: Command): Desk {
   const { propertiesFile, settings } = openSite(command);
   if (propertiesFile === undefined || !existsSync(propertiesFile))
@@ -36,7 +37,7 @@ export function userFileOption(): Option {
   return new Option('--user-file <file>', 'the user file (else webjob.htpasswd beside nph-webjob.cfg)');
 }
 
-/** For the argument of a command. */
+/** Parses an argument that must be a client id. */
 export function parseClientId(text: string): string {
   if (isClientId(text)) return text;
   throw new InvalidArgumentError('a client id is 1 to 64 letters, digits, _ and -.');
@@ -47,7 +48,10 @@ export function parseDays(text: string): number {
   throw new InvalidArgumentError('days are 1 to 9999.');
 }
 
-/** The first line of a file, or of stdin for `-`, a byte a character, without a byte order mark. Throws Failure `failed`. */
+/**
+ * The first line of a file, or of stdin for `-`, one character for each byte, without a byte order
+ * mark. Throws Failure `failed`.
+ */
 export function readPassword(file: string): string {
   try {
     const text = readFileSync(file === '-' ? 0 : file, 'latin1').replace(/^\xef\xbb\xbf/, '');
@@ -59,14 +63,20 @@ export function readPassword(file: string): string {
 
 export interface ServerFacts {
   url: string;
-  /** PEM of what issued the server's certificate, or is it; undefined without TLS, or when nobody here knows. */
+  /**
+   * The certificate of the server's issuer, or the self-signed one, in PEM; undefined without TLS
+   * or when unknown here.
+   */
   bundle: string | undefined;
   commonName: string | undefined;
 }
 
 const SCRIPT = '/webjob/nph-webjob.cgi';
 
-/** How clients reach the server: --url and --ca, else as init has set it up. Throws Failure. */
+/**
+ * How clients reach the server: from --url and --ca, or otherwise as init has set it up. Throws
+ * Failure.
+ */
 export function findServer(desk: Desk, url: string | undefined, caFile: string | undefined): ServerFacts {
   const own = join(desk.etcDirectory, 'webjob-server.crt');
   const ownCertificate = existsSync(own) ? readFileSync(own, 'utf8') : undefined;
@@ -82,7 +92,10 @@ export function findServer(desk: Desk, url: string | undefined, caFile: string |
   };
 }
 
-/** With the one that comes after it, a client goes on when that takes its place. */
+/**
+ * The bundle also contains the next certificate, so that clients continue to work when it takes
+ * effect.
+ */
 function readNext(etcDirectory: string): string {
   const next = nextServerCertificateOf(etcDirectory);
   return existsSync(next) ? readFileSync(next, 'utf8') : '';

@@ -1,27 +1,27 @@
-// What a client may take of the server, and has taken today, as the server counts it. The files belong to the web user, who
-// can put links in their place, so every path comes from reach().
+// The limits of a client and what it has used today, as the server counts. The files belong to the
+// web user, who can replace them by links, so every path comes from reach().
 import { closeSync, constants, fstatSync, openSync, readdirSync, rmdirSync, unlinkSync } from 'node:fs';
 import { holdsSlot, nameReached, reach, reachFolder, readUse, type Use } from 'webjob-locker';
 import type { ServerSettings } from '../../cgi/controls.ts';
 import { Failure } from '../../cli/failure.ts';
 import { errorCode } from '../../cli/files.ts';
 
-/** One limit: how much of it there is, and how much of that is used. */
+/** A limit, and how much of it is used. */
 export interface Limit {
   limit: number;
   used: number;
 }
 
-/** Null without a limit: nothing is counted then. */
+/** Null for a setting without a limit, for which nothing is counted. */
 export interface ClientLimits {
   /** On this server, at this moment. */
   requests: Limit | null;
-  /** On all servers of the site, on this day of UTC. */
+  /** On all servers of the site, on this day in UTC. */
   uploads: Limit | null;
   bytes: Limit | null;
 }
 
-/** Throws Failure `failed`. */
+/** Reads the limits of a client. Throws Failure `failed`. */
 export function readLimits(settings: ServerSettings, client: string, now = new Date()): ClientLimits {
   const { limitsDirectory, serverId, maxRequestsAtOnce, maxUploadsPerDay, maxBytesPerDay } = settings;
   try {
@@ -46,7 +46,10 @@ export function readLimits(settings: ServerSettings, client: string, now = new D
   }
 }
 
-/** Removes what was counted for a client, and no other file. Returns why something is left; undefined when nothing is. */
+/**
+ * Removes the counts of a client, and no other file. Returns why something is left; undefined when
+ * nothing is.
+ */
 export function removeLimits({ limitsDirectory }: ServerSettings, client: string): string | undefined {
   try {
     for (const name of readNames(limitsDirectory, client))

@@ -1,4 +1,5 @@
-// The kit of a new client, in one folder: webjob.conf, ready to use by this client or by a C client, and the files that it names.
+// The client kit of a new client, in one directory: webjob.conf, for this client or a C client, and
+// the files that it names.
 import { existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { parseKeyValue } from 'webjob-conf';
@@ -10,17 +11,20 @@ import { SCHEDULE_FILES } from './schedule.ts';
 
 export interface Parcel {
   client: string;
-  /** On this machine. */
+  /** The directory on this machine. */
   folder: string;
-  /** The bytes of webjob.conf. */
+  /** The content of webjob.conf in bytes. */
   conf: Buffer;
-  /** What the client is to trust for the server's certificate. */
+  /** The CA certificates by which the client verifies the server. */
   bundle: string | undefined;
-  /** What verifies the signatures of programs, as PEM. */
+  /** The key that verifies signatures of programs, in PEM. */
   verifyKey: Buffer | undefined;
-  /** The file of keys whose signatures of manifests count. */
+  /** The file of keys whose signatures on manifests count. */
   trustedKeys: Buffer | undefined;
-  /** What signs the client's results, as PEM; undefined for none, or one that is the client's own and was never here. */
+  /**
+   * The key that signs the client's results, in PEM. Undefined for none, and for one that was made
+   * by the client and was never on this machine.
+   */
   resultKey: string | undefined;
   issued: Issued | undefined;
   /** Files for cron and systemd, by name. */
@@ -29,38 +33,47 @@ export interface Parcel {
 
 export interface ConfFacts {
   client: string;
-  /** On the client's machine; undefined for files that are found beside webjob.conf, wherever that is. */
+  /**
+   * The directory on the client's machine; undefined for files that are found beside webjob.conf,
+   * wherever that is.
+   */
   installFolder: string | undefined;
-  /** C clients take relative paths from the working directory, and refuse settings that they do not know. */
+  /**
+   * C clients resolve relative paths against the working directory, and refuse settings that they
+   * do not know.
+   */
   isForC: boolean;
   server: ServerFacts;
-  /** A byte a character. */
+  /** One character for each byte. */
   password: string | undefined;
   hasCertificate: boolean;
   hasVerifyKey: boolean;
-  /** What DsvThreshold is to be; undefined for a client that checks no manifests. */
+  /** The value of DsvThreshold; undefined for a client that checks no manifests. */
   threshold: number | undefined;
   hasResultKey: boolean;
 }
 
-/** Of the client's files, by what they hold. */
+/** The names of a client's files. */
 const names = (client: string) => {
   const [key, request, certificate] = [`${client}.key`, `${client}.csr`, `${client}.crt`];
   return { conf: 'webjob.conf', key, request, certificate, resultKey: `${client}.result.key` };
 };
 const BUNDLE = 'webjob-server.crt';
-/** As webjob-sign calls it. */
+/** The name that webjob-sign uses. */
 const VERIFY_KEY = 'webjob-sign.pub';
 const TRUSTED_KEYS = 'webjob-trusted.keys';
 
-/** Throws Failure `failed` when one of the files is there: another client's, or an earlier one's. */
+/**
+ * Checks that none of the files exists, from another client or an earlier kit. Throws Failure
+ * `failed`.
+ */
 export function checkParcelFolder(folder: string, client: string): void {
   const taken = Object.values(names(client)).find((name) => existsSync(join(folder, name)));
   if (taken === undefined) return;
   throw new Failure('failed', `${join(folder, taken)} is there already`, 'remove it, or choose another folder: --out');
 }
 
-/** Takes away what a killed run left of a client's files. */
+/** Removes what a killed run left of a client's files. */
 export function removeParcel(folder: string, client: string): void {
   if (!existsSync(folder)) return;
   const own = Object.values(names(client));
@@ -69,7 +82,7 @@ export function removeParcel(folder: string, client: string): void {
   for (const name of own) rmSync(join(folder, name), { force: true });
 }
 
-/** Writes it all, webjob.conf last; returns its path. Throws Failure `failed`. */
+/** Writes the kit, webjob.conf last; returns its path. Throws Failure `failed`. */
 export function writeParcel(parcel: Parcel): string {
   const { client, folder, conf, bundle, verifyKey, trustedKeys, resultKey, issued, schedule = {} } = parcel;
   const path = join(resolve(folder), names(client).conf);
@@ -89,14 +102,20 @@ export function writeParcel(parcel: Parcel): string {
   return path;
 }
 
-/** Before a new key is made: never one over another. Throws Failure `failed`. */
+/**
+ * Checks that there is no key yet, because a new one must never overwrite another. Throws Failure
+ * `failed`.
+ */
 export function checkHasNoKey(folder: string, client: string): void {
   const key = join(folder, names(client).key);
   if (existsSync(key))
     throw new Failure('failed', `${key} is there already`, 'remove it, or choose another folder: --out');
 }
 
-/** Of the key only a new one is written, never over another, and last: with it all is there. Throws Failure `failed`. */
+/**
+ * Writes a certificate. A key is written only when it is new, never over another, and last, so that
+ * it marks the set as complete. Throws Failure `failed`.
+ */
 export function writeCertificate(folder: string, client: string, issued: Issued): string {
   const own = names(client);
   const certificate = join(resolve(folder), own.certificate);
@@ -112,7 +131,7 @@ export function writeCertificate(folder: string, client: string, issued: Issued)
   return certificate;
 }
 
-/** The bytes of webjob.conf. Throws Failure `usage` for what it cannot hold. */
+/** Formats webjob.conf, in bytes. Throws Failure `usage` for a value that it cannot represent. */
 export function formatConf(facts: ConfFacts): Buffer {
   const { client, installFolder, isForC, server, password, hasCertificate, hasVerifyKey, threshold, hasResultKey } =
     facts;
@@ -157,7 +176,10 @@ export function formatConf(facts: ConfFacts): Buffer {
   ]);
 }
 
-/** A server or a program that hangs must not hold a client for ever. C clients know these, too. */
+/**
+ * A server or a program that hangs must not block a client forever. C clients know these settings
+ * too.
+ */
 const LIMITS: [key: string, value: string][] = [
   ['GetTimeLimit', '600'],
   ['RunTimeLimit', '86400'],
@@ -165,7 +187,9 @@ const LIMITS: [key: string, value: string][] = [
   ['URLDownloadLimit', '268435456'],
 ];
 
-/** Not on from the start: who tries a new client by hand would wait for minutes to see that the URL is wrong. */
+/**
+ * Commented out at first: a first test by hand would otherwise take minutes to report a wrong URL.
+ */
 const BAD_NETWORKS = `
 # On a bad network remove the # before these.
 #RetryLimit=5
@@ -205,7 +229,7 @@ function formatManifests(keys: string, threshold: number, serials: string): [str
   ];
 }
 
-/** Checked by what C clients know too: the chain, its length, and the CN. */
+/** TLS settings that C clients know too: the chain, its length, and the CN. */
 function formatTls({ url, bundle, commonName }: ServerFacts, bundlePath: string): [string, string][] {
   if (!url.startsWith('https:')) return [];
   return [
@@ -216,7 +240,10 @@ function formatTls({ url, bundle, commonName }: ServerFacts, bundlePath: string)
   ];
 }
 
-/** Writes a result key for a client that has its kit, never over another. Returns its path. Throws Failure `failed`. */
+/**
+ * Writes a result key for a client that already has its kit, never over another. Returns its path.
+ * Throws Failure `failed`.
+ */
 export function writeResultKey(folder: string, client: string, pem: string): string {
   const path = join(resolve(folder), names(client).resultKey);
   try {
@@ -230,7 +257,10 @@ export function writeResultKey(folder: string, client: string, pem: string): str
   return path;
 }
 
-/** Puts another password into a client's webjob.conf; undefined when there is none in the folder. Throws Failure `failed`. */
+/**
+ * Prepares a new password in a client's webjob.conf; undefined when the directory has none. Throws
+ * Failure `failed`.
+ */
 export function findPasswordChange(folder: string, client: string, password: string): (() => string) | undefined {
   const conf = join(resolve(folder), names(client).conf);
   if (!existsSync(conf)) return undefined;

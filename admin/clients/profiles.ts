@@ -1,11 +1,14 @@
-// Folders below ProfilesDirectory that belong to one client.
+// Directories below ProfilesDirectory that belong to one client.
 import { readdirSync } from 'node:fs';
 import { isClientId } from 'webjob-protocol';
 import type { ServerSettings } from '../../cgi/controls.ts';
 import { Failure } from '../../cli/failure.ts';
 import { errorCode } from '../../cli/files.ts';
 
-/** Clients that have a folder of their own; those of FolderList belong to all. Throws Failure `failed`. */
+/**
+ * Clients with a directory of their own; those in FolderList are shared by all. Throws Failure
+ * `failed`.
+ */
 export function listProfiles({ profilesDirectory, folderList }: ServerSettings): string[] {
   const shared = folderList.split(':');
   try {

@@ -1,5 +1,5 @@
-// Proof that whom the site has removed is kept out by the httpd that runs: a user and two certificates of nobody, made for
-// the occasion, are removed with the client, and httpd is asked with them.
+// Proves that the running httpd keeps a removed client out: a test user and two test certificates
+// are made, removed together with the client, and httpd is asked with them.
 import { randomBytes, X509Certificate } from 'node:crypto';
 import { request as plainRequest } from 'node:http';
 import { request as secureRequest } from 'node:https';
@@ -15,14 +15,17 @@ const TIME_LIMIT_MS = 10_000;
 const RELOAD_LIMIT_MS = 15_000;
 const LOOK_MS = 200;
 
-/** What a caller proves itself by. */
+/** The credentials of a caller. */
 interface Proof {
   auth?: string;
   cert?: string;
   key?: string;
 }
 
-/** The status of httpd; 0 when it ended the handshake or the connection. Throws Failure `failed` when nobody is there. */
+/**
+ * The status from httpd; 0 when it ended the handshake or the connection. Throws Failure `failed`
+ * when no server answers.
+ */
 function ask(url: string, { auth, cert, key }: Proof): Promise<number> {
   return new Promise((resolve, reject) => {
     const isTls = url.startsWith('https:');
@@ -46,7 +49,7 @@ function ask(url: string, { auth, cert, key }: Proof): Promise<number> {
   });
 }
 
-/** Asks until the answer is as wanted; false when it does not become so. */
+/** Asks until the answer is as wanted; false when the time is over. */
 async function becomes(url: string, proof: Proof, isWanted: (status: number) => boolean): Promise<boolean> {
   for (const deadline = Date.now() + RELOAD_LIMIT_MS; ; await sleep(LOOK_MS)) {
     if (isWanted(await ask(url, proof))) return true;
@@ -55,13 +58,19 @@ async function becomes(url: string, proof: Proof, isWanted: (status: number) => 
 }
 
 export interface PasswordProof {
-  /** Takes the user of nobody away, with the client. */
+  /** Removes the test user, together with the client. */
   remove(): void;
-  /** Behind the reload. Throws Failure `failed` when removed users still get in, or never did. */
+  /**
+   * To be called after the reload. Throws Failure `failed` when removed users are still accepted,
+   * or never were.
+   */
   check(): Promise<void>;
 }
 
-/** Makes a user of nobody in the user file, and has httpd let it in. What fails then is thrown by check. Throws Failure `failed`. */
+/**
+ * Adds a test user to the user file, and waits until httpd accepts it. A failure of that is thrown
+ * by check(). Throws Failure `failed`.
+ */
 export async function beginPasswordProof({ userFile }: Desk, url: string): Promise<PasswordProof> {
   const password = randomBytes(24).toString('base64url');
   const proof = { auth: Buffer.from(`${PROBE_NAME}:${password}`).toString('base64') };
@@ -96,7 +105,10 @@ interface Canary {
   proof: Proof;
 }
 
-/** Two certificates of nobody: `revoked` is to be revoked with the client's, `good` shows that others still get in. */
+/**
+ * Two test certificates: `revoked` is revoked together with the client's, `good` shows that others
+ * are still accepted.
+ */
 export function issueCanaries({ etcDirectory }: Desk): { revoked: Canary; good: Canary } {
   const make = (): Canary => {
     const { certificate, key } = issueCertificate(etcDirectory, PROBE_NAME, 1, 'new key');
@@ -105,13 +117,17 @@ export function issueCanaries({ etcDirectory }: Desk): { revoked: Canary; good: 
   return { revoked: make(), good: make() };
 }
 
-/** Behind the reload. Throws Failure `failed` when httpd still takes certificates that are revoked. */
+/**
+ * To be called after the reload. Throws Failure `failed` when httpd still accepts revoked
+ * certificates.
+ */
 export async function proveRevocation(
   { etcDirectory }: Desk,
   url: string,
   { revoked, good }: { revoked: Canary; good: Canary },
 ): Promise<void> {
-  // A client that passes the handshake always gets an answer; without an answer, strict webjob-certificates.conf refused it.
+  // A client that passes the handshake always gets an answer; no answer means that strict
+  // webjob-certificates.conf refused it.
   const isRefused = await becomes(url, revoked.proof, (status) => status === 0);
   const isOtherwiseFine = isRefused && (await ask(url, good.proof)) !== 0;
   revokeCertificates(etcDirectory, [good.serial]);

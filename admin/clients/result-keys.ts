@@ -1,4 +1,4 @@
-// Result keys, with which clients sign what they send: made or taken in, ended, listed.
+// Result keys, with which clients sign their uploads: made or imported, ended, listed.
 import { createPublicKey, generateKeyPairSync, type KeyObject } from 'node:crypto';
 import { existsSync, mkdirSync, readFileSync } from 'node:fs';
 import { Failure } from '../../cli/failure.ts';
@@ -9,7 +9,10 @@ import { NoteError } from '../../notes/note.ts';
 import { formatResultKeys, type ResultKey } from '../../notes/result-keys.ts';
 import type { Desk } from './desk.ts';
 
-/** A key for a client: its public half, and as PEM the private one, which goes into the kit and nowhere else. */
+/**
+ * A key for a client: its public half, and the private one in PEM, which goes into the client kit
+ * and nowhere else.
+ */
 export interface MadeKey {
   publicKey: KeyObject;
   /** Undefined for a key that the client made itself. */
@@ -21,7 +24,10 @@ export function makeResultKey(): MadeKey {
   return { publicKey, pem: privateKey.export({ type: 'pkcs8', format: 'pem' }).toString() };
 }
 
-/** The public key that a client made itself: in PEM, or a verifier key under any name. Throws Failure `failed`. */
+/**
+ * Reads a public key that a client made itself: in PEM, or as a verifier key under any name. Throws
+ * Failure `failed`.
+ */
 export function readPublicResultKey(path: string): MadeKey {
   const fail = (why: string, hint?: string): Failure => new Failure('failed', `${path} ${why}`, hint);
   let text: string;
@@ -43,12 +49,12 @@ export function readPublicResultKey(path: string): MadeKey {
   }
 }
 
-/** The keys that the site has of a client, oldest first. Throws Failure `failed`. */
+/** The site's keys for a client, oldest first. Throws Failure `failed`. */
 export function listResultKeys({ etcDirectory }: Pick<Desk, 'etcDirectory'>, client: string): ResultKey[] {
   return readResultKeys([resultKeysPath(etcDirectory)], client);
 }
 
-/** Puts one more key of a client on the list. Throws Failure `failed`, also for a key that is there. */
+/** Adds a key for a client. Throws Failure `failed`, also for a key that is already listed. */
 export function addResultKey(desk: Desk, client: string, publicKey: KeyObject, from = new Date()): ResultKey {
   const keys = listResultKeys(desk, client);
   const added = { ...verifierOf(client, publicKey), from: wholeSeconds(from), until: undefined };
@@ -58,7 +64,10 @@ export function addResultKey(desk: Desk, client: string, publicKey: KeyObject, f
   return added;
 }
 
-/** Ends the keys of a client that are in use, but for one. Returns those that it ended. Throws Failure `failed`. */
+/**
+ * Ends all current keys of a client except one. Returns those that it ended. Throws Failure
+ * `failed`.
+ */
 export function endResultKeys(desk: Desk, client: string, except?: ResultKey): ResultKey[] {
   const keys = listResultKeys(desk, client);
   const ended = keys.filter(({ id, until }) => until === undefined && id !== except?.id);
@@ -72,7 +81,7 @@ export function endResultKeys(desk: Desk, client: string, except?: ResultKey): R
   return ended;
 }
 
-/** As --json shows it. */
+/** The key in the form that --json prints. */
 export function describeResultKey({ name, id, publicKey, from, until }: ResultKey): Record<string, unknown> {
   return {
     ...{ key: formatVerifierKey(name, publicKey), id, from: from.toISOString() },

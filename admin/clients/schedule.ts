@@ -1,5 +1,5 @@
-// How a client asks for its batch again and again, by cron or by a timer of systemd: files of its kit. Everything else about when and what is decided on
-// the server.
+// How a client fetches its batch periodically: files of the client kit for cron or a systemd timer.
+// What runs, and when, is decided on the server.
 import { InvalidArgumentError } from 'commander';
 import { newHash } from 'webjob-locker';
 import { quote } from '../../cli/shell.ts';
@@ -9,7 +9,10 @@ const MINUTE = 60;
 const HOUR = 3600;
 const DAY = 86_400;
 
-/** Seconds in a span that divides an hour or a day, so that cron can say it. Throws InvalidArgumentError. */
+/**
+ * Parses a DURATION in seconds that divides an hour or a day, so that cron can express it. Throws
+ * InvalidArgumentError.
+ */
 export function parseSchedule(text: string): number {
   const seconds = secondsIn(text) ?? 0;
   const fits = seconds >= MINUTE && seconds % MINUTE === 0 && (seconds < HOUR ? HOUR % seconds : DAY % seconds) === 0;
@@ -20,14 +23,14 @@ export function parseSchedule(text: string): number {
 export interface Scheduled {
   client: string;
   seconds: number;
-  /** Of webjob.conf on the client. */
+  /** The path of webjob.conf on the client. */
   conf: string;
-  /** What the server calls the batch. */
+  /** The name of the batch command on the server. */
   batchCommand: string;
   isForC: boolean;
 }
 
-/** By their names in the kit. */
+/** The files by their names in the kit. */
 export function formatSchedule(scheduled: Scheduled): Record<(typeof SCHEDULE_FILES)[number], string> {
   const { client, conf } = scheduled;
   const command = commandOf(scheduled);
@@ -66,12 +69,12 @@ WantedBy=timers.target
 
 export const SCHEDULE_FILES = ['webjob.cron', 'webjob-batch.service', 'webjob-batch.timer'] as const;
 
-/** Our client runs a batch without a shell. */
+/** This client runs a batch without a shell; a C client runs it as a program. */
 function commandOf({ conf, batchCommand, isForC }: Scheduled): string {
   return `webjob ${isForC ? '-e' : '--batch'} -f ${quote(conf)} ${quote(batchCommand)}`;
 }
 
-/** Each client has a minute of its own, so that ten thousand do not come at once. */
+/** Each client has its own minute, so that ten thousand do not connect at once. */
 function cronFields({ client, seconds }: Scheduled): string {
   const offset = Buffer.from(newHash().update(client).digest('hex'), 'hex').readUInt32BE(0) % (seconds / MINUTE);
   const [hour, minute] = [Math.floor(offset / 60), offset % 60];

@@ -1,5 +1,6 @@
-// One command at a time for a client, and the note that stands while one is being added. Who finds a note knows that an add was killed, and may
-// begin anew: nobody was told that the client exists.
+// The client lock: one command at a time for a client; and the note that exists while one is being
+// added. Finding a note means that an add was killed, and may start over, because nobody was told
+// that the client exists.
 import { readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { syncFolder } from 'webjob-locker/durable';
@@ -22,7 +23,7 @@ export function withClient<Type>({ etcDirectory }: Desk, client: string, work: (
 const noteOf = ({ etcDirectory }: Desk, client: string): string =>
   join(etcDirectory, `.webjob-client.${client}.adding`);
 
-/** The folder that a killed add was filling; undefined for none. */
+/** The directory that a killed add was filling; undefined for none. */
 export function readNote(desk: Desk, client: string): string | undefined {
   try {
     return readFileSync(noteOf(desk, client), 'utf8').trimEnd();
@@ -37,7 +38,7 @@ export function writeNote(desk: Desk, client: string, folder: string): void {
   replaceFile(noteOf(desk, client), `${folder}\n`, { mode: 0o600 });
 }
 
-/** The client is added, or is no more. */
+/** Removes the note, when the client has been added or removed. */
 export function removeNote(desk: Desk, client: string): void {
   if (readNote(desk, client) === undefined) return;
   rmSync(noteOf(desk, client));

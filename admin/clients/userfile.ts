@@ -1,12 +1,12 @@
-// The file of users, as httpd reads it: who is in it, and how a line gets in and out. Lines of others keep every byte. bcrypt is
-// htpasswd's; a password travels on its stdin.
+// The user file as httpd reads it: lists users, adds and removes lines. Other lines keep every
+// byte. htpasswd computes bcrypt and receives the password on stdin.
 import { existsSync, readFileSync, statSync } from 'node:fs';
 import { Failure } from '../../cli/failure.ts';
 import { errorCode, removeUnfinished, replaceFile } from '../../cli/files.ts';
 import { withLock } from '../../cli/lockfile.ts';
 import { runProgram } from '../site/programs.ts';
 
-/** What bcrypt looks at; more would be cut off without a word. */
+/** bcrypt ignores further bytes without notice. */
 const MAX_PASSWORD_BYTES = 72;
 
 export interface UserLine {
@@ -14,7 +14,10 @@ export interface UserLine {
   scheme: 'bcrypt' | 'sha1' | 'md5' | 'other';
 }
 
-/** httpd takes the first of two lines with one name. An empty list when the file does not exist. Throws Failure `failed`. */
+/**
+ * The users in a file; of two lines with one name httpd uses the first. Empty when the file does
+ * not exist. Throws Failure `failed`.
+ */
 export function readUserFile(path: string): UserLine[] {
   const users = new Map<string, UserLine>();
   for (const { name, hash } of readEntries(path)) {
@@ -23,9 +26,9 @@ export function readUserFile(path: string): UserLine[] {
   return [...users.values()];
 }
 
-/** For people, and for comparison with client ids, which are ASCII. */
+/** Decodes a name for people, and for comparison with client ids, which are ASCII. */
 function decodeName(bytes: string): string {
-  // Nearly all are, and a decoder for each takes most of the time that a large file takes.
+  // A quick test, because a decoder for each name takes most of the time for a large file.
   if (/^[\x20-\x7e]*$/.test(bytes)) return bytes;
   try {
     return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(Buffer.from(bytes, 'latin1'));
@@ -40,7 +43,10 @@ function findScheme(hash: string): UserLine['scheme'] {
   return hash.startsWith('$apr1$') ? 'md5' : 'other';
 }
 
-/** Throws Failure `usage` for a password, a byte a character, that webjob.conf or bcrypt cannot hold; never says what it is. */
+/**
+ * Throws Failure `usage` for a password, one character for each byte, that webjob.conf or bcrypt
+ * cannot hold. The message does not contain it.
+ */
 export function checkPassword(password: string): void {
   const bytes = password.length;
   if (bytes === 0 || bytes > MAX_PASSWORD_BYTES)
@@ -53,7 +59,7 @@ export function checkPassword(password: string): void {
     );
 }
 
-/** Sets a user's password, a byte a character, in the place of an earlier one. */
+/** Sets a user's password, one character for each byte, replacing an earlier one. */
 export function setUser(path: string, name: string, password: string): void {
   checkPassword(password);
   const line = runProgram('htpasswd', ['-niB', name], { input: Buffer.from(`${password}\n`, 'latin1') }).trim();
@@ -61,7 +67,7 @@ export function setUser(path: string, name: string, password: string): void {
   changeEntries(path, (entries) => `${joinOthers(entries, name)}${line}\n`);
 }
 
-/** False when there was none. */
+/** Removes a user; false when there was none. */
 export function removeUser(path: string, name: string): boolean {
   if (!existsSync(path)) return false;
   return changeEntries(path, (entries) =>
@@ -69,14 +75,20 @@ export function removeUser(path: string, name: string): boolean {
   );
 }
 
-/** The lines of all others, so that another line may follow: behind a backslash it would be a part of the last one. */
+/**
+ * The lines of all others, ready for another line to follow: after a backslash it would continue
+ * the last one.
+ */
 function joinOthers(entries: readonly Entry[], name: string): string {
   const text = entries.map((entry) => (entry.name === name ? '' : entry.raw)).join('');
   const ended = text === '' || text.endsWith('\n') ? text : `${text}\n`;
   return /\\\r?\n$/.test(ended) ? `${ended}\n` : ended;
 }
 
-/** Owner and mode stay: the web user reads it by its group. False when nothing is to be changed. */
+/**
+ * Changes the file, keeping owner and mode, because the web user reads it through its group. False
+ * when nothing changes.
+ */
 function changeEntries(path: string, change: (entries: readonly Entry[]) => string | undefined): boolean {
   try {
     return withLock(path, () => {
@@ -89,7 +101,7 @@ function changeEntries(path: string, change: (entries: readonly Entry[]) => stri
       return true;
     });
   } catch (error) {
-    // A lock beside it that cannot be made says the same of the file.
+    // A failure to create the lock beside it means the same for the file.
     const reason = error instanceof Failure ? error.cause : error;
     if (reason === undefined) throw error;
     const code = errorCode(reason);
@@ -98,15 +110,18 @@ function changeEntries(path: string, change: (entries: readonly Entry[]) => stri
   }
 }
 
-/** A line as httpd has it, which a backslash at its end joins with the next one. Every character is a byte. */
+/**
+ * A line as httpd reads it: a backslash at its end joins it with the next one. One character for
+ * each byte.
+ */
 interface Entry {
   raw: string;
-  /** Undefined for a comment, and for a line that is empty. */
+  /** Undefined for a comment or an empty line. */
   name: string | undefined;
   hash: string;
 }
 
-/** An empty list when the file does not exist. */
+/** Reads the lines; empty when the file does not exist. */
 function readEntries(path: string): Entry[] {
   let text: string;
   try {
@@ -119,7 +134,7 @@ function readEntries(path: string): Entry[] {
   return (text.match(/(?:[^\n]*\\\r?\n)*[^\n]*(?:\n|$)/g) ?? []).filter(Boolean).map(parseEntry);
 }
 
-/** httpd takes blanks off both ends, and what isspace(3) counts as such. */
+/** httpd trims what isspace(3) counts as blank at both ends. */
 function parseEntry(raw: string): Entry {
   const line = raw.replace(/\\\r?\n/g, '').replace(/^[ \t-\r]+|[ \t-\r]+$/g, '');
   if (line === '' || line.startsWith('#')) return { raw, name: undefined, hash: '' };

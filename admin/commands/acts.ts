@@ -1,4 +1,4 @@
-// webjobctl acts: does what readers of webjob-view asked for.
+// webjobctl acts: carries out what users of webjob-view requested.
 import { Command } from 'commander';
 import { EXIT_CODES, Failure } from '../../cli/failure.ts';
 import { errorCode } from '../../cli/files.ts';
@@ -77,7 +77,10 @@ async function act(command: Command, options: Options): Promise<void> {
     inbox.close();
   }
 
-  /** What was asked twice is done once; what a kill broke off is not tried again, for part of it may be done. */
+  /**
+   * A repeated request is carried out once. One that a kill interrupted is not tried again, because
+   * a part of it may be done.
+   */
   function afterKill(known: ActAnswer): ActAnswer | undefined {
     if (known.state !== 'started') return undefined;
     const failed = { ...known, state: 'failed', words: 'broken off: the record says whether it was done' } as const;
@@ -105,7 +108,7 @@ async function answerOne(
     const { syscall, message } = error as NodeJS.ErrnoException;
     if (error instanceof Failure) return answer('failed', error.message);
     if (syscall === undefined) throw error;
-    // Paths of the server are for its log.
+    // Paths of the server are for its log only.
     warn(`${id}: ${message}`);
     return answer('failed', errorCode(error));
   }

@@ -1,4 +1,4 @@
-// webjobctl alert: whether a site is as its file of rules expects it, and somebody is told when that changes.
+// webjobctl alert: checks a site by its rules, and sends messages when something changes.
 import { randomBytes } from 'node:crypto';
 import { Command } from 'commander';
 import { EXIT_CODES, Failure } from '../../cli/failure.ts';
@@ -98,7 +98,7 @@ async function tell({ site, rules, state, events, isJson }: Round): Promise<void
   else if (rules.ping !== undefined && state.problems.length === 0) await ping(rules.ping, rules.timeout);
 }
 
-/** So many problems fit into a record. */
+/** The most problems in one custody record. */
 const MOST_RECORDED = 100;
 
 function record({ settings }: Site, events: readonly AlertEvent[]): void {
@@ -145,7 +145,7 @@ function printAttempt({ channel, messageId, attempt, error }: Attempt, isJson: b
   else say(`not sent, ${safeLine(channel)}: ${error}`);
 }
 
-/** What goes on, and what would be sent. */
+/** Prints the current problems, and what would be sent. */
 function printDryRun(state: AlertState, events: readonly AlertEvent[], isJson: boolean, quiet: boolean): void {
   const told = new Set(events.map(({ key }) => key));
   for (const problem of state.problems.filter(({ key }) => !told.has(key)))

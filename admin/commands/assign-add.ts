@@ -1,4 +1,4 @@
-// webjobctl assign add: a command, whom it is for, and when.
+// webjobctl assign add: assigns a command to clients, once or on a schedule.
 import { Command, InvalidArgumentError } from 'commander';
 import { matchesGlob } from 'webjob-protocol';
 import { parseDuration } from '../../cli/durations.ts';
@@ -165,7 +165,7 @@ function parseLimit(text: string): number {
   throw new InvalidArgumentError('a limit is 1 to 9999 clients.');
 }
 
-/** `5%` or `0.05`, from 0 to 1. */
+/** Parses `5%` or `0.05`, from 0 to 1. */
 function parsePart(text: string): number {
   const part = /^\d{1,3}(?:\.\d+)?%$/.test(text)
     ? Number.parseFloat(text) / 100

@@ -1,4 +1,4 @@
-// webjobctl assign advance: rollouts go to their next stage, or stop. For cron.
+// webjobctl assign advance: moves rollouts to their next stage, or stops them. For cron.
 import { Command } from 'commander';
 import { EXIT_CODES } from '../../cli/failure.ts';
 import { printJson, printLine } from '../../cli/output.ts';

@@ -1,4 +1,4 @@
-// webjobctl assign cancel.
+// webjobctl assign cancel: ends an assignment.
 import type { Command } from 'commander';
 import { makeChangeCommand } from '../fleet/change-command.ts';
 

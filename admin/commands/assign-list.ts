@@ -1,4 +1,4 @@
-// webjobctl assign list: what is assigned, and when it is due.
+// webjobctl assign list: lists assignments and when they are due.
 import { Command } from 'commander';
 import { formatTime } from 'webjob-protocol';
 import { EXIT_CODES } from '../../cli/failure.ts';

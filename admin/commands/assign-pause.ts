@@ -1,4 +1,4 @@
-// webjobctl assign pause.
+// webjobctl assign pause: suspends an assignment.
 import type { Command } from 'commander';
 import { makeChangeCommand } from '../fleet/change-command.ts';
 

@@ -1,4 +1,4 @@
-// webjobctl assign resume.
+// webjobctl assign resume: continues a paused assignment.
 import type { Command } from 'commander';
 import { makeChangeCommand } from '../fleet/change-command.ts';
 

@@ -1,4 +1,4 @@
-// webjobctl assign retry: the same once more, for the clients that need it.
+// webjobctl assign retry: assigns a command again to the clients on which it failed or did not run.
 import { Command } from 'commander';
 import { Failure } from '../../cli/failure.ts';
 import { printJson, printLine } from '../../cli/output.ts';

@@ -1,4 +1,4 @@
-// webjobctl assign show: one assignment, and how far each of its clients is.
+// webjobctl assign show: shows an assignment and the state of each of its clients.
 import { Command } from 'commander';
 import { formatTime } from 'webjob-protocol';
 import { EXIT_CODES } from '../../cli/failure.ts';

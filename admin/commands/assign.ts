@@ -1,4 +1,4 @@
-// webjobctl assign: what clients are to run when they ask for their batch, and how far that is.
+// webjobctl assign: what clients run when they fetch their batch, and how far that has come.
 import { Command } from 'commander';
 import { addCommand } from './assign-add.ts';
 import { advanceCommand } from './assign-advance.ts';

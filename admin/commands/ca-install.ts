@@ -1,4 +1,4 @@
-// webjobctl ca install: the list of revoked certificates comes to the server from where the CA is kept.
+// webjobctl ca install: installs a revocation list that was made where the CA's key is kept.
 import { Command } from 'commander';
 import { printJson, printLine, say } from '../../cli/output.ts';
 import { openDesk } from '../clients/desk.ts';

@@ -1,4 +1,4 @@
-// webjobctl ca make: a CA for the clients of a site, away from its server.
+// webjobctl ca make: makes a CA for the clients of a site, away from its server.
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { Command } from 'commander';

@@ -1,4 +1,4 @@
-// webjobctl ca revoke: a client's certificates are good no longer, where the key of the CA is.
+// webjobctl ca revoke: revokes a client's certificates, where the CA's key is kept.
 import { Command } from 'commander';
 import { EXIT_CODES } from '../../cli/failure.ts';
 import { printJson, printLine, say } from '../../cli/output.ts';

@@ -1,4 +1,5 @@
-// webjobctl ca server: another certificate for the server, in two steps, so that no client is surprised.
+// webjobctl ca server: replaces the server's certificate in two steps, so that clients are
+// prepared.
 import { Command } from 'commander';
 import { printJson, printLine, say } from '../../cli/output.ts';
 import { openDesk, parseDays } from '../clients/desk.ts';

@@ -1,4 +1,4 @@
-// webjobctl ca sign: a certificate for a client, where the key of the CA is.
+// webjobctl ca sign: signs a certificate for a client, where the CA's key is kept.
 import { resolve } from 'node:path';
 import { Command } from 'commander';
 import { Failure } from '../../cli/failure.ts';

@@ -1,4 +1,4 @@
-// webjobctl ca: the certificates' own life, on the server and where the key of the CA is kept.
+// webjobctl ca: manages certificates, on the server and where the CA's key is kept.
 import { Command } from 'commander';
 import { caCrlCommand } from './ca-crl.ts';
 import { caInstallCommand } from './ca-install.ts';

@@ -1,4 +1,4 @@
-// webjobctl client add: a user or a certificate, the folders of the profile, and the webjob.conf that goes to the client.
+// webjobctl client add: adds a user or a certificate, makes the profile, and writes the client kit.
 import { randomBytes } from 'node:crypto';
 import { existsSync, readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
@@ -158,7 +158,7 @@ function add(desk: Desk, client: string, options: Options): void {
     } catch (error) {
       removeParcel(folder, client);
       endResultKeys(desk, client);
-      // Of what the CA has on record the next add must know.
+      // The next add must know what the CA has issued.
       if (!issued) removeNote(desk, client);
       throw error;
     }
@@ -178,7 +178,7 @@ function add(desk: Desk, client: string, options: Options): void {
   });
 }
 
-/** Throws Failure `usage`. */
+/** Checks that the options for credentials agree. Throws Failure `usage`. */
 function checkProofs({ signed, cert, csr }: Options, hasProof: boolean): void {
   if (signed !== undefined && (cert || csr !== undefined))
     throw new Failure('usage', '--signed goes without --cert and --csr');
@@ -186,7 +186,10 @@ function checkProofs({ signed, cert, csr }: Options, hasProof: boolean): void {
     throw new Failure('usage', 'say how it proves itself: --generate, --password-file, --cert, --csr or --signed');
 }
 
-/** Files by which cron or systemd has the client ask for its batch. Throws Failure `settings` where the server makes none. */
+/**
+ * The files by which cron or systemd has the client fetch its batch. Throws Failure `settings` when
+ * the server has no BatchCommand.
+ */
 function chooseSchedule(
   { settings: { batchCommand } }: Desk,
   client: string,
@@ -204,7 +207,10 @@ function chooseSchedule(
   return formatSchedule({ client, seconds, conf, batchCommand, isForC: cClient === true });
 }
 
-/** What the client signs its results with; undefined for a client that does not. Throws Failure. */
+/**
+ * The key with which the client signs its results; undefined for a client that does not. Throws
+ * Failure.
+ */
 function chooseResultKey({ resultKey, cClient }: Options): MadeKey | undefined {
   if (typeof resultKey === 'string' && cClient)
     throw new Failure('usage', 'C clients sign no results: --result-key goes without --c-client');
@@ -212,13 +218,19 @@ function chooseResultKey({ resultKey, cClient }: Options): MadeKey | undefined {
   return resultKey === false || cClient ? undefined : makeResultKey();
 }
 
-/** Never the private half, which would let the client's machine sign programs for all. Throws Failure `failed`. */
+/**
+ * Reads the public key; the private one would let the client's machine sign programs for all.
+ * Throws Failure `failed`.
+ */
 function readVerifyKey(path: string): Buffer {
   const key = readPublicKey(path);
   return Buffer.from(key.export({ type: 'spki', format: 'pem' }));
 }
 
-/** What the client is given of trusted keys. Throws Failure `usage`, `failed` for keys that no client would take. */
+/**
+ * The trusted keys for the client. Throws Failure `usage`, and `failed` for keys that no client
+ * would accept.
+ */
 function readTrusted({ trustedKeys: path, threshold: given, cClient }: Options) {
   const threshold = given ?? 1;
   if (path === undefined) {
@@ -237,14 +249,17 @@ function parseThreshold(text: string): number {
   return Number(text);
 }
 
-/** Takes note of what is begun. What a killed run had begun is taken back: nobody was told of it. Throws Failure `failed`. */
+/**
+ * Notes that an add has begun. What a killed run had begun is undone first, because nobody was told
+ * of it. Throws Failure `failed`.
+ */
 function beginAdd(desk: Desk, client: string, folder: string): void {
   const begun = readNote(desk, client);
   if (begun === undefined) checkIsNew(desk, client);
   if (begun !== folder) checkParcelFolder(folder, client);
   else removeParcel(folder, client);
   writeNote(desk, client, folder);
-  // Those of a client of this name that was removed have ended.
+  // Keys of a removed client of the same name have ended.
   endResultKeys(desk, client);
   if (begun === undefined) return;
   const valid = listCertificates(desk.etcDirectory).filter((one) => one.client === client && one.state === 'valid');
@@ -255,7 +270,7 @@ function beginAdd(desk: Desk, client: string, folder: string): void {
     );
 }
 
-/** The password asked for; undefined for none. Throws Failure. */
+/** The requested password; undefined for none. Throws Failure. */
 export function choosePassword({
   passwordFile,
   generate,

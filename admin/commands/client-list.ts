@@ -1,4 +1,4 @@
-// webjobctl client list: who may enter, by what, and until when.
+// webjobctl client list: lists the clients, their credentials, and when these end.
 import { Command } from 'commander';
 import { parseDuration } from '../../cli/durations.ts';
 import { EXIT_CODES } from '../../cli/failure.ts';
@@ -15,7 +15,7 @@ interface Options extends DeskOptions {
 export interface ClientRow {
   client: string;
   password: UserLine['scheme'] | undefined;
-  /** The one it uses by now. */
+  /** The certificate that the client uses. */
   certificate: Certificate | undefined;
   hasProfile: boolean;
 }
@@ -66,7 +66,7 @@ export function formatEnd({ until, state }: Certificate): string {
   return `${until.toISOString().slice(0, 10)}, ${state === 'valid' ? `${daysLeft(until)} days` : state}`;
 }
 
-/** The row as --json has it. */
+/** The row in the form that --json prints. */
 export function describeClient({ client, password, certificate, hasProfile }: ClientRow): Record<string, unknown> {
   return {
     ...{ client, password: password ?? null, profile: hasProfile },
@@ -78,7 +78,7 @@ export function describeCertificate({ serial, from, until, state }: Certificate)
   return { serial, from: from.toISOString(), until: until.toISOString(), daysLeft: daysLeft(until), state };
 }
 
-/** By name. Throws Failure `failed`. */
+/** All clients by name. Throws Failure `failed`. */
 export function findClients({ settings, etcDirectory, userFile }: Desk): ClientRow[] {
   const users = readUserFile(userFile);
   const certificates = listCertificates(etcDirectory);

@@ -1,4 +1,4 @@
-// webjobctl client passwd: another password for a client that has one.
+// webjobctl client passwd: replaces the password of a client that has one.
 import { join, resolve } from 'node:path';
 import { Command } from 'commander';
 import { Failure } from '../../cli/failure.ts';
@@ -58,7 +58,7 @@ function change(desk: Desk, client: string, options: Options): void {
   else printLine(conf);
 }
 
-/** In the place of an earlier one. */
+/** Writes the password line for webjob.conf to a file, replacing an earlier one. */
 function writeLine(folder: string, password: string): string {
   const path = join(resolve(folder), 'URLPassword');
   try {

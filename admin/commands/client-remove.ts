@@ -1,4 +1,4 @@
-// webjobctl client remove: nobody enters by that name any more. What it was given and what it sent stays.
+// webjobctl client remove: revokes a client's access. Its profile and its uploads stay.
 import { Command } from 'commander';
 import { EXIT_CODES } from '../../cli/failure.ts';
 import { printJson, printLine, say } from '../../cli/output.ts';
@@ -74,7 +74,7 @@ async function remove(desk: Desk, client: string, options: Options): Promise<voi
     } else if (isKnown) sayWhatStillWorks(options, hadPassword, serials.length > 0);
   } finally {
     proof?.remove();
-    // As late as can be: a client that still gets in is counted.
+    // As late as possible, because requests are counted until the client is locked out.
     const left = removeLimits(desk.settings, client);
     if (left !== undefined) say(`warning: what was counted for its limits is not removed: ${left}`);
   }
@@ -84,7 +84,7 @@ async function remove(desk: Desk, client: string, options: Options): Promise<voi
   }
 }
 
-/** Until httpd is reloaded. */
+/** Says which credentials still work until httpd is reloaded. */
 export function sayWhatStillWorks(options: HttpdOptions, hadPassword: boolean, hadCertificates: boolean): void {
   const reload = reloadCommand(options).join(' ');
   if (hadPassword) say('its password is refused from now on, unless httpd keeps passwords: AuthnCacheProvideFor');

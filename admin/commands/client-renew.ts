@@ -1,4 +1,4 @@
-// webjobctl client renew: another certificate, for the same key or a new one.
+// webjobctl client renew: issues another certificate, for the same key or a new one.
 import { Command } from 'commander';
 import { Failure } from '../../cli/failure.ts';
 import { printJson, printLine, say } from '../../cli/output.ts';
@@ -71,7 +71,7 @@ async function renew(desk: Desk, client: string, options: Options): Promise<void
     const until = latest?.until.toISOString();
     printJson({ client, certificate: path, serial: latest?.serial, until, resultKeys });
   } else printLine(path);
-  // Whoever has the one key of a client may have the other.
+  // Anyone who has one key of a client may have the other too.
   if ((options.newKey || options.revoke) && resultKeys.length > 0) {
     const remedy = `webjobctl client result-key ${client} --end`;
     say(`${client} signs its results with ${resultKeys.join(' and ')} as before; to change that, too: ${remedy}`);
@@ -83,7 +83,7 @@ async function renew(desk: Desk, client: string, options: Options): Promise<void
   } else if (options.revoke) sayWhatStillWorks(options, false, true);
 }
 
-/** Returns the path of the certificate. */
+/** Issues the certificate; returns its path. */
 function renewAlone(
   { etcDirectory }: Desk,
   client: string,

@@ -1,4 +1,4 @@
-// webjobctl client result-key: another key with which a client signs its results.
+// webjobctl client result-key: replaces the key with which a client signs its results.
 import { Command } from 'commander';
 import { parseInstant } from '../../cli/durations.ts';
 import { Failure } from '../../cli/failure.ts';

@@ -1,4 +1,4 @@
-// webjobctl client show: all that the site knows of one client.
+// webjobctl client show: shows everything that the site knows of one client.
 import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { Command } from 'commander';
@@ -66,7 +66,7 @@ function show(desk: Desk, client: string, propertiesFile: string | undefined): v
   for (const line of formatLimits(limits)) printLine(line);
 }
 
-/** By the settings that hold for this client. Throws Failure. */
+/** The limits by the settings that apply to this client. Throws Failure. */
 function findLimits({ settings }: Desk, client: string, propertiesFile: string | undefined): ClientLimits {
   let own = settings;
   try {
@@ -77,7 +77,7 @@ function findLimits({ settings }: Desk, client: string, propertiesFile: string |
   return readLimits(own, client);
 }
 
-/** Of an upload that is still coming, all its bytes are counted. */
+/** An upload in progress is counted with all of its bytes. */
 function formatLimits({ requests, uploads, bytes }: ClientLimits): string[] {
   const format = (
     title: string,
@@ -92,7 +92,7 @@ function formatLimits({ requests, uploads, bytes }: ClientLimits): string[] {
   ];
 }
 
-/** In the order in which a GET looks. */
+/** The commands in the order in which a GET finds them. */
 function findCommands(profile: string): string[] {
   return [join(profile, 'commands'), profile]
     .filter((folder) => existsSync(folder))

@@ -1,4 +1,4 @@
-// webjobctl client: who may enter, from the first password to the last revocation.
+// webjobctl client: manages the clients of a site, from the first password to the last revocation.
 import { Command } from 'commander';
 import { addCommand } from './client-add.ts';
 import { listCommand } from './client-list.ts';

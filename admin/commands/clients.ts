@@ -1,4 +1,4 @@
-// webjobctl clients: who was heard of when, and how their jobs went.
+// webjobctl clients: shows when each client was last seen, and how its jobs went.
 import { Command } from 'commander';
 import { formatTime } from 'webjob-protocol';
 import { parseDuration, parseInstant } from '../../cli/durations.ts';
@@ -94,7 +94,7 @@ async function collectClients(sites: readonly Site[], { since, client }: Options
   return clients;
 }
 
-/** What a site knows of a client, to what others know. */
+/** Adds what one site knows of a client to what others know. */
 function add(clients: Map<string, Client>, clientId: string, totals: ClientTotals): void {
   const known = clients.get(clientId);
   if (!known) {
@@ -106,7 +106,7 @@ function add(clients: Map<string, Client>, clientId: string, totals: ClientTotal
   if (totals.seenAt && !(known.seenAt && known.seenAt > totals.seenAt)) known.seenAt = totals.seenAt;
 }
 
-/** A site that reads logs of elsewhere need not have profiles. */
+/** A site that reads logs of another machine need not have profiles. */
 function listOwn({ settings }: Site): string[] {
   try {
     return listProfiles(settings);

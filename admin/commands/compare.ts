@@ -1,4 +1,4 @@
-// webjobctl compare: which clients printed the same, and how the others differ.
+// webjobctl compare: shows which clients have the same output, and how the others differ.
 import { Command, InvalidArgumentError } from 'commander';
 import { STREAMS, type StreamName } from 'webjob-locker';
 import { parseInstant } from '../../cli/durations.ts';
@@ -26,7 +26,7 @@ interface Options {
   diff: boolean;
 }
 
-/** What the others are held against. */
+/** The output that the others are compared with. */
 interface Reference {
   name: string;
   digest: string;

@@ -1,4 +1,4 @@
-// webjobctl completion: what a shell needs to complete webjobctl.
+// webjobctl completion: prints what a shell needs to complete webjobctl.
 import { Argument, Command } from 'commander';
 import { Failure } from '../../cli/failure.ts';
 import { printJson } from '../../cli/output.ts';

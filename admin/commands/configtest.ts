@@ -1,4 +1,4 @@
-// webjobctl configtest: what apachectl configtest is for httpd, for the whole of a site.
+// webjobctl configtest: the counterpart of apachectl configtest for a whole site.
 import { existsSync, readFileSync } from 'node:fs';
 import { userInfo } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
@@ -78,7 +78,7 @@ export function configtestCommand(): Command {
     new Command('configtest')
       .description('check the whole site: settings, folders, script, httpd, certificates')
       .option('--httpd <program>', 'httpd or apachectl to ask (else the first in PATH)')
-      // httpd would look for a relative one below its ServerRoot.
+      // httpd would resolve a relative path against its ServerRoot.
       .option('--httpd-conf <file>', 'the configuration that httpd reads', (file: string) => resolve(file))
       .option('--web-user <name>', 'the user that runs scripts (else as httpd is configured, or the usual one)')
       .option('--probe <url>', 'ask the server itself (with --as)')
@@ -147,7 +147,7 @@ async function testSite(command: Command, options: Options): Promise<Finding[]> 
   return findings;
 }
 
-/** Which .htaccess goes with the certificates that httpd asks for. */
+/** The .htaccess that fits the certificates which httpd asks for. */
 function findAccessKind(directives: readonly Directive[] | undefined): AccessKind {
   const asked = directives?.find(({ name }) => name === 'SSLVerifyClient')?.value.toLowerCase();
   if (asked === 'require') return 'apache/htaccess-certificates';
@@ -163,7 +163,7 @@ function findErrorLog(directives: readonly Directive[] | undefined): string | un
   return path.startsWith('/') ? path : undefined;
 }
 
-/** What makes httpd read the site, in its layout: as init has made it, or by hand. */
+/** How to make httpd read the site, in its layout: as init has made it, or by hand. */
 function findInclude(etcDirectory: string, { addDirectives, reload }: Mends): string {
   if (existsSync('/etc/apache2/conf-available/webjob.conf') && etcDirectory === '/etc/webjob')
     return `a2enconf webjob && ${reload}`;
@@ -187,7 +187,10 @@ function findScriptUser(given: string | undefined, httpd: Httpd | undefined): Us
   return { name: username, uid, gid };
 }
 
-/** As httpd says; where it cannot be asked, as the usual files do. */
+/**
+ * The script's directories according to httpd, or if it cannot be asked, according to the usual
+ * files.
+ */
 function findFolders(httpd: Httpd | undefined, propertiesFile: string): string[] {
   if (httpd?.directives) return findScriptFolders(httpd.directives, propertiesFile);
   const etcDirectory = dirname(propertiesFile);

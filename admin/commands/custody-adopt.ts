@@ -1,4 +1,5 @@
-// webjobctl custody adopt: puts on record as it is now what has no custody record, and has the witness begin anew.
+// webjobctl custody adopt: records uploads without a custody record as they are now, and restarts
+// the witness.
 
 import { join } from 'node:path';
 import { Command } from 'commander';
@@ -103,7 +104,7 @@ function beginTrees(settings: ServerSettings): void {
   });
 }
 
-/** The uploads that have no custody record, with what they are. */
+/** Yields the uploads that have no custody record. */
 function* findUnrecorded({ settings }: Site, evidence: Evidence): Generator<AdoptedUpload> {
   let left = 0;
   for (const { group } of walkLocker(settings.incomingDirectory)) {
@@ -117,7 +118,7 @@ function* findUnrecorded({ settings }: Site, evidence: Evidence): Generator<Adop
   process.exitCode = 1;
 }
 
-/** Undefined for an upload that is not whole. */
+/** Describes an upload; undefined for one that is not complete. */
 function describe(evidence: Evidence, name: string): AdoptedUpload | undefined {
   const { streams, ready } = evidence.judge(name, { contents: true, digests: true });
   const [bytes, sha256] = [{}, {}] as [Record<StreamName, number>, Record<StreamName, string>];

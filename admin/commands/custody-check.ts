@@ -1,4 +1,4 @@
-// webjobctl custody check: what somebody else was given, held against a public key and nothing else.
+// webjobctl custody check: checks checkpoints and proofs with nothing but a public key.
 import { readFileSync } from 'node:fs';
 import { Command } from 'commander';
 import { Failure } from '../../cli/failure.ts';

@@ -1,4 +1,4 @@
-// webjobctl custody checkpoint: what is to be kept elsewhere of the custody records.
+// webjobctl custody checkpoint: signs checkpoints of the custody record for off-site storage.
 import type { KeyObject } from 'node:crypto';
 import { statSync } from 'node:fs';
 import { join } from 'node:path';
@@ -97,7 +97,10 @@ function run(command: Command, options: Options): void {
   }
 }
 
-/** What makes the note, or the text, of the head of a tree. Throws Failure for options that do not go together. */
+/**
+ * Returns a function that makes the note, or its text, of a tree head. Throws Failure for options
+ * that do not go together.
+ */
 function makeSigner({ key: path, unsigned, add, origin, server }: Options): (head: TreeHead) => string {
   if (origin !== undefined) requireOrigin(origin);
   if (add !== undefined) {
@@ -121,7 +124,7 @@ function makeSigner({ key: path, unsigned, add, origin, server }: Options): (hea
   return (head) => signNote(formatTreeHead(head), [signerOf(head.origin, key)]);
 }
 
-/** What root keeps is written by one process at a time. */
+/** Only one process at a time writes what root keeps. */
 function inTurnOfRoot(settings: ServerSettings, work: () => void): void {
   if (!isRoot()) {
     work();
@@ -133,7 +136,10 @@ function inTurnOfRoot(settings: ServerSettings, work: () => void): void {
   withLock(join(folder, 'custody-tree'), work);
 }
 
-/** Walks what is new of the records and of their trees, and tells the head of each that is an extension of what it was. */
+/**
+ * Walks what is new of the records and their trees, and reports the head of each tree that extends
+ * its earlier state.
+ */
 function measure(
   settings: ServerSettings,
   { origin, server, unsigned }: Options,
@@ -189,7 +195,10 @@ function measure(
   }
 }
 
-/** Adds what is new to a tree, keeps it, and returns its head; undefined for a record that no longer matches the tree. */
+/**
+ * Adds what is new to a tree, stores it, and returns its head; undefined for a record that no
+ * longer matches the tree.
+ */
 function growTree(
   tree: CustodyTree,
   segments: readonly Segment[],
@@ -210,7 +219,7 @@ function growTree(
 }
 
 /**
- * Up to the end of the last record: what is behind it may be one that is being written.
+ * Up to the end of the last record, because bytes after it may be a record that is being written.
  */
 function sizesOf(segments: Extent['segments'], known: ReadonlyMap<string, Seen>): Segment[] {
   return segments.flatMap(({ file, size }) => {
@@ -230,7 +239,10 @@ function digestOf(
   return seen?.size === size ? seen.head : witness.digest(logs, file, size);
 }
 
-/** Keeps the notes in a file that say what the trees say, and that the key has signed. Throws Failure `failed`. */
+/**
+ * Stores the notes in a file that match the trees and are signed by the key. Throws Failure
+ * `failed`.
+ */
 function addCheckpoints(settings: ServerSettings, path: string, key: KeyObject): void {
   if (!isRoot()) throw new Failure('failed', 'only root keeps checkpoints');
   const pieces = readPieces(path);

@@ -1,4 +1,4 @@
-// webjobctl custody consistency: that a later checkpoint extends an earlier one.
+// webjobctl custody consistency: proves that a later checkpoint extends an earlier one.
 import { Command } from 'commander';
 import { Failure } from '../../cli/failure.ts';
 import { printJson, printLine } from '../../cli/output.ts';

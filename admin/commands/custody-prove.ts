@@ -1,4 +1,5 @@
-// webjobctl custody prove: that what the custody record says of a job was there when a checkpoint was made.
+// webjobctl custody prove: proves that the custody record contained the entries of a job when a
+// checkpoint was made.
 import { Command } from 'commander';
 import { findJobIdParts } from 'webjob-protocol';
 import { Failure } from '../../cli/failure.ts';

@@ -1,4 +1,4 @@
-// webjobctl custody timestamp: an authority of RFC 3161 says when a checkpoint was there.
+// webjobctl custody timestamp: has an RFC 3161 authority certify when a checkpoint existed.
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Command } from 'commander';
@@ -83,7 +83,10 @@ async function run(site: Site, options: Options, isJson: boolean): Promise<void>
   }
 }
 
-/** Throws Failure `usage`. A password would stand in the list of processes, and in errors. */
+/**
+ * Throws Failure `usage` for a URL with a password, which would be visible in the list of processes
+ * and in errors.
+ */
 function checkUrl(tsa: string): void {
   const url = URL.parse(tsa);
   const hint = '--tsa https://tsa.example.org/';

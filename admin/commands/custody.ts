@@ -1,4 +1,4 @@
-// webjobctl custody: what root says of the custody record.
+// webjobctl custody: root's commands for the custody record.
 import { Command } from 'commander';
 import { adoptCommand } from './custody-adopt.ts';
 import { checkCommand } from './custody-check.ts';

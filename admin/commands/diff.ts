@@ -1,4 +1,4 @@
-// webjobctl diff: what one run wrote against what another did, of the same client and command unless told otherwise.
+// webjobctl diff: compares the output of two runs, by default of the same client and command.
 import { Command } from 'commander';
 import { STREAMS, type StreamName } from 'webjob-locker';
 import { EXIT_CODES, Failure } from '../../cli/failure.ts';
@@ -82,7 +82,7 @@ async function diff(
   await output?.end();
 }
 
-/** What to compare with comes first. An exit code of 1 must mean that they differ and nothing else. */
+/** Found before anything is printed: exit code 1 must only mean that they differ. */
 async function findBoth(
   sites: readonly Site[],
   [jid, other]: [string, string | undefined],
@@ -109,7 +109,10 @@ async function streamOf(
   return stream;
 }
 
-/** Keeps a difference for a line of JSON; of one that is too large for it nothing but an empty text at the end. */
+/**
+ * Collects a difference for a line of JSON; when it is too large for that, only an empty text at
+ * the end.
+ */
 function keep(kept: string[]): WriteText {
   let left = MAX_JSON_BYTES;
   return (text) => {
@@ -125,7 +128,7 @@ function label({ job }: Found, name: StreamName): string {
 
 const MAX_JSON_BYTES = 64 * 1024 * 1024;
 
-/** Lines of a difference as a terminal shows them. */
+/** Colours the lines of a difference for a terminal. */
 export function colour(text: string): string {
   if (!hasColours()) return text;
   return text.replace(/^[-+].*$/gm, (line) => paint(line, line.startsWith('-') ? 'red' : 'green'));

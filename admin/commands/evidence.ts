@@ -1,4 +1,4 @@
-// webjobctl evidence: jobs as a package that can be handed over, and be checked by anyone.
+// webjobctl evidence: makes an evidence package that can be handed over and checked by anyone.
 import { Command } from 'commander';
 import { parseInstant } from '../../cli/durations.ts';
 import { EXIT_CODES, Failure } from '../../cli/failure.ts';

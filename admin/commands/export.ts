@@ -1,4 +1,4 @@
-// webjobctl export: all that is known of jobs, for other programs.
+// webjobctl export: exports jobs for other programs.
 import { Command, InvalidArgumentError } from 'commander';
 import { parseInstant } from '../../cli/durations.ts';
 import { Failure } from '../../cli/failure.ts';
@@ -71,7 +71,7 @@ async function exportJobs(site: Site, { since, until, client, command }: Options
   await write(format.end);
 }
 
-/** Waits while whoever reads is slower. */
+/** Writes a text, and waits while the reader is slower. */
 async function write(text: string): Promise<void> {
   if (!process.stdout.write(text)) await new Promise((resolve) => process.stdout.once('drain', resolve));
 }

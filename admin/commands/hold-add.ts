@@ -1,4 +1,4 @@
-// webjobctl hold add: a hold counts from the moment it is set, also for a prune that is at work.
+// webjobctl hold add: sets a hold, which takes effect immediately, even during a prune.
 import { Command } from 'commander';
 import { EXIT_CODES } from '../../cli/failure.ts';
 import { printJson, say } from '../../cli/output.ts';

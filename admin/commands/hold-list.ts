@@ -1,4 +1,4 @@
-// webjobctl hold list.
+// webjobctl hold list: lists the holds.
 import { Command } from 'commander';
 import type { ServerSettings } from '../../cgi/controls.ts';
 import { EXIT_CODES } from '../../cli/failure.ts';

@@ -1,4 +1,4 @@
-// webjobctl hold: what must not be removed, for whom and why.
+// webjobctl hold: keeps uploads from being removed, with a reason.
 import { Command } from 'commander';
 import { HOLD_EXPLANATION } from '../retention/hold-change.ts';
 import { addCommand } from './hold-add.ts';

@@ -1,4 +1,5 @@
-// webjobctl index: makes or refreshes the database that jobs, search and clients ask while it is fresh.
+// webjobctl index: makes or refreshes the database that jobs, search and clients use while it is
+// fresh.
 import { dirname } from 'node:path';
 import { Command } from 'commander';
 import { Failure } from '../../cli/failure.ts';
@@ -58,7 +59,7 @@ async function index(site: Site, options: Options, { json }: { json?: true }): P
       return await fill(path, site, options, () => progress.advance());
     } catch (error) {
       const { code, message } = error as NodeJS.ErrnoException;
-      // SQLite does not say of which file it speaks.
+      // SQLite's message does not name the file.
       if (code === 'ERR_SQLITE_ERROR') throw new Failure('failed', `${path}: ${message}`, undefined, { cause: error });
       throw error;
     }
@@ -71,9 +72,9 @@ async function index(site: Site, options: Options, { json }: { json?: true }): P
 
 interface Filled {
   jobs: number;
-  /** Uploads in the locker. */
+  /** The number of uploads in the locker. */
   groups: number;
-  /** Uploads of which the texts were read. */
+  /** The number of uploads whose texts were read. */
   read: number;
   removed: number;
 }

@@ -1,4 +1,5 @@
-// webjobctl init: a site from nothing, in the article's layout, Debian's, or one folder.
+// webjobctl init: makes a site from nothing, in the article's layout, Debian's, or in one
+// directory.
 import { existsSync, lstatSync, readFileSync, realpathSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { basename, delimiter, dirname, isAbsolute, join, resolve } from 'node:path';
@@ -115,7 +116,7 @@ function init(options: Options, isJson: boolean, program: Command): void {
   const serverName = options.tls ? (options.serverName ?? hostname()) : undefined;
   const node = findNode(options.node, webUser);
   const script = findScript(options.cgi);
-  // The package's script has an interpreter of its own, and a copy would miss its upgrades.
+  // The package's script has its own interpreter line, and a copy would miss its upgrades.
   const isLink = isPackaged(script) && options.node === undefined;
   const viewUser = options.view && isRoot() ? findViewUser(options.viewUser) : undefined;
   const view = options.view && planViewProgram(viewUser?.name, webUser?.name, node);
@@ -164,7 +165,7 @@ function init(options: Options, isJson: boolean, program: Command): void {
   );
 }
 
-/** The user given, or the usual one; undefined where there is none, and httpd is to start the pages. */
+/** The given user, or the usual one; undefined without one, and then httpd starts the view. */
 function findViewUser(given: string | undefined): User | undefined {
   const user = findUser(given ?? 'webjob-view');
   if (user || given === undefined) return user;
@@ -178,12 +179,12 @@ function planViewProgram(user: string | undefined, webUser: string | undefined, 
   return { script, user, webUser: webUser ?? '', webjobctl: `${node} ${webjobctl}` };
 }
 
-/** Of httpd, for the view. */
+/** The modules of httpd that the view needs. */
 function modulesOf({ user }: WantedView): string[] {
   return user === undefined ? ['headers'] : ['headers', 'proxy', 'proxy_fcgi', 'authz_groupfile'];
 }
 
-/** Given by --node, or no other is good enough. */
+/** Explains the choice of Node, which was given by --node or is the only suitable one. */
 function sayInCheckout(node: string): void {
   say(
     `warning: the script runs with ${node}, which is part of a checkout: when that is moved, updated or removed, every request fails`,
@@ -191,7 +192,10 @@ function sayInCheckout(node: string): void {
   say(`hint: install Node for the whole machine, then add to this command: --node ${'$'}(command -v node) --force`);
 }
 
-/** For a line that is pasted in any folder: by its path where PATH leads to no webjobctl. */
+/**
+ * The program's name for a command that can be pasted in any directory: its path when PATH does not
+ * lead to webjobctl.
+ */
 function nameProgram(): string {
   const folders = (process.env.PATH ?? '').split(delimiter).filter(isAbsolute);
   const isInPath = folders.some((folder) => existsSync(join(folder, 'webjobctl')));
@@ -204,7 +208,7 @@ function completionsOf(program: Command): Completions {
   return { bash: bash ?? '', zsh: zsh ?? '', fish: fish ?? '' };
 }
 
-/** What root sees of the custody record when it begins. */
+/** Stores what root sees of the custody record at the beginning. */
 function beginWitness(folder: string, steps: readonly Step[]): void {
   const custody = steps.find(({ first }) => first !== undefined)?.place ?? '';
   new Witness(folder).update(dirname(custody), [
@@ -247,7 +251,10 @@ function refuse(differing: readonly Step[]): never {
   throw new Failure('failed', `existing files differ; nothing was changed:\n${list}`, '--force replaces it');
 }
 
-/** What may stand in every file that names it: httpd's, nph-webjob.cfg, a shell's. */
+/**
+ * A path that is valid in every file that contains it: httpd's configuration, nph-webjob.cfg and
+ * shell commands.
+ */
 function parsePath(text: string): string {
   const path = resolve(text);
   if (/^\/[A-Za-z0-9_./:+@=,-]+$/.test(path)) return path;

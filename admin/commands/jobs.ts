@@ -1,4 +1,4 @@
-// webjobctl jobs: what was asked for and what came of it, one job a line.
+// webjobctl jobs: lists jobs and their results, one a line.
 import { Command, InvalidArgumentError } from 'commander';
 import { drained } from '../../cli/drained.ts';
 import { EXIT_CODES, Failure } from '../../cli/failure.ts';

@@ -1,4 +1,4 @@
-// webjobctl latest: the newest result of a command for every client.
+// webjobctl latest: lists the newest result of a command for every client.
 import { Command } from 'commander';
 import { STREAMS } from 'webjob-locker';
 import { formatTime } from 'webjob-protocol';

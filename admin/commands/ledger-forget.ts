@@ -1,4 +1,4 @@
-// webjobctl ledger forget: takes a site out of the database of many sites.
+// webjobctl ledger forget: removes a site from the database of many sites.
 import { Command } from 'commander';
 import { Failure } from '../../cli/failure.ts';
 import { printJson, say } from '../../cli/output.ts';

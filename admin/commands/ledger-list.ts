@@ -1,4 +1,4 @@
-// webjobctl ledger list: which sites push to a database, and when each did last.
+// webjobctl ledger list: lists the sites in a database, and when each last pushed.
 import { Command } from 'commander';
 import { formatTime } from 'webjob-protocol';
 import { EXIT_CODES } from '../../cli/failure.ts';

@@ -1,4 +1,4 @@
-// webjobctl ledger push: tells the database of many sites what is new of this one.
+// webjobctl ledger push: pushes what is new of a site to the database of many sites.
 import { hostname } from 'node:os';
 import { dirname } from 'node:path';
 import { Command, InvalidArgumentError } from 'commander';
@@ -47,14 +47,14 @@ async function push(site: Site, { to, as: name }: Options): Promise<Pushed> {
   const progress = startProgress('jobs');
   const { push: tell } = await import('../../ledger/postgres/push.ts');
   try {
-    // One at a time, to whichever database: what is told to one is forgotten.
+    // One push at a time, to whichever database, because pushed changes are removed from the queue.
     return await inTurn(site.settings, 'ledger', async () => await tellSite());
   } finally {
     progress.end();
   }
 
   async function tellSite(): Promise<Pushed> {
-    // Before the site is read: an unreachable database is reported at once.
+    // Connects before the site is read, so that an unreachable database is reported at once.
     return await withLedger(to, async (client) => {
       const store = await inTurn(site.settings, 'index', async () => {
         requireRootsOwn(dirname(path));

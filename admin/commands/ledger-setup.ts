@@ -1,4 +1,5 @@
-// webjobctl ledger setup: the tables of the database of many sites, and what its roles may.
+// webjobctl ledger setup: makes the tables of the database of many sites, and grants rights to
+// roles.
 import { Command, InvalidArgumentError } from 'commander';
 import { printJson, say } from '../../cli/output.ts';
 import { withLedger } from '../site/ledger.ts';

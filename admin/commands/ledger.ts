@@ -1,4 +1,4 @@
-// webjobctl ledger: the jobs of many sites in one PostgreSQL.
+// webjobctl ledger: keeps the jobs of many sites in one PostgreSQL database.
 import { Command } from 'commander';
 import { forgetCommand } from './ledger-forget.ts';
 import { listCommand } from './ledger-list.ts';

@@ -1,4 +1,4 @@
-// webjobctl metrics: a site in numbers, for Prometheus.
+// webjobctl metrics: prints a site in numbers for Prometheus.
 import { realpathSync } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
 import { Command } from 'commander';
@@ -62,7 +62,10 @@ async function run(command: Command): Promise<void> {
   else if (path === undefined) process.stdout.write(text);
 }
 
-/** Two sites on one machine have the same families: only a label tells their series apart. */
+/**
+ * Adds a label with the site, because the series of several sites on one machine have the same
+ * names.
+ */
 function labelSite(families: readonly Family[], site: string): Family[] {
   return families.map((family) => {
     return { ...family, samples: family.samples.map(({ labels, value }) => ({ labels: { site, ...labels }, value })) };
@@ -117,7 +120,7 @@ async function measure(site: Site, command: Command): Promise<Family[]> {
   }
 }
 
-/** The file by its real folder. Throws Failure when there is none. */
+/** The file with its directory resolved. Throws Failure when the directory does not exist. */
 function checkPlace(given: string): string {
   const path = resolve(given);
   try {

@@ -1,4 +1,4 @@
-// webjobctl note: what an operator has to say of a job, on record.
+// webjobctl note: records an operator's note on a job.
 import { Command } from 'commander';
 import { isJobId } from 'webjob-protocol';
 import { Failure } from '../../cli/failure.ts';

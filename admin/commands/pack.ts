@@ -1,4 +1,5 @@
-// webjobctl pack: old days into one compressed archive each, of which every group can still be read alone.
+// webjobctl pack: moves the uploads of old days into one compressed archive for each day, from
+// which every upload can still be read alone.
 import { Command } from 'commander';
 import { makeFolder } from 'webjob-locker/durable';
 import { packsFolder } from '../../archive/packs.ts';
@@ -62,10 +63,10 @@ async function pack(site: Site, { olderThan, dryRun }: Options, { json }: { json
   });
 }
 
-/** Where summer time ends at midnight, an instant can be of the day before an earlier one. */
+/** Where summer time ends at midnight, a later time can be of an earlier day. */
 const CLOCK_MS = 3 * 3_600_000;
 
-/** What is older than the day of that instant, nobody writes, and nothing holds. */
+/** Uploads older than the day of `limit` that no process is writing and no hold covers. */
 async function findFree(site: Site, limit: number, isTidying: boolean): Promise<Surveyed[]> {
   const { settings } = site;
   const firstDay = dayOf(limit, settings);
@@ -94,7 +95,7 @@ async function packDay({ settings }: Site, day: string, groups: Surveyed[], json
   const made = await makePack(settings, day, groups, () => progress.advance());
   progress.end();
   const left = made ? [...made.left] : groups.map(({ name }) => name);
-  // One that was set while we packed counts.
+  // A hold that was set during the scan counts.
   const holds = readHolds(settings);
   const byName = new Map(groups.map((group) => [group.name, group]));
   const going = made?.packed.filter(({ name }) => {

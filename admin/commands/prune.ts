@@ -1,4 +1,5 @@
-// webjobctl prune: removes what the operator's rule lets go, never what is on hold, and says on record what it was.
+// webjobctl prune: removes what the operator's rule selects and no hold covers, and records what it
+// was.
 import { createInterface } from 'node:readline/promises';
 import { Command } from 'commander';
 import { parseDuration } from '../../cli/durations.ts';
@@ -82,7 +83,7 @@ async function prune(site: Site, options: Options, { json }: { json?: true }): P
   });
 }
 
-/** Only age is told of a pack without taking it apart. */
+/** Archives as a whole are selected by age only. */
 async function findPacks({ settings }: Site, { olderThanSeconds, keep, maxBytes }: Rule): Promise<OldPacks> {
   if (olderThanSeconds === undefined || keep !== undefined || maxBytes !== undefined) return { free: [], held: [] };
   return findOldPacks(settings, Date.now() - olderThanSeconds * 1000);
@@ -99,7 +100,7 @@ function ruleOf({ olderThan, keep, maxBytes, incomplete }: Options): Rule {
   };
 }
 
-/** What is younger is not looked at, unless other parts of the rule count it. */
+/** Newer uploads are not looked at, unless other parts of the rule count them. */
 function limitOf({ olderThanSeconds, keep, maxBytes }: Rule): number | undefined {
   const isAlone = keep === undefined && maxBytes === undefined;
   return isAlone && olderThanSeconds !== undefined ? Date.now() - olderThanSeconds * 1000 : undefined;
@@ -111,7 +112,10 @@ async function select(site: Site, rule: Rule, groups: readonly Surveyed[]): Prom
   return selectGroups(groups, rule, Date.now(), (group) => findHold(holds, group) !== undefined);
 }
 
-/** What earlier prunes that were killed put on record and did not get done. Returns the names of what is gone now. */
+/**
+ * Finishes prunes that were killed after they had recorded what they remove. Returns the names that
+ * are gone now.
+ */
 async function finishPrunes({ settings }: Site, groups: readonly Surveyed[]): Promise<Set<string>> {
   const left = new Set(groups.flatMap(({ name, isComplete, isLocked }) => (isComplete || isLocked ? [] : name)));
   const gone = new Set<string>();
@@ -139,7 +143,7 @@ async function removeSelected(
   while (left.length > 0) {
     const batch = await dropHeld(site, left.splice(0, BATCH), selection);
     const described = await Promise.all(batch.map(({ name }) => describeGroup(site.settings.incomingDirectory, name)));
-    // To read them all can take long.
+    // Reading them all can take long, so holds are checked again.
     const free = await dropHeld(site, batch, selection);
     const stayed = await removeBatch(site, rule, free, described);
     for (const group of free) {
@@ -154,7 +158,7 @@ async function removeSelected(
   progress.end();
 }
 
-/** Those that are not on hold at this moment: a hold that is set while we work counts. */
+/** Leaves out what is on hold at this moment, because a hold that is set meanwhile counts. */
 async function dropHeld(site: Site, groups: readonly Surveyed[], selection: Selection): Promise<Surveyed[]> {
   const holds = readHolds(site.settings);
   if (holds.length > 0) await learnOwners(site, groups);
@@ -165,7 +169,7 @@ async function dropHeld(site: Site, groups: readonly Surveyed[], selection: Sele
   });
 }
 
-/** Returns the names of those that stay. */
+/** Removes a batch; returns the names of those that stay. */
 async function removeBatch(
   { settings }: Site,
   rule: Rule,

@@ -1,4 +1,4 @@
-// webjobctl report: the locker as a folder of static pages.
+// webjobctl report: writes the locker as a directory of static pages.
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { encodeField, formatTime } from 'webjob-protocol';
 import { parseDuration, parseInstant } from '../../cli/durations.ts';
@@ -74,7 +74,7 @@ async function run(command: Command): Promise<void> {
   const site = openSite(command);
   const { html, limit, silent, since, client, job, all } = command.opts<ReportOptions>();
   const path = findPlace('--html', html, 'a report', site);
-  // What the web server is to read must not depend on who runs this.
+  // What the web server can read must not depend on the caller's umask.
   process.umask(0o022);
   tidyFolder(path);
   const now = new Date();
@@ -118,14 +118,14 @@ async function run(command: Command): Promise<void> {
     );
 }
 
-/** Paths of the pages of the newest jobs; undefined without --limit. */
+/** The page paths of the newest jobs; undefined without --limit. */
 async function findListed(site: Site, filter: JobFilter, limit: number | undefined): Promise<Set<string> | undefined> {
   if (limit === undefined) return undefined;
   const newest = await readNewest(site, filter, ({ at }) => !Number.isNaN(at.getTime()), limit);
   return new Set(newest.map(jobPath));
 }
 
-/** Jobs that were found, in the order that readJobs would give. */
+/** Yields jobs that were found, in the order that readJobs() would give. */
 async function* sorted(found: readonly Job[], order: 'time' | 'client' | 'command', since: Date): AsyncGenerator<Job> {
   const keys = { time: () => '', client: (job: Job) => job.clientId ?? '', command: (job: Job) => job.command ?? '' };
   const key = keys[order];

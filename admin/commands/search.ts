@@ -1,4 +1,4 @@
-// webjobctl search: where in what clients sent a text stands.
+// webjobctl search: finds a text in what clients sent.
 import { Command, InvalidArgumentError } from 'commander';
 import { STREAMS, type StreamName } from 'webjob-locker';
 import { encodeField, matchesGlob } from 'webjob-protocol';
@@ -67,7 +67,7 @@ export function searchCommand(): Command {
     );
 }
 
-/** A group to be searched, in the locker or in a pack. */
+/** An upload to be searched, in the locker or in an archive. */
 interface Picked {
   site: Site;
   name: string;
@@ -101,7 +101,10 @@ async function search(sites: readonly Site[], text: string, options: Options, is
   if (count === 0) process.exitCode = EXIT_CODES.findings;
 }
 
-/** One damaged pack must not hide what the others hold. Throws what is no Failure. */
+/**
+ * Skips a damaged archive, so that it does not hide the contents of the others. Rethrows anything
+ * but a Failure.
+ */
 type PassOver = (error: unknown) => void;
 
 function makeMatcher(text: string): (line: string) => boolean {
@@ -113,7 +116,7 @@ function makeMatcher(text: string): (line: string) => boolean {
   }
 }
 
-/** The groups that the options ask for, site by site. */
+/** Yields the uploads that the options select, site by site. */
 async function* pickAll(
   sites: readonly Site[],
   text: string,
@@ -148,7 +151,7 @@ async function* pickPacked(site: Site, pack: Pack, options: Options): AsyncGener
 
 async function* pickGroups(site: Site, text: string, options: Options): AsyncGenerator<Picked> {
   const isWanted = makeFilter(site, options);
-  // The index knows nothing of what is sealed.
+  // The index does not contain sealed streams.
   const texts = options.identity === undefined ? textsOf(text) : [];
   for (const { name, group, facts, jobId, at } of await findCandidates(site, texts))
     if (isWanted(facts(), at)) yield { site, name, facts: facts(), jobId, stored: () => findStreams(site, group) };
@@ -196,7 +199,7 @@ interface Found extends Hit {
   stream: StreamName;
 }
 
-/** What is shown of a line on a terminal or in a pipe; JSON has all of it. */
+/** The most characters of a line on a terminal or in a pipe; JSON has the whole line. */
 const MAX_SHOWN_LENGTH = 1000;
 
 function printHit({ site, clientId, command, jobId, group, stream, line, text }: Found, isJson: boolean): void {

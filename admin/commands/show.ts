@@ -1,4 +1,4 @@
-// webjobctl show: one job, what is known of it and what its program wrote.
+// webjobctl show: shows one job and its output.
 import { once } from 'node:events';
 import { StringDecoder } from 'node:string_decoder';
 import { Command } from 'commander';
@@ -107,13 +107,15 @@ async function show(sites: readonly Site[], jid: string, options: Options, isJso
   }
 }
 
-/** A database of many sites has what is known of jobs, and not what they sent. */
+/**
+ * The failure for a job of a remote site: the database knows its jobs, but not what clients sent.
+ */
 function elsewhere({ label, settings }: Site): Failure {
   const where = `the streams of ${label} are in ${settings.incomingDirectory} at that site`;
   return new Failure('usage', where, 'run webjobctl show there, without --ledger');
 }
 
-/** Byte for byte. */
+/** Copies a stream byte for byte. */
 async function copyStream(opened: Opened, name: StreamName, jid: string): Promise<void> {
   const stream = opened.stored[name];
   const sealing = sealingOf(opened, name);
@@ -122,13 +124,13 @@ async function copyStream(opened: Opened, name: StreamName, jid: string): Promis
   for await (const piece of stream.read()) if (!process.stdout.write(piece)) await once(process.stdout, 'drain');
 }
 
-/** A job's files, in the locker or in a pack. */
+/** The files of a job, in the locker or in an archive. */
 interface Opened {
   stored: Stored;
   record: ReadonlyMap<string, string> | undefined;
-  /** The pack they are in. */
+  /** The archive that contains them. */
   place: string | undefined;
-  /** To whom they are sealed; undefined for streams that can be read. */
+  /** The recipients of sealed streams; undefined for streams that can be read. */
   recipients: readonly string[] | undefined;
 }
 
@@ -145,7 +147,7 @@ async function openJob(site: Site, job: Job, identities: Identities | undefined)
   };
 }
 
-/** What is to be said of a stream that is sealed; undefined for one that can be read. */
+/** Describes the sealing of a stream; undefined for one that can be read. */
 function sealingOf({ stored, recipients }: Opened, name: StreamName): string | undefined {
   const isSealed = recipients !== undefined && name !== 'env' && stored[name] !== undefined;
   return isSealed ? `${describeSealing(recipients)}; --identity FILE opens it, as age -d does` : undefined;
@@ -157,13 +159,16 @@ function showJson(site: Site, job: Job, { stored, record }: Opened): Record<stri
   return { attempts, bytes, record: record ? Object.fromEntries(record) : null };
 }
 
-/** Where the view has it; undefined for a site without, and for a job whose id would have to be written otherwise. */
+/**
+ * The page of the job in the view; undefined for a site without ViewURL, and for a job id that
+ * would need escaping.
+ */
 function pageOf({ settings: { viewURL } }: Site, { jobId }: Job): string | undefined {
   if (viewURL === '' || jobId === undefined || !isJobId(jobId)) return undefined;
   return `${viewURL.replace(/\/+$/, '')}/job/${jobId}`;
 }
 
-/** Facts of the record worth a line of their own. */
+/** The fields of the run record that get a line of their own. */
 const RECORD_FACTS = [
   ...(['Hostname', 'SystemOS', 'Version', 'CommandLine', 'KidReason', 'GetError', 'RunError'] as const),
   ...(['RunEpoch', 'PutEpoch'] as const),
@@ -219,7 +224,7 @@ function describeJob(
   );
 }
 
-/** What operators did about the job: notes above all. */
+/** What operators did with the job, above all notes. */
 function describeActs(acts: readonly Act[], { settings }: Site): string[] {
   const lines = acts.map(({ event, kind, at, by, text }): string => {
     const what = kind === 'client' ? `${event} of the client` : event;

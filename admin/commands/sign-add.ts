@@ -1,4 +1,4 @@
-// webjobctl sign add: the signature of another signer under manifests that exist.
+// webjobctl sign add: adds another signer's signature to existing manifests.
 import { Command } from 'commander';
 import { printJson, printLine, safeLine } from '../../cli/output.ts';
 import { addToAssignment, describeSigned, isAssignmentFile } from '../../sign/assignments.ts';

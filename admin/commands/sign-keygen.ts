@@ -1,4 +1,4 @@
-// webjobctl sign keygen: a pair of keys.
+// webjobctl sign keygen: makes a key pair.
 import { Command, Option } from 'commander';
 import { printJson, printLine, safeLine } from '../../cli/output.ts';
 import { KEY_TYPES, makeKey } from '../../sign/keys.ts';

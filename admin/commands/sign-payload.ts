@@ -1,4 +1,4 @@
-// webjobctl sign payload: signatures and manifests beside programs.
+// webjobctl sign payload: writes signatures and manifests beside programs.
 import { Command, InvalidArgumentError } from 'commander';
 import { parseDuration, parseInstant } from '../../cli/durations.ts';
 import { Failure } from '../../cli/failure.ts';
@@ -62,7 +62,7 @@ function signAll(command: Command, files: string[], options: Options): void {
   if (name !== undefined && files.length > 1) throw new Failure('usage', '--name takes one file');
   const signer = hasManifest ? readNoteSigner(key, privateKey, keyName) : undefined;
   for (const program of files.map(programOf)) {
-    // The manifest first: what cannot be said in one is not half signed.
+    // The manifest first, so that a program which cannot have one is not signed by half.
     const found =
       signer && writeManifest(program, signer, { name, clients: client, notBefore, lifetime: expires, serial });
     signFile(program, privateKey);

@@ -1,4 +1,4 @@
-// webjobctl sign show: what manifests say, for people.
+// webjobctl sign show: shows the contents of manifests.
 import { Command } from 'commander';
 import { printJson, printLine, safeLine } from '../../cli/output.ts';
 import { quote } from '../../cli/shell.ts';

@@ -1,4 +1,4 @@
-// webjobctl sign trust add: one more key, or another weight of one.
+// webjobctl sign trust add: adds a key, or changes the weight of one.
 import { Command, InvalidArgumentError } from 'commander';
 import { printJson, say } from '../../cli/output.ts';
 import { changeTrustedKeys, describeKey, findVerifierKey } from '../../sign/trust.ts';

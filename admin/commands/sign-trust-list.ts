@@ -1,4 +1,4 @@
-// webjobctl sign trust list: the keys of a file, as a client reads it.
+// webjobctl sign trust list: lists the keys in a file as a client reads it.
 import { Command } from 'commander';
 import { formatTable, printJson, printLines } from '../../cli/output.ts';
 import type { TrustedKey } from '../../notes/trust.ts';

@@ -1,4 +1,4 @@
-// webjobctl sign trust remove: a key that signs no more.
+// webjobctl sign trust remove: removes a key that no longer signs.
 import { Command } from 'commander';
 import { printJson, say } from '../../cli/output.ts';
 import { changeTrustedKeys, describeKey, findTrustedKey } from '../../sign/trust.ts';

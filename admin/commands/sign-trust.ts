@@ -1,4 +1,4 @@
-// webjobctl sign trust: the keys that clients trust.
+// webjobctl sign trust: manages the keys that clients trust.
 import { Command } from 'commander';
 import { addCommand } from './sign-trust-add.ts';
 import { listCommand } from './sign-trust-list.ts';

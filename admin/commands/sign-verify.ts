@@ -1,4 +1,5 @@
-// webjobctl sign verify: whether clients would take the signatures and the manifests beside programs.
+// webjobctl sign verify: checks whether clients would accept the signatures and manifests beside
+// programs.
 import { Command } from 'commander';
 import { parseInstant } from '../../cli/durations.ts';
 import { EXIT_CODES, Failure } from '../../cli/failure.ts';

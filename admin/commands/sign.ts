@@ -1,4 +1,5 @@
-// webjobctl sign: keys, signatures and manifests beside programs, and whether a client would take them.
+// webjobctl sign: keys, signatures and manifests for programs, and whether clients would accept
+// them.
 import { Command } from 'commander';
 import { addCommand } from './sign-add.ts';
 import { assignmentCommand } from './sign-assignment.ts';

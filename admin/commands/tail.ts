@@ -1,4 +1,5 @@
-// webjobctl tail: the end of the log made readable, and with -f what is added to it, across its rotation.
+// webjobctl tail: prints the end of the log in readable form, and with -f follows it across
+// rotations.
 import { statSync } from 'node:fs';
 import { join } from 'node:path';
 import { Command } from 'commander';
@@ -58,10 +59,10 @@ async function tail(site: Site, { lines, follow }: Options, isJson: boolean): Pr
   for (const line of last) print(line);
 }
 
-/** Spans of time, in seconds, that are looked at one after the other until one holds enough lines. */
+/** Periods in seconds that are tried one after the other until one contains enough lines. */
 const SPANS = [60, 3600, 86_400, 30 * 86_400];
 
-/** A time since which there are at least so many lines, undefined for all of them. */
+/** A time since which there are at least so many lines; undefined for all of them. */
 async function findStart(site: Site, lines: number): Promise<Date | undefined> {
   const newest = statSync(join(site.settings.logfilesDirectory, LOG), { throwIfNoEntry: false })?.mtimeMs ?? Date.now();
   for (const span of SPANS) {
@@ -82,7 +83,9 @@ function lineJson(site: Site, line: LogLine): Record<string, unknown> {
   };
 }
 
-/** `2004-05-23 16:32:06  client1       GET host.sh           200 Success   19 B  server_1_1085355126_00723` */
+/**
+ * `2004-05-23 16:32:06 client1 GET host.sh 200 Success 19 B server_1_1085355126_00723`
+ */
 function formatLine(line: LogLine): string {
   const bytes = line.method === 'GET' ? line.bytesSent : line.bytesReceived;
   const answer = `${line.status} ${line.message}`;

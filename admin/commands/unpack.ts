@@ -1,5 +1,6 @@
-// webjobctl unpack: puts the groups of a pack back into the locker, each announced by its `.rdy` when its streams are on disk, with the
-// times it had. The pack goes when all of them are back.
+// webjobctl unpack: restores the uploads of an archive to the locker with their original times.
+// Each is announced by its `.rdy` when its streams are on disk. The archive is removed when all
+// uploads are back.
 import { createHash } from 'node:crypto';
 import { closeSync, futimesSync, linkSync, lstatSync, unlinkSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
@@ -81,7 +82,10 @@ async function unpack({ settings }: Site, name: string, json: true | undefined):
   });
 }
 
-/** False when another group has the name. A kill leaves the group packed, and at most streams without `.rdy` that the next run takes. */
+/**
+ * Restores one upload; false when another one has the name. A kill leaves the upload in the
+ * archive, and at most streams without `.rdy`, which the next run replaces.
+ */
 async function restoreGroup(locker: string, pack: Pack, group: PackedGroup): Promise<boolean> {
   makeFolders(locker, group.name);
   if (lstatSync(reachFolder(locker, dirname(group.name)), { throwIfNoEntry: false }) === undefined)
@@ -101,7 +105,7 @@ async function restoreGroup(locker: string, pack: Pack, group: PackedGroup): Pro
       if (isInTheWay(error)) return false;
       throw error;
     } finally {
-      // The beginning of a stream, or what another group keeps from its name, is nothing that a locker should hold.
+      // The locker must not keep a partial stream, or one whose name another upload has.
       for (const extension of PACKED_EXTENSIONS) removeAside(locker, `${group.name}.${extension}`);
     }
   } finally {
@@ -123,7 +127,7 @@ async function putBack(locker: string, pack: Pack, group: PackedGroup): Promise<
     await writeAside(locker, file, unpacked);
     written.push(unpacked.extension);
   }
-  // `.rdy` is the last of them.
+  // `.rdy` is the last file of an upload.
   const isAnnouncing = written.includes('rdy');
   for (const extension of written.filter((name) => name !== 'rdy')) putInPlace(locker, fileOf(extension));
   syncFolder(reachFolder(locker, folder));
@@ -132,7 +136,7 @@ async function putBack(locker: string, pack: Pack, group: PackedGroup): Promise<
   return true;
 }
 
-/** A folder of that name is nobody's beginning. */
+/** A directory of that name was not made by this program. */
 function removeAside(locker: string, name: string): void {
   try {
     removeFile(asideOf(locker, name));
@@ -141,7 +145,7 @@ function removeAside(locker: string, name: string): void {
   }
 }
 
-/** A name that is as long as a file system takes has no room for more. */
+/** The path of the temporary file; a name of maximum length leaves no room for a suffix. */
 function asideOf(locker: string, name: string): string {
   const aside = `${basename(name)}.unpack`;
   const short = `.${createHash('sha256').update(aside).digest('hex')}.unpack`;
@@ -166,7 +170,7 @@ async function writeAside(locker: string, name: string, { file, chunks }: Unpack
   }
 }
 
-/** A link takes a name only when it is free. */
+/** A link, unlike a rename, fails when the name is taken. */
 function putInPlace(locker: string, name: string): void {
   const aside = asideOf(locker, name);
   linkSync(aside, join(dirname(aside), basename(name)));

@@ -1,4 +1,4 @@
-// webjobctl verify: whether what is kept is what was deposited.
+// webjobctl verify: checks the stored evidence.
 import { existsSync } from 'node:fs';
 import { Command, InvalidArgumentError } from 'commander';
 import { walkLocker } from 'webjob-locker';
@@ -114,7 +114,7 @@ function run(command: Command, jid: string | undefined): void {
   else describe(summary, seconds);
 }
 
-/** Holds the journal of a client against the lockers. */
+/** Compares the journal of a client with the lockers. */
 function holdJournal(
   sites: readonly EvidenceSite[],
   path: string,
@@ -134,14 +134,17 @@ function holdJournal(
   if (removed > 0) say(`${removed} were removed by webjobctl, as the custody record says`);
 }
 
-/** Signatures are held against the keys of the site, or of a copy. Throws Failure `failed` for a copy that is not there. */
+/**
+ * Checks signatures by the keys of the site, or of a copy. Throws Failure `failed` for a copy that
+ * does not exist.
+ */
 function withKeys(site: EvidenceSite, copy: string | undefined): EvidenceSite {
   if (copy === undefined) return site;
   if (!existsSync(copy)) throw new Failure('failed', `--result-keys: there is no folder ${copy}`);
   return { ...site, resultKeys: new ResultKeys([copy]) };
 }
 
-/** A job is in one of the lockers. */
+/** Verifies a job, which is in one of the lockers. */
 function verifyAll(
   sites: readonly EvidenceSite[],
   options: Options,

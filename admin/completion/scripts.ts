@@ -1,5 +1,6 @@
-// Completions for three shells, generated from the tree of commands. Each walks the words before the cursor to the command they name,
-// stepping over the values of options, and offers what may follow there.
+// Completion scripts for three shells, generated from the tree of commands. Each walks the words
+// before the cursor to the command they name, skips the values of options, and offers what may
+// follow.
 import type { CommandRow, OptionRow } from './tree.ts';
 
 export const SHELLS = ['bash', 'zsh', 'fish'] as const;
@@ -13,7 +14,10 @@ export function formatCompletion(shell: (typeof SHELLS)[number], rows: readonly 
 const quote = (text: string): string => `'${text.replaceAll("'", `'\\''`)}'`;
 const quoteFish = (text: string): string => `'${text.replace(/[\\']/g, '\\$&')}'`;
 
-/** ` init` and `client add`, as the walk meets them: where it is, a blank, and the next word. */
+/**
+ * The steps of the walk, such as ` init` and `client add`: the current command, a space, and the
+ * next word.
+ */
 function formatSteps(rows: readonly CommandRow[]): string {
   return rows
     .filter(({ name }) => name !== '')
@@ -21,7 +25,7 @@ function formatSteps(rows: readonly CommandRow[]): string {
     .join('|');
 }
 
-/** Patterns of the options with a value, each behind the command it belongs to. */
+/** Patterns of the options with a value, each after the command it belongs to. */
 function formatValued(rows: readonly CommandRow[], wanted: (option: OptionRow) => boolean): string {
   const patterns = rows.flatMap(({ name, options }) =>
     options.filter(wanted).flatMap(({ flags }) => flags.map((flag) => quote(`${name} ${flag}`))),
@@ -31,12 +35,12 @@ function formatValued(rows: readonly CommandRow[], wanted: (option: OptionRow) =
 
 const hasValue = ({ value }: OptionRow): boolean => value !== null;
 
-/** What stands at the place of a first argument. */
+/** The words that may be the first argument. */
 function findWords({ commands, arguments: [first] }: CommandRow): readonly string[] {
   return commands.length > 0 ? commands : (first?.choices ?? []);
 }
 
-/** `case` branches that are the same in bash and zsh: the values that an option has. */
+/** `case` branches that are the same in bash and zsh: the values of an option. */
 function formatChoices(rows: readonly CommandRow[], offer: (words: readonly string[]) => string): string {
   return rows
     .flatMap(({ name, options }) =>

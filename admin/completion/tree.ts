@@ -1,10 +1,11 @@
-// The command line of webjobctl as data, read from commander itself: what completions offer, and what the manual is checked against.
+// The command line of webjobctl as data, read from commander: the basis of completions, and of the
+// check of the man page.
 import type { Command, Option } from 'commander';
 
 export interface OptionRow {
   /** `-c` and `--config`. */
   flags: string[];
-  /** What its value is called; null for an option without one. */
+  /** The metavar of its value; null for an option without one. */
   value: string | null;
   choices: readonly string[];
   description: string;
@@ -15,13 +16,13 @@ export interface CommandRow {
   name: string;
   description: string;
   arguments: { name: string; choices: readonly string[] }[];
-  /** Its own, then those that stand before any command. */
+  /** Its own options, then those that may precede any command. */
   options: OptionRow[];
-  /** Names of what may follow: `add`, `list`. */
+  /** The words that may follow: `add`, `list`. */
   commands: string[];
 }
 
-/** webjobctl itself, then every command with those below it behind it. */
+/** webjobctl itself, then every command followed by its subcommands. */
 export function describeCommands(program: Command): CommandRow[] {
   const globals = program.options.map(describeOption).filter(({ flags }) => !flags.includes('--version'));
   const walk = (command: Command, name: string): CommandRow[] => {

@@ -1,4 +1,5 @@
-// What has a date: the server's certificate, the CA, the list of revoked certificates, the clients' certificates.
+// Checks expiry dates: of the server's certificate, the CA, the revocation list, and client
+// certificates.
 import { existsSync, statSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { errorCode } from '../../cli/files.ts';
@@ -11,7 +12,7 @@ import { type Directive, splitArguments } from './httpd.ts';
 import { judgeAuthority, judgeClients, judgeServers } from './judged.ts';
 import type { Mends } from './mends.ts';
 
-/** Days before its end at which something is to be renewed. */
+/** Days before its end at which something should be renewed. */
 const SOON = 30;
 
 export function checkCertificates(
@@ -31,7 +32,7 @@ export function checkCertificates(
     ...authorities.flatMap((path) => judgeAuthority(path, etcDirectory, directives)),
     ...judgeClients(etcDirectory, directives, mends),
   ];
-  // One that httpd refuses is not good for any number of days.
+  // One that httpd refuses is not valid for any number of days.
   const isRefused = ({ severity, where }: Finding): boolean =>
     severity === 'note' && judged.some((one) => one.severity === 'error' && one.where === where);
   const dated = [
@@ -79,7 +80,7 @@ function judge(what: string, until: Date, path: string, remedy: string): Finding
   return [note(`${what} is good for ${days} days`, path)];
 }
 
-/** Past its date httpd refuses everybody. */
+/** After the list's date httpd refuses everyone. */
 function checkRevocationList(path: string, { webjobctl, reload }: Mends): Finding[] {
   const until = revocationListEnd(path);
   const isHere = existsSync(join(dirname(path), AUTHORITY_FOLDER));

@@ -1,4 +1,5 @@
-// How long ago the custody records were signed, stamped and cosigned, where they are at all.
+// Checks how long ago the custody records were signed, time-stamped and cosigned, if they ever
+// were.
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import type { ServerSettings } from '../../cgi/controls.ts';
@@ -10,12 +11,12 @@ import { error, type Finding, note, warning } from './finding.ts';
 import type { Mends } from './mends.ts';
 
 const DAY_MS = 86_400_000;
-/** Days after which somebody has forgotten it. */
+/** Days after which it has probably been forgotten. */
 const OLD = 31;
-/** Beside nph-webjob.cfg: the policy of a site whose checkpoints go to witnesses. */
+/** The policy of a site whose checkpoints go to witnesses, beside nph-webjob.cfg. */
 const POLICY = 'webjob-witnesses';
 
-/** Says nothing about a record without checkpoints: a site may keep them elsewhere. */
+/** Reports nothing about a record without checkpoints, because a site may keep them elsewhere. */
 export function checkCheckpoints(settings: ServerSettings, mends: Mends): Finding[] {
   const { logfilesDirectory: logs } = settings;
   const { webjobctl } = mends;

@@ -1,4 +1,5 @@
-// Every control of nph-webjob.cfg and of the overrides: what is not allowed, not known, said twice, or dangerous.
+// Checks every setting of nph-webjob.cfg and of the overrides: values that are not allowed,
+// unknown, repeated or dangerous.
 import { existsSync, globSync, readFileSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import { parseKeyValue } from 'webjob-conf';
@@ -11,13 +12,13 @@ import { error, type Finding, note, warning } from './finding.ts';
 import { replaceLine, setControl } from './mends.ts';
 import { findNearest } from './spelling.ts';
 
-/** Names of the controls, as far as a kind of file may hold them. */
+/** The names of the settings that a kind of file may contain. */
 const KEYS = CONTROLS.map(({ key }) => key);
 const JOB_KEYS = JOB_CONTROLS.map(({ key }) => key);
 
 export interface CheckedControls {
   settings: ServerSettings;
-  /** What the file itself says. */
+  /** The values in the file itself. */
   given: GivenControls;
   findings: Finding[];
 }
@@ -33,13 +34,16 @@ export function checkControls(file: string): CheckedControls {
   return { settings, given, findings };
 }
 
-/** `FILE:LINE` of a setting, the file alone where it is not given. */
+/** `FILE:LINE` of a setting, or the file when it is not set. */
 export function placeOf(given: GivenControls, key: string, file: string): string {
   const line = /\d+/.exec(given.get(key.toLowerCase())?.place ?? '')?.[0];
   return line === undefined ? file : `${file}:${line}`;
 }
 
-/** A value that is not allowed gives way to the default, whose line is taken out: some defaults depend on other settings. */
+/**
+ * A value that is not allowed has no effect, so the remedy removes its line; some defaults depend
+ * on other settings.
+ */
 function describeProblem(problem: string, file: string, requests: string): Finding {
   const [, key, line] = /^(\w+) in line (\d+) has a value/.exec(problem) ?? [];
   const why = `${requests} is answered 550 until it is right`;
@@ -53,7 +57,7 @@ function describeProblem(problem: string, file: string, requests: string): Findi
 
 const formatEdit = (edit: string, file: string): string => `sed -i ${quote(edit)} ${quote(file)}`;
 
-/** As the site was made: what is there stays. */
+/** The command that makes the site again; existing files stay. */
 function formatInit(file: string): string {
   const folder = dirname(resolve(file));
   const layouts: Record<string, string> = { '/etc/webjob': 'debian', '/usr/local/apache/etc': 'article' };
@@ -65,7 +69,7 @@ function formatInit(file: string): string {
   return ['webjobctl init --prefix', quote(layouts[folder] ?? dirname(folder)), ...options].join(' ');
 }
 
-/** What the server passes over without a word. */
+/** Lines that the server ignores silently. */
 function checkLines(file: string, keys: readonly string[]): Finding[] {
   let text: string;
   try {
@@ -116,8 +120,8 @@ function describeUnknown(key: string, file: string, line: number, keys: readonly
 }
 
 /**
- * Names that no two clients share: where the client id begins and ends, nothing else can stand that a client chooses. It may be followed by
- * what no client id has in it, or by digits of ours.
+ * Upload names that no two clients share: the client id is bounded by something a client cannot
+ * choose. It may be followed by a character that no client id contains, or by digits of the server.
  */
 const OWN_NAME = /(?:^|[/@=,])%cid(?:$|[/@=,.:+]|_%[Yyjs](?!id)|_%pid)/;
 
@@ -155,7 +159,10 @@ function checkRisks(settings: ServerSettings, placeOf: (key: string) => string):
   ];
 }
 
-/** The script reads it only as far as a client's own lines, and answers 550 to each line that is malformed. */
+/**
+ * The script reads the list only up to a client's own lines, and answers 550 for each malformed
+ * line.
+ */
 function checkHostList(path: string, place: string): Finding[] {
   if (!existsSync(path)) {
     const remedy = `${setControl(place, 'EnableHostAccessList', 'N')}  # or name each client there: client1=192.0.2.0/24`;
@@ -174,7 +181,7 @@ function checkHostList(path: string, place: string): Finding[] {
   }
 }
 
-/** Settings of one client or command, and the list of addresses. */
+/** Checks overrides, and the list of addresses. */
 function checkOverrides(settings: ServerSettings, place: string): Finding[] {
   const folder = join(settings.configDirectory, 'nph-webjob');
   const findings = settings.enableHostAccessList ? checkHostList(join(folder, 'hosts.access'), place) : [];
@@ -185,7 +192,7 @@ function checkOverrides(settings: ServerSettings, place: string): Finding[] {
   return findings;
 }
 
-/** What each of the overrides says by itself. */
+/** The values in each override file. */
 export function readOverrides(
   settings: ServerSettings,
 ): { file: string; settings: ServerSettings; problems: string[] }[] {

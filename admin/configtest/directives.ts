@@ -1,4 +1,5 @@
-// The directives that hold for the script: it is served, from the right settings, to nobody who has not said who he is.
+// Checks httpd's directives for the script: it must be served, with the right settings, and only to
+// authenticated clients.
 import { existsSync, readFileSync, statSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import type { ServerSettings } from '../../cgi/controls.ts';
@@ -30,7 +31,10 @@ export function checkModules(
   ];
 }
 
-/** Debian's own command where httpd is Debian's; else a line beside those that load the others. A module takes a restart. */
+/**
+ * Debian's own command for Debian's httpd; otherwise a line beside those that load other modules. A
+ * new module needs a restart.
+ */
 function formatLoading(name: string, directives: readonly Directive[], { httpdConf, reload }: Mends): string {
   const restart = reload.replace(/graceful$/, 'restart');
   if (httpdConf.startsWith('/etc/apache2/')) return `a2enmod ${name} && ${restart}`;
@@ -40,8 +44,9 @@ function formatLoading(name: string, directives: readonly Directive[], { httpdCo
 }
 
 /**
- * Folders that a ScriptAlias leads to and that hold a webjob script, or are for one: a SetEnv tells it its settings. Where several sites
- * are on one server, those of the site with these settings.
+ * Directories that a ScriptAlias leads to and that contain, or are meant for, a webjob script: a
+ * SetEnv names its settings. With several sites on one server, only those of the site with these
+ * settings.
  */
 export function findScriptFolders(directives: readonly Directive[], propertiesFile: string): string[] {
   const setEnvs = directives.flatMap(({ name, value, sections }) => {
@@ -98,7 +103,10 @@ export function checkDirectives(directives: readonly Directive[], folder: string
   return findings;
 }
 
-/** A folder of the script that does not exist, where one beside it has the script: the path is misspelt. */
+/**
+ * Reports a directory of the script that does not exist when a similar one has the script: the path
+ * is misspelt.
+ */
 export function checkScriptFolder(
   directives: readonly Directive[],
   folder: string,
@@ -115,7 +123,7 @@ export function checkScriptFolder(
   return error(`ScriptAlias leads to a folder that does not exist, ${folder}`, alias.where, mend);
 }
 
-/** The script reads the settings that this is about. */
+/** Checks that the script reads the settings of this site. */
 function checkSetEnv(
   setEnv: Directive | undefined,
   folder: string,
@@ -130,13 +138,13 @@ function checkSetEnv(
   if (resolve(file) === resolve(propertiesFile)) return [];
   const value = `WEBJOB_PROPERTIES_FILE "${propertiesFile}"`;
   const mend = replaceDirective(setEnv.where, 'SetEnv', value, propertiesFile);
-  // Without the file every setting is at its default.
+  // Without the file every setting has its default.
   if (!existsSync(file)) return [error(`httpd hands the script ${file}, which does not exist`, setEnv.where, mend)];
   const what = `httpd hands the script ${file}, and this is about ${propertiesFile}`;
   return [warning(what, setEnv.where, `${mend}  # or --config`)];
 }
 
-/** What lets in everybody. `Files` sections only ever close something in apache/. */
+/** Reports directives that let everyone in. `Files` sections in apache/ only ever deny. */
 function checkOpening({ name, value, where, sections }: Directive, mends: Mends): Finding[] {
   const isOpen = name === 'Require' && /^all granted$/i.test(value);
   const isAny = name === 'Satisfy' && /^any$/i.test(value);
@@ -145,25 +153,28 @@ function checkOpening({ name, value, where, sections }: Directive, mends: Mends)
   return [error(`<${section}> lets in everybody: ${name} ${value}`, where, mends.removeDirective(where))];
 }
 
-/** `Directory "/…"` of the folder itself, `Location "/webjob…"`. */
+/** `Directory "/…"` of the directory itself, `Location "/webjob…"`. */
 function coversFolder(section: string, folder: string): boolean {
   const [kind = '', place = ''] = splitArguments(section);
   if (kind === 'Directory') return resolve(place) === folder;
   return kind === 'Location' && /^\/webjob(?:\/|$)/.test(place);
 }
 
-/** What .htaccess asks of a client. */
+/** What .htaccess requires of a client. */
 export interface Access {
   file: string;
   isByPassword: boolean;
   isByCertificate: boolean;
-  /** Makes a user of the name in a certificate. */
+  /** It takes the user from the name in a certificate. */
   namesUser: boolean;
   userFile: string | undefined;
   findings: Finding[];
 }
 
-/** Whether .htaccess asks who somebody is, and whether the file of users is fit for it. `kind` is what this site should have. */
+/**
+ * Checks whether .htaccess requires authentication, and whether the user file is usable. `kind` is
+ * what this site should have.
+ */
 export function checkAccess(folder: string, user: User, kind: AccessKind, mends: Mends): Access {
   const file = join(folder, '.htaccess');
   const none = { file, isByPassword: true, isByCertificate: false, namesUser: false, userFile: undefined };
@@ -195,7 +206,7 @@ export function checkAccess(folder: string, user: User, kind: AccessKind, mends:
   return { file, isByPassword, isByCertificate, namesUser, userFile, findings };
 }
 
-/** `place` is that of its directive; the line is 0 where there is none. */
+/** `place` is that of its directive, with line 0 when there is none. */
 function checkUserFile(
   path: string | undefined,
   { file, line }: { file: string; line: number },

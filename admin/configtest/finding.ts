@@ -1,9 +1,12 @@
-// What configtest finds: one thing, where it is, and what mends it.
+// A finding of configtest: a problem, where it is, and its remedy.
 
 export const SEVERITIES = ['error', 'warning', 'note'] as const;
 
 export interface Finding {
-  /** error: requests fail, or somebody may do what he should not. warning: they will, or could. note: good to know. */
+  /**
+   * error: requests fail, or someone has access who must not. warning: that will or could happen.
+   * note: for information.
+   */
   severity: (typeof SEVERITIES)[number];
   what: string;
   /** A file, `FILE:LINE`, or a URL. */

@@ -1,10 +1,11 @@
-// The first line of a script as the kernel reads it: an editor that writes a byte order mark or CRLF breaks what looks right.
+// The first line of a script as the kernel reads it. A byte order mark or CRLF, as some editors
+// write them, breaks a line that looks right.
 import { closeSync, existsSync, openSync, readdirSync, readSync } from 'node:fs';
 import { basename, dirname } from 'node:path';
 import { quote } from '../../cli/shell.ts';
 import { findNearest } from './spelling.ts';
 
-/** What stops the kernel from running it, and the command that mends it. */
+/** Why the kernel cannot run the script, and the command that repairs it. */
 export interface FirstLineProblem {
   what: string;
   mend: string;
@@ -13,7 +14,7 @@ export interface FirstLineProblem {
 const MARK = '\xef\xbb\xbf';
 const HEAD_BYTES = 256;
 
-/** The first line, a character a byte, with its CR when it ends in CRLF. */
+/** The first line, one character for each byte, with its CR when it ends in CRLF. */
 export function readFirstLine(path: string): string {
   const fd = openSync(path, 'r');
   try {
@@ -24,7 +25,10 @@ export function readFirstLine(path: string): string {
   }
 }
 
-/** What is wrong with a line that begins with `#!`, or would; undefined for any other, and for one that is right. */
+/**
+ * The problem with a line that begins with `#!`, or was meant to; undefined for any other line, and
+ * for a correct one.
+ */
 export function findLineProblem(line: string, path: string): FirstLineProblem | undefined {
   const file = quote(path);
   if (line.startsWith(`${MARK}#!`))
@@ -43,7 +47,7 @@ export function findInterpreter(line: string): string {
   return /^#!\s*(\S+)/.exec(line)?.[1] ?? '';
 }
 
-/** A program beside which a misspelt one was meant; undefined when none is near. */
+/** The existing interpreter that a misspelt one probably means; undefined when none is similar. */
 export function findMeantInterpreter(interpreter: string): string | undefined {
   const folder = dirname(interpreter);
   if (!existsSync(folder)) return undefined;
@@ -56,7 +60,7 @@ export function findMeantInterpreter(interpreter: string): string | undefined {
 
 const USUAL = /^(?:(?:ba|da|k|z|c|tc)?sh|awk|env|expect|node|perl|php|python[23]?|ruby|tclsh)$/;
 
-/** A command that puts another interpreter into the first line and keeps its arguments. */
+/** A command that replaces the interpreter in the first line and keeps its arguments. */
 export function formatReplacement(path: string, interpreter: string): string {
   return `sed -i '1s|^#![[:space:]]*[^[:space:]]*|#!${interpreter}|' ${quote(path)}`;
 }

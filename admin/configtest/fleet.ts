@@ -1,4 +1,5 @@
-// The files that an administrator keeps by hand about many clients: groups, expectations, and the secrets that these name.
+// Checks the files that an administrator edits for many clients: groups, expectations, and the
+// secrets that these name.
 import { existsSync, readFileSync, statSync } from 'node:fs';
 import type { ServerSettings } from '../../cgi/controls.ts';
 import { errorCode } from '../../cli/files.ts';
@@ -9,7 +10,7 @@ import { fleetPaths } from '../../fleet/paths.ts';
 import { error, type Finding, warning } from './finding.ts';
 import type { Mends } from './mends.ts';
 
-/** Nothing where there are no such files. */
+/** Reports nothing when there are no such files. */
 export function checkFleet(settings: ServerSettings, { webjobctl }: Mends): Finding[] {
   const { groups: groupsFile, expect: expectFile } = fleetPaths(settings);
   const findings: Finding[] = [];

@@ -1,4 +1,4 @@
-// httpd as it is configured: asked by its own -t and what it dumps, so that what counts is what it makes of its files.
+// httpd's configuration, from httpd's own -t and dumps, so that its actual interpretation counts.
 import { existsSync } from 'node:fs';
 import { delimiter, dirname, join, resolve } from 'node:path';
 import { quote } from '../../cli/shell.ts';
@@ -7,7 +7,9 @@ import { error, type Finding, note } from './finding.ts';
 
 export interface Directive {
   name: string;
-  /** As httpd has it, Defines replaced; without quotes round the whole. */
+  /**
+   * The value as httpd has it: variables are replaced, and quotes around the whole value removed.
+   */
   value: string;
   /** `Directory "/usr/lib/cgi-bin/webjob"`, from the outermost to the innermost. */
   sections: string[];
@@ -16,19 +18,19 @@ export interface Directive {
 
 export interface Httpd {
   modules: string[];
-  /** Undefined where mod_info is not there to tell. */
+  /** Undefined when mod_info is not available. */
   directives: Directive[] | undefined;
-  /** User and group that it turns into. */
+  /** The user and group that httpd switches to. */
   userName: string | undefined;
 }
 
-/** What is known of httpd, also where its configuration cannot be used. */
+/** What is known of httpd, even when its configuration cannot be used. */
 export interface AskedHttpd {
   httpd: Httpd | undefined;
   findings: Finding[];
   /** The program that was asked. */
   program: string | undefined;
-  /** Where it begins to read; undefined when it does not tell. */
+  /** The main configuration file; undefined when httpd does not tell. */
   conf: string | undefined;
 }
 
@@ -43,7 +45,7 @@ const INFO_MODULES = [
   '/usr/local/apache2/modules/mod_info.so',
 ];
 
-/** Asks httpd. Without one, or one that does not like its configuration, the findings say so. */
+/** Asks httpd. When there is none, or it rejects its configuration, the findings say so. */
 export function askHttpd(given: string | undefined, conf: string | undefined): AskedHttpd {
   const program = given ?? findProgram();
   const asked = (httpd: Httpd | undefined, ...findings: Finding[]): AskedHttpd => {
@@ -68,7 +70,7 @@ export function askHttpd(given: string | undefined, conf: string | undefined): A
   return asked({ modules, directives, userName }, ...findings);
 }
 
-/** A directive that nobody knows is left out; all else is for a person to see. */
+/** An unknown directive is removed; anything else needs a person. */
 function describeRefusal(said: string, conf: string | undefined, test: string[]): Finding {
   const [, line, file] = /[Ss]yntax error on line (\d+) of (\S+):/.exec(said) ?? [];
   const hint = conf === undefined ? '; --httpd-conf FILE when httpd reads another file' : '';
@@ -80,7 +82,7 @@ function describeRefusal(said: string, conf: string | undefined, test: string[])
   return error(`httpd does not take its configuration: ${said}`, where, remedy);
 }
 
-/** The file that it was built to read (`-V`), for commands that change it. */
+/** The configuration file that it was built with (`-V`), for commands that change it. */
 export function askConfigurationFile(program: string): string | undefined {
   const { stdout } = askProgram(program, ['-V']);
   const find = (name: string): string => new RegExp(`-D ${name}="([^"]*)"`).exec(stdout)?.[1] ?? '';
@@ -95,7 +97,7 @@ function findProgram(): string | undefined {
 
 type Ask = (...args: string[]) => { status: number | null; stdout: string };
 
-/** mod_info is loaded for this one question when it is not loaded anyway. */
+/** mod_info is loaded for this question if it is not loaded anyway. */
 function findDirectives(ask: Ask, modules: readonly string[], program: string): Directive[] | undefined {
   const places = [...INFO_MODULES, join(dirname(program), '..', 'modules', 'mod_info.so')];
   const info = places.find((path) => existsSync(path));
@@ -105,7 +107,10 @@ function findDirectives(ask: Ask, modules: readonly string[], program: string): 
   return status === 0 && stdout.includes('# In file:') ? parseDump(stdout) : undefined;
 }
 
-/** `# In file: F`, `# N:` for the line, then a directive; a section opens and closes as in httpd.conf. */
+/**
+ * Parses a dump: `# In file: F`, `# N:` for the line, then a directive; sections open and close as
+ * in httpd.conf.
+ */
 function parseDump(text: string): Directive[] {
   const directives: Directive[] = [];
   const sections: string[] = [];
@@ -127,7 +132,7 @@ function parseDump(text: string): Directive[] {
   return directives;
 }
 
-/** `/webjob/ "/usr/local/apache/webjob/"` in its parts, without quotes. */
+/** Splits `/webjob/ "/usr/local/apache/webjob/"` into its arguments, without quotes. */
 export function splitArguments(value: string): string[] {
   return [...value.matchAll(/"([^"]*)"|(\S+)/g)].map(([, quoted, bare]) => quoted ?? bare ?? '');
 }

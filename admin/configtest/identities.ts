@@ -1,4 +1,5 @@
-// How clients prove who they are, and whether httpd, .htaccess, nph-webjob.cfg and what the clients have agree about it.
+// Checks how clients authenticate, and whether httpd, .htaccess, nph-webjob.cfg and the clients'
+// credentials agree.
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import type { ServerSettings } from '../../cgi/controls.ts';
@@ -20,7 +21,7 @@ export interface Identities {
   directives: readonly Directive[] | undefined;
   ways: Ways | undefined;
   mends: Mends;
-  /** `FILE:LINE` of a setting; the file where it is not given. */
+  /** `FILE:LINE` of a setting, or the file when it is not set. */
   placeOf(setting: string): string;
 }
 
@@ -28,7 +29,7 @@ export function checkIdentities(site: Identities): Finding[] {
   return [...checkClientKinds(site), ...checkTls(site)];
 }
 
-/** Clients that have a password where only certificates are taken, and the other way round. */
+/** Reports clients that have a password where only certificates are accepted, and vice versa. */
 function checkClientKinds({ settings, access, mends, placeOf }: Identities): Finding[] {
   const { isByPassword, isByCertificate, file } = access;
   const { etcDirectory } = mends;
@@ -41,7 +42,7 @@ function checkClientKinds({ settings, access, mends, placeOf }: Identities): Fin
     : [];
   const without = (clients: readonly string[], others: readonly string[]): string[] =>
     [...new Set(clients)].filter((client) => !others.includes(client));
-  // Of certificates that another CA has issued nothing is known here.
+  // Nothing is known here of certificates that another CA has issued.
   const passwordOnly = wantsCertificate && (isOwnAuthority || !isByPassword) ? without(users, holders) : [];
   const certificateOnly = wantsPassword ? without(holders, users) : [];
   const replace = (clients: readonly string[], how: string, folder: string): string => {
@@ -85,12 +86,15 @@ function list(clients: readonly string[]): string {
   return `${clients.slice(0, MAX_NAMED).join(', ')}${more}`;
 }
 
-/** Other names than those of clients stand for people. */
+/** Names other than those of clients stand for people. */
 function namesIn(path: string): string[] {
   return existsSync(path) ? readUserFile(path).flatMap(({ name }) => (/^[\w-]{1,64}$/.test(name) ? [name] : [])) : [];
 }
 
-/** What is asked of a request that cannot come with it. Behind a balancer, which hands it on in variables, httpd knows nothing of it. */
+/**
+ * Reports requirements that no request can meet. Behind a balancer, which passes TLS facts on in
+ * variables, httpd does not know them.
+ */
 function checkTls({ settings, access, directives, ways: found, mends, placeOf }: Identities): Finding[] {
   if (
     !directives ||

@@ -1,5 +1,6 @@
-// Whether httpd takes its certificates and keys when it starts, which its own -t does not try, and those of clients when they come. openssl loads them as httpd will: it has
-// the same library, and by it the same security level, unless SSLCipherSuite sets another.
+// Checks whether httpd will accept its own certificates and keys when it starts, which -t does not
+// test, and those of clients. openssl loads them as httpd does: it has the same library, and
+// therefore the same security level, unless SSLCipherSuite sets another.
 import { X509Certificate } from 'node:crypto';
 import { existsSync, readFileSync } from 'node:fs';
 import { isIP } from 'node:net';
@@ -12,16 +13,16 @@ import { error, type Finding, warning } from './finding.ts';
 import { type Directive, splitArguments } from './httpd.ts';
 import type { Mends } from './mends.ts';
 
-/** A certificate that httpd serves, and what its virtual host says of it. */
+/** A certificate that httpd serves, with the settings of its virtual host. */
 interface Served {
   certificate: string;
   key: string;
-  /** What SSLCipherSuite holds; undefined for the library's own. */
+  /** The value of SSLCipherSuite; undefined for the library's default. */
   ciphers: string | undefined;
   isKeyEncrypted: boolean;
 }
 
-/** What httpd or a client refuses about the server's certificates, whatever their dates are. */
+/** Reports the server's certificates that httpd or clients refuse, regardless of dates. */
 export function judgeServers(
   etcDirectory: string,
   directives: readonly Directive[] | undefined,
@@ -36,7 +37,10 @@ export function judgeServers(
   return served.filter(isNew).flatMap((one) => (existsSync(one.certificate) ? judgeServer(one, mends.reload) : []));
 }
 
-/** A CA that is too weak for every level in force: httpd then refuses every client, whatever its certificate. */
+/**
+ * Reports a CA that is too weak for every security level in use: httpd then refuses all clients,
+ * whatever their certificates.
+ */
 export function judgeAuthority(
   path: string,
   etcDirectory: string,
@@ -48,7 +52,10 @@ export function judgeAuthority(
   return [error(what, path, 'webjobctl ca make webjob-ca.new')];
 }
 
-/** Certificates of clients, the newest of each, that httpd refuses at every level in force, whatever their dates are. */
+/**
+ * Reports the newest certificates of clients that httpd refuses at every security level in use,
+ * regardless of dates.
+ */
 export function judgeClients(
   etcDirectory: string,
   directives: readonly Directive[] | undefined,
@@ -67,7 +74,10 @@ export function judgeClients(
   });
 }
 
-/** Clients whose newest certificates have keys of one size and signatures of one kind: what holds for one of them holds for all. */
+/**
+ * Groups clients whose newest certificates have the same key size and signature algorithm, because
+ * a result for one applies to all.
+ */
 function groupClients(etcDirectory: string): Map<string, { path: string; clients: string[] }> {
   const groups = new Map<string, { path: string; clients: string[] }>();
   const valid = listCertificates(etcDirectory).filter(({ state }) => state === 'valid');
@@ -83,7 +93,7 @@ function groupClients(etcDirectory: string): Map<string, { path: string; clients
   return groups;
 }
 
-/** The signatureAlgorithm of a certificate: what is behind its first part (RFC 5280, section 4.1). */
+/** The signatureAlgorithm of a certificate, after its first part (RFC 5280, section 4.1). */
 function readAlgorithm(der: Buffer): string {
   const skip = (at: number): { content: number; end: number } => {
     const first = der[at + 1] ?? 0;
@@ -95,7 +105,10 @@ function readAlgorithm(der: Buffer): string {
   return der.toString('hex', algorithm, skip(algorithm).end);
 }
 
-/** A key to load certificates with, and what SSLCipherSuite says, of each virtual host; a key of 2048 bits is too small for some. */
+/**
+ * For each virtual host, a key to load certificates with, and its SSLCipherSuite. A key of 2048
+ * bits is too small for some levels.
+ */
 type Level = Pick<Served, 'key' | 'ciphers'>;
 
 function findLevels(etcDirectory: string, directives: readonly Directive[]): Level[] {
@@ -105,9 +118,9 @@ function findLevels(etcDirectory: string, directives: readonly Directive[]): Lev
   return levels.filter((one, at) => levels.findIndex(({ ciphers }) => ciphers === one.ciphers) === at);
 }
 
-/** Why every level refuses a certificate; undefined when one takes it. */
+/** Why every level refuses a certificate; undefined when one accepts it. */
 function findRefusal(path: string, levels: readonly Level[]): string | undefined {
-  // Any key will do: a certificate that is refused is refused before its key is looked at.
+  // Any key is sufficient, because a refused certificate is refused before its key is looked at.
   const reasons = levels.map(({ key, ciphers }) => findWeakness(load(path, key, ciphers), path));
   return reasons.every((reason) => reason !== undefined) ? reasons[0] : undefined;
 }
@@ -131,7 +144,7 @@ function judgeServer(one: Served, reload: string): Finding[] {
   return findings;
 }
 
-/** What OpenSSL says while it loads a pair. Nothing listens at the socket, so nobody is asked. */
+/** The errors of OpenSSL when it loads a certificate and key. Nothing connects to the socket. */
 function load(certificate: string, key: string, ciphers: string | undefined): string {
   const level = ciphers === undefined ? [] : ['-cipher', ciphers];
   const pair = ['-cert', certificate, '-key', key, '-pass', 'pass:'];
@@ -170,7 +183,9 @@ function describeSignature(path: string): string {
   return /Signature Algorithm: (\S+)/.exec(stdout)?.[1] ?? 'unknown';
 }
 
-/** A self-signed certificate is made again; for any other a request is made, for its CA to sign. */
+/**
+ * The remedy: a self-signed certificate is made again; for any other a request is made for its CA.
+ */
 function formatRemedy({ certificate: path, key }: Served, certificate: X509Certificate, reload: string): string {
   const name = /^CN=(.*)$/m.exec(certificate.subject)?.[1] ?? 'webjob.example.com';
   const quoted = /^[\w.:-]+$/.test(name) ? name : 'webjob.example.com';
@@ -182,7 +197,10 @@ function formatRemedy({ certificate: path, key }: Served, certificate: X509Certi
   return `${make} ${own} ${subject} -keyout ${quote(key)} -out ${quote(path)} && ${reload}`;
 }
 
-/** Virtual host by virtual host, in the order of the configuration; what stands outside holds for all. */
+/**
+ * The certificates by virtual host, in the order of the configuration. Directives outside of
+ * virtual hosts apply to all.
+ */
 function findServed(directives: readonly Directive[]): Served[] {
   const main = directives.filter(({ sections }) => !sections[0]?.startsWith('VirtualHost'));
   const isKeyEncrypted = directives.some(({ name }) => name === 'SSLPassPhraseDialog');
@@ -199,7 +217,10 @@ function findServed(directives: readonly Directive[]): Served[] {
   });
 }
 
-/** Two virtual hosts of one address have the same section: the second ServerName begins the second. */
+/**
+ * Two virtual hosts with one address have the same section: the second ServerName begins the second
+ * one.
+ */
 function splitHosts(directives: readonly Directive[]): Directive[][] {
   const hosts: Directive[][] = [];
   let section: string | undefined;
@@ -216,7 +237,9 @@ function splitHosts(directives: readonly Directive[]): Directive[][] {
   return hosts;
 }
 
-/** `HIGH:@SECLEVEL=0` of `SSLCipherSuite SSL HIGH:@SECLEVEL=0`; that of TLS 1.3 sets no level. */
+/**
+ * `HIGH:@SECLEVEL=0` of `SSLCipherSuite SSL HIGH:@SECLEVEL=0`; the one for TLS 1.3 sets no level.
+ */
 function findCiphers(host: readonly Directive[]): string | undefined {
   const suites = host
     .filter(({ name, sections }) => name === 'SSLCipherSuite' && sections.length < 2)

@@ -1,4 +1,4 @@
-// Remedies as commands that can be pasted: each changes one thing, and has httpd take it up where it is httpd's.
+// Remedies as commands that can be pasted: each changes one thing, and reloads httpd if necessary.
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { quote } from '../../cli/shell.ts';
@@ -11,7 +11,7 @@ export interface MendsOptions {
   propertiesFile: string;
   etcDirectory: string;
   httpd: HttpdOptions;
-  /** Where httpd begins to read. */
+  /** The main configuration file of httpd. */
   httpdConf: string;
   shippedText(name: ShippedFile): string;
 }
@@ -22,7 +22,10 @@ export function makeMends({ propertiesFile, etcDirectory, httpd, httpdConf, ship
   const reload = reloadCommand(httpd).map(quote).join(' ');
   const siteFiles = [join(etcDirectory, 'webjob-site.conf'), '/etc/apache2/conf-available/webjob.conf'];
 
-  /** Of a directive that takes its value from a Define the Define is changed: the file itself belongs to every site. */
+  /**
+   * For a directive whose value comes from a Define, the Define is changed, because the file itself
+   * is shared by all sites.
+   */
   const replaceDirective = (where: string, name: string, value: string, defined = value): string => {
     const { file, line } = splitPlace(where);
     const variable = /\$\{(\w+)\}/.exec(readLine(file, line))?.[1];
@@ -44,15 +47,15 @@ export function makeMends({ propertiesFile, etcDirectory, httpd, httpdConf, ship
     httpdConf,
     webjobctl: `webjobctl --config ${quote(propertiesFile)}`,
     replaceDirective,
-    /** Takes a line out of a file of httpd. */
+    /** A command that removes a line from a file of httpd. */
     removeDirective: (where: string): string => {
       const { file, line } = splitPlace(where);
       return `sed -i ${line}d ${quote(file)} && ${reload}`;
     },
-    /** Adds lines to the server's own configuration, outside of virtual hosts. */
+    /** A command that adds lines to the server configuration, outside of virtual hosts. */
     addDirectives: (...lines: string[]): string =>
       `printf '%s\\n' ${lines.map(quote).join(' ')} >> ${quote(httpdConf)} && ${reload}`,
-    /** Writes a shipped .htaccess without its comments. */
+    /** A command that writes a shipped .htaccess without its comments. */
     writeAccess: (kind: AccessKind, file: string): string => {
       const lines = shippedText(kind)
         .split('\n')
@@ -63,7 +66,7 @@ export function makeMends({ propertiesFile, etcDirectory, httpd, httpdConf, ship
   };
 }
 
-/** A command that sets a control in `FILE:LINE`, or in a file that does not have it. */
+/** A command that sets a setting in `FILE:LINE`, or adds it to a file without it. */
 export function setControl(place: string, key: string, value: string): string {
   const { file, line } = splitPlace(place);
   const text = `${key}=${value}`;
@@ -75,7 +78,7 @@ export function replaceLine(file: string, line: number, text: string): string {
   return `sed -i ${quote(`${line}c\\${text.replaceAll('\\', '\\\\')}`)} ${quote(file)}`;
 }
 
-/** `FILE:LINE`; 0 where no line is named. */
+/** Splits `FILE:LINE`; line 0 when no line is named. */
 function splitPlace(where: string): { file: string; line: number } {
   const [, file = where, line = '0'] = /^(.*):(\d+)$/.exec(where) ?? [];
   return { file, line: Number(line) };

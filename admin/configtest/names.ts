@@ -1,4 +1,4 @@
-// What the server is called: by its virtual host, by its certificate, by the clients that ask for it.
+// Checks the server's name: in its virtual host, in its certificate, and in the URLs of clients.
 import { X509Certificate } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { isIP } from 'node:net';
@@ -7,7 +7,7 @@ import { type Directive, splitArguments } from './httpd.ts';
 import type { Mends } from './mends.ts';
 import type { Ways } from './ways.ts';
 
-/** Virtual hosts with the script and with TLS, whose name is none of those in their certificate. */
+/** Reports TLS virtual hosts with the script whose name is not in their certificate. */
 export function checkServerNames(directives: readonly Directive[], { servers, ways }: Ways, mends: Mends): Finding[] {
   return servers
     .filter((server) => server.isTls && ways.some((way) => way.server === server))
@@ -21,7 +21,7 @@ export function checkServerNames(directives: readonly Directive[], { servers, wa
       if (!name || !certificate || server.serverName === undefined) return [];
       const names = [server.serverName, ...(aliases?.value.split(/\s+/) ?? [])];
       if (names.some((one) => isFor(certificate, one))) return [];
-      // Where another virtual host is at the same place, requests for the right name go there.
+      // When another virtual host has the same address, requests for the right name go there.
       const isShared = servers.some(
         (other) => other !== server && other.addresses.some((one) => server.addresses.some((own) => isSame(own, one))),
       );
@@ -38,7 +38,7 @@ function readCertificate(path: string | undefined): X509Certificate | undefined 
   try {
     return path === undefined ? undefined : new X509Certificate(readFileSync(path));
   } catch {
-    // checkCertificates tells what is wrong with it.
+    // checkCertificates() reports the problem.
     return undefined;
   }
 }
@@ -53,7 +53,10 @@ function nameOf(certificate: X509Certificate): string {
   return /^CN=(.*)$/m.exec(certificate.subject)?.[1] ?? named ?? 'nobody';
 }
 
-/** Where a client asks by a name of no virtual host that has the script; undefined when that is not it. */
+/**
+ * Reports a client's URL with a host name that no virtual host with the script has; undefined when
+ * that is not the problem.
+ */
 export function findNameProblem(
   url: URL,
   directives: readonly Directive[],

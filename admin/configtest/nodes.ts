@@ -1,4 +1,5 @@
-// What can be known of the other servers of a site, and of the clock: job ids that were issued twice, times that lie ahead.
+// Checks the other servers of a site, as far as this one can see them, and the clock: job ids that
+// were issued twice, times in the future.
 import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
 import { join } from 'node:path';
 import { listCustodyFiles } from 'webjob-locker';
@@ -8,7 +9,7 @@ import { WRITER } from '../../evidence/events.ts';
 import { askProgram } from '../site/programs.ts';
 import { error, type Finding, note, warning } from './finding.ts';
 
-/** How much of the log is read, from its end. */
+/** How much of the end of the log is read. */
 const TAIL_BYTES = 8_000_000;
 const AHEAD_MS = 120_000;
 
@@ -42,7 +43,10 @@ export function checkNodes(settings: ServerSettings): Finding[] {
   ];
 }
 
-/** How often each job id went out with a GET. A process issues one, so that twice means two machines. */
+/**
+ * How often each job id was issued with a GET. A process issues an id once, so twice means two
+ * machines.
+ */
 function readIssued(log: string): Map<string, number> {
   const counts = new Map<string, number>();
   for (const text of readTail(log)) {
@@ -50,7 +54,7 @@ function readIssued(log: string): Map<string, number> {
       const { method, jobId } = parseLogLine(text);
       if (method === 'GET' && jobId !== undefined) counts.set(jobId, (counts.get(jobId) ?? 0) + 1);
     } catch {
-      // Not a line of the log: for verify to judge.
+      // A malformed line is for verify to report.
     }
   }
   return counts;
@@ -73,7 +77,7 @@ function readTail(path: string): string[] {
   }
 }
 
-/** Every server keeps a custody record under its own id, and so does webjobctl, which is none. */
+/** The servers with a custody record here. webjobctl has one too, but is not a server. */
 function readNodes({ logfilesDirectory }: ServerSettings): string[] {
   try {
     return listCustodyFiles(logfilesDirectory)
@@ -104,7 +108,7 @@ function checkClock(issued: ReadonlyMap<string, number>, log: string): Finding[]
   ];
 }
 
-/** systemd's word; undefined where there is none to be had. */
+/** systemd's answer; undefined when it gives none. */
 function askSynchronized(): string | undefined {
   try {
     return /^NTPSynchronized=(yes|no)$/m.exec(askProgram('timedatectl', ['show', '-p', 'NTPSynchronized']).stdout)?.[1];

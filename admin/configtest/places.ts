@@ -1,5 +1,5 @@
-// Folders that the settings name and that do not exist: most often a setting is misspelt, and making the folder that it names would
-// make another, empty site.
+// Reports settings that name a directory which does not exist, although a similar one does. The
+// setting is then misspelt, and creating the directory would make a second, empty site.
 import { readdirSync, statSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import type { ServerSettings } from '../../cgi/controls.ts';
@@ -9,19 +9,22 @@ import { error, type Finding } from './finding.ts';
 import { setControl } from './mends.ts';
 import { findNearest } from './spelling.ts';
 
-/** Where init puts BaseDirectory: beside the folder of nph-webjob.cfg, or in these. */
+/** Where init puts BaseDirectory: beside the directory of nph-webjob.cfg, or in one of these. */
 const USUAL = ['/var/integrity', '/var/lib/webjob', '/var/webjob'];
 
 const FOLDERS = ['IncomingDirectory', 'LogfilesDirectory', 'ProfilesDirectory'] as const;
 type Setting = 'BaseDirectory' | (typeof FOLDERS)[number];
 
 export interface Misplaced {
-  /** The folders that are not to be looked for where their settings say. */
+  /** The directories whose settings are wrong, so that they need no further checks. */
   folders: ReadonlySet<string>;
   findings: Finding[];
 }
 
-/** One finding for each setting that names the wrong place. What is merely not made yet is left to the checks of the tree. */
+/**
+ * One finding for each setting with a wrong path. A directory that simply does not exist yet is
+ * reported by the check of the tree.
+ */
 export function checkPlaces(settings: ServerSettings, given: GivenControls, file: string): Misplaced {
   const pathOf = (setting: Setting): string =>
     settings[`${setting.charAt(0).toLowerCase()}${setting.slice(1)}` as Uncapitalize<Setting>];
@@ -59,7 +62,10 @@ function isFolder(path: string): boolean {
   return statSync(path, { throwIfNoEntry: false })?.isDirectory() === true;
 }
 
-/** The right folder whose path is nearest to the one given: another name in it, or in one of the usual places; undefined for none. */
+/**
+ * The directory that was probably meant, whose path is closest to the given one: with another name,
+ * or in one of the usual places; undefined for none.
+ */
 export function findMeant(path: string, isRight: (path: string) => boolean, file?: string): string | undefined {
   const parts = path.split('/').filter(Boolean);
   for (let at = parts.length; at >= 0; at--) {

@@ -1,4 +1,5 @@
-// configtest --probe: the real requests of a client, and one of somebody who is none. Says what the server answered.
+// configtest --probe: sends the real requests of a client, and one without credentials, and reports
+// the answers.
 import { createHash, createPrivateKey } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { request as plainRequest, type RequestOptions } from 'node:http';
@@ -25,7 +26,7 @@ import { error, type Finding, note, warning } from './finding.ts';
 import type { Mends } from './mends.ts';
 
 const TIME_LIMIT_MS = 30_000;
-/** Where this is found, no other question is asked: it would only be found again. */
+/** After this finding no other question is asked, because it would only be found again. */
 const UNREACHABLE = 'it cannot be reached';
 const SKEW_MS = 60_000;
 const FILE_NAME = 'webjobctl-probe';
@@ -33,7 +34,7 @@ const NAMES = { version: 'webjob probe', system: 'webjobctl', fileName: FILE_NAM
 
 interface Caller {
   clientId: string;
-  /** That of its webjob.conf. */
+  /** The directory of its webjob.conf. */
   folder: string;
   /** `user:password` in base64. */
   auth: string | undefined;
@@ -45,21 +46,24 @@ interface Caller {
 interface Answer {
   status: number;
   reason: string;
-  /** The script has answered, and not httpd itself. */
+  /** The answer came from the script, not from httpd itself. */
   isOurs: boolean;
   date: string | undefined;
 }
 
 export interface ProbeSite {
   settings: Pick<ServerSettings, 'logfilesDirectory'>;
-  /** httpd's own, where it tells. */
+  /** httpd's error log, if it is known. */
   errorLog: string | undefined;
   mends: Mends;
-  /** What is wrong where httpd has no script behind a URL; undefined when nothing is known of it. */
+  /** Explains why httpd has no script at a URL; undefined when nothing is known. */
   explainMissing(url: URL): Finding | undefined;
 }
 
-/** Throws Failure for a webjob.conf that cannot be used. */
+/**
+ * Probes a server with a client's webjob.conf. Throws Failure for a webjob.conf that cannot be
+ * used.
+ */
 export async function probe(url: string, conf: string, site: ProbeSite): Promise<Finding[]> {
   const caller = readCaller(conf);
   const target = URL.parse(url);
@@ -80,13 +84,16 @@ function describeMissing(url: URL, site: ProbeSite): Finding {
   return error(`httpd has no script at ${url.pathname}`, url.href, formatLogCommand(site.errorLog));
 }
 
-/** The same client without a word of who it is. Undefined when httpd itself knows nothing at that URL. */
+/**
+ * Sends a request of the same client without credentials. Undefined when httpd itself has nothing
+ * at that URL.
+ */
 async function probeStranger(url: URL, caller: Caller, { mends }: ProbeSite): Promise<Finding[] | undefined> {
   const query = formatGetQuery({ ...NAMES, clientId: caller.clientId });
   const { cert: _cert, key: _key, ...bare } = caller.tls as Record<string, unknown>;
   const answer = await ask(url, 'GET', query, { ...caller, auth: undefined, tls: bare }, Buffer.alloc(0));
   if (answer instanceof Error) {
-    // A server that wants a certificate ends the handshake.
+    // A server that requires a certificate ends the handshake.
     if (/alert|certificate required|socket hang up|ECONNRESET|EPIPE/i.test(`${answer.message} ${errorCode(answer)}`))
       return [];
     return [error(`${UNREACHABLE}: ${answer.message}`, url.href, 'apachectl start  # and is the URL right?')];
@@ -122,7 +129,7 @@ async function probeGet(url: URL, caller: Caller, site: ProbeSite): Promise<Find
   );
   if (answer instanceof Error)
     return [error(`the GET failed: ${answer.message}`, url.href, formatLogCommand(site.errorLog))];
-  // Nobody has a program of that name, and only who is let in is told.
+  // No client has a program of that name, and only authenticated clients are told so.
   if (answer.status === 404 || answer.status === 200) return [note(`GET ${FILE_NAME}: ${describe(answer)}`, url.href)];
   return [error(`GET ${FILE_NAME}: ${describe(answer)}`, url.href, findReason(answer, caller, site))];
 }
@@ -142,7 +149,7 @@ async function probePut(
   const what = runType === 'linktest' ? 'link test' : 'PUT';
   if (answer instanceof Error)
     return [error(`the ${what} failed: ${answer.message}`, url.href, formatLogCommand(site.errorLog))];
-  // Under fcgiwrap nginx makes 200 of whatever an older script answers.
+  // Under fcgiwrap nginx turns every answer of an older script into 200.
   const isLost = runType === 'linktest' && answer.status === 200;
   const why = isLost ? ' in place of 251: the status is lost on the way, and refusals look like successes' : '';
   if (answer.status !== (runType === 'linktest' ? 251 : 200))
@@ -151,7 +158,7 @@ async function probePut(
   return [note(`${what}: ${describe(answer)}${left}`, url.href)];
 }
 
-/** The run record, signed where the client signs: an unsigned one would be a finding of verify. */
+/** The run record, signed if the client signs, because verify would report an unsigned one. */
 function formatEnv({ clientId, signer }: Caller, jobId: string, out: Buffer): string {
   const describeStream = (bytes: Buffer): ResultStreams['out'] => ({
     bytes: bytes.length,
@@ -172,7 +179,7 @@ function describeProbe(clientId: string, jobId: string, out: Buffer): Record<Rec
   };
 }
 
-/** Only of what the script has answered is there a line in its log. */
+/** Only what the script itself answers is in its log. */
 function findReason({ status, isOurs }: Answer, caller: Caller, { settings, errorLog, mends }: ProbeSite): string {
   if (status === 401) {
     const passwd = `${mends.webjobctl} client passwd ${caller.clientId} --generate --out ${quote(caller.folder)}`;
@@ -189,7 +196,7 @@ function formatLogCommand(errorLog: string | undefined): string {
 
 const describe = ({ status, reason }: Answer): string => `${status} ${reason}`;
 
-/** An Error when there is no answer. */
+/** Sends a request; returns an Error when there is no answer. */
 function ask(
   url: URL,
   method: string,

@@ -1,4 +1,5 @@
-// The programs of the clients below ProfilesDirectory: the web user can read each of them, and a client can run it.
+// Checks the programs of the clients below ProfilesDirectory: the web user must be able to read
+// each, and a client to run it.
 import { existsSync, lstatSync, readdirSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import type { ServerSettings } from '../../cgi/controls.ts';
@@ -15,13 +16,13 @@ import {
 } from './firstline.ts';
 import { attempt, describeCode, findMend, formatOpening } from './trial.ts';
 
-/** More are not looked at: a site may have any number. */
+/** The most files that are looked at, because a site may have any number. */
 const MAX_FILES = 20_000;
-/** Of each kind of fault so many are named. */
+/** The most files that are named for each kind of problem. */
 const MAX_NAMED = 20;
 
 export function checkPrograms({ profilesDirectory, dsvSignatureSuffix }: ServerSettings, user: User): Finding[] {
-  // What keeps the web user from all of them is a finding of its own.
+  // If the web user cannot access the directory at all, another check reports it.
   if (!existsSync(profilesDirectory) || attempt(user, profilesDirectory, 'list') !== undefined) return [];
   const findings: Finding[] = [];
   let files = 0;
@@ -52,7 +53,7 @@ function checkProgram(path: string, user: User, signatureSuffix: string): Findin
   if (code !== undefined) return [describeClosed('read this program, and answers 457', code, path, user)];
   const line = readFirstLine(path);
   const problem = findLineProblem(line, path);
-  // What is signed is signed as it stands.
+  // A program that was changed must be signed again.
   const sign = existsSync(path + signatureSuffix)
     ? `  # and sign it again: webjobctl sign payload --key KEY ${quote(path)}`
     : '';

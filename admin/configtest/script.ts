@@ -1,4 +1,4 @@
-// nph-webjob.cgi itself: its name, owner and mode, who runs it, and how long that takes.
+// Checks nph-webjob.cgi itself: its name, owner and mode, its interpreter, and how long it takes.
 import { spawnSync } from 'node:child_process';
 import {
   existsSync,
@@ -23,10 +23,13 @@ import { findMount, formatOpening, formatRemount } from './trial.ts';
 import { MAX_SCRIPT_BYTES, SCRIPT_MARK } from './ways.ts';
 
 const TIME_LIMIT_MS = 10_000;
-/** What the URLs of clients end in: the built script, or a link to the launcher of an installation elsewhere. */
+/**
+ * What the URLs of clients end in: the built script, or a link to the launcher of an installation
+ * elsewhere.
+ */
 const NAMES = ['nph-webjob.cgi', 'nph-webjob'];
 
-/** `folder` is where ScriptAlias leads. */
+/** Checks the scripts in `folder`, the directory that ScriptAlias leads to. */
 export function checkScripts(folder: string, user: User): Finding[] {
   let files: string[];
   try {
@@ -57,7 +60,7 @@ function isScript(path: string): boolean {
 const formatRename = (folder: string, name: string): string =>
   `mv ${quote(join(folder, name))} ${quote(join(folder, NAMES[0] ?? ''))}`;
 
-/** The script beside webjobctl, with a Node in its first line. */
+/** The command that installs the script beside webjobctl, with a Node in its first line. */
 function formatInstall(folder: string, user: User): string {
   const target = join(folder, NAMES[0] ?? '');
   const node = findNodeFor(user);
@@ -65,7 +68,7 @@ function formatInstall(folder: string, user: User): string {
   return `install -m 755 ${quote(findShippedScript() ?? 'dist/nph-webjob.cgi')} ${quote(target)}${place}`;
 }
 
-/** Undefined where there is none: what is found is told, not what is missing to mend it. */
+/** Undefined when there is none: then the finding has no command. */
 function findShippedScript(): string | undefined {
   try {
     return findScript(undefined);
@@ -137,12 +140,14 @@ function checkInterpreter(link: string, path: string, user: User): Finding[] {
   return [...findings, tryScript(link, { path: node, isLookedUp, version }, user)];
 }
 
-/** A command that gives a script a first line that names this Node, in the place of one that begins with `#!`. */
+/**
+ * A command that sets the first line of a script to this Node, replacing one that begins with `#!`.
+ */
 function setFirstLine(path: string, line: string, node: string): string {
   return `sed -i ${quote(line.startsWith('#!') ? `1s|.*|#!${node}|` : `1i #!${node}`)} ${quote(path)}`;
 }
 
-/** An earlier version of init put the old script aside here, where httpd still runs it. */
+/** An earlier version of init renamed the old script here, where httpd still runs it. */
 function checkOld(folder: string): Finding[] {
   return readdirSync(folder)
     .filter((name) => name.endsWith('.bak'))
@@ -160,14 +165,14 @@ function findInPath(name: string): string | undefined {
 
 interface ScriptNode {
   path: string;
-  /** By env(1), in httpd's PATH. */
+  /** Looked up by env(1) in httpd's PATH. */
   isLookedUp: boolean;
   version: string;
 }
 
 /**
- * Runs it as httpd does, for a request that it refuses whatever its settings say, under settings of its own: httpd knows
- * nothing else of a script that the kernel cannot start than that no answer came.
+ * Runs the script as httpd does, with its own settings and a request that it always refuses. For
+ * httpd, a script that the kernel cannot start simply gives no answer.
  */
 function tryScript(link: string, node: ScriptNode, user: User): Finding {
   const folder = mkdtempSync(join(tmpdir(), 'webjobctl-'));
@@ -175,7 +180,7 @@ function tryScript(link: string, node: ScriptNode, user: User): Finding {
     const settings = join(folder, 'nph-webjob.cfg');
     writeFileSync(settings, `BaseDirectory=${folder}\nEnableLogging=N\nEnableJobIds=N\n`);
     const start = performance.now();
-    // Where it looks its Node up, httpd's PATH decides, and this is about the script.
+    // When env(1) looks up its Node, httpd's PATH decides, which is not tested here.
     const [command, args] = node.isLookedUp ? [node.path, [link]] : [link, []];
     const {
       error: failure,

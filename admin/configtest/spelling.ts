@@ -1,6 +1,9 @@
-// The control that somebody may have meant.
+// Suggests the setting that was probably meant.
 
-/** The nearest of the words, by the letters to change, add, take away or swap; undefined when none is near. */
+/**
+ * The closest of the words, by characters to change, insert, delete or swap; undefined when none is
+ * close.
+ */
 export function findNearest(given: string, words: readonly string[]): string | undefined {
   const limit = Math.max(2, Math.floor(given.length / 4));
   const [best] = words
@@ -10,7 +13,7 @@ export function findNearest(given: string, words: readonly string[]): string | u
   return best?.word;
 }
 
-/** Damerau and Levenshtein's distance, of optimal alignments. */
+/** The Damerau-Levenshtein distance (optimal string alignment). */
 function countEdits(a: string, b: string): number {
   let [before, last]: number[][] = [[], Array.from({ length: b.length + 1 }, (_, column) => column)];
   for (let i = 1; i <= a.length; i++) {

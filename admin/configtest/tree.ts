@@ -1,4 +1,5 @@
-// The folders and logs of a site: they exist, the web user can do its work in them and no more, and there is room left.
+// Checks the directories and logs of a site: they must exist, the web user must be able to do its
+// work in them and nothing else, and there must be space left.
 import { lstatSync, type StatsFs, statfsSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { custodyPath, segmentFolder } from 'webjob-locker';
@@ -10,11 +11,11 @@ import { setsLimit } from './controls.ts';
 import { error, type Finding, note, warning } from './finding.ts';
 import { attempt, describeCode, findMend, formatOpening } from './trial.ts';
 
-/** Less than this part of a file system, or these bytes, is soon none. */
+/** Less free space than this fraction, or these bytes, is reported as low. */
 const LITTLE_PART = 0.05;
 const LITTLE_BYTES = 1_000_000_000;
 
-/** `misplaced` are settings that name a folder of which it is known that it is the wrong one. */
+/** `misplaced` are settings that are known to name the wrong directory. */
 export function checkTree(
   settings: ServerSettings,
   propertiesFile: string,
@@ -31,7 +32,7 @@ export function checkTree(
     ...check('LogfilesDirectory', logfilesDirectory, webUser, 'enters'),
     ...check('ProfilesDirectory', profilesDirectory, webUser, 'reads'),
     ...(settings.getHookEnable ? checkFolder('SpoolDirectory', spoolDirectory, webUser, 'writes') : []),
-    // Of a tree that is elsewhere it is, too.
+    // LimitsDirectory is in the same tree, so it is wrong too.
     ...(setsLimit(settings) && !misplaced.has('IncomingDirectory')
       ? checkFolder('LimitsDirectory', limitsDirectory, webUser, 'writes')
       : []),
@@ -53,7 +54,10 @@ export function checkTree(
 /** The type of every FUSE file system (statfs(2)). */
 const FUSE_SUPER_MAGIC = 0x65735546;
 
-/** Some FUSE file systems answer the fsync of a folder with success and do nothing (docs/scale.md). */
+/**
+ * Some FUSE file systems report success for the fsync of a directory without doing it
+ * (docs/scale.md).
+ */
 function checkFileSystem(control: string, path: string): Finding[] {
   if (findProblem(path, 'folder') || statfsSync(path).type !== FUSE_SUPER_MAGIC) return [];
   const risk =
@@ -61,7 +65,7 @@ function checkFileSystem(control: string, path: string): Finding[] {
   return [note(`${control} is on a FUSE file system: ${risk}`, path)];
 }
 
-/** Those that something is to be written to. */
+/** The logs that the site writes. */
 function logsOf(settings: ServerSettings): string[] {
   const { enableLogging, enableRequestTracking, getHookEnable, putHookEnable } = settings;
   const controls: Partial<Record<string, unknown>> = settings;
@@ -88,7 +92,7 @@ function checkFolder(control: string, path: string, user: User, use: keyof typeo
     return [error(`${user.name} cannot enter ${control}${describeCode(entering)}`, path, opening)];
   }
   const code = attempt(user, path, DEEDS[use]);
-  // Of a file system that is full checkRoom tells.
+  // checkRoom() reports a full file system.
   if (code !== undefined && !(code === 'ENOSPC' && hasNoRoom(path))) {
     const change =
       use === 'writes' ? `chown ${user.name}:0 ${place} && chmod 755 ${place}` : `chmod ${MODES[use]} ${place}`;
@@ -118,7 +122,7 @@ function checkLog(path: string, user: User): Finding[] {
   ];
 }
 
-/** The folder in which the custody record goes on when its first file is full. */
+/** The directory in which the custody record continues when its first file is full. */
 function checkSegments({ enableCustody, logfilesDirectory, serverId }: ServerSettings, user: User): Finding[] {
   const path = segmentFolder(custodyPath(logfilesDirectory, serverId));
   if (!enableCustody || findProblem(logfilesDirectory, 'folder')) return [];
@@ -141,7 +145,7 @@ function checkSettingsFile(path: string, user: User): Finding[] {
   return [warning(`${user.name} may write it: ${risk}`, path, `chown 0:0 ${file} && chmod 644 ${file}`)];
 }
 
-/** `is not there`; undefined when it is what it must be. */
+/** `does not exist`, or similar; undefined when it is as required. */
 function findProblem(path: string, kind: 'folder' | 'file'): string | undefined {
   const stats = lstatSync(path, { throwIfNoEntry: false });
   if (stats === undefined) return 'is not there';
@@ -149,7 +153,7 @@ function findProblem(path: string, kind: 'folder' | 'file'): string | undefined 
   return isRight ? undefined : `is no ${kind}`;
 }
 
-/** Of one disk one finding is enough. */
+/** One finding is enough for one disk. */
 function isOneFileSystem(...paths: string[]): boolean {
   return new Set(paths.map((path) => statSync(path, { throwIfNoEntry: false })?.dev)).size === 1;
 }
@@ -159,7 +163,7 @@ function hasNoRoom(path: string): boolean {
   return bavail === 0 || (files > 0 && ffree === 0);
 }
 
-/** Bytes and inodes that are left where uploads or logs lie. */
+/** Checks the free space and inodes where uploads or logs are. */
 function checkRoom(path: string): Finding[] {
   if (findProblem(path, 'folder')) return [];
   return describeRoom(path, statfsSync(path));
@@ -167,10 +171,13 @@ function checkRoom(path: string): Finding[] {
 
 const ROOM = 'make room: an upload that does not fit is answered 507. webjobctl pack and webjobctl prune help';
 
-/** What a file system says of itself (statfs(2)), as far as it is about room. */
+/** The fields of statfs(2) about space. */
 export type Room = Pick<StatsFs, 'bavail' | 'blocks' | 'bsize' | 'ffree' | 'files'>;
 
-/** A warning for little room and one for few inodes, else a note. Some file systems have no number of blocks or inodes. */
+/**
+ * A warning for little space and one for few inodes, otherwise a note. Some file systems report no
+ * number of blocks or inodes.
+ */
 export function describeRoom(path: string, { bavail, blocks, bsize, ffree, files }: Room): Finding[] {
   const [freeBytes, freePart] = [bavail * bsize, blocks === 0 ? 1 : bavail / blocks];
   const inodePart = files === 0 ? 1 : ffree / files;

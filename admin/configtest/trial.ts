@@ -1,5 +1,5 @@
-// What the web user can do with a file or folder, found out by doing it: mode bits know nothing of mounts, immutable files, full
-// disks, quotas and access control lists.
+// Determines what the web user can do with a file or directory by doing it: mode bits do not show
+// mounts, immutable files, full disks, quotas and access control lists.
 import { randomBytes } from 'node:crypto';
 import {
   closeSync,
@@ -19,7 +19,7 @@ import { errorCode } from '../../cli/files.ts';
 import { quote } from '../../cli/shell.ts';
 import { asUser, canBecome, findClosedFolder, mayAccess, type User } from '../site/users.ts';
 
-/** More than a file system keeps inside of an inode or a directory. */
+/** More than a file system stores inside of an inode or a directory. */
 const FILL_BYTES = 65_536;
 
 /** Each throws the error of the system call that fails, and leaves nothing behind. */
@@ -30,7 +30,7 @@ const DEEDS = {
     try {
       unlinkSync(path);
       writeFileSync(fd, Buffer.alloc(FILL_BYTES));
-      // Some file systems report only now that they are full.
+      // Some file systems report only here that they are full.
       fsyncSync(fd);
     } finally {
       closeSync(fd);
@@ -57,7 +57,10 @@ export type Deed = keyof typeof DEEDS;
 
 const BITS = { fill: 'write', append: 'write', read: 'read', list: 'read', enter: 'enter' } as const;
 
-/** The code of the error with which it fails; undefined when it succeeds. Goes by the modes where we cannot become that user. */
+/**
+ * The code of the error with which it fails; undefined when it succeeds. When this process cannot
+ * become that user, the mode bits decide.
+ */
 export function attempt(user: User, path: string, deed: Deed): string | undefined {
   try {
     if (!canBecome(user)) return mayAccess(user, path, BITS[deed]) ? undefined : 'EACCES';
@@ -75,12 +78,12 @@ const REASONS: Record<string, string> = {
   EDQUOT: 'the quota is used up',
 };
 
-/** `: the file system is read-only`; empty for the usual reason, the modes. */
+/** `: the file system is read-only`; empty for the usual reason, the mode bits. */
 export function describeCode(code: string): string {
   return code === 'EACCES' ? '' : `: ${REASONS[code] ?? code}`;
 }
 
-/** A command that mends what has nothing to do with modes; undefined when it is about these. */
+/** A command that removes a cause other than the mode bits; undefined for those. */
 export function findMend(code: string, path: string): string | undefined {
   if (code === 'EROFS') return formatRemount(path, 'ro', 'rw');
   if (code === 'EPERM') return `chattr -i -a ${quote(path)}`;
@@ -90,14 +93,17 @@ export function findMend(code: string, path: string): string | undefined {
     : undefined;
 }
 
-/** A command that lets the user come to a path, and then do something with it, whatever is in the way. */
+/** A command that gives the user access to a path, and then applies a change to it. */
 export function formatOpening(user: User, path: string, change: string): string {
   const closed = findClosedFolder(user, path);
   if (closed !== undefined) return `chmod a+x ${quote(closed)}`;
   return change;
 }
 
-/** `mount -o remount,rw /srv`; a bind mount has an option of its own, apart from that of the file system. */
+/**
+ * `mount -o remount,rw /srv`. A bind mount has an option of its own, apart from that of the file
+ * system.
+ */
 export function formatRemount(path: string, from: string, to: string): string {
   const mount = findMount(path);
   if (mount === undefined) return `mount -o remount,${to} the file system of ${path}`;
@@ -111,7 +117,7 @@ interface Mount {
   superOptions: string[];
 }
 
-/** The last one that holds it is the one that counts (proc_pid_mountinfo(5)). */
+/** The mount of a path: the last one that contains it (proc_pid_mountinfo(5)). */
 export function findMount(path: string): Mount | undefined {
   try {
     const real = realpathSync(path);

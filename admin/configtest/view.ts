@@ -1,4 +1,5 @@
-// The view, where httpd has one: whether its process answers, who it is, what it has, and whether what its readers ask for is done.
+// Checks the view, if httpd has one: whether its process answers, its user and data, and whether
+// requested acts are carried out.
 import { existsSync, statSync } from 'node:fs';
 import { createConnection } from 'node:net';
 import { join } from 'node:path';
@@ -12,10 +13,10 @@ import { error, type Finding, note, warning } from './finding.ts';
 import { type Directive, splitArguments } from './httpd.ts';
 
 const ANSWER_MS = 3000;
-/** An act that waits longer is one that nobody carries out. */
+/** An act that waits longer is not being carried out by anything. */
 const LATE_MS = 300_000;
 
-/** Says nothing of a site that httpd has no view of. */
+/** Reports nothing for a site without a view in httpd. */
 export async function checkView(settings: ServerSettings, directives: readonly Directive[]): Promise<Finding[]> {
   const set = directives
     .filter(({ name }) => name === 'SetEnv')
@@ -56,7 +57,7 @@ function checkStore({ incomingDirectory }: ServerSettings, folder: string, where
   return findings;
 }
 
-/** A process that stays takes connections where httpd looks for it. */
+/** Checks that a persistent process accepts connections where httpd looks for it. */
 async function checkSockets(directives: readonly Directive[]): Promise<Finding[]> {
   const findings: Finding[] = [];
   for (const { name, value, sections, where } of directives) {

@@ -1,4 +1,5 @@
-// Asks httpd for the script by every way that leads to it, without credentials: the only right answer is a refusal by httpd itself.
+// Requests the script without credentials by every way that leads to it: the only right answer is a
+// refusal by httpd itself.
 import { existsSync } from 'node:fs';
 import { type IncomingMessage, request as plainRequest } from 'node:http';
 import { request as secureRequest } from 'node:https';
@@ -12,7 +13,10 @@ import type { Server, Way, Ways } from './ways.ts';
 const TIME_LIMIT_MS = 10_000;
 const MAX_REQUESTS = 100;
 
-/** The script refuses this before it looks at anything else, with a status that httpd does not have. */
+/**
+ * The script refuses this query before it looks at anything else, with a status that httpd does not
+ * have.
+ */
 const QUERY = '?VERSION=webjobctl-configtest';
 
 interface Request {
@@ -23,7 +27,10 @@ interface Request {
   way: Way | undefined;
 }
 
-/** What strangers reach of the script. Asks the httpd that runs now, which may have started with another configuration. */
+/**
+ * Reports where the script can be reached without credentials. This asks the running httpd, which
+ * may have started with another configuration.
+ */
 export async function probeWays({ servers, ways, gaps }: Ways, mends: Mends): Promise<Finding[]> {
   const reachable = servers.filter((server) => ways.some((way) => way.server === server));
   const requests = uniqueRequests([
@@ -75,7 +82,7 @@ interface Answer {
 function judge(request: Request, answer: Answer | Error, mends: Mends): Finding[] {
   const { server, way } = request;
   const url = urlOf(request);
-  // It ended the handshake: that is a refusal, too.
+  // It ended the handshake, which is a refusal too.
   if (answer instanceof Error) return [];
   const { status, reason, start } = answer;
   if (request.method === 'TRACE')
@@ -105,7 +112,7 @@ function findRemedy(way: Way | undefined, mends: Mends): string {
     : deny(way.file, mends);
 }
 
-/** Outside of virtual hosts, so that the guard holds in whatever way somebody comes. */
+/** Outside of virtual hosts, so that it applies to every way. */
 function deny(file: string, mends: Mends): string {
   const lines = [`<Directory "${dirname(file)}">`, 'AllowOverride None', 'Require all denied', '</Directory>'];
   return `${mends.addDirectives(...lines)}  # or remove what leads there`;

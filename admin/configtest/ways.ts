@@ -1,16 +1,16 @@
-// Every way to the script that httpd's configuration opens: virtual host by virtual host, by ScriptAlias, Alias, DocumentRoot or
-// FastCGI, through links, and to copies of it.
+// Finds every way to the script that httpd's configuration opens: in each virtual host, by
+// ScriptAlias, Alias, DocumentRoot or FastCGI, through links, and to copies of it.
 import { closeSync, openSync, readdirSync, readFileSync, readSync, realpathSync, statSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { type Directive, splitArguments } from './httpd.ts';
 
-/** A virtual host, or the server outside of them. */
+/** A virtual host, or the main server. */
 export interface Server {
   /** `VirtualHost *:443`; `the main server`. */
   label: string;
-  /** Where it takes connections. */
+  /** The addresses on which it listens. */
   addresses: { host: string; port: number }[];
-  /** What a request must name to reach it. */
+  /** The host name that a request must have. */
   serverName: string | undefined;
   isTls: boolean;
 }
@@ -24,17 +24,17 @@ export interface Way {
 
 interface Mapping {
   path: string;
-  /** Undefined: whatever lies behind the path gets the request. */
+  /** Undefined when the request goes to whatever is at the path. */
   target: string | undefined;
 }
 
 const MAX_ENTRIES = 20_000;
 const MAX_DEPTH = 6;
 export const MAX_SCRIPT_BYTES = 2_000_000;
-/** Stands in every version of the script, and in few other files. */
+/** A text in every version of the script, and in few other files. */
 export const SCRIPT_MARK = 'WEBJOB_PROPERTIES_FILE';
 
-/** All ways, and the places that could not be looked through. */
+/** All ways, and the places that could not be searched. */
 export interface Ways {
   servers: Server[];
   ways: Way[];
@@ -71,7 +71,7 @@ export function findWays(directives: readonly Directive[]): Ways {
 
 const virtualHostOf = (section: string): string[] => (section.startsWith('VirtualHost') ? [section] : []);
 
-/** `VirtualHost 192.0.2.1:443 *:80`: the addresses; a port is undefined for any. */
+/** The addresses of `VirtualHost 192.0.2.1:443 *:80`; a port is undefined for any. */
 function hostsOf(section: string): { host: string; port: number | undefined }[] {
   return splitArguments(section)
     .slice(1)
@@ -81,7 +81,9 @@ function hostsOf(section: string): { host: string; port: number | undefined }[] 
     });
 }
 
-/** `443 https`, `127.0.0.1:80`, `[::1]:80`: an address without a host is this machine's own. */
+/**
+ * Parses `443 https`, `127.0.0.1:80`, `[::1]:80`. An address without a host is this machine's own.
+ */
 function parseAddress(value: string): { host: string; port: number } {
   const [, host, port] = /^(?:(\[.*\]|[^:\s]*):)?(\d+)/.exec(splitArguments(value)[0] ?? '') ?? [];
   return { host: toHost(host), port: Number(port ?? 80) };
@@ -101,12 +103,12 @@ function findAddresses(section: string, listens: readonly { host: string; port: 
   );
 }
 
-/** The last directive of a name that stands in no section but the virtual host's. */
+/** The last directive of a name outside of all sections except the virtual host's. */
 function findSetting(own: readonly Directive[], name: string): string | undefined {
   const isPlain = ({ sections }: Directive): boolean =>
     sections.length === 0 || (sections.length === 1 && virtualHostOf(sections[0] ?? '').length === 1);
   const found = own.filter((one) => one.name.toLowerCase() === name.toLowerCase() && isPlain(one));
-  // What the virtual host itself says goes before what the server says, wherever that stands.
+  // The virtual host's own directive takes precedence over the main server's, in whatever order.
   return (found.findLast(({ sections }) => sections.length > 0) ?? found.at(-1))?.value;
 }
 
@@ -124,12 +126,12 @@ function describeServer(
   };
 }
 
-/** From URL paths to places on the disk, and to FastCGI sockets. */
+/** The mappings of URL paths to the disk, and to FastCGI sockets. */
 function findMappings(own: readonly Directive[]): Mapping[] {
   const folders = own.flatMap(({ name, value, sections }): Mapping[] => {
     const [first = '', second = ''] = splitArguments(value);
     if (/^(?:Script)?Alias$/i.test(name)) return [{ path: first, target: toPath(second) }];
-    // Of a pattern what stands before its first group.
+    // For a pattern, the part before its first group.
     if (/^(?:Script)?AliasMatch$/i.test(name))
       return [{ path: first.replace(/^\^/, '').replace(/[(\\[.$].*$/s, ''), target: toPath(second.split('$')[0]) }];
     if (/^ProxyPass$/i.test(name) && /fcgi:/.test(value)) return [{ path: first, target: undefined }];
@@ -146,7 +148,10 @@ function toPath(text = ''): string {
   return resolve('/', text).replace(/\/$/, '');
 }
 
-/** Finds the script below a folder, or what is the script itself, as paths from there: `/webjob/nph-webjob.cgi`, or empty. */
+/**
+ * Returns a function that finds the script at or below a path, as paths relative to it:
+ * `/webjob/nph-webjob.cgi`, or empty.
+ */
 function makeScanner(gaps: string[]): (place: string) => string[] {
   const known = new Map<string, string[]>();
   return (place) => {
@@ -179,12 +184,12 @@ function scan(place: string, gaps: string[]): string[] {
   return found;
 }
 
-/** What cannot be looked at is none of ours: a link that leads in a circle, a folder of somebody else. */
+/** Ignores what cannot be read: circular links, directories of other users. */
 function attempt(work: () => void): void {
   try {
     work();
   } catch {
-    // httpd would not serve it either.
+    // httpd could not serve it either.
   }
 }
 
@@ -197,6 +202,6 @@ function isScript(path: string, { size, mode }: { size: number; mode: number }):
   } finally {
     closeSync(fd);
   }
-  // Of bin/nph-webjob, a launcher, the name is all that tells.
+  // For bin/nph-webjob, a launcher, only the name tells.
   return readFileSync(path, 'latin1').includes(SCRIPT_MARK) || /nph-webjob[^/]*$/.test(realpathSync(path));
 }
