@@ -1,20 +1,22 @@
-// Reads a large group of an archive in a thread of its own, while this one waits: zlib expands piece by piece only for those
-// who can wait for an event, and a verdict is worked out in one go.
+// Reads a large upload of an archive in a separate thread while this one blocks: zlib expands data
+// piece by piece only asynchronously, and verdicts are computed synchronously.
 import { Worker } from 'node:worker_threads';
 import { Failure } from '../cli/failure.ts';
 
-/** What is to be read: the bytes of a file that are gzip members, taken apart into pieces of these sizes when they are expanded. */
+/**
+ * What to read: the bytes of a file that are gzip members, which expand to pieces of these sizes.
+ */
 export interface Pieces {
   file: string;
   offset: number;
   length: number;
   sizes: readonly number[];
-  /** Which of them is wanted itself, and how much of it at most. */
+  /** The piece whose content is wanted, and at most how much of it. */
   kept: number;
   keptBytes: number;
 }
 
-/** What they are. */
+/** The result. */
 export interface Digests {
   /** SHA-256 of each piece, in lower-case hex. */
   sha256: string[];
@@ -24,15 +26,18 @@ export interface Digests {
 type Answer = { sha256: string[]; kept: string } | { code: string | undefined; message: string };
 type Task = Pieces & { shared: SharedArrayBuffer };
 
-/** The words in front of an answer: its length, and a number that grows while there is progress. */
+/** The numbers before an answer: its length, and a counter of progress. */
 const WORDS = 2;
 const WORD_BYTES = Int32Array.BYTES_PER_ELEMENT;
-/** Room for SHA-256 and a message, beside what is kept in base64. */
+/** Space for digests and a message, besides the content in base64. */
 const ROOM_BYTES = 64 * 1024;
-/** A disk that gives nothing for so long is broken. */
+/** A disk that delivers nothing for this long is considered broken. */
 const PATIENCE_MS = 60_000;
 
-/** Throws the error of a system call, with its code, and Failure `failed` for a thread that does nothing any more. */
+/**
+ * Digests pieces. Throws the error of a system call with its code, and Failure `failed` for a
+ * thread without progress.
+ */
 export function digestPieces(pieces: Pieces): Digests {
   const shared = new SharedArrayBuffer(WORDS * WORD_BYTES + ROOM_BYTES + 2 * pieces.keptBytes);
   const [state, bytes] = [new Int32Array(shared, 0, WORDS), new Uint8Array(shared, WORDS * WORD_BYTES)];
@@ -50,7 +55,9 @@ export function digestPieces(pieces: Pieces): Digests {
   return { sha256: answer.sha256, kept: Buffer.from(answer.kept, 'base64') };
 }
 
-/** What the thread does. Its text goes there alone: it may name nothing of this file but types. */
+/**
+ * The code of the thread. Only its text is passed, so it may use nothing of this file but types.
+ */
 async function digestApart(): Promise<void> {
   const { workerData } = process.getBuiltinModule('node:worker_threads');
   const { createReadStream } = process.getBuiltinModule('node:fs');

@@ -1,10 +1,13 @@
-// Writes a file from its beginning to its end, small pieces many at a time: a system call for each of them would take longer than what is
-// written.
+// Writes a file sequentially and buffers small pieces, because a system call for each would take
+// longer than the writing itself.
 import { writeSync } from 'node:fs';
 
 const BUFFER_BYTES = 256 * 1024;
 
-/** What was added is in the file after `flush`, which is the caller's to call, as is closing the descriptor. */
+/**
+ * What was added is in the file after flush(), which the caller must call, as it must close the
+ * descriptor.
+ */
 export class Appender {
   readonly #fd: number;
   readonly #buffer = Buffer.allocUnsafeSlow(BUFFER_BYTES);
@@ -15,12 +18,12 @@ export class Appender {
     this.#fd = fd;
   }
 
-  /** Where the next byte will be. */
+  /** The offset of the next byte. */
   get position(): number {
     return this.#written + this.#filled;
   }
 
-  /** Copies the bytes, or writes them. Throws ENOSPC, EDQUOT, EIO. */
+  /** Buffers or writes the bytes. Throws ENOSPC, EDQUOT, EIO. */
   add(bytes: Buffer): void {
     if (bytes.length > BUFFER_BYTES - this.#filled) this.flush();
     if (bytes.length > BUFFER_BYTES) this.#write(bytes);
@@ -32,7 +35,7 @@ export class Appender {
     this.#filled = 0;
   }
 
-  /** What is behind a position will be overwritten; what is not, must be cut off by the caller. */
+  /** Continues at an earlier position. The caller truncates what is not overwritten. */
   goBack(position: number): void {
     this.flush();
     this.#written = position;

@@ -1,5 +1,5 @@
-// The archive of a pack: a .tar.gz of which every group is a gzip member of its own. `tar xzf` unpacks it, and with the offsets of the
-// manifest one group is read without the others.
+// Archives as .tar.gz files in which every upload is a gzip member of its own. `tar xzf` unpacks
+// them, and with the offsets in the manifest one upload can be read without the others.
 import { createHash, hash } from 'node:crypto';
 import { type BigIntStats, closeSync, constants, createReadStream, fstatSync, openSync, readSync } from 'node:fs';
 import { pipeline } from 'node:stream/promises';
@@ -14,32 +14,37 @@ import { BLOCK, formatTarHead, paddingOf, TAR_END, tarPadding } from './tar.ts';
 
 export type PackedFiles = PackedGroup['files'];
 
-/** A file that is not what it was when it was opened. */
+/** A file changed while it was being read. */
 export class ChangedFile extends Error {}
 
-/** So much is compressed, and expanded, at once: for small files streams cost a multiple of the work itself. */
+/**
+ * Up to this size data is compressed and expanded in one call: for small files streams cost a
+ * multiple of the work itself.
+ */
 const SMALL_BYTES = 1 << 20;
 
-/** The rights that all files of a group give others, and their group where it is the same. */
+/**
+ * The access rights that all files of an upload have in common, and their group if it is the same.
+ */
 export interface Readers {
   mode: number;
   gid: number | undefined;
 }
 
-/** What one group is in an archive. */
+/** An upload in an archive. */
 export interface Appended {
   length: number;
   files: PackedFiles;
   /** The beginning of its run record. */
   record: string;
-  /** Inode, size and time of each file, as markOf gives them. */
+  /** Inode, size and time of each file, from markOf(). */
   marks: Record<PackedExtension, string>;
   readers: Readers;
 }
 
 interface Source {
   extension: PackedExtension;
-  /** Its path below the locker. */
+  /** The path below the locker. */
   file: string;
   fd: number;
   stats: BigIntStats;
@@ -48,15 +53,18 @@ interface Source {
   mtime: number;
 }
 
-/** What is read of a group: what is known of its files, and the first piece of its run record. */
+/**
+ * What is collected while an upload is read: facts of its files, and the first piece of its run
+ * record.
+ */
 interface Gathered {
   files: PackedFiles;
   record: string;
 }
 
 /**
- * Writes one group behind what is there; where it lies and what it holds. Throws ChangedFile when a name leads to another file afterwards, or
- * to none that can be read, and then the archive is as it was.
+ * Appends an upload; returns its offset and contents. Throws ChangedFile when one of its names
+ * leads to another or an unreadable file afterwards, and then the archive is unchanged.
  */
 export async function appendGroup(archive: Appender, locker: string, name: string): Promise<Appended> {
   const sources: Source[] = [];
@@ -92,7 +100,7 @@ function readersOf(sources: readonly Source[]): Readers {
 
 function openSource(locker: string, name: string, extension: PackedExtension): Source {
   const file = `${name}.${extension}`;
-  // No link is followed, and nobody waits for a fifo.
+  // Does not follow a link, and does not block on a FIFO.
   const fd = openSync(reach(locker, file), constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
   const stats = fstatSync(fd, { bigint: true });
   if (stats.isFile())
@@ -101,7 +109,7 @@ function openSource(locker: string, name: string, extension: PackedExtension): S
   throw new ChangedFile(file);
 }
 
-/** Ends the archive. */
+/** Appends the end of the archive. */
 export function appendEnd(archive: Appender): void {
   archive.add(compress(TAR_END));
 }
@@ -122,10 +130,13 @@ async function appendMember(
   });
 }
 
-/** What a small group is compressed from lies here: memory of its own for each takes longer than to read it. */
+/**
+ * A reused buffer for small uploads, because allocating memory for each takes longer than reading
+ * it.
+ */
 let gatherings: Buffer = Buffer.allocUnsafe(0);
 
-/** The bytes of a group, until the next call. */
+/** The bytes of an upload, valid until the next call. */
 function gatherBytes(name: string, sources: readonly Source[], gathered: Gathered): Buffer {
   const heads = sources.map((source) => formatHead(name, source));
   const length = sources.reduce((sum, { size }, at) => sum + (heads[at]?.length ?? 0) + size + paddingOf(size), 0);
@@ -151,13 +162,16 @@ function formatHead(name: string, { extension, size, mtime }: Source): Buffer {
   return formatTarHead({ name: `${name}.${extension}`, size, mtimeSeconds: mtime / 1000 });
 }
 
-/** The window and tables of zlib are as large as the bytes need: to make them, and to collect them, takes longer than to fill them. */
+/**
+ * The window and tables of zlib are sized by the data: allocating and freeing them takes longer
+ * than filling them.
+ */
 function compress(bytes: Buffer): Buffer {
   const windowBits = Math.min(15, Math.max(10, Math.ceil(Math.log2(bytes.length))));
   return gzipSync(bytes, { windowBits, memLevel: windowBits - 7, chunkSize: Math.max(2048, bytes.length >> 2) });
 }
 
-/** The same, piece by piece. */
+/** The bytes of an upload, piece by piece. */
 function* groupBytes(name: string, sources: readonly Source[], gathered: Gathered): Generator<Buffer> {
   for (const source of sources) {
     const { extension, file, fd, size, mtime } = source;
@@ -180,7 +194,10 @@ function* groupBytes(name: string, sources: readonly Source[], gathered: Gathere
 const PIECE_BYTES = 64 * 1024;
 const EMPTY_SHA256 = hash('sha256', '');
 
-/** A file of a packed group, and its bytes: read them before the next one is asked for. */
+/**
+ * A file of an archived upload with its bytes, which must be read before the next file is
+ * requested.
+ */
 export interface Unpacked {
   extension: PackedExtension;
   file: PackedFile;
@@ -188,8 +205,9 @@ export interface Unpacked {
 }
 
 /**
- * The files of a group, one after the other; bytes that are not read are passed over. Where each begins follows from the manifest, and
- * the header before it must be the one that was written. Throws Failure `failed` for an archive that is damaged.
+ * Yields the files of an upload one after the other; bytes that are not read are skipped. Offsets
+ * come from the manifest, and the tar header before each file must be the expected one. Throws
+ * Failure `failed` for a damaged archive.
  */
 export async function* readGroup(archive: string, group: PackedGroup): AsyncGenerator<Unpacked> {
   const { entries, size, isSmall } = entriesOf(group);
@@ -197,15 +215,15 @@ export async function* readGroup(archive: string, group: PackedGroup): AsyncGene
   else yield* readLarge(archive, group, entries);
 }
 
-/** What is in an archive of a group, whatever its manifest says. */
+/** The contents of an upload in an archive, whatever its manifest says. */
 export interface Digested {
   /** In lower-case hex. */
   sha256: Record<PackedExtension, string>;
-  /** Of the run record, as many bytes as were wanted. */
+  /** The first bytes of the run record, as many as were requested. */
   record: Buffer;
 }
 
-/** The same at once, of groups of any size, for those who cannot wait for an event. Throws the same. */
+/** Digests an upload of any size synchronously. Throws Failure `failed` for a damaged archive. */
 export function digestGroup(archive: string, group: PackedGroup, recordBytes: number): Digested {
   const { entries, size, isSmall } = entriesOf(group);
   if (!isSmall) return digestLarge(archive, group, entries, recordBytes);
@@ -218,7 +236,7 @@ export function digestGroup(archive: string, group: PackedGroup, recordBytes: nu
   return digested;
 }
 
-/** Of each entry its head, its bytes, and what fills up the last block. */
+/** Each entry has a header, its bytes, and padding to the next block. */
 function digestLarge(
   file: string,
   { name, offset, length }: PackedGroup,
@@ -317,7 +335,7 @@ function readAt(path: string, position: number, length: number): Buffer {
   }
 }
 
-/** Fills the buffer from a position on; what the file has of it. */
+/** Reads into the buffer from an offset, as much as the file has. */
 function readOpenAt(fd: number, position: number, bytes: Buffer): Buffer {
   let done = 0;
   for (let count = -1; count !== 0 && done < bytes.length; done += count)
@@ -332,7 +350,10 @@ function damageOf(archive: string, error: NodeJS.ErrnoException): Failure {
   return new Failure('failed', `${archive}: ${why}`, undefined, { cause: error });
 }
 
-/** Takes a stream apart at byte positions. Throws Failure `failed` to whoever reads, which is not always readGroup itself. */
+/**
+ * Splits a stream at byte offsets. Throws Failure `failed` to its reader, which is not always
+ * readGroup() itself.
+ */
 class Reader {
   position = 0;
   readonly #archive: string;
@@ -360,7 +381,7 @@ class Reader {
     throw damageOf(this.#archive, new Error('it ends early'));
   }
 
-  /** What is left up to a position. */
+  /** The bytes up to an offset. */
   async *until(end: number): AsyncGenerator<Buffer> {
     while (this.position < end) {
       if (this.#rest.length === 0) this.#rest = await this.#next();
@@ -372,7 +393,7 @@ class Reader {
   }
 }
 
-/** Reads a group to its end. Throws Failure `failed` when a file is not the one of the manifest. */
+/** Reads an upload to its end. Throws Failure `failed` when a file does not match the manifest. */
 export async function checkGroup(archive: string, group: PackedGroup): Promise<void> {
   for await (const { extension, file, chunks } of readGroup(archive, group)) {
     if ((await digestOf(chunks)) !== file.sha256)
@@ -381,8 +402,8 @@ export async function checkGroup(archive: string, group: PackedGroup): Promise<v
 }
 
 /**
- * The same for many groups. Small ones that follow each other are read and expanded together, and each is what it would be alone: its
- * member begins and ends where the manifest says.
+ * Checks many uploads. Small neighbours are read and expanded together, which gives the same result
+ * as each alone: their members begin and end where the manifest says.
  */
 export async function checkGroups(
   archive: string,
@@ -393,7 +414,7 @@ export async function checkGroups(
     let run: PackedGroup[] = [];
     let [size, end] = [0, 0];
     const checkRun = async (): Promise<void> => {
-      // What is wrong, and with which of them, is told by each alone.
+      // Checking them one by one tells which of them is wrong, and why.
       if (!isIntact(fd, run)) for (const group of run) await checkGroup(archive, group);
       [run, size] = [[], 0];
     };
@@ -410,18 +431,21 @@ export async function checkGroups(
   }
 }
 
-/** So much is expanded together: a tenth of a second at most is lost when something in it is damaged. */
+/**
+ * The most bytes that are expanded together: at most a tenth of a second is wasted when something
+ * is damaged.
+ */
 const RUN_BYTES = 512 * 1024;
-/** What every gzip member begins with, and how long what follows its bytes is: their CRC-32 and their number. */
+/** The beginning of every gzip member, and the length of what follows its data: CRC-32 and size. */
 const MEMBER_HEAD = Buffer.from([0x1f, 0x8b, 8]);
 const MEMBER_END = 8;
 
-/** How many bytes a group has when it is expanded; heads of long names apart. */
+/** The expanded size of an upload, without headers for long names. */
 function sizeOf({ files, length }: PackedGroup): number {
   return PACKED_EXTENSIONS.reduce((sum, extension) => sum + BLOCK + files[extension].bytes, length);
 }
 
-/** False also for what only checkGroup can tell. */
+/** False also when only checkGroup() can tell. */
 function isIntact(fd: number, groups: readonly PackedGroup[]): boolean {
   const [first, last] = [groups[0], groups.at(-1)];
   if (first === undefined || last === undefined) return true;
@@ -448,7 +472,7 @@ function isIntact(fd: number, groups: readonly PackedGroup[]): boolean {
   );
 }
 
-/** True for one gzip member from its first byte to its last. */
+/** Whether this is exactly one gzip member. */
 function isMember(member: Buffer, content: Buffer): boolean {
   const end = member.length - MEMBER_END;
   return (
@@ -470,7 +494,7 @@ function isContent(content: Buffer, entries: readonly PackedEntry[]): boolean {
 }
 
 async function digestOf(chunks: Unpacked['chunks']): Promise<string> {
-  // An object for each of hundreds of thousands of small files is dear.
+  // Creating an object for each of hundreds of thousands of small files is expensive.
   if (Array.isArray(chunks)) return hash('sha256', chunks[0]);
   const digest = createHash('sha256');
   for await (const chunk of chunks) digest.update(chunk);

@@ -1,25 +1,33 @@
-// The manifest beside a pack: one JSON value a line. The first says which pack it is, then one line a group with where its bytes lie and
-// the SHA-256 of each of its files, and a last one that counts them and holds the SHA-256 of the archive. Without the last it is cut off.
+// The manifest beside an archive: one JSON value on each line. The first identifies the archive,
+// then there is one line for each upload with its offset and the SHA-256 of each of its files, and
+// a last one with their number and the SHA-256 of the archive. Without the last line the manifest
+// was cut off.
 import { createReadStream } from 'node:fs';
 import split2 from 'split2';
 import { readLines } from 'webjob-locker';
 import { Failure } from '../cli/failure.ts';
 import { closeStream } from '../cli/files.ts';
 
-/** The files of a group in the order in which they lie in a pack: what is looked at most comes first, and `.rdy` last. */
+/**
+ * The files of an upload in the order in which they are stored: what is read most often comes
+ * first, and `.rdy` last.
+ */
 export const PACKED_EXTENSIONS = ['env', 'err', 'out', 'rdy'] as const;
 
 export type PackedExtension = (typeof PACKED_EXTENSIONS)[number];
 
 /** How a run ended. */
 export interface Ending {
-  /** True when the program ran and exited with 0, and nothing else went wrong. */
+  /** The program ran and exited with 0, and nothing else went wrong. */
   isGood: boolean;
   exitCode: number | undefined;
   signal: number | undefined;
-  /** Seconds by which the client's clock was ahead of the server's, where more than a minute. */
+  /** Seconds by which the client's clock was ahead of the server's, if more than a minute. */
   clockSkew: number | undefined;
-  /** OuterJid, as the log writes job ids: the job whose program started this one. Packs of earlier versions do not tell. */
+  /**
+   * OuterJid in the escaped form of the log: the job whose program started this one. Archives of
+   * earlier versions do not have it.
+   */
   outerId?: string | undefined;
 }
 
@@ -33,17 +41,17 @@ export interface PackedFile {
 export interface PackedGroup {
   name: string;
   jobId: string;
-  /** ISO 8601: when it was announced. */
+  /** When it was announced, in ISO 8601. */
   at: string;
   clientId: string | undefined;
   command: string | undefined;
-  /** Every client id that the log or the record gave it. */
+  /** Every client id in the log or the run record. */
   clients: readonly string[];
-  /** Where its gzip member begins in the archive, and how long it is. */
+  /** The offset of its gzip member in the archive, and its length. */
   offset: number;
   length: number;
   files: Record<PackedExtension, PackedFile>;
-  /** How its run ended, as the record in it says. Packs of earlier versions do not tell. */
+  /** How its run ended, from its run record. Archives of earlier versions do not have it. */
   ending?: Ending | undefined;
 }
 
@@ -64,7 +72,10 @@ const SHA256 = /^[0-9a-f]{64}$/;
 
 const isCount = (value: unknown): value is number => Number.isSafeInteger(value) && (value as number) >= 0;
 
-/** Every group of a manifest, and what ends it at last. Throws Failure `failed` when it is not whole. */
+/**
+ * Yields every upload of a manifest, and returns its end. Throws Failure `failed` when it is
+ * incomplete.
+ */
 export async function* readManifest(path: string): AsyncGenerator<PackedGroup, ManifestEnd> {
   const input = createReadStream(path, 'utf8');
   const lines = input.pipe(split2({ maxLength: MAX_LINE_LENGTH }));
@@ -90,8 +101,8 @@ export async function* readManifest(path: string): AsyncGenerator<PackedGroup, M
 }
 
 /**
- * Every upload that an open manifest names, even if the manifest is cut off; `onDamage` is told of each
- * line that does not belong to a manifest.
+ * Yields every upload in an open manifest, even one that is cut off; `onDamage` is called with each
+ * malformed line.
  */
 export function* readGroups(fd: number, onDamage: (error: SyntaxError) => void): Generator<PackedGroup> {
   for (const { text, from } of readLines(fd, 0)) {
@@ -108,7 +119,7 @@ export function* readGroups(fd: number, onDamage: (error: SyntaxError) => void):
   }
 }
 
-/** Which of them it is, its reader finds out. */
+/** The reader determines which of the three it is. */
 function parseLine(line: string): ManifestHead & PackedGroup & ManifestEnd {
   const value = JSON.parse(line);
   if (typeof value !== 'object' || value === null) throw new SyntaxError('it is no line of a manifest');
@@ -122,7 +133,7 @@ function checkEnd(value: ManifestEnd, groups: number): ManifestEnd {
   return { groups, archiveBytes, archiveSha256 };
 }
 
-/** A manifest can come from anywhere: no name in it leads out of the locker. */
+/** A manifest can come from anywhere, so names in it must not lead out of the locker. */
 function checkGroup(value: PackedGroup): PackedGroup {
   const { name, jobId, at, clients, offset, length, files, ending } = value;
   const isText = [name, jobId, at].every((field) => typeof field === 'string') && !Number.isNaN(Date.parse(at));

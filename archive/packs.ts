@@ -1,18 +1,18 @@
-// Where packs are: `packed/` below BaseDirectory, each an archive and its manifest, named for a day. A pack is there when its manifest is;
-// the archive gets its name before it.
+// The archives of a site: in `packed/` below BaseDirectory, each with a manifest, named after a
+// day. An archive exists when its manifest does; the archive file is renamed first.
 import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { Failure } from '../cli/failure.ts';
 import type { Unpacked } from './archive.ts';
 import { type ManifestEnd, type PackedExtension, type PackedGroup, readManifest } from './manifest.ts';
 
-/** Where a site keeps what is below it. */
+/** The settings that determine the directory. */
 export interface Base {
   baseDirectory: string;
 }
 
 export interface Pack {
-  /** `2026-10-01`, or `2026-10-01.2` for what was packed of that day later. */
+  /** `2026-10-01`, or `2026-10-01.2` for uploads of that day that were archived later. */
   name: string;
   day: string;
   archive: string;
@@ -30,7 +30,7 @@ export function packAt(base: Base, name: string): Pack {
   return { name, day: name.slice(0, 10), archive: `${path}.tar.gz`, manifest: `${path}.jsonl` };
 }
 
-/** The packs of a site, the oldest day first. */
+/** The archives of a site, oldest day first. */
 export function listPacks(base: Base): Pack[] {
   return listFiles(base)
     .flatMap((file) => MANIFEST.exec(file)?.[1] ?? [])
@@ -38,7 +38,7 @@ export function listPacks(base: Base): Pack[] {
     .sort((a, b) => (a.day < b.day ? -1 : Number(a.day > b.day)) || partOf(a) - partOf(b));
 }
 
-/** Everything in the folder of packs; nothing when there is no such folder. */
+/** All files in the directory of archives; empty when it does not exist. */
 export function listFiles(base: Base): string[] {
   try {
     return readdirSync(packsFolder(base));
@@ -53,7 +53,7 @@ function partOf({ name }: Pack): number {
   return Number(name.slice(11) || 1);
 }
 
-/** A pack of a day whose name is not taken yet. */
+/** A new archive for a day, with a name that is not taken. */
 export function nextPack(base: Base, day: string): Pack {
   for (let part = 1; ; part++) {
     const pack = packAt(base, part === 1 ? day : `${day}.${part}`);
@@ -61,12 +61,12 @@ export function nextPack(base: Base, day: string): Pack {
   }
 }
 
-/** Every group of a pack. Throws Failure `failed` when the manifest is not whole. */
+/** Yields every upload of an archive. Throws Failure `failed` when the manifest is incomplete. */
 export function readGroups(pack: Pack): AsyncGenerator<PackedGroup, ManifestEnd> {
   return readManifest(pack.manifest);
 }
 
-/** What ends the manifest of a pack. */
+/** The end of the manifest of an archive. */
 export async function readEnd(manifest: string): Promise<ManifestEnd> {
   const groups = readManifest(manifest);
   for (;;) {
@@ -75,13 +75,13 @@ export async function readEnd(manifest: string): Promise<ManifestEnd> {
   }
 }
 
-/** The bytes of one file of a packed group. */
+/** The bytes of one file of an archived upload. */
 export async function* readPackedFile(
   pack: Pack,
   group: PackedGroup,
   extension: PackedExtension,
 ): AsyncGenerator<Buffer> {
-  // Dear to load, and most of what is looked for is in the locker.
+  // Expensive to load, and usually not needed, because most uploads are in the locker.
   const { readGroup } = await import('./archive.ts');
   for await (const file of readGroup(pack.archive, group) as AsyncGenerator<Unpacked>) {
     if (file.extension !== extension) continue;

@@ -1,24 +1,25 @@
-// Tar as every tar of the last thirty years unpacks it: ustar headers, GNU's entry for long names; base 256 for sizes over 8 GiB.
+// The tar format that every tar of the last thirty years reads: ustar headers, GNU's entry for long
+// names, base 256 for sizes over 8 GiB.
 
-/** Of how many bytes a head is, and what is filled up. */
+/** The size of a header, and the unit of padding. */
 export const BLOCK = 512;
 const NAME_BYTES = 100;
 const LARGEST_OCTAL = 0o77777777777;
 const TYPES = { file: '0', link: '2', folder: '5', longName: 'L', longLink: 'K' };
 
-/** One file, folder or link in a tar. */
+/** A file, directory or link in a tar. */
 export interface TarEntry {
   name: string;
-  /** Bytes of a file. */
+  /** The size of a file in bytes. */
   size?: number;
   mtimeSeconds?: number;
   mode?: number;
   kind?: 'file' | 'link' | 'folder';
-  /** Where a link leads to. */
+  /** The target of a link. */
   target?: string;
 }
 
-/** What stands before the bytes of a file, or for a folder or a link. Names may be of any length. */
+/** The header before the bytes of a file, or of a directory or link. Names may have any length. */
 export function formatTarHead(entry: TarEntry): Buffer {
   const { size = 0, mtimeSeconds = 0, mode = 0o644, kind = 'file' } = entry;
   const [name, target] = [Buffer.from(entry.name), Buffer.from(entry.target ?? '')];
@@ -31,24 +32,24 @@ export function formatTarHead(entry: TarEntry): Buffer {
   return Buffer.concat([...long, head]);
 }
 
-/** GNU's entry before that of a file whose name, or target, is too long for it. */
+/** GNU's entry before a file whose name or target is too long for the header. */
 function longText(type: string, text: Buffer): Buffer[] {
   const content = Buffer.concat([text, Buffer.alloc(1)]);
   const facts = { name: Buffer.from('././@LongLink'), target: Buffer.alloc(0), size: content.length, mtimeSeconds: 0 };
   return [header({ ...facts, mode: 0o644, type }), content, tarPadding(content.length)];
 }
 
-/** How many bytes fill the last block of a file. */
+/** The number of bytes that pad the last block of a file. */
 export function paddingOf(size: number): number {
   return (BLOCK - (size % BLOCK)) % BLOCK;
 }
 
-/** These bytes. */
+/** The padding after a file. */
 export function tarPadding(size: number): Buffer {
   return TAR_END.subarray(0, paddingOf(size));
 }
 
-/** What ends a tar. */
+/** The end of a tar. */
 export const TAR_END = Buffer.alloc(2 * BLOCK);
 
 interface Header {
@@ -61,7 +62,7 @@ interface Header {
 }
 
 function header({ name, target, size, mtimeSeconds, mode, type }: Header): Buffer {
-  // Out of the pool: memory of its own takes longer than all that follows.
+  // From the pool, because a separate allocation takes longer than everything that follows.
   const block = Buffer.allocUnsafe(BLOCK).fill(0);
   name.copy(block, 0, 0, NAME_BYTES);
   const [isLarge, mtime] = [size > LARGEST_OCTAL, Math.max(0, Math.min(LARGEST_OCTAL, Math.floor(mtimeSeconds)))];
@@ -72,7 +73,7 @@ function header({ name, target, size, mtimeSeconds, mode, type }: Header): Buffe
     isLarge ? '\0'.repeat(12) : octal(size, 11),
     octal(mtime, 11),
   ];
-  // The checksum counts itself as blanks.
+  // The checksum field counts as spaces in the checksum.
   block.write(`${numbers.join('')}        ${type}`, NAME_BYTES, 'latin1');
   if (isLarge) {
     block.writeUInt8(0x80, 124);

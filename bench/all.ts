@@ -1,5 +1,6 @@
-// All of it in one go: what httpd serves by itself, scripts that do nothing, a Perl script of the same work (bench/peer.pl), and WebJob in
-// every way in which it is shipped, in turn in one run, so that all of them see the same machine. Prints figures and ratios; asserts nothing.
+// Compares everything in one run: static files of httpd, scripts that do nothing, a Perl script
+// with the same work (bench/peer.pl), and WebJob in every shipped configuration, in turn, so that
+// all of them run under the same conditions. Prints figures and ratios; asserts nothing.
 import { spawnSync } from 'node:child_process';
 import { readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { cpus, loadavg, release } from 'node:os';
@@ -50,7 +51,7 @@ interface Cell {
   operation: Operation;
   clients: number;
   milliseconds: number[];
-  /** One a turn. */
+  /** One for each round. */
   rates: number[];
   peakMegabytes: number;
 }
@@ -67,7 +68,8 @@ async function main(): Promise<void> {
   try {
     const chosen = peers.filter(({ name }) => name === PERL || name.match(options.only));
     for (const operation of listOperations(options.largeMegabytes).filter(({ name }) => name.includes(options.what))) {
-      // The large one by one client: eight would measure the disk alone, and need room for eight.
+      // The large one with a single client: eight would only measure the disk, and need space for
+      // eight.
       for (const clients of operation.bytes > MEGABYTE ? [1] : CLIENTS) {
         const some = chosen.filter(({ methods }) => methods.includes(operation.method));
         cells.push(...(await measure(some, operation, clients, options)));
@@ -96,13 +98,13 @@ function listOperations(largeMegabytes: number): Operation[] {
   ];
 }
 
-/** First a turn that warms up and shows the memory: to look for it takes time. */
+/** The first round warms up and determines the memory, because watching that takes time. */
 async function measure(peers: Peer[], operation: Operation, clients: number, options: Options): Promise<Cell[]> {
   const cells = peers.map(
     (peer): Cell => ({ peer, operation, clients, milliseconds: [], rates: [], peakMegabytes: 0 }),
   );
   for (let turn = 0; turn <= options.turns; turn += 1) {
-    // In every other turn backwards: nobody always runs behind the same one.
+    // Backwards in every other round, so that no peer always runs after the same one.
     for (const cell of turn % 2 === 0 ? cells : cells.toReversed()) {
       const { peer, milliseconds, rates } = cell;
       const target = { ...peer, isEmpty: undefined };
@@ -110,7 +112,7 @@ async function measure(peers: Peer[], operation: Operation, clients: number, opt
       const when = turn === 0 ? 'memory' : `turn ${turn} of ${options.turns}`;
       process.stderr.write(`${operation.name}, ${clients} at once, ${when}: ${peer.name}\n`);
       const stop = turn === 0 ? watchFootprint(peer.pids) : undefined;
-      // What another one left for the disk to write is not this one's to wait for.
+      // Writes out what an earlier peer left in the cache, so that this one need not wait for it.
       spawnSync('sync');
       const load = await askTogether(target, asked, clients, options.milliseconds);
       if (stop) cell.peakMegabytes = stop();

@@ -1,5 +1,6 @@
-// What a batch costs in which nothing is due: CPU time of a GET of it beside that of a GET of a file, at a site without assignments, and at one with
-// many, for many clients. Ends with 1 when it costs more than it may.
+// The cost of a batch with nothing due: CPU time of a GET for it compared with a GET for a file, at
+// a site without assignments, and at one with many assignments and clients. Exits with 1 when it
+// exceeds its limit.
 import { mkdirSync, utimesSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
@@ -47,7 +48,10 @@ async function main(): Promise<void> {
   if (!isGood) process.exitCode = 1;
 }
 
-/** Groups of a thousand clients, the one that asks in the last of them; assignments for a group, a glob or all, none of them due for it. */
+/**
+ * Writes groups of a thousand clients, with the requesting one in the last of them, and assignments
+ * for a group, a glob or all, none of them due for it.
+ */
 function writeFleet(site: Site, clients: number, assignments: number): void {
   const folder = join(site.base, 'config', 'nph-webjob');
   mkdirSync(folder, { recursive: true });
@@ -59,7 +63,7 @@ function writeFleet(site: Site, clients: number, assignments: number): void {
   const later = Math.floor(Date.now() / 1000) + 86_400;
   const lines = Array.from({ length: assignments }, (_, index) => {
     const to = [index % 3 === 0 ? `host-${index}*` : index % 3 === 1 ? `group-${index % count}` : 'client*'];
-    // What means the client is not due yet.
+    // Assignments that include the client are not due yet.
     const from = index % 3 === 2 || index % count === count - 1 ? later : 1000;
     const fixed = {
       args: [],

@@ -1,5 +1,6 @@
-// A picture of what bench/all.ts found: requests a second of eight clients, as bars on a logarithmic scale, each with its figure and its ratio
-// to the Perl script. Readable on a light page and on a dark one.
+// A chart of the results of bench/all.ts: requests a second with eight clients, as bars on a
+// logarithmic scale, each with its figure and its ratio to the Perl script. Readable on light and
+// dark pages.
 import { PERL } from './peers.ts';
 import type { Row } from './table.ts';
 
@@ -55,7 +56,7 @@ ${parts.join('\n')}
 }
 
 function formatBar({ peer, isDurable, requestsPerSecond, toPerl }: Row, y: number, largest: number): string {
-  // From one request a second on.
+  // Begins at one request a second.
   const length = (PLOT * Math.log10(Math.max(1.1, requestsPerSecond))) / Math.log10(largest);
   const kind = peer === PERL ? 'perl' : peer.startsWith('webjob') ? 'webjob' : 'other';
   const middle = y + BAR - 5;

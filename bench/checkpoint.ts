@@ -1,5 +1,5 @@
-// What a checkpoint and a proof cost where the custody record is long: CPU as a multiple of an empty Node, with a hundred new entries before
-// each. Prints a table; asserts nothing.
+// The cost of a checkpoint and a proof with a long custody record: CPU time as a multiple of an
+// empty Node process, with a hundred new entries before each. Prints a table; asserts nothing.
 import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';

@@ -1,6 +1,8 @@
-// What the client costs: a whole `webjob -e` against the same job by hand, `curl` GET, run, `curl` PUT, through the same httpd in turn; and
-// the start of the client and of its standalone executable against an empty Node script; and the CPU time of a job against that of another
-// build, or with its manifest checked and its result signed against that without. Prints medians and ratios; asserts nothing.
+// The cost of the client: a whole `webjob -e` compared with the same job by hand (`curl` GET, run,
+// `curl` PUT) through the same httpd in turn; the start of the client and of its standalone
+// executable compared with an empty Node script; and the CPU time of a job compared with another
+// build, or with its manifest verified and its result signed compared with neither. Prints medians
+// and ratios; asserts nothing.
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
@@ -23,10 +25,10 @@ const dist = join(import.meta.dirname, '..', 'dist');
 const WEBJOB = join(dist, 'webjob');
 const ALONE = join(dist, `webjob-${process.platform}-${process.arch}`);
 
-/** Prints user and system time of a command. */
+/** Prints the user and system time of a command. */
 const TIMED = 'TIMEFORMAT="%3U %3S"; time "$0" "$@" < /dev/null > /dev/null';
 
-/** What an administrator without webjob would put into cron. */
+/** What an administrator without webjob would run from cron. */
 const BY_HAND = `set -e
 cd "$1"
 query='VERSION=webjob+1.4.0&SYSTEM=bench&CLIENTID=client1&FILENAME=host.sh'
@@ -95,7 +97,7 @@ function startPeers(site: Site): Peer[] {
   ];
 }
 
-/** With it nothing is left behind. */
+/** A configuration with which nothing is left behind. */
 function writeQuietConf(site: Site, url: string): string {
   const conf = writeClientConf(site, url);
   writeFileSync(conf, readFileSync(conf, 'utf8').replaceAll('=N', '=Y'));
@@ -118,7 +120,7 @@ function buildPeers(conf: string, other: string): Peer[] {
   ];
 }
 
-/** The same job from a program that two have signed, of whom the client checks both. */
+/** The same job with a program signed by two keys, both verified by the client. */
 function manifestPeers(site: Site, conf: string): Peer[] {
   const folder = join(site.root, 'keys');
   mkdirSync(folder);
@@ -156,7 +158,7 @@ function jobBy(webjob: string, conf: string): Peer['command'] {
   return [process.execPath, webjob, '-e', '-f', conf, 'host.sh'];
 }
 
-/** In every other round backwards: nobody always runs behind the same one. */
+/** Backwards in every other round, so that no peer always runs after the same one. */
 function measure(title: string, peers: readonly Peer[], rounds: number, run: (peer: Peer) => number): void {
   for (let round = -WARM_UP; round < rounds; round++) {
     process.stderr.write(round % 50 === 0 ? `${title}: ${round} of ${rounds}\n` : '');
@@ -176,7 +178,7 @@ function wallTime({ name, command: [program, ...args] }: Peer): number {
   return took;
 }
 
-/** Of the command and all that it started. */
+/** The CPU time of the command and its children. */
 function cpuTime({ name, command }: Peer): number {
   const { status, stderr } = spawnSync('bash', ['--norc', '-c', TIMED, ...command], { encoding: 'utf8' });
   const [user = Number.NaN, system = Number.NaN] = stderr.trim().split(' ').map(Number);

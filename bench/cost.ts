@@ -1,8 +1,8 @@
-// What a command costs: CPU time and memory. Needs bash and Linux.
+// The cost of a command in CPU time and memory. Needs bash and Linux.
 import { spawn } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 
-/** What a command took, its children included. */
+/** The cost of a command, including its children. */
 export interface Cost {
   cpuSeconds: number;
   seconds: number;
@@ -10,10 +10,13 @@ export interface Cost {
   output: string;
 }
 
-/** Prints user and system time of a command, its children included, on the last line. */
+/** Prints the user and system time of a command and its children on the last line. */
 const TIMED = 'TIMEFORMAT="%3U %3S"; time "$@"';
 
-/** Runs a command to its end; memory is the most that one of its processes had resident. Throws for another exit status. */
+/**
+ * Runs a command to its end; the memory is the largest resident size of one of its processes.
+ * Throws for another exit status.
+ */
 export function run(
   command: string[],
   isExpected = (status: number | null): boolean => (status ?? 9) < 2,
@@ -42,7 +45,7 @@ export function run(
   });
 }
 
-/** The most kilobytes that any process below the shell has had so far. */
+/** The largest resident size in kilobytes of all processes below the shell so far. */
 function measureFamily(pid: number | undefined): number {
   let most = 0;
   for (const child of readText(`/proc/${pid}/task/${pid}/children`).split(' ')) {

@@ -1,5 +1,6 @@
-// What the custody record costs: PUTs of several sizes with EnableCustody=N and =Y, under the same httpd, in turn, so that both see the same
-// machine. Prints medians and their ratio; asserts nothing.
+// The cost of the custody record: PUTs of several sizes with EnableCustody=N and =Y, under the same
+// httpd and in turn, so that both run under the same conditions. Prints medians and their ratio;
+// asserts nothing.
 import { rmSync } from 'node:fs';
 import { request } from 'node:http';
 import { parseArgs } from 'node:util';
@@ -39,7 +40,7 @@ async function measure(mpm: 'prefork' | 'event', rounds: number): Promise<void> 
     for (let round = -WARM_UP; round < rounds; round++) {
       process.stderr.write(round % 50 === 0 ? `${mpm}: ${Math.max(0, round)} of ${rounds}\n` : '');
       for (const [index, size] of SIZES.entries()) {
-        // Who comes first changes from round to round.
+        // The order alternates between rounds.
         for (const peer of round % 2 === 0 ? peers : peers.toReversed()) {
           const took = await put(peer.server.port, size, `bench_${round + WARM_UP}_${size}`);
           if (round >= 0) peer.milliseconds[index]?.push(took);
@@ -72,7 +73,7 @@ function empty(site: Site): void {
   rmSync(`${site.incoming}/all`, { recursive: true, force: true });
 }
 
-/** One PUT on a connection of its own; returns the milliseconds until its answer was there. */
+/** Sends a PUT on a connection of its own; returns the milliseconds until its answer. */
 function put(port: number, size: number, jobId: string): Promise<number> {
   const query = 'VERSION=webjob+1.4.0&SYSTEM=bench&CLIENTID=client1&FILENAME=kilobyte&RUNTYPE=snapshot';
   const body = Buffer.alloc(size, 'x');

@@ -1,5 +1,6 @@
-// What it costs to ask a site: CPU seconds of every command that reads jobs, as a multiple of an empty Node process measured in the same run, and
-// the most memory; beside another build when one is given. Before each measured run a job comes that no store knows. Prints; asserts nothing.
+// The cost of questions about a site: CPU time of every command that reads jobs, as a multiple of
+// an empty Node process measured in the same run, and the peak memory; compared with another build
+// when one is given. Before each measured run a new job arrives. Prints results; asserts nothing.
 import { existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { loadavg, tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
@@ -28,14 +29,14 @@ const OURS = join(import.meta.dirname, '..', 'dist', 'webjobctl');
 
 interface Question {
   name: string;
-  /** What a multiple of an empty process may be. */
+  /** The allowed multiple of an empty process. */
   target: string;
   words: (site: Asked) => string[];
-  /** Jobs that come before each run (default 1). */
+  /** Jobs that arrive before each run (default 1). */
   news?: number;
-  /** Once only. */
+  /** Measured once only. */
   isLong?: true;
-  /** Not for another build, which has no such thing. */
+  /** Not for the other build, which does not have it. */
   isNew?: true;
 }
 
@@ -45,7 +46,7 @@ interface Asked {
   key: string;
 }
 
-/** `target`: in a site of 100,000 uploads, and of 1,000,000. */
+/** `target`: for a site with 100,000 uploads, and with 1,000,000. */
 const QUESTIONS: readonly Question[] = [
   { name: 'show JOB', target: '5 / 6', words: ({ lastJobId }) => ['show', lastJobId] },
   { name: 'jobs --limit 20', target: '5 / 6', words: () => ['jobs', '--limit', '20'] },
@@ -85,7 +86,7 @@ class Bench {
     return quantile(costs, 0.5);
   }
 
-  /** Everything from nothing, then every question. */
+  /** Makes everything from nothing, then asks every question. */
   async measure(program: string, name: string): Promise<void> {
     rmSync(join(this.#folder, 'index'), { recursive: true, force: true });
     const empty = await this.empty();
@@ -102,7 +103,7 @@ class Bench {
     process.stdout.write(
       `${jobs} jobs from nothing: ${(jobs / filled.cpuSeconds).toFixed(0)} a CPU second (target 20000)\n`,
     );
-    // What nothing has changed since need not be read again: so says a check of everything.
+    // A full verification first, after which unchanged files need not be read again.
     if (this.#isWanted('verify --since 1m')) await this.ask(program, ['verify', '--custody']);
     for (const question of QUESTIONS) if (this.#isWanted(question.name)) await this.#askOften(program, question, empty);
   }
@@ -153,7 +154,7 @@ function print(name: string, cost: Pick<Cost, 'cpuSeconds' | 'megabytes'>, empty
   );
 }
 
-/** `pack` of some uploads beside tar and gzip of the same. */
+/** Compares `pack` with tar and gzip on the same uploads. */
 async function comparePack(program: string, count: number): Promise<void> {
   const root = mkdtempSync(join(tmpdir(), 'webjob-pack-'));
   try {

@@ -1,10 +1,12 @@
-// The memory of a server with all that it runs: of the processes given, of what they started, and of what that started, together. Pages that
-// several of them share count once (PSS).
+// The memory of a server including everything it runs: the given processes with all of their
+// descendants together. Shared pages count once (PSS).
 import { readdirSync, readFileSync } from 'node:fs';
 
 const LOOK_MS = 50;
 
-/** Looks again and again until it is told to stop; then returns the most megabytes that were seen. */
+/**
+ * Samples the memory until the returned function is called, which returns the maximum in megabytes.
+ */
 export function watchFootprint(pids: readonly number[]): () => number {
   let peak = measureFootprint(pids);
   const looking = setInterval(() => {
@@ -20,12 +22,12 @@ function measureFootprint(pids: readonly number[]): number {
   return findFamily(pids).reduce((sum, pid) => sum + readKilobytes(pid), 0) / 1024;
 }
 
-/** The processes given, and all that they and their like started. */
+/** The given processes and all of their descendants. */
 export function findFamily(pids: readonly number[]): number[] {
   const children = new Map<number, number[]>();
   for (const name of readdirSync('/proc')) {
     if (!/^[0-9]+$/.test(name)) continue;
-    // The name of the program stands in parentheses and may hold anything.
+    // The name of the program is in parentheses and may contain any character.
     const parent = Number(/.*\) \S (\d+) /.exec(read(`/proc/${name}/stat`))?.[1]);
     children.set(parent, [...(children.get(parent) ?? []), Number(name)]);
   }
@@ -51,7 +53,7 @@ function read(path: string): string {
   }
 }
 
-/** The most that was resident of a process so far, as the kernel counts it; 0 for one that is gone. */
+/** The peak resident size of a process according to the kernel; 0 for one that is gone. */
 export function residentKilobytes(pid: number | undefined): number {
   try {
     return Number(/^VmHWM:\s+(\d+) kB/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1] ?? 0);

@@ -1,6 +1,7 @@
-// A herd of clients against two servers of one locker behind a balancer, while one server is killed and comes back: every client arrives at a
-// moment of its own, gets a program and puts 1 KiB, and tries again when it is refused. Prints what they saw, then looks into the locker:
-// ends with 1 when a PUT that was answered 200 is not there, byte for byte.
+// A herd of clients against two servers of one locker behind a balancer, while one server is killed
+// and comes back: every client arrives at its own moment, fetches a program and uploads 1 KiB, and
+// retries when it is refused. Prints what they saw, then checks the locker: exits with 1 when a PUT
+// that was answered 200 is not there byte for byte.
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { request } from 'node:http';
@@ -32,10 +33,10 @@ const QUERY = 'VERSION=webjob+1.4.0&SYSTEM=herd&CLIENTID=client1&FILENAME=host.s
 const PUT_QUERY = `${QUERY}&RUNTYPE=snapshot&STDOUT_LENGTH=1024&STDERR_LENGTH=0&STDENV_LENGTH=0`;
 
 interface Tally {
-  /** By status, or by the code of a broken connection. */
+  /** Counts by status, or by the code of a broken connection. */
   answers: Map<string, number>;
   retries: number;
-  /** From the arrival to the last byte, the waits before a retry among them. */
+  /** From the arrival to the last byte, including the delays before retries. */
   getMilliseconds: number[];
   putMilliseconds: number[];
   jobIds: string[];
@@ -51,7 +52,7 @@ interface Reply {
   jobId: string;
 }
 
-/** Lets so many in at once. */
+/** Limits the number of concurrent requests. */
 class Gate {
   readonly #waiting: (() => void)[] = [];
   #free: number;
@@ -71,7 +72,7 @@ class Gate {
   }
 }
 
-/** What a client of this number puts: 1 KiB that nobody else does. */
+/** The upload of a client: 1 KiB that is different for every number. */
 function bodyOf(client: number): Buffer {
   const digest = createHash('sha512').update(String(client)).digest('hex');
   return Buffer.from(`${String(client).padStart(10)} ${digest.repeat(8)}`.slice(0, 1024));
@@ -95,7 +96,7 @@ function ask(port: number, method: 'GET' | 'PUT', body: Buffer, jobId?: string):
   });
 }
 
-/** A request until it is answered 200; undefined when the client gives up. */
+/** Repeats a request until it is answered 200; undefined when the client gives up. */
 async function insist(tally: Tally, gate: Gate, send: () => Promise<Reply>): Promise<Reply | undefined> {
   for (let tried = 0; tried < TRIES; tried++) {
     if (tried > 0) {
@@ -165,7 +166,7 @@ async function release(site: Site, options: Options): Promise<Tally> {
   return tally;
 }
 
-/** Whether everything that was acknowledged is there; prints what the locker holds. */
+/** Whether everything that was acknowledged is stored; prints the contents of the locker. */
 function verify(site: Site, { acknowledged, jobIds }: Tally): boolean {
   const found = { whole: 0, unfinished: 0, wrong: 0, unacknowledged: 0 };
   const missing = new Set(acknowledged.keys());

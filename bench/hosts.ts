@@ -1,5 +1,5 @@
-// What hosts.access costs a request: CPU time of a GET at a site with a long list beside that of one at a site without. Ends with 1 when a list
-// costs more than it may.
+// The cost of hosts.access: CPU time of a GET at a site with a long list compared with a site
+// without one. Exits with 1 when a list exceeds its limit.
 import { mkdirSync, utimesSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { parseArgs } from 'node:util';
@@ -41,7 +41,7 @@ async function main(): Promise<void> {
   if (!isGood) process.exitCode = 1;
 }
 
-/** As a site has it, that has not changed for a while; the client that asks is in the middle. */
+/** The list is as old as at a real site, and the requesting client is in the middle. */
 function writeList(site: Site, lines: number): void {
   const path = join(site.base, 'config', 'nph-webjob', 'hosts.access');
   mkdirSync(dirname(path), { recursive: true });

@@ -1,5 +1,5 @@
-// What it costs to tell a PostgreSQL the jobs of a site, and how long it takes to ask it. CPU seconds of webjobctl, wall clock of the whole.
-// Prints; asserts nothing.
+// The cost of pushing the jobs of a site to PostgreSQL, and of queries there: CPU time of
+// webjobctl, wall-clock time of the whole. Prints results; asserts nothing.
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -20,7 +20,9 @@ Needs dist/, bash and Linux.
 `;
 const OURS = join(import.meta.dirname, '..', 'dist', 'webjobctl');
 
-/** What an operator asks, and a panel of Grafana, by psql: a time in a month, a client, a state, an id. */
+/**
+ * Queries of an operator and of a Grafana panel, through psql: a period, a client, a state, an id.
+ */
 const QUESTIONS: Readonly<Record<string, string>> = {
   'the newest 20': 'SELECT * FROM webjob.runs ORDER BY at DESC LIMIT 20',
   'failed of a day':

@@ -1,17 +1,17 @@
-// What asks the peers: bench/load.pl, with the request of a WebJob client.
+// The load on the peers: bench/load.pl, with the requests of a WebJob client.
 import { spawn } from 'node:child_process';
 import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
 
-/** What is asked of a peer. */
+/** A request. */
 export interface Operation {
   name: string;
   method: 'GET' | 'PUT';
-  /** Of the answer to a GET, of the upload of a PUT. */
+  /** The size of the answer to a GET, or of the upload of a PUT. */
   bytes: number;
 }
 
-/** Who is asked. */
+/** The server that is asked. */
 export interface Target {
   name: string;
   port: number;
@@ -19,7 +19,7 @@ export interface Target {
   path: string;
 }
 
-/** What several clients saw in some time. */
+/** The results of several clients over some time. */
 export interface Load {
   milliseconds: number[];
   seconds: number;
@@ -28,7 +28,10 @@ export interface Load {
 const SCRIPT = join(import.meta.dirname, 'load.pl');
 const QUERY = 'VERSION=webjob+1.4.0&SYSTEM=bench&CLIENTID=client1&FILENAME=kilobyte';
 
-/** So many clients ask one request after the other for so long. Rejects for any answer but 200, and for one that is not whole. */
+/**
+ * Runs concurrent clients that send one request after another for some time. Rejects for any answer
+ * but 200, and for an incomplete one.
+ */
 export async function askTogether(target: Target, operation: Operation, clients: number, ms: number): Promise<Load> {
   const { method, bytes } = operation;
   const [sent, expected] = method === 'PUT' ? [bytes, 0] : [0, bytes];

@@ -1,5 +1,6 @@
-// A site as a busy one looks after a month: logs, a custody record, packs and a locker of any size, in the exact formats, the same for the same
-// seed and time. Made by direct writes, as the server would take hours. For the benchmarks; alone it makes one and leaves it there.
+// A site like a busy one after a month: logs, a custody record, archives and a locker of any size,
+// in the exact formats, and always the same for the same seed and time. Written directly, because
+// the server would take hours. For the benchmarks; run alone, it makes one and leaves it in place.
 import { execFileSync } from 'node:child_process';
 import { hash } from 'node:crypto';
 import {
@@ -57,32 +58,32 @@ export interface LockerPlan {
   seed: number;
   /** Milliseconds. */
   end: number;
-  /** CustodySegmentLimit; its default where it is left out. */
+  /** CustodySegmentLimit; undefined for its default. */
   segment?: number | undefined;
 }
 
-/** A word of the output of one upload. */
+/** A word in the output of one upload. */
 export const NEEDLE = 'needle_in_a_locker';
-/** When the last job ended unless it is said. */
+/** The default time at which the last job ended. */
 const END = Date.UTC(2026, 10, 1);
 const SPAN_MS = 30 * 86_400_000;
-/** From so many on no folder of a locker is flat any more (docs/scale.md). */
+/** With this many uploads no locker has all of them in one directory (docs/scale.md). */
 const MANY_UPLOADS = 200_000;
 const SERVER = 'server_1';
-/** CustodySegmentLimit where nph-webjob.cfg has none. */
+/** The default of CustodySegmentLimit. */
 const SEGMENT_BYTES = 64 * 1024 * 1024;
 const WEBJOBCTL = join(import.meta.dirname, '..', 'dist', 'webjobctl');
 const COMMANDS = ['host.sh', 'ps.sh', 'df.sh', 'netstat.sh', 'rpm-verify.sh', 'last.sh', 'md5-tree.sh'];
-/** The log is rotated so often. */
+/** The number of logs after rotations. */
 const LOGS = 3;
-/** Uploads in packs, at most. */
+/** The most uploads in archives. */
 const MAX_PACKED = 200;
 
-/** How jobs go, in jobs of a thousand; the rest is got, run and delivered. */
+/** The kinds of jobs, in jobs out of a thousand; the rest succeeds. */
 const KINDS = [
-  ['absent', 500], // the program that the client asks for is not there
-  ['foreign', 4], // somebody else asks in the client's name
-  ['got', 8], // no answer
+  ['absent', 500], // the program that the client asks for does not exist
+  ['foreign', 4], // another client asks in the client's name
+  ['got', 8], // there is no upload
   ['refused', 6], // the upload is too large
   ['retried', 14], // the first PUT breaks off, the second is accepted
   ['broken', 3], // the only PUT breaks off, and what arrived stays
@@ -92,7 +93,7 @@ type Kind = (typeof KINDS)[number][0] | 'delivered';
 interface MadeJob {
   kind: Kind;
   lines: string[];
-  /** Below incoming/. */
+  /** The path below incoming/. */
   name: string;
   jobId: string;
   clientId: string;
@@ -101,13 +102,13 @@ interface MadeJob {
   signal: number;
   outerId: string | undefined;
   endedAt: Date;
-  /** Differs from one job to the next. */
+  /** Differs between jobs. */
   fact: number;
 }
 
 type Streams = Record<'out' | 'err' | 'env', string>;
 
-/** Makes it; the path of its nph-webjob.cfg. */
+/** Makes the site; returns the path of its nph-webjob.cfg. */
 export function makeLocker(plan: LockerPlan): string {
   const { folder, uploads, lines, seed, end } = plan;
   mkdirSync(folder);
@@ -119,7 +120,7 @@ export function makeLocker(plan: LockerPlan): string {
   writeFileSync(config, `BaseDirectory=${folder}\nServerId=${SERVER}\nUseGMT=Y\nPutNameFormat=${format}\n${limit}`);
   const makers = { random: makeRandom(seed), nameOf: isFlat ? flatName : deepName, clients: plan.clients };
   const site = new SiteWriter(folder, end, plan.segment);
-  // What is kept is the newest.
+  // The newest uploads are kept.
   const accepted = countStored(seed, lines);
   const packed = Math.min(MAX_PACKED, Math.floor(uploads / 20));
   const prunedBefore = accepted - uploads - packed;
@@ -140,7 +141,7 @@ export function makeLocker(plan: LockerPlan): string {
 
 const isStored = ({ kind }: Pick<MadeJob, 'kind'>): boolean => kind === 'delivered' || kind === 'retried';
 
-/** How many uploads come of the same numbers: each job takes a number of lines that chance tells. */
+/** The number of uploads for a seed: each job has a random number of lines. */
 function countStored(seed: number, lines: number): number {
   const random = makeRandom(seed);
   let stored = 0;
@@ -153,11 +154,11 @@ function countStored(seed: number, lines: number): number {
   return stored;
 }
 
-/** Of the log, by kind. */
+/** Log lines of each kind of job. */
 const LINES: Readonly<Record<Kind, number>> = {
   ...{ absent: 1, foreign: 1, got: 1, refused: 2, retried: 3, broken: 2, delivered: 2 },
 };
-/** By chance, for each job. */
+/** Random numbers for each job. */
 const NUMBERS = 5;
 
 interface Makers {
@@ -166,7 +167,10 @@ interface Makers {
   clients: number;
 }
 
-/** Jobs in order of time, until there are lines enough: the step from one to the next is that of the mean job. */
+/**
+ * Yields jobs in order of time, until there are enough lines; the interval is that of an average
+ * job.
+ */
 function* makeJobs(makers: Makers, lines: number, end: number): Generator<MadeJob> {
   let count = 0;
   for (let index = 0; count < lines; index++) {
@@ -246,7 +250,7 @@ function formatLines(kind: Kind, { jobId, clientId, command, gotAt, endedAt }: N
 const pidText = (pid: number): string => String(pid).padStart(5, '0');
 const stampOf = (at: Date): string => timeText(at).replace(/\D/g, '');
 
-/** Jobs of one second follow each other. */
+/** Jobs of the same second are adjacent. */
 const times = new Map<number, string>();
 
 function timeText(at: Date): string {
@@ -265,7 +269,7 @@ const deepName: Makers['nameOf'] = ({ clientId, command, endedAt }, pid) => {
   return `${stamp.slice(0, 8)}/${stamp.slice(8, 10)}/${clientId}_${stamp.slice(10)}_${pidText(pid)}_${command}`;
 };
 
-/** Run records differ in few places: each kind is made once, with marks where they are. */
+/** Run records differ in few places: each kind is made once, with placeholders. */
 const records = new Map<string, string[]>();
 const MARKS = /@(?:client|jid|job|run|put|outer)@/;
 
@@ -302,7 +306,7 @@ function makeStreams(job: MadeJob, hasNeedle: boolean): Streams {
   return { out: hasNeedle ? `${out}${NEEDLE}\n` : out, err, env };
 }
 
-/** Digests of texts that come again and again are made once. */
+/** A cache of digests of repeated texts. */
 const EMPTY_SHA256 = hash('sha256', '');
 const sha256 = (text: string): string => (text === '' ? EMPTY_SHA256 : hash('sha256', text));
 
@@ -311,7 +315,7 @@ class SiteWriter {
   readonly #folder: string;
   readonly #end: number;
   readonly #deposits: Chained;
-  /** What prune puts on record. */
+  /** What prune records. */
   #pruned: { name: string; jobId: string; files: Record<string, { bytes: number; sha256: string }> }[] = [];
   #prunedAt = 0;
   readonly #keeper: Chained;
@@ -346,7 +350,7 @@ class SiteWriter {
     this.#text = '';
   }
 
-  /** As logrotate with compress and delaycompress. */
+  /** Like logrotate with compress and delaycompress. */
   #rotate(): void {
     const path = join(this.#folder, 'logfiles', 'nph-webjob.log');
     closeSync(this.#log);
@@ -361,7 +365,7 @@ class SiteWriter {
     this.#log = openSync(path, 'w');
   }
 
-  /** An upload that was stored, and that prune took away later. */
+  /** An upload that was stored and later removed by prune. */
   prune(job: MadeJob): void {
     const streams = makeStreams(job, false);
     this.#deposit(job, streams);
@@ -392,7 +396,7 @@ class SiteWriter {
     writeFile(`${base}.rdy`, formatReady(job.jobId), job.endedAt);
   }
 
-  /** What a PUT left that broke off. */
+  /** Files that a broken-off PUT left. */
   writeBroken(job: MadeJob): void {
     const { out } = makeStreams(job, false);
     writeFile(`${this.#makeFolder(job)}.out`, out.slice(0, 40), job.endedAt);
@@ -415,7 +419,7 @@ class SiteWriter {
     });
   }
 
-  /** Everything that is there goes into packs, by the product itself. */
+  /** Archives all uploads, with webjobctl itself. */
   pack(config: string): void {
     this.#recordPruned();
     this.#writeLog();
@@ -463,7 +467,7 @@ class Chained {
   append(facts: CustodyFacts): void {
     const line = `${formatCustody([this.#size - this.#last.length, this.#size], sha256(this.#last), facts)}\n`;
     if (this.#size + line.length >= this.#segment) {
-      // The end of a segment and the beginning of the next are for the product itself to make.
+      // webjobctl itself makes the end of a segment and the beginning of the next.
       this.flush();
       appendCustody(custodyPath(this.#logs, this.#serverId), facts, { mayCreate: true, segmentLimit: this.#segment });
       this.goOn();
@@ -480,13 +484,13 @@ class Chained {
     this.#text = '';
   }
 
-  /** Behind what others have appended meanwhile. */
+  /** Continues after what other processes have appended meanwhile. */
   goOn(): void {
     closeSync(this.#fd);
     this.#fd = this.#open();
   }
 
-  /** Opens the newest segment to append, and reads its last line. */
+  /** Opens the newest segment for appending, and reads its last line. */
   #open(): number {
     const newest = listCustodyFiles(this.#logs).findLast(({ serverId }) => serverId === this.#serverId);
     const fd = openSync(join(this.#logs, newest?.file ?? ''), 'a+');
@@ -521,7 +525,10 @@ function hold(config: string, clientId: string): void {
   execFileSync(process.execPath, [WEBJOBCTL, '--config', config, ...args], { stdio: ['ignore', 'ignore', 'inherit'] });
 }
 
-/** Numbers from 0 to 1, the same for the same seed: a linear congruential generator (Numerical Recipes, section 7.1). */
+/**
+ * Random numbers from 0 to 1, the same for the same seed: a linear congruential generator
+ * (Numerical Recipes, section 7.1).
+ */
 function makeRandom(seed: number): () => number {
   let state = seed >>> 0;
   return () => {
@@ -530,7 +537,10 @@ function makeRandom(seed: number): () => number {
   };
 }
 
-/** Adds jobs that ended at this moment to a site that makeLocker made: log, custody record and files. Returns the job id of the last. */
+/**
+ * Adds jobs that have just ended to a site made by makeLocker(): log, custody record and files.
+ * Returns the job id of the last.
+ */
 export function addJobs(folder: string, count: number): string {
   const config = readFileSync(join(folder, 'etc', 'nph-webjob.cfg'), 'utf8');
   const isFlat = !config.includes('%H/');
@@ -541,7 +551,7 @@ export function addJobs(folder: string, count: number): string {
   let last = '';
   const first = Math.floor(random() * 1e9);
   for (let [left, index] = [count, first]; left > 0; index++) {
-    // Job ids of one second differ by a number that comes again after 30,000.
+    // Job ids of one second differ by a number that repeats after 30,000.
     const job = makeJob({ random, nameOf, clients: 50 }, index, Date.now());
     if (!isStored(job)) continue;
     site.store(job, false);
@@ -553,7 +563,10 @@ export function addJobs(folder: string, count: number): string {
   return last;
 }
 
-/** Adds records of uploads that are not there to the custody record of such a site: what asks the record alone sees no difference. */
+/**
+ * Adds custody records without uploads to such a site: commands that only read the record see no
+ * difference.
+ */
 export function addRecords(folder: string, count: number): void {
   const record = new Chained(join(folder, 'logfiles'), SERVER, SEGMENT_BYTES, true);
   const at = Date.now() - SPAN_MS;
@@ -570,7 +583,7 @@ export function addRecords(folder: string, count: number): void {
   record.end();
 }
 
-/** As many clients as such a locker has unless it is said. */
+/** The default number of clients for a number of uploads. */
 export function clientsOf(uploads: number): number {
   return Math.max(50, Math.floor(uploads / 10));
 }

@@ -1,4 +1,5 @@
-// Peak memory of client and CGI while one job brings gigabytes down and puts as many up. Prints MB; asserts nothing.
+// Peak memory of client and CGI while one job downloads gigabytes and uploads as many. Prints MB;
+// asserts nothing.
 import { spawnSync } from 'node:child_process';
 import {
   appendFileSync,
@@ -24,7 +25,9 @@ Peak memory of client and CGI while one job fetches a program of N GiB that prin
 `;
 const webjob = join(import.meta.dirname, '..', 'dist', 'webjob');
 
-/** A program of so many bytes that prints as many; the shell never reads the zeros behind `exit`. */
+/**
+ * A program of this size that prints as many bytes; the shell does not read the zeros after `exit`.
+ */
 function addLargeCommand(site: Site, bytes: number): void {
   const path = addCommand(site, 'client1', 'large.sh', `#!/bin/sh\nhead -c ${bytes} /dev/zero\nexit 0\n`);
   const file = openSync(path, 'r+');
@@ -32,7 +35,7 @@ function addLargeCommand(site: Site, bytes: number): void {
   closeSync(file);
 }
 
-/** NODE_OPTIONS that make every Node write its peak to `log` as it ends. */
+/** NODE_OPTIONS that make every Node append its peak memory to `log` when it ends. */
 function reportPeak(site: Site, log: string): string {
   const hook = join(site.root, 'peak.cjs');
   const report = `require('node:fs').appendFileSync(${JSON.stringify(log)}, process.resourceUsage().maxRSS + ' ' + (process.env.REQUEST_METHOD ?? 'client') + '\\n')`;

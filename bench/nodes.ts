@@ -1,5 +1,6 @@
-// Two servers of one locker and the balancer before them, each an httpd of its own on the loopback, with the shipped files; and a way to
-// kill a server as a power cut would. Each runs its script in one of the ways that are shipped.
+// Two servers of one locker and a balancer in front of them, each an httpd of its own on the
+// loopback address, with the shipped files; and a way to kill a server like a power failure. Each
+// runs its script in one of the shipped configurations.
 import { chownSync, cpSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
 import { dirname, join } from 'node:path';
@@ -18,24 +19,27 @@ const SHIPPED = join(import.meta.dirname, '..', 'apache');
 const START_LIMIT_MS = 20_000;
 const BALANCER_MODULES =
   'proxy proxy_http proxy_balancer proxy_hcheck watchdog lbmethod_byrequests slotmem_shm headers'.split(' ');
-/** How many requests an httpd takes at once; the default of event is 400. Who comes on top waits in the listen queue. */
+/**
+ * The number of concurrent requests of an httpd; the default of event is 400. Further clients wait
+ * in the listen queue.
+ */
 const ROOM = 'ServerLimit 32\nMaxRequestWorkers 800\nListenBacklog 511';
-/** Each of them a Node of its own. */
+/** Fewer, because each request is a Node process. */
 const ROOM_FOR_PROCESSES = 'StartServers 1\nServerLimit 1\nThreadsPerChild 8\nMaxRequestWorkers 8\nListenBacklog 511';
 
 export interface ServerNode {
   port: number;
-  /** Of httpd, and of the process behind it. */
+  /** The processes of httpd, and those behind it. */
   pids: number[];
-  /** SIGKILL for httpd, its scripts and the processes that stay. */
+  /** Sends SIGKILL to httpd, its scripts and persistent workers. */
   kill(): Promise<void>;
   stop(): Promise<void>;
 }
 
 export interface NodeOptions {
-  /** Behind mod_proxy_fcgi. */
+  /** The number of workers behind mod_proxy_fcgi. */
   processes?: number;
-  /** That of a server that was killed and comes back. */
+  /** The port of a killed server that comes back. */
   port?: number | undefined;
 }
 
@@ -70,7 +74,7 @@ async function startCgi(site: Site, options: Partial<HttpdOptions>) {
   return { server, resident: undefined, close: () => server.stop() };
 }
 
-/** Another may have ended because the first did. */
+/** It may have ended because another one did. */
 function signal(pid: number): void {
   try {
     process.kill(pid, 'SIGKILL');
@@ -98,7 +102,7 @@ function makeOwn(site: Site, name: string): Site {
   return own;
 }
 
-/** The balancer on a virtual host of its own: where it listens is `secondPort`. */
+/** The balancer in a virtual host of its own, which listens on `secondPort`. */
 export function startBalancer(site: Site, [first, second]: ServerNode[]): Promise<HttpdServer> {
   const root = join(site.root, 'balancer');
   mkdirSync(root);

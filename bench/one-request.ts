@@ -1,4 +1,4 @@
-// The CPU time of one request of a CGI, as httpd would start it. Needs bash.
+// The CPU time of one request to a CGI, started as httpd would. Needs bash.
 import { spawnSync } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { delimiter, dirname, join } from 'node:path';
@@ -6,21 +6,24 @@ import { formatGetQuery, formatPutQuery } from 'webjob-protocol';
 import type { Site } from '../scripts/site.ts';
 import { KILOBYTE } from './peers.ts';
 
-/** Prints user and system time of a script, which answers to a file. */
+/** Prints the user and system time of a script, whose answer goes to a file. */
 const TIMED = 'TIMEFORMAT="%3U %3S"; time "$0" < "$1" > "$2" 2>&1';
 
-/** One request of a CGI. */
+/** One request to a CGI. */
 export interface TimedRequest {
-  /** In the error for an answer that is not 200. */
+  /** The name in errors for an answer other than 200. */
   name: string;
   script: string;
   method: 'GET' | 'PUT';
   jobId: string;
-  /** What a GET asks for: host.sh when undefined. */
+  /** The command that a GET asks for; by default host.sh. */
   fileName?: string;
 }
 
-/** Runs the script as httpd would; returns the milliseconds of CPU time. Throws Error for another answer than 200. */
+/**
+ * Runs the script as httpd would; returns the CPU time in milliseconds. Throws Error for any answer
+ * but 200.
+ */
 export function timeRequest(site: Site, { name, script, method, jobId, fileName }: TimedRequest): number {
   const [body, answer] = [join(site.root, 'body'), join(site.root, 'answer')];
   const size = method === 'PUT' ? KILOBYTE : 0;
@@ -55,7 +58,7 @@ function environmentOf(
   };
 }
 
-/** The mean of the middle half: the clock behind it counts whole milliseconds, so a median would be one of those. */
+/** The mean of the middle half: times are whole milliseconds, so a median would be too coarse. */
 export function middle(values: readonly number[]): number {
   const sorted = values.toSorted((a, b) => a - b);
   const half = sorted.slice(Math.floor(sorted.length / 4), Math.ceil((sorted.length * 3) / 4));

@@ -1,5 +1,6 @@
-// Who is compared: one httpd for what it serves itself and for the scripts that it starts anew for every request, one for each way in which
-// the script stays, and two of the fastest kind behind a balancer. All with the shipped files, and each with a locker of its own.
+// The peers: one httpd for static files and for CGI scripts, one for each configuration with
+// persistent workers, and two of the fastest kind behind a balancer. All with the shipped files,
+// and each with a locker of its own.
 import { chmodSync, copyFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { startHttpd } from '../scripts/httpd.ts';
@@ -11,13 +12,13 @@ import { startBalancer, startServerNode } from './nodes.ts';
 
 export interface Peer extends Target {
   methods: readonly ('GET' | 'PUT')[];
-  /** It answers with nothing. */
+  /** It does nothing. */
   isEmpty?: boolean;
   /** Whether a PUT is on disk when it is answered. */
   isDurable?: boolean;
-  /** Of httpd, and of processes that it did not start. */
+  /** The processes of httpd, and those that it did not start. */
   pids: readonly number[];
-  /** Where its uploads are. */
+  /** The directory of its uploads. */
   incoming: string;
 }
 
@@ -30,20 +31,23 @@ export const PERL = 'nph script in Perl';
 export const CAT = 'sh: cat > file; sync';
 export const KILOBYTE = 1024;
 const EMPTY_ANSWER = 'HTTP/1.1 200 OK\\r\\nContent-Type: application/octet-stream\\r\\nContent-Length: 0\\r\\n\\r\\n';
-/** The least that an nph script in Node can be. */
+/** The smallest possible nph script in Node. */
 export const EMPTY_NODE = `#!/usr/bin/env node\nrequire('node:fs').writeSync(1, '${EMPTY_ANSWER}');\n`;
 const SCRIPTS = {
   'nph-empty-sh.cgi': `#!/bin/sh\nprintf '${EMPTY_ANSWER}'\n`,
   'nph-empty-node.cgi': EMPTY_NODE,
 };
-/** What a script that stays is made of. */
+/** The files of a persistent worker. */
 const PROGRAMS = ['nph-webjob.cgi', 'nph-webjob-resident.cjs'];
 const SETTINGS = { PutNameFormat: '%cid_%jid' };
 
-/** What is behind the names of peers that run another build. */
+/** The suffix in the names of peers that run another build. */
 export const OTHER = ', other build';
 
-/** Starts all of them; with a directory of another build, that one too in each way in which the script stays. */
+/**
+ * Starts all peers; with the directory of another build, that one too in each configuration with
+ * persistent workers.
+ */
 export async function startPeers(processes: number, against?: string): Promise<Peers> {
   const closing: (() => unknown)[] = [];
   const close = async (): Promise<void> => {
@@ -86,7 +90,7 @@ async function startScripts(site: Site, closing: (() => unknown)[]): Promise<Pee
     chmodSync(join(site.cgiDirectory, name), 0o755);
   };
   for (const [name, text] of Object.entries(SCRIPTS)) add(name, text);
-  // What shell knows of "on disk".
+  // The closest to "on disk" that a shell script can get.
   add('nph-cat.cgi', `#!/bin/sh\ncat > "${incoming}/$HTTP_JOB_ID"\nsync\nprintf '${EMPTY_ANSWER}'\n`);
   const perl = join(site.cgiDirectory, 'nph-peer.cgi');
   copyFileSync(join(import.meta.dirname, 'peer.pl'), perl);

@@ -1,5 +1,6 @@
-// What "200 means on disk" costs, and how processes that store at the same time share it: the kernel joins the fsyncs of all of them into one
-// commit of the file system's journal. Real deposits into one locker, beside the same without a single fsync. Asserts nothing.
+// The cost of "200 means on disk", and how concurrent processes share it: the kernel merges their
+// fsyncs into one commit of the file system's journal. Real deposits into one locker, compared with
+// the same without any fsync. Asserts nothing.
 import { type ChildProcess, fork } from 'node:child_process';
 import fs, { mkdtempSync, rmSync } from 'node:fs';
 import { syncBuiltinESMExports } from 'node:module';
@@ -31,7 +32,7 @@ interface Result {
   syncMilliseconds: number;
 }
 
-/** In a process of its own: deposits until the time is over. */
+/** Runs in a process of its own: makes deposits until the time is over. */
 function work({ folder, worker, seconds, isDurable }: Order): Result {
   const result: Result = { milliseconds: [], syncMilliseconds: 0 };
   const { fsyncSync } = fs;
@@ -99,7 +100,7 @@ async function measure(folder: string, seconds: number): Promise<void> {
   }
 }
 
-/** All processes are up before the first stores. */
+/** Waits until all processes are up before the first deposit. */
 async function store(folder: string, count: number, seconds: number, isDurable: boolean): Promise<Result> {
   const workers = Array.from({ length: count }, () => fork(import.meta.filename, ['worker']));
   try {

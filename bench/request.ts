@@ -1,6 +1,7 @@
-// What one request costs a CGI: CPU time of a GET, of one with a manifest, and of a PUT beside that of an empty nph script in Node, in turn,
-// and of another build of the script when one is given. Start-up is most of it, so this is what keeps the script from growing. Ends with 1
-// when a GET costs too much.
+// The cost of one request to a CGI: CPU time of a GET, of one with a manifest, and of a PUT,
+// compared with an empty nph script in Node in turn, and with another build of the script when one
+// is given. Start-up is most of it, so this keeps the script small. Exits with 1 when a GET exceeds
+// its limit.
 import { chmodSync, readFileSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
@@ -17,17 +18,17 @@ CPU time of one request in milliseconds, and its ratio to that of an empty nph s
   --rounds N      runs of each kind (default 200)
   --against FILE  another nph-webjob.cgi, to compare this one with
 `;
-/** What a GET may cost, in empty scripts. */
+/** The limit for a GET, in empty scripts. */
 const LIMIT = 1.25;
 const WARM_UP = 3;
-/** Beside which there is a manifest of the longest that is sent. */
+/** A command with a manifest of maximum length. */
 const SIGNED = 'signed.sh';
 interface Kind {
   name: string;
   script: string;
   method: 'GET' | 'PUT';
   fileName?: string;
-  /** CPU time of each run. */
+  /** The CPU time of each run. */
   milliseconds: number[];
 }
 
@@ -77,7 +78,7 @@ function listKinds(site: Site, against: string | undefined): Kind[] {
   return [{ name: 'empty Node script', script: empty, method: 'GET', milliseconds: [] }, ...requests, signed];
 }
 
-/** In every other round backwards: nobody always runs behind the same one. */
+/** Backwards in every other round, so that no kind always runs after the same one. */
 function measure(site: Site, kinds: readonly Kind[], rounds: number): void {
   for (let round = -WARM_UP; round < rounds; round += 1) {
     if (round % 50 === 0) process.stderr.write(`${round} of ${rounds}\n`);

@@ -1,19 +1,19 @@
-// The memory of a Node process at rest, measured from within and from without: after a collection that it was told to make, so that what the
-// collector has not come to yet is not taken for growth.
+// The memory of an idle Node process, measured from inside and outside after a forced garbage
+// collection, so that garbage is not mistaken for growth.
 import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Site } from '../scripts/site.ts';
 
-/** Megabytes, but for the descriptors. */
+/** Megabytes, except for the number of descriptors. */
 export interface Rest {
-  /** Heap in use and what belongs to it outside, after a collection. */
+  /** Used heap and external memory after a collection. */
   live: number;
-  /** Of the process, after the collection. */
+  /** The resident size after the collection. */
   rss: number;
-  /** The same before it. */
+  /** The resident size before the collection. */
   before: number;
-  /** The most since the last rest. */
+  /** The peak resident size since the last measurement. */
   peak: number;
   descriptors: number;
 }
@@ -21,7 +21,10 @@ export interface Rest {
 const MEGABYTE = 1024 * 1024;
 const TIME_LIMIT_MS = 30_000;
 
-/** NODE_OPTIONS with which a process collects its garbage at SIGUSR2 and says what is left. Its folder `run` must be the web user's. */
+/**
+ * NODE_OPTIONS with which a process collects garbage at SIGUSR2 and reports the rest. The directory
+ * `run` must belong to the web user.
+ */
 export function installRestReport(site: Site): string {
   const hook = join(site.root, 'rest.cjs');
   const report = JSON.stringify(reportPath(site));
@@ -46,7 +49,7 @@ function reportPath(site: Site): string {
   return join(site.root, 'run', 'rest');
 }
 
-/** Makes the process collect, and measures it. Throws Error when it does not answer. */
+/** Makes the process collect garbage, and measures it. Throws Error when it does not answer. */
 export async function takeRest(site: Site, pid: number): Promise<Rest> {
   const report = reportPath(site);
   rmSync(report, { force: true });
@@ -56,7 +59,7 @@ export async function takeRest(site: Site, pid: number): Promise<Rest> {
     if (Date.now() > deadline) throw new Error('the process does not say what it holds');
   const live = Number(readFileSync(report, 'utf8')) / MEGABYTE;
   const rss = readStatus(pid, 'VmRSS');
-  // From here on VmHWM counts anew (proc_pid_clear_refs(5)).
+  // Resets VmHWM (proc_pid_clear_refs(5)).
   writeFileSync(`/proc/${pid}/clear_refs`, '5');
   return { live, rss, before, peak, descriptors: readdirSync(`/proc/${pid}/fd`).length };
 }

@@ -1,4 +1,5 @@
-// What one GET costs at different sites, side by side: as a CGI, and in a persistent worker behind mod_proxy_fcgi.
+// The cost of one GET at different sites in comparison: as a CGI, and in a persistent worker behind
+// mod_proxy_fcgi.
 import { readFileSync } from 'node:fs';
 import { request } from 'node:http';
 import { join } from 'node:path';
@@ -8,17 +9,17 @@ import { middle, timeRequest } from './one-request.ts';
 
 const REQUESTS = 200;
 const WARM_UP = 2;
-/** Of the kernel's count of CPU time (sysconf(_SC_CLK_TCK) on Linux). */
+/** The unit of the kernel's CPU time (sysconf(_SC_CLK_TCK) on Linux). */
 const TICK_MS = 10;
 
-/** A site, what is asked of it, and what it may cost in requests of the first one. */
+/** A site, its request, and the limit in requests of the first one. */
 export interface Contender {
   name: string;
   settings: Record<string, string>;
   fileName: string;
   /** Undefined for the one that all others are compared with. */
   limits?: { cgi: number; worker: number };
-  /** Lays out what is special about it. */
+  /** Prepares what is special about the site. */
   prepare?(site: Site): void;
 }
 
@@ -29,7 +30,10 @@ interface Place extends Contender {
   worker: number[];
 }
 
-/** Measures all in turn and prints the table; false when one costs more than it may. Throws Error for an answer that is not 200. */
+/**
+ * Measures all sites in turn and prints the table; false when one exceeds its limit. Throws Error
+ * for any answer but 200.
+ */
 export async function compareSites(contenders: readonly Contender[], rounds: number): Promise<boolean> {
   const places: Place[] = [];
   try {
@@ -45,7 +49,7 @@ export async function compareSites(contenders: readonly Contender[], rounds: num
   }
 }
 
-/** One worker, so that all serve with as many. */
+/** One worker each, so that all sites have the same number. */
 async function open(contender: Contender): Promise<Place> {
   const site = makeSite({ resident: true, settings: { RequireUser: 'N', ...contender.settings } });
   contender.prepare?.(site);
@@ -63,7 +67,7 @@ async function measure({ name, fileName, site, served, cgi, worker }: Place, rou
   worker.push((readCpuMs(site) - before) / REQUESTS);
 }
 
-/** CPU time of the persistent processes. */
+/** The CPU time of the persistent workers. */
 function readCpuMs(site: Site): number {
   const times = findProcesses(site).map((pid) => {
     const fields = readFileSync(`/proc/${pid}/stat`, 'latin1')

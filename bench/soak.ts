@@ -1,5 +1,6 @@
-// A long life in a short time: so many requests through one process that stays, over its socket, as httpd sends them. Memory and
-// descriptors must not grow, and no job id and no name of an upload may come twice. Exits with 1 when one of these is so.
+// A long life in a short time: sends many requests to one persistent worker over its socket, as
+// httpd would. Memory and descriptors must not grow, and no job id and no name of an upload may
+// repeat; otherwise exits with 1.
 import { chownSync, readdirSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { connect, type Socket } from 'node:net';
 import { parseArgs } from 'node:util';
@@ -113,7 +114,7 @@ function judge(rests: Rest[], tally: Tally, stored: number): boolean {
   return isFlat && tally.repeated === 0 && stored === tally.puts && tally.failed.length === 0;
 }
 
-/** One lane: asks until all lanes together have asked so often. */
+/** One of several concurrent clients: sends requests until all together have sent enough. */
 async function askInTurn(
   site: Site,
   path: string,
@@ -190,7 +191,10 @@ class Client {
   }
 }
 
-/** Takes the uploads away and the log, as an administrator and logrotate do; returns how many uploads were whole. */
+/**
+ * Removes the uploads and rotates the log, as an administrator and logrotate do; returns the number
+ * of complete uploads.
+ */
 function clear(site: Site): number {
   const names = readdirSync(site.incoming);
   for (const name of names) rmSync(`${site.incoming}/${name}`);

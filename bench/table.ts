@@ -1,25 +1,25 @@
-// The figures of bench/all.ts as a table for people.
+// The results of bench/all.ts as a table for people.
 
-/** What was measured of one peer doing one thing; also a line of `--json`. */
+/** The result for one peer and one operation; also a line of `--json`. */
 export interface Row {
   operation: string;
-  /** At once. */
+  /** Concurrent clients. */
   clients: number;
   peer: string;
-  /** Of a PUT: on disk when it is answered. */
+  /** For a PUT, whether it is on disk when it is answered. */
   isDurable: boolean | undefined;
   requests: number;
   p50Milliseconds: number;
   p99Milliseconds: number;
   requestsPerSecond: number;
   megabytesPerSecond: number;
-  /** Requests a second, to those of the Perl script. */
+  /** The ratio of requests a second to the Perl script. */
   toPerl: number;
-  /** The same for a PUT, to those of a shell script that syncs. */
+  /** For a PUT, the ratio of requests a second to a shell script that syncs. */
   toCat: number | undefined;
-  /** The same, to those of another build behind the same web server. */
+  /** The ratio of requests a second to another build behind the same web server. */
   toOther: number | undefined;
-  /** Of all processes of the server, pages that they share once. */
+  /** All processes of the server together; shared pages count once. */
   peakMegabytes: number;
 }
 
@@ -47,7 +47,7 @@ function formatLine(row: Row): string {
   return `${`${row.peer}${row.isDurable ? ' *' : ''}`.padEnd(38)}${cells.map((cell) => cell.padStart(11)).join('')}`;
 }
 
-/** Three figures are all that is to be had. */
+/** The measurements are not more precise than three digits. */
 function short(value: number): string {
   return value.toFixed(value < 10 ? 2 : value < 100 ? 1 : 0);
 }

@@ -1,5 +1,6 @@
-// What webjobctl verify costs in lockers of small, of usual and of large groups, beside sha256sum over the same files, in turn, so that both see
-// the same machine. Prints rates, the most memory, and ratios; asserts nothing.
+// The cost of webjobctl verify in lockers with small, typical and large uploads, compared with
+// sha256sum on the same files in turn, so that both run under the same conditions. Prints rates,
+// peak memory, and ratios; asserts nothing.
 import { spawn } from 'node:child_process';
 import { createHash, randomFillSync } from 'node:crypto';
 import { readdirSync, statSync } from 'node:fs';
@@ -32,7 +33,7 @@ interface Stream {
   err: number;
 }
 
-/** Sizes of output, the same at every run. */
+/** Sizes of output, the same in every run. */
 const LOCKERS: Record<string, (groups: number) => Stream[]> = {
   small: (groups) => Array.from({ length: groups }, () => ({ out: 512, err: 0 })),
   usual: (groups) =>
@@ -43,14 +44,14 @@ const LOCKERS: Record<string, (groups: number) => Stream[]> = {
   large: () => Array.from({ length: 3 }, () => ({ out: 200_000_000, err: 0 })),
 };
 
-/** What clients print is no zeros; to a digest all bytes are the same. */
+/** Output is not all zeros; for a digest all other bytes are alike. */
 const noise = randomFillSync(Buffer.alloc(4 * 1024 * 1024));
 
 function* takeNoise(length: number): Generator<Buffer> {
   for (let left = length; left > 0; left -= noise.length) yield noise.subarray(0, Math.min(left, noise.length));
 }
 
-/** Stores a job as the server does: three streams, on disk, then on record, then announced. */
+/** Stores a job as the server does: three streams, synced, then recorded, then announced. */
 function storeJob(site: Site, index: number, { out, err }: Stream): void {
   const jobId = formatJobId({ serverId: 'server_1', epochSeconds: 1_793_491_200 + index, sequence: 1000 + index });
   const hashOf = (length: number): string => {
@@ -88,7 +89,7 @@ function readPieces(pieces: Buffer[]): { read(buffer: Uint8Array): number } {
   };
 }
 
-/** Runs a command to its end; memory is the most that was seen resident. */
+/** Runs a command to its end; the memory is the largest resident size that was seen. */
 function measure([program = '', ...args]: string[]): Promise<Cost> {
   const startedAt = performance.now();
   const child = spawn(program, args, { stdio: ['ignore', 'ignore', 'pipe'] });

@@ -1,4 +1,4 @@
-// The least that a FastCGI worker can do: nothing, for bench/view.ts.
+// The minimal FastCGI worker, which does nothing, for bench/view.ts.
 import { createResponder, listenAt, parseListeningPlace } from 'node-cgi-compat/responder';
 
 const responder = createResponder({

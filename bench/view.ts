@@ -1,6 +1,6 @@
-// What a page of the view costs: processor time of its worker, as a multiple of an empty answer by FastCGI measured in the
-// same run, and the weight of the page; then the time that readers wait who come at once while uploads arrive, and the
-// most memory of the worker. Prints; asserts nothing.
+// What a page of the view costs: processor time of its worker, as a multiple of an empty answer by
+// FastCGI measured in the same run, and the weight of the page; then the time that readers wait who
+// come at once while uploads arrive, and the most memory of the worker. Prints; asserts nothing.
 import { type ChildProcess, spawn } from 'node:child_process';
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { connect } from 'node:net';
@@ -43,7 +43,7 @@ interface Answer {
   body: Buffer;
 }
 
-/** Asks once, over a connection of its own, as httpd does. */
+/** Sends a request on a connection of its own, as httpd does. */
 function ask(socket: string, variables: Record<string, string>): Promise<Answer> {
   const startedAt = performance.now();
   const end = (type: number): Buffer => formatRecord({ type, requestId: 1, content: Buffer.alloc(0) });
@@ -90,7 +90,7 @@ const peakMegabytes = ({ pid }: ChildProcess): number =>
 async function start(program: string, socket: string): Promise<ChildProcess> {
   const child = spawn(process.execPath, [program, '--listen', socket], {
     stdio: ['ignore', 'ignore', 'inherit'],
-    // As the shipped unit has it.
+    // As in the shipped unit.
     env: { PATH: process.env.PATH, NODE_OPTIONS: '--max-old-space-size=128 --max-semi-space-size=4' },
   });
   while (!existsSync(socket)) await sleep(20);
@@ -196,7 +196,7 @@ async function measureWait(requests: number, readers: number, get: () => Promise
   return { p50: quantile(times, 0.5), p95: quantile(times, 0.95) };
 }
 
-/** With a client, a command and a job that there are. */
+/** The pages, with an existing client, command and job. */
 async function pagesOf(get: (page: Page) => Promise<Answer>): Promise<Page[]> {
   const { body } = await get({ name: '', path: '/jobs.json', query: 'state=done' });
   const { jobs } = JSON.parse(body.toString()) as {

@@ -1,7 +1,7 @@
-// Output that waits for whoever reads it, so that what is printed is never piled up in memory.
+// Waits for a slow reader, so that output does not pile up in memory.
 import { once } from 'node:events';
 
-/** Resolves at once, or when the reader of our stdout has caught up. */
+/** Resolves when the reader of stdout has caught up, possibly at once. */
 export async function drained(): Promise<void> {
   if (process.stdout.writableNeedDrain) await once(process.stdout, 'drain');
 }

@@ -1,15 +1,21 @@
-// Spans and instants as an operator types them: `90d`, `24h`, `2026-11-01`, `"2026-11-01 12:00"`.
+// Parses DURATION and TIME arguments: `90d`, `24h`, `2026-11-01`, `"2026-11-01 12:00"`.
 import { InvalidArgumentError } from 'commander';
 import { dateOf, secondsIn } from './spans.ts';
 
-/** Seconds in `90s`, `10m`, `24h`, `30d`, `2w`. Throws InvalidArgumentError, for commander to name the option. */
+/**
+ * Parses `90s`, `10m`, `24h`, `30d`, `2w` to seconds. Throws InvalidArgumentError, to which
+ * commander adds the option.
+ */
 export function parseDuration(text: string): number {
   const seconds = secondsIn(text);
   if (seconds === undefined) throw new InvalidArgumentError('a duration is a number and one of s m h d w, as in 24h.');
   return seconds;
 }
 
-/** An instant: a date, a date and a time of this machine's zone, ISO 8601 with a zone, or a duration that is over. Throws InvalidArgumentError. */
+/**
+ * Parses a TIME: a date, a date and a time in this machine's zone, ISO 8601 with a zone, or a
+ * DURATION ago. Throws InvalidArgumentError.
+ */
 export function parseInstant(text: string): Date {
   if (/^[0-9]+[smhdw]$/.test(text)) return new Date(Date.now() - parseDuration(text) * 1000);
   const date = dateOf(text);

@@ -1,13 +1,16 @@
-// What ends a program that is nobody's bug, and the exit codes of webjobctl, webjob-sign and pad-make-script. Messages are lower case without a
-// full stop, and never hold a password.
+// Expected failures that end a program, and the exit codes of webjobctl, webjob-sign and
+// pad-make-script. Messages are lower case without a full stop, and never contain a password.
 
 export const EXIT_CODES = {
   ok: 0,
-  /** It worked, and what it looked at is not as it should be: findings, no match, a difference. */
+  /**
+   * The command worked, but what it looked at is not as it should be: findings, no match, a
+   * difference.
+   */
   findings: 1,
   usage: 2,
   settings: 3,
-  /** A file, a program or the network did not do what it had to. */
+  /** A file, a program or the network failed. */
   failed: 4,
   /** There is nothing to compare with: no such job, no earlier one, no such stream. */
   nothing: 5,
@@ -15,10 +18,10 @@ export const EXIT_CODES = {
   bug: 70,
 } as const;
 
-/** What ends a program; the kind gives its exit code. */
+/** A failure that ends a program; the kind determines its exit code. */
 export class KnownFailure<Kind extends string> extends Error {
   readonly kind: Kind;
-  /** Each a line of its own. */
+  /** Each is printed on a line of its own. */
   readonly hints: readonly string[];
   constructor(kind: Kind, message: string, hint: string | readonly string[] = [], options?: ErrorOptions) {
     super(message, options);

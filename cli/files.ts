@@ -1,4 +1,5 @@
-// Files that webjobctl reads and writes: whole or not at all, on disk when it says so, and secret from the first byte where they are meant to be.
+// Files that webjobctl reads and writes: complete or not at all, on disk when the call returns, and
+// private from the first byte where necessary.
 import { randomBytes } from 'node:crypto';
 import {
   type BigIntStats,
@@ -23,17 +24,20 @@ import { Failure } from './failure.ts';
 
 export interface Access {
   mode: number;
-  /** Undefined: whoever runs this. */
+  /** Undefined for the user who runs this process. */
   owner?: { uid: number; gid: number } | undefined;
 }
 
-/** Ends a file's stream. Its descriptor is closed when this resolves; destroy() alone leaves that to another thread. */
+/**
+ * Ends a file's stream. Its descriptor is closed when this resolves; destroy() alone closes it
+ * later.
+ */
 export async function closeStream(source: ReadStream): Promise<void> {
   source.destroy();
   await finished(source).catch(() => {});
 }
 
-/** Writes a file that did not exist. Throws EEXIST, and then nothing has changed. */
+/** Creates a file. Throws EEXIST when it exists, and then nothing has changed. */
 export function createFile(path: string, content: string | Uint8Array, access: Access): void {
   // A link fails where a rename would overwrite.
   writeBeside(path, content, access, (unfinished) => {
@@ -42,7 +46,7 @@ export function createFile(path: string, content: string | Uint8Array, access: A
   });
 }
 
-/** Writes a file in the place of what is there: a reader finds the old one or the new one. */
+/** Replaces a file; readers see either the old one or the new one. */
 export function replaceFile(path: string, content: string | Uint8Array, access: Access): void {
   writeBeside(path, content, access, (unfinished) => renameSync(unfinished, path));
 }
@@ -54,7 +58,7 @@ function writeBeside(
   place: (unfinished: string) => void,
 ): void {
   const unfinished = join(dirname(path), `.${basename(path)}.${randomBytes(6).toString('hex')}`);
-  // Closed to others until owner and mode are right.
+  // Private until owner and mode are right.
   const fd = openSync(unfinished, 'wx', 0o600);
   try {
     try {
@@ -70,14 +74,20 @@ function writeBeside(
     rmSync(unfinished, { force: true });
     throw error;
   }
-  // Windows syncs no folder.
+  // Windows cannot sync a directory.
   if (process.platform !== 'win32') syncFolder(dirname(path));
 }
 
-/** What is written beside a file before it takes its place, and the private folders of admin/site/authority.ts, by the rest of their names. */
+/**
+ * The rest of the name of a temporary file, and of the private directories of
+ * admin/site/authority.ts.
+ */
 const UNFINISHED = /^(?:[0-9a-f]{12}|new-[A-Za-z0-9]{6})$/;
 
-/** Takes away what killed writers of a file left beside it. For whoever keeps others from writing it meanwhile. */
+/**
+ * Removes the temporary files that killed writers of a file left. The caller keeps other writers
+ * out.
+ */
 export function removeUnfinished(path: string): void {
   const start = `.${basename(path)}.`;
   for (const name of readdirSync(dirname(path)))
@@ -85,7 +95,7 @@ export function removeUnfinished(path: string): void {
       rmSync(join(dirname(path), name), { recursive: true, force: true });
 }
 
-/** Puts everything in a folder on disk: for what other programs wrote. */
+/** Syncs everything in a directory, for files written by other programs. */
 export function syncTree(folder: string): void {
   for (const entry of readdirSync(folder, { withFileTypes: true })) {
     const path = join(folder, entry.name);
@@ -102,24 +112,27 @@ export function syncTree(folder: string): void {
   syncFolder(folder);
 }
 
-/** The code of a failed system call, for messages: `EACCES`. */
+/** The code of a failed system call for messages: `EACCES`. */
 export function errorCode(error: unknown): string {
   return (error as NodeJS.ErrnoException).code ?? String(error);
 }
 
-/** True where nobody but root can change what lies in a folder, or would, once it is made. */
+/** Whether only root can change what is in a directory, or would be if the directory existed. */
 export function isRootsOwn(folder: string): boolean {
   if (!existsSync(folder)) return folder !== dirname(folder) && isRootsOwn(dirname(folder));
   for (let path = realpathSync(folder); ; path = dirname(path)) {
     const { uid, mode } = lstatSync(path);
-    // In a folder as /tmp nobody can move what is another's.
+    // In a directory with the sticky bit, such as /tmp, users cannot move other users' files.
     const isShared = (mode & 0o022) !== 0 && ((mode & 0o1000) === 0 || path === folder);
     if (uid !== 0 || isShared) return false;
     if (path === dirname(path)) return true;
   }
 }
 
-/** Throws Failure `failed` for root where others could put a link in the place of what is to be written. They do no harm to anybody else. */
+/**
+ * For root, throws Failure `failed` when others could put a link at the path that is to be written.
+ * Other users are not at risk.
+ */
 export function requireRootsOwn(folder: string): void {
   if (process.geteuid?.() !== 0 || isRootsOwn(folder)) return;
   throw new Failure(
@@ -129,7 +142,7 @@ export function requireRootsOwn(folder: string): void {
   );
 }
 
-/** Takes a file away, if it is there. `rmSync` looks at it first, and takes several times as long. */
+/** Removes a file, if it exists. `rmSync` checks it first and takes several times as long. */
 export function removeFile(path: string): void {
   try {
     unlinkSync(path);
@@ -138,13 +151,16 @@ export function removeFile(path: string): void {
   }
 }
 
-/** Device, inode, size and time of a file, which tell that it is still the same; undefined for what is not there or no regular file. */
+/**
+ * Device, inode, size and time of a file, which show whether it has changed; undefined unless it is
+ * a regular file.
+ */
 export function markOf(path: string): string | undefined {
   const found = lstatSync(path, { throwIfNoEntry: false, bigint: true });
   return found?.isFile() ? formatMark(found) : undefined;
 }
 
-/** The same for what is known of it already. */
+/** The mark of a file whose stats are known. */
 export function formatMark({ dev, ino, size, mtimeNs }: BigIntStats): string {
   return `${dev} ${ino} ${size} ${mtimeNs}`;
 }

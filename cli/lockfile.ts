@@ -1,5 +1,5 @@
-// Lock files of webjobctl. Each names the process that holds it, so that those of a process that was killed are known for what they are and
-// taken away.
+// Lock files of webjobctl. Each names the process that holds it, so that locks of killed processes
+// are recognised and removed.
 import { closeSync, linkSync, lstatSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { basename, dirname, join } from 'node:path';
@@ -12,10 +12,16 @@ import { isAlive, startOf } from './processes.ts';
 const WAIT_MS = 20_000;
 const LOOK_MS = 20;
 
-/** What a lock of ours holds: the process, its machine, and when it started, for a process id comes again. */
+/**
+ * The content of a lock: the process id, its machine, and its start time, because process ids are
+ * reused.
+ */
 const HOLDER = /^webjobctl (\d{1,10}) (\S{1,255}) (\d{1,20})\n$/;
 
-/** Runs `work` under PATH.lock, which it waits for. Throws Failure `failed` when another process holds it for 20 seconds. */
+/**
+ * Runs `work` while it holds PATH.lock, for which it waits. Throws Failure `failed` when another
+ * process holds it for 20 seconds.
+ */
 export function withLock<Type>(path: string, work: () => Type): Type {
   const lock = `${path}.lock`;
   const locks = openLocks(`${lock}.${process.pid}.new`);
@@ -30,7 +36,7 @@ export function withLock<Type>(path: string, work: () => Type): Type {
   }
 }
 
-/** Takes away what killed processes left of their locks at this place. */
+/** Removes what killed processes left of their locks here. */
 function removeLeft(lock: string): void {
   const start = `${basename(lock)}.`;
   for (const name of readdirSync(dirname(lock))) {
@@ -45,15 +51,16 @@ function pause(): void {
 }
 
 export interface Locks {
-  /** False when somebody else holds it. */
+  /** False when another process holds it. */
   take(path: string): boolean;
-  /** Ends all that were taken. */
+  /** Releases all locks that were taken. */
   release(): void;
 }
 
 /**
- * Locks that never stand without the line that says whose they are, as one would between its creation and the first write: a file is written,
- * and each lock is a link to it, which takes a name only when it is free.
+ * Locks that never exist without the line that names their holder, as a new file would before its
+ * first write: one file is written, and each lock is a link to it, which fails when the name is
+ * taken.
  */
 export function openLocks(source: string): Locks {
   rmSync(source, { force: true });
@@ -77,7 +84,7 @@ export function openLocks(source: string): Locks {
   };
 }
 
-/** False where there is something of that name. */
+/** False when the name is taken. */
 function tryLink(source: string, path: string): boolean {
   try {
     linkSync(source, path);
@@ -88,7 +95,7 @@ function tryLink(source: string, path: string): boolean {
   }
 }
 
-/** Throws Failure `failed`, and then it is not there. */
+/** Writes the file of a holder. Throws Failure `failed`, and then there is no such file. */
 function writeHolder(path: string): void {
   try {
     const fd = openNew(path);
@@ -103,15 +110,21 @@ function writeHolder(path: string): void {
   }
 }
 
-/** What a lock of this process holds. */
+/** The content of a lock of this process. */
 export function formatHolder(): string {
   return `webjobctl ${process.pid} ${hostname()} ${startOf(process.pid)}\n`;
 }
 
-/** The mode of a lock that gets its line when it is there already. No server makes one that its owner may not write. */
+/**
+ * The mode of a lock whose line is written after its creation. No server makes one that its owner
+ * may not write.
+ */
 export const LOCK_MODE = 0o444;
 
-/** True for a lock of ours whose process is gone, also before it wrote its line: for whoever has the turn, so that no other is about to. */
+/**
+ * Whether this is a lock of webjobctl whose process is gone, even before it wrote its line. The
+ * caller holds the site lock, so that no other process is about to write it.
+ */
 export function isDeadLock(path: string): boolean {
   const found = lstatSync(path, { throwIfNoEntry: false });
   if (!found?.isFile() || found.size > 512) return false;

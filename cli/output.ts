@@ -1,7 +1,8 @@
-// How webjobctl speaks: data on stdout, talk on stderr, colours on a terminal only, and nothing of a client's bytes that a terminal obeys.
+// The output of webjobctl: data on stdout, messages on stderr, colours on terminals only, and no
+// bytes from clients that control a terminal.
 import { say as sayLine } from './streams.ts';
 
-/** True where colours belong: a terminal, and nobody who asked for none (https://no-color.org). */
+/** Whether to use colours: on a terminal, unless the user asked for none (https://no-color.org). */
 export function hasColours(stream: { isTTY?: boolean } = process.stdout): boolean {
   return stream.isTTY === true && !process.env.NO_COLOR && process.env.TERM !== 'dumb';
 }
@@ -12,12 +13,18 @@ export function paint(text: string, colour: keyof typeof COLOURS, isColoured = h
   return isColoured ? `\x1b[${COLOURS[colour]}m${text}\x1b[0m` : text;
 }
 
-/** Text of a client as a terminal may see it: lines and tabs stay, every other control character becomes `\xhh`. */
+/**
+ * Makes a client's text safe for a terminal: line feeds and tabs stay, other control characters
+ * become `\xhh`.
+ */
 export function safeText(text: string): string {
   return text.replace(HIDDEN_CHARACTERS, (run) => Array.from(run, writeOut).join(''));
 }
 
-/** What a terminal or a reader would obey and not see, lines and tabs aside: control characters, and those that turn the direction of text. */
+/**
+ * Characters with an invisible effect on a terminal or a reader, except line feeds and tabs:
+ * control characters, and those that change the direction of text.
+ */
 export const HIDDEN_CHARACTERS = /[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]+/g;
 
 /** `\x1b` */
@@ -26,10 +33,10 @@ export function writeOut(character: string): string {
   return code > 0xff ? `\\u${code.toString(16).padStart(4, '0')}` : `\\x${code.toString(16).padStart(2, '0')}`;
 }
 
-/** Most of what is shown. */
+/** A quick test for most texts. */
 const PLAIN = /^[\x20-\x7e]*$/;
 
-/** One line of it: line ends and tabs are written out too. */
+/** Makes a single line safe for a terminal: line feeds and tabs are escaped too. */
 export function safeLine(text: string): string {
   if (PLAIN.test(text)) return text;
   return safeText(text).replace(/[\n\t]/g, (c) => (c === '\n' ? '\\n' : '\\t'));
@@ -41,7 +48,7 @@ export function printLine(text: string): void {
 
 const CHUNK_LENGTH = 64 * 1024;
 
-/** Many lines in few writes. */
+/** Prints many lines in few writes. */
 export function printLines(lines: Iterable<string>): void {
   let chunk = '';
   for (const line of lines) {
@@ -53,12 +60,15 @@ export function printLines(lines: Iterable<string>): void {
   if (chunk !== '') process.stdout.write(chunk);
 }
 
-/** One JSON value a line. */
+/** Prints one JSON value on a line. */
 export function printJson(value: unknown): void {
   printLine(formatJson(value));
 }
 
-/** JSON that a terminal may show: what it would obey is written as `\\u009b`, which JSON reads back. */
+/**
+ * JSON that is safe for a terminal: control characters are written as `\\u009b`, which a JSON
+ * parser reads back.
+ */
 export function formatJson(value: unknown): string {
   return JSON.stringify(value).replace(HIDDEN_CHARACTERS, (run) =>
     Array.from({ length: run.length }, (_, at) => `\\u${run.charCodeAt(at).toString(16).padStart(4, '0')}`).join(''),
@@ -68,7 +78,7 @@ export function formatJson(value: unknown): string {
 const MAX_WARNED = 1000;
 const warned = new Set<string>();
 
-/** What the operator should know although the command goes on; the same once only. */
+/** Prints a warning, once for each text; the command continues. */
 export function warn(message: string): void {
   if (warned.size < MAX_WARNED && warned.size === warned.add(message).size) return;
   sayLine(`webjobctl: warning: ${safeLine(message)}`);
@@ -81,11 +91,11 @@ export function say(message: string): void {
 export interface Column<Row> {
   title: string;
   value(row: Row): string;
-  /** Numbers stand at the right. */
+  /** For numbers. */
   align?: 'right';
 }
 
-/** Rows under their titles, as wide as the widest of each column. */
+/** Formats rows under their titles, with columns as wide as necessary. */
 export function formatTable<Row>(rows: readonly Row[], columns: readonly Column<Row>[]): string[] {
   const widths = columns.map(({ title }) => title.length);
   const cells = columns.map(({ title, value }, index) => {
@@ -116,7 +126,7 @@ export function formatBytes(bytes: number): string {
   return `${unit === 0 || bytes >= 100 ? Math.round(bytes) : bytes.toFixed(1)} ${UNITS[unit]}`;
 }
 
-/** Progress of long work on stderr: on a terminal one line that is written over, elsewhere nothing. */
+/** Progress of long work on stderr: on a terminal one line that is rewritten, otherwise nothing. */
 export function startProgress(what: string, total?: number): { advance(by?: number): void; end(): void } {
   const isShown = process.stderr.isTTY === true;
   const startedAt = Date.now();

@@ -1,29 +1,34 @@
-// Long output: through the operator's pager on a terminal, else straight on. What goes in has been made safe already.
+// Long output: through the operator's pager on a terminal, otherwise directly. The text must
+// already be safe for a terminal.
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import type { Writable } from 'node:stream';
 
 export interface Output {
-  /** False once nobody reads any more. */
+  /** False when nobody reads the output any longer. */
   isOpen(): boolean;
   write(text: string | Uint8Array): Promise<void>;
   end(): Promise<void>;
 }
 
-/** Opens the pager where there is a terminal to page on. The value of PAGER is taken apart at blanks, no shell sees it. */
+/**
+ * Opens the pager when stdout is a terminal. The value of PAGER is split at spaces, without a
+ * shell.
+ */
 export async function openOutput(): Promise<Output> {
   const [program = '', ...args] = (process.env.PAGER ?? 'less').split(/\s+/).filter((word) => word !== '');
   if (!process.stdout.isTTY || program === '' || program === 'cat') return toStream(process.stdout);
-  // As git does: less ends by itself when all fits on the screen, lets our colours through, and leaves what it showed.
+  // As in git: less exits when everything fits on the screen, passes colours on, and does not clear
+  // the screen.
   const env = { LESS: 'FRX', ...process.env };
   const pager = spawn(program, args, { stdio: ['pipe', 'inherit', 'inherit'], env });
   const started = await Promise.race([once(pager, 'spawn').then(() => true), once(pager, 'error').then(() => false)]);
   if (!started) return toStream(process.stdout);
   const ended = once(pager, 'close');
-  // Who leaves the pager early has seen enough.
+  // An operator who leaves the pager early has seen enough.
   pager.stdin.on('error', () => {});
   const ignore = (): void => {};
-  // Ctrl-C is the pager's.
+  // Ctrl-C is for the pager.
   process.on('SIGINT', ignore);
   const stream = toStream(pager.stdin);
   return {

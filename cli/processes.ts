@@ -1,2 +1,3 @@
-// Is a process alive, and is it the one that it was? The server asks the same, for its slots.
+// Whether a process is alive and still the same one. The server uses the same functions for its
+// slots.
 export { isAlive, startOf } from 'webjob-locker/processes';

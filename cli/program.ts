@@ -1,12 +1,13 @@
-// How every program starts, and what it says and returns when it ends.
+// How every program starts and ends: command line, messages and exit code.
 import type { Command, CommanderError } from 'commander';
 import { EXIT_CODES, Failure, KnownFailure } from './failure.ts';
 import { safeText } from './output.ts';
 import { print, say } from './streams.ts';
 
 /**
- * Reads a command line. Errors are in our voice on stderr, and help goes to stdout before the CommanderError that ends the program is thrown.
- * `write` throws what a stdout that cannot be written is to the program; without it Failure `failed`.
+ * Parses a command line. Errors are printed in the project's style on stderr; help goes to stdout
+ * before the CommanderError that ends the program is thrown. `write` throws the program's error for
+ * a stdout that cannot be written; by default Failure `failed`.
  */
 export async function parseWords(command: Command, argv: readonly string[], write = printText): Promise<void> {
   let printed = '';
@@ -37,7 +38,10 @@ async function printText(text: string): Promise<void> {
   }
 }
 
-/** Says what ended a program; returns its exit code by its table, which has `usage`, `bug` and every kind of its failures. */
+/**
+ * Reports why a program ends; returns its exit code from its table, which has `usage`, `bug` and
+ * every kind of its failures.
+ */
 export function reportEnd(name: string, codes: { usage: number; bug: number }, error: unknown): number {
   if (isOfCommander(error)) return error.exitCode === 0 ? EXIT_CODES.ok : codes.usage;
   if (!(error instanceof KnownFailure)) return reportBug(name, error);
@@ -46,12 +50,12 @@ export function reportEnd(name: string, codes: { usage: number; bug: number }, e
   return codes[error.kind as keyof typeof codes];
 }
 
-/** Told by its code: a program need not load commander to end. */
+/** Recognised by its code, because a program need not load commander to end. */
 function isOfCommander(error: unknown): error is CommanderError {
   return error instanceof Error && String((error as Partial<CommanderError>).code).startsWith('commander.');
 }
 
-/** A line, and with WEBJOB_DEBUG in the environment where. */
+/** Reports a bug in one line, and with WEBJOB_DEBUG in the environment with a stack trace. */
 function reportBug(name: string, error: unknown): number {
   const { message, stack } = error instanceof Error ? error : new Error(String(error));
   const [line = ''] = message.replace(/[^\x20-\x7e\n]/g, '?').split('\n');
@@ -62,8 +66,8 @@ function reportBug(name: string, error: unknown): number {
 }
 
 /**
- * Runs a program whose `main` returns its exit code. An error that nothing catches, and an end before any exit code is known, have the exit
- * code of a bug.
+ * Runs a program whose `main` returns its exit code. An uncaught error, and an end without an exit
+ * code, have the exit code of a bug.
  */
 export function startProgram(name: string, codes: { usage: number; bug: number }, main: () => Promise<number>): void {
   process.exitCode = EXIT_CODES.bug;

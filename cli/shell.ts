@@ -1,11 +1,11 @@
-// Words of commands that somebody pastes into a shell.
+// Quoting for commands that people paste into a shell.
 
-/** A word of sh that stands for the text, whatever is in it. */
+/** Quotes any text as one word for sh. */
 export function quote(text: string): string {
   return /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
 }
 
-/** A word of the system's own shell that stands for the name of a file: of sh, or of cmd.exe on Windows. */
+/** Quotes a file name as one word for the system's own shell: sh, or cmd.exe on Windows. */
 export function quoteFile(path: string, platform = process.platform): string {
   if (platform !== 'win32') return quote(path);
   return /^[\w@+:./\\-]+$/.test(path) ? path : `"${path}"`;

@@ -1,9 +1,10 @@
-// Sizes as an operator types them: `500M`, `20G`; a kilobyte is a thousand bytes, as it is where webjobctl prints them.
+// Parses SIZE arguments: `500M`, `20G`. A kilobyte is a thousand bytes, as in what webjobctl
+// prints.
 import { InvalidArgumentError } from 'commander';
 
 const UNITS = ['', 'k', 'm', 'g', 't'];
 
-/** Bytes in `500M`. Throws InvalidArgumentError, for commander to name the option. */
+/** Parses a size to bytes. Throws InvalidArgumentError, to which commander adds the option. */
 export function parseSize(text: string): number {
   const [, count, unit = ''] = /^([0-9]{1,12})([kmgt]?)b?$/.exec(text.toLowerCase()) ?? [];
   const bytes = Number(count) * 1000 ** UNITS.indexOf(unit);
@@ -12,7 +13,7 @@ export function parseSize(text: string): number {
   return bytes;
 }
 
-/** A count from 1. Throws InvalidArgumentError. */
+/** Parses a count from 1. Throws InvalidArgumentError. */
 export function parseCount(text: string): number {
   if (!/^[1-9][0-9]{0,8}$/.test(text)) throw new InvalidArgumentError('it is a number from 1.');
   return Number(text);

@@ -1,18 +1,19 @@
-// The standard streams of every program, of which any may be closed, slow, or on a full disk.
+// The standard streams of every program, any of which may be closed, slow, or on a full disk.
 
-/** Writes a line to stderr. One that is closed, or on a full disk, ends no job: nobody is there to be told. */
+/** Writes a line to stderr. Errors are ignored, because nobody is there to be told. */
 export function say(line: string): void {
   try {
     if (process.stderr.listenerCount('error') === 0) process.stderr.on('error', () => {});
     process.stderr.write(`${line}\n`);
   } catch {
-    // Node 20 throws for a file what it emits for a pipe.
+    // For files, Node 20 throws errors that it emits for pipes.
   }
 }
 
 /**
- * Writes to stdout and waits until that took it, so that a slow reader costs no memory. A reader that has seen enough, as `head` has, ends
- * the program with 0. Throws the error of the system call, such as ENOSPC.
+ * Writes to stdout and waits until it is taken, so that a slow reader costs no memory. When the
+ * reader has left, as `head` does, the program exits with 0. Throws the error of the system call,
+ * such as ENOSPC.
  */
 export async function print(piece: string | Uint8Array): Promise<void> {
   try {

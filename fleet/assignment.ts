@@ -1,21 +1,25 @@
-// Assignments: which command which clients are to run, and when. webjobctl writes them into one file, a line each; the server
-// reads it for each batch that a client asks for (docs/protocol.md, section 12).
+// Assignments: which command which clients are to run, and when. webjobctl writes them into one
+// file, a line each; the server reads it for each batch that a client asks for (docs/protocol.md,
+// section 12).
 import { newHash } from 'webjob-locker';
 import { isFileName } from 'webjob-protocol';
 import { lastDue, parseCron, type Schedule } from './due.ts';
 import { isTarget } from './groups.ts';
 
-/** An assignment that reaches more and more of its clients. */
+/** A rollout, which reaches the clients in stages. */
 export interface Rollout {
-  /** Parts of all clients, each larger than the one before, the last one 1. */
+  /** Fractions of all clients, ascending, the last one 1. */
   stages: readonly number[];
-  /** The index of the stage that is open. */
+  /** The index of the current stage. */
   stage: number;
-  /** Seconds since 1970: when it was opened. */
+  /** When the stage was opened, in seconds since 1970. */
   openedAt: number;
-  /** The part of the results that may be bad; with more it is paused. */
+  /** The fraction of failures above which the rollout is paused. */
   stopAt: number | undefined;
-  /** Seconds after which the next stage is opened though some clients are missing; it waits for all when undefined. */
+  /**
+   * Seconds after which the next stage is opened even if some clients are missing; undefined to
+   * wait for all.
+   */
   seconds: number | undefined;
 }
 
@@ -24,18 +28,21 @@ export interface Assignment {
   id: string;
   command: string;
   args: readonly string[];
-  /** Client ids, globs of them and groups. */
+  /** Client ids, globs and groups. */
   to: readonly string[];
   schedule: Schedule;
-  /** Seconds since 1970: when it is due for the first time, or from when on. */
+  /** When it is due for the first time, or from when on, in seconds since 1970. */
   from: number;
-  /** Nobody gets it from then on. */
+  /** When it ends, in seconds since 1970. */
   until: number | undefined;
   state: 'active' | 'paused' | 'cancelled';
-  /** Clients whose rank is below it may have it: of a rollout in stages the part that is open. */
+  /**
+   * Only clients with a rank below this value may fetch it: in a rollout, the fraction of the
+   * current stage.
+   */
   open: number;
   rollout?: Rollout | undefined;
-  /** How many clients may be at it at once; any number when undefined. */
+  /** How many clients may run it at once; undefined for any number. */
   limit?: number | undefined;
   /** The note that its signers signed, for clients that require one: see signed.ts. */
   note?: string | undefined;
@@ -45,13 +52,16 @@ export interface Assignment {
   reason: string | undefined;
 }
 
-/** Of all arguments together: a program takes two megabytes, and one of them 128 KiB (execve(2)). */
+/**
+ * The limit for all arguments together: a program accepts two megabytes, and a single argument 128
+ * KiB (execve(2)).
+ */
 export const MAX_ARGUMENT_BYTES = 120_000;
 const isSeconds = (value: unknown): value is number => Number.isSafeInteger(value) && (value as number) >= 0;
 const isText = (value: unknown): value is string => typeof value === 'string';
 const areTexts = (value: unknown): value is string[] => Array.isArray(value) && value.every(isText);
 
-/** One line, without its newline. */
+/** Formats a line without its newline. */
 export function formatAssignment(assignment: Assignment): string {
   const { schedule, ...rest } = assignment;
   const when =
@@ -59,7 +69,10 @@ export function formatAssignment(assignment: Assignment): string {
   return JSON.stringify({ ...rest, ...when });
 }
 
-/** Throws SyntaxError that names the line, counted from 1, and what is wrong in it. */
+/**
+ * Parses assignments. Throws a SyntaxError that names the line, counted from 1, and what is wrong
+ * in it.
+ */
 export function parseAssignments(text: string): Assignment[] {
   return text.split('\n').flatMap((line, index) => {
     if (line.trim() === '') return [];
@@ -132,25 +145,28 @@ function isRollout({ stages, stage, openedAt, stopAt, seconds }: Rollout): boole
   );
 }
 
-/** What `open` has to be for a part of these clients to be reached, rounded up. */
+/** The value of `open` with which a fraction of these clients is reached, rounded up. */
 export function openFor(assignment: Pick<Assignment, 'id'>, clientIds: readonly string[], part: number): number {
   const ranks = clientIds.map((clientId) => rankOf(assignment, clientId)).sort((a, b) => a - b);
   return part >= 1 ? 1 : (ranks[Math.ceil(part * ranks.length)] ?? 1);
 }
 
-/** A client's place in the order in which a rollout reaches clients, from 0 to less than 1: another one for each assignment. */
+/** The rank of a client in a rollout, from 0 to less than 1, different for each assignment. */
 export function rankOf({ id }: Pick<Assignment, 'id'>, clientId: string): number {
   return Buffer.from(newHash().update(`${id} ${clientId}`).digest('hex'), 'hex').readUInt32BE(0) / 2 ** 32;
 }
 
-/** A client as assignments ask for it. */
+/** A client and its groups. */
 export interface Reached {
   clientId: string;
-  /** Whether a word of `to` means it. */
+  /** Whether a word of `to` means this client. */
   isMeant: (word: string) => boolean;
 }
 
-/** When a client was to run it last, up to `now` (both in seconds since 1970); undefined when it is not to run it now. */
+/**
+ * When an assignment was last due for a client, up to `now`, both in seconds since 1970; undefined
+ * when the client is not to run it now.
+ */
 export function dueFor(assignment: Assignment, { clientId, isMeant }: Reached, now: number): number | undefined {
   const { state, open, schedule, from, until, to } = assignment;
   if (state !== 'active' || now < from || (until !== undefined && now >= until)) return undefined;

@@ -1,7 +1,8 @@
-// The script that a client gets for the batch command: a run of webjob for each assignment that is due, whatever client it is that runs it.
+// The script that a client gets for the batch command: one run of webjob for each assignment that
+// is due, whatever client runs it.
 import { quote } from '../cli/shell.ts';
 
-/** What one client is to run for an assignment. */
+/** An assignment for one client at one due time. */
 export interface Order {
   id: string;
   /** Seconds since 1970. */
@@ -13,8 +14,9 @@ export interface Order {
 }
 
 /**
- * The client that runs this script, and its configuration: told by it in WEBJOB_PROGRAM (words of a shell) and WEBJOB_FILE, else those of the
- * process that started us. An original client tells nothing: it is looked for in /proc, or with ps.
+ * Finds the client program and its configuration: from WEBJOB_PROGRAM (shell words) and
+ * WEBJOB_FILE, or otherwise from the process that started the script. The original client sets
+ * neither variable, so it is looked for in /proc, or with ps.
  */
 const HEAD = `conf=\${WEBJOB_FILE-} program=\${WEBJOB_PROGRAM-}
 [ -n "$conf" ] || conf=\${1-}
@@ -60,14 +62,20 @@ fi
 /** The line that the script prints to stdout when a run has ended. */
 const ENDED = /^assignment ([1-9][0-9]{0,8}) due ([0-9]{1,12}) exit ([0-9]{1,3})$/;
 
-/** Begins the line that says the same to a client that runs it without a shell, as JSON. */
+/**
+ * The beginning of the line with the same content in JSON, for a client that runs it without a
+ * shell.
+ */
 const ORDERS = '#orders ';
 
 const describe = ({ id, due, command, args, note }: Order): Order => {
   return { id, due, command, args, ...(note !== undefined && { note }) };
 };
 
-/** The orders of a script, for a client that runs them itself. Throws SyntaxError for what is no batch. */
+/**
+ * Parses the orders in a script, for a client that runs them itself. Throws SyntaxError for a
+ * script that is not a batch.
+ */
 export function parseBatch(script: string): Order[] {
   if (!script.startsWith('#!/bin/sh\n# What is assigned to '))
     throw new SyntaxError('it is not a batch of a WebJob server');
@@ -87,15 +95,16 @@ export function parseBatch(script: string): Order[] {
   return orders;
 }
 
-/** The line that tells what became of an order. */
+/** The line that reports the result of an order. */
 export function formatEnded({ id, due }: Order, code: number): string {
   return `assignment ${id} due ${due} exit ${code}\n`;
 }
 
 /**
- * Makes the script for a client; for no orders one that does nothing. Of two runs that overlap a client may start the script of one for both:
- * with the id of the job it was made for it runs in no other, where the client tells which job that is. A shell reads all of it before it
- * runs any, for a client may write the next one over it.
+ * Makes the script for a client; for no orders one that does nothing. Of two runs that overlap a
+ * client may start the script of one for both: with the id of the job it was made for it runs in no
+ * other, where the client tells which job that is. A shell reads all of it before it runs any, for
+ * a client may write the next one over it.
  */
 export function formatBatch(clientId: string, orders: readonly Order[], jobId?: string): string {
   const title = `#!/bin/sh\n# What is assigned to ${clientId}, made for it by the WebJob server.\n`;
@@ -108,7 +117,7 @@ export function formatBatch(clientId: string, orders: readonly Order[], jobId?: 
   return `${title}${ORDERS}${JSON.stringify(orders.map(describe))}\n{\n${guard}${HEAD}${lines.join('')}exit\n}\n`;
 }
 
-/** The exit codes of webjob that the script printed, by `ID@DUE`. */
+/** Parses the exit codes of webjob that the script printed, by `ID@DUE`. */
 export function parseBatchOutput(text: string): Map<string, number> {
   const found = new Map<string, number>();
   for (const line of text.split('\n')) {

@@ -1,6 +1,10 @@
-// When an assignment is due. Times are UTC: an hour that a change of summer time repeats or leaves out would run a job twice, or never.
+// When an assignment is due. Times are UTC, because an hour that a change to or from summer time
+// repeats or skips would run a job twice or never.
 
-/** Seconds since 1970 at which it was due for the last time up to `now`, from `from` on; undefined before the first. */
+/**
+ * The last time it was due up to `now`, beginning with `from`, in seconds since 1970; undefined
+ * before the first.
+ */
 export function lastDue(schedule: Schedule, from: number, now: number): number | undefined {
   if (now < from) return undefined;
   switch (schedule.kind) {
@@ -19,12 +23,12 @@ export type Schedule = { kind: 'once' } | { kind: 'every'; seconds: number } | {
 
 const MINUTE = 60;
 const DAY = 86_400;
-/** Between two 29th of February, at most. */
+/** The longest distance between two 29ths of February. */
 const MOST_DAYS = 8 * 366;
 
 const MONTHS = 'jan feb mar apr may jun jul aug sep oct nov dec'.split(' ');
 const WEEKDAYS = 'sun mon tue wed thu fri sat'.split(' ');
-/** Lowest and highest value of each field, and its names from the lowest on (crontab(5)). */
+/** The range of each field, and its names from the lowest value on (crontab(5)). */
 const FIELDS = [
   { name: 'minute', low: 0, high: 59, names: [] },
   { name: 'hour', low: 0, high: 23, names: [] },
@@ -40,7 +44,7 @@ interface Cron {
   days: boolean[];
   months: boolean[];
   weekdays: boolean[];
-  /** Either of the two days will do when both are limited (crontab(5)). */
+  /** When both day fields are limited, one of them must match (crontab(5)). */
   isEither: boolean;
 }
 
@@ -54,7 +58,10 @@ const SHORT: Record<string, string> = {
   '@annually': '0 0 1 1 *',
 };
 
-/** Reads the five fields of a line of crontab(5), or one of its short names. Throws SyntaxError that names the field. */
+/**
+ * Parses the five fields of a line in crontab(5), or one of its short names. Throws a SyntaxError
+ * that names the field.
+ */
 export function parseCron(text: string): Cron {
   const words = (SHORT[text.trim().toLowerCase()] ?? text).trim().split(/\s+/);
   if (words.length !== FIELDS.length)
@@ -77,7 +84,7 @@ function parseField(word: string, { name, low, high, names }: (typeof FIELDS)[nu
     };
     const isAll = first === '*' && last === undefined;
     const from = isAll ? low : read(first ?? '');
-    // A step goes on to the end of the range: 5/10 is 5-59/10.
+    // A step continues to the end of the range: 5/10 is 5-59/10.
     const to = isAll || (last === undefined && part.includes('/')) ? high : read(last ?? first ?? '');
     if (!(from >= low && to <= high && from <= to && Number(step) > 0))
       throw new SyntaxError(`${part} is not a ${name} of a cron expression (${low}-${high})`);
@@ -86,7 +93,10 @@ function parseField(word: string, { name, low, high, names }: (typeof FIELDS)[nu
   return values;
 }
 
-/** The last minute up to `now` that an expression means; undefined when there is none in eight years. */
+/**
+ * The last minute up to `now` that matches an expression; undefined when there is none in eight
+ * years.
+ */
 function lastCron(text: string, now: number): number | undefined {
   const cron = parseCron(text);
   const today = now - (now % DAY);

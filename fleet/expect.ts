@@ -1,38 +1,39 @@
-// The file `expect` of a site: what is expected of which clients, who is told when it is not so, and when (docs/guide/alerts.md). Kept by hand;
-// a line is a statement, its first word says which.
+// The file `expect` of a site: what is expected of which clients, who is alerted when it is missed,
+// and when (docs/guide/alerts.md). Written by hand; each line is a statement that begins with its
+// kind.
 import { isFileName } from 'webjob-protocol';
 import { dateOf, secondsIn } from '../cli/spans.ts';
 import { isTarget } from './groups.ts';
 
-/** What is expected of a command at some clients. */
+/** An expectation for a command on some clients. */
 export interface Expectation {
   /** Counted from 1. */
   line: number;
   /** A client id, a glob or a group. */
   who: string;
-  /** `*` for any job at all. */
+  /** `*` for any job. */
   command: string;
-  /** Seconds within which a result has to be followed by the next one, with the grace that is given. */
+  /** Seconds within which a result must be followed by the next one, including the grace period. */
   within: number | undefined;
-  /** Exit codes that are good. */
+  /** Exit codes that count as success. */
   exit: readonly number[] | undefined;
-  /** What the output has to be equal to. */
+  /** What the output must be equal to. */
   same: { as: 'previous' } | { as: 'job'; jobId: string } | { as: 'date'; date: Date } | undefined;
   stream: 'out' | 'err';
-  /** Lines that do not count. */
+  /** Lines that are ignored in comparisons. */
   ignore: readonly RegExp[];
-  /** Seconds that a run may take. */
+  /** The longest duration of a run in seconds. */
   longest: number | undefined;
 }
 
-/** How somebody is told. */
+/** How someone is alerted. */
 export type Channel = { line: number } & (
   | {
       kind: 'mail';
       to: readonly string[];
       from: string;
       sendmail: string;
-      /** `smtp://host:port` or `smtps://host:port`; sendmail when undefined. */
+      /** `smtp://host:port` or `smtps://host:port`; undefined for sendmail. */
       smtp: string | undefined;
       user: string | undefined;
       passwordFile: string | undefined;
@@ -41,42 +42,44 @@ export type Channel = { line: number } & (
   | { kind: 'command'; words: readonly string[] }
 );
 
-/** What is looked at beside the clients; undefined where it is not. */
+/** What is monitored besides the clients; undefined fields are not. */
 export interface Warnings {
-  /** Seconds before the end of a certificate or a list of revoked ones. */
+  /** Seconds before the end of a certificate or revocation list. */
   certificates: number | undefined;
-  /** Of the file system of the locker and of the logs: a part from 0 to 1, or bytes. */
+  /**
+   * Free space on the file systems of the locker and the logs: a fraction from 0 to 1, or bytes.
+   */
   disk: Limit | undefined;
-  /** The same of inodes. */
+  /** Free inodes: a fraction from 0 to 1, or a number. */
   inodes: Limit | undefined;
   /** Seconds after which a custody record must have a new checkpoint. */
   checkpoint: number | undefined;
-  /** Seconds between two verifications, and how far back each looks (all when undefined). */
+  /** Seconds between two verifications, and how far back each looks (undefined for everything). */
   verify: { every: number; since: number | undefined } | undefined;
-  /** Whether a rollout that stopped is told of. */
+  /** Whether a stopped rollout is reported. */
   rollout: boolean;
 }
 
 export type Limit = { part: number } | { count: number };
 
-/** All of the file. */
+/** The whole file. */
 export interface Rules {
   expectations: Expectation[];
   channels: Channel[];
   warnings: Warnings;
-  /** An URL, or `@FILE`: asked when all is well. */
+  /** A URL, or `@FILE`, that is requested when all is well. */
   ping: string | undefined;
-  /** Seconds after which a problem that goes on is told of again. */
+  /** Seconds after which a persistent problem is reported again. */
   remind: number | undefined;
-  /** Minutes of the day between which nobody is told; the second may be the smaller one. */
+  /** Minutes of the day between which no message is sent; the second may be smaller. */
   quiet: readonly [from: number, to: number] | undefined;
-  /** Seconds after which a message that failed is sent again: the first pause, each longer than the one before. */
+  /** Seconds until a failed message is sent again; every further pause is longer. */
   retry: number;
-  /** Seconds that a channel may take. */
+  /** The time limit of a channel in seconds. */
   timeout: number;
 }
 
-/** What is wrong with the file, and in which line, counted from 1. */
+/** An error in the file with its line, counted from 1. */
 export class ExpectError extends Error {
   readonly line: number;
 
@@ -86,7 +89,7 @@ export class ExpectError extends Error {
   }
 }
 
-/** Throws ExpectError for the first line that is wrong. */
+/** Parses the file. Throws ExpectError for the first line that is wrong. */
 export function parseExpect(text: string): Rules {
   const rules: Rules = {
     ...{ expectations: [], channels: [], ping: undefined, remind: undefined, quiet: undefined, retry: 60, timeout: 10 },
@@ -107,7 +110,10 @@ export function parseExpect(text: string): Rules {
   return rules;
 }
 
-/** Words with blanks between them; in double quotes a word may hold blanks and `#`, and `\"` is a quote. */
+/**
+ * Words separated by spaces; in double quotes a word may contain spaces and `#`, and `\"` is a
+ * quote.
+ */
 function splitWords(line: string): string[] {
   const words: string[] = [];
   let [word, isQuoted, hasWord] = ['', false, false];
@@ -160,7 +166,10 @@ function readStatement(rules: Rules, verb: string, words: string[], line: number
   }
 }
 
-/** `name=value` words, each at most once but those that may repeat; a bare word has the value ''. */
+/**
+ * Parses `name=value` words. Each may occur once, except those in `repeated`; a bare word has the
+ * value ''.
+ */
 function readPairs(words: readonly string[], known: readonly string[], repeated: readonly string[] = []) {
   const pairs = new Map<string, string[]>();
   for (const word of words) {
@@ -245,7 +254,7 @@ function readChannel(kind: string, words: string[], line: number): Channel {
   return { line, kind, url: readUrl(url), secretFile: readPath(readPairs(rest, ['secret-file']).one('secret-file')) };
 }
 
-/** Whom a channel reaches. */
+/** The receiver of a channel. */
 export function targetOf(channel: Channel): string {
   if (channel.kind === 'mail') return channel.to.join(',');
   return channel.kind === 'webhook' ? channel.url : channel.words.join(' ');
@@ -281,7 +290,7 @@ function readPath(path: string | undefined): string | undefined {
   return path;
 }
 
-/** An URL, or `@FILE` for one that is a secret itself. */
+/** A URL, or `@FILE` for one that is a secret. */
 function readUrl(text: string): string {
   if (text.startsWith('@')) {
     readPath(text.slice(1));
@@ -335,12 +344,12 @@ function readQuiet(text: string): [number, number] {
   return [from, to];
 }
 
-/** True where the last that was heard of something is too long ago, or nothing was ever heard. */
+/** Whether the last sign of something is too old, or there never was one. */
 export function isOverdue(seenAt: Date | undefined, within: number, now: Date): boolean {
   return seenAt === undefined || seenAt.getTime() < now.getTime() - within * 1000;
 }
 
-/** True in the quiet hours, which are those of a clock of `minutesOfDay`. */
+/** Whether a minute of the day is in the quiet hours. */
 export function isQuiet({ quiet }: Pick<Rules, 'quiet'>, minutesOfDay: number): boolean {
   if (!quiet) return false;
   const [from, to] = quiet;

@@ -1,15 +1,16 @@
-// The groups of a site: names for many clients, kept by hand in `groups` (docs/protocol.md, section 12). The server asks which groups a client
-// is in, webjobctl who is in a group. A script that serves one request has no time to look at each of a hundred thousand members: it searches
-// their text.
+// The groups of a site: names for many clients, written by hand in `groups` (docs/protocol.md,
+// section 12). The server asks which groups a client is in, webjobctl who is in a group. A script
+// that serves one request has no time to look at a hundred thousand members one by one, so it
+// searches the text.
 import { isClientId, matchesGlob } from 'webjob-protocol';
 
-/** What stands in a group: client ids, globs of them, and names of other groups. */
+/** A group: client ids, globs, and names of other groups. */
 interface Group {
-  /** The members, with blanks or commas between them. */
+  /** The members, separated by spaces or commas. */
   text: string;
-  /** Those of them that are names of groups. */
+  /** The members that are names of groups. */
   nested: string[];
-  /** All of them, from the second question on. */
+  /** All members, built at the second question. */
   index: ReadonlySet<string> | undefined;
   isAsked: boolean;
 }
@@ -19,11 +20,11 @@ export type Groups = ReadonlyMap<string, Group>;
 
 const NAME = /^[A-Za-z0-9_-]{1,64}$/;
 const MEMBER = /^[A-Za-z0-9_*?-]{1,64}$/;
-/** What is in no list of members. */
+/** Characters and lengths that no member has. */
 const STRANGE = /[^A-Za-z0-9_*?\s,-]|[^\s,]{65}/;
 const LINE = /^([^\s=]*)\s*=(.*)$/;
 
-/** What is wrong with the groups of a site, and in which line, counted from 1. */
+/** An error in the groups of a site with its line, counted from 1. */
 export class GroupsError extends Error {
   readonly line: number;
 
@@ -34,8 +35,10 @@ export class GroupsError extends Error {
 }
 
 /**
- * Reads lines `name = member member …`, with commas as well as blanks between members; `#` begins a comment, and several lines of one group
- * add up. A group may hold others, wherever they stand. Throws GroupsError for a malformed line, and for a group that holds itself.
+ * Parses lines `name = member member …` with members separated by spaces or commas. `#` begins a
+ * comment, and several lines of one group add up. A group may contain others that are defined
+ * anywhere in the file. Throws GroupsError for a malformed line, and for a group that contains
+ * itself.
  */
 export function parseGroups(text: string): Groups {
   const groups = new Map<string, Group>();
@@ -66,7 +69,7 @@ function splitMembers(text: string): string[] {
   return text.split(/[\s,]+/).filter((member) => member !== '');
 }
 
-/** Which groups stand in which: most stand in none, and one search says so. */
+/** Finds the groups in groups: most are in none, which one search determines. */
 function findNested(groups: Groups): void {
   if (groups.size === 0) return;
   const pattern = new RegExp(`(?<![^\\s,])(?:${[...groups.keys()].join('|')})(?![^\\s,])`, 'g');
@@ -80,8 +83,9 @@ function reaches(groups: Groups, from: string, to: string, seen: Set<string>): b
 }
 
 /**
- * Tells which words mean a client: the group of that name when there is one, else all client ids that match. Each is looked up once, for
- * many assignments may be for one large group.
+ * Returns a function that tells whether a word means a client: as the name of a group if there is
+ * one, otherwise as a client id or glob. Results are cached, because many assignments may be for
+ * one large group.
  */
 export function makeMembership(groups: Groups, clientId: string): (word: string) => boolean {
   const known = new Map<string, boolean>();
@@ -108,22 +112,28 @@ function holds(group: Group, clientId: string): boolean {
   return group.index.has(clientId);
 }
 
-/** By a glob. */
+/** Whether a glob in the group matches. */
 function matches({ text }: Group, clientId: string): boolean {
   return /[*?]/.test(text) && (text.match(/[^\s,]*[*?][^\s,]*/g) ?? []).some((glob) => matchesGlob(glob, clientId));
 }
 
-/** True for a word that can stand in a list of targets. */
+/** Whether a word can be a target. */
 export function isTarget(word: string): boolean {
   return MEMBER.test(word);
 }
 
-/** The client ids that the words name without a wildcard, each once: clients that a site may not have heard of yet. */
+/**
+ * The client ids that the words name without a wildcard, each once. The site may not know some of
+ * them.
+ */
 export function namedClients(groups: Groups, words: readonly string[]): Set<string> {
   return new Set([...membersOf(groups, words)].filter(isClientId));
 }
 
-/** The client ids and globs that the words stand for, each once, with the members of groups in the place of their names. */
+/**
+ * The client ids and globs that the words stand for, each once, with the members of groups in the
+ * place of their names.
+ */
 export function membersOf(groups: Groups, words: readonly string[]): Set<string> {
   const found = new Set<string>();
   const add = (word: string): void => {

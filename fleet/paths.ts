@@ -1,4 +1,4 @@
-// Where what belongs to many clients lies (docs/protocol.md, section 12).
+// The paths of files about many clients (docs/protocol.md, section 12).
 
 export interface FleetPaths {
   /** Written by webjobctl, read by the server. */
@@ -7,11 +7,11 @@ export interface FleetPaths {
   groups: string;
   /** Written by hand. */
   expect: string;
-  /** The folder of claims, which the server writes. */
+  /** The directory of claims, which the server writes. */
   claims: string;
 }
 
-/** The folder of claims in DynamicDirectory. */
+/** The directory of claims in DynamicDirectory. */
 export const CLAIMS = 'assignments';
 
 /** The paths of a site, from its settings. */

@@ -1,4 +1,4 @@
-// Ed25519 keys of signed notes, and the one line that a verifier key is written as.
+// Ed25519 keys of signed notes, and the one-line form of verifier keys.
 import { createHash, createPublicKey, type KeyObject, sign, verify } from 'node:crypto';
 import { decodeBase64, isKeyName, NoteError, type NoteSigner, type NoteVerifier } from './note.ts';
 
@@ -16,16 +16,20 @@ export function keyId(name: string, type: number, key: Uint8Array): string {
 }
 
 /**
- * Reads NAME+ID+BASE64, a verifier key.
+ * Parses NAME+ID+BASE64, a verifier key.
  *
- * @throws NoteError for any other text, for a key that is not Ed25519, and for an id that is not that of the key
+ * @throws NoteError for any other text, for a key that is not Ed25519, and for an id that does not
+ * match the key
  */
 export function parseVerifierKey(text: string): NoteKey {
   const { name, publicKey } = parseKeyLine(text, ED25519);
   return verifierOf(name, publicKey);
 }
 
-/** The same for an Ed25519 key that signs in another way, which `type` names: witnesses have such keys. Throws NoteError. */
+/**
+ * Parses an Ed25519 verifier key with another signature type, such as that of a witness. Throws
+ * NoteError.
+ */
 export function parseKeyLine(text: string, type: number): { name: string; publicKey: KeyObject } {
   const [, name = '', id = '', encoded = ''] = /^([^+]+)\+([0-9a-f]{8})\+(.+)$/.exec(text) ?? [];
   const bytes = decodeBase64(encoded);
@@ -37,13 +41,19 @@ export function parseKeyLine(text: string, type: number): { name: string; public
   return { name, publicKey: publicKeyOf(key) };
 }
 
-/** The verifier key of a public key: one line without its end. Throws NoteError for a bad name or a key that is not Ed25519. */
+/**
+ * Formats a public key as a verifier key, without a newline. Throws NoteError for a bad name or a
+ * key that is not Ed25519.
+ */
 export function formatVerifierKey(name: string, publicKey: KeyObject): string {
   const key = rawKey(publicKey);
   return `${name}+${noteKeyId(name, key)}+${Buffer.concat([Uint8Array.of(ED25519), key]).toString('base64')}`;
 }
 
-/** What checks the signatures of a public key under a name. Throws NoteError for a bad name or a key that is not Ed25519. */
+/**
+ * A verifier for the signatures of a public key under a name. Throws NoteError for a bad name or a
+ * key that is not Ed25519.
+ */
 export function verifierOf(name: string, publicKey: KeyObject): NoteKey {
   const id = noteKeyId(name, rawKey(publicKey));
   const isGood = (text: string, signature: Uint8Array): boolean =>
@@ -51,7 +61,10 @@ export function verifierOf(name: string, publicKey: KeyObject): NoteKey {
   return { name, id, publicKey, isGood };
 }
 
-/** What signs notes with a private key under a name. Throws NoteError for a bad name or a key that is not Ed25519. */
+/**
+ * A signer with a private key under a name. Throws NoteError for a bad name or a key that is not
+ * Ed25519.
+ */
 export function signerOf(name: string, privateKey: KeyObject): NoteSigner {
   const id = noteKeyId(name, rawKey(createPublicKey(privateKey)));
   return { name, id, sign: (text) => sign(null, Buffer.from(text), privateKey) };

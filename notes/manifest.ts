@@ -1,26 +1,27 @@
-// Manifests of programs: signed notes that bind the bytes of a program to its name, to the clients it is for, to a time
-// and to a serial number (docs/protocol.md, section 10). Those who sign and those who check both ask here.
+// Manifests of programs: signed notes that bind the bytes of a program to its name, the clients it
+// is for, a time and a serial number (docs/protocol.md, section 10). Both signers and verifiers use
+// this file.
 import { isFileName, MAX_MANIFEST_BYTES, matchesGlob } from 'webjob-protocol';
 import { NoteError, parseNote, verifyNote } from './note.ts';
 import { type TrustedKey, weightOf } from './trust.ts';
 
-/** What the text of a manifest says. */
+/** The content of a manifest. */
 export interface Manifest {
   /** The name that clients ask for. */
   name: string;
   /** Globs of client ids, at least one. */
   clients: readonly string[];
   size: number;
-  /** Of the program, in hexadecimal. */
+  /** SHA-256 of the program in hexadecimal. */
   sha256: string;
-  /** A client takes no lower one of this name than it has seen. */
+  /** A client accepts no lower serial of this name than it has seen. */
   serial: number;
   /** Whole seconds. */
   notBefore: Date;
   notAfter: Date;
 }
 
-/** A manifest whose signatures are good and reach the threshold. */
+/** A manifest whose signatures are valid and reach the threshold. */
 export interface SignedManifest {
   manifest: Manifest;
   /** The signed text. */
@@ -36,7 +37,10 @@ const TEXT = new RegExp(
     `sha256 (?<sha256>[0-9a-f]{64})\nserial (?<serial>${NUMBER})\nnot-before (?<from>${TIME})\nnot-after (?<to>${TIME})\n$`,
 );
 
-/** The text of a manifest, to be signed. Throws NoteError for what parseManifest would not take. */
+/**
+ * Formats the text of a manifest to be signed. Throws NoteError for what parseManifest() would
+ * reject.
+ */
 export function formatManifest({ name, clients, size, sha256, serial, notBefore, notAfter }: Manifest): string {
   const globs = clients.map((glob) => `client ${glob}\n`).join('');
   const times = `not-before ${formatSeconds(notBefore)}\nnot-after ${formatSeconds(notAfter)}\n`;
@@ -45,7 +49,7 @@ export function formatManifest({ name, clients, size, sha256, serial, notBefore,
   return text;
 }
 
-/** Throws NoteError unless the text is exactly one manifest. */
+/** Parses the text of a manifest. Throws NoteError unless the text is exactly one manifest. */
 export function parseManifest(text: string): Manifest {
   const found = TEXT.exec(text)?.groups;
   const { name = '', clients = '', size, sha256 = '', serial, from, to } = found ?? {};
@@ -60,9 +64,10 @@ export function parseManifest(text: string): Manifest {
 }
 
 /**
- * Checks who signed a manifest; what it says is for findMismatch.
+ * Checks the signatures of a manifest; findMismatch() checks its content.
  *
- * @throws NoteError for bytes that are not a manifest, for a wrong signature of a trusted key, and below the threshold
+ * @throws NoteError for bytes that are not a manifest, for a wrong signature of a trusted key, and
+ * below the threshold
  */
 export function openManifest(bytes: Uint8Array, trusted: readonly TrustedKey[], threshold: number): SignedManifest {
   if (bytes.length > MAX_MANIFEST_BYTES) throw new NoteError(`longer than ${MAX_MANIFEST_BYTES} bytes`);
@@ -73,7 +78,10 @@ export function openManifest(bytes: Uint8Array, trusted: readonly TrustedKey[], 
   return { manifest: parseManifest(note.text), text: note.text, signers };
 }
 
-/** Why a manifest is not for this program, this client where one is named, and this moment; undefined when it is. */
+/**
+ * Why a manifest is not for this program, this client if one is given, and this time; undefined
+ * when it is.
+ */
 export function findMismatch(
   { name, clients, notBefore, notAfter }: Manifest,
   wanted: { name: string; clientId?: string; at: Date },
@@ -82,7 +90,10 @@ export function findMismatch(
   return findOutside({ clients, notBefore, notAfter }, wanted);
 }
 
-/** Why what was signed for these clients and this time is not for a client, where one is named, and a moment; undefined when it is. */
+/**
+ * Why what was signed for these clients and this time is not for a client, where one is named, and
+ * a moment; undefined when it is.
+ */
 export function findOutside(
   { clients, notBefore, notAfter }: Pick<Manifest, 'clients' | 'notBefore' | 'notAfter'>,
   { clientId, at }: { clientId?: string; at: Date },
@@ -90,7 +101,7 @@ export function findOutside(
   if (clientId !== undefined && !clients.some((glob) => matchesGlob(glob, clientId)))
     return `it is not for ${clientId}`;
   if (at < notBefore) return `it is not valid before ${formatSeconds(notBefore)}`;
-  // Up to the end of its last second, as certificates are.
+  // Valid to the end of its last second, like certificates.
   return at.getTime() >= notAfter.getTime() + 1000 ? `it expired at ${formatSeconds(notAfter)}` : undefined;
 }
 

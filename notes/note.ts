@@ -1,25 +1,28 @@
-// C2SP signed notes (https://c2sp.org/signed-note): a text, and below it a line of each signature over it. The format of
-// manifests of programs and of checkpoints of the custody record; other tools read and check both.
+// C2SP signed notes (https://c2sp.org/signed-note): a text followed by a line for each signature on
+// it. The format of manifests and of checkpoints of the custody record, which other tools can read
+// and verify too.
 import { isUtf8 } from 'node:buffer';
 
-/** A note taken apart. Nothing in it has been checked but its form: see verifyNote. */
+/** A parsed note. Only its form has been checked: see verifyNote(). */
 export interface Note {
-  /** What is signed, with its last newline. */
+  /** The signed text, including its last newline. */
   text: string;
   signatures: NoteSignature[];
 }
 
-/** One signature line. */
+/** A signature line. */
 export interface NoteSignature {
-  /** The name of the key. It may be anybody's words: escape it before it reaches a terminal. */
+  /**
+   * The name of the key. Anyone can have written it: escape it before printing it to a terminal.
+   */
   name: string;
   /** The key id: 8 hexadecimal digits. */
   id: string;
-  /** What the key made of the text. */
+  /** The signature on the text. */
   bytes: Buffer;
 }
 
-/** Checks signatures of one key. Name and id together say which key a signature line means. */
+/** Verifies signatures of one key. Name and id together identify the key of a signature line. */
 export interface NoteVerifier {
   readonly name: string;
   readonly id: string;
@@ -33,10 +36,10 @@ export interface NoteSigner {
   sign(text: string): Buffer;
 }
 
-/** Bytes that are not a note, or a note that must be refused as a whole. The message says why. */
+/** Bytes that are not a note, or a note that must be rejected as a whole. The message says why. */
 export class NoteError extends Error {}
 
-/** The longest note. The format asks for 16 signatures of nearly 5 kB at least. */
+/** The longest note. The format requires support for 16 signatures of almost 5 kB. */
 export const MAX_NOTE_BYTES = 128 * 1024;
 /** The most signature lines. */
 export const MAX_SIGNATURES = 100;
@@ -44,13 +47,13 @@ export const MAX_SIGNATURES = 100;
 const DASH = '— ';
 const ID_BYTES = 4;
 
-/** Throws NoteError unless the bytes are exactly one note. */
+/** Parses a note. Throws NoteError unless the bytes are exactly one note. */
 export function parseNote(bytes: Uint8Array): Note {
   if (bytes.length > MAX_NOTE_BYTES) throw new NoteError(`longer than ${MAX_NOTE_BYTES} bytes`);
   if (!isUtf8(bytes)) throw new NoteError('not UTF-8');
   const whole = Buffer.from(bytes).toString('utf8');
   assertNoControls(whole);
-  // The last blank line: a text may have others.
+  // The last blank line, because the text may contain others.
   const blank = whole.lastIndexOf('\n\n');
   if (blank < 0) throw new NoteError('no blank line before signatures');
   const lines = whole.slice(blank + 2).split('\n');
@@ -60,7 +63,7 @@ export function parseNote(bytes: Uint8Array): Note {
   return { text: whole.slice(0, blank + 1), signatures: lines.map(parseSignatureLine) };
 }
 
-/** The note as bytes of a file. Throws NoteError for what parseNote would not take. */
+/** Formats a note. Throws NoteError for what parseNote() would reject. */
 export function formatNote({ text, signatures }: Note): string {
   const lines = signatures.map((signature) => `${DASH}${formatSignature(signature)}\n`);
   const whole = `${text}\n${lines.join('')}`;
@@ -71,10 +74,12 @@ export function formatNote({ text, signatures }: Note): string {
 }
 
 /**
- * Finds out which of these keys signed the text. Signatures of other keys are ignored, as the format asks.
+ * Finds out which of these keys signed the text. Signatures of other keys are ignored, as the
+ * format requires.
  *
  * @returns each key that signed, once; at least one
- * @throws NoteError when none did, or when a signature that claims to be of one of these keys is wrong
+ * @throws NoteError when none did, or when a signature that claims to be of one of these keys is
+ * wrong
  */
 export function verifyNote<Verifier extends NoteVerifier>(note: Note, verifiers: readonly Verifier[]): Verifier[] {
   const signed = new Set<Verifier>();
@@ -88,41 +93,50 @@ export function verifyNote<Verifier extends NoteVerifier>(note: Note, verifiers:
   return [...signed];
 }
 
-/** A new note: this text, signed by each of these keys in their order. Throws NoteError for what is not a text of a note. */
+/**
+ * Makes a note: the text, signed by each of these keys in order. Throws NoteError for a text that a
+ * note cannot have.
+ */
 export function signNote(text: string, signers: readonly NoteSigner[]): string {
   return formatNote({ text, signatures: signers.map((signer) => signatureOf(text, signer)) });
 }
 
-/** The note with one more signature line. Throws NoteError when this key has signed it already. */
+/** The note with another signature. Throws NoteError when this key has already signed it. */
 export function addSignature(note: Note, signer: NoteSigner): string {
   if (note.signatures.some(({ name, id }) => name === signer.name && id === signer.id))
     throw new NoteError(`already signed by ${signer.name}+${signer.id}`);
   return formatNote({ ...note, signatures: [...note.signatures, signatureOf(note.text, signer)] });
 }
 
-/** What a key makes of a text. */
+/** A key's signature on a text. */
 export function signatureOf(text: string, { name, id, sign }: NoteSigner): NoteSignature {
   return { name, id, bytes: sign(text) };
 }
 
-/** Whether a key may have this name: not empty, no white space, no plus, no control character. */
+/**
+ * Whether a key may have this name: not empty, without white space, plus signs and control
+ * characters.
+ */
 export function isKeyName(name: string): boolean {
-  // The format would allow the control characters above U+001F; terminals obey some of them.
+  // The format would allow control characters above U+001F, but terminals interpret some of them.
   return /^[^\p{White_Space}\p{Cc}\p{Cs}+]+$/u.test(name);
 }
 
-/** The bytes of base64 in its one canonical form; undefined for any other text. */
+/** Decodes base64 in its canonical form; undefined for any other text. */
 export function decodeBase64(text: string): Buffer | undefined {
   const bytes = Buffer.from(text, 'base64');
   return bytes.toString('base64') === text ? bytes : undefined;
 }
 
-/** What follows the dash in a signature line: the name of the key, and base64 of its id and the signature. */
+/**
+ * Formats a signature line after its dash: the name of the key, and base64 of its id and the
+ * signature.
+ */
 export function formatSignature({ name, id, bytes }: NoteSignature): string {
   return `${name} ${Buffer.concat([Buffer.from(id, 'hex'), bytes]).toString('base64')}`;
 }
 
-/** The signature that formatSignature wrote; undefined for any other text. */
+/** Parses what formatSignature() returns; undefined for any other text. */
 export function parseSignature(text: string): NoteSignature | undefined {
   const [, name = '', encoded = ''] = /^([^ ]+) ([^ ]+)$/.exec(text) ?? [];
   const bytes = decodeBase64(encoded);

@@ -1,23 +1,25 @@
-// The result keys of one client, as a site keeps them: a file of verifier keys, one a line, each with the time since when the
-// client has it, and the time when it ended. Keys that ended stay: what they signed before is checked with them.
+// The result keys of one client at a site: a file with a verifier key on each line, followed by the
+// time since when the client has it, and the time when it ended. Ended keys stay, to verify what
+// they signed before.
 import { formatVerifierKey, type NoteKey, parseVerifierKey } from './ed25519.ts';
 import { formatSeconds } from './manifest.ts';
 import { NoteError } from './note.ts';
 
 export interface ResultKey extends NoteKey {
-  /** From then on results must be signed. */
+  /** From this time on results must be signed. */
   readonly from: Date;
-  /** From then on results of this key are not taken; undefined while it is in use. */
+  /** From this time on results of this key are rejected; undefined while it is in use. */
   readonly until: Date | undefined;
 }
 
-/** The longest file of result keys that is read. */
+/** The largest file of result keys that is read. */
 export const MAX_RESULT_KEYS_BYTES = 64 * 1024;
 
 /**
- * Reads the result keys of a client: `KEY FROM` or `KEY FROM UNTIL` a line, empty lines, and comments that begin with `#`.
+ * Parses the result keys of a client: lines `KEY FROM` or `KEY FROM UNTIL`, blank lines, and
+ * comments that begin with `#`.
  *
- * @throws NoteError that names the line, also for a key of another name than the client's
+ * @throws NoteError that names the line, also for a key whose name is not the client's
  */
 export function parseResultKeys(text: string, clientId: string): ResultKey[] {
   const keys: ResultKey[] = [];
@@ -36,7 +38,7 @@ export function parseResultKeys(text: string, clientId: string): ResultKey[] {
   return keys;
 }
 
-/** The whole file. */
+/** Formats the whole file. */
 export function formatResultKeys(keys: readonly ResultKey[]): string {
   const lines = keys.map(({ name, publicKey, from, until }) =>
     [formatVerifierKey(name, publicKey), formatSeconds(from), ...(until ? [formatSeconds(until)] : [])].join(' '),
@@ -44,7 +46,10 @@ export function formatResultKeys(keys: readonly ResultKey[]): string {
   return `# verifier key, in use from, until\n${lines.map((line) => `${line}\n`).join('')}`;
 }
 
-/** Whether a key was in use at a time: results that came then must be signed, and this key could. */
+/**
+ * Whether a key was in use at a time: results that arrived then must be signed, and this key could
+ * have signed them.
+ */
 export function isInUse({ from, until }: ResultKey, at: Date): boolean {
   return from <= at && (until === undefined || at < until);
 }

@@ -1,6 +1,7 @@
-// Signed results: the run record of a job with the sizes and digests of what it printed, signed by the client with its
-// result key (docs/protocol.md, section 11). The record and its signature are a signed note, whose text is a first line
-// and the record up to the signature. Clients that sign and those who check both ask here.
+// Signed results: the run record of a job with the sizes and digests of its output, signed by the
+// client with its result key (docs/protocol.md, section 11). The run record and its signature are a
+// signed note, whose text is a fixed first line and the record up to the signature. Both signers
+// and verifiers use this file.
 import { isUtf8 } from 'node:buffer';
 import { parseRecord, type RunRecord } from 'webjob-protocol';
 import {
@@ -12,7 +13,7 @@ import {
   signatureOf,
 } from './note.ts';
 
-/** What one stream is. */
+/** The size and digest of a stream. */
 export interface StreamFacts {
   bytes: number;
   /** In lower-case hex. */
@@ -22,22 +23,22 @@ export interface StreamFacts {
 /** The two streams of a program. */
 export type ResultStreams = Readonly<Record<'out' | 'err', StreamFacts>>;
 
-/** How streams were sealed: to whom, and what they were before. */
+/** How streams were sealed: the recipients, and the streams before sealing. */
 export interface Sealing {
   /** age recipients. */
   recipients: readonly string[];
   plain: ResultStreams;
 }
 
-/** A signed record taken apart. Nothing in it has been checked but its form: see isSignedBy. */
+/** A parsed signed run record. Only its form has been checked: see isSignedBy(). */
 export interface SignedResult {
   record: RunRecord;
-  /** As they were sent. */
+  /** The streams as they were sent. */
   streams: ResultStreams;
   /** Undefined for streams that are not sealed. */
   sealing: Sealing | undefined;
   signature: NoteSignature;
-  /** What is signed. */
+  /** The signed text. */
   text: string;
 }
 
@@ -48,7 +49,7 @@ const SEALED_TO = 'SealedTo';
 const SIZES = /^(?:0|[1-9][0-9]{0,15})$/;
 const SHA256 = /^[0-9a-f]{64}$/;
 
-/** The fields that say what the streams are, to follow all others of a run record. */
+/** The fields that describe the streams, which follow all others in a run record. */
 export function resultFields(streams: ResultStreams, sealing?: Sealing): [name: string, value: string][] {
   const own = fieldsOf('Std', streams);
   return sealing ? [...own, [SEALED_TO, sealing.recipients.join(',')], ...fieldsOf('Plain', sealing.plain)] : own;
@@ -63,12 +64,12 @@ function fieldsOf(start: string, { out, err }: ResultStreams): [name: string, va
   ];
 }
 
-/** A run record, which ends with resultFields, and behind it the line of its signature. */
+/** Signs a run record, which must end with resultFields(), by adding a signature line. */
 export function signResult(record: string, signer: NoteSigner): string {
   return `${record}${SIGNATURE}=${formatSignature(signatureOf(FIRST_LINE + record, signer))}\n`;
 }
 
-/** Whether a run record has a signature, good or not. */
+/** Whether a run record has a signature, valid or not. */
 export function isSigned(env: Buffer): boolean {
   return env.includes(`\n${SIGNATURE}=`);
 }
@@ -78,16 +79,19 @@ export function isSealed(env: Buffer): boolean {
   return env.includes(`\n${SEALED_TO}=`);
 }
 
-/** The recipients that a record says the streams are sealed to; undefined for a record of streams that are not. */
+/**
+ * The recipients of sealed streams according to a run record; undefined for streams that are not
+ * sealed.
+ */
 export function sealedTo(fields: ReadonlyMap<string, string>): string[] | undefined {
   return fields.get(SEALED_TO)?.split(',');
 }
 
 /**
- * Takes a run record apart that has a signature, or fields that belong to one.
+ * Parses a run record with a signature, or with fields that belong to one.
  *
- * @returns undefined for a record that has neither
- * @throws NoteError when it is not what signResult makes
+ * @returns undefined for a run record with neither
+ * @throws NoteError when it is not what signResult() makes
  */
 export function openResult(env: Uint8Array): SignedResult | undefined {
   const whole = Buffer.from(env.buffer, env.byteOffset, env.byteLength);

@@ -1,5 +1,5 @@
-// Trusted keys: a file of verifier keys, one a line, each with the weight of its signature. A threshold of 2 over keys of
-// weight 1 means that two persons must sign.
+// Trusted keys: a file with a verifier key on each line, and the weight of its signature. A
+// threshold of 2 with keys of weight 1 means that two people must sign.
 import { formatVerifierKey, type NoteKey, parseVerifierKey } from './ed25519.ts';
 import { NoteError } from './note.ts';
 
@@ -8,13 +8,15 @@ export interface TrustedKey extends NoteKey {
   readonly weight: number;
 }
 
-/** The longest file of trusted keys that is read. */
+/** The largest file of trusted keys that is read. */
 export const MAX_TRUST_BYTES = 64 * 1024;
 
 /**
- * Reads a file of trusted keys: `KEY` or `KEY WEIGHT` a line, empty lines, and comments that begin with `#`.
+ * Parses a file of trusted keys: lines `KEY` or `KEY WEIGHT`, blank lines, and comments that begin
+ * with `#`.
  *
- * @throws NoteError that names the line; also for a key that is there twice, under whatever names: its owner would count twice
+ * @throws NoteError that names the line; also for a key that is listed twice under any names,
+ * because its owner would count twice
  */
 export function parseTrustedKeys(text: string): TrustedKey[] {
   const keys: TrustedKey[] = [];
@@ -34,12 +36,12 @@ export function parseTrustedKeys(text: string): TrustedKey[] {
   return keys;
 }
 
-/** The line of a key, without its end. */
+/** Formats the line of a key, without its newline. */
 export function formatTrustedKey({ name, publicKey, weight }: TrustedKey): string {
   return `${formatVerifierKey(name, publicKey)} ${weight}`;
 }
 
-/** The weight of signatures by all of these keys. */
+/** The total weight of signatures by all of these keys. */
 export function weightOf(keys: readonly TrustedKey[]): number {
   return keys.reduce((sum, { weight }) => sum + weight, 0);
 }

@@ -1,4 +1,5 @@
-// The files a payload is made of. Everything is read in pieces: a payload may be larger than memory.
+// The files of a payload. Everything is read in pieces, because a payload may be larger than
+// memory.
 import {
   closeSync,
   constants,
@@ -20,10 +21,13 @@ export type Entry = { name: string; path: string; mode: number } & (
   | { kind: 'link'; target: string }
 );
 
-/** So many that none is left over of a line of base64. */
+/** A multiple of the bytes in a line of base64. */
 const PIECE_BYTES = 57 * 4096;
 
-/** A payload named on the command line, and all that is in it when it is a folder. A link named there is followed, one inside is kept. */
+/**
+ * Lists a payload from the command line, and everything in it when it is a directory. A link on the
+ * command line is followed, one in a directory is kept as a link.
+ */
 export function listEntries(path: string, name: string): Entry[] {
   const stats = attempt(path, () => statSync(path));
   return [...walk(path, name, stats)];
@@ -32,7 +36,7 @@ export function listEntries(path: string, name: string): Entry[] {
 function* walk(path: string, name: string, stats: Stats): Generator<Entry> {
   if (stats.isFile()) {
     refuseOutput(path, stats);
-    // The owner can always read, and remove, what he unpacked.
+    // The owner can always read and remove what was unpacked.
     yield { kind: 'file', name, path, size: stats.size, mode: (stats.mode & 0o777) | 0o600 };
   } else if (stats.isSymbolicLink()) {
     yield { kind: 'link', name, path, mode: 0o777, target: attempt(path, () => readlinkSync(path)) };
@@ -59,9 +63,12 @@ function refuseOutput(path: string, { dev, ino }: Stats): void {
   }
 }
 
-/** The bytes of a file, exactly as many as it had when it was listed; a piece is overwritten by the next. Throws Failure `failed` when it has not. */
+/**
+ * Yields the bytes of a file, exactly as many as it had when it was listed; a piece is overwritten
+ * by the next. Throws Failure `failed` when the size has changed.
+ */
 export function* readPieces(path: string, size: number): Generator<Buffer> {
-  // A fifo that has taken the file's place must not be waited for.
+  // A FIFO that has replaced the file must not block.
   const fd = attempt(path, () => openSync(path, constants.O_RDONLY | (constants.O_NONBLOCK ?? 0)));
   try {
     const piece = Buffer.allocUnsafe(PIECE_BYTES);

@@ -1,4 +1,4 @@
-// What a PaD file carries: one file as it is, or a folder as a tar.
+// The payload of a PaD file: one file as it is, or a directory as a tar.
 import { basename, resolve } from 'node:path';
 import { Failure } from '../cli/failure.ts';
 import { type Entry, listEntries, readPieces } from './files.ts';
@@ -6,19 +6,21 @@ import { tarPieces } from './tar.ts';
 
 export interface Payload {
   kind: 'file' | 'folder';
-  /** What it is called where the PaD file has lost its own name. */
+  /** The default name, if the PaD file has lost its own. */
   name: string;
-  /** Of a file: whoever unpacks it alone can read it, or run it. */
+  /** The mode of a file: only the user who unpacks it can read it, or run it. */
   mode: '600' | '700';
-  /** Its bytes, the same every time. Throws Failure `failed` when a file has changed its size. */
+  /**
+   * Its bytes, the same every time. Throws Failure `failed` when the size of a file has changed.
+   */
   pieces(): Generator<Buffer>;
 }
 
 const SEVERAL = 'payload';
 
 /**
- * One file is itself. One folder is that folder, and several files and folders are a new folder that holds them.
- * Throws Failure: `usage` for a name that cannot be one, `failed` for what cannot be read.
+ * A single file or directory is the payload itself; several are put into a new directory. Throws
+ * Failure `usage` for an impossible name, `failed` for what cannot be read.
  */
 export function openPayload(paths: readonly string[], givenName: string | undefined): Payload {
   const names = paths.map((path) => basename(resolve(path)));

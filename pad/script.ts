@@ -1,4 +1,5 @@
-// The PaD file itself: pad.sh with what there is to know of the payload put in, then the payload as uudecode reads base64.
+// The PaD file itself: pad.sh with the facts of the payload, followed by the payload in base64 as
+// uudecode reads it.
 import { createHash } from 'node:crypto';
 import { changed } from './files.ts';
 import unpacker from './pad.sh';
@@ -11,7 +12,7 @@ interface Digest {
   sha256: string;
 }
 
-/** Reads the payload twice: its digest stands in front of it. */
+/** Reads the payload twice, because its digest comes first. */
 export function* scriptPieces(payload: Payload, madeBy: string): Generator<Buffer | string> {
   const announced = digestOf(payload.pieces());
   yield head(payload, announced, madeBy);
@@ -38,12 +39,12 @@ function head({ kind, name, mode }: Payload, { bytes, sha256 }: Digest, madeBy: 
   return unpacker.replace('#@values@', () => lines.join('\n'));
 }
 
-/** A word of sh that stands for the text, whatever is in it. */
+/** Quotes any text as one word for sh. */
 function quote(text: string): string {
   return `'${text.replaceAll("'", "'\\''")}'`;
 }
 
-/** Base64 in lines of 76 characters, 57 bytes each, whatever the pieces are cut into. */
+/** Base64 in lines of 76 characters, 57 bytes each, whatever the sizes of the pieces. */
 function* encode(pieces: Iterable<Buffer>, see: (piece: Buffer) => void): Generator<string> {
   let rest = Buffer.alloc(0);
   for (const piece of pieces) {

@@ -1,4 +1,4 @@
-/** The build puts the text of a shell script where it is imported. */
+/** The build replaces such an import by the text of the shell script. */
 declare module '*.sh' {
   const text: string;
   export = text;

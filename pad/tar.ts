@@ -1,9 +1,13 @@
-// The tar of a folder that a PaD file carries. Owners and times are left out, so that the same folder always makes the same bytes.
+// The tar of a directory in a PaD file. Owners and times are left out, so that the same directory
+// always gives the same bytes.
 import { formatTarHead, TAR_END, tarPadding } from '../archive/tar.ts';
 import { Failure } from '../cli/failure.ts';
 import { type Entry, readPieces } from './files.ts';
 
-/** What eleven octal digits tell: larger sizes are written in a way that not every tar reads. */
+/**
+ * The largest number in eleven octal digits: larger sizes are written in a form that not every tar
+ * reads.
+ */
 const LARGEST = 0o77777777777;
 
 export function* tarPieces(entries: readonly Entry[]): Generator<Buffer> {

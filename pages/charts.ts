@@ -1,12 +1,13 @@
-// Charts drawn here and not in the reader's browser: bars in SVG that stretch with the page, words and numbers in HTML beside them so that
-// they stay readable on a phone, and the same numbers as a table.
+// Charts drawn on the server instead of in the browser: SVG bars that stretch with the page, words
+// and numbers in HTML beside them so that they stay readable on a phone, and the same numbers as a
+// table.
 import { html, type Markup } from './html.ts';
 
 export interface Bar {
   /** What the bar stands for: a day. */
   label: string;
   value: number;
-  /** Where it leads: with a pointer from the bar, and for everybody from the table. */
+  /** The target of a link, from the bar with a pointer, and from the table for everyone. */
   href?: string;
 }
 
@@ -14,7 +15,7 @@ export interface Chart {
   /** Unique in its page. */
   id: string;
   title: string;
-  /** What stands in the head of the column of labels. */
+  /** The heading of the column of labels. */
   labels: string;
   bars: readonly Bar[];
   isBad?: boolean;
@@ -22,15 +23,16 @@ export interface Chart {
 }
 
 const HEIGHT = 100;
-/** Of a slot's width. */
+/** A fraction of the slot's width. */
 const BAR_WIDTH = 0.72;
-/** A value above nothing is always seen. */
+/** A value above zero is always visible. */
 const LEAST_HEIGHT = 1.5;
 
 export function formatChart({ id, title, labels, bars, isBad, format }: Chart): Markup {
   const most = Math.max(0, ...bars.map(({ value }) => value));
   const sum = bars.reduce((total, { value }) => total + value, 0);
-  // What leads elsewhere cannot be a picture: the table below says and links the same.
+  // A chart with links cannot have the role of an image; the table below has the same content and
+  // links.
   const isLinked = bars.some(({ href }) => href !== undefined);
   const summary = `${format(sum)} in all${most > 0 ? `, at most ${format(most)}` : ''}`;
   return html`<figure class="chart">
@@ -62,7 +64,7 @@ function formatBar(
 ): Markup {
   const height = value > 0 ? Math.max(LEAST_HEIGHT, (value / most) * HEIGHT) : 0;
   const shape = html`<rect class="${isBad ? 'bar-bad' : 'bar'}" x="${round(index + (1 - BAR_WIDTH) / 2)}" y="${round(HEIGHT - height)}" width="${BAR_WIDTH}" height="${round(height)}"/>`;
-  // The tip belongs to the whole height of the slot, or a low bar could not be pointed at.
+  // The tooltip covers the whole height of the slot, because a low bar could not be pointed at.
   const slot = html`<g><title>${label}: ${format(value)}</title><rect class="slot" x="${index}" y="0" width="1" height="${HEIGHT}"/>${height > 0 ? shape : undefined}</g>`;
   return href === undefined ? html`${slot}\n` : html`<a href="${href}" tabindex="-1">${slot}</a>\n`;
 }
@@ -75,13 +77,13 @@ function describeBars(bars: readonly Bar[], format: Chart['format']): string {
   return `${bars.length} bars from ${first.label} to ${last.label}, the highest ${format(highest.value)} at ${highest.label}. The table below has them all.`;
 }
 
-/** The first, the one in the middle and the last. */
+/** The first, middle and last label. */
 function axisLabels(bars: readonly Bar[]): string[] {
   const indexes = bars.length < 3 ? bars.keys() : [0, Math.floor((bars.length - 1) / 2), bars.length - 1];
   return [...indexes].map((index) => bars[index]?.label ?? '');
 }
 
-/** One bar that lies, in a cell of a table that says its value. */
+/** A horizontal bar for a table cell that also has the value as text. */
 export function formatMeter(share: number, isBad: boolean): Markup {
   const width = round(Math.min(1, Math.max(0, share)) * 100);
   return html`<svg class="meter" viewBox="0 0 100 1" preserveAspectRatio="none" aria-hidden="true"><rect class="${isBad ? 'bar-bad' : 'bar'}" width="${width}" height="1"/></svg>`;

@@ -1,10 +1,10 @@
-// The frame of every page: its head, the way round, and its landmarks.
+// The frame of every page: its head, navigation and landmarks.
 import { html, type Markup, trustedMarkup } from './html.ts';
 
 const ICON =
   "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E%3Crect width='16' height='16' rx='3' fill='%230a5685'/%3E%3Cpath d='M4 11V8m4 3V5m4 6V7' stroke='white' stroke-width='2'/%3E%3C/svg%3E";
 
-/** A place in the navigation; `page` for the page itself, `true` for a page above it. */
+/** An entry in the navigation; `page` for the page itself, `true` for a parent of it. */
 export interface FramePlace {
   href: string;
   name: string;
@@ -13,23 +13,23 @@ export interface FramePlace {
 
 export interface FrameParts {
   title: string;
-  /** What the site is called. */
+  /** The name of the site. */
   siteName: string;
-  /** What stands first in the head, behind the character set. */
+  /** Inserted first in the head, after the character set. */
   meta?: Markup;
   style: Markup;
   places: readonly FramePlace[];
-  /** Of the navigation, for those who cannot see it. */
+  /** The label of the navigation for screen readers. */
   placesLabel: string;
-  /** What stands beside the navigation. */
+  /** Shown beside the navigation. */
   aside?: Markup;
   content: Markup;
   foot: Markup;
-  /** What stands last in the body. */
+  /** Inserted last in the body. */
   end?: Markup;
 }
 
-/** A page, complete. */
+/** Formats a complete page. */
 export function formatFrame(parts: FrameParts): string {
   const { title, siteName, meta, style, places, placesLabel, aside, content, foot, end } = parts;
   return html`<!doctype html>

@@ -1,4 +1,5 @@
-// What a page shows of the streams of one job: the beginning of each, and the run record, but never a stream whole.
+// What a page shows of the streams of one job: the beginning of each, and the run record, but never
+// a whole stream.
 import { STREAMS, type StreamName } from 'webjob-locker';
 import { MAX_ENV_BYTES } from '../evidence/upload.ts';
 import type { Stored, StoredStream } from '../ledger/streams.ts';
@@ -6,7 +7,10 @@ import { MAX_TEXT_BYTES, type StreamHead } from './stream.ts';
 
 export type Heads = Partial<Record<StreamName, StreamHead>>;
 
-/** Throws the error of the system call for what is there and cannot be read, and Failure for a pack that is damaged. */
+/**
+ * Reads the beginnings of streams. Throws the error of the system call for a stream that cannot be
+ * read, and Failure for a damaged archive.
+ */
 export async function readHeads(stored: Stored): Promise<Heads> {
   const heads: Heads = {};
   for (const name of STREAMS) {

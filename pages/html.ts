@@ -1,16 +1,20 @@
-// HTML from values nobody trusts: the one place that escapes, and a template that escapes whatever is put into it.
+// HTML from untrusted values: all escaping is done here, by a template that escapes whatever is
+// inserted.
 import { safeText } from '../cli/output.ts';
 
 const ENTITIES: Record<string, string> = { '&': '&amp;', '<': '&lt;', '>': '&gt;', '"': '&quot;', "'": '&#39;' };
 
-/** Text as it may stand in an element or in a quoted attribute; characters that act on a reader become visible. */
+/** Escapes text for an element or a quoted attribute; invisible characters become visible. */
 function escapeHtml(text: string): string {
   return safeText(text).replace(/[&<>"']/g, (c) => ENTITIES[c] ?? '');
 }
 
 let make: (text: string) => Markup;
 
-/** HTML that is done: html`` makes it from literals of ours and from escaped values, and nothing else does but trustedMarkup. */
+/**
+ * Finished HTML: made only by html`` from literals of this program and escaped values, and by
+ * trustedMarkup().
+ */
 export class Markup {
   readonly text: string;
   private constructor(text: string) {
@@ -23,7 +27,10 @@ export class Markup {
 
 type Value = Markup | string | number | undefined | readonly Value[];
 
-/** `html\`<td>${clientId}</td>\``: strings are escaped, arrays joined, undefined is nothing. Every attribute must be quoted. */
+/**
+ * `html\`<td>${clientId}</td>\``: strings are escaped, arrays are joined, undefined is empty. Every
+ * attribute must be quoted.
+ */
 export function html(literals: TemplateStringsArray, ...values: Value[]): Markup {
   return make(literals.map((literal, index) => literal + formatValue(values[index])).join(''));
 }
@@ -35,7 +42,10 @@ function formatValue(value: Value): string {
   return value === undefined ? '' : value.map(formatValue).join('');
 }
 
-/** Constants of this program that are no HTML text: its style and its script. Never for anything that was read. */
+/**
+ * Wraps constants of this program that are not HTML text: its style and its script. Never use it
+ * for anything that was read.
+ */
 export function trustedMarkup(constant: string): Markup {
   return make(constant);
 }

@@ -1,4 +1,5 @@
-// What every page of a job says: what is known of it, whether its files are what was received, the record of its run, its lines of the log.
+// The parts of every page of a job: what is known of it, whether its files are as received, its run
+// record, and its log lines.
 import { type LogLine, NOT_APPLICABLE, RECORD_FIELDS } from 'webjob-protocol';
 import { type Act, isHeld } from '../evidence/acts.ts';
 import type { Deposit } from '../evidence/records.ts';
@@ -11,23 +12,26 @@ import { html, type Markup } from './html.ts';
 import { formatStream, MAX_TEXT_BYTES } from './stream.ts';
 import { type Book, formatClient, formatCommand, formatEnd, formatInstant } from './tables.ts';
 
-/** All that there is to say of one job. */
+/** Everything about one job. */
 export interface Case {
   job: Job;
   heads: Heads;
-  /** On its upload; undefined when there is none. */
+  /** The verdict on its upload; undefined when there is none. */
   verdict: Verdict | undefined;
-  /** What the custody record says of it. */
+  /** Its deposit in the custody record. */
   deposit: Deposit | undefined;
-  /** The uploads that came before it under the same job id. */
+  /** Earlier uploads under the same job id. */
   earlier: readonly { name: string; verdict: Verdict }[];
-  /** Uploads that are on record under its job id, and are not there. */
+  /** Uploads that were recorded under its job id and are missing. */
   missing: readonly string[];
-  /** What operators did about it, the oldest first. */
+  /** What operators did with it, oldest first. */
   acts: readonly Act[];
 }
 
-/** The verdict on all that the job uploaded: the worst counts. Undefined when there is nothing to judge. */
+/**
+ * The verdict on everything that the job uploaded: the worst one counts. Undefined when there is
+ * nothing to judge.
+ */
 export function judgeCase({ verdict, earlier, missing }: Case): ReturnType<typeof judge> | undefined {
   return judgeAll([...(verdict ? [verdict] : []), ...earlier.map((other) => other.verdict)], missing.length > 0);
 }
@@ -66,7 +70,7 @@ export function formatFacts({ job, verdict, earlier }: Case, root: string, book:
   ]);
 }
 
-/** That a client sent other bytes under a name that was taken. */
+/** Says that a client sent other bytes under a name that was taken. */
 function formatDiffering(job: Job): [string, Markup][] {
   const differing = describeDiffering(job);
   return differing === undefined ? [] : [['Differs', html`<span class="state bad">${differing}</span>`]];
@@ -82,7 +86,7 @@ function describeLine(line: LogLine | undefined): string {
   return `${line.time}, ${line.status} ${line.message}`;
 }
 
-/** Where a reader looks first. */
+/** What a reader looks at first. */
 export function formatVerdict(shown: Case): Markup | undefined {
   const verdict = judgeCase(shown);
   if (!verdict) return undefined;
@@ -145,7 +149,7 @@ const ACT_WORDS: Record<Act['event'], string> = {
   evidence: 'Handed over',
 };
 
-/** Notes, holds and the like, under a heading of their own; nothing for a job that nobody did anything about. */
+/** Notes, holds and the like, with a heading; undefined for a job without any. */
 export function formatActs({ acts }: Pick<Case, 'acts'>, book: Book): Markup | undefined {
   if (acts.length === 0) return undefined;
   return html`<h2 id="acts">Notes and acts</h2>

@@ -1,24 +1,28 @@
-// What a client sent, as a page may show it: the beginning of a stream as text in which every control character is seen, or as a hex dump.
+// Shows what a client sent: the beginning of a stream as text in which every control character is
+// visible, or as a hex dump.
 import { isUtf8 } from 'node:buffer';
 import { HIDDEN_CHARACTERS, writeOut } from '../cli/output.ts';
 import { html, type Markup } from './html.ts';
 
-/** Of each stream, this many bytes are shown as text, */
+/** The most bytes of a stream that are shown as text. */
 export const MAX_TEXT_BYTES = 64 * 1024;
-/** or this many as a hex dump. */
+/** The most bytes of a stream that are shown as a hex dump. */
 const MAX_DUMP_BYTES = 2048;
 
-/** Out of 100 bytes of text, at most so many are control characters. */
+/** The most control characters in 100 bytes of text. */
 const MAX_CONTROL_SHARE = 10;
 
 export interface StreamHead {
   /** The first bytes, up to MAX_TEXT_BYTES. */
   head: Buffer;
-  /** All bytes that there are. */
+  /** The size of the stream in bytes. */
   size: number;
 }
 
-/** True for what is better shown as numbers: NUL bytes, or more control characters than a terminal's colours account for. */
+/**
+ * Whether bytes are better shown as a hex dump: with NUL bytes, or more control characters than
+ * terminal colours explain.
+ */
 export function isBinary(bytes: Uint8Array): boolean {
   let controls = 0;
   for (const byte of bytes) {
@@ -27,7 +31,7 @@ export function isBinary(bytes: Uint8Array): boolean {
   return bytes.includes(0) || controls * 100 > bytes.length * MAX_CONTROL_SHARE;
 }
 
-/** A stream, or what there is to say in place of it. `label` names it to a screen reader. */
+/** Shows a stream, or a message in its place. `label` is its name for screen readers. */
 export function formatStream(label: string, { head, size }: StreamHead): Markup {
   if (size === 0) return html`<p class="note">Nothing.</p>`;
   const binary = isBinary(head);
@@ -39,7 +43,9 @@ export function formatStream(label: string, { head, size }: StreamHead): Markup 
 
 const HIDDEN_BYTES = /[\x00-\x08\x0b-\x1f\x7f-\xff]+/g;
 
-/** Text with what a terminal or a reader would obey written out and marked. Bytes that are no UTF-8 are written as `\xhh`. */
+/**
+ * Text in which control characters are written out and marked. Invalid UTF-8 is shown as `\xhh`.
+ */
 export function formatText(bytes: Buffer): Markup {
   const isText = isUtf8(bytes);
   const text = bytes.toString(isText ? 'utf8' : 'latin1').replaceAll('\r\n', '\n');
@@ -52,7 +58,7 @@ export function formatText(bytes: Buffer): Markup {
   return html`${parts}${text.slice(done)}`;
 }
 
-/** Text in which each place of another text is marked. */
+/** Text in which every occurrence of another text is marked. */
 export function formatMarked(text: string, marked: string): Markup {
   if (marked === '') return html`${text}`;
   const [first = '', ...others] = text.split(marked);
@@ -71,7 +77,7 @@ export function formatDump(bytes: Uint8Array, offset = 0): string {
   return lines.join('\n');
 }
 
-/** A head that was cut in the middle of a character loses what is left of it. */
+/** Removes an incomplete character from the end of a beginning that was cut off. */
 export function wholeCharacters(head: Buffer, size: number): Buffer {
   if (head.length === size || isUtf8(head)) return head;
   for (let cut = 1; cut <= 3; cut++) {

@@ -1,5 +1,5 @@
-// The style of every page. In the report it stands in the page itself, so that a page works wherever it is copied, and is allowed by its
-// hash; the view serves it as a file.
+// The style of every page. The report has it in each page, so that a page can be copied anywhere,
+// and allows it by its hash; the view serves it as a file.
 
 export const STYLE = `
 :root {

@@ -1,15 +1,16 @@
-// The tables that several pages share: jobs, clients and commands; and how states, times and sizes are written.
+// Tables that several pages share: jobs, clients and commands; and the form of states, times and
+// sizes.
 import { formatTime } from 'webjob-protocol';
 import { formatBytes } from '../cli/output.ts';
 import { describeDiffering } from '../ledger/fields.ts';
 import { type Job, uploadBytes } from '../ledger/job.ts';
 import { html, type Markup } from './html.ts';
 
-/** What the pages need to know to point at each other. `root` leads from the page to where all pages are. */
+/** The links between pages. `root` leads from the page to the directory of all pages. */
 export interface Book {
   useGmt: boolean;
   now: Date;
-  /** Undefined where there is no such page. */
+  /** Undefined when there is no such page. */
   clientHref(clientId: string, root: string): string | undefined;
   commandHref(command: string, root: string): string | undefined;
   jobHref(job: Job, root: string): string | undefined;
@@ -26,7 +27,10 @@ export interface Tally {
 /** A client or a command, and what is known of it. */
 export interface Actor extends Tally {
   name: string;
-  /** Of the last request that the server granted: one that it refused proves nothing of who sent it. */
+  /**
+   * The time of the last request that the server granted; a refused one proves nothing about its
+   * sender.
+   */
   seenAt: Date | undefined;
   /** The last job, granted or not. */
   last: Pick<Job, 'state' | 'at'> | undefined;
@@ -56,7 +60,7 @@ export function formatInstant(date: Date | undefined, { useGmt }: Pick<Book, 'us
   return html`<time datetime="${date.toISOString()}">${formatTime(date, useGmt)}</time>`;
 }
 
-/** `3 days`, the largest unit that fits. */
+/** `3 days`, in the largest unit that fits. */
 export function formatSpan(seconds: number): string {
   const units = [
     ['day', 86_400],
@@ -80,7 +84,7 @@ export function formatCommand(command: string | undefined, root: string, book: B
   return formatLink(command, book.commandHref(command, root));
 }
 
-/** Text that leads somewhere, or where there is nothing to lead to, text. */
+/** A link, or without an address, plain text. */
 export function formatLink(text: string, href: string | undefined): Markup {
   return href === undefined ? html`${text}` : html`<a href="${href}">${text}</a>`;
 }
@@ -137,7 +141,7 @@ ${actors.map(
 </table></div>`;
 }
 
-/** Where to type what rows to see. Stays hidden without script. */
+/** The input that filters rows. Stays hidden without the script. */
 export function formatSearch(table: string, what: string): Markup {
   return html`<form role="search" class="search" data-table="${table}" hidden>
 <label for="${table}-words">Search ${what}</label>

@@ -1,7 +1,7 @@
-// Numbers that a page begins with, each over what it counts.
+// Numbers at the top of a page, each with what it counts.
 import { html, type Markup } from './html.ts';
 
-/** `href` is where the number leads. */
+/** `href` is the target of the number's link. */
 export type Tile = [name: string, value: string | number, look?: 'warn' | 'bad' | undefined, href?: string | undefined];
 
 export function formatTiles(tiles: readonly Tile[]): Markup {

@@ -1,5 +1,5 @@
-// Builds dist/: one self-contained CommonJS file for every program. A `.cgi` is copied alone into a cgi-bin, so nothing may be left
-// beside it, and an ES module would cost every request 8 ms more.
+// Builds dist/: one self-contained CommonJS file for every program. A `.cgi` is copied alone into a
+// cgi-bin, so it must not need other files, and an ES module would cost every request 8 ms more.
 import { chmodSync, globSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { gzipSync } from 'node:zlib';
@@ -27,13 +27,13 @@ const SHIPPED = {
 const VERSION = { WEBJOB_VERSION: JSON.stringify(version) };
 
 /**
- * The script that httpd starts for every request, the client that cron starts, and webjobctl have their comments and indentation
- * removed: Node parses them each time, and `node bench/request.ts` shows what that costs. Their names stay, so that a stack trace says
- * where.
+ * For the script that httpd starts for every request, the client that cron starts, and webjobctl:
+ * comments and indentation are removed, because Node parses them each time; `node bench/request.ts`
+ * shows the cost. Names stay, for readable stack traces.
  */
 const PARSED_EVERY_TIME = { minifyWhitespace: true, lineLimit: 120 } as const;
 
-/** What every build has in common. */
+/** The options of every build. */
 const COMMON = {
   write: false,
   bundle: true,
@@ -46,12 +46,13 @@ const COMMON = {
   logLevel: 'warning',
 } as const satisfies BuildOptions;
 
-/** A longer text is kept compressed: Node reads all of a file each time it starts. */
+/** A longer text is stored compressed, because Node reads all of a file at each start. */
 const LONG_TEXT = 64 * 1024;
 
 /**
- * Keeps packages that a program loads with `await import()` as texts, which are compiled on that occasion: Node looks
- * through every function of a file at its start, and at a string it does not. Of each, what the program takes of it.
+ * Stores packages that a program loads with `await import()` as strings, which are compiled on
+ * demand: Node scans every function of a file at its start, but not strings. The value is what the
+ * program imports from each.
  */
 const asTexts = (packages: Readonly<Record<string, string>>): Plugin => ({
   name: 'as-texts',
@@ -76,12 +77,12 @@ const asTexts = (packages: Readonly<Record<string, string>>): Plugin => ({
   },
 });
 
-/** What is taken of the package that seals and opens streams. */
+/** The imports from the package that seals and opens streams. */
 const SEALING = { 'age-encryption': '{ Encrypter, Decrypter }' };
-/** What is taken of those that speak with PostgreSQL. */
+/** The imports from the packages that talk to PostgreSQL. */
 const POSTGRES = { pg: '{ Client }', 'pg-copy-streams': '{ from }' };
 
-/** The same of the one that sends mail. */
+/** The imports from the package that sends mail. */
 const MAILING = { nodemailer: '{ createTransport }' };
 
 const PROGRAMS = [
@@ -107,22 +108,24 @@ const PROGRAMS = [
 ];
 
 /**
- * On SIGUSR1 Node opens its debugger on a port that every user of the machine can reach, and with it the rights of the process. A handler
- * takes its place, for all threads; it is the first line of every program. Before it Node needs some 20 ms to start, in which only a switch
- * of its own would help, and Node 20 ends at one that it does not know.
+ * On SIGUSR1 Node opens its debugger on a port that every user of the machine can reach, and
+ * thereby gives away the rights of the process. This handler, the first line of every program,
+ * replaces that for all threads. It does not cover the 20 ms in which Node starts; only a
+ * command-line option of Node would, and Node 20 rejects one that it does not know.
  */
 const NO_DEBUGGER = "process.on('SIGUSR1', () => {}); // Node would open its debugger\n";
 
 /**
- * When nothing is left to do, Node takes all its memory apart before it ends, where the system would do it at once: of a short program a
- * twentieth of all it costs. This event comes when nothing is pending any more, so that all that was written is out.
+ * At its end Node frees all its memory piece by piece, although the system would do it at once: a
+ * twentieth of the cost of a short program. This event occurs when nothing is pending any longer,
+ * so all output has been written.
  */
 const QUICK_END = "process.once('beforeExit', () => process.exit()); // Node would clean up\n";
 
 mkdirSync(dist, { recursive: true });
-// Whatever the umask: web users run what is in it.
+// Independent of the umask, because web users run the programs.
 chmodSync(dist, 0o755);
-// Without it the package.json above would make Node read these files as ES modules.
+// Without it, Node would read these files as ES modules because of the package.json above.
 replaceFile(join(dist, 'package.json'), '{ "type": "commonjs" }\n', 0o644);
 for (const { source, target, more } of PROGRAMS) {
   const built = await build({
@@ -139,7 +142,10 @@ for (const { source, target, more } of PROGRAMS) {
   replaceFile(outfile, start + code, isProgram ? 0o755 : 0o644);
 }
 
-/** A program that somebody starts meanwhile is the old one or the new one: one of no lines would end at once, and say that all is well. */
+/**
+ * Replaces a file atomically, because a program that is started meanwhile must not be an empty
+ * file, which would end at once with success.
+ */
 function replaceFile(path: string, text: string, mode: number): void {
   const next = join(dirname(path), `.${basename(path)}.${process.pid}`);
   writeFileSync(next, text);

@@ -1,5 +1,5 @@
-// npm run build:deb: the Debian package, dist/webjob_VERSION_all.deb, made by dpkg-deb from dist/ and packaging/debian. The
-// same commit gives the same bytes.
+// npm run build:deb: makes the Debian package dist/webjob_VERSION_all.deb with dpkg-deb, from dist/
+// and packaging/debian. The same commit gives the same bytes.
 import { execFileSync } from 'node:child_process';
 import {
   chmodSync,
@@ -22,7 +22,7 @@ import { gzipSync } from 'node:zlib';
 const root = join(import.meta.dirname, '..');
 const { version } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as { version: string };
 
-/** Programs by where they are installed below /usr/lib/webjob, with the names in /usr/bin that lead to them. */
+/** Programs by where they are installed below /usr/lib/webjob, with their names in /usr/bin. */
 const PROGRAMS: Readonly<Record<string, { place: string; command?: string }>> = {
   webjob: { place: 'webjob', command: 'webjob' },
   webjobctl: { place: 'webjobctl', command: 'webjobctl' },
@@ -34,7 +34,10 @@ const PROGRAMS: Readonly<Record<string, { place: string; command?: string }>> = 
   'webjob-view.cgi': { place: 'webjob-view.cgi' },
 };
 
-/** Writes the package into a directory and returns its path. `npm run build` must have run. Throws Error when dpkg-deb fails. */
+/**
+ * Writes the package into a directory and returns its path. `npm run build` must have run. Throws
+ * Error when dpkg-deb fails.
+ */
 export function buildDeb(target = join(root, 'dist')): string {
   // dpkg sorts 1.0.0~rc.1 before 1.0.0.
   const debian = version.replace('-', '~');
@@ -54,7 +57,7 @@ export function buildDeb(target = join(root, 'dist')): string {
     addControl(folder, put, debian);
     setTimes(folder, epoch);
     const file = join(target, `webjob_${debian}_all.deb`);
-    // zlib's bytes are the same wherever there are zlib and dpkg; `xz` would depend on the number of processors.
+    // zlib's output depends only on its version; that of `xz` depends on the number of processors.
     execFileSync('dpkg-deb', ['--root-owner-group', '-Zgzip', '-z9', '--build', folder, file], {
       stdio: ['ignore', 'ignore', 'inherit'],
       env: { ...process.env, SOURCE_DATE_EPOCH: String(epoch) },
@@ -65,7 +68,10 @@ export function buildDeb(target = join(root, 'dist')): string {
   }
 }
 
-/** Seconds since 1970 of SOURCE_DATE_EPOCH or the last commit; of package.json where there is no git. */
+/**
+ * The time of SOURCE_DATE_EPOCH or of the last commit, or of package.json without git, in seconds
+ * since 1970.
+ */
 function sourceDate(): number {
   if (process.env.SOURCE_DATE_EPOCH) return Number(process.env.SOURCE_DATE_EPOCH);
   try {
@@ -92,7 +98,7 @@ function addPrograms(folder: string, put: Put): void {
   }
 }
 
-/** webjob-view.conf serves a directory that holds nothing else. */
+/** webjob-view.conf serves a directory with nothing else in it. */
 function addViewDirectory(folder: string): void {
   mkdirSync(join(folder, 'usr/lib/webjob/view'));
   symlinkSync('../webjob-view.cgi', join(folder, 'usr/lib/webjob/view/webjob-view.cgi'));
@@ -139,7 +145,7 @@ function maintainer(): string {
   return /^Maintainer: (.*)$/m.exec(control)?.[1] ?? '';
 }
 
-/** The licence of the project and of every package that esbuild puts into its programs. */
+/** The licences of the project and of every package that esbuild includes in its programs. */
 function formatCopyright(): string {
   const lock = JSON.parse(readFileSync(join(root, 'package-lock.json'), 'utf8')) as {
     packages: Record<string, { dev?: true; link?: true; version?: string }>;
@@ -158,7 +164,9 @@ function formatCopyright(): string {
   ].join(rule);
 }
 
-/** Of a package by its LICENSE, or by that part of its README. Throws Error for one that has neither. */
+/**
+ * The licence of a package from its LICENSE, or from its README. Throws Error for one with neither.
+ */
 function readLicence(place: string): string {
   const files = readdirSync(join(root, place));
   const read = (pattern: RegExp): string | undefined => {
@@ -171,7 +179,7 @@ function readLicence(place: string): string {
   return text;
 }
 
-/** Snippets for httpd, units for systemd and the file for logrotate, with Debian's paths. */
+/** Snippets for httpd, systemd units and the logrotate file, with Debian's paths. */
 function addConfiguration(put: Put): void {
   const read = (name: string): string => readFileSync(join(root, name), 'utf8');
   put('etc/apache2/conf-available/webjob.conf', read('apache/debian/webjob.conf'));
@@ -206,7 +214,7 @@ function addControl(folder: string, put: Put, debian: string): void {
   for (const name of ['postinst', 'prerm', 'postrm']) put(`DEBIAN/${name}`, read(name), 0o755);
 }
 
-/** Regular files, without links, in one order. */
+/** Regular files, sorted; no links. */
 function filesBelow(folder: string): string[] {
   return readdirSync(folder, { recursive: true, withFileTypes: true })
     .filter((entry) => entry.isFile())
@@ -214,7 +222,7 @@ function filesBelow(folder: string): string[] {
     .sort();
 }
 
-/** Also the modes of directories, whatever the umask. */
+/** Also sets the modes of directories, regardless of the umask. */
 function setTimes(folder: string, epoch: number): void {
   for (const entry of readdirSync(folder, { recursive: true, withFileTypes: true })) {
     const place = join(entry.parentPath, entry.name);

@@ -1,9 +1,13 @@
-// Gets what the tests and the bench run from the Debian packages, when the machine has it not. Never for a user who is not root.
+// Installs Debian packages that the tests and benchmarks need, if the machine lacks them. Only for
+// root.
 import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
 
-/** The packages of programs, besides httpd and what few tests get for themselves; without some of them tests are skipped. */
+/**
+ * The packages of programs, besides httpd and those that individual tests get for themselves;
+ * without some of them tests are skipped.
+ */
 const TEST_PROGRAMS: Readonly<Record<string, string>> = {
   age: 'age',
   htpasswd: 'apache2-utils',
@@ -23,7 +27,7 @@ const TEST_PROGRAMS: Readonly<Record<string, string>> = {
   zsh: 'zsh',
 };
 
-/** Installs those that are missing, at once; with `sources`, only those whose names are in this text. */
+/** Installs the missing ones together; with `sources`, only those whose names are in this text. */
 export function installTestPrograms(sources?: string): void {
   const folders = (process.env.PATH ?? '').split(delimiter);
   const isThere = (program: string): boolean => folders.some((folder) => existsSync(join(folder, program)));
@@ -33,8 +37,9 @@ export function installTestPrograms(sources?: string): void {
 }
 
 /**
- * One process after the other: apt-get itself does not wait for another one. False when this is no Debian, when we are not root, or when
- * apt-get fails, which has told why.
+ * Installs packages. Concurrent processes wait for each other, which apt-get itself does not do.
+ * False when this is not Debian, for other users than root, and when apt-get fails, which has then
+ * reported why.
  */
 export function installPackages(names: readonly string[]): boolean {
   refuseWhenFast(`packages (${names.join(', ')})`);
@@ -48,7 +53,10 @@ export function installPackages(names: readonly string[]): boolean {
   return status === 0;
 }
 
-/** Throws Error under `npm run test:fast`, whose tests do without: scripts/test-files.ts chooses them by what they import. */
+/**
+ * Throws Error under `npm run test:fast`, whose tests must do without: scripts/test-files.ts
+ * chooses them by their imports.
+ */
 export function refuseWhenFast(what: string): void {
   if (process.env.WEBJOB_TEST_FAST) throw new Error(`a test of test:fast asks for ${what}`);
 }

@@ -1,4 +1,5 @@
-// The site without an httpd: the CGI under the embedded host, with the site's own user file. For trying things out, not for a network.
+// Serves a site without httpd: the CGI under the embedded host, with the site's own user file. For
+// trying things out, not for a network.
 import { createHash, timingSafeEqual } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { createServer } from 'node:http';
@@ -7,7 +8,7 @@ import { createCgiHost } from 'node-cgi-compat/host';
 import type { Server } from './httpd.ts';
 import type { Site } from './site.ts';
 
-/** Serves a site on 127.0.0.1 as startHttpd does. */
+/** Serves a site on 127.0.0.1, like startHttpd(). */
 export async function startEmbedded(site: Site, port = 0): Promise<Server> {
   const users = new Map(
     readFileSync(site.userFile, 'utf8')

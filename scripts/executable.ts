@@ -1,5 +1,5 @@
-// Builds dist/webjob-<platform>-<arch>: the client and the Node that runs this script in one file, for machines without Node (Node's
-// single executable application). What dist/webjob is made of must be built before.
+// Builds dist/webjob-<platform>-<arch>: the client and the Node that runs this script in one file,
+// for machines without Node (Node's single executable application). dist/ must be built before.
 import { execFileSync, spawnSync } from 'node:child_process';
 import { chmodSync, copyFileSync, mkdtempSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -8,18 +8,22 @@ import { join } from 'node:path';
 const root = join(import.meta.dirname, '..');
 const dist = join(root, 'dist');
 
-// Node gives the blob this name and looks for the fuse before it looks for the blob.
+// Node uses this name for the blob, and looks for the fuse before it looks for the blob.
 const BLOB = 'NODE_SEA_BLOB';
 const FUSE = 'NODE_SEA_FUSE_fce680ab2cc467b6e072b8b5df1996b2';
 
-/** Writes the executable and returns its path. Throws Error with the words of the tool that failed. */
+/**
+ * Writes the executable and returns its path. Throws Error with the messages of the tool that
+ * failed.
+ */
 export function buildExecutable(): string {
   const suffix = process.platform === 'win32' ? '.exe' : '';
   const target = join(dist, `webjob-${process.platform}-${process.arch}${suffix}`);
   const folder = mkdtempSync(join(tmpdir(), 'webjob-executable-'));
   try {
     const blob = makeBlob(folder);
-    // Made aside: a target that is there is whole, and one that runs at this moment may be replaced.
+    // Made under a temporary name, so that an existing executable is always complete and may be
+    // running.
     const made = join(folder, 'webjob');
     copyFileSync(process.execPath, made);
     chmodSync(made, 0o755);
@@ -36,7 +40,7 @@ export function buildExecutable(): string {
   }
 }
 
-/** Its Node takes switches from nobody, and has no debugger from its first moment on. */
+/** Its Node accepts no options from outside, and never has a debugger. */
 const CLOSED = { execArgv: ['--disable-sigusr1'], execArgvExtension: 'none' };
 
 function makeBlob(folder: string): string {
@@ -54,14 +58,14 @@ function inject(executable: string, blob: string): void {
   run(process.execPath, [postject, executable, BLOB, blob, '--sentinel-fuse', FUSE, ...segment]);
 }
 
-/** A Node that does not know the settings of CLOSED passes over them without a word. */
+/** A Node that does not know the settings of CLOSED ignores them silently. */
 function checkIsClosed(executable: string): void {
   const env = { ...process.env, NODE_OPTIONS: '--no-such-option' };
   if (spawnSync(executable, ['--version'], { env }).status !== 0)
     throw new Error(`an executable with Node ${process.version} would obey NODE_OPTIONS: build it with Node 24.21`);
 }
 
-/** Says what the tool said only when it failed: what they say of success is noise. */
+/** Runs a tool, and prints its messages only when it fails. */
 function run(command: string, args: string[]): void {
   try {
     execFileSync(command, args, { stdio: 'pipe' });

@@ -1,5 +1,6 @@
-// npm run test:faults: puts each deliberate fault of test/faults.json into a copy of the project, alone, and looks whether the tests that
-// should notice it fail. Arguments are files of the product whose faults to take in place of all.
+// npm run test:faults: puts each deliberate fault of test/faults.json, alone, into a copy of the
+// project, and checks that the tests which should notice it fail. Arguments select files of the
+// product, by default all.
 import { spawnSync } from 'node:child_process';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
@@ -24,9 +25,9 @@ Exit codes: 0 all noticed, 1 not all, 2 wrong command line
 
 /** One entry of test/faults.json. */
 export interface Fault {
-  /** The file, from the project's root. */
+  /** The file, relative to the project's root. */
   place: string;
-  /** Occurs exactly once in it. */
+  /** Occurs exactly once in the file. */
   before: string;
   after: string;
   /** The test files of which at least one must fail. */
@@ -35,19 +36,19 @@ export interface Fault {
   why: string;
 }
 
-/** What became of a fault. `untested`: its tests fail without it. */
+/** The outcome for a fault. `untested`: its tests fail without it. */
 type Outcome = 'noticed' | 'unnoticed' | 'stale' | 'did-not-build' | 'untested';
 
 interface Result extends Fault {
   outcome: Outcome;
-  /** Undefined when `before` is not there. */
+  /** Undefined when `before` is not in the file. */
   line: number | undefined;
   seconds: number;
   /** The first test that failed, or why none ran. */
   by: string | undefined;
 }
 
-/** How long a test file took without a fault; undefined when it failed. */
+/** The duration of each test file without a fault; undefined when it failed. */
 type Baselines = ReadonlyMap<string, number | undefined>;
 
 class UsageError extends Error {}
@@ -106,7 +107,9 @@ function readFaults(root: string): Fault[] {
   return JSON.parse(readFileSync(path, 'utf8')) as Fault[];
 }
 
-/** Those in the files or below the folders that are named, and of these the ones that changed. */
+/**
+ * The faults in the named files or directories, and with `since` only those in files that changed.
+ */
 function selectFaults(root: string, faults: Fault[], named: string[], since: string | undefined): Fault[] {
   const paths = named.map((path) => relative(root, resolve(path)));
   for (const path of paths) if (!existsSync(join(root, path))) throw new UsageError(`${path} does not exist`);
@@ -220,12 +223,14 @@ async function build(copy: WorkingCopy): Promise<boolean> {
   return exitCode === 0;
 }
 
-/** The name of the innermost test that failed first: TAP writes a test behind those in it. */
+/** The name of the innermost test that failed first: in TAP a test follows its subtests. */
 function findFailed(tap: string): string | undefined {
   return /^ *not ok \d+ - (.*)$/m.exec(tap)?.[1];
 }
 
-/** Gives each copy the next thing to do when it is done with one; the results in the order of the things. */
+/**
+ * Gives each copy the next item when it has finished one; results are in the order of the items.
+ */
 async function share<Thing, Value>(
   copies: readonly WorkingCopy[],
   things: readonly Thing[],

@@ -1,4 +1,4 @@
-// Free ports of this machine for servers that are started with a port in their configuration.
+// Free ports of this machine, for servers whose configuration must contain a port.
 import { randomInt } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { createServer, type Server } from 'node:net';
@@ -8,8 +8,9 @@ const USUAL_EPHEMERAL_PORT = 32_768;
 const ATTEMPTS = 1000;
 
 /**
- * So many ports of 127.0.0.1 that nobody listens on. They are below those that the kernel gives to outgoing connections, which would
- * otherwise take one before its server binds it, or while a server that was killed is started again.
+ * Ports of 127.0.0.1 on which nothing listens. They are below the range that the kernel uses for
+ * outgoing connections, which could otherwise take one before its server binds it, or while a
+ * killed server restarts.
  */
 export async function findFreePorts(count: number): Promise<number[]> {
   const end = firstEphemeralPort();
@@ -30,7 +31,7 @@ export async function findFreePorts(count: number): Promise<number[]> {
   }
 }
 
-/** Undefined when somebody else has the port. */
+/** Undefined when another process has the port. */
 function hold(port: number): Promise<Server | undefined> {
   return new Promise((resolve) => {
     const server = createServer();

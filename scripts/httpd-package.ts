@@ -1,4 +1,5 @@
-// Finds the machine's httpd, or gets one for the tests. Never starts a service and never changes the machine's own configuration.
+// Finds the machine's httpd, or gets one for the tests. Never starts a service and never changes
+// the machine's configuration.
 import { execFileSync, spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
@@ -7,7 +8,10 @@ import { installPackages, refuseWhenFast } from './debian.ts';
 export interface HttpdProgram {
   binary: string;
   modulesDirectory: string;
-  /** Folders of shared libraries the binary needs and the system does not have, for LD_LIBRARY_PATH. */
+  /**
+   * Directories of shared libraries that the binary needs and the system lacks, for
+   * LD_LIBRARY_PATH.
+   */
   libraryPath?: string;
 }
 
@@ -32,8 +36,8 @@ export function findHttpd(): HttpdProgram | undefined {
 }
 
 /**
- * The machine's httpd, or Debian's: installed when we are root, else unpacked into .cache/httpd. Throws Error with one
- * sentence and a hint when neither can be.
+ * The machine's httpd, or Debian's: installed for root, otherwise unpacked into .cache/httpd.
+ * Throws an Error with a hint when neither is possible.
  */
 export function obtainHttpd(): HttpdProgram {
   refuseWhenFast('an httpd');
@@ -51,7 +55,9 @@ export function obtainHttpd(): HttpdProgram {
   return obtained;
 }
 
-/** The same with mod_fcgid, which is a package of its own; undefined where it cannot be had. */
+/**
+ * An httpd with mod_fcgid, which is in a separate package; undefined when that is not available.
+ */
 export function obtainFcgid(): HttpdProgram | undefined {
   const program = obtainHttpd();
   const module = join(program.modulesDirectory, 'mod_fcgid.so');
@@ -59,7 +65,10 @@ export function obtainFcgid(): HttpdProgram | undefined {
   return existsSync(module) ? program : undefined;
 }
 
-/** Apache's htpasswd in PATH: the machine's, or Debian's as obtainHttpd gets httpd. Throws Error when it cannot be had. */
+/**
+ * Puts Apache's htpasswd into PATH: the machine's, or Debian's, obtained like httpd. Throws Error
+ * when it is not available.
+ */
 export function obtainHtpasswd(): void {
   const isThere = (): boolean => spawnSync('htpasswd', ['-nbB', 'a', 'a']).status === 0;
   if (isThere()) return;
@@ -77,7 +86,7 @@ export function obtainHtpasswd(): void {
   if (!isThere()) throw new Error('the Debian package apache2-utils came without htpasswd; install it by hand');
 }
 
-/** Without root: the package and what it depends on, laid out below .cache/httpd. */
+/** Without root: unpacks the package and its dependencies below .cache/httpd. */
 function unpackPackages(): void {
   process.stderr.write('webjob: getting httpd from the Debian packages (once)\n');
   mkdirSync(cache, { recursive: true });

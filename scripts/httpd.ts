@@ -1,4 +1,5 @@
-// A private httpd for one site, in a process group of its own, listening on 127.0.0.1 only. Includes the shipped apache/webjob.conf.
+// A private httpd for one site, in a process group of its own, that listens on 127.0.0.1 only.
+// Includes the shipped apache/webjob.conf.
 import { type ChildProcess, spawn } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, realpathSync, writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
@@ -14,19 +15,19 @@ export interface HttpdOptions {
   site: Site;
   /** event runs scripts through mod_cgid (one socket), prefork through mod_cgi (pipes). */
   mpm: 'event' | 'prefork';
-  /** The Node that `#!/usr/bin/env node` finds; the running one unless given. */
+  /** The Node that `#!/usr/bin/env node` finds; by default the running one. */
   node?: string;
   /** Key and certificate for a TLS-only server. */
   tls?: { keyFile: string; certificateFile: string };
-  /** Modules beside the usual, without `mod_` and `.so`. */
+  /** Additional modules, without `mod_` and `.so`. */
   modules?: string[];
   /** Lines before and after the Include of the shipped file. */
   before?: string;
   after?: string;
-  /** Another port beside the first, and the lines about it: a virtual host that differs from the rest. */
+  /** A second port with its configuration, such as a different virtual host. */
   second?: (port: number) => string;
   program?: HttpdProgram;
-  /** Where to listen in place of a free port: that of a server that was killed and comes back. */
+  /** The port of a killed server that comes back; by default a free one. */
   port?: number;
 }
 
@@ -40,7 +41,7 @@ export interface Server {
 }
 
 export interface HttpdServer extends Server {
-  /** Where `second` listens; nobody without it. */
+  /** The port of `second`; unused without it. */
   secondPort: number;
 }
 
@@ -48,18 +49,24 @@ type Ports = readonly [first: number, second: number];
 
 const MODULES = 'authn_core authn_file authz_core authz_user auth_basic alias env reqtimeout'.split(' ');
 const START_LIMIT_MS = 60_000;
-/** Looks that are taken in any case: a busy test may leave no time for a second one before the limit. */
+/**
+ * The least number of attempts, because on a busy machine the time limit may leave room for only
+ * one.
+ */
 const START_LOOKS = 100;
 const STOP_LIMIT_MS = 5_000;
 
-/** Starts httpd and waits until it answers. Throws Error with the end of the error log when it does not. */
+/**
+ * Starts httpd and waits until it answers. Throws an Error with the end of the error log when it
+ * does not.
+ */
 export async function startHttpd(options: HttpdOptions): Promise<HttpdServer> {
   for (let attempt = 1; ; attempt++) {
     try {
       const [first = 0, second = 0] = await findFreePorts(2);
       return await startOnce(options, [options.port ?? first, second]);
     } catch (error) {
-      // Another process may have taken the port between its choice and the start.
+      // Another process may have taken the port meanwhile.
       if (attempt === 3 || !String(error).includes('could not bind')) throw error;
     }
   }
@@ -136,7 +143,10 @@ ${options.second ? `Listen 127.0.0.1:${secondPort}\n${options.second(secondPort)
 `;
 }
 
-/** Its own file says that it has the port: whoever else answers there may be the httpd of another test. */
+/**
+ * httpd's pid file shows that it has the port: another server that answers there may be that of
+ * another test.
+ */
 async function untilListening(child: ChildProcess, port: number, pidFile: string): Promise<void> {
   const deadline = Date.now() + START_LIMIT_MS;
   for (let looks = 0; looks < START_LOOKS || Date.now() < deadline; looks += 1, await sleep(10)) {
@@ -164,8 +174,8 @@ function canConnect(port: number): Promise<boolean> {
 }
 
 /**
- * Ends httpd, and then what is left of its group: SIGTERM, and SIGKILL after five seconds. Not the group at once: httpd would start a
- * mod_cgid that ended before it anew, and take two seconds.
+ * Ends httpd, and then the rest of its group: SIGTERM, and SIGKILL after five seconds. Not the
+ * group at once, because httpd would restart a mod_cgid that ended first, which takes two seconds.
  */
 async function stopGroup(child: ChildProcess): Promise<void> {
   const { pid } = child;
@@ -178,7 +188,7 @@ async function stopGroup(child: ChildProcess): Promise<void> {
   }
 }
 
-/** False when the limit passes first. */
+/** False when the time limit is reached. */
 async function until(isTrue: () => boolean, limitMs: number): Promise<boolean> {
   for (const deadline = Date.now() + limitMs; Date.now() < deadline; await sleep(10)) {
     if (isTrue()) return true;

@@ -1,5 +1,6 @@
-// npm run test:mutants: StrykerJS changes every operator, branch and text of the pure modules, one at a time, and their tests must fail.
-// Arguments are files of these modules to take in place of all. Takes hours for all of them, as each change is a run of the tests.
+// npm run test:mutants: StrykerJS changes every operator, branch and text of the pure modules, one
+// at a time, and their tests must fail. Arguments select files of these modules, by default all,
+// which takes hours, because each change is a run of the tests.
 import { spawn } from 'node:child_process';
 import { globSync, writeFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
@@ -7,10 +8,12 @@ import { join, relative, resolve } from 'node:path';
 import { makeEnvironment } from './test-environment.ts';
 import { makeWorkingCopy } from './working-copy.ts';
 
-/** Not among the packages of the project: nothing else needs it, and it brings a hundred of its own. */
+/**
+ * Not a dependency of the project, because nothing else needs it and it brings a hundred packages.
+ */
 const STRYKER = '@stryker-mutator/core@^10.1.1';
 
-/** Modules without files, sockets or clocks, and the tests that hold them. */
+/** Modules without files, sockets or clocks, with their tests. */
 const MODULES = [
   { files: 'cgi/protocol/*.ts', tests: ['protocol', 'protocol-record'] },
   { files: 'conf/*.ts', tests: ['conf'] },
@@ -31,7 +34,7 @@ if (unknown.length > 0) {
   for (const plan of plans) if (plan.mutate.length > 0 && !(await mutate(plan))) process.exitCode = 1;
 }
 
-/** Runs Stryker in a copy of the project; false when a change went unnoticed. */
+/** Runs Stryker in a copy of the project; false when a change was not noticed. */
 async function mutate({ mutate, tests }: (typeof plans)[number]): Promise<boolean> {
   const environment = makeEnvironment(false);
   const copy = makeWorkingCopy(root, environment);
@@ -47,7 +50,7 @@ async function mutate({ mutate, tests }: (typeof plans)[number]): Promise<boolea
     const command = ['node', '--test', ...tests.map((name) => `test/${name}.test.ts`)].join(' ');
     const options = {
       ...{ mutate, testRunner: 'command', commandRunner: { command }, plugins: [], reporters: ['clear-text'] },
-      // Its own copy would find the project's packages, which are links, in the place that it was copied from.
+      // Stryker's own copy would resolve the project's packages, which are links, to the original.
       inPlace: true,
       concurrency: Math.ceil(availableParallelism() / 2),
       thresholds: { high: 100, low: 100, break: 100 },

@@ -1,4 +1,5 @@
-// nginx and fcgiwrap for the tests: the machine's, or Debian's, unpacked and not installed, so that nothing is started.
+// nginx and fcgiwrap for the tests: the machine's, or Debian's, unpacked without installation, so
+// that no service starts.
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
@@ -7,7 +8,7 @@ import { refuseWhenFast } from './debian.ts';
 export interface NginxPrograms {
   nginx: string;
   fcgiwrap: string;
-  /** What nginx tells a FastCGI program, as Debian has it. */
+  /** The parameters that nginx passes to a FastCGI program, as in Debian. */
   fastcgiParams: string;
   /** For LD_LIBRARY_PATH. */
   libraryPath: string;
@@ -16,7 +17,7 @@ export interface NginxPrograms {
 const cache = join(import.meta.dirname, '..', '.cache', 'nginx');
 const PACKAGES = ['nginx', 'nginx-common', 'fcgiwrap', 'libfcgi0ldbl'];
 
-/** Undefined where they cannot be had; apt-get has then told why. */
+/** Undefined when they are not available; apt-get has then reported why. */
 export function obtainNginx(): NginxPrograms | undefined {
   refuseWhenFast('nginx');
   const found = findIn('/') ?? findIn(join(cache, 'root'));
@@ -26,7 +27,7 @@ export function obtainNginx(): NginxPrograms | undefined {
   const isRoot = process.getuid?.() === 0;
   const script = `${isRoot ? 'apt-get update -q && ' : ''}apt-get download -q -o APT::Sandbox::User= "$@" &&
     for package in *.deb; do dpkg -x "$package" unpacked || exit; done && mv unpacked root`;
-  // Another run may have got them in the meantime.
+  // Another run may have unpacked them meanwhile.
   const once = ['-c', `[ -d root ] || { ${script}; }`, 'sh', ...PACKAGES];
   spawnSync('flock', ['lock', 'sh', ...once], { cwd: cache, stdio: ['ignore', 'ignore', 'inherit'] });
   return findIn(join(cache, 'root'));

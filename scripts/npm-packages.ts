@@ -1,5 +1,6 @@
-// npm run build:npm: the packages for npm, dist/webjob-VERSION.tgz and dist/node-cgi-compat-VERSION.tgz. Each has JavaScript and no
-// dependencies: Node runs no TypeScript below node_modules.
+// npm run build:npm: makes the npm packages dist/webjob-VERSION.tgz and
+// dist/node-cgi-compat-VERSION.tgz. Both contain JavaScript, because Node runs no TypeScript below
+// node_modules, and have no dependencies.
 import { execFileSync } from 'node:child_process';
 import { chmodSync, copyFileSync, cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -12,7 +13,7 @@ const readJson = (path: string): Record<string, unknown> => JSON.parse(readFileS
 const CLIENT_PROGRAMS = ['webjob', 'webjob-sign', 'pad-make-script'];
 const CLIENT_MANUALS = ['webjob.1', 'webjob.conf.5', 'webjob-sign.1', 'pad-make-script.1'];
 
-/** Puts the client as a package into a directory. `npm run build` must have run. */
+/** Writes the client's package into a directory. `npm run build` must have run. */
 export function stageClient(folder: string): void {
   const { version, license, engines } = readJson('package.json');
   for (const name of ['bin', 'man', 'completions', 'examples']) mkdirSync(join(folder, name), { recursive: true });
@@ -37,7 +38,10 @@ export function stageClient(folder: string): void {
   });
 }
 
-/** Puts node-cgi-compat as JavaScript with types into a directory. Throws Error with the words of tsc. */
+/**
+ * Writes node-cgi-compat as JavaScript with types into a directory. Throws Error with the messages
+ * of tsc.
+ */
 export function stageLibrary(folder: string): void {
   const tsc = join(root, 'node_modules/.bin/tsc');
   execFileSync(tsc, ['--project', join(root, 'packaging/npm/tsconfig.json'), '--outDir', folder], { encoding: 'utf8' });

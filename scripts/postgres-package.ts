@@ -1,4 +1,5 @@
-// PostgreSQL for the tests: the machine's, or Debian's, unpacked and not installed, so that nothing is started.
+// PostgreSQL for the tests: the machine's, or Debian's, unpacked without installation, so that no
+// service starts.
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
@@ -7,13 +8,13 @@ import { refuseWhenFast } from './debian.ts';
 const cache = join(import.meta.dirname, '..', '.cache', 'postgres');
 
 export interface PostgresPrograms {
-  /** Where initdb and postgres are. */
+  /** The directory of initdb and postgres. */
   bin: string;
   /** For LD_LIBRARY_PATH. */
   libraryPath: string;
 }
 
-/** Undefined where they cannot be had; apt-get has then told why. */
+/** Undefined when it is not available; apt-get has then reported why. */
 export function obtainPostgres(): PostgresPrograms | undefined {
   refuseWhenFast('PostgreSQL');
   const found = findIn('/') ?? findIn(join(cache, 'root'));
@@ -21,12 +22,13 @@ export function obtainPostgres(): PostgresPrograms | undefined {
   process.stderr.write('webjob: getting PostgreSQL from the Debian packages (once)\n');
   mkdirSync(cache, { recursive: true });
   const isRoot = process.getuid?.() === 0;
-  // The compiler of queries is as large as all the rest, and the server does without.
+  // The JIT compiler is left out: it is as large as everything else, and the server works without
+  // it.
   const script = `${isRoot ? 'apt-get update -q && ' : ''}server=$(apt-cache depends postgresql | sed -n 's/.*Depends: \\(postgresql-[0-9]*\\)$/\\1/p') &&
     apt-get download -q -o APT::Sandbox::User= "$server" $(apt-cache depends --recurse --no-recommends --no-suggests --no-conflicts \
       --no-breaks --no-replaces --no-enhances "$server" | grep -E '^lib[a-z0-9.+-]+$' | grep -vE '^lib(llvm|c6|gcc|stdc)') &&
     for package in *.deb; do dpkg -x "$package" unpacked || exit; done && mv unpacked root`;
-  // Another run may have got them in the meantime.
+  // Another run may have unpacked it meanwhile.
   spawnSync('flock', ['lock', 'sh', '-c', `[ -d root ] || { ${script}; }`], {
     cwd: cache,
     stdio: ['ignore', 'ignore', 'inherit'],

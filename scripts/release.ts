@@ -1,4 +1,5 @@
-// npm run release [-- --key FILE]: everything that is published of a version, in dist/release, with SHA256SUMS and its signature.
+// npm run release [-- --key FILE]: writes everything that is published for a version to
+// dist/release, with SHA256SUMS and its signature.
 import { execFileSync } from 'node:child_process';
 import { createHash, createPrivateKey, createPublicKey, sign } from 'node:crypto';
 import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -11,8 +12,9 @@ import { buildNpmPackages } from './npm-packages.ts';
 const root = join(import.meta.dirname, '..');
 
 /**
- * Writes the sources, the Debian package, the npm packages and SHA256SUMS into an empty directory. With an Ed25519 key in PEM it
- * adds SHA256SUMS.sig, the raw signature, and release.pub. Returns the names of the files.
+ * Writes the sources, the Debian package, the npm packages and SHA256SUMS into an empty directory.
+ * With an Ed25519 key in PEM it adds SHA256SUMS.sig, the raw signature, and release.pub. Returns
+ * the names of the files.
  */
 export function writeRelease(target: string, keyFile?: string): string[] {
   const { version } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'));

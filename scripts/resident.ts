@@ -1,4 +1,5 @@
-// A site whose script stays: the process itself, and an httpd before it in either of the two ways that are shipped.
+// A site with a persistent worker: the process itself, and an httpd in front of it in either of the
+// two shipped configurations.
 import { type ChildProcess, spawn } from 'node:child_process';
 import { chownSync, lstatSync, mkdirSync, readdirSync, readFileSync } from 'node:fs';
 import type { Socket } from 'node:net';
@@ -15,17 +16,20 @@ const STOP_LIMIT_MS = 20_000;
 export interface Resident {
   pid: number;
   socket: string;
-  /** What it has said on stderr. */
+  /** Its output on stderr so far. */
   complaints(): string;
   /** Resolves with the exit code, or the signal that ended it. */
   ended: Promise<number | string>;
-  /** SIGTERM, and SIGKILL when that does not help. */
+  /** Sends SIGTERM, and SIGKILL if that does not help. */
   stop(): Promise<number | string>;
-  /** Lets this process end before it does. */
+  /** Lets this process exit before the worker does. */
   unref(): void;
 }
 
-/** Starts the script so that it listens on a socket in a folder of the web user. `wrapper` is a program that becomes it. */
+/**
+ * Starts the script so that it listens on a socket in a directory of the web user. `wrapper` is a
+ * program that executes it.
+ */
 export async function startResident(
   site: Site,
   args: string[] = [],
@@ -43,9 +47,9 @@ export async function startResident(
   const [program = '', ...words] = [...wrapper, ...script];
   const child = spawn(program, words, {
     stdio: ['ignore', 'ignore', 'pipe'],
-    // What the folders above the binary let the web user do is not the question here: it is root who starts it.
+    // Root starts it, so it does not matter whether the web user could reach the binary.
     ...(user && { uid: user.uid, gid: user.gid }),
-    // As the shipped files have it.
+    // As in the shipped files.
     env: { NODE_OPTIONS: `--max-old-space-size=64 --max-semi-space-size=4 ${nodeOptions}` },
     cwd: '/',
   });
@@ -85,10 +89,10 @@ function watch(child: ChildProcess, socket: string): Resident {
 export const WAYS = ['mod_fcgid', 'mod_proxy_fcgi'] as const;
 export type Way = (typeof WAYS)[number];
 
-/** What httpd has to load for a way. */
+/** The modules that httpd needs for a way. */
 export const MODULES_OF_WAY: Record<Way, string[]> = { mod_fcgid: ['fcgid'], mod_proxy_fcgi: ['proxy', 'proxy_fcgi'] };
 
-/** The lines that switch a site to a way: behind webjob.conf, as the guide has it. */
+/** The lines that switch a site to a way, after webjob.conf, as in the guide. */
 export function linesOfWay(way: Way, site: Site, run: string): { before: string; after: string } {
   const include = (name: string): string => `Include "${join(SHIPPED, name)}"`;
   if (way === 'mod_proxy_fcgi') {
@@ -109,7 +113,7 @@ export interface ResidentSite {
   close(): Promise<void>;
 }
 
-/** Serves a site, made with `resident`, in one of the ways. `args` are the resident process's. */
+/** Serves a site, made with `resident`, in one of the ways. `args` are for the worker. */
 export async function startWay(
   way: Way,
   site: Site,
@@ -136,7 +140,7 @@ export async function startWay(
   }
 }
 
-/** The process ids of all processes that run a script of this site. */
+/** The ids of all processes that run a script of this site. */
 export function findProcesses(site: Site): number[] {
   const isOurs = (pid: string): boolean => {
     try {

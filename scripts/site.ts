@@ -1,5 +1,6 @@
-// A private WebJob site in one folder, laid out as the 2004 article does it: folders, owners, modes, settings, client1 with the
-// password foo, and host.sh. For npm start, the tests and the benchmarks; knows nothing of how it is served.
+// A private WebJob site in one directory, laid out as in the 2004 article: directories, owners,
+// modes, settings, client1 with the password foo, and host.sh. For npm start, the tests and the
+// benchmarks. It does not depend on how the site is served.
 import { createHash } from 'node:crypto';
 import {
   appendFileSync,
@@ -21,9 +22,9 @@ import { custodyPath, segmentFolder } from 'webjob-locker';
 import { findWebUser, openTree } from './web-user.ts';
 
 export interface Site {
-  /** Holds everything below; removed by remove(). */
+  /** Contains everything below; remove() removes it. */
   root: string;
-  /** ScriptAlias leads here: nph-webjob.cgi and .htaccess. */
+  /** The target of ScriptAlias: nph-webjob.cgi and .htaccess. */
   cgiDirectory: string;
   propertiesFile: string;
   userFile: string;
@@ -36,19 +37,25 @@ export interface Site {
 }
 
 export interface SiteOptions {
-  /** Controls beside BaseDirectory. */
+  /** Settings in addition to BaseDirectory. */
   settings?: Record<string, string>;
-  /** A link to the launcher of an installation elsewhere, in place of a copy of the built file. */
+  /**
+   * Install a link to the launcher of an installation elsewhere, instead of a copy of the built
+   * file.
+   */
   linkLauncher?: boolean;
-  /** Beside a copy what it needs to stay. */
+  /** Also copy the file for persistent workers. */
   resident?: boolean;
-  /** Nothing in logfiles/ but the log, as the article has it: the web user can then make no custody record. */
+  /**
+   * Only the log may be written in logfiles/, as in the article, so that the web user cannot make a
+   * custody record.
+   */
   withoutCustody?: boolean;
 }
 
 const project = join(import.meta.dirname, '..');
 
-/** Makes the site in a new folder of the temporary directory. The built CGI must exist. */
+/** Makes the site in a new temporary directory. The CGI must have been built. */
 export function makeSite(options: SiteOptions = {}): Site {
   const root = mkdtempSync(join(tmpdir(), 'webjob-site-'));
   chmodSync(root, 0o755);
@@ -97,22 +104,25 @@ export function makeSite(options: SiteOptions = {}): Site {
 
 const SETTLED = new Date('2004-05-23');
 
-/** Writes nph-webjob.cfg anew: BaseDirectory, the controls given, then `more` as it stands. */
+/** Writes nph-webjob.cfg: BaseDirectory, the given settings, then `more` as it is. */
 export function configure(site: Site, settings: Record<string, string>, more = ''): void {
   const lines = Object.entries({ BaseDirectory: site.base, ...settings }).map(([key, value]) => `${key}=${value}\n`);
   writeFileSync(site.propertiesFile, `${lines.join('')}${more}\n`, { mode: 0o644 });
-  // A process that stays does not read a file that may still be being written.
+  // A persistent worker ignores a file that may still be being written, so it gets an older time.
   utimesSync(site.propertiesFile, SETTLED, SETTLED);
 }
 
-/** Lets a user in. `{SHA}` is enough for a password that is printed on the screen; a real site uses `htpasswd -B`. */
+/**
+ * Adds a user. `{SHA}` is sufficient for a password that is printed on the screen; a real site uses
+ * `htpasswd -B`.
+ */
 export function addUser(site: Site, name: string, password: string): void {
   appendFileSync(site.userFile, `${name}:{SHA}${createHash('sha1').update(password).digest('base64')}\n`, {
     mode: 0o644,
   });
 }
 
-/** Puts a command where the article's walk-through puts it: profiles/<client>/<name>. */
+/** Adds a command at its path in the article: profiles/<client>/<name>. */
 export function addCommand(site: Site, clientId: string, name: string, content: string | Uint8Array): string {
   mkdirSync(join(site.profiles, clientId, 'commands'), { recursive: true, mode: 0o755 });
   const path = join(site.profiles, clientId, name);
@@ -120,7 +130,7 @@ export function addCommand(site: Site, clientId: string, name: string, content: 
   return path;
 }
 
-/** The article's webjob.conf, word for word but for the URL and the folder it works in; returns its path. */
+/** Writes the article's webjob.conf, except for the URL and its directory; returns its path. */
 export function writeClientConf(site: Site, url: string, name = 'webjob.conf'): string {
   const folder = join(site.root, 'client');
   mkdirSync(folder, { recursive: true, mode: 0o700 });
@@ -145,7 +155,7 @@ export function writeClientConf(site: Site, url: string, name = 'webjob.conf'): 
 function installScript(site: Site, options: SiteOptions): void {
   const script = join(site.cgiDirectory, 'nph-webjob.cgi');
   if (options.linkLauncher) {
-    // The checkout itself may lie where the web user cannot go.
+    // The web user may not be able to reach the checkout, so the programs are copied.
     for (const room of ['bin', 'dist']) cpSync(join(project, room), join(site.root, 'opt', room), { recursive: true });
     openTree(join(site.root, 'opt'));
     symlinkSync(join(site.root, 'opt', 'bin', 'nph-webjob'), script);

@@ -1,4 +1,5 @@
-// npm start: the main job shown from end to end on a private site, then everything is put away. With --keep the server stays.
+// npm start: demonstrates a complete job on a private site, and removes everything afterwards. With
+// --keep the server stays.
 import { execFileSync, spawn } from 'node:child_process';
 import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { basename, join } from 'node:path';
@@ -62,11 +63,11 @@ function readOptions(): { keep: boolean; embedded: boolean; help: boolean } | un
   }
 }
 
-/** Who may look at the locker in the browser. */
+/** The user of the view. */
 const READER = { name: 'reader', password: 'webjob' };
 
 interface Shown extends Server {
-  /** Of the view; undefined where there is none. */
+  /** The address of the view; undefined when there is none. */
   viewUrl?: string;
 }
 
@@ -83,7 +84,7 @@ async function serve(site: Site, embedded: boolean, keep: boolean): Promise<Show
   return await startEmbedded(site);
 }
 
-/** Runs the client as the article does and prints what there is to see of it afterwards. */
+/** Runs the client as in the article, and prints the results. */
 async function showRun(site: Site, conf: string): Promise<number> {
   const args = ['--execute', '--file', conf, 'host.sh'];
   print(`$ webjob ${args.join(' ')}`);
@@ -101,7 +102,7 @@ async function showRun(site: Site, conf: string): Promise<number> {
   return 0;
 }
 
-/** Asynchronous: the embedded host serves the client from this very process. */
+/** Asynchronous, because the embedded host serves the client from this very process. */
 async function runClient(args: string[]): Promise<number> {
   return await new Promise((resolve) => {
     spawn(process.execPath, [webjob, ...args], { stdio: ['ignore', 'inherit', 'inherit'] })
@@ -126,7 +127,7 @@ ${heading('The server stays up until Ctrl-C')}${view}
   settings  ${site.propertiesFile}`);
 }
 
-/** Resolves with the exit code of the first signal; until then a signal no longer ends the process in the middle of things. */
+/** Resolves with the exit code for the first signal; until then signals do not end the process. */
 function waitForSignal(): Promise<number> {
   return new Promise((resolve) => {
     process

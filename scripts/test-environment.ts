@@ -1,11 +1,14 @@
-// What the tests see of the world that runs them: the same, whatever is exported where they are started.
+// The environment of the tests: always the same, whatever is exported where they are started.
 import { chmodSync, mkdtempSync, realpathSync, rmSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { basename, delimiter, dirname, join } from 'node:path';
 import { NOTES } from './test-leftovers.ts';
 import { openProgram } from './web-user.ts';
 
-/** How programs and packages are found, who is at work, and what the tests themselves are told. All else is left out. */
+/**
+ * Variables that locate programs and packages, identify the user, and configure the tests. All
+ * others are left out.
+ */
 const KEPT =
   /^(?:PATH|USER|LOGNAME|CI|(?:https?|no)_proxy|NODE_EXTRA_CA_CERTS|SSL_CERT_(?:FILE|DIR)|npm_config_\w+|WEBJOB_TEST_\w+)$/i;
 
@@ -13,22 +16,23 @@ export interface TestEnvironment {
   variables: NodeJS.ProcessEnv;
   /** The Node that runs the tests. */
   node: string;
-  /** Where the tests note what they leave when they are ended: removeLeftovers() reads it. */
+  /** The file in which the tests note what they may leave behind, for removeLeftovers(). */
   notes: string;
   remove(): void;
 }
 
 /**
- * Makes an environment for the tests: the variables that say how programs and packages are found, an empty home that everybody may
- * enter, /tmp for temporary files, and no more; `isFast` for what refuseWhenFast() refuses. Sets the umask of this process and of all that it starts. As root, where others may not
- * enter the folder of Node, the tests get a copy of it: they run scripts as the web user.
+ * Makes an environment for the tests: the variables that locate programs and packages, an empty
+ * home that everyone may enter, and /tmp for temporary files; `isFast` is for refuseWhenFast().
+ * Sets the umask of this process and its children. For root, when others may not enter the
+ * directory of Node, the tests get a copy, because they run scripts as the web user.
  */
 export function makeEnvironment(isFast: boolean, given = process.env): TestEnvironment {
   process.umask(0o022);
   const folder = mkdtempSync('/tmp/webjob-test-');
   chmodSync(folder, 0o755);
   const kept = Object.entries(given).filter(([name]) => KEPT.test(name));
-  // npm takes these from the home, which is another one here.
+  // npm takes these from the home directory, which is replaced here.
   const npm = { npm_config_userconfig: join(homedir(), '.npmrc'), npm_config_cache: join(homedir(), '.npm') };
   const node = openProgram(realpathSync(process.execPath), () => folder);
   const PATH = [dirname(node), ...sortPath(given.PATH ?? '/usr/bin:/bin')].join(delimiter);
@@ -42,7 +46,10 @@ export function makeEnvironment(isFast: boolean, given = process.env): TestEnvir
   return { variables, node, notes, remove };
 }
 
-/** Folders of shims last: those are scripts that look for the program, and cost more than a short one does. */
+/**
+ * Moves directories of shims to the end: those are scripts that look for the program, and take
+ * longer than a short program.
+ */
 function sortPath(path: string): string[] {
   const folders = path.split(delimiter);
   const isShims = (folder: string): boolean => basename(folder) === 'shims';

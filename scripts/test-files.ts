@@ -1,10 +1,13 @@
-// Which test files there are, what each of them needs, and in which order they run. Runs nothing.
+// The test files, what each needs, and their order. Runs nothing.
 import { existsSync, globSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { basename, dirname, join, relative, resolve } from 'node:path';
 
 const root = join(import.meta.dirname, '..');
 
-/** Names of test files, slowest first: they start first, so that no long one is alone at the end, and test:fast leaves them out. */
+/**
+ * Names of test files, slowest first: they start first, so that no long one runs alone at the end,
+ * and test:fast leaves them out.
+ */
 const SLOW_FILES = readFileSync(join(root, 'test', 'slow.txt'), 'utf8')
   .split('\n')
   .flatMap((line) => /^ *\d+ {2}(\S+)$/.exec(line)?.[1] ?? []);
@@ -20,10 +23,10 @@ const SLOW_HEAD = `# Files that take more than a few seconds of processor time, 
 # the end, and npm run test:fast leaves them out. Written by npm test -- --renew-slow.
 `;
 
-/** Above that a file does not belong into test:fast. */
+/** A slower file does not belong to test:fast. */
 export const SLOW_SECONDS = 4;
 
-/** What gets or starts a web server, a browser, a Debian package or another Node. */
+/** Files that get or start a web server, a browser, a Debian package or another Node. */
 const OUTSIDE = ['scripts/debian.ts', 'scripts/httpd-package.ts', 'scripts/node-release.ts', 'playwright-core'];
 
 /** Every test file by its path in the project, slowest first. */
@@ -33,7 +36,10 @@ export function findTestFiles(): string[] {
   return files.sort((a, b) => (rank(a) === rank(b) ? 0 : rank(a) - rank(b)));
 }
 
-/** Those that reach nothing of OUTSIDE, by what they import and the programs that they run, and are not slow. */
+/**
+ * The test files that are not slow and need nothing of OUTSIDE, judged by their imports and the
+ * programs they run.
+ */
 export function findFastFiles(): string[] {
   return findTestFiles().filter((file) => !isSlow(file) && !reachesOutside(file));
 }
@@ -46,13 +52,16 @@ export function reachesOutside(file: string): boolean {
   return [...reach(file)].some((name) => OUTSIDE.includes(name));
 }
 
-/** The names in test/slow.txt that are no files: a test holds it empty. */
+/** Names in test/slow.txt without a file; a test checks that there are none. */
 export function findStaleNames(): string[] {
   const names = findTestFiles().map((file) => basename(file));
   return SLOW_FILES.filter((name) => !names.includes(name));
 }
 
-/** The sources of a test file: itself and all that it imports or runs of the project, as one text. */
+/**
+ * The sources of a test file as one text: itself and everything of the project that it imports or
+ * runs.
+ */
 export function readSources(file: string): string {
   return [...reach(file)].map((name) => readText(join(root, name))).join('\n');
 }
@@ -61,7 +70,10 @@ const IMPORT = /^(?:import|export)\s(?!type\s)[^;]*?from '([^']+)';|\bimport\('(
 /** A program of the project that is run, as in `join(root, 'scripts', 'start.ts')`. */
 const PROGRAM = /'(?:\.\.\/)*(?:(?:scripts|bench)\/)?([\w-]+\.ts)'/g;
 
-/** A file and all that it imports or runs, directly or not: paths in the project, and names of packages. */
+/**
+ * A file and everything that it imports or runs, directly or indirectly: paths in the project, and
+ * names of packages.
+ */
 function reach(file: string, found = new Set<string>()): Set<string> {
   const name = relative(root, resolve(root, file));
   if (found.has(name)) return found;
@@ -83,10 +95,10 @@ function readText(path: string): string {
   return statSync(path, { throwIfNoEntry: false })?.isFile() ? readFileSync(path, 'utf8') : '';
 }
 
-/** Of what is in the project, what dist/ is not built from. */
+/** Directories from which dist/ is not built. */
 const NOT_BUILT = ['bench', 'bin', 'dist', 'node_modules', 'scripts', 'test'];
 
-/** True when a source is newer than a built program, or one is missing. */
+/** Whether a source is newer than a built program, or a program is missing. */
 export function isStale(): boolean {
   const built = globSync('dist/*', { cwd: root });
   const programs = built.filter((file) => file !== 'dist/package.json');

@@ -1,16 +1,16 @@
-// What the tests note in a file of their run. Servers in process groups of their own, and mounts, which live on without the test: the
-// run ends and unmounts what is still there at its end. And the processor time of each file, which tells more than its duration on a
-// machine that has other work.
+// What the tests note during a run: servers in process groups of their own, and mounts, which would
+// outlive a killed test, so that the run can end and unmount them; and the processor time of each
+// file, which says more than its duration on a busy machine.
 import { spawnSync } from 'node:child_process';
 import { appendFileSync, existsSync, readdirSync, readFileSync } from 'node:fs';
 
-/** The variable that names the file; without it, as under `npm start`, nothing is noted. */
+/** The variable with the name of the file; without it, as under `npm start`, nothing is noted. */
 export const NOTES = 'WEBJOB_TEST_NOTES';
 
-/** Of proc(5): what Linux counts in for every program, whatever its own clock is. */
+/** The unit of proc(5): Linux uses it for every program, whatever its own clock is. */
 const TICKS_PER_SECOND = 100;
 
-/** Notes a process that leads a group and lives on when the test that started it is ended. */
+/** Notes a process that leads a group and would outlive the test that started it. */
 export function noteGroup(pid: number | undefined): void {
   const startedAt = pid === undefined ? undefined : readStart(pid);
   if (startedAt !== undefined) note(`group ${pid} ${startedAt}`);
@@ -20,13 +20,13 @@ export function noteMount(path: string): void {
   note(`mount ${path}`);
 }
 
-/** Notes what a process and all that it has started and waited for have used. */
+/** Notes the processor time of a process and of its children that it has waited for. */
 export function noteProcessorTime(file: string, pid = process.pid): void {
   const [user = 0, system = 0, childUser = 0, childSystem = 0] = readFields(pid).slice(11, 15).map(Number);
   note(`used ${(user + system + childUser + childSystem) / TICKS_PER_SECOND} ${file}`);
 }
 
-/** Seconds by path of the file, of all processes that noted it; empty where there is no /proc. */
+/** Processor time in seconds by path of the file; empty without /proc. */
 export function readProcessorTimes(notes: string): Map<string, number> {
   const found = new Map<string, number>();
   for (const line of readLines(notes)) {
@@ -45,7 +45,7 @@ function note(line: string): void {
   if (file) appendFileSync(file, `${line}\n`);
 }
 
-/** Ends and unmounts what is noted in the file and still there; returns what that was. */
+/** Ends and unmounts what the file lists and still exists; returns what that was. */
 export function removeLeftovers(file: string): string[] {
   const lines = readLines(file);
   const groups = lines.filter((line) => line.startsWith('group ') && endGroup(line));
@@ -55,7 +55,7 @@ export function removeLeftovers(file: string): string[] {
   return [...groups, ...mounts];
 }
 
-/** Ends the processes that a process has started, those that they have started, and so on. */
+/** Ends all descendants of a process. */
 export function endDescendants(ancestor: number): void {
   const children = new Map<string, string[]>();
   const processes = existsSync('/proc') ? readdirSync('/proc') : [];
@@ -74,7 +74,7 @@ export function endDescendants(ancestor: number): void {
   }
 }
 
-/** A process id that another process has by now is none of ours: it began at another time. */
+/** A process with the same id but another start time is a different one. */
 function endGroup(line: string): boolean {
   const [, pid = '', startedAt] = line.split(' ');
   if (readStart(Number(pid)) !== startedAt) return false;
@@ -85,13 +85,16 @@ function endGroup(line: string): boolean {
   }
 }
 
-/** When a process began, as proc(5) has it; undefined for one that has ended, and where there is no /proc. */
+/**
+ * When a process started, in the form of proc(5); undefined for one that has ended, and without
+ * /proc.
+ */
 function readStart(pid: number): string | undefined {
   const fields = readFields(pid);
   return fields[0] === 'Z' ? undefined : fields[19];
 }
 
-/** The fields of /proc/PID/stat from the state on; none for a process that is not there. */
+/** The fields of /proc/PID/stat from the state on; empty for a process that does not exist. */
 function readFields(pid: number | string): string[] {
   try {
     const text = readFileSync(`/proc/${pid}/stat`, 'latin1');

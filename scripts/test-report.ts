@@ -1,6 +1,7 @@
-// What a run of the tests prints: every test as it ends, what failed, the times by file, and the counts. A set-up that failed comes first
-// and in full; the tests that did not run because of it are counted with it and not listed. Node lists them before it, one by one,
-// and counts no failed suite.
+// The output of a test run: every test as it ends, then the failures, the times by file, and the
+// counts. A failed set-up is reported first and in full, with the number of tests that did not run
+// because of it. Node's own reporter would list those tests one by one first, and does not count
+// failed suites.
 import { relative, resolve } from 'node:path';
 import type { EventData } from 'node:test';
 import { spec, type TestEvent } from 'node:test/reporters';
@@ -8,31 +9,36 @@ import { inspect } from 'node:util';
 
 export interface Outcome {
   isGood: boolean;
-  /** Seconds of processor time by file, most first; those of a clock where the system does not count. */
+  /**
+   * Processor time in seconds by file, largest first; wall-clock time where the system does not
+   * count it.
+   */
   times: [file: string, seconds: number][];
 }
 
 interface Failure {
-  /** A set-up is a `before` hook, the body of a describe, or a file that ends before its tests do. */
+  /**
+   * A set-up is a `before` hook, the body of a describe, or a file that ends before its tests do.
+   */
   isSetUp: boolean;
-  /** Where and what, once for every test that ended with this very error. */
+  /** Where and what, for every test that ended with this very error. */
   places: string[];
   error: string;
-  /** How many tests did not run because of it. */
+  /** The number of tests that did not run because of it. */
   notRun: number;
 }
 
-/** Lines of a stack that are Node's own. */
+/** Lines of a stack trace inside of Node. */
 const RUNNER_FRAMES = /^ +at .*\(?node:(?:internal|async_hooks).*\n/gm;
 const TIMES_SHOWN = 40;
 const STDERR_SHOWN = 4000;
-/** `failed` is missing in the types of Node 24. */
+/** The types of Node 24 lack `failed`. */
 type Counts = EventData.TestSummary['counts'] & { failed: number };
 const NO_COUNTS: Counts = { tests: 0, suites: 0, passed: 0, failed: 0, cancelled: 0, skipped: 0, todo: 0, topLevel: 0 };
 
 /**
- * Prints the events of a run as they come, and its end. `root` is what paths are shown from; `readUsed` gives at the end the seconds of
- * processor time that each file has used.
+ * Prints the events of a run as they arrive, and the summary. Paths are shown relative to `root`;
+ * `readUsed` returns the processor time of each file in seconds at the end.
  */
 export async function report(
   events: AsyncIterable<TestEvent>,
@@ -49,7 +55,7 @@ class Run {
   readonly #live = new LivePrinter();
   readonly #times: Outcome['times'] = [];
   readonly #failures: Failure[] = [];
-  /** The end of what each file has written on stderr, which holds why it ended before its tests. */
+  /** The end of each file's stderr, which tells why it ended before its tests. */
   readonly #stderr = new Map<string, string>();
   #summary = { counts: NO_COUNTS, duration_ms: 0 };
   #failedSuites = 0;
@@ -132,12 +138,12 @@ class Run {
     const lines = Object.entries({ tests: all, suites, pass, fail: failed, cancelled, skipped, todo, duration_ms });
     this.#live.print(lines.map(([name, value]) => `ℹ ${name} ${value}\n`).join(''));
     this.#live.print(`${pass} passed, ${failed + cancelled} failed, ${skipped} skipped\n`);
-    // A run of which nothing came back is not one that went well.
+    // A run without any result is not a success.
     return { isGood: failed + cancelled === 0 && this.#failures.length === 0 && all > 0, times };
   }
 }
 
-/** Whether an event is about a whole file, which Node runs as one test of the file's own name. */
+/** Whether an event is about a whole file, which Node runs as one test with the file's name. */
 function isOfFile({ name, file, nesting }: EventData.TestComplete | EventData.TestFail, root: string): boolean {
   return nesting === 0 && file !== undefined && resolve(root, name) === file;
 }
@@ -161,10 +167,10 @@ function formatTimes(times: Outcome['times'], wallSeconds: number): string {
   return `\nprocessor times by file\n${shown.join('')}${line(total, `${files}, in ${wallSeconds.toFixed(1)} s side by side`)}\n`;
 }
 
-/** Node's own reporter for what comes one by one, without the tests that are forgotten again. */
+/** Node's own reporter for live output, without the tests that will be dropped. */
 class LivePrinter {
   readonly #spec = new spec();
-  /** Starts come just before ends, and are printed only with them. */
+  /** Start events are held back until the test has ended, and printed then. */
   #starts: TestEvent[] = [];
 
   constructor() {

@@ -1,7 +1,9 @@
-// npm test: types, style, build, what the tests run of Debian's, then every test. `npm test FILE…` runs these files, and only builds what is
-// out of date. `npm run test:fast` checks types and style and runs every test that needs no web server, browser or package.
-// `npm run test:thorough` tries all of the long rows of like cases of which `npm test` takes a part (test/thorough.ts).
-// `npm test -- --renew-slow` rewrites test/slow.txt from the processor times of this run.
+// npm test: checks types and style, builds, installs what the tests need from Debian, then runs
+// every test. `npm test FILE…` runs these files, and only builds what is out of date. `npm run
+// test:fast` checks types and style and runs every test that needs no web server, browser or
+// package. `npm run test:thorough` tries all of the long series of similar cases of which `npm
+// test` tries a part (test/thorough.ts). `npm test -- --renew-slow` rewrites test/slow.txt from the
+// processor times of this run.
 import { spawnSync } from 'node:child_process';
 import { statSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
@@ -36,7 +38,7 @@ try {
 }
 process.exit(isGood ? 0 : 1);
 
-/** Ends what the tests have started and did not end, because they were ended themselves. */
+/** Ends what the tests started and could not end, because they were killed themselves. */
 function end(): void {
   endDescendants(process.pid);
   for (const line of removeLeftovers(environment.notes))
@@ -72,7 +74,10 @@ async function runFast(): Promise<boolean> {
   return isGood;
 }
 
-/** One process a file, and three for each processor: most of them wait for others most of the time. */
+/**
+ * One process for each file, and three at a time for each processor, because most of them wait most
+ * of the time.
+ */
 async function runTests(files: readonly string[]): Promise<Outcome> {
   process.stderr.write('webjob: tests\n');
   process.execPath = environment.node;
@@ -81,14 +86,15 @@ async function runTests(files: readonly string[]): Promise<Outcome> {
     concurrency: 3 * availableParallelism(),
     timeout: TEST_LIMIT_MS,
     cwd: root,
-    // Sources of the tests, compiled: half of the time of a small file. The preload takes it back for what a test starts.
+    // The compiled sources of the tests save half of the time of a small file. The preload removes
+    // the variable for programs that a test starts.
     env: { ...environment.variables, NODE_COMPILE_CACHE: COMPILED },
     execArgv: ['--import', join(import.meta.dirname, 'test-preload.ts')],
   });
   return await report(events, root, () => readProcessorTimes(environment.notes));
 }
 
-/** npm has put node_modules/.bin in front of PATH, so `node` is the project's own. */
+/** npm has put node_modules/.bin first in PATH, so `node` is the project's own. */
 function stage(name: string, command: string, ...args: string[]): boolean {
   process.stderr.write(`webjob: ${name}\n`);
   const { status } = spawnSync(command, args, {
@@ -101,7 +107,7 @@ function stage(name: string, command: string, ...args: string[]): boolean {
   return status === 0;
 }
 
-/** A path as it was typed, from where npm was called, as a path in the project. */
+/** Converts a path relative to where npm was called into a path in the project. */
 function resolveFile(word: string): string {
   const places = [process.env.INIT_CWD ?? process.cwd(), root].map((folder) => resolve(folder, word));
   const found = places.find((path) => statSync(path, { throwIfNoEntry: false })?.isFile());

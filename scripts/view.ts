@@ -1,4 +1,5 @@
-// The view of a private site: its program, its folder, its readers, and the lines that have httpd serve it.
+// The view of a private site: its program, its directory, its users, and the lines with which httpd
+// serves it.
 import { type ChildProcess, spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { chownSync, copyFileSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
@@ -10,11 +11,11 @@ import { findWebUser, openProgram } from './web-user.ts';
 const project = join(import.meta.dirname, '..');
 const START_LIMIT_MS = 30_000;
 
-/** How httpd reaches the program. */
+/** The ways in which httpd runs the program. */
 export const VIEW_WAYS = ['cgi', 'mod_fcgid', 'mod_proxy_fcgi'] as const;
 export type ViewWay = (typeof VIEW_WAYS)[number];
 
-/** What httpd has to load for a way. */
+/** The modules that httpd needs for a way. */
 export const MODULES_OF_VIEW: Record<ViewWay, string[]> = {
   cgi: ['headers'],
   mod_fcgid: ['headers', 'fcgid'],
@@ -24,19 +25,19 @@ export const MODULES_OF_VIEW: Record<ViewWay, string[]> = {
 export interface ViewOptions {
   site: Site;
   way: ViewWay;
-  /** Passwords of readers by their names. */
+  /** The passwords of users, by name. */
   readers: Readonly<Record<string, string>>;
   isRecorded?: boolean;
-  /** Readers come with a certificate in place of a password; modules and CA are the caller's. */
+  /** Users authenticate by certificate instead of password; the caller provides modules and CA. */
   certificates?: boolean;
-  /** Those of the readers who may act. */
+  /** The users who may act. */
   actors?: readonly string[];
 }
 
 export interface View {
-  /** The lines for httpd, behind those of the site. */
+  /** The lines for httpd that follow those of the site. */
   lines: string;
-  /** The view's own folder. */
+  /** The view's own directory. */
   folder: string;
   /** The process behind mod_proxy_fcgi. */
   pid: number | undefined;
@@ -44,7 +45,9 @@ export interface View {
   stop(): Promise<void>;
 }
 
-/** Puts the program in place, and for mod_proxy_fcgi starts it as a user that may write nothing of the site. */
+/**
+ * Installs the program, and for mod_proxy_fcgi starts it as a user who cannot write to the site.
+ */
 export async function startView({
   site,
   way,
@@ -79,7 +82,7 @@ export async function startView({
       ? startWorker(node, [join(program, 'webjob-view.cgi'), '--listen', socket], user)
       : undefined;
   if (worker) await untilThere(socket, worker.child, worker.complaints);
-  // As systemd does it: the socket is httpd's, the process is not.
+  // As with systemd: the socket belongs to httpd's user, the process does not.
   if (worker && web) chownSync(socket, web.uid, web.gid);
   const defines = {
     WEBJOB_VIEW_DIRECTORY: program,

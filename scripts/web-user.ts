@@ -1,8 +1,10 @@
-// The user that scripts of a web server run as, and what they may run.
+// The user that runs scripts of a web server, and what that user can access.
 import { chmodSync, constants, copyFileSync, existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 
-/** The user an httpd started by root turns into; undefined when no usual one exists. */
+/**
+ * The user that an httpd started by root switches to; undefined when none of the usual ones exists.
+ */
 export function findWebUser(): { name: string; uid: number; gid: number } | undefined {
   for (const name of ['www-data', 'apache', '_www', 'www', 'nobody']) {
     const entry = readFileSync('/etc/passwd', 'utf8')
@@ -15,8 +17,9 @@ export function findWebUser(): { name: string; uid: number; gid: number } | unde
 }
 
 /**
- * The path of a program that every user may run: its own, or that of a copy in `folder()`, when we are root and the file or a
- * directory above it is closed to others. Web users start scripts, and root's checkouts are often closed.
+ * A path of the program that every user can run: its own, or for root that of a copy in `folder()`,
+ * when the file or a parent directory is closed to others. Web users start scripts, and root's
+ * checkouts are often closed.
  */
 export function openProgram(program: string, folder: () => string): string {
   if (process.getuid?.() !== 0 || isOpenToAll(program)) return program;
@@ -26,7 +29,10 @@ export function openProgram(program: string, folder: () => string): string {
   return copy;
 }
 
-/** Lets every user read what is in a directory that we copied, whatever the umask was when it was checked out, and run what we may run. */
+/**
+ * Makes a copied directory readable for every user, and programs executable, whatever the umask was
+ * at its checkout.
+ */
 export function openTree(folder: string): void {
   chmodSync(folder, 0o755);
   for (const entry of readdirSync(folder, { recursive: true, withFileTypes: true })) {

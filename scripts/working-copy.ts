@@ -1,4 +1,5 @@
-// A copy of the project in a temporary folder, where something may be broken: scripts/faults.ts makes one for every job.
+// A copy of the project in a temporary directory that may be broken deliberately; scripts/faults.ts
+// makes one for every job.
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import {
   chmodSync,
@@ -17,13 +18,13 @@ import { tmpdir } from 'node:os';
 import { join, relative } from 'node:path';
 import type { TestEnvironment } from './test-environment.ts';
 
-/** What is not copied: it is linked, built anew or of no use. */
+/** Not copied: these are linked, built again or not needed. */
 const LEFT_OUT = new Set(['node_modules', 'dist', '.git', '.cache']);
 
 /** How a program ended. */
 export interface Ended {
   exitCode: number | null;
-  /** It ran longer than it may, and was killed. */
+  /** It exceeded its time limit and was killed. */
   isHung: boolean;
   /** Its stdout. */
   output: string;
@@ -38,12 +39,15 @@ export interface WorkingCopy {
   remove(): void;
 }
 
-/** Copies the project at `root`; the packages of node_modules are linked, those of the project itself to their copies. */
+/**
+ * Copies the project at `root`; packages in node_modules are linked, those of the project itself to
+ * their copies.
+ */
 export function makeWorkingCopy(root: string, environment: TestEnvironment): WorkingCopy {
-  // Short: a socket's path has 108 bytes.
+  // Short, because the path of a socket is limited to 108 bytes.
   const place = mkdtempSync(join(tmpdir(), 'faults-'));
   const [path, temporary] = [join(place, 'p'), join(place, 't')];
-  // The web user of a test must come through.
+  // The web user of a test must be able to enter.
   chmodSync(place, 0o755);
   cpSync(root, path, { recursive: true, verbatimSymlinks: true, filter: (source) => !isLeftOut(root, source) });
   for (const name of ['.cache', 'node_modules']) if (existsSync(join(root, name))) linkEntries(root, path, name);
@@ -66,13 +70,13 @@ export function makeWorkingCopy(root: string, environment: TestEnvironment): Wor
   };
 }
 
-/** Removes a folder and what tests that were killed left mounted in it. */
+/** Removes a directory and what killed tests left mounted in it. */
 function removeFolder(path: string): void {
   for (const point of findMounts(path)) spawnSync('umount', ['--lazy', point], { stdio: 'ignore' });
   rmSync(path, { recursive: true, force: true });
 }
 
-/** Mount points below a folder, the innermost first; none where no /proc tells. */
+/** Mount points below a directory, innermost first; empty without /proc. */
 function findMounts(folder: string): string[] {
   if (!existsSync('/proc/self/mounts')) return [];
   return readFileSync('/proc/self/mounts', 'utf8')
@@ -86,7 +90,10 @@ function isLeftOut(root: string, source: string): boolean {
   return LEFT_OUT.has(relative(root, source));
 }
 
-/** A folder of links. The project's own packages are links already: those must lead into the copy. */
+/**
+ * Makes a directory of links. The project's own packages are links already, which must lead into
+ * the copy.
+ */
 function linkEntries(root: string, copy: string, folder: string): void {
   mkdirSync(join(copy, folder));
   for (const name of readdirSync(join(root, folder))) {
@@ -111,7 +118,7 @@ function runNode(args: readonly string[], given: Run): Promise<Ended> {
     cwd,
     env: { ...environment.variables, TMPDIR: temporary },
     stdio: ['ignore', 'pipe', 'ignore'],
-    // A group of its own, so that what it started ends with it.
+    // A process group of its own, so that its children end with it.
     detached: true,
   });
   running.add(child);
@@ -127,7 +134,7 @@ function runNode(args: readonly string[], given: Run): Promise<Ended> {
     child.on('exit', (exitCode) => {
       clearTimeout(timer);
       running.delete(child);
-      // A process that it left behind would keep the pipe open.
+      // A background process would keep the pipe open.
       killGroup(child);
       const seconds = (performance.now() - startedAt) / 1000;
       setImmediate(() => resolve({ exitCode, isHung, output: Buffer.concat(chunks).toString(), seconds }));
@@ -139,6 +146,6 @@ function killGroup({ pid }: ChildProcess): void {
   try {
     if (pid !== undefined) process.kill(-pid, 'SIGKILL');
   } catch {
-    // It is empty.
+    // The directory is empty.
   }
 }

@@ -1,4 +1,5 @@
-// Keys for signing programs, and signatures beside them: what client/signature.ts checks, too (docs/protocol.md, section 7).
+// Keys for signing programs, and signatures beside programs, which client/signature.ts verifies
+// (docs/protocol.md, section 7).
 import { createPrivateKey, createPublicKey, generateKeyPairSync, type KeyObject, sign, verify } from 'node:crypto';
 import { existsSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { basename } from 'node:path';
@@ -10,8 +11,9 @@ import { isKeyName, NoteError, type NoteSigner } from '../notes/note.ts';
 export const KEY_TYPES = ['ed25519', 'p256'] as const;
 
 /**
- * Makes NAME.key, which only its owner can read, NAME.pub for the clients, and of an Ed25519 key NAME.vkey, the verifier key of
- * its manifests, under `keyName`. Returns that key. Throws Failure `failed` before it would overwrite a file.
+ * Makes NAME.key, readable only for its owner, NAME.pub for the clients, and for an Ed25519 key
+ * NAME.vkey, the verifier key for its manifests, under `keyName`. Returns that key. Throws Failure
+ * `failed` rather than overwrite a file.
  */
 export function makeKey(name: string, type: (typeof KEY_TYPES)[number], keyName = nameAfter(name)): string | undefined {
   if (!isKeyName(keyName))
@@ -37,14 +39,15 @@ export function makeKey(name: string, type: (typeof KEY_TYPES)[number], keyName 
   return verifierKey;
 }
 
-/** The name of a key that was given none: that of its file. */
+/** The default name of a key: that of its file. */
 function nameAfter(path: string): string {
   return basename(path).replace(/[\p{White_Space}\p{Cc}\p{Cs}+]/gu, '-');
 }
 
 /**
- * What signs notes with a private key. Its name is `keyName`, else that in the .vkey beside the .key, else that of the file. Throws
- * Failure `usage` for a name that no key may have, `failed` for a key that is not Ed25519 and for a .vkey of another key.
+ * A signer with a private key. Its name is `keyName`, or the name in the .vkey beside the .key, or
+ * that of the file. Throws Failure `usage` for a name that no key may have, `failed` for a key that
+ * is not Ed25519 and for a .vkey of another key.
  */
 export function readNoteSigner(path: string, key: KeyObject, keyName: string | undefined): NoteSigner {
   const start = path.replace(/\.key$/, '');
@@ -64,7 +67,7 @@ function readName(path: string, key: KeyObject): string | undefined {
   throw new Failure('failed', `${path} is of another key`, 'say the name of this one: --key-name');
 }
 
-/** The verifier key in a file. Throws Failure `failed`. */
+/** Reads a verifier key from a file. Throws Failure `failed`. */
 export function readVerifierKey(path: string): ReturnType<typeof parseVerifierKey> {
   try {
     return parseVerifierKey(readFileSync(path, 'utf8').trim());
@@ -79,19 +82,25 @@ function writeKey(path: string, pem: string | Buffer, mode: number): void {
     writeFileSync(path, pem, { mode, flag: 'wx' });
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
-    // The beginning of a key is none, and would keep the next one from its name.
+    // A partly written key is useless, and would prevent another one of that name.
     if (code !== 'EEXIST') rmSync(path, { force: true });
     const hint = code === 'EEXIST' ? 'a key is never overwritten: choose another name' : undefined;
     throw new Failure('failed', `${path} cannot be written: ${code}`, hint);
   }
 }
 
-/** Throws Failure `failed` for what is no private key, or one of a kind that clients do not take. */
+/**
+ * Reads a private key. Throws Failure `failed` for a file that is not a private key, or one of a
+ * kind that clients do not accept.
+ */
 export function readPrivateKey(path: string): KeyObject {
   return readKey(path, 'private', createPrivateKey);
 }
 
-/** The same for a public one. */
+/**
+ * Reads a public key. Throws Failure `failed` for a file that is not a public key, or one of a kind
+ * that clients do not accept.
+ */
 export function readPublicKey(path: string): KeyObject {
   return readKey(path, 'public', createPublicKey);
 }
@@ -109,7 +118,10 @@ function readKey(path: string, half: string, create: (pem: Buffer) => KeyObject)
   return key;
 }
 
-/** Writes FILE.sig, one line, in the place of an older one: a server that reads it meanwhile finds one or the other. Throws Failure `failed`. */
+/**
+ * Writes FILE.sig, one line, replacing an older one atomically for a server that reads it. Throws
+ * Failure `failed`.
+ */
 export function signFile(path: string, key: KeyObject): void {
   const target = `${path}.sig`;
   const unfinished = `${target}.${process.pid}`;
@@ -123,7 +135,10 @@ export function signFile(path: string, key: KeyObject): void {
   }
 }
 
-/** What a client would find: the signature beside FILE. Throws Failure `failed` when FILE cannot be read. */
+/**
+ * Checks the signature beside FILE as a client would. Throws Failure `failed` when FILE cannot be
+ * read.
+ */
 export function checkFile(path: string, key: KeyObject): 'good' | 'wrong' | 'missing' {
   let bytes: Buffer;
   try {
@@ -137,7 +152,7 @@ export function checkFile(path: string, key: KeyObject): 'good' | 'wrong' | 'mis
   return verify(signatureDigest(key), bytes, key, Buffer.from(line, 'base64')) ? 'good' : 'wrong';
 }
 
-/** Without its line end, as the server sends it. */
+/** The signature without its newline, as the server sends it. */
 function readSignature(path: string): string | undefined {
   try {
     return readFileSync(path, 'latin1').replace(/\r?\n$/, '');

@@ -1,4 +1,5 @@
-// Manifests beside programs: made, signed by others, shown, and checked as a client checks them (docs/protocol.md, section 10).
+// Manifests beside programs: makes, countersigns, shows, and checks them as a client does
+// (docs/protocol.md, section 10).
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { basename } from 'node:path';
@@ -16,38 +17,44 @@ import {
 import { addSignature, NoteError, type NoteSignature, type NoteSigner, parseNote, signNote } from '../notes/note.ts';
 import { MAX_TRUST_BYTES, parseTrustedKeys, type TrustedKey } from '../notes/trust.ts';
 
-/** What the signer says of a program; the rest is read off it. */
+/** What the signer says of a program; everything else is determined from the file. */
 export interface ManifestWishes {
   /** Undefined for the name of the file. */
   name: string | undefined;
-  /** Undefined for those of the manifest that is there, or all. */
+  /** Undefined for those of the existing manifest, or all clients. */
   clients: string[] | undefined;
   notBefore: Date | undefined;
   /** Seconds from now, or from a later `notBefore`. */
   lifetime: number;
-  /** Undefined for the milliseconds of this moment, or one more than that of the manifest that is there. */
+  /**
+   * Undefined for the current time in milliseconds, or one more than the serial of the existing
+   * manifest.
+   */
   serial: number | undefined;
 }
 
-/** A manifest as it lies beside its program. */
+/** A manifest beside its program. */
 export interface FoundManifest {
   path: string;
   manifest: Manifest;
-  /** Not checked. */
+  /** Not verified. */
   signatures: NoteSignature[];
-  /** Whether the program beside it is the one that is meant. */
+  /** Whether the program beside it is the one in the manifest. */
   program: 'same' | 'different' | 'missing';
 }
 
-/** Clients whose clocks are so much behind take what was signed just now. */
+/** Clients whose clocks are behind by up to this accept what was just signed. */
 const CLOCK_SKEW_MS = 10 * 60_000;
 
-/** The path of the program, whichever of the two files was named. */
+/** The path of the program, for the path of the program or of its manifest. */
 export function programOf(path: string): string {
   return path.endsWith(MANIFEST_SUFFIX) ? path.slice(0, -MANIFEST_SUFFIX.length) : path;
 }
 
-/** Writes FILE.manifest in the place of an older one. Throws Failure `failed`, `usage` for wishes that no manifest can hold. */
+/**
+ * Writes FILE.manifest, replacing an older one. Throws Failure `failed`, and `usage` for wishes
+ * that a manifest cannot express.
+ */
 export function writeManifest(program: string, signer: NoteSigner, wishes: ManifestWishes): FoundManifest {
   const bytes = readProgram(program);
   const path = program + MANIFEST_SUFFIX;
@@ -70,7 +77,10 @@ export function writeManifest(program: string, signer: NoteSigner, wishes: Manif
   }
 }
 
-/** Adds a signature to the manifest of a program, which must be the one that is meant. Throws Failure `failed`. */
+/**
+ * Adds a signature to the manifest of a program, which must be for this program. Throws Failure
+ * `failed`.
+ */
 export function addToManifest(program: string, signer: NoteSigner): FoundManifest {
   const path = program + MANIFEST_SUFFIX;
   const found = readManifest(program);
@@ -89,7 +99,7 @@ export function addToManifest(program: string, signer: NoteSigner): FoundManifes
   }
 }
 
-/** What the manifest of a program says; its signatures are not checked. Throws Failure `failed`. */
+/** Reads the manifest of a program without verifying its signatures. Throws Failure `failed`. */
 export function readManifest(program: string): FoundManifest {
   const path = program + MANIFEST_SUFFIX;
   try {
@@ -101,16 +111,19 @@ export function readManifest(program: string): FoundManifest {
   }
 }
 
-/** What a client would make of the manifest of a program. */
+/** A client's verdict on the manifest of a program. */
 export interface Judgement {
   verdict: 'good' | 'wrong' | 'missing';
   /** Why it is wrong. */
   why?: string;
-  /** Who signed it, as `name+id`. */
+  /** The signers, as `name+id`. */
   signers?: string[];
 }
 
-/** Judges the manifest of a program as a client does; of serials a client has seen nothing is known here. Throws Failure `failed`. */
+/**
+ * Judges the manifest of a program as a client does, except for the serials that a client has seen.
+ * Throws Failure `failed`.
+ */
 export function judgeManifest(
   program: string,
   trusted: readonly TrustedKey[],
@@ -175,7 +188,7 @@ function readBytes(path: string): Buffer {
   return bytes;
 }
 
-/** What the manifest that is replaced said; undefined for none, and for what is none. */
+/** The manifest that is replaced; undefined when there is none, or it is malformed. */
 function findOld(path: string): Manifest | undefined {
   try {
     return parseManifest(parseNote(readBytes(path)).text);
@@ -204,7 +217,7 @@ function wholeSeconds(milliseconds: number): Date {
   return new Date(Math.floor(milliseconds / 1000) * 1000);
 }
 
-/** As --json shows it. */
+/** The manifest in the form that --json prints. */
 export function describeManifest({ manifest, signatures, program }: FoundManifest) {
   const { notBefore, notAfter, ...rest } = manifest;
   return {

@@ -9,7 +9,7 @@ import { formatTrustedKey, parseTrustedKeys, type TrustedKey } from '../notes/tr
 import { readVerifierKey } from './keys.ts';
 import { readTrustedKeys } from './manifests.ts';
 
-/** The key that a verifier key, or the file of one, names. Throws Failure `failed`. */
+/** The key of a given verifier key, or of a file with one. Throws Failure `failed`. */
 export function findVerifierKey(given: string): NoteKey {
   try {
     return parseVerifierKey(given);
@@ -19,7 +19,10 @@ export function findVerifierKey(given: string): NoteKey {
   }
 }
 
-/** The key of a file that is meant by `name`, `name+id`, a verifier key, or the file of one. Throws Failure `failed`. */
+/**
+ * The key in a file that is named by `name`, `name+id`, a verifier key, or a file with one. Throws
+ * Failure `failed`.
+ */
 export function findTrustedKey(file: string, given: string): TrustedKey {
   const keys = readTrustedKeys(file);
   const named = keys.filter((key) => [key.name, `${key.name}+${key.id}`, verifierKeyOf(key)].includes(given));
@@ -33,7 +36,10 @@ export function findTrustedKey(file: string, given: string): TrustedKey {
   return key;
 }
 
-/** Replaces the line of a key, adds it, or with `by` undefined takes it away. Throws Failure `failed`, also for a file that no client would take. */
+/**
+ * Replaces the line of a key, adds it, or with `by` undefined removes it. Throws Failure `failed`,
+ * also when no client would accept the resulting file.
+ */
 export function changeTrustedKeys(file: string, key: NoteKey, by: TrustedKey | undefined): void {
   try {
     withLock(file, () => {
@@ -46,7 +52,7 @@ export function changeTrustedKeys(file: string, key: NoteKey, by: TrustedKey | u
       if (at >= 0) lines.splice(at, 1, ...(line === undefined ? [] : [line]));
       else if (line !== undefined) lines.push(line);
       const text = lines.map((one) => `${one}\n`).join('');
-      // What a client would refuse is not written.
+      // Throws for a file that a client would reject.
       parseTrustedKeys(text);
       replaceFile(file, text, { mode: 0o644 });
     });
@@ -57,7 +63,7 @@ export function changeTrustedKeys(file: string, key: NoteKey, by: TrustedKey | u
   }
 }
 
-/** As --json shows it. */
+/** The key in the form that --json prints. */
 export function describeKey(key: TrustedKey): { name: string; id: string; weight: number; key: string } {
   return { name: key.name, id: key.id, weight: key.weight, key: verifierKeyOf(key) };
 }

@@ -1,5 +1,5 @@
-// Who may act, and whether a form is ours: httpd decides who is of the group, a browser says where a form comes from, and a token binds it to
-// its reader, its act and its job.
+// Who may act, and whether a form is genuine: httpd decides who is in the group, the browser says
+// where a form comes from, and a token binds it to its user, its act and its job.
 import { createHmac, randomBytes, timingSafeEqual } from 'node:crypto';
 import { closeSync, openSync, readdirSync, readFileSync, renameSync } from 'node:fs';
 import { dirname, join } from 'node:path';
@@ -9,35 +9,38 @@ import { type ActName, type ActRequest, actFile, formatRequest, makeActId, parse
 import { NotShown } from './context.ts';
 import type { ActPlace } from './place.ts';
 
-/** A form that is older must be loaded again. */
+/** An older form must be loaded again. */
 const FORM_LIFETIME_MS = 8 * 3_600_000;
-/** As long as the longest text can be, each character written as twelve. */
+/** The longest text, with each of its characters encoded as twelve. */
 const MAX_FORM_BYTES = 16 * 1024;
-/** More requests at once are nobody's who looks at pages. */
+/** More waiting requests than this do not come from people. */
 const MAX_WAITING = 200;
 const SECRET_BYTES = 32;
 
 /**
- * The reader, who is of the group that may act: httpd says so by a variable that no header of a request can set, only behind the
- * `Require group` of webjob-view.conf. Throws NotShown.
+ * The user, who is in the group that may act. httpd says so by a variable that no request header
+ * can set, and only after the `Require group` of webjob-view.conf. Throws NotShown.
  */
 export function requireActor({ env, remoteUser }: CgiRequest): string {
   if (env.WEBJOB_VIEW_ACTOR === 'yes' && remoteUser !== undefined) return remoteUser;
   throw new NotShown(403, 'Acts are for a group that webjob-view.conf names, and you are not of it.');
 }
 
-/** A browser says of a form where it was, and other sites cannot make it say anything else. Throws NotShown. */
+/** Browsers report the origin of a form, which other sites cannot fake. Throws NotShown. */
 export function requireSameOrigin(request: CgiRequest): void {
   const site = findHeader(request, 'Sec-Fetch-Site');
   const origin = findHeader(request, 'Origin');
   const host = findHeader(request, 'Host');
   const isOwn = origin !== undefined && host !== undefined && /^https?:\/\/(.+)$/.exec(origin)?.[1] === host;
-  // Old browsers send no Sec-Fetch-Site, and every browser an Origin with a form.
+  // Old browsers send no Sec-Fetch-Site, but every browser sends an Origin with a form.
   if (isOwn && (site === undefined || site === 'same-origin')) return;
   throw new NotShown(403, 'This form was sent from another site.');
 }
 
-/** The fields of a form; to be called before anything is waited for, as the body can be read no longer then. Throws NotShown. */
+/**
+ * The fields of a form. Must be called before anything is awaited, because the body cannot be read
+ * later. Throws NotShown.
+ */
 export function readForm(request: CgiRequest, body: Body): URLSearchParams {
   const type = request.env.CONTENT_TYPE?.split(';')[0]?.trim().toLowerCase();
   if (type !== 'application/x-www-form-urlencoded') throw new NotShown(400, 'This is no form of a page.');
@@ -56,13 +59,13 @@ export interface Purpose {
   job: string;
 }
 
-/** A token for one form: the id of the request that it will be, and what proves that it is ours. */
+/** A token for one form: the id of its future request, with a proof that this view made it. */
 export function makeToken(place: ActPlace, purpose: Purpose, now = Date.now()): string {
   const id = makeActId(purpose.job, now);
   return `${id}.${sign(place, purpose, id).toString('hex')}`;
 }
 
-/** The id in a token. Throws NotShown for one that is not of this purpose, or too old. */
+/** The id in a token. Throws NotShown for one with another purpose, and for one that is too old. */
 export function openToken(place: ActPlace, purpose: Purpose, token: string, now = Date.now()): string {
   const [id = '', given = ''] = token.split('.');
   const { at } = parseActId(id) ?? {};
@@ -83,7 +86,7 @@ function sign({ secret }: ActPlace, { user, act, job }: Purpose, id: string): Bu
 
 const secrets = new Map<string, Buffer>();
 
-/** Made where it is missing. */
+/** Reads the secret, or makes it if there is none. */
 function readSecret(path: string): Buffer {
   let secret = secrets.get(path);
   if (!secret) {
@@ -103,7 +106,7 @@ function findSecret(path: string): Buffer | undefined {
   }
 }
 
-/** Of two processes that make it at once the one that was later counts for both. */
+/** When two processes make it at once, the second one uses the first one's. */
 function makeSecret(path: string): Buffer {
   const unfinished = `${path}.${randomBytes(6).toString('hex')}`;
   writeNew(unfinished, randomBytes(SECRET_BYTES));
@@ -111,7 +114,7 @@ function makeSecret(path: string): Buffer {
   return findSecret(path) ?? Buffer.alloc(0);
 }
 
-/** Puts a request into the inbox, whole or not at all. Throws NotShown when too many wait. */
+/** Writes a request to the inbox, completely or not at all. Throws NotShown when too many wait. */
 export function sendRequest({ inbox }: ActPlace, id: string, request: ActRequest): void {
   if (readdirSync(inbox).length >= MAX_WAITING)
     throw new NotShown(403, 'Too many acts wait already: webjobctl acts seems not to run.');

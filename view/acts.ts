@@ -1,4 +1,5 @@
-// The page of acts on a job, and what comes of them: a form is a request in the inbox, which `webjobctl acts` carries out and answers.
+// The page of acts on a job, and their results: a form becomes a request in the inbox, which
+// `webjobctl acts` carries out and answers.
 import { fstatSync, openSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { CgiRequest, CgiResponse } from 'node-cgi-compat';
@@ -23,31 +24,32 @@ import { type Context, NotShown } from './context.ts';
 import { actsOf, findOne } from './job.ts';
 import type { ActPlace } from './place.ts';
 
-/** So long a form waits for its answer before the page says that it waits. */
+/** How long a form waits for its answer before the page says that it waits. */
 const PATIENCE_MS = 4000;
 const LOOK_MS = 50;
 
-/** Where acts are set up. Throws NotShown elsewhere. */
+/** The place of acts, where they are set up. Throws NotShown elsewhere. */
 function requirePlace({ acts }: Context): ActPlace {
   if (acts) return acts;
   throw new NotShown(404, 'No acts are set up at this site: docs/guide/view.md says how.');
 }
 
-/** The job that somebody acts on. Throws NotShown. */
+/** The job to act on. Throws NotShown. */
 function findActedOn(context: Context, name: string): Job & { jobId: string } {
   const job = findOne(context, name);
   if (job.jobId !== undefined && isJobId(job.jobId)) return { ...job, jobId: job.jobId };
   throw new NotShown(404, 'This job has no id of the server, so nothing can be put on record of it.');
 }
 
-/** Forms for all acts, and what became of those that were asked for. */
+/** The forms for all acts, and the results of earlier requests. */
 export function actsPage(context: Context, request: CgiRequest, name: string): Page {
   const user = requireActor(request);
   const place = requirePlace(context);
   const job = findActedOn(context, name);
   const { book, links, site } = context;
   const acts = actsOf(site).of(job);
-  // Behind a form the page looks for the answer again and again, and has no text that this would lose.
+  // After a form was sent, the page reloads until the answer is there; it has no input that a
+  // reload would lose.
   const isWaiting = context.params.has('asked') && listWaiting(place, job.jobId).length > 0;
   const title = `Acts on ${job.command ?? 'unknown command'} of ${job.clientId ?? 'unknown client'}`;
   const form = (act: ActName, button: string, fields?: Markup): Markup =>
@@ -79,7 +81,7 @@ ${formatActs({ acts }, book)}`,
   };
 }
 
-/** A form of that page. Waits some seconds for the answer. */
+/** Handles a form of that page; waits some seconds for the answer. */
 export async function performAct(
   context: Context,
   request: CgiRequest,
@@ -94,7 +96,7 @@ export async function performAct(
   if (!act) throw new NotShown(400, 'There is no such act.');
   const id = openToken(place, { user, act, job: job.jobId }, fields.get('token') ?? '');
   const back = `${context.links.act(job)}?asked=1#asked`;
-  // A form that was sent twice is one act.
+  // A form that is sent twice is one act.
   if (isKnown(place, id, job.jobId)) return answerRedirect(303, back);
   const stream = STREAMS.find((known) => known === fields.get('stream'));
   if (act === 'download' && !stream) throw new NotShown(400, 'There is no such stream.');
@@ -129,7 +131,7 @@ function isKnown({ inbox, answers }: ActPlace, id: string, job: string): boolean
   return listIds(inbox, job).includes(id) || readAnswer(answers, id) !== undefined;
 }
 
-/** What an act gave its reader: a stream, or a package. Throws NotShown. */
+/** The result of an act for its user: a stream, or a package. Throws NotShown. */
 export async function takeAnswer(context: Context, request: CgiRequest, id: string): Promise<CgiResponse> {
   const user = requireActor(request);
   const place = requirePlace(context);

@@ -1,4 +1,4 @@
-// What the view answers with, and the header that goes with each kind.
+// The answers of the view, and the header for each kind.
 import { createHash } from 'node:crypto';
 import type { CgiResponse } from 'node-cgi-compat';
 import { REASONS } from 'webjob-protocol';
@@ -22,16 +22,16 @@ const PLACES = [
 export interface Page {
   status?: number;
   title: string;
-  /** Which of the places in the navigation it is, or lies below. */
+  /** The entry in the navigation that the page belongs to. */
   place: (typeof PLACES)[number][0] | undefined;
-  /** It is the place itself. */
+  /** The page is the entry itself. */
   isPlace?: boolean;
   content: Markup;
-  /** It asks to be loaded again after so many seconds. */
+  /** Seconds after which the page reloads itself. */
   refreshSeconds?: number | undefined;
 }
 
-/** A page may show our style, run our script and ask us, and nobody else. */
+/** A page may use the view's style and script and send requests to the view, and nothing else. */
 const PAGE_POLICY = [
   "default-src 'none'",
   "style-src 'self'",
@@ -47,12 +47,12 @@ const STREAM_POLICY = "sandbox; default-src 'none'; frame-ancestors 'none'";
 
 const COMMON = [
   ['X-Content-Type-Options', 'nosniff'],
-  // With none at all a browser would not say of a form that it came from here.
+  // With no-referrer, a browser would not report the origin of a form.
   ['Referrer-Policy', 'same-origin'],
   ['Cross-Origin-Resource-Policy', 'same-origin'],
   ['Cross-Origin-Opener-Policy', 'same-origin'],
 ] as const;
-/** Nothing of it stays in a shared cache, and nothing is shown again without asking. */
+/** Not stored in shared caches, and not shown again without asking. */
 const PRIVATE = ['Cache-Control', 'private, no-store'] as const;
 
 type Header = readonly [name: string, value: string];
@@ -74,7 +74,7 @@ function reasonOf(status: number): string {
   return (REASONS as Readonly<Record<number, string>>)[status] ?? OTHER_REASONS[status] ?? 'Error';
 }
 
-/** What a page says of the site that it is of. */
+/** What a page shows about its site. */
 export interface SiteFacts {
   siteName: string;
   /** `GMT` or `the server's time`. */
@@ -110,7 +110,7 @@ export function answerText(type: string, text: string, fileName?: string): CgiRe
   return answer(200, type, Buffer.from(text), STREAM_POLICY, [PRIVATE, ...more]);
 }
 
-/** What a client sent, as a file to be kept. The descriptor is closed when it is sent. */
+/** Sends what a client sent as a file to download. The descriptor is closed when it is sent. */
 export function answerFile(fd: number, bytes: number, fileName: string): CgiResponse {
   return {
     ...{ status: 200, reason: reasonOf(200), contentLength: bytes, content: { fd } },
@@ -130,12 +130,12 @@ export function answerRedirect(status: 303 | 308, location: string): CgiResponse
 
 const digest = (text: string): string => createHash('sha256').update(text).digest('base64url').slice(0, 12);
 
-/** The names change with the contents, so both can stay in a browser for good. */
+/** The names change with the contents, so browsers may cache both forever. */
 const STYLE_FILE = `/style-${digest(STYLE)}.css`;
 const SCRIPT_FILE = `/view-${digest(SCRIPT)}.js`;
 const FOREVER = ['Cache-Control', 'private, max-age=31536000, immutable'] as const;
 
-/** Our style or our script; undefined for any other path. */
+/** The style or the script; undefined for any other path. */
 export function answerAsset(path: string): CgiResponse | undefined {
   if (path === STYLE_FILE) return answer(200, 'text/css; charset=utf-8', Buffer.from(STYLE), STREAM_POLICY, [FOREVER]);
   if (path === SCRIPT_FILE)
@@ -143,7 +143,7 @@ export function answerAsset(path: string): CgiResponse | undefined {
   return undefined;
 }
 
-/** A name of letters, digits and `_ . -`, for a file that a reader keeps. */
+/** A name of letters, digits and `_ . -`, for a file that a user downloads. */
 export function safeFileName(text: string): string {
   return text.replace(/[^A-Za-z0-9_-]+/g, '_').slice(0, 120) || 'webjob';
 }

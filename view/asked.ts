@@ -1,4 +1,5 @@
-// What readers asked to be done about a job within a day, and what became of it: from the inbox and the answers.
+// What users requested for a job within the last day, and the results, from the inbox and the
+// answers.
 import { readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { listIds, readAnswers } from '../admin/acts/answers.ts';
@@ -8,10 +9,10 @@ import { formatInstant } from '../pages/tables.ts';
 import type { Context } from './context.ts';
 import type { ActPlace } from './place.ts';
 
-/** So long a stream may be taken once it is on record. */
+/** How long a stream may be downloaded after that was recorded. */
 export const TAKE_MS = 900_000;
 
-/** What lies in the inbox about a job. */
+/** The requests for a job in the inbox. */
 export function listWaiting({ inbox, answers }: ActPlace, job: string): { at: Date; act: ActName; user: string }[] {
   const answered = new Set(listIds(answers, job));
   return listIds(inbox, job).flatMap((id) => {
@@ -21,7 +22,7 @@ export function listWaiting({ inbox, answers }: ActPlace, job: string): { at: Da
       const { act, user } = parseRequest(readFileSync(path, 'utf8'));
       return [{ at: statSync(path).mtime, act, user }];
     } catch {
-      // It was carried out just now.
+      // It has just been carried out.
       return [];
     }
   });
@@ -36,7 +37,7 @@ const WORDS: Record<ActName, string> = {
   package: 'Package of evidence',
 };
 
-/** What was asked for about a job within the last day, and what became of it; nothing for a job about which nothing was. */
+/** The requests for a job within the last day and their results; undefined when there are none. */
 export function formatAsked(context: Context, jobId: string, user?: string): Markup | undefined {
   const { acts: place, book, links } = context;
   if (!place) return undefined;

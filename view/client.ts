@@ -1,4 +1,5 @@
-// The page of one client: when it ran, the newest result of each of its commands, and what changed since the run before.
+// The page of one client: its runs, the newest result of each of its commands, and what changed
+// since the previous run.
 
 import { formatBytes } from '../cli/output.ts';
 import { jobJson } from '../ledger/fields.ts';
@@ -19,15 +20,15 @@ const MAX_COMMANDS = 100;
 const SHOWN_JOBS = 20;
 const TIMELINE_JOBS = 1000;
 export const TIMELINE_DAYS = 14;
-/** Runs from which the usual time between two is told. */
+/** The number of runs from which the usual interval is computed. */
 const PERIOD_RUNS = 12;
 
-/** The newest result of a command, and whether it is as it was in the run before. */
+/** The newest result of a command, and whether it differs from the previous run. */
 interface Newest {
   job: Job;
   output: Output;
   earlier: Job | undefined;
-  /** Undefined where that is not known. */
+  /** Undefined when that is unknown. */
   isChanged: boolean | undefined;
 }
 
@@ -35,11 +36,11 @@ interface Client {
   name: string;
   totals: ClientTotals;
   newest: Newest[];
-  /** The newest first. */
+  /** Newest first. */
   recent: Job[];
 }
 
-/** Throws NotShown for a client of which nothing is known. */
+/** Reads the data of the page. Throws NotShown for an unknown client. */
 async function readClientPage(context: Context, name: string): Promise<Client> {
   const { database, site, now, deadline } = context;
   const totals = readClient(database, name);
@@ -97,7 +98,7 @@ ${formatJobTable('rows', `Jobs of ${name}, the newest first`, recent.slice(0, SH
   };
 }
 
-/** How long it is usually between two runs. */
+/** The usual interval between two runs, in words. */
 function describePeriod(recent: readonly Job[], seenAt: Date | undefined, now: Date): string {
   const times = recent
     .filter((job) => job.put)

@@ -1,4 +1,5 @@
-// The page of one command: the newest result of every client, those with the same output together. What differs is a link away.
+// The page of one command: the newest result of every client, grouped by output, with links to the
+// differences.
 import { formatBytes } from '../cli/output.ts';
 import { jobJson } from '../ledger/fields.ts';
 import type { Job } from '../ledger/job.ts';
@@ -11,29 +12,29 @@ import { digestOutputs, type Output } from './digests.ts';
 import { asFormat } from './links.ts';
 import { countOf, groupDigits } from './words.ts';
 
-/** Clients that are compared at once. */
+/** The most clients that are compared at once. */
 const MAX_CLIENTS = 500;
-/** Of each group so many are named, and so many groups are shown. */
+/** The most clients that are named in each group, and the most groups that are shown. */
 const NAMED = 12;
 const MAX_GROUPS = 20;
 const MAX_ALONE = 100;
 
-/** Clients whose newest output is the same. */
+/** Clients with the same newest output. */
 interface Alike {
   output: Output;
-  /** The newest first. */
+  /** Newest first. */
   jobs: Job[];
 }
 
 interface Command {
-  /** The largest first. */
+  /** Largest first. */
   groups: Alike[];
   count: number;
-  /** The name behind which the next clients are; undefined when these are all. */
+  /** The name after which the next page begins; undefined on the last page. */
   next: string | undefined;
 }
 
-/** Throws NotShown for a command that nobody has run. */
+/** Reads the data of the page. Throws NotShown for a command that was never run. */
 async function readCommand(context: Context, name: string): Promise<Command> {
   const { database, site, params } = context;
   const after = params.get('after') ?? undefined;
@@ -123,7 +124,7 @@ function formatLook(isOutput: boolean, isMost: boolean): Markup {
     : html`<span class="state warn changed">differ</span>`;
 }
 
-/** Clients whose output nobody else has. */
+/** Clients whose output no other client has. */
 function formatAlone(alone: readonly Alike[], first: Alike, context: Context): Markup | undefined {
   const jobs = alone.flatMap(({ jobs: own }) => own);
   if (jobs.length === 0) return undefined;

@@ -1,4 +1,5 @@
-// What every page needs to be made: the site, its store, the query of the request, and how pages point at each other.
+// What every page is made from: the site, its store, the query of the request, and the links
+// between pages.
 import type { Failure } from '../cli/failure.ts';
 import type { Job } from '../ledger/job.ts';
 import type { ScanKey } from '../ledger/scan.ts';
@@ -11,18 +12,18 @@ import type { ActPlace, Place } from './place.ts';
 
 export interface Context {
   site: Site;
-  /** Undefined where no acts are set up. */
+  /** Undefined when acts are not set up. */
   acts: ActPlace | undefined;
   database: Database;
   links: Links;
   book: Book;
   params: URLSearchParams;
   now: Date;
-  /** When to stop looking, by performance.now(): a reader must not hold the server. */
+  /** When to stop reading, by performance.now(), so that one user cannot occupy the server. */
   deadline: number;
 }
 
-/** So long a page may look for what it shows. */
+/** How long a page may read. */
 const LOOK_MS = 1500;
 
 export function makeContext(
@@ -41,7 +42,7 @@ export function makeContext(
   return { site, acts, database, links, book, params, now: book.now, deadline: performance.now() + LOOK_MS };
 }
 
-/** What a request asks for and cannot have: its status, and a sentence for a reader. */
+/** A request that cannot be answered: its status, and a sentence for the user. */
 export class NotShown extends Error {
   readonly status: 400 | 403 | 404;
   constructor(status: 400 | 403 | 404, message: string) {
@@ -50,7 +51,7 @@ export class NotShown extends Error {
   }
 }
 
-/** Throws NotShown for one that was not made here. */
+/** Parses a key. Throws NotShown for one that this program did not make. */
 export function parseKey(text: string | null): ScanKey | undefined {
   if (!text) return undefined;
   try {
@@ -61,7 +62,7 @@ export function parseKey(text: string | null): ScanKey | undefined {
         return [value, at, id as number];
     }
   } catch {
-    // Said below.
+    // The error below covers this case too.
   }
   throw new NotShown(400, 'The place in the list is not one that this page has made.');
 }
@@ -70,7 +71,7 @@ export function formatKey(key: ScanKey): string {
   return Buffer.from(JSON.stringify(key)).toString('base64url');
 }
 
-/** What a page says in place of what could not be read. */
+/** Shown in place of something that cannot be read. */
 export function formatFailure(failure: Failure): Markup {
   return html`<p class="state bad">${failure.message}</p>`;
 }

@@ -7,7 +7,7 @@ export function dayText(date: Date, useGmt: boolean): string {
   return `${Y}-${m}-${d}`;
 }
 
-/** When the day began that a clock shows at an instant, so many days before. */
+/** The beginning of the day of a time by the site's clock, this many days earlier. */
 export function dayStart(date: Date, useGmt: boolean, daysBefore: number): Date {
   const { Y, m, d } = timeFields(date, useGmt);
   const [year, month, day] = [Number(Y), Number(m) - 1, Number(d) - daysBefore];

@@ -1,4 +1,4 @@
-// What differs between two runs, stream by stream, as `diff -u` says it.
+// The differences between two runs, stream by stream, from `diff -u`.
 import { STREAMS, type StreamName } from 'webjob-locker';
 import { Failure } from '../cli/failure.ts';
 import { compareStreams } from '../ledger/compare.ts';
@@ -12,7 +12,10 @@ import { type Context, formatFailure, NotShown } from './context.ts';
 import { asFormat } from './links.ts';
 import { groupDigits } from './words.ts';
 
-/** A longer stream is not compared for a page, and more is not shown: `webjobctl diff` has no limit. */
+/**
+ * Longer streams are not compared on a page, and longer differences are cut; `webjobctl diff` has
+ * no limits.
+ */
 const MAX_STREAM_BYTES = 16 * 1024 * 1024;
 const MAX_SHOWN_LENGTH = 64 * 1024;
 const LIMIT_MS = 5000;
@@ -21,17 +24,17 @@ interface Compared {
   from: Job;
   to: Job;
   stream: StreamName;
-  /** What diff said; empty when they are the same. */
+  /** The output of diff; empty when the streams are the same. */
   text: string;
   differs: boolean;
   isCut: boolean;
   failure: Failure | undefined;
 }
 
-/** Ends diff when enough was said. */
+/** Stops diff after enough output. */
 class Enough extends Error {}
 
-/** Undefined when there is nothing to compare with yet. Throws NotShown. */
+/** Compares two runs; undefined when there is nothing to compare with yet. Throws NotShown. */
 async function compare(context: Context): Promise<Compared | { to: Job | undefined; stream: StreamName }> {
   const { params, database, site } = context;
   const stream = STREAMS.find((name) => name === (params.get('stream') ?? 'out'));
@@ -124,7 +127,7 @@ function formatDiff(text: string, isCut: boolean): Markup {
   })}</pre>`;
 }
 
-/** As `webjobctl --json diff`. */
+/** The result in the form of `webjobctl --json diff`. */
 export async function diffJson(context: Context): Promise<unknown> {
   const compared = await compare(context);
   if (!('from' in compared)) throw new NotShown(400, 'Give from, a job id or previous, and to, a job id.');

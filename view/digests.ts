@@ -1,4 +1,5 @@
-// What tells outputs apart: the SHA-256 of what a run wrote to stdout. Taken once of each upload, and kept in the view's store.
+// Digests that tell outputs apart: the SHA-256 of stdout, computed once for each upload and kept in
+// the view's store.
 import type { StreamName } from 'webjob-locker';
 import { packAt, readGroups } from '../archive/packs.ts';
 import { Failure } from '../cli/failure.ts';
@@ -13,10 +14,10 @@ const TABLE =
 /** A longer stream is not read for a page. */
 const MAX_BYTES = 64 * 1024 * 1024;
 
-/** What a job wrote; a string says why that is not known. */
+/** The output of a job, or why it is unknown. */
 export type Output = { bytes: number; sha256: string } | 'not read yet' | 'too long' | 'missing';
 
-/** The outputs of jobs, in their order, as many as the time allows to read. */
+/** The outputs of jobs, in their order, as far as time allows. */
 export async function digestOutputs(context: Context, jobs: readonly Job[]): Promise<Output[]> {
   const { database } = context;
   database.exec(TABLE);
@@ -68,13 +69,13 @@ function keep({ database }: Context, learned: readonly (readonly [string, string
     for (const row of learned) insert.run(...row);
     database.exec('COMMIT');
   } catch (error) {
-    // Another process writes: what is not kept is read again.
+    // Another process is writing; a digest that is not stored is computed again.
     if ((error as NodeJS.ErrnoException).code !== 'ERR_SQLITE_ERROR') throw error;
     if (database.isTransaction) database.exec('ROLLBACK');
   }
 }
 
-/** Manifests tell the digests of what is in packs. */
+/** Manifests contain the digests of archived uploads. */
 async function readPackedDigests({ site, deadline }: Context, jobs: readonly Job[]): Promise<Map<string, Output>> {
   const wanted = new Map<string, Set<string>>();
   for (const { group, packed } of jobs)

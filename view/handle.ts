@@ -1,4 +1,4 @@
-// One request: which page it asks for, made from the store, and what becomes of an error.
+// Handles one request: finds the page, makes it from the store, and reports errors.
 import { appendFileSync } from 'node:fs';
 import { type Body, type CgiRequest, type CgiResponse, findHeader } from 'node-cgi-compat';
 import { STREAMS } from 'webjob-locker';
@@ -31,9 +31,9 @@ import { overviewJson, overviewPage } from './overview.ts';
 import { openViewStore, type Place, readPlace } from './place.ts';
 import { findJobAddress, searchJson, searchPage } from './search.ts';
 
-/** How the program serves. */
+/** The settings of the program. */
 export interface Serving {
-  /** So long a request waits for a store that is made for the first time. */
+  /** How long a request waits for a store that is being made for the first time. */
   patienceMs: number;
   complain(message: string): void;
 }
@@ -62,7 +62,7 @@ function errorPage(error: unknown, { complain }: Serving): Page {
   complain(`error: ${isKnown ? message : (stack ?? message)}`);
   return {
     ...{ status: 500, title: 'It cannot be read', place: undefined },
-    // Paths of the server are for its log.
+    // Paths of the server are for its log only.
     content: html`<h1>It cannot be read</h1><p>The server's error log says what is wrong. webjobctl configtest finds most of it.</p>`,
   };
 }
@@ -79,7 +79,7 @@ async function answerRequest(
   const acted = method === 'POST' ? ACT_PATH.exec(path)?.[1] : undefined;
   if (method !== 'GET' && method !== 'HEAD' && acted === undefined)
     throw new NotShown(400, 'Pages are asked for by GET.');
-  // Later it cannot be read any more.
+  // The body cannot be read later.
   const form = acted === undefined ? undefined : readForm(request, body);
   if (path === '') return answerRedirect(308, `${base}/`);
   const asset = answerAsset(path);
@@ -151,7 +151,10 @@ const NAMED: Readonly<
   command: { page: commandPage, json: commandJson },
 };
 
-/** Throws NotShown. A path only ever names what the store knows; none is one of a file. */
+/**
+ * Finds the route of a path. Throws NotShown. A path refers to what the store knows, never to a
+ * file.
+ */
 function findRoute(path: string): Route {
   const exact = Object.hasOwn(ROUTES, path) ? ROUTES[path] : undefined;
   if (exact) return exact;
@@ -184,7 +187,10 @@ function originOf(request: CgiRequest): string {
   return `${request.secure ? 'https' : 'http'}://${/^[A-Za-z0-9.:[\]-]+$/.test(host) ? host : 'localhost'}`;
 }
 
-/** Who looked at what, a line of JSON each. Throws the error of a system call: what cannot be recorded is not shown. */
+/**
+ * Records who looked at what, as a line of JSON. Throws the error of a system call, because what
+ * cannot be recorded is not shown.
+ */
 function recordAccess(
   { accessRecord }: Place,
   request: CgiRequest,
@@ -194,7 +200,7 @@ function recordAccess(
 ): void {
   if (accessRecord === undefined) return;
   const { remoteUser: user = null, remoteAddress: address = null, query } = request;
-  // Who is of the group that may act is only known where httpd has asked.
+  // Only where httpd has checked the group, it is known who may act.
   const actor = request.env.WEBJOB_VIEW_ACTOR === 'yes' || undefined;
   const line = { time: new Date().toISOString(), user, address, path, query, status, actor, act };
   appendFileSync(accessRecord, `${JSON.stringify(line)}\n`, { mode: 0o600 });

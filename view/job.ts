@@ -1,4 +1,5 @@
-// The page of one job: the verdict and how it was reached, every attempt, the record of the run, what it started, and its streams at any place.
+// The page of one job: the verdict and its reasons, every request, the run record, the jobs it
+// started, and its streams.
 import { statSync } from 'node:fs';
 import { join } from 'node:path';
 import { listCustodyFiles, STREAMS, type StreamName } from 'webjob-locker';
@@ -32,14 +33,16 @@ import { asFormat, isoOf, UNNAMED } from './links.ts';
 import { formatStretch, readStretch, type Wish } from './stretch.ts';
 import { groupDigits } from './words.ts';
 
-/** What is longer is not read to be judged on a page: `webjobctl verify` reads it. */
+/** A longer upload is not read for the verdict on a page; `webjobctl verify` reads it. */
 const MAX_JUDGED_BYTES = 8 * 1024 * 1024;
-/** A longer custody record is not searched for what became of uploads that are not in the locker. */
+/**
+ * A longer custody record is not searched for what became of uploads that are not in the locker.
+ */
 const MAX_RECORD_BYTES = 32 * 1024 * 1024;
 
 let kept: { folders: string; acts: Acts } | undefined;
 
-/** What was read of the custody record stays for the next request. */
+/** The acts of a site. What was read of the custody record is kept for the next request. */
 export function actsOf(site: Context['site']): Acts {
   const folders = logFolders(site);
   const name = folders.join('\n');
@@ -47,7 +50,10 @@ export function actsOf(site: Context['site']): Acts {
   return kept.acts;
 }
 
-/** The jobs that an address means; several when a client sent an id twice. Throws NotShown when there are none. */
+/**
+ * The jobs that an address stands for; several when a client sent an id twice. Throws NotShown when
+ * there are none.
+ */
 export function findAsked({ database, site, params }: Context, name: string): Job[] {
   const [at, client, command] = ['at', 'client', 'command'].map((field) => params.get(field) ?? undefined);
   const asked = name === UNNAMED ? params.get('name') : name;
@@ -63,18 +69,18 @@ export function findAsked({ database, site, params }: Context, name: string): Jo
   throw new NotShown(404, 'There is no such job: its log and its upload are gone, or the address is not whole.');
 }
 
-/** The one job that an address means. Throws NotShown. */
+/** The single job that an address stands for. Throws NotShown. */
 export function findOne(context: Context, name: string): Job {
   const [job, another] = findAsked(context, name);
   if (!job || another) throw new NotShown(404, 'Several jobs have this id.');
   return job;
 }
 
-/** All that there is to say of a job. */
+/** Everything about a job. */
 interface Shown {
   job: Job;
   stored: Stored;
-  /** Why the streams, or the verdict, are not there. */
+  /** Why the streams or the verdict are missing. */
   failures: Failure[];
   shown: Case;
   notes: string[];
@@ -125,7 +131,7 @@ function measureRecords(site: Context['site']): number {
   return sizes.reduce((sum, size) => sum + size, 0);
 }
 
-/** The run record alone: the other streams are read where they are shown. */
+/** Reads only the run record; the other streams are read where they are shown. */
 async function readEnv({ env }: Stored): Promise<Heads> {
   return env ? await readHeads({ env }) : {};
 }
@@ -210,7 +216,7 @@ async function formatOne(context: Context, job: Job, stored: Stored, wish: Wish)
   }
 }
 
-/** Throws NotShown for fields that no page makes. */
+/** Parses the requested stretch. Throws NotShown for fields that no page makes. */
 function parseWish(params: URLSearchParams): Wish | undefined {
   const stream = STREAMS.find((name) => name === params.get('s'));
   if (!params.get('s')) return undefined;
@@ -226,7 +232,7 @@ function parseWish(params: URLSearchParams): Wish | undefined {
   };
 }
 
-/** Find within, compare, and keep. */
+/** Search within the job, comparison, and download. */
 function formatTools(context: Context, job: Job, wish: Wish | undefined): Markup {
   const { links, database, site } = context;
   const address = new URL(links.job(job), 'http://a');
@@ -244,13 +250,13 @@ function formatTools(context: Context, job: Job, wish: Wish | undefined): Markup
 `;
 }
 
-/** Where acts are set up, taking a stream is one of them, and so on record. */
+/** Where acts are set up, a download is an act and therefore recorded. */
 function formatTaking({ acts, links }: Context, job: Job): Markup {
   if (acts) return html`<a href="${links.act(job)}">Verify, note, hold, download</a>`;
   return html`Download ${STREAMS.map((name, index) => html`${index > 0 ? ' ' : undefined}<a href="${links.stream(job, name)}" download>.${name}</a>`)}`;
 }
 
-/** The job that started it, and those that it started. */
+/** The job that started this one, and those that it started. */
 function formatFamily({ database, site, book }: Context, { outerId }: Job, children: readonly Job[]): Markup {
   const outer = outerId === undefined ? [] : findById(database, site, outerId);
   return html`${outer.length > 0 ? html`<h2>Started by</h2>${formatJobTable('outer', 'The job that started this one', outer, '', book)}` : undefined}${
@@ -260,7 +266,7 @@ function formatFamily({ database, site, book }: Context, { outerId }: Job, child
   }`;
 }
 
-/** As `webjobctl --json show`. */
+/** The job in the form of `webjobctl --json show`. */
 export async function jobDetails(context: Context, name: string): Promise<unknown> {
   const { site } = context;
   const all: unknown[] = [];
@@ -283,7 +289,7 @@ export async function jobDetails(context: Context, name: string): Promise<unknow
   return all.length === 1 ? all[0] : all;
 }
 
-/** The stream of a job, to be kept. Throws NotShown. */
+/** The stream of a job to download. Throws NotShown. */
 export async function findStream(context: Context, stream: StreamName, name: string) {
   const job = findOne(context, name);
   const stored = (await findJobStreams(context.site, job))[stream];

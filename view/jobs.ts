@@ -1,4 +1,5 @@
-// The list of jobs: the address has the filter, the order and the place, so a list can be kept, sent and opened again.
+// The list of jobs. Its address contains the filter, the order and the place, so that a list can be
+// bookmarked and shared.
 
 import { csvFormat } from '../admin/jobs/formats.ts';
 import { parseInstant } from '../cli/durations.ts';
@@ -11,11 +12,11 @@ import type { Page } from './answer.ts';
 import { type Context, formatKey, NotShown, parseKey } from './context.ts';
 import { makeTextSearch } from './texts.ts';
 
-/** Rows of a page, and of one that a program reads. */
+/** Rows of a page, and of an answer for programs. */
 const PAGE_ROWS = 50;
 const DATA_ROWS = 1000;
 
-/** What a list was asked for, as the reader wrote it. */
+/** The query of a list, as the user wrote it. */
 export interface JobQuery {
   filter: ScanFilter;
   order: ScanOrder;
@@ -24,7 +25,7 @@ export interface JobQuery {
 
 const FILTER_NAMES = ['client', 'command', 'state', 'exit', 'since', 'until', 'text', 'sort'] as const;
 
-/** Throws NotShown for a field that cannot be understood. */
+/** Parses a query. Throws NotShown for an invalid field. */
 export function parseJobQuery(params: URLSearchParams): JobQuery {
   const given = (name: (typeof FILTER_NAMES)[number]): string | undefined => params.get(name)?.trim() || undefined;
   const exit = given('exit');
@@ -60,13 +61,13 @@ function parseTime(text: string | undefined): Date | undefined {
 
 export interface FoundJobs {
   jobs: Job[];
-  /** Where the next page begins; undefined at the end. */
+  /** Where the next page begins; undefined on the last page. */
   next: ScanKey | undefined;
-  /** The time ran out before the page was full. */
+  /** The time was over before the page was full. */
   isCut: boolean;
 }
 
-/** One page of a list. */
+/** Reads one page of a list. */
 export async function findPage(context: Context, query: JobQuery, limit: number): Promise<FoundJobs> {
   const { database, site, params, deadline } = context;
   const search = query.text === undefined ? undefined : makeTextSearch(context, query.text);
@@ -171,7 +172,9 @@ ${field('until', 'Until', 'now')}
 </form>`;
 }
 
-/** The same list for programs: jobs as `webjobctl --json jobs` has them, and where the next ones are. */
+/**
+ * The list for programs: jobs in the form of `webjobctl --json jobs`, and a link to the next ones.
+ */
 export async function jobsJson(context: Context): Promise<unknown> {
   const { jobs, next, isCut } = await findPage(context, parseJobQuery(context.params), DATA_ROWS);
   const own = ownQuery(context.params);
@@ -182,7 +185,7 @@ export async function jobsJson(context: Context): Promise<unknown> {
   };
 }
 
-/** The same as CSV, with the columns of `webjobctl export`; no cell is a formula. */
+/** The list as CSV with the columns of `webjobctl export`; no cell is a formula. */
 export async function jobsCsv(context: Context): Promise<string> {
   const { jobs } = await findPage(context, parseJobQuery(context.params), DATA_ROWS);
   const format = csvFormat(true);

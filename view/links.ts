@@ -1,29 +1,35 @@
-// Where the pages are, below the path at which httpd has the program.
+// The addresses of pages, below the path at which httpd has the program.
 import { NOT_APPLICABLE } from 'webjob-protocol';
 import type { Job } from '../ledger/job.ts';
 
 export type Query = Readonly<Record<string, string | number | undefined>>;
 
-/** Where pages lead; all of it can be put into a link as it is. */
+/** The addresses of pages, safe to be used in links. */
 export interface Links {
-  /** Without a slash at its end. */
+  /** Without a slash at the end. */
   base: string;
   page(path: string, query?: Query): string;
   client(clientId: string, query?: Query): string;
   command(command: string, query?: Query): string;
   job(job: Job, query?: Query): string;
   stream(job: Job, name: string): string;
-  /** The page of acts on it, which httpd keeps for those who may. */
+  /** The page of acts on a job, which httpd reserves for users who may act. */
   act(job: Job): string;
 }
 
-/** Stands in a path for a name that is in the query: an id may hold slashes, and some jobs have none. */
+/**
+ * Replaces a name in a path when it is in the query: an id may contain slashes, and some jobs have
+ * none.
+ */
 export const UNNAMED = '-';
 
-/** What a path can hold as it is, whatever stands between the reader and us. */
+/** Names that are safe in a path, whatever proxies there are between user and server. */
 const PLAIN = /^(?!\.+$)[A-Za-z0-9_.+:-]{1,1024}$/;
 
-/** A name as a part of a path. One that ends like a format is given that of pages: `report.json` is at `report.json.html`. */
+/**
+ * A name as a segment of a path. One that ends like a format gets the extension of pages:
+ * `report.json` is at `report.json.html`.
+ */
 function segment(name: string): string {
   return name + (/\.(?:json|csv|html)$/.test(name) ? '.html' : '');
 }
@@ -59,12 +65,12 @@ export function makeLinks(base: string): Links {
   };
 }
 
-/** When a job was, as the store has it. */
+/** The time of a job in the form of the store. */
 export function isoOf({ at }: Pick<Job, 'at'>): string {
   return Number.isNaN(at.getTime()) ? '' : at.toISOString();
 }
 
-/** The same page for a program: `json`. */
+/** The address of the same page for programs, with the extension `json`. */
 export function asFormat(href: string, format: 'json'): string {
   return href.replace(/(?:\.html)?(\?|$)/, `.${format}$1`);
 }

@@ -1,4 +1,4 @@
-// All clients, and all commands, by name.
+// The lists of all clients and of all commands, by name.
 import { formatBytes } from '../cli/output.ts';
 import { jobJson } from '../ledger/fields.ts';
 import { type ClientTotals, listClients } from '../ledger/jobs.ts';

@@ -1,4 +1,4 @@
-// What httpd or systemd starts: the view as a CGI script, or as a process that stays.
+// The program that httpd or systemd starts: the view as a CGI script, or as a persistent process.
 import { serveScript } from 'node-cgi-compat';
 import { createResponder } from 'node-cgi-compat/responder';
 import { stay } from '../cgi/staying.ts';
@@ -9,7 +9,10 @@ import { fillViewStore, readPlace } from './place.ts';
 
 declare const WEBJOB_VERSION: string;
 
-/** So long a request waits for the first index: a script is there for it alone, a process that stays has others. */
+/**
+ * How long a request waits for the first index: a CGI script serves nobody else, but a persistent
+ * process does.
+ */
 const PATIENCE_MS = { script: 30_000, staying: 2000 };
 
 function complain(message: string): void {

@@ -1,4 +1,4 @@
-// What needs somebody now, and the last thirty days.
+// The overview: what needs attention now, and the last thirty days.
 import { statfsSync } from 'node:fs';
 import { listServers, newestCheckpoint } from '../admin/site/logs.ts';
 import { formatBytes } from '../cli/output.ts';
@@ -19,13 +19,13 @@ import { countOf, groupDigits } from './words.ts';
 
 const DAYS = 30;
 const DAY_MS = 86_400_000;
-/** A client that was not seen for so long is silent. */
+/** A client that was not seen for this long is silent. */
 const SILENT_DAYS = 2;
 const SHOWN_SILENT = 5;
 const SHOWN_JOBS = 10;
-/** Less of it free is little. */
+/** Less free space than this is reported as low. */
 const LITTLE_SHARE = 0.1;
-/** An older checkpoint proves little of what came since. */
+/** An older checkpoint is reported, because it says nothing about what came later. */
 const OLD_CHECKPOINT_DAYS = 2;
 
 interface Day extends SpanSums {
@@ -34,7 +34,7 @@ interface Day extends SpanSums {
   until: Date;
 }
 
-/** Something that needs somebody, the worst first. */
+/** Something that needs attention; listed worst first. */
 interface Need {
   look: 'bad' | 'warn';
   shape: string;
@@ -72,7 +72,7 @@ function readSome({ database, site, deadline }: Context, filter: { states?: read
   return jobs;
 }
 
-/** Days that are over change seldom: in a process that stays they are summed up again after a while. */
+/** Past days rarely change: a persistent process sums them up again only after this time. */
 const KEEP_MS = 300_000;
 const kept = new Map<string, { sums: SpanSums; until: number }>();
 
@@ -80,7 +80,7 @@ function readDays({ database, book: { useGmt, now }, site }: Context): Day[] {
   return Array.from({ length: DAYS }, (_, index): Day => {
     const before = DAYS - 1 - index;
     const since = dayStart(now, useGmt, before);
-    // A job of a clock that is ahead is of today.
+    // A job from a clock that is ahead counts for today.
     const until = before === 0 ? new Date(now.getTime() + DAY_MS) : dayStart(now, useGmt, before - 1);
     const key = `${site.propertiesFile} ${since.getTime()}`;
     const known = before > 1 ? kept.get(key) : undefined;
@@ -140,7 +140,7 @@ function findNeeds(context: Context, last: SpanSums): Need[] {
   ];
 }
 
-/** Of the disk and the record, as far as this user may see them. */
+/** Problems of the disk and the custody record, as far as this user can see them. */
 function findSiteNeeds(site: Site, now: Date, formatTime: (date: Date) => Markup): Need[] {
   const needs: Need[] = [];
   const { settings } = site;

@@ -1,4 +1,5 @@
-// The site that a request is for, and the view's own store of it: in a folder that belongs to the view, for it may not write in the locker.
+// The site of a request, and the view's own store of it, in a directory of the view, because the
+// view may not write to the locker.
 import { type ChildProcess, spawn } from 'node:child_process';
 import { join } from 'node:path';
 import type { CgiEnvironment } from 'node-cgi-compat';
@@ -12,25 +13,25 @@ import { indexTexts, MAX_TEXT_BYTES } from '../ledger/texts.ts';
 
 export interface Place {
   site: Site;
-  /** The view's own: its store, and the record of who looked. */
+  /** The view's own directory, with its store and the record of who looked at what. */
   folder: string;
-  /** Undefined where nobody is to be recorded. */
+  /** Undefined when accesses are not recorded. */
   accessRecord: string | undefined;
   /** Where acts are set up; undefined elsewhere. */
   acts: ActPlace | undefined;
 }
 
-/** Where requests go and answers come from. */
+/** The directories of requests and answers. */
 export interface ActPlace {
   inbox: string;
   answers: string;
-  /** The secret of this view, by which it knows its own forms. */
+  /** The secret by which this view recognises its own forms. */
   secret: string;
 }
 
 const DEFAULT_FOLDER = '/var/lib/webjob-view';
 
-/** Throws Failure `settings`. */
+/** Reads the place from the environment. Throws Failure `settings`. */
 export function readPlace(env: CgiEnvironment): Place {
   const folder = env.WEBJOB_VIEW_DIRECTORY || DEFAULT_FOLDER;
   const isOn = (value: string | undefined): boolean => /^(?:on|1|y|yes)$/i.test(value ?? '');
@@ -47,7 +48,7 @@ export function readPlace(env: CgiEnvironment): Place {
 
 const storePath = ({ folder }: Place): string => join(folder, 'webjob.sqlite');
 
-/** So long a store counts as up to date. */
+/** How long a store counts as up to date. */
 const FRESH_MS = 1000;
 
 interface Kept {
@@ -60,8 +61,9 @@ let freshUntil = 0;
 let refreshing: Promise<boolean> | undefined;
 
 /**
- * The store, not much older than now. Undefined while it is made for the first time, which another process does; that is
- * waited for as long as `patienceMs`. Throws Failure `failed` for a site that cannot be read.
+ * The store, at most a little out of date. Undefined while another process makes it for the first
+ * time, for which this waits up to `patienceMs`. Throws Failure `failed` for a site that cannot be
+ * read.
  */
 export async function openViewStore(place: Place, patienceMs: number): Promise<Database | undefined> {
   const path = storePath(place);
@@ -71,7 +73,7 @@ export async function openViewStore(place: Place, patienceMs: number): Promise<D
     freshUntil = 0;
   }
   if (performance.now() >= freshUntil) {
-    // Whoever comes meanwhile waits for the same.
+    // Concurrent requests wait for the same refresh.
     refreshing ??= refresh(place, patienceMs).finally(() => {
       refreshing = undefined;
     });
@@ -83,12 +85,15 @@ export async function openViewStore(place: Place, patienceMs: number): Promise<D
   return kept.database;
 }
 
-/** In a connection of its own: readers see what is done, never what is being done. False when there is no store yet. */
+/**
+ * Refreshes in a separate connection, so that readers only see complete changes. False when there
+ * is no store yet.
+ */
 async function refresh(place: Place, patienceMs: number): Promise<boolean> {
   if (await refreshOnce(place)) return true;
   const filling = startFilling(place);
   await new Promise<void>((resolve) => {
-    // Nothing else may keep a script alive that waits.
+    // The timer must not keep a waiting script alive.
     const timer = setTimeout(resolve, patienceMs);
     filling.once('exit', () => {
       clearTimeout(timer);
@@ -113,7 +118,7 @@ async function refreshOnce(place: Place): Promise<boolean> {
 
 let filler: ChildProcess | undefined;
 
-/** Another process makes the store, so that this one can say so meanwhile. */
+/** Another process makes the store, so that this one can report that meanwhile. */
 function startFilling({ site, folder }: Place): ChildProcess {
   if (filler && filler.exitCode === null && filler.signalCode === null) return filler;
   filler = spawn(process.execPath, [process.argv[1] ?? '', '--index'], {

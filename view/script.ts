@@ -1,5 +1,5 @@
-// The one script of the view: the reader's own time zone, and the keys j, k, enter and /. Every page is complete without it. It reads and
-// sets text, and makes no markup.
+// The one script of the view: shows times in the user's time zone, and handles the keys j, k, enter
+// and /. Every page is complete without it. It reads and sets text only, never markup.
 
 export const SCRIPT = `'use strict';
 const two = (number) => String(number).padStart(2, '0');

@@ -1,4 +1,5 @@
-// Search over all output: the newest jobs whose output holds a text, with the lines. A job id leads to its job.
+// Search in all output: the newest jobs whose output contains a text, with the lines. A job id
+// leads to its job.
 
 import { jobJson } from '../ledger/fields.ts';
 import type { Job } from '../ledger/job.ts';
@@ -13,7 +14,7 @@ import { makeTextSearch, type TextHit } from './texts.ts';
 
 const PAGE_JOBS = 20;
 const HITS_OF_JOB = 3;
-/** Of a line so much is shown, around the text. */
+/** The most characters of a line that are shown, around the match. */
 const SNIPPET_LENGTH = 240;
 
 interface FoundJob {
@@ -44,7 +45,7 @@ async function search(context: Context, text: string): Promise<Found> {
   return result;
 }
 
-/** Where a job id that was typed leads; undefined for any other text. */
+/** The address of the job whose id was typed; undefined for any other text. */
 export function findJobAddress({ database, site, params, links }: Context): string | undefined {
   const text = params.get('q')?.trim() ?? '';
   const [job] = text === '' || /\s/.test(text) ? [] : findById(database, site, text);

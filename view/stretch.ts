@@ -1,4 +1,4 @@
-// Any place of a stream of any size: a stretch of it is read, and shown as text or as numbers.
+// Reads a stretch of a stream of any size, and shows it as text or as a hex dump.
 import { closeSync, readSync } from 'node:fs';
 import type { StreamName } from 'webjob-locker';
 import type { StoredStream } from '../ledger/streams.ts';
@@ -6,17 +6,17 @@ import { html, type Markup } from '../pages/html.ts';
 import { formatDump, formatMarked, formatText, isBinary, wholeCharacters } from '../pages/stream.ts';
 import { groupDigits } from './words.ts';
 
-/** What a page shows at once. */
+/** The most bytes that a page shows at once. */
 const TEXT_BYTES = 16 * 1024;
 const DUMP_BYTES = 4 * 1024;
 const PIECE_BYTES = 256 * 1024;
 
-/** Which stretch of a stream is asked for. */
+/** The stretch that is requested. */
 export interface Wish {
   stream: StreamName;
   at: number | 'last';
   as: 'text' | 'hex' | undefined;
-  /** A text, from `at` on. */
+  /** A text to search for, beginning at `at`. */
   find: string | undefined;
 }
 
@@ -27,11 +27,11 @@ export interface Stretch {
   size: number;
   as: 'text' | 'hex';
   find: string | undefined;
-  /** Undefined when nothing was looked for. */
+  /** Undefined when no text was searched for. */
   found: 'found' | 'not found' | 'not yet found' | undefined;
 }
 
-/** Throws what reading throws. */
+/** Reads a stretch. Throws the errors of reading. */
 export async function readStretch(stored: StoredStream, wish: Wish, deadline: number): Promise<Stretch> {
   const { stream, find } = wish;
   const size = stored.bytes;
@@ -57,7 +57,7 @@ export async function readStretch(stored: StoredStream, wish: Wish, deadline: nu
   return { stream, bytes: cut, from: from + skipped, size, as, find, found };
 }
 
-/** A stretch that begins in the middle of a character begins behind it. */
+/** A stretch that begins in the middle of a character is shown from the next one. */
 function countContinuation(bytes: Buffer): number {
   let count = 0;
   while (count < 3 && ((bytes[count] ?? 0) & 0xc0) === 0x80) count++;
@@ -80,7 +80,7 @@ async function readAt(stored: StoredStream, from: number, length: number): Promi
     }
     return buffer.subarray(0, done);
   }
-  // What is in a pack can be read from its beginning alone.
+  // An archived stream can only be read from its beginning.
   let at = 0;
   for await (const piece of stored.read()) {
     if (at + piece.length > from) done += piece.copy(buffer, done, Math.max(0, from - at));
@@ -92,9 +92,9 @@ async function readAt(stored: StoredStream, from: number, length: number): Promi
 
 interface Looked {
   isFound: boolean;
-  /** It was looked at to its end. */
+  /** It was searched to its end. */
   isWhole: boolean;
-  /** Where it is, or how far was looked. */
+  /** The offset of the match, or how far the search has come. */
   at: number;
 }
 
@@ -109,7 +109,9 @@ async function findPlace(stored: StoredStream, text: Buffer, from: number, deadl
   return { isFound: false, isWhole: true, at: from };
 }
 
-/** The stretch, with the ways to the others; `href` makes an address of the page with these fields. */
+/**
+ * Shows the stretch with links to others; `href` returns the address of the page with these fields.
+ */
 export function formatStretch(
   label: string,
   stretch: Stretch,

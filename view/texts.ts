@@ -1,4 +1,4 @@
-// Where a text stands in what clients sent: the store tells in which uploads it can be, and these are read.
+// Finds a text in what clients sent: the store narrows the uploads down, and those are read.
 import { STREAMS, type StreamName } from 'webjob-locker';
 import { type Hit, searchLines } from '../admin/search/lines.ts';
 import type { Job } from '../ledger/job.ts';
@@ -11,13 +11,15 @@ export interface TextHit extends Hit {
 }
 
 export interface TextSearch {
-  /** The units of which an upload can hold it; undefined when every one can. */
+  /** The units whose uploads may contain the text; undefined when all may. */
   units: readonly string[] | undefined;
-  /** The first lines of an upload in the locker that hold it, at most so many. What is in a pack is not read. */
+  /**
+   * The first matching lines, at most `limit`, of an upload in the locker. Archives are not read.
+   */
   find(job: Job, limit: number): Promise<TextHit[]>;
 }
 
-/** More is not read of one stream: `webjobctl search` reads all. */
+/** The most bytes that are read of a stream; `webjobctl search` reads everything. */
 const MAX_BYTES = 16 * 1024 * 1024;
 
 export function makeTextSearch({ database, site, deadline }: Context, text: string): TextSearch {
@@ -40,7 +42,7 @@ export function makeTextSearch({ database, site, deadline }: Context, text: stri
   };
 }
 
-/** The beginning of a stream, as much as the time allows. */
+/** The beginning of a stream, as far as time allows. */
 async function* bounded(pieces: AsyncIterable<Buffer>, deadline: number): AsyncGenerator<Buffer> {
   let bytes = 0;
   for await (const piece of pieces) {

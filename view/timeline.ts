@@ -1,4 +1,4 @@
-// When jobs ran, as one line of marks: drawn here, with the same in words.
+// A timeline of jobs as marks on a line, with the same information in words.
 import { isFailure, type Job } from '../ledger/job.ts';
 import { html, type Markup } from '../pages/html.ts';
 import type { Context } from './context.ts';
@@ -7,7 +7,7 @@ import { countOf } from './words.ts';
 
 const WIDTH = 1000;
 const HEIGHT = 40;
-/** Jobs closer than this are one mark. */
+/** Jobs closer than this share one mark. */
 const MARK = 4;
 
 export function formatTimeline(jobs: readonly Job[], now: Date, days: number, { book }: Context): Markup {

@@ -1,4 +1,4 @@
-// How numbers are written for people.
+// Numbers as text for people.
 
 /** `1,234,567` */
 export function groupDigits(value: number): string {

@@ -1,22 +1,23 @@
-// Clients grouped by what they printed.
+// Groups clients by their output.
 import type { StreamName } from 'webjob-locker';
 import { digestStream } from '../../ledger/digest.ts';
 import type { Job } from '../../ledger/job.ts';
 import { openStreams } from '../../ledger/streams.ts';
 import type { Site } from '../site/site.ts';
 
-/** Clients whose output is the same. */
+/** Clients with the same output. */
 export interface Alike {
   digest: string;
-  /** Sorted. */
+  /** Client ids, sorted. */
   clients: string[];
-  /** That of the first client. */
+  /** The job of the first client. */
   job: Job;
 }
 
 /**
- * Groups jobs by the bytes of a stream, without the lines that match one of `ignored`; the largest group first. A job that has no such stream is
- * in none. Throws Failure for a pack that cannot be read.
+ * Groups jobs by the bytes of a stream, without the lines that match one of `ignored`, largest
+ * group first. Jobs without the stream are left out. Throws Failure for an archive that cannot be
+ * read.
  */
 export async function groupAlike(
   site: Site,

@@ -1,4 +1,4 @@
-// What the commands about assignments share: how one is made, changed, told and put on record.
+// What the commands about assignments share: making, changing, showing and recording them.
 import { existsSync } from 'node:fs';
 import type { ServerSettings } from '../../cgi/controls.ts';
 import { Failure } from '../../cli/failure.ts';
@@ -9,7 +9,10 @@ import { type Assignment, openFor, type Rollout } from '../../fleet/assignment.t
 import type { Schedule } from '../../fleet/due.ts';
 import { type Book, changeBook, findAssignment, nextId } from './assignments.ts';
 
-/** Throws Failure `settings` where the server makes no batches, and `usage` for the batch itself. */
+/**
+ * Checks that a command can be assigned. Throws Failure `settings` when the server makes no
+ * batches, and `usage` for the batch command itself.
+ */
 export function checkBatch({ batchCommand, dynamicDirectory }: ServerSettings, command: string): void {
   if (batchCommand === '')
     throw new Failure(
@@ -27,7 +30,10 @@ export function checkBatch({ batchCommand, dynamicDirectory }: ServerSettings, c
     throw new Failure('usage', `${command} is the batch itself, and would run without end`, 'assign another command');
 }
 
-/** Assigns, on record and on disk when it returns; with a rollout to the first stage of the clients that it is for. */
+/**
+ * Adds an assignment, which is recorded and on disk when this returns; with a rollout, for the
+ * first stage of its clients.
+ */
 export async function addAssignment(
   settings: ServerSettings,
   plan: Omit<Assignment, 'id' | 'by' | 'at' | 'state' | 'open'>,
@@ -54,12 +60,18 @@ export async function addAssignment(
 
 const DAY = 86_400;
 
-/** When a signed assignment ends of which nobody says it, in seconds since 1970: a signature that a thief has must not be good for ever. */
+/**
+ * When a signed assignment ends of which nobody says it, in seconds since 1970: a signature that a
+ * thief has must not be good for ever.
+ */
 export function endSigned({ schedule, from }: Pick<Assignment, 'schedule' | 'from'>): number {
   return from + (schedule.kind === 'once' ? 30 : 365) * DAY;
 }
 
-/** Sets the state of an assignment that is not over. Throws Failure `findings` for one that is, or has that state. */
+/**
+ * Sets the state of an assignment. Throws Failure `findings` for one that is over, or already has
+ * that state.
+ */
 export async function setState(
   settings: ServerSettings,
   id: string,
@@ -76,7 +88,7 @@ export async function setState(
   });
 }
 
-/** As --json has it. */
+/** The assignment in the form that --json prints. */
 export function describeAssignment(assignment: Assignment): Record<string, unknown> {
   const { id, command, args, to, schedule, from, until, state, by, at, reason, rollout, limit, note } = assignment;
   return {

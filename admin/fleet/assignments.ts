@@ -1,4 +1,4 @@
-// The files of assignments, as webjobctl keeps them: those that count, which the server reads, and those that are over.
+// The files of assignments: active ones, which the server reads, and past ones.
 import { existsSync, readFileSync, statSync } from 'node:fs';
 import type { ServerSettings } from '../../cgi/controls.ts';
 import { Failure } from '../../cli/failure.ts';
@@ -11,15 +11,15 @@ import { findUserById, isRoot } from '../site/users.ts';
 
 /** The assignments of a site. */
 export interface Book {
-  /** Those that a client may still be given. */
+  /** Assignments that clients may still fetch. */
   active: Assignment[];
-  /** Those that are cancelled, or over. */
+  /** Assignments that are cancelled or over. */
   past: Assignment[];
 }
 
 const PAST = '.past';
 
-/** Throws Failure `failed`. */
+/** Reads the assignments. Throws Failure `failed`. */
 export function readBook(settings: ServerSettings): Book {
   const { assignments } = fleetPaths(settings);
   return { active: readFile(assignments), past: readFile(`${assignments}${PAST}`) };
@@ -39,8 +39,9 @@ function readFile(path: string): Assignment[] {
 }
 
 /**
- * Changes the assignments, while no other webjobctl does. Those that are over move to the others first. The order of the two files is such that
- * a kill between them leaves an assignment in both, never in none. Throws Failure `failed`.
+ * Changes the assignments under a lock. Those that are over are moved to the past ones first. The
+ * files are written in an order in which a kill leaves an assignment in both of them, never in
+ * none. Throws Failure `failed`.
  */
 export async function changeBook<Result>(settings: ServerSettings, change: (book: Book) => Result): Promise<Result> {
   return await inTurn(settings, 'assignments', () => {
@@ -60,7 +61,10 @@ export async function changeBook<Result>(settings: ServerSettings, change: (book
   });
 }
 
-/** Arguments may be nobody's business: root gives them to the web user alone, to whom DynamicDirectory belongs. */
+/**
+ * Arguments may be confidential: root gives the file to the web user only, who owns
+ * DynamicDirectory.
+ */
 function findAccess({ dynamicDirectory }: ServerSettings): Access {
   const { uid } = statSync(dynamicDirectory, { throwIfNoEntry: false }) ?? {};
   const webUser = isRoot() && uid !== undefined && uid !== 0 ? findUserById(uid) : undefined;
@@ -76,7 +80,7 @@ export function nextId({ active, past }: Book): string {
   return String(Math.max(0, ...[...active, ...past].map(({ id }) => Number(id))) + 1);
 }
 
-/** The assignment of a number. Throws Failure `findings` when there is none. */
+/** Finds an assignment by its number. Throws Failure `findings` when there is none. */
 export function findAssignment({ active, past }: Book, id: string): Assignment {
   const found = [...active, ...past].find((assignment) => assignment.id === id);
   if (!found) throw new Failure('findings', `there is no assignment ${id}`, 'webjobctl assign list --all');

@@ -5,7 +5,7 @@ import type { Assignment } from '../../fleet/assignment.ts';
 import { globalOptions, openSite } from '../site/site.ts';
 import { describeAssignment, setState } from './assigning.ts';
 
-/** A command that gives the assignments that are named a state, and says so. */
+/** Makes a command that sets a state for the given assignments. */
 export function makeChangeCommand(
   name: string,
   description: string,

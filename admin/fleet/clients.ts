@@ -1,4 +1,4 @@
-// The clients of a site, and which of them an assignment is for.
+// The clients of a site, and the targets of an assignment among them.
 
 import { isClientId, matchesGlob } from 'webjob-protocol';
 import type { Assignment } from '../../fleet/assignment.ts';
@@ -9,8 +9,8 @@ import { listProfiles } from '../clients/profiles.ts';
 import { readUserFile } from '../clients/userfile.ts';
 
 /**
- * The clients of a site, sorted: who has a password or a valid certificate. At a site that keeps neither, those that have a folder below
- * profiles. Throws Failure `failed`.
+ * The clients of a site, sorted: those with a password or a valid certificate. At a site without
+ * either, those with a directory below profiles. Throws Failure `failed`.
  */
 export function listClientIds({ settings, etcDirectory, userFile }: Desk): string[] {
   const users = readUserFile(userFile).map(({ name }) => name);
@@ -21,9 +21,11 @@ export function listClientIds({ settings, etcDirectory, userFile }: Desk): strin
   return [...(known.size > 0 ? known : listProfiles(settings))].sort();
 }
 
-/** Those of the clients that an assignment is for, and those that it names and the site has not heard of. Sorted. */
+/**
+ * The clients that an assignment is for, and those it names that the site does not know. Sorted.
+ */
 export function findTargets({ to }: Pick<Assignment, 'to'>, groups: Groups, clientIds: readonly string[]): string[] {
-  // A word that is no group means the same whatever else is asked of a client.
+  // A word that is not a group always means the same clients.
   const [named, globs] = [to.filter((word) => groups.has(word)), to.filter((word) => !groups.has(word))];
   const meant = clientIds.filter(
     (clientId) =>

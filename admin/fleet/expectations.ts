@@ -1,4 +1,5 @@
-// Which expectations of a site are missed: the rules of its file `expect`, held against the newest result of each client.
+// Checks expectations: the rules in a site's file `expect`, applied to the newest result of each
+// client.
 import { existsSync, readFileSync } from 'node:fs';
 import { parseEpoch } from 'webjob-protocol';
 import type { ServerSettings } from '../../cgi/controls.ts';
@@ -23,13 +24,13 @@ import { findJobStreams } from '../../ledger/streams.ts';
 /** The ways in which an expectation can be missed. */
 export const MISSED_KINDS = ['late', 'exit', 'output', 'duration'] as const;
 
-/** One that is missed. */
+/** An expectation that is missed. */
 export interface Missed {
   clientId: string;
-  /** `*` for any job at all. */
+  /** `*` for any job. */
   command: string;
   kind: (typeof MISSED_KINDS)[number];
-  /** Of the rule. */
+  /** The line of the rule. */
   line: number;
   /** What is wrong, as a part of a sentence. */
   detail: string;
@@ -37,7 +38,10 @@ export interface Missed {
   jobId: string | undefined;
 }
 
-/** The rules of a file; undefined where there is none. Throws Failure `failed` that names the line. */
+/**
+ * Reads the rules of a file; undefined when there is none. Throws a Failure `failed` that names the
+ * line.
+ */
 export function readRules(settings: ServerSettings, path = fleetPaths(settings).expect): Rules | undefined {
   try {
     return existsSync(path) ? parseExpect(readFileSync(path, 'utf8')) : undefined;
@@ -48,12 +52,13 @@ export function readRules(settings: ServerSettings, path = fleetPaths(settings).
 }
 
 const DAY_MS = 86_400_000;
-/** How far back results are looked for where the rule says nothing. */
+/** How far back results are searched for a rule that does not say. */
 const USUAL_DAYS = 30;
 
 /**
- * The expectations that are missed now, by client and command; of two rules that say the same of a client the first one. `clientIds` are the
- * clients of the site; those that a rule or its group names are expected as well. Throws Failure `failed`.
+ * The expectations that are missed now, by client and command. When several rules report the same
+ * about a client, the first one counts. `clientIds` are the clients of the site; clients that a
+ * rule or its group names are expected as well. Throws Failure `failed`.
  */
 export async function findMissed(
   site: Site,
@@ -92,13 +97,13 @@ export async function findMissed(
   return [...missed.values()].sort((a, b) => (order(a) < order(b) ? -1 : 1));
 }
 
-/** Since when results matter to a rule, in milliseconds. */
+/** The time in milliseconds since which results matter for a rule. */
 function startOf({ within = 0, same }: Expectation, now: Date): number {
   const usual = now.getTime() - Math.max(within * 1000, USUAL_DAYS * DAY_MS);
   return same?.as === 'date' ? Math.min(usual, same.date.getTime() - USUAL_DAYS * DAY_MS) : usual;
 }
 
-/** Clients of which nothing at all was heard. */
+/** Clients of which no request was seen at all. */
 async function findSilent(
   site: Site,
   expectations: readonly Expectation[],
@@ -166,13 +171,16 @@ async function findReference(
   return found.at(-1) ?? 'gone';
 }
 
-/** Undefined for a job without this stream. */
+/** The digest of a job's stream; undefined without one. */
 async function digestOf(site: Site, job: Job, { stream, ignore }: Expectation): Promise<string | undefined> {
   const stored = (await findJobStreams(site, job))[stream];
   return stored && (await digestStream(stored, ignore));
 }
 
-/** How long the program ran, by its run record: from its start until all it printed was there to be sent. */
+/**
+ * How long the program ran according to the run record: from its start until its output was ready
+ * to be sent.
+ */
 async function readSeconds(site: Site, job: Job): Promise<number | undefined> {
   const { env } = await findJobStreams(site, job);
   let text = '';

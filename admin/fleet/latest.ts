@@ -8,12 +8,12 @@ import type { Site } from '../site/site.ts';
 
 export interface Wanted {
   command: string;
-  /** Client ids, globs and groups; all clients when undefined. */
+  /** Client ids, globs and groups; undefined for all clients. */
   to?: readonly string[] | undefined;
   since: Date;
 }
 
-/** The newest job of each client that brought a result, by client id. Throws Failure `failed`. */
+/** The newest job with a result for each client, by client id. Throws Failure `failed`. */
 export async function findLatest(site: Site, { command, to, since }: Wanted): Promise<Map<string, Job>> {
   const clients = to && makeClientFilter(site, to.join(','));
   const { database, close } = await openStore(site, { since });

@@ -1,4 +1,4 @@
-// What commands about many clients take from their command lines.
+// Options of commands about many clients.
 import { InvalidArgumentError } from 'commander';
 import { isFileName } from 'webjob-protocol';
 import { parseDuration, parseInstant } from '../../cli/durations.ts';
@@ -23,7 +23,10 @@ export interface Times {
   until: number | undefined;
 }
 
-/** Client ids, globs and groups, with commas, added to those before. Throws InvalidArgumentError. */
+/**
+ * Collects client ids, globs and groups, separated by commas, of a repeatable option. Throws
+ * InvalidArgumentError.
+ */
 export function collectTargets(text: string, before: readonly string[] = []): string[] {
   const words = text.split(',').filter((word) => word !== '');
   const wrong = words.find((word) => !isTarget(word));
@@ -32,12 +35,14 @@ export function collectTargets(text: string, before: readonly string[] = []): st
   return [...before, ...words];
 }
 
-/** Where nobody says since when. */
+/** The default of --since. */
 export function monthAgo(): Date {
   return new Date(Date.now() - 30 * 86_400_000);
 }
 
-/** Takes the options about time together. Throws Failure `usage` for those that exclude each other. */
+/**
+ * Takes the options about time together. Throws Failure `usage` for those that exclude each other.
+ */
 export function timesOf(options: TimeOptions, now: number): Times {
   const schedule = scheduleOf(options);
   const from = options.notBefore ? Math.floor(options.notBefore.getTime() / 1000) : now;

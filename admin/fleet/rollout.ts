@@ -1,4 +1,4 @@
-// Rollouts: whether a stage is over, and what comes then.
+// Rollouts: decides whether a stage is complete, and what follows.
 import { recordEvent } from '../../evidence/events.ts';
 import { type Assignment, openFor, type Rollout, rankOf } from '../../fleet/assignment.ts';
 import { readGroups } from '../../ledger/groups.ts';
@@ -8,7 +8,7 @@ import { changeBook, readBook } from './assignments.ts';
 import { findTargets, listClientIds } from './clients.ts';
 import { type ClientProgress, readProgress } from './states.ts';
 
-/** What was decided of an assignment. */
+/** A decision about an assignment. */
 export interface Step {
   id: string;
   kind: 'opened' | 'stopped';
@@ -21,7 +21,10 @@ export interface Step {
 const RESULTS = new Set(['done', 'failed', 'lost']);
 const BAD = new Set(['failed', 'lost']);
 
-/** Opens the next stage of each rollout whose stage is over, and pauses those that fail too often. Throws Failure `failed`. */
+/**
+ * Opens the next stage of each rollout whose stage is complete, and pauses rollouts with too many
+ * failures. Throws Failure `failed`.
+ */
 export async function stepRollouts(site: Site, desk: Desk, now = Math.floor(Date.now() / 1000)): Promise<Step[]> {
   const book = readBook(site.settings);
   const rollouts = book.active.filter(({ rollout, state }) => rollout && state === 'active');
@@ -51,7 +54,7 @@ function decide(assignment: Assignment, progress: readonly ClientProgress[], now
   return { ...facts, kind: 'opened', stage: rollout.stage + 1 };
 }
 
-/** False when somebody else changed the assignment meanwhile. */
+/** False when someone else changed the assignment meanwhile. */
 async function carryOut(site: Site, step: Step, targets: readonly string[], now: number): Promise<boolean> {
   return await changeBook(site.settings, ({ active }) => {
     const assignment = active.find(({ id }) => id === step.id);

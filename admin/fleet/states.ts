@@ -1,4 +1,5 @@
-// How far an assignment is, client by client: what the claims say of who fetched it, and the jobs of what became of it.
+// The progress of an assignment, client by client: the claims tell who fetched it, and the jobs
+// tell the results.
 import { closeSync, constants, fstatSync, openSync, readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { parseClaim, parseTaken, reach, reachFolder, type TakenClaim } from 'webjob-locker';
 import { findJobIdParts } from 'webjob-protocol';
@@ -15,39 +16,39 @@ import { findJobStreams } from '../../ledger/streams.ts';
 import type { Site } from '../site/site.ts';
 import type { Book } from './assignments.ts';
 
-/** The states a client of an assignment can be in, in the order in which they come. */
+/** The states of a client of an assignment, in their order. */
 export const CLIENT_STATES = [
-  'waiting', // it has not fetched it, and may
-  'fetched', // it has fetched it, and nothing has come back yet
+  'waiting', // has not fetched it, and still may
+  'fetched', // has fetched it, and nothing has come back yet
   'done', // its job is done
   'failed', // its job failed or was refused, or webjob could not run it
-  'lost', // it has fetched it, and its batch is over without a job, or nothing was heard for a day
-  'expired', // it did not fetch it in time
-  'cancelled', // it had not fetched it when it was cancelled
+  'lost', // has fetched it, but its batch ended without a job, or nothing was heard for a day
+  'expired', // did not fetch it in time
+  'cancelled', // had not fetched it when it was cancelled
 ] as const;
 
 export type ClientState = (typeof CLIENT_STATES)[number];
 
-/** One client of an assignment. */
+/** A client of an assignment. */
 export interface ClientProgress {
   clientId: string;
   state: ClientState;
-  /** Seconds since 1970 of the due time that it fetched last. */
+  /** The due time that it fetched last, in seconds since 1970. */
   due: number | undefined;
-  /** What it ran. */
+  /** The job that it ran. */
   job: Job | undefined;
-  /** The exit code of the client's webjob, where it is all that is known. */
+  /** The exit code of the client's webjob, when nothing else is known. */
   webjobExit: number | undefined;
 }
 
-/** Behind this time a client that fetched and is silent is given up (seconds). */
+/** A silent client is given up this many seconds after it fetched the assignment. */
 const LOST_AFTER = 86_400;
-/** Lines of stdout of a batch that are looked at, in bytes. */
+/** The most bytes of a batch's stdout that are read. */
 const MOST_OUTPUT = 1024 * 1024;
 
 /**
- * The progress of each of these clients, and of every other one that fetched the assignment: each is in exactly one state. Throws Failure
- * `failed`.
+ * The progress of each of these clients, and of all others that fetched the assignment: each is in
+ * exactly one state. Throws Failure `failed`.
  */
 export async function readProgress(
   site: Site,
@@ -62,11 +63,11 @@ export async function readProgress(
   );
   const taken = newestOf(readTaken(dynamicDirectory, assignment.id));
   const due = lastDue(assignment.schedule, assignment.from, Math.min(now, (assignment.until ?? now + 1) - 1));
-  // Most clients of a site may never have asked for a batch.
+  // Many clients may never have fetched a batch, so this is checked first.
   const asked = new Set(listNames(dynamicDirectory, `${CLAIMS}/clients`));
   for (const clientId of clientIds) {
     if (due === undefined || !asked.has(clientId) || taken.get(clientId)?.due === due) continue;
-    // A server that was killed between the claim and its line.
+    // Covers a server that was killed after the claim and before its line in the index.
     const claim = readClaim(dynamicDirectory, `${CLAIMS}/clients/${clientId}/${assignment.id}@${due}`);
     if (claim) taken.set(clientId, { due, clientId, ...claim });
   }
@@ -87,14 +88,14 @@ export async function readProgress(
   });
 }
 
-/** How many clients are in each state; their sum is the number of clients. */
+/** The number of clients in each state; their sum is the number of clients. */
 export function countStates(progress: readonly ClientProgress[]): Record<ClientState, number> {
   const counts = Object.fromEntries(CLIENT_STATES.map((state) => [state, 0])) as Record<ClientState, number>;
   for (const { state } of progress) counts[state] += 1;
   return counts;
 }
 
-/** The claims of an assignment, of all servers. */
+/** The claims of an assignment on all servers. */
 function readTaken(dynamicDirectory: string, id: string): TakenClaim[] {
   const folder = `${CLAIMS}/taken`;
   return listNames(dynamicDirectory, folder)
@@ -111,7 +112,10 @@ function newestOf(claims: readonly TakenClaim[]): Map<string, TakenClaim> {
   return newest;
 }
 
-/** How many runs of the same command stood before each claim in its batch, by client; nothing for a client that had no other in it. */
+/**
+ * For each client, the number of runs of the same command before this claim in its batch; nothing
+ * for a client without others.
+ */
 function countBefore(taken: ReadonlyMap<string, TakenClaim>, others: readonly TakenClaim[]): Map<string, number> {
   const counts = new Map<string, number>();
   for (const { clientId, jobId, position } of others) {
@@ -127,7 +131,7 @@ interface Result {
   webjobExit?: number;
 }
 
-/** What became of each claim. */
+/** The result of each claim. */
 async function readResults(
   site: Site,
   { id, command }: Assignment,
@@ -154,13 +158,13 @@ async function readResults(
     const key = `${id}@${claim.due}`;
     const batch = batches.get(claim.jobId);
     if (!batch && !jobs.has(claim.clientId)) {
-      // As most are for a while: nothing has come back.
+      // Nothing has come back, as for most claims in the beginning.
       results.set(claim.clientId, { state: isSilent(epochs.get(claim.jobId), now) ? 'lost' : 'fetched' });
       continue;
     }
     const own = findJobs(jobs.get(claim.clientId) ?? [], claim, epochs.get(claim.jobId), batch);
     const place = before.get(claim.clientId);
-    // Where it is the only one of its command in its batch, its record need not be read.
+    // When it is the only run of its command in the batch, its run record need not be read.
     const job = place === undefined && own.length < 2 ? own[0] : await findOwn(site, own, key, place ?? 0);
     results.set(claim.clientId, await judge(site, key, claim, { batch, job, now }));
   }
@@ -168,8 +172,8 @@ async function readResults(
 }
 
 /**
- * Of the runs of a command in one batch the one whose record names the assignment. Clients that tell nothing of it have theirs in the order in
- * which they were given them.
+ * Of the runs of a command in a batch, the one whose run record names the assignment. For clients
+ * that do not record it, the runs are matched in the order in which they were handed out.
  */
 async function findOwn(site: Site, jobs: readonly Job[], assignment: string, place: number): Promise<Job | undefined> {
   const told = await Promise.all(jobs.map((job) => readAssignment(site, job)));
@@ -192,8 +196,8 @@ function epochOf(jobId: string): number | undefined {
 }
 
 /**
- * The jobs of one command that the batch of a claim started, the first one first. A client that tells which job started another says it; of
- * an original one they are those that began while its batch ran.
+ * The jobs of a command that the batch of a claim started, in order. Current clients record which
+ * job started another; for an original client, these are the jobs that began while the batch ran.
  */
 function findJobs(
   jobs: readonly Job[],
@@ -215,7 +219,7 @@ function startOf({ jobId }: Job): number | undefined {
   return jobId === undefined ? undefined : epochOf(jobId);
 }
 
-/** Of one second in the order in which they ended. */
+/** Jobs of the same second are in the order in which they ended. */
 function sortByStart(jobs: readonly Job[]): Job[] {
   return jobs.toSorted((a, b) => (startOf(a) ?? 0) - (startOf(b) ?? 0) || a.at.getTime() - b.at.getTime());
 }
@@ -248,7 +252,10 @@ async function readOutput(site: Site, job: Job): Promise<string> {
   return text;
 }
 
-/** The web user owns these folders: what he put there in place of a file is not followed. */
+/**
+ * Reads a regular file. The web user owns these directories, so links in place of files are not
+ * followed.
+ */
 function readRegular(locker: string, name: string): string {
   let fd: number;
   try {

@@ -1,4 +1,5 @@
-// Carries the plan out, one step at a time and each whole: whoever is interrupted runs init again, and what is done is kept.
+// Carries out the plan, one complete step at a time: after an interruption, another run continues,
+// and what was done is kept.
 import {
   chmodSync,
   chownSync,
@@ -19,14 +20,19 @@ import type { Wish } from './plan.ts';
 
 export type Makers = Record<NonNullable<Wish['maker']>, (folder: string) => void>;
 
-/** Folders in which everything is taken for what it looks like, and the one outside of them that gets the old versions. */
+/**
+ * Directories in which every file has an effect, and a directory outside of them for old versions.
+ */
 export interface Served {
-  /** What httpd serves, and where man and shells look. */
+  /** Directories that httpd serves, and those that man and shells search. */
   directories: readonly string[];
   replacedDirectory: string;
 }
 
-/** Makes what is missing and, with --force, what differs; says each as it is done. Throws Failure `failed`. */
+/**
+ * Creates what is missing and, with --force, replaces what differs; reports each step. Throws
+ * Failure `failed`.
+ */
 export function applySteps(
   steps: readonly Step[],
   makers: Makers,
@@ -35,7 +41,7 @@ export function applySteps(
 ): void {
   for (const step of steps) {
     try {
-      // A killed run had come as far as this.
+      // A killed run may have left this.
       if (step.state === 'keep') removeUnfinished(step.place);
       else done(step, applyStep(step, makers, served));
     } catch (error) {
@@ -45,7 +51,7 @@ export function applySteps(
   }
 }
 
-/** Returns where what was there is now. */
+/** Carries out a step; returns the path to which an existing file was moved. */
 function applyStep(step: Step, makers: Makers, served: Served): string | undefined {
   const { place, kind, mode, ownership, why, state } = step;
   if (state === 'differs' && !why.includes('kind') && !why.includes('content')) {
@@ -54,7 +60,7 @@ function applyStep(step: Step, makers: Makers, served: Served): string | undefin
   }
   const backup = state === 'differs' ? putAside(place, served) : undefined;
   makeFolder(dirname(place));
-  // What differs was put aside: a file that is still there is as the package installed it.
+  // What differs was moved away, so a file that still exists is as the package installed it.
   if (step.packaged !== undefined) rmSync(place, { force: true });
   if (kind === 'folder') makeOwned(step);
   else if (kind === 'link') {
@@ -64,12 +70,15 @@ function applyStep(step: Step, makers: Makers, served: Served): string | undefin
     removeUnfinished(place);
     createFile(place, step.content ?? step.first ?? '', { mode, owner: ownership });
   }
-  // Two files come from one call; the second step finds its file there.
+  // One call makes both files; the second step finds its file present.
   else makers[step.maker](dirname(place));
   return backup;
 }
 
-/** A folder that appears with its owner and mode: with others, the next run would find that it differs. */
+/**
+ * Makes a directory that has the right owner and mode from the beginning; otherwise the next run
+ * would report that it differs.
+ */
 function makeOwned(step: Step): void {
   const unfinished = join(dirname(step.place), `.${basename(step.place)}.new`);
   if (existsSync(unfinished)) rmdirSync(unfinished);
@@ -79,15 +88,15 @@ function makeOwned(step: Step): void {
   syncFolder(dirname(step.place));
 }
 
-/** Its owner before its mode, for a change of owner may take bits of the mode away. */
+/** Sets the owner before the mode, because changing the owner may clear bits of the mode. */
 function setAccess({ ownership, mode }: Step, place: string): void {
   if (ownership) chownSync(place, ownership.uid, ownership.gid);
   chmodSync(place, mode);
 }
 
 /**
- * Returns where it is then. An old version of the script would still run beside the new one, and zsh would load an old
- * completion, so nothing is put aside in such folders.
+ * Moves a file away; returns its new path. In the served directories, an old script would still run
+ * beside the new one, and zsh would load an old completion, so nothing is kept there.
  */
 function putAside(place: string, { directories, replacedDirectory }: Served): string {
   const isServed = directories.some((directory) => place === directory || place.startsWith(`${directory}/`));
@@ -102,7 +111,7 @@ function putAside(place: string, { directories, replacedDirectory }: Served): st
   return backup;
 }
 
-/** Also from one file system to another. */
+/** Moves a file, even to another file system. */
 function moveAway(place: string, backup: string): void {
   try {
     renameSync(place, backup);

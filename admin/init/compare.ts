@@ -1,4 +1,5 @@
-// How what is wanted compares with what is there: a list of wishes in, each with its state out. Changes nothing.
+// Compares what is wanted with what exists: takes a list of wishes and returns the state of each.
+// Changes nothing.
 import { lstatSync, readFileSync, readlinkSync, type Stats, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { Failure } from '../../cli/failure.ts';
@@ -9,17 +10,17 @@ import type { Wish } from './plan.ts';
 export type State = 'make' | 'keep' | 'differs';
 
 export interface Step extends Wish {
-  /** Where it is on this machine: below --root, when that is given. */
+  /** The path on this machine: below --root, if that is given. */
   place: string;
   state: State;
   /** What differs: `content`, `mode`, `owner`, `kind`. */
   why: ('content' | 'mode' | 'owner' | 'kind')[];
-  /** Undefined: whoever runs this. */
+  /** Undefined for the user who runs this process. */
   ownership: { uid: number; gid: number } | undefined;
 }
 
 export interface Ground {
-  /** A folder that stands for `/`. */
+  /** The directory that stands for `/`. */
   root: string;
   webUser: User | undefined;
   /** The user of the view's process. */
@@ -28,7 +29,7 @@ export interface Ground {
   analystsGid?: number | undefined;
 }
 
-/** Throws Failure `failed` for what cannot be looked at. */
+/** Compares wishes with the disk. Throws Failure `failed` for a path that cannot be read. */
 export function compareWishes(wishes: readonly Wish[], { root, webUser, viewUser, analystsGid = 0 }: Ground): Step[] {
   return wishes.map((wish) => {
     const place = join(root, wish.path);
@@ -50,7 +51,7 @@ function isAsPackaged({ packaged, content }: Wish, place: string, stats: Stats):
 function findDifferences(wish: Wish, place: string, stats: Stats, ownership: Step['ownership']): Step['why'] {
   if (wish.isSystems && statSync(place, { throwIfNoEntry: false })?.isDirectory()) return [];
   if (wish.kind === 'link' && stats.isSymbolicLink()) return readlinkSync(place) === wish.target ? [] : ['content'];
-  // A link is somebody's own arrangement, and never followed.
+  // A link was set up on purpose, and is never followed.
   if (wish.kind === 'folder' ? !stats.isDirectory() : !stats.isFile()) return ['kind'];
   const isSame = wish.content === undefined || readFileSync(place, 'utf8') === wish.content;
   const isOwners = ownership === undefined || (stats.uid === ownership.uid && stats.gid === ownership.gid);

@@ -1,12 +1,12 @@
-// Man pages and completions, where man and the shells look for them.
+// Man pages and completions, and the directories in which man and the shells look for them.
 import { basename, dirname } from 'node:path';
 import type { Places } from './places.ts';
 import type { Wish } from './plan.ts';
 
-/** What somebody reads, by its path in the project. */
+/** Texts by their paths in the project. */
 export type Documents = Readonly<Record<string, string>>;
 
-/** The completion of webjobctl itself for each shell. */
+/** The completion script of webjobctl for each shell. */
 export type Completions = Readonly<Record<'bash' | 'zsh' | 'fish', string>>;
 
 export function planDocuments(places: Places, documents: Documents, webjobctl: Completions): Wish[] {

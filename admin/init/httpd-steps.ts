@@ -1,4 +1,4 @@
-// What remains to be done to httpd: as lines to paste, or run one after the other with --apply.
+// What remains to be done for httpd: as lines to paste, or carried out with --apply.
 import { existsSync, readFileSync, realpathSync, statSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { Failure } from '../../cli/failure.ts';
@@ -10,11 +10,11 @@ import { askProgram } from '../site/programs.ts';
 import { isRoot } from '../site/users.ts';
 import type { Places } from './places.ts';
 
-/** `why`: what somebody should know before. `file`: undefined where nobody knows which it is. */
+/** `why` is what to know before the step. `file` is undefined when it is unknown. */
 export type HttpdStep = { run: string[]; why?: string } | { include: string; file: string | undefined };
 
 const DEBIAN = '/etc/apache2';
-/** A graceful restart loads modules, too, but mod_cgid starts no daemon by it. */
+/** A graceful restart also loads modules, but does not start mod_cgid's daemon. */
 const FULL = 'a full restart, for a module is new: requests under way are cut off';
 
 export function planHttpdSteps(
@@ -35,12 +35,13 @@ export function planHttpdSteps(
     places.layout === 'debian'
       ? [{ run: ['a2enconf', 'webjob'] }]
       : [{ include: `Include ${places.siteFile}`, file: httpdConf ?? findConfiguration(places, options) }];
-  // A module that was not loaded yet takes a restart, mod_cgid starts its daemon with the one after that, and two at once are one.
+  // A new module needs a restart, and mod_cgid starts its daemon at the one after that; two
+  // restarts in quick succession would be merged.
   const again = modules.isMissing ? [{ ...signal('restart'), why: FULL }, { run: ['sleep', '3'] }] : [];
   return [...modules.steps, ...site, test, ...again, signal('graceful')];
 }
 
-/** Of Debian's httpd, which has its modules as files. */
+/** For Debian's httpd, which has its modules as files. */
 function planModules(isTls: boolean, more: readonly string[]): { steps: HttpdStep[]; isMissing: boolean } {
   const isEnabled = (name: string): boolean => existsSync(join(DEBIAN, 'mods-enabled', `${name}.load`));
   const modules = [isEnabled('mpm_prefork') ? 'cgi' : 'cgid', ...(isTls ? ['ssl'] : []), ...more];
@@ -53,7 +54,10 @@ function planModules(isTls: boolean, more: readonly string[]): { steps: HttpdSte
   };
 }
 
-/** What httpd reads, for a step that is pasted in any folder: what it says itself, or as the article or Debian has it. */
+/**
+ * httpd's configuration file, for a step that can be pasted in any directory: from httpd itself, or
+ * from the layout of the article or Debian.
+ */
 function findConfiguration({ layout }: Places, options: HttpdOptions): string | undefined {
   const stdout = askVersion(commandOf(options).control);
   const [root, file] = ['HTTPD_ROOT', 'SERVER_CONFIG_FILE'].map(
@@ -64,7 +68,7 @@ function findConfiguration({ layout }: Places, options: HttpdOptions): string | 
   return places.find((place) => existsSync(place)) ?? usual[0];
 }
 
-/** What `-V` prints; nothing where there is no httpd yet. */
+/** The output of `-V`; empty when there is no httpd yet. */
 function askVersion(control: string): string {
   try {
     return askProgram(control, ['-V']).stdout;
@@ -73,7 +77,7 @@ function askVersion(control: string): string {
   }
 }
 
-/** A line for a shell, which may be pasted in any folder. */
+/** Formats a step as a shell command that can be pasted in any directory. */
 export function formatHttpdStep(step: HttpdStep): string {
   if ('run' in step) return `${step.run.map(quote).join(' ')}${step.why ? `  # ${step.why}` : ''}`;
   const line = quote(step.include);
@@ -81,7 +85,10 @@ export function formatHttpdStep(step: HttpdStep): string {
   return `grep -qxF ${line} ${quote(step.file)} || echo ${line} >> ${quote(step.file)}`;
 }
 
-/** Takes the steps. Throws Failure `failed` at the first that fails: httpd then goes on as it was. */
+/**
+ * Carries out the steps. Throws Failure `failed` at the first that fails; httpd then continues as
+ * before.
+ */
 export function takeHttpdSteps(steps: readonly HttpdStep[], options: HttpdOptions): void {
   for (const step of steps) {
     say(formatHttpdStep(step));
@@ -93,7 +100,7 @@ export function takeHttpdSteps(steps: readonly HttpdStep[], options: HttpdOption
   }
 }
 
-/** Without a module that runs scripts httpd would hand out the script itself. */
+/** Without a module that runs scripts, httpd would serve the script's source. */
 function checkModules(options: HttpdOptions): void {
   const { control, file } = commandOf(options);
   const { status, stdout } = askProgram(control, [...file, '-M']);
@@ -115,7 +122,7 @@ function includeOnce(line: string, file: string | undefined): void {
   if (file === undefined)
     throw new Failure('usage', '--apply requires the file that includes the site', '--httpd-conf FILE');
   try {
-    // It is somebody's own: a link stays a link, and owner and mode are what they were.
+    // The file belongs to the administrator: a link stays a link, and owner and mode are kept.
     const place = realpathSync(file);
     const text = readFileSync(place, 'utf8');
     if (text.split('\n').some((present) => present.trim() === line)) return;

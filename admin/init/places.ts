@@ -1,31 +1,34 @@
-// Where a site's files lie: the article's layout, Debian's, or everything in one folder.
+// The paths of a site's files: the article's layout, Debian's, or everything in one directory.
 import { join } from 'node:path';
 
 export interface Places {
   layout: 'article' | 'debian' | 'folder';
-  /** ScriptAlias leads here: nph-webjob.cgi and .htaccess. */
+  /** The target of ScriptAlias, for nph-webjob.cgi and .htaccess. */
   cgiDirectory: string;
-  /** nph-webjob.cfg, the snippets, the user file, the certificates. */
+  /** For nph-webjob.cfg, the snippets, the user file and the certificates. */
   etcDirectory: string;
   /** BaseDirectory. */
   base: string;
-  /** What httpd includes. */
+  /** The file that httpd includes. */
   siteFile: string;
-  /** Where man and shells look for what programs outside of the system's packages bring, or in a layout of one folder would. */
+  /**
+   * Where man and shells look for files of locally installed programs; in a layout of one
+   * directory, the same structure below it.
+   */
   shareDirectory: string;
-  /** Where fish looks: of the folders of others it takes no account of /usr/local. */
+  /** Where fish looks, which ignores /usr/local. */
   fishDirectory: string;
-  /** What httpd has of the view: its program and nothing else. */
+  /** The view's program for httpd, with nothing else beside it. */
   viewDirectory: string;
-  /** The view's own folder. */
+  /** The view's own directory. */
   viewState: string;
-  /** Where systemd looks; in a layout of one folder its units must be linked there. */
+  /** Where systemd looks; in a layout of one directory its units must be linked there. */
   unitDirectory: string;
-  /** Where logrotate looks; in a layout of one folder it must be told of it. */
+  /** Where logrotate looks; in a layout of one directory it must be included there. */
   logrotateFile: string;
 }
 
-/** `--prefix`, and `--base` where it differs. */
+/** The paths for `--prefix`, and `--base` if that differs. */
 export function findPlaces(prefix: string, base: string | undefined): Places {
   const places = PLACES[prefix] ?? {
     layout: 'folder',

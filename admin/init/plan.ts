@@ -1,4 +1,5 @@
-// What a site is made of, as data: every folder and file with its owner and mode. Dry run, apply and --json are three views of this list.
+// The parts of a site as data: every directory and file with its owner and mode. Dry run, apply and
+// --json all use this list.
 import { dirname, join, relative } from 'node:path';
 import { custodyPath, segmentFolder, segmentName } from 'webjob-locker';
 import { formatGenesis } from '../../evidence/events.ts';
@@ -12,39 +13,45 @@ export interface Wish {
   path: string;
   mode: number;
   owner: 'root' | 'web' | 'view';
-  /** `analysts`: the group of --private. */
+  /** `analysts` is the group of --private. */
   group: 'root' | 'web' | 'analysts' | 'view';
-  /** Of a file. Undefined where what is in it is the site's own: a log, the user file. */
+  /**
+   * The content of a file; undefined for one whose content belongs to the site: a log, the user
+   * file.
+   */
   content?: string;
-  /** Of a link, where it leads. */
+  /** The target of a link. */
   target?: string;
-  /** What a package installs there: replaced without --force. */
+  /** The file that a package installs there, which is replaced without --force. */
   packaged?: string;
-  /** Of a log, the first line in it when it is made. */
+  /** The first line of a log, when it is created. */
   first?: string;
-  /** A folder that others use, too: where it is there, it stays as it is. */
+  /** A directory that is shared with others: an existing one stays as it is. */
   isSystems?: true;
-  /** Of files that openssl makes together, what makes those that are missing. */
+  /** For files that openssl makes together, the function that makes those that are missing. */
   maker?: 'server certificate' | 'client authority' | 'witness';
 }
 
 export interface Wanted {
   places: Places;
   serverId: string;
-  /** Name of the TLS virtual host; undefined: no TLS. */
+  /** The name of the TLS virtual host; undefined without TLS. */
   serverName: string | undefined;
   tlsPort: number;
-  /** Clients prove themselves by a certificate alone. */
+  /** Clients authenticate with certificates. */
   certificates: boolean;
-  /** With certificates: or by a password, each as it has. */
+  /** With certificates: or with passwords. */
   passwords: boolean;
-  /** Root keeps a witness of the custody record: who else makes a site for himself can write everywhere in it. */
+  /**
+   * Root keeps a witness of the custody record. It is useless for a user's own site, which that
+   * user can write to everywhere.
+   */
   hasWitness: boolean;
-  /** Uploads and logs are for the web user and a group of analysts alone. */
+  /** Only the web user and a group of analysts can read uploads and logs. */
   isPrivate: boolean;
-  /** Whose a new log is, by name: user and group. Undefined for who makes a site for himself. */
+  /** The user and group of a new log, by name. Undefined for a user's own site. */
   logOwner: readonly [user: string, group: string] | undefined;
-  /** nph-webjob.cgi: a text and the Node for its first line, or the file of a package to link to. */
+  /** nph-webjob.cgi: a text with the Node for its first line, or a package's file to link to. */
   script: { text: string; node: string } | { target: string };
   /** Man pages and completions. */
   documents: readonly Wish[];
@@ -63,7 +70,7 @@ export function planSite(wanted: Wanted): Wish[] {
   const file = (path: string, content: string, mode = 0o644): Wish => {
     return { kind: 'file', path, mode, owner: 'root', group: 'root', content };
   };
-  // What is new in these folders has other modes: they are what nobody else gets through.
+  // New files in these directories may have any mode, because the directories admit nobody else.
   const group = wanted.isPrivate ? 'analysts' : 'root';
   const evidence = (path: string): Wish => {
     return { kind: 'folder', path, mode: wanted.isPrivate ? 0o750 : 0o755, owner: 'web', group };
@@ -97,13 +104,14 @@ export function planSite(wanted: Wanted): Wish[] {
     ...planIdentities(wanted),
     folder(base),
     evidence(join(base, 'incoming')),
-    // For limits that are not set yet, too: the web user could not make it.
+    // Even when no limits are set yet, because the web user could not create it.
     evidence(join(base, 'limits')),
-    // The same of assignments.
+    // Even when there are no assignments yet, because the web user could not create it.
     evidence(join(base, 'dynamic')),
-    // The web user goes through it to the logs; it belongs to root, so that no log can be replaced.
+    // The web user passes through this directory to the logs; it belongs to root, so that no log
+    // can be replaced.
     { ...folder(join(base, 'logfiles')), mode: wanted.isPrivate ? 0o751 : 0o755, group },
-    // What is not turned on yet, too: the web user could make none of them.
+    // Even logs that are not enabled yet, because the web user could not create them.
     ...['nph-webjob.log', 'nph-webjob.json.log', 'nph-webjob-hook.log', 'nph-webjob-trigger.log'].map(log),
     { ...log(custodyPath('', wanted.serverId)), first: formatGenesis(wanted.serverId) },
     evidence(join(base, 'logfiles', segmentFolder(custodyPath('', wanted.serverId)))),
@@ -145,7 +153,10 @@ function planIdentities({ places, serverName, certificates }: Wanted): Wish[] {
   ];
 }
 
-/** A text gets its interpreter by an absolute path, so that httpd's PATH does not matter. A link follows upgrades of the package. */
+/**
+ * A text gets its interpreter by absolute path, so that httpd's PATH does not matter. A link
+ * follows upgrades of the package.
+ */
 export function planScript(script: Wanted['script']): Pick<Wish, 'kind' | 'mode' | 'content' | 'target'> {
   if ('target' in script) return { kind: 'link', mode: 0o777, target: script.target };
   const content = script.text.replace(/^#!.*/, () => `#!${script.node}`);
@@ -188,7 +199,10 @@ function formatLogrotate({ places, logOwner }: Wanted, mode: number): string {
   return placeLogrotate(shippedText('conf/webjob.logrotate'), places.base).replace(/create 0644 .*/, () => own);
 }
 
-/** What httpd includes: this site's places, then the snippet. Debian's own, where nothing differs from it. */
+/**
+ * The file that httpd includes: the paths of this site, then the snippet. If nothing differs from
+ * Debian's layout, Debian's own file.
+ */
 function formatSiteFile({ places, serverName, tlsPort, certificates, passwords, view }: Wanted): string {
   const more = view ? formatViewLines(places, view) : '';
   const { cgiDirectory, etcDirectory } = places;

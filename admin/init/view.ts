@@ -1,17 +1,18 @@
-// What `init --view` adds: the program, its folder, its readers, the snippet, and for a process that stays the units and the inbox for acts.
+// What `init --view` adds: the program, its directory, its users, the snippet, and for a persistent
+// process the systemd units and the inbox of acts.
 import { join } from 'node:path';
 import { shippedText } from '../site/shipped.ts';
 import type { Places } from './places.ts';
 import type { Wish } from './plan.ts';
 
 export interface WantedView {
-  /** webjob-view.cgi as it is to be. */
+  /** The wanted webjob-view.cgi. */
   script: Pick<Wish, 'kind' | 'mode'> & Partial<Wish>;
-  /** The user of the process that stays; undefined: httpd starts a process for each page. */
+  /** The user of the persistent process; undefined when httpd starts a process for each page. */
   user: string | undefined;
-  /** Who httpd runs as: the socket is for it alone. */
+  /** The user of httpd, who alone may use the socket. */
   webUser: string;
-  /** The command line of webjobctl, for the unit that does what readers ask for. */
+  /** The command line of webjobctl, for the unit that carries out acts. */
   webjobctl: string;
 }
 
@@ -55,7 +56,7 @@ export function planView(places: Places, view: WantedView): Wish[] {
   ];
 }
 
-/** A shipped unit with the places of this site. */
+/** A shipped unit with the paths of this site. */
 function formatUnit(
   name: (typeof UNITS)[number],
   places: Places,
@@ -72,7 +73,7 @@ function formatUnit(
     .replaceAll('/var/lib/webjob/config/', () => `${base}/config/`);
 }
 
-/** The lines of the site's file for httpd, behind those of the server. */
+/** The lines of the site's file for httpd that follow those of the server. */
 export function formatViewLines({ etcDirectory, viewDirectory, viewState }: Places, { user }: WantedView): string {
   const own = (name: string): string => join(etcDirectory, name);
   const defines = Object.entries({
@@ -84,7 +85,7 @@ export function formatViewLines({ etcDirectory, viewDirectory, viewState }: Plac
   return `${defines.join('')}Include ${own('webjob-view.conf')}\n`;
 }
 
-/** What is left to do by hand. */
+/** What remains to be done by hand. */
 export function describeViewSteps(
   { etcDirectory }: Places,
   { user }: WantedView,

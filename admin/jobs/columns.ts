@@ -1,4 +1,5 @@
-// How `jobs` lays out the columns of THE table of fields. Rows are printed as they come, so every column has its width.
+// The layout of `jobs` for THE table of fields. Rows are printed as they arrive, so each column has
+// a fixed width.
 import { hasColours, paint, safeLine } from '../../cli/output.ts';
 import { type ColumnName, SHOWN_COLUMNS, type ShownColumn } from '../../ledger/fields.ts';
 import type { Job, JobState } from '../../ledger/job.ts';
@@ -9,12 +10,12 @@ const COLOURS: Partial<Record<JobState, 'green' | 'red' | 'yellow' | 'dim'>> = {
   ...{ incomplete: 'yellow', orphan: 'yellow', got: 'dim' },
 };
 
-/** The titles over the rows. */
+/** The line of titles. */
 export function formatTitles(names: readonly ColumnName[]): string {
   return layOut(names.map((name) => pad(SHOWN_COLUMNS[name].title, SHOWN_COLUMNS[name])));
 }
 
-/** One job as one line; what is wider than its column moves the rest. */
+/** Formats a job as one line; a value wider than its column shifts the rest. */
 export function formatRow(site: Site, job: Job, names: readonly ColumnName[]): string {
   const cells = names.map((name) => {
     const column: ShownColumn = SHOWN_COLUMNS[name];

@@ -1,4 +1,5 @@
-// Jobs as other programs load them: CSV (RFC 4180), JSON lines, and SQL for PostgreSQL. Every value is quoted here and nowhere else.
+// Jobs in formats for other programs: CSV (RFC 4180), JSON lines, and SQL for PostgreSQL. All
+// quoting is done here.
 import { formatJson } from '../../cli/output.ts';
 import { FIELDS, jobJson, jobRow, type Value } from '../../ledger/fields.ts';
 import type { Job } from '../../ledger/job.ts';
@@ -6,23 +7,23 @@ import type { Site } from '../site/site.ts';
 
 export interface Format {
   head(): string;
-  /** Jobs that go together, at most ROWS of them. */
+  /** Formats at most ROWS jobs together. */
   rows(site: Site, jobs: readonly Job[]): string;
   end: string;
 }
 
 export const ROWS = 500;
 
-/** A spreadsheet takes a cell that begins so for a formula. */
+/** A spreadsheet takes a cell that begins like this for a formula. */
 const FORMULA = /^[=+\-@\t\r]/;
 
-/** With `forSpreadsheet` a text that a spreadsheet would run gets an apostrophe in front. */
+/** With `forSpreadsheet`, a text that a spreadsheet would evaluate gets an apostrophe in front. */
 export function csvFormat(forSpreadsheet: boolean): Format {
   const cell = (value: Value): string => {
     if (value === null) return '';
     if (typeof value === 'number') return formatNumber(value);
     const text = forSpreadsheet && FORMULA.test(value) ? `'${value}` : value;
-    // Quoted, an empty text is not what is not known.
+    // An empty text is quoted, to distinguish it from an unknown value.
     return text === '' || /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
   };
   const line = (values: readonly Value[]): string => `${values.map(cell).join(',')}\r\n`;
@@ -41,7 +42,10 @@ export const JSON_FORMAT: Format = {
 
 const SQL_TYPES = { text: 'text', list: 'text', integer: 'numeric', timestamp: 'timestamptz' } as const;
 
-/** Loads in one transaction, or not at all. Takes the place of a table of that name, so that it can be loaded again and again. */
+/**
+ * Loads in one transaction or not at all. Replaces a table of that name, so that it can be loaded
+ * repeatedly.
+ */
 export function sqlFormat(table: string): Format {
   return {
     head: () => `SET standard_conforming_strings = on;
@@ -61,14 +65,14 @@ ${FIELDS.map(({ column, type }) => `  "${column}" ${SQL_TYPES[type]}`).join(',\n
   };
 }
 
-/** PostgreSQL takes no NUL in a text. */
+/** PostgreSQL does not accept NUL in a text. */
 function sqlValue(value: Value): string {
   if (value === null) return 'NULL';
   if (typeof value === 'number') return formatNumber(value);
   return `'${value.replaceAll('\0', '\ufffd').replaceAll("'", "''")}'`;
 }
 
-/** Without an exponent: a length that a client announced can have twenty digits. */
+/** Without an exponent: a length that a client announced may have twenty digits. */
 function formatNumber(value: number): string {
   return Number.isInteger(value) ? String(BigInt(value)) : String(value);
 }

@@ -1,4 +1,4 @@
-// One job by its id, or by what the id begins or ends with.
+// Finds a job by its id, or by the beginning or end of the id.
 import { encodeField } from 'webjob-protocol';
 import { Failure } from '../../cli/failure.ts';
 import { safeLine } from '../../cli/output.ts';
@@ -10,8 +10,8 @@ import type { Site } from '../site/site.ts';
 const MAX_NAMED = 10;
 
 /**
- * The job of an id, or of a part of it at its beginning or end that no other job of all sites has. Throws Failure `findings` when there is
- * none, `usage` when there are several.
+ * Finds the job with this id, or with an id that begins or ends with the text, unique among all
+ * sites. Throws Failure `findings` when there is none, `usage` when there are several.
  */
 export async function findJob(sites: readonly Site[], text: string, client?: string): Promise<Found> {
   const part = encodeField(text);
@@ -39,7 +39,10 @@ function ambiguous(text: string, all: readonly Found[]): Failure {
   );
 }
 
-/** The latest earlier upload of the same client and command at the same site. Throws Failure `findings`. */
+/**
+ * The newest earlier upload of the same client and command at the same site. Throws Failure
+ * `findings`.
+ */
 export async function findPrevious({ site, job }: Found): Promise<Found> {
   const { clientId, command, jobId } = job;
   if (clientId === undefined || command === undefined)
@@ -49,7 +52,7 @@ export async function findPrevious({ site, job }: Found): Promise<Found> {
   const filter = { client: clientId, command, until: job.at };
   for await (const one of readJobs(site, filter)) {
     isBehind ||= one.jobId === jobId;
-    // The log knows whole seconds: within one, its order decides.
+    // The log has whole seconds; within one, its order decides.
     const isEarlier = isBehind ? one.at < job.at : one.at <= job.at;
     const isComplete = one.packed !== undefined || one.group?.has.has('rdy') === true;
     if (one.jobId === jobId || !isComplete || !isEarlier) continue;

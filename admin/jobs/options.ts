@@ -1,4 +1,4 @@
-// The options that pick jobs: shared by the commands that look at several.
+// Options that select jobs, shared by several commands.
 import { type Command, InvalidArgumentError } from 'commander';
 import { encodeField } from 'webjob-protocol';
 import { parseInstant } from '../../cli/durations.ts';
@@ -26,7 +26,7 @@ export function addJobOptions(command: Command): Command {
     .option('--exit-code <n>', 'the program ended with this exit status', parseExitCode);
 }
 
-/** Which jobs the options ask for beyond what readJobs tells apart itself. */
+/** Returns a filter for the options that readJobs() does not handle. */
 export function makeJobFilter({ status, exitCode }: JobOptions): (job: Job) => boolean {
   const pattern = status === undefined ? undefined : new RegExp(`^${status.replaceAll('x', '[0-9]')}$`);
   return (job) =>
@@ -34,7 +34,7 @@ export function makeJobFilter({ status, exitCode }: JobOptions): (job: Job) => b
     (exitCode === undefined || (job.exitCode === exitCode && job.signal === undefined));
 }
 
-/** The part that readJobs takes. */
+/** The options that readJobs() handles. */
 export function historyFilter({ client, command, since, until, state, outer }: JobOptions): JobFilter {
   const outerId = outer === undefined ? undefined : encodeField(outer);
   return { client, command, since, until, states: state, outer: outerId };
@@ -57,7 +57,7 @@ function parseExitCode(text: string): number {
   return Number(text);
 }
 
-/** A whole number from 1. */
+/** Parses a whole number from 1. */
 export function parseLimit(text: string): number {
   if (!/^[1-9][0-9]{0,6}$/.test(text)) throw new InvalidArgumentError('a whole number from 1 is needed.');
   return Number(text);

@@ -1,4 +1,5 @@
-// Streams that clients sealed to examiners (SealTo): who can open them, and what is in them for whoever has an identity of age.
+// Streams that clients sealed to examiners (SealTo): their recipients, and their contents for
+// anyone with an age identity.
 import { createHash } from 'node:crypto';
 import { readFileSync, statSync } from 'node:fs';
 import type { Decrypter } from 'age-encryption';
@@ -15,21 +16,24 @@ export type Identities = Decrypter;
 export type SealedName = 'out' | 'err';
 
 const MAX_IDENTITY_BYTES = 1024 * 1024;
-/** How a sealed stream begins. */
+/** The beginning of a sealed stream. */
 const MAGIC = 'age-encryption.org/v1\n';
 
-/** The option of every command that shows what is in streams. */
+/** The --identity option of every command that shows contents of streams. */
 export function identityOption(): Option {
   return new Option('--identity <file>', 'open sealed streams with this identity file of age; - for stdin');
 }
 
-/** Reads a file of identities, as age-keygen writes it; undefined where none is named. Throws Failure `failed`. */
+/**
+ * Reads a file of identities, as age-keygen writes it; undefined when none is named. Throws Failure
+ * `failed`.
+ */
 export async function readIdentities(path: string | undefined): Promise<Identities | undefined> {
   if (path === undefined) return undefined;
   const fail = (why: string, hint?: string): Failure => new Failure('failed', `--identity: ${path} ${why}`, hint);
   let text: string;
   try {
-    // As age-keygen, which warns as well.
+    // age-keygen warns of this too.
     if (path !== '-' && (statSync(path).mode & 0o007) !== 0) warn(`${path} holds a secret key, and others may read it`);
     text = readFileSync(path === '-' ? 0 : path, 'utf8');
   } catch (error) {
@@ -55,17 +59,26 @@ export async function readIdentities(path: string | undefined): Promise<Identiti
   return decrypter;
 }
 
-/** To whom the streams of an upload are sealed, as its record says; undefined for streams that are not. */
+/**
+ * The recipients of sealed streams according to the run record; undefined for streams that are not
+ * sealed.
+ */
 export function findRecipients(record: ReadonlyMap<string, string> | undefined): string[] | undefined {
   return record && sealedTo(record);
 }
 
-/** `sealed to age1r8sp…, age1xyz…`: hybrid recipients have two thousand characters. */
+/**
+ * `sealed to age1r8sp…, age1xyz…`, shortened because hybrid recipients have two thousand
+ * characters.
+ */
 export function describeSealing(recipients: readonly string[]): string {
   return `sealed to ${recipients.map((one) => (one.length > 70 ? `${one.slice(0, 40)}...` : one)).join(', ')}`;
 }
 
-/** What was sealed, to be read as any other stream; its end is an error when it is not what the client sealed. */
+/**
+ * Opens a sealed stream to be read like any other. Reaching its end is an error when it is not what
+ * the client sealed.
+ */
 export function unseal(
   name: SealedName,
   stream: StoredStream,
@@ -95,7 +108,10 @@ async function* readSealed(
     throw new Failure('failed', `.${name} is not what the client sealed`, 'webjobctl verify JOB');
 }
 
-/** What is in a sealed stream, whatever its client says of it. Throws Failure `failed` where it cannot be opened to its end. */
+/**
+ * Yields the contents of a sealed stream, whatever the run record says. Throws Failure `failed`
+ * when it cannot be opened to its end.
+ */
 export async function* openSealed(
   name: SealedName,
   stream: Pick<StoredStream, 'read'>,
@@ -126,7 +142,7 @@ export async function* openSealed(
   }
 }
 
-/** The streams of an upload, those that are sealed opened where somebody can. */
+/** The streams of an upload, with sealed ones opened if an identity fits. */
 export function unsealAll(
   stored: Stored,
   record: ReadonlyMap<string, string> | undefined,
@@ -141,7 +157,10 @@ export function unsealAll(
   };
 }
 
-/** The same by the record among the streams, which is read when one of them begins as a sealed one. Throws Failure `failed` without an identity. */
+/**
+ * The streams of an upload, with sealed ones opened. The run record is read when a stream begins
+ * like a sealed one. Throws Failure `failed` without an identity.
+ */
 export async function unsealNamed(
   stored: Stored,
   name: SealedName,

@@ -13,21 +13,21 @@ import type { Site } from '../site/site.ts';
 export interface JobVerification {
   /** `verified`, `does not verify`, `not checked` and the like. */
   words: string;
-  /** Of the last upload, each stream in words; undefined when none is there. */
+  /** Each stream of the last upload in words; undefined when there is no upload. */
   streams: Record<StreamName, string> | undefined;
-  /** Whose signature is on the last upload, in words; undefined when none is there. */
+  /** The signature on the last upload in words; undefined when there is no upload. */
   signature: string | undefined;
-  /** The key that it is of; null for none. */
+  /** The key of the signature; null for none. */
   key: string | null;
   findings: readonly Finding[];
 }
 
-/** What is longer is not read to be shown: verify reads it. */
+/** Larger uploads are not read for this; verify reads them. */
 const MAX_READ_BYTES = 64 * 1024 * 1024;
 
 /**
- * Judges the uploads of a job, in the locker or in a pack, of which the last one has `bytes`.
- * Undefined for a job that has none. Throws Failure `failed`.
+ * Judges the uploads of a job, in the locker or in an archive; the last one has `bytes`. Undefined
+ * for a job without uploads. Throws Failure `failed`.
  */
 export function verifyShown(site: Site, job: Job, bytes: number): JobVerification | undefined {
   const judged = judgeJob(site, job, { isRead: bytes <= MAX_READ_BYTES, maxPackBytes: MAX_READ_BYTES });
@@ -46,34 +46,40 @@ export function verifyShown(site: Site, job: Job, bytes: number): JobVerificatio
   );
 }
 
-/** What can be said of the uploads of a job. */
+/** The verdicts on the uploads of a job. */
 export interface JudgedJob {
   /** By the names of the uploads. */
   verdicts: ReadonlyMap<string, Verdict>;
-  /** Uploads that are on record under its job id, and are not there. */
+  /** Uploads that were recorded under its job id and are missing. */
   missing: readonly Deposit[];
-  /** What the custody record says of the last upload. */
+  /** The deposit of the last upload. */
   deposit: Deposit | undefined;
-  /** What root keeps beside the custody record. */
+  /** The state of root's witness. */
   witnessState: WitnessState;
 }
 
-/** How much of a job is read to judge it. */
+/** How thoroughly to judge a job. */
 export interface JudgeCare {
-  /** Its streams are read. */
+  /** Read its streams. */
   isRead: boolean;
-  /** The SHA-256 of every stream is taken, also where nothing is to be compared with it. */
+  /** Compute the SHA-256 of every stream, even when there is nothing to compare it with. */
   digests?: boolean;
-  /** The archive of a pack is read up to this size. */
+  /** Read archives up to this size in bytes. */
   maxPackBytes: number;
-  /** What was put on record long after the job is not looked at while its upload is there and on record. */
+  /**
+   * What was put on record long after the job is not looked at while its upload is there and on
+   * record.
+   */
   isBounded?: boolean;
 }
 
 /** A server's clock may have been set back between a custody record and a line of the log. */
 const CLOCK_MS = 3_600_000;
 
-/** Undefined for a job that has no uploads and no id to look for them by. Throws Failure `failed`. */
+/**
+ * Judges a job; undefined for one without uploads and without an id to look for them. Throws
+ * Failure `failed`.
+ */
 export function judgeJob(
   site: Site,
   job: Job,
@@ -108,7 +114,7 @@ export function judgeJob(
   }
 }
 
-/** A job id by which records can be found: one that the log writes as it is. */
+/** A job id by which records can be found: one that the log writes unescaped. */
 function searchable(jobId: string | undefined): string | undefined {
   const isPlain =
     jobId !== undefined && jobId !== NOT_APPLICABLE && encodeField(jobId) === jobId && !/[%\\]/.test(jobId);

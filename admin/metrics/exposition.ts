@@ -1,5 +1,5 @@
-// The Prometheus text format (https://prometheus.io/docs/instrumenting/exposition_formats/, version 0.0.4): families of samples, every
-// one with its HELP and TYPE, values of labels escaped.
+// The Prometheus text format (https://prometheus.io/docs/instrumenting/exposition_formats/, version
+// 0.0.4): families of samples, each with HELP and TYPE, and escaped label values.
 
 export interface Sample {
   labels?: Readonly<Record<string, string>>;
@@ -14,7 +14,7 @@ export interface Family {
   samples: readonly Sample[];
 }
 
-/** A family without samples is left out: it says nothing. */
+/** Formats families; one without samples is left out. */
 export function formatFamilies(families: readonly Family[]): string {
   return families
     .filter(({ samples }) => samples.length > 0)

@@ -1,5 +1,6 @@
-// What is measured of a site: its jobs as the log and the locker tell of them, the locker, its file system, and the log. All of it is what
-// is there now, and may fall when logs are rotated away or a locker is pruned: gauges, and no counters.
+// The metrics of a site: its jobs according to the log and the locker, the locker itself, its file
+// system, and the log. They describe what exists now and may decrease when logs are rotated or
+// uploads removed, so all are gauges rather than counters.
 import { statfsSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { REASONS } from 'webjob-protocol';
@@ -12,7 +13,10 @@ import type { Site } from '../site/site.ts';
 import { newestStamp } from '../site/stamps.ts';
 import type { Family, Sample } from './exposition.ts';
 
-/** Each client is a time series for ever: above this many the ones not seen the longest are left out. */
+/**
+ * Each client is a permanent time series: above this number, the clients that were not seen the
+ * longest are left out.
+ */
 export const MAX_CLIENTS = 10_000;
 
 /** Metrics of the jobs. */
@@ -40,7 +44,8 @@ function countRequests(requests: ReadonlyMap<string, number>): Sample[] {
   const counts = new Map<string, number>();
   for (const [name, count] of requests) {
     const [method = '', status = ''] = name.split(' ');
-    // Whatever a client calls its method, and whatever another server answered, the number of series stays small.
+    // The number of series stays small, whatever methods clients send and whatever statuses other
+    // servers answer.
     const known = [['GET', 'PUT'].includes(method) ? method : 'other', status in REASONS ? status : 'other'].join(' ');
     counts.set(known, (counts.get(known) ?? 0) + count);
   }
@@ -50,7 +55,10 @@ function countRequests(requests: ReadonlyMap<string, number>): Sample[] {
   });
 }
 
-/** Metrics of the locker and the disk that it is on. Throws the errors of system calls for the locker itself. */
+/**
+ * Metrics of the locker and its file system. Throws the errors of system calls on the locker
+ * itself.
+ */
 export function measureLocker(
   { settings }: Site,
   { locker: { complete, incomplete, foreignFiles, bytes } }: Measures,
@@ -65,12 +73,12 @@ export function measureLocker(
       { value: disk.bavail * disk.bsize },
     ]),
     gauge('webjob_locker_size_bytes', 'Size of the file system of the locker.', [{ value: disk.blocks * disk.bsize }]),
-    // Some file systems make inodes as they go and report none at all.
+    // Some file systems allocate inodes on demand and report none.
     gauge('webjob_locker_free_inodes', 'Inodes left there.', disk.files > 0 ? [{ value: disk.ffree }] : []),
   ];
 }
 
-/** Metrics of nph-webjob.log; none when it is not there. */
+/** Metrics of nph-webjob.log; none when it does not exist. */
 export function measureLog({ settings }: Site): Family[] {
   const log = statSync(join(settings.logfilesDirectory, 'nph-webjob.log'), { throwIfNoEntry: false });
   return [
@@ -83,7 +91,7 @@ export function measureLog({ settings }: Site): Family[] {
   ];
 }
 
-/** When the custody records were last signed and stamped, as far as this user may see it. */
+/** When the custody records were last signed and time-stamped, as far as this user can see. */
 export function measureCheckpoints({ settings }: Site): Family[] {
   const servers = listServers(settings);
   const times = (find: (serverId: string) => Date | undefined): Sample[] =>
@@ -108,7 +116,10 @@ export function measureCheckpoints({ settings }: Site): Family[] {
   ];
 }
 
-/** How many expectations of the file `expect` are missed now, by command and by what is wrong; none without rules. */
+/**
+ * The number of expectations in `expect` that are missed now, by command and kind; none without
+ * rules.
+ */
 export function measureExpectations(commands: readonly string[], missed: readonly Missed[]): Family[] {
   const samples = [...new Set(commands)].sort().flatMap((command) =>
     MISSED_KINDS.map((kind) => ({
@@ -119,7 +130,7 @@ export function measureExpectations(commands: readonly string[], missed: readonl
   return [gauge('webjob_expectations_missed', 'Clients that miss what the file expect says of a command.', samples)];
 }
 
-/** What readers of the view asked for and nobody has done yet; none where no acts are set up. */
+/** The acts that users of the view requested and that wait; none when acts are not set up. */
 export function measureActs({ settings }: Site): Family[] {
   const waiting = readWaiting(settings);
   return [

@@ -1,5 +1,6 @@
-// Puts a new folder in the place of an old one, so that whoever reads sees the old or the new and never half of one. What a run leaves
-// that was killed is put away by the next: names hold the pid, and a pid that is gone needs nothing any more.
+// Replaces a directory by a new one, so that readers see either the old or the new one, never a
+// mixture. What a killed run leaves is removed by the next: temporary names contain the pid, and a
+// directory of a dead process is no longer needed.
 import {
   chmodSync,
   chownSync,
@@ -17,11 +18,14 @@ import { syncFolder } from 'webjob-locker/durable';
 import { Failure } from '../../cli/failure.ts';
 import { isAlive } from '../../cli/processes.ts';
 
-/** Stands in a folder that replaceFolder made: only such a one is ever replaced. */
+/** Marks a directory made by replaceFolder(); only such a directory is ever replaced. */
 const MARK = '.webjobctl';
 const MAX_SWAPS = 5;
 
-/** Puts away what runs left that are gone. A folder that was on its way out when its successor did not come is put back. Throws Failure. */
+/**
+ * Removes what killed runs left. An old directory whose replacement did not arrive is put back.
+ * Throws Failure.
+ */
 export function tidyFolder(path: string): void {
   try {
     for (const name of readdirSync(dirname(path)).sort().reverse()) {
@@ -42,7 +46,7 @@ function kindOfLeftover(path: string, name: string): string | undefined {
   return pid === undefined || isAlive(Number(pid)) ? undefined : kind;
 }
 
-/** A report in which nobody but this user can put anything. */
+/** Whether only this user can have written to the report. */
 function isOursAlone(path: string): boolean {
   try {
     const folders = readdirSync(path, { withFileTypes: true }).filter((entry) => !entry.isFile());
@@ -56,15 +60,16 @@ function isOursAlone(path: string): boolean {
   }
 }
 
-/** A folder that was made here; no link to one. */
+/** Whether it is a directory made here, and not a link to one. */
 function isOurs(path: string): boolean {
   return lstatSync(path).isDirectory() && existsSync(join(path, MARK));
 }
 
 /**
- * Has `fill` fill an empty folder beside `path`, for which it may link files of `old`: the folder that is there, if nobody else can change
- * it. Then gives it that name, and the mode and the owner of the folder that it replaces, which is removed. That one must be empty or have
- * been made here. Throws Failure `failed`, and what `fill` throws; then all is as it was.
+ * Has `fill` fill an empty directory beside `path`, for which it may link files of `old`, the
+ * existing directory if nobody else can change that. Then renames it to `path`, with the mode and
+ * owner of the old directory, which must be empty or made here, and is removed. Throws Failure
+ * `failed`, and what `fill` throws; then nothing has changed.
  */
 export async function replaceFolder(
   path: string,
@@ -87,7 +92,10 @@ export async function replaceFolder(
   }
 }
 
-/** Two renames, as no system call that Node knows swaps folders: for a moment there is none. */
+/**
+ * Two renames, because Node has no system call that exchanges directories: for a moment there is
+ * none.
+ */
 function swap(path: string, fresh: string): void {
   const old = ownName(path, 'old');
   for (let attempt = 1; ; attempt++) {
@@ -97,7 +105,7 @@ function swap(path: string, fresh: string): void {
       renameSync(fresh, path);
       break;
     } catch (error) {
-      // Another run was quicker.
+      // Another run was faster.
       if (!['ENOTEMPTY', 'EEXIST'].includes((error as NodeJS.ErrnoException).code ?? '') || attempt === MAX_SWAPS)
         throw error;
     }
@@ -106,7 +114,10 @@ function swap(path: string, fresh: string): void {
   rmSync(old, { recursive: true, force: true });
 }
 
-/** What stands there, undefined for nothing. Throws Failure for what is not ours to remove. */
+/**
+ * The stats of an existing directory; undefined when there is none. Throws Failure for one that
+ * must not be removed.
+ */
 function checkReplaceable(path: string): Stats | undefined {
   const found = lstatSync(path, { throwIfNoEntry: false });
   if (!found) return undefined;

@@ -1,4 +1,5 @@
-// The page of one job: what happened, whether the files are what the record of the run says, what the program printed, the record itself.
+// The page of one job: its requests, whether the files match the run record, the program's output,
+// and the run record itself.
 import type { Job } from '../../ledger/job.ts';
 import type { Heads } from '../../pages/heads.ts';
 import { html, type Markup } from '../../pages/html.ts';

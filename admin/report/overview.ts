@@ -1,4 +1,4 @@
-// The pages that show many jobs: the overview, the lists, and one page a client and a command.
+// The pages that show many jobs: the overview, the lists, and one page for each client and command.
 import { formatBytes } from '../../cli/output.ts';
 import type { Job } from '../../ledger/job.ts';
 import { type Bar, formatChart, formatMeter } from '../../pages/charts.ts';
@@ -25,9 +25,9 @@ const MAX_SILENT_ROWS = 200;
 
 export interface Scope {
   since: Date;
-  /** A client that was not seen for so long is silent. */
+  /** A client that was not seen for this long is silent. */
   silentSeconds: number;
-  /** The site's clock, for people: `GMT` or `the server's time`. */
+  /** The site's clock in words: `GMT` or `the server's time`. */
   clock: string;
 }
 
@@ -35,22 +35,24 @@ export interface Scope {
 export interface Custody {
   files: number;
   records: number;
-  /** Records and lines that are not as they were written. */
+  /** The number of records and lines that were changed. */
   faults: number;
 }
 
-/** All that the overview tells of. */
+/** Everything that the overview shows. */
 export interface Overview {
   summary: Summary;
   scope: Scope;
   custody: Custody;
-  /** Jobs of which the files are not what was received, or not what the client sent. */
+  /** Jobs whose files differ from what was received, or from what the client sent. */
   unverified: Newest;
-  /** How many jobs have a stream that nobody read. */
+  /** The number of jobs with a stream that was not read. */
   unchecked: number;
-  /** How many jobs have a page. */
+  /** The number of jobs with a page. */
   listed: number;
-  /** Of these, the ones of which nothing changed since an earlier report read their files. */
+  /**
+   * Of these, the number whose files were read for an earlier report and have not changed since.
+   */
   kept: number;
 }
 
@@ -130,7 +132,7 @@ interface Silent {
   seconds: number;
 }
 
-/** Those that the server knew once and did not see for long enough, the longest silent first. */
+/** Clients that the server once saw, but not for long enough, longest silent first. */
 function findSilent({ clients }: Summary, { silentSeconds }: Scope, now: Date): Silent[] {
   return [...clients.values()]
     .flatMap((client) => {
@@ -169,19 +171,19 @@ ${silent.map(
 </table></div>`;
 }
 
-/** A day, and its jobs that have a page. */
+/** A day and its jobs with a page. */
 export interface Day extends Tally {
   name: string;
   parts: number;
 }
 
-/** What the page of jobs shows. */
+/** The content of the page of jobs. */
 export interface JobLists {
   summary: Summary;
-  /** How many jobs have a page, and the newest of them. */
+  /** The number of jobs with a page, and the newest of them. */
   listed: number;
   newest: readonly Job[];
-  /** The oldest first. */
+  /** Oldest first. */
   days: readonly Day[];
 }
 
@@ -223,11 +225,14 @@ ${days.toReversed().map(
 </table></div>`;
 }
 
-/** Some of the jobs of a day, a client or a command: those from `first` on, the oldest being 1. */
+/**
+ * A part of the jobs of a day, a client or a command: those from number `first` on, counted from 1
+ * for the oldest.
+ */
 export interface Part {
   part: number;
   first: number;
-  /** The oldest first. */
+  /** Oldest first. */
   jobs: readonly Job[];
   isLast: boolean;
 }
@@ -243,7 +248,7 @@ ${formatJobTable('rows', 'Jobs, the newest first', jobs.toReversed(), '../', boo
   };
 }
 
-/** Where what is older and newer than a part is. */
+/** Links to older and newer parts. */
 function formatWays(part: number, isLast: boolean, pathOf: (part: number) => string): Markup | undefined {
   if (part === 1 && isLast) return undefined;
   const older = part > 1 ? html`<a href="${pathOf(part - 1)}">Older jobs</a>` : undefined;
@@ -251,13 +256,13 @@ function formatWays(part: number, isLast: boolean, pathOf: (part: number) => str
   return html`<p>${older}${older && newer && ' · '}${newer}</p>`;
 }
 
-/** A page of the list of clients, or of commands, of so many pages. */
+/** A page of the list of clients or commands. */
 export interface ActorList {
   actors: readonly Actor[];
-  /** From 1. */
+  /** Counted from 1. */
   page: number;
   pages: number;
-  /** In all. */
+  /** The number of entries on all pages. */
   count: number;
 }
 
@@ -279,10 +284,10 @@ ${formatActorTable(kind, actors, '', book)}`,
 
 /** The jobs of a client or a command that have a page. */
 export interface ActorJobs {
-  /** The newest of them, the newest first. */
+  /** The newest jobs, newest first. */
   newest: readonly Job[];
   count: number;
-  /** Pages on which all of them are; none where `newest` is all. */
+  /** The number of pages with all of them; 0 when `newest` is all. */
   parts: number;
 }
 

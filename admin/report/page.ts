@@ -1,4 +1,4 @@
-// A page of the report: what it may load, which is nothing, and the way round the report.
+// The frame of a page of the report: a policy that lets it load nothing, and the navigation.
 import { createHash } from 'node:crypto';
 import { closeSync, constants, openSync, readSync } from 'node:fs';
 import { type FramePlace, formatFrame } from '../../pages/frame.ts';
@@ -8,7 +8,10 @@ import { FILTER } from './filter.ts';
 
 const hash = (text: string): string => `'sha256-${createHash('sha256').update(text).digest('base64')}'`;
 
-/** What a page may do: show its own style and run its own script, both known by their hashes; `data:` is the icon. */
+/**
+ * The policy of a page: only its own style and script, identified by hashes; `data:` is for the
+ * icon.
+ */
 const CONTENT_POLICY = [
   "default-src 'none'",
   'img-src data:',
@@ -27,17 +30,17 @@ const PLACES = [
 
 export interface Page {
   title: string;
-  /** From the page to the report's root: nothing, or `../`. */
+  /** The path from the page to the report's root: empty, or `../`. */
   root: '' | '../';
-  /** Which of the places in the navigation it is, or lies below. */
+  /** The entry in the navigation that the page belongs to. */
   place: (typeof PLACES)[number][0];
   content: Markup;
 }
 
 export interface Frame {
-  /** What the site is called. */
+  /** The name of the site. */
   siteName: string;
-  /** When the report was made, to be read by people. */
+  /** When the report was made, in words. */
   madeAt: string;
   version: string;
 }
@@ -46,7 +49,9 @@ const MARK_BYTES = 256;
 const MARK =
   /^<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<meta name="webjob-page" content="([\w-]+ [\w-]+)">\n/;
 
-/** The mark of a page that is there; undefined where there is none. Throws the error of a system call. */
+/**
+ * The mark of an existing page; undefined when there is none. Throws the error of a system call.
+ */
 export function readMark(path: string): string | undefined {
   const fd = openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW);
   try {
@@ -57,14 +62,17 @@ export function readMark(path: string): string | undefined {
   }
 }
 
-/** The digest of what a page is made from: `facts`, and all that is the same on every page. */
+/** The digest of what a page is made from: `facts`, and what is the same on every page. */
 export function digestPage({ siteName, version }: Frame, ...facts: string[]): string {
   const sum = createHash('sha256');
   for (const fact of [siteName, version, CONTENT_POLICY, ...facts]) sum.update(`${fact}\0`);
   return sum.digest('base64url').slice(0, 27);
 }
 
-/** The page, complete. `mark` is what the next report looks at: the digest of what the page was made from, and a word. */
+/**
+ * Formats a complete page. `mark` is read by the next report: the digest of what the page was made
+ * from, and a word.
+ */
 export function formatPage(
   { title, root, place, content }: Page,
   { siteName, madeAt, version }: Frame,

@@ -1,4 +1,5 @@
-// The pages of a report on their way into its folder. One that would say what it said in the last report is linked from there.
+// Writes the pages of a report to its directory. A page that would not change is linked from the
+// last report.
 import { linkSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { digestPage, type Frame, formatPage, type Page, readMark } from './page.ts';
@@ -7,12 +8,12 @@ export class Pages {
   readonly #folder: string;
   readonly #old: string | undefined;
   readonly #frame: Frame;
-  /** Called after every page. */
+  /** Called for every page. */
   readonly #advance: () => void;
   written = 0;
   kept = 0;
 
-  /** `old` is the folder of the last report; undefined: every page is made. */
+  /** `old` is the directory of the last report; with undefined every page is made. */
   constructor(folder: string, old: string | undefined, frame: Frame, advance: () => void) {
     this.#folder = folder;
     this.#old = old;
@@ -29,7 +30,7 @@ export class Pages {
     return digestPage(this.#frame, ...facts);
   }
 
-  /** Takes a page over when it was made from the same; returns the word that it was given then. */
+  /** Keeps a page that was made from the same facts; returns the word that was stored with it. */
   keep(path: string, digest: string): string | undefined {
     if (this.#old === undefined) return undefined;
     const from = join(this.#old, path);
@@ -41,23 +42,24 @@ export class Pages {
       this.#advance();
       return word;
     } catch (error) {
-      // There is none yet, another run has just replaced the report, or the file system links nothing.
+      // It does not exist yet, another run has just replaced the report, or the file system has no
+      // links.
       if ((error as NodeJS.ErrnoException).syscall === undefined) throw error;
       return undefined;
     }
   }
 
-  /** Writes a page, with the digest of what it is made from, and a word for the next report. */
+  /** Writes a page with the digest of what it is made from, and a word for the next report. */
   write(path: string, page: Page, digest: string, word: string): void {
     const place = join(this.#folder, path);
-    // What is there may be linked from the last report.
+    // An existing file may be linked from the last report.
     rmSync(place, { force: true });
     writeFileSync(place, formatPage(page, this.#frame, `${digest} ${word}`), { mode: 0o644, flag: 'wx' });
     this.written++;
     this.#advance();
   }
 
-  /** A page that is made anyway: written only when it says something else than before. */
+  /** Writes a page that was made anyway, if it has changed. */
   put(path: string, page: Page): void {
     const digest = this.digest(page.title, page.content.text);
     if (this.keep(path, digest) === undefined) this.write(path, page, digest, 'list');

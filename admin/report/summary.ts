@@ -1,15 +1,15 @@
-// What the report says of all jobs together, gathered as they pass by: numbers, and of the jobs themselves a few of the newest.
+// Sums over all jobs of a report, collected in one pass, and a few of the newest jobs.
 import { timeFields } from 'webjob-protocol';
 import { isFailure, type Job, uploadBytes } from '../../ledger/job.ts';
 import type { Actor, Tally } from '../../pages/tables.ts';
 import type { Site } from '../site/site.ts';
 
 const DAY_SECONDS = 86_400;
-/** More bars than this cannot be told apart on a page. */
+/** With more bars, they could not be distinguished on a page. */
 const MAX_BARS = 92;
 
 export interface Period extends Tally {
-  /** Its first day: `2026-11-01`. */
+  /** The first day: `2026-11-01`. */
   label: string;
 }
 
@@ -22,19 +22,19 @@ export interface SummaryOptions {
 export interface Summary {
   total: Tally;
   states: Map<Job['state'], number>;
-  /** Equal spans from the first day to this one, each of `periodDays` days. */
+  /** Equal periods of `periodDays` days, from the first day to the present. */
   periods: Period[];
   periodDays: number;
   clients: Map<string, Actor>;
   commands: Map<string, Actor>;
   newest: Newest;
-  /** Of those that failed, were refused or broke off. */
+  /** Jobs that failed, were refused or broke off. */
   failures: Newest;
-  /** Of those with differing uploads. */
+  /** Jobs with differing uploads. */
   differing: Newest;
 }
 
-/** The newest of the jobs that it is given, and how many these were. */
+/** Keeps the newest of the jobs that it is given, and their total number. */
 export class Newest {
   count = 0;
   readonly #limit: number;
@@ -50,7 +50,7 @@ export class Newest {
     if (this.#jobs.length >= 2 * this.#limit + 100) this.#jobs = this.jobs;
   }
 
-  /** The newest first. */
+  /** Newest first. */
   get jobs(): Job[] {
     return this.#jobs.toSorted((a, b) => b.at.getTime() - a.at.getTime()).slice(0, this.#limit);
   }
@@ -59,7 +59,10 @@ export class Newest {
 /** Jobs in each table of the overview. */
 const SHOWN = 10;
 
-/** Reads every job once. Clients and commands are known from all of them, the numbers are those since `since`. */
+/**
+ * Reads every job once. Clients and commands are collected from all of them, numbers only since
+ * `since`.
+ */
 export async function summarize(jobs: AsyncIterable<Job> | Iterable<Job>, options: SummaryOptions): Promise<Summary> {
   const summary: Summary = {
     total: emptyTally(),
@@ -79,7 +82,7 @@ function addJob(summary: Summary, job: Job, options: SummaryOptions): void {
     job.clientId === undefined ? undefined : actorOf(summary.clients, job.clientId),
     job.command === undefined ? undefined : actorOf(summary.commands, job.command),
   ].filter((actor) => actor !== undefined);
-  // A log may hold any digits where a time should stand.
+  // A log may have any digits where a time should be.
   if (Number.isNaN(job.at.getTime())) return;
   const { seenAt } = job;
   for (const actor of actors) {
@@ -88,7 +91,7 @@ function addJob(summary: Summary, job: Job, options: SummaryOptions): void {
   }
   if (!isCounted) return;
   const day = dayNumber(job.at, options.site.settings.useGMT) - dayNumber(options.since, options.site.settings.useGMT);
-  // A clock that went ahead must not lose a job.
+  // A clock that was ahead must not make a job disappear.
   const period = summary.periods[Math.min(summary.periods.length - 1, Math.floor(day / summary.periodDays))];
   for (const tally of [summary.total, period, ...actors]) if (tally) count(tally, job);
   summary.states.set(job.state, (summary.states.get(job.state) ?? 0) + 1);
@@ -97,7 +100,7 @@ function addJob(summary: Summary, job: Job, options: SummaryOptions): void {
   if (job.differing.length > 0) summary.differing.add(job);
 }
 
-/** Adds a job to what it belongs to. */
+/** Adds a job to a tally. */
 export function count(tally: Tally, job: Job): void {
   tally.jobs++;
   if (isFailure(job)) tally.failures++;
@@ -124,13 +127,13 @@ function makePeriods({ since, now, site }: SummaryOptions): Pick<Summary, 'perio
   return { periods, periodDays };
 }
 
-/** The date that the site's clock shows at an instant, as `2026-11-01`. */
+/** The date of a time by the site's clock, such as `2026-11-01`. */
 export function dayOf(date: Date, useGmt: boolean): string {
   const shown = timeFields(date, useGmt);
   return `${shown.Y}-${shown.m}-${shown.d}`;
 }
 
-/** Days since 1970 of the date that the site's clock shows at an instant. */
+/** The date of a time by the site's clock, in days since 1970. */
 function dayNumber(date: Date, useGmt: boolean): number {
   const { Y, m, d } = timeFields(date, useGmt);
   return Date.UTC(Number(Y), Number(m) - 1, Number(d)) / (DAY_SECONDS * 1000);

@@ -34,14 +34,17 @@ import {
 import type { Pages } from './pages.ts';
 import { count, dayOf, emptyTally, Newest, type Summary } from './summary.ts';
 
-/** Rows of a part, and of the newest jobs on the page of all, of a client or of a command. */
+/** Rows of a part, and of the newest jobs on the pages of all jobs, of a client or of a command. */
 const PART_ROWS = 1000;
 const NEWEST_ROWS = 500;
-/** Rows of the list of clients, or of commands. */
+/** Rows of the list of clients or commands. */
 const ACTOR_ROWS = 1000;
-/** Jobs whose packs are opened together: a pack is read once for all of them. */
+/** Jobs whose archives are opened together, so that each archive is read once for all of them. */
 const BATCH = 5000;
-/** A file that was changed so shortly before it was read may change again and look the same: file systems count time in ticks. */
+/**
+ * A file that was changed this recently may change again without a new mtime, because file systems
+ * count time in ticks.
+ */
 const TICK_MS = 2000;
 
 export interface ReportPlan {
@@ -50,18 +53,21 @@ export interface ReportPlan {
   now: Date;
   site: Site;
   evidence: Evidence;
-  /** The jobs that may have a page, by time, or those of one client or command after the other. */
+  /** The jobs that may have a page, by time, or grouped by client or command. */
   readJobs(order: 'time' | 'client' | 'command'): AsyncIterable<Job>;
   /** Whether a job has a page. */
   isListed(job: Job): boolean;
 }
 
-/** How many jobs have a page. */
+/** The number of jobs with a page. */
 export interface Listed {
   listed: number;
 }
 
-/** Throws the errors of system calls for the folder; a job that cannot be read is warned of. */
+/**
+ * Writes a report. Throws the errors of system calls on its directory; a job that cannot be read
+ * causes a warning.
+ */
 export async function writeReport(folder: string, pages: Pages, plan: ReportPlan): Promise<Listed> {
   const { summary, scope, evidence } = plan;
   for (const name of ['client', 'command', 'day', 'job']) mkdirSync(join(folder, name), 0o755);
@@ -85,11 +91,11 @@ interface Written extends Listed {
   days: Day[];
   unverified: Newest;
   unchecked: number;
-  /** Jobs whose page was taken from the last report. */
+  /** The number of jobs whose pages were taken from the last report. */
   kept: number;
 }
 
-/** The page of every job, and the lists of the days. */
+/** Writes the page of every job, and the lists of the days. */
 async function writeJobs(pages: Pages, plan: ReportPlan, book: Book): Promise<Written> {
   const written: Written = {
     ...{ listed: 0, newest: new Newest(NEWEST_ROWS), days: [], unchecked: 0, kept: 0 },
@@ -114,7 +120,10 @@ async function writeJobs(pages: Pages, plan: ReportPlan, book: Book): Promise<Wr
   return written;
 }
 
-/** The last day, or a new one. A clock that is put back at midnight shows the day before again, which is not begun a second time. */
+/**
+ * The last day, or a new one. When a clock is set back at midnight, the previous day occurs again
+ * and is not begun a second time.
+ */
 function dayFor(days: Day[], name: string): Day {
   const last = days.at(-1);
   if (last && name <= last.name) return last;
@@ -135,7 +144,7 @@ async function* inBatches(jobs: AsyncIterable<Job>, isListed: (job: Job) => bool
   yield batch;
 }
 
-/** Jobs that come one after the other, all of one name and then all of the next, a page of each PART_ROWS of a name. */
+/** Groups successive jobs of the same name into pages of PART_ROWS. */
 class Parts {
   readonly #write: (name: string, part: Part) => void;
   #name = '';
@@ -166,7 +175,7 @@ class Parts {
   }
 }
 
-/** The page of every client, or command, and their list. */
+/** Writes the page of every client or command, and their list. */
 async function writeActors(kind: 'client' | 'command', pages: Pages, plan: ReportPlan, book: Book): Promise<void> {
   const actors = kind === 'client' ? plan.summary.clients : plan.summary.commands;
   const pathOf = kind === 'client' ? clientPath : commandPath;
@@ -187,7 +196,7 @@ async function writeActors(kind: 'client' | 'command', pages: Pages, plan: Repor
   let current: string | undefined;
   for await (const job of plan.readJobs(kind)) {
     const name = kind === 'client' ? job.clientId : job.command;
-    // A job that came after its page would have been made is in the next report.
+    // A job that arrived after its page would have been written is left for the next report.
     if (name === undefined || Number.isNaN(job.at.getTime()) || !plan.isListed(job) || !book.jobHref(job, '')) continue;
     if (name !== current) {
       parts.end();
@@ -219,7 +228,7 @@ class JobPages {
   readonly #pages: Pages;
   readonly #plan: ReportPlan;
   readonly #book: Book;
-  /** Names of uploads that are on record and not there, by job id. */
+  /** Names of uploads that were recorded and are missing, by job id. */
   readonly #missing: ReadonlyMap<string | undefined, { name: string }[]>;
   readonly #acts: Acts;
 
@@ -231,7 +240,10 @@ class JobPages {
     this.#missing = groupBy([...plan.evidence.missing()], ({ jobId }) => encodeField(jobId));
   }
 
-  /** Each job with the word of its page: `bad`, `unread` or `other`, and whether it was taken over. */
+  /**
+   * Yields each job with the word of its page, `bad`, `unread` or `other`, and whether the page was
+   * kept.
+   */
   async *make(batch: readonly Job[]): AsyncGenerator<[job: Job, word: string, isKept: boolean]> {
     const kept = new Map<Job, string>();
     const digests = new Map<Job, string>();
@@ -257,8 +269,9 @@ class JobPages {
   }
 
   /**
-   * The digest of all that the page of a job depends on, without reading a stream: what is known of it, the state of each of its files, and
-   * what is on record of it. Undefined when a file changed just now.
+   * The digest of everything that the page of a job depends on, without reading a stream: what is
+   * known of the job, the state of each of its files, and its records. Undefined when a file has
+   * just changed.
    */
   #digest(job: Job): string | undefined {
     const { site, evidence, now } = this.#plan;
@@ -278,7 +291,7 @@ class JobPages {
         ctimeMs,
       ]);
       const deposit = records.find(name);
-      // What nothing is on record of may still come, or has become a finding.
+      // An upload without a record may still be recorded, or become a finding.
       const state = deposit ?? (files.rdy && records.covers(files.rdy.mtimeMs));
       facts.push(Object.keys(files), states, state);
     }
@@ -298,7 +311,7 @@ class JobPages {
     return (jobId === undefined ? [] : (this.#missing.get(jobId) ?? [])).map(({ name }) => name);
   }
 
-  /** One job at a time, and one of its streams at a time. */
+  /** Yields one job at a time, with its streams one at a time. */
   async *#open(jobs: readonly Job[]): AsyncGenerator<Case> {
     const { site, evidence } = this.#plan;
     const streamsOf = await openStreams(site, jobs);
@@ -319,7 +332,7 @@ class JobPages {
   }
 }
 
-/** Packs are read once each, whatever the order of the jobs. */
+/** Reads each archive once, whatever the order of the jobs. */
 function makePackJudge(jobs: readonly Job[], evidence: Evidence): (pack: string, name: string) => Verdict {
   const wanted = new Map<string, Set<string>>();
   for (const { packed } of jobs)
@@ -332,7 +345,7 @@ function makePackJudge(jobs: readonly Job[], evidence: Evidence): (pack: string,
   };
 }
 
-/** The run record of an upload in a pack is read with the beginning of its streams. */
+/** The run record of an upload in an archive is read with the beginnings of its streams. */
 function withRecord(verdict: Verdict, { env }: Heads): Verdict {
   return env ? { ...verdict, ...readRunRecord(env.head.toString('latin1'), env.size) } : verdict;
 }
@@ -351,7 +364,7 @@ function groupBy<Type>(
   return groups;
 }
 
-/** Of its upload, in the locker or in a pack. */
+/** The name of a job's upload, in the locker or in an archive. */
 function uploadName({ group, packed }: Job): string | undefined {
   return (group ?? packed)?.name;
 }

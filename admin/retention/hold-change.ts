@@ -1,4 +1,4 @@
-// What hold add and hold remove share: for whom a hold is, and the change of the file.
+// What hold add and hold remove share: their options, and the change of the file.
 import type { Command } from 'commander';
 import type { ServerSettings } from '../../cgi/controls.ts';
 import { Failure } from '../../cli/failure.ts';
@@ -12,7 +12,7 @@ export interface HoldOptions {
   reason: string;
 }
 
-/** Of every command about holds. */
+/** The explanation in the help of every command about holds. */
 export const HOLD_EXPLANATION = `
 prune and pack skip uploads on hold. A hold for a client covers every upload with its id in the log, the run
 record or the name.
@@ -37,7 +37,9 @@ export function addHoldOptions(command: Command): Command {
     .requiredOption('--reason <text>', 'why');
 }
 
-/** The hold that the options name, set or ended now by this operator. Throws Failure `usage`. */
+/**
+ * The hold that the options describe, set or ended now by this operator. Throws Failure `usage`.
+ */
 export function parseHold({ client, job, reason }: HoldOptions): Hold {
   const kind = client === undefined ? 'job' : 'client';
   const id = client ?? job;
@@ -48,7 +50,10 @@ export function parseHold({ client, job, reason }: HoldOptions): Hold {
   return { kind, id, reason, by: operatorName(), at: new Date().toISOString() };
 }
 
-/** Sets a hold. It stands before it is on record: a kill between the two leaves too much held, never too little. False for one that stands. */
+/**
+ * Sets a hold. It takes effect before it is recorded: a kill in between leaves too much held, never
+ * too little. False when it exists already.
+ */
 export function setHold(settings: ServerSettings, hold: Hold): Promise<boolean> {
   const { kind, id, reason, by } = hold;
   return inTurn(settings, 'holds', () => {
@@ -60,7 +65,10 @@ export function setHold(settings: ServerSettings, hold: Hold): Promise<boolean> 
   });
 }
 
-/** Ends a hold. On record before it is gone, for the same reason. False where there is none. */
+/**
+ * Ends a hold. This is recorded before the hold is removed, so that a kill in between leaves too
+ * much held, never too little. False when there is none.
+ */
 export function endHold(settings: ServerSettings, { kind, id, reason, by }: Hold): Promise<boolean> {
   return inTurn(settings, 'holds', () => {
     const holds = readHolds(settings);

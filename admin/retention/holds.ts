@@ -1,5 +1,6 @@
-// Legal holds: which clients and jobs no prune and no pack may touch. One JSON value a line, replaced as a whole. A file that cannot be
-// read stops whoever asks: it never counts as no holds.
+// Legal holds: the clients and jobs that no prune and no pack may touch. One JSON value on each
+// line, replaced as a whole. A file that cannot be read is an error for every caller and never
+// counts as no holds.
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { encodeField, isClientId, isJobId } from 'webjob-protocol';
@@ -19,7 +20,7 @@ export interface Hold {
 
 const KINDS = { client: isClientId, job: isJobId } as const;
 
-/** True for a client id or a job id, as `kind` says. */
+/** Whether this is a client id or a job id, depending on `kind`. */
 export function isHoldId(kind: Hold['kind'], id: string): boolean {
   return KINDS[kind](id);
 }
@@ -28,7 +29,7 @@ function holdsFile(settings: ServerSettings): string {
   return join(keepFolder(settings), 'holds.jsonl');
 }
 
-/** All holds, the oldest first. Throws Failure `failed` when the file is there and cannot be understood. */
+/** All holds, oldest first. Throws Failure `failed` for a file that cannot be read or parsed. */
 export function readHolds(settings: ServerSettings): Hold[] {
   const path = holdsFile(settings);
   let text: string;
@@ -58,33 +59,35 @@ function parseHold(line: string): Hold | undefined {
   }
 }
 
-/** Replaces the file; whoever calls has the turn at it. A kill leaves the old one or the new. */
+/** Replaces the file, under the caller's lock. A kill leaves the old one or the new one. */
 export function writeHolds(settings: ServerSettings, holds: readonly Hold[]): void {
   const text = holds.map((hold) => `${JSON.stringify(hold)}\n`).join('');
   replaceFile(holdsFile(settings), text, { mode: 0o600 });
 }
 
-/** What is known of who a group belongs to. */
+/** What is known of an upload's client and job. */
 export interface Claims {
   name: string;
   jobId: string | undefined;
-  /** Every client id that the log or the record gives it. */
+  /** Every client id in the log or the run record. */
   clients: readonly string[];
 }
 
 /**
- * The hold that a group falls under. A record can say what its client likes, so each place that may tell the client counts: log, record,
- * and name. A hold rather covers too much than too little.
+ * The hold that covers an upload. A run record may contain any name, so every source counts: log,
+ * run record, and file name. A hold covers too much rather than too little.
  */
 export function findHold(holds: readonly Hold[], { name, jobId, clients }: Claims): Hold | undefined {
   return holds.find(({ kind, id }) => {
     if (kind === 'client') return clients.includes(id) || isNamed(name, id);
-    // As the .rdy file has it, or as the log and our own lists write it.
+    // In the form of the .rdy file, or escaped as in the log and in our own lists.
     return jobId !== undefined && (id === jobId || id === encodeField(jobId));
   });
 }
 
-/** True when the client id stands in the name of a group with no letter or digit at either side. */
+/**
+ * Whether the client id occurs in the name of an upload without a letter or digit on either side.
+ */
 export function isNamed(name: string, clientId: string): boolean {
   return new RegExp(`(?<![A-Za-z0-9])${clientId}(?![A-Za-z0-9])`).test(name);
 }

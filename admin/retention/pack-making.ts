@@ -1,5 +1,6 @@
-// Makes one pack so that a kill at any moment loses nothing: archive and manifest under other names, on disk, read back and compared;
-// then their names; then the custody record; and only then, by whoever calls, the originals go.
+// Makes an archive so that a kill at any moment loses nothing: archive and manifest are written
+// under temporary names, synced, read back and compared; then they are renamed; then the custody
+// record is written; and only then does the caller remove the originals.
 import {
   closeSync,
   existsSync,
@@ -24,19 +25,19 @@ import { isRoot } from '../site/users.ts';
 import type { Described } from './removal.ts';
 import type { Surveyed } from './survey.ts';
 
-/** What an unfinished file is called. */
+/** The suffix of an unfinished file. */
 const PART = '.part';
 
 export interface Made {
   pack: Pack;
   end: ManifestEnd;
-  /** What may be removed now. */
+  /** Uploads that may be removed now. */
   packed: Described[];
-  /** Names of groups that could not be packed. */
+  /** Names of uploads that could not be archived. */
   left: string[];
 }
 
-/** Packs groups of one day. Undefined when none of them could be. */
+/** Archives uploads of one day. Undefined when none of them could be archived. */
 export async function makePack(
   settings: ServerSettings,
   day: string,
@@ -51,7 +52,10 @@ export async function makePack(
   return { pack, ...made };
 }
 
-/** Archive and manifest under other names. Undefined when no group could be packed; then, and after an error, neither is left. */
+/**
+ * Writes archive and manifest under temporary names. Undefined when no upload could be archived;
+ * then, and after an error, neither file is left.
+ */
 async function writePack(
   settings: ServerSettings,
   pack: Pack,
@@ -66,12 +70,12 @@ async function writePack(
     isWhole = true;
     return { end, ...made };
   } finally {
-    // On a disk that is full it would keep it so.
+    // Otherwise it would keep a full disk full.
     if (!isWhole) removeParts(pack);
   }
 }
 
-/** Open to nobody else until it is known who may read what is in it. */
+/** Opens a file that is private until it is known who may read its contents. */
 function openClosed(path: string): number {
   return openSync(path, 'wx', 0o600);
 }
@@ -81,7 +85,7 @@ function bothMay(one: Readers | undefined, other: Readers): Readers {
   return { mode: one.mode & other.mode, gid: one.gid === other.gid ? one.gid : undefined };
 }
 
-/** A pack is for those to read who might read every upload in it where it was. */
+/** Makes an archive readable for those who could read every upload in it before. */
 function openToReaders(fd: number, locker: string, readers: Readers | undefined): void {
   const { mode, gid } = statSync(locker);
   const mayAll = (rights: number): boolean => ((readers?.mode ?? 0) & rights) === rights;
@@ -116,7 +120,7 @@ async function writeParts(
     appendEnd(members);
     members.flush();
     lines.flush();
-    // A group that changed while it was read may have left more.
+    // An upload that changed while it was read may have left more bytes.
     ftruncateSync(archive, members.position);
     for (const fd of [archive, manifest]) openToReaders(fd, settings.incomingDirectory, readers);
     syncFile(archive);
@@ -128,7 +132,7 @@ async function writeParts(
   return made;
 }
 
-/** Undefined for a group that is not whole, or that somebody changes. */
+/** Archives one upload; undefined for one that is not complete, or that a process changes. */
 async function packGroup(
   archive: Appender,
   locker: string,
@@ -153,7 +157,7 @@ function formatLine(value: unknown): Buffer {
   return Buffer.from(`${JSON.stringify(value)}\n`);
 }
 
-/** Reads everything back, from the very files, and adds the last line. */
+/** Reads everything back from the written files, and adds the last line of the manifest. */
 async function endManifest(pack: Pack, groups: number): Promise<ManifestEnd> {
   const archive = pack.archive + PART;
   const { bytes: archiveBytes, sha256: archiveSha256 } = digestFile(archive);
@@ -177,7 +181,7 @@ function namePack(settings: ServerSettings, pack: Pack): void {
   syncFolder(folder);
 }
 
-/** Puts a pack on record, with every group in it. */
+/** Records an archive with every upload in it. */
 export async function recordPack(
   settings: ServerSettings,
   pack: Pack,
@@ -197,7 +201,7 @@ export async function recordPack(
   record();
 }
 
-/** What a record says of a pack. */
+/** The description of an archive for a record. */
 export async function describePack(
   pack: Pack,
   { groups, archiveBytes, archiveSha256 }: ManifestEnd,
@@ -206,7 +210,10 @@ export async function describePack(
   return { pack: pack.name, count: groups, archiveBytes, archiveSha256, manifestSha256 };
 }
 
-/** Tidies up after one that was killed: a pack whose archive has its name is finished, everything before that goes. */
+/**
+ * Cleans up after a killed run: an archive that has its name is finished, everything else is
+ * removed.
+ */
 export async function recoverParts(settings: ServerSettings): Promise<void> {
   for (const file of listFiles(settings)) {
     const [, name] = /^(\d{4}-\d\d-\d\d(?:\.\d+)?)\.(?:jsonl|tar\.gz)\.part$/.exec(file) ?? [];

@@ -1,4 +1,4 @@
-// Takes packs away: the manifest first, so that none stands without its archive.
+// Removes archives, the manifest first, so that no manifest exists without its archive.
 import { existsSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { syncFolder } from 'webjob-locker/durable';
@@ -9,10 +9,10 @@ import { digestFile } from '../../evidence/reading.ts';
 import { findHold, type Hold, readHolds } from './holds.ts';
 import { describePack } from './pack-making.ts';
 
-/** Packs that hold nothing younger than an instant. */
+/** Archives that contain nothing newer than a given time. */
 export interface OldPacks {
   free: Pack[];
-  /** Something in them is on hold. */
+  /** Archives with something on hold. */
   held: Pack[];
 }
 
@@ -20,7 +20,8 @@ export async function findOldPacks(settings: ServerSettings, before: number): Pr
   const holds = readHolds(settings);
   const found: OldPacks = { free: [], held: [] };
   for (const pack of listPacks(settings)) {
-    // Cheap to tell, and most are younger: a day begins at most 14 hours before it does in Greenwich.
+    // A cheap test first, since most are newer: no day begins more than 14 hours before it does in
+    // UTC.
     if (Date.parse(pack.day) - 14 * 3_600_000 >= before) continue;
     let [isOld, isHeld] = [true, false];
     for await (const { name, jobId, at, clients } of readGroups(pack)) {
@@ -32,7 +33,10 @@ export async function findOldPacks(settings: ServerSettings, before: number): Pr
   return found;
 }
 
-/** Puts it on record that a pack goes, with every group in it, and removes it. False when something in it is on hold by now. */
+/**
+ * Records the removal of an archive with every upload in it, and removes it. False when something
+ * in it is on hold by now.
+ */
 export async function prunePack(settings: ServerSettings, pack: Pack, rule: string): Promise<boolean> {
   if (await isHeld(pack, readHolds(settings))) return false;
   let groups: RemovedGroup[] = [];
@@ -63,7 +67,9 @@ export function removePack(settings: ServerSettings, pack: Pack): void {
   }
 }
 
-/** An archive without its manifest that a record says was removed goes, if it is the one of the record. */
+/**
+ * Removes an archive without a manifest that a record says was removed, if it is the recorded one.
+ */
 export async function finishPackRemovals(settings: ServerSettings): Promise<void> {
   const names = listFiles(settings).flatMap((file) => /^(.+)\.tar\.gz$/.exec(file)?.[1] ?? []);
   const left = new Set(names.filter((name) => !existsSync(packAt(settings, name).manifest)));

@@ -1,5 +1,6 @@
-// What lies both in a pack and in the locker, because whoever packed it was killed: the originals go, once the pack is on record and each
-// group in it was read again.
+// Resolves uploads that are both in an archive and in the locker, because the process that archived
+// them was killed: the originals are removed, once the archive is recorded and each upload in it
+// was verified again.
 
 import { checkGroup } from '../../archive/archive.ts';
 import { PACKED_EXTENSIONS, type PackedGroup } from '../../archive/manifest.ts';
@@ -13,10 +14,13 @@ import { dayOf } from './survey.ts';
 
 const DAY_MS = 86_400_000;
 
-/** Returns the names of the groups that are in the locker no longer. `groups` may go: nobody writes them, nothing holds them. */
+/**
+ * Returns the names of the uploads that are no longer in the locker. `groups` may be removed: no
+ * process writes them, and no hold covers them.
+ */
 export async function settlePacks(settings: ServerSettings, groups: readonly Surveyed[]): Promise<Set<string>> {
   const byName = new Map(groups.map((group) => [group.name, group]));
-  // What has lost its .rdy is as old as its streams, which can be of the day before.
+  // An upload that has lost its .rdy is as old as its streams, which may be from the day before.
   const days = new Set(groups.flatMap(({ at }) => [dayOf(at, settings), dayOf(at + DAY_MS, settings)]));
   const gone = new Set<string>();
   for (const pack of listPacks(settings).filter(({ day }) => days.has(day))) {
@@ -40,7 +44,7 @@ async function settle(locker: string, group: Surveyed, packed: PackedGroup, desc
   return removeDescribed(locker, [described]).length === 0;
 }
 
-/** Every file that is there is the one that was packed. */
+/** Whether every existing file is the one that was archived. */
 function isCovered({ files }: Described, packed: PackedGroup): boolean {
   return PACKED_EXTENSIONS.every((extension) => {
     const file = files[extension];
@@ -49,8 +53,8 @@ function isCovered({ files }: Described, packed: PackedGroup): boolean {
 }
 
 /**
- * A name comes again after an unpack: only the archive tells which pack a record means. What a kill kept from being recorded is what a pack
- * lacks that has fewer names on record than groups.
+ * Names are used again after `unpack`, so only the archive's digest tells which archive a record
+ * means. An archive with fewer recorded names than uploads lacks records that a kill prevented.
  */
 async function ensureRecorded(settings: ServerSettings, pack: Pack): Promise<void> {
   const end = await readEnd(pack.manifest);

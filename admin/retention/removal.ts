@@ -1,6 +1,7 @@
-// Takes groups out of the locker so that a kill at any moment loses nothing else: the custody record first, on disk, with the digest of
-// every file; then, under the locks that uploads take, the `.rdy` of each group, and the streams when that is on disk. What a kill
-// leaves, the record still names: finishRemovals goes on from there.
+// Removes uploads from the locker so that a kill at any moment loses nothing else: first the
+// custody record is written and synced, with the digest of every file; then, under the locks that
+// uploads take, the `.rdy` of each upload is removed, and its streams once that is on disk. What a
+// kill leaves is still named by the record, from which finishRemovals() continues.
 import { lstatSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { EXTENSIONS, type Extension, reach, reachFolder } from 'webjob-locker';
@@ -12,15 +13,15 @@ import { openUploadLocks } from './upload-locks.ts';
 
 export type GroupFacts = Partial<Record<Extension, FileFacts>>;
 
-/** A group, what is in it, and what tells that it is still the same. */
+/** An upload, its contents, and stamps that show whether it is unchanged. */
 export interface Described {
   name: string;
   files: GroupFacts;
-  /** Inode, size and time of each file; a group that was replaced has others. */
+  /** Inode, size and time of each file; an upload that was replaced has others. */
   marks: Partial<Record<Extension, string>>;
 }
 
-/** Reads every file of a group but its lock. */
+/** Reads every file of an upload except its lock. */
 export async function describeGroup(locker: string, name: string): Promise<Described> {
   const described: Described = { name, files: {}, marks: {} };
   for (const extension of EXTENSIONS) {
@@ -33,14 +34,20 @@ export async function describeGroup(locker: string, name: string): Promise<Descr
   return described;
 }
 
-/** Removes groups that a custody record names already. Returns those that stay because somebody writes them or they are others by now. */
+/**
+ * Removes uploads that a custody record already names. Returns those that stay, because a process
+ * writes them or they have changed.
+ */
 export function removeDescribed(locker: string, groups: readonly Described[]): string[] {
   const stay: string[] = [];
   for (const left = [...groups]; left.length > 0; ) removeSome(locker, left, stay);
   return stay;
 }
 
-/** Takes off `left` as many as the disk has room to lock at once. Throws Failure `failed` when that is none. */
+/**
+ * Removes as many from `left` as there is space to lock at once. Throws Failure `failed` when that
+ * is none.
+ */
 function removeSome(locker: string, left: Described[], stay: string[]): void {
   const locks = openUploadLocks(locker);
   const going: Described[] = [];
@@ -62,7 +69,7 @@ function removeSome(locker: string, left: Described[], stay: string[]): void {
   }
 }
 
-/** A folder that has the name of a file is nothing that may be removed. */
+/** A directory with the name of a file must not be removed. */
 function isSame(locker: string, { name, marks }: Described): boolean {
   return EXTENSIONS.every((extension) => {
     if (extension === 'lck') return true;
@@ -82,7 +89,7 @@ function removeFiles(locker: string, groups: readonly Described[], extensions: r
   for (const folder of folders) tolerate(() => syncFolder(reachFolder(locker, folder)));
 }
 
-/** A file or folder that somebody has put elsewhere meanwhile must not keep us from the others. */
+/** A file or directory that was moved meanwhile must not prevent the removal of the others. */
 function tolerate(work: () => void): void {
   try {
     work();
@@ -92,8 +99,8 @@ function tolerate(work: () => void): void {
 }
 
 /**
- * Goes on with a removal that was cut off: what is left of a group without `.rdy` goes when each file is what the record says. Returns
- * false when it is something else, and nothing was touched.
+ * Continues an interrupted removal: the rest of an upload without `.rdy` is removed when each file
+ * matches the record. Otherwise returns false and changes nothing.
  */
 export async function finishRemoval(locker: string, name: string, recorded: GroupFacts): Promise<boolean> {
   const left = await describeGroup(locker, name);

@@ -1,28 +1,28 @@
-// What prune lets go: the rule of an operator, applied to what a locker holds. Touches nothing.
+// Applies the operator's rule for prune to the contents of a locker. Changes nothing.
 import type { Surveyed } from './survey.ts';
 
 export interface Rule {
   olderThanSeconds?: number;
-  /** The newest so many of every client and command stay. */
+  /** Keep this many of the newest uploads of every client and command. */
   keep?: number;
-  /** What the locker may hold. */
+  /** The most bytes that the locker may have. */
   maxBytes?: number;
-  /** Incomplete groups go too, not only complete ones. */
+  /** Select incomplete uploads as well as complete ones. */
   incomplete?: boolean;
 }
 
 export interface Selection {
-  /** The oldest first. */
+  /** Oldest first. */
   selected: Surveyed[];
-  /** The rule lets it go, and it stays: somebody is writing it. */
+  /** Selected by the rule, but kept because a process is writing them. */
   locked: Surveyed[];
-  /** The rule lets it go, and it stays: it is on hold. */
+  /** Selected by the rule, but kept because they are on hold. */
   held: Surveyed[];
-  /** Bytes over maxBytes that nothing is left to make room for. */
+  /** Bytes over maxBytes that no further removal can free. */
   excessBytes: number;
 }
 
-/** A group goes when every part of the rule lets it go. */
+/** Selects uploads; one is selected when every part of the rule allows it. */
 export function selectGroups(
   groups: readonly Surveyed[],
   rule: Rule,

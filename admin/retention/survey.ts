@@ -1,5 +1,5 @@
-// What a locker holds, as those see it who remove or pack: every group with its age and size, and whose it is. Small for each group, for
-// there may be hundreds of thousands.
+// Scans a locker for removal or archiving: every upload with its age, size and attribution.
+// Compact, because there may be hundreds of thousands.
 import { EXTENSIONS, type Group, parseReady, reach, statGroupFile, walkLocker } from 'webjob-locker';
 import { encodeField, formatTime } from 'webjob-protocol';
 import type { ServerSettings } from '../../cgi/controls.ts';
@@ -11,31 +11,31 @@ import type { Site } from '../site/site.ts';
 import { endDeadLock } from './upload-locks.ts';
 
 export interface Surveyed extends Group {
-  /** Its .rdy stands. */
+  /** It has a .rdy. */
   isComplete: boolean;
-  /** Somebody is writing it, or was until an hour ago. */
+  /** A process is writing it, or was within the last hour. */
   isLocked: boolean;
-  /** Milliseconds: when it was announced; of an incomplete group, when it last changed. */
+  /** When it was announced, in milliseconds; for an incomplete upload, when it last changed. */
   at: number;
   bytes: number;
   jobId: string | undefined;
-  /** Every client id that the log or the record gives it. */
+  /** Every client id in the log or the run record. */
   clients: readonly string[];
-  /** Whose it is, and of what command, where that can be told for sure. */
+  /** The client and command, when they can be determined reliably. */
   owner: { clientId: string; command: string } | undefined;
 }
 
-/** The day of an instant, as the site counts them: `2026-11-01`. */
+/** The day of a time by the site's clock: `2026-11-01`. */
 export function dayOf(at: number, settings: ServerSettings): string {
   return formatTime(new Date(at), settings.useGMT).slice(0, 10);
 }
 
 export interface SurveyOptions {
-  /** Milliseconds: what was announced since then is left out. */
+  /** Leave out what was announced at or after this time in milliseconds. */
   before?: number | undefined;
-  /** Takes away the locks that a killed webjobctl left; whoever calls has the turn. */
+  /** Remove the locks that a killed webjobctl left; the caller holds the lock of the site. */
   isTidying?: boolean;
-  /** Sizes are of no interest, and 0. */
+  /** Sizes are not needed and reported as 0. */
   isUnmeasured?: boolean;
 }
 
@@ -43,11 +43,11 @@ function removeIfDead(path: string): void {
   if (isDeadLock(path)) removeFile(path);
 }
 
-/** Walks the locker. A lock that a killed webjobctl left counts as none. */
+/** Scans the locker. A lock that a killed webjobctl left is ignored. */
 export function* surveyLocker(locker: string, options: SurveyOptions = {}): Generator<Surveyed> {
   const { isTidying } = options;
   for (const { group, stray } of walkLocker(locker)) {
-    // One that was put aside to be removed when its remover was killed.
+    // A lock that was renamed for removal when its process was killed.
     if (!group && isTidying && /\.lck\.[0-9]+$/.test(stray)) removeIfDead(reach(locker, stray));
     const isDead = group?.has.has('lck') && isDeadLock(reach(locker, `${group.name}.lck`));
     if (group && isDead && isTidying) endDeadLock(locker, group.name);
@@ -87,10 +87,13 @@ function surveyGroup(
   };
 }
 
-/** Groups of which that is known by now. */
+/** Uploads whose attribution is known. */
 const learned = new WeakSet<Surveyed>();
 
-/** Adds job ids, clients and owners: the log tells whose a group is, and both log and record whose it may be. Throws Failure `failed`. */
+/**
+ * Adds job ids, clients and owners: the log attributes an upload, and log and run record name the
+ * clients it may belong to. Throws Failure `failed`.
+ */
 export async function learnOwners(site: Site, groups: readonly Surveyed[]): Promise<void> {
   const locker = site.settings.incomingDirectory;
   const fresh = groups.filter((group) => !learned.has(group));
@@ -102,7 +105,7 @@ export async function learnOwners(site: Site, groups: readonly Surveyed[]): Prom
     group.clients = claimsOf(record);
     return { name, has, at, jobId: group.jobId === undefined ? undefined : encodeField(group.jobId), record };
   });
-  // A log that should be there and is not must not pass for one that knows nothing.
+  // A log that is missing must not be mistaken for one without entries.
   const known = site.settings.enableLogging ? await attribute(site, uploads) : undefined;
   for (const group of fresh) {
     learned.add(group);
@@ -112,7 +115,7 @@ export async function learnOwners(site: Site, groups: readonly Surveyed[]): Prom
   }
 }
 
-/** A group without .rdy may still say it in its lock. */
+/** The job id of an upload; one without .rdy may still have it in its lock. */
 export function readJobId(locker: string, { name, isComplete }: Surveyed): string | undefined {
   const text = readHead(reach(locker, `${name}.${isComplete ? 'rdy' : 'lck'}`)) ?? '';
   return tryParse(() => parseReady(text));

@@ -1,6 +1,7 @@
-// The locks of uploads as prune, pack and unpack take them: the `.lck` that an upload takes too, created where none is. Those of a batch are one
-// file with many names, as far as the file system allows: some have few links a file and some none. To make an inode takes several times as long,
-// and on ext4 the longer, the more were removed in the last seconds.
+// The locks of uploads for prune, pack and unpack: the same `.lck` that an upload takes, created
+// where there is none. The locks of a batch are links to one file, as far as the file system
+// allows: some have few links for each file and some none. Creating an inode takes several times as
+// long, and on ext4 even longer the more inodes were freed in the last seconds.
 import { closeSync, fstatSync, linkSync, lstatSync, openSync } from 'node:fs';
 import { reach, removeDeadLock } from 'webjob-locker';
 import { writeAll } from 'webjob-locker/durable';
@@ -8,13 +9,16 @@ import { removeFile } from '../../cli/files.ts';
 import { formatHolder, isDeadLock, LOCK_MODE } from '../../cli/lockfile.ts';
 
 export interface UploadLocks {
-  /** False when somebody else holds it, or something else has its name; `full` when the disk has no room for it. */
+  /**
+   * Takes the lock of an upload: false when another process holds it, or something else has its
+   * name; `full` when the disk has no space for it.
+   */
   take(name: string): boolean | 'full';
-  /** Ends all that were taken. */
+  /** Releases all locks that were taken. */
   release(): void;
 }
 
-/** Whatever the web user puts in the way of an upload keeps us from this one alone. */
+/** Errors for this upload alone: whatever the web user puts at its path must not affect others. */
 const IN_THE_WAY = ['EEXIST', 'EISDIR', 'ENOENT', 'ENOTEMPTY', 'ELOOP'];
 const FULL = ['ENOSPC', 'EDQUOT'];
 
@@ -22,7 +26,7 @@ export function isInTheWay(error: unknown): boolean {
   return IN_THE_WAY.includes((error as NodeJS.ErrnoException).code ?? '');
 }
 
-/** Locks of uploads in a locker; whoever calls has the turn. */
+/** Locks for uploads in a locker; the caller holds the lock of the site. */
 export function openUploadLocks(locker: string): UploadLocks {
   const held: { name: string; ino: number }[] = [];
   const holder = Buffer.from(formatHolder());
@@ -31,14 +35,14 @@ export function openUploadLocks(locker: string): UploadLocks {
     const fd = openSync(pathOf(name), 'wx', LOCK_MODE);
     try {
       held.push({ name, ino: fstatSync(fd).ino });
-      // On a full disk it says by its mode alone that it is ours.
+      // On a full disk only the mode identifies the lock as ours.
       attempt(() => writeAll(fd, holder));
     } finally {
       closeSync(fd);
     }
   };
   let mayLink = true;
-  /** False where the file system has no links, or no more of this one. */
+  /** False when the file system has no links, or no more for this file. */
   const link = (name: string): boolean => {
     const first = held[0];
     if (!first || !mayLink) return false;
@@ -49,7 +53,7 @@ export function openUploadLocks(locker: string): UploadLocks {
       mayLink = false;
       return false;
     }
-    // Others can have put another file in the place of the first.
+    // Others may have replaced the first file.
     mayLink = lstatSync(pathOf(name), { throwIfNoEntry: false })?.ino === first.ino;
     if (mayLink) held.push({ name, ino: first.ino });
     else removeFile(pathOf(name));
@@ -79,7 +83,9 @@ export function openUploadLocks(locker: string): UploadLocks {
   };
 }
 
-/** Takes away a lock that a killed webjobctl left, if nothing is in the way; whoever calls has the turn. */
+/**
+ * Removes a lock that a killed webjobctl left, if possible; the caller holds the lock of the site.
+ */
 export function endDeadLock(locker: string, name: string): void {
   attempt(() => removeDeadLock(reach(locker, `${name}.lck`), isDeadLock));
 }

@@ -1,25 +1,30 @@
-// Lines of a stream that match, read piece by piece: a stream of any size takes the memory of one piece and one line.
+// Finds the matching lines of a stream piece by piece, in the memory of one piece and one line.
 import { StringDecoder } from 'node:string_decoder';
 import { findLiterals } from './literals.ts';
 
 export interface Hit {
-  /** From 1. */
+  /** Counted from 1. */
   line: number;
   text: string;
 }
 
-/** A longer line is cut into several, of which each counts as one of its own for the search, and none in the number of lines. */
+/**
+ * A longer line is split. For the search each part is a line of its own, but it counts as one in
+ * line numbers.
+ */
 export const MAX_LINE_LENGTH = 64 * 1024;
 
 const PATTERN = /^\/(.+)\/(i?)$/s;
 
-/** Texts that a line which matches holds: the text itself, or what is known of /re/ or /re/i. */
+/**
+ * Texts that every matching line contains: the text itself, or those derived from /re/ or /re/i.
+ */
 export function textsOf(text: string): string[] {
   const [, source, flags] = PATTERN.exec(text) ?? [];
   return source === undefined ? [text] : findLiterals(source, flags === 'i');
 }
 
-/** Tells whether a line matches: a text, or /re/ or /re/i. Throws SyntaxError. */
+/** Compiles a text, /re/ or /re/i into a test for a line. Throws SyntaxError. */
 export function compileSearch(text: string): (line: string) => boolean {
   const [, source, flags] = PATTERN.exec(text) ?? [];
   if (source === undefined) return (line) => line.includes(text);
@@ -27,7 +32,7 @@ export function compileSearch(text: string): (line: string) => boolean {
   return (line) => pattern.test(line);
 }
 
-/** The lines that match, decoded as UTF-8. What is no UTF-8 is U+FFFD. */
+/** Yields the matching lines, decoded as UTF-8. Invalid bytes become U+FFFD. */
 export async function* searchLines(
   stream: AsyncIterable<Buffer>,
   matches: (line: string) => boolean,

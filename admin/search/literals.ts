@@ -1,5 +1,6 @@
-// Texts that stand in whatever a regular expression of JavaScript matches, so that the index can tell where to look. Only ever a hint: what is
-// not understood for sure is passed over, and an expression of which nothing is known has none.
+// Finds texts that are in everything a JavaScript regular expression matches, so that the index can
+// narrow the search. This is only a hint: whatever is not fully understood is skipped, and may
+// leave no text at all.
 
 interface State {
   source: string;
@@ -7,12 +8,18 @@ interface State {
   ignoreCase: boolean;
 }
 
-/** Texts that every match holds. The source is that of a valid expression with no flag but `i`. */
+/**
+ * Texts that every match contains. The source must be a valid expression with no flag other than
+ * `i`.
+ */
 export function findLiterals(source: string, ignoreCase: boolean): string[] {
   return readAlternatives({ source, at: 0, ignoreCase });
 }
 
-/** Up to the end of a group, or of all. What stands in one of several alternatives only need not be there. */
+/**
+ * Reads to the end of a group, or of the expression. What is in only one of several alternatives
+ * may be absent from a match.
+ */
 function readAlternatives(state: State): string[] {
   let found = readSequence(state);
   while (state.source[state.at] === '|') {
@@ -47,7 +54,7 @@ function readSequence(state: State): string[] {
   return found;
 }
 
-/** One character that stands for itself, or the texts of whatever else it is. */
+/** Reads one literal character, or the texts of anything else. */
 function readAtom(state: State): string | string[] {
   const char = state.source[state.at] ?? '';
   if (char === '(') return readGroup(state);
@@ -62,7 +69,8 @@ function readGroup(state: State): string[] {
   state.at += head.length;
   const found = readAlternatives(state);
   state.at++;
-  // What looks ahead or behind may look at what no match holds, or forbid it; flags of a group change what is plain.
+  // A lookahead or lookbehind may refer to text outside of the match, or forbid it; flags of a
+  // group change which characters are literal.
   return head === '(' || head === '(?:' || /^\(\?<[^=!]/.test(head) ? found : [];
 }
 
@@ -73,7 +81,10 @@ function readEscape(state: State): string | string[] {
   return /^[^A-Za-z0-9_]$/.test(char) && isPlain(char, state) ? char : [];
 }
 
-/** In capitals or not, SQLite and JavaScript agree on ASCII; half a pair is no character. */
+/**
+ * For ASCII, SQLite and JavaScript agree on upper and lower case; half of a surrogate pair is not a
+ * character.
+ */
 function isPlain(char: string, { ignoreCase }: State): boolean {
   return !/[\ud800-\udfff]/.test(char) && (!ignoreCase || char <= '\x7f');
 }

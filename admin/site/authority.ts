@@ -1,5 +1,6 @@
-// The small CA of a site, and the server's own certificate: openssl makes them, as docs/guide/authentication.md shows by hand. Everything
-// here is made in a private folder first and appears whole.
+// The small CA of a site, and the server's own certificate, made by openssl as
+// docs/guide/authentication.md shows by hand. Everything is made in a private directory first and
+// appears as a whole.
 import { X509Certificate } from 'node:crypto';
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { isIP } from 'node:net';
@@ -10,7 +11,7 @@ import { createFile, errorCode, removeUnfinished, replaceFile, syncTree } from '
 import { withLock } from '../../cli/lockfile.ts';
 import { askProgram, runProgram, withPrivateUmask } from './programs.ts';
 
-/** Below the folder of nph-webjob.cfg: who can read it can make himself any client. */
+/** Below the directory of nph-webjob.cfg. Anyone who can read it can impersonate every client. */
 export const AUTHORITY_FOLDER = 'webjob-ca';
 
 const CONFIGURATION = `# The CA of a WebJob site (docs/guide/authentication.md), kept by webjobctl client.
@@ -49,7 +50,10 @@ basicConstraints = critical, CA:TRUE, pathlen:0
 keyUsage = critical, keyCertSign, cRLSign
 `;
 
-/** The folder of a site's CA, made when it is not there; ca.crt and the first list of revoked certificates go beside it for httpd. */
+/**
+ * The directory of a site's CA, created if it does not exist. ca.crt and the first revocation list
+ * are put beside it for httpd.
+ */
 export function openAuthority(etcDirectory: string): string {
   const folder = join(etcDirectory, AUTHORITY_FOLDER);
   const [certificate, list] = [join(etcDirectory, 'webjob-ca.crt'), revocationListOf(etcDirectory)];
@@ -78,20 +82,26 @@ function makeAuthority(folder: string): void {
   runProgram('openssl', make, { cwd: folder });
 }
 
-/** Where httpd reads the list of revoked certificates when it starts. */
+/** The path of the revocation list, which httpd reads when it starts. */
 export const revocationListOf = (etcDirectory: string): string => join(etcDirectory, 'webjob-ca.crl');
 
-/** The list of revoked certificates by the index.txt in a folder; `authority` is the CA's folder as seen from there. */
+/**
+ * Makes a revocation list from the index.txt in a directory; `authority` is the path of the CA
+ * relative to it.
+ */
 export function makeRevocationList(folder: string, authority: string, days?: number): string {
   const until = days === undefined ? [] : ['-crldays', String(days)];
   return runProgram('openssl', ['ca', ...authorityOptions(authority), '-gencrl', ...until], { cwd: folder });
 }
 
-/** Renews the list of revoked certificates before it expires: past its date httpd refuses everybody. Returns its path. */
+/**
+ * Renews the revocation list before it expires, because after its date httpd refuses everyone.
+ * Returns its path.
+ */
 export function renewRevocationList(etcDirectory: string, days: number | undefined): string {
   const folder = openAuthority(etcDirectory);
   const list = revocationListOf(etcDirectory);
-  // As client remove does it: the list is by the index, which must not change meanwhile.
+  // Locked as by client remove: the list is made from the index, which must not change meanwhile.
   withLock(join(folder, 'index.txt'), () => {
     removeUnfinished(list);
     replaceFile(list, makeRevocationList(folder, '.', days), { mode: 0o644 });
@@ -99,15 +109,15 @@ export function renewRevocationList(etcDirectory: string, days: number | undefin
   return list;
 }
 
-/** For `openssl ca`, run where index.txt and issued/ are. */
+/** Options for `openssl ca`, run in the directory of index.txt and issued/. */
 export function authorityOptions(authority: string): string[] {
   const own = (name: string): string => join(authority, name);
   return ['-config', own('ca.cnf'), '-cert', own('ca.crt'), '-keyfile', own('ca.key')];
 }
 
 /**
- * Of a server alone: who has its key can sign for nobody. Without keyUsage: one that allows no signing of certificates keeps clients from
- * seeing that this one is signed by itself.
+ * For a server certificate that cannot sign others. It has no keyUsage: one that forbids signing
+ * certificates keeps clients from recognising it as self-signed.
  */
 const SERVER_CONFIGURATION = `[req]
 distinguished_name = subject
@@ -123,7 +133,9 @@ subjectKeyIdentifier = hash
 
 const SERVER_DAYS = 3650;
 
-/** A self-signed certificate for a server, unless there is one: webjob-server.key and .crt. */
+/**
+ * Makes a self-signed certificate for a server, webjob-server.key and .crt, unless there is one.
+ */
 export function makeServerCertificate(etcDirectory: string, name: string): void {
   const key = join(etcDirectory, 'webjob-server.key');
   const certificate = join(etcDirectory, 'webjob-server.crt');
@@ -142,7 +154,7 @@ export function makeServerCertificate(etcDirectory: string, name: string): void 
   });
 }
 
-/** Makes the file crt, and without a key the file key, in a folder. */
+/** Makes the file crt, and without a key the file key, in a directory. */
 function signServer(folder: string, key: string | undefined, name: string, days: number, serial = ''): void {
   writeFileSync(join(folder, 'cnf'), `${SERVER_CONFIGURATION}subjectAltName = ${isIP(name) ? 'IP' : 'DNS'}:${name}\n`);
   const source = key === undefined ? ['-newkey', 'rsa:2048', '-nodes', '-keyout', 'key'] : ['-key', resolve(key)];
@@ -150,12 +162,13 @@ function signServer(folder: string, key: string | undefined, name: string, days:
   runProgram('openssl', ['req', '-x509', ...source, ...names], { cwd: folder });
 }
 
-/** Where the next certificate of the server waits until clients know it. */
+/** The path at which the server's next certificate waits until clients know it. */
 export const nextServerCertificateOf = (etcDirectory: string): string => join(etcDirectory, 'webjob-server.next.crt');
 
 /**
- * Another self-signed certificate for the server's key. With `isAhead` it waits beside the one in use, so that clients can be given it first;
- * else it takes its place, and so does one that has waited. Returns its path. Throws Failure `failed`.
+ * Makes another self-signed certificate for the server's key. With `isAhead` it waits beside the
+ * current one, so that clients can get it first; otherwise it replaces the current one, as does one
+ * that has waited. Returns its path. Throws Failure `failed`.
  */
 export function renewServerCertificate(etcDirectory: string, days: number, isAhead: boolean): string {
   const [certificate, key] = ['crt', 'key'].map((kind) => join(etcDirectory, `webjob-server.${kind}`)) as [
@@ -169,7 +182,8 @@ export function renewServerCertificate(etcDirectory: string, days: number, isAhe
     if (isAhead || !existsSync(next))
       makeInPrivate(
         certificate,
-        // Of two certificates of one subject OpenSSL looks at the first: a client that has both would refuse the other.
+        // OpenSSL looks at the first of two certificates with the same subject only: a client with
+        // both would refuse the other, so the subject must be unique.
         (folder) => signServer(folder, key, name, days, `/serialNumber=${Date.now()}`),
         (folder) => replaceFile(isAhead ? next : certificate, readFileSync(join(folder, 'crt')), { mode: 0o644 }),
       );
@@ -193,7 +207,9 @@ function readServerName(path: string): string {
   throw new Failure('failed', `${path} is signed by another CA`, 'have that one renew it, and httpd reload it');
 }
 
-/** Puts a list of revoked certificates, made where the key of the CA is, where httpd reads it. Throws Failure `failed`. */
+/**
+ * Installs a revocation list, made where the CA's key is kept, for httpd. Throws Failure `failed`.
+ */
 export function installRevocationList(etcDirectory: string, file: string): string {
   const [authority, list] = [join(etcDirectory, 'webjob-ca.crt'), revocationListOf(etcDirectory)];
   const ask = (path: string, ...args: string[]): string => {
@@ -205,7 +221,7 @@ export function installRevocationList(etcDirectory: string, file: string): strin
   if (!/verify OK/.test(ask(file, '-CAfile', authority)))
     throw new Failure('failed', `${file} is not a list of revoked certificates by the CA in ${authority}`);
   if (!(dateOf(file, 'nextupdate') > Date.now())) throw new Failure('failed', `${file} has ended`, 'webjobctl ca crl');
-  // One that somebody has kept would let in whom a later one keeps out.
+  // An older list would let in clients that a later one has revoked.
   if (dateOf(file, 'lastupdate') < dateOf(list, 'lastupdate'))
     throw new Failure('failed', `${file} is older than ${list}`, 'webjobctl ca crl');
   withLock(list, () => {
@@ -216,8 +232,8 @@ export function installRevocationList(etcDirectory: string, file: string): strin
 }
 
 /**
- * Lets `make` work in a folder beside `path` that is its owner's alone, and `place` take from it what is on disk. What killed runs left there is
- * taken away first: so only under a lock.
+ * Lets `make` work in a private directory beside `path`, and `place` take files from it when they
+ * are on disk. What killed runs left there is removed first, so the caller must hold a lock.
  */
 export function makeInPrivate(path: string, make: (folder: string) => void, place: (folder: string) => void): void {
   removeUnfinished(path);

@@ -1,4 +1,4 @@
-// The option by which commands that read jobs keep to some clients. ledger/groups.ts reads what it is given.
+// The option by which commands that read jobs select clients. ledger/groups.ts parses its value.
 import { Option } from 'commander';
 
 export function clientOption(

@@ -1,4 +1,5 @@
-// The sites of a command as evidence sees them: servers that store into one locker are one site, each with its own folder of logs.
+// The sites of a command in the form that evidence/ needs: servers that store into one locker are
+// one site, each with its own log directory.
 import { realpathSync } from 'node:fs';
 import { join } from 'node:path';
 import { makeFolder } from 'webjob-locker/durable';
@@ -12,7 +13,9 @@ import type { Site } from './site.ts';
 import { keepFolder } from './turn.ts';
 import { isRoot } from './users.ts';
 
-/** The lockers of these sites, each once. Throws Failure `failed` for a locker that is not there. */
+/**
+ * The lockers of these sites, each once. Throws Failure `failed` for a locker that does not exist.
+ */
 export function joinSites(sites: readonly Site[]): EvidenceSite[] {
   const lockers = new Map<string, EvidenceSite & { servers: EvidenceServer[] }>();
   const resultKeys = new ResultKeys(
@@ -23,7 +26,7 @@ export function joinSites(sites: readonly Site[]): EvidenceSite[] {
     const locker = findLocker(incomingDirectory);
     const packs = packsFolder(settings);
     const site = lockers.get(locker) ?? { incomingDirectory, servers: [], packsFolder: packs, resultKeys };
-    // Of the other servers of a site nothing is kept here.
+    // Nothing is stored here about the other servers of a site.
     for (const { logfilesDirectory, serverId, enableCustody } of servers)
       site.servers.push({
         ...{ logfilesDirectory, serverId: enableCustody ? serverId : undefined },
@@ -34,7 +37,7 @@ export function joinSites(sites: readonly Site[]): EvidenceSite[] {
   return [...lockers.values()];
 }
 
-/** What can be said of the uploads of one site. Throws Failure `failed`. */
+/** Opens the evidence of one site. Throws Failure `failed`. */
 export function openEvidence(site: Site, options: Pick<EvidenceOptions, 'isNow' | 'only' | 'watch'> = {}): Evidence {
   const [joined] = joinSites([site]);
   try {
@@ -47,7 +50,7 @@ export function openEvidence(site: Site, options: Pick<EvidenceOptions, 'isNow' 
   throw new Failure('failed', 'there is no locker');
 }
 
-/** Has the witness keep what was found sound, when this is root. Throws Failure `failed`. */
+/** Saves to the witness what was found sound, when this is root. Throws Failure `failed`. */
 export function tellWitness(evidence: Evidence, isAdopted = false): void {
   const [first] = evidence.witnesses;
   if (!isRoot() || !first || !['asked', 'none'].includes(evidence.witnessState)) return;
@@ -61,7 +64,7 @@ export function tellWitness(evidence: Evidence, isAdopted = false): void {
   }
 }
 
-/** What a reader must know of the witness; undefined when it was asked. */
+/** What a reader must know about the witness; undefined when it was used. */
 export function describeWitness(state: WitnessState): string | undefined {
   const sentences: Record<WitnessState, string | undefined> = {
     asked: undefined,

@@ -1,11 +1,11 @@
-// The httpd that is told to test its configuration and to start again.
+// Tells httpd to test its configuration, and to reload.
 import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import { Failure } from '../../cli/failure.ts';
 import { askProgram } from './programs.ts';
 
 export interface HttpdOptions {
-  /** httpd or apachectl; else apachectl. */
+  /** httpd or apachectl; by default apachectl. */
   httpd?: string;
   httpdConf?: string;
 }
@@ -17,20 +17,20 @@ export function addHttpdOptions(command: Command): Command {
 }
 
 export function commandOf({ httpd = 'apachectl', httpdConf }: HttpdOptions): { control: string; file: string[] } {
-  // A path that is relative would mean another program where the command is pasted.
+  // A relative path could mean another program where the command is pasted.
   return {
     control: httpd.includes('/') ? resolve(httpd) : httpd,
     file: httpdConf === undefined ? [] : ['-f', httpdConf],
   };
 }
 
-/** The command that has httpd read its files again without a request being lost. */
+/** The command that makes httpd reload its configuration without losing a request. */
 export function reloadCommand(options: HttpdOptions): string[] {
   const { control, file } = commandOf(options);
   return [control, ...(file.length > 0 ? [...file, '-k', 'graceful'] : ['graceful'])];
 }
 
-/** Throws Failure `failed` with what httpd said. */
+/** Reloads httpd. Throws Failure `failed` with httpd's message. */
 export function reloadHttpd(options: HttpdOptions): void {
   const [command = '', ...args] = reloadCommand(options);
   const { status, stdout, stderr } = askProgram(command, args);

@@ -5,20 +5,21 @@ import { Failure } from '../../cli/failure.ts';
 import { askProgram } from './programs.ts';
 import { mayAccess, type User } from './users.ts';
 
-/** What the built script needs (package.json, engines). */
+/** The oldest version for the built script (package.json, engines). */
 const OLDEST = [20, 19] as const;
 
-/** A `#!` line ends there on the strictest kernels, and at a blank. */
+/** The strictest kernels cut a `#!` line here, and at a space. */
 const MAX_LINE = 127;
 
 /**
- * A Node for the first line of nph-webjob.cgi, by its absolute path: the one given, this one, or one in the usual places. One that is part of
- * a checkout only where there is no other. Throws Failure `failed`.
+ * The absolute path of a Node for the first line of nph-webjob.cgi: the one given, this one, or one
+ * in the usual places. One that belongs to a checkout is used only when there is no other. Throws
+ * Failure `failed`.
  */
 export function findNode(given: string | undefined, webUser: User | undefined): string {
   const folders = [...(process.env.PATH ?? '').split(delimiter), '/usr/local/bin', '/usr/bin'];
   const places = given !== undefined ? [given] : [process.execPath, ...folders.map((folder) => join(folder, 'node'))];
-  // A stable order: of those outside of a checkout the first, then of the others.
+  // A stable sort: those outside of a checkout come first.
   const ordered = [...places].sort((one, other) => Number(isInCheckout(one)) - Number(isInCheckout(other)));
   let problem = '';
   for (const place of ordered) {
@@ -29,7 +30,10 @@ export function findNode(given: string | undefined, webUser: User | undefined): 
   throw new Failure('failed', `no Node for the script: ${problem}`, 'say which one httpd can start: --node PATH');
 }
 
-/** True for a Node that goes with somebody's working copy: npm's package of Node, or anything below a folder with a `.git`. */
+/**
+ * Whether a Node belongs to a working copy: npm's package of Node, or anything below a directory
+ * with a `.git`.
+ */
 export function isInCheckout(node: string): boolean {
   const places = [node, existsSync(node) ? realpathSync(node) : node];
   return places.some((place) => /\/node_modules\//.test(place) || hasAbove(place, '.git'));
@@ -51,7 +55,7 @@ function findProblem(place: string, webUser: User | undefined): string | undefin
   return isNewEnough(version) ? undefined : `${place} is ${version}, and the script needs v${OLDEST.join('.')}`;
 }
 
-/** `v24.1.0`; undefined for what is no Node. */
+/** `v24.1.0`; undefined for a program that is not Node. */
 export function askVersion(node: string): string | undefined {
   const { status, stdout } = askProgram(node, ['--version']);
   return status === 0 ? /^v\d+\.\d+\.\d+/.exec(stdout)?.[0] : undefined;

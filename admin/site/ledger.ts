@@ -1,4 +1,5 @@
-// The sites of a command that asks for jobs alone: by their own files, or by a database that they are pushed to.
+// The sites of a command that only reads jobs: from their own files, or from a database that they
+// are pushed to.
 import type { Command } from 'commander';
 import { readSettings } from '../../cgi/settings.ts';
 import { Failure } from '../../cli/failure.ts';
@@ -6,17 +7,20 @@ import type { Connection } from '../../ledger/postgres/connect.ts';
 import type { SiteSettings } from '../../ledger/postgres/push.ts';
 import { globalOptions, openSites, type Site } from './site.ts';
 
-/** Throws Failure `settings`, `usage`, and `failed` when the database cannot be asked. */
+/**
+ * Opens the sites. Throws Failure `settings`, `usage`, and `failed` when the database cannot be
+ * reached.
+ */
 export async function openSitesOrLedger(command: Command): Promise<Site[]> {
   const { ledger, config } = globalOptions(command);
   if (ledger === undefined) return openSites(command);
   if (config) throw new Failure('usage', '--config and --ledger name different places', 'give one of them');
-  // Most commands have no use for it.
+  // Loaded on demand, because most commands do not use it.
   const { openLedger } = await import('../../ledger/postgres/ask.ts');
   return await openLedger(ledger, siteElsewhere);
 }
 
-/** A site whose files are elsewhere: nothing of this machine is looked at for it. */
+/** A site whose files are on another machine; nothing on this machine is read for it. */
 export function siteElsewhere({ baseDirectory, incomingDirectory, putNameFormat, servers }: SiteSettings): Site {
   const { settings } = readSettings(undefined);
   return {
@@ -28,7 +32,8 @@ export function siteElsewhere({ baseDirectory, incomingDirectory, putNameFormat,
 }
 
 /**
- * Does something with a database of many sites, which has its tables already but for `ledger setup`. Throws Failure `usage` and `failed`.
+ * Works with a database of many sites, which must have its tables, except for `ledger setup`.
+ * Throws Failure `usage` and `failed`.
  */
 export async function withLedger<Result>(
   url: string,

@@ -1,5 +1,5 @@
-// The custody records of a site as transparency logs: the tree of each, and the checkpoints that were made of it, which lie where only
-// root writes.
+// The custody records of a site as transparency logs: their trees, and their checkpoints, which are
+// stored where only root writes.
 import { appendFileSync, closeSync, constants, openSync, readFileSync, statSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
@@ -14,12 +14,14 @@ import { Witness } from '../../evidence/witness.ts';
 import { isKeyName } from '../../notes/note.ts';
 import { keepFolder } from './turn.ts';
 
-/** A checkpoint as it was kept, with its head. */
+/** A stored checkpoint with its tree head. */
 export interface KeptCheckpoint extends TreeHead {
   text: string;
 }
 
-/** What the logs of a site are called before the ServerId: as those that have a name, or HOST/webjob. */
+/**
+ * The default origin of a site's logs without the ServerId: that of existing logs, or HOST/webjob.
+ */
 export function defaultOrigin(settings: ServerSettings): string {
   for (const serverId of recordsOf(settings).keys()) {
     const tree = openTree(settings, serverId, { origin: '' });
@@ -29,7 +31,7 @@ export function defaultOrigin(settings: ServerSettings): string {
   return `${hostname()}/webjob`;
 }
 
-/** Throws Failure `usage` for what no log can be called. */
+/** Throws Failure `usage` for a text that cannot be an origin. */
 export function requireOrigin(origin: string): string {
   if (isKeyName(origin) && !origin.endsWith('/') && origin.length <= 200) return origin;
   throw new Failure(
@@ -39,7 +41,10 @@ export function requireOrigin(origin: string): string {
   );
 }
 
-/** Opens the tree of a server's record as it is kept, for whoever may read it; else it is empty. Throws Failure `failed`. */
+/**
+ * Opens the stored tree of a server's record; it is empty for a user who may not read it. Throws
+ * Failure `failed`.
+ */
 export function openTree(
   settings: ServerSettings,
   serverId: string,
@@ -53,7 +58,7 @@ export function openTree(
   return new CustodyTree({ origin: '', digest, ...options, logs, serverId, folder });
 }
 
-/** The custody records of a site, by ServerId, each with its segments in order. */
+/** The custody records of a site by ServerId, each with its segments in order. */
 export function recordsOf({ logfilesDirectory }: ServerSettings): Map<string, CustodyFile[]> {
   const records = new Map<string, CustodyFile[]>();
   for (const file of listCustodyFiles(logfilesDirectory))
@@ -61,7 +66,10 @@ export function recordsOf({ logfilesDirectory }: ServerSettings): Map<string, Cu
   return records;
 }
 
-/** Whose records there are; none where the folder of logs is missing or may not be read, which other checks report. */
+/**
+ * The servers with records. Empty when the log directory is missing or cannot be read, which other
+ * checks report.
+ */
 export function listServers(settings: ServerSettings): string[] {
   try {
     return [...recordsOf(settings).keys()];
@@ -70,7 +78,7 @@ export function listServers(settings: ServerSettings): string[] {
   }
 }
 
-/** Every segment of a record as long as it is now. */
+/** Every segment of a record with its current size. */
 export function wholeSegments(settings: ServerSettings, serverId: string): Segment[] {
   const { logfilesDirectory: logs } = settings;
   const files = recordsOf(settings).get(serverId) ?? [];
@@ -78,8 +86,8 @@ export function wholeSegments(settings: ServerSettings, serverId: string): Segme
 }
 
 /**
- * Who may not read the tree that root keeps works it out from the record, as far as a checkpoint goes. Throws Failure `findings` for a record
- * that is not what the checkpoint says.
+ * Completes the tree up to a checkpoint, from the record itself, for a user who may not read the
+ * tree that root stores. Throws Failure `findings` for a record that does not match the checkpoint.
  */
 export function completeTree(
   tree: CustodyTree,
@@ -100,7 +108,7 @@ function checkpointsPath(settings: ServerSettings, serverId: string): string {
   return join(keepFolder(settings), `custody-checkpoints.${serverId}`);
 }
 
-/** Every checkpoint that was kept of a server's record, the oldest first. Throws Failure `failed`. */
+/** All stored checkpoints of a server's record, oldest first. Throws Failure `failed`. */
 export function readCheckpoints(settings: ServerSettings, serverId: string): KeptCheckpoint[] {
   const path = checkpointsPath(settings, serverId);
   try {
@@ -111,7 +119,10 @@ export function readCheckpoints(settings: ServerSettings, serverId: string): Kep
   }
 }
 
-/** When the newest one was kept; undefined when there is none, or it is not to be seen. */
+/**
+ * When the newest checkpoint was stored; undefined when there is none, or it is not visible to this
+ * user.
+ */
 export function newestCheckpoint(settings: ServerSettings, serverId: string): Date | undefined {
   try {
     return statSync(checkpointsPath(settings, serverId)).mtime;
@@ -120,7 +131,7 @@ export function newestCheckpoint(settings: ServerSettings, serverId: string): Da
   }
 }
 
-/** The checkpoints in a file, each as it stands. Throws Failure `failed` for one that cannot be read. */
+/** The checkpoints in a file, verbatim. Throws Failure `failed` for one that cannot be read. */
 export function readPieces(path: string): Piece[] {
   try {
     return splitCheckpoints(readFileSync(path, 'utf8'));
@@ -129,7 +140,10 @@ export function readPieces(path: string): Piece[] {
   }
 }
 
-/** The same with their heads. What is none is passed over: a line may have been cut off by a full disk. Throws Failure `failed`. */
+/**
+ * The checkpoints in a file with their tree heads. Anything else is skipped, because a full disk
+ * may have cut a line off. Throws Failure `failed`.
+ */
 export function readCheckpointFile(path: string): KeptCheckpoint[] {
   return readPieces(path).flatMap((piece) => {
     try {
@@ -140,14 +154,16 @@ export function readCheckpointFile(path: string): KeptCheckpoint[] {
   });
 }
 
-/** Keeps a checkpoint, on disk when it returns. For root, one process at a time. */
+/**
+ * Stores a checkpoint, which is on disk when this returns. Only for root, one process at a time.
+ */
 export function keepCheckpoint(settings: ServerSettings, serverId: string, text: string): void {
   const path = checkpointsPath(settings, serverId);
   makeFolder(keepFolder(settings));
   const { O_APPEND, O_CREAT, O_NOFOLLOW, O_WRONLY } = constants;
   const fd = openSync(path, O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW, 0o644);
   try {
-    // What a killed process had begun ends here, in the middle of a line or not.
+    // Ends what a killed process may have begun, even in the middle of a line.
     appendFileSync(fd, `\n\n${text}`);
     syncFile(fd);
   } finally {

@@ -1,12 +1,12 @@
-// Where a command is to write what it makes.
+// Where a command may write its output.
 import { realpathSync } from 'node:fs';
 import { basename, dirname, join, resolve, sep } from 'node:path';
 import { Failure } from '../../cli/failure.ts';
 import type { Site } from './site.ts';
 
 /**
- * A folder to be made, as an absolute path; `what` is made. Throws Failure: `usage` for one inside the locker, `failed` when the folder above it
- * is not there.
+ * The absolute path of a directory to be made; `what` names it in messages. Throws Failure `usage`
+ * for a path inside of the locker, `failed` when its parent does not exist.
  */
 export function findPlace(option: string, given: string, what: string, { settings }: Site): string {
   const path = resolve(given);

@@ -1,16 +1,17 @@
-// Other people's programs that webjobctl runs: openssl, htpasswd, httpd. Without a shell, and with no secret among their arguments.
+// Runs other programs: openssl, htpasswd, httpd. Without a shell, and without secrets in their
+// arguments.
 import { spawnSync } from 'node:child_process';
 import { Failure } from '../../cli/failure.ts';
 import { safeText } from '../../cli/output.ts';
 
 const TIME_LIMIT_MS = 120_000;
 
-/** An administrator's PATH may lack where httpd and its tools are. */
+/** An administrator's PATH may lack the directories of httpd and its tools. */
 const SEARCH_PATH = [process.env.PATH ?? '', '/usr/sbin', '/usr/local/sbin', '/usr/local/apache/bin', '/sbin'].join(
   ':',
 );
 
-/** Which package has a program, for hints. */
+/** The package of each program, for hints. */
 const PACKAGES: Record<string, string> = {
   openssl: 'openssl',
   htpasswd: 'apache2-utils (Debian) or httpd-tools (Red Hat)',
@@ -28,11 +29,14 @@ export interface Ended {
 export interface RunOptions {
   input?: string | Buffer;
   cwd?: string;
-  /** Over the environment. */
+  /** Additions to the environment. */
   environment?: Record<string, string>;
 }
 
-/** Runs a program to its end, whatever its status. Throws Failure `failed` when it is not there or takes longer than two minutes. */
+/**
+ * Runs a program to its end, whatever its status. Throws Failure `failed` when it does not exist or
+ * takes longer than two minutes.
+ */
 export function askProgram(command: string, args: readonly string[], options: RunOptions = {}): Ended {
   const ended = spawnSync(command, args, {
     encoding: 'utf8',
@@ -51,7 +55,10 @@ export function askProgram(command: string, args: readonly string[], options: Ru
   return { status: ended.status, stdout: ended.stdout, stderr: ended.stderr };
 }
 
-/** Runs a program that must succeed, and returns its stdout. Throws Failure `failed` with the last lines that it said. */
+/**
+ * Runs a program that must succeed, and returns its stdout. Throws Failure `failed` with its last
+ * messages.
+ */
 export function runProgram(command: string, args: readonly string[], options: RunOptions = {}): string {
   const { status, stdout, stderr } = askProgram(command, args, options);
   if (status === 0) return stdout;
@@ -59,7 +66,7 @@ export function runProgram(command: string, args: readonly string[], options: Ru
   throw new Failure('failed', `${command} ${args[0] ?? ''} failed with ${status}: ${said}`);
 }
 
-/** Files made meanwhile are their owner's alone. */
+/** Files made by `work` are readable by their owner only. */
 export function withPrivateUmask<Type>(work: () => Type): Type {
   const before = process.umask(0o077);
   try {

@@ -1,4 +1,4 @@
-// Proofs that entries of a custody record were in it when a checkpoint was made (c2sp.org/tlog-proof).
+// Proofs that a custody record contained entries when a checkpoint was made (c2sp.org/tlog-proof).
 import type { ServerSettings } from '../../cgi/controls.ts';
 import { Failure } from '../../cli/failure.ts';
 import { serverOf } from '../../evidence/checkpoint.ts';
@@ -9,19 +9,20 @@ import { completeTree, type KeptCheckpoint, openTree } from './logs.ts';
 
 export interface EntryProved {
   entry: Entry;
-  /** The checkpoint that covers it, and its number in the tree. */
+  /** The checkpoint that covers it, and its index in the tree. */
   checkpoint: KeptCheckpoint;
   origin: string;
   size: number;
   index: number;
-  /** The proof, with the entry in it. */
+  /** The proof with the entry in it. */
   text: string;
 }
 
 /**
- * Proves entries of a server's record, each by the first of these checkpoints that covers it; those that none covers are left out.
+ * Proves entries of a server's record, each by the first of these checkpoints that covers it.
+ * Entries that none covers are left out.
  *
- * @throws Failure `findings` for a record that is not what the checkpoint says
+ * @throws Failure `findings` for a record that does not match the checkpoint
  */
 export function* proveEntries(
   settings: ServerSettings,
@@ -39,7 +40,7 @@ export function* proveEntries(
       const isBefore = ({ size }: KeptCheckpoint): boolean =>
         (tree.find(entry.file.number, entry.to) ?? Number.POSITIVE_INFINITY) < size;
       const found = own.find((checkpoint) => {
-        // A longer one may have shown already that this one does not reach it.
+        // A larger checkpoint may already have shown that this one does not cover it.
         if (checkpoint.size <= tree.size && !isBefore(checkpoint)) return false;
         if (!complete.has(checkpoint)) completeTree(tree, settings, serverId, checkpoint);
         complete.add(checkpoint);

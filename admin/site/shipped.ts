@@ -1,15 +1,18 @@
-// The files of apache/ and conf/ as they are shipped: scripts/build.ts puts their texts here, so that dist/webjobctl needs nothing beside
-// it but the script that it installs.
+// The files of apache/ and conf/ as they are shipped. scripts/build.ts inserts their texts here, so
+// that dist/webjobctl needs no other file than the script that it installs.
 import { existsSync, realpathSync, statSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import { gunzipSync } from 'node:zlib';
 import { Failure } from '../../cli/failure.ts';
 
 declare const WEBJOB_SHIPPED: Record<ShippedFile, string>;
-/** JSON of the texts of docs/man and completions by their paths, compressed: few commands need it, and Node reads all of the file. */
+/**
+ * JSON with the texts of docs/man and completions by path, compressed, because few commands need it
+ * and Node reads the whole file.
+ */
 declare const WEBJOB_MANUALS: string;
 
-/** By their paths in the project; scripts/build.ts reads this list. */
+/** Paths in the project; scripts/build.ts reads this list. */
 export type ShippedFile =
   | 'apache/webjob.conf'
   | 'apache/webjob-certificates.conf'
@@ -31,20 +34,25 @@ export function shippedText(file: ShippedFile): string {
   return WEBJOB_SHIPPED[file];
 }
 
-/** The man pages and the client's completions, by their paths in the project: `docs/man/webjob.1`. */
+/**
+ * The man pages and the client's completions, by their paths in the project: `docs/man/webjob.1`.
+ */
 export function shippedManuals(): Record<string, string> {
   return JSON.parse(gunzipSync(Buffer.from(WEBJOB_MANUALS, 'base64')).toString());
 }
 
-/** Where the Debian package installs the programs: upgrades replace them there. */
+/** Where the Debian package installs the programs, and replaces them in upgrades. */
 const PACKAGE_DIRECTORY = '/usr/lib/webjob';
 
-/** True for a file that the Debian package installed, and replaces when it is upgraded. */
+/** Whether the Debian package installed a file, and will replace it in an upgrade. */
 export function isPackaged(file: string): boolean {
   return dirname(file) === PACKAGE_DIRECTORY;
 }
 
-/** nph-webjob.cgi, or another script: the file given, or the one beside dist/webjobctl. Throws Failure `failed`. */
+/**
+ * The path of nph-webjob.cgi or another script: the file given, or the one beside dist/webjobctl.
+ * Throws Failure `failed`.
+ */
 export function findScript(given: string | undefined, name = 'nph-webjob.cgi'): string {
   if (given !== undefined) {
     if (!existsSync(given)) throw new Failure('failed', `--cgi: there is no ${given}`);

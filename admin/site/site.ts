@@ -1,4 +1,4 @@
-// The site that a command works on: what nph-webjob.cfg says, and the global options.
+// The site of a command: nph-webjob.cfg and the global options.
 import { existsSync, realpathSync } from 'node:fs';
 import type { Command } from 'commander';
 import { DEFAULT_FILES, readSettings } from '../../cgi/settings.ts';
@@ -6,24 +6,27 @@ import { Failure } from '../../cli/failure.ts';
 import { type Server, type Site, serversOf } from '../../ledger/site.ts';
 
 export interface GlobalOptions {
-  /** nph-webjob.cfg, of several sites several; undefined: where the server itself looks. */
+  /** One or more nph-webjob.cfg; undefined for the files that the server itself looks for. */
   config?: string[];
   json?: true;
-  /** A database with the jobs of many sites, in place of the files of one. */
+  /** A database with the jobs of many sites, used instead of files. */
   ledger?: string;
 }
 
 export type { Site };
 
-/** The options given before the command's name. */
+/** The options before the command's name. */
 export function globalOptions(command: Command): GlobalOptions {
   return command.optsWithGlobals<GlobalOptions>();
 }
 
-/** Where webjobctl init --prefix debian puts it; the server is told by a SetEnv. */
+/** Where webjobctl init --prefix debian puts it; a SetEnv tells the server. */
 const DEBIAN_FILE = '/etc/webjob/nph-webjob.cfg';
 
-/** The file of the one site of a command: --config, WEBJOB_PROPERTIES_FILE, the first that is there of the usual places and Debian's. */
+/**
+ * The nph-webjob.cfg of a command for one site: --config, WEBJOB_PROPERTIES_FILE, or the first
+ * existing file of the original's paths and Debian's.
+ */
 export function findPropertiesFile(command: Command): string | undefined {
   if (globalOptions(command).ledger !== undefined)
     throw new Failure('usage', `${command.name()} reads the files of a site`, 'run it there, without --ledger');
@@ -39,8 +42,8 @@ export function openSite(command: Command): Site {
 }
 
 /**
- * The sites of a command that reads several as one; servers that store into one locker are one site, by the settings of the first. Throws
- * Failure `settings`.
+ * The sites of a command that reads several. Servers that store into one locker are one site, with
+ * the settings of the first. Throws Failure `settings`.
  */
 export function openSites(command: Command): Site[] {
   const { config = [] } = globalOptions(command);
@@ -65,14 +68,14 @@ function realLocker({ settings: { incomingDirectory } }: Site): string {
   try {
     return realpathSync(incomingDirectory);
   } catch {
-    // Whoever reads it says what is wrong with it.
+    // Whatever reads the locker reports the problem.
     return incomingDirectory;
   }
 }
 
-/** The site of a file. Throws Failure `settings`. */
+/** Reads a site from its nph-webjob.cfg. Throws Failure `settings`. */
 export function readSite(propertiesFile: string | undefined, label?: string): Site {
-  // The server would go on with its defaults; whoever named a file means that site and no other.
+  // The server would use its defaults, but an operator who names a file means that site.
   if (propertiesFile !== undefined && !existsSync(propertiesFile))
     throw new Failure('settings', `${propertiesFile} is not there`, 'webjobctl init makes one');
   const { settings, problems } = readSettings(propertiesFile);

@@ -1,5 +1,6 @@
-// Time stamps of RFC 3161 over checkpoints: they prove to anyone who trusts the authority that a checkpoint existed at a time.
-// openssl makes the question and judges the answer, as the recipient of one can do himself.
+// RFC 3161 time stamps on checkpoints: they prove to anyone who trusts the authority that a
+// checkpoint existed at a time. openssl makes the request and checks the response, as a recipient
+// can do too.
 import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -12,11 +13,14 @@ import { type KeptCheckpoint, readCheckpointFile } from './logs.ts';
 import { askProgram, runProgram, withPrivateUmask } from './programs.ts';
 import { keepFolder } from './turn.ts';
 
-/** An answer of an authority is some kilobytes, with all of its certificates. */
+/** A response has some kilobytes, with all of its certificates. */
 const MAX_ANSWER_BYTES = 1024 * 1024;
 const TIME_LIMIT_MS = 60_000;
 
-/** The question for the time stamp of a text, in DER: with its SHA-256, a nonce, and the wish for the authority's certificate. */
+/**
+ * A time stamp request for a text, in DER: with its SHA-256, a nonce, and a request for the
+ * authority's certificate.
+ */
 export function makeStampRequest(text: string): Buffer {
   return withFiles({ text }, ({ text: path, folder }) => {
     const out = join(folder, 'request');
@@ -25,7 +29,7 @@ export function makeStampRequest(text: string): Buffer {
   });
 }
 
-/** Asks an authority (RFC 3161, section 3.4). Throws Failure `failed`. */
+/** Sends a request to an authority (RFC 3161, section 3.4). Throws Failure `failed`. */
 export async function askAuthority(url: string, request: Buffer): Promise<Buffer> {
   try {
     const answer = await fetch(url, {
@@ -36,7 +40,7 @@ export async function askAuthority(url: string, request: Buffer): Promise<Buffer
     return await readBounded(url, answer);
   } catch (error) {
     if (error instanceof Failure) throw error;
-    // What fetch says itself is no more than that it failed.
+    // The message of fetch only says that it failed; the cause has the reason.
     const { message, cause } = error as Error;
     throw new Failure('failed', safeLine(`${url}: ${cause instanceof Error ? cause.message || cause.name : message}`));
   }
@@ -56,13 +60,14 @@ async function readBounded(url: string, answer: Response): Promise<Buffer> {
 export interface StampTrust {
   /** The certificate of the authority's CA, in PEM. */
   ca: string;
-  /** The question, where the answer must be the one to it. */
+  /** The request, if the response must belong to it. */
   request?: Buffer | undefined;
 }
 
 /**
- * When the time stamp says that the text was there. It is checked as of then: that the authority's certificate has ended since says nothing
- * against it. Throws Failure `findings` for an answer that is none, or that is for another text, or of another authority.
+ * The time at which the text existed according to the time stamp. It is verified as of that time,
+ * so that an authority's certificate which has ended since does not matter. Throws Failure
+ * `findings` for a response that is malformed, for another text, or from another authority.
  */
 export function checkStamp(answer: Buffer, text: string, { ca, request }: StampTrust): Date {
   return withFiles({ answer, text, request: request ?? '' }, (paths) => {
@@ -85,7 +90,7 @@ export function checkStamp(answer: Buffer, text: string, { ca, request }: StampT
   });
 }
 
-/** The part of openssl's error lines that is for people. */
+/** The readable part of openssl's error lines. */
 function reason(text: string): string {
   const parts = [...text.matchAll(/^[0-9A-F]+:error:[^:]*:[^:]*:[^:]*:([^:]+):/gm)].map(([, part = '']) => part);
   return safeLine(parts.length > 0 ? [...new Set(parts)].join(', ') : (text.trim().split('\n').at(-1) ?? ''));
@@ -96,7 +101,7 @@ function why(text: string): string {
   return found.filter((part) => part !== 'unspecified').join(', ');
 }
 
-/** Runs `work` with files of these contents, which nobody else can read and which are removed. */
+/** Runs `work` with private files of these contents, which are removed afterwards. */
 function withFiles<Name extends string, Type>(
   contents: Record<Name, string | Buffer>,
   work: (paths: Record<Name | 'folder', string>) => Type,
@@ -114,12 +119,15 @@ function withFiles<Name extends string, Type>(
   }
 }
 
-/** The folder of the time stamps of a server's record: each beside the checkpoint that it is of. */
+/** The directory of the time stamps of a server's record, each beside its checkpoint. */
 function stampsFolder(settings: ServerSettings, serverId: string): string {
   return join(keepFolder(settings), `custody-timestamps.${serverId}`);
 }
 
-/** Keeps a time stamp, on disk when it returns; the files have the time that it says. Returns its path. For root. */
+/**
+ * Stores a time stamp, which is on disk when this returns; the files get its time. Returns its
+ * path. Only for root.
+ */
 export function keepStamp(
   settings: ServerSettings,
   serverId: string,
@@ -136,7 +144,10 @@ export function keepStamp(
   return `${base}.tsr`;
 }
 
-/** When the newest time stamp of a server's record was made; undefined when there is none, or it is not to be seen. */
+/**
+ * When the newest time stamp of a server's record was made; undefined when there is none, or it is
+ * not visible to this user.
+ */
 export function newestStamp(settings: ServerSettings, serverId: string): Date | undefined {
   const folder = stampsFolder(settings, serverId);
   try {
@@ -149,15 +160,18 @@ export function newestStamp(settings: ServerSettings, serverId: string): Date | 
   }
 }
 
-/** A time stamp that was kept, and the checkpoint that it is of. */
+/** A stored time stamp and its checkpoint. */
 export interface KeptStamp {
-  /** Of its files, without what tells them apart: `12-20261124T061240Z`. */
+  /** The common name of its files without suffix: `12-20261124T061240Z`. */
   name: string;
   checkpoint: KeptCheckpoint;
   answer: Buffer;
 }
 
-/** Every time stamp that was kept of a server's record, the one of the shortest first. Throws Failure `failed`. */
+/**
+ * All stored time stamps of a server's record, the one of the smallest checkpoint first. Throws
+ * Failure `failed`.
+ */
 export function readStamps(settings: ServerSettings, serverId: string): KeptStamp[] {
   const folder = stampsFolder(settings, serverId);
   let names: string[];

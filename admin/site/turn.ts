@@ -1,4 +1,4 @@
-// Whose turn it is: one webjobctl at a time changes what is kept.
+// The site lock: only one webjobctl at a time changes what is stored about a site.
 import { join } from 'node:path';
 import { makeFolder } from 'webjob-locker/durable';
 import { packsFolder } from '../../archive/packs.ts';
@@ -7,14 +7,15 @@ import { Failure } from '../../cli/failure.ts';
 import { requireRootsOwn } from '../../cli/files.ts';
 import { openLocks } from '../../cli/lockfile.ts';
 
-/** Where webjobctl keeps what it must remember of a site. */
+/** The directory of webjobctl's own files for a site. */
 export function keepFolder(settings: ServerSettings): string {
   return join(settings.configDirectory, 'nph-webjob');
 }
 
 /**
- * Does what only one may do at a time; what only looks (`undefined`) need not wait. Throws Failure `failed` when another is at it, and for root
- * where others could exchange what it writes.
+ * Runs work under the site lock, or without it for `undefined`, when nothing is changed. Throws
+ * Failure `failed` when another process holds it, and for root when others could replace what it
+ * writes.
  */
 export async function inTurn<Type>(
   settings: ServerSettings,

@@ -1,4 +1,4 @@
-// Users of this machine, and what they may reach: the web user above all.
+// The users of this machine and their access rights, above all the web user.
 import { readFileSync, statSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { Failure } from '../../cli/failure.ts';
@@ -9,17 +9,17 @@ export interface User {
   gid: number;
 }
 
-/** Who an httpd that root starts turns into, on one system or another. */
+/** The user that httpd switches to, on various systems. */
 const WEB_USERS = ['www-data', 'apache', '_www', 'www', 'httpd', 'nobody'];
 
 export const isRoot = (): boolean => process.getuid?.() === 0;
 
-/** A user of /etc/passwd. */
+/** Finds a user in /etc/passwd by name. */
 export function findUser(name: string): User | undefined {
   return readUsers().find((user) => user.name === name);
 }
 
-/** The same by its number. */
+/** Finds a user in /etc/passwd by number. */
 export function findUserById(uid: number): User | undefined {
   return readUsers().find((user) => user.uid === uid);
 }
@@ -28,7 +28,7 @@ export function findUserName(uid: number): string {
   return findUserById(uid)?.name ?? String(uid);
 }
 
-/** The user given, or the first of the usual ones. Throws Failure `failed`. */
+/** The given web user, or the first of the usual ones. Throws Failure `failed`. */
 export function findWebUser(given: string | undefined): User {
   if (given !== undefined) {
     const user = findUser(given);
@@ -50,7 +50,7 @@ function readUsers(): User[] {
     });
 }
 
-/** The number of a group of /etc/group. Throws Failure `failed`. */
+/** The number of a group in /etc/group. Throws Failure `failed`. */
 export function findGroup(name: string): number {
   const lines = readFileSync('/etc/group', 'utf8').split('\n');
   const [, , gid = ''] = lines.map((line) => line.split(':')).find(([own]) => own === name) ?? [];
@@ -58,7 +58,10 @@ export function findGroup(name: string): number {
   throw new Failure('failed', `--private: there is no group ${name}`, `groupadd ${name}`);
 }
 
-/** What a user may do by the modes on the way and at the end; groups beside the user's own are not asked. */
+/**
+ * Whether the mode bits of a path and its parents allow an access. Supplementary groups of the user
+ * are not considered.
+ */
 export function mayAccess(user: User, path: string, wanted: 'read' | 'write' | 'enter' | 'run'): boolean {
   const bit = { read: 4, write: 2, enter: 1, run: 1 }[wanted];
   if (!hasBit(user, path, bit)) return false;
@@ -75,14 +78,14 @@ function hasBit(user: User, path: string, bit: number): boolean {
   return ((mode >> shift) & bit) !== 0;
 }
 
-/** Whether this process can do something as that user: it is that user, or root. */
+/** Whether this process can act as that user: it is that user, or root. */
 export function canBecome(user: User): boolean {
   return isRoot() || user.uid === process.getuid?.();
 }
 
 /**
- * Does something with the rights of a user, for whom `canBecome` holds, and of all groups of that user. The real user stays, which
- * access(2) goes by: only a call that does what it asks about tells what the user may do.
+ * Acts with the rights of a user and all of that user's groups; `canBecome` must hold. The real
+ * user id stays, which access(2) uses, so only doing something shows whether the user may do it.
  */
 export function asUser<Result>(user: User, work: () => Result): Result {
   if (!isRoot()) return work();
@@ -100,7 +103,7 @@ export function asUser<Result>(user: User, work: () => Result): Result {
   }
 }
 
-/** By /etc/group, which is where httpd's user gets its groups from. */
+/** The groups in /etc/group, which are also those of httpd's user. */
 function groupsOf({ name, gid }: User): number[] {
   const others = readFileSync('/etc/group', 'utf8')
     .split('\n')
@@ -110,7 +113,7 @@ function groupsOf({ name, gid }: User): number[] {
   return [gid, ...others];
 }
 
-/** The first folder on the way to a path that the user cannot enter; undefined when there is none. */
+/** The first directory on a path that the user cannot enter; undefined when there is none. */
 export function findClosedFolder(user: User, path: string): string | undefined {
   const folders: string[] = [];
   for (let folder = dirname(path); !folders.includes(folder); folder = dirname(folder)) folders.unshift(folder);
