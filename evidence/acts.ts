@@ -22,7 +22,23 @@ export interface Act {
   text: string;
 }
 
-const NEEDLES = ACTS.map((event) => `,"event":"${event}",`);
+/** Every record of an act contains one of these texts. */
+export const ACT_TEXTS: readonly string[] = ACTS.map((event) => `,"event":"${event}",`);
+
+/** How far a segment was read. */
+export interface ReadUpTo {
+  /** Device and inode. */
+  inode: string;
+  to: number;
+}
+
+/** Acts that were read earlier, and how far. */
+export interface KeptActs {
+  /** By the path of each segment. */
+  read: ReadonlyMap<string, ReadUpTo>;
+  /** Returns the acts on one job or client, oldest first, each with the path of its segment. */
+  of(kind: Act['kind'], id: string): { act: Act; path: string }[];
+}
 
 /**
  * The acts of a site. Each call continues where the last one stopped, so a persistent process reads
@@ -30,14 +46,19 @@ const NEEDLES = ACTS.map((event) => `,"event":"${event}",`);
  */
 export class Acts {
   readonly #folders: readonly string[];
-  /** For each segment, by path: its inode, and the offset up to which it was read. */
-  readonly #read = new Map<string, { ino: number; to: number }>();
+  /** How far each segment was read, by path. */
+  readonly #read = new Map<string, ReadUpTo>();
   /** Acts by kind and id, oldest first. */
   #acts = new Map<string, Act[]>();
+  #kept: KeptActs | undefined;
 
-  /** @param folders the log directories of the site */
-  constructor(folders: readonly string[]) {
+  /**
+   * @param folders the log directories of the site
+   * @param kept acts that need not be read again
+   */
+  constructor(folders: readonly string[], kept?: KeptActs) {
     this.#folders = folders;
+    this.#kept = kept;
   }
 
   /**
@@ -46,10 +67,16 @@ export class Acts {
    */
   of({ jobId, clientId }: { jobId?: string | undefined; clientId?: string | undefined }): Act[] {
     this.#refresh();
-    const own = jobId === undefined ? [] : (this.#acts.get(`job ${jobId}`) ?? []);
-    const clients = clientId === undefined ? [] : (this.#acts.get(`client ${clientId}`) ?? []);
+    const own = jobId === undefined ? [] : this.#find('job', jobId);
+    const clients = clientId === undefined ? [] : this.#find('client', clientId);
     if (clients.length === 0) return own;
     return [...own, ...clients].sort((a, b) => (a.at < b.at ? -1 : Number(a.at > b.at)));
+  }
+
+  #find(kind: Act['kind'], id: string): Act[] {
+    // A segment that no longer exists does not count.
+    const kept = this.#kept?.of(kind, id).filter(({ path }) => this.#read.has(path)) ?? [];
+    return [...kept.map(({ act }) => act), ...(this.#acts.get(`${kind} ${id}`) ?? [])];
   }
 
   #refresh(): void {
@@ -67,19 +94,22 @@ export class Acts {
   #readSegment(path: string): void {
     const fd = openCustodyFile(path);
     try {
-      const { ino, size } = fstatSync(fd);
-      const known = this.#read.get(path);
-      if (known && (known.ino !== ino || size < known.to)) {
+      const stats = fstatSync(fd, { bigint: true });
+      const [inode, size] = [`${stats.dev}:${stats.ino}`, Number(stats.size)];
+      const known = this.#read.get(path) ?? this.#kept?.read.get(path);
+      if (known && (known.inode !== inode || size < known.to)) {
+        this.#kept = undefined;
         this.#read.clear();
         this.#acts = new Map();
         this.#refresh();
         return;
       }
+      this.#read.set(path, known ?? { inode, to: 0 });
       if (known?.to === size) return;
-      const links = searchChain(fd, known?.to ?? 0, NEEDLES);
+      const links = searchChain(fd, known?.to ?? 0, ACT_TEXTS);
       let step = links.next();
       for (; !step.done; step = links.next()) for (const act of actsIn(step.value.facts ?? {})) this.#add(act);
-      this.#read.set(path, { ino, to: step.value });
+      this.#read.set(path, { inode, to: step.value });
     } finally {
       closeSync(fd);
     }
@@ -110,10 +140,10 @@ function isHoldAct({ event }: Act): boolean {
 }
 
 /**
- * Any process that can write to the log directory can append a record with any content, so every
- * field is checked.
+ * Returns the acts in a record of webjobctl. Any process that can write to the log directory can
+ * append a record with any content, so every field is checked.
  */
-function actsIn(facts: Record<string, unknown>): Act[] {
+export function actsIn(facts: Record<string, unknown>): Act[] {
   const text = (name: string): string => (typeof facts[name] === 'string' ? (facts[name] as string) : '');
   const event = ACTS.find((name) => name === facts.event);
   if (!event) return [];

@@ -32,7 +32,7 @@ export interface EvidenceServer {
   witnessFolder?: string | undefined;
 }
 
-export interface EvidenceOptions extends Pick<RecordsOptions, 'share' | 'watch'> {
+export interface EvidenceOptions extends Pick<RecordsOptions, 'share' | 'watch' | 'mostNames'> {
   /** Only newer events are wanted, so older records that are as root saw them need not be read. */
   since?: Date | undefined;
   /** Judge by the custody records as they are now, whatever root saw before. */
@@ -133,7 +133,12 @@ export class Evidence {
     // Older segments may contain what was cut from a newer one, so all must be read.
     const unread = old.length === 0 ? { skip, resume } : {};
     const records = new CustodyRecords(folders(this.site), { ...options, old, ...unread });
-    records.refresh();
+    try {
+      records.refresh();
+    } catch (error) {
+      records.close();
+      throw error;
+    }
     return records;
   }
 

@@ -139,7 +139,12 @@ interface Row {
 /** An archive with the places of the records that name its uploads. */
 type KnownPack = RecordedPack & { records: { book: OpenBook; from: number }[] };
 
+/** The records name more uploads than may be kept in memory at once. */
+export class TooManyNames extends Error {}
+
 export interface RecordsOptions {
+  /** With more names than this, TooManyNames is thrown. */
+  mostNames?: number | undefined;
   old?: readonly OldBook[];
   /** Keep only names of this share. */
   share?: Share;
@@ -742,7 +747,7 @@ export class CustodyRecords {
     // Only webjobctl can record a removal.
     if (book.serverId !== WRITER || !DEPARTURES.includes(facts.event)) return;
     for (const name of this.#namesIn(facts)) {
-      const row = this.#names.add(name);
+      const row = this.#rowOf(name);
       this.#names.gone[row] = Math.max(this.#names.gone[row] ?? 0, time);
       const watched = this.watched.get(name);
       if (watched && facts.event === 'pack') watched.pack = String(facts.pack);
@@ -771,13 +776,19 @@ export class CustodyRecords {
   #deposit(book: OpenBook, from: number, name: string, jobId: unknown, time: number): void {
     if (this.#options.watch?.(String(jobId))) this.watched.set(name, { jobId: String(jobId), pack: undefined });
     if (!isInShare(name, this.#share)) return;
-    const row = this.#names.add(name);
+    const row = this.#rowOf(name);
     const file = this.#books.indexOf(book) + 1;
     const last = this.#names.file[row] ?? 0;
     if (last !== 0 && last !== file && !this.#isLater(book, from, time, row)) return;
     this.#names.file[row] = file;
     this.#names.at[row] = from;
     this.#names.time[row] = time;
+  }
+
+  #rowOf(name: string): number {
+    const row = this.#names.add(name);
+    if (this.#names.size > (this.#options.mostNames ?? Number.POSITIVE_INFINITY)) throw new TooManyNames();
+    return row;
   }
 
   #isLater(book: OpenBook, from: number, time: number, row: number): boolean {

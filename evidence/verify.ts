@@ -25,6 +25,7 @@ import type { MetNames } from './met-names.ts';
 import { isInShare, type Share } from './names.ts';
 import { checkPacks } from './packs.ts';
 import { readFile } from './reading.ts';
+import { TooManyNames } from './records.ts';
 import type { ResultVerdict } from './result.ts';
 import { findRights, statUpload, touchedAt } from './upload.ts';
 import type { Verdict } from './verdict.ts';
@@ -48,6 +49,11 @@ export interface Scope extends EvidenceSite {
   tell?: (name: string, result: ResultVerdict) => void;
   /** Called when the custody records were walked and everything in them was checked. */
   done?: (evidence: Evidence) => void;
+  /**
+   * Bytes of custody record whose uploads are kept in memory at once, at some fifty bytes each; the
+   * rest is checked in further passes (default 1 GiB).
+   */
+  turnBytes?: number | undefined;
 }
 
 export interface Summary {
@@ -67,32 +73,52 @@ export interface Summary {
   witness: WitnessState;
 }
 
-/**
- * Bytes of custody record whose uploads are kept in memory at once, at some fifty bytes each; the
- * rest is checked in further passes.
- */
 const TURN_BYTES = 1024 ** 3;
+/** The size of a custody record of one upload, at least. */
+const RECORD_BYTES = 640;
 
 /**
  * Verifies a site; yields findings and returns a summary. Throws the error of a system call on the
- * locker or the logs.
+ * locker and the logs themselves.
  */
 export function* verifySite(scope: Scope): Generator<Finding, Summary> {
   const summary = emptySummary();
   const count = countTurns(scope);
-  for (let index = 0; index < count; index++) {
-    const evidence = new Evidence(scope, { share: { index, count }, since: scope.since });
-    summary.witness = evidence.witnessState;
-    try {
-      for (const finding of findAll(scope, evidence, summary, { index, count })) {
-        summary.findings++;
-        yield finding;
-      }
-    } finally {
-      evidence.close();
-    }
+  const atOnce = count > 1 && scope.since ? verifyAtOnce(scope) : undefined;
+  if (atOnce) {
+    yield* atOnce.findings;
+    return atOnce.summary;
   }
+  for (let index = 0; index < count; index++) yield* verifyTurn(scope, summary, { index, count });
   return summary;
+}
+
+/**
+ * Verifies what is new in one pass: of records that root has seen only the new part is read,
+ * however large they are. Returns undefined if that names more uploads than may be kept in memory.
+ */
+function verifyAtOnce(scope: Scope): { findings: Finding[]; summary: Summary } | undefined {
+  const summary = emptySummary();
+  const mostNames = Math.ceil((scope.turnBytes ?? TURN_BYTES) / RECORD_BYTES);
+  try {
+    return { findings: [...verifyTurn(scope, summary, { index: 0, count: 1 }, mostNames)], summary };
+  } catch (error) {
+    if (error instanceof TooManyNames) return undefined;
+    throw error;
+  }
+}
+
+function* verifyTurn(scope: Scope, summary: Summary, share: Share, mostNames?: number): Generator<Finding> {
+  const evidence = new Evidence(scope, { share, since: scope.since, mostNames });
+  summary.witness = evidence.witnessState;
+  try {
+    for (const finding of findAll(scope, evidence, summary, share)) {
+      summary.findings++;
+      yield finding;
+    }
+  } finally {
+    evidence.close();
+  }
 }
 
 /**
@@ -194,12 +220,12 @@ function emptySummary(): Summary {
   return { groups: 0, bytes: 0, findings: 0, inProgress: 0, older: 0, signed: 0, unsigned: 0, witness: 'none' };
 }
 
-function countTurns({ servers }: Scope): number {
+function countTurns({ servers, turnBytes = TURN_BYTES }: Scope): number {
   const folders = [...new Set(servers.map(({ logfilesDirectory }) => logfilesDirectory))];
   const sizes = folders.flatMap((folder) =>
     listCustodyFiles(folder).map(({ file }) => statSync(join(folder, file)).size),
   );
-  return Math.max(1, Math.ceil(sizes.reduce((sum, size) => sum + size, 0) / TURN_BYTES));
+  return Math.max(1, Math.ceil(sizes.reduce((sum, size) => sum + size, 0) / turnBytes));
 }
 
 /** Foreign files and the records themselves are checked in the first pass only. */

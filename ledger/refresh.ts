@@ -8,6 +8,8 @@ import { encodeField, findJobIdParts, formatTime } from 'webjob-protocol';
 import { listPacks } from '../archive/packs.ts';
 import { Failure } from '../cli/failure.ts';
 import { warn } from '../cli/output.ts';
+import { ACT_TEXTS, actsIn } from '../evidence/acts.ts';
+import { WRITER } from '../evidence/events.ts';
 import { breaksOff, type Located, takenPlace } from './join.ts';
 import { makeLister } from './listing.ts';
 import { followLogs, readLogBlocks, shift, trimLine } from './log.ts';
@@ -60,8 +62,8 @@ const FILL_BATCH = 800;
 /** A directory that changed this recently may change again without a new mtime. */
 const SETTLED_MS = 2000;
 const MAX_CUSTODY_BYTES = 1 << 20;
-/** Records about uploads other than deposits. */
-const KEEPING = ['"event":"prune"', '"event":"unpack"'];
+/** Records of webjobctl about uploads, and about acts of operators, contain one of these. */
+const KEEPING = ['"event":"prune"', '"event":"unpack"', ...ACT_TEXTS];
 const MAX_LOG_BYTES = 64 * 1024;
 /** How far a server's clock may have been set back between a job id and its log line. */
 const CLOCK_MS = 3_600_000;
@@ -260,26 +262,40 @@ export class Refresh {
    * unnecessary, because it shows what exists.
    */
   async #readCustody(withDeposits: boolean): Promise<void> {
-    const kind: FileKind<string> = {
-      kind: 'custody',
-      list: () => logFolders(this.#site).flatMap(listCustody),
+    for await (const { facts } of this.#readRecords('custody', withDeposits ? undefined : []))
+      if (facts.event === 'deposit' && isUploadName(facts.name)) this.#look(facts.name);
+    const insert = this.#database.prepare('INSERT INTO acts (file, kind, subject, act) VALUES (?, ?, ?, ?)');
+    for await (const { facts, file } of this.#readRecords('keeping', KEEPING)) {
+      for (const act of actsIn(facts)) insert.run(file, act.kind, act.id, JSON.stringify(act));
+      this.#takeEvent(facts);
+    }
+  }
+
+  /** Yields the new records of the servers, or those of webjobctl. */
+  async *#readRecords(
+    kind: 'custody' | 'keeping',
+    holds: readonly string[] | undefined,
+  ): AsyncGenerator<{ facts: CustodyEvent; file: number }> {
+    const isKeeping = kind === 'keeping';
+    const files: FileKind<{ text: string; file: number }> = {
+      ...{ kind, holds },
+      list: () => logFolders(this.#site).flatMap((folder) => listCustody(folder, isKeeping)),
       isLive: () => true,
-      parse: (text) => text,
-      holds: withDeposits ? undefined : KEEPING,
+      parse: (text, file) => ({ text, file }),
       maxLineBytes: MAX_CUSTODY_BYTES,
     };
-    const forget = (): void => {
+    const forget = (file: number): void => {
       this.#mustWalk = true;
+      this.#database.prepare('DELETE FROM acts WHERE file = ?').run(file);
     };
-    for await (const { lines } of readNewLines(this.#database, kind, forget))
-      for (const text of lines) {
+    for await (const { lines } of readNewLines(this.#database, files, forget))
+      for (const { text, file } of lines) {
         const facts = parseFacts(text);
-        if (facts) this.#takeEvent(facts, withDeposits);
+        if (facts) yield { facts, file };
       }
   }
 
-  #takeEvent({ event, name, time, groups }: CustodyEvent, withDeposits: boolean): void {
-    if (withDeposits && event === 'deposit' && isUploadName(name)) this.#look(name);
+  #takeEvent({ event, time, groups }: CustodyEvent): void {
     if (event === 'unpack') this.#mustWalk = true;
     if (event !== 'prune' || !Array.isArray(groups)) return;
     const at = Date.parse(String(time));
@@ -509,15 +525,17 @@ function noLog(site: Site): Failure {
   return new Failure('failed', `${join(logFolders(site)[0] ?? '', LOG)}: there is no log`, 'EnableLogging=N?');
 }
 
-function listCustody(folder: string): string[] {
+function listCustody(folder: string, isKeeping: boolean): string[] {
   try {
-    return listCustodyFiles(folder).map(({ file }) => join(folder, file));
+    return listCustodyFiles(folder)
+      .filter(({ serverId }) => (serverId === WRITER) === isKeeping)
+      .map(({ file }) => join(folder, file));
   } catch (error) {
     throw new Failure('failed', `${folder}: ${(error as NodeJS.ErrnoException).code}`, undefined, { cause: error });
   }
 }
 
-interface CustodyEvent {
+interface CustodyEvent extends Record<string, unknown> {
   event?: unknown;
   name?: unknown;
   time?: unknown;

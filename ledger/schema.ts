@@ -3,7 +3,7 @@
 import { FIELDS } from './fields.ts';
 
 /** Increased with every change of the tables. A store of another version is rebuilt. */
-export const SCHEMA_VERSION = 7;
+export const SCHEMA_VERSION = 8;
 
 /** The indexes by which uploads are found. */
 export const UPLOAD_INDEXES = `
@@ -18,7 +18,8 @@ export const JOB_INDEXES = 'CREATE INDEX IF NOT EXISTS jobs_unit ON jobs (unit);
 /**
  * `files`: logs and custody records, each with how far it was read, and with its beginning and the
  * end of that part, which identify it after a rotation. `folders`: directories of the locker as of
- * the last walk. `uploads`: `facts` is JSON with what a job is joined from. `jobs`: one row for
+ * the last walk. `acts`: what operators did about jobs and clients, as JSON, by the file with the
+ * record. `uploads`: `facts` is JSON with what a job is joined from. `jobs`: one row for
  * each job, with the log lines and uploads it was joined from. `sums`: sums over jobs by client,
  * `*` for all. `texts`: trigrams of what clients sent, without the text: they tell which uploads
  * may contain a text. `whole` is 0 when they do not cover everything, and NULL when nothing was
@@ -40,8 +41,10 @@ CREATE TABLE IF NOT EXISTS jobs (
   id INTEGER PRIMARY KEY, unit TEXT NOT NULL, ${FIELDS.flatMap(({ stored, column }) => (stored ? `${column} ${stored}` : [])).join(', ')},
   rank INTEGER NOT NULL, seen INTEGER, broken INTEGER NOT NULL, first_log INTEGER, last_log INTEGER, lines TEXT NOT NULL, joined TEXT NOT NULL
 );
+CREATE TABLE IF NOT EXISTS acts (id INTEGER PRIMARY KEY, file INTEGER NOT NULL, kind TEXT NOT NULL, subject TEXT NOT NULL, act TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS sums (client TEXT PRIMARY KEY, seen INTEGER, counts TEXT NOT NULL) WITHOUT ROWID;
 ${UPLOAD_INDEXES}${JOB_INDEXES}
+CREATE INDEX IF NOT EXISTS acts_subject ON acts (subject, kind);
 CREATE INDEX IF NOT EXISTS jobs_broken ON jobs (client, command) WHERE broken;
 CREATE INDEX IF NOT EXISTS jobs_outer ON jobs (outer_id) WHERE outer_id IS NOT NULL;
 CREATE INDEX IF NOT EXISTS uploads_unread ON uploads (id) WHERE whole IS NOT 1;

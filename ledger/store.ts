@@ -79,6 +79,21 @@ export async function openStoreAt(path: string, site: Site, steps: Steps = {}): 
   }
 }
 
+/** The store of a site as it is, to read from; undefined when there is none that is whole and may be read. The caller closes it. */
+export function openUnrefreshed(site: Site): Database | undefined {
+  const path = storeFile(site);
+  if (!isStore(path)) return undefined;
+  let database: Database | undefined;
+  try {
+    database = openDatabase(path, true);
+    return isWhole(database, site) ? database : closeAll(database);
+  } catch (error) {
+    closeAll(database);
+    if (!isDatabaseError(error)) throw error;
+    return undefined;
+  }
+}
+
 function closeAll(database: Database | undefined): undefined {
   database?.close();
   return undefined;

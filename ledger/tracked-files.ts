@@ -9,14 +9,18 @@ import { expand, expandHead, findPacker, type Packer } from './packed-log.ts';
 import type { Database } from './sqlite.ts';
 
 export interface FileKind<Line> {
-  kind: 'log' | 'custody';
+  /** `keeping` is the custody record of webjobctl. */
+  kind: 'log' | 'custody' | 'keeping';
   /** Lists the paths of the files. */
   list(): string[];
   /** Whether a process may be appending to the file, so that it may end in half a line. */
   isLive(path: string): boolean;
   /** Parses a line; undefined for a malformed one. */
   parse(text: string, file: number): Line | undefined;
-  /** Only lines that contain one of these texts are wanted; undefined for all. */
+  /**
+   * Only lines that contain one of these texts are wanted; undefined for all. With an empty list,
+   * existing lines are not read.
+   */
   holds?: readonly string[] | undefined;
   maxLineBytes: number;
 }
@@ -226,6 +230,11 @@ async function* readRest<Line>(
   };
   const cutter = makeCutter(parseCounted, maxLineBytes, holds);
   const start = file.offset;
+  if (holds?.length === 0 && !present.packer) {
+    file.offset = findLineEnd(present, start);
+    yield [];
+    return;
+  }
   let at = start;
   for await (const block of present.packer ? skip(expand(present), start) : readPlain(present, start)) {
     const lines = cutter.cut(block);
@@ -237,6 +246,17 @@ async function* readRest<Line>(
   if (isLive || at === file.offset) return;
   file.offset = at;
   yield cutter.end();
+}
+
+/** The offset behind the last complete line; a line begins at `start`. */
+function findLineEnd({ fd, size }: Present, start: number): number {
+  for (let to = size; to > start; ) {
+    const from = Math.max(start, to - BLOCK_BYTES);
+    const end = readAt(fd, from, to - from).lastIndexOf(10);
+    if (end >= 0) return from + end + 1;
+    to = from;
+  }
+  return start;
 }
 
 /** Yields block after block in the same buffer. */

@@ -28,6 +28,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { appendCustody, custodyPath, listCustodyFiles, segmentFolder, segmentPath } from '../cgi/locker/index.ts';
 import { Evidence } from '../evidence/evidence.ts';
 import { CustodyRecords } from '../evidence/records.ts';
+import { verifySite } from '../evidence/verify.ts';
 import { walk } from './custody-record.ts';
 import { plantGroup } from './verify-site.ts';
 
@@ -431,6 +432,70 @@ describe('what the reader makes of segments', () => {
     const changed = open(since);
     assert.ok(changed.findFaults().some(({ kind }) => kind === 'witness-changed'));
     changed.close();
+  });
+});
+
+describe('verify --since', { skip: process.getuid?.() !== 0 }, () => {
+  /** How often files are opened. */
+  function countOpens(work: () => void): number {
+    const { openSync } = fs;
+    let count = 0;
+    fs.openSync = (...args) => {
+      count++;
+      return openSync(...args);
+    };
+    syncBuiltinESMExports();
+    try {
+      work();
+    } finally {
+      fs.openSync = openSync;
+      syncBuiltinESMExports();
+    }
+    return count;
+  }
+
+  it('reads records that root has seen once, whatever their size, and finds the same in one turn as in many', () => {
+    const logfilesDirectory = dirname(path);
+    const incomingDirectory = join(logfilesDirectory, 'incoming');
+    mkdirSync(incomingDirectory);
+    const plant = (name: string, rest: Partial<Parameters<typeof plantGroup>[0]> = {}): void =>
+      plantGroup({ incomingDirectory, logfilesDirectory, name, out: name, err: '', segmentLimit: 5000, ...rest });
+    const server = { logfilesDirectory, serverId: 'server_1', witnessFolder: join(logfilesDirectory, 'config') };
+    const site = { incomingDirectory, servers: [server], contents: true };
+    for (let count = 0; count < 60; count++) plant(`old_${count}`);
+    const whole = verifySite({ ...site, done: (evidence) => evidence.tellWitness() });
+    assert.deepEqual([...whole], []);
+    const since = new Date(Date.now() + 1);
+    while (Date.now() <= since.getTime());
+    for (const name of ['good', 'changed', 'gone']) plant(name);
+    writeFileSync(join(incomingDirectory, 'changed.out'), 'CHANGED');
+    for (const extension of ['out', 'err', 'env', 'rdy']) rmSync(join(incomingDirectory, `gone.${extension}`));
+    const verify = (turnBytes?: number): { found: string[]; groups: number; opens: number } => {
+      const found: string[] = [];
+      let groups = 0;
+      const opens = countOpens(() => {
+        const findings = verifySite({ ...site, since, turnBytes });
+        let step = findings.next();
+        for (; !step.done; step = findings.next()) found.push(`${step.value.kind} ${step.value.place}`);
+        groups = step.value.groups;
+      });
+      return { found: found.sort(), groups, opens };
+    };
+    const wrong = ['digest-changed changed.out', 'group-missing gone', 'hash-wrong changed.out'];
+    const one = verify();
+    assert.deepEqual([one.found, one.groups], [wrong, 2]);
+    assert.deepEqual(verify(10_000), one, 'ten times as large, and read once');
+    // A turn may hold two uploads, and three came.
+    const many = verify(1000);
+    assert.deepEqual([many.found, many.groups], [wrong, 2]);
+    assert.ok(many.opens > 3 * one.opens, `${many.opens} files opened, ${one.opens} in one turn`);
+    // Of an upload without a record all records are asked.
+    plant('slipped', { custody: false });
+    const more = [...wrong, 'unrecorded slipped'];
+    for (const turnBytes of [undefined, 10_000, 1000]) {
+      const { found, groups } = verify(turnBytes);
+      assert.deepEqual([found, groups], [more, 3], `${turnBytes}`);
+    }
   });
 });
 

@@ -2,6 +2,7 @@
 // are one job.
 import assert from 'node:assert/strict';
 import {
+  appendFileSync,
   closeSync,
   linkSync,
   mkdirSync,
@@ -39,8 +40,10 @@ import {
   whoseIs,
 } from '../ledger/read-upload.ts';
 import { logFolders, type Site, serversOf } from '../ledger/site.ts';
+import { openWindowStore } from '../ledger/store.ts';
 import { findStreams } from '../ledger/streams.ts';
 import { formatMatch } from '../ledger/texts.ts';
+import { type FileKind, readNewLines } from '../ledger/tracked-files.ts';
 
 const root = mkdtempSync(join(tmpdir(), 'webjob-ledger-'));
 after(() => rmSync(root, { recursive: true }));
@@ -685,5 +688,35 @@ describe('the fields of a job', () => {
     const timeOf = (at: number) => field?.value({ at: new Date(at) } as Job, {} as Site);
     for (const at of instants) assert.equal(timeOf(at), new Date(at).toISOString());
     assert.equal(timeOf(Number.NaN), undefined);
+  });
+});
+
+describe('a file of which nothing is wanted but what comes', () => {
+  it('is gone on with where its last whole line ends, however long the rest is', async () => {
+    const file = join(root, 'grows');
+    const database = openWindowStore();
+    const read = async (holds: readonly string[] | undefined): Promise<string[]> => {
+      const kind: FileKind<string> = {
+        ...{ kind: 'custody', list: () => [file], isLive: () => true, maxLineBytes: 1 << 20, holds },
+        parse: (text) => text,
+      };
+      const found: string[] = [];
+      for await (const { lines } of readNewLines(database, kind, () => assert.fail('it is there')))
+        found.push(...lines);
+      return found;
+    };
+    try {
+      const half = 'b'.repeat(200_000);
+      writeFileSync(file, `a\n${half}`);
+      assert.deepEqual(await read([]), []);
+      appendFileSync(file, 'b\nc\nd');
+      assert.deepEqual(await read(undefined), [`${half}b`, 'c']);
+      appendFileSync(file, '\ne\nf');
+      assert.deepEqual(await read([]), []);
+      appendFileSync(file, '\n');
+      assert.deepEqual(await read(undefined), ['f']);
+    } finally {
+      database.close();
+    }
   });
 });

@@ -7,12 +7,12 @@ import { formatTime, isJobId } from 'webjob-protocol';
 import { EXIT_CODES, Failure } from '../../cli/failure.ts';
 import { formatBytes, paint, printJson, safeLine, safeText, say } from '../../cli/output.ts';
 import { type Output, openOutput } from '../../cli/pager.ts';
-import { type Act, Acts, actJson, isHeld } from '../../evidence/acts.ts';
+import { type Act, actJson, isHeld } from '../../evidence/acts.ts';
+import { readActs } from '../../ledger/acts.ts';
 import { describeClockSkew } from '../../ledger/clock.ts';
 import { readRecordFields } from '../../ledger/ending.ts';
 import { describeDiffering, describeExit, describePlace, jobJson, lineJson } from '../../ledger/fields.ts';
 import type { Job } from '../../ledger/job.ts';
-import { logFolders } from '../../ledger/site.ts';
 import { findJobStreams, readPackedRecord, type Stored, type StoredStream } from '../../ledger/streams.ts';
 import { formatDump, isBinary } from '../../pages/stream.ts';
 import { findJob } from '../jobs/lookup.ts';
@@ -85,7 +85,7 @@ async function show(sites: readonly Site[], jid: string, options: Options, isJso
   const isStream = asked.length > 0 && !options.all;
   const bytes = STREAMS.reduce((sum, name) => sum + (stored[name]?.bytes ?? 0), 0);
   const verification = isStream || site.remote ? undefined : verifyShown(site, job, bytes);
-  const acts = isStream || site.remote ? [] : new Acts(logFolders(site)).of(job);
+  const acts = isStream || site.remote ? [] : readActs(site, job);
   if (isJson)
     printJson({
       ...jobJson(site, job),
