@@ -1,4 +1,4 @@
-// What operators did with jobs, read from the custody record of webjobctl: notes, holds, checks,
+// What operators did with jobs and assignments, read from the custody record of webjobctl: notes, holds, checks,
 // downloads and evidence packages.
 import { closeSync, existsSync, fstatSync } from 'node:fs';
 import { join } from 'node:path';
@@ -7,13 +7,13 @@ import { encodeField } from 'webjob-protocol';
 import { WRITER } from './events.ts';
 import { openCustodyFile } from './records.ts';
 
-const ACTS = ['note', 'hold', 'release', 'verify', 'download', 'evidence'] as const;
+const ACTS = ['note', 'hold', 'release', 'verify', 'download', 'evidence', 'assign', 'assign-change'] as const;
 
-/** One act on one job, or on a client. */
+/** One act on one job, one assignment, or on a client. */
 export interface Act {
   event: (typeof ACTS)[number];
   /** `client` for a hold on everything of a client. */
-  kind: 'job' | 'client';
+  kind: 'job' | 'client' | 'assignment';
   id: string;
   /** The time of the act, in ISO 8601. */
   at: string;
@@ -22,8 +22,10 @@ export interface Act {
   text: string;
 }
 
-/** Every record of an act contains one of these texts. */
-export const ACT_TEXTS: readonly string[] = ACTS.map((event) => `,"event":"${event}",`);
+/** Every record of an act contains one of these texts: one is for both events of assignments. */
+export const ACT_TEXTS: readonly string[] = [
+  ...new Set(ACTS.map((event) => `,"event":"${event.replace('-change', '')}`)),
+];
 
 /** How far a segment was read. */
 export interface ReadUpTo {
@@ -36,7 +38,7 @@ export interface ReadUpTo {
 export interface KeptActs {
   /** By the path of each segment. */
   read: ReadonlyMap<string, ReadUpTo>;
-  /** Returns the acts on one job or client, oldest first, each with the path of its segment. */
+  /** Returns the acts on one job, client or assignment, oldest first, each with the path of its segment. */
   of(kind: Act['kind'], id: string): { act: Act; path: string }[];
 }
 
@@ -71,6 +73,12 @@ export class Acts {
     const clients = clientId === undefined ? [] : this.#find('client', clientId);
     if (clients.length === 0) return own;
     return [...own, ...clients].sort((a, b) => (a.at < b.at ? -1 : Number(a.at > b.at)));
+  }
+
+  /** Returns the acts on an assignment, oldest first. */
+  ofAssignment(id: string): Act[] {
+    this.#refresh();
+    return this.#find('assignment', id);
   }
 
   #find(kind: Act['kind'], id: string): Act[] {
@@ -157,6 +165,14 @@ export function actsIn(facts: Record<string, unknown>): Act[] {
     case 'release':
       if (facts.kind === 'job') return job(facts.id, text('reason'));
       return facts.kind === 'client' ? [{ ...act, kind: 'client', id: text('id'), text: text('reason') }] : [];
+    case 'assign': {
+      const { assignment: id } = (facts.assignment ?? {}) as { assignment?: unknown };
+      return typeof id === 'string' ? [{ ...act, kind: 'assignment', id, text: '' }] : [];
+    }
+    case 'assign-change': {
+      const words = [text('state'), text('reason')].filter(Boolean).join(': ');
+      return [{ ...act, kind: 'assignment', id: text('id'), text: words }];
+    }
     case 'verify':
       return job(facts.job, text('words'));
     case 'download':

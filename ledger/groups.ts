@@ -3,7 +3,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { matchesGlob } from 'webjob-protocol';
 import { Failure } from '../cli/failure.ts';
 import { errorCode } from '../cli/files.ts';
-import { type Groups, GroupsError, makeMembership, parseGroups } from '../fleet/groups.ts';
+import { type Groups, GroupsError, makeMembership, membersOf, parseGroups } from '../fleet/groups.ts';
 import { fleetPaths } from '../fleet/paths.ts';
 import type { Site } from './site.ts';
 
@@ -16,6 +16,11 @@ export function readGroups(settings: Site['settings']): Groups {
     const reason = error instanceof GroupsError ? error.message : errorCode(error);
     throw new Failure('failed', `${groups} cannot be read: ${reason}`, 'a line is: name = member member');
   }
+}
+
+/** The client ids and globs that such a text means, its groups taken apart. Throws Failure `failed`. */
+export function expandClients({ settings, remote }: Pick<Site, 'settings' | 'remote'>, text: string): string[] {
+  return [...membersOf(remote ? new Map() : readGroups(settings), text.split(','))];
 }
 
 export interface ClientFilter {

@@ -46,6 +46,8 @@ export interface SignedResult {
 const FIRST_LINE = 'webjob-result/v1\n';
 const SIGNATURE = 'ResultSignature';
 const SEALED_TO = 'SealedTo';
+/** How a sealed stream begins, in the format of age. */
+export const SEALED_MAGIC = 'age-encryption.org/v1\n';
 const SIZES = /^(?:0|[1-9][0-9]{0,15})$/;
 const SHA256 = /^[0-9a-f]{64}$/;
 
@@ -85,6 +87,14 @@ export function isSealed(env: Buffer): boolean {
  */
 export function sealedTo(fields: ReadonlyMap<string, string>): string[] | undefined {
   return fields.get(SEALED_TO)?.split(',');
+}
+
+/**
+ * `sealed to age1r8sp…, age1xyz…`, shortened because hybrid recipients have two thousand
+ * characters.
+ */
+export function describeSealing(recipients: readonly string[]): string {
+  return `sealed to ${recipients.map((one) => (one.length > 70 ? `${one.slice(0, 40)}...` : one)).join(', ')}`;
 }
 
 /**

@@ -147,6 +147,8 @@ const ACT_WORDS: Record<Act['event'], string> = {
   verify: 'Verified',
   download: 'Downloaded',
   evidence: 'Handed over',
+  assign: 'Assigned',
+  'assign-change': 'Changed',
 };
 
 /** Notes, holds and the like, with a heading; undefined for a job without any. */

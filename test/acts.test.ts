@@ -19,7 +19,7 @@ import {
 import { createServer } from 'node:net';
 import { dirname, join } from 'node:path';
 import { after, before, beforeEach, describe, it } from 'node:test';
-import { type ActAnswer, type ActRequest, formatRequest, makeActId } from '../admin/acts/request.ts';
+import { type ActAnswer, type ActRequest, formatRequest, makeActId, subjectOf } from '../admin/acts/request.ts';
 import type { Directive } from '../admin/configtest/httpd.ts';
 import { checkView } from '../admin/configtest/view.ts';
 import { readSite } from '../admin/site/site.ts';
@@ -69,7 +69,7 @@ function put(name: string, content: string | Buffer): string {
 
 function ask(request: Partial<ActRequest> & Pick<ActRequest, 'act'>, at = Date.now()): string {
   const whole = { job: ids.second, client: 'client1', user: 'anna', text: undefined, stream: undefined, ...request };
-  const id = makeActId(whole.job, at);
+  const id = makeActId(subjectOf(whole), at);
   put(`${id}.json`, formatRequest(whole));
   return id;
 }
@@ -227,7 +227,7 @@ describe('webjobctl acts', () => {
       for (const end of ['json', 'zip']) writeFileSync(join(answers, `${id}.${end}`), '{}');
     mkdirSync(join(answers, `.${young}.1.new`));
     await acts();
-    assert.deepEqual(readdirSync(answers).sort(), [`${young}.json`, `${young}.zip`]);
+    assert.deepEqual(readdirSync(answers).sort(), [`${young}.json`, `${young}.zip`, 'status.sqlite']);
   });
 
   it('takes nothing for a request that is none, follows no link, and waits for nobody', async () => {
@@ -263,6 +263,13 @@ describe('webjobctl acts', () => {
       ...[{ text: '' }, { text: undefined }, { text: 'a\nb' }, { text: '\u202etxt' }, { text: 'x'.repeat(1001) }],
       ...[{ stream: 'out' }, { act: 'download', text: undefined, stream: 'rdy' }, { act: 'verify' }],
       ...[{ act: 'download', text: undefined, stream: '__proto__' }],
+      ...[
+        { act: 'pause' },
+        { assignment: '1' },
+        { act: 'pause', assignment: '1' },
+        { job: undefined, assignment: '1' },
+      ],
+      ...['0', '-1', '1/2', 1].map((assignment) => ({ act: 'cancel', job: undefined, assignment })),
     ].map((one) => (typeof one === 'string' || Buffer.isBuffer(one) ? one : changed(one as Record<string, unknown>)));
     for (const content of bad) put(name(), content);
     for (const at of [Date.now() - 25 * 3_600_000, Date.now() + 3_600_000, 0]) put(name(ids.second, at), request);
@@ -283,7 +290,7 @@ describe('webjobctl acts', () => {
     assert.equal(readEvents().length, events + 1);
     assert.equal(readFileSync(secret, 'utf8'), request);
     assert.deepEqual(readdirSync(inbox).sort(), [writing, 'full'].sort());
-    assert.deepEqual(readdirSync(answers), [`${one}.json`]);
+    assert.deepEqual(readdirSync(answers).sort(), [`${one}.json`, 'status.sqlite']);
     assert.doesNotMatch(ran.stderr, /[\x00-\x09\x0b-\x1f]|\u202e/);
     // A packed name and a missing one are as good as none.
     assert.match(ran.stderr, /removed \S+ from the inbox, which is not a request: ELOOP/);

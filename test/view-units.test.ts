@@ -270,7 +270,7 @@ it('numbers are grouped, and counted in words', () => {
 
 describe('a form', () => {
   const place = { inbox: '', answers: '', secret: join(own.root, 'acts.secret') };
-  const purpose = { user: 'alice', act: 'note', job: 'server_1_1085355126_00723' } as const;
+  const purpose = { user: 'alice', act: 'note', subject: 'server_1_1085355126_00723' } as const;
   const isRefused = (act: () => unknown, status = 403): void =>
     assert.throws(act, (error) => error instanceof NotShown && error.status === status);
 
@@ -319,7 +319,7 @@ describe('a form', () => {
     assert.equal(openToken(place, purpose, token, now + 7.9 * 3_600_000), token.split('.')[0]);
     assert.notEqual(makeToken(place, purpose, now), token);
     isRefused(() => openToken(place, purpose, token, now + 8.1 * 3_600_000));
-    for (const change of [{ user: 'bob' }, { act: 'hold' }, { job: 'server_1_1085355126_00724' }] as const)
+    for (const change of [{ user: 'bob' }, { act: 'hold' }, { subject: 'server_1_1085355126_00724' }] as const)
       isRefused(() => openToken(place, { ...purpose, ...change }, token));
     const later = `${String(now + 1).padStart(13, '0')}${token.slice(13)}`;
     for (const bad of ['', '.', 'x', token.slice(1), `${token}0`, token.toUpperCase(), later])

@@ -56,12 +56,13 @@ export function readForm(request: CgiRequest, body: Body): URLSearchParams {
 export interface Purpose {
   user: string;
   act: ActName;
-  job: string;
+  /** The job or assignment, as `subjectOf` has it. */
+  subject: string;
 }
 
 /** A token for one form: the id of its future request, with a proof that this view made it. */
 export function makeToken(place: ActPlace, purpose: Purpose, now = Date.now()): string {
-  const id = makeActId(purpose.job, now);
+  const id = makeActId(purpose.subject, now);
   return `${id}.${sign(place, purpose, id).toString('hex')}`;
 }
 
@@ -78,9 +79,9 @@ export function openToken(place: ActPlace, purpose: Purpose, token: string, now 
   return id;
 }
 
-function sign({ secret }: ActPlace, { user, act, job }: Purpose, id: string): Buffer {
+function sign({ secret }: ActPlace, { user, act, subject }: Purpose, id: string): Buffer {
   return createHmac('sha256', readSecret(secret))
-    .update(JSON.stringify([user, act, job, id]))
+    .update(JSON.stringify([user, act, subject, id]))
     .digest();
 }
 

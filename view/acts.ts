@@ -1,5 +1,5 @@
-// The page of acts on a job, and their results: a form becomes a request in the inbox, which
-// `webjobctl acts` carries out and answers.
+// The pages of acts on a job and on an assignment, and their results: a form becomes a request in
+// the inbox, which `webjobctl acts` carries out and answers.
 import { fstatSync, openSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { CgiRequest, CgiResponse } from 'node-cgi-compat';
@@ -7,9 +7,18 @@ import { STREAMS } from 'webjob-locker';
 import { isJobId } from 'webjob-protocol';
 import { listIds, packageFile, readAnswer } from '../admin/acts/answers.ts';
 import { parseNote } from '../admin/acts/note.ts';
-import { ACT_NAMES, ACTS_WITH_TEXT, type ActAnswer, type ActName, parseActId } from '../admin/acts/request.ts';
+import {
+  ACT_NAMES,
+  ACTS_WITH_TEXT,
+  type ActAnswer,
+  type ActName,
+  type ActRequest,
+  ASSIGNMENT_ACTS,
+  parseActId,
+  subjectOf,
+} from '../admin/acts/request.ts';
 import { Failure } from '../cli/failure.ts';
-import { isHeld } from '../evidence/acts.ts';
+import { type Act, isHeld } from '../evidence/acts.ts';
 import { openAsFile } from '../ledger/compare.ts';
 import type { Job } from '../ledger/job.ts';
 import { findById } from '../ledger/scan.ts';
@@ -20,8 +29,10 @@ import { formatInstant, formatState } from '../pages/tables.ts';
 import { makeToken, openToken, requireActor, requireSameOrigin, sendRequest } from './acting.ts';
 import { answerFile, answerRedirect, type Page, safeFileName } from './answer.ts';
 import { formatAsked, listWaiting, TAKE_MS } from './asked.ts';
+import { findAssignment, formatAssignmentState, titleOf } from './assignments.ts';
 import { type Context, NotShown } from './context.ts';
-import { actsOf, findOne } from './job.ts';
+import { findOne } from './job.ts';
+import { actsOf } from './on-record.ts';
 import type { ActPlace } from './place.ts';
 
 /** How long a form waits for its answer before the page says that it waits. */
@@ -41,43 +52,114 @@ function findActedOn(context: Context, name: string): Job & { jobId: string } {
   throw new NotShown(404, 'This job has no id of the server, so nothing can be put on record of it.');
 }
 
-/** The forms for all acts, and the results of earlier requests. */
-export function actsPage(context: Context, request: CgiRequest, name: string): Page {
-  const user = requireActor(request);
-  const place = requirePlace(context);
-  const job = findActedOn(context, name);
-  const { book, links, site } = context;
-  const acts = actsOf(site).of(job);
-  // After a form was sent, the page reloads until the answer is there; it has no input that a
-  // reload would lose.
-  const isWaiting = context.params.has('asked') && listWaiting(place, job.jobId).length > 0;
-  const title = `Acts on ${job.command ?? 'unknown command'} of ${job.clientId ?? 'unknown client'}`;
-  const form = (act: ActName, button: string, fields?: Markup): Markup =>
-    html`<form class="act-form" action="${links.act(job)}" method="post" aria-label="${button}">
-<input type="hidden" name="act" value="${act}"><input type="hidden" name="token" value="${makeToken(place, { user, act, job: job.jobId })}">
+/** The job or assignment that somebody acts on. */
+interface Subject {
+  text: string;
+  /** The fields of a request for it. */
+  fields: Pick<ActRequest, 'job' | 'assignment' | 'client'>;
+  acts: readonly ActName[];
+  /** The page of acts on it. */
+  href: string;
+}
+
+export const ACT_KINDS = ['job', 'assignment'] as const;
+export type ActKind = (typeof ACT_KINDS)[number];
+
+/** Throws NotShown. */
+function findSubject(context: Context, kind: ActKind, name: string): Subject {
+  const isOnAssignment = (act: ActName): boolean => ASSIGNMENT_ACTS.includes(act);
+  if (kind === 'job') {
+    const job = findActedOn(context, name);
+    const fields = { job: job.jobId, client: job.clientId };
+    const acts = ACT_NAMES.filter((act) => !isOnAssignment(act));
+    return { text: subjectOf(fields), fields, acts, href: context.links.act(job) };
+  }
+  const { number } = findAssignment(context, name).assignment;
+  const fields = { job: undefined, assignment: String(number), client: undefined };
+  const href = context.links.page(`/act/assignment/${number}`);
+  return { text: subjectOf(fields), fields, acts: ASSIGNMENT_ACTS, href };
+}
+
+/** Makes a form for one act; `fields` are for the reader to fill in. */
+type MakeForm = (act: ActName, button: string, fields?: Markup) => Markup;
+
+function makeForms(place: ActPlace, user: string, { text, href }: Subject): MakeForm {
+  return (act, button, fields) =>
+    html`<form class="act-form" action="${href}" method="post" aria-label="${button}">
+<input type="hidden" name="act" value="${act}"><input type="hidden" name="token" value="${makeToken(place, { user, act, subject: text })}">
 ${fields}<button type="submit">${button}</button></form>
 `;
-  const text = (id: string, label: string): Markup =>
-    html`<div class="text"><label for="${id}">${label}</label><input id="${id}" name="text" type="text" maxlength="1000" required autocomplete="off"></div>`;
-  const formatForms = (): Markup => html`<div class="acts">
-<section><h2>Verify</h2><p class="note">Holds its uploads against the custody record and the record of the run.</p>${form('verify', 'Verify now')}</section>
-<section><h2>Note</h2><p class="note">One line. It cannot be changed or removed.</p>${form('note', 'Add note', text('note', 'Note'))}</section>
-<section><h2>Hold</h2><p class="note">What is on hold no prune and no pack touches.</p>${isHeld(acts.filter(({ kind }) => kind === 'job')) ? form('release', 'Release', text('reason', 'Reason')) : form('hold', 'Put on hold', text('reason', 'Reason'))}</section>
-<section><h2>Download</h2><p class="note">One stream, byte for byte.</p>${form(
-    'download',
-    'Download',
-    html`<div class="text"><label for="take">Stream</label><select id="take" name="stream">${STREAMS.map((stream) => html`<option value="${stream}">.${stream}</option>`)}</select></div>`,
-  )}</section>
-<section><h2>Evidence</h2><p class="note">A package of this job that anyone can check.</p>${form('package', 'Make a package')}</section>
-</div>`;
+}
+
+function textField(id: string, label: string): Markup {
+  return html`<div class="text"><label for="${id}">${label}</label><input id="${id}" name="text" type="text" maxlength="1000" required autocomplete="off"></div>`;
+}
+
+/** The forms for all acts, and the results of earlier requests. */
+export function actsPage(context: Context, request: CgiRequest, kind: ActKind, name: string): Page {
+  const user = requireActor(request);
+  const place = requirePlace(context);
+  const subject = findSubject(context, kind, name);
+  // After a form was sent, the page reloads until the answer is there; it has no input that a
+  // reload would lose.
+  const isWaiting = context.params.has('asked') && listWaiting(place, subject.text).length > 0;
+  const form = makeForms(place, user, subject);
+  const { title, lead, forms, acts } =
+    kind === 'job' ? describeJob(context, name, form) : describeOne(context, name, form);
   return {
-    ...{ title: `${title}, ${job.jobId}`, place: '/jobs', refreshSeconds: isWaiting ? 3 : undefined },
+    ...{ title: `${title}, ${subject.text}`, place: kind === 'job' ? '/jobs' : '/assignments' },
+    refreshSeconds: isWaiting ? 3 : undefined,
     content: html`<h1>${title}</h1>
-<p class="lead">${formatState(job.state)} · ${formatInstant(job.at, book)} · <a class="path" href="${links.job(job)}">${job.jobId}</a></p>
+<p class="lead">${lead}</p>
 <p class="note">Each act is put on the custody record with your name, ${user}.</p>
-${formatAsked(context, job.jobId, user)}
-${isWaiting ? html`<p><a href="${links.act(job)}">Ask for another act</a></p>` : formatForms()}
-${formatActs({ acts }, book)}`,
+${formatAsked(context, subject.text, user)}
+${isWaiting ? html`<p><a href="${subject.href}">Ask for another act</a></p>` : forms}
+${formatActs({ acts }, context.book)}`,
+  };
+}
+
+interface Described {
+  title: string;
+  lead: Markup;
+  forms: Markup;
+  acts: readonly Act[];
+}
+
+function describeJob(context: Context, name: string, form: MakeForm): Described {
+  const { book, links, site } = context;
+  const job = findActedOn(context, name);
+  const acts = actsOf(site).of(job);
+  return {
+    ...{ acts, title: `Acts on ${job.command ?? 'unknown command'} of ${job.clientId ?? 'unknown client'}` },
+    lead: html`${formatState(job.state)} · ${formatInstant(job.at, book)} · <a class="path" href="${links.job(job)}">${job.jobId}</a>`,
+    forms: html`<div class="acts">
+<section><h2>Verify</h2><p class="note">Holds its uploads against the custody record and the record of the run.</p>${form('verify', 'Verify now')}</section>
+<section><h2>Note</h2><p class="note">One line. It cannot be changed or removed.</p>${form('note', 'Add note', textField('note', 'Note'))}</section>
+<section><h2>Hold</h2><p class="note">What is on hold no prune and no pack touches.</p>${isHeld(acts.filter(({ kind }) => kind === 'job')) ? form('release', 'Release', textField('reason', 'Reason')) : form('hold', 'Put on hold', textField('reason', 'Reason'))}</section>
+<section><h2>Download</h2><p class="note">One stream, byte for byte.</p>${form(
+      'download',
+      'Download',
+      html`<div class="text"><label for="take">Stream</label><select id="take" name="stream">${STREAMS.map((stream) => html`<option value="${stream}">.${stream}</option>`)}</select></div>`,
+    )}</section>
+<section><h2>Evidence</h2><p class="note">A package of this job that anyone can check.</p>${form('package', 'Make a package')}</section>
+</div>`,
+  };
+}
+
+function describeOne(context: Context, name: string, form: MakeForm): Described {
+  const { links, site } = context;
+  const { assignment } = findAssignment(context, name);
+  const { number, facts } = assignment;
+  const isOver = facts.state === 'cancelled';
+  return {
+    ...{ title: `Acts on assignment ${number}`, acts: actsOf(site).ofAssignment(String(number)) },
+    lead: html`${formatAssignmentState(facts.state)} · <a href="${links.page(`/assignment/${number}`)}">${titleOf(assignment)}</a>`,
+    forms: isOver
+      ? html`<p class="note">It is cancelled: nothing is left to stop.</p>`
+      : html`<div class="acts">
+${facts.state === 'paused' ? undefined : html`<section><h2>Pause</h2><p class="note">No client fetches it until <code>webjobctl assign resume ${number}</code>.</p>${form('pause', 'Pause', textField('pause-reason', 'Reason'))}</section>`}
+<section><h2>Cancel</h2><p class="note">No client fetches it any more. What was fetched runs to its end.</p>${form('cancel', 'Cancel it', textField('cancel-reason', 'Reason'))}</section>
+</div>`,
   };
 }
 
@@ -85,24 +167,24 @@ ${formatActs({ acts }, book)}`,
 export async function performAct(
   context: Context,
   request: CgiRequest,
-  name: string,
+  [kind, name]: readonly [ActKind, string],
   fields: URLSearchParams,
 ): Promise<CgiResponse> {
   const user = requireActor(request);
   requireSameOrigin(request);
   const place = requirePlace(context);
-  const job = findActedOn(context, name);
-  const act = ACT_NAMES.find((known) => known === fields.get('act'));
+  const subject = findSubject(context, kind, name);
+  const act = subject.acts.find((known) => known === fields.get('act'));
   if (!act) throw new NotShown(400, 'There is no such act.');
-  const id = openToken(place, { user, act, job: job.jobId }, fields.get('token') ?? '');
-  const back = `${context.links.act(job)}?asked=1#asked`;
+  const id = openToken(place, { user, act, subject: subject.text }, fields.get('token') ?? '');
+  const back = `${subject.href}?asked=1#asked`;
   // A form that is sent twice is one act.
-  if (isKnown(place, id, job.jobId)) return answerRedirect(303, back);
+  if (isKnown(place, id, subject.text)) return answerRedirect(303, back);
   const stream = STREAMS.find((known) => known === fields.get('stream'));
   if (act === 'download' && !stream) throw new NotShown(400, 'There is no such stream.');
   const text = ACTS_WITH_TEXT.includes(act) ? parseText(fields.get('text') ?? '') : undefined;
   sendRequest(place, id, {
-    ...{ act, job: job.jobId, client: job.clientId, user, text },
+    ...{ act, ...subject.fields, user, text },
     stream: act === 'download' ? stream : undefined,
   });
   const answer = await waitForAnswer(place, id);
@@ -127,8 +209,8 @@ async function waitForAnswer({ answers }: ActPlace, id: string): Promise<ActAnsw
   return undefined;
 }
 
-function isKnown({ inbox, answers }: ActPlace, id: string, job: string): boolean {
-  return listIds(inbox, job).includes(id) || readAnswer(answers, id) !== undefined;
+function isKnown({ inbox, answers }: ActPlace, id: string, subject: string): boolean {
+  return listIds(inbox, subject).includes(id) || readAnswer(answers, id) !== undefined;
 }
 
 /** The result of an act for its user: a stream, or a package. Throws NotShown. */
@@ -136,7 +218,7 @@ export async function takeAnswer(context: Context, request: CgiRequest, id: stri
   const user = requireActor(request);
   const place = requirePlace(context);
   const answer = parseActId(id) && readAnswer(place.answers, id);
-  if (!answer || answer.user !== user || answer.state !== 'done')
+  if (!answer || answer.user !== user || answer.state !== 'done' || answer.job === undefined)
     throw new NotShown(404, 'There is nothing to take: it was not asked for by you, or is gone.');
   const name = safeFileName(answer.job);
   if (answer.act === 'package') {

@@ -16,6 +16,7 @@ const PLACES = [
   ['/jobs', 'Jobs'],
   ['/clients', 'Clients'],
   ['/commands', 'Commands'],
+  ['/assignments', 'Assignments'],
   ['/search', 'Search'],
 ] as const;
 

@@ -12,10 +12,10 @@ import type { ActPlace } from './place.ts';
 /** How long a stream may be downloaded after that was recorded. */
 export const TAKE_MS = 900_000;
 
-/** The requests for a job in the inbox. */
-export function listWaiting({ inbox, answers }: ActPlace, job: string): { at: Date; act: ActName; user: string }[] {
-  const answered = new Set(listIds(answers, job));
-  return listIds(inbox, job).flatMap((id) => {
+/** The requests for a job or an assignment in the inbox. */
+export function listWaiting({ inbox, answers }: ActPlace, subject: string): { at: Date; act: ActName; user: string }[] {
+  const answered = new Set(listIds(answers, subject));
+  return listIds(inbox, subject).flatMap((id) => {
     if (answered.has(id)) return [];
     const path = join(inbox, actFile(id));
     try {
@@ -35,14 +35,19 @@ const WORDS: Record<ActName, string> = {
   note: 'Note',
   download: 'Download',
   package: 'Package of evidence',
+  pause: 'Pause',
+  cancel: 'Cancel',
 };
 
-/** The requests for a job within the last day and their results; undefined when there are none. */
-export function formatAsked(context: Context, jobId: string, user?: string): Markup | undefined {
+/**
+ * The requests for a job or an assignment within the last day and their results; undefined when
+ * there are none.
+ */
+export function formatAsked(context: Context, subject: string, user?: string): Markup | undefined {
   const { acts: place, book, links } = context;
   if (!place) return undefined;
-  const waiting = listWaiting(place, jobId);
-  const answers = readAnswers(place.answers, jobId).sort((a, b) => (a.askedAt < b.askedAt ? -1 : 1));
+  const waiting = listWaiting(place, subject);
+  const answers = readAnswers(place.answers, subject).sort((a, b) => (a.askedAt < b.askedAt ? -1 : 1));
   if (waiting.length + answers.length === 0) return undefined;
   const time = (at: string | Date): Markup => formatInstant(new Date(at), book);
   const way = ({ id, act, user: by, state, answeredAt }: ActAnswer): Markup | undefined => {

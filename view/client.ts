@@ -13,6 +13,8 @@ import type { Page } from './answer.ts';
 import { type Context, NotShown } from './context.ts';
 import { digestOutputs, type Output } from './digests.ts';
 import { asFormat } from './links.ts';
+import { formatMissed, missedJsonOf } from './missed.ts';
+import { formatStatusTime, statusOf } from './status.ts';
 import { formatTimeline } from './timeline.ts';
 import { groupDigits } from './words.ts';
 
@@ -88,6 +90,7 @@ ${formatTiles([
   ['changed since the run before', changed, changed > 0 ? 'warn' : undefined, '#commands'],
   ['bytes received', formatBytes(totals.received)],
 ])}
+${formatMissedOf(context, name)}
 <h2>The last ${TIMELINE_DAYS} days</h2>
 ${formatTimeline(recent, now, TIMELINE_DAYS, context)}
 <h2 id="commands">Newest results</h2>
@@ -96,6 +99,18 @@ ${formatNewest(newest, context)}
 ${formatJobTable('rows', `Jobs of ${name}, the newest first`, recent.slice(0, SHOWN_JOBS), '', book)}
 <p class="ways"><a href="${mine}">All jobs of this client</a> · <a href="${asFormat(links.client(name), 'json')}">JSON</a></p>`,
   };
+}
+
+const SHOWN_MISSED = 100;
+
+/** The missed expectations of this client; undefined when there are none. */
+function formatMissedOf(context: Context, name: string): Markup | undefined {
+  const status = statusOf(context);
+  const missed = status?.problemsOf(name, 'expectations', SHOWN_MISSED) ?? [];
+  if (!status || missed.length === 0) return undefined;
+  return html`<h2 id="missed">Expectations missed</h2>
+${formatMissed(missed, context)}
+${formatStatusTime(status, context)}`;
 }
 
 /** The usual interval between two runs, in words. */
@@ -159,6 +174,7 @@ export async function clientJson(context: Context, name: string): Promise<unknow
       outputSha256: typeof output === 'object' ? output.sha256 : null,
       changed: isChanged ?? null,
     })),
+    missed: (statusOf(context)?.problemsOf(name, 'expectations', SHOWN_MISSED) ?? []).map(missedJsonOf),
     failures: recent.filter(isFailure).length,
     jobs: recent.slice(0, SHOWN_JOBS).map((job) => jobJson(site, job)),
   };

@@ -5,11 +5,14 @@ import { compareStreams } from '../ledger/compare.ts';
 import type { Job } from '../ledger/job.ts';
 import { findById, findEarlier } from '../ledger/scan.ts';
 import { findJobStreams } from '../ledger/streams.ts';
+import { describeSealing } from '../notes/result.ts';
 import { html, type Markup } from '../pages/html.ts';
 import { formatInstant, formatState } from '../pages/tables.ts';
 import type { Page } from './answer.ts';
 import { type Context, formatFailure, NotShown } from './context.ts';
+import { findGolden } from './golden.ts';
 import { asFormat } from './links.ts';
+import { findSealed } from './sealed.ts';
 import { groupDigits } from './words.ts';
 
 /**
@@ -42,12 +45,24 @@ async function compare(context: Context): Promise<Compared | { to: Job | undefin
   const to = find(context, params.get('to'));
   const given = params.get('from')?.trim();
   if (!to || !given) return { to, stream };
-  const from = given === 'previous' ? findEarlier(database, site, to) : find(context, given);
+  const golden = given === 'golden' ? findGolden(context, to) : undefined;
+  if (given === 'golden' && golden === undefined)
+    throw new NotShown(404, `The file expect names no golden run of ${to.command} on ${to.clientId}.`);
+  const from = given === 'previous' ? findEarlier(database, site, to) : find(context, golden ?? given);
   if (!from) throw new NotShown(404, `There is no earlier run of ${to.command} on ${to.clientId} with output.`);
   const compared: Compared = { from, to, stream, text: '', differs: false, isCut: false, failure: undefined };
   try {
-    const [a, b] = [(await findJobStreams(site, from))[stream], (await findJobStreams(site, to))[stream]];
+    const both = [await findJobStreams(site, from), await findJobStreams(site, to)] as const;
+    const [a, b] = [both[0][stream], both[1][stream]];
     if (!a || !b) throw new Failure('nothing', `${(a ? to : from).jobId} has no .${stream}`);
+    for (const [index, job] of [from, to].entries()) {
+      const sealed = await findSealed(both[index] ?? {}, stream);
+      if (sealed)
+        throw new Failure(
+          'failed',
+          `.${stream} of ${job.jobId} is ${describeSealing(sealed.recipients)}: webjobctl diff --identity compares it`,
+        );
+    }
     if (Math.max(a.bytes, b.bytes) > MAX_STREAM_BYTES)
       throw new Failure(
         'failed',
@@ -93,12 +108,12 @@ export async function diffPage(context: Context): Promise<Page> {
     content: html`<h1>What differs</h1>
 <p class="lead">${name}</p>
 <form class="filter" action="${links.page('/diff')}" method="get" aria-label="Compare">
-<div class="long"><label for="from">Before: a job id, or previous</label><input id="from" name="from" type="text" value="${params.get('from') ?? ''}" placeholder="previous" autocomplete="off" spellcheck="false" required></div>
+<div class="long"><label for="from">Before: a job id, previous or golden</label><input id="from" name="from" type="text" value="${params.get('from') ?? ''}" placeholder="previous" autocomplete="off" spellcheck="false" required></div>
 <div class="long"><label for="to">After: a job id</label><input id="to" name="to" type="text" value="${params.get('to') ?? ''}" autocomplete="off" spellcheck="false" required></div>
 <div><label for="stream">Stream</label><select id="stream" name="stream">${STREAMS.map((one) => html`<option value="${one}"${one === stream ? html` selected` : undefined}>.${one}</option>`)}</select></div>
 <div class="act"><button type="submit">Compare</button></div>
 </form>
-${'from' in compared ? formatCompared(compared, context) : html`<p class="note">Give the job id of the run to compare with, or the word previous.</p>`}`,
+${'from' in compared ? formatCompared(compared, context) : html`<p class="note">Give the job id of the run to compare with, or the word previous or golden.</p>`}`,
   };
 }
 
@@ -130,7 +145,7 @@ function formatDiff(text: string, isCut: boolean): Markup {
 /** The result in the form of `webjobctl --json diff`. */
 export async function diffJson(context: Context): Promise<unknown> {
   const compared = await compare(context);
-  if (!('from' in compared)) throw new NotShown(400, 'Give from, a job id or previous, and to, a job id.');
+  if (!('from' in compared)) throw new NotShown(400, 'Give from, a job id, previous or golden, and to, a job id.');
   const { from, to, stream, differs, text, isCut, failure } = compared;
   if (failure) throw new NotShown(404, failure.message);
   return { from: from.jobId, to: to.jobId, stream, differs, diff: isCut ? null : text };

@@ -7,9 +7,12 @@ import { digestStream } from '../ledger/digest.ts';
 import type { Job } from '../ledger/job.ts';
 import { findStreams } from '../ledger/streams.ts';
 import type { Context } from './context.ts';
+import { findSealed } from './sealed.ts';
 
 const TABLE =
   'CREATE TABLE IF NOT EXISTS view_digests (name TEXT PRIMARY KEY, stamp TEXT NOT NULL, bytes INTEGER NOT NULL, sha256 TEXT NOT NULL) WITHOUT ROWID';
+
+type DigestContext = Pick<Context, 'database' | 'site' | 'deadline'>;
 
 /** A longer stream is not read for a page. */
 const MAX_BYTES = 64 * 1024 * 1024;
@@ -18,7 +21,7 @@ const MAX_BYTES = 64 * 1024 * 1024;
 export type Output = { bytes: number; sha256: string } | 'not read yet' | 'too long' | 'missing';
 
 /** The outputs of jobs, in their order, as far as time allows. */
-export async function digestOutputs(context: Context, jobs: readonly Job[]): Promise<Output[]> {
+export async function digestOutputs(context: DigestContext, jobs: readonly Job[]): Promise<Output[]> {
   const { database } = context;
   database.exec(TABLE);
   const packed = await readPackedDigests(context, jobs);
@@ -46,15 +49,19 @@ export async function digestOutputs(context: Context, jobs: readonly Job[]): Pro
 }
 
 async function digest(
-  { site, deadline }: Context,
+  { site, deadline }: DigestContext,
   group: NonNullable<Job['group']>,
   name: StreamName,
 ): Promise<Output> {
-  const stream = findStreams(site, group)[name];
+  const stored = findStreams(site, group);
+  const stream = stored[name];
   if (!stream) return 'missing';
   if (stream.bytes > MAX_BYTES) return 'too long';
   if (performance.now() > deadline) return 'not read yet';
   try {
+    // Ciphertext differs every time, so outputs are compared by what the client sealed.
+    const sealed = await findSealed(stored, name);
+    if (sealed) return sealed.plain;
     return { bytes: stream.bytes, sha256: await digestStream(stream) };
   } catch (error) {
     if ((error as NodeJS.ErrnoException).syscall === undefined && !(error instanceof Failure)) throw error;
@@ -62,7 +69,7 @@ async function digest(
   }
 }
 
-function keep({ database }: Context, learned: readonly (readonly [string, string, number, string])[]): void {
+function keep({ database }: DigestContext, learned: readonly (readonly [string, string, number, string])[]): void {
   const insert = database.prepare('INSERT OR REPLACE INTO view_digests VALUES (?, ?, ?, ?)');
   try {
     database.exec('BEGIN IMMEDIATE');
@@ -76,7 +83,10 @@ function keep({ database }: Context, learned: readonly (readonly [string, string
 }
 
 /** Manifests contain the digests of archived uploads. */
-async function readPackedDigests({ site, deadline }: Context, jobs: readonly Job[]): Promise<Map<string, Output>> {
+async function readPackedDigests(
+  { site, deadline }: DigestContext,
+  jobs: readonly Job[],
+): Promise<Map<string, Output>> {
   const wanted = new Map<string, Set<string>>();
   for (const { group, packed } of jobs)
     if (!group && packed) wanted.set(packed.pack, (wanted.get(packed.pack) ?? new Set()).add(packed.name));

@@ -6,7 +6,7 @@ import { Failure } from '../cli/failure.ts';
 import { openAsFile } from '../ledger/compare.ts';
 import { html } from '../pages/html.ts';
 import { readForm } from './acting.ts';
-import { actsPage, performAct, takeAnswer } from './acts.ts';
+import { ACT_KINDS, type ActKind, actsPage, performAct, takeAnswer } from './acts.ts';
 import {
   answerAsset,
   answerFile,
@@ -18,6 +18,7 @@ import {
   type SiteFacts,
   safeFileName,
 } from './answer.ts';
+import { assignmentJson, assignmentPage, assignmentsJson, assignmentsPage } from './assignments.ts';
 import { clientJson, clientPage } from './client.ts';
 import { commandJson, commandPage } from './command.ts';
 import { type Context, makeContext, NotShown } from './context.ts';
@@ -27,6 +28,7 @@ import { findStream, jobDetails, jobPage } from './job.ts';
 import { jobsCsv, jobsJson, jobsPage } from './jobs.ts';
 import { makeLinks } from './links.ts';
 import { clientsJson, clientsPage, commandsJson, commandsPage } from './lists.ts';
+import { missedJson, missedPage } from './missed.ts';
 import { overviewJson, overviewPage } from './overview.ts';
 import { openViewStore, type Place, readPlace } from './place.ts';
 import { findJobAddress, searchJson, searchPage } from './search.ts';
@@ -76,7 +78,7 @@ async function answerRequest(
 ): Promise<CgiResponse> {
   const { method, env } = request;
   const path = env.PATH_INFO ?? '';
-  const acted = method === 'POST' ? ACT_PATH.exec(path)?.[1] : undefined;
+  const acted = method === 'POST' ? parseActPath(path) : undefined;
   if (method !== 'GET' && method !== 'HEAD' && acted === undefined)
     throw new NotShown(400, 'Pages are asked for by GET.');
   // The body cannot be read later.
@@ -105,8 +107,12 @@ function fillingPage(): Page {
   };
 }
 
-/** The page of acts on a job. */
-const ACT_PATH = /^\/act\/job\/([^/]+?)(?:\.html)?$/;
+/** The page of acts on a job or an assignment. */
+function parseActPath(path: string): readonly [ActKind, string] | undefined {
+  const [, given, name = ''] = /^\/act\/([a-z]+)\/([^/]+?)(?:\.html)?$/.exec(path) ?? [];
+  const kind = ACT_KINDS.find((known) => known === given);
+  return kind && [kind, name];
+}
 
 type Route = (context: Context, request: CgiRequest, facts: SiteFacts) => Promise<CgiResponse>;
 
@@ -134,6 +140,10 @@ const ROUTES: Readonly<Record<string, Route>> = {
     return address === undefined ? await page(searchPage)(context, request, facts) : answerRedirect(303, address);
   },
   '/search.json': json(searchJson),
+  '/assignments': page(assignmentsPage),
+  '/assignments.json': json(assignmentsJson),
+  '/missed': page(missedPage),
+  '/missed.json': json(missedJson),
   '/diff': page(diffPage),
   '/diff.json': json(diffJson),
   '/failures.atom': async (context, request) =>
@@ -149,6 +159,7 @@ const NAMED: Readonly<
   job: { page: jobPage, json: jobDetails },
   client: { page: clientPage, json: clientJson },
   command: { page: commandPage, json: commandJson },
+  assignment: { page: assignmentPage, json: assignmentJson },
 };
 
 /**
@@ -158,7 +169,7 @@ const NAMED: Readonly<
 function findRoute(path: string): Route {
   const exact = Object.hasOwn(ROUTES, path) ? ROUTES[path] : undefined;
   if (exact) return exact;
-  const [, folder = '', last = ''] = /^\/(job|client|command)\/([^/]+)$/.exec(path) ?? [];
+  const [, folder = '', last = ''] = /^\/(job|client|command|assignment)\/([^/]+)$/.exec(path) ?? [];
   const kind = NAMED[folder];
   if (kind) {
     const [, name = '', format] = /^(.+?)(?:\.(json|html))?$/s.exec(last) ?? [];
@@ -166,9 +177,9 @@ function findRoute(path: string): Route {
       ? json((context) => kind.json(context, name))
       : page((context) => kind.page(context, name));
   }
-  const [, acted] = ACT_PATH.exec(path) ?? [];
-  if (acted !== undefined)
-    return async (context, request, facts) => answerPage(actsPage(context, request, acted), context.links, facts);
+  const acted = parseActPath(path);
+  if (acted)
+    return async (context, request, facts) => answerPage(actsPage(context, request, ...acted), context.links, facts);
   const [, asked] = /^\/act\/answer\/([^/]+)$/.exec(path) ?? [];
   if (asked !== undefined) return (context, request) => takeAnswer(context, request, asked);
   const [, streamName, of = ''] = /^\/stream\/([a-z]+)\/([^/]+)$/.exec(path) ?? [];

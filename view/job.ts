@@ -6,7 +6,7 @@ import { listCustodyFiles, STREAMS, type StreamName } from 'webjob-locker';
 import { judgeJob } from '../admin/jobs/verification.ts';
 import { describeWitness } from '../admin/site/evidence.ts';
 import { Failure } from '../cli/failure.ts';
-import { Acts, actJson } from '../evidence/acts.ts';
+import { actJson } from '../evidence/acts.ts';
 import { judgeAll } from '../evidence/verdict.ts';
 import { readRecordFields } from '../ledger/ending.ts';
 import { jobJson, lineJson } from '../ledger/fields.ts';
@@ -14,6 +14,7 @@ import type { Job } from '../ledger/job.ts';
 import { findById, findChildren, findEarlier, findNameless } from '../ledger/scan.ts';
 import { logFolders } from '../ledger/site.ts';
 import { findJobStreams, readPackedRecord, type Stored } from '../ledger/streams.ts';
+import { describeSealing } from '../notes/result.ts';
 import { type Heads, readHeads } from '../pages/heads.ts';
 import { html, type Markup } from '../pages/html.ts';
 import {
@@ -29,7 +30,10 @@ import { formatInstant, formatJobTable, formatState } from '../pages/tables.ts';
 import type { Page } from './answer.ts';
 import { formatAsked } from './asked.ts';
 import { type Context, formatFailure, NotShown } from './context.ts';
+import { findGolden } from './golden.ts';
 import { asFormat, isoOf, UNNAMED } from './links.ts';
+import { actsOf } from './on-record.ts';
+import { findSealed, type Sealed } from './sealed.ts';
 import { formatStretch, readStretch, type Wish } from './stretch.ts';
 import { groupDigits } from './words.ts';
 
@@ -39,16 +43,6 @@ const MAX_JUDGED_BYTES = 8 * 1024 * 1024;
  * A longer custody record is not searched for what became of uploads that are not in the locker.
  */
 const MAX_RECORD_BYTES = 32 * 1024 * 1024;
-
-let kept: { folders: string; acts: Acts } | undefined;
-
-/** The acts of a site. What was read of the custody record is kept for the next request. */
-export function actsOf(site: Context['site']): Acts {
-  const folders = logFolders(site);
-  const name = folders.join('\n');
-  if (kept?.folders !== name) kept = { folders: name, acts: new Acts(folders) };
-  return kept.acts;
-}
 
 /**
  * The jobs that an address stands for; several when a client sent an id twice. Throws NotShown when
@@ -209,11 +203,19 @@ async function formatOne(context: Context, job: Job, stored: Stored, wish: Wish)
   if (!stream) return html`<p class="note">The file is missing.</p>`;
   if (stream.bytes === 0) return html`<p class="note">Nothing.</p>`;
   try {
+    const sealed = await findSealed(stored, wish.stream);
+    if (sealed) return formatSealed(sealed, wish.stream, stream.bytes, job);
     const stretch = await readStretch(stream, wish, context.deadline);
     return html`${formatStretch(TITLES[wish.stream], stretch, (query) => `${context.links.job(job, query)}#${wish.stream}`)}`;
   } catch (error) {
     return formatFailure(failureOf(error));
   }
+}
+
+/** The recipients of a sealed stream, and how they open it. */
+function formatSealed({ recipients, plain }: Sealed, name: StreamName, bytes: number, { jobId = 'JOB' }: Job): Markup {
+  return html`<p><span class="state plain sealed">Sealed</span> The view cannot open it: it has no identity.</p>
+<p class="note">It is ${describeSealing(recipients)}. ${groupDigits(bytes)} bytes; before it was sealed ${groupDigits(plain.bytes)}, as the client says. A download is the ciphertext. Who has an identity opens it: <code>webjobctl show ${jobId} --${name} --identity FILE</code>, or <code>age -d -i FILE</code>.</p>`;
 }
 
 /** Parses the requested stretch. Throws NotShown for fields that no page makes. */
@@ -241,12 +243,13 @@ function formatTools(context: Context, job: Job, wish: Wish | undefined): Markup
   );
   const earlier = findEarlier(database, site, job);
   const compare = earlier?.jobId !== undefined && job.jobId !== undefined;
+  const golden = job.jobId === undefined ? undefined : findGolden(context, job);
   return html`<form class="filter" action="${address.pathname}#${wish?.stream ?? 'out'}" method="get" aria-label="Find in the output">${hidden}
 <div><label for="stream">In</label><select id="stream" name="s">${(['out', 'err', 'env'] as const).map((name) => html`<option value="${name}"${wish?.stream === name ? html` selected` : undefined}>${TITLES[name]}</option>`)}</select></div>
 <div><label for="find">Find</label><input id="find" name="find" type="search" value="${wish?.find ?? ''}" autocomplete="off" spellcheck="false"></div>
 <div class="act"><button type="submit">Find</button></div>
 </form>
-<p class="ways">${compare ? html`<a class="button" href="${links.page('/diff', { from: earlier.jobId, to: job.jobId })}">What changed since the previous run</a> · ` : undefined}${job.jobId === undefined ? undefined : html`<a href="${links.page('/diff', { to: job.jobId })}">Compare with another run</a> · `}${formatTaking(context, job)}</p>
+<p class="ways">${compare ? html`<a class="button" href="${links.page('/diff', { from: earlier.jobId, to: job.jobId })}">What changed since the previous run</a> · ` : undefined}${golden === undefined || golden === job.jobId ? undefined : html`<a href="${links.page('/diff', { from: 'golden', to: job.jobId })}">Compare with the golden run</a> · `}${job.jobId === undefined ? undefined : html`<a href="${links.page('/diff', { to: job.jobId })}">Compare with another run</a> · `}${formatTaking(context, job)}</p>
 `;
 }
 

@@ -1,9 +1,12 @@
 // The list of jobs. Its address contains the filter, the order and the place, so that a list can be
 // bookmarked and shared.
 
+import { setImmediate as turn } from 'node:timers/promises';
 import { csvFormat } from '../admin/jobs/formats.ts';
 import { parseInstant } from '../cli/durations.ts';
+import { Failure } from '../cli/failure.ts';
 import { jobJson } from '../ledger/fields.ts';
+import { expandClients } from '../ledger/groups.ts';
 import { JOB_STATES, type Job, type JobState } from '../ledger/job.ts';
 import { SCAN_ORDERS, type ScanFilter, type ScanKey, type ScanOrder, scanJobs } from '../ledger/scan.ts';
 import { html, type Markup } from '../pages/html.ts';
@@ -26,7 +29,7 @@ export interface JobQuery {
 const FILTER_NAMES = ['client', 'command', 'state', 'exit', 'since', 'until', 'text', 'sort'] as const;
 
 /** Parses a query. Throws NotShown for an invalid field. */
-export function parseJobQuery(params: URLSearchParams): JobQuery {
+export function parseJobQuery({ params, site }: Pick<Context, 'params' | 'site'>): JobQuery {
   const given = (name: (typeof FILTER_NAMES)[number]): string | undefined => params.get(name)?.trim() || undefined;
   const exit = given('exit');
   if (exit !== undefined && !/^[0-9]{1,10}$/.test(exit)) throw new NotShown(400, 'An exit status is a whole number.');
@@ -39,12 +42,25 @@ export function parseJobQuery(params: URLSearchParams): JobQuery {
   for (const state of states) if (!isState(state)) throw new NotShown(400, `The states are ${JOB_STATES.join(', ')}.`);
   return {
     filter: {
-      ...{ client: given('client'), command: given('command'), states: states as JobState[] },
+      ...{ client: parseClients(site, given('client')), command: given('command'), states: states as JobState[] },
       ...{ exitCode: exit === undefined ? undefined : Number(exit) },
       ...{ since: parseTime(given('since')), until: parseTime(given('until')) },
     },
     ...{ order: sort, text: given('text') },
   };
+}
+
+/** Client ids, globs and groups, with commas between them. Throws NotShown. */
+function parseClients(site: Context['site'], text: string | undefined): string[] | undefined {
+  if (text === undefined) return undefined;
+  try {
+    return expandClients(site, text);
+  } catch (error) {
+    if (!(error instanceof Failure)) throw error;
+    // Without the groups a name is a name.
+    if (/^[^,]*$/.test(text)) return [text];
+    throw new NotShown(400, 'The groups of this site cannot be read: webjobctl configtest says why.');
+  }
 }
 
 const isOrder = (text: string): text is ScanOrder => (SCAN_ORDERS as readonly string[]).includes(text);
@@ -83,6 +99,8 @@ export async function findPage(context: Context, query: JobQuery, limit: number)
       found.jobs.push(job);
     }
     last = key;
+    // Other readers wait.
+    if (!job) await turn();
     if (performance.now() > deadline) {
       found.isCut = true;
       found.next = last;
@@ -93,7 +111,7 @@ export async function findPage(context: Context, query: JobQuery, limit: number)
 }
 
 export async function jobsPage(context: Context): Promise<Page> {
-  const query = parseJobQuery(context.params);
+  const query = parseJobQuery(context);
   const found = await findPage(context, query, PAGE_ROWS);
   const { links, params, book } = context;
   const isLive = params.get('live') === '1' && !params.has('after');
@@ -161,7 +179,7 @@ function formatFilter({ links }: Context, own: Record<string, string | undefined
   const states = own.state?.includes(',') ? [option('state', own.state, own.state.replaceAll(',', ', '))] : [];
   return html`<form class="filter" action="${links.page('/jobs')}" method="get" aria-label="Filter">
 ${field('text', 'Text of output', 'anywhere', 'search')}
-${field('client', 'Client', 'web*')}
+${field('client', 'Client or group', 'web*')}
 ${field('command', 'Command', 'any')}
 <div><label for="f-state">State</label><select id="f-state" name="state">${option('state', '', 'any')}${states}${JOB_STATES.map((state) => option('state', state, describeState(state)))}</select></div>
 ${field('exit', 'Exit status', 'any')}
@@ -176,7 +194,7 @@ ${field('until', 'Until', 'now')}
  * The list for programs: jobs in the form of `webjobctl --json jobs`, and a link to the next ones.
  */
 export async function jobsJson(context: Context): Promise<unknown> {
-  const { jobs, next, isCut } = await findPage(context, parseJobQuery(context.params), DATA_ROWS);
+  const { jobs, next, isCut } = await findPage(context, parseJobQuery(context), DATA_ROWS);
   const own = ownQuery(context.params);
   return {
     jobs: jobs.map((job) => jobJson(context.site, job)),
@@ -187,7 +205,7 @@ export async function jobsJson(context: Context): Promise<unknown> {
 
 /** The list as CSV with the columns of `webjobctl export`; no cell is a formula. */
 export async function jobsCsv(context: Context): Promise<string> {
-  const { jobs } = await findPage(context, parseJobQuery(context.params), DATA_ROWS);
+  const { jobs } = await findPage(context, parseJobQuery(context), DATA_ROWS);
   const format = csvFormat(true);
   return format.head() + format.rows(context.site, jobs);
 }

@@ -2,6 +2,9 @@
 import { NOT_APPLICABLE } from 'webjob-protocol';
 import type { Job } from '../ledger/job.ts';
 
+/** What the address of a job is made of: its id, or without one its time, client and command. */
+export type NamedJob = Pick<Job, 'jobId'> & Partial<Pick<Job, 'at' | 'clientId' | 'command'>>;
+
 export type Query = Readonly<Record<string, string | number | undefined>>;
 
 /** The addresses of pages, safe to be used in links. */
@@ -11,10 +14,10 @@ export interface Links {
   page(path: string, query?: Query): string;
   client(clientId: string, query?: Query): string;
   command(command: string, query?: Query): string;
-  job(job: Job, query?: Query): string;
-  stream(job: Job, name: string): string;
+  job(job: NamedJob, query?: Query): string;
+  stream(job: NamedJob, name: string): string;
   /** The page of acts on a job, which httpd reserves for users who may act. */
-  act(job: Job): string;
+  act(job: NamedJob): string;
 }
 
 /**
@@ -50,7 +53,7 @@ export function makeLinks(base: string): Links {
     const [path, own] = named(folder, name);
     return page(path, { ...own, ...query });
   };
-  const toJob = (folder: string, job: Job, query: Query = {}): string => {
+  const toJob = (folder: string, job: NamedJob, query: Query = {}): string => {
     const { jobId, clientId, command } = job;
     if (jobId !== undefined && jobId !== NOT_APPLICABLE) return to(folder, jobId, query);
     return page(`${folder}/${UNNAMED}`, { at: isoOf(job), client: clientId, command, ...query });
@@ -66,8 +69,8 @@ export function makeLinks(base: string): Links {
 }
 
 /** The time of a job in the form of the store. */
-export function isoOf({ at }: Pick<Job, 'at'>): string {
-  return Number.isNaN(at.getTime()) ? '' : at.toISOString();
+export function isoOf({ at }: Partial<Pick<Job, 'at'>>): string {
+  return !at || Number.isNaN(at.getTime()) ? '' : at.toISOString();
 }
 
 /** The address of the same page for programs, with the extension `json`. */

@@ -1,5 +1,6 @@
 // The overview: what needs attention now, and the last thirty days.
 import { statfsSync } from 'node:fs';
+import { STATUS_PARTS, type Status, type StatusPart } from '../admin/acts/status.ts';
 import { listServers, newestCheckpoint } from '../admin/site/logs.ts';
 import { formatBytes } from '../cli/output.ts';
 import { jobJson } from '../ledger/fields.ts';
@@ -13,8 +14,10 @@ import { html, type Markup } from '../pages/html.ts';
 import { formatInstant, formatJobTable, formatSpan } from '../pages/tables.ts';
 import { formatTiles } from '../pages/tiles.ts';
 import type { Page } from './answer.ts';
+import { readChanges } from './changes.ts';
 import type { Context } from './context.ts';
 import { dayStart, dayText } from './days.ts';
+import { NO_STATUS, statusOf } from './status.ts';
 import { countOf, groupDigits } from './words.ts';
 
 const DAYS = 30;
@@ -136,8 +139,75 @@ function findNeeds(context: Context, last: SpanSums): Need[] {
           } as const,
         ]
       : []),
+    ...findChanges(context),
+    ...findStatusNeeds(context),
     ...findSiteNeeds(site, now, (date) => formatInstant(date, book)),
   ];
+}
+
+const SHOWN_CHANGES = 3;
+
+/** Results of a day that differ from those of the runs before. */
+function findChanges({ database, now, links }: Context): Need[] {
+  const { count, changes } = readChanges(database, new Date(now.getTime() - DAY_MS), SHOWN_CHANGES);
+  if (count === 0) return [];
+  const detail = changes.map(
+    ({ client, command, job, earlier }, index) =>
+      html`${index > 0 ? ', ' : undefined}<a href="${links.page('/diff', { from: earlier, to: job })}">${command} on ${client}</a>`,
+  );
+  return [
+    {
+      ...{ look: 'warn', shape: 'changed', words: `${countOf(count, 'result')} changed` },
+      detail: html`in the last 24 hours: ${detail}${count > changes.length ? ', and more' : undefined}`,
+      href: undefined,
+    },
+  ];
+}
+
+const SHOWN_PROBLEMS = 3;
+
+/** Problems that only root can find, as it left them. */
+function findStatusNeeds(context: Context): Need[] {
+  const status = statusOf(context);
+  if (!status) return [];
+  const { links, now, book } = context;
+  const needs: Need[] = [];
+  const add = (
+    part: StatusPart,
+    look: Need['look'],
+    shape: string,
+    words: (count: number) => string,
+    href?: string,
+  ) => {
+    const failure = status.failureOf(part);
+    if (failure !== undefined)
+      needs.push({ look: 'warn', shape: 'record', words: `${part} not checked`, detail: failure, href: undefined });
+    const count = status.count(part);
+    if (count === 0) return;
+    const detail = status
+      .problems(part, 0, SHOWN_PROBLEMS)
+      .map(
+        ({ client, command, what }, index) =>
+          html`${index > 0 ? '; ' : undefined}${client === null ? undefined : html`<a href="${links.client(client)}">${client}</a>${command === null || command === '*' ? undefined : `, ${command}`}: `}${what}`,
+      );
+    needs.push({
+      ...{ look, shape, words: words(count), href },
+      detail: html`${detail}${count > SHOWN_PROBLEMS ? '; and more' : undefined}`,
+    });
+  };
+  const missed = (count: number): string => `${countOf(count, 'expectation')} missed`;
+  add('expectations', 'bad', 'missed', missed, links.page('/missed'));
+  add('verification', 'bad', 'changed', (count) => `${countOf(count, 'finding')} of verify`);
+  const { verified } = status;
+  const at = verified?.at ?? undefined;
+  if (verified && (at === undefined || now.getTime() - at > 2000 * verified.every))
+    needs.push({
+      ...{ look: 'warn', shape: 'record', words: 'unverified', href: undefined },
+      detail: html`the locker was ${at === undefined ? 'never verified' : html`last verified ${formatInstant(new Date(at), book)}`}: webjobctl alert does it`,
+    });
+  add('rollouts', 'warn', 'held', (count) => `${countOf(count, 'rollout')} stopped`, links.page('/assignments'));
+  add('certificates', 'warn', 'record', (count) => `${countOf(count, 'certificate')} to renew`);
+  return needs;
 }
 
 /** Problems of the disk and the custody record, as far as this user can see them. */
@@ -180,6 +250,7 @@ export function overviewPage(context: Context): Page {
     ...{ title: 'Overview', place: '/', isPlace: true },
     content: html`<h1>Overview</h1>
 ${formatNeeds(needs)}
+${formatStatusNote(context)}
 ${formatTiles([
   ['jobs in 24 hours', groupDigits(countOfStates(last)), undefined, links.page('/jobs', { since: '24h' })],
   [
@@ -213,6 +284,17 @@ function formatNeeds(needs: readonly Need[]): Markup {
   )}</ul>`;
 }
 
+/** How current the part is that root leaves, and what nobody verifies. */
+function formatStatusNote(context: Context): Markup {
+  const status = statusOf(context);
+  if (!status) return NO_STATUS;
+  const { verified } = status;
+  const words = !verified
+    ? html`Nothing verifies the locker regularly: <code>warn verify</code> in the file expect has webjobctl alert do it`
+    : html`Verified ${formatInstant(verified.at === null ? undefined : new Date(verified.at), context.book)}`;
+  return html`<p class="note">${words}. Certificates, expectations and assignments are as root saw them at ${formatInstant(status.at, context.book)}.</p>`;
+}
+
 function formatCharts(days: readonly Day[], { links }: Context): Markup {
   const bars = (value: (day: Day) => number, query: Record<string, string>) =>
     days.map((day) => ({
@@ -239,14 +321,29 @@ function formatCharts(days: readonly Day[], { links }: Context): Markup {
 
 export function overviewJson(context: Context): unknown {
   const { days, last, needs, failures, newest } = read(context);
-  const { site, database } = context;
+  const { site, database, now } = context;
+  const status = statusOf(context);
   return {
     states: Object.fromEntries(readTotals(database).states),
     lastDay: Object.fromEntries(last.states),
     locker: readLocker(database),
     needs: needs.map(({ shape, words }) => ({ kind: shape, words })),
+    changed: readChanges(database, new Date(now.getTime() - DAY_MS), MAX_CHANGES).changes,
+    status: status ? describeStatus(status) : null,
     days: days.map(({ label, states, bytes }) => ({ day: label, states: Object.fromEntries(states), bytes })),
     failures: failures.map((job) => jobJson(site, job)),
     newest: newest.map((job) => jobJson(site, job)),
   };
+}
+
+const MAX_CHANGES = 1000;
+
+function describeStatus(status: Status): unknown {
+  const { at, verified } = status;
+  const parts = STATUS_PARTS.map((part) => [
+    part,
+    { problems: status.count(part), failure: status.failureOf(part) ?? null },
+  ]);
+  const verifiedAt = verified?.at ? new Date(verified.at).toISOString() : null;
+  return { at: at.toISOString(), verifiedAt, ...Object.fromEntries(parts) };
 }

@@ -10,6 +10,7 @@ import type { Site } from '../ledger/site.ts';
 import { type Database, openDatabase } from '../ledger/sqlite.ts';
 import { fillStore, openStoreAt } from '../ledger/store.ts';
 import { indexTexts, MAX_TEXT_BYTES } from '../ledger/texts.ts';
+import { noteChanges } from './changes.ts';
 
 export interface Place {
   site: Site;
@@ -110,6 +111,7 @@ async function refreshOnce(place: Place): Promise<boolean> {
   try {
     makeScanIndexes(store.database);
     indexTexts(store.database, place.site.settings.incomingDirectory, undefined, () => {});
+    await noteChanges(store.database, place.site);
     return true;
   } finally {
     store.close();

@@ -31,14 +31,14 @@ export function readAnswer(folder: string, id: string): ActAnswer | undefined {
   return existsSync(path) ? parseAnswer(readFileSync(path, 'utf8')) : undefined;
 }
 
-/** The answers about one job; empty when there are none. */
-export function readAnswers(folder: string, job: string): ActAnswer[] {
-  return listIds(folder, job).flatMap((id) => readAnswer(folder, id) ?? []);
+/** The answers about one job or assignment; empty when there are none. */
+export function readAnswers(folder: string, subject: string): ActAnswer[] {
+  return listIds(folder, subject).flatMap((id) => readAnswer(folder, id) ?? []);
 }
 
-/** The ids of the requests or answers about one job in a directory. */
-export function listIds(folder: string, job: string): string[] {
-  const tag = tagOf(job);
+/** The ids of the requests or answers about one job or assignment in a directory. */
+export function listIds(folder: string, subject: string): string[] {
+  const tag = tagOf(subject);
   return listAll(folder).filter((id) => parseActId(id)?.tag === tag);
 }
 

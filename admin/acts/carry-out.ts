@@ -7,6 +7,7 @@ import { verifyJob } from '../../evidence/verify.ts';
 import { makePackage } from '../bag/make.ts';
 import type { Keys } from '../bag/proofs.ts';
 import { selectJobs } from '../bag/select.ts';
+import { setState } from '../fleet/assigning.ts';
 import { endHold, setHold } from '../retention/hold-change.ts';
 import { joinSites } from '../site/evidence.ts';
 import type { Site } from '../site/site.ts';
@@ -32,7 +33,7 @@ export interface ActPlace {
  * call.
  */
 export async function carryOut(id: string, request: ActRequest, place: ActPlace): Promise<string> {
-  const { act, job, client, user, text = '', stream = 'out' } = request;
+  const { act, job = '', assignment = '', client, user, text = '', stream = 'out' } = request;
   const { settings } = place.site;
   // That this user requested it is only the view's claim.
   const by = `${user} (webjob-view)`;
@@ -53,6 +54,12 @@ export async function carryOut(id: string, request: ActRequest, place: ActPlace)
       return `.${stream} may be taken`;
     case 'package':
       return makeEvidence(id, job, client, { user, by }, place);
+    case 'pause':
+      await setState(settings, assignment, 'paused', text, by);
+      return 'paused';
+    case 'cancel':
+      await setState(settings, assignment, 'cancelled', text, by);
+      return 'cancelled';
   }
 }
 

@@ -16,7 +16,15 @@ import { dirname } from 'node:path';
 import { Failure } from '../../cli/failure.ts';
 import { errorCode, requireRootsOwn } from '../../cli/files.ts';
 import { findUserById, isRoot, mayAccess, type User } from '../site/users.ts';
-import { ACT_LIFETIME_MS, type ActRequest, MAX_REQUEST_BYTES, parseActId, parseRequest, tagOf } from './request.ts';
+import {
+  ACT_LIFETIME_MS,
+  type ActRequest,
+  MAX_REQUEST_BYTES,
+  parseActId,
+  parseRequest,
+  subjectOf,
+  tagOf,
+} from './request.ts';
 
 /** Further names are left for the next run. */
 const MAX_NAMES = 2000;
@@ -100,7 +108,7 @@ function readAll(folder: string, owner: number, now: number, complain: (message:
       if (at > now + AHEAD_MS || at < now - ACT_LIFETIME_MS) throw new SyntaxError('it is too old, or of the future');
       const { text, askedAt } = readFile(`${folder}/${name}`, owner);
       const request = parseRequest(text);
-      if (tagOf(request.job) !== tag) throw new SyntaxError('its name is that of another job');
+      if (tagOf(subjectOf(request)) !== tag) throw new SyntaxError('its name is that of another job');
       asked.push({ id, at: askedAt, request });
     } catch (error) {
       complain(`removed ${name} from the inbox, which is not a request: ${reasonOf(error)}`);

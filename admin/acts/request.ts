@@ -9,15 +9,24 @@ import { Failure } from '../../cli/failure.ts';
 import { HIDDEN_CHARACTERS } from '../../cli/output.ts';
 import { parseNote } from './note.ts';
 
-export const ACT_NAMES = ['verify', 'hold', 'release', 'note', 'download', 'package'] as const;
+export const ACT_NAMES = ['verify', 'hold', 'release', 'note', 'download', 'package', 'pause', 'cancel'] as const;
 export type ActName = (typeof ACT_NAMES)[number];
 
 /** Acts with a text: the note, or the reason. */
-export const ACTS_WITH_TEXT: readonly ActName[] = ['hold', 'release', 'note'];
+export const ACTS_WITH_TEXT: readonly ActName[] = ['hold', 'release', 'note', 'pause', 'cancel'];
+
+/**
+ * Acts on an assignment. Each of them only stops something: resuming one would run programs on
+ * clients for a reader whom root knows only from the view.
+ */
+export const ASSIGNMENT_ACTS: readonly ActName[] = ['pause', 'cancel'];
 
 export interface ActRequest {
   act: ActName;
-  job: string;
+  /** The job; undefined for an act on an assignment. */
+  job: string | undefined;
+  /** The number of the assignment. */
+  assignment?: string | undefined;
   /** The client of the job, because a client can send the id of another client's job. */
   client: string | undefined;
   /** The user name from httpd. */
@@ -52,14 +61,19 @@ export function actFolders(settings: Pick<ServerSettings, 'configDirectory'>): {
 
 const ID = /^(\d{13})-([0-9a-f]{16})-([0-9a-f]{32})$/;
 
-/** The part of an act id by which the acts of one job are found without reading them. */
-export function tagOf(job: string): string {
-  return createHash('sha256').update(job).digest('hex').slice(0, 16);
+/** The job or assignment in one text: a job id, or `assignment 7`. */
+export function subjectOf({ job, assignment }: Pick<ActRequest, 'job' | 'assignment'>): string {
+  return job ?? `assignment ${assignment}`;
 }
 
-/** A new act id: the time, the job, and random bytes. */
-export function makeActId(job: string, now: number): string {
-  return `${String(now).padStart(13, '0')}-${tagOf(job)}-${randomBytes(16).toString('hex')}`;
+/** The part of an act id by which the acts on one job or assignment are found without reading them. */
+export function tagOf(subject: string): string {
+  return createHash('sha256').update(subject).digest('hex').slice(0, 16);
+}
+
+/** A new act id: the time, the job or assignment, and random bytes. */
+export function makeActId(subject: string, now: number): string {
+  return `${String(now).padStart(13, '0')}-${tagOf(subject)}-${randomBytes(16).toString('hex')}`;
 }
 
 /** Parses an act id; undefined for another text. */
@@ -71,17 +85,20 @@ export function parseActId(id: string): { at: number; tag: string } | undefined 
 /** The file of a request or an answer. */
 export const actFile = (id: string): string => `${id}.json`;
 
-export function formatRequest({ act, job, client, user, text, stream }: ActRequest): string {
-  return `${JSON.stringify({ act, job, client, user, text, stream })}\n`;
+export function formatRequest({ act, job, assignment, client, user, text, stream }: ActRequest): string {
+  return `${JSON.stringify({ act, job, assignment, client, user, text, stream })}\n`;
 }
 
 /** Parses a request. Throws a SyntaxError that says what is wrong. */
 export function parseRequest(text: string): ActRequest {
-  const { act, job, client, user, text: words, stream, ...others } = parseObject(text);
+  const { act, job, assignment, client, user, text: words, stream, ...others } = parseObject(text);
   if (Object.keys(others).length > 0) throw new SyntaxError('it has fields that nobody knows');
   const name = ACT_NAMES.find((known) => known === act);
   if (!name) throw new SyntaxError('its act is unknown');
-  if (typeof job !== 'string' || !isJobId(job)) throw new SyntaxError('its job is not a job id');
+  const isOnJob = !ASSIGNMENT_ACTS.includes(name);
+  if (isOnJob ? !isText(job) || !isJobId(job) : job !== undefined) throw new SyntaxError('its job is not a job id');
+  if (isOnJob ? assignment !== undefined : !isText(assignment) || !/^[1-9][0-9]{0,14}$/.test(assignment))
+    throw new SyntaxError('its assignment is not a number');
   if (client !== undefined && (typeof client !== 'string' || !isClientId(client)))
     throw new SyntaxError('its client is not a client id');
   if (!isUser(user)) throw new SyntaxError('its user is not a user name');
@@ -89,8 +106,13 @@ export function parseRequest(text: string): ActRequest {
   if ((stream !== undefined) !== (name === 'download') || found !== stream)
     throw new SyntaxError('its stream is unknown');
   if ((words !== undefined) !== ACTS_WITH_TEXT.includes(name)) throw new SyntaxError('its text is out of place');
-  return { act: name, job, client, user, text: words === undefined ? undefined : parseWords(words), stream: found };
+  return {
+    ...{ act: name, job: isOnJob ? String(job) : undefined, assignment: isOnJob ? undefined : String(assignment) },
+    ...{ client, user, text: words === undefined ? undefined : parseWords(words), stream: found },
+  };
 }
+
+const isText = (value: unknown): value is string => typeof value === 'string';
 
 /** Whether this is a user name as httpd passes it: one line of visible characters. */
 export function isUser(user: unknown): user is string {

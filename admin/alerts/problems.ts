@@ -77,7 +77,12 @@ async function findUnmet(site: Site, desk: Desk, { expectations }: Rules, now: D
   }));
 }
 
-function findEnding(etcDirectory: string, { certificates: seconds }: Warnings, now: Date): Problem[] {
+/** Certificates of the site and of its clients that end soon. Throws Failure `failed`. */
+export function findEnding(
+  etcDirectory: string,
+  { certificates: seconds }: Pick<Warnings, 'certificates'>,
+  now: Date,
+): Problem[] {
   if (seconds === undefined) return [];
   const ends = (what: string, where: string, until: Date): Problem[] => {
     if (until.getTime() - now.getTime() >= seconds * 1000) return [];
@@ -138,7 +143,7 @@ function findUnsigned({ settings }: Site, { checkpoint: seconds }: Warnings, now
 }
 
 /** Rollouts that `assign advance` has paused, until someone resumes or cancels them. */
-function findStopped({ settings }: Site): Problem[] {
+export function findStopped({ settings }: Site): Problem[] {
   const paused = readBook(settings).active.filter(({ rollout, state }) => rollout && state === 'paused');
   if (paused.length === 0) return [];
   const reasons = new Map<string, string | undefined>();

@@ -6,8 +6,10 @@ import { printJson, safeLine, say, warn } from '../../cli/output.ts';
 import { openAnswers, readAnswer, removeOldAnswers, writeAnswer } from '../acts/answers.ts';
 import { carryOut } from '../acts/carry-out.ts';
 import { type Asked, openInbox } from '../acts/inbox.ts';
-import { ACT_NAMES, type ActAnswer, actFolders } from '../acts/request.ts';
+import { isStatusDue, leaveStatus } from '../acts/leave-status.ts';
+import { ACT_NAMES, type ActAnswer, actFolders, subjectOf } from '../acts/request.ts';
 import { readKeys } from '../bag/proofs.ts';
+import { openDesk } from '../clients/desk.ts';
 import { globalOptions, openSite } from '../site/site.ts';
 import { inTurn } from '../site/turn.ts';
 
@@ -22,7 +24,8 @@ interface Options {
 
 const EXPLANATION = `
 webjob-view cannot write the locker. What its readers ask for it puts into the inbox, config/webjob-acts/inbox below
-BaseDirectory; this command does it, each by the code of the command of that name, and answers in config/webjob-acts/answers.
+BaseDirectory; this command does it, each by the code of the command of that name, and answers in config/webjob-acts/answers. There it
+also leaves what the view shows and only root may read: certificates, missed expectations, assignments.
 systemd runs it when something is in the inbox (webjob-acts.path), or cron every minute. Answers and packages are removed
 after a day.
 
@@ -65,16 +68,29 @@ async function act(command: Command, options: Options): Promise<void> {
     await inTurn(site.settings, 'acts', async () => {
       openAnswers(answers, inbox.owner);
       removeOldAnswers(answers, Date.now());
-      for (const asked of inbox.read(Date.now(), warn)) {
-        const place = { site, answers, reader: inbox.owner, keys, version: WEBJOB_VERSION };
-        const known = readAnswer(answers, asked.id);
-        const answer = known ? afterKill(known) : await answerOne(asked, allowed, place);
-        if (answer) tell(answer, isJson);
-        inbox.remove(asked.id);
-      }
+      const isChanged = await answerAll();
+      if (!isChanged && !isStatusDue(answers, Date.now())) return;
+      await leaveStatus({ site, desk: openDesk(command), answers, reader: inbox.owner });
+      // What was asked for meanwhile started nobody.
+      await answerAll();
     });
   } finally {
     inbox.close();
+  }
+
+  /** Answers requests until none is left. Returns whether an assignment was changed. */
+  async function answerAll(): Promise<boolean> {
+    const place = { site, answers, reader: inbox.owner, keys, version: WEBJOB_VERSION };
+    let isChanged = false;
+    for (let asked = inbox.read(Date.now(), warn); asked.length > 0; asked = inbox.read(Date.now(), warn))
+      for (const one of asked) {
+        const known = readAnswer(answers, one.id);
+        const answer = known ? afterKill(known) : await answerOne(one, allowed, place);
+        if (answer) tell(answer, isJson);
+        isChanged ||= answer?.state === 'done' && answer.assignment !== undefined;
+        inbox.remove(one.id);
+      }
+    return isChanged;
   }
 
   /**
@@ -114,8 +130,9 @@ async function answerOne(
   }
 }
 
-function tell({ id, act, job, user, state, words }: ActAnswer, isJson: boolean): void {
+function tell(answer: ActAnswer, isJson: boolean): void {
+  const { id, act, job = null, assignment = null, user, state, words } = answer;
   if (state === 'failed') process.exitCode = EXIT_CODES.findings;
-  if (isJson) printJson({ id, act, job, user, state, words });
-  else say(safeLine(`${act} of ${job} for ${user}: ${state}: ${words}`));
+  if (isJson) printJson({ id, act, job, assignment, user, state, words });
+  else say(safeLine(`${act} of ${subjectOf(answer)} for ${user}: ${state}: ${words}`));
 }

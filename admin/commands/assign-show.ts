@@ -11,7 +11,7 @@ import { type Desk, type DeskOptions, openDesk, userFileOption } from '../client
 import { describeAssignment, describeCommand, describeSchedule, isoOf } from '../fleet/assigning.ts';
 import { findAssignment, readBook } from '../fleet/assignments.ts';
 import { findTargets, listClientIds } from '../fleet/clients.ts';
-import { CLIENT_STATES, type ClientProgress, countStates, readProgress } from '../fleet/states.ts';
+import { CLIENT_STATES, type ClientProgress, countStates, describeProgress, readProgress } from '../fleet/states.ts';
 import { openSite } from '../site/site.ts';
 
 interface Options extends DeskOptions {
@@ -88,13 +88,6 @@ function describeSigners(note: string): string {
 /** `1 %, 10 %, 100 %` */
 function describeParts(parts: readonly number[]): string {
   return parts.map((part) => `${Number((part * 100).toFixed(2))} %`).join(', ');
-}
-
-function describeProgress({ clientId, state, due, job, webjobExit }: ClientProgress): Record<string, unknown> {
-  return {
-    ...{ client: clientId, state, due: due === undefined ? null : isoOf(due), jobId: job?.jobId ?? null },
-    ...{ exit: (job && describeExit(job)) ?? null, webjobExit: webjobExit ?? null },
-  };
 }
 
 function columnsOf(useGMT: boolean) {

@@ -14,16 +14,10 @@ import { readRecordFields } from '../../ledger/ending.ts';
 import { describeDiffering, describeExit, describePlace, jobJson, lineJson } from '../../ledger/fields.ts';
 import type { Job } from '../../ledger/job.ts';
 import { findJobStreams, readPackedRecord, type Stored, type StoredStream } from '../../ledger/streams.ts';
+import { describeSealing } from '../../notes/result.ts';
 import { formatDump, isBinary } from '../../pages/stream.ts';
 import { findJob } from '../jobs/lookup.ts';
-import {
-  describeSealing,
-  findRecipients,
-  type Identities,
-  identityOption,
-  readIdentities,
-  unsealAll,
-} from '../jobs/sealed.ts';
+import { findRecipients, type Identities, identityOption, readIdentities, unsealAll } from '../jobs/sealed.ts';
 import { type JobVerification, verifyShown } from '../jobs/verification.ts';
 import { clientOption } from '../site/client-option.ts';
 import { openSitesOrLedger } from '../site/ledger.ts';

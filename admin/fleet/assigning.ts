@@ -77,12 +77,13 @@ export async function setState(
   id: string,
   state: Assignment['state'],
   reason: string | undefined,
+  by?: string,
 ): Promise<Assignment> {
   return await changeBook(settings, (book: Book) => {
     const assignment = findAssignment(book, id);
     if (!book.active.includes(assignment)) throw new Failure('findings', `assignment ${id} is over`);
     if (assignment.state === state) throw new Failure('findings', `assignment ${id} is ${state} already`);
-    recordEvent(settings, { event: 'assign-change', id, state, reason });
+    recordEvent(settings, { event: 'assign-change', id, state, reason }, by);
     assignment.state = state;
     return assignment;
   });

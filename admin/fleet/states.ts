@@ -9,11 +9,13 @@ import { parseBatchOutput } from '../../fleet/batch-script.ts';
 import { lastDue } from '../../fleet/due.ts';
 import { CLAIMS } from '../../fleet/paths.ts';
 import { fieldPattern, parseRecordFields } from '../../ledger/ending.ts';
+import { describeExit } from '../../ledger/fields.ts';
 import { MAX_HEAD_BYTES } from '../../ledger/head.ts';
 import type { Job } from '../../ledger/job.ts';
 import { readJobs } from '../../ledger/jobs.ts';
 import { findJobStreams } from '../../ledger/streams.ts';
 import type { Site } from '../site/site.ts';
+import { isoOf } from './assigning.ts';
 import type { Book } from './assignments.ts';
 
 /** The states of a client of an assignment, in their order. */
@@ -86,6 +88,14 @@ export async function readProgress(
     const state = hasNewest || (claim && isOver) ? (result?.state ?? 'fetched') : open;
     return { clientId, state, due: claim?.due, job: result?.job, webjobExit: result?.webjobExit };
   });
+}
+
+/** A client of an assignment as --json has it. */
+export function describeProgress({ clientId, state, due, job, webjobExit }: ClientProgress): Record<string, unknown> {
+  return {
+    ...{ client: clientId, state, due: due === undefined ? null : isoOf(due), jobId: job?.jobId ?? null },
+    ...{ exit: (job && describeExit(job)) ?? null, webjobExit: webjobExit ?? null },
+  };
 }
 
 /** The number of clients in each state; their sum is the number of clients. */

@@ -8,7 +8,7 @@ import { Failure } from '../../cli/failure.ts';
 import { errorCode } from '../../cli/files.ts';
 import { warn } from '../../cli/output.ts';
 import { readPackedRecord, type Stored, type StoredStream } from '../../ledger/streams.ts';
-import { sealedTo } from '../../notes/result.ts';
+import { describeSealing, SEALED_MAGIC, sealedTo } from '../../notes/result.ts';
 
 /** Opens sealed streams. */
 export type Identities = Decrypter;
@@ -16,8 +16,6 @@ export type Identities = Decrypter;
 export type SealedName = 'out' | 'err';
 
 const MAX_IDENTITY_BYTES = 1024 * 1024;
-/** The beginning of a sealed stream. */
-const MAGIC = 'age-encryption.org/v1\n';
 
 /** The --identity option of every command that shows contents of streams. */
 export function identityOption(): Option {
@@ -39,7 +37,7 @@ export async function readIdentities(path: string | undefined): Promise<Identiti
   } catch (error) {
     throw fail(`cannot be read: ${errorCode(error)}`);
   }
-  if (text.startsWith(MAGIC) || text.startsWith('-----BEGIN AGE ENCRYPTED FILE'))
+  if (text.startsWith(SEALED_MAGIC) || text.startsWith('-----BEGIN AGE ENCRYPTED FILE'))
     throw fail('is encrypted itself', `age -d ${path} | webjobctl ... --identity -`);
   if (text.length > MAX_IDENTITY_BYTES) throw fail('is too long');
   const { Decrypter } = await import('age-encryption');
@@ -65,14 +63,6 @@ export async function readIdentities(path: string | undefined): Promise<Identiti
  */
 export function findRecipients(record: ReadonlyMap<string, string> | undefined): string[] | undefined {
   return record && sealedTo(record);
-}
-
-/**
- * `sealed to age1r8sp…, age1xyz…`, shortened because hybrid recipients have two thousand
- * characters.
- */
-export function describeSealing(recipients: readonly string[]): string {
-  return `sealed to ${recipients.map((one) => (one.length > 70 ? `${one.slice(0, 40)}...` : one)).join(', ')}`;
 }
 
 /**
@@ -176,7 +166,7 @@ export async function unsealNamed(
 }
 
 async function beginsSealed({ read, bytes }: StoredStream): Promise<boolean> {
-  if (bytes < MAGIC.length) return false;
-  for await (const piece of read()) return piece.toString('latin1', 0, MAGIC.length) === MAGIC;
+  if (bytes < SEALED_MAGIC.length) return false;
+  for await (const piece of read()) return piece.toString('latin1', 0, SEALED_MAGIC.length) === SEALED_MAGIC;
   return false;
 }

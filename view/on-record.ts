@@ -1,0 +1,14 @@
+// What operators did, as the custody record of the site has it.
+import { Acts } from '../evidence/acts.ts';
+import { logFolders } from '../ledger/site.ts';
+import type { Context } from './context.ts';
+
+let kept: { folders: string; acts: Acts } | undefined;
+
+/** What was read of the custody record stays for the next request. */
+export function actsOf(site: Context['site']): Acts {
+  const folders = logFolders(site);
+  const name = folders.join('\n');
+  if (kept?.folders !== name) kept = { folders: name, acts: new Acts(folders) };
+  return kept.acts;
+}

@@ -1,0 +1,18 @@
+// The status that root left of the site, and what pages say of it.
+import { actFolders } from '../admin/acts/request.ts';
+import { openStatus, type Status } from '../admin/acts/status.ts';
+import { html, type Markup } from '../pages/html.ts';
+import { formatInstant } from '../pages/tables.ts';
+import type { Context } from './context.ts';
+
+/** Says how a site gets a status. */
+export const NO_STATUS = html`<p class="note">Root leaves certificates, expectations and assignments for the view where <code>webjobctl acts</code> runs: docs/guide/view.md says how to set that up.</p>`;
+
+/** The status of the site; undefined where root leaves none. */
+export function statusOf({ site }: Context): Status | undefined {
+  return openStatus(actFolders(site.settings).answers);
+}
+
+export function formatStatusTime(status: Status, { book }: Context): Markup {
+  return html`<p class="note">As root saw it at ${formatInstant(status.at, book)}.</p>`;
+}
