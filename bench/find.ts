@@ -105,6 +105,11 @@ class Bench {
     );
     // A full verification first, after which unchanged files need not be read again.
     if (this.#isWanted('verify --since 1m')) await this.ask(program, ['verify', '--custody']);
+    // The first checkpoint builds the tree over all entries; the ones after it add what is new.
+    if (this.#isWanted('custody checkpoint')) {
+      const first = await this.ask(program, ['custody', 'checkpoint', '--key', this.#key]);
+      print('custody checkpoint, 1st', first, empty, '');
+    }
     for (const question of QUESTIONS) if (this.#isWanted(question.name)) await this.#askOften(program, question, empty);
   }
 
