@@ -5,6 +5,7 @@ import { appendFileSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync,
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { formatFamilies } from '../admin/metrics/exposition.ts';
+import { formatAssignment } from '../fleet/assignment.ts';
 import { fillLocker, makeLockerSite } from './locker-site.ts';
 
 interface Series {
@@ -160,6 +161,33 @@ describe('metrics', () => {
         name === 'webjob_expectations_missed' ? [`${command} ${kind} ${value}`] : [],
       ),
       ['host.sh late 2', 'host.sh exit 1', 'host.sh output 0', 'host.sh duration 0'],
+    );
+    rmSync(folder, { recursive: true });
+  });
+
+  it('count the clients of assignments by state, and tell how far rollouts are', async () => {
+    const folder = join(its.site.base, 'config', 'nph-webjob');
+    mkdirSync(folder, { recursive: true });
+    const usual = { args: [], from: 1000, until: undefined, open: 1, by: 'root', at: '', reason: undefined } as const;
+    const rollout = { stages: [0.1, 0.5, 1], stage: 1, openedAt: 1000, stopAt: 0.05, seconds: undefined };
+    const one = {
+      ...usual,
+      id: '1',
+      command: 'a.sh',
+      to: ['x', 'y'],
+      schedule: { kind: 'once' },
+      state: 'active',
+    } as const;
+    const two = { ...one, id: '2', command: 'b.sh', to: ['x'], state: 'paused', rollout } as const;
+    writeFileSync(join(folder, 'assignments'), [one, two].map((each) => `${formatAssignment(each)}\n`).join(''));
+    const { series } = parseExposition((await its.webjobctl('metrics', '--textfile', '-')).text);
+    assert.deepEqual(
+      series.flatMap(({ name, labels: { assignment, command, state = '' }, value }) =>
+        name.startsWith('webjob_assignment_') && value > 0
+          ? [`${name.slice(18)} ${assignment} ${command} ${state} ${value}`.replace('  ', ' ')]
+          : [],
+      ),
+      ['clients 1 a.sh waiting 2', 'clients 2 b.sh waiting 1', 'paused 2 b.sh 1', 'stage 2 b.sh 2', 'stages 2 b.sh 3'],
     );
     rmSync(folder, { recursive: true });
   });

@@ -8,13 +8,17 @@ import { printJson } from '../../cli/output.ts';
 import { readGroups } from '../../ledger/groups.ts';
 import { readMeasures } from '../../ledger/jobs.ts';
 import { openDesk } from '../clients/desk.ts';
-import { listClientIds } from '../fleet/clients.ts';
+import { readBook } from '../fleet/assignments.ts';
+import { findTargets, listClientIds } from '../fleet/clients.ts';
 import { findMissed, readRules } from '../fleet/expectations.ts';
+import { countStates, readProgress } from '../fleet/states.ts';
 import { type Family, formatFamilies } from '../metrics/exposition.ts';
 import {
   gauge,
+  MAX_ASSIGNMENTS,
   MAX_CLIENTS,
   measureActs,
+  measureAssignments,
   measureCheckpoints,
   measureExpectations,
   measureJobs,
@@ -91,6 +95,18 @@ async function measureMissed(site: Site, command: Command): Promise<Family[]> {
   );
 }
 
+async function measureFleet(site: Site, command: Command): Promise<Family[]> {
+  const book = readBook(site.settings);
+  if (book.active.length === 0) return [];
+  const [groups, clientIds] = [readGroups(site.settings), listClientIds(openDesk(command))];
+  const rows = [];
+  for (const assignment of book.active.slice(-MAX_ASSIGNMENTS)) {
+    const progress = await readProgress(site, book, assignment, findTargets(assignment, groups, clientIds));
+    rows.push({ assignment, states: countStates(progress) });
+  }
+  return measureAssignments(rows);
+}
+
 async function measure(site: Site, command: Command): Promise<Family[]> {
   const startedAt = Date.now();
   try {
@@ -100,6 +116,7 @@ async function measure(site: Site, command: Command): Promise<Family[]> {
       ...measureLocker(site, measures),
       ...measureLog(site),
       ...measureCheckpoints(site),
+      ...(await measureFleet(site, command)),
       ...(await measureMissed(site, command)),
       ...measureActs(site),
     ];

@@ -4,14 +4,19 @@
 import { statfsSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { REASONS } from 'webjob-protocol';
+import type { Assignment, Rollout } from '../../fleet/assignment.ts';
 import { JOB_STATES } from '../../ledger/job.ts';
 import type { Measures } from '../../ledger/jobs.ts';
 import { readWaiting } from '../acts/waiting.ts';
 import { MISSED_KINDS, type Missed } from '../fleet/expectations.ts';
+import { CLIENT_STATES, type ClientState } from '../fleet/states.ts';
 import { listServers, newestCheckpoint } from '../site/logs.ts';
 import type { Site } from '../site/site.ts';
 import { newestStamp } from '../site/stamps.ts';
 import type { Family, Sample } from './exposition.ts';
+
+/** The clients of each are examined one by one: above this number, the oldest are left out. */
+export const MAX_ASSIGNMENTS = 100;
 
 /**
  * Each client is a permanent time series: above this number, the clients that were not seen the
@@ -128,6 +133,37 @@ export function measureExpectations(commands: readonly string[], missed: readonl
     })),
   );
   return [gauge('webjob_expectations_missed', 'Clients that miss what the file expect says of a command.', samples)];
+}
+
+/** The clients of each current assignment by state, and the stage of its rollout; none without assignments. */
+export function measureAssignments(
+  rows: readonly { assignment: Assignment; states: Readonly<Record<ClientState, number>> }[],
+): Family[] {
+  const labelsOf = ({ id, command }: Assignment) => ({ assignment: id, command });
+  const clients = rows.flatMap(({ assignment, states }) =>
+    CLIENT_STATES.map((state) => ({ labels: { ...labelsOf(assignment), state }, value: states[state] })),
+  );
+  const paused = rows.map(({ assignment }) => {
+    return { labels: labelsOf(assignment), value: assignment.state === 'paused' ? 1 : 0 };
+  });
+  const stagesOf = (count: (rollout: Rollout) => number): Sample[] =>
+    rows.flatMap(({ assignment }) =>
+      assignment.rollout ? [{ labels: labelsOf(assignment), value: count(assignment.rollout) }] : [],
+    );
+  return [
+    gauge('webjob_assignment_clients', 'Clients of an assignment, by state.', clients),
+    gauge('webjob_assignment_paused', '1 for an assignment that is paused, as a rollout that was stopped is.', paused),
+    gauge(
+      'webjob_assignment_stage',
+      'The stage of a rollout that is open.',
+      stagesOf(({ stage }) => stage + 1),
+    ),
+    gauge(
+      'webjob_assignment_stages',
+      'How many stages a rollout has.',
+      stagesOf(({ stages }) => stages.length),
+    ),
+  ];
 }
 
 /** The acts that users of the view requested and that wait; none when acts are not set up. */
