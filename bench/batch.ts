@@ -2,10 +2,11 @@
 // a site without assignments, and at one with many assignments and clients. Exits with 1 when it
 // exceeds its limit.
 import { mkdirSync, utimesSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { formatAssignment } from '../fleet/assignment.ts';
-import type { Site } from '../scripts/site.ts';
+import { makeSite, type Site } from '../scripts/site.ts';
+import { run } from './cost.ts';
 import { parseCount } from './options.ts';
 import { compareSites } from './sites.ts';
 
@@ -45,7 +46,68 @@ async function main(): Promise<void> {
     ],
     parseCount('rounds', rounds),
   );
-  if (!isGood) process.exitCode = 1;
+  if (!(await compareShow(clientCount, Math.min(parseCount('rounds', rounds), MOST_SHOWN))) || !isGood)
+    process.exitCode = 1;
+}
+
+/** More rounds of a command that takes a second tell nothing new. */
+const MOST_SHOWN = 7;
+/** Times the CPU of an empty Node that `assign show` may take. */
+const SHOW_LIMIT = 10;
+
+/** CPU time of `webjobctl assign show` beside that of an empty Node, where nobody has fetched it, and where everybody has. */
+async function compareShow(clients: number, rounds: number): Promise<boolean> {
+  const site = makeSite({ settings: { BatchCommand: 'batch' } });
+  try {
+    writeFleet(site, clients, 1);
+    const ids = Array.from({ length: clients }, (_, index) => `host-${index}`);
+    const etc = dirname(site.propertiesFile);
+    writeFileSync(join(etc, 'webjob.htpasswd'), ids.map((id) => `${id}:$2y$05$${'x'.repeat(53)}\n`).join(''));
+    const now = Math.floor(Date.now() / 1000) - 60;
+    const fixed = {
+      args: [],
+      until: undefined,
+      state: 'active',
+      open: 1,
+      by: 'root',
+      at: '',
+      reason: undefined,
+    } as const;
+    const lines = ['1', '2'].map((id) =>
+      formatAssignment({ ...fixed, id, command: 'host.sh', to: ['*'], from: now, schedule: { kind: 'once' } }),
+    );
+    writeFileSync(join(site.base, 'config', 'nph-webjob', 'assignments'), `${lines.join('\n')}\n`);
+    const taken = join(site.base, 'dynamic', 'assignments', 'taken');
+    mkdirSync(taken, { recursive: true });
+    writeFileSync(
+      join(taken, '2.server_1'),
+      ids.map((id, index) => `${now} ${id} 1 server_1_${now}_${String(index).padStart(5, '0')}\n`).join(''),
+    );
+    const webjobctl = join(import.meta.dirname, '..', 'dist', 'webjobctl');
+    const show = (id: string): string[] => {
+      return [process.execPath, webjobctl, '-c', site.propertiesFile, 'assign', 'show', id, '--state', 'failed'];
+    };
+    const commands = { 'an empty Node': [process.execPath, '-e', ''], waiting: show('1'), fetched: show('2') };
+    const times = new Map<string, number[]>();
+    for (let round = 0; round < rounds; round++)
+      for (const [name, words] of Object.entries(commands))
+        times.set(name, [...(times.get(name) ?? []), (await run(words)).cpuSeconds]);
+    const median = (name: string): number => (times.get(name) ?? []).sort((a, b) => a - b)[rounds >> 1] ?? 0;
+    const base = median('an empty Node');
+    process.stdout.write(
+      `\nCPU time of webjobctl assign show, ${clients} clients, beside an empty Node (${(base * 1000).toFixed(0)} ms)\n`,
+    );
+    let isGood = true;
+    for (const name of ['waiting', 'fetched']) {
+      const ratio = median(name) / base;
+      isGood &&= ratio <= SHOW_LIMIT;
+      const said = ratio <= SHOW_LIMIT ? '' : `, and ${SHOW_LIMIT} is the most`;
+      process.stdout.write(`  all ${name}: ${(median(name) * 1000).toFixed(0)} ms, ${ratio.toFixed(1)} times${said}\n`);
+    }
+    return isGood;
+  } finally {
+    site.remove();
+  }
 }
 
 /**

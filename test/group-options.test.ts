@@ -14,8 +14,8 @@ interface CommandRow {
   options: { flags: string[]; value: string | null }[];
 }
 
-/** What is no question about jobs: a manifest is read by clients, which know no groups. */
-const WITHOUT_GROUPS = ['sign payload'];
+/** What is no question about jobs: manifests and signed assignments are read by clients, which know no groups. */
+const WITHOUT_GROUPS = ['sign payload', 'sign assignment'];
 
 let its: LockerSite;
 let jobId: string;

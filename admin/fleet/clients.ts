@@ -6,19 +6,19 @@ import { type Groups, makeMembership, namedClients } from '../../fleet/groups.ts
 import { listCertificates } from '../clients/certificates.ts';
 import type { Desk } from '../clients/desk.ts';
 import { listProfiles } from '../clients/profiles.ts';
-import { readUserFile } from '../clients/userfile.ts';
+import { readUserNames } from '../clients/userfile.ts';
 
 /**
  * The clients of a site, sorted: those with a password or a valid certificate. At a site without
  * either, those with a directory below profiles. Throws Failure `failed`.
  */
 export function listClientIds({ settings, etcDirectory, userFile }: Desk): string[] {
-  const users = readUserFile(userFile).map(({ name }) => name);
+  const users = readUserNames(userFile).filter(isClientId);
   const certified = listCertificates(etcDirectory)
     .filter(({ state }) => state === 'valid')
     .map(({ client }) => client);
-  const known = new Set([...users, ...certified].filter(isClientId));
-  return [...(known.size > 0 ? known : listProfiles(settings))].sort();
+  const known = certified.length === 0 ? users : [...new Set([...users, ...certified.filter(isClientId)])];
+  return (known.length > 0 ? known : listProfiles(settings)).sort();
 }
 
 /**
@@ -27,10 +27,14 @@ export function listClientIds({ settings, etcDirectory, userFile }: Desk): strin
 export function findTargets({ to }: Pick<Assignment, 'to'>, groups: Groups, clientIds: readonly string[]): string[] {
   // A word that is not a group always means the same clients.
   const [named, globs] = [to.filter((word) => groups.has(word)), to.filter((word) => !groups.has(word))];
+  const isAll = globs.includes('*');
   const meant = clientIds.filter(
     (clientId) =>
+      isAll ||
       globs.some((glob) => matchesGlob(glob, clientId)) ||
       (named.length > 0 && named.some(makeMembership(groups, clientId))),
   );
-  return [...new Set([...meant, ...namedClients(groups, to)])].sort();
+  const others = namedClients(groups, to);
+  // The clients are sorted already; sorting a large fleet again would be expensive.
+  return others.size === 0 ? meant : [...new Set([...meant, ...others])].sort();
 }

@@ -63,29 +63,29 @@ export async function readProgress(
   const siblings = [...active, ...past].filter(
     ({ id, command }) => id !== assignment.id && command === assignment.command,
   );
-  const taken = newestOf(readTaken(dynamicDirectory, assignment.id));
+  const own = readTaken(dynamicDirectory, assignment.id);
+  const taken = newestOf(own);
   const due = lastDue(assignment.schedule, assignment.from, Math.min(now, (assignment.until ?? now + 1) - 1));
   // Many clients may never have fetched a batch, so this is checked first.
   const asked = new Set(listNames(dynamicDirectory, `${CLAIMS}/clients`));
-  for (const clientId of clientIds) {
+  for (const clientId of asked.size === 0 ? [] : clientIds) {
     if (due === undefined || !asked.has(clientId) || taken.get(clientId)?.due === due) continue;
     // Covers a server that was killed after the claim and before its line in the index.
     const claim = readClaim(dynamicDirectory, `${CLAIMS}/clients/${clientId}/${assignment.id}@${due}`);
     if (claim) taken.set(clientId, { due, clientId, ...claim });
   }
-  const before = countBefore(
-    taken,
-    siblings.flatMap(({ id }) => readTaken(dynamicDirectory, id)),
-  );
-  const results = await readResults(site, assignment, taken, before, now);
-  const names = [...new Set([...clientIds, ...taken.keys()])].sort();
+  const others = siblings.flatMap(({ id }) => keyed(id, readTaken(dynamicDirectory, id)));
+  const claims = [...others, ...(own.length > taken.size || others.length > 0 ? keyed(assignment.id, own) : [])];
+  const results = await readResults(site, assignment, { taken, claims, now });
+  const found = clientIds.reduce((count, clientId) => count + (taken.has(clientId) ? 1 : 0), 0);
+  const names = found === taken.size ? clientIds : [...new Set([...clientIds, ...taken.keys()])].sort();
+  const isOver = assignment.state === 'cancelled' || (assignment.until !== undefined && now >= assignment.until);
+  const open = assignment.state === 'cancelled' ? 'cancelled' : isOver ? 'expired' : 'waiting';
   return names.map((clientId) => {
     const claim = taken.get(clientId);
     const result = results.get(clientId);
     const hasNewest = claim !== undefined && (due === undefined || claim.due >= due);
-    const isOver = assignment.state === 'cancelled' || (assignment.until !== undefined && now >= assignment.until);
-    const open = assignment.state === 'cancelled' ? 'cancelled' : isOver ? 'expired' : 'waiting';
-    const state = hasNewest || (claim && isOver) ? (result?.state ?? 'fetched') : open;
+    const state = claim && (hasNewest || isOver) ? (result?.state ?? stateOfSilent(claim, now)) : open;
     return { clientId, state, due: claim?.due, job: result?.job, webjobExit: result?.webjobExit };
   });
 }
@@ -122,17 +122,13 @@ function newestOf(claims: readonly TakenClaim[]): Map<string, TakenClaim> {
   return newest;
 }
 
-/**
- * For each client, the number of runs of the same command before this claim in its batch; nothing
- * for a client without others.
- */
-function countBefore(taken: ReadonlyMap<string, TakenClaim>, others: readonly TakenClaim[]): Map<string, number> {
-  const counts = new Map<string, number>();
-  for (const { clientId, jobId, position } of others) {
-    const own = taken.get(clientId);
-    if (own?.jobId === jobId) counts.set(clientId, (counts.get(clientId) ?? 0) + (position < own.position ? 1 : 0));
-  }
-  return counts;
+/** A claim with its key `ID@DUE`. */
+interface KeyedClaim extends TakenClaim {
+  key: string;
+}
+
+function keyed(id: string, claims: readonly TakenClaim[]): KeyedClaim[] {
+  return claims.map((claim) => ({ ...claim, key: `${id}@${claim.due}` }));
 }
 
 interface Result {
@@ -141,22 +137,33 @@ interface Result {
   webjobExit?: number;
 }
 
-/** The result of each claim. */
+/** The claims of a command. */
+interface Known {
+  /** The newest claim of each client. */
+  taken: ReadonlyMap<string, TakenClaim>;
+  /** All claims, including other assignments; empty when each client has one only. */
+  claims: readonly KeyedClaim[];
+  now: number;
+}
+
+/** The result of each claim for which something has come back. */
 async function readResults(
   site: Site,
   { id, command }: Assignment,
-  taken: ReadonlyMap<string, TakenClaim>,
-  before: ReadonlyMap<string, number>,
-  now: number,
+  { taken, claims, now }: Known,
 ): Promise<Map<string, Result>> {
   const results = new Map<string, Result>();
   if (taken.size === 0) return results;
-  const epochs = new Map([...taken.values()].map(({ jobId }) => [jobId, epochOf(jobId)]));
-  const since = new Date(Math.min(now, ...[...epochs.values()].filter((epoch) => epoch !== undefined)) * 1000);
+  let first = now;
+  for (const { jobId } of taken.values()) first = Math.min(first, epochOf(jobId) ?? now);
+  const since = new Date(first * 1000);
   const batches = new Map<string, Job>();
-  const wanted = new Set(epochs.keys());
+  let wanted: Set<string> | undefined;
   for await (const job of readJobs(site, { command: site.settings.batchCommand, since }))
-    if (job.jobId !== undefined && wanted.has(job.jobId)) batches.set(job.jobId, job);
+    if (job.jobId !== undefined) {
+      wanted ??= new Set(Array.from(taken.values(), ({ jobId }) => jobId));
+      if (wanted.has(job.jobId)) batches.set(job.jobId, job);
+    }
   const jobs = new Map<string, Job[]>();
   for await (const job of readJobs(site, { command, since }, undefined, 'time')) {
     if (!taken.has(job.clientId ?? '')) continue;
@@ -164,30 +171,75 @@ async function readResults(
     own.push(job);
     jobs.set(job.clientId ?? '', own);
   }
+  const claimsOf = new Map<string, KeyedClaim[]>();
+  for (const claim of claims) {
+    if (!jobs.has(claim.clientId)) continue;
+    const own = claimsOf.get(claim.clientId);
+    if (own) own.push(claim);
+    else claimsOf.set(claim.clientId, [claim]);
+  }
   for (const claim of taken.values()) {
-    const key = `${id}@${claim.due}`;
-    const batch = batches.get(claim.jobId);
-    if (!batch && !jobs.has(claim.clientId)) {
-      // Nothing has come back, as for most claims in the beginning.
-      results.set(claim.clientId, { state: isSilent(epochs.get(claim.jobId), now) ? 'lost' : 'fetched' });
-      continue;
-    }
-    const own = findJobs(jobs.get(claim.clientId) ?? [], claim, epochs.get(claim.jobId), batch);
-    const place = before.get(claim.clientId);
-    // When it is the only run of its command in the batch, its run record need not be read.
-    const job = place === undefined && own.length < 2 ? own[0] : await findOwn(site, own, key, place ?? 0);
-    results.set(claim.clientId, await judge(site, key, claim, { batch, job, now }));
+    const { clientId, jobId, due } = claim;
+    const batch = batches.get(jobId);
+    // Nothing has come back, as for most claims in the beginning.
+    if (!batch && !jobs.has(clientId)) continue;
+    const key = `${id}@${due}`;
+    const listed = claimsOf.get(clientId) ?? [];
+    const known = listed.some((other) => other.key === key) ? listed : [...listed, { ...claim, key }];
+    const own = findJobs(jobs.get(clientId) ?? [], claim, endOf(claim, batch, known));
+    const isOver = batch?.put !== undefined;
+    let exits: ReadonlyMap<string, number> | undefined;
+    const readExits = async (): Promise<ReadonlyMap<string, number> | undefined> => {
+      if (isOver) exits ??= parseBatchOutput(await readOutput(site, batch));
+      return exits;
+    };
+    const job = await findOwn(site, own, { claim, key, known, readExits });
+    const exit = job?.state === 'done' ? undefined : (await readExits())?.get(key);
+    results.set(clientId, judge({ job, exit, isOver, isSilent: isSilent(epochOf(jobId), now) }));
   }
   return results;
 }
 
+function epochsOf(claims: Iterable<TakenClaim>): number[] {
+  const epochs: number[] = [];
+  for (const { jobId } of claims) {
+    const epoch = epochOf(jobId);
+    if (epoch !== undefined) epochs.push(epoch);
+  }
+  return epochs;
+}
+
+/** A claim of a client, with all of its claims of the same command. */
+interface Told {
+  claim: TakenClaim;
+  key: string;
+  known: readonly KeyedClaim[];
+  /** Reads the exit codes in the output of the batch, by key; undefined before it has ended. */
+  readExits: () => Promise<ReadonlyMap<string, number> | undefined>;
+}
+
 /**
  * Of the runs of a command in a batch, the one whose run record names the assignment. For clients
- * that do not record it, the runs are matched in the order in which they were handed out.
+ * that do not record it, the runs are matched in the order in which they were handed out, unless
+ * the exit codes leave it open which runs are missing.
  */
-async function findOwn(site: Site, jobs: readonly Job[], assignment: string, place: number): Promise<Job | undefined> {
-  const told = await Promise.all(jobs.map((job) => readAssignment(site, job)));
-  return told.every((name) => name === undefined) ? jobs[place] : jobs[told.indexOf(assignment)];
+async function findOwn(site: Site, jobs: readonly Job[], told: Told): Promise<Job | undefined> {
+  const { claim, key, known, readExits } = told;
+  const keys = known
+    .filter(({ jobId }) => jobId === claim.jobId)
+    .sort((a, b) => a.position - b.position)
+    .map((other) => other.key);
+  // When it is the only run, its run record need not be read.
+  const isOnly = known.length === 1 || (keys.length === 1 && jobs[0]?.outerId !== undefined);
+  if (jobs.length === 0 || (jobs.length === 1 && isOnly)) return jobs[0];
+  const names = await Promise.all(jobs.map((job) => readAssignment(site, job)));
+  if (names.some((name) => name !== undefined)) return jobs[names.indexOf(key)];
+  const exits = await readExits();
+  if (jobs.length === keys.length) return jobs[keys.indexOf(key)];
+  // Runs that ended with 0 were delivered.
+  const delivered = keys.filter((other) => exits?.get(other) === 0);
+  const put = jobs.filter((job) => job.put !== undefined);
+  return put.length === delivered.length ? put[delivered.indexOf(key)] : undefined;
 }
 
 async function readAssignment(site: Site, job: Job): Promise<string | undefined> {
@@ -206,21 +258,26 @@ function epochOf(jobId: string): number | undefined {
 }
 
 /**
+ * When the batch of a claim ended, or, when it never came back, when the client fetched the next
+ * one (seconds since 1970).
+ */
+function endOf({ jobId }: TakenClaim, batch: Job | undefined, known: readonly TakenClaim[]): number {
+  if (batch?.put) return batch.at.getTime() / 1000 + 1;
+  const began = epochOf(jobId) ?? 0;
+  return Math.min(...epochsOf(known).filter((epoch) => epoch > began), Number.POSITIVE_INFINITY);
+}
+
+/**
  * The jobs of a command that the batch of a claim started, in order. Current clients record which
  * job started another; for an original client, these are the jobs that began while the batch ran.
  */
-function findJobs(
-  jobs: readonly Job[],
-  { jobId }: TakenClaim,
-  epoch: number | undefined,
-  batch: Job | undefined,
-): Job[] {
+function findJobs(jobs: readonly Job[], { jobId }: TakenClaim, endedAt: number): Job[] {
   const told = jobs.filter(({ outerId }) => outerId === jobId);
+  const epoch = epochOf(jobId);
   if (told.length > 0 || epoch === undefined) return sortByStart(told);
-  const endedAt = batch?.put ? batch.at.getTime() / 1000 : Number.POSITIVE_INFINITY;
   const meanwhile = jobs.filter((job) => {
     const began = startOf(job);
-    return job.outerId === undefined && began !== undefined && began >= epoch && began <= endedAt + 1;
+    return job.outerId === undefined && began !== undefined && began >= epoch && began <= endedAt;
   });
   return sortByStart(meanwhile);
 }
@@ -234,18 +291,26 @@ function sortByStart(jobs: readonly Job[]): Job[] {
   return jobs.toSorted((a, b) => (startOf(a) ?? 0) - (startOf(b) ?? 0) || a.at.getTime() - b.at.getTime());
 }
 
-async function judge(
-  site: Site,
-  key: string,
-  { jobId }: TakenClaim,
-  { batch, job, now }: { batch: Job | undefined; job: Job | undefined; now: number },
-): Promise<Result> {
+/** The facts about one claim. */
+interface Facts {
+  job: Job | undefined;
+  /** Of the client's webjob, in the output of its batch. */
+  exit: number | undefined;
+  /** Whether its batch has come back. */
+  isOver: boolean;
+  isSilent: boolean;
+}
+
+function judge({ job, exit, isOver, isSilent }: Facts): Result {
   if (job?.state === 'done') return { state: 'done', job };
   if (job && job.state !== 'got') return { state: 'failed', job };
-  const isOver = batch !== undefined && batch.put !== undefined;
-  const webjobExit = isOver ? parseBatchOutput(await readOutput(site, batch)).get(key) : undefined;
-  if (webjobExit !== undefined) return { state: 'failed', webjobExit, ...(job && { job }) };
-  return { state: isOver || isSilent(epochOf(jobId), now) ? 'lost' : 'fetched', ...(job && { job }) };
+  if (exit !== undefined && exit > 0) return { state: 'failed', webjobExit: exit, ...(job && { job }) };
+  return { state: isOver || isSilent ? 'lost' : 'fetched', ...(job && { job }) };
+}
+
+/** The state of a claim for which nothing has come back. */
+function stateOfSilent({ jobId }: TakenClaim, now: number): ClientState {
+  return isSilent(epochOf(jobId), now) ? 'lost' : 'fetched';
 }
 
 function isSilent(epoch: number | undefined, now: number): boolean {

@@ -151,11 +151,13 @@ function listNamesIfAny(folder: string): string[] {
 
 /** Parses the lines of a file of `taken`; malformed lines are skipped. */
 export function parseTaken(text: string): TakenClaim[] {
-  return text.split('\n').flatMap((line) => {
-    const [, due, clientId = '', position, jobId = ''] =
-      /^(\d{1,12}) ([A-Za-z0-9_-]{1,64}) (\d{1,4}) ([\x21-\x7e]{1,255})$/.exec(line) ?? [];
-    return due === undefined ? [] : [{ due: Number(due), clientId, position: Number(position), jobId }];
-  });
+  const claims: TakenClaim[] = [];
+  const pattern = /^(\d{1,12}) ([A-Za-z0-9_-]{1,64}) (\d{1,4}) ([\x21-\x7e]{1,255})$/gm;
+  for (let found = pattern.exec(text); found; found = pattern.exec(text)) {
+    const [, due, clientId = '', position, jobId = ''] = found;
+    claims.push({ due: Number(due), clientId, position: Number(position), jobId });
+  }
+  return claims;
 }
 
 /** Parses the target of a claim's link; undefined for another link. */
