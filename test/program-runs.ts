@@ -5,6 +5,7 @@ import { randomUUID } from 'node:crypto';
 import { closeSync, fstatSync, ftruncateSync, openSync, readFileSync, readSync, rmSync, writeSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { COMPILED_SOURCES } from '../scripts/test-compiled.ts';
 import { noteProcessorTime } from '../scripts/test-leftovers.ts';
 import type { HostedEnd, HostedRun } from './program-host.ts';
 
@@ -130,7 +131,8 @@ function startHost(hosting: Hosting): Host {
     program,
     ...(user ? [String(user.uid), String(user.gid)] : []),
   ];
-  const child = spawn(command, words, { stdio: [input, ...output, 'ipc'] });
+  const env = { ...process.env, ...COMPILED_SOURCES };
+  const child = spawn(command, words, { stdio: [input, ...output, 'ipc'], env });
   const host = { child, input, output, isBusy: true };
   if (hosts.size === 0) process.once('exit', endHosts);
   hosts.set(keyOf(hosting), host);
