@@ -1,5 +1,6 @@
-// Signed assignments: with DsvVerifyManifest=Y each order of a batch is held against the note that came with it before it is run
-// (docs/protocol.md, section 12). The programs themselves are checked by their manifests when they are fetched.
+// Signed assignments: with DsvVerifyManifest=Y each order of a batch is held against the note that
+// came with it before it is run (docs/protocol.md, section 12). The programs themselves are checked
+// by their manifests when they are fetched.
 import { createHash } from 'node:crypto';
 import type { Order } from '../fleet/batch-script.ts';
 import { findRefusal, openAssignment } from '../fleet/signed.ts';
@@ -18,7 +19,10 @@ export interface OrderCheck {
   take(order: Order): void;
 }
 
-/** Prepares the check of a batch that came at this moment. Throws Failure `settings` for keys that cannot be used. */
+/**
+ * Prepares the check of a batch that came at this moment. Throws Failure `settings` for keys that
+ * cannot be used.
+ */
 export function prepareOrders(settings: ClientSettings, at: Date): OrderCheck {
   const keys = readTrustedKeys(settings);
   const dueTimes = new DueTimes(settings);

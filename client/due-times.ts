@@ -1,5 +1,6 @@
-// The file beside DsvSerialFile with the due times of signed assignments that this client has run, so that a server cannot have one run again. A
-// line is `ClientId SHA-256 DUE END`: of the signed text, when it was due last, and when it ends, in seconds since 1970.
+// The file beside DsvSerialFile with the due times of signed assignments that this client has run,
+// so that a server cannot have one run again. A line is `ClientId SHA-256 DUE END`: of the signed
+// text, when it was due last, and when it ends, in seconds since 1970.
 import { isClientId } from 'webjob-protocol';
 import { Failure } from './failure.ts';
 import { changeSeen, readSeen } from './seen.ts';
@@ -30,12 +31,18 @@ export class DueTimes {
     this.#clientId = clientId;
   }
 
-  /** Throws Failure `settings` for a file that cannot be read or was not written by webjob, `get` for a due time that has been taken. */
+  /**
+   * Throws Failure `settings` for a file that cannot be read or was not written by webjob, `get`
+   * for a due time that has been taken.
+   */
   check(offered: DueTime): void {
     this.#compare(this.#read(), offered);
   }
 
-  /** Takes a due time, which is on disk when this returns. Throws as `check` does, and Failure `get` when it cannot be written. */
+  /**
+   * Takes a due time, which is on disk when this returns. Throws as `check` does, and Failure `get`
+   * when it cannot be written.
+   */
   take(offered: DueTime): void {
     changeSeen(SETTING, this.#path, () => {
       const seen = this.#read();

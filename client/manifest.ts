@@ -66,8 +66,8 @@ function refused(why: string): Failure {
 }
 
 /**
- * Reads the keys in DsvTrustedKeysFile. Throws Failure `settings`, also when all of them together do
- * not reach the threshold.
+ * Reads the keys in DsvTrustedKeysFile. Throws Failure `settings`, also when all of them together
+ * do not reach the threshold.
  */
 export function readTrustedKeys({ dsvTrustedKeysFile: path, dsvThreshold }: ClientSettings): TrustedKey[] {
   const fail = (why: string, hint?: string): Failure =>

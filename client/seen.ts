@@ -1,5 +1,6 @@
-// Files in which a client keeps what it has taken of what was signed, a line each, so that a server cannot give it again: they are on disk before
-// anything runs, and one that cannot be read lets nothing run.
+// Files in which a client keeps what it has taken of what was signed, a line each, so that a server
+// cannot give it again: they are on disk before anything runs, and one that cannot be read lets
+// nothing run.
 import { readFileSync } from 'node:fs';
 import { KnownFailure } from '../cli/failure.ts';
 import { replaceFile } from '../cli/files.ts';
@@ -7,8 +8,8 @@ import { withLock } from '../cli/lockfile.ts';
 import { codeOf, Failure } from './failure.ts';
 
 /**
- * What the lines of a file say, word by word; nothing where there is no file. Throws Failure `settings` for one that cannot be read, or that
- * has a line of which `parse` makes nothing.
+ * What the lines of a file say, word by word; nothing where there is no file. Throws Failure
+ * `settings` for one that cannot be read, or that has a line of which `parse` makes nothing.
  */
 export function readSeen<Value extends object>(
   setting: string,
@@ -35,8 +36,9 @@ export function readSeen<Value extends object>(
 }
 
 /**
- * Writes what `change` makes of a file, unless that is undefined, while no other run does; it is on disk when this returns. Throws the Failure
- * of `change`, and Failure `get` when it cannot be written.
+ * Writes what `change` makes of a file, unless that is undefined, while no other run does; it is on
+ * disk when this returns. Throws the Failure of `change`, and Failure `get` when it cannot be
+ * written.
  */
 export function changeSeen(setting: string, path: string, change: () => string | undefined): void {
   try {

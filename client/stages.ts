@@ -162,7 +162,8 @@ async function getProgram(
       await reportGetFailure(job, signer, error);
     throw error;
   }
-  // A batch of another run, which has been given other assignments, must not take its place before it is read.
+  // A batch of another run, which has been given other assignments, must not take its place before
+  // it is read.
   const isAlone = job.runner ? true : undefined;
   const placed = new PlacedProgram(join(folder, program), path, settings.overwriteExecutable, isAlone);
   cleanup.add(() => (settings.unlinkExecutable ? placed.remove() : placed.leave()));

@@ -50,7 +50,10 @@ export interface Wanted {
   jobId: string | undefined;
   /** When the job began, in milliseconds; undefined when unknown. */
   since?: number | undefined;
-  /** Milliseconds: what was put on record later is only looked at when these uploads are not all there and on record. */
+  /**
+   * Milliseconds: what was put on record later is only looked at when these uploads are not all
+   * there and on record.
+   */
   until?: number | undefined;
 }
 

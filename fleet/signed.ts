@@ -1,5 +1,6 @@
-// Signed assignments: notes that bind a command and its arguments to the clients they are for and to the times at which they are due, so that a
-// server in other hands can hand out only what trusted keys signed (docs/protocol.md, section 12). Those who sign and clients both ask here.
+// Signed assignments: notes that bind a command and its arguments to the clients they are for and
+// to the times at which they are due, so that a server in other hands can hand out only what
+// trusted keys signed (docs/protocol.md, section 12). Those who sign and clients both ask here.
 import { isFileName } from 'webjob-protocol';
 import { findOutside, formatSeconds, parseSeconds } from '../notes/manifest.ts';
 import { MAX_NOTE_BYTES, NoteError, parseNote, verifyNote } from '../notes/note.ts';
@@ -44,7 +45,10 @@ const TEXT = new RegExp(
 /** How far apart the clocks of signer, server and client may be. */
 const CLOCK_SKEW_SECONDS = 600;
 
-/** The text of an assignment, to be signed. Throws NoteError for what parseAssignmentText would not take. */
+/**
+ * The text of an assignment, to be signed. Throws NoteError for what parseAssignmentText would not
+ * take.
+ */
 export function formatAssignmentText(assignment: AssignmentText): string {
   const { command, args, clients, schedule, notBefore, notAfter, serial } = assignment;
   const globs = clients.map((glob) => `client ${glob}\n`).join('');
@@ -74,7 +78,8 @@ export function parseAssignmentText(text: string): AssignmentText {
 /**
  * Checks who signed an assignment; what it says is for findRefusal.
  *
- * @throws NoteError for bytes that are not one, for a wrong signature of a trusted key, and below the threshold
+ * @throws NoteError for bytes that are not one, for a wrong signature of a trusted key, and below
+ * the threshold
  */
 export function openAssignment(bytes: Uint8Array, trusted: readonly TrustedKey[], threshold: number): OpenedAssignment {
   if (bytes.length > MAX_NOTE_BYTES) throw new NoteError(`longer than ${MAX_NOTE_BYTES} bytes`);
@@ -86,8 +91,8 @@ export function openAssignment(bytes: Uint8Array, trusted: readonly TrustedKey[]
 }
 
 /**
- * Why a client must not run an order under an assignment that was signed, at the moment at which it got it; undefined when it may. Whether it
- * has run it before is not known here.
+ * Why a client must not run an order under an assignment that was signed, at the moment at which it
+ * got it; undefined when it may. Whether it has run it before is not known here.
  */
 export function findRefusal(
   assignment: AssignmentText,

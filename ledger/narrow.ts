@@ -1,11 +1,14 @@
-// How the jobs of a filter are found: by the index of what is rarest in it, where that is rare, or one after the other in the
-// order of the list. Names with wildcards are looked up among the names that there are, which are few beside the jobs.
+// How the jobs of a filter are found: by the index of what is rarest in it, where that is rare, or
+// one after the other in the order of the list. Names with wildcards are looked up among the names
+// that there are, which are few beside the jobs.
 import type { JobState } from './job.ts';
 import type { Database } from './sqlite.ts';
 import { ALL_CLIENTS } from './writer.ts';
 
 export interface ScanFilter {
-  /** A name, or several of which any will do, with `*` and `?`. `-` is a client that is not known. */
+  /**
+   * A name, or several of which any will do, with `*` and `?`. `-` is a client that is not known.
+   */
   client?: string | readonly string[] | undefined;
   /** A name with `*` and `?`. */
   command?: string | undefined;
@@ -159,7 +162,10 @@ function likeAny(column: string, words: readonly string[]): Condition {
 /** SQLite's own has brackets, which ours has not. */
 const globOf = (word: string): string => word.replaceAll('[', '[[]');
 
-/** The clients that are like one of the words; undefined when they are many, or one that is not known is among them. */
+/**
+ * The clients that are like one of the words; undefined when they are many, or one that is not
+ * known is among them.
+ */
 function findClients(database: Database, words: readonly string[]): string[] | undefined {
   if (!words.some(isPattern)) return words.length <= MOST_NAMES ? [...words] : undefined;
   const [sql, ...values] = likeAny("nullif(client, '')", words);

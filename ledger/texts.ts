@@ -158,8 +158,9 @@ export function formatMatch(texts: readonly string[]): string | undefined {
 const READY = packFiles(new Set(['rdy']));
 
 /**
- * The units of which an upload in the locker can hold a text; undefined when every one can. What broke off is found by what
- * was there when it was read: to look at all of it for every text takes longer the more of it there is.
+ * The units of which an upload in the locker can hold a text; undefined when every one can. What
+ * broke off is found by what was there when it was read: to look at all of it for every text takes
+ * longer the more of it there is.
  */
 export function findUnits(database: Database, text: string): string[] | undefined {
   const match = formatMatch([text]);

@@ -1,6 +1,7 @@
 'use strict';
-// Brings a fresh clone to the point where the other scripts can run: installs the locked npm packages when
-// they are missing or older than the lock. Plain CommonJS for any Node from 20.19 on, with no packages.
+// Brings a fresh clone to the point where the other scripts can run: installs the locked npm
+// packages when they are missing or older than the lock. Plain CommonJS for any Node from 20.19 on,
+// with no packages.
 const { spawnSync } = require('node:child_process');
 const { existsSync, statSync } = require('node:fs');
 const { join } = require('node:path');

@@ -1,4 +1,5 @@
-// Signed assignments as files: made, signed by others, shown, and checked as a client checks them (docs/protocol.md, section 12).
+// Signed assignments as files: made, signed by others, shown, and checked as a client checks them
+// (docs/protocol.md, section 12).
 import { readFileSync } from 'node:fs';
 import { Failure } from '../cli/failure.ts';
 import { errorCode, replaceFile } from '../cli/files.ts';
@@ -67,7 +68,10 @@ export function addToAssignment(path: string, signer: NoteSigner): FoundAssignme
   }
 }
 
-/** Judges a signed assignment as a client does at this time; what it has run is known there alone. Throws Failure `failed`. */
+/**
+ * Judges a signed assignment as a client does at this time; what it has run is known there alone.
+ * Throws Failure `failed`.
+ */
 export function judgeAssignment(
   path: string,
   trusted: readonly TrustedKey[],

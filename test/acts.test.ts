@@ -1,4 +1,5 @@
-// Notes, and what readers of the view ask for: `webjobctl acts` as root, and an inbox in which its owner may have put anything.
+// Notes, and acts requested in the view: runs `webjobctl acts` as root on an inbox in which its
+// owner may have put anything.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import {
@@ -59,7 +60,7 @@ function makeInbox(): void {
 
 const acts = (...args: string[]): Promise<Ran> => its.webjobctl('--json', 'acts', ...args);
 
-/** A file in the inbox, of its owner. */
+/** A file in the inbox that belongs to its owner. */
 function put(name: string, content: string | Buffer): string {
   const path = join(inbox, name);
   writeFileSync(path, content);
@@ -84,7 +85,7 @@ async function readActs(job = ids.second): Promise<Shown['acts']> {
   const [shown] = await its.readJson<Shown>('show', job);
   return shown?.acts ?? [];
 }
-/** Of the record of webjobctl, the newest last. */
+/** The record of webjobctl, newest entry last. */
 function readEvents(): Record<string, unknown>[] {
   const path = join(its.site.base, 'logfiles', 'nph-webjob-custody.webjobctl.jsonl');
   if (!existsSync(path)) return [];
@@ -113,7 +114,7 @@ describe('webjobctl note', () => {
     assert.match(entry, /"event":"note","jobId":"[^"]+","text":"looked at/);
     assert.match(readFileSync(join(bag, 'pages', `0001-${ids.first}.html`), 'utf8'), /<td>Note<\/td>.*looked at/);
     assert.equal((await its.webjobctl('evidence', '--verify', bag)).exitCode, 0);
-    // What else was done about it is not for the recipient.
+    // Other acts are not for the recipient.
     const [, handedOver] = await readActs(ids.first);
     assert.equal(handedOver?.event, 'evidence');
     assert.doesNotMatch(readFileSync(join(bag, 'pages', `0001-${ids.first}.html`), 'utf8'), /Handed over/);
@@ -246,7 +247,8 @@ describe('webjobctl acts', () => {
     if (owner) chownSync(other, owner.uid, owner.gid);
     linkSync(other, join(inbox, name()));
     if (isRoot) {
-      // A file that is not the inbox's owner's: he can have moved it there from a folder that both may write.
+      // A file of another user, which the inbox's owner can have moved there from a shared
+      // directory.
       writeFileSync(join(inbox, name()), request);
       assert.equal(spawnSync('mkfifo', [join(inbox, name())]).status, 0);
     }
@@ -278,7 +280,7 @@ describe('webjobctl acts', () => {
     put(`..${name()}`, request);
     put(name().toUpperCase(), request);
     const one = ask({ act: 'note', text: 'the only one' });
-    // What is being written is left alone.
+    // A file that is being written is left alone.
     const writing = `.${makeActId(ids.second, Date.now())}.new`;
     put(writing, request);
     const ran = await acts();
@@ -292,7 +294,7 @@ describe('webjobctl acts', () => {
     assert.deepEqual(readdirSync(inbox).sort(), [writing, 'full'].sort());
     assert.deepEqual(readdirSync(answers).sort(), [`${one}.json`, 'status.sqlite']);
     assert.doesNotMatch(ran.stderr, /[\x00-\x09\x0b-\x1f]|\u202e/);
-    // A packed name and a missing one are as good as none.
+    // An archived name and a missing one are equivalent.
     assert.match(ran.stderr, /removed \S+ from the inbox, which is not a request: ELOOP/);
   });
 

@@ -1,5 +1,5 @@
-// webjobctl client with real htpasswd, openssl and httpd: what it makes lets the built client in, over plain HTTP, over TLS and by
-// certificate, and what it takes away keeps it out.
+// webjobctl client with real htpasswd, openssl and httpd: its credentials let the built client in
+// over plain HTTP, over TLS and by certificate, and removed credentials keep it out.
 import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
 import { X509Certificate } from 'node:crypto';
@@ -43,7 +43,8 @@ before(async () => {
   const name = ['--tls', '--server-name', '127.0.0.1', '--tls-port'];
   await init('plain');
   await init('tls', ...name, String(tls));
-  // Last, for a Define holds from its line on, and this one says WEBJOB_CERTIFICATES.
+  // Last, because a Define takes effect from its line on, and this one contains
+  // WEBJOB_CERTIFICATES.
   await init('certs', ...name, String(certificates), '--certificates');
 });
 after(async () => {
@@ -55,7 +56,9 @@ const url = (index: number): string => `${index === 0 ? 'http' : 'https'}://127.
 const client = (site: string, code: number, ...args: string[]): Promise<string> =>
   ground.run(code, '--config', at(site, 'etc/nph-webjob.cfg'), 'client', ...args);
 
-/** Gets, runs and puts host.sh; a graceful restart takes effect a moment after the command. */
+/**
+ * Runs host.sh and uploads its output; a graceful restart takes effect a moment after the command.
+ */
 async function runJob(conf: string, expected: number): Promise<string> {
   for (let attempt = 1; ; attempt++) {
     const ended = await runWebjob(['--execute', '--file', conf, 'host.sh']);
@@ -210,7 +213,7 @@ describe('webjobctl client add', () => {
     assert.equal(unsigned.code, 3);
     signFile(at('plain/integrity/profiles/signed1/commands/host.sh'), readPrivateKey(at('sign.key')));
     await runJob(conf, 0);
-    // Of the private half only what is public goes to the client.
+    // Only the public half of the key goes to the client.
     await client('plain', 0, 'add', 'signed2', ...add, at('sign.key'));
     assert.deepEqual(readFileSync(at('signed2/webjob-sign.pub')), readFileSync(at('signed1/webjob-sign.pub')));
     await client('plain', 4, 'add', 'signed3', ...add, conf);
@@ -262,7 +265,8 @@ describe('webjobctl client, over TLS', () => {
       /^SSLVerifyPeerCert=Y\nSSLBundledCAsFile=.*\nSSLMaxChainLength=1\nSSLExpectedPeerCN=127\.0\.0\.1$/m,
     );
     await runJob(conf, 0);
-    // The kit is moved, and used from another working directory: what it names, and its spool, are beside it.
+    // The kit is moved and used from another working directory: its files and its spool are found
+    // beside it.
     mkdirSync(at('moved'));
     renameSync(at('tls1'), at('moved', 'kit'));
     await runJob(at('moved/kit/webjob.conf'), 0);
@@ -273,7 +277,7 @@ describe('webjobctl client, over TLS', () => {
     );
     assert.match(probe.stdout, /^note: link test: 251 /m, probe.stderr);
     renameSync(at('moved', 'kit'), at('tls1'));
-    // The other site's server is not the one it knows.
+    // The client does not know the other site's server.
     const wrong = readFileSync(conf, 'utf8').replaceAll(url(1), url(2));
     writeFileSync(at('tls1/wrong.conf'), wrong, { mode: 0o600 });
     assert.match(await runJob(at('tls1/wrong.conf'), 3), /certificate/);
@@ -330,7 +334,7 @@ describe('webjobctl client, over TLS', () => {
       first.publicKey.export({ type: 'spki', format: 'pem' }),
     );
     await runJob(conf, 0);
-    // Never over the key that is there.
+    // An existing key is never overwritten.
     await client('certs', 4, 'renew', 'client1', '--new-key', '--out', at('cert1'));
     rmSync(at('cert1/client1.key'));
     await client('certs', 0, 'renew', 'client1', '--new-key', '--revoke', '--days', '20', '--out', at('cert1'));

@@ -1,5 +1,5 @@
-// webjobctl configtest on a real site under a real httpd: nothing is found where nothing is wrong, and everything that is broken here is
-// found, with what mends it.
+// webjobctl configtest on a real site under a real httpd: it finds nothing at a correct site, and
+// every fault that is made here, with a remedy.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import {
@@ -59,7 +59,7 @@ after(async () => {
   ground.remove();
 });
 
-/** Errors and warnings, but for those of the machine that the test runs on: its disk and its clock. */
+/** Errors and warnings, except those about the disk and the clock of the test machine. */
 async function test(...more: string[]): Promise<{ serious: Finding[]; notes: Finding[] }> {
   const { binary } = obtainHttpd();
   const args = [
@@ -83,7 +83,7 @@ async function test(...more: string[]): Promise<{ serious: Finding[]; notes: Fin
   };
 }
 
-/** Every one of them and no other. */
+/** Exactly these findings. */
 async function expectFindings(
   expected: [severity: string, what: RegExp, remedy: RegExp][],
   ...more: string[]
@@ -100,7 +100,7 @@ async function expectFindings(
   assert.deepEqual(others, []);
 }
 
-/** What is changed in `files` is put back afterwards. */
+/** Restores what is changed in `files` afterwards. */
 async function withCopies(files: string[], work: () => Promise<void>): Promise<void> {
   for (const [index, file] of files.entries()) copyFileSync(file, at(`copy-${index}`));
   try {
@@ -129,7 +129,7 @@ describe('webjobctl configtest', () => {
     const ready = readdirSync(site('integrity/incoming')).filter((name) => name.endsWith('.rdy'));
     const ids = ready.map((name) => readFileSync(site(`integrity/incoming/${name}`), 'utf8'));
     assert.ok(ids.includes(`Jid=${jobId}\n`), `${ids}`);
-    // The client has a result key: what is not signed by it would be a finding.
+    // The client has a result key, so an unsigned result would be a finding.
     assert.match(readFileSync(at('client1/webjob.conf'), 'utf8'), /^ResultKeyFile=/m);
     const verified = await runWebjobctl(['-c', site('etc/nph-webjob.cfg'), '--json', 'show', jobId ?? '']);
     assert.match(verified.stdout, /"signature":"signed by client1\+[0-9a-f]{8}"/);
@@ -278,7 +278,8 @@ describe('webjobctl configtest', () => {
         ['error', /lets in some without a word/, /^printf .*Require valid-user/],
         ['error', /^strangers reach the script in the main server: 450 /, /^printf .*Require valid-user/],
       ]);
-      // The script still refuses, so this is no more than a warning; without RequireUser everybody is served.
+      // The script still refuses, so this is only a warning; without RequireUser everyone would be
+      // served.
       const probe = ['--probe', url, '--as', at('client1/webjob.conf')];
       const { serious } = await test(...probe);
       assert.ok(
@@ -313,7 +314,7 @@ describe('webjobctl configtest', () => {
       const text = readFileSync(conf, 'utf8')
         .replace(/^LoadModule authz_user_module.*\n/m, '')
         .replace(/^LoadModule cgid_module.*\n|^ScriptSock.*\n/gm, '');
-      // As somebody's own snippet, that does not ask for a module that runs scripts.
+      // Like an administrator's own snippet, which does not check for a module that runs scripts.
       const snippet = site('etc/webjob.conf');
       const guard = /^<IfModule !cgi_module>\n.*?^<\/IfModule>\n/ms;
       writeFileSync(snippet, readFileSync(snippet, 'utf8').replace(guard, ''));

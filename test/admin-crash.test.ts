@@ -1,5 +1,6 @@
-// webjobctl init and client, killed by SIGKILL at one system call after the other: nothing that was there is lost, nothing half-written has its
-// name, no secret is open to others, and the same command can be run again.
+// webjobctl init and client, killed by SIGKILL at one system call after the other: nothing is lost,
+// no incomplete file has its final name, no secret is readable by others, and the command can be
+// run again.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { createPrivateKey, X509Certificate } from 'node:crypto';
@@ -11,7 +12,10 @@ import { NO_STRACE } from './locker-strace.ts';
 import { makeGround, parseLines, runWebjobctl } from './operator.ts';
 
 const WEBJOBCTL = join(import.meta.dirname, '..', 'dist', 'webjobctl');
-/** What changes names, access or what is on disk. Of webjobctl alone: openssl and htpasswd go on when it is killed. */
+/**
+ * Calls that change names, permissions or what is on disk. Only those of webjobctl, because openssl
+ * and htpasswd continue when it is killed.
+ */
 const CALLS =
   '?fsync,?rename,?renameat,?renameat2,?unlink,?unlinkat,?link,?linkat,?mkdir,?mkdirat,?rmdir,?chmod,?fchmod';
 
@@ -36,11 +40,14 @@ const client = (...args: string[]): string[] => ['--config', site('etc/nph-webjo
 
 interface Call {
   name: string;
-  /** The how many-th of its name. */
+  /** The index among the calls of that name. */
   count: number;
 }
 
-/** Runs webjobctl under strace, which kills it at a call, or lets it live; returns the calls that it made. */
+/**
+ * Runs webjobctl under strace, which kills it at a call or lets it finish; returns the calls that
+ * it made.
+ */
 function runTraced(args: readonly string[], killAt?: Call): { isKilled: boolean; calls: Call[] } {
   const fault = killAt ? ['-e', `inject=${killAt.name}:signal=SIGKILL:when=${killAt.count}`] : [];
   const strace = ['-o', at('trace'), '-e', `trace=${CALLS}`, ...fault, process.execPath, WEBJOBCTL, ...args];
@@ -58,14 +65,14 @@ function runTraced(args: readonly string[], killAt?: Call): { isKilled: boolean;
   return { isKilled, calls };
 }
 
-/** All files below, with their paths from there. */
+/** All files below a directory, by relative path. */
 function listFiles(folder: string): string[] {
   if (!existsSync(folder)) return [];
   const names = readdirSync(folder, { recursive: true }).map(String);
   return names.filter((name) => lstatSync(join(folder, name)).isFile()).sort();
 }
 
-/** Whether somebody who is neither owner nor of the group can come to read it. */
+/** Whether a user who is neither the owner nor in the group can read it. */
 function isOpen(path: string): boolean {
   if ((lstatSync(path).mode & 0o004) === 0) return false;
   for (let folder = dirname(path); folder !== ground.root; folder = dirname(folder))
@@ -75,13 +82,13 @@ function isOpen(path: string): boolean {
 
 const SECRET = /PRIVATE KEY|^URLPassword=|^[\w-]+:\$2y\$/m;
 
-/** What must be true at any moment, whatever was killed. */
+/** Invariants after a kill at any moment. */
 function checkGround(): void {
   for (const folder of FOLDERS) {
     for (const name of listFiles(at(folder))) {
       const path = at(folder, name);
       const text = readFileSync(path, 'latin1');
-      // A man page has a password in its example.
+      // A man page contains a password as an example.
       const isSecret = SECRET.test(text) && !name.startsWith('share/man/');
       if (isSecret) assert.ok(!isOpen(path), `${path} is open to others`);
       checkWhole(path, text);
@@ -89,7 +96,7 @@ function checkGround(): void {
   }
 }
 
-/** A file that has its name is whole. */
+/** A file with its final name is complete. */
 function checkWhole(path: string, text: string): void {
   const name = basename(path);
   if (name.startsWith('.') && name !== '.htaccess') return;
@@ -111,7 +118,7 @@ function lets(name: string, password: string): boolean {
   return checked.status === 0;
 }
 
-/** The states of a client's certificates, in order; all that are revoked are on the list. */
+/** The states of a client's certificates, in order; all revoked ones are on the list. */
 function statesOf(name: string): string {
   const lines = readFileSync(site('etc/webjob-ca/index.txt'), 'utf8').split('\n').filter(Boolean);
   const list = spawnSync('openssl', ['crl', '-in', site('etc/webjob-ca.crl'), '-noout', '-text'], { encoding: 'utf8' });
@@ -127,7 +134,10 @@ function checkPair(folder: string, name: string): void {
   assert.equal(certificate.subject, `CN=${name}`);
 }
 
-/** What is beside a file while it is written. A lock of a process that is gone, and a desk of the CA, are put away by who comes next. */
+/**
+ * Temporary files beside a file, the lock of a dead process, and a temporary workdir of the CA, all
+ * of which the next run removes.
+ */
 const LEFT = /(?:^|\/)\.(?!htaccess$|desk\.)(?!.*\.lock)/;
 const FOLDERS = ['site', 'one', 'old'] as const;
 
@@ -135,7 +145,7 @@ function copyFolders(from: string, to: string): void {
   mkdirSync(to, { recursive: true });
   for (const name of FOLDERS) {
     rmSync(join(to, name), { recursive: true, force: true });
-    // Owners too, which node:fs does not copy.
+    // With owners, which node:fs does not copy.
     if (existsSync(join(from, name))) assert.equal(spawnSync('cp', ['-a', join(from, name), to]).status, 0);
   }
 }
@@ -143,14 +153,17 @@ function copyFolders(from: string, to: string): void {
 interface Trial {
   args: string[];
   points: number;
-  /** What a second run may end with, when the first was killed in its last moments. */
+  /** The exit codes that a second run may have when the first was killed in its last moments. */
   mayEndWith?: number;
-  /** Before the last run, when that was refused with `mayEndWith`. */
+  /** Called before the last run, when that was refused with `mayEndWith`. */
   mend?(): void;
   checkEnd(): void;
 }
 
-/** Kills a command at points spread over its life, each time from the same state on; then it must live to its end. */
+/**
+ * Kills a command at points spread over its run, each time from the same state; then it must run to
+ * its end.
+ */
 async function runTrial({ args, points, mayEndWith, mend, checkEnd }: Trial): Promise<void> {
   copyFolders(at(), at('was'));
   const { calls } = runTraced(args);
@@ -173,7 +186,7 @@ async function runTrial({ args, points, mayEndWith, mend, checkEnd }: Trial): Pr
   }
 }
 
-/** The client that was there before is as it was. */
+/** The existing client is unchanged. */
 function checkOld(): void {
   assert.ok(lets('old', passwordIn('old')), 'the password of another client is lost');
   assert.equal(statesOf('old'), 'V');
@@ -222,7 +235,7 @@ describe('webjobctl, killed by SIGKILL', { skip: NO_STRACE }, () => {
     rmSync(at('one', 'one.key'));
     await runTrial({
       ...{ args: client('renew', 'one', '--new-key', '--revoke'), points: 2 },
-      // The new key was there already.
+      // The new key already existed.
       mayEndWith: 4,
       mend: () => rmSync(at('one', 'one.key')),
       checkEnd() {
@@ -236,7 +249,7 @@ describe('webjobctl, killed by SIGKILL', { skip: NO_STRACE }, () => {
   it('client remove leaves no way in', async () => {
     await runTrial({
       ...{ args: client('remove', 'one'), points: 2 },
-      // It was removed already.
+      // It was already removed.
       mayEndWith: 1,
       checkEnd() {
         checkOld();

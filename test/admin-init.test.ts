@@ -1,5 +1,5 @@
-// webjobctl init with real files and a real httpd: what it makes is what the installation guides make by hand, it serves a job, and what
-// was there before is never lost.
+// webjobctl init with real files and a real httpd: it makes what the installation guides make by
+// hand, the site serves a job, and existing files are never lost.
 import assert from 'node:assert/strict';
 import {
   chmodSync,
@@ -31,7 +31,7 @@ before(() => {
 });
 after(() => ground.remove());
 
-/** Every file and folder below: mode, owner, group, and the text of files. */
+/** Every file and directory below a path: mode, owner, group, and the text of files. */
 function readTree(root: string, omit: (path: string) => boolean = () => false): Record<string, string> {
   const names = readdirSync(root, { recursive: true }).map(String).sort();
   return Object.fromEntries(
@@ -86,7 +86,7 @@ describe('webjobctl init, layout by layout', () => {
       );
       rmSync(checkout, { recursive: true });
       await ground.run(0, 'init', '--prefix', layout, '--root', byInit, '--node', ground.node);
-      // The guides by hand copy no man pages: that is not what serves a site.
+      // The guides do not copy man pages by hand, because they are not needed to serve a site.
       const differs = (name: string): boolean =>
         /custody|\/config$|\/config\/nph-webjob$|webjob-site\.conf|^usr\/local\/share|^etc\/fish|^(?:usr|var|etc)(?:\/(?:local|lib|apache2|apache2\/conf-available|local\/apache\/conf|local\/apache))?$/.test(
           name,
@@ -164,14 +164,14 @@ describe('webjobctl init, a second time', () => {
 
   it('replaces it with --force, puts the old one aside, and follows no link', async () => {
     const passwd = readFileSync('/etc/passwd', 'utf8');
-    // What a run that was killed had begun.
+    // What a killed run had begun.
     rmSync(place('integrity/profiles'), { recursive: true });
     mkdirSync(place('integrity/.profiles.new'), 0o700);
     const replaced = parseLines(await init(0, '--force', '--json')).filter(({ state }) => state === 'replaced');
     assert.equal(replaced.length, 3);
     const backup = replaced.find(({ path }) => path === place('etc/nph-webjob.cfg'))?.backup;
     assert.equal(readFileSync(String(backup), 'utf8'), 'BaseDirectory=/mine\n');
-    // What httpd serves is put aside where it serves nothing.
+    // Old versions are moved out of what httpd serves.
     const link = String(replaced.find(({ path }) => path === place('webjob/.htaccess'))?.backup);
     assert.deepEqual([dirname(link), readlinkSync(link)], [place('etc/replaced'), '/etc/passwd']);
     assert.equal(lstatSync(place('etc/replaced')).mode & 0o777, 0o700);
@@ -260,7 +260,7 @@ describe('webjobctl init --apply', () => {
     const args = ['init', '--prefix', prefix, '--node', ground.node, '--server-id', 'east'];
     const apply = ['--apply', '--httpd', obtainHttpd().binary, '--httpd-conf', configuration()];
     await ground.run(0, ...args, ...apply);
-    // Once more, and there is still one Include.
+    // After another run, there is still one Include.
     await ground.run(0, ...args, ...apply);
     assert.equal(readFileSync(configuration(), 'utf8').match(/^Include /gm)?.length, 1);
     write(join(prefix, 'integrity/profiles/client1/commands/host.sh'), '#!/bin/sh\nhostname\n');

@@ -1,4 +1,5 @@
-// webjobctl sign on manifests, from keys to what a client makes of them; and the text of a note by openssl beside it.
+// webjobctl sign with manifests, from making keys to a client's verdict; and the signature of a
+// note verified by openssl.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -15,7 +16,7 @@ const sign = (code: number, ...args: string[]): Promise<string> => ground.run(co
 const json = async (code: number, ...args: string[]) => parseLines(await sign(code, ...args, '--json'));
 const PROGRAM = '#!/bin/sh\nhostname\n';
 const read = (name: string) => parseManifest(parseNote(readFileSync(at(`${name}.manifest`))).text);
-/** The hint is for the reader; what is wrong is what counts. */
+/** Hints are for people; only the error matters here. */
 async function refused(code: number, why: RegExp, ...args: string[]): Promise<void> {
   const ended = await runWebjobctl(['sign', ...args], { cwd: ground.root });
   assert.match(ended.stderr, why);

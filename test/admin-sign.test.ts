@@ -1,5 +1,5 @@
-// webjobctl sign with real keys and openssl beside it: what it signs verifies elsewhere, what others signed verifies here, and nothing
-// that was changed does.
+// webjobctl sign with real keys, compared with openssl: each verifies the other's signatures, and
+// neither accepts anything that was changed.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { existsSync, readFileSync, statSync, writeFileSync } from 'node:fs';

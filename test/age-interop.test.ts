@@ -1,4 +1,5 @@
-// Debian's age against the built programs, both ways: it opens what the client sealed, and webjobctl opens what it sealed.
+// Debian's age and the built programs in both directions: age opens what the client sealed, and
+// webjobctl opens what age sealed.
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { copyFileSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
@@ -58,7 +59,7 @@ describe("Debian's age", { skip: NO_AGE }, () => {
       assert.deepEqual((await webjobctl('verify', record.fields.Jid))[0], 0);
       context.diagnostic(`${size} bytes sealed in ${Math.round(peak / 1e6)} MB of memory`);
       if (size > 1_000_000) assert.ok(peak > 0 && peak < 250_000_000, `${peak} bytes of memory`);
-      // The other way round: the examiner's age seals, and webjobctl opens.
+      // The examiner's age seals, and webjobctl opens.
       bash(`${make} | age -r ${recipient} > by-age`);
       copyFileSync(at('by-age'), file('.out'));
       const show = `"$0" "$1" --config '${its.site.propertiesFile}' show ${record.fields.Jid} --out --identity identity.txt`;

@@ -1,5 +1,6 @@
-// webjobctl alert killed again and again, at random moments and at the moment at which a receiver has a message and webjobctl does not know it yet. Each
-// beginning and each end of a problem reaches every receiver, in one message alone; a message that comes twice has the same id and says so.
+// webjobctl alert, killed repeatedly: at random moments, and when a receiver has a message but
+// webjobctl does not know it yet. Each beginning and end of a problem reaches every receiver in one
+// message; a repeated message has the same id and says that it is one.
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -36,7 +37,7 @@ function makeRandom(): () => number {
   };
 }
 
-/** The file of rules with so many problems in it: those that are not in it end. */
+/** The file of rules with this many problems; all others end. */
 function setProblems(names: ReadonlySet<number>): void {
   const channels = sinks.map(({ origin }) => `tell webhook ${origin}/`);
   const lines = [...names].map((name) => `expect c${name} none.sh every=1h`);
@@ -46,7 +47,10 @@ function setProblems(names: ReadonlySet<number>): void {
   );
 }
 
-/** One run, killed after so many milliseconds; returns its exit code, undefined when it was killed. */
+/**
+ * Runs once and kills after some milliseconds; returns the exit code, or undefined when it was
+ * killed.
+ */
 async function run(killAfterMs?: number): Promise<number | undefined> {
   child = spawn(process.execPath, [WEBJOBCTL, '--config', its.site.propertiesFile, 'alert'], { stdio: 'ignore' });
   const timer = killAfterMs === undefined ? undefined : setTimeout(() => child?.kill('SIGKILL'), killAfterMs);
@@ -77,7 +81,7 @@ describe(`webjobctl alert that is killed ${KILLS} times (seed ${seed})`, () => {
       for (const { answers } of sinks) {
         answers.length = 0;
         const way = random();
-        // It has the message, and nobody will ever know from it.
+        // The receiver has the message, but does not answer.
         if (way < 0.4) answers.push(() => child?.kill('SIGKILL'));
         else if (way < 0.5) answers.push(status(500));
         else if (way < 0.55) answers.push(hang);

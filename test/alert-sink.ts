@@ -1,4 +1,5 @@
-// Receivers of alerts, as real servers on this machine: one of webhooks, which fails, hangs and redirects as it is told, and one of mail.
+// Receivers of alerts, as real servers on this machine: a webhook, which fails, hangs and redirects
+// on demand, and a mail server.
 import { once } from 'node:events';
 import { createServer, type IncomingHttpHeaders, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
@@ -17,7 +18,7 @@ export interface HttpSink {
   origin: string;
   /** Everything that arrived, answered or not. */
   received: Received[];
-  /** How the next requests are answered, one each; then with 204. */
+  /** The answers to the next requests, one each; then 204. */
   answers: ((response: ServerResponse, request: Received) => void)[];
   close(): Promise<void>;
 }
@@ -45,7 +46,7 @@ export async function startHttpSink(host = '127.0.0.1'): Promise<HttpSink> {
   };
 }
 
-/** Answers for `answers`. */
+/** Answers according to `answers`. */
 export const status =
   (code: number, headers: Record<string, string> = {}) =>
   (response: ServerResponse) =>
@@ -55,12 +56,12 @@ export const hang = (): void => {};
 
 export interface MailSink {
   port: number;
-  /** Envelope and text of every mail that was taken. */
+  /** The envelope and text of every accepted mail. */
   mails: { from: string; to: string[]; user: string | undefined; isSecure: boolean; text: string }[];
   close(): Promise<void>;
 }
 
-/** A mail server; without options one that asks for no password. */
+/** A mail server; by default one that asks for no password. */
 export async function startMailSink(options: SMTPServerOptions = {}): Promise<MailSink> {
   const mails: MailSink['mails'] = [];
   const server = new SMTPServer({

@@ -1,5 +1,5 @@
-// webjobctl alert on a site whose jobs real requests made, towards real receivers: mail servers, a sendmail, programs, and HTTP servers that fail, hang and
-// redirect.
+// webjobctl alert at a site whose jobs come from real requests, with real receivers: mail servers,
+// a sendmail, programs, and HTTP servers that fail, hang and redirect.
 import assert from 'node:assert/strict';
 import { execFile, execFileSync } from 'node:child_process';
 import { createHmac } from 'node:crypto';
@@ -40,7 +40,7 @@ afterEach(async () => {
 
 const rulesOf = (...lines: string[]): void => writeFileSync(join(folder, 'expect'), `${lines.join('\n')}\n`);
 const webhook = (): string => `tell webhook ${sink.origin}/hook`;
-/** A problem whenever it is in the rules. */
+/** A problem as long as this line is in the rules. */
 const SILENT = 'expect nobody none.sh every=1h';
 
 interface Letter {
@@ -53,14 +53,14 @@ const letters = (): Letter[] =>
 const events = (): string[] =>
   letters().flatMap((one) => one.events.map(({ event, problem }) => `${event} ${problem}`));
 
-/** Must end with the code; what it printed. */
+/** Runs a command that must end with this code; returns its output. */
 async function alert(code: number, ...words: string[]): Promise<string> {
   const { exitCode, text, stderr } = await its.webjobctl('alert', ...words);
   assert.equal(exitCode, code, `${text}${stderr}`);
   return `${text}${stderr}`;
 }
 
-/** The exit code of one with more in its environment. */
+/** The exit code of a run with additional environment variables. */
 async function alertAlone(environment: Record<string, string>): Promise<unknown> {
   const words = [WEBJOBCTL, '--config', its.site.propertiesFile, 'alert'];
   return await new Promise((resolve) => {
@@ -77,7 +77,7 @@ function makeCertificate(key: string, certificate: string, ...words: string[]): 
   });
 }
 
-/** What is found, by key. */
+/** The findings, by key. */
 async function findKeys(): Promise<string[]> {
   rmSync(join(folder, 'alert.state'), { force: true });
   const rows = await its.readJson<{ event: string; problem: string }>('alert', '--dry-run');
@@ -104,7 +104,7 @@ describe('webjobctl alert', () => {
     sink.answers.push((response) => {
       isHeld = () => response.writeHead(204).end();
     });
-    // In a process of its own, for the lock names one.
+    // In a process of its own, because the lock names a process.
     const first = alertAlone({});
     while (!isHeld) await sleep(20);
     assert.match(await alert(4), /another webjobctl is at work on this site/);

@@ -1,4 +1,5 @@
-// The files in apache/ under a real httpd: what they let in, what they keep out, and that every path in them can be set from outside.
+// The files in apache/ under a real httpd: whom they let in and keep out, and that every path in
+// them can be configured from outside.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -84,7 +85,8 @@ for (const mpm of ['prefork', 'event'] as const) {
       configure(site, { CapContentLength: 'Y', MaxContentLength: '1000000000000' });
       const query = `${QUERY}&RUNTYPE=linktest&STDOUT_LENGTH=0&STDERR_LENGTH=0&STDENV_LENGTH=0`;
       const head = formatRequest('PUT', `${script}?${query}`, 'client1:foo', 2_000_000_000_000).toString();
-      // Complete as far as the test is concerned: more than 1 GiB, Apache's own cap, is announced and refused by the script.
+      // The whole request matters to the test: more than 1 GiB, Apache's own limit, is announced
+      // and refused by the script.
       const text = await sendRaw(server.port, Buffer.from(head), watchForScript(site));
       assert.match(text, /^HTTP\/1\.1 (?:455 Content-Length Exceeds Limit|400 Bad Request)\r\n/);
       assert.match(readFileSync(site.logFile, 'utf8'), / 2000000000000 0 \d+ 455 -- Content-Length Exceeds Limit/);
@@ -125,7 +127,7 @@ describe('apache/webjob.conf as it stands', () => {
   });
   after(() => rmSync(folder, { recursive: true, force: true }));
 
-  /** `httpd -t` of a server with these modules, and more flags. */
+  /** `httpd -t` of a server with these modules and additional options. */
   function check(modules: string[], flags: string[] = []) {
     const file = join(folder, 'httpd.conf');
     const load = modules
@@ -144,7 +146,7 @@ describe('apache/webjob.conf as it stands', () => {
     assert.match(stdout, /Define: WEBJOB_CGI_DIRECTORY=\/usr\/local\/apache\/webjob/);
   });
 
-  // httpd would hand out the script as a file, and the client would run it as the program that it had asked for.
+  // httpd would serve the script's source, and the client would run it as the program it requested.
   it('does not without a module that runs scripts', () => {
     const { status, stderr } = check(['mpm_event', 'authz_core', 'alias', 'env']);
     assert.equal(status, 1);

@@ -1,7 +1,11 @@
-// What property tests draw their values from: well-formed names, and text that tries to break out of wherever it is put.
+// Random values for property tests: well-formed names, and text that tries to break out of its
+// context.
 import fc from 'fast-check';
 
-/** Any characters, those that end lines, fields and quotes more often than the rest; a lone surrogate too. */
+/**
+ * Any characters, including lone surrogates; those that end lines, fields and quotes are more
+ * frequent.
+ */
 export const hostileText = fc.string({
   unit: fc.oneof(
     fc.constantFrom(...'\0\t\n\v\f\r =&%+#;-/\\"\'.[]\x7f\x85\xa0\xff\u2028\u{1f600}', '\ud800'),
@@ -11,10 +15,10 @@ export const hostileText = fc.string({
 
 export const jobId = fc.stringMatching(/^[\x21-\x7e]{1,255}$/);
 
-/** Whole numbers of bytes, the largest exact one among them. */
+/** Whole numbers of bytes, including the largest exact one. */
 export const byteCount = fc.oneof(fc.constantFrom(0, 1, Number.MAX_SAFE_INTEGER), fc.maxSafeNat());
 
-/** fc.record without its null prototypes, which deepEqual would tell from an ordinary object. */
+/** fc.record without its null prototypes, which deepEqual distinguishes from ordinary objects. */
 export function plainRecord<T>(model: { [K in keyof T]: fc.Arbitrary<T[K]> }): fc.Arbitrary<T> {
   return fc.record(model, { noNullPrototype: true }) as fc.Arbitrary<T>;
 }

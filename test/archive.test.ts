@@ -1,5 +1,5 @@
-// The format of a pack through the functions that write and read it: files that change while they are read, archives and
-// manifests that are not what was written, and the order of packs.
+// The format of archives, through the functions that write and read it: files that change while
+// they are read, archives and manifests that were changed, and the order of archives.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
@@ -91,7 +91,7 @@ describe('an upload that is packed', () => {
         await checkGroup(archivePath(), packed);
       }
       assert.equal(first.record, TEXTS.env);
-      // Whole seconds that are over, as every tar has them.
+      // Whole seconds in the past, as every tar has them.
       const [member] = [gunzipSync(readFileSync(archivePath()).subarray(0, first.length))];
       assert.equal(Number.parseInt(member.toString('latin1', 136, 147), 8), 1000);
       const { stdout } = spawnSync('tar', ['tzf', archivePath()], { encoding: 'utf8' });
@@ -209,7 +209,7 @@ describe('uploads that are checked together', () => {
     await assert.rejects(check([1, { name: 'other' }]), /other\.env is not there/);
     const time = { ...second.files, out: { ...out, mtime: out.mtime + 1000 } };
     await assert.rejects(check([1, { files: time }]), /upload\.out is not there/);
-    // The same bytes in a row, but one of them taken for its neighbour's.
+    // The same bytes, but one of them is taken for its neighbour's.
     const shifted: typeof check = (...change) => assert.rejects(check(...change), /archive\.tar\.gz: damaged/);
     await shifted([1, { length: second.length - 1 }], [2, { offset: third.offset - 1, length: third.length + 1 }]);
     await shifted([0, { length: first.length + 1 }], [1, { offset: second.offset + 1, length: second.length - 1 }]);

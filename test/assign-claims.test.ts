@@ -1,5 +1,6 @@
-// What a batch gives away, it gives away once: when runs overlap, when two servers share the site, when a server is killed at any of its
-// system calls, and when the disk is full. Each batch is made by the real CGI.
+// A batch hands everything out once: when runs overlap, when two servers share the site, when a
+// server is killed at any system call, and when the disk is full. Each batch is made by the real
+// CGI.
 import assert from 'node:assert/strict';
 import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -18,7 +19,7 @@ import { formatHead } from './wire-request.ts';
 
 const SETTINGS = { BatchCommand: 'batch' };
 const GET_BATCH = Buffer.from(formatHead('GET', { fileName: 'batch' }), 'latin1');
-/** Those of client1 and of its kind, in the order in which they stand in the file. */
+/** The assignments of client1 and others like it, in the order of the file. */
 const IDS = ['1', '2', '3'];
 
 let site: Site;
@@ -29,7 +30,7 @@ beforeEach(() => {
 });
 afterEach(() => site.remove());
 
-/** Writes the assignments of the site; what is not said is one run of job.sh, now, for client1. */
+/** Writes the assignments of the site; by default one run of job.sh, now, for client1. */
 function assign(changes: readonly (Partial<Assignment> & { id: string })[]): void {
   const folder = join(site.base, 'config', 'nph-webjob');
   mkdirSync(folder, { recursive: true });
@@ -50,7 +51,7 @@ function assign(changes: readonly (Partial<Assignment> & { id: string })[]): voi
   writeFileSync(join(folder, 'assignments'), lines.join(''));
 }
 
-/** The assignments of a batch, by the lines of its script. */
+/** The assignments of a batch, from the lines of its script. */
 function ordersIn(answer: Buffer): string[] {
   return [...answer.toString('latin1').matchAll(/^run '(\d+) due (\d+)' job\.sh/gm)].map(([, id = '']) => id);
 }
@@ -71,7 +72,7 @@ function listLinks(): string[] {
   }
 }
 
-/** How many clients `assign show` counts, by state. */
+/** The number of clients by state, from `assign show`. */
 async function countStates(id: string): Promise<Record<string, number>> {
   const { stdout, stderr } = await runWebjobctl(['-c', site.propertiesFile, '--json', 'assign', 'show', id]);
   assert.notEqual(stdout, '', stderr);
@@ -203,7 +204,7 @@ describe('a server that is killed', { skip: NO_STRACE }, () => {
           `after ${where}`,
         );
         if (isAnswered) counts.answered += 1;
-        // The call does not come so often.
+        // There are fewer calls than this.
         if (isAnswered && exitCode === 0) break;
       }
     }

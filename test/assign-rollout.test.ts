@@ -1,5 +1,5 @@
-// Assignments that reach their clients bit by bit: in stages that stop when too much fails, and so many at once. A hundred clients ask the real
-// server, and webjobctl decides between their requests.
+// Rollouts: in stages that stop after too many failures, and with a limit of concurrent clients. A
+// hundred clients ask the real server, and webjobctl decides between their requests.
 import assert from 'node:assert/strict';
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -25,7 +25,7 @@ interface Batch {
   jobId: string;
 }
 
-/** Lets each client ask for its batch; returns those that were given something. */
+/** Lets each client fetch its batch; returns those that got an assignment. */
 async function askAll(clients: readonly string[] = CLIENTS): Promise<Batch[]> {
   const given: Batch[] = [];
   for (const clientId of clients) {
@@ -38,7 +38,7 @@ async function askAll(clients: readonly string[] = CLIENTS): Promise<Batch[]> {
   return given;
 }
 
-/** The client has run its batch: the job in it, and the batch itself. */
+/** A client has run its batch: the job in it, and the batch itself. */
 async function report({ clientId, jobId }: Batch, exitCode = 0): Promise<void> {
   await its.run({ clientId, fileName: 'host.sh', record: { KidStatus: String(exitCode), OuterJid: jobId } as never });
   await putBatch({ clientId, jobId });
@@ -159,7 +159,7 @@ describe('the jobs of a batch', () => {
     const [given] = await askAll(CLIENTS.slice(0, 1));
     assert.ok(given);
     const { clientId, jobId } = given;
-    // The first is lost on its way.
+    // The first one is lost on its way.
     const due = (await its.readJson<{ client: string; due: string }>('assign', 'show', idOf('second'))).find(
       ({ client }) => client === clientId,
     )?.due;

@@ -1,5 +1,6 @@
-// Signed assignments from end to end: signed by two persons where the server has no part, assigned, and run by a client that requires it, at a
-// real httpd. What a stolen server makes of them is in stolen-batch.test.ts.
+// Signed assignments end to end: signed by two people away from the server, assigned, and run by a
+// client that requires signatures, with a real httpd. Attacks by a compromised server are in
+// stolen-batch.test.ts.
 import assert from 'node:assert/strict';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -69,7 +70,7 @@ describe('a signed assignment', () => {
       await run('assign', 'show', id),
       /^signed {4}site\.example\/alice\+[0-9a-f]{8}, site\.example\/bob\+[0-9a-f]{8}$/m,
     );
-    // The server would give it again; the client has run it.
+    // The server would hand it out again, but the client has run it.
     const again = /^assignment (\d+): /.exec(await run('assign', '--signed', path))?.[1] ?? '';
     const { code, stderr } = await runBatch();
     assert.equal(code, 3);

@@ -1,4 +1,5 @@
-// webjobctl assign, with real clients at a real httpd: what is assigned is run, once, with its very arguments, and what came of it is told.
+// webjobctl assign with real clients at a real httpd: what is assigned runs once, with exactly its
+// arguments, and its result is shown.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { chmodSync, copyFileSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';

@@ -1,4 +1,4 @@
-// apache/webjob-auth-cache.conf as it is shipped: httpd remembers who has given the right password, and nobody else gets in.
+// The shipped apache/webjob-auth-cache.conf: httpd caches correct passwords, and no others.
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { readFileSync, writeFileSync } from 'node:fs';

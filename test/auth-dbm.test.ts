@@ -1,5 +1,5 @@
-// apache/webjob-auth-dbm.conf as it is shipped, and the command of the guide that makes its file: httpd lets in whom the user file
-// names, and nobody else, from the moment at which the file is made.
+// The shipped apache/webjob-auth-dbm.conf, and the command of the guide that makes its file: httpd
+// accepts exactly the users of the user file, as soon as the DBM file is made.
 import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
 import { chownSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
@@ -34,7 +34,7 @@ describe('apache/webjob-auth-dbm.conf', { skip: isMissing }, () => {
     site.remove();
   });
 
-  /** As the guide has it, with the paths of this site. */
+  /** As in the guide, with the paths of this site. */
   function make(): void {
     const user = process.getuid?.() === 0 ? findWebUser() : undefined;
     if (user) chownSync(site.userFile, 0, user.gid);

@@ -1,5 +1,5 @@
-// docs/guide/authentication.md does what it says: its commands are run, its lines are served, its warnings are true. What its virtual
-// hosts let in and keep out is tried in tls.test.ts.
+// docs/guide/authentication.md is correct: its commands are run, its configuration is used, its
+// warnings are true. tls.test.ts tests whom its virtual hosts accept.
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { copyFileSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';

@@ -1,5 +1,6 @@
-// The CGI as a bare process, without any web server: a raw request becomes the environment that RFC 3875 (and httpd) would make of
-// it. Kept apart from every server so that a difference shows whose habit a byte is.
+// The CGI as a bare process without a web server: a raw request becomes the environment that RFC
+// 3875 (and httpd) would make of it. Independent of every server, so that a difference shows whose
+// behaviour it is.
 import { type ChildProcess, type StdioOptions, spawn } from 'node:child_process';
 import { chmodSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -8,10 +9,11 @@ import { openProgram } from '../scripts/web-user.ts';
 import { canBeHosted, host } from './program-runs.ts';
 import type { WebUser } from './tree.ts';
 
-// The script gets no TZ, as under httpd. So its logs are in the zone of the machine, and whoever reads them here must be in it, too.
+// The script gets no TZ, as under httpd. So its logs are in the zone of the machine, and the test
+// that reads them must be too.
 delete process.env.TZ;
 
-/** The built script, or a copy of it where the web user may not go to it. */
+/** The built script, or a copy of it when the web user cannot reach it. */
 export const CGI = openProgram(join(import.meta.dirname, '..', 'dist', 'nph-webjob.cgi'), () => {
   const folder = mkdtempSync(join(tmpdir(), 'webjob-bare-'));
   chmodSync(folder, 0o755);
@@ -19,7 +21,7 @@ export const CGI = openProgram(join(import.meta.dirname, '..', 'dist', 'nph-webj
   return folder;
 });
 
-/** A raw request, taken apart. Names and values are latin1: one character a byte. */
+/** A parsed raw request. Names and values are latin1: one character for each byte. */
 export interface RawRequest {
   method: string;
   target: string;
@@ -31,18 +33,18 @@ export interface RawRequest {
 export interface BareOptions {
   settingsFile: string;
   user: WebUser | undefined;
-  /** Over what the request says; undefined takes a variable away. */
+  /** Variables that override those of the request; undefined removes a variable. */
   environment?: readonly (readonly [name: string, value: string | undefined])[];
   script?: string;
-  /** Words in front of the script: a program that runs it. */
+  /** A command that runs the script. */
   wrapper?: readonly string[];
-  /** Words in front of whatever runs the script: what it runs in. */
+  /** A command that runs whatever runs the script. */
   within?: readonly string[];
-  /** Runs in a process of its own, as under httpd. */
+  /** Run the script in a process of its own, as under httpd. */
   isAlone?: boolean;
-  /** Where the answer goes in place of a pipe. */
+  /** Where the answer goes instead of a pipe. */
   stdout?: number;
-  /** The Node that runs it, for the PATH that the script's first line is looked up in. */
+  /** The Node for the PATH in which the script's first line is looked up. */
   node?: string;
   timeLimitSeconds?: number;
 }
@@ -53,7 +55,7 @@ export interface BareResult {
   exitCode: number | null;
 }
 
-/** Takes raw bytes apart as a lenient server does: a bare LF ends a line too. */
+/** Parses raw bytes like a lenient server: a bare LF ends a line too. */
 export function parseRawRequest(raw: Buffer): RawRequest {
   const text = raw.toString('latin1');
   const end = /\r?\n\r?\n/.exec(text) ?? { index: text.length, 0: '' };
@@ -66,20 +68,25 @@ export function parseRawRequest(raw: Buffer): RawRequest {
   return { method, target, protocol, headers, body: raw.subarray(end.index + end[0].length) };
 }
 
-/** The value of a header; repeats are joined as RFC 3875, section 4.1.18 and httpd do. */
+/** The value of a header; repeated ones are joined as in RFC 3875, section 4.1.18, and httpd. */
 function findHeader(request: RawRequest, name: string): string | undefined {
   const values = request.headers.filter(([other]) => other.toLowerCase() === name).map(([, value]) => value);
   return values.length > 0 ? values.join(', ') : undefined;
 }
 
-/** Paths under `/open/` need no user; elsewhere httpd has checked the password before a script runs. */
+/**
+ * Paths under `/open/` need no user; elsewhere httpd has checked the password before a script runs.
+ */
 function userOf(request: RawRequest): string | undefined {
   const encoded = /^Basic (.*)$/.exec(findHeader(request, 'authorization') ?? '')?.[1];
   if (encoded === undefined || request.target.startsWith('/open/')) return undefined;
   return Buffer.from(encoded, 'base64').toString('latin1').split(':')[0];
 }
 
-/** RFC 3875, section 4.1, with httpd's habits: no Authorization, no header whose name holds an underscore. */
+/**
+ * RFC 3875, section 4.1, as httpd does it: without Authorization and headers with an underscore in
+ * the name.
+ */
 export function environmentOf(request: RawRequest): Map<string, string> {
   const at = request.target.indexOf('?');
   const path = at < 0 ? request.target : request.target.slice(0, at);
@@ -111,7 +118,10 @@ export function environmentOf(request: RawRequest): Map<string, string> {
   return environment;
 }
 
-/** RFC 3875, section 4.4: a query without `=` also arrives as arguments, unless it holds what cannot be one. */
+/**
+ * RFC 3875, section 4.4: a query without `=` is also passed as arguments, unless it contains
+ * something that cannot be one.
+ */
 function argumentsOf(query: string): string[] {
   if (query === '' || query.includes('=')) return [];
   const words = query
@@ -121,8 +131,8 @@ function argumentsOf(query: string): string[] {
 }
 
 /**
- * Runs the script for one raw request: in a process for many, unless the options ask for what only a process of its own has. Rejects when it
- * does not end in time.
+ * Runs the script for one raw request: in a process for many, unless the options need a process of
+ * its own. Rejects when it does not end in time.
  */
 export async function runBare(raw: Buffer, options: BareOptions): Promise<BareResult> {
   const request = parseRawRequest(raw);
@@ -143,7 +153,7 @@ export async function runBare(raw: Buffer, options: BareOptions): Promise<BareRe
   return collect(child, timeLimitSeconds);
 }
 
-/** What the script sees of a request, and the options over that. */
+/** The script's environment for a request, with the options applied. */
 function makeEnvironment(request: RawRequest, options: BareOptions): Map<string, string> {
   const environment = environmentOf(request).set('WEBJOB_PROPERTIES_FILE', options.settingsFile);
   environment.set('PATH', `${dirname(options.node ?? process.execPath)}${delimiter}${process.env.PATH}`);
@@ -154,7 +164,7 @@ function makeEnvironment(request: RawRequest, options: BareOptions): Map<string,
   return environment;
 }
 
-/** Starts the script for a request, in a process of its own, and leaves its body to the caller. */
+/** Starts the script for a request in a process of its own; the caller sends the body. */
 export function spawnBare(request: RawRequest, options: BareOptions): ChildProcess {
   const environment = makeEnvironment(request, options);
   const script = options.script ?? CGI;
@@ -166,7 +176,8 @@ export function spawnBare(request: RawRequest, options: BareOptions): ChildProce
     stdout: options.stdout ?? 'pipe',
     user: options.user,
   });
-  // A script that ends without reading its input is for the test to judge by the answer, not by this error.
+  // A script that ends without reading its input causes an error here; the test judges it by its
+  // answer.
   child.stdin?.on('error', () => {});
   return child;
 }
@@ -185,7 +196,7 @@ function startScript([program = '', ...args]: string[], { env, cwd, stdout, user
   const stdio: StdioOptions = ['pipe', stdout, 'pipe'];
   const options = { env: Object.fromEntries(ascii), cwd, stdio, ...identity };
   if (ascii.length === values.length) return spawn(program, args, options);
-  // Node encodes an environment as UTF-8; only a shell's printf can hand on other bytes.
+  // Node encodes an environment as UTF-8; only a shell's printf can pass other bytes.
   const raw = values
     .filter((pair) => !ascii.includes(pair))
     .map(([name, value]) => `${name}="$(printf '${octal(value)}')"`);
@@ -200,7 +211,7 @@ function octal(value: string): string {
   return Array.from(value, (c) => `\\${c.charCodeAt(0).toString(8).padStart(3, '0')}`).join('');
 }
 
-/** What the script says until it ends. Rejects when it does not end in time. */
+/** The script's output until it ends. Rejects when it does not end in time. */
 export function collect(child: ChildProcess, timeLimitSeconds: number): Promise<BareResult> {
   return new Promise((resolve, reject) => {
     const out: Buffer[] = [];

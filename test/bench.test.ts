@@ -1,4 +1,5 @@
-// bench/all.ts and bench/request.ts for a moment: they run what they compare, and their output has the shape that they promise.
+// Short runs of bench/all.ts and bench/request.ts: they work, and their output has the documented
+// form.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';

@@ -1,6 +1,6 @@
-// Broken sites: configtest finds each fault and nothing besides, its remedy is pasted into a shell as it is printed, and then a client
-// is served. One site is broken again and again, each time in several places that do not hide each other; the next faults are found
-// alone, so the ones before them are mended.
+// Broken sites: configtest finds each fault and nothing else, its remedy works when pasted into a
+// shell, and then a client is served. One site is broken repeatedly, each time in several places
+// that do not hide each other; every round begins with a repaired site.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { chmodSync, chownSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
@@ -27,18 +27,21 @@ interface Finding {
 }
 
 interface Fault {
-  /** How the test calls it. */
+  /** The fault's name in the test. */
   name: string;
-  /** Where it is, and where it hides other faults: no two in one place are made at the same time. */
+  /**
+   * Its place, and places where it hides other faults: no two faults in one place are made at the
+   * same time.
+   */
   places: readonly ('incoming' | 'logs' | 'programs' | 'settings' | 'script' | 'access' | 'httpd')[];
   breaks(): void;
-  /** What is said of it; of several findings with one cause the first, whose remedy mends all. */
+  /** The finding; of several with one cause the first, whose remedy repairs all. */
   finds: RegExp;
-  /** Done beside the remedy, where that leaves something to people. */
+  /** An additional repair, where the remedy leaves something to a person. */
   besides?: () => void;
-  /** Takes away what the test needed for it. */
+  /** Undoes preparations of the test. */
   tidies?: () => void;
-  /** httpd takes it up before it is looked for. */
+  /** httpd must be reloaded before the fault is visible. */
   reloads?: true;
 }
 
@@ -112,7 +115,7 @@ class BrokenSite {
     this.ground.remove();
   }
 
-  /** Errors, warnings and notes with a remedy, but for those of the machine that the test runs on. */
+  /** Errors, warnings and notes with a remedy, except those about the test machine. */
   async configtest(...more: string[]): Promise<Finding[]> {
     const args = ['-c', this.path('etc/nph-webjob.cfg'), 'configtest', '--json', '--httpd', binary];
     const { stdout, stderr } = await runWebjobctl([...args, '--httpd-conf', this.conf, ...more], {
@@ -125,7 +128,7 @@ class BrokenSite {
     );
   }
 
-  /** As somebody pastes it. A restart of httpd has ended when it serves again. */
+  /** Runs a remedy as pasted. A restart of httpd is complete when it serves again. */
   async paste(command: string): Promise<void> {
     const run = (): void => {
       const ended = spawnSync('/bin/sh', ['-euc', command], {
@@ -153,7 +156,7 @@ class BrokenSite {
     assert.notEqual(count(), was, 'httpd was not reloaded');
   }
 
-  /** What a client gets, by the kit that it was given last. */
+  /** What a client gets, with the kit that it was given last. */
   async serves(kit = 'client1', puts = false): Promise<void> {
     assert.equal(await this.#ask('GET', kit), 200);
     if (puts) assert.equal(await this.#ask('PUT', kit), 200);
@@ -186,7 +189,7 @@ class BrokenSite {
     });
   }
 
-  /** Breaks it, finds the faults and no other, pastes their remedies, and is served again. */
+  /** Breaks the site, finds exactly these faults, pastes their remedies, and is served again. */
   async mend(faults: readonly Fault[], kit?: string, ...probe: string[]): Promise<void> {
     for (const { breaks } of faults) breaks();
     if (faults.some(({ reloads }) => reloads)) await this.reload();
@@ -213,7 +216,7 @@ class BrokenSite {
   }
 }
 
-/** Each has at most one fault of every place. */
+/** Rounds with at most one fault in every place. */
 function makeRounds(faults: readonly Fault[]): Fault[][] {
   const rounds: Fault[][] = [];
   for (const fault of faults) {
@@ -241,7 +244,7 @@ const mount = (path: string, ...more: string[]): void => {
   noteMount(path);
 };
 
-/** What httpd still runs there goes on to its end. */
+/** What httpd still runs there must end first. */
 const unmountBind = (path: string): void => {
   assert.equal(spawnSync('umount', ['-l', path]).status, 0);
 };

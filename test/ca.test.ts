@@ -1,5 +1,5 @@
-// webjobctl ca: what ends is renewed before it does, and the key of the CA can be kept away from the web server; with a real
-// httpd, clients and openssl.
+// webjobctl ca: certificates are renewed before they end, and the CA's key can be kept away from
+// the web server; with a real httpd, clients and openssl.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { X509Certificate } from 'node:crypto';
@@ -25,7 +25,7 @@ const conf = at('httpd', 'httpd.conf');
 let httpd: Apache;
 let url = '';
 
-/** webjobctl, on the web server's site. */
+/** webjobctl at the web server's site. */
 const here = (...args: string[]): Promise<Ended> =>
   runWebjobctl(['-c', etc('nph-webjob.cfg'), ...args], { cwd: ground.root });
 async function must(...args: string[]): Promise<string> {
@@ -44,7 +44,9 @@ const dayOf = (list: string): number =>
       86_400_000,
   );
 
-/** Gets, runs and puts host.sh. A graceful restart takes effect a moment after the command. */
+/**
+ * Runs host.sh and uploads its output. A graceful restart takes effect a moment after the command.
+ */
 async function runJob(name: string, expected: number): Promise<string> {
   for (let attempt = 1; ; attempt++, await sleep(100)) {
     const { code, stderr } = await runWebjob(['--execute', '--file', at(name, 'webjob.conf'), 'host.sh']);
@@ -65,7 +67,7 @@ function reload(): void {
   assert.equal(httpd.control('-k', 'graceful').code, 0);
 }
 
-/** A client whose key is its own, signed where the CA is. */
+/** A client with its own key, signed where the CA is. */
 async function addSigned(name: string): Promise<void> {
   openssl(
     'req',
@@ -151,7 +153,7 @@ describe('a CA whose key is not on the web server', () => {
     await sleep(1100);
     await ground.run(0, 'ca', 'crl', elsewhere);
     copyFileSync(join(elsewhere, 'webjob-ca.crl'), old);
-    // Its dates are of a second.
+    // Its dates have a resolution of one second.
     await sleep(1100);
     await ground.run(0, 'ca', 'revoke', elsewhere, 'client2');
     assert.match(await must('ca', 'install', join(elsewhere, 'webjob-ca.crl')), /apachectl graceful/);
@@ -161,7 +163,7 @@ describe('a CA whose key is not on the web server', () => {
     assert.ok(listed.includes(new X509Certificate(readFileSync(at('client2.crt'))).serialNumber));
     await runJob('client1', 0);
     assert.equal((await runWebjobctl(['ca', 'revoke', elsewhere, 'client2'])).code, 1);
-    // Who has kept a list cannot undo it with that.
+    // An older list cannot undo a revocation.
     for (const [file, why] of [
       [old, /is older than/],
       [join(at('rogue'), 'webjob-ca.crl'), /is not a list of revoked certificates by the CA/],
@@ -247,7 +249,7 @@ describe("the server's certificate", () => {
       [false, 'IP Address:127.0.0.1', false],
     );
     reload();
-    // Who was not told refuses it.
+    // A client that was not prepared refuses the new certificate.
     await untilRefused('client3');
     for (const name of ['client1', 'client4']) await runJob(name, 0);
     await must('ca', 'server', '--days', '50');

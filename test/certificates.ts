@@ -1,19 +1,19 @@
-// Certificates for tests, made as docs/guide/authentication.md tells an administrator to: its very commands, run in a folder.
+// Certificates for tests, made with the very commands of docs/guide/authentication.md.
 import { execFileSync } from 'node:child_process';
 import { createPrivateKey, sign } from 'node:crypto';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { readBlock } from './authentication-guide.ts';
 
-/** What a client proves itself with; both as PEM. */
+/** A client's credentials, both in PEM. */
 export interface Identity {
   cert: string;
   key: string;
 }
 
-/** What the guide does not tell how to make. */
+/** Options beyond what the guide explains. */
 export interface Oddity {
-  /** The subject as openssl takes it, in place of `/CN=client1`. */
+  /** The subject for openssl, instead of `/CN=client1`. */
   subject?: string;
   /** `20200101000000Z`. */
   from?: string;
@@ -21,7 +21,9 @@ export interface Oddity {
   purpose?: 'client' | 'server_only';
 }
 
-/** What ca.cnf needs beyond the guide's: a subject may lack a CN, a certificate may be for servers. */
+/**
+ * Additions to the guide's ca.cnf: a subject may lack a CN, and a certificate may be for servers.
+ */
 const MORE_SECTIONS = `
 [anything]
 commonName = optional
@@ -37,7 +39,7 @@ export class Authority {
   readonly #issued: Identity;
   #count = 0;
 
-  /** Makes the guide's CA and the guide's client1 in an empty folder. */
+  /** Makes the guide's CA and the guide's client1 in an empty directory. */
   constructor(folder: string, name = 'WebJob clients') {
     this.folder = folder;
     writeFileSync(join(folder, 'ca.cnf'), readBlock('ini ca.cnf'));
@@ -47,7 +49,7 @@ export class Authority {
     writeFileSync(join(folder, 'odd.cnf'), readBlock('ini ca.cnf') + MORE_SECTIONS);
   }
 
-  /** client1's, as the guide makes it. */
+  /** client1's certificate, as the guide makes it. */
   get client1(): Identity {
     return this.#issued;
   }
@@ -56,7 +58,7 @@ export class Authority {
     return readFileSync(join(this.folder, name), 'utf8');
   }
 
-  /** A further certificate for client1's key. */
+  /** Another certificate for client1's key. */
   issue({ subject = '/CN=client1', from, to, purpose = 'client' }: Oddity): Identity {
     this.#count += 1;
     const out = `odd${this.#count}.crt`;
@@ -67,7 +69,10 @@ export class Authority {
     return { cert: this.read(out), key: this.#issued.key };
   }
 
-  /** A certificate of this CA whose CN holds any bytes at all, which openssl's command line cannot say. */
+  /**
+   * A certificate of this CA whose CN contains any bytes, which openssl's command line cannot
+   * express.
+   */
   issueWithName(name: string): Identity {
     const placeholder = '_'.repeat(name.length);
     const bytes = toDer(this.issue({ subject: `/CN=${placeholder}` }).cert);
@@ -86,18 +91,21 @@ export class Authority {
     return { cert: this.read('below.crt') + this.#issued.cert, key: this.#issued.key };
   }
 
-  /** Revokes client1's certificate as the guide does; webjob-ca.crl is in the folder then. */
+  /** Revokes client1's certificate as in the guide; webjob-ca.crl is then in the directory. */
   revokeClient1(): void {
     runShell(readBlock('sh revoke'), this.folder);
   }
 
-  /** A list that was valid on a day of the past only. */
+  /** A revocation list that was only valid on a day in the past. */
   makeStaleList(path: string): void {
     const dates = ['-crl_lastupdate', '20200101000000Z', '-crl_nextupdate', '20200102000000Z'];
     runOpenssl(this.folder, ['ca', '-config', 'ca.cnf', '-gencrl', ...dates, '-out', path]);
   }
 
-  /** DER is SEQUENCE { what is signed, algorithm, BIT STRING of as many bytes as an RSA key has }, so both can be replaced in place. */
+  /**
+   * DER is SEQUENCE { what is signed, algorithm, BIT STRING as long as an RSA key }, so both can be
+   * replaced in place.
+   */
   #signAnew(certificate: Buffer): string {
     const key = createPrivateKey(this.read('ca.key'));
     const signatureLength = (key.asymmetricKeyDetails?.modulusLength ?? 0) / 8;
@@ -108,7 +116,10 @@ export class Authority {
   }
 }
 
-/** The server's certificate, as the guide makes it: webjob-server.crt and webjob-server.key in the folder. */
+/**
+ * The server's certificate as in the guide: webjob-server.crt and webjob-server.key in the
+ * directory.
+ */
 export function makeServerCertificate(folder: string): void {
   runShell(readBlock('sh server'), folder);
 }

@@ -1,4 +1,5 @@
-// What a server owes a script (RFC 3875, section 4.1): environmentFor, and parseHead for what the script answers (section 6.3).
+// The environment that a server passes to a script (RFC 3875, section 4.1): environmentFor(), and
+// parseHead() for the script's answer (section 6.3).
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
@@ -24,7 +25,7 @@ const env = (changes: Partial<ServedRequest>) => environmentFor({ ...SERVED, ...
 const withHeaders = (...rawHeaders: string[]) => env({ rawHeaders });
 const httpNames = (variables: object): string[] => Object.keys(variables).filter((name) => name.startsWith('HTTP_'));
 
-/** All that section 4.1 and httpd define, apart from HTTP_*. */
+/** All variables that section 4.1 and httpd define, except HTTP_*. */
 const META_VARIABLES =
   'AUTH_TYPE CONTENT_LENGTH CONTENT_TYPE GATEWAY_INTERFACE HTTPS PATH_INFO QUERY_STRING REMOTE_ADDR REMOTE_PORT REMOTE_USER REQUEST_METHOD REQUEST_URI SCRIPT_FILENAME SCRIPT_NAME SERVER_ADDR SERVER_NAME SERVER_PORT SERVER_PROTOCOL SERVER_SOFTWARE'.split(
     ' ',

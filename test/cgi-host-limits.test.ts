@@ -1,5 +1,6 @@
-// node-cgi-compat/host where things go wrong: scripts that fail, hang or write nonsense, and clients that leave. Whatever it is, the
-// client hears a status or sees its connection broken, no script is left behind, and the host goes on.
+// node-cgi-compat/host in error cases: scripts that fail, hang or write nonsense, and clients that
+// leave. In every case the client gets a status or a broken connection, no script is left behind,
+// and the host continues.
 import assert from 'node:assert/strict';
 import { existsSync, readFileSync } from 'node:fs';
 import { connect } from 'node:net';
@@ -13,7 +14,7 @@ import { askStrictly, zeros } from './strict-client.ts';
 const SCRIPT_NAME = '/cgi-bin/script';
 const GET = `GET ${SCRIPT_NAME} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n`;
 const HEADER = `printf 'Content-Type: text/plain\\r\\n\\r\\n'`;
-/** A script under either discipline: nph- and ordinary. */
+/** A script of either kind: nph- and ordinary. */
 const PREFIXES = ['', 'nph-'];
 
 let folder: Folder;
@@ -23,7 +24,7 @@ before(() => {
 });
 after(() => folder.remove());
 
-/** A host for a script that notes its process id in `<name>.pid` before it does anything else. */
+/** A host for a script that first writes its process id to `<name>.pid`. */
 function host(name: string, lines: string[], options: Partial<CgiHostOptions> = {}) {
   const text = ['#!/bin/sh', `echo $$ > '${folder.path}/${name}.new'`];
   const noted = [...text, `mv '${folder.path}/${name}.new' '${folder.path}/${name}.pid'`, ...lines];
@@ -48,7 +49,7 @@ describe('a script that cannot answer', () => {
     for (const prefix of PREFIXES) {
       const missing = join(folder.path, `${prefix}missing`);
       const closed = folder.add(`${prefix}closed`, '#!/bin/sh\n', 0o644);
-      // ENOTDIR is one of those that spawn throws.
+      // spawn throws ENOTDIR instead of emitting it.
       for (const path of [missing, closed, folder.path, join(closed, 'below')]) {
         assert.equal((await supertest(other(path)).get(SCRIPT_NAME)).status, 500, path);
         assert.equal((await supertest(other(path)).put(SCRIPT_NAME).send('body')).status, 500, path);

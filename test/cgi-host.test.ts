@@ -1,5 +1,5 @@
-// node-cgi-compat/host with real scripts: what it gives them and what it makes of their answers. Where things go wrong:
-// cgi-host-limits.test.ts.
+// node-cgi-compat/host with real scripts: what it passes to them, and what it makes of their
+// answers. Error cases are in cgi-host-limits.test.ts.
 import assert from 'node:assert/strict';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { Agent, get, type IncomingMessage } from 'node:http';
@@ -23,7 +23,7 @@ let verbatim: string;
 
 before(() => {
   folder = makeFolder();
-  // cat shows the request's body; the variables stand in front of it.
+  // cat returns the request's body, preceded by the variables.
   const show = `printf '%s|%s|%s|' "$REQUEST_METHOD" "$QUERY_STRING" "$PATH_INFO"; cat`;
   parsed = folder.add('parsed', `#!/bin/sh\n${HEADER}\n${show}\n`);
   verbatim = folder.add('nph-verbatim', `#!/bin/sh\nprintf 'HTTP/1.1 251 Link Test OK\\r\\n\\r\\n'\n${show}\n`);
@@ -146,7 +146,7 @@ describe('bodies', () => {
     it(`stream both ways through ${kind}, 20 MB in lockstep`, async () => {
       const streaming = script(name, head, 'exec cat');
       await serving(host(streaming), async (port) => {
-        // HTTP/1.0: the content of either script comes bare, up to the end of the connection.
+        // HTTP/1.0: the content of either kind of script is sent up to the end of the connection.
         const first = `PUT ${SCRIPT_NAME} HTTP/1.0\r\nContent-Length: ${20 * MEGABYTE}\r\n\r\n`;
         assert.equal(await lockstep(port, first, 20), 20 * MEGABYTE);
       });
@@ -176,7 +176,10 @@ describe('bodies', () => {
   });
 });
 
-/** Sends each megabyte only when the one before has come back, which nothing that keeps a body in memory would let happen. */
+/**
+ * Sends each megabyte only when the previous one has come back, which is impossible if a body is
+ * kept in memory.
+ */
 async function lockstep(port: number, head: string, megabytes: number): Promise<number> {
   const socket = connect({ host: '127.0.0.1', port });
   socket.setTimeout(60_000, () => socket.destroy(new Error('nothing comes back')));
@@ -249,14 +252,15 @@ describe('what the host gives a script', () => {
     const nobody = await supertest(closed).get(SCRIPT_NAME);
     assert.equal(nobody.status, 401);
     assert.equal(nobody.headers['www-authenticate'], 'Basic realm="CGI"');
-    // A function that promises an answer has not given one.
+    // A function that returns a promise has not returned an answer.
     const promising = host(user, { authenticate: (async () => false) as unknown as () => boolean });
     assert.equal((await supertest(promising).get(SCRIPT_NAME).auth('client1', 'foo')).status, 401);
   });
 
   it('is a process of its own for each of eight requests at a time', async () => {
     const started = join(folder.path, 'started');
-    // Nobody answers before all eight have started; a hundred looks are five seconds and more.
+    // None of them answers before all eight have started; a hundred tries take five seconds and
+    // more.
     const meet = script(
       'meet',
       `mkdir -p '${started}'`,

@@ -1,4 +1,5 @@
-// Handlers that answer with a promise: as a script, and in a process that stays, where others are served meanwhile.
+// Handlers that return a promise: in a script, and in a persistent worker, which serves others
+// meanwhile.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { closeSync, fstatSync, mkdtempSync, openSync, rmSync } from 'node:fs';

@@ -1,5 +1,5 @@
-// The script as a process of its web server: what it makes of the mask, the signals, the sockets, the settings and the clock
-// that it is handed, whatever they are.
+// The script as a process of its web server: its behaviour with any umask, signals, sockets,
+// settings and clock.
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -121,7 +121,7 @@ describe('SIGTERM', () => {
 });
 
 describe('a socket in place of pipes', () => {
-  /** A connection of this machine: the end that a script is given, and the client's. */
+  /** Both ends of a TCP connection on this machine: the script's and the client's. */
   async function connected(): Promise<{ ours: Socket; client: Socket; close(): void }> {
     const server = createServer({ pauseOnConnect: true }).listen(0, '127.0.0.1');
     await once(server, 'listening');
@@ -181,7 +181,7 @@ describe('a socket in place of pipes', () => {
   });
 });
 
-/** Asks the server within this process. */
+/** Sends a request to the server within this process. */
 function handle(method: 'GET' | 'PUT', body: Body, read = readSettings): CgiResponse {
   const variables = method === 'PUT' ? putVariables(site, 4) : getVariables(site);
   const request = requestFromEnv({ ...variables, WEBJOB_PROPERTIES_FILE: '' });

@@ -1,5 +1,5 @@
-// The README of node-cgi-compat: every code block is a file of a project that has the library as a dependency, and runs; the tables
-// say what the sources say.
+// The README of node-cgi-compat: every code block is a file of a project that depends on the
+// library, and runs; the tables agree with the sources.
 import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
 import { chmodSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
@@ -16,7 +16,7 @@ const blocks = [...readme.matchAll(/^```(\w*)\n(.*?)^```$/gms)].map(([, language
   language,
   text,
 }));
-/** The name of a block's file stands in its first comment. */
+/** The name of a block's file is in its first comment. */
 const files = new Map(
   blocks
     .filter(({ language }) => language === 'js')
@@ -28,7 +28,7 @@ let project: Folder;
 before(() => {
   project = makeFolder();
   mkdirSync(join(project.path, 'node_modules'));
-  // As npm installs it: JavaScript, without the sources.
+  // As npm installs it: JavaScript without the sources.
   stageLibrary(join(project.path, 'node_modules', 'node-cgi-compat'));
   symlinkSync(join(root, 'node_modules', 'supertest'), join(project.path, 'node_modules', 'supertest'));
   for (const [name, text] of files) {
@@ -109,7 +109,7 @@ const cell = (text: string): string =>
     .trim()
     .replaceAll('|', '\\|');
 
-/** A row for every export of a file: what it looks like, and its comment. */
+/** A row for every export of a file: its form, and its comment. */
 function exportRows(file: string): string[] {
   const reExported = [...read(file).matchAll(/^export \* from '\.\/(.*)';$/gm)].flatMap(([, name = '']) =>
     exportRows(name),

@@ -1,5 +1,5 @@
-// node-cgi-compat as a script uses it: the request from its environment, its body from a descriptor, the answer to another. Files,
-// pipes, sockets and processes are real ones.
+// node-cgi-compat as a script uses it: the request from its environment, its body from a
+// descriptor, the answer to another one. With real files, pipes, sockets and processes.
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { closeSync, constants, existsSync, fstatSync, openSync, readFileSync, readSync, writeFileSync } from 'node:fs';
@@ -34,7 +34,7 @@ function fileOf(bytes: string | Uint8Array): string {
   return path;
 }
 
-/** A FIFO. Opened for both directions it is a pipe that never ends and never waits for its other side. */
+/** A FIFO. Opened for both directions it is a pipe that never ends and never blocks. */
 function makePipe(): string {
   const path = join(folder.path, `pipe-${Math.random()}`);
   assert.equal(spawnSync('mkfifo', [path]).status, 0);
@@ -122,7 +122,7 @@ describe('a body', () => {
         withDescriptor(path, 'r', (fd) => {
           const body = openBody(fd, length);
           const read: Buffer[] = [];
-          // The last size lets every run come to its end; an empty buffer takes nothing and ends nothing.
+          // The last size lets every run reach its end; an empty buffer reads and ends nothing.
           for (const bufferSize of [...bufferSizes, 400, 400]) {
             const buffer = Buffer.alloc(bufferSize);
             read.push(buffer.subarray(0, body.read(buffer)));
@@ -156,7 +156,7 @@ describe('a body', () => {
       'console.log("rest", buffer.toString("latin1", 0, readSome(0, buffer)));',
     ];
     const child = spawn(folder.addNode('bounded', lines.join('\n')));
-    // Not ended: a read beyond the tenth byte would never return.
+    // Not ended: a read after the tenth byte would never return.
     child.stdin.write('abcdefghij');
     const output = child.stdout.toArray();
     assert.equal(await ended(child), 0);
@@ -327,7 +327,7 @@ serveScript((request, body) => { ${handler} }, { env: process.env, style: 'nph' 
     });
     child.stdin.write(Buffer.alloc(100_000));
     await until(() => existsSync(handled), 'the call of the handler');
-    // Nothing comes of this wait in a script that obeys; one that does not has long answered.
+    // Nothing arrives during this wait from a correct script; an incorrect one would have answered.
     await sleep(150);
     assert.equal(output, '');
     child.stdin.write(Buffer.alloc(100_000));

@@ -1,4 +1,4 @@
-// Scripts in a temporary folder, and what the tests of node-cgi-compat need to run them under its host.
+// Scripts in a temporary directory, and helpers to run them under the host of node-cgi-compat.
 import { chmodSync, mkdtempSync, realpathSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer, type RequestListener } from 'node:http';
 import { type AddressInfo, connect } from 'node:net';
@@ -14,7 +14,7 @@ export interface Folder {
   path: string;
   /** Writes an executable file and returns its path. */
   add(name: string, text: string, mode?: number): string;
-  /** A script of the running Node; `text` is an ES module. */
+  /** A script for the running Node; `text` is an ES module. */
   addNode(name: string, text: string): string;
   remove(): void;
 }
@@ -34,7 +34,7 @@ export function makeFolder(): Folder {
   return { path, add, addNode, remove: () => rmSync(path, { recursive: true, force: true }) };
 }
 
-/** Serves a listener on a free port for as long as `use` takes. */
+/** Serves a listener on a free port while `use` runs. */
 export async function serving<T>(listener: RequestListener, use: (port: number) => Promise<T>): Promise<T> {
   const server = createServer(listener);
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
@@ -46,7 +46,10 @@ export async function serving<T>(listener: RequestListener, use: (port: number) 
   }
 }
 
-/** Sends bytes and resolves with all that comes back until the server ends the connection; a reset is an error. */
+/**
+ * Sends bytes and resolves with everything that comes back until the server ends the connection; a
+ * reset is an error.
+ */
 export function exchangeBytes(port: number, bytes: string | Uint8Array): Promise<Buffer> {
   return new Promise((resolve, reject) => {
     const chunks: Buffer[] = [];

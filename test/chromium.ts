@@ -1,4 +1,5 @@
-// A headless Chromium that a test drives, and what it saw: every request, every word on its console. Talks to nobody by itself.
+// A headless Chromium driven by a test, which records every request and every console message. It
+// sends no requests of its own.
 import { existsSync } from 'node:fs';
 import { type Browser, type BrowserContextOptions, chromium, type Page } from 'playwright-core';
 import { installPackages } from '../scripts/debian.ts';
@@ -17,7 +18,7 @@ const FLAGS = [
   ...['--disable-component-update', '--disable-sync'],
 ];
 
-/** The machine's Chromium, or Debian's, installed when we are root. Throws Error with one sentence when there is none. */
+/** The machine's Chromium, or Debian's, installed for root. Throws an Error when there is none. */
 function obtainChromium(): string {
   const find = (): string | undefined => PLACES.find((place) => existsSync(place));
   const found = find();
@@ -35,14 +36,14 @@ export async function startChromium(): Promise<Browser> {
 
 export interface View {
   page: Page;
-  /** Addresses that were asked for. */
+  /** The requested addresses. */
   requests: string[];
-  /** Console lines, errors of scripts, and failed requests. */
+  /** Console messages, script errors, and failed requests. */
   complaints: string[];
   close(): Promise<void>;
 }
 
-/** A window of its own, with nothing remembered. */
+/** A new window without any history. */
 export async function openView(browser: Browser, options: BrowserContextOptions = {}): Promise<View> {
   const context = await browser.newContext(options);
   const page = await context.newPage();
@@ -58,7 +59,10 @@ export async function openView(browser: Browser, options: BrowserContextOptions 
   return view;
 }
 
-/** Runs in the page: the texts whose contrast with what lies behind them is below 4.5 to 1, and how many were looked at. */
+/**
+ * Runs in the page: the texts whose contrast with their background is below 4.5 to 1, and the
+ * number of texts that were checked.
+ */
 export const FIND_FAINT_TEXT = `(() => {
   const parse = (text) => {
     const [r, g, b, a = 1] = text.match(/[0-9.]+/g).map(Number);
@@ -97,7 +101,7 @@ export const FIND_FAINT_TEXT = `(() => {
   return { faint, seen };
 })()`;
 
-/** Runs in the page: what a reader who cannot see it finds wrong. */
+/** Runs in the page: problems for users of screen readers. */
 export const FIND_BARRIERS = `(() => {
   const found = [];
   const all = (selector) => [...document.querySelectorAll(selector)];

@@ -1,5 +1,5 @@
-// What the programs for operators share, function by function: text for terminals, units, files and locks; how jobs are written for
-// other programs; and how a search reads lines.
+// Functions that the programs for operators share: text for terminals, units, files and locks;
+// formats of jobs for other programs; and reading lines in a search.
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import fs, {

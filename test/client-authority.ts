@@ -1,4 +1,5 @@
-// Certificates for servers that a client has to judge: chains of any length, with any names, made with openssl in a folder.
+// Server certificates that a client has to judge: chains of any length, with any names, made with
+// openssl in a directory.
 import { execFileSync } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -6,21 +7,21 @@ import { join } from 'node:path';
 /** A key and its certificate, with those of the CAs between it and the root. */
 export interface Issued {
   key: string;
-  /** As a server sends it. */
+  /** In the order in which a server sends them. */
   cert: string;
-  /** Of its files, which sign further ones. */
+  /** The name of its files, which can sign further certificates. */
   name: string;
   isRoot: boolean;
 }
 
 export interface Wish {
   subject: string;
-  /** Signs itself when undefined. */
+  /** Self-signed when undefined. */
   issuer?: Issued;
   /** `DNS:localhost,IP:127.0.0.1`. */
   names?: string;
   isCa?: boolean;
-  /** An RSA key of so many bits in place of one of P-256. */
+  /** An RSA key of this size, by default a P-256 key. */
   rsaBits?: number;
   digest?: 'sha1' | 'sha256';
 }
@@ -45,12 +46,12 @@ export function issue(folder: string, { subject, issuer, names, isCa = false, rs
   const request = ['-req', '-in', `${name}.csr`, '-extfile', `${name}.cnf`, '-days', '2', '-out', `${name}.crt`];
   runOpenssl(folder, ['x509', ...request, ...signer, ...(digest ? [`-${digest}`] : [])]);
   const read = (file: string): string => readFileSync(join(folder, file), 'utf8');
-  // A root is not sent: who trusts it has it.
+  // A root is not sent, because clients that trust it have it.
   const above = issuer?.isRoot === false ? issuer.cert : '';
   return { name, key: read(`${name}.key`), cert: read(`${name}.crt`) + above, isRoot: issuer === undefined };
 }
 
-/** The same key behind a pass phrase. */
+/** The same key with a pass phrase. */
 export function encryptKey(folder: string, { name }: Issued, passPhrase: string): string {
   const target = join(folder, `${name}.encrypted`);
   const from = ['-in', `${name}.key`, '-out', target];

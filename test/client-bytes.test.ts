@@ -1,4 +1,5 @@
-// Bytes that are not UTF-8, and byte order marks: in passwords, names of files, arguments and the environment of a program.
+// Bytes that are not UTF-8, and byte order marks: in passwords, file names, arguments and the
+// environment of a program.
 import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
 import { generateKeyPairSync } from 'node:crypto';
@@ -31,13 +32,16 @@ afterEach(() => {
 
 const latin1 = (text: string): Buffer => Buffer.from(text, 'latin1');
 
-/** Writes webjob.conf, of a string each character a byte. */
+/** Writes webjob.conf from a string with one character for each byte. */
 function configure(lines: string): void {
   const conf = `ClientId=client1\nURLGetURL=${fake.url}\nURLPutURL=${fake.url}\nTempDirectory=${client.temp}\n${lines}`;
   writeFileSync(client.conf, latin1(conf), { mode: 0o600 });
 }
 
-/** The bytes of a header of basic authentication, a byte a character, of each request that was made meanwhile. */
+/**
+ * The bytes of the Basic authentication header of each request made meanwhile, one character for
+ * each byte.
+ */
 async function credentialsOf(action: () => Promise<unknown>, header = 'Authorization'): Promise<string[]> {
   const earlier = fake.requests().length;
   await action();
@@ -188,7 +192,7 @@ describe('a program', { skip: process.platform !== 'linux' && 'where the kernel 
     const octal = (text: string): string =>
       Array.from(text, (c) => `\\${c.charCodeAt(0).toString(8).padStart(3, '0')}`).join('');
     const words = odd.map((arg) => `"$(printf '${octal(arg)}x')"`);
-    // Each ends in x, for a shell drops newlines at the end of what it inserts.
+    // Each ends in x, because a shell drops newlines at the end of what it inserts.
     const script = `export ODD="$(printf '\\344\\n\\377x')"; exec "$0" "$@" ${words.join(' ')}`;
     const earlier = fake.requests().length;
     const child = spawn('sh', ['-c', script, process.execPath, WEBJOB, '-e', '-f', client.conf, 'job.sh'], {
@@ -289,7 +293,7 @@ describe('webjobctl client add and passwd', { skip: !hasProgram('htpasswd') && '
     const server = createServer((request, response) => {
       authorization = request.headers.authorization ?? authorization;
       request.resume();
-      // As the script would: httpd's own 404 means that there is none.
+      // As the script would: httpd's own 404 means that there is no script.
       response.writeHead(404, { 'Content-Type': 'application/octet-stream' }).end();
     });
     server.listen(0, '127.0.0.1');

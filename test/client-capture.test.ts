@@ -1,5 +1,5 @@
-// What a program writes, however it comes to its descriptors, is what a pipe would have carried; and what the disk does not
-// take is missing with a word, never in silence.
+// Whatever a program writes, in whatever way it opens its streams, is captured as through a pipe;
+// what the disk does not take is reported as missing.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
@@ -20,7 +20,7 @@ before(async () => {
 after(() => home.close());
 beforeEach(() => home.reset());
 
-/** What arrives of a script, after a webjob that is silent and succeeds. */
+/** What is uploaded of a script's output; webjob must be silent and succeed. */
 async function upload(script: string, args: string[] = []): Promise<Upload> {
   home.serve(script);
   const [only, ...more] = await home.uploadsOf(async () =>
@@ -53,7 +53,7 @@ describe('a program that opens its own output again', { skip: process.platform =
   };
   const END = '--end of a script--\n';
   let [outs, errs]: string[][] = [];
-  // One job runs them one after the other, each in a shell of its own that has the job's streams.
+  // One job runs them one after the other, each in a shell of its own with the job's streams.
   before(async () => {
     home.reset();
     const lines = Object.values(SCRIPTS).map((script, index) => {
@@ -79,7 +79,7 @@ describe('a program that opens its own output again', { skip: process.platform =
     assert.equal(out.toString(), '1\n1\n2\n2\n3\n3\n4\n4\n5\n5\n');
   });
 
-  /** The script with each of its streams a pipe; what came through them, with a bar between. */
+  /** Runs the script with each of its streams a pipe; returns what came through them. */
   function pipes(script: string): string {
     const [out, err] = [join(home.client.root, 'expected-out'), join(home.client.root, 'expected-err')];
     writeFileSync(join(home.client.root, 'script'), `${script}\n`);
@@ -147,7 +147,7 @@ describe('background children', () => {
 
 describe('RunTimeLimit', { skip: process.platform !== 'linux' && 'sessions are looked up in /proc' }, () => {
   const pids = (): string => join(home.client.root, 'pids');
-  /** Ways of a program to have children in process groups of their own. */
+  /** Ways of a program to have children in other process groups. */
   const GROUPS: Record<string, string> = {
     'by timeout': 'timeout 100 sleep 311',
     'by timeout in the background': 'timeout 100 sleep 311 & timeout 100 sleep 312',
@@ -156,7 +156,7 @@ describe('RunTimeLimit', { skip: process.platform !== 'linux' && 'sessions are l
     'that ignore the first signal': `set -m; (trap '' TERM; sleep 311; sleep 311) & sleep 312`,
   };
   for (const [how, script] of Object.entries(GROUPS)) {
-    // A shell that is interactive ignores 15, and what ignores it has five seconds left.
+    // An interactive shell ignores signal 15, and a process that ignores it has five seconds left.
     for (const signal of how.startsWith('that ignore') ? ['9', '15'] : ['9']) {
       it(`ends with signal ${signal} what has a process group of its own ${how}`, async () => {
         home.reset({ RunTimeLimit: '1', TimeoutSignal: signal });
@@ -197,7 +197,7 @@ describe('RunTimeLimit', { skip: process.platform !== 'linux' && 'sessions are l
     await until(() => findSession(session).length === 0, 'all are gone');
   });
 
-  /** The processes of a session that have not ended, as `ps` tells. */
+  /** The living processes of a session, according to `ps`. */
   function findSession(session: string): number[] {
     const { stdout } = spawnSync('ps', ['-o', 'pid=,stat=', '-s', session], { encoding: 'utf8' });
     return stdout.split('\n').flatMap((line) => (/^ *\d+ +[^Z ]/.test(line) ? [Number.parseInt(line, 10)] : []));
@@ -306,7 +306,7 @@ describe('a limit on files', { skip: process.platform === 'win32' && 'no ulimit'
 describe('a stream that cannot be put on disk', { skip: NO_STRACE }, () => {
   /** The output of the first fsync, or the second, fails. */
   const CASES = { out: 'stdout', err: 'stderr' } as const;
-  // libuv has no name for the second.
+  // libuv has no name for the second error.
   for (const [file, stream] of Object.entries(CASES))
     for (const code of file === 'out' ? ['EIO'] : ['EDQUOT'])
       it(`${file}, for ${code}: RunError names it, the other stream is whole, and the job is sent`, async () => {
@@ -333,14 +333,14 @@ describe('a stream that cannot be put on disk', { skip: NO_STRACE }, () => {
       assert.deepEqual([ended.code, ended.stderr], [4, lines.map((line) => `webjob: ${line}\n`).join('')]);
     });
 
-  /** The folder of the spool is there, so that nothing else is synced before the streams. */
+  /** The directory of the spool exists, so that nothing else is synced before the streams. */
   function syncsBefore(): number {
     if (!existsSync(home.spool)) mkdirSync(home.spool, { mode: 0o700 });
     return 0;
   }
 });
 
-/** Runs a script whose output does not fit; what was uploaded of it. */
+/** Runs a script whose output does not fit; returns what was uploaded of it. */
 async function isCut(
   script: string,
   code: string,

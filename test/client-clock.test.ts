@@ -1,4 +1,5 @@
-// The times in a record when the clock is set while a program runs, and how far a client's clock is off, as webjobctl shows it.
+// The times in a run record when the clock is set while a program runs, and the clock skew that
+// webjobctl shows.
 import assert from 'node:assert/strict';
 import { readdirSync, readFileSync, utimesSync } from 'node:fs';
 import { join } from 'node:path';

@@ -1,4 +1,5 @@
-// The command line of webjob: every mode, what is refused, and every exit code that a command line alone can bring about.
+// The command line of webjob: every mode, every refusal, and every exit code that a command line
+// alone can cause.
 import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
 import { chmodSync, closeSync, mkdirSync, openSync, readFileSync, writeFileSync } from 'node:fs';

@@ -1,4 +1,5 @@
-// What counts as delivered: an upload is sent until a WebJob server acknowledges it, and waits when anything else answers.
+// What counts as delivered: an upload is sent until a WebJob server acknowledges it, and waits
+// after any other answer.
 import assert from 'node:assert/strict';
 import { existsSync, readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
@@ -33,7 +34,10 @@ function configure(more: Record<string, string> = {}): void {
 
 const refuse = (status: string, more = ''): Behaviour => afterBody(formatAnswer('', status, more));
 
-/** PUT requests that came while `action` ran, of a server that behaves in these ways one after the other, and then well. */
+/**
+ * The PUT requests that arrived while `action` ran, at a server that behaves in these ways one
+ * after the other, and then correctly.
+ */
 async function uploadsOf(
   behaviours: Behaviour[],
   action: () => Promise<Ended>,

@@ -1,5 +1,5 @@
-// What must be on disk before a job is sent, and when it has to wait: the order of the system calls, read off the real
-// process with strace; and what each of them that fails leads to.
+// What must be on disk before a job is sent, and when it has to wait: the order of the system
+// calls, from strace on the real process; and the effect of each failure.
 import assert from 'node:assert/strict';
 import { existsSync, mkdirSync, readdirSync } from 'node:fs';
 import { join, relative } from 'node:path';
@@ -23,11 +23,14 @@ describe('keeping a job', { skip: NO_STRACE }, () => {
     home.serve('echo out');
   });
 
-  /** Runs a job under strace; the steps that touched the spool or the private folder, or sent something, repeats of one as one. */
+  /**
+   * Runs a job under strace; returns the steps that touched the spool or the private directory, or
+   * sent something, without repetitions.
+   */
   async function traceJob(): Promise<{ steps: string[]; stderr: string }> {
     const { stderr } = await home.client.execute(['job.sh'], { wrapper: traceTo(trace) });
     const steps = readTrace(trace).flatMap((call) => describeCall(call, home.client.root) ?? []);
-    // From the GET on, whose answer lies in TempDirectory.
+    // From the GET on, whose answer is written to TempDirectory.
     const begin = steps.findIndex((step) => /^mkdir .*\/run$/.test(step));
     const spool = steps.slice(0, begin).filter((step) => / (?:spool|\.)$/.test(step));
     const all = [...spool, ...steps.slice(begin)].filter((step) => step !== 'unlink temp/job.sh');
@@ -101,7 +104,10 @@ describe('keeping a job', { skip: NO_STRACE }, () => {
     ]);
   });
 
-  /** Calls of a job with a spool that is there, by the number of the call of that name, and what they belong to. */
+  /**
+   * The calls of a job with an existing spool, by the number of the call of that name, and what
+   * they belong to.
+   */
   const FAILURES: [call: string, when: number, what: string][] = [
     ['fsync', 3, 'the sync of out'],
     ['fsync', 5, 'the sync of the record'],
@@ -153,7 +159,7 @@ describe('keeping a job', { skip: NO_STRACE }, () => {
   it('a rename of the spool fails: the job is sent at once', async () => {
     mkdirSync(home.spool, { mode: 0o700 });
     home.fake.put = REFUSES;
-    // The first is that of the program.
+    // The first one is that of the program.
     const wrapper = inject(trace, 'rename:error=EROFS:when=2+1', []);
     const { code, stderr } = await home.client.execute(['job.sh'], { wrapper });
     assert.equal(code, 5);
@@ -165,7 +171,7 @@ describe('keeping a job', { skip: NO_STRACE }, () => {
   });
 
   it('a record that is written short is not taken for whole: the job is sent at once, whole', async () => {
-    // Files may have 512 bytes: the record is cut there, and what follows fails.
+    // Files are limited to 512 bytes: the run record is cut there, and what follows fails.
     const wrapper = ['/bin/sh', '-c', 'ulimit -f 1; exec "$@"', 'sh'];
     home.reset();
     home.fake.put = REFUSES;
@@ -184,7 +190,7 @@ describe('keeping a job', { skip: NO_STRACE }, () => {
   });
 });
 
-/** One call as a step; undefined for one that touches nothing of interest. */
+/** One call as a step; undefined for an irrelevant one. */
 function describeCall({ name, text }: Call, root: string): string | undefined {
   if (/ = -1 \w+/.test(text)) return undefined;
   if (/^(?:write|writev|sendmsg)\(\d+<(?:socket|TCP)/.test(text)) return text.includes('PUT ') ? 'send' : undefined;

@@ -1,4 +1,5 @@
-// GetHook, end to end with httpd and the real gpg: what it makes is run, and when it fails nothing is run at all.
+// GetHook end to end with httpd and the real gpg: what it makes is run, and when it fails nothing
+// is run.
 import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
@@ -10,7 +11,7 @@ import { type Ended, until } from './client-job.ts';
 import { type ClientSite, startClientSite } from './client-site.ts';
 import { findProcesses } from './hooks-site.ts';
 
-/** gpg's agent listens on a socket in the key folder, and the path of a socket must be short. */
+/** gpg's agent listens on a socket in the key directory, and the path of a socket must be short. */
 const keys = mkdtempSync('/tmp/webjob-gpg-');
 let home: ClientSite;
 let marker: string;
@@ -36,7 +37,7 @@ beforeEach(() => {
   for (const name of readdirSync(home.site.incoming)) rmSync(join(home.site.incoming, name));
 });
 
-/** Root gets it from the Debian packages, as httpd is got. */
+/** Installed from Debian packages for root, like httpd. */
 function obtainGpg(): void {
   const isThere = (): boolean => spawnSync('gpg', ['--version']).status === 0;
   if (!isThere()) installPackages(['gnupg']);
@@ -54,14 +55,14 @@ function makeGpgKey(owner: string): void {
 }
 
 const program = (): string => `#!/bin/sh\n: > '${marker}'\necho hooked $0\n`;
-/** Not --decrypt, which takes a message without any signature for a success. */
+/** Not --decrypt, which accepts a message without any signature. */
 const GPG = (): string => `gpg --homedir ${join(keys, 'client')} --batch --quiet --output %cmd --verify %file`;
 
 function configure(command: string, more: Record<string, string> = {}): void {
   home.configure({ GetHookEnable: 'Y', GetHookSuffix: '.gpg', GetHookCommandLine: command, ...more });
 }
 
-/** Exit code 3 with this error; nothing was run, nothing was put, nothing is left. */
+/** Exit code 3 with this error; nothing was run, uploaded or left behind. */
 function assertRefused({ code, stdout, stderr }: Ended, why: RegExp): void {
   assert.match(stderr, why);
   assert.match(

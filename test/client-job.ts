@@ -1,4 +1,5 @@
-// The built client as a user runs it, with a webjob.conf and a TempDirectory that can be looked at afterwards.
+// The built client as a user runs it, with a webjob.conf and a TempDirectory that can be inspected
+// afterwards.
 import { type ChildProcess, spawn } from 'node:child_process';
 import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -21,24 +22,27 @@ export interface Running {
 }
 
 export interface RunOptions {
-  /** Over the environment of this process; undefined takes a variable away. */
+  /** Additions to the environment of this process; undefined removes a variable. */
   environment?: Record<string, string | undefined>;
-  /** The folder it is started in. */
+  /** The working directory. */
   cwd?: string;
   /** When it is killed, whatever it does. */
   timeLimitMs?: number;
-  /** Words in front of the command: strace, or a shell that sets limits. */
+  /** A prefix of the command: strace, or a shell that sets limits. */
   wrapper?: readonly string[];
 }
 
 const TIME_LIMIT_MS = 120_000;
 
-/** Starts the client without waiting for it: a server it talks to may live in this very process. */
+/**
+ * Starts the client without waiting for it, because a server it talks to may run in this very
+ * process.
+ */
 function startWebjob(args: readonly string[], options: RunOptions = {}): Running {
   return start([...(options.wrapper ?? []), process.execPath, WEBJOB, ...args], options);
 }
 
-/** Runs a line that webjob told its user to type, in a shell that knows `webjob`. */
+/** Runs a command that webjob told its user to type, in a shell that knows `webjob`. */
 export async function paste(line: string, options: RunOptions = {}): Promise<Ended> {
   const script = 'webjob() { "$node" "$webjob" "$@"; }; eval "$line"';
   const environment = { ...options.environment, node: process.execPath, webjob: WEBJOB, line };
@@ -75,16 +79,16 @@ export async function runWebjob(args: readonly string[], options: RunOptions = {
 }
 
 export interface Client {
-  /** Holds everything below; removed by remove(). */
+  /** Contains everything below; removed by remove(). */
   root: string;
   temp: string;
   conf: string;
-  /** Writes webjob.conf: ClientId, TempDirectory and the controls given. */
+  /** Writes webjob.conf: ClientId, TempDirectory and the given settings. */
   configure(controls: Record<string, string>): void;
-  /** Gets, runs and puts a program. */
+  /** Fetches and runs a program and uploads its output. */
   execute(command: readonly string[], options?: RunOptions): Promise<Ended>;
   start(command: readonly string[], options?: RunOptions): Running;
-  /** What lies in TempDirectory. */
+  /** The contents of TempDirectory. */
   left(): string[];
   remove(): void;
 }
@@ -110,7 +114,10 @@ export function makeClient(controls: Record<string, string> = {}): Client {
   return client;
 }
 
-/** What a hint of a PUT without SpoolDirectory names: the folder in TempDirectory, and the one of the job in it. Throws Error. */
+/**
+ * The directories in the hint of a PUT without SpoolDirectory: the one in TempDirectory, and the
+ * one of the job in it. Throws Error.
+ */
 export function findKeptJob(stderr: string): { command: string; folder: string; job: string } {
   const [, command = '', folder = ''] = /(webjob --flush (\S+\/webjob-\w{6}) --file \S+)\n$/.exec(stderr) ?? [];
   const [job, ...more] = command === '' ? [] : readdirSync(folder);
@@ -118,7 +125,7 @@ export function findKeptJob(stderr: string): { command: string; folder: string; 
   return { command, folder, job: join(folder, job) };
 }
 
-/** Looks until `condition` holds. Throws Error when it does not within a minute, or `running` has ended without it. */
+/** Polls until `condition` is true. Throws Error after a minute, or when `running` ends first. */
 export async function until(condition: () => boolean, what: string, running?: Running): Promise<void> {
   let ended: Ended | undefined;
   running?.ended.then(

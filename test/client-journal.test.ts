@@ -1,4 +1,5 @@
-// JournalFile: a chained line of every delivery, whatever became of it; a journal that cannot be written costs no job anything.
+// JournalFile: a chained line for every delivery, whatever its result; a journal that cannot be
+// written does not affect jobs.
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import {
@@ -46,7 +47,7 @@ function configure(more: Record<string, string> = {}): void {
   client.configure({ URLGetURL: url, URLPutURL: url, JournalFile: journal, ...more });
 }
 
-/** What a reader of chains finds: that of the custody record. */
+/** The result of the custody record's chain reader. */
 function walk(): Link[] {
   const fd = openSync(journal, 'r');
   try {

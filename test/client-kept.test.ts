@@ -1,5 +1,5 @@
-// Where a result goes that cannot be sent, or cannot be kept: it is always a job that one command delivers, once; and what a
-// webjob leaves that is killed at any moment is named and can be delivered.
+// Results that cannot be sent or stored: each is a job that one command delivers, once; and what a
+// webjob killed at any moment leaves is reported and can be delivered.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -25,7 +25,10 @@ beforeEach(() => {
 const flush = (...directory: string[]): Promise<Ended> =>
   runWebjob(['--flush', ...directory, '--file', home.client.conf]);
 
-/** Pastes a command; what it uploaded, by the first line of stdout, when it leaves nothing. */
+/**
+ * Pastes a command; returns the first line of stdout of each upload, and checks that nothing is
+ * left.
+ */
 async function deliver(command: string): Promise<(string | undefined)[]> {
   home.fake.put = TAKES;
   const uploads = await home.uploadsOf(async () => {
@@ -125,7 +128,7 @@ describe('webjob that is ended without SpoolDirectory', () => {
       child.kill(signal);
       const { stderr } = await ended;
       const said = /^webjob: warning: ended by \w+ before the upload was done; to do it: (.*)\n$/.exec(stderr)?.[1];
-      // What is killed takes nothing away.
+      // A killed process removes nothing.
       rmSync(join(home.client.temp, 'job.sh'), { force: true });
       assert.equal(said === undefined, signal === 'SIGKILL', stderr);
       assert.deepEqual(await deliver(said ?? `webjob --flush --file ${home.client.conf}`), ['out of z']);
@@ -225,7 +228,7 @@ describe('a webjob that was killed while its program ran', () => {
     assert.deepEqual(await flush(), { code: 0, signal: null, stdout: '', stderr: '' });
   });
 
-  /** What is kept of stdout by now, wherever. */
+  /** What is stored of stdout so far, wherever. */
   function keptOut(): string | undefined {
     const found = [home.client.temp, home.spool].flatMap((folder) =>
       existsSync(folder) ? readdirSync(folder, { recursive: true }).map((name) => join(folder, String(name))) : [],
@@ -236,7 +239,7 @@ describe('a webjob that was killed while its program ran', () => {
 });
 
 describe('a webjob that is killed at any system call of keeping', { skip: NO_STRACE }, () => {
-  /** Killed behind the answer, before the job has the name of one that was sent. */
+  /** Killed after the answer, before the job has the name of one that was sent. */
   const isSentTwice = (name: string, call: number): boolean => name === 'rename' && call === 3;
 
   it('leaves a job or a run that can be delivered, or one that says that it holds nothing', async () => {
@@ -252,7 +255,8 @@ describe('a webjob that is killed at any system call of keeping', { skip: NO_STR
           if (command) assert.equal((await paste(command)).code, 0, stderr);
           else assert.equal(code, 0, stderr);
         });
-        // The first rename gives the program its name, the first sync is that of the folder in which the spool is made.
+        // The first rename gives the program its name, the first sync is that of the directory in
+        // which the spool is made.
         const isRun = call > 1;
         assert.ok(uploads.length === (isRun ? 1 : 0) || isSentTwice(name, call), `${name} ${call}: ${uploads.length}`);
         for (const { out } of uploads) assert.equal(out.toString(), 'out of k\n', `${name} ${call}`);
@@ -284,7 +288,7 @@ describe('SpoolDirectory on a disk that takes nothing', { skip: findMountObstacl
       try {
         for (let i = 0; ; i++) writeFileSync(join(disk, 'filler', String(i)), '');
       } catch {
-        // It is full.
+        // The disk is full.
       }
     },
     'for it has inodes for the folder only': () => {

@@ -1,4 +1,4 @@
-// A client before a fake server, and what it uploads there, taken apart by the lengths it announced.
+// A client with a fake server, and its uploads, split by their announced lengths.
 import { chownSync, readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseRecord } from 'webjob-protocol';
@@ -10,7 +10,7 @@ export const JOB_ID = 'server_1_1085355126_00723';
 export const TAKES: Behaviour = afterBody(formatAnswer());
 export const REFUSES: Behaviour = afterBody(formatAnswer('', '500 Internal Server Error'));
 
-/** One PUT that came complete. */
+/** A complete PUT. */
 export interface Upload {
   head: string;
   out: Buffer;
@@ -23,11 +23,11 @@ export interface Home {
   client: Client;
   fake: FakeServer;
   spool: string;
-  /** Settings over those of the server; the fake takes everything, and TempDirectory and SpoolDirectory are empty. */
+  /** Settings that override those for the server; TempDirectory and SpoolDirectory are empty. */
   reset(controls?: Record<string, string>): void;
-  /** What the server gives for every GET from now on. */
+  /** The answer to every GET from now on. */
   serve(script: string): void;
-  /** The complete uploads that came while `action` ran. */
+  /** The complete uploads that arrived while `action` ran. */
   uploadsOf(action: () => Promise<unknown>): Promise<Upload[]>;
   close(): Promise<void>;
 }
@@ -60,7 +60,7 @@ export async function startHome(): Promise<Home> {
   };
 }
 
-/** Nothing for a GET, and for a PUT that broke off. */
+/** Empty for a GET, and for a PUT that broke off. */
 function takeApart(request: Buffer): Upload[] {
   const { head, body } = splitRequest(request);
   const lengthOf = (stream: string): number => Number(new RegExp(`&${stream}_LENGTH=(\\d+)`).exec(head)?.[1]);
@@ -71,7 +71,7 @@ function takeApart(request: Buffer): Upload[] {
   return [{ head, out: body.subarray(0, out), err: body.subarray(out, out + err), env: text, fields }];
 }
 
-/** Mounts a tmpfs that belongs to who runs the tests. */
+/** Mounts a tmpfs that belongs to the user who runs the tests. */
 export function mountDisk(path: string, limits: string): void {
   mountTmpfs(path, limits);
   chownSync(path, process.getuid?.() ?? 0, process.getgid?.() ?? 0);

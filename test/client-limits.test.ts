@@ -1,5 +1,5 @@
-// The limits of a client as webjobctl shows and removes them: what the real server counted, in files of the web user, who can
-// put a link in the place of each.
+// The limits of a client, as webjobctl shows and removes them: counts of the real server, in files
+// of the web user, who may replace each of them by a link.
 import assert from 'node:assert/strict';
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';

@@ -1,4 +1,5 @@
-// LockFile, jobs that run webjob themselves, and what somebody else on the machine may put in the way in TempDirectory.
+// LockFile, jobs that run webjob themselves, and obstacles that other users may put into
+// TempDirectory.
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
@@ -51,7 +52,7 @@ function configure(more: Record<string, string> = {}): void {
 
 const locks = (): string[] => readdirSync(client.root).filter((name) => name.startsWith('lock'));
 
-/** A process id that was somebody's and is nobody's. */
+/** The process id of a process that has ended. */
 function deadPid(): number {
   return spawnSync('/bin/true').pid;
 }
@@ -353,7 +354,7 @@ describe('a job in an environment with WEBJOB_JID', () => {
 describe('somebody else in TempDirectory', () => {
   const VICTIM = 'untouched';
 
-  /** Keeps planting a link at a name until it is ended. */
+  /** Plants a link at a name repeatedly until it is ended. */
   async function startPlanter(name: string, target: string): Promise<ChildProcess> {
     const source = `
       const { rmSync, symlinkSync, renameSync, writeFileSync } = require('node:fs');

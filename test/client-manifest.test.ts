@@ -1,5 +1,5 @@
-// Programs with manifests on the built client: what is taken, what settings decide, that nothing is executable before all of it is
-// checked, and how the serial numbers that were seen are kept.
+// Programs with manifests on the built client: what is accepted, the effects of settings, that
+// nothing is executable before everything is verified, and how seen serial numbers are stored.
 import assert from 'node:assert/strict';
 import { sign } from 'node:crypto';
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
@@ -51,7 +51,7 @@ function configure(more: Record<string, string> = {}): void {
   });
 }
 
-/** What a server sends of a manifest with these changes. */
+/** A manifest with these changes, as a server sends it. */
 const signed = (more: Partial<Manifest> = {}, signers: readonly NoteSigner[] = [boss], program = PROGRAM): Buffer =>
   answerOf(program, signedManifest(manifestOf(program, more), signers));
 

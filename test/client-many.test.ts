@@ -1,5 +1,5 @@
-// Many runs against a server that is killed at random moments, whole and without warning: every result ends on the server or in the spool,
-// and after --flush it is on the server exactly once.
+// Many runs against a server that is killed at random moments without warning: every result ends up
+// on the server or in the spool, and after --flush it is on the server exactly once.
 import assert from 'node:assert/strict';
 import { readdirSync, readFileSync, rmSync, utimesSync } from 'node:fs';
 import { createConnection } from 'node:net';
@@ -21,17 +21,20 @@ const AT_ONCE = 4;
 const GET_FAILED = 3;
 const MOST_TRIES = 100;
 const MOST_STARTS = 10;
-/** The server lives so long at most, the short moments of its start not counted; longer where a run takes longer. */
+/** The longest life of the server, not counting its start; longer when a run takes longer. */
 const MOST_MS_ALIVE = 1_500;
 const MOST_RUNS_ALIVE = 2;
-/** Long enough that an upload takes several writes. */
+/** Large enough for several writes. */
 const PADDING = 200_000;
 let home: ClientSite;
 let union: Union | undefined;
-/** SpoolDirectory of the test that goes on. */
+/** SpoolDirectory of the longest test. */
 let spool: string;
 let server: HttpdServer | undefined;
-/** What a run takes beside others on this machine, as busy as it is, when nobody kills the server. */
+/**
+ * The duration of a run beside others on this machine under its current load, when the server is
+ * not killed.
+ */
 let runMs: number;
 
 before(async () => {
@@ -49,7 +52,7 @@ after(async () => {
   await home.close();
 });
 
-/** Its port may be taken for a moment by a connection that another process made. */
+/** Its port may be taken for a moment by another process's connection. */
 async function start(): Promise<void> {
   for (let tries = 1; ; tries++) {
     try {
@@ -62,7 +65,7 @@ async function start(): Promise<void> {
   }
 }
 
-/** Kills the server with everything it runs; what it was writing stays as it is. */
+/** Kills the server with everything it runs; incomplete writes stay. */
 async function killServer({ pid, port }: HttpdServer): Promise<void> {
   process.kill(-pid, 'SIGKILL');
   await waitFor('the end of the server', async () => !(await isListening(port)));
@@ -75,7 +78,7 @@ function isListening(port: number): Promise<boolean> {
   });
 }
 
-/** Kills and starts until `isOver`; leaves the server running. Returns how often. */
+/** Kills and restarts until `isOver`; leaves the server running. Returns the number of kills. */
 async function killAtRandom(isOver: () => boolean): Promise<number> {
   for (let kills = 0; ; kills++) {
     await sleep(50 + Math.random() * Math.max(MOST_MS_ALIVE, MOST_RUNS_ALIVE * runMs));
@@ -86,7 +89,7 @@ async function killAtRandom(isOver: () => boolean): Promise<number> {
   }
 }
 
-/** Runs until it is enough; returns how each run ended, by its number. */
+/** Runs until there are enough results; returns how each run ended, by number. */
 async function runMany(isEnough: (started: number) => boolean): Promise<Map<number, Ended>> {
   const runs = new Map<number, Ended>();
   let started = 0;
@@ -100,12 +103,14 @@ async function runMany(isEnough: (started: number) => boolean): Promise<Map<numb
   return runs;
 }
 
-/** A process of its own: whether the owner of a job in the spool is alive, others ask the system. */
+/**
+ * A separate process, because others ask the system whether the owner of a spooled job is alive.
+ */
 function runAlone(command: string[], timeLimitMs: number): Promise<Ended> {
   return home.client.start(command, { timeLimitMs }).ended;
 }
 
-/** Milliseconds that each of some runs at once takes. What they leave is removed. */
+/** The duration in milliseconds of each of several concurrent runs. Removes what they leave. */
 async function timeRuns(): Promise<number> {
   const startedAt = performance.now();
   const runs = Array.from({ length: AT_ONCE }, () => runAlone(['job.sh', 'first'], 120_000));
@@ -114,10 +119,10 @@ async function timeRuns(): Promise<number> {
   return performance.now() - startedAt;
 }
 
-/** How long a run may take: it also tries each job that waits in the spool. */
+/** The limit for a run, which also tries each spooled job. */
 const mostMs = (): number => Math.ceil(Math.max(60_000, 40 * runMs));
 
-/** Runs a job. Where the server was down at the GET, nothing was run: that is no result, and it is tried again. */
+/** Runs a job. When the server was down at the GET, nothing ran, so it is tried again. */
 async function runOnce(number: number): Promise<Ended> {
   for (let tries = 1; ; tries++) {
     const ended = await runAlone(['job.sh', `run-${number}`], mostMs());
@@ -125,10 +130,10 @@ async function runOnce(number: number): Promise<Ended> {
   }
 }
 
-/** The folder of the one client's uploads. */
+/** The directory of the one client's uploads. */
 const stored = (): string => join(home.site.incoming, 'client1');
 
-/** The number of each run that has arrived complete; every one as often as it is there. */
+/** The numbers of runs that have arrived completely, each as often as it is stored. */
 function arrivals(): number[] {
   const names = readdirSync(stored()).filter((name) => name.endsWith('.rdy'));
   return names.map((name) => {
@@ -142,7 +147,10 @@ function arrivals(): number[] {
   });
 }
 
-/** The locker takes a name that a killed upload holds for abandoned when nothing was written there for an hour. */
+/**
+ * The locker considers the name of a killed upload abandoned when nothing was written there for an
+ * hour.
+ */
 function letAnHourPass(): void {
   const earlier = Date.now() / 1000 - 3700;
   for (const name of readdirSync(stored())) utimesSync(join(stored(), name), earlier, earlier);

@@ -1,5 +1,5 @@
-// TempDirectory and SpoolDirectory where a file that is open cannot vanish: everything is closed before it is removed, so
-// that a run leaves nothing, and the exit code is that of the job.
+// TempDirectory and SpoolDirectory on file systems that cannot remove open files: everything is
+// closed before it is removed, so that a run leaves nothing, and the exit code is that of the job.
 import assert from 'node:assert/strict';
 import { closeSync, existsSync, mkdirSync, openSync, readdirSync, rmdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
@@ -75,7 +75,7 @@ describe('where a file that is open cannot vanish', { skip: NO_UNION }, () => {
       nothingIsLeft();
     });
 
-    // Two runs each: where the folders of both are.
+    // Two runs for each combination of file systems.
     if (what !== 'both are') continue;
     it(`${what}: a signal in PUT keeps the job`, async () => {
       home.reset(controls());

@@ -1,4 +1,5 @@
-// The two readers of webjob's command line: the plain one says of what it takes what commander says of it.
+// The two parsers of webjob's command line: whatever the simple one accepts, it parses as commander
+// does.
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
@@ -6,7 +7,7 @@ import { readCommandLine } from '../client/command-line.ts';
 import { type CommandLine, readPlainly } from '../client/options.ts';
 import { hostileText } from './arbitraries.ts';
 
-// What the build puts into the program.
+// What the build inserts into the program.
 Object.assign(globalThis, { WEBJOB_VERSION: '0.0.0' });
 
 const WORDS = [

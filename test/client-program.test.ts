@@ -1,4 +1,4 @@
-// The program at its place, and what another run of the same program may do to it there.
+// The program in TempDirectory, and what another run of the same program may do to it there.
 import assert from 'node:assert/strict';
 import {
   existsSync,

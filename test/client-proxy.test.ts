@@ -1,4 +1,5 @@
-// URLProxyHost: http with the whole URL, https through a tunnel, and what a proxy may see, refuse or fail to do.
+// URLProxyHost: http with the whole URL, https through a tunnel, and what a proxy can see, refuse
+// or fail to do.
 import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -37,7 +38,7 @@ beforeEach(async () => {
   proxy = await startProxy();
 });
 
-/** Both stages at a server under this host name, by way of the proxy. */
+/** Both stages at a server with this host name, through the proxy. */
 function configure(server: FakeServer, host: string, more: Record<string, string> = {}): void {
   const url = server.url.replace('127.0.0.1', host);
   client.configure({
@@ -48,7 +49,7 @@ function configure(server: FakeServer, host: string, more: Record<string, string
 
 const AUTHENTICATED = { URLProxyAuthType: 'basic', URLProxyUsername: 'me', URLProxyPassword: PROXY_SECRET };
 
-/** Exit code 3 and this error, nothing left, no secret of either kind. */
+/** Exit code 3 and this error, nothing left behind, and no secret of either kind shown. */
 async function assertFailure(why: RegExp | string): Promise<void> {
   const { code, stdout, stderr } = await client.execute(['x']);
   const message =

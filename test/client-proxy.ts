@@ -1,18 +1,22 @@
-// A real proxy, small: forwards requests with a whole URL, opens tunnels for CONNECT, and keeps every byte that came to it from clients.
+// A small real proxy: forwards requests with a whole URL, opens tunnels for CONNECT, and records
+// every byte from clients.
 import { connect, createServer, type Socket } from 'node:net';
 
 export interface FakeProxy {
   port: number;
   /** The first header of each connection. */
   headers(): string[];
-  /** Every byte of every client, those inside tunnels too. */
+  /** Every byte from every client, including those inside of tunnels. */
   received(): Buffer;
-  /** Answers in place of the proxy when it returns bytes; an empty answer is silence. */
+  /** Replaces the proxy's answer when it returns bytes; an empty answer is silence. */
   refuse: (header: string) => string | undefined;
   close(): Promise<void>;
 }
 
-/** Whatever host a client asks for, the proxy goes to 127.0.0.1: names are its business, not the client's. */
+/**
+ * Whatever host a client asks for, the proxy connects to 127.0.0.1, because resolving names is its
+ * task.
+ */
 export async function startProxy(host = '127.0.0.1'): Promise<FakeProxy> {
   const headers: string[] = [];
   const chunks: Buffer[] = [];
@@ -29,7 +33,7 @@ export async function startProxy(host = '127.0.0.1'): Promise<FakeProxy> {
       headers.push(header);
       const answer = proxy.refuse(header);
       if (answer === undefined) serve(socket, header, begun.subarray(end));
-      // Behind a whole answer it stays open, as that of a real proxy.
+      // After a complete answer the connection stays open, as with a real proxy.
       else if (answer.includes('\r\n\r\n')) socket.write(answer);
       else if (answer !== '') socket.end(answer);
     };
@@ -69,7 +73,7 @@ export async function startProxy(host = '127.0.0.1'): Promise<FakeProxy> {
   return proxy;
 }
 
-/** The header lines without those that are for the proxy. */
+/** The header lines without those for the proxy. */
 function forwarded(header: string): string {
   return header.slice(header.indexOf('\r\n') + 2).replace(/^Proxy-[^\r]*\r\n/gim, '');
 }

@@ -1,5 +1,5 @@
-// webjobctl client remove and renew --revoke, with --apply and without: what a removed client can still do is said, and what is
-// said to be proved is true of the httpd that runs.
+// webjobctl client remove and renew --revoke, with and without --apply: what a removed client can
+// still do is reported, and what is reported as proven is true of the running httpd.
 import assert from 'node:assert/strict';
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { request } from 'node:https';
@@ -49,7 +49,7 @@ interface Call {
   session?: Buffer;
 }
 
-/** The status, 0 for a handshake that ends, and what resumes the connection. */
+/** The status, 0 for a failed handshake, and the data that resumes the session. */
 function ask({ client, password, session }: Call): Promise<{ status: number; session: Buffer | undefined }> {
   const pem = (kind: string): Buffer => readFileSync(at(client ?? '', `${client}.${kind}`));
   const query = `VERSION=webjob+1.4.0&SYSTEM=any&CLIENTID=${client ?? 'client1'}&FILENAME=none`;
@@ -93,7 +93,7 @@ async function add(name: string, ...how: string[]): Promise<void> {
   assert.equal(code, 0, stderr);
 }
 
-/** None of those that are made to try httpd with. */
+/** None of the test credentials are left. */
 async function assertNothingLeft(): Promise<void> {
   assert.doesNotMatch(readFileSync(userFile, 'utf8'), /probe/);
   const { stdout } = await client('list', '--json');
@@ -166,7 +166,7 @@ describe('webjobctl client remove', () => {
       const kept = 'AuthBasicProvider socache file\nAuthnCacheProvideFor file\nAuthnCacheTimeout 600\n';
       writeFileSync(access, text.replace('<RequireAll>', `${kept}<RequireAll>`));
       assert.equal((await ask({ client: 'client5', password: 'secret' })).status, 404);
-      // What httpd keeps, it keeps to the next reload.
+      // httpd caches passwords until the next reload.
       const cached = await client('remove', 'client5', ...apply());
       assert.equal(cached.code, 0, cached.stderr);
       assert.equal((await ask({ client: 'client5', password: 'secret' })).status, 401);

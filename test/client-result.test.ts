@@ -1,4 +1,5 @@
-// ResultKeyFile: what a client sends is signed, at once or from the spool, by a key that it would rather not run without.
+// ResultKeyFile: what a client sends is signed, immediately or from the spool; without a usable key
+// it does not run.
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { generateKeyPairSync, type KeyObject } from 'node:crypto';
@@ -29,7 +30,7 @@ beforeEach(() => {
   home.serve('echo "out of $1"; echo "err of $1" >&2');
 });
 
-/** What was signed, when it holds for this upload. */
+/** What was signed, if the signature is valid for this upload. */
 function check({ env, out, err }: Upload): SignedResult {
   const result = openResult(Buffer.from(env)) ?? assert.fail(`not signed: ${env}`);
   const { name, id, isGood } = verifierOf('client1', publicKey);

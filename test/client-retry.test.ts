@@ -1,4 +1,5 @@
-// Tries again, and when: what may pass is asked for again as often and as late as the settings and the server say, all else is told at once.
+// Retries: temporary failures are retried as often and after as long as the settings and the server
+// say, all others are reported at once.
 import assert from 'node:assert/strict';
 import { readdirSync } from 'node:fs';
 import { createServer } from 'node:net';
@@ -22,14 +23,14 @@ after(async () => {
 });
 beforeEach(() => configure());
 
-/** Without URLPutURL: every request is a GET. */
+/** Without URLPutURL every request is a GET. */
 function configure(more: Record<string, string> = {}): void {
   client.configure({ URLGetURL: fake.url, RetryLimit: '2', RetryDelay: '0', ...more });
 }
 
 const refuse = (status: string, more = ''): Behaviour => reply(formatAnswer('', status, more));
 
-/** Runs the job at a server that behaves in these ways one after the other, and then well. */
+/** Runs the job at a server that behaves in these ways one after the other, and then correctly. */
 async function run(...behaviours: Behaviour[]): Promise<Ended & { tries: number; seconds: number }> {
   const earlier = fake.requests().length;
   fake.get = (socket, received) => (behaviours.shift() ?? serve(PROGRAM))(socket, received);
@@ -210,7 +211,8 @@ describe('Splay', () => {
   });
 
   it('is waited for before anything is asked of the server', async () => {
-    // A client and a program of a late part of the window, so that it can be told from the time that a start takes.
+    // A client and program in a late part of the window, so that the delay can be told from the
+    // start-up time.
     const program = Array.from({ length: 1000 }, (_, n) => `p${n}`).find(
       (name) => splaySeconds(2, [hostname(), 'client1', name]) > 1.8,
     );

@@ -1,4 +1,5 @@
-// The run and its record, end to end with httpd: what a program does arrives in the locker, and the machine is left as it was found.
+// Runs and their records, end to end with httpd: a program's output arrives in the locker, and the
+// machine is left as it was found.
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';
@@ -34,8 +35,11 @@ beforeEach(() => {
   for (const name of readdirSync(home.site.incoming)) rmSync(join(home.site.incoming, name));
 });
 
-/** Gets, runs and puts a shell script of these lines; webjob itself must stay silent and succeed. */
-/** In a process of its own: in one that has done the same before, a stage may take no millisecond. */
+/**
+ * Runs a shell script of these lines and uploads its output; webjob itself must be silent and
+ * succeed.
+ */
+/** In a process of its own, because in a warm one a stage may take less than a millisecond. */
 async function upload(script: string, args: string[] = []): Promise<Upload> {
   home.add('job.sh', `#!/bin/sh\n${script}\n`);
   assert.deepEqual(await home.client.start(['job.sh', ...args]).ended, SILENT_SUCCESS);
@@ -45,7 +49,7 @@ async function upload(script: string, args: string[] = []): Promise<Upload> {
 function isAlive(pid: number): boolean {
   try {
     process.kill(pid, 0);
-    // A zombie that nobody has waited for yet is dead all the same.
+    // A zombie that was not waited for counts as dead.
     return !/^State:\s+Z/m.test(existsSync(`/proc/${pid}/status`) ? readFileSync(`/proc/${pid}/status`, 'utf8') : '');
   } catch {
     return false;
@@ -110,7 +114,7 @@ describe('how a program ends', () => {
     const { code } = await home.client.execute(['broken']);
     const { KidStatus } = parseRecord(home.takeUpload().env).fields;
     assert.notEqual(KidStatus, '0');
-    // Where the C library hands such a file to the shell, the shell's failure is the program's.
+    // Where the C library passes such a file to the shell, the shell's failure is the program's.
     assert.equal(code, KidStatus === 'NA' ? 4 : 0);
   });
 
@@ -277,7 +281,7 @@ describe('TempDirectory', () => {
     await until(() => existsSync(started), 'the program runs', running);
     const { ino } = statSync(path);
     rmSync(path);
-    // A file system gives the number of a file that is gone to one of the next.
+    // A file system reuses the inode number of a removed file.
     for (let i = 0; i < 200; i++) {
       writeFileSync(join(home.client.temp, `next-${i}`), 'another program');
       if (i === 0 || statSync(join(home.client.temp, `next-${i}`)).ino === ino)
@@ -367,7 +371,7 @@ describe('a signal to webjob', () => {
       assert.deepEqual([out.toString(), KidSignal], ['begun\n', String(number)]);
       assert.equal(KidReason, `The kid was terminated by signal ${number}.`);
       const [kid = 0, grandchild = 0] = readFileSync(pidFile, 'utf8').trim().split(' ').map(Number);
-      // A shell without job control has its background processes ignore SIGINT.
+      // A shell without job control makes its background processes ignore SIGINT.
       if (signal === 'SIGINT') process.kill(grandchild, 'SIGKILL');
       await until(() => !isAlive(kid) && !isAlive(grandchild), 'the group is gone');
       assert.deepEqual(home.client.left(), []);

@@ -1,5 +1,6 @@
-// webjobctl client add --schedule: the files by which cron or systemd has a client ask for its batch say what was asked for, each client has times of its
-// own, and what they run is what a client understands.
+// webjobctl client add --schedule: the files by which cron or systemd has a client fetch its batch
+// contain the requested schedule, each client has its own times, and the client understands what
+// they run.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';

@@ -1,5 +1,5 @@
-// SealTo: what a program prints leaves the client sealed to the examiners, at once or from the spool; a kill at any moment loses nothing
-// and leaves no plain text behind.
+// SealTo: a program's output leaves the client sealed to the examiners, immediately or from the
+// spool; a kill at any moment loses nothing and leaves no plain text behind.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { createHash, generateKeyPairSync } from 'node:crypto';
@@ -21,7 +21,7 @@ let [alice, bob, carol]: Examiner[] = [];
 const { publicKey, privateKey } = generateKeyPairSync('ed25519');
 const at = (name: string): string => join(home.client.root, name);
 const SECRET = 'the-secret-of-the-case';
-/** How a program has it, which lies in TempDirectory itself. */
+/** A variant of the text that cannot match the program itself, which is in TempDirectory. */
 const PRINTED = 'the-secret$(:)-of-the-case';
 
 before(async () => {
@@ -42,7 +42,7 @@ beforeEach(() => {
   rmSync(at('ran'), { force: true });
 });
 
-/** The signed record of an upload, when all of it holds and nothing of it can be read. */
+/** The signed run record of an upload, if it is valid and no stream is readable. */
 async function check({ env, out, err }: Upload, examiner: Examiner | undefined, plain?: string): Promise<SignedResult> {
   const result = openResult(Buffer.from(env)) ?? assert.fail(`not signed: ${env}`);
   const { isGood } = verifierOf('client1', publicKey);
@@ -61,7 +61,7 @@ async function check({ env, out, err }: Upload, examiner: Examiner | undefined, 
 
 const flush = (...more: string[]): Promise<Ended> => runWebjob(['--flush', ...more, '--file', home.client.conf]);
 
-/** Whether a text is in a file below a folder. */
+/** Whether a file below a directory contains a text. */
 const isBelow = (folder: string, text: string): boolean =>
   existsSync(folder) && spawnSync('grep', ['-rqF', text, folder]).status === 0;
 
@@ -228,13 +228,13 @@ describe('a webjob that is to seal', () => {
       assert.ok(killed >= many(4, 2));
     });
 
-  /** Delivers all that waits or was left, until nothing is. */
+  /** Delivers everything that waits or was left, until nothing is. */
   async function deliverAll(): Promise<Upload[]> {
     return await home.uploadsOf(async () => {
       const { stderr } = await flush();
       for (const [, command = ''] of stderr.matchAll(/to deliver it: (.*?); to remove it/g)) {
         const { code, stderr: said } = await paste(command);
-        // Killed before there was anything to print, it leaves a folder without a file for it.
+        // Killed before it printed anything, it leaves a directory without a file for it.
         if (existsSync(at('ran'))) assert.equal(code, 0, said);
       }
       const left = existsSync(home.spool) ? readdirSync(home.spool) : [];

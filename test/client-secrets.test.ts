@@ -1,5 +1,5 @@
-// The password is nowhere but in webjob.conf and on the wire: looked for from inside a running program, over https with a certificate of
-// the test's own.
+// The password is nowhere but in webjob.conf and on the wire: searched from inside a running
+// program, over https with a test certificate.
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
@@ -83,7 +83,7 @@ describe('over https with basic authentication', () => {
 });
 
 describe('the password', { skip: !existsSync('/proc/self/cmdline') && 'no /proc to look for it in' }, () => {
-  /** The processes of a kind of file in /proc, read as far as we may. */
+  /** One kind of file in /proc for all processes, as far as readable. */
   function readProcesses(file: 'cmdline' | 'environ'): string {
     const pids = readdirSync('/proc').filter((name) => /^\d+$/.test(name));
     return pids.map((pid) => readIfAllowed(`/proc/${pid}/${file}`)).join('\n');

@@ -1,4 +1,5 @@
-// A server that behaves as badly as a test wants: one raw connection a request, and every byte that came is kept.
+// A server that misbehaves as a test requires: one raw connection for each request, with every
+// received byte recorded.
 import { createServer, type Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { createServer as createTlsServer, type TlsOptions } from 'node:tls';
@@ -9,19 +10,19 @@ export type Behaviour = (socket: Socket, received: () => Buffer) => void;
 export interface FakeServer {
   url: string;
   port: number;
-  /** What it does with a new connection before anything has come. */
+  /** What it does with a new connection before anything has arrived. */
   greet: (socket: Socket) => void;
   get: Behaviour;
   put: Behaviour;
-  /** What came over each connection so far, in their order. */
+  /** The bytes received over each connection so far, in order. */
   requests(): Buffer[];
-  /** Waits until no client is connected: nothing more will come. */
+  /** Waits until no client is connected. */
   idle(): Promise<void>;
-  /** Ends open connections and takes no more. */
+  /** Ends open connections and accepts no more. */
   close(): Promise<void>;
 }
 
-/** `HTTP/1.1 200 OK` with the exact Content-Length, what a good server sends. */
+/** `HTTP/1.1 200 OK` with the exact Content-Length, as a correct server sends it. */
 export function formatAnswer(body: string | Buffer = '', statusLine = '200 OK', more = ''): Buffer {
   const head = `HTTP/1.1 ${statusLine}\r\nContent-Type: application/octet-stream\r\n${more}Content-Length: ${body.length}\r\n\r\n`;
   return Buffer.concat([Buffer.from(head, 'latin1'), Buffer.from(body)]);
@@ -32,12 +33,12 @@ export function reply(bytes: string | Buffer): Behaviour {
   return (socket) => socket.end(typeof bytes === 'string' ? Buffer.from(bytes, 'latin1') : bytes);
 }
 
-/** Serves a program as a good server does. */
+/** Serves a program like a correct server. */
 export function serve(program: string | Buffer): Behaviour {
   return reply(formatAnswer(program, '200 OK', 'Job-Id: server_1_1085355126_00723\r\n'));
 }
 
-/** Reads the body to its end, then sends these bytes: what every server must do. */
+/** Reads the body to its end, then sends these bytes, as every server must. */
 export function afterBody(bytes: Buffer): Behaviour {
   return (socket, received) => {
     const answer = (): void => {
@@ -48,7 +49,7 @@ export function afterBody(bytes: Buffer): Behaviour {
   };
 }
 
-/** A server that gives the program and takes the upload, until a test changes its mind. */
+/** A server that serves the program and accepts the upload, until a test changes its behaviour. */
 export async function startFake(program = '#!/bin/sh\n', tls?: TlsOptions): Promise<FakeServer> {
   const conversations: Buffer[][] = [];
   const sockets = new Set<Socket>();

@@ -1,4 +1,5 @@
-// webjob.conf: what is understood, what is refused and how, and that no message ever holds a password.
+// webjob.conf: what is accepted, what is refused and with which message, and that no message ever
+// contains a password.
 import assert from 'node:assert/strict';
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -22,7 +23,7 @@ function writeConf(text: string): string {
 
 const REQUIRED = 'ClientId=client1\nURLGetURL=http://127.0.0.1:9/get\n';
 
-/** The Failure that settings end in; fails when they do not. */
+/** The Failure that settings lead to; fails when there is none. */
 function failureOf(files: string): Failure {
   try {
     readSettings(files);
@@ -48,7 +49,7 @@ const TEXT: Values = {
 };
 const AUTHENTICATION: Values = { good: ['basic', 'none', 'Basic', 'NONE'], bad: ['', 'digest', 'basic none'] };
 
-/** Values at the edges of what each control takes. */
+/** Values at the limits of what each setting accepts. */
 const VALUES: Record<ControlKey, Values> = {
   ClientId: { good: ['a', 'A-z_09', 'x'.repeat(64)], bad: ['x'.repeat(65), 'a b', 'a.b', '../a', 'ä'] },
   ...{ DsvPublicKeyFile: TEXT, DsvRequireManifest: FLAG, DsvSerialFile: TEXT },
@@ -100,7 +101,7 @@ const VALUES: Record<ControlKey, Values> = {
   URLUsername: TEXT,
 };
 
-/** What a control that is on cannot do without. */
+/** Settings that an enabled setting needs. */
 const NEEDED: Partial<Record<ControlKey, string>> = {
   DsvVerifyManifest: 'DsvTrustedKeysFile=k\nDsvSerialFile=s\n',
   SealTo: 'ResultKeyFile=k\n',
@@ -243,7 +244,7 @@ describe('a relative path', () => {
 });
 
 describe('Import', () => {
-  /** Files by name in a folder of their own; returns the path of the first. */
+  /** Writes files by name in a new directory; returns the path of the first. */
   function writeTree(files: Record<string, string>): string {
     const root = mkdtempSync(join(folder, 'tree-'));
     for (const [name, text] of Object.entries(files)) {

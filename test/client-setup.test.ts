@@ -1,5 +1,5 @@
-// What webjobctl client works with, each thing by itself: the files that a client is given, the file of users, and the CA of the
-// clients, with the modes that they must have and in the order in which they must be on disk.
+// The parts of webjobctl client: the files of a client kit, the user file, and the CA of the
+// clients, with their required modes and the order in which they must be on disk.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { X509Certificate } from 'node:crypto';
@@ -58,7 +58,7 @@ const mode = (path: string): number => statSync(path).mode & 0o7777;
 const failed = { kind: 'failed' };
 const usage = { kind: 'usage' };
 
-/** What a call puts on disk and names, in order: `fsync ca.key`, `rename webjob-ca`. */
+/** What a call syncs and renames, in order: `fsync ca.key`, `rename webjob-ca`. */
 function trace(work: () => void): string[] {
   const steps: string[] = [];
   const { fsyncSync, renameSync, linkSync } = fs;
@@ -88,7 +88,7 @@ function trace(work: () => void): string[] {
   return steps;
 }
 
-/** Runs under a umask that leaves modes as they are said, or takes all that it can. */
+/** Runs with a umask that leaves modes as given, or removes everything it can. */
 function under<Type>(umask: number, work: () => Type): Type {
   const before = process.umask(umask);
   try {
@@ -414,7 +414,7 @@ describe('the CA of the clients', () => {
     issueCertificate(etc, 'client1', 20, 'new key');
     issueCertificate(etc, 'client2', 5, 'new key');
     issueCertificate(etc, 'client3', 5, 'new key');
-    // One that has ended.
+    // A CA that has ended.
     const sign = 'ca -config ca.cnf -batch -notext -startdate 20200101000000Z -enddate 20200202000000Z -subj /CN=ended';
     const args = [...sign.split(' '), '-in', 'client1.csr', '-out', '/dev/null'];
     const signed = under(0o077, () => spawnSync('openssl', args, { cwd: ca, encoding: 'utf8' }));

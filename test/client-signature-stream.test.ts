@@ -1,4 +1,5 @@
-// Signatures are checked while the program comes: as node:crypto checks them, and with no more memory for a large program than for a small.
+// Signatures are verified while the program arrives: with the same result as node:crypto, and in
+// constant memory.
 import assert from 'node:assert/strict';
 import {
   createHash,

@@ -1,4 +1,5 @@
-// Signed programs from webjob-sign to the run: the server carries the signature, and the client runs nothing that has none or another's.
+// Signed programs from webjob-sign to the run: the server passes the signature on, and the client
+// runs nothing without a valid one.
 import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
 import {
@@ -49,7 +50,7 @@ function sign(...words: string[]): { status: number | null; stdout: string; stde
   return { status, stdout, stderr };
 }
 
-/** What must go well, silently. */
+/** Runs a command that must succeed silently. */
 function signer(...words: string[]): void {
   assert.deepEqual(sign(...words), { status: 0, stdout: '', stderr: '' });
 }

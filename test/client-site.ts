@@ -1,4 +1,5 @@
-// A site under httpd with one client of its own, and what that client's uploads leave in the locker.
+// A site under httpd with one client of its own, and what that client's uploads leave in the
+// locker.
 import { readdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { type HttpdOptions, type Server, startHttpd } from '../scripts/httpd.ts';
@@ -17,15 +18,18 @@ export interface ClientSite {
   site: Site;
   server: Server;
   client: Client;
-  /** Writes webjob.conf for client1 at this site; an empty value takes a control's line away. */
+  /** Writes webjob.conf for client1 at this site; an empty value removes a setting's line. */
   configure(more?: Record<string, string>): void;
   add(name: string, program: string | Buffer): void;
-  /** The one upload there is; removes it. Throws Error when there is not exactly one. */
+  /** Returns and removes the only upload. Throws Error unless there is exactly one. */
   takeUpload(): Upload;
   close(): Promise<void>;
 }
 
-/** By a persistent worker, whose requests cost no start of a Node, unless the options name an MPM: then by CGI. */
+/**
+ * Served by a persistent worker, whose requests need no start of Node, unless the options name an
+ * MPM: then by CGI.
+ */
 export async function startClientSite(options: Partial<HttpdOptions> = {}): Promise<ClientSite> {
   const site = makeSite({ resident: options.mpm === undefined });
   const server = await startServer(site, options);

@@ -1,5 +1,5 @@
-// SpoolDirectory: whatever goes wrong with an upload, its result waits there and arrives later, byte for byte, once, with its own job id
-// and times.
+// SpoolDirectory: whatever goes wrong with an upload, its result waits there and arrives later,
+// byte for byte, once, with its own job id and times.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import {
@@ -72,7 +72,7 @@ function configure(more: Record<string, string> = {}): void {
 const flush = (): Promise<Ended> => runWebjob(['--flush', '--file', client.conf]);
 const jobs = (): string[] => (existsSync(spool) ? readdirSync(spool).sort() : []);
 
-/** Bodies of the uploads that came while `action` ran. */
+/** Bodies of the uploads that arrived while `action` ran. */
 async function uploadsOf(action: () => Promise<unknown>): Promise<{ head: string; body: string }[]> {
   const earlier = fake.requests().length;
   await action();
@@ -359,7 +359,7 @@ describe('a client that is ended while it sends', () => {
     fake.put = TAKES;
     assert.deepEqual(await uploadsOf(flush), []);
     assert.deepEqual(jobs(), [sending]);
-    // After a restart of the machine a daemon may have the process id for good.
+    // After a restart of the machine, a daemon may have the process id forever.
     renameSync(join(spool, sending), join(spool, `sending-${process.pid}-1-${job}`));
     assert.equal((await uploadsOf(flush)).length, 1);
     assert.deepEqual(jobs(), []);

@@ -1,4 +1,5 @@
-// Programs that the system does not start: each has its reason in plain words, in the message and in the record.
+// Programs that the system does not start: each has its reason in plain words, in the message and
+// in the run record.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { closeSync, mkdirSync, openSync, readdirSync, readFileSync, rmSync, unlinkSync, writeFileSync } from 'node:fs';
@@ -26,7 +27,7 @@ after(async () => {
 });
 beforeEach(() => client.configure({ URLGetURL: fake.url, URLPutURL: fake.url }));
 
-/** Fetches and starts a program, in vain; what the message and the record say. */
+/** Fetches a program that cannot be started; returns the message and the run record. */
 async function fail(program: string | Buffer, command = ['job.sh']): Promise<string> {
   fake.get = serve(program);
   const earlier = fake.requests().length;

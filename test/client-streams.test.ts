@@ -1,5 +1,5 @@
-// An error that nobody expected, and standard streams that are closed or full: an exit code of its own, nothing lost, no stack in the mail
-// of cron.
+// Unexpected errors, and standard streams that are closed or full: the right exit code, nothing
+// lost, no stack trace in cron's mail.
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { closeSync, existsSync, openSync, readdirSync, rmSync, writeFileSync } from 'node:fs';

@@ -1,4 +1,5 @@
-// TempDirectory and SpoolDirectory on a machine with other users: where webjob works, where it refuses to, and what another user gains.
+// TempDirectory and SpoolDirectory on a machine with other users: where webjob works, where it
+// refuses to, and what another user can gain.
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
@@ -52,7 +53,7 @@ function configure(more: Record<string, string> = {}): void {
   client.configure({ URLGetURL: fake.url, URLPutURL: fake.url, TempDirectory: temp, ...more });
 }
 
-/** Runs a program and returns how webjob ended, and the streams of its PUT, if there was one. */
+/** Runs a program; returns how webjob ended, and the streams of its PUT, if there was one. */
 async function run(command: string[]): Promise<{ ended: Ended; body: string | undefined; requests: number }> {
   const earlier = fake.requests().length;
   const ended = await client.execute(command);
@@ -172,7 +173,7 @@ describe('a folder in which another user could exchange the program', needsRoot,
   });
 });
 
-/** Keeps warnings off the terminal; returns what ends that. */
+/** Suppresses warnings on the terminal; returns the function that ends that. */
 function mock(): () => void {
   const { write } = process.stderr;
   process.stderr.write = () => true;
@@ -182,7 +183,7 @@ function mock(): () => void {
 }
 
 describe('a name in TempDirectory that is not ours to take', () => {
-  /** As a process of another user makes it, when there can be one. */
+  /** As made by a process of another user, when there can be one. */
   function plant(script: string): void {
     const { status, stderr } = spawnSync('sh', ['-c', script], { cwd: temp, encoding: 'utf8', ...user });
     assert.equal(status, 0, stderr);

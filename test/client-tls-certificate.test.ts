@@ -1,5 +1,5 @@
-// SSLUseCertificate: the client proves itself with a key that may be behind a pass phrase, which is given in a file, in webjob.conf or on
-// the terminal, and is never shown.
+// SSLUseCertificate: the client authenticates with a key that may have a pass phrase, given in a
+// file, in webjob.conf or on the terminal, and never shown.
 import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
@@ -44,7 +44,7 @@ async function startServer(more: TlsOptions): Promise<FakeServer> {
   return server;
 }
 
-/** In place of the server one that speaks TLS 1.0 alone, and takes any key. */
+/** Instead of the server, one that speaks only TLS 1.0, and accepts any key. */
 async function withOldServer(check: () => Promise<void>): Promise<void> {
   const usual = server;
   server = await startServer({ minVersion: 'TLSv1', maxVersion: 'TLSv1', ciphers: 'DEFAULT@SECLEVEL=0' });
@@ -71,14 +71,14 @@ function configure(controls: Record<string, string>): void {
   client.configure({ URLGetURL: server.url, URLPutURL: server.url, ...verify, ...controls });
 }
 
-/** The server saw client1 in GET and in PUT. */
+/** The server saw client1 in GET and PUT. */
 async function assertProven(controls: Record<string, string>): Promise<void> {
   configure(controls);
   assert.deepEqual(await client.execute(['x']), { code: 0, signal: null, stdout: '', stderr: '' });
   assert.deepEqual(seen, ['client1', 'client1']);
 }
 
-/** Exit code 2, one error, nobody was asked, and no word of the pass phrase. */
+/** Exit code 2, one error, no prompt, and the pass phrase is not shown. */
 async function assertUnusable(controls: Record<string, string>, error: RegExp): Promise<void> {
   configure({ ...MINE, ...controls });
   const { code, stdout, stderr } = await client.execute(['x']);
@@ -187,7 +187,9 @@ const hasScript = /util-linux/.test(spawnSync('script', ['--version'], { encodin
 describe('a pass phrase on the terminal', {
   skip: !hasScript && 'no script(1) of util-linux to make a terminal',
 }, () => {
-  /** webjob on a terminal of its own; `type` is asked what to type at every piece of what it shows. */
+  /**
+   * webjob on a terminal of its own; `type` decides what to type after every piece of its output.
+   */
   async function onTerminal(
     type: (shown: string) => string | undefined,
     afterMs = 0,
@@ -210,7 +212,7 @@ describe('a pass phrase on the terminal', {
     return { code, shown };
   }
 
-  /** Each answer once, when its question has been shown. */
+  /** Types each answer once, when its question has been shown. */
   function answering(...pairs: [question: string, keys: string][]): (shown: string) => string | undefined {
     return (shown) => {
       const [question, keys] = pairs[0] ?? [];

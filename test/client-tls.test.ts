@@ -1,4 +1,5 @@
-// TLS: who the client takes for its server, and that one which is not gets not one byte of a request, neither of a GET nor of a PUT.
+// TLS: which servers the client accepts, and that any other server gets not a single byte of a
+// request, of GET or PUT.
 import assert from 'node:assert/strict';
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -50,7 +51,7 @@ async function withServer(
   }
 }
 
-/** A URL of the server with this host in it. */
+/** A URL of the server with this host. */
 function urlOf(server: FakeServer, host = '127.0.0.1'): string {
   return server.url.replace('127.0.0.1', host);
 }
@@ -74,10 +75,13 @@ async function assertTaken(
   assert.match(put, /\r\n\r\ndone\n/);
 }
 
-/** Which settings have refused the server of a PUT. */
+/** The settings that have refused the server of a PUT. */
 const refusedPuts = new Set<string>();
 
-/** Its own error, for GET and the first time that these settings refuse also for PUT, and nothing sent. */
+/**
+ * A distinct error, for GET and the first time that these settings refuse also for PUT, and nothing
+ * is sent.
+ */
 async function assertRefused(
   server: FakeServer,
   controls: Record<string, string>,

@@ -1,5 +1,5 @@
-// The parts of the client by themselves: what a program printed on its way to the disk, jobs and their names there, folders that
-// others could change, the program in its place, and the journal.
+// The parts of the client: captured output, jobs and their names on disk, directories that others
+// could change, the program in its place, and the journal.
 import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
@@ -63,7 +63,7 @@ beforeEach(() => {
 const at = (name: string): string => join(folder, name);
 const openFiles = (): number => readdirSync('/proc/self/fd').length;
 
-/** Puts other functions for those of node:fs, for the time of a call. */
+/** Replaces functions of node:fs during a call. */
 function withCalls<Type>(replace: object, work: () => Type): Type {
   const originals = Object.fromEntries(Object.keys(replace).map((name) => [name, fs[name as keyof typeof fs]]));
   Object.assign(fs, replace);
@@ -88,7 +88,7 @@ const short = (fd: number, bytes: Uint8Array, from = 0): number => {
 };
 const original = fs.writeSync as (fd: number, bytes: Uint8Array, from: number, length: number) => number;
 
-/** The paths that `work` puts on disk. */
+/** The paths that `work` syncs. */
 function syncedBy(work: () => void): string[] {
   const synced: string[] = [];
   const { fsyncSync } = fs;
@@ -395,7 +395,7 @@ describe('the journal', () => {
     const fd = openSync(at('empty'), 'r');
     const streams = { out: takeLength(fd), err: takeLength(fd), env: Buffer.from('env') };
     const before = existsSync(path) ? statSync(path).size : 0;
-    // A warning of each that cannot be written.
+    // A warning for each that cannot be written.
     withCalls({}, () => writeJournal(path, delivery, streams));
     closeSync(fd);
     return existsSync(path) ? statSync(path).size - before : 0;
@@ -471,7 +471,7 @@ describe('a lock', () => {
       let looks = 0;
       const readAndReplace = (path: string): string[] => {
         const found = listFolder(path);
-        // The second look is the one that is made under the guard.
+        // The second look happens under the guard.
         if (path === `/proc/${sleeper.pid}/fd` && ++looks === 2) {
           rmSync(at('lock'));
           writeFileSync(at('lock'), own, { mode: 0o400 });

@@ -1,5 +1,5 @@
-// The user file as httpd reads it: whatever lets a user in there, webjobctl sees, `client remove` takes out, and what
-// others have in the file keeps every byte.
+// The user file as httpd reads it: webjobctl sees every user that httpd would accept, `client
+// remove` removes exactly that, and all other lines keep every byte.
 import assert from 'node:assert/strict';
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { request } from 'node:http';
@@ -43,7 +43,7 @@ after(async () => {
   ground.remove();
 });
 
-/** What httpd says to a user with this password; a name is bytes. */
+/** httpd's answer to a user with this password; a name is bytes. */
 function askAs(name: string, password = 'foo'): Promise<number> {
   const auth = Buffer.from(`${name}:${password}`, 'latin1').toString('base64');
   return new Promise((resolve, reject) => {
@@ -93,7 +93,7 @@ describe('the user file', () => {
       assert.equal(await askAs('client7'), 401);
       assert.ok(text().startsWith(others), 'the lines of others keep every byte');
       assert.equal(await askAs('M\xfcller'), 200);
-      // And after it httpd takes what is added.
+      // httpd also accepts a line that is added after it.
       setUser(userFile, 'client7', 'secret');
       assert.deepEqual([await askAs('client7', 'secret'), await askAs('client7')], [200, 401]);
       assert.equal(await askAs('first'), 200);

@@ -1,4 +1,4 @@
-// The bytes that the client sends to a good server, and the answers that are unusual but right.
+// The bytes that the client sends to a correct server, and answers that are unusual but correct.
 import assert from 'node:assert/strict';
 import { existsSync, readFileSync } from 'node:fs';
 import { createServer } from 'node:http';

@@ -1,5 +1,5 @@
-// Servers of long ago, which do what is allowed and what is not in their own way: the job is done, or ends with the right error within its
-// limit and without a program that was not whole.
+// Old servers, with their own ways of what is allowed and what is not: the job succeeds, or ends
+// with the right error within its limit, and never with an incomplete program.
 import assert from 'node:assert/strict';
 import { existsSync, readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
@@ -50,7 +50,7 @@ function drip(text: string, pieceLength = 7): Behaviour {
   };
 }
 
-/** Sends the same again and again for as long as anybody listens. */
+/** Repeats this for as long as the client listens. */
 function flood(start: string, more: string, pauseMs: number): Behaviour {
   return async (socket) => {
     socket.write(start);

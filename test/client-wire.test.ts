@@ -1,5 +1,6 @@
-// The client against servers that do what servers should not: always one clear error and the right exit code, nothing executed, nothing
-// left behind but output that is nowhere else, and no password in what it says.
+// The client against servers that misbehave: always one clear error and the right exit code,
+// nothing executed, nothing left behind but output that has no other copy, and no password in any
+// message.
 import assert from 'node:assert/strict';
 import { existsSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { type AddressInfo, createServer as createTcpServer } from 'node:net';
@@ -29,7 +30,7 @@ beforeEach(() => {
   fake.put = afterBody(formatAnswer());
 });
 
-/** Both stages at the fake server, with a password that must never show. */
+/** Both stages at the fake server, with a password that must never be shown. */
 function configure(more: Record<string, string> = {}): void {
   client.configure({
     ...{ URLGetURL: fake.url, URLPutURL: fake.url, URLAuthType: 'basic', URLUsername: 'client1', URLPassword: SECRET },
@@ -38,8 +39,9 @@ function configure(more: Record<string, string> = {}): void {
 }
 
 /**
- * One error line on stderr that says why, this exit code, nothing on stdout, no secret. After a GET nothing is left in TempDirectory; after
- * a PUT a hint delivers the job, which lies in a folder that nobody else can read.
+ * One error line on stderr with the reason, this exit code, nothing on stdout, no secret. After a
+ * GET, TempDirectory is empty; after a PUT a hint delivers the job, which is in a directory that no
+ * other user can read.
  */
 function assertFailure(ended: Ended, code: 3 | 5, why: RegExp | string, getHint = ''): void {
   const shown = `${ended.stdout}${ended.stderr}`;
@@ -60,7 +62,7 @@ function assertFailure(ended: Ended, code: 3 | 5, why: RegExp | string, getHint 
   assert.deepEqual(client.left(), []);
 }
 
-/** What a program printed and no server has: the only thing left in TempDirectory. Removes it. */
+/** The output of a program that no server has: the only thing left in TempDirectory. Removes it. */
 function takeKeptOutput(stderr: string): string {
   const { folder, job } = findKeptJob(stderr);
   assert.deepEqual(readdirSync(client.temp), [basename(folder)]);
@@ -81,12 +83,12 @@ const NO_BODY = 'Content-Length: 0\r\n\r\n';
 const ON_THE_WAY =
   'a proxy, portal or filter on the way may have answered in place of the server, or changed its answer';
 const notProgram = (what: string): string => `the answer is not a program of a WebJob server: ${what}`;
-/** A whole answer with the program in it, in which these lines are not what a WebJob server sends. */
+/** A complete answer with the program, in which these lines are not those of a WebJob server. */
 const foreign = (header: string, statusLine = '200 OK'): string =>
   `HTTP/1.1 ${statusLine}\r\n${header}${LENGTH}\r\n${PROGRAM}`;
 const GIVEN_LENGTH = `Content-Length = [${PROGRAM.length}]`;
 
-/** Wrong answers to a GET. Some of them look like a program to a client that is not careful. */
+/** Wrong answers to a GET. A careless client would take some of them for a program. */
 const WRONG_ANSWERS: Record<string, [answer: string, why: RegExp | string, hint?: string]> = {
   'closes without an answer': ['', /socket hang up|broke off/],
   'closes in the middle of the header': [`${OK}Content-Le`, /broke off|socket hang up|not HTTP/],
@@ -264,7 +266,7 @@ describe('a GET from a server that', () => {
   });
 
   it('nobody knows', async () => {
-    // A label of 64 characters: the resolver refuses it without asking anybody.
+    // A label of 64 characters, which the resolver refuses without a query.
     configure({ URLGetURL: `http://user:${SECRET}@${'x'.repeat(64)}.invalid/` });
     assertFailure(await client.execute(['host.sh']), 3, /^getaddrinfo E\w+ x{64}\.invalid$/);
   });
@@ -289,7 +291,9 @@ function dribble(text: string): Behaviour {
   };
 }
 
-/** Successes that no WebJob server gives to a PUT of a snapshot: nobody has the upload. */
+/**
+ * Successful answers that no WebJob server gives to a PUT of a snapshot: the upload was not stored.
+ */
 const NO_RECEIPTS: [what: string, [bytes: string, why: RegExp | string]][] = (
   [
     ['a page of a portal', '200 OK', 'Content-Type: text/html\r\nContent-Length: 4\r\n', 'page'],

@@ -1,4 +1,4 @@
-// The name of the local zone, against `date +%Z` for many instants in many zones.
+// The name of the local zone, compared with `date +%Z` for many times in many zones.
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
@@ -20,7 +20,7 @@ after(() => {
   else process.env.TZ = ownZone;
 });
 
-/** What date prints for each instant: the zone, and its offset as `+hhmm`. */
+/** The output of date for each time: the zone, and its offset as `+hhmm`. */
 function askDate(tz: string, instants: number[]): string[] {
   const input = instants.map((seconds) => `@${seconds}\n`).join('');
   const env = { ...process.env, TZ: tz };
@@ -43,7 +43,8 @@ describe('zoneAbbreviation', { skip: !existsSync('/usr/share/zoneinfo/Europe/Ber
       for (const [index, seconds] of instants.entries()) {
         const [name, offset] = printed[index]?.split(' ') ?? [];
         const date = new Date(seconds * 1000);
-        // The machine's zone files and those inside Node are of different editions; where they disagree no name is right.
+        // The machine's zone files and those inside of Node are of different editions; times for
+        // which they disagree are left out.
         if (offsetOf(date) !== offset) continue;
         compared += 1;
         assert.equal(zoneAbbreviation(date), name, date.toISOString());

@@ -1,20 +1,24 @@
-// A clock of its own for a process and its children, by libfaketime: it can be set while they run, and what counts monotonically goes on.
+// A clock for a process and its children, by libfaketime: it can be set while they run, and the
+// monotonic clock continues.
 import { globSync, writeFileSync } from 'node:fs';
 
 const LIBRARY = globSync('/usr/lib/*/faketime/libfaketime.so.1')[0];
 
-/** For tests without libfaketime (Debian: faketime). */
+/** For tests on machines without libfaketime (Debian: faketime). */
 export const needsFakeClock = { skip: LIBRARY === undefined && 'there is no libfaketime' };
 
 export interface FakeClock {
-  /** For the processes that live by it. */
+  /** For the processes that use it. */
   environment: Record<string, string>;
-  /** What a shell writes into `file` to set it, and `set` from here: `@2004-05-23 17:14:41` or `-2h`, as faketime reads it. */
+  /**
+   * What a shell writes to `file` to set it, and the argument of `set`: `@2004-05-23 17:14:41` or
+   * `-2h`, in faketime's syntax.
+   */
   file: string;
   set(time: string): void;
 }
 
-/** A clock that is right until it is set, in a file. */
+/** A correct clock until it is set, controlled by a file. */
 export function makeFakeClock(file: string): FakeClock {
   const clock: FakeClock = {
     file,

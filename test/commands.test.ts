@@ -1,5 +1,6 @@
-// findCommand on real folders: the order of the search, what is no command, and links: those that stay inside are followed, none leads
-// out of ProfilesDirectory, not even one that is swapped while it is looked at.
+// findCommand on real directories: the order of the search, what is not a command, and links: those
+// that stay inside are followed, and none leads out of ProfilesDirectory, not even one that is
+// swapped during the lookup.
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
@@ -52,7 +53,10 @@ function settingsFor(folderList = 'common'): ServerSettings {
   return settings;
 }
 
-/** What a client is served: the content; undefined for a file that is not there; `457 why` for one that cannot be served. */
+/**
+ * What a client is served: the content; undefined for a file that does not exist; `457 why` for one
+ * that cannot be served.
+ */
 function serve(fileName = 'host.sh', settings = settingsFor(), clientId = 'client1'): string | undefined {
   try {
     const command = findCommand(settings, clientId, fileName);
@@ -88,7 +92,7 @@ describe('findCommand', () => {
   it('needs no folder of the client, and none of FolderList', () => {
     put('common/host.sh');
     assert.equal(serve('host.sh', settingsFor(), 'client9'), 'common/host.sh');
-    // What lies in no folder is nobody's.
+    // A file outside of all profile directories belongs to nobody.
     for (const path of ['host.sh', 'commands/host.sh']) put(path);
     assert.equal(serve('host.sh', settingsFor(''), 'client9'), undefined);
     assert.equal(serve('x'.repeat(1024)), undefined, 'a name longer than any file can have');
@@ -210,10 +214,12 @@ describe('links', () => {
 });
 
 const MIN_LOOKS = 3_000;
-/** Long enough for a loaded machine: the race ends as soon as both sides have been seen often. */
+/** Long enough for a busy machine: the race ends as soon as both sides have been seen often. */
 const RACE_LIMIT_MS = 20_000;
 
-/** Looks at `host.sh` while another process swaps a link between two targets. How often what was seen. */
+/**
+ * Looks up `host.sh` while another process swaps a link between two targets; counts what was seen.
+ */
 async function race(path: string, inside: string, outside: string): Promise<Map<string, number>> {
   const swapper = await startSwapper(join(profiles, path), inside, outside);
   const seen = new Map<string, number>();

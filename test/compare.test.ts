@@ -1,5 +1,5 @@
-// webjobctl latest and compare, on a locker that real CGI processes filled: the newest result of each client, who printed the same, and how the
-// others differ.
+// webjobctl latest and compare, on a locker filled by real CGI processes: the newest result of each
+// client, equal outputs, and how the others differ.
 import assert from 'node:assert/strict';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';

@@ -13,7 +13,10 @@ function runShell(command: string, args: string[], folder: string, environment: 
   return stdout.toString().split('\n').filter(Boolean);
 }
 
-/** The function that bash was told to call, called as bash does; `compopt` is one of ours, for only Tab may call bash's. */
+/**
+ * Calls the completion function as bash does; `compopt` is a stub, because bash's own works only
+ * during completion.
+ */
 const BASH = `
 source "$COMPLETIONS/$PROGRAM.bash"
 compopt() { [[ $* == '-o default' ]] && default=yes; }
@@ -26,7 +29,7 @@ if [[ $default == yes ]]; then compgen -f -- "\${COMP_WORDS[COMP_CWORD]}"; else 
 exit 0
 `;
 
-/** Tab in a zsh on a terminal of its own; it writes down what it would offer. */
+/** Tab in a zsh on a terminal of its own, which writes down what it would offer. */
 const ZSH_INSIDE = `
 fpath=($COMPLETIONS $fpath)
 autoload -Uz compinit
@@ -63,7 +66,10 @@ export interface Shell {
   skip: string | false;
 }
 
-/** The shells, with the completions of a program in a folder: `_NAME`, `NAME.bash`, `NAME.fish`. They work in another folder. */
+/**
+ * The shells, with the completions of a program in a directory: `_NAME`, `NAME.bash`, `NAME.fish`.
+ * They run in another directory.
+ */
 export function openShells(program: string, completions: string, folder: string): Record<string, Shell> {
   const environment = { COMPLETIONS: completions, PROGRAM: program };
   const shells: Record<string, (line: string) => string[]> = {

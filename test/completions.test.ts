@@ -1,4 +1,5 @@
-// The completions, asked in the real shells: what they offer is what webjob --help lists, and nothing behind the name of the program.
+// The completions in the real shells: they offer what webjob --help lists, and nothing after the
+// name of the program.
 import assert from 'node:assert/strict';
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';

@@ -1,11 +1,11 @@
-// webjob-conf: the key=value dialect, line by line and for any value.
+// webjob-conf: the key=value syntax, line by line and for any value.
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
 import { parseKeyValue } from 'webjob-conf';
 import { hostileText } from './arbitraries.ts';
 
-/** Keys and values of a file without stray lines. */
+/** Keys and values of a file without other lines. */
 function read(text: string): [key: string, value: string][] {
   const { entries, strayLines } = parseKeyValue(text);
   assert.deepEqual(strayLines, []);

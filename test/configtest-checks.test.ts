@@ -1,4 +1,5 @@
-// The checks of webjobctl configtest, each by itself: what it finds, and what it does not find where little is missing.
+// The checks of webjobctl configtest one by one: what each finds, and that it finds nothing at an
+// almost complete site.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
@@ -32,7 +33,7 @@ const MENDS = {
   shippedText: (name: string): string => readFileSync(join(import.meta.dirname, '..', name), 'utf8'),
 };
 const mends = makeMends(MENDS);
-/** Nobody of this machine; owns nothing. */
+/** A user who does not exist on this machine and owns nothing. */
 const other = { name: 'other', uid: 54_321, gid: 54_321 };
 
 function write(path: string, text: string, mode = 0o644): string {
@@ -42,7 +43,7 @@ function write(path: string, text: string, mode = 0o644): string {
   return path;
 }
 
-/** As `error: what`, without what comes behind a colon. */
+/** As `error: what`, without the part after a colon. */
 function brief(findings: readonly Finding[]): string[] {
   return findings.map(({ severity, what }) => `${severity}: ${what.split(':')[0]}`);
 }
@@ -144,13 +145,13 @@ describe('the directives that hold', () => {
       },
     ];
     assert.deepEqual(findScriptFolders(aliases, settings), both);
-    // A folder without a script is one of the site when it is told the settings.
+    // A directory without a script belongs to the site when SetEnv names the site's settings.
     assert.deepEqual(findScriptFolders([...aliases, tell('c', at('x'))], settings), [
       both[0],
       at('lead', 'c'),
       both[1],
     ]);
-    // Of two sites on one server one is meant.
+    // Of two sites on one server only one is meant.
     const two = [...aliases, tell('a', settings), tell('b b', at('another'))];
     assert.deepEqual(findScriptFolders(two, settings), both.slice(0, 1));
     assert.deepEqual(findScriptFolders(two, at('another')), both.slice(1));
@@ -346,7 +347,7 @@ describe('folders and logs', { skip: !isRoot && 'owners need root' }, () => {
       site(() => undefined),
       [],
     );
-    // Whoever runs httpd may change what is its own.
+    // Whoever runs httpd may change their own files.
     assert.deepEqual(
       site(() => undefined, '', me),
       [],

@@ -1,5 +1,5 @@
-// webjobctl configtest judges the server's certificate as httpd does: what it calls refused, a real httpd does not start with, and the
-// other way round; the remedy is pasted, and then all is well.
+// webjobctl configtest judges the server's certificate as httpd does: a real httpd fails to start
+// exactly with the certificates that it reports; the remedies repair it when pasted.
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -48,7 +48,7 @@ function makeSigned(digest: string): void {
   openssl(`x509 -req -in ${at('csr')} ${signer} -${digest} -days 90 -out ${certificate}`);
 }
 
-/** What httpd says of a virtual host with this pair, as its own dump has it. */
+/** The directives of a virtual host with this pair, in the form of httpd's dump. */
 function describeHost(ciphers: string | undefined): Directive[] {
   const host = ['VirtualHost *:443'];
   const say = (name: string, value: string): Directive => {
@@ -70,7 +70,10 @@ const check = (directives: Directive[] | undefined): Finding[] => checkCertifica
 const findSerious = (directives: Directive[]): Finding[] =>
   check(directives).filter(({ severity }) => severity !== 'note');
 
-/** Whether a real httpd serves the pair. It listens before it has looked at it, so only a handshake tells. */
+/**
+ * Whether a real httpd serves the pair. It listens before it has loaded it, so only a handshake
+ * tells.
+ */
 async function isTaken(ciphers: string | undefined): Promise<boolean> {
   const own = ciphers === undefined ? '' : `SSLCipherSuite ${ciphers}`;
   const tls = { keyFile: key, certificateFile: certificate };
@@ -99,7 +102,7 @@ function shakesHands(port: number): Promise<boolean> {
   });
 }
 
-/** Without the reload behind it: that would be of the machine's httpd. */
+/** Without the reload after it, which would affect the machine's httpd. */
 function paste(remedy: string): void {
   const [command = ''] = remedy.split(' && ');
   execFileSync('sh', ['-e', '-c', command], { cwd: folder, stdio: 'pipe' });
@@ -205,14 +208,17 @@ describe("a client's certificate", () => {
       writeFileSync(join(etc, `webjob-server.${name}`), readFileSync(at(`webjob-server.${name}`)), { mode: 0o600 });
   });
 
-  /** As an administrator might have made it, with the site's CA and other words. */
+  /** As an administrator might have made it, with the site's CA and another name. */
   function issue(client: string, bits: number, digest = 'sha256'): void {
     const request = `req -new -newkey rsa:${bits} -nodes -subj /CN=${client} -keyout ${client}.key -out ${client}.csr`;
     const sign = `ca -config ca.cnf -batch -notext -md ${digest} -subj /CN=${client} -in ${client}.csr -out ${client}.crt`;
     for (const words of [request, sign]) execFileSync('openssl', words.split(' '), { cwd: ca, stdio: 'pipe' });
   }
 
-  /** Whether a real httpd lets it through the handshake: with TLS 1.3 a client learns that from what comes after it. */
+  /**
+   * Whether a real httpd accepts it in the handshake: with TLS 1.3 a client learns that only
+   * afterwards.
+   */
   async function isLetIn(client: string, port: number): Promise<boolean> {
     const [cert, own] = ['crt', 'key'].map((kind) => readFileSync(join(ca, `${client}.${kind}`))) as [Buffer, Buffer];
     const options = { host: '127.0.0.1', port, rejectUnauthorized: false, ciphers: 'DEFAULT@SECLEVEL=0' };

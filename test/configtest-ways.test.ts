@@ -1,4 +1,5 @@
-// The ways to the script that configtest finds in what httpd tells of its configuration, without an httpd.
+// The ways to the script that configtest finds in httpd's dump of its configuration, without an
+// httpd.
 import assert from 'node:assert/strict';
 import { chmodSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';

@@ -1,5 +1,6 @@
-// docs/cookbook: every recipe as a reader follows it, on a site that webjobctl init made under a real httpd, with real clients. Paths of the
-// pages are moved to where the test may be; what a page shows must be in what its commands print, in that order.
+// docs/cookbook: every recipe as a reader follows it, at a site made by webjobctl init under a real
+// httpd, with real clients. Paths on the pages are moved to where the test may write; the output on
+// a page must occur in the output of its commands, in that order.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import {
@@ -32,7 +33,7 @@ const POSTGRES = existsSync('/usr/lib/postgresql')
   : undefined;
 
 interface Block {
-  /** What stands behind the fence: `sh server 1`, `sh client web-1 web-2`, `text`. */
+  /** The text after the fence: `sh server 1`, `sh client web-1 web-2`, `text`. */
   words: string[];
   text: string;
 }
@@ -116,7 +117,10 @@ function readBlocks(page: string): Block[] {
   });
 }
 
-/** The paths of a page, where the test has them. Those of a client are relative: several clients are on this machine. */
+/**
+ * The paths of a page, where the test has them. Those of a client are relative, because several
+ * clients are on this machine.
+ */
 function move(text: string): string {
   const moves: [string, string][] = [
     ['/srv/webjob', at('site')],
@@ -139,7 +143,7 @@ const SKIPPED: Record<string, string | false> = {
   postgres: POSTGRES === undefined && 'PostgreSQL is missing',
 };
 
-/** Runs the commands of a page; returns all that they print. */
+/** Runs the commands of a page; returns all of their output. */
 function follow(page: string): string {
   let printed = '';
   for (const { words, text } of readBlocks(page)) {
@@ -168,7 +172,10 @@ function follow(page: string): string {
   return printed;
 }
 
-/** A line that a page shows: `…` is any text, digits are any digits, blanks any number of them. */
+/**
+ * A line on a page as a pattern: `…` is any text, digits match any digits, spaces any number of
+ * them.
+ */
 function patternOf(line: string): RegExp {
   const escaped = move(line)
     .trim()
@@ -214,7 +221,7 @@ mkdir -p ${at('dpkg/var/lib/dpkg/info')} ${at('dpkg/var/lib/dpkg/updates')} && t
   },
   'database.md': startPostgres,
   'perl.md': () => {
-    // As the Perl script leaves a site: no records, no limits, and another script.
+    // As the Perl script leaves a site: no custody record, no limits, and another script.
     const base = at('site/integrity');
     for (const name of ['limits', 'dynamic', 'config']) rmSync(join(base, name), { recursive: true });
     for (const name of readdirSync(join(base, 'logfiles')).filter((one) => one.includes('custody')))
@@ -224,7 +231,7 @@ mkdir -p ${at('dpkg/var/lib/dpkg/info')} ${at('dpkg/var/lib/dpkg/updates')} && t
   },
 };
 
-/** A database server of the test's own, at a socket. It does not run as root. */
+/** A database server of the test's own, on a socket. It does not run as root. */
 function startPostgres(): void {
   if (POSTGRES === undefined) return;
   const folder = at('postgres');

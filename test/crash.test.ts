@@ -1,5 +1,6 @@
-// kill -9 at any moment: many at random moments of real uploads, then one at every system call. Whatever is left, a .rdy never stands
-// beside streams that are not whole, a 200 was never said of a group that is not, and the locker goes on.
+// kill -9 at any moment: at many random moments of real uploads, then at every system call. In
+// whatever state that leaves the locker, there is never a .rdy beside incomplete streams, a 200 was
+// only sent for a complete upload, and the locker continues to work.
 import assert from 'node:assert/strict';
 import { closeSync, existsSync, openSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -31,10 +32,10 @@ import { askWorker } from './locker-worker.ts';
 import { many, part } from './thorough.ts';
 import { readLog } from './tree.ts';
 
-/** More for a long run, which also kills the replacements at every single call. */
+/** More for a long run, which also kills replacements at every single call. */
 const KILLS = Number(process.env.WEBJOB_TEST_KILLS ?? 24);
 const IS_LONG = KILLS > 24;
-/** Lives at most; one whose kill comes after its end counts for nothing. */
+/** The most lives; one that is killed after its end does not count. */
 const LIVES = 2 * KILLS;
 const WIDTH = 4;
 const SEED = Number(process.env.WEBJOB_TEST_SEED ?? 20040523);
@@ -44,12 +45,15 @@ const REPLACING = { ...NAMING, OverwriteExistingFiles: 'Y', KeepDifferingUploads
 
 const KEEPING = { ...NAMING, OverwriteExistingFiles: 'Y' };
 
-/** What comes after a kill needs no process that can be killed. */
+/** What follows a kill needs no process that can be killed. */
 async function put(site: Site, upload: Upload): Promise<number | undefined> {
   return (await askWorker(rawPut(upload), site.propertiesFile)).status;
 }
 
-/** The name of a killed upload: refused while its lock is fresh, usable after an hour; streams that arrived wait for a replacement. */
+/**
+ * The name of a killed upload: refused while its lock is fresh, usable after an hour; streams that
+ * arrived stay until they are replaced.
+ */
 async function assertNameRecovers(site: Site, name: string): Promise<void> {
   const base = baseOf(site, name);
   const paths = groupPaths(base);
@@ -83,7 +87,7 @@ describe(`${KILLS} kills at random moments (seed ${SEED})`, () => {
       Array.from({ length: LIVES }, (_, index) => index),
       WIDTH,
       async (index) => {
-        // Decided before anything is awaited: the seed determines the life.
+        // Decided before anything is awaited, because the seed determines the life.
         const { upload, pieces, pauseMilliseconds, moment } = drawLife(index, random, usual);
         if (kills >= KILLS) return;
         const life = await uploadInPieces(site, upload, { pieces, pauseMilliseconds }, moment);
@@ -107,12 +111,12 @@ describe(`${KILLS} kills at random moments (seed ${SEED})`, () => {
 });
 
 interface Usual {
-  /** Milliseconds of lives that were left alone. */
+  /** The duration in milliseconds of lives that were not killed. */
   start: number;
   tail: number;
 }
 
-/** What start and end of a life take on this machine, with as many at work as later. */
+/** The duration of the start and end of a life on this machine, with as many processes as later. */
 async function measure(site: Site): Promise<Usual> {
   const lives: Life[] = [];
   await inParallel([0, 1, 2, 3, 4, 5, 6, 7], WIDTH, async (index) => {
@@ -125,7 +129,10 @@ async function measure(site: Site): Promise<Usual> {
   return { start: middle(lives.map((life) => life.start)), tail: middle(lives.map((life) => life.tail)) };
 }
 
-/** Bodies grow from about 1 kB to 2 MB; a fourth of the kills come from the start on, the others from some piece on, often the last. */
+/**
+ * Bodies grow from about 1 kB to 2 MB; a quarter of the kills happen at any time, the others after
+ * a certain piece, often the last.
+ */
 function drawLife(index: number, random: () => number, usual: Usual) {
   const total = Math.round(1000 * 2000 ** Math.min(1, index / KILLS));
   const [a, b] = [random(), random()].sort((x, y) => x - y) as [number, number];
@@ -151,7 +158,7 @@ function assertHonest({ status, killed, stderr }: Life, progress: Progress, name
   if (!killed) assert.equal(status, 200, `${name}: ${stderr}`);
 }
 
-/** Nothing but successes is logged, and each of them stands whole: a .rdy was judged above. */
+/** Only successes are logged, and each of them is complete: its .rdy was checked above. */
 function assertLogHonest(site: Site): void {
   for (const line of readLog(site.base)) {
     const name = / PUT client1 (\S+) .* 200 -- Success$/.exec(line)?.[1];
@@ -160,7 +167,10 @@ function assertLogHonest(site: Site): void {
   }
 }
 
-/** Whatever is announced stands in the custody record, and the kills left nothing in it that the next record does not cover. */
+/**
+ * Whatever was announced is in the custody record, and the kills left nothing in it that the next
+ * record does not cover.
+ */
 function assertRecorded(site: Site): void {
   const digests = new Map(readRecords(custodyOf(site)).map(({ name, sha256 }) => [name, sha256]));
   const announced = readdirSync(site.incoming).filter((name) => name.endsWith('.rdy'));
@@ -260,16 +270,19 @@ describe('a kill at every system call', { skip: NO_STRACE }, () => {
   });
 });
 
-/** So small that a stream arrives at once: every upload makes the same calls. */
+/** Small enough that a stream arrives in one piece: every upload makes the same calls. */
 const EXACT_SIZES = { out: 20_000, err: 3000, env: 400 };
 
-/** One system call of an upload: the nth of its kind on one of the upload's paths. */
+/** A system call of an upload: the nth of its kind on one of the upload's paths. */
 interface Point {
   call: string;
   nth: number;
 }
 
-/** Every file that an upload touches, with its answer, which goes to a file so that strace can tell it from other writes. */
+/**
+ * Every file that an upload touches, and its answer, which goes to a file so that strace can
+ * distinguish it from other writes.
+ */
 function touchedBy(site: Site, name: string): string[] {
   const base = baseOf(site, name);
   const { out, err, env, lck, rdy } = groupPaths(base);
@@ -295,7 +308,10 @@ async function putTraced(site: Site, upload: Upload, wrapper: readonly string[])
   return statusOf(readFileSync(answer));
 }
 
-/** The first call of each kind, those around the turns, and of the rest those at even distances, from another one on in every run. */
+/**
+ * The first call of each kind, those around locks, and every few of the others, beginning with
+ * another one in every run.
+ */
 function pickPoints(points: readonly Point[], ...turns: number[]): [number, Point][] {
   const step = many(3, 6);
   const from = Math.floor(Math.random() * step);
@@ -305,12 +321,12 @@ function pickPoints(points: readonly Point[], ...turns: number[]): [number, Poin
   );
 }
 
-/** The system calls of an upload that lives, in order. */
+/** The system calls of an upload that is not killed, in order. */
 async function findPoints(site: Site, name: string, replaces: boolean): Promise<Point[]> {
   const trace = join(makeScratch(site, 'scratch'), 'points.trace');
   const base = baseOf(site, name);
   if (replaces) plant(base, makeUpload(name, { out: 3000, err: 0, env: 10 }));
-  // Not the job of what stands there: that would be compared.
+  // Another job than the existing one, which would be compared.
   const upload = { ...makeUpload(name, EXACT_SIZES), jobId: 'server_1_1085355127_00724' };
   assert.equal(await putTraced(site, upload, traceTo(trace, touchedBy(site, name))), 200);
   assert.ok([base, numberedBase(base, 2)].some((place) => isWhole(place, upload)));
@@ -331,7 +347,7 @@ async function putKilled(site: Site, upload: Upload, { call, nth }: Point): Prom
   return status;
 }
 
-/** Puts a complete group there. */
+/** Writes a complete upload there. */
 function plant(base: string, { streams, jobId }: Upload): void {
   for (const stream of STREAMS) writeFileSync(`${base}.${stream}`, streams[stream]);
   writeFileSync(`${base}.rdy`, formatReady(jobId));

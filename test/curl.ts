@@ -1,20 +1,20 @@
-// curl as a client: what people try a server with, and the one here that speaks HTTP/2.
+// curl as a client: what people use to try a server, and the only client here that supports HTTP/2.
 import { execFile, spawnSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
-/** For `skip`: why it cannot be tried, or false. */
+/** For `skip`: why it cannot be used, or false. */
 export const NO_CURL = spawnSync('curl', ['--version']).status !== 0 && 'no curl on this machine';
 
 export interface CurlAnswer {
   status: number;
-  /** `2`, `1.1` or `1`: of the request. */
+  /** The HTTP version of the request: `2`, `1.1` or `1`. */
   version: string;
-  /** Connections made for it: 0 when one was used again. */
+  /** Connections made for it: 0 when one was reused. */
   connects: number;
   bytesUploaded: number;
-  /** With what httpd sent before the answer, such as `100 Continue`. */
+  /** Including what httpd sent before the answer, such as `100 Continue`. */
   head: string;
   body: Buffer;
 }
@@ -22,7 +22,10 @@ export interface CurlAnswer {
 const TIME_LIMIT_SECONDS = '60';
 const REPORT = '%{http_code} %{http_version} %{num_connects} %{size_upload}\n';
 
-/** One run of curl with these words in front and a group of words for every request. Rejects when one gets no answer. */
+/**
+ * Runs curl once with common options and a group of options for every request. Rejects when one
+ * gets no answer.
+ */
 export async function runCurl(common: string[], ...requests: string[][]): Promise<CurlAnswer[]> {
   const folder = mkdtempSync(join(tmpdir(), 'webjob-curl-'));
   try {

@@ -1,5 +1,5 @@
-// The custody record with nobody but its writers: that each record commits to everything before it, whoever writes at the same moment and
-// wherever a writer is killed.
+// The custody record with nothing but its writers: each record commits to everything before it,
+// whatever processes write at the same moment and wherever a writer is killed.
 import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
@@ -120,7 +120,7 @@ describe('a record', () => {
     const others = join(folder, 'others.jsonl');
     copyFileSync(file, others);
     append('torn');
-    // Whoever appended to `others` had not seen a byte of `torn`.
+    // The writer of `others` had not seen a byte of `torn`.
     appendCustody(others, { event: 'deposit', name: 'second' });
     const torn = readFileSync(file).subarray(0, -20);
     writeFileSync(file, Buffer.concat([torn, Buffer.from(`${readFileSync(others, 'latin1').split('\n')[1]}\n`)]));
@@ -135,7 +135,7 @@ describe('a record', () => {
     append('first');
     const others = join(folder, 'others.jsonl');
     copyFileSync(file, others);
-    // Whoever appended to `others` had not seen it, so that no new line was begun.
+    // The writer of `others` had not seen it, so it began no new line.
     appendCustody(others, { event: 'deposit', name: 'second' });
     appendFileSync(file, 'x'.repeat(MAX_RECORD_BYTES + 300_000));
     appendFileSync(file, `${readFileSync(others, 'latin1').split('\n')[1]}\n`);
@@ -153,7 +153,7 @@ describe('a record', () => {
     copyFileSync(file, others);
     append('second');
     append('third');
-    // The slow one had seen the first alone.
+    // The slow writer had seen only the first record.
     appendCustody(others, { event: 'deposit', name: 'slow' });
     const slow = `${readFileSync(others, 'latin1').split('\n')[1]}\n`;
     appendFileSync(file, slow);
@@ -191,7 +191,7 @@ describe('a record', () => {
     ] as const) {
       writeFileSync(file, whole);
       forge([from, to], sha256(whole.subarray(from, to)));
-      // A record that was the first one for its writer, or the one before, may come late.
+      // A record for which that one, or the one before, was the last known, may come late.
       const isLate = (from === 0 && to === 0) || (from === 0 && to === first);
       assert.deepEqual(faults(), isLate ? [] : ['broken'], `${from} to ${to}`);
     }
@@ -214,7 +214,10 @@ describe('a record', () => {
   });
 });
 
-/** Starts writers at once; what each of them was told is on disk. One that `killAfter` gives milliseconds is killed then. */
+/**
+ * Starts writers at the same time; returns what each of them reported as on disk. A writer with
+ * `killAfter` is killed after that many milliseconds.
+ */
 async function write(writers: number, killAfter: (writer: number) => number | undefined): Promise<string[]> {
   const told = await Promise.all(
     Array.from({ length: writers }, async (_, writer) => {
@@ -265,13 +268,16 @@ describe(`${WRITERS} writers at once`, () => {
     assert.equal(new Set(names).size, names.length);
     const missing = told.filter((name) => !names.includes(name));
     assert.deepEqual(missing, []);
-    // A record that its writer did not live to speak of is at most one a writer.
+    // Each writer may have at most one record that it did not live to report.
     assert.ok(names.length - 1 - told.length <= KILLED, `${names.length} ${told.length}`);
     assertCommitments();
   });
 });
 
-/** Each record commits to every byte before what it covers up to, told from the definition and not by the walk. */
+/**
+ * Each record commits to every byte before its `covers`, checked by the definition instead of the
+ * walk.
+ */
 function assertCommitments(): void {
   const bytes = readFileSync(file);
   const { links } = walk(file);
@@ -282,7 +288,7 @@ function assertCommitments(): void {
   for (const [index, { record }] of links.entries()) {
     const [from, to] = record?.covers ?? [-1, -1];
     assert.equal(sha256(bytes.subarray(from, to)), record?.prev);
-    // The range holds whole the record that vouches for all in front of it.
+    // The range contains the whole record that covers everything before it.
     const vouching = links.slice(0, index).findLast((link) => link.to <= to);
     assert.equal(from, vouching?.record?.covers[1] ?? 0);
     if (vouching) assert.ok(from <= vouching.from);

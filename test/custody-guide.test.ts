@@ -1,4 +1,5 @@
-// docs/guide/custody.md does what it says: its own commands, run as they stand, pass over a site that is well and tell of each change.
+// docs/guide/custody.md is correct: its commands find nothing at an intact site, and detect each
+// change.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { chmodSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -135,7 +136,7 @@ describe('docs/guide/custody.md', () => {
       });
     const age = (name: string, days: number): void => setAge(site, name, days);
     const ALL = ['signature', 'beginning', 'chain', 'segments', 'last', 'locker'] as const;
-    /** Between those that run them all, the one that compares the locker with the records. */
+    /** Between other blocks, the one that compares the locker with the records. */
     const check = async (
       state: string,
       findings: string[] = [],
@@ -151,7 +152,7 @@ describe('docs/guide/custody.md', () => {
     configure(site, { PutNameFormat: '%cid_%cmd', CustodySegmentLimit: String(SEGMENT_LIMIT) });
     run('keys');
     await webjobctl('hold', 'add', '--client', 'nobody', '--reason', 'a test');
-    // The last line of the checkpoints is now of the record of webjobctl.
+    // The last line of the checkpoints is now that of webjobctl's record.
     run('keys');
     await check('a hold', [], ALL);
     for (const out of ['first', 'second']) plant('client1_again', out);
@@ -185,7 +186,7 @@ describe('docs/guide/custody.md', () => {
     await checkSegments();
   });
 
-  /** Of the site whose records have gone on in several files. */
+  /** For the site whose records have continued in several files. */
   async function checkSegments(): Promise<void> {
     const segments = listCustodyFiles(join(site.base, 'logfiles')).filter(({ serverId }) => serverId === 'server_1');
     const [one = '', other = '', third = ''] = segments.map(({ file }) => join(site.base, 'logfiles', file));

@@ -1,5 +1,5 @@
-// The custody record as a transparency log: checkpoints, proofs of an entry and of consistency, made by webjobctl and checked
-// with nothing but the public key; and that nothing else is taken for one.
+// The custody record as a transparency log: checkpoints, inclusion proofs and consistency proofs,
+// made by webjobctl and verified with nothing but the public key; everything else is rejected.
 import assert from 'node:assert/strict';
 import { createHash, createPrivateKey, createPublicKey, generateKeyPairSync, randomInt } from 'node:crypto';
 import { chmodSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -334,7 +334,7 @@ describe('webjobctl custody, as a transparency log', () => {
                 bytes.subarray(place + (kind === 2 ? 1 : 0)),
               ])
         ).toString('utf8');
-        // A blank line before or behind it makes no difference.
+        // A blank line before or after it makes no difference.
         assert.ok(
           ['', ...(text.trim() === bytes.toString('utf8').trim() ? [good] : [])].includes(accept(text)),
           `${name}: ${JSON.stringify(text)}`,

@@ -8,7 +8,7 @@ export function custodyOf(site: Site, serverId = 'server_1'): string {
   return custodyPath(join(site.base, 'logfiles'), serverId);
 }
 
-/** Walks a file: its records as they read, what is wrong with any line of it, and the links themselves. */
+/** Walks a file: returns its records, the faults of its lines, and the links themselves. */
 export function walk(path: string): { records: Record<string, unknown>[]; faults: Link[]; links: Link[] } {
   const fd = openSync(path, 'r');
   try {
@@ -22,7 +22,7 @@ export function walk(path: string): { records: Record<string, unknown>[]; faults
   }
 }
 
-/** The records of a file in which nothing is wrong. */
+/** The records of a file without faults. */
 export function readRecords(path: string): Record<string, unknown>[] {
   const { records, faults } = walk(path);
   if (faults.length > 0) throw new Error(`${path}: ${JSON.stringify(faults)}`);

@@ -1,5 +1,5 @@
-// Going on with a custody record behind what is known of it: the same is found as by a walk from its first line, and what is known is not
-// read again.
+// Resuming a custody record after its known part: the result is the same as for a walk from the
+// first line, and the known part is not read again.
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
@@ -34,7 +34,10 @@ import { plantGroup } from './verify-site.ts';
 
 const WRITER = join(import.meta.dirname, 'custody-writer.ts');
 
-/** What a walk that goes on behind `size` bytes finds; undefined when it can not go on there, or has lost its way. */
+/**
+ * The result of a walk that resumes after `size` bytes; undefined when it cannot resume there, or
+ * is lost.
+ */
 function walkFrom(path: string, size: number): { links: Link[]; torn: Link[] } | undefined {
   const fd = openSync(path, 'r');
   try {
@@ -47,7 +50,7 @@ function walkFrom(path: string, size: number): { links: Link[]; torn: Link[] } |
   }
 }
 
-/** Appends the record of a writer that looked at the file when the record `index` was its last. */
+/** Appends the record of a writer for which the record `index` was the last. */
 function appendSlow(path: string, index: number): void {
   const link = walk(path).links.filter(({ record }) => record)[index];
   const covers: [number, number] = [link?.record?.covers[1] ?? 0, link?.to ?? 0];
@@ -150,7 +153,7 @@ describe('verify --since at a site that root has verified', {
     assert.equal(code, 0, stderr);
   };
 
-  /** How many records are read for what came since, as verify does it. */
+  /** How many records are read for what is new, as verify does it. */
   const countRead = (since: Date): number => {
     const { settings } = readSettings(site.propertiesFile);
     const [joined] = joinSites([
@@ -183,7 +186,7 @@ describe('verify --since at a site that root has verified', {
     await sleep(20);
     const later = new Date();
     plant('newest');
-    // The new one, and of what webjobctl has on record the pack.
+    // The new record, and in webjobctl's record that of the archive.
     assert.equal(countRead(later), 2);
     assert.equal(countRead(since), 4, 'what an earlier run has seen is still new since then');
     writeFileSync(join(site.incoming, 'newest.out'), 'changed');

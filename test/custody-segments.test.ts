@@ -1,6 +1,6 @@
-// A custody record that goes on in segments: whoever writes it, and whatever kills a writer between
-// two system calls, every record that was said to be on disk is there once, before the seal of its
-// segment, and each segment is bound to the one before.
+// A custody record in several segments: whatever processes write it, and wherever a writer is
+// killed, every record that was reported as on disk is there once, before the seal of its segment,
+// and each segment is bound to the one before.
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -50,7 +50,7 @@ const append = (name: string, more = growth): void => appendCustody(path, { even
 const segment = (number: number): string => segmentPath(path, number);
 const segments = (): string[] => listCustodyFiles(dirname(path)).map(({ file }) => file);
 
-/** Appends until there are so many segments; returns the names. */
+/** Appends until there are this many segments; returns the names. */
 function fill(count: number): string[] {
   const names: string[] = [];
   while (segments().length < count) {
@@ -61,18 +61,18 @@ function fill(count: number): string[] {
 }
 
 const sizeOf = (file: string): number => readFileSync(file).length;
-/** The next record is over the limit. */
+/** The next record exceeds the limit. */
 const full = (): typeof growth => ({ mayCreate: true, segmentLimit: sizeOf(segment(segments().length)) + 1 });
 
 interface Read {
   /** Names of deposits up to the first seal of each segment. */
   names: string[];
-  /** Those behind one. */
+  /** Names of deposits after a seal. */
   late: string[];
   faults: string[];
 }
 
-/** What the reader finds, and what stands in the segments. */
+/** What the reader finds, and what the segments contain. */
 function read(): Read {
   const folder = dirname(path);
   const records = new CustodyRecords([folder]);
@@ -95,7 +95,7 @@ function read(): Read {
 
 const whole = (names: string[]): Read => ({ names, late: [], faults: [] });
 
-/** Puts other functions for those of node:fs, for the time of a call. */
+/** Replaces functions of node:fs during a call. */
 function withCalls<Type>(replace: Partial<typeof fs>, work: () => Type): Type {
   const originals = Object.fromEntries(Object.keys(replace).map((name) => [name, fs[name as keyof typeof fs]]));
   try {
@@ -108,7 +108,7 @@ function withCalls<Type>(replace: Partial<typeof fs>, work: () => Type): Type {
   }
 }
 
-/** What a writer asks of the system, but for looks. */
+/** The system calls of a writer, except lookups. */
 const CALLS = ['openSync', 'mkdirSync', 'writeSync', 'fsyncSync', 'symlinkSync', 'renameSync', 'rmSync'] as const;
 
 /** Calls `work` with the nth of these calls failing; false when there was none. */
@@ -201,7 +201,7 @@ describe('a custody record over its limit', () => {
     append('i');
     append('j');
     assert.deepEqual([read(), segments().length], [whole([...names, 'i', 'j']), 2]);
-    // Without the right to make files, what root appends to the record of a server stays in its
+    // Without the right to create files, what root appends to the record of a server stays in its
     // last segment.
     const size = segments().length;
     for (let count = 0; count < 20; count++) appendCustody(path, { event: 'genesis' }, { segmentLimit: LIMIT });
@@ -252,7 +252,7 @@ describe('a custody record over its limit', () => {
 });
 
 describe('the way to the next segment', () => {
-  /** What a call writes or puts on disk, in order: `write seal`, `fsync 000002.jsonl`. */
+  /** What a call writes or syncs, in order: `write seal`, `fsync 000002.jsonl`. */
   function trace(work: () => void): string[] {
     const steps: string[] = [];
     const nameOf = (fd: number): string => basename(readlinkSync(`/proc/self/fd/${fd}`));
@@ -320,7 +320,7 @@ describe('the way to the next segment', () => {
       writes++;
       rest?.();
       rest = undefined;
-      // Behind the last record comes the seal.
+      // The seal follows the last record.
       if (writes !== 2) return writeSync(fd, bytes);
       const done = writeSync(fd, bytes.subarray(0, 200));
       let left = 0;
@@ -376,7 +376,7 @@ describe('what the reader makes of segments', () => {
     const find = (only?: string[]): (string | undefined)[] => {
       const records = new CustodyRecords([dirname(path)], { only });
       records.refresh();
-      // More than one segment takes.
+      // More than fits into a segment.
       for (let count = 0; count < 6; count++) deposit(`more_${count}`, 'more');
       deposit('name_later', `later_${++round}`);
       records.refresh();

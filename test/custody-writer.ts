@@ -1,5 +1,5 @@
-// A process that appends records to a custody record as fast as it can, and says of each when it is on disk: `node custody-writer.ts FILE
-// WRITER COUNT [SEGMENTLIMIT]`.
+// A process that appends records to a custody record as fast as it can, and reports each when it is
+// on disk: `node custody-writer.ts FILE WRITER COUNT [SEGMENTLIMIT]`.
 import { writeSync } from 'node:fs';
 import { appendCustody } from '../cgi/locker/index.ts';
 

@@ -1,5 +1,6 @@
-// The custody record under httpd: a 200 is said only of an upload whose record is on disk, the record says what was stored and who sent it,
-// and where no record can be written the client is told.
+// The custody record under httpd: a 200 is only sent for an upload whose record is on disk, the
+// record says what was stored and who sent it, and the client is told when no record can be
+// written.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -15,12 +16,12 @@ import { makeCertificates, useSite } from './secure-site.ts';
 import { part } from './thorough.ts';
 import { findWebUser, readLog } from './tree.ts';
 
-/** What the system's own program says of a file. */
+/** The output of the system's own program for a file. */
 function sha256sum(path: string): string {
   return spawnSync('sha256sum', [path], { encoding: 'latin1' }).stdout.slice(0, 64);
 }
 
-/** What the files of a group are, as the record has it. */
+/** The files of an upload in the form of the record. */
 function contentOf(base: string): Record<string, unknown> {
   const streams = ['out', 'err', 'env'] as const;
   return {

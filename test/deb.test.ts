@@ -1,5 +1,5 @@
-// The Debian package on a stock Debian with Apache: installed, configured, upgraded, removed and purged by dpkg, and evidence
-// outlives all of it.
+// The Debian package on a stock Debian with Apache: installed, configured, upgraded, removed and
+// purged by dpkg, and evidence survives all of it.
 import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
@@ -16,7 +16,7 @@ const NO_DEBIAN = HAS_DPKG ? findObstacle() : 'dpkg-deb is missing';
 
 const sha256 = (file: string): string => createHash('sha256').update(readFileSync(file)).digest('hex');
 
-/** The package of an earlier version, whose script says so. */
+/** The package of an earlier version, which its script reports. */
 function buildEarlier(current: string, folder: Folder): string {
   const tree = join(folder.path, 'earlier');
   execFileSync('dpkg-deb', ['-R', current, tree]);
@@ -31,7 +31,7 @@ function buildEarlier(current: string, folder: Folder): string {
   return file;
 }
 
-/** Node as a package, for Debian's own is older than webjobctl requires. */
+/** Node as a package, because Debian's own is older than webjobctl requires. */
 function buildNode(folder: Folder): string {
   const tree = join(folder.path, 'nodejs');
   mkdirSync(join(tree, 'usr/bin'), { recursive: true });
@@ -106,14 +106,14 @@ describe('the Debian package', { skip: NO_DEBIAN, timeout: 300_000 }, () => {
     return debian.must(`DEBIAN_FRONTEND=noninteractive dpkg --force-confold -i ${file} 2>&1`);
   }
 
-  /** Runs a job, and returns the state and status of all of them, newest first. */
+  /** Runs a job, and returns the state and status of all jobs, newest first. */
   function runJob(): string[] {
     debian.must('cd /root && webjob --execute --file client1/webjob.conf host.sh');
     const lines = debian.must(`${CONTROL}; webjobctl jobs --columns state,status`).trim().split('\n').slice(1);
     return lines.map((line) => line.replace(/ +/g, ' ').trim());
   }
 
-  /** Every file of the locker but for what webjobctl itself keeps there. */
+  /** Every file of the locker except webjobctl's own files. */
   function evidence(): string {
     return debian.must(
       "cd /var/lib/webjob && find incoming profiles logfiles -type f -exec sha256sum '{}' + | sort -k 2",
@@ -174,7 +174,7 @@ printf '#!/bin/sh\nhostname\n' > /var/lib/webjob/profiles/client1/commands/host.
     const before = evidence();
     debian.must('DEBIAN_FRONTEND=noninteractive dpkg -r webjob 2>&1; sleep 1');
     assert.equal(debian.must('ls /etc/apache2/conf-enabled').includes('webjob'), false);
-    // No systemd is here that would reload httpd.
+    // There is no systemd here that would reload httpd.
     debian.must('apachectl graceful 2>&1; sleep 2');
     assert.equal(debian.status('http://localhost/webjob/nph-webjob.cgi'), 404);
     assert.notEqual(debian.status('http://localhost/cgi-bin/webjob/nph-webjob.cgi'), 200);

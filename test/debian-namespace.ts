@@ -1,5 +1,6 @@
-// A stock Debian with the package apache2, in namespaces of its own: /etc, /usr and /var are overlays, so whatever is
-// installed, configured and served there leaves the machine as it is, and its ports are nobody else's.
+// A stock Debian with the package apache2, in its own namespaces: /etc, /usr and /var are overlays,
+// so whatever is installed, configured and served there leaves the machine as it is, and its ports
+// are private.
 import { type ChildProcess, execFileSync, spawn, spawnSync } from 'node:child_process';
 import { mkdirSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -12,8 +13,8 @@ const PROGRAMS = ['webjobctl', 'nph-webjob.cgi', 'nph-webjob-resident.cjs', 'web
 const TIME_LIMIT_MS = 60_000;
 
 /**
- * What the package's scripts do when it is installed. Debian's httpd runs as www-data, and its apachectl starts it where
- * systemd does not.
+ * What the package's scripts do during installation. Debian's httpd runs as www-data, and its
+ * apachectl starts it when systemd does not.
  */
 const SET_UP = `
 set -e
@@ -54,16 +55,16 @@ exec cat
 `;
 
 export interface Debian {
-  /** Runs lines of a shell as root there; never throws. */
+  /** Runs shell commands as root there; never throws. */
   run(script: string): { code: number | null; stdout: string; stderr: string };
-  /** The same; throws Error unless it succeeds. Returns stdout. */
+  /** Runs shell commands as root there; throws Error unless they succeed. Returns stdout. */
   must(script: string): string;
-  /** The status of a request by curl, 0 when there was no answer. */
+  /** The status of a request with curl, 0 when there was no answer. */
   status(...words: string[]): number;
   close(): Promise<void>;
 }
 
-/** Why there can be none here, or false. */
+/** Why it is not possible here, or false. */
 export function findObstacle(): string | false {
   if (process.getuid?.() !== 0) return 'a Debian in namespaces needs root';
   const tried = spawnSync('unshare', ['-mnp', '--fork', '--mount-proc', 'mount', '-t', 'tmpfs', 'tmpfs', '/run']);
@@ -81,7 +82,7 @@ function obtainPackages(): boolean {
   return isThere();
 }
 
-/** `files` are copied to /usr/lib/webjob-files: no path of the checkout need be visible there. */
+/** `files` are copied to /usr/lib/webjob-files, because the checkout need not be visible there. */
 export async function openDebian(files: readonly string[] = []): Promise<Debian> {
   const work = execFileSync('mktemp', ['-d', '/tmp/webjob-debian-XXXXXX'], { encoding: 'utf8' }).trim();
   const holder = spawn('unshare', ['-mnp', '--fork', '--mount-proc', '--kill-child', 'sh', '-c', SET_UP], {

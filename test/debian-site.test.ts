@@ -1,5 +1,5 @@
-// webjobctl init on a stock Debian, with its own httpd, virtual hosts and serve-cgi-bin.conf: who gets in, by whatever
-// path the script is reached.
+// webjobctl init on a stock Debian, with its own httpd, virtual hosts and serve-cgi-bin.conf: who
+// is let in, by every path that leads to the script.
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
 import { type Debian, findObstacle, openDebian } from './debian-namespace.ts';
@@ -71,7 +71,7 @@ apachectl restart 2>&1; sleep 2`);
       assert.equal(ask(url, '-X', 'TRACE'), 405);
   });
 
-  /** What configtest finds, by kind and URL or file. */
+  /** The findings of configtest, by kind and URL or file. */
   const test = (): string[] => {
     const { stdout } = debian.run('webjobctl --json -c /etc/webjob/nph-webjob.cfg configtest');
     const findings = stdout.split('\n').filter(Boolean);

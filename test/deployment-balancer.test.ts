@@ -1,5 +1,6 @@
-// Two servers of one locker behind a balancer, with the shipped files for both: which node answers does not matter, the client's address
-// is the client's and nobody else's, and a strict client gets what it is used to.
+// Two servers of one locker behind a balancer, with the shipped files for both: it does not matter
+// which node answers, the client's address is known and cannot be faked, and a strict client gets
+// what it expects.
 import assert from 'node:assert/strict';
 import { appendFileSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -43,7 +44,7 @@ describe('two servers behind a balancer', async () => {
       const got = await ask(port, getHead(), CLIENT);
       const jobId = got.headers.get('job-id') ?? '';
       assert.equal((await ask(port, `${putHead(5, { headers: [`Job-Id: ${jobId}`] })}hello`, CLIENT)).status, 200);
-      // A third request, so that the next run begins on the other node.
+      // A third request, so that the next run begins with the other node.
       await ask(port, getHead({ command: 'none' }), CLIENT);
       const ready = readdirSync(site.incoming).find((name) => {
         return name.endsWith('.rdy') && readFileSync(join(site.incoming, name), 'utf8') === `Jid=${jobId}\n`;
@@ -175,7 +176,7 @@ describe('two servers behind a balancer', async () => {
   });
 });
 
-/** Waits until both nodes answer in turn, or one alone does. */
+/** Waits until both nodes answer in turn, or only one does. */
 async function untilAlternation(port: number, both: boolean): Promise<void> {
   for (const deadline = Date.now() + 60_000; Date.now() < deadline; await sleep(50)) {
     const ids = [];

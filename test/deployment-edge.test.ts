@@ -1,5 +1,6 @@
-// TLS and client certificates end at the balancer: the CN that it verified, and nothing that a client says, makes a client of a caller.
-// Every attack is sent to the balancer, over TLS and past it, and to a server itself.
+// TLS and client certificates end at the balancer: only the CN that it verified, and nothing that a
+// client sends, determines the client. Every attack is sent to the balancer, over TLS and without,
+// and to a server directly.
 import assert from 'node:assert/strict';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -18,7 +19,7 @@ import { HOST_SH } from './tree.ts';
 const KEY = 'k3y'.repeat(20);
 const KEY_LINE = `Define WEBJOB_BALANCER_KEY ${KEY}`;
 const NO_PASSWORD = 'Authorization: none';
-/** Ways to claim a name, on top of a request that has no right to it. */
+/** Ways to claim a name in a request without the right to it. */
 const FORGERIES = [
   ['WebJob-Client-Name: client1'],
   ['webjob-client-name:client1'],
@@ -37,7 +38,7 @@ const [, , edgeLines = '', nodeLines = ''] = readGuide('apache/README.md', '', [
   'Several servers behind a balancer',
 );
 
-/** The guide's virtual host, and without it the plain lines on a second port. */
+/** The guide's virtual host, and for comparison the plain lines on a second port. */
 function formatEdge(plain: string, [secure, open]: number[]): string {
   const virtualHost = edgeLines
     .replace('*:443', `127.0.0.1:${secure}`)
@@ -138,7 +139,7 @@ describe('certificates that end at the balancer', async () => {
 
   for (const headers of FORGERIES) {
     it(`cannot be made up: ${headers.join(' | ')}`, async () => {
-      // Who names the header as one of this connection alone has the balancer's own dropped with it.
+      // A header that is named as hop-by-hop is dropped together with the balancer's own.
       const drops = headers.some((line) => line.startsWith('Connection:'));
       const request = bare({ headers: drops ? headers : [...headers, 'Connection: close'] });
       assert.equal(await askSecurely(secure, request), 403, 'through the balancer');
@@ -187,7 +188,7 @@ describe('certificates that end at the balancer', async () => {
       const without = bare({ headers: ['WebJob-Client-Name: client1', 'Connection: close'] });
       assert.equal((await ask(ports[0] ?? 0, without, BALANCER)).status, 403);
     }
-    // What a client sends of it goes no further.
+    // A header from a client does not get through.
     const through = bare({
       headers: [`WebJob-Balancer-Key: ${KEY}`, 'WebJob-Client-Name: client1', 'Connection: close'],
     });

@@ -1,5 +1,6 @@
-// Runs the commands of an installation guide as they are printed, in a tree of its own: every absolute path of the guide, and of the
-// shipped files it installs, is moved below a temporary folder. Nothing else of them is changed.
+// Runs the commands of an installation guide as they are printed, in a directory tree of its own:
+// every absolute path of the guide, and of the shipped files it installs, is moved below a
+// temporary directory. Nothing else is changed.
 import { spawnSync } from 'node:child_process';
 import { copyFileSync, cpSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { delimiter, dirname, join } from 'node:path';
@@ -11,7 +12,10 @@ export const isRoot = process.getuid?.() === 0;
 export const webUser = findWebUser()?.name ?? '';
 
 export interface Guide {
-  /** The blocks of a language, in order, below a heading that begins so; of all headings when it is empty. */
+  /**
+   * The blocks of a language, in order, below a heading that begins like this; below all headings
+   * when it is empty.
+   */
   blocks(language: string, heading?: string): string[];
 }
 
@@ -52,8 +56,8 @@ function move(text: string, root: string, paths: string[]): string {
 }
 
 /**
- * What stands for the world outside of the tree: who types the password, httpd's own command, who starts services, and for an ordinary user, who
- * cannot give files away, chown.
+ * Stubs for what is outside of the tree: typing a password, httpd's own command, starting services,
+ * and for an ordinary user, who cannot give files away, chown.
  */
 const WORLD = `
 htpasswd() {
@@ -90,7 +94,10 @@ export interface Run {
   environment?: Record<string, string>;
 }
 
-/** Runs blocks in one shell that stops at the first failure, as an administrator with a strict umask. Throws Error with what it said. */
+/**
+ * Runs blocks in one shell that stops at the first failure, with the strict umask of an
+ * administrator. Throws Error with its output.
+ */
 export function runCommands(blocks: string[], run: Run): string {
   const { binary, libraryPath } = obtainHttpd();
   const chown = isRoot ? '' : 'chown() { :; }\n';
@@ -115,7 +122,7 @@ export function runCommands(blocks: string[], run: Run): string {
   return ended.stdout + ended.stderr;
 }
 
-/** webjob.conf as shipped, filled in for client1. */
+/** The shipped webjob.conf, filled in for client1. */
 export function fillClientConf(checkout: string, url: string): void {
   const values = { ClientId: 'client1', URLGetURL: url, URLPutURL: url, URLUsername: 'client1', URLPassword: 'foo' };
   const filled = Object.entries({ ...values, URLAuthType: 'basic', TempDirectory: join(checkout, 'tmp') }).reduce(
@@ -126,7 +133,7 @@ export function fillClientConf(checkout: string, url: string): void {
   writeFileSync(join(checkout, 'webjob.conf'), filled, { mode: 0o600 });
 }
 
-/** Creates the folders of a path's file, then the file. */
+/** Creates the parent directories of a file, then the file. */
 export function write(path: string, text: string): void {
   mkdirSync(dirname(path), { recursive: true });
   writeFileSync(path, text);

@@ -1,5 +1,6 @@
-// An httpd with a configuration of the test's own making, for deployments that scripts/httpd.ts does not know: other layouts, several
-// virtual hosts, a balancer. Every one is a process group of its own on 127.0.0.1.
+// An httpd with a configuration made by the test, for deployments that scripts/httpd.ts does not
+// cover: other layouts, several virtual hosts, a balancer. Each is a process group of its own on
+// 127.0.0.1.
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { copyFileSync, existsSync, linkSync, mkdirSync, mkdtempSync, readFileSync, realpathSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -14,25 +15,27 @@ import { isServing } from './deployment-wire.ts';
 export interface Apache {
   ports: number[];
   pid: number;
-  /** Runs httpd on the same configuration: `-t`, `-k graceful`. Returns its exit code and what it said. */
+  /**
+   * Runs httpd on the same configuration: `-t`, `-k graceful`. Returns its exit code and output.
+   */
   control(...args: string[]): { code: number | null; said: string };
-  /** Everything that httpd and the scripts complained of. */
+  /** All errors that httpd and the scripts logged. */
   complaints(): string;
   stop(): Promise<void>;
-  /** Ends httpd and every script of it at this moment, as a power cut would. */
+  /** Kills httpd and all of its scripts at this moment, like a power failure. */
   kill(): Promise<void>;
 }
 
 export interface ApacheOptions {
-  /** Holds everything of this httpd; node is put there for its scripts. */
+  /** Contains everything of this httpd, including node for its scripts. */
   serverRoot: string;
   configurationFile: string;
   errorLog: string;
-  /** How many free ports it listens on. */
+  /** The number of free ports that it listens on. */
   portCount: number;
-  /** Those of an httpd that was killed and comes back. */
+  /** The ports of a killed httpd that comes back. */
   ports?: number[] | undefined;
-  /** Writes the configuration that listens on these ports. */
+  /** Writes the configuration for these ports. */
   configure(ports: number[]): void;
   environment?: Record<string, string>;
 }
@@ -41,7 +44,7 @@ const { binary, modulesDirectory, libraryPath } = obtainHttpd();
 const START_LIMIT_MS = 60_000;
 const STOP_LIMIT_MS = 5_000;
 
-/** What an httpd of the tests needs on any machine and has besides its modules. `run` holds what it writes. */
+/** What an httpd of the tests needs on every machine besides its modules. It writes to `run`. */
 export function formatBasics(run: string, ports: number[], modules: string): string {
   const user = process.getuid?.() === 0 ? findWebUser() : undefined;
   return `
@@ -71,14 +74,17 @@ export function formatModules(names: string): string {
     .join('\n');
 }
 
-/** A new folder that the web user may enter, without links in its path. */
+/** A new directory that the web user may enter, without links in its path. */
 export function makeRoot(): string {
   const root = realpathSync(mkdtempSync(join(tmpdir(), 'webjob-deployment-')));
   spawnSync('chmod', ['755', root]);
   return root;
 }
 
-/** Starts httpd and waits until it answers on every port. Throws Error with what it complained of when it does not. */
+/**
+ * Starts httpd and waits until it answers on every port. Throws Error with its log when it does
+ * not.
+ */
 export async function startApache(options: ApacheOptions): Promise<Apache> {
   for (let attempt = 1; ; attempt++) {
     try {
@@ -121,7 +127,10 @@ async function startOnce(options: ApacheOptions, ports: number[]): Promise<Apach
   };
 }
 
-/** A folder with `node` that the web user may enter: the checkout of the tests may lie where it cannot. */
+/**
+ * A directory with `node` that the web user may enter, because the checkout of the tests may be
+ * closed to it.
+ */
 function placeNode(serverRoot: string): string {
   const folder = join(serverRoot, 'node-bin');
   const copy = join(folder, 'node');
@@ -143,7 +152,7 @@ async function answers(child: ChildProcess, ports: number[]): Promise<boolean> {
   return false;
 }
 
-/** Ends the whole group: each signal for what is left five seconds after the one before. */
+/** Ends the whole group: each signal five seconds after the previous one, for what is left. */
 async function stopGroup(child: ChildProcess, signals: NodeJS.Signals[]): Promise<void> {
   const { pid } = child;
   if (pid === undefined) return;

@@ -1,5 +1,5 @@
-// apache/README.md and apache/debian/README.md as an administrator follows them: their commands, their lines of httpd.conf, and at the
-// end their example through the real client.
+// apache/README.md and apache/debian/README.md as an administrator follows them: their commands,
+// their lines of httpd.conf, and at the end their example through the real client.
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, symlinkSync } from 'node:fs';
@@ -123,12 +123,15 @@ describe('apache/README.md, its commands run as they are printed', async () => {
   });
 });
 
-/** What a fresh Debian has switched on. */
+/** What is enabled on a fresh Debian. */
 const DEBIAN_MODULES =
   'access_compat alias auth_basic authn_core authn_file authz_core authz_host authz_user autoindex deflate dir env filter mime ' +
   'mpm_event negotiation reqtimeout setenvif status';
 
-/** /etc/apache2 below `root`: Debian's own modules where the package is installed, else what they come to. */
+/**
+ * /etc/apache2 below `root`: Debian's own modules if the package is installed, otherwise
+ * equivalents.
+ */
 function makeDebianTree(root: string): string {
   const folder = join(root, 'etc/apache2');
   const installed = '/etc/apache2/mods-available';
@@ -143,7 +146,7 @@ function makeDebianTree(root: string): string {
     write(join(folder, 'mods-available/cgid.conf'), `ScriptSock \${APACHE_RUN_DIR}/socks/cgisock\n`);
   }
   write(join(folder, 'envvars'), '');
-  // The package's conf-available/serve-cgi-bin.conf, in what it comes to.
+  // An equivalent of the package's conf-available/serve-cgi-bin.conf.
   write(
     join(folder, 'conf-enabled/serve-cgi-bin.conf'),
     `<IfModule mod_cgid.c>
@@ -165,7 +168,7 @@ function makeDebianTree(root: string): string {
   return folder;
 }
 
-/** The package's apache2.conf, in what matters here. */
+/** The parts of the package's apache2.conf that matter here. */
 function formatDebianConfiguration(): string {
   return `
 DefaultRuntimeDir \${APACHE_RUN_DIR}

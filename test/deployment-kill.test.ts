@@ -1,5 +1,6 @@
-// Two servers of one locker behind a balancer under load, one of them killed with every script that it runs, and started again: what was
-// answered 200 is on disk, byte for byte, and what was not was refused in so many words.
+// Two servers of one locker behind a balancer under load, one of them killed with all of its
+// scripts, and started again: what was answered 200 is on disk byte for byte, and everything else
+// was refused explicitly.
 import assert from 'node:assert/strict';
 import { createHash, randomBytes } from 'node:crypto';
 import { readdirSync, readFileSync } from 'node:fs';
@@ -12,11 +13,11 @@ import { startBalancer, startNode } from './deployment-nodes.ts';
 import { ask, getHead, putHead } from './deployment-wire.ts';
 import type { StrictAnswer } from './strict-client.ts';
 
-/** At least so many, and as many more as a fast machine does until the killed server is back. */
+/** The least number of requests; a fast machine sends more until the killed server is back. */
 const JOBS = 40;
 const CLIENTS = 6;
 const TRIES = 100;
-/** What a balancer says of a server that went away, or of none left. */
+/** What a balancer answers for a server that went away, or when none is left. */
 const REFUSALS = [502, 503];
 
 interface Deposit {
@@ -40,7 +41,7 @@ describe('a server that is killed under load', async () => {
     site.remove();
   });
 
-  /** One request as a client with retries makes it. */
+  /** A request as a client with retries makes it. */
   async function insist(request: string): Promise<StrictAnswer> {
     for (let tried = 0; tried < TRIES; tried++) {
       const answer = await ask(balancer.ports[0] ?? 0, request).catch((error: Error) => error);
@@ -126,7 +127,8 @@ describe('a server that is killed under load', async () => {
   });
 
   it('costs clients a refusal in so many words, or nothing', () => {
-    // Whoever the killed server held had 502; a refused connection goes to the other server, body and all.
+    // Clients of the killed server got 502; a refused connection is retried at the other server,
+    // with the body.
     const broken = refusals.filter((refusal) => !REFUSALS.includes(Number(refusal)));
     assert.ok(broken.length <= CLIENTS, broken.join(' '));
     assert.ok(refusals.length < acknowledged.length, `${refusals.length} refusals`);

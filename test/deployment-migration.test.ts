@@ -1,5 +1,5 @@
-// docs/guide/migration.md: its commands are run as they are printed, on a site of the article that another script serves; what it says of
-// controls and of the log is compared with the sources.
+// docs/guide/migration.md: its commands are run as they are printed, at a site of the article that
+// another script serves; what it says of settings and of the log is compared with the sources.
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import {
@@ -27,7 +27,7 @@ const PAGE = 'docs/guide/migration.md';
 const PATHS = ['/usr/local/apache', '/var/integrity', '/etc/logrotate.d'];
 const MODULES = 'mpm_event cgid alias env auth_basic authn_core authn_file authz_core authz_user reqtimeout';
 const project = join(import.meta.dirname, '..');
-/** What stands for the script of the site: it tells itself from ours. */
+/** Stands for the site's old script, and can be distinguished from ours. */
 const OLD_SCRIPT = "#!/bin/sh\ncat > /dev/null\nprintf 'HTTP/1.1 200 OK\\r\\nContent-Length: 4\\r\\n\\r\\nperl'\n";
 
 describe('what docs/guide/migration.md says', () => {
@@ -76,7 +76,7 @@ describe('a site that goes from another script to ours and back', async () => {
     rmSync(root, { recursive: true, force: true });
   });
 
-  /** The article's site in the article's places; returns its user file. */
+  /** The article's site with the article's paths; returns its user file. */
   function layOut(): string {
     const site = makeSite();
     mkdirSync(join(root, 'var'));
@@ -95,7 +95,7 @@ describe('a site that goes from another script to ours and back', async () => {
     return users;
   }
 
-  /** The lines that the article's httpd.conf has for the script, as far as Apache 2.4 has them. */
+  /** The lines of the article's httpd.conf for the script, as far as Apache 2.4 accepts them. */
   function configure(ports: number[], more = ''): void {
     const lines = `
 ScriptAlias /webjob/ "${serverRoot}/webjob/"

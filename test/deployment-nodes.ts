@@ -1,4 +1,5 @@
-// Servers of one locker and the balancer in front of them, with the lines that apache/README.md gives for either and the shipped files.
+// Servers of one locker and a balancer in front of them, with the lines of apache/README.md and the
+// shipped files.
 import { chmodSync, cpSync, mkdirSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { custodyPath } from '../cgi/locker/index.ts';
@@ -7,14 +8,14 @@ import { readGuide } from './deployment-guide.ts';
 import { type Apache, formatBasics, startApache } from './deployment-httpd.ts';
 
 export const shipped = join(import.meta.dirname, '..', 'apache');
-/** What the balancer's own requests come from; clients come from other addresses of the loopback network. */
+/** The address of the balancer's own requests; clients use other loopback addresses. */
 export const BALANCER = '127.0.0.2';
 export const NODE_MODULES =
   'mpm_event cgid alias env setenvif auth_basic authn_core authn_file authz_core authz_user reqtimeout remoteip headers';
 const BALANCER_MODULES =
   'mpm_event env authz_core reqtimeout proxy proxy_http proxy_balancer proxy_hcheck lbmethod_byrequests slotmem_shm headers';
 
-/** The lines of the guide, with the files where they are in the checkout. */
+/** The lines of the guide, with the paths of the checkout. */
 const [balancerLines = '', nodeLines = ''] = readGuide('apache/README.md', '', [])
   .blocks('apache', 'Several servers behind a balancer')
   .map((lines) => lines.replaceAll('/usr/local/apache/etc', shipped));
@@ -23,11 +24,11 @@ export interface NodeOptions {
   settings?: string;
   /** Lines before the guide's. */
   before?: string;
-  /** That of a node that was killed and comes back. */
+  /** The port of a killed node that comes back. */
   port?: number | undefined;
 }
 
-/** A server of the site with a ServerId, settings and a folder for its script of its own. */
+/** A server of the site with its own ServerId, settings and script directory. */
 export async function startNode(site: Site, name: string, options: NodeOptions = {}): Promise<Apache> {
   const { settings = 'EnableHostAccessList=Y\n', before = '', port } = options;
   const root = join(site.root, name);
@@ -40,7 +41,7 @@ ServerId=${name}
 PutNameFormat=%cid_%Y%m%d%H%M%S_%sid_%pid_%cmd
 ${settings}`,
   );
-  // A server that comes back goes on with the record that it left.
+  // A server that comes back continues its record.
   const custody = custodyPath(dirname(site.logFile), name);
   writeFileSync(custody, '', { flag: 'a' });
   chmodSync(custody, 0o666);
@@ -60,7 +61,7 @@ ${nodeLines.replace('192.0.2.2', BALANCER)}
 export interface BalancerOptions {
   portCount?: number;
   modules?: string;
-  /** Other lines than the guide's first. */
+  /** Lines before the guide's. */
   format?(guide: string, ports: number[]): string;
 }
 

@@ -1,4 +1,5 @@
-// Several sites on one server, with the lines that apache/README.md gives for it: what belongs to one is closed to the other.
+// Several sites on one server, with the lines of apache/README.md: nothing of one is accessible
+// through another.
 import assert from 'node:assert/strict';
 import { cpSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -15,7 +16,7 @@ interface Named extends Site {
   name: string;
 }
 
-/** A site whose files lie where the README's lines for `name` look for them. */
+/** A site with its files where the README's lines for `name` expect them. */
 function makeNamedSite(root: string, name: string): Named {
   const site = makeSite({ settings: { PutNameFormat: '%cid_%cmd_%jid', ServerId: name } });
   const apache = join(root, 'usr/local/apache');
@@ -26,7 +27,9 @@ function makeNamedSite(root: string, name: string): Named {
   return { ...site, name };
 }
 
-/** The README's lines, and where they end up: by name on one port, or each on a port of its own. */
+/**
+ * The README's lines, and where they are used: by name on one port, or each on a port of its own.
+ */
 function configure(root: string, kind: 'name' | 'port', [first = 0, second = 0]: number[]): string {
   const [lines = ''] = readGuide('apache/README.md', root, PATHS).blocks('apache', 'Several sites on one server');
   let ports = kind === 'name' ? [first, first] : [first, second];

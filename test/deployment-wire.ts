@@ -1,4 +1,5 @@
-// The requests of the deployment tests: raw, from any address of the loopback network, and to several servers of one test.
+// Raw requests of the deployment tests, from any loopback address, and to several servers of one
+// test.
 import { connect } from 'node:net';
 import { parseAnswer, type StrictAnswer } from './strict-client.ts';
 
@@ -25,18 +26,18 @@ function formatHead(method: 'GET' | 'PUT', more: string, length: number, job: Jo
   return `${lines.join('\r\n')}\r\n\r\n`;
 }
 
-/** The head of a GET as a C client sends it. */
+/** The header of a GET as a C client sends it. */
 export function getHead(job: Job = {}): string {
   return formatHead('GET', '', 0, job);
 }
 
-/** The head of a PUT whose body is `length` bytes of stdout. */
+/** The header of a PUT whose body is `length` bytes of stdout. */
 export function putHead(length: number, job: Job = {}, runType = 'snapshot'): string {
   const more = `&RUNTYPE=${runType}&STDOUT_LENGTH=${length}&STDERR_LENGTH=0&STDENV_LENGTH=0`;
   return formatHead('PUT', more, length, job);
 }
 
-/** Sends a small request from `localAddress` and takes the answer apart as a strict client would. */
+/** Sends a small request from `localAddress` and parses the answer as a strict client would. */
 export async function ask(port: number, request: string, localAddress = '127.0.0.1'): Promise<StrictAnswer> {
   const bytes = await new Promise<Buffer>((resolve, reject) => {
     const chunks: Buffer[] = [];
@@ -50,7 +51,10 @@ export async function ask(port: number, request: string, localAddress = '127.0.0
   return parseAnswer(bytes);
 }
 
-/** True when an httpd serves there: one that will not get past its configuration accepts connections for a moment, too. */
+/**
+ * Whether an httpd serves there; one that rejects its configuration accepts connections for a
+ * moment too.
+ */
 export function isServing(port: number): Promise<boolean> {
   return new Promise((resolve) => {
     const socket = connect(port, '127.0.0.1', () => socket.write('GET / HTTP/1.0\r\n\r\n'));

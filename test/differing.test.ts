@@ -1,5 +1,6 @@
-// Nothing that was acknowledged can be destroyed by a client: the same upload again is stored once, another of the same name is kept beside
-// the first, and where a site insists on replacing, the records say so.
+// No client can destroy what was acknowledged: a repeated upload is stored once, a different one of
+// the same name is stored beside the first, and at a site that replaces uploads, the records say
+// so.
 import assert from 'node:assert/strict';
 import { createHash, randomBytes } from 'node:crypto';
 import { chownSync, mkdirSync, readdirSync, readFileSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
@@ -18,7 +19,7 @@ const RECOMMENDED = { PutNameFormat: '%cid/%jid_%cmd', OverwriteExistingFiles: '
 const JOB = 'server_1_1085355126_00723';
 const FIRST = `client1/${JOB}_host.sh`;
 const REPEATED = / 200 -- Success: the same upload was stored before$/;
-/** Longer than what is compared at once. */
+/** Larger than what is compared at once. */
 const LARGE = randomBytes(600_000).toString('latin1');
 
 let its: LockerSite;
@@ -31,7 +32,7 @@ function upload(more: Partial<Put> = {}): Put {
   return { clientId: 'client1', fileName: 'host.sh', jobId: JOB, out: 'out', err: 'err', env: 'env\n', ...more };
 }
 
-/** The locker, by path. */
+/** The files of the locker, by path. */
 function stored(): Record<string, string> {
   return Object.fromEntries(readFiles(its.site.incoming));
 }
@@ -44,7 +45,7 @@ async function put(more: Partial<Put> = {}): Promise<number> {
   return (await its.put(upload(more))).status;
 }
 
-/** A PUT by a CGI that a program starts. */
+/** A PUT by a CGI that is started by a program. */
 async function putBehind(wrapper: readonly string[], more: Partial<Put>): Promise<number> {
   const { out, err, env } = upload(more);
   const raw = `${formatHead('PUT', upload(more))}${out}${err}${env}`;
@@ -59,7 +60,10 @@ function makeClientFolder(): void {
   if (user) chownSync(path, user.uid, user.gid);
 }
 
-/** Stores, without the CGI, the uploads from one number to another; the streams of each are as long as those of every other. */
+/**
+ * Stores uploads with consecutive numbers directly, without the CGI; all have streams of the same
+ * sizes.
+ */
 function storeMany(from: number, to: number): void {
   makeClientFolder();
   for (let number = from; number <= to; number++) {
@@ -301,7 +305,7 @@ describe('differing uploads in packs', () => {
   const NOTE = '2 differing uploads';
   const NAMED = { jobs: NOTE, show: NOTE, page: NOTE, overview: '1', list: NOTE };
 
-  /** The uploads that verify reports, and what each of those that read the locker notes on the job. */
+  /** The uploads that verify reports, and what each reader of the locker says about the job. */
   async function differing(): Promise<{ kinds: string[] } & Record<keyof typeof NAMED, string | undefined>> {
     const report = join(its.site.root, 'report');
     assert.equal((await its.webjobctl('report', '--html', report)).exitCode, 0);
@@ -325,7 +329,7 @@ describe('differing uploads in packs', () => {
   ] as const)
     it(`are found and noted like those in the locker: ${what}, and after unpack`, async () => {
       const expected = { kinds: NAMES.slice(1), ...NAMED };
-      // An index knows of a pack, or has to learn of it: each of the two sees two of the four.
+      // An index may know an archive, or have to learn of it: each of the two sees two of the four.
       const isIndexed = packed.length === 1;
       if (isIndexed) assert.equal((await its.webjobctl('index')).exitCode, 0);
       else assert.deepEqual(await differing(), expected, 'in the locker');

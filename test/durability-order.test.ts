@@ -1,4 +1,5 @@
-// What rule 4 of docs/architecture.md says about the order of system calls, read off the real process with strace.
+// The order of system calls required by rule 4 of docs/architecture.md, from strace on the real
+// process.
 import assert from 'node:assert/strict';
 import { rmSync } from 'node:fs';
 import { dirname, join, relative } from 'node:path';
@@ -22,7 +23,10 @@ import {
 
 const SIZES = { out: 300_000, err: 5_000, env: 400 };
 
-/** From the first byte of the body to the complete group, for streams that lie under `suffix` until then. */
+/**
+ * From the first byte of the body to the complete upload, whose streams have `suffix` in their
+ * names until then.
+ */
 function received(suffix: string): string[] {
   const names = ['.out', '.err', '.env'].map((stream) => `${stream}${suffix}`);
   const stored = names.flatMap((name) => [`create ${name}`, `write ${name}`]);
@@ -138,7 +142,10 @@ describe('order of system calls', { skip: NO_STRACE }, () => {
   });
 });
 
-/** Uploads under strace; the steps that touched the group, its folders, the log or the answer, repeats of one as one. */
+/**
+ * Runs uploads under strace; returns the steps that touched the upload, its directories, the log or
+ * the answer, without repetitions.
+ */
 async function traceUpload(site: Site, upload: Upload, base: string): Promise<string[]> {
   const file = join(makeScratch(site, 'scratch'), `${upload.name}.trace`);
   const result = await runBare(rawPut(upload), bareOptions(site, { wrapper: traceTo(file), timeLimitSeconds: 60 }));
@@ -148,7 +155,7 @@ async function traceUpload(site: Site, upload: Upload, base: string): Promise<st
   return steps.filter((step, index) => step !== steps[index - 1]);
 }
 
-/** One call as a step: `create .out`, `fsync incoming`; undefined for one that touches nothing of interest or nothing at all. */
+/** One call as a step: `create .out`, `fsync incoming`; undefined for an irrelevant one. */
 function describeCall({ name, text }: Call, site: Site, base: string): string | undefined {
   if (/ = -1 \w+/.test(text)) return undefined;
   if (/^write\(1</.test(text)) return 'write answer';
@@ -160,7 +167,7 @@ function describeCall({ name, text }: Call, site: Site, base: string): string | 
   return verb && [verb, ...labels].join(' ');
 }
 
-/** `.out` of the group, `log`, `custody`, or a folder by its path below BaseDirectory. */
+/** `.out` of the upload, `log`, `custody`, or a directory by its path below BaseDirectory. */
 function labelOf(path: string, site: Site, base: string): string | undefined {
   if (path === site.logFile) return 'log';
   if (path === dirname(site.logFile)) return 'logfiles';
@@ -169,7 +176,7 @@ function labelOf(path: string, site: Site, base: string): string | undefined {
   return path === site.incoming || path.startsWith(`${site.incoming}/`) ? relative(site.base, path) : undefined;
 }
 
-/** What a call does to its file; undefined for what leaves no mark on the disk. */
+/** What a call does to its file; undefined when it changes nothing on disk. */
 function verbOf(name: string, text: string): string | undefined {
   if (name === 'close') return undefined;
   if (name !== 'openat') return name.replace(/^p?(write|rename|unlink|mkdir|link).*/, '$1');

@@ -1,7 +1,7 @@
-// Makes random sites, and compares what verify finds in each with what the report of it and show
-// say: `node evidence-agree.ts SEED SITES` prints one JSON value a site: what they disagree in.
-// Sites have several servers, packs, holds, prunes, refused and repeated uploads, clocks that were
-// set, and changes that nobody should have made.
+// Makes random sites, and compares what verify finds in each with its report and with show: `node
+// evidence-agree.ts SEED SITES` prints one JSON value with the disagreements for each site. Sites
+// have several servers, archives, holds, removals, refused and repeated uploads, clocks that were
+// set, and tampering.
 import {
   appendFileSync,
   existsSync,
@@ -72,7 +72,7 @@ function makeSite(): Made {
   };
 }
 
-/** An upload as a server takes it, or refuses. */
+/** An upload that a server accepts, or refuses. */
 function put(made: Made, count: number): void {
   const [name, serverId] = [from(NAMES), from(SERVERS)];
   const jobId = `${serverId}_${1_795_000_000 + pick(3)}_${String(count).padStart(5, '0')}`;
@@ -135,7 +135,7 @@ async function keep(made: Made): Promise<void> {
   await webjobctl(made, ...from(options));
 }
 
-/** What nobody should do. */
+/** Tampering. */
 function tamper({ root, incoming, logs }: Made): void {
   const folders = [incoming, incoming, logs, join(root, 'packed')].filter(existsSync);
   const folder = from(folders);
@@ -152,7 +152,10 @@ function tamper({ root, incoming, logs }: Made): void {
   else writeFileSync(path, Buffer.concat([bytes, Buffer.from('x')]));
 }
 
-/** The uploads in the locker and in packs in which verify finds something, and those that the report says it of. */
+/**
+ * The uploads in the locker and in archives in which verify finds something, and those that the
+ * report marks.
+ */
 async function compare(made: Made): Promise<{ disagreements: string[]; uploads: number; bad: number; packed: number }> {
   const { site, root } = made;
   const [joined] = joinSites([site]);

@@ -1,5 +1,6 @@
-// Packages of evidence: what is in them and what is not, VERIFY.sh under three shells without Node, a byte changed anywhere, and what a package
-// says of evidence that is not what it was. More of it with WEBJOB_TEST_PACKAGES and WEBJOB_TEST_MUTATIONS.
+// Evidence packages: what is and is not in them, VERIFY.sh under three shells without Node, a byte
+// changed anywhere, and what a package says of evidence that was changed. More of it with
+// WEBJOB_TEST_PACKAGES and WEBJOB_TEST_MUTATIONS.
 import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
@@ -59,7 +60,7 @@ let its: PackageSite;
 let checkers: Checker[];
 let count = 0;
 
-/** One site does for all of it. */
+/** All tests share one site. */
 async function open(): Promise<void> {
   its ??= await makePackageSite();
   checkers ??= makeCheckers(its.at(''));
@@ -72,7 +73,7 @@ async function make(exitCode: number, ...args: string[]): Promise<{ folder: stri
   return { folder, ran };
 }
 
-/** Every file of a package by its path, a character a byte. */
+/** Every file of a package by its path, one character for each byte. */
 const filesOf = (folder: string): Map<string, string> => readFiles(folder);
 
 describe(`webjobctl evidence, seed ${SEED}`, () => {
@@ -103,7 +104,7 @@ describe(`webjobctl evidence, seed ${SEED}`, () => {
       'program.manifest',
       ...upload.filter((name) => !name.endsWith('proof')),
     ]);
-    // The request of the other client is not told.
+    // The other client's request is not mentioned.
     assert.deepEqual(names(its.jobs.refused), ['job.json', 'log.txt', 'program.manifest']);
     assert.equal(files.get(`data/jobs/${job(its.jobs.twice)}/upload-1/out`), '\0\xff binary \x1b[2J\n');
     assert.equal(files.get(`data/jobs/${job(its.jobs.twice)}/log.txt`)?.split('\n').length, 4, 'both attempts');
@@ -188,7 +189,7 @@ describe(`webjobctl evidence, seed ${SEED}`, () => {
     for (const command of commands) {
       const cwd = command.startsWith('sh ') ? join(folder, 'case4711') : folder;
       const { status, stderr } = spawnSync('/bin/sh', ['-c', command], { cwd, env, encoding: 'utf8' });
-      // client1 is on hold already.
+      // client1 is already on hold.
       assert.equal(status, command.includes('hold add') ? 1 : 0, `${command}: ${stderr}`);
     }
     assert.ok(existsSync(join(folder, 'case4711.zip')));
@@ -256,7 +257,7 @@ describe(`webjobctl evidence, seed ${SEED}`, () => {
     assert.match(readFileSync(join(folder, 'README.txt'), 'utf8'), /NOT ALL OF IT IS AS IT WAS RECEIVED/);
     assert.match(readFileSync(join(folder, 'index.html'), 'utf8'), /<p class="bad">digest-changed /);
     await its.expect(1, 'evidence', '--verify', folder);
-    // A link of the web user leads root nowhere.
+    // A link made by the web user does not lead root anywhere.
     unlinkSync(path);
     symlinkSync('/etc/passwd', path);
     const linked = await make(1, its.jobs.later, ...its.keys);
@@ -294,7 +295,7 @@ describe(`webjobctl evidence, seed ${SEED}`, () => {
     assert.equal(signed.length, 2);
     const { check } = pick(checkers);
     assert.deepEqual(linesOf(check(folder).text).sort(), wanted);
-    // The server edits a stream, and its custody record with it.
+    // The server edits a stream, and the custody record with it.
     const edited = await make(1, plant(3, { kept: { out: 'another\n' } }));
     assert.match(
       edited.ran.text,
@@ -360,7 +361,7 @@ describe(`webjobctl evidence, seed ${SEED}`, () => {
       2,
     );
     for (const { name, check } of checkers) assert.deepEqual(linesOf(check(folder).text).sort(), wanted, name);
-    // What is there is not what the client says that it sealed.
+    // The copy is not what the client says that it sealed.
     const lied = await make(1, id('lied'), '--identity', identity);
     assert.match(lied.ran.text, /^hash-wrong .*lied\.out: what is sealed in it is not what the run record says$/m);
     const said = /^FAILED .*out\.plain: not what the client sealed, as the run record says$/m;
@@ -485,7 +486,7 @@ function idOf(line = ''): string {
   return line.split('+')[1] ?? '';
 }
 
-/** How the time of a stamp is written differs. */
+/** The format of the time in a time stamp differs. */
 function withoutTime(line: string): string {
   return line.replace(/ was there at .*$/, ' was there');
 }
@@ -493,10 +494,10 @@ function withoutTime(line: string): string {
 describe(`${PACKAGES} random packages, ${MUTATIONS} bytes changed, seed ${SEED}`, () => {
   let folder: string;
   let script: string;
-  /** Sealed and signed ones beside those of the site. */
+  /** Sealed and signed uploads beside those of the site. */
   const more: string[] = [];
   before(async () => {
-    // None of the forgeries of above is in it.
+    // Without the forgeries above.
     its?.close();
     its = await makePackageSite();
     checkers = makeCheckers(its.at(''));
@@ -519,7 +520,7 @@ describe(`${PACKAGES} random packages, ${MUTATIONS} bytes changed, seed ${SEED}`
       });
       more.push(jobId, `server_1_1085355126_sealed${number}`);
     }
-    // Before a witness signs: without a policy nothing vouches for its line.
+    // Before a witness signs: without a policy nothing confirms its line.
     ({ folder } = await make(0, its.jobs.twice, ...its.keys));
     const witness = makeWitness('witness.example/one');
     writeFileSync(its.at('policy'), `${witness.verifierKey}\n`);
@@ -571,7 +572,7 @@ describe(`${PACKAGES} random packages, ${MUTATIONS} bytes changed, seed ${SEED}`
       note('unsigned', !has(/^data\/keys\/checkpoints\//));
       note('cosigned', has(/^data\/keys\/witnesses\//));
       assert.equal(made.ran.text.split('\n').length, 3, made.ran.text);
-      // The suite has little time.
+      // The usual run has little time.
       for (const { name, check } of PACKAGES > 1 ? checkers : [pick(checkers)]) {
         const { code, text } = check(made.folder);
         assert.equal(code, 0, `${index} ${name}: ${selector.join(' ')}\n${text}`);
@@ -590,7 +591,7 @@ describe(`${PACKAGES} random packages, ${MUTATIONS} bytes changed, seed ${SEED}`
       const at = Math.floor(random() * lstatSync(join(folder, path)).size);
       const putBack = changeByte(join(folder, path), at, 1 + Math.floor(random() * 255));
       const { name, check } = pick(checkers);
-      // A script cannot vouch for itself: the recipient compares its digest.
+      // A script cannot vouch for itself, so the recipient compares its digest.
       const { code, text } = check(folder, path === 'VERIFY.sh' ? script : 'VERIFY.sh');
       putBack();
       assert.equal(code, 1, `${name}: byte ${at} of ${path}\n${text}`);

@@ -1,4 +1,5 @@
-// What verify and report say of the uploads of a site, to be compared: both must have one opinion of each.
+// The verdicts of verify and report on the uploads of a site, for comparison: both must agree on
+// each.
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Site } from '../scripts/site.ts';
@@ -12,7 +13,7 @@ export interface Opinion {
   page: string;
 }
 
-/** The findings of verify, `kind place` each, in order. */
+/** The findings of verify in order, each as `kind place`. */
 export async function verifyAs(configs: readonly string[], ...args: string[]): Promise<string[]> {
   const options = configs.flatMap((config) => ['--config', config]);
   const { stdout, stderr, code } = await runWebjobctl(['--json', ...options, 'verify', ...args]);
@@ -22,7 +23,10 @@ export async function verifyAs(configs: readonly string[], ...args: string[]): P
   return lines.map(({ kind, place }) => `${kind} ${place}`).sort();
 }
 
-/** Makes a report; the opinion on each upload of a job with a page, and the overview as text. */
+/**
+ * Makes a report; returns the verdict on each upload of a job with a page, and the overview as
+ * text.
+ */
 export async function reportAs(site: Site): Promise<{ uploads: Map<string, Opinion>; overview: string }> {
   const folder = join(site.root, 'report');
   const args = ['--config', site.propertiesFile, 'report', '--html', folder, '--since', '2000-01-01'];
@@ -31,7 +35,7 @@ export async function reportAs(site: Site): Promise<{ uploads: Map<string, Opini
   return { uploads: readOpinions(folder), overview: textOf(readFileSync(join(folder, 'index.html'), 'utf8')) };
 }
 
-/** The opinions on the pages of a report; an upload in a pack stands under the name of the pack, a colon and its own. */
+/** The verdicts on the pages of a report; an upload in an archive is named ARCHIVE:NAME. */
 export function readOpinions(folder: string): Map<string, Opinion> {
   const uploads = new Map<string, Opinion>();
   for (const name of readdirSync(join(folder, 'job'))) {

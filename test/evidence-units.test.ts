@@ -1,5 +1,5 @@
-// The parts of evidence by themselves: a file that is read, one upload against what is known of it, names, checkpoints, and what
-// the reader of custody records makes of each event.
+// The parts of evidence/: reading a file, judging an upload, names, checkpoints, and how the reader
+// of custody records handles each event.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { createHash, generateKeyPairSync } from 'node:crypto';
@@ -347,7 +347,7 @@ describe('what custody records tell', () => {
       assert.equal(openFiles(), before);
     }
   };
-  /** Of a record that is searched for a name and of one that is walked: the same. */
+  /** A search for a name and a walk of the record give the same result. */
   const ask = <Type>(name: string, look: (records: CustodyRecords) => Type): Type => {
     const found = read(look);
     assert.deepEqual(read(look, [name]), found);
@@ -371,10 +371,10 @@ describe('what custody records tell', () => {
     assert.deepEqual(before, ['job_10', 'job_10', 'job_15', 'job_20']);
   });
 
-  /** Lines of records of other uploads, from second to second. */
+  /** Lines with records of other uploads, over a range of seconds. */
   const fill = (from: number, to: number, serverId = 'server_1'): void => {
     const lines = Array.from({ length: to - from }, (_, index) => {
-      // The time stands late, so that the rest of a line has one, too.
+      // The time is late in the line, so that the rest of a line has one too.
       const facts = JSON.stringify({ event: 'deposit', name: 'x'.repeat(800), time: at(from + index) });
       return `{"covers":[0,1],"prev":"",${facts.slice(1)}\n`;
     });
@@ -421,7 +421,8 @@ describe('what custody records tell', () => {
     };
     assert.deepEqual(look('u', 'job_20000'), ['job_20000', []]);
     assert.deepEqual(look('late', 'job_10'), ['job_10', []]);
-    // The clock of webjobctl was behind: what it wrote counts as older, and so the upload is missing, but it was read.
+    // The clock of webjobctl was behind: its record counts as older, and so the upload is missing,
+    // but the record was read.
     const evidence = new Evidence(site, { only: { names: ['pruned'], jobId: 'job_20001', since } });
     assert.ok(evidence.records.count >= 2);
     evidence.close();
@@ -445,7 +446,7 @@ describe('what custody records tell', () => {
     };
     assert.deepEqual(look(undefined), ['gone']);
     assert.deepEqual(look(Date.parse(at(2000))), []);
-    // What is not there may have been put on record later.
+    // What is missing may have been recorded later.
     assert.deepEqual(look(Date.parse(at(2000)), 'gone'), ['gone']);
   });
 
@@ -550,7 +551,7 @@ describe('what custody records tell', () => {
       read((records) => records.findFaults().map(({ kind, place }) => `${kind} ${place.split('/').at(-1)}`));
     assert.deepEqual(kinds(), []);
     const [line = ''] = readFileSync(second, 'latin1').split('\n');
-    // Else they name the segments behind them, which are gone.
+    // Otherwise they would name the segments after them, which are gone.
     for (const name of readdirSync(join(second, '..'))) if (name > '000002.jsonl') rmSync(join(second, '..', name));
     const { follows, ...others } = JSON.parse(line) as {
       follows: { file: string; covers: [number, number]; prev: string };

@@ -1,4 +1,5 @@
-// One verdict: what verify finds in an upload, the report shows, and what nobody read or vouched for is never green.
+// One verdict: what verify finds in an upload is what the report shows, and an upload that nobody
+// read or confirmed is never green.
 import assert from 'node:assert/strict';
 import {
   closeSync,
@@ -138,7 +139,7 @@ describe('webjobctl show', () => {
   };
 
   it('says what verify finds in the uploads of the job', async () => {
-    // A few records a segment.
+    // A few records for each segment.
     for (const name of ['a', 'b', 'c', 'd', 'e', 'f']) plant(name, { segmentLimit: 1000 });
     plant('again', { jobId: id('a'), segmentLimit: 1000 });
     plant('stated', { custody: false });

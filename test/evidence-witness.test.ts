@@ -1,4 +1,5 @@
-// What root saw of the custody record is known when the record was cut: the issue is a web user who can write in it as he likes.
+// What root saw of the custody record stays known when the record is cut: the attacker is a web
+// user who can write to it at will.
 import assert from 'node:assert/strict';
 import fs, {
   chmodSync,
@@ -50,7 +51,7 @@ function remove(name: string): void {
   for (const extension of ['rdy', 'out', 'err', 'env']) rmSync(at(`${name}.${extension}`));
 }
 
-/** What webjobctl custody adopt says it did. */
+/** What webjobctl custody adopt reports. */
 async function adopt(...args: string[]): Promise<string[]> {
   const words = ['--json', '--config', site.propertiesFile, 'custody', 'adopt', '--reason', 'a test', ...args];
   const { code, stdout, stderr } = await runWebjobctl(words);
@@ -207,7 +208,7 @@ describe('webjobctl verify --since', needsRoot, () => {
 describe('verify --since in a large folder', needsRoot, () => {
   const kept = (): string[] => readdirSync(witness()).filter((name) => name.startsWith('locker-names.'));
 
-  /** Many uploads from before there was a custody record. */
+  /** Many uploads from before the custody record began. */
   function plantMany(folder = ''): void {
     mkdirSync(at(folder), { recursive: true });
     for (let number = 0; number < LARGE_FOLDER; number++) {
@@ -217,7 +218,7 @@ describe('verify --since in a large folder', needsRoot, () => {
     }
   }
 
-  /** An instant after all that was done so far, and before all that is done from now on. */
+  /** A time after everything that was done so far, and before everything that follows. */
   async function pause(): Promise<Date> {
     await sleep(20);
     const instant = new Date();

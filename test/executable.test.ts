@@ -1,4 +1,4 @@
-// npm run build:exe: the client and its Node in one file, which needs neither beside it.
+// npm run build:exe: the client with its Node in one file that needs no other files.
 import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
 import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -17,7 +17,7 @@ import { type ClientSite, startClientSite } from './client-site.ts';
 
 const isTried = ['linux', 'darwin', 'win32'].includes(process.platform);
 const skip = isTried ? false : `nobody has tried a single executable on ${process.platform}`;
-/** No node in PATH, and nothing that Node reads from an environment. */
+/** No node in PATH, and none of the variables that Node reads. */
 const BARE = { PATH: '/usr/bin:/bin', TMPDIR: tmpdir() };
 
 describe('the standalone executable', { skip }, () => {

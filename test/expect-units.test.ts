@@ -1,4 +1,5 @@
-// The file of expectations, line by line, and what `webjobctl alert` makes of one look after another: pure, with no site.
+// The file of expectations, line by line, and the states of `webjobctl alert` over several looks:
+// pure functions without a site.
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { type AlertState, nextAttemptAt, type Problem, takeLook } from '../admin/alerts/state.ts';

@@ -1,4 +1,5 @@
-// A web server's side of FastCGI for tests: one connection, records as they are asked for, and everything that came back.
+// The web server's side of FastCGI for tests: one connection, which sends any records and collects
+// everything that comes back.
 import { connect, type Socket } from 'node:net';
 import {
   type FastCgiRecord,
@@ -11,10 +12,10 @@ import {
   RecordParser,
 } from 'node-cgi-compat/responder';
 
-/** A path of a socket, or a port. */
+/** The path of a socket, or a port. */
 export type Place = string | number;
 
-/** What a responder said to one request. */
+/** The answer of a responder to one request. */
 export interface FastCgiAnswer {
   status: number;
   reason: string;
@@ -22,7 +23,7 @@ export interface FastCgiAnswer {
   headers: Map<string, string>;
   body: Buffer;
   stderr: string;
-  /** Of the END_REQUEST; undefined when the connection ended without one. */
+  /** The status in END_REQUEST; undefined when the connection ended without one. */
   protocolStatus: number | undefined;
 }
 
@@ -48,7 +49,7 @@ export function formatRequest(
   ]);
 }
 
-/** A connection whose records can be waited for. */
+/** A connection whose records can be awaited. */
 export class FastCgiClient {
   readonly socket: Socket;
   readonly #records: FastCgiRecord[] = [];
@@ -76,7 +77,10 @@ export class FastCgiClient {
     });
   }
 
-  /** The next record; undefined at the end of the connection. Throws Error when nothing comes for half a minute. */
+  /**
+   * The next record; undefined at the end of the connection. Throws Error when nothing arrives for
+   * half a minute.
+   */
   async next(): Promise<FastCgiRecord | undefined> {
     while (this.#records.length === 0 && !this.isClosed) {
       await new Promise<void>((resolve) => {
@@ -87,7 +91,7 @@ export class FastCgiClient {
     return this.#records.shift();
   }
 
-  /** Everything up to the END_REQUEST of a request. Records of others are an error. */
+  /** Everything up to the END_REQUEST of a request. Records of other requests are an error. */
   async answer(requestId: number): Promise<FastCgiAnswer> {
     const out: Buffer[] = [];
     const err: Buffer[] = [];

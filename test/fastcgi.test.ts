@@ -1,5 +1,5 @@
-// The records of FastCGI: what is put together comes apart again, however it is cut, and no bytes at all make the parser do anything but
-// give records or say that these are none.
+// FastCGI records: formatting and parsing are inverse, however the bytes are split, and for any
+// input the parser either returns records or reports that there are none.
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
@@ -34,7 +34,7 @@ const records = fc.array(
 const plain = (list: FastCgiRecord[]): unknown[] =>
   list.map((it) => [it.type, it.requestId, it.content.toString('hex')]);
 
-/** Pushes bytes in pieces whose lengths are given, again and again. */
+/** Pushes bytes in pieces of these lengths, repeatedly. */
 function pushInPieces(parser: RecordParser, bytes: Buffer, lengths: readonly number[]): FastCgiRecord[] {
   const found: FastCgiRecord[] = [];
   for (let at = 0, turn = 0; at < bytes.length; turn += 1) {
@@ -160,7 +160,7 @@ describe(`${MUTATED} mutated requests (seed ${SEED})`, () => {
   });
 });
 
-/** The records, what their contents mean, and the error that ended them. */
+/** The records, the meaning of their contents, and the error that ended them. */
 function outcome(bytes: Buffer, lengths: readonly number[]): (string | [number, number, string])[] {
   const found: (string | [number, number, string])[] = [];
   const parser = new RecordParser();

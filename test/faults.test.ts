@@ -1,4 +1,5 @@
-// npm run test:faults, on a small project: each outcome of a fault, what is selected, and that the project itself is left alone.
+// npm run test:faults on a small project: each outcome of a fault, the selection of faults, and
+// that the project itself is not changed.
 import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -12,7 +13,7 @@ import { readFiles } from './tree.ts';
 
 const RUNNER = join(import.meta.dirname, '..', 'scripts', 'faults.ts');
 
-/** Fails for what cannot be parsed, as a bundler does. */
+/** Fails for what cannot be parsed, like a bundler. */
 const BUILD = `import { readFileSync } from 'node:fs';
 import { stripTypeScriptTypes } from 'node:module';
 stripTypeScriptTypes(readFileSync('src/add.ts', 'utf8'));

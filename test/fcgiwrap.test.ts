@@ -1,5 +1,5 @@
-// nginx and fcgiwrap, both real, with the configuration that docs/guide/resident.md prints: every status arrives as the script
-// gives it, and the built client sees a refusal for what it is.
+// Real nginx and fcgiwrap with the configuration in docs/guide/resident.md: every status arrives as
+// the script sends it, and the built client recognises a refusal.
 import assert from 'node:assert/strict';
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { request } from 'node:http';
@@ -14,7 +14,10 @@ import { isNginxMissing, type Nginx, startFcgiwrap } from './nginx.ts';
 const GUIDE = readFileSync(join(import.meta.dirname, '..', 'docs', 'guide', 'resident.md'), 'utf8');
 const BLOCK = /^```nginx\n(.*?)^```$/ms.exec(GUIDE)?.[1] ?? '';
 const PATH = '/webjob/nph-webjob.cgi';
-/** A script that does not know what runs it, as those before this one: it writes a status line, and nginx drops that. */
+/**
+ * A script like earlier versions, which does not know what runs it: it writes a status line, which
+ * nginx drops.
+ */
 const OLD = '/old/nph-webjob.cgi';
 const QUERY: GetQuery = { version: 'webjob 1.4.0', system: 'any', clientId: 'client1', fileName: 'host.sh' };
 const LENGTHS: PutQuery = { ...QUERY, runType: 'snapshot', outLength: 3, errLength: 0, envLength: 0 };

@@ -1,4 +1,4 @@
-// Groups, assignments and due times in pieces.
+// Groups, assignments and due times, function by function.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -98,7 +98,8 @@ describe('a due time', () => {
     fc.assert(
       fc.property(expression, time, (words, now) => {
         const cron = words.join(' ');
-        // A star with a step limits no days, says crontab(5), and the other one differs there.
+        // According to crontab(5), a star with a step does not limit the days; the other
+        // implementation differs there.
         fc.pre(!words[2].startsWith('*/') && !words[4].startsWith('*/'));
         const other = new Cron(cron, { timezone: 'UTC', paused: true }).previousRuns(1, new Date((now + 1) * 1000))[0];
         assert.equal(lastDue({ kind: 'cron', cron }, 0, now), other && other.getTime() / 1000, `${cron} at ${now}`);
@@ -204,7 +205,7 @@ describe('an assignment', () => {
 describe('a batch script', () => {
   const folder = mkdtempSync(join(tmpdir(), 'webjob-batch-'));
   after(() => rmSync(folder, { recursive: true }));
-  /** In place of the client: writes down its words, each ended by a NUL. */
+  /** Stands for the client: writes down its arguments, each ended by a NUL. */
   const client = join(folder, 'webjob');
   const told = join(folder, 'told');
   writeFileSync(client, `#!/bin/sh\nprintf '%s\\0' "$@" >> '${told}'\nexit 3\n`, { mode: 0o755 });

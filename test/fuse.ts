@@ -1,5 +1,5 @@
-// A file system on which a file that is open cannot vanish, as on NFS, ntfs-3g and Windows: libfuse renames it to
-// `.fuse_hidden…`, and its folder stays until it is closed.
+// A file system that cannot remove open files, like NFS, ntfs-3g and Windows: libfuse renames them
+// to `.fuse_hidden…`, and the directory stays until they are closed.
 import { spawnSync } from 'node:child_process';
 import { chmodSync, existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -10,23 +10,23 @@ import { noteMount } from '../scripts/test-leftovers.ts';
 export const NO_UNION = findObstacle(mountUnion, 'unionfs-fuse');
 
 export interface Union {
-  /** Where it is mounted. */
+  /** The mount point. */
   path: string;
-  /** What lies below it on the machine's own file system, hidden files and all. */
+  /** The underlying files on the machine's own file system, including hidden ones. */
   leftBelow(): string[];
-  /** Unmounts it and removes what was below. */
+  /** Unmounts it and removes the underlying files. */
   remove(): void;
 }
 
 /** Why no fuse-overlayfs can be mounted here. */
 export const NO_OVERLAY = findObstacle(mountOverlay, 'fuse-overlayfs');
 
-/** Mounts a unionfs-fuse over a new folder. Throws Error. */
+/** Mounts a unionfs-fuse on a new directory. Throws Error. */
 export function mountUnion(): Union {
   return mount((below, path) => ['unionfs', `${below}=RW`, path]);
 }
 
-/** Mounts a fuse-overlayfs, which takes names of 251 bytes, over a new folder. Throws Error. */
+/** Mounts a fuse-overlayfs, which allows names of 251 bytes, on a new directory. Throws Error. */
 export function mountOverlay(): Union {
   return mount((below, path, root) => {
     const folders = { lowerdir: join(root, 'lower'), upperdir: below, workdir: join(root, 'work') };

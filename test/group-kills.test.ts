@@ -1,5 +1,6 @@
-// Workers that are killed with kill -9 while many upload at once, again and again: what was answered is there and recorded, and
-// what is announced is whole. Few kills in an ordinary run; WEBJOB_TEST_KILLS=2000 for a night.
+// Workers that are killed with kill -9 during many concurrent uploads: what was answered is stored
+// and recorded, and what is announced is complete. Few kills in an ordinary run;
+// WEBJOB_TEST_KILLS=2000 for a night.
 import assert from 'node:assert/strict';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -18,7 +19,7 @@ const KILLS = Number(process.env.WEBJOB_TEST_KILLS ?? 12);
 const SEED = Number(process.env.WEBJOB_TEST_SEED ?? 20040523);
 const PROCESSES = 4;
 const CLIENTS = 12;
-/** Uploads are judged and forgotten in between: a long run would not end otherwise. */
+/** Uploads are checked and forgotten in between; otherwise a long run would not end. */
 const KILLS_A_SITE = 100;
 
 /** The workers of a primary. */
@@ -27,7 +28,7 @@ function workersOf(pid: number): number[] {
   return text.split(' ').filter(Boolean).map(Number);
 }
 
-/** Undefined when the connection broke, or nobody was there. */
+/** Undefined when the connection broke, or there was no server. */
 async function send(site: Site, socket: string, upload: Upload): Promise<number | undefined> {
   const { out, err, env } = upload.streams;
   const { body } = parsePut(upload);
@@ -45,7 +46,7 @@ interface Round {
   kills: number;
 }
 
-/** Uploads from all clients until so many workers have been killed. */
+/** Uploads from all clients until this many workers have been killed. */
 async function killUnderLoad(site: Site, kills: number, random: () => number): Promise<Round> {
   const primary = await startResident(site, ['--processes', String(PROCESSES)]);
   const round: Round = { uploads: new Map(), statuses: new Map(), kills: 0 };
@@ -57,7 +58,7 @@ async function killUnderLoad(site: Site, kills: number, random: () => number): P
         const upload = makeUpload(`kill_${client}_${count}`, sizes);
         round.uploads.set(upload.name, upload);
         let status = await send(site, primary.socket, upload);
-        // As a client does that heard no answer.
+        // As a client does that received no answer.
         if (status === undefined) status = await send(site, primary.socket, upload);
         round.statuses.set(upload.name, status);
         if (status === undefined) await sleep(20);
@@ -66,7 +67,7 @@ async function killUnderLoad(site: Site, kills: number, random: () => number): P
     let answered = 0;
     while (round.kills < kills) {
       await sleep(random() * 100);
-      // Some are at work, then, and not all of them starting.
+      // Then some workers are busy, and not all of them starting.
       if (round.statuses.size === answered) continue;
       answered = round.statuses.size;
       const workers = workersOf(primary.pid);
@@ -76,7 +77,7 @@ async function killUnderLoad(site: Site, kills: number, random: () => number): P
         process.kill(victim, 'SIGKILL');
         round.kills += 1;
       } catch (error) {
-        // Killed before, and waited for in this moment.
+        // It was killed before, and has just been waited for.
         if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error;
       }
     }
@@ -89,7 +90,7 @@ async function killUnderLoad(site: Site, kills: number, random: () => number): P
   }
 }
 
-/** Returns how many stand announced, and of those how many nobody heard of. */
+/** Returns the number of announced uploads, and how many of them no client was told of. */
 function judge(site: Site, { uploads, statuses }: Round): { announced: number; unheard: number; unfinished: number } {
   const counts = { announced: 0, unheard: 0, unfinished: 0 };
   const recorded = new Map(readRecords(custodyOf(site)).map(({ name, sha256 }) => [name, sha256]));
@@ -97,9 +98,9 @@ function judge(site: Site, { uploads, statuses }: Round): { announced: number; u
     const base = join(site.incoming, `client1_${name}`);
     const isComplete = existsSync(`${base}.rdy`);
     const status = statuses.get(name);
-    // The lock of a retry that was killed while it compared may stand beside it.
+    // The lock of a retry that was killed while it compared may still be there.
     if (isComplete) assert.ok(isAnnounced(base, upload), `${name}: announced, and not what was sent`);
-    // 451: the name has the fresh lock of the upload that was killed.
+    // 451: the name has the fresh lock of the killed upload.
     assert.ok(status === undefined || status === 200 || status === 451, `${name}: ${status}`);
     if (status === 200) assert.ok(isComplete, `${name}: 200, and not announced`);
     if (!isComplete) {

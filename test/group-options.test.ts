@@ -1,5 +1,5 @@
-// A group of clients stands wherever a glob of them does: in every option of webjobctl that takes one, by the program's own list of options, so that none is
-// forgotten.
+// A group of clients can be used wherever a glob can: in every option of webjobctl that takes one,
+// found in the program's own list of options, so that none is forgotten.
 import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
 import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
@@ -38,7 +38,10 @@ before(async () => {
 });
 after(() => its.close());
 
-/** The words of each command behind its option, and what of its output tells which clients it meant. */
+/**
+ * The arguments of each command before the option's value, and how to find the clients in its
+ * output.
+ */
 const TRIES: Record<string, { words: () => string[]; told?: (lines: Record<string, unknown>[]) => unknown }> = {
   jobs: { words: () => [] },
   show: { words: () => [jobId] },
@@ -55,7 +58,7 @@ const TRIES: Record<string, { words: () => string[]; told?: (lines: Record<strin
   'assign add': { words: () => ['list.sh'], told: (lines) => lines.map(({ clients }) => clients) },
 };
 
-/** What a command says of these clients. */
+/** The output of a command for these clients. */
 async function ask(command: string, option: string, who: string): Promise<unknown> {
   const { words, told = (lines: unknown) => lines } = TRIES[command] ?? { words: () => [] };
   rmSync(join(its.site.root, OUT), { recursive: true, force: true });

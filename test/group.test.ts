@@ -1,5 +1,6 @@
-// Uploads that come to a persistent worker together (cgi/group.ts): they share what they wait for, and nothing else. In this
-// process, the core itself driven side by side; the order of system calls, failing calls and full disks by a real worker.
+// Concurrent uploads in a persistent worker (cgi/group.ts): they share waiting, and nothing else.
+// The core runs in this process; a real worker is used for the order of system calls, failing calls
+// and full disks.
 import assert from 'node:assert/strict';
 import {
   closeSync,
@@ -32,11 +33,11 @@ import { readFiles, readLog } from './tree.ts';
 
 const SEED = Number(process.env.WEBJOB_TEST_SEED ?? 20040523);
 const RUNS = Number(process.env.WEBJOB_TEST_RUNS ?? 1);
-/** Batches of each kind of site, and requests in each. */
+/** Batches for each kind of site, and requests in each. */
 const BATCHES = 5 * RUNS;
 const REQUESTS = 14;
 const CLIENTS = 8;
-/** Linux has it on every architecture; Node does not name it. */
+/** Linux has this flag on every architecture, but Node does not name it. */
 const O_PATH = 0o10000000;
 
 const OVERWRITE = { OverwriteExistingFiles: 'Y' };
@@ -44,7 +45,7 @@ const KINDS: Record<string, Record<string, string>> = {
   'the first upload of a name stays': {},
   'differing uploads are kept': { ...OVERWRITE, KeepDifferingUploads: 'Y' },
   'uploads are replaced': { ...OVERWRITE, KeepDifferingUploads: 'N' },
-  // Two clients meet at one name, so that some wait for a name and some for a client.
+  // Two clients share a name, so that some wait for a name and some for a client.
   'a client has limits of a day': {
     ...{ ...OVERWRITE, KeepDifferingUploads: 'Y', PutNameFormat: '%cmd' },
     ...{ MaxUploadsPerDay: '9', MaxBytesPerDay: '90' },
@@ -61,13 +62,13 @@ interface Request {
   body: Buffer;
 }
 
-/** A PUT of one of few names, so that many meet. */
+/** A PUT of one of few names, so that many collide. */
 function drawRequest(site: Site, random: () => number): Request {
   const choose = <Item>(...items: Item[]): Item => items[Math.floor(random() * items.length)] as Item;
   const client = choose('client1', 'client1', 'client_2');
   const lengths = [choose(4, 4, 5, 40), choose(0, 3), choose(0, 2)];
   const sum = lengths.reduce((one, other) => one + other, 0);
-  // Some bodies break off, some are not as long as was said.
+  // Some bodies break off, some have another length than announced.
   const sent = random() < 0.08 ? Math.floor(sum / 2) : sum;
   const announced = random() < 0.05 ? sum + 1 : sum;
   const [out, err, env] = lengths;
@@ -94,10 +95,10 @@ function bodyOf(bytes: Buffer) {
   };
 }
 
-/** What an answer is told by, wherever it came from. */
+/** The identity of an answer, wherever it came from. */
 const statusOf = ({ status }: { status: number }): number => status;
 
-/** What stands of a site, without what differs from one moment to the next. */
+/** The state of a site, without anything that depends on time. */
 function describeSite(site: Site) {
   const isKept = existsSync(custodyOf(site));
   const days = readdirSync(join(site.base, 'limits'), { recursive: true, encoding: 'utf8' })
@@ -178,7 +179,7 @@ it('an upload with a PutHook runs to its end at once: no other is held up in the
 it('names in one folder are put on disk by the descriptor that was opened first', async () => {
   const site = makeSite();
   const first = openSync(site.incoming, 'r');
-  // It can be looked at and not be synced.
+  // It can be read but not synced.
   const later = openSync(site.incoming, O_PATH);
   try {
     const group = createGroup({ appendCustodyOf, runAlone });
@@ -226,7 +227,7 @@ it('a custody record that cannot be written fails all who wait for it, and the n
   }
 });
 
-/** A worker at a site of its own, with a program around it. */
+/** A worker at a site of its own, started by another program. */
 async function serve<Result>(
   wrapper: (site: Site) => readonly string[],
   work: (site: Site, worker: Resident) => Promise<Result>,
@@ -239,7 +240,7 @@ async function serve<Result>(
     try {
       return await work(site, worker);
     } finally {
-      // A wrapper may not hand on the signal.
+      // A wrapper may not pass the signal on.
       process.kill(pidOf(worker), 'SIGTERM');
       await worker.ended;
     }
@@ -248,7 +249,7 @@ async function serve<Result>(
   }
 }
 
-/** Of the worker itself, behind its wrapper. */
+/** The worker itself, started by its wrapper. */
 function pidOf({ pid }: Resident): number {
   const [child] = readFileSync(`/proc/${pid}/task/${pid}/children`, 'latin1').split(' ').filter(Boolean);
   return child === undefined ? pid : Number(child);
@@ -256,7 +257,9 @@ function pidOf({ pid }: Resident): number {
 
 const bytesOf = (job: string, size: number): Buffer => Buffer.alloc(size, `${job}.`);
 
-/** So many clients, each with some uploads one after the other; resolves with the status of each job. */
+/**
+ * Concurrent clients that send uploads one after the other; resolves with the status of each job.
+ */
 async function upload(
   site: Site,
   { socket }: Resident,
@@ -276,7 +279,9 @@ async function upload(
   return statuses;
 }
 
-/** 200 is said exactly of what stands announced and whole, and whatever is announced is recorded. */
+/**
+ * Exactly the uploads with a 200 are announced and complete, and everything announced is recorded.
+ */
 function assertHonest(site: Site, incoming: string, statuses: Map<string, number>, size = 2000): void {
   const recorded = new Set(readRecords(custodyOf(site)).map(({ name }) => name));
   for (const [job, status] of statuses) {
@@ -290,12 +295,12 @@ function assertHonest(site: Site, incoming: string, statuses: Map<string, number
 
 interface TracedCall {
   text: string;
-  /** Lines of the trace on which it began and ended. */
+  /** The lines of the trace on which it began and ended. */
   begun: number;
   ended: number;
 }
 
-/** What was called, with the moments of both ends: calls of several threads overlap. */
+/** The calls with the times of both ends, because calls of several threads overlap. */
 function readCalls(file: string): TracedCall[] {
   const open = new Map<string, TracedCall>();
   const calls: TracedCall[] = [];
@@ -477,7 +482,7 @@ describe('a disk that is full in the middle of a batch', { skip: findMountObstac
       () => [],
       async (site, worker) => {
         try {
-          // Room for one page: some five records.
+          // Space for one page: some five records.
           truncateSync(join(small, 'filling'), statSync(join(small, 'filling')).size - 4096);
           const statuses = await upload(site, worker);
           const [stored = 0, refused = 0] = counts(statuses);

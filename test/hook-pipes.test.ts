@@ -1,5 +1,6 @@
-// What a hook prints is what a pipe would have carried, however it opens its stdout and stderr, whichever shell /bin/sh is; and it is served
-// whole, with a signature of its own or none, or not at all.
+// The output of a hook arrives as through a pipe, however the hook opens its stdout and stderr,
+// with every shell as /bin/sh; and it is served completely, with its own signature or none, or not
+// at all.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { mkdirSync, readdirSync, realpathSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
@@ -14,7 +15,7 @@ import { findWebUser, readFiles } from './tree.ts';
 import { formatHead, type Put } from './wire-request.ts';
 
 const PROGRAM = '#!/bin/sh\nhostname\n';
-/** Longer than a pipe holds. */
+/** More than a pipe holds. */
 const LONG = 'yes 0123456789abcde | head -c 1600000';
 
 let site: Site;
@@ -37,7 +38,7 @@ function useGetHook(command: string, more: Record<string, string> = {}): void {
   configure(site, { GetHookEnable: 'Y', GetHookCommandLine: command, ...more });
 }
 
-/** Every shell that /bin/sh can be here, with the words that make it so for one process. */
+/** Every shell that /bin/sh can be here, with the command that makes it so for one process. */
 const SHELLS = ['dash', 'busybox', 'bash'].flatMap((name) => {
   const { stdout } = spawnSync('sh', ['-c', `command -v ${name}`], { encoding: 'utf8' });
   return stdout === '' ? [] : [{ name, path: realpathSync(stdout.trim()) }];
@@ -91,7 +92,7 @@ for (const { name, path } of SHELLS) {
     for (const [command, stdout] of OUTPUTS)
       it(`serves what a pipe would have carried: ${command}`, async () => {
         useGetHook(command);
-        // What it left behind is not waited for: that would be longer than the time limit.
+        // Its background processes are not waited for, which would take longer than the time limit.
         const { status, body } = await ask('GET', {}, shell);
         assert.equal(status, 200);
         assert.equal(body.toString('latin1'), stdout);

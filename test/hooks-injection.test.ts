@@ -1,5 +1,6 @@
-// Values that try to break out of a command line or of the name of an upload: from every place a token takes its value from, in every kind
-// of command, in every kind of quotes. What a command is given is compared with the contract's encoding, computed here once more.
+// Values that try to break out of a command line or of the name of an upload: from every source of
+// a token, in every kind of command, in every kind of quotes. The arguments of a command are
+// compared with the encoding of docs/protocol.md, which is computed here independently.
 import assert from 'node:assert/strict';
 import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -12,7 +13,7 @@ import { part } from './thorough.ts';
 
 const PRINTABLE = Array.from({ length: 94 }, (_, index) => String.fromCharCode(0x21 + index)).join('');
 
-/** Commands that make a file in `folder` wherever a shell takes them for such; none has a blank. */
+/** Commands that create a file in `folder` if a shell executes them; none has a space. */
 function attacks(folder: string): string[] {
   const touch = `>${folder}/canary`;
   return [
@@ -64,7 +65,7 @@ const HARMLESS_ODD = [
   '%jid',
 ];
 
-/** The encoding of section 4 of the contract, for the bytes of printable text. */
+/** The encoding of docs/protocol.md, section 4, for the bytes of printable text. */
 function encode(value: string, isCommand: boolean): string {
   const encoded = Array.from(value, (c) =>
     /[A-Za-z0-9]/.test(c) || '_.:+-'.includes(c) ? c : `%${Buffer.from(c, 'latin1').toString('hex')}`,
@@ -73,7 +74,7 @@ function encode(value: string, isCommand: boolean): string {
   return isCommand && encoded.startsWith('-') ? `%2d${encoded.slice(1)}` : encoded;
 }
 
-/** The words that a command line of TOKEN_WORDS gives to its command. */
+/** The arguments that a command line of TOKEN_WORDS passes to its command. */
 function expectWords(values: Record<string, string>): string[] {
   const { cid = '', cmd = '', jid = '', ip = '' } = values;
   const once = [cid, cmd, jid, ip].map((value) => encode(value, true));
@@ -81,12 +82,15 @@ function expectWords(values: Record<string, string>): string[] {
   return [...once, ...once, ...once, `a${id}b`, `${id}${id}`, id];
 }
 
-/** Every token bare, in double and in single quotes; beside other text; as what another command prints. */
+/**
+ * Every token bare, in double and in single quotes, beside other text, and as the output of another
+ * command.
+ */
 const TOKEN_WORDS = `%cid %cmd %jid %ip "%cid" "%cmd" "%jid" "%ip" '%cid' '%cmd' '%jid' '%ip' a%jid"b" %jid%jid "$(echo %jid)"`;
 
 const WRITE_WORDS = '#!/bin/sh\nfile=$1; shift\nprintf "%s\\n" "$@" > "$file.next"; mv "$file.next" "$file"\n';
 
-/** All four commands, each of which writes down the words it was given. */
+/** All four commands, each of which writes its arguments down. */
 function commandSettings(script: string, folder: string): Record<string, string> {
   const entries = ['GetHook', 'PutHook', 'GetTrigger', 'PutTrigger'].flatMap((name) => [
     [`${name}Enable`, 'Y'],
@@ -106,7 +110,7 @@ for (const mpm of part(['event', 'prefork'] as const, 1)) {
     beforeEach(its.reset);
     const script = its.script('words.sh', WRITE_WORDS);
 
-    /** Uploads under a job id and checks what became of it. */
+    /** Uploads under a job id and checks the results. */
     async function attack(jobId: string, clientId = 'client1', fileName = 'host.sh'): Promise<void> {
       its.configure({ ...commandSettings(script, its.scratch), PutNameFormat: 'f/x%jid', RequireMatch: 'N' });
       const { status } = await its.put({ clientId, fileName, jobId, out: 'o' });
@@ -129,7 +133,8 @@ for (const mpm of part(['event', 'prefork'] as const, 1)) {
       }
     });
 
-    // One of them under each MPM is enough to see that httpd changes nothing; the worker below takes them all.
+    // One of them under each MPM is enough to see that httpd changes nothing; the worker below gets
+    // them all.
     it('run nothing when they are commands', async () => {
       for (const jobId of attacks(its.scratch).filter((_, index) => index % 5 === 0)) {
         its.reset();
@@ -166,7 +171,7 @@ describe('values in command lines, whatever the variables are', () => {
 
   async function ask(method: 'GET' | 'PUT', jobId: string, environment: [string, string][]): Promise<number> {
     const raw = Buffer.from(`${formatHead(method, { jobId, out: method === 'PUT' ? 'o' : '' })}o`, 'latin1');
-    // As a process of its own it is asked under each MPM; here what counts is how the command line is made.
+    // As a process of its own it is tested under each MPM; here only the command line matters.
     return (await askWorker(raw, settingsFile, environment)).status;
   }
 
@@ -178,7 +183,7 @@ describe('values in command lines, whatever the variables are', () => {
       mkdirSync(folder);
       giveAway(folder);
       configure(site, { ...commandSettings(script, folder), RequireMatch: 'N', PutNameFormat: '%pid/%ip/%jid.' });
-      // A job id of control characters is refused, so there the address alone is hostile.
+      // A job id with control characters is refused, so only the address is hostile there.
       const jobId = /^[\x21-\x7e]+$/.test(value) ? value : 'a';
       const environment: [string, string][] = [
         ['REMOTE_ADDR', `x${value}`],

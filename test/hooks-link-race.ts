@@ -1,14 +1,17 @@
-// A race for a link: one process swaps it between two targets while another looks at what lies there.
+// A race for a link: one process swaps it between two targets while another looks at it.
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { rmSync, symlinkSync } from 'node:fs';
 import { join } from 'node:path';
 
 const MIN_LOOKS = 2_000;
-/** Long enough for a loaded machine: the race ends as soon as both sides have been seen. */
+/** Long enough for a busy machine: the race ends as soon as both sides have been seen. */
 const RACE_LIMIT_MS = 10_000;
 
-/** Looks while another process swaps the link between its targets, until each of `wanted` was seen. How often what was seen. */
+/**
+ * Looks while another process swaps the link between its targets, until each of `wanted` was seen.
+ * Counts what was seen.
+ */
 export async function raceLink(
   link: string,
   targets: readonly [string, string],
@@ -33,7 +36,10 @@ export async function raceLink(
   return seen;
 }
 
-/** Starts to swap a link, which from now on always leads to one of its targets; resolves when it does. */
+/**
+ * Starts swapping a link, which from then on always leads to one of its targets; resolves when it
+ * does.
+ */
 export async function startSwapper(link: string, targets: readonly [string, string]): Promise<ChildProcess> {
   rmSync(link, { force: true });
   symlinkSync(targets[0], link);

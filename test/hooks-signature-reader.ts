@@ -1,5 +1,5 @@
-// A process that looks for signatures, so that its words about bad ones can be thrown away: hooks-signature-reader.ts <root>. Reads a JSON
-// list of paths, prints the list of what it found.
+// A process that looks for signatures, so that its messages about invalid ones can be discarded:
+// hooks-signature-reader.ts <root>. Reads a JSON list of paths, prints the list of results.
 import { readFileSync } from 'node:fs';
 import { findSignature } from '../cgi/signature.ts';
 

@@ -1,5 +1,5 @@
-// A site under httpd for the controls that run commands or write logs of their own: clients that ask, scripts to be run, what the logs
-// say, and which of the scripts' processes are left.
+// A site under httpd for the settings that run commands or write their own logs: clients, scripts
+// to run, the contents of the logs, and the processes of scripts that are left.
 import { chmodSync, chownSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type CommandLogLine, parseCommandLogLine } from 'webjob-protocol';
@@ -17,20 +17,20 @@ export interface CommandSite {
   site: Site;
   server: Server;
   spool: string;
-  /** A folder of the web user, for files that scripts make. */
+  /** A directory of the web user, for files that scripts make. */
   scratch: string;
   configure(settings: Record<string, string>, more?: string): void;
   get(ask?: Ask): Promise<StrictAnswer>;
   put(ask?: Put): Promise<StrictAnswer>;
-  /** Writes a program to be run and returns its path, which no other site's scripts have. */
+  /** Writes a program and returns its path, which differs from that of all other sites. */
   script(name: string, text: string): string;
-  /** The lines of one of the logs of hooks and triggers. Throws for a line that is none. */
+  /** The lines of the log of hooks or triggers. Throws for a malformed one. */
   commandLines(log: 'hook' | 'trigger'): CommandLogLine[];
-  /** Process ids of everything that has a path of this site's scripts in its command line. */
+  /** The ids of all processes with a path of this site's scripts in their command lines. */
   running(): number[];
   /** Waits until none is left. */
   settled(): Promise<void>;
-  /** Empties the locker, the scratch folder and every log; ends every script that is left. */
+  /** Empties the locker, the scratch directory and every log; ends every script that is left. */
   reset(): void;
   errors(): string;
   close(): Promise<void>;
@@ -48,7 +48,7 @@ const LOGS = [
   'nph-webjob-custody.server_1.jsonl',
 ];
 
-/** Makes the folders and logs that belong to the web user, and what a web user's script may be asked to run. */
+/** Makes the directories and logs of the web user, and programs for that user's scripts. */
 export function prepareSite(site: Site): { spool: string; scratch: string; scripts: string } {
   const [spool, scratch, scripts] = [join(site.base, 'spool'), join(site.root, 'scratch'), join(site.root, 'scripts')];
   for (const folder of [spool, scratch, scripts]) mkdirSync(folder, { recursive: true, mode: 0o755 });
@@ -57,15 +57,15 @@ export function prepareSite(site: Site): { spool: string; scratch: string; scrip
   return { spool, scratch, scripts };
 }
 
-/** Gives a file to the user that scripts run as. */
+/** Gives a file to the user that runs scripts. */
 export function giveAway(path: string): void {
   const user = findWebUser();
   if (user) chownSync(path, user.uid, user.gid);
 }
 
 /**
- * Without a server of a kind it is served by CGI under event. A persistent worker is for tests of what a setting does, which is the same
- * in every way of serving, and costs no start of a Node for each request.
+ * By default served by CGI under event. A persistent worker is for tests of what a setting does,
+ * which is the same in every configuration, and saves the start of Node for each request.
  */
 export async function startCommandSite(options: Partial<HttpdOptions> | 'worker' = {}): Promise<CommandSite> {
   const site = makeSite({ resident: options === 'worker' });
@@ -121,7 +121,10 @@ export async function startCommandSite(options: Partial<HttpdOptions> | 'worker'
   };
 }
 
-/** httpd before a worker whose stderr is a file: what it says of a request is there before the answer. */
+/**
+ * httpd in front of a worker whose stderr is a file: its messages about a request are there before
+ * the answer.
+ */
 async function startBehindWorker(site: Site, log: string): Promise<{ server: Server; worker: Resident }> {
   const worker = await startResident(site, [], '', ['/bin/sh', '-c', `exec "$0" "$@" 2>> '${log}'`]);
   const { before, after } = linesOfWay('mod_proxy_fcgi', site, join(site.root, 'httpd-event'));
@@ -141,14 +144,14 @@ async function startBehindWorker(site: Site, log: string): Promise<{ server: Ser
   }
 }
 
-/** Lines of a log. Throws when the last one is not ended. */
+/** Lines of a log. Throws when the last one is incomplete. */
 export function readLines(path: string): string[] {
   const lines = existsSync(path) ? readFileSync(path, 'latin1').split('\n') : [''];
   if (lines.pop() !== '') throw new Error(`the last line of ${path} has no newline`);
   return lines;
 }
 
-/** Process ids of everything with this text in its command line, but for what has ended and was not waited for. */
+/** The ids of all processes with this text in their command lines, except zombies. */
 export function findProcesses(text: string): number[] {
   return readdirSync('/proc')
     .filter((name) => /^\d+$/.test(name))

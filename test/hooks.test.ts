@@ -1,5 +1,6 @@
-// Hooks under httpd: what a hook sees of the world, that its payload arrives to the byte, that it keeps its limits whatever it does, and
-// that nothing of it is left: no process, no spool file, no announced upload, no line of the log that it wrote by itself.
+// Hooks under httpd: their environment, that the payload arrives byte for byte, that limits hold
+// whatever a hook does, and that nothing of it is left: no process, no spool file, no announced
+// upload, no log line that it wrote by itself.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { readdirSync, readFileSync, statSync } from 'node:fs';
@@ -11,7 +12,7 @@ import { type CommandSite, findProcesses, formatHead, readLines, startCommandSit
 import { part } from './thorough.ts';
 import { readFiles } from './tree.ts';
 
-/** Tells what a command is given, one fact a line. */
+/** Prints the facts of a command's environment, one a line. */
 const TELL_WORLD = `#!/bin/sh
 tr '\\0' '\\n' < /proc/$PPID/environ
 pwd
@@ -22,7 +23,10 @@ grep -e SigIgn -e SigBlk /proc/self/status
 ls -l /proc/self/fd
 `;
 
-/** The descriptors that whoever started the tests leaves open to every process: httpd does not add to them. */
+/**
+ * The descriptors that every process inherits from whatever started the tests; httpd must not add
+ * to them.
+ */
 function strayDescriptors(): Set<string> {
   const { stdout } = spawnSync('/bin/ls', ['/proc/self/fd'], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] });
   return new Set(
@@ -33,7 +37,7 @@ function strayDescriptors(): Set<string> {
   );
 }
 
-/** Checks what TELL_WORLD said; stdout and stderr are given as patterns. */
+/** Checks the output of TELL_WORLD; stdout and stderr are given as patterns. */
 function checkWorld(told: string[], stdout: RegExp, stderr: RegExp): void {
   const stray = strayDescriptors();
   const lines = told
@@ -61,14 +65,16 @@ function checkWorld(told: string[], stdout: RegExp, stderr: RegExp): void {
   assert.match(descriptors[3] ?? '', /^fd 3 \/proc\/\d+\/fd$/);
 }
 
-/** What the files of the one upload there is hold, by extension. */
+/** The contents of the only upload's files, by extension. */
 function readGroup(its: CommandSite): Record<string, string> {
   return Object.fromEntries(
     [...readFiles(its.site.incoming)].map(([name, text]) => [name.replace(/^.*?\./, ''), text]),
   );
 }
 
-/** Commands that try to leave something running; `$SLEEP` stands for a sleep that the test can find. */
+/**
+ * Commands that try to leave something running; `$SLEEP` stands for a sleep that the test can find.
+ */
 const LEFTOVERS: [name: string, text: string][] = [
   ['a child in the background', '$SLEEP 1000 &'],
   ['a child whose parent has ended', '( ( $SLEEP 1000 & ) & )'],
@@ -183,7 +189,7 @@ describe('hooks', { concurrency: true }, () => {
 
       it('stops a flood of output where the disk would feel it', async () => {
         const seen = join(its.scratch, 'size');
-        // A command that will not be ended by the signal of the limit, and tries again.
+        // A command that ignores the limit's signal, and tries again.
         useGetHook(
           `trap '' XFSZ PIPE\nyes; yes; find /proc/[0-9]*/fd -lname '${its.spool}/hook-*' -exec stat -L -c %s {} + 2>/dev/null | sort -n > ${seen}; exit 0`,
           { GetHookOutputLimit: '1000000' },
@@ -205,7 +211,7 @@ describe('hooks', { concurrency: true }, () => {
         const lines = its.commandLines('hook');
         const kept = lines.filter(({ event }) => event === 'out' || event === 'err');
         const bytes = kept.reduce((sum, { message }) => sum + message.length + 1, 0);
-        // From each hook its limit, and what a pipe still held.
+        // The output of each hook up to its limit, and what the pipe still held.
         assert.ok(bytes > 2 * 65_000 && bytes <= 4 * 65_536, `${bytes} bytes were kept`);
         const ends = lines.filter((one) => !kept.includes(one)).map(({ name, message }) => `${name} ${message}`);
         assert.deepEqual(ends, ['GetHook said more than 65536 bytes', 'PutHook said more than 65536 bytes']);
@@ -268,7 +274,7 @@ describe('hooks', { concurrency: true }, () => {
         ['cannot be found', '/nonexistent/command', '127'],
       ] as const) {
         it(`keeps the streams and announces nothing when a PutHook ${how}`, async () => {
-          // The shell that is looked at must not give its place to the script.
+          // The shell that is inspected must not be replaced by the script.
           usePutHook(text, {}, '|| exit $?');
           const { status, reason } = await its.put(upload);
           assert.deepEqual([status, reason], [551, 'Hook Failed']);
@@ -295,7 +301,7 @@ describe('hooks', { concurrency: true }, () => {
         assert.deepEqual(readGroup(its), { out: 'bad', err: 'error', env: 'env\n' });
         assert.equal(await put('good 2'), 200);
         assert.deepEqual(readGroup(its), { out: 'good 2', err: 'error', env: 'env\n', rdy: 'Jid=a\n' });
-        // While a hook looks on, the group has its final names, and is locked in place of announced.
+        // While a hook runs, the upload has its final names, and is locked instead of announced.
         assert.equal(await put('good 3'), 200);
         assert.equal(readFileSync(join(its.scratch, 'list'), 'utf8'), 'a.env\na.err\na.lck\na.out\n');
       });
@@ -325,7 +331,7 @@ describe('hooks', { concurrency: true }, () => {
   }
 });
 
-/** Sends a request, leaves when its hook runs, and waits until nothing of it does. */
+/** Sends a request, leaves when its hook runs, and waits until nothing of it runs. */
 async function leaveDuring(its: CommandSite, request: string): Promise<void> {
   const socket = connect(its.server.port, '127.0.0.1').on('error', () => {});
   socket.write(request);

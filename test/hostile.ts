@@ -1,16 +1,17 @@
-// Hostile requests, made systematically: every bad name in every encoding in every place, and job ids, users, methods and lengths that
-// try to leave their folder or their line. Data only: what becomes of them is for traversal.test.ts to say.
+// Hostile requests, made systematically: every bad name in every encoding in every place, and job
+// ids, users, methods and lengths that try to leave their directory or their line. Data only;
+// traversal.test.ts checks the results.
 import { encodeEverything } from './arbitraries.ts';
 
 export interface HostileRequest {
   name: string;
-  /** Which of FORMATS it meets. */
+  /** Which of FORMATS it affects. */
   format: number;
   /** CGI variables. */
   env: Record<string, string | undefined>;
 }
 
-/** What names an upload when these requests are sent. */
+/** What uploads are named after when these requests are sent. */
 export const FORMATS = [
   '%cid_%Y%m%d%H%M%S_%pid_%cmd',
   '%cid/%cmd',
@@ -21,16 +22,16 @@ export const FORMATS = [
   '%cmd/%jid.',
 ];
 
-/** The body of every PUT: three bytes of output, none of errors, four of the record. */
+/** The body of every PUT: three bytes of stdout, none of stderr, four of the run record. */
 export const BODY = 'outenv\n';
 
-/** A name in the folder of client1 that is a link to a secret. */
+/** A name in the directory of client1 that is a link to a secret. */
 export const LINK_OUT = 'link-out.sh';
 
 const FORGED_LINE = '2004-05-23 16:32:06 forged client1 192.168.1.120 GET client1 host.sh 0 19 0 200 -- Success';
 const LINE_BREAKS = ['\n', '\r\n', '\r', '\u2028', '\x85', '\v', '%0a', '%0d%0a'];
 
-/** Names that mean something else to a file system, a shell, a terminal or a reader of the log. */
+/** Names with a special meaning for a file system, a shell, a terminal or a reader of the log. */
 function badNames(secretPath: string): string[] {
   return [
     ...Array.from({ length: 9 }, (_, depth) => `${'../'.repeat(depth + 1)}secret.sh`),
@@ -177,7 +178,7 @@ function request(name: string, env: HostileRequest['env'], format = 0): HostileR
   return { name, format, env: { ...usual, ...env } };
 }
 
-/** All of them; `secretPath` is the absolute path of a file that nobody may get. */
+/** All of them; `secretPath` is the absolute path of a file that no client may get. */
 export function makeHostileRequests(secretPath: string): HostileRequest[] {
   return [...hostileQueries(secretPath), ...hostileJobIds(secretPath), ...misshapenQueries(), ...hostileVariables()];
 }
@@ -221,7 +222,7 @@ function misshapenQueries(): HostileRequest[] {
   ]);
 }
 
-/** What a web server hands on as it came. */
+/** Passed on by a web server unchanged. */
 function hostileVariables(): HostileRequest[] {
   const values = [
     ...LINE_BREAKS.map((end) => `x${end}${FORGED_LINE}`),

@@ -1,5 +1,6 @@
-// hosts.access: which addresses a list lets in, compared with a computation of its own; which lines are none, and that the error names
-// them; and that under httpd the address is the connection's, whatever a client says of itself.
+// hosts.access: the addresses that a list allows, compared with an independent computation;
+// malformed lines, which the error must name; and that under httpd the address is the connection's,
+// whatever a client says.
 import assert from 'node:assert/strict';
 import { mkdirSync, mkdtempSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
 import { isIP } from 'node:net';
@@ -12,7 +13,7 @@ import { isListed as isInList, parseHostList, readHostList } from '../cgi/hosts.
 import { hostileText } from './arbitraries.ts';
 import { readLines, startCommandSite } from './hooks-site.ts';
 
-/** An address as a number of 128 bits; those of IPv4 are where RFC 4291, section 2.5.5.2, puts them. */
+/** An address as a number of 128 bits; IPv4 is mapped as in RFC 4291, section 2.5.5.2. */
 interface Address {
   value: bigint;
   isV4: boolean;
@@ -25,7 +26,7 @@ function formatV4(value: bigint): string {
   return [24n, 16n, 8n, 0n].map((shift) => (value >> shift) & 0xffn).join('.');
 }
 
-/** Eight groups, or with `::` for the zeros at `from` to `to`. */
+/** Eight groups, or `::` for the zeros at `from` to `to`. */
 function formatV6(value: bigint, from: number, to: number, isUpper: boolean): string {
   const groups = Array.from({ length: 8 }, (_, index) => ((value >> BigInt(112 - 16 * index)) & 0xffffn).toString(16));
   const cut = groups.slice(from, to);
@@ -55,7 +56,7 @@ function spell({ value, isV4 }: Address, how: { from: number; length: number; is
     : formatV6(value, how.from, Math.min(8, how.from + how.length), how.isUpper);
 }
 
-/** A network, and an address that is often near its edge: the same but for one bit. */
+/** A network, and an address that is often near its edge: equal except for one bit. */
 const trial = fc
   .record({
     network: address,
@@ -74,7 +75,10 @@ const trial = fc
     return { line: `${spell(network, how)}/${length}`, peer: spell(peer, whose), isInside };
   });
 
-/** The answer of a CGI process, which looks for one client, and of a persistent worker, which keeps the list of all. Throws as both must. */
+/**
+ * The answer of a CGI process, which looks for one client, and of a persistent worker, which caches
+ * the whole list. Throws when both must.
+ */
 function isListed(text: string, clientId: string, peer: string): boolean {
   const answers = [clientId, undefined].map((only) => {
     try {
@@ -89,7 +93,7 @@ function isListed(text: string, clientId: string, peer: string): boolean {
   return answers[0] === true;
 }
 
-/** A line of another client for each of so many, of all kinds. */
+/** Lines of this many other clients, of all kinds. */
 const manyLines = (count: number): string =>
   Array.from({ length: count }, (_, index) => {
     const network = index % 3 === 0 ? `2001:db8:${(index & 0xffff).toString(16)}::/48` : `10.0.${index & 255}.0/24`;

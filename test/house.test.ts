@@ -1,5 +1,6 @@
-// The house stands as docs/architecture.md has it: the import rules of biome.json are those of the page and of the code, the built programs are what a request
-// can afford, the list of rooms is true, and no package says which registry it came from.
+// The layout agrees with docs/architecture.md: the import rules of biome.json are those of the page
+// and of the code, the built programs are as fast as a request requires, the list of directories is
+// correct, and no package names its registry.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
@@ -14,7 +15,10 @@ import { findWebUser } from './tree.ts';
 const root = join(import.meta.dirname, '..');
 const read = (path: string): string => readFileSync(join(root, path), 'utf8');
 
-/** Folders of code but for tests, and what the page says that they import: folders, files of cgi/, and packages. */
+/**
+ * Directories of code except tests, with the imports that the page lists: directories, files of
+ * cgi/, and packages.
+ */
 function listedImports(): Map<string, Set<string>> {
   const block = /^## Import rules\n.*?^```\n(.*?)^```$/ms.exec(read('docs/architecture.md'))?.[1] ?? '';
   const rows = block.replace(/,\n +/g, ', ').trim().split('\n');
@@ -26,7 +30,7 @@ function listedImports(): Map<string, Set<string>> {
   );
 }
 
-/** The packages of this repository, by the folders they are in. */
+/** The packages of this repository, by their directories. */
 const PACKAGES: Record<string, string> = {
   'cgi/locker': 'webjob-locker',
   'cgi/protocol': 'webjob-protocol',
@@ -55,7 +59,10 @@ function importsOf(text: string): string[] {
   return [...text.matchAll(pattern)].map(([, whole, lazy]) => whole ?? lazy ?? '');
 }
 
-/** A folder, a file of cgi/ that is imported elsewhere, or a package; undefined for a module of Node. */
+/**
+ * A directory, a file of cgi/ that is imported elsewhere, or a package; undefined for a module of
+ * Node.
+ */
 function placeOf(folder: string, name: string): string | undefined {
   if (name.startsWith('node:')) return undefined;
   const [first] = name.split('/');
@@ -67,7 +74,7 @@ function placeOf(folder: string, name: string): string | undefined {
 const names = (imports: ReadonlyMap<string, ReadonlySet<string>>): Record<string, string[]> =>
   Object.fromEntries([...imports].map(([folder, set]): [string, string[]] => [folder, [...set].sort()]).sort());
 
-/** What biome reports, as far as it matters here. */
+/** The parts of biome's report that matter here. */
 interface Diagnostic {
   category: string;
   message: string;
@@ -174,7 +181,7 @@ describe('a subcommand of webjobctl', () => {
   });
 });
 
-/** A real request under a preload that notes what the script loads and touches. */
+/** A real request with a preload that notes what the script loads and touches. */
 const PRELOAD = `'use strict';
 const Module = require('node:module');
 const { writeFileSync } = require('node:fs');
@@ -226,7 +233,7 @@ describe('dist/nph-webjob.cgi', () => {
   for (const [method, target, body, custody, dearOnes] of [
     ['GET', query, '', 'Y', []],
     ['PUT', put, 'ab', 'N', []],
-    // The one brings the other.
+    // The one loads the other.
     ['PUT', put, 'ab', 'Y', ['crypto', 'stream']],
   ] as const) {
     it(`loads and touches on a ${method} with EnableCustody=${custody} only what it needs`, async () => {
@@ -270,7 +277,9 @@ describe('dist/webjob', () => {
   });
 });
 
-/** No module of its own beside it: only what is built into Node, by its full name where the program is ours. */
+/**
+ * No module beside it: only Node's built-in ones, by their full names where the program is ours.
+ */
 function assertSelfContained(text: string): void {
   assert.doesNotMatch(text, /^(?:import|export)\b/m);
   const required = [...text.matchAll(/\b(?:require|import)\(["']([^"']+)["']\)/g)].map(([, name = '']) => name);
@@ -282,7 +291,10 @@ function assertSelfContained(text: string): void {
 }
 
 describe('the list of rooms in docs/architecture.md', () => {
-  /** `cgi/`, `cgi/main.ts`, `cgi/locker/`, ... as the block lists them; several names in a line stand two blanks apart. */
+  /**
+   * `cgi/`, `cgi/main.ts`, `cgi/locker/`, ... as the block lists them; several names on a line are
+   * separated by two spaces.
+   */
   function listedRooms(): string[] {
     const block = /^## Rooms\n+```\n(.*?)^```$/ms.exec(read('docs/architecture.md'))?.[1] ?? '';
     let room = '';

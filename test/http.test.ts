@@ -1,5 +1,5 @@
-// What the script answers is the same whichever HTTP a client speaks: curl with HTTP/2 over TLS, 1.1 and 1.0, on connections that it
-// would like to keep, and with `Expect: 100-continue`.
+// The answers of the script are the same for every version of HTTP: curl with HTTP/2 over TLS, 1.1
+// and 1.0, on connections that it would like to keep, and with `Expect: 100-continue`.
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
@@ -20,7 +20,7 @@ after(() => {
   rmSync(folder, { recursive: true });
 });
 
-/** Binary, and every byte value in it. */
+/** Binary, with every byte value. */
 const PROGRAM = Buffer.concat([Buffer.from(Array.from({ length: 256 }, (_, i) => i)), randomBytes(2 * MEGABYTE)]);
 const STREAMS = { out: randomBytes(2 * MEGABYTE - 77), err: randomBytes(70), env: Buffer.from('Key=\r\n\0') };
 const BODY = join(folder, 'body');
@@ -31,7 +31,10 @@ writeFileSync(EMPTY, '');
 const GET_HEADERS = ['--header', 'Content-Length: 0'];
 const USER = ['--user', 'client1:foo'];
 
-/** The words that make curl speak it, and what it then calls the answer. curl offers 1.0 by ALPN and does not bear what httpd says to that. */
+/**
+ * The options for curl, and the version it then reports. curl offers 1.0 by ALPN and does not
+ * accept httpd's answer to that.
+ */
 const PROTOCOLS = [
   { name: 'HTTP/2 over TLS', mpms: ['event'], secure: true, words: ['--http2'], version: '2' },
   { name: 'HTTP/1.1 over TLS', mpms: ['event', 'prefork'], secure: true, words: ['--http1.1'], version: '1.1' },
@@ -48,14 +51,14 @@ function urlOf(site: SecureSite, secure: boolean, fields: Record<string, string>
   return `${base}/webjob/nph-webjob.cgi?${query}`;
 }
 
-/** The words of a PUT of BODY, and its URL. */
+/** The options for a PUT of BODY, and its URL. */
 function put(site: SecureSite, secure: boolean, fields: Record<string, string> = {}): string[] {
   const lengths = Object.entries(STREAMS).map(([name, { length }]) => [`STD${name.toUpperCase()}_LENGTH`, `${length}`]);
   const url = urlOf(site, secure, { RUNTYPE: 'snapshot', ...Object.fromEntries(lengths), ...fields });
   return ['--upload-file', BODY, url];
 }
 
-/** Takes the one upload there is out of the locker, which must be BODY, stream for stream. */
+/** Removes the only upload from the locker; its streams must be those of BODY. */
 function assertStored(site: SecureSite, count = 1): void {
   const files = [...readFiles(site.site.incoming)];
   const byKind = (kind: string): string[] => files.flatMap(([name, text]) => (name.endsWith(kind) ? [text] : []));
@@ -96,7 +99,7 @@ for (const mpm of part(['event', 'prefork'] as const, 1)) {
           const [answer] = await ask(get());
           assertProgram(answer);
           assert.equal(answer?.version, version);
-          // HTTP/2 has no such header (RFC 9113, section 8.2.2): httpd takes it out.
+          // HTTP/2 has no such header (RFC 9113, section 8.2.2), so httpd removes it.
           assert.equal(/^connection: close\r$/im.test(answer?.head ?? ''), version !== '2', answer?.head);
         });
 
@@ -122,7 +125,8 @@ for (const mpm of part(['event', 'prefork'] as const, 1)) {
             [453, [...USER, ...put(use(), secure, { CLIENTID: 'client2' })]],
             [251, [...USER, ...put(use(), secure, { RUNTYPE: 'linktest' })]],
           ];
-          // The first protocol sees all of them, the others one that has no body, one that ends a body early, and one behind a whole body.
+          // The first protocol is tested with all of them, the others with one without a body, one
+          // that ends a body early, and one after a whole body.
           const few = new Set([404, 456, 251]);
           for (const [status, request] of cases.filter(([status]) => index === 0 || few.has(status))) {
             const [answer] = await ask(request);
@@ -132,7 +136,8 @@ for (const mpm of part(['event', 'prefork'] as const, 1)) {
           assert.deepEqual(readdirSync(use().site.incoming), []);
         });
 
-        // Of HTTP/2 httpd resets the stream, and whether curl has seen the status by then is chance.
+        // In HTTP/2 httpd resets the stream, and whether curl has seen the status by then is
+        // chance.
         if (version !== '2')
           it('is asked for its password before a body is taken', async () => {
             const [answer] = await ask(['--header', 'Expect: 100-continue', ...put(use(), secure)]);
@@ -153,7 +158,8 @@ for (const mpm of part(['event', 'prefork'] as const, 1)) {
           assert.equal(second?.status, 200);
           assertStored(use());
           assertProgram(third);
-          // Behind an answer that httpd does not look at it cannot keep a connection of HTTP/1; one of HTTP/2 it can.
+          // After an answer that httpd does not parse it cannot keep a connection of HTTP/1; with
+          // HTTP/2 it can.
           const connects = [first, second, third].map((answer) => answer?.connects);
           assert.deepEqual(connects, version === '2' ? [1, 0, 0] : [1, 1, 1]);
         });

@@ -1,5 +1,5 @@
-// What webjobctl init installs besides the site itself: man pages and completions where somebody looks for them, and the Node that
-// the script is run by.
+// What webjobctl init installs besides the site itself: man pages and completions in the right
+// directories, and the Node that runs the script.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import {

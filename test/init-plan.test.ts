@@ -1,5 +1,5 @@
-// What webjobctl init makes, as it says itself, path by path; how it compares that with what is there, makes it and puts it on
-// disk; and the steps for httpd.
+// The plan of webjobctl init, path by path; how it compares the plan with what exists, carries it
+// out and syncs it; and the steps for httpd.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import fs, {
@@ -42,7 +42,7 @@ beforeEach(() => {
   mkdirSync(folder);
 });
 
-/** In a folder. */
+/** In one directory. */
 async function runIn(
   cwd: string,
   args: readonly string[],
@@ -51,7 +51,7 @@ async function runIn(
   return { code, stdout: stdout.toString(), stderr: stderr.toString() };
 }
 
-/** What init says with --dry-run, as `0755 root:root folder PATH`, below --root. */
+/** The output of init --dry-run, as `0755 root:root folder PATH`, below --root. */
 async function plan(code: number, ...args: string[]): Promise<{ paths: string[]; states: string[]; left: string[] }> {
   const words = ['--json', 'init', '--dry-run', '--root', folder, '--node', process.execPath, ...args];
   const { exitCode, text, stderr } = await runWebjobctl(words);

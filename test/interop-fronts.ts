@@ -1,5 +1,6 @@
-// What is in front of the script, and what gets through it: HTTP/2, a balancer, nginx with and without buffering; bodies whose length
-// is said and such in chunks. Each cell of the second table in docs/interop.md is a request of curl whose bytes are compared.
+// Front ends before the script, and what gets through them: HTTP/2, a balancer, nginx with and
+// without buffering; bodies with a length and in chunks. Each cell of the second table in
+// docs/interop.md is a request with curl whose bytes are compared.
 import { randomBytes } from 'node:crypto';
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -14,14 +15,17 @@ import { type Certificates, SERVER_NAME } from './secure-site.ts';
 /** Where curl sends its requests, and how. */
 interface Front {
   name: string;
-  /** Which tests try it in every run; the others are tried by `npm run interop`. */
+  /** The tests that try it in every run; the others are tried by `npm run interop`. */
   tests: string;
   words: string[];
   kind: 'node' | 'httpd' | 'nginx';
-  /** Below which path httpd has it. */
+  /** The path in httpd. */
   path?: string;
   nginx?: NginxOptions;
-  /** Whether a GET without a length is refused depends on how its frames arrive: `yes` and `454` are both right. */
+  /**
+   * Whether a GET without a length is refused depends on how its frames arrive: `yes` and `454` are
+   * both right.
+   */
   isUnsteady?: true;
 }
 
@@ -105,7 +109,10 @@ export async function measureFronts(certificates: Certificates, fronts: readonly
   }
 }
 
-/** A virtual host with HTTP/2 over TLS: the shipped balancer, a path that goes on in HTTP/2, and one to the script itself. */
+/**
+ * A virtual host with HTTP/2 over TLS: the shipped balancer, a path that continues in HTTP/2, and
+ * one directly to the script.
+ */
 function formatEdge({ folder }: Certificates, site: Site, own: number, port: number): string {
   return `
 <VirtualHost 127.0.0.1:${own}>
@@ -190,7 +197,7 @@ function judge({ incoming }: Site, answer: CurlAnswer | undefined): string {
   return names.length === 4 && stored[0]?.equals(BODY) ? 'yes' : `200, and ${names.length} files`;
 }
 
-/** The last status line: with `100 Continue` there are several. */
+/** The last status line, because with `100 Continue` there are several. */
 function describe(answer: CurlAnswer | undefined): string {
   if (answer === undefined) return 'no answer';
   const line = answer.head.match(/^HTTP\/\S+ .*$/gm)?.at(-1) ?? '';

@@ -1,5 +1,6 @@
-// npm run interop: makes both tables of docs/interop.md anew, with every process model, every client and every front that is here. It
-// takes minutes of processor time, so npm test tries a part of them and compares what the page has with the lists.
+// npm run interop: makes both tables of docs/interop.md, with every process model, client and front
+// end that is available. It takes minutes of processor time, so npm test tries a part of them and
+// compares the page with the lists.
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { CLIENTS, describeVersions, formatTable, HEADING, measure, PROCESS_MODELS } from './interop.ts';
@@ -8,7 +9,7 @@ import { makeCertificates } from './secure-site.ts';
 
 const PAGE = join(import.meta.dirname, '..', 'docs', 'interop.md');
 
-/** What stands between `<!-- name -->` and the next comment becomes `text`. */
+/** Replaces what is between `<!-- name -->` and the next comment by `text`. */
 function replaceBlock(page: string, name: string, text: string): string {
   const block = new RegExp(`(<!-- ${name} -->\n).*?(<!-- end -->)`, 's');
   if (!block.test(page)) throw new Error(`${PAGE} has no block ${name}`);

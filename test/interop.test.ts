@@ -1,4 +1,5 @@
-// docs/interop.md: its tables have the rows and columns that npm run interop makes, and of those cells that cost little each is tried here.
+// docs/interop.md: its tables have the rows and columns that npm run interop makes, and the cheap
+// cells are tried here.
 import assert from 'node:assert/strict';
 import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -8,7 +9,7 @@ import { FRONT_HEADING, FRONTS, measureFronts } from './interop-fronts.ts';
 import { makeCertificates } from './secure-site.ts';
 
 const PAGE = readFileSync(join(import.meta.dirname, '..', 'docs', 'interop.md'), 'utf8');
-/** Those that cost little, and are on every machine with the tests. */
+/** Clients that cost little, and are available wherever the tests run. */
 const CHEAP = CLIENTS.filter(({ name }) => /^(?:as in C|curl|Python)/.test(name));
 const certificates = makeCertificates();
 after(() => certificates.remove());
@@ -61,7 +62,7 @@ describe('a cell', () => {
       .filter(([name]) => name === model[0]?.name)
       .map((row) => [...row.slice(0, 2), ...columns.map((column) => row[column])]);
     const found = await measure(certificates, model, CHEAP);
-    // A client may be missing here and not where the page was made.
+    // A client may be missing here that was available where the page was made.
     const missing = found.map((row, at) =>
       row.map((cell, column) => (cell === 'not here' ? said[at]?.[column] : cell)),
     );

@@ -1,5 +1,6 @@
-// Which clients work with which process model and which way to prove who they are: each cell of the table in docs/interop.md is a GET
-// and a PUT, whose bytes are compared with what the site serves and with what its locker holds then.
+// Which clients work with which process model and kind of authentication: each cell of the table in
+// docs/interop.md is a GET and a PUT, whose bytes are compared with what the site serves and with
+// what its locker contains.
 import { execFile, spawnSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -31,20 +32,20 @@ export const PROCESS_MODELS: readonly ProcessModel[] = [
 export const PROOFS = ['password over HTTP', 'password over TLS', 'client certificate'] as const;
 export type Proof = (typeof PROOFS)[number];
 
-/** A started site, and how a client is to ask it. */
+/** A started site, and how a client is to use it. */
 interface Station {
   site: Site;
   port: number;
   isSecure: boolean;
   credentials: string;
-  /** Files in PEM; empty where they do not count. */
+  /** PEM files; empty when not needed. */
   ca: string;
   certificate: string;
   key: string;
   close(): Promise<unknown>;
 }
 
-/** What a client received, and what it was told of both requests: `200`, or a status and more. */
+/** What a client received, and the results of both requests: `200`, or a status and more. */
 interface Outcome {
   get: string;
   put: string;
@@ -53,7 +54,7 @@ interface Outcome {
 
 interface InteropClient {
   name: string;
-  /** What it says of itself; undefined where it is missing. With TLS it may need more. */
+  /** Its own version; undefined when it is missing. With TLS it may need more. */
   findVersion(isSecure: boolean): string | undefined;
   ask(station: Station, folder: string): Promise<Outcome>;
 }
@@ -73,7 +74,7 @@ export const CLIENTS: readonly InteropClient[] = [
   script('Java HttpClient', 'java', ['InteropClient.java'], () => firstLine('java', '--version')),
 ];
 
-/** One row for each process model and proof; a cell for each client. */
+/** One row for each process model and kind of authentication; a cell for each client. */
 export async function measure(
   certificates: Certificates,
   models: readonly ProcessModel[],
@@ -100,7 +101,7 @@ async function measureRow(
   try {
     const body = join(folder, 'body');
     writeFileSync(body, BODY, { mode: 0o644 });
-    // A program for webjob to run, with what no text is behind its last line.
+    // A program for webjob to run, followed by bytes that are not text.
     const program = Buffer.concat([Buffer.from(`#!/bin/sh\ncat '${body}'\nexit 0\n`), randomBytes(100_000)]);
     addCommand(station.site, 'client1', PROGRAM_NAME, program);
     const cells: string[] = [];
@@ -135,7 +136,7 @@ async function judge(client: InteropClient, station: Station, folder: string, pr
 }
 
 async function startStation(certificates: Certificates, model: ProcessModel, proof: Proof): Promise<Station> {
-  // The clients that are not webjob's send no Content-Length with a GET.
+  // Clients other than webjob send no Content-Length with a GET.
   const open = { GetRequireContentLength: 'N' };
   if (proof === 'password over HTTP') {
     const site = makeSite({ resident: model.way !== undefined, settings: open });
@@ -219,13 +220,13 @@ async function askByCurl(station: Station, folder: string): Promise<Outcome> {
   return { get: String(got?.status), put: String(stored?.status), program: got?.body ?? Buffer.alloc(0) };
 }
 
-/** webjob says no status: its exit code is 3 when the GET failed, and 5 when the PUT did. */
+/** webjob reports no status: its exit code is 3 when the GET failed, and 5 when the PUT did. */
 async function askByWebjob(station: Station, folder: string): Promise<Outcome> {
   const temp = join(folder, 'temp');
   mkdirSync(temp, { mode: 0o755 });
   const { credentials, isSecure, ca, certificate, key } = station;
   const [user = '', password = ''] = credentials.split(':');
-  // The certificate's name is not that of the URL, which must be found without a name server.
+  // The name in the certificate is not that of the URL, and must resolve without a name server.
   const url = urlOf(station, '', '127.0.0.1');
   const controls: Record<string, string> = {
     ...{ ClientId: 'client1', TempDirectory: temp, URLGetURL: url, URLPutURL: url, UnlinkExecutable: 'N' },
@@ -246,7 +247,9 @@ async function askByWebjob(station: Station, folder: string): Promise<Outcome> {
   };
 }
 
-/** A client that is a script of test/, which takes what it needs from the environment and prints both statuses. */
+/**
+ * A client that is a script of test/, with its parameters in the environment; prints both statuses.
+ */
 function script(
   name: string,
   program: string,
@@ -282,7 +285,7 @@ function run(program: string, words: string[], environment: Record<string, strin
   });
 }
 
-/** Its TLS is of modules that do not come with Perl. */
+/** Its TLS modules do not come with Perl. */
 function findPerl(isSecure: boolean): string | undefined {
   const modules = isSecure ? ['-MIO::Socket::SSL'] : [];
   const asked = spawnSync('perl', [...modules, '-MHTTP::Tiny', '-e', 'print "$^V, HTTP::Tiny ", HTTP::Tiny->VERSION'], {
@@ -296,7 +299,7 @@ function firstLine(program: string, ...words: string[]): string | undefined {
   return status === 0 ? stdout.split('\n')[0]?.trim() : undefined;
 }
 
-/** What the table was made with, for the page. */
+/** The versions with which the table was made, for the page. */
 export function describeVersions(): string[] {
   const { binary, libraryPath } = obtainHttpd();
   const env = { ...process.env, ...(libraryPath && { LD_LIBRARY_PATH: libraryPath }) };

@@ -1,5 +1,5 @@
-// A locker with a past, for prune and pack: groups that real CGI processes made, given the ages that a test wants, and what is there of
-// them at any moment: in the locker, in packs, on record.
+// A locker with a past, for prune and pack: uploads made by real CGI processes, with the ages that
+// a test needs, and where they are at any moment: in the locker, in archives, recorded.
 import { spawn, spawnSync } from 'node:child_process';
 import { existsSync, lstatSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, utimesSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -10,7 +10,7 @@ import { readFiles } from './tree.ts';
 
 export const WEBJOBCTL = join(import.meta.dirname, '..', 'dist', 'webjobctl');
 
-/** Days ago; the client has uploaded `command` then. */
+/** The number of days ago at which the client uploaded `command`. */
 export interface Past {
   clientId?: string;
   command?: string;
@@ -19,11 +19,11 @@ export interface Past {
 }
 
 export interface OldLocker extends LockerSite {
-  /** The names of the groups, in the order of `past`. */
+  /** The names of the uploads, in the order of `past`. */
   names: string[];
 }
 
-/** Makes the groups one after the other, by one CGI process each. */
+/** Makes the uploads one after the other, with one CGI process each. */
 export async function makeOldLocker(past: readonly Past[], settings: Record<string, string> = {}): Promise<OldLocker> {
   const locker = makeLockerSite(settings);
   const names: string[] = [];
@@ -39,7 +39,7 @@ export async function makeOldLocker(past: readonly Past[], settings: Record<stri
   return { ...locker, names };
 }
 
-/** The complete groups in the locker. */
+/** The complete uploads in the locker. */
 export function groupNames({ incoming }: Site): string[] {
   return [...readFiles(incoming).keys()].flatMap((path) => /^(.+)\.rdy$/.exec(path)?.[1] ?? []).sort();
 }
@@ -52,18 +52,18 @@ export function setAge({ incoming }: Site, name: string, days: number): void {
   }
 }
 
-/** The files of a group with what they hold; fewer than four when it is not whole. */
+/** The files of an upload with their contents; fewer than four when it is incomplete. */
 export function filesOf(files: ReadonlyMap<string, string>, name: string): Record<string, string> {
   return Object.fromEntries([...files].filter(([path]) => path.slice(0, -4) === name).sort());
 }
 
-/** What is in the locker, with the times of the files in milliseconds. */
+/** The files of the locker, with their times in milliseconds. */
 export function readTimes({ incoming }: Site): Record<string, number> {
   const paths = [...readFiles(incoming).keys()].sort();
   return Object.fromEntries(paths.map((path) => [path, Math.round(lstatSync(join(incoming, path)).mtimeMs)]));
 }
 
-/** What a system's own tar unpacks from the packs that have a manifest. */
+/** What the system's tar unpacks from the archives that have a manifest. */
 export function unpackByTar({ base }: Site): Map<string, string> {
   const packed = join(base, 'packed');
   const target = mkdtempSync(join(tmpdir(), 'webjob-tar-'));
@@ -88,7 +88,7 @@ export interface CustodyLine {
   [name: string]: unknown;
 }
 
-/** What webjobctl put on record. */
+/** What webjobctl recorded. */
 export function readCustody({ base }: Site): CustodyLine[] {
   const path = join(base, 'logfiles', 'nph-webjob-custody.webjobctl.jsonl');
   if (!existsSync(path)) return [];
@@ -97,7 +97,10 @@ export function readCustody({ base }: Site): CustodyLine[] {
     .flatMap((line) => (line === '' ? [] : [JSON.parse(line.slice(line.lastIndexOf('{"covers"'))) as CustodyLine]));
 }
 
-/** Starts webjobctl, behind the words of `wrapper`, and kills it after so many milliseconds if it still runs. Returns whether it was killed. */
+/**
+ * Starts webjobctl with `wrapper`, and kills it after some milliseconds if it still runs. Returns
+ * whether it was killed.
+ */
 export function runKilled(
   { propertiesFile }: Site,
   args: readonly string[],
@@ -116,7 +119,7 @@ export function runKilled(
   });
 }
 
-/** A folder of the site for what is no part of its tree. */
+/** A directory of the test outside of the site's tree. */
 export function makeScratch({ root }: Site): string {
   const path = join(root, 'scratch');
   mkdirSync(path, { recursive: true });

@@ -1,5 +1,6 @@
-// Clients and proxies that keep their connections: a GET and the PUT behind it in one session, over and over. They succeed because every
-// answer of the nph script says that its connection ends (RFC 9112, section 9.3).
+// Clients and proxies that reuse connections: a GET and then a PUT in one session, repeatedly. They
+// succeed because every answer of the nph script says that its connection ends (RFC 9112, section
+// 9.3).
 import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
 import { Agent, type IncomingMessage, request } from 'node:http';
@@ -20,7 +21,10 @@ const GET = `${PATH}?${formatGetQuery(QUERY)}`;
 const PUT = `${PATH}?${formatPutQuery({ ...QUERY, runType: 'snapshot', outLength: 3, errLength: 0, envLength: 0 })}`;
 const AUTHORIZATION = `Basic ${btoa('client1:foo')}`;
 
-/** Each gets host, port, the two paths, the credentials and the rounds, and prints the two statuses of every round. */
+/**
+ * Each gets host, port, the two paths, the credentials and the number of rounds, and prints the two
+ * statuses of every round.
+ */
 const CLIENTS = {
   python3: `
 import http.client, sys
@@ -58,7 +62,7 @@ async function runClient(program: keyof typeof CLIENTS, port: number): Promise<s
   return [...stdout.toString().trimEnd().split('\n'), ...(stderr ? [stderr] : [])];
 }
 
-/** GET and PUT in turn through Node's own agent, as often as `ROUNDS` says. */
+/** GET and PUT in turn through Node's own agent, `ROUNDS` times. */
 async function askByAgent(port: number, name: string): Promise<IncomingMessage[]> {
   const agent = new Agent({ keepAlive: true, maxSockets: 1 });
   const answers: IncomingMessage[] = [];

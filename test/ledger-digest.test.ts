@@ -1,4 +1,4 @@
-// The SHA-256 of the lines that count, however the stream comes and however long a line is.
+// The SHA-256 of the lines that count, however the stream is split and however long a line is.
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { it } from 'node:test';
@@ -7,7 +7,7 @@ import type { StoredStream } from '../ledger/streams.ts';
 
 const IGNORED = [/^# /, /^long ignored/, /\d+ seconds$/];
 
-/** A stream that comes in pieces of this size, each in the same buffer. */
+/** A stream in pieces of this size, each in the same buffer. */
 function streamOf(bytes: Buffer, size: number): StoredStream {
   const buffer = Buffer.alloc(size);
   return {

@@ -1,4 +1,5 @@
-// What webjobctl reads of a log, however it was rotated, packed and written; and what it says of hours that a clock shows twice.
+// How webjobctl reads a log, however it was rotated, compressed and written; and hours that occur
+// twice.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import {
@@ -154,7 +155,7 @@ describe('a place in a log, found by its time', () => {
     add(2500, () => 1_000_001_500);
     add(1500, (index) => 1_000_000_000 + index);
     const lines = times.map((time, index) => lineOf(time, `job_${index}`));
-    // What is no line of a log is in the way of nothing.
+    // Malformed lines do not affect others.
     lines[3000] = `${lines[3000]}no line\n\n2001-09-09 no time\n`;
     writeFileSync(path, lines.join(''));
     const starts: number[] = [];
@@ -185,7 +186,7 @@ describe('a log that is followed', () => {
   const root = mkdtempSync(join(tmpdir(), 'webjob-follow-'));
   after(() => rmSync(root, { recursive: true }));
   const path = join(root, 'log');
-  /** The lines that come as `steps` change the log, one step behind each line. */
+  /** The lines that arrive while `steps` change the log, one step after each line. */
   async function follow(text: string, ...steps: (() => void)[]): Promise<string[]> {
     writeFileSync(path, text);
     const open = (): number => readdirSync('/proc/self/fd').length;

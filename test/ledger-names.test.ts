@@ -1,4 +1,5 @@
-// Whose an upload is by its name, where the job id stands beside other values: only the id itself tells where each of them ends.
+// Attribution of an upload by its name, when the job id is next to other values: only the id itself
+// tells where each of them ends.
 import assert from 'node:assert/strict';
 import { writeFileSync } from 'node:fs';
 import { after, describe, it } from 'node:test';
@@ -44,7 +45,8 @@ describe('a name with a job id in it', () => {
         fc.property(client, command, fc.oneof(issued, invented), (clientId, fileName, jobId) => {
           const name = expandTokens(format, { ...facts, clientId, fileName, jobId });
           const found = parse(name, encodeField(jobId));
-          // The same name may be that of another client and command, and then nothing tells which: it must be one that makes this name.
+          // The same name may belong to another client and command, and then nothing decides: the
+          // values must be ones that make this name.
           assert.ok(found?.clientId !== undefined && found.command !== undefined, name);
           const again = { ...facts, jobId, clientId: found.clientId, fileName: found.command };
           assert.equal(expandTokens(format, again), name);
@@ -66,7 +68,7 @@ describe('a name with a job id in it', () => {
 
 describe('an upload named by client, job id and command', () => {
   it('is the job of the client that sent it, with a store and without', async () => {
-    // The record claims what a client likes.
+    // A run record may claim anything.
     const put = async (jobId: string, out: string): Promise<void> => {
       const env = makeRecord({ ClientId: 'client9', GetRequest: 'ps.sh', Command: 'ps.sh', Jid: jobId });
       assert.equal((await its.put({ clientId: 'client1', fileName: 'host.sh', jobId, out, err: '', env })).status, 200);
@@ -82,7 +84,7 @@ describe('an upload named by client, job id and command', () => {
     assert.deepEqual(await states(), expected('done'));
     assert.equal((await its.webjobctl('index')).exitCode, 0);
     assert.deepEqual(await states(), expected('done'), 'with a store');
-    // Where no log tells whose it is, the name does.
+    // When the log does not tell the client, the name does.
     writeFileSync(its.site.logFile, '');
     assert.deepEqual(await states(), expected('orphan'), 'without a log');
   });

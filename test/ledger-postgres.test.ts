@@ -1,5 +1,5 @@
-// The jobs of sites in a PostgreSQL: after every push it tells what the files tell, whatever ended the push before it, and each role may
-// what it needs.
+// The jobs of sites in PostgreSQL: after every push the database agrees with the files, however the
+// previous push ended, and each role has the rights it needs.
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { appendFileSync, rmSync } from 'node:fs';
@@ -34,13 +34,13 @@ after(async () => await server?.stop());
 
 const PUSH = ['ledger', 'push', '--as'];
 
-/** The one site of this name, as the database knows it. */
+/** The only site of this name, as the database knows it. */
 async function remote(name: string): Promise<Site> {
   const sites = await openLedger(server.url('reading'), siteElsewhere);
   return sites.find(({ label }) => label === name) ?? assert.fail(`no site ${name}`);
 }
 
-/** What the ledger tells of a site, without its name. */
+/** What the ledger says of a site, without its name. */
 const tellRemote = async (name: string): Promise<unknown> => await tell({ ...(await remote(name)), label: undefined });
 
 async function push(its: LockerSite, name: string): Promise<Record<string, unknown>> {
@@ -49,7 +49,7 @@ async function push(its: LockerSite, name: string): Promise<Record<string, unkno
   return JSON.parse(text);
 }
 
-/** The rows of a site that are there more than once, and how many there are. */
+/** The repeated rows of a site, and the total number of rows. */
 async function countRows(name: string): Promise<Record<string, unknown> | undefined> {
   const [found] = await server.query(
     `SELECT count(*)::int AS jobs, (count(*) - count(DISTINCT jobs.id))::int AS twice FROM webjob.jobs
@@ -156,7 +156,7 @@ describe('a PostgreSQL of many sites', { skip: NO_POSTGRES }, () => {
     assert.equal(jobs.exitCode, 0, jobs.stderr);
     assert.match(jobs.text, /^TIME /);
     const listed = await its.readJson<{ jobId: string | null }>('jobs');
-    // The server gives some refused requests no id.
+    // The server issues no id to some refused requests.
     const job = listed.findLast(({ jobId }) => jobId !== null);
     const shown = await ask('show', job?.jobId ?? '');
     assert.match(shown.text, /^Site: +(?:one|random 0)\n/);
@@ -270,7 +270,7 @@ describe('a PostgreSQL of many sites', { skip: NO_POSTGRES }, () => {
     random.step();
     assert.equal((await push(its, 'one')).isAll, true);
     assert.deepEqual(await tellRemote('one'), await tell(local()));
-    // A backup knows less than it was told.
+    // A backup has less than was pushed to it.
     const [before] = await server.query("SELECT number FROM webjob.sites WHERE name = 'one'");
     random.step();
     await push(its, 'one');
@@ -368,7 +368,7 @@ describe('a PostgreSQL of many sites', { skip: NO_POSTGRES }, () => {
   });
 });
 
-/** A line of a log with these facts. */
+/** A log line with these facts. */
 function anyLine(facts: Partial<LogLine>): LogLine {
   return {
     ...{

@@ -1,5 +1,6 @@
-// Random sites of several servers, with refused, broken and repeated PUTs, holds, prunes and packs, rotated logs and clocks that were set:
-// after every step the live store, one that is made then, a copy of it, and the files alone tell the same.
+// Random sites of several servers, with refused, broken and repeated PUTs, holds, removals and
+// archives, rotated logs and clocks that were set: after every step the live store, a new one, a
+// copy, and the files alone give the same answers.
 import assert from 'node:assert/strict';
 import { mkdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';

@@ -1,4 +1,5 @@
-// The live store while others write it, while it is killed, and for users who may not write it: whatever happens, an answer is that of the files.
+// The live store while other processes write it, while it is killed, and for users who may not
+// write it: every answer agrees with the files.
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -20,7 +21,7 @@ const NOBODY = 65_534;
 
 let planted = 0;
 
-/** One more job, with its upload and its custody record. */
+/** Adds a job, with its upload and its custody record. */
 function plant({ site }: LockerSite): string {
   const at = new Date(Date.now() - 3_600_000 + ++planted * 1000);
   const [job] = plantPast(site, 'UTC', [{ at, fields: { KidStatus: String(planted % 3) } }]);
@@ -66,10 +67,14 @@ describe('the live store', () => {
     ['search', 'kept'],
   ] as const;
 
-  /** What metrics, which read every job and every sum, or all that ask say, with the store and by the files alone. */
+  /**
+   * The output of metrics, which reads every job and every sum, or of all commands, with the store
+   * and from the files alone.
+   */
   async function isTrue(questions: readonly (readonly string[])[] = QUESTIONS.slice(0, 1)): Promise<void> {
     for (const args of questions) {
-      // Without what is of the moment, and BaseDirectory, which is another one without the store.
+      // Without values that depend on the moment, and BaseDirectory, which differs without the
+      // store.
       const plain = (text: string): string =>
         text.replace(/^.*(?:timestamp|duration|free).*\n/gm, '').replace(/\bsite="[^"]*"/g, 'site');
       const [files, live] = [await ask(withoutStore(its), ...args), await its.webjobctl(...args)];
@@ -95,7 +100,7 @@ describe('the live store', () => {
     const last = edit.prepare('SELECT id, name FROM uploads ORDER BY id DESC LIMIT 1').get();
     const count = (): unknown =>
       edit.prepare('SELECT count(*) AS count FROM uploads WHERE name = ?').get(String(last?.name))?.count;
-    // As in a locker of so many: the highest id stands for their number.
+    // As in a locker of this size: the highest id is taken for the number.
     edit.prepare('UPDATE uploads SET id = 30000 WHERE id = ?').run(Number(last?.id));
     edit.prepare("INSERT OR REPLACE INTO facts VALUES ('walked', ?)").run(String(Date.now()));
     assert.equal(count(), 1);
@@ -162,7 +167,7 @@ describe('the live store', () => {
       do {
         plant(its);
         const { exitCode, stderr } = await its.webjobctl('--json', 'index');
-        // Of two that make the index one waits for another time.
+        // Of two processes that make the index, one leaves it for another time.
         assert.ok(exitCode === 0 || /another webjobctl is at work/.test(stderr), stderr);
       } while (Date.now() < until);
     };

@@ -1,5 +1,5 @@
-// The parts of the ledger by themselves: lines and files of a log, what a record or a name tells, and which requests and uploads
-// are one job.
+// The parts of the ledger: lines and files of a log, what a run record or a name tells, and which
+// requests and uploads are one job.
 import assert from 'node:assert/strict';
 import {
   appendFileSync,
@@ -60,7 +60,7 @@ const put = (name: string, content: string | Buffer = ''): string => {
   return path;
 };
 
-/** A site whose logs and uploads lie in the folder. */
+/** A site with its logs and uploads in one directory. */
 function siteWith(more: Record<string, string> = {}): Site {
   const lines = { LogfilesDirectory: folder, IncomingDirectory: folder, UseGMT: 'Y', ...more };
   const file = put(
@@ -194,7 +194,7 @@ describe('the files of a log', () => {
       return found;
     };
     assert.equal((await read({})).length, 61);
-    // Ten minutes more on both sides, as the log is not strictly in order.
+    // Ten minutes more on both sides, because the log is not strictly ordered.
     const found = await read({ since: new Date('2026-11-01T00:30:00Z'), until: new Date('2026-11-01T00:40:00Z') });
     assert.deepEqual([found[0], found.at(-1)], ['job_20', 'job_50']);
     assert.deepEqual(await read({ before: '2026-11-01 00:02:00' }), ['job_0', 'job_1']);
@@ -510,7 +510,7 @@ describe('the requests and uploads of one job', () => {
   };
   const broken = (name: string, seconds: number, more: Partial<Upload> = {}): Upload =>
     upload(name, seconds, { has: new Set(['out']), ending: undefined, ...more });
-  /** `state at requests uploads`, of every job; the same in whatever order they come. */
+  /** `state at requests uploads` for every job; the same in whatever order they arrive. */
   const join = (
     lines: Located[],
     uploads: Upload[] = [],

@@ -1,4 +1,5 @@
-// What is one job, whichever server logged it, whatever came of its requests, and whoever asks: with a store and without one.
+// Which requests are one job, whichever servers logged them, whatever their results, and whatever
+// command asks: with and without a store.
 import assert from 'node:assert/strict';
 import { appendFileSync, mkdirSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -24,7 +25,7 @@ interface Shown {
 const SECOND_MS = 1000;
 const NOW = Math.floor(Date.now() / 1000) * 1000;
 
-/** A line of a log, so many seconds ago. */
+/** A log line from this many seconds ago. */
 function lineAt(secondsAgo: number, facts: Partial<LogLine>): string {
   return `${formatLogLine({
     ...{ time: formatTime(new Date(NOW - secondsAgo * SECOND_MS), true), jobId: 'job_1', remoteUser: 'client1' },
@@ -44,7 +45,7 @@ function writeUpload(its: LockerSite, name: string, jobId: string, facts: Parame
 
 let isAskedAgain = false;
 
-/** Asks with the files alone, with a store that is made then, and the first time with one that was. */
+/** Asks the files alone, a store that is made then, and at first an existing one. */
 async function askEveryWay<Value>(its: LockerSite, ask: () => Promise<Value>): Promise<Value> {
   rmSync(join(its.site.base, 'index'), { recursive: true, force: true });
   const found = await ask();
@@ -55,7 +56,7 @@ async function askEveryWay<Value>(its: LockerSite, ask: () => Promise<Value>): P
   return found;
 }
 
-/** A site of one test. */
+/** A site for one test. */
 function withSite(settings: Record<string, string>, test: (its: LockerSite) => Promise<void>): () => Promise<void> {
   return async () => {
     const its = makeLockerSite({ UseGMT: 'Y', ...settings });
@@ -85,7 +86,8 @@ describe('a site of two servers', () => {
       chmodSync(folder, 0o777);
       chmodSync(join(folder, 'nph-webjob.log'), 0o666);
     }
-    // The GET at one server, its PUT at the other; and one upload at the first, which has a custody record then.
+    // A GET at one server with its PUT at the other; and an upload at the first, which has a
+    // custody record then.
     configure(its.site, settingsOf(0));
     assert.equal(
       (await its.put({ clientId: 'client2', fileName: 'ps.sh', jobId: 'east_1', env: makeRecord({}) })).status,
@@ -476,7 +478,7 @@ describe('a log', () => {
       writeFileSync(`${logFile}.2.gz`, gzipSync(readFileSync(`${logFile}.1`)));
       rmSync(`${logFile}.1`);
       assert.deepEqual(await ask(), ['a got', 'b got', 'c got']);
-      // As copytruncate does: for a moment there are two of it.
+      // As copytruncate does: for a moment there are two copies.
       copyFileSync(logFile, `${logFile}.1`);
       assert.deepEqual(await ask(), ['a got', 'b got', 'c got']);
       truncateSync(logFile);

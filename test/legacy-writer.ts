@@ -1,4 +1,5 @@
-// The other side of a locker that is shared with original servers: legacy-writer.pl as a process, one per writer.
+// The other side of a locker that is shared with original servers: legacy-writer.pl as a process
+// for each writer.
 import { type ChildProcess, spawn } from 'node:child_process';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -14,14 +15,14 @@ export type Step = 'lock' | 'look' | 'write' | 'middle' | 'ready' | 'refuse';
 export interface LegacyWriter {
   /** Stores and logs an upload as `name`; resolves with its status. */
   put(name: string, jobId: string, lengths: Lengths): Promise<number>;
-  /** Begins one and resolves when it stands before the step. */
+  /** Begins one and resolves when it has reached the step. */
   putUntil(step: Step, name: string, jobId: string, lengths: Lengths): Promise<void>;
-  /** Lets it go on; resolves with its status. */
+  /** Lets it continue; resolves with its status. */
   finish(): Promise<number>;
   end(): Promise<void>;
 }
 
-/** What an upload's stream holds: bytes that tell whose they are. The same as in legacy-writer.pl. */
+/** The content of an upload's stream: bytes that identify it. The same as in legacy-writer.pl. */
 export function contentOf(jobId: string, stream: keyof Lengths, length: number): string {
   const line = `${jobId} ${stream}\n`;
   return line.repeat(1 + Math.ceil(length / line.length)).slice(0, length);
@@ -29,7 +30,7 @@ export function contentOf(jobId: string, stream: keyof Lengths, length: number):
 
 /** Starts a writer with the rights of the web server. */
 export function startLegacyWriter(site: Site, perl: string): LegacyWriter {
-  // The checkout of the tests may lie where the web user cannot go.
+  // The web user may not be able to reach the checkout of the tests.
   const script = join(site.root, 'legacy-writer.pl');
   const source = readFileSync(join(import.meta.dirname, 'legacy-writer.pl'));
   if (!existsSync(script)) writeFileSync(script, source, { mode: 0o644 });
@@ -62,7 +63,7 @@ function end(child: ChildProcess): Promise<void> {
   if (child.exitCode !== null || child.signalCode !== null) return Promise.resolve();
   const ended = new Promise<void>((resolve) => child.once('exit', () => resolve()));
   child.stdin?.end();
-  // One that waits for a lock would not see the end of its input.
+  // A writer that waits for a lock would not see the end of its input.
   setTimeout(() => child.kill('SIGKILL'), 5_000).unref();
   return ended;
 }

@@ -1,5 +1,6 @@
-// Legacy peers: original servers that write into the same locker and log at the same time, and clients as old as they are. The Perl
-// that plays the server is the perl-base of every Debian.
+// Compatibility with the originals: original servers that write to the same locker and log at the
+// same time, and equally old clients. The Perl that plays the server is perl-base, which every
+// Debian has.
 import assert from 'node:assert/strict';
 import { existsSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { connect, type Socket } from 'node:net';
@@ -19,7 +20,7 @@ import { sendRaw } from './target.ts';
 const perl = findProgram('perl') ?? '';
 const needsPerl = { skip: perl === '' && 'needs perl' };
 const AUTHORIZATION = `Authorization: Basic ${Buffer.from('client1:foo').toString('base64')}`;
-/** Uploads of each of the four that write at once. */
+/** Uploads of each of the four concurrent writers. */
 const RUNS = Number(process.env.WEBJOB_TEST_RUNS ?? 6);
 const [OURS, THEIRS] = [RUNS, 2 * RUNS];
 const SIZES: Lengths = { out: 400_000, err: 3_000, env: 700 };
@@ -69,13 +70,13 @@ function bodyOf(jobId: string, lengths: Lengths): Buffer {
   return Buffer.from(STREAMS.map((stream) => contentOf(jobId, stream, lengths[stream])).join(''));
 }
 
-/** An upload of ours; resolves with its status. */
+/** An upload to our server; resolves with its status. */
 async function put(name: string, jobId: string, lengths: Lengths): Promise<number> {
   const head = headOf(name, jobId, lengths);
   return (await askStrictly({ port: server.port, head, body: [bodyOf(jobId, lengths)] })).status;
 }
 
-/** The group holds what the job sent and nothing else, and is announced as the job's. */
+/** The upload contains exactly what the job sent, and is announced under its job id. */
 function checkGroup(name: string, jobId: string, lengths: Lengths): void {
   const paths = groupPaths(join(site.incoming, `client1_${name}`));
   for (const stream of STREAMS) {
@@ -85,7 +86,7 @@ function checkGroup(name: string, jobId: string, lengths: Lengths): void {
   assert.ok(!existsSync(paths.lck), `${name}.lck`);
 }
 
-/** Sends all of a PUT but its last byte, and waits until our server has stored what came. */
+/** Sends all of a PUT but its last byte, and waits until our server has stored that. */
 async function putAlmost(name: string, jobId: string): Promise<{ finish(): Promise<number> }> {
   const request = Buffer.concat([Buffer.from(headOf(name, jobId, SIZES)), bodyOf(jobId, SIZES)]);
   const socket: Socket = connect(server.port, '127.0.0.1');
@@ -178,7 +179,7 @@ describe('original servers that share the locker and the log', needsPerl, () => 
     for (const stream of STREAMS) {
       assert.ok(readFileSync(paths[stream], 'latin1') === contentOf('ours', stream, SIZES[stream]), stream);
     }
-    // It takes a .lck away that it did not make. Ours may then announce or fail, but says which.
+    // It removes a .lck that it did not make. Ours may then announce or fail, but reports which.
     assert.ok(status === 200 || status === 500, `status ${status}`);
     assert.equal(existsSync(paths.rdy), status === 200);
     if (status === 200) checkGroup('held', 'ours', SIZES);
@@ -188,7 +189,8 @@ describe('original servers that share the locker and the log', needsPerl, () => 
     );
   });
 
-  // An original server empties the .lck before it sees that the name is taken; the locker renames it to .rdy as it is.
+  // An original server truncates the .lck before it notices that the name is taken; the locker
+  // renames it to .rdy as it is.
   it('cannot empty the ready line of a group that ours announce while they are being refused', async () => {
     const writer = startWriter();
     const upload = await putAlmost('announced', 'ours');

@@ -1,5 +1,5 @@
-// What httpd itself keeps away from the script, in whichever way that is run: bodies over WEBJOB_LIMIT_REQUEST_BODY, and
-// clients that send next to nothing.
+// What httpd itself keeps away from the script, in every configuration: bodies over
+// WEBJOB_LIMIT_REQUEST_BODY, and clients that send very slowly.
 import assert from 'node:assert/strict';
 import { readdirSync } from 'node:fs';
 import { connect } from 'node:net';
@@ -55,7 +55,7 @@ for (const way of part(['prefork', 'event', ...WAYS] as const, 2)) {
       assert.match(await put(putHead(LIMIT, { password: 'wrong' }), LIMIT), /^HTTP\/1\.1 401 /);
     });
 
-    // It is httpd that reads, before or beside the script.
+    // httpd reads the body, before or beside the script.
     const isOther = way === 'prefork' || way === 'mod_fcgid';
     it('ends a client that sends less than 500 bytes a second', {
       timeout: 90_000,

@@ -1,4 +1,5 @@
-// The files in which a client's requests and uploads are counted: by themselves, by many processes at once, and by processes that are killed.
+// The files in which a client's requests and uploads are counted: by single calls, by many
+// processes at once, and by processes that are killed.
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -30,7 +31,7 @@ const NONE: Use = { bytes: 0, uploads: 0 };
 
 beforeEach(() => rmSync(folder, { recursive: true, force: true }));
 
-/** Counts an upload; the limit that does not allow it, or nothing. */
+/** Counts an upload; returns the limit that it exceeds, if any. */
 function count(bytes: number, limits: Partial<Use>, unused?: Use, more: Partial<typeof names> = {}): string {
   const held = reserve(folder, { ...names, ...more }, bytes, { ...NONE, ...limits });
   if (typeof held === 'string') return held;
@@ -39,7 +40,10 @@ function count(bytes: number, limits: Partial<Use>, unused?: Use, more: Partial<
   return '';
 }
 
-/** Starts a process that runs these lines with the module at hand, and resolves with each line that it prints. */
+/**
+ * Starts a process that runs these lines with the module imported, and resolves with each line that
+ * it prints.
+ */
 function startWorker(lines: string): { child: ChildProcess; printed: () => Promise<string> } {
   const module = JSON.stringify(join(import.meta.dirname, '../cgi/locker/limits.ts'));
   const text = `import { reserve, takeSlot } from ${module};
@@ -100,7 +104,7 @@ describe('a slot', () => {
 
   it('is held by as many processes as there are slots, however many of the others were killed', async () => {
     mkdirSync(folder);
-    // As a machine leaves them that went down: no process has such an id.
+    // As left by a machine that crashed: no process has such an id.
     for (let number = 0; number < 3; number += 1)
       symlinkSync(`${2 ** 30 + number}-7`, join(folder, `slot-server_1-${number}`));
     const workers = Array.from({ length: 8 }, () =>
@@ -134,7 +138,7 @@ describe('the record of a day', () => {
     const times = 300;
     for (let time = 0; time < times; time += 1) assert.equal(count(7, { uploads: times }), '');
     assert.equal(count(7, { uploads: times }), 'uploads');
-    // All but the end is overwritten: it need not be read.
+    // Everything but the end is overwritten, because it need not be read.
     const bytes = readFileSync(record);
     bytes.fill('x', 0, bytes.length - 4096);
     writeFileSync(record, bytes);
@@ -161,7 +165,7 @@ describe('the record of a day', () => {
       count(1, { bytes: 1000 });
       truncateSync(record, size + length);
     }
-    // Only the last one is whole: the upload of one that lacks its newline was refused.
+    // Only the last one is complete: the upload whose line lacks its newline was refused.
     assert.deepEqual(
       [count(90, { bytes: 101 }), count(0, { bytes: 101 }), count(1, { bytes: 101 })],
       ['', '', 'bytes'],
@@ -224,7 +228,7 @@ describe('the record of a day', () => {
       const first = take();
       assert.ok(typeof first !== 'string');
       first.close();
-      // Up to the end of its page the record grows without a block.
+      // Up to the end of its page the record grows without a new block.
       appendFileSync(join(place, 'day-20261130-server_1'), 'x'.repeat(4096 - 73 - 30));
       writeFileSync(filler, 'x'.repeat(4096));
       for (let time = 0; time < 3; time += 1)

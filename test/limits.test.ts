@@ -1,5 +1,6 @@
-// Limits of a client at a site: processes of CGI, bare and under httpd, and a persistent worker, which count together; a day to the byte, to
-// its midnight; whoever is not the client, and folders in which nothing can be counted.
+// Limits of a client at a site: CGI processes, bare and under httpd, and a persistent worker, which
+// count together; daily limits to the byte, until midnight; requests by others, and directories in
+// which nothing can be counted.
 import assert from 'node:assert/strict';
 import type { ChildProcess } from 'node:child_process';
 import {
@@ -52,7 +53,7 @@ function slotsOf(site: Site): string[] {
   return existsSync(folder) ? readdirSync(folder).filter((name) => name.startsWith('slot-')) : [];
 }
 
-/** What was stored, and empties the site for the next test. */
+/** Returns what was stored, and empties the site for the next test. */
 function renew(site: Site): void {
   for (const folder of [site.incoming, limitsOf(site)])
     for (const name of readdirSync(folder)) rmSync(join(folder, name), { recursive: true });
@@ -245,7 +246,7 @@ describe('requests at once, in a persistent worker', () => {
   });
 });
 
-/** Waits for the next day where this one ends before a test does. */
+/** Waits for the next day when this one would end during a test. */
 async function settleDay(): Promise<void> {
   const left = 86_400_000 - (Date.now() % 86_400_000);
   if (left < 30_000) await sleep(left);
@@ -337,7 +338,7 @@ describe('uploads and bytes a day', () => {
       const options = { settingsFile: site.propertiesFile, user, environment, isAlone: true };
       return parseAnswer((await runBare(raw('PUT', { jobId, out: 'x' }), options)).stdout);
     };
-    // 19:00 in New York is midnight.
+    // 19:00 in New York is midnight in UTC.
     assert.equal((await sendAt('2026-11-30 18:59:30', 'a')).status, 200);
     const refused = await sendAt('2026-11-30 18:59:40', 'b');
     assert.equal(refused.status, 507);
@@ -397,7 +398,7 @@ describe('a folder in which nothing can be counted', () => {
     assert.deepEqual(await askBoth(), [550, 550]);
     const [said] = saidBy(site);
     assert.equal(said, '550 Internal Server Initialization Error: LimitsDirectory: mkdir failed: ENOENT');
-    // Of another length, as a worker tells by that that it has changed.
+    // Of another length, by which a worker recognises that it has changed.
     configure(site, { ...LIMITS, LimitsDirectory: '/nonexistent', MaxRequestsAtOnce: '000' });
     assert.deepEqual(await askBoth(), [200, 550], 'a GET is not limited');
     assert.deepEqual(readdirSync(site.incoming), []);

@@ -1,5 +1,5 @@
-// A process that keeps pointing a link at one target and then the other, each time in one step, until it is ended:
-// link-swapper.ts <link> <target> <target>
+// A process that points a link at one target and then the other, atomically and repeatedly, until
+// it is ended: link-swapper.ts <link> <target> <target>
 import { renameSync, symlinkSync } from 'node:fs';
 
 const [link = '', ...targets] = process.argv.slice(2);

@@ -1,12 +1,13 @@
-// A process of its own that deposits: one JSON order a line on stdin, one JSON result a line on stdout. Tests race several of these.
+// A process that makes deposits: one JSON order on each line of stdin, one JSON result on each line
+// of stdout. Tests let several of them race.
 import { createInterface } from 'node:readline';
 import { type ByteSource, LockerFailure, STREAMS, storeUpload } from '../cgi/locker/index.ts';
 
 export interface Order {
   base: string;
-  /** Also what the streams are filled with: whose bytes lie there can be seen. */
+  /** The streams are filled with it too, so that it is visible whose bytes they are. */
   jobId: string;
-  /** Bytes of each stream. */
+  /** The size of each stream in bytes. */
   size: number;
   overwrite: boolean;
 }
@@ -17,7 +18,7 @@ export interface Result {
   message: string;
 }
 
-/** What a depositor stores as each of its three streams. */
+/** The content of each of a depositor's three streams. */
 export function contentOf({ jobId, size }: Order): Buffer {
   return Buffer.alloc(size, jobId);
 }

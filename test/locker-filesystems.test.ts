@@ -1,5 +1,5 @@
-// File systems that are different, through the real CGI process: no inode counts, room that is kept for root, folders that
-// cannot be synced, no files without a name, and files that take a part of a write.
+// Unusual file systems, through the real CGI process: no inode counts, space reserved for root,
+// directories that cannot be synced, no files without a name, and short writes.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
@@ -34,7 +34,7 @@ beforeEach(() => {
 });
 afterEach(() => site.remove());
 
-/** Uploads; the result and whether the group is whole. */
+/** Uploads; returns the result and whether the upload is complete. */
 async function put(name: string, wrapper: readonly string[] = []): Promise<BareResult & { isWhole: boolean }> {
   const upload = makeUpload(name, SIZES);
   const result = await runBare(rawPut(upload), bareOptions(site, { wrapper, timeLimitSeconds: 60 }));
@@ -65,7 +65,7 @@ describe('a file system (strace)', { skip: NO_STRACE }, () => {
     assert.equal(statusOf(stdout), 500);
   });
 
-  /** What statfs(2) says: 64-bit words in the order of the structure. */
+  /** The fields of statfs(2) in 64-bit words, in the order of the structure. */
   const saying = (bfree: number, bavail: number, files: number, ffree: number): string[] => {
     const bytes = Buffer.from(BigUint64Array.from([0xef53, 4096, 1e6, bfree, bavail, files, ffree].map(BigInt)).buffer);
     return faulty(`statfs:poke_exit=@arg2=${bytes.toString('hex')}`, site.incoming);
@@ -117,7 +117,7 @@ describe('a limit on the size of files in the middle of a record', () => {
     );
     assert.equal(statSync(path).size, limit);
     assertStored(await put('next'));
-    // The end of the line is that of the next record, which the one after it covers.
+    // The end of the line belongs to the next record, which the one after it covers.
     assertStored(await put('last'));
     assert.deepEqual(
       readRecords(path).map(({ name }) => name),
@@ -129,7 +129,7 @@ describe('a limit on the size of files in the middle of a record', () => {
 const obstacle = findMountObstacle();
 
 describe('a tmpfs', { skip: obstacle }, () => {
-  /** Mounts a tmpfs, lets `act` use it, and unmounts it whatever happens. */
+  /** Mounts a tmpfs, runs `act` on it, and unmounts it in any case. */
   async function withDisk(path: string, limits: string, act: () => Promise<void>): Promise<void> {
     mountTmpfs(path, limits);
     try {
@@ -163,7 +163,8 @@ describe('a tmpfs', { skip: obstacle }, () => {
         writeFileSync(path, '');
         giveAway(path);
       }
-      // The first page of the two is the record's, all but 100 bytes; the second one the log's.
+      // Of the two pages the first is filled by the record, except for 100 bytes; the second is for
+      // the log.
       writeFileSync(custodyOf(site), '\n'.repeat(3996));
       writeFileSync(site.logFile, '\n');
       assertRefused(await put('halved'), 'custody record: the custody record was cut short');

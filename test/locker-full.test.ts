@@ -1,6 +1,7 @@
-// Full disks and failing ones, through the real CGI process: what the client is told, what stands in the locker, what the log says,
-// and that the site goes on. A real full disk needs a tmpfs, and so root; where that is not allowed the name of the suite says so, and
-// the same errors are still met: EFBIG from the kernel at a file size limit, the others from strace.
+// Full and failing disks, through the real CGI process: what the client is told, the state of the
+// locker and the log, and that the site continues to work. A real full disk needs a tmpfs, and
+// therefore root; otherwise the name of the suite says so, and the same errors are still tested:
+// EFBIG from the kernel at a file size limit, the others from strace.
 import assert from 'node:assert/strict';
 import { rmSync, statSync, unlinkSync } from 'node:fs';
 import { join } from 'node:path';
@@ -39,7 +40,7 @@ async function put(upload: Upload, wrapper: readonly string[] = []): Promise<Bar
   return runBare(rawPut(upload), bareOptions(site, { wrapper, timeLimitSeconds: 60 }));
 }
 
-/** What stands of a group, by extension. */
+/** The files of an upload, by extension. */
 function standing(name: string): string[] {
   return [...readFiles(site.incoming).keys()]
     .filter((path) => path.startsWith(`client1_${name}.`))
@@ -81,16 +82,16 @@ describe('a limit on the size of files (EFBIG, always run)', () => {
 });
 
 interface Fault {
-  /** strace's words for it. */
+  /** strace's name for it. */
   fault: string;
-  /** Extension of the file that it meets; `folder` for the one that holds the group. */
+  /** The extension of the file that it affects; `folder` for the directory of the upload. */
   on: string;
   stays: string[];
 }
 
 const STREAMS = ['.env', '.err', '.out'];
 
-/** No room: 507 and nothing stays. */
+/** No space: 507 and nothing stays. */
 const FULL: Fault[] = [
   { fault: '?openat:error=ENOSPC', on: '.lck', stays: [] },
   { fault: 'write:error=ENOSPC', on: '.lck', stays: [] },
@@ -106,7 +107,7 @@ const FULL: Fault[] = [
   { fault: 'fsync:error=ENOSPC:when=2', on: 'folder', stays: [] },
 ];
 
-/** A disk that fails: 500, and what arrived stays without .rdy. */
+/** A failing disk: 500, and what arrived stays without .rdy. */
 const FAILING: Fault[] = [
   { fault: '?openat:error=EIO', on: '.lck', stays: [] },
   { fault: '?openat:error=EACCES', on: '.err', stays: ['.out'] },
@@ -186,7 +187,7 @@ const obstacle = findMountObstacle();
 const way = obstacle === undefined ? 'tmpfs mounted' : `mount not allowed here: ${obstacle}; the suites above stand in`;
 
 describe(`a disk that is really full (${way})`, { skip: obstacle }, () => {
-  /** Mounts a tmpfs, lets `act` use it, and unmounts it whatever happens. */
+  /** Mounts a tmpfs, runs `act` on it, and unmounts it in any case. */
   async function withDisk(path: string, limits: string, act: () => Promise<void>): Promise<void> {
     mountTmpfs(path, limits);
     try {
@@ -196,7 +197,10 @@ describe(`a disk that is really full (${way})`, { skip: obstacle }, () => {
     }
   }
 
-  /** Sends an upload up to the middle of its first stream, calls `meddle` once that has arrived, and sends the rest. */
+  /**
+   * Sends an upload up to the middle of its first stream, calls `meddle` once that has arrived, and
+   * sends the rest.
+   */
   async function putInterrupted(upload: Upload, meddle: () => void): Promise<BareResult> {
     const request = parsePut(upload);
     const child = spawnBare(request, bareOptions(site));

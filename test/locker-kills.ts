@@ -1,4 +1,5 @@
-// Uploads that are killed: the body is fed in pieces, and SIGKILL comes at a chosen moment of the process's life.
+// Uploads that are killed: the body is sent in pieces, and SIGKILL comes at a chosen moment of the
+// process's life.
 import type { ChildProcess } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -9,7 +10,10 @@ import { bareOptions, baseOf, parsePut, statusOf, type Upload } from './locker-u
 
 const TIME_LIMIT_MS = 60_000;
 
-/** When to kill: so many milliseconds after the start (0), or after so many pieces of the body were handed over. */
+/**
+ * When to kill: this many milliseconds after the start (0), or after this many pieces of the body
+ * were sent.
+ */
 export interface KillMoment {
   afterPiece: number;
   milliseconds: number;
@@ -18,23 +22,27 @@ export interface KillMoment {
 /** How a body arrives. */
 export interface Feeding {
   pieces: number;
-  /** Between two pieces. */
+  /** The delay between two pieces. */
   pauseMilliseconds: number;
 }
 
 export interface Life {
-  /** The answer's status; undefined when none came. */
+  /** The status of the answer; undefined without one. */
   status: number | undefined;
   killed: boolean;
   stderr: string;
-  /** From the start until it has taken its name, and from the last byte of the body to the end; in milliseconds. */
+  /**
+   * The duration in milliseconds until the name is taken, and from the last byte of the body to the
+   * end.
+   */
   start: number;
   tail: number;
 }
 
 /**
- * Uploads piece by piece and kills the process at the moment given; without one it lives. The body starts to flow when the script has
- * taken its name, so that a moment counted from a piece lies in the work and not in the start of the process.
+ * Sends an upload piece by piece and kills the process at the given moment, or not at all. The body
+ * starts when the script has taken its name, so that a moment counted from a piece is during the
+ * work and not during the start of the process.
  */
 export async function uploadInPieces(
   site: Site,
@@ -73,12 +81,12 @@ function hasEnded(child: ChildProcess): boolean {
   return child.exitCode !== null || child.signalCode !== null;
 }
 
-/** Not awaited by the feeding: a kill may come while a write waits for its reader. */
+/** Not awaited by the sender, because a kill may come while a write waits for its reader. */
 function scheduleKill(child: ChildProcess, milliseconds: number): void {
   sleep(milliseconds).then(() => child.kill('SIGKILL'));
 }
 
-/** Hands one piece over and waits until the pipe has taken it, or the reader is gone. */
+/** Sends one piece and waits until the pipe has taken it, or the reader is gone. */
 function hand(child: ChildProcess, bytes: Buffer): Promise<void> {
   return new Promise((resolve) => {
     child.once('exit', () => resolve());
@@ -106,7 +114,7 @@ function watch(child: ChildProcess): Promise<Omit<Life, 'start' | 'tail'> & { en
   });
 }
 
-/** Numbers between 0 and 1 that a seed determines (mulberry32). */
+/** Numbers between 0 and 1 determined by a seed (mulberry32). */
 export function randomNumbers(seed: number): () => number {
   let state = seed;
   return () => {
@@ -117,7 +125,7 @@ export function randomNumbers(seed: number): () => number {
   };
 }
 
-/** Calls `work` for every item, so many at a time. */
+/** Calls `work` for every item, with limited concurrency. */
 export async function inParallel<Item>(
   items: readonly Item[],
   width: number,

@@ -1,4 +1,5 @@
-// Several real processes after one name at the same moment: who wins, and that what stands afterwards is one writer's whole.
+// Several real processes that use one name at the same moment: which one wins, and that the result
+// is one complete upload.
 import assert from 'node:assert/strict';
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -25,7 +26,7 @@ function orderFor(name: string, writer: number | string, overwrite = false): Ord
   return { base: join(folder, name), jobId: `server_1_1085355126_0000${writer}`, size: SIZE, overwrite };
 }
 
-/** The winner's group stands whole, and nothing else of that name. */
+/** The winner's upload is complete, and there is nothing else of that name. */
 function assertWhole(order: Order): void {
   const paths = groupPaths(order.base);
   for (const stream of STREAMS) assert.ok(readFileSync(paths[stream]).equals(contentOf(order)), stream);
@@ -39,7 +40,7 @@ function assertAmong(results: Result[], allowed: readonly string[]): void {
   for (const { outcome, message } of results) assert.ok(allowed.includes(outcome), `${outcome}: ${message}`);
 }
 
-/** Leaves a lock as a writer does that was killed more than an hour ago. */
+/** Leaves a lock like a writer that was killed more than an hour ago. */
 function abandonLock(base: string): void {
   writeFileSync(`${base}.lck`, 'Jid=killed\n');
   age([`${base}.lck`]);
@@ -52,7 +53,7 @@ describe(`${RACERS} processes after one name`, () => {
   });
   after(() => Promise.all(racers.map((racer) => racer.stop())));
 
-  /** Every process deposits under one name at once; which of them stored. */
+  /** Every process deposits under one name at once; returns which of them stored. */
   async function race(name: string, overwrite: boolean): Promise<{ results: Result[]; winners: Order[] }> {
     const orders = racers.map((_, writer) => orderFor(name, writer, overwrite));
     const results = await Promise.all(racers.map((racer, writer) => racer.deposit(orders[writer] as Order)));
@@ -72,7 +73,8 @@ describe(`${RACERS} processes after one name`, () => {
     for (let round = 0; round < ROUNDS; round += 1) {
       abandonLock(join(folder, `old${round}`));
       const { results, winners } = await race(`old${round}`, false);
-      // One whose lock was taken aside for a moment by a late taker, just as it came to announce, fails.
+      // A writer fails whose lock a late remover has moved aside for a moment, just as it was about
+      // to announce.
       assertAmong(results, ['stored', 'exists', 'failed']);
       assert.ok(winners.length <= 1, JSON.stringify(results));
       if (winners[0]) assertWhole(winners[0]);
@@ -99,7 +101,7 @@ describe('a taker that comes late to an abandoned lock', { skip: NO_STRACE }, ()
     it(`${when} does not win as well`, async () => {
       const order = orderFor(name, 'fast');
       abandonLock(order.base);
-      // The last file it looks at before it judges the lock abandoned.
+      // The last file it looks at before it considers the lock abandoned.
       const lastLook = `${order.base}.env.new`;
       const trace = join(folder, `trace-${name}`);
       const late = await startRacer(inject(trace, '?statx,?newfstatat,?lstat:signal=SIGSTOP:when=1', [lastLook]));
@@ -128,7 +130,7 @@ describe('a taker that comes late to an abandoned lock', { skip: NO_STRACE }, ()
   }
 });
 
-/** Waits until a traced process stands still by SIGSTOP; resolves with its id. */
+/** Waits until a traced process is stopped by SIGSTOP; resolves with its id. */
 async function untilStopped(trace: string): Promise<number> {
   for (let waited = 0; waited < 20_000; waited += 20) {
     const found = /^(\d+) +--- stopped by SIGSTOP ---$/m.exec(readFileSync(trace, 'latin1'))?.[1];

@@ -1,4 +1,4 @@
-// Starts depositors (locker-depositor.ts) as processes and talks with them.
+// Starts depositors (locker-depositor.ts) as processes and communicates with them.
 import { type ChildProcess, spawn } from 'node:child_process';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -14,7 +14,7 @@ export interface Racer {
 
 const SCRIPT = join(import.meta.dirname, 'locker-depositor.ts');
 
-/** Starts one and waits until it takes orders. `wrapper` stands in front of the command: a program that runs it. */
+/** Starts one and waits until it accepts orders. `wrapper` is a program that runs it. */
 export async function startRacer(wrapper: readonly string[] = []): Promise<Racer> {
   const [program = '', ...args] = [...wrapper, process.execPath, SCRIPT];
   const child = spawn(program, args, { stdio: ['pipe', 'pipe', 'inherit'] });

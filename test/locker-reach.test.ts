@@ -1,4 +1,5 @@
-// The way to a file of a locker: through folders that nobody can exchange on the way, and to nothing outside.
+// Paths to files of a locker: through directories that nobody can replace on the way, and to
+// nothing outside.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import {
@@ -114,10 +115,10 @@ describe('the way to a file of a locker', () => {
     assert.equal(readFileSync(reach(exposed, 'x.out'), 'utf8'), 'own');
     renameSync(exposed, join(base, 'away'));
     symlinkSync('../secret', exposed);
-    // The same folder while it is held open, and none when it is looked for again.
+    // The same directory while it is held open, and none when it is looked up again.
     const kept = lstatSync(reach(exposed, 'x.out'), { throwIfNoEntry: false });
     assert.ok(kept === undefined || kept.size === 'own'.length);
-    // A path that was not met before: the link is refused, not followed.
+    // A path that was not used before: the link is refused, not followed.
     assert.throws(() => reach(`${base}/./incoming`, 'x.out'), {
       code: 'ELOOP',
       message: /incoming is a link that others/,

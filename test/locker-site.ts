@@ -1,5 +1,6 @@
-// A site whose locker and log were made by the real server: several clients and commands, every state that a job can be in, and output that
-// a terminal must not see as it is. For the tests of webjobctl, and how they run it.
+// A site whose locker and log were made by the real server: several clients and commands, every
+// state of a job, and output that must not reach a terminal unescaped. For the tests of webjobctl,
+// and how they run it.
 import { setTimeout as sleep } from 'node:timers/promises';
 import { formatRecord, RECORD_FIELDS, type RecordField } from 'webjob-protocol';
 import { addCommand, configure, makeSite, type Site } from '../scripts/site.ts';
@@ -14,16 +15,16 @@ export { WEBJOBCTL };
 
 export interface LockerSite {
   site: Site;
-  /** One GET; the job id is that of the answer. */
+  /** A GET; returns the job id of the answer. */
   get(clientId: string, fileName: string): Promise<{ answer: StrictAnswer; jobId: string }>;
   put(put: Put): Promise<StrictAnswer>;
   /** A PUT by a CGI process of its own. */
   putAsCgi(put: Put): Promise<StrictAnswer>;
   /** GET and PUT as a client does them; returns the job id. */
   run(job: { clientId: string; fileName: string; out?: string; err?: string; record?: Facts }): Promise<string>;
-  /** Runs webjobctl; the site's nph-webjob.cfg is named for it. */
+  /** Runs webjobctl with the site's nph-webjob.cfg. */
   webjobctl(...args: string[]): Promise<Ran>;
-  /** The values of `--json`, one a line. */
+  /** The values that `--json` printed, one for each line. */
   readJson<Value>(...args: string[]): Promise<Value[]>;
   close(): void;
 }
@@ -35,7 +36,7 @@ export interface Ran extends BareResult {
 
 type Facts = Partial<Record<RecordField, string>>;
 
-/** The record of a run that went well, but for what is given. */
+/** The run record of a successful run, with changes. */
 export function makeRecord(given: Facts): string {
   const good: Facts = { KidStatus: '0', KidSignal: '0', KidReason: 'The kid exited cleanly.', HashType: 'MD5' };
   const fields = Object.fromEntries(RECORD_FIELDS.map((name) => [name, given[name] ?? good[name] ?? 'NA']));
@@ -96,32 +97,35 @@ export async function runWebjobctl(args: string[], environment: NodeJS.ProcessEn
   return { stdout, stderr: stderr.toString('latin1'), exitCode: code, text: stdout.toString('utf8') };
 }
 
-/** The job ids of the jobs that fillLocker makes, by what they are. */
+/** The job ids of the jobs that fillLocker() makes. */
 export interface FilledLocker {
-  /** client1 host.sh, the older of two good ones. */
+  /** client1 host.sh, the older of two successful ones. */
   first: string;
-  /** client1 host.sh, the younger. */
+  /** client1 host.sh, the newer one. */
   second: string;
   /** client1 host.sh, exit status 3. */
   failed: string;
-  /** client2 ps.sh, ended by signal 9, with output that is no text. */
+  /** client2 ps.sh, ended by signal 9, with binary output. */
   killed: string;
-  /** client2 ps.sh, of which nothing came back. */
+  /** client2 ps.sh, without an upload. */
   got: string;
-  /** client1 nothing.sh, which is not there. */
+  /** client1 nothing.sh, which does not exist. */
   refusedGet: string;
   /** client2 ps.sh, the PUT by another user. */
   refusedPut: string;
-  /** client1 host.sh, of which the PUT broke off. */
+  /** client1 host.sh, whose PUT broke off. */
   incomplete: string;
-  /** client2 ps.sh, stored while nothing was logged. */
+  /** client2 ps.sh, stored while logging was off. */
   orphan: string;
 }
 
-/** Escape sequences, what no UTF-8 holds, and a NUL. */
+/** Escape sequences, invalid UTF-8, and a NUL. */
 export const HOSTILE_OUTPUT = '\x1b]0;owned\x07\x1b[2Jplain\n\xff\xfe\0\x9b31m\n';
 
-/** Waits for the next second: a log tells whole ones, and of the jobs of one second none is the earlier. */
+/**
+ * Waits for the next second, because the log has whole ones, and jobs of the same second have no
+ * order.
+ */
 export async function nextSecond(): Promise<void> {
   await sleep(1010 - (Date.now() % 1000));
 }
@@ -143,7 +147,7 @@ export async function fillLocker(its: LockerSite): Promise<FilledLocker> {
   const { jobId: refusedPut } = await get('client2', 'ps.sh');
   await put({ ...ps, jobId: refusedPut, user: 'client1', out: 'never stored\n' });
   const { jobId: incomplete } = await get('client1', 'host.sh');
-  // The length of the record is announced, but it does not come.
+  // The length of the run record is announced, but it does not arrive.
   const head = formatHead('PUT', { ...host, jobId: incomplete, out: 'arrived\n', env: 'Version=webjob\n' });
   const options = { settingsFile: site.propertiesFile, user: findWebUser(), timeLimitSeconds: 60 };
   await runBare(Buffer.from(`${head}arrived\n`, 'latin1'), options);

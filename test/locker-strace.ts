@@ -1,4 +1,5 @@
-// strace as the tests use it: to read which system calls the script made in which order, and to fail or kill it at one of them.
+// strace for tests: reads which system calls the script made in which order, and lets one of them
+// fail or kill it.
 import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 
@@ -11,7 +12,10 @@ function findObstacle(): string | undefined {
   return tried.status === 0 ? undefined : `strace may not trace here: ${tried.stderr.trim().split('\n').at(-1)}`;
 }
 
-/** The calls by which an upload reaches the disk. The question mark: not every machine has every one of them. */
+/**
+ * The calls by which an upload reaches the disk. The question marks are for calls that not every
+ * machine has.
+ */
 const CALLS = [
   ...[
     '?openat',
@@ -32,11 +36,14 @@ const CALLS = [
 /** One system call of a trace. */
 export interface Call {
   name: string;
-  /** With paths for descriptors: `openat(AT_FDCWD</>, "/a.lck", O_WRONLY|O_CREAT|O_EXCL, 0644) = 3</a.lck>` */
+  /**
+   * With paths for descriptors: `openat(AT_FDCWD</>, "/a.lck", O_WRONLY|O_CREAT|O_EXCL, 0644) =
+   * 3</a.lck>`
+   */
   text: string;
 }
 
-/** Words in front of a program that write its calls to `file`: all, or those on one of the paths. */
+/** A command prefix that writes a program's calls to `file`: all, or those on one of the paths. */
 export function traceTo(file: string, paths: readonly string[] = []): string[] {
   return trace(file, CALLS, paths);
 }
@@ -47,15 +54,18 @@ function trace(file: string, calls: readonly string[], paths: readonly string[])
 }
 
 /**
- * Words in front of a program that inject something into its calls: `fsync:error=EIO:when=2`. Only calls on one of the paths
- * count, and a path is matched as a whole.
+ * A command prefix that injects something into a program's calls: `fsync:error=EIO:when=2`. Only
+ * calls on one of the paths count, which are matched as a whole.
  */
 export function inject(file: string, injection: string, paths: readonly string[]): string[] {
   const injected = injection.slice(0, injection.indexOf(':'));
   return [...trace(file, [...CALLS, injected], paths), '-e', `inject=${injection}`];
 }
 
-/** The finished calls of a trace in the order in which they ended. A path through a descriptor is the one that the descriptor was opened by. */
+/**
+ * The finished calls of a trace in the order in which they ended. A path through a descriptor is
+ * the one by which the descriptor was opened.
+ */
 export function readTrace(file: string): Call[] {
   const begun = new Map<string, string>();
   const opened = new Map<string, string>();
@@ -63,7 +73,7 @@ export function readTrace(file: string): Call[] {
     .split('\n')
     .flatMap((line) => {
       const [, thread = '', said = ''] = /^(\d+) +(.*)$/.exec(line) ?? [];
-      // Another thread came in between: the call stands in two halves.
+      // Another thread came in between, so the call is split into two lines.
       const resumed = /^<\.\.\. \w+ resumed>(.*)$/.exec(said);
       const whole = resumed ? `${begun.get(thread) ?? ''}${resumed[1]}` : said;
       const text = whole.replace(/\/proc\/self\/fd\/(\d+)(?=\/)/g, (path, fd) => opened.get(fd) ?? path);

@@ -1,4 +1,4 @@
-// A small disk of its own for a test: a tmpfs, where this machine lets us mount one.
+// A small disk for a test: a tmpfs, where this machine allows mounting one.
 import { spawnSync } from 'node:child_process';
 import { closeSync, mkdirSync, mkdtempSync, openSync, rmdirSync, rmSync, writeFileSync, writeSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -6,7 +6,10 @@ import { join } from 'node:path';
 import { noteMount } from '../scripts/test-leftovers.ts';
 import { findWebUser } from './tree.ts';
 
-/** Mounts a tmpfs at a folder that the web user owns from then on. Throws when this is not allowed. */
+/**
+ * Mounts a tmpfs on a directory, which then belongs to the web user. Throws when this is not
+ * allowed.
+ */
 export function mountTmpfs(path: string, limits: string): void {
   const user = findWebUser();
   const owner = user ? `,uid=${user.uid},gid=${user.gid}` : '';
@@ -37,7 +40,7 @@ export function findMountObstacle(): string | undefined {
   }
 }
 
-/** Writes a file until the disk has no byte left. */
+/** Writes a file until the disk is full. */
 export function fillBytes(path: string): void {
   const fd = openSync(path, 'a');
   try {
@@ -54,7 +57,7 @@ export function fillBytes(path: string): void {
   }
 }
 
-/** Makes empty files in a new folder until so many inodes are left. */
+/** Creates empty files in a new directory until only this many inodes are left. */
 export function fillInodes(folder: string, left: number): void {
   mkdirSync(folder);
   let made = 0;

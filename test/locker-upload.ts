@@ -1,4 +1,5 @@
-// Uploads of random bytes for the locker's tests, and the one judgement on what a locker holds of them.
+// Uploads of random bytes for the locker's tests, and the one check of what a locker contains of
+// them.
 import { createHash, randomBytes } from 'node:crypto';
 import { chownSync, existsSync, lstatSync, mkdirSync, readFileSync, utimesSync } from 'node:fs';
 import { join } from 'node:path';
@@ -13,7 +14,9 @@ export interface Upload {
   streams: Record<StreamName, Buffer>;
 }
 
-/** A site whose uploads are named by client and command alone, so that a test knows where to look. */
+/**
+ * A site whose uploads are named by client and command only, so that a test knows where to look.
+ */
 export function makeLockerSite(settings: Record<string, string> = {}): Site {
   return makeSite({ settings: { PutNameFormat: '%cid_%cmd', ...settings } });
 }
@@ -23,7 +26,7 @@ export function bareOptions(site: Site, more: Partial<BareOptions> = {}): BareOp
   return { settingsFile: site.propertiesFile, user: findWebUser(), ...more };
 }
 
-/** A folder of the site that is no part of its tree and that its scripts may write to. */
+/** A directory outside of the site's tree to which its scripts may write. */
 export function makeScratch(site: Site, name: string): string {
   const path = join(site.root, name);
   mkdirSync(path, { recursive: true });
@@ -69,7 +72,7 @@ export const GET_HOST_SH = Buffer.from(
   ].join('\r\n'),
 );
 
-/** Where the site puts an upload, without an extension. */
+/** The path of the upload at the site, without an extension. */
 export function baseOf(site: Site, name: string): string {
   return join(site.incoming, `client1_${name}`);
 }
@@ -80,10 +83,10 @@ export function statusOf(answer: Buffer): number | undefined {
   return found === undefined ? undefined : Number(found);
 }
 
-/** How far a group has come. `broken` is what must never be: announced, and not what was sent. */
+/** The state of an upload. `broken` must never occur: announced, but not what was sent. */
 export type Progress = 'nothing' | 'lock only' | 'in out' | 'in err' | 'in env' | 'all streams' | 'complete' | 'broken';
 
-/** Looks at what stands under `base` of one upload. */
+/** The state of an upload at `base`. */
 export function judgeGroup(base: string, upload: Upload): Progress {
   const paths = groupPaths(base);
   if (existsSync(paths.rdy)) return isWhole(base, upload) ? 'complete' : 'broken';
@@ -94,12 +97,15 @@ export function judgeGroup(base: string, upload: Upload): Progress {
     : `in ${partial}`;
 }
 
-/** True when the group is announced under the upload's job id, every stream holds what was sent, and no lock stands. */
+/**
+ * Whether the upload is announced under its job id, every stream has what was sent, and there is no
+ * lock.
+ */
 export function isWhole(base: string, upload: Upload): boolean {
   return isAnnounced(base, upload) && !existsSync(groupPaths(base).lck);
 }
 
-/** The same, whether somebody is at work to replace it or not. */
+/** Whether the upload is complete, even while another is about to replace it. */
 export function isAnnounced(base: string, upload: Upload): boolean {
   const paths = groupPaths(base);
   return (
@@ -108,7 +114,7 @@ export function isAnnounced(base: string, upload: Upload): boolean {
   );
 }
 
-/** True when a regular file of exactly these bytes stands there. */
+/** Whether there is a regular file with exactly these bytes. */
 export function holds(path: string, bytes: Uint8Array): boolean {
   if (!lstatSync(path, { throwIfNoEntry: false })?.isFile()) return false;
   return digest(readFileSync(path)) === digest(bytes);
@@ -118,7 +124,7 @@ export function digest(bytes: Uint8Array): string {
   return createHash('sha256').update(bytes).digest('hex');
 }
 
-/** Makes the files look untouched for longer than a lock lives; those that are missing stay missing. */
+/** Makes existing files look untouched for longer than a lock is valid. */
 export function age(paths: readonly string[], seconds = 3601): void {
   const then = Date.now() / 1000 - seconds;
   for (const path of paths) if (existsSync(path)) utimesSync(path, then, then);

@@ -1,18 +1,20 @@
-// A persistent worker that the sites of one test process share: what a request costs is then the request, and not the start of a Node.
-// For tests of what is done with a locker; what the server does as CGI is for those that start it as CGI.
+// A persistent worker that the sites of one test process share, so that a request does not cost the
+// start of Node. For tests of the contents of a locker; the CGI itself is tested where it is
+// started as CGI.
 import { type Resident, startResident } from '../scripts/resident.ts';
 import { makeSite } from '../scripts/site.ts';
 import { environmentOf, parseRawRequest } from './bare.ts';
 import { askFastCgi } from './fastcgi-client.ts';
 import type { StrictAnswer } from './strict-client.ts';
 
-/** A worker whose test process was killed ends after so long without a request. */
+/** Seconds without a request after which a worker ends whose test process was killed. */
 const IDLE_SECONDS = 300;
 
 let worker: Promise<Resident> | undefined;
 
 async function start(): Promise<Resident> {
-  // Only its programs and its socket are used: every request names the settings of its own site.
+  // Only its programs and its socket are used, because every request names the settings of its own
+  // site.
   const site = makeSite({ resident: true });
   const started = await startResident(site, ['--idle', String(IDLE_SECONDS)]);
   started.unref();
@@ -29,8 +31,8 @@ async function start(): Promise<Resident> {
 }
 
 /**
- * Sends a whole raw request to the worker; `environment` over what it says, bytes as latin1. Throws Error when it is not answered with the
- * length that it announces.
+ * Sends a whole raw request to the worker, with additions to its environment; bytes are latin1.
+ * Throws Error unless the answer has the length that it announces.
  */
 export async function askWorker(
   raw: Buffer,
@@ -48,7 +50,7 @@ export async function askWorker(
   return { status, reason, headers, body };
 }
 
-/** The text that formatPairs makes these bytes of again. Throws RangeError when there is none. */
+/** The text of which formatPairs() makes these bytes. Throws RangeError when there is none. */
 function decode(bytes: string): string {
   const text = Buffer.from(bytes, 'latin1').toString();
   if (Buffer.from(text).toString('latin1') !== bytes) throw new RangeError(`no UTF-8: ${JSON.stringify(bytes)}`);

@@ -1,4 +1,5 @@
-// storeUpload through its public face: what stands in the folder after every way in and out.
+// storeUpload through its public interface: the contents of the directory after every success and
+// failure.
 import assert from 'node:assert/strict';
 import {
   existsSync,
@@ -52,7 +53,7 @@ beforeEach(() => {
 });
 afterEach(() => rmSync(folder, { recursive: true }));
 
-/** What stands in the folder, by what comes after the base. */
+/** The files in the directory, by what follows the base. */
 function standing(): Record<string, string> {
   const prefix = 'client1_host.sh.';
   const found = [...readFiles(folder)].map(([name, text]): [string, string] => [name.replace(prefix, ''), text]);
@@ -63,7 +64,7 @@ function plan(more: Partial<DepositPlan> = {}): DepositPlan {
   return { base, jobId: JOB_ID, lengths: LENGTHS, overwrite: false, ...more };
 }
 
-/** Hands a text out in small pieces; before each, `onRead` may meddle. */
+/** Supplies a text in small pieces; `onRead` is called before each. */
 function source(text: string, onRead: (at: number) => void = () => {}): ByteSource {
   const bytes = Buffer.from(text);
   let at = 0;
@@ -77,7 +78,7 @@ function source(text: string, onRead: (at: number) => void = () => {}): ByteSour
   };
 }
 
-/** The same, until a system call fails behind byte `last`. */
+/** Supplies a text until a system call fails after byte `last`. */
 function sourceThatFails(code: string, last: number): ByteSource {
   const broken = Object.assign(new Error('read'), { code, syscall: 'read' });
   return source(STREAMS_TEXT, (at) => {
@@ -97,7 +98,7 @@ function put(files: Record<string, string>): void {
   for (const [extension, text] of Object.entries(files)) writeFileSync(`${base}.${extension}`, text);
 }
 
-/** A source that must not be asked. */
+/** A source that must not be read. */
 const UNREAD: ByteSource = {
   read() {
     throw new Error('the body was read');
@@ -328,7 +329,7 @@ describe('a replacement', () => {
 
   it('throws nothing away once the old group has lost its .rdy', () => {
     put(OLD);
-    // A folder in the way: the second rename fails, as a full disk may make it fail.
+    // A directory in the way makes the second rename fail, as a full disk may.
     unlinkSync(`${base}.err`);
     mkdirSync(`${base}.err`);
     assertFails('failed', () => storeUpload(replacement(), source(STREAMS_TEXT)));
@@ -396,7 +397,7 @@ describe('a planted link', () => {
     writeFileSync(target, 'precious');
   });
 
-  /** Nothing went through the link: what it names is as it was. */
+  /** Nothing was written through the link. */
   function assertUntouched(): void {
     assert.equal(readFileSync(target, 'latin1'), 'precious');
     assert.deepEqual(readdirSync(join(folder, 'elsewhere')), ['precious']);
@@ -406,7 +407,7 @@ describe('a planted link', () => {
     for (const extension of ['out', 'err', 'env', 'rdy', 'out.new', 'err.new', 'env.new']) {
       it(`.${extension} to ${to} is replaced, not followed`, () => {
         symlinkSync(to === 'a file' ? target : `${target}.not`, `${base}.${extension}`);
-        // Beside an old group, so that the .new names are used.
+        // Beside an old upload, so that the .new names are used.
         if (extension !== 'err') put({ err: 'old stderr' });
         storeUpload(plan({ overwrite: true }), source(STREAMS_TEXT));
         assertUntouched();

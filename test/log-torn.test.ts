@@ -1,4 +1,5 @@
-// Every log of the server: a line that a full disk cut short never takes the next one with it, and lengths stand as they were announced.
+// Every log of the server: a line that a full disk cut short does not affect the next one, and
+// lengths are logged as they were announced.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { appendFileSync, chmodSync, chownSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -34,7 +35,7 @@ async function ask(head = formatHead('GET', {}), environment: [string, string][]
   return `${stdout.toString('latin1').split('\r\n')[0]}\n${stderr}`;
 }
 
-/** A trigger logs when it likes. */
+/** A trigger writes its log lines at any time. */
 async function settle(name: string, lines: number): Promise<void> {
   for (let tries = 0; linesOf(name).length < lines && tries < 500; tries++)
     await new Promise((resolve) => setTimeout(resolve, 20));
@@ -97,7 +98,7 @@ describe('a line that was cut short', () => {
     try {
       giveAway(small);
       configure(site, { LogfilesDirectory: small, EnableCustody: 'N' });
-      // Room for half a line.
+      // Space for half a line.
       writeFileSync(join(small, 'nph-webjob.log'), `${'x'.repeat(4096 * 15 + 4046)}\n`);
       giveAway(join(small, 'nph-webjob.log'));
       fillBytes(join(small, 'filler'));

@@ -1,4 +1,5 @@
-// The logs under logrotate, as webjobctl init sets it up: no line is lost while a log has no name, and no job when it has another one.
+// The logs under logrotate, as webjobctl init sets it up: no line is lost while a log has no name,
+// and no job when a log has been renamed.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { chownSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';

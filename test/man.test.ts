@@ -1,5 +1,6 @@
-// The man pages against the tables of the sources, both ways, and every example in them by the parser of what it is an example of.
-// Whoever adds a control, a token, a status, an option or an exit code says so in its page or sees this fail.
+// The man pages compared with the tables of the sources in both directions, and every example in
+// them parsed by the corresponding parser. A new setting, token, status, option or exit code that
+// is missing from its page fails here.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
@@ -69,7 +70,7 @@ function readEntries(page: readonly string[]): Entry[] {
   });
 }
 
-/** Values on both sides of every border that the words of an entry draw. */
+/** Values on both sides of every limit that the words of an entry describe. */
 function sampleValues(words: string): { good: string[]; bad: string[] } {
   const [, low = '', high = ''] = /(?:from )?([0-9]+) to ([0-9]+)/.exec(words) ?? [];
   const specials = [...(/digits and (.*)$/.exec(words)?.[1] ?? '')].filter((character) => character !== ' ');
@@ -238,10 +239,10 @@ describe('nph-webjob(8)', () => {
   });
 });
 
-/** What differs from one run to the next. */
+/** What differs between runs. */
 const CHANGING = { time: '', pid: 0, milliseconds: 0 };
 
-/** What trackRequest writes of the article's GET. */
+/** What trackRequest() writes for the article's GET. */
 function trackExample(payload: string): Record<string, unknown> {
   const request = requestFromEnv({
     ...{ REQUEST_METHOD: 'GET', REMOTE_USER: 'client1', REMOTE_ADDR: '192.168.1.120', CONTENT_LENGTH: '0' },
@@ -294,7 +295,7 @@ describe('webjob(1)', () => {
     const direct = [...sources.matchAll(/\benv(?:\.|\[')([A-Z]\w+)/g)].map(([, name]) => name ?? '');
     const named = direct.filter((name) => !name.endsWith('_VARIABLE'));
     assert.ok(variables.length >= 2);
-    // os.tmpdir() asks for one, and the C library for the other.
+    // os.tmpdir() needs one variable, and the C library the other.
     const listed = readItems(readSection(clientPage, 'ENVIRONMENT'), 'Ev');
     assert.deepEqual(listed.sort(), [...new Set([...variables, ...named, 'TMPDIR', 'TZ'])].sort());
   });
@@ -389,7 +390,7 @@ describe('the man pages', () => {
     ];
     for (const name of MAN_PAGES) {
       const page = readPage(name);
-      // A history names controls of others.
+      // A history mentions former settings.
       const text = page.filter((line) => !readSection(page, 'HISTORY').includes(line));
       const unknown = readWords(text, 'Ic').filter((word) => !keys.includes(word));
       assert.deepEqual(unknown, [], name);

@@ -1,4 +1,5 @@
-// The manifest that travels with a program: the file beside it, in base64, or what a GetHook made; and what is no manifest stays away.
+// The manifest that is sent with a program: the file beside it, in base64, or one made by a
+// GetHook; malformed ones are not sent.
 import assert from 'node:assert/strict';
 import { mkdirSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';

@@ -1,4 +1,5 @@
-// How long a manifest may be on each way to the client: 4096 bytes are a header of 5.4 kB, more than some servers pass on unasked.
+// The size of manifests on each way to the client: 4096 bytes make a header of 5.4 kB, more than
+// some servers pass on by default.
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { readFileSync, writeFileSync } from 'node:fs';
@@ -19,7 +20,7 @@ const GUIDE = readFileSync(join(import.meta.dirname, '..', 'docs', 'guide', 'res
 const BLOCK = /^```nginx\n(.*?)^```$/ms.exec(GUIDE)?.[1] ?? '';
 const PATH = '/webjob/nph-webjob.cgi?VERSION=webjob+1.4.0&SYSTEM=Linux&CLIENTID=client1&FILENAME=host.sh';
 
-/** Asks for a program whose manifest has so many bytes. */
+/** Requests a program whose manifest has this many bytes. */
 async function arrives(
   site: Site,
   port: number,
@@ -31,7 +32,7 @@ async function arrives(
   const sent = request({ host: '127.0.0.1', port, path: PATH, headers, agent: false, timeout: 30_000 });
   sent.on('timeout', () => sent.destroy(new Error('no answer'))).end();
   const [answer] = (await once(sent, 'response')) as [IncomingMessage];
-  // An answer whose head fills the buffer of nginx to its last byte breaks off.
+  // An answer whose header fills nginx's buffer to its last byte breaks off.
   const status = await finished(answer.resume()).then(
     () => answer.statusCode,
     () => undefined,
@@ -44,7 +45,7 @@ async function assertLongest(site: Site, port: number): Promise<void> {
   assert.deepEqual(await arrives(site, port, MAX_MANIFEST_BYTES), { status: 200, isWhole: true });
 }
 
-/** The longest that arrives; a longer one is an error to the client, and never a part of it. */
+/** The longest that arrives; a longer one is an error for the client, and is never cut. */
 async function measure(site: Site, port: number): Promise<number> {
   let [good, bad] = [1, MAX_MANIFEST_BYTES];
   while (bad - good > 1) {

@@ -1,4 +1,5 @@
-// Manifests as the functions behind client and webjobctl see them: the example of docs/protocol.md, texts there and back, and globs.
+// Manifests in the functions behind client and webjobctl: the example of docs/protocol.md,
+// formatting and parsing, and globs.
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';

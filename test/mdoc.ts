@@ -1,5 +1,5 @@
-// Reads the man pages in docs/man as far as the tests need it: their sections, lists and displays, as plain text. Knows the macros that
-// those pages use and no more of mdoc(7).
+// Reads the man pages in docs/man as far as the tests need it: sections, lists and displays, as
+// plain text. Knows only the macros of mdoc(7) that those pages use.
 import { spawnSync } from 'node:child_process';
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -9,13 +9,16 @@ export const MAN_FOLDER = join(import.meta.dirname, '..', 'docs', 'man');
 /** `nph-webjob.8` and the others. */
 export const MAN_PAGES = readdirSync(MAN_FOLDER).sort();
 
-/** What a display holds, as the comment before it says: `nph-webjob.cfg`, `log`. */
+/** The content of a display, from the comment before it: `nph-webjob.cfg`, `log`. */
 export interface Display {
   kind: string;
   text: string;
 }
 
-/** Macros that mark up words; what is left without them is what a reader sees, but for quotes and parentheses. */
+/**
+ * Macros that mark up words; without them the text is what a reader sees, except for quotes and
+ * parentheses.
+ */
 const INLINE = new Set('Ar Cm Dv Ev Fl Ic Li Ns No Oc Oo Op Pa Pq Ql Sc So Xr'.split(' '));
 
 /** The lines of a page. */
@@ -23,7 +26,10 @@ export function readPage(name: string): string[] {
   return readFileSync(join(MAN_FOLDER, name), 'utf8').split('\n');
 }
 
-/** The lines of the section, or with `Ss` the subsection, of that title. Throws Error when there is none. */
+/**
+ * The lines of the section, or with `Ss` the subsection, of that title. Throws Error when there is
+ * none.
+ */
 export function readSection(lines: readonly string[], title: string, macro: 'Sh' | 'Ss' = 'Sh'): string[] {
   const start = lines.indexOf(`.${macro} ${title}`);
   if (start < 0) throw new Error(`no ${title} in the page`);
@@ -35,18 +41,18 @@ function isWithin(macro: 'Sh' | 'Ss', line: string): boolean {
   return macro === 'Sh' && line.startsWith('.Ss ');
 }
 
-/** Titles of the subsections. */
+/** The titles of the subsections. */
 export function readTitles(section: readonly string[]): string[] {
   return section.flatMap((line) => /^\.Ss (.*)$/.exec(line)?.[1] ?? []);
 }
 
-/** The heads of list items as text, those that are marked up with `macro` first or all of them. */
+/** The heads of list items as text: those that begin with `macro`, or all of them. */
 export function readItems(section: readonly string[], macro?: string): string[] {
   const start = macro === undefined ? '.It ' : `.It ${macro} `;
   return section.filter((line) => line.startsWith(start)).map((line) => plainText(line.slice('.It '.length)));
 }
 
-/** Every word that a line marks up with `macro` as its first: `.Ic UseGMT , ServerId` gives two. */
+/** Every word on lines that begin with `macro`: `.Ic UseGMT , ServerId` gives two. */
 export function readWords(lines: readonly string[], macro: string): string[] {
   const marked = lines.filter((line) => line.startsWith(`.${macro} `));
   return marked.flatMap((line) => {
@@ -56,13 +62,16 @@ export function readWords(lines: readonly string[], macro: string): string[] {
   });
 }
 
-/** The text of a line of macros: `Ic UseGMT Pq Cm Y No or Cm N ; default Cm N` is `UseGMT Y or N ; default N`. */
+/**
+ * The text of a line of macros: `Ic UseGMT Pq Cm Y No or Cm N ; default Cm N` is `UseGMT Y or N ;
+ * default N`.
+ */
 function plainText(line: string): string {
   const words = line.split(' ').filter((word) => !INLINE.has(word));
   return plain(words.join(' '));
 }
 
-/** Every display. Throws Error for one before which no comment says what it holds. */
+/** Every display. Throws Error for one without a comment that says what it is. */
 export function readDisplays(lines: readonly string[]): Display[] {
   return lines.flatMap((line, index) => {
     if (!line.startsWith('.Bd ')) return [];
@@ -76,7 +85,7 @@ function plain(text: string): string {
   return text.replace(/\\([-e&])/g, (_, code: string) => ({ '-': '-', e: '\\', '&': '' })[code] ?? '');
 }
 
-/** The strictest formatter there is, with what makes it complain. */
+/** The strictest formatter available, with the options that make it report problems. */
 export function findLinter(): string[] | undefined {
   const linters = [
     ['mandoc', '-T', 'lint', '-W', 'warning'],

@@ -1,4 +1,5 @@
-// Merkle trees (RFC 6962): the published hashes, every proof of every small tree, and that nothing else is taken for one.
+// Merkle trees (RFC 6962): the published hashes, every proof of every small tree, and that
+// everything else is rejected.
 import assert from 'node:assert/strict';
 import { createHash, randomBytes, randomInt } from 'node:crypto';
 import { describe, it } from 'node:test';
@@ -17,7 +18,7 @@ import {
   storedIndex,
 } from '../evidence/merkle.ts';
 
-/** The hashes that trees of growing size have in common, as they are appended. */
+/** The hashes that growing trees have in common, as they are appended. */
 function growTree(entries: readonly Buffer[]): { read: ReadHash; leaves: Buffer[] } {
   const stored: Buffer[] = [];
   const read: ReadHash = (level, index) => {
@@ -33,7 +34,7 @@ function growTree(entries: readonly Buffer[]): { read: ReadHash; leaves: Buffer[
   return { read, leaves };
 }
 
-/** The root as RFC 6962 defines it, worked out from all leaves. */
+/** The root as RFC 6962 defines it, computed from all leaves. */
 function plainRoot(leaves: readonly Buffer[]): Buffer {
   const [first] = leaves;
   if (!first) return createHash('sha256').digest();
@@ -44,7 +45,7 @@ function plainRoot(leaves: readonly Buffer[]): Buffer {
 }
 
 describe('the Merkle tree of RFC 6962', () => {
-  // The entries and roots that certificate transparency logs test with.
+  // The test entries and roots of certificate transparency logs.
   const entries = ['', '00', '10', '2021', '3031', '40414243', '5051525354555657', '606162636465666768696a6b6c6d6e6f'];
   const roots = [
     'e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855',
@@ -134,7 +135,7 @@ describe('the Merkle tree of RFC 6962', () => {
   });
 });
 
-/** A path of hashes with a bit changed, one more, one less, or two exchanged. */
+/** A path of hashes with a bit changed, one added, one removed, or two exchanged. */
 function spoil(path: readonly Buffer[]): Buffer[] {
   const copy = path.map((hash) => Buffer.from(hash));
   const index = randomInt(copy.length);

@@ -1,5 +1,6 @@
-// webjobctl metrics: what it writes is the Prometheus text format, read by a parser that knows that format's rules and nothing of ours, and
-// tells of a locker made by real CGI processes what is true. Nobody ever reads half of it.
+// webjobctl metrics: its output is valid in the Prometheus text format, checked by an independent
+// parser, and correct for a locker made by real CGI processes. Nobody ever reads an incomplete
+// file.
 import assert from 'node:assert/strict';
 import { appendFileSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -18,7 +19,10 @@ const NAME = '[a-zA-Z_:][a-zA-Z0-9_:]*';
 const LABEL = '([a-zA-Z_][a-zA-Z0-9_]*)="((?:[^"\\\\\\n]|\\\\[\\\\"n])*)"';
 const SAMPLE = new RegExp(`^(${NAME})(?:\\{(${LABEL}(?:,${LABEL})*,?)?\\})? (\\S+)(?: -?[0-9]+)?$`);
 
-/** Reads the text format, version 0.0.4. Throws AssertionError for whatever its rules do not allow. */
+/**
+ * Parses the text format, version 0.0.4. Throws AssertionError for anything that its rules do not
+ * allow.
+ */
 function parseExposition(text: string): { series: Series[]; types: Map<string, string> } {
   assert.ok(text.endsWith('\n'), 'the last line ends in a line feed');
   const types = new Map<string, string>();

@@ -1,5 +1,6 @@
-// Every place that a setting of nph-webjob.cfg or webjob.conf must be in, in one list: after a change of a table, the failure of this
-// test says what else to write, and takes a second. The tests named in CONTRIBUTING.md check what is written there.
+// Every place that a setting of nph-webjob.cfg or webjob.conf must be in, in one list: after a
+// change of a table, this test says within a second what else to write. The tests named in
+// CONTRIBUTING.md check the contents.
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';

@@ -1,4 +1,5 @@
-// nginx in front of httpd, as an edge that a site may have, and in place of it, with fcgiwrap to run the script.
+// nginx in front of httpd, as a site may have it, and instead of httpd, with fcgiwrap to run the
+// script.
 import { type ChildProcess, type SpawnOptions, spawn } from 'node:child_process';
 import {
   chownSync,
@@ -29,7 +30,7 @@ export function isNginxMissing(): string | false {
 }
 
 export interface NginxOptions {
-  /** What `listen` says behind the port: `ssl http2`. */
+  /** Options of `listen` after the port: `ssl http2`. */
   listen?: string;
   /** Lines of the server. */
   lines?: string;
@@ -40,7 +41,7 @@ export interface Nginx {
   close(): Promise<void>;
 }
 
-/** An nginx of its own in front of httpd, with connections that it keeps. */
+/** A separate nginx in front of httpd, with connections that it keeps. */
 export async function startNginx(upstream: number, { listen = '', lines = '' }: NginxOptions = {}): Promise<Nginx> {
   const kept = `upstream webjob { server 127.0.0.1:${upstream}; keepalive 8; }`;
   const location = `location / { proxy_pass http://webjob; proxy_http_version 1.1; proxy_set_header Connection ""; }`;
@@ -48,8 +49,8 @@ export async function startNginx(upstream: number, { listen = '', lines = '' }: 
 }
 
 /**
- * nginx in place of httpd, with a fcgiwrap of the web user. `format` gets the path of its socket and of Debian's fastcgi_params, and
- * returns the lines of the server.
+ * nginx instead of httpd, with a fcgiwrap of the web user. `format` gets the path of its socket and
+ * of Debian's fastcgi_params, and returns the lines of the server.
  */
 export async function startFcgiwrap(
   site: Site,
@@ -58,7 +59,7 @@ export async function startFcgiwrap(
   const programs = obtain();
   const run = join(site.root, 'fcgiwrap');
   mkdirSync(run);
-  // The web user may not enter the checkout of root.
+  // The web user may not enter root's checkout.
   const libraries = programs.libraryPath.split(':').filter((folder) => existsSync(folder));
   for (const [from, name] of libraries.flatMap((folder) => readdirSync(folder).map((name) => [folder, name] as const)))
     if (name.startsWith('libfcgi')) copyFileSync(join(from, name), join(run, name));
@@ -122,7 +123,7 @@ http {
 }
 
 interface Started {
-  /** Throws Error when it ends before, or takes too long. */
+  /** Throws Error when it ends early, or takes too long. */
   until(isReady: () => boolean | Promise<boolean>, problem: string, readLog?: () => string): Promise<void>;
   stop(): Promise<void>;
 }
@@ -144,7 +145,7 @@ function start(program: string, args: readonly string[], options: SpawnOptions):
         if (hasEnded || Date.now() > deadline) throw new Error(`${problem}: ${readLog?.() ?? ''}`);
     },
     stop: async () => {
-      // fcgiwrap leaves its children alone.
+      // fcgiwrap does not end its children.
       if (!hasEnded && child.pid !== undefined) process.kill(-child.pid, 'SIGTERM');
       await ended;
     },

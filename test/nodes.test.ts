@@ -1,5 +1,5 @@
-// Client and CGI on the oldest Node that is supported and on the one the project is built with; installed as a single file in an empty
-// folder, and as a link to a launcher.
+// Client and CGI on the oldest supported Node and on the one the project is built with; installed
+// as a single file in an empty directory, and as a link to a launcher.
 import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
 import { copyFileSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
@@ -38,7 +38,7 @@ for (const [name, node] of Object.entries(NODES)) {
 
       it('leaves no word in the error log, and nothing lies beside the script', () => {
         assert.deepEqual(readdirSync(site.cgiDirectory).sort(), ['.htaccess', 'nph-webjob.cgi']);
-        // httpd logs what a script says on stderr, and Node would warn there of whatever it dislikes.
+        // httpd logs a script's stderr, and there Node would warn of whatever it dislikes.
         assert.equal(readFileSync(server.errorLog, 'utf8').match(/Warning|AH01215/), null);
       });
 

@@ -1,4 +1,5 @@
-// C2SP signed notes: the examples of other implementations, everything the format forbids, and changes of a signed note.
+// C2SP signed notes: the examples of other implementations, everything the format forbids, and
+// changes of a signed note.
 import assert from 'node:assert/strict';
 import { createPrivateKey, createPublicKey, generateKeyPairSync, sign } from 'node:crypto';
 import { describe, it } from 'node:test';
@@ -50,7 +51,8 @@ describe('a signed note', () => {
   });
 
   it('is what another implementation signs with the same key', () => {
-    // PRIVATE+KEY+PeterNeumann+c74f20a3+AYEKFALVFGyNhPJEMzD1QIDr+Y7hfZx09iUvxdXHKDFz, of the same documentation.
+    // PRIVATE+KEY+PeterNeumann+c74f20a3+AYEKFALVFGyNhPJEMzD1QIDr+Y7hfZx09iUvxdXHKDFz, of the same
+    // documentation.
     const seed = Buffer.from('AYEKFALVFGyNhPJEMzD1QIDr+Y7hfZx09iUvxdXHKDFz', 'base64').subarray(1);
     const der = Buffer.concat([Buffer.from('302e020100300506032b657004220420', 'hex'), seed]);
     const key = createPrivateKey({ key: der, format: 'der', type: 'pkcs8' });

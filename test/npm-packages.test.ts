@@ -1,4 +1,5 @@
-// The packages for npm, as a stranger meets them: packed, installed offline into an empty directory and run; and a release of them.
+// The npm packages: packed, installed offline into an empty directory and run; and a release of
+// them.
 import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
@@ -109,7 +110,7 @@ describe('npm run release', { skip: obstacle }, () => {
     const archives = [`node-cgi-compat-${version}.tgz`, `webjob-${version}-source.tar.gz`, `webjob-${version}.tgz`];
     const deb = `webjob_${version.replace('-', '~')}_all.deb`;
     assert.deepEqual(names, ['SHA256SUMS', 'SHA256SUMS.sig', ...archives, deb, 'release.pub'].sort());
-    // As docs/release.md tells a recipient to do.
+    // As docs/release.md tells recipients.
     const check = readFileSync(join(root, 'docs/release.md'), 'utf8').match(/^```sh check\n(.*?)^```$/ms)?.[1] ?? '';
     const verify = () => spawnSync('sh', ['-ec', check], { cwd: target, encoding: 'utf8' });
     const good = verify();

@@ -1,7 +1,10 @@
-// A checkpoint as earlier versions of webjobctl made them: a line of JSON. Whoever kept some can still hold a record against them.
+// A checkpoint as earlier versions of webjobctl made it: a line of JSON. Existing ones can still be
+// checked.
 import { type KeyObject, sign } from 'node:crypto';
 
-/** The line without its newline. Signed is the object without the signature, and a newline. */
+/**
+ * The line without its newline. The signed text is the object without the signature, and a newline.
+ */
 export function formatOldCheckpoint(
   { file, size, head, time }: { file: string; size: number; head: string; time: string },
   key: KeyObject,

@@ -1,5 +1,6 @@
-// The commands of webjobctl in the pages of docs/guide that follow no one way from beginning to end: every one of them, as it stands there, in the
-// page's order, on a site whose jobs real CGI processes made. Names of jobs, days and folders are moved to where the test has them.
+// The webjobctl commands in the reference pages of docs/guide: every one of them, as it is written,
+// in the page's order, at a site whose jobs real CGI processes made. Names of jobs, days and
+// directories are replaced by those of the test.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
@@ -13,7 +14,7 @@ import { readFiles } from './tree.ts';
 
 const guide = join(import.meta.dirname, '..', 'docs', 'guide');
 
-/** Lines of code, fenced or indented, that name webjobctl; of a line of a crontab what it runs. */
+/** Lines of code, fenced or indented, that contain webjobctl; of a crontab line the command. */
 function readCommands(page: string, ...replacements: [found: string, by: string][]): string[] {
   const lines = readFileSync(join(guide, page), 'utf8').split('\n');
   let isFenced = false;
@@ -32,7 +33,7 @@ interface Ended {
   stderr: string;
 }
 
-/** Runs a command in a folder of the site, where webjobctl is the built one. */
+/** Runs a command in a directory of the site, with the built webjobctl. */
 function run(site: Site, command: string): Ended {
   const [folder, programs] = [join(site.root, 'operator'), join(site.root, 'programs')];
   mkdirSync(folder, { recursive: true });
@@ -40,7 +41,7 @@ function run(site: Site, command: string): Ended {
   const program = (name: string, text: string): void =>
     writeFileSync(join(programs, name), `#!/bin/sh\nexec ${text} "$@"\n`, { mode: 0o755 });
   program('webjobctl', `"${process.execPath}" "${WEBJOBCTL}"`);
-  // No database server is part of the tests: what would reach it is looked at.
+  // No database server is part of the tests: commands that would reach it are only parsed.
   program('psql', `tee psql.in #`);
   const env = {
     ...process.env,
@@ -50,11 +51,11 @@ function run(site: Site, command: string): Ended {
   return spawnSync('/bin/sh', ['-c', command], { cwd: folder, env, encoding: 'utf8', timeout: 60_000 });
 }
 
-/** Runs it, with an exit code that it may have; returns its stdout. */
+/** Runs it, with an exit code that is allowed; returns its stdout. */
 function expect(site: Site, command: string, codes: number[] = [0]): string {
   const { status, stdout, stderr } = run(site, command);
   assert.ok(codes.includes(status ?? -1), `${command}: ${status}: ${stderr}`);
-  // Exit code 1 is a finding, and says so; what went wrong would say more.
+  // Exit code 1 is a finding, and says so; an error would say more.
   assert.doesNotMatch(stderr, /error:|not found$/m, command);
   return stdout;
 }
@@ -91,7 +92,7 @@ describe('docs/guide/keep.md', () => {
       const day = packs()[0]?.replace('.jsonl', '') ?? '';
       checkAlone(site, day, was);
       expect(site, take('webjobctl unpack 2026-10-01').replace('2026-10-01', day));
-      // What two clients sent on that day, and what was never packed.
+      // What two clients sent on that day, and was never archived.
       assert.equal(groupNames(site).length, 3);
       expect(site, take('webjobctl pack --older-than 30d'));
       expect(site, take('webjobctl index'));
@@ -107,7 +108,7 @@ describe('docs/guide/keep.md', () => {
     }
   });
 
-  /** One group by the offset and length of the manifest. */
+  /** One upload by the offset and length in the manifest. */
   function checkAlone(site: Site, day: string, was: Map<string, string>): void {
     const folder = join(site.base, 'packed');
     const [line = ''] = readFileSync(join(folder, `${day}.jsonl`), 'utf8')
@@ -164,7 +165,7 @@ describe('crontabs in the guides', () => {
     const { site } = locker;
     try {
       await fillLocker(locker);
-      // What the pages have in /usr/local/bin: the built programs, which look their node up.
+      // What the pages expect in /usr/local/bin: the built programs, which look up node.
       const programs = join(site.root, 'local-bin');
       mkdirSync(programs);
       symlinkSync(process.execPath, join(programs, 'node'));
@@ -206,7 +207,7 @@ describe('docs/guide/find.md', () => {
       assert.ok(commands.length >= 15, `${commands.length} commands`);
       for (const command of commands) {
         if (command.includes('| jq') && !hasProgram('jq')) continue;
-        // Something differs, is silent, or is not found: this site is not that of the page.
+        // Something differs, is silent, or is not found, because this site is not the page's.
         const mayFind = /^webjobctl (?:diff|search|clients|jobs) /.test(command);
         expect(site, command, mayFind ? [0, 1] : [0]);
       }

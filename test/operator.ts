@@ -1,4 +1,5 @@
-// The built webjobctl as an operator runs it, in a folder that the web user may enter, with a Node that it may start.
+// The built webjobctl as an operator runs it, in a directory that the web user may enter, with a
+// Node that the web user may start.
 import { copyFileSync, existsSync, linkSync, mkdirSync, realpathSync, rmSync } from 'node:fs';
 import { delimiter, dirname, join } from 'node:path';
 import { obtainHttpd } from '../scripts/httpd-package.ts';
@@ -13,10 +14,10 @@ export interface Ended {
 
 export interface OperatorOptions {
   input?: string;
-  /** Over the environment; undefined takes a variable away. */
+  /** Changes to the environment; undefined removes a variable. */
   environment?: Record<string, string | undefined>;
   cwd?: string;
-  /** Another user's uid and gid; only root may say so. */
+  /** Another user's uid and gid; only for root. */
   user?: { uid: number; gid: number };
   /** Another program than dist/webjobctl. */
   program?: string;
@@ -35,11 +36,11 @@ export async function runWebjobctl(args: readonly string[], options: OperatorOpt
 }
 
 export interface Ground {
-  /** An empty folder that anybody may enter. */
+  /** An empty directory that everyone may enter. */
   root: string;
   /** A Node that the web user may start. */
   node: string;
-  /** webjobctl, which must end with this code; its stdout. */
+  /** Runs webjobctl, which must end with this code; returns its stdout. */
   run(code: number, ...args: string[]): Promise<string>;
   remove(): void;
 }
@@ -64,7 +65,7 @@ export function makeGround(): Ground {
   };
 }
 
-/** One JSON value a line. */
+/** One JSON value for each line. */
 export function parseLines<Type = Record<string, unknown>>(text: string): Type[] {
   return text
     .split('\n')

@@ -1,5 +1,5 @@
-// Overrides under httpd: what the main file alone may say, what every other control does when it is overridden, which of the three levels
-// wins, and files that are not what they should be.
+// Overrides under httpd: settings of the main file only, the effect of every other setting when it
+// is overridden, which of the three levels wins, and invalid files.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { chmodSync, mkdirSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
@@ -38,7 +38,7 @@ function reset(): void {
   removeTree(join(site.base, 'config'));
 }
 
-/** Everything by which a control could show that it has changed. */
+/** Everything by which a setting could show that it has changed. */
 async function observe(method: 'get' | 'put', ask: Put): Promise<Record<string, unknown>> {
   const { status, body, headers } = await its[method]({ ...UPLOAD, ...ask });
   const log = readLines(site.logFile).map((line) => line.replace(/^\S+ \S+ /, '').replace(/_\d{10}_\d+/, ''));
@@ -56,7 +56,10 @@ async function observe(method: 'get' | 'put', ask: Put): Promise<Record<string, 
   };
 }
 
-/** What each control of the main file would do if it could be overridden; `main` is what stands in the main file. */
+/**
+ * What each setting of the main file would do if it could be overridden; `main` is its value in the
+ * main file.
+ */
 const LOCKED: Record<string, { value: string; main?: Record<string, string>; ask?: Ask; method?: 'get' | 'put' }> = {
   BaseDirectory: { value: '/nonexistent' },
   ConfigDirectory: { value: '/nonexistent', main: { EnableHostAccessList: 'Y' } },
@@ -89,7 +92,10 @@ type Outcome = Record<string, unknown>;
 const hook = (command: string, more = {}) => ({ GetHookEnable: 'Y', GetHookCommandLine: command, ...more });
 const putHook = (command: string, more = {}) => ({ PutHookEnable: 'Y', PutHookCommandLine: command, ...more });
 
-/** Every control that may be overridden: what the main file says, and what is seen without and with the override. */
+/**
+ * Every setting that may be overridden: the value in the main file, and the effects without and
+ * with the override.
+ */
 const OPEN: Record<
   string,
   [value: string, method: Method, main: Record<string, string>, without: Outcome, using: Outcome]
@@ -160,7 +166,7 @@ describe('overrides', () => {
 
   for (const [key, { value, main = {}, ask = {}, method = 'get' }] of Object.entries(LOCKED)) {
     it(`cannot change ${key}, and the attempt is told`, async () => {
-      // The file is there, and lists somebody else.
+      // The file exists, and lists another client.
       const others = (): void => {
         mkdirSync(root, { recursive: true });
         writeFileSync(join(root, 'hosts.access'), 'client1=192.0.2.1\n');
@@ -292,7 +298,7 @@ describe('overrides', () => {
 });
 
 describe('a link among the overrides that is swapped while it is looked at', () => {
-  /** Files inside and outside of the tree of overrides, and `link` beside or above them. */
+  /** Files inside and outside of the directory of overrides, and `link` beside or above them. */
   function prepare(link: string): void {
     reset();
     its.configure({ PutNameFormat: 'main' });

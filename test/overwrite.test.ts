@@ -1,5 +1,5 @@
-// OverwriteExistingFiles=Y with KeepDifferingUploads=N lets a client replace its own uploads. Job ids come from clients, so the name must
-// keep apart what is of another.
+// OverwriteExistingFiles=Y with KeepDifferingUploads=N lets a client replace its own uploads. Job
+// ids come from clients, so the name must keep uploads of different clients apart.
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -10,7 +10,7 @@ import { readFiles } from './tree.ts';
 const GUIDE = readFileSync(join(import.meta.dirname, '..', 'docs', 'guide', 'client.md'), 'utf8');
 const RECOMMENDED = /^PutNameFormat=(.*)$/m.exec(GUIDE)?.[1] ?? '';
 
-/** What a client with a neighbour's name leaves of the neighbour's upload, and whether configtest warns. */
+/** What a client with a similar name leaves of another's upload, and whether configtest warns. */
 async function attack(format: string): Promise<{ kept: boolean; replacesOwn: boolean; warned: boolean }> {
   const its = makeLockerSite({ PutNameFormat: format, OverwriteExistingFiles: 'Y', KeepDifferingUploads: 'N' });
   try {

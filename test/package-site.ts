@@ -1,5 +1,6 @@
-// A site with jobs in every state that a package of evidence can hold: packed, on hold, stamped, covered by a newer checkpoint, by none, sent
-// twice, refused, with a signed program and without; and VERIFY.sh as the shells run it for somebody who has neither Node nor WebJob.
+// A site with jobs in every state that an evidence package can have: archived, on hold,
+// time-stamped, covered by a newer checkpoint, by none, sent twice, refused, with a signed program
+// and without; and VERIFY.sh as the shells run it for a recipient without Node and WebJob.
 import { execFileSync, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { chmodSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
@@ -14,9 +15,12 @@ export interface PackageSite extends LockerSite {
   at(name: string): string;
   /** Runs webjobctl, which must end with this exit code. */
   expect(exitCode: number, ...args: string[]): Promise<Ran>;
-  /** The job ids, by what they are. */
+  /** The job ids. */
   jobs: Record<'packed' | 'twice' | 'refused' | 'later' | 'uncovered' | 'others' | 'othersLater', string>;
-  /** Names all that the package must be checked with: the public keys and the certificate. */
+  /**
+   * Options with everything that the package must be checked with: the public keys and the
+   * certificate.
+   */
   keys: string[];
 }
 
@@ -59,7 +63,7 @@ export async function makePackageSite(settings: Record<string, string> = {}): Pr
   for (const name of groupNames(site)) setAge(site, name, 40);
   await expect(0, 'pack', '--older-than', '30d');
   const twice = await run('client1', 'host.sh', '\0\xff binary \x1b[2J\n', 2);
-  // Named for the time and the process: the second one is an upload of its own.
+  // Named by time and process: the second one is a separate upload.
   const others = await run('client2', 'ps.sh', 'belongs elsewhere\n');
   await stampCheckpoint(its, at, expect);
   const later = await run('client1', 'host.sh', 'later\n');
@@ -101,7 +105,7 @@ async function stampCheckpoint(
     throw new Error('nothing was stamped');
 }
 
-/** What VERIFY.sh may run: the tools of POSIX, sha256sum and openssl. */
+/** What VERIFY.sh may run: POSIX tools, sha256sum and openssl. */
 const TOOLS = [
   ...['sha256sum', 'openssl', 'cat', 'cmp', 'cp', 'cut', 'dd', 'find', 'grep', 'head', 'mkdir', 'mv', 'od'],
   ...['rm', 'sed', 'sort', 'tail', 'tr', 'uniq', 'wc'],
@@ -109,11 +113,11 @@ const TOOLS = [
 
 export interface Checker {
   name: string;
-  /** Runs a VERIFY.sh, of the package itself where no other is given; its exit code, and what it prints. */
+  /** Runs a VERIFY.sh, by default that of the package; returns its exit code and output. */
   check(folder: string, script?: string): { code: number | null; text: string };
 }
 
-/** Each shell with the tools that go with it in a PATH of their own: no Node is in it. */
+/** Each shell with its tools in a PATH of its own, without Node. */
 export function makeCheckers(folder: string): Checker[] {
   return (['dash', 'busybox', 'bash'] as const).map((name) => {
     const shell = findProgram(name);
@@ -141,7 +145,7 @@ export function linesOf(text: string): string[] {
   return text.split('\n').filter((line) => /^(?:OK {6}|FAILED {2}|NOTE {4})\S/.test(line));
 }
 
-/** Makes the lists of a package again: what only they protect is then not found. */
+/** Makes the lists of a package again, so that what only they protect is not found. */
 export function listAgain(folder: string): void {
   const files = readFiles(folder);
   const isTag = (path: string): boolean => !path.startsWith('data/') && path !== 'tagmanifest-sha256.txt';
@@ -156,7 +160,7 @@ export function listAgain(folder: string): void {
 
 const sha256 = (path: string): string => createHash('sha256').update(readFileSync(path)).digest('hex');
 
-/** Changes one byte of a file; returns what puts it back. */
+/** Changes one byte of a file; returns a function that restores it. */
 export function changeByte(path: string, at: number, difference: number): () => void {
   const bytes = readFileSync(path);
   const changed = Buffer.from(bytes);

@@ -1,5 +1,6 @@
-// A PaD file in a folder where somebody else may write, as /var/tmp is: what is planted there is never followed, never run and never destroyed
-// unasked; and whatever ends a delivery, the payload goes.
+// A PaD file in a directory to which another user may write, such as /var/tmp: what is planted
+// there is never followed, never run and never destroyed unasked; and however a delivery ends, the
+// payload is removed.
 import assert from 'node:assert/strict';
 import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -30,7 +31,9 @@ let shop: Workshop;
 let pads: Record<'file' | 'folder', string>;
 /** Where a payload goes. */
 let target: string;
-/** What places the payload are the tools, not the shell: the system's and, where there is one, those of busybox. */
+/**
+ * The tools, not the shell, place the payload: the system's and, if available, those of busybox.
+ */
 let systems: { name: string; words: readonly string[]; env: NodeJS.ProcessEnv }[];
 let victim: { file: string; folder: string };
 
@@ -52,7 +55,7 @@ after(() => shop.remove());
 
 beforeEach(() => {
   rmSync(join(shop.path, 'here'), { recursive: true, force: true });
-  // The sticky bit is part of what makes such a folder usable.
+  // The sticky bit is part of what makes such a directory usable.
   chmodSync(shop.folder('here'), 0o1777);
   target = join(shop.path, 'here', 'box');
 });
@@ -84,7 +87,7 @@ const PLANTS: [what: string, plant: (path: string) => void][] = [
   ['a folder with a file', (path) => mkdirSync(path) ?? writeFileSync(join(path, 'data'), 'planted')],
 ];
 
-/** What a plant is, so that it can be compared: links by where they lead, files by what they hold. */
+/** A planted object in comparable form: links by their targets, files by their contents. */
 function describePlant(path: string): unknown {
   const stats = lstatSync(path);
   if (stats.isSymbolicLink()) return readlinkSync(path);
@@ -116,7 +119,7 @@ for (const kind of ['file', 'folder'] as const) {
           const look = ['sh', '-c', LOOK[kind], 'sh', target];
           const { code, stdout } = run([...words, pad, '--overwrite', ...look], { env });
           const isKept = kind === 'file' && what.startsWith('a folder');
-          // A file never takes the place of a folder with all that is in it.
+          // A file never replaces a directory with its contents.
           assert.deepEqual([code, stdout], isKept ? [125, ''] : [0, SEEN[kind]], name);
           assert.deepEqual(shop.left('here'), isKept ? ['box', 'box.pad'] : ['box.pad']);
           rmSync(target, { recursive: true, force: true });
@@ -139,7 +142,7 @@ describe('what is planted at the last moment', () => {
       it(`a link to a ${what} before ${[tool, ...options].join(' with ')}: is not followed, ${kind}`, () => {
         const pad = place(kind);
         const folder = shop.folder('late');
-        // Not yet when the private folder is made.
+        // Not yet when the private directory is made.
         const script = `PATH=/usr/bin:/bin\ncase $* in *.pad.[0-9]*[0-9]) ;; *) ${plant} ;; esac\nexec ${tool} "$@"\n`;
         writeFileSync(join(folder, tool), `#!/bin/sh\n${script}`, { mode: 0o755 });
         symlinkSync(what === 'file' ? victim.file : victim.folder, join(shop.path, 'here', what));
@@ -178,7 +181,7 @@ const umask = (): string => run(['sh', '-c', 'umask']).stdout.trim();
 describe('somebody who plants all the time', () => {
   const user = process.getuid?.() === 0 ? findWebUser() : undefined;
 
-  /** Attacks for as long as `use` takes. */
+  /** Attacks while `use` runs. */
   async function planting(use: () => void): Promise<void> {
     const program = shop.add('planter.ts', readFileSync(join(import.meta.dirname, 'pad-planter.ts')));
     const planter = spawn(process.execPath, [program, target, victim.file, victim.folder], {
@@ -218,7 +221,7 @@ describe('somebody who plants all the time', () => {
 describe('a signal to the group', () => {
   const mark = (): string => join(shop.path, 'here', 'mark');
 
-  /** Starts a PaD file, sends its group a signal as soon as there is a mark, and returns how it ended. */
+  /** Starts a PaD file, signals its group as soon as there is a mark, and returns how it ended. */
   async function interrupt(words: readonly string[], signal: NodeJS.Signals, env = process.env): Promise<unknown[]> {
     const [program = '', ...args] = words;
     const child = spawn(program, args, { detached: true, stdio: 'ignore', env });
@@ -264,7 +267,7 @@ describe('a signal to the group', () => {
     });
   }
 
-  /** A decoder that knows the sample and never ends with anything else. */
+  /** A decoder that knows the sample and never finishes anything else. */
   function slowTools(): string {
     const folder = shop.folder('slow');
     const script = `read line; [ "$line" = YWJjCg== ] && exec echo abc; echo > '${mark()}'; exec sleep 300`;
@@ -274,7 +277,7 @@ describe('a signal to the group', () => {
 
   it('between two steps is not lost either', async () => {
     const pad = place('file');
-    // mkdir is done when the signal comes, and nobody but the script itself is there to hear it.
+    // mkdir is done when the signal comes, and only the script itself receives it.
     const folder = shop.folder('telling');
     const script = `PATH=/usr/bin:/bin; mkdir "$@" && kill -TERM $PPID`;
     writeFileSync(join(folder, 'mkdir'), `#!/bin/sh\n${script}\n`, { mode: 0o755 });

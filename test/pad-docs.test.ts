@@ -1,4 +1,5 @@
-// The man page and the guide of PaD files against what the programs say of themselves; test/man.test.ts reads it as mdoc.
+// The man page and the guide of PaD files compared with the programs' own output; test/man.test.ts
+// checks the page as mdoc.
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';

@@ -1,4 +1,5 @@
-// pad-make-script as a maker uses it: what it carries, what it refuses and says, and that neither size nor a changing file harms it.
+// pad-make-script for its users: what it includes, what it refuses and reports, and that neither
+// size nor a changing file harms it.
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';
@@ -33,7 +34,7 @@ const inShop = (name: string): string => join(shop.path, name);
 const make = (args: readonly string[], options: RunOptions = {}): Ended =>
   run([process.execPath, MAKER, ...args], { cwd: shop.path, ...options });
 
-/** Unpacks a script, as its own name says or under the stored one, and returns where the payload lies. */
+/** Unpacks a script, under its own name or the stored one, and returns the path of the payload. */
 function unpack(script: string, name: string): string {
   const folder = shop.folder('unpacked');
   const path = join(folder, 'script');
@@ -192,7 +193,7 @@ describe('what cannot be', () => {
   it('is refused: a file that no tar can hold, before a byte of it is read', () => {
     const path = join(shop.folder('box'), 'huge');
     writeFileSync(path, '');
-    // The least that the eleven octal digits of a header do not tell.
+    // The smallest size that eleven octal digits cannot express.
     truncateSync(path, 8 ** 11);
     const { code, stdout, stderr } = make(['box']);
     assert.deepEqual([code, stdout], [4, '']);
@@ -235,7 +236,7 @@ describe('what cannot be', () => {
   });
 });
 
-/** Starts to make a script and lets `change` loose on the payload when the first reading of it is over. */
+/** Starts to make a script and lets `change` modify the payload after the first reading. */
 async function makeWhile(
   path: string,
   change: () => void,
@@ -282,7 +283,7 @@ describe('a payload that changes while it is read', () => {
 
   it('is told, by becoming a pipe, and nobody is waited for', async () => {
     const box = shop.folder('box');
-    // The script fills the pipe with the first one for as long as nobody reads it.
+    // The script fills the pipe with the first one as long as nobody reads it.
     writeFileSync(join(box, 'a'), Buffer.alloc(SIZE));
     writeFileSync(join(box, 'b'), 'x');
     const { code, stderr } = await makeWhile(box, () => {

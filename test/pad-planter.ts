@@ -1,4 +1,5 @@
-// A process that keeps planting things under one name until it is ended: pad-planter.ts <path> <victim file> <victim folder>
+// A process that plants objects under one name until it is ended: pad-planter.ts <path> <victim
+// file> <victim folder>
 import { mkdirSync, renameSync, rmdirSync, symlinkSync, unlinkSync, writeFileSync } from 'node:fs';
 
 const [path = '', file = '', folder = ''] = process.argv.slice(2);
@@ -16,7 +17,7 @@ function attempt(action: () => void): void {
   try {
     action();
   } catch {
-    // What is not his, he cannot take away.
+    // It cannot remove another user's files.
   }
 }
 
@@ -29,20 +30,20 @@ function plantAt(place: string): void {
   for (const plant of PLANTS) {
     clear(next);
     attempt(plant);
-    // A folder takes no file's place, nor a file a folder's.
+    // A directory cannot replace a file, nor a file a directory.
     attempt(() => renameSync(next, place));
     if (plant === PLANTS.at(-1)) clear(place);
   }
 }
 
-/** Many times within one delivery, and the processor is for that. */
+/** Many times during one delivery, for which the processor is needed. */
 const PAUSE_MS = 0.5;
 const nobody = new Int32Array(new SharedArrayBuffer(4));
 
 process.stdout.write('planting\n');
 for (;;) {
   plantAt(path);
-  // As long again he leaves the name alone, so that either may come first.
+  // It pauses for as long, so that either may come first.
   plantAt(`${path}.other`);
   Atomics.wait(nobody, 0, 0, PAUSE_MS);
 }

@@ -1,5 +1,5 @@
-// What a PaD file does, in every shell there is: unpacks its payload beside itself, hands its command exactly what it was given, exits as the
-// command did, and leaves the folder as it was.
+// What a PaD file does, in every available shell: unpacks its payload beside itself, passes its
+// command exactly its arguments, exits as the command did, and leaves the directory as it was.
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { copyFileSync, mkdirSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
@@ -43,7 +43,10 @@ after(() => shop.remove());
 const NOTHING_ELSE = ['myprograms.rpm.pad'];
 const OTHERS = ['0.pad', '1.pad', '57.pad', 'toolbox.pad', 'x.sh.pad'];
 
-/** Runs `command` on a PaD file in a shell and returns what it printed; nothing may be left, and stderr stays empty. */
+/**
+ * Runs `command` on a PaD file in a shell and returns its output; nothing may be left, and stderr
+ * must be empty.
+ */
 function deliver(shell: Shell, file: string, command: readonly string[], options: RunOptions = {}): string {
   const { code, stdout, stderr } = run([...shell.words, file, ...command], options);
   assert.deepEqual([code, stderr], [0, '']);
@@ -82,7 +85,7 @@ for (const [index, shell] of SHELLS.entries()) {
         '%',
         '~',
       ];
-      // yash takes no argument that is not text in the locale.
+      // yash accepts only arguments that are text in the locale.
       const env = { ...process.env, LC_ALL: 'C.UTF-8' };
       const printed = deliver(shell, pad, ['printf', '%s\\0', ...words], { env });
       assert.deepEqual(Buffer.from(printed, 'latin1').toString().split('\0'), [...words, '']);
@@ -98,7 +101,7 @@ for (const [index, shell] of SHELLS.entries()) {
         '%Payload',
         '%payloa%payload',
       ];
-      // yash takes no argument that is not text in the locale.
+      // yash accepts only arguments that are text in the locale.
       const env = { ...process.env, LC_ALL: 'C.UTF-8' };
       const printed = deliver(shell, pad, ['printf', '%s\\0', ...words], { env });
       assert.equal(printed, `${words.map((word) => word.replaceAll('%payload', 'myprograms.rpm')).join('\0')}\0`);
@@ -114,7 +117,7 @@ for (const [index, shell] of SHELLS.entries()) {
     });
 
     it('exits as the command did', () => {
-      // What a shell itself exits with, the ends, and some more in every shell.
+      // The exit codes of shells themselves, the limits, and some more in every shell.
       for (const status of [...share([1, 2, 126, 127, 128, 255], index), index + 10, 3 * index + 160])
         assert.equal(run([...shell.words, pad, 'sh', '-c', `exit ${status}`]).code, status);
       for (const signal of share([2, 9, 15], index)) {
@@ -140,7 +143,7 @@ for (const [index, shell] of SHELLS.entries()) {
     it('tidies up whatever builtin or function of its own it is told to run', () => {
       for (const word of share(['exit', 'exec', 'pad_name=x'], index)) {
         const { code } = run([...shell.words, pad, word, '7']);
-        // The shells of the pdksh family let exec run a builtin.
+        // Shells of the pdksh family let exec run a builtin.
         if (!/^(?:mksh|posh)$/.test(shell.name)) assert.equal(code, 127, word);
         assert.deepEqual(shop.left('here'), NOTHING_ELSE, word);
       }

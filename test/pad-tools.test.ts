@@ -1,5 +1,6 @@
-// What a PaD file makes of the tools it finds, and of a download that is cut short or was tampered with: it decodes and checks with any of
-// them, and without a good payload runs nothing and leaves nothing.
+// A PaD file with whatever tools it finds, and after a download that was cut short or tampered
+// with: it decodes and verifies with any of them, and without a valid payload runs nothing and
+// leaves nothing.
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { chmodSync, copyFileSync, existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -35,7 +36,7 @@ before(() => {
 });
 after(() => shop.remove());
 
-/** Old systems that this machine is not, made of its own tools. */
+/** Old systems, imitated with tools of this machine. */
 const OTHER_TOOLS: Record<string, string> = {
   // macOS before 13.
   'base64 -D': '[ "$1" = -D ] && exec PROGRAM -d; exit 64',
@@ -44,7 +45,10 @@ const OTHER_TOOLS: Record<string, string> = {
 };
 
 describe('the tools of the target', () => {
-  /** The tool alone, or a script of its name that behaves as another kind of it. Undefined where this machine cannot have it. */
+  /**
+   * The tool alone, or a script of its name that behaves like another kind of it. Undefined when
+   * this machine cannot provide it.
+   */
   function farmWith(tools: readonly string[]): string | undefined {
     const others: Record<string, string> = {};
     const own: string[] = [];
@@ -73,7 +77,7 @@ describe('the tools of the target', () => {
       .map((tool) => tool.split(' ')[0] ?? '')
       .find((tool) => tool !== 'sha256' && !findProgram(tool));
     it(`are enough: ${tools.join(' and ')}`, { skip: missing && `${missing} is not installed` }, () => {
-      // shasum is a perl script, and is asked before perl itself.
+      // shasum is a perl script, and is tried before perl itself.
       const farm = farmWith([...tools, ...(tools.includes('shasum') ? ['perl'] : [])]) ?? '';
       const env = withPath(farm);
       const dash = findProgram('dash') ?? '';
@@ -133,7 +137,10 @@ describe('the tools of the target', () => {
   });
 });
 
-/** Tries to deliver with a command that would leave a mark. Throws where it did, or where anything else stayed. */
+/**
+ * Tries to deliver with a command that would leave a mark. Throws when it did, or when anything
+ * else is left.
+ */
 function attempt(file: string, options: readonly string[], env = process.env, shell = SHELLS[0]): Ended {
   const before = shop.left('here');
   const mark = join(shop.path, 'mark');
@@ -144,12 +151,12 @@ function attempt(file: string, options: readonly string[], env = process.env, sh
 }
 
 describe('a script that is not whole', () => {
-  /** Attempts the script cut off behind `length` bytes. */
+  /** Tries the script cut off after `length` bytes. */
   function attemptCut(length: number, shell = SHELLS[0]): void {
     const cut = shop.add('here/cut.pad', text.slice(0, length));
     try {
       const { code, stdout } = attempt(cut, [], process.env, shell);
-      // Of `#!/bin/sh` alone a shell makes nothing, and is right.
+      // `#!/bin/sh` alone is a valid, empty script.
       if (length > '#!/bin/sh\n'.length) assert.notEqual(code, 0, `cut behind ${length} bytes`);
       assert.equal(stdout, '');
     } finally {

@@ -1,5 +1,6 @@
-// PaD files end to end: made by pad-make-script, served by the CGI under httpd, run by a client that knows nothing of them. The article's example
-// installs an rpm; here dpkg looks into a package and unpacks it, which changes nothing of this machine.
+// PaD files end to end: made by pad-make-script, served by the CGI under httpd, run by a client
+// that does not know them. The article's example installs an rpm; here dpkg inspects and unpacks a
+// package, which does not change this machine.
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -35,10 +36,10 @@ function serve(name: string, payloads: readonly string[]): Buffer {
   return pad;
 }
 
-/** What the article's `/var/tmp/%payload` is here. */
+/** The article's `/var/tmp/%payload` in this test. */
 const inTemp = (rest = ''): string => `${home.client.temp}/%payload${rest}`;
 
-/** Gets, runs and puts; webjob must stay silent, succeed and leave nothing. */
+/** Runs it and uploads the output; webjob must be silent, succeed and leave nothing. */
 async function deliver(command: readonly string[]): Promise<Upload> {
   assert.deepEqual(await home.client.execute(command), SILENT_SUCCESS);
   assert.deepEqual(home.client.left(), []);

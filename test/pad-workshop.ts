@@ -1,4 +1,5 @@
-// PaD files made by the built pad-make-script and run by every shell of this machine, each in a folder of its own.
+// PaD files made by the built pad-make-script and run by every shell of this machine, each in a
+// directory of its own.
 import { execFileSync, type SpawnSyncOptions, spawnSync } from 'node:child_process';
 import {
   closeSync,
@@ -22,14 +23,14 @@ const TIME_LIMIT_MS = 60_000;
 
 export interface Shell {
   name: string;
-  /** Its absolute path and the words that make it read like sh. */
+  /** Its absolute path and the options that make it behave like sh. */
   words: readonly [string, ...string[]];
 }
 
 export interface Ended {
   code: number | null;
   signal: NodeJS.Signals | null;
-  /** latin1: one character a byte. */
+  /** latin1: one character for each byte. */
   stdout: string;
   stderr: string;
 }
@@ -38,12 +39,12 @@ export type RunOptions = Pick<SpawnSyncOptions, 'cwd' | 'env' | 'input' | 'uid' 
 
 export interface Workshop {
   path: string;
-  /** Writes a file, of a string each character a byte, and returns its path. */
+  /** Writes a file from a string with one character for each byte, and returns its path. */
   add(name: string, content: string | Uint8Array, mode?: number): string;
   /** Makes a PaD file of these payloads, executable. */
   make(pad: string, payloads: readonly string[], options?: readonly string[]): string;
   folder(name: string): string;
-  /** What lies in it, or in a folder of it. */
+  /** The contents of the directory, or of a subdirectory. */
   left(folder?: string): string[];
   remove(): void;
 }
@@ -76,13 +77,16 @@ function makePad(path: string, payloads: readonly string[], options: readonly st
   return path;
 }
 
-/** Where a program lies in PATH. */
+/** The path of a program in PATH. */
 export function findProgram(name: string): string | undefined {
   const folders = [...(process.env.PATH ?? '').split(':'), '/usr/sbin', '/sbin'];
   return folders.map((folder) => join(folder, name)).find((path) => existsSync(path));
 }
 
-/** Those of this machine. Throws Error where dash or bash is missing: with one shell alone nothing is shown. */
+/**
+ * The shells of this machine. Throws Error without dash or bash, because one shell alone proves
+ * nothing.
+ */
 export function findShells(): Shell[] {
   const usual: [program: string, ...words: string[]][] = [['dash'], ['bash'], ['busybox', 'sh']];
   const others: typeof usual = [
@@ -103,7 +107,10 @@ export function findShells(): Shell[] {
   return shells;
 }
 
-/** What each of the two common shells tries all of; the others share it, so that each value is tried in a third of them. */
+/**
+ * The two common shells try everything; the others share the values, so that each is tried in a
+ * third of them.
+ */
 export function share<T>(values: readonly T[], index: number): readonly T[] {
   return index < 2 ? values : values.filter((_, at) => (at + index) % 3 === 0);
 }
@@ -120,10 +127,13 @@ export function run(words: readonly string[], options: RunOptions = {}): Ended {
   return { code: status, signal, stdout: stdout.toString('latin1'), stderr: stderr.toString('latin1') };
 }
 
-/** What a PaD file needs on every machine, whatever it decodes and checks with. */
+/** What a PaD file needs on every machine, whatever it decodes and verifies with. */
 const COMMON_TOOLS = ['sed', 'tail', 'wc', 'mkdir', 'chmod', 'ln', 'mv', 'rm', 'cat', 'tar', 'printf', 'sh'];
 
-/** A folder for PATH with nothing but these tools in it and the common ones. Others are scripts: their text by their name. */
+/**
+ * A directory for PATH with only these tools and the common ones. Scripts are given as texts by
+ * their names.
+ */
 export function makeFarm(
   workshop: Workshop,
   name: string,
@@ -140,7 +150,7 @@ export function makeFarm(
   return farm;
 }
 
-/** A folder for PATH in which every tool is busybox; undefined where there is none. */
+/** A directory for PATH in which every tool is busybox; undefined without busybox. */
 export function makeBusyboxFarm(workshop: Workshop): string | undefined {
   const busybox = findProgram('busybox');
   if (busybox === undefined) return undefined;

@@ -1,7 +1,7 @@
-// A GET with a user's password, and no more of it than its status.
+// Sends a GET with a user's password and returns its status.
 import { request } from 'node:http';
 
-/** The status of a GET of host.sh by a client; without a password nothing is sent for one. */
+/** The status of a GET of host.sh by a client; without a password no credentials are sent. */
 export function askAs(url: string, client: string, password?: string): Promise<number> {
   const query = `VERSION=webjob+1.4.0&SYSTEM=Linux&CLIENTID=${client}&FILENAME=host.sh`;
   const headers = password === undefined ? {} : { Authorization: `Basic ${btoa(`${client}:${password}`)}` };

@@ -1,5 +1,5 @@
-// A site with a past: jobs at instants of the test's choice, with the log lines that a server in a given zone writes, and uploads that
-// are stored by the server's own code.
+// A site with a past: jobs at times chosen by the test, with the log lines of a server in a given
+// zone, and uploads stored by the server's own code.
 import { appendFileSync, existsSync, utimesSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { formatLogLine, type LogLine, type RecordField } from 'webjob-protocol';
@@ -12,20 +12,20 @@ export interface PastJob {
   clientId?: string;
   command?: string;
   jobId?: string;
-  /** Over the line of the GET, which stands two seconds before that of the PUT; false for none. */
+  /** Changes to the line of the GET, two seconds before that of the PUT; false for none. */
   get?: Partial<LogLine> | false;
-  /** Over the line of the PUT; false for none. */
+  /** Changes to the line of the PUT; false for none. */
   put?: Partial<LogLine> | false;
-  /** What the upload holds; false for none. */
+  /** The contents of the upload; false for none. */
   out?: string | Buffer | false;
   fields?: Partial<Record<RecordField, string>>;
-  /** The name of the upload; by default the one of the default PutNameFormat. */
+  /** The name of the upload; by default from the default PutNameFormat. */
   name?: string;
-  /** Over what the custody record says; false for none. */
+  /** Changes to the custody record; false for none. */
   custody?: Record<string, unknown> | false;
 }
 
-/** A past job as it was planted. */
+/** A past job that was planted. */
 export interface Planted {
   jobId: string;
   /** The name of its upload. */
@@ -40,7 +40,7 @@ export function formatIn(zone: string, at: Date): string {
 
 let planted = 0;
 
-/** Adds jobs, the oldest first, by the clock of `zone`: that of the server, or `UTC` for one with UseGMT=Y. */
+/** Adds jobs, oldest first, by the clock of `zone`: that of the server, or `UTC` for UseGMT=Y. */
 export function plantPast(site: Site, zone: string, jobs: readonly PastJob[]): Planted[] {
   return jobs.map((job) => {
     const { at, clientId = 'client1', command = 'host.sh', get = {}, put = {}, out = 'kept\n' } = job;
@@ -72,7 +72,7 @@ function plantUpload(site: Site, job: PastJob & Required<Pick<PastJob, 'jobId' |
   setTime(site, name, at);
 }
 
-/** Gives the files of an upload the time they would have. */
+/** Gives the files of an upload the times they would have. */
 export function setTime(site: Site, name: string, at: Date): void {
   for (const extension of ['out', 'err', 'env', 'rdy']) {
     const path = join(site.incoming, `${name}.${extension}`);

@@ -1,4 +1,5 @@
-// A PostgreSQL of a test's own, in a directory of its own, run by a user who is not root. It listens on a socket there and nowhere else.
+// A private PostgreSQL for a test, in a directory of its own, run by a user other than root. It
+// listens only on a socket there.
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { chownSync, mkdtempSync, rmSync } from 'node:fs';
@@ -21,7 +22,7 @@ export class PostgresServer {
     this.#programs = programs;
   }
 
-  /** Of a database, for the owner of the server or another one of its roles. */
+  /** The URL of a database, for the owner of the server or another role. */
   url(role = 'owner', database = 'webjob'): string {
     return `postgresql://${role}@/${database}?host=${this.#folder}`;
   }
@@ -65,13 +66,13 @@ export class PostgresServer {
         await this.query('SELECT 1', 'postgres');
         return;
       } catch {
-        // Not yet.
+        // Not ready yet.
       }
     }
     throw new Error(`PostgreSQL did not start: ${said}`);
   }
 
-  /** Ends it at once, and starts it from what is on disk. */
+  /** Ends it immediately, and restarts it from what is on disk. */
   async crash(): Promise<void> {
     await this.#end();
     await this.start();

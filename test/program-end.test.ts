@@ -1,4 +1,4 @@
-// A program that ends does not wait for Node to take its memory apart, and loses nothing by that.
+// A program that ends does not wait for Node to free its memory, and loses no output by that.
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { readdirSync, writeFileSync } from 'node:fs';
@@ -9,7 +9,7 @@ import { formatLogLine, formatTime } from 'webjob-protocol';
 import { makeLockerSite } from './locker-site.ts';
 
 const WEBJOBCTL = join(import.meta.dirname, '..', 'dist', 'webjobctl');
-/** So many that a pipe holds no tenth of what is said of them. */
+/** Far more output than a pipe holds. */
 const JOBS = 3000;
 
 describe('the end of a program', () => {

@@ -1,6 +1,7 @@
-// A process that runs one built program again and again: what a run costs is then its work, and not the start of a Node. Each run
-// loads all of the program afresh and has its own `process`: id, command line, environment, folder, umask, standard streams, exit
-// code and listeners. Which runs need a process of their own is in program-runs.ts, which starts this.
+// A process that runs one built program repeatedly, so that a run does not cost the start of Node.
+// Each run loads the program again and has its own `process`: id, command line, environment,
+// working directory, umask, standard streams, exit code and listeners. program-runs.ts starts this,
+// and says which runs need a process of their own.
 import { EventEmitter } from 'node:events';
 import { closeSync, fstatSync, readdirSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
@@ -14,13 +15,13 @@ export interface HostedRun {
   environment: Record<string, string>;
   cwd: string;
   umask: number;
-  /** What the run takes for its process id: one that no process has. */
+  /** The process id that the run sees; no real process has it. */
   pid: number;
 }
 
 export interface HostedEnd {
   code: number;
-  /** The run left something behind in the process, in which none should follow. */
+  /** The run left something behind in the process, so no other should follow. */
   isLast: boolean;
 }
 
@@ -29,13 +30,16 @@ type Program = (require: NodeJS.Require, process: NodeJS.Process, file: string, 
 const [, , programFile = '', uid, gid] = process.argv;
 const program = compile(programFile);
 if (uid !== undefined && gid !== undefined) becomeUser(Number(uid), Number(gid));
-/** Above it a run could be hindered by what earlier ones left to the garbage collector. */
+/** Above this size a run could be slowed down by garbage of earlier ones. */
 const MOST_MEMORY = 400 * 1024 * 1024;
 
-/** Ends a run within a call of its own. */
+/** Ends a run from within one of its calls. */
 const EXIT = new Error('process.exit() was called');
 
-/** To the files that the host has as its own, where what a run starts writes too. */
+/**
+ * Writes to the files that the host has as its own streams, where programs started by a run write
+ * too.
+ */
 class Output extends Writable {
   readonly #descriptor: number;
   constructor(descriptor: number) {
@@ -50,13 +54,16 @@ class Output extends Writable {
 
 interface Current {
   events: EventEmitter;
-  /** Tells that the run has ended. */
+  /** Reports that the run has ended. */
   end(): void;
-  /** Ends it as Node ends a process for an error that nobody has caught. */
+  /** Ends it as Node ends a process for an uncaught error. */
   fail(error: unknown): void;
 }
 let current: Current | undefined;
-/** What a run left behind has failed when the run was over, as it could not have in a process of its own. */
+/**
+ * Something the run left behind has failed after its end, which could not happen in a process of
+ * its own.
+ */
 let isSpoiled = false;
 process.on('uncaughtException', (error) => {
   if (error === EXIT) return;
@@ -65,7 +72,8 @@ process.on('uncaughtException', (error) => {
 });
 
 process.on('message', async (run: HostedRun) => {
-  // A process ends when nothing is pending; so does a run. Whoever waits for the next one counts only between runs.
+  // A process ends when nothing is pending; so does a run. The wait for the next run counts only
+  // between runs.
   process.channel?.unref();
   const end = await start(run);
   process.channel?.ref();
@@ -74,7 +82,7 @@ process.on('message', async (run: HostedRun) => {
 process.on('beforeExit', () => current?.end());
 process.on('disconnect', () => process.exit());
 
-/** Only now: the user need not be able to read the sources of the tests. */
+/** Only now, because the user need not be able to read the sources of the tests. */
 function becomeUser(uid: number, gid: number): void {
   process.setgroups?.([]);
   process.setgid?.(gid);
@@ -157,7 +165,7 @@ function look(): State {
   return { descriptors: listDescriptors(), user };
 }
 
-/** Without that of the folder itself while it is listed. */
+/** Without the descriptor of the directory itself while it is listed. */
 function listDescriptors(): Set<string> {
   return new Set(readdirSync('/proc/self/fd').filter((fd) => readTarget(fd) !== undefined));
 }
@@ -171,8 +179,8 @@ function readTarget(fd: string): string | undefined {
 }
 
 /**
- * What programs leave open to their end: webjob its program, which it has removed before, and webjobctl the folders of the locker.
- * All else may have somebody who closes it yet.
+ * What programs leave open to their end: webjob its program, which it has removed before, and
+ * webjobctl the directories of the locker. Everything else may still be closed by someone.
  */
 function closeKept(before: ReadonlySet<string>): void {
   for (const fd of listDescriptors()) {
@@ -191,7 +199,7 @@ interface Own {
   argv: string[];
 }
 
-/** What a run takes for the process: listeners and streams are its own, all else is the host's. */
+/** The `process` of a run: listeners and streams are its own, everything else is the host's. */
 function makeProcess({ events, exit, pid, argv, ...streams }: Own): NodeJS.Process {
   const own = Object.create(process) as NodeJS.Process;
   for (const name of [

@@ -1,5 +1,6 @@
-// How tests run the built programs: to their end, in a process that runs one of them again and again (program-host.ts), or in a process
-// of its own where a run needs what only that has. With WEBJOB_TEST_PROCESSES in the environment every run has one.
+// How tests run the built programs: in a process that runs one of them repeatedly
+// (program-host.ts), or in a process of its own where a run needs that. With WEBJOB_TEST_PROCESSES
+// in the environment every run has one.
 import { type ChildProcess, spawn } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
 import { closeSync, fstatSync, ftruncateSync, openSync, readFileSync, readSync, rmSync, writeSync } from 'node:fs';
@@ -15,14 +16,14 @@ export const WEBJOBCTL = built('webjobctl');
 export const WEBJOB = built('webjob');
 
 export interface RunOptions {
-  /** Written to its stdin; without it there is nothing to read. */
+  /** Written to its stdin; without it stdin is empty. */
   input?: string;
-  /** Only this, and not what the test has; undefined takes a variable away. */
+  /** The whole environment, instead of the test's; undefined removes a variable. */
   environment?: NodeJS.ProcessEnv;
   cwd?: string;
-  /** Another user's uid and gid; only root may say so. */
+  /** Another user's uid and gid; only for root. */
   user?: { uid: number; gid: number };
-  /** When it is killed, whatever it does, and the run rejected. */
+  /** When it is killed, whatever it does, and the run is rejected. */
   timeLimitMs?: number;
 }
 
@@ -33,16 +34,16 @@ export interface RunEnd {
   stderr: Buffer;
 }
 
-/** What Node and the loader of programs read once, at the start. */
+/** Variables that Node and the loader of programs read only at the start. */
 const READ_AT_START = /^(?:NODE_.*|LANG(?:UAGE)?|LC_.*|FORCE_COLOR|LD_PRELOAD)$/;
 const TIME_LIMIT_MS = 120_000;
 
 /** A program, and how the process that runs it is started. */
 export interface Hosting {
   program: string;
-  /** Another user's uid and gid; only root may say so. */
+  /** Another user's uid and gid; only for root. */
   user?: { uid: number; gid: number } | undefined;
-  /** Words in front of the process: what it runs in. */
+  /** A prefix of the command: what the process runs in. */
   within?: readonly string[] | undefined;
 }
 
@@ -56,7 +57,7 @@ interface Host {
 }
 
 const hosts = new Map<string, Host>();
-/** Linux has no process of so high an id. */
+/** Linux has no process with such a high id. */
 let lastPid = 1 << 22;
 
 /** Runs a built program to its end, whatever its exit code. */
@@ -75,7 +76,7 @@ function needsItsOwn(program: string, { input, user, environment }: RunOptions):
   );
 }
 
-/** A second run at the same time is a second process. */
+/** A second run at the same time needs a second process. */
 export function canBeHosted(hosting: Hosting, environment: NodeJS.ProcessEnv): boolean {
   return (
     process.env.WEBJOB_TEST_PROCESSES === undefined &&
@@ -88,7 +89,10 @@ async function runHosted(program: string, args: readonly string[], options: RunO
   return await host({ program }, args, { ...options, environment: options.environment ?? process.env });
 }
 
-/** Runs a program to its end in the process that is for such runs. Rejects when it does not end in time, or ends that process. */
+/**
+ * Runs a program to its end in the process for such runs. Rejects when it does not end in time, or
+ * ends that process.
+ */
 export async function host(
   hosting: Hosting,
   args: readonly string[],
@@ -139,7 +143,7 @@ function startHost(hosting: Hosting): Host {
   return host;
 }
 
-/** Those that have ended by now are counted among what this process has waited for. */
+/** Children that have ended by now are counted among those that this process has waited for. */
 function endHosts(): void {
   for (const [key, { child }] of hosts) {
     noteProcessorTime(process.argv[1] ?? '', child.pid);
@@ -147,7 +151,7 @@ function endHosts(): void {
   }
 }
 
-/** A file without a name; unless told otherwise, whoever writes to it writes at its end. */
+/** A file without a name; by default every write appends to it. */
 function openScratch(flags = 'ax+'): number {
   const path = join(tmpdir(), `webjob-host-${process.pid}-${randomUUID()}`);
   const descriptor = openSync(path, flags, 0o600);
@@ -155,7 +159,7 @@ function openScratch(flags = 'ax+'): number {
   return descriptor;
 }
 
-/** Where a run reads next is where the one before it has ended. */
+/** A run continues to read where the previous one has ended. */
 function putInput({ child, input }: Host, body: Buffer): void {
   const at = Number(/^pos:\s*(\d+)/.exec(readFileSync(`/proc/${child.pid}/fdinfo/0`, 'latin1'))?.[1]);
   ftruncateSync(input, at);
@@ -212,7 +216,7 @@ function runAlone(program: string, args: readonly string[], options: RunOptions)
   const [out, err]: [Buffer[], Buffer[]] = [[], []];
   child.stdout?.on('data', (chunk: Buffer) => out.push(chunk));
   child.stderr?.on('data', (chunk: Buffer) => err.push(chunk));
-  // It may end without having read.
+  // It may have ended without reading.
   child.stdin?.on('error', () => undefined);
   child.stdin?.end(options.input);
   return new Promise((resolve, reject) => {

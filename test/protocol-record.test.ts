@@ -1,4 +1,5 @@
-// webjob-protocol, the record of a run and its times, the ready line, statuses: as protocol.test.ts.
+// webjob-protocol: run records and their times, the ready line, and statuses; protocol.test.ts has
+// the rest.
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { describe, it } from 'node:test';
@@ -19,7 +20,7 @@ import {
 } from 'webjob-protocol';
 import { hostileText, jobId } from './arbitraries.ts';
 
-/** The record of a run, every field set to what `value` gives. */
+/** A run record with every field set to what `value` returns. */
 function recordOf(value: (name: RecordField) => string, extra: [string, string][] = []): RunRecord {
   const fields = Object.fromEntries(RECORD_FIELDS.map((name) => [name, value(name)]));
   return { fields: fields as Record<RecordField, string>, extra };
@@ -89,7 +90,7 @@ describe('the record of a run', () => {
   });
 });
 
-/** What an expression prints in a process with a time zone of its own. */
+/** What an expression prints in a process with another time zone. */
 function evaluateIn(zone: string, expression: string): string {
   const program = `import * as protocol from 'webjob-protocol'; process.stdout.write(${expression});`;
   return execFileSync(process.execPath, ['--input-type=module', '--eval', program], {

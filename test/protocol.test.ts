@@ -1,5 +1,5 @@
-// webjob-protocol, what travels and what is logged: each parser undoes its formatter, takes the article's own examples, refuses
-// what no formatter writes, and no value can add a line or a field.
+// webjob-protocol: what travels and what is logged. Each parser undoes its formatter, accepts the
+// article's examples, refuses what no formatter writes, and no value can add a line or a field.
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
@@ -255,7 +255,8 @@ describe('the log line', () => {
         for (const [name, text] of Object.entries(given)) {
           if (name === 'message') continue;
           const written = words[name as 'method'];
-          // An empty field is `-`; every other can be told from it and decodes to what was sent.
+          // An empty field is `-`; every other value differs from that and decodes to what was
+          // sent.
           assert.equal(written === undefined, text === undefined || text === '');
           if (text !== undefined && !/\p{Cs}/u.test(text) && text.length < 1000)
             assert.equal(decodeURIComponent(written ?? ''), text);

@@ -1,5 +1,6 @@
-// What a PutHook leaves of an upload: what it took away is not announced, what it changed is on disk, and a client that sends the same bytes
-// again is known, although the files have others by then.
+// What a PutHook leaves of an upload: what it removed is not announced, what it changed is on disk,
+// and a client that sends the same bytes again is recognised, although the files have other bytes
+// by then.
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { join } from 'node:path';
@@ -18,7 +19,7 @@ const JOB = 'server_1_1085355126_00723';
 const FIRST = `client1/${JOB}_host.sh`;
 const REPEATED = / 200 -- Success: the same upload was stored before$/;
 const ENV = makeRecord({ ClientId: 'client1', GetRequest: 'host.sh', Jid: JOB });
-/** Ways of a hook to make other bytes of what the client sent. */
+/** Ways of a hook to change the bytes that the client sent. */
 const CHANGES: Record<string, string> = {
   'of another length': 'echo more >> %out',
   'of the same length, in place': 'printf X | dd of=%out conv=notrunc 2> /dev/null',
@@ -113,7 +114,7 @@ describe('a PutHook that changes a stream', () => {
     for (const out of ['one', 'two', 'one', 'two', 'TWO']) assert.equal(await put({ out }), 200);
     assert.deepEqual(
       readLog(its.site.base).map((line) => REPEATED.test(line)),
-      // What the files have by now was sent in the end.
+      // The current contents of the files were sent in the end.
       [false, false, true, true, true],
     );
     assert.deepEqual(names(), [`${FIRST}.rdy`, `${FIRST}~2.rdy`]);

@@ -1,5 +1,6 @@
-// A site of several servers to which anything happens that happens to sites: refused, broken and repeated PUTs, rotated logs, uploads that
-// somebody takes away, clocks that are set. The same for the same seed. And all that the ledger tells of one.
+// A site of several servers with everything that happens to sites: refused, broken and repeated
+// PUTs, rotated logs, removed uploads, clocks that are set. Always the same for the same seed. And
+// everything that the ledger says of one.
 import assert from 'node:assert/strict';
 import {
   appendFileSync,
@@ -47,7 +48,7 @@ export class RandomSite {
   /** Milliseconds. */
   now = Date.now() - 60 * 86_400_000;
   count = 0;
-  /** The clock was set back: without a store, what was logged before that is not looked for by its time. */
+  /** The clock was set back: without a store, earlier log lines are not found by time. */
   wentBack = false;
   readonly jobs: { jobId: string; clientId: string; command: string }[] = [];
 
@@ -155,7 +156,7 @@ export class RandomSite {
     };
     const at = new Date(this.now);
     for (const extension of extensions) {
-      // As the server does: another file takes the place of the old one.
+      // As the server does: another file replaces the old one.
       writeFileSync(`${base}.${extension}.tmp`, contents[extension] ?? '');
       renameSync(`${base}.${extension}.tmp`, `${base}.${extension}`);
       utimesSync(`${base}.${extension}`, at, at);
@@ -167,7 +168,7 @@ export class RandomSite {
     this.write(this.nameOf(job, 0), job.jobId, ['out', 'err', 'env', 'rdy']);
   }
 
-  /** Somebody takes an upload away by hand. */
+  /** An upload is removed by hand. */
   remove(): void {
     const all = readdirSync(this.its.site.incoming, { recursive: true }) as string[];
     const name = this.pick(all.filter((one) => one.endsWith('.rdy')).sort())?.slice(0, -4);
@@ -192,7 +193,7 @@ export class RandomSite {
   }
 
   noise(): void {
-    // No two are alike: a log is known again by how it begins.
+    // No two are alike, because a log is identified by its beginning.
     appendFileSync(join(this.pick(this.logs), 'nph-webjob.log'), `this is no line of a log ${++this.count}\n`);
   }
 
@@ -222,7 +223,7 @@ const plain = (sums: Sums): unknown => {
 const sorted = (map: ReadonlyMap<string, unknown>): unknown =>
   [...map].filter(([, value]) => value !== 0).sort(([a], [b]) => (a < b ? -1 : 1));
 
-/** All that the ledger says of a site. */
+/** Everything that the ledger says of a site. */
 export async function tell(site: Site): Promise<Record<string, unknown>> {
   const jobs: unknown[] = [];
   for await (const job of readJobs(site)) jobs.push(jobJson(site, job));

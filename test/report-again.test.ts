@@ -1,4 +1,5 @@
-// A report made again: what nobody touched is taken from the last one and not read, everything else is new; and more jobs than a page holds.
+// A report made again: unchanged pages are kept and their files not read, everything else is new;
+// and more jobs than a page holds.
 import assert from 'node:assert/strict';
 import {
   appendFileSync,
@@ -63,7 +64,7 @@ function findFile(jobId: string | undefined, extension: string): string {
 
 describe('a report made again', () => {
   beforeEach(async () => {
-    // What was written in the same tick as it was read could have been written again in it.
+    // A file written in the same tick as it was read could have been written again in it.
     await sleep(2100);
     await make();
   });
@@ -189,7 +190,7 @@ describe('more jobs than a page holds', () => {
     }
     assert.deepEqual(rows(['jobs.html']).length, 496);
     assert.match(readFileSync(join(report, 'day', '2026-11-02-2.html'), 'utf8'), /Jobs 1001 to 2000 of this day/);
-    // The oldest parts stay as they are when a job comes.
+    // The oldest parts stay as they are when a job arrives.
     await sleep(2100);
     appendFileSync(its.site.logFile, (lines.at(-1) ?? '').replace('many_2299', 'many_2300'));
     const { written } = await make();

@@ -1,4 +1,5 @@
-// The folder that webjobctl report makes: never half of one in its place, whenever it is killed; nothing that is not its own is ever removed.
+// The directory that webjobctl report makes: never an incomplete one in its place, whenever it is
+// killed; only its own directories are ever removed.
 import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
@@ -35,7 +36,7 @@ beforeEach(() => {
   mkdirSync(folder);
 });
 
-/** Throws AssertionError for a page that ends early or leads nowhere. */
+/** Throws AssertionError for an incomplete page or a dead link. */
 function checkWhole(): void {
   const pages = readdirSync(report, { recursive: true }).map(String);
   assert.ok(pages.includes('index.html'));
@@ -151,7 +152,7 @@ describe('killed', () => {
       // It took longer when it was measured.
       else duration *= 0.8;
       if (!existsSync(report)) {
-        // Between the two renames: the old one waits beside it.
+        // Between the two renames the old one waits beside it.
         assert.ok(readdirSync(folder).some((name) => name.endsWith('.old')));
         assert.equal((await run()).exitCode, 0);
       }
@@ -167,7 +168,7 @@ describe('killed', () => {
     const pid = deadPid();
     renameSync(report, join(folder, `.report.${pid}.old`));
     mkdirSync(join(folder, `.report.${pid}.new`));
-    // A run that fails as it cannot read its log.
+    // A run that fails because it cannot read its log.
     const log = readFileSync(its.site.logFile);
     rmSync(its.site.logFile);
     assert.equal((await run()).exitCode, 4);

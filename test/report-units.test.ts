@@ -1,5 +1,5 @@
-// The parts of a report by themselves: what is escaped and where pages lie, tables and charts, the numbers of a time, and the folder
-// that takes the place of the last one.
+// The parts of a report: escaping and paths of pages, tables and charts, numbers of a period, and
+// the directory that replaces the last one.
 import assert from 'node:assert/strict';
 import {
   chmodSync,

@@ -1,5 +1,5 @@
-// What a report says of files and records that somebody changed behind the server's back: the locker and its custody record are made by real
-// CGI processes, then tampered with.
+// What a report says of files and records that were changed behind the server's back: the locker
+// and its custody record are made by real CGI processes, then tampered with.
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { appendFileSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -20,7 +20,7 @@ before(async () => {
 });
 after(its.close);
 
-/** The pages of the four jobs, in their order, and the overview, as text without tags. */
+/** The pages of the four jobs, in order, and the overview, as text without tags. */
 async function makeReport(): Promise<{ pages: string[]; overview: string }> {
   const { exitCode, stderr } = await its.webjobctl('report', '--html', report);
   assert.equal(exitCode, 0, stderr);
@@ -34,7 +34,7 @@ async function makeReport(): Promise<{ pages: string[]; overview: string }> {
   return { pages, overview: read('index.html') };
 }
 
-/** The path of a stream of a job, found by the id in its .rdy file. */
+/** The path of a stream of a job, found by the id in its .rdy. */
 function findStream(jobId: string | undefined, extension: string): string {
   const ready = readdirSync(its.site.incoming)
     .map((name) => join(its.site.incoming, name))
@@ -64,7 +64,7 @@ it('finds a stream that was changed, one that is gone, and a record that was rew
     }));
   writeFileSync(findStream(jobs[0], 'out'), 'FIRST\n');
   rmSync(findStream(jobs[1], 'err'));
-  // Whoever rewrites the client's record too is found by what the server keeps.
+  // An attacker who also rewrites the run record is detected by what the server recorded.
   const hash = (text: string): string => createHash('sha256').update(text).digest('hex');
   writeFileSync(findStream(jobs[2], 'out'), 'THIRD\n');
   const env = findStream(jobs[2], 'env');

@@ -1,5 +1,5 @@
-// webjobctl report in a real browser, from files and from httpd: the locker is made by real CGI processes, with names and output that would
-// take a page over if they could.
+// webjobctl report in a real browser, from files and from httpd: the locker is made by real CGI
+// processes, with names and output that try to take a page over.
 import assert from 'node:assert/strict';
 import { appendFileSync, existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join, normalize } from 'node:path';
@@ -13,7 +13,7 @@ import { type FilledLocker, fillLocker, makeLockerSite, makeRecord } from './loc
 
 const SCRIPT = '<script>window.pwned=1</script>';
 const IMAGE = '"><img/src=x/onerror=window.pwned=2>';
-/** Every way that we know for text to become more than text. */
+/** All known ways for text to become more than text. */
 const HOSTILE_TEXT = [
   ...[SCRIPT, IMAGE, "'><svg onload=window.pwned=3>", '</style></pre></main><h1>taken</h1>', '<!--', '</title>'],
   ...['<a href="javascript:window.pwned=4">click</a>', '<meta http-equiv=refresh content="0;url=http://127.0.0.1:9/">'],
@@ -39,7 +39,7 @@ before(async () => {
   const env = makeRecord({ HashType: 'MD5', StdOutHash: '0'.repeat(32) });
   for (const jobId of [`../../${IMAGE}`, "'-alert(1)-'", `${'x'.repeat(250)}<b>`])
     await its.put({ clientId: 'client2', fileName: 'ps.sh', jobId, out: latin(HOSTILE_TEXT.slice(0, 80)), env });
-  // What a careless server of old could have written.
+  // What a careless old server could have written.
   const names = `client1 127.0.0.1 GET ${SCRIPT} ${IMAGE} 0 0 0 404 -- ${SCRIPT}`;
   appendFileSync(its.site.logFile, `2026-11-24 01:02:03 ${SCRIPT} ${names}\n`);
   const ran = await its.webjobctl('report', '--html', report, '--since', '2000-01-01');
@@ -51,7 +51,7 @@ after(async () => {
   its.close();
 });
 
-/** Text as runBare sends it: a byte a character. */
+/** Text as runBare() sends it: one character for each byte. */
 function latin(text: string): string {
   return Buffer.from(text).toString('latin1');
 }
@@ -125,7 +125,7 @@ describe('a report', () => {
   });
 });
 
-/** Runs in the page: all that is looked at on each. */
+/** Runs in the page: everything that is checked on each. */
 const LOOK = `({
   barriers: ${FIND_BARRIERS},
   contrast: ${FIND_FAINT_TEXT},
@@ -162,7 +162,7 @@ for (const { colorScheme, width, ground } of [
   });
 }
 
-/** What of a table has to be scrolled to, and how high its highest row is. */
+/** How far a table must be scrolled, and the height of its highest row. */
 const MEASURE = `(() => {
   const box = document.querySelector('#rows').closest('.scroll');
   const rows = [...document.querySelectorAll('#rows tbody tr')];

@@ -1,4 +1,5 @@
-// The end of a script that stays, by SIGTERM, when it comes at the wrong moment: nobody who had reached it is lost, and it does come.
+// The end of a persistent worker by SIGTERM at the wrong moment: no client that had reached it is
+// lost, and it does end.
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -31,7 +32,7 @@ for (const args of [[], ['--processes', '2']]) {
       const WAITING = 6;
       const go = join(site.incoming, `go${args.length}`);
       const nameOf = (index: number): string => `job_${args.length}_${index}`;
-      // Each takes longer than the process waits for late comers.
+      // Each takes longer than the process waits for late clients.
       const command = `until [ -e ${go} ]; do sleep 0.05; done; sleep 0.3`;
       const hook = { PutHookEnable: 'Y', PutHookCommandLine: command, PutHookTimeLimit: '60' };
       configure(site, { PutNameFormat: '%jid', ...hook });
@@ -39,7 +40,7 @@ for (const args of [[], ['--processes', '2']]) {
       const ask = (index: number) => put(resident.socket, site, Buffer.from('x'), nameOf(index));
       const isHeld = (index: number): boolean => existsSync(join(site.incoming, `${nameOf(index)}.out`));
       const held: ReturnType<typeof ask>[] = [];
-      // One after the other: a process that is held takes no second one.
+      // One after the other, because a busy process accepts no second one.
       for (const index of args.length === 0 ? [0] : [0, 1]) {
         held.push(ask(index));
         assert.ok(await until(() => isHeld(index)));
@@ -49,7 +50,7 @@ for (const args of [[], ['--processes', '2']]) {
         client.socket.write(formatRequest(1, putVariables(site, 1, nameOf(10 + index)), Buffer.from('x')));
         return client;
       });
-      // A socket at a path connects also where nobody takes it.
+      // Connecting to a socket at a path succeeds even when no process accepts it.
       assert.ok(await until(() => waiting.every(({ socket }) => !socket.connecting)));
       const exit = resident.stop();
       writeFileSync(go, '');
@@ -73,7 +74,7 @@ describe('SIGTERM while an answer is on its way', () => {
     await sleep(8_000);
     client.socket.resume();
     const { body, protocolStatus } = await client.answer(1);
-    // The first record, with the head in it, has been taken.
+    // The first record, with the header in it, was read.
     assert.deepEqual([body.length > 7_000_000, protocolStatus], [true, 0]);
     assert.equal(await exit, 0);
   });

@@ -1,5 +1,5 @@
-// A script that stays, behind httpd in both ways: the strictest client, certificates, restarts under load, an httpd that is killed, and
-// clients that never finish.
+// A persistent worker behind httpd in both configurations: the strictest client, certificates,
+// restarts under load, a killed httpd, and clients that never finish.
 import assert from 'node:assert/strict';
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { connect, type Socket } from 'node:net';
@@ -25,7 +25,7 @@ import { readLog } from './tree.ts';
 
 const MEGABYTE = 1024 * 1024;
 const SLOW_CLIENTS = many(500, 200);
-/** Between two requests of one of those that ask while httpd is restarted. */
+/** The pause between two requests of a client while httpd is restarted. */
 const PAUSE_MS = 40;
 
 let count = 0;
@@ -40,7 +40,7 @@ function head(port: number, method: 'GET' | 'PUT', bytes: number, client = 'clie
     `Host: 127.0.0.1:${port}`,
     `Content-Length: ${bytes}`,
     `Authorization: Basic ${btoa('client1:foo')}`,
-    // As the original: it waits for the end of the connection.
+    // Like the original, it waits for the end of the connection.
     'Connection: close',
     ...(method === 'PUT' ? [`Job-Id: strict_${count}`] : []),
     '\r\n',
@@ -50,7 +50,10 @@ function head(port: number, method: 'GET' | 'PUT', bytes: number, client = 'clie
 const askFor = (port: number, method: 'GET' | 'PUT', bytes = 0, client?: string): Promise<StrictAnswer> =>
   askStrictly({ port, head: head(port, method, bytes, client), body: zeros(bytes), timeLimitSeconds: 120 });
 
-/** A process that mod_fcgid has forked and that is not the script yet dies of a restart: docs/guide/resident.md says so. */
+/**
+ * A process that mod_fcgid has forked, and that is not yet the script, dies in a restart, as
+ * docs/guide/resident.md says.
+ */
 async function untilStarted(site: Site): Promise<void> {
   const deadline = Date.now() + 60_000;
   for (let last = '', since = Date.now(); Date.now() - since < 1_000 && Date.now() < deadline; await sleep(50)) {
@@ -100,7 +103,7 @@ for (const way of WAYS) {
         assert.ok(Date.now() < deadline, 'it ends');
       const lengths = readLog(site.base).map((line) => / PUT client1 none\.sh (\d+) 0 \d+ 200 -- /.exec(line)?.[1]);
       assert.deepEqual(lengths.slice(-2), ['9999999', '10000000']);
-      // Who may enter is asked of everybody.
+      // Every request must be authenticated.
       const anonymous = head(port, 'PUT', 10_000_000).replace(/Authorization.*\r\n/, 'Expect: 100-continue\r\n');
       const refused = await askStrictly({ port, head: anonymous, timeLimitSeconds: 120 });
       assert.equal(refused.status, 401);
@@ -120,7 +123,7 @@ for (const way of WAYS) {
     it(`a GET without a length is refused or served as set, ${way === 'mod_fcgid' ? 'by' : 'without'} a process of its own`, async () => {
       const bare = head(port, 'GET', 0).replace('Content-Length: 0\r\n', '');
       const ask = (text: string): Promise<StrictAnswer> => askStrictly({ port, head: text, timeLimitSeconds: 120 });
-      // A process that stays numbers its requests: the job id has another number for each of one second.
+      // A persistent worker numbers its requests: job ids of the same second differ.
       const numberOf = ({ headers }: StrictAnswer): number =>
         Number(headers.get('job-id')?.split('_').at(-1)) % 4_194_304;
       assert.equal((await ask(bare)).status, 454);
@@ -153,7 +156,7 @@ for (const way of WAYS) {
       const isLogged = (): boolean => / PUT client1 none\.sh - 0 0 454 -- /.test(readLog(site.base).at(-1) ?? '');
       try {
         socket.write(`${text}5\r\nhello\r\n`);
-        // Its end has not come.
+        // Its end has not arrived.
         for (const deadline = Date.now() + 60_000; !isLogged(); await sleep(20)) assert.ok(Date.now() < deadline);
       } finally {
         socket.destroy();
@@ -201,7 +204,8 @@ for (const way of WAYS) {
       await untilAsked(12);
       isOver = true;
       await Promise.all(asking);
-      // A process may be started at any moment; the guide says what such a request costs, and what is then in the error log.
+      // A process may be started at any moment; the guide says what such a request costs, and what
+      // is then in the error log.
       const starting =
         readFileSync(serving.server.errorLog, 'latin1').match(/server is restarted, pid \d+ must exit/g) ?? [];
       const unexplained = problems.filter((problem) => problem !== '500' || starting.pop() === undefined);

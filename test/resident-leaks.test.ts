@@ -1,5 +1,6 @@
-// Every path of a persistent worker, again and again, in one process that may hold few descriptors: a file that stays open on
-// any of them would end the service some day, and here it is seen at once. What each path answers is checked on the way.
+// Every path of a persistent worker, repeatedly, in one process with a low limit of descriptors: a
+// file that stays open on any of them would end the service some day, and is noticed here at once.
+// The answers of each path are checked too.
 import assert from 'node:assert/strict';
 import {
   mkdirSync,
@@ -25,15 +26,21 @@ import { getVariables, putVariables, type Variables } from './resident-requests.
 import { many } from './thorough.ts';
 import { HOST_SH } from './tree.ts';
 
-/** As often as this each path is taken: a leak of one descriptor a request is far from any other change. */
+/**
+ * The number of repetitions of each path: a leak of one descriptor for each request is far larger
+ * than any other change.
+ */
 const TIMES = many(12, 5);
-/** What `ulimit -n` says of the process. */
+/** The process's limit of descriptors (`ulimit -n`). */
 const DESCRIPTORS = 64;
-/** More than a socket and a stream hold, so that an answer or a body is on its way for as long as a test wants. */
+/**
+ * More than a socket and a stream hold, so that an answer or a body is in transit for as long as a
+ * test needs.
+ */
 const LARGE_BYTES = 8_000_000;
 /** More than is kept in memory of a body. */
 const SPOOLED_BYTES = 150_000;
-/** Seconds of a sleep that no other test has. */
+/** Seconds of a sleep that no other test uses. */
 const LONG = 1_000_000 + process.pid;
 const NOTHING = Buffer.alloc(0);
 
@@ -97,7 +104,7 @@ after(async () => {
   site.remove();
 });
 
-/** Takes a path once, then again and again: the process holds as many descriptors as before. */
+/** Takes a path once, then repeatedly: the process must have as many descriptors as before. */
 function leavesNothing(
   name: string,
   take: () => Promise<void>,
@@ -105,7 +112,7 @@ function leavesNothing(
   obstacle?: string,
 ) {
   it(name, { skip: obstacle }, async (t) => {
-    // A process that has lost so many is soon good for nothing, and every test would wait for it.
+    // A process that has leaked this many would soon fail, and every test would wait for it.
     if (failed > 2) return t.skip('three paths before this one failed');
     failed += 1;
     configure(site, { PutNameFormat: '%jid', EnableConfigOverrides: 'Y', ...settings() });
@@ -125,7 +132,7 @@ function leavesNothing(
   });
 }
 
-/** Beside the socket that it listens at, and what Node has for itself, a connection is one more. */
+/** Besides the listening socket and Node's own descriptors, a connection is one more. */
 function hasConnections(): boolean {
   return openFiles().filter((path) => path.startsWith('socket:')).length > idleSockets;
 }
@@ -145,7 +152,7 @@ const sent =
     assert.deepEqual([answer.status, answer.protocolStatus], [status, 0], resident.complaints().slice(-500));
   };
 
-/** Speaks records as it likes. */
+/** Sends records in any order. */
 const spoken = (speak: (client: FastCgiClient) => Promise<void>) => async (): Promise<void> => {
   const client = new FastCgiClient(resident.socket);
   try {
@@ -195,7 +202,7 @@ describe(`${TIMES} GETs with a hook leave no descriptor open`, () => {
   leavesNothing('that fails where there is no command', asked('missing', 551), getHook('exit 1'));
   leavesNothing('that complains', asked('host.sh', 200), getHook('echo a >&2', { GetHookLogDivertedOutput: 'Y' }));
   leavesNothing('that reaches its limit to the byte', asked('host.sh', 200), getHook('head -c 1024 /dev/zero', limit));
-  // It hides that the shell's limit ended it: what it printed so far is no payload.
+  // It hides that the shell's limit ended it, so its output so far must not be the payload.
   const cutShort = getHook('head -c 2000 /dev/zero; exit 0', limit);
   leavesNothing('that goes over a limit of whole blocks', asked('host.sh', 551), cutShort);
   leavesNothing('that goes over its limit by a byte', asked('host.sh', 551), getHook('head -c 1025 /dev/zero', limit));
@@ -208,7 +215,7 @@ describe(`${TIMES} GETs with a hook leave no descriptor open`, () => {
   const signsThere = () => ({ ...getHook('echo made; echo signed > %sig', signs)(), SpoolDirectory: tight() });
   const refused = async (): Promise<void> => {
     await asked('host.sh', 550)();
-    // What stays open of the first one would leave no room for the others to lose anything.
+    // Descriptors left open by the first one would leave no room to notice more.
     assert.deepEqual(
       openFiles().filter((path) => path.startsWith(tight())),
       [],
@@ -225,7 +232,7 @@ describe(`${TIMES} answers that do not arrive leave no descriptor open`, () => {
   leavesNothing('whose header cannot be sent, of a hook', asked('host.sh', 500, garbled), getHook('echo made'));
 
   const large = (): string => join(site.profiles, 'client1', 'large');
-  /** Reads the first record of the answer, and no more. */
+  /** Reads the first record of the answer, and nothing else. */
   async function begin(client: FastCgiClient): Promise<void> {
     addCommand(site, 'client1', 'large', '');
     truncateSync(large(), LARGE_BYTES);
@@ -280,7 +287,7 @@ describe(`${TIMES} PUTs leave no descriptor open`, () => {
   const again = { PutNameFormat: 'one', OverwriteExistingFiles: 'Y' };
   leavesNothing('that replace each other', sent(100, 200), () => ({ ...again, KeepDifferingUploads: 'N' }));
   leavesNothing('that stand beside each other', sent(100, 200), () => again);
-  /** Two with one job id, the second one with another byte where `isOther` says so. */
+  /** Two with one job id, the second with another byte if `isOther` says so. */
   const twice = (status: number, isOther: boolean) => async (): Promise<void> => {
     const jobId = `upload_${++uploads}`;
     const body = Buffer.alloc(SPOOLED_BYTES, 'x');
@@ -294,7 +301,8 @@ describe(`${TIMES} PUTs leave no descriptor open`, () => {
   leavesNothing('that are sent again, differ, and are kept', twice(200, true), () => ({
     OverwriteExistingFiles: 'Y',
   }));
-  // Each of them is another one of the same length, and the process may not hold all of them open.
+  // Each of them is different and of the same length, and the process may not have all of them
+  // open.
   const differing = async (): Promise<void> => {
     const body = Buffer.alloc(200, 'x');
     body.write(String(++uploads), 100);
@@ -419,7 +427,7 @@ describe(`${TIMES} PUTs leave no descriptor open`, () => {
 });
 
 describe(`${TIMES} requests that cannot be recorded leave no descriptor open`, () => {
-  /** Puts a folder in the place of a file while `work` goes on. */
+  /** Replaces a file by a directory during `work`. */
   async function without(path: string, work: () => Promise<void>): Promise<void> {
     renameSync(path, `${path}.kept`);
     mkdirSync(path);

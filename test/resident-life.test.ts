@@ -1,4 +1,5 @@
-// The life of a script that stays: numbers that never come twice, settings that are never half-read, and ends in which no request is lost.
+// The life of a persistent worker: numbers that never repeat, settings that are never half-read,
+// and ends in which no request is lost.
 import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
 import {
@@ -56,7 +57,7 @@ describe('numbers of requests', () => {
     for (let turn = 0; turn < 10_000; turn += 1) given.add(first(second)).add(other(second));
     for (let pid = 1; pid < 4_194_304; pid += 997) given.add(pid);
     const scripts = Math.ceil(4_194_303 / 997);
-    // Born 20 ms after the first: 10,000 requests take longer.
+    // Started 20 ms after the first: 10,000 requests take longer.
     const again = createSequence(723, start + 20);
     for (let turn = 0; turn < 10_000; turn += 1) given.add(again(second));
     assert.equal(given.size, 30_000 + scripts);
@@ -74,7 +75,7 @@ describe('two processes that stay and scripts, at once, on one site', () => {
 
   it('issue no id and store no name twice', async () => {
     const first = await start();
-    // The second takes the path over; the first one is still reached by connections that are open.
+    // The second takes the path over; the first is still reached by open connections.
     const kept = Array.from({ length: 4 }, () => new FastCgiClient(first.socket));
     for (const client of kept) {
       client.socket.write(formatRequest(1, getVariables(site()), NOTHING, true));
@@ -118,7 +119,7 @@ describe('two processes that stay and scripts, at once, on one site', () => {
     );
     assert.equal(new Set(all).size, all.length);
     assert.equal(readdirSync(site().incoming).filter((name) => name.endsWith('.rdy')).length, 300);
-    // Nobody can find the first any more: it ends by itself.
+    // No client can find the first any longer, so it ends by itself.
     assert.equal(await first.ended, 0);
     assert.equal((await get(second.socket, site())).status, 200);
   });
@@ -132,17 +133,17 @@ describe('settings', () => {
     const file = site().propertiesFile;
     const whole = readFileSync(file, 'utf8');
     assert.equal((await get(socket, site())).status, 200);
-    // Half of a file: without BaseDirectory, everything would be looked for elsewhere.
+    // Half of a file: without BaseDirectory, all paths would be others.
     for (const half of ['', whole.slice(0, 20), `${whole}EnableGetService=N\n`, `${whole}EnableGet`]) {
       writeFileSync(file, half);
-      // So that it is young, however slow the machine: each is looked at once.
+      // So that it is recent on a machine of any speed: each is looked at once.
       const soon = new Date(Date.now() + 60_000);
       utimesSync(file, soon, soon);
       assert.equal((await get(socket, site())).status, 200, JSON.stringify(half));
     }
     writeFileSync(file, `${whole}EnableGetService=N\n`);
     assert.ok(await until(async () => (await get(socket, site())).status === 553), 'the new settings hold');
-    // Left alone for long already: at once.
+    // Unchanged for long: it takes effect at once.
     writeFileSync(file, whole);
     utimesSync(file, new Date('2004-05-23'), new Date('2004-05-23'));
     assert.equal((await get(socket, site())).status, 200);
@@ -261,7 +262,7 @@ describe('the end', () => {
       );
     }
     for (const name of answered) assert.ok(files.includes(`${name}.rdy`), name);
-    // The dead one's socket is in nobody's way.
+    // The dead one's socket is not an obstacle.
     const next = await start();
     assert.equal((await put(next.socket, site(), body, 'after_kill')).status, 200);
   });
@@ -289,7 +290,7 @@ describe('what runs after an answer', () => {
   });
 });
 
-/** Stands in for systemd: descriptor 3 is a socket that listens, and the environment says so. */
+/** Stands in for systemd: descriptor 3 is a listening socket, and the environment says so. */
 const ACTIVATE = `
 use Socket; use POSIX ();
 my ($path, @command) = @ARGV;

@@ -1,4 +1,4 @@
-// The requests of WebJob clients as httpd hands them to a script that stays.
+// Requests of WebJob clients as httpd passes them to a persistent worker.
 import type { Site } from '../scripts/site.ts';
 import { askFastCgi, type FastCgiAnswer, type Place } from './fastcgi-client.ts';
 
@@ -6,7 +6,7 @@ export type Variables = Record<string, string>;
 
 const QUERY = 'VERSION=webjob+1.4.0&SYSTEM=Linux&CLIENTID=client1';
 
-/** A GET of a command of client1. */
+/** A GET of a command by client1. */
 export function getVariables(site: Site, command = 'host.sh'): Variables {
   return {
     ...{ GATEWAY_INTERFACE: 'CGI/1.1', SERVER_PROTOCOL: 'HTTP/1.1', SERVER_SOFTWARE: 'Apache', REQUEST_METHOD: 'GET' },

@@ -1,4 +1,4 @@
-// A site of its own for the tests of one describe, and the processes that stay which they start.
+// A separate site for the tests of one describe, and the persistent workers that they start.
 import assert from 'node:assert/strict';
 import { after, before } from 'node:test';
 import { type Resident, startResident } from '../scripts/resident.ts';
@@ -10,7 +10,7 @@ export interface ResidentUse {
   start(args?: string[]): Promise<Resident>;
 }
 
-/** `usual` is what a process is started with unless a test says otherwise. */
+/** `usual` are the default options of a process. */
 export function useResidentSite(settings: Record<string, string> = {}, usual: string[] = []): ResidentUse {
   const started: Resident[] = [];
   let made: Site | undefined;

@@ -1,5 +1,6 @@
-// The small version of bench/soak.ts: a life long enough for an id or a name that comes twice to show, and for memory or descriptors that grow
-// with every GET and PUT. What leaks on rarer paths shows sooner under a descriptor limit than in a longer life of these two.
+// A small version of bench/soak.ts: long enough to notice an id or a name that repeats, and memory
+// or descriptors that grow with every GET and PUT. Leaks on rarer paths are found faster under a
+// descriptor limit.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { join } from 'node:path';

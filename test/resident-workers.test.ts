@@ -1,5 +1,6 @@
-// Several processes at one socket: one that dies is replaced and nothing acknowledged is lost, ids and names stay unique, the custody record
-// whole and the log complete; a hook holds up nobody; the end of the leader, by SIGTERM or not, is the end of all.
+// Several workers at one socket: one that dies is replaced and nothing acknowledged is lost, ids
+// and names stay unique, the custody record intact and the log complete; a hook holds nobody up;
+// the end of the primary, by SIGTERM or otherwise, is the end of all.
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
@@ -18,7 +19,7 @@ import { askStrictly, type StrictAnswer } from './strict-client.ts';
 import { childrenOf } from './wait.ts';
 
 const THREE = ['--processes', '3'];
-/** More than any process id: what a process that stays counts in. */
+/** More than any process id: the steps in which a persistent worker counts. */
 const STEP = 4_194_304;
 
 async function until(isTrue: () => boolean | Promise<boolean>): Promise<boolean> {
@@ -26,7 +27,7 @@ async function until(isTrue: () => boolean | Promise<boolean>): Promise<boolean>
   return false;
 }
 
-/** False also for one that has ended and is not buried. */
+/** False for a zombie too. */
 function isAlive(pid: number): boolean {
   try {
     return !/\) Z /.test(readFileSync(`/proc/${pid}/stat`, 'latin1'));
@@ -35,11 +36,11 @@ function isAlive(pid: number): boolean {
   }
 }
 
-/** The process ids of those that issued job ids. */
+/** The ids of the processes that issued job ids. */
 const servedBy = (ids: readonly string[]): Set<number> =>
   new Set(ids.map((id) => (findJobIdParts(id)?.sequence ?? 0) % STEP));
 
-/** What is in the locker of a job. */
+/** The contents of the locker for a job. */
 const outputOf = (site: Site, name: string): string => readFileSync(join(site.incoming, `${name}.out`), 'utf8');
 
 describe('three processes behind httpd, of which one is killed again and again', async () => {
@@ -63,7 +64,7 @@ describe('three processes behind httpd, of which one is killed again and again',
       ...[`Authorization: Basic ${btoa('client1:foo')}`, ...(jobId ? [`Job-Id: ${jobId}`] : []), '\r\n'],
     ].join('\r\n');
     const request = { port: server.port, head, body: [Buffer.from(content)], timeLimitSeconds: 120 };
-    // The answer of a process that was killed may break off.
+    // The answer of a killed process may break off.
     const answer: StrictAnswer | undefined = await askStrictly(request).catch(() => undefined);
     if (method === 'GET' && answer?.status === 200) ids.push(answer.headers.get('job-id') ?? '');
     statuses.push(answer?.status ?? 0);
@@ -87,13 +88,14 @@ describe('three processes behind httpd, of which one is killed again and again',
       const children = childrenOf(resident.pid).filter(isAlive);
       const victim = children.find((pid) => !killed.has(pid));
       assert.ok(victim);
-      // One that has only just started does not listen yet, and the socket ends with the last one that does.
+      // One that has just started does not listen yet, and the socket ends with the last one that
+      // does.
       const others = children.filter((pid) => pid !== victim);
       assert.ok(await until(() => others.some((pid) => servedBy(ids).has(pid))), 'no other one serves');
       killed.add(victim);
       process.kill(victim, 'SIGKILL');
       assert.ok(await until(() => childrenOf(resident.pid).filter(isAlive).length === 3 && !isAlive(victim)));
-      // As logrotate does it: nobody is told.
+      // As logrotate does it: no process is told.
       renameSync(site.logFile, `${site.logFile}.${kill}`);
       writeFileSync(site.logFile, '');
       giveAway(site.logFile);
@@ -104,7 +106,7 @@ describe('three processes behind httpd, of which one is killed again and again',
       assert.equal(outputOf(site, name), content, name);
       assert.ok(existsSync(join(site.incoming, `${name}.rdy`)), name);
     }
-    // What a killed process had in hand: at most what every lane waited for.
+    // The requests that a killed process had: at most one for each client.
     const lost = statuses.filter((status) => status !== 200);
     assert.ok(lost.length <= killed.size * lanes.length, `${lost} of ${statuses.length}`);
     assert.deepEqual(
@@ -121,7 +123,8 @@ describe('three processes behind httpd, of which one is killed again and again',
   });
 
   it('keep one whole custody record, in which every acknowledged upload is', () => {
-    // A process that was killed amid its line leaves a torn one, which the next record covers.
+    // A process that was killed in the middle of its line leaves a torn one, which the next record
+    // covers.
     const recorded = new Set(readRecords(custodyOf(site)).map(({ name }) => name));
     assert.deepEqual(
       [...acknowledged.keys()].filter((name) => !recorded.has(name)),
@@ -272,7 +275,7 @@ describe('the end of several processes', () => {
   it('does not come when all are killed at once: who asks then waits for the next ones', async () => {
     const resident = await start();
     const workers = childrenOf(resident.pid);
-    // It starts none as long as it is stopped.
+    // It starts none while it is stopped.
     process.kill(resident.pid, 'SIGSTOP');
     for (const pid of workers) process.kill(pid, 'SIGKILL');
     assert.ok(await until(() => !workers.some(isAlive)));
@@ -318,7 +321,10 @@ describe('the end of several processes', () => {
   });
 });
 
-/** Stands in for systemd: holds a socket and passes it on as descriptor 3 to a program, again when that failed. */
+/**
+ * Stands in for systemd: holds a socket and passes it as descriptor 3 to a program, which it
+ * restarts after a failure.
+ */
 const ACTIVATE = `
 use Socket; use POSIX ();
 my ($path, @command) = @ARGV;

@@ -1,5 +1,5 @@
-// A script that stays, asked over its socket as httpd would, and as httpd never would: whatever a peer does costs its own connection and
-// nothing else.
+// A persistent worker, addressed over its socket as httpd would, and as httpd never would: whatever
+// a peer does affects only its own connection.
 import assert from 'node:assert/strict';
 import { existsSync, readdirSync, readFileSync, readlinkSync, statSync } from 'node:fs';
 import { join } from 'node:path';
@@ -240,7 +240,7 @@ describe('peers that are slow or gone', () => {
     const startedAt = performance.now();
     for (let turn = 0; turn < 20; turn += 1) assert.equal((await get(resident.socket, site)).body.toString(), HOST_SH);
     assert.ok(performance.now() - startedAt < 60_000);
-    // One more for each whose file is on its way.
+    // One more for each whose file is in transit.
     assert.ok(openFiles().length <= before + SLOW * 1.1 + 10, `${openFiles().length} descriptors, ${before} before`);
     for (const client of slow) client.close();
     assert.ok(await until(() => openFiles().length <= before), `${openFiles().length} descriptors, ${before} before`);

@@ -1,5 +1,5 @@
-// A server in other hands against what clients signed: it keeps what it likes, with a custody record that says the same, and verify
-// finds every result that is not the one that its client signed.
+// A compromised server and what clients signed: it stores what it likes, with a matching custody
+// record, and verify finds every result that differs from what its client signed.
 import assert from 'node:assert/strict';
 import { cpSync, readdirSync, readFileSync, rmSync, utimesSync } from 'node:fs';
 import { join } from 'node:path';
@@ -29,14 +29,14 @@ const [client1, earlier, client2, stranger] = ['client1', 'client1', 'client2', 
   Signer,
   Signer,
 ];
-/** A key of somebody else who gives it out for the client's. */
+/** The key of someone else who claims that it is the client's. */
 const posing: NoteSigner = { ...stranger, id: client1.id };
 const OUT = 'out of host.sh\n';
 const ERR = 'err of host.sh\n';
 
 interface Attack extends Partial<SignedUpload> {
   what: string;
-  /** The findings that there must be; others may come besides. */
+  /** Findings that must be there; others may be too. */
   found: string[];
 }
 
@@ -44,7 +44,7 @@ const attacks: Attack[] = [];
 const attack = (found: string | string[], what: string, more: Partial<SignedUpload>): void => {
   attacks.push({ what, found: [found].flat(), ...more });
 };
-/** The server can write any record, also one that fits what it keeps. */
+/** The server can write any record, even one that matches what it stores. */
 const edit = (found: string, what: string, change: (env: string) => string): void =>
   attack(`${found} env`, what, { edit: change });
 const without = (name: RegExp) => (env: string) => env.replace(new RegExp(`^(?:${name.source})=.*\n`, 'gm'), '');

@@ -1,5 +1,5 @@
-// Result keys from client add to client remove: the kit has the one half and the site the other, what a client made itself is taken in,
-// and from job to verdict one built program believes the other.
+// Result keys from client add to client remove: the kit has one half and the site the other, a
+// client's own key is imported, and the built programs agree from the job to the verdict.
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { createPrivateKey, createPublicKey } from 'node:crypto';

@@ -1,5 +1,5 @@
-// Signed run records and files of result keys as the functions behind client and webjobctl see them: the example of docs/protocol.md,
-// what is signed to the last bit, and texts there and back.
+// Signed run records and files of result keys in the functions behind client and webjobctl: the
+// example of docs/protocol.md, what is signed to the last bit, and formatting and parsing.
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';

@@ -1,4 +1,5 @@
-// What prune and pack let go, decided without a site: rules, holds, what a locker holds, and how files of it are taken away.
+// What prune and pack select, without a site: rules, holds, the contents of a locker, and how files
+// of it are removed.
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import fs, {
@@ -157,7 +158,7 @@ describe('a hold', () => {
   });
 });
 
-/** Writes files of an upload, each so many seconds old. */
+/** Writes files of an upload, each this many seconds old. */
 function put(name: string, ages: Record<string, number>): void {
   for (const [extension, seconds] of Object.entries(ages)) {
     const path = join(folder, `${name}.${extension}`);
@@ -206,7 +207,7 @@ describe('what a locker holds', () => {
     writeFileSync(join(folder, 'a.lck.123'), deadLock);
     writeFileSync(join(folder, 'b.lck.123'), 'Jid=b\n');
     put('c', { out: 1, rdy: 2 });
-    // One that was killed before it wrote who it is.
+    // One that was killed before it wrote its name.
     writeFileSync(join(folder, 'c.lck'), '', { mode: 0o444 });
     put('d', { out: 1, rdy: 2 });
     writeFileSync(join(folder, 'd.lck'), '');

@@ -1,5 +1,5 @@
-// How the tests themselves are run: a failed set-up is the first thing that a reader sees, what is exported where they are started does not reach
-// them, and the lists of files are true.
+// How the tests themselves are run: a failed set-up is reported first, exported variables do not
+// reach the tests, and the lists of files are correct.
 import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
@@ -52,7 +52,7 @@ it('sees a world of its own', () => {
 `;
 
 const root = join(import.meta.dirname, '..');
-/** Starts a server and mounts a disk, says so, and never ends. */
+/** Starts a server and mounts a disk, prints that, and never ends. */
 const ENDLESS = `
 import { mkdtempSync, writeFileSync } from 'node:fs';
 import { it } from 'node:test';
@@ -75,7 +75,7 @@ before(() => {
 });
 after(() => folder.remove());
 
-/** Runs a file as \`npm test FILE\` does, by a shell of that umask. */
+/** Runs a file as \`npm test FILE\` does, in a shell with that umask. */
 function run(
   text: string,
   exported: Record<string, string> = {},
@@ -100,7 +100,7 @@ describe('a run of the tests', () => {
     assert.ok(at('no such server') < at('no such site') && at('no such site') < at('tests that failed:'));
     assert.ok(at('tests that failed:') < at('a plain failure'));
     assert.doesNotMatch(text, /did not finish before its parent|ENOENT of the clean-up/);
-    // The first words about it, before those about any other test.
+    // The first output about it, before that about any other test.
     assert.match(text, /^[^✔▶]*no such server/);
     assert.match(text, /^1 passed, 6 failed, 1 skipped$/m);
   });
@@ -148,7 +148,7 @@ describe('a run of the tests', () => {
       await until(() => existsSync(said) && readFileSync(said, 'utf8').endsWith('}'), 'the server and the disk');
       const { pid, root, disk } = JSON.parse(readFileSync(said, 'utf8'));
       assert.ok(existsSync(`/proc/${pid}`));
-      // As a terminal does: the tests are told, too.
+      // As a terminal does: the tests get the signal too.
       process.kill(signal === 'SIGINT' ? -Number(child.pid) : Number(child.pid), signal);
       assert.deepEqual(await ended, [code, null]);
       await until(() => !existsSync(`/proc/${pid}`), 'the end of httpd');
@@ -177,7 +177,7 @@ describe('scripts/test-files.ts', () => {
       fast.filter((file) => isSlow(file) || reachesOutside(file)),
       [],
     );
-    // By an import, by one of an import, by a program that is run, by a package.
+    // By an import, by an import of an import, by a program that is run, by a package.
     for (const name of ['apache', 'client-run', 'start', 'resident-httpd', 'nodes', 'report'])
       assert.ok(reachesOutside(`test/${name}.test.ts`), name);
   });

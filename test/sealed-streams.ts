@@ -1,4 +1,5 @@
-// Examiners to seal to, as Debian's age and as the package makes them, and what opens what was sealed to them.
+// Examiners to seal to, with Debian's age and with the package, and what opens what was sealed to
+// them.
 import { spawnSync } from 'node:child_process';
 import { Decrypter, generateHybridIdentity, generateX25519Identity, identityToRecipient } from 'age-encryption';
 
@@ -19,7 +20,10 @@ export const NO_AGE =
     ? undefined
     : 'age is not installed';
 
-/** What was sealed, by the package. Throws Error for a wrong identity and for bytes that were changed. */
+/**
+ * Opens sealed bytes with the package. Throws Error for a wrong identity and for bytes that were
+ * changed.
+ */
 export async function open(sealed: Uint8Array, { identity }: Examiner): Promise<Buffer> {
   const decrypter = new Decrypter();
   decrypter.addIdentity(identity);

@@ -1,5 +1,5 @@
-// A site behind the guide's own virtual host: plain HTTP on one port, TLS as docs/guide/authentication.md sets it up on the other. The
-// files in apache/ are included as they are shipped.
+// A site with the guide's own virtual host: plain HTTP on one port, TLS as in
+// docs/guide/authentication.md on the other. The files in apache/ are included as they are shipped.
 
 import assert from 'node:assert/strict';
 import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -21,14 +21,14 @@ const SHIPPED = join(import.meta.dirname, '..', 'apache');
 export const SERVER_NAME = 'webjob.example.com';
 const TIME_LIMIT_MS = 60_000;
 
-/** One of everything that is made once and serves every test of a file. */
+/** Everything that is made once and serves all tests of a file. */
 export interface Certificates {
   /** webjob-server.crt and .key. */
   folder: string;
   site: Authority;
-  /** Signs what it likes, `client1` too. */
+  /** A CA of an attacker, which signs for any name, even `client1`. */
   rogue: Authority;
-  /** The same, under the very name of the site's CA. */
+  /** An attacker's CA with the same name as the site's. */
   imitator: Authority;
   remove(): void;
 }
@@ -59,9 +59,9 @@ export interface SecureOptions {
   /** Lines at its end. */
   inside?: string;
   modules?: string[];
-  /** The script stays: lines before the virtual host, and at its end. */
+  /** For persistent workers: lines before the virtual host, and at its end. */
   resident?: (site: Site) => { before: string; after: string };
-  /** More virtual hosts on the port of TLS. */
+  /** Further virtual hosts on the TLS port. */
   more?: (port: number) => string;
 }
 
@@ -78,7 +78,7 @@ export interface Call {
   maxVersion?: 'TLSv1.2' | 'TLSv1.3';
   /** The name in the TLS handshake; empty for a client that sends none. */
   servername?: string;
-  /** An earlier connection's, to resume. */
+  /** The session of an earlier connection, to resume. */
   session?: Buffer;
   /** The Host header. */
   host?: string;
@@ -90,7 +90,7 @@ export interface Answer {
   status: number;
   reason: string;
   body: Buffer;
-  /** What resumes this TLS connection. */
+  /** The data that resumes this TLS session. */
   session: Buffer | undefined;
   isResumed: boolean;
 }
@@ -104,11 +104,11 @@ export interface SecureSite {
   ask(call: Call): Promise<Answer>;
   /** The status alone, for a table. */
   status(call: Call): Promise<number>;
-  /** nph-webjob.cfg: a block of the guide, and controls over it. */
+  /** Writes nph-webjob.cfg: a block of the guide, and further settings. */
   configure(block: string, more?: Record<string, string>): void;
   /** Which of the shipped files is .htaccess, or its text. */
   permit(file: 'htaccess' | 'htaccess-certificates' | 'htaccess-either' | { text: string }): void;
-  /** Lines of nph-webjob.log that came since the last look. */
+  /** Lines of nph-webjob.log since the last call. */
   newLines(): LogLine[];
   close(): Promise<void>;
 }
@@ -167,15 +167,15 @@ export function useSite(options: SecureOptions): () => SecureSite {
   };
 }
 
-/** The connection ends in the handshake, with either version of TLS, and no script hears of it. */
+/** The connection ends in the handshake, with either version of TLS, and no script runs. */
 export async function assertNoHandshake(site: SecureSite, call: Call, alert: RegExp): Promise<void> {
   await assert.rejects(site.ask({ ...call, maxVersion: 'TLSv1.2' }), alert);
-  // With TLS 1.3 a client learns of it when it reads, or when it cannot write any more.
+  // With TLS 1.3 a client learns of it when it reads, or when it can no longer write.
   await assert.rejects(site.ask(call), /alert|ECONNRESET|EPIPE|socket hang up/);
   assert.deepEqual(site.newLines(), []);
 }
 
-/** The status, and the line in the log when a script and not httpd gave it. */
+/** The status, and the log line when the script rather than httpd answered. */
 export async function assertStatus(site: SecureSite, status: number, call: Call): Promise<void> {
   assert.equal(await site.status(call), status);
   const isOurs = status === 200 || status >= 450;
@@ -185,7 +185,7 @@ export async function assertStatus(site: SecureSite, status: number, call: Call)
   );
 }
 
-/** The guide's paths and port become those of the test. */
+/** Replaces the guide's paths and port by those of the test. */
 export function localize(text: string, { folder, site }: Certificates, port: number): string {
   return text
     .replace('*:443', `127.0.0.1:${port}`)
@@ -196,7 +196,7 @@ export function localize(text: string, { folder, site }: Certificates, port: num
 
 function readHtaccess(site: Site, file: Parameters<SecureSite['permit']>[0]): string {
   if (typeof file === 'object') return file.text;
-  // makeSite has put the path of the user file into this one.
+  // makeSite() has put the path of the user file into this one.
   const own = readFileSync(join(site.root, 'htaccess'), 'utf8');
   if (file === 'htaccess') return own;
   const userFile = /^AuthUserFile .*$/m.exec(own)?.[0] ?? '';

@@ -1,4 +1,5 @@
-// nph-webjob.cfg as the server reads it: every control of the table with good and bad values, repeats, spellings, and which file it is.
+// nph-webjob.cfg as the server reads it: every setting of the table with valid and invalid values,
+// repeated keys, spellings, and which file is read.
 import assert from 'node:assert/strict';
 import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -8,10 +9,10 @@ import { CONTROLS, type ServerSettings } from '../cgi/controls.ts';
 import { DEFAULT_FILES, parseSettings, readSettings } from '../cgi/settings.ts';
 
 interface Samples {
-  /** A value that is allowed and differs from the default, and what it changes. */
+  /** An allowed value that differs from the default, and what it changes. */
   good: [value: string, changes: Partial<ServerSettings>][];
   bad: string[];
-  /** Controls without which this one does nothing. */
+  /** Settings without which this one has no effect. */
   with?: string;
 }
 
@@ -19,7 +20,7 @@ const BAD_FLAGS = ['', 'yes', 'no', '1', '0', 'true', 'YN', 'Y N', 'Y;', '"Y"', 
 const GOOD_PATHS = ['/srv/web job', '/a;b"c"=[d]\\$&', '/ä'];
 const BAD_PATHS = ['', 'incoming', './incoming', '../incoming', '~/incoming', '<Base>/x', 'C:\\x', '/a\x07', '/a\x7fb'];
 
-/** Samples of the controls that are more than a flag or a directory. */
+/** Samples of the settings other than flags and directories. */
 const SAMPLES: Record<string, Samples> = {
   SiteServers: {
     good: ['server_2:/srv/logs', 'a-b:/x y,c.d:/z'].map((siteServers) => [siteServers, { siteServers }]),
@@ -48,7 +49,7 @@ const SAMPLES: Record<string, Samples> = {
   GetTriggerCommandLine: command('getTriggerCommandLine', 'GetTriggerEnable=N', [], ['%file', '%env']),
   PutHookCommandLine: command('putHookCommandLine', 'PutHookEnable=N', ['%out %err %env %rdy'], ['%file']),
   PutTriggerCommandLine: command('putTriggerCommandLine', 'PutTriggerEnable=N', ['%out %err %env %rdy'], ['%file']),
-  // One that is enabled needs its command line.
+  // An enabled command needs its command line.
   ...Object.fromEntries(
     ['GetHook', 'GetTrigger', 'PutHook', 'PutTrigger'].map((name) => [
       `${name}Enable`,

@@ -1,5 +1,6 @@
-// docs/guide/setup.md and the README as a newcomer follows them: every command, in its order, with a real httpd, and what the README shows of
-// what they print. Paths and the server's address are moved to where the test may be.
+// docs/guide/setup.md and the README as a newcomer follows them: every command, in its order, with
+// a real httpd, and the output that the README shows. Paths and the server's address are replaced
+// by those of the test.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
@@ -32,7 +33,7 @@ before(() => {
 });
 after(() => ground.remove());
 
-/** An httpd without a site, below a folder of its own. */
+/** An httpd without a site, below a directory of its own. */
 async function startServer(name: string): Promise<void> {
   const root = at(name, 'httpd');
   const configurationFile = join(root, 'httpd.conf');
@@ -43,7 +44,7 @@ async function startServer(name: string): Promise<void> {
   });
 }
 
-/** A page with its paths and its server moved below a folder. */
+/** A page with its paths and its server moved below a directory. */
 function readMoved(page: string, name: string): string {
   return readFileSync(join(project, page), 'utf8')
     .replaceAll('/srv/webjob', at(name, 'site'))
@@ -51,7 +52,7 @@ function readMoved(page: string, name: string): string {
     .replaceAll('http://localhost', `http://127.0.0.1:${httpd.ports[0]}`);
 }
 
-/** The programs by the names that the page calls them; httpd's tools as far as this machine has none. */
+/** The programs by the names on the page; httpd's tools if this machine lacks them. */
 function placePrograms(): string {
   const folder = at('programs');
   const { binary } = obtainHttpd();
@@ -77,7 +78,7 @@ describe('docs/guide/setup.md', () => {
     const run = (block: string) =>
       spawnSync('/bin/sh', ['-ec', exported + block], { cwd: at('guide'), encoding: 'utf8', env: environment });
     for (const block of blocks) {
-      // configtest exits with 1 for a disk or a clock that is this machine's own.
+      // configtest exits with 1 because of this machine's disk or clock.
       const isTest = block.startsWith('webjobctl configtest');
       if (isTest) await untilServed();
       const ended = run(block);
@@ -87,14 +88,14 @@ describe('docs/guide/setup.md', () => {
       if (isTest) assert.doesNotMatch(ended.stdout, /^error: /m);
     }
     assert.match(said.join(''), /link test: 251 Link Test OK/);
-    // The last block shows the job with the name of this machine, which host.sh wrote.
+    // The last block shows the job with the name of this machine, which host.sh printed.
     assert.match(said.at(-1) ?? '', new RegExp(`client1[\\s\\S]*\\b${hostname()}\\b`));
     const integrity = at('guide/site/integrity');
     const log = readFileSync(join(integrity, 'logfiles/nph-webjob.log'), 'utf8').trimEnd().split('\n');
     assert.match(log.at(-1) ?? '', / client1 127\.0\.0\.1 PUT client1 host\.sh .* 200 -- Success$/);
     assert.equal(readdirSync(join(integrity, 'incoming')).filter((name) => name.includes('_host.sh.')).length, 4);
     assert.ok(existsSync(at('guide/site/report/index.html')));
-    // What the table below says is for later; a certificate this client has none.
+    // What the table below leaves for later; this client has no certificate.
     const later = [...page.matchAll(/^\|[^|]*\|(.*)\|$/gm)].flatMap(([, cell = '']) =>
       [...cell.matchAll(/`(webjobctl [^`]+)`/g)].map(([, command = '']) => command),
     );
@@ -107,7 +108,7 @@ describe('docs/guide/setup.md', () => {
   });
 });
 
-/** What a run decides: times, job ids, the name of this machine, widths. */
+/** What depends on the run: times, job ids, the name of this machine, widths. */
 const normalize = (text: string): string =>
   text
     .replace(/\d{4}-\d\d-\d\d \d\d:\d\d:\d\d/g, 'TIME')
@@ -138,7 +139,7 @@ describe('README.md', () => {
       assert.equal(status, 0, `${command}: ${stderr}`);
       if (command.startsWith('export ')) exported += `${command}\n`;
       job = /server_1_\d+_\d+/.exec(stdout)?.[0] ?? job;
-      // Dots stand for what is left out.
+      // Dots stand for omitted output.
       let rest = normalize(stdout);
       for (const part of normalize(shown.join('\n')).split(/^\.\.\.\n/m)) {
         assert.ok(rest.includes(part.trimEnd()), `${command} prints\n${stdout}and not\n${part}`);

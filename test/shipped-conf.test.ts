@@ -1,5 +1,6 @@
-// The tables of code against what people read: the two configuration files as they ship, and the tables of docs/protocol.md. Whoever
-// adds a control, a status or a token adds it in all places or sees this fail.
+// The tables of the code compared with what people read: the two shipped configuration files, and
+// the tables of docs/protocol.md. A new setting, status or token that is missing anywhere fails
+// here.
 import assert from 'node:assert/strict';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -19,7 +20,7 @@ interface Control {
   default: string;
 }
 
-/** A line of a shipped file that sets a control or, commented out, shows how to. */
+/** A line of a shipped file that sets a setting or, commented out, shows how. */
 interface ShippedLine {
   key: string;
   value: string;
@@ -44,12 +45,12 @@ function readShipped(path: string): ShippedLine[] {
   });
 }
 
-/** Its default follows from another control, or there is none. */
+/** Its default is derived from another setting, or there is none. */
 function hasNoOwnDefault(control: Control): boolean {
   return control.default === '' || control.default.startsWith('<Base>');
 }
 
-/** The file with the number sign taken from every control that is commented out. */
+/** The file with the number sign removed from every setting that is commented out. */
 function uncommented(path: string): string {
   return readFileSync(path, 'utf8').replace(/^#(?=[A-Za-z][A-Za-z0-9]*=)/gm, '');
 }
@@ -143,7 +144,7 @@ describe('conf/webjob.conf as it ships', () => {
   });
 
   it('can be used with every line uncommented', () => {
-    // One pass phrase, from one place.
+    // The pass phrase must come from one place only.
     const settings = readClientSettings(write(uncommented(CLIENT_FILE).replace(/^SSLPassPhraseFile=/m, '#$&')));
     assert.equal(settings.clientId, 'client1');
     assert.equal(settings.put?.url.href, settings.get.url.href);
@@ -185,7 +186,7 @@ function readSection(number: number): string {
   return section;
 }
 
-/** The cells of the rows of a section's table, without backticks; not its head. */
+/** The cells of the rows of a section's table, without backticks and without its head. */
 function readTable(number: number): string[][] {
   const rows = readSection(number)
     .split('\n')
@@ -198,7 +199,7 @@ function readTable(number: number): string[][] {
   );
 }
 
-/** Controls by key, with the default where the table gives one; undefined where it gives prose. */
+/** Settings by key, with the default if the table gives one; undefined if it gives prose. */
 function readDocumentedControls(number: number): Map<string, string | undefined> {
   const documented = new Map<string, string | undefined>();
   let before = '';
@@ -249,7 +250,7 @@ describe('docs/protocol.md', () => {
     const documented = readDocumentedControls(7);
     const compared = checkDocumentedDefaults(CLIENT_CONTROLS, documented);
     assert.ok(compared >= 10, `${compared} defaults compared`);
-    // Import is read before there are controls: it may be repeated, and what it names has lines of its own.
+    // Import is not a setting: it may be repeated, and what it names has lines of its own.
     const known = [...CLIENT_CONTROLS.map(({ key }) => key), 'Import'];
     assert.deepEqual([...documented.keys()].sort(), known.sort());
   });

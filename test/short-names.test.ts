@@ -1,5 +1,5 @@
-// File systems that take shorter names than 255 bytes: a PUT whose names one refuses is 450 and leaves nothing; and what configtest says
-// of a site on FUSE, where such file systems are found.
+// File systems with names shorter than 255 bytes: a PUT whose names are refused gets 450 and leaves
+// nothing; and what configtest says of a site on FUSE, where such file systems occur.
 import assert from 'node:assert/strict';
 import { chownSync } from 'node:fs';
 import { join } from 'node:path';

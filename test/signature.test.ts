@@ -1,5 +1,6 @@
-// Signatures: what a file may hold to travel as a header, that nothing in it or in a job id becomes a second header under httpd, and that
-// a link that is swapped while it is looked at never lets the outside out.
+// Signatures: which files are sent as a header, that nothing in them or in a job id becomes a
+// second header under httpd, and that a link that is swapped meanwhile never gives access to
+// anything outside.
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { mkdirSync, mkdtempSync, renameSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
@@ -15,7 +16,7 @@ import { part } from './thorough.ts';
 const folder = mkdtempSync(join(tmpdir(), 'webjob-signature-'));
 after(() => rmSync(folder, { recursive: true }));
 
-/** What is found at each of the paths below `root`. */
+/** The signature for each of the paths below `root`. */
 async function findAll(root: string, paths: string[]): Promise<(string | null)[]> {
   const reader = join(import.meta.dirname, 'hooks-signature-reader.ts');
   const child = spawn(process.execPath, [reader, root], { stdio: ['pipe', 'pipe', 'ignore'] });
@@ -25,7 +26,7 @@ async function findAll(root: string, paths: string[]): Promise<(string | null)[]
   return JSON.parse(Buffer.concat(chunks).toString()) as (string | null)[];
 }
 
-/** The signatures in files of these contents. */
+/** The signatures in files with these contents. */
 function findEach(contents: string[]): Promise<(string | null)[]> {
   for (const [index, content] of contents.entries()) writeFileSync(join(folder, `${index}.sig`), content, 'latin1');
   return findAll(
@@ -95,7 +96,7 @@ describe('the signature in a file', () => {
   });
 });
 
-/** Names of the header lines of an answer, in their order; a forged one would be among them. */
+/** Names of the header lines of an answer, in order; a forged one would be among them. */
 function headerNames(answer: string): string[] {
   const [, ...lines] = answer.slice(0, answer.indexOf('\r\n\r\n')).split(/\r\n|\r|\n/);
   return lines.map((line) => line.split(':')[0] ?? '');
@@ -130,7 +131,7 @@ for (const mpm of part(['event', 'prefork'] as const, 1)) {
         'good\x1b[2J',
         `${'x'.repeat(254)}\r\nX-Forged: 1`,
       ];
-      // What they are taken for is the same under both; here it is seen that neither makes a header of them.
+      // Both treat them the same; here neither makes a header of them.
       const contents = mpm === 'event' ? [...forgeries, ...encoded] : forgeries.slice(0, 3);
       for (const content of contents) {
         writeFileSync(signature, content);
@@ -168,7 +169,7 @@ for (const mpm of part(['event', 'prefork'] as const, 1)) {
       for (const jobId of ids) {
         for (const method of ['GET', 'PUT'] as const) {
           const answer = await ask(method, jobId);
-          // httpd itself refuses a line that is none.
+          // httpd itself refuses a malformed line.
           if (answer.startsWith('HTTP/1.1 400 ')) continue;
           assert.deepEqual(headerNames(answer), method === 'GET' ? PLAIN : PLAIN.filter((name) => name !== 'Job-Id'));
           assert.ok(!answer.includes(jobId) && !/forged/i.test(answer), JSON.stringify(jobId));

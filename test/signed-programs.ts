@@ -1,4 +1,4 @@
-// Programs with manifests as a site's signers make them, and as nobody should.
+// Programs with manifests, valid ones by a site's signers, and forged ones.
 import { createHash, generateKeyPairSync, type KeyObject } from 'node:crypto';
 import { formatVerifierKey, signerOf } from '../notes/ed25519.ts';
 import { formatManifest, type Manifest } from '../notes/manifest.ts';
@@ -33,17 +33,17 @@ export function manifestOf(program: string | Buffer, more: Partial<Manifest> = {
   };
 }
 
-/** The note of a manifest, signed by these. */
+/** The note of a manifest with these signatures. */
 export function signedManifest(manifest: Manifest, signers: readonly NoteSigner[]): string {
   return signNote(formatManifest(manifest), signers);
 }
 
-/** The header line that carries a note, or any bytes in its place. */
+/** The header line with a note, or with any bytes instead. */
 export function manifestHeader(note: string | Buffer): string {
   return `WebJob-Payload-Manifest: ${Buffer.from(note).toString('base64')}\r\n`;
 }
 
-/** What a server answers that serves these bytes under this note. */
+/** The answer of a server that serves these bytes with this note. */
 export function answerOf(program: string | Buffer, note: string | Buffer): Buffer {
   return formatAnswer(program, '200 OK', manifestHeader(note));
 }

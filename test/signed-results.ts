@@ -1,4 +1,4 @@
-// Results as a client signs them, and as nobody should, planted into a locker with its custody record.
+// Signed results, valid and forged ones, planted into a locker with its custody record.
 import { createHash } from 'node:crypto';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
@@ -9,7 +9,7 @@ import type { Site } from '../scripts/site.ts';
 import type { Signer } from './signed-programs.ts';
 import { type Planted, plantGroup } from './verify-site.ts';
 
-/** What these streams are. */
+/** The size and digest of these streams. */
 export function streamsOf(out: string | Buffer, err: string | Buffer): ResultStreams {
   const factsOf = (bytes: string | Buffer) => ({
     bytes: Buffer.byteLength(bytes),
@@ -24,7 +24,10 @@ export function signEnv(env: string, streams: ResultStreams, signer: NoteSigner)
   return signResult(env + fields.join(''), signer);
 }
 
-/** Plants an upload whose streams a client sealed to an examiner; `plainOut` is what it says that it sealed. */
+/**
+ * Plants an upload whose streams a client sealed to an examiner; `plainOut` is what it claims to
+ * have sealed.
+ */
 export async function plantSealed(
   site: Site,
   {
@@ -62,13 +65,16 @@ export async function plantSealed(
 export interface SignedUpload extends Partial<Omit<Planted, 'changeEnv'>> {
   name: string;
   signer: NoteSigner;
-  /** What is kept, where it is not what was signed. */
+  /** The stored streams, if they differ from what was signed. */
   kept?: { out?: string | Buffer; err?: string | Buffer };
-  /** Of the signed record, what is kept. */
+  /** The part of the signed run record that is stored. */
   edit?: (env: string) => string;
 }
 
-/** Plants an upload that a client signed, and that the server keeps as it likes, with a custody record that says the same. */
+/**
+ * Plants an upload that a client signed, stored as the server likes, with a matching custody
+ * record.
+ */
 export function plantSigned(site: Site, { signer, kept = {}, edit = (env) => env, ...planted }: SignedUpload): void {
   const { out = 'out of host.sh\n', err = 'err of host.sh\n' } = planted;
   plantGroup({
@@ -79,7 +85,7 @@ export function plantSigned(site: Site, { signer, kept = {}, edit = (env) => env
   });
 }
 
-/** A record of what the program printed, whatever is kept. */
+/** A run record of the program's output, whatever is stored. */
 function hashesOf(env: string, out: string | Buffer, err: string | Buffer): string {
   const md5 = (bytes: string | Buffer): string => createHash('md5').update(bytes).digest('hex');
   return env
@@ -92,13 +98,13 @@ export function keyLine(signer: Signer, from = '2000-01-01T00:00:00Z', until?: s
   return `${[signer.verifierKey, from, ...(until === undefined ? [] : [until])].join(' ')}\n`;
 }
 
-/** Gives the site, or a copy, result keys of a client. */
+/** Adds result keys of a client to the site, or to a copy. */
 export function writeResultKeys(folder: string, client: string, lines: readonly string[]): void {
   mkdirSync(folder, { recursive: true });
   writeFileSync(join(folder, client), lines.join(''), { mode: 0o644 });
 }
 
-/** Where a site has them. */
+/** The path at a site. */
 export function resultKeysOf({ propertiesFile }: Site): string {
   return join(dirname(propertiesFile), 'webjob-result-keys');
 }

@@ -1,4 +1,4 @@
-// SIGUSR1 opens Node's debugger, to every user of the machine. No program of ours does that: it goes on as if nothing had come.
+// SIGUSR1 opens Node's debugger to every user of the machine. Our programs must ignore it.
 import assert from 'node:assert/strict';
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync, writeFileSync } from 'node:fs';
@@ -19,12 +19,12 @@ const dist = join(import.meta.dirname, '..', 'dist');
 const program = (name: string): string => join(dist, name);
 const skip = process.platform === 'win32' && 'no such signal';
 
-/** Started without what the test runner sets. */
+/** Started without the variables that the test runner sets. */
 function start(name: string, args: string[], input: 'pipe' | 'ignore' = 'ignore'): ChildProcess {
   return spawn(process.execPath, [program(name), ...args], { stdio: [input, 'pipe', 'pipe'] });
 }
 
-/** True when it has a socket of TCP that listens. */
+/** Whether it has a listening TCP socket. */
 function listens(pid: number): boolean {
   const inodes = readdirSync(`/proc/${pid}/fd`).flatMap((fd) => {
     try {
@@ -41,7 +41,7 @@ function listens(pid: number): boolean {
     .some((field) => field[3] === '0A' && inodes.includes(field[9] ?? ''));
 }
 
-/** Sends the signal to a process that waits, more than once, and gives the debugger the time to open. */
+/** Sends the signal to a waiting process several times, and leaves the debugger time to open. */
 async function disturb(pid: number | undefined): Promise<void> {
   assert.ok(pid);
   await untilAsleep(pid);
@@ -112,7 +112,7 @@ describe('SIGUSR1 does nothing to', { skip }, () => {
     await disturb(signing.pid);
     writeFileSync(fifo, key);
     assert.deepEqual(await signed, { code: 0, stdout: '', stderr: '' });
-    // Its reader is slow: more than a pipe holds waits to be written.
+    // Its reader is slow: more than a pipe holds is waiting.
     writeFileSync(join(folder, 'large'), Buffer.alloc(4 * 1024 * 1024, 'x'));
     const making = start('pad-make-script', [join(folder, 'large')]);
     await disturb(making.pid);

@@ -1,4 +1,4 @@
-// npm start, as it comes out of a fresh clone: what it shows, and that it leaves nothing behind, whichever way it ends.
+// npm start in a fresh clone: what it shows, and that it leaves nothing behind however it ends.
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import {
@@ -20,7 +20,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 const script = join(import.meta.dirname, '..', 'scripts', 'start.ts');
 const built = join(import.meta.dirname, '..', 'dist');
 const temporary = mkdtempSync(join(tmpdir(), 'webjob-start-test-'));
-// The web user must be able to go through it, as through /tmp.
+// The web user must be able to pass through it, as through /tmp.
 chmodSync(temporary, 0o755);
 after(() => rmSync(temporary, { recursive: true, force: true }));
 
@@ -30,7 +30,7 @@ interface Run {
   ended: Promise<number | null>;
 }
 
-/** A run whose temporary files all lie in a folder of this test. */
+/** A run whose temporary files are all in a directory of this test. */
 function start(...args: string[]): Run {
   const child = spawn(process.execPath, [script, ...args], {
     env: { ...process.env, TMPDIR: temporary, NO_COLOR: '' },
@@ -55,7 +55,7 @@ async function until(what: string, isSo: () => boolean): Promise<void> {
   assert.fail(`never: ${what}`);
 }
 
-/** Processes whose command line names the temporary folder. */
+/** Processes whose command line contains the temporary directory. */
 function processesLeft(): string[] {
   return readdirSync('/proc')
     .filter((name) => /^\d+$/.test(name))
@@ -116,7 +116,7 @@ function openPrograms(): Program[] {
   });
 }
 
-/** Built anew, each as another file: who has begun to read the one before, as a Node that starts with it, reads all of it. */
+/** Built again as new files: a Node that has begun to read the old one reads all of it. */
 function checkReplaced(programs: readonly Program[]): void {
   for (const { path, fd, text } of programs) {
     assert.notEqual(statSync(path).ino, fstatSync(fd).ino, `${path} was written over`);
@@ -146,7 +146,7 @@ describe('npm start', () => {
       const { child, ended, stdout } = start('--keep');
       await until('the explanation', () => /settings {2}\S+\n/.test(stdout()));
       const url = /curl -u client1:foo -H 'Content-Length: 0' '(\S+)'/.exec(stdout())?.[1] ?? '';
-      // fetch sends no Content-Length with a GET, which the protocol asks for.
+      // fetch sends no Content-Length with a GET, which the protocol requires.
       const answer = await fetch(url, { headers: { Authorization: `Basic ${btoa('client1:foo')}` } });
       assert.equal(answer.status, 454);
       child.kill(signal);

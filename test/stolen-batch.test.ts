@@ -1,5 +1,6 @@
-// A server in other hands against webjob --batch of a client that requires manifests: of what it hands out nothing runs but what the site's
-// signers signed for this client, with these arguments and this time, and that once. The programs themselves are all signed.
+// A compromised server against webjob --batch of a client that requires manifests: nothing of what
+// it hands out runs except what the site's signers signed for this client, with these arguments and
+// this time, and only once. The programs themselves are all signed.
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -15,9 +16,9 @@ import { answerOf, makeSigner, manifestOf, type Signer, signedManifest } from '.
 const [alice, bob] = ['site.example/alice', 'site.example/bob'].map(makeSigner) as [Signer, Signer];
 const stranger = makeSigner('site.example/alice');
 const BOTH = [alice, bob];
-/** A key of somebody else who gives it out for one of ours. */
+/** The key of someone else who claims that it is one of ours. */
 const posing = (as: Signer): NoteSigner => ({ ...stranger, name: as.name, id: as.id });
-/** All of these tests, in whole seconds. */
+/** The time of all of these tests, in whole seconds. */
 const NOW = Math.floor(Date.now() / 1000);
 const DAY = 86_400;
 
@@ -25,7 +26,7 @@ let fake: FakeServer;
 let client: Client;
 let ran: string;
 let orders: readonly Order[] = [];
-/** What the server answers to a GET of the batch. */
+/** The server's answer to a GET of the batch. */
 let batch: () => Buffer;
 
 before(async () => {
@@ -57,10 +58,10 @@ function configure(more: Record<string, string> = {}): void {
   });
 }
 
-/** Every program of these tests is signed, and shows with which words it ran. */
+/** Every program of these tests is signed, and prints its arguments. */
 const PROGRAM = (): string => `#!/bin/sh\nfor word in "\${0##*/}" "$@"; do printf '[%s]' "$word"; done >> '${ran}'\n`;
 
-/** Once, for client1, since a minute. */
+/** Once, for client1, since a minute ago. */
 const text = (more: Partial<AssignmentText> = {}): AssignmentText => ({
   ...{ command: 'collect.sh', args: ['-v', 'two words'], clients: ['client1'], schedule: { kind: 'once' }, serial: 7 },
   ...{ notBefore: new Date((NOW - 60) * 1000), notAfter: new Date((NOW + DAY) * 1000), ...more },
@@ -83,7 +84,7 @@ const dueTimes = (): string => {
 };
 const RAN = '[collect.sh][-v][two words]';
 
-/** What each of these orders is refused for; none of them runs, and nothing is noted. */
+/** Why each of these orders is refused; none of them runs, and nothing is noted. */
 async function assertRefused(attacks: readonly (readonly [what: string, order: Order, why: RegExp])[]): Promise<void> {
   const was = dueTimes();
   const { code, stdout, stderr } = await runBatch(...attacks.map(([, one]) => one));
@@ -96,7 +97,7 @@ async function assertRefused(attacks: readonly (readonly [what: string, order: O
   assert.deepEqual([code, whatRan(), dueTimes(), client.left()], [3, '', was, []], stderr);
 }
 
-/** In the places of those that really are there. */
+/** Instead of the real ones. */
 const forged = (change: (whole: string) => string): Order => order({ note: change(note()) });
 const resigned = (change: (whole: string) => string): Order =>
   order({ note: signNote(change(formatAssignmentText(text())), BOTH) });
@@ -297,7 +298,7 @@ describe('a stolen server', () => {
       await runWebjob(['--batch', '-f', client.conf]);
       assert.equal(whatRan(), '', answer.toString());
     }
-    // A client that asks by its shell runs no script of a server, whatever is in it.
+    // A client that runs batches itself runs no script of a server, whatever is in it.
     orders = [order()];
     batch = answerBatch;
     const { code, stderr } = await client.execute(['batch']);

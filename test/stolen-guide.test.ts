@@ -1,4 +1,5 @@
-// docs/guide/stolen.md does what it says: its commands as they stand there, one after the other, and its settings in a client.
+// docs/guide/stolen.md is correct: its commands as they are written, one after the other, and its
+// settings in a client.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';

@@ -1,5 +1,6 @@
-// A server in other hands against the built client: whatever it sends in place of what the site's signers made for this client, this
-// name and this time, nothing of it runs, nothing stays, and the client goes on to trust the real program.
+// A compromised server against the built client: whatever it sends instead of what the site's
+// signers made for this client, this name and this time, nothing of it runs, nothing stays, and the
+// client still accepts the real program.
 import assert from 'node:assert/strict';
 import { sign } from 'node:crypto';
 import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -24,12 +25,12 @@ const [alice, bob, boss] = ['site.example/alice', 'site.example/bob', 'site.exam
   Signer,
   Signer,
 ];
-/** Two of weight 1 must sign, or one of weight 2. */
+/** Two signers of weight 1, or one of weight 2. */
 const TRUSTED = `# The signers of site.example\n${alice.verifierKey} 1\n${bob.verifierKey}\n\n${boss.verifierKey} 2\n`;
 const BOTH = [alice, bob];
 const stranger = makeSigner('site.example/alice');
 const other = makeSigner('other.example/key');
-/** A key of somebody else who gives it out for one of ours. */
+/** The key of someone else who claims that it is one of ours. */
 const posing = (as: Signer): NoteSigner => ({ ...stranger, name: as.name, id: as.id });
 
 let fake: FakeServer;
@@ -72,10 +73,10 @@ function attack(kind: string, what: string, answer: () => Buffer, why = REFUSED)
   attacks.push({ kind, what, answer, why });
 }
 
-/** What the client would take if the rest were right: of a higher serial than it has seen. */
+/** What the client would accept if everything else were right: a higher serial than it has seen. */
 const NEXT = { serial: 101 };
 
-/** The real program under a manifest that the signers made for something else. */
+/** The real program with a manifest that the signers made for something else. */
 function signed(
   kind: string,
   what: string,
@@ -315,7 +316,7 @@ for (let part = 1; part < 10; part++)
     return head(manifestHeader(note.subarray(0, Math.floor((note.length * part) / 10))));
   });
 
-/** A good manifest, in so many bytes by signatures of keys that nobody knows. */
+/** A valid manifest, padded to this size with signatures of unknown keys. */
 function fill(length: number): string {
   let note = good();
   const line = `— x ${Buffer.alloc(68).toString('base64')}\n`;

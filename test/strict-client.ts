@@ -1,9 +1,10 @@
-// An HTTP client as strict as the original in C: it sends the whole request before it reads one byte of the answer, reads the header
-// byte by byte, and takes nothing but one exact Content-Length. What it refuses, a fielded client would have refused.
+// An HTTP client as strict as the original in C: it sends the whole request before it reads one
+// byte of the answer, reads the header byte by byte, and accepts exactly one correct
+// Content-Length. What it refuses, deployed clients would refuse too.
 import { connect, type Socket } from 'node:net';
 import { type ConnectionOptions, connect as connectSecurely } from 'node:tls';
 
-/** What the original reserves for a header, with its blank line. */
+/** The original's limit for a header, with its blank line. */
 const MAX_HEADER_BYTES = 16_383;
 const MAX_REASON_LENGTH = 255;
 
@@ -19,7 +20,7 @@ export interface StrictRequest {
   port: number;
   /** Request line and headers, with the blank line. */
   head: string;
-  /** The body: sent piece by piece, never all in memory. */
+  /** The body, sent piece by piece, never all in memory. */
   body?: Iterable<Uint8Array>;
   timeLimitSeconds?: number;
   /** Over TLS, with these options. */
@@ -32,14 +33,17 @@ export function* zeros(bytes: number): Iterable<Uint8Array> {
   for (let left = bytes; left > 0; left -= piece.length) yield left < piece.length ? piece.subarray(0, left) : piece;
 }
 
-/** Sends a request and reads its answer. Rejects when a byte cannot be sent, or with the first thing wrong with the answer. */
+/**
+ * Sends a request and reads its answer. Rejects when a byte cannot be sent, or with the first
+ * problem of the answer.
+ */
 export async function askStrictly(request: StrictRequest): Promise<StrictAnswer> {
   const target = { host: '127.0.0.1', port: request.port };
-  // Paused before it is connected: Node would otherwise begin to read by itself.
+  // Paused before it is connected; otherwise Node would begin to read by itself.
   const socket = request.tls
     ? connectSecurely({ ...request.tls, ...target }).pause()
     : connect({ ...target, allowHalfOpen: true }).pause();
-  // Every step hears of an error by its own way; without a listener the process would end.
+  // Every step learns of an error in its own way; without a listener the process would end.
   socket.on('error', () => {});
   const timeLimit = setTimeout(
     () => socket.destroy(new Error('the time limit is over')),
@@ -58,7 +62,7 @@ export async function askStrictly(request: StrictRequest): Promise<StrictAnswer>
 async function send(socket: Socket, { head, body, tls }: StrictRequest): Promise<void> {
   await write(socket, Buffer.from(head, 'latin1'));
   for (const piece of body ?? []) await write(socket, piece);
-  // With TLS the bytes of the handshake count, too.
+  // With TLS the bytes of the handshake count too.
   if (!tls && socket.bytesRead > 0) throw new Error('a byte was read before the request was sent');
 }
 
@@ -68,7 +72,7 @@ function write(socket: Socket, bytes: Uint8Array): Promise<void> {
   });
 }
 
-/** Everything up to the end of the connection, which must be a clean one. */
+/** Everything up to the end of the connection, which must be a regular one. */
 function receive(socket: Socket): Promise<Buffer> {
   return new Promise((resolve, reject) => {
     const chunks: Buffer[] = [];
@@ -81,7 +85,7 @@ function receive(socket: Socket): Promise<Buffer> {
   });
 }
 
-/** Takes an answer apart. Throws SyntaxError for what the original would not have understood. */
+/** Parses an answer. Throws SyntaxError for what the original would not have understood. */
 export function parseAnswer(bytes: Buffer): StrictAnswer {
   const end = findHeaderEnd(bytes);
   const [first = '', ...lines] = bytes.toString('latin1', 0, end).split(/\r?\n/).slice(0, -2);
@@ -96,7 +100,7 @@ export function parseAnswer(bytes: Buffer): StrictAnswer {
   return { status: Number(status), reason, headers, body };
 }
 
-/** Where the body begins: behind the first blank line, found byte by byte within the limit. */
+/** The offset of the body after the first blank line, found byte by byte within the limit. */
 function findHeaderEnd(bytes: Buffer): number {
   if (bytes.length === 0) throw new SyntaxError('an empty answer');
   let lineStart = 0;
@@ -109,7 +113,7 @@ function findHeaderEnd(bytes: Buffer): number {
   throw new SyntaxError('the header does not end within 16,383 bytes');
 }
 
-/** Once each, these: the original takes a second one for an attack. */
+/** Only once, because the original takes a second one for an attack. */
 const SINGLE = new Set(['content-length', 'job-id', 'webjob-payload-signature']);
 
 function parseHeaders(lines: string[]): Map<string, string> {

@@ -1,5 +1,5 @@
-// The strictest client there is (test/strict-client.ts) against real httpd: no answer is ever lost, whatever was refused and however
-// much of a body was on its way when it was.
+// The strictest client (test/strict-client.ts) against real httpd: no answer is ever lost, whatever
+// was refused and however much of a body was in transit.
 import assert from 'node:assert/strict';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -13,14 +13,17 @@ import { part } from './thorough.ts';
 const KILOBYTE = 1024;
 const MEGABYTE = 1024 * KILOBYTE;
 const LARGE = 50 * MEGABYTE;
-/** More for a long run, in which every status also sees the large body under both: an answer that is lost once in a hundred times shows there. */
+/**
+ * More for a long run, in which every status is also tried with the large body under both: an
+ * answer that is lost once in a hundred times is noticed there.
+ */
 const TRIES = Number(process.env.WEBJOB_TEST_TRIES ?? 2);
 const USUAL_TRIES = 2;
 const AT_ONCE = 4;
 
 interface Case {
   status: Status;
-  /** What is different from a PUT that is stored. */
+  /** The difference from a PUT that is stored. */
   method?: string;
   folder?: '/webjob/' | '/open/';
   clientId?: string;
@@ -29,7 +32,7 @@ interface Case {
   /** Added to STDOUT_LENGTH. */
   surplus?: number;
   settings?: Record<string, string>;
-  /** The fewest bytes of body with which the status comes. */
+  /** The smallest body with which the status occurs, in bytes. */
   fewest?: number;
 }
 
@@ -51,7 +54,7 @@ const CASES: Case[] = [
 
 let count = 0;
 
-/** A request with the headers of a C client, and as many bytes of body as asked for. */
+/** A request with the headers of a C client, and a body of this size. */
 function formatHead(port: number, its: Case, bytes: number): string {
   count += 1;
   const query = `VERSION=webjob+1.4.0+ssl+32+bit&SYSTEM=sparc+OpenBSD+3.5&CLIENTID=${its.clientId ?? 'client1'}&FILENAME=none.sh`;
@@ -73,7 +76,9 @@ function checkAnswer(answer: StrictAnswer, status: Status): void {
   assert.equal(answer.body.length, 0);
 }
 
-/** Asks so often that a lost answer shows, a few at once; returns what went wrong. */
+/**
+ * Repeats requests often enough to notice a lost answer, a few at once; returns what went wrong.
+ */
 async function askOften(port: number, its: Case, bytes: number, tries: number): Promise<string[]> {
   const problems: string[] = [];
   let left = tries;
@@ -103,7 +108,7 @@ for (const mpm of part(['event', 'prefork'] as const, 1)) {
 
     for (const [index, its] of CASES.entries()) {
       const { status, method = 'PUT' } = its;
-      // What is large takes long: success under both, every other status under one of them.
+      // Large bodies take long: success under both, every other status under one of them.
       const isLarge = TRIES > USUAL_TRIES || status === 200 || index % 2 === (mpm === 'event' ? 0 : 1);
       const sizes = [0, KILOBYTE, isLarge ? LARGE : MEGABYTE].filter((bytes) => bytes >= (its.fewest ?? 0));
       it(`${method} sees ${status} ${REASONS[status]} after ${sizes.join(', ')} bytes of body`, async () => {

@@ -1,4 +1,5 @@
-// The shipped units in the hands of systemd's own programs, as far as they work on a machine that systemd does not run.
+// The shipped units checked with systemd's own programs, as far as they work on a machine that
+// systemd does not run.
 import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -25,7 +26,7 @@ describe('the units', { skip: missing('systemd-analyze') || (!findWebUser() && '
   const folder = mkdtempSync(join(tmpdir(), 'webjob-units-'));
   after(() => rmSync(folder, { recursive: true }));
 
-  /** What systemd says of them, with a script that is there in place of the installed one. */
+  /** systemd's messages about them, with an existing script instead of the installed one. */
   function verify(change = (text: string): string => text): { status: number | null; said: string } {
     const paths = UNITS.map((unit) => join(folder, unit));
     for (const [index, path] of paths.entries())

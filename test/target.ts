@@ -1,5 +1,5 @@
-// What a raw request can be sent to: the script as a bare process, or a real httpd. Each target owns one site; what is sent to it comes
-// out as bytes, and nothing here knows what should.
+// What a raw request can be sent to: the script as a bare process, or a real httpd. Each target has
+// one site; requests and answers are bytes, and nothing here knows what is correct.
 import { readFileSync } from 'node:fs';
 import { connect } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -47,7 +47,10 @@ async function startTarget(mpm: 'prefork' | 'event'): Promise<Target> {
   return { kind: 'httpd', site, ask: (request) => sendRaw(server.port, request, watchForScript(site)), close };
 }
 
-/** A site under httpd. `/webjob/` asks for a password as the shipped files have it; `/open/` is the same script without. */
+/**
+ * A site under httpd. `/webjob/` requires a password as in the shipped files; `/open/` is the same
+ * script without.
+ */
 export async function startServer(
   mpm: 'prefork' | 'event',
 ): Promise<{ site: Site; server: Server; close(): Promise<void> }> {
@@ -71,8 +74,9 @@ ScriptAlias /open/ "${site.cgiDirectory}/"
 const TIME_LIMIT_MS = 60_000;
 
 /**
- * Sends bytes and reads to the end. When they are fewer than announced, ends its half of the connection after `scriptWaits`: a
- * script that httpd gives up before its Node has started dies without a trace.
+ * Sends bytes and reads to the end. When they are fewer than announced, ends its half of the
+ * connection after `scriptWaits`: a script that httpd gives up before its Node has started dies
+ * without a trace.
  */
 export function sendRaw(port: number, request: Buffer, scriptWaits = async (): Promise<void> => {}): Promise<string> {
   return new Promise((resolve, reject) => {
@@ -91,7 +95,7 @@ export function sendRaw(port: number, request: Buffer, scriptWaits = async (): P
   });
 }
 
-/** True when a request has fewer bytes than it announces. */
+/** Whether a request has fewer bytes than it announces. */
 export function isCut(request: Buffer): boolean {
   const text = request.toString('latin1');
   const end = text.indexOf('\r\n\r\n');
@@ -103,8 +107,8 @@ export function isCut(request: Buffer): boolean {
 const SAMPLE_MS = 50;
 
 /**
- * Call it before a request; what it returns resolves when a script of the site that was not there before waits for input: asleep
- * in two samples, with no processor time between them. Rejects after TIME_LIMIT_MS.
+ * Call it before a request. The returned function resolves when a new script of the site waits for
+ * input: asleep in two samples, without processor time between them. Rejects after TIME_LIMIT_MS.
  */
 export function watchForScript(site: Site): () => Promise<void> {
   const known = findProcesses(site);
@@ -120,7 +124,10 @@ export function watchForScript(site: Site): () => Promise<void> {
   };
 }
 
-/** Resolves when a process has got as far as it can: asleep in four samples, with no processor time between them. */
+/**
+ * Resolves when a process has got as far as it can: asleep in four samples, without processor time
+ * between them.
+ */
 export async function untilAsleep(pid: number): Promise<void> {
   let [before, same] = ['', 0];
   for (const deadline = Date.now() + TIME_LIMIT_MS; Date.now() < deadline; await sleep(SAMPLE_MS)) {
@@ -132,7 +139,7 @@ export async function untilAsleep(pid: number): Promise<void> {
   throw new Error(`process ${pid} does not come to rest`);
 }
 
-/** State and processor time of a process, as proc(5) has them; empty when it has ended. */
+/** State and processor time of a process from proc(5); empty when it has ended. */
 function sampleProcess(pid: number): string {
   try {
     const fields = readFileSync(`/proc/${pid}/stat`, 'latin1')

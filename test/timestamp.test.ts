@@ -1,5 +1,6 @@
-// Time stamps of checkpoints by a real authority: openssl ts behind httpd. What it stamps is kept and checked, also when its certificate has
-// ended; what it refuses, and what is of another authority or for another text, is not.
+// Time stamps of checkpoints by a real authority: openssl ts behind httpd. Its time stamps are
+// stored and verified, even after its certificate has ended; refusals, and time stamps of another
+// authority or for another text, are rejected.
 import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
 import { chmodSync, mkdirSync, readdirSync, readFileSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
@@ -10,7 +11,7 @@ import { type HttpdServer, startHttpd } from '../scripts/httpd.ts';
 import { makeLockerSite, type Ran } from './locker-site.ts';
 
 const ENDS_AFTER_MS = 30_000;
-// httpd sends what a script of this name prints as it is.
+// httpd sends the output of a script with this name as it is.
 const CUT_SHORT = "#!/bin/sh\nprintf 'HTTP/1.1 200 OK\\r\\nContent-Length: 100\\r\\n\\r\\nhalf'\n";
 
 describe('webjobctl custody timestamp', () => {
@@ -93,7 +94,7 @@ accuracy=secs:1
     mkdirSync(at('authority'));
     for (const name of names) {
       chmodSync(tsa(`${name}.key`), 0o644);
-      // Under mod_cgid standard input is a socket, which openssl cannot open by a name.
+      // Under mod_cgid standard input is a socket, which openssl cannot open by name.
       const answer = `openssl ts -reply -config ${tsa('tsa.cnf')} -section ${name} -queryfile "$q"`;
       const head = "printf 'Content-Type: application/timestamp-reply\\r\\n\\r\\n'";
       const script = `#!/bin/sh\nq=$(mktemp)\ncat > "$q"\n${head}\n${answer}\nrm "$q"\n`;

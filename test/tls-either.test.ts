@@ -1,4 +1,5 @@
-// A site that takes a password or a certificate: each client gets in with what it has, and nobody with the parts of two.
+// A site that accepts a password or a certificate: each client is let in with what it has, and
+// nobody with parts of two.
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { readdirSync, rmSync } from 'node:fs';
@@ -24,7 +25,7 @@ for (const mpm of part(['prefork', 'event'] as const, 1)) {
       use().permit('htaccess-either');
     });
 
-    /** Who the log says it was. */
+    /** The client in the log. */
     async function assertServed(call: Call): Promise<void> {
       await assertStatus(use(), 200, call);
       await assertStatus(use(), 200, { ...call, upload: randomBytes(300_000) });

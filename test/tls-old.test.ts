@@ -1,5 +1,6 @@
-// Clients of old TLS: the guide's virtual host for them takes TLS 1.0, a key of 1024 bits and SHA-1, the strict one beside it refuses
-// each of these; and a client without any TLS comes through the guide's stunnel.
+// Clients with old TLS: the guide's virtual host for them accepts TLS 1.0, a key of 1024 bits and
+// SHA-1, the strict one beside it refuses each of these; and a client without any TLS connects
+// through the guide's stunnel.
 import assert from 'node:assert/strict';
 import { execFileSync, spawn, spawnSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
@@ -56,7 +57,7 @@ function formatHead(method: string, query: string, length: number, more = ''): s
   return `${method} /webjob/nph-webjob.cgi?${query} HTTP/1.1\r\n${host}${more}Content-Length: ${length}\r\n\r\n`;
 }
 
-/** A client in C, of those days: level 0, and no version but the one given. */
+/** An old C client: level 0, and only the given version. */
 function ask(
   port: number,
   identity: Identity,

@@ -1,5 +1,5 @@
-// Who gets in over TLS, by password, certificate or both, as docs/guide/authentication.md sets it up and with the files of apache/ as
-// they are shipped; and everybody who tries without.
+// Who is let in over TLS, by password, certificate or both, with the configuration of
+// docs/guide/authentication.md and the shipped files of apache/; and everyone who tries without.
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { readdirSync, readFileSync, rmSync } from 'node:fs';
@@ -26,7 +26,10 @@ const nameless = authority.issue({ subject: '/O=client1' });
 const expired = authority.issue({ from: '20200101000000Z', to: '20210101000000Z' });
 after(() => certificates.remove());
 
-/** Certificates with which no handshake may come to its end, and what httpd tells a client that speaks TLS 1.2. */
+/**
+ * Certificates with which the handshake must fail, and httpd's alert to a client that speaks TLS
+ * 1.2.
+ */
 const BAD: [what: string, identity: Identity, alert: RegExp][] = [
   ['one past its date', expired, /certificate expired/],
   ['one before its date', authority.issue({ from: '20900101000000Z', to: '20910101000000Z' }), /bad certificate/],
@@ -105,7 +108,7 @@ for (const mpm of part(['event', 'prefork'] as const, 1)) {
       await assertServed(use(), { identity: client1 });
       await assertServed(use(), { identity: client2, clientId: 'client2' });
       await assertStored(use(), { identity: client1 });
-      // SSLVerifyClient of one folder would answer 413 here.
+      // SSLVerifyClient for one directory would answer 413 here.
       await assertStored(use(), { identity: client1, maxVersion: 'TLSv1.2' });
     });
 
@@ -309,7 +312,8 @@ describe('SSLVerifyClient optional_no_ca beside the shipped file', () => {
     it(`lets nobody in whom httpd has not verified, on a resumed session neither, with ${name}`, async () => {
       use().permit(htaccess);
       for (const maxVersion of ['TLSv1.2', 'TLSv1.3'] as const) {
-        // Nothing is asked of who looks at a page that is not WebJob's, and the session is his.
+        // A page that is not WebJob's asks for no certificate, and the session is the visitor's
+        // own.
         const call = { identity: rogue.client1, maxVersion };
         const { session, isResumed } = await use().ask({ ...call, page: '/' });
         assert.ok(session && !isResumed);

@@ -1,5 +1,5 @@
-// Tokens and the formats that hold them: what each stands for, that no value can carry a path or a shell's command, and which formats
-// are no name for an upload.
+// Tokens and the formats that contain them: the value of each, that no value can carry a path or a
+// shell command, and which formats are not a name for an upload.
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
@@ -17,7 +17,7 @@ const ARTICLE: TokenFacts = {
   useGmt: true,
 };
 
-/** What every token stands for in the article's request. */
+/** The value of every token in the article's request. */
 const EXPANDED: Record<string, string> = {
   cid: 'client1',
   cmd: 'host.sh',
@@ -40,7 +40,10 @@ const EXPANDED: Record<string, string> = {
 
 const isNameFormat = (format: string): boolean => new RegExp(`^(?:${NAME_FORMAT_PATTERN})$`).test(format);
 
-/** What is neither a path's nor a shell's own character; a percent sign is a value's escape. */
+/**
+ * Characters that are ordinary neither in a path nor in a shell; a percent sign is the escape of a
+ * value.
+ */
 const HARMLESS = /^[A-Za-z0-9_.:+@=,/%-]*$/;
 
 describe('tokens', () => {
@@ -102,7 +105,7 @@ describe('tokens', () => {
   });
 
   it('tell any two job ids apart', () => {
-    // Few characters, those of an escape: ids that could be taken for one another.
+    // Few characters, those of an escape: ids that could be confused.
     const id = fc.stringMatching(/^[%25f/]{1,4}$/);
     fc.assert(
       fc.property(id, id, (one, other) => {
@@ -177,7 +180,7 @@ describe('a format of names', () => {
         assert.match(name, HARMLESS);
         const segments = name.split('/');
         assert.ok(!segments.includes(''), 'neither absolute nor with an empty segment');
-        // put.ts refuses these; only an id of dots alone can make one.
+        // put.ts refuses these; only an id of dots can make one.
         if (segments.some((segment) => /^\.{1,2}$/.test(segment))) assert.match(id, /^\.{1,2}$/);
       }),
       { numRuns: 5000 },

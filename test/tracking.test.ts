@@ -1,5 +1,5 @@
-// Request tracking under httpd: one line of JSON for each request, whose facts are those of the request, and which nothing that a client
-// sends can break or forge.
+// Request tracking under httpd: one line of JSON for each request, with the facts of the request,
+// which nothing that a client sends can break or forge.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
@@ -9,7 +9,7 @@ import { configure, makeSite, type Site } from '../scripts/site.ts';
 import { formatHead, giveAway, type Put, prepareSite, readLines, startCommandSite } from './hooks-site.ts';
 import { askWorker } from './locker-worker.ts';
 
-/** The lines so far, each of them one object of plain ASCII. */
+/** The lines so far, each of them one object in plain ASCII. */
 function readTracks(site: Site): Record<string, unknown>[] {
   return readLines(join(site.base, 'logfiles/nph-webjob.json.log')).map((line) => {
     assert.match(line, /^\{[\x20-\x7e]*\}$/);
@@ -17,12 +17,12 @@ function readTracks(site: Site): Record<string, unknown>[] {
   });
 }
 
-/** What the system's own program says. */
+/** The output of the system's own program. */
 function sha256sum(content: string): string {
   return spawnSync('sha256sum', { input: Buffer.from(content, 'latin1'), encoding: 'latin1' }).stdout.slice(0, 64);
 }
 
-/** Checks what differs from one request to the next, and takes it away. */
+/** Checks and removes what differs between requests. */
 function checkCommonFacts(track: Record<string, unknown> | undefined, before: number): Record<string, unknown> {
   const { time, pid, milliseconds, ...facts } = track ?? {};
   assert.ok(typeof time === 'string' && time === new Date(time).toISOString());
@@ -195,7 +195,7 @@ describe('a line of request tracking', () => {
   const log = join(site.base, 'logfiles/nph-webjob.json.log');
   const utf8 = (text: string): string => Buffer.from(text).toString('latin1');
 
-  /** The one line of a request with these variables over what it says. */
+  /** The line of a request with these additional variables. */
   async function track(method: 'GET' | 'PUT', ask: Put, environment: [string, string][]) {
     writeFileSync(log, '');
     const raw = Buffer.from(formatHead(method, ask), 'latin1');

@@ -1,5 +1,6 @@
-// Hostile requests against a server with the weakest settings there are: each is refused or served from where it should be, nothing
-// outside the locker changes, no secret comes out, and each leaves exactly one line in the log.
+// Hostile requests against a server with the weakest settings possible: each is refused or served
+// from the right place, nothing outside of the locker changes, no secret is revealed, and each
+// leaves exactly one line in the log.
 import assert from 'node:assert/strict';
 import {
   chmodSync,
@@ -27,7 +28,7 @@ import { findWebUser, HOST_SH, readFiles } from './tree.ts';
 
 const SECRET = 'a secret that must never come out';
 
-/** A site deep in a folder, with a secret at every step of the way. */
+/** A site deep in a directory, with a secret at every level above it. */
 interface World {
   site: Site;
   outer: string;
@@ -90,7 +91,7 @@ function settingsFile(site: Site, format: number): string {
   return join(site.root, 'etc', `format${format}.cfg`);
 }
 
-/** Everything but the log, the custody record and what was uploaded. */
+/** Everything but the log, the custody record and the uploads. */
 function readSurroundings({ outer, site }: World): Map<string, string> {
   const uploads = `${site.incoming.slice(outer.length + 1)}/`;
   const written = [site.logFile, custodyFile(site)].map((path) => path.slice(outer.length + 1));
@@ -98,7 +99,7 @@ function readSurroundings({ outer, site }: World): Map<string, string> {
   return new Map([...files, ['incoming/secret.sh', readFileSync(join(site.incoming, 'secret.sh'), 'utf8')]]);
 }
 
-/** Status and content of an answer, and the bytes it is made of. */
+/** Status and content of an answer, and its bytes. */
 interface Answer {
   status: number;
   content: string;
@@ -134,7 +135,7 @@ function readContent(content: Uint8Array | { fd: number } | undefined): string {
 
 /** One request through the built script, in a process of its own. */
 async function askProcess({ site }: World, { env, format }: HostileRequest): Promise<Answer> {
-  // A process is handed bytes, one character each.
+  // A process gets bytes, one character each.
   const bytesOf = (text: string | undefined): string | undefined => text && Buffer.from(text).toString('latin1');
   const plain = { method: 'GET', target: '/', protocol: 'HTTP/1.1', headers: [], body: Buffer.alloc(0) };
   const child = spawnBare(plain, {
@@ -150,7 +151,7 @@ async function askProcess({ site }: World, { env, format }: HostileRequest): Pro
   return { status: Number(status), content, bytes };
 }
 
-/** Checks one answer and the lines the log has gained. */
+/** Checks one answer and the new lines of the log. */
 function checkAnswer(answer: Answer, newLines: string, request: HostileRequest): void {
   const { status, content, bytes } = answer;
   assert.ok(status in REASONS, `${status}`);
@@ -166,14 +167,14 @@ function checkAnswer(answer: Answer, newLines: string, request: HostileRequest):
   if (isSuccess(status)) assert.match(line.clientId ?? '', /^(?:[\w-]{1,64}|%2d)$/);
 }
 
-/** Takes out of the log what is in it. */
+/** Removes the contents of the log. */
 function takeLog(site: Site): string {
   const text = readFileSync(site.logFile, 'latin1');
   truncateSync(site.logFile);
   return text;
 }
 
-/** The files of the uploads are whole groups with harmless names. Returns how many. */
+/** The uploads are complete and have harmless names. Returns their number. */
 function checkLocker(site: Site): number {
   const groups = new Map<string, string[]>();
   for (const [path, content] of readFiles(site.incoming)) {
@@ -188,7 +189,7 @@ function checkLocker(site: Site): number {
   return groups.size;
 }
 
-/** Nothing a client sent made a line of the custody record, or broke one. Returns how many there are. */
+/** No client has added or broken a line of the custody record. Returns the number of lines. */
 function checkCustody(site: Site): number {
   assert.match(readFileSync(custodyFile(site), 'latin1'), /^[\x20-\x7e\n]*$/);
   const fd = openSync(custodyFile(site), 'r');
@@ -203,7 +204,9 @@ function checkCustody(site: Site): number {
   }
 }
 
-/** Statuses with which a hostile request may end: every other one of the contract has nothing to do with it. */
+/**
+ * Statuses with which a hostile request may end; all others of docs/protocol.md have other causes.
+ */
 const POSSIBLE = [200, 404, 405, 450, 454, 456, 457];
 
 describe('hostile requests', () => {
@@ -233,7 +236,7 @@ describe('hostile requests', () => {
 
   it('neither leave the tree nor break the log, in processes of their own', async () => {
     const { world, before } = start();
-    // No variable of a process holds a NUL, and no one is longer than 128 KiB.
+    // A variable of a process contains no NUL and is at most 128 KiB long.
     const possible = world.requests.filter(({ env }) => Object.values(env).every((value) => !value?.includes('\0')));
     const step = Math.floor(possible.length / 40);
     for (const request of possible.filter((_, index) => index % step === 0)) {

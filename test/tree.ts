@@ -1,4 +1,5 @@
-// The tree of one test server, as the article lays it out: made anew for every vector, and looked at afterwards. Knows files only.
+// The directory tree of one test server, laid out as in the article: made again for every vector,
+// and inspected afterwards. Works with files only.
 import { spawnSync } from 'node:child_process';
 import {
   chmodSync,
@@ -17,7 +18,10 @@ import {
 import { dirname, join } from 'node:path';
 import type { SetupStep } from './vectors.ts';
 
-/** Who the web server's scripts run as; undefined when the tests do not run as root, and scripts run as whoever runs them. */
+/**
+ * The user that runs the web server's scripts; undefined when the tests do not run as root, and
+ * scripts run as the current user.
+ */
 export interface WebUser {
   uid: number;
   gid: number;
@@ -26,7 +30,10 @@ export interface WebUser {
 /** The 19 bytes of the article's `host.sh`. */
 export const HOST_SH = '#!/bin/sh\nhostname\n';
 
-/** Debian's web user; with root's rights no mode would keep a script from anything. Throws when there is none. */
+/**
+ * Debian's web user, because with root's rights no mode would restrict a script. Throws when there
+ * is none.
+ */
 export function findWebUser(): WebUser | undefined {
   if (process.getuid?.() !== 0) return undefined;
   const entry = /^www-data:[^:]*:(\d+):(\d+):/m.exec(readFileSync('/etc/passwd', 'utf8'));
@@ -34,7 +41,10 @@ export function findWebUser(): WebUser | undefined {
   return { uid: Number(entry[1]), gid: Number(entry[2]) };
 }
 
-/** Makes `base` anew: an empty locker, an empty log, and `host.sh` for client1; then takes the steps. */
+/**
+ * Makes `base` again: an empty locker, an empty log, and `host.sh` for client1; then applies the
+ * steps.
+ */
 export function resetTree(base: string, user: WebUser | undefined, steps: readonly SetupStep[] = []): void {
   removeTree(base);
   for (const folder of ['incoming', 'logfiles', 'profiles/client1']) mkdirSync(join(base, folder), { recursive: true });
@@ -61,7 +71,7 @@ function takeStep(base: string, user: WebUser | undefined, step: SetupStep): voi
   if (step.mode !== undefined) chmodSync(path, step.mode);
 }
 
-/** Removes a tree whatever modes its folders were given. */
+/** Removes a tree whatever the modes of its directories. */
 export function removeTree(base: string): void {
   if (!existsSync(base)) return;
   openFolders(base);
@@ -75,7 +85,10 @@ function openFolders(folder: string): void {
   }
 }
 
-/** Every file below `folder` by its path there, bytes as latin1; a link as `-> target`, anything else as its kind. */
+/**
+ * Every file below `folder` by relative path, bytes as latin1; a link as `-> target`, anything else
+ * as its kind.
+ */
 export function readFiles(folder: string): Map<string, string> {
   const files = new Map<string, string>();
   if (!existsSync(folder)) return files;
@@ -93,7 +106,7 @@ function describeFile(path: string): string {
   return found.isFile() ? readFileSync(path, 'latin1') : 'neither file nor folder';
 }
 
-/** The lines of the log so far. Throws when the last one is not ended. */
+/** The lines of the log so far. Throws when the last one is incomplete. */
 export function readLog(base: string): string[] {
   const path = join(base, 'logfiles/nph-webjob.log');
   const lines = existsSync(path) ? readFileSync(path, 'latin1').split('\n') : [''];

@@ -1,5 +1,6 @@
-// Triggers under httpd: they run after the answer and outlive whoever started them, hold nothing of it, see what is ready, run only when
-// there was something to serve or store, and leave two lines in their log.
+// Triggers under httpd: they run after the answer and independently of the process that started
+// them, inherit nothing, see complete uploads, run only when something was served or stored, and
+// leave two lines in their log.
 import assert from 'node:assert/strict';
 import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -20,7 +21,7 @@ for (const mpm of part(['prefork', 'event'] as const, 1)) {
     const log = join(its.site.base, 'logfiles/nph-webjob-trigger.log');
     const made = (name: string): string => join(its.scratch, name);
     const exists = (name: string): boolean => readdirSync(its.scratch).includes(name);
-    /** A trigger of both services: a script that begins with what the test says. */
+    /** A trigger of both services: a script that begins with the given lines. */
     const use = (text: string, args = '', more: Record<string, string> = {}): void => {
       const line = `${its.script('trigger.sh', `#!/bin/sh\n${text}\n`)} ${args}`;
       const forGet = args.includes('%rdy') ? {} : { GetTriggerEnable: 'Y', GetTriggerCommandLine: line };
@@ -34,7 +35,7 @@ for (const mpm of part(['prefork', 'event'] as const, 1)) {
 
     for (const method of ['get', 'put'] as const) {
       it(`run after the answer of a ${method.toUpperCase()}, and longer than its script and its connection`, async () => {
-        // Waits for a file that the test makes only when all the rest of the request is gone.
+        // Waits for a file that the test makes only when everything else of the request is gone.
         use(`echo $$ > ${made('pid')}\nwhile [ ! -e ${made('go')} ]; do sleep 0.05; done\n: > ${made('done')}`);
         const { status } = await its[method](upload);
         assert.equal(status, 200);
@@ -63,7 +64,7 @@ pwd > ${made('folder')}`);
       assert.equal((await its.put(upload)).status, 200);
       const [started] = await logged(2);
       const read = (name: string): string => readFileSync(made(name), 'utf8').trim();
-      // What shells add of themselves.
+      // Variables that shells add.
       const environment = read('environ')
         .split('\n')
         .filter((line) => !/^(?:PWD|OLDPWD|SHLVL|_)=/.test(line));

@@ -1,4 +1,5 @@
-// Runs one raw vector against a target: the tree it wants, the bytes it sends, and what came out compared with what it says.
+// Runs one raw vector against a target: makes its tree, sends its bytes, and compares the results
+// with it.
 import assert from 'node:assert/strict';
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
@@ -10,16 +11,16 @@ import { findDifferences, type Vector } from './vectors.ts';
 
 const LOG_WAIT_MS = 20_000;
 
-/** Makes the tree that a vector wants, sends its bytes, and resolves with the answer. */
+/** Makes the tree of a vector, sends its bytes, and resolves with the answer. */
 function askVector({ site, ask }: Target, vector: Vector): Promise<string> {
   resetTree(site.base, findWebUser(), vector.setup);
   const settings = vector.settings.map((line) => line.replaceAll('{base}', site.base)).join('\n');
-  // Lines of a vector are written as they stand: they may be no Key=value at all.
+  // Lines of a vector are written as they are; they need not be Key=value.
   configure(site, {}, settings);
   return ask(vector.request, vector);
 }
 
-/** The same, and nothing differs from what the vector says. */
+/** Runs a vector and checks that nothing differs from it. */
 export async function runVector(target: Target, vector: Vector): Promise<void> {
   const { site, kind } = target;
   const response = await askVector(target, vector);

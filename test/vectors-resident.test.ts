@@ -1,5 +1,6 @@
-// Every raw vector against the script that stays, behind httpd in both ways. httpd writes the head anew: its own Server, Date and
-// Connection, and headers in an order of its own. All else is to the last byte what the vector says.
+// Every raw vector against the persistent worker, behind httpd in both configurations. httpd writes
+// the header itself: its own Server, Date and Connection, and headers in another order. Everything
+// else is byte for byte as in the vector.
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -10,27 +11,30 @@ import { sendRaw, type Target, watchForScript } from './target.ts';
 import { runVector } from './vector-run.ts';
 import { readVectors, type Vector } from './vectors.ts';
 
-/** What a vector says of a script that stays. */
+/** What a vector says of a persistent worker. */
 function adapt(vector: Vector, way: Way): Vector {
   const adapted = { ...vector, response: orderHead(vector.response, '\\r\\n') };
-  // httpd leaves a length of nothing out of its answer to HEAD.
+  // httpd leaves a Content-Length of 0 out of its answer to HEAD.
   if (vector.request.toString('latin1').startsWith('HEAD '))
     adapted.response = adapted.response.replace(/Content-Length: 0\\r\\n/, '');
   if (goesToCgi(vector)) return adapted;
-  // Both modules send on the number, without zeros in front.
+  // Both modules pass on the number without leading zeros.
   adapted.log = vector.log.map((line) => line.replace(/ 0+(\d+)(?= \d+ \{seconds\} )/, ' $1'));
   if (way === 'mod_proxy_fcgi') return adapted;
-  // mod_fcgid reads a body to its end before it asks for a process; for one that breaks off it asks for none.
+  // mod_fcgid reads a body to its end before it asks for a process; for one that breaks off it asks
+  // for none.
   if (vector.httpdAnswers?.script === 'after') adapted.httpdAnswers = { status: 500, script: 'before' };
   return adapted;
 }
 
-/** As the snippets have it: what is long, or does not say how long it is, goes to a script of its own. */
+/** As in the snippets: a large request, or one without a length, goes to a CGI process. */
 function goesToCgi({ request }: Vector): boolean {
   return !/\r\nContent-Length: *\d{1,7} *\r\n/i.test(request.toString('latin1'));
 }
 
-/** How long httpd may take to hand the head of a request that breaks off to the process that is there already. */
+/**
+ * How long httpd may take to pass the header of a request that breaks off to the existing process.
+ */
 const FORWARD_MS = 300;
 
 const OPEN = `
@@ -73,7 +77,7 @@ async function startTarget(way: Way): Promise<Target> {
   };
 }
 
-/** The head in one order, without what httpd alone says. */
+/** The header in one order, without what httpd adds. */
 function orderHead(response: string, lineEnd: string): string {
   const end = response.indexOf(lineEnd + lineEnd);
   if (end < 0) return response;

@@ -1,4 +1,5 @@
-// The raw vectors against the script as CGI: bytes in, bytes out, and what the log and the locker contain afterwards.
+// The raw vectors against the script as CGI: bytes in, bytes out, and the contents of the log and
+// the locker afterwards.
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
 import { isCut, TARGETS, type Target } from './target.ts';
@@ -19,19 +20,21 @@ describe('raw vectors', () => {
   });
 });
 
-/** Where httpd hands on what the script answers, the bare script would be asked the same once more. */
+/** When httpd passes on the script's answer, the bare script would be tested twice. */
 const isBareOnly = ({ httpdAnswers, bareEnvironment, only }: Vector): boolean =>
   only ? only.kind === 'bare' : httpdAnswers !== undefined || bareEnvironment.length > 0;
 
 const isForHttpd = ({ only }: Vector): boolean => only?.kind !== 'bare';
 
-/** What a pipe holds (pipe(7)): more is written and read in turns. */
+/** The capacity of a pipe (pipe(7)): more is written and read in turns. */
 const PIPE_BYTES = 65_536;
 
 /**
- * mod_cgi gives a script the same variables as mod_cgid, but pipes in place of one socket. So under prefork run the vectors that
- * break off, those whose script starts processes that inherit the pipes, those that httpd answers itself, and one of every method,
- * class of status and kind of body; strict.test.ts sees every status there. Every vector runs under event, and twice more in vectors-resident.test.ts.
+ * mod_cgi gives a script the same variables as mod_cgid, but pipes instead of one socket. So under
+ * prefork only some vectors run: those that break off, those whose script starts processes that
+ * inherit the pipes, those that httpd answers itself, and one of every method, class of status and
+ * kind of body; strict.test.ts tries every status there. Every vector runs under event, and twice
+ * more in vectors-resident.test.ts.
  */
 function pickForPipes(): (vector: Vector) => boolean {
   const seen = new Set<string>();

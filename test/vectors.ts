@@ -1,18 +1,23 @@
-// The raw vectors of test/vectors/*.txt: reads them, and compares what came out with what they say. Their format is described in
-// test/vectors/README.md. Starts nothing and touches no locker: whoever runs a vector does.
+// The raw vectors of test/vectors/*.txt: reads them, and compares results with them.
+// test/vectors/README.md describes their format. Starts nothing and touches no locker.
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 
-/** One thing that is made in, or taken out of, the tree before the request. Paths are relative to BaseDirectory. */
+/**
+ * A step that adds something to the tree, or removes it, before the request. Paths are relative to
+ * BaseDirectory.
+ */
 export interface SetupStep {
   kind: 'file' | 'folder' | 'link' | 'fifo' | 'remove';
   path: string;
   mode: number | undefined;
-  /** Bytes of a file (latin1), target of a link. */
+  /** The bytes of a file (latin1), the target of a link. */
   content: string;
 }
 
-/** Where httpd answers by itself: its status, and whether the script runs all the same. */
+/**
+ * For requests that httpd answers by itself: its status, and whether the script runs all the same.
+ */
 export interface HttpdAnswer {
   status: number;
   script: 'before' | 'after';
@@ -25,18 +30,18 @@ export interface Vector {
   settings: string[];
   setup: SetupStep[];
   request: Buffer;
-  /** Templates of what must come out. */
+  /** Templates of the expected results. */
   response: string;
   log: string[];
   locker: { path: string; content: string }[];
   httpdAnswers: HttpdAnswer | undefined;
-  /** Variables of the bare process over what its request says; undefined takes one away. */
+  /** Changes to the variables of the bare process; undefined removes one. */
   bareEnvironment: [name: string, value: string | undefined][];
-  /** The one kind of target that can run this vector, and why no other can. */
+  /** The only kind of target that can run this vector, and why no other can. */
   only: { kind: 'bare' | 'httpd'; reason: string } | undefined;
 }
 
-/** What was seen after a vector ran. All text is latin1: one character a byte. */
+/** The results of a vector. All text is latin1: one character for each byte. */
 export interface Outcome {
   response: string;
   log: string[];
@@ -46,7 +51,7 @@ export interface Outcome {
 
 const FOLDER = join(import.meta.dirname, 'vectors');
 
-/** Every vector of every `.txt` file, in order. Throws SyntaxError naming file and line. */
+/** Every vector of every `.txt` file, in order. Throws a SyntaxError that names file and line. */
 export function readVectors(folder = FOLDER): Vector[] {
   const files = readdirSync(folder).filter((name) => name.endsWith('.txt'));
   return files.sort().flatMap((name) => parseVectors(readFileSync(join(folder, name), 'latin1'), name));
@@ -154,7 +159,10 @@ function parseStep(key: string, value: string, place: string): SetupStep {
 
 const ESCAPES: Record<string, string> = { r: '\r', n: '\n', t: '\t', 0: '\0', '\\': '\\' };
 
-/** What placeholders stand for. One that was met before stands for the same bytes again, `{any}` excepted. */
+/**
+ * The values of placeholders. A placeholder always stands for the bytes it stood for first, except
+ * `{any}`.
+ */
 const PLACEHOLDERS: Record<string, string> = {
   server: '[ -~]+',
   jobid: '[A-Za-z0-9_.-]{1,64}_[0-9]{10}_[0-9]{5,15}',
@@ -169,7 +177,7 @@ const PLACEHOLDERS: Record<string, string> = {
 
 const TOKEN = /\\(?:([rnt0\\])|x([0-9a-f]{2}))|\{(.)\*([0-9]+)\}|\{([a-z]+)\}/gs;
 
-/** The bytes that a text of a vector stands for, one character a byte. Placeholders stand for themselves. */
+/** The bytes of a text in a vector, one character for each. Placeholders stand for themselves. */
 function decode(text: string): string {
   return text.replace(TOKEN, (whole, letter, hex, repeated, count) => {
     if (letter) return ESCAPES[letter] ?? '';
@@ -178,10 +186,10 @@ function decode(text: string): string {
   });
 }
 
-/** What the placeholders of one vector have stood for so far. */
+/** The values of one vector's placeholders so far. */
 export type Bindings = Map<string, string>;
 
-/** True when `actual` is what the template says; remembers what its placeholders stood for. */
+/** Whether `actual` matches the template; remembers the values of its placeholders. */
 function matchTemplate(template: string, actual: string, bindings: Bindings): boolean {
   const names = new Set<string>();
   let pattern = '';
@@ -218,7 +226,7 @@ function escapePattern(text: string): string {
   return text.replace(/[^A-Za-z0-9_]/g, (c) => `\\x${c.charCodeAt(0).toString(16).padStart(2, '0')}`);
 }
 
-/** Everything in which an outcome differs from its vector, in words; empty when nothing does. */
+/** All differences between an outcome and its vector, in words; empty when there are none. */
 export function findDifferences(vector: Vector, outcome: Outcome, kind: 'bare' | 'httpd'): string[] {
   const bindings: Bindings = new Map();
   const own = kind === 'httpd' ? vector.httpdAnswers : undefined;
@@ -233,7 +241,7 @@ export function findDifferences(vector: Vector, outcome: Outcome, kind: 'bare' |
   ];
 }
 
-/** What lay in the locker before the request. */
+/** The contents of the locker before the request. */
 function findStored({ setup }: Vector): Vector['locker'] {
   const stored = setup.filter(({ kind, path }) => kind === 'file' && path.startsWith('incoming/'));
   return stored.map(({ path, content }) => ({ path: path.slice('incoming/'.length), content }));

@@ -1,5 +1,5 @@
-// webjobctl verify --journal: a client's own record of what it sent finds what a server acknowledged and dropped or changed, however well
-// the server's own records fit what it keeps.
+// webjobctl verify --journal: a client's own record of what it sent reveals what a server
+// acknowledged and dropped or changed, however well the server's own records match.
 import assert from 'node:assert/strict';
 import { copyFileSync, readdirSync, readFileSync, renameSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -64,12 +64,12 @@ describe('webjobctl verify --journal', () => {
     const [dropped, edited, forged] = [files(1), files(2), files(3)];
     for (const file of dropped) rmSync(file);
     writeFileSync(edited[0] ?? '', 'out of nothing\n');
-    // The third with a record and a custody record that fit.
+    // The third, with a matching run record and custody record.
     for (const file of forged) rmSync(file);
     const name = (forged[0] ?? '').slice(its.site.incoming.length + 1, -4);
     const places = { incomingDirectory: its.site.incoming, logfilesDirectory: join(its.site.base, 'logfiles') };
     plantGroup({ ...places, name, jobId: jobs[3] ?? '', out: 'all is well\n', err: '' });
-    // And of the first nothing but its job id is left in the custody record.
+    // And only the job id of the first is left in the custody record.
     const lines = readFileSync(custody(), 'utf8').split('\n');
     writeFileSync(custody(), lines.filter((line) => !line.includes(`"jobId":"${jobs[1]}"`)).join('\n'));
     const { found, lines: said, summary } = await hold();

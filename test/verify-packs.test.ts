@@ -1,5 +1,6 @@
-// webjobctl verify and packs: what was packed stays evidence, so a pack that is changed or gone is told like a group, and so is what was
-// changed before it was packed, or is missing after it came back.
+// webjobctl verify and archives: archived uploads stay evidence, so a changed or missing archive is
+// reported like an upload, and so is what was changed before it was archived, or is missing after
+// it was unpacked.
 import assert from 'node:assert/strict';
 import { copyFileSync, readdirSync, readFileSync, renameSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';

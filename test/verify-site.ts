@@ -1,4 +1,4 @@
-// A locker with its custody record, made by the code that the server uses, for tests of what looks at them.
+// A locker with its custody record, made by the server's own code, for tests of what reads them.
 import { createHash } from 'node:crypto';
 import { join } from 'node:path';
 import { formatRecord, type RecordField } from 'webjob-protocol';
@@ -14,18 +14,18 @@ export interface Planted {
   err: string | Buffer;
   jobId?: string;
   hashType?: string;
-  /** Over the record of the run. */
+  /** Changes to the run record. */
   fields?: Partial<Record<RecordField, string>>;
-  /** Over what the custody record says; false for none. */
+  /** Changes to the custody record; false for none. */
   custody?: Record<string, unknown> | false;
   serverId?: string;
   segmentLimit?: number | undefined;
-  /** Over the run record as text. */
+  /** The text that replaces the run record. */
   changeEnv?: (env: string) => string;
   overwrite?: boolean;
 }
 
-/** Deposits a group as the server does, custody record and all. */
+/** Deposits an upload as the server does, with its custody record. */
 export function plantGroup(planted: Planted): void {
   const { incomingDirectory, logfilesDirectory, name, hashType = 'MD5' } = planted;
   const jobId = planted.jobId ?? `server_1_1085355126_${name}`;

@@ -1,5 +1,6 @@
-// Random changes to lockers of several shapes and to their custody records: verify finds each of them, reports nothing else, and finds
-// nothing where nothing was changed. Most are judged in this process by the function behind the command, one of each kind by the command.
+// Random changes to lockers of several kinds and to their custody records: verify finds each of
+// them, reports nothing else, and finds nothing where nothing was changed. Most are judged in this
+// process by the function behind the command, one of each kind by the command.
 import assert from 'node:assert/strict';
 import { createHash, generateKeyPairSync } from 'node:crypto';
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
@@ -22,19 +23,19 @@ import { EXTENSIONS_KEPT, type Planted, plantGroup } from './verify-site.ts';
 
 const MUTATIONS = Number(process.env.WEBJOB_TEST_MUTATIONS ?? 1000);
 const SEED = Number(process.env.WEBJOB_TEST_SEED ?? 20040523);
-/** An unchanged locker is verified after so many changes. */
+/** An unchanged locker is verified after this many changes. */
 const PRISTINE_EVERY = 50;
 
 const random = randomNumbers(SEED);
 const pick = (count: number): number => Math.floor(random() * count);
 const from = <Type>(values: readonly Type[]): Type => values[pick(values.length)] as Type;
 
-/** What a file becomes; undefined when it is removed. */
+/** The new content of a file; undefined when it is removed. */
 type Change = Map<string, Buffer | undefined>;
 
-/** A locker with custody records, and what its files were when it was made. */
+/** A locker with custody records, and its original files. */
 class Ground {
-  /** In memory where that is possible: the disk has nothing to do with it. */
+  /** In memory where possible, because the disk does not matter here. */
   readonly root = mkdtempSync(join(existsSync('/dev/shm') ? '/dev/shm' : tmpdir(), 'webjob-tamper-'));
   readonly incomingDirectory = join(this.root, 'incoming');
   readonly logfilesDirectory = join(this.root, 'logfiles');
@@ -42,7 +43,7 @@ class Ground {
   /** Uploads that are in the locker. */
   readonly names: string[] = [];
   readonly custody: string[] = [];
-  /** Bytes from which on a custody record goes on in another file. */
+  /** The size at which a custody record continues in another file. */
   segmentLimit: number | undefined;
   #witnessFolder: string | undefined;
 
@@ -81,7 +82,7 @@ class Ground {
     appendCustody(path, { time: new Date(), ...facts }, { mayCreate: true, segmentLimit });
   }
 
-  /** Takes an upload away, on record, as webjobctl prune does. */
+  /** Removes an upload with a record, as webjobctl prune does. */
   prune(name: string): void {
     this.note('webjobctl', { event: 'prune', rule: 'any', names: [name], groups: [{ name, files: {} }] });
     for (const extension of EXTENSIONS_KEPT) rmSync(this.path(name, extension));
@@ -93,7 +94,7 @@ class Ground {
     writeFileSync(custodyPath(this.logfilesDirectory, serverId), formatGenesis(serverId), { mode: 0o644 });
   }
 
-  /** Has root see the custody records as they are now. */
+  /** Lets root see the custody records as they are now. */
   witness(): void {
     this.#witnessFolder = join(this.root, 'config');
     const evidence = new Evidence(this.#site());
@@ -122,7 +123,10 @@ class Ground {
     return [...verifySite({ ...this.#site(), contents: true })];
   }
 
-  /** Makes a change, looks with `look`, and puts all right again. Undefined for a change that is none. */
+  /**
+   * Makes a change, looks with `look`, and restores everything. Undefined when the change has no
+   * effect.
+   */
   async tamper<Result>(change: Change, look: () => Result | Promise<Result>): Promise<Result | undefined> {
     const real = [...change].filter(([path, bytes]) => bytes === undefined || !bytes.equals(this.bytesOf(path)));
     if (real.length === 0) return undefined;
@@ -137,7 +141,7 @@ class Ground {
 
   /** Whether a finding is about something that was changed. */
   isAbout(change: Change, { place }: Pick<Finding, 'place'>): boolean {
-    // What a custody record no longer vouches for can be any upload.
+    // What a custody record no longer covers may be any upload.
     if (this.custody.some((path) => change.has(path))) return true;
     const nameOf = (path: string): string => path.replace(/\.[a-z]+$/, '');
     return [...change.keys()].some((path) => nameOf(place) === nameOf(path.slice(this.incomingDirectory.length + 1)));
@@ -145,8 +149,8 @@ class Ground {
 }
 
 /**
- * Lockers that differ in what a verifier could confuse. The last record of each custody record is one that the locker bears out: a note
- * that was cut off an end only a checkpoint can miss.
+ * Lockers with differences that a verifier could confuse. The last record of each custody record is
+ * confirmed by the locker: a note that was cut off at the end is only noticed with a checkpoint.
  */
 const SHAPES: Record<string, (ground: Ground) => void> = {
   'two uploads, with notes between them': (ground) => {
@@ -174,7 +178,7 @@ const SHAPES: Record<string, (ground: Ground) => void> = {
       ground.plant(`client1_job${index}`, { serverId: index % 3 === 0 ? 'server_2' : 'server_1' });
     ground.prune('client1_job2');
     ground.plant('client1_job1', { jobId: 'server_1_1085355127_00002', out: 'a later one', overwrite: true });
-    // The last segment of a server holds more than the record that binds it.
+    // The last segment of a server has more than the record that binds it.
     for (let index = 8; existsSync(segmentFolder(custodyPath(ground.logfilesDirectory, 'server_2'))) === false; index++)
       ground.plant(`client1_job${index}`, { serverId: 'server_2' });
     ground.plant('client1_last1');
@@ -279,7 +283,7 @@ const KINDS: Record<string, (ground: Ground) => Change> = {
 const removal = (ground: Ground, names: readonly string[]): Change =>
   new Map(names.flatMap((name) => EXTENSIONS_KEPT.map((extension) => [ground.path(name, extension), undefined])));
 
-/** A record that was edited by somebody who knows how its sum is made. */
+/** A record edited by an attacker who can compute its checksum. */
 function forged(line: string): string {
   const text = edited(line.slice(0, line.lastIndexOf(',"sum":')));
   return `${text},"sum":"${createHash('sha256').update(text).digest('hex')}"}`;
@@ -321,7 +325,7 @@ describe('webjobctl verify', () => {
   async function command(): Promise<string[]> {
     const config = join(ground.root, 'nph-webjob.cfg');
     writeFileSync(config, `BaseDirectory=${ground.root}\nServerId=server_1\n`);
-    // What root saw before would tell more than the function that it is compared with.
+    // What root saw before would reveal more than the function that it is compared with.
     rmSync(join(ground.root, 'config'), { recursive: true, force: true });
     const { text, exitCode, stderr } = await runWebjobctl(['--config', config, '--json', 'verify']);
     const lines = text.split('\n').flatMap((line) => (line === '' ? [] : [JSON.parse(line) as Finding]));
@@ -361,7 +365,10 @@ describe('a checkpoint', () => {
     for (const { root } of [ground, site]) rmSync(root, { recursive: true });
   });
 
-  /** What only a checkpoint finds: the last records, changed with skill, or taken away with their uploads. */
+  /**
+   * What only a checkpoint reveals: the last records, changed with skill, or removed with their
+   * uploads.
+   */
   const SKILLED: Record<string, () => Change> = {
     'a record and its sum': () =>
       relined(ground, custody, (all) => {

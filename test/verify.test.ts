@@ -1,5 +1,5 @@
-// webjobctl verify at a real site: every kind of finding is found and told as it should be, nothing is told of a site that is well or at
-// work, and a terminal sees nothing that it obeys.
+// webjobctl verify at a real site: every kind of finding is found and reported correctly, nothing
+// is reported for an intact or busy site, and nothing in the output controls a terminal.
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import {
@@ -43,7 +43,7 @@ function plant(name: string, more: Partial<Planted> = {}): void {
   plantGroup({ ...places, name, out: `out of ${name}`, err: `err of ${name}`, ...more });
 }
 
-/** What is wrong, in the process of the test. */
+/** The findings, computed in the process of the test. */
 function found(more: Partial<Scope> = {}): string[] {
   return [...verifySite(scope(more))].map(({ kind, place }) => `${kind} ${place}`).sort();
 }
@@ -58,7 +58,7 @@ function scope(more: Partial<Scope>): Scope {
   };
 }
 
-/** The same by the command. */
+/** The findings reported by the command. */
 async function verify(...args: string[]): Promise<{ findings: string[]; summary: Line }> {
   const { code, stdout, stderr } = await runWebjobctl(['--json', '--config', site.propertiesFile, 'verify', ...args]);
   assert.equal(stderr, '');
@@ -148,11 +148,11 @@ describe('webjobctl verify', () => {
     plant('again', { out: 'new' });
     plant('theirs', { serverId: 'server_2' });
     assert.deepEqual(found(), ['unrecorded slipped']);
-    // One that is back must be what it was.
+    // A restored upload must be what it was.
     writeFileSync(at('back.err'), 'changed');
     assert.deepEqual(found(), ['hash-wrong back.err', 'size-changed back.err', 'unrecorded slipped']);
     for (const extension of ['out', 'err', 'env', 'rdy']) rmSync(at(`back.${extension}`));
-    // What another server deposited may be pruned here.
+    // What another server deposited may be removed here.
     rmSync(at('theirs.rdy'));
     for (const extension of ['out', 'err', 'env']) rmSync(at(`theirs.${extension}`));
     assert.deepEqual(found(), ['group-missing theirs', 'unrecorded slipped']);
@@ -229,7 +229,7 @@ describe('webjobctl verify', () => {
   });
 
   it('walks the custody record, and says when there is none', async () => {
-    // Well before the others: the clock that a file system takes is a few milliseconds late.
+    // Well before the others, because the clock of a file system is a few milliseconds late.
     plant('a', { custody: { time: new Date(Date.now() - 1000) } });
     for (const name of ['b', 'c']) plant(name);
     const whole = readFileSync(custodyOf(site), 'latin1');
@@ -257,7 +257,7 @@ describe('webjobctl verify', () => {
     for (const name of names) plant(name, { out: name });
     assert.equal((await verify('--since', '1h')).summary.groups, 40);
     for (const option of ['--since', '--touched']) assert.equal((await verify(option, '2099-01-01')).summary.groups, 0);
-    // A modification time is soon set back; the change itself is not.
+    // A modification time is easily set back; the change time is not.
     for (const name of names) writeFileSync(at(`${name}.out`), 'changed');
     for (const name of names) utimesSync(at(`${name}.out`), 0, 0);
     const hour = new Date(Date.now() - 3_600_000);

@@ -1,5 +1,5 @@
-// Acts in the view, in a real browser under a real httpd: what the group may do, and what nobody else can make it do. `webjobctl acts` runs
-// when something is in the inbox, as systemd would run it.
+// Acts in the view, in a real browser under a real httpd: what the group may do, and that nobody
+// else can do it. `webjobctl acts` runs when something is in the inbox, as systemd would run it.
 import assert from 'node:assert/strict';
 import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
@@ -63,7 +63,7 @@ const ask = (path: string, init: RequestInit = {}, user = 'alice'): Promise<Resp
 const open = (username = 'alice', options = {}): Promise<View> =>
   openView(browser, { httpCredentials: { username, password: 'secret' }, ...options });
 
-/** The hidden fields of the form of an act on the page of acts. */
+/** The hidden fields of the form for an act on the page of acts. */
 async function readForm(act: string, job = ids.second, user = 'alice'): Promise<Record<string, string>> {
   const answer = await ask(`/act/job/${job}`, {}, user);
   const text = await answer.text();
@@ -91,7 +91,7 @@ async function readActs(job = ids.second): Promise<Act[]> {
   return acts;
 }
 
-/** Nothing came of it: neither an entry on record nor a request. */
+/** It had no effect: there is neither a record nor a request. */
 async function nothingCameOf(attack: () => Promise<Response>, status: number | number[], what: string): Promise<void> {
   const before = (await readActs()).length;
   const answer = await attack();
@@ -107,7 +107,7 @@ describe('somebody of the group', () => {
     await page.goto(`${url}/job/${ids.second}`);
     await page.getByRole('link', { name: 'Verify, note, hold, download' }).click();
     await page.getByRole('button', { name: 'Verify now' }).click();
-    // On a busy machine it waits longer than the form does, and the page loads again by itself.
+    // On a busy machine it takes longer than the form waits, and the page reloads by itself.
     const isDone = (act: string): Promise<void> => page.locator('.asked li', { hasText: `done ${act},` }).waitFor();
     await isDone('Verify');
     assert.match(
@@ -183,7 +183,7 @@ describe('somebody of the group', () => {
       assert.equal(waiting.headers.get('refresh'), '3');
       const text = await waiting.text();
       assert.match(text, /waits<\/span> Note, asked .* by alice/);
-      // What is typed into a form would be lost.
+      // A reload would lose what was typed into a form.
       assert.doesNotMatch(text, /<form class="act-form"/);
       const forms = await ask(`/act/job/${ids.second}`);
       assert.equal(forms.headers.get('refresh'), null);
@@ -216,7 +216,7 @@ describe('nobody else', () => {
     const without = (): Promise<Response> =>
       fetch(`${url}/act/job/${ids.second}`, { method: 'POST', headers: OWN(), body: new URLSearchParams(body) });
     await nothingCameOf(without, 401, 'nobody');
-    // Ways to the program that are not the one that httpd guards.
+    // Ways to the program other than the one that httpd guards.
     const around = [
       '//act/job/',
       '/./act/job/',
@@ -237,7 +237,7 @@ describe('nobody else', () => {
         [400, 403, 404],
         path,
       );
-    // A POST to any other page changes nothing, for the group neither.
+    // A POST to any other page changes nothing, even for the group.
     for (const path of [`/job/${ids.second}`, '/', `/act/answer/${ids.second}`])
       await nothingCameOf(
         () => ask(path, { method: 'POST', headers: OWN(), body: new URLSearchParams(body) }),
@@ -275,7 +275,7 @@ describe('nobody else', () => {
     );
     const query = String(new URLSearchParams(text));
     await nothingCameOf(() => ask(`/act/job/${ids.second}?${query}`), 200, 'a link');
-    // The browser itself: a page of another origin that sends the whole form, with a token that was stolen.
+    // The browser itself: a page of another origin that sends the whole form, with a stolen token.
     const view = await open();
     await view.page.route('http://evil.example/**', (route) =>
       route.fulfill({

@@ -1,5 +1,6 @@
-// Readers who prove themselves by a certificate, under a real httpd that includes the shipped file: who gets in, by which name, and who may
-// act. The client is Node, which like a browser lets no server ask for a certificate once the handshake of TLS 1.3 is over.
+// Users of the view with certificates, under a real httpd that includes the shipped file: who is
+// let in, under which name, and who may act. The client is Node, which like a browser does not let
+// a server ask for a certificate after the handshake of TLS 1.3.
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { request } from 'node:https';

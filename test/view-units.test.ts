@@ -1,4 +1,5 @@
-// The view's own parts without a server: pages of a list against the whole list, places of a stream, addresses, and sums of days.
+// The parts of the view without a server: pages of a list compared with the whole list, stretches
+// of a stream, addresses, and sums of days.
 import assert from 'node:assert/strict';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -63,7 +64,7 @@ after(() => {
 
 const idOf = ({ jobId }: Job): string => jobId ?? '';
 
-/** All of a list, a page after the other. */
+/** A whole list, page after page. */
 function readPages(filter: ScanFilter, order: ScanOrder, rows: number): string[] {
   const ids: string[] = [];
   for (let after: ScanKey | undefined, isEnd = false; !isEnd; ) {
@@ -163,7 +164,7 @@ describe('pages of jobs', () => {
             found.flatMap(({ job }) => (job ? idOf(job) : [])),
             all(filter, order).map(idOf),
           );
-          // What an index tells to be rare is read at once.
+          // A rare value according to an index is read at once.
           if (rows === 1 && !('exitCode' in filter)) assert.ok(found.some(({ job }) => !job));
         }
   });
@@ -297,7 +298,7 @@ describe('a form', () => {
       );
     check('https://server:8443', 'same-origin');
     check('https://server:8443');
-    // Before a proxy that ends TLS.
+    // Behind a proxy that ends TLS.
     check('http://server:8443', 'same-origin');
     for (const [origin, site] of [
       ['https://server:8443', 'same-site'],

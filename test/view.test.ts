@@ -1,5 +1,6 @@
-// The view in a real browser, under a real httpd that includes the shipped file: every page, what a reader does there, and a job that would
-// take the page over if it could. One httpd and one browser for all.
+// The view in a real browser, under a real httpd that includes the shipped file: every page, what a
+// user does there, and a job that tries to take the page over. All tests share one httpd and one
+// browser.
 import assert from 'node:assert/strict';
 import { appendFileSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
@@ -29,7 +30,7 @@ const HOSTILE = [
   ...['\x1b]0;title\x07\x1b[31mred\x1b[0m', '\u202egnp.exe\u202c \u2066x\u2069', '&lt;b&gt;'],
 ].join('\n');
 const READERS = { alice: 'secret' };
-/** As long as the name of an upload leaves room for. */
+/** As long as the name of an upload allows. */
 const LONG_NAME = 'n'.repeat(205) + '.sh';
 /** One line, far longer than what a page shows. */
 const LONG_BYTES = 40_000_000;
@@ -59,7 +60,7 @@ before(async () => {
   const names = `client1 127.0.0.1 GET ${SCRIPT} ${IMAGE} 0 0 0 404 -- ${SCRIPT}`;
   appendFileSync(its.site.logFile, `2026-11-24 01:02:03 ${SCRIPT} ${names}\n`);
   await serve();
-  // On a busy machine the first index takes longer than a request waits: until it is there a page says so.
+  // On a busy machine the first index takes longer than a request waits: until then a page says so.
   for (const base of urls.values())
     await waitFor('the index', async () => {
       const { status } = await ask('/', {}, base);
@@ -75,7 +76,7 @@ after(async () => {
   its?.close();
 });
 
-/** All three ways in one httpd: each a virtual host of its own. */
+/** All three configurations in one httpd, each in a virtual host of its own. */
 async function serve(): Promise<void> {
   const { site } = its;
   for (const way of ['mod_proxy_fcgi', 'cgi', 'mod_fcgid'] as const)
@@ -155,7 +156,7 @@ for (const { colorScheme, width } of [
       assert.deepEqual(looked, { width, pwned: 'undefined', strangers: 0 }, path);
       assert.deepEqual(contrast.faint, [], path);
       assert.ok(contrast.seen > 10, `${path}: looked at ${contrast.seen} texts`);
-      // What axe finds does not depend on colours, which are measured above, nor on the width.
+      // axe's other findings depend neither on colours, which are measured above, nor on the width.
       if (colorScheme === 'light') assert.deepEqual(await findViolations(view), [], path);
     }
     assert.deepEqual(view.complaints, []);
@@ -266,7 +267,7 @@ describe('a list of jobs', () => {
   });
 
   it('finds by text of the output, by exit status and by name', async () => {
-    // On a busy machine a page ends before all was looked at, and leads on.
+    // On a busy machine a page ends before everything was read, and links to the rest.
     const find = async (query: string): Promise<(string | null)[]> => {
       const found: (string | null)[] = [];
       for (let path: string | null = `/jobs.json?${query}`, looked = 0; path !== null && looked < 40; looked++) {
@@ -326,7 +327,7 @@ describe('a job', () => {
     assert.ok(page.length < 100_000, `a page of ${page.length} bytes`);
     assert.match(await read(`/job/${long}?s=out&pos=last`), /lllneedle</);
     assert.match(await read(`/job/${long}?s=out&pos=20000000`), /Bytes 20,000,000 to 20,016,384 of 40,000,006\./);
-    // On a busy machine a page ends before the text is found, and leads on.
+    // On a busy machine a page ends before the text is found, and links to the rest.
     let found = await read(`/job/${long}?s=out&find=needle`);
     for (let looked = 0; found.includes('Not found so far') && looked < 40; looked++) {
       const [, href = ''] = /href="\/webjob-view([^"#]*)[^"]*">Find next</.exec(found) ?? [];

@@ -1,5 +1,5 @@
-// Words and phrases that the project does not use, looked for in what people read: guides, man pages, shipped files, --help and comments.
-// A list, no cleverness: docs/glossary.md says which word stands for which thing.
+// Words and phrases that the project does not use, searched in what people read: guides, man pages,
+// shipped files, messages and comments. A simple list; docs/glossary.md has the right words.
 import assert from 'node:assert/strict';
 import { globSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -8,7 +8,7 @@ import { describe, it } from 'node:test';
 const root = join(import.meta.dirname, '..');
 const read = (file: string): string => readFileSync(join(root, file), 'utf8');
 
-/** What is not said, and what is said in its place. */
+/** Phrases to avoid, with their replacements. */
 const PHRASES: readonly (readonly [phrase: RegExp, instead: string])[] = [
   [/\b(?:he|him|his|himself)\b/i, 'a process, client or user is "it" or "they"'],
   [/\bwhoever\b/i, 'anyone who, or name them'],
@@ -32,7 +32,7 @@ const PHRASES: readonly (readonly [phrase: RegExp, instead: string])[] = [
   [/\bcontrols\b|\bcontrol\b(?! and non-ASCII| character| sequence|$)/i, 'setting'],
 ];
 
-/** Text without code, addresses and names of files. */
+/** Text without code, addresses and file names. */
 function prose(text: string): string {
   const blank = (block: string): string => block.replace(/[^\n]/g, '');
   return text

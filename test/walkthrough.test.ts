@@ -1,5 +1,5 @@
-// The 2004 article's walk-through, literally: its tree with owners and modes, its settings, host.sh, its command line; then its two log
-// lines and its four files, in form.
+// The 2004 article's walk-through, literally: its tree with owners and modes, its settings,
+// host.sh, its command line; then its two log lines and its four files, in form.
 import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
 import { mkdirSync, readdirSync, readFileSync, renameSync, statSync } from 'node:fs';
@@ -23,7 +23,7 @@ function runClient(conf: string, ...command: string[]): { code: number | null; s
   return { code: status, stdout, stderr };
 }
 
-/** `drwxr-xr-x www-data root` of a file, as ls shows it. */
+/** `drwxr-xr-x www-data root` for a file, as ls shows it. */
 function describeOwner(path: string): string {
   return execFileSync('stat', ['-c', '%A %U %G', path], { encoding: 'utf8' }).trim();
 }

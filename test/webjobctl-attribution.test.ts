@@ -1,4 +1,5 @@
-// Which upload belongs to which job, how the run of a job ended, and with what diff compares it: each where a second branch decides.
+// Which upload belongs to which job, how the run of a job ended, and what diff compares it with, in
+// the cases where a second criterion decides.
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
 import type { RecordField } from 'webjob-protocol';
@@ -17,7 +18,7 @@ interface Job {
 
 const MINUTE_MS = 60_000;
 const DAY_MS = 1440 * MINUTE_MS;
-/** Whole seconds, as the log has them. */
+/** Whole seconds, as in the log. */
 const START = Math.floor(Date.now() / 1000) * 1000 - 100 * DAY_MS;
 
 const its = makeLockerSite({ UseGMT: 'Y' });
@@ -27,7 +28,7 @@ after(its.close);
 const at = (minutes: number): Date => new Date(START + minutes * MINUTE_MS);
 const jobsOf = (...args: string[]): Promise<Job[]> => readJson<Job>('jobs', ...args);
 
-/** Records of a run, and what is to be made of each. */
+/** Run records, and the expected ending of each. */
 const ENDINGS: [fields: Partial<Record<RecordField, string>>, state: string, exitCode: number | null][] = [
   [{}, 'done', 0],
   [{ KidStatus: '3' }, 'failed', 3],
@@ -59,7 +60,7 @@ describe('the state of a job', () => {
 
 describe('an upload', () => {
   it('is found by its name a second before and after the time of the log', async () => {
-    // The log rounds the end and the seconds of a request, each down.
+    // The log rounds down both the end and the duration of a request.
     const shifts = [-1, 0, 1];
     const planted = plantPast(
       site,
@@ -119,7 +120,7 @@ describe('diff of one job', () => {
     const start = 95 * 1440;
     const [older, , , newer] = plantPast(site, 'UTC', [
       { ...common, at: at(start), out: 'older\n' },
-      // Answered with success, and its files are gone.
+      // Answered with success, but its files are gone.
       { ...common, at: at(start + 1), out: false },
       { ...common, at: at(start + 2), out: false, put: { status: 456, message: 'Content Length Mismatch' } },
       { ...common, at: at(start + 3), out: 'newer\n' },
@@ -138,7 +139,7 @@ describe('diff of one job', () => {
       { clientId: 'alone', at: at(96 * 1440 + 1) },
     ]);
     const { stderr, exitCode } = await webjobctl('diff', only?.jobId ?? '');
-    // It is no difference.
+    // This does not count as a difference.
     assert.equal(exitCode, 5);
     assert.match(stderr, /^webjobctl: error: .*alone.*host\.sh/);
   });

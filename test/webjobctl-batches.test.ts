@@ -1,5 +1,5 @@
-// Commands that put many uploads on record do so a hundred at a time: what is in the second record counts as what is in the
-// first, and what cannot be recorded stays.
+// Commands that record many uploads do so a hundred at a time: what is in the second record counts
+// like what is in the first, and what cannot be recorded stays.
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { mkdirSync, readdirSync, readFileSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs';
@@ -21,7 +21,7 @@ after(its.close);
 const inSite = (...names: string[]): string => join(site.base, ...names);
 const custody = inSite('logfiles', 'nph-webjob-custody.webjobctl.jsonl');
 
-/** Nothing but these uploads is there, of one day and in the order of their names. */
+/** There are only these uploads, of one day and sorted by name. */
 function plant(names: readonly string[]): void {
   for (const folder of ['packed', 'config']) rmSync(inSite(folder), { recursive: true, force: true });
   for (const file of readdirSync(inSite('logfiles')))
@@ -39,7 +39,7 @@ function plant(names: readonly string[]): void {
   }
 }
 
-/** Where they are in the records of an event, record by record. */
+/** Their place in the records of an event, record by record. */
 function recorded(event: string, field: 'names' | 'groups' | 'uploads' = 'names'): string[][] {
   const nameOf = (one: string | { name: string }): string => (typeof one === 'string' ? one : one.name);
   return readCustody(site)
@@ -114,7 +114,7 @@ describe(`${COUNT} uploads`, () => {
 });
 
 describe('a pack of which the making was cut off behind the name of its archive', () => {
-  /** Puts back what was packed, and takes the manifest its name. */
+  /** Restores what was archived, and replaces its name in the manifest. */
   async function cutOff(): Promise<{ archive: string; manifest: string }> {
     plant(NAMES.slice(0, 2));
     await run(0, 'pack', '--older-than', '30d');

@@ -1,5 +1,6 @@
-// What checks say, and how they exit: checkpoints over nothing and over a broken record, keys that others may read, samples; and verify
-// where a name was deposited twice, where a pack holds an older upload of a name, and from when on a deposit must be on record.
+// Messages and exit codes of checks: checkpoints over nothing and over a broken record, keys that
+// others can read, samples; and verify where a name was deposited twice, where an archive has an
+// older upload of a name, and from when on a deposit must be recorded.
 import assert from 'node:assert/strict';
 import {
   appendFileSync,
@@ -200,7 +201,7 @@ describe('webjobctl verify of a pack', () => {
     assert.deepEqual(await verify(its), wrong);
     assert.deepEqual(await verify(its, '--touched', before ?? ''), wrong);
     assert.deepEqual(await verify(its, '--touched', after ?? ''), []);
-    // Some seeds pick the pack, and some do not.
+    // Some seeds select the archive, and some do not.
     const found: number[] = [];
     for (let seed = 0; seed < 40 && new Set(found).size < 2; seed++)
       found.push((await verify(its, '--sample', '50%', '--seed', String(seed))).length);

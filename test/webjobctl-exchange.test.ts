@@ -1,5 +1,6 @@
-// webjobctl as root in a locker of which the folders are the web user's: he exchanges one of them for a link to a folder of root, in one step
-// and at a moment of his choice. Whatever the command, it opens, makes and removes nothing there.
+// webjobctl as root in a locker whose directories belong to the web user, who replaces one of them
+// atomically by a link to a directory of root, at any moment. Whatever the command, it opens, makes
+// and removes nothing there.
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
@@ -30,14 +31,14 @@ const DAY = AT.toISOString().slice(0, 10);
 const ATTACKER = join(import.meta.dirname, 'exchange-attacker.py');
 const RUNS = Number(process.env.WEBJOB_TEST_RUNS ?? 1);
 
-/** In one run of a command each folder is an attack of its own. */
+/** In one run of a command each directory is a separate attack. */
 const FOLDERS = 25;
-/** Things that happen in a folder before it is exchanged: at most so many. */
+/** The most events in a directory before it is replaced. */
 const MOST = 10;
 
 interface Tried {
   args: string[];
-  /** What is run before anybody attacks. */
+  /** Commands that run before any attack. */
   before?: string[];
 }
 
@@ -65,7 +66,7 @@ describe('the web user exchanges a folder of the locker for a link', { skip: fin
         const folders = Array.from({ length: FOLDERS }, (_, index) => `incoming/${index}`);
         exchanged += await attack(tried, folders, (index) => 1 + ((index + run) % MOST));
       }
-      // A hold is a matter of the log and of files of root.
+      // A hold depends only on the log and on files of root.
       if (name !== 'hold') assert.ok(exchanged > 0, 'nothing was exchanged');
     });
 
@@ -158,7 +159,10 @@ describe('the web user exchanges a folder of the locker for a link', { skip: fin
   });
 });
 
-/** Exchanges each of the folders, when so many things have happened in it. Returns how many were. Throws AssertionError. */
+/**
+ * Replaces each of the directories after this many events in it. Returns how many were replaced.
+ * Throws AssertionError.
+ */
 async function attack(
   { args, before }: Tried,
   folders: readonly string[],
@@ -197,7 +201,7 @@ async function attack(
     giveAway(site.base, locker);
     if (before) {
       await its.webjobctl(...before);
-      // Where something is made there must be room for it.
+      // Where something is made, there must be space for it.
       for (const { secret } of plans) for (const name of readdirSync(secret)) rmSync(join(secret, name));
     } else for (const { secret } of plans) writeFileSync(join(secret, 'a.out'), 'for root alone');
     for (const { secret, link } of plans) makeLink(secret, link);
@@ -209,7 +213,7 @@ async function attack(
     ]);
     const words = args.map((word) => (word === 'REPORT' ? join(site.root, 'report') : word));
     const { exitCode, stderr } = await its.webjobctl(...words);
-    // It tells things in the order in which they happened.
+    // It reports events in their order.
     const last = join(own, '0', 'last');
     writeFileSync(last, '');
     await waitFor('the last thing that is told', () => touched.includes(last));
@@ -226,7 +230,10 @@ async function attack(
   }
 }
 
-/** Exchanges what was counted for each of some clients, while root removes them. Returns how many were. Throws AssertionError. */
+/**
+ * Replaces the counts of some clients, one after the other, while root removes them. Returns how
+ * many were replaced. Throws AssertionError.
+ */
 async function attackCounts(countOf: (index: number) => number): Promise<number> {
   const its = makeLockerSite({ MaxUploadsPerDay: '9' });
   const { site } = its;
@@ -270,7 +277,10 @@ function makeLink(target: string, path: string): void {
   lchownSync(path, uid, gid);
 }
 
-/** The locker and what is in it become the web user's, and the folder that it is in, where that is for it alone. */
+/**
+ * Gives the locker and its contents to the web user, and its parent directory if that is for it
+ * alone.
+ */
 function giveAway(base: string, locker: string): void {
   const { uid = 0, gid = 0 } = findWebUser() ?? {};
   for (const path of [dirname(base), base, join(base, 'logfiles')]) chmodSync(path, 0o755);
@@ -279,7 +289,7 @@ function giveAway(base: string, locker: string): void {
     lchownSync(join(entry.parentPath, entry.name), uid, gid);
 }
 
-/** Resolves to the lines that it prints, to which others are added as they come. */
+/** Resolves with the lines that it prints, to which more are added as they arrive. */
 async function startHelper(helpers: ChildProcess[], ...words: string[]): Promise<string[]> {
   const child = spawn('python3', [ATTACKER, ...words], { stdio: ['ignore', 'pipe', 'inherit'] });
   helpers.push(child);
@@ -305,7 +315,7 @@ async function endHelpers(helpers: ChildProcess[]): Promise<void> {
   );
 }
 
-/** Why nobody can attack here; undefined when somebody can. */
+/** Why the attack is not possible here; undefined when it is. */
 function findObstacle(): string | undefined {
   if (process.getuid?.() !== 0) return 'not root';
   const folder = mkdtempSync(join(tmpdir(), 'webjob-exchange-'));

@@ -1,4 +1,4 @@
-// webjobctl jobs, show, diff, search and clients, each against a locker that the server filled.
+// webjobctl jobs, show, diff, search and clients, each with a locker filled by the server.
 import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
 import { appendFileSync, chmodSync, mkdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
@@ -22,7 +22,7 @@ after(its.close);
 /** Job ids of the rows below the titles. */
 const jobsOf = (text: string): string[] => text.match(/\S+_\d{10}_\d{5,}/g) ?? [];
 
-/** What a terminal would get. */
+/** The output on a terminal. */
 async function onTerminal(
   args: string[],
   env: NodeJS.ProcessEnv = {},
@@ -164,7 +164,7 @@ describe('webjobctl show', () => {
       fileName: 'host.sh',
       out: `${'text '.repeat(50)}\n\x1b]0;owned\x07\x9b2J\n\xd8\x9c\xe2\x80\xae\n`,
     });
-    // A pipe may end at a terminal, as that of head does.
+    // A pipe may end at a terminal, like that of head.
     for (const command of ['show', 'diff']) {
       const { text } = await webjobctl(command, jobId);
       assert.match(text, /\\x1b\]0;owned\\x07/, command);
@@ -218,7 +218,7 @@ describe('webjobctl diff', () => {
     assert.match(String(diff), /\n-before\n\+after\n$/);
     const nothing = await webjobctl('diff', ids.first);
     assert.match(nothing.stderr, /client1 has no earlier upload of host\.sh/);
-    // 1 means that they differ, and nothing else does.
+    // Exit code 1 means only that they differ.
     assert.equal(nothing.exitCode, 5);
     for (const other of [ids.got, 'server_1_1085355126_99999'])
       assert.equal((await webjobctl('diff', ids.first, other)).exitCode, 5, other);
@@ -323,7 +323,7 @@ describe('webjobctl clients', () => {
     assert.equal((await webjobctl('clients', '--expect', '1h')).exitCode, 0);
     mkdirSync(join(site.profiles, 'client3'));
     mkdirSync(join(site.profiles, 'common'), { recursive: true });
-    // Somebody else asks in the name of client3.
+    // Another client sends a request in the name of client3.
     await its.put({ clientId: 'client3', fileName: 'host.sh', user: 'client1', out: 'forged\n' });
     const { text, exitCode } = await webjobctl('clients', '--expect', '1h');
     assert.equal(exitCode, 1);

@@ -1,4 +1,5 @@
-// webjobctl tail and jobs --watch: what is added to the log while they look, across both ways of rotating it.
+// webjobctl tail and jobs --watch: what is added to the log while they run, across both kinds of
+// rotation.
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
@@ -17,7 +18,9 @@ after(its.close);
 
 const host = { clientId: 'client1', fileName: 'host.sh' };
 
-/** A webjobctl that stays; what it prints, and a promise for the moment at which that holds a text. */
+/**
+ * A running webjobctl with its output, and a promise for the moment at which that contains a text.
+ */
 function stay(...args: string[]): {
   waitFor(text: string): Promise<string>;
   end(): Promise<void>;
@@ -81,7 +84,8 @@ describe('webjobctl tail', () => {
       await tail.waitFor(await its.run(host));
       copyFileSync(site.logFile, `${site.logFile}.0`);
       truncateSync(site.logFile);
-      // Emptied and written before it is looked at again, a log that is longer than before cannot be told from one that grew.
+      // When it is truncated and written again before the next look, a log that is longer than
+      // before cannot be told from one that grew.
       await new Promise((resolve) => setTimeout(resolve, 2000));
       const jobId = await its.run(host);
       const seen = await tail.waitFor(`PUT host.sh`);
@@ -99,7 +103,7 @@ describe('webjobctl jobs --watch', () => {
     const listed = stay('--json', 'jobs', '--watch', '--since', '1h', '--state', 'failed');
     try {
       await listed.waitFor(ids.failed);
-      // The titles come when everything that is there is old.
+      // The titles are printed after everything that already existed.
       await watch.waitFor('JOB');
       const jobId = await its.run({ ...host, record: { KidStatus: '7' } });
       const seen = await watch.waitFor(jobId);

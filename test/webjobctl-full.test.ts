@@ -1,5 +1,6 @@
-// webjobctl where something fails that it has no command for: a full disk, below it and behind its output, and files it may not look at.
-// Each says what could not be done, and leaves nothing half made. A full disk needs a tmpfs, and so root.
+// webjobctl when something fails that is outside of its control: a full disk, for its files and its
+// output, and files it may not read. Each command reports what could not be done, and leaves
+// nothing incomplete. A full disk needs a tmpfs, and therefore root.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import {

@@ -1,5 +1,6 @@
-// The whole command line of webjobctl, as it tells it itself: every command and option is in the manual, has an example and its exit codes,
-// and is offered by the completions in the real shells. Whoever adds a command says so everywhere, or sees this fail.
+// The whole command line of webjobctl from its own help: every command and option is in the manual,
+// has an example and its exit codes, and is offered by the completions in the real shells. A new
+// command that is missing anywhere fails here.
 import assert from 'node:assert/strict';
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -23,7 +24,7 @@ const page = readPage('webjobctl.8');
 const [program] = rows;
 const globals = program?.options.flatMap(({ flags }) => flags) ?? [];
 
-/** The subsection of a command, or of the family it belongs to. */
+/** The subsection of a command, or of its family. */
 function findSubsection(name: string): string {
   const title = [name, name.split(' ')[0] ?? ''].find((candidate) => page.includes(`.Ss ${candidate}`));
   assert.ok(title, `webjobctl.8 has no subsection ${name}`);
@@ -110,7 +111,7 @@ describe('webjobctl --help', () => {
   });
 
   it('says the exit codes of every command', () => {
-    // A family says that its commands say it.
+    // A family refers to its commands.
     for (const { name, commands } of named)
       assert.match(helps.get(name) ?? '', commands.length > 0 ? /^Exit codes/m : /^Exit codes:\s+0 /m, name);
   });
@@ -154,7 +155,8 @@ describe('webjobctl completion', async () => {
       });
 
       it('offers every option of every command', () => {
-        // All in the shell that starts in no time, and one in the others, whose scripts come from the same tree.
+        // All in the shell that starts fast, and one in the others, whose scripts come from the
+        // same tree.
         const asked = shell === 'bash' ? rows : rows.filter(({ name }) => name === 'client add');
         for (const { name } of asked) offers(`webjobctl ${name}${name === '' ? '' : ' '}-`, flagsOf(name));
       });

@@ -1,4 +1,5 @@
-// How webjobctl puts jobs together from the log and the locker, against both made by real CGI processes, and by what rotation makes of them.
+// How webjobctl joins jobs from the log and the locker, with both made by real CGI processes, and
+// after rotation.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { appendFileSync, readFileSync, renameSync, utimesSync, writeFileSync } from 'node:fs';

@@ -1,5 +1,6 @@
-// Bytes that a terminal, a page or a spreadsheet would obey, in every field that a client, an old server or a foreign file can bring them
-// in: what webjobctl prints is UTF-8 without a control character, and it shows what was there.
+// Bytes that control a terminal, a page or a spreadsheet, in every field that a client, an old
+// server or a foreign file can put them into: webjobctl prints UTF-8 without control characters,
+// and still shows what was there.
 import assert from 'node:assert/strict';
 import { isUtf8 } from 'node:buffer';
 import { spawn } from 'node:child_process';
@@ -11,7 +12,10 @@ import { collect } from './bare.ts';
 import { makeLockerSite, makeRecord, WEBJOBCTL } from './locker-site.ts';
 import { type Planted, plantPast } from './past-site.ts';
 
-/** ESC, BEL, DEL and a carriage return; C1 as one byte and as UTF-8; what turns text around or ends a line; a formula. */
+/**
+ * ESC, BEL, DEL and a carriage return; C1 as one byte and as UTF-8; what changes the direction of
+ * text or ends a line; a formula.
+ */
 const HOSTILE = {
   ascii: '\x1b[2J\x07\x7f\x08',
   c1: '\x9b31m\x9d0;owned\x9c',
@@ -21,7 +25,7 @@ const HOSTILE = {
 const EVERYTHING = Object.values(HOSTILE).join('|');
 const FORBIDDEN = /[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]/;
 
-/** Text as the files have it: a byte a character. */
+/** Text in the form of the files: one character for each byte. */
 function latin(text: string): string {
   return Buffer.from(text).toString('latin1');
 }
@@ -53,7 +57,7 @@ before(async () => {
   appendFileSync(path(evil, 'err'), `${EVERYTHING}\n`, 'latin1');
   appendFileSync(path(twice, 'env'), 'KidStatus=5\nKidSignal=9\nRunError=late\nHostname=liar\n');
   writeFileSync(path(long, 'env'), makeLongRecord(long.jobId));
-  // A file of nobody, in the log what another server wrote, and in the custody record a name.
+  // A foreign file, a log line of another server, and a name in the custody record.
   writeFileSync(join(site.incoming, `stray${HOSTILE.ascii}\u009b\u202e`), '');
   appendFileSync(
     site.logFile,
@@ -69,7 +73,10 @@ before(async () => {
 });
 after(its.close);
 
-/** A record with more behind it than anybody reads: lines of 64 bytes, so that every beginning of it ends with a whole line. */
+/**
+ * A run record longer than any reader reads: lines of 64 bytes, so that every beginning of it ends
+ * with a complete line.
+ */
 function makeLongRecord(jobId: string): string {
   const record = makeRecord({ ClientId: 'long', GetRequest: 'host.sh', Jid: jobId });
   const line = `Padding=${'x'.repeat(55)}\n`;
@@ -77,7 +84,7 @@ function makeLongRecord(jobId: string): string {
   return `${record}Rest=${'y'.repeat(rest)}\n${line.repeat(20_000)}`;
 }
 
-/** What a terminal would obey in the output of a program, and not see. */
+/** Invisible control characters in the output of a program. */
 function findObeyed(output: Buffer): string[] {
   if (!isUtf8(output)) return ['it is not UTF-8'];
   return output
@@ -112,7 +119,7 @@ describe('webjobctl prints nothing that a terminal obeys', () => {
 
   it('in text, in JSON and in messages', async () => {
     for (const args of COMMANDS) {
-      // Columns are of text, and a message is the same beside JSON.
+      // Columns are text, and a message is the same beside JSON.
       const isSame =
         args.includes('--columns') || args.includes('OTHER') || args.some((word) => word.startsWith('no-such-'));
       for (const options of isSame ? [[]] : [[], ['--json']]) {
@@ -196,7 +203,7 @@ describe('a spreadsheet', () => {
     const { text } = await webjobctl('export', '--csv', '--spreadsheet');
     const cells = text.split('\r\n').flatMap((row) => row.match(/(?:^|(?<=,))(?:"(?:[^"]|"")*"|[^,]*)/g) ?? []);
     assert.ok(cells.filter((cell) => cell.includes('=1+1')).length >= 5);
-    // A number may be negative; no text may begin so.
+    // A number may be negative; a text must not begin like that.
     assert.deepEqual(
       cells.filter((cell) => /^"?[=+@\t\r]|^"?-(?!\d*$)/.test(cell)),
       [],

@@ -1,5 +1,6 @@
-// index and export, on a locker that real CGI processes made: what the index says is what the files say, it is used only for what has not changed,
-// a kill costs nothing, and what clients sent is text wherever it is loaded.
+// index and export, on a locker made by real CGI processes: the index agrees with the files, it is
+// used only for what has not changed, a kill does no harm, and what clients sent is text wherever
+// it is loaded.
 import assert from 'node:assert/strict';
 import {
   chmodSync,
@@ -48,7 +49,7 @@ const database = (): string => join(locker.site.base, 'index', 'webjob.sqlite');
 before(async () => {
   locker = makeLockerSite();
   await fillLocker(locker);
-  // A refused PUT whose message and user hold what formats quote.
+  // A refused PUT whose message and user contain characters that formats quote.
   const line = `2026-11-01 00:00:00 server_1_1085355126_99999 "a",'b' 127.0.0.1 PUT client1 host.sh 99999999999999999999 0 0 456 -- ${EVIL}\n`;
   writeFileSync(locker.site.logFile, line + readFileSync(locker.site.logFile, 'latin1'));
 });
@@ -77,12 +78,12 @@ async function collect(jobs: AsyncIterable<Job> | Iterable<Job>): Promise<Job[]>
   return all;
 }
 
-/** How many uploads search would look at. */
+/** How many uploads search would read. */
 async function countCandidates(text: string): Promise<number> {
   return [...(await findCandidates(site(), [text]))].length;
 }
 
-/** True when there is a store that is whole, of this version and of this site. */
+/** Whether there is a complete store of this version and this site. */
 async function isUsed(): Promise<boolean> {
   const store = await openKnownStore(site());
   store?.close();
@@ -148,7 +149,8 @@ describe('webjobctl index', () => {
     assert.deepEqual((await search('straw')).sort(), [old, again, young].sort());
     assert.deepEqual(await search('young straw'), [young]);
     assert.deepEqual(await search('needle in it'), []);
-    // An upload that is replaced, as with OverwriteExistingFiles, gets another .rdy; without that nobody looks into one that is known.
+    // A replaced upload, as with OverwriteExistingFiles, gets another .rdy; otherwise a known
+    // upload is not read again.
     const group = groupOf(again);
     writeFileSync(`${group}.out`, 'needle in it\n');
     assert.deepEqual(await search('needle in it'), [], 'it was passed over');
@@ -171,7 +173,7 @@ describe('webjobctl index', () => {
     );
     assert.ok(found.has(names[0]?.group?.name ?? ''));
     assert.equal((await index('--max-text', '4000')).read, 0);
-    // With another limit every group is read again, and only once.
+    // With another limit every upload is read again, and only once.
     const { groups, read } = await index();
     assert.equal(read, groups);
     assert.equal((await index()).read, 0);
@@ -233,7 +235,7 @@ describe('webjobctl index', () => {
   });
 });
 
-/** A reader of RFC 4180 that knows nothing of the writer. */
+/** A parser for RFC 4180, independent of the writer. */
 function parseCsv(text: string): string[][] {
   const rows: string[][] = [];
   const pattern = /("(?:[^"]|"")*"|[^,\r\n"]*)(,|\r\n)/gy;
@@ -256,7 +258,7 @@ describe('webjobctl export', () => {
   type Row = Record<string, string | number | null>;
   let lines: Record<string, unknown>[];
   let rows: Row[];
-  /** A line of JSON as a row of CSV and SQL has it. */
+  /** A line of JSON in the form of a CSV or SQL row. */
   const flatten = (line: Record<string, unknown>): Row =>
     Object.fromEntries(
       FIELDS.map(({ name, column }) => {
@@ -316,7 +318,7 @@ describe('webjobctl export', () => {
     const expected = (await jobs()).text;
     const codes = new Set<number | null>();
     try {
-      // The first pages, and every fourth of the others, from another one on in every run.
+      // The first pages, and every fourth of the others, beginning with another one in every run.
       const pages = Array.from({ length: whole.length / 4096 - 1 }, (_, index) => (index + 1) * 4096);
       const from = Math.floor(Math.random() * 4);
       for (const page of pages.filter((_, index) => index < 3 || index % 4 === from)) {
@@ -355,7 +357,7 @@ describe('webjobctl export', () => {
     const { text } = await locker.webjobctl('export', '--sql', '--table', 'my_jobs');
     assert.match(text, /^SET standard_conforming_strings = on;\nSET client_encoding = 'UTF8';\nBEGIN;\n/);
     const sqlite = new DatabaseSync(':memory:');
-    // It can be loaded again and again.
+    // It can be loaded repeatedly.
     for (let load = 0; load < 2; load++) sqlite.exec(text.replace(/^SET .*\n/gm, ''));
     const loaded = sqlite.prepare('SELECT * FROM my_jobs').all();
     assert.deepEqual(

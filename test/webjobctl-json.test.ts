@@ -1,5 +1,6 @@
-// What every command of webjobctl prints with --json, on a site whose jobs real CGI processes made: one value a line, of names that the manual
-// has in the command's own part. A command that is not tried here makes this fail.
+// The --json output of every command of webjobctl, at a site whose jobs real CGI processes made:
+// one value for each line, with names that the manual has in the command's own part. A command that
+// is missing here fails the test.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { chownSync, mkdirSync, writeFileSync } from 'node:fs';
@@ -16,10 +17,10 @@ import { readPage, readSection } from './mdoc.ts';
 import { parseLines, runWebjobctl } from './operator.ts';
 import { NO_POSTGRES, type PostgresServer, startPostgres } from './postgres.ts';
 
-/** Values whose names are data: fields of a record, labels of a sample, files of a pack. */
+/** Values whose names are data: fields of a run record, labels of a sample, files of an archive. */
 const OPEN = ['record', 'labels'];
 
-/** Whose values the manual says are like those of another command. */
+/** Commands whose values the manual describes as those of another command. */
 const LIKE: Record<string, string> = {
   ...{ 'client show': 'client list', show: 'jobs', export: 'jobs', latest: 'jobs' },
   ...{
@@ -112,7 +113,7 @@ describe('webjobctl --json', () => {
     if (owner) for (const path of [inbox, file]) chownSync(path, owner.uid, owner.gid);
   }
 
-  /** In an order in which each finds what it needs; a command may come twice. */
+  /** In an order in which each finds what it needs; a command may occur twice. */
   const tries = (): [command: string, args: string[]][] => {
     const { root } = locker.site;
     const key = ['--key', join(root, 'signing.key')];
@@ -198,7 +199,7 @@ describe('webjobctl --json', () => {
     ];
   };
 
-  /** Those of the manual's part on a command, and on the one that it refers to. */
+  /** The names in the manual's part on a command, and on the one that it refers to. */
   function wordsOf(command: string): Set<string> {
     const title = [command, command.split(' ')[0]].find((name) => page.includes(`.Ss ${name}`)) ?? '';
     const section = readSection(page, title, 'Ss').join('\n');
@@ -227,7 +228,7 @@ describe('webjobctl --json', () => {
       const lines = parseLines(ended.stdout);
       assert.ok(lines.length > 0 && lines.every((line) => typeof line === 'object'), `${command} printed nothing`);
       const words = wordsOf(command);
-      // Of the two requests of a job the manual has the half of the name that is the same.
+      // For the two requests of a job the manual has the common half of the name.
       const isKnown = (name: string): boolean => words.has(name) || words.has(name.replace(/^(?:get|put)_/, '_'));
       for (const name of new Set(lines.flatMap((line) => [...namesIn(line)])))
         if (!isKnown(name)) unknown.push(`${command}: ${name}`);

@@ -1,5 +1,6 @@
-// prune, pack and unpack, killed by SIGKILL: at random moments, and where strace is, at one system call after the other. After each
-// kill nothing is lost that had to stay; run again, they end as if nobody had killed them.
+// prune, pack and unpack, killed by SIGKILL: at random moments, and with strace at one system call
+// after the other. After each kill nothing is lost that had to stay; run again, they end as if they
+// had not been killed.
 import assert from 'node:assert/strict';
 import { cpSync, existsSync, readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
@@ -28,7 +29,10 @@ const PAST = [
 ];
 const CALLS = '?fsync,?rename,?renameat,?renameat2,?unlink,?unlinkat,?link,?linkat';
 
-/** The n-th of its kind is where a run is killed; the next run goes on from there and meets others. */
+/**
+ * Each run is killed at the nth call of its kind; the next run continues from there and makes
+ * others.
+ */
 const CALL_ORDERS = [
   [2, 5, 3, 8],
   [3, 2, 7, 4],
@@ -55,7 +59,7 @@ const kept = ({ names }: OldLocker): string[] => names.slice(3);
 /** How often each command is killed at random moments. */
 const RUNS = Number(process.env.WEBJOB_TEST_RUNS ?? 1);
 
-/** Moments spread over the life of a process, from behind the start of Node on. */
+/** Moments spread over the life of a process, after the start of Node. */
 function randomMoments(longest: number): Kill[] {
   return Array.from({ length: 4 }, () => ({ milliseconds: longest * (0.3 + 0.7 * Math.random()) }));
 }
@@ -69,7 +73,10 @@ function assertStays(locker: OldLocker, was: Map<string, string>): void {
   for (const name of kept(locker)) assert.deepEqual(filesOf(now, name), filesOf(was, name), `${name} had to stay`);
 }
 
-/** Of the files that went; the lock of a run that was killed stays until its age tells the next writer. */
+/**
+ * Of the files that were removed; the lock of a killed run stays until its age tells the next
+ * writer.
+ */
 function assertNothingElse(locker: OldLocker): void {
   const rest = [...readFiles(locker.site.incoming).keys()].filter(
     (path) => !path.endsWith('.lck') && !kept(locker).some((name) => path.startsWith(`${name}.`)),
@@ -135,7 +142,7 @@ describe('killed by SIGKILL', () => {
   });
   after(() => locker.close());
 
-  /** Kills, checks and runs again until the command lives to its end; returns how often it was killed. */
+  /** Kills, checks and runs again until the command finishes; returns how often it was killed. */
   async function runTrial(trial: Trial, kills: Iterable<Kill>): Promise<number> {
     rmSync(locker.site.base, { recursive: true });
     cpSync(`${locker.site.base}.was`, locker.site.base, { recursive: true, preserveTimestamps: true });

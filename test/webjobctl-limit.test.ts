@@ -1,4 +1,5 @@
-// jobs --limit looks back only as far as it takes, and says of each job what it would say of all of them.
+// jobs --limit looks back only as far as necessary, and says the same of each job as without a
+// limit.
 import assert from 'node:assert/strict';
 import { writeFileSync } from 'node:fs';
 import { after, it } from 'node:test';
@@ -6,7 +7,10 @@ import { formatLogLine, formatTime } from 'webjob-protocol';
 import { makeLockerSite } from './locker-site.ts';
 
 const HOUR_MS = 3_600_000;
-/** Hours since the GET and since the PUT of each job: within a day, across two days, within thirty, across them, and long ago. */
+/**
+ * Hours since the GET and since the PUT of each job: within a day, across two days, within thirty,
+ * across them, and long ago.
+ */
 const JOBS = [
   [2500, 2499],
   [1000, 999],
@@ -47,7 +51,8 @@ it('the youngest are those of all', async () => {
 
 it('of one second are told in the order in which they began, whatever numbers their ids end with', async () => {
   const second = Math.floor(Date.now() / 1000) - 60;
-  // Of a process that stays: the ninth request of its second has a longer number than the first of the next one.
+  // Ids of a persistent worker: the ninth request of a second has a longer number than the first of
+  // the next second.
   const ids = [`server_1_${second - 1}_4200000`, `server_1_${second}_04200`, `server_1_${second}_4198504`];
   const lines = ids.map((jobId) =>
     formatLogLine({

@@ -1,4 +1,5 @@
-// How webjobctl cuts a log into lines: the same wherever a block of it ends, and never more of a line in memory than a line may have.
+// How webjobctl splits a log into lines: the same wherever a block of it ends, and never with more
+// in memory than a line may have.
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
@@ -6,7 +7,7 @@ import { makeCutter } from '../ledger/lines.ts';
 
 function cut(blocks: readonly Buffer[], maxLineBytes?: number): string[] {
   const cutter = makeCutter((text) => text, maxLineBytes);
-  // Every block in the same memory, as the reader has it.
+  // Every block in the same buffer, as in the reader.
   const memory = Buffer.alloc(Math.max(0, ...blocks.map(({ length }) => length)));
   const lines = blocks.flatMap((block) => cutter.cut(memory.subarray(0, block.copy(memory))));
   return [...lines, ...cutter.end()];

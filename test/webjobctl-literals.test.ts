@@ -1,4 +1,5 @@
-// What search takes out of a regular expression for the index: texts that every match holds, whatever the expression.
+// The texts that search derives from a regular expression for the index: every match contains them,
+// whatever the expression.
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';

@@ -1,5 +1,6 @@
-// What the web user may put in the way of the locks of webjobctl, and what a file system may lack for them: nothing of it stops prune, pack
-// or unpack for good, or for any upload but the one that it is about.
+// Obstacles that the web user may put in the way of webjobctl's locks, and features that a file
+// system may lack: nothing stops prune, pack or unpack for good, or for any upload but the one
+// concerned.
 import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
 import { mkdirSync, readdirSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
@@ -62,13 +63,13 @@ describe('the locks of webjobctl', () => {
         const make = IN_THE_WAY[kind];
         plant('one', 'two', 'three');
         make(at('one.lck'));
-        // Not a file that was read, and no file that may be removed.
+        // It was not read, and must not be removed.
         renameSync(at('two.err'), at('kept'));
         make(at('two.err'));
         assert.equal(await run(...command), 1);
         assert.deepEqual(
           left().filter((name) => /^three|rdy$/.test(name)),
-          // A FIFO goes with its upload, and nobody waits for it.
+          // A FIFO is removed with its upload, and does not block.
           kind === 'fifo' && command === PRUNE ? ['one.rdy'] : ['one.rdy', 'two.rdy'],
         );
         for (const name of left()) rmSync(at(name), { recursive: true });

@@ -1,4 +1,5 @@
-// Numbers that an operator goes by and no other test reads: bytes served and received, what is free on the disk, whose silence is longest.
+// Numbers that an operator relies on and no other test checks: bytes served and received, free
+// space, the longest silence.
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
@@ -16,7 +17,7 @@ const ago = (days: number): Date => new Date(Math.floor((Date.now() - days * DAY
 before(() => {
   const sent = [1000, 20, 3, 500_000];
   plantPast(site, 'UTC', [
-    // Each another client, which was silent from then on; not in the order of their names.
+    // Different clients, each silent since then; not sorted by name.
     ...[40, 39, 38, 37, 36, 35, 34].map((days, index) => ({ at: ago(days), clientId: `c${(index * 3) % 7}` })),
     ...sent.map((bytesSent, index) => ({
       at: ago(4 - index / 10),
@@ -24,14 +25,14 @@ before(() => {
       get: { bytesSent },
       put: { bytesReceived: 7 * 10 ** index },
     })),
-    // Of these nothing was taken, and of the first nothing was served.
+    // None of these was accepted, and the first was not served.
     { at: ago(3), clientId: 'counted', get: { status: 404, bytesSent: 0 }, put: false, out: false },
     { at: ago(2), clientId: 'counted', get: { bytesSent: 0 }, put: { status: 456, bytesReceived: 99 }, out: false },
   ]);
 });
 after(its.close);
 
-/** Samples of metrics, by name and labels but that of the site; Node is given the words in front. */
+/** Samples of metrics, by name and labels without the site; `wrapper` precedes Node. */
 async function readMetrics(...node: string[]): Promise<Map<string, number>> {
   const words = [...node, WEBJOBCTL, '--config', site.propertiesFile, 'metrics', '--textfile', '-'];
   const ran = await collect(spawn(process.execPath, words, { stdio: ['ignore', 'pipe', 'pipe'] }), 60);
@@ -68,7 +69,7 @@ describe('webjobctl metrics', () => {
     assert.equal(metrics.get('webjob_locker_free_bytes'), 500 * 4096);
     assert.equal(metrics.get('webjob_locker_size_bytes'), 1000 * 4096);
     assert.equal(metrics.get('webjob_locker_free_inodes'), 80);
-    // File systems that make inodes as they go report none.
+    // File systems that allocate inodes on demand report none.
     writeFileSync(
       shim,
       `require('node:fs').statfsSync = () => (${JSON.stringify({ ...disk, files: 0, ffree: 0 })});\n`,
@@ -91,7 +92,7 @@ describe('webjobctl clients', () => {
       (await readJson<{ client: string; silent: boolean }>('clients', '--expect', span))
         .filter(({ silent }) => silent)
         .map(({ client }) => client);
-    // client1 has a folder of commands and was never seen.
+    // client1 has a directory of commands and was never seen.
     assert.deepEqual(await silentAt('36d'), ['c0', 'c2', 'c3', 'c5', 'c6', 'client1']);
     assert.deepEqual(await silentAt('50d'), ['client1']);
     assert.equal((await webjobctl('clients', '--expect', '50d')).exitCode, 1);

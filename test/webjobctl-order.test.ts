@@ -1,5 +1,6 @@
-// The order of system calls of whatever moves or removes evidence, read off the real webjobctl with strace: what must be on disk is there
-// before anything relies on it, and nothing goes before its custody record is on disk.
+// The order of system calls that move or remove evidence, from strace on the real webjobctl: what
+// must be on disk is there before anything relies on it, and nothing is removed before its custody
+// record is on disk.
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { mkdirSync, rmSync } from 'node:fs';
@@ -25,7 +26,10 @@ describe('order of system calls', { skip: NO_STRACE }, () => {
   });
   after(its.close);
 
-  /** webjobctl under strace; the steps that touched evidence or what vouches for it, repeats of one as one. */
+  /**
+   * Runs webjobctl under strace; returns the steps that touched evidence or its records, without
+   * repetitions.
+   */
   async function trace(...args: string[]): Promise<string[]> {
     const file = join(makeScratch(site), 'trace');
     const [program = '', ...words] = [...traceTo(file), process.execPath, WEBJOBCTL, '--config', site.propertiesFile];
@@ -47,7 +51,7 @@ describe('order of system calls', { skip: NO_STRACE }, () => {
       : [verb, ...labels].join(' ');
   }
 
-  /** What a path is; undefined for what no evidence depends on. Only packs are read back. */
+  /** The kind of a path; undefined when no evidence depends on it. Only archives are read back. */
   function labelOf(path: string, verb: string | undefined): string | undefined {
     const place = relative(site.base, path);
     const isLock = /\.lck(?:\.\d+\.new)?$/.test(path);
@@ -85,7 +89,7 @@ describe('order of system calls', { skip: NO_STRACE }, () => {
   });
 
   it('of unpack: every stream, its folder, .rdy, the custody record, then manifest and archive', async () => {
-    // One folder must be made again.
+    // One directory must be made again.
     rmSync(join(site.incoming, 'a'), { recursive: true });
     const restore = (name: string): string[] => {
       const path = `incoming/${name}`;
@@ -167,7 +171,7 @@ describe('order of system calls', { skip: NO_STRACE }, () => {
   });
 });
 
-/** What a call does; undefined for what leaves no mark. */
+/** What a call does; undefined for one without an effect. */
 function verbOf(name: string, text: string): string | undefined {
   if (name === 'fdatasync') return 'fsync';
   if (name === 'statfs') return undefined;

@@ -1,5 +1,6 @@
-// pack and unpack, on lockers that real CGI processes made: every byte and every time comes back, other programs can read an archive, and
-// what is damaged is told and not taken for whole.
+// pack and unpack, on lockers made by real CGI processes: every byte and every time is restored,
+// other programs can read an archive, and damage is reported and never mistaken for a complete
+// archive.
 import assert from 'node:assert/strict';
 import {
   chmodSync,
@@ -253,7 +254,7 @@ describe('webjobctl pack and what is not as it should be', () => {
     const damaged = await locker.webjobctl('unpack', dayOf(40));
     assert.equal(damaged.exitCode, 4);
     assert.match(damaged.stderr, /\.tar\.gz: damaged, /);
-    // Nor does one that is cut off in the middle of a group leave half a stream behind.
+    // One that is cut off in the middle of an upload does not leave half a stream behind either.
     const lies = (): string[] => readdirSync(locker.site.incoming).sort();
     const before = lies();
     const last =

@@ -1,5 +1,5 @@
-// What lies in a pack is still listed, shown, compared and searched, also when the log knows nothing of it any more: uploads that the server
-// stored, packed by webjobctl itself.
+// Archived uploads are still listed, shown, compared and searched, even when the log no longer has
+// them: stored by the server, archived by webjobctl itself.
 import assert from 'node:assert/strict';
 import { readdirSync, readFileSync, utimesSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -49,7 +49,7 @@ describe('webjobctl and packed uploads', () => {
       signal,
     ]);
 
-  /** The manifest or the archive of the one pack. */
+  /** The manifest or the archive file of the only archive. */
   function findPacked(extension: '.jsonl' | '.tar.gz'): string {
     const [name] = readdirSync(join(site.base, 'packed')).filter((one) => one.endsWith(extension));
     assert.ok(name);
@@ -135,7 +135,7 @@ describe('webjobctl and packed uploads', () => {
     assert.match((await webjobctl('show', failed)).text, /\nPacked in: .*\n[\s\S]*\na needle\n$/);
   });
 
-  /** What the page of a job in a report says, and what making it said. */
+  /** What the page of a job in a report says, and the messages while it was made. */
   async function readPage(jobId: string): Promise<{ page: string; stderr: string }> {
     const folder = join(site.root, 'report');
     const { stderr, exitCode } = await webjobctl('report', '--html', folder);
@@ -261,7 +261,7 @@ describe('webjobctl jobs of a site without job ids', () => {
     assert.equal(groups.length, 2);
     const isFirst = (name: string): boolean => readFileSync(join(incoming, `${name}.out`), 'utf8') === 'one';
     const longAgo = Math.floor(Date.now() / 1000) - 5 * 86_400;
-    // An hour lies between them, in the log and in the locker.
+    // They are an hour apart, in the log and in the locker.
     const times = [longAgo, longAgo + 3600];
     for (const name of groups)
       for (const extension of ['out', 'err', 'env', 'rdy']) {

@@ -1,5 +1,5 @@
-// What happens to prune meanwhile: a hold that is set while it is at work counts, and a record of what it did that somebody mangled does not
-// stop it.
+// What happens during a prune: a hold that is set meanwhile counts, and a damaged record of an
+// earlier prune does not stop it.
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
@@ -20,7 +20,7 @@ describe('webjobctl prune, while somebody sets a hold', () => {
     const locker = await makeOldLocker([{ days: 50 }, { days: 50, clientId: 'client2' }]);
     try {
       const [mine = '', other = ''] = locker.names;
-      // Takes seconds to read, and no room.
+      // Takes seconds to read, and no space.
       truncateSync(join(locker.site.incoming, `${mine}.out`), 1.2e9);
       setAge(locker.site, mine, 50);
       const prune = spawn(
@@ -66,7 +66,7 @@ describe('webjobctl prune, while somebody sets a hold', () => {
   });
 });
 
-/** True while a process has a file of that name open. */
+/** Whether a process has a file of that name open. */
 function opensFile(pid: number | undefined, name: string): boolean {
   try {
     const folder = `/proc/${pid}/fd`;

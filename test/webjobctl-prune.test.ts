@@ -1,4 +1,5 @@
-// prune and hold, on lockers that real CGI processes made: what goes is what the rule lets go and nothing else, and it is on record.
+// prune and hold, on lockers made by real CGI processes: exactly what the rule selects is removed,
+// and it is recorded.
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { appendFileSync, existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -165,7 +166,7 @@ describe('webjobctl prune --keep', () => {
       const going = await names();
       assert.equal(going.length, 1);
       assert.match(going[0] ?? '', /^mallory_/);
-      // What the log does not know belongs to nobody that --keep could count.
+      // An upload that the log does not know belongs to no client for --keep.
       writeFileSync(locker.site.logFile, '');
       assert.deepEqual(await names(), []);
     } finally {
@@ -224,7 +225,7 @@ describe('webjobctl hold', () => {
   });
 
   it('keeps also what only the log, or only the record, gives to the client', async () => {
-    // PutNameFormat without a client id, and a record that claims another one.
+    // PutNameFormat without a client id, and a run record that claims another one.
     await hold(0, 'add', '--client', 'client1', '--reason', 'case 4711');
     const odd = await makeOldLocker([{ days: 50 }], { PutNameFormat: '%jid' });
     try {

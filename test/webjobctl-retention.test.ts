@@ -1,5 +1,6 @@
-// prune, hold and pack where a second branch decides what may go: whose an upload is, on which day it counts, and whether what lies in a
-// pack is really the same. Nothing goes that had to stay, and what may go does.
+// prune, hold and pack where a second criterion decides: the client of an upload, the day that
+// counts, and whether an archive really has the same. Nothing is removed that must stay, and
+// everything else is.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import {
@@ -111,14 +112,14 @@ describe('a hold', () => {
     const none = { get: false, put: false } as const;
     const claims = (ClientId: string) => ({ ...none, fields: { ClientId } });
     const jobs: PastJob[] = [
-      // Nothing but the name, in each place that a name has.
+      // Only the name, in each place of a name.
       { ...old, ...claims('liar'), name: 'held_1_x.sh' },
       { ...old, ...claims('liar'), name: '1_held_x.sh' },
       { ...old, ...claims('liar'), name: 'x.sh-held' },
       { ...old, ...claims('liar'), name: 'held' },
       { ...old, clientId: 'held', fields: { ClientId: 'liar' }, name: 'log' },
       { ...old, ...claims('held'), name: 'record' },
-      // Other clients, whose ids hold the text.
+      // Other clients whose ids contain the text.
       ...['xheld', 'heldx', '1held', 'held2', 'HELD', 'unheld'].map((clientId) => ({ ...old, clientId })),
     ];
     await withSite(jobs, async ({ site, webjobctl }) => {
@@ -207,7 +208,7 @@ describe('pack', () => {
         writeFileSync(join(packed, alone), 'the only copy\n');
         const { exitCode } = await webjobctl('pack', '--older-than', '30d');
         assert.equal(readFileSync(join(packed, alone), 'utf8'), 'the only copy\n');
-        // A manifest that is none stops it; an archive does not.
+        // A damaged manifest stops it; a damaged archive does not.
         assert.equal(exitCode, isRead ? 0 : 4);
         assert.equal(existsSync(join(packed, `${day}.2.tar.gz`)), isRead);
         assert.equal(groupNames(site).length, isRead ? 0 : 1);
@@ -225,7 +226,7 @@ describe('pack', () => {
         assert.equal((await webjobctl('pack', '--older-than', '30d')).exitCode, 0);
         for (const [index, path] of files.entries()) {
           const bytes = Buffer.from(contents[index] ?? '');
-          // As long as it was, and still what its name says.
+          // With the same size, and still what its name says.
           if (path.endsWith(extension)) bytes[bytes.length - 2] = (bytes.at(-2) ?? 0) ^ 1;
           writeFileSync(path, bytes);
           contents[index] = bytes;
@@ -282,7 +283,7 @@ describe('unpack', () => {
     ]) {
       const member = gzipSync(Buffer.from(tar.replace(text ?? '', other ?? ''), 'latin1'));
       writeFileSync(archive, Buffer.concat([member, whole.subarray(group.length)]));
-      // Whoever changes the archive can change the manifest so that it fits.
+      // An attacker who changes the archive can change the manifest to match.
       const changed = [lines[0], JSON.stringify({ ...group, length: member.length }), ...lines.slice(2)];
       writeFileSync(manifest, changed.join('\n'));
       const { exitCode, stderr } = await webjobctl('unpack', dayOf(at));
@@ -338,7 +339,8 @@ describe('prune of packs', () => {
       writeFileSync(kept, readFileSync(archive));
       assert.equal((await webjobctl('prune', '--older-than', '30d', '--yes')).exitCode, 0);
       assert.deepEqual(readdirSync(packed), []);
-      // Whoever removed it was killed before the archive went; and somebody changed it since.
+      // The process that removed it was killed before the archive was gone; and it was changed
+      // since.
       writeFileSync(archive, Buffer.concat([readFileSync(kept), Buffer.from('x')]));
       await webjobctl('prune', '--older-than', '30d', '--yes');
       assert.ok(existsSync(archive), 'a changed archive is gone');
@@ -353,7 +355,7 @@ describe('prune of packs', () => {
   });
 });
 
-/** The instant of a time, `2026-11-01 23:30`, by the clock of a zone. */
+/** The time of a text such as `2026-11-01 23:30`, by the clock of a zone. */
 function findInstant(zone: string, text: string): Date {
   const step = 15 * 60_000;
   let at = Date.parse(`${text.replace(' ', 'T')}Z`) - 15 * 3_600_000;

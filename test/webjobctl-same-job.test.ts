@@ -1,4 +1,5 @@
-// A client may send any number of uploads under one job id. That must not keep webjobctl busy for longer than as many uploads of others.
+// A client may send any number of uploads under one job id. That must not slow webjobctl down more
+// than as many uploads of others.
 import assert from 'node:assert/strict';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -6,7 +7,7 @@ import { after, describe, it } from 'node:test';
 import { makeLockerSite } from './locker-site.ts';
 
 const UPLOADS = 6000;
-/** For each one after the other it takes a second or two; with each looked for among all, minutes. */
+/** Linear work takes a second or two; quadratic work takes minutes. */
 const SECONDS = 30;
 
 describe('webjobctl and many uploads under one job id', () => {

@@ -1,5 +1,5 @@
-// Sealed evidence in webjobctl: whoever holds an identity reads it with show, diff and search, nobody else does, and verify, report and
-// pack work on it as on any other.
+// Sealed evidence in webjobctl: with an identity it is readable in show, diff and search, without
+// one it is not, and verify, report and pack work with it as with any other.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { copyFileSync, readdirSync, utimesSync, writeFileSync } from 'node:fs';
@@ -35,7 +35,7 @@ before(async () => {
 });
 after(() => site.remove());
 
-/** What each command makes of sealed uploads, wherever they lie. */
+/** The result of each command for sealed uploads, wherever they are. */
 function readTests(): void {
   it('shows what is in them to whoever has an identity', async () => {
     const { code, stdout } = await run('show', id('one'), '--identity', identity);

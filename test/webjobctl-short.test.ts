@@ -1,5 +1,6 @@
-// pack, unpack, prune and hold where a write ends early: on a disk that fills up, and below a limit of the size of a file, where the last
-// write before the error is a short one. Nothing that was whole is lost, nothing that is not whole passes for it, and the next run goes on.
+// pack, unpack, prune and hold when a write ends early: on a disk that fills up, and with a file
+// size limit, where the last write before the error is a short one. Nothing complete is lost,
+// nothing incomplete is mistaken for complete, and the next run continues.
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';
@@ -28,14 +29,17 @@ import { readFiles } from './tree.ts';
 
 const AT = new Date(Date.now() - 40 * 86_400_000);
 const DAY = AT.toISOString().slice(0, 10);
-/** What `ulimit -f` counts in, in a POSIX shell. */
+/** The unit of `ulimit -f` in a POSIX shell. */
 const BLOCK = 512;
 
 const its = makeLockerSite({ UseGMT: 'Y' });
 const { site } = its;
 after(its.close);
 
-/** webjobctl in a process whose files may have so many blocks. Beyond that a write is short, and the next one fails with EFBIG. */
+/**
+ * Runs webjobctl with a file size limit in blocks. Beyond that a write is short, and the next one
+ * fails with EFBIG.
+ */
 function runLimited(blocks: number | undefined, ...args: string[]) {
   const limit = blocks === undefined ? '' : `trap '' XFSZ; ulimit -f ${blocks};`;
   const words = [process.execPath, WEBJOBCTL, '--config', site.propertiesFile, ...args];
@@ -45,7 +49,7 @@ function runLimited(blocks: number | undefined, ...args: string[]) {
   );
 }
 
-/** Fails with 4, for this reason, and names what it was at. */
+/** Fails with 4, for this reason, and names the file. */
 async function fail(reason: RegExp, ran: ReturnType<typeof runLimited>): Promise<void> {
   const { exitCode, stderr } = await ran;
   assert.equal(exitCode, 4, stderr);
@@ -58,20 +62,20 @@ const packed = (): string[] => {
   return existsSync(folder) ? readdirSync(folder) : [];
 };
 
-/** Every file of a locker as its SHA-256: an AssertionError is to be read by people. */
+/** Every file of a locker as its SHA-256, so that an AssertionError is readable. */
 function digestFiles(locker: string): Map<string, string> {
   const digest = (content: string): string => createHash('sha256').update(content, 'latin1').digest('hex');
   return new Map([...readFiles(locker)].sort().map(([path, content]) => [path, digest(content)]));
 }
 
-/** The groups that prune put on record, past what a short write left of a record. */
+/** The uploads that prune recorded, ignoring what a short write left of a record. */
 function readPruned(): string[] {
   const text = readFileSync(join(site.base, 'logfiles', 'nph-webjob-custody.webjobctl.jsonl'), 'utf8');
   const whole = text.split('\n').filter((line) => line.endsWith('"}'));
   return whole.flatMap((line) => (JSON.parse(line) as { names: string[] }).names);
 }
 
-/** Nothing but these uploads is there. */
+/** There are only these uploads. */
 function resetSite(jobs: readonly PastJob[]): void {
   for (const folder of ['packed', 'config']) rmSync(join(site.base, folder), { recursive: true, force: true });
   rmSync(join(site.base, 'logfiles', 'nph-webjob-custody.webjobctl.jsonl'), { force: true });
@@ -211,7 +215,7 @@ describe('a disk that fills up', { skip: findMountObstacle() }, () => {
   });
   after(() => unmountTmpfs(disk));
 
-  /** Fills the disk but for so many bytes. */
+  /** Fills the disk except for this many bytes. */
   function leave(bytes: number): void {
     rmSync(fill, { force: true });
     writeFileSync(`${fill}.room`, Buffer.alloc(bytes));

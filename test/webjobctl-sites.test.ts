@@ -1,4 +1,5 @@
-// Several sites read as one: each made by real CGI processes, with a locker, a log and a ServerId of its own.
+// Several sites read as one: each made by real CGI processes, with its own locker, log and
+// ServerId.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { copyFileSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
@@ -24,7 +25,7 @@ describe('webjobctl with two sites', () => {
       [west, 'host.sh', 'two\nneedle west\n'],
       [east, 'ps.sh', 'three\n'],
     ] as const) {
-      // The log tells whole seconds.
+      // The log has whole seconds.
       await untilNextSecond();
       jobs.push(await its.run({ clientId: 'client1', fileName, out }));
     }
@@ -131,7 +132,7 @@ describe('webjobctl with two sites', () => {
     const said = lines.map((line) => sh(`${define}\n${line}`));
     assert.deepEqual(
       said.map(({ status, stderr }) => [status, stderr]),
-      // Nobody was denied anything.
+      // Nothing was denied.
       [0, 1, 0, 0].map((status) => [status, '']),
     );
     assert.match(said[0]?.stdout ?? '', /client2 .*west\.cfg\n$/);

@@ -1,4 +1,5 @@
-// DURATION, TIME and SIZE in every unit, and the numbers in the answers of prune, pack, unpack and verify: each against the files themselves.
+// DURATION, TIME and SIZE in every unit, and the numbers in the output of prune, pack, unpack and
+// verify, each compared with the files themselves.
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
@@ -13,7 +14,7 @@ import { readFiles } from './tree.ts';
 import { refuse } from './webjobctl-words.ts';
 
 const [SECOND, MINUTE, HOUR, DAY] = [1000, 60_000, 3_600_000, 86_400_000];
-/** How long ago: one on each side of a duration of every unit. */
+/** Ages: one on each side of a duration in every unit. */
 const AGES: [duration: string, younger: number, older: number][] = [
   ['2w', 13.9 * DAY, 15.5 * DAY],
   ['3d', 2.9 * DAY, 3.1 * DAY],
@@ -39,7 +40,7 @@ before(() => {
 });
 after(its.close);
 
-/** Bytes of the files of some uploads. */
+/** The size of the files of some uploads. */
 function sizeOf(...names: string[]): number {
   const files = [...readFiles(site.incoming)].filter(([path]) => names.includes(path.replace(/\.\w+$/, '')));
   return files.reduce((sum, [, content]) => sum + content.length, 0);
@@ -72,7 +73,7 @@ describe('a DURATION', () => {
 describe('a TIME', () => {
   it('is a date, a date and a time, or ISO 8601 with a zone', async () => {
     const count = async (text: string): Promise<number> => (await readJson<unknown>('jobs', '--since', text)).length;
-    // Of two that are 89 and 91 minutes old, the younger one.
+    // Of two that are 89 and 91 minutes old, the newer one.
     const between = started - 90 * MINUTE;
     const iso = new Date(between).toISOString();
     const shifted = new Date(between + 5.5 * HOUR).toISOString();
@@ -124,7 +125,7 @@ describe('the numbers in an answer', () => {
     const { groups, findings, inProgress, older } = summary ?? {};
     assert.deepEqual({ groups, bytes: summary?.bytes }, { groups: AGES.length * 2, bytes });
     assert.deepEqual({ findings, inProgress, older }, { findings: 0, inProgress: 0, older: 0 });
-    // Somebody is at work on one, and one has lost a stream.
+    // A process is writing one, and one has lost a stream.
     writeFileSync(join(site.incoming, 'working.lck'), 'Jid=server_1_1085355126_00009\n');
     const lost = readFileSync(join(site.incoming, 'upload1.err'));
     rmSync(join(site.incoming, 'upload1.err'));

@@ -1,5 +1,5 @@
-// webjobctl as a user who may read or write only a part of a site: it says what it may not, and takes nothing that it could not read for
-// whole, nor removes anything that it could not put on record.
+// webjobctl as a user who may read or write only a part of a site: it reports what it may not,
+// never considers complete what it could not read, and removes nothing that it could not record.
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { chmodSync, chownSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
@@ -96,7 +96,7 @@ describe('webjobctl as another user', { skip: process.geteuid?.() !== 0 && 'not 
     assert.match(verified.stdout.toString(), /^unreadable +two\.out: EACCES$/m);
     assert.match((await run('search', 'kept')).stderr, /two\.out.*EACCES|EACCES.*two\.out/);
     chmodSync(secret, 0o644);
-    // Without the record of a run nobody can say how it ended.
+    // Without the run record it is unknown how the run ended.
     chmodSync(join(site.incoming, 'two.env'), 0o600);
     await isRefused(/EACCES: .*two\.env/, 'jobs');
     chmodSync(join(site.incoming, 'two.env'), 0o644);
@@ -111,7 +111,7 @@ describe('webjobctl as another user', { skip: process.geteuid?.() !== 0 && 'not 
     mkdirSync(folder);
     chownSync(folder, NOBODY, NOBODY);
     const { exitCode, stderr } = await run('index', '--database', join(folder, 'webjob.sqlite'));
-    // Where ConfigDirectory is not its own, it cannot wait for its turn.
+    // When ConfigDirectory belongs to another user, it cannot take the site lock.
     assert.equal(exitCode, 4, stderr);
     mkdirSync(join(site.base, 'config'));
     chownSync(join(site.base, 'config'), NOBODY, NOBODY);

@@ -1,12 +1,13 @@
-// The command line of webjobctl in this process, as far as it goes before a command runs: what it explains, and what it refuses.
+// The command line of webjobctl in this process, up to the point where a command runs: help, and
+// refusals.
 import assert from 'node:assert/strict';
 import { type Command, CommanderError } from 'commander';
 import { makeProgram } from '../admin/program.ts';
 
-// What the build puts in their place.
+// What the build inserts instead.
 Object.assign(globalThis, { WEBJOB_VERSION: '0.1.0', WEBJOB_SHIPPED: {} });
 
-/** Parses words until commander ends the program; returns its error, and what it printed where. */
+/** Parses arguments until commander ends the program; returns its error and its output. */
 async function parse(words: readonly string[]): Promise<{ error: CommanderError; stdout: string; stderr: string }> {
   const printed = { stdout: '', stderr: '' };
   const keep = (command: Command): void => {
@@ -31,14 +32,14 @@ async function parse(words: readonly string[]): Promise<{ error: CommanderError;
   return assert.fail(`${words.join(' ')} is neither explained nor refused`);
 }
 
-/** What `--help` prints on stdout behind these words. */
+/** The `--help` output for these arguments. */
 export async function printHelp(words: readonly string[]): Promise<string> {
   const { error, stdout } = await parse([...words, '--help']);
   assert.equal(error.exitCode, 0, words.join(' '));
   return stdout;
 }
 
-/** What is said on stderr of words of which an option or argument cannot be what it is. */
+/** The messages on stderr for arguments with an invalid value. */
 export async function refuse(...words: readonly string[]): Promise<string> {
   const { error, stderr } = await parse(words);
   assert.equal(error.code, 'commander.invalidArgument', words.join(' '));

@@ -1,5 +1,6 @@
-// Every time that webjobctl shows, in three zones, with UseGMT=Y and without: real CGI processes write the log of now, and one is planted
-// of the day on which summer time ended. Each program has its zone from TZ, so that the one of this machine changes nothing.
+// Every time that webjobctl shows, in three zones, with and without UseGMT=Y: real CGI processes
+// write the current log, and one is planted for the day on which summer time ended. Each program
+// gets its zone from TZ, so that the machine's does not matter.
 import assert from 'node:assert/strict';
 import { existsSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
@@ -11,10 +12,15 @@ import { parseLines } from './operator.ts';
 import { formatIn, type Planted, plantPast } from './past-site.ts';
 import { findWebUser } from './tree.ts';
 
-/** Fourteen hours before Greenwich; a zone with half an hour, far behind it; one where an hour came twice in the night planted below. */
+/**
+ * Fourteen hours ahead of UTC; a zone with half an hour, far behind; one with an hour that occurred
+ * twice in the night planted below.
+ */
 const ZONES = ['Pacific/Kiritimati', 'America/St_Johns', 'Europe/Berlin'];
 
-/** The night of 26 October 2025: summer time ended in Berlin at 01:00 GMT, and 02:30 came twice. */
+/**
+ * The night of 26 October 2025: summer time ended in Berlin at 01:00 GMT, and 02:30 occurred twice.
+ */
 const NIGHT = ['2025-10-25T23:30:00Z', '2025-10-26T00:30:00Z', '2025-10-26T01:30:00Z', '2025-10-26T02:30:00Z'];
 const LATER = '2025-10-26T23:30:00Z';
 const HOUR_MS = 3_600_000;
@@ -29,7 +35,8 @@ interface Job {
 }
 
 for (const [index, zone] of ZONES.entries()) {
-  // Both where an hour came twice; of the others one has the times of its log in local time, one in GMT.
+  // Both where an hour occurred twice; of the others one has the times of its log in local time,
+  // one in GMT.
   for (const useGmt of index === 2 ? [true, false] : [index === 1]) {
     describe(`webjobctl in ${zone}, with times in ${useGmt ? 'GMT' : 'local time'}`, () => {
       const clock = useGmt ? 'UTC' : zone;
@@ -37,9 +44,9 @@ for (const [index, zone] of ZONES.entries()) {
       const { site } = its;
       const report = join(site.root, 'report');
       let past: Planted[];
-      /** Two jobs within two hours around a midnight of the clock of the zone. */
+      /** Two jobs within two hours around midnight by the clock of the zone. */
       let midnight: Planted[];
-      /** By a real CGI process, in this zone. */
+      /** Made by a real CGI process, in this zone. */
       let current = '';
       before(async () => {
         past = plantPast(
@@ -113,10 +120,10 @@ for (const [index, zone] of ZONES.entries()) {
         const [before, behind] = [-1000, 1000].map((shift) => new Date(Date.parse(to) + shift).toISOString());
         assert.deepEqual(await list('--since', from, '--until', before ?? ''), ids.slice(0, 3));
         assert.deepEqual(await list('--since', behind ?? '', '--until', LATER), ids.slice(4));
-        // Without a zone it is a time of this machine's.
+        // Without a zone it is a time of this machine's zone.
         const text = formatIn(zone, new Date(to));
         assert.deepEqual(await list('--since', text, '--until', text), ids.slice(3, 4));
-        // A date is its first moment here.
+        // A date means its first moment in this machine's zone.
         const day = text.slice(0, 10);
         const since = past.filter(({ at }) => formatIn(zone, at) >= `${day} 00:00:00`).map(({ jobId }) => jobId);
         assert.deepEqual(await list('--since', day, '--until', LATER), since);
@@ -171,7 +178,10 @@ for (const [index, zone] of ZONES.entries()) {
   }
 }
 
-/** A midnight of a zone's clock, two to three days ago: the day that began then is not today by any other clock. */
+/**
+ * A midnight by the clock of a zone, two to three days ago: the day that began then is not today by
+ * any other clock.
+ */
 function findMidnight(zone: string): number {
   const wanted = formatIn(zone, new Date(Date.now() - 48 * HOUR_MS)).slice(0, 10);
   const step = HOUR_MS / 4;

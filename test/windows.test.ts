@@ -1,5 +1,6 @@
-// What starting a program on Windows needs, as far as it is text: names, system programs by their full paths, and command lines for
-// cmd.exe by its documented rules. npm run test:windows runs the client itself under Wine.
+// Starting programs on Windows, as far as it is text: names, system programs by their full paths,
+// and command lines for cmd.exe by its documented rules. npm run test:windows runs the client
+// itself under Wine.
 import assert from 'node:assert/strict';
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -25,8 +26,9 @@ const SCRIPT = 'C:\\temp\\x.bat';
 const lineOf = (...args: string[]): string => formatBatchLine(SCRIPT, args).slice(`"${SCRIPT}" `.length);
 
 /**
- * What cmd.exe makes of a line: characters outside of quotes mean something, a quote begins or ends a quoted part whatever stands
- * before it, and words end at a delimiter outside of quotes. Throws Error for a line that is not one command.
+ * How cmd.exe parses a line: special characters count outside of quotes, a quote begins or ends a
+ * quoted part whatever precedes it, and words end at a delimiter outside of quotes. Throws Error
+ * for a line that is not one command.
  */
 function splitByShell(line: string): string[] {
   const words: string[] = [];
@@ -44,7 +46,10 @@ function splitByShell(line: string): string[] {
   return word === undefined ? words : [...words, word];
 }
 
-/** What the C library of a program makes of one word: a backslash counts only before a quote, and two quotes in quotes are one. */
+/**
+ * How a program's C library parses one word: a backslash counts only before a quote, and two quotes
+ * within quotes are one.
+ */
 function unquoteByProgram(word: string): string {
   const inner = /^"(.*)"$/s.exec(word)?.[1];
   if (inner === undefined) return word;
@@ -136,7 +141,7 @@ describe('a command line for a batch file', () => {
     assert.equal(findBatchObstacle(SCRIPT, ['x'.repeat(rest)]), undefined);
     const message = 'the command must be at most 8191 characters for cmd.exe (got 8192)';
     assert.equal(findBatchObstacle(SCRIPT, ['x'.repeat(rest + 1)])?.message, message);
-    // Quotes count, of which there is a second for each.
+    // Quotes count, and each is doubled.
     assert.ok(findBatchObstacle(SCRIPT, ['"'.repeat(rest / 2)]));
   });
 });

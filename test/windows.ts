@@ -1,5 +1,6 @@
-// npm run test:windows: the built client for real on Windows as far as Wine is it, against a real httpd on this machine. It takes
-// minutes and installs Wine, so no other run of the tests includes it. What Wine does otherwise than Windows is in windows.test.ts.
+// npm run test:windows: the built client on Windows, as far as Wine is Windows, with a real httpd
+// on this machine. It takes minutes and installs Wine, so no other run of the tests includes it.
+// windows.test.ts covers what Wine does differently from Windows.
 import assert from 'node:assert/strict';
 import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { hostname } from 'node:os';
@@ -40,10 +41,10 @@ const execute = (...command: string[]): Promise<Ended> =>
 
 const batch = (...lines: string[]): string => ['@echo off', ...lines, ''].join('\r\n');
 
-/** A program of Windows itself, under any name. */
+/** A Windows system program, under any name. */
 const add = (name: string, from: string): void => home.add(name, readFileSync(join(wine.system32, from)));
 
-/** What the one upload has of stdout, as lines, and of the run. */
+/** The stdout of the only upload as lines, and its run record. */
 function takeRun(): { out: string[]; run: Partial<RunRecord['fields']> } {
   const { out, env } = home.takeUpload();
   const { KidStatus, KidReason, RunError } = parseRecord(env).fields;
@@ -58,7 +59,7 @@ function assertClean(): void {
 }
 
 describe('a batch file', () => {
-  /** Most would make `pwned` if cmd.exe took them apart. */
+  /** Most would create `pwned` if cmd.exe interpreted them. */
   const HOSTILE = [
     ['plain', 'two words', '&echo x>pwned', '"&echo x>pwned&"', '""&echo x>pwned', '^"&echo x>pwned', '|echo x>pwned'],
     ['x>pwned', '(x)&&echo x>pwned', 'a^b!OS!', 'C:\\two words\\', '\\"&echo x>pwned', ',;=', ''],
@@ -134,7 +135,7 @@ describe('a program', () => {
   it('of another kind is reported as one that Windows does not run', async () => {
     configure();
     home.add('host.sh', '#!/bin/sh\nhostname\n');
-    // Windows would start this in its place.
+    // Windows would start this instead.
     copyFileSync(join(wine.system32, 'hostname.exe'), join(home.client.temp, 'host.sh.exe'));
     assert.equal((await execute('host.sh')).code, 4);
     assert.match(takeRun().run.RunError ?? '', /^cannot be run: Windows runs files whose names end in \.exe, /);
@@ -201,7 +202,7 @@ describe('a program', () => {
 });
 
 describe('RunTimeLimit', () => {
-  // The taskkill of Wine knows no /t and fails, so this is what happens where it does.
+  // Wine's taskkill does not know /t and fails, which tests that case.
   for (const [name, ...args] of [['ping.exe', '-n', '40', '127.0.0.1'], ['slow.bat']] as const)
     it(`ends ${name} also when taskkill fails`, async () => {
       configure({ RunTimeLimit: '3' });
@@ -239,7 +240,7 @@ describe('a GetHook', () => {
     const { code, stderr } = await execute('hooked.bat');
     assert.equal(code, 3);
     assert.match(stderr, /webjob: error: the GetHook ended with GetHookTimeLimit after 3 seconds\n/);
-    // Without a taskkill that knows /t, what the hook started goes on in the folder.
+    // Without a taskkill that knows /t, what the hook started continues in the directory.
     assert.match(stderr, /\\webjob-\w{6} cannot be removed \(\w+\): another process uses it\n/);
   });
 });

@@ -1,4 +1,5 @@
-// Windows as far as Wine is it: a prefix of its own, and the built client in it by a Node for Windows.
+// Windows as far as Wine is Windows: a private prefix, and the built client in it with a Node for
+// Windows.
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { closeSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs';
@@ -8,25 +9,28 @@ import { installPackages } from '../scripts/debian.ts';
 import { obtainNode } from '../scripts/node-release.ts';
 import { type Ended, WEBJOB } from './client-job.ts';
 
-/** Of those that have a Node for Windows on npm, the newest that starts under the Wine of Debian 12. */
+/** The newest release on npm for Windows that starts under the Wine of Debian 12. */
 const NODE_RELEASE = '22';
 const SET_UP_MS = 300_000;
 const RUN_MS = 120_000;
 
 export interface Wine {
-  /** The folder of Windows' own programs, as Linux names it. */
+  /** The directory of Windows' own programs, by its Linux path. */
   system32: string;
-  /** Runs webjob for Windows; `cwd` is a path of Linux. */
+  /** Runs webjob for Windows; `cwd` is a Linux path. */
   run(args: readonly string[], cwd: string, environment?: Record<string, string>): Promise<Ended>;
   stop(): void;
 }
 
-/** What Windows calls a file of this machine. */
+/** The Windows path of a file of this machine. */
 export function toWindows(path: string): string {
   return `Z:${path.replaceAll('/', '\\')}`;
 }
 
-/** Gets Wine and a Node for it where they are missing, and makes a Windows 10. Throws Error with what is in the way. */
+/**
+ * Installs Wine and a Node for it if they are missing, and makes a Windows 10. Throws an Error with
+ * the reason when that fails.
+ */
 export function startWine(): Wine {
   if (process.platform !== 'linux' || process.arch !== 'x64') throw new Error('Wine needs Linux on x64');
   const isThere = (): boolean => spawnSync('wine', ['--version']).status === 0;
@@ -59,7 +63,10 @@ export function startWine(): Wine {
   };
 }
 
-/** Processes of Wine live on when the one that started them is killed: one that is not ours watches us, and then ends them. */
+/**
+ * Wine processes survive the process that started them: a separate one watches this one, and then
+ * ends them.
+ */
 function endWithUs(env: Record<string, string>): void {
   const script = 'tail --pid="$0" -f /dev/null; wineserver --kill; rm -rf "$WINEPREFIX"';
   spawnSync('setsid', ['--fork', 'sh', '-c', script, String(process.pid)], { env, stdio: 'ignore' });
@@ -70,7 +77,7 @@ function makeEnvironment(prefix: string): Record<string, string> {
   return {
     ...{ PATH: process.env.PATH ?? '/usr/bin:/bin', HOME: prefix, LANG: 'C.UTF-8', DISPLAY: '' },
     ...{ WINEPREFIX: prefix, WINEDEBUG: '-all', WINEDLLOVERRIDES: 'mscoree=;mshtml=;winemenubuilder.exe=' },
-    // Node asks for a Windows that is newer than what Wine says it is.
+    // Node requires a newer Windows than Wine reports.
     NODE_SKIP_PLATFORM_CHECK: '1',
   };
 }
@@ -82,7 +89,10 @@ function setUp(command: readonly string[], env: Record<string, string>): void {
   if (status !== 0) throw new Error(`wine ${command.join(' ')} ends with ${status ?? signal}`);
 }
 
-/** A pipe of Linux is none for Windows, so what it prints goes into files. Processes that outlive it may keep them open. */
+/**
+ * Windows programs cannot use a Linux pipe, so output goes to files, which surviving processes may
+ * keep open.
+ */
 async function runWine(words: readonly string[], cwd: string, env: Record<string, string>): Promise<Ended> {
   const folder = mkdtempSync(join(tmpdir(), 'webjob-wine-run-'));
   const paths = ['stdout', 'stderr'].map((name) => join(folder, name));

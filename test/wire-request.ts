@@ -1,16 +1,16 @@
-// The heads of requests as the clients of the tests' sites send them.
+// Headers of requests as the clients of the tests' sites send them.
 export interface Ask {
   clientId?: string;
   fileName?: string;
   version?: string;
   system?: string;
   user?: string;
-  /** `/open/` asks for no password. */
+  /** `/open/` requires no password. */
   folder?: '/webjob/' | '/open/';
   jobId?: string;
   /** Announces no body, as curl does for a GET. */
   hasNoLength?: boolean;
-  /** More lines of the header. */
+  /** Further lines of the header. */
   headers?: string[];
 }
 
@@ -21,10 +21,10 @@ export interface Put extends Ask {
   env?: string;
 }
 
-/** Passwords of the users there are. */
+/** The passwords of the users. */
 const PASSWORDS: Record<string, string> = { client1: 'foo', client2: 'bar' };
 
-/** The head of a request as a C client sends it. */
+/** The header of a request as a C client sends it. */
 export function formatHead(method: 'GET' | 'PUT', ask: Put): string {
   const { clientId = 'client1', fileName = 'host.sh', version = 'webjob+1.4.0', system = 'any' } = ask;
   const { user = 'client1', folder = '/webjob/', runType = 'snapshot', jobId, headers = [] } = ask;

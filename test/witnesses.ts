@@ -1,11 +1,11 @@
-// Witnesses of a log, as c2sp.org/tlog-cosignature has them: what each puts below a checkpoint.
+// Witnesses of a log (c2sp.org/tlog-cosignature), and the lines that they add to a checkpoint.
 import { generateKeyPairSync, sign } from 'node:crypto';
 import { keyId, rawKey } from '../notes/ed25519.ts';
 import { parseNote } from '../notes/note.ts';
 
 export interface TestWitness {
   verifierKey: string;
-  /** The line below a checkpoint; of the bytes of a cosignature that `change` makes. */
+  /** The line below a checkpoint, with the cosignature changed by `change`. */
   cosign(text: string, time?: number, change?: (bytes: Buffer) => Buffer): string;
 }
 
