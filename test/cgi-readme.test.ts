@@ -105,7 +105,7 @@ async function firstLine(stream: AsyncIterable<Buffer>): Promise<string> {
 const read = (file: string): string => readFileSync(join(library, file), 'utf8');
 const cell = (text: string): string =>
   text
-    .replace(/\s*\n \* ?/g, ' ')
+    .replace(/\s*\n *\* ?/g, ' ')
     .trim()
     .replaceAll('|', '\\|');
 
@@ -131,7 +131,7 @@ function exportRows(file: string): string[] {
 /** A row for every field of an exported interface. */
 function fieldRows(file: string, name: string): string[] {
   const body = new RegExp(`^export interface ${name}[^{]*\\{\\n(.*?)^\\}`, 'ms').exec(read(file))?.[1] ?? '';
-  return [...body.matchAll(/(?: {2}\/\*\* (.*) \*\/\n)? {2}(\w+\??): (.*);\n/g)].map(
+  return [...body.matchAll(/(?: {2}\/\*\*((?:(?!\*\/)[\s\S])*)\*\/\n)? {2}(\w+\??): (.*);\n/g)].map(
     ([, comment, field = '', type = '']) => {
       assert.ok(comment, `${file}: ${field} has no comment`);
       return `| \`${field}: ${cell(type)}\` | ${cell(comment)} |`;
