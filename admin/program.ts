@@ -76,7 +76,7 @@ export async function makeProgram(words: readonly string[]): Promise<Command> {
       (file: string, files: string[] = []) => [...files, file],
     )
     .option('--json', 'print one JSON value a line')
-    .option('--ledger <url>', 'ask a PostgreSQL that sites push to: jobs, show and clients')
+    .option('--ledger <url>', 'read from a PostgreSQL database that sites push to: jobs, show and clients')
     .version(WEBJOB_VERSION, '-v, --version', 'print the version')
     .addHelpText('after', EXPLANATION)
     .showSuggestionAfterError();

@@ -48,7 +48,7 @@ export function digestPieces(pieces: Pieces): Digests {
   thread.unref();
   for (let seen = -1; Atomics.load(state, 0) === 0; seen = Atomics.load(state, 1)) {
     const isQuiet = Atomics.wait(state, 0, 0, PATIENCE_MS) === 'timed-out' && Atomics.load(state, 1) === seen;
-    if (isQuiet) throw new Failure('failed', `${pieces.file} cannot be read: nothing comes`);
+    if (isQuiet) throw new Failure('failed', `${pieces.file} cannot be read: no data arrives`);
   }
   const answer: Answer = JSON.parse(Buffer.from(bytes.slice(0, Atomics.load(state, 0))).toString());
   if ('message' in answer) throw Object.assign(new Error(answer.message), answer.code && { code: answer.code });

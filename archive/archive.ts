@@ -397,7 +397,7 @@ class Reader {
 export async function checkGroup(archive: string, group: PackedGroup): Promise<void> {
   for await (const { extension, file, chunks } of readGroup(archive, group)) {
     if ((await digestOf(chunks)) !== file.sha256)
-      throw new Failure('failed', `${archive}: ${group.name}.${extension} is not what was packed`);
+      throw new Failure('failed', `${archive}: ${group.name}.${extension} is not what was archived`);
   }
 }
 

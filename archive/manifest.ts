@@ -122,7 +122,7 @@ export function* readGroups(fd: number, onDamage: (error: SyntaxError) => void):
 /** The reader determines which of the three it is. */
 function parseLine(line: string): ManifestHead & PackedGroup & ManifestEnd {
   const value = JSON.parse(line);
-  if (typeof value !== 'object' || value === null) throw new SyntaxError('it is no line of a manifest');
+  if (typeof value !== 'object' || value === null) throw new SyntaxError('not a line of a manifest');
   return value;
 }
 
@@ -149,6 +149,6 @@ function checkGroup(value: PackedGroup): PackedGroup {
       [ending.exitCode, ending.signal].every((number) => number === undefined || isCount(number)) &&
       (ending.clockSkew === undefined || Number.isSafeInteger(ending.clockSkew)) &&
       (ending.outerId === undefined || typeof ending.outerId === 'string'));
-  if (!isInside || !isPlaced || !areFiles || !isEnding) throw new SyntaxError('it is no group of a manifest');
+  if (!isInside || !isPlaced || !areFiles || !isEnding) throw new SyntaxError('not an upload of a manifest');
   return value;
 }

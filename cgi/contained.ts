@@ -36,7 +36,7 @@ export function openContained(root: string, relativePath: string): ContainedFile
     return { fd, size: opened.size };
   } catch (error) {
     closeSync(fd);
-    throw error instanceof UnusableFile ? error : new UnusableFile('gone while it was opened');
+    throw error instanceof UnusableFile ? error : new UnusableFile('disappeared while it was opened');
   }
 }
 

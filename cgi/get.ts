@@ -18,7 +18,7 @@ export function serveCommand(exchange: Exchange, query: GetQuery): Answer {
     return serveBatch(exchange, query.clientId);
   }
   const command = findCommand(settings, query.clientId, query.fileName);
-  if (!command && !settings.getHookEnable) throw new Refusal(404, 'in no folder of this client');
+  if (!command && !settings.getHookEnable) throw new Refusal(404, 'in no directory of this client');
   try {
     checkUploadName(exchange);
     if (settings.getHookEnable) {

@@ -128,7 +128,7 @@ function epochSeconds(date: Date): number {
 function checkContentLength({ request, settings }: Exchange): void {
   if (request.contentLength === undefined) {
     if (request.method === 'GET' && !settings.getRequireContentLength && hasNoBody(request)) return;
-    throw new Refusal(454, 'no Content-Length, or no number');
+    throw new Refusal(454, 'Content-Length is missing or not a number');
   }
   if (settings.capContentLength && request.contentLength > settings.maxContentLength) {
     throw new Refusal(455, 'over MaxContentLength');

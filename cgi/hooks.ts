@@ -232,7 +232,7 @@ function runHook(exchange: Exchange, name: 'GetHook' | 'PutHook', command: strin
   const folder = name === 'GetHook' ? settings.spoolDirectory : settings.incomingDirectory;
   const spools: Spool[] = [];
   const open = (limit: number): Spool => {
-    const spool = openSpool(folder, limit, `said more than ${limit} bytes`);
+    const spool = openSpool(folder, limit, `printed more than ${limit} bytes`);
     spools.push(spool);
     return spool;
   };
@@ -341,8 +341,8 @@ function awaitMark(
     if (at >= 0) return at > limit ? { size: limit, problem: excess } : { size: at };
     if (hasFailed && size > limit) return { size: limit, problem: excess };
     if (hasFailed)
-      return { size, problem: 'printed what could not be kept: no room, or no access, for the file it goes to' };
-    if (performance.now() > deadline + 1000) return { size, problem: 'printed what did not arrive in time' };
+      return { size, problem: 'printed what could not be stored: no space for the file, or no access to it' };
+    if (performance.now() > deadline + 1000) return { size, problem: 'printed output that did not arrive in time' };
     searched = Math.max(0, size - mark.length);
     Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, LOOK_MS);
   }
@@ -382,7 +382,7 @@ function describeFailure(ended: Ended, expected: number, seconds: number): strin
   if (ended.problem !== undefined) return ended.problem;
   if (ended.signal === null && ended.status === expected) return undefined;
   const signal = signalOf(ended);
-  return signal ? `was ended by ${signal}` : `exited with ${ended.status} in place of ${expected}`;
+  return signal ? `was ended by ${signal}` : `exited with ${ended.status} instead of ${expected}`;
 }
 
 /** The signal that ended a command, also when a shell reported it as 128 plus its number. */

@@ -64,7 +64,7 @@ export function parseHostList(text: string, only?: string): HostList {
     }
     const end = text.indexOf('\n', at);
     const statement = parseLine(text.slice(at, end < 0 ? undefined : end));
-    if (!statement) throw new SyntaxError(`line ${text.slice(0, at).split('\n').length} is no clientid=CIDR`);
+    if (!statement) throw new SyntaxError(`line ${text.slice(0, at).split('\n').length} is not clientid=CIDR`);
     at = end < 0 ? text.length : end + 1;
     const [id, networks] = statement;
     if (id === '') continue;

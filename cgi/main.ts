@@ -42,7 +42,9 @@ function stay(): void {
     resident.serveResident({ ...serving, readSettings, overrideSettings, parsePutQuery, complain, DEFAULT_FILES });
   } catch (error) {
     const { code, message } = error as NodeJS.ErrnoException;
-    complain(`error: httpd starts this script; to stay it needs ${RESIDENT} beside it: ${code ?? message}`);
+    complain(
+      `error: httpd starts this script; as a persistent worker it needs ${RESIDENT} beside it: ${code ?? message}`,
+    );
     process.exitCode = 1;
   }
 }

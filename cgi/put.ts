@@ -126,7 +126,7 @@ function* store(
     share?.settle(error instanceof LockerFailure && LEAVES_NOTHING.has(error.kind) ? 'nothing' : 'broken');
     if (!(error instanceof LockerFailure)) throw error;
     // The limit of a file system with shorter names shows only when the name is created.
-    const what = error.kind === 'name' ? 'FILENAME or Job-Id makes a name for the upload that is too long: ' : '';
+    const what = error.kind === 'name' ? 'FILENAME or Job-Id gives an upload name that is too long: ' : '';
     throw new Refusal(STATUS_OF_FAILURE[error.kind], what + error.message);
   }
 }
@@ -145,9 +145,9 @@ function uploadName(exchange: Exchange): string {
  * to be stored.
  */
 function checkName({ settings }: Exchange, name: string): void {
-  if (/(?:^|\/)\.{1,2}(?:\/|$)/.test(name)) throw new Refusal(450, 'Job-Id makes no name for a file');
+  if (/(?:^|\/)\.{1,2}(?:\/|$)/.test(name)) throw new Refusal(450, 'Job-Id gives an impossible file name');
   const problem = findTooLong(`${settings.incomingDirectory}/${name}`, settings.overwriteExistingFiles);
-  if (problem) throw new Refusal(450, `FILENAME or Job-Id makes a name for the upload that is too long: ${problem}`);
+  if (problem) throw new Refusal(450, `FILENAME or Job-Id gives an upload name that is too long: ${problem}`);
 }
 
 /** No process id has more digits. */

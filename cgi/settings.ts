@@ -99,7 +99,7 @@ function checkCommands(settings: ServerSettings, problems: string[]): void {
     if (settings[propertyOf(`${name}CommandLine`)] === '')
       problems.push(`${name}CommandLine is missing, and ${name}Enable=Y`);
     if (directory && !/^[A-Za-z0-9_./:+@=,-]+$/.test(settings[propertyOf(directory)]))
-      problems.push(`${directory} holds a character that ${name}CommandLine may not see`);
+      problems.push(`${directory} contains a character that ${name}CommandLine must not receive`);
   }
 }
 

@@ -62,7 +62,7 @@ export function stay(program: StayingProgram): void {
         membership?.leave();
         fail(
           new Error(
-            `httpd starts this script, or it needs a place to listen (docs/guide/resident.md): ${error.message}`,
+            `httpd starts this script; started by hand it needs a socket, as in --listen PATH (docs/guide/resident.md): ${error.message}`,
           ),
         );
       },
@@ -76,8 +76,8 @@ function readOptions(args: string[], leaderPid?: number): Options {
   const text = (value: string) => ({ type: 'string', default: value }) as const;
   const known = { listen: { type: 'string' }, idle: text('0'), processes: text('1') } as const;
   const { listen, idle, processes } = parseArgs({ args, options: known }).values;
-  if (!/^[0-9]{1,6}$/.test(idle)) throw new RangeError('--idle is a number of seconds');
-  if (!/^[1-9][0-9]?$/.test(processes)) throw new RangeError('--processes is a number from 1 to 99');
+  if (!/^[0-9]{1,6}$/.test(idle)) throw new RangeError('--idle must be a number of seconds');
+  if (!/^[1-9][0-9]?$/.test(processes)) throw new RangeError('--processes must be a number from 1 to 99');
   const numbers = { idleSeconds: Number(idle), processes: Number(processes) };
   if (listen !== undefined) {
     try {
@@ -91,7 +91,7 @@ function readOptions(args: string[], leaderPid?: number): Options {
   // for each process.
   if (passed) return { place: passed, ...numbers, quietMilliseconds: 0 };
   if (numbers.processes > 1)
-    throw new RangeError('--processes is for --listen and for systemd: mod_fcgid starts its own');
+    throw new RangeError('--processes works only with --listen and systemd: mod_fcgid starts its own');
   return { place: { fd: 0 }, ...numbers, quietMilliseconds: QUIET_MS };
 }
 
@@ -119,7 +119,7 @@ function lead(program: StayingProgram, { place, processes, idleSeconds }: Option
   }, LOOK_MS);
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => stop(signal));
   process.on('SIGHUP', () => {
-    program.complain('SIGHUP: new processes take the place of all');
+    program.complain('SIGHUP: replacing all processes');
     leader.renew();
   });
 }

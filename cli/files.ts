@@ -137,8 +137,8 @@ export function requireRootsOwn(folder: string): void {
   if (process.geteuid?.() !== 0 || isRootsOwn(folder)) return;
   throw new Failure(
     'failed',
-    `others than root can exchange what is in ${folder}, so root writes nothing there`,
-    'run this command as the user whose folder it is, or give it and those above it to root: chown root, chmod go-w',
+    `users other than root can replace files in ${folder}, so root writes nothing there`,
+    'run this command as the owner of the directory, or give it and its parents to root: chown root, chmod go-w',
   );
 }
 

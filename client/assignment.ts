@@ -31,7 +31,7 @@ export function prepareOrders(settings: ClientSettings, at: Date): OrderCheck {
     const { note, due } = order;
     if (note === undefined) {
       if (!dsvRequireManifest) return undefined;
-      throw refused('it is not signed', 'DsvRequireManifest=Y takes signed ones only');
+      throw refused('it is not signed', 'DsvRequireManifest=Y accepts only signed assignments');
     }
     try {
       const { assignment, text } = openAssignment(Buffer.from(note), keys, dsvThreshold);

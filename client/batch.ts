@@ -28,7 +28,7 @@ export function batchRunner(): string[] {
  */
 export async function runBatch(path: string): Promise<number> {
   const conf = process.env.WEBJOB_FILE ?? '';
-  if (conf === '') throw new Failure('usage', 'a batch needs the settings from a file, and not from stdin');
+  if (conf === '') throw new Failure('usage', 'a batch needs settings from a file, not from stdin');
   const orders = readOrders(path);
   const check = await prepareCheck(readSettings(conf));
   let code: number = EXIT_CODES.ok;

@@ -42,21 +42,21 @@ Exit codes:
 export async function readCommandLine(argv: readonly string[]): Promise<CommandLine> {
   const command = new Command('webjob')
     .usage(USAGE)
-    .description('Get a program from a WebJob server, run it, and put what it prints back on the server.')
-    .option('-e, --execute', 'get, run and put a program')
-    .option('--batch', 'get, run and put what is assigned to this client')
+    .description('Fetch a program from a WebJob server, run it, and upload its output.')
+    .option('-e, --execute', 'fetch a program, run it and upload its output')
+    .option('--batch', 'fetch and run what is assigned to this client')
     .addOption(new Option('--run-batch <file>').hideHelp())
-    .option('-g, --get-url', 'write what a URL gives to stdout')
+    .option('-g, --get-url', 'write the content of a URL to stdout')
     .option('-h, --hashsum', 'print the digest of a file, or of stdin')
     .option('--flush [directory]', 'deliver what waits in SpoolDirectory, or in a directory')
-    .option('-f, --file <config>', 'settings, one file or several separated by commas')
+    .option('-f, --file <config>', 'settings file, or several separated by commas')
     .addOption(new Option('-t, --type <digest>', `for --hashsum: ${DIGESTS.join(', ')}`))
     .version(describeClient().version, '-v, --version', 'print the version')
     .helpOption('--help', 'print this help')
     // The usage line already shows what may follow an option.
     .configureHelp({ optionTerm: ({ flags }) => flags.replace(/ \[.*\]$/, '') })
     .argument('[program]', 'its name in the profile on the server')
-    .argument('[options...]', 'passed on to the program untouched')
+    .argument('[options...]', 'passed to the program unchanged')
     .addHelpText('after', EXPLANATION)
     .passThroughOptions();
   await parseWords(command, argv, write);

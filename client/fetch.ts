@@ -29,7 +29,7 @@ type BeginCheck = (answer: IncomingMessage, size: number) => PayloadCheck | unde
  * which has no content.
  */
 const EMPTY =
-  'the program is empty: where fcgiwrap runs an older script, a refusal looks like this, and its reason is in nph-webjob.log';
+  'the program is empty: an older script under fcgiwrap refuses like this, with the reason in nph-webjob.log';
 
 /**
  * Fetches `fileName` into `path`. Returns the job id from the server, or undefined without one. A
@@ -119,7 +119,7 @@ function write(fd: number, piece: Buffer): void {
   try {
     for (let at = 0; at < piece.length; ) at += writeSync(fd, piece, at);
   } catch (error) {
-    const hint = 'make room, or set TempDirectory to a folder that has it';
+    const hint = 'make space, or set TempDirectory to a directory that has some';
     throw new Failure('get', `the program cannot be written: ${codeOf(error)}`, hint);
   }
 }

@@ -68,7 +68,7 @@ export async function flushFolder(settings: ClientSettings, conf: string, folder
     throw new Failure('settings', `${path} cannot be used: ${(error as NodeJS.ErrnoException).code}`);
   }
   if (flushed.delivered === 0 && flushed.left.size === 0)
-    throw new Failure('usage', `${path} holds no job that could be delivered`);
+    throw new Failure('usage', `${path} contains no job to deliver`);
   return flushed;
 }
 
@@ -135,7 +135,7 @@ async function flushPlace(
 }
 
 async function flushJob(settings: ClientSettings, path: string, flushed: Flushed): Promise<void> {
-  if (!isFree(basename(path))) throw new Failure('put', `${path} belongs to a webjob that is at work`);
+  if (!isFree(basename(path))) throw new Failure('put', `${path} is in use by a running webjob`);
   await deliver(settings, new JobFolder(dirname(path), basename(path)), flushed);
   if (flushed.delivered > 0) removePrivateFolder(dirname(path));
 }
@@ -230,7 +230,7 @@ function checkStreams({ out, err, env }: Streams, shown: string): void {
   const { HashType, StdOutHash, StdErrHash } = readRecord(env, shown);
   for (const [name, stream, expected] of [['out', out, StdOutHash] as const, ['err', err, StdErrHash] as const]) {
     if (expected !== NOT_APPLICABLE && digestOf(HashType, stream, shown) !== expected)
-      throw damaged(shown, `${join(shown, name)} is not what the program printed: its ${HashType} is another one`);
+      throw damaged(shown, `${join(shown, name)} is not what the program printed: its ${HashType} differs`);
   }
 }
 
@@ -238,7 +238,7 @@ function readRecord(env: Buffer, shown: string): RunRecord['fields'] {
   try {
     return parseRecord(env.toString('latin1')).fields;
   } catch (error) {
-    throw damaged(shown, `${join(shown, 'env')} is not a whole run record: ${(error as Error).message}`);
+    throw damaged(shown, `${join(shown, 'env')} is not a complete run record: ${(error as Error).message}`);
   }
 }
 
@@ -251,7 +251,7 @@ function digestOf(type: string, stream: Captured, shown: string): string {
 }
 
 function damaged(shown: string, message: string): Failure {
-  return new Failure('put', message, `the machine may have gone down; to remove what is left: ${removeCommand(shown)}`);
+  return new Failure('put', message, `the machine may have crashed; to remove what is left: ${removeCommand(shown)}`);
 }
 
 function openStream(folder: string, name: string, shown: string): number {

@@ -36,7 +36,12 @@ export async function runGetHook(
     throw new Failure('get', `the GetHook ended with ${ending}${expected}${complaint && `: ${complaint}`}`);
   }
   const made = lstatSync(join(folder, program), { throwIfNoEntry: false });
-  if (!made?.isFile()) throw new Failure('get', `the GetHook made no file ${program}`, '%cmd is where it belongs');
+  if (!made?.isFile())
+    throw new Failure(
+      'get',
+      `the GetHook made no file ${program}`,
+      'GetHookCommandLine must write the program to %cmd',
+    );
 }
 
 /**

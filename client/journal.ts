@@ -87,10 +87,10 @@ function append(path: string, facts: ChainedFacts): void {
 
 /** Refuses to write to another user's file or to a file with several links. */
 function checkOwn(found: Stats): void {
-  if (!found.isFile() || found.nlink !== 1) throw new Error('it is not a file with one name');
+  if (!found.isFile() || found.nlink !== 1) throw new Error('it is not a file, or has several links');
   if (process.platform === 'win32') return;
   if (found.uid !== process.geteuid?.()) throw new Error('it belongs to another user');
-  if ((found.mode & 0o022) !== 0) throw new Error('others may write in it');
+  if ((found.mode & 0o022) !== 0) throw new Error('others may write to it');
 }
 
 /**

@@ -14,7 +14,7 @@ async function runMode(options: Options, [first, ...rest]: string[]): Promise<nu
   const modes = (['execute', 'batch', 'runBatch', 'getUrl', 'hashsum', 'flush'] as const).filter(
     (name) => options[name],
   );
-  if (modes.length !== 1) throw usage('say one of --execute, --batch, --get-url, --hashsum and --flush');
+  if (modes.length !== 1) throw usage('use one of --execute, --batch, --get-url, --hashsum and --flush');
   const conf = (): string => options.file ?? fail("required option '-f, --file <config>' not specified");
   const only = (argument: string | undefined): string | undefined =>
     rest.length === 0 ? argument : fail(`too many arguments: ${rest.length + 1}`);

@@ -39,7 +39,7 @@ export function prepareManifest(
     return {
       update: (piece) => hash.update(piece),
       finish: () => {
-        if (hash.digest('hex') !== manifest.sha256) throw refused('it is for other bytes than were sent');
+        if (hash.digest('hex') !== manifest.sha256) throw refused('it is for a program with another SHA-256');
         serials.take(name, offered);
       },
     };
@@ -49,7 +49,11 @@ export function prepareManifest(
 function open(values: readonly string[], keys: readonly TrustedKey[], threshold: number): SignedManifest {
   const [value] = values;
   if (value === undefined)
-    throw new Failure('get', 'the program has no manifest', 'DsvRequireManifest=Y takes programs with one only');
+    throw new Failure(
+      'get',
+      'the program has no manifest',
+      'DsvRequireManifest=Y accepts only programs with a manifest',
+    );
   if (values.length > 1) throw refused(`${values.length} came`);
   const bytes = decodeBase64(value);
   if (bytes === undefined) throw refused('it is not base64');
@@ -83,7 +87,7 @@ export function readTrustedKeys({ dsvTrustedKeysFile: path, dsvThreshold }: Clie
     const keys = parseTrustedKeys(bytes.toString());
     const weight = weightOf(keys);
     if (weight >= dsvThreshold) return keys;
-    throw fail(`has keys of a weight of ${weight}, and DsvThreshold is ${dsvThreshold}`);
+    throw fail(`has keys with a total weight of ${weight}, and DsvThreshold is ${dsvThreshold}`);
   } catch (error) {
     if (error instanceof NoteError) throw fail(printable(error.message), 'webjobctl sign trust list');
     throw error;

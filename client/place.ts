@@ -71,7 +71,7 @@ export function warnOfOthers(path: string): void {
   if (process.platform === 'win32') return;
   try {
     const isOpen = (statSync(path).mode & WRITABLE) !== 0;
-    const weak = isOpen ? `others may write in ${path}` : findWeakness(path);
+    const weak = isOpen ? `others may write to ${path}` : findWeakness(path);
     if (weak) warn(`${path} decides what runs here, but ${weak}${isOpen ? `: chmod go-w ${path}` : ''}`);
   } catch {
     // It is a pipe, or gone; reading it will report that.

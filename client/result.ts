@@ -51,7 +51,7 @@ function readKey({ resultKeyFile: path, clientId }: ClientSettings): NoteSigner 
   try {
     return signerOf(clientId, createPrivateKey(pem));
   } catch (error) {
-    throw fail(`is no private key in PEM: ${error instanceof NoteError ? error.message : codeOf(error)}`);
+    throw fail(`is not a private key in PEM: ${error instanceof NoteError ? error.message : codeOf(error)}`);
   }
 }
 

@@ -137,7 +137,7 @@ function commandForWindows(command: Command): Command | Error {
   const obstacle = findBatchObstacle(file, args);
   if (obstacle) return new Error(obstacle.message);
   const shell = findSystemProgram('cmd.exe');
-  if (shell === undefined) return new Error('there is no System32\\cmd.exe in the folder that SystemRoot names');
+  if (shell === undefined) return new Error('there is no System32\\cmd.exe in the directory that SystemRoot names');
   return { env, ...makeShellCommand(shell, formatBatchLine(file, args), false) };
 }
 

@@ -51,7 +51,10 @@ export async function openSealer(sealTo: string): Promise<Sealer> {
     }
   }
   if (recipients.some((text) => HYBRID.test(text)) && recipients.some((text) => X25519.test(text)))
-    throw fail('age1pq1... and other recipients exclude each other', 'the weakest of them would be all that protects');
+    throw fail(
+      'age1pq1... cannot be combined with other recipients',
+      'the weakest recipient would determine the protection',
+    );
   try {
     await encrypter.encrypt(new Uint8Array());
   } catch (error) {

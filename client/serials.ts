@@ -55,12 +55,12 @@ export class Serials {
       throw new Failure(
         'get',
         `the program's manifest is refused: its serial ${offered.serial} is lower than ${last.serial}, which was seen before`,
-        'the server gave an older program; if that is meant, sign it again',
+        'the server sent an older program; if that is intended, sign it again',
       );
     if (offered.textHash === last.textHash) return false;
     throw new Failure(
       'get',
-      `the program's manifest is refused: another one had its serial ${offered.serial}`,
+      `the program's manifest is refused: another manifest had its serial ${offered.serial}`,
       'sign the program again, with a higher serial',
     );
   }

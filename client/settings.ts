@@ -59,7 +59,7 @@ function readControls(files: string): Given {
 function readFile(given: Given, file: string, depth: number): void {
   for (const entry of readEntries(file)) {
     if (entry.key.toLowerCase() === 'import') {
-      if (depth === IMPORT_DEPTH) throw fault(file, entry.line, `Import goes deeper than ${IMPORT_DEPTH} files`);
+      if (depth === IMPORT_DEPTH) throw fault(file, entry.line, `Import is nested deeper than ${IMPORT_DEPTH} files`);
       if (entry.value === '') throw fault(file, entry.line, 'Import names no file');
       readFile(given, resolve(dirname(file), entry.value), depth + 1);
       continue;
@@ -91,11 +91,11 @@ function readEntries(file: string): Entry[] {
   warnOfOthers(file);
   if (UTF_16.test(text)) throw new Failure('settings', `${file} is UTF-16`, 'save it as UTF-8');
   const { entries, strayLines } = parseKeyValue(text, 'bytes');
-  if (strayLines[0] !== undefined) throw fault(file, strayLines[0], 'not control=value');
+  if (strayLines[0] !== undefined) throw fault(file, strayLines[0], 'not Key=value');
   const isSecret = ({ key, value }: Entry): boolean =>
     (SECRETS.test(key) && value !== '') || /^https?:\/\/[^/]*@/i.test(value);
   if ((mode & 0o004) !== 0 && process.platform !== 'win32' && entries.some(isSecret))
-    warn(`${file} holds a password, and everybody on this machine may read it`);
+    warn(`${file} holds a password, and every user of this machine can read it`);
   return entries.map((entry) => decodeEntry(file, entry));
 }
 
@@ -112,7 +112,7 @@ function decodeEntry(file: string, entry: Entry): Entry {
 
 function checkEntry(file: string, { key, value, line }: Entry): void {
   const control = findControl(key);
-  if (!control) throw fault(file, line, `${key} is not a control that this client obeys`);
+  if (!control) throw fault(file, line, `${key} is not a setting of this client`);
   if (value === '' && control.default === '') return;
   if (!new RegExp(`^(?:${control.allowed})$`).test(value))
     throw fault(file, line, `${control.key} has a value that is not allowed`);
@@ -146,11 +146,11 @@ function checkSettings(given: Given, required: ControlKey[]): ClientSettings {
       throw new Failure('settings', `${place(given, key)}=Y needs ${needed}`, `add a line ${needed}=...`);
   }
   if (given.has('sealto') && controls.sealTo === '')
-    throw new Failure('settings', `${place(given, 'SealTo')} names nobody`, 'without the line nothing is sealed');
+    throw new Failure('settings', `${place(given, 'SealTo')} names nobody`, 'remove the line to seal nothing');
   if (controls.sealTo !== '' && controls.resultKeyFile === '')
     throw new Failure('settings', `${place(given, 'SealTo')} needs ResultKeyFile`, 'add a line ResultKeyFile=...');
   if (controls.sslPassPhrase !== '' && controls.sslPassPhraseFile !== '')
-    throw new Failure('settings', `${place(given, 'SSLPassPhraseFile')} and SSLPassPhrase exclude each other`);
+    throw new Failure('settings', `${place(given, 'SSLPassPhraseFile')} and SSLPassPhrase cannot both be set`);
   if (controls.dsvVerifySignature) warnOfOthers(controls.dsvPublicKeyFile);
   if (controls.dsvVerifyManifest)
     for (const file of [controls.dsvTrustedKeysFile, controls.dsvSerialFile]) warnOfOthers(file);
@@ -178,7 +178,7 @@ function credentialsOf(given: Given, type: string, key: ControlKey, password: st
   if (type !== 'basic') return undefined;
   const user = given.get(key.toLowerCase())?.value ?? '';
   if (user.includes(':'))
-    throw new Failure('settings', `${place(given, key)} holds a colon, which basic authentication cannot carry`);
+    throw new Failure('settings', `${place(given, key)} contains a colon, which Basic authentication does not allow`);
   return `${user}:${password}`;
 }
 
@@ -187,7 +187,7 @@ function credentialsOf(given: Given, type: string, key: ControlKey, password: st
  * can print the URL. Throws Failure.
  */
 export function parseTarget(name: string, text: string, ownCredentials: string | undefined): Target {
-  if (!URL.canParse(text)) throw new Failure('settings', `${name} is no URL`);
+  if (!URL.canParse(text)) throw new Failure('settings', `${name} is not a URL`);
   const url = new URL(text);
   const inUrl = url.username === '' ? undefined : decodeCredentials(name, url);
   url.username = '';
@@ -198,6 +198,6 @@ export function parseTarget(name: string, text: string, ownCredentials: string |
 function decodeCredentials(name: string, { username, password }: URL): string {
   const [user, secret] = [percentDecode(username), percentDecode(password)];
   if (user === undefined || secret === undefined)
-    throw new Failure('settings', `${name} holds a user or password with a bad %`);
+    throw new Failure('settings', `${name} has a user or password with an invalid %`);
   return `${user}:${secret}`;
 }

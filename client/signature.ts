@@ -17,7 +17,7 @@ export function prepareCheck(keyFile: string): (signature: string | undefined) =
   const key = readKey(keyFile);
   return (signature) => {
     if (signature === undefined)
-      throw new Failure('get', 'the program is not signed', 'DsvVerifySignature=Y takes signed ones only');
+      throw new Failure('get', 'the program is not signed', 'DsvVerifySignature=Y accepts only signed programs');
     if (!isSignature(signature)) throw new Failure('get', "the program's signature is not base64");
     const verifier = verifierOf(key, Buffer.from(signature, 'base64'));
     return {
@@ -43,7 +43,7 @@ function readKey(keyFile: string): KeyObject {
     key = createPublicKey(readFileSync(keyFile));
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
-    throw new Failure('settings', `DsvPublicKeyFile: ${keyFile} is no public key in PEM: ${code}`);
+    throw new Failure('settings', `DsvPublicKeyFile: ${keyFile} is not a public key in PEM: ${code}`);
   }
   if (signatureDigest(key) === undefined)
     throw new Failure('settings', `DsvPublicKeyFile: ${keyFile} is neither ${KEY_KINDS}`);

@@ -251,7 +251,7 @@ export function readParcel(folder: string, shown: string): KeptParcel {
     if (jobId !== undefined && !isJobId(jobId)) throw new SyntaxError();
     return parcel;
   } catch {
-    throw new Failure('put', `${shown} holds no parcel.json of a job`, 'it was not written by webjob, or damaged');
+    throw new Failure('put', `${shown} has no valid parcel.json`, 'it was not written by webjob, or is damaged');
   }
 }
 

@@ -26,7 +26,7 @@ type Cleanup = ReturnType<typeof openCleanup>;
 /** The ending in the run record until the run has ended. */
 const CUT_SHORT: Ending = {
   ...{ pid: undefined, status: undefined, signal: undefined, reason: NOT_APPLICABLE },
-  error: 'went on when webjob was ended',
+  error: 'was still running when webjob was ended',
 };
 
 /** Tells a batch script the configuration file of the client that runs it. */
@@ -65,7 +65,7 @@ export async function executeJob(
     throw new Failure(
       'usage',
       'the program is not 1 to 1024 letters, digits and _ + . : -',
-      'name it as it is named in the profile, without a path',
+      'use its name in the profile, without a path',
     );
   }
   checkProgramName(settings, program);

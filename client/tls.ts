@@ -104,7 +104,7 @@ async function credentialsOf(settings: ClientSettings, level: { ciphers?: string
     throw new Failure(
       'settings',
       `SSLPrivateKeyFile and SSLPublicCertFile cannot be used: ${code ?? 'not PEM'}`,
-      'is the pass phrase right, and are both files PEM',
+      'check the pass phrase, and that both files are PEM',
     );
   }
 }
@@ -163,7 +163,7 @@ function checkPeer(settings: ClientSettings, host: string, secure: TLSSocket): v
   if (settings.sslVerifyPeerCert) {
     const above = chain.length - 1;
     if (above > settings.sslMaxChainLength)
-      throw refusal(`has a chain of ${above}, over SSLMaxChainLength`, `SSLMaxChainLength=${above} takes it`);
+      throw refusal(`has a chain of ${above}, over SSLMaxChainLength`, `SSLMaxChainLength=${above} accepts it`);
     if (settings.sslExpectedPeerCN !== '' && certificate.subject?.CN !== settings.sslExpectedPeerCN) {
       const why = "the CN of the server's certificate is not SSLExpectedPeerCN";
       throw new WireError(why, undefined, `its CN is ${nameOf(certificate.subject)}`);
@@ -179,7 +179,7 @@ function refusal(why: string, hint: string): WireError {
 
 /** Node's code for reasons without a name, among them weakness. */
 const UNNAMED = 'UNSPECIFIED';
-const OLD_HINT = 'SSLMinVersion=TLSv1 takes this one, and old protocols with it';
+const OLD_HINT = 'SSLMinVersion=TLSv1 accepts this one, but also old protocols';
 const SMALLEST_RSA = 2048;
 /**
  * Algorithm identifiers in a certificate: md5WithRSAEncryption, sha1WithRSAEncryption,

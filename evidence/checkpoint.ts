@@ -181,7 +181,7 @@ function readKey(path: string, create: (pem: string) => KeyObject, half: string)
     // OpenSSL's message is left out, because it could quote the file.
   }
   if (key?.asymmetricKeyType !== 'ed25519')
-    throw new Failure('failed', `${path} is no ${half} Ed25519 key in PEM`, 'webjobctl sign keygen makes a pair');
+    throw new Failure('failed', `${path} is not a ${half} Ed25519 key in PEM`, 'webjobctl sign keygen makes a pair');
   return key;
 }
 

@@ -63,7 +63,7 @@ export interface Judged extends UploadReport {
   isOlder: boolean;
 }
 
-const OLDER = 'it came before the custody record began, and nothing but its run record vouches for it';
+const OLDER = 'it is older than the custody record, and only its run record vouches for it';
 
 /** How far a server's clock may have been set back between a job id and its custody record. */
 const CLOCK_MS = 3_600_000;
@@ -259,7 +259,7 @@ export class Evidence {
   #findPacked(name: string, deposit: Deposit): Finding | undefined {
     const pack = this.records.packOf(name);
     if (!pack || !isOther(this.site.packsFolder ?? '', pack.name, deposit)) return undefined;
-    const detail = `the pack of ${pack.name} has other bytes of this name and job`;
+    const detail = `the pack of ${pack.name} has other bytes for this name and job`;
     return { kind: 'differing', place: name, detail };
   }
 

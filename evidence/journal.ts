@@ -65,7 +65,7 @@ export function* verifyJournal(sites: readonly EvidenceSite[], path: string): Ge
 function describe(run: Run, fate: 'changed' | 'missing', differing: readonly StreamName[]): Finding {
   const { jobId, clientId, fileName, time, status } = run;
   const sent = `${clientId} sent ${fileName}, and the server acknowledged it with ${status ?? 'no status'} at ${time}`;
-  if (fate === 'missing') return { kind: 'journal-missing', place: jobId, detail: `${sent}: it is not there` };
+  if (fate === 'missing') return { kind: 'journal-missing', place: jobId, detail: `${sent}: it is missing` };
   const streams = differing.map((stream) => `.${stream}`).join(' and ');
   return {
     kind: 'journal-changed',
@@ -158,7 +158,7 @@ function readJournal(path: string): { runs: Run[]; deliveries: number; faults: F
 function describeFault(path: string, { from, to, fault }: Pick<Link, 'from' | 'to' | 'fault'>): Finding {
   const why = {
     edited: 'was changed',
-    broken: 'does not follow from what stands before it',
+    broken: 'does not follow from what precedes it',
     torn: 'is not a line of it',
   };
   return {

@@ -64,7 +64,7 @@ export function* checkPacks(scope: PackScope, records: CustodyRecords): Generato
 }
 
 function unrecordedPack(name: string): Finding {
-  return { kind: 'unrecorded', place: placeOf(`${name}.jsonl`), detail: 'a pack that webjobctl did not put on record' };
+  return { kind: 'unrecorded', place: placeOf(`${name}.jsonl`), detail: 'an archive that webjobctl did not record' };
 }
 
 function findRecorded(records: CustodyRecords, name: string): RecordedPack | undefined {

@@ -361,7 +361,7 @@ export class CustodyRecords {
         {
           kind: 'custody-missing',
           place: this.#placeOf(folder, segmentName(path, missing)),
-          detail: `${whole} not there`,
+          detail: `${whole} missing`,
         },
       ];
     });
@@ -923,9 +923,9 @@ export function openCustodyFile(path: string): number {
 function describeFault(place: string, { from, to, fault }: Link): Finding {
   const where = `bytes ${from} to ${to}`;
   const details = {
-    edited: `the record in ${where} is not what its sum says, or no JSON`,
-    broken: `what stands before the record in ${where} is not what it was bound to: changed, taken out, put in or moved`,
-    torn: `${where} are no record, and no later record vouches for them`,
+    edited: `the record in ${where} does not match its checksum, or is not JSON`,
+    broken: `what precedes the record in ${where} is not what it was bound to: changed, removed, inserted or moved`,
+    torn: `${where} are not a record, and no later record covers them`,
   };
   const kind = fault ?? 'torn';
   return { kind: `custody-${kind}`, place, detail: details[kind] };

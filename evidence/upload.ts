@@ -43,7 +43,7 @@ export interface UploadReport extends Verdict {
 export function findDiffering(name: string, place = name): Finding | undefined {
   const numbered = splitNumbered(name);
   if (!numbered) return undefined;
-  const detail = `a client sent it under the name of ${numbered.base}, which has other bytes or another job id`;
+  const detail = `a client sent it under the same name as ${numbered.base}, which has other bytes or another job id`;
   return { kind: 'differing', place, detail };
 }
 

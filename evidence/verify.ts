@@ -183,8 +183,8 @@ function chooseJob({ records: { watched } }: Evidence, part: string): Map<string
     const some = jobIds.slice(0, 10).map((jobId) => `\n  ${jobId}`);
     throw new Failure(
       'usage',
-      `${part} may be ${jobIds.length} jobs:${some.join('')}`,
-      'more of the id tells them apart',
+      `job id ${part} is ambiguous (${jobIds.length} matches):${some.join('')}`,
+      'use more of the id',
     );
   }
   return new Map(all.map(([name, { pack }]) => [name, pack]));
@@ -360,7 +360,7 @@ function* checkFiles({ servers }: Scope, { records, owners }: Evidence): Generat
     // one.
     const goesOn = records.books.some((book) => book.folder === logs && book.serverId === serverId);
     if (goesOn || lstatSync(path, { throwIfNoEntry: false })) continue;
-    yield { kind: 'custody-missing', place: basename(path), detail: 'EnableCustody=Y, and there is no custody record' };
+    yield { kind: 'custody-missing', place: basename(path), detail: 'EnableCustody=Y, but there is no custody record' };
   }
 }
 
@@ -373,8 +373,8 @@ function* checkStray(locker: string, place: string): Generator<Finding> {
   const stats = lstatSync(reach(locker, place), { throwIfNoEntry: false });
   // It was a temporary file of a process at work.
   if (!stats || isSuccessor(locker, place)) return;
-  if (stats.isFile()) yield { kind: 'unexpected', place, detail: 'a file that belongs to no group' };
-  else yield { kind: 'link', place, detail: stats.isSymbolicLink() ? 'a link' : 'neither a file nor a folder' };
+  if (stats.isFile()) yield { kind: 'unexpected', place, detail: 'a file that belongs to no upload' };
+  else yield { kind: 'link', place, detail: stats.isSymbolicLink() ? 'a link' : 'neither a file nor a directory' };
 }
 
 /**

@@ -207,7 +207,7 @@ function readExpectation([who = '', command = '', ...words]: string[], line: num
   };
   const { within, exit, same, longest } = expectation;
   if (command === '*' && (within === undefined || words.some((word) => !/^(every|grace)=/.test(word))))
-    throw new SyntaxError('of any job at all only every and grace can be expected');
+    throw new SyntaxError('for * only every and grace can be given');
   if ([within, exit, same, longest].every((one) => one === undefined))
     throw new SyntaxError('it expects nothing: give every, exit, unchanged, unchanged-since, golden or longest');
   return expectation;
@@ -239,7 +239,8 @@ function readPattern(source: string): RegExp {
 
 function readSpan(name: string, text: string): number {
   const seconds = secondsIn(text);
-  if (seconds === undefined || seconds === 0) throw new SyntaxError(`${name} is a span, as in 90s, 10m, 24h or 7d`);
+  if (seconds === undefined || seconds === 0)
+    throw new SyntaxError(`${name} must be a DURATION, as in 90s, 10m, 24h or 7d`);
   return seconds;
 }
 
@@ -262,7 +263,7 @@ export function targetOf(channel: Channel): string {
 
 function addChannel(channels: Channel[], channel: Channel): void {
   const same = channels.find((one) => one.kind === channel.kind && targetOf(one) === targetOf(channel));
-  if (same) throw new SyntaxError(`line ${same.line} tells the same`);
+  if (same) throw new SyntaxError(`line ${same.line} has the same channel`);
   channels.push(channel);
 }
 
@@ -278,7 +279,7 @@ function readMail([given = '', ...words]: string[], line: number): Channel {
   if (smtp !== undefined && !/^smtps?:\/\/(?:[A-Za-z0-9.-]+|\[[0-9a-fA-F:]+\])(?::\d{1,5})?$/.test(smtp))
     throw new SyntaxError('smtp is smtp://HOST:PORT or smtps://HOST:PORT, without a password');
   if ((user === undefined) !== (passwordFile === undefined))
-    throw new SyntaxError('user and password-file go together');
+    throw new SyntaxError('user and password-file must be given together');
   if (user !== undefined && smtp === undefined) throw new SyntaxError('user is for smtp');
   const sendmail = readPath(one('sendmail')) ?? '/usr/sbin/sendmail';
   return { line, kind: 'mail', to, from, sendmail, smtp, user, passwordFile };
@@ -299,7 +300,7 @@ function readUrl(text: string): string {
   const url = URL.parse(text);
   if (!url || !/^https?:$/.test(url.protocol))
     throw new SyntaxError(`${text || 'nothing'} is not an http or https URL`);
-  if (url.password !== '') throw new SyntaxError('a password in an URL belongs into a file: write @FILE');
+  if (url.password !== '') throw new SyntaxError('put a URL with a password into a file: @FILE');
   return text;
 }
 

@@ -48,7 +48,7 @@ export function parseGroups(text: string): Groups {
     const statement = (comment < 0 ? line : line.slice(0, comment)).trim();
     if (statement === '') continue;
     const [, name = '', rest = ''] = LINE.exec(statement) ?? [];
-    if (!NAME.test(name)) throw new GroupsError(index + 1, 'it is not: name = member member');
+    if (!NAME.test(name)) throw new GroupsError(index + 1, 'it must be: name = member member');
     const members = rest.replace(/^[\s,]+/, '');
     if (STRANGE.test(members)) {
       const wrong = splitMembers(members).find((member) => !MEMBER.test(member));
@@ -61,7 +61,7 @@ export function parseGroups(text: string): Groups {
   }
   findNested(groups);
   for (const [name, line] of lines)
-    if (reaches(groups, name, name, new Set())) throw new GroupsError(line, `the group ${name} holds itself`);
+    if (reaches(groups, name, name, new Set())) throw new GroupsError(line, `the group ${name} contains itself`);
   return groups;
 }
 

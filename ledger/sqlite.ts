@@ -29,7 +29,7 @@ export function hasSqlite(): boolean {
 
 function loadSqlite(): typeof import('node:sqlite') {
   const found = findSqlite();
-  if (!found) throw new Failure('failed', `this needs Node 22.13 or later, and here runs ${process.version}`);
+  if (!found) throw new Failure('failed', `requires Node 22.13 or later (running ${process.version})`);
   return found;
 }
 

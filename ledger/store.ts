@@ -282,7 +282,7 @@ function openToFill(path: string, site: Site, rebuild: boolean): ToFill {
   makeFolder(dirname(path));
   const known = readApplicationId(path);
   if (known !== undefined && known !== APPLICATION_ID)
-    throw new Failure('failed', `${path} is no index of webjobctl`, 'name another file, or remove this one');
+    throw new Failure('failed', `${path} is not an index of webjobctl`, 'name another file, or remove this one');
   for (const suffix of ['', '-journal', '-wal', '-shm']) checkOwner(path + suffix);
   if (known === undefined) makeFile(path, site);
   try {
@@ -409,7 +409,7 @@ function checkOwner(file: string): void {
   const owners = [0, process.geteuid?.(), statSync(dirname(file)).uid];
   for (const found of [lstatSync(file, { throwIfNoEntry: false }), statSync(file, { throwIfNoEntry: false })])
     if (found && !owners.includes(found.uid))
-      throw new Failure('failed', `${file} belongs to somebody else`, 'name a file in a folder of your own');
+      throw new Failure('failed', `${file} belongs to another user`, 'name a file in a directory of your own');
 }
 
 /** Root writes no database file where others could put a link in its place. */

@@ -57,7 +57,7 @@ export function parseNote(bytes: Uint8Array): Note {
   const blank = whole.lastIndexOf('\n\n');
   if (blank < 0) throw new NoteError('no blank line before signatures');
   const lines = whole.slice(blank + 2).split('\n');
-  if (lines.pop() !== '') throw new NoteError('the last line has no end');
+  if (lines.pop() !== '') throw new NoteError('the last line has no newline');
   if (lines.length === 0) throw new NoteError('no signature');
   if (lines.length > MAX_SIGNATURES) throw new NoteError(`more than ${MAX_SIGNATURES} signatures`);
   return { text: whole.slice(0, blank + 1), signatures: lines.map(parseSignatureLine) };

@@ -108,7 +108,7 @@ export function openResult(env: Uint8Array): SignedResult | undefined {
   const at = whole.lastIndexOf(`\n${SIGNATURE}=`) + 1;
   if (at === 0) {
     if (/^(?:(?:Std|Plain)(?:Out|Err)(?:Bytes|Sha256)|SealedTo)=/m.test(whole.toString('latin1')))
-      throw new NoteError('its signature was taken out');
+      throw new NoteError('its signature was removed');
     return undefined;
   }
   if (!isUtf8(whole)) throw new NoteError('the record is not UTF-8');
@@ -119,7 +119,7 @@ export function openResult(env: Uint8Array): SignedResult | undefined {
   const text = whole.toString('utf8', 0, at);
   const record = parseWhole(text);
   const fields = new Map(record.extra);
-  if (fields.size < record.extra.length || fields.has(SIGNATURE)) throw new NoteError('a field is there twice');
+  if (fields.size < record.extra.length || fields.has(SIGNATURE)) throw new NoteError('a field is repeated');
   const recipients = sealedTo(fields);
   const sealing = recipients && { recipients, plain: readStreams('Plain', fields) };
   return { record, streams: readStreams('Std', fields), sealing, signature, text: FIRST_LINE + text };

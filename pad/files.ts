@@ -51,7 +51,7 @@ function* walk(path: string, name: string, stats: Stats): Generator<Entry> {
       );
     }
   } else {
-    throw new Failure('failed', `${path} is no file, folder or link`);
+    throw new Failure('failed', `${path} is not a file, directory or link`);
   }
 }
 
@@ -86,7 +86,7 @@ export function* readPieces(path: string, size: number): Generator<Buffer> {
 }
 
 export function changed(path: string): Failure {
-  return new Failure('failed', `${path} changed while it was read`, 'what was written is of no use; run it again');
+  return new Failure('failed', `${path} changed while it was read`, 'the output is incomplete; run the command again');
 }
 
 function attempt<T>(path: string, action: () => T): T {

@@ -34,14 +34,17 @@ async function main(argv: string[]): Promise<number> {
   const command = new Command('pad-make-script')
     .usage('[--name <name>] payload... > file.pad')
     .description('Make a script that carries a payload, unpacks it where it is run, and delivers it with a command.')
-    .option('--name <name>', "the payload's name where the script is not called .pad (its own; of several: payload)")
+    .option(
+      '--name <name>',
+      "the payload's name if the script is not named *.pad (default: its own; for several: payload)",
+    )
     .version(WEBJOB_VERSION, '-v, --version', 'print the version')
     .helpOption('--help', 'print this help')
-    .argument('<payload...>', 'a file, a folder, or several')
+    .argument('<payload...>', 'a file, a directory, or several')
     .addHelpText('after', EXPLANATION);
   await parseWords(command, argv);
   if (process.stdout.isTTY) {
-    throw new Failure('usage', 'the script would go to a terminal', 'redirect it: pad-make-script x > x.pad');
+    throw new Failure('usage', 'the script would be written to a terminal', 'redirect it: pad-make-script x > x.pad');
   }
   const payload = openPayload(command.args, command.opts<{ name?: string }>().name);
   const pieces = scriptPieces(payload, `pad-make-script ${WEBJOB_VERSION}`);

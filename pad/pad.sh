@@ -168,7 +168,7 @@ pad_is_free() {
 }
 
 pad_fail_taken() {
-  pad_fail "$pad_target is there already" 'remove it, or say --overwrite before the command'
+  pad_fail "$pad_target already exists" 'remove it, or say --overwrite before the command'
 }
 
 # The body of this file as uudecode reads it; one line in front and one behind is no base64.

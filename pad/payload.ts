@@ -46,7 +46,11 @@ function folderOf(name: string, entries: readonly Entry[]): Payload {
 function listSeveral(paths: readonly string[], names: readonly string[]): Entry[] {
   const repeated = names.find((name, index) => names.indexOf(name) !== index);
   if (repeated !== undefined) {
-    throw new Failure('usage', `two payloads are called ${repeated}`, 'put them into folders of one folder');
+    throw new Failure(
+      'usage',
+      `two payloads are called ${repeated}`,
+      'put them into different directories of one directory',
+    );
   }
   return paths.flatMap((path, index) => listEntries(path, checkName(names[index] ?? '')));
 }

@@ -111,7 +111,7 @@ export function formatVerification({ job, verdict, deposit, earlier, missing }: 
     deposit?.fault && 'Something before the entry of this upload in the custody record was changed.',
     deposit?.receivedAt && `Received ${deposit.receivedAt}, as the custody record says.`,
     result?.state === 'good' && `The client signed the record and what it printed, with the key ${result.key}.`,
-    result?.state === 'none' && 'The client did not sign it.',
+    result?.state === 'none' && 'The client has not signed it.',
     result?.sealedTo && `The streams are sealed to ${result.sealedTo.join(', ')}.`,
   ].filter((note) => typeof note === 'string');
   const sources = [

@@ -17,7 +17,7 @@ export const KEY_TYPES = ['ed25519', 'p256'] as const;
  */
 export function makeKey(name: string, type: (typeof KEY_TYPES)[number], keyName = nameAfter(name)): string | undefined {
   if (!isKeyName(keyName))
-    throw new Failure('usage', 'the name of a key has no blank and no plus', 'as in site.example/alice');
+    throw new Failure('usage', 'the name of a key has no spaces and no plus signs', 'as in site.example/alice');
   const { privateKey, publicKey } =
     type === 'ed25519' ? generateKeyPairSync('ed25519') : generateKeyPairSync('ec', { namedCurve: 'P-256' });
   const verifierKey = type === 'ed25519' ? formatVerifierKey(keyName, publicKey) : undefined;
@@ -64,7 +64,7 @@ function readName(path: string, key: KeyObject): string | undefined {
   if (!existsSync(path)) return undefined;
   const { name, publicKey } = readVerifierKey(path);
   if (publicKey.equals(createPublicKey(key))) return name;
-  throw new Failure('failed', `${path} is of another key`, 'say the name of this one: --key-name');
+  throw new Failure('failed', `${path} is of another key`, 'give the name of this key: --key-name');
 }
 
 /** Reads a verifier key from a file. Throws Failure `failed`. */
@@ -73,7 +73,7 @@ export function readVerifierKey(path: string): ReturnType<typeof parseVerifierKe
     return parseVerifierKey(readFileSync(path, 'utf8').trim());
   } catch (error) {
     const why = error instanceof NoteError ? error.message : (error as NodeJS.ErrnoException).code;
-    throw new Failure('failed', `${path} is no verifier key: ${why}`);
+    throw new Failure('failed', `${path} is not a verifier key: ${why}`);
   }
 }
 
@@ -111,7 +111,7 @@ function readKey(path: string, half: string, create: (pem: Buffer) => KeyObject)
     key = create(readFileSync(path));
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
-    throw new Failure('failed', `${path} is no ${half} key in PEM: ${code}`);
+    throw new Failure('failed', `${path} is not a ${half} key in PEM: ${code}`);
   }
   if (signatureDigest(key) === undefined)
     throw new Failure('failed', `${path} is neither ${KEY_KINDS}`, 'make one of either kind, as ed25519');

@@ -43,7 +43,7 @@ async function main(argv: string[]): Promise<number> {
   await parseWords(command, argv);
   const { makeKey: name, type, key } = command.opts<Options>();
   const files = command.args;
-  if ((name === undefined) === (key === undefined)) throw usage('say one of --make-key and --key');
+  if ((name === undefined) === (key === undefined)) throw usage('use one of --make-key and --key');
   if (name !== undefined) {
     if (files.length > 0) throw usage('--make-key takes no files');
     makeKey(name, type);

@@ -309,10 +309,10 @@ describe('webjobctl acts', () => {
       assert.equal(readEvents().length, count, what);
     };
     chmodSync(inbox, 0o770);
-    await refuse('a group', /is not safe: others than its owner can write/);
+    await refuse('a group', /is not safe: users other than its owner can write/);
     chmodSync(inbox, 0o700);
     chownSync(inbox, web?.uid ?? 0, web?.gid ?? 0);
-    await refuse('the web user', /who can write the locker/);
+    await refuse('the web user', /who can write to the locker/);
     chownSync(inbox, 0, 0);
     await refuse('root', /it belongs to root/);
     chownSync(inbox, owner?.uid ?? 0, owner?.gid ?? 0);
@@ -387,21 +387,21 @@ describe('what watches the acts', () => {
       assert.deepEqual(await check(), []);
       const then = Date.now() / 1000 - 600;
       utimesSync(join(inbox, `${id}.json`), then, then);
-      assert.match((await check()).join(), /^an act waits since .*, and nobody does them$/);
+      assert.match((await check()).join(), /^an act waits since .*, and nothing carries them out$/);
       chmodSync(inbox, 0o777);
       chmodSync(state, 0o777);
       const wrong = await check();
       assert.match(
         wrong.join('\n'),
-        /^others can write in the folder of the view\n.*inbox is not safe: others than its owner/,
+        /^others can write to the directory of the view\n.*inbox is not safe: users other than its owner/,
       );
       rmSync(state, { recursive: true });
-      assert.match((await check()).join(), /^the folder of the view is not there/);
+      assert.match((await check()).join(), /^the directory of the view is missing/);
       const web = findWebUser();
       if (!web) return;
       mkdirSync(state, { mode: 0o700 });
       chownSync(state, web.uid, web.gid);
-      assert.match((await check()).join(), /^the view runs as www-data, who can write the locker/);
+      assert.match((await check()).join(), /^the view runs as www-data, who can write to the locker/);
     } finally {
       listening.close();
     }

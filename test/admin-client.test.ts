@@ -143,7 +143,7 @@ describe('webjobctl client add', () => {
     };
     await refused(2, /'\.\.\/x' is invalid for argument 'name'/, 'add', '../x', '--generate');
     await refused(2, /say how it proves itself/, 'add', 'x');
-    await refused(2, /--url is no http or https URL/, 'add', 'x', '--generate', '--url', 'ftp://h/');
+    await refused(2, /--url is not an http or https URL/, 'add', 'x', '--generate', '--url', 'ftp://h/');
     await refused(2, /--days <days>' .* invalid/, 'add', 'x', '--cert', '--days', '0');
     await refused(4, /--password-file: \/nowhere cannot be read: ENOENT/, 'add', 'x', '--password-file', '/nowhere');
     await refused(2, /SSLPublicCertFile would hold/, 'add', 'x1', '--cert', '--install-dir', '/a#b', '--c-client');

@@ -421,9 +421,9 @@ describe('webjobctl configtest', () => {
       assert.match(ended.stderr, why);
       assert.equal(ended.code, code);
     };
-    await configtest(2, /--probe and --as go together/, '--probe', url);
+    await configtest(2, /--probe and --as must be given together/, '--probe', url);
     await configtest(4, /--as: \/nowhere cannot be read: ENOENT/, '--probe', url, '--as', '/nowhere');
-    await configtest(2, /--probe is no http or https URL/, '--probe', 'ftp://h', '--as', at('client1/webjob.conf'));
+    await configtest(2, /--probe is not an http or https URL/, '--probe', 'ftp://h', '--as', at('client1/webjob.conf'));
   });
 });
 

@@ -268,8 +268,8 @@ describe('webjobctl sign trust', () => {
     await refused(4, /2 keys have the name site\.example\/alice/, 'trust', 'remove', 'trusted', 'site.example/alice');
     await sign(0, 'trust', 'remove', 'trusted', 'again.vkey');
     const twin = was.split('\n')[0]?.replace('alice', 'twin').replace(' 1', '') ?? '';
-    await refused(4, /twin\S* is no verifier key: ENOENT/, 'trust', 'add', 'trusted', twin);
-    await refused(4, /alice\.pub is no verifier key: not a verifier key/, 'trust', 'add', 'trusted', 'alice.pub');
+    await refused(4, /twin\S* is not a verifier key: ENOENT/, 'trust', 'add', 'trusted', twin);
+    await refused(4, /alice\.pub is not a verifier key: not a verifier key/, 'trust', 'add', 'trusted', 'alice.pub');
     for (const weight of ['0', '100', '-1', 'x'])
       await refused(2, /'--weight <number>' argument/, 'trust', 'add', 'trusted', 'eve.vkey', '--weight', weight);
     writeFileSync(at('spoilt'), `${was}hello\n`);

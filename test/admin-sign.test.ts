@@ -81,8 +81,8 @@ describe('webjobctl sign', () => {
       assert.match(ended.stderr, why);
       assert.deepEqual([ended.code, ended.stdout], [code, '']);
     };
-    await refused(4, /good is no private key in PEM/, 'payload', '--key', 'good', 'good');
-    await refused(4, /good is no public key in PEM/, 'verify', '--key', 'good', 'good');
+    await refused(4, /good is not a private key in PEM/, 'payload', '--key', 'good', 'good');
+    await refused(4, /good is not a public key in PEM/, 'verify', '--key', 'good', 'good');
     await refused(4, /none cannot be read: ENOENT/, 'payload', '--key', 'ed25519.key', 'none');
     await refused(4, /none cannot be read: ENOENT/, 'verify', '--key', 'ed25519.pub', 'none');
     await refused(2, /required option '--key <file>' not specified/, 'payload', 'good');

@@ -205,7 +205,7 @@ describe('uploads that are checked together', () => {
     assert.ok(first && second && third);
     const { out } = second.files;
     const files = { ...second.files, out: { ...out, sha256: 'a'.repeat(64) } };
-    await assert.rejects(check([1, { files }]), /upload\.out is not what was packed/);
+    await assert.rejects(check([1, { files }]), /upload\.out is not what was archived/);
     await assert.rejects(check([1, { name: 'other' }]), /other\.env is not there/);
     const time = { ...second.files, out: { ...out, mtime: out.mtime + 1000 } };
     await assert.rejects(check([1, { files: time }]), /upload\.out is not there/);
@@ -257,7 +257,7 @@ describe('an archive that is not what its manifest says', () => {
       ])
         await assert.rejects(check({ files: { ...packed.files, out: file } }), /archive\.tar\.gz: damaged/);
       const wrong = { ...out, sha256: 'a'.repeat(64) };
-      await assert.rejects(check({ files: { ...packed.files, out: wrong } }), /upload\.out is not what was packed/);
+      await assert.rejects(check({ files: { ...packed.files, out: wrong } }), /upload\.out is not what was archived/);
       truncateSync(archivePath(), packed.length - 100);
       await assert.rejects(check({}), /archive\.tar\.gz: damaged/);
       await assert.rejects(checkGroup(join(folder, 'none'), packed), /none: ENOENT/);
@@ -343,7 +343,7 @@ describe('a manifest', () => {
     ['an outer job that is none', { ending: { isGood: true, outerId: 7 } }],
   ] as const)
     it(`is refused with an upload that has ${what}`, async () => {
-      await assert.rejects(read(head, { ...one, ...more }, end), /line 2: it is no group of a manifest/);
+      await assert.rejects(read(head, { ...one, ...more }, end), /line 2: not an upload of a manifest/);
     });
 });
 

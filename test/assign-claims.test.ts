@@ -123,7 +123,7 @@ describe('a batch', () => {
     const text = readFileSync(join(folder, 'assignments'));
     const rows: [file: string, content: string, message: RegExp][] = [
       ['assignments', `${text}{"id":\n`, /assignments: line 4: /],
-      ['groups', 'web: a\n', /groups: line 1: it is not: name = member member/],
+      ['groups', 'web: a\n', /groups: line 1: it must be: name = member member/],
     ];
     for (const [file, content, message] of rows) {
       writeFileSync(join(folder, file), content);

@@ -111,7 +111,7 @@ describe('a rollout', () => {
     [['--stages', '10%,5%,100%'], /stages are parts, each larger than the one before, and the last one is 100%/],
     [['--stages', '10%,50%'], /the last one is 100%/],
     [['--stages', '10%,200%'], /a part is 0% to 100%/],
-    [['--stop-at-failure-rate', '5%'], /--stop-at-failure-rate and --stage-time are for --stages/],
+    [['--stop-at-failure-rate', '5%'], /--stop-at-failure-rate and --stage-time require --stages/],
     [['--limit', '0'], /a limit is 1 to 9999 clients/],
   ];
   for (const [words, message] of rows)

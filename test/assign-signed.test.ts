@@ -162,7 +162,7 @@ describe('webjobctl refuses', () => {
     [['assign', '--signed', at('once.assignment'), '--to', 'client1,web-1'], 2, /once\.assignment is not for web-1/],
     [['assign', '--to', 'client1'], 2, /missing required argument 'command'/],
     [['assign', 'host.sh'], 2, /required option '--to <who>'/],
-    [['assign', 'host.sh', '--to', 'client1', '--key-name', 'x'], 2, /--key-name is for --key/],
+    [['assign', 'host.sh', '--to', 'client1', '--key-name', 'x'], 2, /--key-name requires --key/],
     [['sign', 'assignment', '--key', 'k', '--client', '*', '-o', 'x', 'a.sh'], 2, /its name ends in \.assignment/],
     [
       ['sign', 'assignment', '--key', 'k', '--client', 'a b', '-o', 'x.assignment', 'a.sh'],

@@ -315,7 +315,7 @@ describe('a broken site', { skip: obstacle }, () => {
         mountTmpfs(path(incoming), 'size=64m');
         fillBytes(path(`${incoming}/filler`));
       },
-      finds: /^no room is left/,
+      finds: /^no space is left/,
       besides: remove(`${incoming}/filler`),
       tidies: unmount(incoming),
     },
@@ -364,7 +364,7 @@ describe('a broken site', { skip: obstacle }, () => {
         name: 'a closed folder of programs',
         breaks: mode('integrity/profiles/client1', 0o700),
       },
-      finds: /cannot enter this folder of programs/,
+      finds: /cannot enter this directory of programs/,
     },
     {
       ...{
@@ -656,7 +656,7 @@ describe('a broken site with certificates', { skip: obstacle }, () => {
       name: 'a certificate that makes no user',
       places: ['access'],
       breaks: () => replace(path('webjob/.htaccess'), /^SSLUserName.*\n/m, ''),
-      finds: /^RequireUser=Y, and \.htaccess makes no user of a certificate/,
+      finds: /^RequireUser=Y, but \.htaccess does not take the user from the certificate/,
     },
     {
       name: 'certificates that nobody verified',

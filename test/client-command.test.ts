@@ -53,7 +53,7 @@ describe('the command line', () => {
   });
 
   const NO_MODE =
-    /^webjob: error: say one of --execute, --batch, --get-url, --hashsum and --flush\nwebjob: hint: webjob --help\n$/;
+    /^webjob: error: use one of --execute, --batch, --get-url, --hashsum and --flush\nwebjob: hint: webjob --help\n$/;
   const WRONG: [args: string[], complaint: RegExp][] = [
     [[], NO_MODE],
     [['host.sh'], NO_MODE],
@@ -151,7 +151,7 @@ describe('the command line', () => {
 
 describe('a webjob.conf that everybody may read', () => {
   const warning = (file: string): string =>
-    `webjob: warning: ${file} holds a password, and everybody on this machine may read it\n`;
+    `webjob: warning: ${file} holds a password, and every user of this machine can read it\n`;
 
   for (const [line, warns] of [
     [`URLPassword=${SECRET}`, true],

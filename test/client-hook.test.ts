@@ -104,7 +104,7 @@ describe('host.sh.gpg', () => {
     it(`${what} is never run`, async () => {
       configure(GPG());
       home.add('host.sh.gpg', bytes());
-      assertRefused(await home.client.execute(['host.sh']), /the GetHook ended with [1-9]\d* in place of 0/);
+      assertRefused(await home.client.execute(['host.sh']), /the GetHook ended with [1-9]\d* instead of 0/);
     });
   }
 
@@ -115,7 +115,7 @@ describe('host.sh.gpg', () => {
     const { out, err, env } = home.takeUpload();
     const { GetError, KidPid, KidStatus, KidSignal, KidReason, RunEpoch, RunError } = parseRecord(env).fields;
     assert.ok(stderr.startsWith(`webjob: error: ${GetError}\n`), stderr);
-    assert.match(GetError, /^the GetHook ended with 2 in place of 0: [\x20-\x7e]+$/);
+    assert.match(GetError, /^the GetHook ended with 2 instead of 0: [\x20-\x7e]+$/);
     const none = [KidPid, KidStatus, KidSignal, KidReason, RunEpoch, RunError];
     assert.deepEqual(none, Array(6).fill('NA'));
     assert.deepEqual([code, out.length, err.length, existsSync(marker)], [3, 0, 0, false]);
@@ -137,7 +137,7 @@ describe('a GetHook', () => {
     configure("printf 'first\\n\\033[2J\\302\\2332J\\r\\0last' >&2; exit 9");
     assertRefused(
       await home.client.execute(['host.sh']),
-      /^webjob: error: the GetHook ended with 9 in place of 0: \?\[2J\?\?2J\?\?last\n/,
+      /^webjob: error: the GetHook ended with 9 instead of 0: \?\[2J\?\?2J\?\?last\n/,
     );
   });
 
@@ -148,7 +148,7 @@ describe('a GetHook', () => {
     home.takeUpload();
     rmSync(marker);
     configure(command, { GetHookStatus: '7' });
-    assertRefused(await home.client.execute(['host.sh']), /the GetHook ended with 0 in place of 7: 100%\n/);
+    assertRefused(await home.client.execute(['host.sh']), /the GetHook ended with 0 instead of 7: 100%\n/);
   });
 
   const FAILURES: [what: string, command: string, why: RegExp][] = [
@@ -157,7 +157,7 @@ describe('a GetHook', () => {
     ['makes a folder', 'mkdir %cmd', /the GetHook made no file host\.sh\n/],
     ['makes a fifo', 'mkfifo %cmd', /the GetHook made no file host\.sh\n/],
     ['is killed', 'cp %file %cmd; kill -9 $$', /the GetHook ended with SIGKILL\n/],
-    ['does not exist', 'cp %file %cmd; /nowhere/hook', /the GetHook ended with 127 in place of 0: /],
+    ['does not exist', 'cp %file %cmd; /nowhere/hook', /the GetHook ended with 127 instead of 0: /],
   ];
   for (const [what, command, why] of FAILURES) {
     it(`that ${what} runs nothing`, async () => {

@@ -199,15 +199,15 @@ describe('a journal that cannot be written', () => {
   const WAYS: Record<string, [prepare: () => void, why: string]> = {
     'because its folder is not there': [() => configure({ JournalFile: join(client.root, 'none', 'j') }), 'ENOENT'],
     'because it is a link': [() => symlinkSync(other, journal), 'ELOOP'],
-    'because it has another name': [() => linkSync(other, journal), 'it is not a file with one name'],
-    'because others may write in it': [
+    'because it has another name': [() => linkSync(other, journal), 'it is not a file, or has several links'],
+    'because others may write to it': [
       () => {
         writeFileSync(journal, '');
         chmodSync(journal, 0o622);
       },
-      'others may write in it',
+      'others may write to it',
     ],
-    'because it is a device': [() => configure({ JournalFile: '/dev/full' }), 'it is not a file with one name'],
+    'because it is a device': [() => configure({ JournalFile: '/dev/full' }), 'it is not a file, or has several links'],
   };
   for (const [why, [prepare, message]] of Object.entries(WAYS)) {
     it(`${why} draws a warning, and the job is done`, { skip: process.platform === 'win32' }, async () => {

@@ -196,7 +196,7 @@ describe('a webjob that was killed while its program ran', () => {
         [uploads.length, uploads[0]?.out.toString(), CommandLine, KidPid, StdOutHash, PutEpoch],
         [1, 'begun\n', 'job.sh', 'NA', 'NA', 'NA'],
       );
-      assert.equal(RunError, 'went on when webjob was ended');
+      assert.equal(RunError, 'was still running when webjob was ended');
       assert.equal(existsSync(path), false);
       const left = home.client.left().filter((name) => !withSpool || !name.startsWith('webjob-'));
       assert.deepEqual(left, ['job.sh']);

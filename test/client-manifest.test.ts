@@ -156,7 +156,7 @@ describe('a program with a manifest', () => {
     assert.equal(existsSync(serials()), false);
     finish();
     const { code, stdout, stderr } = await running.ended;
-    assert.match(stderr, /it is for other bytes than were sent\n/);
+    assert.match(stderr, /it is for a program with another SHA-256\n/);
     assert.deepEqual([code, stdout, client.left(), existsSync(serials())], [3, '', [], false]);
   });
 });
@@ -183,8 +183,12 @@ describe('a program without a manifest', () => {
 
 describe('DsvTrustedKeysFile', () => {
   for (const [what, keys, why] of [
-    ['that is empty', '', 'has keys of a weight of 0, and DsvThreshold is 2'],
-    ['that cannot reach the threshold', `${alice.verifierKey}\n`, 'has keys of a weight of 1, and DsvThreshold is 2'],
+    ['that is empty', '', 'has keys with a total weight of 0, and DsvThreshold is 2'],
+    [
+      'that cannot reach the threshold',
+      `${alice.verifierKey}\n`,
+      'has keys with a total weight of 1, and DsvThreshold is 2',
+    ],
     ['with the same key twice', `${KEYS}${bob.verifierKey}\n`, `line 4: the same key as ${bob.name}\\+${bob.id}`],
     ['with a key that is none', `# ours\n\nkey\n`, 'line 3: not a verifier key'],
     ['with a weight of 0', `${alice.verifierKey} 0\n`, 'line 1: not a verifier key and a weight of 1 to 99'],

@@ -139,7 +139,7 @@ describe('webjobctl client remove', () => {
     try {
       const { code, stderr } = await client('remove', 'client4', ...apply());
       assert.equal(code, 4);
-      assert.match(stderr, /still takes certificates that are revoked\n.*WEBJOB_CRL_FILE/);
+      assert.match(stderr, /still accepts revoked certificates\n.*WEBJOB_CRL_FILE/);
       assert.equal((await ask({ client: 'client4' })).status, 404);
     } finally {
       writeFileSync(site, text);

@@ -170,7 +170,7 @@ describe('a webjob that was to sign and was killed', () => {
     });
     assert.equal(tries.length, 3);
     for (const upload of tries) {
-      assert.equal(check(upload).record.fields.RunError, 'went on when webjob was ended');
+      assert.equal(check(upload).record.fields.RunError, 'was still running when webjob was ended');
       assert.deepEqual([upload.env, upload.out.toString()], [tries[0]?.env, 'printed\n']);
     }
     assert.deepEqual(readdirSync(home.spool), []);
@@ -199,11 +199,11 @@ describe('a ResultKeyFile that cannot be used', () => {
       'is a public key',
       publicKey.export({ type: 'spki', format: 'pem' }).toString(),
       0o600,
-      'is no private key in PEM',
+      'is not a private key in PEM',
     ],
-    ['is of another kind', pem(p256), 0o600, 'is no private key in PEM: not an Ed25519 key'],
-    ['is empty', '', 0o600, 'is no private key in PEM'],
-    ['is half of a key', pem(privateKey).slice(0, 60), 0o600, 'is no private key in PEM'],
+    ['is of another kind', pem(p256), 0o600, 'is not a private key in PEM: not an Ed25519 key'],
+    ['is empty', '', 0o600, 'is not a private key in PEM'],
+    ['is half of a key', pem(privateKey).slice(0, 60), 0o600, 'is not a private key in PEM'],
   ] as const)
     it(`that ${what} is an error before anything is asked for`, async () => {
       configure({ ResultKeyFile: 'bad.key' });

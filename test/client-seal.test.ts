@@ -137,7 +137,7 @@ describe('a client with SealTo', () => {
 describe('a SealTo that cannot be used', () => {
   const cases: [what: string, sealTo: () => string, why: RegExp][] = [
     ['is empty', () => '', /SealTo names nobody\n/],
-    ['is a comma', () => ',', /SealTo: it names nobody\n/],
+    ['is a comma', () => ',', /SealTo: it is empty\n/],
     ['ends with a comma', () => `${alice?.recipient},`, /SealTo: an empty entry is not an age recipient\n/],
     ['is a word', () => 'alice', /SealTo: alice is not an age recipient\n/],
     [
@@ -155,7 +155,7 @@ describe('a SealTo that cannot be used', () => {
     [
       'mixes kinds',
       () => `${alice?.recipient},${carol?.recipient}`,
-      /SealTo: age1pq1\.\.\. and other recipients exclude each other\n/,
+      /SealTo: age1pq1\.\.\. cannot be combined with other recipients\n/,
     ],
     [
       'is a point of small order',
@@ -197,7 +197,10 @@ describe('a webjob that is to seal', () => {
     assert.equal(uploads.length, 1);
     assert.ok(uploads[0]);
     const { record } = await check(uploads[0], alice, `${SECRET}\n`);
-    assert.deepEqual([record.fields.RunError, record.fields.StdOutHash], ['went on when webjob was ended', 'NA']);
+    assert.deepEqual(
+      [record.fields.RunError, record.fields.StdOutHash],
+      ['was still running when webjob was ended', 'NA'],
+    );
   });
 
   for (const call of ['rename', 'fsync', 'ftruncate'])

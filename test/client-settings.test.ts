@@ -186,14 +186,14 @@ describe('every control of webjob.conf', () => {
     ['DsvVerifyManifest=Y\nDsvTrustedKeysFile=k', 'DsvVerifyManifest=Y needs DsvSerialFile'],
     ['SSLUseCertificate=Y\nSSLPrivateKeyFile=k', 'SSLUseCertificate=Y needs SSLPublicCertFile'],
     ['SSLUseCertificate=Y\nSSLPublicCertFile=c', 'SSLUseCertificate=Y needs SSLPrivateKeyFile'],
-    ['SSLPassPhraseFile=f\nSSLPassPhrase=p', 'SSLPassPhraseFile and SSLPassPhrase exclude each other'],
-    ['URLUsername=a:b\nURLAuthType=basic', 'URLUsername holds a colon, which basic authentication cannot carry'],
+    ['SSLPassPhraseFile=f\nSSLPassPhrase=p', 'SSLPassPhraseFile and SSLPassPhrase cannot both be set'],
+    ['URLUsername=a:b\nURLAuthType=basic', 'URLUsername contains a colon, which Basic authentication does not allow'],
     [
       'URLProxyUsername=a:b\nURLProxyAuthType=basic',
-      'URLProxyUsername holds a colon, which basic authentication cannot carry',
+      'URLProxyUsername contains a colon, which Basic authentication does not allow',
     ],
-    ['URLPutURL=http://h:65536/', 'URLPutURL is no URL'],
-    ['URLPutURL=http://u:%zz@h/', 'URLPutURL holds a user or password with a bad %'],
+    ['URLPutURL=http://h:65536/', 'URLPutURL is not a URL'],
+    ['URLPutURL=http://u:%zz@h/', 'URLPutURL has a user or password with an invalid %'],
   ];
   for (const [lines, complaint] of COMBINATIONS) {
     it(`goes with the others, or is named with its line: ${complaint}`, () => {
@@ -267,13 +267,16 @@ describe('Import', () => {
     const absolute = writeConf(`Import=${first}\n`);
     assert.equal(
       failureOf(absolute).message,
-      `${join(first, '..', 'sub/deeper/c.conf')} line 2: Import goes deeper than 3 files`,
+      `${join(first, '..', 'sub/deeper/c.conf')} line 2: Import is nested deeper than 3 files`,
     );
   });
 
   it('that goes round in a circle ends, with file and line', () => {
     const circle = writeTree({ 'a.conf': 'Import=b.conf\n', 'b.conf': '\nImport=a.conf\n' });
-    assert.equal(failureOf(circle).message, `${join(circle, '..', 'b.conf')} line 2: Import goes deeper than 3 files`);
+    assert.equal(
+      failureOf(circle).message,
+      `${join(circle, '..', 'b.conf')} line 2: Import is nested deeper than 3 files`,
+    );
     const itself = writeTree({ 'a.conf': `${REQUIRED}Import=a.conf\n` });
     assert.equal(failureOf(itself).message, `${itself} line 1: ClientId is given twice`);
   });
@@ -284,7 +287,7 @@ describe('Import', () => {
     assert.equal(failureOf(bad).message, `${inner} line 1: ClientId is given twice`);
     for (const [text, complaint] of [
       ['\nHashType=MD4', 'line 2: HashType has a value that is not allowed'],
-      ['nonsense', 'line 1: not control=value'],
+      ['nonsense', 'line 1: not Key=value'],
       ['GetHookEnable=Y', 'line 1: GetHookEnable=Y needs GetHookCommandLine'],
     ] as const) {
       writeFileSync(inner, text);
@@ -315,10 +318,10 @@ describe('webjob.conf', () => {
 
   it('refuses a stray line and an unknown control, naming file and line', () => {
     const stray = writeConf(`${REQUIRED}\n\nHashType MD5\n`);
-    assert.equal(failureOf(stray).message, `${stray} line 5: not control=value`);
+    assert.equal(failureOf(stray).message, `${stray} line 5: not Key=value`);
     for (const key of ['SSLVerifyPeer', 'GetHook', 'Imports', 'constructor', 'toString']) {
       const unknown = writeConf(`${key}=Y\n${REQUIRED}`);
-      assert.equal(failureOf(unknown).message, `${unknown} line 1: ${key} is not a control that this client obeys`);
+      assert.equal(failureOf(unknown).message, `${unknown} line 1: ${key} is not a setting of this client`);
     }
   });
 

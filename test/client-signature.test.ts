@@ -166,7 +166,7 @@ describe('a program', () => {
       const { code, stderr } = await home.client.execute(['host.sh']);
       assert.match(
         stderr,
-        new RegExp(`^webjob: error: DsvPublicKeyFile: ${key(name)} is no public key in PEM: [A-Z_]+\n$`),
+        new RegExp(`^webjob: error: DsvPublicKeyFile: ${key(name)} is not a public key in PEM: [A-Z_]+\n$`),
       );
       assert.deepEqual([code, existsSync(marker)], [2, false]);
     }
@@ -247,7 +247,7 @@ describe('webjob-sign', () => {
   it('explains itself, and what was wrong', () => {
     openssl('genrsa', '-out', 'rsa2.key', '2048');
     const FAILURES: [words: string[], status: number, stderr: RegExp][] = [
-      [[], 2, /^webjob-sign: error: say one of --make-key and --key\nwebjob-sign: hint: webjob-sign --help\n$/],
+      [[], 2, /^webjob-sign: error: use one of --make-key and --key\nwebjob-sign: hint: webjob-sign --help\n$/],
       [['--make-key', 'x', '--key', 'y'], 2, /say one of/],
       [['--make-key', key('x'), 'file'], 2, /--make-key takes no files/],
       [['--key', key('ed25519.key')], 2, /--key needs files to sign/],
@@ -257,8 +257,8 @@ describe('webjob-sign', () => {
         /^webjob-sign: error: option '--type <type>' argument 'rsa' is invalid/,
       ],
       [['--no-such'], 2, /^webjob-sign: error: unknown option '--no-such'\n/],
-      [['--key', key('none'), program], 4, /none is no private key in PEM: ENOENT\n/],
-      [['--key', key('ed25519.pub'), program], 4, /ed25519\.pub is no private key in PEM: /],
+      [['--key', key('none'), program], 4, /none is not a private key in PEM: ENOENT\n/],
+      [['--key', key('ed25519.pub'), program], 4, /ed25519\.pub is not a private key in PEM: /],
       [['--key', key('rsa2.key'), program], 4, /is neither Ed25519 nor P-256\nwebjob-sign: hint: /],
       [['--key', key('ed25519.key'), key('none')], 4, /^webjob-sign: error: \S+ cannot be signed: ENOENT\n$/],
     ];

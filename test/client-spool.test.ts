@@ -216,11 +216,11 @@ describe('--flush', () => {
     const [inSecond, inThird, inFourth] = [second, third, fourth].map((name) => join(spool, name));
     assert.deepEqual(stderr.split('\n'), [
       'webjob: delivered 1 of 4 jobs',
-      `webjob: error: 3 jobs wait in the spool: ${inSecond} holds no parcel.json of a job`,
-      'webjob: hint: it was not written by webjob, or damaged',
-      `webjob: warning: ${inSecond}: ${inSecond} holds no parcel.json of a job`,
+      `webjob: error: 3 jobs wait in the spool: ${inSecond} has no valid parcel.json`,
+      'webjob: hint: it was not written by webjob, or is damaged',
+      `webjob: warning: ${inSecond}: ${inSecond} has no valid parcel.json`,
       `webjob: warning: ${inThird}: ${inThird}/out cannot be read: ENOENT`,
-      `webjob: warning: ${inFourth}: ${inFourth} holds no parcel.json of a job`,
+      `webjob: warning: ${inFourth}: ${inFourth} has no valid parcel.json`,
       '',
     ]);
     assert.deepEqual(jobs(), [second, third, fourth]);
@@ -229,31 +229,31 @@ describe('--flush', () => {
   const DAMAGES: Record<string, [damage: (job: string) => void, why: string]> = {
     'stdout is shorter': [
       (job) => truncateSync(join(job, 'out'), 3),
-      'out is not what the program printed: its MD5 is another one',
+      'out is not what the program printed: its MD5 differs',
     ],
     'stdout is empty': [
       (job) => truncateSync(join(job, 'out')),
-      'out is not what the program printed: its MD5 is another one',
+      'out is not what the program printed: its MD5 differs',
     ],
     'stdout is full of zeros': [
       (job) => writeFileSync(join(job, 'out'), Buffer.alloc(statSync(join(job, 'out')).size)),
-      'out is not what the program printed: its MD5 is another one',
+      'out is not what the program printed: its MD5 differs',
     ],
     'stderr is longer': [
       (job) => appendFileSync(join(job, 'err'), '\0'),
-      'err is not what the program printed: its MD5 is another one',
+      'err is not what the program printed: its MD5 differs',
     ],
     'the record is empty': [
       (job) => truncateSync(join(job, 'env')),
-      'env is not a whole run record: line 1 of the record is not Version',
+      'env is not a complete run record: line 1 of the record is not Version',
     ],
     'the record ends in a line': [
       (job) => truncateSync(join(job, 'env'), 300),
-      'env is not a whole run record: the record does not end in a newline',
+      'env is not a complete run record: the record does not end in a newline',
     ],
     'the record is full of zeros': [
       (job) => writeFileSync(join(job, 'env'), Buffer.alloc(700)),
-      'env is not a whole run record: the record does not end in a newline',
+      'env is not a complete run record: the record does not end in a newline',
     ],
     'stdout is a pipe': [
       (job) => {
@@ -399,7 +399,7 @@ describe('the spool folder', () => {
     fake.put = TAKES;
     for (const mode of [0o777, 0o1777, 0o770]) {
       chmodSync(spool, mode);
-      const refused = `webjob: error: SpoolDirectory: others may write in ${spool}\nwebjob: hint: chmod 700 ${spool}\n`;
+      const refused = `webjob: error: SpoolDirectory: others may write to ${spool}\nwebjob: hint: chmod 700 ${spool}\n`;
       const sent = await uploadsOf(async () => {
         for (const ended of [await client.execute(['host.sh']), await flush()])
           assert.deepEqual([ended.code, ended.stderr], [2, refused]);

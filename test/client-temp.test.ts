@@ -308,7 +308,7 @@ describe('a file that decides what runs', needsRoot, () => {
       [
         'a group',
         () => chmodSync(conf ?? '', 0o660),
-        [/^\S+webjob\.conf decides .* others may write in \S+: chmod go-w \S+$/],
+        [/^\S+webjob\.conf decides .* others may write to \S+: chmod go-w \S+$/],
       ],
       ['all', () => chmodSync(conf ?? '', 0o602), [/^\S+webjob\.conf .*: chmod go-w \S+$/]],
       ['all, the one imported', () => chmodSync(imported ?? '', 0o606), [/holds a password|imported\.conf decides/]],

@@ -116,7 +116,7 @@ describe('webjobctl compare', () => {
     [['none.sh'], 5, /no client has a result of none\.sh/],
     [['list.sh', '--ignore', '('], 2, /Invalid regular expression/],
     [['list.sh', '--stream', 'rdy'], 2, /a stream is out, err or env/],
-    [['list.sh', '--golden', 'x', '--majority'], 2, /give one of --golden and --majority/],
+    [['list.sh', '--golden', 'x', '--majority'], 2, /use one of --golden and --majority/],
     [['list.sh', '--golden', 'none'], 1, /no job has an id that is/],
   ];
   for (const [words, code, message] of rows)

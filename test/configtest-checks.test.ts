@@ -199,7 +199,7 @@ describe('.htaccess', () => {
     assert.deepEqual(check('Require user x\n').slice(1), ['error: AuthUserFile names no file']);
     const hash = 'a:$2b$05$x\nb:$apr1$x\nc:{SHA}x\nd:x\n';
     assert.deepEqual(find(users(hash)), ['warning: the hash of 3 passwords is weak, not bcrypt']);
-    const readable = 'warning: everybody on this machine may read the hashes of the passwords';
+    const readable = 'warning: every user of this machine can read the password hashes';
     assert.deepEqual(find(users('a:$2a$x\n', 0o644)), [readable]);
     assert.deepEqual(find(users('a:$2a$x\n', 0o640), other), ['error: other cannot read the users']);
     assert.deepEqual(find(users('a:$2a$x\n', 0o644), other), [readable]);
@@ -260,9 +260,9 @@ describe('nph-webjob.cfg', () => {
         .map(({ what, where, remedy }) => [where.slice(file.length), what, remedy]),
       [
         [':5', 'a line without Key=Value has no effect', `sed -i '5s/^/# /' ${file}`],
-        [':4', 'RequireUser is in line 3 too, and the last one holds', `sed -i 3d ${file}`],
-        [':6', 'Colour is no control, and means nothing', `sed -i 6d ${file}  # nph-webjob.cfg(5) has them all`],
-        [':7', 'UseGTM is no control, and means nothing', `sed -i '7s/[A-Za-z0-9_]*/UseGMT/' ${file}`],
+        [':4', 'RequireUser is in line 3 too, and the last one counts', `sed -i 3d ${file}`],
+        [':6', 'Colour is not a setting and has no effect', `sed -i 6d ${file}  # nph-webjob.cfg(5) has them all`],
+        [':7', 'UseGTM is not a setting and has no effect', `sed -i '7s/[A-Za-z0-9_]*/UseGMT/' ${file}`],
         [':4', 'requests need no credentials: RequireUser=N', `sed -i '4c\\RequireUser=Y' ${file}`],
       ],
     );
@@ -556,7 +556,7 @@ describe('what has a date', () => {
     assert.equal(spawnSync('openssl', request, { cwd: folder }).status, 0);
     for (const [first, last, found] of [
       ['20200101000000Z', '20200202000000Z', "error: the server's certificate ended 2020-02-02"],
-      ['20900101000000Z', '20910101000000Z', "error: the server's certificate is not good yet"],
+      ['20900101000000Z', '20910101000000Z', "error: the server's certificate is not valid yet"],
     ] as const) {
       const sign = `ca -config cnf -batch -selfsign -keyfile ${key} -in csr -startdate ${first} -enddate ${last}`;
       const args = [...sign.split(' '), '-notext', '-out', certificate];
@@ -755,7 +755,7 @@ describe('the files about many clients', () => {
 
   it('name somebody to be told, programs that are there, and secrets that are', () => {
     assert.deepEqual(find('', 'warn disk 5%\n'), [
-      'warning expect: nobody is told: it has no line that begins with tell',
+      'warning expect: no alert is sent: it has no line that begins with tell',
     ]);
     assert.deepEqual(find('', `tell command ${at('none')}\ntell mail a@b.c sendmail=${folder}\n`), [
       `error expect:1: ${at('none')} is not a program`,

@@ -285,7 +285,7 @@ describe('webjobctl custody, as a transparency log', () => {
     const other = generateKeyPairSync('ed25519').privateKey;
     writeFileSync(at('alien'), signNote(text, [signerOf(ORIGIN, other)]));
     for (const [name, said] of [
-      ['forged', /: the first \d+ entries of example\.org\/webjob\/server_1 are others here$/m],
+      ['forged', /: the first \d+ entries of example\.org\/webjob\/server_1 differ here$/m],
       ['alien', /alien, line 1 is not a checkpoint signed with this key: the key has not signed it$/m],
     ] as const) {
       const refused = await custody('checkpoint', '--add', at(name), '--key', at('custody.pub'));

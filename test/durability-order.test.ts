@@ -79,7 +79,7 @@ describe('order of system calls', { skip: NO_STRACE }, () => {
     ]);
   });
 
-  it('of an upload that is there already: its folder again, and only then the answer', async () => {
+  it('of an upload that already exists: its folder again, and only then the answer', async () => {
     configure(site, { PutNameFormat: '%cid_%cmd' });
     const [upload, base] = [makeUpload('repeated', SIZES), baseOf(site, 'repeated')];
     await traceUpload(site, upload, base);

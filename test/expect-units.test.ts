@@ -99,7 +99,7 @@ warn rollout
     ['tell mail -oQ/tmp@example.org', /-oQ\/tmp@example.org is not an address/],
     ['tell mail a@b.c from=x', /x is not an address/],
     ['tell mail a@b.c smtp=smtp://u:p@host', /smtp is smtp:\/\/HOST:PORT/],
-    ['tell mail a@b.c smtp=smtp://host user=u', /user and password-file go together/],
+    ['tell mail a@b.c smtp=smtp://host user=u', /user and password-file must be given together/],
     ['tell mail a@b.c user=u password-file=/p', /user is for smtp/],
     ['tell mail a@b.c smtp=smtp://host user=u password-file=p', /p is not an absolute path/],
     ['tell webhook ftp://x', /ftp:\/\/x is not an http or https URL/],
@@ -123,7 +123,10 @@ warn rollout
     });
 
   it('refuses to tell the same twice', () => {
-    assert.throws(() => parseExpect('tell mail a@b.c\ntell mail a@b.c from=x@b.c\n'), /line 2: line 1 tells the same/);
+    assert.throws(
+      () => parseExpect('tell mail a@b.c\ntell mail a@b.c from=x@b.c\n'),
+      /line 2: line 1 has the same channel/,
+    );
   });
 });
 

@@ -122,9 +122,9 @@ for (const { name, path } of SHELLS) {
     });
 
     for (const [command, message] of [
-      ['echo partial; exit 3', 'exited with 3 in place of 0'],
+      ['echo partial; exit 3', 'exited with 3 instead of 0'],
       ['echo partial; kill -9 $$', 'was ended by SIGKILL'],
-      ['echo partial; nosuchcommand', 'exited with 127 in place of 0'],
+      ['echo partial; nosuchcommand', 'exited with 127 instead of 0'],
       [LONG, 'printed more than GetHookOutputLimit'],
       ['yes', 'printed more than GetHookOutputLimit'],
       ['head -c 1000001 /dev/zero > /dev/stdout', 'printed more than GetHookOutputLimit'],

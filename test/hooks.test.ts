@@ -214,7 +214,7 @@ describe('hooks', { concurrency: true }, () => {
         // The output of each hook up to its limit, and what the pipe still held.
         assert.ok(bytes > 2 * 65_000 && bytes <= 4 * 65_536, `${bytes} bytes were kept`);
         const ends = lines.filter((one) => !kept.includes(one)).map(({ name, message }) => `${name} ${message}`);
-        assert.deepEqual(ends, ['GetHook said more than 65536 bytes', 'PutHook said more than 65536 bytes']);
+        assert.deepEqual(ends, ['GetHook printed more than 65536 bytes', 'PutHook printed more than 65536 bytes']);
         await its.settled();
       });
 

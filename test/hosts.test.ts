@@ -349,7 +349,7 @@ for (const way of ['prefork', 'worker'] as const) {
       writeFileSync(list, 'client1=127.0.0.1\nclient2=$(id)\n');
       assert.equal((await its.get()).status, 550);
       const [line = ''] = readLines(its.site.logFile);
-      assert.match(line, / 550 -- Internal Server Initialization Error: hosts\.access: line 2 is no clientid=CIDR$/);
+      assert.match(line, / 550 -- Internal Server Initialization Error: hosts\.access: line 2 is not clientid=CIDR$/);
     });
   });
 }

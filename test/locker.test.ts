@@ -238,7 +238,7 @@ describe('a name that is taken', () => {
   });
 });
 
-describe('an upload that is there already', () => {
+describe('an upload that already exists', () => {
   it('is not stored again, and its body is read to the end', () => {
     storeUpload(plan(), source(STREAMS_TEXT));
     const { ino } = statSync(`${base}.out`);

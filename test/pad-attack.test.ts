@@ -105,7 +105,7 @@ for (const kind of ['file', 'folder'] as const) {
         for (const { name, words, env } of systems) {
           const { code, stdout, stderr } = run([...words, pad, 'sh', '-c', LOOK[kind], 'sh', target], { env });
           assert.deepEqual([code, stdout], [125, ''], name);
-          assert.match(stderr, /^box\.pad: error: .*\/box is there already\nbox\.pad: hint: .*--overwrite/);
+          assert.match(stderr, /^box\.pad: error: .*\/box already exists\nbox\.pad: hint: .*--overwrite/);
           assert.deepEqual(describePlant(target), before, name);
         }
         assert.deepEqual(shop.left('here'), ['box', 'box.pad']);

@@ -168,9 +168,9 @@ describe('what cannot be', () => {
     [[], 2, /missing required argument/],
     [['--nope'], 2, /unknown option/],
     [['none'], 4, /none cannot be read: ENOENT/],
-    [['fifo'], 4, /fifo is no file, folder or link/],
-    [['withfifo'], 4, /withfifo\/fifo is no file, folder or link/],
-    [['/dev/null'], 4, /\/dev\/null is no file, folder or link/],
+    [['fifo'], 4, /fifo is not a file, directory or link/],
+    [['withfifo'], 4, /withfifo\/fifo is not a file, directory or link/],
+    [['/dev/null'], 4, /\/dev\/null is not a file, directory or link/],
     [['/'], 2, /'' cannot be the name of a file\npad-make-script: hint: give one with --name/],
     ...['a/b', '..', '', 'x'.repeat(256), 'ü'.repeat(128)].map((name): [string[], number, RegExp] => [
       ['--name', name, 'data'],
@@ -217,7 +217,7 @@ describe('what cannot be', () => {
     const command = `'${process.execPath}' '${MAKER}' data`;
     const { code, stdout } = run([script, '-qec', command, '/dev/null'], { cwd: shop.path });
     assert.equal(code, 2);
-    assert.match(stdout, /^pad-make-script: error: the script would go to a terminal\r\n.*hint: redirect it/);
+    assert.match(stdout, /^pad-make-script: error: the script would be written to a terminal\r\n.*hint: redirect it/);
     assert.doesNotMatch(stdout, /begin-base64/);
   });
 

@@ -82,9 +82,9 @@ describe('the record of a run', () => {
       [`${lines.slice(1).join('\n')}\n`, /line 1 of the record is not Version/],
       [`${swapped.join('\n')}\n`, /line 1 of the record is not Version/],
       [`${[...lines.slice(0, 5), 'Ours=1', ...lines.slice(5)].join('\n')}\n`, /line 6 of the record is not Command/],
-      [`${lines.join('\n')}\nstray\n`, /line 23 of the record is no Key=value/],
-      [`${lines.join('\n')}\n\n`, /line 23 of the record is no Key=value/],
-      [`${lines.join('\n')}\n=x\n`, /line 23 of the record is no Key=value/],
+      [`${lines.join('\n')}\nstray\n`, /line 23 of the record is not Key=value/],
+      [`${lines.join('\n')}\n\n`, /line 23 of the record is not Key=value/],
+      [`${lines.join('\n')}\n=x\n`, /line 23 of the record is not Key=value/],
     ];
     for (const [text, message] of texts) assert.throws(() => parseRecord(text), message);
   });

@@ -344,13 +344,13 @@ describe('a start that cannot be', () => {
     const file = join(site().root, 'file');
     writeFileSync(file, 'mine');
     for (const [args, words] of [
-      [[], /^nph-webjob: error: httpd starts this script, or it needs a place to listen/],
+      [[], /^nph-webjob: error: httpd starts this script; started by hand it needs a socket, as in --listen PATH/],
       [['--listen', 'relative'], /--listen: neither a port nor an absolute path/],
       [['--listen', '70000'], /--listen: neither/],
       [['--listen', `/${'x'.repeat(100)}`], /--listen: a path of more than 95 bytes/],
-      [['--listen', file], /something that is no socket has this path/],
+      [['--listen', file], /this path is taken by something that is not a socket/],
       [['--listen', join(site().root, 'none', 'socket')], /EACCES|ENOENT/],
-      [['--idle', 'soon'], /--idle is a number of seconds/],
+      [['--idle', 'soon'], /--idle must be a number of seconds/],
       [['--other'], /Unknown option '--other'/],
     ] as const) {
       const [status, said] = run(script, ...args);

@@ -113,7 +113,7 @@ describe('three processes behind httpd, of which one is killed again and again',
       lost.filter((status) => ![0, 502, 503].includes(status)),
       [],
     );
-    assert.match(resident.complaints(), /process \d+ ended with SIGKILL, another takes its place/);
+    assert.match(resident.complaints(), /process \d+ ended with SIGKILL, another one replaces it/);
   });
 
   it('issue no id twice, and all of them do', () => {
@@ -266,7 +266,7 @@ describe('the end of several processes', () => {
     await Promise.all(asking);
     assert.deepEqual([...new Set(statuses)], [200]);
     assert.equal(childrenOf(resident.pid).filter(isAlive).length, 3);
-    assert.match(resident.complaints(), /SIGHUP: new processes take the place of all\n/);
+    assert.match(resident.complaints(), /SIGHUP: replacing all processes\n/);
     assert.doesNotMatch(resident.complaints(), /ended with/);
     assert.equal(await resident.stop(), 0);
     assert.match(resident.complaints(), /nph-webjob: ends: SIGTERM\n/);
@@ -304,7 +304,7 @@ describe('the end of several processes', () => {
     for (const worker of childrenOf(pid)) process.kill(worker, 'SIGKILL');
     assert.ok(await until(() => existsSync(socket)), said);
     assert.equal((await get(socket, site())).status, 200);
-    assert.equal(said.match(/ended with SIGKILL, another takes its place\n/g)?.length, 2, said);
+    assert.equal(said.match(/ended with SIGKILL, another one replaces it\n/g)?.length, 2, said);
     child.kill('SIGTERM');
     await new Promise((resolve) => child.on('exit', resolve));
   });
@@ -380,9 +380,9 @@ describe('a start of several that cannot be', () => {
 
   it('says what is wrong, once, and ends', async () => {
     for (const [args, words] of [
-      [['--processes', '0', '--listen', '/tmp/x'], /^nph-webjob: error: --processes is a number from 1 to 99\n$/],
+      [['--processes', '0', '--listen', '/tmp/x'], /^nph-webjob: error: --processes must be a number from 1 to 99\n$/],
       [['--processes', '2'], /^nph-webjob: error: --processes is for --listen and for systemd/],
-      [['--processes', '2', '--listen', site().propertiesFile], /something that is no socket has this path/],
+      [['--processes', '2', '--listen', site().propertiesFile], /this path is taken by something that is not a socket/],
       [['--processes', '2', '--listen', join(site().root, 'none', 'socket')], /ENOENT|EACCES/],
     ] as const) {
       const script = join(site().cgiDirectory, 'nph-webjob.cgi');

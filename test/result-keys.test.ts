@@ -190,7 +190,7 @@ describe('a job of a client with a result key', () => {
         .length,
       1,
     );
-    assert.equal(pages.filter((page) => page.includes('The client did not sign it.')).length, 1);
+    assert.equal(pages.filter((page) => page.includes('The client has not signed it.')).length, 1);
     const late = await run();
     assert.deepEqual(
       (await verifyAs([its.site.propertiesFile], late)).map((line) => line.split(' ')[0]),
@@ -202,7 +202,7 @@ describe('a job of a client with a result key', () => {
     const path = join(resultKeysOf(its.site), 'client1');
     chmodSync(path, 0o666);
     const { code, stderr } = await runWebjobctl(['--config', its.site.propertiesFile, 'verify']);
-    assert.deepEqual([code, stderr.includes(`others may write in ${path}`)], [4, true], stderr);
+    assert.deepEqual([code, stderr.includes(`others may write to ${path}`)], [4, true], stderr);
     chmodSync(path, 0o644);
   });
 });

@@ -88,7 +88,7 @@ describe('a signed record', () => {
   it('has each field once, whoever signed it', () => {
     const [name, value] = resultFields(streamsOf('', ''))[0] ?? assert.fail();
     const env = signEnv(`${recordOf()}${name}=${value}\n`, streamsOf('', ''), signer);
-    assert.throws(() => openResult(Buffer.from(env)), /a field is there twice/);
+    assert.throws(() => openResult(Buffer.from(env)), /a field is repeated/);
   });
 
   it('is told from one that is not, whatever the values in it are', () => {

@@ -323,7 +323,7 @@ describe('a hook or trigger', () => {
         const lines = [`${directory}=${path}`, `${name}CommandLine=true`];
         assert.deepEqual(parse(...lines).problems, [], 'harmless while it is off');
         assert.deepEqual(parse(...lines, `${name}Enable=Y`).problems, [
-          `${directory} holds a character that ${name}CommandLine may not see`,
+          `${directory} contains a character that ${name}CommandLine must not receive`,
         ]);
       }
     }

@@ -15,7 +15,7 @@ import { formatHead, type Put } from './wire-request.ts';
 
 const SETTINGS = { PutNameFormat: '%jid_%cmd', OverwriteExistingFiles: 'Y' };
 const REFUSED =
-  / 450 -- Invalid Query: FILENAME or Job-Id makes a name for the upload that is too long: \w+ failed: ENAMETOOLONG$/;
+  / 450 -- Invalid Query: FILENAME or Job-Id gives an upload name that is too long: \w+ failed: ENAMETOOLONG$/;
 
 let its: LockerSite;
 beforeEach(() => {
@@ -93,7 +93,7 @@ describe('a locker on fuse-overlayfs', { skip: NO_OVERLAY }, () => {
     };
     assert.deepEqual(await readNotes(), []);
     const says = (control: string): string =>
-      `note ${overlay.path} ${control} is on a FUSE file system: some confirm the fsync of a folder without doing it, and a power failure can then lose acknowledged files`;
+      `note ${overlay.path} ${control} is on a FUSE file system: some confirm the fsync of a directory without doing it, and a power failure can then lose acknowledged files`;
     configure(its.site, { ...SETTINGS, IncomingDirectory: overlay.path });
     assert.deepEqual(await readNotes(), [says('IncomingDirectory')]);
     configure(its.site, { ...SETTINGS, LogfilesDirectory: overlay.path });

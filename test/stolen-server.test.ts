@@ -110,7 +110,7 @@ for (const [who, signers] of SIGNERS) {
     'another program',
     `under the manifest of the real one, by ${who}`,
     () => answerOf(WIPE(), signedManifest(manifestOf(COLLECT(), { ...NEXT, size: WIPE().length }), signers)),
-    refusedFor('it is for other bytes than were sent\n'),
+    refusedFor('it is for a program with another SHA-256\n'),
   );
   signed(
     'a serial',
@@ -255,7 +255,7 @@ for (let part = 0; part < 12; part++)
       bytes[at] = (bytes[at] ?? 0) ^ 0x20;
       return answerOf(bytes, good());
     },
-    refusedFor('it is for other bytes than were sent\n'),
+    refusedFor('it is for a program with another SHA-256\n'),
   );
 attack(
   'the program',

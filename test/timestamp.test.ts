@@ -140,12 +140,12 @@ accuracy=secs:1
     assert.deepEqual([good.exitCode, /^good: it was there at 20\S+Z$/m.test(good.text)], [0, true], good.stderr);
     const other = await check('other.pem');
     assert.equal(other.exitCode, 1);
-    assert.match(other.stderr, /error: the time stamp is not good: [a-z][a-z ,]+$/m);
+    assert.match(other.stderr, /error: the time stamp is not valid: [a-z][a-z ,]+$/m);
     await its.run({ clientId: 'client1', fileName: 'host.sh', out: 'two\n' });
     writeFileSync(at('later'), (await custody('checkpoint', '--key', at('custody.key'))).text);
     const later = await check('ca.pem', at('later'));
     assert.equal(later.exitCode, 1, 'of another checkpoint');
-    assert.match(later.stderr, /error: the time stamp is not good: message imprint mismatch$/m);
+    assert.match(later.stderr, /error: the time stamp is not valid: message imprint mismatch$/m);
   });
 
   it('takes no answer of one that rejects, is no authority, or is not there', async () => {

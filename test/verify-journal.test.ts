@@ -76,7 +76,7 @@ describe('webjobctl verify --journal', () => {
     assert.deepEqual(found, ['journal-missing 1', 'journal-changed 2', 'journal-changed 3']);
     assert.match(
       said[0]?.detail ?? '',
-      /^client1 sent host\.sh, and the server acknowledged it with 200 at \S+Z: it is not there$/,
+      /^client1 sent host\.sh, and the server acknowledged it with 200 at \S+Z: it is missing$/,
     );
     assert.match(said[1]?.detail ?? '', /: \.out is not what it sent$/);
     assert.match(said[2]?.detail ?? '', /: \.out and \.env are not what it sent$/);

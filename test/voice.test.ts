@@ -51,6 +51,31 @@ function findPhrases(file: string, text: string): string[] {
   );
 }
 
+/** The longest line of a comment. */
+const COLUMNS = 100;
+
+const isComment = (line: string): boolean => /^\s*(?:\/\/|\/?\*)/.test(line);
+
+/** Lines of a source that are comments, under their numbers; all other lines are blank. */
+function comments(text: string): string {
+  const lines = text.replace(/`[^`\n]*`/g, '').split('\n');
+  return lines.map((line) => (isComment(line) ? line : '')).join('\n');
+}
+
+/** Texts with spaces in quotes, which are messages for the most part. */
+function messages(text: string): string {
+  const lines = text.split('\n').map((line) => (isComment(line) ? '' : line));
+  const strings = /'(?:[^'\\\n]|\\.)* (?:[^'\\\n]|\\.)*'|`[^`\n]* [^`\n]*`/g;
+  return lines.map((line) => [...line.matchAll(strings)].join(' ')).join('\n');
+}
+
+const SOURCES = globSync(
+  '{admin,archive,bench,cgi,cli,client,conf,evidence,fleet,ledger,notes,pad,pages,scripts,sign,view,test}/**/*.ts',
+  {
+    cwd: root,
+  },
+).filter((file) => file !== 'test/voice.test.ts');
+
 const PAGES = globSync(['*.md', 'docs/**/*.md', 'apache/**/*.md', 'packaging/**/*.md', 'cgi/node-cgi-compat/*.md'], {
   cwd: root,
 }).filter((file) => !file.endsWith('glossary.md'));
@@ -65,6 +90,32 @@ describe('what people read', () => {
     it(`is in the words of the glossary: ${file}`, () => {
       assert.deepEqual(findPhrases(file, read(file)), []);
     });
+});
+
+describe('a source', () => {
+  it('has comments in the words of the glossary', () => {
+    assert.deepEqual(
+      SOURCES.flatMap((file) => findPhrases(file, comments(read(file)))),
+      [],
+    );
+  });
+
+  it('has messages in the words of the glossary', () => {
+    const product = SOURCES.filter((file) => !/^(?:test|bench|scripts)\//.test(file));
+    assert.deepEqual(
+      product.flatMap((file) => findPhrases(file, messages(read(file)))),
+      [],
+    );
+  });
+
+  it(`has no line of a comment over ${COLUMNS} columns`, () => {
+    const long = SOURCES.flatMap((file) =>
+      read(file)
+        .split('\n')
+        .flatMap((line, index) => (isComment(line) && line.length > COLUMNS ? [`${file}:${index + 1}`] : [])),
+    );
+    assert.deepEqual(long, []);
+  });
 });
 
 describe('a link in a page', () => {

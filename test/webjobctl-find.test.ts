@@ -125,7 +125,7 @@ describe('webjobctl show', () => {
     assert.match((await webjobctl('show', ids.second.slice(-9))).text, new RegExp(`^Job: +${ids.second}\n`));
     const several = await webjobctl('show', ids.second.slice(0, 9));
     assert.equal(several.exitCode, 2);
-    assert.match(several.stderr, /may be 9 jobs/);
+    assert.match(several.stderr, /is ambiguous \(9 matches\)/);
     const none = await webjobctl('show', 'server_1_1085355126_99999');
     assert.equal(none.exitCode, 1);
     assert.match(none.stderr, /^webjobctl: error: no job has an id/);

@@ -192,7 +192,7 @@ describe('webjobctl index', () => {
     for (const file of [other, locker.site.logFile]) {
       const { exitCode, stderr } = await locker.webjobctl('index', '--database', file, '--rebuild');
       assert.equal(exitCode, 4);
-      assert.match(stderr, /is no index of webjobctl/);
+      assert.match(stderr, /is not an index of webjobctl/);
       assert.ok(existsSync(file));
     }
   });
@@ -345,7 +345,7 @@ describe('webjobctl export', () => {
       chownSync(planted, 65_534, 65_534);
       const { exitCode, stderr } = await locker.webjobctl('index', '--database', path);
       assert.equal(exitCode, 4);
-      assert.match(stderr, /webjob\.sqlite(?:-journal|-wal)? belongs to somebody else\n/);
+      assert.match(stderr, /webjob\.sqlite(?:-journal|-wal)? belongs to another user\n/);
       assert.equal(statSync(planted).size, 0);
       rmSync(planted);
     }

@@ -270,7 +270,7 @@ describe('webjobctl hold', () => {
 
   it('refuses what is no hold', async () => {
     assert.match(await hold(2, 'add', '--reason', 'a'), /--client or for --job/);
-    assert.match(await hold(2, 'add', '--client', 'a/b', '--reason', 'a'), /--client is no client id/);
+    assert.match(await hold(2, 'add', '--client', 'a/b', '--reason', 'a'), /--client is not a client id/);
     assert.match(await hold(2, 'add', '--client', 'a', '--job', 'b', '--reason', 'a'), /--client or for --job/);
     assert.match(await hold(2, 'add', '--client', 'client1', '--reason', ' '), /--reason is empty/);
     assert.match(await hold(2, 'add', '--client', 'client1'), /--reason/);

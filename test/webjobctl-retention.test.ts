@@ -272,7 +272,7 @@ describe('unpack', () => {
   });
   after(its.close);
 
-  it('announces nothing that is not what was packed, wherever in it the change is', async () => {
+  it('announces nothing that is not what was archived, wherever in it the change is', async () => {
     const [whole, lines] = [readFileSync(archive), readFileSync(manifest, 'utf8').split('\n')];
     const group = JSON.parse(lines[1] ?? '') as { length: number };
     const tar = gunzipSync(whole.subarray(0, group.length)).toString('latin1');

@@ -232,7 +232,7 @@ describe('a GetHook', () => {
   it('that fails ends the job, and one that hangs is ended', async () => {
     hook('exit 5');
     home.add('hooked.bat.in', batch('echo hooked'));
-    assert.match((await execute('hooked.bat')).stderr, /^webjob: error: the GetHook ended with 5 in place of 0\n/);
+    assert.match((await execute('hooked.bat')).stderr, /^webjob: error: the GetHook ended with 5 instead of 0\n/);
     configure({
       ...{ GetHookEnable: 'Y', GetHookSuffix: '.in', GetHookTimeLimit: '3' },
       GetHookCommandLine: 'ping -n 40 127.0.0.1 >nul',

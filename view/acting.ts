@@ -23,7 +23,7 @@ const SECRET_BYTES = 32;
  */
 export function requireActor({ env, remoteUser }: CgiRequest): string {
   if (env.WEBJOB_VIEW_ACTOR === 'yes' && remoteUser !== undefined) return remoteUser;
-  throw new NotShown(403, 'Acts are for a group that webjob-view.conf names, and you are not of it.');
+  throw new NotShown(403, 'Acts are for a group that webjob-view.conf names, and you are not in it.');
 }
 
 /** Browsers report the origin of a form, which other sites cannot fake. Throws NotShown. */
@@ -43,7 +43,7 @@ export function requireSameOrigin(request: CgiRequest): void {
  */
 export function readForm(request: CgiRequest, body: Body): URLSearchParams {
   const type = request.env.CONTENT_TYPE?.split(';')[0]?.trim().toLowerCase();
-  if (type !== 'application/x-www-form-urlencoded') throw new NotShown(400, 'This is no form of a page.');
+  if (type !== 'application/x-www-form-urlencoded') throw new NotShown(400, 'This is not a form of the view.');
   const buffer = Buffer.alloc(MAX_FORM_BYTES + 1);
   let length = 0;
   for (let count = -1; count !== 0 && length < buffer.length; length += count)
@@ -74,7 +74,7 @@ export function openToken(place: ActPlace, purpose: Purpose, token: string, now 
     at !== undefined &&
     /^[0-9a-f]{64}$/.test(given) &&
     timingSafeEqual(Buffer.from(given, 'hex'), sign(place, purpose, id));
-  if (!isOurs) throw new NotShown(403, 'This form is not one that was made for you.');
+  if (!isOurs) throw new NotShown(403, 'This form was not made for you.');
   if (at < now - FORM_LIFETIME_MS) throw new NotShown(403, 'This form is too old: load its page again.');
   return id;
 }
@@ -118,7 +118,7 @@ function makeSecret(path: string): Buffer {
 /** Writes a request to the inbox, completely or not at all. Throws NotShown when too many wait. */
 export function sendRequest({ inbox }: ActPlace, id: string, request: ActRequest): void {
   if (readdirSync(inbox).length >= MAX_WAITING)
-    throw new NotShown(403, 'Too many acts wait already: webjobctl acts seems not to run.');
+    throw new NotShown(403, 'Too many acts are waiting: webjobctl acts does not seem to run.');
   const unfinished = join(inbox, `.${id}.new`);
   writeNew(unfinished, Buffer.from(formatRequest(request)));
   renameSync(unfinished, join(inbox, actFile(id)));

@@ -49,7 +49,7 @@ function requirePlace({ acts }: Context): ActPlace {
 function findActedOn(context: Context, name: string): Job & { jobId: string } {
   const job = findOne(context, name);
   if (job.jobId !== undefined && isJobId(job.jobId)) return { ...job, jobId: job.jobId };
-  throw new NotShown(404, 'This job has no id of the server, so nothing can be put on record of it.');
+  throw new NotShown(404, 'This job has no id from the server, so nothing can be recorded about it.');
 }
 
 /** The job or assignment that somebody acts on. */
@@ -226,7 +226,7 @@ export async function takeAnswer(context: Context, request: CgiRequest, id: stri
     return answerFile(fd, fstatSync(fd).size, `${name}.zip`);
   }
   if (answer.act !== 'download' || !answer.stream || Date.parse(answer.answeredAt) < Date.now() - TAKE_MS)
-    throw new NotShown(404, 'There is nothing to take any more: ask for it again.');
+    throw new NotShown(404, 'There is nothing to download: request it again.');
   const jobs = findById(context.database, context.site, answer.job);
   const job = jobs.find(({ clientId }) => answer.client === undefined || clientId === answer.client);
   const stored = job && (await findJobStreams(context.site, job))[answer.stream];

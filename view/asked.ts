@@ -53,7 +53,7 @@ export function formatAsked(context: Context, subject: string, user?: string): M
   const way = ({ id, act, user: by, state, answeredAt }: ActAnswer): Markup | undefined => {
     const isTaken = act === 'download' && Date.parse(answeredAt) < context.now.getTime() - TAKE_MS;
     if (by !== user || state !== 'done' || !['download', 'package'].includes(act) || isTaken) return undefined;
-    return html` <a href="${links.page(`/act/answer/${id}`)}" download>Take it</a>`;
+    return html` <a href="${links.page(`/act/answer/${id}`)}" download>Download</a>`;
   };
   return html`<h2 id="asked">Asked for in the last day</h2>
 <ul class="asked">${answers.map(

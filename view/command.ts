@@ -41,7 +41,7 @@ async function readCommand(context: Context, name: string): Promise<Command> {
   const jobs = newestOfEach(database, site, { command: name }, { after, limit: MAX_CLIENTS });
   if (jobs.length === 0 && after === undefined) {
     const isKnown = database.prepare('SELECT 1 FROM jobs WHERE command = ? LIMIT 1').get(name) !== undefined;
-    if (!isKnown) throw new NotShown(404, `No client has asked for ${name}. Commands are on the page Commands.`);
+    if (!isKnown) throw new NotShown(404, `No client has fetched ${name}. Commands are on the page Commands.`);
   }
   const outputs = await digestOutputs(context, jobs);
   const groups = new Map<string, Alike>();

@@ -66,7 +66,7 @@ async function compare(context: Context): Promise<Compared | { to: Job | undefin
     if (Math.max(a.bytes, b.bytes) > MAX_STREAM_BYTES)
       throw new Failure(
         'failed',
-        `they are too long for a page (${groupDigits(Math.max(a.bytes, b.bytes))} bytes): webjobctl diff compares them`,
+        `they are too large for a page (${groupDigits(Math.max(a.bytes, b.bytes))} bytes): webjobctl diff compares them`,
       );
     const labels: [string, string] = [`${from.jobId}`, `${to.jobId}`];
     compared.differs = await compareStreams(
@@ -135,7 +135,7 @@ function formatDiff(text: string, isCut: boolean): Markup {
   const body = lines.filter((line, index) => index >= 2 || !/^(?:---|\+\+\+) /.test(line));
   const added = body.filter((line) => line.startsWith('+')).length;
   const removed = body.filter((line) => line.startsWith('-')).length;
-  return html`<p class="note">${groupDigits(added)} ${added === 1 ? 'line' : 'lines'} added, ${groupDigits(removed)} removed${isCut ? ', and more than is shown: webjobctl diff shows all' : ''}.</p>
+  return html`<p class="note">${groupDigits(added)} ${added === 1 ? 'line' : 'lines'} added, ${groupDigits(removed)} removed${isCut ? ', cut off here: webjobctl diff shows everything' : ''}.</p>
 <pre class="text diff" role="region" aria-label="Difference" tabindex="0">${body.map((line) => {
     const look = looks[line[0] ?? ''];
     return look === undefined ? html`${line}\n` : html`<span class="${look}">${line}</span>\n`;

@@ -65,7 +65,7 @@ function errorPage(error: unknown, { complain }: Serving): Page {
   return {
     ...{ status: 500, title: 'It cannot be read', place: undefined },
     // Paths of the server are for its log only.
-    content: html`<h1>It cannot be read</h1><p>The server's error log says what is wrong. webjobctl configtest finds most of it.</p>`,
+    content: html`<h1>It cannot be read</h1><p>The server's error log has the reason. webjobctl configtest finds most problems.</p>`,
   };
 }
 
@@ -80,7 +80,7 @@ async function answerRequest(
   const path = env.PATH_INFO ?? '';
   const acted = method === 'POST' ? parseActPath(path) : undefined;
   if (method !== 'GET' && method !== 'HEAD' && acted === undefined)
-    throw new NotShown(400, 'Pages are asked for by GET.');
+    throw new NotShown(400, 'Pages must be requested with GET.');
   // The body cannot be read later.
   const form = acted === undefined ? undefined : readForm(request, body);
   if (path === '') return answerRedirect(308, `${base}/`);
@@ -186,7 +186,7 @@ function findRoute(path: string): Route {
   const stream = STREAMS.find((name) => name === streamName);
   if (!stream) throw new NotShown(404, 'There is no such page.');
   return async (context) => {
-    if (context.acts) throw new NotShown(403, 'Taking a stream is an act here: the page of its job leads to it.');
+    if (context.acts) throw new NotShown(403, 'Downloading a stream is an act here: use the page of its job.');
     const { job, stored } = await findStream(context, stream, of.replace(/\.html$/, ''));
     const fd = await openAsFile(stored);
     return answerFile(fd, stored.bytes, `${safeFileName(job.jobId ?? 'job')}.${stream}.bin`);

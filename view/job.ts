@@ -60,7 +60,7 @@ export function findAsked({ database, site, params }: Context, name: string): Jo
       (command === undefined || job.command === command),
   );
   if (same.length > 0) return same;
-  throw new NotShown(404, 'There is no such job: its log and its upload are gone, or the address is not whole.');
+  throw new NotShown(404, 'There is no such job: its log and its upload are gone, or the address is incomplete.');
 }
 
 /** The single job that an address stands for. Throws NotShown. */
@@ -225,7 +225,7 @@ function parseWish(params: URLSearchParams): Wish | undefined {
   const at = params.get('pos') ?? '0';
   const as = params.get('as');
   if (!stream || !/^(?:[0-9]{1,15}|last)$/.test(at) || (as !== null && as !== 'text' && as !== 'hex'))
-    throw new NotShown(400, 'This place of a stream is not one that a page leads to.');
+    throw new NotShown(400, 'No page leads to this place of a stream.');
   return {
     stream,
     at: at === 'last' ? 'last' : Number(at),

@@ -71,7 +71,7 @@ function parseTime(text: string | undefined): Date | undefined {
   try {
     return parseInstant(text);
   } catch {
-    throw new NotShown(400, 'A time is written 2026-11-01, "2026-11-01 12:00", or as a span back from now: 24h.');
+    throw new NotShown(400, 'A time is written 2026-11-01, "2026-11-01 12:00", or as a DURATION ago: 24h.');
   }
 }
 
@@ -150,7 +150,7 @@ function ownQuery(params: URLSearchParams): Record<string, string | undefined> {
 function formatNone({ isCut }: FoundJobs, isFiltered: boolean, { links }: Context): Markup {
   if (isCut) return html`<p class="note">Nothing so far.</p>`;
   return isFiltered
-    ? html`<p class="note">No job is like that. <a href="${links.page('/jobs')}">Show all jobs</a>, or use * for any text in a name.</p>`
+    ? html`<p class="note">No job matches. <a href="${links.page('/jobs')}">Show all jobs</a>, or use * for any text in a name.</p>`
     : html`<p class="note">There are no jobs yet. A client that runs <code>webjob --execute</code> makes the first.</p>`;
 }
 
@@ -163,10 +163,10 @@ function formatWays(
   const first = params.has('after') ? html`<a href="${links.page('/jobs', own)}">First page</a>` : undefined;
   const more =
     next &&
-    html`<a rel="next" href="${links.page('/jobs', { ...own, after: formatKey(next) })}">${isCut ? 'Look further' : 'Next page'}</a>`;
+    html`<a rel="next" href="${links.page('/jobs', { ...own, after: formatKey(next) })}">${isCut ? 'Continue' : 'Next page'}</a>`;
   const cut =
     isCut && next
-      ? html`<p class="note">Looked as far as ${formatInstant(new Date(next[1]), book)}; ${jobs.length} found.</p>`
+      ? html`<p class="note">Searched back to ${formatInstant(new Date(next[1]), book)}; ${jobs.length} found.</p>`
       : undefined;
   return html`${cut}${first || more ? html`<p class="ways">${first}${first && more && ' · '}${more}</p>` : undefined}`;
 }

@@ -40,7 +40,7 @@ export function clientsPage(context: Context): Page {
 <div class="act"><button type="submit">Show</button> <a href="${links.page('/clients')}">Clear</a></div>
 </form>
 <p class="ways"><a href="${links.page('/clients.json', { name })}">JSON</a></p>
-${rows.length === 0 ? html`<p class="note">${name === '' ? 'No client has asked for anything yet. webjobctl client add lets one in.' : 'No client is called so.'}</p>` : formatClients(rows, context)}
+${rows.length === 0 ? html`<p class="note">${name === '' ? 'No client has fetched anything yet. webjobctl client add adds one.' : 'No client has this name.'}</p>` : formatClients(rows, context)}
 ${formatWays('/clients', { name }, next, context)}`,
   };
 }
@@ -83,7 +83,7 @@ export function commandsPage(context: Context): Page {
 <p class="ways"><a href="${links.page('/commands.json')}">JSON</a></p>
 ${
   shown.length === 0
-    ? html`<p class="note">No client has asked for a command yet. They are below the profiles of the site.</p>`
+    ? html`<p class="note">No client has fetched a command yet. They are below the profiles of the site.</p>`
     : html`<div class="scroll" role="region" aria-label="Commands" tabindex="0"><table class="stack" id="rows">
 <caption><span>Commands, by name</span></caption>
 <thead><tr><th scope="col">Command</th><th scope="col">Newest job</th><th scope="col">Time</th><th scope="col">End</th><th scope="col">Client</th></tr></thead>

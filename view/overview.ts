@@ -120,7 +120,7 @@ function findNeeds(context: Context, last: SpanSums): Need[] {
             look: 'bad',
             shape: 'missing',
             words: `${countOf(missing, 'upload')} missing`,
-            detail: 'acknowledged, and neither pruned nor packed',
+            detail: 'acknowledged, and neither removed nor archived',
             href: links.page('/jobs', { state: 'missing' }),
           } as const,
         ]
@@ -222,7 +222,7 @@ function findSiteNeeds(site: Site, now: Date, formatTime: (date: Date) => Markup
     if (disk.bavail < disk.blocks * LITTLE_SHARE)
       add(
         'disk',
-        'little room for uploads',
+        'little space for uploads',
         `${formatBytes(disk.bavail * disk.bsize)} of ${formatBytes(disk.blocks * disk.bsize)} are free`,
       );
     if (disk.files > 0 && disk.ffree < disk.files * LITTLE_SHARE)
@@ -275,7 +275,7 @@ ${newest.length > 0 ? formatJobTable('newest', 'The newest jobs', newest, '', bo
 
 function formatNeeds(needs: readonly Need[]): Markup {
   if (needs.length === 0)
-    return html`<p class="needs none"><span class="state good done">Nothing needs you now.</span></p>`;
+    return html`<p class="needs none"><span class="state good done">Nothing needs attention now.</span></p>`;
   return html`<h2>Needs you now</h2>
 <ul class="needs">${needs.map(
     ({ look, shape, words, detail, href }) =>

@@ -63,19 +63,19 @@ export async function searchPage(context: Context): Promise<Page> {
 <div class="long"><label for="text">Text of output, or a job id</label><input id="text" name="q" type="search" value="${text}" autocomplete="off" spellcheck="false"></div>
 <div class="act"><button type="submit">Search</button></div>
 </form>
-${result ? formatResult(result, text, context) : html`<p class="note">Finds a text as it stands, in what the programs wrote and in the records of their runs. Uploads in packs are searched by <code>webjobctl search</code>.</p>`}`,
+${result ? formatResult(result, text, context) : html`<p class="note">Finds an exact text in the output of programs and in run records. Uploads in archives are searched by <code>webjobctl search</code>.</p>`}`,
   };
 }
 
 function formatResult({ found, next, isCut }: Found, text: string, context: Context): Markup {
   const { links, book, params } = context;
-  const where = next ? html`Looked as far as ${formatInstant(new Date(next[1]), book)}. ` : undefined;
+  const where = next ? html`Searched back to ${formatInstant(new Date(next[1]), book)}. ` : undefined;
   const more =
-    next && html`<a rel="next" href="${links.page('/search', { q: text, after: formatKey(next) })}">Look further</a>`;
+    next && html`<a rel="next" href="${links.page('/search', { q: text, after: formatKey(next) })}">Continue</a>`;
   const first = params.has('after')
     ? html`<a href="${links.page('/search', { q: text })}">First page</a> · `
     : undefined;
-  return html`<p class="note">${found.length === 0 ? (isCut ? 'Nothing so far. ' : 'Nothing holds this text. Uploads in packs are searched by webjobctl search. ') : undefined}${where}<a href="${links.page('/search.json', { q: text })}">JSON</a></p>
+  return html`<p class="note">${found.length === 0 ? (isCut ? 'Nothing so far. ' : 'No output contains this text. Uploads in archives are searched by webjobctl search. ') : undefined}${where}<a href="${links.page('/search.json', { q: text })}">JSON</a></p>
 <ol class="hits">${found.map(
     ({
       job,

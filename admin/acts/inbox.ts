@@ -55,7 +55,7 @@ export function openInbox(path: string, locker: string): Inbox {
   const fd = openFolder(path);
   try {
     const { uid, gid, mode } = fstatSync(fd);
-    if ((mode & 0o022) !== 0) throw unsafe(path, 'others than its owner can write in it', `chmod 700 ${path}`);
+    if ((mode & 0o022) !== 0) throw unsafe(path, 'users other than its owner can write to it', `chmod 700 ${path}`);
     if (isRoot()) checkOwner(path, uid, locker);
     // Without the dot it would be the path of the link to the directory.
     const folder = `/proc/self/fd/${fd}/.`;
@@ -89,11 +89,11 @@ function unsafe(path: string, why: string, hint: string): Failure {
  */
 function checkOwner(path: string, uid: number, locker: string): void {
   const owner = findUserById(uid);
-  const hint = 'give it to the user of the process that stays, as docs/guide/view.md says';
+  const hint = 'give it to the user of the persistent process, as docs/guide/view.md says';
   if (uid === 0) throw unsafe(path, 'it belongs to root', hint);
   if (!owner) throw unsafe(path, `its owner, user id ${uid}, does not exist`, hint);
   if (statSync(locker).uid === uid || mayAccess(owner, locker, 'write'))
-    throw unsafe(path, `it belongs to ${owner.name}, who can write the locker`, hint);
+    throw unsafe(path, `it belongs to ${owner.name}, who can write to the locker`, hint);
 }
 
 function readAll(folder: string, owner: number, now: number, complain: (message: string) => void): Asked[] {
@@ -105,7 +105,8 @@ function readAll(folder: string, owner: number, now: number, complain: (message:
     try {
       if (!parsed) throw new SyntaxError('its name is not that of a request');
       const { at, tag } = parsed;
-      if (at > now + AHEAD_MS || at < now - ACT_LIFETIME_MS) throw new SyntaxError('it is too old, or of the future');
+      if (at > now + AHEAD_MS || at < now - ACT_LIFETIME_MS)
+        throw new SyntaxError('its time is too old or in the future');
       const { text, askedAt } = readFile(`${folder}/${name}`, owner);
       const request = parseRequest(text);
       if (tagOf(subjectOf(request)) !== tag) throw new SyntaxError('its name is that of another job');

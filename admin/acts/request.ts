@@ -92,7 +92,7 @@ export function formatRequest({ act, job, assignment, client, user, text, stream
 /** Parses a request. Throws a SyntaxError that says what is wrong. */
 export function parseRequest(text: string): ActRequest {
   const { act, job, assignment, client, user, text: words, stream, ...others } = parseObject(text);
-  if (Object.keys(others).length > 0) throw new SyntaxError('it has fields that nobody knows');
+  if (Object.keys(others).length > 0) throw new SyntaxError('it has unknown fields');
   const name = ACT_NAMES.find((known) => known === act);
   if (!name) throw new SyntaxError('its act is unknown');
   const isOnJob = !ASSIGNMENT_ACTS.includes(name);
@@ -105,7 +105,7 @@ export function parseRequest(text: string): ActRequest {
   const found = STREAMS.find((known) => known === stream);
   if ((stream !== undefined) !== (name === 'download') || found !== stream)
     throw new SyntaxError('its stream is unknown');
-  if ((words !== undefined) !== ACTS_WITH_TEXT.includes(name)) throw new SyntaxError('its text is out of place');
+  if ((words !== undefined) !== ACTS_WITH_TEXT.includes(name)) throw new SyntaxError('its text is not allowed');
   return {
     ...{ act: name, job: isOnJob ? String(job) : undefined, assignment: isOnJob ? undefined : String(assignment) },
     ...{ client, user, text: words === undefined ? undefined : parseWords(words), stream: found },

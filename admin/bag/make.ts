@@ -67,7 +67,7 @@ export async function makePackage(site: Site, plan: PackagePlan): Promise<MadePa
   const archive = `${fresh}.zip`;
   for (const path of [directory, ...(zip ? [`${directory}.zip`] : [])])
     if (lstatSync(path, { throwIfNoEntry: false }))
-      throw new Failure('failed', `${path} is there already`, 'give another --out');
+      throw new Failure('failed', `${path} already exists`, 'give another --out');
   tidyFolder(directory);
   const umask = process.umask(0o077);
   try {
@@ -192,7 +192,7 @@ async function addJob(
       for (const path of [`${place}/${stream}`, plainPath(`${place}/${stream}`)]) if (bag.has(path)) files.push(path);
     if (entry) addEntry(entry, `${below}/custody`);
     else if (deposit)
-      notes.push(`${below}: it was held against the custody record, whose entry names other jobs and is left out`);
+      notes.push(`${below}: it was compared with the custody record, whose entry names other jobs and is left out`);
     for (const stream of opened)
       notes.push(`${plainPath(`${below}/${stream}`)}: opened when the package was made; only age -d proves that`);
     for (const why of unopened) notes.push(`${below}: not opened: ${why}`);

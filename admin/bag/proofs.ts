@@ -189,7 +189,7 @@ function addCheckpointKey(
   }
   const signer = keys.find((key) => isSigned(text, key));
   if (signer) addKey(bag, 'checkpoints', verifierOf(origin, signer).id, signer);
-  else findings.push({ kind: 'checkpoint-invalid', place, detail: 'none of the keys that were given has signed it' });
+  else findings.push({ kind: 'checkpoint-invalid', place, detail: 'none of the given keys has signed it' });
 }
 
 function isSigned(text: string, key: KeyObject): boolean {

@@ -27,16 +27,16 @@ export async function selectJobs(site: Site, selector: Selector): Promise<Job[]>
   const others = [command, since, until, name].filter((one) => one !== undefined);
   if (jobs.length > 0) {
     if (others.length > 0)
-      throw new Failure('usage', 'job ids, or --command, --since, --until and --case: two ways to pick jobs');
+      throw new Failure('usage', 'job ids cannot be combined with --command, --since, --until and --case');
     return findEach(site, jobs, client);
   }
   if (others.length === 0 && client === undefined)
-    throw new Failure('usage', 'say which jobs: job ids, --client, --command, --since, or --case');
+    throw new Failure('usage', 'select jobs: job ids, --client, --command, --since, or --case');
   const isHeld = name === undefined ? () => true : heldFor(readHolds(site.settings), name);
   const found: Job[] = [];
   for await (const job of readJobs(site, { client, command, since, until }, undefined, 'time'))
     if (isHeld(job)) found.push(job);
-  if (found.length === 0) throw new Failure('findings', 'no job is as asked for', 'webjobctl jobs lists them');
+  if (found.length === 0) throw new Failure('findings', 'no job matches', 'webjobctl jobs lists them');
   return found;
 }
 

@@ -407,7 +407,7 @@ check_entry() {
   { IFS= read -r line && ! IFS= read -r rest && [ -z "$rest" ]; } <"$entry" || line=''
   stated=${line##*,\"sum\":\"}
   if [ "$(printf '%s' "${line%,\"sum\":\"*}" | digest)\"}" != "$stated" ]; then
-    fail "$entry" 'not what its own sum says'
+    fail "$entry" 'does not match its own checksum'
     return
   fi
   ok "$entry: its own sum"

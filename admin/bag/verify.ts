@@ -242,7 +242,7 @@ class PackageCheck {
     const line = this.#read(path) ?? '';
     const text = line.replace(/\n$/, '');
     if (!readLink({ text, from: 0, to: text.length + 1 })) {
-      yield failed(path, 'not what its own sum says');
+      yield failed(path, 'does not match its own checksum');
       return;
     }
     yield ok(path, 'its own sum');

@@ -104,7 +104,7 @@ function readNext(etcDirectory: string): string {
 function parseServerUrl(text: string): URL {
   const url = URL.parse(text);
   if (!url || !/^https?:$/.test(url.protocol) || /[?#@\s]/.test(text))
-    throw new Failure('usage', '--url is no http or https URL, or has more than host, port and path');
+    throw new Failure('usage', '--url is not an http or https URL, or has more than host, port and path');
   if (url.pathname === '/') url.pathname = SCRIPT;
   return url;
 }

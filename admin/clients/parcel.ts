@@ -70,7 +70,7 @@ const TRUSTED_KEYS = 'webjob-trusted.keys';
 export function checkParcelFolder(folder: string, client: string): void {
   const taken = Object.values(names(client)).find((name) => existsSync(join(folder, name)));
   if (taken === undefined) return;
-  throw new Failure('failed', `${join(folder, taken)} is there already`, 'remove it, or choose another folder: --out');
+  throw new Failure('failed', `${join(folder, taken)} already exists`, 'remove it, or choose another folder: --out');
 }
 
 /** Removes what a killed run left of a client's files. */
@@ -109,7 +109,7 @@ export function writeParcel(parcel: Parcel): string {
 export function checkHasNoKey(folder: string, client: string): void {
   const key = join(folder, names(client).key);
   if (existsSync(key))
-    throw new Failure('failed', `${key} is there already`, 'remove it, or choose another folder: --out');
+    throw new Failure('failed', `${key} already exists`, 'remove it, or choose another folder: --out');
 }
 
 /**
@@ -163,7 +163,7 @@ export function formatConf(facts: ConfFacts): Buffer {
   ];
   const bad = [...lines, ...limits].find(([, value]) => /[#\x00-\x1f\x7f]/.test(value));
   if (bad)
-    throw new Failure('usage', `${bad[0]} would hold a number sign or a control character`, 'choose another folder');
+    throw new Failure('usage', `${bad[0]} would contain a number sign or a control character`, 'choose another folder');
   const head = `# webjob.conf of ${client}: webjob --execute --file webjob.conf program\n`;
   return Buffer.concat([
     Buffer.from(head),

@@ -89,14 +89,14 @@ async function checkPassword(url: string, proof: Proof, userFile: string, earlie
   if (earlier === 0 || earlier === 401)
     throw new Failure(
       'failed',
-      `${url} does not let in users of ${userFile}, so removing one there proves nothing`,
+      `${url} does not accept users of ${userFile}, so removing one there proves nothing`,
       'AuthUserFile in .htaccess names the file that httpd reads: --user-file FILE; where httpd reads a DBM file, make that again from the user file',
     );
   if (await becomes(url, proof, (status) => status === 401)) return;
   throw new Failure(
     'failed',
-    `users that are removed from ${userFile} still get in: httpd keeps passwords (AuthnCacheProvideFor)`,
-    'they end with AuthnCacheTimeout, or with a full restart of httpd',
+    `users removed from ${userFile} are still accepted: httpd caches passwords (AuthnCacheProvideFor)`,
+    'they expire after AuthnCacheTimeout, or with a full restart of httpd',
   );
 }
 
@@ -134,9 +134,9 @@ export async function proveRevocation(
   if (!isRefused)
     throw new Failure(
       'failed',
-      `${url} still takes certificates that are revoked`,
+      `${url} still accepts revoked certificates`,
       'httpd must read webjob-ca.crl: Define WEBJOB_CRL_FILE before webjob-certificates.conf is included',
     );
   if (!isOtherwiseFine)
-    throw new Failure('failed', `${url} takes no certificate of the site's at all, so nothing is proved`, '--url URL');
+    throw new Failure('failed', `${url} accepts no certificate of the site, so nothing is proven`, '--url URL');
 }

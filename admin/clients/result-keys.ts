@@ -59,7 +59,7 @@ export function addResultKey(desk: Desk, client: string, publicKey: KeyObject, f
   const keys = listResultKeys(desk, client);
   const added = { ...verifierOf(client, publicKey), from: wholeSeconds(from), until: undefined };
   if (keys.some(({ id }) => id === added.id))
-    throw new Failure('failed', `${client} has the result key ${client}+${added.id} already`);
+    throw new Failure('failed', `${client} already has the result key ${client}+${added.id}`);
   writeKeys(desk, client, [...keys, added]);
   return added;
 }

@@ -76,8 +76,8 @@ export function checkPassword(password: string): void {
   if (/[\x00-\x1f\x7f#]/.test(password) || /^[ \t]|[ \t]$/.test(password))
     throw new Failure(
       'usage',
-      'the password holds a number sign, a control character, or a blank at an end',
-      'webjob.conf could not hold it',
+      'the password contains a number sign, a control character, or a space at either end',
+      'webjob.conf cannot represent it',
     );
 }
 
@@ -85,7 +85,7 @@ export function checkPassword(password: string): void {
 export function setUser(path: string, name: string, password: string): void {
   checkPassword(password);
   const line = runProgram('htpasswd', ['-niB', name], { input: Buffer.from(`${password}\n`, 'latin1') }).trim();
-  if (!line.startsWith(`${name}:$2`)) throw new Failure('failed', 'htpasswd made no bcrypt of the password');
+  if (!line.startsWith(`${name}:$2`)) throw new Failure('failed', 'htpasswd did not return a bcrypt hash');
   changeEntries(path, (entries) => `${joinOthers(entries, name)}${line}\n`);
 }
 

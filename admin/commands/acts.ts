@@ -41,7 +41,7 @@ Exit codes:
 
 export function actsCommand(): Command {
   return new Command('acts')
-    .description('do what readers of webjob-view asked for')
+    .description('carry out what users of webjob-view requested')
     .option('--allow <acts>', `only these, separated by commas (else ${ACT_NAMES.join(',')})`)
     .option('--key <file>', 'for packages: the public key of the checkpoints; of several logs several', collect)
     .option('--ca <file>', "for packages: the certificate of the time stamps' CA, in PEM")
@@ -59,7 +59,7 @@ async function act(command: Command, options: Options): Promise<void> {
   const allowed = (options.allow ?? ACT_NAMES.join(',')).split(',');
   const unknown = allowed.find((name) => !(ACT_NAMES as readonly string[]).includes(name));
   if (unknown !== undefined)
-    throw new Failure('usage', `--allow: ${unknown} is no act`, `of ${ACT_NAMES.join(', ')} some`);
+    throw new Failure('usage', `--allow: ${unknown} is no act`, `acts are ${ACT_NAMES.join(', ')}`);
   const keys = readKeys(options);
   const isJson = globalOptions(command).json === true;
   const { inbox: path, answers } = actFolders(site.settings);

@@ -40,10 +40,10 @@ Exit codes:
 
 export function alertCommand(): Command {
   return new Command('alert')
-    .description('tell when something is not as expected, and when it is again; for cron')
+    .description('check the rules and send alerts about changes; for cron')
     .option('--rules <file>', 'the rules (else ConfigDirectory/nph-webjob/expect)')
-    .option('--dry-run', 'print what is wrong and what would be sent; send and remember nothing')
-    .option('--test', 'send a test over every channel, whatever is wrong')
+    .option('--dry-run', 'print the problems and what would be sent; change nothing')
+    .option('--test', 'send a test message over every channel')
     .addOption(userFileOption())
     .addHelpText('after', EXPLANATION)
     .action((options: Options, command: Command) => alert(openSite(command), openDesk(command), options));
@@ -56,7 +56,7 @@ async function alert(site: Site, desk: Desk, options: Options): Promise<void> {
     const path = options.rules ?? fleetPaths(settings).expect;
     throw new Failure('failed', `there is no ${path}`, 'docs/guide/alerts.md says what is in it');
   }
-  if (options.test && options.dryRun) throw new Failure('usage', 'give one of --test and --dry-run');
+  if (options.test && options.dryRun) throw new Failure('usage', 'use one of --test and --dry-run');
   if (options.test) return await sendTest(site, desk, rules);
   await inTurn(settings, options.dryRun ? undefined : 'alert', async () => {
     const state = readState(settings);

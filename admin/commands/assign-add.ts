@@ -118,7 +118,7 @@ function planOf(command: string | undefined, args: string[], options: Options, g
   const { to, key, keyName } = options;
   if (command === undefined) throw new Failure('usage', "missing required argument 'command'");
   if (!to) throw new Failure('usage', "required option '--to <who>' not specified");
-  if (keyName !== undefined && key === undefined) throw new Failure('usage', '--key-name is for --key');
+  if (keyName !== undefined && key === undefined) throw new Failure('usage', '--key-name requires --key');
   checkArguments(args);
   const times = timesOf(options, now);
   const plan = { command, args, to, ...times };
@@ -157,7 +157,7 @@ function isMeant(signed: FoundAssignment | undefined, clientId: string): boolean
 function rolloutOf({ stages, stopAtFailureRate, stageTime }: Options, now: number): Rollout | undefined {
   if (stages) return { stages, stage: 0, openedAt: now, stopAt: stopAtFailureRate, seconds: stageTime };
   if (stopAtFailureRate === undefined && stageTime === undefined) return undefined;
-  throw new Failure('usage', '--stop-at-failure-rate and --stage-time are for --stages', '--stages 1%,10%,100%');
+  throw new Failure('usage', '--stop-at-failure-rate and --stage-time require --stages', '--stages 1%,10%,100%');
 }
 
 function parseLimit(text: string): number {

@@ -35,6 +35,6 @@ export function caMakeCommand(): Command {
       const [certificate, list] = ['crt', 'crl'].map((kind) => join(folder, `webjob-ca.${kind}`));
       if (globalOptions(command).json) printJson({ certificate, list });
       else for (const path of [certificate, list]) printLine(path ?? '');
-      say('these two go to the web server; all else stays here');
+      say('copy these two to the web server; everything else stays here');
     });
 }

@@ -39,7 +39,7 @@ export function caServerCommand(): Command {
       say(
         prepare
           ? 'add it to webjob-server.crt of every client, then: webjobctl ca server'
-          : 'clients that do not know it refuse the server; httpd takes it with: apachectl graceful',
+          : 'clients that do not know it refuse the server; to use it: apachectl graceful',
       );
     });
 }

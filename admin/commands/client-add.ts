@@ -116,7 +116,7 @@ export function addCommand(): Command {
     .option('--no-result-key', 'results are not signed')
     .option(
       '--schedule <duration>',
-      'add files for cron and systemd: it asks for its batch so often, as in 10m',
+      'add files for cron and systemd that fetch the batch this often, as in 10m',
       parseSchedule,
     )
     .addOption(userFileOption())
@@ -181,9 +181,12 @@ function add(desk: Desk, client: string, options: Options): void {
 /** Checks that the options for credentials agree. Throws Failure `usage`. */
 function checkProofs({ signed, cert, csr }: Options, hasProof: boolean): void {
   if (signed !== undefined && (cert || csr !== undefined))
-    throw new Failure('usage', '--signed goes without --cert and --csr');
+    throw new Failure('usage', '--signed cannot be combined with --cert and --csr');
   if (!hasProof)
-    throw new Failure('usage', 'say how it proves itself: --generate, --password-file, --cert, --csr or --signed');
+    throw new Failure(
+      'usage',
+      'say how the client authenticates: --generate, --password-file, --cert, --csr or --signed',
+    );
 }
 
 /**
@@ -213,7 +216,7 @@ function chooseSchedule(
  */
 function chooseResultKey({ resultKey, cClient }: Options): MadeKey | undefined {
   if (typeof resultKey === 'string' && cClient)
-    throw new Failure('usage', 'C clients sign no results: --result-key goes without --c-client');
+    throw new Failure('usage', 'C clients sign no results: --result-key cannot be combined with --c-client');
   if (typeof resultKey === 'string') return readPublicResultKey(resultKey);
   return resultKey === false || cClient ? undefined : makeResultKey();
 }
@@ -234,13 +237,14 @@ function readVerifyKey(path: string): Buffer {
 function readTrusted({ trustedKeys: path, threshold: given, cClient }: Options) {
   const threshold = given ?? 1;
   if (path === undefined) {
-    if (given !== undefined) throw new Failure('usage', '--threshold goes with --trusted-keys');
+    if (given !== undefined) throw new Failure('usage', '--threshold requires --trusted-keys');
     return undefined;
   }
-  if (cClient) throw new Failure('usage', 'C clients check no manifests: --trusted-keys goes without --c-client');
+  if (cClient)
+    throw new Failure('usage', 'C clients check no manifests: --trusted-keys cannot be combined with --c-client');
   const weight = weightOf(readTrustedKeys(path));
   if (weight < threshold)
-    throw new Failure('failed', `${path} has keys of a weight of ${weight}, and ${threshold} is needed`);
+    throw new Failure('failed', `${path} has keys with a total weight of ${weight}, and ${threshold} is needed`);
   return { keys: readFileSync(path), threshold };
 }
 
@@ -275,7 +279,7 @@ export function choosePassword({
   passwordFile,
   generate,
 }: Pick<Options, 'passwordFile' | 'generate'>): string | undefined {
-  if (passwordFile !== undefined && generate) throw new Failure('usage', 'say one of --password-file and --generate');
+  if (passwordFile !== undefined && generate) throw new Failure('usage', 'use one of --password-file and --generate');
   if (generate) return randomBytes(24).toString('base64url');
   if (passwordFile === undefined) return undefined;
   const password = readPassword(passwordFile);
@@ -285,9 +289,9 @@ export function choosePassword({
 
 function checkIsNew(desk: Desk, client: string): void {
   if (readUserFile(desk.userFile).some(({ name }) => name === client))
-    throw new Failure('failed', `${client} has a password already`, 'webjobctl client passwd changes it');
+    throw new Failure('failed', `${client} already has a password`, 'webjobctl client passwd changes it');
   if (findLatest(listCertificates(desk.etcDirectory), client))
-    throw new Failure('failed', `${client} has a certificate already`, 'webjobctl client renew makes another one');
+    throw new Failure('failed', `${client} already has a certificate`, 'webjobctl client renew makes another one');
 }
 
 export const profileOf = ({ settings }: Desk, client: string): string => join(settings.profilesDirectory, client);
@@ -308,11 +312,10 @@ function warnOfGaps(
   hasNoBundle: boolean,
 ): void {
   const { sslRequireSsl, sslRequireCn, sslRequireMatch } = settings;
-  if (proof.password && !sslRequireSsl) warn('without TLS anybody on the way can read the password: SslRequireSsl=N');
+  if (proof.password && !sslRequireSsl) warn('without TLS the password can be read on the network: SslRequireSsl=N');
   const takesBoth = existsSync(join(etcDirectory, 'webjob-certificates.conf'));
   if (proof.certificate && !sslRequireMatch && !takesBoth)
-    warn('the server asks for no certificate: SslRequireMatch=N');
-  if (!proof.certificate && (sslRequireCn || sslRequireMatch))
-    warn('the server lets nobody in without a certificate: --cert');
+    warn('the server does not ask for certificates: SslRequireMatch=N');
+  if (!proof.certificate && (sslRequireCn || sslRequireMatch)) warn('the server requires a certificate: --cert');
   if (sslRequireSsl && hasNoBundle) warn('a C client needs a CA file: --ca FILE');
 }

@@ -43,7 +43,7 @@ export function passwdCommand(): Command {
 
 function change(desk: Desk, client: string, options: Options): void {
   const password = choosePassword(options);
-  if (password === undefined) throw new Failure('usage', 'say one of --password-file and --generate');
+  if (password === undefined) throw new Failure('usage', 'use one of --password-file and --generate');
   const folder = options.out ?? client;
   const conf = withClient(desk, client, () => {
     if (!readUserFile(desk.userFile).some(({ name }) => name === client))

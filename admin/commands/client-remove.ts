@@ -70,7 +70,7 @@ async function remove(desk: Desk, client: string, options: Options): Promise<voi
       reloadHttpd(options);
       await proof?.check();
       if (canaries) await proveRevocation(desk, url, canaries);
-      say(`httpd at ${url} was reloaded and keeps removed clients out`);
+      say(`httpd at ${url} was reloaded and refuses removed clients`);
     } else if (isKnown) sayWhatStillWorks(options, hadPassword, serials.length > 0);
   } finally {
     proof?.remove();
@@ -87,7 +87,7 @@ async function remove(desk: Desk, client: string, options: Options): Promise<voi
 /** Says which credentials still work until httpd is reloaded. */
 export function sayWhatStillWorks(options: HttpdOptions, hadPassword: boolean, hadCertificates: boolean): void {
   const reload = reloadCommand(options).join(' ');
-  if (hadPassword) say('its password is refused from now on, unless httpd keeps passwords: AuthnCacheProvideFor');
+  if (hadPassword) say('its password is refused from now on, unless httpd caches passwords: AuthnCacheProvideFor');
   if (hadCertificates)
     say(
       `its certificates still get in until httpd is reloaded, which reads the list of them when it starts: ${reload}`,

@@ -59,7 +59,7 @@ export function renewCommand(): Command {
 
 async function renew(desk: Desk, client: string, options: Options): Promise<void> {
   if (options.apply && !options.revoke) throw new Failure('usage', '--apply needs --revoke');
-  if (options.newKey && options.csr !== undefined) throw new Failure('usage', 'say one of --new-key and --csr');
+  if (options.newKey && options.csr !== undefined) throw new Failure('usage', 'use one of --new-key and --csr');
   const url = options.apply ? findServer(desk, options.url, undefined).url : '';
   const canaries = options.apply ? issueCanaries(desk) : undefined;
   const path = withClient(desk, client, () => renewAlone(desk, client, options, canaries?.revoked.serial));
@@ -79,7 +79,7 @@ async function renew(desk: Desk, client: string, options: Options): Promise<void
   if (canaries) {
     reloadHttpd(options);
     await proveRevocation(desk, url, canaries);
-    say(`httpd at ${url} was reloaded and refuses certificates that are revoked`);
+    say(`httpd at ${url} was reloaded and refuses revoked certificates`);
   } else if (options.revoke) sayWhatStillWorks(options, false, true);
 }
 

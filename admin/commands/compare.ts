@@ -75,7 +75,7 @@ export function compareCommand(): Command {
 
 async function compare(command: Command, name: string, options: Options): Promise<void> {
   if (options.golden !== undefined && options.majority)
-    throw new Failure('usage', 'give one of --golden and --majority');
+    throw new Failure('usage', 'use one of --golden and --majority');
   const site = openSite(command);
   const jobs = await findLatest(site, { command: name, ...options });
   const groups = await groupAlike(site, jobs, options.stream, options.ignore);

@@ -76,7 +76,7 @@ Exit codes:
 export function configtestCommand(): Command {
   return (
     new Command('configtest')
-      .description('check the whole site: settings, folders, script, httpd, certificates')
+      .description('check the whole site: settings, directories, script, httpd, certificates')
       .option('--httpd <program>', 'httpd or apachectl to ask (else the first in PATH)')
       // httpd would resolve a relative path against its ServerRoot.
       .option('--httpd-conf <file>', 'the configuration that httpd reads', (file: string) => resolve(file))
@@ -93,7 +93,7 @@ export function configtestCommand(): Command {
 
 async function testSite(command: Command, options: Options): Promise<Finding[]> {
   if ((options.probe === undefined) !== (options.as === undefined))
-    throw new Failure('usage', '--probe and --as go together');
+    throw new Failure('usage', '--probe and --as must be given together');
   const propertiesFile = resolve(findPropertiesFile(command) ?? DEFAULT_FILES[0] ?? '');
   const etcDirectory = dirname(propertiesFile);
   const { settings, given, findings } = checkControls(propertiesFile);

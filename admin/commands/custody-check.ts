@@ -58,7 +58,7 @@ export function checkCommand(): Command {
 
 function run(path: string, options: Options, isJson: boolean): void {
   if ((options.timestamp === undefined) !== (options.ca === undefined))
-    throw new Failure('usage', '--timestamp and --ca belong together');
+    throw new Failure('usage', '--timestamp and --ca must be given together');
   const cosigners = options.witnesses === undefined ? undefined : readCosigners(options.witnesses);
   const trust = { key: readCheckingKey(options.key), cosigners };
   const text = read(path).toString('utf8');

@@ -105,7 +105,7 @@ function makeSigner({ key: path, unsigned, add, origin, server }: Options): (hea
   if (origin !== undefined) requireOrigin(origin);
   if (add !== undefined) {
     if (unsigned || origin !== undefined || server !== undefined)
-      throw new Failure('usage', '--add goes with --key alone, the public key of the notes');
+      throw new Failure('usage', '--add takes only --key, the public key of the notes');
     if (path === undefined) throw new Failure('usage', '--add needs --key, the public key of the notes');
     return formatTreeHead;
   }
@@ -120,7 +120,7 @@ function makeSigner({ key: path, unsigned, add, origin, server }: Options): (hea
       'webjobctl sign keygen /root/custody makes a key',
     );
   const key = readSigningKey(path);
-  if (statSync(path).mode & 0o044) warn(`${path} may be read by others than its owner`);
+  if (statSync(path).mode & 0o044) warn(`${path} can be read by users other than its owner`);
   return (head) => signNote(formatTreeHead(head), [signerOf(head.origin, key)]);
 }
 
@@ -169,7 +169,7 @@ function measure(
     if (unsigned && extents.length > 1)
       throw new Failure(
         'usage',
-        'there are several records, and each is signed by itself',
+        'there are several records, and each is signed separately',
         `--server ${extents[0]?.serverId}`,
       );
     const wrong = extents.flatMap(({ segments, isSound }) => (isSound ? [] : segments.slice(0, 1)));
@@ -259,7 +259,7 @@ function addCheckpoints(settings: ServerSettings, path: string, key: KeyObject):
           'custody checkpoint --unsigned makes it',
         );
       if (!tree.root(head.size).equals(head.root))
-        throw new Failure('failed', `${where}: the first ${head.size} entries of ${head.origin} are others here`);
+        throw new Failure('failed', `${where}: the first ${head.size} entries of ${head.origin} differ here`);
     } finally {
       tree.close();
     }

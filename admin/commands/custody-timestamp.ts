@@ -44,7 +44,7 @@ export function timestampCommand(): Command {
   return new Command('timestamp')
     .description('obtain RFC 3161 time stamps for the newest checkpoints')
     .option('--tsa <url>', 'ask this authority')
-    .option('--request <file>', 'write the request into this file, and send it to nobody')
+    .option('--request <file>', 'write the request to this file instead of sending it')
     .option('--response <file>', 'read the response from this file')
     .option('--ca <file>', 'the certificate of its CA, in PEM')
     .option('--server <id>', 'only the record of this ServerId')
@@ -57,7 +57,7 @@ export function timestampCommand(): Command {
 async function run(site: Site, options: Options, isJson: boolean): Promise<void> {
   const { tsa, request, response, ca } = options;
   if ([tsa, request, response].filter((one) => one !== undefined).length !== 1)
-    throw new Failure('usage', 'say one of --tsa, --request and --response', 'webjobctl custody timestamp --help');
+    throw new Failure('usage', 'use one of --tsa, --request and --response', 'webjobctl custody timestamp --help');
   if (request === undefined && ca === undefined)
     throw new Failure('usage', '--ca says with which certificate the time stamp is checked', '--ca tsa-ca.pem');
   if (request === undefined && !isRoot()) throw new Failure('failed', 'only root keeps time stamps');
@@ -66,7 +66,7 @@ async function run(site: Site, options: Options, isJson: boolean): Promise<void>
   const newest = findNewest(site, options.server);
   const [first] = newest;
   if (tsa === undefined && newest.length > 1)
-    throw new Failure('usage', 'there are several records, and each is stamped by itself', `--server ${first?.[0]}`);
+    throw new Failure('usage', 'there are several records, and each is stamped separately', `--server ${first?.[0]}`);
   for (const [serverId, checkpoint] of newest) {
     if (request !== undefined) {
       write(request, makeStampRequest(checkpoint.text));

@@ -35,10 +35,10 @@ Exit codes: 0 done, 2 wrong command line, 3 wrong settings, 4 the log, the locke
 export function indexCommand(): Command {
   return new Command('index')
     .description('make the index, or check it against the locker')
-    .option('--database <file>', 'another file, which they do not look at')
+    .option('--database <file>', 'another file, which other commands do not use')
     .option(
       '--max-text <size>',
-      'so much of a stream is indexed; search reads the rest itself',
+      'index this much of each stream; search reads the rest itself',
       parseSize,
       MAX_TEXT_BYTES,
     )

@@ -71,7 +71,7 @@ Exit codes:
 
 export function initCommand(): Command {
   return new Command('init')
-    .description('make a site: folders, settings, snippets, the script, with the right owners and modes')
+    .description('make a site: directories, settings, snippets, the script, with the right owners and modes')
     .option('--prefix <layout>', 'article, debian, or a directory for everything', parsePrefix, 'article')
     .option('--base <directory>', 'BaseDirectory, which holds the uploads', parsePath)
     .option('--server-id <id>', 'ServerId: differs on every server that shares the locker', parseServerId, 'server_1')
@@ -88,7 +88,7 @@ export function initCommand(): Command {
     .option('--view', 'also set up webjob-view')
     .option(
       '--view-user <name>',
-      'the user of its process, which cannot write the locker (else webjob-view, if it exists)',
+      'the user of its process, which cannot write to the locker (else webjob-view, if it exists)',
     )
     .option('--web-user <name>', 'the user that runs scripts (else the usual one)')
     .option(
@@ -157,7 +157,7 @@ function init(options: Options, isJson: boolean, program: Command): void {
   else for (const step of httpdSteps) isJson ? printJson(step) : printLine(formatHttpdStep(step));
   if (isInCheckout(node)) sayInCheckout(node);
   if (options.private === undefined)
-    say('everybody with a login on this machine may read uploads and logs: --private GROUP keeps them to a group');
+    say('every user of this machine can read uploads and logs: --private GROUP restricts them to a group');
   for (const step of view ? describeViewSteps(places, view, quote) : []) say(`for readers: ${step}`);
   const config = resolve(options.root ?? '/', `.${places.etcDirectory}`, 'nph-webjob.cfg');
   say(

@@ -15,8 +15,8 @@ Exit codes: 0 done, 1 there is no such site, 2 wrong command line, 4 the databas
 
 export function forgetCommand(): Command {
   return new Command('forget')
-    .description('take a site out of the database')
-    .argument('<name>', 'how the site is called there')
+    .description('remove a site from the database')
+    .argument('<name>', 'name of the site there')
     .requiredOption('--to <url>', 'the database, as psql takes it, without a password')
     .addHelpText('after', EXPLANATION)
     .action(async (name: string, { to }: { to: string }, command: Command) => {

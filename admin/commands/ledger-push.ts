@@ -29,16 +29,16 @@ Exit codes: 0 done, 2 wrong command line, 3 wrong settings, 4 the log, the locke
 
 export function pushCommand(): Command {
   return new Command('push')
-    .description('tell the database what is new of this site')
+    .description('push what is new of this site to the database')
     .requiredOption('--to <url>', 'the database, as psql takes it, without a password')
-    .option('--as <name>', 'how the site is called there', parseName, hostname())
+    .option('--as <name>', 'name of the site there', parseName, hostname())
     .addHelpText('after', EXPLANATION)
     .action(async (options: Options, command: Command) => {
       const started = performance.now();
       const pushed = await push(openSite(command), options);
       const seconds = Math.round(performance.now() - started) / 1000;
       if (globalOptions(command).json) printJson({ site: options.as, ...pushed, seconds });
-      else say(`${options.as}: ${pushed.jobs} jobs and ${pushed.clients} clients were told, ${seconds} s`);
+      else say(`${options.as}: ${pushed.jobs} jobs and ${pushed.clients} clients were pushed, ${seconds} s`);
     });
 }
 

@@ -27,7 +27,7 @@ export function setupCommand(): Command {
     .description('make the tables, or bring them up to date')
     .requiredOption('--to <url>', 'the database, as psql takes it, without a password')
     .option('--writer <role>', 'this role may push', parseRole)
-    .option('--reader <role>', 'this role may ask', parseRole)
+    .option('--reader <role>', 'this role may read', parseRole)
     .addHelpText('after', EXPLANATION)
     .action(async ({ to, writer, reader }: Options, command: Command) => {
       const { setUp } = await import('../../ledger/postgres/setup.ts');
@@ -39,7 +39,7 @@ export function setupCommand(): Command {
             ? `the tables are of version ${done.to} already`
             : `version ${done.from} is now ${done.to}`,
         );
-        for (const role of done.made) say(`role ${role} was made; it may not log in yet`);
+        for (const role of done.made) say(`role ${role} was created; it cannot log in yet`);
       }
     });
 }

@@ -7,7 +7,7 @@ import { setupCommand } from './ledger-setup.ts';
 
 export function ledgerCommand(): Command {
   return new Command('ledger')
-    .description('tell a PostgreSQL the jobs of this site, so that many sites can be asked as one')
+    .description('keep the jobs of many sites in one PostgreSQL database')
     .helpCommand(false)
     .addCommand(setupCommand())
     .addCommand(pushCommand())

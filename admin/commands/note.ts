@@ -24,7 +24,7 @@ Exit codes:
 
 export function noteCommand(): Command {
   return new Command('note')
-    .description('put a note on a job on record')
+    .description('record a note on a job')
     .argument('<job>', 'job id, or its beginning or end')
     .argument('<text>', 'one line')
     .addOption(clientOption('of this client, where several sent the same job id'))

@@ -229,6 +229,7 @@ function printSummary(selection: Selection, old: OldPacks, isDryRun: boolean, js
   else say(`${describeTotal(selection, old)} ${isDryRun ? 'would go' : 'removed'}`);
   if (held.length + old.held.length > 0) say(`on hold, and stay: ${held.length} groups, ${old.held.length} packs`);
   if (locked.length > 0) warn(`groups that are being written or changed meanwhile, and stay: ${locked.length}`);
-  if (excessBytes > 0) warn(`the locker is still ${formatBytes(excessBytes)} too large, and nothing more may go`);
+  if (excessBytes > 0)
+    warn(`the locker is still ${formatBytes(excessBytes)} too large, and nothing more may be removed`);
   if (locked.length > 0 || excessBytes > 0) process.exitCode = 1;
 }

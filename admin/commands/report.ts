@@ -44,7 +44,7 @@ interface ReportOptions {
 export function reportCommand(): Command {
   return new Command('report')
     .description('write the locker as static pages')
-    .requiredOption('--html <directory>', 'the folder to make or to replace')
+    .requiredOption('--html <directory>', 'the directory to make or replace')
     .addOption(
       new Option('--since <time>', 'count jobs from then on: 2026-11-01, or 14d for two weeks')
         .argParser(parseInstant)

@@ -70,7 +70,7 @@ export function showCommand(): Command {
 async function show(sites: readonly Site[], jid: string, options: Options, isJson: boolean): Promise<void> {
   const asked = STREAMS.filter((name) => options[name]);
   if (isJson && asked.length > 0)
-    throw new Failure('usage', '--json shows no stream', 'show JID --out > file gives it byte for byte');
+    throw new Failure('usage', '--json shows no stream', 'webjobctl show JID --out > FILE');
   const { site, job } = await findJob(sites, jid, options.client);
   if (job.state === 'missing') process.exitCode = EXIT_CODES.findings;
   if (site.remote && (asked.length > 0 || options.all)) throw elsewhere(site);

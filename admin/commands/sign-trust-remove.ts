@@ -27,6 +27,6 @@ Exit codes:
       const found = findTrustedKey(file, key);
       changeTrustedKeys(file, found, undefined);
       if (globalOptions(command).json) printJson(describeKey(found));
-      else say(`${found.name}+${found.id} is trusted no longer`);
+      else say(`${found.name}+${found.id} is no longer trusted`);
     });
 }

@@ -40,7 +40,7 @@ Exit codes:
 export function unpackCommand(): Command {
   return new Command('unpack')
     .description('restore the uploads of an archive into the locker')
-    .argument('<pack>', 'the name of a pack, as in 2026-10-01')
+    .argument('<pack>', 'the name of an archive, as in 2026-10-01')
     .addHelpText('after', EXPLANATION)
     .action(async (name: string, _: unknown, command: Command) =>
       unpack(openSite(command), name, globalOptions(command).json),
@@ -51,7 +51,11 @@ async function unpack({ settings }: Site, name: string, json: true | undefined):
   await inTurn(settings, 'keep', async () => {
     const pack = listPacks(settings).find((found) => found.name === name);
     if (!pack)
-      throw new Failure('failed', 'there is no pack of that name', 'a pack is named for its day, as in 2026-10-01');
+      throw new Failure(
+        'failed',
+        'there is no archive of that name',
+        'an archive is named after its day, as in 2026-10-01',
+      );
     const end = await readEnd(pack.manifest);
     const progress = startProgress(name, end.groups);
     const taken: string[] = [];
@@ -97,7 +101,7 @@ async function restoreGroup(locker: string, pack: Pack, group: PackedGroup): Pro
   const locks = openUploadLocks(locker);
   try {
     const isTaken = locks.take(group.name);
-    if (isTaken === 'full') throw new Failure('failed', `${locker}: no room for the lock of an upload`);
+    if (isTaken === 'full') throw new Failure('failed', `${locker}: no space for the lock of an upload`);
     if (!isTaken) return false;
     try {
       return await putBack(locker, pack, group);
@@ -162,7 +166,7 @@ async function writeAside(locker: string, name: string, { file, chunks }: Unpack
       writeAll(fd, chunk);
     }
     if (hash.digest('hex') !== file.sha256)
-      throw new Failure('failed', `${locker}/${name}: the pack does not hold what its manifest says`);
+      throw new Failure('failed', `${locker}/${name}: the archive does not match its manifest`);
     futimesSync(fd, file.mtime / 1000, file.mtime / 1000);
     syncFile(fd);
   } finally {

@@ -58,7 +58,7 @@ export function verifyCommand(): Command {
     .option('--since <time>', 'only uploads and archives since, as 24h or 2026-11-01', parseInstant)
     .option('--touched <time>', 'only uploads with a file that was written or changed since', parseInstant)
     .option('--sample <percent>', 'only a part of the uploads, as 5%, the same at every run', parsePercent)
-    .option('--seed <text>', 'pick another sample', '')
+    .option('--seed <text>', 'choose another sample', '')
     .option('--custody', 'the custody record, names and job ids alone: read no streams')
     .option('--checkpoint <file>', 'compare the custody record with what webjobctl custody checkpoint printed')
     .option('--key <file>', 'the public key of the checkpoints')
@@ -82,13 +82,13 @@ function run(command: Command, jid: string | undefined): void {
   const options = command.opts<Options>();
   const sites = joinSites(openSites(command)).map((site) => withKeys(site, options.resultKeys));
   if ((options.checkpoint === undefined) !== (options.key === undefined))
-    throw new Failure('usage', '--checkpoint and --key belong together');
+    throw new Failure('usage', '--checkpoint and --key must be given together');
   if (options.witnesses !== undefined && options.checkpoint === undefined)
-    throw new Failure('usage', '--witnesses belongs to --checkpoint');
+    throw new Failure('usage', '--witnesses requires --checkpoint');
   const { since, touched, sample } = options;
   const picks = [jid, since ?? sample, touched].filter((one) => one !== undefined);
   if ((jid !== undefined && picks.length > 1) || (since && touched))
-    throw new Failure('usage', 'a job id, --since and --touched each pick groups: give one of them');
+    throw new Failure('usage', 'a job id, --since and --touched cannot be combined');
   const isJson = globalOptions(command).json === true;
   const report = ({ kind, place, detail }: Finding): void => {
     process.exitCode = EXIT_CODES.findings;
@@ -97,7 +97,8 @@ function run(command: Command, jid: string | undefined): void {
   };
   if (options.journal !== undefined) {
     const others = [...picks, options.custody, options.checkpoint].filter((one) => one !== undefined);
-    if (others.length > 0) throw new Failure('usage', '--journal goes without what else picks groups or records');
+    if (others.length > 0)
+      throw new Failure('usage', '--journal cannot be combined with options that select uploads or records');
     holdJournal(sites, options.journal, report, isJson);
     return;
   }

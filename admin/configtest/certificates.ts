@@ -60,7 +60,7 @@ function checkDate(what: string, path: string, remedy: string): Finding[] {
   try {
     const { from, until } = certificateDates(path);
     if (from.getTime() > Date.now())
-      return [error(`${what} is not good yet`, path, "date  # is this machine's clock right?")];
+      return [error(`${what} is not valid yet`, path, "date  # is this machine's clock right?")];
     return judge(what, until, path, remedy);
   } catch (failure) {
     return [

@@ -90,7 +90,7 @@ function checkLines(file: string, keys: readonly string[]): Finding[] {
     if (earlier !== undefined)
       findings.push(
         warning(
-          `${key} is in line ${earlier} too, and the last one holds`,
+          `${key} is in line ${earlier} too, and the last one counts`,
           `${file}:${line}`,
           formatEdit(`${earlier}d`, file),
         ),
@@ -105,13 +105,13 @@ function describeUnknown(key: string, file: string, line: number, keys: readonly
   const remove = formatEdit(`${line}d`, file);
   if (keys !== KEYS && KEYS.some((known) => known.toLowerCase() === key.toLowerCase()))
     return warning(
-      `${key} cannot be overridden, and means nothing here`,
+      `${key} cannot be overridden and has no effect here`,
       where,
       `${remove}  # and set it in the main file`,
     );
   const nearest = findNearest(key, keys);
   return warning(
-    `${key} is no control, and means nothing`,
+    `${key} is not a setting and has no effect`,
     where,
     nearest === undefined
       ? `${remove}  # nph-webjob.cfg(5) has them all`
@@ -139,23 +139,23 @@ function checkRisks(settings: ServerSettings, placeOf: (key: string) => string):
     ...risk(!requireUser && !sslRequireMatch, 'requests need no credentials: RequireUser=N', 'RequireUser=Y'),
     ...risk(
       requireUser && !requireMatch && !sslRequireMatch,
-      'every client may get and put as every other: RequireMatch=N',
+      'every client can act as any other: RequireMatch=N',
       'RequireMatch=Y',
     ),
     ...risk(
       overwriteExistingFiles && !keepDifferingUploads && !OWN_NAME.test(putNameFormat),
-      'a client may choose a job id with which it replaces what another has put: KeepDifferingUploads=N',
+      'a client can replace the upload of another client by its choice of a job id: KeepDifferingUploads=N',
       'PutNameFormat=%cid/%jid_%cmd',
     ),
     ...risk(
       setsLimit(settings) && !isProven,
-      'a client may use up the limits of another, for no client id is proven',
+      'a client may use up the limits of another, because no client id is authenticated',
       requireUser ? 'RequireMatch=Y' : 'RequireUser=Y',
     ),
     ...risk(!enableLogging, 'no request leaves a line in the log: EnableLogging=N', 'EnableLogging=Y'),
     ...(sslRequireSsl
       ? []
-      : [note('programs, output and passwords may travel in the clear: SslRequireSsl=N', placeOf('SslRequireSsl'))]),
+      : [note('programs, output and passwords may be sent unencrypted: SslRequireSsl=N', placeOf('SslRequireSsl'))]),
   ];
 }
 

@@ -79,7 +79,7 @@ export function checkDirectives(directives: readonly Directive[], folder: string
   if (!override || !/\b(?:AuthConfig|All)\b/i.test(override.value))
     findings.push(
       error(
-        '.htaccess has no say: AllowOverride AuthConfig is missing',
+        '.htaccess is ignored: AllowOverride AuthConfig is missing',
         override?.where ?? folder,
         override
           ? mends.replaceDirective(override.where, 'AllowOverride', 'AuthConfig')
@@ -91,7 +91,7 @@ export function checkDirectives(directives: readonly Directive[], folder: string
     if (one.name === 'SSLVerifyClient' && one.value === 'optional_no_ca')
       findings.push(
         error(
-          'certificates that nobody verified get in: optional_no_ca',
+          'unverified certificates are accepted: optional_no_ca',
           one.where,
           mends.replaceDirective(one.where, 'SSLVerifyClient', 'require'),
         ),
@@ -179,7 +179,8 @@ export function checkAccess(folder: string, user: User, kind: AccessKind, mends:
   const file = join(folder, '.htaccess');
   const none = { file, isByPassword: true, isByCertificate: false, namesUser: false, userFile: undefined };
   const mend = (): string => mends.writeAccess(kind, file);
-  if (!existsSync(file)) return { ...none, findings: [error('nobody may enter: there is no .htaccess', file, mend())] };
+  if (!existsSync(file))
+    return { ...none, findings: [error('all access is denied: there is no .htaccess', file, mend())] };
   const code = attempt(user, file, 'read');
   if (code !== undefined)
     return {
@@ -197,7 +198,11 @@ export function checkAccess(folder: string, user: User, kind: AccessKind, mends:
     findings.push(error('.htaccess requires no credentials', file, mend()));
   if (lines.some((line) => /^(?:Require\s+all\s+granted|Satisfy\s+any|<Limit\b)/i.test(line)))
     findings.push(
-      error('.htaccess lets in some without a word: Require all granted, Satisfy any or <Limit>', file, mend()),
+      error(
+        '.htaccess allows some requests without credentials: Require all granted, Satisfy any or <Limit>',
+        file,
+        mend(),
+      ),
     );
   const line = find('authuserfile');
   const [, userFile] = splitArguments(lines[line] ?? '');
@@ -242,7 +247,7 @@ function checkUserFile(
         ]),
     ...((statSync(path).mode & 0o004) === 0
       ? []
-      : [warning('everybody on this machine may read the hashes of the passwords', path, `chmod 640 ${quote(path)}`)]),
+      : [warning('every user of this machine can read the password hashes', path, `chmod 640 ${quote(path)}`)]),
     ...(resolve(path).startsWith(`${dirname(file)}/`)
       ? [
           error(

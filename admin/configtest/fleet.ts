@@ -35,7 +35,7 @@ function checkRules({ channels, ping }: Rules, file: string, webjobctl: string):
   if (channels.length === 0)
     return [
       warning(
-        'nobody is told: it has no line that begins with tell',
+        'no alert is sent: it has no line that begins with tell',
         file,
         `tell mail root  # then ${webjobctl} alert --test`,
       ),

@@ -114,7 +114,7 @@ function checkTls({ settings, access, directives, ways: found, mends, placeOf }:
     if (!access.isByPassword && settings.requireUser && !access.namesUser)
       findings.push(
         error(
-          'RequireUser=Y, and .htaccess makes no user of a certificate',
+          'RequireUser=Y, but .htaccess does not take the user from the certificate',
           access.file,
           `echo 'SSLUserName SSL_CLIENT_S_DN_CN' >> ${quote(access.file)}`,
         ),
@@ -124,13 +124,13 @@ function checkTls({ settings, access, directives, ways: found, mends, placeOf }:
   if (!access.isByPassword && access.isByCertificate)
     findings.push(
       error(
-        '.htaccess wants a certificate, and httpd asks nobody for one',
+        '.htaccess requires a certificate, but httpd asks for none',
         access.file,
         mends.writeAccess('apache/htaccess', access.file),
       ),
     );
-  else if (settings.sslRequireMatch) findings.push(turnOff('SslRequireMatch', 'httpd asks nobody for a certificate'));
-  else if (settings.sslRequireCn) findings.push(turnOff('SslRequireCn', 'httpd asks nobody for a certificate'));
+  else if (settings.sslRequireMatch) findings.push(turnOff('SslRequireMatch', 'httpd asks for no certificate'));
+  else if (settings.sslRequireCn) findings.push(turnOff('SslRequireCn', 'httpd asks for no certificate'));
   return findings;
 
   function turnOff(setting: string, why: string): Finding {

@@ -46,7 +46,7 @@ export function checkPlaces(settings: ServerSettings, given: GivenControls, file
     const meant = findMeant(pathOf(setting), isFolder);
     if (meant === undefined) continue;
     folders.add(setting);
-    findings.push(describe(setting, pathOf(setting), meant, 'there is no such folder'));
+    findings.push(describe(setting, pathOf(setting), meant, 'there is no such directory'));
   }
   return { folders, findings };
 

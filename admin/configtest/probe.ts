@@ -67,7 +67,7 @@ export interface ProbeSite {
 export async function probe(url: string, conf: string, site: ProbeSite): Promise<Finding[]> {
   const caller = readCaller(conf);
   const target = URL.parse(url);
-  if (!target || !/^https?:$/.test(target.protocol)) throw new Failure('usage', '--probe is no http or https URL');
+  if (!target || !/^https?:$/.test(target.protocol)) throw new Failure('usage', '--probe is not an http or https URL');
   if (target.pathname === '/') target.pathname = '/webjob/nph-webjob.cgi';
   const stranger = await probeStranger(target, caller, site);
   if (stranger === undefined || stranger.some(({ what }) => what.startsWith(UNREACHABLE)))
@@ -266,7 +266,7 @@ function readSigner(clientId: string, path: string): NoteSigner {
   try {
     return signerOf(clientId, createPrivateKey(pem));
   } catch {
-    throw new Failure('failed', `ResultKeyFile: ${path} is no private key in PEM`);
+    throw new Failure('failed', `ResultKeyFile: ${path} is not a private key in PEM`);
   }
 }
 

@@ -33,7 +33,7 @@ export function checkPrograms({ profilesDirectory, dsvSignatureSuffix }: ServerS
       const stats = lstatSync(path, { throwIfNoEntry: false });
       if (stats?.isDirectory()) {
         const code = attempt(user, path, 'enter');
-        if (code !== undefined) findings.push(describeClosed('enter this folder of programs', code, path, user));
+        if (code !== undefined) findings.push(describeClosed('enter this directory of programs', code, path, user));
         else look(path);
       } else if (stats?.isFile()) findings.push(...checkProgram(path, user, dsvSignatureSuffix));
     }

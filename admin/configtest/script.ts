@@ -91,7 +91,7 @@ function checkScript(link: string, user: User): Finding[] {
   if (!name.startsWith('nph-')) {
     const isBeside = NAMES.some((one) => existsSync(join(dirname(link), one)));
     const mend = isBeside ? `rm ${quote(link)}` : formatRename(dirname(link), name);
-    findings.push(error('httpd takes it for no nph script: its name does not begin with nph-', link, mend));
+    findings.push(error('httpd does not treat it as an nph script: its name does not begin with nph-', link, mend));
   }
   try {
     const path = realpathSync(link);

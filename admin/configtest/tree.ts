@@ -61,7 +61,7 @@ const FUSE_SUPER_MAGIC = 0x65735546;
 function checkFileSystem(control: string, path: string): Finding[] {
   if (findProblem(path, 'folder') || statfsSync(path).type !== FUSE_SUPER_MAGIC) return [];
   const risk =
-    'some confirm the fsync of a folder without doing it, and a power failure can then lose acknowledged files';
+    'some confirm the fsync of a directory without doing it, and a power failure can then lose acknowledged files';
   return [note(`${control} is on a FUSE file system: ${risk}`, path)];
 }
 
@@ -103,8 +103,7 @@ function checkFolder(control: string, path: string, user: User, use: keyof typeo
   if ((lstatSync(path).mode & 0o002) !== 0)
     return [error(`everybody may write in ${control}`, path, `chmod 755 ${place}`)];
   if (use === 'writes' || user.uid === process.getuid?.() || !may('write')) return [];
-  const risk =
-    use === 'reads' ? 'a script that is taken over could change what clients run' : 'a log could be replaced';
+  const risk = use === 'reads' ? 'a compromised script could change what clients run' : 'a log could be replaced';
   return [warning(`${user.name} may write in ${control}: ${risk}`, path, `chown 0:0 ${place} && chmod 755 ${place}`)];
 }
 
@@ -141,7 +140,7 @@ function checkSettingsFile(path: string, user: User): Finding[] {
   if (attempt(user, path, 'read') !== undefined)
     return [error(`${user.name} cannot read it`, path, formatOpening(user, path, `chmod 644 ${file}`))];
   if (user.uid === process.getuid?.() || !mayAccess(user, path, 'write')) return [];
-  const risk = 'a script that is taken over could change it';
+  const risk = 'a compromised script could change it';
   return [warning(`${user.name} may write it: ${risk}`, path, `chown 0:0 ${file} && chmod 644 ${file}`)];
 }
 

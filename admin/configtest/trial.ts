@@ -74,7 +74,7 @@ export function attempt(user: User, path: string, deed: Deed): string | undefine
 const REASONS: Record<string, string> = {
   EROFS: 'the file system is read-only',
   EPERM: 'it is immutable or append-only',
-  ENOSPC: 'no room is left',
+  ENOSPC: 'no space is left',
   EDQUOT: 'the quota is used up',
 };
 

@@ -35,19 +35,19 @@ export async function checkView(settings: ServerSettings, directives: readonly D
 function checkStore({ incomingDirectory }: ServerSettings, folder: string, where: string): Finding[] {
   const stats = statSync(folder, { throwIfNoEntry: false });
   if (!stats?.isDirectory())
-    return [error('the folder of the view is not there', where, `install -d -o USER -m 700 ${folder}`)];
+    return [error('the directory of the view is missing', where, `install -d -o USER -m 700 ${folder}`)];
   const findings: Finding[] = [];
   const owner = findUserById(stats.uid);
   if (owner && isRoot() && existsSync(incomingDirectory) && mayAccess(owner, incomingDirectory, 'write'))
     findings.push(
       warning(
-        `the view runs as ${findUserName(stats.uid)}, who can write the locker`,
+        `the view runs as ${findUserName(stats.uid)}, who can write to the locker`,
         folder,
-        'have a process that stays, as a user of its own: docs/guide/view.md, Setting it up',
+        'use a persistent process with a user of its own: docs/guide/view.md, Setting it up',
       ),
     );
   if ((stats.mode & 0o022) !== 0)
-    findings.push(error('others can write in the folder of the view', folder, `chmod 700 ${folder}`));
+    findings.push(error('others can write to the directory of the view', folder, `chmod 700 ${folder}`));
   const store = statSync(join(folder, 'webjob.sqlite'), { throwIfNoEntry: false });
   findings.push(
     store
@@ -103,7 +103,7 @@ function checkActs(settings: ServerSettings): Finding[] {
   const what = count === 1 ? 'an act waits' : `${count} acts wait`;
   return [
     warning(
-      `${what} since ${oldest.toISOString()}, and nobody does them`,
+      `${what} since ${oldest.toISOString()}, and nothing carries them out`,
       inbox,
       'systemctl enable --now webjob-acts.path webjob-acts.timer',
     ),

@@ -54,7 +54,7 @@ export async function probeWays({ servers, ways, gaps }: Ways, mends: Mends): Pr
     findings.push(note(`of ${requests.length} ways to the script only ${MAX_REQUESTS} were tried`, 'httpd'));
   const tried = requests.length - findings.length;
   if (findings.every(({ severity }) => severity === 'note') && tried > 0 && silent.size === 0)
-    findings.push(note(`strangers are refused on all ${ways.length} ways to the script`, 'httpd'));
+    findings.push(note(`requests without credentials are refused on all ${ways.length} ways to the script`, 'httpd'));
   return findings;
 }
 

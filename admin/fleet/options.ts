@@ -60,7 +60,7 @@ export function checkArguments(args: readonly string[]): void {
 
 function scheduleOf({ once, every, cron }: TimeOptions): Schedule {
   if ([once, every, cron].filter((value) => value !== undefined).length > 1)
-    throw new Failure('usage', 'give one of --once, --every and --cron');
+    throw new Failure('usage', 'use one of --once, --every and --cron');
   if (cron !== undefined) return { kind: 'cron', cron };
   return every === undefined ? { kind: 'once' } : { kind: 'every', seconds: every };
 }

@@ -34,8 +34,8 @@ function ambiguous(text: string, all: readonly Found[]): Failure {
   const sameId = all.every(({ job }) => job.jobId === all[0]?.job.jobId);
   return new Failure(
     'usage',
-    `${text} may be ${all.length} jobs:\n${[...names, ...more].join('\n')}`,
-    sameId ? `${areApart ? '--config or ' : ''}--client tells them apart` : 'more of the id tells them apart',
+    `job id ${text} is ambiguous (${all.length} matches):\n${[...names, ...more].join('\n')}`,
+    sameId ? `${areApart ? '--config or ' : ''}--client tells them apart` : 'use more of the id',
   );
 }
 

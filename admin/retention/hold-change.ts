@@ -45,7 +45,7 @@ export function parseHold({ client, job, reason }: HoldOptions): Hold {
   const id = client ?? job;
   if (id === undefined || (client !== undefined && job !== undefined))
     throw new Failure('usage', 'a hold is for --client or for --job');
-  if (!isHoldId(kind, id)) throw new Failure('usage', `--${kind} is no ${kind} id`);
+  if (!isHoldId(kind, id)) throw new Failure('usage', `--${kind} is not a ${kind} id`);
   if (reason.trim() === '') throw new Failure('usage', '--reason is empty');
   return { kind, id, reason, by: operatorName(), at: new Date().toISOString() };
 }

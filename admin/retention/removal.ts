@@ -56,7 +56,7 @@ function removeSome(locker: string, left: Described[], stay: string[]): void {
       const isTaken = locks.take(group.name);
       if (isTaken === 'full') {
         if (going.length > 0) break;
-        throw new Failure('failed', `${locker}: no room for the lock of an upload`);
+        throw new Failure('failed', `${locker}: no space for the lock of an upload`);
       }
       left.shift();
       if (isTaken && isSame(locker, group)) going.push(group);

@@ -73,7 +73,7 @@ export function describeWitness(state: WitnessState): string | undefined {
       ? undefined
       : 'root has kept no witness so far: only a checkpoint tells whether the custody record was cut',
     unreadable: 'the witness is for root alone: only a checkpoint tells whether the custody record was cut',
-    untrusted: 'others than root can write where the witness would be, so none is kept and none counts',
+    untrusted: 'users other than root can write there, so no witness is kept or used',
   };
   return sentences[state];
 }

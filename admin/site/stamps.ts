@@ -84,7 +84,7 @@ export function checkStamp(answer: Buffer, text: string, { ca, request }: StampT
       const words = ['ts', '-verify', ...question, '-in', paths.answer, '-CAfile', ca, ...at];
       const checked = askProgram('openssl', words);
       if (checked.status !== 0 || !/^Verification: OK$/m.test(checked.stdout))
-        throw new Failure('findings', `the time stamp is not good: ${reason(`${checked.stdout}${checked.stderr}`)}`);
+        throw new Failure('findings', `the time stamp is not valid: ${reason(`${checked.stdout}${checked.stderr}`)}`);
     }
     return time;
   });

@@ -395,7 +395,7 @@ function* announce(deposit: Deposit): Steps<void> {
     writeSync(lock.fd, formatReady(deposit.plan.jobId), 0);
     yield syncStep([lock.fd]);
   }
-  if (!isHeld(lock)) throw new LockerFailure('failed', 'the lock was taken away');
+  if (!isHeld(lock)) throw new LockerFailure('failed', 'the lock was removed');
   touch(lock.fd);
   renameSync(lock.path, paths.rdy);
   try {

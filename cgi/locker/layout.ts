@@ -71,6 +71,6 @@ export function formatReady(jobId: string): string {
 /** The job id in a `.rdy` file. Throws SyntaxError. */
 export function parseReady(text: string): string {
   const match = /^Jid=([\x21-\x7e]{1,255})\r?\n$/.exec(text);
-  if (!match?.[1]) throw new SyntaxError('a .rdy file holds one line Jid=<job id>');
+  if (!match?.[1]) throw new SyntaxError('a .rdy file has one line, Jid=<job id>');
   return match[1];
 }

@@ -243,7 +243,7 @@ function sumAhead(fd: number, before: View): Use {
     if (line.pid === process.pid && line.covered === before.end) return sum;
     sum = add(sum, line.added);
   }
-  throw new LockerFailure('failed', 'a line that was appended is not there');
+  throw new LockerFailure('failed', 'an appended line is missing');
 }
 
 /**

@@ -143,7 +143,7 @@ export class Connection {
   #begin(requestId: number, content: Buffer): void {
     const { role, keepConnection } = parseBeginning(content);
     if (this.#exchange) {
-      if (this.#exchange.requestId === requestId) throw new SyntaxError('a request that began twice');
+      if (this.#exchange.requestId === requestId) throw new SyntaxError('a request began twice');
       this.socket.write(formatEnding(requestId, PROTOCOL_STATUSES.cannotMultiplex));
     } else if (role !== RESPONDER_ROLE) {
       this.socket.write(formatEnding(requestId, PROTOCOL_STATUSES.unknownRole));
@@ -167,7 +167,7 @@ export class Connection {
     } else if (type === RECORD_TYPES.params) {
       this.#takeParams(exchange, content);
     } else if (type === RECORD_TYPES.stdin) {
-      if (!exchange.spool) throw new SyntaxError('a body before the variables are whole');
+      if (!exchange.spool) throw new SyntaxError('a body before the end of the variables');
       if (content.length > 0) exchange.spool.append(content);
       else this.#serve(exchange);
     }

@@ -72,7 +72,7 @@ export class RecordParser {
     if (this.#headerBytes === HEADER_BYTES) return 0;
     const taken = bytes.copy(this.#header, this.#headerBytes, at);
     this.#headerBytes += taken;
-    if (this.#header[0] !== VERSION) throw new SyntaxError('no record of FastCGI 1');
+    if (this.#header[0] !== VERSION) throw new SyntaxError('not a record of FastCGI 1');
     if (this.#headerBytes === HEADER_BYTES) {
       this.#content = NOTHING;
       this.#contentBytes = 0;
@@ -141,7 +141,7 @@ export interface Beginning {
 
 /** Parses the content of a BEGIN_REQUEST. Throws SyntaxError. */
 export function parseBeginning(content: Buffer): Beginning {
-  if (content.length !== 8) throw new SyntaxError('a BEGIN_REQUEST that has not 8 bytes');
+  if (content.length !== 8) throw new SyntaxError('a BEGIN_REQUEST that does not have 8 bytes');
   return { role: content.readUInt16BE(0), keepConnection: (content.readUInt8(2) & KEEP_CONNECTION) !== 0 };
 }
 
@@ -193,9 +193,9 @@ export function formatPairs(pairs: Iterable<readonly [name: string, value: strin
  */
 function readLength(bytes: Buffer, at: number): [length: number, next: number] {
   const first = bytes[at];
-  if (first === undefined) throw new SyntaxError('names and values that break off');
+  if (first === undefined) throw new SyntaxError('truncated names and values');
   if (first < 0x80) return [first, at + 1];
-  if (at + 4 > bytes.length) throw new SyntaxError('names and values that break off');
+  if (at + 4 > bytes.length) throw new SyntaxError('truncated names and values');
   return [bytes.readUInt32BE(at) & 0x7fffffff, at + 4];
 }
 

@@ -10,7 +10,7 @@ export const OWNER_ALONE = 0o177;
 /** Throws Error when the path is occupied by something that is not a socket. */
 export function checkPlace(place: ListeningPlace): void {
   if ('path' in place && lstatSync(place.path, { throwIfNoEntry: false })?.isSocket() === false)
-    throw new Error('something that is no socket has this path');
+    throw new Error('this path is taken by something that is not a socket');
 }
 
 /**

@@ -51,7 +51,7 @@ export function formatHead(response: CgiResponse, style: HeaderStyle): string {
     ...(style === 'nph' ? ['Connection: close'] : []),
   ];
   if (!lines.every((line) => /^[\t\x20-\x7e]*$/.test(line)))
-    throw new RangeError('a response header holds a control or non-ASCII character');
+    throw new RangeError('a response header contains a control or non-ASCII character');
   return `${lines.join('\r\n')}\r\n\r\n`;
 }
 

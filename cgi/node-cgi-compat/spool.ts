@@ -105,7 +105,7 @@ export class Spool implements Body {
     }
     const { bavail, bsize } = statfsSync(folder);
     if (Number.isFinite(this.#length) && bavail * bsize < this.#length + RESERVE_BYTES)
-      throw Object.assign(new Error('no room for the body'), { code: 'ENOSPC', syscall: 'statfs' });
+      throw Object.assign(new Error('no space for the body'), { code: 'ENOSPC', syscall: 'statfs' });
     this.#fd = openNameless(folder);
   }
 }

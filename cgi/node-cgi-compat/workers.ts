@@ -79,11 +79,11 @@ export function startLeader({ place, processes, onError }: LeaderOptions): Leade
     const what = `process ${worker.pid} ended with ${how}`;
     if (!listening && typeof how === 'number') {
       process.exitCode = 1;
-      onError(new Error(`${what} before it listened, and so nothing is served`));
+      onError(new Error(`${what} before it listened, so nothing is served`));
       end();
-    } else if (isWaitedFor) onError(new Error(`${what} before it listened, and the one before it serves on`));
+    } else if (isWaitedFor) onError(new Error(`${what} before it listened, and the previous one continues`));
     else {
-      onError(new Error(`${what}, another takes its place`));
+      onError(new Error(`${what}, another one replaces it`));
       setTimeout(start, Math.max(0, SHORTEST_LIFE_MS - (performance.now() - startedAt)));
     }
   };

@@ -108,7 +108,7 @@ function parseCount(text: string, start: number, next: number): number {
     const digit = text.charCodeAt(at) - 48;
     // Up to version 0.1 the largest announced length, twenty nines, was written as 1 and twenty
     // zeros.
-    if (digit < 0 || digit > 9 || at - start > 20) throw new SyntaxError('a count in nph-webjob.log is no number');
+    if (digit < 0 || digit > 9 || at - start > 20) throw new SyntaxError('a count in nph-webjob.log is not a number');
     count = count * 10 + digit;
   }
   return next - 1 - start > EXACT_DIGITS ? Number(text.slice(start, next - 1)) : count;

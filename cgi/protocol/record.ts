@@ -59,7 +59,7 @@ export function parseRecord(text: string): RunRecord {
   if (lines.pop() !== '') throw new SyntaxError('the record does not end in a newline');
   const pairs = lines.map((line, index): [string, string] => {
     const at = line.indexOf('=');
-    if (at < 1) throw new SyntaxError(`line ${index + 1} of the record is no Key=value`);
+    if (at < 1) throw new SyntaxError(`line ${index + 1} of the record is not Key=value`);
     return [line.slice(0, at), line.slice(at + 1).replace(/\r$/, '')];
   });
   const fields = {} as Record<RecordField, string>;

@@ -32,7 +32,7 @@ function checkUrl(text: string): void {
   if (user.includes(':') || /[?&]password=/i.test(more))
     throw new Failure(
       'usage',
-      'the URL holds a password, which everybody sees who lists processes',
+      'the URL holds a password, which everyone who lists processes can see',
       'write it into ~/.pgpass, as HOST:PORT:DATABASE:USER:PASSWORD, and: chmod 600 ~/.pgpass',
     );
 }
@@ -86,11 +86,11 @@ export async function connect(url: string): Promise<Client> {
 
 const REMEDIES: Readonly<Record<string, string>> = {
   '28P01': 'the password is taken from PGPASSWORD, or from a line HOST:PORT:DATABASE:USER:PASSWORD in ~/.pgpass',
-  '28000': 'the role must exist and may LOGIN, and pg_hba.conf of the server lets it in from here',
+  '28000': 'the role must exist with LOGIN, and pg_hba.conf of the server must allow it from here',
   '3D000': 'make it: createdb NAME',
   '42501': 'webjobctl ledger setup --writer ROLE --reader ROLE says what each role may',
   '42P01': 'webjobctl ledger setup makes the tables',
-  ECONNREFUSED: 'is the server there? pg_isready tells',
+  ECONNREFUSED: 'check the server: pg_isready',
 };
 
 /** Turns an error of the server into a failure that names the server. */
@@ -113,7 +113,7 @@ export async function requireVersion(client: Client): Promise<void> {
     version === 0
       ? 'the database has no tables of webjobctl'
       : `the tables are of an earlier webjobctl (version ${version})`,
-    'their owner runs: webjobctl ledger setup --to URL',
+    'as their owner, run: webjobctl ledger setup --to URL',
   );
 }
 

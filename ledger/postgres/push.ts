@@ -137,7 +137,7 @@ async function findSite(
     throw new Failure(
       'failed',
       `the site ${name} there is ${before.baseDirectory} on ${before.host}`,
-      'give this one another name with --as, or that one up: webjobctl ledger forget NAME --to URL',
+      'choose another name with --as, or remove the other site: webjobctl ledger forget NAME --to URL',
     );
   await client.query('UPDATE webjob.sites SET settings = $2 WHERE id = $1', [known.id, JSON.stringify(settings)]);
   return { siteId: known.id, telling: known.telling, number: Number(known.number) };
