@@ -91,7 +91,8 @@ function openLog(path: string): number {
 }
 
 /**
- * Whether the last line has no newline. False for a log that cannot be read at its end, such as a pipe.
+ * Whether the last line has no newline. False for a log that cannot be read at its end, such as a
+ * pipe.
  */
 function endsTorn(fd: number): boolean {
   try {

@@ -59,8 +59,8 @@ type PathToken = (typeof PATH_TOKENS)[number];
 
 /**
  * The alternatives, longest first: `%sid` is the ServerId, not seconds followed by "id". `%sig` is
- * not parsed as `%s` where it is unknown, nor `%manifest` as `%m`: whoever writes it there has
- * confused two settings.
+ * not parsed as `%s` where it is unknown, nor `%manifest` as `%m`: an administrator who writes
+ * it there has confused two settings.
  */
 function anyOf(tokens: readonly string[]): string {
   const alternatives = tokens

@@ -1,6 +1,6 @@
-// Signed assignments: with DsvVerifyManifest=Y each order of a batch is held against the note that
-// came with it before it is run (docs/protocol.md, section 12). The programs themselves are checked
-// by their manifests when they are fetched.
+// Signed assignments: with DsvVerifyManifest=Y each assignment of a batch is checked against the
+// note that came with it before it is run (docs/protocol.md, section 12). The programs themselves
+// are checked by their manifests when they are fetched.
 import { createHash } from 'node:crypto';
 import type { Order } from '../fleet/batch-script.ts';
 import { findRefusal, openAssignment } from '../fleet/signed.ts';

@@ -42,7 +42,7 @@ export async function runBatch(path: string): Promise<number> {
 
 /**
  * Warns of the assignments of a batch that must not run, where their reason is seen without the
- * server, and returns how many there are. Throws Failure `run` for what is no batch.
+ * server, and returns how many there are. Throws Failure `run` for anything else than a batch.
  */
 export async function countRefused(settings: ClientSettings, path: string): Promise<number> {
   const check = await prepareCheck(settings);

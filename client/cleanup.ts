@@ -38,6 +38,6 @@ function attempt(step: () => unknown): void {
   try {
     step();
   } catch {
-    // Whoever made the clean-up impossible knows about it.
+    // Nothing else can be done, and the job itself has ended.
   }
 }

@@ -228,7 +228,7 @@ export function openJobFile(folder: string, name: string): number {
   const fd = openSync(join(folder, name), (O_RDONLY ?? 0) | O_NOFOLLOW | O_NONBLOCK);
   if (fstatSync(fd).isFile()) return fd;
   closeSync(fd);
-  throw Object.assign(new Error(`${name} is no file`), { code: 'EFTYPE' });
+  throw Object.assign(new Error(`${name} is not a regular file`), { code: 'EFTYPE' });
 }
 
 function readJobFile(folder: string, name: string): Buffer {

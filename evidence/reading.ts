@@ -103,7 +103,7 @@ export interface FileFacts {
 export function digestFile(path: string): FileFacts {
   const fd = openSync(path, FLAGS);
   try {
-    if (!fstatSync(fd).isFile()) throw new Failure('failed', `${path} is no file`);
+    if (!fstatSync(fd).isFile()) throw new Failure('failed', `${path} is not a regular file`);
     const { size, digests } = digestOpen(fd, readSync(fd, buffer, 0, buffer.length, null), ['sha256']);
     return { bytes: size, sha256: digests.get('sha256') ?? '' };
   } finally {

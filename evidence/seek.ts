@@ -25,7 +25,7 @@ export function seekRecord(fd: number, instant: number): number {
   return low;
 }
 
-/** In an ordered file, every record after this offset is younger than the instant. */
+/** In an ordered file, every record after this offset is newer than the time. */
 export function seekBehind(fd: number, instant: number): number {
   return seekRecord(fd, instant) + ENOUGH_BYTES;
 }

@@ -42,7 +42,7 @@ function openStream(locker: string, file: string): number {
   const fd = openSync(reach(locker, file), constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
   if (fstatSync(fd).isFile()) return fd;
   closeSync(fd);
-  throw new Failure('failed', `${locker}/${file} is no file`);
+  throw new Failure('failed', `${locker}/${file} is not a regular file`);
 }
 
 /** Reads without a Node stream, whose overhead exceeds the time to read most files. */

@@ -120,7 +120,7 @@ export function formatVerification({ job, verdict, deposit, earlier, missing }: 
       ? `the ${record.fields.HashType} hashes in the record of the client`
       : undefined,
   ].filter((source) => source !== undefined);
-  const caption = `Each stream as it lay in the ${job.group ? 'locker' : 'pack'} when this page was made${sources.length > 0 ? `, beside ${sources.join(' and ')}` : ''}`;
+  const caption = `Each stream as it was in the ${job.group ? 'locker' : 'pack'} when this page was made${sources.length > 0 ? `, beside ${sources.join(' and ')}` : ''}`;
   return html`${formatProblems(problems)}<div class="scroll" role="region" aria-label="Verification" tabindex="0"><table>
 <caption><span>${caption}</span></caption>
 <thead><tr><th scope="col">Stream</th><th scope="col">Verdict</th><th scope="col" class="number">Bytes</th><th scope="col">SHA-256</th></tr></thead>

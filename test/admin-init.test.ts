@@ -203,7 +203,7 @@ describe('webjobctl init, what it refuses', () => {
     await refused(2, /--certificates needs --tls/, '--certificates');
     await refused(2, /--apply requires the file/, '--apply');
     await refused(4, /--cgi: there is no \/nowhere/, '--cgi', '/nowhere');
-    await refused(4, /--cgi: \/tmp is no file/, '--cgi', '/tmp');
+    await refused(4, /--cgi: \/tmp is not a regular file/, '--cgi', '/tmp');
     await refused(4, /no Node for the script: \/bin\/sh is no Node[\s\S]*--node PATH/, '--node', '/bin/sh');
   });
 

@@ -89,7 +89,7 @@ describe('the command line', () => {
     for (const name of ['../host.sh', '/bin/sh', 'a b', '..', '', 'x'.repeat(1025)]) {
       const { code, stdout, stderr } = await client.execute([name]);
       assert.deepEqual([code, stdout], [1, ''], name);
-      assert.match(stderr, /^webjob: error: the program is not [^\n]*\nwebjob: hint: name it as [^\n]*\n$/);
+      assert.match(stderr, /^webjob: error: the program is not [^\n]*\nwebjob: hint: use its name in [^\n]*\n$/);
     }
     assert.equal(fake.requests().length, 0);
   });

@@ -347,7 +347,7 @@ describe('folders and logs', { skip: !isRoot && 'owners need root' }, () => {
       site(() => undefined),
       [],
     );
-    // Whoever runs httpd may change their own files.
+    // The user that runs httpd may change their own files.
     assert.deepEqual(
       site(() => undefined, '', me),
       [],

@@ -462,7 +462,7 @@ describe(`webjobctl evidence, seed ${SEED}`, () => {
     assert.equal(pick(checkers).check(both.folder).code, 0);
   });
 
-  it('finds a file that is not listed, one that is missing, and what is no file', async () => {
+  it('finds a file that is not listed, one that is missing, and one that is not a regular file', async () => {
     const { folder } = await make(0, its.jobs.twice, ...its.keys);
     const fails = async (said: RegExp): Promise<void> => {
       const { name, check } = pick(checkers);

@@ -290,7 +290,7 @@ describe('what runs after an answer', () => {
   });
 });
 
-/** Stands in for systemd: descriptor 3 is a listening socket, and the environment says so. */
+/** Takes the part of systemd: descriptor 3 is a listening socket, and the environment says so. */
 const ACTIVATE = `
 use Socket; use POSIX ();
 my ($path, @command) = @ARGV;

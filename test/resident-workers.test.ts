@@ -322,7 +322,7 @@ describe('the end of several processes', () => {
 });
 
 /**
- * Stands in for systemd: holds a socket and passes it as descriptor 3 to a program, which it
+ * Takes the part of systemd: holds a socket and passes it as descriptor 3 to a program, which it
  * restarts after a failure.
  */
 const ACTIVATE = `

@@ -157,7 +157,7 @@ describe('a run of the tests', () => {
     });
   }
 
-  it('refuses what is no file, and says how it is done', () => {
+  it('refuses anything else than a regular file, and says how it is done', () => {
     const { status, stderr } = spawnSync(process.execPath, [script, 'test/nothing.test.ts'], { encoding: 'utf8' });
     assert.equal(status, 2);
     assert.match(

@@ -31,8 +31,8 @@ export interface WebUser {
 export const HOST_SH = '#!/bin/sh\nhostname\n';
 
 /**
- * Debian's web user, because with root's rights no mode would restrict a script. Throws when there
- * is none.
+ * Debian's web user, because with root's rights no mode would restrict a script. Throws when
+ * there is no such user.
  */
 export function findWebUser(): WebUser | undefined {
   if (process.getuid?.() !== 0) return undefined;

@@ -96,7 +96,7 @@ describe('webjobctl index', () => {
     const expected = await collect(readFromFiles());
     assert.equal(done.jobs, expected.length);
     assert.deepEqual(await collect(readJobs(site())), expected);
-    // Whoever may read the locker and the logs may read it; nobody else may.
+    // Users who may read the locker and the logs may read it; nobody else may.
     assert.equal(statSync(database()).mode & 0o777, 0o644);
   });
 

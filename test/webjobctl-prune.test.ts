@@ -268,7 +268,7 @@ describe('webjobctl hold', () => {
     await hold(0, 'remove', '--client', 'client2', '--reason', 'closed');
   });
 
-  it('refuses what is no hold', async () => {
+  it('refuses a hold without a client or job, or without a reason', async () => {
     assert.match(await hold(2, 'add', '--reason', 'a'), /--client or for --job/);
     assert.match(await hold(2, 'add', '--client', 'a/b', '--reason', 'a'), /--client is not a client id/);
     assert.match(await hold(2, 'add', '--client', 'a', '--job', 'b', '--reason', 'a'), /--client or for --job/);

@@ -87,8 +87,8 @@ export async function openViewStore(place: Place, patienceMs: number): Promise<D
 }
 
 /**
- * Refreshes in a separate connection, so that readers only see complete changes. False when there
- * is no store yet.
+ * Refreshes in a separate connection, so that readers only see complete changes. False when
+ * there is no store yet.
  */
 async function refresh(place: Place, patienceMs: number): Promise<boolean> {
   if (await refreshOnce(place)) return true;

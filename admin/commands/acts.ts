@@ -59,7 +59,7 @@ async function act(command: Command, options: Options): Promise<void> {
   const allowed = (options.allow ?? ACT_NAMES.join(',')).split(',');
   const unknown = allowed.find((name) => !(ACT_NAMES as readonly string[]).includes(name));
   if (unknown !== undefined)
-    throw new Failure('usage', `--allow: ${unknown} is no act`, `acts are ${ACT_NAMES.join(', ')}`);
+    throw new Failure('usage', `--allow: unknown act ${unknown}`, `acts are ${ACT_NAMES.join(', ')}`);
   const keys = readKeys(options);
   const isJson = globalOptions(command).json === true;
   const { inbox: path, answers } = actFolders(site.settings);

@@ -44,7 +44,8 @@ export function readHolds(settings: ServerSettings): Hold[] {
   if (lines.pop() !== '') throw new Failure('failed', `${path}: the last line is cut off`);
   return lines.map((line, index) => {
     const hold = parseHold(line);
-    if (!hold) throw new Failure('failed', `${path}: line ${index + 1} is no hold`, 'without it nothing is removed');
+    if (!hold)
+      throw new Failure('failed', `${path}: line ${index + 1} does not name a hold`, 'without it nothing is removed');
     return hold;
   });
 }

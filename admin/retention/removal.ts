@@ -45,8 +45,8 @@ export function removeDescribed(locker: string, groups: readonly Described[]): s
 }
 
 /**
- * Removes as many from `left` as there is space to lock at once. Throws Failure `failed` when that
- * is none.
+ * Removes as many from `left` as there is space to lock at once. Throws Failure `failed` when
+ * there is no space to lock even one.
  */
 function removeSome(locker: string, left: Described[], stay: string[]): void {
   const locks = openUploadLocks(locker);

@@ -56,7 +56,7 @@ export function isPackaged(file: string): boolean {
 export function findScript(given: string | undefined, name = 'nph-webjob.cgi'): string {
   if (given !== undefined) {
     if (!existsSync(given)) throw new Failure('failed', `--cgi: there is no ${given}`);
-    if (!statSync(given).isFile()) throw new Failure('failed', `--cgi: ${given} is no file`);
+    if (!statSync(given).isFile()) throw new Failure('failed', `--cgi: ${given} is not a regular file`);
     return resolve(given);
   }
   const folder = dirname(realpathSync(process.argv[1] ?? '.'));

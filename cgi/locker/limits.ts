@@ -124,7 +124,7 @@ export interface Reservation {
 
 /**
  * Counts an upload of so many bytes for a client and a day (`20261130`) before it is stored.
- * Returns the limit that it would exceed; a limit of 0 is none. Of uploads that arrive at once,
+ * Returns the limit that it would exceed; 0 means no limit. Of uploads that arrive at once,
  * those whose line is first count for those after them, and never too little is counted. Removes
  * the records of days before `oldest`. Throws LockerFailure `full`, and the errors of system calls.
  */

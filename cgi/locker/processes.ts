@@ -2,7 +2,7 @@
 // that name a process.
 import { readFileSync } from 'node:fs';
 
-/** Whether a process exists, whoever owns it. */
+/** Whether a process exists, owned by any user. */
 export function isAlive(pid: number): boolean {
   try {
     return process.kill(pid, 0);

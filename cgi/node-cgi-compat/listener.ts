@@ -1,6 +1,6 @@
 // Where a persistent process listens: on a socket that was passed to it (by mod_fcgid on descriptor
 // 0, by systemd), at a path, or at a port of the loopback address. FastCGI has no authentication:
-// whoever can connect to the socket is trusted.
+// every process that can connect to the socket is trusted.
 import type { Server } from 'node:net';
 import { checkPlace, firstPlace, listenUnder, OWNER_ALONE, takePlace } from './place.ts';
 
