@@ -1,5 +1,5 @@
-// What operators did with jobs and assignments, read from the custody record of webjobctl: notes, holds, checks,
-// downloads and evidence packages.
+// What operators did with jobs and assignments, read from the custody record of webjobctl: notes,
+// holds, checks, downloads and evidence packages.
 import { closeSync, existsSync, fstatSync } from 'node:fs';
 import { join } from 'node:path';
 import { listCustodyFiles, searchChain } from 'webjob-locker';
@@ -38,7 +38,10 @@ export interface ReadUpTo {
 export interface KeptActs {
   /** By the path of each segment. */
   read: ReadonlyMap<string, ReadUpTo>;
-  /** Returns the acts on one job, client or assignment, oldest first, each with the path of its segment. */
+  /**
+   * Returns the acts on one job, client or assignment, oldest first, each with the path of its
+   * segment.
+   */
   of(kind: Act['kind'], id: string): { act: Act; path: string }[];
 }
 

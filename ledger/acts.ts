@@ -5,7 +5,10 @@ import { logFolders, type Site } from './site.ts';
 import type { Database } from './sqlite.ts';
 import { isDatabaseError, openUnrefreshed } from './store.ts';
 
-/** The acts on a job, and the holds of its client, the oldest first. Throws the error of a system call. */
+/**
+ * The acts on a job, and the holds of its client, the oldest first. Throws the error of a system
+ * call.
+ */
 export function readActs(site: Site, job: Job): Act[] {
   const folders = logFolders(site);
   const database = openUnrefreshed(site);

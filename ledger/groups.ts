@@ -18,7 +18,9 @@ export function readGroups(settings: Site['settings']): Groups {
   }
 }
 
-/** The client ids and globs that such a text means, its groups taken apart. Throws Failure `failed`. */
+/**
+ * The client ids and globs that such a text means, its groups taken apart. Throws Failure `failed`.
+ */
 export function expandClients({ settings, remote }: Pick<Site, 'settings' | 'remote'>, text: string): string[] {
   return [...membersOf(remote ? new Map() : readGroups(settings), text.split(','))];
 }

@@ -79,7 +79,10 @@ export async function openStoreAt(path: string, site: Site, steps: Steps = {}): 
   }
 }
 
-/** The store of a site as it is, to read from; undefined when there is none that is whole and may be read. The caller closes it. */
+/**
+ * The store of a site as it is, to read from; undefined when there is none that is whole and may be
+ * read. The caller closes it.
+ */
 export function openUnrefreshed(site: Site): Database | undefined {
   const path = storeFile(site);
   if (!isStore(path)) return undefined;

@@ -1,4 +1,5 @@
-// What operators did about a job, told from the index and from the records behind what it has read: always what the records alone tell.
+// What operators did about a job, told from the index and from the records behind what it has read:
+// always what the records alone tell.
 import assert from 'node:assert/strict';
 import { readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';

@@ -1,5 +1,6 @@
-// What root leaves for the view, in a real browser under a real httpd: what needs somebody on the overview, missed expectations, assignments
-// with acts on them, golden runs and sealed streams. `webjobctl acts` runs when something is in the inbox, as systemd would run it.
+// What root leaves for the view, in a real browser under a real httpd: what needs somebody on the
+// overview, missed expectations, assignments with acts on them, golden runs and sealed streams.
+// `webjobctl acts` runs when something is in the inbox, as systemd would run it.
 import assert from 'node:assert/strict';
 import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -215,7 +216,7 @@ describe('assignments', () => {
     const headers = { origin: server.url, 'sec-fetch-site': 'same-origin' };
     for (const user of ['alice', 'bob'])
       assert.equal((await ask('/act/assignment/2', { method: 'POST', headers, body }, user)).status, 403, user);
-    // A form for one assignment is none for another, nor for a job.
+    // A form for one assignment is refused for another, and for a job.
     const form = await (await ask('/act/assignment/2')).text();
     const [, token = ''] = /value="cancel"><input type="hidden" name="token" value="([^"]+)"/.exec(form) ?? [];
     assert.notEqual(token, '');

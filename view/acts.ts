@@ -219,7 +219,7 @@ export async function takeAnswer(context: Context, request: CgiRequest, id: stri
   const place = requirePlace(context);
   const answer = parseActId(id) && readAnswer(place.answers, id);
   if (!answer || answer.user !== user || answer.state !== 'done' || answer.job === undefined)
-    throw new NotShown(404, 'There is nothing to take: it was not asked for by you, or is gone.');
+    throw new NotShown(404, 'There is nothing to download: you have not requested it, or it has expired.');
   const name = safeFileName(answer.job);
   if (answer.act === 'package') {
     const fd = openSync(packageFile(place.answers, id), 'r');

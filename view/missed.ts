@@ -1,4 +1,5 @@
-// What a site expects of its clients and did not get, as root last saw it (admin/fleet/expectations.ts).
+// What a site expects of its clients and did not get, as root last saw it
+// (admin/fleet/expectations.ts).
 import type { StatusProblem } from '../admin/acts/status.ts';
 import { html, type Markup } from '../pages/html.ts';
 import { formatClient, formatCommand, formatLink } from '../pages/tables.ts';

@@ -1,4 +1,5 @@
-// Streams that clients sealed to examiners: the view has no identity to open them with, and says for whom they are.
+// Streams that clients sealed to examiners: the view has no identity to open them with, and says
+// for whom they are.
 import type { StreamName } from 'webjob-locker';
 import { readPackedRecord, type Stored, type StoredStream } from '../ledger/streams.ts';
 import { SEALED_MAGIC, sealedTo } from '../notes/result.ts';

@@ -43,7 +43,10 @@ export function isStatusDue(answers: string, now: number): boolean {
   return !found || Math.abs(now - found.mtimeMs) > FRESH_MS;
 }
 
-/** Replaces the status. On disk when it returns. Throws the error of a system call, and those of SQLite. */
+/**
+ * Replaces the status. On disk when it returns. Throws the error of a system call, and those of
+ * SQLite.
+ */
 export async function leaveStatus({ site, desk, answers, reader }: StatusSource, now = new Date()): Promise<void> {
   const unfinished = join(answers, '.status.new');
   rmSync(unfinished, { force: true });

@@ -66,7 +66,9 @@ export function subjectOf({ job, assignment }: Pick<ActRequest, 'job' | 'assignm
   return job ?? `assignment ${assignment}`;
 }
 
-/** The part of an act id by which the acts on one job or assignment are found without reading them. */
+/**
+ * The part of an act id by which the acts on one job or assignment are found without reading them.
+ */
 export function tagOf(subject: string): string {
   return createHash('sha256').update(subject).digest('hex').slice(0, 16);
 }

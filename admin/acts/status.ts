@@ -73,7 +73,10 @@ export class Status {
     return this.#database.prepare('SELECT value FROM facts WHERE name = ?').get(name)?.value as string | undefined;
   }
 
-  /** The last verification, in milliseconds, and the seconds between two; undefined where nothing verifies. */
+  /**
+   * The last verification, in milliseconds, and the seconds between two; undefined where nothing
+   * verifies.
+   */
   get verified(): { at: number | null; every: number } | undefined {
     const value = this.#fact('verified');
     return value === undefined ? undefined : JSON.parse(value);
@@ -155,7 +158,8 @@ export function openStatus(answers: string): Status | undefined {
     const { dev, ino, mtimeMs } = statSync(path);
     mark = `${path} ${dev} ${ino} ${mtimeMs}`;
   } catch {
-    // Neither a missing file nor a folder of another user is an error: the page says how to set it up.
+    // Neither a missing file nor a folder of another user is an error: the page says how to set it
+    // up.
   }
   if (kept?.mark === mark) return kept.status;
   kept?.status.close();
