@@ -14,7 +14,7 @@ interface CommandRow {
   options: { flags: string[]; value: string | null }[];
 }
 
-/** What is no question about jobs: manifests and signed assignments are read by clients, which know no groups. */
+/** Not about jobs: clients read manifests and signed assignments, and do not know groups. */
 const WITHOUT_GROUPS = ['sign payload', 'sign assignment'];
 
 let its: LockerSite;
