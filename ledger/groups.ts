@@ -1,6 +1,6 @@
 // Resolves options that take client ids, globs and groups: jobs --client, latest --to, and so on.
 import { existsSync, readFileSync } from 'node:fs';
-import { matchesGlob } from 'webjob-protocol';
+import { isClientId, matchesGlob } from 'webjob-protocol';
 import { Failure } from '../cli/failure.ts';
 import { errorCode } from '../cli/files.ts';
 import { type Groups, GroupsError, makeMembership, membersOf, parseGroups } from '../fleet/groups.ts';
@@ -23,6 +23,19 @@ export function readGroups(settings: Site['settings']): Groups {
  */
 export function expandClients({ settings, remote }: Pick<Site, 'settings' | 'remote'>, text: string): string[] {
   return [...membersOf(remote ? new Map() : readGroups(settings), text.split(','))];
+}
+
+/**
+ * The client ids of a group; undefined for a name that is not a group. Throws Failure `failed` when
+ * the groups cannot be read, and `usage` when the group contains a glob.
+ */
+export function clientsOfGroup(settings: Site['settings'], name: string): string[] | undefined {
+  const groups = readGroups(settings);
+  if (!groups.has(name)) return undefined;
+  const members = [...membersOf(groups, [name])];
+  const glob = members.find((member) => !isClientId(member));
+  if (glob === undefined) return members;
+  throw new Failure('usage', `the group ${name} contains the glob ${glob}, and client ids are required`);
 }
 
 export interface ClientFilter {

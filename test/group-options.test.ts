@@ -103,6 +103,24 @@ describe('an option that takes clients', () => {
     assert.deepEqual(await clients('*'), ['db-1', 'web-1', 'web-2', 'web-3']);
   });
 
+  it('sets and ends a hold for each client of a group, and for none of a group with a glob', async () => {
+    const hold = async (verb: string, who: string) =>
+      await its.webjobctl('hold', verb, '--client', who, '--reason', 'case 4711');
+    const held = async (): Promise<string[]> =>
+      (await its.readJson<{ id: string }>('hold', 'list')).map(({ id }) => id).sort();
+    await hold('add', 'web-1');
+    assert.equal((await hold('add', 'web')).exitCode, 0);
+    assert.deepEqual(await held(), ['web-1', 'web-2']);
+    assert.equal((await hold('add', 'web')).exitCode, 1, 'all of them are on hold');
+    const { exitCode, stderr } = await hold('add', 'dbs');
+    assert.equal(exitCode, 2);
+    assert.match(stderr, /the group dbs contains the glob db-\*, and client ids are required/);
+    assert.equal((await hold('remove', 'front')).exitCode, 0);
+    assert.deepEqual(await held(), ['web-1']);
+    assert.equal((await hold('remove', 'web')).exitCode, 0);
+    assert.equal((await hold('remove', 'web')).exitCode, 1);
+  });
+
   it('says which line of the groups cannot be read', async () => {
     const path = join(its.site.base, 'config', 'nph-webjob', 'groups');
     writeFileSync(path, '# good\nweb = /\n');

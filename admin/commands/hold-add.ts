@@ -2,7 +2,7 @@
 import { Command } from 'commander';
 import { EXIT_CODES } from '../../cli/failure.ts';
 import { printJson, say } from '../../cli/output.ts';
-import { addHoldOptions, HOLD_EXPLANATION, type HoldOptions, parseHold, setHold } from '../retention/hold-change.ts';
+import { addHoldOptions, HOLD_EXPLANATION, type HoldOptions, parseHolds, setHold } from '../retention/hold-change.ts';
 import { globalOptions, openSite } from '../site/site.ts';
 
 export function addCommand(): Command {
@@ -13,9 +13,12 @@ export function addCommand(): Command {
 
 async function add(command: Command, options: HoldOptions): Promise<void> {
   const { settings } = openSite(command);
-  const hold = parseHold(options);
-  const isNew = await setHold(settings, hold);
-  say(`${hold.kind} ${hold.id} is on hold${isNew ? '' : ' already'}`);
-  if (!isNew) process.exitCode = EXIT_CODES.findings;
-  else if (globalOptions(command).json) printJson(hold);
+  let isAnyNew = false;
+  for (const hold of parseHolds(settings, options)) {
+    const isNew = await setHold(settings, hold);
+    say(`${hold.kind} ${hold.id} is on hold${isNew ? '' : ' already'}`);
+    if (isNew && globalOptions(command).json) printJson(hold);
+    isAnyNew ||= isNew;
+  }
+  if (!isAnyNew) process.exitCode = EXIT_CODES.findings;
 }

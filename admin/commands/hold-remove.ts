@@ -2,7 +2,7 @@
 import { Command } from 'commander';
 import { EXIT_CODES } from '../../cli/failure.ts';
 import { printJson, say } from '../../cli/output.ts';
-import { addHoldOptions, endHold, HOLD_EXPLANATION, type HoldOptions, parseHold } from '../retention/hold-change.ts';
+import { addHoldOptions, endHold, HOLD_EXPLANATION, type HoldOptions, parseHolds } from '../retention/hold-change.ts';
 import { globalOptions, openSite } from '../site/site.ts';
 
 export function removeCommand(): Command {
@@ -13,9 +13,12 @@ export function removeCommand(): Command {
 
 async function remove(command: Command, options: HoldOptions): Promise<void> {
   const { settings } = openSite(command);
-  const ended = parseHold(options);
-  const isThere = await endHold(settings, ended);
-  say(`${ended.kind} ${ended.id} is ${isThere ? 'on hold no longer' : 'not on hold'}`);
-  if (!isThere) process.exitCode = EXIT_CODES.findings;
-  else if (globalOptions(command).json) printJson(ended);
+  let isAnyThere = false;
+  for (const ended of parseHolds(settings, options)) {
+    const isThere = await endHold(settings, ended);
+    say(`${ended.kind} ${ended.id} is ${isThere ? 'on hold no longer' : 'not on hold'}`);
+    if (isThere && globalOptions(command).json) printJson(ended);
+    isAnyThere ||= isThere;
+  }
+  if (!isAnyThere) process.exitCode = EXIT_CODES.findings;
 }

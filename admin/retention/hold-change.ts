@@ -3,6 +3,7 @@ import type { Command } from 'commander';
 import type { ServerSettings } from '../../cgi/controls.ts';
 import { Failure } from '../../cli/failure.ts';
 import { operatorName, recordEvent } from '../../evidence/events.ts';
+import { clientsOfGroup } from '../../ledger/groups.ts';
 import { inTurn } from '../site/turn.ts';
 import { type Hold, isHoldId, readHolds, writeHolds } from './holds.ts';
 
@@ -14,7 +15,7 @@ export interface HoldOptions {
 
 /** The explanation in the help of every command about holds. */
 export const HOLD_EXPLANATION = `
-prune and pack skip uploads on hold. A hold for a client covers every upload with its id in the log, the run
+prune and pack skip uploads on hold. For a group, a hold is set for each client that is in it now. A hold for a client covers every upload with its id in the log, the run
 record or the name.
 
 Example:
@@ -32,15 +33,22 @@ Exit codes:
 /** Adds the options to a command. */
 export function addHoldOptions(command: Command): Command {
   return command
-    .option('--client <id>', 'everything of a client')
+    .option('--client <id>', 'everything of a client, or of each client of a group')
     .option('--job <id>', 'one job')
     .requiredOption('--reason <text>', 'why');
 }
 
 /**
- * The hold that the options describe, set or ended now by this operator. Throws Failure `usage`.
+ * The holds that the options describe, set or ended now by this operator: for a group, one for each
+ * of its clients. Throws Failure `usage`, and `failed` when the groups cannot be read.
  */
-export function parseHold({ client, job, reason }: HoldOptions): Hold {
+export function parseHolds(settings: ServerSettings, options: HoldOptions): Hold[] {
+  const { client } = options;
+  const clients = client === undefined ? undefined : clientsOfGroup(settings, client);
+  return clients ? clients.map((id) => parseHold({ ...options, client: id })) : [parseHold(options)];
+}
+
+function parseHold({ client, job, reason }: HoldOptions): Hold {
   const kind = client === undefined ? 'job' : 'client';
   const id = client ?? job;
   if (id === undefined || (client !== undefined && job !== undefined))
