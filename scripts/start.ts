@@ -1,13 +1,13 @@
 // npm start: demonstrates a complete job on a private site, and removes everything afterwards. With
 // --keep the server stays.
 import { execFileSync, spawn } from 'node:child_process';
-import { readdirSync, readFileSync, statSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { parseArgs, styleText } from 'node:util';
 import { startEmbedded } from './embedded.ts';
 import { type Server, startHttpd } from './httpd.ts';
 import { findHttpd } from './httpd-package.ts';
-import { makeSite, type Site, writeClientConf } from './site.ts';
+import { addCommand, configure, makeSite, type Site, writeClientConf } from './site.ts';
 import { MODULES_OF_VIEW, startView } from './view.ts';
 
 const HELP = `Usage: npm start [-- --keep] [--embedded]
@@ -15,7 +15,7 @@ const HELP = `Usage: npm start [-- --keep] [--embedded]
 Shows a WebJob run from end to end: makes a private site in a temporary folder, serves it with this machine's httpd
 (or, where there is none, with the embedded host), and lets client1 get, run and put host.sh.
 
-  --keep      leave the server up until Ctrl-C, with the locker in the browser, and say how to use it
+  --keep      leave the server up until Ctrl-C, with the locker in the browser, acts included, and say how to use it
   --embedded  use the embedded host even where there is an httpd
   --help      print this help
 
@@ -44,6 +44,7 @@ async function main(): Promise<number> {
     const conf = writeClientConf(site, server.url);
     const code = await Promise.race([showRun(site, conf), interrupted]);
     if (!options.keep || code !== 0) return code;
+    await Promise.race([showMore(site, server, conf), interrupted]);
     explain(site, server, conf);
     return await interrupted;
   } finally {
@@ -76,9 +77,16 @@ async function serve(site: Site, embedded: boolean, keep: boolean): Promise<Show
   if (program) {
     talk(`webjob: serving ${site.root} with ${program.binary}`);
     if (!keep) return await startHttpd({ site, mpm: 'event', program });
-    const view = await startView({ site, way: 'cgi', readers: { [READER.name]: READER.password } });
-    const server = await startHttpd({ site, mpm: 'event', program, modules: MODULES_OF_VIEW.cgi, after: view.lines });
-    return { ...server, viewUrl: `${server.url}/webjob-view/` };
+    const way = 'mod_proxy_fcgi';
+    const view = await startView({ site, way, readers: { [READER.name]: READER.password }, actors: [READER.name] });
+    const server = await startHttpd({ site, mpm: 'event', program, modules: MODULES_OF_VIEW[way], after: view.lines });
+    const acts = watchInbox(site);
+    const stop = async (): Promise<void> => {
+      await acts.stop();
+      await server.stop();
+      await view.stop();
+    };
+    return { ...server, stop, viewUrl: `${server.url}/webjob-view/` };
   }
   talk(`webjob: serving ${site.root} with the embedded host${embedded ? '' : ': this machine has no httpd'}`);
   return await startEmbedded(site);
@@ -102,10 +110,48 @@ async function showRun(site: Site, conf: string): Promise<number> {
   return 0;
 }
 
+const LOOK_MS = 200;
+
+/** Carries out what the reader of the view asks for, as webjob-acts.path does under systemd. */
+function watchInbox(site: Site): { stop(): Promise<void> } {
+  const inbox = join(site.base, 'config', 'webjob-acts', 'inbox');
+  let running: Promise<unknown> | undefined;
+  const timer = setInterval(() => {
+    if (running || !existsSync(inbox) || readdirSync(inbox).length === 0) return;
+    running = runControl(site, 'acts').finally(() => {
+      running = undefined;
+    });
+  }, LOOK_MS);
+  return {
+    stop: async () => {
+      clearInterval(timer);
+      await running;
+    },
+  };
+}
+
+async function runControl(site: Site, ...args: string[]): Promise<number> {
+  return await run([join(root, 'dist', 'webjobctl'), '--config', site.propertiesFile, ...args], 'ignore');
+}
+
+/** For the view: two runs that differ, and an assignment that can be paused. */
+async function showMore(site: Site, { viewUrl }: Shown, conf: string): Promise<void> {
+  if (viewUrl === undefined) return;
+  configure(site, { BatchCommand: 'batch' });
+  addCommand(site, 'client1', 'disk.sh', '#!/bin/sh\necho "started $(date)"\ndf -k /\n');
+  for (let count = 0; count < 2; count++) await run([webjob, '--execute', '--file', conf, 'disk.sh'], 'ignore');
+  await runControl(site, 'assign', 'add', 'disk.sh', '--to', 'client1', '--every', '1h');
+  await runControl(site, 'acts');
+}
+
 /** Asynchronous, because the embedded host serves the client from this very process. */
 async function runClient(args: string[]): Promise<number> {
+  return await run([webjob, ...args], 'inherit');
+}
+
+async function run(args: string[], output: 'inherit' | 'ignore'): Promise<number> {
   return await new Promise((resolve) => {
-    spawn(process.execPath, [webjob, ...args], { stdio: ['ignore', 'inherit', 'inherit'] })
+    spawn(process.execPath, args, { stdio: ['ignore', output, 'inherit'] })
       .on('error', () => resolve(1))
       .on('exit', (code) => resolve(code ?? 1));
   });

@@ -126,6 +126,24 @@ function checkReplaced(programs: readonly Program[]): void {
   }
 }
 
+/** What changed between two runs is a link away from the first page, and the reader may act. */
+async function checkView(printed: string): Promise<void> {
+  const [, url = '', user, password] = /browser +(\S+)\/ +\((\w+), (\w+)\)/.exec(printed) ?? [];
+  const read = async (path: string): Promise<string> => {
+    const answer = await fetch(url + path, { headers: { Authorization: `Basic ${btoa(`${user}:${password}`)}` } });
+    const text = await answer.text();
+    assert.equal(answer.status, 200, `${path}: ${text}`);
+    return text;
+  };
+  let href: string | undefined;
+  for (const deadline = Date.now() + 60_000; href === undefined && Date.now() < deadline; await sleep(100))
+    href = /href="\/webjob-view(\/diff\?[^"]+)">disk\.sh on client1</.exec(await read('/'))?.[1];
+  assert.ok(href, 'the overview tells of no change');
+  assert.match(await read(href.replaceAll('&amp;', '&')), /class="added">\+started /);
+  assert.match(await read('/assignment/1'), /href="\/webjob-view\/act\/assignment\/1"/);
+  assert.match(await read('/act/assignment/1'), /<button type="submit">Pause<\/button>/);
+}
+
 describe('npm start', () => {
   for (const args of [[], ['--embedded']]) {
     it(`${['shows the whole run', ...args].join(' ')}, and leaves nothing`, async () => {
@@ -149,6 +167,7 @@ describe('npm start', () => {
       // fetch sends no Content-Length with a GET, which the protocol requires.
       const answer = await fetch(url, { headers: { Authorization: `Basic ${btoa('client1:foo')}` } });
       assert.equal(answer.status, 454);
+      await checkView(stdout());
       child.kill(signal);
       assert.equal(await ended, code);
       await checkNothingLeft();
