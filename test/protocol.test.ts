@@ -5,6 +5,7 @@ import { describe, it } from 'node:test';
 import fc from 'fast-check';
 import {
   findJobIdParts,
+  findJobIdTime,
   formatGetQuery,
   formatJobId,
   formatLogLine,
@@ -173,6 +174,7 @@ describe('job ids', () => {
     fc.assert(
       fc.property(parts, (id) => {
         assert.deepEqual(findJobIdParts(formatJobId(id)), id);
+        assert.equal(findJobIdTime(formatJobId(id)), id.epochSeconds);
         assert.ok(isJobId(formatJobId(id)));
       }),
     );
@@ -181,6 +183,7 @@ describe('job ids', () => {
   it('of another form have no parts; what has parts is written the same again', () => {
     for (const text of ['', 'a_1085355126_723', 'a_1085355126_000723', 'a_108535512_00723', '_1085355126_00723']) {
       assert.equal(findJobIdParts(text), undefined, text);
+      assert.equal(findJobIdTime(text), undefined, text);
     }
     for (const text of [
       'a/b_1085355126_00723',
@@ -193,6 +196,7 @@ describe('job ids', () => {
     fc.assert(
       fc.property(oneOf(/^[a_.\d]{0,4}_\d{9,11}_\d{4,11}$/), (text) => {
         const parts = findJobIdParts(text);
+        assert.equal(findJobIdTime(text), parts?.epochSeconds, text);
         if (parts) assert.equal(formatJobId(parts), text);
       }),
       { numRuns: 1000 },

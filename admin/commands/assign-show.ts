@@ -46,7 +46,10 @@ export function showCommand(): Command {
 async function show(command: Command, desk: Desk, id: string, { state }: Options): Promise<void> {
   const book = readBook(desk.settings);
   const assignment = findAssignment(book, id);
-  const targets = findTargets(assignment, readGroups(desk.settings), listClientIds(desk));
+  // A glob is never the name of a group.
+  const isAllGlobs = assignment.to.every((word) => /[*?]/.test(word));
+  const groups = isAllGlobs ? new Map() : readGroups(desk.settings);
+  const targets = findTargets(assignment, groups, listClientIds(desk));
   const progress = await readProgress(openSite(command), book, assignment, targets);
   const counts = countStates(progress);
   const shown = progress.filter((client) => state === undefined || client.state === state);

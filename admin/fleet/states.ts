@@ -2,7 +2,7 @@
 // tell the results.
 import { closeSync, constants, fstatSync, openSync, readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { parseClaim, parseTaken, reach, reachFolder, type TakenClaim } from 'webjob-locker';
-import { findJobIdParts } from 'webjob-protocol';
+import { findJobIdTime } from 'webjob-protocol';
 import { errorCode } from '../../cli/files.ts';
 import type { Assignment } from '../../fleet/assignment.ts';
 import { parseBatchOutput } from '../../fleet/batch-script.ts';
@@ -254,7 +254,7 @@ async function readAssignment(site: Site, job: Job): Promise<string | undefined>
 const ASSIGNMENT = fieldPattern('Assignment');
 
 function epochOf(jobId: string): number | undefined {
-  return findJobIdParts(jobId)?.epochSeconds;
+  return findJobIdTime(jobId);
 }
 
 /**
