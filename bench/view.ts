@@ -202,8 +202,8 @@ async function pagesOf(get: (page: Page) => Promise<Answer>): Promise<Page[]> {
   const { jobs } = JSON.parse(body.toString()) as {
     jobs: { jobId: string; client: string; command: string; group: string | null }[];
   };
-  const job = jobs.find(({ group }) => group !== null);
-  if (!job) throw new Error('no job has its upload in the locker');
+  const [job, other] = jobs.filter(({ group }) => group !== null);
+  if (!job || !other) throw new Error('fewer than two jobs have their uploads in the locker');
   return [
     { name: 'overview', path: '/' },
     { name: 'jobs', path: '/jobs' },
@@ -219,7 +219,7 @@ async function pagesOf(get: (page: Page) => Promise<Answer>): Promise<Page[]> {
     { name: 'clients', path: '/clients' },
     { name: 'commands', path: '/commands' },
     { name: 'search, a rare text', path: '/search', query: `q=${NEEDLE}` },
-    { name: 'diff', path: '/diff', query: `from=previous&to=${job.jobId}` },
+    { name: 'diff', path: '/diff', query: `from=${other.jobId}&to=${job.jobId}` },
     { name: 'failures.atom', path: '/failures.atom' },
   ];
 }

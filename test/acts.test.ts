@@ -170,7 +170,7 @@ describe('webjobctl acts', () => {
       assert.deepEqual([statSync(answers).uid, statSync(answers).mode & 0o777], [0, 0o750]);
     }
     assert.deepEqual(
-      readdirSync(answers).filter((name) => !/\.(json|zip)$/.test(name)),
+      readdirSync(answers).filter((name) => !/\.(json|zip|sqlite)$/.test(name)),
       [],
     );
     const release = ask({ act: 'release', text: 'closed' });
@@ -335,7 +335,7 @@ describe('webjobctl acts', () => {
     const id = ask({ act: 'package', job: ids.second.slice(0, -1), client: undefined });
     assert.equal((await acts()).exitCode, 1);
     assert.equal(answerOf(id).state, 'failed');
-    assert.deepEqual(readdirSync(answers), [`${id}.json`]);
+    assert.deepEqual(readdirSync(answers), [`${id}.json`, 'status.sqlite']);
   });
 });
 

@@ -21,7 +21,7 @@ const KEEP_MS = 7 * 86_400_000;
 /** Larger uploads are compared on the page of their client alone. */
 const MAX_BYTES = 4 * 1024 * 1024;
 /** How long comparing may take. */
-const LIMIT_MS = 25;
+const LIMIT_MS = 10;
 
 export interface Change {
   job: string;
