@@ -55,7 +55,10 @@ const MOST_SHOWN = 7;
 /** Times the CPU of an empty Node that `assign show` may take. */
 const SHOW_LIMIT = 10;
 
-/** CPU time of `webjobctl assign show` beside that of an empty Node, where nobody has fetched it, and where everybody has. */
+/**
+ * CPU time of `webjobctl assign show` beside that of an empty Node, where nobody has fetched it,
+ * and where everybody has.
+ */
 async function compareShow(clients: number, rounds: number): Promise<boolean> {
   const site = makeSite({ settings: { BatchCommand: 'batch' } });
   try {

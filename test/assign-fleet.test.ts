@@ -1,6 +1,8 @@
-// A fleet that asks two servers on one locker for its batches, originals and clients of ours, while the servers are killed at random moments, runs
-// of one client overlap, and the clocks of the servers are set: every assignment is run at most once for each due time, what was not run is
-// never told as done, and the numbers add up whenever somebody looks. WEBJOB_TEST_CLIENTS=500 is how large the fleet is.
+// A fleet that asks two servers on one locker for its batches, originals and clients of ours, while
+// the servers are killed at random moments, runs of one client overlap, and the clocks of the
+// servers are set: every assignment is run at most once for each due time, what was not run is
+// never told as done, and the numbers add up whenever somebody looks. WEBJOB_TEST_CLIENTS=500 is
+// how large the fleet is.
 import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
 import { chmodSync, chownSync, copyFileSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
@@ -145,7 +147,10 @@ async function ask(client: string): Promise<number | null> {
   return await new Promise((resolve, reject) => child.on('error', reject).on('exit', resolve));
 }
 
-/** Has all clients ask once, in any order, so many at a time; some by two runs that overlap. `between` is told how many have asked. */
+/**
+ * Has all clients ask once, in any order, so many at a time; some by two runs that overlap.
+ * `between` is told how many have asked.
+ */
 async function askAll(between: (asked: number) => Promise<void> = async () => {}): Promise<void> {
   const queue = clients.toSorted(() => Math.random() - 0.5);
   let asked = 0;
@@ -213,7 +218,9 @@ async function look(isOver: () => boolean): Promise<number> {
   return looks;
 }
 
-/** The numbers of assignments that are due once; the last of them is cancelled while clients ask. */
+/**
+ * The numbers of assignments that are due once; the last of them is cancelled while clients ask.
+ */
 const ONCE = ['1', '2', '3'];
 const CANCELLED = '3';
 const AGAIN = '4';

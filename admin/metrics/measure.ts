@@ -135,7 +135,10 @@ export function measureExpectations(commands: readonly string[], missed: readonl
   return [gauge('webjob_expectations_missed', 'Clients that miss what the file expect says of a command.', samples)];
 }
 
-/** The clients of each current assignment by state, and the stage of its rollout; none without assignments. */
+/**
+ * The clients of each current assignment by state, and the stage of its rollout; none without
+ * assignments.
+ */
 export function measureAssignments(
   rows: readonly { assignment: Assignment; states: Readonly<Record<ClientState, number>> }[],
 ): Family[] {
