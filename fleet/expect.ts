@@ -332,14 +332,14 @@ const SIZES = ['', 'k', 'M', 'G', 'T'];
 function readLimit(what: string, text: string): Limit {
   const [, number = '', unit = ''] = /^(\d{1,9}(?:\.\d+)?)([%kMGT]?)$/.exec(text) ?? [];
   if (number === '' || (unit === '%' && Number(number) > 100))
-    throw new SyntaxError(`${what} is a part or a number, as in 5% or 20G`);
+    throw new SyntaxError(`${what} must be a share or a number, as in 5% or 20G`);
   return unit === '%' ? { part: Number(number) / 100 } : { count: Number(number) * 1000 ** SIZES.indexOf(unit) };
 }
 
 function readQuiet(text: string): [number, number] {
   const [, ...parts] = /^([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)$/.exec(text) ?? [];
   const [fromHour, fromMinute, toHour, toMinute] = parts.map(Number);
-  if (toMinute === undefined) throw new SyntaxError('quiet is two times of day, as in 22:00-06:00');
+  if (toMinute === undefined) throw new SyntaxError('quiet must be two times of day, as in 22:00-06:00');
   const [from, to] = [(fromHour ?? 0) * 60 + (fromMinute ?? 0), (toHour ?? 0) * 60 + toMinute];
   if (from === to) throw new SyntaxError('quiet begins and ends at the same time');
   return [from, to];

@@ -27,9 +27,9 @@ export interface Plan {
   isNone: boolean;
   /** The index to go by; undefined for that of the order. */
   index: string | undefined;
-  /** What is asked of the index, */
+  /** The conditions that the index answers. */
   indexed: readonly Condition[];
-  /** and of each row that it finds. */
+  /** The conditions that each row found is checked against. */
   residual: readonly Condition[];
 }
 

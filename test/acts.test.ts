@@ -317,7 +317,7 @@ describe('webjobctl acts', () => {
     await refuse('root', /it belongs to root/);
     chownSync(inbox, owner?.uid ?? 0, owner?.gid ?? 0);
     chownSync(folder, owner?.uid ?? 0, owner?.gid ?? 0);
-    await refuse('the folder above', /others than root can exchange/);
+    await refuse('the folder above', /users other than root can replace/);
     chownSync(folder, 0, 0);
     rmSync(inbox, { recursive: true });
     const elsewhere = join(its.site.root, 'elsewhere');

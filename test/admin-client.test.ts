@@ -94,7 +94,7 @@ describe('webjobctl client add', () => {
     assert.equal(code, 0, stderr);
     const conf = at('client1', 'webjob.conf');
     assert.equal(stdout, `${conf}\n`);
-    assert.match(stderr, /warning: without TLS anybody on the way can read the password/);
+    assert.match(stderr, /warning: without TLS the password can be read on the network/);
     const password = /^URLPassword=(.+)$/m.exec(readFileSync(conf, 'utf8'))?.[1] ?? '';
     assert.ok(password.length >= 32);
     assert.ok(!`${stdout}${stderr}`.includes(password));
@@ -142,7 +142,7 @@ describe('webjobctl client add', () => {
       assert.deepEqual([ended.code, ended.stdout], [code, '']);
     };
     await refused(2, /'\.\.\/x' is invalid for argument 'name'/, 'add', '../x', '--generate');
-    await refused(2, /say how it proves itself/, 'add', 'x');
+    await refused(2, /say how the client authenticates/, 'add', 'x');
     await refused(2, /--url is not an http or https URL/, 'add', 'x', '--generate', '--url', 'ftp://h/');
     await refused(2, /--days <days>' .* invalid/, 'add', 'x', '--cert', '--days', '0');
     await refused(4, /--password-file: \/nowhere cannot be read: ENOENT/, 'add', 'x', '--password-file', '/nowhere');

@@ -207,7 +207,7 @@ describe('webjobctl configtest', () => {
     await expectFindings([
       ['error', new RegExp(`^${web.name} cannot write in IncomingDirectory`), new RegExp(`^chown ${web.name}:0`)],
       ['error', new RegExp(`^${web.name} cannot write the log, which is root's`), /^chown/],
-      ['warning', /may write in ProfilesDirectory: a script that is taken over/, /^chown 0:0/],
+      ['warning', /may write in ProfilesDirectory: a compromised script/, /^chown 0:0/],
       ['warning', /may write it: a script/, /^chown 0:0/],
       ['error', /may change what httpd runs/, /^chown 0:0/],
     ]);
@@ -266,7 +266,7 @@ describe('webjobctl configtest', () => {
         ['error', /^its interpreter is no Node: #!\/bin\/sh/, /^sed -i .*node/],
         ['error', /does not begin with nph-/, /^rm /],
         ['warning', /^the hash of 1 passwords is weak/, /client passwd client1/],
-        ['warning', /^everybody on this machine may read the hashes/, /chmod 640/],
+        ['warning', /^every user of this machine can read the password hashes/, /chmod 640/],
       ]);
       rmSync(site('webjob/webjob.cgi'));
       copyFileSync(at('copy-0'), script);
@@ -275,7 +275,7 @@ describe('webjobctl configtest', () => {
       writeFileSync(access, 'Require all granted\n');
       await expectFindings([
         ['error', /requires no credentials/, /^printf .*Require valid-user/],
-        ['error', /lets in some without a word/, /^printf .*Require valid-user/],
+        ['error', /allows some requests without credentials/, /^printf .*Require valid-user/],
         ['error', /^strangers reach the script in the main server: 450 /, /^printf .*Require valid-user/],
       ]);
       // The script still refuses, so this is only a warning; without RequireUser everyone would be
@@ -294,7 +294,7 @@ describe('webjobctl configtest', () => {
         );
       });
       rmSync(access);
-      await expectFindings([['error', /^nobody may enter/, /^printf .*Require valid-user/]]);
+      await expectFindings([['error', /^all access is denied/, /^printf .*Require valid-user/]]);
     });
   });
 

@@ -112,7 +112,7 @@ describe('a PUT that fails without SpoolDirectory', () => {
     assert.equal(code, 5);
     assert.ok(says.includes(`webjob: warning: ${job}: ${job}/out cannot be read: ENOENT\n`), says);
     const nothing = await flush(home.client.root);
-    assert.deepEqual([nothing.code, /holds no job/.test(nothing.stderr)], [1, true]);
+    assert.deepEqual([nothing.code, /contains no job/.test(nothing.stderr)], [1, true]);
   });
 });
 

@@ -248,7 +248,7 @@ describe('webjob-sign', () => {
     openssl('genrsa', '-out', 'rsa2.key', '2048');
     const FAILURES: [words: string[], status: number, stderr: RegExp][] = [
       [[], 2, /^webjob-sign: error: use one of --make-key and --key\nwebjob-sign: hint: webjob-sign --help\n$/],
-      [['--make-key', 'x', '--key', 'y'], 2, /say one of/],
+      [['--make-key', 'x', '--key', 'y'], 2, /use one of/],
       [['--make-key', key('x'), 'file'], 2, /--make-key takes no files/],
       [['--key', key('ed25519.key')], 2, /--key needs files to sign/],
       [

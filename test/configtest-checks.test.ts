@@ -90,7 +90,7 @@ describe('the directives that hold', () => {
     assert.deepEqual(brief(checkDirectives([setEnv(at('another')), ...good], folder, own)), []);
     assert.deepEqual(find(directive('SetEnv', 'OTHER x')), ['warning: no SetEnv tells the script its settings']);
     assert.deepEqual(find({ ...setEnv('/x'), sections: ['Directory "/elsewhere"'] }), []);
-    const said = ['error: .htaccess has no say'];
+    const said = ['error: .htaccess is ignored'];
     assert.deepEqual(find(directive('AllowOverride', 'None')), said);
     assert.deepEqual(find(directive('AllowOverride', 'All')), []);
     assert.deepEqual(brief(checkDirectives(good.slice(0, 1), folder, own)), said);
@@ -116,7 +116,7 @@ describe('the directives that hold', () => {
 
   it('take no certificate that nobody verified, wherever that is said', () => {
     const verify = (value: string): string[] => find(directive('SSLVerifyClient', value, 'VirtualHost *:443'));
-    assert.deepEqual(verify('optional_no_ca'), ['error: certificates that nobody verified get in']);
+    assert.deepEqual(verify('optional_no_ca'), ['error: unverified certificates are accepted']);
     assert.deepEqual([verify('optional'), verify('require')], [[], []]);
   });
 
@@ -180,7 +180,7 @@ describe('.htaccess', () => {
     assert.deepEqual(check('# Require valid-user\n'), [nobody]);
     assert.deepEqual(check(`Require expr "%{SSL_CLIENT_VERIFY} == 'NONE'"\n`), [nobody]);
     assert.deepEqual(brief(checkAccess(at('nowhere'), me, 'apache/htaccess', mends).findings), [
-      'error: nobody may enter',
+      'error: all access is denied',
     ]);
   });
 
@@ -188,7 +188,7 @@ describe('.htaccess', () => {
     for (const line of ['Require all granted', 'Satisfy Any', '<Limit GET>'])
       assert.deepEqual(check(byPassword(good(), line)), [
         'by password',
-        'error: .htaccess lets in some without a word',
+        'error: .htaccess allows some requests without credentials',
       ]);
     assert.deepEqual(check(byPassword(good(), '<LimitExcept GET PUT>\n# Satisfy any')), ['by password']);
   });
@@ -227,17 +227,14 @@ describe('nph-webjob.cfg', () => {
 
   it('is told of risks, each only where nothing else guards', () => {
     assert.deepEqual(find({}), []);
-    const [nobody, every] = [
-      'warning: requests need no credentials',
-      'warning: every client may get and put as every other',
-    ];
+    const [nobody, every] = ['warning: requests need no credentials', 'warning: every client can act as any other'];
     assert.deepEqual(find({ RequireUser: 'N' }), [nobody]);
     assert.deepEqual(find({ RequireUser: 'N', RequireMatch: 'N' }), [nobody]);
     assert.deepEqual(find({ RequireUser: 'N', SslRequireMatch: 'Y' }), []);
     assert.deepEqual(find({ RequireMatch: 'N' }), [every]);
     assert.deepEqual(find({ RequireMatch: 'N', SslRequireMatch: 'Y' }), []);
     assert.deepEqual(find({ EnableLogging: 'N' }), ['warning: no request leaves a line in the log']);
-    assert.deepEqual(find({ SslRequireSsl: 'N' }), ['note: programs, output and passwords may travel in the clear']);
+    assert.deepEqual(find({ SslRequireSsl: 'N' }), ['note: programs, output and passwords may be sent unencrypted']);
   });
 
   it('is told of names that a client could choose for those of another', () => {
@@ -473,7 +470,9 @@ describe('the script', () => {
   it('is there, under a name that httpd takes for an nph script', () => {
     assert.deepEqual(serious(checkScripts(at('no-folder'), me)), ['error: the folder of the script cannot be read']);
     assert.deepEqual(check({ 'other.cgi': '' }), ['error: no script is in it']);
-    assert.deepEqual(check({ 'webjob.cgi': `#!${node}\n${ANSWER}` }), ['error: httpd takes it for no nph script']);
+    assert.deepEqual(check({ 'webjob.cgi': `#!${node}\n${ANSWER}` }), [
+      'error: httpd does not treat it as an nph script',
+    ]);
     const beside = { 'nph-webjob.cgi.20261101T000000.bak': '', 'nph-webjob-resident.cjs': '' };
     assert.deepEqual(check({ 'nph-webjob.cgi': `#!${node}\n${ANSWER}`, ...beside }), [
       'warning: clients can still run what an earlier init has replaced',

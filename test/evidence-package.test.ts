@@ -199,15 +199,15 @@ describe(`webjobctl evidence, seed ${SEED}`, () => {
     const { folder } = await make(0, its.jobs.later);
     for (const [args, said] of [
       [[its.jobs.later], /--out says where/],
-      [['--out', its.at('x')], /say which jobs/],
-      [[its.jobs.later, '--case', '4711', '--out', its.at('x')], /two ways to pick jobs/],
+      [['--out', its.at('x')], /select jobs/],
+      [[its.jobs.later, '--case', '4711', '--out', its.at('x')], /cannot be combined with/],
       [[its.jobs.later, '--examiner', 'a\nb', '--out', its.at('x')], /the examiner is not one line/],
       [[its.jobs.later, '--out', join(its.site.incoming, 'x')], /is in the locker/],
       [['--verify', folder, '--zip'], /--verify takes a package/],
       [[its.jobs.later, '--ca', its.at('tsa/tsa.key'), '--out', its.at('x')], /private key/],
     ] as const)
       assert.match((await its.expect(2, 'evidence', ...args)).stderr, said);
-    assert.match((await its.expect(4, 'evidence', its.jobs.later, '--out', folder)).stderr, /is there already/);
+    assert.match((await its.expect(4, 'evidence', its.jobs.later, '--out', folder)).stderr, /already exists/);
     assert.match((await its.expect(4, 'evidence', '--verify', its.site.base)).stderr, /is not a package/);
     assert.ok(!existsSync(its.at('x')));
   });

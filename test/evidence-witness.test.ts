@@ -350,7 +350,7 @@ describe('the witness', needsRoot, () => {
     chownSync(join(site.base, 'config'), user.uid, user.gid);
     truncateSync(custodyOf(site), 0);
     const { stderr, stdout } = await runWebjobctl(['--config', site.propertiesFile, 'verify']);
-    assert.match(stderr, /others than root can write where the witness would be/);
+    assert.match(stderr, /users other than root can write there, so no witness is kept or used/);
     assert.doesNotMatch(stdout, /witness-/);
   });
 });

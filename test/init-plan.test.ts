@@ -217,7 +217,7 @@ describe('what webjobctl init makes', { skip: !(isRoot && findWebUser()) && 'own
     const group = readFileSync('/etc/group', 'utf8').split('\n').at(1)?.split(':')[0] ?? '';
     const words = ['init', '--root', folder, '--prefix', '/w', '--node', process.execPath];
     const open = await runWebjobctl([...words, '--dry-run']);
-    assert.match(open.stderr, /everybody with a login on this machine may read uploads and logs: --private GROUP/);
+    assert.match(open.stderr, /every user of this machine can read uploads and logs: --private GROUP/);
     const { exitCode, stderr } = await runWebjobctl([...words, '--private', group]);
     assert.equal(exitCode, 0, stderr);
     assert.doesNotMatch(stderr, /everybody/);

@@ -24,7 +24,7 @@ async function attack(format: string): Promise<{ kept: boolean; replacesOwn: boo
     return {
       kept: outs.includes('evidence'),
       replacesOwn: !outs.includes('early'),
-      warned: /replaces what another has put/.test(text),
+      warned: /can replace the upload of another client/.test(text),
     };
   } finally {
     its.close();

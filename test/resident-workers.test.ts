@@ -381,7 +381,7 @@ describe('a start of several that cannot be', () => {
   it('says what is wrong, once, and ends', async () => {
     for (const [args, words] of [
       [['--processes', '0', '--listen', '/tmp/x'], /^nph-webjob: error: --processes must be a number from 1 to 99\n$/],
-      [['--processes', '2'], /^nph-webjob: error: --processes is for --listen and for systemd/],
+      [['--processes', '2'], /^nph-webjob: error: --processes works only with --listen and systemd/],
       [['--processes', '2', '--listen', site().propertiesFile], /this path is taken by something that is not a socket/],
       [['--processes', '2', '--listen', join(site().root, 'none', 'socket')], /ENOENT|EACCES/],
     ] as const) {

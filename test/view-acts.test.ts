@@ -152,7 +152,7 @@ describe('somebody of the group', () => {
     ]);
     assert.equal(readFileSync(await download.path(), 'utf8'), 'kept\nbefore\n');
     await page.getByRole('button', { name: 'Make a package' }).click();
-    const link = page.getByRole('link', { name: 'Take it' }).nth(1);
+    const link = page.getByRole('link', { name: 'Download' }).nth(1);
     await link.waitFor();
     const [zip] = await Promise.all([page.waitForEvent('download'), link.click()]);
     assert.match(zip.suggestedFilename(), /\.zip$/);

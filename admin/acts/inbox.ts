@@ -152,7 +152,7 @@ function readFile(path: string, owner: number): { text: string; askedAt: Date } 
   try {
     const found = fstatSync(fd);
     if (!found.isFile()) throw new SyntaxError('it is not a regular file');
-    if (found.nlink !== 1) throw new SyntaxError('it has other names');
+    if (found.nlink !== 1) throw new SyntaxError('it has other hard links');
     if (found.uid !== owner) throw new SyntaxError('it belongs to another user');
     const buffer = Buffer.alloc(MAX_REQUEST_BYTES + 1);
     let length = 0;

@@ -90,7 +90,8 @@ async function sendMail(mail: Of<'mail'>, letter: Letter, attempt: number, secon
 function readUrl(given: string): URL {
   const text = given.startsWith('@') ? readSecret(given.slice(1)) : given;
   const url = URL.parse(text);
-  if (!url || !/^https?:$/.test(url.protocol)) throw new Failure('failed', `${given} holds no http or https URL`);
+  if (!url || !/^https?:$/.test(url.protocol))
+    throw new Failure('failed', `${given} does not contain an http or https URL`);
   return url;
 }
 

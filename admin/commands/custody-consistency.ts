@@ -43,7 +43,11 @@ export function lastOf(path: string): KeptCheckpoint {
 
 function run({ settings }: Site, older: KeptCheckpoint, newer: KeptCheckpoint, isJson: boolean): void {
   if (older.origin !== newer.origin)
-    throw new Failure('findings', `two logs: ${older.origin} and ${newer.origin}`, 'give two checkpoints of one');
+    throw new Failure(
+      'findings',
+      `the checkpoints are of two logs: ${older.origin} and ${newer.origin}`,
+      'give two checkpoints of one log',
+    );
   if (older.size > newer.size)
     throw new Failure(
       'findings',

@@ -49,7 +49,10 @@ export class Pages {
     }
   }
 
-  /** Writes a page with the digest of what it is made from, and a word for the next report. */
+  /**
+   * Writes a page. The digest of its sources and `word` are written into it, for the next report to
+   * read.
+   */
   write(path: string, page: Page, digest: string, word: string): void {
     const place = join(this.#folder, path);
     // An existing file may be linked from the last report.
