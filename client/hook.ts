@@ -32,7 +32,7 @@ export async function runGetHook(
   const command = settings.getHookCommandLine.replace(/%(?:%|cmd|file)/g, (token) => values[token] ?? '');
   const { ending, complaint } = await run(command, folder, settings.getHookTimeLimit, onStart);
   if (ending !== settings.getHookStatus) {
-    const expected = typeof ending === 'number' ? ` in place of ${settings.getHookStatus}` : '';
+    const expected = typeof ending === 'number' ? ` instead of ${settings.getHookStatus}` : '';
     throw new Failure('get', `the GetHook ended with ${ending}${expected}${complaint && `: ${complaint}`}`);
   }
   const made = lstatSync(join(folder, program), { throwIfNoEntry: false });

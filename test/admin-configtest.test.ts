@@ -163,15 +163,15 @@ describe('webjobctl configtest', () => {
         'RequireUser=N\nMaxContentLenth=5\nGetHookStatus=999\n',
       );
       await expectFindings([
-        ['warning', /^RequireUsr is no control/, /^sed -i '3s.*RequireUser/],
+        ['warning', /^RequireUsr is not a setting/, /^sed -i '3s.*RequireUser/],
         ['warning', /^a line without Key=Value/, /^sed -i '4s/],
         ['error', /^ServerId in line 5 has a value that is not allowed/, /550/],
         ['warning', /^UseGMT is in line 2 too/, /^sed -i 2d/],
-        ['warning', /^Colour is no control/, /^sed -i 7d/],
+        ['warning', /^Colour is not a setting/, /^sed -i 7d/],
         ['warning', /RequireMatch=N/, /RequireMatch=Y/],
         ['error', /EnableHostAccessList=Y, but the list does not exist/, /EnableHostAccessList=N/],
         ['warning', /^RequireUser cannot be overridden/, /main file/],
-        ['warning', /^MaxContentLenth is no control/, /MaxContentLength/],
+        ['warning', /^MaxContentLenth is not a setting/, /MaxContentLength/],
         ['error', /^GetHookStatus in line 3 has a value/, /550/],
       ]);
       rmSync(site('integrity/config'), { recursive: true });

@@ -428,7 +428,7 @@ describe('a broken site', { skip: obstacle }, () => {
       places: ['settings'],
       name: 'a misspelt setting',
       breaks: edit('etc/nph-webjob.cfg', 'RequireUser=', 'RequireUsr='),
-      finds: /^RequireUsr is no control/,
+      finds: /^RequireUsr is not a setting/,
     },
     {
       ...{

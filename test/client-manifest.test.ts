@@ -243,7 +243,7 @@ describe('DsvSerialFile', () => {
     await assertRuns(signed({ serial: 7 }));
     await assertRefused(/its serial 5 is lower than 7, which was seen before\n/, signed({ serial: 5 }));
     await assertRuns(signed({ serial: 1, name: 'other.sh' }), 'other.sh');
-    await assertRefused(/another one had its serial 7\n/, signed({ serial: 7 }, [boss], `${PROGRAM}exit\n`));
+    await assertRefused(/another manifest had its serial 7\n/, signed({ serial: 7 }, [boss], `${PROGRAM}exit\n`));
     await assertRuns(signed({ serial: 8 }, [alice, bob]));
     assert.deepEqual(seen(), [
       ['client1', 'collect.sh', '8'],
@@ -278,7 +278,7 @@ describe('DsvSerialFile', () => {
     const was = readFileSync(serials());
     await assertRefused(/it is not for client1/, signed({ serial: 9, clients: ['client2'] }));
     const other = signedManifest(manifestOf(PROGRAM.replace('ran', 'RAN'), { serial: 9 }), [boss]);
-    await assertRefused(/it is for other bytes/, answerOf(PROGRAM, other));
+    await assertRefused(/it is for a program with another SHA-256/, answerOf(PROGRAM, other));
     assert.deepEqual(readFileSync(serials()), was);
   });
 

@@ -137,7 +137,7 @@ describe('a client with SealTo', () => {
 describe('a SealTo that cannot be used', () => {
   const cases: [what: string, sealTo: () => string, why: RegExp][] = [
     ['is empty', () => '', /SealTo names nobody\n/],
-    ['is a comma', () => ',', /SealTo: it is empty\n/],
+    ['is a comma', () => ',', /SealTo: it names nobody\n/],
     ['ends with a comma', () => `${alice?.recipient},`, /SealTo: an empty entry is not an age recipient\n/],
     ['is a word', () => 'alice', /SealTo: alice is not an age recipient\n/],
     [

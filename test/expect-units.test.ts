@@ -81,8 +81,8 @@ warn rollout
     ['expect a x.sh', /it expects nothing/],
     ['expect a x.sh ignore=x', /it expects nothing/],
     ['expect a x.sh grace=1h exit=0', /grace is for every/],
-    ['expect a x.sh every=1', /every is a span/],
-    ['expect a x.sh every=0s', /every is a span/],
+    ['expect a x.sh every=1', /every must be a DURATION/],
+    ['expect a x.sh every=0s', /every must be a DURATION/],
     ['expect a x.sh every=1h every=2h', /every is given twice/],
     ['expect a x.sh exit=0;1', /exit codes are numbers/],
     ['expect a x.sh exist=0', /exist=0 is not one of every,/],
@@ -103,7 +103,7 @@ warn rollout
     ['tell mail a@b.c user=u password-file=/p', /user is for smtp/],
     ['tell mail a@b.c smtp=smtp://host user=u password-file=p', /p is not an absolute path/],
     ['tell webhook ftp://x', /ftp:\/\/x is not an http or https URL/],
-    ['tell webhook http://u:p@x', /belongs into a file/],
+    ['tell webhook http://u:p@x', /put a URL with a password into a file/],
     ['tell command page', /begins with an absolute path/],
     ['ping x y', /ping takes one word/],
     ['quiet 22-6', /quiet must be two times of day/],
@@ -111,7 +111,7 @@ warn rollout
     ['warn disc 5%', /disc is not one of certificates,/],
     ['warn disk 101%', /disk must be a share or a number/],
     ['warn rollout 5%', /rollout takes nothing/],
-    ['warn verify', /verify is a span/],
+    ['warn verify', /verify must be a DURATION/],
     ['remind', /remind takes one word/],
   ];
   for (const [line, message] of WRONG)

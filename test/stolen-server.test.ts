@@ -124,7 +124,7 @@ for (const [who, signers] of SIGNERS) {
     'a serial',
     `that another program had, by ${who}`,
     () => answerOf(WIPE(), signedManifest(manifestOf(WIPE()), signers)),
-    refusedFor('another one had its serial 100\n'),
+    refusedFor('another manifest had its serial 100\n'),
   );
   signed(
     'a client',

@@ -23,8 +23,8 @@ export function findJobIdParts(text: string): JobId | undefined {
 }
 
 /**
- * Reads the seconds in a job id, as findJobIdParts does, without making an object: for those who ask
- * this of a large fleet.
+ * Reads the seconds in a job id, as findJobIdParts does, without making an object: for those who
+ * ask this of a large fleet.
  */
 export function findJobIdTime(text: string): number | undefined {
   const end = text.lastIndexOf('_');
