@@ -399,7 +399,7 @@ describe('the spool folder', () => {
     fake.put = TAKES;
     for (const mode of [0o777, 0o1777, 0o770]) {
       chmodSync(spool, mode);
-      const refused = `webjob: error: SpoolDirectory: others may write to ${spool}\nwebjob: hint: chmod 700 ${spool}\n`;
+      const refused = `webjob: error: SpoolDirectory: others may write in ${spool}\nwebjob: hint: chmod 700 ${spool}\n`;
       const sent = await uploadsOf(async () => {
         for (const ended of [await client.execute(['host.sh']), await flush()])
           assert.deepEqual([ended.code, ended.stderr], [2, refused]);

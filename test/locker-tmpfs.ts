@@ -20,8 +20,14 @@ export function mountTmpfs(path: string, limits: string): void {
   noteMount(path);
 }
 
+/** Unmounts it; a process that has ended may keep it busy for a moment. */
 export function unmountTmpfs(path: string): void {
-  const unmounted = spawnSync('umount', [path], { encoding: 'utf8' });
+  const deadline = Date.now() + 10_000;
+  let unmounted = spawnSync('umount', [path], { encoding: 'utf8' });
+  while (unmounted.status !== 0 && Date.now() < deadline) {
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 50);
+    unmounted = spawnSync('umount', [path], { encoding: 'utf8' });
+  }
   if (unmounted.status !== 0) throw new Error(unmounted.stderr);
 }
 

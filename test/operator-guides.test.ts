@@ -228,7 +228,13 @@ describe('docs/guide/fleet.md', () => {
       writeFileSync(join(site.base, 'config', 'nph-webjob', 'groups'), groups);
       const commands = readCommands('fleet.md');
       await locker.run({ clientId: 'client1', fileName: 'host.sh', out: 'one\n' });
-      assert.equal(commands.length, 12);
+      assert.equal(commands.length, 17);
+      // The keys are those of another page.
+      const keys = readCommands('stolen.md').filter((command) =>
+        /sign (?:keygen|trust add)\b.* (?:alice|bob)\b/.test(command),
+      );
+      assert.equal(keys.length, 4);
+      for (const command of keys) expect(site, command);
       // None of the group has sent anything.
       for (const command of commands) expect(site, command, command.includes('jobs --client') ? [1] : [0]);
       expect(site, 'webjobctl assign host.sh --to servers');
