@@ -146,7 +146,7 @@ describe('webjobctl client add', () => {
     await refused(2, /--url is not an http or https URL/, 'add', 'x', '--generate', '--url', 'ftp://h/');
     await refused(2, /--days <days>' .* invalid/, 'add', 'x', '--cert', '--days', '0');
     await refused(4, /--password-file: \/nowhere cannot be read: ENOENT/, 'add', 'x', '--password-file', '/nowhere');
-    await refused(2, /SSLPublicCertFile would hold/, 'add', 'x1', '--cert', '--install-dir', '/a#b', '--c-client');
+    await refused(2, /SSLPublicCertFile would contain/, 'add', 'x1', '--cert', '--install-dir', '/a#b', '--c-client');
     await refused(4, /nobody has no password/, 'passwd', 'nobody', '--generate');
     await refused(4, /nobody has no certificate/, 'renew', 'nobody');
     const none = await runWebjobctl(['-c', at('none.cfg'), 'client', 'list']);

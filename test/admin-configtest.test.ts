@@ -208,7 +208,7 @@ describe('webjobctl configtest', () => {
       ['error', new RegExp(`^${web.name} cannot write in IncomingDirectory`), new RegExp(`^chown ${web.name}:0`)],
       ['error', new RegExp(`^${web.name} cannot write the log, which is root's`), /^chown/],
       ['warning', /may write in ProfilesDirectory: a compromised script/, /^chown 0:0/],
-      ['warning', /may write it: a script/, /^chown 0:0/],
+      ['warning', /may write it: a compromised script/, /^chown 0:0/],
       ['error', /may change what httpd runs/, /^chown 0:0/],
     ]);
     give([web.uid, web.uid, 0, 0, 0]);

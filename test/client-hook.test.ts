@@ -189,7 +189,7 @@ describe('a GetHook', () => {
 
   it('takes over no terminal with what it says', async () => {
     configure("printf 'a\\033[31m\\302\\233b\\t\\177\\377c' >&2; exit 3");
-    assertRefused(await home.client.execute(['host.sh']), /in place of 0: a\?\[31m\?\?b\?\?\?c\n/);
+    assertRefused(await home.client.execute(['host.sh']), /instead of 0: a\?\[31m\?\?b\?\?\?c\n/);
   });
 
   it('leaves nothing behind that could change the program', async () => {

@@ -77,13 +77,16 @@ apachectl restart 2>&1; sleep 2`);
     const findings = stdout.split('\n').filter(Boolean);
     return findings
       .map((line) => JSON.parse(line) as { severity: string; what: string; where: string })
-      .filter(({ severity, what, where }) => /strangers|TRACE|as a file/.test(what) || /cgi-bin/.test(where + severity))
+      .filter(
+        ({ severity, what, where }) =>
+          /without credentials|strangers|TRACE|as a file/.test(what) || /cgi-bin/.test(where + severity),
+      )
       .map(({ severity, what, where }) => `${severity} ${what.replace(/[:,].*| on all \d+ ways/, '')} ${where}`)
       .sort();
   };
 
   it('leaves no way to the script open, and configtest has tried each', () => {
-    assert.deepEqual(test(), ['note strangers are refused to the script httpd']);
+    assert.deepEqual(test(), ['note requests without credentials are refused to the script httpd']);
   });
 
   it('has every way found that somebody opens', () => {
@@ -111,7 +114,7 @@ apachectl graceful 2>&1; sleep 2`);
     assert.ok(!found.some((line) => line.includes('443/webjob/')), 'the way that is guarded is none of them');
     debian.must(`rm /usr/lib/cgi-bin/linked /var/www/html/copied /etc/apache2/conf-enabled/zz-open.conf
 apachectl graceful 2>&1; sleep 2`);
-    assert.deepEqual(test(), ['note strangers are refused to the script httpd']);
+    assert.deepEqual(test(), ['note requests without credentials are refused to the script httpd']);
   });
 
   it('leaves no earlier script where httpd runs it when init --force replaces it', () => {

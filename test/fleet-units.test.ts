@@ -60,7 +60,7 @@ db = db2 # two lines of one group add up
     const rows: [text: string, message: RegExp][] = [
       [`a = b ${'x'.repeat(65)}`, /^line 1: x{65} is not a client id/],
       ['web: a b', /^line 1: it must be: name = member member$/],
-      ['\n\nweb* = a', /^line 3: it is not/],
+      ['\n\nweb* = a', /^line 3: it must be: name = member member$/],
       ['web = a/b', /^line 1: a\/b is not a client id, a glob or a group$/],
       ['a = b\nb = c a', /^line 1: the group a contains itself$/],
       ['ok = x\nself = self', /^line 2: the group self contains itself$/],

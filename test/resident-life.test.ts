@@ -359,7 +359,10 @@ describe('a start that cannot be', () => {
     assert.equal(readFileSync(file, 'utf8'), 'mine');
     const alone = join(site().root, 'nph-alone.cgi');
     copyFileSync(script, alone);
-    assert.match(run(alone)[1], /to stay it needs \.\/nph-webjob-resident\.cjs beside it: MODULE_NOT_FOUND/);
+    assert.match(
+      run(alone)[1],
+      /as a persistent worker it needs \.\/nph-webjob-resident\.cjs beside it: MODULE_NOT_FOUND/,
+    );
   });
 
   it('is none at a port of the loopback', async () => {

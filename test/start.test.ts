@@ -129,14 +129,21 @@ function checkReplaced(programs: readonly Program[]): void {
 /** What changed between two runs is a link away from the first page, and the reader may act. */
 async function checkView(printed: string): Promise<void> {
   const [, url = '', user, password] = /browser +(\S+)\/ +\((\w+), (\w+)\)/.exec(printed) ?? [];
+  const headers = { Authorization: `Basic ${btoa(`${user}:${password}`)}` };
+  const deadline = Date.now() + 60_000;
   const read = async (path: string): Promise<string> => {
-    const answer = await fetch(url + path, { headers: { Authorization: `Basic ${btoa(`${user}:${password}`)}` } });
+    let answer = await fetch(url + path, { headers });
+    // The first page waits for the index.
+    for (; answer.status === 503 && Date.now() < deadline; answer = await fetch(url + path, { headers })) {
+      await answer.text();
+      await sleep(500);
+    }
     const text = await answer.text();
     assert.equal(answer.status, 200, `${path}: ${text}`);
     return text;
   };
   let href: string | undefined;
-  for (const deadline = Date.now() + 60_000; href === undefined && Date.now() < deadline; await sleep(100))
+  for (; href === undefined && Date.now() < deadline; await sleep(100))
     href = /href="\/webjob-view(\/diff\?[^"]+)">disk\.sh on client1</.exec(await read('/'))?.[1];
   assert.ok(href, 'the overview tells of no change');
   assert.match(await read(href.replaceAll('&amp;', '&')), /class="added">\+started /);

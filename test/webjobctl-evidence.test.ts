@@ -62,7 +62,11 @@ describe('webjobctl custody checkpoint', () => {
     ] as const) {
       chmodSync(key, mode);
       const { stderr, exitCode } = await checkpoint();
-      assert.equal(/^webjobctl: warning: \/.*custody\.key may be read by others/m.test(stderr), isOpen, `${mode}`);
+      assert.equal(
+        /^webjobctl: warning: \/.*custody\.key can be read by users other than its owner/m.test(stderr),
+        isOpen,
+        `${mode}`,
+      );
       assert.equal(exitCode, 0);
     }
     chmodSync(key, 0o600);

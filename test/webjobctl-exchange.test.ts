@@ -90,7 +90,10 @@ describe('the web user exchanges a folder of the locker for a link', { skip: fin
     const { uid = 0, gid = 0 } = findWebUser() ?? {};
     const ask = async (...args: string[]): Promise<[number | null, string | undefined]> => {
       const { exitCode, stderr } = await its.webjobctl(...args);
-      return [exitCode, /what is in (\S+), so root writes nothing there\n.*hint: .*chown root/.exec(stderr)?.[1]];
+      return [
+        exitCode,
+        /can replace files in (\S+), so root writes nothing there\n.*hint: .*chown root/.exec(stderr)?.[1],
+      ];
     };
     try {
       plantPast(site, 'UTC', [{ at: AT, name: 'one', jobId: 'job-0' }]);

@@ -288,7 +288,7 @@ describe('webjobctl pack and what is not as it should be', () => {
       writeFileSync(`${base}.jsonl`, evil);
       const { exitCode, stderr } = await locker.webjobctl('unpack', dayOf(40));
       assert.equal(exitCode, 4);
-      assert.match(stderr, /it is no (?:group|line) of a manifest\n$/);
+      assert.match(stderr, /not (?:an upload|a line) of a manifest\n$/);
     }
     assert.deepEqual(packed(locker).filter((file) => file.startsWith(`${dayOf(40)}.tar`)).length, 1);
     writeFileSync(`${base}.jsonl`, manifest);
