@@ -75,7 +75,7 @@ async function runFast(): Promise<boolean> {
 }
 
 /**
- * One process for each file, and three at a time for each processor, because most of them wait most
+ * One process for each file, and two at a time for each processor, because most of them wait most
  * of the time.
  */
 async function runTests(files: readonly string[]): Promise<Outcome> {
@@ -83,7 +83,7 @@ async function runTests(files: readonly string[]): Promise<Outcome> {
   process.execPath = environment.node;
   const events = run({
     files: files.map((file) => join(root, file)),
-    concurrency: 3 * availableParallelism(),
+    concurrency: 2 * availableParallelism(),
     timeout: TEST_LIMIT_MS,
     cwd: root,
     // The compiled sources of the tests save half of the time of a small file. The preload removes
