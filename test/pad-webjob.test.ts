@@ -131,7 +131,8 @@ describe('a PaD file', () => {
 
   it('that was killed with its payload there can be run again with --overwrite', async () => {
     serve('data.pad', [shop.add('data', 'abc\n')]);
-    home.configure({ RunTimeLimit: '1', TimeoutSignal: '9' });
+    // Long enough to unpack on a busy machine.
+    home.configure({ RunTimeLimit: '8', TimeoutSignal: '9' });
     assert.equal((await home.client.execute(['data.pad', 'sleep', '300'])).code, 4);
     assert.deepEqual(home.client.left(), ['data']);
     home.takeUpload();
