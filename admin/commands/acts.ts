@@ -70,9 +70,12 @@ async function act(command: Command, options: Options): Promise<void> {
       removeOldAnswers(answers, Date.now());
       const isChanged = await answerAll();
       if (!isChanged && !isStatusDue(answers, Date.now())) return;
-      await leaveStatus({ site, desk: openDesk(command), answers, reader: inbox.owner });
-      // What was asked for meanwhile started nobody.
-      await answerAll();
+      try {
+        await leaveStatus({ site, desk: openDesk(command), answers, reader: inbox.owner });
+      } finally {
+        // A request that came meanwhile has not started another run, because this one has the turn.
+        await answerAll();
+      }
     });
   } finally {
     inbox.close();
