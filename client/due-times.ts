@@ -1,6 +1,6 @@
-// The file beside DsvSerialFile with the due times of signed assignments that this client has run,
-// so that a server cannot have one run again. A line is `ClientId SHA-256 DUE END`: of the signed
-// text, when it was due last, and when it ends, in seconds since 1970.
+// The file beside DsvSerialFile that lists the due times of signed assignments that this client has
+// run, so that a server cannot have one run again. A line is `ClientId SHA-256 DUE END`: the digest
+// of the signed text, its last due time, and its end, in seconds since 1970.
 import { isClientId } from 'webjob-protocol';
 import { Failure } from './failure.ts';
 import { changeSeen, readSeen } from './seen.ts';
@@ -11,13 +11,13 @@ export interface DueTime {
   textHash: string;
   /** Seconds since 1970. */
   due: number;
-  /** Seconds since 1970, from when on it is refused for its age alone. */
+  /** Seconds since 1970; afterwards the assignment is refused because it has ended. */
   end: number;
 }
 
 const SETTING = 'DsvSerialFile';
 const SUFFIX = '.assignments';
-/** So long behind its end a line stays, for clocks that are set back. */
+/** A line is kept this long after its end, in case the clock is set back. */
 const KEPT_SECONDS = 400 * 86_400;
 const SECONDS = /^\d{1,12}$/;
 

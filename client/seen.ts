@@ -1,6 +1,6 @@
-// Files in which a client keeps what it has taken of what was signed, a line each, so that a server
-// cannot give it again: they are on disk before anything runs, and one that cannot be read lets
-// nothing run.
+// Files in which a client notes the signed things that it has run, one on each line, so that a
+// server cannot replay them. A note is on disk before anything runs, and while a file cannot be
+// read, nothing runs.
 import { readFileSync } from 'node:fs';
 import { KnownFailure } from '../cli/failure.ts';
 import { replaceFile } from '../cli/files.ts';
@@ -8,8 +8,8 @@ import { withLock } from '../cli/lockfile.ts';
 import { codeOf, Failure } from './failure.ts';
 
 /**
- * What the lines of a file say, word by word; nothing where there is no file. Throws Failure
- * `settings` for one that cannot be read, or that has a line of which `parse` makes nothing.
+ * Parses each line of a file, split into words; a missing file has no lines. Throws Failure
+ * `settings` for a file that cannot be read, and for a line that `parse` returns undefined for.
  */
 export function readSeen<Value extends object>(
   setting: string,
@@ -24,7 +24,7 @@ export function readSeen<Value extends object>(
     throw new Failure('settings', `${setting}: ${path} cannot be read: ${codeOf(error)}`);
   }
   const lines = text.split('\n');
-  // A file that was cut off names its unfinished line.
+  // An unfinished last line is an error too, and is reported by its number.
   const end = lines.pop();
   if (end !== '') lines.push('');
   return lines.map((line, index) => {
@@ -36,9 +36,9 @@ export function readSeen<Value extends object>(
 }
 
 /**
- * Writes what `change` makes of a file, unless that is undefined, while no other run does; it is on
- * disk when this returns. Throws the Failure of `change`, and Failure `get` when it cannot be
- * written.
+ * Replaces a file with the text that `change` returns, unless that is undefined, under a lock. The
+ * text is on disk when this returns. Throws the Failure of `change`, and Failure `get` when the
+ * file cannot be written.
  */
 export function changeSeen(setting: string, path: string, change: () => string | undefined): void {
   try {

@@ -1,6 +1,6 @@
-// How the jobs of a filter are found: by the index of what is rarest in it, where that is rare, or
-// one after the other in the order of the list. Names with wildcards are looked up among the names
-// that there are, which are few beside the jobs.
+// Plans how the jobs of a filter are found: by the index of its rarest condition, if that is rare
+// enough, or else in the order of the list. Names with wildcards are first looked up among the
+// known names, which are far fewer than the jobs.
 import type { JobState } from './job.ts';
 import type { Database } from './sqlite.ts';
 import { ALL_CLIENTS } from './writer.ts';
@@ -23,7 +23,7 @@ export interface ScanFilter {
 export type Condition = readonly [sql: string, ...values: (string | number)[]];
 
 export interface Plan {
-  /** No job can be like that. */
+  /** No job can match. */
   isNone: boolean;
   /** The index to go by; undefined for that of the order. */
   index: string | undefined;
@@ -33,22 +33,22 @@ export interface Plan {
   residual: readonly Condition[];
 }
 
-/** So few units are looked up one by one. */
+/** Up to this many units are looked up one by one. */
 const FEW_UNITS = 500;
-/** So many names are looked up one by one. */
+/** Up to this many names are looked up one by one. */
 const MOST_NAMES = 500;
-/** A log in which anybody can have any name written is not searched for all of them. */
+/** Clients can have any name logged, so the search for names has a limit. */
 const MOST_COMMANDS = 2000;
 
 /** A condition with the index that answers it alone. */
 interface Choice {
   index: string;
   condition: Condition;
-  /** What else it says, row by row. */
+  /** A condition that is checked for each row that the index finds. */
   also?: Condition;
 }
 
-/** `most` rows of an index are read and put in order at once. */
+/** Plans a search; an index is used if it finds at most `most` rows, which are then sorted. */
 export function planScan(database: Database, filter: ScanFilter, most: number): Plan {
   const { exitCode, since, until, units, states = [] } = filter;
   const times: Condition[] = [];
@@ -83,7 +83,7 @@ export function planScan(database: Database, filter: ScanFilter, most: number): 
   }
   const rarest = isNone ? undefined : findRarest(database, choices, times, most);
   if (rarest) return driveBy(rarest, choices, times, residual, false);
-  // What is one name has its jobs in the order of time, whatever their number.
+  // The index of a single name is in the order of time, so the number of its jobs does not matter.
   const single = choices.find(({ condition: [sql] }) => / = \?$/.test(sql));
   const others = choices.filter((choice) => choice !== single);
   return {
@@ -108,7 +108,7 @@ function driveBy(
   };
 }
 
-/** Undefined when none has at most so many rows. */
+/** Returns undefined when every choice has more than `most` rows. */
 function findRarest(
   database: Database,
   choices: readonly Choice[],
@@ -147,7 +147,7 @@ function anyOf(column: string, values: readonly string[]): Condition {
 
 const isPattern = (word: string): boolean => /[*?]|^-$/.test(word);
 
-/** The names of rows that are like one of the words; what is not known is `-`. */
+/** The condition that a column matches one of the words; `-` matches an unknown name. */
 function likeAny(column: string, words: readonly string[]): Condition {
   const exact = words.filter((word) => !isPattern(word));
   const globs = words.filter(isPattern).map(globOf);
@@ -159,12 +159,12 @@ function likeAny(column: string, words: readonly string[]): Condition {
   return [parts.join(' OR '), ...(exact.length > 0 ? [JSON.stringify(exact)] : []), ...globs];
 }
 
-/** SQLite's own has brackets, which ours has not. */
+/** GLOB of SQLite gives brackets a meaning; our globs do not. */
 const globOf = (word: string): string => word.replaceAll('[', '[[]');
 
 /**
- * The clients that are like one of the words; undefined when they are many, or one that is not
- * known is among them.
+ * Returns the clients that match one of the words; undefined when there are many, or when unknown
+ * clients match too.
  */
 function findClients(database: Database, words: readonly string[]): string[] | undefined {
   if (!words.some(isPattern)) return words.length <= MOST_NAMES ? [...words] : undefined;
@@ -176,7 +176,7 @@ function findClients(database: Database, words: readonly string[]): string[] | u
   return names.length <= MOST_NAMES && !names.includes('') ? names : undefined;
 }
 
-/** The commands that are like a word; undefined when there are many. */
+/** Returns the commands that match a word; undefined when there are many. */
 function findCommands(database: Database, word: string): string[] | undefined {
   if (!isPattern(word)) return [word];
   const names = database

@@ -1,5 +1,5 @@
-// Signed assignments as files: made, signed by others, shown, and checked as a client checks them
-// (docs/protocol.md, section 12).
+// Files of signed assignments: makes them, adds signatures, shows them, and checks them as a client
+// does (docs/protocol.md, section 12).
 import { readFileSync } from 'node:fs';
 import { Failure } from '../cli/failure.ts';
 import { errorCode, replaceFile } from '../cli/files.ts';
@@ -15,20 +15,20 @@ import { addSignature, NoteError, type NoteSignature, type NoteSigner, parseNote
 import type { TrustedKey } from '../notes/trust.ts';
 import type { Judgement } from './manifests.ts';
 
-/** A signed assignment, of which nothing has been checked but its form. */
+/** A signed assignment of the right form; its signatures have not been checked. */
 export interface FoundAssignment {
-  /** All of the file. */
+  /** The whole file. */
   note: string;
   assignment: AssignmentText;
   signatures: NoteSignature[];
 }
 
-/** Whether a file is named as signed assignments are. */
+/** Whether a path ends in the suffix of signed assignments. */
 export function isAssignmentFile(path: string): boolean {
   return path.endsWith(ASSIGNMENT_SUFFIX);
 }
 
-/** The note of an assignment. Throws Failure `usage` for what no note can hold. */
+/** Signs an assignment. Throws Failure `usage` for one that no note can contain. */
 export function signAssignment(assignment: AssignmentText, signer: NoteSigner): FoundAssignment {
   try {
     return takeApart(Buffer.from(signNote(formatAssignmentText(assignment), [signer])));
@@ -38,7 +38,7 @@ export function signAssignment(assignment: AssignmentText, signer: NoteSigner): 
   }
 }
 
-/** Writes a signed assignment in the place of what is there. Throws Failure `failed`. */
+/** Writes a signed assignment; replaces an existing file. Throws Failure `failed`. */
 export function writeAssignment(path: string, note: string): void {
   try {
     replaceFile(path, note, { mode: 0o644 });
@@ -69,8 +69,8 @@ export function addToAssignment(path: string, signer: NoteSigner): FoundAssignme
 }
 
 /**
- * Judges a signed assignment as a client does at this time; what it has run is known there alone.
- * Throws Failure `failed`.
+ * Judges a signed assignment as a client would at this time, except for what the client has already
+ * run. Throws Failure `failed`.
  */
 export function judgeAssignment(
   path: string,
@@ -89,7 +89,7 @@ export function judgeAssignment(
   }
 }
 
-/** As --json shows it. */
+/** Returns the fields that --json prints. */
 export function describeSigned({ assignment, signatures }: FoundAssignment) {
   const { command, args, clients, schedule, notBefore, notAfter, serial } = assignment;
   const when =

@@ -1,5 +1,4 @@
-// Assignments as root last saw them: all of them, and of one how far each of its clients is.
-
+// The pages of assignments, from the status that root left: a list, and one with its clients.
 import type { Status, StatusAssignment, StatusClient } from '../admin/acts/status.ts';
 import { CLIENT_STATES } from '../admin/fleet/states.ts';
 import { quote } from '../cli/shell.ts';
@@ -63,7 +62,7 @@ export function assignmentsPage(context: Context): Page {
   return {
     ...{ title: 'Assignments', place: '/assignments', isPlace: true },
     content: html`<h1>Assignments</h1>
-<p class="lead">Which commands which clients are to run, and how far they are.</p>
+<p class="lead">The commands that clients are to run, and their progress.</p>
 ${status ? html`<p class="ways"><a href="${links.page('/assignments.json')}">JSON</a></p>` : NO_STATUS}
 ${failure === undefined ? undefined : html`<p class="state bad">${failure}</p>`}
 ${status && rows.length === 0 && failure === undefined ? html`<p class="note">There are none. <code>webjobctl assign</code> makes the first: docs/guide/fleet.md.</p>` : undefined}
@@ -88,7 +87,7 @@ ${rows.map(
 
 /** `3 done, 1 failed` */
 function describeStates({ states }: StatusAssignment): string {
-  if (!states) return 'not followed any more';
+  if (!states) return 'no longer followed';
   const parts = CLIENT_STATES.flatMap((name) => (states[name] ? [`${groupDigits(states[name])} ${name}`] : []));
   return parts.join(', ') || 'no clients';
 }
@@ -132,7 +131,7 @@ function readOne(context: Context, name: string): One {
   return { status, assignment, state, clients: clients.slice(0, CLIENT_ROWS), next };
 }
 
-/** The title of the pages of one. */
+/** The title of the pages about one assignment. */
 export const titleOf = (assignment: StatusAssignment): string =>
   `Assignment ${assignment.number}: ${describeCommand(assignment)}`;
 
@@ -167,14 +166,14 @@ ${formatFactTable('What is known of it', [
 ${formatActs({ acts: actsOf(context.site).ofAssignment(String(number)) }, book)}
 ${formatAsked(context, `assignment ${number}`)}
 <h2 id="clients">Clients</h2>
-${assignment.states ? formatStates(assignment, state, context) : html`<p class="note">Root does not follow its clients any more: <code>webjobctl assign show ${number}</code> does.</p>`}
+${assignment.states ? formatStates(assignment, state, context) : html`<p class="note">Root no longer follows its clients: <code>webjobctl assign show ${number}</code> does.</p>`}
 ${clients.length > 0 ? formatClients(clients, context) : assignment.states ? html`<p class="note">No client is in this state.</p>` : undefined}
 ${first || more ? html`<p class="ways">${first}${first && more ? ' · ' : undefined}${more || undefined}</p>` : undefined}
 ${formatStatusTime(status, context)}`,
   };
 }
 
-/** How many clients are in each state, each a link to them. */
+/** The number of clients in each state, with links to them. */
 function formatStates({ number, states }: StatusAssignment, chosen: string | undefined, { links }: Context): Markup {
   const all = Object.values(states ?? {}).reduce((sum, count) => sum + count, 0);
   const one = (name: string | undefined, count: number): Markup => {

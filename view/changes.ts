@@ -13,12 +13,12 @@ CREATE TABLE IF NOT EXISTS view_changes (
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS view_changes_at ON view_changes (at);
 `;
-/** A request compares so many new jobs; the next one goes on from there. */
+/** One request compares this many new jobs; the next request continues. */
 const AT_ONCE = 50;
-/** Of a new index so many of the newest jobs are compared. */
+/** With a new index, this many of the newest jobs are compared. */
 const AT_FIRST = 2000;
 const KEEP_MS = 7 * 86_400_000;
-/** Larger uploads are compared on the page of their client alone. */
+/** Larger uploads are compared only on the page of their client. */
 const MAX_BYTES = 4 * 1024 * 1024;
 /** How long comparing may take. */
 const LIMIT_MS = 10;
@@ -60,7 +60,7 @@ const isResult = ({ state, jobId, group, clientId, command }: Job): boolean =>
 
 async function differ(database: Database, site: Site, a: Job, b: Job): Promise<boolean> {
   if (a.jobId === undefined || Math.max(uploadBytes(a), uploadBytes(b)) > MAX_BYTES) return false;
-  // A job that is begun is compared: the next request begins behind it.
+  // No deadline: the next request starts after this job.
   const context = { database, site, deadline: Number.POSITIVE_INFINITY };
   const [before, after] = await digestOutputs(context, [a, b]);
   return typeof before === 'object' && typeof after === 'object' && before.sha256 !== after.sha256;
@@ -79,7 +79,7 @@ function save(database: Database, found: readonly Change[], to: number): void {
   database.exec('COMMIT');
 }
 
-/** The changes since a time, newest first, at most so many, and how many there are. */
+/** Returns the newest changes since a time, at most `limit`, and the number of all of them. */
 export function readChanges(database: Database, since: Date, limit: number): { count: number; changes: Change[] } {
   database.exec(TABLES);
   const at = since.toISOString();

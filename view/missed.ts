@@ -1,5 +1,4 @@
-// What a site expects of its clients and did not get, as root last saw it
-// (admin/fleet/expectations.ts).
+// The pages of missed expectations, from the status that root left (admin/fleet/expectations.ts).
 import type { StatusProblem } from '../admin/acts/status.ts';
 import { html, type Markup } from '../pages/html.ts';
 import { formatClient, formatCommand, formatLink } from '../pages/tables.ts';
@@ -32,10 +31,10 @@ export function missedPage(context: Context): Page {
   return {
     ...{ title: 'Expectations missed', place: '/' },
     content: html`<h1>Expectations missed</h1>
-<p class="lead">What the file expect says of clients and commands, and is not so.</p>
+<p class="lead">Rules of the file expect that clients do not meet.</p>
 ${status ? html`<p class="ways"><a href="${links.page('/missed.json')}">JSON</a></p>` : NO_STATUS}
 ${failure === undefined ? undefined : html`<p class="state bad">${failure}</p>`}
-${rows.length > 0 ? formatMissed(rows, context) : status && failure === undefined ? html`<p class="note">None. docs/guide/alerts.md says how to expect something of a client.</p>` : undefined}
+${rows.length > 0 ? formatMissed(rows, context) : status && failure === undefined ? html`<p class="note">None. docs/guide/alerts.md says how to write such rules.</p>` : undefined}
 ${next === undefined ? undefined : html`<p class="ways"><a rel="next" href="${links.page('/missed', { after: next })}">Next page</a></p>`}
 ${status && formatStatusTime(status, context)}`,
   };

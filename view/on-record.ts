@@ -1,11 +1,11 @@
-// What operators did, as the custody record of the site has it.
+// The acts of operators, from the custody record of the site.
 import { Acts } from '../evidence/acts.ts';
 import { logFolders } from '../ledger/site.ts';
 import type { Context } from './context.ts';
 
 let kept: { folders: string; acts: Acts } | undefined;
 
-/** What was read of the custody record stays for the next request. */
+/** Keeps what it has read of the custody record for the next request. */
 export function actsOf(site: Context['site']): Acts {
   const folders = logFolders(site);
   const name = folders.join('\n');

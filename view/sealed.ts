@@ -1,5 +1,5 @@
-// Streams that clients sealed to examiners: the view has no identity to open them with, and says
-// for whom they are.
+// Streams that clients sealed to examiners. The view has no identity that could open them; it names
+// the recipients.
 import type { StreamName } from 'webjob-locker';
 import { readPackedRecord, type Stored, type StoredStream } from '../ledger/streams.ts';
 import { SEALED_MAGIC, sealedTo } from '../notes/result.ts';
@@ -11,7 +11,7 @@ export interface Sealed {
   plain: { bytes: number; sha256: string };
 }
 
-/** Undefined for a stream that is not sealed. Throws what reading throws. */
+/** Returns undefined for a stream that is not sealed. Throws what reading the stream throws. */
 export async function findSealed(stored: Stored, name: StreamName): Promise<Sealed | undefined> {
   const stream = stored[name];
   if (name === 'env' || !stream || !(await beginsSealed(stream))) return undefined;

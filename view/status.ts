@@ -1,11 +1,11 @@
-// The status that root left of the site, and what pages say of it.
+// The status of the site that root left, and the notes about it on pages.
 import { actFolders } from '../admin/acts/request.ts';
 import { openStatus, type Status } from '../admin/acts/status.ts';
 import { html, type Markup } from '../pages/html.ts';
 import { formatInstant } from '../pages/tables.ts';
 import type { Context } from './context.ts';
 
-/** Says how a site gets a status. */
+/** The note on pages of a site without a status. */
 export const NO_STATUS = html`<p class="note">Root leaves certificates, expectations and assignments for the view where <code>webjobctl acts</code> runs: docs/guide/view.md says how to set that up.</p>`;
 
 /** The status of the site; undefined where root leaves none. */

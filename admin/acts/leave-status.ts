@@ -1,5 +1,5 @@
-// Leaves the status of a site for the view: what root finds out by the code of alert, latest and
-// assign, written as a whole, so that a page reads no file that only root may read.
+// Leaves the status of a site for the view: what root finds out with the code of alert, latest and
+// assign. It is written as a whole, so that no page has to read a file that only root may read.
 import { chmodSync, chownSync, renameSync, rmSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { syncFolder } from 'webjob-locker/durable';
@@ -19,13 +19,13 @@ import type { Site } from '../site/site.ts';
 import { isRoot, type User } from '../site/users.ts';
 import { STATUS_INDEXES, STATUS_PARTS, STATUS_TABLES, type StatusPart, statusFile } from './status.ts';
 
-/** A newer status is left as it is. */
+/** A status is not made again within this time. */
 const FRESH_MS = 300_000;
 /** Warn of certificates this long before their end, unless the rules of the site say otherwise. */
 const CERTIFICATE_SECONDS = 30 * 86_400;
-/** More problems of one part are not listed. */
+/** The most problems that are listed of one part. */
 const MOST_PROBLEMS = 10_000;
-/** Of assignments that are over, the clients of this many are followed. */
+/** The clients of this many of the newest assignments that are over are listed too. */
 const MOST_PAST = 10;
 
 export interface StatusSource {
@@ -37,15 +37,15 @@ export interface StatusSource {
   reader: Pick<User, 'gid'>;
 }
 
-/** True when there is no status, or only an old one. */
+/** Whether the status is missing or old. */
 export function isStatusDue(answers: string, now: number): boolean {
   const found = statSync(statusFile(answers), { throwIfNoEntry: false });
   return !found || Math.abs(now - found.mtimeMs) > FRESH_MS;
 }
 
 /**
- * Replaces the status. On disk when it returns. Throws the error of a system call, and those of
- * SQLite.
+ * Replaces the status; the new one is on disk when this returns. Throws the error of a system call,
+ * and errors of SQLite.
  */
 export async function leaveStatus({ site, desk, answers, reader }: StatusSource, now = new Date()): Promise<void> {
   const unfinished = join(answers, '.status.new');

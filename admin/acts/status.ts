@@ -1,10 +1,10 @@
-// The status of a site: what only root may read and the view shows. `webjobctl acts` leaves it as a
-// small database beside its answers; the view reads it a page at a time.
+// The status of a site: facts that only root can collect and that the view shows. `webjobctl acts`
+// leaves them in a small database beside its answers; the view reads one page of it at a time.
 import { statSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Database, openDatabase } from '../../ledger/sqlite.ts';
 
-/** What root looks at; each part may fail without the others. */
+/** The parts of a status; each may fail without the others. */
 export const STATUS_PARTS = ['certificates', 'expectations', 'verification', 'rollouts', 'assignments'] as const;
 export type StatusPart = (typeof STATUS_PARTS)[number];
 
@@ -29,7 +29,7 @@ export function statusFile(answers: string): string {
   return join(answers, 'status.sqlite');
 }
 
-/** Something that is not as it should be. */
+/** A problem that root found. */
 export interface StatusProblem {
   id: number;
   /** The client that it is about. */
@@ -44,7 +44,7 @@ export interface StatusProblem {
 export interface StatusAssignment {
   number: number;
   facts: Record<string, unknown> & { command: string; args: string[]; to: string[]; state: string };
-  /** How many clients are in each state; null where root does not follow it any more. */
+  /** The number of clients in each state; null where root no longer follows them. */
   states: Record<string, number> | null;
 }
 
@@ -148,8 +148,8 @@ function parseAssignment({ number, facts, states }: Record<string, unknown>): St
 let kept: { mark: string; status: Status } | undefined;
 
 /**
- * The status that root left last; undefined where there is none that this user may read. Stays open
- * until the next one replaces it. Throws Failure `failed`.
+ * Opens the newest status; undefined when there is none that this user may read. It stays open
+ * until another one replaces it. Throws Failure `failed`.
  */
 export function openStatus(answers: string): Status | undefined {
   const path = statusFile(answers);

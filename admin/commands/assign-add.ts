@@ -73,7 +73,7 @@ export function addCommand(): Command {
     .option('--reason <text>', 'why, for the record')
     .option('--signed <file>', 'assign what is signed in this file: "webjobctl sign assignment"')
     .option('--key <file>', 'sign it with this private key, Ed25519')
-    .option('--key-name <name>', 'the name of the key (else that in KEY.vkey, else that of the file)')
+    .option('--key-name <name>', 'the name of the key (default: the name in KEY.vkey, or of the file)')
     .addOption(userFileOption())
     .addHelpText('after', EXPLANATION)
     .action((name: string | undefined, args: string[], options: Options, command: Command) =>

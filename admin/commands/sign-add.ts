@@ -11,7 +11,7 @@ export function addCommand(): Command {
     .description("add another signer's signature to the manifests beside programs, or to assignments")
     .argument('<file...>', 'the programs, or their manifests; signed assignments')
     .requiredOption('--key <file>', 'the private key, Ed25519')
-    .option('--key-name <name>', 'its name in manifests (else that in KEY.vkey, else that of the file)')
+    .option('--key-name <name>', 'its name in manifests (default: the name in KEY.vkey, or of the file)')
     .addHelpText(
       'after',
       `

@@ -47,7 +47,7 @@ export function assignmentCommand(): Command {
     .requiredOption('-o, --output <file>', `where to write it: a name that ends in ${ASSIGNMENT_SUFFIX}`, checkOutput)
     .requiredOption('--key <file>', 'the private key, Ed25519')
     .requiredOption('--client <glob>', 'the clients it is for, as in web-*; may be repeated', collectTargets)
-    .option('--key-name <name>', 'its name in the file (else that in KEY.vkey, else that of the file)')
+    .option('--key-name <name>', 'its name in the file (default: the name in KEY.vkey, or of the file)')
     .option('--once', 'once for each client (the default)')
     .option('--every <duration>', 'again after this long: 10m, 1h, 7d', parseDuration)
     .option('--cron <expression>', 'five fields of crontab(5), in UTC', checkCron)

@@ -24,7 +24,7 @@ export function payloadCommand(): Command {
     .description('sign programs: a signature goes into FILE.sig beside each, a manifest into FILE.manifest')
     .argument('<file...>', 'what to sign')
     .requiredOption('--key <file>', 'the private key')
-    .option('--key-name <name>', 'its name in manifests (else that in KEY.vkey, else that of the file)')
+    .option('--key-name <name>', 'its name in manifests (default: the name in KEY.vkey, or of the file)')
     .option('--client <glob>', 'the clients it is for, as in web-*; may be repeated', collect)
     .option('--expires <duration>', 'how long the manifest is valid, as in 90d', parseDuration, YEAR_SECONDS)
     .option('--not-before <time>', 'start of its validity', parseInstant)
