@@ -79,7 +79,7 @@ describe('npm run build:deb', needsDpkg, () => {
   });
 });
 
-describe('the Debian package', { skip: NO_DEBIAN, timeout: 300_000 }, () => {
+describe('the Debian package', { skip: NO_DEBIAN, timeout: 900_000 }, () => {
   const CONTROL = 'export WEBJOB_PROPERTIES_FILE=/etc/webjob/nph-webjob.cfg';
   const SCRIPT = '/usr/lib/cgi-bin/webjob/nph-webjob.cgi';
   const url = 'https://localhost/webjob/nph-webjob.cgi';

@@ -7,7 +7,7 @@ import { type Debian, findObstacle, openDebian } from './debian-namespace.ts';
 const QUERY = '?VERSION=webjob+1.4.0&SYSTEM=curl&CLIENTID=client1&FILENAME=host.sh';
 const NO_DEBIAN = findObstacle();
 
-describe('webjobctl init --prefix debian --tls --apply', { skip: NO_DEBIAN, timeout: 240_000 }, () => {
+describe('webjobctl init --prefix debian --tls --apply', { skip: NO_DEBIAN, timeout: 600_000 }, () => {
   let debian: Debian;
   let password = '';
   const init = 'webjobctl init --prefix debian --tls --server-name localhost --apply';

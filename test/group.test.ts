@@ -112,7 +112,8 @@ function describeSite(site: Site) {
       )
       .sort(),
     log: readLog(site.base)
-      .map((line) => line.replace(/^\S+ \S+ /, ''))
+      // The seconds that a request took are in front of its status.
+      .map((line) => line.replace(/^\S+ \S+ /, '').replace(/ \d+ (?=\d{3} -- )/, ' '))
       .sort(),
     used: days.map((name) => {
       const fd = openSync(join(site.base, 'limits', name), 'r');

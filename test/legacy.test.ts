@@ -107,7 +107,7 @@ async function putAlmost(name: string, jobId: string): Promise<{ finish(): Promi
 }
 
 describe('original servers that share the locker and the log', needsPerl, () => {
-  it('lose nothing to ours and take nothing from ours, four of each at once', { timeout: 60_000 }, async () => {
+  it('lose nothing to ours and take nothing from ours, four of each at once', { timeout: 300_000 }, async () => {
     const stored = new Map<string, { jobId: string; lengths: Lengths }>();
     const sizesOf = (run: number): Lengths => ({ out: (run % 7) * 9_000, err: (run % 3) * 50, env: 600 });
     let left = 4;
