@@ -10,11 +10,21 @@ import type { Site } from './site.ts';
 /** The groups of a site; empty without a file. Throws Failure `failed`. */
 export function readGroups(settings: Site['settings']): Groups {
   const { groups } = fleetPaths(settings);
+  return existsSync(groups) ? readGroupsFile(groups) : new Map();
+}
+
+/** The groups in a file. Throws Failure `failed`. */
+export function readGroupsFile(path: string): Groups {
   try {
-    return existsSync(groups) ? parseGroups(readFileSync(groups, 'utf8')) : new Map();
+    return parseGroups(readFileSync(path, 'utf8'));
   } catch (error) {
-    const reason = error instanceof GroupsError ? error.message : errorCode(error);
-    throw new Failure('failed', `${groups} cannot be read: ${reason}`, 'a line is: name = member member');
+    const isWrong = error instanceof GroupsError;
+    const reason = isWrong ? error.message : errorCode(error);
+    throw new Failure(
+      'failed',
+      `${path} cannot be read: ${reason}`,
+      isWrong ? 'a line is: name = member member' : undefined,
+    );
   }
 }
 

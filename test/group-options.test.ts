@@ -14,8 +14,8 @@ interface CommandRow {
   options: { flags: string[]; value: string | null }[];
 }
 
-/** Not about jobs: clients read manifests and signed assignments, and do not know groups. */
-const WITHOUT_GROUPS = ['sign payload', 'sign assignment'];
+/** Not about jobs: clients read manifests, and do not know groups. */
+const WITHOUT_GROUPS = ['sign payload'];
 
 let its: LockerSite;
 let jobId: string;
@@ -55,6 +55,10 @@ const TRIES: Record<string, { words: () => string[]; told?: (lines: Record<strin
   report: { words: () => ['--html', join(its.site.root, OUT)], told: (lines) => lines.map(({ jobs }) => jobs) },
   evidence: { words: () => ['--out', join(its.site.root, OUT)], told: (lines) => lines.map(({ jobs }) => jobs) },
   'custody prove': { words: () => [jobId] },
+  'sign assignment': {
+    words: () => ['list.sh', '--key', join(its.site.root, 'custody.key'), '-o', join(its.site.root, 'x.assignment')],
+    told: (lines) => lines.map(({ clients }) => (clients as string[]).sort()),
+  },
   'assign add': { words: () => ['list.sh'], told: (lines) => lines.map(({ clients }) => clients) },
 };
 

@@ -3,7 +3,9 @@
 import { Command, InvalidArgumentError } from 'commander';
 import { parseDuration } from '../../cli/durations.ts';
 import { printJson, printLine, safeLine } from '../../cli/output.ts';
+import { type Groups, membersOf } from '../../fleet/groups.ts';
 import { ASSIGNMENT_SUFFIX } from '../../fleet/signed.ts';
+import { readGroups, readGroupsFile } from '../../ledger/groups.ts';
 import { describeSigned, isAssignmentFile, signAssignment, writeAssignment } from '../../sign/assignments.ts';
 import { readNoteSigner, readPrivateKey } from '../../sign/keys.ts';
 import { endSigned } from '../fleet/assigning.ts';
@@ -16,13 +18,14 @@ import {
   type TimeOptions,
   timesOf,
 } from '../fleet/options.ts';
-import { globalOptions } from '../site/site.ts';
+import { findPropertiesFile, globalOptions, readSite } from '../site/site.ts';
 
 interface Options extends TimeOptions {
   output: string;
   key: string;
   keyName?: string;
   client: string[];
+  groups?: string;
 }
 
 const EXPLANATION = `
@@ -31,8 +34,12 @@ an assignment only when keys that they trust have signed it for them, and each d
 30 days after its first time, or with --every and --cron after a year. Other signers add theirs with "webjobctl sign add";
 then bring the file to the server: "webjobctl assign --signed FILE". Arguments that begin with - follow a --.
 
-Example:
+Clients do not know the groups of a site. So the members that a group has now are signed: by a copy of the server's file
+nph-webjob/groups given with --groups, or on a machine with a site by the groups of this site.
+
+Examples:
   webjobctl sign assignment --key alice.key --client 'web-*' -o collect.assignment -- collect.sh -v
+  webjobctl sign assignment --key alice.key --client web --groups groups -o collect.assignment -- collect.sh -v
 
 Exit codes:
   0  signed
@@ -46,7 +53,8 @@ export function assignmentCommand(): Command {
     .argument('[args...]', 'its arguments')
     .requiredOption('-o, --output <file>', `where to write it: a name that ends in ${ASSIGNMENT_SUFFIX}`, checkOutput)
     .requiredOption('--key <file>', 'the private key, Ed25519')
-    .requiredOption('--client <glob>', 'the clients it is for, as in web-*; may be repeated', collectTargets)
+    .requiredOption('--client <glob>', 'the clients or groups it is for, as in web-*; may be repeated', collectTargets)
+    .option('--groups <file>', 'the groups of the site (else those of the site here, if there is one)')
     .option('--key-name <name>', 'its name in the file (default: the name in KEY.vkey, or of the file)')
     .option('--once', 'once for each client (the default)')
     .option('--every <duration>', 'again after this long: 10m, 1h, 7d', parseDuration)
@@ -59,7 +67,8 @@ export function assignmentCommand(): Command {
 
 function sign(command: Command, name: string, args: string[], options: Options): void {
   checkArguments(args);
-  const { key, keyName, client: clients, output } = options;
+  const { key, keyName, output } = options;
+  const clients = [...membersOf(findGroups(command, options), options.client)];
   const times = timesOf(options, Math.floor(Date.now() / 1000));
   const { schedule, from, until = endSigned(times) } = times;
   const [notBefore, notAfter] = [new Date(from * 1000), new Date(until * 1000)];
@@ -68,6 +77,15 @@ function sign(command: Command, name: string, args: string[], options: Options):
   writeAssignment(output, signed.note);
   if (globalOptions(command).json) printJson({ file: output, ...describeSigned(signed) });
   else printLine(safeLine(output));
+}
+
+/** Throws Failure `failed`, and `settings` for a site that cannot be read. */
+function findGroups(command: Command, { groups, client }: Options): Groups {
+  if (groups !== undefined) return readGroupsFile(groups);
+  // A name with a wildcard cannot be that of a group, and most signers have no site.
+  if (client.every((word) => /[*?]/.test(word))) return new Map();
+  const propertiesFile = findPropertiesFile(command);
+  return propertiesFile === undefined ? new Map() : readGroups(readSite(propertiesFile).settings);
 }
 
 function checkOutput(path: string): string {
