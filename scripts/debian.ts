@@ -22,7 +22,9 @@ const TEST_PROGRAMS: Readonly<Record<string, string>> = {
   uudecode: 'sharutils',
   busybox: 'busybox',
   fish: 'fish',
+  ksh: 'ksh93u+m',
   mandoc: 'mandoc',
+  mksh: 'mksh',
   shellcheck: 'shellcheck',
   zsh: 'zsh',
 };

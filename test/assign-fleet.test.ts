@@ -104,14 +104,23 @@ async function makeNode(own: Site, id: ServerId): Promise<Node> {
   let pid = 0;
   const kill = async (): Promise<void> => {
     if (pid === 0) return;
-    process.kill(-pid, 'SIGKILL');
-    if (isStaying) for (const one of findProcesses(own)) process.kill(one, 'SIGKILL');
-    for (const stop of stops.splice(0)) await stop();
+    killIfThere(-pid);
     pid = 0;
+    if (isStaying) for (const one of findProcesses(own)) killIfThere(one);
+    for (const stop of stops.splice(0)) await stop();
   };
   const node: Node = { port: 0, clock, start, kill };
   await start();
   return node;
+}
+
+/** A process may end by itself between the moment it is found and this. */
+function killIfThere(pid: number): void {
+  try {
+    process.kill(pid, 'SIGKILL');
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error;
+  }
 }
 
 const confOf = (client: string, server: ServerId): string => join(site.root, 'clients', client, `${server}.conf`);

@@ -230,8 +230,9 @@ describe('a batch script', () => {
     return { ended, words };
   }
 
-  it('hands every argument on as it is, in every shell there is, and nothing else runs', () => {
+  it('hands every argument on as it is, in every shell there is, and nothing else runs', (t) => {
     assert.ok(shells.length >= 2);
+    t.diagnostic(shells.map((shell) => shell.join(' ')).join(', '));
     const args = [
       ...["it's", '"', '$(touch x)', '`touch x`', '\\', 'a\nb', '', '-e', '--', '*', '~', '!', 'ünïcödé', '\x01\x7f'],
       ...['$IFS', '%s', '&', ';', '|', '>', '#', ' ', '\t', "'\\''", 'x'.repeat(100_000)],
