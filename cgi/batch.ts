@@ -17,7 +17,8 @@ const MOST_ORDERS = 100;
 
 /** Answers a GET for the batch command. Throws Refusal 459, 500, 507 or 550. */
 export function serveBatch(exchange: Exchange, clientId: string): { status: 200; content: Buffer } {
-  if (exchange.settings.dsvRequireSignatures) throw new Refusal(459, 'a batch has no signature');
+  if (exchange.settings.dsvRequireSignatures)
+    throw new Refusal(459, 'a batch has no signature: webjobctl assign says what to do');
   return { status: 200, content: Buffer.from(formatBatch(clientId, takeOrders(exchange, clientId), exchange.jobId)) };
 }
 

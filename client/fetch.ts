@@ -31,6 +31,10 @@ type BeginCheck = (answer: IncomingMessage, size: number) => PayloadCheck | unde
 const EMPTY =
   'the program is empty: an older script under fcgiwrap refuses like this, with the reason in nph-webjob.log';
 
+/** A server makes its batches itself, and has no key. */
+const UNSIGNED_BATCH =
+  'no batch is: have assignments signed, set DsvVerifyManifest=Y, and ask with webjob --batch (docs/guide/fleet.md)';
+
 /**
  * Fetches `fileName` into `path`. Returns the job id from the server, or undefined without one. A
  * batch that webjob itself runs is not checked as a program, because its orders are checked one by
@@ -59,7 +63,9 @@ async function prepareChecks(settings: ClientSettings, fileName: string, isBatch
   const checks: BeginCheck[] = [];
   const { dsvVerifySignature, dsvVerifyManifest, dsvRequireManifest } = settings;
   if (dsvVerifySignature && !(isBatch && dsvVerifyManifest && dsvRequireManifest)) {
-    const begin = (await import('./signature.ts')).prepareCheck(settings.dsvPublicKeyFile);
+    const { USUAL_BATCH } = await import('./batch.ts');
+    const hint = isBatch || fileName === USUAL_BATCH ? UNSIGNED_BATCH : undefined;
+    const begin = (await import('./signature.ts')).prepareCheck(settings.dsvPublicKeyFile, hint);
     checks.push(({ headers: { 'webjob-payload-signature': line } }) =>
       begin(typeof line === 'string' ? line : undefined),
     );

@@ -13,11 +13,13 @@ import type { PayloadCheck } from './fetch.ts';
  * `settings` for an invalid key; the returned function throws Failure `get` for a missing or
  * malformed signature.
  */
-export function prepareCheck(keyFile: string): (signature: string | undefined) => PayloadCheck {
+export function prepareCheck(
+  keyFile: string,
+  hint = 'DsvVerifySignature=Y accepts only signed programs',
+): (signature: string | undefined) => PayloadCheck {
   const key = readKey(keyFile);
   return (signature) => {
-    if (signature === undefined)
-      throw new Failure('get', 'the program is not signed', 'DsvVerifySignature=Y accepts only signed programs');
+    if (signature === undefined) throw new Failure('get', 'the program is not signed', hint);
     if (!isSignature(signature)) throw new Failure('get', "the program's signature is not base64");
     const verifier = verifierOf(key, Buffer.from(signature, 'base64'));
     return {

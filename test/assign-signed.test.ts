@@ -2,6 +2,7 @@
 // client that requires signatures, with a real httpd. Attacks by a compromised server are in
 // stolen-batch.test.ts.
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
@@ -12,6 +13,7 @@ import { parseLines, runWebjobctl } from './operator.ts';
 
 const DONE = { code: 0, signal: null, stdout: '', stderr: '' };
 const WORDS = ["it's", '$(id)', 'a\nb', '-v', '', 'ü', '\x01"\\', 'x'.repeat(100_000)];
+const VERIFY = { DsvVerifyManifest: 'Y', DsvTrustedKeysFile: 'trusted.keys', DsvSerialFile: 'serials' };
 const PROGRAM = '#!/bin/sh\nfor word; do printf "[%s]" "$word"; done\n';
 
 let home: ClientSite;
@@ -45,6 +47,7 @@ before(async () => {
   home = await startClientSite();
   configure(home.site, { BatchCommand: 'batch' });
   home.add('show-words.sh', PROGRAM);
+  home.add('bare.sh', PROGRAM);
   for (const name of ['alice', 'bob']) {
     await run('sign', 'keygen', at(name), '--key-name', `site.example/${name}`);
     await run('sign', 'trust', 'add', at('trusted.keys'), at(`${name}.vkey`));
@@ -52,8 +55,7 @@ before(async () => {
   const program = join(home.site.profiles, 'client1', 'show-words.sh');
   await run('sign', 'payload', '--key', at('alice.key'), program);
   await run('sign', 'add', '--key', at('bob.key'), program);
-  const verify = { DsvVerifyManifest: 'Y', DsvTrustedKeysFile: 'trusted.keys', DsvSerialFile: 'serials' };
-  home.configure({ ...verify, DsvThreshold: '2' });
+  home.configure({ ...VERIFY, DsvThreshold: '2' });
 });
 after(() => home.close());
 
@@ -142,13 +144,76 @@ describe('a signed assignment', () => {
     assert.match(twice.stderr, /shown\.assignment: already signed by site\.example\/bob\+/);
   });
 
+  it('is signed for the members of a group, by a copy of the groups of the site', async () => {
+    const groups = at('groups');
+    writeFileSync(groups, 'front = client1 web-*\n');
+    const path = at('front.assignment');
+    const words = ['--key', at('alice.key'), '-o', path, '--client', 'front'];
+    await run('sign', 'assignment', ...words, '--groups', groups, 'show-words.sh');
+    assert.match(await run('sign', 'show', path), /\n {2}client {6}client1\n {2}client {6}web-\*\n {2}when/);
+    const missing = await control('sign', 'assignment', ...words, '--groups', at('none'), 'show-words.sh');
+    assert.equal(missing.code, 4);
+    assert.match(missing.stderr, /none cannot be read: ENOENT/);
+    // Without the groups the name is that of a client, and the server says so.
+    await run('sign', 'assignment', ...words, 'show-words.sh');
+    const site = join(home.site.base, 'config', 'nph-webjob', 'groups');
+    const before = readFileSync(site);
+    writeFileSync(site, readFileSync(groups));
+    const { code, stderr } = await control('assign', '--signed', path);
+    writeFileSync(site, before);
+    assert.equal(code, 2);
+    assert.match(stderr, /front\.assignment is not for client1\n.*hint: front was signed as the name of a client/s);
+  });
+
+  it('is refused where the server refuses batches, until they are let through', async () => {
+    configure(home.site, { BatchCommand: 'batch', DsvRequireSignatures: 'Y' });
+    const { code, stderr } = await control('assign', 'show-words.sh', '--to', 'client1');
+    assert.equal(code, 3, stderr);
+    assert.match(
+      stderr,
+      /DsvRequireSignatures=Y, and a batch has no signature: a client that asks for batch gets 459\n/,
+    );
+    const asked = await runBatch();
+    assert.match(asked.stderr, /Status = \[459\]/);
+    const [, hint = ''] = /hint: (mkdir .*)/.exec(stderr) ?? [];
+    execFileSync('sh', ['-c', hint]);
+    const id = /\d+/.exec(await run('assign', '--signed', await sign('let', ['--client', 'client1'])))?.[0] ?? '';
+    const bare = await run('assign', 'bare.sh', '--to', 'client1', '--key', at('alice.key'));
+    home.configure({ ...VERIFY, DsvThreshold: '1' });
+    const ended = await runBatch();
+    home.configure({ ...VERIFY, DsvThreshold: '2' });
+    assert.deepEqual([ended.code, await statesOf(id)], [0, { done: 1 }], ended.stderr);
+    assert.deepEqual(await statesOf(/\d+/.exec(bare)?.[0] ?? ''), { failed: 1 }, 'a program still needs its signature');
+    configure(home.site, { BatchCommand: 'batch' });
+  });
+
+  it('is taken by no client that wants a signature of the batch itself', async () => {
+    const keys = ['--make-key', at('dsv')];
+    execFileSync(process.execPath, [join(import.meta.dirname, '..', 'dist', 'webjob-sign'), ...keys]);
+    home.configure({ DsvVerifySignature: 'Y', DsvPublicKeyFile: 'dsv.pub' });
+    for (const words of [
+      ['--batch', '-f', home.client.conf],
+      ['-e', '-f', home.client.conf, 'batch'],
+    ]) {
+      const { code, stderr } = await runWebjob(words);
+      assert.equal(code, 3);
+      assert.match(
+        stderr,
+        /the program is not signed\n.*hint: no batch is: have assignments signed, set DsvVerifyManifest=Y/,
+      );
+    }
+    home.configure({ ...VERIFY, DsvThreshold: '2' });
+  });
+
   it('is signed as docs/guide/fleet.md says', async () => {
     const [, block = ''] = /^```sh\n(webjobctl sign assignment.*?)^```$/ms.exec(page) ?? [];
     const lines = block.trimEnd().split('\n');
     assert.equal(lines.length, 4);
-    for (const line of lines) {
+    writeFileSync(at('groups'), 'servers = web-1\n');
+    const [, grouped = ''] = /^```sh groups\n(.*?)\n^```$/ms.exec(page) ?? [];
+    for (const line of [...lines, grouped]) {
       const words = [...line.matchAll(/'([^']*)'|(\S+)/g)].map(([, quoted, word = '']) => quoted ?? word).slice(1);
-      await run(...words.map((word) => (/\.(?:key|keys|assignment)$/.test(word) ? at(word) : word)));
+      await run(...words.map((word) => (/\.(?:key|keys|assignment)$|^groups$/.test(word) ? at(word) : word)));
     }
   });
 });

@@ -225,10 +225,14 @@ describe('docs/guide/fleet.md', () => {
     try {
       const groups = /^```groups groups\n(.*?)^```$/ms.exec(readFileSync(join(guide, 'fleet.md'), 'utf8'))?.[1] ?? '';
       mkdirSync(join(site.base, 'config', 'nph-webjob'), { recursive: true });
-      writeFileSync(join(site.base, 'config', 'nph-webjob', 'groups'), groups);
+      // The server's, and the copy on the machine of the signers.
+      const copy = join(site.root, 'operator');
+      mkdirSync(copy);
+      for (const folder of [join(site.base, 'config', 'nph-webjob'), copy])
+        writeFileSync(join(folder, 'groups'), groups);
       const commands = readCommands('fleet.md');
       await locker.run({ clientId: 'client1', fileName: 'host.sh', out: 'one\n' });
-      assert.equal(commands.length, 17);
+      assert.equal(commands.length, 18);
       // The keys are those of another page.
       const keys = readCommands('stolen.md').filter((command) =>
         /sign (?:keygen|trust add)\b.* (?:alice|bob)\b/.test(command),

@@ -1,9 +1,13 @@
 // webjobctl assign add: assigns a command to clients, once or on a schedule.
+import { join } from 'node:path';
 import { Command, InvalidArgumentError } from 'commander';
 import { matchesGlob } from 'webjob-protocol';
+import { overrideSettings } from '../../cgi/overrides.ts';
+import { readSettings } from '../../cgi/settings.ts';
 import { parseDuration } from '../../cli/durations.ts';
 import { Failure } from '../../cli/failure.ts';
 import { printJson, printLine, say } from '../../cli/output.ts';
+import { quote } from '../../cli/shell.ts';
 import type { Rollout } from '../../fleet/assignment.ts';
 import { type Groups, membersOf } from '../../fleet/groups.ts';
 import { readGroups } from '../../ledger/groups.ts';
@@ -22,6 +26,7 @@ import {
   type Times,
   timesOf,
 } from '../fleet/options.ts';
+import { findPropertiesFile } from '../site/site.ts';
 
 interface Options extends DeskOptions, TimeOptions {
   to?: string[];
@@ -77,20 +82,26 @@ export function addCommand(): Command {
     .addOption(userFileOption())
     .addHelpText('after', EXPLANATION)
     .action((name: string | undefined, args: string[], options: Options, command: Command) =>
-      add(openDesk(command), name, args, options),
+      add(openDesk(command), findPropertiesFile(command), name, args, options),
     );
 }
 
-async function add(desk: Desk, command: string | undefined, args: string[], options: Options): Promise<void> {
+async function add(
+  desk: Desk,
+  propertiesFile: string | undefined,
+  command: string | undefined,
+  args: string[],
+  options: Options,
+): Promise<void> {
   const now = Math.floor(Date.now() / 1000);
   const groups = readGroups(desk.settings);
   const wanted =
     options.signed === undefined ? planOf(command, args, options, groups, now) : takeSigned(command, options);
   checkBatch(desk.settings, wanted.command);
   const targets = findTargets(wanted, groups, listClientIds(desk));
+  checkSignatures(desk, propertiesFile, targets);
   const stranger = options.signed !== undefined && targets.find((id) => !isMeant(wanted.signed, id));
-  if (stranger)
-    throw new Failure('usage', `${options.signed} is not for ${stranger}`, '--to takes a part of its clients');
+  if (stranger) throw new Failure('usage', `${options.signed} is not for ${stranger}`, hintOf(wanted.signed, groups));
   const { signed, ...plan } = wanted;
   const { reason, limit } = options;
   const whole = { ...plan, reason, limit, note: signed?.note };
@@ -103,6 +114,32 @@ async function add(desk: Desk, command: string | undefined, args: string[], opti
   if (targets.length > 0) return;
   say(`warning: it is for nobody yet: ${wanted.to.join(', ')} means no client of the site`);
   process.exitCode = 1;
+}
+
+/**
+ * Checks that the server gives batches to these clients. Throws Failure `settings`: a batch has no
+ * signature, and the programs that it names are fetched one by one, each with its own.
+ */
+function checkSignatures({ settings }: Desk, propertiesFile: string | undefined, targets: readonly string[]): void {
+  const { batchCommand, configDirectory, enableConfigOverrides } = settings;
+  // A fleet is large, and settings seldom differ between clients: one of them stands for all.
+  const client = targets[0] ?? '';
+  let own = settings;
+  try {
+    if (enableConfigOverrides)
+      own = overrideSettings(settings, readSettings(propertiesFile).given, client, batchCommand, () => {});
+  } catch (error) {
+    throw new Failure('settings', `the override of ${client}: ${(error as Error).message}`, 'webjobctl configtest');
+  }
+  if (!own.dsvRequireSignatures) return;
+  const folder = join(configDirectory, 'nph-webjob', 'commands', batchCommand);
+  throw new Failure(
+    'settings',
+    `DsvRequireSignatures=Y, and a batch has no signature: a client that asks for ${batchCommand} gets 459`,
+    enableConfigOverrides
+      ? `mkdir -p ${quote(folder)} && echo DsvRequireSignatures=N >> ${quote(join(folder, 'nph-webjob.cfg'))}`
+      : 'set EnableConfigOverrides=Y, and DsvRequireSignatures=N for this command: docs/guide/fleet.md',
+  );
 }
 
 /** What is assigned, when, to whom, and the note that says so where it is signed. */
@@ -148,6 +185,14 @@ function takeSigned(command: string | undefined, options: Options): Wanted {
     ...{ schedule: assignment.schedule, from: assignment.notBefore.getTime() / 1000 },
     until: assignment.notAfter.getTime() / 1000,
   };
+}
+
+/** A name that was signed is compared with client ids, whatever group has this name here. */
+function hintOf(signed: FoundAssignment | undefined, groups: Groups): string {
+  const group = signed?.assignment.clients.find((word) => groups.has(word));
+  return group === undefined
+    ? '--to takes a part of its clients'
+    : `${group} was signed as the name of a client, and is a group here: sign its members, with webjobctl sign assignment --groups`;
 }
 
 function isMeant(signed: FoundAssignment | undefined, clientId: string): boolean {
