@@ -6,7 +6,7 @@ import { connect } from 'node:net';
 import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { findFreePorts } from './free-ports.ts';
-import { type HttpdProgram, obtainHttpd } from './httpd-package.ts';
+import { type HttpdProgram, obtainFcgid, obtainHttpd } from './httpd-package.ts';
 import type { Site } from './site.ts';
 import { noteGroup } from './test-leftovers.ts';
 import { findWebUser, openProgram } from './web-user.ts';
@@ -74,7 +74,7 @@ export async function startHttpd(options: HttpdOptions): Promise<HttpdServer> {
 
 async function startOnce(options: HttpdOptions, ports: Ports): Promise<HttpdServer> {
   const [port, secondPort] = ports;
-  const program = options.program ?? obtainHttpd();
+  const program = options.program ?? obtainFor(options);
   const run = join(options.site.root, `httpd-${options.mpm}`);
   mkdirSync(run, { recursive: true, mode: 0o755 });
   const errorLog = join(run, 'error.log');
@@ -103,6 +103,14 @@ async function startOnce(options: HttpdOptions, ports: Ports): Promise<HttpdServ
   const url = `${options.tls ? 'https' : 'http'}://127.0.0.1:${port}`;
   const pid = child.pid ?? 0;
   return { url, port, secondPort, pid, errorLog, stop: () => stopGroup(child) };
+}
+
+/** A module in a package of its own is installed by whoever starts the httpd that loads it. */
+function obtainFor({ modules = [] }: HttpdOptions): HttpdProgram {
+  if (!modules.includes('fcgid')) return obtainHttpd();
+  const program = obtainFcgid();
+  if (!program) throw new Error('this httpd has no mod_fcgid; install libapache2-mod-fcgid');
+  return program;
 }
 
 function formatConfiguration(options: HttpdOptions, program: HttpdProgram, run: string, ports: Ports): string {
