@@ -3,7 +3,7 @@
 // working directory, umask, standard streams, exit code and listeners. program-runs.ts starts this,
 // and says which runs need a process of their own.
 import { EventEmitter } from 'node:events';
-import { closeSync, fstatSync, readdirSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs';
+import { closeSync, readdirSync, readFileSync, readlinkSync, statSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname } from 'node:path';
 import { Readable, Writable } from 'node:stream';
@@ -75,9 +75,15 @@ process.on('message', async (run: HostedRun) => {
   // A process ends when nothing is pending; so does a run. The wait for the next run counts only
   // between runs.
   process.channel?.unref();
-  const end = await start(run);
-  process.channel?.ref();
-  process.send?.(end);
+  try {
+    const end = await start(run);
+    process.channel?.ref();
+    process.send?.(end);
+  } catch (error) {
+    // Nothing would keep the process alive, and it would end with 0.
+    writeFileSync(2, `the host of the run failed: ${inspect(error)}\n`);
+    process.exit(70);
+  }
 });
 process.on('beforeExit', () => current?.end());
 process.on('disconnect', () => process.exit());
@@ -185,8 +191,19 @@ function readTarget(fd: string): string | undefined {
 function closeKept(before: ReadonlySet<string>): void {
   for (const fd of listDescriptors()) {
     if (before.has(fd)) continue;
-    const isRemoved = / \(deleted\)$/.test(readTarget(fd) ?? '');
-    if (isRemoved || fstatSync(Number(fd)).isDirectory()) closeSync(Number(fd));
+    // A thread of Node, as one that looks up a name, may close its file meanwhile.
+    const target = readTarget(fd);
+    if (target === undefined) continue;
+    const isDirectory = statSync(`/proc/self/fd/${fd}`, { throwIfNoEntry: false })?.isDirectory();
+    if (isDirectory || / \(deleted\)$/.test(target)) closeIfOpen(Number(fd));
+  }
+}
+
+function closeIfOpen(descriptor: number): void {
+  try {
+    closeSync(descriptor);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EBADF') throw error;
   }
 }
 

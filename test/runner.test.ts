@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { findFastFiles, findStaleNames, isSlow, reachesOutside } from '../scripts/test-files.ts';
 import { type Folder, makeFolder, until } from './cgi-scripts.ts';
+import { runProgram, WEBJOBCTL } from './program-runs.ts';
 
 const script = join(import.meta.dirname, '..', 'scripts', 'test.ts');
 
@@ -164,6 +165,14 @@ describe('a run of the tests', () => {
       stderr,
       /^webjob: error: test\/nothing\.test\.ts is not a test file\nwebjob: hint: npm test test\/conf\.test\.ts\n$/,
     );
+  });
+});
+
+describe('a process that runs programs', () => {
+  it('says why it cannot run one, and the next one gets another process', async () => {
+    const options = { cwd: '/nonexistent' };
+    await assert.rejects(runProgram(WEBJOBCTL, ['--version'], options), /ended its host: 70: .*ENOENT/s);
+    assert.equal((await runProgram(WEBJOBCTL, ['--version'])).code, 0);
   });
 });
 
