@@ -105,7 +105,7 @@ async function startOnce(options: HttpdOptions, ports: Ports): Promise<HttpdServ
   return { url, port, secondPort, pid, errorLog, stop: () => stopGroup(child) };
 }
 
-/** A module in a package of its own is installed by whoever starts the httpd that loads it. */
+/** mod_fcgid has a package of its own, which an httpd that loads it needs. */
 function obtainFor({ modules = [] }: HttpdOptions): HttpdProgram {
   if (!modules.includes('fcgid')) return obtainHttpd();
   const program = obtainFcgid();
