@@ -156,6 +156,18 @@ printf '#!/bin/sh\nhostname\n' > /var/lib/webjob/profiles/client1/commands/host.
     assert.deepEqual(runJob(), ['done 200']);
   });
 
+  it('adds the view to the site, which nobody reaches without TLS', () => {
+    debian.must(`webjobctl init --prefix debian --tls --server-name localhost --view --apply --force 2>&1
+htpasswd -bB /etc/webjob/webjob-view.htpasswd alice secret 2>&1`);
+    const ask = (address: string): number => debian.status('-u', 'alice:secret', address);
+    assert.equal(ask('http://localhost/webjob-view/'), 404);
+    assert.equal(ask('http://localhost/cgi-bin/webjob-view/webjob-view.cgi'), 403);
+    assert.equal(debian.status('https://localhost/webjob-view/'), 401);
+    // There is no systemd here that would listen at the socket.
+    assert.equal(ask('https://localhost/webjob-view/'), 503);
+    assert.deepEqual(runJob(), ['done 200', 'done 200']);
+  });
+
   it('is upgraded: the script is the new one, and settings that somebody edited stay', () => {
     debian.must(`echo '# mine' >> /etc/webjob/webjob-view.conf; echo '# mine' >> /etc/webjob/nph-webjob.cfg`);
     assert.match(debian.must(`tail -1 ${SCRIPT}`), /the earlier script/);
@@ -166,7 +178,7 @@ printf '#!/bin/sh\nhostname\n' > /var/lib/webjob/profiles/client1/commands/host.
     const ends = debian.must('tail -qn 1 /etc/webjob/webjob-view.conf /etc/webjob/nph-webjob.cfg');
     assert.equal(ends, '# mine\n# mine\n');
     assert.doesNotMatch(debian.must('cat /etc/webjob/webjob-fcgid.conf'), /# earlier/);
-    assert.deepEqual(runJob(), ['done 200', 'done 200']);
+    assert.deepEqual(runJob(), ['done 200', 'done 200', 'done 200']);
     debian.must(`${CONTROL}; webjobctl verify`);
   });
 
@@ -185,7 +197,7 @@ printf '#!/bin/sh\nhostname\n' > /var/lib/webjob/profiles/client1/commands/host.
   it('is installed again, and the site goes on', () => {
     install(packages.current);
     debian.must('a2enconf -q webjob; apachectl graceful 2>&1; sleep 2');
-    assert.deepEqual(runJob(), ['done 200', 'done 200', 'done 200']);
+    assert.deepEqual(runJob(), ['done 200', 'done 200', 'done 200', 'done 200']);
   });
 
   it('is purged: settings and passwords are gone, evidence and the keys behind it stay', () => {
@@ -195,8 +207,9 @@ printf '#!/bin/sh\nhostname\n' > /var/lib/webjob/profiles/client1/commands/host.
     assert.equal(code, 0, stderr);
     assert.match(stdout + stderr, /evidence in \/var\/lib\/webjob is kept/);
     assert.equal(evidence(), before);
-    const left = debian.must('cd /etc/webjob && find . -type f | sort').trim().split('\n');
+    const left = debian.must("cd /etc/webjob && find . -type f -not -name '*.bak' | sort").trim().split('\n');
     assert.deepEqual(left, ['./webjob-ca.key', './webjob-result-keys/client1']);
-    debian.must('test ! -e /usr/lib/cgi-bin/webjob && test ! -e /usr/lib/webjob && test ! -e /usr/bin/webjob');
+    debian.must('test -z "$(ls -A /usr/lib/cgi-bin)" && test ! -e /etc/systemd/system/webjob-view.service');
+    debian.must('test ! -e /usr/lib/webjob && test ! -e /usr/bin/webjob');
   });
 });

@@ -187,8 +187,10 @@ describe('what webjobctl init makes', { skip: !(isRoot && findWebUser()) && 'own
       'Define WEBJOB_VIEW_SOCKET /run/webjob-view/view.sock',
       'Define WEBJOB_VIEW_GROUP_FILE /w/etc/webjob-view.groups',
     ];
-    for (const line of [...lines, 'Include /w/etc/webjob-view.conf'])
-      assert.ok(text('etc/webjob-site.conf').includes(line), line);
+    const siteFile = text('etc/webjob-site.conf');
+    for (const line of ['Define WEBJOB_VIEW', ...lines]) assert.ok(siteFile.includes(`${line}\n`), line);
+    assert.ok(!siteFile.includes('webjob-view.conf'), 'only the virtual host with TLS includes the view');
+    assert.equal(siteFile.trimEnd().split('\n').at(-1), 'Include /w/etc/webjob-tls.conf');
     assert.match(text('etc/nph-webjob.cfg'), /^ViewURL=https:\/\/w\.example:8443\/webjob-view$/m);
     const service = text('etc/webjob-view.service');
     assert.match(service, /^ExecStart=\/w\/view\/webjob-view\.cgi --idle 600$/m);

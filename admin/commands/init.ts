@@ -248,7 +248,11 @@ function show(step: Step, isJson: boolean, state: string, backup?: string): void
 
 function refuse(differing: readonly Step[]): never {
   const list = differing.map(({ place, why }) => `  ${place} (${why.join(', ')})`).join('\n');
-  throw new Failure('failed', `existing files differ; nothing was changed:\n${list}`, '--force replaces it');
+  throw new Failure(
+    'failed',
+    `existing files differ; nothing was changed:\n${list}`,
+    '--force moves each aside as NAME.TIME.bak and writes the new one',
+  );
 }
 
 /**

@@ -204,10 +204,12 @@ function formatLogrotate({ places, logOwner }: Wanted, mode: number): string {
  * Debian's layout, Debian's own file.
  */
 function formatSiteFile({ places, serverName, tlsPort, certificates, passwords, view }: Wanted): string {
-  const more = view ? formatViewLines(places, view) : '';
+  const viewLines = view ? formatViewLines(places, view) : '';
+  const viewInclude = view ? `Include ${join(places.etcDirectory, 'webjob-view.conf')}\n` : '';
   const { cgiDirectory, etcDirectory } = places;
   const own = (name: string): string => join(etcDirectory, name);
-  if (places.layout === 'debian' && serverName === undefined) return shippedText('apache/debian/webjob.conf') + more;
+  if (places.layout === 'debian' && serverName === undefined)
+    return `${shippedText('apache/debian/webjob.conf')}${viewLines}${viewInclude}`;
   const defines = Object.entries({
     WEBJOB_CGI_DIRECTORY: cgiDirectory,
     WEBJOB_PROPERTIES_FILE: own('nph-webjob.cfg'),
@@ -220,8 +222,11 @@ function formatSiteFile({ places, serverName, tlsPort, certificates, passwords, 
     }),
     ...(certificates && { WEBJOB_CA_FILE: own('webjob-ca.crt'), WEBJOB_CRL_FILE: own('webjob-ca.crl') }),
   }).map(([name, value]) => `Define ${name} ${value}\n`);
-  const includes = own(serverName === undefined ? 'webjob.conf' : 'webjob-tls.conf');
+  // webjob-tls.conf includes the view in its virtual host, so that nobody reaches it without TLS.
+  const rest =
+    serverName === undefined
+      ? `Include ${own('webjob.conf')}\n${viewLines}${viewInclude}`
+      : `${view ? 'Define WEBJOB_VIEW\n' : ''}${viewLines}Include ${own('webjob-tls.conf')}\n`;
   return `# This site's places, as webjobctl init laid them out. Include it in httpd.conf behind the last ScriptAlias.
-${defines.join('')}${certificates ? 'Define WEBJOB_CERTIFICATES\n' : ''}${passwords ? 'Define WEBJOB_CERTIFICATE_OPTIONAL\n' : ''}Include ${includes}
-${more}`;
+${defines.join('')}${certificates ? 'Define WEBJOB_CERTIFICATES\n' : ''}${passwords ? 'Define WEBJOB_CERTIFICATE_OPTIONAL\n' : ''}${rest}`;
 }

@@ -73,7 +73,7 @@ function formatUnit(
     .replaceAll('/var/lib/webjob/config/', () => `${base}/config/`);
 }
 
-/** The lines of the site's file for httpd that follow those of the server. */
+/** The values of webjob-view.conf, as lines of the site's file for httpd. */
 export function formatViewLines({ etcDirectory, viewDirectory, viewState }: Places, { user }: WantedView): string {
   const own = (name: string): string => join(etcDirectory, name);
   const defines = Object.entries({
@@ -82,7 +82,7 @@ export function formatViewLines({ etcDirectory, viewDirectory, viewState }: Plac
     WEBJOB_VIEW_USER_FILE: own('webjob-view.htpasswd'),
     ...(user !== undefined && { WEBJOB_VIEW_SOCKET: SOCKET, WEBJOB_VIEW_GROUP_FILE: own('webjob-view.groups') }),
   }).map(([name, value]) => `Define ${name} ${value}\n`);
-  return `${defines.join('')}Include ${own('webjob-view.conf')}\n`;
+  return defines.join('');
 }
 
 /** What remains to be done by hand. */
