@@ -3,6 +3,7 @@
 import { closeSync, existsSync, lstatSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
 import { NOT_APPLICABLE, parseRecord, type RunRecord } from 'webjob-protocol';
+import { countOf } from '../cli/counts.ts';
 import { type Captured, hashCaptured, takeLength } from './captured.ts';
 import { Failure, WireError, warn } from './failure.ts';
 import { checkSpoolDirectory } from './place.ts';
@@ -88,7 +89,7 @@ export async function flushAfterRun(settings: ClientSettings, conf: string): Pro
 
 /** `1 job waits`, `2 jobs wait`. */
 export function countJobs(count: number): string {
-  return count === 1 ? '1 job waits' : `${count} jobs wait`;
+  return countOf(count, 'job waits', 'jobs wait');
 }
 
 function nothingYet(): Flushed {

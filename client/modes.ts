@@ -1,6 +1,7 @@
 // The modes besides --execute: --get-url, --hashsum, --flush.
 import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
+import { countOf } from '../cli/counts.ts';
 import { print, say } from '../cli/streams.ts';
 import { codeOf, EXIT_CODES, Failure, failureOf } from './failure.ts';
 import { countJobs, flushAll, flushFolder } from './flush.ts';
@@ -74,7 +75,7 @@ export async function flush(settings: ClientSettings, conf: string, folder: stri
   const { delivered, left, failure } = await (folder === undefined
     ? flushAll(settings, conf)
     : flushFolder(settings, conf, folder));
-  if (delivered > 0) say(`webjob: delivered ${delivered} of ${delivered + left.size} jobs`);
+  if (delivered > 0) say(`webjob: delivered ${delivered} of ${countOf(delivered + left.size, 'job')}`);
   if (left.size === 0) return EXIT_CODES.ok;
   const reasons = [...left].map(([path, reason]) => `${path}: ${reason}`);
   say(`webjob: error: ${countJobs(left.size)} in the spool${failure ? `: ${failure.message}` : ''}`);

@@ -154,7 +154,7 @@ export function digestStart(path: string, size: number): { size: number; head: s
     fd = openSync(path, 'r');
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return { size: 0, head: '' };
-    throw new Failure('failed', `${path}: ${(error as NodeJS.ErrnoException).code}`);
+    throw new Failure('failed', `${path} cannot be read: ${(error as NodeJS.ErrnoException).code}`);
   }
   try {
     return { size: fstatSync(fd).size, head: digestRange(fd, 0, size) };
@@ -189,6 +189,6 @@ function readText(path: string): string {
   try {
     return readFileSync(path, 'utf8');
   } catch (error) {
-    throw new Failure('failed', `${path}: ${(error as NodeJS.ErrnoException).code}`);
+    throw new Failure('failed', `${path} cannot be read: ${(error as NodeJS.ErrnoException).code}`);
   }
 }

@@ -259,7 +259,7 @@ export class Evidence {
   #findPacked(name: string, deposit: Deposit): Finding | undefined {
     const pack = this.records.packOf(name);
     if (!pack || !isOther(this.site.packsFolder ?? '', pack.name, deposit)) return undefined;
-    const detail = `the pack of ${pack.name} has other bytes for this name and job`;
+    const detail = `the archive ${pack.name} has other bytes for this name and job`;
     return { kind: 'differing', place: name, detail };
   }
 

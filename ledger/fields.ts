@@ -1,6 +1,7 @@
 // THE table of the fields of a job: the output of --json, the columns of CSV, SQL, the store and
 // `jobs --columns`, and the list in webjobctl(8).
 import { formatTime, type LogLine } from 'webjob-protocol';
+import { countOf } from '../cli/counts.ts';
 import { formatBytes } from '../cli/output.ts';
 import { describeClockSkew } from './clock.ts';
 import { instantOf } from './instant.ts';
@@ -210,7 +211,7 @@ export function isColumnName(name: string): name is ColumnName {
  */
 export function describeDiffering({ differing }: Pick<Job, 'differing'>): string | undefined {
   const count = differing.length;
-  return count === 0 ? undefined : `${count} differing upload${count === 1 ? '' : 's'}`;
+  return count === 0 ? undefined : countOf(count, 'differing upload');
 }
 
 /** The status that decided: that of the PUT, or without a PUT that of the GET. */

@@ -78,7 +78,7 @@ function formatDiffering(job: Job): [string, Markup][] {
 
 function formatPlace({ group, packed }: Job): Markup | string {
   if (group) return html`<span class="path">${group.name}</span>`;
-  return packed ? html`<span class="path">${packed.name}</span>, in the pack of ${packed.pack}` : 'none';
+  return packed ? html`<span class="path">${packed.name}</span>, in the archive ${packed.pack}` : 'none';
 }
 
 function describeLine(line: LogLine | undefined): string {
@@ -120,7 +120,7 @@ export function formatVerification({ job, verdict, deposit, earlier, missing }: 
       ? `the ${record.fields.HashType} hashes in the record of the client`
       : undefined,
   ].filter((source) => source !== undefined);
-  const caption = `Each stream as it was in the ${job.group ? 'locker' : 'pack'} when this page was made${sources.length > 0 ? `, beside ${sources.join(' and ')}` : ''}`;
+  const caption = `Each stream as it was in the ${job.group ? 'locker' : 'archive'} when this page was made${sources.length > 0 ? `, beside ${sources.join(' and ')}` : ''}`;
   return html`${formatProblems(problems)}<div class="scroll" role="region" aria-label="Verification" tabindex="0"><table>
 <caption><span>${caption}</span></caption>
 <thead><tr><th scope="col">Stream</th><th scope="col">Verdict</th><th scope="col" class="number">Bytes</th><th scope="col">SHA-256</th></tr></thead>

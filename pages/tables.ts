@@ -1,6 +1,7 @@
 // Tables that several pages share: jobs, clients and commands; and the form of states, times and
 // sizes.
 import { formatTime } from 'webjob-protocol';
+import { countOf } from '../cli/counts.ts';
 import { formatBytes } from '../cli/output.ts';
 import { describeDiffering } from '../ledger/fields.ts';
 import { type Job, uploadBytes } from '../ledger/job.ts';
@@ -69,7 +70,7 @@ export function formatSpan(seconds: number): string {
   ] as const;
   for (const [name, size] of units) {
     const count = Math.floor(seconds / size);
-    if (count >= 1) return `${count} ${name}${count === 1 ? '' : 's'}`;
+    if (count >= 1) return countOf(count, name);
   }
   return 'less than a minute';
 }

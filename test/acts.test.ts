@@ -323,12 +323,12 @@ describe('webjobctl acts', () => {
     const elsewhere = join(its.site.root, 'elsewhere');
     mkdirSync(elsewhere, { mode: 0o700 });
     symlinkSync(elsewhere, inbox);
-    await refuse('a link', /inbox: E(?:LOOP|NOTDIR)/);
+    await refuse('a link', /inbox cannot be opened: E(?:LOOP|NOTDIR)/);
     assert.equal(lstatSync(inbox).isSymbolicLink(), true);
     rmSync(inbox);
     const none = await acts();
     assert.equal(none.exitCode, 4);
-    assert.match(none.stderr, /inbox: ENOENT[\s\S]*hint: /);
+    assert.match(none.stderr, /inbox cannot be opened: ENOENT[\s\S]*hint: /);
   });
 
   it('makes no package of a job whose id is only the beginning of another', async () => {

@@ -168,7 +168,7 @@ describe('a spooled job', () => {
       assert.doesNotMatch(second.stderr, /delivered/);
       assert.deepEqual(jobs(), waiting);
       const { ended: third, puts: delivered } = await uploadsOf([], flush);
-      assert.deepEqual([third.code, third.stderr, jobs()], [0, 'webjob: delivered 1 of 1 jobs\n', []]);
+      assert.deepEqual([third.code, third.stderr, jobs()], [0, 'webjob: delivered 1 of 1 job\n', []]);
       assert.ok(delivered[0]?.equals(sent[0] ?? Buffer.of()));
     });
   }
@@ -190,6 +190,6 @@ describe('a spooled job', () => {
     configure({ SpoolDirectory: spool });
     const { ended, puts } = await uploadsOf([refuse('503 Busy'), BREAKS], flush);
     assert.deepEqual([ended.code, puts.length, jobs()], [0, 3, []]);
-    assert.match(ended.stderr, new RegExp(`^(?:${warning('[^\n]+')}){2}webjob: delivered 1 of 1 jobs\n$`));
+    assert.match(ended.stderr, new RegExp(`^(?:${warning('[^\n]+')}){2}webjob: delivered 1 of 1 job\n$`));
   });
 });

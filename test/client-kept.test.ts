@@ -33,7 +33,7 @@ async function deliver(command: string): Promise<(string | undefined)[]> {
   home.fake.put = TAKES;
   const uploads = await home.uploadsOf(async () => {
     const { code, stderr } = await paste(command);
-    assert.deepEqual([code, stderr], [0, `webjob: delivered ${1} of 1 jobs\n`]);
+    assert.deepEqual([code, stderr], [0, `webjob: delivered ${1} of 1 job\n`]);
   });
   return uploads.map(({ out }) => out.toString().split('\n')[0]);
 }

@@ -69,7 +69,7 @@ describe('where a file that is open cannot vanish', { skip: NO_UNION }, () => {
       home.fake.put = TAKES;
       const uploads = await home.uploadsOf(async () => {
         const flushed = await paste(command);
-        assert.deepEqual([flushed.code, flushed.stderr], [0, 'webjob: delivered 1 of 1 jobs\n']);
+        assert.deepEqual([flushed.code, flushed.stderr], [0, 'webjob: delivered 1 of 1 job\n']);
       });
       assert.deepEqual([uploads.length, uploads[0]?.err.toString()], [1, 'err\n']);
       nothingIsLeft();

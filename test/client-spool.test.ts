@@ -116,7 +116,7 @@ describe('a PUT that fails', () => {
           code: 0,
           signal: null,
           stdout: '',
-          stderr: 'webjob: delivered 1 of 1 jobs\n',
+          stderr: 'webjob: delivered 1 of 1 job\n',
         });
       });
       assert.deepEqual([more, jobs()], [[], []]);

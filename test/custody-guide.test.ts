@@ -73,7 +73,7 @@ describe('docs/guide/custody.md', () => {
 
   const steps: { name: (typeof NAMES)[number]; good: RegExp; bad: RegExp; change: () => void }[] = [
     {
-      ...{ name: 'verify', good: /^webjobctl: 4 groups.* 0 findings\n$/, bad: /^checkpoint-changed/m },
+      ...{ name: 'verify', good: /^webjobctl: 4 uploads.* 0 findings\n$/, bad: /^checkpoint-changed/m },
       change: changeRecord('"fileName":"b"', '"fileName":"x"'),
     },
     {

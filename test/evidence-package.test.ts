@@ -82,7 +82,7 @@ describe(`webjobctl evidence, seed ${SEED}`, () => {
   it('makes a bag with all that there is of the jobs of a client, and nothing of others', async () => {
     const about = ['--case-number', 'K 47/11', '--examiner', 'A. Smith', '--description', 'what client1 printed'];
     const { folder, ran } = await make(0, '--client', 'client1', ...its.keys, ...about);
-    assert.match(ran.stderr, /: 5 jobs, 5 uploads, 0 findings, \d+ notes\n$/);
+    assert.match(ran.stderr, /: 5 jobs, 5 uploads, 0 findings, \d+ notes?\n$/);
     const files = filesOf(folder);
     const all = [...files].map(([path, bytes]) => `${path}\n${bytes}`).join('\n');
     for (const secret of ['client2', 'ps.sh', 'belongs elsewhere', its.jobs.others, its.jobs.othersLater])
@@ -142,7 +142,7 @@ describe(`webjobctl evidence, seed ${SEED}`, () => {
     for (const { name, check } of checkers) {
       const { code, text } = check(folder);
       assert.equal(code, 0, `${name}: ${text}`);
-      assert.match(text, /\nOK: \d+ checks passed, \d+ notes\n$/, name);
+      assert.match(text, /\nOK: \d+ checks passed, \d+ notes?\n$/, name);
       assert.deepEqual(linesOf(text).map(withoutTime).sort(), wanted, name);
     }
   });
@@ -158,7 +158,7 @@ describe(`webjobctl evidence, seed ${SEED}`, () => {
 
   it('says what an unsigned package does not prove', async () => {
     const { folder, ran } = await make(0, its.jobs.uncovered);
-    assert.match(ran.stderr, /[1-9]\d* notes\n/);
+    assert.match(ran.stderr, /[1-9]\d* notes?\n/);
     const { code, text } = (checkers[0] as Checker).check(folder);
     assert.equal(code, 0, text);
     assert.match(text, /^NOTE .*custody\.json: no checkpoint vouches for it$/m);
@@ -178,15 +178,16 @@ describe(`webjobctl evidence, seed ${SEED}`, () => {
   it('is made and checked by the commands of docs/guide/evidence.md', () => {
     const page = readFileSync(join(import.meta.dirname, '..', 'docs', 'guide', 'evidence.md'), 'utf8');
     const commands = [...page.matchAll(/^ {4}((?:webjobctl|sh) .*)$/gm)].map(([, command = '']) => command);
-    assert.equal(commands.length, 5);
+    assert.equal(commands.length, 6);
     const folder = its.at('guide');
     mkdirSync(folder);
+    // This site has its key, and another one would not fit its checkpoints.
     for (const name of ['custody.key', 'custody.pub']) copyFileSync(its.at(name), join(folder, name));
     writeFileSync(join(folder, 'webjobctl'), `#!/bin/sh\nexec "${process.execPath}" "${WEBJOBCTL}" "$@"\n`, {
       mode: 0o755,
     });
     const env = { PATH: `${folder}:${process.env.PATH}`, WEBJOB_PROPERTIES_FILE: its.site.propertiesFile };
-    for (const command of commands) {
+    for (const command of commands.filter((line) => !line.includes('sign keygen'))) {
       const cwd = command.startsWith('sh ') ? join(folder, 'case4711') : folder;
       const { status, stderr } = spawnSync('/bin/sh', ['-c', command], { cwd, env, encoding: 'utf8' });
       // client1 is already on hold.

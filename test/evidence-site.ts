@@ -42,7 +42,7 @@ export function readOpinions(folder: string): Map<string, Opinion> {
     const page = readFileSync(join(folder, 'job', name), 'utf8');
     const [, file] = /<th scope="row">Files<\/th><td><span class="path">([^<]*)<\/span>/.exec(page) ?? [];
     const [, look = '', words = ''] = /<a class="state (\w+)" href="#verification">([^<]*)<\/a>/.exec(page) ?? [];
-    const [, pack] = /<\/span>, in the pack of ([\d.-]+)</.exec(page) ?? [];
+    const [, pack] = /<\/span>, in the archive ([\d.-]+)</.exec(page) ?? [];
     if (file !== undefined)
       uploads.set(pack === undefined ? file : `${pack}: ${file}`, { look, words, page: textOf(page) });
   }

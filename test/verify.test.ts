@@ -299,7 +299,7 @@ describe('webjobctl verify', () => {
     const { code, stdout, stderr } = await runWebjobctl(['--config', site.propertiesFile, 'verify']);
     assert.equal(code, 1);
     assert.match(stdout, /^unexpected {11}\\x1b\[2J\/a\\nb: a file that belongs to no upload\n$/);
-    assert.match(stderr, /^webjobctl: 1 groups, \d+ B in .* 1 finding\n$/m);
+    assert.match(stderr, /^webjobctl: 1 upload, \d+ B in .* 1 finding\n$/m);
   });
 });
 

@@ -218,7 +218,7 @@ describe('webjobctl pack and what is not as it should be', () => {
     writeFileSync(join(locker.site.incoming, `${second}.lck`), 'Jid=writing\n');
     const { exitCode, stderr } = await locker.webjobctl('pack', '--older-than', '30d');
     assert.equal(exitCode, 1);
-    assert.match(stderr, /not whole, or that somebody changes, and stay: 1, first client1_/);
+    assert.match(stderr, /incomplete uploads, and uploads being changed, stay: 1, first client1_/);
     assert.deepEqual(groupNames(locker.site), [first, second].sort());
     assert.equal(unpackByTar(locker.site).size, 4);
   });
@@ -241,7 +241,7 @@ describe('webjobctl pack and what is not as it should be', () => {
     writeFileSync(join(locker.site.incoming, `${second}.out`), 'another\n');
     const { exitCode, stderr } = await locker.webjobctl('unpack', `${dayOf(40)}.2`);
     assert.equal(exitCode, 1);
-    assert.match(stderr, /the name is taken, and so the pack stays: 1 groups/);
+    assert.match(stderr, /their names are taken, and the archive stays: 1 upload/);
     assert.equal(readFileSync(join(locker.site.incoming, `${second}.out`), 'utf8'), 'another\n');
     assert.ok(packed(locker).includes(`${dayOf(40)}.2.tar.gz`));
     assert.ok(!readdirSync(locker.site.incoming).some((file) => file.endsWith('.unpack')));
@@ -299,7 +299,7 @@ describe('webjobctl pack and what is not as it should be', () => {
     await locker.webjobctl('hold', 'add', '--client', 'client1', '--reason', 'case 4711');
     assert.equal(await prune(), '');
     await locker.webjobctl('hold', 'remove', '--client', 'client1', '--reason', 'closed');
-    assert.match(await prune(), new RegExp(`^pack ${dayOf(40)}\npack ${dayOf(40)}\\.2\n`));
+    assert.match(await prune(), new RegExp(`^archive ${dayOf(40)}\narchive ${dayOf(40)}\\.2\n`));
     assert.deepEqual(packed(locker), []);
     const names = readCustody(locker.site).flatMap(({ event, groups }) =>
       event === 'prune' ? (groups ?? []).map(({ name }) => name) : [],

@@ -146,7 +146,7 @@ describe('webjobctl and packed uploads', () => {
 
   it('report shows what one printed, and that it is what was received', async () => {
     const { page, stderr } = await readPage(failed);
-    assert.match(page, /client1_\d{14}_\d+_host\.sh<\/span>, in the pack of \d{4}-\d\d-\d\d</);
+    assert.match(page, /client1_\d{14}_\d+_host\.sh<\/span>, in the archive \d{4}-\d\d-\d\d</);
     assert.match(page, /packed<span class="shown">\\xff<\/span>\n</);
     assert.match(page, /a needle\n</);
     assert.match(page, />verified<\/a>/);

@@ -256,7 +256,7 @@ describe('a job', () => {
     assert.match(folder, /\\webjob-\w{6}$/);
     configure();
     const flushed = await wine.run(['--flush', folder, '--file', toWindows(home.client.conf)], cwd);
-    assert.deepEqual([flushed.code, flushed.stderr], [0, 'webjob: delivered 1 of 1 jobs\n']);
+    assert.deepEqual([flushed.code, flushed.stderr], [0, 'webjob: delivered 1 of 1 job\n']);
     assert.deepEqual(takeRun().out, ['waited']);
     assertClean();
   });

@@ -1,6 +1,7 @@
 // Carries out what a user of the view requested, with the code of the commands of the same names.
 import { chmodSync, chownSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
+import { countOf } from '../../cli/counts.ts';
 import { Failure } from '../../cli/failure.ts';
 import { recordEvent } from '../../evidence/events.ts';
 import { verifyJob } from '../../evidence/verify.ts';
@@ -95,6 +96,6 @@ async function makeEvidence(
   const file = packageFile(answers, id);
   if (isRoot()) chownSync(file, 0, reader.gid);
   chmodSync(file, 0o640);
-  const count = `${findings.length} ${findings.length === 1 ? 'finding' : 'findings'}`;
+  const count = countOf(findings.length, 'finding');
   return `made with ${count}; SHA-256 of tagmanifest-sha256.txt: ${tagListSha256}`;
 }

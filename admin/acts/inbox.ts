@@ -75,7 +75,11 @@ function openFolder(path: string): number {
   try {
     return openSync(path, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW);
   } catch (error) {
-    throw new Failure('failed', `${path}: ${errorCode(error)}`, 'docs/guide/view.md says how to make it');
+    throw new Failure(
+      'failed',
+      `${path} cannot be opened: ${errorCode(error)}`,
+      'docs/guide/view.md says how to make it',
+    );
   }
 }
 

@@ -1,6 +1,7 @@
 // bag-info.txt, the metadata of a package (RFC 8493, section 2.2.2), and the questions for what was
 // not given.
 import { createInterface } from 'node:readline/promises';
+import { countOf } from '../../cli/counts.ts';
 import { Failure } from '../../cli/failure.ts';
 import { operatorName } from '../../evidence/events.ts';
 
@@ -47,7 +48,7 @@ export function formatInfo(
     ['Case-Number', caseNumber],
     ['Examiner', examiner],
     ['External-Description', description],
-    ['External-Identifier', `${site}, ${jobs} ${jobs === 1 ? 'job' : 'jobs'}`],
+    ['External-Identifier', `${site}, ${countOf(jobs, 'job')}`],
     ['Bagging-Date', madeAt.toISOString().slice(0, 10)],
     ['Bagging-Time', madeAt.toISOString()],
     ['Payload-Oxum', oxum],

@@ -3,6 +3,7 @@
 import { chmodSync, lstatSync, mkdirSync, renameSync, rmSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { syncFolder } from 'webjob-locker/durable';
+import { countOf } from '../../cli/counts.ts';
 import { Failure } from '../../cli/failure.ts';
 import { requireRootsOwn, syncTree } from '../../cli/files.ts';
 import { safeLine } from '../../cli/output.ts';
@@ -213,7 +214,7 @@ async function addJob(
 }
 
 function describeLeft(left: number, { hidden }: JobEntries, hasUploads: boolean): string[] {
-  const requests = left === 1 ? 'one request' : `${left} requests`;
+  const requests = countOf(left, 'request');
   return [
     ...(left > 0 ? [`${requests} by others in the name of the client: left out of the log`] : []),
     ...(hidden.length > 0 ? [`${hidden.length} entries of the custody record name other jobs, and are left out`] : []),

@@ -2,6 +2,7 @@
 // outside of the package, load nothing and run nothing.
 import { createHash } from 'node:crypto';
 import { formatTime } from 'webjob-protocol';
+import { countOf } from '../../cli/counts.ts';
 import type { Act } from '../../evidence/acts.ts';
 import type { Job } from '../../ledger/job.ts';
 import { html, type Markup, trustedMarkup } from '../../pages/html.ts';
@@ -83,7 +84,8 @@ export function formatIndexPage(
     ['Made', `${formatTime(frame.madeAt, true)} UTC`],
   ];
   const rows = jobs.map(({ job, page, findings }) => {
-    const look = findings.length > 0 ? html`<span class="state bad">${findings.length} findings</span>` : undefined;
+    const look =
+      findings.length > 0 ? html`<span class="state bad">${countOf(findings.length, 'finding')}</span>` : undefined;
     return html`<tr><td class="time">${formatInstant(job.at, bookOf(frame))}</td><td class="name">${job.clientId}</td><td class="name">${job.command}</td><td>${formatState(job.state)}</td><td>${formatEnd(job)}</td><td><a class="path" href="${page}">${job.jobId ?? 'no job id'}</a> ${look}</td></tr>
 `;
   });

@@ -59,7 +59,7 @@ function readPem(path: string): string {
   try {
     text = readFileSync(path, 'latin1');
   } catch (error) {
-    throw new Failure('failed', `${path}: ${errorCode(error)}`);
+    throw new Failure('failed', `${path} cannot be read: ${errorCode(error)}`);
   }
   if (/-----BEGIN [A-Z ]*PRIVATE KEY-----/.test(text))
     throw new Failure('usage', `${path} holds a private key, which must not be handed over`);

@@ -1,4 +1,5 @@
 // README.txt of a package, for its recipient, who has neither WebJob nor its documentation.
+import { countOf } from '../../cli/counts.ts';
 import type { PackageInfo } from './info.ts';
 
 /** The contents of a package that its README.txt depends on. */
@@ -22,10 +23,10 @@ export function formatReadme(
     `Made ${madeAt.toISOString()} by ${examiner} with webjobctl ${version}.`,
     caseNumber === undefined ? undefined : `Case: ${caseNumber}`,
     description === undefined ? undefined : `Description: ${description}`,
-    `It holds ${jobs === 1 ? 'one job' : `${jobs} jobs`}.`,
+    `It holds ${countOf(jobs, 'job')}.`,
     findings === 0
       ? undefined
-      : `NOT ALL OF IT IS AS IT WAS RECEIVED: data/findings.txt lists ${findings === 1 ? 'one finding' : `${findings} findings`}.`,
+      : `NOT ALL OF IT IS AS IT WAS RECEIVED: data/findings.txt lists ${countOf(findings, 'finding')}.`,
     notes === 0 ? undefined : 'data/notes.txt says what was left out, and what is not proven.',
     hasCheckpoints
       ? undefined

@@ -189,7 +189,7 @@ async function copyPacked(
 ): Promise<Copied> {
   const opened = packs.get(pack);
   const group = opened?.groups.get(name);
-  if (!opened || !group) throw new Failure('failed', `${name} is not in the pack of ${pack}`);
+  if (!opened || !group) throw new Failure('failed', `${name} is not in the archive ${pack}`);
   // Decrypted streams are compared with the run record while they are copied.
   const findings = opened
     .judge(name)

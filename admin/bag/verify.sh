@@ -630,6 +630,15 @@ check_findings() {
   done <data/findings.txt
 }
 
+# 1 note, 2 notes
+count() {
+  if [ "$1" -eq 1 ]; then
+    printf '1 %s' "$2"
+  else
+    printf '%s %ss' "$1" "$2"
+  fi
+}
+
 main() {
   case $0 in
     */*) own=${0%/*} ;;
@@ -656,10 +665,10 @@ main() {
   sha256sum $(grep '^data/keys/' "$work/found-data") VERIFY.sh tagmanifest-sha256.txt
   printf 'Compare these SHA-256 with what the sender told you by another way.\n\n'
   if [ "$failed" -gt 0 ]; then
-    printf 'FAILED: %s checks failed, %s passed, %s notes\n' "$failed" "$passed" "$noted"
+    printf 'FAILED: %s failed, %s passed, %s\n' "$(count "$failed" check)" "$passed" "$(count "$noted" note)"
     exit 1
   fi
-  printf 'OK: %s checks passed, %s notes\n' "$passed" "$noted"
+  printf 'OK: %s passed, %s\n' "$(count "$passed" check)" "$(count "$noted" note)"
 }
 
 main "$@"

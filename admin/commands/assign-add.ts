@@ -4,6 +4,7 @@ import { Command, InvalidArgumentError } from 'commander';
 import { matchesGlob } from 'webjob-protocol';
 import { overrideSettings } from '../../cgi/overrides.ts';
 import { readSettings } from '../../cgi/settings.ts';
+import { countOf } from '../../cli/counts.ts';
 import { parseDuration } from '../../cli/durations.ts';
 import { Failure } from '../../cli/failure.ts';
 import { printJson, printLine, say } from '../../cli/output.ts';
@@ -107,10 +108,7 @@ async function add(
   const whole = { ...plan, reason, limit, note: signed?.note };
   const assignment = await addAssignment(desk.settings, whole, rolloutOf(options, now), targets);
   if (desk.isJson) printJson({ ...describeAssignment(assignment), clients: targets.length });
-  else
-    printLine(
-      `assignment ${assignment.id}: ${wanted.command} for ${targets.length} client${targets.length === 1 ? '' : 's'}`,
-    );
+  else printLine(`assignment ${assignment.id}: ${wanted.command} for ${countOf(targets.length, 'client')}`);
   if (targets.length > 0) return;
   say(`warning: it is for nobody yet: ${wanted.to.join(', ')} means no client of the site`);
   process.exitCode = 1;

@@ -1,5 +1,6 @@
 // webjobctl assign retry: assigns a command again to the clients on which it failed or did not run.
 import { Command } from 'commander';
+import { countOf } from '../../cli/counts.ts';
 import { Failure } from '../../cli/failure.ts';
 import { printJson, printLine } from '../../cli/output.ts';
 import { readGroups } from '../../ledger/groups.ts';
@@ -53,9 +54,6 @@ export function retryCommand(): Command {
         ...{ from: Math.floor(Date.now() / 1000), until: undefined, reason: `retry of ${id}` },
       });
       if (desk.isJson) printJson({ ...describeAssignment(again), clients: to.length });
-      else
-        printLine(
-          `assignment ${again.id}: ${again.command} once more for ${to.length} client${to.length === 1 ? '' : 's'}`,
-        );
+      else printLine(`assignment ${again.id}: ${again.command} once more for ${countOf(to.length, 'client')}`);
     });
 }

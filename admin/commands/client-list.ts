@@ -1,5 +1,6 @@
 // webjobctl client list: lists the clients, their credentials, and when these end.
 import { Command } from 'commander';
+import { countOf } from '../../cli/counts.ts';
 import { parseDuration } from '../../cli/durations.ts';
 import { EXIT_CODES } from '../../cli/failure.ts';
 import { formatTable, printJson, printLine } from '../../cli/output.ts';
@@ -63,7 +64,7 @@ const COLUMNS = [
 
 /** `2027-11-24, 365 days` */
 export function formatEnd({ until, state }: Certificate): string {
-  return `${until.toISOString().slice(0, 10)}, ${state === 'valid' ? `${daysLeft(until)} days` : state}`;
+  return `${until.toISOString().slice(0, 10)}, ${state === 'valid' ? countOf(daysLeft(until), 'day') : state}`;
 }
 
 /** The row in the form that --json prints. */

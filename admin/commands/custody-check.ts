@@ -91,6 +91,6 @@ function read(path: string): Buffer {
   try {
     return readFileSync(path);
   } catch (error) {
-    throw new Failure('failed', `${path}: ${errorCode(error)}`);
+    throw new Failure('failed', `${path} cannot be read: ${errorCode(error)}`);
   }
 }

@@ -93,7 +93,9 @@ function run(command: Command, options: Options): void {
     });
   } catch (error) {
     if (error instanceof Failure) throw error;
-    throw new Failure('failed', `${settings.logfilesDirectory}: ${errorCode(error)}`, undefined, { cause: error });
+    throw new Failure('failed', `${settings.logfilesDirectory} cannot be used: ${errorCode(error)}`, undefined, {
+      cause: error,
+    });
   }
 }
 

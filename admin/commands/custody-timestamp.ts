@@ -109,7 +109,7 @@ function read(path: string): Buffer {
   try {
     return readFileSync(path);
   } catch (error) {
-    throw new Failure('failed', `${path}: ${errorCode(error)}`);
+    throw new Failure('failed', `${path} cannot be read: ${errorCode(error)}`);
   }
 }
 
@@ -117,6 +117,6 @@ function write(path: string, bytes: Buffer): void {
   try {
     writeFileSync(path, bytes, { mode: 0o644 });
   } catch (error) {
-    throw new Failure('failed', `${path}: ${errorCode(error)}`);
+    throw new Failure('failed', `${path} cannot be written: ${errorCode(error)}`);
   }
 }

@@ -1,5 +1,6 @@
 // webjobctl evidence: makes an evidence package that can be handed over and checked by anyone.
 import { Command } from 'commander';
+import { countOf } from '../../cli/counts.ts';
 import { parseInstant } from '../../cli/durations.ts';
 import { EXIT_CODES, Failure } from '../../cli/failure.ts';
 import { printJson, printLine, safeLine, say, startProgress } from '../../cli/output.ts';
@@ -145,9 +146,8 @@ async function make(command: Command, jids: readonly string[], options: Options)
   for (const { kind, place, detail } of findings) printLine(safeLine(`${kind.padEnd(20)} ${place}: ${detail}`));
   printLine(`${tagListSha256}  tagmanifest-sha256.txt`);
   printLine(`${verifierSha256}  VERIFY.sh`);
-  const count = (number: number, what: string): string => `${number} ${what}${number === 1 ? '' : 's'}`;
   say(
-    `${directory}: ${count(jobs.length, 'job')}, ${count(uploads, 'upload')}, ${count(findings.length, 'finding')}, ${count(notes.length, 'note')}`,
+    `${directory}: ${countOf(jobs.length, 'job')}, ${countOf(uploads, 'upload')}, ${countOf(findings.length, 'finding')}, ${countOf(notes.length, 'note')}`,
   );
 }
 
@@ -165,5 +165,5 @@ function verify(directory: string, jids: readonly string[], options: Options, is
   }
   if (counts.failed > 0) process.exitCode = EXIT_CODES.findings;
   if (isJson) printJson({ verdict: 'summary', ...counts });
-  else say(`${counts.ok} checks passed, ${counts.failed} failed, ${counts.note} notes`);
+  else say(`${countOf(counts.ok, 'check')} passed, ${counts.failed} failed, ${countOf(counts.note, 'note')}`);
 }

@@ -2,6 +2,7 @@
 // fresh.
 import { dirname } from 'node:path';
 import { Command } from 'commander';
+import { countOf } from '../../cli/counts.ts';
 import { Failure } from '../../cli/failure.ts';
 import { requireRootsOwn } from '../../cli/files.ts';
 import { printJson, say, startProgress } from '../../cli/output.ts';
@@ -67,7 +68,10 @@ async function index(site: Site, options: Options, { json }: { json?: true }): P
   progress.end();
   const seconds = Math.round(performance.now() - started) / 1000;
   if (json) printJson({ database: path, ...done, seconds });
-  else say(`${path}: ${done.jobs} jobs, ${done.groups} groups, ${done.read} read, ${done.removed} gone, ${seconds} s`);
+  else
+    say(
+      `${path}: ${countOf(done.jobs, 'job')}, ${countOf(done.groups, 'upload')}, ${done.read} read, ${done.removed} removed, ${seconds} s`,
+    );
 }
 
 interface Filled {

@@ -2,6 +2,7 @@
 import { Command } from 'commander';
 import { STREAMS } from 'webjob-locker';
 import { formatTime } from 'webjob-protocol';
+import { countOf } from '../../cli/counts.ts';
 import { parseInstant } from '../../cli/durations.ts';
 import { EXIT_CODES } from '../../cli/failure.ts';
 import { formatBytes, formatTable, printJson, printLine, printLines, safeLine } from '../../cli/output.ts';
@@ -72,8 +73,7 @@ async function latest(command: Command, name: string, { to, since }: Options): P
     else rows.push(row);
   }
   if (rows.length > 0) printLines(formatTable(rows, columnsOf(site.settings.useGMT)));
-  if (!globalOptions(command).json && rows.length > 0)
-    printLine(`${rows.length} client${rows.length === 1 ? '' : 's'}`);
+  if (!globalOptions(command).json && rows.length > 0) printLine(countOf(rows.length, 'client'));
 }
 
 const MAX_FIRST = 200;

@@ -2,6 +2,7 @@
 import { hostname } from 'node:os';
 import { dirname } from 'node:path';
 import { Command, InvalidArgumentError } from 'commander';
+import { countOf } from '../../cli/counts.ts';
 import { requireRootsOwn } from '../../cli/files.ts';
 import { printJson, say, startProgress } from '../../cli/output.ts';
 import type { Pushed } from '../../ledger/postgres/push.ts';
@@ -38,7 +39,10 @@ export function pushCommand(): Command {
       const pushed = await push(openSite(command), options);
       const seconds = Math.round(performance.now() - started) / 1000;
       if (globalOptions(command).json) printJson({ site: options.as, ...pushed, seconds });
-      else say(`${options.as}: ${pushed.jobs} jobs and ${pushed.clients} clients were pushed, ${seconds} s`);
+      else
+        say(
+          `${options.as}: pushed ${countOf(pushed.jobs, 'job')} and ${countOf(pushed.clients, 'client')}, ${seconds} s`,
+        );
     });
 }
 

@@ -80,7 +80,7 @@ function write(path: string, text: string): void {
   try {
     replaceFile(path, text, { mode: 0o644 });
   } catch (error) {
-    throw new Failure('failed', `${path}: ${errorCode(error)}`, undefined, { cause: error });
+    throw new Failure('failed', `${path} cannot be written: ${errorCode(error)}`, undefined, { cause: error });
   }
 }
 

@@ -30,7 +30,7 @@ Example:
 
 Exit codes:
   0  done
-  1  done, but some groups could not be packed
+  1  done, but some uploads could not be archived
   2  wrong command line
   3  nph-webjob.cfg cannot be used
   4  a file cannot be read or written, or another webjobctl is at work`;
@@ -106,7 +106,7 @@ async function packDay({ settings }: Site, day: string, groups: Surveyed[], json
     left.push(...removeDescribed(settings.incomingDirectory, going.slice(at, at + BATCH)));
   if (made) printMade(day, made.pack.name, made.end, json);
   if (left.length > 0) {
-    warn(`${day}: groups that are not whole, or that somebody changes, and stay: ${left.length}, first ${left[0]}`);
+    warn(`${day}: incomplete uploads, and uploads being changed, stay: ${left.length}, first ${left[0]}`);
     process.exitCode = 1;
   }
 }
@@ -116,7 +116,7 @@ function printPlan(day: string, groups: readonly Surveyed[], json: true | undefi
   if (json) printJson({ day, groups: groups.length, bytes, dryRun: true });
   else
     printLine(
-      `${day}  ${String(groups.length).padStart(7)} groups  ${formatBytes(bytes).padStart(8)}  would be packed`,
+      `${day}  ${String(groups.length).padStart(7)} uploads  ${formatBytes(bytes).padStart(8)}  would be archived`,
     );
 }
 
@@ -129,6 +129,6 @@ function printMade(
   if (json) printJson({ day, pack: name, ...end });
   else
     printLine(
-      `${day}  ${String(end.groups).padStart(7)} groups  ${formatBytes(end.archiveBytes).padStart(8)}  ${name}.tar.gz`,
+      `${day}  ${String(end.groups).padStart(7)} uploads  ${formatBytes(end.archiveBytes).padStart(8)}  ${name}.tar.gz`,
     );
 }

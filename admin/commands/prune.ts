@@ -2,6 +2,7 @@
 // was.
 import { createInterface } from 'node:readline/promises';
 import { Command } from 'commander';
+import { countOf } from '../../cli/counts.ts';
 import { parseDuration } from '../../cli/durations.ts';
 import { Failure } from '../../cli/failure.ts';
 import { formatBytes, printJson, printLine, safeLine, say, startProgress, warn } from '../../cli/output.ts';
@@ -127,7 +128,7 @@ async function finishPrunes({ settings }: Site, groups: readonly Surveyed[]): Pr
       gone.add(name);
     }
   }
-  if (gone.size > 0) say(`${gone.size} groups of a prune that was cut off are removed`);
+  if (gone.size > 0) say(`finished an interrupted prune: removed ${countOf(gone.size, 'upload')}`);
   return gone;
 }
 
@@ -210,7 +211,7 @@ function printGroup(group: Surveyed, action: string, json: true | undefined): vo
 
 function printPack(pack: string, action: string, json: true | undefined): void {
   if (json) printJson({ pack, action });
-  else printLine(`pack ${pack}`);
+  else printLine(`archive ${pack}`);
 }
 
 function bytesOf(groups: readonly Surveyed[]): number {
@@ -218,7 +219,7 @@ function bytesOf(groups: readonly Surveyed[]): number {
 }
 
 function describeTotal({ selected }: Selection, { free }: OldPacks): string {
-  return `${selected.length} groups, ${formatBytes(bytesOf(selected))}, and ${free.length} packs`;
+  return `${countOf(selected.length, 'upload')}, ${formatBytes(bytesOf(selected))}, and ${countOf(free.length, 'archive')}`;
 }
 
 function printSummary(selection: Selection, old: OldPacks, isDryRun: boolean, json: true | undefined): void {
@@ -227,8 +228,9 @@ function printSummary(selection: Selection, old: OldPacks, isDryRun: boolean, js
   const stay = { held: held.length, heldPacks: old.held.length, locked: locked.length, excessBytes };
   if (json) printJson({ ...counts, ...stay, dryRun: isDryRun });
   else say(`${describeTotal(selection, old)} ${isDryRun ? 'would go' : 'removed'}`);
-  if (held.length + old.held.length > 0) say(`on hold, and stay: ${held.length} groups, ${old.held.length} packs`);
-  if (locked.length > 0) warn(`groups that are being written or changed meanwhile, and stay: ${locked.length}`);
+  if (held.length + old.held.length > 0)
+    say(`on hold, and stay: ${countOf(held.length, 'upload')}, ${countOf(old.held.length, 'archive')}`);
+  if (locked.length > 0) warn(`uploads being written or changed stay: ${locked.length}`);
   if (excessBytes > 0)
     warn(`the locker is still ${formatBytes(excessBytes)} too large, and nothing more may be removed`);
   if (locked.length > 0 || excessBytes > 0) process.exitCode = 1;

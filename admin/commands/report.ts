@@ -1,6 +1,7 @@
 // webjobctl report: writes the locker as a directory of static pages.
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { encodeField, formatTime } from 'webjob-protocol';
+import { countOf } from '../../cli/counts.ts';
 import { parseDuration, parseInstant } from '../../cli/durations.ts';
 import { printJson, say, startProgress } from '../../cli/output.ts';
 import type { Job } from '../../ledger/job.ts';
@@ -114,7 +115,7 @@ async function run(command: Command): Promise<void> {
     printJson({ report: path, pages, written, jobs: summary.total.jobs, jobPages, since });
   else
     say(
-      `${pages} pages in ${path}, ${written} of them new or changed; ${jobPages} of ${summary.total.jobs} jobs have one`,
+      `${countOf(pages, 'page')} in ${path}, ${written} of them new or changed; ${jobPages} of ${countOf(summary.total.jobs, 'job')} have one`,
     );
 }
 

@@ -10,6 +10,7 @@ import { openNew, syncFile, syncFolder, writeAll } from 'webjob-locker/durable';
 import { readGroup, type Unpacked } from '../../archive/archive.ts';
 import { PACKED_EXTENSIONS, type PackedExtension, type PackedGroup } from '../../archive/manifest.ts';
 import { listPacks, type Pack, readEnd, readGroups } from '../../archive/packs.ts';
+import { countOf } from '../../cli/counts.ts';
 import { Failure } from '../../cli/failure.ts';
 import { removeFile } from '../../cli/files.ts';
 import { printJson, say, startProgress, warn } from '../../cli/output.ts';
@@ -32,10 +33,10 @@ Example:
 
 Exit codes:
   0  done
-  1  done, but some groups stay in the pack
+  1  done, but some uploads stay in the archive
   2  wrong command line
   3  nph-webjob.cfg cannot be used
-  4  there is no such pack, it is damaged, or a file cannot be written`;
+  4  there is no such archive, it is damaged, or a file cannot be written`;
 
 export function unpackCommand(): Command {
   return new Command('unpack')
@@ -69,7 +70,9 @@ async function unpack({ settings }: Site, name: string, json: true | undefined):
     } catch (error) {
       progress.end();
       if (done > taken.length)
-        warn(`${done - taken.length} of ${end.groups} groups are back in the locker, and the pack stays`);
+        warn(
+          `${done - taken.length} of ${countOf(end.groups, 'upload')} are back in the locker, and the archive stays`,
+        );
       throw error;
     }
     progress.end();
@@ -77,12 +80,12 @@ async function unpack({ settings }: Site, name: string, json: true | undefined):
       recordEvent(settings, { event: 'unpack', ...(await describePack(pack, end)) });
       removePack(settings, pack);
     } else {
-      warn(`the name is taken, and so the pack stays: ${taken.length} groups, first ${taken[0]}`);
+      warn(`their names are taken, and the archive stays: ${countOf(taken.length, 'upload')}, first ${taken[0]}`);
       process.exitCode = 1;
     }
     const groups = end.groups - taken.length;
     if (json) printJson({ pack: name, groups, taken: taken.length });
-    else say(`${name}: ${groups} groups are back in the locker`);
+    else say(`${name}: restored ${countOf(groups, 'upload')}`);
   });
 }
 

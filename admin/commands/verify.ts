@@ -2,6 +2,7 @@
 import { existsSync } from 'node:fs';
 import { Command, InvalidArgumentError } from 'commander';
 import { walkLocker } from 'webjob-locker';
+import { countOf } from '../../cli/counts.ts';
 import { parseInstant } from '../../cli/durations.ts';
 import { EXIT_CODES, Failure } from '../../cli/failure.ts';
 import { formatBytes, printJson, printLine, safeLine, say, startProgress } from '../../cli/output.ts';
@@ -130,7 +131,7 @@ function holdJournal(
     printJson({ kind: 'summary', ...step.value });
     return;
   }
-  const found = `${count} ${count === 1 ? 'finding' : 'findings'}`;
+  const found = countOf(count, 'finding');
   say(`${deliveries} deliveries, ${acknowledged} runs acknowledged, ${kept} of them as they were sent: ${found}`);
   if (removed > 0) say(`${removed} were removed by webjobctl, as the custody record says`);
 }
@@ -186,7 +187,7 @@ function verify(
   try {
     const isWhole = [since, touchedSince, fraction, jid].every((one) => one === undefined);
     const total = isWatched && isWhole ? countGroups(site.incomingDirectory) : undefined;
-    const progress = startProgress('groups', total);
+    const progress = startProgress('uploads', total);
     const scope: Scope = {
       ...site,
       since,
@@ -221,11 +222,14 @@ function countGroups(locker: string): number {
 function describe(summary: Summary, seconds: number): void {
   const { groups, bytes, findings, inProgress, older, signed, unsigned, witness } = summary;
   const rate = formatBytes(bytes / Math.max(seconds, 0.001));
-  const found = `${findings} ${findings === 1 ? 'finding' : 'findings'}`;
-  say(`${groups} groups, ${formatBytes(bytes)} in ${seconds.toFixed(1)} s (${rate}/s): ${found}`);
+  const found = countOf(findings, 'finding');
+  say(`${countOf(groups, 'upload')}, ${formatBytes(bytes)} in ${seconds.toFixed(1)} s (${rate}/s): ${found}`);
   if (signed > 0) say(`${signed} signed by their clients, ${unsigned} not signed`);
-  if (inProgress > 0) say(`${inProgress} groups are being written`);
-  if (older > 0) say(`${older} groups are older than the custody record; hint: webjobctl custody adopt --reason TEXT`);
+  if (inProgress > 0) say(`${countOf(inProgress, 'upload is', 'uploads are')} being written`);
+  if (older > 0) {
+    say(`${countOf(older, 'upload is', 'uploads are')} older than the custody record`);
+    say('hint: webjobctl custody adopt --reason TEXT');
+  }
   const unasked = describeWitness(witness);
   if (unasked !== undefined) say(unasked);
 }

@@ -2,6 +2,7 @@
 // certificates.
 import { existsSync, statSync } from 'node:fs';
 import { dirname, join } from 'node:path';
+import { countOf } from '../../cli/counts.ts';
 import { errorCode } from '../../cli/files.ts';
 import { quote } from '../../cli/shell.ts';
 import { daysLeft } from '../clients/certificates.ts';
@@ -76,8 +77,8 @@ function checkDate(what: string, path: string, remedy: string): Finding[] {
 function judge(what: string, until: Date, path: string, remedy: string): Finding[] {
   const days = daysLeft(until);
   if (until.getTime() <= Date.now()) return [error(`${what} ended ${until.toISOString().slice(0, 10)}`, path, remedy)];
-  if (days < SOON) return [warning(`${what} ends in ${days} days`, path, remedy)];
-  return [note(`${what} is good for ${days} days`, path)];
+  if (days < SOON) return [warning(`${what} ends in ${countOf(days, 'day')}`, path, remedy)];
+  return [note(`${what} is good for ${countOf(days, 'day')}`, path)];
 }
 
 /** After the list's date httpd refuses everyone. */

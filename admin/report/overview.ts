@@ -1,4 +1,5 @@
 // The pages that show many jobs: the overview, the lists, and one page for each client and command.
+import { countOf } from '../../cli/counts.ts';
 import { formatBytes } from '../../cli/output.ts';
 import type { Job } from '../../ledger/job.ts';
 import { type Bar, formatChart, formatMeter } from '../../pages/charts.ts';
@@ -98,7 +99,7 @@ function describeKept(kept: number, listed: number): string {
 function describeCustody({ files, records, faults }: Custody): Markup {
   if (files === 0) return html`<span class="plain">There is no custody record: what was received is unknown.</span>`;
   if (faults === 0) return html`<span class="state good">The custody record is whole, ${records} entries.</span>`;
-  return html`<span class="state bad">The custody record is not as it was written: ${faults} ${faults === 1 ? 'fault' : 'faults'} in ${records} entries.</span>`;
+  return html`<span class="state bad">The custody record is not as it was written: ${countOf(faults, 'fault')} in ${countOf(records, 'entry', 'entries')}.</span>`;
 }
 
 function jobTiles({ total, states }: Summary): Tile[] {

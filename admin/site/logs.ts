@@ -136,7 +136,7 @@ export function readPieces(path: string): Piece[] {
   try {
     return splitCheckpoints(readFileSync(path, 'utf8'));
   } catch (error) {
-    throw new Failure('failed', `${path}: ${errorCode(error)}`, undefined, { cause: error });
+    throw new Failure('failed', `${path} cannot be read: ${errorCode(error)}`, undefined, { cause: error });
   }
 }
 

@@ -179,7 +179,7 @@ export function readStamps(settings: ServerSettings, serverId: string): KeptStam
     names = readdirSync(folder);
   } catch (error) {
     if (errorCode(error) === 'ENOENT') return [];
-    throw new Failure('failed', `${folder}: ${errorCode(error)}`, undefined, { cause: error });
+    throw new Failure('failed', `${folder} cannot be read: ${errorCode(error)}`, undefined, { cause: error });
   }
   return names
     .flatMap((file): KeptStamp[] => {

@@ -47,7 +47,7 @@ const COMMENTS: readonly (readonly [what: string, text: string])[] = [
   ['COLUMN webjob.jobs.group_name', 'The upload in the locker of the site, without extension.'],
   ['COLUMN webjob.jobs.uploads', 'Every complete upload of the job, with blanks between.'],
   ['COLUMN webjob.jobs.left_behind', 'Files of requests that broke off, with blanks between.'],
-  ['COLUMN webjob.jobs.pack', 'The pack that holds the upload, when it is packed.'],
+  ['COLUMN webjob.jobs.pack', 'The archive that contains the upload; NULL while it is in the locker.'],
   ['COLUMN webjob.jobs.requests', 'How many requests the job took.'],
   ['COLUMN webjob.jobs.seen_at', 'When the server last answered one of its requests with success.'],
   ['COLUMN webjob.jobs.unit', 'What is joined together: the job id, or client, command and hour.'],
