@@ -4,6 +4,7 @@ import assert from 'node:assert/strict';
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
+import { addCommand } from '../scripts/site.ts';
 import { type LockerSite, makeLockerSite } from './locker-site.ts';
 import { askWorker } from './locker-worker.ts';
 import { parseLines } from './operator.ts';
@@ -177,5 +178,49 @@ describe('the jobs of a batch', () => {
     };
     assert.deepEqual(await stateOf('second'), ['done', ran]);
     assert.deepEqual(await stateOf('first'), ['lost', null]);
+  });
+
+  /** Three assignments of one command to c0, of which a client tells nothing but exit codes. */
+  async function giveThree(): Promise<{ batch: Batch; due: string[]; states: () => Promise<unknown[]> }> {
+    addCommand(its.site, 'c0', 'host.sh', '#!/bin/sh\n');
+    for (const word of ['first', 'second', 'third']) await assign(word);
+    const ids = ['1', '2', '3'];
+    const [batch] = await askAll(CLIENTS.slice(0, 1));
+    assert.ok(batch);
+    const of = async (id: string): Promise<{ state: string; due: string } | undefined> =>
+      (await its.readJson<{ client: string; state: string; due: string }>('assign', 'show', id)).find(
+        ({ client }) => client === batch.clientId,
+      );
+    const due = await Promise.all(ids.map(async (id) => String(Date.parse((await of(id))?.due ?? '') / 1000)));
+    const states = async (): Promise<unknown[]> => await Promise.all(ids.map(async (id) => (await of(id))?.state));
+    return { batch, due, states };
+  }
+  const run = () => its.run({ clientId: 'c0', fileName: 'host.sh' });
+
+  it('are told by its exit codes, also where a run was fetched and never came back', async () => {
+    const { batch, due, states } = await giveThree();
+    await run();
+    await run();
+    await its.get('c0', 'host.sh');
+    assert.deepEqual(await states(), ['fetched', 'fetched', 'fetched'], 'any of them may be the one that is missing');
+    const out = [3, 0, 0].map((exit, at) => `assignment ${at + 1} due ${due[at]} exit ${exit}\n`).join('');
+    await its.put({ clientId: batch.clientId, fileName: 'batch', jobId: batch.jobId, out });
+    assert.deepEqual(await states(), ['failed', 'done', 'done']);
+  });
+
+  it('are not those of another batch at the same time', async () => {
+    const { states } = await giveThree();
+    await run();
+    await run();
+    await assign('fourth');
+    assert.equal((await askAll(CLIENTS.slice(0, 1))).length, 1);
+    await run();
+    assert.deepEqual(await states(), ['fetched', 'fetched', 'fetched'], 'the last run is that of the fourth');
+  });
+
+  it('are known before it has come back, when all of them are there', async () => {
+    const { states } = await giveThree();
+    for (let count = 0; count < 3; count++) await run();
+    assert.deepEqual(await states(), ['done', 'done', 'done']);
   });
 });

@@ -218,10 +218,14 @@ interface Told {
   readExits: () => Promise<ReadonlyMap<string, number> | undefined>;
 }
 
+/** Batches that a client fetched within this many seconds may have run at the same time. */
+const OVERLAP = 3600;
+
 /**
  * Of the runs of a command in a batch, the one whose run record names the assignment. For clients
- * that do not record it, the runs are matched in the order in which they were handed out, unless
- * the exit codes leave it open which runs are missing.
+ * that do not record it, the runs are matched in the order in which they were handed out, unless it
+ * is open which runs are missing, or whether another batch of the client started some of them: an
+ * assignment that was not run must not count as done.
  */
 async function findOwn(site: Site, jobs: readonly Job[], told: Told): Promise<Job | undefined> {
   const { claim, key, known, readExits } = told;
@@ -234,10 +238,14 @@ async function findOwn(site: Site, jobs: readonly Job[], told: Told): Promise<Jo
   if (jobs.length === 0 || (jobs.length === 1 && isOnly)) return jobs[0];
   const names = await Promise.all(jobs.map((job) => readAssignment(site, job)));
   if (names.some((name) => name !== undefined)) return jobs[names.indexOf(key)];
+  if (jobs.length === keys.length && jobs.every(({ outerId }) => outerId !== undefined)) return jobs[keys.indexOf(key)];
   const exits = await readExits();
-  if (jobs.length === keys.length) return jobs[keys.indexOf(key)];
-  // Runs that ended with 0 were delivered.
-  const delivered = keys.filter((other) => exits?.get(other) === 0);
+  const began = epochOf(claim.jobId) ?? 0;
+  const isAlone = known.every(
+    ({ jobId }) => jobId === claim.jobId || Math.abs((epochOf(jobId) ?? 0) - began) > OVERLAP,
+  );
+  // Runs that ended with 0 were delivered; before the batch has come back, all of them have to be.
+  const delivered = exits ? keys.filter((other) => exits.get(other) === 0) : isAlone ? keys : [];
   const put = jobs.filter((job) => job.put !== undefined);
   return put.length === delivered.length ? put[delivered.indexOf(key)] : undefined;
 }
