@@ -4,6 +4,7 @@ import type { Dirent } from 'node:fs';
 import { join } from 'node:path';
 import { EXTENSIONS, type Extension, type Group, readFolder } from 'webjob-locker';
 import { Failure } from '../cli/failure.ts';
+import type { Guess } from './names.ts';
 import { FILE_BITS } from './read-upload.ts';
 
 /** The contents of a directory. Names are paths below the locker without an extension. */
@@ -27,6 +28,8 @@ export interface Lister {
   list(folder: string): Listing;
   /** Every upload in a directory with its files in the form of packFiles(), sorted by name. */
   listGroups(folder: string): { groups: Map<string, number>; folders: readonly string[]; foreignFiles: number };
+  /** Uploads without a .rdy whose names fit, in constant memory however large directories are. */
+  findIncomplete(guesses: readonly Guess[]): Group[];
   /** Lists again, for a locker that has changed. */
   forget(): void;
 }
@@ -44,6 +47,11 @@ export function makeLister(locker: string): Lister {
       return listing;
     },
     listGroups: (folder) => readGroups(locker, folder),
+    findIncomplete: (guesses) =>
+      [...new Set(guesses.map(({ folder }) => folder))].flatMap((folder) => {
+        const own = guesses.filter((guess) => guess.folder === folder);
+        return findFitting(locker, folder, own);
+      }),
     forget: () => listings.clear(),
   };
 }
@@ -93,6 +101,29 @@ function readGroups(locker: string, folder: string): ReturnType<Lister['listGrou
     found.set(name, (found.get(name) ?? 0) | bit);
   }
   return { groups: found, folders: folders.sort(), foreignFiles };
+}
+
+function findFitting(locker: string, folder: string, guesses: readonly Guess[]): Group[] {
+  const prefix = folder === '.' ? '' : `${folder}/`;
+  // Of hundreds of thousands of names nearly all are told apart by their beginning.
+  const beginnings = new Map<number, Map<string, Guess[]>>();
+  for (const guess of guesses) {
+    const { length } = guess.prefix;
+    const same = beginnings.get(length) ?? new Map<string, Guess[]>();
+    beginnings.set(length, same.set(guess.prefix, [...(same.get(guess.prefix) ?? []), guess]));
+  }
+  const groups = new Map<string, Set<Extension>>();
+  for (const entry of readEntries(locker, folder)) {
+    const dot = entry.name.lastIndexOf('.');
+    const extension = dot > 0 ? EXTENSIONS.find((known) => known === entry.name.slice(dot + 1)) : undefined;
+    if (extension === undefined || !entry.isFile()) continue;
+    const name = prefix + entry.name.slice(0, dot);
+    for (const [length, own] of beginnings) {
+      if (!own.get(name.slice(0, length))?.some(({ fits }) => fits(name))) continue;
+      groups.set(name, (groups.get(name) ?? new Set()).add(extension));
+    }
+  }
+  return [...groups].flatMap(([name, has]) => (has.has('rdy') ? [] : [{ name, has }]));
 }
 
 function collectIncomplete(names: readonly string[], prefix: string, complete: ReadonlySet<string>): Incomplete {

@@ -71,6 +71,20 @@ const CLOCK_MS = 3_600_000;
 /** A directory with this many uploads is read again only by `webjobctl index`. */
 const LARGE_FOLDER = 20_000;
 
+/** After a listing of large directories there is none for this many times as long as it took. */
+const REST = 50;
+const MAX_REST_MS = 900_000;
+/** With more PUTs than this that broke off, the directories are listed at once. */
+const MAX_BROKEN = 2000;
+
+/** PUTs that broke off, whose files are not looked for yet. */
+interface BrokenOff {
+  /** Their log lines. */
+  lines: string[];
+  /** When they may be looked for, in milliseconds. */
+  from: number;
+}
+
 /** A directory of the locker as it was at the last walk. */
 interface KnownFolder {
   path: string;
@@ -112,6 +126,7 @@ export class Refresh {
   /** Reads everything that is new. Throws Failure `failed`, and the errors of system calls. */
   async run(walk: Walk): Promise<Refreshed> {
     checkLocker(this.#locker);
+    this.#isStore = true;
     this.#isFilling =
       this.#database.prepare('SELECT 1 FROM files UNION ALL SELECT 1 FROM uploads LIMIT 1').get() === undefined;
     if (this.#isFilling) this.#writer.beginFilling();
@@ -123,7 +138,9 @@ export class Refresh {
     this.#writer.endUploads();
     for (const name of this.#later.splice(0)) this.#look(name);
     await this.#readLogs();
+    if (!this.#isFilling) await this.#readLateDeposits();
     this.#settle();
+    if (!this.#isFilling && this.#lookForBroken()) this.#settle();
     for (const _ of this.#writer.endFilling()) this.#settle();
     this.#isFilling = false;
     this.#writer.writeSums();
@@ -262,13 +279,25 @@ export class Refresh {
    * unnecessary, because it shows what exists.
    */
   async #readCustody(withDeposits: boolean): Promise<void> {
-    for await (const { facts } of this.#readRecords('custody', withDeposits ? undefined : []))
-      if (facts.event === 'deposit' && isUploadName(facts.name)) this.#look(facts.name);
+    await this.#readDeposits(withDeposits ? undefined : []);
     const insert = this.#database.prepare('INSERT INTO acts (file, kind, subject, act) VALUES (?, ?, ?, ?)');
     for await (const { facts, file } of this.#readRecords('keeping', KEEPING)) {
       for (const act of actsIn(facts)) insert.run(file, act.kind, act.id, JSON.stringify(act));
       this.#takeEvent(facts);
     }
+  }
+
+  async #readDeposits(holds?: readonly string[]): Promise<void> {
+    for await (const { facts } of this.#readRecords('custody', holds))
+      if (facts.event === 'deposit' && isUploadName(facts.name)) this.#look(facts.name);
+  }
+
+  /**
+   * Reads what servers recorded while the logs were read, so that the upload of a new line is not
+   * looked for in listings.
+   */
+  async #readLateDeposits(): Promise<void> {
+    if (this.#writer.unexplained((put) => this.#isLost(put)).length > 0) await this.#readDeposits();
   }
 
   /** Yields the new records of the servers, or those of webjobctl. */
@@ -342,10 +371,14 @@ export class Refresh {
   /** Looks into the locker for the uploads of these PUTs, by the names that they may have. */
   #discover(puts: readonly Located[]): void {
     const looked = new Set<string>();
-    for (const { line } of puts) {
+    for (const { line, text } of puts) {
       const isBroken = breaksOff(line);
       for (const guess of this.#writer.guess(line)) {
         if (looked.size === looked.add(`${isBroken} ${guess.key}`).size) continue;
+        if (isBroken && this.#isLarge(guess.folder)) {
+          this.#brokenOff.add(text);
+          continue;
+        }
         const listing = this.#lister.list(guess.folder);
         if (isBroken) {
           const { names, groups } = listing.incomplete();
@@ -358,11 +391,62 @@ export class Refresh {
         }
       }
     }
-    const isLost = (put: Located): boolean => !breaksOff(put.line) && this.#isWorthLooking(put);
+    const isLost = (put: Located): boolean => this.#isLost(put);
     if (puts.some(isLost) && this.#writer.unexplained(isLost).length > 0) this.#lookAtStrangers();
   }
 
+  /** Whether the upload of an accepted PUT should be known. */
+  #isLost(put: Located): boolean {
+    return !breaksOff(put.line) && this.#isWorthLooking(put);
+  }
+
+  /** The log lines of PUTs that broke off in large directories. */
+  readonly #brokenOff = new Set<string>();
+  /** Whether a directory was large at the last walk, by its path. */
+  readonly #large = new Map<string, boolean>();
+
+  /** Whether listing a directory takes longer than a question may. Always false without a store. */
+  #isLarge(folder: string): boolean {
+    if (this.#isFilling || !this.#isStore) return false;
+    let isLarge = this.#large.get(folder);
+    if (isLarge === undefined) {
+      const known = this.#database.prepare('SELECT uploads FROM folders WHERE path = ?').get(folder);
+      isLarge = Number(known?.uploads ?? 0) > LARGE_FOLDER;
+      this.#large.set(folder, isLarge);
+    }
+    return isLarge;
+  }
+
+  /**
+   * Looks for the files of PUTs that broke off in large directories. Only a listing shows them, so
+   * it is made for many of them together, and rarely enough that it takes a small part of the time.
+   * False when nothing was looked for.
+   */
+  #lookForBroken(): boolean {
+    const row = this.#database.prepare("SELECT value FROM facts WHERE name = 'brokenOff'").get();
+    const known: BrokenOff = row ? JSON.parse(String(row.value)) : { lines: [], from: 0 };
+    const lines = [...new Set([...known.lines, ...this.#brokenOff])];
+    if (lines.length === 0) return false;
+    const save = (next: BrokenOff): void => {
+      this.#database.prepare("INSERT OR REPLACE INTO facts VALUES ('brokenOff', ?)").run(JSON.stringify(next));
+    };
+    const wait = known.from - Date.now();
+    // A clock that was set back must not keep it waiting.
+    if (wait > 0 && wait <= MAX_REST_MS && lines.length <= MAX_BROKEN) {
+      if (lines.length > known.lines.length) save({ lines, from: known.from });
+      return false;
+    }
+    const startedAt = performance.now();
+    const guesses = lines.flatMap((text) => [...this.#writer.guess(locate(this.#site, text, 0).line)]);
+    for (const group of this.#lister.findIncomplete(guesses)) this.#look(group.name, group);
+    const tookMs = performance.now() - startedAt;
+    save({ lines: [], from: Math.floor(Date.now() + Math.min(MAX_REST_MS, REST * tookMs)) });
+    return true;
+  }
+
   #hasStrangers = false;
+  /** What is read now stays for the next time. */
+  #isStore = false;
   /** The name may already belong to another upload. */
   readonly #hasExactNames: boolean;
   /** The store was empty at the start. */
