@@ -218,6 +218,19 @@ describe('the jobs of a batch', () => {
     assert.deepEqual(await states(), ['fetched', 'fetched', 'fetched'], 'the last run is that of the fourth');
   });
 
+  it('are not those that somebody ran by hand meanwhile', async () => {
+    await assign('first');
+    const [batch] = await askAll(CLIENTS.slice(0, 1));
+    const [{ due = '' } = {}] = (await its.readJson<{ client: string; due: string }>('assign', 'show', '1')).filter(
+      ({ client }) => client === 'c0',
+    );
+    await run();
+    await run();
+    const out = `assignment 1 due ${Date.parse(due) / 1000} exit 3\n`;
+    await its.put({ clientId: 'c0', fileName: 'batch', jobId: batch?.jobId ?? '', out });
+    assert.equal((await countStates()).failed, 1);
+  });
+
   it('are known before it has come back, when all of them are there', async () => {
     const { states } = await giveThree();
     for (let count = 0; count < 3; count++) await run();

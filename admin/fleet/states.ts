@@ -238,7 +238,6 @@ async function findOwn(site: Site, jobs: readonly Job[], told: Told): Promise<Jo
   if (jobs.length === 0 || (jobs.length === 1 && isOnly)) return jobs[0];
   const names = await Promise.all(jobs.map((job) => readAssignment(site, job)));
   if (names.some((name) => name !== undefined)) return jobs[names.indexOf(key)];
-  if (jobs.length === keys.length && jobs.every(({ outerId }) => outerId !== undefined)) return jobs[keys.indexOf(key)];
   const exits = await readExits();
   const began = epochOf(claim.jobId) ?? 0;
   const isAlone = known.every(
