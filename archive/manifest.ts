@@ -2,11 +2,9 @@
 // then there is one line for each upload with its offset and the SHA-256 of each of its files, and
 // a last one with their number and the SHA-256 of the archive. Without the last line the manifest
 // was cut off.
-import { createReadStream } from 'node:fs';
-import split2 from 'split2';
+import { closeSync, constants, openSync } from 'node:fs';
 import { readLines } from 'webjob-locker';
 import { Failure } from '../cli/failure.ts';
-import { closeStream } from '../cli/files.ts';
 
 /**
  * The files of an upload in the order in which they are stored: what is read most often comes
@@ -67,7 +65,6 @@ export interface ManifestEnd {
   archiveSha256: string;
 }
 
-const MAX_LINE_LENGTH = 1 << 20;
 const SHA256 = /^[0-9a-f]{64}$/;
 
 const isCount = (value: unknown): value is number => Number.isSafeInteger(value) && (value as number) >= 0;
@@ -76,15 +73,14 @@ const isCount = (value: unknown): value is number => Number.isSafeInteger(value)
  * Yields every upload of a manifest, and returns its end. Throws Failure `failed` when it is
  * incomplete.
  */
-export async function* readManifest(path: string): AsyncGenerator<PackedGroup, ManifestEnd> {
-  const input = createReadStream(path, 'utf8');
-  const lines = input.pipe(split2({ maxLength: MAX_LINE_LENGTH }));
-  input.on('error', (error) => lines.destroy(error));
+export function* readManifest(path: string): Generator<PackedGroup, ManifestEnd> {
   let count = 0;
   let end: ManifestEnd | undefined;
+  let fd: number | undefined;
   try {
-    for await (const line of lines) {
-      const value = parseLine(line);
+    fd = openSync(path, constants.O_RDONLY);
+    for (const { text } of readLines(fd, 0)) {
+      const value = parseLine(text);
       if (count++ === 0) {
         if (value.format !== 1) throw new SyntaxError('it is of another format');
       } else if (value.archiveSha256 !== undefined) end = checkEnd(value, count - 2);
@@ -94,7 +90,7 @@ export async function* readManifest(path: string): AsyncGenerator<PackedGroup, M
     const { code, message } = error as NodeJS.ErrnoException;
     throw new Failure('failed', `${path}: line ${count}: ${code ?? message}`, undefined, { cause: error });
   } finally {
-    await closeStream(input);
+    if (fd !== undefined) closeSync(fd);
   }
   if (!end) throw new Failure('failed', `${path}: the manifest is cut off`);
   return end;
@@ -109,7 +105,7 @@ export function* readGroups(fd: number, onDamage: (error: SyntaxError) => void):
     if (from === 0) continue;
     let value: ReturnType<typeof parseLine>;
     try {
-      value = parseLine(Buffer.from(text, 'latin1').toString());
+      value = parseLine(text);
       if (value.archiveSha256 === undefined) checkGroup(value);
     } catch (error) {
       onDamage(error as SyntaxError);
@@ -119,9 +115,9 @@ export function* readGroups(fd: number, onDamage: (error: SyntaxError) => void):
   }
 }
 
-/** The reader determines which of the three it is. */
+/** Parses a line with one character for each byte; the reader determines which of the three it is. */
 function parseLine(line: string): ManifestHead & PackedGroup & ManifestEnd {
-  const value = JSON.parse(line);
+  const value = JSON.parse(Buffer.from(line, 'latin1').toString());
   if (typeof value !== 'object' || value === null) throw new SyntaxError('not a line of a manifest');
   return value;
 }

@@ -62,15 +62,15 @@ export function nextPack(base: Base, day: string): Pack {
 }
 
 /** Yields every upload of an archive. Throws Failure `failed` when the manifest is incomplete. */
-export function readGroups(pack: Pack): AsyncGenerator<PackedGroup, ManifestEnd> {
+export function readGroups(pack: Pack): Generator<PackedGroup, ManifestEnd> {
   return readManifest(pack.manifest);
 }
 
 /** The end of the manifest of an archive. */
-export async function readEnd(manifest: string): Promise<ManifestEnd> {
+export function readEnd(manifest: string): ManifestEnd {
   const groups = readManifest(manifest);
   for (;;) {
-    const { done, value } = await groups.next();
+    const { done, value } = groups.next();
     if (done) return value;
   }
 }

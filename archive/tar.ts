@@ -61,30 +61,39 @@ interface Header {
   type: string;
 }
 
+/** What is the same in every header: the number of no owner, and the magic. */
+const NOBODY = octal(0, 7);
+const TARGET_AT = 157;
+const MAGIC_AT = TARGET_AT + NAME_BYTES;
+const BLANK = Buffer.alloc(BLOCK);
+BLANK.write('ustar\x0000', MAGIC_AT, 'latin1');
+const MAGIC_SUM = sumOf(BLANK, MAGIC_AT, BLOCK);
+
 function header({ name, target, size, mtimeSeconds, mode, type }: Header): Buffer {
   // From the pool, because a separate allocation takes longer than everything that follows.
-  const block = Buffer.allocUnsafe(BLOCK).fill(0);
+  const block = Buffer.allocUnsafe(BLOCK);
+  BLANK.copy(block);
   name.copy(block, 0, 0, NAME_BYTES);
   const [isLarge, mtime] = [size > LARGEST_OCTAL, Math.max(0, Math.min(LARGEST_OCTAL, Math.floor(mtimeSeconds)))];
-  const numbers = [
-    octal(mode, 7),
-    octal(0, 7),
-    octal(0, 7),
-    isLarge ? '\0'.repeat(12) : octal(size, 11),
-    octal(mtime, 11),
-  ];
+  const length = isLarge ? '\0'.repeat(12) : octal(size, 11);
   // The checksum field counts as spaces in the checksum.
-  block.write(`${numbers.join('')}        ${type}`, NAME_BYTES, 'latin1');
+  const numbers = `${octal(mode, 7)}${NOBODY}${NOBODY}${length}${octal(mtime, 11)}`;
+  block.write(`${numbers}        ${type}`, NAME_BYTES, 'latin1');
   if (isLarge) {
     block.writeUInt8(0x80, 124);
     block.writeBigUInt64BE(BigInt(size), 128);
   }
-  target.copy(block, 157, 0, NAME_BYTES);
-  block.write('ustar\x0000', 257, 'latin1');
-  let sum = 0;
-  for (let at = 0; at < BLOCK; at++) sum += block[at] ?? 0;
+  target.copy(block, TARGET_AT, 0, NAME_BYTES);
+  // Everything behind the target is the same in all headers, and so is no target.
+  const sum = MAGIC_SUM + sumOf(block, 0, target.length === 0 ? TARGET_AT : MAGIC_AT);
   block.write(`${octal(sum, 6)} `, 148, 'latin1');
   return block;
+}
+
+function sumOf(bytes: Buffer, start: number, end: number): number {
+  let sum = 0;
+  for (let at = start; at < end; at++) sum += bytes[at] ?? 0;
+  return sum;
 }
 
 function octal(value: number, digits: number): string {

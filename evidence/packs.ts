@@ -248,7 +248,8 @@ function* namesOf(manifest: string, isMeant: (name: string) => boolean): Generat
 export function isOther(folder: string, pack: string, { name, jobId, bytes, sha256 }: Deposit): boolean {
   const path = join(folder, `${pack}.jsonl`);
   if (!statFile(path)) return false;
-  for (const packed of readPackedGroups(path)) {
+  // A damaged manifest has a finding of its own.
+  for (const packed of readPackedGroups(path, () => {})) {
     if (packed.name !== name) continue;
     const isSame = STREAMS.every((stream) => {
       const file = packed.files[stream];
@@ -260,18 +261,20 @@ export function isOther(folder: string, pack: string, { name, jobId, bytes, sha2
 }
 
 /**
- * Yields the uploads in a manifest. Throws the error of the system call, and SyntaxError for a
- * damaged manifest.
+ * Yields the uploads in a manifest. Throws the error of the system call, and what `onDamage` throws
+ * for a damaged line, by default SyntaxError.
  */
-function* readPackedGroups(path: string): Generator<PackedGroup> {
+function* readPackedGroups(path: string, onDamage = refuseDamage): Generator<PackedGroup> {
   const fd = openCustodyFile(path);
   try {
-    yield* readGroups(fd, (error) => {
-      throw error;
-    });
+    yield* readGroups(fd, onDamage);
   } finally {
     closeSync(fd);
   }
+}
+
+function refuseDamage(error: SyntaxError): void {
+  throw error;
 }
 
 /** Judges uploads of one archive. The archive and its manifest are read once. */

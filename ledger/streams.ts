@@ -93,7 +93,7 @@ export async function openStreams(site: Site, jobs: readonly Placed[]): Promise<
     const groups = new Map<string, Stored>();
     found.set(name, groups);
     try {
-      for await (const group of readGroups(pack)) {
+      for (const group of readGroups(pack)) {
         if (names.has(group.name)) groups.set(group.name, packedStreams(pack, group));
         if (groups.size === names.size) break;
       }

@@ -283,8 +283,8 @@ describe('a manifest', () => {
     const path = join(folder, 'manifest');
     writeFileSync(path, lines.map((line) => (typeof line === 'string' ? line : `${JSON.stringify(line)}\n`)).join(''));
     const names: string[] = [];
-    for await (const { name } of readManifest(path)) names.push(name);
-    assert.deepEqual(await readEnd(path), end);
+    for (const { name } of readManifest(path)) names.push(name);
+    assert.deepEqual(readEnd(path), end);
     return names;
   }
 
@@ -297,7 +297,7 @@ describe('a manifest', () => {
   it('is closed by the time its reader has seen enough, and after a line that is damaged', async () => {
     await read(head, one, end);
     const before = openFiles();
-    for await (const { name } of readManifest(join(folder, 'manifest'))) {
+    for (const { name } of readManifest(join(folder, 'manifest'))) {
       assert.equal(name, 'upload');
       break;
     }

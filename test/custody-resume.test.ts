@@ -9,6 +9,7 @@ import {
   closeSync,
   mkdtempSync,
   openSync,
+  readdirSync,
   readFileSync,
   rmSync,
   statSync,
@@ -195,6 +196,23 @@ describe('verify --since at a site that root has verified', {
       changed.some((line) => line.endsWith(' newest.out')),
       changed.join(),
     );
+  });
+
+  it('judges an upload whose name is in a damaged manifest', async () => {
+    const folder = join(site.base, 'packed');
+    const [manifest = ''] = readdirSync(folder).filter((name) => name.endsWith('.jsonl'));
+    const path = join(folder, manifest);
+    const whole = readFileSync(path, 'utf8');
+    const changed = whole.replace('"name":"old_1"', '"name":1');
+    assert.notEqual(changed, whole);
+    writeFileSync(path, changed);
+    const found = await verifyAs([site.propertiesFile]);
+    writeFileSync(path, whole);
+    assert.ok(
+      found.some((line) => line.endsWith(` packed/${manifest}`)),
+      found.join(),
+    );
+    assert.ok(!found.includes('differing old_1'));
   });
 
   it('knows of an upload that was adopted since it was deposited, in what it does not read again', () => {

@@ -108,7 +108,7 @@ describe('webjobctl pack', () => {
 
   it('lets one group be read without the others', async () => {
     const base = join(locker.site.base, 'packed', dayOf(40));
-    for await (const group of readManifest(`${base}.jsonl`)) {
+    for (const group of readManifest(`${base}.jsonl`)) {
       const found: Record<string, string> = {};
       for await (const { extension, chunks } of readGroup(`${base}.tar.gz`, group)) {
         const parts: Buffer[] = [];

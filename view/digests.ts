@@ -94,7 +94,7 @@ async function readPackedDigests(
   for (const [pack, names] of wanted) {
     if (performance.now() > deadline) break;
     try {
-      for await (const { name, files } of readGroups(packAt(site.settings, pack)))
+      for (const { name, files } of readGroups(packAt(site.settings, pack)))
         if (names.has(name)) found.set(`${pack}\0${name}`, { bytes: files.out.bytes, sha256: files.out.sha256 });
     } catch (error) {
       if (!(error instanceof Failure)) throw error;

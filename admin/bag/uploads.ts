@@ -83,7 +83,7 @@ export async function findPlaces(
   const packs = new Map<string, OpenedPack>();
   for (const [pack, names] of wanted) {
     const groups = new Map<string, PackedGroup>();
-    for await (const group of readGroups(packAt(site.settings, pack)))
+    for (const group of readGroups(packAt(site.settings, pack)))
       if (names.has(group.name)) groups.set(group.name, group);
     // The archive itself is not verified here, because what is copied from it is.
     packs.set(pack, { groups, judge: evidence.judgePack(pack, names, false) });

@@ -137,7 +137,7 @@ async function* pickAll(
 
 async function* pickPacked(site: Site, pack: Pack, options: Options): AsyncGenerator<Picked> {
   const isWanted = makeFilter(site, options);
-  for await (const group of readGroups(pack)) {
+  for (const group of readGroups(pack)) {
     const { name, jobId, clientId, command } = group;
     if (!isWanted({ clientId, command }, () => new Date(group.at))) continue;
     yield {

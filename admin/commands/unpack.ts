@@ -57,12 +57,12 @@ async function unpack({ settings }: Site, name: string, json: true | undefined):
         'there is no archive of that name',
         'an archive is named after its day, as in 2026-10-01',
       );
-    const end = await readEnd(pack.manifest);
+    const end = readEnd(pack.manifest);
     const progress = startProgress(name, end.groups);
     const taken: string[] = [];
     let done = 0;
     try {
-      for await (const group of readGroups(pack)) {
+      for (const group of readGroups(pack)) {
         if (!(await restoreGroup(settings.incomingDirectory, pack, group))) taken.push(group.name);
         done++;
         progress.advance();

@@ -20,13 +20,15 @@ import { listFiles, nextPack, type Pack, packAt, packsFolder, readEnd } from '..
 import type { ServerSettings } from '../../cgi/controls.ts';
 import { BATCH, type PackFacts, recordEvent } from '../../evidence/events.ts';
 import { digestFile } from '../../evidence/reading.ts';
-import { describeEnding, parseRecordFields } from '../../ledger/ending.ts';
+import { describeEnding, ENDING_FIELDS, fieldPattern, parseRecordFields } from '../../ledger/ending.ts';
 import { isRoot } from '../site/users.ts';
 import type { Described } from './removal.ts';
 import type { Surveyed } from './survey.ts';
 
 /** The suffix of an unfinished file. */
 const PART = '.part';
+/** The other fields of a run record are not needed for how the run ended. */
+const ENDING_PATTERN = fieldPattern(ENDING_FIELDS.join('|'));
 
 export interface Made {
   pack: Pack;
@@ -143,7 +145,7 @@ async function packGroup(
     const offset = archive.position;
     const { length, files, marks, record, readers } = await appendGroup(archive, locker, name);
     const { clientId, command } = owner ?? {};
-    const ending = describeEnding(parseRecordFields(record));
+    const ending = describeEnding(parseRecordFields(record, ENDING_PATTERN));
     const facts = { name, jobId, at: new Date(at).toISOString(), clientId, command, clients, ending };
     return { packed: { ...facts, offset, length, files }, described: { name, files, marks }, readers };
   } catch (error) {
@@ -186,7 +188,7 @@ export async function recordPack(
   settings: ServerSettings,
   pack: Pack,
   end: ManifestEnd,
-  groups: Iterable<{ name: string }> | AsyncIterable<{ name: string }>,
+  groups: Iterable<{ name: string }>,
 ): Promise<void> {
   const facts = await describePack(pack, end);
   let names: string[] = [];
@@ -194,7 +196,7 @@ export async function recordPack(
     if (names.length > 0) recordEvent(settings, { event: 'pack', names, ...facts });
     names = [];
   };
-  for await (const { name } of groups) {
+  for (const { name } of groups) {
     names.push(name);
     if (names.length === BATCH) record();
   }
@@ -229,7 +231,7 @@ export async function recoverParts(settings: ServerSettings): Promise<void> {
 async function isWhole(pack: Pack): Promise<boolean> {
   const manifest = pack.manifest + PART;
   if (existsSync(pack.manifest) || !existsSync(manifest) || !existsSync(pack.archive)) return false;
-  const { archiveBytes, archiveSha256 } = await readEnd(manifest);
+  const { archiveBytes, archiveSha256 } = readEnd(manifest);
   const { bytes, sha256 } = digestFile(pack.archive);
   return bytes === archiveBytes && sha256 === archiveSha256;
 }

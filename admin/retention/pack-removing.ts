@@ -24,7 +24,7 @@ export async function findOldPacks(settings: ServerSettings, before: number): Pr
     // UTC.
     if (Date.parse(pack.day) - 14 * 3_600_000 >= before) continue;
     let [isOld, isHeld] = [true, false];
-    for await (const { name, jobId, at, clients } of readGroups(pack)) {
+    for (const { name, jobId, at, clients } of readGroups(pack)) {
       if (Date.parse(at) >= before) isOld = false;
       if (findHold(holds, { name, jobId, clients })) isHeld = true;
     }
@@ -45,18 +45,18 @@ export async function prunePack(settings: ServerSettings, pack: Pack, rule: stri
     if (names.length > 0) recordEvent(settings, { event: 'prune', rule, names, groups, pack: pack.name });
     groups = [];
   };
-  for await (const { name, jobId, files } of readGroups(pack)) {
+  for (const { name, jobId, files } of readGroups(pack)) {
     groups.push({ name, jobId, files });
     if (groups.length === BATCH) record();
   }
   record();
-  recordEvent(settings, { event: 'prune-pack', rule, ...(await describePack(pack, await readEnd(pack.manifest))) });
+  recordEvent(settings, { event: 'prune-pack', rule, ...(await describePack(pack, readEnd(pack.manifest))) });
   removePack(settings, pack);
   return true;
 }
 
 async function isHeld(pack: Pack, holds: readonly Hold[]): Promise<boolean> {
-  if (holds.length > 0) for await (const group of readGroups(pack)) if (findHold(holds, group)) return true;
+  if (holds.length > 0) for (const group of readGroups(pack)) if (findHold(holds, group)) return true;
   return false;
 }
 

@@ -25,7 +25,7 @@ export async function settlePacks(settings: ServerSettings, groups: readonly Sur
   const gone = new Set<string>();
   for (const pack of listPacks(settings).filter(({ day }) => days.has(day))) {
     let isRecorded = false;
-    for await (const packed of readGroups(pack)) {
+    for (const packed of readGroups(pack)) {
       const group = byName.get(packed.name);
       if (!group || gone.has(packed.name)) continue;
       const described = await describeGroup(settings.incomingDirectory, packed.name);
@@ -57,7 +57,7 @@ function isCovered({ files }: Described, packed: PackedGroup): boolean {
  * means. An archive with fewer recorded names than uploads lacks records that a kill prevented.
  */
 async function ensureRecorded(settings: ServerSettings, pack: Pack): Promise<void> {
-  const end = await readEnd(pack.manifest);
+  const end = readEnd(pack.manifest);
   let count = 0;
   for (const record of readEvents(settings, 'pack'))
     if (record.pack === pack.name && record.archiveSha256 === end.archiveSha256) count += record.names.length;

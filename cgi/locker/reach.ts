@@ -166,9 +166,11 @@ function isFixed(locker: string): boolean {
 }
 
 function wayOf(locker: string): Way {
-  const known = ways.get(locker) ?? follow(locker);
-  ways.set(locker, known);
-  return known;
+  const known = ways.get(locker);
+  if (known) return known;
+  const way = follow(locker);
+  ways.set(locker, way);
+  return way;
 }
 
 /**
