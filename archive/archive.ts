@@ -172,7 +172,7 @@ function compress(bytes: Buffer): Buffer {
   return gzipSync(bytes, { windowBits, memLevel: windowBits - 7, chunkSize, level });
 }
 
-/** Below this size, mostly tar headers, the level makes 1 % of a difference but costs half as much. */
+/** Uploads below this size are mostly tar headers: level 4 takes 60 % of the time, for 1 % more. */
 const TINY_BYTES = 8192;
 const TINY_LEVEL = 4;
 

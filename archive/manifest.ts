@@ -115,7 +115,9 @@ export function* readGroups(fd: number, onDamage: (error: SyntaxError) => void):
   }
 }
 
-/** Parses a line with one character for each byte; the reader determines which of the three it is. */
+/**
+ * Parses a line with one character for each byte. The reader determines which of the three it is.
+ */
 function parseLine(line: string): ManifestHead & PackedGroup & ManifestEnd {
   const value = JSON.parse(Buffer.from(line, 'latin1').toString());
   if (typeof value !== 'object' || value === null) throw new SyntaxError('not a line of a manifest');

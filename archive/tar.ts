@@ -61,7 +61,7 @@ interface Header {
   type: string;
 }
 
-/** What is the same in every header: the number of no owner, and the magic. */
+/** The owner and the group of every file. */
 const NOBODY = octal(0, 7);
 const TARGET_AT = 157;
 const MAGIC_AT = TARGET_AT + NAME_BYTES;
@@ -84,7 +84,7 @@ function header({ name, target, size, mtimeSeconds, mode, type }: Header): Buffe
     block.writeBigUInt64BE(BigInt(size), 128);
   }
   target.copy(block, TARGET_AT, 0, NAME_BYTES);
-  // Everything behind the target is the same in all headers, and so is no target.
+  // What follows the target is the same in every header, and without a target there are only zeros.
   const sum = MAGIC_SUM + sumOf(block, 0, target.length === 0 ? TARGET_AT : MAGIC_AT);
   block.write(`${octal(sum, 6)} `, 148, 'latin1');
   return block;
