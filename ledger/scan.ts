@@ -18,8 +18,43 @@ CREATE INDEX IF NOT EXISTS scan_exit ON jobs (exit_code, at DESC) WHERE exit_cod
 CREATE INDEX IF NOT EXISTS scan_seen ON sums (seen);
 `;
 
+/**
+ * Sums of the jobs of each hour (UTC) by state, kept by triggers, so that those of a day need not
+ * look at every job.
+ */
+const HOURS = `
+CREATE TABLE scan_hours (
+  hour TEXT NOT NULL, state TEXT NOT NULL, count INTEGER NOT NULL, bytes INTEGER NOT NULL, PRIMARY KEY (hour, state)
+) WITHOUT ROWID;
+INSERT INTO scan_hours
+  SELECT substr(at, 1, 13), state, count(*), total(put_bytes_received) FROM jobs GROUP BY substr(at, 1, 13), state;
+CREATE TRIGGER scan_hours_new AFTER INSERT ON jobs BEGIN
+  INSERT INTO scan_hours VALUES (substr(NEW.at, 1, 13), NEW.state, 1, coalesce(NEW.put_bytes_received, 0))
+    ON CONFLICT DO UPDATE SET count = count + 1, bytes = bytes + excluded.bytes;
+END;
+CREATE TRIGGER scan_hours_gone AFTER DELETE ON jobs BEGIN
+  UPDATE scan_hours SET count = count - 1, bytes = bytes - coalesce(OLD.put_bytes_received, 0)
+    WHERE hour = substr(OLD.at, 1, 13) AND state = OLD.state;
+END;
+`;
+
+/** Makes the indexes and sums for pages. Must not be called in a transaction. */
 export function makeScanIndexes(database: Database): void {
   database.exec(SCAN_INDEXES);
+  if (hasHours(database)) return;
+  database.exec('BEGIN IMMEDIATE');
+  try {
+    // Another process may have made them meanwhile.
+    if (!hasHours(database)) database.exec(HOURS);
+    database.exec('COMMIT');
+  } catch (error) {
+    database.exec('ROLLBACK');
+    throw error;
+  }
+}
+
+function hasHours(database: Database): boolean {
+  return database.prepare("SELECT 1 FROM sqlite_schema WHERE name = 'scan_hours_gone'").get() !== undefined;
 }
 
 /**
@@ -141,17 +176,39 @@ export interface SpanSums {
 }
 
 export function sumSpan(database: Database, since: Date, until: Date): SpanSums {
-  const rows = database
-    .prepare(
-      'SELECT state, count(*) AS count, total(put_bytes_received) AS bytes FROM jobs WHERE at >= ? AND at < ? GROUP BY state',
-    )
-    .all(since.toISOString(), until.toISOString());
   const sums: SpanSums = { states: new Map(), bytes: 0 };
-  for (const { state, count, bytes } of rows) {
-    sums.states.set(state as JobState, Number(count));
-    if (state !== 'refused' && state !== 'incomplete') sums.bytes += Number(bytes);
+  const [first, last] = [Math.ceil(since.getTime() / HOUR_MS), Math.floor(until.getTime() / HOUR_MS)];
+  if (first >= last || !hasHours(database)) addJobs(sums, database, since, until);
+  else {
+    const [from, to] = [new Date(first * HOUR_MS), new Date(last * HOUR_MS)];
+    addJobs(sums, database, since, from);
+    const hours = 'SELECT state, sum(count) AS count, sum(bytes) AS bytes FROM scan_hours';
+    addRows(
+      sums,
+      database.prepare(`${hours} WHERE hour >= ? AND hour < ? GROUP BY state`).all(hourOf(from), hourOf(to)),
+    );
+    addJobs(sums, database, to, until);
   }
   return sums;
+}
+
+const HOUR_MS = 3_600_000;
+/** `2026-11-30T18` */
+const hourOf = (date: Date): string => date.toISOString().replace(/:.*$/, '');
+
+function addJobs(sums: SpanSums, database: Database, since: Date, until: Date): void {
+  if (since >= until) return;
+  const jobs = 'SELECT state, count(*) AS count, total(put_bytes_received) AS bytes FROM jobs';
+  const values = [since.toISOString(), until.toISOString()];
+  addRows(sums, database.prepare(`${jobs} WHERE at >= ? AND at < ? GROUP BY state`).all(...values));
+}
+
+function addRows(sums: SpanSums, rows: readonly Record<string, unknown>[]): void {
+  for (const { state, count, bytes } of rows) {
+    if (Number(count) === 0) continue;
+    sums.states.set(state as JobState, (sums.states.get(state as JobState) ?? 0) + Number(count));
+    if (state !== 'refused' && state !== 'incomplete') sums.bytes += Number(bytes);
+  }
 }
 
 interface JobRow {

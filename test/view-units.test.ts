@@ -1,7 +1,7 @@
 // The parts of the view without a server: pages of a list compared with the whole list, stretches
 // of a stream, addresses, and sums of days.
 import assert from 'node:assert/strict';
-import { writeFileSync } from 'node:fs';
+import { appendFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { requestFromEnv } from 'node-cgi-compat';
@@ -187,6 +187,52 @@ describe('the sums of a time', () => {
     const first = new Date('2026-11-02T10:00:00Z');
     assert.equal(sumSpan(store.database, first, first).states.size, 0);
     assert.equal(sumSpan(store.database, new Date('2026-11-01T10:00:04Z'), first).states.get('missing'), 6);
+  });
+
+  it('follow jobs that come, change and go, by whole hours and parts of them', async () => {
+    const folder = makeSite();
+    configure(folder, { UseGMT: 'Y' });
+    const changing = readSite(folder.propertiesFile);
+    const file = join(folder.root, 'own', 'webjob.sqlite');
+    const line = (id: number, minute: number, method: string, status: number): string => {
+      const time = new Date(Date.UTC(2026, 10, 1, 0, minute)).toISOString();
+      const at = `${time.slice(0, 10)} ${time.slice(11, 19)}`;
+      return `${at} server_1_1793491200_${id} c1 127.0.0.1 ${method} c1 a.sh ${id} 0 0 ${status} -- x\n`;
+    };
+    const check = async (): Promise<number> => {
+      const opened = await openStoreAt(file, changing);
+      assert.ok(opened);
+      const { database } = opened;
+      makeScanIndexes(database);
+      const rows = database.prepare('SELECT at, state, put_bytes_received AS bytes FROM jobs').all();
+      for (let start = -30; start < 400; start += 25)
+        for (const minutes of [0, 20, 60, 61, 119, 120, 240, 500]) {
+          const [since, until] = [start, start + minutes].map((minute) => new Date(Date.UTC(2026, 10, 1, 0, minute)));
+          assert.ok(since && until);
+          const own = rows.filter(({ at }) => String(at) >= since.toISOString() && String(at) < until.toISOString());
+          const counts: Record<string, number> = {};
+          for (const { state } of own) counts[String(state)] = (counts[String(state)] ?? 0) + 1;
+          const bytes = own.reduce((sum, { state, bytes }) => sum + (state === 'refused' ? 0 : Number(bytes)), 0);
+          const sums = sumSpan(database, since, until);
+          assert.deepEqual([Object.fromEntries(sums.states), sums.bytes], [counts, bytes], `${start} ${minutes}`);
+        }
+      opened.close();
+      return rows.length;
+    };
+    try {
+      writeFileSync(folder.logFile, Array.from({ length: 30 }, (_, id) => line(id, 13 * id, 'GET', 200)).join(''));
+      (await fillStore(file, changing, { maxText: 1000 })).close();
+      assert.equal(await check(), 30);
+      const puts = Array.from({ length: 60 }, (_, id) => line(id, 7 * id, 'PUT', id % 5 === 0 ? 455 : 200));
+      appendFileSync(folder.logFile, puts.join(''));
+      assert.equal(await check(), 60);
+      // Another log: what the first had is gone.
+      rmSync(folder.logFile);
+      writeFileSync(folder.logFile, line(1, 5, 'GET', 404));
+      assert.equal(await check(), 1);
+    } finally {
+      folder.remove();
+    }
   });
 
   it('have days that begin at midnight of the clock that is shown', () => {

@@ -75,24 +75,13 @@ function readSome({ database, site, deadline }: Context, filter: { states?: read
   return jobs;
 }
 
-/** Past days rarely change: a persistent process sums them up again only after this time. */
-const KEEP_MS = 300_000;
-const kept = new Map<string, { sums: SpanSums; until: number }>();
-
-function readDays({ database, book: { useGmt, now }, site }: Context): Day[] {
+function readDays({ database, book: { useGmt, now } }: Context): Day[] {
   return Array.from({ length: DAYS }, (_, index): Day => {
     const before = DAYS - 1 - index;
     const since = dayStart(now, useGmt, before);
     // A job from a clock that is ahead counts for today.
     const until = before === 0 ? new Date(now.getTime() + DAY_MS) : dayStart(now, useGmt, before - 1);
-    const key = `${site.propertiesFile} ${since.getTime()}`;
-    const known = before > 1 ? kept.get(key) : undefined;
-    const sums = known && known.until > now.getTime() ? known.sums : sumSpan(database, since, until);
-    if (before > 1 && sums !== known?.sums) {
-      if (kept.size > 10 * DAYS) kept.clear();
-      kept.set(key, { sums, until: now.getTime() + KEEP_MS });
-    }
-    return { label: dayText(since, useGmt), since, until, ...sums };
+    return { label: dayText(since, useGmt), since, until, ...sumSpan(database, since, until) };
   });
 }
 
