@@ -231,6 +231,16 @@ describe('the jobs of a batch', () => {
     assert.equal((await countStates()).failed, 1);
   });
 
+  it('are done when it delivered them, though nobody knows which they are among others', async () => {
+    const { due, batch, states } = await giveThree();
+    for (let count = 0; count < 4; count++) await run();
+    const out = due.map((one, at) => `assignment ${at + 1} due ${one} exit 0\n`).join('');
+    await its.put({ clientId: batch.clientId, fileName: 'batch', jobId: batch.jobId, out });
+    assert.deepEqual(await states(), ['done', 'done', 'done']);
+    const [, row] = await its.readJson<{ jobId: string | null }>('assign', 'show', '1');
+    assert.equal(row?.jobId, null);
+  });
+
   it('are known before it has come back, when all of them are there', async () => {
     const { states } = await giveThree();
     for (let count = 0; count < 3; count++) await run();

@@ -195,7 +195,8 @@ async function readResults(
     };
     const job = await findOwn(site, own, { claim, key, known, readExits });
     const exit = job?.state === 'done' ? undefined : (await readExits())?.get(key);
-    results.set(clientId, judge({ job, exit, isOver, isSilent: isSilent(epochOf(jobId), now) }));
+    const isDelivered = exit === 0 && areDone(own);
+    results.set(clientId, judge({ job, exit, isDelivered, isOver, isSilent: isSilent(epochOf(jobId), now) }));
   }
   return results;
 }
@@ -298,18 +299,27 @@ function sortByStart(jobs: readonly Job[]): Job[] {
   return jobs.toSorted((a, b) => (startOf(a) ?? 0) - (startOf(b) ?? 0) || a.at.getTime() - b.at.getTime());
 }
 
+/** Whether these are jobs of an original client, and each that was delivered is done. */
+function areDone(jobs: readonly Job[]): boolean {
+  const put = jobs.filter((job) => job.put !== undefined);
+  return put.length > 0 && put.every(({ state, outerId }) => state === 'done' && outerId === undefined);
+}
+
 /** The facts about one claim. */
 interface Facts {
   job: Job | undefined;
   /** Of the client's webjob, in the output of its batch. */
   exit: number | undefined;
+  /** An original client delivered one of its jobs for it, and all of them are done. */
+  isDelivered: boolean;
   /** Whether its batch has come back. */
   isOver: boolean;
   isSilent: boolean;
 }
 
-function judge({ job, exit, isOver, isSilent }: Facts): Result {
+function judge({ job, exit, isDelivered, isOver, isSilent }: Facts): Result {
   if (job?.state === 'done') return { state: 'done', job };
+  if (!job && isDelivered) return { state: 'done' };
   if (job && job.state !== 'got') return { state: 'failed', job };
   if (exit !== undefined && exit > 0) return { state: 'failed', webjobExit: exit, ...(job && { job }) };
   return { state: isOver || isSilent ? 'lost' : 'fetched', ...(job && { job }) };
