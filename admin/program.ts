@@ -61,7 +61,7 @@ Exit codes:
   5  diff: there is nothing to compare
   70 an error that webjobctl did not expect: a bug
 
-man webjobctl tells the rest.`;
+See also: man webjobctl`;
 
 /**
  * Returns a program that can parse the given words: with one command when they begin with its name,
@@ -72,7 +72,7 @@ export async function makeProgram(words: readonly string[]): Promise<Command> {
     .description('Set up and check a WebJob site, and find, check and keep what its clients sent.')
     .option(
       '-c, --config <file>',
-      'nph-webjob.cfg (else WEBJOB_PROPERTIES_FILE, else where the server looks); several: several sites as one',
+      'nph-webjob.cfg (else WEBJOB_PROPERTIES_FILE, else where the server looks); repeat it to read several sites as one',
       (file: string, files: string[] = []) => [...files, file],
     )
     .option('--json', 'print one JSON value a line')

@@ -82,7 +82,7 @@ export function* readManifest(path: string): Generator<PackedGroup, ManifestEnd>
     for (const { text } of readLines(fd, 0)) {
       const value = parseLine(text);
       if (count++ === 0) {
-        if (value.format !== 1) throw new SyntaxError('it is of another format');
+        if (value.format !== 1) throw new SyntaxError('it has another format');
       } else if (value.archiveSha256 !== undefined) end = checkEnd(value, count - 2);
       else yield checkGroup(value);
     }
@@ -127,7 +127,7 @@ function parseLine(line: string): ManifestHead & PackedGroup & ManifestEnd {
 function checkEnd(value: ManifestEnd, groups: number): ManifestEnd {
   const { archiveBytes, archiveSha256 } = value;
   if (value.groups !== groups || !isCount(archiveBytes) || !SHA256.test(archiveSha256))
-    throw new SyntaxError('the end does not fit');
+    throw new SyntaxError('its last line does not match the rest');
   return { groups, archiveBytes, archiveSha256 };
 }
 

@@ -16,8 +16,8 @@ const EXPLANATION = `
 --execute fetches the program from URLGetURL, runs it with the options that follow its name, and puts its stdout, its
 stderr and a record of the run to URLPutURL. On success nothing is printed.
 
---batch does the same with the batch of this client, which the server makes (batch, where NAME says no other), and runs
-each assignment in it by a webjob of its own.
+--batch does the same with the batch that the server makes for this client (named batch unless NAME is given), and runs
+each assignment in a webjob of its own.
 
 Example:
   webjob --execute --file /usr/local/etc/webjob.conf host.sh

@@ -90,7 +90,7 @@ function checkOwn(found: Stats): void {
   if (!found.isFile() || found.nlink !== 1) throw new Error('it is not a file, or has several links');
   if (process.platform === 'win32') return;
   if (found.uid !== process.geteuid?.()) throw new Error('it belongs to another user');
-  if ((found.mode & 0o022) !== 0) throw new Error('others may write to it');
+  if ((found.mode & 0o022) !== 0) throw new Error('others can write to it');
 }
 
 /**

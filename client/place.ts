@@ -58,7 +58,7 @@ export function findWeakness(path: string): string | undefined {
   for (const [step, found] of stepsTo(resolve(path))) {
     if (!isTrusted(found.uid)) return `${step} belongs to another user`;
     if (found.isDirectory() && (found.mode & WRITABLE_BY_ALL) !== 0 && !isSticky(found))
-      return `others may replace files in ${step}`;
+      return `others can replace files in ${step}`;
   }
   return undefined;
 }
@@ -71,7 +71,7 @@ export function warnOfOthers(path: string): void {
   if (process.platform === 'win32') return;
   try {
     const isOpen = (statSync(path).mode & WRITABLE) !== 0;
-    const weak = isOpen ? `others may write to ${path}` : findWeakness(path);
+    const weak = isOpen ? `others can write to ${path}` : findWeakness(path);
     if (weak) warn(`${path} decides what runs here, but ${weak}${isOpen ? `: chmod go-w ${path}` : ''}`);
   } catch {
     // It is a pipe, or gone; reading it will report that.

@@ -89,8 +89,7 @@ export function* checkBag(
     ? { verdict: 'ok', place: 'bagit.txt', detail: 'a BagIt bag, version 1.0' }
     : { verdict: 'failed', place: 'bagit.txt', detail: 'not that of a BagIt bag, version 1.0' };
   const { files, strange } = listBag(folder);
-  for (const place of strange)
-    yield { verdict: 'failed', place, detail: 'a link, or another thing that is not a file' };
+  for (const place of strange) yield { verdict: 'failed', place, detail: 'a link, or not a regular file' };
   const isData = (path: string): boolean => path.startsWith('data/');
   const parts = [
     [TAG_LIST, files.filter((path) => !isData(path) && path !== TAG_LIST)],

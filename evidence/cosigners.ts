@@ -63,18 +63,18 @@ class PolicyReader {
     else if (kind === 'witness' && more.length <= 1) this.#takeWitness(name, first);
     else if (kind === 'group') this.#takeGroup(name, first, more);
     else if (kind === 'quorum' && words.length === 2) this.#takeQuorum(name);
-    else throw new NoteError('not a line of a policy of witnesses');
+    else throw new NoteError('not a line of a witness policy');
   }
 
   /** Finishes a policy. Throws NoteError when it is incomplete. */
   end(): Cosigners {
     if (this.#bare > 0) {
-      if (this.#bare < this.#lines.length) throw new NoteError('a policy, and verifier keys that are not in it');
+      if (this.#bare < this.#lines.length) throw new NoteError('a policy cannot be mixed with plain verifier keys');
       this.take(['group', 'witnesses', 'any', ...this.#named.keys()]);
       this.take(['quorum', 'witnesses']);
     }
     const quorum = this.#quorum;
-    if (!quorum) throw new NoteError('no line of the quorum');
+    if (!quorum) throw new NoteError('no quorum line');
     const isMet = (signed: readonly unknown[]): boolean => isRuleMet(quorum, signed);
     return { witnesses: this.#witnesses, text: this.#lines.map((line) => `${line}\n`).join(''), isMet };
   }
@@ -108,7 +108,7 @@ class PolicyReader {
   }
 
   #takeQuorum(name: string): void {
-    if (this.#quorum) throw new NoteError('a second quorum');
+    if (this.#quorum) throw new NoteError('a second quorum line');
     this.#quorum = name === 'none' ? { threshold: 0, members: [] } : this.#find(name);
     this.#lines.push(`quorum ${name}`);
   }
@@ -121,7 +121,7 @@ class PolicyReader {
 
   #name(name: string, rule: Rule): void {
     if (!NAME.test(name) || name === 'none' || this.#named.has(name))
-      throw new NoteError(`${name} cannot be a name here, or is one already`);
+      throw new NoteError(`${name} is reserved or already defined`);
     this.#named.set(name, rule);
   }
 }

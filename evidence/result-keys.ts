@@ -65,7 +65,7 @@ function readTrusted(path: string): string | undefined {
     const fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
     try {
       const { mode, size } = fstatSync(fd);
-      if ((mode & 0o022) !== 0) throw new Failure('failed', `others may write to ${path}`, `chmod go-w ${path}`);
+      if ((mode & 0o022) !== 0) throw new Failure('failed', `others can write to ${path}`, `chmod go-w ${path}`);
       if (size > MAX_RESULT_KEYS_BYTES)
         throw new Failure('failed', `${path} is longer than ${MAX_RESULT_KEYS_BYTES} bytes`);
       return readFileSync(fd, 'utf8');

@@ -67,7 +67,8 @@ function judgeSigned(result: SignedResult, facts: ResultFacts, keys: ResultKeys)
   const known = keys.of(client).find(({ id }) => id === signature.id);
   if (!known) return fail('signature-key', `signed by ${key}, a key that the site does not have`);
   if (!known.isGood(text, signature.bytes)) return fail('signature-wrong', `not the record that ${key} signed`);
-  if (hasEnded(known, facts.at)) return fail('signature-key', `signed by ${key}, which had ended before it came`);
+  if (hasEnded(known, facts.at))
+    return fail('signature-key', `signed by ${key}, which expired before the upload arrived`);
   const moved = findMoved({ client, Jid, Command }, facts);
   if (moved !== undefined) return fail('signature-moved', `${key} signed it ${moved}`);
   const verdict = { state: 'good', words: `signed by ${key}`, key, sealedTo: sealing?.recipients } as const;
@@ -84,10 +85,10 @@ function findMoved(
   { clientId, jobId, command }: ResultFacts,
 ): string | undefined {
   if (clientId !== undefined && clientId !== signed.client)
-    return `as ${signed.client}, and it is kept as ${clientId}'s`;
-  if (jobId !== undefined && jobId !== signed.Jid) return `as job ${signed.Jid}, and it is kept as ${jobId}`;
+    return `as ${signed.client}, but it is stored as ${clientId}'s`;
+  if (jobId !== undefined && jobId !== signed.Jid) return `as job ${signed.Jid}, but it is stored as ${jobId}`;
   if (command !== undefined && command !== signed.Command)
-    return `as the output of ${signed.Command}, and it is kept as that of ${command}`;
+    return `as the output of ${signed.Command}, but it is stored as that of ${command}`;
   return undefined;
 }
 

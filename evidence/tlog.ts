@@ -66,7 +66,7 @@ export function parseProof(text: string): EntryProof {
   if (extra !== undefined && (entry === undefined || extra === '')) throw new TlogError('the extra data is not base64');
   if (entry) lines.shift();
   const [, index] = /^index (.*)$/.exec(lines.shift() ?? '') ?? [];
-  if (index === undefined) throw new TlogError('no line of the index');
+  if (index === undefined) throw new TlogError('the index line is missing');
   return { index: parseCount(index), entry, ...parsePath(lines) };
 }
 
@@ -94,7 +94,7 @@ export function formatExtension({ older, path, checkpoint }: Extension): string 
 export function parseExtension(text: string): Extension {
   const lines = text.split('\n');
   const [, older] = /^old (.*)$/.exec(lines.shift() ?? '') ?? [];
-  if (older === undefined) throw new TlogError('the first line does not say the old size');
+  if (older === undefined) throw new TlogError('the first line does not give the old size');
   return { older: parseCount(older), ...parsePath(lines) };
 }
 
@@ -105,19 +105,19 @@ function formatPath(path: readonly Buffer[]): string {
 /** Parses hashes up to a blank line, and the checkpoint after it. */
 function parsePath(lines: readonly string[]): { path: Buffer[]; checkpoint: string } {
   const end = lines.indexOf('');
-  if (end < 0 || end > MAX_PATH) throw new TlogError('no blank line behind the hashes');
+  if (end < 0 || end > MAX_PATH) throw new TlogError('no blank line after the hashes');
   return { path: lines.slice(0, end).map(parseHash), checkpoint: lines.slice(end + 1).join('\n') };
 }
 
 function parseCount(text: string): number {
   const count = /^(?:0|[1-9]\d{0,15})$/.test(text) ? Number(text) : Number.NaN;
-  if (!Number.isSafeInteger(count)) throw new TlogError('a number is not one');
+  if (!Number.isSafeInteger(count)) throw new TlogError('not a number');
   return count;
 }
 
 function parseHash(text: string): Buffer {
   const hash = decodeBase64(text);
-  if (hash?.length !== HASH_BYTES) throw new TlogError('a hash is not one');
+  if (hash?.length !== HASH_BYTES) throw new TlogError('not a hash');
   return hash;
 }
 

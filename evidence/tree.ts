@@ -334,7 +334,7 @@ function readState(path: string): State | undefined {
   } catch {
     // The failure below covers this case too.
   }
-  throw new Failure('failed', `${path} is damaged`, `rm ${path}: the next checkpoint works it out from the record`);
+  throw new Failure('failed', `${path} is damaged`, `rm ${path}  # the next checkpoint computes it again`);
 }
 
 /** Rows of a fixed width: those in a file, and new ones in memory. */
@@ -361,7 +361,7 @@ class Rows {
     }
     const row = Buffer.allocUnsafe(this.#width);
     const count = this.#fd === undefined ? 0 : readSync(this.#fd, row, 0, this.#width, index * this.#width);
-    if (count !== this.#width) throw new Failure('failed', 'what is kept of the custody record as a log is cut off');
+    if (count !== this.#width) throw new Failure('failed', 'the stored tree of the custody record is truncated');
     return row;
   }
 

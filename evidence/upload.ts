@@ -117,7 +117,7 @@ export function checkUpload(
     return reading;
   };
   if (look('lck', statFile(paths.lck))) {
-    if (isAbandoned(paths)) find('lock-abandoned', 'a lock beside which nothing changed for an hour', 'lck');
+    if (isAbandoned(paths)) find('lock-abandoned', 'a lock whose upload has not changed for an hour', 'lck');
     else report.inProgress = true;
   }
   const ready = look('rdy', readFile(paths.rdy, { maxTextBytes: MAX_READY_BYTES }));
@@ -176,7 +176,7 @@ export function emptyReport(): UploadReport {
 export function findRights({ mode, uid }: Stats, owners: Owners): [FindingKind, string][] {
   const found: [FindingKind, string][] = [];
   if (mode & 0o022)
-    found.push(['mode', `mode ${(mode & 0o7777).toString(8).padStart(4, '0')}: others may write to it`]);
+    found.push(['mode', `mode ${(mode & 0o7777).toString(8).padStart(4, '0')}: others can write to it`]);
   if (!owners.has(uid)) found.push(['owner', `belongs to user ${uid}`]);
   return found;
 }

@@ -104,7 +104,7 @@ function parseAssignment(facts: Record<string, unknown>): Assignment {
     note,
   } = facts;
   const need = (name: string, isRight: boolean): void => {
-    if (!isRight) throw new SyntaxError(`${name} is not as it should be`);
+    if (!isRight) throw new SyntaxError(`${name} is malformed`);
   };
   const needIfAny = (name: string, is: (value: unknown) => boolean): void =>
     need(name, facts[name] === undefined || is(facts[name]));

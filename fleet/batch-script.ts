@@ -91,7 +91,7 @@ export function parseBatch(script: string): Order[] {
     typeof command === 'string' &&
     args.every((arg) => typeof arg === 'string') &&
     (note === undefined || typeof note === 'string');
-  if (!Array.isArray(orders) || !orders.every(isOrder)) throw new SyntaxError('its orders are not as they should be');
+  if (!Array.isArray(orders) || !orders.every(isOrder)) throw new SyntaxError('its orders are malformed');
   return orders;
 }
 

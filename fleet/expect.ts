@@ -193,10 +193,10 @@ function readExpectation([who = '', command = '', ...words]: string[], line: num
     return text === undefined ? undefined : readSpan(name, text);
   };
   const [every, grace] = [span('every'), span('grace')];
-  if (grace !== undefined && every === undefined) throw new SyntaxError('grace is for every');
+  if (grace !== undefined && every === undefined) throw new SyntaxError('grace requires every');
   const [codes, stream = 'out'] = [one('exit'), one('stream')];
   if (codes !== undefined && !/^\d{1,3}(,\d{1,3})*$/.test(codes))
-    throw new SyntaxError('exit codes are numbers with commas between them');
+    throw new SyntaxError('exit codes are numbers, separated by commas');
   if (stream !== 'out' && stream !== 'err') throw new SyntaxError('stream is out or err');
   const expectation: Expectation = {
     ...{ line, who, command, stream, same: readSame(one) },
@@ -280,7 +280,7 @@ function readMail([given = '', ...words]: string[], line: number): Channel {
     throw new SyntaxError('smtp is smtp://HOST:PORT or smtps://HOST:PORT, without a password');
   if ((user === undefined) !== (passwordFile === undefined))
     throw new SyntaxError('user and password-file must be given together');
-  if (user !== undefined && smtp === undefined) throw new SyntaxError('user is for smtp');
+  if (user !== undefined && smtp === undefined) throw new SyntaxError('user requires smtp');
   const sendmail = readPath(one('sendmail')) ?? '/usr/sbin/sendmail';
   return { line, kind: 'mail', to, from, sendmail, smtp, user, passwordFile };
 }
@@ -309,7 +309,7 @@ const WARNINGS = 'certificates, disk, inodes, checkpoint, verify, rollout';
 function readWarning(warnings: Warnings, what: string, words: string[]): void {
   const [first = '', ...rest] = words;
   if (what === 'rollout') {
-    if (words.length > 0) throw new SyntaxError('rollout takes nothing');
+    if (words.length > 0) throw new SyntaxError('rollout takes no arguments');
     warnings.rollout = true;
     return;
   }

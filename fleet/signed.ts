@@ -108,7 +108,7 @@ export function findRefusal(
   if (outside !== undefined) return outside;
   const now = Math.floor(at.getTime() / 1000);
   if (lastDue(schedule, from, due) !== due) return `it is never due at ${due}`;
-  if (due > now + CLOCK_SKEW_SECONDS) return `it is due at ${due}, which is to come`;
+  if (due > now + CLOCK_SKEW_SECONDS) return `it is due at ${due}, which is in the future`;
   // What a client missed while it was away is over, as it is for a server.
   return due < (lastDue(schedule, from, now - CLOCK_SKEW_SECONDS) ?? from)
     ? `it was due again after ${due}`

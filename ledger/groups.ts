@@ -23,7 +23,7 @@ export function readGroupsFile(path: string): Groups {
     throw new Failure(
       'failed',
       `${path} cannot be read: ${reason}`,
-      isWrong ? 'a line is: name = member member' : undefined,
+      isWrong ? 'each line is: name = member member' : undefined,
     );
   }
 }

@@ -37,7 +37,7 @@ export function parseKeyLine(text: string, type: number): { name: string; public
   if (bytes[0] !== type || bytes.length !== 33)
     throw new NoteError(type === ED25519 ? 'not an Ed25519 key' : `not an Ed25519 key of type ${type}`);
   const key = bytes.subarray(1);
-  if (keyId(name, type, key) !== id) throw new NoteError('the id is not that of the name and key');
+  if (keyId(name, type, key) !== id) throw new NoteError('the id does not belong to this name and key');
   return { name, publicKey: publicKeyOf(key) };
 }
 
@@ -71,7 +71,7 @@ export function signerOf(name: string, privateKey: KeyObject): NoteSigner {
 }
 
 function noteKeyId(name: string, key: Buffer): string {
-  if (!isKeyName(name)) throw new NoteError('a key name has no white space and no plus');
+  if (!isKeyName(name)) throw new NoteError('a key name must not contain white space or a plus sign');
   return keyId(name, ED25519, key);
 }
 

@@ -69,7 +69,7 @@ export function formatNote({ text, signatures }: Note): string {
   const whole = `${text}\n${lines.join('')}`;
   const parsed = parseNote(Buffer.from(whole));
   if (parsed.text !== text || parsed.signatures.length !== signatures.length)
-    throw new NoteError('not a text of a note');
+    throw new NoteError('not the text of a note');
   return whole;
 }
 

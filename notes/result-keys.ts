@@ -56,7 +56,7 @@ export function isInUse({ from, until }: ResultKey, at: Date): boolean {
 
 function parseResultKey(line: string): ResultKey {
   const [text = '', from, until, ...more] = line.split(/[ \t]+/);
-  if (from === undefined || more.length > 0) throw new NoteError('not a verifier key, a time and a time');
+  if (from === undefined || more.length > 0) throw new NoteError('not a verifier key and two times');
   return {
     ...parseVerifierKey(text),
     from: parseTime(from),

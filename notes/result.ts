@@ -115,7 +115,7 @@ export function openResult(env: Uint8Array): SignedResult | undefined {
   const [line = '', ...rest] = whole.toString('utf8', at).split('\n');
   if (rest.length !== 1 || rest[0] !== '') throw new NoteError('something follows its signature');
   const signature = parseSignature(line.slice(SIGNATURE.length + 1));
-  if (!signature) throw new NoteError('its signature is not one');
+  if (!signature) throw new NoteError('its signature is malformed');
   const text = whole.toString('utf8', 0, at);
   const record = parseWhole(text);
   const fields = new Map(record.extra);

@@ -12,7 +12,7 @@ declare const WEBJOB_VERSION: string;
 const EXPLANATION = `
 The script carries the payload, and needs nothing but a POSIX shell and one of base64, openssl, uudecode or perl
 where it is run. Run with a command, it unpacks the payload beside itself, replaces every %payload in the command's
-arguments by the payload's name, runs the command, takes the payload away again, and exits as the command did. The
+arguments by the payload's name, runs the command, removes the payload, and exits as the command did. The
 payload's name is the script's own without .pad. Without a command, the script lists what it carries and checks it.
 
 A folder, or several payloads, are unpacked as a folder, and %payload is its name.

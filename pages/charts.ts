@@ -73,7 +73,7 @@ function describeBars(bars: readonly Bar[], format: Chart['format']): string {
   const [first] = bars;
   const last = bars.at(-1);
   const highest = bars.reduce<Bar | undefined>((best, bar) => (bar.value > (best?.value ?? 0) ? bar : best), undefined);
-  if (!first || !last || !highest) return 'Nothing in this time.';
+  if (!first || !last || !highest) return 'No data in this period.';
   return `${bars.length} bars from ${first.label} to ${last.label}, the highest ${format(highest.value)} at ${highest.label}. The table below has them all.`;
 }
 

@@ -46,7 +46,7 @@ ${rows.map(([name, value]) => html`<tr><th scope="row">${name}</th><td>${value}<
 
 export function formatFacts({ job, verdict, earlier }: Case, root: string, book: Book): Markup {
   const reason = verdict?.record?.fields.KidReason;
-  return formatFactTable('What is known of it', [
+  return formatFactTable('Facts', [
     ['Job id', html`<span class="path">${job.jobId ?? 'none'}</span>`],
     ['Client', formatClient(job.clientId, root, book)],
     ['Command', formatCommand(job.command, root, book)],

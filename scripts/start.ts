@@ -15,7 +15,7 @@ const HELP = `Usage: npm start [-- --keep] [--embedded]
 Shows a WebJob run from end to end: makes a private site in a temporary folder, serves it with this machine's httpd
 (or, where there is none, with the embedded host), and lets client1 get, run and put host.sh.
 
-  --keep      leave the server up until Ctrl-C, with the locker in the browser, acts included, and say how to use it
+  --keep      leave the server up until Ctrl-C, with the view and its acts, and print how to use it
   --embedded  use the embedded host even where there is an httpd
   --help      print this help
 

@@ -20,7 +20,7 @@ Examples:
 Exit codes:
   0  done
   2  wrong command line
-  4  a key cannot be made, read or used, or a file cannot be signed; those named before it are
+  4  a key cannot be made, read or used, or a file cannot be signed; files named before it are signed
   70 an error that webjob-sign did not expect: a bug`;
 
 interface Options {

@@ -148,7 +148,7 @@ describe('webjobctl configtest', () => {
       'httpd/httpd.conf',
     ];
     const { code, stdout } = await runWebjobctl(args, { cwd: ground.root });
-    assert.doesNotMatch(stdout, /does not take its configuration/, 'a relative path is ours, not of ServerRoot');
+    assert.doesNotMatch(stdout, /refuses its configuration/, 'a relative path is ours, not of ServerRoot');
     assert.equal(/\nSyntax OK\n$/.test(stdout), code === 0, stdout);
   });
 
@@ -182,9 +182,9 @@ describe('webjobctl configtest', () => {
     for (const name of ['incoming', 'profiles', 'logfiles/nph-webjob.log'])
       renameSync(site(`integrity/${name}`), at(`aside-${name.replace('/', '-')}`));
     await expectFindings([
-      ['error', /^IncomingDirectory is not there/, /^mkdir -p .*incoming && chown /],
-      ['error', /^ProfilesDirectory is not there/, /^mkdir -p /],
-      ['error', /^the log is not there/, /^touch .* && chown /],
+      ['error', /^IncomingDirectory does not exist/, /^mkdir -p .*incoming && chown /],
+      ['error', /^ProfilesDirectory does not exist/, /^mkdir -p /],
+      ['error', /^the log does not exist/, /^touch .* && chown /],
     ]);
     for (const name of ['incoming', 'profiles', 'logfiles/nph-webjob.log'])
       renameSync(at(`aside-${name.replace('/', '-')}`), site(`integrity/${name}`));
@@ -206,17 +206,17 @@ describe('webjobctl configtest', () => {
     give([0, 0, web.uid, web.uid, web.uid]);
     await expectFindings([
       ['error', new RegExp(`^${web.name} cannot write in IncomingDirectory`), new RegExp(`^chown ${web.name}:0`)],
-      ['error', new RegExp(`^${web.name} cannot write the log, which is root's`), /^chown/],
-      ['warning', /may write in ProfilesDirectory: a compromised script/, /^chown 0:0/],
-      ['warning', /may write it: a compromised script/, /^chown 0:0/],
-      ['error', /may change what httpd runs/, /^chown 0:0/],
+      ['error', new RegExp(`^${web.name} cannot write the log, which belongs to root`), /^chown/],
+      ['warning', /can write to ProfilesDirectory: a compromised script/, /^chown 0:0/],
+      ['warning', /can write to it: a compromised script/, /^chown 0:0/],
+      ['error', /can change what httpd runs/, /^chown 0:0/],
     ]);
     give([web.uid, web.uid, 0, 0, 0]);
     chmodSync(site('webjob/nph-webjob.cgi'), 0o644);
     chmodSync(site('integrity/profiles'), 0o777);
     await expectFindings([
       ['error', /cannot run it/, /^chmod 755/],
-      ['error', /^everybody may write in ProfilesDirectory/, /^chmod 755/],
+      ['error', /^everyone can write to ProfilesDirectory/, /^chmod 755/],
     ]);
     chmodSync(site('webjob/nph-webjob.cgi'), 0o755);
     chmodSync(site('integrity/profiles'), 0o755);
@@ -228,7 +228,7 @@ describe('webjobctl configtest', () => {
     chownSync(site('webjob'), web.uid, 0);
     try {
       const { serious } = await test();
-      const found = serious.filter(({ what }) => /may change what httpd runs/.test(what));
+      const found = serious.filter(({ what }) => /can change what httpd runs/.test(what));
       assert.deepEqual(
         found.map(({ severity, where, remedy }) => [severity, where, remedy]),
         [['error', site('webjob'), `chown 0:0 ${site('webjob')} && chmod 755 ${site('webjob')}`]],
@@ -263,7 +263,7 @@ describe('webjobctl configtest', () => {
       writeFileSync(users, 'client1:{SHA}C+7Hteo/D9vJXQ3UfzxbwnXaijM=\n');
       chmodSync(users, 0o644);
       await expectFindings([
-        ['error', /^its interpreter is no Node: #!\/bin\/sh/, /^sed -i .*node/],
+        ['error', /^its interpreter is not Node: #!\/bin\/sh/, /^sed -i .*node/],
         ['error', /does not begin with nph-/, /^rm /],
         ['warning', /^the hash of 1 passwords is weak/, /client passwd client1/],
         ['warning', /^every user of this machine can read the password hashes/, /chmod 640/],
@@ -289,7 +289,10 @@ describe('webjobctl configtest', () => {
       await withServerOpen(async () => {
         const { serious: open } = await test(...probe);
         assert.ok(
-          open.some(({ severity, what }) => severity === 'error' && /^who says nothing gets in: 404/.test(what)),
+          open.some(
+            ({ severity, what }) =>
+              severity === 'error' && /^requests without credentials are accepted: 404/.test(what),
+          ),
           JSON.stringify(open),
         );
       });
@@ -332,13 +335,13 @@ describe('webjobctl configtest', () => {
       writeFileSync(conf, `${readFileSync(at('copy-0'), 'utf8').replace(/^Include .*$/m, '')}`);
       await expectFindings([['error', /^no ScriptAlias leads to the script/, /Include/]]);
       writeFileSync(conf, `${readFileSync(at('copy-0'), 'utf8')}\nNoSuchDirective on\n`);
-      await expectFindings([['error', /does not take its configuration: .*NoSuchDirective/, /^sed -i '\d+s/]]);
+      await expectFindings([['error', /refuses its configuration: .*NoSuchDirective/, /^sed -i '\d+s/]]);
       writeFileSync(
         conf,
         readFileSync(at('copy-0'), 'utf8').replace(/^LoadModule cgid_module.*\n|^ScriptSock.*\n/gm, ''),
       );
       await expectFindings([
-        ['error', /does not take its configuration: .*no module that runs scripts/, /-t {2}# and mend what it says/],
+        ['error', /refuses its configuration: .*no module that runs scripts/, /-t {2}# and correct what it reports/],
       ]);
     });
   });
@@ -361,15 +364,15 @@ describe('webjobctl configtest', () => {
       site('etc/webjob-ca'),
     );
     await expectFindings([
-      ['warning', /certificates of clients end within 30 days or have ended: client2/, /client list --expiring 30d/],
-      ['error', /^1 client has a certificate and no password, which this site asks for: client2$/, /client add/],
-      ['warning', /^the server's certificate ends in [89] days/, /renew it/],
-      ['error', /others may read the private key/, /chmod 600/],
       [
-        'error',
-        /^the list of revoked certificates ended 2020-01-02/,
-        /^webjobctl --config \S+ ca crl && \S+ -f \S+ -k graceful$/,
+        'warning',
+        /certificates of clients expire within 30 days or have expired: client2/,
+        /client list --expiring 30d/,
       ],
+      ['error', /^1 client has a certificate and no password, which this site asks for: client2$/, /client add/],
+      ['warning', /^the server's certificate expires in [89] days/, /renew it/],
+      ['error', /others can read the private key/, /chmod 600/],
+      ['error', /^the revocation list expired 2020-01-02/, /^webjobctl --config \S+ ca crl && \S+ -f \S+ -k graceful$/],
     ]);
     for (const name of ['webjob-ca', 'webjob-ca.crt', 'webjob-ca.crl', 'webjob-server.key', 'webjob-server.crt'])
       rmSync(site(`etc/${name}`), { recursive: true });
@@ -386,8 +389,8 @@ describe('webjobctl configtest', () => {
         line('server_1_1085355126_00723') + line('server_1_1085355126_00723') + line(`east_${ahead}_00001`),
       );
       await expectFindings([
-        ['error', /^1 job ids were issued twice, server_1_1085355126_00723/, /ServerId of its own/],
-        ['error', /a job of 3[56]\d\d s from now/, /set-ntp/],
+        ['error', /^1 job ids were issued twice, such as server_1_1085355126_00723/, /ServerId of its own/],
+        ['error', /a job 3[56]\d\d s in the future/, /set-ntp/],
       ]);
       const own = site('integrity/logfiles/nph-webjob-custody.webjobctl.jsonl');
       writeFileSync(own, '');

@@ -204,7 +204,7 @@ describe('webjobctl init, what it refuses', () => {
     await refused(2, /--apply requires the file/, '--apply');
     await refused(4, /--cgi: there is no \/nowhere/, '--cgi', '/nowhere');
     await refused(4, /--cgi: \/tmp is not a regular file/, '--cgi', '/tmp');
-    await refused(4, /no Node for the script: \/bin\/sh is no Node[\s\S]*--node PATH/, '--node', '/bin/sh');
+    await refused(4, /no Node for the script: \/bin\/sh is not Node[\s\S]*--node PATH/, '--node', '/bin/sh');
   });
 
   it('takes no Node that the web user cannot start', needsRoot, async () => {
@@ -212,7 +212,7 @@ describe('webjobctl init, what it refuses', () => {
     mkdirSync(closed, { mode: 0o700 });
     symlinkSync(closed, join(ground.root, 'open'));
     writeFileSync(join(closed, 'node'), '#!/bin/sh\necho v24.0.0\n', { mode: 0o755 });
-    await refused(4, new RegExp(`node is closed to ${webUser}`), '--node', join(ground.root, 'open/node'));
+    await refused(4, new RegExp(`${webUser} may not execute \\S+node`), '--node', join(ground.root, 'open/node'));
     await refused(4, /there is no user nobody-of-that-name/, '--web-user', 'nobody-of-that-name');
   });
 
@@ -224,7 +224,7 @@ describe('webjobctl init, what it refuses', () => {
       writeFileSync(join(ground.root, name), readFileSync(join(import.meta.dirname, '..', 'dist', name)));
     const { code, stderr } = await runWebjobctl(['init', '--prefix', 'debian'], { user, program, cwd: '/' });
     assert.equal(code, 4);
-    assert.match(stderr, /init --prefix debian is for root/);
+    assert.match(stderr, /init --prefix debian requires root/);
   });
 
   it('says where it looked for the script', async () => {

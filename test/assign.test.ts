@@ -226,8 +226,8 @@ describe('webjobctl assign', () => {
     [['a.sh'], 2, /required option '--to <who>'/],
     [['a.sh', '--to', 'client1', '--every', '1h', '--cron', '* * * * *'], 2, /use one of --once, --every and --cron/],
     [['a.sh', '--to', 'client1', '--cron', '61 * * * *'], 2, /61 is not a minute of a cron expression/],
-    [['a.sh', '--to', 'client1', '--until', '2020-01-01'], 2, /--until is not behind its first time/],
-    [['a.sh', 'x'.repeat(120_001), '--to', 'client1'], 2, /the arguments are 120002 bytes, and 120000 are the most/],
+    [['a.sh', '--to', 'client1', '--until', '2020-01-01'], 2, /--until must be after the first time/],
+    [['a.sh', 'x'.repeat(120_001), '--to', 'client1'], 2, /the arguments must be at most 120000 bytes \(got 120002\)/],
     [['show', '999'], 1, /there is no assignment 999/],
   ];
   for (const [words, code, message] of rows)
@@ -263,6 +263,6 @@ describe('webjobctl assign', () => {
     last += 1;
     assert.equal(code, 1);
     assert.match(stdout, /: host\.sh for 0 clients\n$/);
-    assert.match(stderr, /it is for nobody yet: nobody-\* means no client of the site/);
+    assert.match(stderr, /no client of the site matches nobody-\* yet/);
   });
 });

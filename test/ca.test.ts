@@ -166,8 +166,8 @@ describe('a CA whose key is not on the web server', () => {
     // An older list cannot undo a revocation.
     for (const [file, why] of [
       [old, /is older than/],
-      [join(at('rogue'), 'webjob-ca.crl'), /is not a list of revoked certificates by the CA/],
-      [conf, /is not a list/],
+      [join(at('rogue'), 'webjob-ca.crl'), /is not a revocation list of the CA/],
+      [conf, /is not a revocation list/],
     ] as const) {
       const before = readFileSync(etc('webjob-ca.crl'));
       const { code, stderr } = await here('ca', 'install', file);
@@ -194,7 +194,7 @@ describe('a CA whose key is not on the web server', () => {
       ).status !== 0;
     for (const deadline = Date.now() + 60_000; !isRefused(); await sleep(100)) assert.ok(Date.now() < deadline);
     const { stdout } = await here('configtest', '--httpd', obtainHttpd().binary, '--httpd-conf', conf);
-    assert.match(stdout, /the list of revoked certificates ended 2020-01-02.*\n.*webjobctl ca crl/);
+    assert.match(stdout, /the revocation list expired 2020-01-02.*\n.*webjobctl ca crl/);
     await ground.run(0, 'ca', 'crl', elsewhere, '--days', '40');
     await must('ca', 'install', join(elsewhere, 'webjob-ca.crl'));
     assert.equal(dayOf(etc('webjob-ca.crl')), 40);

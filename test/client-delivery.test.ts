@@ -151,7 +151,7 @@ describe('a spooled job', () => {
     ],
     '511': ['HTTP/1.1 511 Network Authentication Required\r\n\r\n', /Status = \[511\]/],
     '204': ['HTTP/1.1 204 No Content\r\n\r\n', /Status = \[204\], Reason = \[No Content\]\n/],
-    'no length': ['HTTP/1.1 200 OK\r\n\r\n', /the answer has not exactly one Content-Length\n/],
+    'no length': ['HTTP/1.1 200 OK\r\n\r\n', /the answer does not have exactly one Content-Length\n/],
   };
   for (const [what, [bytes, told]] of Object.entries(PORTALS)) {
     it(`is not delivered by ${what}: it waits, and goes out byte for byte when the server is back`, async () => {

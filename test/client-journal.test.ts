@@ -200,12 +200,12 @@ describe('a journal that cannot be written', () => {
     'because its folder is not there': [() => configure({ JournalFile: join(client.root, 'none', 'j') }), 'ENOENT'],
     'because it is a link': [() => symlinkSync(other, journal), 'ELOOP'],
     'because it has another name': [() => linkSync(other, journal), 'it is not a file, or has several links'],
-    'because others may write to it': [
+    'because others can write to it': [
       () => {
         writeFileSync(journal, '');
         chmodSync(journal, 0o622);
       },
-      'others may write to it',
+      'others can write to it',
     ],
     'because it is a device': [() => configure({ JournalFile: '/dev/full' }), 'it is not a file, or has several links'],
   };

@@ -404,7 +404,7 @@ describe('somebody else in TempDirectory', () => {
     chmodSync(client.temp, 0o777);
     const earlier = fake.requests().length;
     const { code, stderr } = await client.execute(['host.sh']);
-    assert.match(stderr, /^webjob: error: TempDirectory: others may replace files in \S+\nwebjob: hint: [^\n]+\n$/);
+    assert.match(stderr, /^webjob: error: TempDirectory: others can replace files in \S+\nwebjob: hint: [^\n]+\n$/);
     assert.deepEqual([code, fake.requests().length - earlier, client.left()], [4, 0, []]);
     chmodSync(client.temp, 0o1777);
     assert.deepEqual(await client.execute(['host.sh']), DONE);

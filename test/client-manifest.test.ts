@@ -196,7 +196,7 @@ describe('DsvTrustedKeysFile', () => {
     [
       'with an id that is not of its key',
       KEYS.replace(alice.id, bob.id),
-      'line 1: the id is not that of the name and key',
+      'line 1: the id does not belong to this name and key',
     ],
     [
       'with a key in PEM',
@@ -285,7 +285,7 @@ describe('DsvSerialFile', () => {
   for (const [what, text] of Object.entries({
     'is cut off': 'client1 collect.sh 5 ',
     'is cut off behind a line': `client1 collect.sh 5 ${'0'.repeat(64)}`,
-    'holds something else': 'hello\n',
+    'contains other files': 'hello\n',
     'holds a serial that is none': `client1 collect.sh -5 ${'0'.repeat(64)}\n`,
     'holds a line with more': `client1 collect.sh 5 ${'0'.repeat(64)} x\n`,
     'holds zeros': '\0'.repeat(512),

@@ -132,7 +132,7 @@ describe('webjobctl client remove', () => {
     await assertNothingLeft();
   });
 
-  it('is no success with --apply where httpd reads no list of revoked certificates', async () => {
+  it('is no success with --apply where httpd reads no revocation list', async () => {
     const site = at('site/etc/webjob-site.conf');
     const text = readFileSync(site, 'utf8');
     writeFileSync(site, text.replace(/^Define WEBJOB_CRL_FILE .*\n/m, ''));

@@ -394,12 +394,12 @@ describe('the spool folder', () => {
     assert.deepEqual(jobs(), []);
   });
 
-  it('that others may write is refused before anything is run or sent', async () => {
+  it('that others can write is refused before anything is run or sent', async () => {
     mkdirSync(spool);
     fake.put = TAKES;
     for (const mode of [0o777, 0o1777, 0o770]) {
       chmodSync(spool, mode);
-      const refused = `webjob: error: SpoolDirectory: others may write in ${spool}\nwebjob: hint: chmod 700 ${spool}\n`;
+      const refused = `webjob: error: SpoolDirectory: others can write in ${spool}\nwebjob: hint: chmod 700 ${spool}\n`;
       const sent = await uploadsOf(async () => {
         for (const ended of [await client.execute(['host.sh']), await flush()])
           assert.deepEqual([ended.code, ended.stderr], [2, refused]);

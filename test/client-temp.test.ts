@@ -65,8 +65,8 @@ async function run(command: string[]): Promise<{ ended: Ended; body: string | un
 describe('a folder in which another user could exchange the program', needsRoot, () => {
   const above = join(temp, '..');
   const cases: [what: string, make: () => void, message: RegExp][] = [
-    ['of everybody', () => chmodSync(temp, 0o777), /others may replace files in \S+\/temp$/],
-    ['of a group', () => chmodSync(temp, 0o775), /others may replace files in \S+\/temp$/],
+    ['of everybody', () => chmodSync(temp, 0o777), /others can replace files in \S+\/temp$/],
+    ['of a group', () => chmodSync(temp, 0o775), /others can replace files in \S+\/temp$/],
     ['of another user', () => chownSync(temp, user?.uid ?? 0, 0), /\/temp belongs to another user$/],
     [
       'of another user, sticky',
@@ -77,7 +77,7 @@ describe('a folder in which another user could exchange the program', needsRoot,
       /\/temp belongs to another user$/,
     ],
     ['below one of another user', () => chownSync(above, user?.uid ?? 0, 0), /\/above belongs to another user$/],
-    ['below one of everybody', () => chmodSync(above, 0o777), /others may replace files in \S+\/above$/],
+    ['below one of everybody', () => chmodSync(above, 0o777), /others can replace files in \S+\/above$/],
     [
       "behind another user's link",
       () => {
@@ -308,13 +308,13 @@ describe('a file that decides what runs', needsRoot, () => {
       [
         'a group',
         () => chmodSync(conf ?? '', 0o660),
-        [/^\S+webjob\.conf decides .* others may write to \S+: chmod go-w \S+$/],
+        [/^\S+webjob\.conf decides .* others can write to \S+: chmod go-w \S+$/],
       ],
       ['all', () => chmodSync(conf ?? '', 0o602), [/^\S+webjob\.conf .*: chmod go-w \S+$/]],
       ['all, the one imported', () => chmodSync(imported ?? '', 0o606), [/holds a password|imported\.conf decides/]],
       ['its owner', () => chownSync(imported ?? '', uid, 0), [/imported\.conf belongs to another user$/]],
       ['all, the CAs', () => chmodSync(key ?? '', 0o666), [/^\S+cas\.pem decides /]],
-      ['all, the folder', () => chmodSync(folder, 0o777), Array(3).fill(/but others may replace files in \S+\/etc$/)],
+      ['all, the folder', () => chmodSync(folder, 0o777), Array(3).fill(/but others can replace files in \S+\/etc$/)],
       ["the folder's owner", () => chownSync(folder, uid, 0), Array(3).fill(/\/etc belongs to another user$/)],
     ];
     for (const [what, make, expected] of cases) {

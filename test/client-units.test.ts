@@ -315,7 +315,7 @@ describe('a folder that decides what runs', needsRoot, () => {
     chmodSync(at('a'), 0o775);
     assert.equal(weak(), undefined, 'a group was given that on purpose');
     chmodSync(at('a'), 0o777);
-    assert.equal(weak(), `others may replace files in ${at('a')}`);
+    assert.equal(weak(), `others can replace files in ${at('a')}`);
     chmodSync(at('a'), 0o1777);
     assert.equal(weak(), undefined);
     chownSync(at('a'), 12_345, 0);

@@ -75,7 +75,7 @@ function takeKeptOutput(stderr: string): string {
 }
 
 const BROKE_OFF = 'the connection broke off before the answer was complete';
-const NOT_ONE_LENGTH = 'the answer has not exactly one Content-Length';
+const NOT_ONE_LENGTH = 'the answer does not have exactly one Content-Length';
 const OK = 'HTTP/1.1 200 OK\r\n';
 const LENGTH = `Content-Length: ${PROGRAM.length}\r\n`;
 const NO_BODY = 'Content-Length: 0\r\n\r\n';

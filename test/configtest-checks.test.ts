@@ -263,7 +263,7 @@ describe('nph-webjob.cfg', () => {
         [':4', 'requests need no credentials: RequireUser=N', `sed -i '4c\\RequireUser=Y' ${file}`],
       ],
     );
-    assert.deepEqual(brief(checkControls(at('none.cfg')).findings).slice(0, 1), ['error: the file is not there']);
+    assert.deepEqual(brief(checkControls(at('none.cfg')).findings).slice(0, 1), ['error: the file does not exist']);
     const wrong = check({ UseGMT: 'perhaps' });
     assert.deepEqual(
       wrong.findings.map(({ severity, where }) => [severity, where]),
@@ -355,7 +355,7 @@ describe('folders and logs', { skip: !isRoot && 'owners need root' }, () => {
     [
       'IncomingDirectory that is missing',
       (base: string) => rmSync(join(base, 'incoming'), { recursive: true }),
-      'error: IncomingDirectory is not there',
+      'error: IncomingDirectory does not exist',
     ],
     [
       'one that is a file',
@@ -363,35 +363,35 @@ describe('folders and logs', { skip: !isRoot && 'owners need root' }, () => {
         rmSync(join(base, 'profiles'), { recursive: true });
         write(join(base, 'profiles'), '');
       },
-      'error: ProfilesDirectory is no folder',
+      'error: ProfilesDirectory is not a folder',
     ],
     ['one that may not be written', take('incoming'), 'error: other cannot write in IncomingDirectory'],
     ['one that may not be entered', chmod('profiles', 0o750), 'error: other cannot enter ProfilesDirectory'],
-    ['one that everybody may write', chmod('incoming', 0o757), 'error: everybody may write in IncomingDirectory'],
-    ['logs that could be replaced', give('logfiles'), 'warning: other may write in LogfilesDirectory'],
-    ['programs that could be changed', give('profiles'), 'warning: other may write in ProfilesDirectory'],
+    ['one that everybody may write', chmod('incoming', 0o757), 'error: everyone can write to IncomingDirectory'],
+    ['logs that could be replaced', give('logfiles'), 'warning: other can write to LogfilesDirectory'],
+    ['programs that could be changed', give('profiles'), 'warning: other can write to ProfilesDirectory'],
     [
       'no folder of logs',
       (base: string) => rmSync(join(base, 'logfiles'), { recursive: true }),
-      'error: LogfilesDirectory is not there error: the log is not there error: the log is not there',
+      'error: LogfilesDirectory does not exist error: the log does not exist error: the log does not exist',
     ],
     [
       'a log that is missing',
       (base: string) => rmSync(join(base, 'logfiles', 'nph-webjob.log')),
-      'error: the log is not there',
+      'error: the log does not exist',
     ],
     [
       'a log that may not be written',
       take('logfiles/nph-webjob.log'),
-      "error: other cannot write the log, which is root's",
+      'error: other cannot write the log, which belongs to root',
     ],
     [
       'no room for another custody file',
       take('logfiles/nph-webjob-custody.server_1.d'),
-      'warning: other cannot begin another file of the custody record, and the first one grows on',
+      'warning: other cannot begin another file of the custody record, so the first one keeps growing',
     ],
     ['settings that may not be read', chmod('nph-webjob.cfg', 0o600), 'error: other cannot read it'],
-    ['settings that could be changed', give('nph-webjob.cfg'), 'warning: other may write it'],
+    ['settings that could be changed', give('nph-webjob.cfg'), 'warning: other can write to it'],
   ] as const)
     it(`are not right with ${what}`, () => {
       assert.equal(site(change).join(' '), found);
@@ -404,13 +404,13 @@ describe('folders and logs', { skip: !isRoot && 'owners need root' }, () => {
       symlinkSync(join(base, 'elsewhere'), join(base, 'profiles'));
     };
     assert.deepEqual(
-      site(change).filter((found) => !found.startsWith('error: everybody')),
+      site(change).filter((found) => !found.startsWith('error: everyone')),
       [],
     );
   });
 
   it('are one more where a limit is set, in the main file or for one client', () => {
-    const missing = ['error: LimitsDirectory is not there'];
+    const missing = ['error: LimitsDirectory does not exist'];
     const none = (): void => undefined;
     for (const control of ['MaxUploadsPerDay', 'MaxBytesPerDay', 'MaxRequestsAtOnce']) {
       assert.deepEqual(site(none, `${control}=5\n`), missing, control);
@@ -432,7 +432,7 @@ describe('folders and logs', { skip: !isRoot && 'owners need root' }, () => {
   });
 
   it('are those that hooks, triggers and tracking write to', () => {
-    const log = 'error: the log is not there';
+    const log = 'error: the log does not exist';
     assert.deepEqual(
       site(() => undefined, 'PutHookEnable=Y\n'),
       [log],
@@ -469,7 +469,7 @@ describe('the script', () => {
 
   it('is there, under a name that httpd takes for an nph script', () => {
     assert.deepEqual(serious(checkScripts(at('no-folder'), me)), ['error: the folder of the script cannot be read']);
-    assert.deepEqual(check({ 'other.cgi': '' }), ['error: no script is in it']);
+    assert.deepEqual(check({ 'other.cgi': '' }), ['error: it contains no script']);
     assert.deepEqual(check({ 'webjob.cgi': `#!${node}\n${ANSWER}` }), [
       'error: httpd does not treat it as an nph script',
     ]);
@@ -486,7 +486,7 @@ describe('the script', () => {
     for (const [line, found] of [
       ['', 'error: its first line names no interpreter'],
       ['#!node\n', 'error: its first line names no interpreter'],
-      ['#!/bin/sh\n', 'error: its interpreter is no Node'],
+      ['#!/bin/sh\n', 'error: its interpreter is not Node'],
       ['#!/nowhere/node\n', 'error: its interpreter does not exist'],
       [`#!${node}\n`, 'error: me cannot run it'],
       [`#!${node}\r\n`, 'error: httpd cannot run it'],
@@ -499,14 +499,14 @@ describe('the script', () => {
     assert.deepEqual(check({ 'nph-webjob.cgi': `#! ${old}\n` }), []);
     assert.equal(
       check({ 'nph-webjob.cgi': '#!/usr/bin/env node\n' })[0],
-      "warning: its Node is looked up in httpd's PATH, which is not yours",
+      "warning: its Node is looked up in httpd's PATH, which may differ from yours",
     );
   });
 
   it('may be run by the web user, and changed by others only', { skip: !isRoot && 'owners need root' }, () => {
     for (const mode of [0o750, 0o754, 0o751])
       assert.deepEqual(check({ 'nph-webjob.cgi': `#!${node}\n` }, other, mode), ['error: other cannot run it']);
-    const changed = 'error: other may change what httpd runs';
+    const changed = 'error: other can change what httpd runs';
     const shell = write(
       at('any-node'),
       '#!/bin/sh\n[ "$1" = --version ] && echo v24.0.0 || echo HTTP/1.1 405 No\n',
@@ -537,12 +537,12 @@ describe('what has a date', () => {
     make(31);
     assert.deepEqual(
       checkCertificates(etc, undefined, mends).map(({ severity, what }) => `${severity}: ${what}`),
-      ["note: the server's certificate is good for 30 days"],
+      ["note: the server's certificate is valid for 30 days"],
     );
     make(30);
     assert.deepEqual(
       checkCertificates(etc, undefined, mends).map(({ severity, what }) => `${severity}: ${what}`),
-      ["warning: the server's certificate ends in 29 days"],
+      ["warning: the server's certificate expires in 29 days"],
     );
   });
 
@@ -554,7 +554,7 @@ describe('what has a date', () => {
     const request = `req -new -newkey rsa:2048 -nodes -subj /CN=x -keyout ${key} -out csr`.split(' ');
     assert.equal(spawnSync('openssl', request, { cwd: folder }).status, 0);
     for (const [first, last, found] of [
-      ['20200101000000Z', '20200202000000Z', "error: the server's certificate ended 2020-02-02"],
+      ['20200101000000Z', '20200202000000Z', "error: the server's certificate expired 2020-02-02"],
       ['20900101000000Z', '20910101000000Z', "error: the server's certificate is not valid yet"],
     ] as const) {
       const sign = `ca -config cnf -batch -selfsign -keyfile ${key} -in csr -startdate ${first} -enddate ${last}`;
@@ -573,9 +573,9 @@ describe('what has a date', () => {
     assert.deepEqual(brief(checkCertificates(etc, [directive, directive], mends)), [
       "error: the server's certificate cannot be read",
     ]);
-    assert.deepEqual(brief(checkCertificates(etc, [], mends)), ["note: the server's certificate is good for 30 days"]);
+    assert.deepEqual(brief(checkCertificates(etc, [], mends)), ["note: the server's certificate is valid for 30 days"]);
     write(join(etc, 'webjob-ca.crl'), 'no list');
-    assert.deepEqual(serious(checkCertificates(etc, [], mends)), ['error: it is not a list of revoked certificates']);
+    assert.deepEqual(serious(checkCertificates(etc, [], mends)), ['error: it is not a revocation list']);
     rmSync(join(etc, 'webjob-ca.crl'));
   });
 
@@ -584,7 +584,7 @@ describe('what has a date', () => {
       chmodSync(key, mode);
       assert.deepEqual(
         serious(checkCertificates(etc, [], mends)),
-        ['error: others may read the private key'],
+        ['error: others can read the private key'],
         mode.toString(8),
       );
     }
@@ -610,7 +610,7 @@ describe('job ids and the clock', () => {
     const one = id('server_1', 1_085_355_126);
     assert.deepEqual(serious(check(line(one) + line(one, 'PUT') + line(id('server_1', 1_085_355_127)))), []);
     assert.deepEqual(serious(check(`${line(one)}no line\n${line(one)}`)), [
-      `error: 1 job ids were issued twice, ${one} for one`,
+      `error: 1 job ids were issued twice, such as ${one}`,
     ]);
     assert.deepEqual(serious(check('')), []);
   });
@@ -630,7 +630,7 @@ describe('job ids and the clock', () => {
   it('lie ahead by two minutes at most', () => {
     assert.deepEqual(serious(check(line(id('server_1', now() + 100)))), []);
     const [found] = check(line(id('server_1', now() + 200)) + line(id('server_1', now() - 50))).slice(-1);
-    assert.match(found?.what ?? '', /^the log has a job of (?:19\d|200) s from now/);
+    assert.match(found?.what ?? '', /^the log has a job (?:19\d|200) s in the future/);
   });
 });
 
@@ -705,7 +705,7 @@ describe('configtest --probe', () => {
     const script = 'warning: httpd lets in anybody; only the script refuses';
     for (const status of [452, 472]) assert.deepEqual(await stranger(status), [script], String(status));
     for (const status of [451, 473, 200, 404])
-      assert.deepEqual(await stranger(status), ['error: who says nothing gets in'], String(status));
+      assert.deepEqual(await stranger(status), ['error: requests without credentials are accepted'], String(status));
     const httpd = await instead((_, isStranger) => isStranger, { status: 404, type: 'text/html' });
     assert.deepEqual(httpd, ['error: httpd has no script at /webjob/nph-webjob.cgi']);
     assert.equal(seen.length, 1, 'once is enough');
@@ -725,7 +725,7 @@ describe('configtest --probe', () => {
       instead((_, isStranger) => isStranger, { status: 401, date: new Date(Date.now() + seconds * 1000) });
     assert.deepEqual([await shifted(50), await shifted(-50)], [[], []]);
     for (const seconds of [90, -90])
-      assert.match((await shifted(seconds)).join(), /^warning: its clock is (?:89|9\d) s off ours$/);
+      assert.match((await shifted(seconds)).join(), /^warning: its clock differs by (?:89|9\d) s$/);
   });
 });
 
@@ -768,13 +768,13 @@ describe('the files about many clients', () => {
         `tell webhook @${open} secret-file=${at('none')}\ntell webhook http://x secret-file=${closed}\nping @${open}\n`,
       ),
       [
-        'error open: others may read this secret',
+        'error open: others can read this secret',
         `error expect:1: ${at('none')} is not there`,
-        'error open: others may read this secret',
+        'error open: others can read this secret',
       ],
     );
     assert.deepEqual(find('', `tell mail a@b.c smtp=smtp://x user=u password-file=${open}\n`), [
-      'error open: others may read this secret',
+      'error open: others can read this secret',
     ]);
   });
 });

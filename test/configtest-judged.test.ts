@@ -138,7 +138,7 @@ describe("a server's certificate", () => {
       assert.match(finding?.what ?? '', /^httpd refuses the server's certificate: /);
       assert.match(finding?.what ?? '', found);
       assert.equal(finding?.where, certificate);
-      const notes = check(describeHost(ciphers)).filter(({ what }) => what.includes('is good for'));
+      const notes = check(describeHost(ciphers)).filter(({ what }) => what.includes('is valid for'));
       assert.deepEqual(
         notes.map(({ where }) => where),
         [],
@@ -188,7 +188,7 @@ it('a CA with a key of 1024 bits lets in no client, and configtest says so', () 
   const [finding] = findSerious(withAuthority(small));
   assert.match(
     finding?.what ?? '',
-    /^httpd refuses all clients, whose CA is too weak: its key is too small \(1024 bits\)$/,
+    /^httpd refuses all clients because their CA is too weak: its key is too small \(1024 bits\)$/,
   );
   assert.deepEqual(findSerious(withAuthority(at('ca.crt'))), []);
   makeSelfSigned(1024);

@@ -132,7 +132,10 @@ describe('a custody record that is cut', needsRoot, () => {
     chownSync(custodyOf(site), user.uid, user.gid);
     const { stdout, stderr } = await runWebjobctl(['--config', site.propertiesFile, 'verify'], { user, cwd: '/' });
     assert.match(stdout, /^older +altered: /m);
-    assert.match(stderr, /the witness is for root alone: only a checkpoint tells whether the custody record was cut/);
+    assert.match(
+      stderr,
+      /the witness is for root alone: only a checkpoint shows whether the custody record was truncated/,
+    );
     assert.doesNotMatch(stdout, /witness-/);
   });
 });

@@ -285,8 +285,8 @@ describe('a batch script', () => {
       ['#!/bin/sh\necho\n', /it is not a batch/],
       [script.replace(/^#orders .*$/m, ''), /of an older server/],
       [script.replace('#orders [', '#orders {['), /JSON/],
-      [script.replace('"id":"7"', '"id":"-f"'), /not as they should be/],
-      [script.replace('"args":[]', '"args":[1]'), /not as they should be/],
+      [script.replace('"id":"7"', '"id":"-f"'), /orders are malformed/],
+      [script.replace('"args":[]', '"args":[1]'), /orders are malformed/],
     ] as const)
       assert.throws(() => parseBatch(wrong), message);
   });

@@ -92,7 +92,7 @@ function sampleValues(words: string): { good: string[]; bad: string[] } {
     'command with %file and %cmd': { good: ['%cmd', 'a "b" | c; d', '%file%%'], bad: ['', '%q', '100%', 'a\u0001'] },
     host: { good: ['proxy.example.com', '10.0.0.1', '::1'], bad: ['', 'a b', 'a/b', 'a@b'] },
     path: { good: ['', '/a b', 'C:\\temp'], bad: ['\u0001'] },
-    'age recipients, with commas between': {
+    'age recipients, separated by commas': {
       good: ['age1a', 'age1a,age1b', 'age1a, age1b'],
       bad: ['', 'age1a;b', 'ä'],
     },

@@ -88,7 +88,7 @@ describe('what is not its own', () => {
     writeFileSync(join(report, 'thesis.txt'), 'years of work');
     const ran = await run();
     assert.equal(ran.exitCode, 4);
-    assert.match(ran.stderr, /holds something else\nwebjobctl: hint: name a folder that is new/);
+    assert.match(ran.stderr, /contains other files\nwebjobctl: hint: name a directory that is new/);
     assert.deepEqual(readdirSync(folder), ['report']);
     assert.equal(readFileSync(join(report, 'thesis.txt'), 'utf8'), 'years of work');
   });
@@ -113,7 +113,7 @@ describe('what is not its own', () => {
       assert.deepEqual([ran.exitCode, /in the locker/.test(ran.stderr)], [2, true], path);
     }
     const above = await its.webjobctl('report', '--html', its.site.base);
-    assert.deepEqual([above.exitCode, /holds something else/.test(above.stderr)], [4, true]);
+    assert.deepEqual([above.exitCode, /contains other files/.test(above.stderr)], [4, true]);
   });
 
   it('is followed nowhere by a stream that is a link', async () => {

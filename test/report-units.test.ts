@@ -235,7 +235,7 @@ describe('tables', () => {
     assert.match(chart, /class="axis" aria-hidden="true"><span>a<\/span><span>b<\/span><span>d<\/span>/);
     assert.match(
       formatChart({ id: 'i', title: 'T', labels: 'L', bars: [], format: String }).text,
-      /Nothing in this time/,
+      /No data in this period/,
     );
     assert.deepEqual(
       [-1, 0.5, 2].map((share) => /width="(\d+)" height/.exec(formatMeter(share, false).text)?.[1]),
@@ -365,17 +365,17 @@ describe('the folder of a report', () => {
   it('is nothing that was not made for it', async () => {
     mkdirSync(place);
     write(join(place, 'precious'), '');
-    await assert.rejects(make('one'), /holds something else/);
+    await assert.rejects(make('one'), /contains other files/);
     rmSync(join(place, 'precious'));
     await make('one');
     assert.equal(text(), 'one');
     rmSync(place, { recursive: true });
     write(place, '');
-    await assert.rejects(make('two'), /no folder/);
+    await assert.rejects(make('two'), /not a directory/);
     rmSync(place);
     mkdirSync(join(place, '..', 'elsewhere'));
     symlinkSync('elsewhere', place);
-    await assert.rejects(make('two'), /no folder/);
+    await assert.rejects(make('two'), /not a directory/);
   });
 
   it('comes back when a run was killed between its two names', async () => {

@@ -80,8 +80,8 @@ it('finds a stream that was changed, one that is gone, and a record that was rew
   assert.match(third, /\.env changed since it was received/);
   for (const page of [first, second, third]) assert.match(page, /does not verify/);
   assert.match(fourth, / verified /);
-  assert.match(overview, /do not verify 3/);
-  assert.match(overview, /The newest jobs of which the files do not verify/);
+  assert.match(overview, /verification failures 3/);
+  assert.match(overview, /The newest jobs with verification failures/);
   for (const { path, bytes } of kept) writeFileSync(path, bytes);
 });
 

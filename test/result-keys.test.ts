@@ -202,7 +202,7 @@ describe('a job of a client with a result key', () => {
     const path = join(resultKeysOf(its.site), 'client1');
     chmodSync(path, 0o666);
     const { code, stderr } = await runWebjobctl(['--config', its.site.propertiesFile, 'verify']);
-    assert.deepEqual([code, stderr.includes(`others may write to ${path}`)], [4, true], stderr);
+    assert.deepEqual([code, stderr.includes(`others can write to ${path}`)], [4, true], stderr);
     chmodSync(path, 0o644);
   });
 });

@@ -123,7 +123,7 @@ describe('a file of result keys', () => {
   });
 
   for (const [what, line, why] of [
-    ['no time', signer.verifierKey, 'line 2: not a verifier key, a time and a time'],
+    ['no time', signer.verifierKey, 'line 2: not a verifier key and two times'],
     ['three times', `${signer.verifierKey} ${'2026-11-24T06:12:40Z '.repeat(3)}`, 'line 2: not a verifier key'],
     ['a day for a time', `${signer.verifierKey} 2026-11-24`, 'line 2: 2026-11-24 is not a time'],
     ['a day that is none', `${signer.verifierKey} 2026-02-30T00:00:00Z`, 'line 2: 2026-02-30T00:00:00Z is not a time'],

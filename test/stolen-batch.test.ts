@@ -144,7 +144,7 @@ describe('a signed assignment', () => {
     await assertRefused([
       ['the one before the last', due(9), /^it was due again after \d+$/],
       ['the first', due(0), /^it was due again after /],
-      ['one that is to come', due(11), /^it is due at \d+, which is to come$/],
+      ['one that is to come', due(11), /^it is due at \d+, which is in the future$/],
       ['one between', order({ due: NOW - 61, note: note(again) }), /^it is never due at /],
       ['one before the first', due(-1), /^it is never due at /],
     ]);
@@ -323,7 +323,7 @@ describe('a stolen server', () => {
 describe('DsvSerialFile and what lies beside it', () => {
   for (const [what, content] of Object.entries({
     'is cut off': `client1 ${'0'.repeat(64)} 5`,
-    'holds something else': 'hello\n',
+    'contains other files': 'hello\n',
     'holds a line with more': `client1 ${'0'.repeat(64)} 5 6 7\n`,
     'holds a time that is none': `client1 ${'0'.repeat(64)} -5 6\n`,
   }))

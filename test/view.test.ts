@@ -334,7 +334,7 @@ describe('a job', () => {
       found = await read(href.replaceAll('&amp;', '&'));
     }
     assert.match(found, /<mark>needle<\/mark>/);
-    assert.match(await read(`/job/${long}?s=out&find=nothere`), /Not found behind this place|Not found so far/);
+    assert.match(await read(`/job/${long}?s=out&find=nothere`), /Not found after this position|Not found so far/);
     assert.match(await read(`/job/${ids.killed}?s=out&as=hex`), /00000000 {2}1b 5d 30 3b/);
   });
 

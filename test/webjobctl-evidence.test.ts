@@ -52,7 +52,7 @@ describe('webjobctl custody checkpoint', () => {
   });
   after(its.close);
 
-  it('warns of a key that its group or others may read, and of no other', async () => {
+  it('warns of a key that its group or others can read, and of no other', async () => {
     for (const [mode, isOpen] of [
       [0o600, false],
       [0o400, false],

@@ -146,10 +146,10 @@ describe('an identity file', () => {
     assert.equal((await run('show', id('one'), '--identity', at('none'))).code, 4);
   });
 
-  it('that others may read draws a warning, as age-keygen does', async () => {
+  it('that others can read draws a warning, as age-keygen does', async () => {
     const path = write('open.txt', `${alice.identity}\n`);
     spawnSync('chmod', ['644', path]);
     const { code, stderr } = await run('show', id('one'), '--identity', path);
-    assert.deepEqual([code, stderr], [0, `webjobctl: warning: ${path} holds a secret key, and others may read it\n`]);
+    assert.deepEqual([code, stderr], [0, `webjobctl: warning: ${path} holds a secret key, and others can read it\n`]);
   });
 });

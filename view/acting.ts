@@ -23,7 +23,7 @@ const SECRET_BYTES = 32;
  */
 export function requireActor({ env, remoteUser }: CgiRequest): string {
   if (env.WEBJOB_VIEW_ACTOR === 'yes' && remoteUser !== undefined) return remoteUser;
-  throw new NotShown(403, 'Acts are for a group that webjob-view.conf names, and you are not in it.');
+  throw new NotShown(403, 'You may not act: you are not in the group that webjob-view.conf names.');
 }
 
 /** Browsers report the origin of a form, which other sites cannot fake. Throws NotShown. */

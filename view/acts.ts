@@ -42,7 +42,7 @@ const LOOK_MS = 50;
 /** The place of acts, where they are set up. Throws NotShown elsewhere. */
 function requirePlace({ acts }: Context): ActPlace {
   if (acts) return acts;
-  throw new NotShown(404, 'No acts are set up at this site: docs/guide/view.md says how.');
+  throw new NotShown(404, 'Acts are not set up at this site: see docs/guide/view.md.');
 }
 
 /** The job to act on. Throws NotShown. */
@@ -111,7 +111,7 @@ export function actsPage(context: Context, request: CgiRequest, kind: ActKind, n
     refreshSeconds: isWaiting ? 3 : undefined,
     content: html`<h1>${title}</h1>
 <p class="lead">${lead}</p>
-<p class="note">Each act is put on the custody record with your name, ${user}.</p>
+<p class="note">The custody record records each act with your name, ${user}.</p>
 ${formatAsked(context, subject.text, user)}
 ${isWaiting ? html`<p><a href="${subject.href}">Ask for another act</a></p>` : forms}
 ${formatActs({ acts }, context.book)}`,
@@ -133,7 +133,7 @@ function describeJob(context: Context, name: string, form: MakeForm): Described 
     ...{ acts, title: `Acts on ${job.command ?? 'unknown command'} of ${job.clientId ?? 'unknown client'}` },
     lead: html`${formatState(job.state)} · ${formatInstant(job.at, book)} · <a class="path" href="${links.job(job)}">${job.jobId}</a>`,
     forms: html`<div class="acts">
-<section><h2>Verify</h2><p class="note">Holds its uploads against the custody record and the record of the run.</p>${form('verify', 'Verify now')}</section>
+<section><h2>Verify</h2><p class="note">Compares its uploads with the custody record and the run record.</p>${form('verify', 'Verify now')}</section>
 <section><h2>Note</h2><p class="note">One line. It cannot be changed or removed.</p>${form('note', 'Add note', textField('note', 'Note'))}</section>
 <section><h2>Hold</h2><p class="note">prune and pack skip what is on hold.</p>${isHeld(acts.filter(({ kind }) => kind === 'job')) ? form('release', 'Release', textField('reason', 'Reason')) : form('hold', 'Put on hold', textField('reason', 'Reason'))}</section>
 <section><h2>Download</h2><p class="note">One stream, byte for byte.</p>${form(
@@ -158,7 +158,7 @@ function describeOne(context: Context, name: string, form: MakeForm): Described 
       ? html`<p class="note">It is cancelled: nothing is left to stop.</p>`
       : html`<div class="acts">
 ${facts.state === 'paused' ? undefined : html`<section><h2>Pause</h2><p class="note">No client fetches it until <code>webjobctl assign resume ${number}</code>.</p>${form('pause', 'Pause', textField('pause-reason', 'Reason'))}</section>`}
-<section><h2>Cancel</h2><p class="note">No client fetches it any more. What was fetched runs to its end.</p>${form('cancel', 'Cancel it', textField('cancel-reason', 'Reason'))}</section>
+<section><h2>Cancel</h2><p class="note">No other client fetches it. Runs in progress continue.</p>${form('cancel', 'Cancel it', textField('cancel-reason', 'Reason'))}</section>
 </div>`,
   };
 }

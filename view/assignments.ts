@@ -116,8 +116,8 @@ export function findAssignment(context: Context, name: string): { status: Status
   const assignment = status?.assignment(number);
   if (status && assignment) return { status, assignment };
   const why = status
-    ? 'There is no assignment of this number, or root has not seen it yet.'
-    : 'Root leaves no assignments for the view.';
+    ? 'There is no assignment with this number, or webjobctl acts has not reported it yet.'
+    : 'webjobctl acts does not report assignments to the view.';
   throw new NotShown(404, why);
 }
 
@@ -149,7 +149,7 @@ export async function assignmentPage(context: Context, name: string): Promise<Pa
     content: html`<h1>${title}</h1>
 <p class="lead">${formatAssignmentState(facts.state)} · ${describeStates(assignment)}</p>
 <p class="ways">${acts && isOpen ? html`<a class="button" href="${links.page(`/act/assignment/${number}`)}">Pause or cancel</a> · ` : undefined}<a href="${links.page(`${own}.json`, { state })}">JSON</a></p>
-${formatFactTable('What is known of it', [
+${formatFactTable('Facts', [
   ['Command', formatCommand(facts.command, '', book)],
   ['To', facts.to.join(', ')],
   ['When', `${facts.schedule}, from ${facts.from}${facts.until ? ` until ${facts.until}` : ''}`],

@@ -74,7 +74,7 @@ export async function commandPage(context: Context, name: string): Promise<Page>
 <p class="ways"><a href="${links.page('/jobs', { command: name })}">All jobs of this command</a> · <a href="${asFormat(links.command(name), 'json')}">JSON</a></p>
 ${first ? html`<h2>Newest output of each client</h2>${together.map((group) => formatGroup(group, first, context))}${formatAlone(alone, first, context)}` : html`<p class="note">No client has sent output of it yet.</p>`}
 ${groups.length - alone.length > MAX_GROUPS || alone.length > MAX_ALONE ? html`<p class="note">More are in the <a href="${asFormat(links.command(name), 'json')}">JSON</a>.</p>` : undefined}
-${next === undefined ? undefined : html`<p class="ways"><a href="${links.command(name, { after: next })}">The clients behind ${next}</a></p>`}`,
+${next === undefined ? undefined : html`<p class="ways"><a href="${links.command(name, { after: next })}">Clients after ${next}</a></p>`}`,
   };
 }
 
@@ -132,8 +132,8 @@ function formatAlone(alone: readonly Alike[], first: Alike, context: Context): M
   const isMost = (job: Job): boolean => first.jobs[0] === job;
   const compare = (job: Job): Markup | undefined =>
     isMost(job) ? html`<span class="plain">compared with</span>` : linkToDiff('how', first, job, context);
-  return html`<section class="alike"><h3>${formatLook(true, isOnly)} ${isOnly ? '1 client' : `${countOf(jobs.length, 'client')}, each alone`}</h3>
-${formatResults('Clients whose output no other has', jobs.slice(0, MAX_ALONE), context, isOnly ? undefined : compare)}</section>
+  return html`<section class="alike"><h3>${formatLook(true, isOnly)} ${isOnly ? '1 client' : `${countOf(jobs.length, 'client')}, each different`}</h3>
+${formatResults('Clients with unique output', jobs.slice(0, MAX_ALONE), context, isOnly ? undefined : compare)}</section>
 `;
 }
 

@@ -64,7 +64,7 @@ export function parseKey(text: string | null): ScanKey | undefined {
   } catch {
     // The error below covers this case too.
   }
-  throw new NotShown(400, 'This page did not make the place in the list.');
+  throw new NotShown(400, 'The position in the list is not valid.');
 }
 
 export function formatKey(key: ScanKey): string {

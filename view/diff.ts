@@ -145,7 +145,7 @@ function formatDiff(text: string, isCut: boolean): Markup {
 /** The result in the form of `webjobctl --json diff`. */
 export async function diffJson(context: Context): Promise<unknown> {
   const compared = await compare(context);
-  if (!('from' in compared)) throw new NotShown(400, 'Give from, a job id, previous or golden, and to, a job id.');
+  if (!('from' in compared)) throw new NotShown(400, 'from must be a job id, previous or golden; to must be a job id.');
   const { from, to, stream, differs, text, isCut, failure } = compared;
   if (failure) throw new NotShown(404, failure.message);
   return { from: from.jobId, to: to.jobId, stream, differs, diff: isCut ? null : text };

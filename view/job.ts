@@ -215,7 +215,7 @@ async function formatOne(context: Context, job: Job, stored: Stored, wish: Wish)
 /** The recipients of a sealed stream, and how they open it. */
 function formatSealed({ recipients, plain }: Sealed, name: StreamName, bytes: number, { jobId = 'JOB' }: Job): Markup {
   return html`<p><span class="state plain sealed">Sealed</span> The view cannot open it: it has no identity.</p>
-<p class="note">It is ${describeSealing(recipients)}. ${groupDigits(bytes)} bytes; before it was sealed ${groupDigits(plain.bytes)}, as the client says. A download is the ciphertext. Who has an identity opens it: <code>webjobctl show ${jobId} --${name} --identity FILE</code>, or <code>age -d -i FILE</code>.</p>`;
+<p class="note">It is ${describeSealing(recipients)}. ${groupDigits(bytes)} bytes; before it was sealed ${groupDigits(plain.bytes)}, as the client says. A download is the ciphertext. To open it with an identity: <code>webjobctl show ${jobId} --${name} --identity FILE</code>, or <code>age -d -i FILE</code>.</p>`;
 }
 
 /** Parses the requested stretch. Throws NotShown for fields that no page makes. */
@@ -225,7 +225,7 @@ function parseWish(params: URLSearchParams): Wish | undefined {
   const at = params.get('pos') ?? '0';
   const as = params.get('as');
   if (!stream || !/^(?:[0-9]{1,15}|last)$/.test(at) || (as !== null && as !== 'text' && as !== 'hex'))
-    throw new NotShown(400, 'No page leads to this place of a stream.');
+    throw new NotShown(400, 'The position in the stream is not valid.');
   return {
     stream,
     at: at === 'last' ? 'last' : Number(at),

@@ -50,7 +50,7 @@ export function parseJobQuery({ params, site }: Pick<Context, 'params' | 'site'>
   };
 }
 
-/** Client ids, globs and groups, with commas between them. Throws NotShown. */
+/** Client ids, globs and groups, separated by commas. Throws NotShown. */
 function parseClients(site: Context['site'], text: string | undefined): string[] | undefined {
   if (text === undefined) return undefined;
   try {

@@ -79,7 +79,7 @@ export function commandsPage(context: Context): Page {
   return {
     ...{ title: 'Commands', place: '/commands', isPlace: true },
     content: html`<h1>Commands</h1>
-<p class="lead">Each with the newest job that any client made of it. The page of a command compares what all clients sent.</p>
+<p class="lead">Each command with its newest job on any client. The page of a command compares the output of all clients.</p>
 <p class="ways"><a href="${links.page('/commands.json')}">JSON</a></p>
 ${
   shown.length === 0

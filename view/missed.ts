@@ -18,8 +18,7 @@ interface Missed {
 function readMissed(context: Context): Missed {
   const status = statusOf(context);
   const after = context.params.get('after') ?? '0';
-  if (!/^[0-9]{1,15}$/.test(after))
-    throw new NotShown(400, 'The place in the list is not one that this page has made.');
+  if (!/^[0-9]{1,15}$/.test(after)) throw new NotShown(400, 'The position in the list is not valid.');
   const rows = status?.problems('expectations', Number(after), ROWS + 1) ?? [];
   return { status, rows: rows.slice(0, ROWS), next: rows.length > ROWS ? rows[ROWS - 1]?.id : undefined };
 }

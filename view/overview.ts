@@ -265,7 +265,7 @@ ${newest.length > 0 ? formatJobTable('newest', 'The newest jobs', newest, '', bo
 function formatNeeds(needs: readonly Need[]): Markup {
   if (needs.length === 0)
     return html`<p class="needs none"><span class="state good done">Nothing needs attention now.</span></p>`;
-  return html`<h2>Needs you now</h2>
+  return html`<h2>Needs attention</h2>
 <ul class="needs">${needs.map(
     ({ look, shape, words, detail, href }) =>
       html`<li><span class="state ${look} ${shape}">${href === undefined ? words : html`<a href="${href}">${words}</a>`}</span> <span class="detail">${detail}</span></li>
@@ -279,7 +279,7 @@ function formatStatusNote(context: Context): Markup {
   if (!status) return NO_STATUS;
   const { verified } = status;
   const words = !verified
-    ? html`Nothing verifies the locker regularly: <code>warn verify</code> in the file expect has webjobctl alert do it`
+    ? html`Nothing verifies the locker regularly: with <code>warn verify</code> in the file expect, webjobctl alert does`
     : html`Verified ${formatInstant(verified.at === null ? undefined : new Date(verified.at), context.book)}`;
   return html`<p class="note">${words}. Certificates, expectations and assignments are as root saw them at ${formatInstant(status.at, context.book)}.</p>`;
 }

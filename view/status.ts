@@ -6,7 +6,7 @@ import { formatInstant } from '../pages/tables.ts';
 import type { Context } from './context.ts';
 
 /** The note on pages of a site without a status. */
-export const NO_STATUS = html`<p class="note">Root leaves certificates, expectations and assignments for the view where <code>webjobctl acts</code> runs: docs/guide/view.md says how to set that up.</p>`;
+export const NO_STATUS = html`<p class="note">Certificates, expectations and assignments are shown where <code>webjobctl acts</code> runs: see docs/guide/view.md.</p>`;
 
 /** The status of the site; undefined where root leaves none. */
 export function statusOf({ site }: Context): Status | undefined {

@@ -144,7 +144,7 @@ export function formatStretch(
       ? `${groupDigits(size)} bytes.`
       : `Bytes ${groupDigits(from)} to ${groupDigits(to)} of ${groupDigits(size)}.`;
   const shown = as === 'hex' ? html`${formatDump(bytes, from)}` : markText(bytes, find);
-  return html`<p class="note ways">${where} ${find !== undefined && found === 'not found' ? html`<span class="state warn">Not found behind this place.</span> ` : undefined}${found === 'not yet found' ? html`<span class="state warn">Not found so far.</span> ` : undefined}${ways.map((way, index) => (index === 0 ? way : html` · ${way}`))}</p>
+  return html`<p class="note ways">${where} ${find !== undefined && found === 'not found' ? html`<span class="state warn">Not found after this position.</span> ` : undefined}${found === 'not yet found' ? html`<span class="state warn">Not found so far.</span> ` : undefined}${ways.map((way, index) => (index === 0 ? way : html` · ${way}`))}</p>
 <pre class="${as === 'hex' ? 'dump' : 'text'}" role="region" aria-label="${label}" tabindex="0">${shown}</pre>`;
 }
 

@@ -100,7 +100,7 @@ export function findEnding(
   return [
     ...dated('SSLCertificateFile', 'the certificate of the server', (path) => certificateDates(path).until),
     ...dated('SSLCACertificateFile', 'the certificate of the CA', (path) => certificateDates(path).until),
-    ...dated('SSLCARevocationFile', 'the list of revoked certificates', revocationListEnd),
+    ...dated('SSLCARevocationFile', 'the revocation list', revocationListEnd),
     ...listEnding(etcDirectory, seconds).flatMap(({ client, until }) =>
       ends('the certificate of the client', client, until),
     ),

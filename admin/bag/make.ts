@@ -218,7 +218,7 @@ function describeLeft(left: number, { hidden }: JobEntries, hasUploads: boolean)
   return [
     ...(left > 0 ? [`${requests} by others in the name of the client: left out of the log`] : []),
     ...(hidden.length > 0 ? [`${hidden.length} entries of the custody record name other jobs, and are left out`] : []),
-    ...(hasUploads ? [] : ['no upload of it is there']),
+    ...(hasUploads ? [] : ['it has no upload']),
   ];
 }
 

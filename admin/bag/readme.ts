@@ -145,7 +145,7 @@ The signature of a witness, line N of a checkpoint (the text as above):
     openssl pkeyutl -verify -pubin -inkey data/keys/witnesses/ID.pem \\
         -rawin -in cosigned -sigfile sig
 
-The time stamp of a checkpoint (if the authority's certificate has ended, add
+The time stamp of a checkpoint (if the authority's certificate has expired, add
 -attime and the time of the stamp in seconds since 1970):
 
     openssl ts -reply -in data/checkpoints/NAME.tsr -text

@@ -70,7 +70,7 @@ check_bag() {
     fail bagit.txt 'not that of a BagIt bag, version 1.0'
   fi
   find . ! -type f ! -type d >"$work/strange"
-  while IFS= read -r name; do fail "${name#./}" 'a link, or another thing that is not a file'; done <"$work/strange"
+  while IFS= read -r name; do fail "${name#./}" 'a link, or not a regular file'; done <"$work/strange"
   find . -type f | sed 's/^\.\///' >"$work/found"
   grep '^data/' "$work/found" >"$work/found-data"
   grep -v -e '^data/' -e '^tagmanifest-sha256\.txt$' "$work/found" >"$work/found-tag"
@@ -132,7 +132,7 @@ check_note() {
   elif [ "$signers" ]; then
     ok "$place: signed by$signers"
   elif [ "$unknown" ] && [ ! -d "$keys" ]; then
-    note "$place" "signed by $unknown, and no key to check that is in this package"
+    note "$place" "signed by $unknown, whose key is not in this package"
   else
     wrong="no signature${wanted:+ of $wanted} with a key in $keys"
     fail "$place" "$wrong"
@@ -558,7 +558,7 @@ check_result() {
       if [ -d "$keys" ]; then
         fail "$1/env" "no signature with a key in $keys"
       else
-        note "$1/env" "signed by the client $signer, and no key to check that is in this package"
+        note "$1/env" "signed by the client $signer, whose key is not in this package"
       fi
       return
       ;;

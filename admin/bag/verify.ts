@@ -194,7 +194,7 @@ class PackageCheck {
       const [first] = signatures;
       const hasKeys =
         given.length > 0 || this.#listFiles(/^data\/keys\/./).some((path) => path.split('/')[2] === folder);
-      if (first && !hasKeys) return note(place, `signed by ${first.name}, and no key to check that is in this package`);
+      if (first && !hasKeys) return note(place, `signed by ${first.name}, whose key is not in this package`);
       if (verifiers.length === 0)
         return failed(
           place,
@@ -361,7 +361,7 @@ class PackageCheck {
       const { name, id } = signature;
       const verifier = this.#findVerifier(name, id, 'clients', []);
       if (!verifier && !this.#listFiles(/^data\/keys\/clients\//).length) {
-        yield note(env, `signed by the client ${name}, and no key to check that is in this package`);
+        yield note(env, `signed by the client ${name}, whose key is not in this package`);
         return;
       }
       if (!verifier) yield failed(env, 'no signature with a key in data/keys/clients');

@@ -116,7 +116,7 @@ export function readSigned(etcDirectory: string, client: string, file: string): 
       throw new Failure('failed', `${file} is not a certificate of ${client}`);
     const { status } = askProgram('openssl', ['verify', '-purpose', 'sslclient', '-CAfile', authority, file]);
     if (status === 0) return text;
-    throw new Failure('failed', `${file} is not valid: the CA in ${authority} has not signed it, or it has ended`);
+    throw new Failure('failed', `${file} is not valid: the CA in ${authority} has not signed it, or it has expired`);
   } catch (error) {
     if (error instanceof Failure) throw error;
     throw new Failure('failed', `--signed: ${file} is not a certificate in PEM: ${errorCode(error)}`);

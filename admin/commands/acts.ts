@@ -23,9 +23,10 @@ interface Options {
 }
 
 const EXPLANATION = `
-webjob-view cannot write the locker. What its readers ask for it puts into the inbox, config/webjob-acts/inbox below
-BaseDirectory; this command does it, each by the code of the command of that name, and answers in config/webjob-acts/answers. There it
-also leaves what the view shows and only root may read: certificates, missed expectations, assignments.
+webjob-view cannot write to the locker. It puts requested acts into the inbox, config/webjob-acts/inbox below BaseDirectory.
+This command carries them out, each with the code of the command of that name, and writes the answers to
+config/webjob-acts/answers. It also writes there what the view shows but only root may read: certificates, missed
+expectations, assignments.
 systemd runs it when something is in the inbox (webjob-acts.path), or cron every minute. Answers and packages are removed
 after a day.
 
@@ -43,7 +44,7 @@ export function actsCommand(): Command {
   return new Command('acts')
     .description('carry out what users of webjob-view requested')
     .option('--allow <acts>', `only these, separated by commas (else ${ACT_NAMES.join(',')})`)
-    .option('--key <file>', 'for packages: the public key of the checkpoints; of several logs several', collect)
+    .option('--key <file>', 'for packages: the public key of the checkpoints; may be repeated', collect)
     .option('--ca <file>', "for packages: the certificate of the time stamps' CA, in PEM")
     .option('--trusted <file>', 'for packages: the keys of those who sign programs')
     .addHelpText('after', EXPLANATION)

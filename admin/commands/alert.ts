@@ -23,9 +23,9 @@ interface Options extends DeskOptions {
 }
 
 const EXPLANATION = `
-The rules are in ConfigDirectory/nph-webjob/expect: what is expected of clients, what to warn of, who is told. A problem
-is told once when it begins and once when it ends. A message that is not taken is sent again at later runs, longer and
-longer apart, with the same id. When all is well and nothing is left to send, the URL of "ping" is asked.
+The rules are in ConfigDirectory/nph-webjob/expect: what is expected of clients, what to warn about, and whom to notify. A
+problem is reported once when it begins and once when it ends. A message that is not accepted is sent again by later
+runs, at growing intervals, with the same id. When all is well and nothing is left to send, the URL of "ping" is asked.
 
 Examples:
   */5 * * * * root  webjobctl alert
@@ -33,7 +33,7 @@ Examples:
 
 Exit codes:
   0  nothing is wrong
-  1  something is wrong, and whoever is to be told has been
+  1  there are problems, and all messages were sent
   2  wrong command line
   3  nph-webjob.cfg cannot be used
   4  a message could not be sent so far, or a file cannot be read or written`;

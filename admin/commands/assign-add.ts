@@ -66,7 +66,7 @@ export function addCommand(): Command {
     .description('assign a command to clients')
     .argument('[command]', 'its name in the profiles', parseCommand)
     .argument('[args...]', 'its arguments')
-    .option('--to <who>', 'a client, a glob or a group; several with commas, or again', collectTargets)
+    .option('--to <who>', 'clients, globs or groups, separated by commas; may be repeated', collectTargets)
     .option('--once', 'once for each client (the default)')
     .option('--every <duration>', 'again after this long: 10m, 1h, 7d', parseDuration)
     .option('--cron <expression>', 'five fields of crontab(5), in UTC', checkCron)
@@ -110,7 +110,7 @@ async function add(
   if (desk.isJson) printJson({ ...describeAssignment(assignment), clients: targets.length });
   else printLine(`assignment ${assignment.id}: ${wanted.command} for ${countOf(targets.length, 'client')}`);
   if (targets.length > 0) return;
-  say(`warning: it is for nobody yet: ${wanted.to.join(', ')} means no client of the site`);
+  say(`warning: no client of the site matches ${wanted.to.join(', ')} yet`);
   process.exitCode = 1;
 }
 

@@ -1,4 +1,4 @@
-// webjobctl ca crl: renews the list of revoked certificates before it expires.
+// webjobctl ca crl: renews the revocation list before it expires.
 import { Command } from 'commander';
 import { printJson, printLine, say } from '../../cli/output.ts';
 import { openDesk, parseDays } from '../clients/desk.ts';

@@ -102,7 +102,7 @@ export function addCommand(): Command {
     .option('--generate', 'make a password that only webjob.conf holds')
     .option('--cert', 'make a key and a certificate')
     .option('--csr <file>', 'make a certificate for this request; the key stays on the client')
-    .option('--signed <file>', 'with this certificate, signed where the CA is kept')
+    .option('--signed <file>', 'use this certificate, signed where the CA is kept')
     .option('--days <days>', 'days that the certificate is valid', parseDays, 730)
     .option('--url <url>', 'URL of the server, with or without the path of the script')
     .option('--ca <file>', "the CA that the client trusts for the server's certificate (PEM)")
@@ -113,7 +113,7 @@ export function addCommand(): Command {
     .option('--install-dir <directory>', 'write absolute paths below this directory of the client')
     .option('--c-client', 'write a webjob.conf for C clients')
     .option('--result-key <file>', 'the public key of the results; the private key stays on the client')
-    .option('--no-result-key', 'results are not signed')
+    .option('--no-result-key', 'do not sign results')
     .option(
       '--schedule <duration>',
       'add files for cron and systemd that fetch the batch this often, as in 10m',

@@ -64,5 +64,5 @@ function change(desk: Desk, client: string, options: Options): void {
   if (desk.isJson)
     printJson({ client, file: path ?? null, key: verifierKey, from: key.from.toISOString(), ended: names });
   else printLine(path ?? verifierKey);
-  for (const name of names) say(`${name} has ended`);
+  for (const name of names) say(`${name} has expired`);
 }

@@ -55,7 +55,7 @@ export function compareCommand(): Command {
     .argument('<command>', 'its name in the profiles')
     .option(
       '--to <who>',
-      'only these clients: ids, globs or groups, with commas between; may be repeated',
+      'only these clients: ids, globs or groups, separated by commas; may be repeated',
       collectTargets,
     )
     .option('--golden <job>', 'compare with this job, of any client')

@@ -143,7 +143,7 @@ async function testSite(command: Command, options: Options): Promise<Finding[]> 
       directives && ways && findNameProblem(url, directives, ways, mends);
     const errorLog = findErrorLog(directives);
     findings.push(...(await probe(options.probe, options.as, { settings, errorLog, mends, explainMissing })));
-  } else findings.push(note('no client has tried it', 'httpd', '--probe URL --as webjob.conf'));
+  } else findings.push(note('no client has tried it', 'httpd', 'webjobctl configtest --probe URL --as webjob.conf'));
   return findings;
 }
 

@@ -114,7 +114,7 @@ function* findUnrecorded({ settings }: Site, evidence: Evidence): Generator<Adop
     else left++;
   }
   if (left === 0) return;
-  warn(`uploads that are not whole, and stay without a record: ${left}`);
+  warn(`incomplete uploads stay unrecorded: ${left}`);
   process.exitCode = 1;
 }
 

@@ -32,7 +32,7 @@ Examples:
   webjobctl custody check checkpoint --key custody.pub --timestamp stamp.tsr --ca tsa-ca.pem
 
 Exit codes:
-  0  all of it is so
+  0  everything is valid
   1  something is not
   2  wrong command line
   4  a file cannot be read`;
@@ -44,7 +44,7 @@ export function checkCommand(): Command {
     .requiredOption('--key <file>', 'the public key of the checkpoints')
     .option(
       '--witnesses <file>',
-      'the witnesses that must have cosigned each checkpoint: a policy, or verifier keys of which one does',
+      'the witnesses that must have cosigned each checkpoint: a policy, or verifier keys of which one is enough',
     )
     .option('--entry <file>', 'the entry to prove, if the proof does not contain it')
     .option('--old <file>', 'the earlier checkpoint, for a proof that the later one extends it')

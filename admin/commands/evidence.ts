@@ -72,9 +72,9 @@ export function evidenceCommand(): Command {
     .option('--out <directory>', 'a new directory for the package')
     .option('--zip', 'also make DIRECTORY.zip')
     .addOption(clientOption())
-    .option('--command <glob>', 'jobs of these commands, likewise')
-    .option('--since <time>', 'not older: 2026-11-01, "2026-11-01 12:00", or a duration as in 24h', parseInstant)
-    .option('--until <time>', 'not newer, likewise', parseInstant)
+    .option('--command <glob>', 'only jobs of these commands, separated by commas')
+    .option('--since <time>', 'only jobs since: 2026-11-01, "2026-11-01 12:00", or a duration as in 24h', parseInstant)
+    .option('--until <time>', 'only jobs until then, in the same form', parseInstant)
     .option('--case <name>', 'jobs on hold for this case')
     .option('--case-number <text>', 'for bag-info.txt (else what --case says)')
     .option('--examiner <text>', 'who makes it, for bag-info.txt (else who runs this)')
@@ -156,7 +156,7 @@ const WORDS = { ok: 'OK', failed: 'FAILED', note: 'NOTE' };
 function verify(directory: string, jids: readonly string[], options: Options, isJson: boolean): void {
   const { verify: _, key, ca, trusted, witnesses, ...others } = options;
   if (jids.length > 0 || Object.keys(others).length > 0)
-    throw new Failure('usage', '--verify takes a package, and --key, --ca, --trusted and --witnesses alone');
+    throw new Failure('usage', '--verify takes a package, and only --key, --ca, --trusted and --witnesses');
   const counts = { ok: 0, failed: 0, note: 0 };
   for (const { verdict, place, detail } of verifyPackage(directory, readKeys(options))) {
     counts[verdict] += 1;

@@ -37,10 +37,10 @@ export function exportCommand(): Command {
     .option('--sql', 'a table for PostgreSQL')
     .option('--spreadsheet', 'with --csv: an apostrophe before what a spreadsheet takes for a formula')
     .option('--table <name>', 'with --sql: its name', parseTable, 'webjob_jobs')
-    .option('--since <time>', 'not older: 2026-11-01, "2026-11-01 12:00", or a duration as in 24h', parseInstant)
-    .option('--until <time>', 'not newer, likewise', parseInstant)
+    .option('--since <time>', 'only jobs since: 2026-11-01, "2026-11-01 12:00", or a duration as in 24h', parseInstant)
+    .option('--until <time>', 'only jobs until then, in the same form', parseInstant)
     .addOption(clientOption())
-    .option('--command <glob>', 'of these commands, likewise')
+    .option('--command <glob>', 'only these commands, separated by commas')
     .helpOption('-h, --help', 'print this help')
     .addHelpText('after', EXPLANATION)
     .action(async (options: Options, command: Command) =>

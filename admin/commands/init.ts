@@ -225,7 +225,7 @@ function checkOptions(options: Options): void {
   if (!isRoot() && !options.root && !options.dryRun && findPlaces(options.prefix, undefined).layout !== 'folder')
     throw new Failure(
       'failed',
-      `init --prefix ${options.prefix} is for root`,
+      `init --prefix ${options.prefix} requires root`,
       '--prefix DIR makes a site of your own, --dry-run shows everything',
     );
   if (options.apply && !options.httpdConf && findPlaces(options.prefix, undefined).layout !== 'debian')

@@ -48,7 +48,7 @@ export function jobsCommand(): Command {
   return addJobOptions(new Command('jobs').description('list jobs'))
     .option('--limit <n>', 'only the newest', parseLimit)
     .option('--outer <job>', 'only jobs that the program of this job started, directly or not')
-    .option('--columns <names>', 'what to show, with commas between', parseColumns)
+    .option('--columns <names>', 'what to show, separated by commas', parseColumns)
     .option('--watch', 'show jobs as they end, until Ctrl-C')
     .addHelpText('after', EXPLANATION)
     .action(async (options: Options, command: Command) =>

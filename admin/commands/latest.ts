@@ -46,7 +46,7 @@ export function latestCommand(): Command {
     .argument('<command>', 'its name in the profiles')
     .option(
       '--to <who>',
-      'only these clients: ids, globs or groups, with commas between; may be repeated',
+      'only these clients: ids, globs or groups, separated by commas; may be repeated',
       collectTargets,
     )
     .option(

@@ -6,7 +6,7 @@ import { withLedger } from '../site/ledger.ts';
 import { globalOptions } from '../site/site.ts';
 
 const EXPLANATION = `
-The files of the site stay as they are, and a push tells all of it again.
+The files of the site are not touched, and the next push sends everything again.
 
 Example:
   webjobctl ledger forget berlin --to postgresql://webjob_push@db.example.org/webjob
@@ -24,6 +24,6 @@ export function forgetCommand(): Command {
       if (!(await withLedger(to, async (client) => await forget(client, name))))
         throw new Failure('findings', `no site there is called ${name}`, 'webjobctl ledger list --to URL');
       if (globalOptions(command).json) printJson({ site: name, forgotten: true });
-      else say(`${name} is forgotten`);
+      else say(`removed ${name}`);
     });
 }

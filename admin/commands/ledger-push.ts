@@ -17,11 +17,11 @@ interface Options {
 }
 
 const EXPLANATION = `
-Brings the index of the site up to date, makes it where there is none, and tells the database every job that is new or has changed since
-the last push: each once, also when this command, the network or the database ends in between. The first push tells everything. A site
-that gets another index (webjobctl index --rebuild), or a database that was restored from a backup, is told everything again.
+Updates the index of the site, or makes it, and sends the database every job that is new or changed since the last push:
+each exactly once, even if this command, the network or the database fails in between. The first push sends everything, and
+so does the next one after webjobctl index --rebuild, or after the database was restored from a backup.
 
-A site pushes to one database; its name there is that of the machine unless --as says another. What clients sent stays in the locker.
+A site pushes to one database, under the name of the machine unless --as gives another. Output stays in the locker.
 
 Example, every minute from cron:
   webjobctl ledger push --to 'postgresql://webjob_push@db.example.org/webjob?sslmode=verify-full' --as berlin

@@ -13,8 +13,8 @@ interface Options {
 
 const EXPLANATION = `
 Makes the schema webjob in a database, or brings one of an earlier webjobctl up to date: in one transaction, and again as often as you
-like. The user who runs it owns the tables. A role that is not there is made, without a right to log in: a database's administrator gives it
-one by ALTER ROLE, or a user the role by GRANT. A writer may push; a reader may ask, and nothing else.
+like. The user who runs it owns the tables. A missing role is created without login: an administrator of the database allows that
+with ALTER ROLE, or grants the role to a user. A writer may push; a reader may only query.
 
 Example:
   createdb webjob

@@ -31,7 +31,7 @@ declare const WEBJOB_VERSION: string;
 
 const EXPLANATION = `
 Writes Prometheus' text format for the textfile collector of node_exporter. FILE is replaced when it is complete, so
-that no half of it is ever read; - is standard output. Jobs are counted by state, requests by method and status, and
+it is never read half written; - is standard output. Jobs are counted by state, requests by method and status, and
 each client has the time of its last successful request. Every series has a label site, so that several sites on one
 machine, each with its own file, stay apart.
 

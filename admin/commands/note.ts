@@ -9,7 +9,7 @@ import { clientOption } from '../site/client-option.ts';
 import { globalOptions, openSite } from '../site/site.ts';
 
 const EXPLANATION = `
-A note is one line of text. It is put on the custody record, with who wrote it and when, so it cannot be changed or
+A note is one line of text. The custody record keeps it with its author and time, so it cannot be changed or
 removed; show, the report, the view and packages of evidence show it.
 
 Example:

@@ -52,13 +52,9 @@ export function searchCommand(): Command {
     .argument('<text>', 'a text, /re/ or /re/i')
     .option('--in <streams>', 'out, err, env: one, or several with commas (else all)', parseStreams)
     .addOption(clientOption())
-    .option('--command <glob>', 'of these commands, likewise')
-    .option(
-      '--since <time>',
-      'announced not earlier: 2026-11-01, "2026-11-01 12:00", or a duration as in 24h',
-      parseInstant,
-    )
-    .option('--until <time>', 'announced not later, likewise', parseInstant)
+    .option('--command <glob>', 'only these commands, separated by commas')
+    .option('--since <time>', 'announced since: 2026-11-01, "2026-11-01 12:00", or a duration as in 24h', parseInstant)
+    .option('--until <time>', 'announced until then, in the same form', parseInstant)
     .option('--limit <n>', 'stop after this many lines', parseLimit)
     .addOption(identityOption())
     .addHelpText('after', EXPLANATION)

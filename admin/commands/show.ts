@@ -34,7 +34,7 @@ interface Options {
 
 const EXPLANATION = `
 The beginning or the end of a job id is enough if it is unique. On a terminal the output goes through PAGER (else
-less). Control characters are escaped, as \\x1b; of binary output the beginning is shown in hex. With one of --out,
+less). Control characters are escaped, as \\x1b; binary output is shown in hex, its beginning only. With one of --out,
 --err and --env, and an output other than a terminal, the stream is written byte for byte.
 
 Sealed streams are opened with an age identity, --identity; without one they are shown sealed.
@@ -254,7 +254,7 @@ async function showStream(
     if (isFirst && isBinary(piece)) {
       await output.write(`${formatDump(piece.subarray(0, DUMP_BYTES))}\n`);
       return output.write(
-        piece.length > DUMP_BYTES ? `no text: the first ${DUMP_BYTES} of ${stream.bytes} bytes\n` : '',
+        piece.length > DUMP_BYTES ? `binary: the first ${DUMP_BYTES} of ${stream.bytes} bytes\n` : '',
       );
     }
     isFirst = false;

@@ -16,7 +16,7 @@ export function addCommand(): Command {
       'after',
       `
 The text of the manifest or assignment stays as it is. Look at it first: webjobctl sign show. The program beside it must be the one that
-it is for. A second person signs so, and so does a new key that is to follow an old one.
+it is for. Use it to add the signature of a second person, or of a new key that replaces an old one.
 
 Examples:
   webjobctl sign add --key /root/bob.key collect.sh

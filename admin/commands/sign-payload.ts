@@ -36,9 +36,9 @@ export function payloadCommand(): Command {
 The server finds both files there and sends them along. A program that is changed must be signed again.
 
 FILE.sig is for clients with DsvVerifySignature=Y. FILE.manifest is for those with DsvVerifyManifest=Y: a signed note that
-binds the program to its name, to clients, to a time, and to a serial number, of which a client takes none lower than it has
-seen. It needs an Ed25519 key. Without --client it is for those that the manifest there is for, or without one for all; without
---expires it is good for a year. Other signers add theirs with webjobctl sign add.
+binds the program to its name, to clients, to a time, and to a serial number, and a client refuses serial numbers lower
+than it has seen. It needs an Ed25519 key. Without --client it keeps the clients of the existing manifest, or is for all;
+without --expires it is valid for a year. Other signers add theirs with webjobctl sign add.
 
 Examples:
   webjobctl sign payload --key /root/alice.key --client client1 /var/integrity/profiles/client1/commands/host.sh

@@ -12,8 +12,8 @@ export function removeCommand(): Command {
     .addHelpText(
       'after',
       `
-A client that has the new file refuses what this key signed, unless others signed enough of it. Which programs that
-concerns, webjobctl sign verify --trusted says beforehand.
+A client that has the new file refuses what this key signed, unless others signed enough of it. webjobctl sign
+verify --trusted lists those programs beforehand.
 
 Example:
   webjobctl sign trust remove trusted.keys site.example/alice

@@ -11,7 +11,7 @@ export function trustCommand(): Command {
     .addHelpText(
       'after',
       `
-The file belongs on the clients, and goes there by a way that the server has no part in.
+The file belongs on the clients: copy it there by a way that does not involve the server.
 
 Example:
   webjobctl sign trust list trusted.keys

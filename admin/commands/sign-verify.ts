@@ -35,7 +35,7 @@ export function verifyCommand(): Command {
     .addHelpText(
       'after',
       `
-Which serial numbers a client has seen, and what it has run, is known there alone.
+Only the client knows which serial numbers it has seen and what it has run.
 
 Examples:
   webjobctl sign verify --trusted trusted.keys --threshold 2 --client client1 collect.sh

@@ -65,7 +65,7 @@ export function verifyCommand(): Command {
     .option('--key <file>', 'the public key of the checkpoints')
     .option(
       '--witnesses <file>',
-      'the witnesses that must have cosigned each checkpoint: a policy, or verifier keys of which one does',
+      'the witnesses that must have cosigned each checkpoint: a policy, or verifier keys of which one is enough',
     )
     .option('--journal <file>', 'check the runs in the journal of a client (JournalFile) against the locker')
     .option('--result-keys <directory>', 'a copy of webjob-result-keys that the server cannot change')

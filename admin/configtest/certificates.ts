@@ -76,9 +76,10 @@ function checkDate(what: string, path: string, remedy: string): Finding[] {
 
 function judge(what: string, until: Date, path: string, remedy: string): Finding[] {
   const days = daysLeft(until);
-  if (until.getTime() <= Date.now()) return [error(`${what} ended ${until.toISOString().slice(0, 10)}`, path, remedy)];
-  if (days < SOON) return [warning(`${what} ends in ${countOf(days, 'day')}`, path, remedy)];
-  return [note(`${what} is good for ${countOf(days, 'day')}`, path)];
+  if (until.getTime() <= Date.now())
+    return [error(`${what} expired ${until.toISOString().slice(0, 10)}`, path, remedy)];
+  if (days < SOON) return [warning(`${what} expires in ${countOf(days, 'day')}`, path, remedy)];
+  return [note(`${what} is valid for ${countOf(days, 'day')}`, path)];
 }
 
 /** After the list's date httpd refuses everyone. */
@@ -88,15 +89,15 @@ function checkRevocationList(path: string, { webjobctl, reload }: Mends): Findin
   const remedy = isHere
     ? `${webjobctl} ca crl && ${reload}`
     : `${webjobctl} ca install webjob-ca.crl && ${reload}  # with what webjobctl ca crl makes where the CA is kept`;
-  if (!until) return [error('it is not a list of revoked certificates', path, remedy)];
-  return judge('the list of revoked certificates', until, path, remedy);
+  if (!until) return [error('it is not a revocation list', path, remedy)];
+  return judge('the revocation list', until, path, remedy);
 }
 
 function checkKey(path: string): Finding[] {
   if ((statSync(path).mode & 0o077) === 0) return [];
   return [
     error(
-      'others may read the private key',
+      'others can read the private key',
       path,
       `chmod 600 ${quote(path)}  # and make another one, with its certificate`,
     ),
@@ -106,7 +107,7 @@ function checkKey(path: string): Finding[] {
 function checkClients(etcDirectory: string, { webjobctl }: Mends): Finding[] {
   const ending = listEnding(etcDirectory, SOON * 86_400).map(({ client }) => client);
   if (ending.length === 0) return [];
-  const what = `certificates of clients end within ${SOON} days or have ended: ${ending.slice(0, 5).join(', ')}`;
+  const what = `certificates of clients expire within ${SOON} days or have expired: ${ending.slice(0, 5).join(', ')}`;
   const remedy = `${webjobctl} client list --expiring ${SOON}d  # then ${webjobctl} client renew NAME for each`;
   return [warning(what, etcDirectory, remedy)];
 }

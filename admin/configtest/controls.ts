@@ -27,7 +27,7 @@ export function checkControls(file: string): CheckedControls {
   const { settings, given, problems } = readSettings(file);
   const findings = [
     ...problems.map((problem) => describeProblem(problem, file, 'every request')),
-    ...(existsSync(file) ? checkLines(file, KEYS) : [error('the file is not there', file, formatInit(file))]),
+    ...(existsSync(file) ? checkLines(file, KEYS) : [error('the file does not exist', file, formatInit(file))]),
     ...checkRisks(settings, (key) => placeOf(given, key, file)),
     ...checkOverrides(settings, placeOf(given, 'EnableHostAccessList', file)),
   ];

@@ -61,7 +61,7 @@ function checkSecret(path: string, where: string): Finding[] {
   const found = statSync(path, { throwIfNoEntry: false });
   if (!found?.isFile()) return [error(`${path} is not there`, where, `install -m 600 /dev/stdin ${quote(path)}`)];
   if ((found.mode & 0o077) === 0) return [];
-  return [error('others may read this secret', path, `chmod 600 ${quote(path)}  # and have another one made`)];
+  return [error('others can read this secret', path, `chmod 600 ${quote(path)}  # and have another one made`)];
 }
 
 const checkProgram =

@@ -77,9 +77,9 @@ function describeRefusal(said: string, conf: string | undefined, test: string[])
   const remedy =
     line !== undefined && file !== undefined && said.includes('Invalid command')
       ? `sed -i ${quote(`${line}s/^/#/`)} ${quote(file)}  # or correct that line`
-      : `${test.map(quote).join(' ')}  # and mend what it says${hint}`;
+      : `${test.map(quote).join(' ')}  # and correct what it reports${hint}`;
   const where = file === undefined ? (conf ?? test[0] ?? '') : `${file}:${line}`;
-  return error(`httpd does not take its configuration: ${said}`, where, remedy);
+  return error(`httpd refuses its configuration: ${said}`, where, remedy);
 }
 
 /** The configuration file that it was built with (`-V`), for commands that change it. */

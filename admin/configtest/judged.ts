@@ -48,7 +48,7 @@ export function judgeAuthority(
 ): Finding[] {
   const reason = findRefusal(path, findLevels(etcDirectory, directives ?? []));
   if (reason === undefined) return [];
-  const what = `httpd refuses all clients, whose CA is too weak: ${reason}`;
+  const what = `httpd refuses all clients because their CA is too weak: ${reason}`;
   return [error(what, path, 'webjobctl ca make webjob-ca.new')];
 }
 
@@ -70,7 +70,7 @@ export function judgeClients(
     const why = reason.replace('its key is', 'their keys are').replace('its signature is', 'their signatures are');
     const what = `httpd refuses certificates of clients, for ${why}: ${clients.slice(0, 5).join(', ')}${more}`;
     const renew = `${webjobctl} client renew ${first}${reason.includes('key') ? ' --new-key' : ''}`;
-    return [error(what, etcDirectory, `${renew}  # and so each; a client needs what it writes`)];
+    return [error(what, etcDirectory, `${renew}  # repeat for each, and copy what it writes to the client`)];
   });
 }
 

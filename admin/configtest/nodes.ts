@@ -26,7 +26,7 @@ export function checkNodes(settings: ServerSettings): Finding[] {
       .slice(0, 1)
       .map((jobId) =>
         error(
-          `${twice.length} job ids were issued twice, ${jobId} for one: two servers have one ServerId`,
+          `${twice.length} job ids were issued twice, such as ${jobId}: two servers have the same ServerId`,
           log,
           'give every server that shares the locker a ServerId of its own',
         ),
@@ -96,14 +96,14 @@ function checkClock(issued: ReadonlyMap<string, number>, log: string): Finding[]
     ...(ahead > AHEAD_MS
       ? [
           error(
-            `the log has a job of ${Math.round(ahead / 1000)} s from now: this clock or another server's is wrong`,
+            `the log has a job ${Math.round(ahead / 1000)} s in the future: this clock or another server's is wrong`,
             log,
             'timedatectl set-ntp true',
           ),
         ]
       : []),
     ...(synchronized === 'no'
-      ? [warning('the clock follows no other', 'timedatectl', 'timedatectl set-ntp true')]
+      ? [warning('the clock is not synchronized', 'timedatectl', 'timedatectl set-ntp true')]
       : []),
   ];
 }

@@ -101,7 +101,7 @@ async function probeStranger(url: URL, caller: Caller, { mends }: ProbeSite): Pr
   const skew = answer.date === undefined ? 0 : Math.abs(Date.now() - new Date(answer.date).getTime());
   const clock =
     skew > SKEW_MS
-      ? [warning(`its clock is ${Math.round(skew / 1000)} s off ours`, url.href, 'timedatectl set-ntp true  # on both')]
+      ? [warning(`its clock differs by ${Math.round(skew / 1000)} s`, url.href, 'timedatectl set-ntp true  # on both')]
       : [];
   if (answer.status === 401 || answer.status === 403) return clock;
   if (answer.status === 404 && !answer.isOurs) return undefined;
@@ -112,12 +112,16 @@ async function probeStranger(url: URL, caller: Caller, { mends }: ProbeSite): Pr
     ];
   return [
     ...clock,
-    error(`who says nothing gets in: ${describe(answer)}`, url.href, `${findAccess(mends)}; RequireUser=Y`),
+    error(
+      `requests without credentials are accepted: ${describe(answer)}`,
+      url.href,
+      `${findAccess(mends)}; RequireUser=Y`,
+    ),
   ];
 }
 
 const findAccess = ({ webjobctl }: Mends): string =>
-  `${webjobctl} configtest  # tells how .htaccess or a <Location> lets it in`;
+  `${webjobctl} configtest  # finds the .htaccess or <Location> that allows it`;
 
 async function probeGet(url: URL, caller: Caller, site: ProbeSite): Promise<Finding[]> {
   const answer = await ask(
@@ -151,7 +155,7 @@ async function probePut(
     return [error(`the ${what} failed: ${answer.message}`, url.href, formatLogCommand(site.errorLog))];
   // Under fcgiwrap nginx turns every answer of an older script into 200.
   const isLost = runType === 'linktest' && answer.status === 200;
-  const why = isLost ? ' in place of 251: the status is lost on the way, and refusals look like successes' : '';
+  const why = isLost ? ' instead of 251: the status is lost on the way, and refusals look like successes' : '';
   if (answer.status !== (runType === 'linktest' ? 251 : 200))
     return [error(`${what}: ${describe(answer)}${why}`, url.href, findReason(answer, caller, site))];
   const left = runType === 'snapshot' ? `; job ${jobId} is in the locker now` : '';

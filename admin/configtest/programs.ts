@@ -62,8 +62,8 @@ function checkProgram(path: string, user: User, signatureSuffix: string): Findin
   const interpreter = findInterpreter(line);
   if (existsSync(interpreter) && interpreter.startsWith('/')) return [];
   const meant = interpreter.startsWith('/') ? findMeantInterpreter(interpreter) : findUsual(interpreter);
-  const what = `no such interpreter for this program is on this machine: ${interpreter || 'none is named'}`;
-  if (meant === undefined) return [note(what, path, 'on the clients there must be one')];
+  const what = `the interpreter of this program is not on this machine: ${interpreter || 'none is named'}`;
+  if (meant === undefined) return [note(what, path, 'install it on the clients')];
   return [warning(what, path, `${formatReplacement(path, meant)}${sign}`)];
 }
 

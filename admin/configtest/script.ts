@@ -41,7 +41,7 @@ export function checkScripts(folder: string, user: User): Finding[] {
   const names = files.filter((name) => /webjob/i.test(name));
   const found = names.length > 0 ? names : files.filter((name) => isScript(join(folder, name)));
   if (found.length === 0)
-    return [error('no script is in it', folder, formatInstall(folder, user)), ...checkOld(folder)];
+    return [error('it contains no script', folder, formatInstall(folder, user)), ...checkOld(folder)];
   const [first = ''] = found;
   const renamed =
     !found.some((name) => NAMES.includes(name)) && first.startsWith('nph-')
@@ -104,7 +104,7 @@ function checkScript(link: string, user: User): Finding[] {
       if (user.uid !== process.getuid?.() && mayAccess(user, place, 'write'))
         findings.push(
           error(
-            `${user.name} may change what httpd runs`,
+            `${user.name} can change what httpd runs`,
             place,
             `chown 0:0 ${quote(place)} && chmod 755 ${quote(place)}`,
           ),
@@ -130,10 +130,12 @@ function checkInterpreter(link: string, path: string, user: User): Finding[] {
   if (!existsSync(interpreter)) return [error(`its interpreter does not exist: ${interpreter}`, path, mend)];
   const isLookedUp = basename(interpreter) === 'env';
   const node = isLookedUp ? findInPath(argument ?? '') : interpreter;
-  const findings = isLookedUp ? [warning("its Node is looked up in httpd's PATH, which is not yours", path, mend)] : [];
+  const findings = isLookedUp
+    ? [warning("its Node is looked up in httpd's PATH, which may differ from yours", path, mend)]
+    : [];
   const version = node === undefined ? undefined : askVersion(node);
   if (node === undefined || version === undefined)
-    return [...findings, error(`its interpreter is no Node: ${line}`, path, mend)];
+    return [...findings, error(`its interpreter is not Node: ${line}`, path, mend)];
   if (!isNewEnough(version)) return [...findings, error(`its Node is ${version}, too old`, node, mend)];
   if (!mayAccess(user, realpathSync(node), 'run'))
     return [...findings, error(`${user.name} cannot run its Node`, node, mend)];

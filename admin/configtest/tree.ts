@@ -101,10 +101,10 @@ function checkFolder(control: string, path: string, user: User, use: keyof typeo
   }
   const may = (wanted: 'read' | 'write' | 'enter'): boolean => mayAccess(user, path, wanted);
   if ((lstatSync(path).mode & 0o002) !== 0)
-    return [error(`everybody may write in ${control}`, path, `chmod 755 ${place}`)];
+    return [error(`everyone can write to ${control}`, path, `chmod 755 ${place}`)];
   if (use === 'writes' || user.uid === process.getuid?.() || !may('write')) return [];
   const risk = use === 'reads' ? 'a compromised script could change what clients run' : 'a log could be replaced';
-  return [warning(`${user.name} may write in ${control}: ${risk}`, path, `chown 0:0 ${place} && chmod 755 ${place}`)];
+  return [warning(`${user.name} can write to ${control}: ${risk}`, path, `chown 0:0 ${place} && chmod 755 ${place}`)];
 }
 
 function checkLog(path: string, user: User): Finding[] {
@@ -114,7 +114,7 @@ function checkLog(path: string, user: User): Finding[] {
   const code = attempt(user, path, 'append');
   if (code === undefined) return [];
   const owner = findUserName(lstatSync(path).uid);
-  const what = code === 'EACCES' ? `, which is ${owner}'s` : describeCode(code);
+  const what = code === 'EACCES' ? `, which belongs to ${owner}` : describeCode(code);
   const change = owner === user.name ? `chmod u+w ${quote(path)}` : own;
   return [
     error(`${user.name} cannot write the log${what}`, path, findMend(code, path) ?? formatOpening(user, path, change)),
@@ -130,7 +130,11 @@ function checkSegments({ enableCustody, logfilesDirectory, serverId }: ServerSet
   if (code === undefined || (code === 'ENOSPC' && hasNoRoom(place))) return [];
   const remedy = findMend(code, place) ?? `install -d -m 755 -o ${user.name} -g 0 ${quote(path)}`;
   return [
-    warning(`${user.name} cannot begin another file of the custody record, and the first one grows on`, path, remedy),
+    warning(
+      `${user.name} cannot begin another file of the custody record, so the first one keeps growing`,
+      path,
+      remedy,
+    ),
   ];
 }
 
@@ -141,15 +145,15 @@ function checkSettingsFile(path: string, user: User): Finding[] {
     return [error(`${user.name} cannot read it`, path, formatOpening(user, path, `chmod 644 ${file}`))];
   if (user.uid === process.getuid?.() || !mayAccess(user, path, 'write')) return [];
   const risk = 'a compromised script could change it';
-  return [warning(`${user.name} may write it: ${risk}`, path, `chown 0:0 ${file} && chmod 644 ${file}`)];
+  return [warning(`${user.name} can write to it: ${risk}`, path, `chown 0:0 ${file} && chmod 644 ${file}`)];
 }
 
 /** `does not exist`, or similar; undefined when it is as required. */
 function findProblem(path: string, kind: 'folder' | 'file'): string | undefined {
   const stats = lstatSync(path, { throwIfNoEntry: false });
-  if (stats === undefined) return 'is not there';
+  if (stats === undefined) return 'does not exist';
   const isRight = kind === 'folder' ? stats.isDirectory() || stats.isSymbolicLink() : stats.isFile();
-  return isRight ? undefined : `is no ${kind}`;
+  return isRight ? undefined : `is not a ${kind}`;
 }
 
 /** One finding is enough for one disk. */
@@ -184,11 +188,11 @@ export function describeRoom(path: string, { bavail, blocks, bsize, ffree, files
   const [hasNoBytes, hasNoInodes] = [bavail === 0 && blocks > 0, ffree === 0 && files > 0];
   const remedy = `df ${hasNoInodes || inodePart < LITTLE_PART ? '-i' : '-h'} ${quote(path)}  # ${ROOM}`;
   if (hasNoBytes || hasNoInodes)
-    return [error(`no ${hasNoBytes ? 'room' : 'inode'} is left, and uploads are answered 507`, path, remedy)];
+    return [error(`no ${hasNoBytes ? 'space' : 'inode'} is left, and uploads are answered 507`, path, remedy)];
   return [
     ...(freeBytes < LITTLE_BYTES || freePart < LITTLE_PART
-      ? [warning(`little room is left: ${formatBytes(freeBytes)}, ${percent(freePart)}`, path, remedy)]
-      : [note(`room for ${formatBytes(freeBytes)}, ${percent(freePart)}; ${percent(inodePart)} of the inodes`, path)]),
+      ? [warning(`little space is left: ${formatBytes(freeBytes)}, ${percent(freePart)}`, path, remedy)]
+      : [note(`free: ${formatBytes(freeBytes)}, ${percent(freePart)}; ${percent(inodePart)} of the inodes`, path)]),
     ...(inodePart < LITTLE_PART ? [warning(`few inodes are left: ${percent(inodePart)}`, path, remedy)] : []),
   ];
 }

@@ -17,7 +17,7 @@ export function checkBatch({ batchCommand, dynamicDirectory }: ServerSettings, c
   if (batchCommand === '')
     throw new Failure(
       'settings',
-      'BatchCommand is not set, so no client is ever given an assignment',
+      'BatchCommand is not set, so no client gets assignments',
       'add the line BatchCommand=batch to nph-webjob.cfg, and have clients run: webjob -e -f FILE batch',
     );
   if (!existsSync(dynamicDirectory))

@@ -33,7 +33,7 @@ function readFile(path: string): Assignment[] {
     throw new Failure(
       'failed',
       `${path} cannot be read: ${reason}`,
-      `mend it, or move it away: mv ${quote(path)} ${quote(`${path}.bad`)}`,
+      `mv ${quote(path)} ${quote(`${path}.bad`)}  # or correct it`,
     );
   }
 }

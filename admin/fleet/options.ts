@@ -47,7 +47,7 @@ export function timesOf(options: TimeOptions, now: number): Times {
   const schedule = scheduleOf(options);
   const from = options.notBefore ? Math.floor(options.notBefore.getTime() / 1000) : now;
   const until = options.until && Math.floor(options.until.getTime() / 1000);
-  if (until !== undefined && until <= from) throw new Failure('usage', '--until is not behind its first time');
+  if (until !== undefined && until <= from) throw new Failure('usage', '--until must be after the first time');
   return { schedule, from, until };
 }
 
@@ -55,7 +55,7 @@ export function timesOf(options: TimeOptions, now: number): Times {
 export function checkArguments(args: readonly string[]): void {
   const size = args.reduce((sum, arg) => sum + Buffer.byteLength(arg) + 1, 0);
   if (size > MAX_ARGUMENT_BYTES)
-    throw new Failure('usage', `the arguments are ${size} bytes, and ${MAX_ARGUMENT_BYTES} are the most`);
+    throw new Failure('usage', `the arguments must be at most ${MAX_ARGUMENT_BYTES} bytes (got ${size})`);
 }
 
 function scheduleOf({ once, every, cron }: TimeOptions): Schedule {

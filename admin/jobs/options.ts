@@ -18,11 +18,11 @@ export interface JobOptions extends JobFilter {
 export function addJobOptions(command: Command): Command {
   return command
     .addOption(clientOption())
-    .option('--command <glob>', 'of these commands, likewise')
-    .option('--since <time>', 'not older: 2026-11-01, "2026-11-01 12:00", or a duration as in 24h', parseInstant)
-    .option('--until <time>', 'not newer, likewise', parseInstant)
+    .option('--command <glob>', 'only these commands, separated by commas')
+    .option('--since <time>', 'only jobs since: 2026-11-01, "2026-11-01 12:00", or a duration as in 24h', parseInstant)
+    .option('--until <time>', 'only jobs until then, in the same form', parseInstant)
     .option('--state <states>', `${JOB_STATES.join(', ')}: one, or several with commas`, parseStates)
-    .option('--status <status>', 'status of the answer: 404, or 4xx', parseStatus)
+    .option('--status <status>', 'only jobs with this status: 404, or 4xx', parseStatus)
     .option('--exit-code <n>', 'the program ended with this exit status', parseExitCode);
 }
 

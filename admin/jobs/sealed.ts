@@ -32,7 +32,7 @@ export async function readIdentities(path: string | undefined): Promise<Identiti
   let text: string;
   try {
     // age-keygen warns of this too.
-    if (path !== '-' && (statSync(path).mode & 0o007) !== 0) warn(`${path} holds a secret key, and others may read it`);
+    if (path !== '-' && (statSync(path).mode & 0o007) !== 0) warn(`${path} holds a secret key, and others can read it`);
     text = readFileSync(path === '-' ? 0 : path, 'utf8');
   } catch (error) {
     throw fail(`cannot be read: ${errorCode(error)}`);

@@ -33,10 +33,10 @@ export function measureJobs({ all, clients, lastSeen }: Measures): Family[] {
     gauge('webjob_requests', 'Requests of these jobs, by method and status.', countRequests(all.requests)),
     gauge('webjob_uploaded_bytes', 'Bytes of the uploads that were accepted.', [{ value: all.received }]),
     gauge('webjob_served_bytes', 'Bytes of the programs that were served.', [{ value: all.sent }]),
-    gauge('webjob_clients', 'Clients of which the server granted a request.', [{ value: clients }]),
+    gauge('webjob_clients', 'Clients with at least one successful request.', [{ value: clients }]),
     gauge(
       'webjob_client_last_seen_timestamp_seconds',
-      'When the last request of a client that the server granted was done.',
+      'Time of the last successful request of a client.',
       labelled(
         'client',
         seen.sort(([a], [b]) => (a < b ? -1 : 1)),
@@ -79,7 +79,11 @@ export function measureLocker(
     ]),
     gauge('webjob_locker_size_bytes', 'Size of the file system of the locker.', [{ value: disk.blocks * disk.bsize }]),
     // Some file systems allocate inodes on demand and report none.
-    gauge('webjob_locker_free_inodes', 'Inodes left there.', disk.files > 0 ? [{ value: disk.ffree }] : []),
+    gauge(
+      'webjob_locker_free_inodes',
+      'Free inodes on the file system of the locker.',
+      disk.files > 0 ? [{ value: disk.ffree }] : [],
+    ),
   ];
 }
 
@@ -90,7 +94,7 @@ export function measureLog({ settings }: Site): Family[] {
     gauge('webjob_log_bytes', 'Size of nph-webjob.log.', log ? [{ value: log.size }] : []),
     gauge(
       'webjob_log_modified_timestamp_seconds',
-      'When a request last left its line in nph-webjob.log.',
+      'Time of the newest line in nph-webjob.log.',
       log ? [{ value: log.mtimeMs / 1000 }] : [],
     ),
   ];
@@ -110,12 +114,12 @@ export function measureCheckpoints({ settings }: Site): Family[] {
   return [
     gauge(
       'webjob_checkpoint_timestamp_seconds',
-      'When the newest checkpoint of a custody record was kept.',
+      'Time of the newest checkpoint of a custody record.',
       times((serverId) => newestCheckpoint(settings, serverId)),
     ),
     gauge(
       'webjob_checkpoint_stamp_timestamp_seconds',
-      'What the newest time stamp of one of its checkpoints says.',
+      'Time of the newest time stamp of a checkpoint.',
       times((serverId) => newestStamp(settings, serverId)),
     ),
   ];
@@ -132,7 +136,7 @@ export function measureExpectations(commands: readonly string[], missed: readonl
       value: missed.filter((one) => one.command === command && one.kind === kind).length,
     })),
   );
-  return [gauge('webjob_expectations_missed', 'Clients that miss what the file expect says of a command.', samples)];
+  return [gauge('webjob_expectations_missed', 'Clients that miss an expectation of the file expect.', samples)];
 }
 
 /**
@@ -155,15 +159,15 @@ export function measureAssignments(
     );
   return [
     gauge('webjob_assignment_clients', 'Clients of an assignment, by state.', clients),
-    gauge('webjob_assignment_paused', '1 for an assignment that is paused, as a rollout that was stopped is.', paused),
+    gauge('webjob_assignment_paused', '1 if the assignment is paused, as when its rollout was stopped.', paused),
     gauge(
       'webjob_assignment_stage',
-      'The stage of a rollout that is open.',
+      'The open stage of a rollout.',
       stagesOf(({ stage }) => stage + 1),
     ),
     gauge(
       'webjob_assignment_stages',
-      'How many stages a rollout has.',
+      'Number of stages of a rollout.',
       stagesOf(({ stages }) => stages.length),
     ),
   ];
@@ -175,12 +179,12 @@ export function measureActs({ settings }: Site): Family[] {
   return [
     gauge(
       'webjob_view_acts_waiting',
-      'Acts that readers of webjob-view asked for and that wait.',
+      'Acts that users of webjob-view requested and that wait.',
       waiting ? [{ value: waiting.count }] : [],
     ),
     gauge(
       'webjob_view_oldest_act_timestamp_seconds',
-      'When the oldest of them was asked for.',
+      'Time of the oldest waiting act.',
       waiting?.oldest ? [{ value: waiting.oldest.getTime() / 1000 }] : [],
     ),
   ];

@@ -121,12 +121,12 @@ function swap(path: string, fresh: string): void {
 function checkReplaceable(path: string): Stats | undefined {
   const found = lstatSync(path, { throwIfNoEntry: false });
   if (!found) return undefined;
-  if (!found.isDirectory()) throw new Failure('failed', `${path} is there and no folder`);
+  if (!found.isDirectory()) throw new Failure('failed', `${path} exists and is not a directory`);
   if (!isOurs(path) && readdirSync(path).length > 0)
     throw new Failure(
       'failed',
-      `${path} holds something else`,
-      'name a folder that is new, empty, or made by this command',
+      `${path} contains other files`,
+      'name a directory that is new, empty, or made by this command',
     );
   return found;
 }

@@ -72,7 +72,7 @@ ${formatTiles([
   ['bytes received', formatBytes(summary.total.bytes)],
   ['clients ever', summary.clients.size],
   ['clients silent', silent.length, silent.length > 0 ? 'warn' : undefined],
-  ['do not verify', unverified.count, unverified.count > 0 ? 'bad' : undefined],
+  ['verification failures', unverified.count, unverified.count > 0 ? 'bad' : undefined],
   ...(differing.count > 0 ? [['with differing uploads', differing.count, 'bad'] satisfies Tile] : []),
   ...(unchecked > 0 ? [['not checked', unchecked, 'warn'] satisfies Tile] : []),
 ])}
@@ -80,7 +80,7 @@ ${formatTiles([
 <div class="charts">${formatCharts(summary)}${formatSilent(silent, scope, book)}</div>
 <h2>Verification</h2>
 <p>${describeCustody(custody)}</p>
-${unverified.count > 0 ? formatJobTable('unverified', 'The newest jobs of which the files do not verify', unverified.jobs, '', book) : html`<p class="note">${listed > 0 ? 'No file of the jobs that have a page differs from what it is compared with.' : 'There are no jobs.'}</p>`}
+${unverified.count > 0 ? formatJobTable('unverified', 'The newest jobs with verification failures', unverified.jobs, '', book) : html`<p class="note">${listed > 0 ? 'No file of the jobs that have a page differs from what it is compared with.' : 'There are no jobs.'}</p>`}
 ${kept > 0 ? html`<p class="note">${describeKept(kept, listed)}</p>` : undefined}
 ${differing.count > 0 ? formatJobTable('differing', 'The newest jobs with differing uploads', differing.jobs, '', book) : undefined}
 <h2>Newest failures</h2>

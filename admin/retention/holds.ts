@@ -38,14 +38,18 @@ export function readHolds(settings: ServerSettings): Hold[] {
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
     if (code === 'ENOENT') return [];
-    throw new Failure('failed', `${path} cannot be read: ${code}`, 'without it nothing is removed');
+    throw new Failure('failed', `${path} cannot be read: ${code}`, 'nothing is removed until it can be read');
   }
   const lines = text.split('\n');
   if (lines.pop() !== '') throw new Failure('failed', `${path}: the last line is cut off`);
   return lines.map((line, index) => {
     const hold = parseHold(line);
     if (!hold)
-      throw new Failure('failed', `${path}: line ${index + 1} does not name a hold`, 'without it nothing is removed');
+      throw new Failure(
+        'failed',
+        `${path}: line ${index + 1} does not name a hold`,
+        'nothing is removed until it can be read',
+      );
     return hold;
   });
 }

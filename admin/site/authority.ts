@@ -204,7 +204,7 @@ function readServerName(path: string): string {
   }
   const name = /^CN=(.+)$/m.exec(certificate.subject)?.[1];
   if (name !== undefined && certificate.verify(certificate.publicKey)) return name;
-  throw new Failure('failed', `${path} is signed by another CA`, 'have that one renew it, and httpd reload it');
+  throw new Failure('failed', `${path} is signed by another CA`, 'renew it with that CA, then reload httpd');
 }
 
 /**
@@ -219,8 +219,9 @@ export function installRevocationList(etcDirectory: string, file: string): strin
   const dateOf = (path: string, name: string): number =>
     new Date(/=(.*)$/m.exec(ask(path, `-${name}`))?.[1] ?? Number.NaN).getTime();
   if (!/verify OK/.test(ask(file, '-CAfile', authority)))
-    throw new Failure('failed', `${file} is not a list of revoked certificates by the CA in ${authority}`);
-  if (!(dateOf(file, 'nextupdate') > Date.now())) throw new Failure('failed', `${file} has ended`, 'webjobctl ca crl');
+    throw new Failure('failed', `${file} is not a revocation list of the CA in ${authority}`);
+  if (!(dateOf(file, 'nextupdate') > Date.now()))
+    throw new Failure('failed', `${file} has expired`, 'webjobctl ca crl');
   // An older list would let in clients that a later one has revoked.
   if (dateOf(file, 'lastupdate') < dateOf(list, 'lastupdate'))
     throw new Failure('failed', `${file} is older than ${list}`, 'webjobctl ca crl');

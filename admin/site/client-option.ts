@@ -2,7 +2,7 @@
 import { Option } from 'commander';
 
 export function clientOption(
-  description = 'of these clients: ids, globs (* and ?) and groups, with commas between',
+  description = 'only these clients: ids, globs (* and ?) or groups, separated by commas',
 ): Option {
   return new Option('--client <glob>', description);
 }

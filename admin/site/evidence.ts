@@ -71,8 +71,8 @@ export function describeWitness(state: WitnessState): string | undefined {
     // Root has made one by now.
     none: isRoot()
       ? undefined
-      : 'root has kept no witness so far: only a checkpoint tells whether the custody record was cut',
-    unreadable: 'the witness is for root alone: only a checkpoint tells whether the custody record was cut',
+      : 'root has kept no witness so far: only a checkpoint shows whether the custody record was truncated',
+    unreadable: 'the witness is for root alone: only a checkpoint shows whether the custody record was truncated',
     untrusted: 'users other than root can write there, so no witness is kept or used',
   };
   return sentences[state];

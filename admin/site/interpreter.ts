@@ -49,9 +49,9 @@ function hasAbove(path: string, name: string): boolean {
 function findProblem(place: string, webUser: User | undefined): string | undefined {
   if (!/^\/\S+$/.test(place) || place.length > MAX_LINE - 2) return `${place} cannot be used in a #! line`;
   if (!existsSync(place)) return `there is no ${place}`;
-  if (webUser && !mayAccess(webUser, realpathSync(place), 'run')) return `${place} is closed to ${webUser.name}`;
+  if (webUser && !mayAccess(webUser, realpathSync(place), 'run')) return `${webUser.name} may not execute ${place}`;
   const version = askVersion(place);
-  if (version === undefined) return `${place} is no Node`;
+  if (version === undefined) return `${place} is not Node`;
   return isNewEnough(version) ? undefined : `${place} is ${version}, and the script needs v${OLDEST.join('.')}`;
 }
 
