@@ -96,7 +96,7 @@ function readEvents(): Record<string, unknown>[] {
 }
 
 describe('webjobctl note', () => {
-  it('puts a note on record, and show, the report and a package show it', async () => {
+  it('records a note, which show, the report and a package contain', async () => {
     const text = 'looked at <b>"it"</b> — nothing';
     const { exitCode, stderr } = await its.webjobctl('note', ids.first.slice(-11), text);
     assert.equal(exitCode, 0, stderr);
@@ -132,7 +132,7 @@ describe('webjobctl note', () => {
 });
 
 describe('webjobctl acts', () => {
-  it('does each act by the code of the command, in the name of who asked', async () => {
+  it('carries out each act with the code of the command, in the name of the user', async () => {
     const asked = [
       ask({ act: 'verify' }, Date.now() - 6),
       ask({ act: 'hold', text: 'case 4711' }, Date.now() - 5),
@@ -179,7 +179,7 @@ describe('webjobctl acts', () => {
     assert.deepEqual(await its.readJson('hold', 'list'), []);
   });
 
-  it('says of a job that does not verify what is wrong', async () => {
+  it('reports the findings of a job that does not verify', async () => {
     const [{ group = '' } = {}] = await its.readJson<{ group: string }>('show', ids.failed);
     const path = join(its.site.incoming, `${group}.err`);
     const was = readFileSync(path);
@@ -196,7 +196,7 @@ describe('webjobctl acts', () => {
     }
   });
 
-  it('does once what was asked twice, and not again what a kill broke off', async () => {
+  it('carries out a repeated request once, and never repeats an interrupted act', async () => {
     const id = ask({ act: 'note', text: 'once' });
     const request = readFileSync(join(inbox, `${id}.json`));
     await acts();
@@ -210,7 +210,7 @@ describe('webjobctl acts', () => {
     assert.deepEqual(readdirSync(inbox), []);
   });
 
-  it('does only what --allow names', async () => {
+  it('carries out only the acts that --allow names', async () => {
     const count = readEvents().length;
     const [note, verify] = [ask({ act: 'note', text: 'x' }), ask({ act: 'verify' })];
     const ran = await acts('--allow', 'verify,hold');
@@ -231,7 +231,7 @@ describe('webjobctl acts', () => {
     assert.deepEqual(readdirSync(answers).sort(), [`${young}.json`, `${young}.zip`, 'status.sqlite']);
   });
 
-  it('takes nothing for a request that is none, follows no link, and waits for nobody', async () => {
+  it('removes files that are not requests, follows no link, and never blocks', async () => {
     const events = readEvents().length;
     const secret = join(its.site.root, 'secret.json');
     const good = { job: ids.second, client: 'client1', user: 'anna', text: 'taken', stream: undefined } as const;
@@ -298,7 +298,7 @@ describe('webjobctl acts', () => {
     assert.match(ran.stderr, /removed \S+ from the inbox, which is not a request: ELOOP/);
   });
 
-  it('does nothing with an inbox that others can write, or change for another', { skip: !isRoot }, async () => {
+  it('refuses an inbox that other users can write to or replace', { skip: !isRoot }, async () => {
     const web = findWebUser();
     const refuse = async (what: string, pattern: RegExp): Promise<void> => {
       ask({ act: 'note', text: 'x' });
@@ -331,7 +331,7 @@ describe('webjobctl acts', () => {
     assert.match(none.stderr, /inbox cannot be opened: ENOENT[\s\S]*hint: /);
   });
 
-  it('makes no package of a job whose id is only the beginning of another', async () => {
+  it('packages only the job with exactly this id', async () => {
     const id = ask({ act: 'package', job: ids.second.slice(0, -1), client: undefined });
     assert.equal((await acts()).exitCode, 1);
     assert.equal(answerOf(id).state, 'failed');
@@ -339,8 +339,8 @@ describe('webjobctl acts', () => {
   });
 });
 
-describe('what watches the acts', () => {
-  it('is told by metrics how much waits, and since when', async () => {
+describe('monitoring of acts', () => {
+  it('counts waiting acts in metrics, with the time of the oldest', async () => {
     const read = async (): Promise<Map<string, number>> =>
       new Map(
         (await its.readJson<{ name: string; value: number }>('metrics', '--textfile', '-')).map((one) => [
@@ -360,7 +360,7 @@ describe('what watches the acts', () => {
     assert.equal((await read()).has('webjob_view_acts_waiting'), false);
   });
 
-  it('is told by configtest what is wrong with the view', async () => {
+  it('reports errors of the view in configtest', async () => {
     const { settings } = readSite(its.site.propertiesFile);
     const state = join(its.site.root, 'state');
     const socket = join(its.site.root, 'view.sock');
@@ -407,7 +407,7 @@ describe('what watches the acts', () => {
     }
   });
 
-  it('is led by show to the page of a job, where the site says where the view is', async () => {
+  it('prints the page of a job in show when ViewURL is set', async () => {
     assert.doesNotMatch((await its.webjobctl('show', ids.second)).text, /^Page:/m);
     configure(its.site, { ViewURL: 'https://a.example/webjob-view/' });
     try {

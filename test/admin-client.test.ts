@@ -79,7 +79,7 @@ function lastLine(site: string): string {
 }
 
 describe('webjobctl client add', () => {
-  it('lets a client in by a password that is nowhere but in its webjob.conf', async () => {
+  it('adds a client whose password is only in its webjob.conf', async () => {
     const args = [
       '--config',
       at('plain/etc/nph-webjob.cfg'),
@@ -106,7 +106,7 @@ describe('webjobctl client add', () => {
     assert.match(lastLine('plain'), / client1 127\.0\.0\.1 PUT client1 host\.sh .* 200 -- Success$/);
   });
 
-  it('knows no second one of that name, and changes nothing then', async () => {
+  it('refuses an existing name and changes nothing', async () => {
     const earlier = readFileSync(at('plain/etc/webjob.htpasswd'), 'utf8');
     await client('plain', 4, 'add', 'client1', '--generate', '--out', at('other'));
     assert.deepEqual(
@@ -117,7 +117,7 @@ describe('webjobctl client add', () => {
     assert.equal(existsSync(at('plain/integrity/profiles/client2')), false);
   });
 
-  it('takes the password from a file or stdin, never too long a one, never one that webjob.conf cannot hold', async () => {
+  it('reads the password from a file or stdin, and refuses one that is too long or does not fit webjob.conf', async () => {
     const add = (name: string, input: string) =>
       runWebjobctl(['-c', at('plain/etc/nph-webjob.cfg'), 'client', 'add', name, '--password-file', '-'], {
         cwd: ground.root,
@@ -159,7 +159,7 @@ describe('webjobctl client add', () => {
     assert.equal(existsSync(at('y', 'webjob.conf')), false);
   });
 
-  it('loses nobody when eight are added at once', async () => {
+  it('keeps all of eight clients that are added at once', async () => {
     const names = Array.from({ length: 8 }, (_, index) => `many${index}`);
     const add = (name: string): Promise<string> => client('plain', 0, 'add', name, '--generate');
     await Promise.all(names.map(add));
@@ -169,7 +169,7 @@ describe('webjobctl client add', () => {
     assert.deepEqual(users.filter((name) => name?.startsWith('many')).sort(), names);
   });
 
-  it('has the client check manifests with the keys that it is given', async () => {
+  it('makes the client check manifests with the given keys', async () => {
     for (const name of ['first', 'second']) makeKey(at(name), 'ed25519');
     const keys = ['first', 'second'].map((name) => readFileSync(at(`${name}.vkey`), 'utf8')).join('');
     writeFileSync(at('trusted'), keys);
@@ -200,7 +200,7 @@ describe('webjobctl client add', () => {
     assert.match(readFileSync(at('manifest1/serials'), 'utf8'), /^manifest1 host\.sh \d+ /);
   });
 
-  it('has the client verify programs with the key that it is given', async () => {
+  it('makes the client verify programs with the given key', async () => {
     makeKey(at('sign'), 'ed25519');
     const add = ['--generate', '--url', url(0), '--verify-key'];
     await client('plain', 0, 'add', 'signed1', ...add, at('sign.pub'));
@@ -219,7 +219,7 @@ describe('webjobctl client add', () => {
     await client('plain', 4, 'add', 'signed3', ...add, conf);
   });
 
-  it('takes over the lock of a process that was killed, and no other', async () => {
+  it('takes over the lock of a killed process, but not of a running one', async () => {
     const gone = spawn('/bin/true');
     await new Promise((resolve) => gone.on('close', resolve));
     const lock = at('plain/etc/webjob.htpasswd.lock');
@@ -238,7 +238,7 @@ describe('webjobctl client add', () => {
 });
 
 describe('webjobctl client passwd', () => {
-  it('lets the old password in no more, and has the new one in webjob.conf', async () => {
+  it('replaces the password in the user file and in webjob.conf', async () => {
     const conf = at('client1', 'webjob.conf');
     writeFileSync(at('client1', 'old.conf'), readFileSync(conf), { mode: 0o600 });
     await client('plain', 0, 'passwd', 'client1', '--generate');
@@ -247,7 +247,7 @@ describe('webjobctl client passwd', () => {
     assert.equal(mode(conf), 0o600);
   });
 
-  it('writes the line alone, for its owner alone, where there is no webjob.conf', async () => {
+  it('without webjob.conf writes only the line, readable by its owner', async () => {
     mkdirSync(at('elsewhere'));
     await client('plain', 0, 'passwd', 'late', '--generate', '--out', at('elsewhere'));
     assert.match(readFileSync(at('elsewhere/URLPassword'), 'latin1'), /^URLPassword=[\w-]{32}\n$/);
@@ -283,7 +283,7 @@ describe('webjobctl client, over TLS', () => {
     assert.match(await runJob(at('tls1/wrong.conf'), 3), /certificate/);
   });
 
-  it('lets a client in by its certificate alone', async () => {
+  it('accepts a client with a certificate and no password', async () => {
     const [made] = parseLines(
       await client('certs', 0, 'add', 'client1', '--cert', '--url', url(2), '--out', at('cert1'), '--json'),
     );
@@ -309,7 +309,7 @@ describe('webjobctl client, over TLS', () => {
     assert.match(lastLine('certs'), / client1 127\.0\.0\.1 PUT client1 host\.sh .* 200 -- Success$/);
   });
 
-  it('signs the request of a client that keeps its key, whatever name is in it', async () => {
+  it('signs a request for the given client, whatever name the request contains', async () => {
     mkdirSync(at('own'));
     const made = spawnSync(
       'openssl',
@@ -355,7 +355,7 @@ describe('webjobctl client, over TLS', () => {
     assert.match(renewed?.resultKeys.join() ?? '', /^client1\+[0-9a-f]{8}$/, 'the one in use');
   });
 
-  it('lists who is to be renewed, by the real dates', async () => {
+  it('lists clients whose certificates expire, by their dates', async () => {
     const rows = parseLines<{ client: string }>(await client('certs', 1, 'list', '--expiring', '30d', '--json'));
     assert.deepEqual(
       rows.map((row) => row.client),
@@ -371,14 +371,14 @@ describe('webjobctl client, over TLS', () => {
 });
 
 describe('webjobctl client remove', () => {
-  it('ends a password at once, and keeps the profile and the uploads', async () => {
+  it('removes the password at once, and keeps the profile and the uploads', async () => {
     await client('plain', 0, 'remove', 'client1');
     assert.match(await runJob(at('client1/webjob.conf'), 3), /401/);
     assert.ok(existsSync(at('plain/integrity/profiles/client1/commands/host.sh')));
     await client('plain', 1, 'remove', 'client1');
   });
 
-  it('revokes every certificate of a client with several, of which the longest counts', async () => {
+  it('revokes every certificate of a client with several', async () => {
     const days = async (): Promise<number | undefined> => {
       const rows = parseLines<{ client: string; certificate: { daysLeft: number } | null }>(
         await client('certs', 0, 'list', '--json'),
@@ -401,7 +401,7 @@ describe('webjobctl client remove', () => {
     );
   });
 
-  it('ends a certificate once httpd has read the list', async () => {
+  it('refuses a revoked certificate once httpd has read the revocation list', async () => {
     await client('certs', 0, 'remove', 'client1');
     assert.equal(httpd.control('-k', 'graceful').code, 0);
     await runJob(at('cert1/webjob.conf'), 3);
@@ -413,7 +413,7 @@ describe('webjobctl client remove', () => {
 });
 
 describe('webjobctl client add that failed behind the certificate', () => {
-  it('may be run again, and nobody gets in with what it made', async () => {
+  it('can be repeated, and its certificate is not accepted', async () => {
     const add = (code: number, out: string) =>
       client('certs', code, 'add', 'client7', '--cert', '--url', url(2), '--out', at(out));
     await add(4, 'httpd/httpd.conf/none');

@@ -135,7 +135,7 @@ describe('webjobctl configtest', () => {
     assert.match(verified.stdout, /"signature":"signed by client1\+[0-9a-f]{8}"/);
   });
 
-  it('says Syntax OK behind its notes', async () => {
+  it('prints Syntax OK after its notes', async () => {
     const { serious } = await test();
     assert.deepEqual(serious, []);
     const args = [
@@ -152,7 +152,7 @@ describe('webjobctl configtest', () => {
     assert.equal(/\nSyntax OK\n$/.test(stdout), code === 0, stdout);
   });
 
-  it('finds what is wrong with controls, and knows what was meant', async () => {
+  it('finds wrong settings, and suggests the intended ones', async () => {
     const cfg = site('etc/nph-webjob.cfg');
     await withCopies([cfg], async () => {
       const more =
@@ -222,7 +222,7 @@ describe('webjobctl configtest', () => {
     chmodSync(site('integrity/profiles'), 0o755);
   });
 
-  it('finds the folder of the script, in which another could be put in its place', needsRoot, async () => {
+  it('finds a script directory that other users can write to', needsRoot, async () => {
     const web = findWebUser();
     assert.ok(web);
     chownSync(site('webjob'), web.uid, 0);
@@ -238,7 +238,7 @@ describe('webjobctl configtest', () => {
     }
   });
 
-  it('is no success when there is nothing but a warning', async () => {
+  it('does not succeed when there is only a warning', async () => {
     const script = site('webjob/nph-webjob.cgi');
     await withCopies([script], async () => {
       writeFileSync(script, readFileSync(script, 'utf8').replace(/^#!.*/, '#!/usr/bin/env node'));
@@ -251,7 +251,7 @@ describe('webjobctl configtest', () => {
     });
   });
 
-  it('finds what is wrong with the script, and with who may enter', async () => {
+  it('finds errors of the script and of access control', async () => {
     const [script, access, users] = [
       site('webjob/nph-webjob.cgi'),
       site('webjob/.htaccess'),
@@ -312,7 +312,7 @@ describe('webjobctl configtest', () => {
     }
   }
 
-  it('finds what httpd makes of its files', async () => {
+  it('finds errors in the configuration of httpd', async () => {
     await withCopies([conf, site('etc/webjob.conf')], async () => {
       const text = readFileSync(conf, 'utf8')
         .replace(/^LoadModule authz_user_module.*\n/m, '')
@@ -346,7 +346,7 @@ describe('webjobctl configtest', () => {
     });
   });
 
-  it('finds what ends soon, or has ended', async () => {
+  it('finds certificates and revocation lists that have expired or expire soon', async () => {
     const client = (...args: string[]): Promise<string> =>
       ground.run(0, '-c', site('etc/nph-webjob.cfg'), 'client', ...args);
     await client('add', 'client2', '--cert', '--days', '5', '--url', url);
@@ -400,7 +400,7 @@ describe('webjobctl configtest', () => {
     });
   });
 
-  it('reports a wrong password, a server that is not there, and a webjob.conf that is none', async () => {
+  it('reports a wrong password, an unreachable server, and a file that is not a webjob.conf', async () => {
     writeFileSync(
       at('wrong.conf'),
       readFileSync(at('client1/webjob.conf'), 'utf8')
@@ -430,8 +430,8 @@ describe('webjobctl configtest', () => {
   });
 });
 
-describe('the room that is left', () => {
-  it('is little by bytes or by part, and so are inodes', () => {
+describe('the free space', () => {
+  it('is low by bytes or by percentage, and so are inodes', () => {
     const large = { bsize: 4000, blocks: 25_000_000, bavail: 5_000_000, files: 1000, ffree: 500 };
     for (const [room, severities] of [
       [{}, ['note']],
@@ -454,8 +454,8 @@ describe('the room that is left', () => {
   });
 });
 
-describe('what a user may reach', { skip: process.platform === 'win32' && 'no modes' }, () => {
-  it('ends at a folder on the way that is closed', () => {
+describe('the path that a user can reach', { skip: process.platform === 'win32' && 'no modes' }, () => {
+  it('ends at the first directory without access', () => {
     const folder = at('on-the-way');
     mkdirSync(join(folder, 'inner'), { recursive: true });
     const file = join(folder, 'inner', 'file');
@@ -470,8 +470,8 @@ describe('what a user may reach', { skip: process.platform === 'win32' && 'no mo
   });
 });
 
-describe('the control that was meant', () => {
-  it('is the nearest, by letters changed, added, taken away or swapped', () => {
+describe('the suggested setting', () => {
+  it('is the nearest by changed, added, removed or swapped letters', () => {
     const words = ['RequireUser', 'RequireMatch', 'UseGMT', 'ServerId', 'FolderList'];
     for (const [given, nearest] of [
       ['RequierUser', 'RequireUser'],

@@ -194,7 +194,7 @@ function checkOld(): void {
 }
 
 describe('webjobctl, killed by SIGKILL', { skip: NO_STRACE }, () => {
-  it('init makes the rest, and what is made twice is the same', async () => {
+  it('init can be repeated and completes the site', async () => {
     await runTrial({
       ...{ args: INIT, points: 2 },
       checkEnd() {
@@ -209,7 +209,7 @@ describe('webjobctl, killed by SIGKILL', { skip: NO_STRACE }, () => {
     await ground.run(0, ...client('add', 'old', '--generate', '--cert'));
   });
 
-  it('client add makes a client whose password and certificate are good', async () => {
+  it('client add can be repeated and makes a valid password and certificate', async () => {
     await runTrial({
       ...{ args: client('add', 'one', '--generate', '--cert'), points: 3 },
       checkEnd() {
@@ -221,7 +221,7 @@ describe('webjobctl, killed by SIGKILL', { skip: NO_STRACE }, () => {
     });
   });
 
-  it('client passwd leaves a password that the client has', async () => {
+  it('client passwd leaves the old or the new password, which the client has', async () => {
     await runTrial({
       ...{ args: client('passwd', 'one', '--generate'), points: 1 },
       checkEnd() {
@@ -231,7 +231,7 @@ describe('webjobctl, killed by SIGKILL', { skip: NO_STRACE }, () => {
     });
   });
 
-  it('client renew leaves one certificate, of the key that is there', async () => {
+  it('client renew leaves one certificate, which matches the key', async () => {
     rmSync(at('one', 'one.key'));
     await runTrial({
       ...{ args: client('renew', 'one', '--new-key', '--revoke'), points: 2 },
@@ -246,7 +246,7 @@ describe('webjobctl, killed by SIGKILL', { skip: NO_STRACE }, () => {
     });
   });
 
-  it('client remove leaves no way in', async () => {
+  it('client remove leaves no access', async () => {
     await runTrial({
       ...{ args: client('remove', 'one'), points: 2 },
       // It was already removed.

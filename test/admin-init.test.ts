@@ -133,7 +133,7 @@ describe('webjobctl init, a second time', () => {
   const place = (name: string): string => join(ground.root, 'again', name);
   before(() => init(0));
 
-  it('keeps all that is the same, users and logs too', async () => {
+  it('keeps files that are the same, and users and logs', async () => {
     writeFileSync(place('etc/webjob.htpasswd'), 'client1:x\n');
     writeFileSync(place('integrity/logfiles/nph-webjob.log'), 'a line\n');
     const earlier = readTree(place(''));
@@ -142,7 +142,7 @@ describe('webjobctl init, a second time', () => {
     assert.deepEqual(readTree(place('')), earlier);
   });
 
-  it('refuses what differs, and then changes nothing at all', async () => {
+  it('changes nothing when a file differs', async () => {
     writeFileSync(place('etc/nph-webjob.cfg'), 'BaseDirectory=/mine\n');
     chmodSync(place('integrity/incoming'), 0o777);
     rmSync(place('webjob/.htaccess'));
@@ -162,7 +162,7 @@ describe('webjobctl init, a second time', () => {
     await init(1, '--dry-run');
   });
 
-  it('replaces it with --force, puts the old one aside, and follows no link', async () => {
+  it('replaces a differing file with --force, keeps the old one, and follows no link', async () => {
     const passwd = readFileSync('/etc/passwd', 'utf8');
     // What a killed run had begun.
     rmSync(place('integrity/profiles'), { recursive: true });
@@ -195,7 +195,7 @@ describe('webjobctl init, what it refuses', () => {
     assert.equal(existsSync(join(ground.root, 'refused')), false);
   };
 
-  it('names the option that is wrong', async () => {
+  it('names the wrong option', async () => {
     await refused(2, /--server-id <id>' argument 'a b' is invalid/, '--server-id', 'a b');
     await refused(2, /--base <directory>' argument 'a\nb' is invalid/, '--base', 'a\nb');
     await refused(2, /--server-name <name>' .* invalid/, '--tls', '--server-name', 'a/CN=b');
@@ -207,7 +207,7 @@ describe('webjobctl init, what it refuses', () => {
     await refused(4, /no Node for the script: \/bin\/sh is not Node[\s\S]*--node PATH/, '--node', '/bin/sh');
   });
 
-  it('takes no Node that the web user cannot start', needsRoot, async () => {
+  it('refuses a Node that the web user cannot start', needsRoot, async () => {
     const closed = join(ground.root, 'closed');
     mkdirSync(closed, { mode: 0o700 });
     symlinkSync(closed, join(ground.root, 'open'));
@@ -216,7 +216,7 @@ describe('webjobctl init, what it refuses', () => {
     await refused(4, /there is no user nobody-of-that-name/, '--web-user', 'nobody-of-that-name');
   });
 
-  it("is for root where the layout is the system's", needsRoot, async () => {
+  it('requires root for the layouts of the system', needsRoot, async () => {
     const user = findWebUser();
     assert.ok(user);
     const program = join(ground.root, 'webjobctl');
@@ -227,7 +227,7 @@ describe('webjobctl init, what it refuses', () => {
     assert.match(stderr, /init --prefix debian requires root/);
   });
 
-  it('says where it looked for the script', async () => {
+  it('names the place where it looked for the script', async () => {
     const folder = join(ground.root, 'alone');
     mkdirSync(folder);
     write(join(folder, 'webjobctl'), readFileSync(join(import.meta.dirname, '..', 'dist/webjobctl'), 'utf8'));
@@ -293,7 +293,7 @@ describe('webjobctl init --apply', () => {
     assert.equal(readFileSync(bare, 'utf8'), text);
   });
 
-  it('changes a configuration that is a link where it lies, and leaves it its mode', async () => {
+  it('changes the target of a linked configuration, and keeps its mode', async () => {
     const link = join(ground.root, 'linked.conf');
     symlinkSync(configuration(), link);
     chmodSync(configuration(), 0o640);
@@ -304,7 +304,7 @@ describe('webjobctl init --apply', () => {
     assert.match(readFileSync(configuration(), 'utf8'), /^Include .*linked\/etc\/webjob-site\.conf$/m);
   });
 
-  it('stops where httpd does not like its configuration', async () => {
+  it('stops when httpd refuses its configuration', async () => {
     writeFileSync(configuration(), `${readFileSync(configuration(), 'utf8')}\nNoSuchDirective\n`);
     const apply = ['--apply', '--httpd', obtainHttpd().binary, '--httpd-conf', configuration()];
     const { code, stderr } = await runWebjobctl([

@@ -61,7 +61,7 @@ describe('webjobctl sign payload', () => {
     assert.ok(near(notBefore, startedAt - 600_000) && near(notAfter, startedAt + 90 * 86_400_000));
   });
 
-  it('is what openssl verifies, text and signature of the note', () => {
+  it('makes a note whose text and signature openssl verifies', () => {
     const { text, signatures } = parseNote(readFileSync(at('host.sh.manifest')));
     writeFileSync(at('text'), text);
     writeFileSync(at('raw'), signatures[0]?.bytes ?? '');
@@ -69,7 +69,7 @@ describe('webjobctl sign payload', () => {
     assert.equal(spawnSync('openssl', words, { cwd: ground.root }).status, 0);
   });
 
-  it('again keeps the clients, and raises the serial, also over one that lies ahead', async () => {
+  it('when repeated keeps the clients and raises the serial, even one in the future', async () => {
     await sign(0, 'payload', '--key', 'alice.key', '--serial', '999999999999998', 'host.sh');
     assert.deepEqual(read('host.sh').clients, ['client1', 'web-*']);
     await sign(0, 'payload', '--key', 'alice.key', '--client', '*', 'host.sh');
@@ -79,7 +79,7 @@ describe('webjobctl sign payload', () => {
     assert.deepEqual(read('host.sh').clients, ['*']);
   });
 
-  it('takes the name and the time that it is told', async () => {
+  it('uses the given name and time', async () => {
     writeFileSync(at('output'), 'x');
     const words = ['--name', 'host.sh.gpg', '--not-before', '2199-01-01T00:00:00Z', '--expires', '1d'];
     await sign(0, 'payload', '--key', 'bob.key', '--key-name', 'robert', ...words, 'output');
@@ -105,7 +105,7 @@ describe('webjobctl sign payload', () => {
     assert.equal(existsSync(at('plain.manifest')), false);
   });
 
-  it('writes neither file for what no manifest can say', async () => {
+  it('writes neither file when the values do not fit a manifest', async () => {
     mkdirSync(at('odd'));
     writeFileSync(at('odd/a b'), 'x');
     writeFileSync(at('odd/good'), 'x');
@@ -152,7 +152,7 @@ describe('webjobctl sign add, show and verify', () => {
   const verify = (code: number, ...words: string[]): Promise<string> =>
     sign(code, 'verify', '--trusted', 'trusted', ...words, 'host.sh');
 
-  it('bring two signers to what clients with a threshold of 2 take', async () => {
+  it('add a second signature, which satisfies a threshold of 2', async () => {
     await sign(0, 'payload', '--key', 'alice.key', '--client', 'client1', 'host.sh');
     assert.equal(await verify(0), 'good     host.sh.manifest\n');
     const one = 'wrong    host.sh.manifest: signed with a weight of 1, and 2 is needed\n';
@@ -169,7 +169,7 @@ describe('webjobctl sign add, show and verify', () => {
     await refused(4, /p256\.key signs no manifests: not an Ed25519 key/, 'add', '--key', 'p256.key', 'host.sh');
   });
 
-  it('show what it says, and who claims to have signed it', async () => {
+  it('show its text and its unchecked signatures', async () => {
     const shown = await sign(0, 'show', 'host.sh');
     assert.match(
       shown,
@@ -211,7 +211,7 @@ describe('webjobctl sign add, show and verify', () => {
     }
   });
 
-  it('tell what is missing, and what is no manifest, from what is wrong', async () => {
+  it('distinguish missing, malformed and wrong manifests', async () => {
     writeFileSync(at('bare'), 'x');
     assert.equal(await sign(1, 'verify', '--trusted', 'trusted', 'bare'), 'missing  bare.manifest\n');
     writeFileSync(at('bare.manifest'), 'hello\n');
@@ -279,7 +279,7 @@ describe('webjobctl sign trust', () => {
 });
 
 describe('a key that is rotated', () => {
-  it('signs beside the old one, then alone: no client refuses a program in between', async () => {
+  it('signs beside the old one, then alone, and no client refuses a program meanwhile', async () => {
     await sign(0, 'payload', '--key', 'alice.key', 'host.sh');
     await sign(0, 'trust', 'add', 'old', 'alice.vkey');
     await sign(0, 'add', '--key', 'eve.key', 'host.sh');

@@ -34,7 +34,7 @@ describe('webjobctl sign', () => {
     });
   }
 
-  it('finds what was changed, is not signed, or was signed by another', async () => {
+  it('finds programs that were changed, are unsigned, or have another signer', async () => {
     const [good, changed, bare, other] = ['good', 'changed', 'bare', 'other'].map((name) => {
       writeFileSync(at(name), name);
       return name;
@@ -59,7 +59,7 @@ describe('webjobctl sign', () => {
     }
   });
 
-  it('leaves no part of a key: where NAME.pub or NAME.vkey is taken, there is nothing else afterwards', async () => {
+  it('leaves no files when NAME.pub or NAME.vkey exists', async () => {
     writeFileSync(at('third.vkey'), 'taken');
     await sign(4, 'keygen', 'third');
     assert.deepEqual(
@@ -72,7 +72,7 @@ describe('webjobctl sign', () => {
     assert.match(stderr, /half\.pub cannot be written: EEXIST/);
   });
 
-  it('never overwrites a key, and says which file is no key', async () => {
+  it('never overwrites a key, and names a file that is not a key', async () => {
     const key = readFileSync(at('ed25519.key'), 'utf8');
     await sign(4, 'keygen', 'ed25519');
     assert.equal(readFileSync(at('ed25519.key'), 'utf8'), key);

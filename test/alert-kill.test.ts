@@ -66,7 +66,7 @@ interface Letter {
 }
 
 describe(`webjobctl alert that is killed ${KILLS} times (seed ${seed})`, () => {
-  it('loses no message, and doubles none but under its id', async () => {
+  it('loses no message, and repeats one only with the same id', async () => {
     const random = makeRandom();
     const open = new Set<number>();
     let next = 0;

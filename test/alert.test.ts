@@ -85,7 +85,7 @@ async function findKeys(): Promise<string[]> {
 }
 
 describe('webjobctl alert', () => {
-  it('tells when a problem begins and when it ends, once each, and puts both on record', async () => {
+  it('reports the beginning and the end of a problem once each, and records both', async () => {
     rulesOf(SILENT, webhook());
     assert.match(await alert(1), /^begun {4}nobody: none\.sh: nothing came within 1h/);
     assert.equal(await alert(1), '');
@@ -98,7 +98,7 @@ describe('webjobctl alert', () => {
     assert.match(record, /"event":"alert","begun":\[\],"ended":\["expect nobody none\.sh late"\]/);
   });
 
-  it('is one at a time', async () => {
+  it('does not run twice at the same time', async () => {
     rulesOf(SILENT, webhook());
     let isHeld: (() => void) | undefined;
     sink.answers.push((response) => {
@@ -122,7 +122,7 @@ describe('webjobctl alert', () => {
     assert.match(await alert(1, '--dry-run'), /^goes on {2}nobody: .* \(began [^)]*\)\n$/);
   });
 
-  it('needs rules, and names the line that is wrong', async () => {
+  it('requires rules, and names a wrong line', async () => {
     rmSync(join(folder, 'expect'));
     assert.match(await alert(4), /there is no .*\/expect/);
     rulesOf('# good', 'expect web');
@@ -132,7 +132,7 @@ describe('webjobctl alert', () => {
     assert.match(await alert(1, '--rules', join(its.site.root, 'others')), /^begun/);
   });
 
-  it('tells nobody in quiet hours, and everything behind them', async () => {
+  it('sends nothing in quiet hours, and everything afterwards', async () => {
     const minutes = (offset: number): string => new Date(Date.now() + offset * 60_000).toTimeString().slice(0, 5);
     rulesOf(SILENT, webhook(), `quiet ${minutes(-2)}-${minutes(5)}`);
     await alert(1);
@@ -156,7 +156,7 @@ describe('webjobctl alert', () => {
     assert.deepEqual(events(), ['begun expect nobody none.sh late', 'goes on expect nobody none.sh late']);
   });
 
-  it('asks the URL of ping when all is well, and then alone', async () => {
+  it('requests the URL of ping only when there is no problem', async () => {
     const pings = (): number => sink.received.filter(({ path }) => path === '/ping').length;
     rulesOf(SILENT, `ping ${sink.origin}/ping`);
     await alert(1);
@@ -186,7 +186,7 @@ describe('webjobctl alert', () => {
   });
 });
 
-describe('what is looked at', () => {
+describe('a rule', () => {
   before(async () => {
     for (const clientId of ['web-1', 'web-2', 'db-1']) {
       await its.run({ clientId, fileName: 'list.sh', out: 'pid 1\nsame\n' });
@@ -245,7 +245,7 @@ describe('what is looked at', () => {
       assert.deepEqual([...new Set((await findKeys()).map(shorten))], keys);
     });
 
-  it('holds output against a golden job and against that of a day', async () => {
+  it('compares output with a golden job and with that of a day', async () => {
     const jobs = await its.readJson<{ jobId: string; client: string }>(
       'jobs',
       '--command',
@@ -261,14 +261,14 @@ describe('what is looked at', () => {
     assert.deepEqual(await findKeys(), []);
   });
 
-  it('says when a result is old', async () => {
+  it('reports an old result', async () => {
     rulesOf('expect web-1 list.sh every=1s');
     await nextSecond();
     await nextSecond();
     assert.match(await alert(1), /web-1: list\.sh: nothing came within 1s: it brought its last result 2/);
   });
 
-  it('sees a checkpoint that is old, and one that is not', async () => {
+  it('reports an old checkpoint, but not a new one', async () => {
     const path = join(folder, 'custody-checkpoints.server_1');
     rulesOf('warn checkpoint 1d');
     writeFileSync(path, 'x');
@@ -278,7 +278,7 @@ describe('what is looked at', () => {
     rmSync(path);
   });
 
-  it('sees a rollout that stopped, and none that somebody paused', async () => {
+  it('reports a stopped rollout, but not a paused one', async () => {
     rulesOf('warn rollout');
     mkdirSync(join(its.site.base, 'dynamic'), { recursive: true });
     const assign = async (): Promise<string> =>
@@ -296,7 +296,7 @@ describe('what is looked at', () => {
     assert.deepEqual(await findKeys(), []);
   });
 
-  it('verifies when it is time, and remembers what it found until then', async () => {
+  it('verifies when it is due, and keeps its findings until the next time', async () => {
     const [job] = await its.readJson<{ group: string }>('jobs', '--command', 'list.sh', '--client', 'db-1');
     const path = join(its.site.incoming, `${job?.group}.out`);
     const good = readFileSync(path);
@@ -322,7 +322,7 @@ describe('what is looked at', () => {
     );
   });
 
-  it('tells of a check that cannot be made, and ends nothing that it found before', async () => {
+  it('reports a failed check, and keeps the earlier findings', async () => {
     rulesOf(SILENT, webhook());
     await alert(1);
     writeFileSync(join(folder, 'groups'), 'web = /\n');
@@ -334,7 +334,7 @@ describe('what is looked at', () => {
 });
 
 describe('a webhook', () => {
-  it('is signed as Standard Webhooks has it', async () => {
+  it('is signed according to Standard Webhooks', async () => {
     const key = Buffer.from('of the tests');
     const file = join(its.site.root, 'secret');
     for (const [secret, bytes] of [
@@ -357,7 +357,7 @@ describe('a webhook', () => {
     rmSync(file);
   });
 
-  it('is tried again with the same id when it fails, later and later, and nothing is lost meanwhile', async () => {
+  it('is retried with the same id at growing intervals, and no message is lost', async () => {
     rulesOf(SILENT, webhook(), 'retry 1h');
     sink.answers.push(status(500));
     assert.match(await alert(4), /not sent, webhook .*: it answered 500/);
@@ -380,7 +380,7 @@ describe('a webhook', () => {
     );
   });
 
-  it('that fails keeps no other from being told', async () => {
+  it('that fails does not stop other channels', async () => {
     const other = await startHttpSink();
     rulesOf(SILENT, webhook(), `tell webhook ${other.origin}/hook`);
     sink.answers.push(status(503));
@@ -389,7 +389,7 @@ describe('a webhook', () => {
     await other.close();
   });
 
-  it('that hangs costs no more than the time it has', async () => {
+  it('that hangs is ended at its time limit', async () => {
     rulesOf(SILENT, webhook(), 'timeout 1s');
     sink.answers.push(hang);
     const startedAt = Date.now();
@@ -397,7 +397,7 @@ describe('a webhook', () => {
     assert.ok(Date.now() - startedAt < 20_000);
   });
 
-  it('may redirect to another path, and to no other host', async () => {
+  it('may redirect to another path, but not to another host', async () => {
     const other = await startHttpSink();
     rulesOf(SILENT, `tell webhook ${sink.origin}/first`);
     sink.answers.push(status(308, { Location: '/hook' }));
@@ -424,7 +424,7 @@ describe('a webhook', () => {
     await other.close();
   });
 
-  it('has its URL in a file, and its path is never told', async () => {
+  it('can have its URL in a file, and its path is never printed', async () => {
     const file = join(its.site.root, 'url');
     writeFileSync(file, `${sink.origin}/secret-path\n`, { mode: 0o600 });
     rulesOf(SILENT, `tell webhook @${file}`);
@@ -433,7 +433,7 @@ describe('a webhook', () => {
     assert.equal(sink.received[0]?.path, '/secret-path');
   });
 
-  it('whose line is gone is sent nothing any more', async () => {
+  it('gets nothing once its line is removed', async () => {
     rulesOf(SILENT, webhook());
     sink.answers.push(status(500));
     await alert(4);
@@ -447,7 +447,7 @@ describe('mail', () => {
   let mail: MailSink;
   after(() => mail?.close());
 
-  it('goes by SMTP, with an id that stays the same', async () => {
+  it('is sent by SMTP, with the same id on each attempt', async () => {
     mail = await startMailSink();
     rulesOf(
       SILENT,
@@ -468,7 +468,7 @@ describe('mail', () => {
     );
   });
 
-  it('sends a password over TLS alone', async () => {
+  it('sends a password only over TLS', async () => {
     const file = join(its.site.root, 'password');
     writeFileSync(file, 'swordfish\n', { mode: 0o600 });
     const passwords: unknown[] = [];
@@ -520,7 +520,7 @@ describe('mail', () => {
 });
 
 describe('a command', () => {
-  it('is told on stdin and in its environment, and no shell sees its words', async () => {
+  it('gets the message on stdin and in its environment, without a shell', async () => {
     const [program, told] = [join(its.site.root, 'page'), join(its.site.root, 'paged')];
     writeFileSync(
       program,
@@ -535,7 +535,7 @@ describe('a command', () => {
     assert.equal(existsSync(`${told}.bad`), false);
   });
 
-  it('that does not end is ended, also when it left something behind', async () => {
+  it('is ended at its time limit, with its child processes', async () => {
     const program = join(its.site.root, 'slow');
     writeFileSync(program, '#!/bin/sh\nsleep 60 &\nwait\n');
     chmodSync(program, 0o755);
@@ -545,7 +545,7 @@ describe('a command', () => {
 });
 
 describe('certificates', () => {
-  it('are told of in time', async () => {
+  it('are reported before they expire', async () => {
     const etc = join(its.site.propertiesFile, '..');
     makeCertificate('/dev/null', join(etc, 'webjob-server.crt'));
     rulesOf('warn certificates 30d');

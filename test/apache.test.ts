@@ -38,7 +38,7 @@ for (const mpm of ['prefork', 'event'] as const) {
       site.remove();
     });
 
-    it('lets a user in with the right password only', async () => {
+    it('accepts only the right password', async () => {
       assert.equal(await ask(server.port, 'GET', `${script}?${QUERY}`, 'client1:foo'), 200);
       for (const user of [undefined, 'client1:bar', 'client1:', ':foo', 'nobody:foo', 'CLIENT1:foo']) {
         assert.equal(await ask(server.port, 'GET', `${script}?${QUERY}`, user), 401, `${user}`);
@@ -56,14 +56,14 @@ for (const mpm of ['prefork', 'event'] as const) {
       }
     });
 
-    it('hands out neither the folder nor what lies beside the script', async () => {
+    it('serves neither the directory nor the files beside the script', async () => {
       assert.equal(await ask(server.port, 'GET', '/webjob/', 'client1:foo'), 403);
       assert.equal(await ask(server.port, 'GET', '/webjob/.htaccess', 'client1:foo'), 403);
       assert.equal(await ask(server.port, 'GET', `${script}/more?${QUERY}`, 'client1:foo'), 404);
       assert.equal(await ask(server.port, 'GET', '/webjob/%2e%2e/etc/nph-webjob.cfg', 'client1:foo'), 403);
     });
 
-    it('lets nobody in while there is no .htaccess', async () => {
+    it('refuses all requests without .htaccess', async () => {
       const path = join(site.cgiDirectory, '.htaccess');
       const text = readFileSync(path);
       rmSync(path);
@@ -103,12 +103,12 @@ describe('a site with a cap of its own', async () => {
     site.remove();
   });
 
-  it('sends nobody back what he sent', async () => {
+  it('does not answer TRACE', async () => {
     const head = formatRequest('TRACE', '/webjob/nph-webjob.cgi', 'client1:foo', 0);
     assert.match(await sendRaw(server.port, head), /^HTTP\/1\.1 405 /);
   });
 
-  it('has httpd refuse what is larger', async () => {
+  it('makes httpd refuse a larger request', async () => {
     const request = formatRequest('PUT', '/webjob/nph-webjob.cgi', 'client1:foo', 1001);
     const answer = await sendRaw(server.port, Buffer.concat([request, Buffer.alloc(1001)]));
     assert.match(answer, /^HTTP\/1\.1 413 /);

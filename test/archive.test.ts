@@ -126,7 +126,7 @@ describe('an upload that is packed', () => {
     renameSync(pathOf('other'), pathOf('out'));
   }
 
-  it('is refused with a link or a FIFO in place of a file, and nobody waits for that', async () => {
+  it('is refused with a link or a FIFO in place of a file, without blocking', async () => {
     const before = openFiles();
     renameSync(pathOf('rdy'), pathOf('other'));
     symlinkSync(pathOf('other'), pathOf('rdy'));

@@ -86,7 +86,7 @@ async function countStates(id: string): Promise<Record<string, number>> {
 }
 
 describe('a batch', () => {
-  it('gives each assignment once, in order, and puts it on record', async () => {
+  it('contains each assignment once, in order, and is recorded', async () => {
     assert.deepEqual(await askBatch(), IDS);
     assert.deepEqual(await askBatch(), []);
     const events = readRecords(custodyOf(site)).filter(({ event }) => event === 'batch');
@@ -100,7 +100,7 @@ describe('a batch', () => {
     assert.deepEqual(await countStates('2'), { fetched: 1 });
   });
 
-  it('gives what is due again again, and keeps no claim but the last two', async () => {
+  it('contains a repeated assignment each time it is due, and keeps only the last two claims', async () => {
     const now = Math.floor(Date.now() / 1000);
     for (const [round, seconds] of [900, 700, 500, 300].entries()) {
       assign([{ id: '1', schedule: { kind: 'every', seconds: 100_000 }, from: now - seconds }]);
@@ -112,13 +112,13 @@ describe('a batch', () => {
     assert.deepEqual(await askBatch(), [], 'a clock that is set back');
   });
 
-  it('holds a hundred at most, and the next one the rest', async () => {
+  it('contains at most a hundred assignments, and the next batch the rest', async () => {
     assign(Array.from({ length: 150 }, (_, index) => ({ id: String(index + 1) })));
     const [first, second] = [await askBatch(), await askBatch()];
     assert.deepEqual([first.length, second.length, new Set([...first, ...second]).size], [100, 50, 150]);
   });
 
-  it('is refused where assignments or groups cannot be read, and gives nothing away', async () => {
+  it('is refused when assignments or groups cannot be read, and claims nothing', async () => {
     const folder = join(site.base, 'config', 'nph-webjob');
     const text = readFileSync(join(folder, 'assignments'));
     const rows: [file: string, content: string, message: RegExp][] = [
@@ -180,7 +180,7 @@ describe('batches at the same time', () => {
 describe('a server that is killed', { skip: NO_STRACE }, () => {
   const CALLS = ['mkdir', 'symlink', 'fsync', 'fdatasync', 'write', 'unlink'];
 
-  it('at any call loses nothing that is not told, and no assignment is given twice', async (t) => {
+  it('at any system call reports every lost assignment, and gives none twice', async (t) => {
     const scratch = makeScratch(site, 'trace');
     const counts = { waiting: 0, fetched: 0, answered: 0 };
     for (const call of CALLS) {
@@ -212,7 +212,7 @@ describe('a server that is killed', { skip: NO_STRACE }, () => {
     assert.ok(counts.waiting > 5 && counts.fetched > 5, JSON.stringify(counts));
   });
 
-  it('by a full disk answers 507 or 500, and everything is still there for the next batch', async () => {
+  it('by a full disk answers 507 or 500, and the next batch has everything', async () => {
     const scratch = makeScratch(site, 'trace');
     for (const injection of ['symlink:error=ENOSPC:when=2', 'fsync:error=ENOSPC:when=3', 'fsync:error=EIO:when=5']) {
       rmSync(claimsFolder(), { recursive: true, force: true });

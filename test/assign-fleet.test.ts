@@ -234,7 +234,7 @@ const ONCE = ['1', '2', '3'];
 const CANCELLED = '3';
 const AGAIN = '4';
 
-it('runs every assignment once for each due time, or tells that it is lost', {
+it('runs every assignment once for each due time, or reports it as lost', {
   ...needsFakeClock,
   ...(NO_CURL && { skip: NO_CURL }),
   timeout: 3_600_000,

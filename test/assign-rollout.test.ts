@@ -87,7 +87,7 @@ describe('a rollout', () => {
     assert.match(text, /^stage {5}2 of 3: 10 %, 50 %, 100 %$/m);
   });
 
-  it('stops where too much fails, and nobody behind that stage has fetched it', async () => {
+  it('stops when too many clients fail, before clients of later stages fetch it', async () => {
     await assign('--stages', '10%,100%', '--stop-at-failure-rate', '5%');
     const first = await askAll();
     for (const [index, batch] of first.entries()) await report(batch, index < 2 ? 1 : 0);
@@ -124,7 +124,7 @@ describe('a rollout', () => {
 });
 
 describe('a limit', () => {
-  it('lets so many clients at once, and the next ones when a batch has come back', async () => {
+  it('allows that many clients at once, and others when a batch was uploaded', async () => {
     await assign('--limit', '3');
     const first = await askAll();
     assert.equal(first.length, 3);
@@ -140,7 +140,7 @@ describe('a limit', () => {
     assert.deepEqual(await countStates(), { waiting: 93, lost: 4, fetched: 3 });
   });
 
-  it('gives a place to another when nothing was heard for an hour', async () => {
+  it('gives a place to another client after an hour', async () => {
     await assign('--limit', '1');
     const { execFileSync } = await import('node:child_process');
     const [first] = await askAll();
@@ -152,7 +152,7 @@ describe('a limit', () => {
 });
 
 describe('the jobs of a batch', () => {
-  it('belong to the assignments that their records name, whichever came back', async () => {
+  it('belong to the assignments that their run records name', async () => {
     await assign('first');
     await assign('second');
     const rows = await its.readJson<{ assignment: string; command: string; args: string[] }>('assign', 'list');

@@ -80,7 +80,7 @@ describe('a signed assignment', () => {
     assert.deepEqual(await statesOf(again), { failed: 1 });
   });
 
-  it('that one of two signed, or nobody, is refused and told as failed; others of the batch run', async () => {
+  it('with too few signatures is refused and reported as failed; others of the batch run', async () => {
     const path = at('half.assignment');
     await run('sign', 'assignment', '--key', at('alice.key'), '-o', path, '--client', 'client1', 'show-words.sh');
     const half = /\d+/.exec(await run('assign', '--signed', path))?.[0] ?? '';

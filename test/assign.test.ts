@@ -70,7 +70,7 @@ const WORDS = ["it's", '$(id)', 'a\nb', '-v', '', 'ü', 'x'.repeat(50_000)];
 const PRINTED = WORDS.map((word) => `[${word}]`).join('');
 
 describe('an assignment', () => {
-  it('is run by a client of ours, once, with its very arguments', async () => {
+  it('is run once by our client, with exactly its arguments', async () => {
     const id = await assign('--to', 'client1', '--', 'show-words.sh', ...WORDS);
     assert.deepEqual((await show(id)).states, { waiting: 1 });
     assert.deepEqual(await home.client.execute(['batch']), DONE);
@@ -93,7 +93,7 @@ describe('an assignment', () => {
     );
   });
 
-  it('is run by a client of ours without a shell, and is named in the record of its run', async () => {
+  it('is run by our client without a shell, and named in the run record', async () => {
     const ids = [
       await assign('--to', 'client1', '--', 'show-words.sh', ...WORDS),
       await assign('show-words.sh', 'second', '--to', 'client1'),
@@ -125,7 +125,7 @@ describe('an assignment', () => {
     assert.deepEqual([last?.state, last?.exitCode], ['failed', 4]);
   });
 
-  it('is kept from the batches of runs at the same time, which may have other ones', async () => {
+  it('is in only one of several batches at the same time', async () => {
     home.add('list-temp.sh', '#!/bin/sh\nls "$(dirname "$0")"\n');
     const id = await assign('list-temp.sh', '--to', 'client1');
     assert.deepEqual(await runWebjob(['--batch', '-f', home.client.conf]), DONE);
@@ -134,7 +134,7 @@ describe('an assignment', () => {
     assert.ok(names.includes('list-temp.sh') && !names.includes('batch'), names.join());
   });
 
-  it('is run by an original client, that tells nothing of itself', { skip: isCurlMissing }, async () => {
+  it('is run by an original client', { skip: isCurlMissing }, async () => {
     const [one, two] = [
       await assign('--to', 'client1', '--', 'show-words.sh', ...WORDS),
       await assign('show-words.sh', 'second', '--to', 'client1'),
@@ -158,7 +158,7 @@ describe('an assignment', () => {
     }
   });
 
-  it('that fails, that is not there and that was never heard of again are told apart', async () => {
+  it('is failed, missing or lost, which have different states', async () => {
     const [fails, missing] = [await assign('fails.sh', '--to', 'client1'), await assign('none.sh', '--to', 'client1')];
     const untouched = await assign('fails.sh', '--to', 'client2');
     await home.client.execute(['batch']);
@@ -173,7 +173,7 @@ describe('an assignment', () => {
     assert.equal((await control('assign', 'retry', untouched)).code, 1);
   });
 
-  it('is given to nobody while it is paused, nor behind its end or when it is cancelled', async () => {
+  it('is given to no client while it is paused, after its end, or when it is cancelled', async () => {
     await home.client.execute(['batch']);
     const id = await assign('show-words.sh', '--to', 'client?', '--reason', 'case 4711');
     assert.equal((await control('assign', 'pause', id)).code, 0);
@@ -208,7 +208,7 @@ describe('an assignment', () => {
     assert.deepEqual((await show(id)).states, { waiting: 1, done: 1 }, 'who has run it stays');
   });
 
-  it('leaves a custody record that verify accepts, of who assigned what', async () => {
+  it('is recorded with its operator in a custody record that verify accepts', async () => {
     const { code, stderr } = await control('verify');
     assert.equal(code, 0, stderr);
     const text = readFileSync(join(home.site.base, 'logfiles', 'nph-webjob-custody.webjobctl.jsonl'), 'utf8');
@@ -244,7 +244,7 @@ describe('webjobctl assign', () => {
     assert.match(stderr, /BatchCommand is not set.*\n.*add the line BatchCommand=batch to nph-webjob\.cfg/);
   });
 
-  it('says what is missing where the server could note nothing', async () => {
+  it('reports a missing DynamicDirectory', async () => {
     configure(home.site, { BatchCommand: 'batch', DynamicDirectory: join(home.site.root, 'none here') });
     const { code, stderr } = await control('assign', 'host.sh', '--to', 'client1');
     assert.equal(code, 3);
@@ -258,7 +258,7 @@ describe('webjobctl assign', () => {
     assert.deepEqual([mode & 0o777, uid, gid], [0o640, 0, findWebUser()?.gid]);
   });
 
-  it('warns of an assignment for nobody', async () => {
+  it('warns about an assignment that no client matches', async () => {
     const { code, stdout, stderr } = await control('assign', 'host.sh', '--to', 'nobody-*');
     last += 1;
     assert.equal(code, 1);

@@ -29,7 +29,7 @@ describe('apache/webjob-auth-cache.conf', () => {
   const ask = (client: string, password?: string): Promise<number> => askAs(server.url, client, password);
   const complaints = (): string => readFileSync(server.errorLog, 'utf8');
 
-  it('lets in the right password, the first time and from memory, and no other', async () => {
+  it('accepts only the right password, the first time and from the cache', async () => {
     assert.deepEqual([await ask('client1', 'foo'), await ask('client1', 'foo')], [200, 200]);
     assert.equal(await ask('client2', 'bar'), 200);
     assert.deepEqual(

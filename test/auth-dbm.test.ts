@@ -44,12 +44,12 @@ describe('apache/webjob-auth-dbm.conf', { skip: isMissing }, () => {
 
   const ask = (client: string, password?: string): Promise<number> => askAs(server.url, client, password);
 
-  it('lets in the right password, and no other', async () => {
+  it('accepts only the right password', async () => {
     assert.equal(await ask('client1', 'foo'), 200);
     assert.deepEqual([await ask('client1'), await ask('client1', 'bar'), await ask('nobody', 'foo')], [401, 401, 401]);
   });
 
-  it('is open to the web user and to nobody else, and leaves no other file', () => {
+  it('is readable only by the web user, and leaves no other file', () => {
     assert.equal(statSync(join(etc, 'webjob-users.db')).mode & 0o777, 0o640);
     assert.equal(statSync(join(etc, 'webjob-users.db')).gid, statSync(site.userFile).gid);
     assert.deepEqual(
@@ -76,7 +76,7 @@ describe('apache/webjob-auth-dbm.conf', { skip: isMissing }, () => {
     assert.deepEqual([await ask('client2', 'new'), await ask('client1', 'foo')], [401, 200]);
   });
 
-  it('is never proved to keep a client out that is removed from the user file alone', async () => {
+  it('fails to prove the removal of a client that is removed only from the user file', async () => {
     addUser(site, 'client2', 'bar');
     make();
     const { binary } = obtainHttpd();
@@ -101,7 +101,7 @@ describe('apache/webjob-auth-dbm.conf', { skip: isMissing }, () => {
     assert.equal(await ask('client2', 'bar'), 401);
   });
 
-  it('takes of the user file what httpd takes of it', async () => {
+  it('reads the user file as httpd does', async () => {
     const users = readFileSync(site.userFile, 'utf8');
     addUser(site, 'client3', 'first');
     addUser(site, 'client3', 'second');

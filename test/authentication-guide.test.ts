@@ -68,7 +68,7 @@ describe('the guide to authentication', () => {
     assert.equal(modes.toString(), '600\n600\n600\n');
   });
 
-  it('signs the name that is said, not the one in the request', () => {
+  it('signs the given name, not the one in the request', () => {
     const request = ['req', '-new', '-key', 'client1.key', '-subj', '/CN=client2', '-out', 'client1.csr'];
     execFileSync('openssl', request, { cwd: certificates.imitator.folder, stdio: 'pipe' });
     execFileSync('sh', ['-ec', readBlock('sh sign')], { cwd: certificates.imitator.folder, stdio: 'pipe' });
@@ -107,11 +107,11 @@ describe("the guide's curl", { skip: NO_CURL }, () => {
   }
 });
 
-describe('a list of certificates taken away', () => {
+describe('a revocation list', () => {
   before(() => authority.revokeClient1());
   const revoked = () => readBlock('apache revoked');
 
-  it('ends the handshake of who is on it, and of nobody else', async () => {
+  it('ends the handshake of revoked clients, and of no others', async () => {
     const site = await startSecureSite({ certificates, virtualHost: 'certificate', before: revoked() });
     try {
       site.permit('htaccess-certificates');
@@ -124,7 +124,7 @@ describe('a list of certificates taken away', () => {
     }
   });
 
-  it("ends everybody's when it is past its date", async () => {
+  it('ends the handshake of every client when it has expired', async () => {
     authority.makeStaleList('webjob-ca.crl');
     const site = await startSecureSite({ certificates, virtualHost: 'certificate', before: revoked() });
     try {
@@ -149,7 +149,7 @@ describe('a host list', () => {
     await assertStatus(use(), 550, { user: 'client1:foo' });
   });
 
-  it('keeps out who comes from elsewhere, and lets in who is on it', async () => {
+  it('refuses clients from other addresses, and accepts clients on it', async () => {
     const listed = readBlock('hosts hosts.access');
     write(listed);
     const answer = await use().ask({ user: 'client1:foo' });
@@ -162,7 +162,7 @@ describe('a host list', () => {
     await assertStatus(use(), 200, { user: 'client2:bar', clientId: 'client2' });
   });
 
-  it('is 550 for everybody while a line of it is wrong', async () => {
+  it('is 550 for all requests while a line of it is wrong', async () => {
     write(`${readBlock('hosts hosts.access')}client2=127.0.0.1/33\n`);
     await assertStatus(use(), 550, { user: 'client1:foo' });
   });

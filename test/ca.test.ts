@@ -132,7 +132,7 @@ describe('a CA whose key is not on the web server', () => {
     assert.equal(existsSync(etc('webjob-ca')), false);
   });
 
-  it('has signed what client add --signed takes, for this client, and nothing else', async () => {
+  it('signs certificates that client add --signed accepts, for this client only', async () => {
     await ground.run(0, 'ca', 'make', at('rogue'));
     await ground.run(0, 'ca', 'sign', at('rogue'), 'client9', at('client1.csr'), '--out', at('rogue.crt'));
     await ground.run(0, 'ca', 'sign', elsewhere, 'client8', at('client1.csr'), '--out', at('other.crt'));
@@ -146,7 +146,7 @@ describe('a CA whose key is not on the web server', () => {
     }
   });
 
-  it('revokes there, and the list counts here once it is installed', async () => {
+  it('revokes certificates with a list that counts once it is installed', async () => {
     await addSigned('client2');
     await runJob('client2', 0);
     const old = join(ground.root, 'old.crl');
@@ -176,7 +176,7 @@ describe('a CA whose key is not on the web server', () => {
     }
   });
 
-  it('lets everybody in again by a new list when the old one has ended', async () => {
+  it('accepts clients again with a new list when the old one has expired', async () => {
     const ended = 'ca -config ca.cnf -gencrl -crl_lastupdate 20200101000000Z -crl_nextupdate 20200102000000Z -out';
     const made = spawnSync('openssl', [...ended.split(' '), etc('webjob-ca.crl')], {
       cwd: join(elsewhere, 'webjob-ca'),
@@ -206,7 +206,7 @@ describe('a CA whose key is not on the web server', () => {
 describe("the server's certificate", () => {
   const read = (name: string): X509Certificate => new X509Certificate(readFileSync(etc(name)));
 
-  it('is no CA: what its key signs is believed by no client', async () => {
+  it('is not a CA: no client trusts what its key signs', async () => {
     const [key, certificate] = [etc('webjob-server.key'), etc('webjob-server.crt')];
     assert.equal(read('webjob-server.crt').ca, false);
     writeFileSync(at('ext'), 'basicConstraints=CA:FALSE\nsubjectAltName=IP:127.0.0.1\n');
@@ -230,7 +230,7 @@ describe("the server's certificate", () => {
     assert.equal(spawnSync('openssl', [...verify, certificate]).status, 0);
   });
 
-  it('is renewed without a client being refused that was given the next one', async () => {
+  it('is renewed without errors for clients that have the next one', async () => {
     await addSigned('client3');
     const serial = read('webjob-server.crt').serialNumber;
     assert.match(

@@ -71,7 +71,7 @@ describe('environmentFor', () => {
     assert.equal(variables.HTTP_TRANSFER_ENCODING, 'chunked');
   });
 
-  it('drops what would be credentials, a proxy for the script, or one name for two headers', () => {
+  it('drops credentials, Proxy, and headers that share a name', () => {
     const variables = withHeaders(
       ...['Authorization', 'Basic eDp5', 'proxy-authorization', 'Basic eDp5'],
       ...['Proxy', 'http://evil.example', 'PROXY', 'http://evil.example', 'Connection', 'close'],

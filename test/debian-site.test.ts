@@ -29,7 +29,7 @@ printf '#!/bin/sh\\nhostname\\n' > /var/lib/webjob/profiles/client1/commands/hos
     assert.equal(ask('https://localhost/webjob/nph-webjob.cgi'), 401);
   });
 
-  it('keeps everybody from the script without TLS, by the path of Debian too', () => {
+  it('refuses requests to the script without TLS, also at the path of Debian', () => {
     for (const path of [
       '/cgi-bin/webjob/nph-webjob.cgi',
       '/cgi-bin/webjob/./nph-webjob.cgi',
@@ -40,12 +40,12 @@ printf '#!/bin/sh\\nhostname\\n' > /var/lib/webjob/profiles/client1/commands/hos
     assert.equal(ask('http://localhost/webjob/nph-webjob.cgi', ...asClient()), 404);
   });
 
-  it('asks for the same over TLS by the path of Debian', () => {
+  it('requires credentials over TLS at the path of Debian', () => {
     const url = 'https://localhost/cgi-bin/webjob/nph-webjob.cgi';
     assert.deepEqual([ask(url), ask(url, ...asClient())], [401, 200]);
   });
 
-  it('keeps everybody from the script in a virtual host of somebody else, with and without TLS', () => {
+  it('refuses requests to the script in other virtual hosts, with and without TLS', () => {
     debian.must(`cat > /etc/apache2/sites-available/other.conf <<'END'
 Listen 8080
 Listen 8443
@@ -66,7 +66,7 @@ apachectl restart 2>&1; sleep 2`);
     assert.equal(ask('https://localhost/webjob/nph-webjob.cgi', ...asClient()), 200);
   });
 
-  it('sends nobody back what he sent', () => {
+  it('does not answer TRACE', () => {
     for (const url of ['https://localhost/webjob/nph-webjob.cgi', 'http://localhost/webjob/nph-webjob.cgi'])
       assert.equal(ask(url, '-X', 'TRACE'), 405);
   });
@@ -89,7 +89,7 @@ apachectl restart 2>&1; sleep 2`);
     assert.deepEqual(test(), ['note requests without credentials are refused to the script httpd']);
   });
 
-  it('has every way found that somebody opens', () => {
+  it('finds every path to the script that is open', () => {
     debian.must(`ln -s webjob/nph-webjob.cgi /usr/lib/cgi-bin/linked
 cp /usr/lib/cgi-bin/webjob/nph-webjob.cgi /var/www/html/copied
 cat > /etc/apache2/conf-enabled/zz-open.conf <<'END'

@@ -66,7 +66,7 @@ describe('webjobctl jobs', () => {
     assert.match(text, /^CLIENT +EXIT +GROUP\nclient1 +3 +client1_\d{14}_\d+_host\.sh\n$/);
   });
 
-  it('names the option that is wrong', async () => {
+  it('names the wrong option', async () => {
     for (const [option, value] of [
       ...[
         ['--state', 'lost'],
