@@ -7,7 +7,7 @@ import { compileNames, type NameFacts } from './names.ts';
 import { readUpload } from './read-upload.ts';
 import type { Site } from './site.ts';
 import { openKnownStore, type Store } from './store.ts';
-import { formatMatch, indexTexts } from './texts.ts';
+import { formatMatch, indexTexts, UNREAD } from './texts.ts';
 import { parseUpload } from './writer.ts';
 
 /** An upload in the locker. What is not asked for is not computed. */
@@ -42,7 +42,7 @@ function queryCandidates({ database }: Store, match: string | undefined): Candid
   const rows = (match === undefined
     ? database.prepare(columns).all()
     : database
-        .prepare(`${columns} AND (id IN (SELECT rowid FROM texts WHERE texts MATCH ?) OR whole IS NOT 1)`)
+        .prepare(`${columns} AND (id IN (SELECT rowid FROM texts WHERE texts MATCH ?) OR ${UNREAD})`)
         .all(match)) as unknown as Row[];
   const key = ({ name }: Row): string => `${posix.dirname(name).replaceAll('/', '\0')}\0\0${name}`;
   return rows

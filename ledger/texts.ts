@@ -154,8 +154,16 @@ export function formatMatch(texts: readonly string[]): string | undefined {
   return [...trigrams].map((trigram) => `"${trigram.replaceAll('"', '""')}"`).join(' AND ');
 }
 
-/** The bit of `.rdy`. */
-const READY = packFiles(new Set(['rdy']));
+/** The bits of `.rdy` and of `.lck`. */
+const [READY, LOCK] = [packFiles(new Set(['rdy'])), packFiles(new Set(['lck']))];
+
+/**
+ * A condition for uploads that the index does not cover: not read yet, longer than what is indexed,
+ * or still being written. What broke off is complete in the index as it was read: another PUT of
+ * its name has a log line, by which it is read again.
+ */
+export const UNREAD = `(whole IS NOT 1 AND (whole IS NULL OR has & ${READY | LOCK}
+  OR bytes > (SELECT CAST(value AS INTEGER) FROM facts WHERE name = 'maxText')))`;
 
 /**
  * The units of which an upload in the locker can hold a text; undefined when every one can. What

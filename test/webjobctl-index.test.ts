@@ -3,6 +3,7 @@
 // it is loaded.
 import assert from 'node:assert/strict';
 import {
+  appendFileSync,
   chmodSync,
   chownSync,
   existsSync,
@@ -112,14 +113,13 @@ describe('webjobctl index', () => {
   });
 
   it('finds where a text can be, whatever it holds', async () => {
-    const incomplete = 1;
-    assert.equal(await countCandidates('kept'), 2 + incomplete);
-    assert.equal(await countCandidates('nowhere at all'), incomplete);
-    assert.equal(await countCandidates(EVIL), 1 + incomplete);
-    assert.equal(await countCandidates('" OR "a'), incomplete);
-    assert.equal(await countCandidates("'; DROP TABLE jobs"), incomplete);
-    assert.equal(await countCandidates(`\x1b[2Jplain`), 1 + incomplete);
-    assert.equal(await countCandidates('\ufffd31m'), 1 + incomplete, 'what is no UTF-8 is U+FFFD, as it is shown');
+    assert.equal(await countCandidates('kept'), 2);
+    assert.equal(await countCandidates('nowhere at all'), 0);
+    assert.equal(await countCandidates(EVIL), 1);
+    assert.equal(await countCandidates('" OR "a'), 0);
+    assert.equal(await countCandidates("'; DROP TABLE jobs"), 0);
+    assert.equal(await countCandidates(`\x1b[2Jplain`), 1);
+    assert.equal(await countCandidates('\ufffd31m'), 1, 'what is no UTF-8 is U+FFFD, as it is shown');
     assert.ok((await countCandidates('ke')) > 5, 'too short to be looked up');
   });
 
@@ -179,6 +179,29 @@ describe('webjobctl index', () => {
     assert.equal((await index()).read, 0);
   });
 
+  it('reads of what broke off what the index does not cover, and no more', async () => {
+    const path = join(locker.site.incoming, 'client1_20040523163210_00999_host.sh');
+    try {
+      writeFileSync(`${path}.out`, 'the first straw that broke off\n');
+      await index();
+      assert.equal(await countCandidates('straw that broke off'), 1);
+      assert.equal(await countCandidates('no upload has this'), 0);
+      // While it is being written it is read for every text.
+      writeFileSync(`${path}.lck`, '');
+      await index();
+      appendFileSync(`${path}.out`, 'a word that came later\n');
+      assert.equal(await countCandidates('a word that came later'), 1);
+      rmSync(`${path}.lck`);
+      await index('--max-text', '20');
+      assert.ok((await countCandidates('word that came later')) >= 1, 'it is longer than what is indexed');
+      await index();
+      assert.equal(await countCandidates('word that came later'), 1);
+    } finally {
+      for (const extension of ['out', 'lck']) rmSync(`${path}.${extension}`, { force: true });
+      await index();
+    }
+  });
+
   it('is made anew when it is of another version, and is left alone when it is of somebody else', async () => {
     const edit = new DatabaseSync(database());
     edit.exec('PRAGMA user_version = 99');
@@ -220,7 +243,7 @@ describe('webjobctl index', () => {
     }
     await index();
     assert.deepEqual(await collect(readJobs(site())), expected);
-    assert.equal(await countCandidates('kept'), 3);
+    assert.equal(await countCandidates('kept'), 2);
   });
 
   it('has the fields that webjobctl(8) lists, as export does', () => {
