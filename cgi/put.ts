@@ -100,7 +100,11 @@ function* store(
   try {
     const stored = yield* storeSteps(
       {
-        ...{ base, lengths, jobId, overwrite: overwriteExistingFiles, keepDiffering: keepDifferingUploads },
+        base,
+        lengths,
+        jobId,
+        overwrite: overwriteExistingFiles,
+        keepDiffering: keepDifferingUploads,
         findChanged: putHookEnable && enableCustody ? findChanged : undefined,
         beforeStoring: share?.reserve,
       },

@@ -85,7 +85,9 @@ function openTunnel(
     };
     http
       .request({
-        ...{ method: 'CONNECT', path: authority, createConnection: () => proxy },
+        method: 'CONNECT',
+        path: authority,
+        createConnection: () => proxy,
         headers: { Host: authority, ...(authorization && { 'Proxy-Authorization': authorization }) },
         ...(signal && { signal }),
       })

@@ -83,7 +83,11 @@ async function fetchOnce(
 ): Promise<string | undefined> {
   return await exchange(
     {
-      ...{ settings, method: 'GET', target: settings.get, contentLength: 0, limitSeconds: settings.getTimeLimit },
+      settings,
+      method: 'GET',
+      target: settings.get,
+      contentLength: 0,
+      limitSeconds: settings.getTimeLimit,
       query: formatGetQuery({ ...identity.onWire, clientId: settings.clientId, fileName }),
       expected: { name: 'a program', matches: isProgram },
       send: (request) => request.end(),

@@ -38,14 +38,23 @@ export function writeJournal(journalFile: string, delivery: Delivery, streams: S
 function factsOf({ parcel, url, startedAt, tries, answer, error }: Delivery, streams: Streams): ChainedFacts {
   const { out, err, env } = streams;
   return {
-    ...{ time: new Date(), event: 'put', pid: process.pid, jobId: parcel.jobId ?? NOT_APPLICABLE },
-    ...{ clientId: parcel.clientId, fileName: parcel.fileName, runType: parcel.runType },
+    time: new Date(),
+    event: 'put',
+    pid: process.pid,
+    jobId: parcel.jobId ?? NOT_APPLICABLE,
+    clientId: parcel.clientId,
+    fileName: parcel.fileName,
+    runType: parcel.runType,
     epochs: epochsOf(env),
     bytes: { out: out.length, err: err.length, env: env.length },
     sha256: { out: sha256Of(out), err: sha256Of(err), env: newHash().update(env).digest('hex') },
-    ...{ url: url.origin + url.pathname, startedAt, tries },
-    ...{ status: answer?.status, reason: answer && printable(answer.reason) },
-    ...{ isAcknowledged: error === undefined, error: error && printable(error) },
+    url: url.origin + url.pathname,
+    startedAt,
+    tries,
+    status: answer?.status,
+    reason: answer && printable(answer.reason),
+    isAcknowledged: error === undefined,
+    error: error && printable(error),
   };
 }
 

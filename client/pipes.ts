@@ -126,7 +126,9 @@ class FifoTap implements Tap {
       return true;
     };
     this.#socket = new Socket({
-      ...{ fd: this.#reader, readable: true, writable: false },
+      fd: this.#reader,
+      readable: true,
+      writable: false,
       onread: { buffer: this.#buffer, callback },
     });
     this.#socket.on('error', () => {});

@@ -25,7 +25,10 @@ type Cleanup = ReturnType<typeof openCleanup>;
 
 /** The ending in the run record until the run has ended. */
 const CUT_SHORT: Ending = {
-  ...{ pid: undefined, status: undefined, signal: undefined, reason: NOT_APPLICABLE },
+  pid: undefined,
+  status: undefined,
+  signal: undefined,
+  reason: NOT_APPLICABLE,
   error: 'was still running when webjob was ended',
 };
 
@@ -102,10 +105,21 @@ function tellWhoRuns(conf: string): void {
 
 function newJob(settings: ClientSettings, program: string, args: string[], runner?: readonly string[]): Job {
   return {
-    ...{ settings, identity: describeClient(), program, args, runner, jobId: undefined, startedAt: nowMicros() },
+    settings,
+    identity: describeClient(),
+    program,
+    args,
+    runner,
+    jobId: undefined,
+    startedAt: nowMicros(),
     // A batch that webjob itself runs is made by the server, and for no hook.
     request: settings.getHookEnable && !runner ? program + settings.getHookSuffix : program,
-    ...{ getAt: undefined, getError: undefined, runAt: undefined, ending: undefined, outHash: 'NA', errHash: 'NA' },
+    getAt: undefined,
+    getError: undefined,
+    runAt: undefined,
+    ending: undefined,
+    outHash: 'NA',
+    errHash: 'NA',
   };
 }
 

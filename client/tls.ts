@@ -32,7 +32,8 @@ export async function prepareSecurity(settings: ClientSettings): Promise<Secure>
   const options: ConnectionOptions = {
     ...(await credentialsOf(settings, level)),
     ...(ca && { ca }),
-    ...{ minVersion: settings.sslMinVersion, ...level },
+    minVersion: settings.sslMinVersion,
+    ...level,
     // The chain is checked below, where the reason can be reported; the host name only with
     // SSLVerifyHost.
     rejectUnauthorized: false,

@@ -63,7 +63,11 @@ async function uploadOnce(
   const lengths = { outLength: out.length, errLength: err.length, envLength: env.length };
   await exchange(
     {
-      ...{ settings, method: 'PUT', target, limitSeconds: settings.putTimeLimit, jobId: parcel.jobId },
+      settings,
+      method: 'PUT',
+      target,
+      limitSeconds: settings.putTimeLimit,
+      jobId: parcel.jobId,
       query: formatPutQuery({ ...parcel, ...lengths }),
       contentLength: out.length + err.length + env.length,
       expected: { name: 'an acknowledgement', matches: (answer) => isAcknowledgement(answer, parcel.runType) },

@@ -287,8 +287,13 @@ export function judgePack(
 ): (upload: string) => Verdict {
   const pack = findRecorded(records, name);
   const scope: PackScope = {
-    ...{ folder, contents, isMeant: () => true, isStored: () => false, count: () => undefined },
-    ...{ share: { index: 0, count: 1 }, keys },
+    folder,
+    contents,
+    isMeant: () => true,
+    isStored: () => false,
+    count: () => undefined,
+    share: { index: 0, count: 1 },
+    keys,
   };
   const findings = pack ? [...checkPackFiles(scope, pack)] : [unrecordedPack(name)];
   const verdicts = new Map<string, Verdict>();

@@ -812,7 +812,10 @@ export class CustodyRecords {
       records.push({ book, from });
       const digests = { archiveSha256, manifestSha256 };
       this.#packs.set(archiveSha256, {
-        ...{ name, time: new Date(time), archiveBytes: Number(archiveBytes), records },
+        name,
+        time: new Date(time),
+        archiveBytes: Number(archiveBytes),
+        records,
         ...digests,
       });
     } else if (known && (event === 'unpack' || event === 'prune-pack')) {

@@ -185,7 +185,9 @@ export function parseWitnessKey(text: string): Cosigner {
 /** Returns a verifier for a witness's cosignatures, which sign a time and the checkpoint. */
 export function cosignerOf(name: string, publicKey: KeyObject): Cosigner {
   return {
-    ...{ name, id: keyId(name, COSIGNATURE, rawKey(publicKey)), publicKey },
+    name,
+    id: keyId(name, COSIGNATURE, rawKey(publicKey)),
+    publicKey,
     isGood(text, bytes) {
       if (bytes.length <= TIME_BYTES) return false;
       const signature = Buffer.from(bytes);

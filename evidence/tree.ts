@@ -208,8 +208,11 @@ export class CustodyTree {
     this.#saveRows();
     syncFolder(folder);
     const state: State = {
-      ...{ format: 1, origin: this.#origin, generation: this.#generation },
-      ...{ size: this.#size, segments: this.#segments },
+      format: 1,
+      origin: this.#origin,
+      generation: this.#generation,
+      size: this.#size,
+      segments: this.#segments,
     };
     replaceFile(pathOf(this.#options, 'json'), `${JSON.stringify(state, undefined, 1)}\n`, { mode: 0o600 });
     for (const path of this.#given.splice(0)) rmSync(path, { force: true });

@@ -159,16 +159,16 @@ export function checkUpload(
 export function emptyReport(): UploadReport {
   const missing = (): StreamVerdict => ({ state: 'missing', bytes: undefined, sha256: undefined, proof: undefined });
   return {
-    ...{ streams: { out: missing(), err: missing(), env: missing() }, findings: [], record: undefined },
-    ...{
-      recordProblem: undefined,
-      isAnnounced: false,
-      result: undefined,
-      bytes: 0,
-      announcedAt: undefined,
-      ready: undefined,
-      inProgress: false,
-    },
+    streams: { out: missing(), err: missing(), env: missing() },
+    findings: [],
+    record: undefined,
+    recordProblem: undefined,
+    isAnnounced: false,
+    result: undefined,
+    bytes: 0,
+    announcedAt: undefined,
+    ready: undefined,
+    inProgress: false,
   };
 }
 

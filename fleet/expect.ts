@@ -92,9 +92,19 @@ export class ExpectError extends Error {
 /** Parses the file. Throws ExpectError for the first line that is wrong. */
 export function parseExpect(text: string): Rules {
   const rules: Rules = {
-    ...{ expectations: [], channels: [], ping: undefined, remind: undefined, quiet: undefined, retry: 60, timeout: 10 },
+    expectations: [],
+    channels: [],
+    ping: undefined,
+    remind: undefined,
+    quiet: undefined,
+    retry: 60,
+    timeout: 10,
     warnings: {
-      ...{ certificates: undefined, disk: undefined, inodes: undefined, checkpoint: undefined, verify: undefined },
+      certificates: undefined,
+      disk: undefined,
+      inodes: undefined,
+      checkpoint: undefined,
+      verify: undefined,
       rollout: false,
     },
   };
@@ -199,7 +209,11 @@ function readExpectation([who = '', command = '', ...words]: string[], line: num
     throw new SyntaxError('exit codes are numbers, separated by commas');
   if (stream !== 'out' && stream !== 'err') throw new SyntaxError('stream is out or err');
   const expectation: Expectation = {
-    ...{ line, who, command, stream, same: readSame(one) },
+    line,
+    who,
+    command,
+    stream,
+    same: readSame(one),
     within: every === undefined ? undefined : every + (grace ?? 0),
     exit: codes?.split(',').map(Number),
     ignore: all('ignore').map(readPattern),

@@ -70,8 +70,13 @@ export function parseAssignmentText(text: string): AssignmentText {
   const [notBefore, notAfter] = [parseSeconds(from), parseSeconds(to)];
   if (notBefore >= notAfter) throw new NoteError('it ends before it begins');
   return {
-    ...{ command, args: parseArguments(args), clients: words, schedule: parseWhen(when) },
-    ...{ notBefore, notAfter, serial: Number(serial) },
+    command,
+    args: parseArguments(args),
+    clients: words,
+    schedule: parseWhen(when),
+    notBefore,
+    notAfter,
+    serial: Number(serial),
   };
 }
 

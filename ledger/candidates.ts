@@ -71,7 +71,8 @@ function* walkCandidates(site: Site): Generator<Candidate> {
       const { name, has } = group;
       const read = once(() => readUpload(locker, name, parseName, group));
       yield {
-        ...{ name, group },
+        name,
+        group,
         facts() {
           const { clientId, command } = parseName(name) ?? {};
           return clientId !== undefined && command !== undefined ? { clientId, command } : (read() ?? {});

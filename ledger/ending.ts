@@ -66,7 +66,10 @@ export function describeEnding(fields: Map<string, string>): Ending {
   const isGood = isClean && exitCode === 0 && (signal ?? 0) === 0;
   const outer = fields.get('OuterJid') ?? '';
   return {
-    ...{ isGood, exitCode, signal: signal || undefined, clockSkew: findClockSkew(fields) },
+    isGood,
+    exitCode,
+    signal: signal || undefined,
+    clockSkew: findClockSkew(fields),
     outerId: isJobId(outer) && outer !== NOT_APPLICABLE ? encodeField(outer) : undefined,
   };
 }

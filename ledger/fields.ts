@@ -69,7 +69,8 @@ function columnOf(name: string): string {
 
 function lineFields(part: 'get' | 'put'): Omit<Field, 'column'>[] {
   return LINE_FIELDS.map(([name, type, read]) => ({
-    ...{ name: `${part}.${name}`, type },
+    name: `${part}.${name}`,
+    type,
     value: (job: Job, site: Site): Found => {
       const line = job[part];
       return line && read(line, site);

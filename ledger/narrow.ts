@@ -87,7 +87,9 @@ export function planScan(database: Database, filter: ScanFilter, most: number): 
   const single = choices.find(({ condition: [sql] }) => / = \?$/.test(sql));
   const others = choices.filter((choice) => choice !== single);
   return {
-    ...{ isNone, index: undefined, indexed: [...(single ? [single.condition] : []), ...times] },
+    isNone,
+    index: undefined,
+    indexed: [...(single ? [single.condition] : []), ...times],
     residual: [...residual, ...others.map(rowCondition)],
   };
 }
@@ -103,7 +105,9 @@ function driveBy(
 ): Plan {
   const others = choices.filter((choice) => choice !== by).map(rowCondition);
   return {
-    ...{ isNone, index: by.index, indexed: [by.condition, ...times] },
+    isNone,
+    index: by.index,
+    indexed: [by.condition, ...times],
     residual: [...residual, ...others, ...(by.also ? [by.also] : [])],
   };
 }

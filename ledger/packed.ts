@@ -46,8 +46,14 @@ async function describeGroup(pack: Pack, group: PackedGroup, parseName: ParseNam
   const jobId = encodeField(group.jobId);
   const { clientId, command } = group.clientId === undefined ? (parseName(group.name, jobId) ?? {}) : group;
   return {
-    ...{ name: group.name, place: pack.name, has: COMPLETE, at: Date.parse(group.at), stamp: '' },
-    ...{ jobId, clientId, command },
+    name: group.name,
+    place: pack.name,
+    has: COMPLETE,
+    at: Date.parse(group.at),
+    stamp: '',
+    jobId,
+    clientId,
+    command,
     isNamed: clientId !== undefined && command !== undefined,
     bytes: 0,
     ending: group.ending ?? (await readPackedEnding(pack, group)),

@@ -55,7 +55,10 @@ export function readUpload(
   const text = ready ? ready.text : readHead(reach(locker, `${name}.lck`));
   const jobId = text === undefined ? undefined : parseJobId(text);
   return {
-    ...{ name, place: LOCKER, has: unpackFiles(packFiles(has)), jobId },
+    name,
+    place: LOCKER,
+    has: unpackFiles(packFiles(has)),
+    jobId,
     ...(ready ? { at: ready.stats.mtimeMs, stamp: stampReady(ready.stats) } : stampBroken(locker, { name, has })),
     ...whoseIs(parseName(name, jobId), () => record?.fields),
     bytes: [...sizes.values()].reduce((sum, size) => sum + size, 0),
@@ -163,7 +166,10 @@ export function packEnding(ending: Ending | undefined): StoredEnding {
 export function unpackEnding([exitCode, signal, isGood, outerId, clockSkew]: StoredEnding): Ending | undefined {
   if (isGood === null) return undefined;
   return {
-    ...{ isGood: isGood === 1, exitCode: exitCode ?? undefined, signal: signal ?? undefined },
-    ...{ outerId: outerId ?? undefined, clockSkew: clockSkew ?? undefined },
+    isGood: isGood === 1,
+    exitCode: exitCode ?? undefined,
+    signal: signal ?? undefined,
+    outerId: outerId ?? undefined,
+    clockSkew: clockSkew ?? undefined,
   };
 }

@@ -307,7 +307,8 @@ export class Refresh {
   ): AsyncGenerator<{ facts: CustodyEvent; file: number }> {
     const isKeeping = kind === 'keeping';
     const files: FileKind<{ text: string; file: number }> = {
-      ...{ kind, holds },
+      kind,
+      holds,
       list: () => logFolders(this.#site).flatMap((folder) => listCustody(folder, isKeeping)),
       isLive: () => true,
       parse: (text, file) => ({ text, file }),
@@ -646,16 +647,17 @@ function takenUpload(
   const jobId = typeof given === 'string' ? encodeField(given) : undefined;
   const { clientId, command } = parseName(String(name), jobId) ?? {};
   return {
-    ...{
-      name: String(name),
-      place: takenPlace(jobId),
-      has: TAKEN_FILES,
-      at: time || 0,
-      stamp: '',
-      bytes: 0,
-    },
-    ...{ jobId, clientId, command },
-    ...{ isNamed: clientId !== undefined && command !== undefined, ending: undefined },
+    name: String(name),
+    place: takenPlace(jobId),
+    has: TAKEN_FILES,
+    at: time || 0,
+    stamp: '',
+    bytes: 0,
+    jobId,
+    clientId,
+    command,
+    isNamed: clientId !== undefined && command !== undefined,
+    ending: undefined,
   };
 }
 

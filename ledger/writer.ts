@@ -698,8 +698,15 @@ function formatUpload({ name, place, has, at, jobId, clientId, command, isNamed,
 
 function parseStored([name, place, has, at, [jobId, clientId, command, isNamed], ending]: StoredUpload): Upload {
   return {
-    ...{ name, place, at, has: unpackFiles(has), isNamed: isNamed === 1, ending: unpackEnding(ending) },
-    ...{ jobId: jobId ?? undefined, clientId: clientId ?? undefined, command: command ?? undefined },
+    name,
+    place,
+    at,
+    has: unpackFiles(has),
+    isNamed: isNamed === 1,
+    ending: unpackEnding(ending),
+    jobId: jobId ?? undefined,
+    clientId: clientId ?? undefined,
+    command: command ?? undefined,
   };
 }
 

@@ -58,8 +58,13 @@ export function parseManifest(text: string): Manifest {
   if (notBefore >= notAfter) throw new NoteError('it ends before it begins');
   const globs = clients.trimEnd().split('\n');
   return {
-    ...{ name, clients: globs.map((line) => line.slice('client '.length)), size: Number(size), sha256 },
-    ...{ serial: Number(serial), notBefore, notAfter },
+    name,
+    clients: globs.map((line) => line.slice('client '.length)),
+    size: Number(size),
+    sha256,
+    serial: Number(serial),
+    notBefore,
+    notAfter,
   };
 }
 

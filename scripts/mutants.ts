@@ -49,7 +49,11 @@ async function mutate({ mutate, tests }: (typeof plans)[number]): Promise<boolea
   try {
     const command = ['node', '--test', ...tests.map((name) => `test/${name}.test.ts`)].join(' ');
     const options = {
-      ...{ mutate, testRunner: 'command', commandRunner: { command }, plugins: [], reporters: ['clear-text'] },
+      mutate,
+      testRunner: 'command',
+      commandRunner: { command },
+      plugins: [],
+      reporters: ['clear-text'],
       // Stryker's own copy would resolve the project's packages, which are links, to the original.
       inPlace: true,
       concurrency: Math.ceil(availableParallelism() / 2),

@@ -124,7 +124,9 @@ export async function startWay(
   const resident = way === 'mod_proxy_fcgi' ? await startResident(site, args) : undefined;
   try {
     const server = await startHttpd({
-      ...{ site, mpm: 'event', ...options },
+      site,
+      mpm: 'event',
+      ...options,
       modules: [...MODULES_OF_WAY[way], ...(options.modules ?? [])],
       before: `${before}\n${options.before ?? ''}`,
       after: `${after}\n${options.after ?? ''}`,

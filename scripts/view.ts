@@ -96,7 +96,9 @@ export async function startView({
   };
   const names = ['WEBJOB_VIEW_SOCKET', 'WEBJOB_VIEW_FCGID', 'WEBJOB_VIEW_GROUP_FILE', ...Object.keys(defines)];
   return {
-    ...{ folder, pid: worker?.child.pid, complaints: worker?.complaints ?? (() => '') },
+    folder,
+    pid: worker?.child.pid,
+    complaints: worker?.complaints ?? (() => ''),
     lines: `${names.map((name) => `UnDefine ${name}\n`).join('')}${Object.entries(defines)
       .map(([name, value]) => `Define ${name} ${value}\n`)
       .join('')}Include "${join(project, 'apache', 'webjob-view.conf')}"\n`,

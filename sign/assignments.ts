@@ -95,8 +95,14 @@ export function describeSigned({ assignment, signatures }: FoundAssignment) {
   const when =
     schedule.kind === 'cron' ? { cron: schedule.cron } : schedule.kind === 'every' ? { every: schedule.seconds } : {};
   return {
-    ...{ command, args: [...args], clients: [...clients], ...when, notBefore: formatSeconds(notBefore) },
-    ...{ notAfter: formatSeconds(notAfter), serial, signers: signatures.map(({ name, id }) => `${name}+${id}`) },
+    command,
+    args: [...args],
+    clients: [...clients],
+    ...when,
+    notBefore: formatSeconds(notBefore),
+    notAfter: formatSeconds(notAfter),
+    serial,
+    signers: signatures.map(({ name, id }) => `${name}+${id}`),
   };
 }
 

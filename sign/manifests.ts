@@ -64,9 +64,13 @@ export function writeManifest(program: string, signer: NoteSigner, wishes: Manif
   const name = wishes.name ?? basename(program);
   if (!isFileName(name)) throw new Failure('usage', `${name} is not a name that clients can ask for`, '--name');
   const manifest: Manifest = {
-    ...{ name, clients: wishes.clients ?? old?.clients ?? ['*'], size: bytes.length, sha256: hashOf(bytes) },
+    name,
+    clients: wishes.clients ?? old?.clients ?? ['*'],
+    size: bytes.length,
+    sha256: hashOf(bytes),
     serial: wishes.serial ?? Math.max(now, (old?.serial ?? 0) + 1),
-    ...{ notBefore, notAfter: wholeSeconds(Math.max(now, notBefore.getTime()) + wishes.lifetime * 1000) },
+    notBefore,
+    notAfter: wholeSeconds(Math.max(now, notBefore.getTime()) + wishes.lifetime * 1000),
   };
   try {
     const note = signNote(formatManifest(manifest), [signer]);
@@ -221,7 +225,11 @@ function wholeSeconds(milliseconds: number): Date {
 export function describeManifest({ manifest, signatures, program }: FoundManifest) {
   const { notBefore, notAfter, ...rest } = manifest;
   return {
-    ...{ ...rest, clients: [...rest.clients], notBefore: formatSeconds(notBefore), notAfter: formatSeconds(notAfter) },
-    ...{ program, signers: signatures.map(({ name, id }) => `${name}+${id}`) },
+    ...rest,
+    clients: [...rest.clients],
+    notBefore: formatSeconds(notBefore),
+    notAfter: formatSeconds(notAfter),
+    program,
+    signers: signatures.map(({ name, id }) => `${name}+${id}`),
   };
 }

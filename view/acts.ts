@@ -107,7 +107,8 @@ export function actsPage(context: Context, request: CgiRequest, kind: ActKind, n
   const { title, lead, forms, acts } =
     kind === 'job' ? describeJob(context, name, form) : describeOne(context, name, form);
   return {
-    ...{ title: `${title}, ${subject.text}`, place: kind === 'job' ? '/jobs' : '/assignments' },
+    title: `${title}, ${subject.text}`,
+    place: kind === 'job' ? '/jobs' : '/assignments',
     refreshSeconds: isWaiting ? 3 : undefined,
     content: html`<h1>${title}</h1>
 <p class="lead">${lead}</p>
@@ -130,7 +131,8 @@ function describeJob(context: Context, name: string, form: MakeForm): Described 
   const job = findActedOn(context, name);
   const acts = actsOf(site).of(job);
   return {
-    ...{ acts, title: `Acts on ${job.command ?? 'unknown command'} of ${job.clientId ?? 'unknown client'}` },
+    acts,
+    title: `Acts on ${job.command ?? 'unknown command'} of ${job.clientId ?? 'unknown client'}`,
     lead: html`${formatState(job.state)} · ${formatInstant(job.at, book)} · <a class="path" href="${links.job(job)}">${job.jobId}</a>`,
     forms: html`<div class="acts">
 <section><h2>Verify</h2><p class="note">Compares its uploads with the custody record and the run record.</p>${form('verify', 'Verify now')}</section>
@@ -152,7 +154,8 @@ function describeOne(context: Context, name: string, form: MakeForm): Described 
   const { number, facts } = assignment;
   const isOver = facts.state === 'cancelled';
   return {
-    ...{ title: `Acts on assignment ${number}`, acts: actsOf(site).ofAssignment(String(number)) },
+    title: `Acts on assignment ${number}`,
+    acts: actsOf(site).ofAssignment(String(number)),
     lead: html`${formatAssignmentState(facts.state)} · <a href="${links.page(`/assignment/${number}`)}">${titleOf(assignment)}</a>`,
     forms: isOver
       ? html`<p class="note">It is cancelled: nothing is left to stop.</p>`
@@ -184,7 +187,10 @@ export async function performAct(
   if (act === 'download' && !stream) throw new NotShown(400, 'There is no such stream.');
   const text = ACTS_WITH_TEXT.includes(act) ? parseText(fields.get('text') ?? '') : undefined;
   sendRequest(place, id, {
-    ...{ act, ...subject.fields, user, text },
+    act,
+    ...subject.fields,
+    user,
+    text,
     stream: act === 'download' ? stream : undefined,
   });
   const answer = await waitForAnswer(place, id);

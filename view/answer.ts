@@ -60,7 +60,10 @@ type Header = readonly [name: string, value: string];
 
 function answer(status: number, type: string, content: Buffer, policy: string, more: readonly Header[]): CgiResponse {
   return {
-    ...{ status, reason: reasonOf(status), contentLength: content.length, content },
+    status,
+    reason: reasonOf(status),
+    contentLength: content.length,
+    content,
     headers: [['Content-Type', type], ['Content-Security-Policy', policy], ...COMMON, ...more],
   };
 }
@@ -86,12 +89,16 @@ export interface SiteFacts {
 export function answerPage(page: Page, links: Links, { siteName, clock, user }: SiteFacts): CgiResponse {
   const { status = 200, title, place, isPlace = false, content, refreshSeconds } = page;
   const text = formatFrame({
-    ...{ title, siteName, content, placesLabel: 'View' },
+    title,
+    siteName,
+    content,
+    placesLabel: 'View',
     style: html`<link rel="stylesheet" href="${links.page(STYLE_FILE)}">
 <link rel="alternate" type="application/atom+xml" title="Failures" href="${links.page('/failures.atom')}">
 <script src="${links.page(SCRIPT_FILE)}" defer></script>`,
     places: PLACES.map(([path, name]) => ({
-      ...{ href: links.page(path), name },
+      href: links.page(path),
+      name,
       current: path !== place ? undefined : isPlace ? ('page' as const) : ('true' as const),
     })),
     aside: html`<form class="quick" role="search" aria-label="Find" action="${links.page('/search')}" method="get"><label class="quiet" for="quick">Search</label><input id="quick" name="q" type="search" placeholder="Output or job id" autocomplete="off" spellcheck="false"></form>`,
@@ -114,7 +121,10 @@ export function answerText(type: string, text: string, fileName?: string): CgiRe
 /** Sends what a client sent as a file to download. The descriptor is closed when it is sent. */
 export function answerFile(fd: number, bytes: number, fileName: string): CgiResponse {
   return {
-    ...{ status: 200, reason: reasonOf(200), contentLength: bytes, content: { fd } },
+    status: 200,
+    reason: reasonOf(200),
+    contentLength: bytes,
+    content: { fd },
     headers: [
       ['Content-Type', 'application/octet-stream'],
       ['Content-Disposition', `attachment; filename="${fileName}"`],

@@ -60,7 +60,9 @@ export function assignmentsPage(context: Context): Page {
   const first = params.has('after') ? html`<a href="${links.page('/assignments')}">First page</a>` : undefined;
   const more = next && html`<a rel="next" href="${links.page('/assignments', { after: next })}">Next page</a>`;
   return {
-    ...{ title: 'Assignments', place: '/assignments', isPlace: true },
+    title: 'Assignments',
+    place: '/assignments',
+    isPlace: true,
     content: html`<h1>Assignments</h1>
 <p class="lead">The commands that clients are to run, and their progress.</p>
 ${status ? html`<p class="ways"><a href="${links.page('/assignments.json')}">JSON</a></p>` : NO_STATUS}
@@ -145,7 +147,8 @@ export async function assignmentPage(context: Context, name: string): Promise<Pa
   const first = params.has('after') ? html`<a href="${links.page(own, { state })}">First page</a>` : undefined;
   const more = next && html`<a rel="next" href="${links.page(own, { state, after: next })}">Next page</a>`;
   return {
-    ...{ title, place: '/assignments' },
+    title,
+    place: '/assignments',
     content: html`<h1>${title}</h1>
 <p class="lead">${formatAssignmentState(facts.state)} · ${describeStates(assignment)}</p>
 <p class="ways">${acts && isOpen ? html`<a class="button" href="${links.page(`/act/assignment/${number}`)}">Pause or cancel</a> · ` : undefined}<a href="${links.page(`${own}.json`, { state })}">JSON</a></p>
@@ -203,7 +206,10 @@ export async function assignmentJson(context: Context, name: string): Promise<un
   const { status, assignment, state, clients, next } = readOne(context, name);
   const own = `/assignment/${assignment.number}.json`;
   return {
-    ...{ at: status.at.toISOString(), ...assignment.facts, states: assignment.states, clients },
+    at: status.at.toISOString(),
+    ...assignment.facts,
+    states: assignment.states,
+    clients,
     next: next === undefined ? null : context.links.page(own, { state, after: next }),
   };
 }

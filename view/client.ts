@@ -76,7 +76,8 @@ export async function clientPage(context: Context, name: string): Promise<Page> 
   const changed = newest.filter(({ isChanged }) => isChanged).length;
   const mine = links.page('/jobs', { client: name });
   return {
-    ...{ title: name, place: '/clients' },
+    title: name,
+    place: '/clients',
     content: html`<h1>${name}</h1>
 <p class="lead">Client, last seen ${formatInstant(totals.seenAt, book)}. ${describePeriod(recent, totals.seenAt, now)}</p>
 ${formatTiles([

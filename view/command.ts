@@ -68,7 +68,8 @@ export async function commandPage(context: Context, name: string): Promise<Page>
   const together = groups.filter(({ jobs }) => jobs.length > 1).slice(0, MAX_GROUPS);
   const alone = groups.filter(({ jobs }) => jobs.length === 1);
   return {
-    ...{ title: name, place: '/commands' },
+    title: name,
+    place: '/commands',
     content: html`<h1>${name}</h1>
 <p class="lead">${describeGroups(groups, count)}</p>
 <p class="ways"><a href="${links.page('/jobs', { command: name })}">All jobs of this command</a> · <a href="${asFormat(links.command(name), 'json')}">JSON</a></p>

@@ -34,7 +34,8 @@ export function makeContext(
 ): Context {
   const links = makeLinks(base);
   const book: Book = {
-    ...{ useGmt: site.settings.useGMT, now: new Date() },
+    useGmt: site.settings.useGMT,
+    now: new Date(),
     clientHref: (clientId) => links.client(clientId),
     commandHref: (command) => links.command(command),
     jobHref: (job: Job) => links.job(job),

@@ -104,7 +104,8 @@ export async function diffPage(context: Context): Promise<Page> {
   const { to, stream } = compared;
   const name = to ? `${to.command ?? 'unknown command'} on ${to.clientId ?? 'unknown client'}` : 'two runs';
   return {
-    ...{ title: `Difference: ${name}`, place: '/jobs' },
+    title: `Difference: ${name}`,
+    place: '/jobs',
     content: html`<h1>What differs</h1>
 <p class="lead">${name}</p>
 <form class="filter" action="${links.page('/diff')}" method="get" aria-label="Compare">

@@ -56,14 +56,18 @@ export function makeViewHandler(serving: Serving): (request: CgiRequest, body: B
 function errorPage(error: unknown, { complain }: Serving): Page {
   if (error instanceof NotShown)
     return {
-      ...{ status: error.status, title: 'Not shown', place: undefined },
+      status: error.status,
+      title: 'Not shown',
+      place: undefined,
       content: html`<h1>Not shown</h1><p>${error.message}</p>`,
     };
   const { message, stack, syscall, code } = error as NodeJS.ErrnoException;
   const isKnown = error instanceof Failure || syscall !== undefined || code === 'ERR_SQLITE_ERROR';
   complain(`error: ${isKnown ? message : (stack ?? message)}`);
   return {
-    ...{ status: 500, title: 'It cannot be read', place: undefined },
+    status: 500,
+    title: 'It cannot be read',
+    place: undefined,
     // Paths of the server are for its log only.
     content: html`<h1>It cannot be read</h1><p>The server's error log has the reason. webjobctl configtest finds most problems.</p>`,
   };
@@ -102,7 +106,10 @@ async function answerRequest(
 
 function fillingPage(): Page {
   return {
-    ...{ status: 503, title: 'One moment', place: undefined, refreshSeconds: 3 },
+    status: 503,
+    title: 'One moment',
+    place: undefined,
+    refreshSeconds: 3,
     content: html`<h1>One moment</h1><p>The view's index of the log and the locker is being made, for the first time or after a change of the settings. This page loads again by itself.</p>`,
   };
 }

@@ -100,9 +100,14 @@ async function openJob({ site }: Context, job: Job): Promise<Shown> {
   const own = (job.group ?? job.packed)?.name;
   const witness = judged && describeWitness(judged.witnessState);
   return {
-    ...{ job, stored, failures },
+    job,
+    stored,
+    failures,
     shown: {
-      ...{ job, heads, verdict: judged?.verdicts.get(own ?? ''), deposit: judged?.deposit },
+      job,
+      heads,
+      verdict: judged?.verdicts.get(own ?? ''),
+      deposit: judged?.deposit,
       earlier: [...(judged?.verdicts ?? [])].flatMap(([name, verdict]) => (name === own ? [] : [{ name, verdict }])),
       missing: judged?.missing.map(({ name }) => name) ?? [],
       acts: actsOf(site).of(job),
@@ -147,7 +152,8 @@ export async function jobPage(context: Context, name: string): Promise<Page> {
   const title = `${job.command ?? 'unknown command'} on ${job.clientId ?? 'unknown client'}`;
   const children = job.jobId === undefined ? [] : findChildren(database, site, job.jobId);
   return {
-    ...{ title: `${title}, ${job.jobId ?? 'no job id'}`, place: '/jobs' },
+    title: `${title}, ${job.jobId ?? 'no job id'}`,
+    place: '/jobs',
     content: html`<h1>${title}</h1>
 <p class="lead">${formatState(job.state)} · ${formatInstant(job.at, book)}${formatVerdict(shown)}</p>
 <p class="ways"><a href="#output">Output</a> · <a href="#verification">Verification</a> · <a href="#record">Record</a> · <a href="#log">Log</a> · <a href="${asFormat(links.job(job), 'json')}">JSON</a></p>
@@ -176,7 +182,8 @@ function chooserPage({ book }: Context, name: string, jobs: readonly Job[]): Pag
       `?${new URLSearchParams({ name, at: isoOf(job), client: job.clientId ?? '', command: job.command ?? '' })}`,
   };
   return {
-    ...{ title: name, place: '/jobs' },
+    title: name,
+    place: '/jobs',
     content: html`<h1>${name}</h1>
 <p class="lead">${jobs.length} jobs have this id.</p>
 ${formatJobTable('rows', 'Jobs of one id, the newest first', jobs, '', ways)}`,

@@ -42,11 +42,15 @@ export function parseJobQuery({ params, site }: Pick<Context, 'params' | 'site'>
   for (const state of states) if (!isState(state)) throw new NotShown(400, `The states are ${JOB_STATES.join(', ')}.`);
   return {
     filter: {
-      ...{ client: parseClients(site, given('client')), command: given('command'), states: states as JobState[] },
-      ...{ exitCode: exit === undefined ? undefined : Number(exit) },
-      ...{ since: parseTime(given('since')), until: parseTime(given('until')) },
+      client: parseClients(site, given('client')),
+      command: given('command'),
+      states: states as JobState[],
+      exitCode: exit === undefined ? undefined : Number(exit),
+      since: parseTime(given('since')),
+      until: parseTime(given('until')),
     },
-    ...{ order: sort, text: given('text') },
+    order: sort,
+    text: given('text'),
   };
 }
 
@@ -118,7 +122,10 @@ export async function jobsPage(context: Context): Promise<Page> {
   const own = ownQuery(params);
   const isFiltered = FILTER_NAMES.some((name) => name !== 'sort' && own[name] !== undefined);
   return {
-    ...{ title: 'Jobs', place: '/jobs', isPlace: true, refreshSeconds: isLive ? 5 : undefined },
+    title: 'Jobs',
+    place: '/jobs',
+    isPlace: true,
+    refreshSeconds: isLive ? 5 : undefined,
     content: html`<h1>Jobs</h1>
 ${formatFilter(context, own)}
 <p class="ways">${isLive ? html`<span class="state good live">Live: loaded again every 5 seconds.</span> <a href="${links.page('/jobs', own)}">Stop</a>` : html`<a href="${links.page('/jobs', { ...own, live: 1 })}">Live</a>`} · <a href="${links.page('/jobs.csv', own)}">CSV</a> · <a href="${links.page('/jobs.json', own)}">JSON</a></p>

@@ -59,7 +59,8 @@ export function makeLinks(base: string): Links {
     return page(`${folder}/${UNNAMED}`, { at: isoOf(job), client: clientId, command, ...query });
   };
   return {
-    ...{ base, page },
+    base,
+    page,
     client: (clientId, query) => to('/client', clientId, query),
     command: (command, query) => to('/command', command, query),
     job: (job, query) => toJob('/job', job, query),

@@ -33,7 +33,9 @@ export function clientsPage(context: Context): Page {
   const { links, params } = context;
   const name = params.get('name')?.trim() ?? '';
   return {
-    ...{ title: 'Clients', place: '/clients', isPlace: true },
+    title: 'Clients',
+    place: '/clients',
+    isPlace: true,
     content: html`<h1>Clients</h1>
 <form class="filter" action="${links.page('/clients')}" method="get" aria-label="Filter">
 <div class="long"><label for="name">Name, with * for any text</label><input id="name" name="name" type="search" value="${name}" placeholder="web*" autocomplete="off" spellcheck="false"></div>
@@ -62,7 +64,11 @@ export function clientsJson(context: Context): unknown {
   const { rows, next } = readClients(context);
   return {
     clients: rows.map(([client, { states, seenAt, received, sent }]) => ({
-      ...{ client, seenAt: seenAt?.toISOString() ?? null, states: Object.fromEntries(states), received, sent },
+      client,
+      seenAt: seenAt?.toISOString() ?? null,
+      states: Object.fromEntries(states),
+      received,
+      sent,
     })),
     next:
       next === undefined
@@ -77,7 +83,9 @@ export function commandsPage(context: Context): Page {
   const shown = jobs.slice(0, ROWS);
   const next = jobs.length > ROWS ? shown.at(-1)?.command : undefined;
   return {
-    ...{ title: 'Commands', place: '/commands', isPlace: true },
+    title: 'Commands',
+    place: '/commands',
+    isPlace: true,
     content: html`<h1>Commands</h1>
 <p class="lead">Each command with its newest job on any client. The page of a command compares the output of all clients.</p>
 <p class="ways"><a href="${links.page('/commands.json')}">JSON</a></p>

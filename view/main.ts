@@ -43,7 +43,8 @@ function main(): void {
     stay({
       openResponder: () =>
         createResponder({
-          ...{ handler, findSpoolFolder: () => undefined },
+          handler,
+          findSpoolFolder: () => undefined,
           onError: (error) => complain(`FastCGI: ${error.stack ?? error.message}`),
         }),
       complain,

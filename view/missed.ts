@@ -28,7 +28,8 @@ export function missedPage(context: Context): Page {
   const { links } = context;
   const failure = status?.failureOf('expectations');
   return {
-    ...{ title: 'Expectations missed', place: '/' },
+    title: 'Expectations missed',
+    place: '/',
     content: html`<h1>Expectations missed</h1>
 <p class="lead">Rules of the file expect that clients do not meet.</p>
 ${status ? html`<p class="ways"><a href="${links.page('/missed.json')}">JSON</a></p>` : NO_STATUS}

@@ -60,7 +60,9 @@ function read(context: Context): Overview {
   const { database, now } = context;
   const last = sumSpan(database, new Date(now.getTime() - DAY_MS), new Date(now.getTime() + DAY_MS));
   return {
-    ...{ days: readDays(context), last, needs: findNeeds(context, last) },
+    days: readDays(context),
+    last,
+    needs: findNeeds(context, last),
     failures: readSome(context, { states: ['failed', 'incomplete'] }),
     newest: readSome(context, {}),
   };
@@ -146,7 +148,9 @@ function findChanges({ database, now, links }: Context): Need[] {
   );
   return [
     {
-      ...{ look: 'warn', shape: 'changed', words: `${countOf(count, 'result')} changed` },
+      look: 'warn',
+      shape: 'changed',
+      words: `${countOf(count, 'result')} changed`,
       detail: html`in the last 24 hours: ${detail}${count > changes.length ? ', and more' : undefined}`,
       href: undefined,
     },
@@ -180,7 +184,10 @@ function findStatusNeeds(context: Context): Need[] {
           html`${index > 0 ? '; ' : undefined}${client === null ? undefined : html`<a href="${links.client(client)}">${client}</a>${command === null || command === '*' ? undefined : `, ${command}`}: `}${what}`,
       );
     needs.push({
-      ...{ look, shape, words: words(count), href },
+      look,
+      shape,
+      words: words(count),
+      href,
       detail: html`${detail}${count > SHOWN_PROBLEMS ? '; and more' : undefined}`,
     });
   };
@@ -191,7 +198,10 @@ function findStatusNeeds(context: Context): Need[] {
   const at = verified?.at ?? undefined;
   if (verified && (at === undefined || now.getTime() - at > 2000 * verified.every))
     needs.push({
-      ...{ look: 'warn', shape: 'record', words: 'unverified', href: undefined },
+      look: 'warn',
+      shape: 'record',
+      words: 'unverified',
+      href: undefined,
       detail: html`the locker was ${at === undefined ? 'never verified' : html`last verified ${formatInstant(new Date(at), book)}`}: webjobctl alert does it`,
     });
   add('rollouts', 'warn', 'held', (count) => `${countOf(count, 'rollout')} stopped`, links.page('/assignments'));
@@ -236,7 +246,9 @@ export function overviewPage(context: Context): Page {
   const { database, links, book } = context;
   const { complete, bytes } = readLocker(database);
   return {
-    ...{ title: 'Overview', place: '/', isPlace: true },
+    title: 'Overview',
+    place: '/',
+    isPlace: true,
     content: html`<h1>Overview</h1>
 ${formatNeeds(needs)}
 ${formatStatusNote(context)}
@@ -287,7 +299,8 @@ function formatStatusNote(context: Context): Markup {
 function formatCharts(days: readonly Day[], { links }: Context): Markup {
   const bars = (value: (day: Day) => number, query: Record<string, string>) =>
     days.map((day) => ({
-      ...{ label: day.label, value: value(day) },
+      label: day.label,
+      value: value(day),
       href: links.page('/jobs', {
         ...query,
         since: day.since.toISOString(),

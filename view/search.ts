@@ -57,7 +57,9 @@ export async function searchPage(context: Context): Promise<Page> {
   const { links } = context;
   const result = text === '' ? undefined : await search(context, text);
   return {
-    ...{ title: text === '' ? 'Search' : `Search: ${text}`, place: '/search', isPlace: true },
+    title: text === '' ? 'Search' : `Search: ${text}`,
+    place: '/search',
+    isPlace: true,
     content: html`<h1>Search</h1>
 <form class="filter" role="search" aria-label="Search output" action="${links.page('/search')}" method="get">
 <div class="long"><label for="text">Text of output, or a job id</label><input id="text" name="q" type="search" value="${text}" autocomplete="off" spellcheck="false"></div>

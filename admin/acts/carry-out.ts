@@ -67,7 +67,7 @@ export async function carryOut(id: string, request: ActRequest, place: ActPlace)
 function verify(site: Site, job: string, by: string): string {
   const [joined] = joinSites([site]);
   if (!joined) throw new Failure('failed', 'the evidence locker is missing');
-  const scope = { ...joined, contents: true, ...{ since: undefined, touchedSince: undefined, sample: undefined } };
+  const scope = { ...joined, contents: true, since: undefined, touchedSince: undefined, sample: undefined };
   const found = [...verifyJob(scope, job)];
   const [first] = found;
   const more = found.length > 1 ? `, and ${found.length - 1} more` : '';

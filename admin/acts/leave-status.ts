@@ -102,7 +102,8 @@ const WRITERS: Record<StatusPart, (work: Work) => void | Promise<void>> = {
     const { warnings } = readRules(site.settings) ?? {};
     const certificates = warnings?.certificates ?? CERTIFICATE_SECONDS;
     const problems = findEnding(desk.etcDirectory, { certificates }, now).map(({ what, where }) => ({
-      ...{ kind: 'certificate', what },
+      kind: 'certificate',
+      what,
       // The paths of the server are not for its readers.
       client: where.includes('/') ? undefined : where,
     }));
@@ -117,7 +118,11 @@ const WRITERS: Record<StatusPart, (work: Work) => void | Promise<void>> = {
     database.prepare("INSERT INTO facts VALUES ('goldens', ?)").run(JSON.stringify(goldens));
     const missed = await findMissed(site, expectations, readGroups(site.settings), listClientIds(desk), now);
     const problems = missed.map(({ clientId, command, kind, detail, jobId }) => ({
-      ...{ client: clientId, command, kind, what: detail, job: jobId },
+      client: clientId,
+      command,
+      kind,
+      what: detail,
+      job: jobId,
     }));
     save(database, 'expectations', problems);
   },

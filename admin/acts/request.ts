@@ -109,8 +109,13 @@ export function parseRequest(text: string): ActRequest {
     throw new SyntaxError('its stream is unknown');
   if ((words !== undefined) !== ACTS_WITH_TEXT.includes(name)) throw new SyntaxError('its text is not allowed');
   return {
-    ...{ act: name, job: isOnJob ? String(job) : undefined, assignment: isOnJob ? undefined : String(assignment) },
-    ...{ client, user, text: words === undefined ? undefined : parseWords(words), stream: found },
+    act: name,
+    job: isOnJob ? String(job) : undefined,
+    assignment: isOnJob ? undefined : String(assignment),
+    client,
+    user,
+    text: words === undefined ? undefined : parseWords(words),
+    stream: found,
   };
 }
 

@@ -48,8 +48,14 @@ function readSecret(path: string): string {
 async function sendMail(mail: Of<'mail'>, letter: Letter, attempt: number, seconds: number): Promise<void> {
   const { createTransport } = await import('nodemailer');
   const message = {
-    ...{ from: mail.from, to: [...mail.to], subject: letter.subject, text: letter.text, date: letter.at },
-    ...{ messageId: `<${letter.id}@${hostname()}>`, disableFileAccess: true, disableUrlAccess: true },
+    from: mail.from,
+    to: [...mail.to],
+    subject: letter.subject,
+    text: letter.text,
+    date: letter.at,
+    messageId: `<${letter.id}@${hostname()}>`,
+    disableFileAccess: true,
+    disableUrlAccess: true,
     headers: { 'Auto-Submitted': 'auto-generated', 'X-WebJob-Alert': letter.id, 'X-WebJob-Attempt': String(attempt) },
   };
   const { smtp } = mail;
@@ -63,14 +69,16 @@ async function sendMail(mail: Of<'mail'>, letter: Letter, attempt: number, secon
   const isSecure = url.protocol === 'smtps:';
   const timeout = seconds * 1000;
   const transport = createTransport({
-    ...{
-      host: url.hostname.replace(/^\[|\]$/g, ''),
-      port: Number(url.port) || (isSecure ? 465 : 25),
-      secure: isSecure,
-    },
+    host: url.hostname.replace(/^\[|\]$/g, ''),
+    port: Number(url.port) || (isSecure ? 465 : 25),
+    secure: isSecure,
     // A password is sent over TLS or not at all.
-    ...{ requireTLS: mail.user !== undefined && !isSecure, name: hostname() },
-    ...{ connectionTimeout: timeout, greetingTimeout: timeout, socketTimeout: timeout, dnsTimeout: timeout },
+    requireTLS: mail.user !== undefined && !isSecure,
+    name: hostname(),
+    connectionTimeout: timeout,
+    greetingTimeout: timeout,
+    socketTimeout: timeout,
+    dnsTimeout: timeout,
     ...(mail.user !== undefined && { auth: { user: mail.user, pass: readSecret(mail.passwordFile ?? '') } }),
   });
   // A server that sends byte by byte would keep the socket from ever being idle.
@@ -160,7 +168,9 @@ function refused({ host }: URL, reason: string): Failure {
 function runCommand({ words }: Of<'command'>, letter: Letter, attempt: number, seconds: number): void {
   const [program = '', ...args] = words;
   runProgram(program, args, Buffer.from(letter.json), seconds, {
-    ...{ WEBJOB_ALERT_ID: letter.id, WEBJOB_ALERT_ATTEMPT: String(attempt), WEBJOB_ALERT_SUBJECT: letter.subject },
+    WEBJOB_ALERT_ID: letter.id,
+    WEBJOB_ALERT_ATTEMPT: String(attempt),
+    WEBJOB_ALERT_SUBJECT: letter.subject,
   });
 }
 
@@ -176,7 +186,10 @@ function runProgram(
   environment: Record<string, string> = {},
 ): void {
   const { status, signal, error } = spawnSync(program, args, {
-    ...{ input, stdio: ['pipe', 'ignore', 'ignore'], timeout: seconds * 1000, killSignal: 'SIGKILL' },
+    input,
+    stdio: ['pipe', 'ignore', 'ignore'],
+    timeout: seconds * 1000,
+    killSignal: 'SIGKILL',
     env: { ...process.env, ...environment },
   });
   const { code } = (error ?? {}) as NodeJS.ErrnoException;

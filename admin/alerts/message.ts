@@ -38,11 +38,17 @@ export function writeLetter({ id, at, events }: Message, site: string, attempt: 
   ];
   const time = (milliseconds: number): string => new Date(milliseconds).toISOString();
   return {
-    ...{ id, at: new Date(at) },
+    id,
+    at: new Date(at),
     subject: safeLine(`[webjob] ${summary}`).slice(0, 200),
     text: `${lines.map(safeLine).join('\n')}\n`,
     json: JSON.stringify({
-      ...{ id, type: 'webjob.alert', timestamp: time(at), site, host: hostname(), attempt },
+      id,
+      type: 'webjob.alert',
+      timestamp: time(at),
+      site,
+      host: hostname(),
+      attempt,
       events: events.map((event) => describeJson(event, time)),
     }),
   };

@@ -63,7 +63,13 @@ export interface AlertState {
 }
 
 const EMPTY: AlertState = {
-  ...{ version: 1, problems: [], held: [], messages: [], outbox: [], failures: {}, verified: undefined },
+  version: 1,
+  problems: [],
+  held: [],
+  messages: [],
+  outbox: [],
+  failures: {},
+  verified: undefined,
 };
 
 export function statePath(settings: ServerSettings): string {

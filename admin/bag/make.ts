@@ -206,8 +206,16 @@ async function addJob(
   const problems = [...uploads.flatMap(({ verdict }) => verdict.findings.filter((one) => !isRemark(one))), ...missing];
   addManifest({ bag, add, keys, notes, problems }, site, job, folder);
   return {
-    ...{ job, acts, uploads, folder, files, notes, problems, page: `pages/${name}.html` },
-    ...{ missing: missing.map(({ place }) => place), findings: problems.map(formatFinding) },
+    job,
+    acts,
+    uploads,
+    folder,
+    files,
+    notes,
+    problems,
+    page: `pages/${name}.html`,
+    missing: missing.map(({ place }) => place),
+    findings: problems.map(formatFinding),
     uploadCount: uploads.length,
     openedCount: uploads.reduce((sum, { opened }) => sum + opened.length, 0),
   };

@@ -164,7 +164,7 @@ async function copyStored(
   const locker = site.settings.incomingDirectory;
   const stored = findStreams(site, { name, has: new Set() });
   const deposit = report.isAnnounced ? evidence.records.find(name) : undefined;
-  const copied: Copied = { ...{ name, folder, pack: undefined, heads: {}, deposit }, verdict: report };
+  const copied: Copied = { name, folder, pack: undefined, heads: {}, deposit, verdict: report };
   const { announcedAt, ready } = judged;
   const at = announcedAt === undefined ? undefined : new Date(announcedAt);
   const judge = report.isAnnounced ? judgeRecord(evidence, job, deposit, { ready, at }) : undefined;
@@ -199,7 +199,7 @@ async function copyPacked(
   const own = told.filter((one) => one.name === name);
   const deposit = own.findLast(isSame) ?? own.at(-1);
   const verdict = { ...emptyReport(), findings, isAnnounced: true };
-  const copied: Copied = { ...{ name, folder, pack, heads: {}, deposit, verdict } };
+  const copied: Copied = { name, folder, pack, heads: {}, deposit, verdict };
   const at = `packed/${pack}: ${name}`;
   const announced = { ready: formatReady(group.jobId), at: new Date(group.at) };
   const judge = judgeRecord(evidence, job, deposit, announced);

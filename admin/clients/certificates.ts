@@ -60,7 +60,10 @@ function readCertificate(folder: string, line: string): Certificate {
   const certificate = new X509Certificate(readFileSync(join(folder, 'issued', `${serial}.pem`)));
   const until = certificate.validToDate;
   return {
-    ...{ client: /\/CN=([^/]*)/.exec(subject)?.[1] ?? '', serial, from: certificate.validFromDate, until },
+    client: /\/CN=([^/]*)/.exec(subject)?.[1] ?? '',
+    serial,
+    from: certificate.validFromDate,
+    until,
     state: state === 'R' ? 'revoked' : until.getTime() <= Date.now() ? 'expired' : 'valid',
   };
 }

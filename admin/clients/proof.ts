@@ -32,7 +32,11 @@ function ask(url: string, { auth, cert, key }: Proof): Promise<number> {
     const request = (isTls ? secureRequest : plainRequest)(
       url,
       {
-        ...{ agent: false, rejectUnauthorized: false, signal: AbortSignal.timeout(TIME_LIMIT_MS), cert, key },
+        agent: false,
+        rejectUnauthorized: false,
+        signal: AbortSignal.timeout(TIME_LIMIT_MS),
+        cert,
+        key,
         headers: { 'Content-Length': 0, ...(auth !== undefined && { Authorization: `Basic ${auth}` }) },
       },
       (response) => {

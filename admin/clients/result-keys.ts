@@ -84,7 +84,9 @@ export function endResultKeys(desk: Desk, client: string, except?: ResultKey): R
 /** The key in the form that --json prints. */
 export function describeResultKey({ name, id, publicKey, from, until }: ResultKey): Record<string, unknown> {
   return {
-    ...{ key: formatVerifierKey(name, publicKey), id, from: from.toISOString() },
+    key: formatVerifierKey(name, publicKey),
+    id,
+    from: from.toISOString(),
     until: until?.toISOString() ?? null,
   };
 }

@@ -63,7 +63,8 @@ async function alert(site: Site, desk: Desk, options: Options): Promise<void> {
     const now = new Date();
     const found = await findProblems({ site, desk, rules }, state, now);
     const policy = {
-      ...{ channels: rules.channels.map(nameChannel), remind: rules.remind },
+      channels: rules.channels.map(nameChannel),
+      remind: rules.remind,
       isQuiet: isQuiet(rules, minutesOfDay(now, settings.useGMT)),
     };
     state.verified = found.verified;
@@ -117,8 +118,12 @@ async function sendTest(site: Site, desk: Desk, rules: Rules): Promise<void> {
   if (rules.channels.length === 0) throw new Failure('findings', 'the rules have no line that begins with tell');
   const now = Date.now();
   const test: AlertEvent = {
-    ...{ kind: 'begun', key: 'test', what: 'this is a test, and nothing is wrong', where: site.settings.serverId },
-    ...{ beganAt: now, at: now },
+    kind: 'begun',
+    key: 'test',
+    what: 'this is a test, and nothing is wrong',
+    where: site.settings.serverId,
+    beganAt: now,
+    at: now,
   };
   for (const channel of rules.channels) {
     const message = { id: randomBytes(16).toString('hex'), at: now, events: [test] };

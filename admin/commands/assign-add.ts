@@ -179,8 +179,12 @@ function takeSigned(command: string | undefined, options: Options): Wanted {
   const signed = readAssignment(path);
   const { assignment } = signed;
   return {
-    ...{ command: assignment.command, args: assignment.args, to: to ?? assignment.clients, signed },
-    ...{ schedule: assignment.schedule, from: assignment.notBefore.getTime() / 1000 },
+    command: assignment.command,
+    args: assignment.args,
+    to: to ?? assignment.clients,
+    signed,
+    schedule: assignment.schedule,
+    from: assignment.notBefore.getTime() / 1000,
     until: assignment.notAfter.getTime() / 1000,
   };
 }

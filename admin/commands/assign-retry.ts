@@ -50,8 +50,13 @@ export function retryCommand(): Command {
       if (to.length === 0)
         throw new Failure('findings', `no client of assignment ${id} failed, was lost or came too late`);
       const again = await addAssignment(desk.settings, {
-        ...{ command: assignment.command, args: assignment.args, to, schedule: { kind: 'once' } },
-        ...{ from: Math.floor(Date.now() / 1000), until: undefined, reason: `retry of ${id}` },
+        command: assignment.command,
+        args: assignment.args,
+        to,
+        schedule: { kind: 'once' },
+        from: Math.floor(Date.now() / 1000),
+        until: undefined,
+        reason: `retry of ${id}`,
       });
       if (desk.isJson) printJson({ ...describeAssignment(again), clients: to.length });
       else printLine(`assignment ${again.id}: ${again.command} once more for ${countOf(to.length, 'client')}`);

@@ -171,7 +171,11 @@ function add(desk: Desk, client: string, options: Options): void {
   }
   const certificate = wantsCertificate && !signed && findLatest(listCertificates(desk.etcDirectory), client);
   printJson({
-    ...{ client, conf: path, url: server.url, profile: profileOf(desk, client), password: password !== undefined },
+    client,
+    conf: path,
+    url: server.url,
+    profile: profileOf(desk, client),
+    password: password !== undefined,
     certificate: certificate ? { serial: certificate.serial, until: certificate.until.toISOString() } : null,
     resultKey: resultKey ? formatVerifierKey(client, resultKey.publicKey) : null,
     schedule: options.schedule ?? null,

@@ -70,7 +70,9 @@ export function formatEnd({ until, state }: Certificate): string {
 /** The row in the form that --json prints. */
 export function describeClient({ client, password, certificate, hasProfile }: ClientRow): Record<string, unknown> {
   return {
-    ...{ client, password: password ?? null, profile: hasProfile },
+    client,
+    password: password ?? null,
+    profile: hasProfile,
     certificate: certificate ? describeCertificate(certificate) : null,
   };
 }

@@ -52,7 +52,10 @@ function show(desk: Desk, client: string, propertiesFile: string | undefined): v
   const limits = findLimits(desk, client, propertiesFile);
   if (desk.isJson) {
     printJson({
-      ...{ ...describeClient(row), certificates: certificates.map(describeCertificate), commands, limits },
+      ...describeClient(row),
+      certificates: certificates.map(describeCertificate),
+      commands,
+      limits,
       resultKeys: resultKeys.map(describeResultKey),
     });
     return;

@@ -133,20 +133,23 @@ function failureRate(client: Client): number | undefined {
 
 function clientJson(client: Client, silent: boolean | undefined): Record<string, unknown> {
   return {
-    ...{ client: client.clientId, lastSeen: client.seenAt?.toISOString() ?? null, silent: silent ?? null },
-    ...{ jobs: countJobs(client), ...Object.fromEntries(JOB_STATES.map((state) => [state, countOf(client, state)])) },
-    ...{
-      foreign: client.foreign,
-      bytesReceived: client.received,
-      bytesSent: client.sent,
-      failureRate: failureRate(client) ?? null,
-    },
+    client: client.clientId,
+    lastSeen: client.seenAt?.toISOString() ?? null,
+    silent: silent ?? null,
+    jobs: countJobs(client),
+    ...Object.fromEntries(JOB_STATES.map((state) => [state, countOf(client, state)])),
+    foreign: client.foreign,
+    bytesReceived: client.received,
+    bytesSent: client.sent,
+    failureRate: failureRate(client) ?? null,
   };
 }
 
 function makeColumns(useGMT: boolean, isSilent: (client: Client) => boolean): Column<Client>[] {
   const count = (state: JobState): Column<Client> => ({
-    ...{ title: state.toUpperCase(), align: 'right', value: (client) => String(countOf(client, state)) },
+    title: state.toUpperCase(),
+    align: 'right',
+    value: (client) => String(countOf(client, state)),
   });
   const percent = (rate: number | undefined): string => (rate === undefined ? '-' : `${(rate * 100).toFixed(1)} %`);
   return [

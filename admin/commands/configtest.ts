@@ -100,7 +100,9 @@ async function testSite(command: Command, options: Options): Promise<Finding[]> 
   const asked = askHttpd(options.httpd, options.httpdConf);
   const { directives } = asked.httpd ?? {};
   const mends = makeMends({
-    ...{ propertiesFile, etcDirectory, shippedText },
+    propertiesFile,
+    etcDirectory,
+    shippedText,
     httpd: {
       ...(asked.program && { httpd: asked.program }),
       ...(options.httpdConf && { httpdConf: options.httpdConf }),

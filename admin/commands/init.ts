@@ -15,7 +15,7 @@ import { applySteps } from '../init/apply.ts';
 import { compareWishes, type Step } from '../init/compare.ts';
 import { type Completions, planDocuments } from '../init/documents.ts';
 import { formatHttpdStep, planHttpdSteps, takeHttpdSteps } from '../init/httpd-steps.ts';
-import { findPlaces } from '../init/places.ts';
+import { findPlaces, type Places } from '../init/places.ts';
 import { planScript, planSite } from '../init/plan.ts';
 import { describeViewSteps, type WantedView } from '../init/view.ts';
 import { makeServerCertificate, openAuthority } from '../site/authority.ts';
@@ -119,9 +119,12 @@ function init(options: Options, isJson: boolean, program: Command): void {
   // The package's script has its own interpreter line, and a copy would miss its upgrades.
   const isLink = isPackaged(script) && options.node === undefined;
   const viewUser = options.view && isRoot() ? findViewUser(options.viewUser) : undefined;
-  const view = options.view && planViewProgram(viewUser?.name, webUser?.name, node);
+  const view = options.view ? planViewProgram(viewUser?.name, webUser?.name, node) : undefined;
   const wishes = planSite({
-    ...{ places, serverName, serverId: options.serverId, tlsPort: options.tlsPort },
+    places,
+    serverName,
+    serverId: options.serverId,
+    tlsPort: options.tlsPort,
     certificates: options.certificates === true,
     passwords: options.passwords === true,
     hasWitness: isRoot(),
@@ -156,6 +159,11 @@ function init(options: Options, isJson: boolean, program: Command): void {
   if (options.apply && !options.dryRun) takeHttpdSteps(httpdSteps, options);
   else for (const step of httpdSteps) isJson ? printJson(step) : printLine(formatHttpdStep(step));
   if (isInCheckout(node)) sayInCheckout(node);
+  sayNext(options, places, view);
+}
+
+/** What remains to be done by hand, as commands. */
+function sayNext(options: Options, places: Places, view: WantedView | undefined): void {
   if (options.private === undefined)
     say('every user of this machine can read uploads and logs: --private GROUP restricts them to a group');
   for (const step of view ? describeViewSteps(places, view, quote) : []) say(`for readers: ${step}`);

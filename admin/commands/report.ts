@@ -98,7 +98,10 @@ async function run(command: Command): Promise<void> {
       const frame = { siteName: serverId, madeAt: formatTime(now, useGmt), version: WEBJOB_VERSION };
       const pages = new Pages(folder, all ? undefined : old, frame, writing.advance);
       const { listed: jobs } = await writeReport(folder, pages, {
-        ...{ summary, now, site, evidence },
+        summary,
+        now,
+        site,
+        evidence,
         scope: { since, silentSeconds: silent, clock: useGmt ? 'GMT' : "the server's time" },
         readJobs: (order) =>
           found ? sorted(found, order, from) : readJobs(site, { since: from, client }, undefined, order),

@@ -87,7 +87,7 @@ async function search(sites: readonly Site[], text: string, options: Options, is
     if (count === 0) progress.advance();
     for await (const { stream, hit } of searchStreams(stored(), options.in ?? STREAMS, identities, matches, passOver)) {
       if (count++ === 0) progress.end();
-      printHit({ ...{ ...facts, site, jobId: jobId(), group: name, stream }, ...hit }, isJson);
+      printHit({ ...facts, site, jobId: jobId(), group: name, stream, ...hit }, isJson);
       await drained();
       if (count === options.limit) return;
     }
@@ -137,7 +137,8 @@ async function* pickPacked(site: Site, pack: Pack, options: Options): AsyncGener
     const { name, jobId, clientId, command } = group;
     if (!isWanted({ clientId, command }, () => new Date(group.at))) continue;
     yield {
-      ...{ site, name },
+      site,
+      name,
       facts: { clientId, command },
       jobId: () => encodeField(jobId),
       stored: () => packedStreams(pack, group),

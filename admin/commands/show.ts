@@ -84,7 +84,9 @@ async function show(sites: readonly Site[], jid: string, options: Options, isJso
     printJson({
       ...jobJson(site, job),
       ...showJson(site, job, opened),
-      ...{ verification: verification ?? null, acts: acts.map(actJson), page: pageOf(site, job) ?? null },
+      verification: verification ?? null,
+      acts: acts.map(actJson),
+      page: pageOf(site, job) ?? null,
     });
   else if (asked.length === 1 && !process.stdout.isTTY && !options.all)
     await copyStream(opened, asked[0] ?? 'out', jid);

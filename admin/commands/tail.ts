@@ -77,9 +77,17 @@ function lineJson(site: Site, line: LogLine): Record<string, unknown> {
   const { jobId, remoteUser, remoteAddress, method, clientId, fileName, bytesReceived } = line;
   return {
     at: instantOf(line, site).toISOString(),
-    ...{ jobId: jobId ?? null, user: remoteUser ?? null, address: remoteAddress ?? null, method: method ?? null },
-    ...{ client: clientId ?? null, command: fileName ?? null, bytesReceived: bytesReceived ?? null },
-    ...{ bytesSent: line.bytesSent, seconds: line.seconds, status: line.status, message: line.message },
+    jobId: jobId ?? null,
+    user: remoteUser ?? null,
+    address: remoteAddress ?? null,
+    method: method ?? null,
+    client: clientId ?? null,
+    command: fileName ?? null,
+    bytesReceived: bytesReceived ?? null,
+    bytesSent: line.bytesSent,
+    seconds: line.seconds,
+    status: line.status,
+    message: line.message,
   };
 }
 

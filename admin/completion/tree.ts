@@ -31,7 +31,8 @@ export function describeCommands(program: Command): CommandRow[] {
     const own = help.visibleOptions(command).map(describeOption);
     const taken = own.flatMap(({ flags }) => flags);
     const row = {
-      ...{ name, description: command.description() },
+      name,
+      description: command.description(),
       arguments: command.registeredArguments.map((one) => ({ name: one.name(), choices: one.argChoices ?? [] })),
       options: [...own, ...globals.filter(({ flags }) => !flags.some((flag) => taken.includes(flag)))],
       commands: children.map((child) => child.name()),

@@ -177,9 +177,19 @@ function describeProbe(clientId: string, jobId: string, out: Buffer): Record<Rec
   const md5 = (bytes: Buffer): string => createHash('md5').update(bytes).digest('hex');
   const fields = Object.fromEntries(RECORD_FIELDS.map((name) => [name, NOT_APPLICABLE])) as Record<RecordField, string>;
   return {
-    ...{ ...fields, Version: NAMES.version, SystemOS: NAMES.system, ClientId: clientId, Jid: jobId },
-    ...{ GetRequest: FILE_NAME, Command: FILE_NAME, CommandLine: FILE_NAME, KidStatus: '0', KidSignal: '0' },
-    ...{ HashType: 'MD5', StdOutHash: md5(out), StdErrHash: md5(Buffer.alloc(0)) },
+    ...fields,
+    Version: NAMES.version,
+    SystemOS: NAMES.system,
+    ClientId: clientId,
+    Jid: jobId,
+    GetRequest: FILE_NAME,
+    Command: FILE_NAME,
+    CommandLine: FILE_NAME,
+    KidStatus: '0',
+    KidSignal: '0',
+    HashType: 'MD5',
+    StdOutHash: md5(out),
+    StdErrHash: md5(Buffer.alloc(0)),
   };
 }
 
@@ -213,12 +223,17 @@ function ask(
     const request = (url.protocol === 'https:' ? secureRequest : plainRequest)(
       {
         ...caller.tls,
-        ...{ method, host: url.hostname.replace(/^\[|\]$/g, ''), port: url.port, path: `${url.pathname}?${query}` },
+        method,
+        host: url.hostname.replace(/^\[|\]$/g, ''),
+        port: url.port,
+        path: `${url.pathname}?${query}`,
         headers: {
-          ...{ 'Content-Length': body.length, ...(jobId !== undefined && { 'Job-Id': jobId }) },
+          'Content-Length': body.length,
+          ...(jobId !== undefined && { 'Job-Id': jobId }),
           ...(caller.auth !== undefined && { Authorization: `Basic ${caller.auth}` }),
         },
-        ...{ agent: false, signal: AbortSignal.timeout(TIME_LIMIT_MS) },
+        agent: false,
+        signal: AbortSignal.timeout(TIME_LIMIT_MS),
       },
       (response) => {
         response.resume();
@@ -250,7 +265,9 @@ function readCaller(conf: string): Caller {
   const auth = /^basic$/i.test(get('URLAuthType')) ? Buffer.from(pair, 'latin1').toString('base64') : undefined;
   const name = get('SSLExpectedPeerCN');
   return {
-    ...{ clientId, auth, folder: dirname(resolve(conf)) },
+    clientId,
+    auth,
+    folder: dirname(resolve(conf)),
     signer: get('ResultKeyFile') === '' ? undefined : readSigner(clientId, pathOf('ResultKeyFile')),
     tls: {
       rejectUnauthorized: isOn('SSLVerifyPeerCert') || isOn('SSLVerifyHost'),

@@ -192,10 +192,17 @@ function tryScript(link: string, node: ScriptNode, user: User): Finding {
     } = spawnSync(command, args, {
       ...(canBecome(user) && isRoot() && { uid: user.uid, gid: user.gid }),
       env: {
-        ...{ REQUEST_METHOD: 'HEAD', GATEWAY_INTERFACE: 'CGI/1.1', CONTENT_LENGTH: '0', QUERY_STRING: '' },
-        ...{ PATH: '/usr/local/bin:/usr/bin:/bin', WEBJOB_PROPERTIES_FILE: settings },
+        REQUEST_METHOD: 'HEAD',
+        GATEWAY_INTERFACE: 'CGI/1.1',
+        CONTENT_LENGTH: '0',
+        QUERY_STRING: '',
+        PATH: '/usr/local/bin:/usr/bin:/bin',
+        WEBJOB_PROPERTIES_FILE: settings,
       },
-      ...{ cwd: dirname(link), input: '', encoding: 'utf8', timeout: TIME_LIMIT_MS },
+      cwd: dirname(link),
+      input: '',
+      encoding: 'utf8',
+      timeout: TIME_LIMIT_MS,
     });
     const elapsed = Math.round(performance.now() - start);
     if (/^HTTP\/1\.[01] \d{3} /.test(stdout ?? ''))

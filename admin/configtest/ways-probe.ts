@@ -132,8 +132,13 @@ function ask({ server, address, method, path }: Request): Promise<Answer | Error
       response.on('error', resolve);
     };
     const options = {
-      ...{ method, path, host: address.host, port: address.port, agent: false as const },
-      ...{ signal: AbortSignal.timeout(TIME_LIMIT_MS), rejectUnauthorized: false },
+      method,
+      path,
+      host: address.host,
+      port: address.port,
+      agent: false as const,
+      signal: AbortSignal.timeout(TIME_LIMIT_MS),
+      rejectUnauthorized: false,
       headers: { Host: isIP(name) === 6 ? `[${name}]` : name, ...(method === 'GET' && { 'Content-Length': 0 }) },
       ...(isIP(name) === 0 && { servername: name }),
     };

@@ -43,14 +43,13 @@ export async function addAssignment(
   return await changeBook(settings, (book) => {
     const id = nextId(book);
     const assignment: Assignment = {
-      ...{
-        ...plan,
-        id,
-        state: 'active',
-        rollout,
-        open: rollout ? openFor({ id }, targets, rollout.stages[0] ?? 1) : 1,
-      },
-      ...{ by: operatorName(), at: new Date().toISOString() },
+      ...plan,
+      id,
+      state: 'active',
+      rollout,
+      open: rollout ? openFor({ id }, targets, rollout.stages[0] ?? 1) : 1,
+      by: operatorName(),
+      at: new Date().toISOString(),
     };
     recordEvent(settings, { event: 'assign', assignment: describeAssignment(assignment) });
     book.active.push(assignment);
@@ -93,10 +92,21 @@ export async function setState(
 export function describeAssignment(assignment: Assignment): Record<string, unknown> {
   const { id, command, args, to, schedule, from, until, state, by, at, reason, rollout, limit, note } = assignment;
   return {
-    ...{ assignment: id, command, args, to, schedule: describeSchedule(schedule), state, by, at },
-    ...{ stages: rollout?.stages ?? null, stage: rollout ? rollout.stage + 1 : null, limit: limit ?? null },
-    ...{ signed: note !== undefined },
-    ...{ from: isoOf(from), until: until === undefined ? null : isoOf(until), reason: reason ?? null },
+    assignment: id,
+    command,
+    args,
+    to,
+    schedule: describeSchedule(schedule),
+    state,
+    by,
+    at,
+    stages: rollout?.stages ?? null,
+    stage: rollout ? rollout.stage + 1 : null,
+    limit: limit ?? null,
+    signed: note !== undefined,
+    from: isoOf(from),
+    until: until === undefined ? null : isoOf(until),
+    reason: reason ?? null,
   };
 }
 

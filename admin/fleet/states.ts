@@ -93,8 +93,12 @@ export async function readProgress(
 /** A client of an assignment as --json has it. */
 export function describeProgress({ clientId, state, due, job, webjobExit }: ClientProgress): Record<string, unknown> {
   return {
-    ...{ client: clientId, state, due: due === undefined ? null : isoOf(due), jobId: job?.jobId ?? null },
-    ...{ exit: (job && describeExit(job)) ?? null, webjobExit: webjobExit ?? null },
+    client: clientId,
+    state,
+    due: due === undefined ? null : isoOf(due),
+    jobId: job?.jobId ?? null,
+    exit: (job && describeExit(job)) ?? null,
+    webjobExit: webjobExit ?? null,
   };
 }
 

@@ -6,8 +6,13 @@ import type { Job, JobState } from '../../ledger/job.ts';
 import type { Site } from '../site/site.ts';
 
 const COLOURS: Partial<Record<JobState, 'green' | 'red' | 'yellow' | 'dim'>> = {
-  ...{ done: 'green', failed: 'red', refused: 'red', missing: 'red' },
-  ...{ incomplete: 'yellow', orphan: 'yellow', got: 'dim' },
+  done: 'green',
+  failed: 'red',
+  refused: 'red',
+  missing: 'red',
+  incomplete: 'yellow',
+  orphan: 'yellow',
+  got: 'dim',
 };
 
 /** The line of titles. */

@@ -40,7 +40,8 @@ export function verifyShown(site: Site, job: Job, bytes: number): JobVerificatio
     verdict && {
       words: verdict.words,
       streams: streams && (Object.fromEntries(streams) as Record<StreamName, string>),
-      ...{ signature: last?.result?.words, key: last?.result?.key ?? null },
+      signature: last?.result?.words,
+      key: last?.result?.key ?? null,
       findings: [...verdicts.values()].flatMap(({ findings }) => findings).concat(missing.map(describeMissing)),
     }
   );

@@ -22,7 +22,9 @@ export function jobPage(shown: Case, book: Book): Page {
   const { job, heads, verdict } = shown;
   const name = `${job.command ?? 'unknown command'} on ${job.clientId ?? 'unknown client'}`;
   return {
-    ...{ title: `${name}, ${job.jobId ?? 'no job id'}`, root: ROOT, place: 'jobs.html' },
+    title: `${name}, ${job.jobId ?? 'no job id'}`,
+    root: ROOT,
+    place: 'jobs.html',
     content: html`<h1>${name}</h1>
 <p class="lead">${formatState(job.state)} · ${formatInstant(job.at, book)}${formatVerdict(shown)}</p>
 <h2>Job</h2>

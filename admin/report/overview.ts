@@ -64,7 +64,9 @@ export function overviewPage(
   const silent = findSilent(summary, scope, book.now);
   const { failures, differing, newest } = summary;
   return {
-    ...{ title: 'Overview', root: '', place: 'index.html' },
+    title: 'Overview',
+    root: '',
+    place: 'index.html',
     content: html`<h1>Overview</h1>
 <p class="lead">Jobs since ${formatInstant(scope.since, book)}, in ${scope.clock}.</p>
 ${formatTiles(jobTiles(summary))}
@@ -198,7 +200,9 @@ export function jobsPage({ summary: { total }, listed, newest, days }: JobLists,
       ? `${all} The newest ${newest.length} are in this table, and all are on the pages of their days.`
       : all;
   return {
-    ...{ title: 'Jobs', root: '', place: 'jobs.html' },
+    title: 'Jobs',
+    root: '',
+    place: 'jobs.html',
     content: html`<h1>Jobs</h1>
 <p class="lead">${scope}</p>
 ${newest.length > 0 ? formatSearch('rows', 'jobs') : undefined}
@@ -240,7 +244,9 @@ export interface Part {
 
 export function dayPage(day: string, { part, first, jobs, isLast }: Part, book: Book): Page {
   return {
-    ...{ title: day, root: '../', place: 'jobs.html' },
+    title: day,
+    root: '../',
+    place: 'jobs.html',
     content: html`<h1>${day}</h1>
 <p class="lead">Jobs ${first} to ${first + jobs.length - 1} of this day, counted from the oldest.</p>
 ${formatWays(part, isLast, (number) => `../${dayPath(day, number)}`)}
@@ -274,7 +280,9 @@ export function actorsPage(kind: 'client' | 'command', { actors, page, pages, co
     number === page ? html`${number} ` : html`<a href="${actorsPath(kind, number)}">${number}</a> `,
   );
   return {
-    ...{ title, root: '', place: kind === 'client' ? 'clients.html' : 'commands.html' },
+    title,
+    root: '',
+    place: kind === 'client' ? 'clients.html' : 'commands.html',
     content: html`<h1>${title}</h1>
 <p class="lead">${count} in all.</p>
 ${pages > 1 ? html`<p>Pages, by name: ${ways}</p>` : undefined}
@@ -301,7 +309,9 @@ export function actorPage(
   const isClient = kind === 'client';
   const path = isClient ? clientPath(actor.name) : commandPath(actor.name);
   return {
-    ...{ title: actor.name, root: '../', place: isClient ? 'clients.html' : 'commands.html' },
+    title: actor.name,
+    root: '../',
+    place: isClient ? 'clients.html' : 'commands.html',
     content: html`<h1>${actor.name}</h1>
 <p class="lead">${isClient ? 'Client' : 'Command'}, last seen ${formatInstant(actor.seenAt, book)}.</p>
 ${formatTiles([
@@ -326,7 +336,9 @@ export function actorPartPage(
   const isClient = kind === 'client';
   const path = isClient ? clientPath(name) : commandPath(name);
   return {
-    ...{ title: `${name}, jobs from ${first}`, root: '../', place: isClient ? 'clients.html' : 'commands.html' },
+    title: `${name}, jobs from ${first}`,
+    root: '../',
+    place: isClient ? 'clients.html' : 'commands.html',
     content: html`<h1>${name}</h1>
 <p class="lead">Jobs ${first} to ${first + jobs.length - 1} of this ${kind}, counted from the oldest. <a href="../${path}">The newest</a></p>
 ${formatWays(part, isLast, (number) => `../${partPath(path, number)}`)}

@@ -83,7 +83,11 @@ export function formatPage(
     return { href: root + file, name, current };
   });
   return formatFrame({
-    ...{ title, siteName, content, places, placesLabel: 'Report' },
+    title,
+    siteName,
+    content,
+    places,
+    placesLabel: 'Report',
     meta: html`<meta name="webjob-page" content="${mark}">
 <meta http-equiv="Content-Security-Policy" content="${trustedMarkup(CONTENT_POLICY)}">
 <meta name="referrer" content="no-referrer">`,

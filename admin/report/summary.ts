@@ -70,7 +70,9 @@ export async function summarize(jobs: AsyncIterable<Job> | Iterable<Job>, option
     ...makePeriods(options),
     clients: new Map(),
     commands: new Map(),
-    ...{ newest: new Newest(SHOWN), failures: new Newest(SHOWN), differing: new Newest(SHOWN) },
+    newest: new Newest(SHOWN),
+    failures: new Newest(SHOWN),
+    differing: new Newest(SHOWN),
   };
   for await (const job of jobs) addJob(summary, job, options);
   return summary;

@@ -73,7 +73,8 @@ export async function writeReport(folder: string, pages: Pages, plan: ReportPlan
   for (const name of ['client', 'command', 'day', 'job']) mkdirSync(join(folder, name), 0o755);
   const hasPage = (job: Job): boolean => existsSync(join(folder, jobPath(job)));
   const book: Book = {
-    ...{ useGmt: plan.site.settings.useGMT, now: plan.now },
+    useGmt: plan.site.settings.useGMT,
+    now: plan.now,
     clientHref: (clientId, root) => (summary.clients.has(clientId) ? root + clientPath(clientId) : undefined),
     commandHref: (command, root) => (summary.commands.has(command) ? root + commandPath(command) : undefined),
     jobHref: (job, root) => (hasPage(job) ? root + jobPath(job) : undefined),
@@ -98,7 +99,11 @@ interface Written extends Listed {
 /** Writes the page of every job, and the lists of the days. */
 async function writeJobs(pages: Pages, plan: ReportPlan, book: Book): Promise<Written> {
   const written: Written = {
-    ...{ listed: 0, newest: new Newest(NEWEST_ROWS), days: [], unchecked: 0, kept: 0 },
+    listed: 0,
+    newest: new Newest(NEWEST_ROWS),
+    days: [],
+    unchecked: 0,
+    kept: 0,
     unverified: new Newest(plan.summary.newest.jobs.length),
   };
   const maker = new JobPages(pages, plan, book);
@@ -323,7 +328,10 @@ class JobPages {
       const verdict = group ? judgeGroup(group) : packed && withRecord(judgePacked(packed.pack, packed.name), heads);
       const earlier = uploads.filter(({ name }) => name !== group?.name);
       yield {
-        ...{ job, heads, verdict, deposit: evidence.records.find(uploadName(job) ?? '') },
+        job,
+        heads,
+        verdict,
+        deposit: evidence.records.find(uploadName(job) ?? ''),
         earlier: earlier.map((other) => ({ name: other.name, verdict: judgeGroup(other) })),
         missing: this.#missingOf(job),
         acts: this.#acts.of(job),

@@ -29,7 +29,8 @@ export function joinSites(sites: readonly Site[]): EvidenceSite[] {
     // Nothing is stored here about the other servers of a site.
     for (const { logfilesDirectory, serverId, enableCustody } of servers)
       site.servers.push({
-        ...{ logfilesDirectory, serverId: enableCustody ? serverId : undefined },
+        logfilesDirectory,
+        serverId: enableCustody ? serverId : undefined,
         witnessFolder: keepFolder(settings),
       });
     lockers.set(locker, site);

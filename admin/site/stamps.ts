@@ -33,7 +33,9 @@ export function makeStampRequest(text: string): Buffer {
 export async function askAuthority(url: string, request: Buffer): Promise<Buffer> {
   try {
     const answer = await fetch(url, {
-      ...{ method: 'POST', body: new Uint8Array(request), signal: AbortSignal.timeout(TIME_LIMIT_MS) },
+      method: 'POST',
+      body: new Uint8Array(request),
+      signal: AbortSignal.timeout(TIME_LIMIT_MS),
       headers: { 'Content-Type': 'application/timestamp-query', Accept: 'application/timestamp-reply' },
     });
     if (!answer.ok) throw new Failure('failed', safeLine(`${url}: ${answer.status} ${answer.statusText}`));

@@ -38,7 +38,13 @@ export function parseCommandLogLine(text: string): CommandLogLine {
   const [, time = '', jobId, clientId, fileName, name, pid, event, message = ''] = match;
   const orNone = (field = '-'): string | undefined => (field === '-' ? undefined : field);
   return {
-    ...{ time, jobId: orNone(jobId), clientId: orNone(clientId), fileName: orNone(fileName) },
-    ...{ name: name as CommandName, pid: Number(pid), event: orNone(event), message },
+    time,
+    jobId: orNone(jobId),
+    clientId: orNone(clientId),
+    fileName: orNone(fileName),
+    name: name as CommandName,
+    pid: Number(pid),
+    event: orNone(event),
+    message,
   };
 }

@@ -66,7 +66,10 @@ export function parsePutQuery(raw: string): PutQuery {
     PUT_FIELDS,
   );
   return {
-    ...{ version, system, clientId, fileName },
+    version,
+    system,
+    clientId,
+    fileName,
     runType: runType === 'linktest' ? 'linktest' : 'snapshot',
     outLength: Number(out),
     errLength: Number(err),
