@@ -18,7 +18,7 @@ export function finishKept(folder: string, shown: string): void {
 
 /**
  * Seals a kept job that is not sealed yet, for the recipients chosen when it ran. Returns whether
- * it did, so that its files are now other ones. Throws Failure `put`, and `settings` for an
+ * it did, and so whether its files changed. Throws Failure `put`, and `settings` for an
  * unusable key.
  */
 export async function sealKept(

@@ -389,7 +389,7 @@ describe('webjobctl configtest', () => {
         line('server_1_1085355126_00723') + line('server_1_1085355126_00723') + line(`east_${ahead}_00001`),
       );
       await expectFindings([
-        ['error', /^1 job ids were issued twice, such as server_1_1085355126_00723/, /ServerId of its own/],
+        ['error', /^1 job id was issued twice, such as server_1_1085355126_00723/, /ServerId of its own/],
         ['error', /a job 3[56]\d\d s in the future/, /set-ntp/],
       ]);
       const own = site('integrity/logfiles/nph-webjob-custody.webjobctl.jsonl');

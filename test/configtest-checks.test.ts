@@ -610,7 +610,7 @@ describe('job ids and the clock', () => {
     const one = id('server_1', 1_085_355_126);
     assert.deepEqual(serious(check(line(one) + line(one, 'PUT') + line(id('server_1', 1_085_355_127)))), []);
     assert.deepEqual(serious(check(`${line(one)}no line\n${line(one)}`)), [
-      `error: 1 job ids were issued twice, such as ${one}`,
+      `error: 1 job id was issued twice, such as ${one}`,
     ]);
     assert.deepEqual(serious(check('')), []);
   });

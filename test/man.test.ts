@@ -211,7 +211,7 @@ describe('nph-webjob(8)', () => {
     const documented = codesAfter(read('docs/protocol.md'), 'Checks run in this order');
     assert.equal(documented.length, 13);
     const page = readSection(serverPage, 'STATUS CODES').join('\n');
-    assert.deepEqual(codesAfter(page, 'Of several the first in this order'), documented);
+    assert.deepEqual(codesAfter(page, 'If several apply, the first in this order'), documented);
   });
 
   it('has every variable that the sources read, and no other', () => {

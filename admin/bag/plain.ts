@@ -46,7 +46,7 @@ export async function addPlain(
       heads[stream] = { head, size };
       if (isPlain(extra, stream, { bytes: size, sha256: digests.get('sha256') ?? '' })) continue;
       const place = `${pack === undefined ? '' : `packed/${pack}: `}${name}.${stream}`;
-      findings.push({ kind: 'hash-wrong', place, detail: 'what is sealed in it is not what the run record says' });
+      findings.push({ kind: 'hash-wrong', place, detail: 'its plain text does not match the run record' });
     } catch (error) {
       if (!(error instanceof UnreadableStream)) throw error;
       unopened.push(error.message);

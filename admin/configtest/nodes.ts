@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { listCustodyFiles } from 'webjob-locker';
 import { findJobIdParts, parseLogLine } from 'webjob-protocol';
 import type { ServerSettings } from '../../cgi/controls.ts';
+import { countOf } from '../../cli/counts.ts';
 import { WRITER } from '../../evidence/events.ts';
 import { askProgram } from '../site/programs.ts';
 import { error, type Finding, note, warning } from './finding.ts';
@@ -26,7 +27,7 @@ export function checkNodes(settings: ServerSettings): Finding[] {
       .slice(0, 1)
       .map((jobId) =>
         error(
-          `${twice.length} job ids were issued twice, such as ${jobId}: two servers have the same ServerId`,
+          `${countOf(twice.length, 'job id was', 'job ids were')} issued twice, such as ${jobId}: two servers have the same ServerId`,
           log,
           'give every server that shares the locker a ServerId of its own',
         ),
