@@ -1,6 +1,6 @@
 // findCommand: finds the file that a GET asks for (docs/protocol.md, section 5).
 import { type ContainedFile, openContained } from './contained.ts';
-import type { ServerSettings } from './controls.ts';
+import type { ServerSettings } from './setting-table.ts';
 
 export interface CommandFile extends ContainedFile {
   /** The path below ProfilesDirectory. */

@@ -2,8 +2,8 @@
 import type { Body, CgiRequest } from 'node-cgi-compat';
 import type { GroupPaths, Slot } from 'webjob-locker';
 import type { GetQuery, PutQuery, Status } from 'webjob-protocol';
-import type { ServerSettings } from './controls.ts';
 import type { Refusal } from './refusal.ts';
+import type { ServerSettings } from './setting-table.ts';
 import type { TokenFacts } from './tokens.ts';
 
 export interface Exchange {

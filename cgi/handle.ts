@@ -13,7 +13,6 @@ import {
   REASONS,
 } from 'webjob-protocol';
 import { checkCaller } from './authorize.ts';
-import type { ServerSettings } from './controls.ts';
 import type { Answer, Exchange } from './exchange.ts';
 import { serveCommand } from './get.ts';
 import { takeClientSlot } from './limits.ts';
@@ -21,6 +20,7 @@ import { complain, logRequest } from './log.ts';
 import { overrideSettings } from './overrides.ts';
 import { receiveUpload } from './put.ts';
 import { Refusal } from './refusal.ts';
+import type { ServerSettings } from './setting-table.ts';
 import { type Configuration, propertyOf, readSettings } from './settings.ts';
 import { trackRequest } from './tracking.ts';
 import { startTrigger } from './triggers.ts';

@@ -1,9 +1,9 @@
 // hosts.access: the addresses from which a client id may connect (docs/protocol.md, section 4).
 
 import { isClientId } from 'webjob-protocol';
-import type { ServerSettings } from './controls.ts';
 import { readKept } from './kept-file.ts';
 import { Refusal } from './refusal.ts';
+import type { ServerSettings } from './setting-table.ts';
 
 /** The networks of each client id, as they are written. */
 export type HostList = ReadonlyMap<string, readonly string[]>;

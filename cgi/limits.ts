@@ -5,11 +5,11 @@ import type { Body, CgiRequest } from 'node-cgi-compat';
 import { failureOf, type Reservation, reserve, type Slot, takeSlot } from 'webjob-locker';
 import { parseGetQuery, parsePutQuery } from 'webjob-protocol';
 import { checkCaller } from './authorize.ts';
-import type { ServerSettings } from './controls.ts';
 import type { Exchange } from './exchange.ts';
 import { complain } from './log.ts';
 import { overrideSettings } from './overrides.ts';
 import { Refusal } from './refusal.ts';
+import type { ServerSettings } from './setting-table.ts';
 import type { Configuration } from './settings.ts';
 
 const DAY_SECONDS = 86_400;

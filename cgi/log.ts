@@ -10,8 +10,8 @@ import {
   formatTime,
   REASONS,
 } from 'webjob-protocol';
-import type { ServerSettings } from './controls.ts';
 import { type Answer, type Exchange, identify } from './exchange.ts';
+import type { ServerSettings } from './setting-table.ts';
 
 /** Appends the line of a finished request. */
 export function logRequest(exchange: Exchange, answer: Answer): void {

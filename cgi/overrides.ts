@@ -3,9 +3,9 @@
 import { closeSync, readFileSync } from 'node:fs';
 import { type Entry, parseKeyValue } from 'webjob-conf';
 import { openContained, UnusableFile } from './contained.ts';
-import { JOB_CONTROLS, type ServerSettings, SITE_CONTROLS } from './controls.ts';
 import { complain } from './log.ts';
 import { Refusal } from './refusal.ts';
+import { JOB_CONTROLS, type ServerSettings, SITE_CONTROLS } from './setting-table.ts';
 import { buildSettings, collectControls, type GivenControls } from './settings.ts';
 
 /**

@@ -11,9 +11,9 @@ import { keepSettings, type SettingsReader } from './kept-settings.ts';
 import type { admitEarly } from './limits.ts';
 import type { complain } from './log.ts';
 import type { overrideSettings } from './overrides.ts';
+import { stay } from './persistent.ts';
 import { createSequence } from './sequence.ts';
 import type { Configuration, DEFAULT_FILES, readSettings } from './settings.ts';
-import { stay } from './staying.ts';
 
 /** What this file uses of the script. */
 export interface Core extends GroupCore {

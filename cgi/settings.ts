@@ -2,7 +2,7 @@
 // apply to a request (docs/protocol.md, section 4).
 import { readFileSync } from 'node:fs';
 import { type Entry, parseKeyValue } from 'webjob-conf';
-import { CONTROLS, type Control, type ServerSettings } from './controls.ts';
+import { CONTROLS, type Control, type ServerSettings } from './setting-table.ts';
 
 /**
  * The values in a file by the setting's name in lower case; the place (`line 3`) is for messages.

@@ -6,7 +6,7 @@ import { NOT_APPLICABLE, parseRecord, type RunRecord } from 'webjob-protocol';
 import { countOf } from '../cli/counts.ts';
 import { type Captured, hashCaptured, takeLength } from './captured.ts';
 import { Failure, WireError, warn } from './failure.ts';
-import { checkSpoolDirectory } from './place.ts';
+import { checkSpoolDirectory } from './safe-directory.ts';
 import type { ClientSettings } from './settings.ts';
 import {
   FILES,

@@ -5,9 +5,9 @@ import { tmpdir } from 'node:os';
 import { dirname, resolve } from 'node:path';
 import { type Entry, parseKeyValue } from 'webjob-conf';
 import { decodeUtf8, percentDecode, percentEncode } from './bytes.ts';
-import { CONTROLS, type ControlKey, type Controls, findControl, propertyOf } from './controls.ts';
 import { Failure, warn } from './failure.ts';
-import { warnOfOthers } from './place.ts';
+import { warnOfOthers } from './safe-directory.ts';
+import { CONTROLS, type ControlKey, type Controls, findControl, propertyOf } from './setting-table.ts';
 
 export interface Target {
   url: URL;

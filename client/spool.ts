@@ -30,7 +30,7 @@ import { isAlive, startOf } from '../cli/processes.ts';
 import { quoteFile } from '../cli/shell.ts';
 import { writeAll } from './captured.ts';
 import { codeOf, Failure, warn } from './failure.ts';
-import { checkSpoolDirectory } from './place.ts';
+import { checkSpoolDirectory } from './safe-directory.ts';
 import type { Parcel } from './upload.ts';
 
 /** The files of a job besides its parcel.json. */

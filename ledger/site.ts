@@ -1,6 +1,6 @@
 // A site as its readers see it: one locker, and the servers that store into it, each with a log of
 // its own.
-import type { ServerSettings } from '../cgi/controls.ts';
+import type { ServerSettings } from '../cgi/setting-table.ts';
 import type { Remote } from './remote.ts';
 
 export interface Server {

@@ -6,8 +6,8 @@ import { tmpdir } from 'node:os';
 import { dirname, join, relative, resolve } from 'node:path';
 import { after, describe, it } from 'node:test';
 import fc from 'fast-check';
-import { CONTROLS, type ControlKey } from '../client/controls.ts';
 import { Failure } from '../client/failure.ts';
+import { CONTROLS, type ControlKey } from '../client/setting-table.ts';
 import { readSettings } from '../client/settings.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'webjob-settings-'));

@@ -29,7 +29,6 @@ import {
   listCertificates,
   revokeCertificates,
 } from '../admin/clients/certificates.ts';
-import { type Desk, findServer, parseClientId, parseDays, readPassword } from '../admin/clients/desk.ts';
 import {
   type ConfFacts,
   checkHasNoKey,
@@ -39,8 +38,9 @@ import {
   removeParcel,
   writeCertificate,
   writeParcel,
-} from '../admin/clients/parcel.ts';
-import { readNote, removeNote, writeNote } from '../admin/clients/turn.ts';
+} from '../admin/clients/client-kit.ts';
+import { readNote, removeNote, writeNote } from '../admin/clients/client-lock.ts';
+import { type Desk, findServer, parseClientId, parseDays, readPassword } from '../admin/clients/context.ts';
 import { checkPassword, readUserFile, removeUser, setUser } from '../admin/clients/userfile.ts';
 import { makeServerCertificate, openAuthority } from '../admin/site/authority.ts';
 import { obtainHtpasswd } from '../scripts/httpd-package.ts';

@@ -18,8 +18,8 @@ import {
 import { join } from 'node:path';
 import { after, before, beforeEach, describe, it } from 'node:test';
 import { parseRecord } from 'webjob-protocol';
-import { findWeakness } from '../client/place.ts';
 import { PlacedProgram } from '../client/program.ts';
+import { findWeakness } from '../client/safe-directory.ts';
 import { type Ended, makeClient, WEBJOB } from './client-job.ts';
 import { type FakeServer, serve, splitRequest, startFake } from './client-server.ts';
 import { endSwapper } from './hooks-link-race.ts';

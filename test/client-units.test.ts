@@ -31,9 +31,9 @@ import { decodeUtf8, percentDecode, percentEncode } from '../client/bytes.ts';
 import { Capture, hashCaptured, readCaptured, takeLength } from '../client/captured.ts';
 import { writeJournal } from '../client/journal.ts';
 import { takeLock } from '../client/lock.ts';
-import { findWeakness } from '../client/place.ts';
 import { checkProgramName, PlacedProgram } from '../client/program.ts';
 import { delaySeconds } from '../client/retry.ts';
+import { findWeakness } from '../client/safe-directory.ts';
 import type { ClientSettings } from '../client/settings.ts';
 import {
   findFreeJobs,

@@ -22,8 +22,8 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { after, beforeEach, describe, it } from 'node:test';
 import { findCommand } from '../cgi/commands.ts';
-import type { ServerSettings } from '../cgi/controls.ts';
 import { Refusal } from '../cgi/refusal.ts';
+import type { ServerSettings } from '../cgi/setting-table.ts';
 import { parseSettings } from '../cgi/settings.ts';
 
 const base = mkdtempSync(join(tmpdir(), 'webjob-commands-'));

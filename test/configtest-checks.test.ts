@@ -9,7 +9,6 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { checkCertificates } from '../admin/configtest/certificates.ts';
-import { checkControls } from '../admin/configtest/controls.ts';
 import { checkAccess, checkDirectives, checkModules, findScriptFolders } from '../admin/configtest/directives.ts';
 import type { Finding } from '../admin/configtest/finding.ts';
 import { checkFleet } from '../admin/configtest/fleet.ts';
@@ -18,8 +17,9 @@ import { makeMends } from '../admin/configtest/mends.ts';
 import { checkNodes } from '../admin/configtest/nodes.ts';
 import { probe } from '../admin/configtest/probe.ts';
 import { checkScripts } from '../admin/configtest/script.ts';
+import { checkControls } from '../admin/configtest/settings.ts';
 import { checkTree } from '../admin/configtest/tree.ts';
-import type { ServerSettings } from '../cgi/controls.ts';
+import type { ServerSettings } from '../cgi/setting-table.ts';
 import { runWebjobctl } from './locker-site.ts';
 
 const root = mkdtempSync(join(tmpdir(), 'webjob-configtest-'));

@@ -16,7 +16,7 @@ import {
 import { join } from 'node:path';
 import { after, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { CONTROLS } from '../cgi/controls.ts';
+import { CONTROLS } from '../cgi/setting-table.ts';
 import { addUser, makeSite, type Site } from '../scripts/site.ts';
 import { type Run, readGuide, runCommands, stageCheckout, write } from './deployment-guide.ts';
 import { formatBasics, makeRoot, startApache } from './deployment-httpd.ts';

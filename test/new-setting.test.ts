@@ -5,8 +5,8 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
-import { CONTROLS as SERVER_SETTINGS, SITE_CONTROLS } from '../cgi/controls.ts';
-import { CONTROLS as CLIENT_SETTINGS } from '../client/controls.ts';
+import { CONTROLS as SERVER_SETTINGS, SITE_CONTROLS } from '../cgi/setting-table.ts';
+import { CONTROLS as CLIENT_SETTINGS } from '../client/setting-table.ts';
 
 const root = join(import.meta.dirname, '..');
 

@@ -25,7 +25,7 @@ import { describeGroup, finishRemoval, removeDescribed } from '../admin/retentio
 import { formatRule, type Rule, selectGroups } from '../admin/retention/rule.ts';
 import { dayOf, readJobId, type Surveyed, surveyLocker } from '../admin/retention/survey.ts';
 import { openUploadLocks } from '../admin/retention/upload-locks.ts';
-import type { ServerSettings } from '../cgi/controls.ts';
+import type { ServerSettings } from '../cgi/setting-table.ts';
 
 const root = mkdtempSync(join(tmpdir(), 'webjob-rules-'));
 after(() => rmSync(root, { recursive: true }));

@@ -5,7 +5,7 @@ import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, w
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, it } from 'node:test';
-import { CONTROLS, type ServerSettings } from '../cgi/controls.ts';
+import { CONTROLS, type ServerSettings } from '../cgi/setting-table.ts';
 import { DEFAULT_FILES, parseSettings, readSettings } from '../cgi/settings.ts';
 
 interface Samples {

@@ -8,10 +8,10 @@ import { join } from 'node:path';
 import { after, describe, it } from 'node:test';
 import { parseKeyValue } from 'webjob-conf';
 import { REASONS } from 'webjob-protocol';
-import { CONTROLS as SERVER_CONTROLS } from '../cgi/controls.ts';
+import { CONTROLS as SERVER_CONTROLS } from '../cgi/setting-table.ts';
 import { parseSettings, readSettings } from '../cgi/settings.ts';
 import { PATH_TOKENS, TOKENS } from '../cgi/tokens.ts';
-import { CONTROLS as CLIENT_CONTROLS } from '../client/controls.ts';
+import { CONTROLS as CLIENT_CONTROLS } from '../client/setting-table.ts';
 import { readSettings as readClientSettings } from '../client/settings.ts';
 
 interface Control {

@@ -1,7 +1,7 @@
 // The program that httpd or systemd starts: the view as a CGI script, or as a persistent process.
 import { serveScript } from 'node-cgi-compat';
 import { createResponder } from 'node-cgi-compat/responder';
-import { stay } from '../cgi/staying.ts';
+import { stay } from '../cgi/persistent.ts';
 import { safeText } from '../cli/output.ts';
 import { hasSqlite } from '../ledger/sqlite.ts';
 import { makeViewHandler } from './handle.ts';

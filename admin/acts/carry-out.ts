@@ -12,7 +12,7 @@ import { setState } from '../fleet/assigning.ts';
 import { endHold, setHold } from '../retention/hold-change.ts';
 import { joinSites } from '../site/evidence.ts';
 import type { Site } from '../site/site.ts';
-import { inTurn } from '../site/turn.ts';
+import { inTurn } from '../site/site-lock.ts';
 import { isRoot, type User } from '../site/users.ts';
 import { packageFile } from './answers.ts';
 import { addNote } from './note.ts';

@@ -9,7 +9,7 @@ import { readGroups } from '../../ledger/groups.ts';
 import { type Database, openDatabase } from '../../ledger/sqlite.ts';
 import { findEnding, findStopped } from '../alerts/problems.ts';
 import { readState } from '../alerts/state.ts';
-import type { Desk } from '../clients/desk.ts';
+import type { Desk } from '../clients/context.ts';
 import { describeAssignment } from '../fleet/assigning.ts';
 import { readBook } from '../fleet/assignments.ts';
 import { findTargets, listClientIds } from '../fleet/clients.ts';

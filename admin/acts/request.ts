@@ -4,7 +4,7 @@ import { createHash, randomBytes } from 'node:crypto';
 import { join } from 'node:path';
 import { STREAMS, type StreamName } from 'webjob-locker';
 import { isClientId, isJobId } from 'webjob-protocol';
-import type { ServerSettings } from '../../cgi/controls.ts';
+import type { ServerSettings } from '../../cgi/setting-table.ts';
 import { Failure } from '../../cli/failure.ts';
 import { HIDDEN_CHARACTERS } from '../../cli/output.ts';
 import { parseNote } from './note.ts';

@@ -1,7 +1,7 @@
 // How much waits in the inbox, and since when, for monitoring.
 import { existsSync, readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
-import type { ServerSettings } from '../../cgi/controls.ts';
+import type { ServerSettings } from '../../cgi/setting-table.ts';
 import { listAll } from './answers.ts';
 import { actFile, actFolders } from './request.ts';
 

@@ -5,11 +5,11 @@ import { randomBytes } from 'node:crypto';
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { makeFolder } from 'webjob-locker/durable';
-import type { ServerSettings } from '../../cgi/controls.ts';
+import type { ServerSettings } from '../../cgi/setting-table.ts';
 import { Failure } from '../../cli/failure.ts';
 import { errorCode, removeUnfinished, replaceFile } from '../../cli/files.ts';
 import { quote } from '../../cli/shell.ts';
-import { keepFolder } from '../site/turn.ts';
+import { keepFolder } from '../site/site-lock.ts';
 
 /** A problem of the site. */
 export interface Problem {

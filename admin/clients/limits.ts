@@ -2,7 +2,7 @@
 // web user, who can replace them by links, so every path comes from reach().
 import { closeSync, constants, fstatSync, openSync, readdirSync, rmdirSync, unlinkSync } from 'node:fs';
 import { holdsSlot, nameReached, reach, reachFolder, readUse, type Use } from 'webjob-locker';
-import type { ServerSettings } from '../../cgi/controls.ts';
+import type { ServerSettings } from '../../cgi/setting-table.ts';
 import { Failure } from '../../cli/failure.ts';
 import { errorCode } from '../../cli/files.ts';
 

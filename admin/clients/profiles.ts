@@ -1,7 +1,7 @@
 // Directories below ProfilesDirectory that belong to one client.
 import { readdirSync } from 'node:fs';
 import { isClientId } from 'webjob-protocol';
-import type { ServerSettings } from '../../cgi/controls.ts';
+import type { ServerSettings } from '../../cgi/setting-table.ts';
 import { Failure } from '../../cli/failure.ts';
 import { errorCode } from '../../cli/files.ts';
 

@@ -7,7 +7,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { Failure } from '../../cli/failure.ts';
 import { errorCode } from '../../cli/files.ts';
 import { issueCertificate, PROBE_NAME, revokeCertificates } from './certificates.ts';
-import type { Desk } from './desk.ts';
+import type { Desk } from './context.ts';
 import { removeUser, setUser } from './userfile.ts';
 
 const TIME_LIMIT_MS = 10_000;

@@ -7,7 +7,7 @@ import { readResultKeys, resultKeysPath } from '../../evidence/result-keys.ts';
 import { formatVerifierKey, parseVerifierKey, verifierOf } from '../../notes/ed25519.ts';
 import { NoteError } from '../../notes/note.ts';
 import { formatResultKeys, type ResultKey } from '../../notes/result-keys.ts';
-import type { Desk } from './desk.ts';
+import type { Desk } from './context.ts';
 
 /**
  * A key for a client: its public half, and the private one in PEM, which goes into the client kit

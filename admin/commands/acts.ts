@@ -9,9 +9,9 @@ import { type Asked, openInbox } from '../acts/inbox.ts';
 import { isStatusDue, leaveStatus } from '../acts/leave-status.ts';
 import { ACT_NAMES, type ActAnswer, actFolders, subjectOf } from '../acts/request.ts';
 import { readKeys } from '../bag/proofs.ts';
-import { openDesk } from '../clients/desk.ts';
+import { openDesk } from '../clients/context.ts';
 import { globalOptions, openSite } from '../site/site.ts';
-import { inTurn } from '../site/turn.ts';
+import { inTurn } from '../site/site-lock.ts';
 
 declare const WEBJOB_VERSION: string;
 

@@ -11,10 +11,10 @@ import { type Attempt, deliver } from '../alerts/deliver.ts';
 import { describeEvent, describeJson, writeLetter } from '../alerts/message.ts';
 import { findProblems } from '../alerts/problems.ts';
 import { type AlertEvent, type AlertState, readState, takeLook, writeState } from '../alerts/state.ts';
-import { type Desk, type DeskOptions, openDesk, userFileOption } from '../clients/desk.ts';
+import { type Desk, type DeskOptions, openDesk, userFileOption } from '../clients/context.ts';
 import { readRules } from '../fleet/expectations.ts';
 import { openSite, type Site } from '../site/site.ts';
-import { inTurn } from '../site/turn.ts';
+import { inTurn } from '../site/site-lock.ts';
 
 interface Options extends DeskOptions {
   rules?: string;

@@ -14,7 +14,7 @@ import { type Groups, membersOf } from '../../fleet/groups.ts';
 import { readGroups } from '../../ledger/groups.ts';
 import { type FoundAssignment, readAssignment, signAssignment } from '../../sign/assignments.ts';
 import { readNoteSigner, readPrivateKey } from '../../sign/keys.ts';
-import { type Desk, type DeskOptions, openDesk, userFileOption } from '../clients/desk.ts';
+import { type Desk, type DeskOptions, openDesk, userFileOption } from '../clients/context.ts';
 import { addAssignment, checkBatch, describeAssignment, endSigned } from '../fleet/assigning.ts';
 import { findTargets, listClientIds } from '../fleet/clients.ts';
 import {

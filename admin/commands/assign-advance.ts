@@ -2,7 +2,7 @@
 import { Command } from 'commander';
 import { EXIT_CODES } from '../../cli/failure.ts';
 import { printJson, printLine } from '../../cli/output.ts';
-import { type Desk, type DeskOptions, openDesk, userFileOption } from '../clients/desk.ts';
+import { type Desk, type DeskOptions, openDesk, userFileOption } from '../clients/context.ts';
 import { type Step, stepRollouts } from '../fleet/rollout.ts';
 import { openSite } from '../site/site.ts';
 

@@ -4,7 +4,7 @@ import { countOf } from '../../cli/counts.ts';
 import { Failure } from '../../cli/failure.ts';
 import { printJson, printLine } from '../../cli/output.ts';
 import { readGroups } from '../../ledger/groups.ts';
-import { type DeskOptions, openDesk, userFileOption } from '../clients/desk.ts';
+import { type DeskOptions, openDesk, userFileOption } from '../clients/context.ts';
 import { addAssignment, checkBatch, describeAssignment } from '../fleet/assigning.ts';
 import { findAssignment, readBook } from '../fleet/assignments.ts';
 import { findTargets, listClientIds } from '../fleet/clients.ts';

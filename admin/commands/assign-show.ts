@@ -7,7 +7,7 @@ import type { Assignment } from '../../fleet/assignment.ts';
 import { describeExit } from '../../ledger/fields.ts';
 import { readGroups } from '../../ledger/groups.ts';
 import { parseNote } from '../../notes/note.ts';
-import { type Desk, type DeskOptions, openDesk, userFileOption } from '../clients/desk.ts';
+import { type Desk, type DeskOptions, openDesk, userFileOption } from '../clients/context.ts';
 import { describeAssignment, describeCommand, describeSchedule, isoOf } from '../fleet/assigning.ts';
 import { findAssignment, readBook } from '../fleet/assignments.ts';
 import { findTargets, listClientIds } from '../fleet/clients.ts';

@@ -1,7 +1,7 @@
 // webjobctl ca crl: renews the revocation list before it expires.
 import { Command } from 'commander';
 import { printJson, printLine, say } from '../../cli/output.ts';
-import { openDesk, parseDays } from '../clients/desk.ts';
+import { openDesk, parseDays } from '../clients/context.ts';
 import { renewRevocationList } from '../site/authority.ts';
 import { globalOptions } from '../site/site.ts';
 

@@ -1,7 +1,7 @@
 // webjobctl ca install: installs a revocation list that was made where the CA's key is kept.
 import { Command } from 'commander';
 import { printJson, printLine, say } from '../../cli/output.ts';
-import { openDesk } from '../clients/desk.ts';
+import { openDesk } from '../clients/context.ts';
 import { installRevocationList } from '../site/authority.ts';
 import { globalOptions } from '../site/site.ts';
 

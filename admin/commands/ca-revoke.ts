@@ -3,7 +3,7 @@ import { Command } from 'commander';
 import { EXIT_CODES } from '../../cli/failure.ts';
 import { printJson, printLine, say } from '../../cli/output.ts';
 import { listCertificates, revokeCertificates } from '../clients/certificates.ts';
-import { parseClientId } from '../clients/desk.ts';
+import { parseClientId } from '../clients/context.ts';
 import { revocationListOf } from '../site/authority.ts';
 import { globalOptions } from '../site/site.ts';
 

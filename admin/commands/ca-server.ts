@@ -2,7 +2,7 @@
 // prepared.
 import { Command } from 'commander';
 import { printJson, printLine, say } from '../../cli/output.ts';
-import { openDesk, parseDays } from '../clients/desk.ts';
+import { openDesk, parseDays } from '../clients/context.ts';
 import { renewServerCertificate } from '../site/authority.ts';
 import { globalOptions } from '../site/site.ts';
 

@@ -5,7 +5,7 @@ import { Failure } from '../../cli/failure.ts';
 import { errorCode, replaceFile } from '../../cli/files.ts';
 import { printJson, printLine } from '../../cli/output.ts';
 import { issueCertificate } from '../clients/certificates.ts';
-import { parseClientId, parseDays } from '../clients/desk.ts';
+import { parseClientId, parseDays } from '../clients/context.ts';
 import { globalOptions } from '../site/site.ts';
 
 interface Options {

@@ -20,6 +20,8 @@ import {
   readSigned,
   revokeCertificates,
 } from '../clients/certificates.ts';
+import { checkParcelFolder, formatConf, removeParcel, writeParcel } from '../clients/client-kit.ts';
+import { readNote, removeNote, withClient, writeNote } from '../clients/client-lock.ts';
 import {
   type Desk,
   type DeskOptions,
@@ -29,8 +31,7 @@ import {
   parseDays,
   readPassword,
   userFileOption,
-} from '../clients/desk.ts';
-import { checkParcelFolder, formatConf, removeParcel, writeParcel } from '../clients/parcel.ts';
+} from '../clients/context.ts';
 import {
   addResultKey,
   endResultKeys,
@@ -39,7 +40,6 @@ import {
   readPublicResultKey,
 } from '../clients/result-keys.ts';
 import { formatSchedule, parseSchedule } from '../clients/schedule.ts';
-import { readNote, removeNote, withClient, writeNote } from '../clients/turn.ts';
 import { checkPassword, readUserFile, setUser } from '../clients/userfile.ts';
 
 interface Options extends DeskOptions {

@@ -5,7 +5,7 @@ import { parseDuration } from '../../cli/durations.ts';
 import { EXIT_CODES } from '../../cli/failure.ts';
 import { formatTable, printJson, printLine } from '../../cli/output.ts';
 import { type Certificate, daysLeft, findLatest, listCertificates } from '../clients/certificates.ts';
-import { type Desk, type DeskOptions, openDesk, userFileOption } from '../clients/desk.ts';
+import { type Desk, type DeskOptions, openDesk, userFileOption } from '../clients/context.ts';
 import { listProfiles } from '../clients/profiles.ts';
 import { readUserFile, type UserLine } from '../clients/userfile.ts';
 

@@ -4,9 +4,9 @@ import { Command } from 'commander';
 import { Failure } from '../../cli/failure.ts';
 import { errorCode, removeUnfinished, replaceFile } from '../../cli/files.ts';
 import { printJson, printLine } from '../../cli/output.ts';
-import { type Desk, type DeskOptions, openDesk, parseClientId, userFileOption } from '../clients/desk.ts';
-import { findPasswordChange } from '../clients/parcel.ts';
-import { removeNote, withClient } from '../clients/turn.ts';
+import { findPasswordChange } from '../clients/client-kit.ts';
+import { removeNote, withClient } from '../clients/client-lock.ts';
+import { type Desk, type DeskOptions, openDesk, parseClientId, userFileOption } from '../clients/context.ts';
 import { readUserFile, setUser } from '../clients/userfile.ts';
 import { choosePassword } from './client-add.ts';
 

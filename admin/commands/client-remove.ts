@@ -3,11 +3,18 @@ import { Command } from 'commander';
 import { EXIT_CODES } from '../../cli/failure.ts';
 import { printJson, printLine, say } from '../../cli/output.ts';
 import { listCertificates, revokeCertificates } from '../clients/certificates.ts';
-import { type Desk, type DeskOptions, findServer, openDesk, parseClientId, userFileOption } from '../clients/desk.ts';
+import { removeNote, withClient } from '../clients/client-lock.ts';
+import {
+  type Desk,
+  type DeskOptions,
+  findServer,
+  openDesk,
+  parseClientId,
+  userFileOption,
+} from '../clients/context.ts';
 import { removeLimits } from '../clients/limits.ts';
 import { beginPasswordProof, issueCanaries, proveRevocation } from '../clients/proof.ts';
 import { endResultKeys } from '../clients/result-keys.ts';
-import { removeNote, withClient } from '../clients/turn.ts';
 import { readUserFile, removeUser } from '../clients/userfile.ts';
 import { addHttpdOptions, type HttpdOptions, reloadCommand, reloadHttpd } from '../site/httpd-control.ts';
 import { profileOf } from './client-add.ts';

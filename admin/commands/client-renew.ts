@@ -9,11 +9,11 @@ import {
   listCertificates,
   revokeCertificates,
 } from '../clients/certificates.ts';
-import { type Desk, type DeskOptions, findServer, openDesk, parseClientId, parseDays } from '../clients/desk.ts';
-import { checkHasNoKey, writeCertificate } from '../clients/parcel.ts';
+import { checkHasNoKey, writeCertificate } from '../clients/client-kit.ts';
+import { withClient } from '../clients/client-lock.ts';
+import { type Desk, type DeskOptions, findServer, openDesk, parseClientId, parseDays } from '../clients/context.ts';
 import { issueCanaries, proveRevocation } from '../clients/proof.ts';
 import { listResultKeys } from '../clients/result-keys.ts';
-import { withClient } from '../clients/turn.ts';
 import { addHttpdOptions, type HttpdOptions, reloadHttpd } from '../site/httpd-control.ts';
 import { sayWhatStillWorks } from './client-remove.ts';
 

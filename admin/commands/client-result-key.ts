@@ -4,10 +4,10 @@ import { parseInstant } from '../../cli/durations.ts';
 import { Failure } from '../../cli/failure.ts';
 import { printJson, printLine, say } from '../../cli/output.ts';
 import { formatVerifierKey } from '../../notes/ed25519.ts';
-import { type Desk, openDesk, parseClientId, userFileOption } from '../clients/desk.ts';
-import { writeResultKey } from '../clients/parcel.ts';
+import { writeResultKey } from '../clients/client-kit.ts';
+import { withClient } from '../clients/client-lock.ts';
+import { type Desk, openDesk, parseClientId, userFileOption } from '../clients/context.ts';
 import { addResultKey, endResultKeys, makeResultKey, readPublicResultKey } from '../clients/result-keys.ts';
-import { withClient } from '../clients/turn.ts';
 import { findClients } from './client-list.ts';
 
 interface Options {

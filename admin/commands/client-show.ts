@@ -7,7 +7,7 @@ import { readSettings } from '../../cgi/settings.ts';
 import { EXIT_CODES, Failure } from '../../cli/failure.ts';
 import { formatBytes, printJson, printLine, safeLine, say } from '../../cli/output.ts';
 import { listCertificates } from '../clients/certificates.ts';
-import { type Desk, type DeskOptions, openDesk, parseClientId, userFileOption } from '../clients/desk.ts';
+import { type Desk, type DeskOptions, openDesk, parseClientId, userFileOption } from '../clients/context.ts';
 import { type ClientLimits, type Limit, readLimits } from '../clients/limits.ts';
 import { describeResultKey, formatResultKey, listResultKeys } from '../clients/result-keys.ts';
 import { findPropertiesFile } from '../site/site.ts';

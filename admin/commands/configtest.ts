@@ -9,7 +9,6 @@ import { paint, printJson, printLine, safeLine } from '../../cli/output.ts';
 import { quote } from '../../cli/shell.ts';
 import { checkCertificates } from '../configtest/certificates.ts';
 import { checkCheckpoints } from '../configtest/checkpoints.ts';
-import { checkControls, placeOf } from '../configtest/controls.ts';
 import {
   checkAccess,
   checkDirectives,
@@ -35,6 +34,7 @@ import { checkPlaces } from '../configtest/places.ts';
 import { probe } from '../configtest/probe.ts';
 import { checkPrograms } from '../configtest/programs.ts';
 import { checkScripts } from '../configtest/script.ts';
+import { checkControls, placeOf } from '../configtest/settings.ts';
 import { checkTree } from '../configtest/tree.ts';
 import { checkView } from '../configtest/view.ts';
 import { findWays } from '../configtest/ways.ts';

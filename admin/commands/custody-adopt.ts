@@ -4,7 +4,7 @@
 import { join } from 'node:path';
 import { Command } from 'commander';
 import { parseReady, STREAMS, type StreamName, walkLocker } from 'webjob-locker';
-import type { ServerSettings } from '../../cgi/controls.ts';
+import type { ServerSettings } from '../../cgi/setting-table.ts';
 import { Failure } from '../../cli/failure.ts';
 import { withLock } from '../../cli/lockfile.ts';
 import { printJson, printLine, safeLine, say, warn } from '../../cli/output.ts';
@@ -13,7 +13,7 @@ import type { Evidence } from '../../evidence/evidence.ts';
 import { openEvidence, tellWitness } from '../site/evidence.ts';
 import { openTree, recordsOf, wholeSegments } from '../site/logs.ts';
 import { globalOptions, openSite, type Site } from '../site/site.ts';
-import { inTurn, keepFolder } from '../site/turn.ts';
+import { inTurn, keepFolder } from '../site/site-lock.ts';
 import { isRoot } from '../site/users.ts';
 
 interface Options {

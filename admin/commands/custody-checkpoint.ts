@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { Command } from 'commander';
 import { listCustodyFiles, parseCustodyName } from 'webjob-locker';
 import { makeFolder } from 'webjob-locker/durable';
-import type { ServerSettings } from '../../cgi/controls.ts';
+import type { ServerSettings } from '../../cgi/setting-table.ts';
 import { EXIT_CODES, Failure } from '../../cli/failure.ts';
 import { errorCode, requireRootsOwn } from '../../cli/files.ts';
 import { withLock } from '../../cli/lockfile.ts';
@@ -20,7 +20,7 @@ import { signerOf } from '../../notes/ed25519.ts';
 import { type NoteError, signNote } from '../../notes/note.ts';
 import { defaultOrigin, keepCheckpoint, openTree, readPieces, requireOrigin } from '../site/logs.ts';
 import { globalOptions, openSite } from '../site/site.ts';
-import { keepFolder } from '../site/turn.ts';
+import { keepFolder } from '../site/site-lock.ts';
 import { isRoot } from '../site/users.ts';
 
 interface Options {

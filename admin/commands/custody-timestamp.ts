@@ -8,8 +8,8 @@ import { withLock } from '../../cli/lockfile.ts';
 import { printJson, printLine, safeLine } from '../../cli/output.ts';
 import { type KeptCheckpoint, readCheckpoints, recordsOf } from '../site/logs.ts';
 import { globalOptions, openSite, type Site } from '../site/site.ts';
+import { keepFolder } from '../site/site-lock.ts';
 import { askAuthority, checkStamp, keepStamp, makeStampRequest } from '../site/stamps.ts';
-import { keepFolder } from '../site/turn.ts';
 import { isRoot } from '../site/users.ts';
 
 interface Options {

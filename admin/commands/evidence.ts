@@ -11,9 +11,9 @@ import { selectJobs } from '../bag/select.ts';
 import { verifyPackage } from '../bag/verify.ts';
 import { identityOption, readIdentities } from '../jobs/sealed.ts';
 import { clientOption } from '../site/client-option.ts';
-import { findPlace } from '../site/place.ts';
+import { findPlace } from '../site/output-path.ts';
 import { globalOptions, openSite } from '../site/site.ts';
-import { inTurn } from '../site/turn.ts';
+import { inTurn } from '../site/site-lock.ts';
 
 declare const WEBJOB_VERSION: string;
 

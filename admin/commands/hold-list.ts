@@ -1,6 +1,6 @@
 // webjobctl hold list: lists the holds.
 import { Command } from 'commander';
-import type { ServerSettings } from '../../cgi/controls.ts';
+import type { ServerSettings } from '../../cgi/setting-table.ts';
 import { EXIT_CODES } from '../../cli/failure.ts';
 import { formatTable, printJson, printLine } from '../../cli/output.ts';
 import { HOLD_EXPLANATION } from '../retention/hold-change.ts';

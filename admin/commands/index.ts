@@ -12,7 +12,7 @@ import { fillStore, storeFile } from '../../ledger/store.ts';
 import { indexTexts, MAX_TEXT_BYTES } from '../../ledger/texts.ts';
 import { readLocker } from '../../ledger/writer.ts';
 import { globalOptions, openSite, type Site } from '../site/site.ts';
-import { inTurn } from '../site/turn.ts';
+import { inTurn } from '../site/site-lock.ts';
 
 interface Options {
   database?: string;

@@ -9,7 +9,7 @@ import type { Pushed } from '../../ledger/postgres/push.ts';
 import { fillStore, storeFile } from '../../ledger/store.ts';
 import { withLedger } from '../site/ledger.ts';
 import { globalOptions, openSite, type Site } from '../site/site.ts';
-import { inTurn } from '../site/turn.ts';
+import { inTurn } from '../site/site-lock.ts';
 
 interface Options {
   to: string;

@@ -7,7 +7,7 @@ import { errorCode, replaceFile } from '../../cli/files.ts';
 import { printJson } from '../../cli/output.ts';
 import { readGroups } from '../../ledger/groups.ts';
 import { readMeasures } from '../../ledger/jobs.ts';
-import { openDesk } from '../clients/desk.ts';
+import { openDesk } from '../clients/context.ts';
 import { readBook } from '../fleet/assignments.ts';
 import { findTargets, listClientIds } from '../fleet/clients.ts';
 import { findMissed, readRules } from '../fleet/expectations.ts';

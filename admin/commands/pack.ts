@@ -12,7 +12,7 @@ import { settlePacks } from '../retention/pack-settling.ts';
 import { removeDescribed } from '../retention/removal.ts';
 import { dayOf, learnOwners, type Surveyed, surveyLocker } from '../retention/survey.ts';
 import { globalOptions, openSite, type Site } from '../site/site.ts';
-import { inTurn } from '../site/turn.ts';
+import { inTurn } from '../site/site-lock.ts';
 
 interface Options {
   olderThan: number;

@@ -14,7 +14,7 @@ import { type Described, describeGroup, finishRemoval, removeDescribed } from '.
 import { formatRule, type Rule, type Selection, selectGroups } from '../retention/rule.ts';
 import { learnOwners, readJobId, type Surveyed, surveyLocker } from '../retention/survey.ts';
 import { globalOptions, openSite, type Site } from '../site/site.ts';
-import { inTurn } from '../site/turn.ts';
+import { inTurn } from '../site/site-lock.ts';
 
 interface Options {
   olderThan?: number;

@@ -13,7 +13,7 @@ import { summarize } from '../report/summary.ts';
 import { writeReport } from '../report/write.ts';
 import { clientOption } from '../site/client-option.ts';
 import { openEvidence } from '../site/evidence.ts';
-import { findPlace } from '../site/place.ts';
+import { findPlace } from '../site/output-path.ts';
 import { globalOptions, openSite, type Site } from '../site/site.ts';
 
 declare const WEBJOB_VERSION: string;

@@ -20,7 +20,7 @@ import { describePack } from '../retention/pack-making.ts';
 import { removePack } from '../retention/pack-removing.ts';
 import { isInTheWay, openUploadLocks } from '../retention/upload-locks.ts';
 import { globalOptions, openSite, type Site } from '../site/site.ts';
-import { inTurn } from '../site/turn.ts';
+import { inTurn } from '../site/site-lock.ts';
 
 const MAX_NAME_LENGTH = 255;
 

@@ -2,7 +2,7 @@
 // were.
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import type { ServerSettings } from '../../cgi/controls.ts';
+import type { ServerSettings } from '../../cgi/setting-table.ts';
 import { Failure } from '../../cli/failure.ts';
 import { readCosigners, whenCosigned } from '../../evidence/cosigners.ts';
 import { listServers, newestCheckpoint, readCheckpoints } from '../site/logs.ts';

@@ -2,7 +2,7 @@
 // authenticated clients.
 import { existsSync, readFileSync, statSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
-import type { ServerSettings } from '../../cgi/controls.ts';
+import type { ServerSettings } from '../../cgi/setting-table.ts';
 import { quote } from '../../cli/shell.ts';
 import { readUserFile } from '../clients/userfile.ts';
 import type { User } from '../site/users.ts';

@@ -1,7 +1,7 @@
 // Checks the files that an administrator edits for many clients: groups, expectations, and the
 // secrets that these name.
 import { existsSync, readFileSync, statSync } from 'node:fs';
-import type { ServerSettings } from '../../cgi/controls.ts';
+import type { ServerSettings } from '../../cgi/setting-table.ts';
 import { errorCode } from '../../cli/files.ts';
 import { quote } from '../../cli/shell.ts';
 import { type Channel, ExpectError, parseExpect, type Rules } from '../../fleet/expect.ts';

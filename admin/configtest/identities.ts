@@ -2,7 +2,7 @@
 // credentials agree.
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import type { ServerSettings } from '../../cgi/controls.ts';
+import type { ServerSettings } from '../../cgi/setting-table.ts';
 import { quote } from '../../cli/shell.ts';
 import { listCertificates } from '../clients/certificates.ts';
 import { readUserFile } from '../clients/userfile.ts';

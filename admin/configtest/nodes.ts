@@ -4,7 +4,7 @@ import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
 import { join } from 'node:path';
 import { listCustodyFiles } from 'webjob-locker';
 import { findJobIdParts, parseLogLine } from 'webjob-protocol';
-import type { ServerSettings } from '../../cgi/controls.ts';
+import type { ServerSettings } from '../../cgi/setting-table.ts';
 import { countOf } from '../../cli/counts.ts';
 import { WRITER } from '../../evidence/events.ts';
 import { askProgram } from '../site/programs.ts';

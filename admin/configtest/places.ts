@@ -2,11 +2,11 @@
 // setting is then misspelt, and creating the directory would make a second, empty site.
 import { readdirSync, statSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
-import type { ServerSettings } from '../../cgi/controls.ts';
+import type { ServerSettings } from '../../cgi/setting-table.ts';
 import type { GivenControls } from '../../cgi/settings.ts';
-import { placeOf } from './controls.ts';
 import { error, type Finding } from './finding.ts';
 import { setControl } from './mends.ts';
+import { placeOf } from './settings.ts';
 import { findNearest } from './spelling.ts';
 
 /** Where init puts BaseDirectory: beside the directory of nph-webjob.cfg, or in one of these. */

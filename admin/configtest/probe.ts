@@ -15,7 +15,7 @@ import {
   RECORD_FIELDS,
   type RecordField,
 } from 'webjob-protocol';
-import type { ServerSettings } from '../../cgi/controls.ts';
+import type { ServerSettings } from '../../cgi/setting-table.ts';
 import { Failure } from '../../cli/failure.ts';
 import { errorCode } from '../../cli/files.ts';
 import { quote } from '../../cli/shell.ts';

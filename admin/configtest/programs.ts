@@ -2,7 +2,7 @@
 // each, and a client to run it.
 import { existsSync, lstatSync, readdirSync } from 'node:fs';
 import { basename, join } from 'node:path';
-import type { ServerSettings } from '../../cgi/controls.ts';
+import type { ServerSettings } from '../../cgi/setting-table.ts';
 import { errorCode } from '../../cli/files.ts';
 import { quote } from '../../cli/shell.ts';
 import type { User } from '../site/users.ts';

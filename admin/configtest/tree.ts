@@ -3,12 +3,12 @@
 import { lstatSync, type StatsFs, statfsSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { custodyPath, segmentFolder } from 'webjob-locker';
-import type { ServerSettings } from '../../cgi/controls.ts';
+import type { ServerSettings } from '../../cgi/setting-table.ts';
 import { formatBytes } from '../../cli/output.ts';
 import { quote } from '../../cli/shell.ts';
 import { findUserName, mayAccess, type User } from '../site/users.ts';
-import { setsLimit } from './controls.ts';
 import { error, type Finding, note, warning } from './finding.ts';
+import { setsLimit } from './settings.ts';
 import { attempt, describeCode, findMend, formatOpening } from './trial.ts';
 
 /** Less free space than this fraction, or these bytes, is reported as low. */

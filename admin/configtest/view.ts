@@ -3,7 +3,7 @@
 import { existsSync, statSync } from 'node:fs';
 import { createConnection } from 'node:net';
 import { join } from 'node:path';
-import type { ServerSettings } from '../../cgi/controls.ts';
+import type { ServerSettings } from '../../cgi/setting-table.ts';
 import { Failure } from '../../cli/failure.ts';
 import { openInbox } from '../acts/inbox.ts';
 import { actFolders } from '../acts/request.ts';

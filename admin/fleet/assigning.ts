@@ -1,6 +1,6 @@
 // What the commands about assignments share: making, changing, showing and recording them.
 import { existsSync } from 'node:fs';
-import type { ServerSettings } from '../../cgi/controls.ts';
+import type { ServerSettings } from '../../cgi/setting-table.ts';
 import { Failure } from '../../cli/failure.ts';
 import { quote } from '../../cli/shell.ts';
 import { formatSpan } from '../../cli/spans.ts';

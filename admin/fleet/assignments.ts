@@ -1,12 +1,12 @@
 // The files of assignments: active ones, which the server reads, and past ones.
 import { existsSync, readFileSync, statSync } from 'node:fs';
-import type { ServerSettings } from '../../cgi/controls.ts';
+import type { ServerSettings } from '../../cgi/setting-table.ts';
 import { Failure } from '../../cli/failure.ts';
 import { type Access, errorCode, replaceFile } from '../../cli/files.ts';
 import { quote } from '../../cli/shell.ts';
 import { type Assignment, formatAssignment, parseAssignments } from '../../fleet/assignment.ts';
 import { fleetPaths } from '../../fleet/paths.ts';
-import { inTurn } from '../site/turn.ts';
+import { inTurn } from '../site/site-lock.ts';
 import { findUserById, isRoot } from '../site/users.ts';
 
 /** The assignments of a site. */

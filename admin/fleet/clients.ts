@@ -4,7 +4,7 @@ import { isClientId, matchesGlob } from 'webjob-protocol';
 import type { Assignment } from '../../fleet/assignment.ts';
 import { type Groups, makeMembership, namedClients } from '../../fleet/groups.ts';
 import { listCertificates } from '../clients/certificates.ts';
-import type { Desk } from '../clients/desk.ts';
+import type { Desk } from '../clients/context.ts';
 import { listProfiles } from '../clients/profiles.ts';
 import { readUserNames } from '../clients/userfile.ts';
 

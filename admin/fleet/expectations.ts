@@ -2,7 +2,7 @@
 // client.
 import { existsSync, readFileSync } from 'node:fs';
 import { parseEpoch } from 'webjob-protocol';
-import type { ServerSettings } from '../../cgi/controls.ts';
+import type { ServerSettings } from '../../cgi/setting-table.ts';
 import { Failure } from '../../cli/failure.ts';
 import { errorCode } from '../../cli/files.ts';
 import { formatSpan } from '../../cli/spans.ts';

@@ -2,7 +2,7 @@
 import { recordEvent } from '../../evidence/events.ts';
 import { type Assignment, openFor, type Rollout, rankOf } from '../../fleet/assignment.ts';
 import { readGroups } from '../../ledger/groups.ts';
-import type { Desk } from '../clients/desk.ts';
+import type { Desk } from '../clients/context.ts';
 import type { Site } from '../site/site.ts';
 import { changeBook, readBook } from './assignments.ts';
 import { findTargets, listClientIds } from './clients.ts';

@@ -1,10 +1,10 @@
 // What hold add and hold remove share: their options, and the change of the file.
 import type { Command } from 'commander';
-import type { ServerSettings } from '../../cgi/controls.ts';
+import type { ServerSettings } from '../../cgi/setting-table.ts';
 import { Failure } from '../../cli/failure.ts';
 import { operatorName, recordEvent } from '../../evidence/events.ts';
 import { clientsOfGroup } from '../../ledger/groups.ts';
-import { inTurn } from '../site/turn.ts';
+import { inTurn } from '../site/site-lock.ts';
 import { type Hold, isHoldId, readHolds, writeHolds } from './holds.ts';
 
 export interface HoldOptions {

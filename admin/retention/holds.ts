@@ -4,10 +4,10 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { encodeField, isClientId, isJobId } from 'webjob-protocol';
-import type { ServerSettings } from '../../cgi/controls.ts';
+import type { ServerSettings } from '../../cgi/setting-table.ts';
 import { Failure } from '../../cli/failure.ts';
 import { replaceFile } from '../../cli/files.ts';
-import { keepFolder } from '../site/turn.ts';
+import { keepFolder } from '../site/site-lock.ts';
 
 export interface Hold {
   kind: 'client' | 'job';

@@ -17,7 +17,7 @@ import { Appender } from '../../archive/appender.ts';
 import { appendEnd, appendGroup, ChangedFile, checkGroups, type Readers } from '../../archive/archive.ts';
 import { type ManifestEnd, type ManifestHead, type PackedGroup, readManifest } from '../../archive/manifest.ts';
 import { listFiles, nextPack, type Pack, packAt, packsFolder, readEnd } from '../../archive/packs.ts';
-import type { ServerSettings } from '../../cgi/controls.ts';
+import type { ServerSettings } from '../../cgi/setting-table.ts';
 import { BATCH, type PackFacts, recordEvent } from '../../evidence/events.ts';
 import { digestFile } from '../../evidence/reading.ts';
 import { describeEnding, ENDING_FIELDS, fieldPattern, parseRecordFields } from '../../ledger/ending.ts';

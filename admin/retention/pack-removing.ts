@@ -3,7 +3,7 @@ import { existsSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { syncFolder } from 'webjob-locker/durable';
 import { listFiles, listPacks, type Pack, packAt, packsFolder, readEnd, readGroups } from '../../archive/packs.ts';
-import type { ServerSettings } from '../../cgi/controls.ts';
+import type { ServerSettings } from '../../cgi/setting-table.ts';
 import { BATCH, type RemovedGroup, readEvents, recordEvent } from '../../evidence/events.ts';
 import { digestFile } from '../../evidence/reading.ts';
 import { findHold, type Hold, readHolds } from './holds.ts';

@@ -5,7 +5,7 @@
 import { checkGroup } from '../../archive/archive.ts';
 import { PACKED_EXTENSIONS, type PackedGroup } from '../../archive/manifest.ts';
 import { listPacks, type Pack, readEnd, readGroups } from '../../archive/packs.ts';
-import type { ServerSettings } from '../../cgi/controls.ts';
+import type { ServerSettings } from '../../cgi/setting-table.ts';
 import { readEvents } from '../../evidence/events.ts';
 import { recordPack } from './pack-making.ts';
 import { type Described, describeGroup, finishRemoval, removeDescribed } from './removal.ts';

@@ -2,7 +2,7 @@
 // Compact, because there may be hundreds of thousands.
 import { EXTENSIONS, type Group, parseReady, reach, statGroupFile, walkLocker } from 'webjob-locker';
 import { encodeField, formatTime } from 'webjob-protocol';
-import type { ServerSettings } from '../../cgi/controls.ts';
+import type { ServerSettings } from '../../cgi/setting-table.ts';
 import { removeFile } from '../../cli/files.ts';
 import { isDeadLock } from '../../cli/lockfile.ts';
 import { readHead } from '../../ledger/head.ts';

@@ -10,7 +10,7 @@ import { Evidence, type EvidenceOptions, type EvidenceServer, type EvidenceSite 
 import { ResultKeys, resultKeysFolder } from '../../evidence/result-keys.ts';
 import type { WitnessState } from '../../evidence/witness.ts';
 import type { Site } from './site.ts';
-import { keepFolder } from './turn.ts';
+import { keepFolder } from './site-lock.ts';
 import { isRoot } from './users.ts';
 
 /**

@@ -5,14 +5,14 @@ import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { type CustodyFile, listCustodyFiles } from 'webjob-locker';
 import { makeFolder, syncFile, syncFolder } from 'webjob-locker/durable';
-import type { ServerSettings } from '../../cgi/controls.ts';
+import type { ServerSettings } from '../../cgi/setting-table.ts';
 import { Failure } from '../../cli/failure.ts';
 import { errorCode } from '../../cli/files.ts';
 import { type Piece, parseCheckpoint, splitCheckpoints, type TreeHead } from '../../evidence/tlog.ts';
 import { CustodyTree, type Segment, type TreeOptions } from '../../evidence/tree.ts';
 import { Witness } from '../../evidence/witness.ts';
 import { isKeyName } from '../../notes/note.ts';
-import { keepFolder } from './turn.ts';
+import { keepFolder } from './site-lock.ts';
 
 /** A stored checkpoint with its tree head. */
 export interface KeptCheckpoint extends TreeHead {

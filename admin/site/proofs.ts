@@ -1,5 +1,5 @@
 // Proofs that a custody record contained entries when a checkpoint was made (c2sp.org/tlog-proof).
-import type { ServerSettings } from '../../cgi/controls.ts';
+import type { ServerSettings } from '../../cgi/setting-table.ts';
 import { Failure } from '../../cli/failure.ts';
 import { serverOf } from '../../evidence/checkpoint.ts';
 import type { Entry } from '../../evidence/entries.ts';

@@ -5,13 +5,13 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, utimesSync, w
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { makeFolder } from 'webjob-locker/durable';
-import type { ServerSettings } from '../../cgi/controls.ts';
+import type { ServerSettings } from '../../cgi/setting-table.ts';
 import { Failure } from '../../cli/failure.ts';
 import { errorCode, replaceFile } from '../../cli/files.ts';
 import { safeLine } from '../../cli/output.ts';
 import { type KeptCheckpoint, readCheckpointFile } from './logs.ts';
 import { askProgram, runProgram, withPrivateUmask } from './programs.ts';
-import { keepFolder } from './turn.ts';
+import { keepFolder } from './site-lock.ts';
 
 /** A response has some kilobytes, with all of its certificates. */
 const MAX_ANSWER_BYTES = 1024 * 1024;

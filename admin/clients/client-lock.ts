@@ -7,7 +7,7 @@ import { syncFolder } from 'webjob-locker/durable';
 import { Failure } from '../../cli/failure.ts';
 import { errorCode, removeUnfinished, replaceFile } from '../../cli/files.ts';
 import { withLock } from '../../cli/lockfile.ts';
-import type { Desk } from './desk.ts';
+import type { Desk } from './context.ts';
 
 /** Runs `work` while no other command works on the client. Throws Failure. */
 export function withClient<Type>({ etcDirectory }: Desk, client: string, work: () => Type): Type {

@@ -3,8 +3,8 @@
 import { existsSync, globSync, readFileSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import { parseKeyValue } from 'webjob-conf';
-import { CONTROLS, JOB_CONTROLS, type ServerSettings } from '../../cgi/controls.ts';
 import { parseHostList } from '../../cgi/hosts.ts';
+import { CONTROLS, JOB_CONTROLS, type ServerSettings } from '../../cgi/setting-table.ts';
 import { type GivenControls, parseSettings, readSettings } from '../../cgi/settings.ts';
 import { errorCode } from '../../cli/files.ts';
 import { quote } from '../../cli/shell.ts';

@@ -2,7 +2,7 @@
 import { join } from 'node:path';
 import { makeFolder } from 'webjob-locker/durable';
 import { packsFolder } from '../../archive/packs.ts';
-import type { ServerSettings } from '../../cgi/controls.ts';
+import type { ServerSettings } from '../../cgi/setting-table.ts';
 import { Failure } from '../../cli/failure.ts';
 import { requireRootsOwn } from '../../cli/files.ts';
 import { openLocks } from '../../cli/lockfile.ts';

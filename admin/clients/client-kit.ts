@@ -6,7 +6,7 @@ import { parseKeyValue } from 'webjob-conf';
 import { Failure } from '../../cli/failure.ts';
 import { createFile, errorCode, removeUnfinished, replaceFile } from '../../cli/files.ts';
 import type { Issued } from './certificates.ts';
-import type { ServerFacts } from './desk.ts';
+import type { ServerFacts } from './context.ts';
 import { SCHEDULE_FILES } from './schedule.ts';
 
 export interface Parcel {
