@@ -103,28 +103,32 @@ function parseAssignment(facts: Record<string, unknown>): Assignment {
     limit,
     note,
   } = facts;
-  const need = (name: string, isRight: boolean): void => {
-    if (!isRight) throw new SyntaxError(`${name} is malformed`);
-  };
-  const needIfAny = (name: string, is: (value: unknown) => boolean): void =>
-    need(name, facts[name] === undefined || is(facts[name]));
-  need('id', isText(id) && /^[1-9][0-9]{0,8}$/.test(id));
-  need('command', isText(command) && isFileName(command));
-  need('args', areTexts(args) && !args.some((text) => text.includes('\0')));
-  need('to', areTexts(to) && to.length > 0 && to.every(isTarget));
-  need('every', every === undefined || (isSeconds(every) && every > 0 && cron === undefined));
-  need('from', isSeconds(from));
-  need('state', state === 'active' || state === 'paused' || state === 'cancelled');
-  need('open', typeof open === 'number' && open >= 0 && open <= 1);
-  need('by', isText(by) && isText(at));
-  needIfAny('until', isSeconds);
-  for (const name of ['reason', 'cron', 'note']) needIfAny(name, isText);
-  needIfAny('rollout', (value) => isRollout(value as Rollout));
-  needIfAny('limit', (value) => isSeconds(value) && value > 0);
-  const schedule = scheduleOf(every as number | undefined, cron as string | undefined);
-  const more = Object.fromEntries(Object.entries({ rollout, limit, note }).filter(([, value]) => value !== undefined));
-  return { id, command, args, to, schedule, from, until, state, open, by, at, reason, ...more } as Assignment;
+  // A server reads all assignments for one request: what is loaded or made for each of them counts.
+  if (!isText(id) || !ID.test(id)) throw wrong('id');
+  if (!isText(command) || !isFileName(command)) throw wrong('command');
+  if (!areTexts(args) || args.some((text) => text.includes('\0'))) throw wrong('args');
+  if (!areTexts(to) || to.length === 0 || !to.every(isTarget)) throw wrong('to');
+  if (every !== undefined && !(isSeconds(every) && every > 0 && cron === undefined)) throw wrong('every');
+  if (!isSeconds(from)) throw wrong('from');
+  if (state !== 'active' && state !== 'paused' && state !== 'cancelled') throw wrong('state');
+  if (typeof open !== 'number' || !(open >= 0 && open <= 1)) throw wrong('open');
+  if (!isText(by) || !isText(at)) throw wrong('by');
+  if (until !== undefined && !isSeconds(until)) throw wrong('until');
+  if (reason !== undefined && !isText(reason)) throw wrong('reason');
+  if (cron !== undefined && !isText(cron)) throw wrong('cron');
+  if (note !== undefined && !isText(note)) throw wrong('note');
+  if (rollout !== undefined && !isRollout(rollout as Rollout)) throw wrong('rollout');
+  if (limit !== undefined && !(isSeconds(limit) && limit > 0)) throw wrong('limit');
+  const schedule = scheduleOf(every as number | undefined, cron);
+  const assignment: Assignment = { id, command, args, to, schedule, from, until, state, open, by, at, reason };
+  if (rollout !== undefined) assignment.rollout = rollout as Rollout;
+  if (limit !== undefined) assignment.limit = limit;
+  if (note !== undefined) assignment.note = note;
+  return assignment;
 }
+
+const ID = /^[1-9][0-9]{0,8}$/;
+const wrong = (name: string): SyntaxError => new SyntaxError(`${name} is malformed`);
 
 function scheduleOf(every: number | undefined, cron: string | undefined): Schedule {
   if (cron === undefined) return every === undefined ? { kind: 'once' } : { kind: 'every', seconds: every };

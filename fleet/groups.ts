@@ -12,6 +12,8 @@ interface Group {
   nested: string[];
   /** All members, built at the second question. */
   index: ReadonlySet<string> | undefined;
+  /** The members with wildcards, found at the first question. */
+  globs: readonly string[] | undefined;
   isAsked: boolean;
 }
 
@@ -20,8 +22,9 @@ export type Groups = ReadonlyMap<string, Group>;
 
 const NAME = /^[A-Za-z0-9_-]{1,64}$/;
 const MEMBER = /^[A-Za-z0-9_*?-]{1,64}$/;
-/** Characters and lengths that no member has. */
-const STRANGE = /[^A-Za-z0-9_*?\s,-]|[^\s,]{65}/;
+/** Characters that no member has. */
+const STRANGE = /[^A-Za-z0-9_*?\s,-]/;
+const MAX_MEMBER = 64;
 const LINE = /^([^\s=]*)\s*=(.*)$/;
 
 /** An error in the groups of a site with its line, counted from 1. */
@@ -50,13 +53,13 @@ export function parseGroups(text: string): Groups {
     const [, name = '', rest = ''] = LINE.exec(statement) ?? [];
     if (!NAME.test(name)) throw new GroupsError(index + 1, 'it must be: name = member member');
     const members = rest.replace(/^[\s,]+/, '');
-    if (STRANGE.test(members)) {
+    if (STRANGE.test(members) || hasLongMember(members)) {
       const wrong = splitMembers(members).find((member) => !MEMBER.test(member));
       throw new GroupsError(index + 1, `${wrong} is not a client id, a glob or a group`);
     }
     const known = groups.get(name);
     if (known) known.text += ` ${members}`;
-    else groups.set(name, { text: members, nested: [], index: undefined, isAsked: false });
+    else groups.set(name, { text: members, nested: [], index: undefined, globs: undefined, isAsked: false });
     if (!lines.has(name)) lines.set(name, index + 1);
   }
   findNested(groups);
@@ -64,6 +67,24 @@ export function parseGroups(text: string): Groups {
     if (reaches(groups, name, name, new Set())) throw new GroupsError(line, `the group ${name} contains itself`);
   return groups;
 }
+
+/**
+ * Whether a member is too long. It looks at few characters of each, because for a large file a
+ * regular expression would take longer than everything else in a request.
+ */
+function hasLongMember(text: string): boolean {
+  for (let at = MAX_MEMBER; at < text.length; ) {
+    const part = text.slice(at - MAX_MEMBER, at + 1);
+    let gap = part.lastIndexOf(' ');
+    for (let last = MAX_MEMBER; gap < 0 && last >= 0; last--) if (isGap(part.charCodeAt(last))) gap = last;
+    if (gap < 0) return true;
+    at += gap + 1;
+  }
+  return false;
+}
+
+/** A blank or a comma, among characters of members. */
+const isGap = (code: number): boolean => code <= 0x20 || code === 0x2c || code > 0x7e;
 
 function splitMembers(text: string): string[] {
   return text.split(/[\s,]+/).filter((member) => member !== '');
@@ -106,15 +127,23 @@ export function makeMembership(groups: Groups, clientId: string): (word: string)
 function holds(group: Group, clientId: string): boolean {
   if (!group.isAsked) {
     group.isAsked = true;
-    return new RegExp(`(?<![^\\s,])${clientId}(?![^\\s,])`).test(group.text);
+    return hasMember(group.text, clientId);
   }
   group.index ??= new Set(splitMembers(group.text));
   return group.index.has(clientId);
 }
 
+function hasMember(text: string, member: string): boolean {
+  const isEnd = (at: number): boolean => at < 0 || at >= text.length || isGap(text.charCodeAt(at));
+  for (let at = text.indexOf(member); at >= 0; at = text.indexOf(member, at + 1))
+    if (isEnd(at - 1) && isEnd(at + member.length)) return true;
+  return false;
+}
+
 /** Whether a glob in the group matches. */
-function matches({ text }: Group, clientId: string): boolean {
-  return /[*?]/.test(text) && (text.match(/[^\s,]*[*?][^\s,]*/g) ?? []).some((glob) => matchesGlob(glob, clientId));
+function matches(group: Group, clientId: string): boolean {
+  group.globs ??= /[*?]/.test(group.text) ? (group.text.match(/[^\s,]*[*?][^\s,]*/g) ?? []) : [];
+  return group.globs.some((glob) => matchesGlob(glob, clientId));
 }
 
 /** Whether a word can be a target. */

@@ -5,7 +5,8 @@ import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { request } from 'node:http';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
-import { readUserFile, removeUser, setUser } from '../admin/clients/userfile.ts';
+import { isClientId } from 'webjob-protocol';
+import { readUserFile, readUserNames, removeUser, setUser } from '../admin/clients/userfile.ts';
 import { obtainHtpasswd } from '../scripts/httpd-package.ts';
 import { write } from './deployment-guide.ts';
 import { type Apache, formatBasics, startApache } from './deployment-httpd.ts';
@@ -129,4 +130,23 @@ describe('the user file', () => {
     assert.equal(removeUser(userFile, 'client7'), false);
     assert.equal(text(), 'other:x\\');
   });
+});
+
+describe('the client ids in a user file', () => {
+  const rows: [what: string, text: string][] = [
+    ['plain lines', `b:${HASH}\na:${HASH}\n`],
+    ['a comment, an empty line and no end of the last line', `#c:${HASH}\n\nb:${HASH}\na:${HASH}`],
+    ['two lines of one name', `b:${HASH}\na:${HASH}\nb:x\n`],
+    ['blanks and CR LF', ` b:${HASH}\r\n\ta :${HASH}\r\n  # no: user\r\n`],
+    ['a line without a name', `:${HASH}\na:${HASH}\n`],
+    ['names that are no ASCII', `\xc3\xbc:${HASH}\n\xfc:${HASH}\na:${HASH}\n`],
+    ['a line that goes on', `a:\\\n${HASH}\nb:${HASH}\n`],
+    ['nothing', ''],
+  ];
+  for (const [what, given] of rows)
+    it(`are those of its users: ${what}`, () => {
+      fill(given);
+      const users = readUserFile(userFile).map(({ name }) => name);
+      assert.deepEqual(readUserNames(userFile).filter(isClientId), users.filter(isClientId).sort());
+    });
 });

@@ -56,6 +56,19 @@ db = db2 # two lines of one group add up
       assert.equal(makeMembership(large, client)('all'), isMeant, client);
   });
 
+  it('take members of up to 64 characters, wherever they are and whatever is between them', () => {
+    const lengths = [1, 2, 31, 63, 64, 65, 66, 128, 130];
+    for (const gap of [' ', ',', '\t', ', ', '  \t,'])
+      for (const first of lengths)
+        for (const second of lengths)
+          for (const third of lengths) {
+            const line = `a = ${[first, second, third].map((length) => 'x'.repeat(length)).join(gap)}\n`;
+            const isGood = Math.max(first, second, third) <= 64;
+            if (isGood) assert.equal(parseGroups(line).size, 1, line);
+            else assert.throws(() => parseGroups(line), { message: /^line 1: x{65,} is not a client id/ }, line);
+          }
+  });
+
   it('are refused with the line that is wrong', () => {
     const rows: [text: string, message: RegExp][] = [
       [`a = b ${'x'.repeat(65)}`, /^line 1: x{65} is not a client id/],

@@ -74,20 +74,24 @@ export async function readProgress(
     const claim = readClaim(dynamicDirectory, `${CLAIMS}/clients/${clientId}/${assignment.id}@${due}`);
     if (claim) taken.set(clientId, { due, clientId, ...claim });
   }
-  const others = siblings.flatMap(({ id }) => keyed(id, readTaken(dynamicDirectory, id)));
+  // Where nobody fetched it, others do not matter.
+  const others = taken.size === 0 ? [] : siblings.flatMap(({ id }) => keyed(id, readTaken(dynamicDirectory, id)));
   const claims = [...others, ...(own.length > taken.size || others.length > 0 ? keyed(assignment.id, own) : [])];
   const results = await readResults(site, assignment, { taken, claims, now });
-  const found = clientIds.reduce((count, clientId) => count + (taken.has(clientId) ? 1 : 0), 0);
-  const names = found === taken.size ? clientIds : [...new Set([...clientIds, ...taken.keys()])].sort();
   const isOver = assignment.state === 'cancelled' || (assignment.until !== undefined && now >= assignment.until);
   const open = assignment.state === 'cancelled' ? 'cancelled' : isOver ? 'expired' : 'waiting';
-  return names.map((clientId) => {
+  let found = 0;
+  const progressOf = (clientId: string): ClientProgress => {
     const claim = taken.get(clientId);
+    if (claim) found += 1;
     const result = results.get(clientId);
     const hasNewest = claim !== undefined && (due === undefined || claim.due >= due);
     const state = claim && (hasNewest || isOver) ? (result?.state ?? stateOfSilent(claim, now)) : open;
     return { clientId, state, due: claim?.due, job: result?.job, webjobExit: result?.webjobExit };
-  });
+  };
+  const progress = clientIds.map(progressOf);
+  if (found === taken.size) return progress;
+  return [...new Set([...clientIds, ...taken.keys()])].sort().map(progressOf);
 }
 
 /** A client of an assignment as --json has it. */
@@ -118,7 +122,10 @@ function readTaken(dynamicDirectory: string, id: string): TakenClaim[] {
 }
 
 function newestOf(claims: readonly TakenClaim[]): Map<string, TakenClaim> {
-  const newest = new Map<string, TakenClaim>();
+  const newest = new Map(claims.map((claim) => [claim.clientId, claim]));
+  // Of an assignment that is due once each client has one.
+  if (newest.size === claims.length) return newest;
+  newest.clear();
   for (const claim of claims) {
     const known = newest.get(claim.clientId);
     if (!known || claim.due > known.due) newest.set(claim.clientId, claim);
