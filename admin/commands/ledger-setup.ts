@@ -36,7 +36,7 @@ export function setupCommand(): Command {
       else {
         say(
           done.from === done.to
-            ? `the tables are of version ${done.to} already`
+            ? `the tables already have version ${done.to}`
             : `version ${done.from} is now ${done.to}`,
         );
         for (const role of done.made) say(`role ${role} was created; it cannot log in yet`);

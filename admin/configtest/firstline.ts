@@ -32,7 +32,7 @@ export function readFirstLine(path: string): string {
 export function findLineProblem(line: string, path: string): FirstLineProblem | undefined {
   const file = quote(path);
   if (line.startsWith(`${MARK}#!`))
-    return { what: 'a byte order mark is before its #!', mend: `sed -i '1s/^\\xEF\\xBB\\xBF//' ${file}` };
+    return { what: 'a byte order mark precedes its #!', mend: `sed -i '1s/^\\xEF\\xBB\\xBF//' ${file}` };
   if (!line.startsWith('#!')) return undefined;
   if (line.endsWith('\r'))
     return {

@@ -10,7 +10,7 @@ export interface WantedView {
   script: Pick<Wish, 'kind' | 'mode'> & Partial<Wish>;
   /** The user of the persistent process; undefined when httpd starts a process for each page. */
   user: string | undefined;
-  /** The user of httpd, who alone may use the socket. */
+  /** The user of httpd. No other user may use the socket. */
   webUser: string;
   /** The command line of webjobctl, for the unit that carries out acts. */
   webjobctl: string;
