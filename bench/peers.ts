@@ -45,8 +45,8 @@ const SETTINGS = { PutNameFormat: '%cid_%jid' };
 export const OTHER = ', other build';
 
 /**
- * Starts all peers; with the directory of another build, that one too in each configuration with
- * persistent workers.
+ * Starts all peers. If the directory of another build is given, also starts that build in each
+ * configuration with persistent workers.
  */
 export async function startPeers(processes: number, against?: string): Promise<Peers> {
   const closing: (() => unknown)[] = [];

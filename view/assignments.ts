@@ -47,7 +47,7 @@ function readList(context: Context): List {
 function parseNumber(text: string | null): number | undefined {
   if (!text) return undefined;
   if (/^[0-9]{1,15}$/.test(text)) return Number(text);
-  throw new NotShown(400, 'An assignment has a number.');
+  throw new NotShown(400, 'An assignment is identified by a number.');
 }
 
 const describeCommand = ({ facts: { command, args } }: StatusAssignment): string =>

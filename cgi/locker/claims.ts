@@ -53,8 +53,8 @@ export function readClaims(folder: string, clientId: string): Map<string, number
 }
 
 /**
- * Claims what nobody has claimed for this client. Returns that part in its order, and it is on
- * disk. `beforeGiving` is called with it; when that throws, nothing stays claimed. Throws the
+ * Claims the keys that are not yet claimed for this client. Returns them in order, with their
+ * claims on disk. Calls `beforeGiving` with them; if that throws, nothing stays claimed. Throws the
  * errors of system calls.
  */
 export function claim<Key extends ClaimKey>(
