@@ -5,6 +5,7 @@ import { appendFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { requestFromEnv } from 'node-cgi-compat';
+import { formatTime } from 'webjob-protocol';
 import { readSite } from '../admin/site/site.ts';
 import type { Job } from '../ledger/job.ts';
 import {
@@ -22,7 +23,9 @@ import { fillStore, openStoreAt, type Store } from '../ledger/store.ts';
 import type { StoredStream } from '../ledger/streams.ts';
 import { configure, makeSite } from '../scripts/site.ts';
 import { makeToken, openToken, readForm, requireActor, requireSameOrigin } from '../view/acting.ts';
-import { formatKey, NotShown, parseKey } from '../view/context.ts';
+import { noteChanges, readChanges } from '../view/changes.ts';
+import { clientJson } from '../view/client.ts';
+import { formatKey, makeContext, NotShown, parseKey } from '../view/context.ts';
 import { dayStart } from '../view/days.ts';
 import { asFormat, makeLinks } from '../view/links.ts';
 import { readStretch } from '../view/stretch.ts';
@@ -235,6 +238,23 @@ describe('the sums of a time', () => {
     }
   });
 
+  it('have no bytes of an upload that broke off', async () => {
+    const other = makeSite();
+    configure(other, { UseGMT: 'Y' });
+    const line = 'c1 127.0.0.1 PUT c1 a.sh 500 0 0 456 -- Content-Length Mismatch';
+    writeFileSync(other.logFile, `2026-11-02 10:00:00 server_1_1793527200_00001 ${line}\n`);
+    writeFileSync(join(other.incoming, 'c1_20261102100000_00001_a.sh.out'), 'half');
+    const filled = await fillStore(join(other.root, 'webjob.sqlite'), readSite(other.propertiesFile), {});
+    try {
+      makeScanIndexes(filled.database);
+      const day = sumSpan(filled.database, new Date('2026-11-02T00:00:00Z'), new Date('2026-11-03T00:00:00Z'));
+      assert.deepEqual([Object.fromEntries(day.states), day.bytes], [{ incomplete: 1 }, 0]);
+    } finally {
+      filled.close();
+      other.remove();
+    }
+  });
+
   it('have days that begin at midnight of the clock that is shown', () => {
     const now = new Date('2026-11-30T12:34:56Z');
     assert.equal(dayStart(now, true, 0).toISOString(), '2026-11-30T00:00:00.000Z');
@@ -247,6 +267,57 @@ it('the newest of each has no job that has no output', () => {
   const [job] = [...scanJobs(store.database, site, {}, 'time')].flatMap(({ job: one }) => one ?? []);
   assert.ok(job);
   assert.equal(findEarlier(store.database, site, job), undefined);
+});
+
+it('an output that changed is on the page of its client, and noted, also when the GET of its job was seen before the PUT', async () => {
+  const other = makeSite();
+  configure(other, { UseGMT: 'Y' });
+  const [its, file, begin] = [readSite(other.propertiesFile), join(other.root, 'webjob.sqlite'), Date.now() - 60_000];
+  const at = (number: number): string => formatTime(new Date(begin + number * 1000), true);
+  const idAt = (number: number): string => `server_1_${Math.floor(begin / 1000)}_0000${number}`;
+  const log = (method: string, number: number): void =>
+    appendFileSync(
+      other.logFile,
+      `${at(number)} ${idAt(number)} c1 127.0.0.1 ${method} c1 a.sh 9 0 0 200 -- Success\n`,
+    );
+  const upload = (number: number): void => {
+    log('PUT', number);
+    const base = join(other.incoming, `c1_${at(number).replace(/\D/g, '')}_00001_a.sh`);
+    const contents = { out: `output ${number}`, err: '', env: 'KidStatus=0\n', rdy: `Jid=${idAt(number)}\n` };
+    for (const [extension, text] of Object.entries(contents)) writeFileSync(`${base}.${extension}`, text);
+  };
+  const look = async (): Promise<string[]> => {
+    const opened = await openStoreAt(file, its);
+    assert.ok(opened);
+    try {
+      await noteChanges(opened.database, its);
+      return readChanges(opened.database, new Date(0), 10).changes.map(({ earlier, job }) => `${earlier} ${job}`);
+    } finally {
+      opened.close();
+    }
+  };
+  try {
+    log('GET', 1);
+    upload(1);
+    (await fillStore(file, its, {})).close();
+    assert.deepEqual(await look(), []);
+    log('GET', 2);
+    assert.deepEqual(await look(), []);
+    upload(2);
+    assert.deepEqual(await look(), [`${idAt(1)} ${idAt(2)}`]);
+    const opened = await openStoreAt(file, its);
+    assert.ok(opened);
+    makeScanIndexes(opened.database);
+    const context = makeContext({ site: its, acts: undefined }, opened.database, '', new URLSearchParams());
+    const { newest } = (await clientJson(context, 'c1')) as { newest: { changed: boolean }[] };
+    opened.close();
+    assert.deepEqual(
+      newest.map(({ changed }) => changed),
+      [true],
+    );
+  } finally {
+    other.remove();
+  }
 });
 
 describe('a stretch of a stream', () => {

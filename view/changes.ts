@@ -37,7 +37,7 @@ export async function noteChanges(database: Database, site: Site): Promise<void>
   database.exec(TABLES);
   const newest = Number(database.prepare('SELECT max(id) AS id FROM jobs').get()?.id ?? 0);
   const known = database.prepare("SELECT value FROM facts WHERE name = 'viewCompared'").get()?.value;
-  const from = known === undefined ? newest - AT_FIRST : Math.min(Number(known), newest);
+  const from = known === undefined ? newest - AT_FIRST : Number(known);
   if (from >= newest) return;
   const rows = database
     .prepare('SELECT id, state, lines, joined FROM jobs WHERE id > ? ORDER BY id LIMIT ?')
@@ -49,10 +49,11 @@ export async function noteChanges(database: Database, site: Site): Promise<void>
     const { job } = readJoined(site, row);
     const earlier = isResult(job) ? findEarlier(database, site, job) : undefined;
     if (earlier && (await differ(database, site, earlier, job))) found.push(changeOf(earlier, job));
-    to = row.id;
+    // The number of the last row goes to another row when this one is written again at its end.
+    if (row.id < newest || isResult(job)) to = row.id;
     if (performance.now() > deadline) break;
   }
-  save(database, found, to);
+  if (to > from) save(database, found, to);
 }
 
 const isResult = ({ state, jobId, group, clientId, command }: Job): boolean =>
