@@ -5,6 +5,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import {
   appendFileSync,
+  existsSync,
   mkdirSync,
   mkdtempSync,
   readdirSync,
@@ -184,6 +185,14 @@ describe('the record of a day', () => {
       'day-20261130-server_1',
       'day-20261130-server_2',
     ]);
+  });
+
+  it('of several servers leaves nothing open', { skip: !existsSync('/proc/self/fd') }, () => {
+    const countOpen = (): number => readdirSync('/proc/self/fd').length;
+    count(1, { bytes: 100 }, undefined, { serverId: 'server_2' });
+    const before = countOpen();
+    for (let time = 0; time < 5; time += 1) assert.equal(count(1, { bytes: 100 }), '');
+    assert.equal(countOpen(), before);
   });
 
   it('lets no more through when many come at once, and as many as there may be', async () => {

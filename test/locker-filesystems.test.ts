@@ -65,6 +65,15 @@ describe('a file system (strace)', { skip: NO_STRACE }, () => {
     assert.equal(statusOf(stdout), 500);
   });
 
+  it('that fails (EIO) when an upload is announced takes the announcement back', async () => {
+    const { stdout } = await put('withdrawn', faulty('fsync:error=EIO:when=2', site.incoming));
+    assert.equal(statusOf(stdout), 500);
+    assert.deepEqual(
+      readdirSync(site.incoming).sort(),
+      ['env', 'err', 'out'].map((end) => `client1_withdrawn.${end}`),
+    );
+  });
+
   /** The fields of statfs(2) in 64-bit words, in the order of the structure. */
   const saying = (bfree: number, bavail: number, files: number, ffree: number): string[] => {
     const bytes = Buffer.from(BigUint64Array.from([0xef53, 4096, 1e6, bfree, bavail, files, ffree].map(BigInt)).buffer);

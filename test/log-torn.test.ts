@@ -1,5 +1,5 @@
-// Every log of the server: a line that a full disk cut short does not affect the next one, and
-// lengths are logged as they were announced.
+// Every log of the server: a line that a full disk cut short does not affect the next one, lengths
+// are logged as they were announced, and times of triggers in the zone of the site.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { appendFileSync, chmodSync, chownSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -29,8 +29,12 @@ afterEach(() => site.remove());
 const logOf = (name: string): string => join(site.base, 'logfiles', name);
 const linesOf = (name: string): string[] => readFileSync(logOf(name), 'latin1').split('\n');
 
-async function ask(head = formatHead('GET', {}), environment: [string, string][] = []): Promise<string> {
-  const options = { settingsFile: site.propertiesFile, user: findWebUser(), environment, timeLimitSeconds: 60 };
+async function ask(
+  head = formatHead('GET', {}),
+  environment: [string, string][] = [],
+  within: string[] = [],
+): Promise<string> {
+  const options = { settingsFile: site.propertiesFile, user: findWebUser(), environment, within, timeLimitSeconds: 60 };
   const { stdout, stderr } = await runBare(Buffer.from(head, 'latin1'), options);
   return `${stdout.toString('latin1').split('\r\n')[0]}\n${stderr}`;
 }
@@ -125,6 +129,32 @@ describe('a log that the web user may write and not read', { skip: findWebUser()
     assert.match(await ask(), /^HTTP\/1\.1 200 OK\n$/);
     await settle('nph-webjob-trigger.log', 4);
     for (const name of LOGS) assert.ok(linesOf(name).length > 2, `${name}: ${linesOf(name)}`);
+  });
+});
+
+/** Runs a command where Calcutta is the zone of the machine. */
+const IN_CALCUTTA = [
+  ...['unshare', '-m', 'sh', '-c'],
+  'mount --bind /usr/share/zoneinfo/Asia/Kolkata /etc/localtime && exec "$0" "$@"',
+];
+const CALCUTTA_MINUTES = 330;
+const CANNOT_MOVE = spawnSync('unshare', [...IN_CALCUTTA.slice(1), 'true']).status !== 0 && 'no zone of its own';
+
+describe('the log of triggers', { skip: CANNOT_MOVE }, () => {
+  it('is in GMT with UseGMT=Y, and without in the zone of the machine', async () => {
+    for (const [UseGMT, minutes] of [['Y', 0] as const, ['N', CALCUTTA_MINUTES] as const]) {
+      configure(site, { ...COMMANDS, UseGMT });
+      writeFileSync(logOf('nph-webjob-trigger.log'), '');
+      const before = Date.now() - 1000;
+      assert.match(await ask(undefined, [], IN_CALCUTTA), /^HTTP\/1\.1 200 /);
+      await settle('nph-webjob-trigger.log', 3);
+      const lines = linesOf('nph-webjob-trigger.log').slice(0, -1);
+      assert.equal(lines.length, 2);
+      for (const line of lines) {
+        const at = Date.parse(`${line.slice(0, 19).replace(' ', 'T')}Z`) - minutes * 60_000;
+        assert.ok(at >= before && at <= Date.now(), `UseGMT=${UseGMT}: ${line}`);
+      }
+    }
   });
 });
 
