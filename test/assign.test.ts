@@ -2,7 +2,16 @@
 // arguments, and its result is shown.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { chmodSync, copyFileSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  copyFileSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { after, before, beforeEach, describe, it } from 'node:test';
 import { obtainHtpasswd } from '../scripts/httpd-package.ts';
@@ -66,6 +75,12 @@ async function outputOf(jobId: string | null): Promise<string> {
   return (await control('show', jobId ?? '', '--out')).stdout;
 }
 
+async function outputOfBatch(): Promise<string> {
+  const { stdout } = await control('--json', 'jobs', '--command', 'batch', '--limit', '1');
+  const [batch] = parseLines(stdout) as { jobId: string }[];
+  return await outputOf(batch?.jobId ?? null);
+}
+
 const WORDS = ["it's", '$(id)', 'a\nb', '-v', '', 'ü', 'x'.repeat(50_000)];
 const PRINTED = WORDS.map((word) => `[${word}]`).join('');
 
@@ -107,10 +122,7 @@ describe('an assignment', () => {
       const record = (await control('show', rows[0]?.jobId ?? '', '--env')).stdout;
       assert.match(record, new RegExp(`^Assignment=${ids[index]}@\\d+$`, 'm'));
     }
-    const [batch] = parseLines((await control('--json', 'jobs', '--command', 'batch', '--limit', '1')).stdout) as {
-      jobId: string;
-    }[];
-    const lines = (await outputOf(batch?.jobId ?? null)).trimEnd().split('\n');
+    const lines = (await outputOfBatch()).trimEnd().split('\n');
     assert.deepEqual(
       lines.map((line) => line.replace(/due \d+ /, '')),
       ids.map((id) => `assignment ${id} exit 0`),
@@ -123,6 +135,16 @@ describe('an assignment', () => {
       exitCode: number;
     }[];
     assert.deepEqual([last?.state, last?.exitCode], ['failed', 4]);
+  });
+
+  it('whose run is killed ends with the number of the signal', async () => {
+    home.add('kills.sh', '#!/bin/sh\nkill -KILL $PPID\n');
+    const id = await assign('kills.sh', '--to', 'client1');
+    assert.deepEqual(await runWebjob(['--batch', '-f', home.client.conf]), DONE);
+    assert.match(await outputOfBatch(), new RegExp(`^assignment ${id} due \\d+ exit 137\\n$`));
+    const { states, rows } = await show(id);
+    assert.deepEqual([states, rows[0]?.webjobExit], [{ failed: 1 }, 137]);
+    for (const name of readdirSync(home.client.temp)) rmSync(join(home.client.temp, name), { recursive: true });
   });
 
   it('is in only one of several batches at the same time', async () => {

@@ -1,12 +1,14 @@
 // What must be on disk before a job is sent, and when it has to wait: the order of the system
 // calls, from strace on the real process; and the effect of each failure.
 import assert from 'node:assert/strict';
-import { existsSync, mkdirSync, readdirSync } from 'node:fs';
+import { generateKeyPairSync } from 'node:crypto';
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join, relative } from 'node:path';
 import { after, before, beforeEach, describe, it } from 'node:test';
-import { paste } from './client-job.ts';
+import { paste, runWebjob } from './client-job.ts';
 import { type Home, REFUSES, startHome, TAKES } from './client-kept.ts';
 import { type Call, inject, NO_STRACE, readTrace, traceTo } from './locker-strace.ts';
+import { makeExaminer } from './sealed-streams.ts';
 
 const FILES = ['out', 'err', 'env', 'parcel.json'];
 
@@ -35,6 +37,11 @@ describe('keeping a job', { skip: NO_STRACE }, () => {
     const spool = steps.slice(0, begin).filter((step) => / (?:spool|\.)$/.test(step));
     const all = [...spool, ...steps.slice(begin)].filter((step) => step !== 'unlink temp/job.sh');
     return { steps: all.filter((step, index) => step !== all[index - 1]), stderr };
+  }
+
+  function makeResultKey(): void {
+    const pem = generateKeyPairSync('ed25519').privateKey.export({ type: 'pkcs8', format: 'pem' });
+    writeFileSync(join(home.client.root, 'result.key'), pem, { mode: 0o600 });
   }
 
   const begun = (place: string): string[] => [
@@ -72,6 +79,46 @@ describe('keeping a job', { skip: NO_STRACE }, () => {
     assert.deepEqual(steps.slice(steps.lastIndexOf('send') + 1), [
       ...['open journal', 'fsync .', 'write journal', 'fsync journal'],
       ...['rename spool/sending spool/job', 'fsync spool'],
+    ]);
+  });
+
+  it('that is sealed: each stream and the record are on disk before they take the place of the plain ones', async () => {
+    const { recipient } = await makeExaminer();
+    makeResultKey();
+    home.reset({ SpoolDirectory: home.spool, ResultKeyFile: 'result.key', SealTo: recipient });
+    const { steps } = await traceJob();
+    const begin = steps.indexOf('open spool/run/out.age');
+    const record = 'spool/run/env.sealed';
+    assert.deepEqual(steps.slice(begin, steps.indexOf('send')), [
+      ...['out', 'err'].flatMap((name) => ['open', 'write', 'fsync'].map((call) => `${call} spool/run/${name}.age`)),
+      ...['open', 'write', 'fsync'].map((call) => `${call} ${record}.new`),
+      ...['fsync spool/run', `rename ${record}.new ${record}`, 'fsync spool/run'],
+      ...['out', 'err'].map((name) => `rename spool/run/${name}.age spool/run/${name}`),
+      ...['fsync spool/run', `rename ${record} spool/run/env`, 'fsync spool/run'],
+      ...completed('spool'),
+      ...synced('spool/run'),
+      ...['rename spool/run spool/sending', 'fsync spool'],
+    ]);
+  });
+
+  it('that is signed later: its record is on disk before it takes the place of the unsigned one', async () => {
+    makeResultKey();
+    home.reset({ SpoolDirectory: home.spool, ResultKeyFile: 'result.key' });
+    home.fake.put = REFUSES;
+    assert.equal((await home.client.execute(['job.sh'])).code, 5);
+    const [job = ''] = readdirSync(home.spool);
+    const env = join(home.spool, job, 'env');
+    writeFileSync(
+      env,
+      readFileSync(env, 'utf8').replace(/^(?:Std(?:Out|Err)(?:Bytes|Sha256)|ResultSignature)=.*\n/gm, ''),
+    );
+    home.fake.put = TAKES;
+    assert.equal((await runWebjob(['--flush', '--file', home.client.conf], { wrapper: traceTo(trace) })).code, 0);
+    const steps = readTrace(trace).flatMap((call) => describeCall(call, home.client.root) ?? []);
+    const begin = steps.indexOf('open spool/sending/env.new');
+    assert.deepEqual(steps.slice(begin, steps.indexOf('send')), [
+      ...['open', 'write', 'fsync'].map((call) => `${call} spool/sending/env.new`),
+      ...['rename spool/sending/env.new spool/sending/env', 'fsync spool/sending'],
     ]);
   });
 

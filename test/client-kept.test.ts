@@ -2,7 +2,7 @@
 // webjob killed at any moment leaves is reported and can be delivered.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, chownSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, afterEach, before, beforeEach, describe, it } from 'node:test';
 import { type Ended, findKeptJob, paste, runWebjob, until } from './client-job.ts';
@@ -63,6 +63,11 @@ describe('a PUT that fails without SpoolDirectory', () => {
     for (const folder of folders) chmodSync(folder, 0o777);
     assert.equal((await flush()).code, 2, 'somebody else could have put them there');
     for (const folder of folders) chmodSync(folder, 0o700);
+    if (process.geteuid?.() === 0) {
+      for (const folder of folders) chownSync(folder, 65_534, 65_534);
+      assert.equal((await flush()).code, 2, 'somebody else has put them there');
+      for (const folder of folders) chownSync(folder, 0, 0);
+    }
     const uploads = await home.uploadsOf(async () =>
       assert.deepEqual(await flush(), {
         ...{ code: 0, signal: null, stdout: '' },

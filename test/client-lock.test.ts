@@ -331,6 +331,17 @@ describe('a job that runs webjob itself', () => {
   });
 });
 
+describe('a job in an environment with WEBJOB_LOCK', () => {
+  it('goes without its own lock only where that is the one that is held', async () => {
+    fake.get = serve(`#!/bin/sh\n[ -e '${lock}' ] && echo locked\n`);
+    for (const [held, out] of [[lock, ''] as const, [`${lock}-other`, 'locked\n'] as const]) {
+      assert.deepEqual(await client.execute(['job.sh'], { environment: { WEBJOB_LOCK: held } }), DONE);
+      const put = splitRequest(fake.requests().at(-1) ?? Buffer.of());
+      assert.ok(put.head.startsWith('PUT') && put.body.toString().startsWith(`${out}Version=`), put.body.toString());
+    }
+  });
+});
+
 describe('a job in an environment with WEBJOB_JID', () => {
   it('names the outer job only by what can be a job id', async () => {
     configure({ LockFile: '' });

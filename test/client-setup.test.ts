@@ -508,6 +508,11 @@ describe('the CA of the clients', () => {
     const one = JSON.parse(await run(0, '--json', 'client', 'show', 'client1'));
     assert.deepEqual([one.certificates.length, one.certificate.daysLeft, one.commands], [4, 799, []]);
     assert.equal(await run(1, 'client', 'show', 'client3'), '');
+    // Its name is the beginning of the others'.
+    mkdirSync(join(base, 'profiles', 'client'));
+    const none = JSON.parse(await run(0, '--json', 'client', 'show', 'client'));
+    assert.deepEqual([none.certificates, none.certificate], [[], null]);
+    rmSync(join(base, 'profiles', 'client'), { recursive: true });
     rmSync(join(etc, 'webjob.htpasswd'));
     assert.equal(await run(1, 'client', 'remove', 'client4'), '');
   });
