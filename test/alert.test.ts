@@ -311,14 +311,28 @@ describe('a rule', () => {
     writeFileSync(path, good);
     await alert(1);
     assert.equal(events().length, told, 'not again within the hour');
-    rulesOf('warn verify 1s since=1d', webhook());
-    await sleep(1100);
-    await alert(0);
-    assert.deepEqual(
+    const moveClock = (milliseconds: number): void => {
+      const state = JSON.parse(readFileSync(join(folder, 'alert.state'), 'utf8'));
+      state.verified.at -= milliseconds;
+      writeFileSync(join(folder, 'alert.state'), JSON.stringify(state));
+    };
+    const kinds = (): (string | undefined)[] =>
       events()
         .slice(told)
-        .map((event) => event.split(' ')[0]),
-      Array(told).fill('ended'),
+        .map((event) => event.split(' ')[0]);
+    moveClock(-86_400_000);
+    await alert(0);
+    assert.deepEqual(kinds(), Array(told).fill('ended'), 'after the clock was set back');
+    writeFileSync(path, 'changed\n');
+    rulesOf('warn verify 1h since=1d', webhook());
+    moveClock(3_600_000);
+    await alert(1);
+    writeFileSync(path, good);
+    moveClock(3_600_000);
+    await alert(0);
+    assert.deepEqual(
+      kinds(),
+      ['ended', 'begun', 'ended'].flatMap((kind) => Array(told).fill(kind)),
     );
   });
 

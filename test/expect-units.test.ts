@@ -1,7 +1,9 @@
-// The file of expectations, line by line, and the states of `webjobctl alert` over several looks:
-// pure functions without a site.
+// The file of expectations, line by line, and the states of `webjobctl alert` over several looks
+// and deliveries, without a site.
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
+import { nameChannel } from '../admin/alerts/channels.ts';
+import { deliver } from '../admin/alerts/deliver.ts';
 import { type AlertState, nextAttemptAt, type Problem, takeLook } from '../admin/alerts/state.ts';
 import { ExpectError, isOverdue, isQuiet, parseExpect } from '../fleet/expect.ts';
 
@@ -216,6 +218,33 @@ describe('takeLook', () => {
       state.problems.map(({ key }) => key),
       ['x 1'],
     );
+  });
+});
+
+describe('deliver', () => {
+  it('waits after a failure as after the first one, when another letter was delivered before', async () => {
+    const words = ['/bin/sh', '-c', '[ "$WEBJOB_ALERT_ID" != bad ]'];
+    const command = { line: 1, kind: 'command', words } as const;
+    const rules = { ...parseExpect('retry 60s'), channels: [command] };
+    const channel = nameChannel(command);
+    const ids = ['good', 'bad'];
+    const state: AlertState = {
+      ...{ version: 1, problems: [], held: [], verified: undefined },
+      messages: ids.map((id) => ({ id, at: 1000, events: [] })),
+      outbox: ids.map((messageId) => ({ messageId, channel, attempts: 0 })),
+      failures: { [channel]: { count: 9, nextAt: 0 } },
+    };
+    const attempts = await deliver({ state, rules, site: 'site', keep: () => {} });
+    assert.deepEqual(
+      attempts.map(({ messageId, error }) => [messageId, error === undefined]),
+      [
+        ['good', true],
+        ['bad', false],
+      ],
+    );
+    const { count, nextAt } = state.failures[channel] ?? assert.fail();
+    assert.equal(count, 1);
+    assert.ok(nextAt <= Date.now() + 60_000);
   });
 });
 

@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { after, describe, it } from 'node:test';
 import { Cron } from 'croner';
 import fc from 'fast-check';
-import { type Assignment, dueFor, formatAssignment, parseAssignments, rankOf } from '../fleet/assignment.ts';
+import { type Assignment, dueFor, formatAssignment, openFor, parseAssignments, rankOf } from '../fleet/assignment.ts';
 import { formatBatch, parseBatch, parseBatchOutput } from '../fleet/batch-script.ts';
 import { lastDue, parseCron } from '../fleet/due.ts';
 import { makeMembership, namedClients, parseGroups } from '../fleet/groups.ts';
@@ -121,6 +121,20 @@ describe('a due time', () => {
     );
   });
 
+  it('of a cron expression is in UTC, whatever the zone of the machine', () => {
+    const [zone, sunday] = [process.env.TZ, Date.UTC(2026, 10, 29) / 1000];
+    for (const TZ of ['Pacific/Kiritimati', 'America/New_York']) {
+      process.env.TZ = TZ;
+      for (const hour of [0, 12, 23]) {
+        const at = sunday + hour * 3600;
+        assert.equal(lastDue({ kind: 'cron', cron: `0 ${hour} * * sun` }, 0, at + 86_400), at, TZ);
+        assert.equal(lastDue({ kind: 'cron', cron: `0 ${hour} 29 nov *` }, 0, at + 86_400), at, TZ);
+      }
+    }
+    if (zone === undefined) delete process.env.TZ;
+    else process.env.TZ = zone;
+  });
+
   it('of a cron expression is never before the assignment began', () => {
     const cron = { kind: 'cron', cron: '0 3 * * *' } as const;
     const three = Date.UTC(2026, 10, 30, 3) / 1000;
@@ -187,6 +201,15 @@ describe('an assignment', () => {
     assert.ok(Math.abs(reached('7').length - 100) < 40, `${reached('7').length} of 1000`);
     assert.notDeepEqual(reached('7'), reached('8'));
     for (const client of clients) assert.equal(due({ open: rankOf(assignment, client) }, client), undefined);
+  });
+
+  it('reaches at least one client in every stage', () => {
+    const clients = Array.from({ length: 10 }, (_, index) => `web-${index}`);
+    const reached = (part: number): number => {
+      const open = openFor(assignment, clients, part);
+      return clients.filter((client) => due({ open }, client) !== undefined).length;
+    };
+    assert.deepEqual([0, 0.01, 0.05, 0.1, 0.11, 0.95, 1].map(reached), [0, 1, 1, 1, 2, 10, 10]);
   });
 
   it('is refused with the line and the field that is wrong', () => {
@@ -333,6 +356,17 @@ describe('a batch script', () => {
       const { words } = run(shell, formatBatch('client1', orders), { WEBJOB_PROGRAM: own });
       assert.deepEqual(words, ['7@1000', '8@1000', '9@1000'], shell.join(' '));
     }
+  });
+
+  it('tells the end of each order once, whatever is printed behind it', () => {
+    const text = 'assignment 1 due 5 exit 3\nassignment 1 due 5 exit 0\nassignment 1 due 6 exit 0\n';
+    assert.deepEqual(
+      [...parseBatchOutput(text)],
+      [
+        ['1@5', 3],
+        ['1@6', 0],
+      ],
+    );
   });
 
   it('does nothing when nothing is due', () => {

@@ -6,7 +6,9 @@ import { appendFileSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync,
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { formatFamilies } from '../admin/metrics/exposition.ts';
+import { readSite } from '../admin/site/site.ts';
 import { formatAssignment } from '../fleet/assignment.ts';
+import { readMeasures } from '../ledger/jobs.ts';
 import { fillLocker, makeLockerSite } from './locker-site.ts';
 
 interface Series {
@@ -141,6 +143,12 @@ describe('metrics', () => {
     assert.deepEqual(values('webjob_log_bytes'), { '': statSync(its.site.logFile).size });
   });
 
+  it('leave out the clients that were seen longest ago, when there are too many', async () => {
+    const { clients, lastSeen } = await readMeasures(readSite(its.site.propertiesFile), 2);
+    assert.equal(clients, 3);
+    assert.deepEqual(lastSeen.map(([client]) => client).sort(), ['client1', 'client2']);
+  });
+
   it('go to standard output, and with --json a line is a sample', async () => {
     const { text } = await its.webjobctl('metrics', '--textfile', '-');
     const { series } = parseExposition(text);
@@ -193,6 +201,12 @@ describe('metrics', () => {
       ),
       ['clients 1 a.sh waiting 2', 'clients 2 b.sh waiting 1', 'paused 2 b.sh 1', 'stage 2 b.sh 2', 'stages 2 b.sh 3'],
     );
+    const many = Array.from({ length: 102 }, (_, index) => ({ ...one, id: String(index + 1) }));
+    writeFileSync(join(folder, 'assignments'), many.map((each) => `${formatAssignment(each)}\n`).join(''));
+    const { text } = await its.webjobctl('metrics', '--textfile', '-');
+    const labels = parseExposition(text).series.flatMap(({ labels: { assignment } }) => assignment ?? []);
+    const ids = new Set(labels.map(Number));
+    assert.deepEqual([ids.size, Math.min(...ids), Math.max(...ids)], [100, 3, 102], 'the newest hundred');
     rmSync(folder, { recursive: true });
   });
 
