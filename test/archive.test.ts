@@ -98,6 +98,18 @@ describe('an upload that is packed', () => {
       assert.deepEqual(stdout.split('\n').slice(0, 4), ['upload.env', 'upload.err', 'upload.out', 'upload.rdy']);
     });
 
+  it('is one that tar reads, with files of before 1970 as of its first second', async () => {
+    const past = new Date(-86_400_500);
+    utimesSync(pathOf('out'), past, past);
+    const packed = group(await append());
+    appendEnd(members);
+    members.flush();
+    await checkGroup(archivePath(), packed);
+    const { status, stdout } = spawnSync('tar', ['tzvf', archivePath(), '--utc', '--full-time'], { encoding: 'utf8' });
+    assert.equal(status, 0);
+    assert.match(stdout, / 1970-01-01 00:00:00 upload\.out\n/);
+  });
+
   it('is refused when one of its files becomes shorter meanwhile', { timeout: 60_000 }, async () => {
     writeFileSync(pathOf('out'), randomBytes(LARGE));
     const before = openFiles();

@@ -315,6 +315,12 @@ describe('webjobctl custody, as a transparency log', () => {
         throw error;
       }
     };
+    const second = readFileSync(at('second'), 'utf8');
+    const line = second.trimEnd().split('\n').at(-1) ?? '';
+    const wrong = line.slice(0, -20) + (line.at(-20) === 'A' ? 'B' : 'A') + line.slice(-19);
+    for (const lines of [`${line}\n${wrong}`, `${wrong}\n${line}`])
+      assert.equal(accept(second.replace(line, () => lines)), '', 'of two signatures one is wrong');
+    assert.notEqual(accept(second.replace(line, () => `${line}\n${line}`)), '');
     for (const name of ['second', 'proof', 'extension']) {
       const bytes = readFileSync(at(name));
       const good = accept(bytes.toString('utf8'));

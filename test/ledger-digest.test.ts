@@ -1,7 +1,12 @@
-// The SHA-256 of the lines that count, however the stream is split and however long a line is.
+// Streams of uploads: the SHA-256 of the lines that count, however the stream is split and however
+// long a line is, and a comparison that diff cannot make.
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { it } from 'node:test';
+import { compareStreams } from '../ledger/compare.ts';
 import { digestStream } from '../ledger/digest.ts';
 import type { StoredStream } from '../ledger/streams.ts';
 
@@ -43,3 +48,22 @@ for (const [what, text, rest] of [
       assert.equal(await digestStream(streamOf(Buffer.from(text), size)), digest(text), `${size} bytes, all`);
     }
   });
+
+it('that diff cannot read are not the same', { skip: process.platform === 'win32' }, async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'webjob-diff-'));
+  const { PATH = '' } = process.env;
+  // The real diff, without the descriptor of the first stream.
+  const script = `#!/bin/sh\nPATH='${PATH}'\nexec diff "$@" 3<&-\n`;
+  writeFileSync(join(folder, 'diff'), script, { mode: 0o755 });
+  process.env.PATH = `${folder}:${PATH}`;
+  try {
+    const streams = [streamOf(Buffer.from('one\n'), 4), streamOf(Buffer.from('two\n'), 4)] as const;
+    await assert.rejects(
+      compareStreams(streams, ['one', 'two'], () => {}),
+      /^Error: diff failed: diff: \/dev\/fd\/3: /,
+    );
+  } finally {
+    process.env.PATH = PATH;
+    rmSync(folder, { recursive: true });
+  }
+});

@@ -25,6 +25,7 @@ import { isFailure, type Job, uploadBytes } from '../ledger/job.ts';
 import type { Site } from '../ledger/site.ts';
 import { formatChart, formatMeter } from '../pages/charts.ts';
 import { html, trustedMarkup } from '../pages/html.ts';
+import { formatVerification } from '../pages/job.ts';
 import { formatDump, formatStream, isBinary } from '../pages/stream.ts';
 import {
   type Book,
@@ -138,9 +139,25 @@ describe('what a client sent', () => {
       /Text, 14 bytes\.<\/p>\n<pre class="text"[^>]*>0123456789&lt;a&gt;<span class="shown">\\x1b<\/span><\/pre>$/,
     );
     assert.match(show(Buffer.from('a\u00e4').subarray(0, 2), 9), /Text, the first 1 of 9 bytes\.[\s\S]*>a<\/pre>$/);
+    for (const length of [2, 3, 4])
+      assert.match(
+        show(Buffer.from('a\u{1f600}').subarray(0, length), 9),
+        /, the first 1 of 9 bytes\.[\s\S]*>a<\/pre>$/,
+      );
     assert.match(show(Buffer.from([0x61, 0xff])), /a<span class="shown">\\xff<\/span>/);
     assert.match(show(Buffer.alloc(5000)), /Binary, the first 2048 of 5000 bytes/);
     assert.match(show(Buffer.from('a\r\nb')), />a\nb</);
+  });
+});
+
+describe('the verification of a job', () => {
+  it('of which nothing is left tells of what the custody record has', () => {
+    const shown = { job: job(), heads: {}, verdict: undefined, deposit: undefined, earlier: [], acts: [] };
+    assert.equal(
+      formatVerification({ ...shown, missing: ['c_1'] }).text,
+      '<p class="bad">The custody record has c_1, and it is missing.</p>',
+    );
+    assert.match(formatVerification({ ...shown, missing: [] }).text, /no files to verify/);
   });
 });
 

@@ -380,6 +380,16 @@ describe('webjobctl export', () => {
     }
     await index('--database', path);
     assert.equal(statSync(path).mode & 0o777, 0o600);
+    for (const suffix of ['-journal', '-wal', '-shm']) {
+      const planted = database() + suffix;
+      writeFileSync(planted, '');
+      chownSync(planted, 65_534, 65_534);
+      const { exitCode, stderr } = await locker.webjobctl('jobs');
+      rmSync(planted);
+      assert.equal(exitCode, 4, suffix);
+      assert.match(stderr, new RegExp(`webjob\\.sqlite${suffix} belongs to another user\n`));
+    }
+    assert.equal((await locker.webjobctl('jobs')).exitCode, 0);
   });
 
   it('--sql writes statements that load every value as it is', async () => {

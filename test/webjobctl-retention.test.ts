@@ -16,6 +16,8 @@ import {
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { gunzipSync, gzipSync } from 'node:zlib';
+import { findOldPacks, prunePack } from '../admin/retention/pack-removing.ts';
+import { readSite } from '../admin/site/site.ts';
 import { groupNames, readCustody } from './keep-site.ts';
 import { makeLockerSite, runWebjobctl } from './locker-site.ts';
 import { formatIn, type PastJob, plantPast, setTime } from './past-site.ts';
@@ -327,6 +329,18 @@ describe('prune of packs', () => {
         its.close();
       }
     }
+  });
+
+  it('keeps an archive on which a hold was set since it was selected', async () => {
+    await withSite([{ at: ago(40) }], async ({ site, webjobctl }) => {
+      await webjobctl('pack', '--older-than', '30d');
+      const { settings } = readSite(site.propertiesFile);
+      const { free } = await findOldPacks(settings, Date.now());
+      const [pack = assert.fail()] = free;
+      assert.equal((await webjobctl('hold', 'add', '--client', 'client1', '--reason', 'r')).exitCode, 0);
+      assert.equal(await prunePack(settings, pack, 'rule'), false);
+      assert.ok(existsSync(pack.archive) && existsSync(pack.manifest));
+    });
   });
 
   it('finishes the removal of the archive that is on record, and of no other', async () => {

@@ -88,7 +88,8 @@ describe('webjobctl with two sites', () => {
   });
 
   it('counts a client of both once', async () => {
-    const clients = (await readJson('clients')) as unknown as { client: string; jobs: number; failed: number }[];
+    type Client = { client: string; jobs: number; failed: number; lastSeen: string };
+    const clients = (await readJson('clients')) as unknown as Client[];
     assert.deepEqual(
       clients.map(({ client, jobs: count, failed }) => [client, count, failed]),
       [
@@ -96,6 +97,8 @@ describe('webjobctl with two sites', () => {
         ['client2', 1, 1],
       ],
     );
+    const [inEast] = await east.readJson<Client>('clients');
+    assert.equal(clients[0]?.lastSeen, inEast?.lastSeen, 'its newest request was in the first site');
   });
 
   it('changes nothing in several, and follows one alone', async () => {
