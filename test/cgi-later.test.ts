@@ -81,7 +81,7 @@ describe('a responder whose handler answers later', () => {
     assert.equal((await first).body.toString(), 'first');
   });
 
-  it('answers 500 to what it throws, and to a header that is none', async () => {
+  it('answers 500 to an exception and to a malformed header', async () => {
     for (const query of ['throw', 'header']) assert.equal((await ask(query)).status, 500, query);
     assert.deepEqual(
       errors.map(({ name, message }) => name === 'RangeError' || message === 'on purpose'),
@@ -89,7 +89,7 @@ describe('a responder whose handler answers later', () => {
     );
   });
 
-  it('closes the file of an answer that nobody waits for any more', async () => {
+  it('closes the file of an answer whose client is gone', async () => {
     const before = held;
     const peer = connect(socket);
     peer.write(formatRequest(1, { REQUEST_METHOD: 'GET', QUERY_STRING: 'hold' }, Buffer.alloc(0)));

@@ -212,7 +212,7 @@ describe('WEBJOB_PROPERTIES_FILE that is empty', () => {
 describe('a clock that is set back while an upload arrives', () => {
   afterEach(() => mock.timers.reset());
 
-  it('makes no duration less than none', () => {
+  it('never makes a duration negative', () => {
     configure(site, { EnableRequestTracking: 'Y' });
     mock.timers.enable({ apis: ['Date'], now: Date.parse('2004-05-23T17:14:41Z') });
     const left = Buffer.from('body');

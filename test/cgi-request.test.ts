@@ -180,7 +180,7 @@ describe('a body', () => {
   });
 });
 
-describe('a descriptor that somebody made non-blocking', () => {
+describe('a non-blocking descriptor', () => {
   it('is read by waiting', async () => {
     const pipe = makePipe();
     const child = withDescriptor(pipe, O_RDWR | O_NONBLOCK, (fd) => {
@@ -346,7 +346,7 @@ serveScript((request, body) => { ${handler} }, { env: process.env, style: 'nph' 
     assert.equal(child.stdout.toString(), 'HTTP/1.1 200 OK\r\nContent-Length: 8\r\nConnection: close\r\n\r\nPUT body');
   });
 
-  it('ends in peace when nobody reads its answer', async () => {
+  it('ends normally when no client reads its answer', async () => {
     const text = serve(`const content = Buffer.alloc(5_000_000);
       return { status: 200, reason: 'OK', headers: [], contentLength: content.length, content };`);
     const child = spawn(folder.addNode('unread', text), { env: { REQUEST_METHOD: 'GET' } });

@@ -117,7 +117,7 @@ describe('a webjob.conf', () => {
     }
   });
 
-  it('in UTF-16 is an error that says so', async () => {
+  it('in UTF-16 is an error with that reason', async () => {
     for (const mark of ['\xff\xfe', '\xfe\xff']) {
       writeFileSync(client.conf, latin1(`${mark}C\0l\0i\0`));
       const { code, stderr } = await client.execute(['host.sh']);

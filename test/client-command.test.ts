@@ -84,7 +84,7 @@ describe('the command line', () => {
     });
   }
 
-  it('refuses a program that is no name, before it asks the server', async () => {
+  it('refuses an invalid program name before it asks the server', async () => {
     client.configure({ URLGetURL: fake.url });
     for (const name of ['../host.sh', '/bin/sh', 'a b', '..', '', 'x'.repeat(1025)]) {
       const { code, stdout, stderr } = await client.execute([name]);
@@ -149,7 +149,7 @@ describe('the command line', () => {
   });
 });
 
-describe('a webjob.conf that everybody may read', () => {
+describe('a webjob.conf that everyone can read', () => {
   const warning = (file: string): string =>
     `webjob: warning: ${file} holds a password, and every user of this machine can read it\n`;
 

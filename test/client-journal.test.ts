@@ -142,7 +142,7 @@ describe('the journal', () => {
     assert.deepEqual(digests.sort(), Array.from({ length: 6 }, (_, n) => sha256(`out of ${n}`)).sort());
   });
 
-  it('goes on behind a line that was torn, and shows what was changed', async () => {
+  it('continues after a torn line, and shows changes', async () => {
     await run('1');
     await run('2');
     truncateSync(journal, statSync(journal).size - 20);
@@ -161,7 +161,7 @@ describe('the journal', () => {
 
 const obstacle = findMountObstacle();
 describe('a journal on a full disk', { skip: obstacle && `no tmpfs: ${obstacle}` }, () => {
-  it('draws a warning, and goes on as a sound chain when there is room', async () => {
+  it('causes a warning, and continues as an intact chain when there is space', async () => {
     const disk = join(client.root, 'disk');
     mkdirSync(disk);
     mountTmpfs(disk, 'size=64k');

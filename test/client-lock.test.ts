@@ -83,7 +83,7 @@ describe('LockFile', () => {
     }
   });
 
-  it('is taken over although somebody died while taking it over', async () => {
+  it('is taken over even if another process died while taking it over', async () => {
     writeFileSync(lock, `${deadPid()}\n`);
     writeFileSync(`${lock}.next`, `${deadPid()}\n`);
     assert.deepEqual(await client.execute(['host.sh']), DONE);

@@ -303,7 +303,7 @@ describe('DsvSerialFile', () => {
     await assertRefused(/^webjob: error: DsvSerialFile: \S+ cannot be written: .*ENOENT\n/);
   });
 
-  it('loses nothing of runs at the same time, and takes no lower serial that comes late', async () => {
+  it('keeps the serials of concurrent runs, and refuses a lower one that arrives late', async () => {
     const names = ['a.sh', 'b.sh', 'c.sh', 'd.sh', 'e.sh'];
     fake.get = (socket, received) => {
       const [, name = ''] = /FILENAME=([a-z.]+)/.exec(received().toString()) ?? [];

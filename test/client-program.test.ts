@@ -61,7 +61,7 @@ describe('a placed program', () => {
     assert.equal(readFileSync(path, 'utf8'), 'of another run');
   });
 
-  it('is not put back where nothing can be written, and nobody fails for it', () => {
+  it('is not restored where nothing can be written, without an error', () => {
     const placed = place(true);
     rmSync(path);
     writeFileSync(join(folder, 'fetched'), 'in the way');

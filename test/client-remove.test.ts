@@ -186,7 +186,7 @@ describe('webjobctl client remove', () => {
     await assertNothingLeft();
   });
 
-  it('proves nothing where nobody answers, and says so', async () => {
+  it('reports that it proved nothing when no server answers', async () => {
     await add('client6', '--cert');
     await add('client61', '--password-file', passwordFile('secret'));
     for (const name of ['client6', 'client61']) {

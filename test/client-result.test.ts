@@ -65,7 +65,7 @@ describe('a client with ResultKeyFile', () => {
       assert.deepEqual(names, [...RECORD_FIELDS, ...ours]);
     });
 
-  it('signs so that openssl says so, by the commands of docs/protocol.md', async () => {
+  it('makes signatures that openssl verifies, with the commands of docs/protocol.md', async () => {
     const { env } = await run('x');
     writeFileSync(at('job.env'), env);
     writeFileSync(at('client1.pub'), publicKey.export({ type: 'spki', format: 'pem' }));

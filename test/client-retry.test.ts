@@ -105,7 +105,7 @@ describe('a GET that fails', () => {
     assert.ok(seconds >= 2, `${seconds}`);
   });
 
-  it('takes nothing from a try before', async () => {
+  it('uses nothing from an earlier try', async () => {
     const { stdout } = await run(reply(formatAnswer('#!/bin/sh\necho wrong\n').subarray(0, -1)));
     assert.equal(stdout, 'fetched\n');
   });
@@ -123,7 +123,7 @@ describe('Retry-After', () => {
     }
   });
 
-  it('of the past, or that is none, is no reason to wait', async () => {
+  it('in the past, or malformed, causes no wait', async () => {
     for (const value of ['0', 'Thu, 01 Jan 1970 00:00:00 GMT', 'soon', '-5', '']) {
       const { code, stderr } = await run(refuse('503 Busy', header(value)));
       assert.equal(code, 0);

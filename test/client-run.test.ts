@@ -147,7 +147,7 @@ describe('what a program prints', () => {
     assert.equal(parseRecord(env).fields.StdOutHash, digest('md5', out));
   });
 
-  it('may still grow from the background: hash, length and bytes agree, and nobody waits', async () => {
+  it('may still grow from the background: hash, length and bytes agree, without waiting', async () => {
     const pidFile = join(home.client.root, 'pid');
     const { out, env } = await upload(
       `echo first; (trap '' PIPE; while [ -d ${home.client.root} ]; do echo more; done 2> /dev/null) & echo $! > ${pidFile}`,

@@ -380,7 +380,7 @@ describe('the file of users', () => {
     assert.deepEqual([other, own.slice(0, 12), more], ['other:x', 'client1:$2y$', ['']]);
   });
 
-  it('takes no password that webjob.conf or bcrypt cannot hold', () => {
+  it('refuses a password that does not fit webjob.conf or bcrypt', () => {
     for (const good of ['x', 'x'.repeat(72), 'a b', '\xff', '!~']) checkPassword(good);
     for (const bad of ['', 'x'.repeat(73), ' x', 'x ', '\tx', 'x\t', 'a#b', 'a\x00b', 'a\x1fb', 'a\x7fb', 'a\nb'])
       assert.throws(() => checkPassword(bad), usage, JSON.stringify(bad));

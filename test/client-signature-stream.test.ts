@@ -130,7 +130,7 @@ describe('a signed program of 100 MB', {
     });
   }
 
-  it('is not fetched at all when there is no signature, or when the key is none', async () => {
+  it('is not fetched without a signature, or with an invalid key', async () => {
     const keyFile = join(client.root, 'key.pub');
     writeFileSync(keyFile, generateKeyPairSync('ed25519').publicKey.export({ type: 'spki', format: 'pem' }));
     let sent = 0;

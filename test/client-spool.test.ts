@@ -430,7 +430,7 @@ describe('the spool folder', () => {
     }
   });
 
-  it('that is no folder is refused', async () => {
+  it('that is not a directory is refused', async () => {
     writeFileSync(spool, '');
     for (const { code, stderr } of [await client.execute(['host.sh']), await flush()]) {
       assert.match(stderr, /^webjob: error: SpoolDirectory cannot be used: E[A-Z]+\n$/);

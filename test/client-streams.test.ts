@@ -33,7 +33,7 @@ async function exitCode(child: ChildProcess): Promise<number | null> {
   return await new Promise((resolve) => child.on('close', resolve));
 }
 
-describe('an error that nobody expected', () => {
+describe('an unexpected error', () => {
   /** What Node runs before the program. */
   function inject(code: string): Record<string, string> {
     const file = join(client.root, 'inject.cjs');
@@ -83,7 +83,7 @@ describe('an error that nobody expected', () => {
   }
 });
 
-describe('a stderr that nobody reads', () => {
+describe('a stderr without a reader', () => {
   it('ends no job, whatever there is to be said', async () => {
     client.configure({ URLGetURL: fake.url, URLPutURL: fake.url, RetryLimit: '3', RetryDelay: '0' });
     let failures = 2;

@@ -189,7 +189,7 @@ describe('a name in TempDirectory that is not ours to take', () => {
     assert.equal(status, 0, stderr);
   }
 
-  it('stays, and the program runs all the same', async () => {
+  it('stays, and the program runs nevertheless', async () => {
     chmodSync(temp, 0o1777);
     for (const script of ['mkdir host.sh', 'mkdir -p host.sh/full', 'mkdir -m 0 host.sh']) {
       plant(script);
@@ -294,7 +294,7 @@ async function text(child: ChildProcess): Promise<string> {
 }
 
 describe('a file that decides what runs', needsRoot, () => {
-  it('draws a warning when others may change it, and the job goes on', async () => {
+  it('causes a warning when others can change it, and the job continues', async () => {
     const folder = join(client.root, 'etc');
     const [conf, imported, key] = ['webjob.conf', 'imported.conf', 'cas.pem'].map((name) => join(folder, name));
     const uid = user?.uid ?? 0;

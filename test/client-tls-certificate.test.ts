@@ -111,7 +111,7 @@ describe('SSLUseCertificate', () => {
     }
   });
 
-  it('does not mind a pass phrase for a key that needs none', () => assertProven({ ...MINE, SSLPassPhrase: PHRASE }));
+  it('ignores a pass phrase for a key without one', () => assertProven({ ...MINE, SSLPassPhrase: PHRASE }));
 
   it('is refused with a wrong pass phrase, and with files that are none', async () => {
     const unusable = /^webjob: error: SSLPrivateKeyFile and SSLPublicCertFile cannot be used: \w[\w ]+\n/;
@@ -259,7 +259,7 @@ describe('a pass phrase on the terminal', {
     assert.deepEqual([seen, client.left()], [[], []]);
   });
 
-  it('does not count against GetTimeLimit while somebody types', async () => {
+  it('does not count against GetTimeLimit while the user types', async () => {
     program = '#!/bin/sh\n';
     configure({ ...MINE, SSLPrivateKeyFile: encrypted, GetTimeLimit: '1' });
     const { code, shown } = await onTerminal(answering([QUESTION, `${PHRASE}\r`]), 1500);

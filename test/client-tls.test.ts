@@ -135,7 +135,7 @@ describe('SSLVerifyPeerCert', () => {
     for (const identity of [good, elsewhere]) await withServer(identity, (server) => assertTaken(server, VERIFY));
   });
 
-  it('refuses one of a CA that the bundle does not hold, and of none', async () => {
+  it('refuses certificates of a CA outside the bundle, and self-signed ones', async () => {
     const other = issue(folder, { subject: '/CN=Root', isCa: true });
     const foreign = issue(folder, { subject: '/CN=localhost', issuer: other });
     await withServer(foreign, (server) =>
@@ -192,7 +192,7 @@ describe('SSLVerifyPeerCert', () => {
     });
   });
 
-  it('needs a bundle that can be read and holds certificates: exit code 2, nobody is asked', async () => {
+  it('requires a readable bundle with certificates: else exit code 2 without a request', async () => {
     const empty = join(folder, 'empty.pem');
     writeFileSync(empty, 'nothing\n');
     await withServer(good, async (server) => {

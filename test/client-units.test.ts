@@ -308,7 +308,7 @@ describe('jobs on disk', () => {
 });
 
 describe('a folder that decides what runs', needsRoot, () => {
-  it('is weak where somebody else could exchange what is on the way', () => {
+  it('is unsafe if another user could replace a directory of the path', () => {
     mkdirSync(at('a/b'), { recursive: true });
     const weak = (path = at('a/b')): string | undefined => findWeakness(path);
     assert.equal(weak(), undefined);

@@ -125,7 +125,7 @@ describe('the user file', () => {
     }
   });
 
-  it('says that nobody was there, and then changes nothing', () => {
+  it('reports an unknown user, and changes nothing', () => {
     fill(`other:x\\`);
     assert.equal(removeUser(userFile, 'client7'), false);
     assert.equal(text(), 'other:x\\');

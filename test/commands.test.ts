@@ -89,7 +89,7 @@ describe('findCommand', () => {
     assert.equal(serve('host.sh', settings), undefined);
   });
 
-  it('needs no folder of the client, and none of FolderList', () => {
+  it('needs neither a directory of the client nor those of FolderList', () => {
     put('common/host.sh');
     assert.equal(serve('host.sh', settingsFor(), 'client9'), 'common/host.sh');
     // A file outside of all profile directories belongs to nobody.
@@ -126,7 +126,7 @@ describe('findCommand', () => {
     assert.equal(serve('commands'), '457 no regular file');
   });
 
-  it('goes on past a file where a folder should be', () => {
+  it('skips a file in place of a directory', () => {
     put('common/host.sh');
     rmSync(join(profiles, 'client1', 'commands'), { recursive: true });
     put('client1/commands');

@@ -114,7 +114,7 @@ describe('the directives that hold', () => {
     assert.equal(open('Require', 'all granted', `Files "${folder}"`), 0);
   });
 
-  it('take no certificate that nobody verified, wherever that is said', () => {
+  it('report unverified certificates, in every section of the configuration', () => {
     const verify = (value: string): string[] => find(directive('SSLVerifyClient', value, 'VirtualHost *:443'));
     assert.deepEqual(verify('optional_no_ca'), ['error: unverified certificates are accepted']);
     assert.deepEqual([verify('optional'), verify('require')], [[], []]);
@@ -680,7 +680,7 @@ describe('configtest --probe', () => {
   const instead = (of: (request: IncomingMessage, isStranger: boolean) => boolean, said: Said) =>
     find((request, isStranger) => (of(request, isStranger) ? said : good(request, isStranger)));
 
-  it('asks as somebody without a name, then as the client, and means what it says', async () => {
+  it('sends requests without credentials, then as the client, and reports the results', async () => {
     assert.deepEqual(await find(good), []);
     const Basic = `Basic ${Buffer.from('client1:p:a\u00e4s', 'utf8').toString('base64')}`;
     assert.deepEqual(
@@ -699,7 +699,7 @@ describe('configtest --probe', () => {
     }
   });
 
-  it('wants somebody without a name to be refused by httpd itself', async () => {
+  it('requires that httpd itself refuses requests without credentials', async () => {
     const stranger = (status: number) => instead((_, isStranger) => isStranger, { status });
     for (const status of [401, 403]) assert.deepEqual(await stranger(status), [], String(status));
     const script = 'warning: httpd lets in anybody; only the script refuses';

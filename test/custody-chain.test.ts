@@ -72,7 +72,7 @@ describe('a record', () => {
       assert.equal(parseCustody(line.replace(other as string, by as string)), undefined);
   });
 
-  it('covers exactly the record before it, as anybody can check who has sha256sum', () => {
+  it('covers exactly the record before it, as sha256sum shows', () => {
     for (const name of ['a', 'b', 'c']) append(name);
     const sums = [0, 1].map((index) =>
       spawnSync('sha256sum', { input: `${textOf(index)}\n` })

@@ -67,7 +67,7 @@ describe('webjobctl custody, as a transparency log', () => {
     assert.deepEqual([checked.exitCode, checked.text], [0, `good: checkpoint of ${ORIGIN}, ${size} entries\n`]);
   });
 
-  it('keeps the name of the log, and takes no other', async () => {
+  it('keeps the name of the log, and refuses another', async () => {
     const { stderr, exitCode } = await checkpoint('none', '--origin', 'example.net/other');
     assert.equal(exitCode, 2);
     assert.match(stderr, /error: since its first checkpoint this log is called example\.org\/webjob\/server_1$/m);
@@ -394,7 +394,7 @@ describe('webjobctl custody, as a transparency log', () => {
     assert.equal((await custody('prove', jobs[1] ?? '')).exitCode, 0);
   });
 
-  it('tells of a record that was cut', async () => {
+  it('reports a truncated record', async () => {
     const segments = readFileSync(custodyOf(site), 'latin1').split('\n');
     writeFileSync(custodyOf(site), `${segments.slice(0, 2).join('\n')}\n`, 'latin1');
     rmSync(custodyOf(site).replace(/\.jsonl$/, '.d'), { recursive: true });
@@ -470,7 +470,7 @@ describe('the tree of a record', () => {
     tree.close();
   });
 
-  it('goes on from what was kept, whatever a killed process has left behind it', () => {
+  it('continues from the stored state, whatever a killed process left behind', () => {
     const store = mkdtempSync(join(folder, 'store-'));
     const text = Array.from({ length: 40 }, (_, index) => `line ${index}\n`).join('');
     writeFileSync(join(folder, file), text);

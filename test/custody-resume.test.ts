@@ -61,7 +61,7 @@ function appendSlow(path: string, index: number): void {
   appendFileSync(path, `${formatCustody(covers, prev, { event: 'deposit', name: 'slow' })}\n`);
 }
 
-describe('a walk that goes on', () => {
+describe('a continued walk', () => {
   let folder: string;
   let file: string;
   before(async () => {

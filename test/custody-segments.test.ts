@@ -132,7 +132,7 @@ function failAt(nth: number, error: () => Error, work: () => void, only: readonl
 }
 
 describe('a custody record over its limit', () => {
-  it('goes on in the next segment, which commits to the end of the one before', () => {
+  it('continues in the next segment, which commits to the end of the one before', () => {
     const names = fill(4);
     assert.deepEqual(segments(), [
       'nph-webjob-custody.server_1.jsonl',
@@ -310,7 +310,7 @@ describe('the way to the next segment', () => {
     assert.deepEqual(read(), whole(['first', 'last', 'next']));
   });
 
-  it('is seen by a writer who saw half of the seal', () => {
+  it('is found by a writer that read half of the seal', () => {
     append('first');
     const limit = full();
     const writeSync = fs.writeSync as (fd: number, bytes: Buffer) => number;
@@ -502,7 +502,7 @@ describe('verify --since', { skip: process.getuid?.() !== 0 }, () => {
 describe('a writer that is killed', () => {
   class Killed extends Error {}
 
-  it('at any call on the way to the next segment leaves a record that the next one goes on with', () => {
+  it('at any system call between segments leaves a record that the next writer continues', () => {
     fill(2);
     append('x');
     const pristine = join(root, 'pristine');

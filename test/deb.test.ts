@@ -156,7 +156,7 @@ printf '#!/bin/sh\nhostname\n' > /var/lib/webjob/profiles/client1/commands/host.
     assert.deepEqual(runJob(), ['done 200']);
   });
 
-  it('adds the view to the site, which nobody reaches without TLS', () => {
+  it('adds the view to the site, and serves it only over TLS', () => {
     debian.must(`webjobctl init --prefix debian --tls --server-name localhost --view --apply --force 2>&1
 htpasswd -bB /etc/webjob/webjob-view.htpasswd alice secret 2>&1`);
     const ask = (address: string): number => debian.status('-u', 'alice:secret', address);
@@ -168,7 +168,7 @@ htpasswd -bB /etc/webjob/webjob-view.htpasswd alice secret 2>&1`);
     assert.deepEqual(runJob(), ['done 200', 'done 200']);
   });
 
-  it('is upgraded: the script is the new one, and settings that somebody edited stay', () => {
+  it('is upgraded: the script is new, and edited settings stay', () => {
     debian.must(`echo '# mine' >> /etc/webjob/webjob-view.conf; echo '# mine' >> /etc/webjob/nph-webjob.cfg`);
     assert.match(debian.must(`tail -1 ${SCRIPT}`), /the earlier script/);
     const before = evidence();
@@ -194,7 +194,7 @@ htpasswd -bB /etc/webjob/webjob-view.htpasswd alice secret 2>&1`);
     debian.must('test -s /etc/webjob/webjob.htpasswd && test -s /etc/webjob/nph-webjob.cfg');
   });
 
-  it('is installed again, and the site goes on', () => {
+  it('is installed again, and the site continues', () => {
     install(packages.current);
     debian.must('a2enconf -q webjob; apachectl graceful 2>&1; sleep 2');
     assert.deepEqual(runJob(), ['done 200', 'done 200', 'done 200', 'done 200']);

@@ -73,7 +73,7 @@ for (const mpm of part(['prefork', 'event'] as const, 1)) {
       });
     }
 
-    it('lets in nobody who has neither, or only what is not good', async () => {
+    it('refuses requests without valid credentials', async () => {
       await assertStatus(use(), 401, {});
       await assertStatus(use(), 401, { user: 'client1:bar' });
       await assertStatus(use(), 453, { user: 'client2:bar' });
@@ -89,7 +89,7 @@ for (const mpm of part(['prefork', 'event'] as const, 1)) {
       }
     });
 
-    it('lets in nobody without TLS, and no method but GET and PUT', async () => {
+    it('refuses requests without TLS, and methods other than GET and PUT', async () => {
       await assertStatus(use(), 458, { user: 'client1:foo', plain: true });
       await assertStatus(use(), 401, { plain: true });
       const lies = { SSL_CLIENT_VERIFY: 'SUCCESS', 'SSL-CLIENT-VERIFY': 'SUCCESS', 'SSL-CLIENT-S-DN-CN': 'client1' };

@@ -231,7 +231,7 @@ describe('SSLVerifyClient optional', () => {
   const use = useSite({ certificates, virtualHost: 'certificate', before: readBlock('apache optional') });
   const LIES = { 'Ssl-Client-Verify': 'SUCCESS', 'Ssl-Client-S-Dn-Cn': 'client1', 'Remote-User': 'client1' };
 
-  it('has the script refuse who has no certificate, when a password is asked for too', async () => {
+  it('lets the script refuse clients without a certificate, when a password is required too', async () => {
     use().permit('htaccess');
     use().configure('both', { SslRequireCn: 'Y' });
     await assertStatus(use(), 200, { identity: client1, user: 'client1:foo' });

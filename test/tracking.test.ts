@@ -123,7 +123,7 @@ for (const way of ['event', 'worker'] as const) {
       assert.deepEqual([illegible?.clientId, illegible?.version], [undefined, undefined]);
     });
 
-    it('tells of a bad setting, and is off unless it is asked for', async () => {
+    it('records a bad setting, and is off by default', async () => {
       its.configure({ EnableRequestTracking: 'Y', EnablePutService: 'maybe' });
       assert.equal((await its.get()).status, 550);
       assert.match(String(readTracks(site)[0]?.message), /EnablePutService in line 3 /);

@@ -59,7 +59,7 @@ describe('webjobctl verify and packs', () => {
     }
   });
 
-  it('finds a pack that nobody put on record', async () => {
+  it('finds an unrecorded archive', async () => {
     await pack();
     for (const extension of ['tar.gz', 'jsonl']) copyFileSync(`${base}.${extension}`, `${base}.7.${extension}`);
     assert.deepEqual(await verify(), ['unrecorded packed/DAY.7.jsonl']);

@@ -132,7 +132,7 @@ describe('webjobctl verify', () => {
     assert.ok(found().includes('ready-wrong ready.rdy'));
   });
 
-  it('finds groups that nobody recorded, and knows those that were pruned or packed', async () => {
+  it('finds unrecorded uploads, and knows those that were pruned or archived', async () => {
     for (const name of ['kept', 'pruned', 'packed', 'back', 'again']) plant(name);
     plant('slipped', { custody: false });
     for (const [event, name] of [
@@ -189,7 +189,7 @@ describe('webjobctl verify', () => {
     assert.deepEqual((await verify()).findings, []);
   });
 
-  it('finds what does not belong there, and who may write to it', async () => {
+  it('finds foreign files, and files that other users can write to', async () => {
     plant('well');
     plant('deep/down');
     writeFileSync(at('notes.txt'), '');

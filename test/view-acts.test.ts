@@ -100,7 +100,7 @@ async function nothingCameOf(attack: () => Promise<Response>, status: number | n
   assert.equal((await readActs()).length, before, what);
 }
 
-describe('somebody of the group', () => {
+describe('a user of the group', () => {
   it('verifies, notes, holds and releases from the page of a job, and sees what came of it', async () => {
     const view = await open();
     const { page } = view;
@@ -315,7 +315,7 @@ describe('nobody else', () => {
     assert.equal(statSync(own.secret).mode & 0o777, 0o600);
   });
 
-  it('has an act done that is none, on a job that is none, or with text that is none', async () => {
+  it('refuses an unknown act, an invalid job, and an invalid text', async () => {
     const form = { ...(await readForm('note')), text: 'x' };
     await nothingCameOf(() => post({ ...form, act: 'prune' }), 400, 'no act');
     await nothingCameOf(() => post({ ...form, text: '' }), 400, 'no text');

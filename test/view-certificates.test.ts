@@ -87,7 +87,7 @@ function ask(
 
 for (const version of ['TLSv1.2', 'TLSv1.3'] as const)
   describe(`a reader with a certificate, over ${version}`, () => {
-    it('is let in by the name in it', async () => {
+    it('is accepted by the name in its certificate', async () => {
       for (const [identity, name] of [
         [alice, 'alice'],
         [bob, 'bob'],
@@ -103,7 +103,7 @@ for (const version of ['TLSv1.2', 'TLSv1.3'] as const)
       assert.equal((await ask(`/act/job/${job}`, bob, version)).status, 403);
     });
 
-    it('is nobody without one, with one of another CA, or with one that is over', async () => {
+    it('is refused without a certificate, with one of another CA, or with an expired one', async () => {
       assert.equal((await ask('/', undefined, version)).status, 403);
       assert.equal((await ask(`/act/job/${job}`, undefined, version)).status, 403);
       const headers = { authorization: `Basic ${btoa('carol:secret')}`, 'Ssl-Client-S-Dn-Cn': 'alice' };

@@ -300,7 +300,7 @@ for (const [width, colorScheme] of [
   });
 }
 
-it('has the acts of an assignment in the record of who looked', () => {
+it('has the acts of an assignment in the access record', () => {
   const lines = readFileSync(join(started.folder, 'access.jsonl'), 'utf8').trimEnd().split('\n');
   const acts = lines.map((line) => JSON.parse(line)).filter(({ act, status }) => act !== undefined && status === 303);
   assert.deepEqual(

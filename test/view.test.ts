@@ -404,7 +404,7 @@ describe('a command', () => {
 });
 
 describe('httpd', () => {
-  it('lets in readers alone, who may look and do nothing else', async () => {
+  it('accepts only its users, with GET only', async () => {
     assert.equal((await ask('/', { headers: {} })).status, 401);
     assert.equal((await ask('/jobs', { method: 'POST' })).status, 403);
     assert.equal((await ask('')).headers.get('location'), '/webjob-view/');

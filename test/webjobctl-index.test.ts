@@ -208,7 +208,7 @@ describe('webjobctl index', () => {
     }
   });
 
-  it('is made anew when it is of another version, and is left alone when it is of somebody else', async () => {
+  it('is made again when it has another version, and is not touched when it belongs to another user', async () => {
     const edit = new DatabaseSync(database());
     edit.exec('PRAGMA user_version = 99');
     edit.close();

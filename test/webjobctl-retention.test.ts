@@ -42,7 +42,7 @@ async function withSite(
 }
 
 describe('the custody record of webjobctl', () => {
-  it('names who stood behind sudo, and nobody twice', async () => {
+  it('names the user of sudo, and no user twice', async () => {
     const its = makeLockerSite();
     const hold = (id: string, SUDO_USER: string | undefined) =>
       runWebjobctl(['--config', its.site.propertiesFile, 'hold', 'add', '--client', id, '--reason', 'r'], {
@@ -149,7 +149,7 @@ describe('a hold', () => {
 });
 
 describe('prune --keep', () => {
-  it('counts the uploads of each client and command, and leaves alone what nobody owns', async () => {
+  it('counts the uploads of each client and command, and keeps uploads without an owner', async () => {
     const jobs: PastJob[] = [
       ...[5, 4, 3].flatMap((days) => [
         { at: ago(days), clientId: 'a' },
@@ -302,7 +302,7 @@ describe('unpack', () => {
 });
 
 describe('prune of packs', () => {
-  it('lets an archive go when its last upload may, in whatever zone its day was', async () => {
+  it('removes an archive when its last upload may be removed, in any time zone', async () => {
     for (const [zone, hour] of [
       ['UTC', 0],
       ['UTC', 23],
