@@ -70,10 +70,16 @@ export function makeWorkingCopy(root: string, environment: TestEnvironment): Wor
   };
 }
 
-/** Removes a directory and what killed tests left mounted in it. */
+/** Removes a directory, with what killed tests left mounted or immutable in it. */
 function removeFolder(path: string): void {
   for (const point of findMounts(path)) spawnSync('umount', ['--lazy', point], { stdio: 'ignore' });
-  rmSync(path, { recursive: true, force: true });
+  try {
+    rmSync(path, { recursive: true, force: true });
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EPERM') throw error;
+    spawnSync('chattr', ['-R', '-f', '-i', '-a', path], { stdio: 'ignore' });
+    rmSync(path, { recursive: true, force: true });
+  }
 }
 
 /** Mount points below a directory, innermost first; empty without /proc. */

@@ -35,14 +35,19 @@ const FILES: Record<string, string> = {
   'test/add.test.ts': testOf("it('adds', () => assert.equal(add(2, 3), 5));\n"),
   'test/zero.test.ts': testOf("it('adds to nothing', () => assert.equal(add(0, 3), 3));\n"),
   'test/disk.test.ts': testOf(`import { spawnSync } from 'node:child_process';
-import { mkdtempSync, rmdirSync } from 'node:fs';
+import { mkdtempSync, rmdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-it('adds beside a disk', () => {
+it('adds beside a disk and a file that cannot be changed', () => {
+  const file = tmpdir() + '/immutable';
+  writeFileSync(file, '');
+  spawnSync('chattr', ['+i', file]);
   const disk = mkdtempSync(tmpdir() + '/disk-');
   spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=64k', 'none', disk]);
   assert.equal(add(2, 3), 5);
   spawnSync('umount', [disk]);
   rmdirSync(disk);
+  spawnSync('chattr', ['-i', file]);
+  rmSync(file);
 });
 `),
   'test/broken.test.ts': testOf("it('is wrong', () => assert.equal(add(1, 1), 3));\n"),
