@@ -627,6 +627,28 @@ describe('job ids and the clock', () => {
     );
   });
 
+  it('of the servers in SiteServers are judged together', () => {
+    const base = mkdtempSync(at('nodes-'));
+    const folders = ['east', 'west'].map((name) => join(base, 'logs', name));
+    const issued = [
+      line(id('west', 1_085_355_126)),
+      line(id('west', 1_085_355_126)) + line(id('north', 1_085_355_126)),
+    ];
+    for (const [index, folder] of folders.entries()) write(join(folder, 'nph-webjob.log'), issued[index] ?? '');
+    const [own, other] = folders;
+    const settings = `LogfilesDirectory=${own}\nServerId=east\nSiteServers=west:${other}\n`;
+    const file = write(join(base, 'nph-webjob.cfg'), `BaseDirectory=${base}\n${settings}`);
+    const found = checkNodes(checkControls(file).settings).filter(({ where }) => where !== 'timedatectl');
+    assert.deepEqual(
+      found.map(({ what }) => what),
+      [
+        `1 job ids were issued twice, ${id('west', 1_085_355_126)} for one: two servers have one ServerId`,
+        'other servers of the site: west',
+        'servers with other ids have written here: north',
+      ],
+    );
+  });
+
   it('lie ahead by two minutes at most', () => {
     assert.deepEqual(serious(check(line(id('server_1', now() + 100)))), []);
     const [found] = check(line(id('server_1', now() + 200)) + line(id('server_1', now() - 50))).slice(-1);

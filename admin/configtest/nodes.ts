@@ -7,6 +7,7 @@ import { findJobIdParts, parseLogLine } from 'webjob-protocol';
 import type { ServerSettings } from '../../cgi/setting-table.ts';
 import { countOf } from '../../cli/counts.ts';
 import { WRITER } from '../../evidence/events.ts';
+import { serversOf } from '../../ledger/site.ts';
 import { askProgram } from '../site/programs.ts';
 import { error, type Finding, note, warning } from './finding.ts';
 
@@ -16,12 +17,15 @@ const AHEAD_MS = 120_000;
 
 export function checkNodes(settings: ServerSettings): Finding[] {
   const log = join(settings.logfilesDirectory, 'nph-webjob.log');
-  const issued = readIssued(log);
+  const named = serversOf(settings).slice(1);
+  const logs = [settings, ...named].map(({ logfilesDirectory }) => join(logfilesDirectory, 'nph-webjob.log'));
+  const issued = readIssued(new Set(logs));
   const twice = [...issued].filter(([, count]) => count > 1).map(([jobId]) => jobId);
   const ids = new Set(
     [...issued.keys()].map((jobId) => findJobIdParts(jobId)?.serverId).filter((id) => id !== undefined),
   );
-  const others = [...new Set([...ids, ...readNodes(settings)])].filter((id) => id !== settings.serverId).sort();
+  const known = new Set([settings.serverId, ...named.map(({ serverId }) => serverId)]);
+  const others = [...new Set([...ids, ...readNodes(settings)])].filter((id) => !known.has(id)).sort();
   return [
     ...twice
       .slice(0, 1)
@@ -32,14 +36,16 @@ export function checkNodes(settings: ServerSettings): Finding[] {
           'give every server that shares the locker a ServerId of its own',
         ),
       ),
-    ...(others.length === 0
+    ...(named.length > 0 ? [note(`other servers of the site: ${[...known].slice(1).join(', ')}`, 'SiteServers')] : []),
+    ...(others.length > 0 ? [note(`servers with other ids have written here: ${others.join(', ')}`, log)] : []),
+    ...(named.length + others.length === 0
       ? [
           note(
             `no sign of another server; a server that shares the locker needs a ServerId other than ${settings.serverId}`,
             log,
           ),
         ]
-      : [note(`servers with other ids have written here: ${others.join(', ')}`, log)]),
+      : []),
     ...checkClock(issued, log),
   ];
 }
@@ -48,9 +54,9 @@ export function checkNodes(settings: ServerSettings): Finding[] {
  * How often each job id was issued with a GET. A process issues an id once, so twice means two
  * machines.
  */
-function readIssued(log: string): Map<string, number> {
+function readIssued(logs: Iterable<string>): Map<string, number> {
   const counts = new Map<string, number>();
-  for (const text of readTail(log)) {
+  for (const text of [...logs].flatMap(readTail)) {
     try {
       const { method, jobId } = parseLogLine(text);
       if (method === 'GET' && jobId !== undefined) counts.set(jobId, (counts.get(jobId) ?? 0) + 1);
