@@ -1,9 +1,10 @@
 // Servers of one locker and a balancer in front of them, with the lines of apache/README.md and the
 // shipped files.
-import { chmodSync, cpSync, mkdirSync, writeFileSync } from 'node:fs';
+import { chownSync, cpSync, mkdirSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { custodyPath } from '../cgi/locker/index.ts';
 import type { Site } from '../scripts/site.ts';
+import { findWebUser } from '../scripts/web-user.ts';
 import { readGuide } from './deployment-guide.ts';
 import { type Apache, formatBasics, startApache } from './deployment-httpd.ts';
 
@@ -24,27 +25,34 @@ export interface NodeOptions {
   settings?: string;
   /** Lines before the guide's. */
   before?: string;
+  /** BaseDirectory, where it is not the site's: its own mount of a shared file system. */
+  base?: string;
+  /** LogfilesDirectory, where it is not the site's: each node of a shared file system has its own. */
+  logfiles?: string;
   /** The port of a killed node that comes back. */
   port?: number | undefined;
 }
 
 /** A server of the site with its own ServerId, settings and script directory. */
 export async function startNode(site: Site, name: string, options: NodeOptions = {}): Promise<Apache> {
-  const { settings = 'EnableHostAccessList=Y\n', before = '', port } = options;
+  const { settings = 'EnableHostAccessList=Y\n', before = '', port, base = site.base } = options;
+  const logfiles = options.logfiles ?? dirname(site.logFile);
   const root = join(site.root, name);
   const [configurationFile, settingsFile] = [join(root, 'httpd.conf'), join(root, 'nph-webjob.cfg')];
   cpSync(site.cgiDirectory, join(root, 'webjob'), { recursive: true });
   writeFileSync(
     settingsFile,
-    `BaseDirectory=${site.base}
+    `BaseDirectory=${base}
+LogfilesDirectory=${logfiles}
 ServerId=${name}
 PutNameFormat=%cid_%Y%m%d%H%M%S_%sid_%pid_%cmd
 ${settings}`,
   );
   // A server that comes back continues its record.
-  const custody = custodyPath(dirname(site.logFile), name);
-  writeFileSync(custody, '', { flag: 'a' });
-  chmodSync(custody, 0o666);
+  const custody = custodyPath(logfiles, name);
+  writeFileSync(custody, '', { flag: 'a', mode: 0o644 });
+  const web = process.getuid?.() === 0 ? findWebUser() : undefined;
+  if (web) chownSync(custody, web.uid, web.gid);
   const lines = `
 Define WEBJOB_CGI_DIRECTORY "${join(root, 'webjob')}"
 Define WEBJOB_PROPERTIES_FILE "${settingsFile}"
