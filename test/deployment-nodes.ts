@@ -27,7 +27,7 @@ export interface NodeOptions {
   before?: string;
   /** BaseDirectory, where it is not the site's: its own mount of a shared file system. */
   base?: string;
-  /** LogfilesDirectory, where it is not the site's: each node of a shared file system has its own. */
+  /** LogfilesDirectory, where each node of a shared file system has its own. */
   logfiles?: string;
   /** The port of a killed node that comes back. */
   port?: number | undefined;
