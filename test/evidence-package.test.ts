@@ -364,7 +364,7 @@ describe(`webjobctl evidence, seed ${SEED}`, () => {
     for (const { name, check } of checkers) assert.deepEqual(linesOf(check(folder).text).sort(), wanted, name);
     // The copy is not what the client says that it sealed.
     const lied = await make(1, id('lied'), '--identity', identity);
-    assert.match(lied.ran.text, /^hash-wrong .*lied\.out: what is sealed in it is not what the run record says$/m);
+    assert.match(lied.ran.text, /^hash-wrong .*lied\.out: its plain text does not match the run record$/m);
     const said = /^FAILED .*out\.plain: not what the client sealed, as the run record says$/m;
     assert.match(pick(checkers).check(lied.folder).text, said);
     assert.match((await its.expect(1, 'evidence', '--verify', lied.folder)).text, said);

@@ -112,7 +112,7 @@ export function actsPage(context: Context, request: CgiRequest, kind: ActKind, n
     refreshSeconds: isWaiting ? 3 : undefined,
     content: html`<h1>${title}</h1>
 <p class="lead">${lead}</p>
-<p class="note">The custody record records each act with your name, ${user}.</p>
+<p class="note">Each act is recorded in the custody record with your name, ${user}.</p>
 ${formatAsked(context, subject.text, user)}
 ${isWaiting ? html`<p><a href="${subject.href}">Ask for another act</a></p>` : forms}
 ${formatActs({ acts }, context.book)}`,
