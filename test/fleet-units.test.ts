@@ -29,6 +29,8 @@ db = db2 # two lines of one group add up
       ['mail-1', 'servers', true],
       ['mail-11', 'servers', false],
       ['db3', 'servers', false],
+      ['d', 'db', false],
+      ['db', 'servers', false],
       ['db3', 'db?', true],
       ['db3', 'db3', true],
       ['web', 'web', false],
