@@ -1,7 +1,7 @@
 // Functions that the programs for operators share: text for terminals, units, files and locks;
 // formats of jobs for other programs; and reading lines in a search.
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import fs, {
   chmodSync,
   chownSync,
@@ -26,6 +26,7 @@ import { csvFormat, sqlFormat } from '../admin/jobs/formats.ts';
 import { makeJobFilter } from '../admin/jobs/options.ts';
 import { formatFamilies } from '../admin/metrics/exposition.ts';
 import { compileSearch, MAX_LINE_LENGTH, searchLines, textsOf } from '../admin/search/lines.ts';
+import { reloadHttpd } from '../admin/site/httpd-control.ts';
 import { parseDuration, parseInstant } from '../cli/durations.ts';
 import { createFile, isRootsOwn, markOf, removeFile, removeUnfinished, replaceFile, syncTree } from '../cli/files.ts';
 import { isDeadLock, openLocks, withLock } from '../cli/lockfile.ts';
@@ -446,5 +447,22 @@ describe('a search', () => {
     assert.equal((await search('x', `${long}x`)).length, 2);
     assert.deepEqual([textsOf('abc'), textsOf('/abc/')], [['abc'], ['abc']]);
     assert.throws(() => compileSearch('/(/'), SyntaxError);
+  });
+});
+
+describe('a failure', () => {
+  it('of httpd that does not reload is one, with what it says and what to do', () => {
+    assert.throws(() => reloadHttpd({ httpd: '/bin/false' }), {
+      ...{ name: 'Error', message: 'httpd was not reloaded: ' },
+      hints: ['fix that, then /bin/false graceful'],
+    });
+  });
+
+  it('brings nothing to a terminal that it obeys, in the message and in the hint', () => {
+    const [failure, program] = ['failure', 'program'].map((name) => join(import.meta.dirname, `../cli/${name}.ts`));
+    const text = `import { Failure } from '${failure}'; import { reportEnd } from '${program}';
+      reportEnd('x', { usage: 2, bug: 70 }, new Failure('failed', 'a \\x1b[31m', 'b \\x9b31m'));`;
+    const { stderr } = spawnSync(process.execPath, ['--input-type=module', '-e', text], { encoding: 'utf8' });
+    assert.equal(stderr, 'x: error: a \\x1b[31m\nx: hint: b \\x9b31m\n');
   });
 });

@@ -2,11 +2,22 @@
 // parser, and correct for a locker made by real CGI processes. Nobody ever reads an incomplete
 // file.
 import assert from 'node:assert/strict';
-import { appendFileSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import {
+  appendFileSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { formatFamilies } from '../admin/metrics/exposition.ts';
 import { readSite } from '../admin/site/site.ts';
+import { keepFolder } from '../admin/site/site-lock.ts';
+import { newestStamp } from '../admin/site/stamps.ts';
 import { formatAssignment } from '../fleet/assignment.ts';
 import { readMeasures } from '../ledger/jobs.ts';
 import { fillLocker, makeLockerSite } from './locker-site.ts';
@@ -147,6 +158,18 @@ describe('metrics', () => {
     const { clients, lastSeen } = await readMeasures(readSite(its.site.propertiesFile), 2);
     assert.equal(clients, 3);
     assert.deepEqual(lastSeen.map(([client]) => client).sort(), ['client1', 'client2']);
+  });
+
+  it('have the time of the newest time stamp', () => {
+    const { settings } = readSite(its.site.propertiesFile);
+    const stamps = join(keepFolder(settings), 'custody-timestamps.server_1');
+    mkdirSync(stamps, { recursive: true });
+    for (const time of [2000, 3000, 1000]) {
+      writeFileSync(join(stamps, `${time}.tsr`), '');
+      utimesSync(join(stamps, `${time}.tsr`), time, time);
+    }
+    assert.equal(newestStamp(settings, 'server_1')?.getTime(), 3_000_000);
+    rmSync(stamps, { recursive: true });
   });
 
   it('go to standard output, and with --json a line is a sample', async () => {

@@ -2,7 +2,17 @@
 // overview, missed expectations, assignments with acts on them, golden runs and sealed streams.
 // `webjobctl acts` runs when something is in the inbox, as systemd would run it.
 import assert from 'node:assert/strict';
-import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import {
+  appendFileSync,
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  statSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -299,6 +309,23 @@ for (const [width, colorScheme] of [
     await view.close();
   });
 }
+
+it('lists more assignments than a page has once', async () => {
+  const path = join(folder, 'assignments');
+  const { id: _, ...facts } = JSON.parse(readFileSync(path, 'utf8').split('\n')[0] ?? '');
+  const many = Array.from({ length: 60 }, (_, index) => `${JSON.stringify({ id: String(100 + index), ...facts })}\n`);
+  appendFileSync(path, many.join(''));
+  utimesSync(join(its.site.base, 'config', 'webjob-acts', 'answers', 'status.sqlite'), 0, 0);
+  assert.equal((await its.webjobctl('acts')).exitCode, 0);
+  const found: string[] = [];
+  for (let page: string | undefined = '/assignments.json'; page !== undefined; ) {
+    const { assignments, next }: Listed = await readJson<Listed>(page);
+    found.push(...assignments.map(({ assignment }) => assignment));
+    page = next?.replace('/webjob-view', '');
+  }
+  assert.equal(new Set(found).size, found.length);
+  assert.ok(many.every((_, index) => found.includes(String(100 + index))));
+});
 
 it('has the acts of an assignment in the access record', () => {
   const lines = readFileSync(join(started.folder, 'access.jsonl'), 'utf8').trimEnd().split('\n');

@@ -25,8 +25,10 @@ import { configure, makeSite } from '../scripts/site.ts';
 import { makeToken, openToken, readForm, requireActor, requireSameOrigin } from '../view/acting.ts';
 import { noteChanges, readChanges } from '../view/changes.ts';
 import { clientJson } from '../view/client.ts';
+import { commandJson } from '../view/command.ts';
 import { formatKey, makeContext, NotShown, parseKey } from '../view/context.ts';
 import { dayStart } from '../view/days.ts';
+import { failuresFeed } from '../view/feed.ts';
 import { asFormat, makeLinks } from '../view/links.ts';
 import { readStretch } from '../view/stretch.ts';
 import { countOf, groupDigits } from '../view/words.ts';
@@ -238,7 +240,7 @@ describe('the sums of a time', () => {
     }
   });
 
-  it('have no bytes of an upload that broke off', async () => {
+  it('have no bytes of an upload that broke off, which is in the feed of failures', async () => {
     const other = makeSite();
     configure(other, { UseGMT: 'Y' });
     const line = 'c1 127.0.0.1 PUT c1 a.sh 500 0 0 456 -- Content-Length Mismatch';
@@ -249,6 +251,9 @@ describe('the sums of a time', () => {
       makeScanIndexes(filled.database);
       const day = sumSpan(filled.database, new Date('2026-11-02T00:00:00Z'), new Date('2026-11-03T00:00:00Z'));
       assert.deepEqual([Object.fromEntries(day.states), day.bytes], [{ incomplete: 1 }, 0]);
+      const place = { site: readSite(other.propertiesFile), acts: undefined };
+      const context = makeContext(place, filled.database, '', new URLSearchParams());
+      assert.match(failuresFeed(context, 'https://example.org'), /<entry><title>a\.sh on c1: /);
     } finally {
       filled.close();
       other.remove();
@@ -259,6 +264,13 @@ describe('the sums of a time', () => {
     const now = new Date('2026-11-30T12:34:56Z');
     assert.equal(dayStart(now, true, 0).toISOString(), '2026-11-30T00:00:00.000Z');
     assert.equal(dayStart(now, true, 30).toISOString(), '2026-10-31T00:00:00.000Z');
+    const zone = process.env.TZ;
+    process.env.TZ = 'Asia/Kolkata';
+    assert.equal(dayStart(now, false, 0).toISOString(), '2026-11-29T18:30:00.000Z');
+    assert.equal(dayStart(now, false, 30).toISOString(), '2026-10-30T18:30:00.000Z');
+    assert.equal(dayStart(now, true, 0).toISOString(), '2026-11-30T00:00:00.000Z');
+    if (zone === undefined) delete process.env.TZ;
+    else process.env.TZ = zone;
   });
 });
 
@@ -316,6 +328,33 @@ it('an output that changed is on the page of its client, and noted, also when th
       [true],
     );
   } finally {
+    other.remove();
+  }
+});
+
+it('a command of more clients than a page has goes on with the next of them', async () => {
+  const other = makeSite();
+  writeFileSync(other.logFile, '');
+  const clients = Array.from({ length: 501 }, (_, index) => `c${String(index).padStart(3, '0')}`);
+  for (const client of clients) {
+    const base = join(other.incoming, `${client}_20261102100000_00001_a.sh`);
+    writeFileSync(`${base}.env`, 'KidStatus=0\n');
+    writeFileSync(`${base}.rdy`, `Jid=${client}\n`);
+  }
+  const site = readSite(other.propertiesFile);
+  const filled = await fillStore(join(other.root, 'webjob.sqlite'), site, {});
+  try {
+    makeScanIndexes(filled.database);
+    const found: string[] = [];
+    for (let query: string | undefined = ''; query !== undefined; ) {
+      const context = makeContext({ site, acts: undefined }, filled.database, '', new URLSearchParams(query));
+      const page = (await commandJson(context, 'a.sh')) as { groups: { newest: { client: string }[] }[]; next: string };
+      found.push(...page.groups.flatMap(({ newest }) => newest.map(({ client }) => client)));
+      query = page.next?.split('?')[1];
+    }
+    assert.deepEqual(found.sort(), clients);
+  } finally {
+    filled.close();
     other.remove();
   }
 });

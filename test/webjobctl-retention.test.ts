@@ -258,6 +258,28 @@ describe('pack', () => {
       assert.equal(readdirSync(join(site.base, 'packed')).length, 2);
     });
   });
+
+  it('removes nothing as archived whose archive is damaged', async () => {
+    const at = new Date(`${dayOf(ago(40))}T12:00:00Z`);
+    await withSite([{ at, name: 'same' }], async ({ site, webjobctl }) => {
+      const files = ['out', 'err', 'env', 'rdy'].map((name) => join(site.incoming, `same.${name}`));
+      const contents = files.map((path) => readFileSync(path));
+      await webjobctl('pack', '--older-than', '30d');
+      for (const [index, path] of files.entries()) writeFileSync(path, contents[index] ?? '');
+      setTime(site, 'same', at);
+      const archive = join(site.base, 'packed', `${dayOf(at)}.tar.gz`);
+      const bytes = readFileSync(archive);
+      bytes.fill(0, 20, 40);
+      writeFileSync(archive, bytes);
+      const { exitCode, stderr } = await webjobctl('pack', '--older-than', '30d');
+      assert.equal(exitCode, 4);
+      assert.match(stderr, /\.tar\.gz: damaged, /);
+      assert.deepEqual(
+        files.map((path) => readFileSync(path)),
+        contents,
+      );
+    });
+  });
 });
 
 describe('unpack', () => {
