@@ -46,8 +46,18 @@ export function reportEnd(name: string, codes: { usage: number; bug: number }, e
   if (isOfCommander(error)) return error.exitCode === 0 ? EXIT_CODES.ok : codes.usage;
   if (!(error instanceof KnownFailure)) return reportBug(name, error);
   say(`${name}: error: ${safeText(error.message)}`);
-  for (const hint of error.hints) say(`${name}: hint: ${safeText(hint)}`);
+  for (const hint of error.hints.length > 0 ? error.hints : hintsFor(error.cause))
+    say(`${name}: hint: ${safeText(hint)}`);
   return codes[error.kind as keyof typeof codes];
+}
+
+/** Codes of file systems on the network, or in another process, that went away. */
+const GONE = new Set(['ENOTCONN', 'ESHUTDOWN', 'ESTALE']);
+
+/** Hints for system calls that fail whatever the program was doing. */
+function hintsFor(cause: unknown): string[] {
+  const isGone = cause instanceof Error && GONE.has((cause as NodeJS.ErrnoException).code ?? '');
+  return isGone ? ['the file system that was mounted there is gone: umount -l its directory, and mount it again'] : [];
 }
 
 /** Recognised by its code, because a program need not load commander to end. */

@@ -2,7 +2,7 @@
 // directories that cannot be synced, no files without a name, and short writes.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
 import { pathToFileURL } from 'node:url';
@@ -10,6 +10,7 @@ import { appendCustody } from '../cgi/locker/index.ts';
 import type { Site } from '../scripts/site.ts';
 import { type BareResult, runBare } from './bare.ts';
 import { custodyOf, readRecords } from './custody-record.ts';
+import { mountUnion, NO_UNION } from './fuse.ts';
 import { giveAway } from './hooks-site.ts';
 import { inject, NO_STRACE } from './locker-strace.ts';
 import { fillInodes, findMountObstacle, mountTmpfs, unmountTmpfs } from './locker-tmpfs.ts';
@@ -23,6 +24,7 @@ import {
   rawPut,
   statusOf,
 } from './locker-upload.ts';
+import { runWebjobctl } from './operator.ts';
 import { readLog } from './tree.ts';
 
 const SIZES = { out: 20_000, err: 300, env: 50 };
@@ -179,5 +181,26 @@ describe('a tmpfs', { skip: obstacle }, () => {
       assertRefused(await put('halved'), 'custody record: the custody record was cut short');
       assert.equal(statSync(custodyOf(site)).size, 4096);
     });
+  });
+});
+
+describe('a file system whose process is killed', { skip: NO_UNION }, () => {
+  it('is told by webjobctl, with what helps', async () => {
+    const union = mountUnion();
+    try {
+      const file = join(site.root, 'union.cfg');
+      for (const name of ['incoming', 'logfiles']) mkdirSync(join(union.path, name));
+      writeFileSync(file, `BaseDirectory=${union.path}\nLogfilesDirectory=${join(site.base, 'logfiles')}\n`);
+      const { stdout } = spawnSync('pgrep', ['-f', `^unionfs .*${union.path}$`], { encoding: 'utf8' });
+      process.kill(Number(stdout), 'SIGKILL');
+      const { code, stderr } = await runWebjobctl(['--config', file, 'jobs']);
+      assert.equal(code, 4);
+      assert.match(
+        stderr,
+        /^webjobctl: error: \S+\/incoming: ENOTCONN\nwebjobctl: hint: the file system that was mounted there is gone: .+\n$/,
+      );
+    } finally {
+      union.remove();
+    }
   });
 });
