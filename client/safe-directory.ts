@@ -40,7 +40,7 @@ function check(path: string, { setting, stage, mayBeShared }: Rule): void {
     const what = mayBeShared ? 'replace files' : 'write';
     throw new Failure(
       stage,
-      `${setting}: others may ${what} in ${path}`,
+      `${setting}: others can ${what} in ${path}`,
       `chmod ${mayBeShared ? 'go-w' : '700'} ${path}`,
     );
   }

@@ -166,7 +166,7 @@ const WRONG_ANSWERS: Record<string, [answer: string, why: RegExp | string, hint?
   ),
   'sends chunks and a length': [
     `${OK}Transfer-Encoding: chunked\r\n${LENGTH}\r\na\r\n#!/bin/sh\n\r\n0\r\n\r\n`,
-    /not exactly one|not HTTP/,
+    /not have exactly one|not HTTP/,
   ],
   'sends garbage': ['\x00\xff\x1b[31mgarbage\r\n\r\n', /^the answer is not HTTP \(HPE_\w+\)$/],
   'sends another protocol': ['SSH-2.0-OpenSSH_9.2\r\n', /^the answer is not HTTP \(HPE_\w+\)$/],

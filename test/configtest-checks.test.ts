@@ -642,7 +642,7 @@ describe('job ids and the clock', () => {
     assert.deepEqual(
       found.map(({ what }) => what),
       [
-        `1 job ids were issued twice, ${id('west', 1_085_355_126)} for one: two servers have one ServerId`,
+        `1 job id was issued twice, such as ${id('west', 1_085_355_126)}: two servers have the same ServerId`,
         'other servers of the site: west',
         'servers with other ids have written here: north',
       ],

@@ -102,7 +102,7 @@ describe('a report', () => {
     const wrong = listPages().filter((name) => read(name).includes('differs from the run record'));
     assert.equal(wrong.length, 3);
     for (const name of wrong) assert.match(read(name), /does not verify/);
-    assert.match(read('index.html'), /<dt>do not verify<\/dt><dd class="bad">4<\/dd>/);
+    assert.match(read('index.html'), /<dt>verification failures<\/dt><dd class="bad">4<\/dd>/);
     assert.match(read('index.html'), /The custody record is whole, \d+ entries/);
     const broken = read(findPage(ids.incomplete, 'arrived'));
     assert.match(broken, /it has no \.rdy file/);

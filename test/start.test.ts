@@ -146,7 +146,7 @@ async function checkView(printed: string): Promise<void> {
   for (; href === undefined && Date.now() < deadline; await sleep(100))
     href = /href="\/webjob-view(\/diff\?[^"]+)">disk\.sh on client1</.exec(await read('/'))?.[1];
   assert.ok(href, 'the overview tells of no change');
-  assert.match(await read(href.replaceAll('&amp;', '&')), /class="added">\+started /);
+  assert.match(await read(href.replaceAll('&amp;', '&')), /class="added">\+process \d+ started /);
   assert.match(await read('/assignment/1'), /href="\/webjob-view\/act\/assignment\/1"/);
   assert.match(await read('/act/assignment/1'), /<button type="submit">Pause<\/button>/);
 }
