@@ -138,7 +138,7 @@ async function runControl(site: Site, ...args: string[]): Promise<number> {
 async function showMore(site: Site, { viewUrl }: Shown, conf: string): Promise<void> {
   if (viewUrl === undefined) return;
   configure(site, { BatchCommand: 'batch' });
-  addCommand(site, 'client1', 'disk.sh', '#!/bin/sh\necho "started $(date)"\ndf -k /\n');
+  addCommand(site, 'client1', 'disk.sh', '#!/bin/sh\necho "process $$ started $(date)"\ndf -k /\n');
   for (let count = 0; count < 2; count++) await run([webjob, '--execute', '--file', conf, 'disk.sh'], 'ignore');
   await runControl(site, 'assign', 'add', 'disk.sh', '--to', 'client1', '--every', '1h');
   await runControl(site, 'acts');
