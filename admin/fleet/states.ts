@@ -122,10 +122,7 @@ function readTaken(dynamicDirectory: string, id: string): TakenClaim[] {
 }
 
 function newestOf(claims: readonly TakenClaim[]): Map<string, TakenClaim> {
-  const newest = new Map(claims.map((claim) => [claim.clientId, claim]));
-  // Of an assignment that is due once each client has one.
-  if (newest.size === claims.length) return newest;
-  newest.clear();
+  const newest = new Map<string, TakenClaim>();
   for (const claim of claims) {
     const known = newest.get(claim.clientId);
     if (!known || claim.due > known.due) newest.set(claim.clientId, claim);
@@ -139,7 +136,11 @@ interface KeyedClaim extends TakenClaim {
 }
 
 function keyed(id: string, claims: readonly TakenClaim[]): KeyedClaim[] {
-  return claims.map((claim) => ({ ...claim, key: `${id}@${claim.due}` }));
+  return claims.map((claim) => withKey(claim, `${id}@${claim.due}`));
+}
+
+function withKey({ due, clientId, position, jobId }: TakenClaim, key: string): KeyedClaim {
+  return { due, clientId, position, jobId, key };
 }
 
 interface Result {
@@ -160,14 +161,12 @@ interface Known {
 /** The result of each claim for which something has come back. */
 async function readResults(
   site: Site,
-  { id, command }: Assignment,
+  { id, command, schedule, from }: Assignment,
   { taken, claims, now }: Known,
 ): Promise<Map<string, Result>> {
   const results = new Map<string, Result>();
   if (taken.size === 0) return results;
-  let first = now;
-  for (const { jobId } of taken.values()) first = Math.min(first, epochOf(jobId) ?? now);
-  const since = new Date(first * 1000);
+  const since = new Date(Math.min(now, schedule.kind === 'once' ? from : firstEpochOf(taken.values())) * 1000);
   const batches = new Map<string, Job>();
   let wanted: Set<string> | undefined;
   for await (const job of readJobs(site, { command: site.settings.batchCommand, since }))
@@ -182,6 +181,7 @@ async function readResults(
     own.push(job);
     jobs.set(job.clientId ?? '', own);
   }
+  if (batches.size + jobs.size === 0) return results;
   const claimsOf = new Map<string, KeyedClaim[]>();
   for (const claim of claims) {
     if (!jobs.has(claim.clientId)) continue;
@@ -196,7 +196,7 @@ async function readResults(
     if (!batch && !jobs.has(clientId)) continue;
     const key = `${id}@${due}`;
     const listed = claimsOf.get(clientId) ?? [];
-    const known = listed.some((other) => other.key === key) ? listed : [...listed, { ...claim, key }];
+    const known = listed.some((other) => other.key === key) ? listed : [...listed, withKey(claim, key)];
     const own = findJobs(jobs.get(clientId) ?? [], claim, endOf(claim, batch, known));
     const isOver = batch?.put !== undefined;
     let exits: ReadonlyMap<string, number> | undefined;
@@ -210,6 +210,13 @@ async function readResults(
     results.set(clientId, judge({ job, exit, isDelivered, isOver, isSilent: isSilent(epochOf(jobId), now) }));
   }
   return results;
+}
+
+/** When the first of these batches was fetched. */
+function firstEpochOf(claims: Iterable<TakenClaim>): number {
+  let first = Number.POSITIVE_INFINITY;
+  for (const { jobId } of claims) first = Math.min(first, epochOf(jobId) ?? first);
+  return first;
 }
 
 function epochsOf(claims: Iterable<TakenClaim>): number[] {
@@ -337,8 +344,9 @@ function judge({ job, exit, isDelivered, isOver, isSilent }: Facts): Result {
 }
 
 /** The state of a claim for which nothing has come back. */
-function stateOfSilent({ jobId }: TakenClaim, now: number): ClientState {
-  return isSilent(epochOf(jobId), now) ? 'lost' : 'fetched';
+function stateOfSilent({ due, jobId }: TakenClaim, now: number): ClientState {
+  // A claim is never older than its due time, and most are recent.
+  return now - due > LOST_AFTER && isSilent(epochOf(jobId), now) ? 'lost' : 'fetched';
 }
 
 function isSilent(epoch: number | undefined, now: number): boolean {

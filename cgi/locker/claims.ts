@@ -149,28 +149,55 @@ function listNamesIfAny(folder: string): string[] {
   }
 }
 
-/** Parses the lines of a file of `taken`; malformed lines are skipped. */
+/**
+ * Parses the lines of a file of `taken`; malformed lines are skipped. A large fleet has a line for
+ * each client, of which most callers need only a part: the rest is parsed on demand.
+ */
 export function parseTaken(text: string): TakenClaim[] {
   const claims: TakenClaim[] = [];
-  for (let at = 0, end = 0; end >= 0 && at < text.length; at = end + 1) {
-    end = text.indexOf('\n', at);
-    const line = end < 0 ? text.slice(at) : text.slice(at, end);
-    // Groups of a regular expression would take most of the time for a large fleet.
-    if (!TAKEN.test(line)) continue;
-    const first = line.indexOf(' ');
-    const last = line.lastIndexOf(' ');
-    const second = line.lastIndexOf(' ', last - 1);
-    claims.push({
-      due: Number(line.slice(0, first)),
-      clientId: line.slice(first + 1, second),
-      position: Number(line.slice(second + 1, last)),
-      jobId: line.slice(last + 1),
-    });
+  let [dueText, due] = [' ', 0];
+  for (let at = 0; at < text.length; ) {
+    TAKEN.lastIndex = at;
+    if (!TAKEN.test(text)) {
+      const end = text.indexOf('\n', at);
+      if (end < 0) break;
+      at = end + 1;
+      continue;
+    }
+    const end = TAKEN.lastIndex;
+    const first = text.indexOf(' ', at);
+    // Most lines have the due time of the line before.
+    if (first - at !== dueText.length || !text.startsWith(dueText, at)) {
+      dueText = text.slice(at, first);
+      due = Number(dueText);
+    }
+    const second = text.indexOf(' ', first + 1);
+    claims.push(new TakenLine(due, text.slice(first + 1, second), text.slice(second + 1, end)));
+    at = end + 1;
   }
   return claims;
 }
 
-const TAKEN = /^\d{1,12} [A-Za-z0-9_-]{1,64} \d{1,4} [\x21-\x7e]{1,255}$/;
+/** A line, up to its end. */
+const TAKEN = /\d{1,12} [A-Za-z0-9_-]{1,64} \d{1,4} [\x21-\x7e]{1,255}(?=\n|$)/y;
+
+class TakenLine implements TakenClaim {
+  readonly due: number;
+  readonly clientId: string;
+  /** `POSITION JOBID`. */
+  readonly #rest: string;
+  constructor(due: number, clientId: string, rest: string) {
+    this.due = due;
+    this.clientId = clientId;
+    this.#rest = rest;
+  }
+  get position(): number {
+    return Number(this.#rest.slice(0, this.#rest.indexOf(' ')));
+  }
+  get jobId(): string {
+    return this.#rest.slice(this.#rest.indexOf(' ') + 1);
+  }
+}
 
 /** Parses the target of a claim's link; undefined for another link. */
 export function parseClaim(target: string): { position: number; jobId: string } | undefined {
