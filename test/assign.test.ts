@@ -158,8 +158,8 @@ describe('an assignment', () => {
   });
 
   it('is run by an original client', { skip: isCurlMissing }, async () => {
-    // Its runs are told from others by the second in which they began, and one that failed by itself
-    // is just over.
+    // Its runs are told from others by the second in which they began, and one that failed is
+    // just over.
     await nextSecond();
     const [one, two] = [
       await assign('--to', 'client1', '--', 'show-words.sh', ...WORDS),
