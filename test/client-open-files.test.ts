@@ -7,6 +7,7 @@ import { after, before, beforeEach, describe, it } from 'node:test';
 import { paste, runWebjob, until } from './client-job.ts';
 import { type Home, REFUSES, startHome, TAKES } from './client-kept.ts';
 import { mountUnion, NO_UNION, type Union } from './fuse.ts';
+import { waitFor } from './wait.ts';
 
 const SILENT_SUCCESS = { code: 0, signal: null, stdout: '', stderr: '' };
 
@@ -40,13 +41,15 @@ describe('where a file that is open cannot vanish', { skip: NO_UNION }, () => {
     }),
   };
 
-  it('is one: removing the folder of an open file fails', () => {
+  it('is one: removing the folder of an open file fails', async () => {
     const folder = join(union.path, 'proof');
     mkdirSync(folder);
     const fd = openSync(join(folder, 'open'), 'wx');
     rmSync(join(folder, 'open'));
     assert.throws(() => rmdirSync(folder), { code: 'ENOTEMPTY' });
     closeSync(fd);
+    // FUSE tells the file system of the end of the file a moment later.
+    await waitFor('the end of the open file', () => readdirSync(folder).length === 0);
     rmdirSync(folder);
   });
 

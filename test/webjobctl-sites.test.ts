@@ -148,7 +148,7 @@ describe('webjobctl with two sites', () => {
   it('names the file that cannot be used', async () => {
     const { exitCode, stderr } = await runWebjobctl([...both, '--config', '/nowhere/nph-webjob.cfg', 'jobs']);
     assert.equal(exitCode, 3);
-    assert.match(stderr, /^webjobctl: error: \/nowhere\/nph-webjob\.cfg is not there\n/);
+    assert.match(stderr, /^webjobctl: error: \/nowhere\/nph-webjob\.cfg does not exist\n/);
   });
 
   it('asks which one is meant when both have a job of that id', async () => {
