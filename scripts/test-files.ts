@@ -19,12 +19,12 @@ export function renewSlow(times: readonly (readonly [file: string, seconds: numb
   writeFileSync(join(root, 'test', 'slow.txt'), `${SLOW_HEAD}${lines.join('')}`);
 }
 
-const SLOW_HEAD = `# Files that take more than a few seconds of processor time, and how many. They start first, so that no long one is alone at
+const SLOW_HEAD = `# Files that take more than a second of processor time, and how many. They start first, so that no long one is alone at
 # the end, and npm run test:fast leaves them out. Written by npm test -- --renew-slow.
 `;
 
 /** A slower file does not belong to test:fast. */
-export const SLOW_SECONDS = 4;
+export const SLOW_SECONDS = 1;
 
 /** Files that get or start a web server, a browser, a Debian package or another Node. */
 const OUTSIDE = ['scripts/debian.ts', 'scripts/httpd-package.ts', 'scripts/node-release.ts', 'playwright-core'];

@@ -4,7 +4,8 @@
 // package. `npm run test:thorough` tries all of the long series of similar cases of which `npm
 // test` tries a part (test/thorough.ts). `npm test -- --renew-slow` rewrites test/slow.txt from the
 // processor times of this run.
-import { spawnSync } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
 import { statSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { join, relative, resolve } from 'node:path';
@@ -19,6 +20,12 @@ import { type Outcome, report } from './test-report.ts';
 const root = join(import.meta.dirname, '..');
 const COMPILED = join(root, 'node_modules', '.cache', 'compiled');
 const TEST_LIMIT_MS = 1_200_000;
+const STAGE_LIMIT_MS = 600_000;
+/** What is checked in addition to the tests: its name and the command. */
+const CHECKS: readonly (readonly [name: string, command: string, ...args: string[]])[] = [
+  ['types', 'tsc', '--noEmit'],
+  ['style', 'biome', 'check', '--error-on-warnings', '--diagnostic-level=warn', '.'],
+];
 
 const given = process.argv.slice(2);
 const isFast = given.includes('--fast');
@@ -52,12 +59,10 @@ async function main(): Promise<boolean> {
     installTestPrograms(wanted.map(readSources).join('\n'));
     return (await runTests(wanted)).isGood;
   }
+  if (isFast) return stage('build', 'node', 'scripts/build.ts') && (await runFast());
   const isReady =
-    stage('types', 'tsc', '--noEmit') &&
-    stage('style', 'biome', 'check', '--error-on-warnings', '--diagnostic-level=warn', '.') &&
-    stage('build', 'node', 'scripts/build.ts');
+    CHECKS.every(([name, ...command]) => stage(name, ...command)) && stage('build', 'node', 'scripts/build.ts');
   if (!isReady) return false;
-  if (isFast) return await runFast();
   installTestPrograms();
   process.stderr.write(`webjob: httpd: ${obtainHttpd().binary}\n`);
   const { isGood, times } = await runTests(findTestFiles());
@@ -65,13 +70,17 @@ async function main(): Promise<boolean> {
   return isGood;
 }
 
+/** Types and style are checked while the tests run. */
 async function runFast(): Promise<boolean> {
+  const checks = CHECKS.map(([name, ...command]) => check(name, ...command));
   const { isGood, times } = await runTests(findFastFiles());
   for (const [file, seconds] of times.filter((time) => time[1] > SLOW_SECONDS && !isSlow(time[0])))
     process.stderr.write(
       `webjob: ${file} took ${seconds.toFixed(1)} s: if it does on a quiet machine, add it to test/slow.txt\n`,
     );
-  return isGood;
+  const failed = (await Promise.all(checks)).filter((outcome) => outcome !== undefined);
+  for (const { name, said } of failed) process.stderr.write(`${said}webjob: error: ${name} failed\n`);
+  return isGood && failed.length === 0;
 }
 
 /**
@@ -94,13 +103,30 @@ async function runTests(files: readonly string[]): Promise<Outcome> {
   return await report(events, root, () => readProcessorTimes(environment.notes));
 }
 
+/** Undefined when it succeeds, otherwise what it has printed. */
+async function check(name: string, command: string, ...args: string[]) {
+  const child = spawn(command, args, {
+    cwd: root,
+    stdio: ['ignore', 'pipe', 'pipe'],
+    timeout: STAGE_LIMIT_MS,
+    env: environment.variables,
+  });
+  let said = '';
+  for (const stream of [child.stdout, child.stderr])
+    stream.on('data', (chunk: Buffer) => {
+      said += chunk;
+    });
+  const [code] = await once(child, 'close');
+  return code === 0 ? undefined : { name, said };
+}
+
 /** npm has put node_modules/.bin first in PATH, so `node` is the project's own. */
 function stage(name: string, command: string, ...args: string[]): boolean {
   process.stderr.write(`webjob: ${name}\n`);
   const { status } = spawnSync(command, args, {
     cwd: root,
     stdio: ['ignore', 'inherit', 'inherit'],
-    timeout: 600_000,
+    timeout: STAGE_LIMIT_MS,
     env: environment.variables,
   });
   if (status !== 0) process.stderr.write(`webjob: error: ${name} failed\n`);
