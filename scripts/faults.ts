@@ -7,6 +7,7 @@ import { availableParallelism } from 'node:os';
 import { join, relative, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { makeEnvironment } from './test-environment.ts';
+import { removeLeftovers } from './test-leftovers.ts';
 import { makeWorkingCopy, type WorkingCopy } from './working-copy.ts';
 
 const USAGE = `usage: npm run test:faults -- [--since REV] [--jobs N] [--limit SECONDS] [--check] [--json] [FILE...]
@@ -146,6 +147,8 @@ async function tryFaults(root: string, faults: Fault[], jobs: number, limit: num
   const environment = makeEnvironment(false);
   const removeCopies = (): void => {
     for (const copy of copies) copy.remove();
+    // Servers in process groups of their own, which a killed test could not end.
+    removeLeftovers(environment.notes);
     environment.remove();
   };
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
