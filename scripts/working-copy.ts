@@ -51,6 +51,8 @@ export function makeWorkingCopy(root: string, environment: TestEnvironment): Wor
   chmodSync(place, 0o755);
   cpSync(root, path, { recursive: true, verbatimSymlinks: true, filter: (source) => !isLeftOut(root, source) });
   for (const name of ['.cache', 'node_modules']) if (existsSync(join(root, name))) linkEntries(root, path, name);
+  // For tests that read the last commit.
+  if (existsSync(join(root, '.git'))) symlinkSync(join(root, '.git'), join(path, '.git'));
   const running = new Set<ChildProcess>();
   return {
     path,
