@@ -25,10 +25,12 @@ export interface Guess {
 }
 
 const VALUE = '[A-Za-z0-9_.:+%-]+';
+/** Up to 15 digits, as in job ids: a persistent worker numbers its requests far beyond process ids. */
+const PID_DIGITS = '[0-9]{1,15}';
 const TOKEN_PATTERNS: Record<string, string> = {
   '%cid': '(?<cid>[A-Za-z0-9_-]{1,64})',
   '%cmd': '(?<cmd>[A-Za-z0-9_+.:%-]+)',
-  '%pid': '[0-9]{1,10}',
+  '%pid': PID_DIGITS,
   '%Y': '[0-9]{4}',
   '%j': '[0-9]{3}',
   '%s': '[0-9]{1,11}',
@@ -162,10 +164,10 @@ function guessName(parts: string[]): Guess | undefined {
   return { folder, prefix, fits, isExact: unknown < 0, key: parts.join('\0') };
 }
 
-const PID = /^[0-9]{1,10}$/;
+const PID = new RegExp(`^${PID_DIGITS}$`);
 
 function compileName(parts: string[]): RegExp {
-  return new RegExp(`^${parts.map((part) => (part === '%pid' ? '[0-9]{1,10}' : escapePattern(part))).join('')}$`);
+  return new RegExp(`^${parts.map((part) => (part === '%pid' ? PID_DIGITS : escapePattern(part))).join('')}$`);
 }
 
 /** Decodes a field of the log to what the client sent. */

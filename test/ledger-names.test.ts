@@ -4,10 +4,11 @@ import assert from 'node:assert/strict';
 import { writeFileSync } from 'node:fs';
 import { after, describe, it } from 'node:test';
 import fc from 'fast-check';
-import { encodeField } from 'webjob-protocol';
+import { encodeField, parseLogLine } from 'webjob-protocol';
+import { createSequence } from '../cgi/sequence.ts';
 import { readSettings } from '../cgi/settings.ts';
 import { encodeValue, expandTokens } from '../cgi/tokens.ts';
-import { compileNames } from '../ledger/names.ts';
+import { compileNames, makeGuesser } from '../ledger/names.ts';
 import { serversOf } from '../ledger/site.ts';
 import { makeLockerSite, makeRecord } from './locker-site.ts';
 
@@ -55,6 +56,24 @@ describe('a name with a job id in it', () => {
         }),
       );
     });
+
+  it('may have any number that a persistent worker gives a request', () => {
+    const putNameFormat = '%cid_%Y%m%d%H%M%S_%pid_%cmd';
+    const startedAt = Date.UTC(2026, 10, 30, 12, 0, 0, 999);
+    const next = createSequence(2 ** 22 - 1, startedAt);
+    for (const pid of [next(startedAt / 1000), next(Math.floor(startedAt / 1000)), next(2e9), 7]) {
+      const at = new Date(startedAt);
+      const given = { ...facts, at, pid, clientId: 'client1', fileName: 'host.sh', jobId: 'NA' };
+      const name = expandTokens(putNameFormat, given);
+      assert.deepEqual({ ...of(putNameFormat)(name) }, { clientId: 'client1', command: 'host.sh' }, name);
+      const guess = makeGuesser({ ...site, settings: { ...site.settings, putNameFormat } });
+      const line = `2026-11-30 12:00:00 NA client1 127.0.0.1 PUT client1 host.sh 0 0 0 456 -- Length Mismatch`;
+      assert.ok(
+        guess(parseLogLine(line)).some(({ fits }) => fits(name)),
+        name,
+      );
+    }
+  });
 
   it('is that of a server of the site, where nothing else tells it', () => {
     const parse = of('%cid_%jid_%cmd');
