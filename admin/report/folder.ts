@@ -21,6 +21,8 @@ import { isAlive } from '../../cli/processes.ts';
 /** Marks a directory made by replaceFolder(); only such a directory is ever replaced. */
 const MARK = '.webjobctl';
 const MAX_SWAPS = 5;
+/** Codes by which a rename fails when another run is faster. */
+const FASTER: ReadonlySet<string> = new Set(['ENOTEMPTY', 'EEXIST', 'ENOENT']);
 
 /**
  * Removes what killed runs left. An old directory whose replacement did not arrive is put back.
@@ -100,14 +102,13 @@ function swap(path: string, fresh: string): void {
   const old = ownName(path, 'old');
   for (let attempt = 1; ; attempt++) {
     rmSync(old, { recursive: true, force: true });
-    if (checkReplaceable(path)) renameSync(path, old);
     try {
+      if (checkReplaceable(path)) renameSync(path, old);
       renameSync(fresh, path);
       break;
     } catch (error) {
-      // Another run was faster.
-      if (!['ENOTEMPTY', 'EEXIST'].includes((error as NodeJS.ErrnoException).code ?? '') || attempt === MAX_SWAPS)
-        throw error;
+      // Another run has put its own there, or has just taken the old one away.
+      if (!FASTER.has((error as NodeJS.ErrnoException).code ?? '') || attempt === MAX_SWAPS) throw error;
     }
   }
   syncFolder(dirname(path));
