@@ -69,7 +69,7 @@ describe('a name with a job id in it', () => {
       const guess = makeGuesser({ ...site, settings: { ...site.settings, putNameFormat } });
       const line = `2026-11-30 12:00:00 NA client1 127.0.0.1 PUT client1 host.sh 0 0 0 456 -- Length Mismatch`;
       assert.ok(
-        guess(parseLogLine(line)).some(({ fits }) => fits(name)),
+        [...guess(parseLogLine(line))].some(({ fits }) => fits(name)),
         name,
       );
     }

@@ -19,7 +19,7 @@ import {
 import { dirname, join, normalize } from 'node:path';
 import { after, before, beforeEach, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { fillLocker, makeLockerSite } from './locker-site.ts';
+import { fillLocker, makeLockerSite, WEBJOBCTL } from './locker-site.ts';
 import { readFiles } from './tree.ts';
 
 const its = makeLockerSite();
@@ -185,8 +185,13 @@ describe('killed', () => {
   });
 
   it('leaves one report when two are made at once', async () => {
-    const codes = (await Promise.all([run(), run(), run()])).map(({ exitCode }) => exitCode);
-    assert.deepEqual(codes, [0, 0, 0]);
+    // Each in a process of its own, because a run removes what a process that is gone has left.
+    const args = [WEBJOBCTL, '--config', its.site.propertiesFile, 'report', '--html', report, '--since', '2000-01-01'];
+    for (let round = 0; round < 3; round += 1) {
+      const children = Array.from({ length: 3 }, () => spawn(process.execPath, args, { stdio: 'ignore' }));
+      const codes = await Promise.all(children.map(async (child) => (await once(child, 'exit'))[0]));
+      assert.deepEqual(codes, [0, 0, 0]);
+    }
     assert.deepEqual(readdirSync(folder), ['report']);
     checkWhole();
   });
