@@ -25,7 +25,7 @@ export interface Guess {
 }
 
 const VALUE = '[A-Za-z0-9_.:+%-]+';
-/** Up to 15 digits, as in job ids: a persistent worker numbers its requests far beyond process ids. */
+/** As in job ids: a persistent worker numbers its requests far beyond process ids. */
 const PID_DIGITS = '[0-9]{1,15}';
 const TOKEN_PATTERNS: Record<string, string> = {
   '%cid': '(?<cid>[A-Za-z0-9_-]{1,64})',
