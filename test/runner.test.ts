@@ -181,7 +181,7 @@ describe('scripts/test-files.ts', () => {
 
   it('chooses for test:fast what needs no server, whatever leads there', () => {
     const fast = findFastFiles();
-    assert.ok(fast.includes('test/conf.test.ts') && fast.includes('test/house.test.ts'), fast.join(' '));
+    assert.ok(fast.includes('test/conf.test.ts') && fast.includes('test/protocol.test.ts'), fast.join(' '));
     assert.deepEqual(
       fast.filter((file) => isSlow(file) || reachesOutside(file)),
       [],
