@@ -445,10 +445,13 @@ describe('httpd that was stopped while a job ran', () => {
     const { site, server } = home;
     try {
       home.configure({ SpoolDirectory: join(home.client.root, 'spool'), UnlinkOutput: 'N' });
-      home.add('job.sh', '#!/bin/sh\necho begun; while [ ! -e "$1" ]; do sleep 0.05; done; echo done\n');
+      home.add(
+        'job.sh',
+        '#!/bin/sh\necho begun; : > "$1.begun"; while [ ! -e "$1" ]; do sleep 0.05; done; echo done\n',
+      );
       const [mayEnd, bytes] = [join(home.client.root, 'end'), 'begun\ndone\n'];
       const { ended } = home.client.start(['job.sh', mayEnd]);
-      await until(() => existsSync(join(home.client.temp, 'job.sh')), 'the program was fetched');
+      await until(() => existsSync(`${mayEnd}.begun`), 'the program began');
       await server.stop();
       writeFileSync(mayEnd, '');
       assert.equal((await ended).code, 5);
