@@ -156,7 +156,7 @@ describe('webjobctl alert', () => {
     assert.deepEqual(events(), ['begun expect nobody none.sh late', 'goes on expect nobody none.sh late']);
   });
 
-  it('requests the URL of ping only when there is no problem', async () => {
+  it('requests the ping URL only while nothing is wrong', async () => {
     const pings = (): number => sink.received.filter(({ path }) => path === '/ping').length;
     rulesOf(SILENT, `ping ${sink.origin}/ping`);
     await alert(1);

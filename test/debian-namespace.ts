@@ -1,8 +1,8 @@
 // A stock Debian with the package apache2, in its own namespaces: /etc, /usr and /var are overlays,
 // so whatever is installed, configured and served there leaves the machine as it is, and its ports
 // are private.
-import { type ChildProcess, execFileSync, spawn, spawnSync } from 'node:child_process';
-import { mkdirSync, readdirSync, readFileSync } from 'node:fs';
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { obtainHtpasswd, obtainHttpd } from '../scripts/httpd-package.ts';
 import { noteGroup } from '../scripts/test-leftovers.ts';
@@ -84,7 +84,7 @@ function obtainPackages(): boolean {
 
 /** `files` are copied to /usr/lib/webjob-files, because the checkout need not be visible there. */
 export async function openDebian(files: readonly string[] = []): Promise<Debian> {
-  const work = execFileSync('mktemp', ['-d', '/tmp/webjob-debian-XXXXXX'], { encoding: 'utf8' }).trim();
+  const work = mkdtempSync('/tmp/webjob-debian-');
   const holder = spawn('unshare', ['-mnp', '--fork', '--mount-proc', '--kill-child', 'sh', '-c', SET_UP], {
     detached: true,
     stdio: ['pipe', 'pipe', 'pipe'],

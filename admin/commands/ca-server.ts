@@ -24,7 +24,7 @@ Exit codes:
   0  made
   2  wrong command line
   3  nph-webjob.cfg cannot be used
-  4  there is no self-signed certificate, or it could not be made`;
+  4  no self-signed certificate was found, or none could be made`;
 
 export function caServerCommand(): Command {
   return new Command('server')

@@ -36,7 +36,7 @@ Exit codes:
   1  done, but some uploads stay in the archive
   2  wrong command line
   3  nph-webjob.cfg cannot be used
-  4  there is no such archive, it is damaged, or a file cannot be written`;
+  4  the archive is missing or damaged, or a file cannot be written`;
 
 export function unpackCommand(): Command {
   return new Command('unpack')
