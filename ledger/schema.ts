@@ -2,8 +2,11 @@
 // and how far each was read. It contains nothing that is not in those files, so it may be deleted.
 import { FIELDS } from './fields.ts';
 
-/** Increased with every change of the tables. A store of another version is rebuilt. */
-export const SCHEMA_VERSION = 8;
+/**
+ * Increased with every change of the tables, and of what is read from the same files. A store of
+ * another version is rebuilt.
+ */
+export const SCHEMA_VERSION = 9;
 
 /** The indexes by which uploads are found. */
 export const UPLOAD_INDEXES = `
