@@ -19,7 +19,7 @@ import { gunzipSync, gzipSync } from 'node:zlib';
 import { findOldPacks, prunePack } from '../admin/retention/pack-removing.ts';
 import { readSite } from '../admin/site/site.ts';
 import { groupNames, readCustody } from './keep-site.ts';
-import { makeLockerSite, runWebjobctl } from './locker-site.ts';
+import { type LockerSite, makeLockerSite, runWebjobctl } from './locker-site.ts';
 import { formatIn, type PastJob, plantPast, setTime } from './past-site.ts';
 
 const DAY_MS = 86_400_000;
@@ -245,14 +245,25 @@ describe('pack', () => {
     }
   });
 
+  /** A site with one upload in the locker and in an archive, as when a run was killed in between. */
+  async function withBoth(
+    at: Date,
+    work: (its: LockerSite, files: ReadonlyMap<string, Buffer>) => Promise<void>,
+  ): Promise<void> {
+    await withSite([{ at, name: 'same' }], async (given) => {
+      const { site, webjobctl } = given;
+      const paths = ['out', 'err', 'env', 'rdy'].map((name) => join(site.incoming, `same.${name}`));
+      const files = new Map(paths.map((path) => [path, readFileSync(path)]));
+      await webjobctl('pack', '--older-than', '30d');
+      for (const [path, content] of files) writeFileSync(path, content);
+      setTime(site, 'same', at);
+      await work(given, files);
+    });
+  }
+
   it('settles what is the same in the locker and in a pack', async () => {
     const at = new Date(`${dayOf(ago(40))}T12:00:00Z`);
-    await withSite([{ at, name: 'same' }], async ({ site, webjobctl }) => {
-      const files = ['out', 'err', 'env', 'rdy'].map((name) => join(site.incoming, `same.${name}`));
-      const contents = files.map((path) => readFileSync(path));
-      await webjobctl('pack', '--older-than', '30d');
-      for (const [index, path] of files.entries()) writeFileSync(path, contents[index] ?? '');
-      setTime(site, 'same', at);
+    await withBoth(at, async ({ site, webjobctl }) => {
       assert.equal((await webjobctl('pack', '--older-than', '30d')).exitCode, 0);
       assert.deepEqual(groupNames(site), []);
       assert.equal(readdirSync(join(site.base, 'packed')).length, 2);
@@ -261,12 +272,7 @@ describe('pack', () => {
 
   it('removes nothing as archived whose archive is damaged', async () => {
     const at = new Date(`${dayOf(ago(40))}T12:00:00Z`);
-    await withSite([{ at, name: 'same' }], async ({ site, webjobctl }) => {
-      const files = ['out', 'err', 'env', 'rdy'].map((name) => join(site.incoming, `same.${name}`));
-      const contents = files.map((path) => readFileSync(path));
-      await webjobctl('pack', '--older-than', '30d');
-      for (const [index, path] of files.entries()) writeFileSync(path, contents[index] ?? '');
-      setTime(site, 'same', at);
+    await withBoth(at, async ({ site, webjobctl }, files) => {
       const archive = join(site.base, 'packed', `${dayOf(at)}.tar.gz`);
       const bytes = readFileSync(archive);
       bytes.fill(0, 20, 40);
@@ -274,10 +280,7 @@ describe('pack', () => {
       const { exitCode, stderr } = await webjobctl('pack', '--older-than', '30d');
       assert.equal(exitCode, 4);
       assert.match(stderr, /\.tar\.gz: damaged, /);
-      assert.deepEqual(
-        files.map((path) => readFileSync(path)),
-        contents,
-      );
+      for (const [path, content] of files) assert.deepEqual(readFileSync(path), content, path);
     });
   });
 });
