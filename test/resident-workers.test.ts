@@ -3,11 +3,13 @@
 // the end of the primary, by SIGTERM or otherwise, is the end of all.
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { existsSync, readdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { findJobIdParts } from 'webjob-protocol';
+import { findFreePorts } from '../scripts/free-ports.ts';
 import { startWay } from '../scripts/resident.ts';
 import { addCommand, configure, makeSite, type Site } from '../scripts/site.ts';
 import { custodyOf, readRecords } from './custody-record.ts';
@@ -212,6 +214,28 @@ describe('the end of several processes', () => {
     assert.equal(await current.stop(), 0);
     assert.deepEqual(workers.filter(isAlive), []);
     assert.deepEqual(readdirSync(join(site().root, 'run')), [], 'no socket is left');
+  });
+
+  it('refuses new connections to its port at once, while a request that has begun goes on', async () => {
+    const [port = 0] = await findFreePorts(1);
+    const words = [join(site().cgiDirectory, 'nph-webjob.cgi'), '--listen', String(port), ...THREE];
+    const child = spawn(process.execPath, words, { stdio: ['ignore', 'ignore', 'inherit'], env: {} });
+    const ended = once(child, 'exit');
+    try {
+      assert.ok(await until(async () => (await get(port, site())).status === 200));
+      const client = new FastCgiClient(port);
+      const whole = formatRequest(1, putVariables(site(), 3, 'goes-on'), Buffer.from('out'));
+      client.socket.write(whole.subarray(0, -20));
+      await sleep(200);
+      child.kill('SIGTERM');
+      // Status 0: the connection was refused.
+      assert.ok(await until(async () => (await get(port, site())).status === 0));
+      client.socket.write(whole.subarray(-20));
+      assert.equal((await client.answer(1)).status, 200);
+      assert.deepEqual(await ended, [0, null]);
+    } finally {
+      child.kill('SIGKILL');
+    }
   });
 
   it('comes by itself when nobody asks, and to all at once', async () => {
