@@ -245,7 +245,7 @@ describe('pack', () => {
     }
   });
 
-  /** A site with one upload in the locker and in an archive, as when a run was killed in between. */
+  /** A site with an upload both in the locker and in an archive, as a killed run leaves it. */
   async function withBoth(
     at: Date,
     work: (its: LockerSite, files: ReadonlyMap<string, Buffer>) => Promise<void>,
