@@ -108,7 +108,11 @@ function swap(path: string, fresh: string): void {
       break;
     } catch (error) {
       // Another run has put its own there, or has just taken the old one away.
-      if (!FASTER.has((error as NodeJS.ErrnoException).code ?? '') || attempt === MAX_SWAPS) throw error;
+      const isFaster = FASTER.has((error as NodeJS.ErrnoException).code ?? '') && existsSync(fresh);
+      if (isFaster && attempt < MAX_SWAPS) continue;
+      // Readers find the previous report again.
+      if (!existsSync(path) && existsSync(old)) renameSync(old, path);
+      throw error;
     }
   }
   syncFolder(dirname(path));
