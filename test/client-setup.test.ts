@@ -40,7 +40,7 @@ import {
   writeParcel,
 } from '../admin/clients/client-kit.ts';
 import { readNote, removeNote, writeNote } from '../admin/clients/client-lock.ts';
-import { type Desk, findServer, parseClientId, parseDays, readPassword } from '../admin/clients/context.ts';
+import { type Context, findServer, parseClientId, parseDays, readPassword } from '../admin/clients/context.ts';
 import { checkPassword, readUserFile, removeUser, setUser } from '../admin/clients/userfile.ts';
 import { makeServerCertificate, openAuthority } from '../admin/site/authority.ts';
 import { obtainHtpasswd } from '../scripts/httpd-package.ts';
@@ -255,17 +255,20 @@ describe('the folder that a client is given', () => {
 
 describe('the note of a client that is being added', () => {
   it('is on disk before anything else is done, and gone afterwards', () => {
-    const desk = { etcDirectory: folderOf() } as Desk;
-    assert.equal(readNote(desk, 'client1'), undefined);
-    removeNote(desk, 'client1');
-    const written = trace(() => writeNote(desk, 'client1', '/some/where'));
-    assert.deepEqual(written.slice(1), ['name .webjob-client.client1.adding', `fsync ${basename(desk.etcDirectory)}`]);
-    assert.deepEqual([readNote(desk, 'client1'), readNote(desk, 'client2')], ['/some/where', undefined]);
+    const context = { etcDirectory: folderOf() } as Context;
+    assert.equal(readNote(context, 'client1'), undefined);
+    removeNote(context, 'client1');
+    const written = trace(() => writeNote(context, 'client1', '/some/where'));
+    assert.deepEqual(written.slice(1), [
+      'name .webjob-client.client1.adding',
+      `fsync ${basename(context.etcDirectory)}`,
+    ]);
+    assert.deepEqual([readNote(context, 'client1'), readNote(context, 'client2')], ['/some/where', undefined]);
     assert.deepEqual(
-      trace(() => removeNote(desk, 'client1')),
-      [`fsync ${basename(desk.etcDirectory)}`],
+      trace(() => removeNote(context, 'client1')),
+      [`fsync ${basename(context.etcDirectory)}`],
     );
-    assert.deepEqual(readdirSync(desk.etcDirectory), []);
+    assert.deepEqual(readdirSync(context.etcDirectory), []);
   });
 });
 
@@ -296,8 +299,8 @@ describe('the arguments of a client', () => {
 
 describe('the server that a client is told of', () => {
   const etcDirectory = folderOf();
-  const desk = (sslRequireSsl: boolean, folder = etcDirectory): Desk =>
-    ({ etcDirectory: folder, settings: { sslRequireSsl } }) as Desk;
+  const context = (sslRequireSsl: boolean, folder = etcDirectory): Context =>
+    ({ etcDirectory: folder, settings: { sslRequireSsl } }) as Context;
   const own = (): string => readFileSync(join(etcDirectory, 'webjob-server.crt'), 'utf8');
   before(() => makeServerCertificate(etcDirectory, 'webjob.example.com'));
 
@@ -308,16 +311,16 @@ describe('the server that a client is told of', () => {
       return [url, bundle, commonName];
     };
     const name = 'webjob.example.com';
-    assert.deepEqual(found(desk(true), undefined, undefined), [`https://${name}${path}`, own(), name]);
-    assert.deepEqual(found(desk(false), undefined, undefined), [`http://${name}${path}`, undefined, undefined]);
-    assert.deepEqual(found(desk(true), 'https://other:8443', undefined), [`https://other:8443${path}`, own(), name]);
-    assert.deepEqual(found(desk(true), 'https://h/a/b', undefined), ['https://h/a/b', own(), name]);
+    assert.deepEqual(found(context(true), undefined, undefined), [`https://${name}${path}`, own(), name]);
+    assert.deepEqual(found(context(false), undefined, undefined), [`http://${name}${path}`, undefined, undefined]);
+    assert.deepEqual(found(context(true), 'https://other:8443', undefined), [`https://other:8443${path}`, own(), name]);
+    assert.deepEqual(found(context(true), 'https://h/a/b', undefined), ['https://h/a/b', own(), name]);
     const ca = join(etcDirectory, 'webjob-server.crt');
-    assert.deepEqual(found(desk(true, folderOf()), 'https://h/x', ca), ['https://h/x', own(), 'h']);
-    assert.deepEqual(found(desk(true, folderOf()), 'https://h/x', undefined), ['https://h/x', undefined, 'h']);
-    assert.throws(() => findServer(desk(true), 'https://h', join(root, 'none')), failed);
+    assert.deepEqual(found(context(true, folderOf()), 'https://h/x', ca), ['https://h/x', own(), 'h']);
+    assert.deepEqual(found(context(true, folderOf()), 'https://h/x', undefined), ['https://h/x', undefined, 'h']);
+    assert.throws(() => findServer(context(true), 'https://h', join(root, 'none')), failed);
     for (const url of ['ftp://h', 'h', 'https://h/?a', 'https://h/#a', 'https://u@h/', 'https://h/ b'])
-      assert.throws(() => findServer(desk(true), url, undefined), usage, url);
+      assert.throws(() => findServer(context(true), url, undefined), usage, url);
   });
 
   it('keeps its key to itself, and the certificate of others', () => {

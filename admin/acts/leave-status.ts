@@ -9,7 +9,7 @@ import { readGroups } from '../../ledger/groups.ts';
 import { type Database, openDatabase } from '../../ledger/sqlite.ts';
 import { findEnding, findStopped } from '../alerts/problems.ts';
 import { readState } from '../alerts/state.ts';
-import type { Desk } from '../clients/context.ts';
+import type { Context } from '../clients/context.ts';
 import { describeAssignment } from '../fleet/assigning.ts';
 import { readBook } from '../fleet/assignments.ts';
 import { findTargets, listClientIds } from '../fleet/clients.ts';
@@ -30,7 +30,7 @@ const MOST_PAST = 10;
 
 export interface StatusSource {
   site: Site;
-  desk: Desk;
+  context: Context;
   /** The folder of answers. */
   answers: string;
   /** The user whose group may read it. */
@@ -47,7 +47,7 @@ export function isStatusDue(answers: string, now: number): boolean {
  * Replaces the status; the new one is on disk when this returns. Throws the error of a system call,
  * and errors of SQLite.
  */
-export async function leaveStatus({ site, desk, answers, reader }: StatusSource, now = new Date()): Promise<void> {
+export async function leaveStatus({ site, context, answers, reader }: StatusSource, now = new Date()): Promise<void> {
   const unfinished = join(answers, '.status.new');
   rmSync(unfinished, { force: true });
   const database = openDatabase(unfinished, false);
@@ -58,7 +58,7 @@ export async function leaveStatus({ site, desk, answers, reader }: StatusSource,
     note.run('at', now.toISOString());
     for (const part of STATUS_PARTS)
       try {
-        await WRITERS[part]({ site, desk, now, database });
+        await WRITERS[part]({ site, context, now, database });
       } catch (error) {
         const { message, syscall } = error as NodeJS.ErrnoException;
         if (!(error instanceof Failure) && syscall === undefined) throw error;
@@ -76,7 +76,7 @@ export async function leaveStatus({ site, desk, answers, reader }: StatusSource,
 
 interface Work {
   site: Site;
-  desk: Desk;
+  context: Context;
   now: Date;
   database: Database;
 }
@@ -98,10 +98,10 @@ function save(database: Database, part: StatusPart, problems: readonly Problem[]
 }
 
 const WRITERS: Record<StatusPart, (work: Work) => void | Promise<void>> = {
-  certificates({ site, desk, now, database }) {
+  certificates({ site, context, now, database }) {
     const { warnings } = readRules(site.settings) ?? {};
     const certificates = warnings?.certificates ?? CERTIFICATE_SECONDS;
-    const problems = findEnding(desk.etcDirectory, { certificates }, now).map(({ what, where }) => ({
+    const problems = findEnding(context.etcDirectory, { certificates }, now).map(({ what, where }) => ({
       kind: 'certificate',
       what,
       // The paths of the server are not for its readers.
@@ -109,14 +109,14 @@ const WRITERS: Record<StatusPart, (work: Work) => void | Promise<void>> = {
     }));
     save(database, 'certificates', problems);
   },
-  async expectations({ site, desk, now, database }) {
+  async expectations({ site, context, now, database }) {
     const { expectations = [] } = readRules(site.settings) ?? {};
     if (expectations.length === 0) return;
     const goldens = expectations.flatMap(({ who, command, same }) =>
       same?.as === 'job' ? [{ who, command, job: same.jobId }] : [],
     );
     database.prepare("INSERT INTO facts VALUES ('goldens', ?)").run(JSON.stringify(goldens));
-    const missed = await findMissed(site, expectations, readGroups(site.settings), listClientIds(desk), now);
+    const missed = await findMissed(site, expectations, readGroups(site.settings), listClientIds(context), now);
     const problems = missed.map(({ clientId, command, kind, detail, jobId }) => ({
       client: clientId,
       command,
@@ -145,9 +145,9 @@ const WRITERS: Record<StatusPart, (work: Work) => void | Promise<void>> = {
       findStopped(site).map(({ key, what }) => ({ kind: key, what })),
     );
   },
-  async assignments({ site, desk, now, database }) {
+  async assignments({ site, context, now, database }) {
     const book = readBook(site.settings);
-    const [groups, clientIds] = [readGroups(site.settings), listClientIds(desk)];
+    const [groups, clientIds] = [readGroups(site.settings), listClientIds(context)];
     const insert = database.prepare('INSERT INTO assignments VALUES (?, ?, ?)');
     const insertClient = database.prepare('INSERT INTO progress VALUES (?, ?, ?, ?)');
     const all = [...book.past, ...book.active].toSorted((a, b) => Number(b.id) - Number(a.id));

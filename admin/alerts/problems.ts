@@ -9,7 +9,7 @@ import { readEvents } from '../../evidence/events.ts';
 import { verifySite } from '../../evidence/verify.ts';
 import type { Limit, Rules, Warnings } from '../../fleet/expect.ts';
 import { readGroups } from '../../ledger/groups.ts';
-import type { Desk } from '../clients/context.ts';
+import type { Context } from '../clients/context.ts';
 import { certificateDates, listEnding, revocationListEnd, USUAL_FILES } from '../clients/dates.ts';
 import { readBook } from '../fleet/assignments.ts';
 import { listClientIds } from '../fleet/clients.ts';
@@ -31,7 +31,7 @@ export interface Found extends Look {
  * results of the others.
  */
 export async function findProblems(
-  { site, desk, rules }: { site: Site; desk: Desk; rules: Rules },
+  { site, context, rules }: { site: Site; context: Context; rules: Rules },
   state: AlertState,
   now: Date,
 ): Promise<Found> {
@@ -50,8 +50,8 @@ export async function findProblems(
       problems.push({ key: `check ${name}`, what: `this could not be checked: ${reason}`, where: name });
     }
   };
-  await check('expect', () => findUnmet(site, desk, rules, now));
-  await check('certificates', () => findEnding(desk.etcDirectory, warnings, now));
+  await check('expect', () => findUnmet(site, context, rules, now));
+  await check('certificates', () => findEnding(context.etcDirectory, warnings, now));
   await check('room', () => findFull(site, warnings));
   await check('checkpoint', () => findUnsigned(site, warnings, now));
   await check('rollout', () => (warnings.rollout ? findStopped(site) : []));
@@ -67,9 +67,9 @@ export async function findProblems(
   return { problems, failed, verified };
 }
 
-async function findUnmet(site: Site, desk: Desk, { expectations }: Rules, now: Date): Promise<Problem[]> {
+async function findUnmet(site: Site, context: Context, { expectations }: Rules, now: Date): Promise<Problem[]> {
   if (expectations.length === 0) return [];
-  const missed = await findMissed(site, expectations, readGroups(site.settings), listClientIds(desk), now);
+  const missed = await findMissed(site, expectations, readGroups(site.settings), listClientIds(context), now);
   return missed.map(({ clientId, command, kind, detail, jobId }) => ({
     key: `${clientId} ${command} ${kind}`,
     what: `${command === '*' ? 'any job' : command}: ${detail}${jobId === undefined ? '' : `, job ${jobId}`}`,

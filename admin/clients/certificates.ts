@@ -90,16 +90,16 @@ export function issueCertificate(
   const folder = openAuthority(etcDirectory);
   const given = source === 'new key' ? undefined : readRequest(folder, client, source);
   let issued: Issued | undefined;
-  changeAuthority(folder, (desk) => {
-    const read = (name: string): string => readFileSync(join(desk, name), 'utf8');
+  changeAuthority(folder, (context) => {
+    const read = (name: string): string => readFileSync(join(context, name), 'utf8');
     if (given === undefined) {
       const made = ['-subj', `/CN=${client}`, '-keyout', 'key', '-out', 'csr'];
-      runProgram('openssl', ['req', '-new', '-newkey', 'rsa:2048', '-nodes', ...made], { cwd: desk });
-    } else writeFileSync(join(desk, 'csr'), given);
+      runProgram('openssl', ['req', '-new', '-newkey', 'rsa:2048', '-nodes', ...made], { cwd: context });
+    } else writeFileSync(join(context, 'csr'), given);
     // The name is repeated here, because a request may contain any.
     const names = ['-subj', `/CN=${client}`, '-days', String(days)];
     const sign = ['-batch', '-notext', ...names, '-in', 'csr', '-out', 'crt'];
-    runProgram('openssl', ['ca', ...authorityOptions('..'), ...sign], { cwd: desk });
+    runProgram('openssl', ['ca', ...authorityOptions('..'), ...sign], { cwd: context });
     issued = { certificate: read('crt'), request: read('csr'), key: given === undefined ? read('key') : undefined };
   });
   if (!issued) throw new Error('openssl issued nothing');
@@ -140,23 +140,23 @@ const requestOf = (folder: string, client: string): string => join(folder, `${cl
  * Changes the CA's index in a copy, which then replaces the original as a whole: openssl writes in
  * several steps, and continues for a while when the calling process is killed.
  */
-function changeAuthority(folder: string, work: (desk: string) => void): void {
+function changeAuthority(folder: string, work: (context: string) => void): void {
   const index = join(folder, 'index.txt');
   withLock(index, () =>
     makeInPrivate(
-      join(folder, 'desk'),
-      (desk) => {
-        copyFileSync(index, join(desk, 'index.txt'));
-        mkdirSync(join(desk, 'issued'));
-        work(desk);
+      join(folder, 'context'),
+      (context) => {
+        copyFileSync(index, join(context, 'index.txt'));
+        mkdirSync(join(context, 'issued'));
+        work(context);
       },
-      (desk) => {
+      (context) => {
         removeUnfinished(index);
         for (const name of readdirSync(join(folder, 'issued')))
           if (name.startsWith('.')) rmSync(join(folder, 'issued', name));
-        for (const name of readdirSync(join(desk, 'issued')))
-          createFile(join(folder, 'issued', name), readFileSync(join(desk, 'issued', name)), { mode: 0o600 });
-        replaceFile(index, readFileSync(join(desk, 'index.txt')), { mode: 0o600 });
+        for (const name of readdirSync(join(context, 'issued')))
+          createFile(join(folder, 'issued', name), readFileSync(join(context, 'issued', name)), { mode: 0o600 });
+        replaceFile(index, readFileSync(join(context, 'index.txt')), { mode: 0o600 });
       },
     ),
   );
@@ -175,14 +175,14 @@ function readRequest(folder: string, client: string, source: { requestFile: stri
 /** Revokes certificates and makes a new revocation list, which httpd reads when it starts. */
 export function revokeCertificates(etcDirectory: string, serials: readonly string[]): void {
   const folder = join(etcDirectory, AUTHORITY_FOLDER);
-  changeAuthority(folder, (desk) => {
+  changeAuthority(folder, (context) => {
     const revoke = (serial: string): string[] => ['-revoke', join('..', 'issued', `${serial}.pem`)];
     for (const serial of serials)
-      runProgram('openssl', ['ca', ...authorityOptions('..'), ...revoke(serial)], { cwd: desk });
+      runProgram('openssl', ['ca', ...authorityOptions('..'), ...revoke(serial)], { cwd: context });
     // Before the CA's index changes: if this process is killed here, the certificates are still
     // valid in the index, and the next run revokes them again.
     removeUnfinished(revocationListOf(etcDirectory));
-    replaceFile(revocationListOf(etcDirectory), makeRevocationList(desk, '..'), { mode: 0o644 });
+    replaceFile(revocationListOf(etcDirectory), makeRevocationList(context, '..'), { mode: 0o644 });
   });
 }
 

@@ -7,10 +7,10 @@ import { syncFolder } from 'webjob-locker/durable';
 import { Failure } from '../../cli/failure.ts';
 import { errorCode, removeUnfinished, replaceFile } from '../../cli/files.ts';
 import { withLock } from '../../cli/lockfile.ts';
-import type { Desk } from './context.ts';
+import type { Context } from './context.ts';
 
 /** Runs `work` while no other command works on the client. Throws Failure. */
-export function withClient<Type>({ etcDirectory }: Desk, client: string, work: () => Type): Type {
+export function withClient<Type>({ etcDirectory }: Context, client: string, work: () => Type): Type {
   try {
     return withLock(join(etcDirectory, `.webjob-client.${client}`), work);
   } catch (error) {
@@ -20,27 +20,27 @@ export function withClient<Type>({ etcDirectory }: Desk, client: string, work: (
   }
 }
 
-const noteOf = ({ etcDirectory }: Desk, client: string): string =>
+const noteOf = ({ etcDirectory }: Context, client: string): string =>
   join(etcDirectory, `.webjob-client.${client}.adding`);
 
 /** The directory that a killed add was filling; undefined for none. */
-export function readNote(desk: Desk, client: string): string | undefined {
+export function readNote(context: Context, client: string): string | undefined {
   try {
-    return readFileSync(noteOf(desk, client), 'utf8').trimEnd();
+    return readFileSync(noteOf(context, client), 'utf8').trimEnd();
   } catch (error) {
     if (errorCode(error) === 'ENOENT') return undefined;
     throw error;
   }
 }
 
-export function writeNote(desk: Desk, client: string, folder: string): void {
-  removeUnfinished(noteOf(desk, client));
-  replaceFile(noteOf(desk, client), `${folder}\n`, { mode: 0o600 });
+export function writeNote(context: Context, client: string, folder: string): void {
+  removeUnfinished(noteOf(context, client));
+  replaceFile(noteOf(context, client), `${folder}\n`, { mode: 0o600 });
 }
 
 /** Removes the note, when the client has been added or removed. */
-export function removeNote(desk: Desk, client: string): void {
-  if (readNote(desk, client) === undefined) return;
-  rmSync(noteOf(desk, client));
-  syncFolder(desk.etcDirectory);
+export function removeNote(context: Context, client: string): void {
+  if (readNote(context, client) === undefined) return;
+  rmSync(noteOf(context, client));
+  syncFolder(context.etcDirectory);
 }

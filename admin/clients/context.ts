@@ -12,24 +12,25 @@ import { errorCode } from '../../cli/files.ts';
 import { nextServerCertificateOf } from '../site/authority.ts';
 import { globalOptions, openSite } from '../site/site.ts';
 
-export interface Desk {
+/** What a command works with. */
+export interface Context {
   settings: ServerSettings;
   isJson: boolean;
   etcDirectory: string;
   userFile: string;
 }
 
-export interface DeskOptions {
+export interface ContextOptions {
   userFile?: string;
 }
 
 /** Opens the site of a command. Throws Failure `settings` when there is no nph-webjob.cfg. */
-export function openDesk(command: Command): Desk {
+export function openContext(command: Command): Context {
   const { propertiesFile, settings } = openSite(command);
   if (propertiesFile === undefined || !existsSync(propertiesFile))
     throw new Failure('settings', `there is no ${propertiesFile ?? 'nph-webjob.cfg'}`, 'webjobctl init makes a site');
   const etcDirectory = dirname(resolve(propertiesFile));
-  const { userFile = join(etcDirectory, 'webjob.htpasswd') } = command.opts<DeskOptions>();
+  const { userFile = join(etcDirectory, 'webjob.htpasswd') } = command.opts<ContextOptions>();
   return { settings, etcDirectory, userFile, isJson: globalOptions(command).json === true };
 }
 
@@ -77,17 +78,19 @@ const SCRIPT = '/webjob/nph-webjob.cgi';
  * How clients reach the server: from --url and --ca, or otherwise as init has set it up. Throws
  * Failure.
  */
-export function findServer(desk: Desk, url: string | undefined, caFile: string | undefined): ServerFacts {
-  const own = join(desk.etcDirectory, 'webjob-server.crt');
+export function findServer(context: Context, url: string | undefined, caFile: string | undefined): ServerFacts {
+  const own = join(context.etcDirectory, 'webjob-server.crt');
   const ownCertificate = existsSync(own) ? readFileSync(own, 'utf8') : undefined;
   const ownName = ownCertificate === undefined ? undefined : findCommonName(ownCertificate);
-  const found = parseServerUrl(url ?? `${desk.settings.sslRequireSsl ? 'https' : 'http'}://${ownName ?? hostname()}`);
+  const found = parseServerUrl(
+    url ?? `${context.settings.sslRequireSsl ? 'https' : 'http'}://${ownName ?? hostname()}`,
+  );
   if (found.protocol === 'http:') return { url: found.href, bundle: undefined, commonName: undefined };
   if (caFile !== undefined) return { url: found.href, bundle: readBundle(caFile), commonName: found.hostname };
   const isSelfSigned = ownCertificate !== undefined && isIssuedByItself(ownCertificate);
   return {
     url: found.href,
-    bundle: isSelfSigned ? `${ownCertificate}${readNext(desk.etcDirectory)}` : undefined,
+    bundle: isSelfSigned ? `${ownCertificate}${readNext(context.etcDirectory)}` : undefined,
     commonName: ownName ?? found.hostname,
   };
 }

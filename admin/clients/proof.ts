@@ -7,7 +7,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { Failure } from '../../cli/failure.ts';
 import { errorCode } from '../../cli/files.ts';
 import { issueCertificate, PROBE_NAME, revokeCertificates } from './certificates.ts';
-import type { Desk } from './context.ts';
+import type { Context } from './context.ts';
 import { removeUser, setUser } from './userfile.ts';
 
 const TIME_LIMIT_MS = 10_000;
@@ -75,7 +75,7 @@ export interface PasswordProof {
  * Adds a test user to the user file, and waits until httpd accepts it. A failure of that is thrown
  * by check(). Throws Failure `failed`.
  */
-export async function beginPasswordProof({ userFile }: Desk, url: string): Promise<PasswordProof> {
+export async function beginPasswordProof({ userFile }: Context, url: string): Promise<PasswordProof> {
   const password = randomBytes(24).toString('base64url');
   const proof = { auth: Buffer.from(`${PROBE_NAME}:${password}`).toString('base64') };
   setUser(userFile, PROBE_NAME, password);
@@ -113,7 +113,7 @@ interface Canary {
  * Two test certificates: `revoked` is revoked together with the client's, `good` shows that others
  * are still accepted.
  */
-export function issueCanaries({ etcDirectory }: Desk): { revoked: Canary; good: Canary } {
+export function issueCanaries({ etcDirectory }: Context): { revoked: Canary; good: Canary } {
   const make = (): Canary => {
     const { certificate, key } = issueCertificate(etcDirectory, PROBE_NAME, 1, 'new key');
     return { serial: new X509Certificate(certificate).serialNumber, proof: { cert: certificate, key: key ?? '' } };
@@ -126,7 +126,7 @@ export function issueCanaries({ etcDirectory }: Desk): { revoked: Canary; good: 
  * certificates.
  */
 export async function proveRevocation(
-  { etcDirectory }: Desk,
+  { etcDirectory }: Context,
   url: string,
   { revoked, good }: { revoked: Canary; good: Canary },
 ): Promise<void> {

@@ -7,7 +7,7 @@ import { readResultKeys, resultKeysPath } from '../../evidence/result-keys.ts';
 import { formatVerifierKey, parseVerifierKey, verifierOf } from '../../notes/ed25519.ts';
 import { NoteError } from '../../notes/note.ts';
 import { formatResultKeys, type ResultKey } from '../../notes/result-keys.ts';
-import type { Desk } from './context.ts';
+import type { Context } from './context.ts';
 
 /**
  * A key for a client: its public half, and the private one in PEM, which goes into the client kit
@@ -50,17 +50,17 @@ export function readPublicResultKey(path: string): MadeKey {
 }
 
 /** The site's keys for a client, oldest first. Throws Failure `failed`. */
-export function listResultKeys({ etcDirectory }: Pick<Desk, 'etcDirectory'>, client: string): ResultKey[] {
+export function listResultKeys({ etcDirectory }: Pick<Context, 'etcDirectory'>, client: string): ResultKey[] {
   return readResultKeys([resultKeysPath(etcDirectory)], client);
 }
 
 /** Adds a key for a client. Throws Failure `failed`, also for a key that is already listed. */
-export function addResultKey(desk: Desk, client: string, publicKey: KeyObject, from = new Date()): ResultKey {
-  const keys = listResultKeys(desk, client);
+export function addResultKey(context: Context, client: string, publicKey: KeyObject, from = new Date()): ResultKey {
+  const keys = listResultKeys(context, client);
   const added = { ...verifierOf(client, publicKey), from: wholeSeconds(from), until: undefined };
   if (keys.some(({ id }) => id === added.id))
     throw new Failure('failed', `${client} already has the result key ${client}+${added.id}`);
-  writeKeys(desk, client, [...keys, added]);
+  writeKeys(context, client, [...keys, added]);
   return added;
 }
 
@@ -68,13 +68,13 @@ export function addResultKey(desk: Desk, client: string, publicKey: KeyObject, f
  * Ends all current keys of a client except one. Returns those that it ended. Throws Failure
  * `failed`.
  */
-export function endResultKeys(desk: Desk, client: string, except?: ResultKey): ResultKey[] {
-  const keys = listResultKeys(desk, client);
+export function endResultKeys(context: Context, client: string, except?: ResultKey): ResultKey[] {
+  const keys = listResultKeys(context, client);
   const ended = keys.filter(({ id, until }) => until === undefined && id !== except?.id);
   if (ended.length === 0) return [];
   const until = wholeSeconds(new Date());
   writeKeys(
-    desk,
+    context,
     client,
     keys.map((key) => (ended.includes(key) ? { ...key, until } : key)),
   );
@@ -101,7 +101,7 @@ function wholeSeconds(date: Date): Date {
   return new Date(Math.floor(date.getTime() / 1000) * 1000);
 }
 
-function writeKeys({ etcDirectory }: Desk, client: string, keys: readonly ResultKey[]): void {
+function writeKeys({ etcDirectory }: Context, client: string, keys: readonly ResultKey[]): void {
   const folder = resultKeysPath(etcDirectory);
   const path = resultKeysPath(etcDirectory, client);
   try {

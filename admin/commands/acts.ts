@@ -9,7 +9,7 @@ import { type Asked, openInbox } from '../acts/inbox.ts';
 import { isStatusDue, leaveStatus } from '../acts/leave-status.ts';
 import { ACT_NAMES, type ActAnswer, actFolders, subjectOf } from '../acts/request.ts';
 import { readKeys } from '../bag/proofs.ts';
-import { openDesk } from '../clients/context.ts';
+import { openContext } from '../clients/context.ts';
 import { globalOptions, openSite } from '../site/site.ts';
 import { inTurn } from '../site/site-lock.ts';
 
@@ -72,7 +72,7 @@ async function act(command: Command, options: Options): Promise<void> {
       const isChanged = await answerAll();
       if (!isChanged && !isStatusDue(answers, Date.now())) return;
       try {
-        await leaveStatus({ site, desk: openDesk(command), answers, reader: inbox.owner });
+        await leaveStatus({ site, context: openContext(command), answers, reader: inbox.owner });
       } finally {
         // A request that came meanwhile has not started another run, because this one has the turn.
         await answerAll();

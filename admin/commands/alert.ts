@@ -11,12 +11,12 @@ import { type Attempt, deliver } from '../alerts/deliver.ts';
 import { describeEvent, describeJson, writeLetter } from '../alerts/message.ts';
 import { findProblems } from '../alerts/problems.ts';
 import { type AlertEvent, type AlertState, readState, takeLook, writeState } from '../alerts/state.ts';
-import { type Desk, type DeskOptions, openDesk, userFileOption } from '../clients/context.ts';
+import { type Context, type ContextOptions, openContext, userFileOption } from '../clients/context.ts';
 import { readRules } from '../fleet/expectations.ts';
 import { openSite, type Site } from '../site/site.ts';
 import { inTurn } from '../site/site-lock.ts';
 
-interface Options extends DeskOptions {
+interface Options extends ContextOptions {
   rules?: string;
   dryRun?: true;
   test?: true;
@@ -46,10 +46,10 @@ export function alertCommand(): Command {
     .option('--test', 'send a test message over every channel')
     .addOption(userFileOption())
     .addHelpText('after', EXPLANATION)
-    .action((options: Options, command: Command) => alert(openSite(command), openDesk(command), options));
+    .action((options: Options, command: Command) => alert(openSite(command), openContext(command), options));
 }
 
-async function alert(site: Site, desk: Desk, options: Options): Promise<void> {
+async function alert(site: Site, context: Context, options: Options): Promise<void> {
   const { settings } = site;
   const rules = readRules(settings, options.rules);
   if (!rules) {
@@ -57,11 +57,11 @@ async function alert(site: Site, desk: Desk, options: Options): Promise<void> {
     throw new Failure('failed', `there is no ${path}`, 'docs/guide/alerts.md says what is in it');
   }
   if (options.test && options.dryRun) throw new Failure('usage', 'use one of --test and --dry-run');
-  if (options.test) return await sendTest(site, desk, rules);
+  if (options.test) return await sendTest(site, context, rules);
   await inTurn(settings, options.dryRun ? undefined : 'alert', async () => {
     const state = readState(settings);
     const now = new Date();
-    const found = await findProblems({ site, desk, rules }, state, now);
+    const found = await findProblems({ site, context, rules }, state, now);
     const policy = {
       channels: rules.channels.map(nameChannel),
       remind: rules.remind,
@@ -69,10 +69,10 @@ async function alert(site: Site, desk: Desk, options: Options): Promise<void> {
     };
     state.verified = found.verified;
     const events = takeLook(state, found, policy, now.getTime());
-    for (const event of events) printEvent(event, desk.isJson);
+    for (const event of events) printEvent(event, context.isJson);
     if (state.problems.length > 0) process.exitCode = EXIT_CODES.findings;
-    if (options.dryRun) printDryRun(state, events, desk.isJson, policy.isQuiet);
-    else await tell({ site, rules, state, events, isJson: desk.isJson });
+    if (options.dryRun) printDryRun(state, events, context.isJson, policy.isQuiet);
+    else await tell({ site, rules, state, events, isJson: context.isJson });
   });
 }
 
@@ -114,7 +114,7 @@ function siteName({ settings }: Site): string {
   return settings.serverId;
 }
 
-async function sendTest(site: Site, desk: Desk, rules: Rules): Promise<void> {
+async function sendTest(site: Site, context: Context, rules: Rules): Promise<void> {
   if (rules.channels.length === 0) throw new Failure('findings', 'the rules have no line that begins with tell');
   const now = Date.now();
   const test: AlertEvent = {
@@ -135,7 +135,7 @@ async function sendTest(site: Site, desk: Desk, rules: Rules): Promise<void> {
       attempt.error = error.message;
       process.exitCode = EXIT_CODES.failed;
     }
-    printAttempt(attempt, desk.isJson);
+    printAttempt(attempt, context.isJson);
   }
 }
 

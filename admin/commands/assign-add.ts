@@ -14,7 +14,7 @@ import { type Groups, membersOf } from '../../fleet/groups.ts';
 import { readGroups } from '../../ledger/groups.ts';
 import { type FoundAssignment, readAssignment, signAssignment } from '../../sign/assignments.ts';
 import { readNoteSigner, readPrivateKey } from '../../sign/keys.ts';
-import { type Desk, type DeskOptions, openDesk, userFileOption } from '../clients/context.ts';
+import { type Context, type ContextOptions, openContext, userFileOption } from '../clients/context.ts';
 import { addAssignment, checkBatch, describeAssignment, endSigned } from '../fleet/assigning.ts';
 import { findTargets, listClientIds } from '../fleet/clients.ts';
 import {
@@ -29,7 +29,7 @@ import {
 } from '../fleet/options.ts';
 import { findPropertiesFile } from '../site/site.ts';
 
-interface Options extends DeskOptions, TimeOptions {
+interface Options extends ContextOptions, TimeOptions {
   to?: string[];
   signed?: string;
   key?: string;
@@ -83,31 +83,31 @@ export function addCommand(): Command {
     .addOption(userFileOption())
     .addHelpText('after', EXPLANATION)
     .action((name: string | undefined, args: string[], options: Options, command: Command) =>
-      add(openDesk(command), findPropertiesFile(command), name, args, options),
+      add(openContext(command), findPropertiesFile(command), name, args, options),
     );
 }
 
 async function add(
-  desk: Desk,
+  context: Context,
   propertiesFile: string | undefined,
   command: string | undefined,
   args: string[],
   options: Options,
 ): Promise<void> {
   const now = Math.floor(Date.now() / 1000);
-  const groups = readGroups(desk.settings);
+  const groups = readGroups(context.settings);
   const wanted =
     options.signed === undefined ? planOf(command, args, options, groups, now) : takeSigned(command, options);
-  checkBatch(desk.settings, wanted.command);
-  const targets = findTargets(wanted, groups, listClientIds(desk));
-  checkSignatures(desk, propertiesFile, targets);
+  checkBatch(context.settings, wanted.command);
+  const targets = findTargets(wanted, groups, listClientIds(context));
+  checkSignatures(context, propertiesFile, targets);
   const stranger = options.signed !== undefined && targets.find((id) => !isMeant(wanted.signed, id));
   if (stranger) throw new Failure('usage', `${options.signed} is not for ${stranger}`, hintOf(wanted.signed, groups));
   const { signed, ...plan } = wanted;
   const { reason, limit } = options;
   const whole = { ...plan, reason, limit, note: signed?.note };
-  const assignment = await addAssignment(desk.settings, whole, rolloutOf(options, now), targets);
-  if (desk.isJson) printJson({ ...describeAssignment(assignment), clients: targets.length });
+  const assignment = await addAssignment(context.settings, whole, rolloutOf(options, now), targets);
+  if (context.isJson) printJson({ ...describeAssignment(assignment), clients: targets.length });
   else printLine(`assignment ${assignment.id}: ${wanted.command} for ${countOf(targets.length, 'client')}`);
   if (targets.length > 0) return;
   say(`warning: no client of the site matches ${wanted.to.join(', ')} yet`);
@@ -118,7 +118,7 @@ async function add(
  * Checks that the server gives batches to these clients. Throws Failure `settings`: a batch has no
  * signature, and the programs that it names are fetched one by one, each with its own.
  */
-function checkSignatures({ settings }: Desk, propertiesFile: string | undefined, targets: readonly string[]): void {
+function checkSignatures({ settings }: Context, propertiesFile: string | undefined, targets: readonly string[]): void {
   const { batchCommand, configDirectory, enableConfigOverrides } = settings;
   // A fleet is large, and settings seldom differ between clients: one of them stands for all.
   const client = targets[0] ?? '';

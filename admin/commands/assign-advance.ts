@@ -2,7 +2,7 @@
 import { Command } from 'commander';
 import { EXIT_CODES } from '../../cli/failure.ts';
 import { printJson, printLine } from '../../cli/output.ts';
-import { type Desk, type DeskOptions, openDesk, userFileOption } from '../clients/context.ts';
+import { type Context, type ContextOptions, openContext, userFileOption } from '../clients/context.ts';
 import { type Step, stepRollouts } from '../fleet/rollout.ts';
 import { openSite } from '../site/site.ts';
 
@@ -26,13 +26,13 @@ export function advanceCommand(): Command {
     .description('open the next stage of rollouts, or pause those that fail; for cron')
     .addOption(userFileOption())
     .addHelpText('after', EXPLANATION)
-    .action((_options: DeskOptions, command: Command) => advance(command, openDesk(command)));
+    .action((_options: ContextOptions, command: Command) => advance(command, openContext(command)));
 }
 
-async function advance(command: Command, desk: Desk): Promise<void> {
-  for (const step of await stepRollouts(openSite(command), desk)) {
+async function advance(command: Command, context: Context): Promise<void> {
+  for (const step of await stepRollouts(openSite(command), context)) {
     if (step.kind === 'stopped') process.exitCode = EXIT_CODES.findings;
-    if (desk.isJson)
+    if (context.isJson)
       printJson({ assignment: step.id, step: step.kind, stage: step.stage + 1, bad: step.bad, results: step.results });
     else printLine(describe(step));
   }

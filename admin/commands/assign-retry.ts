@@ -4,7 +4,7 @@ import { countOf } from '../../cli/counts.ts';
 import { Failure } from '../../cli/failure.ts';
 import { printJson, printLine } from '../../cli/output.ts';
 import { readGroups } from '../../ledger/groups.ts';
-import { type DeskOptions, openDesk, userFileOption } from '../clients/context.ts';
+import { type ContextOptions, openContext, userFileOption } from '../clients/context.ts';
 import { addAssignment, checkBatch, describeAssignment } from '../fleet/assigning.ts';
 import { findAssignment, readBook } from '../fleet/assignments.ts';
 import { findTargets, listClientIds } from '../fleet/clients.ts';
@@ -33,23 +33,23 @@ export function retryCommand(): Command {
     .argument('<id>', 'its number')
     .addOption(userFileOption())
     .addHelpText('after', EXPLANATION)
-    .action(async (id: string, _options: DeskOptions, command: Command) => {
-      const desk = openDesk(command);
-      const book = readBook(desk.settings);
+    .action(async (id: string, _options: ContextOptions, command: Command) => {
+      const context = openContext(command);
+      const book = readBook(context.settings);
       const assignment = findAssignment(book, id);
-      checkBatch(desk.settings, assignment.command);
+      checkBatch(context.settings, assignment.command);
       if (assignment.note !== undefined)
         throw new Failure(
           'usage',
           `assignment ${id} is signed, and a client runs what was signed once`,
           'sign it again and assign that: webjobctl sign assignment',
         );
-      const targets = findTargets(assignment, readGroups(desk.settings), listClientIds(desk));
+      const targets = findTargets(assignment, readGroups(context.settings), listClientIds(context));
       const progress = await readProgress(openSite(command), book, assignment, targets);
       const to = progress.filter(({ state }) => RETRIED.has(state)).map(({ clientId }) => clientId);
       if (to.length === 0)
         throw new Failure('findings', `no client of assignment ${id} failed, was lost or came too late`);
-      const again = await addAssignment(desk.settings, {
+      const again = await addAssignment(context.settings, {
         command: assignment.command,
         args: assignment.args,
         to,
@@ -58,7 +58,7 @@ export function retryCommand(): Command {
         until: undefined,
         reason: `retry of ${id}`,
       });
-      if (desk.isJson) printJson({ ...describeAssignment(again), clients: to.length });
+      if (context.isJson) printJson({ ...describeAssignment(again), clients: to.length });
       else printLine(`assignment ${again.id}: ${again.command} once more for ${countOf(to.length, 'client')}`);
     });
 }

@@ -7,14 +7,14 @@ import type { Assignment } from '../../fleet/assignment.ts';
 import { describeExit } from '../../ledger/fields.ts';
 import { readGroups } from '../../ledger/groups.ts';
 import { parseNote } from '../../notes/note.ts';
-import { type Desk, type DeskOptions, openDesk, userFileOption } from '../clients/context.ts';
+import { type Context, type ContextOptions, openContext, userFileOption } from '../clients/context.ts';
 import { describeAssignment, describeCommand, describeSchedule, isoOf } from '../fleet/assigning.ts';
 import { findAssignment, readBook } from '../fleet/assignments.ts';
 import { findTargets, listClientIds } from '../fleet/clients.ts';
 import { CLIENT_STATES, type ClientProgress, countStates, describeProgress, readProgress } from '../fleet/states.ts';
 import { openSite } from '../site/site.ts';
 
-interface Options extends DeskOptions {
+interface Options extends ContextOptions {
   state?: string;
 }
 
@@ -40,21 +40,21 @@ export function showCommand(): Command {
     .option('--state <state>', `only clients in this state: ${CLIENT_STATES.join(', ')}`)
     .addOption(userFileOption())
     .addHelpText('after', EXPLANATION)
-    .action((id: string, options: Options, command: Command) => show(command, openDesk(command), id, options));
+    .action((id: string, options: Options, command: Command) => show(command, openContext(command), id, options));
 }
 
-async function show(command: Command, desk: Desk, id: string, { state }: Options): Promise<void> {
-  const book = readBook(desk.settings);
+async function show(command: Command, context: Context, id: string, { state }: Options): Promise<void> {
+  const book = readBook(context.settings);
   const assignment = findAssignment(book, id);
   // A glob is never the name of a group.
   const isAllGlobs = assignment.to.every((word) => /[*?]/.test(word));
-  const groups = isAllGlobs ? new Map() : readGroups(desk.settings);
-  const targets = findTargets(assignment, groups, listClientIds(desk));
+  const groups = isAllGlobs ? new Map() : readGroups(context.settings);
+  const targets = findTargets(assignment, groups, listClientIds(context));
   const progress = await readProgress(openSite(command), book, assignment, targets);
   const counts = countStates(progress);
   const shown = progress.filter((client) => state === undefined || client.state === state);
   if (counts.failed + counts.lost > 0) process.exitCode = EXIT_CODES.findings;
-  if (desk.isJson) {
+  if (context.isJson) {
     printJson({ ...describeAssignment(assignment), clients: progress.length, states: counts });
     for (const client of shown) printJson(describeProgress(client));
     return;
@@ -62,7 +62,7 @@ async function show(command: Command, desk: Desk, id: string, { state }: Options
   for (const line of describe(assignment)) printLine(safeLine(line));
   const parts = CLIENT_STATES.filter((name) => counts[name] > 0).map((name) => `${counts[name]} ${name}`);
   printLine(`clients   ${progress.length}${parts.length > 0 ? `: ${parts.join(', ')}` : ''}`);
-  if (shown.length > 0) printLines(['', ...formatTable(shown, columnsOf(desk.settings.useGMT))]);
+  if (shown.length > 0) printLines(['', ...formatTable(shown, columnsOf(context.settings.useGMT))]);
 }
 
 function describe(assignment: Assignment): string[] {

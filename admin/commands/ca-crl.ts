@@ -1,7 +1,7 @@
 // webjobctl ca crl: renews the revocation list before it expires.
 import { Command } from 'commander';
 import { printJson, printLine, say } from '../../cli/output.ts';
-import { openDesk, parseDays } from '../clients/context.ts';
+import { openContext, parseDays } from '../clients/context.ts';
 import { renewRevocationList } from '../site/authority.ts';
 import { globalOptions } from '../site/site.ts';
 
@@ -29,7 +29,7 @@ export function caCrlCommand(): Command {
     .option('--days <days>', 'days of validity (else 365)', parseDays)
     .addHelpText('after', EXPLANATION)
     .action((folder: string | undefined, { days }: Options, command: Command) => {
-      const list = renewRevocationList(folder ?? openDesk(command).etcDirectory, days);
+      const list = renewRevocationList(folder ?? openContext(command).etcDirectory, days);
       if (globalOptions(command).json) printJson({ list });
       else printLine(list);
       say('httpd reads it when it starts: apachectl graceful');

@@ -1,7 +1,7 @@
 // webjobctl ca install: installs a revocation list that was made where the CA's key is kept.
 import { Command } from 'commander';
 import { printJson, printLine, say } from '../../cli/output.ts';
-import { openDesk } from '../clients/context.ts';
+import { openContext } from '../clients/context.ts';
 import { installRevocationList } from '../site/authority.ts';
 import { globalOptions } from '../site/site.ts';
 
@@ -23,7 +23,7 @@ export function caInstallCommand(): Command {
     .argument('<list>', 'webjob-ca.crl, made by ca revoke or ca crl')
     .addHelpText('after', EXPLANATION)
     .action((file: string, _options: unknown, command: Command) => {
-      const list = installRevocationList(openDesk(command).etcDirectory, file);
+      const list = installRevocationList(openContext(command).etcDirectory, file);
       if (globalOptions(command).json) printJson({ list });
       else printLine(list);
       say('httpd reads it when it starts: apachectl graceful');

@@ -2,7 +2,7 @@
 // prepared.
 import { Command } from 'commander';
 import { printJson, printLine, say } from '../../cli/output.ts';
-import { openDesk, parseDays } from '../clients/context.ts';
+import { openContext, parseDays } from '../clients/context.ts';
 import { renewServerCertificate } from '../site/authority.ts';
 import { globalOptions } from '../site/site.ts';
 
@@ -33,7 +33,7 @@ export function caServerCommand(): Command {
     .option('--days <days>', 'days of validity', parseDays, 3650)
     .addHelpText('after', EXPLANATION)
     .action(({ days, prepare }: Options, command: Command) => {
-      const certificate = renewServerCertificate(openDesk(command).etcDirectory, days, prepare === true);
+      const certificate = renewServerCertificate(openContext(command).etcDirectory, days, prepare === true);
       if (globalOptions(command).json) printJson({ certificate });
       else printLine(certificate);
       say(

@@ -23,10 +23,10 @@ import {
 import { checkParcelFolder, formatConf, removeParcel, writeParcel } from '../clients/client-kit.ts';
 import { readNote, removeNote, withClient, writeNote } from '../clients/client-lock.ts';
 import {
-  type Desk,
-  type DeskOptions,
+  type Context,
+  type ContextOptions,
   findServer,
-  openDesk,
+  openContext,
   parseClientId,
   parseDays,
   readPassword,
@@ -42,7 +42,7 @@ import {
 import { formatSchedule, parseSchedule } from '../clients/schedule.ts';
 import { checkPassword, readUserFile, setUser } from '../clients/userfile.ts';
 
-interface Options extends DeskOptions {
+interface Options extends ContextOptions {
   passwordFile?: string;
   generate?: true;
   cert?: true;
@@ -121,15 +121,15 @@ export function addCommand(): Command {
     )
     .addOption(userFileOption())
     .addHelpText('after', EXPLANATION)
-    .action((name: string, options: Options, command: Command) => add(openDesk(command), name, options));
+    .action((name: string, options: Options, command: Command) => add(openContext(command), name, options));
 }
 
-function add(desk: Desk, client: string, options: Options): void {
+function add(context: Context, client: string, options: Options): void {
   const password = choosePassword(options);
-  const signed = options.signed === undefined ? undefined : readSigned(desk.etcDirectory, client, options.signed);
+  const signed = options.signed === undefined ? undefined : readSigned(context.etcDirectory, client, options.signed);
   const wantsCertificate = options.cert === true || options.csr !== undefined || signed !== undefined;
   checkProofs(options, password !== undefined || wantsCertificate);
-  const server = findServer(desk, options.url, options.ca);
+  const server = findServer(context, options.url, options.ca);
   const folder = resolve(options.out ?? client);
   const isForC = options.cClient === true;
   const installFolder = options.installDir ?? (isForC ? folder : undefined);
@@ -139,42 +139,42 @@ function add(desk: Desk, client: string, options: Options): void {
   const resultKey = chooseResultKey(options);
   const has = { hasVerifyKey: verifyKey !== undefined, hasResultKey: resultKey !== undefined };
   const conf = formatConf({ ...facts, ...has, threshold: trusted?.threshold });
-  const schedule = chooseSchedule(desk, client, options, installFolder);
-  const path = withClient(desk, client, () => {
-    beginAdd(desk, client, folder);
+  const schedule = chooseSchedule(context, client, options, installFolder);
+  const path = withClient(context, client, () => {
+    beginAdd(context, client, folder);
     let issued: Issued | undefined;
     try {
-      makeProfile(desk, client);
+      makeProfile(context, client);
       const source = options.csr === undefined ? 'new key' : { requestFile: options.csr };
       if (signed) issued = { certificate: signed, request: undefined, key: undefined };
-      else if (wantsCertificate) issued = issueCertificate(desk.etcDirectory, client, options.days, source);
+      else if (wantsCertificate) issued = issueCertificate(context.etcDirectory, client, options.days, source);
       const keys = { verifyKey, trustedKeys: trusted?.keys, resultKey: resultKey?.pem };
       const written = writeParcel({ client, folder, conf, bundle: server.bundle, ...keys, issued, schedule });
-      if (resultKey) addResultKey(desk, client, resultKey.publicKey);
-      if (password !== undefined) setUser(desk.userFile, client, password);
-      if (issued && !signed) keepRequest(desk.etcDirectory, client, issued);
-      removeNote(desk, client);
+      if (resultKey) addResultKey(context, client, resultKey.publicKey);
+      if (password !== undefined) setUser(context.userFile, client, password);
+      if (issued && !signed) keepRequest(context.etcDirectory, client, issued);
+      removeNote(context, client);
       return written;
     } catch (error) {
       removeParcel(folder, client);
-      endResultKeys(desk, client);
+      endResultKeys(context, client);
       // The next add must know what the CA has issued.
-      if (!issued) removeNote(desk, client);
+      if (!issued) removeNote(context, client);
       throw error;
     }
   });
-  warnOfGaps(desk, { password: password !== undefined, certificate: wantsCertificate }, server.bundle === undefined);
-  if (!desk.isJson) {
+  warnOfGaps(context, { password: password !== undefined, certificate: wantsCertificate }, server.bundle === undefined);
+  if (!context.isJson) {
     printLine(path);
     if (schedule) say('as root on the client: install -m 644 webjob.cron /etc/cron.d/webjob-batch');
     return;
   }
-  const certificate = wantsCertificate && !signed && findLatest(listCertificates(desk.etcDirectory), client);
+  const certificate = wantsCertificate && !signed && findLatest(listCertificates(context.etcDirectory), client);
   printJson({
     client,
     conf: path,
     url: server.url,
-    profile: profileOf(desk, client),
+    profile: profileOf(context, client),
     password: password !== undefined,
     certificate: certificate ? { serial: certificate.serial, until: certificate.until.toISOString() } : null,
     resultKey: resultKey ? formatVerifierKey(client, resultKey.publicKey) : null,
@@ -198,7 +198,7 @@ function checkProofs({ signed, cert, csr }: Options, hasProof: boolean): void {
  * the server has no BatchCommand.
  */
 function chooseSchedule(
-  { settings: { batchCommand } }: Desk,
+  { settings: { batchCommand } }: Context,
   client: string,
   { schedule: seconds, cClient }: Options,
   installFolder = '/etc/webjob',
@@ -261,19 +261,19 @@ function parseThreshold(text: string): number {
  * Notes that an add has begun. What a killed run had begun is undone first, because nobody was told
  * of it. Throws Failure `failed`.
  */
-function beginAdd(desk: Desk, client: string, folder: string): void {
-  const begun = readNote(desk, client);
-  if (begun === undefined) checkIsNew(desk, client);
+function beginAdd(context: Context, client: string, folder: string): void {
+  const begun = readNote(context, client);
+  if (begun === undefined) checkIsNew(context, client);
   if (begun !== folder) checkParcelFolder(folder, client);
   else removeParcel(folder, client);
-  writeNote(desk, client, folder);
+  writeNote(context, client, folder);
   // Keys of a removed client of the same name have ended.
-  endResultKeys(desk, client);
+  endResultKeys(context, client);
   if (begun === undefined) return;
-  const valid = listCertificates(desk.etcDirectory).filter((one) => one.client === client && one.state === 'valid');
+  const valid = listCertificates(context.etcDirectory).filter((one) => one.client === client && one.state === 'valid');
   if (valid.length > 0)
     revokeCertificates(
-      desk.etcDirectory,
+      context.etcDirectory,
       valid.map(({ serial }) => serial),
     );
 }
@@ -291,17 +291,17 @@ export function choosePassword({
   return password;
 }
 
-function checkIsNew(desk: Desk, client: string): void {
-  if (readUserFile(desk.userFile).some(({ name }) => name === client))
+function checkIsNew(context: Context, client: string): void {
+  if (readUserFile(context.userFile).some(({ name }) => name === client))
     throw new Failure('failed', `${client} already has a password`, 'webjobctl client passwd changes it');
-  if (findLatest(listCertificates(desk.etcDirectory), client))
+  if (findLatest(listCertificates(context.etcDirectory), client))
     throw new Failure('failed', `${client} already has a certificate`, 'webjobctl client renew makes another one');
 }
 
-export const profileOf = ({ settings }: Desk, client: string): string => join(settings.profilesDirectory, client);
+export const profileOf = ({ settings }: Context, client: string): string => join(settings.profilesDirectory, client);
 
-function makeProfile(desk: Desk, client: string): void {
-  const folder = join(profileOf(desk, client), 'commands');
+function makeProfile(context: Context, client: string): void {
+  const folder = join(profileOf(context, client), 'commands');
   process.umask(0o022);
   try {
     makeFolder(folder);
@@ -311,7 +311,7 @@ function makeProfile(desk: Desk, client: string): void {
 }
 
 function warnOfGaps(
-  { settings, etcDirectory }: Desk,
+  { settings, etcDirectory }: Context,
   proof: { password: boolean; certificate: boolean },
   hasNoBundle: boolean,
 ): void {

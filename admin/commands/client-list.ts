@@ -5,11 +5,11 @@ import { parseDuration } from '../../cli/durations.ts';
 import { EXIT_CODES } from '../../cli/failure.ts';
 import { formatTable, printJson, printLine } from '../../cli/output.ts';
 import { type Certificate, daysLeft, findLatest, listCertificates } from '../clients/certificates.ts';
-import { type Desk, type DeskOptions, openDesk, userFileOption } from '../clients/context.ts';
+import { type Context, type ContextOptions, openContext, userFileOption } from '../clients/context.ts';
 import { listProfiles } from '../clients/profiles.ts';
 import { readUserFile, type UserLine } from '../clients/userfile.ts';
 
-interface Options extends DeskOptions {
+interface Options extends ContextOptions {
   expiring?: number;
 }
 
@@ -42,16 +42,16 @@ export function listCommand(): Command {
     .option('--expiring <duration>', 'only clients whose certificate expires within it, as in 30d', parseDuration)
     .addOption(userFileOption())
     .addHelpText('after', EXPLANATION)
-    .action((options: Options, command: Command) => list(openDesk(command), options));
+    .action((options: Options, command: Command) => list(openContext(command), options));
 }
 
-function list(desk: Desk, { expiring }: Options): void {
+function list(context: Context, { expiring }: Options): void {
   const end = expiring === undefined ? undefined : Date.now() + expiring * 1000;
-  const rows = findClients(desk).filter(
+  const rows = findClients(context).filter(
     ({ certificate }) => end === undefined || (certificate !== undefined && certificate.until.getTime() <= end),
   );
   if ((expiring === undefined) === (rows.length === 0)) process.exitCode = EXIT_CODES.findings;
-  if (desk.isJson) for (const row of rows) printJson(describeClient(row));
+  if (context.isJson) for (const row of rows) printJson(describeClient(row));
   else if (rows.length > 0) for (const line of formatTable(rows, COLUMNS)) printLine(line);
 }
 
@@ -82,7 +82,7 @@ export function describeCertificate({ serial, from, until, state }: Certificate)
 }
 
 /** All clients by name. Throws Failure `failed`. */
-export function findClients({ settings, etcDirectory, userFile }: Desk): ClientRow[] {
+export function findClients({ settings, etcDirectory, userFile }: Context): ClientRow[] {
   const users = readUserFile(userFile);
   const certificates = listCertificates(etcDirectory);
   const profiles = new Set(listProfiles(settings));

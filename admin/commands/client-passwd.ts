@@ -6,11 +6,11 @@ import { errorCode, removeUnfinished, replaceFile } from '../../cli/files.ts';
 import { printJson, printLine } from '../../cli/output.ts';
 import { findPasswordChange } from '../clients/client-kit.ts';
 import { removeNote, withClient } from '../clients/client-lock.ts';
-import { type Desk, type DeskOptions, openDesk, parseClientId, userFileOption } from '../clients/context.ts';
+import { type Context, type ContextOptions, openContext, parseClientId, userFileOption } from '../clients/context.ts';
 import { readUserFile, setUser } from '../clients/userfile.ts';
 import { choosePassword } from './client-add.ts';
 
-interface Options extends DeskOptions {
+interface Options extends ContextOptions {
   passwordFile?: string;
   generate?: true;
   out?: string;
@@ -38,23 +38,23 @@ export function passwdCommand(): Command {
     .option('--out <directory>', 'where webjob.conf is (else NAME)')
     .addOption(userFileOption())
     .addHelpText('after', EXPLANATION)
-    .action((name: string, options: Options, command: Command) => change(openDesk(command), name, options));
+    .action((name: string, options: Options, command: Command) => change(openContext(command), name, options));
 }
 
-function change(desk: Desk, client: string, options: Options): void {
+function change(context: Context, client: string, options: Options): void {
   const password = choosePassword(options);
   if (password === undefined) throw new Failure('usage', 'use one of --password-file and --generate');
   const folder = options.out ?? client;
-  const conf = withClient(desk, client, () => {
-    if (!readUserFile(desk.userFile).some(({ name }) => name === client))
+  const conf = withClient(context, client, () => {
+    if (!readUserFile(context.userFile).some(({ name }) => name === client))
       throw new Failure('failed', `${client} has no password`, 'webjobctl client add gives it one');
     const writeConf = findPasswordChange(folder, client, password) ?? (() => writeLine(folder, password));
     const written = writeConf();
-    setUser(desk.userFile, client, password);
-    removeNote(desk, client);
+    setUser(context.userFile, client, password);
+    removeNote(context, client);
     return written;
   });
-  if (desk.isJson) printJson({ client, conf });
+  if (context.isJson) printJson({ client, conf });
   else printLine(conf);
 }
 

@@ -5,10 +5,10 @@ import { printJson, printLine, say } from '../../cli/output.ts';
 import { listCertificates, revokeCertificates } from '../clients/certificates.ts';
 import { removeNote, withClient } from '../clients/client-lock.ts';
 import {
-  type Desk,
-  type DeskOptions,
+  type Context,
+  type ContextOptions,
   findServer,
-  openDesk,
+  openContext,
   parseClientId,
   userFileOption,
 } from '../clients/context.ts';
@@ -19,7 +19,7 @@ import { readUserFile, removeUser } from '../clients/userfile.ts';
 import { addHttpdOptions, type HttpdOptions, reloadCommand, reloadHttpd } from '../site/httpd-control.ts';
 import { profileOf } from './client-add.ts';
 
-interface Options extends DeskOptions, HttpdOptions {
+interface Options extends ContextOptions, HttpdOptions {
   apply?: true;
   url?: string;
 }
@@ -50,39 +50,39 @@ export function removeCommand(): Command {
     .option('--url <url>', 'URL of the server, to ask it (else as init set it up)');
   return addHttpdOptions(command)
     .addHelpText('after', EXPLANATION)
-    .action((name: string, options: Options, command: Command) => remove(openDesk(command), name, options));
+    .action((name: string, options: Options, command: Command) => remove(openContext(command), name, options));
 }
 
-async function remove(desk: Desk, client: string, options: Options): Promise<void> {
-  const url = options.apply ? findServer(desk, options.url, undefined).url : '';
-  const serials = listCertificates(desk.etcDirectory)
+async function remove(context: Context, client: string, options: Options): Promise<void> {
+  const url = options.apply ? findServer(context, options.url, undefined).url : '';
+  const serials = listCertificates(context.etcDirectory)
     .filter((certificate) => certificate.client === client && certificate.state === 'valid')
     .map(({ serial }) => serial);
-  const hadPassword = readUserFile(desk.userFile).some(({ name }) => name === client);
+  const hadPassword = readUserFile(context.userFile).some(({ name }) => name === client);
   const isKnown = hadPassword || serials.length > 0;
-  const proof = options.apply && hadPassword ? await beginPasswordProof(desk, url) : undefined;
+  const proof = options.apply && hadPassword ? await beginPasswordProof(context, url) : undefined;
   try {
-    const canaries = options.apply && serials.length > 0 ? issueCanaries(desk) : undefined;
-    withClient(desk, client, () => {
-      removeUser(desk.userFile, client);
+    const canaries = options.apply && serials.length > 0 ? issueCanaries(context) : undefined;
+    withClient(context, client, () => {
+      removeUser(context.userFile, client);
       proof?.remove();
-      endResultKeys(desk, client);
+      endResultKeys(context, client);
       if (serials.length > 0)
-        revokeCertificates(desk.etcDirectory, [...serials, ...(canaries ? [canaries.revoked.serial] : [])]);
-      removeNote(desk, client);
+        revokeCertificates(context.etcDirectory, [...serials, ...(canaries ? [canaries.revoked.serial] : [])]);
+      removeNote(context, client);
     });
-    if (desk.isJson) printJson({ client, password: hadPassword, revoked: serials });
-    else if (isKnown) printLine(`${client} is removed; ${profileOf(desk, client)} stays`);
+    if (context.isJson) printJson({ client, password: hadPassword, revoked: serials });
+    else if (isKnown) printLine(`${client} is removed; ${profileOf(context, client)} stays`);
     if (options.apply && isKnown) {
       reloadHttpd(options);
       await proof?.check();
-      if (canaries) await proveRevocation(desk, url, canaries);
+      if (canaries) await proveRevocation(context, url, canaries);
       say(`httpd at ${url} was reloaded and refuses removed clients`);
     } else if (isKnown) sayWhatStillWorks(options, hadPassword, serials.length > 0);
   } finally {
     proof?.remove();
     // As late as possible, because requests are counted until the client is locked out.
-    const left = removeLimits(desk.settings, client);
+    const left = removeLimits(context.settings, client);
     if (left !== undefined) say(`warning: what was counted for its limits is not removed: ${left}`);
   }
   if (!isKnown) {

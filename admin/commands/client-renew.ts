@@ -11,13 +11,20 @@ import {
 } from '../clients/certificates.ts';
 import { checkHasNoKey, writeCertificate } from '../clients/client-kit.ts';
 import { withClient } from '../clients/client-lock.ts';
-import { type Desk, type DeskOptions, findServer, openDesk, parseClientId, parseDays } from '../clients/context.ts';
+import {
+  type Context,
+  type ContextOptions,
+  findServer,
+  openContext,
+  parseClientId,
+  parseDays,
+} from '../clients/context.ts';
 import { issueCanaries, proveRevocation } from '../clients/proof.ts';
 import { listResultKeys } from '../clients/result-keys.ts';
 import { addHttpdOptions, type HttpdOptions, reloadHttpd } from '../site/httpd-control.ts';
 import { sayWhatStillWorks } from './client-remove.ts';
 
-interface Options extends DeskOptions, HttpdOptions {
+interface Options extends ContextOptions, HttpdOptions {
   newKey?: true;
   csr?: string;
   days: number;
@@ -54,20 +61,20 @@ export function renewCommand(): Command {
     .option('--url <url>', 'URL of the server, to ask it (else as init set it up)');
   return addHttpdOptions(command)
     .addHelpText('after', EXPLANATION)
-    .action((name: string, options: Options, command: Command) => renew(openDesk(command), name, options));
+    .action((name: string, options: Options, command: Command) => renew(openContext(command), name, options));
 }
 
-async function renew(desk: Desk, client: string, options: Options): Promise<void> {
+async function renew(context: Context, client: string, options: Options): Promise<void> {
   if (options.apply && !options.revoke) throw new Failure('usage', '--apply needs --revoke');
   if (options.newKey && options.csr !== undefined) throw new Failure('usage', 'use one of --new-key and --csr');
-  const url = options.apply ? findServer(desk, options.url, undefined).url : '';
-  const canaries = options.apply ? issueCanaries(desk) : undefined;
-  const path = withClient(desk, client, () => renewAlone(desk, client, options, canaries?.revoked.serial));
-  const latest = findLatest(listCertificates(desk.etcDirectory), client);
-  const resultKeys = listResultKeys(desk, client)
+  const url = options.apply ? findServer(context, options.url, undefined).url : '';
+  const canaries = options.apply ? issueCanaries(context) : undefined;
+  const path = withClient(context, client, () => renewAlone(context, client, options, canaries?.revoked.serial));
+  const latest = findLatest(listCertificates(context.etcDirectory), client);
+  const resultKeys = listResultKeys(context, client)
     .filter(({ until }) => until === undefined)
     .map(({ name, id }) => `${name}+${id}`);
-  if (desk.isJson) {
+  if (context.isJson) {
     const until = latest?.until.toISOString();
     printJson({ client, certificate: path, serial: latest?.serial, until, resultKeys });
   } else printLine(path);
@@ -78,14 +85,14 @@ async function renew(desk: Desk, client: string, options: Options): Promise<void
   }
   if (canaries) {
     reloadHttpd(options);
-    await proveRevocation(desk, url, canaries);
+    await proveRevocation(context, url, canaries);
     say(`httpd at ${url} was reloaded and refuses revoked certificates`);
   } else if (options.revoke) sayWhatStillWorks(options, false, true);
 }
 
 /** Issues the certificate; returns its path. */
 function renewAlone(
-  { etcDirectory }: Desk,
+  { etcDirectory }: Context,
   client: string,
   { out, newKey, csr, days, revoke }: Options,
   canary: string | undefined,

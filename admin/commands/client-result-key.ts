@@ -6,7 +6,7 @@ import { printJson, printLine, say } from '../../cli/output.ts';
 import { formatVerifierKey } from '../../notes/ed25519.ts';
 import { writeResultKey } from '../clients/client-kit.ts';
 import { withClient } from '../clients/client-lock.ts';
-import { type Desk, openDesk, parseClientId, userFileOption } from '../clients/context.ts';
+import { type Context, openContext, parseClientId, userFileOption } from '../clients/context.ts';
 import { addResultKey, endResultKeys, makeResultKey, readPublicResultKey } from '../clients/result-keys.ts';
 import { findClients } from './client-list.ts';
 
@@ -45,23 +45,23 @@ export function resultKeyCommand(): Command {
     .option('--out <directory>', 'where to put the key (else NAME)')
     .addOption(userFileOption())
     .addHelpText('after', EXPLANATION)
-    .action((name: string, options: Options, command: Command) => change(openDesk(command), name, options));
+    .action((name: string, options: Options, command: Command) => change(openContext(command), name, options));
 }
 
-function change(desk: Desk, client: string, options: Options): void {
+function change(context: Context, client: string, options: Options): void {
   if (options.public !== undefined && options.out !== undefined)
     throw new Failure('usage', '--public writes no key, so there is nothing for --out');
-  if (!findClients(desk).some((row) => row.client === client))
+  if (!findClients(context).some((row) => row.client === client))
     throw new Failure('failed', `there is no client ${client}`, 'webjobctl client add makes it, with a result key');
   const { publicKey, pem } = options.public === undefined ? makeResultKey() : readPublicResultKey(options.public);
-  const { path, key, ended } = withClient(desk, client, () => {
+  const { path, key, ended } = withClient(context, client, () => {
     const path = pem === undefined ? undefined : writeResultKey(options.out ?? client, client, pem);
-    const key = addResultKey(desk, client, publicKey, options.from);
-    return { path, key, ended: options.end ? endResultKeys(desk, client, key) : [] };
+    const key = addResultKey(context, client, publicKey, options.from);
+    return { path, key, ended: options.end ? endResultKeys(context, client, key) : [] };
   });
   const verifierKey = formatVerifierKey(client, publicKey);
   const names = ended.map(({ name, id }) => `${name}+${id}`);
-  if (desk.isJson)
+  if (context.isJson)
     printJson({ client, file: path ?? null, key: verifierKey, from: key.from.toISOString(), ended: names });
   else printLine(path ?? verifierKey);
   for (const name of names) say(`${name} has expired`);

@@ -7,7 +7,7 @@ import { readSettings } from '../../cgi/settings.ts';
 import { EXIT_CODES, Failure } from '../../cli/failure.ts';
 import { formatBytes, printJson, printLine, safeLine, say } from '../../cli/output.ts';
 import { listCertificates } from '../clients/certificates.ts';
-import { type Desk, type DeskOptions, openDesk, parseClientId, userFileOption } from '../clients/context.ts';
+import { type Context, type ContextOptions, openContext, parseClientId, userFileOption } from '../clients/context.ts';
 import { type ClientLimits, type Limit, readLimits } from '../clients/limits.ts';
 import { describeResultKey, formatResultKey, listResultKeys } from '../clients/result-keys.ts';
 import { findPropertiesFile } from '../site/site.ts';
@@ -34,23 +34,23 @@ export function showCommand(): Command {
     .argument('<name>', 'the client id', parseClientId)
     .addOption(userFileOption())
     .addHelpText('after', EXPLANATION)
-    .action((name: string, _options: DeskOptions, command: Command) =>
-      show(openDesk(command), name, findPropertiesFile(command)),
+    .action((name: string, _options: ContextOptions, command: Command) =>
+      show(openContext(command), name, findPropertiesFile(command)),
     );
 }
 
-function show(desk: Desk, client: string, propertiesFile: string | undefined): void {
-  const row = findClients(desk).find((candidate) => candidate.client === client);
+function show(context: Context, client: string, propertiesFile: string | undefined): void {
+  const row = findClients(context).find((candidate) => candidate.client === client);
   if (!row) {
     say(`there is no client ${client}`);
     process.exitCode = EXIT_CODES.findings;
     return;
   }
-  const resultKeys = listResultKeys(desk, client);
-  const certificates = listCertificates(desk.etcDirectory).filter((certificate) => certificate.client === client);
-  const commands = findCommands(profileOf(desk, client));
-  const limits = findLimits(desk, client, propertiesFile);
-  if (desk.isJson) {
+  const resultKeys = listResultKeys(context, client);
+  const certificates = listCertificates(context.etcDirectory).filter((certificate) => certificate.client === client);
+  const commands = findCommands(profileOf(context, client));
+  const limits = findLimits(context, client, propertiesFile);
+  if (context.isJson) {
     printJson({
       ...describeClient(row),
       certificates: certificates.map(describeCertificate),
@@ -64,13 +64,13 @@ function show(desk: Desk, client: string, propertiesFile: string | undefined): v
   printLine(`password     ${row.password ?? '-'}`);
   for (const certificate of certificates) printLine(`certificate  ${certificate.serial}  ${formatEnd(certificate)}`);
   for (const key of resultKeys) printLine(`result key   ${formatResultKey(key)}`);
-  printLine(`profile      ${row.hasProfile ? profileOf(desk, client) : '-'}`);
+  printLine(`profile      ${row.hasProfile ? profileOf(context, client) : '-'}`);
   for (const command of commands) printLine(`command      ${safeLine(command)}`);
   for (const line of formatLimits(limits)) printLine(line);
 }
 
 /** The limits by the settings that apply to this client. Throws Failure. */
-function findLimits({ settings }: Desk, client: string, propertiesFile: string | undefined): ClientLimits {
+function findLimits({ settings }: Context, client: string, propertiesFile: string | undefined): ClientLimits {
   let own = settings;
   try {
     own = overrideClientSettings(settings, readSettings(propertiesFile).given, client);

@@ -7,7 +7,7 @@ import { errorCode, replaceFile } from '../../cli/files.ts';
 import { printJson } from '../../cli/output.ts';
 import { readGroups } from '../../ledger/groups.ts';
 import { readMeasures } from '../../ledger/jobs.ts';
-import { openDesk } from '../clients/context.ts';
+import { openContext } from '../clients/context.ts';
 import { readBook } from '../fleet/assignments.ts';
 import { findTargets, listClientIds } from '../fleet/clients.ts';
 import { findMissed, readRules } from '../fleet/expectations.ts';
@@ -87,7 +87,7 @@ function write(path: string, text: string): void {
 async function measureMissed(site: Site, command: Command): Promise<Family[]> {
   const { expectations = [] } = readRules(site.settings) ?? {};
   if (expectations.length === 0) return [];
-  const clientIds = listClientIds(openDesk(command));
+  const clientIds = listClientIds(openContext(command));
   const missed = await findMissed(site, expectations, readGroups(site.settings), clientIds);
   return measureExpectations(
     expectations.map((one) => one.command),
@@ -98,7 +98,7 @@ async function measureMissed(site: Site, command: Command): Promise<Family[]> {
 async function measureFleet(site: Site, command: Command): Promise<Family[]> {
   const book = readBook(site.settings);
   if (book.active.length === 0) return [];
-  const [groups, clientIds] = [readGroups(site.settings), listClientIds(openDesk(command))];
+  const [groups, clientIds] = [readGroups(site.settings), listClientIds(openContext(command))];
   const rows = [];
   for (const assignment of book.active.slice(-MAX_ASSIGNMENTS)) {
     const progress = await readProgress(site, book, assignment, findTargets(assignment, groups, clientIds));

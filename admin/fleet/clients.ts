@@ -4,7 +4,7 @@ import { isClientId, matchesGlob } from 'webjob-protocol';
 import type { Assignment } from '../../fleet/assignment.ts';
 import { type Groups, makeMembership, namedClients } from '../../fleet/groups.ts';
 import { listCertificates } from '../clients/certificates.ts';
-import type { Desk } from '../clients/context.ts';
+import type { Context } from '../clients/context.ts';
 import { listProfiles } from '../clients/profiles.ts';
 import { readUserNames } from '../clients/userfile.ts';
 
@@ -12,7 +12,7 @@ import { readUserNames } from '../clients/userfile.ts';
  * The clients of a site, sorted: those with a password or a valid certificate. At a site without
  * either, those with a directory below profiles. Throws Failure `failed`.
  */
-export function listClientIds({ settings, etcDirectory, userFile }: Desk): string[] {
+export function listClientIds({ settings, etcDirectory, userFile }: Context): string[] {
   const users = readUserNames(userFile).filter(isClientId);
   const certified = listCertificates(etcDirectory)
     .filter(({ state }) => state === 'valid')

@@ -2,7 +2,7 @@
 import { recordEvent } from '../../evidence/events.ts';
 import { type Assignment, openFor, type Rollout, rankOf } from '../../fleet/assignment.ts';
 import { readGroups } from '../../ledger/groups.ts';
-import type { Desk } from '../clients/context.ts';
+import type { Context } from '../clients/context.ts';
 import type { Site } from '../site/site.ts';
 import { changeBook, readBook } from './assignments.ts';
 import { findTargets, listClientIds } from './clients.ts';
@@ -25,11 +25,11 @@ const BAD = new Set(['failed', 'lost']);
  * Opens the next stage of each rollout whose stage is complete, and pauses rollouts with too many
  * failures. Throws Failure `failed`.
  */
-export async function stepRollouts(site: Site, desk: Desk, now = Math.floor(Date.now() / 1000)): Promise<Step[]> {
+export async function stepRollouts(site: Site, context: Context, now = Math.floor(Date.now() / 1000)): Promise<Step[]> {
   const book = readBook(site.settings);
   const rollouts = book.active.filter(({ rollout, state }) => rollout && state === 'active');
   if (rollouts.length === 0) return [];
-  const [groups, clientIds] = [readGroups(site.settings), listClientIds(desk)];
+  const [groups, clientIds] = [readGroups(site.settings), listClientIds(context)];
   const steps: Step[] = [];
   for (const assignment of rollouts) {
     const targets = findTargets(assignment, groups, clientIds);
