@@ -90,16 +90,16 @@ export function issueCertificate(
   const folder = openAuthority(etcDirectory);
   const given = source === 'new key' ? undefined : readRequest(folder, client, source);
   let issued: Issued | undefined;
-  changeAuthority(folder, (context) => {
-    const read = (name: string): string => readFileSync(join(context, name), 'utf8');
+  changeAuthority(folder, (copy) => {
+    const read = (name: string): string => readFileSync(join(copy, name), 'utf8');
     if (given === undefined) {
       const made = ['-subj', `/CN=${client}`, '-keyout', 'key', '-out', 'csr'];
-      runProgram('openssl', ['req', '-new', '-newkey', 'rsa:2048', '-nodes', ...made], { cwd: context });
-    } else writeFileSync(join(context, 'csr'), given);
+      runProgram('openssl', ['req', '-new', '-newkey', 'rsa:2048', '-nodes', ...made], { cwd: copy });
+    } else writeFileSync(join(copy, 'csr'), given);
     // The name is repeated here, because a request may contain any.
     const names = ['-subj', `/CN=${client}`, '-days', String(days)];
     const sign = ['-batch', '-notext', ...names, '-in', 'csr', '-out', 'crt'];
-    runProgram('openssl', ['ca', ...authorityOptions('..'), ...sign], { cwd: context });
+    runProgram('openssl', ['ca', ...authorityOptions('..'), ...sign], { cwd: copy });
     issued = { certificate: read('crt'), request: read('csr'), key: given === undefined ? read('key') : undefined };
   });
   if (!issued) throw new Error('openssl issued nothing');
@@ -140,23 +140,23 @@ const requestOf = (folder: string, client: string): string => join(folder, `${cl
  * Changes the CA's index in a copy, which then replaces the original as a whole: openssl writes in
  * several steps, and continues for a while when the calling process is killed.
  */
-function changeAuthority(folder: string, work: (context: string) => void): void {
+function changeAuthority(folder: string, work: (copy: string) => void): void {
   const index = join(folder, 'index.txt');
   withLock(index, () =>
     makeInPrivate(
-      join(folder, 'context'),
-      (context) => {
-        copyFileSync(index, join(context, 'index.txt'));
-        mkdirSync(join(context, 'issued'));
-        work(context);
+      join(folder, 'desk'),
+      (copy) => {
+        copyFileSync(index, join(copy, 'index.txt'));
+        mkdirSync(join(copy, 'issued'));
+        work(copy);
       },
-      (context) => {
+      (copy) => {
         removeUnfinished(index);
         for (const name of readdirSync(join(folder, 'issued')))
           if (name.startsWith('.')) rmSync(join(folder, 'issued', name));
-        for (const name of readdirSync(join(context, 'issued')))
-          createFile(join(folder, 'issued', name), readFileSync(join(context, 'issued', name)), { mode: 0o600 });
-        replaceFile(index, readFileSync(join(context, 'index.txt')), { mode: 0o600 });
+        for (const name of readdirSync(join(copy, 'issued')))
+          createFile(join(folder, 'issued', name), readFileSync(join(copy, 'issued', name)), { mode: 0o600 });
+        replaceFile(index, readFileSync(join(copy, 'index.txt')), { mode: 0o600 });
       },
     ),
   );
@@ -175,14 +175,14 @@ function readRequest(folder: string, client: string, source: { requestFile: stri
 /** Revokes certificates and makes a new revocation list, which httpd reads when it starts. */
 export function revokeCertificates(etcDirectory: string, serials: readonly string[]): void {
   const folder = join(etcDirectory, AUTHORITY_FOLDER);
-  changeAuthority(folder, (context) => {
+  changeAuthority(folder, (copy) => {
     const revoke = (serial: string): string[] => ['-revoke', join('..', 'issued', `${serial}.pem`)];
     for (const serial of serials)
-      runProgram('openssl', ['ca', ...authorityOptions('..'), ...revoke(serial)], { cwd: context });
+      runProgram('openssl', ['ca', ...authorityOptions('..'), ...revoke(serial)], { cwd: copy });
     // Before the CA's index changes: if this process is killed here, the certificates are still
     // valid in the index, and the next run revokes them again.
     removeUnfinished(revocationListOf(etcDirectory));
-    replaceFile(revocationListOf(etcDirectory), makeRevocationList(context, '..'), { mode: 0o644 });
+    replaceFile(revocationListOf(etcDirectory), makeRevocationList(copy, '..'), { mode: 0o644 });
   });
 }
 
