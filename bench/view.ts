@@ -91,7 +91,7 @@ async function start(program: string, socket: string): Promise<ChildProcess> {
   const child = spawn(process.execPath, [program, '--listen', socket], {
     stdio: ['ignore', 'ignore', 'inherit'],
     // As in the shipped unit.
-    env: { PATH: process.env.PATH, NODE_OPTIONS: '--max-old-space-size=128 --max-semi-space-size=4' },
+    env: { PATH: process.env.PATH, NODE_OPTIONS: '--max-old-space-size=64 --max-semi-space-size=4' },
   });
   while (!existsSync(socket)) await sleep(20);
   return child;

@@ -3,7 +3,7 @@ import { fstatSync, readSync } from 'node:fs';
 import { MAX_RECORD_BYTES } from 'webjob-protocol';
 
 const BLOCK_BYTES = 256 * 1024;
-const SEARCH_BYTES = 4 * 1024 * 1024;
+const SEARCH_BYTES = MAX_RECORD_BYTES + 64 * 1024;
 
 /**
  * A line without its newline; `from` is the offset of its first byte, `to` the offset after the

@@ -1,6 +1,6 @@
 // Creates a socket under a temporary name and renames it, so that there is no moment without a
 // socket at its path.
-import { lstatSync, renameSync, unlinkSync } from 'node:fs';
+import { lstatSync, renameSync, rmSync } from 'node:fs';
 import type { Server } from 'node:net';
 import type { Listening, ListeningPlace } from './listener.ts';
 
@@ -28,7 +28,7 @@ export function takePlace(place: ListeningPlace, first: ListeningPlace): Listeni
   const { ino } = lstatSync(first.path);
   renameSync(first.path, path);
   const isOurs = (): boolean => lstatSync(path, { throwIfNoEntry: false })?.ino === ino;
-  return { isOurs, leave: () => isOurs() && unlinkSync(path) };
+  return { isOurs, leave: () => isOurs() && rmSync(path, { force: true }) };
 }
 
 /** Creates the socket under exactly the given name. */
