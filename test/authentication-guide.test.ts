@@ -168,11 +168,11 @@ describe('a host list', () => {
   });
 });
 
-describe('an order of controls', () => {
+describe('several access checks', () => {
   const use = useSite({ certificates, virtualHost: 'certificate', before: readBlock('apache optional') });
 
-  it('is the one the guide says', async () => {
-    const [, order = ''] = /the order is ([\d, ]+)\./.exec(readGuideText()) ?? [];
+  it('refuse in the order that the guide gives', async () => {
+    const [, order = ''] = /the order is ([\d,\s]+)\./.exec(readGuideText()) ?? [];
     const steps = order.split(', ').map(Number);
     const none = 'Require method GET PUT\n';
     const all = { SslRequireCn: 'Y', EnableHostAccessList: 'Y' };

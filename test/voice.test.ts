@@ -1,5 +1,6 @@
 // Words and phrases that the project does not use, searched in what people read: guides, man pages,
-// shipped files, messages and comments. A simple list; docs/glossary.md has the right words.
+// shipped files, messages and comments. A simple list; docs/glossary.md has the right words. Also: how
+// long lines are, and whether links lead somewhere.
 import assert from 'node:assert/strict';
 import { globSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -119,6 +120,28 @@ describe('a source', () => {
     );
     assert.deepEqual(long, []);
   });
+});
+
+/** Lines of Markdown that wrap: no table, code, heading, picture or link definition. */
+function wrapped(text: string): string[] {
+  let isCode = false;
+  return text.split('\n').map((line) => {
+    if (/^\s*```/.test(line)) isCode = !isCode;
+    return isCode || /^(?:\||#|<|!\[| {4})/.test(line) ? '' : line;
+  });
+}
+
+describe('the prose of a page', () => {
+  for (const file of PAGES.filter((page) => page !== 'CHANGELOG.md').sort())
+    it(`wraps at ${COLUMNS} columns: ${file}`, () => {
+      // What has no blank to break at, such as a link or a command, may be longer.
+      const long = wrapped(read(file)).flatMap((line, index) =>
+        [...line].length > COLUMNS && /\S .*\S/.test(line.replace(/`[^`]*`|\]\([^)]*\)/g, 'X').slice(0, COLUMNS))
+          ? [`${file}:${index + 1}`]
+          : [],
+      );
+      assert.deepEqual(long, []);
+    });
 });
 
 describe('a link in a page', () => {
