@@ -98,6 +98,15 @@ describe('a batch', () => {
     );
     assert.deepEqual([clientId, readLog(site.base)[0]?.split(' ')[2]], ['client1', jobId]);
     assert.deepEqual(await countStates('2'), { fetched: 1 });
+    const show = ['-c', site.propertiesFile, '--json', 'assign', 'show', '2', '--state'];
+    const ids = async (state: string): Promise<string[]> =>
+      (await runWebjobctl([...show, state])).stdout
+        .split('\n')
+        .flatMap((text) => /"client":"([^"]*)"/.exec(text)?.[1] ?? []);
+    assert.deepEqual([await ids('fetched'), await ids('waiting')], [['client1'], []]);
+    const { code, stderr } = await runWebjobctl([...show, 'fetchd']);
+    assert.equal(code, 2);
+    assert.match(stderr, /'fetchd' is invalid\. Allowed choices are waiting, fetched, done/);
   });
 
   it('contains a repeated assignment each time it is due, and keeps only the last two claims', async () => {

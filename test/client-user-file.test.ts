@@ -6,7 +6,7 @@ import { request } from 'node:http';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { isClientId } from 'webjob-protocol';
-import { readUserFile, readUserNames, removeUser, setUser } from '../admin/clients/userfile.ts';
+import { readClientIds, readUserFile, removeUser, setUser } from '../admin/clients/userfile.ts';
 import { obtainHtpasswd } from '../scripts/httpd-package.ts';
 import { write } from './deployment-guide.ts';
 import { type Apache, formatBasics, startApache } from './deployment-httpd.ts';
@@ -140,6 +140,8 @@ describe('the client ids in a user file', () => {
     ['blanks and CR LF', ` b:${HASH}\r\n\ta :${HASH}\r\n  # no: user\r\n`],
     ['a line without a name', `:${HASH}\na:${HASH}\n`],
     ['names that are no ASCII', `\xc3\xbc:${HASH}\n\xfc:${HASH}\na:${HASH}\n`],
+    ['a name that is no client id', `b:${HASH}\nops.admin:${HASH}\na:${HASH}\n`],
+    ['a name of 65 bytes, and of 64', `${'n'.repeat(65)}:${HASH}\n${'m'.repeat(64)}:${HASH}\n`],
     ['a line that goes on', `a:\\\n${HASH}\nb:${HASH}\n`],
     ['nothing', ''],
   ];
@@ -147,6 +149,6 @@ describe('the client ids in a user file', () => {
     it(`are those of its users: ${what}`, () => {
       fill(given);
       const users = readUserFile(userFile).map(({ name }) => name);
-      assert.deepEqual(readUserNames(userFile).filter(isClientId), users.filter(isClientId).sort());
+      assert.deepEqual(readClientIds(userFile), users.filter(isClientId).sort());
     });
 });

@@ -14,7 +14,7 @@ import { describeAssignment } from '../fleet/assigning.ts';
 import { readBook } from '../fleet/assignments.ts';
 import { findTargets, listClientIds } from '../fleet/clients.ts';
 import { findMissed, readRules } from '../fleet/expectations.ts';
-import { countStates, describeProgress, readProgress } from '../fleet/states.ts';
+import { describeProgress, readProgress } from '../fleet/states.ts';
 import type { Site } from '../site/site.ts';
 import { isRoot, type User } from '../site/users.ts';
 import { STATUS_INDEXES, STATUS_PARTS, STATUS_TABLES, type StatusPart, statusFile } from './status.ts';
@@ -157,9 +157,9 @@ const WRITERS: Record<StatusPart, (work: Work) => void | Promise<void>> = {
       const isFollowed = book.active.includes(assignment) || ++past <= MOST_PAST;
       const targets = isFollowed ? findTargets(assignment, groups, clientIds) : [];
       const progress = isFollowed ? await readProgress(site, book, assignment, targets, seconds) : undefined;
-      const states = progress ? JSON.stringify(countStates(progress)) : null;
+      const states = progress ? JSON.stringify(progress.counts) : null;
       insert.run(Number(assignment.id), JSON.stringify(describeAssignment(assignment)), states);
-      for (const client of progress ?? [])
+      for (const client of progress?.clients() ?? [])
         insertClient.run(
           Number(assignment.id),
           client.clientId,

@@ -1,6 +1,7 @@
 // The user file as httpd reads it: lists users, adds and removes lines. Other lines keep every
 // byte. htpasswd computes bcrypt and receives the password on stdin.
 import { existsSync, readFileSync, statSync } from 'node:fs';
+import { isClientId } from 'webjob-protocol';
 import { Failure } from '../../cli/failure.ts';
 import { errorCode, removeUnfinished, replaceFile } from '../../cli/files.ts';
 import { withLock } from '../../cli/lockfile.ts';
@@ -26,26 +27,37 @@ export function readUserFile(path: string): UserLine[] {
   return [...users.values()];
 }
 
-/**
- * Reads the names of the users only, sorted, which is faster for a large file. Throws Failure
- * `failed`.
- */
-export function readUserNames(path: string): string[] {
-  const names = readNames(path).sort();
-  return names.filter((name, index) => index === 0 || name !== names[index - 1]);
-}
+/** A name that is a client id, at the beginning of a line. */
+const PLAIN_ID = /[A-Za-z0-9_-]{1,64}(?=:)/y;
 
-function readNames(path: string): string[] {
+/**
+ * The users in a file whose names are client ids, sorted; for a large fleet in a fifth of the time
+ * of all users. Empty when the file does not exist. Throws Failure `failed`.
+ */
+export function readClientIds(path: string): string[] {
   const text = readText(path);
   // httpd joins a line that ends in a backslash with the next one.
-  if (/\\\r?\n/.test(text)) return readUserFile(path).map(({ name }) => name);
-  const names = text.match(/^[^:\n]+/gm) ?? [];
-  // A look at the whole text is much faster than one at each name, and tells most files.
-  const isPlain = !/[^\n!-~]/.test(text);
-  const own = isPlain ? names : names.map((name) => name.trimStart());
-  const users = text.includes('#') || !isPlain ? own.filter((name) => name !== '' && !name.startsWith('#')) : own;
-  return isPlain ? users : users.map(decodeName);
+  const ids = text.includes('\\') ? readUserFile(path).flatMap(({ name }) => clientIdOf(name)) : listIds(text);
+  ids.sort();
+  return ids.filter((id, index) => index === 0 || id !== ids[index - 1]);
 }
+
+/** The client ids in a text without lines that continue. */
+function listIds(text: string): string[] {
+  const ids: string[] = [];
+  for (let at = 0; at < text.length; ) {
+    PLAIN_ID.lastIndex = at;
+    const isPlain = PLAIN_ID.test(text);
+    const end = text.indexOf('\n', Math.max(at, PLAIN_ID.lastIndex));
+    const next = end < 0 ? text.length : end + 1;
+    if (isPlain) ids.push(text.slice(at, PLAIN_ID.lastIndex));
+    else ids.push(...clientIdOf(parseEntry(text.slice(at, next)).name));
+    at = next;
+  }
+  return ids;
+}
+
+const clientIdOf = (name: string | undefined): string[] => (name !== undefined && isClientId(name) ? [name] : []);
 
 /** Decodes a name for people, and for comparison with client ids, which are ASCII. */
 function decodeName(bytes: string): string {

@@ -25,7 +25,7 @@ Exit codes:
   3  nph-webjob.cfg cannot be used, or has no BatchCommand
   4  a file cannot be read or written`;
 
-const RETRIED = new Set(['failed', 'lost', 'expired']);
+const RETRIED = ['failed', 'lost', 'expired'] as const;
 
 export function retryCommand(): Command {
   return new Command('retry')
@@ -46,7 +46,7 @@ export function retryCommand(): Command {
         );
       const targets = findTargets(assignment, readGroups(context.settings), listClientIds(context));
       const progress = await readProgress(openSite(command), book, assignment, targets);
-      const to = progress.filter(({ state }) => RETRIED.has(state)).map(({ clientId }) => clientId);
+      const to = Array.from(progress.clients(RETRIED), ({ clientId }) => clientId);
       if (to.length === 0)
         throw new Failure('findings', `no client of assignment ${id} failed, was lost or came too late`);
       const again = await addAssignment(context.settings, {

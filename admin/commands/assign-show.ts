@@ -1,5 +1,5 @@
 // webjobctl assign show: shows an assignment and the state of each of its clients.
-import { Command } from 'commander';
+import { Command, Option } from 'commander';
 import { formatTime } from 'webjob-protocol';
 import { EXIT_CODES } from '../../cli/failure.ts';
 import { formatTable, printJson, printLine, printLines, safeLine } from '../../cli/output.ts';
@@ -11,11 +11,17 @@ import { type Context, type ContextOptions, openContext, userFileOption } from '
 import { describeAssignment, describeCommand, describeSchedule, isoOf } from '../fleet/assigning.ts';
 import { findAssignment, readBook } from '../fleet/assignments.ts';
 import { findTargets, listClientIds } from '../fleet/clients.ts';
-import { CLIENT_STATES, type ClientProgress, countStates, describeProgress, readProgress } from '../fleet/states.ts';
+import {
+  CLIENT_STATES,
+  type ClientProgress,
+  type ClientState,
+  describeProgress,
+  readProgress,
+} from '../fleet/states.ts';
 import { openSite } from '../site/site.ts';
 
 interface Options extends ContextOptions {
-  state?: string;
+  state?: ClientState;
 }
 
 const EXPLANATION = `
@@ -37,7 +43,7 @@ export function showCommand(): Command {
   return new Command('show')
     .description('show an assignment and its clients')
     .argument('<id>', 'its number')
-    .option('--state <state>', `only clients in this state: ${CLIENT_STATES.join(', ')}`)
+    .addOption(new Option('--state <state>', 'only clients in this state').choices(CLIENT_STATES))
     .addOption(userFileOption())
     .addHelpText('after', EXPLANATION)
     .action((id: string, options: Options, command: Command) => show(command, openContext(command), id, options));
@@ -51,17 +57,17 @@ async function show(command: Command, context: Context, id: string, { state }: O
   const groups = isAllGlobs ? new Map() : readGroups(context.settings);
   const targets = findTargets(assignment, groups, listClientIds(context));
   const progress = await readProgress(openSite(command), book, assignment, targets);
-  const counts = countStates(progress);
-  const shown = progress.filter((client) => state === undefined || client.state === state);
+  const { counts, size } = progress;
+  const shown = [...progress.clients(state === undefined ? CLIENT_STATES : [state])];
   if (counts.failed + counts.lost > 0) process.exitCode = EXIT_CODES.findings;
   if (context.isJson) {
-    printJson({ ...describeAssignment(assignment), clients: progress.length, states: counts });
+    printJson({ ...describeAssignment(assignment), clients: size, states: counts });
     for (const client of shown) printJson(describeProgress(client));
     return;
   }
   for (const line of describe(assignment)) printLine(safeLine(line));
   const parts = CLIENT_STATES.filter((name) => counts[name] > 0).map((name) => `${counts[name]} ${name}`);
-  printLine(`clients   ${progress.length}${parts.length > 0 ? `: ${parts.join(', ')}` : ''}`);
+  printLine(`clients   ${size}${parts.length > 0 ? `: ${parts.join(', ')}` : ''}`);
   if (shown.length > 0) printLines(['', ...formatTable(shown, columnsOf(context.settings.useGMT))]);
 }
 

@@ -11,7 +11,7 @@ import { openContext } from '../clients/context.ts';
 import { readBook } from '../fleet/assignments.ts';
 import { findTargets, listClientIds } from '../fleet/clients.ts';
 import { findMissed, readRules } from '../fleet/expectations.ts';
-import { countStates, readProgress } from '../fleet/states.ts';
+import { readProgress } from '../fleet/states.ts';
 import { type Family, formatFamilies } from '../metrics/exposition.ts';
 import {
   gauge,
@@ -101,8 +101,8 @@ async function measureFleet(site: Site, command: Command): Promise<Family[]> {
   const [groups, clientIds] = [readGroups(site.settings), listClientIds(openContext(command))];
   const rows = [];
   for (const assignment of book.active.slice(-MAX_ASSIGNMENTS)) {
-    const progress = await readProgress(site, book, assignment, findTargets(assignment, groups, clientIds));
-    rows.push({ assignment, states: countStates(progress) });
+    const { counts } = await readProgress(site, book, assignment, findTargets(assignment, groups, clientIds));
+    rows.push({ assignment, states: counts });
   }
   return measureAssignments(rows);
 }

@@ -6,18 +6,20 @@ import { type Groups, makeMembership, namedClients } from '../../fleet/groups.ts
 import { listCertificates } from '../clients/certificates.ts';
 import type { Context } from '../clients/context.ts';
 import { listProfiles } from '../clients/profiles.ts';
-import { readUserNames } from '../clients/userfile.ts';
+import { readClientIds } from '../clients/userfile.ts';
 
 /**
  * The clients of a site, sorted: those with a password or a valid certificate. At a site without
  * either, those with a directory below profiles. Throws Failure `failed`.
  */
 export function listClientIds({ settings, etcDirectory, userFile }: Context): string[] {
-  const users = readUserNames(userFile).filter(isClientId);
+  const users = readClientIds(userFile);
   const certified = listCertificates(etcDirectory)
     .filter(({ state }) => state === 'valid')
     .map(({ client }) => client);
-  const known = certified.length === 0 ? users : [...new Set([...users, ...certified.filter(isClientId)])];
+  // The users are sorted already; sorting a large fleet again would be expensive.
+  if (certified.length === 0 && users.length > 0) return users;
+  const known = [...new Set([...users, ...certified.filter(isClientId)])];
   return (known.length > 0 ? known : listProfiles(settings)).sort();
 }
 

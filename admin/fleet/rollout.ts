@@ -34,7 +34,7 @@ export async function stepRollouts(site: Site, context: Context, now = Math.floo
   for (const assignment of rollouts) {
     const targets = findTargets(assignment, groups, clientIds);
     const progress = await readProgress(site, book, assignment, targets, now);
-    const step = decide(assignment, progress, now);
+    const step = decide(assignment, [...progress.clients()], now);
     if (step && (await carryOut(site, step, targets, now))) steps.push(step);
   }
   return steps;

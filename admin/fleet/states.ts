@@ -1,7 +1,7 @@
 // The progress of an assignment, client by client: the claims tell who fetched it, and the jobs
 // tell the results.
 import { closeSync, constants, fstatSync, openSync, readdirSync, readFileSync, readlinkSync } from 'node:fs';
-import { parseClaim, parseTaken, reach, reachFolder, type TakenClaim } from 'webjob-locker';
+import { parseClaim, reach, reachFolder, type TakenClaim, TakenClaims } from 'webjob-locker';
 import { findJobIdTime } from 'webjob-protocol';
 import { errorCode } from '../../cli/files.ts';
 import type { Assignment } from '../../fleet/assignment.ts';
@@ -48,9 +48,21 @@ const LOST_AFTER = 86_400;
 /** The most bytes of a batch's stdout that are read. */
 const MOST_OUTPUT = 1024 * 1024;
 
+/** The clients of an assignment, each in exactly one state. */
+export interface Progress {
+  /** The number of clients. */
+  size: number;
+  /** The number of clients in each state; their sum is the number of clients. */
+  counts: Record<ClientState, number>;
+  /** The clients in these states, by id; without states, all of them. */
+  clients(states?: readonly ClientState[]): Generator<ClientProgress>;
+}
+
 /**
- * The progress of each of these clients, and of all others that fetched the assignment: each is in
- * exactly one state. Throws Failure `failed`.
+ * The progress of each of these clients, and of all others that fetched the assignment. Throws
+ * Failure `failed`.
+ *
+ * @param clientIds sorted
  */
 export async function readProgress(
   site: Site,
@@ -58,40 +70,67 @@ export async function readProgress(
   assignment: Assignment,
   clientIds: readonly string[],
   now = Math.floor(Date.now() / 1000),
-): Promise<ClientProgress[]> {
+): Promise<Progress> {
   const { dynamicDirectory } = site.settings;
   const siblings = [...active, ...past].filter(
     ({ id, command }) => id !== assignment.id && command === assignment.command,
   );
-  const own = readTaken(dynamicDirectory, assignment.id);
-  const taken = newestOf(own);
+  const taken = readTaken(dynamicDirectory, assignment.id);
   const due = lastDue(assignment.schedule, assignment.from, Math.min(now, (assignment.until ?? now + 1) - 1));
   // Many clients may never have fetched a batch, so this is checked first.
   const asked = new Set(listNames(dynamicDirectory, `${CLAIMS}/clients`));
   for (const clientId of asked.size === 0 ? [] : clientIds) {
-    if (due === undefined || !asked.has(clientId) || taken.get(clientId)?.due === due) continue;
+    if (due === undefined || !asked.has(clientId) || taken.find(clientId)?.due === due) continue;
     // Covers a server that was killed after the claim and before its line in the index.
     const claim = readClaim(dynamicDirectory, `${CLAIMS}/clients/${clientId}/${assignment.id}@${due}`);
-    if (claim) taken.set(clientId, { due, clientId, ...claim });
+    if (claim) taken.add({ due, clientId, ...claim });
   }
   // Where nobody fetched it, others do not matter.
   const others = taken.size === 0 ? [] : siblings.flatMap(({ id }) => keyed(id, readTaken(dynamicDirectory, id)));
-  const claims = [...others, ...(own.length > taken.size || others.length > 0 ? keyed(assignment.id, own) : [])];
+  const claims = [...others, ...(taken.count > taken.size || others.length > 0 ? keyed(assignment.id, taken) : [])];
   const results = await readResults(site, assignment, { taken, claims, now });
   const isOver = assignment.state === 'cancelled' || (assignment.until !== undefined && now >= assignment.until);
   const open = assignment.state === 'cancelled' ? 'cancelled' : isOver ? 'expired' : 'waiting';
-  let found = 0;
-  const progressOf = (clientId: string): ClientProgress => {
-    const claim = taken.get(clientId);
-    if (claim) found += 1;
-    const result = results.get(clientId);
-    const hasNewest = claim !== undefined && (due === undefined || claim.due >= due);
-    const state = claim && (hasNewest || isOver) ? (result?.state ?? stateOfSilent(claim, now)) : open;
-    return { clientId, state, due: claim?.due, job: result?.job, webjobExit: result?.webjobExit };
+  const stateOf = (clientId: string, claim: TakenClaim | undefined): ClientState =>
+    claim && (isOver || due === undefined || claim.due >= due)
+      ? (results.get(clientId)?.state ?? stateOfSilent(claim, now))
+      : open;
+  const summed = sum(clientIds, taken, stateOf);
+  const isAll = summed.found === taken.size;
+  const fetched = isAll ? [] : Array.from(taken.newest(), ({ clientId }) => clientId);
+  const all = isAll ? clientIds : [...new Set([...clientIds, ...fetched])].sort();
+  const { counts, states } = isAll ? summed : sum(all, taken, stateOf);
+  return {
+    size: all.length,
+    counts,
+    *clients(wanted = CLIENT_STATES) {
+      for (const [index, clientId] of all.entries()) {
+        const state = CLIENT_STATES[states[index] ?? 0] ?? open;
+        if (!wanted.includes(state)) continue;
+        const { job, webjobExit } = results.get(clientId) ?? {};
+        yield { clientId, state, due: taken.find(clientId)?.due, job, webjobExit };
+      }
+    },
   };
-  const progress = clientIds.map(progressOf);
-  if (found === taken.size) return progress;
-  return [...new Set([...clientIds, ...taken.keys()])].sort().map(progressOf);
+}
+
+/** The states of these clients as positions in CLIENT_STATES, and how many have a claim. */
+function sum(
+  clientIds: readonly string[],
+  taken: TakenClaims,
+  stateOf: (clientId: string, claim: TakenClaim | undefined) => ClientState,
+): { states: Uint8Array; counts: Record<ClientState, number>; found: number } {
+  const states = new Uint8Array(clientIds.length);
+  const counts = Object.fromEntries(CLIENT_STATES.map((state) => [state, 0])) as Record<ClientState, number>;
+  let found = 0;
+  for (const [index, clientId] of clientIds.entries()) {
+    const claim = taken.find(clientId);
+    if (claim) found += 1;
+    const state = stateOf(clientId, claim);
+    counts[state] += 1;
+    states[index] = CLIENT_STATES.indexOf(state);
+  }
+  return { states, counts, found };
 }
 
 /** A client of an assignment as --json has it. */
@@ -106,28 +145,11 @@ export function describeProgress({ clientId, state, due, job, webjobExit }: Clie
   };
 }
 
-/** The number of clients in each state; their sum is the number of clients. */
-export function countStates(progress: readonly ClientProgress[]): Record<ClientState, number> {
-  const counts = Object.fromEntries(CLIENT_STATES.map((state) => [state, 0])) as Record<ClientState, number>;
-  for (const { state } of progress) counts[state] += 1;
-  return counts;
-}
-
 /** The claims of an assignment on all servers. */
-function readTaken(dynamicDirectory: string, id: string): TakenClaim[] {
+function readTaken(dynamicDirectory: string, id: string): TakenClaims {
   const folder = `${CLAIMS}/taken`;
-  return listNames(dynamicDirectory, folder)
-    .filter((name) => name.startsWith(`${id}.`))
-    .flatMap((name) => parseTaken(readRegular(dynamicDirectory, `${folder}/${name}`)));
-}
-
-function newestOf(claims: readonly TakenClaim[]): Map<string, TakenClaim> {
-  const newest = new Map<string, TakenClaim>();
-  for (const claim of claims) {
-    const known = newest.get(claim.clientId);
-    if (!known || claim.due > known.due) newest.set(claim.clientId, claim);
-  }
-  return newest;
+  const names = listNames(dynamicDirectory, folder).filter((name) => name.startsWith(`${id}.`));
+  return new TakenClaims(names.map((name) => readRegular(dynamicDirectory, `${folder}/${name}`)));
 }
 
 /** A claim with its key `ID@DUE`. */
@@ -135,8 +157,8 @@ interface KeyedClaim extends TakenClaim {
   key: string;
 }
 
-function keyed(id: string, claims: readonly TakenClaim[]): KeyedClaim[] {
-  return claims.map((claim) => withKey(claim, `${id}@${claim.due}`));
+function keyed(id: string, claims: TakenClaims): KeyedClaim[] {
+  return Array.from(claims.all(), (claim) => withKey(claim, `${id}@${claim.due}`));
 }
 
 function withKey({ due, clientId, position, jobId }: TakenClaim, key: string): KeyedClaim {
@@ -151,8 +173,7 @@ interface Result {
 
 /** The claims of a command. */
 interface Known {
-  /** The newest claim of each client. */
-  taken: ReadonlyMap<string, TakenClaim>;
+  taken: TakenClaims;
   /** All claims, including other assignments; empty when each client has one only. */
   claims: readonly KeyedClaim[];
   now: number;
@@ -166,17 +187,17 @@ async function readResults(
 ): Promise<Map<string, Result>> {
   const results = new Map<string, Result>();
   if (taken.size === 0) return results;
-  const since = new Date(Math.min(now, schedule.kind === 'once' ? from : firstEpochOf(taken.values())) * 1000);
+  const since = new Date(Math.min(now, schedule.kind === 'once' ? from : firstEpochOf(taken.newest())) * 1000);
   const batches = new Map<string, Job>();
   let wanted: Set<string> | undefined;
   for await (const job of readJobs(site, { command: site.settings.batchCommand, since }))
     if (job.jobId !== undefined) {
-      wanted ??= new Set(Array.from(taken.values(), ({ jobId }) => jobId));
+      wanted ??= new Set(Array.from(taken.newest(), ({ jobId }) => jobId));
       if (wanted.has(job.jobId)) batches.set(job.jobId, job);
     }
   const jobs = new Map<string, Job[]>();
   for await (const job of readJobs(site, { command, since }, undefined, 'time')) {
-    if (!taken.has(job.clientId ?? '')) continue;
+    if (!taken.find(job.clientId ?? '')) continue;
     const own = jobs.get(job.clientId ?? '') ?? [];
     own.push(job);
     jobs.set(job.clientId ?? '', own);
@@ -189,7 +210,7 @@ async function readResults(
     if (own) own.push(claim);
     else claimsOf.set(claim.clientId, [claim]);
   }
-  for (const claim of taken.values()) {
+  for (const claim of taken.newest()) {
     const { clientId, jobId, due } = claim;
     const batch = batches.get(jobId);
     // Nothing has come back, as for most claims in the beginning.

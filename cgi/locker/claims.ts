@@ -33,15 +33,6 @@ export interface Claimant {
 /** A batch: its client and its job id. */
 type Batch = Pick<Claimant, 'clientId' | 'jobId'>;
 
-/** A line of `taken`. */
-export interface TakenClaim {
-  due: number;
-  clientId: string;
-  /** The position in its batch, counted from 1. */
-  position: number;
-  jobId: string;
-}
-
 /** The due time that a client claimed last, for each assignment. */
 export function readClaims(folder: string, clientId: string): Map<string, number> {
   const claims = new Map<string, number>();
@@ -146,56 +137,6 @@ function listNamesIfAny(folder: string): string[] {
     return readdirSync(folder);
   } catch {
     return [];
-  }
-}
-
-/**
- * Parses the lines of a file of `taken`; malformed lines are skipped. A large fleet has a line for
- * each client, of which most callers need only a part: the rest is parsed on demand.
- */
-export function parseTaken(text: string): TakenClaim[] {
-  const claims: TakenClaim[] = [];
-  let [dueText, due] = [' ', 0];
-  for (let at = 0; at < text.length; ) {
-    TAKEN.lastIndex = at;
-    if (!TAKEN.test(text)) {
-      const end = text.indexOf('\n', at);
-      if (end < 0) break;
-      at = end + 1;
-      continue;
-    }
-    const end = TAKEN.lastIndex;
-    const first = text.indexOf(' ', at);
-    // Most lines have the due time of the line before.
-    if (first - at !== dueText.length || !text.startsWith(dueText, at)) {
-      dueText = text.slice(at, first);
-      due = Number(dueText);
-    }
-    const second = text.indexOf(' ', first + 1);
-    claims.push(new TakenLine(due, text.slice(first + 1, second), text.slice(second + 1, end)));
-    at = end + 1;
-  }
-  return claims;
-}
-
-/** A line, up to its end. */
-const TAKEN = /\d{1,12} [A-Za-z0-9_-]{1,64} \d{1,4} [\x21-\x7e]{1,255}(?=\n|$)/y;
-
-class TakenLine implements TakenClaim {
-  readonly due: number;
-  readonly clientId: string;
-  /** `POSITION JOBID`. */
-  readonly #rest: string;
-  constructor(due: number, clientId: string, rest: string) {
-    this.due = due;
-    this.clientId = clientId;
-    this.#rest = rest;
-  }
-  get position(): number {
-    return Number(this.#rest.slice(0, this.#rest.indexOf(' ')));
-  }
-  get jobId(): string {
-    return this.#rest.slice(this.#rest.indexOf(' ') + 1);
   }
 }
 

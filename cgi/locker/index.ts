@@ -11,3 +11,4 @@ export * from './lines.ts';
 export { isAbandoned, removeDeadLock } from './lock.ts';
 export * from './reach.ts';
 export type { OpenFolder, RecordStep, Step, Steps, SyncStep, TurnStep } from './steps.ts';
+export * from './taken.ts';
