@@ -173,7 +173,7 @@ describe('several access checks', () => {
 
   it('refuse in the order that the guide gives', async () => {
     const [, order = ''] = /the order is ([\d,\s]+)\./.exec(readGuideText()) ?? [];
-    const steps = order.split(', ').map(Number);
+    const steps = order.split(',').map(Number);
     const none = 'Require method GET PUT\n';
     const all = { SslRequireCn: 'Y', EnableHostAccessList: 'Y' };
     const folder = join(use().site.base, 'config', 'nph-webjob');

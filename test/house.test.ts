@@ -290,31 +290,31 @@ function assertSelfContained(text: string): void {
   );
 }
 
-describe('the list of rooms in docs/architecture.md', () => {
+describe('the layout in docs/architecture.md', () => {
   /**
    * `cgi/`, `cgi/main.ts`, `cgi/locker/`, ... as the block lists them; several names on a line are
    * separated by two spaces.
    */
-  function listedRooms(): string[] {
-    const block = /^## Rooms\n+```\n(.*?)^```$/ms.exec(read('docs/architecture.md'))?.[1] ?? '';
-    let room = '';
+  function listedPaths(): string[] {
+    const block = /^## Layout\n+```\n(.*?)^```$/ms.exec(read('docs/architecture.md'))?.[1] ?? '';
+    let parent = '';
     return block.split('\n').flatMap((line) => {
       const [, indent, names] = /^( *)([\w.-]+\/?(?: {2}[\w-]+\.[\w.]+)*)(?: |$)/.exec(line) ?? [];
       if (names === undefined) return [];
-      if (indent === '') room = names;
-      return indent === '' ? [names] : names.split('  ').map((name) => `${room}${name}`);
+      if (indent === '') parent = names;
+      return indent === '' ? [names] : names.split('  ').map((name) => `${parent}${name}`);
     });
   }
 
-  it('names nothing that is not there', () => {
-    const listed = listedRooms();
+  it('lists only files and directories that exist', () => {
+    const listed = listedPaths();
     assert.ok(listed.includes('cgi/') && listed.includes('cgi/put.ts'), `cannot read the list: ${listed}`);
     const missing = listed.filter((path) => path !== 'dist/' && !existsSync(join(root, path)));
     assert.deepEqual(missing, [], `take these out of the list: ${missing.join(' ')}`);
   });
 
-  it('names every folder, and all that is in cgi/', () => {
-    const listed = listedRooms();
+  it('lists every directory, and everything in cgi/', () => {
+    const listed = listedPaths();
     const folders = readdirSync(root, { withFileTypes: true }).filter(
       (entry) => entry.isDirectory() && !/^\.|^node_modules$/.test(entry.name),
     );
