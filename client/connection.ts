@@ -59,7 +59,7 @@ async function openPlain(settings: ClientSettings, url: URL, signal: AbortSignal
   const { urlProxyHost, urlProxyPort } = settings;
   if (urlProxyHost === '') return await untilConnected(hostOf(url), portOf(url), signal);
   const proxy = await untilConnected(urlProxyHost, urlProxyPort, signal);
-  return isForwarded(settings, url) ? proxy : await openTunnel(settings, url, proxy, signal);
+  return isForwarded(settings, url) ? proxy : await openTunnel(settings, url, proxy);
 }
 
 function untilConnected(host: string, port: number, signal: AbortSignal | undefined): Promise<Socket> {
@@ -69,13 +69,11 @@ function untilConnected(host: string, port: number, signal: AbortSignal | undefi
   });
 }
 
-/** Opens a tunnel with CONNECT (RFC 9110, section 9.3.6). */
-function openTunnel(
-  settings: ClientSettings,
-  url: URL,
-  proxy: Socket,
-  signal: AbortSignal | undefined,
-): Promise<Socket> {
+/**
+ * Opens a tunnel with CONNECT (RFC 9110, section 9.3.6). The time limit of a request ends the
+ * socket `proxy`, and with it the tunnel.
+ */
+function openTunnel(settings: ClientSettings, url: URL, proxy: Socket): Promise<Socket> {
   const authority = `${isIP(hostOf(url)) === 6 ? `[${hostOf(url)}]` : hostOf(url)}:${portOf(url)}`;
   const authorization = proxyAuthorization(settings);
   return new Promise((resolve, reject) => {
@@ -89,7 +87,6 @@ function openTunnel(
         path: authority,
         createConnection: () => proxy,
         headers: { Host: authority, ...(authorization && { 'Proxy-Authorization': authorization }) },
-        ...(signal && { signal }),
       })
       .on('connect', (answer, socket, head) => {
         if (!isSuccess(answer)) return refuse(answer);
