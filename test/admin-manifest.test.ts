@@ -224,6 +224,9 @@ describe('webjobctl sign add, show and verify', () => {
     await refused(4, /none\.manifest cannot be used: ENOENT/, 'add', '--key', 'bob.key', 'none');
     await refused(4, /alice\.key line 1: not a verifier key/, 'verify', '--trusted', 'alice.key', 'host.sh');
     await refused(4, /nowhere cannot be read: ENOENT/, 'verify', '--trusted', 'nowhere', 'host.sh');
+    rmSync(at('bare.manifest'));
+    mkdirSync(at('bare.manifest'));
+    await refused(4, /bare\.manifest cannot be used: EISDIR/, 'verify', '--trusted', 'trusted', 'bare');
   });
 });
 

@@ -130,6 +130,15 @@ describe('a script over its time', { concurrency: true }, () => {
       await untilGone(name);
     });
 
+    it(`can tidy up at SIGTERM${prefix && ', nph too'}`, async () => {
+      const name = `${prefix}tidy`;
+      const lines = [`trap 'echo tidy > "${folder.path}/${name}.out"; exit' TERM`, 'while :; do sleep 0.1; done'];
+      const response = await supertest(host(name, lines, { timeLimitSeconds: 1 })).get(SCRIPT_NAME);
+      assert.equal(response.status, 504);
+      await untilGone(name);
+      assert.equal(readFileSync(join(folder.path, `${name}.out`), 'utf8'), 'tidy\n');
+    });
+
     it(`is killed when it ignores SIGTERM${prefix && ', nph too'}`, async () => {
       const name = `${prefix}stubborn`;
       const lines = [`trap '' TERM`, 'while :; do sleep 0.1; done'];

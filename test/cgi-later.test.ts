@@ -2,7 +2,7 @@
 // meanwhile.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { closeSync, fstatSync, mkdtempSync, openSync, rmSync } from 'node:fs';
+import { closeSync, fstatSync, mkdtempSync, openSync, rmSync, writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -55,6 +55,11 @@ describe('a responder whose handler answers later', () => {
   before(async () => {
     const handler = async ({ query }: CgiRequest): Promise<CgiResponse> => {
       if (query === 'throw') throw new Error('on purpose');
+      if (query === 'shrank') {
+        const path = join(folder, 'file');
+        writeFileSync(path, 'what is left');
+        return { status: 200, reason: 'OK', headers: [], contentLength: 100, content: { fd: openSync(path, 'r') } };
+      }
       if (query === 'header') return answer('x', { headers: [['X', 'a\nb']] });
       if (query !== 'hold') return answer(query);
       held++;
@@ -87,6 +92,11 @@ describe('a responder whose handler answers later', () => {
       errors.map(({ name, message }) => name === 'RangeError' || message === 'on purpose'),
       [true, true],
     );
+  });
+
+  it('sends of a file that shrank what is left, and breaks off', async () => {
+    const { body, protocolStatus } = await ask('shrank');
+    assert.deepEqual([body.toString(), protocolStatus], ['what is left', undefined]);
   });
 
   it('closes the file of an answer whose client is gone', async () => {

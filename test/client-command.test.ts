@@ -212,6 +212,11 @@ describe('--get-url', () => {
     const { code, stdout, stderr } = await runWebjob(['-g', `http://u:${SECRET}@127.0.0.1:${fake.port}/`]);
     assert.deepEqual([code, stdout], [3, '']);
     assert.equal(stderr, 'webjob: error: GET failed: Status = [404], Reason = [Not Found]\n');
+    fake.get = () => {};
+    const url = `http://127.0.0.1:${fake.port}/`;
+    const silent = await runWebjob(['-g', '-f', writeConf(`URLGetURL=${url}\nGetTimeLimit=1\n`), url]);
+    assert.deepEqual([silent.code, silent.stdout], [3, '']);
+    assert.equal(silent.stderr, 'webjob: error: GET failed: no complete answer within 1 seconds\n');
   });
 });
 

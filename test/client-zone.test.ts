@@ -56,6 +56,9 @@ describe('zoneAbbreviation', { skip: !existsSync('/usr/share/zoneinfo/Europe/Ber
   it('never puts the name of a zone on the time of another', () => {
     for (const tz of [
       'IST-5:30',
+      // JavaScript takes these for UTC.
+      'HALF0:30',
+      'MORE1:30SUM',
       '<+03>-3',
       'PST8PDT,M3.2.0,M11.1.0',
       'Nowhere/Bad',

@@ -8,7 +8,7 @@ import { dirname, join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { checkText } from '../evidence/check.ts';
 import { hashLeaf } from '../evidence/merkle.ts';
-import { parseProof, splitCheckpoints, TlogError } from '../evidence/tlog.ts';
+import { formatTreeHead, parseProof, parseTreeHead, splitCheckpoints, TlogError } from '../evidence/tlog.ts';
 import { CustodyTree, rootsOf } from '../evidence/tree.ts';
 import { signerOf, verifierOf } from '../notes/ed25519.ts';
 import { NoteError, parseNote, signNote, verifyNote } from '../notes/note.ts';
@@ -301,6 +301,12 @@ describe('webjobctl custody, as a transparency log', () => {
       ['--add', at('signed'), '--key', at('custody.pub'), '--unsigned'],
     ])
       assert.equal((await custody('checkpoint', ...words)).exitCode, 2, words.join(' '));
+  });
+
+  it('takes no root that is longer or shorter than a hash', () => {
+    const headWith = (bytes: number): string => formatTreeHead({ origin: ORIGIN, size: 1, root: Buffer.alloc(bytes) });
+    assert.equal(parseTreeHead(headWith(32)).root.length, 32);
+    for (const bytes of [0, 31, 33, 64]) assert.throws(() => parseTreeHead(headWith(bytes)), TlogError, `${bytes}`);
   });
 
   it('takes none of 10,000 checkpoints and proofs with a byte changed, put in or left out', async () => {

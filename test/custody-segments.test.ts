@@ -395,6 +395,23 @@ describe('what the reader makes of segments', () => {
     assert.deepEqual([find()[0], find(names)[0]], ['job_1', 'job_1'], 'an edited record says nothing');
   });
 
+  it('finds uploads in any order in more segments than stay open', () => {
+    const base = dirname(path);
+    const incomingDirectory = join(base, 'incoming');
+    mkdirSync(incomingDirectory);
+    const names = Array.from({ length: 80 }, (_, index) => `upload_${index}`);
+    const places = { incomingDirectory, logfilesDirectory: base, out: '', err: '', segmentLimit: 1 };
+    for (const name of names) plantGroup({ ...places, name, jobId: `job of ${name}` });
+    assert.ok(segments().length > 40);
+    const evidence = new Evidence({ incomingDirectory, servers: [{ logfilesDirectory: base }] });
+    try {
+      for (const order of [names, names.toReversed(), names])
+        for (const name of order) assert.equal(evidence.records.find(name)?.jobId, `job of ${name}`);
+    } finally {
+      evidence.close();
+    }
+  });
+
   it('leaves unread what root has seen and nobody touched since, until it is asked for', {
     skip: process.getuid?.() !== 0,
   }, () => {
@@ -585,6 +602,7 @@ describe('a full disk', () => {
       append('first');
       const limit = full();
       let isKept = true;
+      const openFiles = readdirSync('/proc/self/fd').length;
       const isReached = failAt(nth, noSpace, () => {
         try {
           append('on a full disk', limit);
@@ -596,6 +614,7 @@ describe('a full disk', () => {
       const { names, faults } = read();
       assert.deepEqual(faults, [], `call ${nth}`);
       if (isKept) assert.ok(names.includes('on a full disk'), `call ${nth}`);
+      assert.equal(readdirSync('/proc/self/fd').length, openFiles, `descriptors after call ${nth}`);
       append('next');
       append('after');
       assert.deepEqual([read().names, read().faults], [[...names, 'next', 'after'], []], `call ${nth}`);

@@ -241,6 +241,23 @@ describe('other bytes under the same name', () => {
       assert.equal(readFileSync(join(its.site.incoming, `${FIRST}~${count + 1}.out`), 'latin1'), manyOut(count + 1));
     });
 
+  it('replace what a killed server left under the next number', async () => {
+    await put();
+    for (const extension of ['out', 'env'])
+      writeFileSync(join(its.site.incoming, `${FIRST}~2.${extension}`), 'left by a killed server');
+    assert.equal(await put({ out: 'OUT' }), 200);
+    assert.deepEqual(stored(), { ...group(FIRST, upload()), ...group(`${FIRST}~2`, upload({ out: 'OUT' })) });
+  });
+
+  it('are found by verify when the custody record is gone, and not before they are announced', async () => {
+    assert.deepEqual([await put(), await put({ out: 'OUT' })], [200, 200]);
+    const found = async (): Promise<string[]> => (await verify()).filter((finding) => finding.startsWith('differing '));
+    rmSync(custodyOf(its.site));
+    assert.deepEqual(await found(), [`differing ${FIRST}~2`]);
+    rmSync(join(its.site.incoming, `${FIRST}~2.rdy`));
+    assert.deepEqual(await found(), []);
+  });
+
   it('need few descriptors, however many are as long', async () => {
     storeMany(1, 400);
     const limited = ['/bin/sh', '-c', 'ulimit -n 100; exec "$0" "$@"'];

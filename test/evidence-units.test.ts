@@ -25,6 +25,7 @@ import { dirname, join } from 'node:path';
 import { after, beforeEach, describe, it } from 'node:test';
 import { formatRecord, RECORD_FIELDS, type RecordField } from 'webjob-protocol';
 import { appendCustody, custodyPath, formatCustody, segmentPath } from '../cgi/locker/index.ts';
+import { parseBagList } from '../evidence/bag.ts';
 import { compareCheckpoints, digestStart } from '../evidence/checkpoint.ts';
 import { type KeepEvent, readEvents, recordEvent } from '../evidence/events.ts';
 import { Evidence } from '../evidence/evidence.ts';
@@ -238,6 +239,15 @@ describe('an upload against what is known of it', () => {
     const stats = { mtimeMs: 5, ctimeMs: 9 };
     assert.equal(touchedAt({ out: stats, rdy: { mtimeMs: 12, ctimeMs: 3 } } as never), 12);
     assert.equal(touchedAt({ out: stats } as never), 9);
+  });
+});
+
+describe('a list of digests of an evidence package', () => {
+  it('names each path once, in whole lines', () => {
+    const line = (path: string): string => `${'0'.repeat(64)}  ${path}\n`;
+    assert.equal(parseBagList(line('data/a') + line('data/b'))?.size, 2);
+    for (const text of [line('data/a') + line('data/a'), line('data/a').trimEnd(), `${line('data/a')}\n`, ''])
+      assert.equal(parseBagList(text), undefined, JSON.stringify(text));
   });
 });
 

@@ -21,7 +21,7 @@ import { basename, join } from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { appendCustody } from '../cgi/locker/index.ts';
-import { LARGE_FOLDER } from '../evidence/met-names.ts';
+import { LARGE_FOLDER, MetNames } from '../evidence/met-names.ts';
 import { Witness } from '../evidence/witness.ts';
 import { makeSite, type Site } from '../scripts/site.ts';
 import { custodyOf } from './custody-record.ts';
@@ -159,13 +159,14 @@ describe('webjobctl verify --since', needsRoot, () => {
   });
 
   it('finds uploads that nobody recorded, strange files, and a record that was touched', async () => {
-    plant('a');
+    for (const name of ['a', 'deep/deeper/b']) plant(name);
     await verify();
     await pause();
-    plant('slipped', { custody: false });
+    // Nothing changes in the directory between.
+    for (const name of ['slipped', 'deep/deeper/slipped']) plant(name, { custody: false });
     writeFileSync(at('notes'), '');
-    assert.deepEqual(await since(), ['unexpected notes', 'unrecorded slipped']);
-    remove('slipped');
+    assert.deepEqual(await since(), ['unexpected notes', 'unrecorded deep/deeper/slipped', 'unrecorded slipped']);
+    for (const name of ['slipped', 'deep/deeper/slipped']) remove(name);
     rmSync(at('notes'));
     await pause();
     assert.deepEqual(await since(), []);
@@ -286,6 +287,28 @@ describe('verify --since in a large folder', needsRoot, () => {
     plantMany('other/');
     await since(before);
     assert.equal(kept().length, 1);
+  });
+});
+
+describe('the table of a large folder', () => {
+  it('has every name that was met, however much it grows, and forgets those that are gone', () => {
+    const open = (): MetNames => new MetNames(site.base, site.incoming, '');
+    const [count, half] = [10_000, 5_000];
+    const times = (met: MetNames, isReady: boolean, end = count): number[] =>
+      Array.from({ length: end }, (_, number) => met.cameAt(`name_${number}.rdy`, isReady));
+    const expected = Array.from({ length: count }, (_, number) => 1e12 + number);
+    const first = open();
+    for (const [number, time] of expected.entries()) first.note(`folder/name_${number}`, time);
+    assert.deepEqual(times(first, false), expected);
+    first.save();
+    const second = open();
+    assert.deepEqual(times(second, false), expected);
+    assert.deepEqual(times(second, true, half), expected.slice(0, half));
+    second.save();
+    const third = open();
+    assert.deepEqual(times(third, false, half), expected.slice(0, half));
+    for (const name of [`name_${half}.rdy`, `name_${count}.rdy`])
+      assert.equal(third.cameAt(name, false), Number.POSITIVE_INFINITY, name);
   });
 });
 

@@ -124,6 +124,7 @@ for (const { name, path } of SHELLS) {
     for (const [command, message] of [
       ['echo partial; exit 3', 'exited with 3 instead of 0'],
       ['echo partial; kill -9 $$', 'was ended by SIGKILL'],
+      ["echo partial; sh -c 'kill -15 $$'; exit $?", 'was ended by SIGTERM'],
       ['echo partial; nosuchcommand', 'exited with 127 instead of 0'],
       [LONG, 'printed more than GetHookOutputLimit'],
       ['yes', 'printed more than GetHookOutputLimit'],

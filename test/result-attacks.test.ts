@@ -305,6 +305,7 @@ describe('results in packs at a stolen server', () => {
     plant('changed', { out: large, kept: { out: Buffer.concat([large.subarray(0, -1), Buffer.of(0)]) } });
     plant('edited', { edit: (env) => env.replace('KidStatus=0', 'KidStatus=1') });
     plant('small', { out: 'x', kept: { out } });
+    const [, honest = ''] = /^Jid=(.*)$/m.exec(readFileSync(join(site.incoming, 'honest.rdy'), 'utf8')) ?? [];
     const past = new Date(Date.now() - 40 * 86_400_000);
     for (const file of readdirSync(site.incoming)) utimesSync(join(site.incoming, file), past, past);
     const { code, stderr } = await runWebjobctl(['--config', site.propertiesFile, 'pack', '--older-than', '30d']);
@@ -318,6 +319,8 @@ describe('results in packs at a stolen server', () => {
       ['signature-wrong changed.out', 'signature-wrong edited.env', 'signature-wrong small.out'],
     );
     assert.ok(!found.some((line) => line.includes('honest')));
+    const told = await runWebjobctl(['--config', site.propertiesFile, 'verify', honest]);
+    assert.match(told.stderr, /^webjobctl: 1 signed by their clients, 0 not signed$/m);
   });
 
   it('are told as what cannot be read where the archive is damaged', () => {

@@ -6,6 +6,7 @@ import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, beforeEach, describe, it } from 'node:test';
 import { configure, makeSite, type Site } from '../scripts/site.ts';
+import { custodyOf, readRecords } from './custody-record.ts';
 import { formatHead, giveAway, type Put, prepareSite, readLines, startCommandSite } from './hooks-site.ts';
 import { askWorker } from './locker-worker.ts';
 
@@ -88,6 +89,7 @@ for (const way of ['event', 'worker'] as const) {
         const before = Date.now();
         assert.equal((await its.put(streams)).status, 200);
         const { out = '', err = '', env = '' } = streams;
+        assert.equal(readTracks(site)[0]?.pid, readRecords(custodyOf(site)).at(-1)?.pid, 'that of the custody record');
         assert.deepEqual(checkCommonFacts(readTracks(site)[0], before), {
           ...{ ...CLIENT, ...PROGRAM, method: 'PUT', jobId: 'a', runType: 'snapshot', upload: 'client1.x' },
           ...{ bytesOut: out.length, bytesErr: err.length, bytesEnv: env.length, bytesSent: 0 },
