@@ -20,6 +20,7 @@ import {
 import { addJobs, clientsOf, makeLocker, NEEDLE } from './locker.ts';
 import { parseCount } from './options.ts';
 import { quantile } from './quantile.ts';
+import { leaveStatus } from './status.ts';
 
 const HELP = `Usage: node bench/view.ts [--uploads N] [--lines M] [--clients C] [--locker DIRECTORY] [--state DIRECTORY]
                           [--requests R] [--readers N] [--puts P] [--page TEXT]
@@ -122,6 +123,7 @@ async function measure({ folder, state, requests, readers, puts, page: wanted }:
       WEBJOB_PROPERTIES_FILE: join(folder, 'etc', 'nph-webjob.cfg'),
       WEBJOB_VIEW_DIRECTORY: state ?? join(run, 'state'),
     };
+    leaveStatus(folder);
     await fill(environment);
     const view = await start(VIEW, viewSocket);
     children.push(view);
@@ -221,6 +223,14 @@ async function pagesOf(get: (page: Page) => Promise<Answer>): Promise<Page[]> {
     { name: 'search, a rare text', path: '/search', query: `q=${NEEDLE}` },
     { name: 'diff', path: '/diff', query: `from=${other.jobId}&to=${job.jobId}` },
     { name: 'failures.atom', path: '/failures.atom' },
+    { name: 'assignments', path: '/assignments' },
+    { name: 'assignment of all', path: '/assignment/1' },
+    { name: 'expectations missed', path: '/missed' },
+    { name: 'stream', path: `/stream/out/${job.jobId}` },
+    { name: 'index.json', path: '/index.json' },
+    { name: 'jobs.json', path: '/jobs.json' },
+    { name: 'job, JSON', path: `/job/${job.jobId}.json` },
+    { name: 'command, JSON', path: `/command/${job.command}.json` },
   ];
 }
 
